@@ -1,0 +1,96 @@
+//! Typed rows: what a specification says, with nothing left to parse.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::units::{BitRate, Span};
+
+/// Where a node is reached: a host name or address, and a port. One address is one node.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Address {
+    /// A host name, an IPv4 address, or an IPv6 address without its brackets.
+    pub host: String,
+    /// The TCP port of the node's control connection; 0 asks for any free one.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// What a row does: offer bytes (`writer` in a file, as in the paper) or want them (`reader`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Role {
+    /// Offers a range of the data space.
+    Sender,
+    /// Wants a range of the data space.
+    Receiver,
+}
+
+/// Where a row's bytes are.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum DataUri {
+    /// `file:///path`: a file; the path is absolute and names `ROOT/path` below the node's root.
+    File(PathBuf),
+    /// `mem:NAME`: POSIX shared memory.
+    Mem(String),
+    /// `pattern:SEED`: bytes that depend on the seed and the position in the data space alone (senders only).
+    Pattern(u64),
+    /// `null:`: check and discard (receivers only).
+    Null,
+}
+
+impl fmt::Display for DataUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DataUri::File(path) => write!(f, "file://{}", path.display()),
+            DataUri::Mem(name) => write!(f, "mem:{name}"),
+            DataUri::Pattern(seed) => write!(f, "pattern:{seed}"),
+            DataUri::Null => f.write_str("null:"),
+        }
+    }
+}
+
+/// One row: a node offers or wants a range of the data space, kept at an offset in its data.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Row {
+    /// Offers or wants.
+    pub role: Role,
+    /// The node.
+    pub node: Address,
+    /// Where its bytes are.
+    pub uri: DataUri,
+    /// Byte `x` of `range` lies at `offset_bytes + (x - range.start)` of the data.
+    pub offset_bytes: u64,
+    /// The range of the data space; never empty.
+    pub range: Span,
+    /// `speed=`: the declared rate of the node's NICs together, in bits per second.
+    pub speed: Option<BitRate>,
+    /// `nics=`: the NICs to use, by name or address; empty means all usable ones.
+    pub nics: Vec<String>,
+    /// `group=`: receivers of one group together want each byte once.
+    pub group: Option<String>,
+    /// The line of the file that it came from, counted from 1; 0 for rows made in code.
+    pub line: u32,
+}
+
+/// A whole transfer as the user wrote it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Spec {
+    /// The name of the transfer: the `id` line.
+    pub id: String,
+    /// Where `status` and `cancel` reach the master.
+    pub master: Option<Address>,
+    /// Senders and receivers, in the order of the file.
+    pub rows: Vec<Row>,
+    /// `option origin N`: where the block grid starts; by default the lowest byte offered.
+    pub origin: Option<u64>,
+    /// `option block N`: bytes of one cell of the grid; by default 1 MiB.
+    pub block_bytes: Option<u64>,
+}

@@ -1,0 +1,207 @@
+//! The quantities that everything else is written in: spans of the data space, rates, and virtual time.
+//!
+//! Counts of bytes are plain `u64` under names that end in `_bytes`; what could be confused with them has a type.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// One binary kilobyte, in bytes.
+pub const KIB: u64 = 1 << 10;
+/// One binary megabyte, in bytes.
+pub const MIB: u64 = 1 << 20;
+/// One binary gigabyte, in bytes.
+pub const GIB: u64 = 1 << 30;
+
+/// A half-open range `[start, end)` of positions in the data space, in bytes.
+///
+/// Files of the user's and messages to the user speak of inclusive ranges (`0-1023`), as the CEP paper does; `Display`
+/// prints that form.
+///
+/// Invariant: `start <= end`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Span {
+    /// The first position.
+    pub start: u64,
+    /// One past the last position.
+    pub end: u64,
+}
+
+impl Span {
+    /// The span `[start, end)`.
+    ///
+    /// # Panics
+    /// If `start > end`.
+    #[must_use]
+    pub fn new(start: u64, end: u64) -> Span {
+        assert!(start <= end, "a span ends before it starts: [{start}, {end})");
+        Span { start, end }
+    }
+
+    /// The span of `bytes` bytes from `start`.
+    ///
+    /// # Panics
+    /// If the end does not fit 64 bits.
+    #[must_use]
+    pub fn of(start: u64, bytes: u64) -> Span {
+        Span { start, end: start.checked_add(bytes).expect("a span ends within 64 bits") }
+    }
+
+    /// How many bytes the span covers.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        self.end - self.start
+    }
+
+    /// Whether the span covers nothing.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    /// Whether `other` lies wholly inside.
+    #[must_use]
+    pub fn contains(self, other: Span) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
+
+    /// The common part, or `None` where the two share no byte.
+    #[must_use]
+    pub fn intersection(self, other: Span) -> Option<Span> {
+        let (start, end) = (self.start.max(other.start), self.end.min(other.end));
+        (start < end).then_some(Span { start, end })
+    }
+}
+
+impl fmt::Display for Span {
+    /// The inclusive form of specification files: `0-1023`; an empty span prints as `empty at 5`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            write!(f, "empty at {}", self.start)
+        } else {
+            write!(f, "{}-{}", self.start, self.end - 1)
+        }
+    }
+}
+
+/// Sorts `spans` and joins those that touch or overlap; empty ones vanish.
+#[must_use]
+pub fn union(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.retain(|span| !span.is_empty());
+    spans.sort_unstable();
+    let mut joined: Vec<Span> = Vec::with_capacity(spans.len());
+    for span in spans {
+        match joined.last_mut() {
+            Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
+            _ => joined.push(span),
+        }
+    }
+    joined
+}
+
+/// The parts of `whole` that `holes` (sorted, disjoint, as [`union`] gives them) leave.
+#[must_use]
+pub fn subtract(whole: Span, holes: &[Span]) -> Vec<Span> {
+    let mut left = Vec::new();
+    let mut start = whole.start;
+    let first = holes.partition_point(|hole| hole.end <= whole.start);
+    for hole in holes[first..].iter().take_while(|hole| hole.start < whole.end) {
+        if start < hole.start {
+            left.push(Span::new(start, hole.start));
+        }
+        start = start.max(hole.end);
+    }
+    if start < whole.end {
+        left.push(Span::new(start, whole.end));
+    }
+    left
+}
+
+/// A rate in bits per second, decimal as NICs are sold: 10 Gbit/s is 10⁹ × 10.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct BitRate(pub u64);
+
+impl BitRate {
+    /// The rate in bytes per second.
+    #[must_use]
+    pub fn bytes_per_second(self) -> f64 {
+        self.0 as f64 / 8.0
+    }
+}
+
+impl fmt::Display for BitRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = self.0 as f64;
+        match self.0 {
+            1_000_000_000.. => write!(f, "{:.2} Gbit/s", bits / 1e9),
+            1_000_000.. => write!(f, "{:.2} Mbit/s", bits / 1e6),
+            1_000.. => write!(f, "{:.2} kbit/s", bits / 1e3),
+            _ => write!(f, "{bits} bit/s"),
+        }
+    }
+}
+
+/// Bytes with a binary unit, for people: `1.50 GiB`.
+#[must_use]
+pub fn human_bytes(bytes: u64) -> String {
+    match bytes {
+        GIB.. => format!("{:.2} GiB", bytes as f64 / GIB as f64),
+        MIB.. => format!("{:.2} MiB", bytes as f64 / MIB as f64),
+        KIB.. => format!("{:.2} KiB", bytes as f64 / KIB as f64),
+        _ => format!("{bytes} B"),
+    }
+}
+
+/// A moment on a node's monotonic clock, or on the simulator's virtual one: nanoseconds since an arbitrary start.
+///
+/// The pure core is handed moments; it never asks for one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// The time from `earlier` to this moment; zero where `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Moment;
+    fn add(self, duration: Duration) -> Moment {
+        Moment(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub<Moment> for Moment {
+    type Output = Duration;
+    fn sub(self, earlier: Moment) -> Duration {
+        self.since(earlier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_print_inclusive_and_intersect() {
+        assert_eq!(Span::new(0, 1024).to_string(), "0-1023");
+        assert_eq!(Span::new(0, 10).intersection(Span::new(10, 20)), None);
+        assert_eq!(Span::new(0, 10).intersection(Span::new(5, 20)), Some(Span::new(5, 10)));
+    }
+
+    #[test]
+    fn union_joins_what_touches() {
+        let joined = union(vec![Span::new(10, 20), Span::new(0, 5), Span::new(5, 7), Span::new(8, 8)]);
+        assert_eq!(joined, [Span::new(0, 7), Span::new(10, 20)]);
+    }
+
+    #[test]
+    fn subtract_leaves_what_holes_do_not_cover() {
+        let holes = [Span::new(0, 3), Span::new(5, 6), Span::new(9, 12)];
+        assert_eq!(subtract(Span::new(2, 10), &holes), [Span::new(3, 5), Span::new(6, 9)]);
+        assert_eq!(subtract(Span::new(0, 3), &holes), []);
+        assert_eq!(subtract(Span::new(20, 30), &holes), [Span::new(20, 30)]);
+    }
+}

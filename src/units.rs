@@ -141,6 +141,18 @@ impl fmt::Display for BitRate {
     }
 }
 
+/// A node of a transfer: its index in the transfer's list of nodes, the order of first mention in the rows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct NodeIx(pub u32);
+
+impl NodeIx {
+    /// The index as a place in a list.
+    #[must_use]
+    pub fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Bytes with a binary unit, for people: `1.50 GiB`.
 #[must_use]
 pub fn human_bytes(bytes: u64) -> String {

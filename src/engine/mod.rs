@@ -1,1 +1,41 @@
-//! engine.
+//! The state machines that move bytes. Pure: time, sizes and results are arguments; no clock, socket, file, thread or
+//! hash map, so that a whole cluster runs in the seeded simulator exactly as it runs on a network.
+//!
+//! The way of a byte, as the machines see it:
+//!
+//! 1. [`owner::Owner`] (one a node and transfer) holds the extent map: which pieces have landed, and a queue of pieces
+//!    for each sender, cut by the plan's weights. It leases runs of pieces to flows that have room.
+//! 2. [`pull::Pull`] (one a rail and transfer) turns leases into requests, as many as [`credit`] allows.
+//! 3. [`serve::Serve`] (one a rail) chooses which request is read next: firm ones by weight, stolen ones when nothing
+//!    else is asked. It sends each piece behind a header that carries its position and its check value.
+//! 4. [`pull::Pull`] sees the header, has a slot bound and the payload received, checked and written; the owner then
+//!    marks the piece landed and composes its check value with its neighbours' ([`check`]).
+//!
+//! Every machine has the same shape: `handle(now, event)`, then `poll_action()` until it gives `None`, and
+//! `poll_timeout()` for the moment at which `handle(now, Tick)` is due.
+
+pub(crate) mod check;
+mod credit;
+mod extents;
+mod grid;
+mod meter;
+pub(crate) mod owner;
+pub(crate) mod pull;
+pub(crate) mod serve;
+mod shares;
+
+pub(crate) use grid::Grid;
+
+use crate::units::Span;
+
+/// A flow of this node: one TCP connection between a rail here and a rail of a peer. Never reused within a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub(crate) struct FlowIx(pub(crate) u32);
+
+/// A piece on its way: the unit of scheduling, checking and stealing. Its position is its identity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Piece {
+    pub(crate) span: Span,
+    /// Taken over from another sender's share: the sender serves it only when nobody asks for their own share.
+    pub(crate) soft: bool,
+}

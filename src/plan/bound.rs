@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn senders_can_be_short_together() {
-        let bound = bound(&[100.0, 100.0, 1000.0, 1000.0], &[(0, 0, 1000), (1, 0, 1000)], &[(2, 0, 1000), (3, 0, 1000)]);
+        let bound =
+            bound(&[100.0, 100.0, 1000.0, 1000.0], &[(0, 0, 1000), (1, 0, 1000)], &[(2, 0, 1000), (3, 0, 1000)]);
         assert_eq!(bound, Bound { seconds: 10.0, bottleneck: "senders n0:1, n1:1 together".into() });
     }
 }

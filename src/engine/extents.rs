@@ -1,0 +1,240 @@
+//! The extent map of one receiver: which of the pieces it wants have landed.
+//!
+//! One owner per node holds it; rails only ever hold leases on parts of it.
+
+use super::check::{Check, Composer, Value};
+use super::grid::Grid;
+use crate::units::{NodeIx, Span};
+
+/// A run of neighbouring pieces of one segment.
+///
+/// Invariant: `first < end`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Run {
+    pub(super) segment: u32,
+    pub(super) first: u64,
+    pub(super) end: u64,
+}
+
+/// What is wanted and what has landed.
+pub(super) struct Extents {
+    grid: Grid,
+    check: Check,
+    /// Invariant: ascending and disjoint.
+    segments: Vec<SegmentExtents>,
+    wanted_bytes: u64,
+    landed_bytes: u64,
+    /// Bytes given up: no sender is left for them.
+    missing_bytes: u64,
+}
+
+struct SegmentExtents {
+    span: Span,
+    /// Who offers it, in the plan's order; ascending by index.
+    senders: Vec<NodeIx>,
+    settled: Bits,
+    missing: Vec<u64>,
+    checks: Composer,
+}
+
+impl Extents {
+    /// The map of `segments`, ascending and disjoint, of which nothing has landed.
+    pub(super) fn new(grid: Grid, check: Check, segments: impl Iterator<Item = (Span, Vec<NodeIx>)>) -> Extents {
+        let segments: Vec<SegmentExtents> = segments
+            .map(|(span, mut senders)| {
+                senders.sort_unstable();
+                let settled = Bits::new(grid.piece_count(span));
+                SegmentExtents { span, senders, settled, missing: Vec::new(), checks: Composer::new(check) }
+            })
+            .collect();
+        assert!(segments.is_sorted_by(|a, b| a.span.end <= b.span.start), "segments ascend and share no byte");
+        let wanted_bytes = segments.iter().map(|segment| segment.span.bytes()).sum();
+        Extents { grid, check, segments, wanted_bytes, landed_bytes: 0, missing_bytes: 0 }
+    }
+
+    pub(super) fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    pub(super) fn wanted_bytes(&self) -> u64 {
+        self.wanted_bytes
+    }
+
+    pub(super) fn landed_bytes(&self) -> u64 {
+        self.landed_bytes
+    }
+
+    /// Whether every piece has landed or was given up.
+    pub(super) fn is_settled(&self) -> bool {
+        self.landed_bytes + self.missing_bytes == self.wanted_bytes
+    }
+
+    pub(super) fn segment_count(&self) -> u32 {
+        u32::try_from(self.segments.len()).expect("segments are counted in 32 bits")
+    }
+
+    /// The runs of a segment's pieces that have not landed.
+    pub(super) fn open_runs(&self, segment: u32) -> Vec<Run> {
+        let SegmentExtents { span, settled, .. } = &self.segments[segment as usize];
+        let mut runs: Vec<Run> = Vec::new();
+        for index in (0..self.grid.piece_count(*span)).filter(|&index| !settled.contains(index)) {
+            match runs.last_mut() {
+                Some(run) if run.end == index => run.end += 1,
+                _ => runs.push(Run { segment, first: index, end: index + 1 }),
+            }
+        }
+        runs
+    }
+
+    /// Marks the pieces that lie wholly in `holes` (ascending, disjoint) landed: they are zeros, and a new file's
+    /// holes read as zeros. Returns their bytes.
+    pub(super) fn land_holes(&mut self, holes: &[Span]) -> u64 {
+        let mut bytes = 0;
+        for segment in 0..self.segment_count() {
+            let span = self.segments[segment as usize].span;
+            let first = holes.partition_point(|hole| hole.end <= span.start);
+            for hole in holes[first..].iter().take_while(|hole| hole.start < span.end) {
+                let Some(part) = hole.intersection(span) else { continue };
+                for index in self.grid.index_of(span, part.start)..=self.grid.index_of(span, part.end - 1) {
+                    let piece = self.grid.piece(span, index);
+                    if hole.contains(piece) && self.land(piece, self.check.of_zeros(piece)) {
+                        bytes += piece.bytes();
+                    }
+                }
+            }
+        }
+        bytes
+    }
+
+    pub(super) fn piece(&self, segment: u32, index: u64) -> Span {
+        self.grid.piece(self.segments[segment as usize].span, index)
+    }
+
+    /// The bytes of `run`.
+    pub(super) fn run_bytes(&self, run: Run) -> u64 {
+        self.piece(run.segment, run.end - 1).end - self.piece(run.segment, run.first).start
+    }
+
+    /// The segment and index of a piece that this map handed out.
+    ///
+    /// # Panics
+    /// If `piece` is not a piece of the map.
+    pub(super) fn place(&self, piece: Span) -> (u32, u64) {
+        let at = self.segments.partition_point(|segment| segment.span.end <= piece.start);
+        let index = self.grid.index_of(self.segments[at].span, piece.start);
+        assert_eq!(self.grid.piece(self.segments[at].span, index), piece, "a piece of this map");
+        (at as u32, index)
+    }
+
+    /// Who offers a segment.
+    pub(super) fn senders(&self, segment: u32) -> &[NodeIx] {
+        &self.segments[segment as usize].senders
+    }
+
+    pub(super) fn offers(&self, sender: NodeIx, segment: u32) -> bool {
+        self.senders(segment).binary_search(&sender).is_ok()
+    }
+
+    /// Whether the piece has landed or was given up.
+    pub(super) fn is_settled_piece(&self, segment: u32, index: u64) -> bool {
+        self.segments[segment as usize].settled.contains(index)
+    }
+
+    /// Marks a piece landed. Says whether that is news: a piece may land twice when two senders were asked for it.
+    pub(super) fn land(&mut self, piece: Span, value: Value) -> bool {
+        let (segment, index) = self.place(piece);
+        let segment = &mut self.segments[segment as usize];
+        if !segment.settled.insert(index) {
+            return false;
+        }
+        segment.checks.add(piece, value);
+        self.landed_bytes += piece.bytes();
+        true
+    }
+
+    /// Gives a piece up.
+    pub(super) fn give_up(&mut self, segment: u32, index: u64) {
+        let bytes = self.piece(segment, index).bytes();
+        let segment = &mut self.segments[segment as usize];
+        if segment.settled.insert(index) {
+            segment.missing.push(index);
+            self.missing_bytes += bytes;
+        }
+    }
+
+    /// What was given up, ascending and joined.
+    pub(super) fn missing(&self) -> Vec<Span> {
+        let pieces = self
+            .segments
+            .iter()
+            .flat_map(|segment| segment.missing.iter().map(|&index| self.grid.piece(segment.span, index)));
+        crate::units::union(pieces.collect())
+    }
+
+    /// The composed check values, segment by segment.
+    pub(super) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Value)>)> {
+        self.segments.iter().map(|segment| (segment.span, segment.checks.values().collect()))
+    }
+}
+
+/// A set of small numbers.
+struct Bits {
+    words: Vec<u64>,
+}
+
+impl Bits {
+    fn new(count: u64) -> Bits {
+        Bits { words: vec![0; usize::try_from(count.div_ceil(64)).expect("pieces fit memory")] }
+    }
+
+    fn contains(&self, index: u64) -> bool {
+        self.words[(index / 64) as usize] >> (index % 64) & 1 == 1
+    }
+
+    /// Adds `index`; whether it was not there.
+    fn insert(&mut self, index: u64) -> bool {
+        let word = &mut self.words[(index / 64) as usize];
+        let bit = 1 << (index % 64);
+        let news = *word & bit == 0;
+        *word |= bit;
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extents() -> Extents {
+        let segments = [(Span::new(5, 25), vec![NodeIx(1), NodeIx(0)]), (Span::new(30, 40), vec![NodeIx(2)])];
+        Extents::new(Grid::new(0, 10), Check::Crc64, segments.into_iter())
+    }
+
+    #[test]
+    fn a_piece_lands_once() {
+        let mut map = extents();
+        let piece = map.piece(0, 1);
+        assert_eq!(piece, Span::new(10, 20));
+        assert!(map.land(piece, Value::default()));
+        assert!(!map.land(piece, Value::default()));
+        assert_eq!(map.landed_bytes(), 10);
+        assert!(map.is_settled_piece(0, 1) && !map.is_settled_piece(0, 0));
+    }
+
+    #[test]
+    fn what_is_given_up_is_missing_and_settles_the_rest() {
+        let mut map = extents();
+        map.land(Span::new(30, 40), Value::default());
+        for index in [1, 0, 2] {
+            map.give_up(0, index);
+        }
+        assert_eq!(map.missing(), [Span::new(5, 25)]);
+        assert!(map.is_settled());
+    }
+
+    #[test]
+    #[should_panic(expected = "a piece of this map")]
+    fn a_piece_of_another_grid_is_a_broken_promise() {
+        extents().place(Span::new(5, 11));
+    }
+}

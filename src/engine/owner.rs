@@ -1,0 +1,478 @@
+//! The owner of one receiver's extent map: leases pieces to flows, takes them back, steals, retries, and knows when
+//! everything has landed.
+//!
+//! A piece is bound to a flow as late as can be: it stays in its sender's share until a flow to that sender has room.
+//! What weights and speeds got wrong is mended in this order: a dry flow first *steals* from the share of the slowest
+//! sender that it can stand in for, then has unasked leases of other flows *revoked*, and at the very end asks *twice*
+//! for what another flow is late with.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::check::{Check, Value};
+use super::extents::{Extents, Run};
+use super::meter::Meter;
+use super::shares::Shares;
+use super::{FlowIx, Grid, Piece};
+use crate::error::{Code, Error};
+use crate::units::{Moment, NodeIx, Span};
+
+/// Flows that one receiver holds open at once; further senders wait until one of these has nothing left to do.
+const FLOWS_MAX: usize = 64;
+/// Stolen pieces outstanding on one flow: one on the wire and one behind it.
+const SOFT_MAX: usize = 2;
+/// How often one sender may fail at one piece before it is not asked for it again.
+const FAULTS_MAX: u32 = 3;
+/// How often a sender's flows may break in a row before the sender counts as lost.
+const BREAKS_MAX: u32 = 3;
+/// How often flows without work look again for somebody who is late.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Somebody is late who needs this much longer than the flow that would be asked instead.
+const LATE_FACTOR: f64 = 2.0;
+/// Bytes asked for twice, in blocks, that are always allowed; beyond, one byte in a hundred.
+const TWICE_BLOCKS: u64 = 4;
+
+/// One segment as this receiver sees it: whom to ask, with which weights.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Source {
+    pub(crate) span: Span,
+    pub(crate) senders: Vec<(NodeIx, u32)>,
+}
+
+/// What happens to an owner.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A flow to a sender stands.
+    FlowUp { flow: FlowIx, sender: NodeIx },
+    /// A flow has room for so many more pieces.
+    Room { flow: FlowIx, pieces: u32 },
+    /// A piece is checked and written.
+    Landed { flow: FlowIx, piece: Piece, value: Value },
+    /// A piece was refused by its sender, or arrived changed.
+    Failed { flow: FlowIx, piece: Piece, error: Error },
+    /// Leases that were revoked before they were asked for.
+    Returned { flow: FlowIx, pieces: Vec<Piece> },
+    /// A flow broke.
+    FlowDown { flow: FlowIx, error: Error },
+    /// A flow to a sender could not be opened.
+    OpenFailed { sender: NodeIx, error: Error },
+    /// The moment of `poll_timeout` has come.
+    Tick,
+}
+
+/// What an owner wants done.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Action {
+    /// Open a flow to a sender; answered by `FlowUp` or `OpenFailed`.
+    Open { sender: NodeIx },
+    /// Hand these pieces to a flow.
+    Lease { flow: FlowIx, pieces: Vec<Piece> },
+    /// Take back up to so many pieces that the flow has not asked for; answered by `Returned`.
+    Revoke { flow: FlowIx, pieces: u32 },
+    /// A flow has nothing left to do and others wait for its place.
+    Close { flow: FlowIx },
+    /// Every piece has landed or was given up; said once.
+    Settled,
+}
+
+/// What was counted on the way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) stolen_bytes: u64,
+    pub(crate) wasted_bytes: u64,
+    pub(crate) retries: u64,
+}
+
+/// The owner of the extent map of one receiver in one transfer.
+///
+/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions: `landed_bytes`, `missing`,
+/// `checks`, `counts`.
+pub(crate) struct Owner {
+    extents: Extents,
+    shares: Shares,
+    flows: BTreeMap<FlowIx, Flow>,
+    senders: BTreeMap<NodeIx, Sender>,
+    /// Senders that have work but no flow, for lack of places.
+    waiting: VecDeque<NodeIx>,
+    opening: usize,
+    /// Who failed at which piece how often, by the piece's position.
+    faults: BTreeMap<u64, BTreeMap<NodeIx, u32>>,
+    /// Pieces that two flows were asked for, by position.
+    twice: BTreeMap<u64, u64>,
+    twice_bytes: u64,
+    actions: VecDeque<Action>,
+    look_again: Option<Moment>,
+    settled: bool,
+    cause: Option<Error>,
+    counts: Counts,
+}
+
+struct Flow {
+    sender: NodeIx,
+    /// Leased and neither landed nor returned.
+    leased: Vec<Piece>,
+    /// Room that could not be filled yet.
+    room: u32,
+    meter: Meter,
+    up_at: Moment,
+    revoking: bool,
+}
+
+#[derive(Default)]
+struct Sender {
+    flow: Option<FlowIx>,
+    opening: bool,
+    breaks: u32,
+    lost: bool,
+}
+
+impl Owner {
+    /// An owner that wants `sources` (ascending, disjoint), of which `holes` (ascending, disjoint) are known zeros.
+    pub(crate) fn new(grid: Grid, check: Check, sources: &[Source], holes: &[Span]) -> Owner {
+        let segments =
+            sources.iter().map(|source| (source.span, source.senders.iter().map(|sender| sender.0).collect()));
+        let mut extents = Extents::new(grid, check, segments);
+        extents.land_holes(holes);
+        let shares = Shares::cut(&extents, sources.iter().map(|source| source.senders.as_slice()));
+        let senders = sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| (sender, Sender::default()));
+        let mut owner = Owner {
+            senders: senders.collect(),
+            extents,
+            shares,
+            flows: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            opening: 0,
+            faults: BTreeMap::new(),
+            twice: BTreeMap::new(),
+            twice_bytes: 0,
+            actions: VecDeque::new(),
+            look_again: None,
+            settled: false,
+            cause: None,
+            counts: Counts::default(),
+        };
+        owner.open_all();
+        owner.settle();
+        owner
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, now: Moment, event: Event) {
+        match event {
+            Event::FlowUp { flow, sender } => self.flow_up(now, flow, sender),
+            Event::Room { flow, pieces } => self.room(now, flow, pieces),
+            Event::Landed { flow, piece, value } => self.landed(now, flow, piece, value),
+            Event::Failed { flow, piece, error } => self.failed(now, flow, piece, &error),
+            Event::Returned { flow, pieces } => self.returned(now, flow, &pieces),
+            Event::FlowDown { flow, error } => self.flow_down(now, flow, &error),
+            Event::OpenFailed { sender, error } => self.open_failed(now, sender, &error),
+            Event::Tick => self.feed_hungry(now),
+        }
+        self.settle();
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When `Tick` is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Moment> {
+        self.look_again.filter(|_| !self.settled)
+    }
+
+    pub(crate) fn wanted_bytes(&self) -> u64 {
+        self.extents.wanted_bytes()
+    }
+
+    pub(crate) fn landed_bytes(&self) -> u64 {
+        self.extents.landed_bytes()
+    }
+
+    /// What was given up, and why the first of it was.
+    pub(crate) fn missing(&self) -> Option<Error> {
+        let missing = self.extents.missing();
+        let cause = self.cause.clone();
+        (!missing.is_empty()).then(|| cause.expect("what is given up has a cause").missing(missing))
+    }
+
+    /// The composed check values, segment by segment.
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Value)>)> {
+        self.extents.checks()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn flow_up(&mut self, now: Moment, flow: FlowIx, sender: NodeIx) {
+        let mut meter = Meter::default();
+        meter.start(now);
+        let state = self.senders.get_mut(&sender).expect("flows are opened to senders of the plan");
+        assert!(state.opening && state.flow.is_none(), "a sender has one flow");
+        (state.opening, state.flow) = (false, Some(flow));
+        self.opening -= 1;
+        self.flows.insert(flow, Flow { sender, leased: Vec::new(), room: 0, meter, up_at: now, revoking: false });
+    }
+
+    fn room(&mut self, now: Moment, flow: FlowIx, pieces: u32) {
+        if let Some(state) = self.flows.get_mut(&flow) {
+            state.room = pieces;
+            self.feed(now, flow);
+        }
+    }
+
+    fn landed(&mut self, now: Moment, flow: FlowIx, piece: Piece, value: Value) {
+        if let Some(state) = self.flows.get_mut(&flow) {
+            state.leased.retain(|leased| leased.span != piece.span);
+            state.meter.add(now, piece.span.bytes());
+            let sender = state.sender;
+            self.senders.get_mut(&sender).expect("a flow has a sender").breaks = 0;
+        }
+        if !self.extents.land(piece.span, value) {
+            self.counts.wasted_bytes += piece.span.bytes();
+        } else if piece.soft {
+            self.counts.stolen_bytes += piece.span.bytes();
+        }
+    }
+
+    fn failed(&mut self, now: Moment, flow: FlowIx, piece: Piece, error: &Error) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        state.leased.retain(|leased| leased.span != piece.span);
+        let sender = state.sender;
+        self.counts.retries += 1;
+        let faults = self.faults.entry(piece.span.start).or_default().entry(sender).or_insert(0);
+        // Changed bytes may arrive whole the next time; a sender that refuses has no better answer later.
+        *faults += if error.code == Code::Integrity { 1 } else { FAULTS_MAX };
+        self.put_back(piece.span, error);
+        self.feed_hungry(now);
+    }
+
+    fn returned(&mut self, now: Moment, flow: FlowIx, pieces: &[Piece]) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        state.revoking = false;
+        state.leased.retain(|leased| pieces.iter().all(|piece| piece.span != leased.span));
+        let sender = state.sender;
+        for piece in pieces {
+            let (segment, index) = self.extents.place(piece.span);
+            if !self.extents.is_settled_piece(segment, index) {
+                self.shares.push_back(&self.extents, sender, Run { segment, first: index, end: index + 1 });
+            }
+        }
+        if !pieces.is_empty() {
+            self.feed_hungry(now);
+        }
+    }
+
+    fn flow_down(&mut self, now: Moment, flow: FlowIx, error: &Error) {
+        let Some(state) = self.flows.remove(&flow) else { return };
+        let sender = self.senders.get_mut(&state.sender).expect("a flow has a sender");
+        sender.flow = None;
+        self.sender_broke(state.sender, error);
+        for piece in state.leased.iter().rev() {
+            self.put_back(piece.span, error);
+        }
+        self.feed_hungry(now);
+    }
+
+    fn open_failed(&mut self, now: Moment, sender: NodeIx, error: &Error) {
+        let state = self.senders.get_mut(&sender).expect("flows are opened to senders of the plan");
+        state.opening = false;
+        self.opening -= 1;
+        self.sender_broke(sender, error);
+        self.feed_hungry(now);
+    }
+
+    /// Opens a new flow to a sender whose flow broke, or gives its share to others.
+    fn sender_broke(&mut self, sender: NodeIx, error: &Error) {
+        let state = self.senders.get_mut(&sender).expect("a sender of the plan");
+        state.breaks += 1;
+        if state.breaks < BREAKS_MAX && error.code != Code::Refused {
+            self.open(sender);
+            return;
+        }
+        state.lost = true;
+        for run in self.shares.dissolve(sender) {
+            for index in run.first..run.end {
+                let piece = self.extents.piece(run.segment, index);
+                self.put_back(piece, error);
+            }
+        }
+        self.open_next();
+    }
+
+    /// Finds another sender for a piece, or gives it up.
+    fn put_back(&mut self, piece: Span, error: &Error) {
+        let (segment, index) = self.extents.place(piece);
+        let held = self.flows.values().any(|flow| flow.leased.iter().any(|leased| leased.span == piece));
+        if held || self.extents.is_settled_piece(segment, index) {
+            return;
+        }
+        let faults = self.faults.get(&piece.start);
+        let faults_of = |sender: &NodeIx| faults.and_then(|faults| faults.get(sender)).copied().unwrap_or(0);
+        let usable = |sender: &&NodeIx| !self.senders[*sender].lost && faults_of(sender) < FAULTS_MAX;
+        let best = self.extents.senders(segment).iter().filter(usable);
+        let best = best.min_by_key(|sender| (faults_of(sender), self.shares.bytes_of(**sender), **sender)).copied();
+        match best {
+            Some(sender) => {
+                self.shares.push_front(&self.extents, sender, Run { segment, first: index, end: index + 1 });
+                self.open(sender);
+            }
+            None => {
+                self.extents.give_up(segment, index);
+                self.cause.get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+
+    /// Opens a flow to every sender that has a share, those with the largest first.
+    fn open_all(&mut self) {
+        let mut shares: Vec<(u64, NodeIx)> =
+            self.shares.bytes().filter(|(_, bytes)| *bytes > 0).map(|(sender, bytes)| (bytes, sender)).collect();
+        shares.sort_unstable_by_key(|&(bytes, sender)| (std::cmp::Reverse(bytes), sender));
+        for (_, sender) in shares {
+            self.open(sender);
+        }
+    }
+
+    /// Asks for a flow to `sender` where there is none, now or when there is a place.
+    fn open(&mut self, sender: NodeIx) {
+        let places = self.flows.len() + self.opening < FLOWS_MAX;
+        let state = self.senders.get_mut(&sender).expect("a sender of the plan");
+        if state.lost || state.opening || state.flow.is_some() {
+        } else if places {
+            state.opening = true;
+            self.opening += 1;
+            self.actions.push_back(Action::Open { sender });
+        } else if !self.waiting.contains(&sender) {
+            self.waiting.push_back(sender);
+        }
+    }
+
+    fn open_next(&mut self) {
+        if let Some(sender) = self.waiting.pop_front() {
+            self.open(sender);
+        }
+    }
+
+    /// Looks for work for every flow that has room and got none.
+    fn feed_hungry(&mut self, now: Moment) {
+        self.look_again = None;
+        let hungry: Vec<FlowIx> = self.flows.iter().filter(|(_, flow)| flow.room > 0).map(|(&flow, _)| flow).collect();
+        for flow in hungry {
+            self.feed(now, flow);
+        }
+    }
+
+    /// Leases what there is to a flow with room.
+    fn feed(&mut self, now: Moment, flow: FlowIx) {
+        let Flow { sender, room, .. } = self.flows[&flow];
+        let mut pieces = Vec::with_capacity(room as usize);
+        while pieces.len() < room as usize
+            && let Some(span) = self.shares.take(&self.extents, sender)
+        {
+            pieces.push(Piece { span, soft: false });
+        }
+        if pieces.is_empty() {
+            pieces.extend(self.steal(now, flow).map(|span| Piece { span, soft: true }));
+        }
+        let state = self.flows.get_mut(&flow).expect("looked up above");
+        if !pieces.is_empty() {
+            state.room = 0;
+            state.leased.extend_from_slice(&pieces);
+            self.actions.push_back(Action::Lease { flow, pieces });
+        } else if state.leased.is_empty() && !self.waiting.is_empty() {
+            self.senders.get_mut(&sender).expect("a flow has a sender").flow = None;
+            self.flows.remove(&flow);
+            self.actions.push_back(Action::Close { flow });
+            self.open_next();
+        } else {
+            self.look_again = Some(now + LOOK_AGAIN);
+        }
+    }
+
+    /// A piece for a flow whose own share is dry.
+    fn steal(&mut self, now: Moment, flow: FlowIx) -> Option<Span> {
+        let thief = &self.flows[&flow];
+        if thief.leased.iter().filter(|piece| piece.soft).count() >= SOFT_MAX {
+            return None;
+        }
+        let thief = thief.sender;
+        let mut victims: Vec<(f64, NodeIx)> = self
+            .shares
+            .bytes()
+            .filter(|&(victim, bytes)| victim != thief && bytes > 0)
+            .map(|(victim, bytes)| (bytes as f64 / self.sender_rate(now, victim), victim))
+            .collect();
+        victims.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let stolen = victims.into_iter().find_map(|(_, victim)| self.shares.steal(&self.extents, thief, victim));
+        stolen.or_else(|| self.ask_twice(now, flow)).or_else(|| {
+            self.revoke(now, flow);
+            None
+        })
+    }
+
+    /// Bytes per second that a sender's flow delivers; a sender that has delivered nothing counts as very slow.
+    fn sender_rate(&self, now: Moment, sender: NodeIx) -> f64 {
+        let flow = self.senders[&sender].flow.and_then(|flow| self.flows.get(&flow));
+        flow.and_then(|flow| flow.meter.bytes_per_second(now)).unwrap_or(1.0)
+    }
+
+    /// The flow whose leases will take longest, of those that hold a piece which `thief` could bring much sooner.
+    fn latest(&self, now: Moment, thief: FlowIx) -> Option<FlowIx> {
+        let mine = &self.flows[&thief];
+        let rate = mine.meter.bytes_per_second(now)?;
+        let mine_seconds = self.extents.grid().block_bytes() as f64 / rate;
+        let late = self.flows.iter().filter(|(flow, state)| **flow != thief && !state.leased.is_empty());
+        let late = late.map(|(&flow, state)| {
+            let bytes: u64 = state.leased.iter().map(|piece| piece.span.bytes()).sum();
+            // Of a flow that has brought nothing yet, all that is known is how long that has been so.
+            let waited = now.since(state.up_at).as_secs_f64();
+            (state.meter.bytes_per_second(now).map_or(waited, |rate| bytes as f64 / rate), flow)
+        });
+        let late = late.filter(|&(seconds, _)| seconds > LATE_FACTOR * mine_seconds + LOOK_AGAIN.as_secs_f64());
+        late.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, flow)| flow)
+    }
+
+    /// A piece that another flow is late with. The extent map decides who brings it; the other is counted as waste.
+    fn ask_twice(&mut self, now: Moment, thief: FlowIx) -> Option<Span> {
+        let late = self.latest(now, thief)?;
+        let sender = self.flows[&thief].sender;
+        let is_free = |piece: &&Piece| {
+            let (segment, index) = self.extents.place(piece.span);
+            !self.twice.contains_key(&piece.span.start)
+                && !self.extents.is_settled_piece(segment, index)
+                && self.extents.offers(sender, segment)
+        };
+        let piece = self.flows[&late].leased.iter().rev().find(is_free)?.span;
+        let allowed = (TWICE_BLOCKS * self.extents.grid().block_bytes()).max(self.extents.wanted_bytes() / 100);
+        if self.twice_bytes + piece.bytes() > allowed {
+            return None;
+        }
+        self.twice_bytes += piece.bytes();
+        self.twice.insert(piece.start, piece.bytes());
+        Some(piece)
+    }
+
+    /// Asks the latest flow to give back half of what it has not asked for.
+    fn revoke(&mut self, now: Moment, thief: FlowIx) {
+        let Some(late) = self.latest(now, thief) else { return };
+        let state = self.flows.get_mut(&late).expect("latest() names a flow");
+        if !state.revoking {
+            state.revoking = true;
+            let pieces = state.leased.len().div_ceil(2) as u32;
+            self.actions.push_back(Action::Revoke { flow: late, pieces });
+        }
+    }
+
+    fn settle(&mut self) {
+        if !self.settled && self.extents.is_settled() {
+            self.settled = true;
+            self.actions.push_back(Action::Settled);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "owner_tests.rs"]
+mod tests;

@@ -1,0 +1,325 @@
+//! The receiving half of a rail: turns leases into requests, and answers into landed pieces.
+//!
+//! For each flow there is a short line of leased pieces, and a set of requests that the sender has not answered; the
+//! first hides the way to the owner and back, the second the way to the sender and back. A request reserves no slot:
+//! the driver binds one when the header arrives, and does not read the flow while none is free.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::check::Value;
+use super::credit::{Credit, REQUESTS_MAX};
+use super::meter::Meter;
+use super::{FlowIx, Piece, owner};
+use crate::error::{Code, Error};
+use crate::units::{Moment, Span};
+
+/// What happens to the receiving half of a rail.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A flow to a sender stands.
+    FlowUp { flow: FlowIx },
+    /// The owner hands out pieces.
+    Lease { flow: FlowIx, pieces: Vec<Piece> },
+    /// The owner wants up to so many unasked pieces back.
+    Revoke { flow: FlowIx, pieces: u32 },
+    /// A header arrived.
+    Answer { flow: FlowIx, answer: Answer },
+    /// The payload of a piece arrived; `intact` where its check value is the header's.
+    Received { flow: FlowIx, piece: Piece, intact: bool },
+    /// A piece is written (or discarded, where that is what its destination does).
+    Written { flow: FlowIx, piece: Piece, value: Value },
+    /// A flow broke or was closed.
+    FlowDown { flow: FlowIx, error: Error },
+    /// The moment of `poll_timeout` has come.
+    Tick,
+}
+
+/// What a sender answers to a request.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Answer {
+    /// The bytes follow.
+    Data { request: u32, span: Span, value: Value },
+    /// The sender cannot give them.
+    Refuse { request: u32, span: Span, code: Code },
+}
+
+/// What the receiving half of a rail wants done.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Action {
+    /// Ask the sender for a piece.
+    Request { flow: FlowIx, request: u32, piece: Piece },
+    /// Bind a slot, receive the payload that follows into it, check it against `value`, and write it.
+    Land { flow: FlowIx, piece: Piece, value: Value },
+    /// The sender broke the protocol or fell silent: close the flow. Its `FlowDown` has been told to the owner.
+    Close { flow: FlowIx, error: Error },
+}
+
+/// The receiving half of one rail in one transfer.
+///
+/// Events: `handle`. Actions: `poll_action`, and `poll_owner` for what the owner must hear, until both give `None`.
+/// Time: `poll_timeout`.
+pub(crate) struct Pull {
+    block_bytes: u64,
+    silence: Duration,
+    flows: BTreeMap<FlowIx, Flow>,
+    requests: u32,
+    actions: VecDeque<Action>,
+    for_owner: VecDeque<owner::Event>,
+}
+
+struct Flow {
+    leased: VecDeque<Piece>,
+    /// Invariant: at most `REQUESTS_MAX`.
+    asked: Vec<Asked>,
+    /// The piece whose payload is arriving.
+    arriving: Option<Piece>,
+    credit: Credit,
+    meter: Meter,
+    /// Whether the owner was told of room and has not filled it.
+    room_told: bool,
+    heard: Moment,
+}
+
+struct Asked {
+    request: u32,
+    piece: Piece,
+    at: Moment,
+}
+
+impl Pull {
+    /// A receiving half for pieces of up to `block_bytes`; a flow that is silent for `silence` while it owes an answer
+    /// is closed.
+    pub(crate) fn new(block_bytes: u64, silence: Duration) -> Pull {
+        let (flows, actions, for_owner) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
+        Pull { block_bytes, silence, flows, requests: 0, actions, for_owner }
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, now: Moment, event: Event) {
+        match event {
+            Event::FlowUp { flow } => {
+                let mut meter = Meter::default();
+                meter.start(now);
+                let (leased, asked) = (VecDeque::with_capacity(64), Vec::with_capacity(REQUESTS_MAX as usize));
+                let credit = Credit::new();
+                let state = Flow { leased, asked, arriving: None, credit, meter, room_told: false, heard: now };
+                self.flows.insert(flow, state);
+                self.ask(now, flow);
+            }
+            Event::Lease { flow, pieces } => self.lease(now, flow, pieces),
+            Event::Revoke { flow, pieces } => self.revoke(flow, pieces),
+            Event::Answer { flow, answer } => self.answer(now, flow, answer),
+            Event::Received { flow, piece, intact } => self.received(now, flow, piece, intact),
+            Event::Written { flow, piece, value } => {
+                self.for_owner.push_back(owner::Event::Landed { flow, piece, value });
+            }
+            Event::FlowDown { flow, error } => self.drop_flow(flow, error),
+            Event::Tick => self.close_silent(now),
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next thing that the owner must hear.
+    pub(crate) fn poll_owner(&mut self) -> Option<owner::Event> {
+        self.for_owner.pop_front()
+    }
+
+    /// When `Tick` is due: when the first flow that owes an answer has been silent for too long.
+    pub(crate) fn poll_timeout(&self) -> Option<Moment> {
+        let owing = self.flows.values().filter(|flow| flow.owes());
+        owing.map(|flow| flow.heard + self.silence).min()
+    }
+
+    fn lease(&mut self, now: Moment, flow: FlowIx, pieces: Vec<Piece>) {
+        // A lease that crossed its flow's end on the way: the owner hears of the end and takes the pieces back.
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        state.room_told = false;
+        state.leased.extend(pieces);
+        self.ask(now, flow);
+    }
+
+    fn revoke(&mut self, flow: FlowIx, pieces: u32) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        let kept = state.leased.len().saturating_sub(pieces as usize);
+        let pieces = state.leased.split_off(kept).into();
+        self.for_owner.push_back(owner::Event::Returned { flow, pieces });
+    }
+
+    fn answer(&mut self, now: Moment, flow: FlowIx, answer: Answer) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        let (Answer::Data { request, span, .. } | Answer::Refuse { request, span, .. }) = answer;
+        let asked = state.asked.iter().position(|asked| asked.request == request && asked.piece.span == span);
+        let Some(asked) = asked.map(|at| state.asked.swap_remove(at)) else {
+            let error = Error::new(Code::Integrity, format!("the sender answered {span}, which it was not asked for"));
+            return self.close(flow, error);
+        };
+        state.heard = now;
+        state.credit.answered(now.since(asked.at));
+        match answer {
+            Answer::Data { value, .. } => {
+                state.arriving = Some(asked.piece);
+                self.actions.push_back(Action::Land { flow, piece: asked.piece, value });
+            }
+            Answer::Refuse { code, .. } => {
+                let error = Error::new(code, format!("the sender cannot give {span}"));
+                self.for_owner.push_back(owner::Event::Failed { flow, piece: asked.piece, error });
+                self.ask(now, flow);
+            }
+        }
+    }
+
+    fn received(&mut self, now: Moment, flow: FlowIx, piece: Piece, intact: bool) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        assert_eq!(state.arriving.take(), Some(piece), "one payload arrives at a time");
+        state.heard = now;
+        state.meter.add(now, piece.span.bytes());
+        if !intact {
+            let error = Error::new(Code::Integrity, format!("{} arrived changed", piece.span));
+            self.for_owner.push_back(owner::Event::Failed { flow, piece, error });
+        }
+        self.ask(now, flow);
+    }
+
+    /// Requests what credit allows, and tells the owner of room.
+    fn ask(&mut self, now: Moment, flow: FlowIx) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        let credit = state.credit.requests(state.meter.bytes_per_second(now), self.block_bytes) as usize;
+        while state.outstanding() < credit
+            && let Some(piece) = state.leased.pop_front()
+        {
+            if !state.owes() {
+                state.heard = now;
+            }
+            self.requests = self.requests.wrapping_add(1);
+            let request = self.requests;
+            state.asked.push(Asked { request, piece, at: now });
+            self.actions.push_back(Action::Request { flow, request, piece });
+        }
+        if !state.room_told && state.leased.len() <= credit / 2 {
+            state.room_told = true;
+            let pieces = (credit - state.leased.len()) as u32;
+            self.for_owner.push_back(owner::Event::Room { flow, pieces });
+        }
+    }
+
+    fn close_silent(&mut self, now: Moment) {
+        let is_silent = |flow: &Flow| flow.owes() && now.since(flow.heard) >= self.silence;
+        let silent: Vec<FlowIx> =
+            self.flows.iter().filter(|(_, flow)| is_silent(flow)).map(|(&flow, _)| flow).collect();
+        for flow in silent {
+            let error = Error::new(Code::Stalled, format!("the sender was silent for {} s", self.silence.as_secs()));
+            self.close(flow, error);
+        }
+    }
+
+    fn close(&mut self, flow: FlowIx, error: Error) {
+        self.actions.push_back(Action::Close { flow, error: error.clone() });
+        self.drop_flow(flow, error);
+    }
+
+    fn drop_flow(&mut self, flow: FlowIx, error: Error) {
+        if self.flows.remove(&flow).is_some() {
+            self.for_owner.push_back(owner::Event::FlowDown { flow, error });
+        }
+    }
+}
+
+impl Flow {
+    fn outstanding(&self) -> usize {
+        self.asked.len() + usize::from(self.arriving.is_some())
+    }
+
+    fn owes(&self) -> bool {
+        self.outstanding() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOW: FlowIx = FlowIx(3);
+
+    fn piece(at: u64) -> Piece {
+        Piece { span: Span::new(at * 10, at * 10 + 10), soft: false }
+    }
+
+    fn pull() -> Pull {
+        let mut pull = Pull::new(10, Duration::from_secs(30));
+        pull.handle(Moment(0), Event::FlowUp { flow: FLOW });
+        pull
+    }
+
+    fn requests(pull: &mut Pull) -> Vec<(u32, Piece)> {
+        std::iter::from_fn(|| pull.poll_action())
+            .filter_map(|action| match action {
+                Action::Request { request, piece, .. } => Some((request, piece)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn room_is_told_once_until_it_is_filled() {
+        let mut pull = pull();
+        assert!(matches!(pull.poll_owner(), Some(owner::Event::Room { pieces: 4, .. })));
+        pull.handle(Moment(1), Event::Tick);
+        assert!(pull.poll_owner().is_none());
+        pull.handle(Moment(1), Event::Lease { flow: FLOW, pieces: (0..6).map(piece).collect() });
+        assert_eq!(requests(&mut pull).len(), 4);
+        assert!(matches!(pull.poll_owner(), Some(owner::Event::Room { pieces: 2, .. })));
+    }
+
+    #[test]
+    fn an_answer_nobody_asked_for_closes_the_flow_and_gives_the_leases_back() {
+        let mut pull = pull();
+        pull.handle(Moment(1), Event::Lease { flow: FLOW, pieces: vec![piece(0)] });
+        let (request, asked) = requests(&mut pull)[0];
+        let span = Span::new(asked.span.start, asked.span.end - 1);
+        let answer = Answer::Data { request, span, value: Value::default() };
+        pull.handle(Moment(2), Event::Answer { flow: FLOW, answer });
+        assert!(matches!(pull.poll_action(), Some(Action::Close { .. })));
+        let last = std::iter::from_fn(|| pull.poll_owner()).last();
+        assert!(matches!(last, Some(owner::Event::FlowDown { .. })), "{last:?}");
+    }
+
+    #[test]
+    fn a_changed_piece_is_reported_and_the_flow_goes_on() {
+        let mut pull = pull();
+        pull.handle(Moment(1), Event::Lease { flow: FLOW, pieces: vec![piece(0), piece(1)] });
+        let (request, asked) = requests(&mut pull)[0];
+        let answer = Answer::Data { request, span: asked.span, value: Value::default() };
+        pull.handle(Moment(2), Event::Answer { flow: FLOW, answer });
+        assert!(matches!(pull.poll_action(), Some(Action::Land { .. })));
+        pull.handle(Moment(3), Event::Received { flow: FLOW, piece: asked, intact: false });
+        let heard: Vec<_> = std::iter::from_fn(|| pull.poll_owner()).collect();
+        assert!(heard.iter().any(|event| matches!(event, owner::Event::Failed { piece, .. } if *piece == asked)));
+        assert!(pull.poll_timeout().is_some(), "the second request is still owed");
+    }
+
+    #[test]
+    fn silence_has_a_deadline_only_while_an_answer_is_owed() {
+        let mut pull = pull();
+        assert_eq!(pull.poll_timeout(), None);
+        pull.handle(Moment(5), Event::Lease { flow: FLOW, pieces: vec![piece(0)] });
+        let due = pull.poll_timeout().expect("an answer is owed");
+        pull.handle(due, Event::Tick);
+        let closed = std::iter::from_fn(|| pull.poll_action()).last();
+        assert!(matches!(closed, Some(Action::Close { error, .. }) if error.code == Code::Stalled));
+    }
+
+    #[test]
+    fn a_revoked_lease_is_returned_unless_it_was_asked_for() {
+        let mut pull = pull();
+        pull.handle(Moment(1), Event::Lease { flow: FLOW, pieces: (0..6).map(piece).collect() });
+        pull.handle(Moment(1), Event::Revoke { flow: FLOW, pieces: 9 });
+        let last = std::iter::from_fn(|| pull.poll_owner()).last();
+        let Some(owner::Event::Returned { pieces, .. }) = last else { panic!("{last:?}") };
+        assert_eq!(pieces, [piece(4), piece(5)]);
+    }
+}

@@ -1,0 +1,313 @@
+//! The sending half of a rail: chooses which request is read next, and keeps one piece on its way for every flow that
+//! can take it.
+//!
+//! A sender shares its rail over receivers by weight, which a flow brings along: the bytes that the plan wants from it.
+//! The flow that has had the least for its weight comes first (start-time fair queueing, Goyal et al. 1996). Stolen
+//! pieces wait until nobody asks for their own share, so that stealing only ever uses what is idle.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::FlowIx;
+use crate::error::{Code, Error};
+use crate::units::Span;
+
+/// Pieces of one flow that are read, waiting or being sent: one on the wire, and the next ones ready behind it.
+const FLOW_SLOTS_MAX: u32 = 4;
+/// Requests that a receiver may have outstanding on a flow; more is a broken peer.
+const FLOW_REQUESTS_MAX: usize = 2 * super::credit::REQUESTS_MAX as usize;
+
+/// One request of a receiver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ask {
+    pub(crate) request: u32,
+    pub(crate) span: Span,
+    pub(crate) soft: bool,
+}
+
+/// What happens to the sending half of a rail.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A receiver opened a flow; `weight` is how many bytes the plan wants from it, at least 1.
+    FlowUp { flow: FlowIx, weight: u64 },
+    /// A request arrived.
+    Request { flow: FlowIx, ask: Ask },
+    /// A `Load` ended: the piece is in its slot and checked, or could not be read.
+    Loaded { flow: FlowIx, ask: Ask, result: Result<(), Code> },
+    /// A `Send` ended, well or not; its slot is free.
+    Sent { flow: FlowIx },
+    /// A flow broke or was closed.
+    FlowDown { flow: FlowIx },
+}
+
+/// What the sending half of a rail wants done.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Action {
+    /// Take a slot, read a piece into it and check it; answered by `Loaded`.
+    Load { flow: FlowIx, ask: Ask },
+    /// Send the piece behind its header; answered by `Sent`.
+    Send { flow: FlowIx, ask: Ask },
+    /// Give the slot of a loaded piece back: its flow is gone.
+    Unload { flow: FlowIx, ask: Ask },
+    /// Tell the receiver that the piece cannot be had here.
+    Refuse { flow: FlowIx, ask: Ask, code: Code },
+    /// The receiver broke the protocol: close the flow; answered by `FlowDown`.
+    Close { flow: FlowIx, error: Error },
+}
+
+/// The sending half of one rail, for all its transfers.
+///
+/// Events: `handle`. Actions: `poll_action`, until `None`. It waits for nothing that time alone would bring.
+pub(crate) struct Serve {
+    slots_total: u32,
+    slots_free: u32,
+    flows: BTreeMap<FlowIx, Flow>,
+    actions: VecDeque<Action>,
+}
+
+struct Flow {
+    weight: u64,
+    /// Bytes served for each unit of weight: the flow's virtual time.
+    served: f64,
+    firm: VecDeque<Ask>,
+    soft: VecDeque<Ask>,
+    loading: u32,
+    loaded: VecDeque<Ask>,
+    sending: bool,
+}
+
+impl Serve {
+    /// A sending half with `slots` slots.
+    pub(crate) fn new(slots: u32) -> Serve {
+        assert!(slots > 0, "a rail that serves has slots");
+        Serve { slots_total: slots, slots_free: slots, flows: BTreeMap::new(), actions: VecDeque::new() }
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, event: Event) {
+        match event {
+            Event::FlowUp { flow, weight } => self.flow_up(flow, weight),
+            Event::Request { flow, ask } => self.request(flow, ask),
+            Event::Loaded { flow, ask, result } => self.loaded(flow, ask, result),
+            Event::Sent { flow } => self.sent(flow),
+            Event::FlowDown { flow } => self.flow_down(flow),
+        }
+        self.load_next();
+        assert!(self.slots_free <= self.slots_total, "a slot comes back once");
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn flow_up(&mut self, flow: FlowIx, weight: u64) {
+        let served = self.served_min();
+        let state = Flow {
+            weight: weight.max(1),
+            served,
+            firm: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
+            soft: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
+            loading: 0,
+            loaded: VecDeque::with_capacity(FLOW_SLOTS_MAX as usize),
+            sending: false,
+        };
+        self.flows.insert(flow, state);
+    }
+
+    /// The least virtual time of the flows that want something: where one that comes back joins in.
+    fn served_min(&self) -> f64 {
+        let busy = self.flows.values().filter(|flow| flow.is_busy()).map(|flow| flow.served);
+        let least = busy.fold(f64::INFINITY, f64::min);
+        if least.is_finite() { least } else { 0.0 }
+    }
+
+    fn request(&mut self, flow: FlowIx, ask: Ask) {
+        let served_min = self.served_min();
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        if state.firm.len() + state.soft.len() >= FLOW_REQUESTS_MAX {
+            let error = Error::new(Code::Refused, "the receiver asks for more than its credit");
+            self.actions.push_back(Action::Close { flow, error });
+            return;
+        }
+        if !state.is_busy() {
+            // Idle time is not saved up: it would let the flow shut all others out.
+            state.served = state.served.max(served_min);
+        }
+        if ask.soft { &mut state.soft } else { &mut state.firm }.push_back(ask);
+    }
+
+    fn loaded(&mut self, flow: FlowIx, ask: Ask, result: Result<(), Code>) {
+        match (self.flows.get_mut(&flow), result) {
+            (Some(state), Ok(())) => {
+                state.loading -= 1;
+                state.loaded.push_back(ask);
+                self.send_next(flow);
+            }
+            (Some(state), Err(code)) => {
+                state.loading -= 1;
+                self.slots_free += 1;
+                self.actions.push_back(Action::Refuse { flow, ask, code });
+            }
+            (None, Ok(())) => {
+                self.slots_free += 1;
+                self.actions.push_back(Action::Unload { flow, ask });
+            }
+            (None, Err(_)) => self.slots_free += 1,
+        }
+    }
+
+    fn sent(&mut self, flow: FlowIx) {
+        self.slots_free += 1;
+        if let Some(state) = self.flows.get_mut(&flow) {
+            state.sending = false;
+            self.send_next(flow);
+        }
+    }
+
+    fn flow_down(&mut self, flow: FlowIx) {
+        let Some(state) = self.flows.remove(&flow) else { return };
+        for ask in state.loaded {
+            self.slots_free += 1;
+            self.actions.push_back(Action::Unload { flow, ask });
+        }
+    }
+
+    /// A flow's pieces are sent one after another: two sends on one stream could interleave.
+    fn send_next(&mut self, flow: FlowIx) {
+        let state = self.flows.get_mut(&flow).expect("called for a flow that stands");
+        if !state.sending
+            && let Some(ask) = state.loaded.pop_front()
+        {
+            state.sending = true;
+            self.actions.push_back(Action::Send { flow, ask });
+        }
+    }
+
+    /// Reads ahead while there are slots: firm requests first, the flow that has had least for its weight first.
+    fn load_next(&mut self) {
+        let flow_slots = (self.slots_total / self.flows.len().max(1) as u32).clamp(1, FLOW_SLOTS_MAX);
+        while self.slots_free > 0 {
+            let ready = self.flows.iter().filter(|(_, state)| state.slots() < flow_slots);
+            let firm = ready.clone().filter(|(_, state)| !state.firm.is_empty());
+            let least = firm.min_by(|a, b| a.1.served.total_cmp(&b.1.served)).map(|(&flow, _)| flow);
+            let least = least.or_else(|| {
+                // A flow that holds its slots and has more to ask still comes before any stolen piece.
+                let all_served = self.flows.values().all(|state| state.firm.is_empty());
+                let soft = ready.filter(|(_, state)| all_served && !state.soft.is_empty());
+                soft.min_by(|a, b| a.1.served.total_cmp(&b.1.served)).map(|(&flow, _)| flow)
+            });
+            let Some(flow) = least else { return };
+            let state = self.flows.get_mut(&flow).expect("found above");
+            let ask = state.firm.pop_front().or_else(|| state.soft.pop_front()).expect("a flow with requests");
+            state.served += ask.span.bytes() as f64 / state.weight as f64;
+            state.loading += 1;
+            self.slots_free -= 1;
+            self.actions.push_back(Action::Load { flow, ask });
+        }
+    }
+}
+
+impl Flow {
+    fn slots(&self) -> u32 {
+        self.loading + self.loaded.len() as u32 + u32::from(self.sending)
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.firm.is_empty() || !self.soft.is_empty() || self.slots() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: FlowIx = FlowIx(1);
+    const B: FlowIx = FlowIx(2);
+
+    fn ask(request: u32) -> Ask {
+        Ask { request, span: Span::of(u64::from(request) * 100, 100), soft: false }
+    }
+
+    /// Runs `serve` with instant reads and sends, and gives the order in which pieces were sent.
+    fn run(serve: &mut Serve) -> Vec<(FlowIx, u32)> {
+        let mut sent = Vec::new();
+        while let Some(action) = serve.poll_action() {
+            match action {
+                Action::Load { flow, ask } => serve.handle(Event::Loaded { flow, ask, result: Ok(()) }),
+                Action::Send { flow, ask } => {
+                    sent.push((flow, ask.request));
+                    serve.handle(Event::Sent { flow });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn flows_share_by_weight() {
+        let mut serve = Serve::new(1);
+        serve.handle(Event::FlowUp { flow: A, weight: 300 });
+        serve.handle(Event::FlowUp { flow: B, weight: 100 });
+        for request in 0..16 {
+            serve.handle(Event::Request { flow: A, ask: ask(request) });
+            serve.handle(Event::Request { flow: B, ask: ask(100 + request) });
+        }
+        let sent = run(&mut serve);
+        let of_a = sent[..16].iter().filter(|(flow, _)| *flow == A).count();
+        assert!((11..=13).contains(&of_a), "{of_a} of the first 16");
+        assert_eq!(sent.len(), 32);
+    }
+
+    #[test]
+    fn stolen_pieces_wait_for_everybody_elses_own() {
+        let mut serve = Serve::new(1);
+        for flow in [A, B] {
+            serve.handle(Event::FlowUp { flow, weight: 1 });
+        }
+        serve.handle(Event::Request { flow: B, ask: ask(9) });
+        serve.handle(Event::Request { flow: A, ask: Ask { soft: true, ..ask(1) } });
+        serve.handle(Event::Request { flow: B, ask: ask(10) });
+        serve.handle(Event::Request { flow: B, ask: ask(11) });
+        assert_eq!(run(&mut serve), [(B, 9), (B, 10), (B, 11), (A, 1)]);
+    }
+
+    #[test]
+    fn slots_come_back_whatever_happens_to_the_flow() {
+        let mut serve = Serve::new(2);
+        serve.handle(Event::FlowUp { flow: A, weight: 1 });
+        for request in 0..3 {
+            serve.handle(Event::Request { flow: A, ask: ask(request) });
+        }
+        assert!(matches!(serve.poll_action(), Some(Action::Load { .. })));
+        assert!(matches!(serve.poll_action(), Some(Action::Load { .. })));
+        assert_eq!(serve.poll_action(), None);
+        serve.handle(Event::Loaded { flow: A, ask: ask(0), result: Ok(()) });
+        serve.handle(Event::FlowDown { flow: A });
+        serve.handle(Event::Loaded { flow: A, ask: ask(1), result: Ok(()) });
+        serve.handle(Event::Sent { flow: A });
+        assert_eq!(serve.slots_free, 2);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_and_the_next_is_read() {
+        let mut serve = Serve::new(1);
+        serve.handle(Event::FlowUp { flow: A, weight: 1 });
+        serve.handle(Event::Request { flow: A, ask: ask(0) });
+        serve.handle(Event::Request { flow: A, ask: ask(1) });
+        serve.poll_action();
+        serve.handle(Event::Loaded { flow: A, ask: ask(0), result: Err(Code::Data) });
+        assert_eq!(serve.poll_action(), Some(Action::Refuse { flow: A, ask: ask(0), code: Code::Data }));
+        assert_eq!(serve.poll_action(), Some(Action::Load { flow: A, ask: ask(1) }));
+    }
+
+    #[test]
+    fn a_receiver_beyond_its_credit_is_closed() {
+        let mut serve = Serve::new(1);
+        serve.handle(Event::FlowUp { flow: A, weight: 1 });
+        for request in 0..=(FLOW_REQUESTS_MAX as u32 + 1) {
+            serve.handle(Event::Request { flow: A, ask: ask(request) });
+        }
+        assert!(std::iter::from_fn(|| serve.poll_action()).any(|action| matches!(action, Action::Close { .. })));
+    }
+}

@@ -17,9 +17,15 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Starts the clock, so that the wait for the first bytes counts.
+    /// Starts the clock, unless it runs: bytes are awaited from now on.
     pub(crate) fn start(&mut self, now: Moment) {
         self.last.get_or_insert(now);
+    }
+
+    /// Stops the clock: nothing is awaited, so silence says nothing about speed.
+    pub(crate) fn pause(&mut self, now: Moment) {
+        self.forget(now);
+        self.last = None;
     }
 
     /// Counts `bytes` that landed just now.
@@ -63,5 +69,7 @@ mod tests {
         assert!((90_000.0..130_000.0).contains(&steady), "{steady}");
         let stalled = meter.bytes_per_second(at(3000)).expect("measured");
         assert!(stalled < steady / 8.0, "{stalled}");
+        meter.pause(at(3000));
+        assert_eq!(meter.bytes_per_second(at(9000)), Some(stalled), "a paused meter forgets nothing");
     }
 }

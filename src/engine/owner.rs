@@ -206,8 +206,7 @@ impl Owner {
     }
 
     fn flow_up(&mut self, now: Moment, flow: FlowIx, sender: NodeIx) {
-        let mut meter = Meter::default();
-        meter.start(now);
+        let meter = Meter::default();
         let state = self.senders.get_mut(&sender).expect("flows are opened to senders of the plan");
         assert!(state.opening && state.flow.is_none(), "a sender has one flow");
         (state.opening, state.flow) = (false, Some(flow));
@@ -226,6 +225,9 @@ impl Owner {
         if let Some(state) = self.flows.get_mut(&flow) {
             state.leased.retain(|leased| leased.span != piece.span);
             state.meter.add(now, piece.span.bytes());
+            if state.leased.is_empty() {
+                state.meter.pause(now);
+            }
             let sender = state.sender;
             self.senders.get_mut(&sender).expect("a flow has a sender").breaks = 0;
         }
@@ -379,6 +381,7 @@ impl Owner {
         let state = self.flows.get_mut(&flow).expect("looked up above");
         if !pieces.is_empty() {
             state.room = 0;
+            state.meter.start(now);
             state.leased.extend_from_slice(&pieces);
             self.actions.push_back(Action::Lease { flow, pieces });
         } else if state.leased.is_empty() && !self.waiting.is_empty() {

@@ -99,8 +99,7 @@ impl Pull {
     pub(crate) fn handle(&mut self, now: Moment, event: Event) {
         match event {
             Event::FlowUp { flow } => {
-                let mut meter = Meter::default();
-                meter.start(now);
+                let meter = Meter::default();
                 let (leased, asked) = (VecDeque::with_capacity(64), Vec::with_capacity(REQUESTS_MAX as usize));
                 let credit = Credit::new();
                 let state = Flow { leased, asked, arriving: None, credit, meter, room_told: false, heard: now };
@@ -183,6 +182,9 @@ impl Pull {
             self.for_owner.push_back(owner::Event::Failed { flow, piece, error });
         }
         self.ask(now, flow);
+        if let Some(state) = self.flows.get_mut(&flow).filter(|state| !state.owes()) {
+            state.meter.pause(now);
+        }
     }
 
     /// Requests what credit allows, and tells the owner of room.
@@ -194,6 +196,7 @@ impl Pull {
         {
             if !state.owes() {
                 state.heard = now;
+                state.meter.start(now);
             }
             self.requests = self.requests.wrapping_add(1);
             let request = self.requests;

@@ -10,39 +10,48 @@ use blake3::hazmat::{self, HasherExt, Mode};
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 
 use crate::units::Span;
-
-/// Room for the largest value, a BLAKE3 chaining value; a CRC fills the first eight bytes, little endian.
-pub(crate) type Value = [u8; 32];
+use crate::wire::{Check, CheckKind};
 
 /// What is computed over every piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Check {
+pub(crate) enum Method {
     None,
     Crc64,
     /// With the object that the pieces are subtrees of; without one every piece is hashed by itself.
     Blake3(Option<Span>),
 }
 
-impl Check {
-    /// The value of `bytes`, which lie at `span` of the data space.
-    pub(crate) fn of(self, span: Span, bytes: &[u8]) -> Value {
-        debug_assert_eq!(span.bytes(), bytes.len() as u64);
-        match self {
-            Check::None => Value::default(),
-            Check::Crc64 => crc_value(crc_fast::checksum(Crc64Nvme, bytes)),
-            Check::Blake3(Some(object)) if object != span => {
-                blake3::Hasher::new().set_input_offset(span.start - object.start).update(bytes).finalize_non_root()
-            }
-            Check::Blake3(_) => *blake3::hash(bytes).as_bytes(),
+impl Method {
+    /// The method of a transfer; `object` is what its pieces are subtrees of, where they are.
+    pub(crate) fn new(kind: CheckKind, object: Option<Span>) -> Method {
+        match kind {
+            CheckKind::None => Method::None,
+            CheckKind::Crc64 => Method::Crc64,
+            CheckKind::Blake3 => Method::Blake3(object),
         }
     }
 
-    /// The value of a hole of `span.bytes()` zeros.
-    pub(crate) fn of_zeros(self, span: Span) -> Value {
+    /// The check of `bytes`, which lie at `span` of the data space.
+    pub(crate) fn of(self, span: Span, bytes: &[u8]) -> Check {
+        debug_assert_eq!(span.bytes(), bytes.len() as u64);
         match self {
-            Check::None => Value::default(),
-            Check::Crc64 => crc_value(crc_of_zeros(span.bytes())),
-            Check::Blake3(_) => {
+            Method::None => Check::None,
+            Method::Crc64 => Check::Crc64(crc_fast::checksum(Crc64Nvme, bytes)),
+            Method::Blake3(Some(object)) if object != span => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.set_input_offset(span.start - object.start).update(bytes);
+                Check::Blake3(hasher.finalize_non_root())
+            }
+            Method::Blake3(_) => Check::Blake3(*blake3::hash(bytes).as_bytes()),
+        }
+    }
+
+    /// The check of a hole of `span.bytes()` zeros.
+    pub(crate) fn of_zeros(self, span: Span) -> Check {
+        match self {
+            Method::None => Check::None,
+            Method::Crc64 => Check::Crc64(crc_of_zeros(span.bytes())),
+            Method::Blake3(_) => {
                 // Pieces are a block at most, so the zeros fit a small buffer.
                 let zeros = vec![0; usize::try_from(span.bytes()).expect("a piece fits memory")];
                 self.of(span, &zeros)
@@ -50,18 +59,19 @@ impl Check {
         }
     }
 
-    /// Whether values over neighbouring spans join into one.
-    fn join(self, left: Span, left_value: &Value, right: Span, right_value: &Value) -> Option<Value> {
-        match self {
-            Check::None => Some(Value::default()),
-            Check::Crc64 => {
-                let (left, right_crc) = (crc_of(left_value), crc_of(right_value));
-                Some(crc_value(crc_fast::checksum_combine(Crc64Nvme, left, right_crc, right.bytes())))
+    /// The check of two neighbours together, where theirs join into one.
+    fn join(self, left: Span, left_check: Check, right: Span, right_check: Check) -> Option<Check> {
+        match (self, left_check, right_check) {
+            (Method::None, ..) => Some(Check::None),
+            (Method::Crc64, Check::Crc64(left), Check::Crc64(right_crc)) => {
+                Some(Check::Crc64(crc_fast::checksum_combine(Crc64Nvme, left, right_crc, right.bytes())))
             }
-            Check::Blake3(Some(object)) if are_siblings(object, left, right) => {
-                Some(hazmat::merge_subtrees_non_root(left_value, right_value, Mode::Hash))
+            (Method::Blake3(Some(object)), Check::Blake3(left_value), Check::Blake3(right_value))
+                if are_siblings(object, left, right) =>
+            {
+                Some(Check::Blake3(hazmat::merge_subtrees_non_root(&left_value, &right_value, Mode::Hash)))
             }
-            Check::Blake3(_) => None,
+            _ => None,
         }
     }
 }
@@ -73,17 +83,6 @@ fn are_siblings(object: Span, left: Span, right: Span) -> bool {
         && bytes.is_power_of_two()
         && (left.start - object.start).is_multiple_of(2 * bytes)
         && Span::new(left.start, right.end) != object
-}
-
-/// The CRC in a value.
-pub(crate) fn crc_of(value: &Value) -> u64 {
-    u64::from_le_bytes(*value.first_chunk().expect("a value has eight bytes"))
-}
-
-fn crc_value(crc: u64) -> Value {
-    let mut value = Value::default();
-    value[..8].copy_from_slice(&crc.to_le_bytes());
-    value
 }
 
 /// The CRC of `bytes` zeros, by doubling.
@@ -103,87 +102,87 @@ fn crc_of_zeros(bytes: u64) -> u64 {
     crc
 }
 
-/// Values of disjoint spans, joined as their neighbours come in.
+/// Checks of disjoint spans, joined as their neighbours come in.
 #[derive(Clone, Debug)]
 pub(crate) struct Composer {
-    check: Check,
+    method: Method,
     /// Invariant: keyed by start, disjoint; no two neighbours that could be joined.
-    values: BTreeMap<u64, (u64, Value)>,
+    checks: BTreeMap<u64, (u64, Check)>,
 }
 
 impl Composer {
-    pub(crate) fn new(check: Check) -> Composer {
-        Composer { check, values: BTreeMap::new() }
+    pub(crate) fn new(method: Method) -> Composer {
+        Composer { method, checks: BTreeMap::new() }
     }
 
-    /// Adds the value of `span`.
+    /// Adds the check of `span`.
     ///
     /// # Panics
     /// If part of the span was added before.
-    pub(crate) fn add(&mut self, mut span: Span, mut value: Value) {
+    pub(crate) fn add(&mut self, mut span: Span, mut check: Check) {
         loop {
-            let before = self.values.range(..span.end).next_back().map(|(&start, &(end, value))| (start, end, value));
+            let before = self.checks.range(..span.end).next_back().map(|(&start, &(end, check))| (start, end, check));
             if let Some((start, end, left)) = before {
-                assert!(end <= span.start, "a value for {span} was added before");
+                assert!(end <= span.start, "a check of {span} was added before");
                 if end == span.start
-                    && let Some(joined) = self.check.join(Span::new(start, end), &left, span, &value)
+                    && let Some(joined) = self.method.join(Span::new(start, end), left, span, check)
                 {
-                    self.values.remove(&start);
-                    (span, value) = (Span::new(start, span.end), joined);
+                    self.checks.remove(&start);
+                    (span, check) = (Span::new(start, span.end), joined);
                     continue;
                 }
             }
-            if let Some(&(end, right)) = self.values.get(&span.end)
-                && let Some(joined) = self.check.join(span, &value, Span::new(span.end, end), &right)
+            if let Some(&(end, right)) = self.checks.get(&span.end)
+                && let Some(joined) = self.method.join(span, check, Span::new(span.end, end), right)
             {
-                self.values.remove(&span.end);
-                (span, value) = (Span::new(span.start, end), joined);
+                self.checks.remove(&span.end);
+                (span, check) = (Span::new(span.start, end), joined);
                 continue;
             }
-            self.values.insert(span.start, (span.end, value));
+            self.checks.insert(span.start, (span.end, check));
             return;
         }
     }
 
-    /// The joined values, ascending.
-    pub(crate) fn values(&self) -> impl Iterator<Item = (Span, Value)> {
-        self.values.iter().map(|(&start, &(end, value))| (Span::new(start, end), value))
+    /// The joined checks, ascending.
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (Span, Check)> {
+        self.checks.iter().map(|(&start, &(end, check))| (Span::new(start, end), check))
     }
 
-    /// The digest of everything added, as people print it; `None` where the values do not join into one.
+    /// The digest of everything added, as people print it; `None` where the checks do not join into one.
     pub(crate) fn digest(&self) -> Option<String> {
-        let only = (self.values.len() == 1).then(|| self.values().next()).flatten();
-        match (self.check, only) {
-            (Check::Crc64, Some((_, value))) => Some(format!("{:016x}", crc_of(&value))),
-            (Check::Blake3(Some(object)), Some((span, value))) if span == object => Some(hex(&value)),
-            (Check::Blake3(Some(object)), _) => self.root(object).map(|value| hex(&value)),
+        let only = (self.checks.len() == 1).then(|| self.checks().next()).flatten();
+        match (self.method, only) {
+            (Method::Crc64, Some((_, Check::Crc64(crc)))) => Some(format!("{crc:016x}")),
+            (Method::Blake3(Some(object)), Some((span, Check::Blake3(value)))) if span == object => Some(hex(&value)),
+            (Method::Blake3(Some(object)), _) => self.root(object).map(|value| hex(&value)),
             _ => None,
         }
     }
 
     /// The root over subtrees that cover the whole object.
-    fn root(&self, object: Span) -> Option<Value> {
-        let (left, right) = self.children(object, object)?;
+    fn root(&self, object: Span) -> Option<[u8; 32]> {
+        let (left, right) = self.children(object)?;
         Some(*hazmat::merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
     }
 
-    fn subtree(&self, object: Span, span: Span) -> Option<Value> {
-        match self.values.get(&span.start) {
-            Some(&(end, value)) if end == span.end => Some(value),
+    fn subtree(&self, span: Span) -> Option<[u8; 32]> {
+        match self.checks.get(&span.start) {
+            Some(&(end, Check::Blake3(value))) if end == span.end => Some(value),
             _ => {
-                let (left, right) = self.children(object, span)?;
+                let (left, right) = self.children(span)?;
                 Some(hazmat::merge_subtrees_non_root(&left, &right, Mode::Hash))
             }
         }
     }
 
-    fn children(&self, object: Span, span: Span) -> Option<(Value, Value)> {
+    fn children(&self, span: Span) -> Option<([u8; 32], [u8; 32])> {
         if span.bytes() <= blake3::CHUNK_LEN as u64 {
             return None;
         }
         let middle = span.start + hazmat::left_subtree_len(span.bytes());
-        let left = self.subtree(object, Span::new(span.start, middle))?;
-        Some((left, self.subtree(object, Span::new(middle, span.end))?))
+        let left = self.subtree(Span::new(span.start, middle))?;
+        Some((left, self.subtree(Span::new(middle, span.end))?))
     }
 }
 
@@ -202,15 +201,15 @@ mod tests {
     }
 
     /// The digest of `data` at `start`, composed from its pieces in the order that `order` gives.
-    fn composed(check: Check, data: &[u8], start: u64, block: u64, seed: u64) -> Option<String> {
+    fn composed(method: Method, data: &[u8], start: u64, block: u64, seed: u64) -> Option<String> {
         let grid = Grid::new(start, block);
         let whole = Span::of(start, data.len() as u64);
         let mut pieces: Vec<Span> = (0..grid.piece_count(whole)).map(|index| grid.piece(whole, index)).collect();
         pieces.sort_by_key(|piece| (piece.start ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut composer = Composer::new(check);
+        let mut composer = Composer::new(method);
         for piece in pieces {
             let from = (piece.start - start) as usize;
-            composer.add(piece, check.of(piece, &data[from..from + piece.bytes() as usize]));
+            composer.add(piece, method.of(piece, &data[from..from + piece.bytes() as usize]));
         }
         composer.digest()
     }
@@ -221,29 +220,29 @@ mod tests {
             let data = bytes(count);
             let object = Span::of(start, count as u64);
             let crc = crc_fast::checksum(Crc64Nvme, &data);
-            prop_assert_eq!(composed(Check::Crc64, &data, start, 4096, seed), Some(format!("{crc:016x}")));
+            prop_assert_eq!(composed(Method::Crc64, &data, start, 4096, seed), Some(format!("{crc:016x}")));
             let hash = blake3::hash(&data).to_hex().to_string();
-            prop_assert_eq!(composed(Check::Blake3(Some(object)), &data, start, 4096, seed), Some(hash));
+            prop_assert_eq!(composed(Method::Blake3(Some(object)), &data, start, 4096, seed), Some(hash));
         }
 
         #[test]
         fn zeros_need_no_reading(count in 0usize..20_000) {
             let span = Span::of(7, count as u64);
-            prop_assert_eq!(Check::Crc64.of_zeros(span), Check::Crc64.of(span, &vec![0; count]));
+            prop_assert_eq!(Method::Crc64.of_zeros(span), Method::Crc64.of(span, &vec![0; count]));
         }
     }
 
     #[test]
     fn crc_is_the_published_one() {
         // The check value of CRC-64/NVME in the catalogue of parametrised CRC algorithms.
-        assert_eq!(crc_of(&Check::Crc64.of(Span::new(0, 9), b"123456789")), 0xae8b_1486_0a79_9888);
+        assert_eq!(Method::Crc64.of(Span::new(0, 9), b"123456789"), Check::Crc64(0xae8b_1486_0a79_9888));
     }
 
     #[test]
     fn a_gap_has_no_digest() {
-        let mut composer = Composer::new(Check::Crc64);
-        composer.add(Span::new(0, 4), Value::default());
-        composer.add(Span::new(8, 12), Value::default());
+        let mut composer = Composer::new(Method::Crc64);
+        composer.add(Span::new(0, 4), Check::Crc64(0));
+        composer.add(Span::new(8, 12), Check::Crc64(0));
         assert_eq!(composer.digest(), None);
     }
 }

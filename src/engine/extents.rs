@@ -2,7 +2,8 @@
 //!
 //! One owner per node holds it; rails only ever hold leases on parts of it.
 
-use super::check::{Check, Composer, Value};
+use super::check::{Composer, Method};
+use crate::wire::Check;
 use super::grid::Grid;
 use crate::units::{NodeIx, Span};
 
@@ -19,7 +20,7 @@ pub(super) struct Run {
 /// What is wanted and what has landed.
 pub(super) struct Extents {
     grid: Grid,
-    check: Check,
+    method: Method,
     /// Invariant: ascending and disjoint.
     segments: Vec<SegmentExtents>,
     wanted_bytes: u64,
@@ -39,17 +40,17 @@ struct SegmentExtents {
 
 impl Extents {
     /// The map of `segments`, ascending and disjoint, of which nothing has landed.
-    pub(super) fn new(grid: Grid, check: Check, segments: impl Iterator<Item = (Span, Vec<NodeIx>)>) -> Extents {
+    pub(super) fn new(grid: Grid, method: Method, segments: impl Iterator<Item = (Span, Vec<NodeIx>)>) -> Extents {
         let segments: Vec<SegmentExtents> = segments
             .map(|(span, mut senders)| {
                 senders.sort_unstable();
                 let settled = Bits::new(grid.piece_count(span));
-                SegmentExtents { span, senders, settled, missing: Vec::new(), checks: Composer::new(check) }
+                SegmentExtents { span, senders, settled, missing: Vec::new(), checks: Composer::new(method) }
             })
             .collect();
         assert!(segments.is_sorted_by(|a, b| a.span.end <= b.span.start), "segments ascend and share no byte");
         let wanted_bytes = segments.iter().map(|segment| segment.span.bytes()).sum();
-        Extents { grid, check, segments, wanted_bytes, landed_bytes: 0, missing_bytes: 0 }
+        Extents { grid, method, segments, wanted_bytes, landed_bytes: 0, missing_bytes: 0 }
     }
 
     pub(super) fn grid(&self) -> Grid {
@@ -97,7 +98,7 @@ impl Extents {
                 let Some(part) = hole.intersection(span) else { continue };
                 for index in self.grid.index_of(span, part.start)..=self.grid.index_of(span, part.end - 1) {
                     let piece = self.grid.piece(span, index);
-                    if hole.contains(piece) && self.land(piece, self.check.of_zeros(piece)) {
+                    if hole.contains(piece) && self.land(piece, self.method.of_zeros(piece)) {
                         bytes += piece.bytes();
                     }
                 }
@@ -141,13 +142,13 @@ impl Extents {
     }
 
     /// Marks a piece landed. Says whether that is news: a piece may land twice when two senders were asked for it.
-    pub(super) fn land(&mut self, piece: Span, value: Value) -> bool {
+    pub(super) fn land(&mut self, piece: Span, check: Check) -> bool {
         let (segment, index) = self.place(piece);
         let segment = &mut self.segments[segment as usize];
         if !segment.settled.insert(index) {
             return false;
         }
-        segment.checks.add(piece, value);
+        segment.checks.add(piece, check);
         self.landed_bytes += piece.bytes();
         true
     }
@@ -172,8 +173,8 @@ impl Extents {
     }
 
     /// The composed check values, segment by segment.
-    pub(super) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Value)>)> {
-        self.segments.iter().map(|segment| (segment.span, segment.checks.values().collect()))
+    pub(super) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Check)>)> {
+        self.segments.iter().map(|segment| (segment.span, segment.checks.checks().collect()))
     }
 }
 
@@ -207,7 +208,7 @@ mod tests {
 
     fn extents() -> Extents {
         let segments = [(Span::new(5, 25), vec![NodeIx(1), NodeIx(0)]), (Span::new(30, 40), vec![NodeIx(2)])];
-        Extents::new(Grid::new(0, 10), Check::Crc64, segments.into_iter())
+        Extents::new(Grid::new(0, 10), Method::Crc64, segments.into_iter())
     }
 
     #[test]
@@ -215,8 +216,8 @@ mod tests {
         let mut map = extents();
         let piece = map.piece(0, 1);
         assert_eq!(piece, Span::new(10, 20));
-        assert!(map.land(piece, Value::default()));
-        assert!(!map.land(piece, Value::default()));
+        assert!(map.land(piece, Check::None));
+        assert!(!map.land(piece, Check::None));
         assert_eq!(map.landed_bytes(), 10);
         assert!(map.is_settled_piece(0, 1) && !map.is_settled_piece(0, 0));
     }
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn what_is_given_up_is_missing_and_settles_the_rest() {
         let mut map = extents();
-        map.land(Span::new(30, 40), Value::default());
+        map.land(Span::new(30, 40), Check::None);
         for index in [1, 0, 2] {
             map.give_up(0, index);
         }

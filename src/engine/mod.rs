@@ -18,6 +18,7 @@ pub(crate) mod check;
 mod credit;
 mod extents;
 mod grid;
+pub(crate) mod member;
 mod meter;
 pub(crate) mod owner;
 pub(crate) mod pull;

@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::check::{Check, Value};
+use super::check::Method;
+use crate::wire::Check;
+use crate::wire::control::PlanSegment;
 use super::extents::{Extents, Run};
 use super::meter::Meter;
 use super::shares::Shares;
@@ -39,6 +41,13 @@ pub(crate) struct Source {
     pub(crate) senders: Vec<(NodeIx, u32)>,
 }
 
+impl From<PlanSegment> for Source {
+    fn from(segment: PlanSegment) -> Source {
+        let senders = segment.senders.iter().map(|share| (NodeIx(share.index), share.weight)).collect();
+        Source { span: segment.span, senders }
+    }
+}
+
 /// What happens to an owner.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
@@ -47,7 +56,7 @@ pub(crate) enum Event {
     /// A flow has room for so many more pieces.
     Room { flow: FlowIx, pieces: u32 },
     /// A piece is checked and written.
-    Landed { flow: FlowIx, piece: Piece, value: Value },
+    Landed { flow: FlowIx, piece: Piece, check: Check },
     /// A piece was refused by its sender, or arrived changed.
     Failed { flow: FlowIx, piece: Piece, error: Error },
     /// Leases that were revoked before they were asked for.
@@ -128,10 +137,10 @@ struct Sender {
 
 impl Owner {
     /// An owner that wants `sources` (ascending, disjoint), of which `holes` (ascending, disjoint) are known zeros.
-    pub(crate) fn new(grid: Grid, check: Check, sources: &[Source], holes: &[Span]) -> Owner {
+    pub(crate) fn new(grid: Grid, method: Method, sources: &[Source], holes: &[Span]) -> Owner {
         let segments =
             sources.iter().map(|source| (source.span, source.senders.iter().map(|sender| sender.0).collect()));
-        let mut extents = Extents::new(grid, check, segments);
+        let mut extents = Extents::new(grid, method, segments);
         extents.land_holes(holes);
         let shares = Shares::cut(&extents, sources.iter().map(|source| source.senders.as_slice()));
         let senders = sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| (sender, Sender::default()));
@@ -161,7 +170,7 @@ impl Owner {
         match event {
             Event::FlowUp { flow, sender } => self.flow_up(now, flow, sender),
             Event::Room { flow, pieces } => self.room(now, flow, pieces),
-            Event::Landed { flow, piece, value } => self.landed(now, flow, piece, value),
+            Event::Landed { flow, piece, check } => self.landed(now, flow, piece, check),
             Event::Failed { flow, piece, error } => self.failed(now, flow, piece, &error),
             Event::Returned { flow, pieces } => self.returned(now, flow, &pieces),
             Event::FlowDown { flow, error } => self.flow_down(now, flow, &error),
@@ -197,7 +206,7 @@ impl Owner {
     }
 
     /// The composed check values, segment by segment.
-    pub(crate) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Value)>)> {
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Check)>)> {
         self.extents.checks()
     }
 
@@ -221,7 +230,7 @@ impl Owner {
         }
     }
 
-    fn landed(&mut self, now: Moment, flow: FlowIx, piece: Piece, value: Value) {
+    fn landed(&mut self, now: Moment, flow: FlowIx, piece: Piece, check: Check) {
         if let Some(state) = self.flows.get_mut(&flow) {
             state.leased.retain(|leased| leased.span != piece.span);
             state.meter.add(now, piece.span.bytes());
@@ -231,10 +240,14 @@ impl Owner {
             let sender = state.sender;
             self.senders.get_mut(&sender).expect("a flow has a sender").breaks = 0;
         }
-        if !self.extents.land(piece.span, value) {
+        if !self.extents.land(piece.span, check) {
             self.counts.wasted_bytes += piece.span.bytes();
         } else if piece.soft {
             self.counts.stolen_bytes += piece.span.bytes();
+        }
+        // A flow of stolen pieces has room again as soon as one of them is there.
+        if self.flows.get(&flow).is_some_and(|state| state.room > 0) {
+            self.feed(now, flow);
         }
     }
 

@@ -16,7 +16,7 @@ fn source(start: u64, end: u64, senders: &[(NodeIx, u32)]) -> Source {
 }
 
 fn owner(sources: &[Source]) -> Owner {
-    let mut owner = Owner::new(Grid::new(0, 10), Check::None, sources, &[]);
+    let mut owner = Owner::new(Grid::new(0, 10), Method::None, sources, &[]);
     let opened: Vec<NodeIx> = actions(&mut owner)
         .into_iter()
         .map(|action| match action {
@@ -43,7 +43,7 @@ fn leased(owner: &mut Owner) -> Vec<(FlowIx, Piece)> {
 }
 
 fn land(owner: &mut Owner, now: Moment, flow: FlowIx, piece: Piece) {
-    owner.handle(now, Event::Landed { flow, piece, value: Value::default() });
+    owner.handle(now, Event::Landed { flow, piece, check: Check::None });
 }
 
 fn error(code: Code) -> Error {
@@ -160,8 +160,8 @@ fn a_late_piece_is_asked_for_twice_and_the_loser_is_waste() {
 fn holes_land_without_being_asked_for() {
     let sources = [source(0, 100, &[(A, 1)])];
     let holes = [Span::new(5, 95)];
-    let owner = Owner::new(Grid::new(0, 10), Check::Crc64, &sources, &holes);
+    let owner = Owner::new(Grid::new(0, 10), Method::Crc64, &sources, &holes);
     assert_eq!(owner.landed_bytes(), 80);
-    let mut all = Owner::new(Grid::new(0, 10), Check::Crc64, &sources, &[Span::new(0, 100)]);
+    let mut all = Owner::new(Grid::new(0, 10), Method::Crc64, &sources, &[Span::new(0, 100)]);
     assert_eq!(actions(&mut all), [Action::Settled]);
 }

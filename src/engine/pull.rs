@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::check::Value;
+use crate::wire::Check;
 use super::credit::{Credit, REQUESTS_MAX};
 use super::meter::Meter;
 use super::{FlowIx, Piece, owner};
@@ -25,10 +25,10 @@ pub(crate) enum Event {
     Revoke { flow: FlowIx, pieces: u32 },
     /// A header arrived.
     Answer { flow: FlowIx, answer: Answer },
-    /// The payload of a piece arrived; `intact` where its check value is the header's.
+    /// The payload of a piece arrived; `intact` where its check is the header's.
     Received { flow: FlowIx, piece: Piece, intact: bool },
     /// A piece is written (or discarded, where that is what its destination does).
-    Written { flow: FlowIx, piece: Piece, value: Value },
+    Written { flow: FlowIx, piece: Piece, check: Check },
     /// A flow broke or was closed.
     FlowDown { flow: FlowIx, error: Error },
     /// The moment of `poll_timeout` has come.
@@ -39,7 +39,7 @@ pub(crate) enum Event {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Answer {
     /// The bytes follow.
-    Data { request: u32, span: Span, value: Value },
+    Data { request: u32, span: Span, check: Check },
     /// The sender cannot give them.
     Refuse { request: u32, span: Span, code: Code },
 }
@@ -49,8 +49,8 @@ pub(crate) enum Answer {
 pub(crate) enum Action {
     /// Ask the sender for a piece.
     Request { flow: FlowIx, request: u32, piece: Piece },
-    /// Bind a slot, receive the payload that follows into it, check it against `value`, and write it.
-    Land { flow: FlowIx, piece: Piece, value: Value },
+    /// Bind a slot, receive the payload that follows into it, check it against `check`, and write it.
+    Land { flow: FlowIx, piece: Piece, check: Check },
     /// The sender broke the protocol or fell silent: close the flow. Its `FlowDown` has been told to the owner.
     Close { flow: FlowIx, error: Error },
 }
@@ -110,8 +110,8 @@ impl Pull {
             Event::Revoke { flow, pieces } => self.revoke(flow, pieces),
             Event::Answer { flow, answer } => self.answer(now, flow, answer),
             Event::Received { flow, piece, intact } => self.received(now, flow, piece, intact),
-            Event::Written { flow, piece, value } => {
-                self.for_owner.push_back(owner::Event::Landed { flow, piece, value });
+            Event::Written { flow, piece, check } => {
+                self.for_owner.push_back(owner::Event::Landed { flow, piece, check });
             }
             Event::FlowDown { flow, error } => self.drop_flow(flow, error),
             Event::Tick => self.close_silent(now),
@@ -160,9 +160,9 @@ impl Pull {
         state.heard = now;
         state.credit.answered(now.since(asked.at));
         match answer {
-            Answer::Data { value, .. } => {
+            Answer::Data { check, .. } => {
                 state.arriving = Some(asked.piece);
-                self.actions.push_back(Action::Land { flow, piece: asked.piece, value });
+                self.actions.push_back(Action::Land { flow, piece: asked.piece, check });
             }
             Answer::Refuse { code, .. } => {
                 let error = Error::new(code, format!("the sender cannot give {span}"));
@@ -284,7 +284,7 @@ mod tests {
         pull.handle(Moment(1), Event::Lease { flow: FLOW, pieces: vec![piece(0)] });
         let (request, asked) = requests(&mut pull)[0];
         let span = Span::new(asked.span.start, asked.span.end - 1);
-        let answer = Answer::Data { request, span, value: Value::default() };
+        let answer = Answer::Data { request, span, check: Check::None };
         pull.handle(Moment(2), Event::Answer { flow: FLOW, answer });
         assert!(matches!(pull.poll_action(), Some(Action::Close { .. })));
         let last = std::iter::from_fn(|| pull.poll_owner()).last();
@@ -296,7 +296,7 @@ mod tests {
         let mut pull = pull();
         pull.handle(Moment(1), Event::Lease { flow: FLOW, pieces: vec![piece(0), piece(1)] });
         let (request, asked) = requests(&mut pull)[0];
-        let answer = Answer::Data { request, span: asked.span, value: Value::default() };
+        let answer = Answer::Data { request, span: asked.span, check: Check::None };
         pull.handle(Moment(2), Event::Answer { flow: FLOW, answer });
         assert!(matches!(pull.poll_action(), Some(Action::Land { .. })));
         pull.handle(Moment(3), Event::Received { flow: FLOW, piece: asked, intact: false });

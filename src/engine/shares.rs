@@ -154,14 +154,14 @@ fn apportion(pieces: u64, weights: &[(NodeIx, u32)], due: &mut BTreeMap<NodeIx, 
 mod tests {
     use super::*;
     use crate::engine::Grid;
-    use crate::engine::check::Check;
+    use crate::engine::check::Method;
 
     const A: NodeIx = NodeIx(0);
     const B: NodeIx = NodeIx(1);
 
     fn map(segments: &[(u64, u64)]) -> Extents {
         let segments = segments.iter().map(|&(start, end)| (Span::new(start, end), vec![A, B]));
-        Extents::new(Grid::new(0, 10), Check::None, segments)
+        Extents::new(Grid::new(0, 10), Method::None, segments)
     }
 
     #[test]

@@ -1,0 +1,366 @@
+//! A node's part in one transfer, from the master's first message to the last: a table of states.
+//!
+//! ```text
+//! Preparing ──Prepared──▶ Ready ──Start──▶ Starting ──Preallocated──▶ Moving ──settled──▶ Draining
+//!                           │                                                               │ Drained
+//!                           │ Finish                                                        ▼
+//!                           ▼                       Landed ◀──Committed / nothing to do── Committing
+//!                         Ended ◀──────Finish──────────┘ └──Commit (shared files)──▶ Committing
+//! ```
+//!
+//! From every state, an error or `Cancel` leads through `Draining` to `Ended`, with the destination discarded.
+//! Nodes that only send stay `Ready` until `Finish`.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::check::Method;
+use super::owner::{self, Owner, Source};
+use super::{FlowIx, Grid, Piece};
+use crate::error::{Code, Error};
+use crate::units::{Moment, NodeIx, Span};
+use crate::wire::control::{CheckValue, LandedSegment, Prepare, Prepared, Start, Sharing, Stats, ToMaster, ToNode};
+
+/// How often a receiver tells the master how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// What a member is told of its transfer when it is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) grid: Grid,
+    pub(crate) method: Method,
+    /// Whether a destination of this node may turn out to be shared with other nodes.
+    pub(crate) waits_for_commit: bool,
+}
+
+impl Terms {
+    /// The terms of a master's `Prepare`.
+    pub(crate) fn of(prepare: &Prepare) -> Terms {
+        let options = &prepare.options;
+        Terms {
+            grid: Grid::new(options.origin, options.block_bytes.into()),
+            method: Method::new(options.check, options.object),
+            waits_for_commit: prepare.rows.iter().any(|row| matches!(row.sharing, Sharing::Elected { .. })),
+        }
+    }
+}
+
+/// What happens to a member.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// Sources and destinations are open, or one of them is not to be had.
+    Prepared(Result<Prepared, Error>),
+    /// The master says something.
+    Master(ToNode),
+    /// The destinations have their space, or the disk is full.
+    Preallocated(Result<(), Error>),
+    /// Something happened to a flow or a piece.
+    Owner(owner::Event),
+    /// A destination failed under the rails: nothing more can land here.
+    Broken(Error),
+    /// The rails hold nothing of this transfer any more.
+    Drained,
+    /// The destinations have their final names, or could not get them.
+    Committed(Result<(), Error>),
+    /// The moment of `poll_timeout` has come.
+    Tick,
+}
+
+/// What a member wants done.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Action {
+    /// Make room in the destinations, except for `holes`; answered by `Preallocated`.
+    Preallocate { holes: Vec<Span> },
+    /// Open a flow to a sender; answered by the owner's `FlowUp` or `OpenFailed`.
+    Open { sender: NodeIx, weight: u64 },
+    /// Hand pieces to a flow.
+    Lease { flow: FlowIx, pieces: Vec<Piece> },
+    /// Take pieces back from a flow.
+    Revoke { flow: FlowIx, pieces: u32 },
+    /// Close a flow.
+    Close { flow: FlowIx },
+    /// Close every flow and wait for what the kernel still holds; answered by `Drained`.
+    Drain,
+    /// Sync, rename, clean up; answered by `Committed`.
+    Commit,
+    /// Remove what was not committed.
+    Discard,
+    /// Tell the master. Statistics are filled in by the driver, which counts bytes.
+    Tell(ToMaster),
+    /// Forget this transfer.
+    End,
+}
+
+/// Where a member stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    Preparing,
+    Ready,
+    Starting,
+    Moving,
+    Draining,
+    Committing,
+    Landed,
+    Ended,
+}
+
+/// A node's part in one transfer.
+///
+/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions: `state`, `owner`.
+pub(crate) struct Member {
+    terms: Terms,
+    state: State,
+    owner: Option<Owner>,
+    /// Bytes that the plan wants from each sender, by sender: the weight of the flow to it.
+    weights: Vec<(NodeIx, u64)>,
+    holes: Vec<Span>,
+    sources: Vec<Source>,
+    /// Why this member ends without having landed everything.
+    error: Option<Error>,
+    /// Whether the master asked for the end, so that nothing needs to be told.
+    dismissed: bool,
+    committed: bool,
+    shared: bool,
+    progress_due: Moment,
+    actions: VecDeque<Action>,
+}
+
+impl Member {
+    /// A member whose sources and destinations are being opened.
+    pub(crate) fn new(terms: Terms) -> Member {
+        Member {
+            terms,
+            state: State::Preparing,
+            owner: None,
+            weights: Vec::new(),
+            holes: Vec::new(),
+            sources: Vec::new(),
+            error: None,
+            dismissed: false,
+            committed: false,
+            shared: false,
+            progress_due: Moment(0),
+            actions: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(crate) fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, now: Moment, event: Event) {
+        match (self.state, event) {
+            (State::Ended, _) => {}
+            (_, Event::Master(ToNode::Cancel { reason })) => self.cancel(&reason),
+            (_, Event::Master(ToNode::Finish)) => self.finish(),
+            (State::Preparing, Event::Prepared(Ok(prepared))) => self.prepared(prepared),
+            (State::Preparing, Event::Prepared(Err(error))) => self.refuse(&error),
+            (State::Ready, Event::Master(ToNode::Start(start))) => self.start(start),
+            (State::Starting, Event::Preallocated(Ok(()))) => self.begin(now),
+            (State::Starting, Event::Preallocated(Err(error))) | (State::Moving, Event::Broken(error)) => {
+                self.abort(error);
+            }
+            (State::Moving, Event::Owner(event)) => self.owner_event(now, event),
+            (State::Moving, Event::Tick) => self.tick(now),
+            (State::Draining, Event::Drained) => self.drained(),
+            (State::Landed, Event::Master(ToNode::Commit)) => {
+                self.state = State::Committing;
+                self.actions.push_back(Action::Commit);
+            }
+            (State::Committing, Event::Committed(result)) => self.commit_done(result),
+            // Late news of flows, ticks and repeated messages change nothing outside the states that wait for them.
+            _ => {}
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When `Tick` is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Moment> {
+        let owner = self.owner.as_ref().filter(|_| self.state == State::Moving)?;
+        Some(owner.poll_timeout().map_or(self.progress_due, |due| due.min(self.progress_due)))
+    }
+
+    fn prepared(&mut self, prepared: Prepared) {
+        self.state = State::Ready;
+        self.shared = prepared.rows.iter().any(|row| row.shared);
+        self.tell(ToMaster::Prepared(prepared));
+    }
+
+    /// The master hears why, and ends the transfer for everybody.
+    fn refuse(&mut self, error: &Error) {
+        self.tell(ToMaster::Failed(error.clone()));
+        self.actions.push_back(Action::Discard);
+        self.end();
+    }
+
+    fn start(&mut self, start: Start) {
+        self.state = State::Starting;
+        self.sources = start.segments.into_iter().map(Source::from).collect();
+        self.holes = start.holes;
+        self.weights = planned_bytes(&self.sources);
+        self.actions.push_back(Action::Preallocate { holes: self.holes.clone() });
+    }
+
+    fn begin(&mut self, now: Moment) {
+        self.state = State::Moving;
+        self.progress_due = now + PROGRESS_EVERY;
+        let sources = std::mem::take(&mut self.sources);
+        self.owner = Some(Owner::new(self.terms.grid, self.terms.method, &sources, &self.holes));
+        self.follow_owner();
+    }
+
+    fn owner_event(&mut self, now: Moment, event: owner::Event) {
+        self.owner.as_mut().expect("a moving member has an owner").handle(now, event);
+        self.follow_owner();
+    }
+
+    fn tick(&mut self, now: Moment) {
+        if now >= self.progress_due {
+            self.progress_due = now + PROGRESS_EVERY;
+            let landed_bytes = self.owner.as_ref().map_or(0, Owner::landed_bytes);
+            self.tell(ToMaster::Progress { received_bytes: landed_bytes, sent_bytes: 0 });
+        }
+        if self.owner.as_ref().and_then(Owner::poll_timeout).is_some_and(|due| now >= due) {
+            self.owner_event(now, owner::Event::Tick);
+        }
+    }
+
+    fn follow_owner(&mut self) {
+        let owner = self.owner.as_mut().expect("called while moving");
+        while let Some(action) = owner.poll_action() {
+            self.actions.push_back(match action {
+                owner::Action::Open { sender } => {
+                    let weight = self.weights.iter().find(|(node, _)| *node == sender).map_or(1, |(_, bytes)| *bytes);
+                    Action::Open { sender, weight }
+                }
+                owner::Action::Lease { flow, pieces } => Action::Lease { flow, pieces },
+                owner::Action::Revoke { flow, pieces } => Action::Revoke { flow, pieces },
+                owner::Action::Close { flow } => Action::Close { flow },
+                owner::Action::Settled => {
+                    self.error = owner.missing();
+                    self.state = State::Draining;
+                    Action::Drain
+                }
+            });
+        }
+    }
+
+    fn abort(&mut self, error: Error) {
+        let missing = self.owner.as_ref().and_then(Owner::missing).map_or(Vec::new(), |error| error.missing);
+        let missing = if error.missing.is_empty() { missing } else { error.missing.clone() };
+        self.error = Some(error.missing(missing));
+        self.state = State::Draining;
+        self.actions.push_back(Action::Drain);
+    }
+
+    fn drained(&mut self) {
+        if self.dismissed {
+            self.dismiss();
+        } else if let Some(error) = self.error.take() {
+            self.refuse(&error);
+        } else if self.shared || self.terms.waits_for_commit {
+            self.landed();
+        } else {
+            self.state = State::Committing;
+            self.actions.push_back(Action::Commit);
+        }
+    }
+
+    fn commit_done(&mut self, result: Result<(), Error>) {
+        match result {
+            Err(error) => self.refuse(&error),
+            Ok(()) if self.dismissed => {
+                self.committed = true;
+                self.dismiss();
+            }
+            Ok(()) => {
+                self.committed = true;
+                if self.shared || self.terms.waits_for_commit {
+                    self.state = State::Landed;
+                    self.tell(ToMaster::Committed);
+                } else {
+                    self.landed();
+                }
+            }
+        }
+    }
+
+    fn landed(&mut self) {
+        self.state = State::Landed;
+        let owner = self.owner.as_ref().expect("what has landed had an owner");
+        let segments = owner.checks().map(|(span, checks)| {
+            let checks = checks.into_iter().map(|(span, check)| CheckValue { span, check }).collect();
+            LandedSegment { span, checks }
+        });
+        let message = ToMaster::Landed { segments: segments.collect(), stats: self.stats() };
+        self.tell(message);
+    }
+
+    fn finish(&mut self) {
+        match self.state {
+            State::Ready | State::Landed => self.dismiss(),
+            _ => self.cancel("the master ended the transfer"),
+        }
+    }
+
+    fn cancel(&mut self, reason: &str) {
+        self.dismissed = true;
+        match self.state {
+            State::Preparing | State::Ready | State::Starting | State::Landed => self.dismiss(),
+            State::Moving => self.abort(Error::new(Code::Cancelled, reason)),
+            State::Draining | State::Committing | State::Ended => {}
+        }
+    }
+
+    /// The last words: a report, and the removal of what has no final name.
+    fn dismiss(&mut self) {
+        if !self.committed {
+            self.actions.push_back(Action::Discard);
+        }
+        let report = ToMaster::Report(self.stats());
+        self.tell(report);
+        self.end();
+    }
+
+    /// What the owner counted; the driver adds bytes, time and memory.
+    fn stats(&self) -> Stats {
+        let counts = self.owner.as_ref().map(Owner::counts).unwrap_or_default();
+        Stats {
+            wasted_bytes: counts.wasted_bytes,
+            stolen_bytes: counts.stolen_bytes,
+            retries: counts.retries,
+            ..Stats::default()
+        }
+    }
+
+    fn tell(&mut self, message: ToMaster) {
+        self.actions.push_back(Action::Tell(message));
+    }
+
+    fn end(&mut self) {
+        self.state = State::Ended;
+        self.actions.push_back(Action::End);
+    }
+}
+
+/// Bytes that a plan wants from each sender.
+fn planned_bytes(sources: &[Source]) -> Vec<(NodeIx, u64)> {
+    let mut planned = std::collections::BTreeMap::new();
+    for source in sources {
+        let sum: u64 = source.senders.iter().map(|&(_, weight)| u64::from(weight)).sum();
+        for &(sender, weight) in &source.senders {
+            let bytes = u128::from(source.span.bytes()) * u128::from(weight) / u128::from(sum.max(1));
+            *planned.entry(sender).or_insert(0) += u64::try_from(bytes).expect("a part of 64 bits");
+        }
+    }
+    planned.into_iter().collect()
+}

@@ -1,0 +1,502 @@
+//! The master's side of a transfer as a pure state machine: who is asked what, when, and how it ended.
+//!
+//! ```text
+//! Meeting ──all nodes up──▶ Preparing (in waves) ──all prepared──▶ Moving ──all receivers landed or lost──▶
+//! Committing (shared files only) ──▶ Finishing (reports) ──▶ Done
+//! ```
+//!
+//! Four messages a node in a transfer without incident: a receiver hears `Prepare` and `Start` and says `Prepared` and
+//! `Landed`; a sender hears `Prepare` and `Finish` and says `Prepared` and `Report`. An error before any byte moves
+//! ends the transfer for everybody; later, whoever can still finish does, and the ending names what is missing.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::roster::{Entry, Roster};
+use super::terms::Terms;
+use crate::engine::check::Composer;
+use crate::error::{Code, Error};
+use crate::plan::{self, Plan};
+use crate::units::{Moment, NodeIx, Span, union};
+use crate::wire::control::{Advert, CheckValue, LandedSegment, PlanSegment, Prepared, Start, Stats, ToMaster, ToNode};
+
+/// How long nodes may take to answer the dial and its handshake, and to open their files.
+const PREPARE_WITHIN: Duration = Duration::from_secs(20);
+/// How long nodes may take to commit and to hand in their reports. Syncing a large file takes its time.
+const COMMIT_WITHIN: Duration = Duration::from_secs(600);
+/// How long nodes may take to say good-bye.
+const FINISH_WITHIN: Duration = Duration::from_secs(10);
+
+/// What happens to the master.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A node's control session stands.
+    NodeUp { node: NodeIx, advert: Advert },
+    /// A node cannot be reached, or its session broke.
+    NodeDown { node: NodeIx, error: Error },
+    /// A node says something.
+    Message { node: NodeIx, message: ToMaster },
+    /// The user, or a signal, ends the transfer.
+    Cancel { reason: String },
+    /// The moment of `poll_timeout` has come.
+    Tick,
+}
+
+/// What the master wants done.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Action {
+    /// Tell a node.
+    Send { node: NodeIx, message: ToNode },
+    /// The transfer is over; see `outcome`.
+    Done,
+}
+
+/// Where the transfer stands as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Phase {
+    Meeting,
+    Preparing,
+    Moving,
+    Committing,
+    Finishing,
+    Done,
+}
+
+/// Where one node stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Stage {
+    Absent,
+    Met,
+    Asked,
+    Prepared,
+    Moving,
+    Landed,
+    Committing,
+    Committed,
+    Gone,
+}
+
+/// What the master knows of one node.
+pub(crate) struct Peer {
+    stage: Stage,
+    failed: bool,
+    pub(crate) advert: Option<Advert>,
+    /// Which of its rows share a file with other nodes.
+    shared: Vec<bool>,
+    pub(crate) landed_bytes: u64,
+    pub(crate) stats: Stats,
+}
+
+/// The master's machine.
+///
+/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions: `phase`, `peers`, `plan`,
+/// `error`, `digest`.
+pub(crate) struct Conductor {
+    roster: Roster,
+    terms: Terms,
+    phase: Phase,
+    wave: u32,
+    peers: Vec<Peer>,
+    holes: Vec<Span>,
+    plan: Option<Plan>,
+    /// The check values of each segment, from the first receiver that landed it.
+    checks: Vec<Option<Vec<CheckValue>>>,
+    error: Option<Error>,
+    missing: Vec<Span>,
+    deadline: Option<Moment>,
+    overall: Option<Moment>,
+    last_news: Moment,
+    actions: VecDeque<Action>,
+}
+
+impl Conductor {
+    /// A master that waits for the nodes of `roster`.
+    pub(crate) fn new(now: Moment, roster: Roster, terms: Terms) -> Conductor {
+        let peer = |entry: &Entry| Peer {
+            stage: Stage::Absent,
+            failed: false,
+            advert: None,
+            shared: vec![false; entry.rows.len()],
+            landed_bytes: 0,
+            stats: Stats::default(),
+        };
+        Conductor {
+            peers: roster.entries.iter().map(peer).collect(),
+            overall: terms.timeout.map(|timeout| now + timeout),
+            deadline: Some(now + PREPARE_WITHIN),
+            roster,
+            terms,
+            phase: Phase::Meeting,
+            wave: 0,
+            holes: Vec::new(),
+            plan: None,
+            checks: Vec::new(),
+            error: None,
+            missing: Vec::new(),
+            last_news: now,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, now: Moment, event: Event) {
+        match event {
+            Event::NodeUp { node, advert } => self.node_up(node, advert),
+            Event::NodeDown { node, error } => self.node_down(node, error),
+            Event::Message { node, message } => self.message(now, node, message),
+            Event::Cancel { reason } => self.fail(now, Error::new(Code::Cancelled, reason)),
+            Event::Tick => self.tick(now),
+        }
+        self.advance(now);
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When `Tick` is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Moment> {
+        let stall = (self.phase == Phase::Moving).then(|| self.last_news + self.terms.stall_timeout);
+        [self.deadline, self.overall, stall].into_iter().flatten().min().filter(|_| self.phase != Phase::Done)
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(crate) fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    pub(crate) fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    pub(crate) fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// Why the transfer is not complete, and what is missing.
+    pub(crate) fn error(&self) -> Option<Error> {
+        self.error.clone().map(|error| error.missing(union(self.missing.clone())))
+    }
+
+    /// The digest of all wanted bytes, where they make one.
+    pub(crate) fn digest(&self) -> Option<String> {
+        let mut composer = Composer::new(self.terms.method);
+        for CheckValue { span, check } in self.checks.iter().flatten().flatten() {
+            composer.add(*span, *check);
+        }
+        composer.digest()
+    }
+
+    fn node_up(&mut self, node: NodeIx, advert: Advert) {
+        let peer = &mut self.peers[node.at()];
+        if peer.stage == Stage::Absent {
+            peer.stage = Stage::Met;
+            peer.advert = Some(advert);
+        }
+    }
+
+    fn node_down(&mut self, node: NodeIx, error: Error) {
+        let peer = &mut self.peers[node.at()];
+        if peer.stage == Stage::Gone {
+            return;
+        }
+        let was = std::mem::replace(&mut peer.stage, Stage::Gone);
+        // A sender that is lost in mid-transfer may be replaced by a replica: the receivers find out and say so.
+        let harmless = self.phase >= Phase::Finishing
+            || (self.phase >= Phase::Moving && (was == Stage::Committed || !self.roster.get(node).receives()));
+        if !harmless {
+            self.node_failed(node, error);
+        }
+    }
+
+    fn node_failed(&mut self, node: NodeIx, error: Error) {
+        let address = &self.roster.get(node).address;
+        self.peers[node.at()].failed = true;
+        self.missing.extend(&error.missing);
+        let error = error.at(address);
+        // What one node broke off because another failed is not the cause.
+        self.error.get_or_insert(error);
+    }
+
+    fn message(&mut self, now: Moment, node: NodeIx, message: ToMaster) {
+        let landed_before = self.landed_bytes();
+        let is_progress = matches!(message, ToMaster::Progress { .. });
+        match message {
+            ToMaster::Prepared(prepared) => self.prepared(node, prepared),
+            ToMaster::Progress { received_bytes, .. } => self.peers[node.at()].landed_bytes = received_bytes,
+            ToMaster::Landed { segments, stats } => self.landed(node, segments, stats),
+            ToMaster::Committed => self.move_to(node, Stage::Committing, Stage::Committed),
+            ToMaster::Report(stats) => {
+                self.peers[node.at()].stats = stats;
+                self.peers[node.at()].stage = Stage::Gone;
+            }
+            ToMaster::Failed(error) => {
+                self.peers[node.at()].stage = Stage::Gone;
+                self.node_failed(node, error);
+            }
+        }
+        if !is_progress || self.landed_bytes() > landed_before {
+            self.last_news = now;
+        }
+    }
+
+    /// Bytes that receivers have landed, as far as they have told.
+    pub(crate) fn landed_bytes(&self) -> u64 {
+        self.peers.iter().map(|peer| peer.landed_bytes).sum()
+    }
+
+    fn move_to(&mut self, node: NodeIx, from: Stage, to: Stage) {
+        let peer = &mut self.peers[node.at()];
+        if peer.stage == from {
+            peer.stage = to;
+        }
+    }
+
+    fn prepared(&mut self, node: NodeIx, prepared: Prepared) {
+        let peer = &mut self.peers[node.at()];
+        if peer.stage != Stage::Asked || prepared.rows.len() != peer.shared.len() {
+            return;
+        }
+        peer.stage = Stage::Prepared;
+        peer.shared = prepared.rows.iter().map(|row| row.shared).collect();
+        self.holes.extend(prepared.holes);
+    }
+
+    fn landed(&mut self, node: NodeIx, segments: Vec<LandedSegment>, stats: Stats) {
+        let peer = &mut self.peers[node.at()];
+        if peer.stage != Stage::Moving {
+            return;
+        }
+        peer.stage = Stage::Landed;
+        peer.stats = stats;
+        peer.landed_bytes = segments.iter().map(|segment| segment.span.bytes()).sum();
+        if let Err(error) = self.compare(segments) {
+            self.node_failed(node, error);
+        }
+    }
+
+    /// Keeps the check values of segments, and holds those of other receivers of the same segment against them.
+    fn compare(&mut self, segments: Vec<LandedSegment>) -> Result<(), Error> {
+        let planned = &self.plan.as_ref().expect("receivers land what was planned").planned;
+        for LandedSegment { span, checks } in segments {
+            let at = planned.partition_point(|planned| planned.segment.span.start < span.start);
+            if planned.get(at).is_none_or(|planned| planned.segment.span != span) {
+                return Err(Error::new(Code::Internal, format!("reports {span}, which is no segment of the plan")));
+            }
+            let kept = self.checks[at].get_or_insert_with(|| checks.clone());
+            if *kept != checks {
+                let what = format!("received other bytes for {span} than another receiver: the replicas differ");
+                return Err(Error::new(Code::Integrity, what)
+                    .remedy("compare the writers' files")
+                    .missing(vec![span]));
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now: Moment) {
+        if self.overall.is_some_and(|due| now >= due) && self.phase < Phase::Finishing {
+            self.overall = None;
+            let seconds = self.terms.timeout.unwrap_or_default().as_secs_f64();
+            self.fail(now, Error::new(Code::Stalled, format!("the transfer took longer than {seconds} s")));
+        }
+        if self.phase == Phase::Moving && now >= self.last_news + self.terms.stall_timeout {
+            let seconds = self.terms.stall_timeout.as_secs_f64();
+            let waited = self.names(|peer| peer.stage == Stage::Moving);
+            self.fail(now, Error::new(Code::Stalled, format!("no byte landed for {seconds} s at {waited}")));
+        }
+        if self.deadline.is_some_and(|due| now >= due) {
+            self.deadline = None;
+            self.overdue(now);
+        }
+    }
+
+    fn overdue(&mut self, now: Moment) {
+        match self.phase {
+            Phase::Meeting => {
+                let silent = self.names(|peer| peer.stage == Stage::Absent);
+                let error = Error::new(Code::Unreachable, format!("no answer from {silent}"));
+                self.fail(now, error.remedy("is `cep-fast node` running there, with the same key?"));
+            }
+            Phase::Preparing => {
+                let silent = self.names(|peer| peer.stage == Stage::Asked);
+                self.fail(now, Error::new(Code::Stalled, format!("{silent} did not open its files in time")));
+            }
+            Phase::Committing => {
+                let silent = self.names(|peer| peer.stage == Stage::Committing);
+                self.fail(now, Error::new(Code::Stalled, format!("{silent} did not commit in time")));
+            }
+            Phase::Finishing => self.done(),
+            Phase::Moving | Phase::Done => {}
+        }
+    }
+
+    fn names(&self, which: impl Fn(&Peer) -> bool) -> String {
+        let nodes = self.roster.nodes().filter(|(node, _)| which(&self.peers[node.at()]));
+        let names: Vec<String> = nodes.map(|(_, entry)| entry.address.to_string()).collect();
+        match names.len() {
+            0..=4 => names.join(", "),
+            more => format!("{} and {} more", names[..4].join(", "), more - 4),
+        }
+    }
+
+    /// Goes on while everybody that the phase waits for is through; a phase may have nobody to wait for.
+    fn advance(&mut self, now: Moment) {
+        loop {
+            let phase = (self.phase, self.wave);
+            self.advance_once(now);
+            if (self.phase, self.wave) == phase {
+                return;
+            }
+        }
+    }
+
+    fn advance_once(&mut self, now: Moment) {
+        if self.error.is_some() && self.phase < Phase::Moving {
+            self.dismiss(now, "the transfer failed before it started");
+        }
+        match self.phase {
+            Phase::Meeting if self.all(|peer, _| peer.stage == Stage::Met) => {
+                self.phase = Phase::Preparing;
+                self.deadline = Some(now + PREPARE_WITHIN);
+                self.prepare_wave();
+            }
+            Phase::Preparing if self.all(|peer, entry| peer.stage == Stage::Prepared || entry.wave > self.wave) => {
+                if self.roster.entries.iter().any(|entry| entry.wave > self.wave) {
+                    self.wave += 1;
+                    self.deadline = Some(now + PREPARE_WITHIN);
+                    self.prepare_wave();
+                } else if let Err(error) = self.start(now) {
+                    self.fail(now, error);
+                }
+            }
+            Phase::Moving if self.all(|peer, entry| !entry.receives() || peer.stage >= Stage::Landed) => {
+                self.commit(now);
+            }
+            Phase::Committing if self.all(|peer, _| peer.stage != Stage::Committing) => {
+                self.finish(now);
+            }
+            Phase::Finishing if self.all(|peer, _| peer.stage == Stage::Gone) => self.done(),
+            _ => {}
+        }
+    }
+
+    fn all(&self, is_through: impl Fn(&Peer, &Entry) -> bool) -> bool {
+        self.peers.iter().zip(&self.roster.entries).all(|(peer, entry)| is_through(peer, entry))
+    }
+
+    fn prepare_wave(&mut self) {
+        for (node, entry) in self.roster.nodes().filter(|(_, entry)| entry.wave == self.wave) {
+            let message = ToNode::Prepare(self.terms.prepare(node, entry));
+            self.peers[node.at()].stage = Stage::Asked;
+            self.actions.push_back(Action::Send { node, message });
+        }
+    }
+
+    fn start(&mut self, now: Moment) -> Result<(), Error> {
+        let shared: Vec<(NodeIx, usize)> = self
+            .roster
+            .nodes()
+            .flat_map(|(node, _)| {
+                let shared = &self.peers[node.at()].shared;
+                (0..shared.len()).filter(|&row| shared[row]).map(move |row| (node, row))
+            })
+            .collect();
+        self.roster.check_shared(&shared)?;
+        let adverts: Vec<Option<&Advert>> = self.peers.iter().map(|peer| peer.advert.as_ref()).collect();
+        let plan = plan::plan(&self.roster.problem(&adverts))?;
+        self.checks = vec![None; plan.planned.len()];
+        self.holes = union(std::mem::take(&mut self.holes));
+        let receivers = self.roster.nodes().filter(|(_, entry)| entry.receives()).map(|(node, _)| node);
+        for node in receivers {
+            let message = ToNode::Start(self.start_of(&plan, node));
+            self.peers[node.at()].stage = Stage::Moving;
+            self.actions.push_back(Action::Send { node, message });
+        }
+        self.plan = Some(plan);
+        self.phase = Phase::Moving;
+        self.deadline = None;
+        self.last_news = now;
+        Ok(())
+    }
+
+    /// What one receiver needs of the plan.
+    fn start_of(&self, plan: &Plan, node: NodeIx) -> Start {
+        let mine = plan.planned.iter().filter(|planned| planned.segment.receivers.binary_search(&node).is_ok());
+        let segments: Vec<PlanSegment> = mine.map(|planned| super::terms::segment(planned, node)).collect();
+        let senders = segments.iter().flat_map(|segment| &segment.senders);
+        let mut senders: Vec<NodeIx> = senders.map(|share| NodeIx(share.index)).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        let peers = senders.into_iter().map(|sender| {
+            let advert = self.peers[sender.at()].advert.as_ref().expect("every node was met");
+            super::terms::peer(sender, self.roster.get(sender), advert)
+        });
+        let wanted = union(segments.iter().map(|segment| segment.span).collect());
+        let holes = self.holes.iter().flat_map(|hole| wanted.iter().filter_map(|span| span.intersection(*hole)));
+        Start { epoch: 1, peers: peers.collect(), holes: holes.collect(), segments }
+    }
+
+    /// Shared files get their name from the elected node, once everybody who writes them has landed.
+    fn commit(&mut self, now: Moment) {
+        self.phase = Phase::Committing;
+        self.deadline = Some(now + COMMIT_WITHIN);
+        if self.peers.iter().any(|peer| peer.failed && peer.shared.contains(&true)) {
+            return;
+        }
+        for (node, entry) in self.roster.nodes() {
+            let peer = &mut self.peers[node.at()];
+            if peer.stage == Stage::Landed && (entry.is_elected() || peer.shared.contains(&true)) {
+                peer.stage = Stage::Committing;
+                self.actions.push_back(Action::Send { node, message: ToNode::Commit });
+            }
+        }
+    }
+
+    fn finish(&mut self, now: Moment) {
+        self.phase = Phase::Finishing;
+        self.deadline = Some(now + FINISH_WITHIN);
+        for (node, _) in self.roster.nodes().filter(|(node, _)| self.peers[node.at()].stage != Stage::Gone) {
+            self.actions.push_back(Action::Send { node, message: ToNode::Finish });
+        }
+    }
+
+    /// Ends the transfer for everybody, with `error` as its cause unless there was one before.
+    fn fail(&mut self, now: Moment, error: Error) {
+        if self.phase < Phase::Finishing {
+            self.missing.extend(&error.missing);
+            let reason = error.to_string();
+            self.error.get_or_insert(error);
+            self.dismiss(now, &reason);
+        }
+    }
+
+    fn dismiss(&mut self, now: Moment, reason: &str) {
+        self.phase = Phase::Finishing;
+        self.deadline = Some(now + FINISH_WITHIN);
+        for (node, _) in self.roster.nodes() {
+            let peer = &mut self.peers[node.at()];
+            match peer.stage {
+                Stage::Absent | Stage::Met => peer.stage = Stage::Gone,
+                Stage::Gone => {}
+                _ => {
+                    let message = ToNode::Cancel { reason: reason.into() };
+                    self.actions.push_back(Action::Send { node, message });
+                }
+            }
+        }
+    }
+
+    fn done(&mut self) {
+        self.phase = Phase::Done;
+        self.actions.push_back(Action::Done);
+    }
+}

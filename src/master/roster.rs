@@ -1,0 +1,181 @@
+//! Who takes part: the rows of a specification, sorted by node, and which nodes may turn out to share a file.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Code, Error, Result};
+use crate::spec::{Address, DataUri, Role, Row, Spec};
+use crate::units::{BitRate, NodeIx, Span, union};
+use crate::wire::control::Sharing;
+
+/// One node and what the specification says of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) address: Address,
+    pub(crate) rows: Vec<Row>,
+    /// For each row, how its destination may be shared with other nodes.
+    pub(crate) sharing: Vec<Sharing>,
+    /// In which wave the node is prepared: a node that may share a file comes after the one elected to create it.
+    pub(crate) wave: u32,
+}
+
+impl Entry {
+    pub(crate) fn sends(&self) -> bool {
+        self.rows.iter().any(|row| row.role == Role::Sender)
+    }
+
+    pub(crate) fn receives(&self) -> bool {
+        self.rows.iter().any(|row| row.role == Role::Receiver)
+    }
+
+    /// The declared speed of its NICs together.
+    pub(crate) fn speed(&self) -> Option<BitRate> {
+        self.rows.iter().find_map(|row| row.speed)
+    }
+
+    /// Whether it creates a file that other nodes may write too.
+    pub(crate) fn is_elected(&self) -> bool {
+        self.sharing.iter().any(|sharing| matches!(sharing, Sharing::Elected { .. }))
+    }
+}
+
+/// The nodes of a transfer, in the order of first mention; a node's place is its [`NodeIx`].
+#[derive(Clone, Debug)]
+pub(crate) struct Roster {
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Roster {
+    pub(crate) fn new(spec: &Spec) -> Roster {
+        let mut places: BTreeMap<&Address, usize> = BTreeMap::new();
+        let mut entries: Vec<Entry> = Vec::new();
+        for row in &spec.rows {
+            let place = *places.entry(&row.node).or_insert_with(|| {
+                entries.push(Entry { address: row.node.clone(), rows: Vec::new(), sharing: Vec::new(), wave: 0 });
+                entries.len() - 1
+            });
+            entries[place].rows.push(row.clone());
+        }
+        let mut roster = Roster { entries };
+        roster.elect();
+        roster
+    }
+
+    pub(crate) fn get(&self, node: NodeIx) -> &Entry {
+        &self.entries[node.at()]
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (NodeIx, &Entry)> {
+        (0..).map(NodeIx).zip(&self.entries)
+    }
+
+    /// Every byte that some receiver wants, ascending and joined.
+    pub(crate) fn wanted(&self) -> Vec<Span> {
+        let rows = self.entries.iter().flat_map(|entry| &entry.rows);
+        union(rows.filter(|row| row.role == Role::Receiver).map(|row| row.range).collect())
+    }
+
+    /// Elects, for each path that several nodes write, the first of them.
+    fn elect(&mut self) {
+        let mut groups: BTreeMap<DataUri, Vec<(usize, usize)>> = BTreeMap::new();
+        for (node, entry) in self.entries.iter_mut().enumerate() {
+            entry.sharing = vec![Sharing::Alone; entry.rows.len()];
+            for (at, row) in entry.rows.iter().enumerate() {
+                if row.role == Role::Receiver && matches!(row.uri, DataUri::File(_)) {
+                    groups.entry(row.uri.clone()).or_default().push((node, at));
+                }
+            }
+        }
+        let mut waits_for: Vec<Vec<usize>> = vec![Vec::new(); self.entries.len()];
+        for rows in groups.values().filter(|rows| rows.iter().any(|(node, _)| *node != rows[0].0)) {
+            let file_bytes = rows.iter().map(|&(node, at)| file_end(&self.entries[node].rows[at])).max().unwrap_or(0);
+            let elected = rows[0].0;
+            for &(node, at) in rows {
+                self.entries[node].sharing[at] =
+                    if node == elected { Sharing::Elected { file_bytes } } else { Sharing::Member };
+                if node != elected {
+                    waits_for[node].push(elected);
+                }
+            }
+        }
+        // The elected node stands before those that wait for it, so its wave is known when theirs is asked for.
+        for (node, elected) in waits_for.iter().enumerate() {
+            let waves = elected.iter().map(|&elected| self.entries[elected].wave + 1);
+            self.entries[node].wave = waves.max().unwrap_or(0);
+        }
+    }
+
+    /// Whether rows that turned out to write one file want different bytes at one place of it.
+    ///
+    /// # Errors
+    /// `Code::Usage`, naming both rows.
+    pub(crate) fn check_shared(&self, shared: &[(NodeIx, usize)]) -> Result<()> {
+        let mut rows: Vec<(&DataUri, u64, &Row)> = shared
+            .iter()
+            .map(|&(node, at)| &self.get(node).rows[at])
+            .map(|row| (&row.uri, row.offset_bytes, row))
+            .collect();
+        rows.sort_by_key(|&(uri, offset, _)| (uri, offset));
+        for pair in rows.windows(2) {
+            let (a, b) = (pair[0].2, pair[1].2);
+            let overlap = a.uri == b.uri && b.offset_bytes < file_end(a);
+            let same = b.offset_bytes.wrapping_sub(b.range.start) == a.offset_bytes.wrapping_sub(a.range.start);
+            if overlap && !same {
+                let what = format!(
+                    "{} and {} both write {}, and put different bytes at offset {} of it",
+                    a.node, b.node, a.uri, b.offset_bytes
+                );
+                return Err(Error::new(Code::Usage, what).remedy("give each its own path or its own part of the file"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a row ends in its file.
+fn file_end(row: &Row) -> u64 {
+    row.offset_bytes.saturating_add(row.range.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(role: Role, host: &str, uri: DataUri, offset_bytes: u64, range: (u64, u64)) -> Row {
+        let node = Address { host: host.into(), port: 1 };
+        let range = Span::new(range.0, range.1);
+        Row { role, node, uri, offset_bytes, range, speed: None, nics: Vec::new(), group: None, line: 0 }
+    }
+
+    fn file(path: &str) -> DataUri {
+        DataUri::File(path.into())
+    }
+
+    #[test]
+    fn figure_2_elects_the_first_writer_of_copy1() {
+        let rows = vec![
+            row(Role::Sender, "node1", file("/data/half1"), 0, (0, 4096)),
+            row(Role::Receiver, "node5", file("/tmp/copy1"), 0, (0, 2048)),
+            row(Role::Receiver, "node7", file("/tmp/copy1"), 2048, (2048, 4096)),
+            row(Role::Receiver, "node6", file("/tmp/copy2"), 0, (0, 4096)),
+        ];
+        let roster = Roster::new(&Spec { rows, ..Spec::default() });
+        let sharing: Vec<Sharing> = roster.entries.iter().map(|entry| entry.sharing[0]).collect();
+        let elected = Sharing::Elected { file_bytes: 4096 };
+        assert_eq!(sharing, [Sharing::Alone, elected, Sharing::Member, Sharing::Alone]);
+        let waves: Vec<u32> = roster.entries.iter().map(|entry| entry.wave).collect();
+        assert_eq!(waves, [0, 0, 1, 0]);
+        roster.check_shared(&[(NodeIx(1), 0), (NodeIx(2), 0)]).expect("the halves do not meet");
+    }
+
+    #[test]
+    fn shared_rows_that_disagree_are_named() {
+        let rows = vec![
+            row(Role::Receiver, "node5", file("/tmp/x"), 0, (0, 2048)),
+            row(Role::Receiver, "node7", file("/tmp/x"), 1024, (2048, 4096)),
+        ];
+        let roster = Roster::new(&Spec { rows, ..Spec::default() });
+        let error = roster.check_shared(&[(NodeIx(0), 0), (NodeIx(1), 0)]).expect_err("they overlap");
+        assert_eq!(error.code, Code::Usage);
+        assert!(error.message.contains("node5:1 and node7:1"), "{error}");
+    }
+}

@@ -1,0 +1,198 @@
+//! What every node of a transfer is told alike, and how the plan's words become messages.
+
+use std::time::Duration;
+
+use super::roster::{Entry, Roster};
+use crate::engine::Grid;
+use crate::engine::check::Method;
+use crate::plan::{Capacity, Planned, Problem};
+use crate::spec::{Role, Spec};
+use crate::units::{MIB, NodeIx};
+use crate::wire::CheckKind;
+use crate::wire::control::{Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, Share, WireRow};
+
+/// One cell of the grid, unless the specification says otherwise.
+const BLOCK_BYTES: u64 = MIB;
+/// The rate of a NIC that nobody knows. Faster than what memory can feed through TCP here and now, so that the bound
+/// stays a bound.
+const ASSUMED_BITS_PER_SECOND: f64 = 100e9;
+/// Weights travel as whole numbers out of this many.
+const WEIGHT_SUM: f64 = 1e6;
+/// Bytes of IP and TCP headers with timestamps in every packet, and of the Ethernet header around it.
+const PACKET_HEADERS: (f64, f64) = (52.0, 14.0);
+
+/// What the user asked for besides the rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wishes {
+    pub(crate) check: CheckKind,
+    pub(crate) fsync: bool,
+    pub(crate) overwrite: bool,
+    pub(crate) resume: bool,
+    pub(crate) slots: Option<u32>,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// What identifies this run of the transfer to its nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: String,
+    pub(crate) transfer: [u8; 16],
+    pub(crate) attempt: [u8; 16],
+    pub(crate) flow_key: [u8; 32],
+}
+
+/// The terms of one attempt at a transfer.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    identity: Identity,
+    wishes: Wishes,
+    block_bytes: u64,
+    origin: u64,
+    pub(crate) method: Method,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Terms {
+    pub(crate) fn new(spec: &Spec, roster: &Roster, identity: Identity, wishes: Wishes) -> Terms {
+        let offered = spec.rows.iter().filter(|row| row.role == Role::Sender).map(|row| row.range.start).min();
+        let origin = spec.origin.or(offered).unwrap_or(0);
+        let block_bytes = spec.block_bytes.unwrap_or(BLOCK_BYTES);
+        let grid = Grid::new(origin, block_bytes);
+        let (stall_timeout, timeout) = (wishes.stall_timeout, wishes.timeout);
+        let method = method(wishes.check, grid, spec, roster);
+        Terms { identity, wishes, block_bytes, origin, method, stall_timeout, timeout }
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn check(&self) -> CheckKind {
+        self.wishes.check
+    }
+
+    pub(crate) fn block_bytes(&self) -> u64 {
+        self.block_bytes
+    }
+
+    /// How long a flow may owe an answer in silence: short of the stall timeout, so that a replica can still step in.
+    pub(crate) fn silence(&self) -> Duration {
+        silence(self.stall_timeout)
+    }
+
+    /// What one node is told first.
+    pub(super) fn prepare(&self, node: NodeIx, entry: &Entry) -> Prepare {
+        let rows = entry.rows.iter().zip(&entry.sharing).map(|(row, sharing)| WireRow {
+            role: row.role,
+            uri: row.uri.to_string(),
+            offset_bytes: row.offset_bytes,
+            span: row.range,
+            sharing: *sharing,
+        });
+        let object = match self.method {
+            Method::Blake3(object) => object,
+            Method::None | Method::Crc64 => None,
+        };
+        Prepare {
+            transfer: self.identity.transfer,
+            id: self.identity.id.clone(),
+            attempt: self.identity.attempt,
+            flow_key: FlowKey(self.identity.flow_key),
+            node_index: node.0,
+            rows: rows.collect(),
+            options: Options {
+                block_bytes: u32::try_from(self.block_bytes).expect("the parser limits blocks to 64 MiB"),
+                origin: self.origin,
+                check: self.wishes.check,
+                object,
+                fsync: self.wishes.fsync,
+                overwrite: self.wishes.overwrite,
+                resume: self.wishes.resume,
+                slots: self.wishes.slots,
+                stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
+            },
+        }
+    }
+}
+
+/// See [`Terms::silence`].
+pub(crate) fn silence(stall_timeout: Duration) -> Duration {
+    stall_timeout / 3
+}
+
+/// The check of a transfer. BLAKE3 makes a digest of the whole where the pieces are subtrees of it: the wanted bytes
+/// are one range, the grid starts with it, and rows are cut on the grid.
+fn method(kind: CheckKind, grid: Grid, spec: &Spec, roster: &Roster) -> Method {
+    let wanted = roster.wanted();
+    let object = match wanted.as_slice() {
+        &[whole] => {
+            let inside = |position: u64| whole.start < position && position < whole.end;
+            let boundaries = spec.rows.iter().flat_map(|row| [row.range.start, row.range.end]);
+            let on_grid = boundaries.filter(|&at| inside(at)).all(|at| grid.is_line(at));
+            (grid.is_line(whole.start) && on_grid && grid.block_bytes().is_power_of_two()).then_some(whole)
+        }
+        _ => None,
+    };
+    Method::new(kind, object)
+}
+
+impl Roster {
+    /// The scheduler's view of the transfer; `adverts` are what the nodes said of their NICs, where they were met.
+    pub(crate) fn problem(&self, adverts: &[Option<&Advert>]) -> Problem {
+        let mut problem = Problem::default();
+        for ((node, entry), advert) in self.nodes().zip(adverts) {
+            let bytes_per_second = bytes_per_second(entry, *advert);
+            problem.nodes.push(Capacity {
+                name: entry.address.to_string(),
+                send_bytes_per_second: bytes_per_second,
+                receive_bytes_per_second: bytes_per_second,
+            });
+            for row in &entry.rows {
+                let list = if row.role == Role::Sender { &mut problem.offers } else { &mut problem.wants };
+                list.push((node, row.range));
+            }
+        }
+        problem
+    }
+
+    /// Whether some node's speed is neither declared nor known to its kernel.
+    pub(crate) fn assumes_speed(&self, adverts: &[Option<&Advert>]) -> bool {
+        self.entries.iter().zip(adverts).any(|(entry, advert)| known_bits_per_second(entry, *advert).is_none())
+    }
+}
+
+fn bytes_per_second(entry: &Entry, advert: Option<&Advert>) -> f64 {
+    let bits = known_bits_per_second(entry, advert).unwrap_or(ASSUMED_BITS_PER_SECOND);
+    let mtu = advert.and_then(|advert| advert.rails.iter().filter_map(|rail| rail.mtu).max());
+    bits / 8.0 * goodput(mtu.unwrap_or(1500))
+}
+
+fn known_bits_per_second(entry: &Entry, advert: Option<&Advert>) -> Option<f64> {
+    let declared = entry.speed().map(|rate| rate.0 as f64);
+    declared.or_else(|| advert?.rails.iter().map(rail_bits_per_second).sum())
+}
+
+fn rail_bits_per_second(rail: &Rail) -> Option<f64> {
+    rail.line.map(|rate| rate.0 as f64)
+}
+
+/// The part of a line's bits that can be payload: every packet of `mtu` bytes carries headers.
+pub(crate) fn goodput(mtu: u32) -> f64 {
+    let mtu = f64::from(mtu.max(576));
+    (mtu - PACKET_HEADERS.0) / (mtu + PACKET_HEADERS.1)
+}
+
+/// A planned segment as `receiver` needs it.
+pub(super) fn segment(planned: &Planned, receiver: NodeIx) -> PlanSegment {
+    let share = |(sender, weight): (NodeIx, f64)| Share { index: sender.0, weight: (weight * WEIGHT_SUM).round() as u32 };
+    let senders = planned.senders_for(receiver).into_iter().map(share).collect();
+    PlanSegment { span: planned.segment.span, senders }
+}
+
+/// A sender as a receiver needs it.
+pub(super) fn peer(node: NodeIx, entry: &Entry, advert: &Advert) -> Peer {
+    let rails = advert.rails.iter().map(|rail| rail.address).collect();
+    Peer { index: node.0, name: entry.address.to_string(), rails }
+}

@@ -1,0 +1,497 @@
+//! The simulated world: one clock, one queue of happenings, the network, and what connects the machines.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::net::{Links, Net};
+use super::node::{End, Faults, Node, Parcel, check_of};
+use super::random::Random;
+use crate::engine::member::{self, Member};
+use crate::engine::pull::{self, Answer};
+use crate::engine::serve::{self, Ask};
+use crate::engine::{FlowIx, Piece, owner};
+use crate::error::{Code, Error};
+use crate::master::conduct::{self, Conductor, Phase};
+use crate::master::roster::Roster;
+use crate::master::terms::Terms;
+use crate::units::{Moment, NodeIx, union};
+use crate::wire::Check;
+use crate::wire::control::{self, Advert, Prepared, Rail, RowState, ToMaster, ToNode};
+
+/// One way between any two nodes.
+const LATENCY: Duration = Duration::from_micros(100);
+/// What a disk takes for one piece, besides its bytes.
+const DISK_LATENCY: Duration = Duration::from_micros(80);
+/// What a disk moves.
+const DISK_BYTES_PER_SECOND: f64 = 2e9;
+/// A transfer that takes this long on the virtual clock is stuck.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Something that will happen at a moment.
+#[derive(Clone, Debug)]
+enum Happening {
+    NodeUp(NodeIx),
+    ToNode(NodeIx, Vec<u8>),
+    ToMaster(NodeIx, Vec<u8>),
+    Member(NodeIx, member::Event),
+    FlowOpened { receiver: NodeIx, sender: NodeIx, weight: u64 },
+    Request { sender: NodeIx, flow: FlowIx, ask: Ask },
+    Arrived { receiver: NodeIx, flow: FlowIx, parcel: Parcel },
+    Loaded { sender: NodeIx, flow: FlowIx, ask: Ask },
+    Written { receiver: NodeIx, flow: FlowIx, piece: Piece, check: Check },
+    Kill(NodeIx),
+    Relink(NodeIx, Links),
+}
+
+/// A cluster that will run one transfer.
+pub(crate) struct Cluster {
+    now: Moment,
+    sequence: u64,
+    queue: BTreeMap<(Moment, u64), Happening>,
+    net: Net<Parcel>,
+    nodes: Vec<Node>,
+    conductor: Conductor,
+    faults: Faults,
+    random: Random,
+    log: Vec<String>,
+}
+
+/// How a simulated transfer ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) seconds: f64,
+    pub(crate) error: Option<Error>,
+    pub(crate) digest: Option<String>,
+    pub(crate) bound_seconds: f64,
+    pub(crate) counts: owner::Counts,
+    /// Every event of every machine, in order.
+    pub(crate) log: Vec<String>,
+}
+
+/// What a simulated node says of itself: one NIC whose speed it does not know.
+fn advert() -> Advert {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let rail = Rail { nic: "sim0".into(), address, line: None, mtu: None, numa: None };
+    Advert { software: "simulator".into(), rails: vec![rail], cores: 1, boot_id: String::new(), incarnation: 1 }
+}
+
+impl Cluster {
+    /// A cluster of the nodes of `roster`, each with its links.
+    pub(crate) fn new(roster: Roster, terms: Terms, links: Vec<Links>, faults: Faults, seed: u64) -> Cluster {
+        let nodes = roster.entries.iter().map(|entry| {
+            let wanted = entry.rows.iter().filter(|row| row.role == crate::spec::Role::Receiver);
+            Node::new(terms.block_bytes(), terms.silence(), union(wanted.map(|row| row.range).collect()))
+        });
+        let mut cluster = Cluster {
+            now: Moment(0),
+            sequence: 0,
+            queue: BTreeMap::new(),
+            net: Net::new(links),
+            nodes: nodes.collect(),
+            conductor: Conductor::new(Moment(0), roster, terms),
+            faults,
+            random: Random::new(seed),
+            log: Vec::new(),
+        };
+        for node in (0..cluster.nodes.len() as u32).map(NodeIx) {
+            cluster.after(LATENCY, Happening::NodeUp(node));
+        }
+        cluster
+    }
+
+    /// A node dies at `moment`.
+    pub(crate) fn kill(&mut self, node: NodeIx, moment: Moment) {
+        self.at(moment, Happening::Kill(node));
+    }
+
+    /// A node's links change at `moment`.
+    pub(crate) fn relink(&mut self, node: NodeIx, moment: Moment, links: Links) {
+        self.at(moment, Happening::Relink(node, links));
+    }
+
+    /// Runs until the master is done.
+    ///
+    /// # Panics
+    /// If a promise is broken, or the transfer hangs.
+    pub(crate) fn run(mut self) -> Outcome {
+        let (mut began, mut ended) = (None, Moment(0));
+        while self.conductor.phase() != Phase::Done {
+            assert!(self.now < Moment(0) + LONGEST, "the transfer hangs");
+            self.step();
+            if began.is_none() && self.conductor.phase() == Phase::Moving {
+                began = Some(self.now);
+            }
+            if self.conductor.phase() == Phase::Moving {
+                ended = self.now;
+            }
+        }
+        let error = self.conductor.error();
+        if error.is_none() {
+            assert!(self.nodes.iter().all(|node| node.is_complete(&[])), "complete is complete");
+        }
+        let mut counts = owner::Counts::default();
+        for peer in self.conductor.peers() {
+            counts.stolen_bytes += peer.stats.stolen_bytes;
+            counts.wasted_bytes += peer.stats.wasted_bytes;
+            counts.retries += peer.stats.retries;
+        }
+        Outcome {
+            seconds: ended.since(began.unwrap_or(ended)).as_secs_f64(),
+            error,
+            digest: self.conductor.digest(),
+            bound_seconds: self.conductor.plan().map_or(0.0, |plan| plan.bound.seconds),
+            counts,
+            log: self.log,
+        }
+    }
+
+    fn at(&mut self, moment: Moment, happening: Happening) {
+        self.sequence += 1;
+        self.queue.insert((moment, self.sequence), happening);
+    }
+
+    fn after(&mut self, delay: Duration, happening: Happening) {
+        // A little jitter, so that seeds differ in the order of things.
+        let jitter = Duration::from_nanos(self.random.below(10_000));
+        self.at(self.now + delay + jitter, happening);
+    }
+
+    /// Goes to the next moment at which anything happens.
+    fn step(&mut self) {
+        let queued = self.queue.first_key_value().map(|(&(moment, _), _)| moment);
+        let timeouts = self.timeouts();
+        let next = [queued, self.net.next_arrival(), timeouts].into_iter().flatten().min();
+        let next = next.expect("a transfer that is not done waits for something").max(self.now);
+        self.now = next;
+        for (receiver, flow, parcel) in self.net.advance(next) {
+            self.through(receiver, flow, parcel);
+        }
+        while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= next) {
+            let happening = entry.remove();
+            self.log.push(format!("{} {happening:?}", self.now.0));
+            self.happen(happening);
+        }
+        self.tick();
+    }
+
+    fn timeouts(&self) -> Option<Moment> {
+        let nodes = self.nodes.iter().filter(|node| node.alive);
+        let nodes = nodes.flat_map(|node| {
+            [node.pull.poll_timeout(), node.member.as_ref().and_then(Member::poll_timeout)].into_iter().flatten()
+        });
+        nodes.chain(self.conductor.poll_timeout()).min()
+    }
+
+    fn tick(&mut self) {
+        for node in (0..self.nodes.len() as u32).map(NodeIx).filter(|node| self.nodes[node.at()].alive).collect::<Vec<_>>() {
+            let state = &mut self.nodes[node.at()];
+            if state.pull.poll_timeout().is_some_and(|due| self.now >= due) {
+                state.pull.handle(self.now, pull::Event::Tick);
+            }
+            let member = state.member.as_mut();
+            if let Some(member) = member.filter(|member| member.poll_timeout().is_some_and(|due| self.now >= due)) {
+                member.handle(self.now, member::Event::Tick);
+            }
+            self.follow(node);
+        }
+        if self.conductor.poll_timeout().is_some_and(|due| self.now >= due) {
+            self.conductor.handle(self.now, conduct::Event::Tick);
+            self.follow_master();
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::NodeUp(node) => {
+                self.conductor.handle(self.now, conduct::Event::NodeUp { node, advert: advert() });
+                self.follow_master();
+            }
+            Happening::ToNode(node, message) if self.nodes[node.at()].alive => {
+                let message = control::decode::<ToNode>(&message).expect("the master speaks the protocol");
+                self.node_hears(node, message);
+            }
+            Happening::ToMaster(node, message) => {
+                let message = control::decode::<ToMaster>(&message).expect("nodes speak the protocol");
+                self.conductor.handle(self.now, conduct::Event::Message { node, message });
+                self.follow_master();
+            }
+            Happening::Member(node, event) => self.member(node, event),
+            Happening::FlowOpened { receiver, sender, weight } => self.flow_opened(receiver, sender, weight),
+            Happening::Request { sender, flow, ask } => {
+                if self.nodes[sender.at()].serving.contains_key(&flow) {
+                    self.nodes[sender.at()].serve.handle(serve::Event::Request { flow, ask });
+                    self.follow(sender);
+                }
+            }
+            Happening::Arrived { receiver, flow, parcel } => self.arrived(receiver, flow, parcel),
+            Happening::Loaded { sender, flow, ask } => {
+                let result = if self.random.chance(self.faults.unreadable) { Err(Code::Data) } else { Ok(()) };
+                self.nodes[sender.at()].serve.handle(serve::Event::Loaded { flow, ask, result });
+                self.follow(sender);
+            }
+            Happening::Written { receiver, flow, piece, check } => self.written(receiver, flow, piece, check),
+            Happening::Kill(node) => self.die(node),
+            Happening::Relink(node, links) => self.net.set_links(node, links),
+            Happening::ToNode(..) => {}
+        }
+    }
+
+    fn node_hears(&mut self, node: NodeIx, message: ToNode) {
+        if let ToNode::Prepare(prepare) = message {
+            let rows = prepare.rows.iter().map(|_| RowState { shared: false }).collect();
+            self.nodes[node.at()].member = Some(Member::new(member::Terms::of(&prepare)));
+            let prepared = Prepared { rows, holes: Vec::new(), error: None };
+            self.after(DISK_LATENCY, Happening::Member(node, member::Event::Prepared(Ok(prepared))));
+        } else {
+            self.member(node, member::Event::Master(message));
+        }
+    }
+
+    fn member(&mut self, node: NodeIx, event: member::Event) {
+        let state = &mut self.nodes[node.at()];
+        if let Some(member) = state.member.as_mut().filter(|_| state.alive) {
+            member.handle(self.now, event);
+            self.follow(node);
+        }
+    }
+
+    fn follow_master(&mut self) {
+        while let Some(action) = self.conductor.poll_action() {
+            if let conduct::Action::Send { node, message } = action {
+                let bytes = control::encode(&message);
+                self.after(LATENCY, Happening::ToNode(node, bytes));
+            }
+        }
+    }
+
+    /// Carries out everything that a node's machines want, until they want nothing.
+    fn follow(&mut self, node: NodeIx) {
+        loop {
+            let state = &mut self.nodes[node.at()];
+            if let Some(event) = state.pull.poll_owner() {
+                if let Some(member) = &mut state.member {
+                    member.handle(self.now, member::Event::Owner(event));
+                }
+            } else if let Some(action) = state.member.as_mut().and_then(Member::poll_action) {
+                self.member_action(node, action);
+            } else if let Some(action) = state.pull.poll_action() {
+                self.pull_action(node, action);
+            } else if let Some(action) = state.serve.poll_action() {
+                self.serve_action(node, action);
+            } else {
+                break;
+            }
+        }
+        let state = &mut self.nodes[node.at()];
+        if state.draining && state.writing == 0 {
+            state.draining = false;
+            self.after(Duration::ZERO, Happening::Member(node, member::Event::Drained));
+        }
+    }
+
+    fn member_action(&mut self, node: NodeIx, action: member::Action) {
+        use member::Action;
+        let now = self.now;
+        let state = &mut self.nodes[node.at()];
+        match action {
+            Action::Preallocate { .. } => {
+                self.after(DISK_LATENCY, Happening::Member(node, member::Event::Preallocated(Ok(()))));
+            }
+            Action::Open { sender, weight } => {
+                self.after(3 * LATENCY, Happening::FlowOpened { receiver: node, sender, weight });
+            }
+            Action::Lease { flow, pieces } => state.pull.handle(now, pull::Event::Lease { flow, pieces }),
+            Action::Revoke { flow, pieces } => state.pull.handle(now, pull::Event::Revoke { flow, pieces }),
+            Action::Close { flow } => self.close(node, flow, &Error::new(Code::Cancelled, "closed")),
+            Action::Drain => {
+                let flows: Vec<FlowIx> = state.fetching.keys().copied().collect();
+                state.parked.clear();
+                state.draining = true;
+                for flow in flows {
+                    self.close(node, flow, &Error::new(Code::Cancelled, "drained"));
+                }
+            }
+            Action::Commit => {
+                state.committed = true;
+                self.after(DISK_LATENCY, Happening::Member(node, member::Event::Committed(Ok(()))));
+            }
+            Action::Tell(message) => {
+                let bytes = control::encode(&message);
+                self.after(LATENCY, Happening::ToMaster(node, bytes));
+            }
+            Action::Discard | Action::End => {}
+        }
+    }
+
+    fn pull_action(&mut self, node: NodeIx, action: pull::Action) {
+        match action {
+            pull::Action::Request { flow, request, piece } => {
+                if let Some(end) = self.nodes[node.at()].fetching.get(&flow).copied() {
+                    let ask = Ask { request, span: piece.span, soft: piece.soft };
+                    self.after(LATENCY, Happening::Request { sender: end.peer, flow: end.there, ask });
+                }
+            }
+            pull::Action::Land { .. } => unreachable!("payloads arrive with their headers here"),
+            pull::Action::Close { flow, error } => self.close(node, flow, &error),
+        }
+    }
+
+    fn serve_action(&mut self, node: NodeIx, action: serve::Action) {
+        use serve::Action;
+        let state = &mut self.nodes[node.at()];
+        let end = |flow: FlowIx| state.serving.get(&flow).copied();
+        match action {
+            Action::Load { flow, ask } => {
+                let read = Duration::from_secs_f64(ask.span.bytes() as f64 / DISK_BYTES_PER_SECOND);
+                self.after(DISK_LATENCY + read, Happening::Loaded { sender: node, flow, ask });
+            }
+            Action::Send { flow, ask } => {
+                let Some(end) = end(flow) else { return state.serve.handle(serve::Event::Sent { flow }) };
+                let changed = self.random.chance(self.faults.changed);
+                let check = check_of(self.conductor.terms().method, ask.span);
+                let parcel = Parcel::Data { ask, check, changed, sender_flow: flow };
+                self.net.send(end.there, end.peer, ask.span.bytes(), parcel);
+            }
+            Action::Refuse { flow, ask, code } => {
+                if let Some(end) = end(flow) {
+                    self.net.send(end.there, end.peer, 96, Parcel::Refusal { ask, code });
+                }
+            }
+            Action::Close { flow, error } => {
+                if let Some(end) = end(flow) {
+                    self.close(end.peer, end.there, &error);
+                }
+            }
+            Action::Unload { .. } => {}
+        }
+    }
+
+    fn flow_opened(&mut self, receiver: NodeIx, sender: NodeIx, weight: u64) {
+        if !self.nodes[receiver.at()].alive {
+            return;
+        }
+        if !self.nodes[sender.at()].alive {
+            let error = Error::new(Code::Unreachable, "connection refused");
+            let event = owner::Event::OpenFailed { sender, error };
+            return self.after(LATENCY, Happening::Member(receiver, member::Event::Owner(event)));
+        }
+        let here = self.nodes[receiver.at()].next_flow();
+        let there = self.nodes[sender.at()].next_flow();
+        self.net.open(here, sender, receiver);
+        self.nodes[receiver.at()].fetching.insert(here, End { peer: sender, there });
+        self.nodes[sender.at()].serving.insert(there, End { peer: receiver, there: here });
+        self.nodes[sender.at()].serve.handle(serve::Event::FlowUp { flow: there, weight });
+        self.follow(sender);
+        let event = member::Event::Owner(owner::Event::FlowUp { flow: here, sender });
+        self.member(receiver, event);
+        if self.nodes[receiver.at()].fetching.contains_key(&here) {
+            self.nodes[receiver.at()].pull.handle(self.now, pull::Event::FlowUp { flow: here });
+        }
+        self.follow(receiver);
+    }
+
+    /// The last byte of a parcel has left the sender.
+    fn through(&mut self, receiver: NodeIx, flow: FlowIx, parcel: Parcel) {
+        if let Some(end) = self.nodes[receiver.at()].fetching.get(&flow).copied()
+            && let Parcel::Data { sender_flow, .. } = parcel
+        {
+            self.nodes[end.peer.at()].serve.handle(serve::Event::Sent { flow: sender_flow });
+            self.follow(end.peer);
+        }
+        self.after(LATENCY, Happening::Arrived { receiver, flow, parcel });
+    }
+
+    fn arrived(&mut self, receiver: NodeIx, flow: FlowIx, parcel: Parcel) {
+        if !self.nodes[receiver.at()].fetching.contains_key(&flow) {
+            return;
+        }
+        if self.random.chance(self.faults.broken) {
+            return self.close(receiver, flow, &Error::new(Code::Unreachable, "connection reset"));
+        }
+        let state = &mut self.nodes[receiver.at()];
+        match parcel {
+            Parcel::Refusal { ask, code } => {
+                let answer = Answer::Refuse { request: ask.request, span: ask.span, code };
+                state.pull.handle(self.now, pull::Event::Answer { flow, answer });
+            }
+            Parcel::Data { ask, check, changed, .. } => {
+                let answer = Answer::Data { request: ask.request, span: ask.span, check };
+                state.pull.handle(self.now, pull::Event::Answer { flow, answer });
+                while let Some(action) = state.pull.poll_action() {
+                    let pull::Action::Land { flow, piece, check } = action else {
+                        self.pull_action(receiver, action);
+                        return self.follow(receiver);
+                    };
+                    assert_eq!(piece.span, ask.span, "what lands is what was asked for");
+                    state.parked.push_back((flow, piece, check, changed));
+                }
+                self.land_parked(receiver);
+            }
+        }
+        self.follow(receiver);
+    }
+
+    /// Binds free slots to the payloads that wait for one.
+    fn land_parked(&mut self, receiver: NodeIx) {
+        loop {
+            let state = &mut self.nodes[receiver.at()];
+            if state.slots_free == 0 {
+                return;
+            }
+            let Some((flow, piece, check, changed)) = state.parked.pop_front() else { return };
+            state.pull.handle(self.now, pull::Event::Received { flow, piece, intact: !changed });
+            if !changed {
+                state.slots_free -= 1;
+                state.writing += 1;
+                let write = Duration::from_secs_f64(piece.span.bytes() as f64 / DISK_BYTES_PER_SECOND);
+                self.after(DISK_LATENCY + write, Happening::Written { receiver, flow, piece, check });
+            }
+        }
+    }
+
+    fn written(&mut self, receiver: NodeIx, flow: FlowIx, piece: Piece, check: Check) {
+        let state = &mut self.nodes[receiver.at()];
+        if !state.alive {
+            return;
+        }
+        state.writing -= 1;
+        state.slots_free += 1;
+        state.write(piece);
+        state.pull.handle(self.now, pull::Event::Written { flow, piece, check });
+        self.land_parked(receiver);
+        self.follow(receiver);
+    }
+
+    /// Closes a flow at both ends.
+    fn close(&mut self, receiver: NodeIx, flow: FlowIx, error: &Error) {
+        let Some(end) = self.nodes[receiver.at()].fetching.remove(&flow) else { return };
+        self.net.close(flow, receiver);
+        let state = &mut self.nodes[receiver.at()];
+        state.parked.retain(|parked| parked.0 != flow);
+        state.pull.handle(self.now, pull::Event::FlowDown { flow, error: error.clone() });
+        let sender = &mut self.nodes[end.peer.at()];
+        sender.serving.remove(&end.there);
+        sender.serve.handle(serve::Event::FlowDown { flow: end.there });
+        if sender.alive {
+            self.follow(end.peer);
+        }
+        self.follow(receiver);
+    }
+
+    fn die(&mut self, node: NodeIx) {
+        self.nodes[node.at()].alive = false;
+        let fetching: Vec<FlowIx> = self.nodes[node.at()].fetching.keys().copied().collect();
+        let serving: Vec<End> = self.nodes[node.at()].serving.values().copied().collect();
+        let error = Error::new(Code::Unreachable, "connection reset");
+        for flow in fetching {
+            self.close(node, flow, &error);
+        }
+        for end in serving {
+            self.close(end.peer, end.there, &error);
+        }
+        let error = Error::new(Code::Unreachable, "the control session broke");
+        self.conductor.handle(self.now, conduct::Event::NodeDown { node, error });
+        self.follow_master();
+    }
+}
+

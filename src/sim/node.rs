@@ -1,0 +1,118 @@
+//! One simulated node: its machines, its flows, its slots and its disk.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::engine::check::Method;
+use crate::wire::Check;
+use crate::engine::member::{Member, State};
+use crate::engine::pull::Pull;
+use crate::engine::serve::{Ask, Serve};
+use crate::engine::{FlowIx, Piece};
+use crate::units::{NodeIx, Span, union};
+
+/// What goes wrong, in parts of a thousand of the pieces that it could happen to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Faults {
+    /// A piece arrives changed, and TCP does not notice.
+    pub(crate) changed: u64,
+    /// A flow breaks while a piece is on it.
+    pub(crate) broken: u64,
+    /// A sender cannot read a piece.
+    pub(crate) unreadable: u64,
+}
+
+/// Slots of a node for each direction.
+const SLOTS: u32 = 16;
+
+/// One end of a flow, as its node knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct End {
+    pub(super) peer: NodeIx,
+    /// The flow's index at the peer.
+    pub(super) there: FlowIx,
+}
+
+pub(super) struct Node {
+    pub(super) member: Option<Member>,
+    pub(super) pull: Pull,
+    pub(super) serve: Serve,
+    /// Flows to senders.
+    pub(super) fetching: BTreeMap<FlowIx, End>,
+    /// Flows from receivers.
+    pub(super) serving: BTreeMap<FlowIx, End>,
+    pub(super) flows: u32,
+    pub(super) slots_free: u32,
+    /// Payloads that wait for a slot.
+    pub(super) parked: VecDeque<(FlowIx, Piece, Check, bool)>,
+    /// Pieces being written.
+    pub(super) writing: u32,
+    pub(super) draining: bool,
+    pub(super) alive: bool,
+    pub(super) landed: BTreeSet<Span>,
+    pub(super) committed: bool,
+    pub(super) wanted: Vec<Span>,
+}
+
+impl Node {
+    pub(super) fn new(block_bytes: u64, silence: Duration, wanted: Vec<Span>) -> Node {
+        Node {
+            member: None,
+            pull: Pull::new(block_bytes, silence),
+            serve: Serve::new(SLOTS),
+            fetching: BTreeMap::new(),
+            serving: BTreeMap::new(),
+            flows: 0,
+            slots_free: SLOTS,
+            parked: VecDeque::new(),
+            writing: 0,
+            draining: false,
+            alive: true,
+            landed: BTreeSet::new(),
+            committed: false,
+            wanted,
+        }
+    }
+
+    pub(super) fn next_flow(&mut self) -> FlowIx {
+        self.flows += 1;
+        FlowIx(self.flows)
+    }
+
+    /// A piece reaches the disk.
+    ///
+    /// # Panics
+    /// If that breaks a promise: it is not wanted here, or this node has said that it is done.
+    pub(super) fn write(&mut self, piece: Piece) {
+        assert!(self.wanted.iter().any(|wanted| wanted.contains(piece.span)), "{} is not wanted here", piece.span);
+        assert!(!self.committed, "{} lands after the commit", piece.span);
+        let state = self.member.as_ref().map(Member::state);
+        assert!(matches!(state, Some(State::Moving | State::Draining)), "{} lands while {state:?}", piece.span);
+        self.landed.insert(piece.span);
+    }
+
+    /// Whether everything wanted is on the disk.
+    pub(super) fn is_complete(&self, holes: &[Span]) -> bool {
+        let have: Vec<Span> = self.landed.iter().copied().chain(holes.iter().copied()).collect();
+        let have = union(have);
+        self.wanted.iter().all(|wanted| have.iter().any(|have| have.contains(*wanted)))
+    }
+}
+
+/// The check value of a piece, over bytes that differ at every place.
+pub(super) fn check_of(method: Method, span: Span) -> Check {
+    match method {
+        Method::None => Check::None,
+        _ => {
+            let bytes: Vec<u8> = (span.start..span.end).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
+            method.of(span, &bytes)
+        }
+    }
+}
+
+/// What travels over a flow from a sender to a receiver.
+#[derive(Clone, Debug)]
+pub(super) enum Parcel {
+    Data { ask: Ask, check: Check, changed: bool, sender_flow: FlowIx },
+    Refusal { ask: Ask, code: crate::error::Code },
+}

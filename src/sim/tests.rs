@@ -1,0 +1,153 @@
+//! What a simulated cluster must do, whatever the seed.
+
+use std::time::Duration;
+
+use super::{Cluster, Faults, Links, Outcome};
+use crate::error::Code;
+use crate::master::roster::Roster;
+use crate::master::terms::{Identity, Terms, Wishes};
+use crate::spec::{Address, DataUri, Role, Row, Spec};
+use crate::units::{BitRate, Moment, NodeIx, Span};
+use crate::wire::CheckKind;
+
+const BLOCK: u64 = 64 << 10;
+const GBIT: f64 = 125e6;
+
+fn row(role: Role, node: u32, start: u64, end: u64) -> Row {
+    let uri = if role == Role::Sender { DataUri::Pattern(1) } else { DataUri::Null };
+    let node = Address { host: format!("n{node}"), port: 1 };
+    let (range, speed) = (Span::new(start, end), Some(BitRate(1_000_000_000)));
+    Row { role, node, uri, offset_bytes: 0, range, speed, nics: Vec::new(), group: None, line: 0 }
+}
+
+fn cluster(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64) -> Cluster {
+    let spec = Spec { rows, block_bytes: Some(BLOCK), ..Spec::default() };
+    let roster = Roster::new(&spec);
+    let identity = Identity { id: "test".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
+    let wishes = Wishes {
+        check,
+        fsync: false,
+        overwrite: false,
+        resume: true,
+        slots: None,
+        stall_timeout: Duration::from_secs(30),
+        timeout: None,
+    };
+    let terms = Terms::new(&spec, &roster, identity, wishes);
+    // Payload on a 1 Gbit/s line, as the plan counts it.
+    let goodput = GBIT * crate::master::terms::goodput(1500);
+    let links = vec![Links { up: goodput, down: goodput }; roster.entries.len()];
+    Cluster::new(roster, terms, links, faults, seed)
+}
+
+/// Four senders with overlapping halves and three receivers that want different parts.
+fn overlapping(mib: u64) -> Vec<Row> {
+    let total = mib << 20;
+    let mut rows: Vec<Row> = [(0, 0, 50), (1, 25, 75), (2, 50, 100), (3, 0, 100)]
+        .map(|(node, from, to)| row(Role::Sender, node, total * from / 100, total * to / 100 + 7 * node as u64 % 5))
+        .into();
+    rows[2].range.end = total;
+    rows[3].range.end = total;
+    rows.push(row(Role::Receiver, 4, 0, total * 2 / 3 + 11));
+    rows.push(row(Role::Receiver, 5, total / 3 + 1, total));
+    rows.push(row(Role::Receiver, 6, total / 10 + 3, total * 9 / 10 + 5));
+    rows
+}
+
+fn run(rows: Vec<Row>, faults: Faults, seed: u64) -> Outcome {
+    cluster(rows, CheckKind::Crc64, faults, seed).run()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log_and_another_seed_does_not() {
+    let faults = Faults { changed: 20, broken: 10, unreadable: 5 };
+    let first = run(overlapping(8), faults, 7);
+    let again = run(overlapping(8), faults, 7);
+    assert_eq!(first.log, again.log);
+    assert_ne!(first.log, run(overlapping(8), faults, 8).log);
+}
+
+#[test]
+fn a_quiet_cluster_comes_within_five_per_cent_of_the_bound() {
+    let outcome = cluster(overlapping(256), CheckKind::None, Faults::default(), 1).run();
+    assert_eq!(outcome.error, None);
+    let efficiency = outcome.bound_seconds / outcome.seconds;
+    assert!(efficiency > 0.95, "{efficiency} of the bound in {} s: {:?}", outcome.seconds, outcome.counts);
+    assert!(outcome.counts.wasted_bytes <= 256 << 20 / 100, "{:?}", outcome.counts);
+}
+
+#[test]
+fn changed_bytes_are_fetched_again_and_breaks_are_survived() {
+    for seed in 0..30 {
+        let outcome = run(overlapping(4), Faults { changed: 30, broken: 5, unreadable: 0 }, seed);
+        match outcome.error {
+            None => assert!(outcome.digest.is_some(), "seed {seed}"),
+            Some(error) => assert!(!error.missing.is_empty(), "seed {seed}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_sender_that_dies_is_replaced_where_a_replica_is_left() {
+    for seed in 0..10 {
+        let rows = vec![
+            row(Role::Sender, 0, 0, 16 << 20),
+            row(Role::Sender, 1, 0, 16 << 20),
+            row(Role::Receiver, 2, 0, 16 << 20),
+        ];
+        let mut cluster = cluster(rows, CheckKind::Crc64, Faults::default(), seed);
+        cluster.kill(NodeIx(0), Moment((20 + seed * 5) * 1_000_000));
+        let outcome = cluster.run();
+        assert_eq!(outcome.error, None, "seed {seed}");
+    }
+}
+
+#[test]
+fn without_a_replica_the_rest_arrives_and_the_missing_ranges_are_named() {
+    let rows = vec![
+        row(Role::Sender, 0, 0, 8 << 20),
+        row(Role::Sender, 1, 8 << 20, 16 << 20),
+        row(Role::Receiver, 2, 0, 16 << 20),
+    ];
+    let mut cluster = cluster(rows, CheckKind::Crc64, Faults::default(), 3);
+    cluster.kill(NodeIx(0), Moment(40_000_000));
+    let error = cluster.run().error.expect("half of it is lost");
+    assert_eq!(error.code, Code::Unreachable);
+    assert!(error.missing.iter().all(|span| span.end <= 8 << 20), "{:?}", error.missing);
+}
+
+#[test]
+fn a_receiver_that_dies_does_not_take_the_others_with_it() {
+    let mut cluster = cluster(overlapping(16), CheckKind::Crc64, Faults::default(), 5);
+    cluster.kill(NodeIx(4), Moment(50_000_000));
+    let error = cluster.run().error.expect("a receiver is lost");
+    assert!(error.message.contains("n4:1"), "{error}");
+}
+
+#[test]
+fn a_sender_that_slows_down_is_relieved() {
+    let rows = vec![
+        row(Role::Sender, 0, 0, 64 << 20),
+        row(Role::Sender, 1, 0, 64 << 20),
+        row(Role::Receiver, 2, 0, 64 << 20),
+    ];
+    let mut cluster = cluster(rows, CheckKind::None, Faults::default(), 2);
+    cluster.relink(NodeIx(0), Moment(100_000_000), Links { up: GBIT / 20.0, down: GBIT });
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    // One line's worth reaches the receiver throughout; the slow sender's share must not be waited for.
+    assert!(outcome.seconds < 1.15 * outcome.bound_seconds, "{} s, bound {}", outcome.seconds, outcome.bound_seconds);
+    assert!(outcome.counts.stolen_bytes > 0);
+}
+
+#[test]
+fn blake3_merges_to_the_digest_of_the_whole() {
+    let rows = vec![
+        row(Role::Sender, 0, 0, 1_000_000),
+        row(Role::Receiver, 1, 0, 8 * BLOCK),
+        row(Role::Receiver, 2, 8 * BLOCK, 1_000_000),
+    ];
+    let bytes: Vec<u8> = (0..1_000_000_u64).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
+    let outcome = cluster(rows, CheckKind::Blake3, Faults::default(), 1).run();
+    assert_eq!(outcome.digest, Some(blake3::hash(&bytes).to_hex().to_string()));
+}

@@ -1,0 +1,344 @@
+//! Control messages as the rest of the program sees them: plain data that cannot be nonsense.
+//!
+//! The pure engine, the two processes and the simulator share these types. A transfer without incident costs a node
+//! four of them: `Prepare` and `Start` come in, `Prepared` and `Landed` go out. How they look on the wire is in `proto`;
+//! `convert` ties the two together and refuses what has no meaning.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use prost::Message as _;
+
+use super::limits::MESSAGE_BYTES_MAX;
+use super::{Check, CheckKind, WireError, scan};
+use crate::error::Error;
+use crate::spec::Role;
+use crate::units::{BitRate, Span};
+
+/// A typed message and the form that it has on the wire.
+pub(crate) trait Message: Sized {
+    /// The form on the wire.
+    type Proto: prost::Message + Default;
+
+    /// The form on the wire of this message.
+    fn to_proto(&self) -> Self::Proto;
+
+    /// The message, if the form on the wire has a meaning.
+    fn from_proto(proto: Self::Proto) -> Result<Self, WireError>;
+}
+
+/// The bytes of a message.
+///
+/// # Panics
+/// If the message is larger than [`MESSAGE_BYTES_MAX`]: whoever makes lists keeps them within `limits`.
+pub(crate) fn encode<M: Message>(message: &M) -> Vec<u8> {
+    let bytes = message.to_proto().encode_to_vec();
+    assert!(bytes.len() <= MESSAGE_BYTES_MAX, "a message of {} bytes", bytes.len());
+    bytes
+}
+
+/// The message that `bytes` hold. Size and count are checked before anything is allocated.
+pub(crate) fn decode<M: Message>(bytes: &[u8]) -> Result<M, WireError> {
+    scan::check(bytes)?;
+    M::from_proto(M::Proto::decode(bytes).map_err(|_| WireError::Malformed)?)
+}
+
+/// What a node says of itself in the handshake of its control connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Advert {
+    /// Name and version of the program.
+    pub(crate) software: String,
+    /// The NICs that it moves data over, in the order of their indices.
+    pub(crate) rails: Vec<Rail>,
+    /// CPUs that it may use.
+    pub(crate) cores: u32,
+    /// The kernel's boot id: two nodes with the same one share a machine.
+    pub(crate) boot_id: String,
+    /// Differs between two lives of the node process.
+    pub(crate) incarnation: u64,
+}
+
+/// One NIC of a node, and where its data flows are accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Rail {
+    /// The interface's name.
+    pub(crate) nic: String,
+    /// Where it listens for data flows.
+    pub(crate) address: SocketAddr,
+    /// The NIC's speed, where the kernel knows it.
+    pub(crate) line: Option<BitRate>,
+    /// The largest packet, in bytes.
+    pub(crate) mtu: Option<u32>,
+    /// The NUMA node that the NIC is attached to.
+    pub(crate) numa: Option<u32>,
+}
+
+/// The first words on a data flow, sealed by the transfer's flow key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FlowHello {
+    /// The transfer that the flow is for.
+    pub(crate) transfer: [u8; 16],
+    /// The attempt at it.
+    pub(crate) attempt: [u8; 16],
+    /// The index of the node that dials.
+    pub(crate) from_node: u32,
+    /// The index of the node that it means to reach.
+    pub(crate) to_node: u32,
+    /// The rail of the node that dials.
+    pub(crate) rail: u32,
+}
+
+/// What the master tells a node.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum ToNode {
+    /// Get ready: open the data, make the rails and the slots.
+    Prepare(Prepare),
+    /// Here is the plan, or a newer one.
+    Start(Start),
+    /// Everybody has landed everything: give the files their final names.
+    Commit,
+    /// No more work: report and forget.
+    Finish,
+    /// Stop, keep what can be resumed.
+    Cancel {
+        /// Why, for the log.
+        reason: String,
+    },
+}
+
+/// What a node needs to get ready.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Prepare {
+    /// The transfer.
+    pub(crate) transfer: [u8; 16],
+    /// The transfer's name: the specification's `id` line.
+    pub(crate) id: String,
+    /// This attempt at it; it fences the ones before.
+    pub(crate) attempt: [u8; 16],
+    /// What data flows prove.
+    pub(crate) flow_key: FlowKey,
+    /// The node's own index.
+    pub(crate) node_index: u32,
+    /// The node's rows.
+    pub(crate) rows: Vec<WireRow>,
+    /// How to move the bytes.
+    pub(crate) options: Options,
+}
+
+/// The key that the data flows of one transfer prove. It does not show itself when printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct FlowKey(pub(crate) [u8; 32]);
+
+impl fmt::Debug for FlowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FlowKey(…)")
+    }
+}
+
+/// A row as a node needs it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct WireRow {
+    /// Offers or wants.
+    pub(crate) role: Role,
+    /// Where the bytes are, as the specification writes it.
+    pub(crate) uri: String,
+    /// Byte `x` of `span` lies at `offset_bytes + (x - span.start)` of the data.
+    pub(crate) offset_bytes: u64,
+    /// The range of the data space; never empty.
+    pub(crate) span: Span,
+    /// Who makes the file.
+    pub(crate) sharing: Sharing,
+}
+
+/// Who makes, sizes and renames the file of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sharing {
+    /// No other row writes it.
+    Alone,
+    /// Other rows write it too, and this one makes it.
+    Elected {
+        /// How large it will be.
+        file_bytes: u64,
+    },
+    /// Another row makes it.
+    Member,
+}
+
+/// How the bytes are moved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Options {
+    /// One cell of the grid; between 1 and the largest payload of a frame.
+    pub(crate) block_bytes: u32,
+    /// Where the grid starts.
+    pub(crate) origin: u64,
+    /// What is computed over each piece.
+    pub(crate) check: CheckKind,
+    /// Sync before the end.
+    pub(crate) fsync: bool,
+    /// Replace files that exist.
+    pub(crate) overwrite: bool,
+    /// Keep what an earlier attempt landed.
+    pub(crate) resume: bool,
+    /// How many slots, if the user said so.
+    pub(crate) slots: Option<u32>,
+    /// How long nothing may move.
+    pub(crate) stall_timeout_ms: u64,
+}
+
+/// A plan as one node needs it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Start {
+    /// The plan's version.
+    pub(crate) epoch: u32,
+    /// The nodes that this one will speak to, each index once.
+    pub(crate) peers: Vec<Peer>,
+    /// What to pull, and from whom; empty for a node that only sends.
+    pub(crate) segments: Vec<PlanSegment>,
+    /// Ranges that are known to be zeros: sorted, apart from each other.
+    pub(crate) holes: Vec<Span>,
+}
+
+/// Another node of the transfer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Peer {
+    /// Its index.
+    pub(crate) index: u32,
+    /// Its name, for messages.
+    pub(crate) name: String,
+    /// Where its rails listen, in the order of their indices.
+    pub(crate) rails: Vec<SocketAddr>,
+}
+
+/// One segment of a plan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct PlanSegment {
+    /// The range; never empty.
+    pub(crate) span: Span,
+    /// Who has it; each is one of the plan's peers, or the node itself.
+    pub(crate) senders: Vec<Share>,
+}
+
+/// A sender's share of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Share {
+    /// The index of the sender.
+    pub(crate) index: u32,
+    /// Its weight against those of the others; 0 is asked only when all else fails.
+    pub(crate) weight: u32,
+}
+
+/// What a node tells the master.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum ToMaster {
+    /// Ready, or not.
+    Prepared(Prepared),
+    /// How far it is.
+    Progress {
+        /// Bytes that arrived and were kept.
+        received_bytes: u64,
+        /// Bytes that were sent.
+        sent_bytes: u64,
+    },
+    /// Everything that the node wanted is written.
+    Landed {
+        /// What was written, with its checks.
+        segments: Vec<LandedSegment>,
+        /// What it cost.
+        stats: Stats,
+    },
+    /// The answer to `Finish`.
+    Report(Stats),
+    /// The answer to `Commit`.
+    Committed,
+    /// The node cannot go on.
+    Failed(Error),
+}
+
+/// A node's answer to `Prepare`.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Prepared {
+    /// One state per row, in the order of the rows.
+    pub(crate) rows: Vec<RowState>,
+    /// Ranges of its sources that are holes, in the data space: sorted, apart from each other.
+    pub(crate) holes: Vec<Span>,
+    /// Why it is not ready.
+    pub(crate) error: Option<Error>,
+}
+
+/// What a node found out about a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RowState {
+    /// Another node writes the same file.
+    pub(crate) shared: bool,
+}
+
+/// A range that a node landed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct LandedSegment {
+    /// The range; never empty.
+    pub(crate) span: Span,
+    /// The checks of its parts; each part lies within the range.
+    pub(crate) checks: Vec<CheckValue>,
+}
+
+/// The check of a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CheckValue {
+    /// The range; never empty.
+    pub(crate) span: Span,
+    /// Its check.
+    pub(crate) check: Check,
+}
+
+/// What a transfer cost a node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Stats {
+    /// Bytes that arrived and were kept.
+    pub(crate) received_bytes: u64,
+    /// Bytes that were sent.
+    pub(crate) sent_bytes: u64,
+    /// Bytes that arrived and were not needed.
+    pub(crate) wasted_bytes: u64,
+    /// Bytes that came from another sender than the plan's.
+    pub(crate) stolen_bytes: u64,
+    /// Requests that had to be made again.
+    pub(crate) retries: u64,
+    /// From the first request to the last piece written, on the node's own clock.
+    pub(crate) active_ns: u64,
+    /// Processor time, user and system.
+    pub(crate) cpu_ns: u64,
+    /// The most memory that was resident.
+    pub(crate) memory_bytes_max: u64,
+    /// The same by NIC.
+    pub(crate) rails: Vec<RailStats>,
+}
+
+/// What went over one NIC.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct RailStats {
+    /// The interface's name; as with every interface, it is not empty and holds no space.
+    pub(crate) nic: String,
+    /// Bytes of payload sent.
+    pub(crate) sent_bytes: u64,
+    /// Bytes of payload received.
+    pub(crate) received_bytes: u64,
+}
+
+/// What `status` and `cancel` ask of a running master.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Query {
+    /// How far is it?
+    Status,
+    /// Stop.
+    Cancel,
+}
+
+/// The master's answer to a query.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Answer {
+    /// The state of the transfer as one JSON object.
+    pub(crate) json: String,
+}
+
+#[cfg(test)]
+mod tests;

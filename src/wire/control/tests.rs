@@ -1,0 +1,349 @@
+//! Messages survive the wire, nonsense does not, and a plain transfer stays cheap.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::Code;
+use crate::wire::limits::{LENGTH_MAX, NODES_MAX, SLOTS_MAX};
+use crate::wire::proto;
+
+fn span() -> impl Strategy<Value = Span> {
+    (any::<u64>(), 1..=u64::MAX).prop_map(|(start, bytes)| {
+        let start = start.min(u64::MAX - 1);
+        Span::new(start, start.saturating_add(bytes))
+    })
+}
+
+/// Sorted spans that share nothing.
+fn apart() -> impl Strategy<Value = Vec<Span>> {
+    vec((0..1u64 << 40, 1..1u64 << 40), 0..20).prop_map(|gaps| {
+        let mut end = 0;
+        let step = |(gap, bytes)| {
+            let span = Span::of(end + gap, bytes);
+            end = span.end;
+            span
+        };
+        gaps.into_iter().map(step).collect()
+    })
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    any::<(std::net::IpAddr, u16)>().prop_map(SocketAddr::from)
+}
+
+fn error() -> impl Strategy<Value = Error> {
+    let code = prop::sample::select(Code::ALL.to_vec());
+    (code, ".{0,40}", option::of(".{0,40}"), vec(span(), 0..4)).prop_map(|(code, message, remedy, missing)| Error {
+        code,
+        message,
+        remedy,
+        missing,
+    })
+}
+
+fn row() -> impl Strategy<Value = WireRow> {
+    let sharing = prop_oneof![
+        Just(Sharing::Alone),
+        any::<u64>().prop_map(|file_bytes| Sharing::Elected { file_bytes }),
+        Just(Sharing::Member),
+    ];
+    let role = prop_oneof![Just(Role::Sender), Just(Role::Receiver)];
+    (role, ".{0,60}", any::<u64>(), span(), sharing).prop_map(|(role, uri, offset, span, sharing)| {
+        let offset_bytes = offset.min(u64::MAX - span.bytes());
+        WireRow { role, uri, offset_bytes, span, sharing }
+    })
+}
+
+fn options() -> impl Strategy<Value = Options> {
+    let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
+    let flags = any::<(bool, bool, bool)>();
+    (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>()).prop_map(
+        |(block_bytes, origin, check, (fsync, overwrite, resume), slots, stall_timeout_ms)| Options {
+            block_bytes,
+            origin,
+            check,
+            fsync,
+            overwrite,
+            resume,
+            slots,
+            stall_timeout_ms,
+        },
+    )
+}
+
+fn prepare() -> impl Strategy<Value = Prepare> {
+    let keys = any::<([u8; 16], [u8; 16], [u8; 32])>();
+    (keys, ".{0,40}", 0..NODES_MAX as u32, vec(row(), 0..6), options()).prop_map(
+        |((transfer, attempt, flow_key), id, node_index, rows, options)| Prepare {
+            transfer,
+            id,
+            attempt,
+            flow_key: FlowKey(flow_key),
+            node_index,
+            rows,
+            options,
+        },
+    )
+}
+
+fn start() -> impl Strategy<Value = Start> {
+    let index = 0..NODES_MAX as u32;
+    let peer = (".{0,30}", vec(address(), 0..4));
+    let peers = prop::collection::btree_map(index.clone(), peer, 0..6).prop_map(|peers| {
+        peers.into_iter().map(|(index, (name, rails))| Peer { index, name, rails }).collect::<Vec<Peer>>()
+    });
+    let share = (index, any::<u32>()).prop_map(|(index, weight)| Share { index, weight });
+    let segment = (span(), vec(share, 0..5)).prop_map(|(span, senders)| PlanSegment { span, senders });
+    (any::<u32>(), peers, vec(segment, 0..6), apart()).prop_map(|(epoch, peers, segments, holes)| Start {
+        epoch,
+        peers,
+        segments,
+        holes,
+    })
+}
+
+fn stats() -> impl Strategy<Value = Stats> {
+    let rail = ("[a-z0-9.:]{1,15}", any::<u64>(), any::<u64>())
+        .prop_map(|(nic, sent_bytes, received_bytes)| RailStats { nic, sent_bytes, received_bytes });
+    (any::<[u64; 8]>(), vec(rail, 0..4)).prop_map(|(counts, rails)| Stats {
+        received_bytes: counts[0],
+        sent_bytes: counts[1],
+        wasted_bytes: counts[2],
+        stolen_bytes: counts[3],
+        retries: counts[4],
+        active_ns: counts[5],
+        cpu_ns: counts[6],
+        memory_bytes_max: counts[7],
+        rails,
+    })
+}
+
+fn landed_segment() -> impl Strategy<Value = LandedSegment> {
+    let check =
+        prop_oneof![Just(Check::None), any::<u64>().prop_map(Check::Crc64), any::<[u8; 32]>().prop_map(Check::Blake3),];
+    (span(), vec(check, 0..4)).prop_map(|(span, checks)| LandedSegment {
+        span,
+        checks: checks.into_iter().map(|check| CheckValue { span, check }).collect(),
+    })
+}
+
+fn to_node() -> impl Strategy<Value = ToNode> {
+    prop_oneof![
+        prepare().prop_map(ToNode::Prepare),
+        start().prop_map(ToNode::Start),
+        Just(ToNode::Commit),
+        Just(ToNode::Finish),
+        ".{0,40}".prop_map(|reason| ToNode::Cancel { reason }),
+    ]
+}
+
+fn to_master() -> impl Strategy<Value = ToMaster> {
+    let rows = vec(any::<bool>().prop_map(|shared| RowState { shared }), 0..5);
+    let prepared =
+        (rows, apart(), option::of(error())).prop_map(|(rows, holes, error)| Prepared { rows, holes, error });
+    prop_oneof![
+        prepared.prop_map(ToMaster::Prepared),
+        any::<(u64, u64)>().prop_map(|(received_bytes, sent_bytes)| ToMaster::Progress { received_bytes, sent_bytes }),
+        (vec(landed_segment(), 0..5), stats()).prop_map(|(segments, stats)| ToMaster::Landed { segments, stats }),
+        stats().prop_map(ToMaster::Report),
+        Just(ToMaster::Committed),
+        error().prop_map(ToMaster::Failed),
+    ]
+}
+
+fn advert() -> impl Strategy<Value = Advert> {
+    let rail = (".{0,15}", address(), option::of(any::<u64>()), option::of(any::<u32>()), option::of(any::<u32>()))
+        .prop_map(|(nic, address, line, mtu, numa)| Rail { nic, address, line: line.map(BitRate), mtu, numa });
+    (".{0,30}", vec(rail, 0..8), any::<u32>(), ".{0,40}", any::<u64>()).prop_map(
+        |(software, rails, cores, boot_id, incarnation)| Advert { software, rails, cores, boot_id, incarnation },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn messages_to_nodes_survive(message in to_node()) {
+        prop_assert_eq!(decode::<ToNode>(&encode(&message)), Ok(message));
+    }
+
+    #[test]
+    fn messages_to_the_master_survive(message in to_master()) {
+        prop_assert_eq!(decode::<ToMaster>(&encode(&message)), Ok(message));
+    }
+
+    #[test]
+    fn adverts_survive(message in advert()) {
+        prop_assert_eq!(decode::<Advert>(&encode(&message)), Ok(message));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
+        let _ = decode::<ToNode>(&bytes);
+        let _ = decode::<ToMaster>(&bytes);
+        let _ = decode::<Advert>(&bytes);
+        let _ = decode::<FlowHello>(&bytes);
+    }
+
+    /// Whatever is accepted after damage is itself a message that survives.
+    #[test]
+    fn damaged_messages_are_refused_or_make_sense(
+        to_node in to_node(), to_master in to_master(), at in any::<prop::sample::Index>(), bit in 0..8u32,
+    ) {
+        let mut bytes = encode(&to_node);
+        bytes[at.index(encode(&to_node).len())] ^= 1 << bit;
+        if let Ok(message) = decode::<ToNode>(&bytes) {
+            prop_assert_eq!(decode::<ToNode>(&encode(&message)), Ok(message));
+        }
+        let mut bytes = encode(&to_master);
+        bytes[at.index(encode(&to_master).len())] ^= 1 << bit;
+        if let Ok(message) = decode::<ToMaster>(&bytes) {
+            prop_assert_eq!(decode::<ToMaster>(&encode(&message)), Ok(message));
+        }
+    }
+}
+
+#[test]
+fn small_messages_survive() {
+    let hello = FlowHello { transfer: [1; 16], attempt: [2; 16], from_node: 3, to_node: 4, rail: 5 };
+    assert_eq!(decode(&encode(&hello)), Ok(hello));
+    for query in [Query::Status, Query::Cancel] {
+        assert_eq!(decode(&encode(&query)), Ok(query));
+    }
+    let answer = Answer { json: "{\"state\":\"running\"}".to_owned() };
+    assert_eq!(decode(&encode(&answer)), Ok(answer));
+}
+
+#[test]
+fn a_message_without_a_kind_is_refused() {
+    assert!(matches!(decode::<ToNode>(&[]), Err(WireError::Missing { .. })));
+    assert!(matches!(decode::<ToMaster>(&[]), Err(WireError::Missing { .. })));
+    assert!(matches!(decode::<Query>(&[]), Err(WireError::Unknown { value: 0, .. })));
+}
+
+#[test]
+fn nonsense_in_a_plan_is_refused() {
+    let refused = |change: fn(&mut proto::Start)| {
+        let mut start = plain_start().to_proto();
+        change(&mut start);
+        Start::from_proto(start).unwrap_err()
+    };
+    assert!(matches!(refused(|s| s.peers[1].index = 0), WireError::Contradiction { .. }), "one index twice");
+    assert!(matches!(refused(|s| s.peers[1].index = 1 << 16), WireError::Limit { .. }));
+    assert!(matches!(refused(|s| s.peers[1].rails = "nowhere".into()), WireError::Contradiction { .. }));
+    assert!(matches!(refused(|s| s.peers[1].rails = "10.0.0.1:1 ".repeat(65)), WireError::Limit { .. }));
+    assert!(matches!(refused(|s| s.peers[1].name = "n".repeat(257)), WireError::Limit { .. }));
+    assert!(matches!(refused(|s| s.segments[0].span = vec![5, 0]), WireError::Contradiction { .. }), "empty");
+    assert!(matches!(refused(|s| s.segments[0].span = vec![5, u64::MAX]), WireError::Contradiction { .. }));
+    assert!(matches!(refused(|s| s.segments[0].span = vec![]), WireError::Missing { .. }));
+    assert!(matches!(refused(|s| s.segments[0].weights.truncate(1)), WireError::Contradiction { .. }));
+    assert!(matches!(refused(|s| s.holes = vec![5, 5, 9, 5]), WireError::Contradiction { .. }), "overlapping");
+    assert!(matches!(refused(|s| s.holes = vec![5]), WireError::Contradiction { .. }));
+}
+
+#[test]
+fn checks_belong_to_their_segments() {
+    let refused = |change: fn(&mut proto::Landed)| {
+        let landed = ToMaster::Landed { segments: vec![plain_landed(0), plain_landed(1)], stats: Stats::default() };
+        let Some(proto::ToMasterKind::Landed(mut landed)) = landed.to_proto().kind else { unreachable!() };
+        change(&mut landed);
+        ToMaster::from_proto(proto::ToMaster { kind: Some(proto::ToMasterKind::Landed(landed)) }).unwrap_err()
+    };
+    assert!(matches!(refused(|l| l.check_counts[0] = 2), WireError::Contradiction { .. }));
+    assert!(matches!(refused(|l| l.check_counts[1] = 0), WireError::Contradiction { .. }), "one is left over");
+    assert!(matches!(refused(|l| l.checks.swap(0, 1)), WireError::Contradiction { .. }), "outside the segment");
+    assert!(matches!(refused(|l| l.checks[0].blake3 = Some(vec![0; 32])), WireError::Contradiction { .. }));
+    assert!(matches!(refused(|l| l.stats = None), WireError::Missing { .. }));
+}
+
+#[test]
+fn errors_arrive_shortened_rather_than_not() {
+    let long = Error::new(Code::Data, "é".repeat(4096)).missing(vec![Span::new(0, 1); 1 << 19]);
+    let ToMaster::Failed(arrived) = decode(&encode(&ToMaster::Failed(long))).unwrap() else { unreachable!() };
+    assert_eq!((arrived.code, arrived.message.len(), arrived.missing.len()), (Code::Data, 4096, 1 << 18));
+}
+
+#[test]
+fn keys_do_not_show() {
+    let shown = format!("{:?}", ToNode::Prepare(plain_prepare()));
+    assert!(shown.contains("171") && !shown.contains("205"), "{shown}");
+}
+
+/// The promise of about 1 KB of control per node: sixteen plan entries are four segments with four senders each.
+#[test]
+fn a_plain_transfer_costs_a_node_one_kibibyte() {
+    let rows = vec![RowState { shared: false }];
+    let prepared = Prepared { rows, holes: vec![], error: None };
+    let segments = (0..4).map(plain_landed).collect();
+    let messages = [
+        encode(&ToNode::Prepare(plain_prepare())),
+        encode(&ToMaster::Prepared(prepared)),
+        encode(&ToNode::Start(plain_start())),
+        encode(&ToMaster::Landed { segments, stats: plain_stats() }),
+    ];
+    let sizes: Vec<usize> = messages.iter().map(Vec::len).collect();
+    assert!(sizes.iter().sum::<usize>() <= 1024, "{sizes:?}");
+}
+
+fn plain_prepare() -> Prepare {
+    let row = WireRow {
+        role: Role::Receiver,
+        uri: "file:///scratch/project/run-0042/checkpoint.h5".to_owned(),
+        offset_bytes: 0,
+        span: Span::new(0, 1 << 40),
+        sharing: Sharing::Alone,
+    };
+    Prepare {
+        transfer: [171; 16],
+        id: "My Data File".to_owned(),
+        attempt: [171; 16],
+        flow_key: FlowKey([205; 32]),
+        node_index: 4,
+        rows: vec![row],
+        options: Options {
+            block_bytes: 1 << 20,
+            origin: 0,
+            check: CheckKind::Crc64,
+            fsync: true,
+            overwrite: true,
+            resume: true,
+            slots: Some(32),
+            stall_timeout_ms: 60_000,
+        },
+    }
+}
+
+fn plain_start() -> Start {
+    let peer = |index: u32| Peer {
+        index,
+        name: format!("node{index:02}.cluster:55553"),
+        rails: vec![format!("10.0.0.{index}:55554").parse().unwrap()],
+    };
+    let segment = |index: u64| PlanSegment {
+        span: Span::of(index << 38, 1 << 38),
+        senders: (0..4).map(|index| Share { index, weight: 65_535 }).collect(),
+    };
+    Start { epoch: 1, peers: (0..4).map(peer).collect(), segments: (0..4).map(segment).collect(), holes: vec![] }
+}
+
+fn plain_landed(index: u64) -> LandedSegment {
+    let span = Span::of(index << 38, 1 << 38);
+    LandedSegment { span, checks: vec![CheckValue { span, check: Check::Crc64(u64::MAX) }] }
+}
+
+fn plain_stats() -> Stats {
+    Stats {
+        received_bytes: 1 << 40,
+        sent_bytes: 0,
+        wasted_bytes: 3 << 20,
+        stolen_bytes: 3 << 30,
+        retries: 2,
+        active_ns: 90_000_000_000,
+        cpu_ns: 30_000_000_000,
+        memory_bytes_max: 60 << 20,
+        rails: vec![RailStats { nic: "enp3s0f0".to_owned(), sent_bytes: 0, received_bytes: 1 << 40 }],
+    }
+}

@@ -1,0 +1,170 @@
+//! What a node tells the master.
+
+use super::fields::{apart, join, key, list, name, pair, pairs, required, span, spans, within};
+use crate::error::Error;
+use crate::wire::control::{CheckValue, LandedSegment, Message, Prepared, RailStats, RowState, Stats, ToMaster};
+use crate::wire::limits::{ITEMS_MAX, RAILS_MAX, ROWS_MAX};
+use crate::wire::{Check, WireError, proto};
+
+impl Message for ToMaster {
+    type Proto = proto::ToMaster;
+
+    fn to_proto(&self) -> proto::ToMaster {
+        let kind = match self {
+            ToMaster::Prepared(prepared) => proto::ToMasterKind::Prepared(prepared.to_proto()),
+            &ToMaster::Progress { received_bytes, sent_bytes } => {
+                proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes })
+            }
+            ToMaster::Landed { segments, stats } => proto::ToMasterKind::Landed(landed_to_proto(segments, stats)),
+            ToMaster::Report(stats) => proto::ToMasterKind::Report(stats.to_proto()),
+            ToMaster::Committed => proto::ToMasterKind::Committed(proto::Empty {}),
+            ToMaster::Failed(error) => proto::ToMasterKind::Failed(error.to_proto()),
+        };
+        proto::ToMaster { kind: Some(kind) }
+    }
+
+    fn from_proto(proto: proto::ToMaster) -> Result<ToMaster, WireError> {
+        Ok(match required("the kind of a message to the master", proto.kind)? {
+            proto::ToMasterKind::Prepared(prepared) => ToMaster::Prepared(Prepared::from_proto(prepared)?),
+            proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes }) => {
+                ToMaster::Progress { received_bytes, sent_bytes }
+            }
+            proto::ToMasterKind::Landed(landed) => landed_from_proto(landed)?,
+            proto::ToMasterKind::Report(stats) => ToMaster::Report(Stats::from_proto(stats)?),
+            proto::ToMasterKind::Committed(proto::Empty {}) => ToMaster::Committed,
+            proto::ToMasterKind::Failed(failure) => ToMaster::Failed(Error::from_proto(failure)?),
+        })
+    }
+}
+
+impl Message for Prepared {
+    type Proto = proto::Prepared;
+
+    fn to_proto(&self) -> proto::Prepared {
+        proto::Prepared {
+            rows: self.rows.iter().map(|row| row.shared.into()).collect(),
+            holes: pairs(&self.holes),
+            error: self.error.as_ref().map(Message::to_proto),
+        }
+    }
+
+    fn from_proto(proto: proto::Prepared) -> Result<Prepared, WireError> {
+        within("the rows of a node", proto.rows.len(), ROWS_MAX)?;
+        let row_state = |state| match state {
+            0 | 1 => Ok(RowState { shared: state == 1 }),
+            _ => Err(WireError::Unknown { field: "the state of a row", value: state.into() }),
+        };
+        Ok(Prepared {
+            rows: proto.rows.into_iter().map(row_state).collect::<Result<_, _>>()?,
+            holes: apart("the holes of a node", &proto.holes)?,
+            error: proto.error.map(Error::from_proto).transpose()?,
+        })
+    }
+}
+
+fn landed_to_proto(segments: &[LandedSegment], stats: &Stats) -> proto::Landed {
+    let check_count = |segment: &LandedSegment| u32::try_from(segment.checks.len()).expect("checks are limited");
+    proto::Landed {
+        segments: segments.iter().flat_map(|segment| pair(segment.span)).collect(),
+        check_counts: segments.iter().map(check_count).collect(),
+        checks: segments.iter().flat_map(|segment| &segment.checks).map(Message::to_proto).collect(),
+        stats: Some(stats.to_proto()),
+    }
+}
+
+/// Deals the checks out to the segments, and wants each check inside its segment and none left over.
+fn landed_from_proto(proto: proto::Landed) -> Result<ToMaster, WireError> {
+    let field = "the checks of a segment";
+    let spans = spans("the landed segments", &proto.segments)?;
+    if spans.len() != proto.check_counts.len() {
+        return Err(WireError::Contradiction { field });
+    }
+    let mut checks = list::<CheckValue>(field, proto.checks, ITEMS_MAX)?.into_iter();
+    let mut segments = Vec::with_capacity(spans.len());
+    for (span, count) in spans.into_iter().zip(proto.check_counts) {
+        let count = count as usize;
+        let own: Vec<CheckValue> = checks.by_ref().take(count).collect();
+        if own.len() != count || own.iter().any(|check| !span.contains(check.span)) {
+            return Err(WireError::Contradiction { field });
+        }
+        segments.push(LandedSegment { span, checks: own });
+    }
+    if checks.next().is_some() {
+        return Err(WireError::Contradiction { field });
+    }
+    let stats = Stats::from_proto(required("the statistics", proto.stats)?)?;
+    Ok(ToMaster::Landed { segments, stats })
+}
+
+impl Message for CheckValue {
+    type Proto = proto::CheckValue;
+
+    fn to_proto(&self) -> proto::CheckValue {
+        let (crc64, blake3) = match self.check {
+            Check::None => (None, None),
+            Check::Crc64(crc) => (Some(crc), None),
+            Check::Blake3(value) => (None, Some(value.to_vec())),
+        };
+        proto::CheckValue { span: pair(self.span), crc64, blake3 }
+    }
+
+    fn from_proto(proto: proto::CheckValue) -> Result<CheckValue, WireError> {
+        let check = match (proto.crc64, proto.blake3) {
+            (None, None) => Check::None,
+            (Some(crc), None) => Check::Crc64(crc),
+            (None, Some(value)) => Check::Blake3(key("a BLAKE3 value", &value)?),
+            (Some(_), Some(_)) => return Err(WireError::Contradiction { field: "the check of a range" }),
+        };
+        Ok(CheckValue { span: span("the range of a check", &proto.span)?, check })
+    }
+}
+
+impl Message for Stats {
+    type Proto = proto::Stats;
+
+    fn to_proto(&self) -> proto::Stats {
+        proto::Stats {
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            wasted_bytes: self.wasted_bytes,
+            stolen_bytes: self.stolen_bytes,
+            retries: self.retries,
+            active_ns: self.active_ns,
+            cpu_ns: self.cpu_ns,
+            memory_bytes_max: self.memory_bytes_max,
+            rail_nics: join(self.rails.iter().map(|rail| rail.nic.clone())),
+            rail_bytes: self.rails.iter().flat_map(|rail| [rail.sent_bytes, rail.received_bytes]).collect(),
+        }
+    }
+
+    fn from_proto(proto: proto::Stats) -> Result<Stats, WireError> {
+        Ok(Stats {
+            received_bytes: proto.received_bytes,
+            sent_bytes: proto.sent_bytes,
+            wasted_bytes: proto.wasted_bytes,
+            stolen_bytes: proto.stolen_bytes,
+            retries: proto.retries,
+            active_ns: proto.active_ns,
+            cpu_ns: proto.cpu_ns,
+            memory_bytes_max: proto.memory_bytes_max,
+            rails: rails(&proto.rail_nics, &proto.rail_bytes)?,
+        })
+    }
+}
+
+/// Puts the columns of the rails together again.
+fn rails(nics: &str, bytes: &[u64]) -> Result<Vec<RailStats>, WireError> {
+    let field = "the rails of a node";
+    let names: Vec<&str> = nics.split_ascii_whitespace().take(RAILS_MAX + 1).collect();
+    within(field, names.len(), RAILS_MAX)?;
+    let (counts, rest) = bytes.as_chunks::<2>();
+    if counts.len() != names.len() || !rest.is_empty() {
+        return Err(WireError::Contradiction { field });
+    }
+    let rails = names.into_iter().zip(counts);
+    rails
+        .map(|(nic, &[sent_bytes, received_bytes])| {
+            Ok(RailStats { nic: name("the name of a NIC", nic.to_owned())?, sent_bytes, received_bytes })
+        })
+        .collect()
+}

@@ -1,0 +1,200 @@
+//! What the master tells a node.
+
+use std::collections::BTreeSet;
+
+use super::fields::{
+    addresses, apart, below, join, key, list, name, node_index, pair, pairs, required, span, text, within,
+};
+use crate::spec::Role;
+use crate::wire::control::{
+    FlowKey, Message, Options, Peer, PlanSegment, Prepare, Share, Sharing, Start, ToNode, WireRow,
+};
+use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NODES_MAX, ROWS_MAX, SLOTS_MAX};
+use crate::wire::{CheckKind, WireError, proto};
+
+impl Message for ToNode {
+    type Proto = proto::ToNode;
+
+    fn to_proto(&self) -> proto::ToNode {
+        let kind = match self {
+            ToNode::Prepare(prepare) => proto::ToNodeKind::Prepare(prepare.to_proto()),
+            ToNode::Start(start) => proto::ToNodeKind::Start(start.to_proto()),
+            ToNode::Commit => proto::ToNodeKind::Commit(proto::Empty {}),
+            ToNode::Finish => proto::ToNodeKind::Finish(proto::Empty {}),
+            ToNode::Cancel { reason } => proto::ToNodeKind::Cancel(reason.clone()),
+        };
+        proto::ToNode { kind: Some(kind) }
+    }
+
+    fn from_proto(proto: proto::ToNode) -> Result<ToNode, WireError> {
+        Ok(match required("the kind of a message to a node", proto.kind)? {
+            proto::ToNodeKind::Prepare(prepare) => ToNode::Prepare(Prepare::from_proto(prepare)?),
+            proto::ToNodeKind::Start(start) => ToNode::Start(Start::from_proto(start)?),
+            proto::ToNodeKind::Commit(proto::Empty {}) => ToNode::Commit,
+            proto::ToNodeKind::Finish(proto::Empty {}) => ToNode::Finish,
+            proto::ToNodeKind::Cancel(reason) => ToNode::Cancel { reason: text("the reason of a cancel", reason)? },
+        })
+    }
+}
+
+impl Message for Prepare {
+    type Proto = proto::Prepare;
+
+    fn to_proto(&self) -> proto::Prepare {
+        proto::Prepare {
+            transfer: self.transfer.to_vec(),
+            id: self.id.clone(),
+            attempt: self.attempt.to_vec(),
+            flow_key: self.flow_key.0.to_vec(),
+            node_index: self.node_index,
+            rows: self.rows.iter().map(Message::to_proto).collect(),
+            options: Some(self.options.to_proto()),
+        }
+    }
+
+    fn from_proto(proto: proto::Prepare) -> Result<Prepare, WireError> {
+        Ok(Prepare {
+            transfer: key("the id of a transfer", &proto.transfer)?,
+            id: text("the name of a transfer", proto.id)?,
+            attempt: key("the id of an attempt", &proto.attempt)?,
+            flow_key: FlowKey(key("the flow key", &proto.flow_key)?),
+            node_index: node_index(proto.node_index)?,
+            rows: list("the rows of a node", proto.rows, ROWS_MAX)?,
+            options: Options::from_proto(required("the options", proto.options)?)?,
+        })
+    }
+}
+
+impl Message for WireRow {
+    type Proto = proto::Row;
+
+    fn to_proto(&self) -> proto::Row {
+        let (sharing, file_bytes) = match self.sharing {
+            Sharing::Alone => (1, None),
+            Sharing::Elected { file_bytes } => (2, Some(file_bytes)),
+            Sharing::Member => (3, None),
+        };
+        let role = match self.role {
+            Role::Sender => 1,
+            Role::Receiver => 2,
+        };
+        let (uri, offset_bytes) = (self.uri.clone(), self.offset_bytes);
+        proto::Row { role, uri, offset_bytes, span: pair(self.span), sharing, file_bytes }
+    }
+
+    fn from_proto(proto: proto::Row) -> Result<WireRow, WireError> {
+        let role = match proto.role {
+            1 => Role::Sender,
+            2 => Role::Receiver,
+            other => return Err(WireError::Unknown { field: "the role of a row", value: other.into() }),
+        };
+        let sharing = match (proto.sharing, proto.file_bytes) {
+            (1, None) => Sharing::Alone,
+            (2, Some(file_bytes)) => Sharing::Elected { file_bytes },
+            (3, None) => Sharing::Member,
+            _ => return Err(WireError::Contradiction { field: "the sharing of a row" }),
+        };
+        let span = span("the range of a row", &proto.span)?;
+        if proto.offset_bytes.checked_add(span.bytes()).is_none() {
+            return Err(WireError::Contradiction { field: "the offset of a row" });
+        }
+        let uri = text("the data URI of a row", proto.uri)?;
+        Ok(WireRow { role, uri, offset_bytes: proto.offset_bytes, span, sharing })
+    }
+}
+
+impl Message for Options {
+    type Proto = proto::Options;
+
+    fn to_proto(&self) -> proto::Options {
+        proto::Options {
+            block_bytes: self.block_bytes,
+            origin: self.origin,
+            check: self.check as u32,
+            fsync: self.fsync,
+            overwrite: self.overwrite,
+            resume: self.resume,
+            slots: self.slots,
+            stall_timeout_ms: self.stall_timeout_ms,
+        }
+    }
+
+    fn from_proto(proto: proto::Options) -> Result<Options, WireError> {
+        if proto.block_bytes == 0 {
+            return Err(WireError::Missing { field: "the size of a block" });
+        }
+        let slots = proto.slots.map(|slots| below("the number of slots", slots, SLOTS_MAX as usize + 1)).transpose()?;
+        Ok(Options {
+            block_bytes: below("the size of a block", proto.block_bytes, LENGTH_MAX as usize + 1)?,
+            origin: proto.origin,
+            check: CheckKind::of(proto.check)?,
+            fsync: proto.fsync,
+            overwrite: proto.overwrite,
+            resume: proto.resume,
+            slots,
+            stall_timeout_ms: proto.stall_timeout_ms,
+        })
+    }
+}
+
+impl Message for Start {
+    type Proto = proto::Start;
+
+    fn to_proto(&self) -> proto::Start {
+        proto::Start {
+            epoch: self.epoch,
+            peers: self.peers.iter().map(Message::to_proto).collect(),
+            segments: self.segments.iter().map(Message::to_proto).collect(),
+            holes: pairs(&self.holes),
+        }
+    }
+
+    fn from_proto(proto: proto::Start) -> Result<Start, WireError> {
+        let peers: Vec<Peer> = list("the peers of a node", proto.peers, NODES_MAX)?;
+        let indices: BTreeSet<u32> = peers.iter().map(|peer| peer.index).collect();
+        if indices.len() != peers.len() {
+            return Err(WireError::Contradiction { field: "the peers of a node" });
+        }
+        let segments = list("the segments of a plan", proto.segments, ITEMS_MAX)?;
+        let holes = apart("the holes of a plan", &proto.holes)?;
+        Ok(Start { epoch: proto.epoch, peers, segments, holes })
+    }
+}
+
+impl Message for Peer {
+    type Proto = proto::Peer;
+
+    fn to_proto(&self) -> proto::Peer {
+        let rails = join(self.rails.iter().map(ToString::to_string));
+        proto::Peer { index: self.index, name: self.name.clone(), rails }
+    }
+
+    fn from_proto(proto: proto::Peer) -> Result<Peer, WireError> {
+        let index = node_index(proto.index)?;
+        let rails = addresses("the rails of a peer", &proto.rails)?;
+        Ok(Peer { index, name: name("the name of a peer", proto.name)?, rails })
+    }
+}
+
+impl Message for PlanSegment {
+    type Proto = proto::PlanSegment;
+
+    fn to_proto(&self) -> proto::PlanSegment {
+        let (indices, weights) = self.senders.iter().map(|share| (share.index, share.weight)).unzip();
+        proto::PlanSegment { span: pair(self.span), indices, weights }
+    }
+
+    fn from_proto(proto: proto::PlanSegment) -> Result<PlanSegment, WireError> {
+        let field = "the senders of a segment";
+        if proto.indices.len() != proto.weights.len() {
+            return Err(WireError::Contradiction { field });
+        }
+        within(field, proto.indices.len(), NODES_MAX)?;
+        let shares = proto.indices.into_iter().zip(proto.weights);
+        let senders = shares.map(|(index, weight)| Ok(Share { index: node_index(index)?, weight }));
+        Ok(PlanSegment {
+            span: span("the range of a segment", &proto.span)?,
+            senders: senders.collect::<Result<Vec<Share>, WireError>>()?,
+        })
+    }
+}

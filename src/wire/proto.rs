@@ -1,0 +1,275 @@
+//! Control messages as they lie on the wire (Protocol Buffers, version 3), without any meaning yet.
+//!
+//! Tags are never reused. Lists of messages stand at most one level below the top, so that `scan` can count them; lists
+//! of spans are flat lists of numbers: start and length, start and length.
+
+use prost::{Message, Oneof};
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Advert {
+    #[prost(string, tag = "1")]
+    pub(crate) software: String,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) rails: Vec<Rail>,
+    #[prost(uint32, tag = "3")]
+    pub(crate) cores: u32,
+    #[prost(string, tag = "4")]
+    pub(crate) boot_id: String,
+    #[prost(fixed64, tag = "5")]
+    pub(crate) incarnation: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Rail {
+    #[prost(string, tag = "1")]
+    pub(crate) nic: String,
+    #[prost(string, tag = "2")]
+    pub(crate) address: String,
+    #[prost(uint64, optional, tag = "3")]
+    pub(crate) line_bits_per_second: Option<u64>,
+    #[prost(uint32, optional, tag = "4")]
+    pub(crate) mtu: Option<u32>,
+    #[prost(uint32, optional, tag = "5")]
+    pub(crate) numa: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FlowHello {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) transfer: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) attempt: Vec<u8>,
+    #[prost(uint32, tag = "3")]
+    pub(crate) from_node: u32,
+    #[prost(uint32, tag = "4")]
+    pub(crate) to_node: u32,
+    #[prost(uint32, tag = "5")]
+    pub(crate) rail: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ToNode {
+    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5")]
+    pub(crate) kind: Option<ToNodeKind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub(crate) enum ToNodeKind {
+    #[prost(message, tag = "1")]
+    Prepare(Prepare),
+    #[prost(message, tag = "2")]
+    Start(Start),
+    #[prost(message, tag = "3")]
+    Commit(Empty),
+    #[prost(message, tag = "4")]
+    Finish(Empty),
+    #[prost(string, tag = "5")]
+    Cancel(String),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Empty {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Prepare {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) transfer: Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub(crate) id: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) attempt: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) flow_key: Vec<u8>,
+    #[prost(uint32, tag = "5")]
+    pub(crate) node_index: u32,
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) rows: Vec<Row>,
+    #[prost(message, optional, tag = "7")]
+    pub(crate) options: Option<Options>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Row {
+    /// 1 offers, 2 wants.
+    #[prost(uint32, tag = "1")]
+    pub(crate) role: u32,
+    #[prost(string, tag = "2")]
+    pub(crate) uri: String,
+    #[prost(uint64, tag = "3")]
+    pub(crate) offset_bytes: u64,
+    #[prost(uint64, repeated, tag = "4")]
+    pub(crate) span: Vec<u64>,
+    /// 1 alone, 2 elected, 3 member.
+    #[prost(uint32, tag = "5")]
+    pub(crate) sharing: u32,
+    #[prost(uint64, optional, tag = "6")]
+    pub(crate) file_bytes: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Options {
+    #[prost(uint32, tag = "1")]
+    pub(crate) block_bytes: u32,
+    #[prost(uint64, tag = "2")]
+    pub(crate) origin: u64,
+    #[prost(uint32, tag = "3")]
+    pub(crate) check: u32,
+    #[prost(bool, tag = "4")]
+    pub(crate) fsync: bool,
+    #[prost(bool, tag = "5")]
+    pub(crate) overwrite: bool,
+    #[prost(bool, tag = "6")]
+    pub(crate) resume: bool,
+    #[prost(uint32, optional, tag = "7")]
+    pub(crate) slots: Option<u32>,
+    #[prost(uint64, tag = "8")]
+    pub(crate) stall_timeout_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Start {
+    #[prost(uint32, tag = "1")]
+    pub(crate) epoch: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) peers: Vec<Peer>,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) segments: Vec<PlanSegment>,
+    #[prost(uint64, repeated, tag = "4")]
+    pub(crate) holes: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Peer {
+    #[prost(uint32, tag = "1")]
+    pub(crate) index: u32,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    /// One text with a space between two addresses: a list of texts would be a list too deep.
+    #[prost(string, tag = "3")]
+    pub(crate) rails: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PlanSegment {
+    #[prost(uint64, repeated, tag = "1")]
+    pub(crate) span: Vec<u64>,
+    #[prost(uint32, repeated, tag = "2")]
+    pub(crate) indices: Vec<u32>,
+    #[prost(uint32, repeated, tag = "3")]
+    pub(crate) weights: Vec<u32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ToMaster {
+    #[prost(oneof = "ToMasterKind", tags = "1, 2, 3, 4, 5, 6")]
+    pub(crate) kind: Option<ToMasterKind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub(crate) enum ToMasterKind {
+    #[prost(message, tag = "1")]
+    Prepared(Prepared),
+    #[prost(message, tag = "2")]
+    Progress(Progress),
+    #[prost(message, tag = "3")]
+    Landed(Landed),
+    #[prost(message, tag = "4")]
+    Report(Stats),
+    #[prost(message, tag = "5")]
+    Committed(Empty),
+    #[prost(message, tag = "6")]
+    Failed(Failure),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Prepared {
+    /// One number per row; bit 0 says that the row's file is shared.
+    #[prost(uint32, repeated, tag = "1")]
+    pub(crate) rows: Vec<u32>,
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) holes: Vec<u64>,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) error: Option<Failure>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Progress {
+    #[prost(uint64, tag = "1")]
+    pub(crate) received_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) sent_bytes: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Landed {
+    #[prost(uint64, repeated, tag = "1")]
+    pub(crate) segments: Vec<u64>,
+    /// How many of the checks belong to each segment.
+    #[prost(uint32, repeated, tag = "2")]
+    pub(crate) check_counts: Vec<u32>,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) checks: Vec<CheckValue>,
+    #[prost(message, optional, tag = "4")]
+    pub(crate) stats: Option<Stats>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct CheckValue {
+    #[prost(uint64, repeated, tag = "1")]
+    pub(crate) span: Vec<u64>,
+    #[prost(fixed64, optional, tag = "2")]
+    pub(crate) crc64: Option<u64>,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub(crate) blake3: Option<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Stats {
+    #[prost(uint64, tag = "1")]
+    pub(crate) received_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) sent_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub(crate) wasted_bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) stolen_bytes: u64,
+    #[prost(uint64, tag = "5")]
+    pub(crate) retries: u64,
+    #[prost(uint64, tag = "6")]
+    pub(crate) active_ns: u64,
+    #[prost(uint64, tag = "7")]
+    pub(crate) cpu_ns: u64,
+    #[prost(uint64, tag = "8")]
+    pub(crate) memory_bytes_max: u64,
+    /// One text with a space between two names: a list of messages would be a list too deep.
+    #[prost(string, tag = "9")]
+    pub(crate) rail_nics: String,
+    /// Bytes sent and received, rail after rail.
+    #[prost(uint64, repeated, tag = "10")]
+    pub(crate) rail_bytes: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Failure {
+    #[prost(uint32, tag = "1")]
+    pub(crate) code: u32,
+    #[prost(string, tag = "2")]
+    pub(crate) message: String,
+    #[prost(string, optional, tag = "3")]
+    pub(crate) remedy: Option<String>,
+    #[prost(uint64, repeated, tag = "4")]
+    pub(crate) missing: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Query {
+    /// 1 status, 2 cancel.
+    #[prost(uint32, tag = "1")]
+    pub(crate) kind: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Answer {
+    #[prost(string, tag = "1")]
+    pub(crate) json: String,
+}

@@ -1,0 +1,278 @@
+//! The first bytes of every connection, in clear: who speaks what, and which key proves it.
+//!
+//! The one who dials sends a [`Preamble`], and right behind it the first handshake message, whose length the preamble
+//! tells. The other side answers with a [`Reply`] in the same manner. Both are bound into the handshake, so that nobody
+//! between the two can change them unnoticed.
+
+use zerocopy::little_endian::U16;
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::WireError;
+
+/// The size of a preamble on the wire.
+pub(crate) const PREAMBLE_BYTES: usize = 48;
+
+/// The size of a reply on the wire.
+pub(crate) const REPLY_BYTES: usize = 16;
+
+/// The versions of the protocol that this program speaks.
+pub(crate) const VERSIONS: Versions = Versions { min: 1, max: 1 };
+
+/// A range of protocol versions, both ends included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Versions {
+    /// The oldest.
+    pub(crate) min: u16,
+    /// The newest.
+    pub(crate) max: u16,
+}
+
+/// The newest version that both sides speak.
+pub(crate) fn negotiate(ours: Versions, theirs: Versions) -> Result<u16, WireError> {
+    let newest = ours.max.min(theirs.max);
+    if newest < ours.min.max(theirs.min) {
+        return Err(WireError::Version { theirs: theirs.max, ours_min: ours.min, ours_max: ours.max });
+    }
+    Ok(newest)
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// The master speaks to a node.
+    Control = 1,
+    /// A flow between two rails.
+    Data = 2,
+    /// `status` or `cancel` speaks to the master.
+    Client = 3,
+}
+
+/// What the one who dials says first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Preamble {
+    /// What the connection is for.
+    pub(crate) kind: Kind,
+    /// What it speaks.
+    pub(crate) versions: Versions,
+    /// Which key it will prove: the transfer's id for data flows, zeros for the site key.
+    pub(crate) key_id: [u8; 16],
+    /// The length of the handshake message that follows.
+    pub(crate) handshake_bytes: u16,
+}
+
+impl Preamble {
+    /// The preamble as it is sent.
+    pub(crate) fn encode(&self) -> [u8; PREAMBLE_BYTES] {
+        let mut view = PreambleView::new_zeroed();
+        view.magic = PREAMBLE_MAGIC;
+        view.kind = self.kind as u8;
+        view.version_min = self.versions.min.into();
+        view.version_max = self.versions.max.into();
+        view.handshake_bytes = self.handshake_bytes.into();
+        view.key_id = self.key_id;
+        zerocopy::transmute!(view)
+    }
+
+    /// Reads a preamble. Whether a version is shared is for [`negotiate`].
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Preamble, WireError> {
+        let view = PreambleView::ref_from_bytes(bytes).map_err(|_| WireError::Size {
+            what: "a preamble",
+            found: bytes.len(),
+            wanted: PREAMBLE_BYTES,
+        })?;
+        if view.magic != PREAMBLE_MAGIC {
+            return Err(WireError::Magic { what: "a connection" });
+        }
+        let kind = match view.kind {
+            1 => Kind::Control,
+            2 => Kind::Data,
+            3 => Kind::Client,
+            other => return Err(WireError::Unknown { field: "the kind of a connection", value: other.into() }),
+        };
+        let versions = Versions { min: view.version_min.get(), max: view.version_max.get() };
+        if versions.min > versions.max || view.reserved_short != [0; 3] || view.reserved != [0; 18] {
+            return Err(WireError::Contradiction { field: "a preamble" });
+        }
+        Ok(Preamble { kind, versions, key_id: view.key_id, handshake_bytes: view.handshake_bytes.get() })
+    }
+}
+
+/// The answer to a preamble.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reply {
+    /// The connection goes on in `version`, with a handshake message of `handshake_bytes` behind this reply.
+    Accepted {
+        /// The version that both will speak.
+        version: u16,
+        /// The length of the handshake message that follows.
+        handshake_bytes: u16,
+    },
+    /// The connection ends here.
+    Refused(Refusal),
+}
+
+/// Why a connection ends before it began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// No version in common; this is what the other side speaks.
+    Version(Versions),
+    /// The key with that id is not known: a transfer that is over, or that never was here.
+    UnknownKey,
+    /// The handshake does not fit our key.
+    KeyDiffers,
+    /// This process takes no connection of that kind, or none at the moment.
+    NotHere,
+}
+
+impl Reply {
+    /// The reply as it is sent.
+    pub(crate) fn encode(&self) -> [u8; REPLY_BYTES] {
+        let mut view = ReplyView::new_zeroed();
+        view.magic = REPLY_MAGIC;
+        match *self {
+            Reply::Accepted { version, handshake_bytes } => {
+                (view.version_min, view.version_max) = (version.into(), version.into());
+                view.handshake_bytes = handshake_bytes.into();
+            }
+            Reply::Refused(refusal) => {
+                view.verdict = refusal.number();
+                if let Refusal::Version(versions) = refusal {
+                    (view.version_min, view.version_max) = (versions.min.into(), versions.max.into());
+                }
+            }
+        }
+        zerocopy::transmute!(view)
+    }
+
+    /// Reads a reply.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Reply, WireError> {
+        let view = ReplyView::ref_from_bytes(bytes).map_err(|_| WireError::Size {
+            what: "a reply",
+            found: bytes.len(),
+            wanted: REPLY_BYTES,
+        })?;
+        if view.magic != REPLY_MAGIC {
+            return Err(WireError::Magic { what: "a node" });
+        }
+        let versions = Versions { min: view.version_min.get(), max: view.version_max.get() };
+        let reply = match view.verdict {
+            0 => Reply::Accepted { version: versions.max, handshake_bytes: view.handshake_bytes.get() },
+            1 => Reply::Refused(Refusal::Version(versions)),
+            2 => Reply::Refused(Refusal::UnknownKey),
+            3 => Reply::Refused(Refusal::KeyDiffers),
+            4 => Reply::Refused(Refusal::NotHere),
+            other => return Err(WireError::Unknown { field: "the verdict of a reply", value: other.into() }),
+        };
+        // Each reply has one form: whatever its kind does not use is zero.
+        if reply.encode() != bytes {
+            return Err(WireError::Contradiction { field: "a reply" });
+        }
+        Ok(reply)
+    }
+}
+
+impl Refusal {
+    fn number(self) -> u8 {
+        match self {
+            Refusal::Version(_) => 1,
+            Refusal::UnknownKey => 2,
+            Refusal::KeyDiffers => 3,
+            Refusal::NotHere => 4,
+        }
+    }
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct PreambleView {
+    magic: [u8; 4],
+    kind: u8,
+    reserved_short: [u8; 3],
+    version_min: U16,
+    version_max: U16,
+    handshake_bytes: U16,
+    key_id: [u8; 16],
+    reserved: [u8; 18],
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct ReplyView {
+    magic: [u8; 4],
+    verdict: u8,
+    reserved_short: u8,
+    version_min: U16,
+    version_max: U16,
+    handshake_bytes: U16,
+    reserved: [u8; 4],
+}
+
+const PREAMBLE_MAGIC: [u8; 4] = *b"CEP1";
+const REPLY_MAGIC: [u8; 4] = *b"CEPr";
+const _: () = assert!(size_of::<PreambleView>() == PREAMBLE_BYTES && size_of::<ReplyView>() == REPLY_BYTES);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn versions(min: u16, max: u16) -> Versions {
+        Versions { min, max }
+    }
+
+    #[test]
+    fn the_newest_common_version_wins() {
+        assert_eq!(negotiate(versions(1, 1), versions(1, 1)), Ok(1));
+        assert_eq!(negotiate(versions(1, 4), versions(2, 3)), Ok(3));
+        assert_eq!(negotiate(versions(2, 3), versions(3, 9)), Ok(3));
+        assert!(negotiate(versions(1, 1), versions(2, 3)).is_err());
+        assert!(negotiate(versions(5, 6), versions(2, 3)).is_err());
+    }
+
+    #[test]
+    fn replies_survive_the_wire() {
+        let replies = [
+            Reply::Accepted { version: 1, handshake_bytes: 777 },
+            Reply::Refused(Refusal::Version(versions(2, 7))),
+            Reply::Refused(Refusal::UnknownKey),
+            Reply::Refused(Refusal::KeyDiffers),
+            Reply::Refused(Refusal::NotHere),
+        ];
+        for reply in replies {
+            assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn strangers_are_told_apart() {
+        let web = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/htm";
+        assert!(matches!(Preamble::decode(web), Err(WireError::Magic { .. })));
+        assert!(matches!(Reply::decode(&web[..REPLY_BYTES]), Err(WireError::Magic { .. })));
+        assert!(matches!(Preamble::decode(&web[..5]), Err(WireError::Size { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn preambles_survive_the_wire(
+            kind in prop::sample::select(vec![Kind::Control, Kind::Data, Kind::Client]),
+            min in any::<u16>(), more in any::<u16>(), key_id in any::<[u8; 16]>(), handshake_bytes in any::<u16>(),
+        ) {
+            let versions = versions(min, min.saturating_add(more));
+            let preamble = Preamble { kind, versions, key_id, handshake_bytes };
+            prop_assert_eq!(Preamble::decode(&preamble.encode()), Ok(preamble));
+        }
+
+        #[test]
+        fn what_is_accepted_has_one_form(mut bytes in any::<[u8; PREAMBLE_BYTES]>()) {
+            bytes[..4].copy_from_slice(&PREAMBLE_MAGIC);
+            if let Ok(preamble) = Preamble::decode(&bytes) {
+                prop_assert_eq!(preamble.encode(), bytes);
+            }
+            prop_assert!(Reply::decode(&bytes[..REPLY_BYTES]).is_err());
+        }
+    }
+}

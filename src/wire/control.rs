@@ -86,6 +86,8 @@ pub(crate) struct FlowHello {
     pub(crate) to_node: u32,
     /// The rail of the node that dials.
     pub(crate) rail: u32,
+    /// How many bytes the plan wants over this flow: its weight against those of other receivers.
+    pub(crate) weight_bytes: u64,
 }
 
 /// What the master tells a node.
@@ -173,6 +175,8 @@ pub(crate) struct Options {
     pub(crate) origin: u64,
     /// What is computed over each piece.
     pub(crate) check: CheckKind,
+    /// What the pieces are subtrees of, where a BLAKE3 digest of the whole can be had.
+    pub(crate) object: Option<Span>,
     /// Sync before the end.
     pub(crate) fsync: bool,
     /// Replace files that exist.

@@ -75,6 +75,7 @@ impl Message for FlowHello {
             from_node: self.from_node,
             to_node: self.to_node,
             rail: self.rail,
+            weight_bytes: self.weight_bytes,
         }
     }
 
@@ -86,6 +87,7 @@ impl Message for FlowHello {
             from_node: fields::node_index(proto.from_node)?,
             to_node: fields::node_index(proto.to_node)?,
             rail,
+            weight_bytes: proto.weight_bytes,
         })
     }
 }

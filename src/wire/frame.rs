@@ -43,8 +43,11 @@ pub(crate) struct Frame {
 /// What a frame is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FrameKind {
-    /// Please send these bytes.
-    Request,
+    /// Please send these bytes; a soft request only when nobody asks for their own share.
+    Request {
+        /// Whether the piece was taken over from another sender's share.
+        soft: bool,
+    },
     /// Here they are: `length` bytes of payload follow.
     Data(Check),
     /// They cannot be sent, and this is the kind of reason.
@@ -60,7 +63,7 @@ impl Frame {
         check_extent(self.position, self.length).expect("a frame that we send has a valid extent");
         let check = match self.kind {
             FrameKind::Data(check) => check,
-            FrameKind::Request | FrameKind::Refuse(_) => Check::None,
+            FrameKind::Request { .. } | FrameKind::Refuse(_) => Check::None,
         };
         let mut view = Header::new_zeroed();
         view.magic = MAGIC;
@@ -72,6 +75,9 @@ impl Frame {
         view.check = check.to_field();
         view.check_kind = check.kind() as u8;
         view.request = self.request.into();
+        if let FrameKind::Request { soft: true } = self.kind {
+            view.flags = FLAG_SOFT.into();
+        }
         if let FrameKind::Refuse(code) = self.kind {
             view.reason = u16::from(code.number()).into();
         }
@@ -96,7 +102,7 @@ impl Frame {
     pub(crate) fn payload_bytes(&self) -> u32 {
         match self.kind {
             FrameKind::Data(_) => self.length,
-            FrameKind::Request | FrameKind::Refuse(_) => 0,
+            FrameKind::Request { .. } | FrameKind::Refuse(_) => 0,
         }
     }
 
@@ -109,7 +115,7 @@ impl Frame {
 impl FrameKind {
     fn number(self) -> u8 {
         match self {
-            FrameKind::Request => 1,
+            FrameKind::Request { .. } => 1,
             FrameKind::Data(_) => 2,
             FrameKind::Refuse(_) => 3,
         }
@@ -123,7 +129,7 @@ struct Header {
     magic: [u8; 4],
     version: u8,
     kind: u8,
-    /// Bit 0 will say that the payload is encrypted and sealed; until then every bit is refused.
+    /// Bit 0 will say that the payload is encrypted and sealed; bit 1 makes a request soft. Others are refused.
     flags: U16,
     epoch: U32,
     length: U32,
@@ -152,7 +158,7 @@ impl Header {
         if self.crc.get() != self.computed_crc() {
             return Err(WireError::HeaderChanged);
         }
-        if self.flags.get() != 0 {
+        if self.flags.get() & !self.known_flags() != 0 {
             return Err(WireError::Unknown { field: "the flags of a frame", value: self.flags.get().into() });
         }
         if self.seal != [0; 16] || self.reserved != [0; 13] {
@@ -161,10 +167,14 @@ impl Header {
         Ok(())
     }
 
+    fn known_flags(&self) -> u16 {
+        if self.kind == (FrameKind::Request { soft: true }).number() { FLAG_SOFT } else { 0 }
+    }
+
     fn typed_kind(&self) -> Result<FrameKind, WireError> {
         let check = Check::from_field(CheckKind::of(self.check_kind.into())?, &self.check)?;
         match (self.kind, check, self.reason.get()) {
-            (1, Check::None, 0) => Ok(FrameKind::Request),
+            (1, Check::None, 0) => Ok(FrameKind::Request { soft: self.flags.get() & FLAG_SOFT != 0 }),
             (2, check, 0) => Ok(FrameKind::Data(check)),
             (3, Check::None, reason) if reason != 0 => Ok(FrameKind::Refuse(Code::of(reason.into()))),
             (1..=3, ..) => Err(WireError::Contradiction { field: "the check or the reason of a frame" }),
@@ -191,6 +201,7 @@ fn check_extent(position: u64, length: u32) -> Result<(), WireError> {
 
 const MAGIC: [u8; 4] = *b"CEPd";
 const VERSION: u8 = 1;
+const FLAG_SOFT: u16 = 2;
 const _: () = assert!(size_of::<Header>() == FRAME_BYTES);
 
 #[cfg(test)]

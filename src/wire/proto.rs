@@ -45,6 +45,8 @@ pub(crate) struct FlowHello {
     pub(crate) to_node: u32,
     #[prost(uint32, tag = "5")]
     pub(crate) rail: u32,
+    #[prost(uint64, tag = "6")]
+    pub(crate) weight_bytes: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -124,6 +126,9 @@ pub(crate) struct Options {
     pub(crate) slots: Option<u32>,
     #[prost(uint64, tag = "8")]
     pub(crate) stall_timeout_ms: u64,
+    /// One pair, or nothing.
+    #[prost(uint64, repeated, tag = "9")]
+    pub(crate) object: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

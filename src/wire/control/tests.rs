@@ -70,6 +70,7 @@ fn options() -> impl Strategy<Value = Options> {
             resume,
             slots,
             stall_timeout_ms,
+            object: (origin > 0).then(|| Span::new(0, origin)),
         },
     )
 }
@@ -208,7 +209,7 @@ proptest! {
 
 #[test]
 fn small_messages_survive() {
-    let hello = FlowHello { transfer: [1; 16], attempt: [2; 16], from_node: 3, to_node: 4, rail: 5 };
+    let hello = FlowHello { transfer: [1; 16], attempt: [2; 16], from_node: 3, to_node: 4, rail: 5, weight_bytes: 1 << 40 };
     assert_eq!(decode(&encode(&hello)), Ok(hello));
     for query in [Query::Status, Query::Cancel] {
         assert_eq!(decode(&encode(&query)), Ok(query));
@@ -312,6 +313,7 @@ fn plain_prepare() -> Prepare {
             resume: true,
             slots: Some(32),
             stall_timeout_ms: 60_000,
+            object: Some(Span::new(0, 1 << 30)),
         },
     }
 }

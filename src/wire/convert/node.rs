@@ -116,6 +116,7 @@ impl Message for Options {
             resume: self.resume,
             slots: self.slots,
             stall_timeout_ms: self.stall_timeout_ms,
+            object: self.object.map(pair).unwrap_or_default(),
         }
     }
 
@@ -133,6 +134,7 @@ impl Message for Options {
             resume: proto.resume,
             slots,
             stall_timeout_ms: proto.stall_timeout_ms,
+            object: (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?,
         })
     }
 }

@@ -35,7 +35,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn frames() -> impl Strategy<Value = Frame> {
     let kinds = prop_oneof![
-        Just(FrameKind::Request),
+        any::<bool>().prop_map(|soft| FrameKind::Request { soft }),
         Just(FrameKind::Data(Check::None)),
         any::<u64>().prop_map(|crc| FrameKind::Data(Check::Crc64(crc))),
         any::<[u8; 32]>().prop_map(|value| FrameKind::Data(Check::Blake3(value))),
@@ -59,7 +59,7 @@ fn the_sample_keeps_its_bytes() {
 #[test]
 fn only_data_has_a_payload() {
     assert_eq!(sample().payload_bytes(), 1 << 20);
-    assert_eq!(Frame { kind: FrameKind::Request, ..sample() }.payload_bytes(), 0);
+    assert_eq!(Frame { kind: FrameKind::Request { soft: false }, ..sample() }.payload_bytes(), 0);
     assert_eq!(sample().span(), Span::new(5 << 20, 6 << 20));
 }
 

@@ -1,1 +1,105 @@
-//! io_uring.
+//! `io_uring` and nothing else: slots, typed operations, completions.
+//!
+//! The kernel works on memory behind the program's back, so a ring is sound only if the program cannot reach what it
+//! has lent. Here that is a matter of types: a buffer is a [`Slot`], a token that moves into an [`Op`] and out of a
+//! [`Completion`]; files are [`FileId`]s that notice when they are stale; no safe function takes an address.
+//!
+//! - [`Uring`]: the kernel's ring, made in the thread that uses it.
+//! - [`Plain`]: the same interface over plain calls and `poll`, for machines that forbid `io_uring`.
+//! - [`Faulty`]: any of them with seeded faults; [`Fake`] is the one for tests.
+//! - [`probe`]: what this kernel allows, and the remedy for what it does not.
+//!
+//! A turn of a driver:
+//!
+//! ```
+//! use std::io::{Seek, Write};
+//! use ring::{Io, Op, Plain, Pool};
+//!
+//! let mut file = tempfile::tempfile()?;
+//! file.write_all(b"seven")?;
+//!
+//! let pool = Pool::new(1, 4096)?;
+//! let mut io = Plain::new(8, 8)?;
+//! let file = io.register(file.into())?;
+//! let slot = pool.take().expect("nothing is out yet");
+//! io.submit(1, Op::Read { file, slot, range: 0..5, offset: 0, nowait: false })?;
+//!
+//! let mut completions = Vec::with_capacity(8);
+//! io.wait(None, &mut completions)?;
+//! let done = completions.pop().expect("wait returned without a waker or a timeout");
+//! assert_eq!((done.token, done.result), (1, Ok(5)));
+//! assert_eq!(&done.slot.expect("the final completion")
+//!     .as_slice()[..5], b"seven");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+mod entry;
+mod faulty;
+mod files;
+mod op;
+mod plain;
+mod probe;
+mod setup;
+mod slots;
+mod table;
+mod uring;
+mod waker;
+
+pub use nix::errno::Errno;
+
+pub use faulty::{Fake, Faults, Faulty};
+pub use files::FileId;
+pub use op::{Completion, Op, Refused, Stage};
+pub use plain::Plain;
+pub use probe::{Cause, Probe, ProbeError, probe};
+pub use setup::Mode;
+pub use slots::{PAGE_BYTES, POOL_BYTES_MAX, Pool, Slot};
+pub use uring::{Config, Uring};
+pub use waker::Waker;
+
+/// What a driver asks of a ring.
+///
+/// The order of a turn: `submit` as much as there is to do, `wait`, then handle the completions. Nothing runs where it
+/// is reaped, and nothing is submitted before `wait` (or a full queue) hands it to the kernel.
+pub trait Io {
+    /// Takes a file in, to be named by operations.
+    ///
+    /// # Errors
+    /// `ENFILE` if the table is full.
+    fn register(&mut self, fd: OwnedFd) -> io::Result<FileId>;
+
+    /// Closes a file. What is in flight on it is cancelled as far as it can be and keeps the file itself alive until it
+    /// completes; its slots come back with its completions, as ever.
+    ///
+    /// # Errors
+    /// `EBADF` if the file is not registered, or no longer.
+    fn unregister(&mut self, file: FileId) -> io::Result<()>;
+
+    /// Queues an operation. `token` comes back with its completions; tokens in flight should differ, or a cancellation
+    /// takes any of those that are equal.
+    ///
+    /// # Errors
+    /// [`Refused`], with the operation, if the ring is full or the file unknown.
+    ///
+    /// # Panics
+    /// If a range is not a range of its slot.
+    #[allow(clippy::result_large_err, reason = "the operation goes back by value, as it came; nothing is allocated")]
+    fn submit(&mut self, token: u64, op: Op) -> Result<(), Refused>;
+
+    /// Hands over what is queued and appends what has completed to `out`. Returns when something has, when a [`Waker`]
+    /// was used, when `timeout` has passed (`None`: never; zero: at once), and now and then without a reason.
+    ///
+    /// # Errors
+    /// The ring itself failed: it cannot be used any more, only dropped.
+    fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()>;
+
+    /// A handle that makes `wait` return, for other threads.
+    fn waker(&self) -> Waker;
+
+    /// Number of operations whose final completion has not been handed out.
+    fn in_flight(&self) -> usize;
+}

@@ -1,0 +1,89 @@
+//! Operations as submission entries.
+//!
+//! This is where a slot becomes an address. Building an entry touches nothing: what makes it sound is said where it is
+//! pushed (`uring.rs`).
+
+use std::ops::Range;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::{opcode, types};
+
+use crate::op::Op;
+use crate::slots::Slot;
+
+/// What an entry needs beyond the operation.
+pub(crate) struct Context {
+    /// The descriptor, or with `fixed_file` the place in the ring's file table; unused by a cancellation.
+    pub(crate) file: i32,
+    pub(crate) fixed_file: bool,
+    /// Which registered buffer the slot lies in, if any.
+    pub(crate) buffer: Option<u16>,
+    /// The key of the operation to cancel.
+    pub(crate) cancel_key: u64,
+}
+
+/// Builds the entry of `op`. The range has been checked against the slot.
+pub(crate) fn build(op: &Op, context: &Context) -> Entry {
+    let file = types::Fd(context.file);
+    let entry = match op {
+        Op::Recv { slot, range, wait_all, .. } => {
+            let flags = if *wait_all { libc::MSG_WAITALL } else { 0 };
+            opcode::Recv::new(file, address(slot, range), bytes(range)).flags(flags).build()
+        }
+        Op::Send { slot, range, more, .. } => {
+            let flags = if *more { SEND_FLAGS | libc::MSG_MORE } else { SEND_FLAGS };
+            opcode::Send::new(file, address(slot, range), bytes(range)).flags(flags).build()
+        }
+        Op::SendZc { slot, range, .. } => opcode::SendZc::new(file, address(slot, range), bytes(range))
+            .flags(SEND_FLAGS)
+            .zc_flags(SEND_ZC_REPORT_USAGE)
+            .buf_index(context.buffer)
+            .build(),
+        Op::Read { slot, range, offset, nowait, .. } => {
+            read(file, context, address(slot, range), range, *offset, *nowait)
+        }
+        Op::Write { slot, range, offset, .. } => write(file, context, address(slot, range), range, *offset),
+        Op::Sync { .. } => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
+        Op::Cancel { .. } => return opcode::AsyncCancel::new(context.cancel_key).build(),
+    };
+    if context.fixed_file { entry.flags(Flags::FIXED_FILE) } else { entry }
+}
+
+/// `READ_FIXED` spares the kernel looking up and pinning the pages; `READ` gives the same bytes.
+fn read(file: types::Fd, context: &Context, to: *mut u8, range: &Range<usize>, offset: u64, nowait: bool) -> Entry {
+    let flags = if nowait { libc::RWF_NOWAIT } else { 0 };
+    match context.buffer {
+        Some(buffer) => opcode::ReadFixed::new(file, to, bytes(range), buffer).offset(offset).rw_flags(flags).build(),
+        None => opcode::Read::new(file, to, bytes(range)).offset(offset).rw_flags(flags).build(),
+    }
+}
+
+fn write(file: types::Fd, context: &Context, from: *mut u8, range: &Range<usize>, offset: u64) -> Entry {
+    match context.buffer {
+        Some(buffer) => opcode::WriteFixed::new(file, from, bytes(range), buffer).offset(offset).build(),
+        None => opcode::Write::new(file, from, bytes(range)).offset(offset).build(),
+    }
+}
+
+/// Wrapping, so that this needs no promise: the caller has checked the range.
+fn address(slot: &Slot, range: &Range<usize>) -> *mut u8 {
+    slot.base().as_ptr().wrapping_add(range.start)
+}
+
+fn bytes(range: &Range<usize>) -> u32 {
+    u32::try_from(range.len()).expect("a slot is no larger than its pool, which is at most 1 GiB")
+}
+
+/// A send to a closed flow is an error of that flow, not a signal; and the kernel retries what it sent short.
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+
+/// `IORING_SEND_ZC_REPORT_USAGE` (Linux 6.2): the notice says whether the kernel copied.
+const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;
+
+/// `IORING_NOTIF_USAGE_ZC_COPIED`: the bit of a notice's result that says it.
+const NOTICE_COPIED: i32 = i32::MIN;
+
+/// Whether the result of a notice says that the bytes were copied.
+pub(crate) fn notice_says_copied(result: i32) -> bool {
+    result & NOTICE_COPIED != 0
+}

@@ -1,0 +1,166 @@
+//! A ring that misbehaves on purpose, from a seed.
+//!
+//! Whatever a kernel is allowed to do now and then (short reads, errors, completions in another order, notices that
+//! take their time) this does often, so that tests meet it. It wraps any ring; with the same seed and the same ring
+//! below, the same calls have the same completions.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::Io;
+use crate::files::FileId;
+use crate::op::{Completion, Op, Refused, Stage};
+use crate::plain::Plain;
+use crate::slots::PAGE_BYTES;
+use crate::waker::Waker;
+
+/// How a [`Faulty`] ring misbehaves. The default: not at all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// Of 1000 reads and receptions without `wait_all`, how many move only a part.
+    pub short_reads_per_mille: u16,
+    /// Of 1000 writes and sends, how many move only a part.
+    pub short_writes_per_mille: u16,
+    /// Of 1000 operations that are not cancellations, how many do nothing and fail with `EIO`.
+    pub errors_per_mille: u16,
+    /// Whether completions come in any order and later than they could.
+    pub reorder: bool,
+    /// Whether the notices of zero-copy sends are held back over several waits.
+    pub late_notices: bool,
+}
+
+/// A ring over another, with faults.
+#[derive(Debug)]
+pub struct Faulty<I> {
+    inner: I,
+    random: SplitMix64,
+    faults: Faults,
+    /// Completed below or made up here, and not handed out yet.
+    held: Vec<Completion>,
+}
+
+/// The ring for tests: no kernel ring below, faults above. Files and sockets are real; `memfd` and socket pairs do.
+pub type Fake = Faulty<Plain>;
+
+impl Faulty<Plain> {
+    /// Makes a ring over plain calls, with room for 256 operations and 256 files.
+    ///
+    /// # Errors
+    /// If no event counter for the waker can be had.
+    pub fn new(seed: u64, faults: Faults) -> io::Result<Self> {
+        Ok(Self::over(Plain::new(256, 256)?, seed, faults))
+    }
+}
+
+impl<I: Io> Faulty<I> {
+    /// Wraps a ring.
+    pub fn over(inner: I, seed: u64, faults: Faults) -> Self {
+        Self { inner, random: SplitMix64(seed), faults, held: Vec::with_capacity(512) }
+    }
+
+    /// Makes an operation move less than it was asked to, sometimes.
+    fn shorten(&mut self, op: &mut Op) {
+        let per_mille = match op {
+            Op::Read { .. } | Op::Recv { wait_all: false, .. } => self.faults.short_reads_per_mille,
+            Op::Write { .. } | Op::Send { .. } | Op::SendZc { .. } => self.faults.short_writes_per_mille,
+            Op::Recv { .. } | Op::Sync { .. } | Op::Cancel { .. } => 0,
+        };
+        let Some(range) = op.range_mut().filter(|range| range.len() > 1) else { return };
+        if self.random.hits(per_mille) {
+            // Whole pages where there are some, because a file may be open for O_DIRECT.
+            let unit = if range.len() > PAGE_BYTES { PAGE_BYTES } else { 1 };
+            let units = range.len().div_ceil(unit) - 1;
+            range.end = range.start + unit * (1 + self.random.below(units));
+        }
+    }
+
+    /// Hands out what may come now: at least one if there is any, so that nothing is held for ever.
+    fn release(&mut self, out: &mut Vec<Completion>) {
+        let mut must = !self.held.is_empty();
+        while !self.held.is_empty() {
+            let at = if self.faults.reorder { self.random.below(self.held.len()) } else { 0 };
+            // A notice never overtakes the result it belongs to.
+            let token = self.held[at].token;
+            let at = self.held.iter().position(|completion| completion.token == token).unwrap_or(at);
+            let held_back = match self.held[at].stage {
+                Stage::Notice { .. } if self.faults.late_notices => self.random.hits(750),
+                _ => self.faults.reorder && self.random.hits(500),
+            };
+            if held_back && !must {
+                return;
+            }
+            must = false;
+            out.push(self.held.remove(at));
+        }
+    }
+}
+
+impl<I: Io> Io for Faulty<I> {
+    fn register(&mut self, fd: OwnedFd) -> io::Result<FileId> {
+        self.inner.register(fd)
+    }
+
+    fn unregister(&mut self, file: FileId) -> io::Result<()> {
+        self.inner.unregister(file)
+    }
+
+    fn submit(&mut self, token: u64, mut op: Op) -> Result<(), Refused> {
+        op.assert_in_bounds();
+        if op.file().is_some() && self.random.hits(self.faults.errors_per_mille) {
+            let failed = Completion { token, result: Err(Errno::EIO), stage: Stage::Done, slot: op.into_slot() };
+            self.held.push(failed);
+            return Ok(());
+        }
+        let whole = op.buffer().map(|(_, range)| range.clone());
+        self.shorten(&mut op);
+        self.inner.submit(token, op).map_err(|mut refused| {
+            if let (Some(range), Some(whole)) = (refused.op.range_mut(), whole) {
+                *range = whole;
+            }
+            refused
+        })
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {
+        let timeout = if self.held.is_empty() { timeout } else { Some(Duration::ZERO) };
+        self.inner.wait(timeout, &mut self.held)?;
+        self.release(out);
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        self.inner.waker()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.inner.in_flight() + self.held.iter().filter(|completion| completion.stage.is_final()).count()
+    }
+}
+
+/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014): small, and good enough for faults.
+#[derive(Debug)]
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `limit`, which must not be 0. The bias is far below what a fault rate can show.
+    fn below(&mut self, limit: usize) -> usize {
+        assert!(limit > 0, "there is no number below 0");
+        usize::try_from(self.next() % limit as u64).expect("it is below a usize")
+    }
+
+    /// Whether something that happens so many times in 1000 happens now.
+    fn hits(&mut self, per_mille: u16) -> bool {
+        self.below(1000) < usize::from(per_mille)
+    }
+}

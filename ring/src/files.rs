@@ -1,0 +1,101 @@
+//! The files that a ring works on, by typed name.
+//!
+//! A file descriptor is a number that the next `open` may reuse. A [`FileId`] carries a generation as well, so that a
+//! name used after its file was closed is noticed instead of reaching a stranger's file.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+/// The name of a file registered with a ring. It means nothing to another ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    index: u32,
+    generation: u32,
+}
+
+impl FileId {
+    /// The place in the ring's table, and so in the kernel's.
+    pub(crate) fn index(self) -> u32 {
+        self.index
+    }
+}
+
+/// A table of files, allocated once.
+///
+/// Invariant: an index is on the free list exactly if its entry has no file.
+#[derive(Debug)]
+pub(crate) struct FileTable {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Grows each time the entry loses its file.
+    generation: u32,
+    file: Option<OwnedFd>,
+}
+
+impl FileTable {
+    pub(crate) fn new(capacity: u32) -> Self {
+        let entries = (0..capacity).map(|_| Entry { generation: 0, file: None }).collect();
+        Self { entries, free: (0..capacity).rev().collect() }
+    }
+
+    /// Takes a file in; `ENFILE` if the table is full.
+    pub(crate) fn insert(&mut self, file: OwnedFd) -> Result<FileId, Errno> {
+        let index = self.free.pop().ok_or(Errno::ENFILE)?;
+        let entry = &mut self.entries[index as usize];
+        entry.file = Some(file);
+        Ok(FileId { index, generation: entry.generation })
+    }
+
+    /// Gives a file back; `EBADF` if the name is stale.
+    pub(crate) fn remove(&mut self, id: FileId) -> Result<OwnedFd, Errno> {
+        let entry = self.entries.get_mut(id.index as usize).filter(|entry| entry.generation == id.generation);
+        let entry = entry.ok_or(Errno::EBADF)?;
+        let file = entry.file.take().ok_or(Errno::EBADF)?;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(id.index);
+        Ok(file)
+    }
+
+    /// Borrows a file; `EBADF` if the name is stale.
+    pub(crate) fn fd(&self, id: FileId) -> Result<BorrowedFd<'_>, Errno> {
+        let entry = self.entries.get(id.index as usize).filter(|entry| entry.generation == id.generation);
+        entry.and_then(|entry| entry.file.as_ref()).map(AsFd::as_fd).ok_or(Errno::EBADF)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use super::{Errno, FileTable, OwnedFd};
+
+    fn file() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn a_stale_name_is_noticed() {
+        let mut table = FileTable::new(1);
+        let first = table.insert(file()).unwrap();
+        assert!(table.fd(first).is_ok());
+        table.remove(first).unwrap();
+        let second = table.insert(file()).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(table.fd(first).unwrap_err(), Errno::EBADF);
+        assert_eq!(table.remove(first).unwrap_err(), Errno::EBADF);
+        assert!(table.fd(second).is_ok());
+    }
+
+    #[test]
+    fn a_full_table_says_so() {
+        let mut table = FileTable::new(1);
+        let id = table.insert(file()).unwrap();
+        assert_eq!(table.insert(file()).unwrap_err(), Errno::ENFILE);
+        table.remove(id).unwrap();
+        assert!(table.insert(file()).is_ok());
+    }
+}

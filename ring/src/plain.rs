@@ -1,0 +1,257 @@
+//! The same interface without `io_uring`: plain calls, and `poll` to wait.
+//!
+//! Containers often forbid `io_uring`; the engine above must not notice more than the speed. Sockets are used without
+//! blocking, files with blocking calls (which `poll` cannot wait for). It is also the ground that [`crate::Fake`] stands
+//! on: in one thread, the order of its completions depends on the order of submission and nothing else.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::uio::{pread, pwrite};
+use nix::unistd::fdatasync;
+
+use crate::Io;
+use crate::files::{FileId, FileTable};
+use crate::op::{Completion, Op, Refused, Stage};
+use crate::slots::Slot;
+use crate::waker::Waker;
+
+/// A ring made of plain calls.
+#[derive(Debug)]
+pub struct Plain {
+    files: FileTable,
+    /// In the order of submission. Invariant: no longer than `entries_max`, which it was allocated for.
+    pending: Vec<Pending>,
+    entries_max: usize,
+    /// Completed between two waits.
+    ready: Vec<Completion>,
+    waker: Waker,
+}
+
+/// An operation that has not completed, and the bytes it has moved so far.
+#[derive(Debug)]
+struct Pending {
+    token: u64,
+    op: Op,
+    moved: usize,
+}
+
+impl Plain {
+    /// Makes a ring for at most `entries` operations in flight and `files` files.
+    ///
+    /// # Errors
+    /// If no event counter for the waker can be had.
+    pub fn new(entries: u32, files: u32) -> io::Result<Self> {
+        let entries_max = entries as usize;
+        Ok(Self {
+            files: FileTable::new(files),
+            pending: Vec::with_capacity(entries_max),
+            entries_max,
+            ready: Vec::with_capacity(2 * entries_max),
+            waker: Waker::new()?,
+        })
+    }
+
+    /// Tries every pending operation once, in order, and appends what has completed to `ready`.
+    fn turn(&mut self) {
+        let Self { files, pending, ready, .. } = self;
+        let mut index = 0;
+        while index < pending.len() {
+            match attempt(files, &mut pending[index]) {
+                Ok(None) => index += 1,
+                Ok(Some(bytes)) => finish(pending.remove(index), Ok(bytes), ready),
+                Err(error) => finish(pending.remove(index), Err(error), ready),
+            }
+        }
+    }
+
+    /// Sleeps until a socket with something to do is ready, the waker was used, or the time is up.
+    fn sleep(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut fds = Vec::with_capacity(self.pending.len() + 1);
+        fds.push(PollFd::new(self.waker.fd(), PollFlags::POLLIN));
+        for pending in &self.pending {
+            let interest = match pending.op {
+                Op::Recv { .. } => PollFlags::POLLIN,
+                _ => PollFlags::POLLOUT,
+            };
+            // A file cannot be unregistered while something is pending on it.
+            fds.extend(pending.op.file().and_then(|id| self.files.fd(id).ok()).map(|fd| PollFd::new(fd, interest)));
+        }
+        match poll(&mut fds, milliseconds_up(timeout)) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends what `chosen` chooses with `ECANCELED`, or with the bytes it had moved; how many there were.
+    fn cancel(&mut self, chosen: impl Fn(&Pending) -> bool) -> usize {
+        let Self { pending, ready, .. } = self;
+        let mut cancelled = 0;
+        for pending in pending.extract_if(.., |pending| chosen(pending)) {
+            let result = if pending.moved > 0 { Ok(pending.moved) } else { Err(Errno::ECANCELED) };
+            finish(pending, result, ready);
+            cancelled += 1;
+        }
+        cancelled
+    }
+}
+
+impl Io for Plain {
+    fn register(&mut self, fd: OwnedFd) -> io::Result<FileId> {
+        Ok(self.files.insert(fd)?)
+    }
+
+    fn unregister(&mut self, id: FileId) -> io::Result<()> {
+        self.files.fd(id)?;
+        self.cancel(|pending| pending.op.file() == Some(id));
+        self.files.remove(id)?;
+        Ok(())
+    }
+
+    fn submit(&mut self, token: u64, op: Op) -> Result<(), Refused> {
+        op.assert_in_bounds();
+        if self.in_flight() >= self.entries_max {
+            return Err(Refused { op, error: Errno::EBUSY });
+        }
+        if let Some(Err(error)) = op.file().map(|file| self.files.fd(file)) {
+            return Err(Refused { op, error });
+        }
+        if let Op::Cancel { token: wanted } = op {
+            let result = if self.cancel(|pending| pending.token == wanted) > 0 { Ok(0) } else { Err(Errno::ENOENT) };
+            self.ready.push(Completion { token, result, stage: Stage::Done, slot: None });
+        } else {
+            self.pending.push(Pending { token, op, moved: 0 });
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            self.turn();
+            let woken = self.waker.drain();
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if woken || !self.ready.is_empty() || left == Some(Duration::ZERO) {
+                out.append(&mut self.ready);
+                return Ok(());
+            }
+            self.sleep(left)?;
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.pending.len() + self.ready.iter().filter(|completion| completion.stage.is_final()).count()
+    }
+}
+
+/// Takes a step of one operation: its bytes if it is complete, `None` if it has to wait.
+fn attempt(files: &FileTable, pending: &mut Pending) -> Result<Option<usize>, Errno> {
+    let Pending { op, moved, .. } = pending;
+    let fd = op.file().ok_or(Errno::EINVAL).and_then(|id| files.fd(id))?;
+    match op {
+        Op::Recv { slot, range, wait_all, .. } => transfer(*wait_all, range.len(), moved, |moved| {
+            let rest = &mut slot.as_mut_slice()[range.start + moved..range.end];
+            recv(fd.as_raw_fd(), rest, MsgFlags::MSG_DONTWAIT)
+        }),
+        Op::Send { slot, range, more, .. } => {
+            let flags = if *more { SEND_FLAGS | MsgFlags::from_bits_retain(libc::MSG_MORE) } else { SEND_FLAGS };
+            transfer(true, range.len(), moved, |moved| send_rest(fd, slot, range.start + moved..range.end, flags))
+        }
+        Op::SendZc { slot, range, .. } => {
+            transfer(true, range.len(), moved, |moved| send_rest(fd, slot, range.start + moved..range.end, SEND_FLAGS))
+        }
+        Op::Read { slot, range, offset, nowait: false, .. } => {
+            let (to, offset) = (&mut slot.as_mut_slice()[range.clone()], file_offset(*offset)?);
+            unless_interrupted(|| pread(fd, to, offset)).map(Some)
+        }
+        Op::Read { slot, range, offset, nowait: true, .. } => {
+            let (to, offset) = (&mut slot.as_mut_slice()[range.clone()], file_offset(*offset)?);
+            unless_interrupted(|| pread_cached(fd, to, offset)).map(Some)
+        }
+        Op::Write { slot, range, offset, .. } => {
+            let (from, offset) = (&slot.as_slice()[range.clone()], file_offset(*offset)?);
+            unless_interrupted(|| pwrite(fd, from, offset)).map(Some)
+        }
+        Op::Sync { .. } => unless_interrupted(|| fdatasync(fd)).map(|()| Some(0)),
+        Op::Cancel { .. } => Err(Errno::EINVAL),
+    }
+}
+
+/// Moves bytes over a socket until `bytes` are through or it has to wait, as the kernel does with `MSG_WAITALL`; without
+/// `all`, the first bytes are enough. An error after some bytes ends with the bytes: the next call gets the error.
+fn transfer(
+    all: bool,
+    bytes: usize,
+    moved: &mut usize,
+    mut call: impl FnMut(usize) -> nix::Result<usize>,
+) -> Result<Option<usize>, Errno> {
+    loop {
+        match call(*moved) {
+            Ok(0) => return Ok(Some(*moved)),
+            Ok(step) => *moved += step,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(_) if *moved > 0 => return Ok(Some(*moved)),
+            Err(error) => return Err(error),
+        }
+        if !all || *moved == bytes {
+            return Ok(Some(*moved));
+        }
+    }
+}
+
+fn send_rest(fd: BorrowedFd<'_>, slot: &Slot, rest: std::ops::Range<usize>, flags: MsgFlags) -> nix::Result<usize> {
+    send(fd.as_raw_fd(), &slot.as_slice()[rest], flags)
+}
+
+/// `preadv2` with `RWF_NOWAIT`: what the page cache holds, or `EAGAIN`.
+fn pread_cached(fd: BorrowedFd<'_>, to: &mut [u8], offset: i64) -> nix::Result<usize> {
+    let vector = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
+    // SAFETY: one vector over a slice that is borrowed exclusively for the call, and an open descriptor.
+    let read = unsafe { libc::preadv2(fd.as_raw_fd(), &raw const vector, 1, offset, libc::RWF_NOWAIT) };
+    Errno::result(read).map(isize::cast_unsigned)
+}
+
+fn unless_interrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+fn file_offset(offset: u64) -> Result<i64, Errno> {
+    i64::try_from(offset).map_err(|_| Errno::EINVAL)
+}
+
+/// Turns an operation that is over into its completions: two for a zero-copy send that worked, as the kernel does.
+fn finish(pending: Pending, result: Result<usize, Errno>, ready: &mut Vec<Completion>) {
+    let Pending { token, op, .. } = pending;
+    let result = result.map(|bytes| u32::try_from(bytes).expect("a slot has at most 1 GiB"));
+    let zero_copy = matches!(op, Op::SendZc { .. }) && result.is_ok();
+    let slot = op.into_slot();
+    if zero_copy {
+        ready.push(Completion { token, result, stage: Stage::NoticeFollows, slot: None });
+        ready.push(Completion { token, result: Ok(0), stage: Stage::Notice { copied: true }, slot });
+    } else {
+        ready.push(Completion { token, result, stage: Stage::Done, slot });
+    }
+}
+
+/// Rounded up, lest a wait of less than a millisecond spins.
+fn milliseconds_up(timeout: Option<Duration>) -> PollTimeout {
+    let Some(timeout) = timeout else { return PollTimeout::NONE };
+    let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
+    PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
+}
+
+const SEND_FLAGS: MsgFlags = MsgFlags::MSG_NOSIGNAL.union(MsgFlags::MSG_DONTWAIT);

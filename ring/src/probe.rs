@@ -1,0 +1,183 @@
+//! What this kernel allows, and what to do about what it does not.
+//!
+//! `io_uring` is missing for three different reasons that look alike from outside: an old kernel, a ban, and too little
+//! locked memory. Each has its own remedy, so each has its own cause here.
+
+use std::fs;
+use std::io;
+
+use io_uring::{IoUring, opcode};
+use nix::errno::Errno;
+
+use crate::setup::{self, Mode};
+use crate::slots::Pool;
+
+/// What a ring of this process can do.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Probe {
+    /// The kernel's release, as `uname -r` prints it.
+    pub release: String,
+    /// The best mode that a ring can be made in.
+    pub mode: Mode,
+    /// Every operation that [`crate::Op`] needs, by the kernel's name, and whether the kernel has it.
+    pub operations: Vec<(&'static str, bool)>,
+    /// Whether as many bytes as were asked for can be registered as buffers, or why not.
+    pub locked_memory: Result<(), ProbeError>,
+}
+
+impl Probe {
+    /// Whether the kernel has an operation, by its name: `"SEND_ZC"`.
+    #[must_use]
+    pub fn supports(&self, operation: &str) -> bool {
+        self.operations.iter().any(|(name, supported)| *name == operation && *supported)
+    }
+}
+
+/// Why a ring, or its buffers, cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}; {remedy}")]
+pub struct ProbeError {
+    /// What is in the way.
+    pub cause: Cause,
+    /// What to do about it, as a clause: "run with …".
+    pub remedy: &'static str,
+}
+
+/// What is in the way of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// `ENOSYS`.
+    #[error("this kernel has no io_uring")]
+    Missing,
+    /// `EPERM` with `kernel.io_uring_disabled` at 2.
+    #[error("io_uring is disabled on this machine (kernel.io_uring_disabled = 2)")]
+    Disabled,
+    /// `EPERM` with `kernel.io_uring_disabled` at 1.
+    #[error("io_uring is only for privileged users on this machine (kernel.io_uring_disabled = 1)")]
+    Privileged,
+    /// `EPERM` or `EACCES` without such a setting: a filter.
+    #[error("a filter of system calls forbids io_uring")]
+    Filtered,
+    /// `ENOMEM`.
+    #[error("the limit of locked memory is too low")]
+    LockedMemory,
+    /// `EMFILE` or `ENFILE`.
+    #[error("too many open files")]
+    Files,
+    /// Something else.
+    #[error("io_uring failed: {0}")]
+    Other(Errno),
+}
+
+impl ProbeError {
+    /// Explains an error of setting up a ring or of registering its buffers.
+    #[must_use]
+    pub fn explain(error: Errno) -> Self {
+        let setting = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+        let cause = cause(error, setting.trim());
+        Self { cause, remedy: remedy(cause) }
+    }
+}
+
+/// Asks the kernel what a ring can do, and whether `locked_bytes` of buffers can be registered with it.
+///
+/// It makes a small ring and, for a moment, a pool of `locked_bytes` (at most [`crate::POOL_BYTES_MAX`]).
+///
+/// # Errors
+/// If no ring can be made at all.
+pub fn probe(locked_bytes: usize) -> Result<Probe, ProbeError> {
+    let (ring, mode) = setup::build(4, 8).map_err(|error| explain(&error))?;
+    let mut answers = io_uring::Probe::new();
+    ring.submitter().register_probe(&mut answers).map_err(|error| explain(&error))?;
+    let operations = OPERATIONS.iter().map(|(name, code)| (*name, answers.is_supported(*code))).collect();
+    Ok(Probe { release: release(), mode, operations, locked_memory: lock(&ring, locked_bytes) })
+}
+
+/// Registers a pool of so many bytes: the limit depends on the user's other processes too, so that only trying tells.
+fn lock(ring: &IoUring, bytes: usize) -> Result<(), ProbeError> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let pool = Pool::new(1, bytes).map_err(|error| explain(&error))?;
+    // SAFETY: the vector is the pool's whole mapping, which outlives the registration below.
+    let registered = unsafe { ring.submitter().register_buffers(&[pool.mapping().iovec()]) };
+    registered.and_then(|()| ring.submitter().unregister_buffers()).map_err(|error| explain(&error))
+}
+
+fn release() -> String {
+    nix::sys::utsname::uname().map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned())
+}
+
+fn explain(error: &io::Error) -> ProbeError {
+    ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+}
+
+fn cause(error: Errno, setting: &str) -> Cause {
+    match (error, setting) {
+        (Errno::ENOSYS, _) => Cause::Missing,
+        (Errno::EPERM, "2") => Cause::Disabled,
+        (Errno::EPERM, "1") => Cause::Privileged,
+        (Errno::EPERM | Errno::EACCES, _) => Cause::Filtered,
+        (Errno::ENOMEM, _) => Cause::LockedMemory,
+        (Errno::EMFILE | Errno::ENFILE, _) => Cause::Files,
+        (other, _) => Cause::Other(other),
+    }
+}
+
+fn remedy(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Missing => "run Linux 6.1 or later",
+        Cause::Disabled => "ask the administrator for `sysctl kernel.io_uring_disabled=0`",
+        Cause::Privileged => {
+            "join the group of `sysctl kernel.io_uring_group`, or ask for `kernel.io_uring_disabled=0`"
+        }
+        Cause::Filtered => "allow io_uring in the container's seccomp profile (`--security-opt seccomp=…`)",
+        Cause::LockedMemory => "raise the limit with `ulimit -l unlimited` or LimitMEMLOCK, or use fewer slots",
+        Cause::Files => "raise the limit with `ulimit -n`",
+        Cause::Other(_) => "look the error up in io_uring_setup(2)",
+    }
+}
+
+const OPERATIONS: [(&str, u8); 11] = [
+    ("RECV", opcode::Recv::CODE),
+    ("SEND", opcode::Send::CODE),
+    ("SEND_ZC", opcode::SendZc::CODE),
+    ("READ", opcode::Read::CODE),
+    ("WRITE", opcode::Write::CODE),
+    ("READ_FIXED", opcode::ReadFixed::CODE),
+    ("WRITE_FIXED", opcode::WriteFixed::CODE),
+    ("FSYNC", opcode::Fsync::CODE),
+    ("POLL_ADD", opcode::PollAdd::CODE),
+    ("ASYNC_CANCEL", opcode::AsyncCancel::CODE),
+    ("NOP", opcode::Nop::CODE),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::{Cause, Errno, cause, remedy};
+
+    #[test]
+    fn each_error_has_its_cause() {
+        let table = [
+            (Errno::ENOSYS, "", Cause::Missing),
+            (Errno::EPERM, "2", Cause::Disabled),
+            (Errno::EPERM, "1", Cause::Privileged),
+            (Errno::EPERM, "0", Cause::Filtered),
+            (Errno::EPERM, "", Cause::Filtered),
+            (Errno::EACCES, "0", Cause::Filtered),
+            (Errno::ENOMEM, "0", Cause::LockedMemory),
+            (Errno::EMFILE, "0", Cause::Files),
+            (Errno::EINVAL, "0", Cause::Other(Errno::EINVAL)),
+        ];
+        for (error, setting, expected) in table {
+            assert_eq!(cause(error, setting), expected, "{error} with the setting {setting:?}");
+        }
+    }
+
+    #[test]
+    fn causes_of_one_errno_differ_in_their_remedy() {
+        let remedies = [Cause::Disabled, Cause::Privileged, Cause::Filtered].map(remedy);
+        assert!(remedies[0] != remedies[1] && remedies[1] != remedies[2] && remedies[0] != remedies[2]);
+    }
+}

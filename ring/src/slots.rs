@@ -1,0 +1,259 @@
+//! Buffers as move-only tokens.
+//!
+//! The kernel writes into a buffer while nobody in this process looks at it, so a buffer must not be reachable while it
+//! is lent. A [`Slot`] is the only way to its memory and can be neither copied nor cloned: who gave it away cannot
+//! touch it. All slots of a [`Pool`] lie in one mapping, which the ring registers as one fixed buffer.
+
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// Bytes in a page: the alignment of every slot, and what `O_DIRECT` is satisfied with everywhere.
+pub const PAGE_BYTES: usize = 4096;
+
+/// The most bytes one pool may have: the kernel's limit for one registered buffer.
+pub const POOL_BYTES_MAX: usize = 1 << 30;
+
+/// A number of equal, page-aligned buffers in one anonymous mapping.
+///
+/// The memory starts as zeros and is populated when it is first touched, or when the ring registers it.
+///
+/// ```
+/// let pool = ring::Pool::new(2, 4096)?;
+/// let mut slot = pool.take().expect("two are free");
+/// slot.as_mut_slice()[0] = 7;
+/// assert_eq!(pool.free(), 1);
+/// drop(slot);
+/// assert_eq!(pool.free(), 2);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Pool {
+    mapping: Arc<Mapping>,
+}
+
+impl Pool {
+    /// Maps `slot_count` slots of `slot_bytes` each, rounded up to whole pages.
+    ///
+    /// # Errors
+    /// `InvalidInput` if either is 0 or the pool would exceed [`POOL_BYTES_MAX`]; what `mmap` says otherwise.
+    pub fn new(slot_count: usize, slot_bytes: usize) -> io::Result<Self> {
+        let slot_bytes = slot_bytes.checked_next_multiple_of(PAGE_BYTES).unwrap_or(usize::MAX);
+        let bytes = slot_count.checked_mul(slot_bytes).filter(|&bytes| bytes <= POOL_BYTES_MAX);
+        let Some(bytes) = bytes.and_then(NonZeroUsize::new) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a pool holds between 1 byte and 1 GiB"));
+        };
+        Ok(Self { mapping: Arc::new(Mapping::new(bytes, slot_bytes)?) })
+    }
+
+    /// A free slot, the one returned last first because its memory is likely still in cache; `None` if all are out.
+    ///
+    /// The slot holds whatever its last user left in it.
+    #[must_use]
+    pub fn take(&self) -> Option<Slot> {
+        let index = self.mapping.free_list().pop()?;
+        // SAFETY: an index on the free list is below the slot count, so the result is inside the mapping.
+        let base = unsafe { self.mapping.base.add(index as usize * self.mapping.slot_bytes) };
+        Some(Slot { base, index, mapping: Arc::clone(&self.mapping) })
+    }
+
+    /// Returns a slot. Dropping it does the same; this also checks that it comes from here.
+    ///
+    /// # Panics
+    /// If the slot belongs to another pool.
+    pub fn put(&self, slot: Slot) {
+        assert!(Arc::ptr_eq(&self.mapping, &slot.mapping), "the slot belongs to another pool");
+        drop(slot);
+    }
+
+    /// Number of slots that are not out.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.mapping.free_list().len()
+    }
+
+    /// Number of slots, free or not.
+    #[must_use]
+    pub fn slot_count(&self) -> usize {
+        self.mapping.bytes.get() / self.mapping.slot_bytes
+    }
+
+    /// Bytes of each slot.
+    #[must_use]
+    pub fn slot_bytes(&self) -> usize {
+        self.mapping.slot_bytes
+    }
+
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+}
+
+/// The exclusive right to one buffer of a pool.
+///
+/// A dropped slot goes back to its pool by itself, so that an early return cannot make a pool smaller; the memory
+/// outlives the pool while any slot is out.
+pub struct Slot {
+    /// Invariant: the start of slot `index` in `mapping`.
+    base: NonNull<u8>,
+    index: u32,
+    mapping: Arc<Mapping>,
+}
+
+// SAFETY: a slot is the only access to its bytes, which are plain memory that any thread may use; the free list it
+// returns to is behind a lock.
+unsafe impl Send for Slot {}
+// SAFETY: a shared slot gives out shared slices only.
+unsafe impl Sync for Slot {}
+
+impl Slot {
+    /// Bytes in the slot.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a slot is never empty")]
+    pub fn len(&self) -> usize {
+        self.mapping.slot_bytes
+    }
+
+    /// The whole slot.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `base` starts `slot_bytes` mapped, initialised bytes that live as long as `mapping`; this token is
+        // the only way to them, and it is borrowed for as long as the slice.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.mapping.slot_bytes) }
+    }
+
+    /// The whole slot, to write to.
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_slice`, and the token is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.mapping.slot_bytes) }
+    }
+
+    /// Where the slot starts. Only this crate may see it: it goes into submission entries.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.mapping.free_list().push(self.index);
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("index", &self.index).field("len", &self.len()).finish()
+    }
+}
+
+/// The memory of a pool, and which of its slots are free.
+///
+/// The lock is taken once for each time a slot is taken or returned, mostly by one thread: nanoseconds against the
+/// hundreds of microseconds that a block takes on the wire.
+///
+/// Invariant: `bytes` is a multiple of `slot_bytes`; the list names each free slot once and never reallocates.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    bytes: NonZeroUsize,
+    slot_bytes: usize,
+    free: Mutex<Vec<u32>>,
+}
+
+// SAFETY: the mapping itself is only an address and a length; access to the bytes goes through slots, one owner each.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; the free list is behind a lock.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(bytes: NonZeroUsize, slot_bytes: usize) -> io::Result<Self> {
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice aliases nothing.
+        let base = unsafe { mmap_anonymous(None, bytes, access, MapFlags::MAP_PRIVATE) }?;
+        let slot_count = u32::try_from(bytes.get() / slot_bytes).expect("1 GiB has fewer than 2^32 pages");
+        let free = Mutex::new((0..slot_count).rev().collect());
+        Ok(Self { base: base.cast(), bytes, slot_bytes, free })
+    }
+
+    /// The memory as the kernel wants it named when a buffer is registered.
+    pub(crate) fn iovec(&self) -> libc::iovec {
+        libc::iovec { iov_base: self.base.as_ptr().cast(), iov_len: self.bytes.get() }
+    }
+
+    /// The free list is a plain vector, whole at every step, so that a panic elsewhere does not spoil it.
+    fn free_list(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: this is the whole of one mapping of ours, and no slot is left, for each holds an `Arc` of it.
+        let unmapped = unsafe { munmap(self.base.cast(), self.bytes.get()) };
+        assert_eq!(unmapped, Ok(()), "a mapping of ours can be unmapped");
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use super::{PAGE_BYTES, POOL_BYTES_MAX, Pool};
+
+    #[test]
+    fn slots_are_disjoint_aligned_and_rounded_up() {
+        let pool = Pool::new(3, 5000).unwrap();
+        assert_eq!((pool.slot_count(), pool.slot_bytes()), (3, 8192));
+        let mut slots: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(slots.len(), 3);
+        for (value, slot) in (1u8..).zip(&mut slots) {
+            slot.as_mut_slice().fill(value);
+            assert_eq!(slot.base().as_ptr().align_offset(PAGE_BYTES), 0);
+        }
+        for (value, slot) in (1u8..).zip(&slots) {
+            assert!(slot.as_slice().iter().all(|&byte| byte == value));
+        }
+    }
+
+    #[test]
+    fn a_slot_returns_when_put_and_when_dropped() {
+        let pool = Pool::new(2, 4096).unwrap();
+        let (first, second) = (pool.take().unwrap(), pool.take().unwrap());
+        assert!(pool.take().is_none());
+        pool.put(first);
+        assert_eq!(pool.free(), 1);
+        std::thread::spawn(move || drop(second)).join().unwrap();
+        assert_eq!(pool.free(), 2);
+    }
+
+    #[test]
+    fn memory_outlives_its_pool() {
+        let pool = Pool::new(1, 4096).unwrap();
+        let mut slot = pool.take().unwrap();
+        drop(pool);
+        slot.as_mut_slice().fill(9);
+        assert_eq!(slot.as_slice()[4095], 9);
+    }
+
+    #[test]
+    fn sizes_out_of_bounds_are_errors() {
+        for (count, bytes) in [(0, 1), (1, 0), (1, usize::MAX), (usize::MAX, 4096), (2, POOL_BYTES_MAX)] {
+            assert!(Pool::new(count, bytes).is_err(), "{count} slots of {bytes}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "another pool")]
+    fn a_foreign_slot_is_not_taken_in() {
+        let (one, other) = (Pool::new(1, 1).unwrap(), Pool::new(1, 1).unwrap());
+        one.put(other.take().unwrap());
+    }
+}

@@ -1,0 +1,133 @@
+//! What the kernel has been lent: the operations in flight.
+//!
+//! The table is allocated once and bounds the ring. Its keys travel through the kernel and back; a key carries a
+//! generation, so that a late answer to an operation that is over finds nothing.
+
+use crate::files::FileId;
+use crate::slots::Slot;
+
+/// One operation in flight.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) token: u64,
+    pub(crate) file: Option<FileId>,
+    pub(crate) slot: Option<Slot>,
+}
+
+/// The operations in flight, by key.
+///
+/// Invariant: an index is on the free list exactly if its entry is empty.
+#[derive(Debug)]
+pub(crate) struct Table {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    generation: u32,
+    operation: Option<InFlight>,
+}
+
+/// The largest table: keys above it are left for the ring's own use.
+pub(crate) const CAPACITY_MAX: u32 = 1 << 20;
+
+impl Table {
+    pub(crate) fn new(capacity: u32) -> Self {
+        assert!(capacity <= CAPACITY_MAX, "{capacity} operations in flight");
+        let entries = (0..capacity).map(|_| Entry { generation: 0, operation: None }).collect();
+        Self { entries, free: (0..capacity).rev().collect() }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Takes an operation in and names it. The table must not be full.
+    pub(crate) fn insert(&mut self, operation: InFlight) -> u64 {
+        let index = self.free.pop().expect("the caller has asked whether the table is full");
+        let entry = &mut self.entries[index as usize];
+        entry.operation = Some(operation);
+        key(index, entry.generation)
+    }
+
+    pub(crate) fn token(&self, key: u64) -> Option<u64> {
+        let (index, generation) = parts(key);
+        let entry = self.entries.get(index as usize).filter(|entry| entry.generation == generation)?;
+        entry.operation.as_ref().map(|operation| operation.token)
+    }
+
+    pub(crate) fn remove(&mut self, key: u64) -> Option<InFlight> {
+        let (index, generation) = parts(key);
+        let entry = self.entries.get_mut(index as usize).filter(|entry| entry.generation == generation)?;
+        let operation = entry.operation.take()?;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(index);
+        Some(operation)
+    }
+
+    /// The key of an operation that `wanted` accepts, at or after `start` in the table, and where to go on.
+    pub(crate) fn find(&self, start: usize, wanted: impl Fn(&InFlight) -> bool) -> Option<(u64, usize)> {
+        (start..self.entries.len()).find_map(|index| {
+            let entry = &self.entries[index];
+            let found = entry.operation.as_ref().is_some_and(&wanted);
+            let index_u32 = u32::try_from(index).expect("the capacity is far below 2^32");
+            found.then(|| (key(index_u32, entry.generation), index + 1))
+        })
+    }
+
+    /// Takes everything out, for memory that must never be touched again.
+    pub(crate) fn into_in_flight(self) -> Vec<InFlight> {
+        self.entries.into_iter().filter_map(|entry| entry.operation).collect()
+    }
+}
+
+fn key(index: u32, generation: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(index)
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the two halves of a key")]
+fn parts(key: u64) -> (u32, u32) {
+    (key as u32, (key >> 32) as u32)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use super::{InFlight, Table};
+
+    fn operation(token: u64) -> InFlight {
+        InFlight { token, file: None, slot: None }
+    }
+
+    #[test]
+    fn a_key_names_one_operation_once() {
+        let mut table = Table::new(2);
+        let (a, b) = (table.insert(operation(10)), table.insert(operation(11)));
+        assert!(table.is_full());
+        assert_eq!((table.token(a), table.token(b)), (Some(10), Some(11)));
+        assert_eq!(table.remove(a).unwrap().token, 10);
+        assert!(table.remove(a).is_none());
+        let c = table.insert(operation(12));
+        assert_ne!(a, c, "the entry is reused, the key is not");
+        assert_eq!(table.token(a), None);
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn find_visits_every_match() {
+        let mut table = Table::new(4);
+        let keys: Vec<u64> = (0..4).map(|token| table.insert(operation(token % 2))).collect();
+        let mut found = Vec::new();
+        let mut start = 0;
+        while let Some((key, next)) = table.find(start, |operation| operation.token == 1) {
+            found.push(key);
+            start = next;
+        }
+        assert_eq!(found, [keys[1], keys[3]]);
+    }
+}

@@ -1,0 +1,354 @@
+//! The ring of the kernel.
+//!
+//! One thread makes it, uses it and drops it. Whatever the kernel may still touch is in the table of operations in
+//! flight, which nobody can reach; a slot leaves it with the final completion and not before.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use nix::errno::Errno;
+
+use crate::Io;
+use crate::entry::{self, Context};
+use crate::files::{FileId, FileTable};
+use crate::op::{Completion, Op, Refused, Stage};
+use crate::setup::{self, Mode};
+use crate::slots::{Mapping, Pool};
+use crate::table::{CAPACITY_MAX, InFlight, Table};
+use crate::waker::Waker;
+
+/// How large a ring is. All of it is allocated by [`Uring::new`].
+#[derive(Clone, Copy, Debug)]
+pub struct Config<'a> {
+    /// Operations in flight at most.
+    pub entries: u32,
+    /// Files registered at most.
+    pub files: u32,
+    /// The pools whose slots are used most, to be registered as fixed buffers. Slots of others work too.
+    pub pools: &'a [&'a Pool],
+}
+
+/// A ring of the kernel's.
+///
+/// Dropping it cancels what is in flight and waits for it, two seconds at most. Memory that the kernel holds even then
+/// is never reused: it is leaked on purpose.
+///
+/// Invariant: every slot that an entry of `ring` names is in `table`, until its final completion.
+pub struct Uring {
+    /// First, so that it is closed before `registered` is unmapped.
+    ring: IoUring,
+    mode: Mode,
+    table: Table,
+    files: FileTable,
+    files_fixed: bool,
+    /// The memory of each registered buffer, in the order of the kernel's table.
+    registered: Vec<Arc<Mapping>>,
+    registration_error: Option<Errno>,
+    waker: Waker,
+    waker_armed: bool,
+    /// The kernel lets only the thread that made the ring use it.
+    not_send: PhantomData<Rc<()>>,
+}
+
+impl Uring {
+    /// Makes a ring for the calling thread, in the best [`Mode`] the kernel has.
+    ///
+    /// If the buffers cannot be registered (mostly: too little locked memory), the ring works without, somewhat
+    /// slower, and [`Uring::registration_error`] says why. The same holds, silently, for the table of files.
+    ///
+    /// # Errors
+    /// What the kernel says; [`crate::probe`] explains it.
+    pub fn new(config: &Config<'_>) -> io::Result<Self> {
+        if config.entries == 0 || config.entries > CAPACITY_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a ring has 1 to 2^20 entries"));
+        }
+        // Two completions per operation (a zero-copy send has two), and some for the waker and for cancellations.
+        let completions = config.entries.saturating_mul(2).saturating_add(64).next_power_of_two();
+        let (mut ring, mode) = setup::build(config.entries.next_power_of_two(), completions)?;
+        // It spares looking up the descriptor of the ring at every call; without, everything works as well.
+        let _ = ring.submitter().register_ring_fd();
+        let files_fixed = ring.submitter().register_files_sparse(config.files).is_ok();
+        let (registered, registration_error) = register_pools(&mut ring, config.pools);
+        Ok(Self {
+            ring,
+            mode,
+            table: Table::new(config.entries),
+            files: FileTable::new(config.files),
+            files_fixed,
+            registered,
+            registration_error,
+            waker: Waker::new()?,
+            waker_armed: false,
+            not_send: PhantomData,
+        })
+    }
+
+    /// How the kernel delivers completions to this ring.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether every pool of the configuration is registered.
+    #[must_use]
+    pub fn registered(&self) -> bool {
+        self.registration_error.is_none()
+    }
+
+    /// Why the pools are not registered.
+    #[must_use]
+    pub fn registration_error(&self) -> Option<Errno> {
+        self.registration_error
+    }
+
+    /// The descriptor of a registered file, for what is not an operation (socket options, `TCP_INFO`).
+    ///
+    /// # Errors
+    /// `EBADF` if the file is not registered, or no longer.
+    pub fn fd(&self, file: FileId) -> Result<BorrowedFd<'_>, Errno> {
+        self.files.fd(file)
+    }
+
+    /// What the entry of `op` needs to know; `EBADF` if its file is unknown.
+    fn context(&self, op: &Op) -> Result<Context, Errno> {
+        let file = match op.file() {
+            Some(id) if self.files_fixed => self.files.fd(id).map(|_| id.index().cast_signed())?,
+            Some(id) => self.files.fd(id)?.as_raw_fd(),
+            None => -1,
+        };
+        let cancel_key = match op {
+            Op::Cancel { token } => self.table.find(0, |other| other.token == *token).map_or(KEY_NONE, |(key, _)| key),
+            _ => KEY_NONE,
+        };
+        let buffer = op.buffer().and_then(|(slot, _)| {
+            let index = self.registered.iter().position(|mapping| Arc::ptr_eq(mapping, slot.mapping()))?;
+            u16::try_from(index).ok()
+        });
+        Ok(Context { file, fixed_file: self.files_fixed, buffer, cancel_key })
+    }
+
+    /// Makes sure that one more entry fits, handing the queued ones to the kernel if need be.
+    fn make_room(&mut self) -> Result<(), Errno> {
+        if self.ring.submission().is_full() {
+            self.ring.submit().map_err(|error| errno(&error))?;
+        }
+        if self.ring.submission().is_full() { Err(Errno::EBUSY) } else { Ok(()) }
+    }
+
+    /// Queues an entry that names no memory. There must be room.
+    fn push_plain(&mut self, entry: squeue::Entry, key: u64) {
+        let entry = entry.user_data(key);
+        // SAFETY: a cancellation or a poll: the kernel reads and writes no memory of ours for it.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        pushed.expect("the caller has made room");
+    }
+
+    /// Keeps a poll on the waker in the ring, so that a wake is a completion like any other.
+    fn arm_waker(&mut self) -> io::Result<()> {
+        if !self.waker_armed {
+            self.make_room()?;
+            let readable = u32::from(libc::POLLIN.cast_unsigned());
+            let poll = opcode::PollAdd::new(types::Fd(self.waker.raw_fd()), readable).build();
+            self.push_plain(poll, KEY_WAKER);
+            self.waker_armed = true;
+        }
+        Ok(())
+    }
+
+    /// Hands the queued entries to the kernel and waits for one completion, as long as `timeout` says.
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let entered = match timeout {
+            None => self.ring.submit_and_wait(1),
+            Some(Duration::ZERO) => self.turn(),
+            Some(limit) => {
+                let limit = Timespec::from(limit);
+                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit))
+            }
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            // The time is up; a signal came; completions must be reaped or memory freed before more can be submitted.
+            // In each case the queue is as it was, and the next turn goes on.
+            Err(error) if matches!(errno(&error), Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Enters the kernel only if there is something to submit or to work off there.
+    fn turn(&mut self) -> io::Result<usize> {
+        let queue = self.ring.submission();
+        let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
+        drop(queue);
+        if idle { Ok(0) } else { self.ring.submit() }
+    }
+
+    /// Moves what has completed into `out`.
+    fn reap(&mut self, out: &mut Vec<Completion>) {
+        let Self { ring, table, waker, waker_armed, .. } = self;
+        for event in ring.completion() {
+            match event.user_data() {
+                KEY_WAKER => {
+                    waker.drain();
+                    *waker_armed = false;
+                }
+                KEY_NONE => {}
+                _ => out.extend(complete(table, &event)),
+            }
+        }
+    }
+
+    /// Asks the kernel to stop what is in flight on `file`. What cannot be asked for lack of room runs to its end.
+    fn cancel_file(&mut self, file: FileId) {
+        let mut start = 0;
+        while let Some((key, next)) = self.table.find(start, |operation| operation.file == Some(file)) {
+            if self.make_room().is_err() {
+                return;
+            }
+            self.push_plain(opcode::AsyncCancel::new(key).build(), KEY_NONE);
+            start = next;
+        }
+    }
+}
+
+impl Io for Uring {
+    fn register(&mut self, fd: OwnedFd) -> io::Result<FileId> {
+        let raw = fd.as_raw_fd();
+        let id = self.files.insert(fd)?;
+        if self.files_fixed
+            && let Err(error) = self.ring.submitter().register_files_update(id.index(), &[raw])
+        {
+            self.files.remove(id)?;
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    fn unregister(&mut self, id: FileId) -> io::Result<()> {
+        self.files.fd(id)?;
+        self.cancel_file(id);
+        // The entries that name the file must be the kernel's before its name is free: they hold the file itself then.
+        while !self.ring.submission().is_empty() {
+            self.ring.submit()?;
+        }
+        if self.files_fixed {
+            self.ring.submitter().register_files_update(id.index(), &[-1])?;
+        }
+        self.files.remove(id)?;
+        Ok(())
+    }
+
+    fn submit(&mut self, token: u64, op: Op) -> Result<(), Refused> {
+        op.assert_in_bounds();
+        if self.table.is_full() {
+            return Err(Refused { op, error: Errno::EBUSY });
+        }
+        let context = match self.make_room().and_then(|()| self.context(&op)) {
+            Ok(context) => context,
+            Err(error) => return Err(Refused { op, error }),
+        };
+        let entry = entry::build(&op, &context);
+        let key = self.table.insert(InFlight { token, file: op.file(), slot: op.into_slot() });
+        let entry = entry.user_data(key);
+        // SAFETY: the range lies in the slot, and the slot is now in the table: its memory is mapped and out of
+        // everybody's reach until the final completion of `key` takes it out again, or for ever.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        pushed.expect("room has been made");
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {
+        self.arm_waker()?;
+        let reaped = out.len();
+        self.reap(out);
+        let timeout = if out.len() > reaped { Some(Duration::ZERO) } else { timeout };
+        self.enter(timeout)?;
+        self.reap(out);
+        Ok(())
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.table.len()
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + DROP_TIME_MAX;
+        let mut completions = Vec::with_capacity(self.table.len());
+        let mut start = 0;
+        while let Some((key, next)) = self.table.find(start, |_| true) {
+            if self.make_room().is_ok() {
+                self.push_plain(opcode::AsyncCancel::new(key).build(), KEY_NONE);
+            }
+            start = next;
+        }
+        while self.table.len() > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.enter(Some(left)).is_err() {
+                break;
+            }
+            self.reap(&mut completions);
+        }
+        let table = std::mem::replace(&mut self.table, Table::new(0));
+        // The kernel may still write to these: their slots must never be returned, nor their memory unmapped.
+        table.into_in_flight().leak();
+        // The kernel takes a closed ring apart later; sockets should close and locked memory be free at once.
+        let _ = self.ring.submitter().unregister_files();
+        let _ = self.ring.submitter().unregister_buffers();
+    }
+}
+
+/// Registers each pool as one fixed buffer: all of them, or none and why not.
+fn register_pools(ring: &mut IoUring, pools: &[&Pool]) -> (Vec<Arc<Mapping>>, Option<Errno>) {
+    if pools.is_empty() {
+        return (Vec::new(), None);
+    }
+    let buffers: Vec<libc::iovec> = pools.iter().map(|pool| pool.mapping().iovec()).collect();
+    // SAFETY: each vector is one whole mapping, which the returned `Arc`s keep until the ring is closed.
+    let registered = unsafe { ring.submitter().register_buffers(&buffers) };
+    match registered {
+        Ok(()) => (pools.iter().map(|pool| Arc::clone(pool.mapping())).collect(), None),
+        Err(error) => (Vec::new(), Some(errno(&error))),
+    }
+}
+
+/// Turns one answer of the kernel into a completion; `None` for an operation that is not in the table.
+fn complete(table: &mut Table, event: &cqueue::Entry) -> Option<Completion> {
+    let (key, flags) = (event.user_data(), event.flags());
+    if cqueue::notif(flags) {
+        let InFlight { token, slot, .. } = table.remove(key)?;
+        let stage = Stage::Notice { copied: entry::notice_says_copied(event.result()) };
+        return Some(Completion { token, result: Ok(0), stage, slot });
+    }
+    let result = u32::try_from(event.result()).map_err(|_| Errno::from_raw(-event.result()));
+    if cqueue::more(flags) {
+        let token = table.token(key)?;
+        return Some(Completion { token, result, stage: Stage::NoticeFollows, slot: None });
+    }
+    let InFlight { token, slot, .. } = table.remove(key)?;
+    Some(Completion { token, result, stage: Stage::Done, slot })
+}
+
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// The key of the poll on the waker. Keys of the table are below it, because its capacity is.
+const KEY_WAKER: u64 = u64::MAX;
+
+/// The key of what nobody waits for, and of nothing: a cancellation of it answers `ENOENT`.
+const KEY_NONE: u64 = u64::MAX - 1;
+
+/// How long a dropped ring waits for the kernel. A disk that takes longer is broken; so is a peer that acknowledges
+/// nothing, and their memory is leaked.
+const DROP_TIME_MAX: Duration = Duration::from_secs(2);

@@ -1,0 +1,57 @@
+//! Nothing is allocated between the making of a ring and its end: a counting allocator says so.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::Write;
+
+use ring::{Config, Io, Op, Pool, Uring};
+
+struct Counting;
+
+thread_local! {
+    /// Per thread, because the harness has threads of its own.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise is the same as ours.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is the same as ours.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_running_ring_allocates_nothing() {
+    if ring::probe(0).is_err() {
+        return;
+    }
+    let pool = Pool::new(4, 4096).unwrap();
+    let mut io = Uring::new(&Config { entries: 8, files: 4, pools: &[&pool] }).unwrap();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&[1; 4096]).unwrap();
+    let file = io.register(file.into()).unwrap();
+    let mut completions = Vec::with_capacity(8);
+
+    let before = ALLOCATIONS.get();
+    for round in 0..1000 {
+        while let Some(slot) = pool.take() {
+            io.submit(round, Op::Read { file, slot, range: 0..4096, offset: 0, nowait: false }).unwrap();
+        }
+        while io.in_flight() > 0 {
+            io.wait(None, &mut completions).unwrap();
+        }
+        assert!(completions.drain(..).all(|completion| completion.result == Ok(4096)));
+    }
+    assert_eq!(ALLOCATIONS.get(), before, "allocations in 4000 operations");
+}

@@ -1,6 +1,9 @@
 //! Moves a logical range of bytes from N sender nodes to M receiver nodes as fast as their NICs allow.
 
+pub mod cli;
 pub mod error;
+pub mod report;
+pub mod spec;
 pub mod units;
 
 #[allow(dead_code, reason = "wired up step by step")]
@@ -12,7 +15,6 @@ mod plan;
 mod session;
 #[cfg(test)]
 mod sim;
-mod spec;
 mod store;
 mod wire;
 

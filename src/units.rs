@@ -6,6 +6,10 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+pub use parse::{parse_duration, parse_rate, parse_size, print_rate};
+
+mod parse;
+
 /// One binary kilobyte, in bytes.
 pub const KIB: u64 = 1 << 10;
 /// One binary megabyte, in bytes.

@@ -1,5 +1,15 @@
 //! Specification files (Figure 2 of the CEP paper): text and hostlists to typed rows, and back.
+//!
+//! [`Spec::parse`] judges what one line says; [`Spec::validate`] judges what the rows say together, and so also serves
+//! rows that were built in code. Both look at text alone: no host is resolved and no file is opened.
 
+mod address;
+pub(crate) mod hostlist;
+mod parse;
+mod print;
 mod rows;
+mod text;
+mod uri;
+mod validate;
 
 pub use rows::{Address, DataUri, Role, Row, Spec};

@@ -1,0 +1,236 @@
+//! Commands and options, and the help that explains them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+pub use super::values::{Check, DataPath, Launch, Pin, ProgressMode, Scheduler, ThreadsPerNic};
+use crate::cli::Operand;
+use crate::spec::Address;
+use crate::units::{BitRate, parse_duration, parse_rate};
+
+/// Moves a range of bytes from many nodes to many nodes as fast as their NICs allow.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cep-fast", version, max_term_width = 100, after_help = EXIT_STATUS)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Args {
+    /// Reads the command line; prints help or what is wrong with it, and exits, where there is no command to carry out.
+    #[must_use]
+    pub fn parse() -> Args {
+        <Args as Parser>::parse()
+    }
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Copy a file between hosts, from all that hold it to all that want it
+    Copy(CopyArgs),
+    /// Run a transfer specification; this process is the master
+    Run(RunArgs),
+    /// Print what a specification would do and the shortest time it can take; moves nothing
+    Plan(PlanArgs),
+    /// Run the node daemon: serve and receive below a directory, for holders of the key
+    Node(NodeArgs),
+    /// Ask a running master how far it is
+    Status(StatusArgs),
+    /// Ask a running master to stop; what was received is kept for a rerun
+    Cancel(CancelArgs),
+    /// Write a new key to a file that only you can read
+    Keygen(KeygenArgs),
+}
+
+/// `copy`: operands and how to move.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CopyArgs {
+    /// Where the file is; several places hold replicas of one file
+    #[arg(required = true, value_name = "SRC", long_help = SRC_HELP, value_parser = expect::<Operand>)]
+    pub sources: Vec<Operand>,
+    /// Where it shall be; several hosts get a copy each
+    #[arg(value_name = "DST", value_parser = expect::<Operand>)]
+    pub destination: Operand,
+    #[command(flatten)]
+    /// How to move.
+    pub transfer: TransferArgs,
+}
+
+/// `run`: a specification and how to move.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// The specification file: an id line, writer rows and reader rows
+    pub spec: PathBuf,
+    #[command(flatten)]
+    /// How to move.
+    pub transfer: TransferArgs,
+}
+
+/// What `run` and `copy` have in common.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TransferArgs {
+    /// How nodes get started
+    #[arg(long, value_enum, default_value_t = Launch::None, value_name = "HOW")]
+    pub launch: Launch,
+    /// The directory that launched nodes serve and write below: their /x is DIR/x [default: /]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// The key shared with the nodes: 64 hex digits in a file of mode 0600; keygen makes one
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Who decides which sender serves what
+    #[arg(long, value_enum, default_value_t = Scheduler::Greedy, value_name = "NAME")]
+    pub scheduler: Scheduler,
+    /// How bytes are checked after they left the network
+    #[arg(long, value_enum, default_value_t = Check::Crc64, value_name = "NAME")]
+    pub check: Check,
+    /// End with one JSON object on one line of standard output, instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// When to draw progress on standard error
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "WHEN")]
+    pub progress: ProgressMode,
+    /// Move at most RATE bits per second in all; K, M, G and T are powers of 1000 [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub limit: Option<BitRate>,
+    /// Which way bytes take through the kernel
+    #[arg(long, value_enum, default_value_t = DataPath::Auto, value_name = "PATH")]
+    pub path: DataPath,
+    /// Buffers of one block (1 MiB by default) that each launched node keeps, 2 to 4096 [default: what 64 MiB allow]
+    #[arg(long, value_name = "N", value_parser = slots)]
+    pub slots: Option<u32>,
+    /// Report success only when all bytes are on stable storage
+    #[arg(long)]
+    pub fsync: bool,
+    /// Replace destination files that exist; without it they are an error
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Start from nothing, even where an earlier attempt left bytes that could be kept
+    #[arg(long)]
+    pub no_resume: bool,
+    /// Give up after TIME in all; 30s, 5m, 2h, or plain seconds [default: none]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Give up when nothing has moved for TIME; 30s, 5m, 2h, or plain seconds
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub stall_timeout: Duration,
+}
+
+/// `plan`: a specification and who decides.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PlanArgs {
+    /// The specification file; no host in it is resolved or contacted
+    pub spec: PathBuf,
+    /// Who decides which sender serves what
+    #[arg(long, value_enum, default_value_t = Scheduler::Greedy, value_name = "NAME")]
+    pub scheduler: Scheduler,
+}
+
+/// `node`: where to listen, what to serve, and what to use.
+#[derive(Clone, Debug, clap::Args)]
+pub struct NodeArgs {
+    /// The control address; port 0 takes any free one; without a key it must be a loopback address
+    #[arg(long, value_name = "ADDR:PORT", value_parser = expect::<Address>)]
+    pub listen: Address,
+    /// The directory to serve and to write below; nothing outside can be reached
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// The key shared with masters and nodes: 64 hex digits in a file of mode 0600; keygen makes one
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// A NIC for data, by name or address; may be given again [default: every usable one]
+    #[arg(long = "nic", value_name = "NAME")]
+    pub nics: Vec<String>,
+    /// Buffers of one block (1 MiB by default), 2 to 4096 [default: what 64 MiB allow]
+    #[arg(long, value_name = "N", value_parser = slots)]
+    pub slots: Option<u32>,
+    /// CPUs for the threads of the NICs: auto (near the NIC), none, or a list such as 0-3,8
+    #[arg(long, value_name = "CPUS", default_value = "auto", value_parser = expect::<Pin>)]
+    pub pin: Pin,
+    /// Threads for each NIC: auto, or 1 to 64
+    #[arg(long, value_name = "N", default_value = "auto", value_parser = expect::<ThreadsPerNic>)]
+    pub threads_per_nic: ThreadsPerNic,
+    /// Started by a master: the secret comes on standard input, and the node ends without a master
+    #[arg(long, hide = true)]
+    pub launched: bool,
+}
+
+/// `status`: which master.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    /// Which master to ask.
+    pub master: MasterArgs,
+    /// Answer with one JSON object on one line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cancel`: which master.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CancelArgs {
+    #[command(flatten)]
+    /// Which master to stop.
+    pub master: MasterArgs,
+}
+
+/// Where a running master is and how to be let in.
+#[derive(Clone, Debug, clap::Args)]
+pub struct MasterArgs {
+    /// The master's host:port: its row in the specification, or what run printed where the port was 0
+    #[arg(value_name = "HOST:PORT", value_parser = expect::<Address>)]
+    pub address: Address,
+    /// The key that the master runs with
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// `keygen`: where to.
+#[derive(Clone, Debug, clap::Args)]
+pub struct KeygenArgs {
+    /// The file to make, with mode 0600; one that exists is left alone
+    pub file: PathBuf,
+}
+
+/// Our types say what they expected; whoever typed the value reads a sentence.
+fn expect<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|expected| format!("expected {expected}"))
+}
+
+fn rate(text: &str) -> Result<BitRate, String> {
+    parse_rate(text).map_err(|expected| format!("expected {expected}"))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|expected| format!("expected {expected}"))
+}
+
+fn slots(text: &str) -> Result<u32, String> {
+    let slots = text.parse().ok().filter(|slots| (SLOTS_MIN..=SLOTS_MAX).contains(slots));
+    slots.ok_or_else(|| format!("expected a number from {SLOTS_MIN} to {SLOTS_MAX}"))
+}
+
+const SRC_HELP: &str = "\
+Where the file is; several places hold replicas of one file
+
+An operand is [user@]host[,host…]:path, with hostlists such as dtn[01-04]:/data/x, or a local path. A local path that \
+has a colon before its first slash is written ./a:b.";
+
+/// A node that relays needs one to serve from and one to receive into.
+const SLOTS_MIN: u32 = 2;
+
+/// At 1 MiB each this is 4 GiB of locked memory; what more would hide is a NIC that is not kept busy.
+const SLOTS_MAX: u32 = 4096;
+
+const EXIT_STATUS: &str = "Exit status: 0 complete, 1 internal, 2 usage or specification, 3 node unreachable or lost, \
+                           4 refused, 5 data source or destination, 6 integrity, 7 stalled, 130 cancelled.";
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+//! What can be typed but is not carried out yet: refused in one place, never silently ignored.
+
+use super::args::{Command, CopyArgs, DataPath, Launch, NodeArgs, Scheduler, ThreadsPerNic, TransferArgs};
+use crate::error::{Code, Error, Result};
+
+/// Refuses a command that asks for what this version does not do.
+///
+/// # Errors
+/// [`Code::Usage`] with the option or operand at fault, and what to use instead.
+pub fn unsupported(command: &Command) -> Result<()> {
+    let asked: Vec<Asked> = match command {
+        Command::Copy(copy) => copy_asks(copy).into_iter().chain(transfer_asks(&copy.transfer)).collect(),
+        Command::Run(run) => transfer_asks(&run.transfer).into(),
+        Command::Plan(plan) => scheduler_asks(plan.scheduler).into(),
+        Command::Node(node) => node_asks(node).into(),
+        Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => Vec::new(),
+    };
+    match asked.into_iter().find(|asked| asked.is_asked) {
+        None => Ok(()),
+        Some(Asked { what, instead, .. }) => {
+            Err(Error::new(Code::Usage, format!("{what} is not available in this version")).remedy(instead))
+        }
+    }
+}
+
+/// One thing that this version does not do.
+struct Asked {
+    is_asked: bool,
+    what: &'static str,
+    instead: &'static str,
+}
+
+fn asked(is_asked: bool, what: &'static str, instead: &'static str) -> Asked {
+    Asked { is_asked, what, instead }
+}
+
+fn copy_asks(copy: &CopyArgs) -> [Asked; 1] {
+    let has_user = copy.sources.iter().chain([&copy.destination]).any(|operand| operand.user.is_some());
+    [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
+}
+
+fn transfer_asks(transfer: &TransferArgs) -> [Asked; 8] {
+    let [lp, uniform] = scheduler_asks(transfer.scheduler);
+    [
+        lp,
+        uniform,
+        asked(transfer.launch == Launch::Ssh, "--launch ssh", "start the nodes yourself and use --launch none"),
+        asked(transfer.launch == Launch::Slurm, "--launch slurm", "start the nodes with srun and use --launch none"),
+        asked(transfer.path == DataPath::Splice, "--path splice", "use --path auto"),
+        asked(transfer.path == DataPath::Zerocopy, "--path zerocopy", "use --path auto"),
+        asked(transfer.path == DataPath::Copy, "--path copy", "use --path auto"),
+        asked(transfer.limit.is_some(), "--limit", "limit the NIC with tc until then"),
+    ]
+}
+
+fn scheduler_asks(scheduler: Scheduler) -> [Asked; 2] {
+    [
+        asked(scheduler == Scheduler::Lp, "--scheduler lp", "use --scheduler greedy"),
+        asked(scheduler == Scheduler::Uniform, "--scheduler uniform", "use --scheduler greedy"),
+    ]
+}
+
+fn node_asks(node: &NodeArgs) -> [Asked; 2] {
+    let many_threads = matches!(node.threads_per_nic, ThreadsPerNic::Count(2..));
+    [
+        asked(node.nics.len() > 1, "more than one --nic", "choose the fastest NIC"),
+        asked(many_threads, "--threads-per-nic above 1", "use --threads-per-nic auto"),
+    ]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Args;
+
+    fn judged(line: &str) -> Result<()> {
+        let args = Args::try_parse_from(["cep-fast"].into_iter().chain(line.split_whitespace())).unwrap();
+        unsupported(&args.command)
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_by_name() {
+        let cases = [
+            ("run s --launch ssh", "--launch ssh"),
+            ("run s --launch slurm", "--launch slurm"),
+            ("run s --scheduler lp", "--scheduler lp"),
+            ("copy a b --scheduler uniform", "--scheduler uniform"),
+            ("run s --path splice", "--path splice"),
+            ("run s --path zerocopy", "--path zerocopy"),
+            ("run s --path copy", "--path copy"),
+            ("run s --limit 1G", "--limit"),
+            ("copy me@h:/a b", "user@ in an operand"),
+            ("plan s --scheduler lp", "--scheduler lp"),
+            ("node --listen a:1 --nic eth0 --nic eth1", "more than one --nic"),
+            ("node --listen a:1 --threads-per-nic 2", "--threads-per-nic above 1"),
+        ];
+        for (line, what) in cases {
+            let error = judged(line).unwrap_err();
+            assert_eq!(error.code, Code::Usage);
+            assert_eq!(error.message, format!("{what} is not available in this version"), "{line}");
+            assert!(error.remedy.is_some());
+        }
+    }
+
+    #[test]
+    fn what_is_there_passes() {
+        let lines = [
+            "run s",
+            "run s --launch local --scheduler greedy --check blake3 --path direct --json --progress never --slots 4 --fsync",
+            "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
+            "plan s",
+            "node --listen a:1 --nic eth0 --pin none --threads-per-nic 1",
+            "status m:1",
+            "cancel m:1",
+            "keygen k",
+        ];
+        for line in lines {
+            judged(line).unwrap();
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What a transfer came to: one JSON object for scripts, a few tables for people.
+//!
+//! The achieved time always stands beside the bound that no schedule can beat, and beside what sets that bound.
+
+use std::fmt;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use serde::{Serialize, Serializer};
+
+use crate::error::{Code, Error};
+use crate::units::{BitRate, Span, human_bytes};
+
+/// The result of one transfer. `Display` gives the form for people, [`Report::json`] the one for scripts.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Report {
+    /// The transfer's id, from the specification.
+    pub transfer: String,
+    /// How it ended.
+    pub state: State,
+    /// Bytes delivered, summed over receivers; those that an earlier attempt had delivered are included.
+    pub bytes: u64,
+    /// Of `bytes`, those that an earlier attempt had delivered.
+    pub resumed_bytes: u64,
+    /// From the first request for data to the last piece written, by the receivers' monotonic clocks.
+    pub seconds: f64,
+    /// The whole command.
+    pub wall_seconds: f64,
+    /// What this attempt delivered, over `seconds`, in 10⁹ bits per second.
+    pub gbit_per_s: f64,
+    /// What no schedule can beat, where a plan was made.
+    pub bound_seconds: Option<f64>,
+    /// The node or NIC that sets the bound.
+    pub bottleneck: Option<String>,
+    /// `greedy`, `lp` or `uniform`.
+    pub scheduler: String,
+    /// `crc64`, `blake3` or `none`.
+    pub check: String,
+    /// The checksum of the whole object, in hexadecimal, where the check and the ranges allow one.
+    pub digest: Option<String>,
+    /// Bytes that crossed the network and were not needed.
+    pub wasted_bytes: u64,
+    /// Bytes that another flow fetched than the plan had said.
+    pub stolen_bytes: u64,
+    /// Requests made again.
+    pub retries: u64,
+    /// Every node, in the order of the specification.
+    pub nodes: Vec<NodeReport>,
+    /// Why it did not complete.
+    pub error: Option<ReportError>,
+}
+
+/// How a transfer ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Every wanted byte is at its place.
+    Complete,
+    /// It ended early; what was received is kept for a rerun.
+    Failed,
+    /// The user ended it; what was received is kept for a rerun.
+    Cancelled,
+}
+
+/// What a node did in a transfer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRole {
+    /// It only offered bytes.
+    Sender,
+    /// It only wanted bytes.
+    Receiver,
+    /// It did both.
+    Both,
+}
+
+/// One node's part.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct NodeReport {
+    /// Its host:port.
+    pub name: String,
+    /// What it did.
+    pub role: NodeRole,
+    /// Payload sent.
+    pub bytes_sent: u64,
+    /// Payload received.
+    pub bytes_received: u64,
+    /// User and system time of the node's process.
+    pub cpu_seconds: f64,
+    /// Its largest resident memory.
+    pub memory_bytes_max: u64,
+    /// Its NICs.
+    pub rails: Vec<RailReport>,
+}
+
+/// One NIC's part.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct RailReport {
+    /// The NIC's name.
+    pub nic: String,
+    /// Payload sent.
+    pub bytes_sent: u64,
+    /// Payload received.
+    pub bytes_received: u64,
+    /// Its line rate in 10⁹ bits per second, where it has one: loopback has none.
+    pub line_gbit_per_s: Option<f64>,
+    /// The busier direction's rate over the line rate, 0 to 1.
+    pub efficiency: Option<f64>,
+}
+
+/// Why a transfer did not complete.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ReportError {
+    /// The exit status.
+    #[serde(serialize_with = "as_number")]
+    pub code: Code,
+    /// What happened, to whom, and what to do about it.
+    pub message: String,
+    /// The ranges of the data space that are missing, inclusive as in a specification: `["0-1023"]`.
+    #[serde(serialize_with = "as_ranges")]
+    pub missing_ranges: Vec<Span>,
+}
+
+impl Report {
+    /// The object that `--json` prints: one line, without the line's end.
+    ///
+    /// # Panics
+    /// Never: all that it holds has a form in JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("numbers, strings and lists have a form in JSON")
+    }
+
+    /// The bytes that this attempt delivered.
+    fn moved_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.resumed_bytes)
+    }
+
+    fn write_result(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Complete => "complete",
+            State::Failed => "FAILED",
+            State::Cancelled => "cancelled",
+        };
+        let moved = human_bytes(self.moved_bytes());
+        write!(f, "{} {state}: {moved} in {:.3} s, {:.2} Gbit/s", self.transfer, self.seconds, self.gbit_per_s)?;
+        if self.resumed_bytes > 0 {
+            write!(f, "; {} more were there from before", human_bytes(self.resumed_bytes))?;
+        }
+        writeln!(f, " ({:.3} s with start and end)", self.wall_seconds)
+    }
+
+    fn write_bound(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(bound_seconds) = self.bound_seconds else { return Ok(()) };
+        write!(f, "bound: {bound_seconds:.3} s")?;
+        if let Some(bottleneck) = &self.bottleneck {
+            write!(f, ", set by {bottleneck}")?;
+        }
+        match percent(bound_seconds, self.seconds) {
+            Some(percent) if self.state == State::Complete => writeln!(f, "; {percent:.1} % of it achieved"),
+            _ => writeln!(f),
+        }
+    }
+
+    fn write_work(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = self.digest.as_deref().unwrap_or("no digest of the whole");
+        writeln!(f, "scheduler: {}; check: {}, {digest}", self.scheduler, self.check)?;
+        let (wasted, stolen) = (human_bytes(self.wasted_bytes), human_bytes(self.stolen_bytes));
+        writeln!(f, "wasted: {wasted}; stolen: {stolen}; retries: {}", self.retries)
+    }
+
+    fn write_nodes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nodes.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::new();
+        table.load_style(NOTHING).set_header(HEADINGS);
+        for node in &self.nodes {
+            table.add_row(self.node_cells(node));
+            for rail in &node.rails {
+                table.add_row(self.rail_cells(rail));
+            }
+        }
+        for column in table.column_iter_mut().skip(2) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        writeln!(f, "\n{}", table.trim_fmt())
+    }
+
+    fn node_cells(&self, node: &NodeReport) -> [String; COLUMNS] {
+        let role = match node.role {
+            NodeRole::Sender => "sender",
+            NodeRole::Receiver => "receiver",
+            NodeRole::Both => "both",
+        };
+        [
+            node.name.clone(),
+            role.into(),
+            human_bytes(node.bytes_sent),
+            human_bytes(node.bytes_received),
+            self.rate(node.bytes_sent, node.bytes_received),
+            String::new(),
+            format!("{:.2}", node.cpu_seconds),
+            human_bytes(node.memory_bytes_max),
+        ]
+    }
+
+    fn rail_cells(&self, rail: &RailReport) -> [String; COLUMNS] {
+        let of_line = match (rail.line_gbit_per_s, rail.efficiency) {
+            (Some(line), Some(efficiency)) => format!("{:.1} % of {line} Gbit/s", efficiency * 100.0),
+            _ => "-".into(),
+        };
+        [
+            format!("  {}", rail.nic),
+            "rail".into(),
+            human_bytes(rail.bytes_sent),
+            human_bytes(rail.bytes_received),
+            self.rate(rail.bytes_sent, rail.bytes_received),
+            of_line,
+            String::new(),
+            String::new(),
+        ]
+    }
+
+    /// The rate of the busier direction: links carry both at once.
+    fn rate(&self, sent_bytes: u64, received_bytes: u64) -> String {
+        let bits = sent_bytes.max(received_bytes) as f64 * 8.0 / self.seconds;
+        if bits.is_finite() { BitRate(bits as u64).to_string() } else { "-".into() }
+    }
+
+    fn write_error(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(error) = &self.error else { return Ok(()) };
+        writeln!(f, "\nerror {}: {}", error.code.number(), error.message)?;
+        if error.missing_ranges.is_empty() {
+            return Ok(());
+        }
+        let missing_bytes: u128 = error.missing_ranges.iter().map(|span| u128::from(span.bytes())).sum();
+        write!(f, "missing: {missing_bytes} bytes:")?;
+        for span in error.missing_ranges.iter().take(RANGES_SHOWN_MAX) {
+            write!(f, " {span}")?;
+        }
+        match error.missing_ranges.len().saturating_sub(RANGES_SHOWN_MAX) {
+            0 => writeln!(f),
+            more => writeln!(f, " and {more} more ranges (--json lists them all)"),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_result(f)?;
+        self.write_bound(f)?;
+        self.write_work(f)?;
+        self.write_nodes(f)?;
+        self.write_error(f)
+    }
+}
+
+impl From<&Error> for ReportError {
+    fn from(error: &Error) -> ReportError {
+        ReportError { code: error.code, message: error.to_string(), missing_ranges: error.missing.clone() }
+    }
+}
+
+/// The rate in 10⁹ bits per second; 0 where no time has passed.
+#[must_use]
+pub fn gbit_per_s(bytes: u64, seconds: f64) -> f64 {
+    let rate = bytes as f64 * 8.0 / seconds / 1e9;
+    if rate.is_finite() { rate } else { 0.0 }
+}
+
+fn percent(part: f64, whole: f64) -> Option<f64> {
+    let percent = part / whole * 100.0;
+    percent.is_finite().then_some(percent)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn as_number<S: Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u8(code.number())
+}
+
+fn as_ranges<S: Serializer>(spans: &[Span], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(spans.iter().map(ToString::to_string))
+}
+
+const COLUMNS: usize = 8;
+const HEADINGS: [&str; COLUMNS] = ["node", "role", "sent", "received", "rate", "of line", "CPU s", "memory"];
+const RANGES_SHOWN_MAX: usize = 16;
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -1,0 +1,205 @@
+//! What rows say together: checks that no single line can fail.
+//!
+//! A specification may have a million rows, so every check sorts and sweeps; none compares all pairs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::parse::block_bytes_fit;
+use super::{Address, DataUri, Role, Row, Spec};
+use crate::error::{Code, Error, Result};
+use crate::units::{BitRate, Span, subtract, union};
+
+impl Spec {
+    /// Checks all that rows can contradict each other in, and, for rows built in code, what parsing would have refused.
+    ///
+    /// # Errors
+    /// [`Code::Usage`] with the lines at fault; where a reader wants what no writer offers, `missing` holds those ranges.
+    pub fn validate(&self) -> Result<()> {
+        self.rows.iter().try_for_each(check_row)?;
+        self.check_roles()?;
+        self.check_grid()?;
+        self.check_speeds()?;
+        self.check_destinations()?;
+        self.check_no_file_both_ways()?;
+        self.check_all_offered()
+    }
+
+    fn with_role(&self, role: Role) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.role == role)
+    }
+
+    fn spans(&self, role: Role) -> Vec<Span> {
+        union(self.with_role(role).map(|row| row.range).collect())
+    }
+
+    fn check_roles(&self) -> Result<()> {
+        for (role, word) in [(Role::Sender, "writer"), (Role::Receiver, "reader")] {
+            if self.with_role(role).next().is_none() {
+                return usage(format!("there is no {word} row")).map_err(|error| error.remedy("a transfer needs one"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_grid(&self) -> Result<()> {
+        if let Some(bytes) = self.block_bytes.filter(|&bytes| !block_bytes_fit(bytes)) {
+            return usage(format!("option block {bytes} is not a power of two from 4 KiB to 64 MiB"));
+        }
+        let lowest = self.with_role(Role::Sender).map(|row| row.range.start).min();
+        match (self.origin, lowest) {
+            (Some(origin), Some(lowest)) if origin > lowest => {
+                usage(format!("option origin {origin} lies after byte {lowest}, the first that is offered"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A node has one set of NICs, however many rows name it.
+    fn check_speeds(&self) -> Result<()> {
+        let mut declared: BTreeMap<&Address, (BitRate, &Row)> = BTreeMap::new();
+        for row in &self.rows {
+            let Some(speed) = row.speed else { continue };
+            let (known, first) = *declared.entry(&row.node).or_insert((speed, row));
+            if known != speed {
+                let (here, there) = (place(first), place(row));
+                return usage(format!("{} has two speeds: {known} in {here} and {speed} in {there}", row.node));
+            }
+        }
+        Ok(())
+    }
+
+    /// No two readers of one node may want different bytes of the data space at one place.
+    ///
+    /// Rows that map alike (`range.start - offset` is the same) may overlap. Sorted by where they land, each row needs to
+    /// be compared with one other only, the one that reaches furthest so far: if it maps like that one, then so do all that
+    /// it could overlap, because those overlap that one too and were compared with it.
+    fn check_destinations(&self) -> Result<()> {
+        let mut rows: Vec<&Row> = self.with_role(Role::Receiver).filter(|row| row.uri != DataUri::Null).collect();
+        rows.sort_by_key(|row| (&row.node, &row.uri, row.offset_bytes));
+        let mut furthest: Option<&Row> = None;
+        for row in rows {
+            let same = furthest.filter(|other| (&other.node, &other.uri) == (&row.node, &row.uri));
+            let Some(other) = same else {
+                furthest = Some(row);
+                continue;
+            };
+            if row.offset_bytes < end_in_data(other) && mapping(row) != mapping(other) {
+                return Err(conflict(other, row));
+            }
+            if end_in_data(row) > end_in_data(other) {
+                furthest = Some(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that is read cannot be the one that a finished transfer is renamed to.
+    fn check_no_file_both_ways(&self) -> Result<()> {
+        let read: BTreeMap<(&Address, &Path), &Row> =
+            self.with_role(Role::Sender).filter_map(|row| Some(((&row.node, file(row)?), row))).collect();
+        for row in self.with_role(Role::Receiver) {
+            let Some(path) = file(row) else { continue };
+            if let Some(reads) = read.get(&(&row.node, path)) {
+                let (reads, writes) = (place(reads), place(row));
+                let message = format!("{} reads {} in {reads} and writes it in {writes}", row.node, row.uri);
+                return usage(message).map_err(|error| error.remedy("write to another file"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_all_offered(&self) -> Result<()> {
+        let offered = self.spans(Role::Sender);
+        let missing: Vec<Span> =
+            self.spans(Role::Receiver).into_iter().flat_map(|wanted| subtract(wanted, &offered)).collect();
+        let Some(&first) = missing.first() else { return Ok(()) };
+        let wants = self.with_role(Role::Receiver).find(|row| row.range.intersection(first).is_some());
+        let wants = wants.expect("a missing range is wanted by some row");
+        let message = format!("no writer offers {}, which {} wants", list(&missing), place(wants));
+        Err(Error::new(Code::Usage, message).remedy("add a writer row or narrow the range").missing(missing))
+    }
+}
+
+/// What is wrong with one row alone; only rows built in code can fail here.
+fn check_row(row: &Row) -> Result<()> {
+    let fault = if row.range.is_empty() {
+        Some("an empty range".into())
+    } else if let Some(expected) = row.uri.malformed() {
+        Some(format!("{}, expected {expected}", row.uri))
+    } else if let Some(expected) = row.uri.unfit_for(row.role) {
+        Some(format!("{}, expected {expected}", row.uri))
+    } else if row.group.is_some() && row.role == Role::Sender {
+        Some("a group, expected one on readers only".into())
+    } else if matches!(row.uri, DataUri::File(_) | DataUri::Mem(_)) && end_in_data(row) > DATA_BYTES_MAX {
+        Some(format!("offset {} and range {}, expected data of at most 2^63 - 1 bytes", row.offset_bytes, row.range))
+    } else if row.speed == Some(BitRate(0)) {
+        Some("a speed of 0, at which nothing would ever move".into())
+    } else {
+        None
+    };
+    fault.map_or(Ok(()), |fault| usage(format!("{}: found {fault}", place(row))))
+}
+
+/// Where the row's bytes end in its data; offset and range together may pass 64 bits.
+fn end_in_data(row: &Row) -> u64 {
+    row.offset_bytes.saturating_add(row.range.bytes())
+}
+
+/// What must be added to a position in the data to have the position in the data space.
+fn mapping(row: &Row) -> i128 {
+    i128::from(row.range.start) - i128::from(row.offset_bytes)
+}
+
+fn file(row: &Row) -> Option<&Path> {
+    match &row.uri {
+        DataUri::File(path) => Some(path),
+        DataUri::Mem(_) | DataUri::Pattern(_) | DataUri::Null => None,
+    }
+}
+
+fn conflict(first: &Row, second: &Row) -> Error {
+    let (first, second) = if first.line <= second.line { (first, second) } else { (second, first) };
+    let shared = Span::new(first.offset_bytes, end_in_data(first))
+        .intersection(Span::new(second.offset_bytes, end_in_data(second)))
+        .expect("rows in conflict overlap");
+    let message = format!(
+        "{} and {} would write different bytes of the data space to bytes {shared} of {} on {}",
+        place(first),
+        place(second),
+        first.uri,
+        first.node,
+    );
+    Error::new(Code::Usage, message).remedy("change the offset of one of them, or its file")
+}
+
+/// A row as the user knows it: by its line, or by what it says where it was made in code.
+fn place(row: &Row) -> String {
+    if row.line != 0 {
+        return format!("line {}", row.line);
+    }
+    let role = if row.role == Role::Sender { "writer" } else { "reader" };
+    format!("{role} {} {} {} {}", row.node, row.uri, row.offset_bytes, row.range)
+}
+
+/// The first few ranges, and how many more there are.
+fn list(spans: &[Span]) -> String {
+    let shown: Vec<String> = spans.iter().take(SPANS_SHOWN_MAX).map(ToString::to_string).collect();
+    match spans.len().saturating_sub(SPANS_SHOWN_MAX) {
+        0 => format!("bytes {}", shown.join(", ")),
+        more => format!("bytes {} and {more} more ranges", shown.join(", ")),
+    }
+}
+
+fn usage(message: String) -> Result<()> {
+    Err(Error::new(Code::Usage, message))
+}
+
+/// The largest offset that files have on Linux.
+const DATA_BYTES_MAX: u64 = i64::MAX as u64;
+
+const SPANS_SHOWN_MAX: usize = 8;
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

@@ -88,14 +88,14 @@ struct Cores(Option<(usize, usize)>);
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Loopback(options) => benchmark(options),
-        Command::Raw(options) => benchmark(Options { only: vec!["raw".to_owned()], ..options }),
+        Command::Loopback(options) => benchmark(&options),
+        Command::Raw(options) => benchmark(&Options { only: vec!["raw".to_owned()], ..options }),
         Command::RawEnd(end) => end.run(),
     }
 }
 
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
-fn benchmark(options: Options) -> Result<()> {
+fn benchmark(options: &Options) -> Result<()> {
     let contenders = options.contenders()?;
     if options.list {
         for contender in &contenders {

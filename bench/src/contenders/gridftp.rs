@@ -1,4 +1,4 @@
-//! GridFTP, third party: the client only steers, and two sessions of the server move the bytes, as two nodes would.
+//! `GridFTP`, third party: the client only steers, and two sessions of the server move the bytes, as two nodes would.
 
 use anyhow::Result;
 use nix::unistd::Uid;

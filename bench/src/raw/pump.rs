@@ -61,7 +61,7 @@ pub(super) fn send_file(socket: &impl AsFd, path: &Path, blocks: u64) -> io::Res
     Ok(())
 }
 
-/// Receives `blocks` blocks into a new, preallocated file with O_DIRECT; answers how long that took from the first byte's
+/// Receives `blocks` blocks into a new, preallocated file with `O_DIRECT`; answers how long that took from the first byte's
 /// arrival to the last block written.
 pub(super) fn receive_file(socket: &impl AsFd, path: &Path, blocks: u64) -> io::Result<Duration> {
     let file = preallocated(path, blocks * u64::from(BLOCK_BYTES))?;
@@ -70,7 +70,10 @@ pub(super) fn receive_file(socket: &impl AsFd, path: &Path, blocks: u64) -> io::
     let (mut received, mut written, mut receiving) = (0, 0, false);
     let start = first_byte(socket)?;
     while written < blocks {
-        if !receiving && received < blocks && let Some(slot) = free.pop() {
+        if !receiving
+            && received < blocks
+            && let Some(slot) = free.pop()
+        {
             ring.push(Operation::Receive, slot, 0);
             receiving = true;
         }

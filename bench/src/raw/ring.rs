@@ -1,4 +1,4 @@
-//! As little io_uring as the raw limit needs: eight registered blocks, four operations, one completion at a time.
+//! As little `io_uring` as the raw limit needs: eight registered blocks, four operations, one completion at a time.
 //!
 //! It is deliberately not the project's own ring layer: a denominator that shared code with what it measures would hide
 //! what that code costs.
@@ -18,7 +18,7 @@ const PAGE_BYTES: usize = 4096;
 const SOCKET: types::Fixed = types::Fixed(0);
 const FILE: types::Fixed = types::Fixed(1);
 
-/// Memory aligned as O_DIRECT wants it.
+/// Memory aligned as `O_DIRECT` wants it.
 #[derive(Clone)]
 #[repr(C, align(4096))]
 struct Page([u8; PAGE_BYTES]);

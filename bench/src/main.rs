@@ -1,2 +1,188 @@
-//! Benchmarks.
-fn main() {}
+//! `cep-bench`: what the program reaches, beside the raw limit of the machine and beside its peers, in one run.
+//!
+//! Speed is judged as a ratio within one run, never as an absolute figure: machines differ, and one machine differs from hour
+//! to hour.
+
+mod contenders;
+mod lab;
+mod loopback;
+mod process;
+mod raw;
+mod report;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+
+use contenders::{Contender, Scenario};
+use lab::Lab;
+use report::Report;
+
+/// Measures cep-fast against the raw limit of this machine and against its peers.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everybody who is installed, over loopback, in turn.
+    Loopback(Options),
+    /// The raw limit of this machine alone.
+    Raw(Options),
+    /// One end of the raw limit.
+    #[command(hide = true)]
+    RawEnd(raw::EndArgs),
+}
+
+#[derive(Args)]
+struct Options {
+    /// Bytes to move in each run; K, M, G are powers of 1024. Whole MiB.
+    #[arg(long, default_value = "4G", value_parser = bytes)]
+    bytes: u64,
+    /// How often everybody has a turn.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Takes only the contenders of these names; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Takes only this scenario.
+    #[arg(long, value_enum)]
+    scenario: Option<ScenarioName>,
+    /// Says who could take part, and ends.
+    #[arg(long)]
+    list: bool,
+    /// Where the files of a run live; the destination's file system is what is measured.
+    #[arg(long, default_value = "build/bench")]
+    dir: PathBuf,
+    /// Writes everything that was measured to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The program to measure; by default the one beside this one.
+    #[arg(long, value_name = "PROGRAM")]
+    cep_fast: Option<PathBuf>,
+    /// Where tools/peers put what it built.
+    #[arg(long, default_value = "build/peers")]
+    peers: PathBuf,
+    /// Cores of the raw limit's sender and receiver, as in 0,1; or none.
+    #[arg(long, default_value = "0,1", value_parser = cores)]
+    raw_cores: Cores,
+    /// Seconds that any one process may run.
+    #[arg(long, default_value_t = 180)]
+    deadline: u64,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum ScenarioName {
+    Memory,
+    File,
+}
+
+/// Where the raw limit's two processes are pinned, if anywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Cores(Option<(usize, usize)>);
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Loopback(options) => benchmark(&options),
+        Command::Raw(options) => benchmark(&Options { only: vec!["raw".to_owned()], ..options }),
+        Command::RawEnd(end) => end.run(),
+    }
+}
+
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
+fn benchmark(options: &Options) -> Result<()> {
+    let contenders = options.contenders()?;
+    if options.list {
+        for contender in &contenders {
+            println!("{}: {}", contender.name(), contender.missing().unwrap_or_else(|| "ready".to_owned()));
+        }
+        return Ok(());
+    }
+    nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
+    let lab = Lab::new(&options.dir, options.bytes, Duration::from_secs(options.deadline))?;
+    let outcomes = loopback::run(&lab, &contenders, &options.scenarios(), options.rounds, |step| eprintln!("{step}"));
+    let core_count = std::thread::available_parallelism()?.get();
+    let report = Report::new(options.bytes, options.rounds, core_count, outcomes);
+    println!("{}", report.table());
+    if let Some(file) = &options.json {
+        std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+impl Options {
+    /// Those who take part.
+    fn contenders(&self) -> Result<Vec<Box<dyn Contender>>> {
+        let cep_fast = match &self.cep_fast {
+            Some(program) => program.clone(),
+            None => std::env::current_exe()?.with_file_name("cep-fast"),
+        };
+        let mut contenders = contenders::all(&cep_fast, &self.peers, self.raw_cores.0);
+        for name in &self.only {
+            let known: Vec<&str> = contenders.iter().map(|contender| contender.name()).collect();
+            ensure!(known.contains(&name.as_str()), "no contender {name}; there are {}", known.join(", "));
+        }
+        contenders.retain(|contender| self.only.is_empty() || self.only.iter().any(|name| name == contender.name()));
+        Ok(contenders)
+    }
+
+    fn scenarios(&self) -> Vec<Scenario> {
+        match self.scenario {
+            None => Scenario::ALL.to_vec(),
+            Some(ScenarioName::Memory) => vec![Scenario::MemoryToMemory],
+            Some(ScenarioName::File) => vec![Scenario::FileToFile],
+        }
+    }
+}
+
+/// Reads a count of bytes: `4G`, `512M`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'K')) => (&text[..at], 10),
+        Some((at, 'M')) => (&text[..at], 20),
+        Some((at, 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let count: u64 = digits.parse().map_err(|_| "expected a number, with K, M or G behind it".to_owned())?;
+    let bytes = count.checked_mul(1 << shift).ok_or("more than 64 bits hold")?;
+    if bytes == 0 || !bytes.is_multiple_of(1 << 20) { Err("expected whole MiB".to_owned()) } else { Ok(bytes) }
+}
+
+/// Reads two cores, `0,1`, or `none`.
+fn cores(text: &str) -> Result<Cores, String> {
+    if text == "none" {
+        return Ok(Cores(None));
+    }
+    let pair = text.split_once(',').and_then(|(sender, receiver)| sender.parse().ok().zip(receiver.parse().ok()));
+    pair.map(|pair| Cores(Some(pair))).ok_or_else(|| "expected two cores as in 0,1, or none".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_counts_are_whole_mebibytes() {
+        assert_eq!(bytes("4G"), Ok(4 << 30));
+        assert_eq!(bytes("2048K"), Ok(2 << 20));
+        assert_eq!(bytes("1048576"), Ok(1 << 20));
+        for wrong in ["", "G", "0", "1K", "-1M", "1T", "99999999999G"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cores_are_a_pair_or_none() {
+        assert_eq!(cores("none"), Ok(Cores(None)));
+        assert_eq!(cores("1,0"), Ok(Cores(Some((1, 0)))));
+        for wrong in ["", "1", "a,b", "1,2,3"] {
+            assert!(cores(wrong).is_err(), "{wrong}");
+        }
+    }
+}

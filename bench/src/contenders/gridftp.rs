@@ -1,0 +1,51 @@
+//! `GridFTP`, third party: the client only steers, and two sessions of the server move the bytes, as two nodes would.
+
+use anyhow::Result;
+use nix::unistd::Uid;
+
+use super::{Contender, Scenario, Timing, Work, missing_program, program};
+use crate::lab::Lab;
+use crate::process;
+
+const SERVER: &str = "globus-gridftp-server";
+const CLIENT: &str = "globus-url-copy";
+
+pub(super) struct GridFtp;
+
+impl Contender for GridFtp {
+    fn name(&self) -> &'static str {
+        "gridftp"
+    }
+
+    fn plays(&self, _: Scenario) -> bool {
+        true
+    }
+
+    fn missing(&self) -> Option<String> {
+        missing_program(&[SERVER, CLIENT])
+    }
+
+    fn run(&self, lab: &Lab, work: &Work) -> Result<Timing> {
+        let port = process::free_port()?;
+        let mut server = process::command(program(SERVER));
+        server.args(["-p", &port.to_string(), "-control-interface", "127.0.0.1", "-aa"]);
+        if Uid::effective().is_root() {
+            server.args(["-anonymous-user", "root", "-allow-root"]);
+        }
+        let server = lab.start("gridftp-server", server)?;
+        server.until_listening(port)?;
+        let mut client = process::command(program(CLIENT));
+        client.args(["-p", "2", "-bs", "4M"]);
+        let (source, destination) = match &work.files {
+            Some(files) => (files.source.display().to_string(), files.destination.display().to_string()),
+            None => {
+                client.args(["-len", &work.bytes.to_string()]);
+                ("/dev/zero".to_owned(), "/dev/null".to_owned())
+            }
+        };
+        for path in [source, destination] {
+            client.arg(format!("ftp://127.0.0.1:{port}{path}"));
+        }
+        Ok(Timing::wall(lab.start("gridftp-client", client)?.finish()?.seconds))
+    }
+}

@@ -1,0 +1,39 @@
+//! iperf3: the usual measure of what TCP gives between two processes.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::{Contender, Scenario, Timing, Work, missing_program, program};
+use crate::lab::Lab;
+use crate::process;
+
+pub(super) struct Iperf;
+
+impl Contender for Iperf {
+    fn name(&self) -> &'static str {
+        "iperf3"
+    }
+
+    fn plays(&self, scenario: Scenario) -> bool {
+        scenario == Scenario::MemoryToMemory
+    }
+
+    fn missing(&self) -> Option<String> {
+        missing_program(&["iperf3"])
+    }
+
+    fn run(&self, lab: &Lab, work: &Work) -> Result<Timing> {
+        let port = process::free_port()?;
+        let mut server = process::command(program("iperf3"));
+        server.args(["-s", "-1", "-B", "127.0.0.1", "-p", &port.to_string()]);
+        let server = lab.start("iperf3-server", server)?;
+        server.until_listening(port)?;
+        let mut client = process::command(program("iperf3"));
+        client.args(["-c", "127.0.0.1", "-p", &port.to_string(), "-l", "1M", "-J", "-n", &work.bytes.to_string()]);
+        let client = lab.start("iperf3-client", client)?.finish()?;
+        server.finish()?;
+        let report: Value = serde_json::from_str(&client.output).context("iperf3 printed no JSON")?;
+        let rate = report["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 reports no rate")?;
+        Ok(Timing { data_seconds: Some(work.bytes as f64 * 8.0 / rate), wall_seconds: client.seconds })
+    }
+}

@@ -1,0 +1,107 @@
+//! Those that take part in a scenario: the program, its raw limit, and its peers.
+//!
+//! Each drives real programs the way their users would, on their fast settings; measurements.md says where those come from.
+
+mod gridftp;
+mod iperf;
+mod ours;
+mod rclone;
+mod rcp;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::lab::Lab;
+use crate::process;
+use crate::raw::Raw;
+
+/// What is moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Scenario {
+    /// Bytes that cost nothing to make, to a receiver that drops them.
+    MemoryToMemory,
+    /// A file in the page cache to a new file on the file system of the working folder.
+    FileToFile,
+}
+
+impl Scenario {
+    pub(crate) const ALL: [Scenario; 2] = [Scenario::MemoryToMemory, Scenario::FileToFile];
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Scenario::MemoryToMemory => "memory → memory",
+            Scenario::FileToFile => "cached file → new file",
+        }
+    }
+}
+
+/// One run's work.
+pub(crate) struct Work {
+    pub(crate) bytes: u64,
+    /// The files of the file scenario.
+    pub(crate) files: Option<Files>,
+}
+
+/// A source that exists and is cached, and a destination that does not exist.
+pub(crate) struct Files {
+    pub(crate) source: PathBuf,
+    pub(crate) destination: PathBuf,
+}
+
+/// How long a run took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    /// From the first byte to the last, where the program itself tells.
+    pub(crate) data_seconds: Option<f64>,
+    /// The whole command, from start to end; servers that a user would find running are not part of it.
+    pub(crate) wall_seconds: f64,
+}
+
+impl Timing {
+    /// The timing of a program that says nothing of its own.
+    fn wall(seconds: f64) -> Timing {
+        Timing { data_seconds: None, wall_seconds: seconds }
+    }
+}
+
+/// One that takes part.
+pub(crate) trait Contender {
+    /// Its name in tables, in the JSON, and for `--only`.
+    fn name(&self) -> &'static str;
+
+    /// Whether the scenario is something it does.
+    fn plays(&self, scenario: Scenario) -> bool;
+
+    /// What it lacks on this machine, if anything.
+    fn missing(&self) -> Option<String>;
+
+    /// Moves the bytes once, from processes started to processes ended.
+    fn run(&self, lab: &Lab, work: &Work) -> Result<Timing>;
+}
+
+/// Everybody, ourselves first.
+///
+/// `cep_fast` is the program to measure, `peers` the folder that `tools/peers` built in, `cores` where the raw limit is pinned.
+pub(crate) fn all(cep_fast: &Path, peers: &Path, cores: Option<(usize, usize)>) -> Vec<Box<dyn Contender>> {
+    vec![
+        Box::new(ours::Ours { program: cep_fast.to_owned() }),
+        Box::new(Raw { cores }),
+        Box::new(iperf::Iperf),
+        Box::new(gridftp::GridFtp),
+        Box::new(rclone::Rclone),
+        Box::new(rcp::Rcp { binaries: peers.join("bin") }),
+    ]
+}
+
+/// The complaint about the first of these programs that is not here.
+fn missing_program(programs: &[&str]) -> Option<String> {
+    let absent = programs.iter().find(|program| process::find(program).is_none())?;
+    Some(format!("{absent} is not installed (tools/peers)"))
+}
+
+/// The full path of a program that `missing` has seen.
+fn program(name: &str) -> PathBuf {
+    process::find(name).unwrap_or_else(|| PathBuf::from(name))
+}

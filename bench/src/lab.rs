@@ -1,0 +1,176 @@
+//! The working folder of one benchmark: its source file, its destinations, its logs, and the deadline of what runs in it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::statvfs::statvfs;
+
+use crate::contenders::{Files, Scenario, Work};
+use crate::process::Running;
+
+const BLOCK_BYTES: usize = 1 << 20;
+/// The working folders' names start with this and end with the number of the process that owns them.
+const FOLDER_PREFIX: &str = "run-";
+
+/// A folder of its own that goes when it is dropped.
+pub(crate) struct Lab {
+    folder: PathBuf,
+    bytes: u64,
+    /// How long any one process may run.
+    limit: Duration,
+}
+
+impl Lab {
+    /// A working folder below `parent` for work of `bytes` bytes; clears what dead benchmarks left there.
+    pub(crate) fn new(parent: &Path, bytes: u64, limit: Duration) -> Result<Lab> {
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        // Peers want absolute paths.
+        let parent = fs::canonicalize(parent)?;
+        remove_left_over(&parent)?;
+        let folder = parent.join(format!("{FOLDER_PREFIX}{}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Lab { folder, bytes, limit })
+    }
+
+    /// A path in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Starts a process whose logs go to the folder.
+    pub(crate) fn start(&self, name: &str, command: Command) -> Result<Running> {
+        Running::start(name, command, &self.folder, self.limit)
+    }
+
+    /// The work of a scenario, ready to be timed: the source cached, the destination absent, nothing left to write back
+    /// from the run before.
+    pub(crate) fn prepare(&self, scenario: Scenario) -> Result<Work> {
+        if scenario == Scenario::MemoryToMemory {
+            return Ok(Work { bytes: self.bytes, files: None });
+        }
+        let files = Files { source: self.path("source"), destination: self.path("destination") };
+        if !files.source.exists() {
+            self.make_source(&files.source)?;
+        }
+        nix::unistd::sync();
+        io::copy(&mut File::open(&files.source)?, &mut io::sink())?;
+        Ok(Work { bytes: self.bytes, files: Some(files) })
+    }
+
+    /// Removes the destination, after comparing it where `compare` says so.
+    pub(crate) fn clear(&self, work: &Work, compare: bool) -> Result<()> {
+        let Some(files) = &work.files else { return Ok(()) };
+        let arrived = fs::metadata(&files.destination).context("no destination file after the run")?.len();
+        ensure!(arrived == work.bytes, "{arrived} of {} bytes are in the destination file", work.bytes);
+        if compare {
+            let mut cmp = crate::process::command("cmp");
+            cmp.arg(&files.source).arg(&files.destination);
+            self.start("cmp", cmp)?.finish().context("the destination differs from the source")?;
+        }
+        fs::remove_file(&files.destination)?;
+        Ok(())
+    }
+
+    /// Removes what a failed run may have left.
+    pub(crate) fn discard(&self, work: &Work) {
+        if let Some(files) = &work.files {
+            // It may never have been made.
+            let _ = fs::remove_file(&files.destination);
+        }
+    }
+
+    fn make_source(&self, path: &Path) -> Result<()> {
+        let space = statvfs(&self.folder)?;
+        let free_bytes = space.blocks_available() * space.fragment_size();
+        // The source, one destination, and room for the file system's own needs.
+        let needed_bytes = self.bytes * 5 / 2;
+        if free_bytes < needed_bytes {
+            bail!("{}: needs {needed_bytes} bytes free, has {free_bytes}; name another --dir", self.folder.display());
+        }
+        let mut file = File::create_new(path)?;
+        let mut state = 0x9e37_79b9_7f4a_7c15;
+        let mut block = vec![0; BLOCK_BYTES];
+        let mut left = self.bytes;
+        while left > 0 {
+            fill(&mut block, &mut state);
+            let bytes = left.min(BLOCK_BYTES as u64);
+            file.write_all(&block[..bytes as usize])?;
+            left -= bytes;
+        }
+        file.sync_all()?;
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // The next benchmark removes what cannot be removed now.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Bytes that neither compress nor repeat: Marsaglia's xorshift64.
+fn fill(block: &mut [u8], state: &mut u64) {
+    for word in block.chunks_exact_mut(8) {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        word.copy_from_slice(&state.to_le_bytes());
+    }
+}
+
+/// Removes the working folders whose process is gone.
+fn remove_left_over(parent: &Path) -> Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let path = entry?.path();
+        let owner = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(FOLDER_PREFIX));
+        let Some(owner) = owner.and_then(|owner| owner.parse::<u32>().ok()) else { continue };
+        if !Path::new(&format!("/proc/{owner}")).exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where its set-up fails")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_clears_its_own_and_dead_folders_only() {
+        let parent = tempfile::tempdir().unwrap();
+        // No process has a number beyond the kernel's limit of 2²².
+        let (dead, other) = (parent.path().join("run-4194305"), parent.path().join("run-down"));
+        fs::create_dir(&dead).unwrap();
+        fs::create_dir(&other).unwrap();
+        let lab = Lab::new(parent.path(), 1, Duration::from_secs(60)).unwrap();
+        let own = lab.path("");
+        assert!(own.exists() && !dead.exists() && other.exists());
+        drop(lab);
+        assert!(!own.exists() && other.exists());
+    }
+
+    #[test]
+    fn a_short_or_different_destination_fails_the_run() {
+        let parent = tempfile::tempdir().unwrap();
+        let lab = Lab::new(parent.path(), 3 * BLOCK_BYTES as u64 + 1, Duration::from_secs(60)).unwrap();
+        let work = lab.prepare(Scenario::FileToFile).unwrap();
+        let files = work.files.as_ref().unwrap();
+        let content = fs::read(&files.source).unwrap();
+        assert!(lab.clear(&work, false).unwrap_err().to_string().contains("no destination"));
+        fs::write(&files.destination, &content[1..]).unwrap();
+        assert!(lab.clear(&work, false).unwrap_err().to_string().contains("3145728 of 3145729 bytes"));
+        let mut changed = content.clone();
+        changed[BLOCK_BYTES] ^= 1;
+        fs::write(&files.destination, &changed).unwrap();
+        assert!(lab.clear(&work, true).unwrap_err().to_string().contains("differs"));
+        fs::write(&files.destination, &content).unwrap();
+        lab.clear(&work, true).unwrap();
+        assert!(!files.destination.exists());
+    }
+}

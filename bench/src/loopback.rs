@@ -1,0 +1,117 @@
+//! The loopback scenarios: everybody in turn, round by round, on one machine in one run.
+//!
+//! Rounds are interleaved, so that a neighbour's load or a warm disk cache falls on all alike; medians stand for all rounds.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::contenders::{Contender, Scenario, Timing, Work};
+use crate::lab::Lab;
+use crate::process;
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// One run of one contender.
+#[derive(Clone, Copy, Serialize, Debug)]
+pub(crate) struct Sample {
+    /// From the first byte to the last; absent where the program does not tell.
+    pub(crate) seconds: Option<f64>,
+    /// The whole command.
+    pub(crate) wall_seconds: f64,
+    /// Over `seconds`.
+    pub(crate) gbit_per_s: Option<f64>,
+    /// Over `wall_seconds`.
+    pub(crate) wall_gbit_per_s: f64,
+    /// User and system time of all processes involved, per GiB moved.
+    pub(crate) cpu_seconds_per_gib: f64,
+}
+
+impl Sample {
+    fn new(bytes: u64, timing: Timing, cpu: Duration) -> Sample {
+        let gigabits = bytes as f64 * 8.0 / 1e9;
+        Sample {
+            seconds: timing.data_seconds,
+            wall_seconds: timing.wall_seconds,
+            gbit_per_s: timing.data_seconds.map(|seconds| gigabits / seconds),
+            wall_gbit_per_s: gigabits / timing.wall_seconds,
+            cpu_seconds_per_gib: cpu.as_secs_f64() / (bytes as f64 / GIB),
+        }
+    }
+}
+
+/// What became of one contender in one scenario.
+#[derive(Serialize, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) scenario: Scenario,
+    pub(crate) contender: &'static str,
+    pub(crate) samples: Vec<Sample>,
+    /// Why there are no samples, or no more of them.
+    pub(crate) note: Option<String>,
+}
+
+/// Runs every contender in every scenario that it plays, `rounds` times; tells `progress` what it does.
+///
+/// One that is missing or fails gets a note and no further turn; the others go on.
+pub(crate) fn run(
+    lab: &Lab,
+    contenders: &[Box<dyn Contender>],
+    scenarios: &[Scenario],
+    rounds: u32,
+    mut progress: impl FnMut(&str),
+) -> Vec<Outcome> {
+    let mut outcomes: Vec<(&dyn Contender, Outcome)> = scenarios
+        .iter()
+        .flat_map(|&scenario| contenders.iter().filter(move |who| who.plays(scenario)).map(move |who| (scenario, who)))
+        .map(|(scenario, who)| {
+            (who.as_ref(), Outcome { scenario, contender: who.name(), samples: Vec::new(), note: who.missing() })
+        })
+        .collect();
+    for round in 1..=rounds {
+        for (contender, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.note.is_none()) {
+            progress(&format!("round {round} of {rounds}: {}, {}", outcome.scenario.title(), outcome.contender));
+            match turn(lab, *contender, outcome.scenario, round == 1) {
+                Ok(sample) => outcome.samples.push(sample),
+                Err(error) => outcome.note = Some(format!("{error:#}")),
+            }
+        }
+    }
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// One run, and everything around it that is not timed.
+fn turn(lab: &Lab, contender: &dyn Contender, scenario: Scenario, compare: bool) -> Result<Sample> {
+    let work = lab.prepare(scenario)?;
+    let sample = measure(lab, contender, &work).and_then(|sample| {
+        lab.clear(&work, compare)?;
+        Ok(sample)
+    });
+    if sample.is_err() {
+        lab.discard(&work);
+    }
+    sample
+}
+
+fn measure(lab: &Lab, contender: &dyn Contender, work: &Work) -> Result<Sample> {
+    let cpu_before = process::cpu_spent()?;
+    let timing = contender.run(lab, work);
+    // Servers have been told to leave; what they forked is waited for here, so that its time counts.
+    process::reap()?;
+    Ok(Sample::new(work.bytes, timing?, process::cpu_spent()?.saturating_sub(cpu_before)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_decimal_and_cpu_is_per_binary_gigabyte() {
+        let timing = Timing { data_seconds: Some(1.0), wall_seconds: 2.0 };
+        let sample = Sample::new(2 << 30, timing, Duration::from_secs(3));
+        let expected = (2u64 << 30) as f64 * 8.0 / 1e9;
+        assert!((sample.gbit_per_s.unwrap_or(0.0) - expected).abs() < 1e-9);
+        assert!((sample.wall_gbit_per_s - expected / 2.0).abs() < 1e-9);
+        assert!((sample.cpu_seconds_per_gib - 1.5).abs() < 1e-9);
+    }
+}

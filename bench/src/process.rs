@@ -1,0 +1,260 @@
+//! Processes under a deadline, and the CPU time of everything they start.
+//!
+//! This process adopts orphans (`PR_SET_CHILD_SUBREAPER`), so whatever a server forks is waited for here in the end, and
+//! `RUSAGE_CHILDREN` then counts it. Kernel threads, such as those that write dirty pages back, count for nobody.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::time::TimeVal;
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::Pid;
+
+/// How long a server may take to leave when asked before it is killed.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How often a server that starts is asked whether it listens.
+const LISTEN_POLL: Duration = Duration::from_millis(10);
+/// How much of what a failed process wrote is shown.
+const LOG_TAIL_BYTES: usize = 2000;
+
+/// A command that the kernel kills if this process dies first, so that an interrupted benchmark leaves nothing running.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program).stdin(Stdio::null());
+    command
+}
+
+/// A process that was started and has not been waited for.
+pub(crate) struct Running {
+    name: String,
+    child: Child,
+    ended: Receiver<Instant>,
+    started: Instant,
+    deadline: Instant,
+    /// Where its output and its errors go: files, because a pipe that nobody reads would stop it.
+    output: PathBuf,
+    errors: PathBuf,
+}
+
+/// What a process that succeeded left.
+pub(crate) struct Finished {
+    /// What it wrote to its standard output.
+    pub(crate) output: String,
+    /// From its start to its end.
+    pub(crate) seconds: f64,
+}
+
+impl Running {
+    /// Starts `command`, which may run for `limit`; its output goes to files in `folder`.
+    pub(crate) fn start(name: &str, mut command: Command, folder: &Path, limit: Duration) -> Result<Running> {
+        let (output, errors) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
+        command.stdout(File::create(&output)?).stderr(File::create(&errors)?);
+        let started = Instant::now();
+        let child = command.spawn().with_context(|| format!("{name}: cannot start {command:?}"))?;
+        let ended = watch(Pid::from_raw(child.id().cast_signed()));
+        Ok(Running { name: name.to_owned(), child, ended, started, deadline: started + limit, output, errors })
+    }
+
+    /// Waits for a good end.
+    ///
+    /// # Errors
+    /// The process failed, or its deadline passed: then it is killed first.
+    pub(crate) fn finish(mut self) -> Result<Finished> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let Ok(end) = self.ended.recv_timeout(left) else {
+            self.child.kill()?;
+            self.child.wait()?;
+            bail!("{} did not end within {:?}{}", self.name, self.deadline - self.started, self.log_tail());
+        };
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("{} ended with {status}{}", self.name, self.log_tail());
+        }
+        let output = fs::read_to_string(&self.output).with_context(|| format!("{}: output", self.name))?;
+        Ok(Finished { output, seconds: (end - self.started).as_secs_f64() })
+    }
+
+    /// Waits until something listens on this loopback port.
+    ///
+    /// # Errors
+    /// The process ended, or its deadline passed.
+    pub(crate) fn until_listening(&self, port: u16) -> Result<()> {
+        while !is_listening(port)? {
+            if self.ended.recv_timeout(LISTEN_POLL).is_ok() {
+                bail!("{} ended before it listened on port {port}{}", self.name, self.log_tail());
+            }
+            if Instant::now() > self.deadline {
+                bail!("{} does not listen on port {port}{}", self.name, self.log_tail());
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a server to leave, and kills it where it does not.
+    fn stop(&mut self) -> Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM)?;
+        if self.ended.recv_timeout(FAREWELL).is_err() {
+            self.child.kill()?;
+        }
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read(&self.errors).ok().filter(|log| !log.is_empty()).or_else(|| fs::read(&self.output).ok());
+        let log = log.unwrap_or_default();
+        let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL_BYTES)..]).trim().to_owned();
+        if tail.is_empty() { tail } else { format!(":\n{tail}") }
+    }
+}
+
+impl Drop for Running {
+    /// A server goes when its user is done with it. Nothing can be done here about one that cannot be stopped: `reap` kills
+    /// what is left.
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
+
+/// Waits for every process that is left below this one (orphans of servers), killing those that stay.
+pub(crate) fn reap() -> Result<()> {
+    loop {
+        let children = children()?;
+        if children.is_empty() {
+            return Ok(());
+        }
+        for pid in children {
+            if watch(pid).recv_timeout(FAREWELL).is_err() {
+                kill(pid, Signal::SIGKILL)?;
+            }
+            match waitpid(pid, None) {
+                Ok(_) | Err(Errno::ECHILD) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// The CPU time, user and system, of all processes that were started and waited for so far.
+pub(crate) fn cpu_spent() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    Ok(duration(usage.user_time()) + duration(usage.system_time()))
+}
+
+/// A port of the loopback address that is free now.
+pub(crate) fn free_port() -> Result<u16> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").context("no free loopback port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Where a program is: in PATH, or among those that only root has in it.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/bin"].map(PathBuf::from));
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// Tells when a child ends without waiting for it: its process id stays ours until somebody does.
+fn watch(pid: Pid) -> Receiver<Instant> {
+    let (sender, ended) = channel();
+    thread::spawn(move || {
+        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        // The receiver is gone where nobody asks any more.
+        let _ = sender.send(Instant::now());
+    });
+    ended
+}
+
+/// The processes whose parent this one is.
+fn children() -> Result<Vec<Pid>> {
+    let own = std::process::id().to_string();
+    let mut children = Vec::new();
+    for entry in fs::read_dir("/proc").context("/proc is not mounted")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A process may end while the list is read.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        if parent(&stat).ok_or_else(|| anyhow!("/proc/{pid}/stat reads {stat:?}"))? == own {
+            children.push(Pid::from_raw(pid));
+        }
+    }
+    Ok(children)
+}
+
+/// The parent in a line of `/proc/PID/stat`. The program's name before it stands in parentheses and may hold anything.
+fn parent(stat: &str) -> Option<&str> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)
+}
+
+/// Whether a socket listens on this port of 127.0.0.1 or of every address. The kernel's table is asked, because a trial
+/// connection would be somebody's first client.
+fn is_listening(port: u16) -> Result<bool> {
+    let table = fs::read_to_string("/proc/net/tcp").context("/proc is not mounted")?;
+    Ok(table.lines().any(|line| listens(line, port)))
+}
+
+/// Whether a line of `/proc/net/tcp` is of a socket that listens (state 0A) on this port of one of these addresses.
+fn listens(line: &str, port: u16) -> bool {
+    let fields: Vec<&str> = line.split_whitespace().take(4).collect();
+    let [_, local, _, "0A"] = fields[..] else { return false };
+    ["0100007F", "00000000"].iter().any(|address| local == format!("{address}:{port:04X}"))
+}
+
+fn duration(time: TimeVal) -> Duration {
+    Duration::from_secs(time.tv_sec().cast_unsigned()) + Duration::from_micros(time.tv_usec().cast_unsigned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where its set-up fails")]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, limit: Duration) -> Result<Finished> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut shell = command("sh");
+        shell.args(["-c", script]);
+        Running::start("shell", shell, folder.path(), limit).unwrap().finish()
+    }
+
+    #[test]
+    fn output_comes_back_and_failure_shows_its_log() {
+        assert_eq!(shell("echo good", Duration::from_secs(60)).unwrap().output, "good\n");
+        let error = shell("echo because >&2; exit 3", Duration::from_secs(60)).err().unwrap().to_string();
+        assert!(error.contains("exit status: 3") && error.contains("because"), "{error}");
+    }
+
+    #[test]
+    fn a_process_beyond_its_deadline_is_killed() {
+        let error = shell("exec sleep 600", Duration::ZERO).err().unwrap().to_string();
+        assert!(error.contains("did not end within"), "{error}");
+    }
+
+    #[test]
+    fn the_parent_is_found_behind_any_name() {
+        assert_eq!(parent("7 (a) b (c)) S 42 7 7 0"), Some("42"));
+        assert_eq!(parent("garbage"), None);
+    }
+
+    #[test]
+    fn only_listeners_on_the_port_count() {
+        let line = |address: &str, state: &str| format!("   0: {address} 00000000:0000 {state} 00000000:00000000 00:0");
+        assert!(listens(&line("0100007F:1F90", "0A"), 8080));
+        assert!(listens(&line("00000000:1F90", "0A"), 8080));
+        assert!(!listens(&line("0100007F:1F90", "01"), 8080));
+        assert!(!listens(&line("0200007F:1F90", "0A"), 8080));
+        assert!(!listens(&line("0100007F:1F91", "0A"), 8080));
+        assert!(!listens("sl  local_address rem_address   st tx_queue", 8080));
+    }
+}

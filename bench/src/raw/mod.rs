@@ -1,0 +1,120 @@
+//! The raw limit of this machine: what the same kernel operations reach with no protocol around them.
+//!
+//! It is the denominator of our own figures. Sender and receiver are processes of their own, as the program's nodes are; each
+//! is handed its end of one loopback connection as its standard input.
+
+mod pump;
+mod ring;
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::contenders::{Contender, Scenario, Timing, Work};
+use crate::lab::Lab;
+use crate::process::{self, Running};
+
+/// Which half of the raw limit a process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum End {
+    /// Sends from memory or from a file.
+    Sender,
+    /// Receives into memory or into a new file.
+    Receiver,
+}
+
+/// What one end is told on its command line; its socket is its standard input.
+#[derive(clap::Args, Debug)]
+pub(crate) struct EndArgs {
+    end: End,
+    #[arg(long)]
+    bytes: u64,
+    #[arg(long)]
+    file: Option<PathBuf>,
+    #[arg(long)]
+    core: Option<usize>,
+}
+
+impl EndArgs {
+    /// Does this end's work; the receiver prints the seconds it took.
+    #[allow(clippy::print_stdout, reason = "standard output is how an end answers the process that started it")]
+    pub(crate) fn run(&self) -> Result<()> {
+        if let Some(core) = self.core {
+            pin(core)?;
+        }
+        let (socket, blocks) = (io::stdin(), self.bytes / u64::from(ring::BLOCK_BYTES));
+        match (self.end, &self.file) {
+            (End::Sender, None) => pump::send_memory(&socket, blocks)?,
+            (End::Sender, Some(file)) => pump::send_file(&socket, file, blocks)?,
+            (End::Receiver, None) => println!("{}", pump::receive_memory(&socket, blocks)?.as_secs_f64()),
+            (End::Receiver, Some(file)) => println!("{}", pump::receive_file(&socket, file, blocks)?.as_secs_f64()),
+        }
+        Ok(())
+    }
+}
+
+/// The raw limit as one of those that take part.
+pub(crate) struct Raw {
+    /// The cores of sender and receiver; without them the scheduler chooses.
+    pub(crate) cores: Option<(usize, usize)>,
+}
+
+impl Contender for Raw {
+    fn name(&self) -> &'static str {
+        "raw"
+    }
+
+    fn plays(&self, _: Scenario) -> bool {
+        true
+    }
+
+    fn missing(&self) -> Option<String> {
+        None
+    }
+
+    fn run(&self, lab: &Lab, work: &Work) -> Result<Timing> {
+        let block_bytes = u64::from(ring::BLOCK_BYTES);
+        ensure!(work.bytes.is_multiple_of(block_bytes), "the raw limit moves whole blocks of {block_bytes} bytes");
+        let listener = TcpListener::bind("127.0.0.1:0").context("no loopback listener")?;
+        let sending = TcpStream::connect(listener.local_addr()?)?;
+        let (receiving, _) = listener.accept()?;
+        let receiver = self.start(lab, work, End::Receiver, receiving)?;
+        let sender = self.start(lab, work, End::Sender, sending)?;
+        let (received, sent) = (receiver.finish()?, sender.finish()?);
+        let seconds = received.output.trim().parse().context("the receiver printed no seconds")?;
+        Ok(Timing { data_seconds: Some(seconds), wall_seconds: received.seconds.max(sent.seconds) })
+    }
+}
+
+impl Raw {
+    fn start(&self, lab: &Lab, work: &Work, end: End, socket: TcpStream) -> Result<Running> {
+        let (name, core, file) = match end {
+            End::Sender => ("sender", self.cores.map(|cores| cores.0), work.files.as_ref().map(|files| &files.source)),
+            End::Receiver => {
+                ("receiver", self.cores.map(|cores| cores.1), work.files.as_ref().map(|files| &files.destination))
+            }
+        };
+        let mut command = process::command(std::env::current_exe().context("no path to this program")?);
+        command.args(["raw-end", name, "--bytes", &work.bytes.to_string()]);
+        if let Some(file) = file {
+            command.arg("--file").arg(file);
+        }
+        if let Some(core) = core {
+            command.args(["--core", &core.to_string()]);
+        }
+        command.stdin(Stdio::from(OwnedFd::from(socket)));
+        lab.start(&format!("raw-{name}"), command)
+    }
+}
+
+fn pin(core: usize) -> Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core).with_context(|| format!("core {core} is beyond what a CPU set holds"))?;
+    sched_setaffinity(Pid::from_raw(0), &cores).with_context(|| format!("cannot pin to core {core}"))
+}

@@ -299,12 +299,15 @@ impl Drop for Uring {
             }
             self.reap(&mut completions);
         }
+        if self.table.len() == 0 {
+            // The kernel takes a closed ring apart later; sockets should close and locked memory be free at once. Not
+            // with operations in flight, which older kernels would wait for without a limit.
+            let _ = self.ring.submitter().unregister_files();
+            let _ = self.ring.submitter().unregister_buffers();
+        }
         let table = std::mem::replace(&mut self.table, Table::new(0));
         // The kernel may still write to these: their slots must never be returned, nor their memory unmapped.
         table.into_in_flight().leak();
-        // The kernel takes a closed ring apart later; sockets should close and locked memory be free at once.
-        let _ = self.ring.submitter().unregister_files();
-        let _ = self.ring.submitter().unregister_buffers();
     }
 }
 

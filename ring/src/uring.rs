@@ -63,7 +63,8 @@ impl Uring {
     /// slower, and [`Uring::registration_error`] says why. The same holds, silently, for the table of files.
     ///
     /// # Errors
-    /// What the kernel says; [`crate::probe`] explains it.
+    /// What the kernel says; [`crate::ProbeError::explain`] puts it into words. Where even the few pages of the ring
+    /// itself exceed the user's locked memory (recent kernels count them), it is `ENOMEM`; [`crate::Plain`] needs none.
     pub fn new(config: &Config<'_>) -> io::Result<Self> {
         if config.entries == 0 || config.entries > CAPACITY_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a ring has 1 to 2^20 entries"));

@@ -4,16 +4,16 @@
 //! handed over behind the handshake with nothing lost. Control messages are few and small, so that the extra read of a
 //! length does not matter.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::time::Instant;
 
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 
 use super::key::Key;
 use super::noise::{Door, Established, Handshake, Hello, Step};
 use super::sealed::{Sealed, sealed_bytes};
+use super::socket::{Filled, Socket};
 use crate::error::{Code, Error, Result};
 use crate::wire::limits::MESSAGE_BYTES_MAX;
 use crate::wire::version::Kind;
@@ -26,16 +26,9 @@ use crate::wire::version::Kind;
 /// and [`Connection::send`] at any time. Until it is up, [`Connection::deadline`] says how long to wait. An error ends
 /// the connection: drop it. The caller knows the peer's name and puts it in front of errors.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    socket: Socket,
     state: State,
-    /// What was read of the bytes that the state wants, and how many of them are there.
-    inbox: Vec<u8>,
-    inbox_filled: usize,
-    /// What is still to be sent, from `outbox_sent` on. Invariant: that is at most [`OUTBOX_BYTES_MAX`].
-    outbox: Vec<u8>,
-    outbox_sent: usize,
     deadline: Instant,
-    closing: bool,
 }
 
 /// What came in.
@@ -63,13 +56,6 @@ struct Up {
     sealed: Sealed,
 }
 
-/// How far a read came.
-enum Filled {
-    Whole,
-    Blocked,
-    Ended,
-}
-
 impl Connection {
     /// The side that dials: `stream` may still be connecting. `payload` is what the other side gets to read; a data flow
     /// sends its `FlowHello`.
@@ -83,8 +69,10 @@ impl Connection {
         payload: &[u8],
         deadline: Instant,
     ) -> Result<Connection> {
-        let (handshake, outbox) = Handshake::initiate(hello, key, payload)?;
-        Ok(Connection { outbox, ..Connection::new(stream, State::Connecting(handshake), deadline)? })
+        let (handshake, first) = Handshake::initiate(hello, key, payload)?;
+        let mut connection = Connection::new(stream, State::Connecting(handshake), deadline)?;
+        connection.socket.outbox().extend(first);
+        Ok(connection)
     }
 
     /// The side that listens.
@@ -96,23 +84,12 @@ impl Connection {
     }
 
     fn new(stream: TcpStream, state: State, deadline: Instant) -> Result<Connection> {
-        stream.set_nodelay(true).map_err(|error| lost(&error))?;
-        Ok(Connection {
-            stream,
-            state,
-            inbox: Vec::new(),
-            inbox_filled: 0,
-            outbox: Vec::new(),
-            outbox_sent: 0,
-            deadline,
-            closing: false,
-        })
+        Ok(Connection { socket: Socket::new(stream)?, state, deadline })
     }
 
     /// Asks `registry` for the events of this connection, once and for all.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut self.stream, token, interest).map_err(|error| lost(&error))
+        self.socket.register(registry, token)
     }
 
     /// Does what can be done now: connects, shakes hands, sends. Calling it without need does no harm. `door` decides
@@ -122,12 +99,15 @@ impl Connection {
     /// `Unreachable` if the peer cannot be reached, is lost, or does not speak the protocol; `Refused` if the keys
     /// differ or the peer is not let in.
     pub(crate) fn ready(&mut self, door: &dyn Door) -> Result<()> {
-        if matches!(self.state, State::Connecting(_)) && !self.connected()? {
-            return Ok(());
+        if matches!(self.state, State::Connecting(_)) {
+            if !self.socket.is_connected()? {
+                return Ok(());
+            }
+            self.begin();
         }
-        self.flush()?;
+        self.socket.flush()?;
         while let State::Handshaking(handshake) = &self.state {
-            match self.fill(handshake.wants())? {
+            match self.socket.fill(handshake.wants())? {
                 Filled::Whole => self.shake(door)?,
                 Filled::Blocked => return Ok(()),
                 Filled::Ended => {
@@ -141,7 +121,7 @@ impl Connection {
     /// Whether the connection can be used. A data flow is up when its last word of the handshake is sent, too.
     pub(crate) fn is_up(&self) -> bool {
         match &self.state {
-            State::Up(up) => up.hello.kind != Kind::Data || self.outbox.is_empty(),
+            State::Up(up) => up.hello.kind != Kind::Data || self.socket.is_drained(),
             _ => false,
         }
     }
@@ -178,7 +158,7 @@ impl Connection {
 
     /// The address of the other end.
     pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
-        self.stream.peer_addr().ok()
+        self.socket.peer_address()
     }
 
     /// Sends a message, or keeps it until the socket has room.
@@ -189,14 +169,12 @@ impl Connection {
     /// # Panics
     /// If the connection is not up, or was closed here.
     pub(crate) fn send(&mut self, message: &[u8]) -> Result<()> {
-        assert!(!self.closing, "nothing is sent on a connection that was closed");
-        let waiting = self.outbox.len() - self.outbox_sent;
-        if waiting + sealed_bytes(message.len()) > OUTBOX_BYTES_MAX {
+        if self.socket.waiting_bytes() + sealed_bytes(message.len()) > OUTBOX_BYTES_MAX {
             return Err(Error::new(Code::Unreachable, "the peer does not read its control messages"));
         }
         let State::Up(up) = &mut self.state else { panic!("messages are sent on connections that are up") };
-        up.sealed.seal(message, &mut self.outbox);
-        self.flush()
+        up.sealed.seal(message, self.socket.outbox());
+        self.socket.flush()
     }
 
     /// The next message, if it is there. Call it until it is `Pending`.
@@ -211,15 +189,15 @@ impl Connection {
             let State::Up(up) = &mut self.state else { panic!("messages are received on connections that are up") };
             assert!(up.hello.kind != Kind::Data, "a data flow carries frames");
             let (wants, between) = (up.sealed.wants(), up.sealed.is_between_messages());
-            match self.fill(wants)? {
+            match self.socket.fill(wants)? {
                 Filled::Blocked => return Ok(Incoming::Pending),
-                Filled::Ended if between && self.inbox_filled == 0 => return Ok(Incoming::Closed),
+                Filled::Ended if between && self.socket.has_nothing_read() => return Ok(Incoming::Closed),
                 Filled::Ended => {
                     return Err(Error::new(Code::Unreachable, "the peer closed the connection within a message"));
                 }
                 Filled::Whole => {}
             }
-            let bytes = self.take_inbox();
+            let bytes = self.socket.take_inbox();
             let State::Up(up) = &mut self.state else { unreachable!("reading changes no state") };
             if let Some(message) = up.sealed.open(&bytes)? {
                 return Ok(Incoming::Message(message));
@@ -230,13 +208,12 @@ impl Connection {
     /// Closes in good order: what waits is sent first. Keep calling [`Connection::ready`] until
     /// [`Connection::is_drained`], or drop the connection to cut it off.
     pub(crate) fn close(&mut self) -> Result<()> {
-        self.closing = true;
-        self.flush()
+        self.socket.close()
     }
 
     /// Whether everything that was to be sent is in the kernel's hands.
     pub(crate) fn is_drained(&self) -> bool {
-        self.outbox.is_empty()
+        self.socket.is_drained()
     }
 
     /// Hands the socket of a data flow over, with the peer's hello. It is in blocking mode, as rings want it, and no byte
@@ -248,12 +225,10 @@ impl Connection {
     /// # Panics
     /// If the connection is not a data flow that is up.
     pub(crate) fn into_stream(mut self, registry: &Registry) -> Result<(StdTcpStream, Vec<u8>)> {
-        assert!(self.is_up() && self.inbox.is_empty(), "a flow is handed over once it is up");
+        assert!(self.is_up() && self.socket.has_nothing_read(), "a flow is handed over once it is up");
         let State::Up(up) = std::mem::replace(&mut self.state, State::Over) else { unreachable!("it is up") };
         assert_eq!(up.hello.kind, Kind::Data, "only data flows are handed over");
-        registry.deregister(&mut self.stream).map_err(|error| lost(&error))?;
-        let stream = StdTcpStream::from(self.stream);
-        stream.set_nonblocking(false).map_err(|error| lost(&error))?;
+        let stream = self.socket.into_stream(registry)?;
         Ok((stream, up.payload))
     }
 
@@ -264,116 +239,41 @@ impl Connection {
         }
     }
 
-    /// Whether the socket is connected by now; if it is, the handshake begins.
-    fn connected(&mut self) -> Result<bool> {
-        if let Some(error) = self.stream.take_error().map_err(|error| lost(&error))? {
-            return Err(Error::new(Code::Unreachable, format!("no connection: {error}"))
-                .remedy("check that the node runs and listens on that port"));
-        }
-        match self.stream.peer_addr() {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(false),
-            Err(error) => return Err(lost(&error)),
-        }
+    /// The socket is connected: the handshake begins.
+    fn begin(&mut self) {
         let State::Connecting(handshake) = std::mem::replace(&mut self.state, State::Over) else {
-            unreachable!("only a socket that is connecting is asked");
+            unreachable!("only a connection that is connecting begins");
         };
         self.state = State::Handshaking(handshake);
-        Ok(true)
     }
 
     /// One step of the handshake, with the bytes that it wanted.
     fn shake(&mut self, door: &dyn Door) -> Result<()> {
-        let bytes = self.take_inbox();
+        let bytes = self.socket.take_inbox();
         let State::Handshaking(handshake) = &mut self.state else { unreachable!("reading changes no state") };
         let (out, ended) = match handshake.handle(&bytes, door) {
             Step::Send(out) => (out, None),
             Step::Up(out, established) => (out, Some(Ok(established))),
             Step::Over(out, error) => (out, Some(Err(error))),
         };
-        self.outbox.extend(out);
+        self.socket.outbox().extend(out);
         match ended {
             None => {}
             Some(Ok(established)) => self.rise(*established),
             Some(Err(error)) => {
                 // The refusal tells the peer why. If it cannot be sent, the peer learns from the close.
-                self.closing = true;
-                let _ = self.flush();
+                let _ = self.socket.close();
                 self.state = State::Over;
                 return Err(error);
             }
         }
-        self.flush()
+        self.socket.flush()
     }
 
     fn rise(&mut self, established: Established) {
         let Established { hello, version, payload, transport } = established;
         self.state = State::Up(Box::new(Up { hello, version, payload, sealed: Sealed::new(transport) }));
     }
-
-    /// Reads until `wants` bytes are there, and not one more.
-    fn fill(&mut self, wants: usize) -> Result<Filled> {
-        self.inbox.resize(wants, 0);
-        while self.inbox_filled < wants {
-            match self.stream.read(&mut self.inbox[self.inbox_filled..]) {
-                Ok(0) => return Ok(Filled::Ended),
-                Ok(bytes) => self.inbox_filled += bytes,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(self.blocked()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(lost(&error)),
-            }
-        }
-        Ok(Filled::Whole)
-    }
-
-    /// Nothing is held for a peer that has nothing to say.
-    fn blocked(&mut self) -> Filled {
-        if self.inbox_filled == 0 {
-            self.inbox = Vec::new();
-        }
-        Filled::Blocked
-    }
-
-    fn take_inbox(&mut self) -> Vec<u8> {
-        self.inbox_filled = 0;
-        std::mem::take(&mut self.inbox)
-    }
-
-    /// Sends what waits as far as the socket takes it, and half-closes behind the last byte if that was asked.
-    fn flush(&mut self) -> Result<()> {
-        if matches!(self.state, State::Connecting(_)) {
-            return Ok(());
-        }
-        while self.outbox_sent < self.outbox.len() {
-            match self.stream.write(&self.outbox[self.outbox_sent..]) {
-                Ok(bytes) => self.outbox_sent += bytes,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.drop_sent();
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(lost(&error)),
-            }
-        }
-        (self.outbox, self.outbox_sent) = (Vec::new(), 0);
-        if self.closing {
-            // The peer may have gone first; then there is nothing left to tell it.
-            let _ = self.stream.shutdown(Shutdown::Write);
-        }
-        Ok(())
-    }
-
-    /// Forgets what was sent once it is the larger part, so that a queue that never runs empty does not grow either.
-    fn drop_sent(&mut self) {
-        if self.outbox_sent > self.outbox.len() / 2 {
-            self.outbox.drain(..self.outbox_sent);
-            self.outbox_sent = 0;
-        }
-    }
-}
-
-fn lost(error: &io::Error) -> Error {
-    Error::new(Code::Unreachable, format!("the connection is lost: {error}"))
 }
 
 /// What may wait for one peer: a plan of the largest size, and as much again.

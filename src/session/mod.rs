@@ -10,6 +10,7 @@ mod dial;
 mod key;
 mod noise;
 mod sealed;
+mod socket;
 
 pub(crate) use connection::{Connection, Incoming};
 pub(crate) use dial::dial;

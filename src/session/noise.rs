@@ -7,11 +7,11 @@
 //! confirmation: an empty sealed message              →   up
 //! ```
 //!
-//! Noise NNpsk0 ends after two messages. A recorded first message can be sent again by anybody, and control connections
+//! Noise's `NNpsk0` ends after two messages. A recorded first message can be sent again by anybody, and control connections
 //! would notice at the next message; but a data flow goes on in clear, so that the responder waits for a confirmation
 //! that only a holder of the key can make now. It costs the initiator no round trip.
 //!
-//! The cipher suite is ChaChaPoly with BLAKE2s: a kilobyte of control per node asks for no speed, and neither needs
+//! The cipher suite is `ChaChaPoly` with `BLAKE2s`: a kilobyte of control per node asks for no speed, and neither needs
 //! special instructions to be fast or free of timing leaks.
 
 use snow::{Builder, HandshakeState, TransportState};

@@ -1,8 +1,8 @@
 //! Connections over real sockets on loopback: friends, strangers, and networks that deliver one byte at a time.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream as StdTcpStream};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -191,7 +191,7 @@ fn a_flow_is_handed_over_with_nothing_read_behind_the_handshake() {
         let mut last = [0; 16 + 6];
         near.read_exact(&mut last).unwrap();
         far.write_all(&last).unwrap();
-        std::io::copy(&mut far, &mut near).unwrap();
+        io::copy(&mut far, &mut near).unwrap();
     });
     let mut flow = Driver::new(dialled(front, DATA, &key()));
     flow.up().unwrap();
@@ -304,7 +304,7 @@ fn a_message_cut_short_is_an_error() {
     let between = thread::spawn(move || {
         let (mut near, mut far) = (front_listener.accept().unwrap().0, StdTcpStream::connect(address).unwrap());
         let (mut near_again, mut far_again) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-        let back = thread::spawn(move || std::io::copy(&mut far_again, &mut near_again));
+        let back = thread::spawn(move || io::copy(&mut far_again, &mut near_again));
         // The hello, then the confirmation with half of the message.
         for length in [PREAMBLE_BYTES + 48 + 5, 16 + 50] {
             let mut passed = vec![0; length];

@@ -57,8 +57,8 @@ struct Up {
 }
 
 impl Connection {
-    /// The side that dials: `stream` may still be connecting. `payload` is what the other side gets to read; a data flow
-    /// sends its `FlowHello`.
+    /// The side that dials: `stream` may still be connecting. `payload` is what the other side gets to read; a data
+    /// flow sends its `FlowHello`.
     ///
     /// # Errors
     /// `Internal` if the system gives no randomness, `Unreachable` if the socket is already broken.
@@ -216,8 +216,8 @@ impl Connection {
         self.socket.is_drained()
     }
 
-    /// Hands the socket of a data flow over, with the peer's hello. It is in blocking mode, as rings want it, and no byte
-    /// behind the handshake was read from it.
+    /// Hands the socket of a data flow over, with the peer's hello. It is in blocking mode, as rings want it, and no
+    /// byte behind the handshake was read from it.
     ///
     /// # Errors
     /// `Unreachable` if the socket is broken.

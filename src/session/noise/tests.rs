@@ -176,8 +176,8 @@ proptest! {
     fn garbage_never_gets_in(bytes in prop::collection::vec(any::<u8>(), 0..300), ours in any::<bool>()) {
         let mut garbage = bytes;
         if ours && garbage.len() > 48 {
-            let message_bytes = 48;
-            let preamble = Preamble { kind: Kind::Data, versions: VERSIONS, key_id: [7; 16], handshake_bytes: message_bytes };
+            let handshake_bytes = 48;
+            let preamble = Preamble { kind: Kind::Data, versions: VERSIONS, key_id: [7; 16], handshake_bytes };
             garbage[..PREAMBLE_BYTES].copy_from_slice(&preamble.encode());
         }
         let mut responder = Side::responder();

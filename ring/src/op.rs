@@ -38,7 +38,8 @@ pub enum Op {
         more: bool,
     },
     /// As [`Op::Send`] without a copy where the device can (Linux 6.2). Its result comes first, as
-    /// [`Stage::NoticeFollows`]; the slot comes with the [`Stage::Notice`], when the last byte is acknowledged.
+    /// [`Stage::NoticeFollows`]; the slot comes with the [`Stage::Notice`], when the last byte is acknowledged. `ENOMEM`
+    /// means too little locked memory, which slots of a registered pool need none of here: a plain send will do.
     SendZc {
         /// The socket.
         file: FileId,

@@ -63,7 +63,8 @@ impl Uring {
     /// slower, and [`Uring::registration_error`] says why. The same holds, silently, for the table of files.
     ///
     /// # Errors
-    /// What the kernel says; [`crate::probe`] explains it.
+    /// What the kernel says; [`crate::ProbeError::explain`] puts it into words. Where even the few pages of the ring
+    /// itself exceed the user's locked memory (recent kernels count them), it is `ENOMEM`; [`crate::Plain`] needs none.
     pub fn new(config: &Config<'_>) -> io::Result<Self> {
         if config.entries == 0 || config.entries > CAPACITY_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a ring has 1 to 2^20 entries"));
@@ -299,12 +300,15 @@ impl Drop for Uring {
             }
             self.reap(&mut completions);
         }
+        if self.table.len() == 0 {
+            // The kernel takes a closed ring apart later; sockets should close and locked memory be free at once. Not
+            // with operations in flight, which older kernels would wait for without a limit.
+            let _ = self.ring.submitter().unregister_files();
+            let _ = self.ring.submitter().unregister_buffers();
+        }
         let table = std::mem::replace(&mut self.table, Table::new(0));
         // The kernel may still write to these: their slots must never be returned, nor their memory unmapped.
         table.into_in_flight().leak();
-        // The kernel takes a closed ring apart later; sockets should close and locked memory be free at once.
-        let _ = self.ring.submitter().unregister_files();
-        let _ = self.ring.submitter().unregister_buffers();
     }
 }
 

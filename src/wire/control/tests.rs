@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Code;
-use crate::wire::limits::{LENGTH_MAX, NODES_MAX, SLOTS_MAX};
+use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NODES_MAX, SLOTS_MAX};
 use crate::wire::proto;
 
 fn span() -> impl Strategy<Value = Span> {
@@ -258,6 +258,19 @@ fn checks_belong_to_their_segments() {
     assert!(matches!(refused(|l| l.checks.swap(0, 1)), WireError::Contradiction { .. }), "outside the segment");
     assert!(matches!(refused(|l| l.checks[0].blake3 = Some(vec![0; 32])), WireError::Contradiction { .. }));
     assert!(matches!(refused(|l| l.stats = None), WireError::Missing { .. }));
+}
+
+#[test]
+fn large_plans_fit_and_endless_ones_are_refused() {
+    let share = Share { index: 65_535, weight: u32::MAX };
+    let segment = |index: u64| PlanSegment { span: Span::of(index << 40, 1 << 40), senders: vec![share; 4] };
+    let plan = ToNode::Start(Start { segments: (0..100_000).map(segment).collect(), ..plain_start() });
+    assert!(decode(&encode(&plan)) == Ok(plan));
+    let segments = vec![proto::PlanSegment::default(); ITEMS_MAX];
+    let kind = proto::ToNodeKind::Start(proto::Start { segments, ..proto::Start::default() });
+    let endless = proto::ToNode { kind: Some(kind) }.encode_to_vec();
+    assert!(matches!(decode::<ToNode>(&endless), Err(WireError::Limit { .. })));
+    assert!(matches!(decode::<ToNode>(&vec![0; MESSAGE_BYTES_MAX + 1]), Err(WireError::Limit { .. })));
 }
 
 #[test]

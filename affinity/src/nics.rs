@@ -1,0 +1,116 @@
+//! The machine's NICs: what sysfs says, joined with their addresses.
+
+use std::io;
+use std::net::IpAddr;
+
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
+
+use crate::sysfs::{Nic, Sysfs};
+
+/// An address of a NIC, and how much of it names the subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NicAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// Leading bits that all addresses of the subnet share.
+    pub prefix_bits: u8,
+}
+
+impl NicAddress {
+    /// Whether a peer's address is in the same subnet, so that it is reached without a router.
+    ///
+    /// ```
+    /// let ours = affinity::NicAddress { ip: [10, 0, 1, 5].into(), prefix_bits: 24 };
+    /// assert!(ours.reaches([10, 0, 1, 200].into()));
+    /// assert!(!ours.reaches([10, 0, 2, 5].into()));
+    /// ```
+    #[must_use]
+    pub fn reaches(&self, peer: IpAddr) -> bool {
+        let difference = match (self.ip, peer) {
+            // Shifted up, so that both families count their leading bits in the same place.
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => u128::from(ours.to_bits() ^ theirs.to_bits()) << 96,
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => ours.to_bits() ^ theirs.to_bits(),
+            _ => return false,
+        };
+        difference.leading_zeros() >= u32::from(self.prefix_bits)
+    }
+}
+
+/// All NICs of the machine, sorted by name, with their addresses. One that vanishes meanwhile is left out.
+///
+/// # Errors
+/// If sysfs or the list of addresses cannot be read.
+pub fn nics(sysfs: &Sysfs) -> io::Result<Vec<Nic>> {
+    let mut nics: Vec<Nic> = sysfs.nic_names()?.iter().filter_map(|name| sysfs.nic(name).ok()).collect();
+    for interface in getifaddrs()? {
+        let Some(ip) = interface.address.as_ref().and_then(ip_of) else { continue };
+        let prefix_bits = interface.netmask.as_ref().and_then(ip_of).map_or(host_bits(ip), prefix_bits);
+        if let Some(nic) = nics.iter_mut().find(|nic| nic.name == interface.interface_name) {
+            nic.addresses.push(NicAddress { ip, prefix_bits });
+        }
+    }
+    Ok(nics)
+}
+
+/// The IP address in a socket address; other families have none.
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+}
+
+fn prefix_bits(mask: IpAddr) -> u8 {
+    let ones = match mask {
+        IpAddr::V4(mask) => mask.to_bits().leading_ones(),
+        IpAddr::V6(mask) => mask.to_bits().leading_ones(),
+    };
+    u8::try_from(ones).expect("an address has at most 128 bits")
+}
+
+/// Without a mask, an address is a subnet by itself.
+fn host_bits(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::{NicAddress, nics, prefix_bits};
+    use crate::sysfs::Sysfs;
+
+    #[test]
+    fn subnets() {
+        let table = [
+            ("10.0.0.1", 24, "10.0.0.254", true),
+            ("10.0.0.1", 24, "10.0.1.1", false),
+            ("10.0.0.1", 32, "10.0.0.1", true),
+            ("10.0.0.1", 32, "10.0.0.2", false),
+            ("10.0.0.1", 0, "192.168.1.1", true),
+            ("fe80::1", 64, "fe80::2:3", true),
+            ("fe80::1", 64, "fe80:0:0:1::1", false),
+            ("10.0.0.1", 0, "fe80::1", false),
+        ];
+        for (ours, prefix_bits, theirs, expected) in table {
+            let ours = NicAddress { ip: ours.parse().unwrap(), prefix_bits };
+            assert_eq!(ours.reaches(theirs.parse().unwrap()), expected, "{ours:?} to {theirs}");
+        }
+    }
+
+    #[test]
+    fn masks() {
+        for (mask, bits) in [("255.255.255.0", 24), ("0.0.0.0", 0), ("255.255.255.255", 32), ("ffff:ffff::", 32)] {
+            assert_eq!(prefix_bits(mask.parse().unwrap()), bits, "{mask}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_a_loopback_interface() {
+        let nics = nics(&Sysfs::at("/sys")).unwrap();
+        let loopback = nics.iter().find(|nic| nic.name == "lo").unwrap();
+        let localhost = NicAddress { ip: IpAddr::from([127, 0, 0, 1]), prefix_bits: 8 };
+        assert!(loopback.addresses.contains(&localhost), "{loopback:?}");
+        assert!(nics.is_sorted_by_key(|nic| &nic.name));
+    }
+}

@@ -1,0 +1,176 @@
+//! What sysfs says about a NIC.
+//!
+//! The root is an argument, so that tests bring a tree of their own. What the kernel does not say is `None`, not a
+//! guess: drivers of virtual NICs report no speed, and machines with one memory node report node −1.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cpus::parse_list;
+use crate::nics::NicAddress;
+
+/// A tree like `/sys`.
+#[derive(Clone, Debug)]
+pub struct Sysfs {
+    root: PathBuf,
+}
+
+/// A network interface and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    /// The interface's name.
+    pub name: String,
+    /// Whether it can carry traffic: its state is `up`, or `unknown` as that of the loopback interface.
+    pub up: bool,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Line rate in 10^6 bits per second; `None` if the driver does not say.
+    pub speed_mbit: Option<u32>,
+    /// The memory node that it hangs on; `None` if the machine does not say.
+    pub numa_node: Option<u32>,
+    /// The CPUs of that node, ascending; empty if it is unknown, and then any CPU is as good.
+    pub cpus: Vec<usize>,
+    /// Its addresses, in the kernel's order. [`Sysfs::nic`] leaves them empty; [`crate::nics`] fills them in.
+    pub addresses: Vec<NicAddress>,
+}
+
+impl Sysfs {
+    /// The tree at `root`, `/sys` outside tests. Nothing is read yet.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The names of all interfaces, sorted.
+    ///
+    /// # Errors
+    /// If the tree cannot be read.
+    pub fn nic_names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.root.join("class/net"))? {
+            let entry = entry?;
+            // Beside directories there are files of the bonding driver.
+            if entry.path().is_dir() {
+                names.extend(entry.file_name().into_string().ok());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// What the tree says about one interface.
+    ///
+    /// # Errors
+    /// If there is no such interface, or its MTU cannot be read.
+    pub fn nic(&self, name: &str) -> io::Result<Nic> {
+        let directory = self.root.join("class/net").join(name);
+        let mtu = fs::read_to_string(directory.join("mtu"))?;
+        let mtu = mtu.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let numa_node = self.numa_node(&directory.join("device"));
+        Ok(Nic {
+            name: name.to_owned(),
+            up: matches!(read(&directory.join("operstate")).as_deref(), Some("up" | "unknown")),
+            mtu,
+            // −1 or 0 or an error, as drivers like it.
+            speed_mbit: number(&directory.join("speed")).filter(|&speed| speed > 0),
+            numa_node,
+            cpus: numa_node.and_then(|node| self.node_cpus(node)).unwrap_or_default(),
+            addresses: Vec::new(),
+        })
+    }
+
+    /// The CPUs of a memory node.
+    fn node_cpus(&self, node: u32) -> Option<Vec<usize>> {
+        parse_list(&read(&self.root.join(format!("devices/system/node/node{node}/cpulist")))?)
+    }
+
+    /// The node of a device, or of the nearest device above it that knows: a virtio NIC is a child of a PCI device, and
+    /// some functions say −1 below a bridge that knows better.
+    fn numa_node(&self, device: &Path) -> Option<u32> {
+        let (device, root) = (device.canonicalize().ok()?, self.root.canonicalize().ok()?);
+        let inside = device.ancestors().take_while(|above| above.starts_with(&root));
+        inside.filter_map(|above| number(&above.join("numa_node"))).next()
+    }
+}
+
+/// The text of an attribute, without its line end.
+fn read(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+/// An attribute that is a number; a negative one is how the kernel says that it does not know.
+fn number(path: &Path) -> Option<u32> {
+    read(path)?.parse().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::Sysfs;
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Two sockets; `fast` on the second by itself, `virtio` by its parent, `mute` says nothing of anything.
+    fn tree() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        write(root, "devices/system/node/node0/cpulist", "0-3\n");
+        write(root, "devices/system/node/node1/cpulist", "4-5,7\n");
+        let (bridge, card) = ("devices/pci0000:80", "devices/pci0000:80/0000:81:00.0");
+        write(root, &format!("{bridge}/numa_node"), "0\n");
+        write(root, &format!("{card}/numa_node"), "1\n");
+        let (parent, child) = ("devices/pci0000:80/0000:82:00.0", "devices/pci0000:80/0000:82:00.0/virtio3");
+        write(root, &format!("{parent}/numa_node"), "-1\n");
+        write(root, &format!("{child}/status"), "0x7\n");
+        for (name, device, speed, state) in [
+            ("fast", Some(card), "100000\n", "up\n"),
+            ("virtio", Some(child), "-1\n", "down\n"),
+            ("mute", None, "", "unknown\n"),
+        ] {
+            write(root, &format!("class/net/{name}/mtu"), "9000\n");
+            write(root, &format!("class/net/{name}/speed"), speed);
+            write(root, &format!("class/net/{name}/operstate"), state);
+            if let Some(device) = device {
+                symlink(root.join(device), root.join("class/net").join(name).join("device")).unwrap();
+            }
+        }
+        write(root, "class/net/bonding_masters", "");
+        directory
+    }
+
+    #[test]
+    fn what_the_tree_says_and_what_it_does_not() {
+        let directory = tree();
+        let sysfs = Sysfs::at(directory.path());
+        assert_eq!(sysfs.nic_names().unwrap(), ["fast", "mute", "virtio"]);
+        type Expected = (&'static str, bool, Option<u32>, Option<u32>, &'static [usize]);
+        let table: [Expected; 3] = [
+            ("fast", true, Some(100_000), Some(1), &[4, 5, 7]),
+            ("virtio", false, None, Some(0), &[0, 1, 2, 3]),
+            ("mute", true, None, None, &[]),
+        ];
+        for (name, up, speed_mbit, numa_node, cpus) in table {
+            let nic = sysfs.nic(name).unwrap();
+            assert_eq!((nic.up, nic.speed_mbit, nic.numa_node), (up, speed_mbit, numa_node), "{name}");
+            assert_eq!((nic.mtu, &nic.cpus[..]), (9000, cpus), "{name}");
+        }
+    }
+
+    #[test]
+    fn errors_for_what_must_be_there() {
+        let directory = tree();
+        let sysfs = Sysfs::at(directory.path());
+        assert!(sysfs.nic("absent").is_err());
+        write(directory.path(), "class/net/fast/mtu", "much\n");
+        assert!(sysfs.nic("fast").is_err());
+        assert!(Sysfs::at(directory.path().join("absent")).nic_names().is_err());
+    }
+}

@@ -1,0 +1,283 @@
+//! A secured connection over a non-blocking socket, for a loop on edge-triggered events.
+//!
+//! It reads exactly the bytes that the next step needs and never one more, so that the socket of a data flow can be
+//! handed over behind the handshake with nothing lost. Control messages are few and small, so that the extra read of a
+//! length does not matter.
+
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use mio::{Registry, Token};
+
+use super::key::Key;
+use super::noise::{Door, Established, Handshake, Hello, Step};
+use super::sealed::{Sealed, sealed_bytes};
+use super::socket::{Filled, Socket};
+use crate::error::{Code, Error, Result};
+use crate::wire::limits::MESSAGE_BYTES_MAX;
+use crate::wire::version::Kind;
+
+/// One end of a secured connection.
+///
+/// Made by [`Connection::initiate`] or [`Connection::accept`] and registered once with [`Connection::register`]. On
+/// every event call [`Connection::ready`]. Then, once [`Connection::is_up`]: on a data flow
+/// [`Connection::into_stream`]; on others [`Connection::receive`] until it is `Pending` (events come on changes only),
+/// and [`Connection::send`] at any time. Until it is up, [`Connection::deadline`] says how long to wait. An error ends
+/// the connection: drop it. The caller knows the peer's name and puts it in front of errors.
+pub(crate) struct Connection {
+    socket: Socket,
+    state: State,
+    deadline: Instant,
+}
+
+/// What came in.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Incoming {
+    /// A whole message.
+    Message(Vec<u8>),
+    /// Nothing yet: wait for an event.
+    Pending,
+    /// The peer closed the connection between two messages.
+    Closed,
+}
+
+enum State {
+    Connecting(Handshake),
+    Handshaking(Handshake),
+    Up(Box<Up>),
+    Over,
+}
+
+struct Up {
+    hello: Hello,
+    version: u16,
+    payload: Vec<u8>,
+    sealed: Sealed,
+}
+
+impl Connection {
+    /// The side that dials: `stream` may still be connecting. `payload` is what the other side gets to read; a data
+    /// flow sends its `FlowHello`.
+    ///
+    /// # Errors
+    /// `Internal` if the system gives no randomness, `Unreachable` if the socket is already broken.
+    pub(crate) fn initiate(
+        stream: TcpStream,
+        hello: Hello,
+        key: &Key,
+        payload: &[u8],
+        deadline: Instant,
+    ) -> Result<Connection> {
+        let (handshake, first) = Handshake::initiate(hello, key, payload)?;
+        let mut connection = Connection::new(stream, State::Connecting(handshake), deadline)?;
+        connection.socket.outbox().extend(first);
+        Ok(connection)
+    }
+
+    /// The side that listens.
+    ///
+    /// # Errors
+    /// `Unreachable` if the socket is already broken.
+    pub(crate) fn accept(stream: TcpStream, deadline: Instant) -> Result<Connection> {
+        Connection::new(stream, State::Handshaking(Handshake::respond()), deadline)
+    }
+
+    fn new(stream: TcpStream, state: State, deadline: Instant) -> Result<Connection> {
+        Ok(Connection { socket: Socket::new(stream)?, state, deadline })
+    }
+
+    /// Asks `registry` for the events of this connection, once and for all.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> Result<()> {
+        self.socket.register(registry, token)
+    }
+
+    /// Does what can be done now: connects, shakes hands, sends. Calling it without need does no harm. `door` decides
+    /// who comes in; the side that dials never asks it.
+    ///
+    /// # Errors
+    /// `Unreachable` if the peer cannot be reached, is lost, or does not speak the protocol; `Refused` if the keys
+    /// differ or the peer is not let in.
+    pub(crate) fn ready(&mut self, door: &dyn Door) -> Result<()> {
+        if matches!(self.state, State::Connecting(_)) {
+            if !self.socket.is_connected()? {
+                return Ok(());
+            }
+            self.begin();
+        }
+        self.socket.flush()?;
+        while let State::Handshaking(handshake) = &self.state {
+            match self.socket.fill(handshake.wants())? {
+                Filled::Whole => self.shake(door)?,
+                Filled::Blocked => return Ok(()),
+                Filled::Ended => {
+                    return Err(Error::new(Code::Unreachable, "the peer closed the connection during the handshake"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the connection can be used. A data flow is up when its last word of the handshake is sent, too.
+    pub(crate) fn is_up(&self) -> bool {
+        match &self.state {
+            State::Up(up) => up.hello.kind != Kind::Data || self.socket.is_drained(),
+            _ => false,
+        }
+    }
+
+    /// When to give up waiting for the connection to be up; `None` once it is.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        (!self.is_up()).then_some(self.deadline)
+    }
+
+    /// The error of a connection whose deadline passed.
+    pub(crate) fn overdue(&self) -> Error {
+        match self.state {
+            State::Connecting(_) => Error::new(Code::Unreachable, "no connection in time")
+                .remedy("check that the node runs and that no firewall drops packets to its port"),
+            _ => Error::new(Code::Unreachable, "no handshake in time")
+                .remedy("check the port: something else may be listening there"),
+        }
+    }
+
+    /// What the connection is for. `None` until it is up.
+    pub(crate) fn hello(&self) -> Option<Hello> {
+        self.up().map(|up| up.hello)
+    }
+
+    /// The version of the protocol that both sides speak. `None` until it is up.
+    pub(crate) fn version(&self) -> Option<u16> {
+        self.up().map(|up| up.version)
+    }
+
+    /// What the peer put into its handshake: an advert, a flow's hello, or nothing. `None` until it is up.
+    pub(crate) fn peer_payload(&self) -> Option<&[u8]> {
+        self.up().map(|up| up.payload.as_slice())
+    }
+
+    /// The address of the other end.
+    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
+        self.socket.peer_address()
+    }
+
+    /// Sends a message, or keeps it until the socket has room.
+    ///
+    /// # Errors
+    /// `Unreachable` if the peer is lost or reads so slowly that too much is waiting.
+    ///
+    /// # Panics
+    /// If the connection is not up, or was closed here.
+    pub(crate) fn send(&mut self, message: &[u8]) -> Result<()> {
+        if self.socket.waiting_bytes() + sealed_bytes(message.len()) > OUTBOX_BYTES_MAX {
+            return Err(Error::new(Code::Unreachable, "the peer does not read its control messages"));
+        }
+        let State::Up(up) = &mut self.state else { panic!("messages are sent on connections that are up") };
+        up.sealed.seal(message, self.socket.outbox());
+        self.socket.flush()
+    }
+
+    /// The next message, if it is there. Call it until it is `Pending`.
+    ///
+    /// # Errors
+    /// `Unreachable` if the peer was lost within a message, `Integrity` if one changed on the way.
+    ///
+    /// # Panics
+    /// If the connection is not up, or is a data flow.
+    pub(crate) fn receive(&mut self) -> Result<Incoming> {
+        loop {
+            let State::Up(up) = &mut self.state else { panic!("messages are received on connections that are up") };
+            assert!(up.hello.kind != Kind::Data, "a data flow carries frames");
+            let (wants, between) = (up.sealed.wants(), up.sealed.is_between_messages());
+            match self.socket.fill(wants)? {
+                Filled::Blocked => return Ok(Incoming::Pending),
+                Filled::Ended if between && self.socket.has_nothing_read() => return Ok(Incoming::Closed),
+                Filled::Ended => {
+                    return Err(Error::new(Code::Unreachable, "the peer closed the connection within a message"));
+                }
+                Filled::Whole => {}
+            }
+            let bytes = self.socket.take_inbox();
+            let State::Up(up) = &mut self.state else { unreachable!("reading changes no state") };
+            if let Some(message) = up.sealed.open(&bytes)? {
+                return Ok(Incoming::Message(message));
+            }
+        }
+    }
+
+    /// Closes in good order: what waits is sent first. Keep calling [`Connection::ready`] until
+    /// [`Connection::is_drained`], or drop the connection to cut it off.
+    pub(crate) fn close(&mut self) -> Result<()> {
+        self.socket.close()
+    }
+
+    /// Whether everything that was to be sent is in the kernel's hands.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.socket.is_drained()
+    }
+
+    /// Hands the socket of a data flow over, with the peer's hello. It is in blocking mode, as rings want it, and no
+    /// byte behind the handshake was read from it.
+    ///
+    /// # Errors
+    /// `Unreachable` if the socket is broken.
+    ///
+    /// # Panics
+    /// If the connection is not a data flow that is up.
+    pub(crate) fn into_stream(mut self, registry: &Registry) -> Result<(StdTcpStream, Vec<u8>)> {
+        assert!(self.is_up() && self.socket.has_nothing_read(), "a flow is handed over once it is up");
+        let State::Up(up) = std::mem::replace(&mut self.state, State::Over) else { unreachable!("it is up") };
+        assert_eq!(up.hello.kind, Kind::Data, "only data flows are handed over");
+        let stream = self.socket.into_stream(registry)?;
+        Ok((stream, up.payload))
+    }
+
+    fn up(&self) -> Option<&Up> {
+        match &self.state {
+            State::Up(up) => Some(up),
+            _ => None,
+        }
+    }
+
+    /// The socket is connected: the handshake begins.
+    fn begin(&mut self) {
+        let State::Connecting(handshake) = std::mem::replace(&mut self.state, State::Over) else {
+            unreachable!("only a connection that is connecting begins");
+        };
+        self.state = State::Handshaking(handshake);
+    }
+
+    /// One step of the handshake, with the bytes that it wanted.
+    fn shake(&mut self, door: &dyn Door) -> Result<()> {
+        let bytes = self.socket.take_inbox();
+        let State::Handshaking(handshake) = &mut self.state else { unreachable!("reading changes no state") };
+        let (out, ended) = match handshake.handle(&bytes, door) {
+            Step::Send(out) => (out, None),
+            Step::Up(out, established) => (out, Some(Ok(established))),
+            Step::Over(out, error) => (out, Some(Err(error))),
+        };
+        self.socket.outbox().extend(out);
+        match ended {
+            None => {}
+            Some(Ok(established)) => self.rise(*established),
+            Some(Err(error)) => {
+                // The refusal tells the peer why. If it cannot be sent, the peer learns from the close.
+                let _ = self.socket.close();
+                self.state = State::Over;
+                return Err(error);
+            }
+        }
+        self.socket.flush()
+    }
+
+    fn rise(&mut self, established: Established) {
+        let Established { hello, version, payload, transport } = established;
+        self.state = State::Up(Box::new(Up { hello, version, payload, sealed: Sealed::new(transport) }));
+    }
+}
+
+/// What may wait for one peer: a plan of the largest size, and as much again.
+const OUTBOX_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+
+#[cfg(test)]
+mod tests;

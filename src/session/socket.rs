@@ -1,0 +1,160 @@
+//! A non-blocking socket with what was read of the next unit, and with what is still to be sent.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use crate::error::{Code, Error, Result};
+
+/// A socket that is read by exact counts and written through a queue. It holds no memory while nothing is under way.
+pub(super) struct Socket {
+    stream: TcpStream,
+    /// What was read of the wanted bytes. Invariant: only the first `filled` were.
+    inbox: Vec<u8>,
+    filled: usize,
+    /// What is still to be sent, from `sent` on.
+    outbox: Vec<u8>,
+    sent: usize,
+    /// Nothing more will be queued: half-close behind the last byte.
+    closing: bool,
+}
+
+/// How far a read came.
+pub(super) enum Filled {
+    /// All wanted bytes are there.
+    Whole,
+    /// The rest has not arrived.
+    Blocked,
+    /// The peer sends no more.
+    Ended,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Result<Socket> {
+        // Each message is written at once, and the peer waits for it.
+        stream.set_nodelay(true).map_err(|error| lost(&error))?;
+        Ok(Socket { stream, inbox: Vec::new(), filled: 0, outbox: Vec::new(), sent: 0, closing: false })
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut self.stream, token, interest).map_err(|error| lost(&error))
+    }
+
+    pub(super) fn peer_address(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
+    }
+
+    /// Whether a socket that was dialled is connected by now.
+    pub(super) fn is_connected(&self) -> Result<bool> {
+        if let Some(error) = self.stream.take_error().map_err(|error| lost(&error))? {
+            return Err(Error::new(Code::Unreachable, format!("no connection: {error}"))
+                .remedy("check that the node runs and listens on that port"));
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(lost(&error)),
+        }
+    }
+
+    /// Reads until `wants` bytes are there, and not one more.
+    pub(super) fn fill(&mut self, wants: usize) -> Result<Filled> {
+        self.inbox.resize(wants, 0);
+        while self.filled < wants {
+            match self.stream.read(&mut self.inbox[self.filled..]) {
+                Ok(0) => return Ok(Filled::Ended),
+                Ok(bytes) => self.filled += bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(self.blocked()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(lost(&error)),
+            }
+        }
+        Ok(Filled::Whole)
+    }
+
+    fn blocked(&mut self) -> Filled {
+        if self.has_nothing_read() {
+            self.inbox = Vec::new();
+        }
+        Filled::Blocked
+    }
+
+    /// Whether nothing was read that is not yet taken.
+    pub(super) fn has_nothing_read(&self) -> bool {
+        self.filled == 0
+    }
+
+    /// The bytes that [`Socket::fill`] gathered.
+    pub(super) fn take_inbox(&mut self) -> Vec<u8> {
+        self.filled = 0;
+        std::mem::take(&mut self.inbox)
+    }
+
+    /// Where bytes to be sent are appended; [`Socket::flush`] sends them.
+    ///
+    /// # Panics
+    /// If the socket was closed here.
+    pub(super) fn outbox(&mut self) -> &mut Vec<u8> {
+        assert!(!self.closing, "nothing is sent on a connection that was closed");
+        &mut self.outbox
+    }
+
+    /// How many bytes are still to be sent.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.outbox.len() - self.sent
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// Sends what waits as far as the socket takes it, and half-closes behind the last byte if that was asked.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        while self.sent < self.outbox.len() {
+            match self.stream.write(&self.outbox[self.sent..]) {
+                Ok(bytes) => self.sent += bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.drop_sent();
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(lost(&error)),
+            }
+        }
+        (self.outbox, self.sent) = (Vec::new(), 0);
+        if self.closing {
+            // The peer may have gone first; then there is nothing left to tell it.
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+        Ok(())
+    }
+
+    /// Forgets what was sent once it is the larger part, so that a queue that never runs empty does not grow either.
+    fn drop_sent(&mut self) {
+        if self.sent > self.outbox.len() / 2 {
+            self.outbox.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// Lets nothing more be queued; what waits is still sent.
+    pub(super) fn close(&mut self) -> Result<()> {
+        self.closing = true;
+        self.flush()
+    }
+
+    /// The socket itself, in blocking mode.
+    pub(super) fn into_stream(mut self, registry: &Registry) -> Result<StdTcpStream> {
+        registry.deregister(&mut self.stream).map_err(|error| lost(&error))?;
+        let stream = StdTcpStream::from(self.stream);
+        stream.set_nonblocking(false).map_err(|error| lost(&error))?;
+        Ok(stream)
+    }
+}
+
+fn lost(error: &io::Error) -> Error {
+    Error::new(Code::Unreachable, format!("the connection is lost: {error}"))
+}

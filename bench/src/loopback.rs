@@ -51,15 +51,14 @@ pub(crate) struct Outcome {
     pub(crate) note: Option<String>,
 }
 
-/// Runs every contender in every scenario that it plays, `rounds` times; tells `progress` what it does.
+/// Gives every contender its turn in every scenario that it plays, `rounds` times; `turn` also hears which round it is.
 ///
 /// One that is missing or fails gets a note and no further turn; the others go on.
-pub(crate) fn run(
-    lab: &Lab,
+pub(crate) fn rounds(
     contenders: &[Box<dyn Contender>],
     scenarios: &[Scenario],
     rounds: u32,
-    mut progress: impl FnMut(&str),
+    mut turn: impl FnMut(&dyn Contender, Scenario, u32) -> Result<Sample>,
 ) -> Vec<Outcome> {
     let mut outcomes: Vec<(&dyn Contender, Outcome)> = scenarios
         .iter()
@@ -70,8 +69,7 @@ pub(crate) fn run(
         .collect();
     for round in 1..=rounds {
         for (contender, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.note.is_none()) {
-            progress(&format!("round {round} of {rounds}: {}, {}", outcome.scenario.title(), outcome.contender));
-            match turn(lab, *contender, outcome.scenario, round == 1) {
+            match turn(*contender, outcome.scenario, round) {
                 Ok(sample) => outcome.samples.push(sample),
                 Err(error) => outcome.note = Some(format!("{error:#}")),
             }
@@ -80,8 +78,8 @@ pub(crate) fn run(
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// One run, and everything around it that is not timed.
-fn turn(lab: &Lab, contender: &dyn Contender, scenario: Scenario, compare: bool) -> Result<Sample> {
+/// One run, and everything around it that is not timed; `compare` has the files compared too.
+pub(crate) fn turn(lab: &Lab, contender: &dyn Contender, scenario: Scenario, compare: bool) -> Result<Sample> {
     let work = lab.prepare(scenario)?;
     let sample = measure(lab, contender, &work).and_then(|sample| {
         lab.clear(&work, compare)?;
@@ -103,7 +101,45 @@ fn measure(lab: &Lab, contender: &dyn Contender, work: &Work) -> Result<Sample> 
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
+
+    struct Stub {
+        name: &'static str,
+        missing: bool,
+    }
+
+    impl Contender for Stub {
+        fn name(&self) -> &'static str {
+            self.name
+        }
+        fn plays(&self, scenario: Scenario) -> bool {
+            scenario == Scenario::MemoryToMemory
+        }
+        fn missing(&self) -> Option<String> {
+            self.missing.then(|| "not installed".to_owned())
+        }
+        fn run(&self, _: &Lab, _: &Work) -> Result<Timing> {
+            bail!("no turn is taken here")
+        }
+    }
+
+    #[test]
+    fn the_missing_and_the_failing_do_not_stop_the_others() {
+        let stub = |name, missing| -> Box<dyn Contender> { Box::new(Stub { name, missing }) };
+        let contenders = [stub("missing", true), stub("failing", false), stub("good", false)];
+        let mut turns = Vec::new();
+        let outcomes = rounds(&contenders, &Scenario::ALL, 2, |contender, _, round| {
+            turns.push((contender.name(), round));
+            anyhow::ensure!(contender.name() != "failing", "broken");
+            Ok(Sample::new(1, Timing { data_seconds: None, wall_seconds: 1.0 }, Duration::ZERO))
+        });
+        let found: Vec<(&str, usize, Option<&str>)> =
+            outcomes.iter().map(|o| (o.contender, o.samples.len(), o.note.as_deref())).collect();
+        assert_eq!(found, [("missing", 0, Some("not installed")), ("failing", 0, Some("broken")), ("good", 2, None)]);
+        assert_eq!(turns, [("failing", 1), ("good", 1), ("good", 2)]);
+    }
 
     #[test]
     fn rates_are_decimal_and_cpu_is_per_binary_gigabyte() {

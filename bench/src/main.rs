@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 use contenders::{Contender, Scenario};
 use lab::Lab;
-use report::Report;
+use report::{Machine, Report};
 
 /// Measures cep-fast against the raw limit of this machine and against its peers.
 #[derive(Parser)]
@@ -104,10 +104,13 @@ fn benchmark(options: &Options) -> Result<()> {
         return Ok(());
     }
     nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
+    let machine = Machine::look()?;
     let lab = Lab::new(&options.dir, options.bytes, Duration::from_secs(options.deadline))?;
-    let outcomes = loopback::run(&lab, &contenders, &options.scenarios(), options.rounds, |step| eprintln!("{step}"));
-    let core_count = std::thread::available_parallelism()?.get();
-    let report = Report::new(options.bytes, options.rounds, core_count, outcomes);
+    let outcomes = loopback::rounds(&contenders, &options.scenarios(), options.rounds, |contender, scenario, round| {
+        eprintln!("round {round} of {}: {}, {}", options.rounds, scenario.title(), contender.name());
+        loopback::turn(&lab, contender, scenario, round == 1)
+    });
+    let report = Report::new(options.bytes, options.rounds, machine, outcomes);
     println!("{}", report.table());
     if let Some(file) = &options.json {
         std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")

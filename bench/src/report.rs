@@ -1,5 +1,6 @@
 //! Samples to medians, medians to ratios, both to a table and to JSON.
 
+use anyhow::{Context, Result};
 use comfy_table::Table;
 use serde::Serialize;
 
@@ -15,10 +16,29 @@ const RAW: &str = "raw";
 pub(crate) struct Report {
     pub(crate) bytes: u64,
     pub(crate) rounds: u32,
-    pub(crate) core_count: usize,
+    pub(crate) machine: Machine,
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) medians: Vec<Median>,
     pub(crate) ratios: Vec<Ratio>,
+}
+
+/// What the figures depend on beside the programs.
+#[derive(Serialize)]
+pub(crate) struct Machine {
+    pub(crate) core_count: usize,
+    /// Processes that wanted a core in the minute before the first run: above about a half, somebody else was working too.
+    pub(crate) load_before: f64,
+}
+
+impl Machine {
+    /// This machine, now.
+    pub(crate) fn look() -> Result<Machine> {
+        let core_count = std::thread::available_parallelism()?.get();
+        let load = std::fs::read_to_string("/proc/loadavg").context("/proc is not mounted")?;
+        let load_before =
+            load.split(' ').next().and_then(|load| load.parse().ok()).context("no figure in /proc/loadavg")?;
+        Ok(Machine { core_count, load_before })
+    }
 }
 
 /// The medians of one contender in one scenario, each figure by itself.
@@ -42,15 +62,16 @@ pub(crate) struct Ratio {
 }
 
 impl Report {
-    pub(crate) fn new(bytes: u64, rounds: u32, core_count: usize, outcomes: Vec<Outcome>) -> Report {
+    pub(crate) fn new(bytes: u64, rounds: u32, machine: Machine, outcomes: Vec<Outcome>) -> Report {
         let medians: Vec<Median> = outcomes.iter().filter_map(Median::of).collect();
         let ratios = Scenario::ALL.into_iter().flat_map(|scenario| ratios(scenario, &medians)).collect();
-        Report { bytes, rounds, core_count, outcomes, medians, ratios }
+        Report { bytes, rounds, machine, outcomes, medians, ratios }
     }
 
     /// The tables for people.
     pub(crate) fn table(&self) -> String {
-        let mut text = String::new();
+        let Machine { core_count, load_before } = self.machine;
+        let mut text = format!("{core_count} cores, load before the first run {load_before}\n");
         for scenario in Scenario::ALL {
             if self.outcomes.iter().any(|outcome| outcome.scenario == scenario) {
                 text += &format!("\n{}\n{}\n", scenario.title(), self.scenario_table(scenario));

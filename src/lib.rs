@@ -8,10 +8,14 @@ pub mod units;
 
 #[allow(dead_code, reason = "wired up step by step")]
 mod engine;
+mod launch;
 #[allow(dead_code, reason = "wired up step by step")]
 mod master;
+mod node;
 #[allow(dead_code, reason = "wired up step by step")]
 mod plan;
+#[allow(dead_code, reason = "wired up step by step")]
+mod rail;
 mod session;
 #[cfg(test)]
 mod sim;

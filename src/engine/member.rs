@@ -4,8 +4,8 @@
 //! Preparing ──Prepared──▶ Ready ──Start──▶ Starting ──Preallocated──▶ Moving ──settled──▶ Draining
 //!                           │                                                               │ Drained
 //!                           │ Finish                                                        ▼
-//!                           ▼                       Landed ◀──Committed / nothing to do── Committing
-//!                         Ended ◀──────Finish──────────┘ └──Commit (shared files)──▶ Committing
+//!                           ▼                       Landed ◀─────────Committed──────── Committing
+//!                         Ended ◀──────Finish──────────┘ └──Commit (shared files)──────────▶
 //! ```
 //!
 //! From every state, an error or `Cancel` leads through `Draining` to `Ended`, with the destination discarded.
@@ -19,7 +19,7 @@ use super::owner::{self, Owner, Source};
 use super::{FlowIx, Grid, Piece};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span};
-use crate::wire::control::{CheckValue, LandedSegment, Prepare, Prepared, Start, Sharing, Stats, ToMaster, ToNode};
+use crate::wire::control::{CheckValue, LandedSegment, Prepare, Prepared, Start, Stats, ToMaster, ToNode};
 
 /// How often a receiver tells the master how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -29,8 +29,6 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 pub(crate) struct Terms {
     pub(crate) grid: Grid,
     pub(crate) method: Method,
-    /// Whether a destination of this node may turn out to be shared with other nodes.
-    pub(crate) waits_for_commit: bool,
 }
 
 impl Terms {
@@ -40,7 +38,6 @@ impl Terms {
         Terms {
             grid: Grid::new(options.origin, options.block_bytes.into()),
             method: Method::new(options.check, options.object),
-            waits_for_commit: prepare.rows.iter().any(|row| matches!(row.sharing, Sharing::Elected { .. })),
         }
     }
 }
@@ -81,9 +78,10 @@ pub(crate) enum Action {
     Close { flow: FlowIx },
     /// Close every flow and wait for what the kernel still holds; answered by `Drained`.
     Drain,
-    /// Sync, rename, clean up; answered by `Committed`.
-    Commit,
-    /// Remove what was not committed.
+    /// Give files their final names; answered by `Committed`. Files that other nodes may write too get theirs only
+    /// when all have `landed_everywhere`; before that, what this node wrote of them is made durable.
+    Commit { landed_everywhere: bool },
+    /// Remove what has no final name yet.
     Discard,
     /// Tell the master. Statistics are filled in by the driver, which counts bytes.
     Tell(ToMaster),
@@ -119,8 +117,7 @@ pub(crate) struct Member {
     error: Option<Error>,
     /// Whether the master asked for the end, so that nothing needs to be told.
     dismissed: bool,
-    committed: bool,
-    shared: bool,
+    landed_everywhere: bool,
     progress_due: Moment,
     actions: VecDeque<Action>,
 }
@@ -137,8 +134,7 @@ impl Member {
             sources: Vec::new(),
             error: None,
             dismissed: false,
-            committed: false,
-            shared: false,
+            landed_everywhere: false,
             progress_due: Moment(0),
             actions: VecDeque::new(),
         }
@@ -169,8 +165,7 @@ impl Member {
             (State::Moving, Event::Tick) => self.tick(now),
             (State::Draining, Event::Drained) => self.drained(),
             (State::Landed, Event::Master(ToNode::Commit)) => {
-                self.state = State::Committing;
-                self.actions.push_back(Action::Commit);
+                self.commit(true);
             }
             (State::Committing, Event::Committed(result)) => self.commit_done(result),
             // Late news of flows, ticks and repeated messages change nothing outside the states that wait for them.
@@ -191,7 +186,6 @@ impl Member {
 
     fn prepared(&mut self, prepared: Prepared) {
         self.state = State::Ready;
-        self.shared = prepared.rows.iter().any(|row| row.shared);
         self.tell(ToMaster::Prepared(prepared));
     }
 
@@ -267,30 +261,26 @@ impl Member {
             self.dismiss();
         } else if let Some(error) = self.error.take() {
             self.refuse(&error);
-        } else if self.shared || self.terms.waits_for_commit {
-            self.landed();
         } else {
-            self.state = State::Committing;
-            self.actions.push_back(Action::Commit);
+            self.commit(false);
         }
+    }
+
+    fn commit(&mut self, landed_everywhere: bool) {
+        self.state = State::Committing;
+        self.landed_everywhere = landed_everywhere;
+        self.actions.push_back(Action::Commit { landed_everywhere });
     }
 
     fn commit_done(&mut self, result: Result<(), Error>) {
         match result {
             Err(error) => self.refuse(&error),
-            Ok(()) if self.dismissed => {
-                self.committed = true;
-                self.dismiss();
+            Ok(()) if self.dismissed => self.dismiss(),
+            Ok(()) if self.landed_everywhere => {
+                self.state = State::Landed;
+                self.tell(ToMaster::Committed);
             }
-            Ok(()) => {
-                self.committed = true;
-                if self.shared || self.terms.waits_for_commit {
-                    self.state = State::Landed;
-                    self.tell(ToMaster::Committed);
-                } else {
-                    self.landed();
-                }
-            }
+            Ok(()) => self.landed(),
         }
     }
 
@@ -323,9 +313,7 @@ impl Member {
 
     /// The last words: a report, and the removal of what has no final name.
     fn dismiss(&mut self) {
-        if !self.committed {
-            self.actions.push_back(Action::Discard);
-        }
+        self.actions.push_back(Action::Discard);
         let report = ToMaster::Report(self.stats());
         self.tell(report);
         self.end();

@@ -402,15 +402,7 @@ impl Conductor {
     }
 
     fn start(&mut self, now: Moment) -> Result<(), Error> {
-        let shared: Vec<(NodeIx, usize)> = self
-            .roster
-            .nodes()
-            .flat_map(|(node, _)| {
-                let shared = &self.peers[node.at()].shared;
-                (0..shared.len()).filter(|&row| shared[row]).map(move |row| (node, row))
-            })
-            .collect();
-        self.roster.check_shared(&shared)?;
+        self.roster.check_shared(|node, row| self.peers[node.at()].shared[row])?;
         let adverts: Vec<Option<&Advert>> = self.peers.iter().map(|peer| peer.advert.as_ref()).collect();
         let plan = plan::plan(&self.roster.problem(&adverts))?;
         self.checks = vec![None; plan.planned.len()];
@@ -454,7 +446,7 @@ impl Conductor {
         }
         for (node, entry) in self.roster.nodes() {
             let peer = &mut self.peers[node.at()];
-            if peer.stage == Stage::Landed && (entry.is_elected() || peer.shared.contains(&true)) {
+            if peer.stage == Stage::Landed && entry.is_elected() {
                 peer.stage = Stage::Committing;
                 self.actions.push_back(Action::Send { node, message: ToNode::Commit });
             }

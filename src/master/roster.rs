@@ -104,19 +104,22 @@ impl Roster {
         }
     }
 
-    /// Whether rows that turned out to write one file want different bytes at one place of it.
+    /// Whether rows that turned out to write one file want different bytes at one place of it. `joined` says of a
+    /// row whether its node sees the elected one's file.
     ///
     /// # Errors
     /// `Code::Usage`, naming both rows.
-    pub(crate) fn check_shared(&self, shared: &[(NodeIx, usize)]) -> Result<()> {
-        let mut rows: Vec<(&DataUri, u64, &Row)> = shared
-            .iter()
-            .map(|&(node, at)| &self.get(node).rows[at])
-            .map(|row| (&row.uri, row.offset_bytes, row))
-            .collect();
-        rows.sort_by_key(|&(uri, offset, _)| (uri, offset));
-        for pair in rows.windows(2) {
-            let (a, b) = (pair[0].2, pair[1].2);
+    pub(crate) fn check_shared(&self, joined: impl Fn(NodeIx, usize) -> bool) -> Result<()> {
+        let rows = self.nodes().flat_map(|(node, entry)| (0..entry.rows.len()).map(move |row| (node, entry, row)));
+        let shares = |&(node, entry, row): &(NodeIx, &Entry, usize)| {
+            matches!(entry.sharing[row], Sharing::Elected { .. }) || joined(node, row)
+        };
+        let mut rows: Vec<&Row> = rows.filter(shares).map(|(_, entry, row)| &entry.rows[row]).collect();
+        rows.sort_by_key(|row| (&row.uri, row.offset_bytes));
+        // Of the rows so far, which agree, the one that reaches furthest into the file.
+        let mut furthest: Option<&Row> = None;
+        for b in rows {
+            let Some(a) = furthest.replace(b) else { continue };
             let overlap = a.uri == b.uri && b.offset_bytes < file_end(a);
             let same = b.offset_bytes.wrapping_sub(b.range.start) == a.offset_bytes.wrapping_sub(a.range.start);
             if overlap && !same {
@@ -125,6 +128,9 @@ impl Roster {
                     a.node, b.node, a.uri, b.offset_bytes
                 );
                 return Err(Error::new(Code::Usage, what).remedy("give each its own path or its own part of the file"));
+            }
+            if a.uri == b.uri && file_end(a) > file_end(b) {
+                furthest = Some(a);
             }
         }
         Ok(())
@@ -164,7 +170,7 @@ mod tests {
         assert_eq!(sharing, [Sharing::Alone, elected, Sharing::Member, Sharing::Alone]);
         let waves: Vec<u32> = roster.entries.iter().map(|entry| entry.wave).collect();
         assert_eq!(waves, [0, 0, 1, 0]);
-        roster.check_shared(&[(NodeIx(1), 0), (NodeIx(2), 0)]).expect("the halves do not meet");
+        roster.check_shared(|node, _| node == NodeIx(2)).expect("the halves do not meet");
     }
 
     #[test]
@@ -174,7 +180,7 @@ mod tests {
             row(Role::Receiver, "node7", file("/tmp/x"), 1024, (2048, 4096)),
         ];
         let roster = Roster::new(&Spec { rows, ..Spec::default() });
-        let error = roster.check_shared(&[(NodeIx(0), 0), (NodeIx(1), 0)]).expect_err("they overlap");
+        let error = roster.check_shared(|node, _| node == NodeIx(1)).expect_err("they overlap");
         assert_eq!(error.code, Code::Usage);
         assert!(error.message.contains("node5:1 and node7:1"), "{error}");
     }

@@ -311,7 +311,7 @@ impl Cluster {
                     self.close(node, flow, &Error::new(Code::Cancelled, "drained"));
                 }
             }
-            Action::Commit => {
+            Action::Commit { .. } => {
                 state.committed = true;
                 self.after(DISK_LATENCY, Happening::Member(node, member::Event::Committed(Ok(()))));
             }

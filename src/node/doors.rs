@@ -1,0 +1,49 @@
+//! Who may connect: masters with the site key, and flows with the key of a transfer that is under way here.
+
+use std::collections::HashMap;
+
+use crate::session::{Admission, Door, Hello, Key};
+use crate::wire::control::{self, Advert};
+use crate::wire::version::Kind;
+
+/// The keys that open this node.
+pub(super) struct Doors {
+    site_key: Key,
+    advert: Vec<u8>,
+    nic: String,
+    flow_keys: HashMap<[u8; 16], Key>,
+}
+
+impl Doors {
+    pub(super) fn new(site_key: Key, advert: Advert) -> Doors {
+        let nic = advert.rails.first().map_or_else(String::new, |rail| rail.nic.clone());
+        Doors { site_key, nic, advert: control::encode(&advert), flow_keys: HashMap::new() }
+    }
+
+    /// The NIC that the advert names.
+    pub(super) fn nic(&self) -> &str {
+        &self.nic
+    }
+
+    /// Lets flows of a transfer in.
+    pub(super) fn open(&mut self, transfer: [u8; 16], key: Key) {
+        self.flow_keys.insert(transfer, key);
+    }
+
+    pub(super) fn shut(&mut self, transfer: &[u8; 16]) {
+        self.flow_keys.remove(transfer);
+    }
+}
+
+impl Door for Doors {
+    fn admit(&self, hello: &Hello) -> Option<Admission> {
+        match hello.kind {
+            Kind::Control => Some(Admission { key: self.site_key.clone(), payload: self.advert.clone() }),
+            Kind::Data => {
+                let key = self.flow_keys.get(&hello.key_id)?.clone();
+                Some(Admission { key, payload: Vec::new() })
+            }
+            Kind::Client => None,
+        }
+    }
+}

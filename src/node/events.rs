@@ -1,0 +1,348 @@
+//! One turn of the control thread: wait, take in what came, carry out what the members want.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Token};
+
+use super::tenancy::{Note, Tenancy};
+use super::{CONNECTIONS_MAX, CONTROL, DATA, FIRST_SESSION, HANDSHAKE_WITHIN, INBOX, LEASE};
+use super::{Node, Role, Session, prepare};
+use crate::engine::member::{self, Action, Member, State};
+use crate::error::{Code, Error, Result};
+use crate::master::terms::silence;
+use crate::rail::{self, Command, Rail, Size, TransferIx};
+use crate::session::{Connection, Incoming};
+use crate::units::NodeIx;
+use crate::wire::control::{self, Prepare, ToMaster, ToNode};
+use crate::wire::version::Kind;
+
+/// Slots of each kind where nobody says: with 1 MiB blocks, 32 MiB for a node that sends and receives.
+const SLOTS: u32 = 16;
+
+impl Node {
+    pub(super) fn turn(&mut self) -> Result<()> {
+        let mut events = Events::with_capacity(256);
+        match self.poll.poll(&mut events, self.timeout()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::new(Code::Internal, format!("the event queue failed: {error}"))),
+        }
+        for event in &events {
+            match event.token() {
+                CONTROL | DATA => self.accept(event.token()),
+                INBOX => self.take_notes(),
+                session => self.session_ready(session),
+            }
+        }
+        self.tick();
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let handshakes = self.sessions.values().filter_map(|session| session.connection.deadline());
+        let lease = self.alone_since.map(|since| since + LEASE);
+        let instants = handshakes.chain(lease).map(|due| due.saturating_duration_since(now));
+        let moment = self.clock.now();
+        let members = self.transfers.values().filter_map(|tenancy| tenancy.member.poll_timeout());
+        instants.chain(members.map(|due| due.since(moment))).min()
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let is_overdue = |session: &Session| session.connection.deadline().is_some_and(|due| now >= due);
+        let overdue = self.sessions.iter().filter(|(_, session)| is_overdue(session));
+        for token in overdue.map(|(&token, _)| token).collect::<Vec<_>>() {
+            let error = self.sessions[&token].connection.overdue();
+            self.session_over(token, error);
+        }
+        let moment = self.clock.now();
+        let due = |tenancy: &Tenancy| tenancy.member.poll_timeout().is_some_and(|due| moment >= due);
+        let due = self.transfers.iter().filter(|(_, tenancy)| due(tenancy)).map(|(&transfer, _)| transfer);
+        for transfer in due.collect::<Vec<_>>() {
+            self.member(transfer, member::Event::Tick);
+        }
+        if self.alone_since.is_some_and(|since| now >= since + LEASE) {
+            self.ends = true;
+        }
+    }
+
+    fn accept(&mut self, listener: Token) {
+        loop {
+            let accepted = if listener == CONTROL { self.control.accept() } else { self.data.accept() };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                // Would block, or out of descriptors: those who wait are asked for again by the next event.
+                Err(_) => return,
+            };
+            if self.sessions.len() >= CONNECTIONS_MAX {
+                continue;
+            }
+            let token = self.next_token();
+            let connection = Connection::accept(stream, Instant::now() + HANDSHAKE_WITHIN);
+            self.add_session(token, connection, Role::Visitor);
+        }
+    }
+
+    /// Takes a new connection in; one that is broken already is forgotten.
+    pub(super) fn add_session(&mut self, token: Token, connection: Result<Connection>, role: Role) {
+        assert!(token.0 >= FIRST_SESSION, "the first tokens are the listeners'");
+        let registered = connection.and_then(|mut connection| {
+            connection.register(self.poll.registry(), token)?;
+            Ok(connection)
+        });
+        match registered {
+            Ok(connection) => {
+                self.sessions.insert(token, Session { connection, role });
+                self.session_ready(token);
+            }
+            Err(error) => self.role_over(role, error),
+        }
+    }
+
+    fn session_ready(&mut self, token: Token) {
+        let Some(session) = self.sessions.get_mut(&token) else { return };
+        if let Err(error) = session.connection.ready(&self.doors) {
+            return self.session_over(token, error);
+        }
+        if !session.connection.is_up() {
+            return;
+        }
+        let kind = session.connection.hello().map(|hello| hello.kind);
+        match (session.role, kind) {
+            (Role::Visitor, Some(Kind::Data)) => self.flow_arrived(token),
+            (Role::Flow { transfer, sender }, _) => self.flow_opened(token, transfer, sender),
+            (Role::Visitor, _) => {
+                session.role = Role::Master { transfer: None };
+                self.alone_since = None;
+                self.master_ready(token);
+            }
+            (Role::Master { .. }, _) => self.master_ready(token),
+        }
+    }
+
+    fn master_ready(&mut self, token: Token) {
+        while let Some(session) = self.sessions.get_mut(&token) {
+            let message = match session.connection.receive() {
+                Ok(Incoming::Message(bytes)) => control::decode::<ToNode>(&bytes).map_err(Error::from),
+                Ok(Incoming::Pending) => return,
+                Ok(Incoming::Closed) => Err(Error::new(Code::Unreachable, "the master closed its session")),
+                Err(error) => Err(error),
+            };
+            match message {
+                Ok(message) => self.master_says(token, message),
+                Err(error) => return self.session_over(token, error),
+            }
+        }
+    }
+
+    fn master_says(&mut self, token: Token, message: ToNode) {
+        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.get(&token) else { return };
+        match (message, *transfer) {
+            (ToNode::Prepare(prepare), None) => self.begin(token, prepare),
+            (ToNode::Start(start), Some(transfer)) => {
+                if let Some(tenancy) = self.transfers.get_mut(&transfer) {
+                    tenancy.peers = start.peers.iter().map(|peer| (NodeIx(peer.index), peer.clone())).collect();
+                    if let Some(desk) = &tenancy.desk {
+                        // The first plan's holes stay: a new plan assigns, it does not change the data.
+                        let _ = desk.holes.set(start.holes.clone());
+                    }
+                }
+                self.member(transfer, member::Event::Master(ToNode::Start(start)));
+            }
+            (message, Some(transfer)) => self.member(transfer, member::Event::Master(message)),
+            // A master that speaks of a transfer before it has prepared one has lost its mind, not ours.
+            (_, None) => {}
+        }
+    }
+
+    /// A session ended: its transfer or its flow ends with it.
+    pub(super) fn session_over(&mut self, token: Token, error: Error) {
+        if let Some(session) = self.sessions.remove(&token) {
+            self.role_over(session.role, error);
+        }
+    }
+
+    fn role_over(&mut self, role: Role, error: Error) {
+        match role {
+            Role::Visitor => {}
+            Role::Flow { transfer, sender } => self.flow_failed(transfer, sender, error),
+            Role::Master { transfer } => {
+                if let Some(transfer) = transfer.filter(|transfer| self.transfers.contains_key(transfer)) {
+                    let reason = error.to_string();
+                    self.member(transfer, member::Event::Master(ToNode::Cancel { reason }));
+                }
+                let masters = self.sessions.values().any(|session| matches!(session.role, Role::Master { .. }));
+                // A launched node serves one master, and ends with it.
+                self.ends |= self.options.launched && !masters && self.transfers.is_empty();
+                self.alone_since = (self.options.launched && !masters).then(Instant::now);
+            }
+        }
+    }
+
+    /// A master prepares a transfer.
+    fn begin(&mut self, token: Token, prepare: Prepare) {
+        let transfer = TransferIx(self.next_transfer);
+        self.next_transfer += 1;
+        let member = Member::new(member::Terms::of(&prepare));
+        let tenancy = Tenancy::new(prepare.clone(), token, member);
+        self.doors.open(prepare.transfer, tenancy.flow_key.clone());
+        self.transfers.insert(transfer, tenancy);
+        if let Some(session) = self.sessions.get_mut(&token) {
+            session.role = Role::Master { transfer: Some(transfer) };
+        }
+        let root = Arc::clone(&self.root);
+        self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare) });
+    }
+
+    /// Does something that may block, elsewhere.
+    fn work(&self, work: impl FnOnce() -> Note + Send + 'static) {
+        let post = self.post.clone();
+        std::thread::spawn(move || post.send(work()));
+    }
+
+    fn take_notes(&mut self) {
+        while let Ok(note) = self.inbox.try_recv() {
+            match note {
+                Note::Rail(events) => events.into_iter().for_each(|event| self.rail_says(event)),
+                Note::Prepared { transfer, result } => self.opened(transfer, result),
+                Note::Preallocated { transfer, result } => self.member(transfer, member::Event::Preallocated(result)),
+                Note::Committed { transfer, result } => self.member(transfer, member::Event::Committed(result)),
+                Note::Stop => self.ends = true,
+            }
+        }
+    }
+
+    fn opened(&mut self, transfer: TransferIx, result: Result<prepare::Opened>) {
+        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        let opened = match result {
+            Ok(opened) => opened,
+            Err(error) => return self.member(transfer, member::Event::Prepared(Err(error))),
+        };
+        let desk = Arc::new(opened.desk);
+        tenancy.desk = Some(Arc::clone(&desk));
+        let wait = silence(Duration::from_millis(tenancy.prepare.options.stall_timeout_ms));
+        let size = Size {
+            slots: tenancy.prepare.options.slots.or(self.options.slots).unwrap_or(SLOTS).max(2),
+            receives: !desk.sinks.is_empty(),
+            sends: !desk.offers.is_empty(),
+            block_bytes: tenancy.prepare.options.block_bytes.into(),
+        };
+        match self.rail_for(size) {
+            Ok(rail) => {
+                rail.tell(Command::Join { transfer, desk, silence: wait });
+                self.member(transfer, member::Event::Prepared(Ok(opened.prepared)));
+            }
+            Err(error) => self.member(transfer, member::Event::Prepared(Err(error))),
+        }
+    }
+
+    /// The rail, started if there is none.
+    fn rail_for(&mut self, size: Size) -> Result<&Rail> {
+        if self.rail.as_ref().is_some_and(|(_, has)| has.block_bytes < size.block_bytes) {
+            return Err(Error::new(Code::Refused, "another transfer with smaller blocks is under way on this node")
+                .remedy("run it again when that one has ended"));
+        }
+        if self.rail.is_none() {
+            self.rail = Some((Rail::spawn(self.clock, size, self.options.cpu, self.post.clone())?, size));
+        }
+        Ok(&self.rail.as_ref().expect("made above").0)
+    }
+
+    fn rail_says(&mut self, event: rail::Event) {
+        match event {
+            rail::Event::Owner { transfer, event } => {
+                let event = self.named(transfer, event);
+                self.member(transfer, member::Event::Owner(event));
+            }
+            rail::Event::Broken { transfer, error } => self.member(transfer, member::Event::Broken(error)),
+            rail::Event::Drained { transfer } => self.member(transfer, member::Event::Drained),
+            rail::Event::Failed { error } => {
+                for transfer in self.transfers.keys().copied().collect::<Vec<_>>() {
+                    self.member(transfer, member::Event::Broken(error.clone()));
+                    self.member(transfer, member::Event::Drained);
+                }
+            }
+        }
+    }
+
+    /// Hands an event to a member, and carries out what it wants.
+    pub(super) fn member(&mut self, transfer: TransferIx, event: member::Event) {
+        let now = self.clock.now();
+        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        tenancy.member.handle(now, event);
+        while let Some(action) = self.transfers.get_mut(&transfer).and_then(|tenancy| tenancy.member.poll_action()) {
+            self.carry_out(transfer, action);
+        }
+    }
+
+    fn carry_out(&mut self, transfer: TransferIx, action: Action) {
+        let tenancy = &self.transfers[&transfer];
+        match action {
+            Action::Preallocate { holes } => {
+                let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
+                self.work(move || Note::Preallocated { transfer, result: prepare::preallocate(&desk, &holes) });
+            }
+            Action::Open { sender, weight } => self.open_flow(transfer, sender, weight),
+            Action::Lease { flow, pieces } => self.tell_rail(Command::Lease { transfer, flow, pieces }),
+            Action::Revoke { flow, pieces } => self.tell_rail(Command::Revoke { transfer, flow, pieces }),
+            Action::Close { flow } => self.tell_rail(Command::Close { transfer, flow }),
+            Action::Drain => self.tell_rail(Command::Drain { transfer }),
+            Action::Commit { landed_everywhere } => {
+                let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
+                let elected = prepare::elected(&tenancy.prepare);
+                self.work(move || {
+                    Note::Committed { transfer, result: prepare::commit(&desk, &elected, landed_everywhere) }
+                });
+            }
+            Action::Discard => {
+                if let Some(desk) = &tenancy.desk {
+                    desk.sinks.iter().for_each(crate::store::Sink::discard);
+                }
+            }
+            Action::Tell(message) => self.tell_master(transfer, message),
+            Action::End => self.forget(transfer),
+        }
+    }
+
+    pub(super) fn tell_rail(&self, command: Command) {
+        if let Some((rail, _)) = &self.rail {
+            rail.tell(command);
+        }
+    }
+
+    fn tell_master(&mut self, transfer: TransferIx, mut message: ToMaster) {
+        let tenancy = &self.transfers[&transfer];
+        match &mut message {
+            ToMaster::Landed { stats, .. } | ToMaster::Report(stats) => tenancy.complete(stats, self.doors.nic()),
+            ToMaster::Progress { sent_bytes, .. } => {
+                let desk = tenancy.desk.as_ref();
+                *sent_bytes = desk.map_or(0, |desk| desk.tally.sent_bytes.load(std::sync::atomic::Ordering::Relaxed));
+            }
+            _ => {}
+        }
+        let master = tenancy.master;
+        if let Some(session) = self.sessions.get_mut(&master)
+            && let Err(error) = session.connection.send(&control::encode(&message))
+        {
+            self.session_over(master, error);
+        }
+    }
+
+    fn forget(&mut self, transfer: TransferIx) {
+        self.tell_rail(Command::Leave { transfer });
+        let Some(tenancy) = self.transfers.remove(&transfer) else { return };
+        assert_eq!(tenancy.member.state(), State::Ended, "only a member that has ended is forgotten");
+        self.doors.shut(&tenancy.prepare.transfer);
+        let of_transfer = |session: &Session| matches!(session.role, Role::Flow { transfer: of, .. } if of == transfer);
+        self.sessions.retain(|_, session| !of_transfer(session));
+        if self.transfers.is_empty() {
+            // Slots are given back with the rail: a node at rest is small.
+            self.rail = None;
+        }
+        let has_master = self.sessions.contains_key(&tenancy.master);
+        self.ends |= self.options.launched && !has_master && self.transfers.is_empty();
+    }
+}

@@ -1,0 +1,193 @@
+//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's [`Member`], and one rail.
+//!
+//! The loop is thin: sockets become messages and flows here, and everything that decides is in [`crate::engine`]. Work
+//! that may block (opening, preallocating, syncing, renaming) is done by short-lived worker threads, which answer
+//! through the same inbox as the rails.
+//!
+//! - [`options`]: what the daemon is told on its command line
+//! - `doors`: who may connect, with which key
+//! - `tenancy`: one transfer on this node
+//! - `prepare`: opening sources and destinations
+//! - `events`: the loop's turn
+//! - `usage`: processor time and memory
+
+mod doors;
+mod events;
+mod flows;
+mod prepare;
+mod tenancy;
+mod usage;
+
+pub(crate) mod options;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::net::TcpListener;
+use mio::{Interest, Poll, Token, Waker};
+
+use self::doors::Doors;
+use self::options::Options;
+use self::tenancy::{Note, Post, Tenancy};
+use crate::engine::FlowIx;
+use crate::error::{Code, Error, Result};
+use crate::launch::READY;
+use crate::rail::{Clock, Rail, Size, TransferIx};
+use crate::session::{Connection, Key};
+use crate::store::Root;
+use crate::units::NodeIx;
+use crate::wire::control::Advert;
+
+/// How long a connection may take to be up.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a launched node stays without a master.
+const LEASE: Duration = Duration::from_secs(30);
+/// Connections at once, up or not: a stranger's are cut off by their deadline.
+const CONNECTIONS_MAX: usize = 4096;
+
+const CONTROL: Token = Token(0);
+const DATA: Token = Token(1);
+const INBOX: Token = Token(2);
+const FIRST_SESSION: usize = 16;
+
+/// A running node.
+struct Node {
+    options: Options,
+    clock: Clock,
+    poll: Poll,
+    control: TcpListener,
+    data: TcpListener,
+    /// Where flows leave from and arrive at.
+    data_address: SocketAddr,
+    root: Arc<Root>,
+    doors: Doors,
+    sessions: HashMap<Token, Session>,
+    next_token: usize,
+    transfers: BTreeMap<TransferIx, Tenancy>,
+    next_transfer: u32,
+    next_flow: u32,
+    rail: Option<(Rail, Size)>,
+    post: Post,
+    inbox: Receiver<Note>,
+    /// Since when a launched node has been without a master; `None` while it has one.
+    alone_since: Option<Instant>,
+    ends: bool,
+}
+
+/// One connection of the control thread, and what it is for.
+struct Session {
+    connection: Connection,
+    role: Role,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    /// Accepted; what it is for is known when it is up.
+    Visitor,
+    /// A master, and the transfer that it conducts once it has said so.
+    Master { transfer: Option<TransferIx> },
+    /// A flow that this node opens to a sender.
+    Flow { transfer: TransferIx, sender: NodeIx },
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// `Code::Unreachable` where the port is in use, `Code::Refused` where it would listen beyond this machine without a key,
+/// `Code::Data` where the root is missing.
+pub(crate) fn run(options: Options) -> Result<()> {
+    let mut node = Node::new(options)?;
+    node.announce()?;
+    while !node.ends {
+        node.turn()?;
+    }
+    Ok(())
+}
+
+impl Node {
+    fn new(options: Options) -> Result<Node> {
+        let root = Arc::new(Root::open(&options.root)?);
+        let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
+        let poll = Poll::new().map_err(failed)?;
+        let (control, control_address) = listen(options.listen)?;
+        let (data, data_address) = listen(SocketAddr::new(control_address.ip(), 0))?;
+        let (notes, inbox) = crossbeam_channel::unbounded();
+        let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
+        let post = Post::new(notes, waker);
+        let mut node = Node {
+            doors: Doors::new(options.key.clone(), options.advert(data_address)),
+            clock: Clock::start(),
+            poll,
+            control,
+            data,
+            data_address,
+            root,
+            sessions: HashMap::new(),
+            next_token: FIRST_SESSION,
+            transfers: BTreeMap::new(),
+            next_transfer: 0,
+            next_flow: 0,
+            rail: None,
+            post,
+            inbox,
+            alone_since: options.launched.then(Instant::now),
+            ends: false,
+            options,
+        };
+        let registry = node.poll.registry();
+        registry.register(&mut node.control, CONTROL, Interest::READABLE).map_err(failed)?;
+        registry.register(&mut node.data, DATA, Interest::READABLE).map_err(failed)?;
+        node.stop_on_signals()?;
+        Ok(node)
+    }
+
+    /// Says on standard output where it listens: a launcher waits for that line.
+    #[allow(clippy::print_stdout, reason = "the address is the daemon's result")]
+    fn announce(&self) -> Result<()> {
+        let address = self.control.local_addr();
+        let address = address.map_err(|error| Error::new(Code::Internal, format!("no address: {error}")))?;
+        println!("{READY}{address}");
+        // A launcher that is gone is noticed by the lease.
+        let _ = std::io::stdout().flush();
+        Ok(())
+    }
+
+    /// SIGTERM and SIGINT end the loop, so that what is not complete is removed on the way out.
+    fn stop_on_signals(&self) -> Result<()> {
+        let failed = |error: std::io::Error| Error::new(Code::Internal, format!("cannot watch signals: {error}"));
+        let watched = [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT];
+        let mut signals = signal_hook::iterator::Signals::new(watched).map_err(failed)?;
+        let post = self.post.clone();
+        let watch = move || {
+            if signals.forever().next().is_some() {
+                post.send(Note::Stop);
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(failed)
+    }
+
+    fn next_flow(&mut self) -> FlowIx {
+        self.next_flow += 1;
+        FlowIx(self.next_flow)
+    }
+
+    fn next_token(&mut self) -> Token {
+        self.next_token += 1;
+        Token(self.next_token)
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let failed = |error: std::io::Error| {
+        let error = Error::new(Code::Unreachable, format!("cannot listen on {address}: {error}"));
+        error.remedy("choose another address or port, or end what uses it")
+    };
+    let listener = StdListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((TcpListener::from_std(listener), address))
+}

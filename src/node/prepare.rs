@@ -1,0 +1,145 @@
+//! Opening what the rows of one transfer name, in a worker thread: it may block for as long as disks do.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use crate::engine::check::Method;
+use crate::error::{Code, Error, Result};
+use crate::rail::desk::{Desk, Offer, Tally};
+use crate::spec::{DataUri, Role};
+use crate::store::layout::Layout;
+use crate::store::{Root, Shared, Sink, SinkOptions, Source};
+use crate::units::{Span, subtract, union};
+use crate::wire::control::{Prepare, Prepared, RowState, Sharing, WireRow};
+
+/// Holes that one row may report: what is beyond is moved as the zeros that it reads as.
+const HOLES_MAX: usize = 4096;
+
+/// An open transfer, and what the master is told of it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) desk: Desk,
+    pub(super) prepared: Prepared,
+}
+
+/// Opens every source, then every destination.
+pub(super) fn open(root: &Root, prepare: &Prepare) -> Result<Opened> {
+    let rows: Vec<(DataUri, &WireRow)> = prepare.rows.iter().map(with_uri).collect::<Result<_>>()?;
+    let (mut offers, mut holes, mut files) = (Vec::new(), Vec::new(), 0);
+    for (uri, row) in rows.iter().filter(|(_, row)| row.role == Role::Sender) {
+        let source = Source::open(root, uri, row.offset_bytes, row.span.bytes())?;
+        let found = source.holes(HOLES_MAX)?;
+        holes.extend(found.iter().map(|hole| Span::new(row.span.start + hole.start, row.span.start + hole.end)));
+        let layout = (!source.files().is_empty()).then(|| Layout::of_file(files, row.offset_bytes, row.span));
+        files += source.files().len();
+        offers.push(Offer { range: row.span, source, layout });
+    }
+    let mut sinks: Vec<Sink> = Vec::new();
+    let mut places: BTreeMap<&DataUri, (usize, usize)> = BTreeMap::new();
+    let (mut layouts, mut shared) = (Vec::new(), Vec::new());
+    for (uri, row) in &rows {
+        if row.role == Role::Sender {
+            shared.push(RowState { shared: false });
+            continue;
+        }
+        let (sink, file) = match places.get(uri) {
+            Some(&place) => place,
+            None => {
+                let sink = Sink::prepare(root, uri, file_bytes(uri, row, &rows), &sink_options(prepare, uri, row))?;
+                let place = (sinks.len(), files);
+                files += sink.files().len();
+                sinks.push(sink);
+                places.insert(uri, place);
+                place
+            }
+        };
+        shared.push(RowState { shared: sinks[sink].is_shared() });
+        if !sinks[sink].files().is_empty() {
+            layouts.push(Layout::of_file(file, row.offset_bytes, row.span));
+        }
+    }
+    let method = Method::new(prepare.options.check, prepare.options.object);
+    let desk = Desk { method, offers, sinks, layouts, holes: OnceLock::new(), tally: Tally::default() };
+    Ok(Opened { desk, prepared: Prepared { rows: shared, holes: union(holes), error: None } })
+}
+
+fn with_uri(row: &WireRow) -> Result<(DataUri, &WireRow)> {
+    let uri = row.uri.parse().map_err(|error| Error::new(Code::Usage, format!("{}: {error}", row.uri)))?;
+    Ok((uri, row))
+}
+
+/// How large a destination will be: as far as any row of it reaches.
+fn file_bytes(uri: &DataUri, row: &WireRow, rows: &[(DataUri, &WireRow)]) -> u64 {
+    if let Sharing::Elected { file_bytes } = row.sharing {
+        return file_bytes;
+    }
+    let same = rows.iter().filter(|(other, row)| other == uri && row.role == Role::Receiver);
+    same.map(|(_, row)| row.offset_bytes + row.span.bytes()).max().unwrap_or(0)
+}
+
+fn sink_options(prepare: &Prepare, uri: &DataUri, row: &WireRow) -> SinkOptions {
+    SinkOptions {
+        overwrite: prepare.options.overwrite,
+        fsync: prepare.options.fsync,
+        tag: tag(&prepare.id, uri),
+        attempt: prepare.attempt,
+        shared: match row.sharing {
+            Sharing::Alone => Shared::Alone,
+            Sharing::Elected { .. } => Shared::Elected,
+            Sharing::Member => Shared::Member,
+        },
+    }
+}
+
+/// What partial files of a transfer to one destination are called, in every attempt.
+fn tag(id: &str, uri: &DataUri) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(id.as_bytes()).update(&[0]).update(uri.to_string().as_bytes());
+    hasher.finalize().to_hex()[..16].into()
+}
+
+/// Makes room in every destination, and makes the holes of those that are not new read as zeros.
+pub(super) fn preallocate(desk: &Desk, holes: &[Span]) -> Result<()> {
+    let offered: usize = desk.offers.iter().map(|offer| offer.source.files().len()).sum();
+    let kept = desk.sinks.iter().filter(|sink| !sink.files().is_empty());
+    for (file, sink) in (offered..).zip(kept) {
+        let (mut data, mut empty) = (Vec::new(), Vec::new());
+        for layout in &desk.layouts {
+            let range = layout.range();
+            let in_file = |span: &Span| {
+                let extents = layout.extents(*span).filter(|extent| extent.file == file);
+                extents.map(|extent| Span::of(extent.offset_bytes, extent.bytes)).collect::<Vec<_>>()
+            };
+            data.extend(subtract(range, holes).iter().flat_map(in_file));
+            empty.extend(holes.iter().filter_map(|hole| hole.intersection(range)).flat_map(|hole| in_file(&hole)));
+        }
+        sink.zero(&union(empty))?;
+        sink.preallocate(&union(data))?;
+    }
+    Ok(())
+}
+
+/// Gives files their names; see [`crate::engine::member::Action::Commit`].
+pub(super) fn commit(desk: &Desk, elected: &[bool], landed_everywhere: bool) -> Result<()> {
+    for (sink, &elected) in desk.sinks.iter().zip(elected) {
+        match (elected, landed_everywhere) {
+            (true, false) => sink.sync()?,
+            (true, true) | (false, false) => sink.commit()?,
+            (false, true) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Which of the desk's sinks wait for the other nodes.
+pub(super) fn elected(prepare: &Prepare) -> Vec<bool> {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut elected = Vec::new();
+    for row in prepare.rows.iter().filter(|row| row.role == Role::Receiver) {
+        if !seen.contains(&row.uri.as_str()) {
+            seen.push(&row.uri);
+            elected.push(matches!(row.sharing, Sharing::Elected { .. }));
+        }
+    }
+    elected
+}

@@ -1,0 +1,112 @@
+//! What each operation in flight is for. The token of an operation is a place in this table.
+
+use super::TransferIx;
+use crate::engine::serve::Ask;
+use crate::engine::{FlowIx, Piece};
+use crate::wire::Check;
+
+/// The purpose of one operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Context {
+    /// Receiving the header of an answer.
+    Header { flow: FlowIx },
+    /// Receiving a payload.
+    Payload(Landing),
+    /// Writing step `step` of a landed piece, of which `done` bytes are written.
+    Write { landing: Landing, sink: usize, step: usize, done: usize },
+    /// Sending requests.
+    Asking { flow: FlowIx },
+    /// Receiving requests.
+    Requests { flow: FlowIx },
+    /// Reading a piece, at first only what the page cache holds.
+    Load { loading: Loading, way: Way, done: usize },
+    /// Sending a piece of so many bytes, or a refusal where it has none.
+    Answer { flow: FlowIx, transfer: TransferIx, piece_bytes: u64 },
+}
+
+/// Which way a piece is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// Only what the page cache holds.
+    Cached,
+    /// Past the page cache.
+    Direct,
+    /// Through the page cache, waiting for the disk.
+    Buffered,
+}
+
+/// A piece on its way from a flow to the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Landing {
+    pub(super) transfer: TransferIx,
+    pub(super) flow: FlowIx,
+    pub(super) piece: Piece,
+    pub(super) check: Check,
+}
+
+/// A piece on its way from the disk to a flow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Loading {
+    pub(super) transfer: TransferIx,
+    pub(super) flow: FlowIx,
+    pub(super) ask: Ask,
+    /// Which of the desk's sources holds it.
+    pub(super) source: usize,
+}
+
+impl Context {
+    /// The transfer that the operation lands a piece of.
+    fn lands(&self) -> Option<TransferIx> {
+        match self {
+            Context::Payload(landing) | Context::Write { landing, .. } => Some(landing.transfer),
+            _ => None,
+        }
+    }
+}
+
+/// The table of operations in flight.
+///
+/// Invariant: `free` names exactly the places that hold `None`.
+#[derive(Debug)]
+pub(super) struct Contexts {
+    places: Vec<Option<Context>>,
+    free: Vec<u32>,
+    /// How many of them land a piece.
+    landing: u32,
+}
+
+impl Contexts {
+    pub(super) fn new(places: u32) -> Contexts {
+        Contexts { places: vec![None; places as usize], free: (0..places).rev().collect(), landing: 0 }
+    }
+
+    /// Keeps `context` and gives its token, or `None` where the table is full.
+    pub(super) fn put(&mut self, context: Context) -> Option<u64> {
+        let place = self.free.pop()?;
+        self.landing += u32::from(context.lands().is_some());
+        self.places[place as usize] = Some(context);
+        Some(u64::from(place))
+    }
+
+    /// What `token` was for.
+    ///
+    /// # Panics
+    /// If no operation with that token is in flight: the ring answers once.
+    pub(super) fn take(&mut self, token: u64) -> Context {
+        let place = usize::try_from(token).expect("tokens are places");
+        let context = self.places[place].take().expect("an operation completes once");
+        self.free.push(place as u32);
+        self.landing -= u32::from(context.lands().is_some());
+        context
+    }
+
+    /// Whether nothing in flight lands a piece.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.landing == 0
+    }
+
+    /// Whether an operation in flight lands a piece of `transfer`.
+    pub(super) fn lands(&self, transfer: TransferIx) -> bool {
+        self.places.iter().flatten().any(|context| context.lands() == Some(transfer))
+    }
+}

@@ -1,0 +1,97 @@
+//! One transfer's data as the node's rails see it: which row holds a piece, and which files and offsets that means.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::engine::check::Method;
+use crate::store::layout::Layout;
+use crate::store::{OpenFile, Sink, Source};
+use crate::units::{Moment, Span};
+
+/// A sender row: where its bytes come from.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) range: Span,
+    pub(crate) source: Source,
+    /// Where the range lies in the desk's files; a pattern has none.
+    pub(crate) layout: Option<Layout>,
+}
+
+/// One transfer's files and layouts. The files are those of the offers, then those of the sinks.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) method: Method,
+    /// What this node offers, one entry a sender row.
+    pub(crate) offers: Vec<Offer>,
+    /// What this node writes, one entry a file.
+    pub(crate) sinks: Vec<Sink>,
+    /// Where what it wants goes, one entry a receiver row that keeps bytes.
+    pub(crate) layouts: Vec<Layout>,
+    /// Ranges that are zeros and are not written; known when the plan is.
+    pub(crate) holes: OnceLock<Vec<Span>>,
+    pub(crate) tally: Tally,
+}
+
+impl Desk {
+    /// The files that layouts speak of, in the order of their indices.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &OpenFile> {
+        let offered = self.offers.iter().flat_map(|offer| offer.source.files());
+        offered.chain(self.sinks.iter().flat_map(Sink::files))
+    }
+
+    /// The offer that holds all of `span`.
+    pub(super) fn offer(&self, span: Span) -> Option<usize> {
+        self.offers.iter().position(|offer| offer.range.contains(span))
+    }
+
+    /// The next layout from `first` on that a landed piece is written by.
+    pub(super) fn layout(&self, piece: Span, first: usize) -> Option<usize> {
+        let place = self.layouts[first..].iter().position(|layout| layout.range().contains(piece))?;
+        Some(first + place)
+    }
+
+    /// The sink behind a file of a layout.
+    pub(super) fn sink(&self, file: usize) -> Option<&Sink> {
+        let offered: usize = self.offers.iter().map(|offer| offer.source.files().len()).sum();
+        self.sinks.iter().filter(|sink| !sink.files().is_empty()).nth(file.checked_sub(offered)?)
+    }
+
+    pub(super) fn holes(&self) -> &[Span] {
+        self.holes.get().map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What one rail counts of one transfer. The rail adds, the control thread reads.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) received_bytes: AtomicU64,
+    pub(crate) sent_bytes: AtomicU64,
+    /// The first request, in nanoseconds of the clock; 0 where there was none.
+    first_request: AtomicU64,
+    last_written: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn received(&self, bytes: u64) {
+        self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn sent(&self, bytes: u64) {
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn requested(&self, now: Moment) {
+        // Losing the race to another rail is fine: that one was first.
+        let _ = self.first_request.compare_exchange(0, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(super) fn written(&self, now: Moment) {
+        self.last_written.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    /// From the first request to the last piece written, in nanoseconds.
+    pub(crate) fn active_ns(&self) -> u64 {
+        let first = self.first_request.load(Ordering::Relaxed);
+        if first == 0 { 0 } else { self.last_written.load(Ordering::Relaxed).saturating_sub(first) }
+    }
+}

@@ -1,0 +1,378 @@
+//! The loop of a rail: commands in, machines asked, operations submitted, completions handled.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use ring::{Completion, Config, FileId, Io, Op, Pool, Slot, Uring, Waker};
+
+use super::contexts::{Context, Contexts, Landing};
+use super::desk::Desk;
+use super::sockets::{Feed, Fetch, Flow, Half};
+use super::{Clock, Command, Event, Mailbox, Side, Size, TransferIx};
+use crate::engine::pull::{self, Pull};
+use crate::engine::serve::{self, Serve};
+use crate::engine::{FlowIx, owner};
+use crate::error::{Code, Error};
+use crate::store::OpenFile;
+use crate::store::steps::PAGE_BYTES;
+
+/// Flows of one rail at once: each holds two cells, and three operations at most.
+const FLOWS_MAX: u32 = 128;
+const CELLS: u32 = 2 * FLOWS_MAX;
+/// Room for headers and requests: a cell takes 42 of them.
+pub(super) const CELL_BYTES: usize = 4096;
+/// Files of one rail: its flows, and the files of its transfers with their direct twins.
+const FILES_MAX: u32 = FLOWS_MAX + 1024;
+/// Landed pieces that are told to the owner together; the last ones of a flow are told at once.
+const LANDED_BATCH: usize = 8;
+/// Commands taken in one turn, so that a flood of them does not starve the ring.
+const COMMANDS_MAX: usize = 256;
+
+/// A file registered with the ring: buffered, and direct with the alignment that it wants.
+pub(super) type Registered = (FileId, Option<(FileId, usize)>);
+
+/// One transfer as this rail sees it.
+pub(super) struct Tenant {
+    pub(super) desk: Arc<Desk>,
+    pub(super) pull: Pull,
+    /// The desk's files, registered with the ring.
+    pub(super) files: Vec<Registered>,
+    draining: bool,
+}
+
+/// A rail at work.
+pub(super) struct Driver<I, M> {
+    pub(super) clock: Clock,
+    pub(super) size: Size,
+    pub(super) io: I,
+    pub(super) cells: Pool,
+    pub(super) landing_slots: Option<Pool>,
+    pub(super) serving_slots: Option<Pool>,
+    pub(super) contexts: Contexts,
+    pub(super) tenants: BTreeMap<TransferIx, Tenant>,
+    pub(super) flows: HashMap<FlowIx, Flow>,
+    pub(super) serve: Serve,
+    /// Payloads whose header has arrived and that wait for a slot.
+    pub(super) parked: VecDeque<Landing>,
+    /// Pieces that are read and checked, each in its slot behind its header.
+    pub(super) loaded: HashMap<(FlowIx, u32), (Slot, std::ops::Range<usize>)>,
+    /// Which slots hold the filler of the pattern, at which phase and for how many bytes; by address.
+    pub(super) dressed: HashMap<usize, (usize, usize)>,
+    inbox: Receiver<Command>,
+    mailbox: M,
+    outbox: Vec<Event>,
+    /// Events in the outbox that the owner is waiting for.
+    urgent: bool,
+}
+
+/// Runs a rail on the calling thread until it is told to stop. What it needs to begin goes through `ready`.
+pub(super) fn start(
+    clock: Clock,
+    size: Size,
+    inbox: Receiver<Command>,
+    mailbox: impl Mailbox,
+    ready: &Sender<Result<Waker, Error>>,
+) {
+    match make(clock, size, inbox, mailbox) {
+        Ok(driver) => {
+            let _ = ready.send(Ok(driver.io.waker()));
+            driver.run();
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+        }
+    }
+}
+
+fn make<M: Mailbox>(
+    clock: Clock,
+    size: Size,
+    inbox: Receiver<Command>,
+    mailbox: M,
+) -> Result<Driver<Uring, M>, Error> {
+    let no_memory = |error: std::io::Error| {
+        Error::new(Code::Internal, format!("no memory for {} slots: {error}", size.slots))
+            .remedy("ask for fewer with --slots")
+    };
+    let cells = Pool::new(CELLS as usize, CELL_BYTES).map_err(no_memory)?;
+    let pool = |wanted: bool| wanted.then(|| slots(size)).transpose().map_err(no_memory);
+    let (landing_slots, serving_slots) = (pool(size.receives)?, pool(size.sends)?);
+    let pools: Vec<&Pool> = [Some(&cells), landing_slots.as_ref(), serving_slots.as_ref()].into_iter().flatten().collect();
+    let entries = 3 * FLOWS_MAX + 4 * size.slots;
+    let io = Uring::new(&Config { entries, files: FILES_MAX, pools: &pools }).map_err(|error| {
+        let cause = ring::ProbeError::explain(error.raw_os_error().map_or(ring::Errno::EIO, ring::Errno::from_raw));
+        Error::new(Code::Internal, format!("no io_uring: {error}")).remedy(cause.remedy)
+    })?;
+    Ok(Driver {
+        clock,
+        size,
+        io,
+        cells,
+        landing_slots,
+        serving_slots,
+        contexts: Contexts::new(entries),
+        tenants: BTreeMap::new(),
+        flows: HashMap::new(),
+        serve: Serve::new(size.slots),
+        parked: VecDeque::new(),
+        loaded: HashMap::new(),
+        dressed: HashMap::new(),
+        inbox,
+        mailbox,
+        outbox: Vec::new(),
+        urgent: false,
+    })
+}
+
+/// A block, and a page of slack at either end.
+pub(super) fn slots(size: Size) -> std::io::Result<Pool> {
+    let block = usize::try_from(size.block_bytes).expect("blocks are at most 64 MiB");
+    Pool::new(size.slots as usize, block.next_multiple_of(PAGE_BYTES) + 2 * PAGE_BYTES)
+}
+
+impl<I: Io, M: Mailbox> Driver<I, M> {
+    fn run(mut self) {
+        let mut completions = Vec::with_capacity(1024);
+        while self.take_commands() {
+            self.follow();
+            self.drain_ended();
+            self.post();
+            if let Err(error) = self.io.wait(self.timeout(), &mut completions) {
+                let error = Error::new(Code::Internal, format!("the ring failed: {error}"));
+                return self.mailbox.deliver(vec![Event::Failed { error }]);
+            }
+            for completion in completions.drain(..) {
+                self.complete(completion);
+            }
+            self.tick();
+        }
+    }
+
+    /// Takes in what the control thread says; false when it says to stop.
+    fn take_commands(&mut self) -> bool {
+        for _ in 0..COMMANDS_MAX {
+            let Ok(command) = self.inbox.try_recv() else { return true };
+            let now = self.clock.now();
+            match command {
+                Command::Join { transfer, desk, silence } => self.join(transfer, desk, silence),
+                Command::FlowUp { transfer, flow, socket, side } => self.flow_up(transfer, flow, socket, side),
+                Command::Lease { transfer, flow, pieces } => {
+                    self.pull(transfer, |pull| pull.handle(now, pull::Event::Lease { flow, pieces }));
+                }
+                Command::Revoke { transfer, flow, pieces } => {
+                    self.pull(transfer, |pull| pull.handle(now, pull::Event::Revoke { flow, pieces }));
+                }
+                Command::Close { flow, .. } => self.close(flow, Error::new(Code::Cancelled, "not needed any more")),
+                Command::Drain { transfer } => self.drain(transfer),
+                Command::Leave { transfer } => self.leave(transfer),
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn pull(&mut self, transfer: TransferIx, with: impl FnOnce(&mut Pull)) {
+        if let Some(tenant) = self.tenants.get_mut(&transfer) {
+            with(&mut tenant.pull);
+        }
+    }
+
+    fn join(&mut self, transfer: TransferIx, desk: Arc<Desk>, silence: Duration) {
+        let files = match desk.files().map(|file| self.register(file)).collect() {
+            Ok(files) => files,
+            Err(error) => {
+                let error = Error::new(Code::Data, format!("this rail cannot take in the transfer's files: {error}"));
+                self.tell(Event::Broken { transfer, error });
+                Vec::new()
+            }
+        };
+        let pull = Pull::new(self.size.block_bytes, silence);
+        self.tenants.insert(transfer, Tenant { desk, pull, files, draining: false });
+    }
+
+    fn register(&mut self, file: &OpenFile) -> std::io::Result<Registered> {
+        let buffered = self.io.register(file.buffered().try_clone_to_owned()?)?;
+        let direct = match (file.direct(), file.direct_alignment()) {
+            (Some(direct), Some(align)) => Some((self.io.register(direct.try_clone_to_owned()?)?, align)),
+            _ => None,
+        };
+        Ok((buffered, direct))
+    }
+
+    fn flow_up(&mut self, transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: Side) {
+        let broken = |error: String| owner::Event::FlowDown { flow, error: Error::new(Code::Unreachable, error) };
+        let joined = self.tenants.get(&transfer).is_some_and(|tenant| !tenant.draining || side != Side::Fetch);
+        let registered = match joined && self.flows.len() < FLOWS_MAX as usize {
+            true => self.io.register(socket).map_err(|error| error.to_string()),
+            false => Err("this rail has no room for another flow".into()),
+        };
+        let socket = match registered {
+            Ok(socket) => socket,
+            Err(error) if side == Side::Fetch => return self.tell(Event::Owner { transfer, event: broken(error) }),
+            Err(_) => return,
+        };
+        let now = self.clock.now();
+        let half = match side {
+            Side::Fetch => Half::Fetch(Fetch { requests: VecDeque::new(), asking: false }),
+            Side::Feed { .. } => Half::Feed(Feed { answers: VecDeque::new(), answering: false, partial_bytes: 0 }),
+        };
+        self.flows.insert(flow, Flow { transfer, socket, half });
+        match side {
+            Side::Fetch => {
+                self.pull(transfer, |pull| pull.handle(now, pull::Event::FlowUp { flow }));
+                self.receive_header(flow);
+            }
+            Side::Feed { weight } => {
+                self.serve.handle(serve::Event::FlowUp { flow, weight });
+                self.receive_requests(flow, None);
+            }
+        }
+    }
+
+    fn drain(&mut self, transfer: TransferIx) {
+        let is_fetch = |flow: &Flow| flow.transfer == transfer && matches!(flow.half, Half::Fetch(_));
+        let flows: Vec<FlowIx> = self.flows.iter().filter(|(_, flow)| is_fetch(flow)).map(|(&flow, _)| flow).collect();
+        for flow in flows {
+            self.close(flow, Error::new(Code::Cancelled, "everything has landed"));
+        }
+        match self.tenants.get_mut(&transfer) {
+            Some(tenant) => tenant.draining = true,
+            None => self.tell(Event::Drained { transfer }),
+        }
+    }
+
+    /// Says so where a draining transfer has nothing in flight any more.
+    fn drain_ended(&mut self) {
+        let ended = |(transfer, tenant): (&TransferIx, &Tenant)| {
+            (tenant.draining && !self.contexts.lands(*transfer)).then_some(*transfer)
+        };
+        let ended: Vec<TransferIx> = self.tenants.iter().filter_map(ended).collect();
+        for transfer in ended {
+            self.tenants.get_mut(&transfer).expect("listed above").draining = false;
+            self.tell(Event::Drained { transfer });
+        }
+    }
+
+    fn leave(&mut self, transfer: TransferIx) {
+        let of_transfer = self.flows.iter().filter(|(_, flow)| flow.transfer == transfer);
+        let flows: Vec<FlowIx> = of_transfer.map(|(&flow, _)| flow).collect();
+        for flow in flows {
+            self.close(flow, Error::new(Code::Cancelled, "the transfer is over"));
+        }
+        self.follow();
+        let Some(tenant) = self.tenants.remove(&transfer) else { return };
+        for (buffered, direct) in tenant.files {
+            for file in [Some(buffered), direct.map(|(file, _)| file)].into_iter().flatten() {
+                // Registered by `join` and by nobody else unregistered.
+                let _ = self.io.unregister(file);
+            }
+        }
+    }
+
+    /// Asks every machine what it wants, until none wants anything.
+    pub(super) fn follow(&mut self) {
+        loop {
+            let mut idle = true;
+            let transfers: Vec<TransferIx> = self.tenants.keys().copied().collect();
+            for transfer in transfers {
+                while let Some(event) = self.tenants.get_mut(&transfer).and_then(|tenant| tenant.pull.poll_owner()) {
+                    self.tell(Event::Owner { transfer, event });
+                }
+                while let Some(action) = self.tenants.get_mut(&transfer).and_then(|tenant| tenant.pull.poll_action()) {
+                    idle = false;
+                    self.fetch(transfer, action);
+                }
+            }
+            while let Some(action) = self.serve.poll_action() {
+                idle = false;
+                self.feed(action);
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        if !completion.stage.is_final() {
+            return;
+        }
+        let Completion { token, result, slot, .. } = completion;
+        match self.contexts.take(token) {
+            Context::Header { flow } => self.header_received(flow, result, slot),
+            Context::Payload(landing) => self.payload_received(landing, result, slot),
+            Context::Write { landing, sink, step, done } => self.wrote(landing, (sink, step, done), result, slot),
+            Context::Asking { flow } => self.asked(flow, result),
+            Context::Requests { flow } => self.requests_received(flow, result, slot),
+            Context::Load { loading, way, done } => self.read(loading, way, done, result, slot),
+            Context::Answer { flow, transfer, piece_bytes } => self.answered(flow, transfer, piece_bytes, result, slot),
+        }
+        self.follow();
+    }
+
+    /// Hands an operation to the ring. Where the ring refuses it, its slot goes back to its pool.
+    pub(super) fn submit(&mut self, context: Context, op: Op) -> Result<(), Error> {
+        let busy = || Error::new(Code::Internal, "the ring is full");
+        let token = self.contexts.put(context).ok_or_else(busy)?;
+        self.io.submit(token, op).map_err(|refused| {
+            self.contexts.take(token);
+            Error::new(Code::Internal, refused.to_string())
+        })
+    }
+
+    /// Closes a flow and tells its machine.
+    pub(super) fn close(&mut self, flow: FlowIx, error: Error) {
+        let Some(state) = self.flows.remove(&flow) else { return };
+        // Registered by `flow_up` and by nobody else unregistered.
+        let _ = self.io.unregister(state.socket);
+        self.parked.retain(|landing| landing.flow != flow);
+        match state.half {
+            Half::Fetch(_) => {
+                let now = self.clock.now();
+                self.pull(state.transfer, |pull| pull.handle(now, pull::Event::FlowDown { flow, error }));
+            }
+            Half::Feed(feed) => {
+                // What stood in line has left the machine as sent; its slots are free with the pieces.
+                let pieces = feed.answers.iter().filter(|answer| matches!(answer, super::sockets::Answer::Piece(_)));
+                let waiting = pieces.count();
+                for _ in 0..waiting {
+                    self.serve.handle(serve::Event::Sent { flow });
+                }
+                self.loaded.retain(|(of, _), _| *of != flow);
+                self.serve.handle(serve::Event::FlowDown { flow });
+            }
+        }
+    }
+
+    /// Puts an event into the outbox.
+    pub(super) fn tell(&mut self, event: Event) {
+        self.urgent |= !matches!(event, Event::Owner { event: owner::Event::Landed { .. }, .. });
+        self.outbox.push(event);
+    }
+
+    /// Delivers the outbox, once somebody waits for what is in it.
+    fn post(&mut self) {
+        let quiet = self.contexts.is_quiet();
+        if !self.outbox.is_empty() && (self.urgent || quiet || self.outbox.len() >= LANDED_BATCH) {
+            self.urgent = false;
+            self.mailbox.deliver(std::mem::take(&mut self.outbox));
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let due = self.tenants.values().filter_map(|tenant| tenant.pull.poll_timeout()).min()?;
+        Some(due.since(self.clock.now()))
+    }
+
+    fn tick(&mut self) {
+        let now = self.clock.now();
+        for tenant in self.tenants.values_mut() {
+            if tenant.pull.poll_timeout().is_some_and(|due| now >= due) {
+                tenant.pull.handle(now, pull::Event::Tick);
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The sending half of a rail: requests in, pieces read, checked and sent behind their headers.
+
+use ring::{Errno, Io, Op, Slot};
+
+use super::contexts::{Context, Loading, Way};
+use super::driver::{CELL_BYTES, Driver, Tenant, slots};
+use super::fetch::broken;
+use super::sockets::{Answer, Flow};
+use super::{Mailbox, TransferIx};
+use crate::engine::FlowIx;
+use crate::engine::serve::{self, Ask};
+use crate::error::{Code, Error};
+use crate::store::layout::Extent;
+use crate::store::{Source, pattern};
+use crate::store::steps::{payload_at, read_step};
+use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
+
+/// The version of the plan that frames of this attempt carry.
+const EPOCH: u32 = 1;
+
+impl<I: Io, M: Mailbox> Driver<I, M> {
+    /// Carries out what the sending machine wants.
+    pub(super) fn feed(&mut self, action: serve::Action) {
+        match action {
+            serve::Action::Load { flow, ask } => self.load(flow, ask),
+            serve::Action::Send { flow, ask } => self.answer(flow, Answer::Piece(ask)),
+            serve::Action::Refuse { flow, ask, code } => self.answer(flow, Answer::Refusal(ask, code)),
+            serve::Action::Unload { flow, ask } => {
+                self.loaded.remove(&(flow, ask.request));
+            }
+            serve::Action::Close { flow, error } => self.close(flow, error),
+        }
+    }
+
+    /// Waits for requests, behind what has arrived of one already.
+    pub(super) fn receive_requests(&mut self, flow: FlowIx, cell: Option<Slot>) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        let socket = state.socket;
+        let partial_bytes = state.feed().map_or(0, |feed| feed.partial_bytes);
+        let Some(cell) = cell.or_else(|| self.cells.take()) else { return self.out_of_cells(flow) };
+        let op = Op::Recv { file: socket, slot: cell, range: partial_bytes..CELL_BYTES, wait_all: false };
+        self.submit_or_close(flow, Context::Requests { flow }, op);
+    }
+
+    pub(super) fn requests_received(&mut self, flow: FlowIx, result: Result<u32, Errno>, cell: Option<Slot>) {
+        let Some(feed) = self.flows.get_mut(&flow).and_then(Flow::feed) else { return };
+        let mut cell = cell.expect("requests come in a cell");
+        let Some(received) = result.ok().filter(|received| *received > 0) else {
+            return self.close(flow, broken("waiting for requests", result));
+        };
+        let filled = feed.partial_bytes + received as usize;
+        let whole = filled - filled % FRAME_BYTES;
+        feed.partial_bytes = filled - whole;
+        for header in cell.as_slice()[..whole].chunks_exact(FRAME_BYTES) {
+            match Frame::decode(header).map(|frame| (frame.kind, frame)) {
+                Ok((FrameKind::Request { soft }, frame)) if u64::from(frame.length) <= self.size.block_bytes => {
+                    let ask = Ask { request: frame.request, span: frame.span(), soft };
+                    self.serve.handle(serve::Event::Request { flow, ask });
+                }
+                Ok(_) => return self.close(flow, Error::new(Code::Internal, "the receiver asks for what is no piece")),
+                Err(error) => return self.close(flow, Error::from(error)),
+            }
+        }
+        cell.as_mut_slice().copy_within(whole..filled, 0);
+        self.receive_requests(flow, Some(cell));
+    }
+
+    /// Reads a piece into a slot.
+    fn load(&mut self, flow: FlowIx, ask: Ask) {
+        let transfer = self.flows.get(&flow).map(|flow| flow.transfer);
+        let tenant = transfer.and_then(|transfer| Some((transfer, self.tenants.get(&transfer)?)));
+        let source = tenant.and_then(|(transfer, tenant)| Some((transfer, tenant.desk.offer(ask.span)?)));
+        let Some((transfer, source)) = source else {
+            return self.serve.handle(serve::Event::Loaded { flow, ask, result: Err(Code::Data) });
+        };
+        if self.serving_slots.is_none() {
+            self.serving_slots = slots(self.size).ok();
+        }
+        let Some(slot) = self.serving_slots.as_ref().and_then(ring::Pool::take) else {
+            return self.serve.handle(serve::Event::Loaded { flow, ask, result: Err(Code::Internal) });
+        };
+        let loading = Loading { transfer, flow, ask, source };
+        match self.tenants[&transfer].desk.offers[source].source {
+            Source::Pattern(seed) => self.make(loading, seed, slot),
+            Source::File(_) => self.read_on(loading, Way::Cached, 0, slot),
+        }
+    }
+
+    /// Makes a piece of the pattern. A slot that holds the filler already needs only its stamps.
+    fn make(&mut self, loading: Loading, seed: u64, mut slot: Slot) {
+        let span = loading.ask.span;
+        let (start, bytes) = (payload_at(span.start), piece_bytes(loading.ask));
+        let address = slot.as_slice().as_ptr() as usize;
+        let piece = &mut slot.as_mut_slice()[start..start + bytes];
+        match self.dressed.get(&address) {
+            Some(&(phase, dressed)) if phase == start && dressed >= bytes => pattern::stamp(seed, span.start, piece),
+            _ => {
+                pattern::fill(seed, span.start, piece);
+                self.dressed.insert(address, (start, bytes));
+            }
+        }
+        self.loaded(loading, start, slot);
+    }
+
+    /// Reads a piece, from byte `done` of the step on.
+    fn read_on(&mut self, loading: Loading, way: Way, done: usize, slot: Slot) {
+        self.dressed.remove(&(slot.as_slice().as_ptr() as usize));
+        let tenant = &self.tenants[&loading.transfer];
+        let extent = extent(tenant, loading);
+        let (buffered, direct) = tenant.files[extent.file];
+        let direct = direct.filter(|_| way == Way::Direct);
+        let step = read_step(extent.offset_bytes, piece_bytes(loading.ask), direct.map(|(_, align)| align));
+        let op = Op::Read {
+            file: direct.map_or(buffered, |(file, _)| file),
+            slot,
+            range: step.slot_range.start + done..step.slot_range.end,
+            offset: step.file_offset + done as u64,
+            nowait: way == Way::Cached,
+        };
+        if self.submit(Context::Load { loading, way, done }, op).is_err() {
+            self.load_failed(loading, Code::Internal);
+        }
+    }
+
+    pub(super) fn read(
+        &mut self,
+        loading: Loading,
+        way: Way,
+        done: usize,
+        result: Result<u32, Errno>,
+        slot: Option<Slot>,
+    ) {
+        let slot = slot.expect("a read gives its slot back");
+        let Some(tenant) = self.tenants.get(&loading.transfer) else {
+            drop(slot);
+            return self.load_failed(loading, Code::Cancelled);
+        };
+        let extent = extent(tenant, loading);
+        let direct = tenant.files[extent.file].1.map(|(_, align)| align);
+        let align = direct.filter(|_| way == Way::Direct);
+        let step = read_step(extent.offset_bytes, piece_bytes(loading.ask), align);
+        match result {
+            Ok(read) if done + read as usize >= step.needed_bytes => self.loaded(loading, step.payload_at, slot),
+            // Not, or not wholly, in the page cache: past it, rather than through it.
+            Ok(_) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP) if way == Way::Cached => {
+                let way = if direct.is_some() { Way::Direct } else { Way::Buffered };
+                self.read_on(loading, way, 0, slot);
+            }
+            Err(Errno::EINVAL) if way == Way::Direct => self.read_on(loading, Way::Buffered, 0, slot),
+            Err(Errno::EINTR | Errno::EAGAIN) => self.read_on(loading, way, done, slot),
+            // Short, but not at the end of the file: an aligned part of it came.
+            Ok(read) if read > 0 && (done + read as usize).is_multiple_of(align.unwrap_or(1)) => {
+                self.read_on(loading, way, done + read as usize, slot);
+            }
+            // The end of the file, where there were bytes when the transfer began; or the disk fails.
+            Ok(_) | Err(_) => {
+                drop(slot);
+                self.load_failed(loading, Code::Data);
+            }
+        }
+    }
+
+    fn load_failed(&mut self, loading: Loading, code: Code) {
+        self.serve.handle(serve::Event::Loaded { flow: loading.flow, ask: loading.ask, result: Err(code) });
+    }
+
+    /// Checks a piece that is in its slot, and puts its header in front of it.
+    fn loaded(&mut self, loading: Loading, start: usize, mut slot: Slot) {
+        let Loading { transfer, flow, ask, .. } = loading;
+        let end = start + piece_bytes(ask);
+        let check = self.tenants[&transfer].desk.method.of(ask.span, &slot.as_slice()[start..end]);
+        let length = u32::try_from(ask.span.bytes()).expect("checked when it was asked for");
+        let kind = FrameKind::Data(check);
+        let frame = Frame { kind, epoch: EPOCH, request: ask.request, position: ask.span.start, length };
+        let header = start - FRAME_BYTES..start;
+        let place = slot.as_mut_slice()[header.clone()].first_chunk_mut().expect("the slack has room for a header");
+        frame.encode(place);
+        self.loaded.insert((flow, ask.request), (slot, header.start..end));
+        self.serve.handle(serve::Event::Loaded { flow, ask, result: Ok(()) });
+    }
+
+    /// Puts an answer in line; one is sent at a time.
+    fn answer(&mut self, flow: FlowIx, answer: Answer) {
+        match self.flows.get_mut(&flow).and_then(Flow::feed) {
+            Some(feed) => {
+                feed.answers.push_back(answer);
+                self.answer_next(flow);
+            }
+            None if matches!(answer, Answer::Piece(_)) => self.serve.handle(serve::Event::Sent { flow }),
+            None => {}
+        }
+    }
+
+    fn answer_next(&mut self, flow: FlowIx) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        let (socket, transfer) = (state.socket, state.transfer);
+        let Some(feed) = state.feed().filter(|feed| !feed.answering) else { return };
+        let Some(answer) = feed.answers.pop_front() else { return };
+        feed.answering = true;
+        let (slot, range, piece_bytes) = match answer {
+            Answer::Piece(ask) => {
+                let (slot, range) = self.loaded.remove(&(flow, ask.request)).expect("a piece is loaded before it is sent");
+                (slot, range, ask.span.bytes())
+            }
+            Answer::Refusal(ask, code) => {
+                let Some(mut cell) = self.cells.take() else { return self.out_of_cells(flow) };
+                let length = u32::try_from(ask.span.bytes()).expect("checked when it was asked for");
+                let kind = FrameKind::Refuse(code);
+                let frame = Frame { kind, epoch: EPOCH, request: ask.request, position: ask.span.start, length };
+                frame.encode(cell.as_mut_slice().first_chunk_mut().expect("a cell has room for a header"));
+                (cell, 0..FRAME_BYTES, 0)
+            }
+        };
+        let op = Op::Send { file: socket, slot, range, more: false };
+        if let Err(error) = self.submit(Context::Answer { flow, transfer, piece_bytes }, op) {
+            if piece_bytes > 0 {
+                self.serve.handle(serve::Event::Sent { flow });
+            }
+            self.close(flow, error);
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        flow: FlowIx,
+        transfer: TransferIx,
+        piece_bytes: u64,
+        result: Result<u32, Errno>,
+        slot: Option<Slot>,
+    ) {
+        drop(slot);
+        let whole = result == Ok(u32::try_from(piece_bytes).expect("a piece is a block at most") + FRAME_BYTES as u32);
+        if let Some(tenant) = self.tenants.get(&transfer).filter(|_| whole) {
+            tenant.desk.tally.sent(piece_bytes);
+        }
+        if piece_bytes > 0 {
+            self.serve.handle(serve::Event::Sent { flow });
+        }
+        if !whole {
+            return self.close(flow, broken("sending a piece", result));
+        }
+        if let Some(feed) = self.flows.get_mut(&flow).and_then(Flow::feed) {
+            feed.answering = false;
+            self.answer_next(flow);
+        }
+    }
+}
+
+/// Where a piece lies in the files of the desk.
+fn extent(tenant: &Tenant, loading: Loading) -> Extent {
+    let layout = tenant.desk.offers[loading.source].layout.as_ref().expect("what is read from files has a layout");
+    layout.extents(loading.ask.span).next().expect("a piece is not empty")
+}
+
+fn piece_bytes(ask: Ask) -> usize {
+    usize::try_from(ask.span.bytes()).expect("a piece fits its slot")
+}

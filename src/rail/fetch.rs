@@ -1,0 +1,258 @@
+//! The receiving half of a rail: requests out, headers and payloads in, checked and written.
+
+use ring::{Errno, FileId, Io, Op, Slot};
+
+use super::contexts::{Context, Landing};
+use super::driver::{CELL_BYTES, Driver, Tenant, slots};
+use super::sockets::Flow;
+use super::{Event, Mailbox, TransferIx};
+use crate::engine::FlowIx;
+use crate::engine::pull::{self, Answer};
+use crate::error::{Code, Error};
+use crate::store::steps::{PAGE_BYTES, WriteStep, payload_at, write_steps_around};
+use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
+
+/// The next write of a piece: which step of which sink, and what it writes where.
+struct Write {
+    sink: usize,
+    step: usize,
+    file: FileId,
+    what: WriteStep,
+}
+
+/// The version of the plan that frames of this attempt carry.
+const EPOCH: u32 = 1;
+
+impl<I: Io, M: Mailbox> Driver<I, M> {
+    /// Carries out what the receiving machine of a transfer wants.
+    pub(super) fn fetch(&mut self, transfer: TransferIx, action: pull::Action) {
+        match action {
+            pull::Action::Request { flow, request, piece } => {
+                let length = u32::try_from(piece.span.bytes()).expect("a piece is a block at most");
+                let kind = FrameKind::Request { soft: piece.soft };
+                let frame = Frame { kind, epoch: EPOCH, request, position: piece.span.start, length };
+                if let Some(fetch) = self.flows.get_mut(&flow).and_then(Flow::fetch) {
+                    fetch.requests.push_back(frame);
+                    self.tenants[&transfer].desk.tally.requested(self.clock.now());
+                    self.ask(flow);
+                }
+            }
+            pull::Action::Land { flow, piece, check } => {
+                self.parked.push_back(Landing { transfer, flow, piece, check });
+                self.land_parked();
+            }
+            pull::Action::Close { flow, error } => self.close(flow, error),
+        }
+    }
+
+    /// Sends the requests that wait, as many as a cell holds, one send at a time.
+    fn ask(&mut self, flow: FlowIx) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        let socket = state.socket;
+        let Some(fetch) = state.fetch().filter(|fetch| !fetch.asking && !fetch.requests.is_empty()) else { return };
+        let Some(mut cell) = self.cells.take() else { return self.out_of_cells(flow) };
+        let count = fetch.requests.len().min(CELL_BYTES / FRAME_BYTES);
+        for (frame, place) in fetch.requests.drain(..count).zip(cell.as_mut_slice().as_chunks_mut::<FRAME_BYTES>().0) {
+            frame.encode(place);
+        }
+        fetch.asking = true;
+        let op = Op::Send { file: socket, slot: cell, range: 0..count * FRAME_BYTES, more: false };
+        self.submit_or_close(flow, Context::Asking { flow }, op);
+    }
+
+    pub(super) fn asked(&mut self, flow: FlowIx, result: Result<u32, Errno>) {
+        match result {
+            Ok(sent) if (sent as usize).is_multiple_of(FRAME_BYTES) && sent > 0 => {
+                if let Some(fetch) = self.flows.get_mut(&flow).and_then(Flow::fetch) {
+                    fetch.asking = false;
+                    self.ask(flow);
+                }
+            }
+            _ => self.close(flow, broken("sending a request", result)),
+        }
+    }
+
+    /// Waits for the next answer on a flow.
+    pub(super) fn receive_header(&mut self, flow: FlowIx) {
+        let Some(socket) = self.flows.get(&flow).map(|flow| flow.socket) else { return };
+        let Some(cell) = self.cells.take() else { return self.out_of_cells(flow) };
+        let op = Op::Recv { file: socket, slot: cell, range: 0..FRAME_BYTES, wait_all: true };
+        self.submit_or_close(flow, Context::Header { flow }, op);
+    }
+
+    pub(super) fn header_received(&mut self, flow: FlowIx, result: Result<u32, Errno>, cell: Option<Slot>) {
+        let Some(transfer) = self.flows.get(&flow).map(|flow| flow.transfer) else { return };
+        let cell = cell.expect("a header comes in a cell");
+        if result != Ok(FRAME_BYTES as u32) {
+            return self.close(flow, broken("waiting for an answer", result));
+        }
+        let frame = Frame::decode(&cell.as_slice()[..FRAME_BYTES]);
+        drop(cell);
+        let (request, span) = match &frame {
+            Ok(frame) => (frame.request, frame.span()),
+            Err(error) => return self.close(flow, Error::from(error.clone())),
+        };
+        let answer = match frame.map(|frame| frame.kind) {
+            Ok(FrameKind::Data(check)) => Answer::Data { request, span, check },
+            Ok(FrameKind::Refuse(code)) => Answer::Refuse { request, span, code },
+            _ => return self.close(flow, Error::new(Code::Internal, "the sender asks instead of answering")),
+        };
+        let now = self.clock.now();
+        let refused = matches!(answer, Answer::Refuse { .. });
+        if let Some(tenant) = self.tenants.get_mut(&transfer) {
+            tenant.pull.handle(now, pull::Event::Answer { flow, answer });
+        }
+        if refused {
+            self.receive_header(flow);
+        }
+    }
+
+    /// Binds free slots to payloads that wait for one, first come first served.
+    fn land_parked(&mut self) {
+        while let Some(&landing) = self.parked.front() {
+            if self.landing_slots.is_none() {
+                self.landing_slots = slots(self.size).ok();
+            }
+            let Some(slot) = self.landing_slots.as_ref().and_then(ring::Pool::take) else { return };
+            self.parked.pop_front();
+            let Some(socket) = self.flows.get(&landing.flow).map(|flow| flow.socket) else { continue };
+            let start = self.payload_start(landing);
+            let range = start..start + piece_bytes(landing);
+            let op = Op::Recv { file: socket, slot, range, wait_all: true };
+            self.submit_or_close(landing.flow, Context::Payload(landing), op);
+        }
+    }
+
+    /// Where a payload lies in its slot: at the phase that it has in the first file that it goes to.
+    fn payload_start(&self, landing: Landing) -> usize {
+        let desk = &self.tenants[&landing.transfer].desk;
+        let layout = desk.layout(landing.piece.span, 0);
+        let extent = layout.and_then(|at| desk.layouts[at].extents(landing.piece.span).next());
+        extent.map_or(PAGE_BYTES, |extent| payload_at(extent.offset_bytes))
+    }
+
+    pub(super) fn payload_received(&mut self, landing: Landing, result: Result<u32, Errno>, slot: Option<Slot>) {
+        let slot = slot.expect("a payload comes in a slot");
+        let Landing { transfer, flow, piece, check } = landing;
+        let whole = result == Ok(piece_bytes(landing) as u32);
+        let Some(tenant) = self.tenants.get(&transfer).filter(|_| self.flows.contains_key(&flow)) else {
+            drop(slot);
+            return self.land_parked();
+        };
+        if !whole {
+            drop(slot);
+            self.close(flow, broken("receiving a piece", result));
+            return self.land_parked();
+        }
+        let start = self.payload_start(landing);
+        let intact = tenant.desk.method.of(piece.span, &slot.as_slice()[start..start + piece_bytes(landing)]) == check;
+        tenant.desk.tally.received(piece.span.bytes());
+        let now = self.clock.now();
+        let pull = &mut self.tenants.get_mut(&transfer).expect("looked up above").pull;
+        pull.handle(now, pull::Event::Received { flow, piece, intact });
+        self.receive_header(flow);
+        if intact {
+            self.write(landing, (0, 0, 0), slot);
+        } else {
+            drop(slot);
+            self.land_parked();
+        }
+    }
+
+    /// Step `step` of writing a piece to sink `sink`, or the first step after it that there is.
+    fn next_write(&self, landing: Landing, mut sink: usize, mut step: usize) -> Option<Write> {
+        let start = self.payload_start(landing);
+        let piece = landing.piece.span;
+        let Tenant { desk, files, .. } = &self.tenants[&landing.transfer];
+        while let Some(at) = desk.layout(piece, sink) {
+            let extent = desk.layouts[at].extents(piece).next().expect("a piece is not empty");
+            let (buffered, direct) = files[extent.file];
+            // Of several sinks, the later ones may have the piece at another phase: those are written buffered.
+            let direct = direct.filter(|(_, align)| start % align == payload_at(extent.offset_bytes) % align);
+            let align = direct.map(|(_, align)| align);
+            step = if at == sink { step } else { 0 };
+            let found = write_steps_around(piece, desk.holes(), extent.offset_bytes, align, start).nth(step);
+            if let Some(found) = found {
+                let file = direct.filter(|_| found.direct).map_or(buffered, |(file, _)| file);
+                return Some(Write { sink: at, step, file, what: found });
+            }
+            (sink, step) = (at + 1, 0);
+        }
+        None
+    }
+
+    /// Writes a piece from sink `sink`, step `step`, byte `done` on.
+    fn write(&mut self, landing: Landing, (sink, step, done): (usize, usize, usize), slot: Slot) {
+        let Landing { transfer, piece, .. } = landing;
+        if let Some(Write { sink, step, file, what }) = self.next_write(landing, sink, step) {
+            let range = what.slot_range.start + done..what.slot_range.end;
+            let op = Op::Write { file, slot, range, offset: what.file_offset + done as u64 };
+            if let Err(error) = self.submit(Context::Write { landing, sink, step, done }, op) {
+                self.tell(Event::Broken { transfer, error });
+            }
+            return;
+        }
+        drop(slot);
+        let now = self.clock.now();
+        let tenant = self.tenants.get_mut(&transfer).expect("a transfer outlives its writes");
+        tenant.desk.tally.written(now);
+        tenant.pull.handle(now, pull::Event::Written { flow: landing.flow, piece, check: landing.check });
+        self.land_parked();
+    }
+
+    pub(super) fn wrote(
+        &mut self,
+        landing: Landing,
+        (sink, step, done): (usize, usize, usize),
+        result: Result<u32, Errno>,
+        slot: Option<Slot>,
+    ) {
+        let slot = slot.expect("a write gives its slot back");
+        if !self.tenants.contains_key(&landing.transfer) {
+            drop(slot);
+            return self.land_parked();
+        }
+        match result {
+            Ok(0) => self.write_failed(landing, sink, Errno::EIO),
+            Ok(written) => {
+                let done = done + written as usize;
+                let submitted = self.next_write(landing, sink, step).expect("a step that was submitted");
+                let next = if done >= submitted.what.slot_range.len() { (sink, step + 1, 0) } else { (sink, step, done) };
+                return self.write(landing, next, slot);
+            }
+            Err(Errno::EINTR | Errno::EAGAIN) => return self.write(landing, (sink, step, done), slot),
+            Err(errno) => self.write_failed(landing, sink, errno),
+        }
+        drop(slot);
+        self.land_parked();
+    }
+
+    fn write_failed(&mut self, landing: Landing, sink: usize, errno: Errno) {
+        let desk = &self.tenants[&landing.transfer].desk;
+        let extent = desk.layouts[sink].extents(landing.piece.span).next().expect("a piece is not empty");
+        let error = desk.sink(extent.file).expect("layouts of sinks name files of sinks").write_failed(errno);
+        self.tell(Event::Broken { transfer: landing.transfer, error });
+    }
+
+    pub(super) fn submit_or_close(&mut self, flow: FlowIx, context: Context, op: Op) {
+        if let Err(error) = self.submit(context, op) {
+            self.close(flow, error);
+        }
+    }
+
+    pub(super) fn out_of_cells(&mut self, flow: FlowIx) {
+        self.close(flow, Error::new(Code::Internal, "this rail has no room for another flow"));
+    }
+}
+
+fn piece_bytes(landing: Landing) -> usize {
+    usize::try_from(landing.piece.span.bytes()).expect("a piece fits its slot")
+}
+
+/// Why a flow ended, in words.
+pub(super) fn broken(doing: &str, result: Result<u32, Errno>) -> Error {
+    match result {
+        Ok(_) => Error::new(Code::Unreachable, format!("the peer closed the flow while {doing}")),
+        Err(errno) => Error::new(Code::Unreachable, format!("the flow broke while {doing}: {}", errno.desc())),
+    }
+}

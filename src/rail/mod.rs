@@ -1,0 +1,160 @@
+//! The driver: one thread, one NIC, one ring.
+//!
+//! The machines of [`crate::engine`] decide; this turns their actions into operations of the ring, and completions into
+//! their events. A turn of the loop: take in commands of the control thread, carry out what the machines want, submit
+//! and wait, handle what has completed. Nothing runs where it is reaped, and nothing here blocks but that one wait.
+//!
+//! - [`desk`]: one transfer's files and layouts, shared by the node's rails
+//! - `fetch`: the receiving half — headers, payloads, checks, writes
+//! - `feed`: the sending half — requests, reads, checks, sends
+//! - `contexts`: what each operation in flight is for
+
+pub(crate) mod desk;
+
+mod contexts;
+mod driver;
+mod feed;
+mod fetch;
+mod sockets;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use ring::Waker;
+
+use crate::engine::{FlowIx, Piece, owner};
+use crate::error::{Code, Error, Result};
+use crate::units::Moment;
+use desk::Desk;
+
+/// A transfer of this node: an index that is never used twice within a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub(crate) struct TransferIx(pub(crate) u32);
+
+/// The process's monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Moment {
+        Moment(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// What the control thread tells a rail.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A transfer begins; flows of it may follow.
+    Join { transfer: TransferIx, desk: Arc<Desk>, silence: Duration },
+    /// A flow stands; `socket` has been through its handshake.
+    FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: Side },
+    /// Pieces for a flow.
+    Lease { transfer: TransferIx, flow: FlowIx, pieces: Vec<Piece> },
+    /// Unasked pieces are wanted back.
+    Revoke { transfer: TransferIx, flow: FlowIx, pieces: u32 },
+    /// A flow is not needed any more.
+    Close { transfer: TransferIx, flow: FlowIx },
+    /// Close the flows that fetch for a transfer; answered by `Drained` when nothing that lands is in flight.
+    Drain { transfer: TransferIx },
+    /// Close what is left of a transfer and forget it.
+    Leave { transfer: TransferIx },
+    /// The thread ends.
+    Stop,
+}
+
+/// Which way the pieces go on a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Side {
+    /// This node asks and receives.
+    Fetch,
+    /// This node is asked and sends; the plan wants `weight` bytes of it.
+    Feed { weight: u64 },
+}
+
+/// What a rail tells the control thread.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Something for the owner of a transfer's extent map.
+    Owner { transfer: TransferIx, event: owner::Event },
+    /// A destination failed.
+    Broken { transfer: TransferIx, error: Error },
+    /// Nothing of the transfer is in flight any more, and its flows are closed.
+    Drained { transfer: TransferIx },
+    /// The rail itself failed: its ring is gone, and its flows with it.
+    Failed { error: Error },
+}
+
+/// How large a rail is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    /// Slots to receive into, and as many to serve from.
+    pub(crate) slots: u32,
+    /// Whether the first transfer receives; if not, those slots are made when one does.
+    pub(crate) receives: bool,
+    /// Whether the first transfer sends.
+    pub(crate) sends: bool,
+    /// The largest piece.
+    pub(crate) block_bytes: u64,
+}
+
+/// The control thread's end of a rail.
+#[derive(Debug)]
+pub(crate) struct Rail {
+    commands: Sender<Command>,
+    waker: Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where a rail's events go, and what makes the control thread look.
+pub(crate) trait Mailbox: Send + 'static {
+    /// Delivers a batch.
+    fn deliver(&self, events: Vec<Event>);
+}
+
+impl Rail {
+    /// Starts a rail on a thread of its own, pinned to `cpu` where one is given.
+    ///
+    /// # Errors
+    /// `Code::Internal` where no ring can be made, with the remedy; the thread has ended then.
+    pub(crate) fn spawn(clock: Clock, size: Size, cpu: Option<usize>, mailbox: impl Mailbox) -> Result<Rail> {
+        let (commands, inbox) = crossbeam_channel::unbounded();
+        let (ready, started) = crossbeam_channel::bounded(1);
+        let thread = std::thread::Builder::new().name("rail".into()).spawn(move || {
+            if let Some(cpu) = cpu {
+                // An unpinned rail is slower, not wrong; the mask may have changed since the CPU was chosen.
+                let _ = affinity::pin(cpu);
+            }
+            driver::start(clock, size, inbox, mailbox, &ready);
+        });
+        let thread = thread.map_err(|error| Error::new(Code::Internal, format!("cannot start a rail: {error}")))?;
+        match started.recv() {
+            Ok(Ok(waker)) => Ok(Rail { commands, waker, thread: Some(thread) }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::new(Code::Internal, "the rail ended before it began")),
+        }
+    }
+
+    /// Tells the rail something. A rail that has failed hears nothing; it has said so in an event.
+    pub(crate) fn tell(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+impl Drop for Rail {
+    fn drop(&mut self) {
+        self.tell(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A rail that panicked has printed why; the process ends with the transfer failed either way.
+            let _ = thread.join();
+        }
+    }
+}

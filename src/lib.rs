@@ -11,3 +11,4 @@ mod store;
 mod wire;
 
 pub use error::{Code, Error, Result};
+pub use store::PatternReader;

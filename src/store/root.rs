@@ -61,6 +61,8 @@ impl Root {
     /// errors of the outer kind.
     pub(super) fn try_open(&self, path: &Path, flags: OFlag, mode: Mode) -> Result<nix::Result<OwnedFd>> {
         let relative = self.relative(path)?;
+        // The kernel refuses a mode where nothing is created.
+        let mode = if flags.contains(OFlag::O_CREAT) { mode } else { Mode::empty() };
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(self.resolve);
         // EAGAIN says that something was renamed while the kernel resolved; that cannot go on for long by accident.
         let mut attempts_left = RESOLVE_ATTEMPTS_MAX;

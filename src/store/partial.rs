@@ -157,12 +157,27 @@ impl Place {
             return renameat(directory, from, directory, to);
         }
         match renameat2(directory, from, directory, to, RenameFlags::RENAME_NOREPLACE) {
-            // Some network file systems do not know this flag. A second name is refused where the first exists, too.
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
-                linkat(directory, from, directory, to, LinkatFlags::empty())?;
-                unlinkat(directory, from, UnlinkatFlags::NoRemoveDir)
-            }
+            // Network file systems often do not know this flag.
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => self.rename_by_link(),
             done => done,
+        }
+    }
+
+    /// As [`Place::rename`] without overwriting, for file systems that cannot do it in one step: a second name is refused
+    /// where something has it, too.
+    fn rename_by_link(&self) -> nix::Result<()> {
+        let (from, to) = (self.partial.as_os_str(), self.name.as_os_str());
+        let directory = &self.directory;
+        match linkat(directory, from, directory, to, LinkatFlags::empty()) {
+            Ok(()) => unlinkat(directory, from, UnlinkatFlags::NoRemoveDir),
+            // No second names either: looking first is the best that is left, and a name taken just then is lost.
+            Err(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                match fstatat(directory, to, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                    Err(Errno::ENOENT) => renameat(directory, from, directory, to),
+                    found => Err(found.err().unwrap_or(Errno::EEXIST)),
+                }
+            }
+            Err(errno) => Err(errno),
         }
     }
 
@@ -273,7 +288,21 @@ const ATTEMPTS_MAX: u32 = 8;
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
     use super::*;
+
+    #[test]
+    fn file_systems_without_the_flag_do_not_replace_either() {
+        let home = tempfile::tempdir().unwrap();
+        let root = Root::open(home.path()).unwrap();
+        let create = || Place::find(&root, Path::new("/x"), "ab12", true).unwrap().create().unwrap();
+        create().place.rename_by_link().unwrap();
+        assert!(home.path().join("x").exists() && !home.path().join(".x.cep-ab12").exists());
+        let taken = create();
+        assert_eq!(taken.place.rename_by_link(), Err(Errno::EEXIST));
+        assert!(taken.is_ours());
+    }
 
     #[test]
     fn partial_names_fit_and_tell_long_names_apart() {

@@ -60,6 +60,9 @@ fn below_the_whole_machine_absolute_links_are_followed() {
     let link = home.path().join("link");
     let root = Root::open(Path::new("/")).unwrap();
     assert!(Source::open(&root, &file_uri(link.to_str().unwrap()), 0, 5).is_ok());
+    // The kernel's own links jump where no name leads; they are refused even here.
+    let magic = Source::open(&root, &file_uri("/proc/self/exe"), 0, 1).unwrap_err();
+    assert_eq!(magic.code, Code::Refused, "{magic}");
     let dotted = home.path().join("../x");
     assert_eq!(Source::open(&root, &file_uri(dotted.to_str().unwrap()), 0, 5).unwrap_err().code, Code::Refused);
 }

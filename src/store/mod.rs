@@ -28,6 +28,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use open::OpenFile;
 pub use pattern::Reader as PatternReader;
 pub(crate) use root::Root;
 pub(crate) use sink::{Shared, Sink, SinkOptions};

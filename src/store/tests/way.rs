@@ -8,8 +8,8 @@ use std::path::Path;
 use nix::sys::uio::{pread, pwrite};
 
 use super::{Mounted, announce, directory, file_uri, options};
+use crate::store::OpenFile;
 use crate::store::layout::{Extent, Layout};
-use crate::store::open::OpenFile;
 use crate::store::steps::{PAGE_BYTES, payload_at, read_step, write_steps_around};
 use crate::store::{PatternReader, Root, Sink, Source, pattern};
 use crate::units::Span;

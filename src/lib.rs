@@ -23,3 +23,4 @@ mod store;
 mod wire;
 
 pub use error::{Code, Error, Result};
+pub use store::PatternReader;

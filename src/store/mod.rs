@@ -1,1 +1,35 @@
-//! store.
+//! Data URIs: from `file:`, `mem:`, `pattern:` and `null:` to descriptors and exact steps, and to a final name.
+//!
+//! Two kinds of work live here and never mix. What may block (open, preallocate, sync, rename) is done by [`Source`] and
+//! [`Sink`], called from a worker thread before and after the bytes move. What a rail needs for each piece is pure and
+//! does not allocate: [`layout`] says which extents of which files a piece is, [`steps`] says which aligned reads and
+//! writes move an extent. The rail submits those to its own ring with the descriptors that it finds here.
+
+#![cfg_attr(
+    not(test),
+    allow(dead_code, unused_imports, reason = "the rail and the node that call this come with the next parts")
+)]
+
+pub(crate) mod layout;
+pub(crate) mod pattern;
+pub(crate) mod steps;
+
+mod fault;
+mod holes;
+mod open;
+mod partial;
+mod region;
+mod root;
+mod sink;
+mod source;
+mod space;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use open::OpenFile;
+pub use pattern::Reader as PatternReader;
+pub(crate) use root::Root;
+pub(crate) use sink::{Shared, Sink, SinkOptions};
+pub(crate) use source::Source;

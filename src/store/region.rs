@@ -1,0 +1,114 @@
+//! `mem:NAME` as a destination: a POSIX shared memory object, written in place.
+//!
+//! Programs have it mapped under its name, so there is no partial object and no renaming. What was made here and did not
+//! become complete is unlinked again.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::fault::fault;
+use super::open::OpenFile;
+use super::sink::Shared;
+use super::{Root, space};
+use crate::error::{Code, Error, Result};
+
+/// A shared memory object that is being written.
+#[derive(Debug)]
+pub(super) struct Region {
+    pub(super) file: OpenFile,
+    /// As the user names it.
+    pub(super) name: PathBuf,
+    /// Whether this sink made it, so that everything in it is zero until written, and it is ours to remove.
+    pub(super) fresh: bool,
+    directory: Root,
+    path: PathBuf,
+}
+
+impl Region {
+    /// Opens or makes the object `name` with room for `bytes`.
+    pub(super) fn prepare(name: &str, bytes: u64, shared: Shared) -> Result<Region> {
+        let (directory, path, name) = (Root::shared_memory()?, object_path(name)?, object_name(name));
+        let (object, fresh) = open_or_create(&directory, &path, &name)?;
+        let region = Region { file: OpenFile::in_memory(object), name, fresh, directory, path };
+        match region.fit(bytes, shared) {
+            Ok(()) => Ok(region),
+            Err(error) => {
+                region.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the object if it was made here.
+    pub(super) fn discard(&self) {
+        if self.fresh {
+            // It may be gone already, which is all that was wanted.
+            let name = self.path.file_name().unwrap_or_default();
+            let _ = unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir);
+        }
+    }
+
+    fn fit(&self, bytes: u64, shared: Shared) -> Result<()> {
+        let about = fstat(self.file.buffered()).map_err(|errno| fault(errno, &self.name, "examined"))?;
+        if SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+            return Err(Error::new(Code::Data, format!("{} is no shared memory object", self.name.display())));
+        }
+        let has = about.st_size.unsigned_abs();
+        match shared {
+            // An empty object is one that nobody has sized yet.
+            _ if self.fresh || has == 0 => space::size(self.file.buffered(), &self.name, bytes),
+            // The node that made it knew only its own rows.
+            Shared::Member => space::grow(self.file.buffered(), &self.name, bytes),
+            Shared::Alone | Shared::Elected if has < bytes => Err(too_small(&self.name, bytes, has)),
+            Shared::Alone | Shared::Elected => Ok(()),
+        }
+    }
+}
+
+/// The path of the object `name` below the directory of shared memory.
+///
+/// # Errors
+/// `Data` where POSIX would not have it as a name.
+pub(super) fn object_path(name: &str) -> Result<PathBuf> {
+    let allowed = !name.is_empty() && name.len() <= 255 && !name.contains(['/', '\0']) && name != "." && name != "..";
+    if !allowed {
+        return Err(Error::new(Code::Data, format!("mem:{name} is not a name of shared memory"))
+            .remedy("use 1 to 255 bytes without a slash"));
+    }
+    Ok(Path::new("/").join(name))
+}
+
+/// The object's name as the user knows it.
+pub(super) fn object_name(name: &str) -> PathBuf {
+    PathBuf::from(format!("mem:{name}"))
+}
+
+/// The object, and whether it was made by this call.
+fn open_or_create(directory: &Root, path: &Path, name: &Path) -> Result<(OwnedFd, bool)> {
+    let open = |flags| directory.try_open(path, OFlag::O_RDWR | flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    let blame = |errno| fault(errno, name, "written");
+    // Opening comes first and making is exclusive: kernels refuse O_CREAT on what others made in a sticky directory.
+    for _ in 0..ATTEMPTS_MAX {
+        match open(OFlag::empty())? {
+            Err(Errno::ENOENT) => {}
+            done => return Ok((done.map_err(blame)?, false)),
+        }
+        match open(OFlag::O_CREAT | OFlag::O_EXCL)? {
+            Err(Errno::EEXIST) => {}
+            done => return Ok((done.map_err(blame)?, true)),
+        }
+    }
+    Err(Error::new(Code::Data, format!("{} appears and vanishes all the time", name.display())))
+}
+
+fn too_small(name: &Path, bytes: u64, has: u64) -> Error {
+    Error::new(Code::Data, format!("{} has {has} bytes, but the rows that write it need {bytes}", name.display()))
+        .remedy("make it larger or remove it")
+}
+
+const ATTEMPTS_MAX: u32 = 8;

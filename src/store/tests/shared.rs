@@ -1,0 +1,116 @@
+//! Several nodes that write one path, as several sinks in one process.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
+
+use super::{directory, names, options, prepare};
+use crate::store::{Shared, Sink, SinkOptions};
+
+fn as_(shared: Shared) -> SinkOptions {
+    SinkOptions { shared, ..options() }
+}
+
+fn write(sink: &Sink, bytes: &[u8], at: u64) {
+    let file = File::from(sink.files()[0].buffered().try_clone_to_owned().unwrap());
+    file.write_all_at(bytes, at).unwrap();
+}
+
+#[test]
+fn nodes_that_see_one_directory_write_one_file() {
+    let home = directory();
+    let elected = prepare(home.path(), "/x", 5, &as_(Shared::Elected)).unwrap();
+    assert_eq!(names(home.path()), [".x.cep-ab12", ".x.cep-ab12.token"]);
+    let member = prepare(home.path(), "/x", 10, &as_(Shared::Member)).unwrap();
+    assert!(member.is_shared() && !elected.is_shared());
+    write(&member, b"world", 5);
+    write(&elected, b"hello", 0);
+    member.commit().unwrap();
+    drop(member);
+    assert_eq!(names(home.path()), [".x.cep-ab12", ".x.cep-ab12.token"], "the name is the elected node's to give");
+    elected.commit().unwrap();
+    assert_eq!(names(home.path()), ["x"]);
+    assert_eq!(fs::read(home.path().join("x")).unwrap(), b"helloworld");
+}
+
+#[test]
+fn nodes_that_see_directories_of_their_own_write_files_of_their_own() {
+    let (one, other) = (directory(), directory());
+    let elected = prepare(one.path(), "/x", 5, &as_(Shared::Elected)).unwrap();
+    let member = prepare(other.path(), "/x", 10, &as_(Shared::Member)).unwrap();
+    assert!(!member.is_shared());
+    elected.commit().unwrap();
+    member.commit().unwrap();
+    assert_eq!(fs::metadata(one.path().join("x")).unwrap().len(), 5);
+    assert_eq!(fs::metadata(other.path().join("x")).unwrap().len(), 10);
+    assert_eq!((names(one.path()).len(), names(other.path()).len()), (1, 1));
+}
+
+#[test]
+fn a_smaller_member_does_not_cut_the_file() {
+    let home = directory();
+    let elected = prepare(home.path(), "/x", 1000, &as_(Shared::Elected)).unwrap();
+    let member = prepare(home.path(), "/x", 10, &as_(Shared::Member)).unwrap();
+    assert!(member.is_shared());
+    elected.commit().unwrap();
+    assert_eq!(fs::metadata(home.path().join("x")).unwrap().len(), 1000);
+}
+
+#[test]
+fn the_elected_node_cleans_up_for_all() {
+    let home = directory();
+    let elected = prepare(home.path(), "/x", 5, &as_(Shared::Elected)).unwrap();
+    let member = prepare(home.path(), "/x", 5, &as_(Shared::Member)).unwrap();
+    drop(member);
+    assert_eq!(names(home.path()).len(), 2);
+    drop(elected);
+    assert!(names(home.path()).is_empty());
+}
+
+#[test]
+fn the_leftovers_of_an_earlier_attempt_are_replaced() {
+    let home = directory();
+    fs::write(home.path().join(".x.cep-ab12"), "a longer partial file").unwrap();
+    fs::write(home.path().join(".x.cep-ab12.token"), [9; 16]).unwrap();
+    let elected = prepare(home.path(), "/x", 5, &as_(Shared::Elected)).unwrap();
+    let member = prepare(home.path(), "/x", 5, &as_(Shared::Member)).unwrap();
+    assert!(member.is_shared());
+    elected.commit().unwrap();
+    assert_eq!(names(home.path()), ["x"]);
+    assert_eq!(fs::read(home.path().join("x")).unwrap(), [0; 5]);
+}
+
+#[test]
+fn a_foreign_token_is_not_believed() {
+    let home = directory();
+    let token = home.path().join(".x.cep-ab12.token");
+    let mut longer = options().attempt.to_vec();
+    longer.push(0);
+    fs::write(home.path().join("elsewhere"), options().attempt).unwrap();
+    for bytes in [&longer[..], &longer[..15], b""] {
+        fs::write(&token, bytes).unwrap();
+        assert!(!prepare(home.path(), "/x", 5, &as_(Shared::Member)).unwrap().is_shared());
+    }
+    fs::remove_file(&token).unwrap();
+    symlink("elsewhere", &token).unwrap();
+    assert!(!prepare(home.path(), "/x", 5, &as_(Shared::Member)).unwrap().is_shared());
+}
+
+#[test]
+fn a_member_that_comes_too_late_is_told() {
+    let home = directory();
+    let _elected = prepare(home.path(), "/x", 5, &as_(Shared::Elected)).unwrap();
+    fs::remove_file(home.path().join(".x.cep-ab12")).unwrap();
+    let error = prepare(home.path(), "/x", 5, &as_(Shared::Member)).unwrap_err();
+    assert_eq!(error.message, "the node that makes /x has given it up");
+}
+
+#[test]
+fn a_fenced_node_leaves_the_newer_token_alone() {
+    let home = directory();
+    let old = prepare(home.path(), "/x", 5, &as_(Shared::Elected)).unwrap();
+    let newer = SinkOptions { attempt: [2; 16], ..as_(Shared::Elected) };
+    let _new = prepare(home.path(), "/x", 5, &newer).unwrap();
+    drop(old);
+    let member = SinkOptions { attempt: [2; 16], ..as_(Shared::Member) };
+    assert!(prepare(home.path(), "/x", 5, &member).unwrap().is_shared());
+}

@@ -1,0 +1,196 @@
+//! Destinations: nothing half-named, every refusal with its reason.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+
+use nix::errno::Errno;
+
+use super::{Mounted, announce, directory, names, options, prepare};
+use crate::error::Code;
+use crate::spec::DataUri;
+use crate::store::{Root, Sink, SinkOptions};
+use crate::units::{MIB, Span};
+
+fn write(sink: &Sink, bytes: &[u8], at: u64) {
+    let file = File::from(sink.files()[0].buffered().try_clone_to_owned().unwrap());
+    file.write_all_at(bytes, at).unwrap();
+}
+
+#[test]
+fn a_file_has_its_name_only_when_complete() {
+    let home = directory();
+    let sink = prepare(home.path(), "/x", 5, &SinkOptions { fsync: true, ..options() }).unwrap();
+    assert_eq!(names(home.path()), [".x.cep-ab12"]);
+    sink.preallocate(&[Span::new(0, 5)]).unwrap();
+    write(&sink, b"hello", 0);
+    sink.sync().unwrap();
+    sink.commit().unwrap();
+    drop(sink);
+    assert_eq!(names(home.path()), ["x"]);
+    assert_eq!(fs::read(home.path().join("x")).unwrap(), b"hello");
+}
+
+#[test]
+fn a_dropped_sink_leaves_nothing() {
+    let home = directory();
+    drop(prepare(home.path(), "/x", 5, &options()).unwrap());
+    assert!(names(home.path()).is_empty());
+}
+
+#[test]
+fn an_existing_file_is_replaced_only_when_asked() {
+    let home = directory();
+    let path = home.path().join("x");
+    fs::write(&path, "old").unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o440)).unwrap();
+    let error = prepare(home.path(), "/x", 5, &options()).unwrap_err();
+    assert_eq!(error.to_string(), "/x exists (use --overwrite to replace it)");
+    assert_eq!(error.code, Code::Data);
+
+    let sink = prepare(home.path(), "/x", 5, &SinkOptions { overwrite: true, ..options() }).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    write(&sink, b"newer", 0);
+    sink.commit().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"newer");
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o440);
+    assert_eq!(names(home.path()), ["x"]);
+}
+
+#[test]
+fn a_name_taken_meanwhile_is_not_replaced() {
+    let home = directory();
+    let sink = prepare(home.path(), "/x", 5, &options()).unwrap();
+    fs::write(home.path().join("x"), "mine").unwrap();
+    let error = sink.commit().unwrap_err();
+    assert_eq!(error.to_string(), "/x exists (use --overwrite to replace it)");
+    assert_eq!(names(home.path()), ["x"]);
+    assert_eq!(fs::read(home.path().join("x")).unwrap(), b"mine");
+}
+
+#[test]
+fn places_that_can_take_no_file_are_named() {
+    let home = directory();
+    fs::create_dir(home.path().join("directory")).unwrap();
+    fs::write(home.path().join("file"), "").unwrap();
+    nix::unistd::mkfifo(&home.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let long = format!("/{}", "n".repeat(256));
+    let table = [
+        ("/missing/x", "the directory /missing is missing"),
+        ("/file/x", "/file cannot be entered: a part of it is not a directory"),
+        ("/directory", "/directory is a directory"),
+        ("/", "/ is a directory"),
+        ("/pipe", "/pipe is a device, a pipe or a socket, not a file"),
+        (long.as_str(), "cannot be written: a name in it is too long"),
+    ];
+    for (path, message) in table {
+        let error = prepare(home.path(), path, 5, &SinkOptions { overwrite: true, ..options() }).unwrap_err();
+        assert_eq!(error.code, Code::Data, "{error}");
+        assert!(error.message.ends_with(message) && error.remedy.is_some(), "{error}");
+    }
+    assert_eq!(names(home.path()), ["directory", "file", "pipe"]);
+    let huge = prepare(home.path(), "/x", u64::MAX, &options()).unwrap_err();
+    assert_eq!(huge.message, "/x cannot be sized: larger than the file system allows");
+    assert_eq!(names(home.path()), ["directory", "file", "pipe"]);
+}
+
+#[test]
+fn the_longest_name_still_has_a_partial_file() {
+    let home = directory();
+    let name = "n".repeat(255);
+    let sink = prepare(home.path(), &format!("/{name}"), 5, &options()).unwrap();
+    sink.commit().unwrap();
+    assert_eq!(names(home.path()), [name]);
+}
+
+#[test]
+fn a_link_is_replaced_and_not_what_it_leads_to() {
+    let home = directory();
+    fs::write(home.path().join("target"), "kept").unwrap();
+    symlink("target", home.path().join("link")).unwrap();
+    assert!(prepare(home.path(), "/link", 5, &options()).is_err());
+    prepare(home.path(), "/link", 5, &SinkOptions { overwrite: true, ..options() }).unwrap().commit().unwrap();
+    assert_eq!(fs::read(home.path().join("target")).unwrap(), b"kept");
+    assert_eq!(fs::symlink_metadata(home.path().join("link")).unwrap().len(), 5);
+}
+
+#[test]
+fn a_new_attempt_fences_the_old() {
+    let home = directory();
+    let old = prepare(home.path(), "/x", 5, &options()).unwrap();
+    let new = prepare(home.path(), "/x", 5, &SinkOptions { attempt: [2; 16], ..options() }).unwrap();
+    write(&old, b"stale", 0);
+    write(&new, b"fresh", 0);
+    let error = old.commit().unwrap_err();
+    assert!(error.message.contains("another attempt"), "{error}");
+    drop(old);
+    new.commit().unwrap();
+    assert_eq!(fs::read(home.path().join("x")).unwrap(), b"fresh");
+    assert_eq!(names(home.path()), ["x"]);
+}
+
+#[test]
+fn only_data_is_given_room() {
+    let home = directory();
+    let sink = prepare(home.path(), "/x", 64 * MIB, &options()).unwrap();
+    sink.preallocate(&[Span::new(0, MIB), Span::new(10, 10), Span::new(63 * MIB, 64 * MIB)]).unwrap();
+    sink.zero(&[Span::new(MIB, 63 * MIB)]).unwrap();
+    sink.commit().unwrap();
+    let about = fs::metadata(home.path().join("x")).unwrap();
+    assert_eq!(about.len(), 64 * MIB);
+    assert!(about.blocks() * 512 < 4 * MIB, "{} blocks", about.blocks());
+}
+
+#[test]
+fn a_full_disk_is_known_before_the_bytes_move() {
+    let Some(disk) = Mounted::tmpfs("size=1m") else { return };
+    let sink = prepare(disk.path(), "/x", 8 * MIB, &options()).unwrap();
+    let error = sink.preallocate(&[Span::new(0, 8 * MIB)]).unwrap_err();
+    assert_eq!(error.code, Code::Data);
+    assert!(error.message.starts_with("the disk is full: /x needs 8.00 MiB, "), "{error}");
+    assert_eq!(sink.write_failed(Errno::ENOSPC).message, "/x cannot be written: the disk is full");
+    drop(sink);
+    assert!(names(disk.path()).is_empty());
+}
+
+#[test]
+fn a_disk_without_room_for_a_name_is_full_too() {
+    let Some(disk) = Mounted::tmpfs("nr_inodes=2") else { return };
+    fs::write(disk.path().join("last"), "").unwrap();
+    let error = prepare(disk.path(), "/x", 5, &options()).unwrap_err();
+    assert_eq!((error.code, error.message.as_str()), (Code::Data, "/ cannot be written to: the disk is full"));
+}
+
+#[test]
+fn a_read_only_directory_is_named() {
+    let Some(disk) = Mounted::tmpfs("size=1m") else { return };
+    fs::create_dir(disk.path().join("d")).unwrap();
+    disk.remount_read_only();
+    let error = prepare(disk.path(), "/d/x", 5, &options()).unwrap_err();
+    let message = "/d cannot be written to: the file system is read-only";
+    assert_eq!((error.code, error.message.as_str()), (Code::Data, message));
+}
+
+#[test]
+fn a_directory_that_denies_access_is_named() {
+    if nix::unistd::geteuid().is_root() {
+        return announce("skipped: nothing is denied to root");
+    }
+    let home = directory();
+    let locked = home.path().join("locked");
+    fs::create_dir(&locked).unwrap();
+    fs::set_permissions(&locked, PermissionsExt::from_mode(0o500)).unwrap();
+    let error = prepare(home.path(), "/locked/x", 5, &options()).unwrap_err();
+    let message = "/locked cannot be written to: permission denied";
+    assert_eq!((error.code, error.message.as_str()), (Code::Data, message));
+}
+
+#[test]
+fn null_takes_everything_and_patterns_nothing() {
+    let home = directory();
+    let root = Root::open(home.path()).unwrap();
+    let null = Sink::prepare(&root, &DataUri::Null, 1 << 40, &options()).unwrap();
+    assert!(null.files().is_empty() && null.is_fresh() && !null.is_shared());
+    null.preallocate(&[Span::new(0, 1 << 40)]).unwrap();
+    null.commit().unwrap();
+    assert_eq!(Sink::prepare(&root, &DataUri::Pattern(1), 5, &options()).unwrap_err().code, Code::Usage);
+}

@@ -1,0 +1,50 @@
+//! The token beside a partial file, by which nodes that write one path find out whether it is one file.
+//!
+//! Two nodes may mean different files by the same path (a local disk each) or the same (a network file system). The
+//! elected node leaves the attempt's random bytes beside its partial file; who finds them there sees the same directory.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::root::errno_of;
+
+/// The random bytes that tell one attempt from every other.
+pub(super) type Attempt = [u8; 16];
+
+/// What the token's name adds to the partial file's.
+pub(super) const SUFFIX: &str = ".token";
+
+/// The token's name beside the partial file `partial`.
+pub(super) fn name(partial: &OsStr) -> OsString {
+    let mut name = partial.to_owned();
+    name.push(SUFFIX);
+    name
+}
+
+/// Writes a token that does not exist yet.
+pub(super) fn write(directory: &OwnedFd, name: &OsStr, attempt: &Attempt) -> nix::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file = File::from(openat(directory, name, flags, Mode::from_bits_truncate(0o644))?);
+    // On network file systems other nodes see the bytes only after they are written back.
+    file.write_all(attempt).and_then(|()| file.sync_all()).map_err(|error| errno_of(&error))
+}
+
+/// Whether the token is there and says `attempt`.
+pub(super) fn found(directory: &OwnedFd, name: &OsStr, attempt: &Attempt) -> nix::Result<bool> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = match openat(directory, name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        // Another user's leftovers are not this attempt's token.
+        Err(Errno::ENOENT | Errno::EACCES | Errno::ELOOP) => return Ok(false),
+        Err(errno) => return Err(errno),
+    };
+    let mut bytes = Vec::with_capacity(attempt.len() + 1);
+    file.take(attempt.len() as u64 + 1).read_to_end(&mut bytes).map_err(|error| errno_of(&error))?;
+    Ok(bytes == attempt)
+}

@@ -20,7 +20,11 @@ mod session;
 #[cfg(test)]
 mod sim;
 mod store;
+mod transfer;
 mod wire;
 
 pub use error::{Code, Error, Result};
+pub use report::Report;
+pub use spec::Spec;
 pub use store::PatternReader;
+pub use transfer::{Checking, Handle, Settings, Transfer};

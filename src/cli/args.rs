@@ -118,7 +118,7 @@ pub struct TransferArgs {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// Give up when nothing has moved for TIME; 30s, 5m, 2h, or plain seconds
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub stall_timeout: Duration,
 }
 

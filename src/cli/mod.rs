@@ -9,9 +9,11 @@ pub mod operand;
 pub mod progress;
 pub mod support;
 
+mod commands;
 mod values;
 
 pub use args::{Args, Command};
+pub use commands::main;
 pub use exit::{exit_code, fail};
 pub use operand::Operand;
 pub use progress::{NodeProgress, Progress, Snapshot};

@@ -39,13 +39,14 @@ fn copy_asks(copy: &CopyArgs) -> [Asked; 1] {
     [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
 }
 
-fn transfer_asks(transfer: &TransferArgs) -> [Asked; 8] {
+fn transfer_asks(transfer: &TransferArgs) -> [Asked; 9] {
     let [lp, uniform] = scheduler_asks(transfer.scheduler);
     [
         lp,
         uniform,
         asked(transfer.launch == Launch::Ssh, "--launch ssh", "start the nodes yourself and use --launch none"),
         asked(transfer.launch == Launch::Slurm, "--launch slurm", "start the nodes with srun and use --launch none"),
+        asked(transfer.path == DataPath::Direct, "--path direct", "use --path auto"),
         asked(transfer.path == DataPath::Splice, "--path splice", "use --path auto"),
         asked(transfer.path == DataPath::Zerocopy, "--path zerocopy", "use --path auto"),
         asked(transfer.path == DataPath::Copy, "--path copy", "use --path auto"),
@@ -88,6 +89,7 @@ mod tests {
             ("run s --launch slurm", "--launch slurm"),
             ("run s --scheduler lp", "--scheduler lp"),
             ("copy a b --scheduler uniform", "--scheduler uniform"),
+            ("run s --path direct", "--path direct"),
             ("run s --path splice", "--path splice"),
             ("run s --path zerocopy", "--path zerocopy"),
             ("run s --path copy", "--path copy"),
@@ -109,7 +111,7 @@ mod tests {
     fn what_is_there_passes() {
         let lines = [
             "run s",
-            "run s --launch local --scheduler greedy --check blake3 --path direct --json --progress never --slots 4 --fsync",
+            "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress never --slots 4 --fsync",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
             "plan s",
             "node --listen a:1 --nic eth0 --pin none --threads-per-nic 1",

@@ -3,9 +3,9 @@
 //! One owner per node holds it; rails only ever hold leases on parts of it.
 
 use super::check::{Composer, Method};
-use crate::wire::Check;
 use super::grid::Grid;
 use crate::units::{NodeIx, Span};
+use crate::wire::Check;
 
 /// A run of neighbouring pieces of one segment.
 ///

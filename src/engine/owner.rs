@@ -10,14 +10,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::check::Method;
-use crate::wire::Check;
-use crate::wire::control::PlanSegment;
 use super::extents::{Extents, Run};
 use super::meter::Meter;
 use super::shares::Shares;
 use super::{FlowIx, Grid, Piece};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span};
+use crate::wire::Check;
+use crate::wire::control::PlanSegment;
 
 /// Flows that one receiver holds open at once; further senders wait until one of these has nothing left to do.
 const FLOWS_MAX: usize = 64;

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::wire::Check;
 use super::credit::{Credit, REQUESTS_MAX};
 use super::meter::Meter;
 use super::{FlowIx, Piece, owner};
 use crate::error::{Code, Error};
 use crate::units::{Moment, Span};
+use crate::wire::Check;
 
 /// What happens to the receiving half of a rail.
 #[derive(Clone, Debug)]

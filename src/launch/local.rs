@@ -58,7 +58,7 @@ impl Launched {
 pub(crate) fn local(hosts: &[Address], orders: Orders<'_>) -> Result<Launched> {
     let program = std::env::current_exe()
         .map_err(|error| Error::new(Code::Internal, format!("this program cannot find itself: {error}")))?;
-    let cpus = affinity::cpus_allowed();
+    let cpus = affinity::cpus_allowed().unwrap_or_default();
     let mut launched = Launched { nodes: Vec::with_capacity(hosts.len()) };
     let base = random_base()?;
     let mut said = Vec::with_capacity(hosts.len());

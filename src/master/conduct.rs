@@ -248,6 +248,11 @@ impl Conductor {
         }
     }
 
+    /// Bytes that receivers want, each counted for itself.
+    pub(crate) fn wanted_bytes(&self) -> u64 {
+        self.roster.nodes().map(|(_, entry)| entry.wanted_bytes()).sum()
+    }
+
     /// Bytes that receivers have landed, as far as they have told.
     pub(crate) fn landed_bytes(&self) -> u64 {
         self.peers.iter().map(|peer| peer.landed_bytes).sum()
@@ -294,9 +299,7 @@ impl Conductor {
             let kept = self.checks[at].get_or_insert_with(|| checks.clone());
             if *kept != checks {
                 let what = format!("received other bytes for {span} than another receiver: the replicas differ");
-                return Err(Error::new(Code::Integrity, what)
-                    .remedy("compare the writers' files")
-                    .missing(vec![span]));
+                return Err(Error::new(Code::Integrity, what).remedy("compare the writers' files").missing(vec![span]));
             }
         }
         Ok(())

@@ -1,6 +1,9 @@
-//! The master: who takes part ([`roster`]), on which terms ([`terms`]), and who is asked what and when ([`conduct`]).
+//! The master: who takes part ([`roster`]), on which terms ([`terms`]), who is asked what and
+//! when ([`conduct`]), the loop around that ([`run`]), and what it came to ([`summary`]).
 //! It is not on the data path, and a node needs nothing of it between two plans.
 
 pub(crate) mod conduct;
 pub(crate) mod roster;
+pub(crate) mod run;
+pub(crate) mod summary;
 pub(crate) mod terms;

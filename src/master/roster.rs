@@ -32,6 +32,12 @@ impl Entry {
         self.rows.iter().find_map(|row| row.speed)
     }
 
+    /// Bytes that it wants; where its rows overlap, once.
+    pub(crate) fn wanted_bytes(&self) -> u64 {
+        let wanted = self.rows.iter().filter(|row| row.role == Role::Receiver);
+        union(wanted.map(|row| row.range).collect()).into_iter().map(Span::bytes).sum()
+    }
+
     /// Whether it creates a file that other nodes may write too.
     pub(crate) fn is_elected(&self) -> bool {
         self.sharing.iter().any(|sharing| matches!(sharing, Sharing::Elected { .. }))

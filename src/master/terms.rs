@@ -186,7 +186,8 @@ pub(crate) fn goodput(mtu: u32) -> f64 {
 
 /// A planned segment as `receiver` needs it.
 pub(super) fn segment(planned: &Planned, receiver: NodeIx) -> PlanSegment {
-    let share = |(sender, weight): (NodeIx, f64)| Share { index: sender.0, weight: (weight * WEIGHT_SUM).round() as u32 };
+    let share =
+        |(sender, weight): (NodeIx, f64)| Share { index: sender.0, weight: (weight * WEIGHT_SUM).round() as u32 };
     let senders = planned.senders_for(receiver).into_iter().map(share).collect();
     PlanSegment { span: planned.segment.span, senders }
 }

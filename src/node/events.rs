@@ -293,8 +293,9 @@ impl Node {
             Action::Commit { landed_everywhere } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
                 let elected = prepare::elected(&tenancy.prepare);
-                self.work(move || {
-                    Note::Committed { transfer, result: prepare::commit(&desk, &elected, landed_everywhere) }
+                self.work(move || Note::Committed {
+                    transfer,
+                    result: prepare::commit(&desk, &elected, landed_everywhere),
                 });
             }
             Action::Discard => {

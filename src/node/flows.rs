@@ -103,6 +103,7 @@ impl Node {
 
 /// Which local address a flow leaves from: that of the rail, where it can reach the peer at all.
 fn local_end(rail: IpAddr, peer: SocketAddr) -> Option<IpAddr> {
-    let reaches = !rail.is_unspecified() && rail.is_ipv4() == peer.is_ipv4() && rail.is_loopback() == peer.ip().is_loopback();
+    let reaches =
+        !rail.is_unspecified() && rail.is_ipv4() == peer.is_ipv4() && rail.is_loopback() == peer.ip().is_loopback();
     reaches.then_some(rail)
 }

@@ -114,7 +114,7 @@ impl Node {
         let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
         let poll = Poll::new().map_err(failed)?;
         let (control, control_address) = listen(options.listen)?;
-        let (data, data_address) = listen(SocketAddr::new(control_address.ip(), 0))?;
+        let (data, data_address) = listen(SocketAddr::new(options.data_ip(control_address.ip())?, 0))?;
         let (notes, inbox) = crossbeam_channel::unbounded();
         let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
         let post = Post::new(notes, waker);

@@ -1,6 +1,6 @@
 //! What a daemon is told: where to listen, below which root, with which key.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use affinity::{Nic, Sysfs};
@@ -37,6 +37,30 @@ impl Options {
         }
         Err(Error::new(Code::Refused, format!("{listen} can be reached from other machines, and there is no key"))
             .remedy("make one with `cep-fast keygen FILE`, copy it to every node, and pass --key-file FILE"))
+    }
+
+    /// The address that data goes by: that of the chosen NIC, that of the control address, or, where that is any, that
+    /// of the first NIC that is up.
+    ///
+    /// # Errors
+    /// `Code::Usage` where no such NIC has an address.
+    pub(super) fn data_ip(&self, control: IpAddr) -> Result<IpAddr> {
+        if self.nic.is_none() && !control.is_unspecified() {
+            return Ok(control);
+        }
+        let nics = affinity::nics(&Sysfs::at("/sys")).unwrap_or_default();
+        let is_chosen = |nic: &Nic, ip: IpAddr| match &self.nic {
+            Some(chosen) => nic.name == *chosen || ip.to_string() == *chosen,
+            None => nic.up && !ip.is_loopback(),
+        };
+        let addresses = nics.iter().flat_map(|nic| nic.addresses.iter().map(move |address| (nic, address.ip)));
+        let mut found = addresses.filter(|&(nic, ip)| ip.is_ipv4() == control.is_ipv4() && is_chosen(nic, ip));
+        found.next().map(|(_, ip)| ip).ok_or_else(|| {
+            let wanted = self.nic.as_deref().unwrap_or("any NIC that is up");
+            let names: Vec<&str> = nics.iter().map(|nic| nic.name.as_str()).collect();
+            Error::new(Code::Usage, format!("{wanted} has no address to send from"))
+                .remedy(format!("this machine has {}", names.join(", ")))
+        })
     }
 
     /// What this node says of itself.

@@ -87,12 +87,7 @@ pub(super) fn start(
     }
 }
 
-fn make<M: Mailbox>(
-    clock: Clock,
-    size: Size,
-    inbox: Receiver<Command>,
-    mailbox: M,
-) -> Result<Driver<Uring, M>, Error> {
+fn make<M: Mailbox>(clock: Clock, size: Size, inbox: Receiver<Command>, mailbox: M) -> Result<Driver<Uring, M>, Error> {
     let no_memory = |error: std::io::Error| {
         Error::new(Code::Internal, format!("no memory for {} slots: {error}", size.slots))
             .remedy("ask for fewer with --slots")
@@ -100,7 +95,8 @@ fn make<M: Mailbox>(
     let cells = Pool::new(CELLS as usize, CELL_BYTES).map_err(no_memory)?;
     let pool = |wanted: bool| wanted.then(|| slots(size)).transpose().map_err(no_memory);
     let (landing_slots, serving_slots) = (pool(size.receives)?, pool(size.sends)?);
-    let pools: Vec<&Pool> = [Some(&cells), landing_slots.as_ref(), serving_slots.as_ref()].into_iter().flatten().collect();
+    let pools: Vec<&Pool> =
+        [Some(&cells), landing_slots.as_ref(), serving_slots.as_ref()].into_iter().flatten().collect();
     let entries = 3 * FLOWS_MAX + 4 * size.slots;
     let io = Uring::new(&Config { entries, files: FILES_MAX, pools: &pools }).map_err(|error| {
         let cause = ring::ProbeError::explain(error.raw_os_error().map_or(ring::Errno::EIO, ring::Errno::from_raw));

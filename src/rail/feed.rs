@@ -11,8 +11,8 @@ use crate::engine::FlowIx;
 use crate::engine::serve::{self, Ask};
 use crate::error::{Code, Error};
 use crate::store::layout::Extent;
-use crate::store::{Source, pattern};
 use crate::store::steps::{payload_at, read_step};
+use crate::store::{Source, pattern};
 use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 
 /// The version of the plan that frames of this attempt carry.
@@ -199,7 +199,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         feed.answering = true;
         let (slot, range, piece_bytes) = match answer {
             Answer::Piece(ask) => {
-                let (slot, range) = self.loaded.remove(&(flow, ask.request)).expect("a piece is loaded before it is sent");
+                let (slot, range) =
+                    self.loaded.remove(&(flow, ask.request)).expect("a piece is loaded before it is sent");
                 (slot, range, ask.span.bytes())
             }
             Answer::Refusal(ask, code) => {

@@ -217,7 +217,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             Ok(written) => {
                 let done = done + written as usize;
                 let submitted = self.next_write(landing, sink, step).expect("a step that was submitted");
-                let next = if done >= submitted.what.slot_range.len() { (sink, step + 1, 0) } else { (sink, step, done) };
+                let next =
+                    if done >= submitted.what.slot_range.len() { (sink, step + 1, 0) } else { (sink, step, done) };
                 return self.write(landing, next, slot);
             }
             Err(Errno::EINTR | Errno::EAGAIN) => return self.write(landing, (sink, step, done), slot),

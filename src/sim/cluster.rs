@@ -183,7 +183,9 @@ impl Cluster {
     }
 
     fn tick(&mut self) {
-        for node in (0..self.nodes.len() as u32).map(NodeIx).filter(|node| self.nodes[node.at()].alive).collect::<Vec<_>>() {
+        for node in
+            (0..self.nodes.len() as u32).map(NodeIx).filter(|node| self.nodes[node.at()].alive).collect::<Vec<_>>()
+        {
             let state = &mut self.nodes[node.at()];
             if state.pull.poll_timeout().is_some_and(|due| self.now >= due) {
                 state.pull.handle(self.now, pull::Event::Tick);
@@ -494,4 +496,3 @@ impl Cluster {
         self.follow_master();
     }
 }
-

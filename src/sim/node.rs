@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::engine::check::Method;
-use crate::wire::Check;
 use crate::engine::member::{Member, State};
 use crate::engine::pull::Pull;
 use crate::engine::serve::{Ask, Serve};
 use crate::engine::{FlowIx, Piece};
 use crate::units::{NodeIx, Span, union};
+use crate::wire::Check;
 
 /// What goes wrong, in parts of a thousand of the pieces that it could happen to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

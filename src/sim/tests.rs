@@ -126,11 +126,8 @@ fn a_receiver_that_dies_does_not_take_the_others_with_it() {
 
 #[test]
 fn a_sender_that_slows_down_is_relieved() {
-    let rows = vec![
-        row(Role::Sender, 0, 0, 64 << 20),
-        row(Role::Sender, 1, 0, 64 << 20),
-        row(Role::Receiver, 2, 0, 64 << 20),
-    ];
+    let rows =
+        vec![row(Role::Sender, 0, 0, 64 << 20), row(Role::Sender, 1, 0, 64 << 20), row(Role::Receiver, 2, 0, 64 << 20)];
     let mut cluster = cluster(rows, CheckKind::None, Faults::default(), 2);
     cluster.relink(NodeIx(0), Moment(100_000_000), Links { up: GBIT / 20.0, down: GBIT });
     let outcome = cluster.run();

@@ -209,7 +209,8 @@ proptest! {
 
 #[test]
 fn small_messages_survive() {
-    let hello = FlowHello { transfer: [1; 16], attempt: [2; 16], from_node: 3, to_node: 4, rail: 5, weight_bytes: 1 << 40 };
+    let hello =
+        FlowHello { transfer: [1; 16], attempt: [2; 16], from_node: 3, to_node: 4, rail: 5, weight_bytes: 1 << 40 };
     assert_eq!(decode(&encode(&hello)), Ok(hello));
     for query in [Query::Status, Query::Cancel] {
         assert_eq!(decode(&encode(&query)), Ok(query));

@@ -1,0 +1,78 @@
+//! `status` and `cancel`: one question to a running master.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+
+use super::print;
+use crate::cli::args::{CancelArgs, MasterArgs, StatusArgs};
+use crate::error::{Code, Error, Result};
+use crate::session::{Admission, Connection, Hello, Incoming, Key, dial};
+use crate::transfer::resolve;
+use crate::units::human_bytes;
+use crate::wire::control::{self, Answer, Query};
+use crate::wire::version::Kind;
+
+/// How long a master may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
+    let json = ask(&args.master, Query::Status)?;
+    print(&if args.json { json } else { in_words(&json)? });
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn cancel(args: &CancelArgs) -> Result<ExitCode> {
+    let json = ask(&args.master, Query::Cancel)?;
+    print(&format!("cancelling: {}", in_words(&json)?));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn in_words(json: &str) -> Result<String> {
+    let strange = |_| Error::new(Code::Internal, "the master's answer makes no sense");
+    let status: serde_json::Value = serde_json::from_str(json).map_err(strange)?;
+    let bytes = |field: &str| human_bytes(status[field].as_u64().unwrap_or(0));
+    let (transfer, phase) = (status["transfer"].as_str().unwrap_or("?"), status["phase"].as_str().unwrap_or("?"));
+    Ok(format!("{transfer}: {phase}, {} of {}", bytes("bytes"), bytes("bytes_total")))
+}
+
+/// Sends a query and waits for its answer.
+fn ask(master: &MasterArgs, query: Query) -> Result<String> {
+    let address = resolve(vec![master.address.clone()]).pop().expect("one name gives one answer")?;
+    let key = master.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)?;
+    converse(address, &key, query).map_err(|error| error.at(&master.address))
+}
+
+fn converse(address: std::net::SocketAddr, key: &Key, query: Query) -> Result<String> {
+    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
+    let deadline = Instant::now() + ANSWER_WITHIN;
+    let mut poll = Poll::new().map_err(failed)?;
+    let hello = Hello { kind: Kind::Client, key_id: [0; 16] };
+    let mut connection = Connection::initiate(dial(address, None)?, hello, key, &[], deadline)?;
+    connection.register(poll.registry(), Token(0))?;
+    let nobody = |_: &Hello| None::<Admission>;
+    let (mut events, mut asked) = (Events::with_capacity(8), false);
+    loop {
+        connection.ready(&nobody)?;
+        if connection.is_up() && !asked {
+            asked = true;
+            connection.send(&control::encode(&query))?;
+        }
+        while asked {
+            match connection.receive()? {
+                Incoming::Message(bytes) => return Ok(control::decode::<Answer>(&bytes)?.json),
+                Incoming::Pending => break,
+                Incoming::Closed => return Err(Error::new(Code::Unreachable, "the master ended before it answered")),
+            }
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::new(Code::Unreachable, "the master did not answer in time"));
+        }
+        match poll.poll(&mut events, Some(left)) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(failed(error)),
+            _ => {}
+        }
+    }
+}

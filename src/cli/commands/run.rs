@@ -1,0 +1,103 @@
+//! `run`: this process is the master of a specification.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::{print, read_spec};
+use crate::cli::args::{Check, Launch, RunArgs, TransferArgs};
+use crate::cli::{NodeProgress, Progress, Snapshot, exit_code};
+use crate::error::{Code, Error, Result};
+use crate::master::conduct::Conductor;
+use crate::report::{Report, State};
+use crate::transfer::{Checking, Handle, Settings, Transfer};
+use crate::units::BitRate;
+
+pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
+    carry_out(Transfer::from_spec(read_spec(&args.spec)?, settings(&args.transfer)), &args.transfer)
+}
+
+/// Runs a transfer with progress, and prints what it came to.
+pub(super) fn carry_out(transfer: Transfer, args: &TransferArgs) -> Result<ExitCode> {
+    cancel_on_signals(transfer.handle())?;
+    let mut progress = Progress::new(args.progress);
+    let mut rates = Rates::default();
+    let report = transfer.run(&mut |conductor| {
+        let now = Instant::now();
+        progress.show(now, &rates.snapshot(now, conductor));
+    });
+    progress.finish();
+    let report = report?;
+    print(&if args.json { report.json() } else { report.to_string() });
+    Ok(ending(&report))
+}
+
+/// The exit status of a transfer; what went wrong is said on standard error, too.
+fn ending(report: &Report) -> ExitCode {
+    match (&report.error, report.state) {
+        (None, State::Complete) => ExitCode::SUCCESS,
+        (Some(error), _) => {
+            let said = Error::new(error.code, error.message.clone()).missing(error.missing_ranges.clone());
+            crate::cli::fail(&said)
+        }
+        (None, _) => exit_code(Code::Internal),
+    }
+}
+
+pub(super) fn settings(args: &TransferArgs) -> Settings {
+    Settings {
+        launch_local: args.launch == Launch::Local,
+        root: args.root.clone().unwrap_or_else(|| "/".into()),
+        key_file: args.key_file.clone(),
+        check: match args.check {
+            Check::Crc64 => Checking::Crc64,
+            Check::Blake3 => Checking::Blake3,
+            Check::None => Checking::None,
+        },
+        fsync: args.fsync,
+        overwrite: args.overwrite,
+        resume: !args.no_resume,
+        slots: args.slots,
+        stall_timeout: args.stall_timeout,
+        timeout: args.timeout,
+    }
+}
+
+/// The first signal cancels and lets the nodes clean up; the second ends this process at once.
+fn cancel_on_signals(handle: Handle) -> Result<()> {
+    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("cannot watch signals: {error}"));
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let watch = move || {
+        let mut arrivals = signals.forever();
+        if arrivals.next().is_some() {
+            handle.cancel();
+        }
+        if arrivals.next().is_some() {
+            std::process::exit(i32::from(Code::Cancelled.number()));
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(failed)
+}
+
+/// Each node's bytes when it was last looked at, and its rate since.
+#[derive(Default)]
+struct Rates(BTreeMap<String, (Instant, u64, f64)>);
+
+impl Rates {
+    fn snapshot(&mut self, now: Instant, conductor: &Conductor) -> Snapshot {
+        let peers = conductor.roster().entries.iter().zip(conductor.peers());
+        let per_node = peers.filter(|(entry, _)| entry.receives()).map(|(entry, peer)| {
+            let name = entry.address.to_string();
+            let (since, before, rate) = self.0.entry(name.clone()).or_insert((now, peer.landed_bytes, 0.0));
+            if peer.landed_bytes > *before {
+                *rate = (peer.landed_bytes - *before) as f64 * 8.0 / (now - *since).as_secs_f64().max(1e-3);
+                (*since, *before) = (now, peer.landed_bytes);
+            }
+            NodeProgress { name, bytes: peer.landed_bytes, rate: BitRate(*rate as u64) }
+        });
+        let per_node = per_node.collect();
+        Snapshot { bytes_done: conductor.landed_bytes(), bytes_total: conductor.wanted_bytes(), per_node }
+    }
+}

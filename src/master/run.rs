@@ -1,0 +1,316 @@
+//! The master's loop: sockets in, messages to the [`Conductor`], its actions out.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::conduct::{Action, Conductor, Event, Phase};
+use crate::error::{Code, Error, Result};
+use crate::rail::Clock;
+use crate::session::{Admission, Connection, Hello, Incoming, Key, dial};
+use crate::units::NodeIx;
+use crate::wire::control::{self, Advert, Answer, Query, ToMaster};
+use crate::wire::version::Kind;
+
+/// How long a node may take to be connected and to have shaken hands.
+const SESSION_WITHIN: Duration = Duration::from_secs(10);
+/// How often whoever watches is shown how far the transfer is.
+const SHOW_EVERY: Duration = Duration::from_millis(200);
+/// Visitors (`status`, `cancel`) at once.
+const VISITORS_MAX: usize = 64;
+
+const LISTENER: Token = Token(0);
+const WAKE: Token = Token(1);
+const FIRST_NODE: usize = 2;
+
+/// What other threads may know and ask of a running transfer.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// Bytes that receivers have landed.
+    pub(crate) landed_bytes: AtomicU64,
+    pub(crate) cancelled: AtomicBool,
+    pub(crate) waker: std::sync::Mutex<Option<Arc<Waker>>>,
+}
+
+impl Shared {
+    /// Asks the master to end the transfer.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        let waker = self.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(waker) = waker.as_ref() {
+            // Only a loop that has ended cannot be woken, and it needs not be.
+            let _ = waker.wake();
+        }
+    }
+}
+
+/// What a master's loop needs besides its machine.
+pub(crate) struct Setup {
+    /// Where each node listens, or why that is not known.
+    pub(crate) nodes: Vec<Result<SocketAddr>>,
+    /// The key of the control sessions.
+    pub(crate) key: Key,
+    /// Where `status` and `cancel` reach the master, and their key.
+    pub(crate) visitors: Option<(StdListener, Key)>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+struct Loop<'a> {
+    clock: Clock,
+    poll: Poll,
+    conductor: Conductor,
+    nodes: Vec<Option<Connection>>,
+    listener: Option<(TcpListener, Key)>,
+    visitors: HashMap<Token, Connection>,
+    next_visitor: usize,
+    shared: Arc<Shared>,
+    show: &'a mut dyn FnMut(&Conductor),
+    shown: Instant,
+}
+
+/// Conducts a transfer to its end; `show` is called now and then with how far it is.
+///
+/// # Errors
+/// `Code::Internal` where this process has no event queue. How the transfer ended is in the conductor.
+pub(crate) fn conduct(
+    clock: Clock,
+    conductor: Conductor,
+    setup: Setup,
+    show: &mut dyn FnMut(&Conductor),
+) -> Result<Conductor> {
+    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
+    let poll = Poll::new().map_err(failed)?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(failed)?);
+    *setup.shared.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(waker);
+    let listener = match setup.visitors {
+        Some((listener, key)) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            let mut listener = TcpListener::from_std(listener);
+            poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(failed)?;
+            Some((listener, key))
+        }
+        None => None,
+    };
+    let next_visitor = FIRST_NODE + setup.nodes.len();
+    let mut the_loop = Loop {
+        clock,
+        poll,
+        nodes: setup.nodes.iter().map(|_| None).collect(),
+        conductor,
+        listener,
+        visitors: HashMap::new(),
+        next_visitor,
+        shared: setup.shared,
+        show,
+        shown: Instant::now(),
+    };
+    the_loop.dial_all(setup.nodes, &setup.key);
+    the_loop.run()?;
+    Ok(the_loop.conductor)
+}
+
+impl Loop<'_> {
+    fn dial_all(&mut self, nodes: Vec<Result<SocketAddr>>, key: &Key) {
+        for (index, address) in nodes.into_iter().enumerate() {
+            let deadline = Instant::now() + SESSION_WITHIN;
+            let connected = address.and_then(|address| {
+                let hello = Hello { kind: Kind::Control, key_id: [0; 16] };
+                let mut connection = Connection::initiate(dial(address, None)?, hello, key, &[], deadline)?;
+                connection.register(self.poll.registry(), Token(FIRST_NODE + index))?;
+                Ok(connection)
+            });
+            match connected {
+                Ok(connection) => self.nodes[index] = Some(connection),
+                Err(error) => self.node_lost(index, error),
+            }
+        }
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut events = Events::with_capacity(1024);
+        while self.conductor.phase() != Phase::Done {
+            match self.poll.poll(&mut events, Some(self.timeout())) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::new(Code::Internal, format!("the event queue failed: {error}"))),
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept(),
+                    WAKE => {}
+                    Token(token) if token < FIRST_NODE + self.nodes.len() => self.node_ready(token - FIRST_NODE),
+                    token => self.visitor_ready(token),
+                }
+            }
+            self.tick();
+        }
+        self.say_goodbye();
+        Ok(())
+    }
+
+    fn timeout(&self) -> Duration {
+        let now = Instant::now();
+        let sessions = self.nodes.iter().flatten().chain(self.visitors.values()).filter_map(Connection::deadline);
+        let sessions = sessions.map(|due| due.saturating_duration_since(now));
+        let moment = self.clock.now();
+        let conductor = self.conductor.poll_timeout().map(|due| due.since(moment));
+        let show = (self.shown + SHOW_EVERY).saturating_duration_since(now);
+        sessions.chain(conductor).min().unwrap_or(show).min(show)
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let is_overdue = |connection: &Connection| connection.deadline().is_some_and(|due| now >= due);
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].as_ref().is_some_and(is_overdue) {
+                let error = self.nodes[index].as_ref().expect("looked at above").overdue();
+                self.node_lost(index, error);
+            }
+        }
+        self.visitors.retain(|_, visitor| !is_overdue(visitor));
+        if self.shared.cancelled.swap(false, Ordering::AcqRel) {
+            self.tell(Event::Cancel { reason: "cancelled".into() });
+        }
+        let moment = self.clock.now();
+        if self.conductor.poll_timeout().is_some_and(|due| moment >= due) {
+            self.tell(Event::Tick);
+        }
+        self.shared.landed_bytes.store(self.conductor.landed_bytes(), Ordering::Relaxed);
+        if now >= self.shown + SHOW_EVERY {
+            self.shown = now;
+            (self.show)(&self.conductor);
+        }
+    }
+
+    /// Hands an event to the machine and carries out what it wants.
+    fn tell(&mut self, event: Event) {
+        self.conductor.handle(self.clock.now(), event);
+        while let Some(action) = self.conductor.poll_action() {
+            let Action::Send { node, message } = action else { continue };
+            let Some(connection) = self.nodes[node.at()].as_mut().filter(|connection| connection.is_up()) else {
+                continue;
+            };
+            if let Err(error) = connection.send(&control::encode(&message)) {
+                self.node_lost(node.at(), error);
+            }
+        }
+    }
+
+    fn node_lost(&mut self, index: usize, error: Error) {
+        self.nodes[index] = None;
+        self.tell(Event::NodeDown { node: NodeIx(index as u32), error });
+    }
+
+    fn node_ready(&mut self, index: usize) {
+        let Some(connection) = self.nodes[index].as_mut() else { return };
+        let was_up = connection.is_up();
+        let nobody = |_: &Hello| None::<Admission>;
+        if let Err(error) = connection.ready(&nobody) {
+            return self.node_lost(index, error);
+        }
+        if !connection.is_up() {
+            return;
+        }
+        let node = NodeIx(index as u32);
+        if !was_up {
+            let advert = control::decode::<Advert>(connection.peer_payload().unwrap_or_default());
+            match advert {
+                Ok(advert) => self.tell(Event::NodeUp { node, advert }),
+                Err(error) => return self.node_lost(index, error.into()),
+            }
+        }
+        while let Some(connection) = self.nodes[index].as_mut() {
+            let message = match connection.receive() {
+                Ok(Incoming::Message(bytes)) => control::decode::<ToMaster>(&bytes).map_err(Error::from),
+                Ok(Incoming::Pending) => return,
+                Ok(Incoming::Closed) => Err(Error::new(Code::Unreachable, "the node ended its control session")),
+                Err(error) => Err(error),
+            };
+            match message {
+                Ok(message) => self.tell(Event::Message { node, message }),
+                Err(error) => return self.node_lost(index, error),
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let Some((listener, _)) = &self.listener else { return };
+        while let Ok((stream, _)) = listener.accept() {
+            let connection = Connection::accept(stream, Instant::now() + SESSION_WITHIN);
+            let token = Token(self.next_visitor);
+            let registered = connection.and_then(|mut connection| {
+                connection.register(self.poll.registry(), token)?;
+                Ok(connection)
+            });
+            if let Ok(connection) = registered
+                && self.visitors.len() < VISITORS_MAX
+            {
+                self.next_visitor += 1;
+                self.visitors.insert(token, connection);
+            }
+        }
+        for token in self.visitors.keys().copied().collect::<Vec<_>>() {
+            self.visitor_ready(token);
+        }
+    }
+
+    fn visitor_ready(&mut self, token: Token) {
+        if let Err(error) = self.visit(token) {
+            tracing::debug!("a visitor left: {error}");
+            self.visitors.remove(&token);
+        }
+    }
+
+    fn visit(&mut self, token: Token) -> Result<()> {
+        let (Some(visitor), Some((_, key))) = (self.visitors.get_mut(&token), &self.listener) else { return Ok(()) };
+        let door =
+            |hello: &Hello| (hello.kind == Kind::Client).then(|| Admission { key: key.clone(), payload: Vec::new() });
+        visitor.ready(&door)?;
+        while visitor.is_up() {
+            match visitor.receive()? {
+                Incoming::Pending => return Ok(()),
+                Incoming::Closed => return Err(Error::new(Code::Unreachable, "it closed the connection")),
+                Incoming::Message(bytes) => {
+                    if control::decode::<Query>(&bytes)? == Query::Cancel {
+                        self.shared.cancelled.store(true, Ordering::Release);
+                    }
+                    let json = status(&self.conductor);
+                    visitor.send(&control::encode(&Answer { json }))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes every session in good order.
+    fn say_goodbye(&mut self) {
+        for connection in self.nodes.iter_mut().flatten().chain(self.visitors.values_mut()) {
+            // Everything has been said; a peer that is gone already needs no good-bye.
+            let _ = connection.close();
+        }
+    }
+}
+
+/// How far a transfer is, as one JSON object.
+pub(crate) fn status(conductor: &Conductor) -> String {
+    let nodes: Vec<serde_json::Value> = conductor
+        .roster()
+        .entries
+        .iter()
+        .zip(conductor.peers())
+        .map(|(entry, peer)| serde_json::json!({ "name": entry.address.to_string(), "bytes": peer.landed_bytes }))
+        .collect();
+    serde_json::json!({
+        "transfer": conductor.terms().identity().id,
+        "phase": format!("{:?}", conductor.phase()).to_lowercase(),
+        "bytes": conductor.landed_bytes(),
+        "bytes_total": conductor.wanted_bytes(),
+        "nodes": nodes,
+    })
+    .to_string()
+}

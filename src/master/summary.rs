@@ -1,0 +1,89 @@
+//! What a transfer came to: the conductor's knowledge as a [`Report`].
+
+use std::time::Duration;
+
+use super::conduct::{Conductor, Peer};
+use super::roster::Entry;
+use crate::error::Code;
+use crate::report::{NodeReport, NodeRole, RailReport, Report, ReportError, State, gbit_per_s};
+use crate::wire::CheckKind;
+use crate::wire::control::Advert;
+
+/// The report of a transfer that has ended; `wall` is what the whole command took.
+pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
+    let error = conductor.error();
+    let state = match &error {
+        None => State::Complete,
+        Some(error) if error.code == Code::Cancelled => State::Cancelled,
+        Some(_) => State::Failed,
+    };
+    let peers = conductor.peers();
+    let bytes = conductor.landed_bytes();
+    let active_ns = peers.iter().map(|peer| peer.stats.active_ns).max().unwrap_or(0);
+    let seconds = active_ns as f64 / 1e9;
+    let adverts: Vec<Option<&Advert>> = peers.iter().map(|peer| peer.advert.as_ref()).collect();
+    let assumed = if conductor.roster().assumes_speed(&adverts) { " (its speed is assumed)" } else { "" };
+    let sum = |count: fn(&Peer) -> u64| peers.iter().map(count).sum();
+    let nodes = conductor.roster().entries.iter().zip(peers);
+    Report {
+        transfer: conductor.terms().identity().id.clone(),
+        state,
+        bytes,
+        resumed_bytes: 0,
+        seconds,
+        wall_seconds: wall.as_secs_f64(),
+        gbit_per_s: gbit_per_s(bytes, seconds),
+        bound_seconds: conductor.plan().map(|plan| plan.bound.seconds),
+        bottleneck: conductor.plan().map(|plan| format!("{}{assumed}", plan.bound.bottleneck)),
+        scheduler: "greedy".into(),
+        check: check_name(conductor.terms().check()).into(),
+        digest: error.is_none().then(|| conductor.digest()).flatten(),
+        wasted_bytes: sum(|peer| peer.stats.wasted_bytes),
+        stolen_bytes: sum(|peer| peer.stats.stolen_bytes),
+        retries: sum(|peer| peer.stats.retries),
+        nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
+        error: error.as_ref().map(ReportError::from),
+    }
+}
+
+fn check_name(check: CheckKind) -> &'static str {
+    match check {
+        CheckKind::None => "none",
+        CheckKind::Crc64 => "crc64",
+        CheckKind::Blake3 => "blake3",
+    }
+}
+
+fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
+    let role = match (entry.sends(), entry.receives()) {
+        (true, true) => NodeRole::Both,
+        (true, false) => NodeRole::Sender,
+        (false, _) => NodeRole::Receiver,
+    };
+    let line_of = |nic: &str| {
+        let rails = &peer.advert.as_ref()?.rails;
+        let declared = entry.speed().filter(|_| rails.len() == 1);
+        let line = declared.or_else(|| rails.iter().find(|rail| rail.nic == nic)?.line)?;
+        Some(line.0 as f64 / 1e9)
+    };
+    let rails = peer.stats.rails.iter().map(|rail| {
+        let line_gbit_per_s = line_of(&rail.nic);
+        let achieved = gbit_per_s(rail.sent_bytes.max(rail.received_bytes), seconds);
+        RailReport {
+            nic: rail.nic.clone(),
+            bytes_sent: rail.sent_bytes,
+            bytes_received: rail.received_bytes,
+            line_gbit_per_s,
+            efficiency: line_gbit_per_s.map(|line| achieved / line),
+        }
+    });
+    NodeReport {
+        name: entry.address.to_string(),
+        role,
+        bytes_sent: peer.stats.sent_bytes,
+        bytes_received: peer.stats.received_bytes,
+        cpu_seconds: peer.stats.cpu_ns as f64 / 1e9,
+        memory_bytes_max: peer.stats.memory_bytes_max,
+        rails: rails.collect(),
+    }
+}

@@ -1,0 +1,296 @@
+//! A transfer as a library user sees it: rows in, report out.
+//!
+//! The three calls of the CEP paper (Table 1), in this library's idiom: [`Transfer::schedule`] adds a row,
+//! [`Transfer::transfer`] starts or continues the whole, and [`Handle::data_sent`] says how much has arrived. A
+//! [`Handle`] also cancels, from any thread, at any time.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Code, Error, Result};
+use crate::launch::{self, Launched, Orders};
+use crate::master::conduct::Conductor;
+use crate::master::roster::Roster;
+use crate::master::run::{self, Setup, Shared};
+use crate::master::summary;
+use crate::master::terms::{Identity, Terms, Wishes};
+use crate::rail::Clock;
+use crate::report::Report;
+use crate::session::Key;
+use crate::spec::{Address, Row, Spec};
+use crate::wire::CheckKind;
+
+/// How long names of nodes may take to be resolved.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How a transfer is carried out. `Default` is the fast and safe way.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Start every node as a child process on this machine, instead of dialling daemons.
+    pub launch_local: bool,
+    /// The directory that launched nodes serve and write below.
+    pub root: PathBuf,
+    /// The file with the site key that the daemons share.
+    pub key_file: Option<PathBuf>,
+    /// What is computed over every piece.
+    pub check: Checking,
+    /// Make files and names survive a power cut before the transfer counts as complete.
+    pub fsync: bool,
+    /// Replace files that exist.
+    pub overwrite: bool,
+    /// Continue what an earlier attempt left.
+    pub resume: bool,
+    /// Slots of one block that each node's rail may have for either direction.
+    pub slots: Option<u32>,
+    /// How long nothing may move before the transfer fails.
+    pub stall_timeout: Duration,
+    /// How long the transfer may take.
+    pub timeout: Option<Duration>,
+}
+
+/// What is computed over every piece, and verified before it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Checking {
+    /// CRC-64/NVME, which composes over any ranges (what S3 calls CRC64NVME).
+    #[default]
+    Crc64,
+    /// BLAKE3, whose subtrees merge to what `b3sum` prints of a whole object.
+    Blake3,
+    /// Nothing: network and memory are trusted.
+    None,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            launch_local: false,
+            root: "/".into(),
+            key_file: None,
+            check: Checking::default(),
+            fsync: false,
+            overwrite: false,
+            resume: true,
+            slots: None,
+            stall_timeout: Duration::from_secs(30),
+            timeout: None,
+        }
+    }
+}
+
+/// A transfer: rows, and how to carry them out.
+///
+/// ```no_run
+/// use cep_fast::{Settings, Transfer};
+/// # fn main() -> Result<(), cep_fast::Error> {
+/// let spec = cep_fast::Spec::parse("demo", r#"
+/// id "demo"
+/// writer a:5001 pattern:7 0 0-1M
+/// reader b:5002 null:     0 0-1M
+/// "#)?;
+/// let mut transfer = Transfer::new("demo", Settings { launch_local: true, ..Settings::default() });
+/// for row in spec.rows {
+///     transfer.schedule(row);
+/// }
+/// let report = transfer.transfer()?;
+/// println!("{report}");
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Transfer {
+    spec: Spec,
+    settings: Settings,
+    shared: Arc<Shared>,
+}
+
+/// A view of a transfer for other threads: how far it is, and its end.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// Bytes that have arrived and are written, summed over receivers; at most half a second old.
+    #[must_use]
+    pub fn data_sent(&self) -> u64 {
+        self.shared.landed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Ends the transfer. [`Transfer::transfer`] returns with a report whose state is `cancelled`, once every node has
+    /// cleaned up or has had its time for it. Before a transfer has started, this ends it as soon as it does.
+    pub fn cancel(&self) {
+        self.shared.cancel();
+    }
+}
+
+impl Transfer {
+    /// A transfer without rows. Its id names it to people, and finds what an earlier attempt left.
+    #[must_use]
+    pub fn new(id: impl Into<String>, settings: Settings) -> Transfer {
+        Transfer::from_spec(Spec { id: id.into(), ..Spec::default() }, settings)
+    }
+
+    /// The transfer that a specification describes.
+    #[must_use]
+    pub fn from_spec(spec: Spec, settings: Settings) -> Transfer {
+        Transfer { spec, settings, shared: Arc::default() }
+    }
+
+    /// Adds a row: a node offers or wants a range.
+    pub fn schedule(&mut self, row: Row) {
+        self.spec.rows.push(row);
+    }
+
+    /// The rows and options so far.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// A handle to look and to cancel with.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Carries the transfer out, from its start or from where an earlier attempt left it, and returns when it has ended.
+    /// A transfer that failed or was cancelled has a report too, which says what is missing.
+    ///
+    /// # Errors
+    /// Where it could not even begin: rows that contradict each other (`Code::Usage`), a key file that is missing or open
+    /// to others (`Code::Refused`), the master's port in use or a launched node that did not come up
+    /// (`Code::Unreachable`).
+    pub fn transfer(&self) -> Result<Report> {
+        self.run(&mut |_| {})
+    }
+
+    /// As [`Transfer::transfer`]; `show` is called a few times a second with the state of the transfer.
+    pub(crate) fn run(&self, show: &mut dyn FnMut(&Conductor)) -> Result<Report> {
+        let began = Instant::now();
+        self.spec.validate()?;
+        self.check_supported()?;
+        let roster = Roster::new(&self.spec);
+        let visitors = self.listen()?;
+        let (key, launched, nodes) = self.reach(&roster)?;
+        let terms = Terms::new(&self.spec, &roster, self.identity()?, self.wishes());
+        let clock = Clock::start();
+        let conductor = Conductor::new(clock.now(), roster, terms);
+        let setup = Setup { nodes, key, visitors, shared: Arc::clone(&self.shared) };
+        let conductor = run::conduct(clock, conductor, setup, show)?;
+        drop(launched);
+        Ok(summary::report(&conductor, began.elapsed()))
+    }
+
+    /// Words of a specification that this version reads but does not carry out are refused, never ignored.
+    fn check_supported(&self) -> Result<()> {
+        let missing = |what: &str, instead: &str| {
+            Err(Error::new(Code::Usage, format!("{what} is not available in this version")).remedy(instead))
+        };
+        for row in &self.spec.rows {
+            if row.group.is_some() {
+                return missing("group= on a row", "say which reader gets which range");
+            }
+            if !row.nics.is_empty() {
+                return missing("nics= on a row", "choose the NIC with --nic where the node is started");
+            }
+        }
+        Ok(())
+    }
+
+    /// Where every node listens: as launched, or as the rows say.
+    fn reach(&self, roster: &Roster) -> Result<(Key, Option<Launched>, Vec<Result<SocketAddr>>)> {
+        let hosts: Vec<Address> = roster.entries.iter().map(|entry| entry.address.clone()).collect();
+        if self.settings.launch_local {
+            let key = Key::generate()?;
+            let orders = Orders { root: &self.settings.root, secret: &key.to_hex(), slots: self.settings.slots };
+            let launched = launch::local(&hosts, orders)?;
+            let nodes = launched.addresses().map(Ok).collect();
+            return Ok((key, Some(launched), nodes));
+        }
+        Ok((self.site_key()?, None, resolve(hosts)))
+    }
+
+    fn site_key(&self) -> Result<Key> {
+        self.settings.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)
+    }
+
+    /// Opens the master's own port, where the specification names one.
+    fn listen(&self) -> Result<Option<(TcpListener, Key)>> {
+        let Some(master) = &self.spec.master else { return Ok(None) };
+        let address = resolve(vec![master.clone()]).pop().expect("one name gives one answer")?;
+        let has_key = self.settings.key_file.is_some();
+        crate::node::options::Options::check_key(address, has_key)?;
+        let listener = TcpListener::bind(address).map_err(|error| {
+            Error::new(Code::Unreachable, format!("the master cannot listen on {master}: {error}"))
+                .remedy("choose another port in the master row; 0 takes any free one")
+        })?;
+        Ok(Some((listener, self.site_key()?)))
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        let mut random = [0; 64];
+        getrandom::fill(&mut random)
+            .map_err(|error| Error::new(Code::Internal, format!("the system gives no randomness: {error}")))?;
+        let part = |at: usize| *random[at..].first_chunk().expect("64 bytes hold it");
+        let flow_key = *random[32..].first_chunk().expect("64 bytes hold it");
+        Ok(Identity { id: self.spec.id.clone(), transfer: part(0), attempt: part(16), flow_key })
+    }
+
+    fn wishes(&self) -> Wishes {
+        let Settings { check, fsync, overwrite, resume, slots, stall_timeout, timeout, .. } = self.settings;
+        let check = match check {
+            Checking::Crc64 => CheckKind::Crc64,
+            Checking::Blake3 => CheckKind::Blake3,
+            Checking::None => CheckKind::None,
+        };
+        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout }
+    }
+}
+
+/// Resolves names side by side; one that takes too long is an error of its own and holds up nobody.
+pub(crate) fn resolve(hosts: Vec<Address>) -> Vec<Result<SocketAddr>> {
+    let deadline = Instant::now() + RESOLVE_WITHIN;
+    let (answers, inbox) = channel();
+    let mut resolved: Vec<Result<SocketAddr>> = Vec::with_capacity(hosts.len());
+    let mut asked = 0;
+    for (index, host) in hosts.iter().enumerate() {
+        if let Ok(ip) = host.host.parse() {
+            resolved.push(Ok(SocketAddr::new(ip, host.port)));
+            continue;
+        }
+        let what = format!("the name {} was not resolved in time", host.host);
+        resolved.push(Err(Error::new(Code::Unreachable, what).remedy("check the name and this machine's resolver")));
+        let (answers, host) = (answers.clone(), host.clone());
+        asked += 1;
+        // The system's resolver has no deadline; a thread that it keeps is left to it.
+        thread::spawn(move || answers.send((index, look_up(&host))));
+    }
+    for _ in 0..asked {
+        match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok((index, answer)) => resolved[index] = answer,
+            Err(_) => break,
+        }
+    }
+    resolved
+}
+
+fn look_up(host: &Address) -> Result<SocketAddr> {
+    let found = (host.host.as_str(), host.port).to_socket_addrs().map(|addresses| addresses.collect::<Vec<_>>());
+    let why = match found {
+        Ok(addresses) => {
+            // Daemons listen on IPv4 unless told otherwise.
+            let best = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+            match best {
+                Some(&address) => return Ok(address),
+                None => "it has no address".to_string(),
+            }
+        }
+        Err(error) => error.to_string(),
+    };
+    Err(Error::new(Code::Unreachable, format!("the name {} cannot be resolved: {why}", host.host))
+        .remedy("check the name; --launch local needs none"))
+}

@@ -194,7 +194,7 @@ impl Node {
             session.role = Role::Master { transfer: Some(transfer) };
         }
         let root = Arc::clone(&self.root);
-        self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare) });
+        self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare).map(Box::new) });
     }
 
     /// Does something that may block, elsewhere.
@@ -215,7 +215,7 @@ impl Node {
         }
     }
 
-    fn opened(&mut self, transfer: TransferIx, result: Result<prepare::Opened>) {
+    fn opened(&mut self, transfer: TransferIx, result: Result<Box<prepare::Opened>>) {
         let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
         let opened = match result {
             Ok(opened) => opened,

@@ -288,7 +288,7 @@ impl Node {
             Action::Open { sender, weight } => self.open_flow(transfer, sender, weight),
             Action::Lease { flow, pieces } => self.tell_rail(Command::Lease { transfer, flow, pieces }),
             Action::Revoke { flow, pieces } => self.tell_rail(Command::Revoke { transfer, flow, pieces }),
-            Action::Close { flow } => self.tell_rail(Command::Close { transfer, flow }),
+            Action::Close { flow } => self.tell_rail(Command::Close { flow }),
             Action::Drain => self.tell_rail(Command::Drain { transfer }),
             Action::Commit { landed_everywhere } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));

@@ -6,15 +6,11 @@ pub mod report;
 pub mod spec;
 pub mod units;
 
-#[allow(dead_code, reason = "wired up step by step")]
 mod engine;
 mod launch;
-#[allow(dead_code, reason = "wired up step by step")]
 mod master;
 mod node;
-#[allow(dead_code, reason = "wired up step by step")]
 mod plan;
-#[allow(dead_code, reason = "wired up step by step")]
 mod rail;
 mod session;
 #[cfg(test)]

@@ -211,7 +211,7 @@ impl Transfer {
             let nodes = launched.addresses().map(Ok).collect();
             return Ok((key, Some(launched), nodes));
         }
-        Ok((self.site_key()?, None, resolve(hosts)))
+        Ok((self.site_key()?, None, resolve(&hosts)))
     }
 
     fn site_key(&self) -> Result<Key> {
@@ -221,7 +221,7 @@ impl Transfer {
     /// Opens the master's own port, where the specification names one.
     fn listen(&self) -> Result<Option<(TcpListener, Key)>> {
         let Some(master) = &self.spec.master else { return Ok(None) };
-        let address = resolve(vec![master.clone()]).pop().expect("one name gives one answer")?;
+        let address = resolve(std::slice::from_ref(master)).pop().expect("one name gives one answer")?;
         let has_key = self.settings.key_file.is_some();
         crate::node::options::Options::check_key(address, has_key)?;
         let listener = TcpListener::bind(address).map_err(|error| {
@@ -252,7 +252,7 @@ impl Transfer {
 }
 
 /// Resolves names side by side; one that takes too long is an error of its own and holds up nobody.
-pub(crate) fn resolve(hosts: Vec<Address>) -> Vec<Result<SocketAddr>> {
+pub(crate) fn resolve(hosts: &[Address]) -> Vec<Result<SocketAddr>> {
     let deadline = Instant::now() + RESOLVE_WITHIN;
     let (answers, inbox) = channel();
     let mut resolved: Vec<Result<SocketAddr>> = Vec::with_capacity(hosts.len());
@@ -279,7 +279,7 @@ pub(crate) fn resolve(hosts: Vec<Address>) -> Vec<Result<SocketAddr>> {
 }
 
 fn look_up(host: &Address) -> Result<SocketAddr> {
-    let found = (host.host.as_str(), host.port).to_socket_addrs().map(|addresses| addresses.collect::<Vec<_>>());
+    let found = (host.host.as_str(), host.port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
     let why = match found {
         Ok(addresses) => {
             // Daemons listen on IPv4 unless told otherwise.

@@ -31,7 +31,7 @@ pub struct Nic {
     pub numa_node: Option<u32>,
     /// The CPUs of that node, ascending; empty if it is unknown, and then any CPU is as good.
     pub cpus: Vec<usize>,
-    /// Its addresses, in the kernel's order. [`Sysfs::nic`] leaves them empty; [`crate::nics`] fills them in.
+    /// Its addresses, in the kernel's order. [`Sysfs::nic`] leaves them empty; [`crate::nics()`] fills them in.
     pub addresses: Vec<NicAddress>,
 }
 

@@ -181,7 +181,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn bytes(count: usize) -> Vec<u8> {
-        (0..count).map(|at| (at * 2_654_435_761 >> 7) as u8).collect()
+        (0..count).map(|at| ((at * 2_654_435_761) >> 7) as u8).collect()
     }
 
     /// The digest of `data` at `start`, composed from its pieces in the order that `order` gives.

@@ -104,7 +104,7 @@ pub(crate) enum State {
 
 /// A node's part in one transfer.
 ///
-/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions: `state`, `owner`.
+/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions: `state`.
 pub(crate) struct Member {
     terms: Terms,
     state: State,
@@ -142,10 +142,6 @@ impl Member {
 
     pub(crate) fn state(&self) -> State {
         self.state
-    }
-
-    pub(crate) fn owner(&self) -> Option<&Owner> {
-        self.owner.as_ref()
     }
 
     /// Takes in what happened.

@@ -190,10 +190,6 @@ impl Owner {
         self.look_again.filter(|_| !self.settled)
     }
 
-    pub(crate) fn wanted_bytes(&self) -> u64 {
-        self.extents.wanted_bytes()
-    }
-
     pub(crate) fn landed_bytes(&self) -> u64 {
         self.extents.landed_bytes()
     }

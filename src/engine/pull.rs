@@ -36,7 +36,7 @@ pub(crate) enum Event {
 }
 
 /// What a sender answers to a request.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Answer {
     /// The bytes follow.
     Data { request: u32, span: Span, check: Check },

@@ -25,7 +25,7 @@ pub(crate) struct Ask {
 }
 
 /// What happens to the sending half of a rail.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
     /// A receiver opened a flow; `weight` is how many bytes the plan wants from it, at least 1.
     FlowUp { flow: FlowIx, weight: u64 },

@@ -161,7 +161,7 @@ fn random_base() -> Result<u32> {
 /// Address `index` behind `base`: in 127.16.0.0 to 127.255.255.255, never one that ends in 0 or 255.
 fn loopback(base: u32, index: usize) -> IpAddr {
     let hosts = 240 * 256 * 254;
-    let place = (base as u64 + index as u64) % hosts;
+    let place = (u64::from(base) + index as u64) % hosts;
     let (high, low) = (place / 254, place % 254);
     IpAddr::V4(Ipv4Addr::new(127, 16 + (high / 256) as u8, (high % 256) as u8, 1 + low as u8))
 }

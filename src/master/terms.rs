@@ -73,11 +73,13 @@ impl Terms {
         self.wishes.check
     }
 
+    #[cfg(test)]
     pub(crate) fn block_bytes(&self) -> u64 {
         self.block_bytes
     }
 
     /// How long a flow may owe an answer in silence: short of the stall timeout, so that a replica can still step in.
+    #[cfg(test)]
     pub(crate) fn silence(&self) -> Duration {
         silence(self.stall_timeout)
     }

@@ -15,9 +15,9 @@ pub(super) struct Doors {
 }
 
 impl Doors {
-    pub(super) fn new(site_key: Key, advert: Advert) -> Doors {
+    pub(super) fn new(site_key: Key, advert: &Advert) -> Doors {
         let nic = advert.rails.first().map_or_else(String::new, |rail| rail.nic.clone());
-        Doors { site_key, nic, advert: control::encode(&advert), flow_keys: HashMap::new() }
+        Doors { site_key, nic, advert: control::encode(advert), flow_keys: HashMap::new() }
     }
 
     /// The NIC that the advert names.

@@ -200,7 +200,7 @@ impl Node {
             session.role = Role::Master { transfer: Some(transfer) };
         }
         let root = Arc::clone(&self.root);
-        self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare) });
+        self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare).map(Box::new) });
     }
 
     /// Does something that may block, elsewhere.
@@ -221,7 +221,7 @@ impl Node {
         }
     }
 
-    fn opened(&mut self, transfer: TransferIx, result: Result<prepare::Opened>) {
+    fn opened(&mut self, transfer: TransferIx, result: Result<Box<prepare::Opened>>) {
         let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
         let opened = match result {
             Ok(opened) => opened,
@@ -294,7 +294,7 @@ impl Node {
             Action::Open { sender, weight } => self.open_flow(transfer, sender, weight),
             Action::Lease { flow, pieces } => self.tell_rail(Command::Lease { transfer, flow, pieces }),
             Action::Revoke { flow, pieces } => self.tell_rail(Command::Revoke { transfer, flow, pieces }),
-            Action::Close { flow } => self.tell_rail(Command::Close { transfer, flow }),
+            Action::Close { flow } => self.tell_rail(Command::Close { flow }),
             Action::Drain => self.tell_rail(Command::Drain { transfer }),
             Action::Commit { landed_everywhere } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));

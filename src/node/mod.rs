@@ -26,7 +26,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use mio::net::TcpListener;
 use mio::{Interest, Poll, Token, Waker};
 
@@ -37,10 +37,9 @@ use crate::engine::FlowIx;
 use crate::error::{Code, Error, Result};
 use crate::launch::READY;
 use crate::rail::{Clock, Rail, Size, TransferIx};
-use crate::session::{Connection, Key};
+use crate::session::Connection;
 use crate::store::Root;
 use crate::units::NodeIx;
-use crate::wire::control::Advert;
 
 /// How long a connection may take to be up.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -119,7 +118,7 @@ impl Node {
         let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
         let post = Post::new(notes, waker);
         let mut node = Node {
-            doors: Doors::new(options.key.clone(), options.advert(data_address)),
+            doors: Doors::new(options.key.clone(), &options.advert(data_address)),
             clock: Clock::start(),
             poll,
             control,

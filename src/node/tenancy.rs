@@ -24,7 +24,7 @@ pub(super) enum Note {
     /// A rail says something.
     Rail(Vec<rail::Event>),
     /// Sources and destinations are open, or not.
-    Prepared { transfer: TransferIx, result: Result<Opened> },
+    Prepared { transfer: TransferIx, result: Result<Box<Opened>> },
     /// Destinations have their space, or not.
     Preallocated { transfer: TransferIx, result: Result<()> },
     /// Files have their names, or not.

@@ -30,9 +30,9 @@ pub(crate) struct Problem {
 pub(crate) struct Capacity {
     /// `host:port`, for messages and the bottleneck's name.
     pub(crate) name: String,
-    /// Sending capacity C_i: the sum over the node's rails.
+    /// Sending capacity `C_i`: the sum over the node's rails.
     pub(crate) send_bytes_per_second: f64,
-    /// Receiving capacity B_j: the sum over the node's rails.
+    /// Receiving capacity `B_j`: the sum over the node's rails.
     pub(crate) receive_bytes_per_second: f64,
 }
 

@@ -161,7 +161,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                 Command::Revoke { transfer, flow, pieces } => {
                     self.pull(transfer, |pull| pull.handle(now, pull::Event::Revoke { flow, pieces }));
                 }
-                Command::Close { flow, .. } => self.close(flow, Error::new(Code::Cancelled, "not needed any more")),
+                Command::Close { flow } => self.close(flow, Error::new(Code::Cancelled, "not needed any more")),
                 Command::Drain { transfer } => self.drain(transfer),
                 Command::Leave { transfer } => self.leave(transfer),
                 Command::Stop => return false,

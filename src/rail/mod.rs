@@ -60,7 +60,7 @@ pub(crate) enum Command {
     /// Unasked pieces are wanted back.
     Revoke { transfer: TransferIx, flow: FlowIx, pieces: u32 },
     /// A flow is not needed any more.
-    Close { transfer: TransferIx, flow: FlowIx },
+    Close { flow: FlowIx },
     /// Close the flows that fetch for a transfer; answered by `Drained` when nothing that lands is in flight.
     Drain { transfer: TransferIx },
     /// Close what is left of a transfer and forget it.

@@ -4,7 +4,7 @@
 //! handed over behind the handshake with nothing lost. Control messages are few and small, so that the extra read of a
 //! length does not matter.
 
-use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::net::TcpStream as StdTcpStream;
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -51,7 +51,6 @@ enum State {
 
 struct Up {
     hello: Hello,
-    version: u16,
     payload: Vec<u8>,
     sealed: Sealed,
 }
@@ -146,19 +145,9 @@ impl Connection {
         self.up().map(|up| up.hello)
     }
 
-    /// The version of the protocol that both sides speak. `None` until it is up.
-    pub(crate) fn version(&self) -> Option<u16> {
-        self.up().map(|up| up.version)
-    }
-
     /// What the peer put into its handshake: an advert, a flow's hello, or nothing. `None` until it is up.
     pub(crate) fn peer_payload(&self) -> Option<&[u8]> {
         self.up().map(|up| up.payload.as_slice())
-    }
-
-    /// The address of the other end.
-    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
-        self.socket.peer_address()
     }
 
     /// Sends a message, or keeps it until the socket has room.
@@ -205,13 +194,14 @@ impl Connection {
         }
     }
 
-    /// Closes in good order: what waits is sent first. Keep calling [`Connection::ready`] until
-    /// [`Connection::is_drained`], or drop the connection to cut it off.
+    /// Closes in good order: what waits is sent first, by this call or by the calls of [`Connection::ready`] that follow.
+    /// Dropping the connection cuts it off.
     pub(crate) fn close(&mut self) -> Result<()> {
         self.socket.close()
     }
 
     /// Whether everything that was to be sent is in the kernel's hands.
+    #[cfg(test)]
     pub(crate) fn is_drained(&self) -> bool {
         self.socket.is_drained()
     }
@@ -272,7 +262,8 @@ impl Connection {
 
     fn rise(&mut self, established: Established) {
         let Established { hello, version, payload, transport } = established;
-        self.state = State::Up(Box::new(Up { hello, version, payload, sealed: Sealed::new(transport) }));
+        tracing::debug!(version, kind = ?hello.kind, "a connection is up");
+        self.state = State::Up(Box::new(Up { hello, payload, sealed: Sealed::new(transport) }));
     }
 }
 

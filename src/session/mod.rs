@@ -3,7 +3,6 @@
 //! `key` is the secret, `noise` the handshake and `sealed` the messages after it; none of these touches a socket.
 //! `connection` drives them over a non-blocking socket for the control thread, and hands the socket of a data flow over
 //! once it has proved itself.
-#![allow(dead_code, unused_imports, reason = "each process plays one side of a connection; the tests play both")]
 
 mod connection;
 mod dial;

@@ -1,7 +1,7 @@
 //! A non-blocking socket with what was read of the next unit, and with what is still to be sent.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
+use std::net::{Shutdown, TcpStream as StdTcpStream};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -53,10 +53,6 @@ impl Socket {
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut self.stream, token, interest).map_err(|error| lost(&error))
-    }
-
-    pub(super) fn peer_address(&self) -> Option<SocketAddr> {
-        self.stream.peer_addr().ok()
     }
 
     /// Whether a socket that was dialled is connected by now.

@@ -111,7 +111,7 @@ pub(super) fn check_of(method: Method, span: Span) -> Check {
 }
 
 /// What travels over a flow from a sender to a receiver.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Parcel {
     Data { ask: Ask, check: Check, changed: bool, sender_flow: FlowIx },
     Refusal { ask: Ask, code: crate::error::Code },

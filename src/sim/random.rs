@@ -1,6 +1,6 @@
 //! Seeded chance for the simulator: the same seed gives the same sequence, on every machine.
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
+/// `SplitMix64` (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 

@@ -44,7 +44,7 @@ fn cluster(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64) -> Clust
 fn overlapping(mib: u64) -> Vec<Row> {
     let total = mib << 20;
     let mut rows: Vec<Row> = [(0, 0, 50), (1, 25, 75), (2, 50, 100), (3, 0, 100)]
-        .map(|(node, from, to)| row(Role::Sender, node, total * from / 100, total * to / 100 + 7 * node as u64 % 5))
+        .map(|(node, from, to)| row(Role::Sender, node, total * from / 100, total * to / 100 + 7 * u64::from(node) % 5))
         .into();
     rows[2].range.end = total;
     rows[3].range.end = total;
@@ -73,7 +73,7 @@ fn a_quiet_cluster_comes_within_five_per_cent_of_the_bound() {
     assert_eq!(outcome.error, None);
     let efficiency = outcome.bound_seconds / outcome.seconds;
     assert!(efficiency > 0.95, "{efficiency} of the bound in {} s: {:?}", outcome.seconds, outcome.counts);
-    assert!(outcome.counts.wasted_bytes <= 256 << 20 / 100, "{:?}", outcome.counts);
+    assert!(outcome.counts.wasted_bytes <= (256 << 20) / 100, "{:?}", outcome.counts);
 }
 
 #[test]

@@ -5,11 +5,6 @@
 //! does not allocate: [`layout`] says which extents of which files a piece is, [`steps`] says which aligned reads and
 //! writes move an extent. The rail submits those to its own ring with the descriptors that it finds here.
 
-#![cfg_attr(
-    not(test),
-    allow(dead_code, unused_imports, reason = "the rail and the node that call this come with the next parts")
-)]
-
 pub(crate) mod layout;
 pub(crate) mod pattern;
 pub(crate) mod steps;

@@ -45,6 +45,7 @@ impl Root {
     }
 
     /// Where the root is.
+    #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -53,6 +54,7 @@ impl Root {
     ///
     /// # Errors
     /// `Refused` where the path has `..` or leads out through a link, `Data` for everything else that fails.
+    #[cfg(test)]
     pub(crate) fn open_beneath(&self, path: &Path, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
         self.try_open(path, flags, mode)?.map_err(|errno| fault(errno, path, "opened"))
     }

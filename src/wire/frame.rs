@@ -98,14 +98,6 @@ impl Frame {
         Ok(Frame { kind: view.typed_kind()?, epoch: view.epoch.get(), request: view.request.get(), position, length })
     }
 
-    /// The bytes that follow the header: only data has a payload.
-    pub(crate) fn payload_bytes(&self) -> u32 {
-        match self.kind {
-            FrameKind::Data(_) => self.length,
-            FrameKind::Request { .. } | FrameKind::Refuse(_) => 0,
-        }
-    }
-
     /// What the frame speaks of.
     pub(crate) fn span(&self) -> Span {
         Span::of(self.position, self.length.into())

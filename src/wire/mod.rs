@@ -3,7 +3,6 @@
 //! Each part has two layers: a checked view over the bytes, and a typed message that cannot be nonsense. What a peer
 //! sends is never trusted: lengths and counts are held against [`limits`] before anything is allocated for them.
 //! Nothing here knows of clocks, sockets, files or threads.
-#![allow(dead_code, unused_imports, reason = "each process speaks one side of the protocol; the tests speak both")]
 
 pub(crate) mod check;
 pub(crate) mod control;
@@ -16,6 +15,5 @@ mod scan;
 pub(crate) mod version;
 
 pub(crate) use check::{Check, CheckKind};
-pub(crate) use control::{Message, decode, encode};
 pub(crate) use error::WireError;
-pub(crate) use frame::{FRAME_BYTES, Frame};
+pub(crate) use frame::Frame;

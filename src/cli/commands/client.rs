@@ -39,7 +39,7 @@ fn in_words(json: &str) -> Result<String> {
 
 /// Sends a query and waits for its answer.
 fn ask(master: &MasterArgs, query: Query) -> Result<String> {
-    let address = resolve(vec![master.address.clone()]).pop().expect("one name gives one answer")?;
+    let address = resolve(std::slice::from_ref(&master.address)).pop().expect("one name gives one answer")?;
     let key = master.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)?;
     converse(address, &key, query).map_err(|error| error.at(&master.address))
 }
@@ -59,10 +59,10 @@ fn converse(address: std::net::SocketAddr, key: &Key, query: Query) -> Result<St
             asked = true;
             connection.send(&control::encode(&query))?;
         }
-        while asked {
+        if asked {
             match connection.receive()? {
                 Incoming::Message(bytes) => return Ok(control::decode::<Answer>(&bytes)?.json),
-                Incoming::Pending => break,
+                Incoming::Pending => {}
                 Incoming::Closed => return Err(Error::new(Code::Unreachable, "the master ended before it answered")),
             }
         }

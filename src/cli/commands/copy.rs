@@ -41,7 +41,7 @@ pub(super) fn copy(args: &CopyArgs) -> Result<ExitCode> {
     rows.extend(rows_of(Role::Receiver, &args.destination, &destination, bytes));
     let id = format!("copy {} {}", sources[0].display(), destination.display());
     let spec = Spec { id, rows, ..Spec::default() };
-    carry_out(Transfer::from_spec(spec, settings), &args.transfer)
+    carry_out(&Transfer::from_spec(spec, settings), &args.transfer)
 }
 
 /// The path of an operand, from the root of its node on.

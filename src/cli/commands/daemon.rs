@@ -10,7 +10,7 @@ use crate::session::Key;
 use crate::transfer::resolve;
 
 pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
-    let listen = resolve(vec![args.listen.clone()]).pop().expect("one name gives one answer")?;
+    let listen = resolve(std::slice::from_ref(&args.listen)).pop().expect("one name gives one answer")?;
     let key = key(args, listen)?;
     crate::node::run(Options {
         listen,

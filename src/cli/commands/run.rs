@@ -16,11 +16,11 @@ use crate::transfer::{Checking, Handle, Settings, Transfer};
 use crate::units::BitRate;
 
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
-    carry_out(Transfer::from_spec(read_spec(&args.spec)?, settings(&args.transfer)), &args.transfer)
+    carry_out(&Transfer::from_spec(read_spec(&args.spec)?, settings(&args.transfer)), &args.transfer)
 }
 
 /// Runs a transfer with progress, and prints what it came to.
-pub(super) fn carry_out(transfer: Transfer, args: &TransferArgs) -> Result<ExitCode> {
+pub(super) fn carry_out(transfer: &Transfer, args: &TransferArgs) -> Result<ExitCode> {
     cancel_on_signals(transfer.handle())?;
     let mut progress = Progress::new(args.progress);
     let mut rates = Rates::default();

@@ -346,8 +346,9 @@ impl Owner {
     /// Leases what there is to a flow with room.
     fn feed(&mut self, now: Moment, flow: FlowIx) {
         let Flow { lane, room, .. } = self.flows[&flow];
-        let mut pieces = Vec::with_capacity(room as usize);
-        while pieces.len() < room as usize
+        let room = self.fair_part(lane.sender).min(room as usize);
+        let mut pieces = Vec::with_capacity(room);
+        while pieces.len() < room
             && let Some(span) = self.shares.take(&self.extents, lane.sender)
         {
             pieces.push(Piece { span, soft: false });
@@ -368,6 +369,17 @@ impl Owner {
         } else {
             self.look_again = Some(now + LOOK_AGAIN);
         }
+    }
+
+    /// How many pieces one flow of a sender may take at once: towards the end of a share they are handed out ever more
+    /// thinly, so that the flows end together (guided self-scheduling, Polychronopoulos and Kuck 1987).
+    fn fair_part(&self, sender: NodeIx) -> usize {
+        let flows = self.flows.values().filter(|flow| flow.lane.sender == sender).count() as u64;
+        if flows <= 1 {
+            return usize::MAX;
+        }
+        let pieces = self.shares.bytes_of(sender) / self.extents.grid().block_bytes();
+        usize::try_from(pieces / (2 * flows)).unwrap_or(usize::MAX).max(1)
     }
 
     /// A piece for a flow whose own share is dry.

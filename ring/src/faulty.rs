@@ -107,6 +107,14 @@ impl<I: Io> Io for Faulty<I> {
         self.inner.unregister(file)
     }
 
+    fn widen(&mut self, file: FileId, bytes: usize) -> io::Result<usize> {
+        self.inner.widen(file, bytes)
+    }
+
+    fn wake_at(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
+        self.inner.wake_at(file, bytes)
+    }
+
     fn submit(&mut self, token: u64, mut op: Op) -> Result<(), Refused> {
         op.assert_in_bounds();
         if op.file().is_some() && self.random.hits(self.faults.errors_per_mille) {

@@ -3,9 +3,10 @@
 //! A file descriptor is a number that the next `open` may reuse. A [`FileId`] carries a generation as well, so that a
 //! name used after its file was closed is noticed instead of reaching a stranger's file.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
 
 /// The name of a file registered with a ring. It means nothing to another ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +38,8 @@ struct Entry {
     file: Option<OwnedFd>,
 }
 
+const INT_BYTES: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
+
 impl FileTable {
     pub(crate) fn new(capacity: u32) -> Self {
         let entries = (0..capacity).map(|_| Entry { generation: 0, file: None }).collect();
@@ -59,6 +62,25 @@ impl FileTable {
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(id.index);
         Ok(file)
+    }
+
+    /// Makes room for `bytes` unread; see [`crate::Io::widen`].
+    pub(crate) fn widen(&self, id: FileId, bytes: usize) -> Result<usize, Errno> {
+        // Linux widens the buffer to twice a low-water mark that would not fit, without taking it out of its own
+        // management as SO_RCVBUF would.
+        self.wake_at(id, bytes)?;
+        self.wake_at(id, 1)?;
+        Ok(getsockopt(&self.fd(id)?, sockopt::RcvBuf)? / 6)
+    }
+
+    /// Sets how many bytes wake a receiver; see [`crate::Io::wake_at`].
+    pub(crate) fn wake_at(&self, id: FileId, bytes: usize) -> Result<(), Errno> {
+        let bytes = libc::c_int::try_from(bytes).map_err(|_| Errno::EINVAL)?;
+        let (fd, value) = (self.fd(id)?.as_raw_fd(), (&raw const bytes).cast());
+        // SAFETY: the descriptor is open for as long as this table holds it, and `value` points to an int that outlives
+        // the call, as SO_RCVLOWAT wants it.
+        let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, INT_BYTES) };
+        Errno::result(result).map(drop)
     }
 
     /// Borrows a file; `EBADF` if the name is stale.

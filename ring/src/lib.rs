@@ -79,6 +79,20 @@ pub trait Io {
     /// `EBADF` if the file is not registered, or no longer.
     fn unregister(&mut self, file: FileId) -> io::Result<()>;
 
+    /// Makes room in a socket for `bytes` to wait unread, as far as the system allows, and tells how many may be asked of
+    /// [`Io::wake_at`] then: an eighth of it, so that the peer can always send what the receiver rests for.
+    ///
+    /// # Errors
+    /// As [`Io::wake_at`].
+    fn widen(&mut self, file: FileId, bytes: usize) -> io::Result<usize>;
+
+    /// Lets a socket rest until `bytes` are there to be received (`SO_RCVLOWAT`), or no more can come: a receiver that
+    /// knows how much it waits for is woken once, and not for every packet. Holds until it is set anew.
+    ///
+    /// # Errors
+    /// `EBADF` if the file is not registered, or no longer; what the kernel says if it is no socket.
+    fn wake_at(&mut self, file: FileId, bytes: usize) -> io::Result<()>;
+
     /// Queues an operation. `token` comes back with its completions; tokens in flight should differ, or a cancellation
     /// takes any of those that are equal.
     ///

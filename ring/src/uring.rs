@@ -244,6 +244,14 @@ impl Io for Uring {
         Ok(())
     }
 
+    fn widen(&mut self, file: FileId, bytes: usize) -> io::Result<usize> {
+        Ok(self.files.widen(file, bytes)?)
+    }
+
+    fn wake_at(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
+        Ok(self.files.wake_at(file, bytes)?)
+    }
+
     fn submit(&mut self, token: u64, op: Op) -> Result<(), Refused> {
         op.assert_in_bounds();
         if self.table.is_full() {

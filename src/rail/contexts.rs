@@ -10,8 +10,8 @@ use crate::wire::Check;
 pub(super) enum Context {
     /// Receiving the header of an answer.
     Header { flow: FlowIx },
-    /// Receiving a payload.
-    Payload(Landing),
+    /// Receiving a payload, of which `done` bytes are there.
+    Payload { landing: Landing, done: usize },
     /// Writing step `step` of a landed piece, of which `done` bytes are written.
     Write { landing: Landing, sink: usize, step: usize, done: usize },
     /// Sending requests.
@@ -58,7 +58,7 @@ impl Context {
     /// The transfer that the operation lands a piece of.
     fn lands(&self) -> Option<TransferIx> {
         match self {
-            Context::Payload(landing) | Context::Write { landing, .. } => Some(landing.transfer),
+            Context::Payload { landing, .. } | Context::Write { landing, .. } => Some(landing.transfer),
             _ => None,
         }
     }

@@ -28,6 +28,9 @@ pub(super) const CELL_BYTES: usize = 4096;
 const FILES_MAX: u32 = FLOWS_MAX + 1024;
 /// Landed pieces that are told to the owner together; the last ones of a flow are told at once.
 const LANDED_BATCH: usize = 8;
+/// What may wait unread in the socket of a flow that fetches: a block, so that the sender never waits for this thread to
+/// copy one out. A flow's own buffers grow beyond it where the delay asks for more.
+const UNREAD_BYTES: usize = 4 << 20;
 /// Commands taken in one turn, so that a flood of them does not starve the ring.
 const COMMANDS_MAX: usize = 256;
 
@@ -221,7 +224,10 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         };
         let now = self.clock.now();
         let half = match side {
-            Side::Fetch => Half::Fetch(Fetch { requests: VecDeque::new(), asking: false }),
+            Side::Fetch => {
+                let wake_bytes_max = self.io.widen(socket, UNREAD_BYTES).unwrap_or(0);
+                Half::Fetch(Fetch { requests: VecDeque::new(), asking: false, wake_bytes_max })
+            }
             Side::Feed { .. } => Half::Feed(Feed { answers: VecDeque::new(), answering: false, partial_bytes: 0 }),
         };
         self.flows.insert(flow, Flow { transfer, socket, half });
@@ -308,7 +314,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let Completion { token, result, slot, .. } = completion;
         match self.contexts.take(token) {
             Context::Header { flow } => self.header_received(flow, result, slot),
-            Context::Payload(landing) => self.payload_received(landing, result, slot),
+            Context::Payload { landing, done } => self.payload_received(landing, done, result, slot),
             Context::Write { landing, sink, step, done } => self.wrote(landing, (sink, step, done), result, slot),
             Context::Asking { flow } => self.asked(flow, result),
             Context::Requests { flow } => self.requests_received(flow, result, slot),

@@ -76,6 +76,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     pub(super) fn receive_header(&mut self, flow: FlowIx) {
         let Some(socket) = self.flows.get(&flow).map(|flow| flow.socket) else { return };
         let Some(cell) = self.cells.take() else { return self.out_of_cells(flow) };
+        // A low-water mark that is left higher would let a header lie until the payload behind it is there, too.
+        let _ = self.io.wake_at(socket, FRAME_BYTES);
         let op = Op::Recv { file: socket, slot: cell, range: 0..FRAME_BYTES, wait_all: true };
         self.submit_or_close(flow, Context::Header { flow }, op);
     }
@@ -115,12 +117,20 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             }
             let Some(slot) = self.landing_slots.as_ref().and_then(ring::Pool::take) else { return };
             self.parked.pop_front();
-            let Some(socket) = self.flows.get(&landing.flow).map(|flow| flow.socket) else { continue };
-            let start = self.payload_start(landing);
-            let range = start..start + piece_bytes(landing);
-            let op = Op::Recv { file: socket, slot, range, wait_all: true };
-            self.submit_or_close(landing.flow, Context::Payload(landing), op);
+            self.receive(landing, 0, slot);
         }
+    }
+
+    /// Receives a payload from byte `done` on, as much as is there once enough is.
+    fn receive(&mut self, landing: Landing, done: usize, slot: Slot) {
+        let start = self.payload_start(landing);
+        let range = start + done..start + piece_bytes(landing);
+        let Some(flow) = self.flows.get_mut(&landing.flow) else { return };
+        let socket = flow.socket;
+        let wake_bytes = flow.fetch().map_or(0, |fetch| fetch.wake_bytes_max).min(range.len());
+        let rests = wake_bytes > 0 && self.io.wake_at(socket, wake_bytes).is_ok();
+        let op = Op::Recv { file: socket, slot, range, wait_all: !rests };
+        self.submit_or_close(landing.flow, Context::Payload { landing, done }, op);
     }
 
     /// Where a payload lies in its slot: at the phase that it has in the first file that it goes to.
@@ -131,14 +141,24 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         extent.map_or(PAGE_BYTES, |extent| payload_at(extent.offset_bytes))
     }
 
-    pub(super) fn payload_received(&mut self, landing: Landing, result: Result<u32, Errno>, slot: Option<Slot>) {
+    pub(super) fn payload_received(
+        &mut self,
+        landing: Landing,
+        done: usize,
+        result: Result<u32, Errno>,
+        slot: Option<Slot>,
+    ) {
         let slot = slot.expect("a payload comes in a slot");
         let Landing { transfer, flow, piece, check } = landing;
-        let whole = result == Ok(piece_bytes(landing) as u32);
+        let received = done + result.unwrap_or(0) as usize;
+        let whole = result.is_ok() && received == piece_bytes(landing);
         let Some(tenant) = self.tenants.get(&transfer).filter(|_| self.flows.contains_key(&flow)) else {
             drop(slot);
             return self.land_parked();
         };
+        if !whole && result.is_ok_and(|received| received > 0) {
+            return self.receive(landing, received, slot);
+        }
         if !whole {
             drop(slot);
             self.close(flow, broken("receiving a piece", result));

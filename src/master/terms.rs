@@ -78,7 +78,7 @@ impl Terms {
         self.block_bytes
     }
 
-    /// How long a flow may owe an answer in silence: short of the stall timeout, so that a replica can still step in.
+    /// See [`silence`].
     #[cfg(test)]
     pub(crate) fn silence(&self) -> Duration {
         silence(self.stall_timeout)
@@ -119,7 +119,7 @@ impl Terms {
     }
 }
 
-/// See [`Terms::silence`].
+/// How long a flow may owe an answer in silence: short of the stall timeout, so that a replica can still step in.
 pub(crate) fn silence(stall_timeout: Duration) -> Duration {
     stall_timeout / 3
 }

@@ -1,4 +1,4 @@
-//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's [`Member`], and one rail.
+//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's `Member`, and one rail.
 //!
 //! The loop is thin: sockets become messages and flows here, and everything that decides is in [`crate::engine`]. Work
 //! that may block (opening, preallocating, syncing, renaming) is done by short-lived worker threads, which answer

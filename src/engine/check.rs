@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use blake3::hazmat::{self, HasherExt, Mode};
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 
+use super::crc;
 use crate::units::Span;
 use crate::wire::{Check, CheckKind};
 
@@ -50,7 +51,7 @@ impl Method {
     pub(crate) fn of_zeros(self, span: Span) -> Check {
         match self {
             Method::None => Check::None,
-            Method::Crc64 => Check::Crc64(crc_of_zeros(span.bytes())),
+            Method::Crc64 => Check::Crc64(crc::of_zeros(span.bytes())),
             Method::Blake3(_) => {
                 // Pieces are a block at most, so the zeros fit a small buffer.
                 let zeros = vec![0; usize::try_from(span.bytes()).expect("a piece fits memory")];
@@ -64,7 +65,7 @@ impl Method {
         match (self, left_check, right_check) {
             (Method::None, ..) => Some(Check::None),
             (Method::Crc64, Check::Crc64(left), Check::Crc64(right_crc)) => {
-                Some(Check::Crc64(crc_fast::checksum_combine(Crc64Nvme, left, right_crc, right.bytes())))
+                Some(Check::Crc64(crc::join(left, right_crc, right.bytes())))
             }
             (Method::Blake3(Some(object)), Check::Blake3(left_value), Check::Blake3(right_value))
                 if are_siblings(object, left, right) =>
@@ -83,23 +84,6 @@ fn are_siblings(object: Span, left: Span, right: Span) -> bool {
         && bytes.is_power_of_two()
         && (left.start - object.start).is_multiple_of(2 * bytes)
         && Span::new(left.start, right.end) != object
-}
-
-/// The CRC of `bytes` zeros, by doubling.
-fn crc_of_zeros(bytes: u64) -> u64 {
-    let empty = crc_fast::checksum(Crc64Nvme, &[]);
-    let (mut crc, mut power, mut power_bytes, mut left) = (empty, crc_fast::checksum(Crc64Nvme, &[0]), 1, bytes);
-    while left > 0 {
-        if left & 1 == 1 {
-            crc = crc_fast::checksum_combine(Crc64Nvme, crc, power, power_bytes);
-        }
-        left >>= 1;
-        if left > 0 {
-            power = crc_fast::checksum_combine(Crc64Nvme, power, power, power_bytes);
-            power_bytes *= 2;
-        }
-    }
-    crc
 }
 
 /// Checks of disjoint spans, joined as their neighbours come in.

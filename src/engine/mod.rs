@@ -15,6 +15,7 @@
 //! `poll_timeout()` for the moment at which `handle(now, Tick)` is due.
 
 pub(crate) mod check;
+mod crc;
 mod credit;
 mod extents;
 mod grid;

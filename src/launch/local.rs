@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -86,7 +87,9 @@ pub(crate) fn local(hosts: &[Address], orders: Orders<'_>) -> Result<Launched> {
 /// Starts one child and hands it the secret. Its first line will come through the channel.
 fn spawn(mut command: Command, host: &Address, address: SocketAddr, secret: &str) -> Result<(Node, Receiver<String>)> {
     let failed = |error: std::io::Error| Error::new(Code::Unreachable, format!("{host}: cannot start a node: {error}"));
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    // A group of its own: a Ctrl-C is for the master, which then lets the nodes clean up.
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).spawn();
+    let mut child = child.map_err(failed)?;
     let mut stdin = child.stdin.take().expect("stdin is a pipe");
     let stdout = child.stdout.take().expect("stdout is a pipe");
     // A child that is gone already is noticed by its missing first line, which says why.
@@ -126,22 +129,26 @@ impl Drop for Launched {
             let _ = kill(pid, Signal::SIGTERM);
         }
         let deadline = Instant::now() + END_WITHIN;
-        for node in &mut self.nodes {
-            end(&mut node.child, deadline);
+        for node in self.nodes.drain(..) {
+            end(node.child, deadline);
         }
     }
 }
 
 /// Waits for a child until `deadline`, then kills it.
-fn end(child: &mut Child, deadline: Instant) {
-    while Instant::now() < deadline {
-        match child.try_wait() {
-            Ok(None) => thread::sleep(Duration::from_millis(2)),
-            Ok(Some(_)) | Err(_) => return,
-        }
+fn end(mut child: Child, deadline: Instant) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("process ids fit 31 bits"));
+    let (ended, wait) = channel();
+    let waiter = thread::spawn(move || {
+        // Whatever the child says at its end, nobody asks any more.
+        let _ = child.wait();
+        let _ = ended.send(());
+    });
+    if wait.recv_timeout(deadline.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
+        let _ = kill(pid, Signal::SIGKILL);
     }
-    let _ = child.kill();
-    let _ = child.wait();
+    // After a SIGKILL the wait ends.
+    let _ = waiter.join();
 }
 
 /// A random place in 127/8, so that transfers that run at the same time do not meet.

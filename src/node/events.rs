@@ -17,6 +17,12 @@ use crate::units::NodeIx;
 use crate::wire::control::{self, Prepare, ToMaster, ToNode};
 use crate::wire::version::Kind;
 
+/// What the master asks for, within what the node allows.
+fn slots(asked: Option<u32>, allowed: Option<u32>) -> u32 {
+    let slots = asked.or(allowed).unwrap_or(SLOTS);
+    slots.min(allowed.unwrap_or(u32::MAX)).max(2)
+}
+
 /// Slots of each kind where nobody says: with 1 MiB blocks, 32 MiB for a node that sends and receives.
 const SLOTS: u32 = 16;
 
@@ -225,7 +231,7 @@ impl Node {
         tenancy.desk = Some(Arc::clone(&desk));
         let wait = silence(Duration::from_millis(tenancy.prepare.options.stall_timeout_ms));
         let size = Size {
-            slots: tenancy.prepare.options.slots.or(self.options.slots).unwrap_or(SLOTS).max(2),
+            slots: slots(tenancy.prepare.options.slots, self.options.slots),
             receives: !desk.sinks.is_empty(),
             sends: !desk.offers.is_empty(),
             block_bytes: tenancy.prepare.options.block_bytes.into(),
@@ -317,7 +323,13 @@ impl Node {
     fn tell_master(&mut self, transfer: TransferIx, mut message: ToMaster) {
         let tenancy = &self.transfers[&transfer];
         match &mut message {
-            ToMaster::Landed { stats, .. } | ToMaster::Report(stats) => tenancy.complete(stats, self.doors.nic()),
+            ToMaster::Report(stats) => {
+                tenancy.complete(stats, self.doors.nic());
+                if let Err(error) = tenancy.check_sources() {
+                    message = ToMaster::Failed(error);
+                }
+            }
+            ToMaster::Landed { stats, .. } => tenancy.complete(stats, self.doors.nic()),
             ToMaster::Progress { sent_bytes, .. } => {
                 let desk = tenancy.desk.as_ref();
                 *sent_bytes = desk.map_or(0, |desk| desk.tally.sent_bytes.load(std::sync::atomic::Ordering::Relaxed));

@@ -88,6 +88,12 @@ impl Tenancy {
         self.peers.get(&node).map_or_else(|| format!("node {}", node.0), |peer| peer.name.clone())
     }
 
+    /// Whether every source is still what it was when it was opened: one that was written to in between may have been
+    /// sent half old, half new.
+    pub(super) fn check_sources(&self) -> Result<()> {
+        self.desk.iter().flat_map(|desk| &desk.offers).try_for_each(|offer| offer.source.check_unchanged())
+    }
+
     /// Adds to the member's counts what the rails and the process counted.
     pub(super) fn complete(&self, stats: &mut Stats, nic: &str) {
         stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos()).unwrap_or(u64::MAX);

@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream as StdTcpStream};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::error::{Code, Error, Result};
 
@@ -31,10 +32,21 @@ pub(super) enum Filled {
     Ended,
 }
 
+/// A peer that lost its power or its network says nothing, ever. The kernel asks it after ten seconds of silence, and
+/// gives up after three unanswered questions, or when what was sent is not acknowledged for half a minute.
+fn notice_dead_peers(stream: &TcpStream) -> nix::Result<()> {
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &10)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &5)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &3)?;
+    setsockopt(stream, sockopt::TcpUserTimeout, &30_000)
+}
+
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Result<Socket> {
         // Each message is written at once, and the peer waits for it.
         stream.set_nodelay(true).map_err(|error| lost(&error))?;
+        notice_dead_peers(&stream).map_err(|errno| lost(&errno.into()))?;
         Ok(Socket { stream, inbox: Vec::new(), filled: 0, outbox: Vec::new(), sent: 0, closing: false })
     }
 

@@ -6,6 +6,7 @@ pub mod report;
 pub mod spec;
 pub mod units;
 
+mod clock;
 mod engine;
 mod launch;
 mod master;

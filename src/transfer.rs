@@ -12,6 +12,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::launch::{self, Launched, Orders};
 use crate::master::conduct::Conductor;
@@ -19,7 +20,6 @@ use crate::master::roster::Roster;
 use crate::master::run::{self, Setup, Shared};
 use crate::master::summary;
 use crate::master::terms::{Identity, Terms, Wishes};
-use crate::rail::Clock;
 use crate::report::Report;
 use crate::session::Key;
 use crate::spec::{Address, Row, Spec};

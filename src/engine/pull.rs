@@ -165,8 +165,9 @@ impl Pull {
                 self.actions.push_back(Action::Land { flow, piece: asked.piece, check });
             }
             Answer::Refuse { code, .. } => {
-                let error = Error::new(code, format!("it cannot give {span}: its source failed, shrank or was changed"))
-                    .remedy("check the source there, then run the transfer again");
+                let error =
+                    Error::new(code, format!("it cannot give {span}: its source failed, shrank or was changed"))
+                        .remedy("check the source there, then run the transfer again");
                 self.for_owner.push_back(owner::Event::Failed { flow, piece: asked.piece, error });
                 self.ask(now, flow);
             }

@@ -10,7 +10,6 @@ use super::{CONNECTIONS_MAX, CONTROL, DATA, FIRST_SESSION, HANDSHAKE_WITHIN, INB
 use super::{Node, Role, Session, prepare};
 use crate::engine::member::{self, Action, Member, State};
 use crate::error::{Code, Error, Result};
-use crate::master::terms::silence;
 use crate::rail::{self, Command, Rail, Size, TransferIx};
 use crate::session::{Connection, Incoming};
 use crate::units::NodeIx;
@@ -229,7 +228,7 @@ impl Node {
         };
         let desk = Arc::new(opened.desk);
         tenancy.desk = Some(Arc::clone(&desk));
-        let wait = silence(Duration::from_millis(tenancy.prepare.options.stall_timeout_ms));
+        let wait = tenancy.prepare.options.silence();
         let size = Size {
             slots: slots(tenancy.prepare.options.slots, self.options.slots),
             receives: !desk.sinks.is_empty(),

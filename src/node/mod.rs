@@ -33,14 +33,16 @@ use mio::{Interest, Poll, Token, Waker};
 use self::doors::Doors;
 use self::options::Options;
 use self::tenancy::{Note, Post, Tenancy};
+use crate::clock::Clock;
 use crate::engine::FlowIx;
 use crate::error::{Code, Error, Result};
-use crate::launch::READY;
-use crate::rail::{Clock, Rail, Size, TransferIx};
+use crate::rail::{Rail, Size, TransferIx};
 use crate::session::Connection;
 use crate::store::Root;
 use crate::units::NodeIx;
 
+/// What a node prints when it listens, followed by the address.
+pub(crate) const READY: &str = "ready ";
 /// How long a connection may take to be up.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a launched node stays without a master.

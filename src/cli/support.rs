@@ -61,12 +61,9 @@ fn scheduler_asks(scheduler: Scheduler) -> [Asked; 2] {
     ]
 }
 
-fn node_asks(node: &NodeArgs) -> [Asked; 2] {
+fn node_asks(node: &NodeArgs) -> [Asked; 1] {
     let many_threads = matches!(node.threads_per_nic, ThreadsPerNic::Count(2..));
-    [
-        asked(node.nics.len() > 1, "more than one --nic", "choose the fastest NIC"),
-        asked(many_threads, "--threads-per-nic above 1", "use --threads-per-nic auto"),
-    ]
+    [asked(many_threads, "--threads-per-nic above 1", "use --threads-per-nic auto")]
 }
 
 #[cfg(test)]
@@ -96,7 +93,6 @@ mod tests {
             ("run s --limit 1G", "--limit"),
             ("copy me@h:/a b", "user@ in an operand"),
             ("plan s --scheduler lp", "--scheduler lp"),
-            ("node --listen a:1 --nic eth0 --nic eth1", "more than one --nic"),
             ("node --listen a:1 --threads-per-nic 2", "--threads-per-nic above 1"),
         ];
         for (line, what) in cases {
@@ -114,7 +110,7 @@ mod tests {
             "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress never --slots 4 --fsync",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
             "plan s",
-            "node --listen a:1 --nic eth0 --pin none --threads-per-nic 1",
+            "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 1",
             "status m:1",
             "cancel m:1",
             "keygen k",

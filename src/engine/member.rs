@@ -11,15 +11,16 @@
 //! From every state, an error or `Cancel` leads through `Draining` to `Ended`, with the destination discarded.
 //! Nodes that only send stay `Ready` until `Finish`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::check::Method;
+use super::lanes::Lane;
 use super::owner::{self, Owner, Source};
 use super::{FlowIx, Grid, Piece};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span};
-use crate::wire::control::{CheckValue, LandedSegment, Prepare, Prepared, Start, Stats, ToMaster, ToNode};
+use crate::wire::control::{CheckValue, LandedSegment, Peer, Prepare, Prepared, Start, Stats, ToMaster, ToNode};
 
 /// How often a receiver tells the master how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -29,15 +30,18 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 pub(crate) struct Terms {
     pub(crate) grid: Grid,
     pub(crate) method: Method,
+    /// How many rails this node has.
+    pub(crate) rails: u32,
 }
 
 impl Terms {
-    /// The terms of a master's `Prepare`.
-    pub(crate) fn of(prepare: &Prepare) -> Terms {
+    /// The terms of a master's `Prepare`, for a node with so many rails.
+    pub(crate) fn of(prepare: &Prepare, rails: u32) -> Terms {
         let options = &prepare.options;
         Terms {
             grid: Grid::new(options.origin, options.block_bytes.into()),
             method: Method::new(options.check, options.object),
+            rails,
         }
     }
 }
@@ -69,7 +73,7 @@ pub(crate) enum Action {
     /// Make room in the destinations, except for `holes`; answered by `Preallocated`.
     Preallocate { holes: Vec<Span> },
     /// Open a flow to a sender; answered by the owner's `FlowUp` or `OpenFailed`.
-    Open { sender: NodeIx, weight: u64 },
+    Open { lane: Lane, weight: u64 },
     /// Hand pieces to a flow.
     Lease { flow: FlowIx, pieces: Vec<Piece> },
     /// Take pieces back from a flow.
@@ -111,6 +115,8 @@ pub(crate) struct Member {
     owner: Option<Owner>,
     /// Bytes that the plan wants from each sender, by sender: the weight of the flow to it.
     weights: Vec<(NodeIx, u64)>,
+    /// How many lanes there are to each sender.
+    lanes: BTreeMap<NodeIx, u32>,
     holes: Vec<Span>,
     sources: Vec<Source>,
     /// Why this member ends without having landed everything.
@@ -130,6 +136,7 @@ impl Member {
             state: State::Preparing,
             owner: None,
             weights: Vec::new(),
+            lanes: BTreeMap::new(),
             holes: Vec::new(),
             sources: Vec::new(),
             error: None,
@@ -196,6 +203,7 @@ impl Member {
         self.state = State::Starting;
         self.sources = start.segments.into_iter().map(Source::from).collect();
         self.holes = start.holes;
+        self.lanes = start.peers.iter().map(|peer| (NodeIx(peer.index), lanes(self.terms.rails, peer))).collect();
         self.weights = planned_bytes(&self.sources);
         self.actions.push_back(Action::Preallocate { holes: self.holes.clone() });
     }
@@ -204,7 +212,8 @@ impl Member {
         self.state = State::Moving;
         self.progress_due = now + PROGRESS_EVERY;
         let sources = std::mem::take(&mut self.sources);
-        self.owner = Some(Owner::new(self.terms.grid, self.terms.method, &sources, &self.holes));
+        let lane_count = |sender: NodeIx| self.lanes.get(&sender).copied().unwrap_or(1);
+        self.owner = Some(Owner::new(self.terms.grid, self.terms.method, &sources, &self.holes, lane_count));
         self.follow_owner();
     }
 
@@ -228,10 +237,7 @@ impl Member {
         let owner = self.owner.as_mut().expect("called while moving");
         while let Some(action) = owner.poll_action() {
             self.actions.push_back(match action {
-                owner::Action::Open { sender } => {
-                    let weight = self.weights.iter().find(|(node, _)| *node == sender).map_or(1, |(_, bytes)| *bytes);
-                    Action::Open { sender, weight }
-                }
+                owner::Action::Open { lane } => Action::Open { lane, weight: weight(&self.weights, lane.sender) },
                 owner::Action::Lease { flow, pieces } => Action::Lease { flow, pieces },
                 owner::Action::Revoke { flow, pieces } => Action::Revoke { flow, pieces },
                 owner::Action::Close { flow } => Action::Close { flow },
@@ -336,9 +342,18 @@ impl Member {
     }
 }
 
+/// Rail k pairs with one rail of the peer, so that every rail of both sides is in a pair, and not all with all.
+fn lanes(rails: u32, peer: &Peer) -> u32 {
+    rails.max(u32::try_from(peer.rails.len()).unwrap_or(u32::MAX))
+}
+
+fn weight(planned: &[(NodeIx, u64)], sender: NodeIx) -> u64 {
+    planned.iter().find(|(node, _)| *node == sender).map_or(1, |(_, bytes)| *bytes)
+}
+
 /// Bytes that a plan wants from each sender.
 fn planned_bytes(sources: &[Source]) -> Vec<(NodeIx, u64)> {
-    let mut planned = std::collections::BTreeMap::new();
+    let mut planned = BTreeMap::new();
     for source in sources {
         let sum: u64 = source.senders.iter().map(|&(_, weight)| u64::from(weight)).sum();
         for &(sender, weight) in &source.senders {

@@ -19,6 +19,7 @@ mod crc;
 mod credit;
 mod extents;
 mod grid;
+pub(crate) mod lanes;
 pub(crate) mod member;
 mod meter;
 pub(crate) mod owner;

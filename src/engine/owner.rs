@@ -6,11 +6,12 @@
 //! sender that it can stand in for, then has unasked leases of other flows *revoked*, and at the very end asks *twice*
 //! for what another flow is late with.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::check::Method;
 use super::extents::{Extents, Run};
+use super::lanes::{Lane, Lanes, Verdict};
 use super::meter::Meter;
 use super::shares::Shares;
 use super::{FlowIx, Grid, Piece};
@@ -19,20 +20,17 @@ use crate::units::{Moment, NodeIx, Span};
 use crate::wire::Check;
 use crate::wire::control::PlanSegment;
 
-/// Flows that one receiver holds open at once; further senders wait until one of these has nothing left to do.
-const FLOWS_MAX: usize = 64;
 /// Stolen pieces outstanding on one flow: one on the wire and one behind it.
 const SOFT_MAX: usize = 2;
 /// How often one sender may fail at one piece before it is not asked for it again.
 const FAULTS_MAX: u32 = 3;
-/// How often a sender's flows may break in a row before the sender counts as lost.
-const BREAKS_MAX: u32 = 3;
 /// How often flows without work look again for somebody who is late.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Somebody is late who needs this much longer than the flow that would be asked instead.
 const LATE_FACTOR: f64 = 2.0;
-/// Bytes asked for twice, in blocks, that are always allowed; beyond, one byte in a hundred.
-const TWICE_BLOCKS: u64 = 4;
+/// Bytes asked for twice, in blocks, that are always allowed: what two flows that fell silent may hold. Beyond, one byte
+/// in a hundred.
+const TWICE_BLOCKS: u64 = 32;
 
 /// One segment as this receiver sees it: whom to ask, with which weights.
 #[derive(Clone, PartialEq, Debug)]
@@ -51,8 +49,8 @@ impl From<PlanSegment> for Source {
 /// What happens to an owner.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// A flow to a sender stands.
-    FlowUp { flow: FlowIx, sender: NodeIx },
+    /// A lane's flow stands.
+    FlowUp { flow: FlowIx, lane: Lane },
     /// A flow has room for so many more pieces.
     Room { flow: FlowIx, pieces: u32 },
     /// A piece is checked and written.
@@ -63,8 +61,8 @@ pub(crate) enum Event {
     Returned { flow: FlowIx, pieces: Vec<Piece> },
     /// A flow broke.
     FlowDown { flow: FlowIx, error: Error },
-    /// A flow to a sender could not be opened.
-    OpenFailed { sender: NodeIx, error: Error },
+    /// A lane's flow could not be opened.
+    OpenFailed { lane: Lane, error: Error },
     /// The moment of `poll_timeout` has come.
     Tick,
 }
@@ -72,8 +70,8 @@ pub(crate) enum Event {
 /// What an owner wants done.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Action {
-    /// Open a flow to a sender; answered by `FlowUp` or `OpenFailed`.
-    Open { sender: NodeIx },
+    /// Open a flow on a lane; answered by `FlowUp` or `OpenFailed`.
+    Open { lane: Lane },
     /// Hand these pieces to a flow.
     Lease { flow: FlowIx, pieces: Vec<Piece> },
     /// Take back up to so many pieces that the flow has not asked for; answered by `Returned`.
@@ -100,10 +98,7 @@ pub(crate) struct Owner {
     extents: Extents,
     shares: Shares,
     flows: BTreeMap<FlowIx, Flow>,
-    senders: BTreeMap<NodeIx, Sender>,
-    /// Senders that have work but no flow, for lack of places.
-    waiting: VecDeque<NodeIx>,
-    opening: usize,
+    lanes: Lanes,
     /// Who failed at which piece how often, by the piece's position.
     faults: BTreeMap<u64, BTreeMap<NodeIx, u32>>,
     /// Pieces that two flows were asked for, by position.
@@ -117,7 +112,7 @@ pub(crate) struct Owner {
 }
 
 struct Flow {
-    sender: NodeIx,
+    lane: Lane,
     /// Leased and neither landed nor returned.
     leased: Vec<Piece>,
     /// Room that could not be filled yet.
@@ -127,30 +122,28 @@ struct Flow {
     revoking: bool,
 }
 
-#[derive(Default)]
-struct Sender {
-    flow: Option<FlowIx>,
-    opening: bool,
-    breaks: u32,
-    lost: bool,
-}
-
 impl Owner {
-    /// An owner that wants `sources` (ascending, disjoint), of which `holes` (ascending, disjoint) are known zeros.
-    pub(crate) fn new(grid: Grid, method: Method, sources: &[Source], holes: &[Span]) -> Owner {
+    /// An owner that wants `sources` (ascending, disjoint), of which `holes` (ascending, disjoint) are known zeros;
+    /// `lane_count` says how many lanes there are to a sender.
+    pub(crate) fn new(
+        grid: Grid,
+        method: Method,
+        sources: &[Source],
+        holes: &[Span],
+        lane_count: impl Fn(NodeIx) -> u32,
+    ) -> Owner {
         let segments =
             sources.iter().map(|source| (source.span, source.senders.iter().map(|sender| sender.0).collect()));
         let mut extents = Extents::new(grid, method, segments);
         extents.land_holes(holes);
         let shares = Shares::cut(&extents, sources.iter().map(|source| source.senders.as_slice()));
-        let senders = sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| (sender, Sender::default()));
+        let senders: BTreeSet<NodeIx> =
+            sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
         let mut owner = Owner {
-            senders: senders.collect(),
+            lanes: Lanes::new(senders.into_iter().map(|sender| (sender, lane_count(sender)))),
             extents,
             shares,
             flows: BTreeMap::new(),
-            waiting: VecDeque::new(),
-            opening: 0,
             faults: BTreeMap::new(),
             twice: BTreeMap::new(),
             twice_bytes: 0,
@@ -168,15 +161,22 @@ impl Owner {
     /// Takes in what happened.
     pub(crate) fn handle(&mut self, now: Moment, event: Event) {
         match event {
-            Event::FlowUp { flow, sender } => self.flow_up(now, flow, sender),
+            Event::FlowUp { flow, lane } => self.flow_up(now, flow, lane),
             Event::Room { flow, pieces } => self.room(now, flow, pieces),
             Event::Landed { flow, piece, check } => self.landed(now, flow, piece, check),
             Event::Failed { flow, piece, error } => self.failed(now, flow, piece, &error),
             Event::Returned { flow, pieces } => self.returned(now, flow, &pieces),
             Event::FlowDown { flow, error } => self.flow_down(now, flow, &error),
-            Event::OpenFailed { sender, error } => self.open_failed(now, sender, &error),
-            Event::Tick => self.feed_hungry(now),
+            Event::OpenFailed { lane, error } => {
+                self.lane_broke(now, lane, &error);
+                self.feed_hungry(now);
+            }
+            Event::Tick => {
+                self.lanes.wake(now);
+                self.feed_hungry(now);
+            }
         }
+        self.open_lanes();
         self.settle();
     }
 
@@ -187,7 +187,8 @@ impl Owner {
 
     /// When `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        self.look_again.filter(|_| !self.settled)
+        let due = [self.look_again, self.lanes.poll_timeout()].into_iter().flatten().min();
+        due.filter(|_| !self.settled)
     }
 
     pub(crate) fn landed_bytes(&self) -> u64 {
@@ -210,13 +211,10 @@ impl Owner {
         self.counts
     }
 
-    fn flow_up(&mut self, now: Moment, flow: FlowIx, sender: NodeIx) {
+    fn flow_up(&mut self, now: Moment, flow: FlowIx, lane: Lane) {
+        self.lanes.up(lane, flow);
         let meter = Meter::default();
-        let state = self.senders.get_mut(&sender).expect("flows are opened to senders of the plan");
-        assert!(state.opening && state.flow.is_none(), "a sender has one flow");
-        (state.opening, state.flow) = (false, Some(flow));
-        self.opening -= 1;
-        self.flows.insert(flow, Flow { sender, leased: Vec::new(), room: 0, meter, up_at: now, revoking: false });
+        self.flows.insert(flow, Flow { lane, leased: Vec::new(), room: 0, meter, up_at: now, revoking: false });
     }
 
     fn room(&mut self, now: Moment, flow: FlowIx, pieces: u32) {
@@ -233,8 +231,7 @@ impl Owner {
             if state.leased.is_empty() {
                 state.meter.pause(now);
             }
-            let sender = state.sender;
-            self.senders.get_mut(&sender).expect("a flow has a sender").breaks = 0;
+            self.lanes.landed(state.lane);
         }
         if !self.extents.land(piece.span, check) {
             self.counts.wasted_bytes += piece.span.bytes();
@@ -250,7 +247,7 @@ impl Owner {
     fn failed(&mut self, now: Moment, flow: FlowIx, piece: Piece, error: &Error) {
         let Some(state) = self.flows.get_mut(&flow) else { return };
         state.leased.retain(|leased| leased.span != piece.span);
-        let sender = state.sender;
+        let sender = state.lane.sender;
         self.counts.retries += 1;
         let faults = self.faults.entry(piece.span.start).or_default().entry(sender).or_insert(0);
         // Changed bytes may arrive whole the next time; a sender that refuses has no better answer later.
@@ -263,7 +260,7 @@ impl Owner {
         let Some(state) = self.flows.get_mut(&flow) else { return };
         state.revoking = false;
         state.leased.retain(|leased| pieces.iter().all(|piece| piece.span != leased.span));
-        let sender = state.sender;
+        let sender = state.lane.sender;
         for piece in pieces {
             let (segment, index) = self.extents.place(piece.span);
             if !self.extents.is_settled_piece(segment, index) {
@@ -277,39 +274,23 @@ impl Owner {
 
     fn flow_down(&mut self, now: Moment, flow: FlowIx, error: &Error) {
         let Some(state) = self.flows.remove(&flow) else { return };
-        let sender = self.senders.get_mut(&state.sender).expect("a flow has a sender");
-        sender.flow = None;
-        self.sender_broke(state.sender, error);
+        self.lane_broke(now, state.lane, error);
         for piece in state.leased.iter().rev() {
             self.put_back(piece.span, error);
         }
         self.feed_hungry(now);
     }
 
-    fn open_failed(&mut self, now: Moment, sender: NodeIx, error: &Error) {
-        let state = self.senders.get_mut(&sender).expect("flows are opened to senders of the plan");
-        state.opening = false;
-        self.opening -= 1;
-        self.sender_broke(sender, error);
-        self.feed_hungry(now);
-    }
-
-    /// Opens a new flow to a sender whose flow broke, or gives its share to others.
-    fn sender_broke(&mut self, sender: NodeIx, error: &Error) {
-        let state = self.senders.get_mut(&sender).expect("a sender of the plan");
-        state.breaks += 1;
-        if state.breaks < BREAKS_MAX && error.code != Code::Refused {
-            self.open(sender);
-            return;
-        }
-        state.lost = true;
-        for run in self.shares.dissolve(sender) {
-            for index in run.first..run.end {
-                let piece = self.extents.piece(run.segment, index);
-                self.put_back(piece, error);
+    /// A lane broke; where it was the sender's last one, others take over the sender's share.
+    fn lane_broke(&mut self, now: Moment, lane: Lane, error: &Error) {
+        if self.lanes.broke(now, lane, error) == Verdict::Lost {
+            for run in self.shares.dissolve(lane.sender) {
+                for index in run.first..run.end {
+                    let piece = self.extents.piece(run.segment, index);
+                    self.put_back(piece, error);
+                }
             }
         }
-        self.open_next();
     }
 
     /// Finds another sender for a piece, or gives it up.
@@ -321,13 +302,13 @@ impl Owner {
         }
         let faults = self.faults.get(&piece.start);
         let faults_of = |sender: &NodeIx| faults.and_then(|faults| faults.get(sender)).copied().unwrap_or(0);
-        let usable = |sender: &&NodeIx| !self.senders[*sender].lost && faults_of(sender) < FAULTS_MAX;
+        let usable = |sender: &&NodeIx| !self.lanes.is_lost(**sender) && faults_of(sender) < FAULTS_MAX;
         let best = self.extents.senders(segment).iter().filter(usable);
         let best = best.min_by_key(|sender| (faults_of(sender), self.shares.bytes_of(**sender), **sender)).copied();
         match best {
             Some(sender) => {
                 self.shares.push_front(&self.extents, sender, Run { segment, first: index, end: index + 1 });
-                self.open(sender);
+                self.lanes.want(sender);
             }
             None => {
                 self.extents.give_up(segment, index);
@@ -342,27 +323,14 @@ impl Owner {
             self.shares.bytes().filter(|(_, bytes)| *bytes > 0).map(|(sender, bytes)| (bytes, sender)).collect();
         shares.sort_unstable_by_key(|&(bytes, sender)| (std::cmp::Reverse(bytes), sender));
         for (_, sender) in shares {
-            self.open(sender);
+            self.lanes.want(sender);
         }
+        self.open_lanes();
     }
 
-    /// Asks for a flow to `sender` where there is none, now or when there is a place.
-    fn open(&mut self, sender: NodeIx) {
-        let places = self.flows.len() + self.opening < FLOWS_MAX;
-        let state = self.senders.get_mut(&sender).expect("a sender of the plan");
-        if state.lost || state.opening || state.flow.is_some() {
-        } else if places {
-            state.opening = true;
-            self.opening += 1;
-            self.actions.push_back(Action::Open { sender });
-        } else if !self.waiting.contains(&sender) {
-            self.waiting.push_back(sender);
-        }
-    }
-
-    fn open_next(&mut self) {
-        if let Some(sender) = self.waiting.pop_front() {
-            self.open(sender);
+    fn open_lanes(&mut self) {
+        while let Some(lane) = self.lanes.poll_open() {
+            self.actions.push_back(Action::Open { lane });
         }
     }
 
@@ -377,10 +345,11 @@ impl Owner {
 
     /// Leases what there is to a flow with room.
     fn feed(&mut self, now: Moment, flow: FlowIx) {
-        let Flow { sender, room, .. } = self.flows[&flow];
-        let mut pieces = Vec::with_capacity(room as usize);
-        while pieces.len() < room as usize
-            && let Some(span) = self.shares.take(&self.extents, sender)
+        let Flow { lane, room, .. } = self.flows[&flow];
+        let room = self.fair_part(lane.sender).min(room as usize);
+        let mut pieces = Vec::with_capacity(room);
+        while pieces.len() < room
+            && let Some(span) = self.shares.take(&self.extents, lane.sender)
         {
             pieces.push(Piece { span, soft: false });
         }
@@ -393,14 +362,24 @@ impl Owner {
             state.meter.start(now);
             state.leased.extend_from_slice(&pieces);
             self.actions.push_back(Action::Lease { flow, pieces });
-        } else if state.leased.is_empty() && !self.waiting.is_empty() {
-            self.senders.get_mut(&sender).expect("a flow has a sender").flow = None;
+        } else if state.leased.is_empty() && self.lanes.are_waiting() {
             self.flows.remove(&flow);
             self.actions.push_back(Action::Close { flow });
-            self.open_next();
+            self.lanes.idle(lane);
         } else {
             self.look_again = Some(now + LOOK_AGAIN);
         }
+    }
+
+    /// How many pieces one flow of a sender may take at once: towards the end of a share they are handed out ever more
+    /// thinly, so that the flows end together (guided self-scheduling, Polychronopoulos and Kuck 1987).
+    fn fair_part(&self, sender: NodeIx) -> usize {
+        let flows = self.flows.values().filter(|flow| flow.lane.sender == sender).count() as u64;
+        if flows <= 1 {
+            return usize::MAX;
+        }
+        let pieces = self.shares.bytes_of(sender) / self.extents.grid().block_bytes();
+        usize::try_from(pieces / (2 * flows)).unwrap_or(usize::MAX).max(1)
     }
 
     /// A piece for a flow whose own share is dry.
@@ -409,7 +388,7 @@ impl Owner {
         if thief.leased.iter().filter(|piece| piece.soft).count() >= SOFT_MAX {
             return None;
         }
-        let thief = thief.sender;
+        let thief = thief.lane.sender;
         let mut victims: Vec<(f64, NodeIx)> = self
             .shares
             .bytes()
@@ -424,10 +403,10 @@ impl Owner {
         })
     }
 
-    /// Bytes per second that a sender's flow delivers; a sender that has delivered nothing counts as very slow.
+    /// Bytes per second that a sender's flows deliver; a sender that has delivered nothing counts as very slow.
     fn sender_rate(&self, now: Moment, sender: NodeIx) -> f64 {
-        let flow = self.senders[&sender].flow.and_then(|flow| self.flows.get(&flow));
-        flow.and_then(|flow| flow.meter.bytes_per_second(now)).unwrap_or(1.0)
+        let flows = self.flows.values().filter(|flow| flow.lane.sender == sender);
+        flows.filter_map(|flow| flow.meter.bytes_per_second(now)).sum::<f64>().max(1.0)
     }
 
     /// The flow whose leases will take longest, of those that hold a piece which `thief` could bring much sooner.
@@ -449,7 +428,7 @@ impl Owner {
     /// A piece that another flow is late with. The extent map decides who brings it; the other is counted as waste.
     fn ask_twice(&mut self, now: Moment, thief: FlowIx) -> Option<Span> {
         let late = self.latest(now, thief)?;
-        let sender = self.flows[&thief].sender;
+        let sender = self.flows[&thief].lane.sender;
         let is_free = |piece: &&Piece| {
             let (segment, index) = self.extents.place(piece.span);
             !self.twice.contains_key(&piece.span.start)

@@ -16,16 +16,16 @@ fn source(start: u64, end: u64, senders: &[(NodeIx, u32)]) -> Source {
 }
 
 fn owner(sources: &[Source]) -> Owner {
-    let mut owner = Owner::new(Grid::new(0, 10), Method::None, sources, &[]);
+    let mut owner = Owner::new(Grid::new(0, 10), Method::None, sources, &[], |_| 1);
     let opened: Vec<NodeIx> = actions(&mut owner)
         .into_iter()
         .map(|action| match action {
-            Action::Open { sender } => sender,
+            Action::Open { lane } => lane.sender,
             other => panic!("{other:?}"),
         })
         .collect();
     for sender in opened {
-        owner.handle(at(0), Event::FlowUp { flow: FlowIx(10 + sender.0), sender });
+        owner.handle(at(0), Event::FlowUp { flow: FlowIx(10 + sender.0), lane: lane(sender) });
     }
     owner
 }
@@ -44,6 +44,10 @@ fn leased(owner: &mut Owner) -> Vec<(FlowIx, Piece)> {
 
 fn land(owner: &mut Owner, now: Moment, flow: FlowIx, piece: Piece) {
     owner.handle(now, Event::Landed { flow, piece, check: Check::None });
+}
+
+fn lane(sender: NodeIx) -> Lane {
+    Lane { sender, index: 0 }
 }
 
 fn error(code: Code) -> Error {
@@ -90,8 +94,8 @@ fn a_broken_flow_gives_its_leases_back_and_is_opened_again() {
     owner.handle(at(1), Event::Room { flow: FLOW_A, pieces: 2 });
     assert_eq!(leased(&mut owner).len(), 2);
     owner.handle(at(2), Event::FlowDown { flow: FLOW_A, error: error(Code::Unreachable) });
-    assert_eq!(actions(&mut owner), [Action::Open { sender: A }]);
-    owner.handle(at(3), Event::FlowUp { flow: FlowIx(20), sender: A });
+    assert_eq!(actions(&mut owner), [Action::Open { lane: lane(A) }]);
+    owner.handle(at(3), Event::FlowUp { flow: FlowIx(20), lane: lane(A) });
     owner.handle(at(3), Event::Room { flow: FlowIx(20), pieces: 2 });
     assert_eq!(leased(&mut owner).len(), 2);
 }
@@ -99,15 +103,13 @@ fn a_broken_flow_gives_its_leases_back_and_is_opened_again() {
 #[test]
 fn a_lost_senders_share_goes_to_the_replica_and_without_one_is_missing() {
     let mut owner = owner(&[source(0, 40, &[(A, 1), (B, 1)]), source(40, 60, &[(A, 1)])]);
-    for _ in 0..BREAKS_MAX {
-        let flow = owner.senders[&A].flow;
-        match flow {
-            Some(flow) => owner.handle(at(1), Event::FlowDown { flow, error: error(Code::Unreachable) }),
-            None => owner.handle(at(1), Event::OpenFailed { sender: A, error: error(Code::Unreachable) }),
-        }
+    owner.handle(at(1), Event::FlowDown { flow: FLOW_A, error: error(Code::Unreachable) });
+    for break_ms in [1, 2000] {
+        owner.handle(at(break_ms), Event::Tick);
+        owner.handle(at(break_ms), Event::OpenFailed { lane: lane(A), error: error(Code::Unreachable) });
     }
     actions(&mut owner);
-    owner.handle(at(2), Event::Room { flow: FLOW_B, pieces: 9 });
+    owner.handle(at(2001), Event::Room { flow: FLOW_B, pieces: 9 });
     let leases = leased(&mut owner);
     assert_eq!(leases.len(), 4, "{leases:?}");
     for (flow, piece) in leases {
@@ -160,8 +162,36 @@ fn a_late_piece_is_asked_for_twice_and_the_loser_is_waste() {
 fn holes_land_without_being_asked_for() {
     let sources = [source(0, 100, &[(A, 1)])];
     let holes = [Span::new(5, 95)];
-    let owner = Owner::new(Grid::new(0, 10), Method::Crc64, &sources, &holes);
+    let owner = Owner::new(Grid::new(0, 10), Method::Crc64, &sources, &holes, |_| 1);
     assert_eq!(owner.landed_bytes(), 80);
-    let mut all = Owner::new(Grid::new(0, 10), Method::Crc64, &sources, &[Span::new(0, 100)]);
+    let mut all = Owner::new(Grid::new(0, 10), Method::Crc64, &sources, &[Span::new(0, 100)], |_| 1);
     assert_eq!(actions(&mut all), [Action::Settled]);
+}
+
+#[test]
+fn two_lanes_to_one_sender_empty_one_share() {
+    let mut owner = Owner::new(Grid::new(0, 10), Method::None, &[source(0, 1000, &[(A, 1)])], &[], |_| 2);
+    let opened: Vec<Lane> = actions(&mut owner)
+        .into_iter()
+        .map(|action| match action {
+            Action::Open { lane } => lane,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(opened, [Lane { sender: A, index: 0 }, Lane { sender: A, index: 1 }]);
+    for (flow, lane) in [(FLOW_A, opened[0]), (FLOW_B, opened[1])] {
+        owner.handle(at(0), Event::FlowUp { flow, lane });
+    }
+    owner.handle(at(1), Event::Room { flow: FLOW_A, pieces: 4 });
+    owner.handle(at(1), Event::Room { flow: FLOW_B, pieces: 4 });
+    let first = leased(&mut owner);
+    assert_eq!(first.len(), 8);
+    owner.handle(at(2), Event::FlowDown { flow: FLOW_A, error: error(Code::Unreachable) });
+    owner.handle(at(3), Event::Room { flow: FLOW_B, pieces: 9 });
+    let taken_over = leased(&mut owner);
+    assert_eq!(taken_over.len(), 9);
+    let of_broken = first.iter().filter(|(flow, _)| *flow == FLOW_A).map(|(_, piece)| piece.span);
+    for span in of_broken {
+        assert!(taken_over.iter().any(|(flow, piece)| *flow == FLOW_B && piece.span == span), "{span} is taken over");
+    }
 }

@@ -10,19 +10,12 @@ use crate::wire::version::Kind;
 pub(super) struct Doors {
     site_key: Key,
     advert: Vec<u8>,
-    nic: String,
     flow_keys: HashMap<[u8; 16], Key>,
 }
 
 impl Doors {
     pub(super) fn new(site_key: Key, advert: &Advert) -> Doors {
-        let nic = advert.rails.first().map_or_else(String::new, |rail| rail.nic.clone());
-        Doors { site_key, nic, advert: control::encode(advert), flow_keys: HashMap::new() }
-    }
-
-    /// The NIC that the advert names.
-    pub(super) fn nic(&self) -> &str {
-        &self.nic
+        Doors { site_key, advert: control::encode(advert), flow_keys: HashMap::new() }
     }
 
     /// Lets flows of a transfer in.

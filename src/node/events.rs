@@ -6,22 +6,26 @@ use std::time::{Duration, Instant};
 use mio::{Events, Token};
 
 use super::tenancy::{Note, Tenancy};
-use super::{CONNECTIONS_MAX, CONTROL, DATA, FIRST_SESSION, HANDSHAKE_WITHIN, INBOX, LEASE};
+use super::{CONNECTIONS_MAX, CONTROL, FIRST_PORT, FIRST_SESSION, HANDSHAKE_WITHIN, INBOX, LEASE};
 use super::{Node, Role, Session, prepare};
+use crate::engine::FlowIx;
 use crate::engine::member::{self, Action, Member, State};
 use crate::error::{Code, Error, Result};
-use crate::rail::{self, Command, Rail, Size, TransferIx};
+use crate::rail::{self, Command, Size, TransferIx};
 use crate::session::{Connection, Incoming};
 use crate::units::NodeIx;
 use crate::wire::control::{self, Prepare, ToMaster, ToNode};
 use crate::wire::version::Kind;
 
-/// What the master asks for, within what the node allows.
-fn slots(asked: Option<u32>, allowed: Option<u32>) -> u32 {
-    let slots = asked.or(allowed).unwrap_or(SLOTS);
-    slots.min(allowed.unwrap_or(u32::MAX)).max(2)
+/// What the master asks for, within what the node allows, shared by its rails.
+fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize) -> u32 {
+    let slots = asked.or(allowed).unwrap_or(SLOTS).min(allowed.unwrap_or(u32::MAX));
+    let each = slots / u32::try_from(rails).expect("ports are few");
+    if asked.or(allowed).is_none() { each.max(SLOTS_EACH_MIN) } else { each.max(2) }
 }
 
+/// Slots of a rail where nobody says: one on the wire, one being checked or written, and as much again.
+const SLOTS_EACH_MIN: u32 = 4;
 /// Slots of each kind where nobody says: with 1 MiB blocks, 32 MiB for a node that sends and receives.
 const SLOTS: u32 = 16;
 
@@ -35,8 +39,9 @@ impl Node {
         }
         for event in &events {
             match event.token() {
-                CONTROL | DATA => self.accept(event.token()),
+                CONTROL => self.accept(None),
                 INBOX => self.take_notes(),
+                Token(token) if token < FIRST_SESSION => self.accept(Some(token - FIRST_PORT)),
                 session => self.session_ready(session),
             }
         }
@@ -73,10 +78,10 @@ impl Node {
         }
     }
 
-    fn accept(&mut self, listener: Token) {
+    fn accept(&mut self, port: Option<usize>) {
         loop {
-            let accepted = if listener == CONTROL { self.control.accept() } else { self.data.accept() };
-            let stream = match accepted {
+            let listener = port.map_or(&self.control, |port| &self.ports[port].listener);
+            let stream = match listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 // Would block, or out of descriptors: those who wait are asked for again by the next event.
@@ -87,7 +92,7 @@ impl Node {
             }
             let token = self.next_token();
             let connection = Connection::accept(stream, Instant::now() + HANDSHAKE_WITHIN);
-            self.add_session(token, connection, Role::Visitor);
+            self.add_session(token, connection, Role::Visitor { port });
         }
     }
 
@@ -117,9 +122,13 @@ impl Node {
         }
         let kind = session.connection.hello().map(|hello| hello.kind);
         match (session.role, kind) {
-            (Role::Visitor, Some(Kind::Data)) => self.flow_arrived(token),
-            (Role::Flow { transfer, sender }, _) => self.flow_opened(token, transfer, sender),
-            (Role::Visitor, _) => {
+            (Role::Visitor { port: Some(port) }, Some(Kind::Data)) => self.flow_arrived(token, port),
+            (Role::Flow { transfer, lane, port }, _) => self.flow_opened(token, transfer, lane, port),
+            // Flows belong to the NICs' own ports, and masters to the control address.
+            (Role::Visitor { port: None }, Some(Kind::Data)) | (Role::Visitor { port: Some(_) }, _) => {
+                self.sessions.remove(&token);
+            }
+            (Role::Visitor { port: None }, _) => {
                 session.role = Role::Master { transfer: None };
                 self.alone_since = None;
                 self.master_ready(token);
@@ -172,8 +181,8 @@ impl Node {
 
     fn role_over(&mut self, role: Role, error: Error) {
         match role {
-            Role::Visitor => {}
-            Role::Flow { transfer, sender } => self.flow_failed(transfer, sender, error),
+            Role::Visitor { .. } => {}
+            Role::Flow { transfer, lane, .. } => self.flow_failed(transfer, lane, error),
             Role::Master { transfer } => {
                 if let Some(transfer) = transfer.filter(|transfer| self.transfers.contains_key(transfer)) {
                     let reason = error.to_string();
@@ -191,7 +200,8 @@ impl Node {
     fn begin(&mut self, token: Token, prepare: Prepare) {
         let transfer = TransferIx(self.next_transfer);
         self.next_transfer += 1;
-        let member = Member::new(member::Terms::of(&prepare));
+        let rails = self.ports.len();
+        let member = Member::new(member::Terms::of(&prepare, u32::try_from(rails).expect("ports are few")));
         let tenancy = Tenancy::new(prepare.clone(), token, member);
         self.doors.open(prepare.transfer, tenancy.flow_key.clone());
         self.transfers.insert(transfer, tenancy);
@@ -199,7 +209,7 @@ impl Node {
             session.role = Role::Master { transfer: Some(transfer) };
         }
         let root = Arc::clone(&self.root);
-        self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare).map(Box::new) });
+        self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare, rails).map(Box::new) });
     }
 
     /// Does something that may block, elsewhere.
@@ -226,34 +236,22 @@ impl Node {
             Ok(opened) => opened,
             Err(error) => return self.member(transfer, member::Event::Prepared(Err(error))),
         };
-        let desk = Arc::new(opened.desk);
+        let prepare::Opened { desk, prepared } = *opened;
+        let desk = Arc::new(desk);
         tenancy.desk = Some(Arc::clone(&desk));
         let wait = tenancy.prepare.options.silence();
         let size = Size {
-            slots: slots(tenancy.prepare.options.slots, self.options.slots),
+            slots: slots(tenancy.prepare.options.slots, self.options.slots, self.ports.len()),
             receives: !desk.sinks.is_empty(),
             sends: !desk.offers.is_empty(),
             block_bytes: tenancy.prepare.options.block_bytes.into(),
         };
-        match self.rail_for(size) {
-            Ok(rail) => {
-                rail.tell(Command::Join { transfer, desk, silence: wait });
-                self.member(transfer, member::Event::Prepared(Ok(opened.prepared)));
-            }
-            Err(error) => self.member(transfer, member::Event::Prepared(Err(error))),
-        }
-    }
-
-    /// The rail, started if there is none.
-    fn rail_for(&mut self, size: Size) -> Result<&Rail> {
-        if self.rail.as_ref().is_some_and(|(_, has)| has.block_bytes < size.block_bytes) {
-            return Err(Error::new(Code::Refused, "another transfer with smaller blocks is under way on this node")
-                .remedy("run it again when that one has ended"));
-        }
-        if self.rail.is_none() {
-            self.rail = Some((Rail::spawn(self.clock, size, self.options.cpu, self.post.clone())?, size));
-        }
-        Ok(&self.rail.as_ref().expect("made above").0)
+        let (clock, post) = (self.clock, self.post.clone());
+        let joined = self.ports.iter_mut().enumerate().try_for_each(|(rail, port)| {
+            let joins = Command::Join { transfer, rail, desk: Arc::clone(&desk), silence: wait };
+            port.rail_for(clock, size, post.clone()).map(|rail| rail.tell(joins))
+        });
+        self.member(transfer, member::Event::Prepared(joined.map(|()| prepared)));
     }
 
     fn rail_says(&mut self, event: rail::Event) {
@@ -263,13 +261,22 @@ impl Node {
                 self.member(transfer, member::Event::Owner(event));
             }
             rail::Event::Broken { transfer, error } => self.member(transfer, member::Event::Broken(error)),
-            rail::Event::Drained { transfer } => self.member(transfer, member::Event::Drained),
+            rail::Event::Drained { transfer } => self.drained(transfer),
             rail::Event::Failed { error } => {
                 for transfer in self.transfers.keys().copied().collect::<Vec<_>>() {
                     self.member(transfer, member::Event::Broken(error.clone()));
-                    self.member(transfer, member::Event::Drained);
+                    self.drained(transfer);
                 }
             }
+        }
+    }
+
+    /// A rail holds nothing of a transfer any more; the member waits for all of them.
+    fn drained(&mut self, transfer: TransferIx) {
+        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        tenancy.draining = tenancy.draining.saturating_sub(1);
+        if tenancy.draining == 0 {
+            self.member(transfer, member::Event::Drained);
         }
     }
 
@@ -290,11 +297,15 @@ impl Node {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
                 self.work(move || Note::Preallocated { transfer, result: prepare::preallocate(&desk, &holes) });
             }
-            Action::Open { sender, weight } => self.open_flow(transfer, sender, weight),
-            Action::Lease { flow, pieces } => self.tell_rail(Command::Lease { transfer, flow, pieces }),
-            Action::Revoke { flow, pieces } => self.tell_rail(Command::Revoke { transfer, flow, pieces }),
-            Action::Close { flow } => self.tell_rail(Command::Close { flow }),
-            Action::Drain => self.tell_rail(Command::Drain { transfer }),
+            Action::Open { lane, weight } => self.open_flow(transfer, lane, weight),
+            Action::Lease { flow, pieces } => self.tell_rail_of(flow, Command::Lease { transfer, flow, pieces }),
+            Action::Revoke { flow, pieces } => self.tell_rail_of(flow, Command::Revoke { transfer, flow, pieces }),
+            Action::Close { flow } => self.tell_rail_of(flow, Command::Close { flow }),
+            Action::Drain => {
+                let rails = self.ports.len();
+                self.transfers.get_mut(&transfer).expect("it is carried out for it").draining = rails;
+                self.ports.iter().for_each(|port| port.tell(Command::Drain { transfer }));
+            }
             Action::Commit { landed_everywhere } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
                 let elected = prepare::elected(&tenancy.prepare);
@@ -313,9 +324,10 @@ impl Node {
         }
     }
 
-    pub(super) fn tell_rail(&self, command: Command) {
-        if let Some((rail, _)) = &self.rail {
-            rail.tell(command);
+    /// Tells the rail that a flow goes over.
+    pub(super) fn tell_rail_of(&self, flow: FlowIx, command: Command) {
+        if let Some(&port) = self.flow_ports.get(&flow) {
+            self.ports[port].tell(command);
         }
     }
 
@@ -323,16 +335,15 @@ impl Node {
         let tenancy = &self.transfers[&transfer];
         match &mut message {
             ToMaster::Report(stats) => {
-                tenancy.complete(stats, self.doors.nic());
+                tenancy.complete(stats, self.ports.iter().map(|port| port.nic.as_str()));
                 if let Err(error) = tenancy.check_sources() {
                     message = ToMaster::Failed(error);
                 }
             }
-            ToMaster::Landed { stats, .. } => tenancy.complete(stats, self.doors.nic()),
-            ToMaster::Progress { sent_bytes, .. } => {
-                let desk = tenancy.desk.as_ref();
-                *sent_bytes = desk.map_or(0, |desk| desk.tally.sent_bytes.load(std::sync::atomic::Ordering::Relaxed));
+            ToMaster::Landed { stats, .. } => {
+                tenancy.complete(stats, self.ports.iter().map(|port| port.nic.as_str()));
             }
+            ToMaster::Progress { sent_bytes, .. } => *sent_bytes = tenancy.sent_bytes(),
             _ => {}
         }
         let master = tenancy.master;
@@ -344,15 +355,15 @@ impl Node {
     }
 
     fn forget(&mut self, transfer: TransferIx) {
-        self.tell_rail(Command::Leave { transfer });
+        self.ports.iter().for_each(|port| port.tell(Command::Leave { transfer }));
         let Some(tenancy) = self.transfers.remove(&transfer) else { return };
         assert_eq!(tenancy.member.state(), State::Ended, "only a member that has ended is forgotten");
         self.doors.shut(&tenancy.prepare.transfer);
         let of_transfer = |session: &Session| matches!(session.role, Role::Flow { transfer: of, .. } if of == transfer);
         self.sessions.retain(|_, session| !of_transfer(session));
         if self.transfers.is_empty() {
-            // Slots are given back with the rail: a node at rest is small.
-            self.rail = None;
+            self.ports.iter_mut().for_each(super::ports::Port::rest);
+            self.flow_ports.clear();
         }
         let has_master = self.sessions.contains_key(&tenancy.master);
         self.ends |= self.options.launched && !has_master && self.transfers.is_empty();

@@ -5,68 +5,79 @@ use std::time::Instant;
 
 use mio::Token;
 
+use super::ports::Port;
 use super::{HANDSHAKE_WITHIN, Node, Role};
+use crate::engine::lanes::Lane;
 use crate::engine::{member, owner};
 use crate::error::{Code, Error, Result};
 use crate::rail::{Command, Side, TransferIx};
 use crate::session::{Connection, Hello, dial};
-use crate::units::NodeIx;
 use crate::wire::control::{self, FlowHello};
 use crate::wire::version::Kind;
 
 impl Node {
-    /// Starts to open a flow to a sender.
-    pub(super) fn open_flow(&mut self, transfer: TransferIx, sender: NodeIx, weight: u64) {
-        let connection = self.dial_sender(transfer, sender, weight);
+    /// Starts to open a flow on a lane.
+    pub(super) fn open_flow(&mut self, transfer: TransferIx, lane: Lane, weight: u64) {
+        let rails = self.transfers[&transfer].peers.get(&lane.sender).map_or(&[][..], |peer| &peer.rails);
+        let Some((port, address)) = pair(&self.ports, rails, lane.index as usize) else {
+            let error = Error::new(Code::Internal, "the plan names a sender without an address");
+            return self.flow_failed(transfer, lane, error);
+        };
+        let connection = self.dial_sender(transfer, lane, port, address, weight);
         let token = self.next_token();
-        self.add_session(token, connection, Role::Flow { transfer, sender });
+        self.add_session(token, connection, Role::Flow { transfer, lane, port });
     }
 
-    fn dial_sender(&self, transfer: TransferIx, sender: NodeIx, weight_bytes: u64) -> Result<Connection> {
+    fn dial_sender(
+        &self,
+        transfer: TransferIx,
+        lane: Lane,
+        port: usize,
+        address: SocketAddr,
+        weight_bytes: u64,
+    ) -> Result<Connection> {
         let tenancy = &self.transfers[&transfer];
-        let rail = tenancy.peers.get(&sender).and_then(|peer| peer.rails.first());
-        let Some(&address) = rail else {
-            return Err(Error::new(Code::Internal, "the plan names a sender without an address"));
-        };
         let hello = FlowHello {
             transfer: tenancy.prepare.transfer,
             attempt: tenancy.prepare.attempt,
             from_node: tenancy.prepare.node_index,
-            to_node: sender.0,
-            rail: 0,
+            to_node: lane.sender.0,
+            rail: u32::try_from(port).expect("ports are few"),
             weight_bytes,
         };
-        let stream = dial(address, local_end(self.data_address.ip(), address))?;
+        let stream = dial(address, local_end(self.ports[port].address.ip(), address))?;
         let open = Hello { kind: Kind::Data, key_id: hello.transfer };
         let deadline = Instant::now() + HANDSHAKE_WITHIN;
         Connection::initiate(stream, open, &tenancy.flow_key, &control::encode(&hello), deadline)
     }
 
     /// A flow that this node opened stands.
-    pub(super) fn flow_opened(&mut self, token: Token, transfer: TransferIx, sender: NodeIx) {
+    pub(super) fn flow_opened(&mut self, token: Token, transfer: TransferIx, lane: Lane, port: usize) {
         let session = self.sessions.remove(&token).expect("called for a session that is up");
         match session.connection.into_stream(self.poll.registry()) {
             Ok((socket, _)) => {
                 let flow = self.next_flow();
+                self.flow_ports.insert(flow, port);
                 if let Some(tenancy) = self.transfers.get_mut(&transfer) {
-                    tenancy.flows.insert(flow, sender);
+                    tenancy.flows.insert(flow, lane.sender);
                 }
-                self.member(transfer, member::Event::Owner(owner::Event::FlowUp { flow, sender }));
-                self.tell_rail(Command::FlowUp { transfer, flow, socket: socket.into(), side: Side::Fetch });
+                self.member(transfer, member::Event::Owner(owner::Event::FlowUp { flow, lane }));
+                let side = Side::Fetch;
+                self.tell_rail_of(flow, Command::FlowUp { transfer, flow, socket: socket.into(), side });
             }
-            Err(error) => self.flow_failed(transfer, sender, error),
+            Err(error) => self.flow_failed(transfer, lane, error),
         }
     }
 
     /// A flow could not be opened.
-    pub(super) fn flow_failed(&mut self, transfer: TransferIx, sender: NodeIx, error: Error) {
+    pub(super) fn flow_failed(&mut self, transfer: TransferIx, lane: Lane, error: Error) {
         let Some(tenancy) = self.transfers.get(&transfer) else { return };
-        let error = tenancy.blame(sender, error);
-        self.member(transfer, member::Event::Owner(owner::Event::OpenFailed { sender, error }));
+        let error = tenancy.blame(lane.sender, error);
+        self.member(transfer, member::Event::Owner(owner::Event::OpenFailed { lane, error }));
     }
 
     /// A receiver's flow stands. One that is for another node, or for an attempt that is over, is closed.
-    pub(super) fn flow_arrived(&mut self, token: Token) {
+    pub(super) fn flow_arrived(&mut self, token: Token, port: usize) {
         let session = self.sessions.remove(&token).expect("called for a session that is up");
         let Ok((socket, hello)) = session.connection.into_stream(self.poll.registry()) else { return };
         let Ok(hello) = control::decode::<FlowHello>(&hello) else { return };
@@ -78,8 +89,9 @@ impl Node {
         let transfer = self.transfers.iter().find(|(_, tenancy)| is_meant(&tenancy.prepare)).map(|(&at, _)| at);
         if let Some(transfer) = transfer {
             let flow = self.next_flow();
+            self.flow_ports.insert(flow, port);
             let side = Side::Feed { weight: hello.weight_bytes };
-            self.tell_rail(Command::FlowUp { transfer, flow, socket: socket.into(), side });
+            self.tell_rail_of(flow, Command::FlowUp { transfer, flow, socket: socket.into(), side });
         }
     }
 
@@ -98,6 +110,26 @@ impl Node {
             }
             other => other,
         }
+    }
+}
+
+/// Which port here and which rail there make up lane `index`: rails of one subnet where there are such, else those of one
+/// index, so that a router between them may carry it.
+fn pair(ports: &[Port], rails: &[SocketAddr], index: usize) -> Option<(usize, SocketAddr)> {
+    let nth = |matching: Vec<usize>, of: usize| match matching.len() {
+        0 => index % of,
+        some => matching[index % some],
+    };
+    if rails.is_empty() || ports.is_empty() {
+        None
+    } else if ports.len() >= rails.len() {
+        let port = index % ports.len();
+        let near = (0..rails.len()).filter(|&rail| ports[port].reaches(rails[rail].ip())).collect();
+        Some((port, rails[nth(near, rails.len())]))
+    } else {
+        let rail = rails[index % rails.len()];
+        let near = (0..ports.len()).filter(|&port| ports[port].reaches(rail.ip())).collect();
+        Some((nth(near, ports.len()), rail))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's `Member`, and one rail.
+//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's member, and a rail for
+//! each NIC.
 //!
 //! The loop is thin: sockets become messages and flows here, and everything that decides is in [`crate::engine`]. Work
 //! that may block (opening, preallocating, syncing, renaming) is done by short-lived worker threads, which answer
@@ -7,6 +8,7 @@
 //! - [`options`]: what the daemon is told on its command line
 //! - `doors`: who may connect, with which key
 //! - `tenancy`: one transfer on this node
+//! - `ports`: the NICs, their listeners and rails
 //! - `prepare`: opening sources and destinations
 //! - `events`: the loop's turn
 //! - `usage`: processor time and memory
@@ -14,6 +16,7 @@
 mod doors;
 mod events;
 mod flows;
+mod ports;
 mod prepare;
 mod tenancy;
 mod usage;
@@ -32,14 +35,15 @@ use mio::{Interest, Poll, Token, Waker};
 
 use self::doors::Doors;
 use self::options::Options;
+use self::ports::Port;
 use self::tenancy::{Note, Post, Tenancy};
 use crate::clock::Clock;
 use crate::engine::FlowIx;
+use crate::engine::lanes::Lane;
 use crate::error::{Code, Error, Result};
-use crate::rail::{Rail, Size, TransferIx};
+use crate::rail::TransferIx;
 use crate::session::Connection;
 use crate::store::Root;
-use crate::units::NodeIx;
 
 /// What a node prints when it listens, followed by the address.
 pub(crate) const READY: &str = "ready ";
@@ -51,9 +55,9 @@ const LEASE: Duration = Duration::from_secs(30);
 const CONNECTIONS_MAX: usize = 4096;
 
 const CONTROL: Token = Token(0);
-const DATA: Token = Token(1);
-const INBOX: Token = Token(2);
-const FIRST_SESSION: usize = 16;
+const INBOX: Token = Token(1);
+const FIRST_PORT: usize = 16;
+const FIRST_SESSION: usize = 128;
 
 /// A running node.
 struct Node {
@@ -61,9 +65,10 @@ struct Node {
     clock: Clock,
     poll: Poll,
     control: TcpListener,
-    data: TcpListener,
-    /// Where flows leave from and arrive at.
-    data_address: SocketAddr,
+    /// Where flows leave from and arrive at, one a NIC.
+    ports: Vec<Port>,
+    /// Which port each flow of this node goes over.
+    flow_ports: HashMap<FlowIx, usize>,
     root: Arc<Root>,
     doors: Doors,
     sessions: HashMap<Token, Session>,
@@ -71,7 +76,6 @@ struct Node {
     transfers: BTreeMap<TransferIx, Tenancy>,
     next_transfer: u32,
     next_flow: u32,
-    rail: Option<(Rail, Size)>,
     post: Post,
     inbox: Receiver<Note>,
     /// Since when a launched node has been without a master; `None` while it has one.
@@ -87,12 +91,12 @@ struct Session {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
-    /// Accepted; what it is for is known when it is up.
-    Visitor,
+    /// Accepted, on a port or (`None`) at the control address; what it is for is known when it is up.
+    Visitor { port: Option<usize> },
     /// A master, and the transfer that it conducts once it has said so.
     Master { transfer: Option<TransferIx> },
-    /// A flow that this node opens to a sender.
-    Flow { transfer: TransferIx, sender: NodeIx },
+    /// A flow that this node opens to a sender, over one of its ports.
+    Flow { transfer: TransferIx, lane: Lane, port: usize },
 }
 
 /// Runs a node until it is told to stop.
@@ -115,24 +119,23 @@ impl Node {
         let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
         let poll = Poll::new().map_err(failed)?;
         let (control, control_address) = listen(options.listen)?;
-        let (data, data_address) = listen(SocketAddr::new(options.data_ip(control_address.ip())?, 0))?;
+        let ports = ports::open(&options, control_address.ip())?;
         let (notes, inbox) = crossbeam_channel::unbounded();
         let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
         let post = Post::new(notes, waker);
         let mut node = Node {
-            doors: Doors::new(options.key.clone(), &options.advert(data_address)),
+            doors: Doors::new(options.key.clone(), &Options::advert(ports.iter().map(Port::advert).collect())),
             clock: Clock::start(),
             poll,
             control,
-            data,
-            data_address,
+            ports,
+            flow_ports: HashMap::new(),
             root,
             sessions: HashMap::new(),
             next_token: FIRST_SESSION,
             transfers: BTreeMap::new(),
             next_transfer: 0,
             next_flow: 0,
-            rail: None,
             post,
             inbox,
             alone_since: options.launched.then(Instant::now),
@@ -141,7 +144,9 @@ impl Node {
         };
         let registry = node.poll.registry();
         registry.register(&mut node.control, CONTROL, Interest::READABLE).map_err(failed)?;
-        registry.register(&mut node.data, DATA, Interest::READABLE).map_err(failed)?;
+        for (index, port) in node.ports.iter_mut().enumerate() {
+            registry.register(&mut port.listener, Token(FIRST_PORT + index), Interest::READABLE).map_err(failed)?;
+        }
         node.stop_on_signals()?;
         Ok(node)
     }

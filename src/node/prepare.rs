@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::engine::check::Method;
 use crate::error::{Code, Error, Result};
-use crate::rail::desk::{Desk, Offer, Tally};
+use crate::rail::desk::{Activity, Desk, Offer, Tally};
 use crate::spec::{DataUri, Role};
 use crate::store::layout::Layout;
 use crate::store::{Root, Shared, Sink, SinkOptions, Source};
@@ -23,7 +23,7 @@ pub(super) struct Opened {
 }
 
 /// Opens every source, then every destination.
-pub(super) fn open(root: &Root, prepare: &Prepare) -> Result<Opened> {
+pub(super) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opened> {
     let rows: Vec<(DataUri, &WireRow)> = prepare.rows.iter().map(with_uri).collect::<Result<_>>()?;
     let (mut offers, mut holes, mut files) = (Vec::new(), Vec::new(), 0);
     for (uri, row) in rows.iter().filter(|(_, row)| row.role == Role::Sender) {
@@ -59,7 +59,9 @@ pub(super) fn open(root: &Root, prepare: &Prepare) -> Result<Opened> {
         }
     }
     let method = Method::new(prepare.options.check, prepare.options.object);
-    let desk = Desk { method, offers, sinks, layouts, holes: OnceLock::new(), tally: Tally::default() };
+    let tallies = (0..rails).map(|_| Tally::default()).collect();
+    let activity = Activity::default();
+    let desk = Desk { method, offers, sinks, layouts, holes: OnceLock::new(), tallies, activity };
     Ok(Opened { desk, prepared: Prepared { rows: shared, holes: union(holes), error: None } })
 }
 

@@ -12,7 +12,7 @@ use super::usage;
 use crate::engine::FlowIx;
 use crate::engine::member::Member;
 use crate::error::{Error, Result};
-use crate::rail::desk::Desk;
+use crate::rail::desk::{Desk, Tally};
 use crate::rail::{self, TransferIx};
 use crate::session::Key;
 use crate::units::NodeIx;
@@ -73,6 +73,8 @@ pub(super) struct Tenancy {
     pub(super) peers: BTreeMap<NodeIx, Peer>,
     /// The sender at the other end of each flow that this node opened.
     pub(super) flows: BTreeMap<FlowIx, NodeIx>,
+    /// How many rails have not drained yet, while they do.
+    pub(super) draining: usize,
     cpu_before: Duration,
 }
 
@@ -80,7 +82,17 @@ impl Tenancy {
     pub(super) fn new(prepare: Prepare, master: Token, member: Member) -> Tenancy {
         let flow_key = Key::from_bytes(prepare.flow_key.0);
         let (desk, peers) = (None, BTreeMap::new());
-        Tenancy { prepare, flow_key, master, member, desk, peers, flows: BTreeMap::new(), cpu_before: usage::cpu() }
+        Tenancy {
+            prepare,
+            flow_key,
+            master,
+            member,
+            desk,
+            peers,
+            flows: BTreeMap::new(),
+            draining: 0,
+            cpu_before: usage::cpu(),
+        }
     }
 
     /// How the transfer calls another node.
@@ -94,17 +106,25 @@ impl Tenancy {
         self.desk.iter().flat_map(|desk| &desk.offers).try_for_each(|offer| offer.source.check_unchanged())
     }
 
-    /// Adds to the member's counts what the rails and the process counted.
-    pub(super) fn complete(&self, stats: &mut Stats, nic: &str) {
+    /// Adds to the member's counts what the rails and the process counted; `nics` are the rails' names.
+    pub(super) fn complete<'a>(&self, stats: &mut Stats, nics: impl Iterator<Item = &'a str>) {
         stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos()).unwrap_or(u64::MAX);
         stats.memory_bytes_max = usage::memory_bytes_max();
         let Some(desk) = &self.desk else { return };
-        let load = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
-        stats.received_bytes = load(&desk.tally.received_bytes);
-        stats.sent_bytes = load(&desk.tally.sent_bytes);
-        stats.active_ns = desk.tally.active_ns();
-        let (sent_bytes, received_bytes) = (stats.sent_bytes, stats.received_bytes);
-        stats.rails = vec![RailStats { nic: nic.into(), sent_bytes, received_bytes }];
+        let rail = |(nic, tally): (&str, &Tally)| RailStats {
+            nic: nic.into(),
+            sent_bytes: tally.sent_bytes(),
+            received_bytes: tally.received_bytes(),
+        };
+        stats.rails = nics.zip(&desk.tallies).map(rail).collect();
+        stats.received_bytes = stats.rails.iter().map(|rail| rail.received_bytes).sum();
+        stats.sent_bytes = stats.rails.iter().map(|rail| rail.sent_bytes).sum();
+        stats.active_ns = desk.activity.active_ns();
+    }
+
+    /// Payload sent so far.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.desk.iter().flat_map(|desk| &desk.tallies).map(Tally::sent_bytes).sum()
     }
 
     /// Puts a sender's name in front of what it did.

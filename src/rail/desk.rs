@@ -29,7 +29,9 @@ pub(crate) struct Desk {
     pub(crate) layouts: Vec<Layout>,
     /// Ranges that are zeros and are not written; known when the plan is.
     pub(crate) holes: OnceLock<Vec<Span>>,
-    pub(crate) tally: Tally,
+    /// What each rail counts, in the order of the node's rails.
+    pub(crate) tallies: Vec<Tally>,
+    pub(crate) activity: Activity,
 }
 
 impl Desk {
@@ -64,11 +66,8 @@ impl Desk {
 /// What one rail counts of one transfer. The rail adds, the control thread reads.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    pub(crate) received_bytes: AtomicU64,
-    pub(crate) sent_bytes: AtomicU64,
-    /// The first request, in nanoseconds of the clock; 0 where there was none.
-    first_request: AtomicU64,
-    last_written: AtomicU64,
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
 }
 
 impl Tally {
@@ -80,6 +79,26 @@ impl Tally {
         self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Payload received, wasted bytes included.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Payload sent.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// When a transfer's bytes moved at this node, over all rails.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    /// The first request, in nanoseconds of the clock; 0 where there was none.
+    first_request: AtomicU64,
+    last_written: AtomicU64,
+}
+
+impl Activity {
     pub(super) fn requested(&self, now: Moment) {
         // Losing the race to another rail is fine: that one was first.
         let _ = self.first_request.compare_exchange(0, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed);

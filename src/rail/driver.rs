@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use ring::{Completion, Config, FileId, Io, Op, Pool, Slot, Uring, Waker};
 
 use super::contexts::{Context, Contexts, Landing};
-use super::desk::Desk;
+use super::desk::{Desk, Tally};
 use super::sockets::{Feed, Fetch, Flow, Half};
 use super::{Command, Event, Mailbox, Side, Size, TransferIx};
 use crate::clock::Clock;
@@ -38,10 +38,19 @@ pub(super) type Registered = (FileId, Option<(FileId, usize)>);
 /// One transfer as this rail sees it.
 pub(super) struct Tenant {
     pub(super) desk: Arc<Desk>,
+    /// Which of the node's rails this is.
+    rail: usize,
     pub(super) pull: Pull,
     /// The desk's files, registered with the ring.
     pub(super) files: Vec<Registered>,
     draining: bool,
+}
+
+impl Tenant {
+    /// What this rail counts of the transfer.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.desk.tallies[self.rail]
+    }
 }
 
 /// A rail at work.
@@ -154,7 +163,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             let Ok(command) = self.inbox.try_recv() else { return true };
             let now = self.clock.now();
             match command {
-                Command::Join { transfer, desk, silence } => self.join(transfer, desk, silence),
+                Command::Join { transfer, rail, desk, silence } => self.join(transfer, rail, desk, silence),
                 Command::FlowUp { transfer, flow, socket, side } => self.flow_up(transfer, flow, socket, side),
                 Command::Lease { transfer, flow, pieces } => {
                     self.pull(transfer, |pull| pull.handle(now, pull::Event::Lease { flow, pieces }));
@@ -177,7 +186,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         }
     }
 
-    fn join(&mut self, transfer: TransferIx, desk: Arc<Desk>, silence: Duration) {
+    fn join(&mut self, transfer: TransferIx, rail: usize, desk: Arc<Desk>, silence: Duration) {
         let files = match desk.files().map(|file| self.register(file)).collect() {
             Ok(files) => files,
             Err(error) => {
@@ -187,7 +196,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             }
         };
         let pull = Pull::new(self.size.block_bytes, silence);
-        self.tenants.insert(transfer, Tenant { desk, pull, files, draining: false });
+        self.tenants.insert(transfer, Tenant { desk, rail, pull, files, draining: false });
     }
 
     fn register(&mut self, file: &OpenFile) -> std::io::Result<Registered> {

@@ -232,7 +232,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         drop(slot);
         let whole = result == Ok(u32::try_from(piece_bytes).expect("a piece is a block at most") + FRAME_BYTES as u32);
         if let Some(tenant) = self.tenants.get(&transfer).filter(|_| whole) {
-            tenant.desk.tally.sent(piece_bytes);
+            tenant.tally().sent(piece_bytes);
         }
         if piece_bytes > 0 {
             self.serve.handle(serve::Event::Sent { flow });

@@ -33,7 +33,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                 let frame = Frame { kind, epoch: EPOCH, request, position: piece.span.start, length };
                 if let Some(fetch) = self.flows.get_mut(&flow).and_then(Flow::fetch) {
                     fetch.requests.push_back(frame);
-                    self.tenants[&transfer].desk.tally.requested(self.clock.now());
+                    self.tenants[&transfer].desk.activity.requested(self.clock.now());
                     self.ask(flow);
                 }
             }
@@ -146,7 +146,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         }
         let start = self.payload_start(landing);
         let intact = tenant.desk.method.of(piece.span, &slot.as_slice()[start..start + piece_bytes(landing)]) == check;
-        tenant.desk.tally.received(piece.span.bytes());
+        tenant.tally().received(piece.span.bytes());
         let now = self.clock.now();
         let pull = &mut self.tenants.get_mut(&transfer).expect("looked up above").pull;
         pull.handle(now, pull::Event::Received { flow, piece, intact });
@@ -195,7 +195,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         drop(slot);
         let now = self.clock.now();
         let tenant = self.tenants.get_mut(&transfer).expect("a transfer outlives its writes");
-        tenant.desk.tally.written(now);
+        tenant.desk.activity.written(now);
         tenant.pull.handle(now, pull::Event::Written { flow: landing.flow, piece, check: landing.check });
         self.land_parked();
     }

@@ -37,8 +37,8 @@ pub(crate) struct TransferIx(pub(crate) u32);
 /// What the control thread tells a rail.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// A transfer begins; flows of it may follow.
-    Join { transfer: TransferIx, desk: Arc<Desk>, silence: Duration },
+    /// A transfer begins; flows of it may follow. `rail` is this rail's index at its node.
+    Join { transfer: TransferIx, rail: usize, desk: Arc<Desk>, silence: Duration },
     /// A flow stands; `socket` has been through its handshake.
     FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: Side },
     /// Pieces for a flow.

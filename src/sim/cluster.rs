@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::net::{Links, Net};
 use super::node::{End, Faults, Node, Parcel, check_of};
 use super::random::Random;
+use crate::engine::lanes::Lane;
 use crate::engine::member::{self, Member};
 use crate::engine::pull::{self, Answer};
 use crate::engine::serve::{self, Ask};
@@ -34,7 +35,7 @@ enum Happening {
     ToNode(NodeIx, Vec<u8>),
     ToMaster(NodeIx, Vec<u8>),
     Member(NodeIx, member::Event),
-    FlowOpened { receiver: NodeIx, sender: NodeIx, weight: u64 },
+    FlowOpened { receiver: NodeIx, lane: Lane, weight: u64 },
     Request { sender: NodeIx, flow: FlowIx, ask: Ask },
     Arrived { receiver: NodeIx, flow: FlowIx, parcel: Parcel },
     Loaded { sender: NodeIx, flow: FlowIx, ask: Ask },
@@ -218,7 +219,7 @@ impl Cluster {
                 self.follow_master();
             }
             Happening::Member(node, event) => self.member(node, event),
-            Happening::FlowOpened { receiver, sender, weight } => self.flow_opened(receiver, sender, weight),
+            Happening::FlowOpened { receiver, lane, weight } => self.flow_opened(receiver, lane, weight),
             Happening::Request { sender, flow, ask } => {
                 if self.nodes[sender.at()].serving.contains_key(&flow) {
                     self.nodes[sender.at()].serve.handle(serve::Event::Request { flow, ask });
@@ -241,7 +242,7 @@ impl Cluster {
     fn node_hears(&mut self, node: NodeIx, message: ToNode) {
         if let ToNode::Prepare(prepare) = message {
             let rows = prepare.rows.iter().map(|_| RowState { shared: false }).collect();
-            self.nodes[node.at()].member = Some(Member::new(member::Terms::of(&prepare)));
+            self.nodes[node.at()].member = Some(Member::new(member::Terms::of(&prepare, 1)));
             let prepared = Prepared { rows, holes: Vec::new(), error: None };
             self.after(DISK_LATENCY, Happening::Member(node, member::Event::Prepared(Ok(prepared))));
         } else {
@@ -299,8 +300,8 @@ impl Cluster {
             Action::Preallocate { .. } => {
                 self.after(DISK_LATENCY, Happening::Member(node, member::Event::Preallocated(Ok(()))));
             }
-            Action::Open { sender, weight } => {
-                self.after(3 * LATENCY, Happening::FlowOpened { receiver: node, sender, weight });
+            Action::Open { lane, weight } => {
+                self.after(3 * LATENCY, Happening::FlowOpened { receiver: node, lane, weight });
             }
             Action::Lease { flow, pieces } => state.pull.handle(now, pull::Event::Lease { flow, pieces }),
             Action::Revoke { flow, pieces } => state.pull.handle(now, pull::Event::Revoke { flow, pieces }),
@@ -368,13 +369,14 @@ impl Cluster {
         }
     }
 
-    fn flow_opened(&mut self, receiver: NodeIx, sender: NodeIx, weight: u64) {
+    fn flow_opened(&mut self, receiver: NodeIx, lane: Lane, weight: u64) {
+        let sender = lane.sender;
         if !self.nodes[receiver.at()].alive {
             return;
         }
         if !self.nodes[sender.at()].alive {
             let error = Error::new(Code::Unreachable, "connection refused");
-            let event = owner::Event::OpenFailed { sender, error };
+            let event = owner::Event::OpenFailed { lane, error };
             return self.after(LATENCY, Happening::Member(receiver, member::Event::Owner(event)));
         }
         let here = self.nodes[receiver.at()].next_flow();
@@ -384,7 +386,7 @@ impl Cluster {
         self.nodes[sender.at()].serving.insert(there, End { peer: receiver, there: here });
         self.nodes[sender.at()].serve.handle(serve::Event::FlowUp { flow: there, weight });
         self.follow(sender);
-        let event = member::Event::Owner(owner::Event::FlowUp { flow: here, sender });
+        let event = member::Event::Owner(owner::Event::FlowUp { flow: here, lane });
         self.member(receiver, event);
         if self.nodes[receiver.at()].fetching.contains_key(&here) {
             self.nodes[receiver.at()].pull.handle(self.now, pull::Event::FlowUp { flow: here });

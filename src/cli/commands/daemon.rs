@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::{NodeArgs, Pin};
 use crate::error::{Code, Error, Result};
-use crate::node::options::Options;
+use crate::node::options::{Options, Pinning};
 use crate::session::Key;
 use crate::transfer::resolve;
 
@@ -18,8 +18,8 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         key,
         launched: args.launched,
         slots: args.slots,
-        cpu: cpu(&args.pin, listen),
-        nic: args.nics.first().cloned(),
+        pinning: pinning(&args.pin, listen),
+        nics: args.nics.clone(),
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -37,15 +37,10 @@ fn key(args: &NodeArgs, listen: SocketAddr) -> Result<Key> {
     args.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)
 }
 
-/// The CPU of the rail. Several nodes on one machine spread over its CPUs, by their ports and processes.
-fn cpu(pin: &Pin, listen: SocketAddr) -> Option<usize> {
+fn pinning(pin: &Pin, listen: SocketAddr) -> Pinning {
     match pin {
-        Pin::None => None,
-        Pin::List(cpus) => cpus.first().copied(),
-        Pin::Auto => {
-            let cpus = affinity::cpus_allowed().unwrap_or_default();
-            let spread = std::process::id() as usize + usize::from(listen.port());
-            (!cpus.is_empty()).then(|| cpus[spread % cpus.len()])
-        }
+        Pin::None => Pinning::None,
+        Pin::List(cpus) => Pinning::List(cpus.clone()),
+        Pin::Auto => Pinning::Auto { spread: std::process::id() as usize + usize::from(listen.port()) },
     }
 }

@@ -1,11 +1,46 @@
 //! Moves a logical range of bytes from N sender nodes to M receiver nodes as fast as their NICs allow.
+//!
+//! Senders hold overlapping, partial replicas of a *data space*; receivers want arbitrary parts of it. The calling process
+//! is the master: it reads the rows, plans who sends what to whom, and conducts the nodes. The bytes go from node to node.
+//!
+//! ```
+//! use cep_fast::{Settings, Spec, Transfer};
+//!
+//! // Positions 0 to 1,048,575, from two replicas to one reader that checks and discards.
+//! let spec = Spec::parse("example", r#"
+//!     id "example"
+//!     writer a:5001 pattern:7 0 0-1048575
+//!     writer b:5002 pattern:7 0 0-524287
+//!     reader c:5003 null:     0 0-1048575
+//! "#)?;
+//! spec.validate()?;
+//!
+//! // The nodes are daemons that run already (`cep-fast node`), at the hosts and ports of the rows.
+//! let settings = Settings { key_file: Some("site.key".into()), ..Settings::default() };
+//! let transfer = Transfer::from_spec(spec, settings);
+//! let handle = transfer.handle();
+//! assert_eq!(handle.data_sent(), 0);
+//! // `transfer.transfer()` runs it and gives a `Report`; `handle.cancel()` ends it from any thread.
+//! # Ok::<(), cep_fast::Error>(())
+//! ```
+//!
+//! - [`Spec`] and [`spec`]: rows as text (Figure 2 of the CEP paper) or built in code
+//! - [`Transfer`]: the paper's three calls, `schedule`, `transfer` and `data_sent`
+//! - [`Report`]: what it came to, beside the bound that no schedule can beat
+//! - [`Error`] and [`Code`]: what went wrong and to whom, what to do, and the exit status for it
+//!
+//! It stands on the Composite Endpoint Protocol (CEP: transfer specification, N-to-M schedules, soft limits) and on the
+//! parallel protocol stacks of Jiang and Yeung (one logical connection over many, one protocol engine per network
+//! interface). `docs/ARCHITECTURE.md` shows how it works inside.
 
+#[doc(hidden)]
 pub mod cli;
 pub mod error;
 pub mod report;
 pub mod spec;
 pub mod units;
 
+mod clock;
 mod engine;
 mod launch;
 mod master;

@@ -12,6 +12,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::launch::{self, Launched, Orders};
 use crate::master::conduct::Conductor;
@@ -19,7 +20,6 @@ use crate::master::roster::Roster;
 use crate::master::run::{self, Setup, Shared};
 use crate::master::summary;
 use crate::master::terms::{Identity, Terms, Wishes};
-use crate::rail::Clock;
 use crate::report::Report;
 use crate::session::Key;
 use crate::spec::{Address, Row, Spec};
@@ -31,11 +31,12 @@ const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
 /// How a transfer is carried out. `Default` is the fast and safe way.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Start every node as a child process on this machine, instead of dialling daemons.
+    /// Start every node as a child process on this machine, instead of dialling daemons. The child is this program's own
+    /// binary with the arguments of `cep-fast node`, so only programs that understand those can use it.
     pub launch_local: bool,
-    /// The directory that launched nodes serve and write below.
+    /// The directory that launched nodes serve and write below; daemons have their own.
     pub root: PathBuf,
-    /// The file with the site key that the daemons share.
+    /// The file with the site key that the daemons share; without one only nodes on loopback let anybody in.
     pub key_file: Option<PathBuf>,
     /// What is computed over every piece.
     pub check: Checking,
@@ -43,13 +44,14 @@ pub struct Settings {
     pub fsync: bool,
     /// Replace files that exist.
     pub overwrite: bool,
-    /// Continue what an earlier attempt left.
+    /// Continue what an earlier attempt left. This version keeps nothing of an attempt, so it makes no difference yet.
     pub resume: bool,
-    /// Slots of one block that each node's rail may have for either direction.
+    /// Slots of one block (1 MiB unless the specification says otherwise) that each node's rail may have for either
+    /// direction; `None` for the node's own choice.
     pub slots: Option<u32>,
-    /// How long nothing may move before the transfer fails.
+    /// How long nothing may move before the transfer fails. A flow that owes an answer is given up after a third of it.
     pub stall_timeout: Duration,
-    /// How long the transfer may take.
+    /// How long the transfer may take in all; `None` for as long as it moves.
     pub timeout: Option<Duration>,
 }
 
@@ -92,7 +94,7 @@ impl Default for Settings {
 /// writer a:5001 pattern:7 0 0-1M
 /// reader b:5002 null:     0 0-1M
 /// "#)?;
-/// let mut transfer = Transfer::new("demo", Settings { launch_local: true, ..Settings::default() });
+/// let mut transfer = Transfer::new("demo", Settings { key_file: Some("site.key".into()), ..Settings::default() });
 /// for row in spec.rows {
 ///     transfer.schedule(row);
 /// }

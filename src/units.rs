@@ -147,12 +147,12 @@ impl fmt::Display for BitRate {
 
 /// A node of a transfer: its index in the transfer's list of nodes, the order of first mention in the rows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub struct NodeIx(pub u32);
+pub(crate) struct NodeIx(pub(crate) u32);
 
 impl NodeIx {
     /// The index as a place in a list.
     #[must_use]
-    pub fn at(self) -> usize {
+    pub(crate) fn at(self) -> usize {
         self.0 as usize
     }
 }
@@ -172,12 +172,12 @@ pub fn human_bytes(bytes: u64) -> String {
 ///
 /// The pure core is handed moments; it never asks for one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
-pub struct Moment(pub u64);
+pub(crate) struct Moment(pub(crate) u64);
 
 impl Moment {
     /// The time from `earlier` to this moment; zero where `earlier` is later.
     #[must_use]
-    pub fn since(self, earlier: Moment) -> Duration {
+    pub(crate) fn since(self, earlier: Moment) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }

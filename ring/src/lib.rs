@@ -7,7 +7,7 @@
 //! - [`Uring`]: the kernel's ring, made in the thread that uses it.
 //! - [`Plain`]: the same interface over plain calls and `poll`, for machines that forbid `io_uring`.
 //! - [`Faulty`]: any of them with seeded faults; [`Fake`] is the one for tests.
-//! - [`probe`]: what this kernel allows, and the remedy for what it does not.
+//! - [`probe()`]: what this kernel allows, and the remedy for what it does not.
 //!
 //! A turn of a driver:
 //!

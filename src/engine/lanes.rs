@@ -81,7 +81,7 @@ impl Lanes {
 
     /// When the next rest ends.
     pub(super) fn poll_timeout(&self) -> Option<Moment> {
-        self.lanes.values().filter_map(|state| state.rests_until()).min()
+        self.lanes.values().filter_map(State::rests_until).min()
     }
 
     pub(super) fn is_lost(&self, sender: NodeIx) -> bool {

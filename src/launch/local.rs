@@ -14,14 +14,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::{Code, Error, Result};
+use crate::node::READY;
 use crate::spec::Address;
 
 /// How long a child may take to say that it listens.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 /// How long children may take to end once they are asked to.
 const END_WITHIN: Duration = Duration::from_secs(5);
-/// What a child prints when it listens, followed by the address.
-pub(crate) const READY: &str = "ready ";
 
 /// What launched nodes are told.
 #[derive(Clone, Copy, Debug)]

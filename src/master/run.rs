@@ -10,8 +10,8 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::conduct::{Action, Conductor, Event, Phase};
+use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
-use crate::rail::Clock;
 use crate::session::{Admission, Connection, Hello, Incoming, Key, dial};
 use crate::units::NodeIx;
 use crate::wire::control::{self, Advert, Answer, Query, ToMaster};

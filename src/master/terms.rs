@@ -78,10 +78,10 @@ impl Terms {
         self.block_bytes
     }
 
-    /// How long a flow may owe an answer in silence: short of the stall timeout, so that a replica can still step in.
+    /// How long a flow may owe an answer in silence, as the nodes are told.
     #[cfg(test)]
     pub(crate) fn silence(&self) -> Duration {
-        silence(self.stall_timeout)
+        self.options().silence()
     }
 
     /// What one node is told first.
@@ -93,10 +93,6 @@ impl Terms {
             span: row.range,
             sharing: *sharing,
         });
-        let object = match self.method {
-            Method::Blake3(object) => object,
-            Method::None | Method::Crc64 => None,
-        };
         Prepare {
             transfer: self.identity.transfer,
             id: self.identity.id.clone(),
@@ -104,24 +100,27 @@ impl Terms {
             flow_key: FlowKey(self.identity.flow_key),
             node_index: node.0,
             rows: rows.collect(),
-            options: Options {
-                block_bytes: u32::try_from(self.block_bytes).expect("the parser limits blocks to 64 MiB"),
-                origin: self.origin,
-                check: self.wishes.check,
-                object,
-                fsync: self.wishes.fsync,
-                overwrite: self.wishes.overwrite,
-                resume: self.wishes.resume,
-                slots: self.wishes.slots,
-                stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
-            },
+            options: self.options(),
         }
     }
-}
 
-/// See [`Terms::silence`].
-pub(crate) fn silence(stall_timeout: Duration) -> Duration {
-    stall_timeout / 3
+    fn options(&self) -> Options {
+        let object = match self.method {
+            Method::Blake3(object) => object,
+            Method::None | Method::Crc64 => None,
+        };
+        Options {
+            block_bytes: u32::try_from(self.block_bytes).expect("the parser limits blocks to 64 MiB"),
+            origin: self.origin,
+            check: self.wishes.check,
+            object,
+            fsync: self.wishes.fsync,
+            overwrite: self.wishes.overwrite,
+            resume: self.wishes.resume,
+            slots: self.wishes.slots,
+            stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// The check of a transfer. BLAKE3 makes a digest of the whole where the pieces are subtrees of it: the wanted bytes

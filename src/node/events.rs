@@ -11,7 +11,6 @@ use super::{Node, Role, Session, prepare};
 use crate::engine::FlowIx;
 use crate::engine::member::{self, Action, Member, State};
 use crate::error::{Code, Error, Result};
-use crate::master::terms::silence;
 use crate::rail::{self, Command, Size, TransferIx};
 use crate::session::{Connection, Incoming};
 use crate::units::NodeIx;
@@ -240,7 +239,7 @@ impl Node {
         let prepare::Opened { desk, prepared } = *opened;
         let desk = Arc::new(desk);
         tenancy.desk = Some(Arc::clone(&desk));
-        let wait = silence(Duration::from_millis(tenancy.prepare.options.stall_timeout_ms));
+        let wait = tenancy.prepare.options.silence();
         let size = Size {
             slots: slots(tenancy.prepare.options.slots, self.options.slots, self.ports.len()),
             receives: !desk.sinks.is_empty(),

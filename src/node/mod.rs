@@ -37,14 +37,16 @@ use self::doors::Doors;
 use self::options::Options;
 use self::ports::Port;
 use self::tenancy::{Note, Post, Tenancy};
+use crate::clock::Clock;
 use crate::engine::FlowIx;
 use crate::engine::lanes::Lane;
 use crate::error::{Code, Error, Result};
-use crate::launch::READY;
-use crate::rail::{Clock, TransferIx};
+use crate::rail::TransferIx;
 use crate::session::Connection;
 use crate::store::Root;
 
+/// What a node prints when it listens, followed by the address.
+pub(crate) const READY: &str = "ready ";
 /// How long a connection may take to be up.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a launched node stays without a master.

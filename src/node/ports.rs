@@ -7,8 +7,9 @@ use mio::net::TcpListener;
 
 use super::listen;
 use super::options::{Options, Pinning};
+use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
-use crate::rail::{Clock, Command, Mailbox, Rail, Size};
+use crate::rail::{Command, Mailbox, Rail, Size};
 use crate::units::BitRate;
 use crate::wire::control;
 

@@ -20,33 +20,19 @@ mod sockets;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use ring::Waker;
 
+use crate::clock::Clock;
 use crate::engine::{FlowIx, Piece, owner};
 use crate::error::{Code, Error, Result};
-use crate::units::Moment;
 use desk::Desk;
 
 /// A transfer of this node: an index that is never used twice within a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct TransferIx(pub(crate) u32);
-
-/// The process's monotonic clock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Instant);
-
-impl Clock {
-    pub(crate) fn start() -> Clock {
-        Clock(Instant::now())
-    }
-
-    pub(crate) fn now(self) -> Moment {
-        Moment(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
-    }
-}
 
 /// What the control thread tells a rail.
 #[derive(Debug)]

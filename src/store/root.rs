@@ -59,8 +59,8 @@ impl Root {
         self.try_open(path, flags, mode)?.map_err(|errno| fault(errno, path, "opened"))
     }
 
-    /// As [`Root::open_beneath`], with the system's refusals left for the caller to judge: only paths that lead out are
-    /// errors of the outer kind.
+    /// Opens `path`, absolute as in a data URI, below the root. The system's refusals are left for the caller to judge:
+    /// only paths that lead out (`..`, or a link) are errors of the outer kind, `Refused`.
     pub(super) fn try_open(&self, path: &Path, flags: OFlag, mode: Mode) -> Result<nix::Result<OwnedFd>> {
         let relative = self.relative(path)?;
         // The kernel refuses a mode where nothing is created.

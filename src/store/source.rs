@@ -33,7 +33,6 @@ pub(crate) struct FileSource {
     name: PathBuf,
     /// The bytes that the row offers, as offsets of the file.
     offered: Span,
-    #[cfg_attr(not(test), allow(dead_code, reason = "no rail looks for sources that changed yet"))]
     fingerprint: Fingerprint,
 }
 
@@ -83,7 +82,6 @@ impl Source {
     ///
     /// # Errors
     /// `Data` where it shrank or was written to.
-    #[cfg_attr(not(test), allow(dead_code, reason = "no rail looks for sources that changed yet"))]
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         match self {
             Source::File(source) => source.check_unchanged(),
@@ -92,7 +90,7 @@ impl Source {
     }
 
     /// The error for a read that the system refused with `errno`.
-    #[cfg_attr(not(test), allow(dead_code, reason = "no rail looks for sources that changed yet"))]
+    #[cfg_attr(not(test), allow(dead_code, reason = "a refusal carries a code, not yet the reason of the system"))]
     pub(crate) fn read_failed(&self, errno: Errno) -> Error {
         match self {
             Source::File(source) => fault(errno, &source.name, "read"),
@@ -140,7 +138,6 @@ impl FileSource {
         Ok(found.into_iter().map(|hole| Span::new(hole.start - start, hole.end - start)).collect())
     }
 
-    #[cfg_attr(not(test), allow(dead_code, reason = "no rail looks for sources that changed yet"))]
     fn check_unchanged(&self) -> Result<()> {
         let now = Fingerprint::of(self.file.buffered(), &self.name)?;
         if now.size_bytes < self.fingerprint.size_bytes {

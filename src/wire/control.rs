@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use prost::Message as _;
 
@@ -187,6 +188,13 @@ pub(crate) struct Options {
     pub(crate) slots: Option<u32>,
     /// How long nothing may move.
     pub(crate) stall_timeout_ms: u64,
+}
+
+impl Options {
+    /// How long a flow may owe an answer in silence: short of the stall timeout, so that a replica can still step in.
+    pub(crate) fn silence(&self) -> Duration {
+        Duration::from_millis(self.stall_timeout_ms) / 3
+    }
 }
 
 /// A plan as one node needs it.

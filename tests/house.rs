@@ -1,0 +1,313 @@
+//! The rules of the house, kept by reading the sources: arrows go one way, the pure core takes nothing, `unsafe` lives
+//! in few places, files stay small. What is forbidden and why is in docs/ARCHITECTURE.md.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which module may use which. A module may only use those above it, so that no two can come to use each other.
+const ARROWS: [(&str, &[&str]); 18] = [
+    ("units", &[]),
+    ("clock", &["units"]),
+    ("error", &["units"]),
+    ("spec", &["error", "units"]),
+    ("report", &["error", "units"]),
+    ("wire", &["error", "spec", "units"]),
+    ("plan", &["error", "units"]),
+    ("engine", &["error", "units", "wire"]),
+    ("store", &["error", "spec", "units"]),
+    ("session", &["error", "wire"]),
+    ("rail", &["clock", "engine", "error", "store", "units", "wire", "ring", "affinity"]),
+    ("master", &["clock", "engine", "error", "plan", "report", "session", "spec", "units", "wire"]),
+    ("node", &["clock", "engine", "error", "rail", "session", "spec", "store", "units", "wire", "affinity"]),
+    ("launch", &["error", "node", "spec", "affinity"]),
+    ("transfer", &["clock", "error", "launch", "master", "node", "report", "session", "spec", "wire"]),
+    ("sim", &["engine", "error", "master", "plan", "spec", "units", "wire"]),
+    ("cli", &["error", "master", "node", "plan", "report", "session", "spec", "transfer", "units", "wire", "affinity"]),
+    ("main", &[]),
+];
+
+/// The crates under this one; like a module, each is named by those who may use it.
+const CRATES: [&str; 2] = ["ring", "affinity"];
+
+/// What runs in the simulator, and therefore takes time, randomness, buffers and results as arguments.
+const PURE: [&str; 10] = [
+    "src/engine/",
+    "src/plan/",
+    "src/wire/",
+    "src/sim/",
+    "src/units.rs",
+    "src/master/conduct.rs",
+    "src/master/roster.rs",
+    "src/master/terms.rs",
+    "src/store/layout.rs",
+    "src/store/steps.rs",
+];
+
+/// What pure code does not touch, and why.
+const BANNED: [(&str, &str); 23] = [
+    ("Instant", "time is an argument: a Moment"),
+    ("SystemTime", "time is an argument: a Moment"),
+    ("Clock", "time is an argument: a Moment"),
+    ("sleep", "a machine says when it wants a Tick"),
+    ("thread", "machines are driven by one thread and know of none"),
+    ("Mutex", "machines are driven by one thread and know of none"),
+    ("RwLock", "machines are driven by one thread and know of none"),
+    ("mpsc", "machines are driven by one thread and know of none"),
+    ("crossbeam_channel", "machines are driven by one thread and know of none"),
+    ("TcpStream", "sockets belong to session, rail, node and master::run"),
+    ("TcpListener", "sockets belong to session, rail, node and master::run"),
+    ("UdpSocket", "sockets belong to session, rail, node and master::run"),
+    ("mio", "sockets belong to session, rail, node and master::run"),
+    ("ring", "operations belong to the rail"),
+    ("OpenOptions", "files belong to store and rail"),
+    ("fs", "files belong to store and rail"),
+    ("nix", "the operating system belongs to store, session and rail"),
+    ("libc", "the operating system belongs to store, session and rail"),
+    ("env", "settings are arguments"),
+    ("getrandom", "randomness is an argument"),
+    ("HashMap", "its order differs from run to run: take a BTreeMap"),
+    ("HashSet", "its order differs from run to run: take a BTreeSet"),
+    ("println", "only the command line prints"),
+];
+
+/// Where `unsafe` may be written: next to the kernel, and in the counting allocator of a test.
+const UNSAFE: [&str; 3] = ["ring/src/", "ring/tests/allocations.rs", "bench/src/raw/"];
+
+/// Lines of a file without its tests. The largest machines come near it; what would pass it is two machines.
+const LINES_MAX: usize = 500;
+
+const PATHS: [&str; 4] = ["src", "ring", "affinity", "bench"];
+
+#[test]
+fn arrows_go_one_way() {
+    let mut faults = Vec::new();
+    for (at, (module, allowed)) in ARROWS.iter().enumerate() {
+        let above = &ARROWS[..at];
+        for name in allowed.iter().filter(|name| !CRATES.contains(name)) {
+            assert!(
+                above.iter().any(|(module, _)| module == name),
+                "ARROWS: {module} lists {name}, which is not above it"
+            );
+        }
+    }
+    for source in sources("src") {
+        let module = source.module();
+        if module == "lib" || module == "main" {
+            continue;
+        }
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == module) else {
+            faults.push(format!("{}: module {module} is not in ARROWS", source.path));
+            continue;
+        };
+        for used in uses(&source.code) {
+            if used != module && !allowed.contains(&used.as_str()) {
+                faults.push(format!("{}: {module} uses {used}; it may use {}", source.path, allowed.join(", ")));
+            }
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn the_small_crates_know_nothing_of_the_project() {
+    let mut faults = Vec::new();
+    for (folder, strangers) in [("ring", &["cep_fast", "affinity"]), ("affinity", &["cep_fast", "ring"])] {
+        for source in sources(folder).filter(|source| source.path.contains("/src/")) {
+            for stranger in strangers {
+                if paths_into(&source.code, stranger) {
+                    faults.push(format!("{}: knows of {stranger}", source.path));
+                }
+            }
+        }
+        let manifest = fs::read_to_string(home().join(folder).join("Cargo.toml")).unwrap();
+        if manifest.contains("path =") {
+            faults.push(format!("{folder}/Cargo.toml: depends on another crate of the workspace"));
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn the_pure_core_takes_nothing_and_is_given_everything() {
+    let mut faults = Vec::new();
+    for source in sources("src").filter(|source| PURE.iter().any(|pure| source.path.starts_with(pure))) {
+        for (number, line) in source.code.lines().enumerate() {
+            for (word, why) in BANNED.iter().filter(|(word, _)| words(line).any(|found| found == *word)) {
+                faults.push(format!("{}:{}: {word}: {why}", source.path, number + 1));
+            }
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn unsafe_lives_next_to_the_kernel() {
+    let mut faults = Vec::new();
+    for source in PATHS.into_iter().flat_map(sources) {
+        let may = UNSAFE.iter().any(|place| source.path.starts_with(place));
+        if !may && words(&source.code).any(|word| word == "unsafe") {
+            faults.push(format!("{}: unsafe outside {}", source.path, UNSAFE.join(", ")));
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn files_are_small_and_say_why_they_are_there() {
+    let mut faults = Vec::new();
+    for source in PATHS.into_iter().flat_map(sources) {
+        let lines = source.code.lines().count();
+        if lines > LINES_MAX {
+            faults.push(format!("{}: {lines} lines without tests; {LINES_MAX} are the most", source.path));
+        }
+        if !source.text.starts_with("//!") {
+            faults.push(format!("{}: begins without a `//!` that says what it is for", source.path));
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn every_crate_has_the_lints_of_the_workspace() {
+    let root = fs::read_to_string(home().join("Cargo.toml")).unwrap();
+    let members = root.split_once("members = [").unwrap().1.split_once(']').unwrap().0;
+    let members = members.lines().filter_map(|line| line.trim().strip_prefix('"')?.split('"').next());
+    let mut manifests: Vec<PathBuf> = members.map(|member| home().join(member).join("Cargo.toml")).collect();
+    manifests.push(home().join("Cargo.toml"));
+    assert!(manifests.len() >= 4, "the members were not found");
+    for manifest in manifests {
+        let text = fs::read_to_string(&manifest).unwrap();
+        assert!(text.contains("\n[lints]\nworkspace = true\n"), "{}: has no workspace lints", manifest.display());
+    }
+}
+
+/// One file: its path below the workspace, its text, and its text without comments and without unit tests.
+struct Source {
+    path: String,
+    text: String,
+    code: String,
+}
+
+impl Source {
+    /// The module of the library that the file belongs to.
+    fn module(&self) -> &str {
+        let below = self.path.strip_prefix("src/").unwrap();
+        below.split('/').next().unwrap().trim_end_matches(".rs")
+    }
+}
+
+/// Every source file below a folder, without the files that hold nothing but tests.
+fn sources(folder: &str) -> impl Iterator<Item = Source> {
+    let mut found = Vec::new();
+    gather(&home().join(folder), &mut found);
+    assert!(!found.is_empty(), "no sources below {folder}");
+    found.into_iter().filter_map(|path| {
+        let name = path.strip_prefix(home()).unwrap().to_str().unwrap().to_owned();
+        let is_test = name.ends_with("/tests.rs") || name.ends_with("_tests.rs") || name.contains("/tests/");
+        let text = fs::read_to_string(&path).unwrap();
+        (!is_test || UNSAFE.contains(&name.as_str())).then(|| Source { code: code(&text), path: name, text })
+    })
+}
+
+fn gather(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            gather(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+fn home() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A text without its comments, up to its unit tests. Line numbers stay what they are.
+fn code(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let lines: Vec<&str> = text.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let opens_tests = |line: &&str| line.starts_with("mod tests {");
+        if *line == "#[cfg(test)]"
+            && lines[at + 1..].iter().find(|line| !line.starts_with("#[")).is_some_and(opens_tests)
+        {
+            break;
+        }
+        let comment = if line.trim_start().starts_with("//") { Some(0) } else { line.find(" // ") };
+        code.push_str(&line[..comment.unwrap_or(line.len())]);
+        code.push('\n');
+    }
+    code
+}
+
+/// The modules of this crate, and the crates under it, that `code` names in paths.
+fn uses(code: &str) -> Vec<String> {
+    let mut uses = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => uses.extend(heads(list)),
+            None => uses.extend(words(rest).next().map(name)),
+        }
+    }
+    uses.extend(CRATES.into_iter().filter(|name| paths_into(code, name)).map(String::from));
+    uses.sort_unstable();
+    uses.dedup();
+    uses
+}
+
+/// The first words of the entries of an import list, up to the brace that closes it.
+fn heads(list: &str) -> Vec<String> {
+    let (mut depth, mut entry, mut heads) = (0, String::new(), Vec::new());
+    for letter in list.chars() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => heads.extend(words(&std::mem::take(&mut entry)).next().map(name)),
+            _ => entry.push(letter),
+        }
+    }
+    heads.extend(words(&entry).next().map(name));
+    heads
+}
+
+/// What the paved road exports counts as the module that it comes from.
+fn name(word: &str) -> String {
+    match word {
+        "Code" | "Error" | "Result" => "error",
+        "Spec" => "spec",
+        "Report" => "report",
+        "Transfer" | "Settings" | "Handle" | "Checking" => "transfer",
+        other => other,
+    }
+    .into()
+}
+
+/// Whether a path of `code` begins with this crate's name.
+fn paths_into(code: &str, name: &str) -> bool {
+    code.match_indices(name).any(|(at, _)| {
+        let before = code[..at].chars().next_back().unwrap_or(' ');
+        code[at + name.len()..].starts_with("::") && !before.is_alphanumeric() && !"_:".contains(before)
+    })
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').filter(|word| !word.is_empty())
+}
+
+fn none(faults: &[String]) {
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn the_reader_of_sources_reads_them() {
+    let text = "//! doc\nuse crate::{units::Span, wire::{a, b}}; // crate::cli\nring::probe();\nuse super::ring::x;\n\
+                #[cfg(test)]\n#[allow(x)]\nmod tests {\n use crate::cli;\n}\n";
+    assert_eq!(uses(&code(text)), ["ring", "units", "wire"]);
+    assert_eq!(code(text).lines().count(), 4);
+}

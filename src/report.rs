@@ -56,9 +56,9 @@ pub struct Report {
 pub enum State {
     /// Every wanted byte is at its place.
     Complete,
-    /// It ended early; what was received is kept for a rerun.
+    /// It ended early; `error` says why and what is missing.
     Failed,
-    /// The user ended it; what was received is kept for a rerun.
+    /// The user ended it.
     Cancelled,
 }
 

@@ -31,9 +31,11 @@ const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
 /// How a transfer is carried out. `Default` is the fast and safe way.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Start every node as a child process on this machine, instead of dialling daemons. The child is this program's own
-    /// binary with the arguments of `cep-fast node`, so only programs that understand those can use it.
+    /// Start every node as a child process on this machine, instead of dialling daemons.
     pub launch_local: bool,
+    /// The `cep-fast` program that launched nodes run; without one, the calling program itself, which is right for
+    /// `cep-fast` alone.
+    pub program: Option<PathBuf>,
     /// The directory that launched nodes serve and write below; daemons have their own.
     pub root: PathBuf,
     /// The file with the site key that the daemons share; without one only nodes on loopback let anybody in.
@@ -71,6 +73,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             launch_local: false,
+            program: None,
             root: "/".into(),
             key_file: None,
             check: Checking::default(),
@@ -120,6 +123,13 @@ impl Handle {
     #[must_use]
     pub fn data_sent(&self) -> u64 {
         self.shared.landed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Where `cep-fast status` and `cancel` reach this transfer's master, once it runs and where its specification has
+    /// a master row; with port 0 there, this is how to learn the port.
+    #[must_use]
+    pub fn master_address(&self) -> Option<SocketAddr> {
+        self.shared.address.get().copied()
     }
 
     /// Ends the transfer. [`Transfer::transfer`] returns with a report whose state is `cancelled`, once every node has
@@ -208,7 +218,9 @@ impl Transfer {
         let hosts: Vec<Address> = roster.entries.iter().map(|entry| entry.address.clone()).collect();
         if self.settings.launch_local {
             let key = Key::generate()?;
-            let orders = Orders { root: &self.settings.root, secret: &key.to_hex(), slots: self.settings.slots };
+            let program = self.settings.program.as_deref();
+            let orders =
+                Orders { program, root: &self.settings.root, secret: &key.to_hex(), slots: self.settings.slots };
             let launched = launch::local(&hosts, orders)?;
             let nodes = launched.addresses().map(Ok).collect();
             return Ok((key, Some(launched), nodes));
@@ -230,6 +242,10 @@ impl Transfer {
             Error::new(Code::Unreachable, format!("the master cannot listen on {master}: {error}"))
                 .remedy("choose another port in the master row; 0 takes any free one")
         })?;
+        if let Ok(address) = listener.local_addr() {
+            // Of several runs of one transfer the first one's address stays; only the port 0 makes them differ.
+            let _ = self.shared.address.set(address);
+        }
         Ok(Some((listener, self.site_key()?)))
     }
 

@@ -42,7 +42,7 @@ pub enum Command {
     Node(NodeArgs),
     /// Ask a running master how far it is
     Status(StatusArgs),
-    /// Ask a running master to stop; what was received is kept for a rerun
+    /// Ask a running master to stop
     Cancel(CancelArgs),
     /// Write a new key to a file that only you can read
     Keygen(KeygenArgs),
@@ -102,7 +102,7 @@ pub struct TransferArgs {
     /// Which way bytes take through the kernel
     #[arg(long, value_enum, default_value_t = DataPath::Auto, value_name = "PATH")]
     pub path: DataPath,
-    /// Buffers of one block (1 MiB by default) that each launched node keeps, 2 to 4096 [default: what 64 MiB allow]
+    /// Buffers of one block (1 MiB by default) that a node may use in each direction, 2 to 4096 [default: 16, shared by its NICs]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
     /// Report success only when all bytes are on stable storage
@@ -147,7 +147,7 @@ pub struct NodeArgs {
     /// A NIC for data, by name or address; may be given again [default: every usable one]
     #[arg(long = "nic", value_name = "NAME")]
     pub nics: Vec<String>,
-    /// Buffers of one block (1 MiB by default), 2 to 4096 [default: what 64 MiB allow]
+    /// Buffers of one block (1 MiB by default), 2 to 4096 [default: 16, shared by its NICs]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
     /// CPUs for the threads of the NICs: auto (near the NIC), none, or a list such as 0-3,8

@@ -25,6 +25,8 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 /// What launched nodes are told.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Orders<'a> {
+    /// The program that is a node; this one where none is given.
+    pub(crate) program: Option<&'a Path>,
     /// The directory that the nodes serve and write below.
     pub(crate) root: &'a Path,
     /// The key of this transfer's control sessions, as hex digits; it goes over standard input, never the command line.
@@ -56,8 +58,11 @@ impl Launched {
 /// # Errors
 /// `Code::Unreachable` where a child does not come to listen, with what it said.
 pub(crate) fn local(hosts: &[Address], orders: Orders<'_>) -> Result<Launched> {
-    let program = std::env::current_exe()
-        .map_err(|error| Error::new(Code::Internal, format!("this program cannot find itself: {error}")))?;
+    let itself = || {
+        std::env::current_exe()
+            .map_err(|error| Error::new(Code::Internal, format!("this program cannot find itself: {error}")))
+    };
+    let program = orders.program.map_or_else(itself, |program| Ok(program.to_path_buf()))?;
     let cpus = affinity::cpus_allowed().unwrap_or_default();
     let mut launched = Launched { nodes: Vec::with_capacity(hosts.len()) };
     let base = random_base()?;

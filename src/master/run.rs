@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     /// Bytes that receivers have landed.
     pub(crate) landed_bytes: AtomicU64,
     pub(crate) cancelled: AtomicBool,
+    /// Where `status` and `cancel` reach the master.
+    pub(crate) address: OnceLock<SocketAddr>,
     pub(crate) waker: std::sync::Mutex<Option<Arc<Waker>>>,
 }
 

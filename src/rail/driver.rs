@@ -5,12 +5,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
-use ring::{Completion, Config, FileId, Io, Op, Pool, Slot, Uring, Waker};
+use crossbeam_channel::Receiver;
+use ring::{Completion, FileId, Io, Op, Pool, Slot};
 
 use super::contexts::{Context, Contexts, Landing};
 use super::desk::{Desk, Tally};
 use super::sockets::{Feed, Fetch, Flow, Half};
+use super::start::{Buffers, entries};
 use super::{Command, Event, Mailbox, Side, Size, TransferIx};
 use crate::clock::Clock;
 use crate::engine::pull::{self, Pull};
@@ -18,15 +19,14 @@ use crate::engine::serve::{self, Serve};
 use crate::engine::{FlowIx, owner};
 use crate::error::{Code, Error};
 use crate::store::OpenFile;
-use crate::store::steps::PAGE_BYTES;
 
 /// Flows of one rail at once: each holds two cells, and three operations at most.
-const FLOWS_MAX: u32 = 128;
-const CELLS: u32 = 2 * FLOWS_MAX;
+pub(super) const FLOWS_MAX: u32 = 128;
+pub(super) const CELLS: u32 = 2 * FLOWS_MAX;
 /// Room for headers and requests: a cell takes 42 of them.
 pub(super) const CELL_BYTES: usize = 4096;
 /// Files of one rail: its flows, and the files of its transfers with their direct twins.
-const FILES_MAX: u32 = FLOWS_MAX + 1024;
+pub(super) const FILES_MAX: u32 = FLOWS_MAX + 1024;
 /// Landed pieces that are told to the owner together; the last ones of a flow are told at once.
 const LANDED_BATCH: usize = 8;
 /// What may wait unread in the socket of a flow that fetches: a block, so that the sender never waits for this thread to
@@ -81,69 +81,32 @@ pub(super) struct Driver<I, M> {
     urgent: bool,
 }
 
-/// Runs a rail on the calling thread until it is told to stop. What it needs to begin goes through `ready`.
-pub(super) fn start(
-    clock: Clock,
-    size: Size,
-    inbox: Receiver<Command>,
-    mailbox: impl Mailbox,
-    ready: &Sender<Result<Waker, Error>>,
-) {
-    match make(clock, size, inbox, mailbox) {
-        Ok(driver) => {
-            let _ = ready.send(Ok(driver.io.waker()));
-            driver.run();
-        }
-        Err(error) => {
-            let _ = ready.send(Err(error));
+impl<I: Io, M: Mailbox> Driver<I, M> {
+    pub(super) fn new(clock: Clock, size: Size, io: I, buffers: Buffers, inbox: Receiver<Command>, mailbox: M) -> Self {
+        let Buffers { cells, landing_slots, serving_slots } = buffers;
+        Driver {
+            clock,
+            size,
+            io,
+            cells,
+            landing_slots,
+            serving_slots,
+            contexts: Contexts::new(entries(size)),
+            tenants: BTreeMap::new(),
+            flows: HashMap::new(),
+            serve: Serve::new(size.slots),
+            parked: VecDeque::new(),
+            loaded: HashMap::new(),
+            dressed: HashMap::new(),
+            inbox,
+            mailbox,
+            outbox: Vec::new(),
+            urgent: false,
         }
     }
-}
 
-fn make<M: Mailbox>(clock: Clock, size: Size, inbox: Receiver<Command>, mailbox: M) -> Result<Driver<Uring, M>, Error> {
-    let no_memory = |error: std::io::Error| {
-        Error::new(Code::Internal, format!("no memory for {} slots: {error}", size.slots))
-            .remedy("ask for fewer with --slots")
-    };
-    let cells = Pool::new(CELLS as usize, CELL_BYTES).map_err(no_memory)?;
-    let pool = |wanted: bool| wanted.then(|| slots(size)).transpose().map_err(no_memory);
-    let (landing_slots, serving_slots) = (pool(size.receives)?, pool(size.sends)?);
-    let pools: Vec<&Pool> =
-        [Some(&cells), landing_slots.as_ref(), serving_slots.as_ref()].into_iter().flatten().collect();
-    let entries = 3 * FLOWS_MAX + 4 * size.slots;
-    let io = Uring::new(&Config { entries, files: FILES_MAX, pools: &pools }).map_err(|error| {
-        let cause = ring::ProbeError::explain(error.raw_os_error().map_or(ring::Errno::EIO, ring::Errno::from_raw));
-        Error::new(Code::Internal, format!("no io_uring: {error}")).remedy(cause.remedy)
-    })?;
-    Ok(Driver {
-        clock,
-        size,
-        io,
-        cells,
-        landing_slots,
-        serving_slots,
-        contexts: Contexts::new(entries),
-        tenants: BTreeMap::new(),
-        flows: HashMap::new(),
-        serve: Serve::new(size.slots),
-        parked: VecDeque::new(),
-        loaded: HashMap::new(),
-        dressed: HashMap::new(),
-        inbox,
-        mailbox,
-        outbox: Vec::new(),
-        urgent: false,
-    })
-}
-
-/// A block, and a page of slack at either end.
-pub(super) fn slots(size: Size) -> std::io::Result<Pool> {
-    let block = usize::try_from(size.block_bytes).expect("blocks are at most 64 MiB");
-    Pool::new(size.slots as usize, block.next_multiple_of(PAGE_BYTES) + 2 * PAGE_BYTES)
-}
-
-impl<I: Io, M: Mailbox> Driver<I, M> {
-    fn run(mut self) {
+    /// Runs until the control thread says to stop, or the ring fails.
+    pub(super) fn run(mut self) {
         let mut completions = Vec::with_capacity(1024);
         while self.take_commands() {
             self.follow();

@@ -3,9 +3,10 @@
 use ring::{Errno, Io, Op, Slot};
 
 use super::contexts::{Context, Loading, Way};
-use super::driver::{CELL_BYTES, Driver, Tenant, slots};
+use super::driver::{CELL_BYTES, Driver, Tenant};
 use super::fetch::broken;
 use super::sockets::{Answer, Flow};
+use super::start::slots;
 use super::{Mailbox, TransferIx};
 use crate::engine::FlowIx;
 use crate::engine::serve::{self, Ask};

@@ -3,8 +3,9 @@
 use ring::{Errno, FileId, Io, Op, Slot};
 
 use super::contexts::{Context, Landing};
-use super::driver::{CELL_BYTES, Driver, Tenant, slots};
+use super::driver::{CELL_BYTES, Driver, Tenant};
 use super::sockets::Flow;
+use super::start::slots;
 use super::{Event, Mailbox, TransferIx};
 use crate::engine::FlowIx;
 use crate::engine::pull::{self, Answer};

@@ -16,6 +16,7 @@ mod driver;
 mod feed;
 mod fetch;
 mod sockets;
+mod start;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -117,7 +118,7 @@ impl Rail {
                 // An unpinned rail is slower, not wrong; the mask may have changed since the CPU was chosen.
                 let _ = affinity::pin(cpu);
             }
-            driver::start(clock, size, inbox, mailbox, &ready);
+            start::start(clock, size, inbox, mailbox, &ready);
         });
         let thread = thread.map_err(|error| Error::new(Code::Internal, format!("cannot start a rail: {error}")))?;
         match started.recv() {

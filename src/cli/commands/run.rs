@@ -24,7 +24,12 @@ pub(super) fn carry_out(transfer: &Transfer, args: &TransferArgs) -> Result<Exit
     cancel_on_signals(transfer.handle())?;
     let mut progress = Progress::new(args.progress);
     let mut rates = Rates::default();
+    let handle = transfer.handle();
+    let mut announce = transfer.spec().master.as_ref().is_some_and(|master| master.port == 0);
     let report = transfer.run(&mut |conductor| {
+        if let Some(address) = handle.master_address().filter(|_| std::mem::take(&mut announce)) {
+            say(&format!("cep-fast: status and cancel reach this transfer at {address}"));
+        }
         let now = Instant::now();
         progress.show(now, &rates.snapshot(now, conductor));
     });
@@ -32,6 +37,11 @@ pub(super) fn carry_out(transfer: &Transfer, args: &TransferArgs) -> Result<Exit
     let report = report?;
     print(&if args.json { report.json() } else { report.to_string() });
     Ok(ending(&report))
+}
+
+#[allow(clippy::print_stderr, reason = "what a person needs beside the result")]
+fn say(line: &str) {
+    eprintln!("{line}");
 }
 
 /// The exit status of a transfer; what went wrong is said on standard error, too.
@@ -49,6 +59,7 @@ fn ending(report: &Report) -> ExitCode {
 pub(super) fn settings(args: &TransferArgs) -> Settings {
     Settings {
         launch_local: args.launch == Launch::Local,
+        program: None,
         root: args.root.clone().unwrap_or_else(|| "/".into()),
         key_file: args.key_file.clone(),
         check: match args.check {

@@ -1,0 +1,104 @@
+//! Making a rail: its buffers, and the ring or what stands in for one.
+//!
+//! Where the kernel has no `io_uring` for us (containers and hardened systems forbid it), the same driver runs over plain
+//! calls and `poll`: it loses speed and nothing else. Where the locked memory is too small, the ring itself does
+//! without registered buffers.
+
+use crossbeam_channel::{Receiver, Sender};
+use ring::{Config, Errno, Io, Plain, Pool, ProbeError, Uring, Waker};
+
+use super::driver::{CELL_BYTES, CELLS, Driver, FILES_MAX, FLOWS_MAX};
+use super::{Command, Mailbox, Size};
+use crate::clock::Clock;
+use crate::error::{Code, Error};
+use crate::store::steps::PAGE_BYTES;
+
+/// Set to `plain`, rails do without `io_uring`: for machines where it misbehaves, and for tests.
+const IO_VARIABLE: &str = "CEP_FAST_IO";
+
+/// The buffers of a rail.
+pub(super) struct Buffers {
+    pub(super) cells: Pool,
+    pub(super) landing_slots: Option<Pool>,
+    pub(super) serving_slots: Option<Pool>,
+}
+
+impl Buffers {
+    fn new(size: Size) -> std::io::Result<Buffers> {
+        let pool = |wanted: bool| wanted.then(|| slots(size)).transpose();
+        Ok(Buffers {
+            cells: Pool::new(CELLS as usize, CELL_BYTES)?,
+            landing_slots: pool(size.receives)?,
+            serving_slots: pool(size.sends)?,
+        })
+    }
+
+    fn pools(&self) -> Vec<&Pool> {
+        let pools = [Some(&self.cells), self.landing_slots.as_ref(), self.serving_slots.as_ref()];
+        pools.into_iter().flatten().collect()
+    }
+}
+
+/// A block, and a page of slack at either end.
+pub(super) fn slots(size: Size) -> std::io::Result<Pool> {
+    let block = usize::try_from(size.block_bytes).expect("blocks are at most 64 MiB");
+    Pool::new(size.slots as usize, block.next_multiple_of(PAGE_BYTES) + 2 * PAGE_BYTES)
+}
+
+/// Operations in flight: three for each flow, and for each slot what reads, sends or writes it.
+pub(super) fn entries(size: Size) -> u32 {
+    3 * FLOWS_MAX + 4 * size.slots
+}
+
+/// Runs a rail on the calling thread until it is told to stop. What it needs to begin goes through `ready`.
+pub(super) fn start(
+    clock: Clock,
+    size: Size,
+    inbox: Receiver<Command>,
+    mailbox: impl Mailbox,
+    ready: &Sender<Result<Waker, Error>>,
+) {
+    let buffers = match Buffers::new(size) {
+        Ok(buffers) => buffers,
+        Err(error) => {
+            let error = Error::new(Code::Internal, format!("no memory for {} slots: {error}", size.slots));
+            let _ = ready.send(Err(error.remedy("ask for fewer with --slots")));
+            return;
+        }
+    };
+    match ring(size, &buffers) {
+        Ok(io) => go(Driver::new(clock, size, io, buffers, inbox, mailbox), ready),
+        Err(why) => match Plain::new(entries(size), FILES_MAX) {
+            Ok(io) => {
+                say(&why);
+                go(Driver::new(clock, size, io, buffers, inbox, mailbox), ready);
+            }
+            Err(error) => {
+                let _ = ready.send(Err(Error::new(Code::Internal, format!("no event counter: {error}"))));
+            }
+        },
+    }
+}
+
+fn go<I: Io, M: Mailbox>(driver: Driver<I, M>, ready: &Sender<Result<Waker, Error>>) {
+    // Whoever waits for the rail may have given up; then the first command is to stop.
+    let _ = ready.send(Ok(driver.io.waker()));
+    driver.run();
+}
+
+/// The kernel's ring, or why there is none.
+fn ring(size: Size, buffers: &Buffers) -> Result<Uring, String> {
+    if std::env::var_os(IO_VARIABLE).is_some_and(|value| value == "plain") {
+        return Err(format!("{IO_VARIABLE}=plain"));
+    }
+    let config = Config { entries: entries(size), files: FILES_MAX, pools: &buffers.pools() };
+    Uring::new(&config).map_err(|error| {
+        let explained = ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+        format!("{error}; {}", explained.remedy)
+    })
+}
+
+#[allow(clippy::print_stderr, reason = "a slower way is taken without being asked for: that is said")]
+fn say(why: &str) {
+    eprintln!("cep-fast: no io_uring here, so plain calls are used, which is slower ({why})");
+}

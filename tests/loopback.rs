@@ -1,0 +1,299 @@
+//! Transfers of real files over real sockets, with every node a process of its own.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use support::{
+    Random, code, complete, folder, folder_in_memory, json, listing, pattern, random_bytes, run, run_spec, stderr,
+};
+
+const FIGURE_2: &str = include_str!("../docs/examples/figure2.spec");
+
+/// Figure 2 needs its port 55555 for itself.
+static FIGURE_2_PORT: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+fn figure_2(root: &Path) {
+    let _port = FIGURE_2_PORT.lock().unwrap();
+    let data = random_bytes(2, 4096);
+    fs::create_dir_all(root.join("data")).unwrap();
+    fs::create_dir_all(root.join("tmp")).unwrap();
+    fs::write(root.join("data/half1"), &data[..2048]).unwrap();
+    fs::write(root.join("data/half2"), &data[2048..]).unwrap();
+    let report = complete(root, FIGURE_2, &[]);
+    assert_eq!(report["bytes"], 8192);
+    assert_eq!(fs::read(root.join("tmp/copy1")).unwrap(), data, "node5 and node7 share it on one machine");
+    assert_eq!(fs::read(root.join("tmp/copy2")).unwrap(), data);
+    assert_eq!(listing(&root.join("tmp")).len(), 2, "nothing is left beside them");
+}
+
+#[test]
+fn figure_2_runs_as_printed_on_a_disk() {
+    figure_2(folder().path());
+}
+
+#[test]
+fn figure_2_runs_as_printed_in_memory() {
+    figure_2(folder_in_memory().path());
+}
+
+/// Random rows over a data space of `bytes` bytes from `start` on: overlapping replicas in several files at odd offsets,
+/// and readers of odd, overlapping parts, some of them two to a node.
+fn random_rows(root: &Path, seed: u64, start: u64, bytes: usize) {
+    let mut random = Random(seed);
+    let data = random_bytes(seed, bytes);
+    let last = bytes as u64 - 1;
+    let mut spec = format!("id \"random {seed}\"\noption block 65536\n");
+    // One writer has everything, so that every wish can be served.
+    let mut offers = vec![(0, last)];
+    for _ in 0..4 {
+        let from = random.below(last);
+        offers.push((from, from + random.below(last - from + 1)));
+    }
+    for (index, &(from, to)) in offers.iter().enumerate() {
+        let offset = random.below(10_000) as usize;
+        let mut content = vec![0xee; offset];
+        content.extend(&data[from as usize..=to as usize]);
+        content.extend([0xdd; 77]);
+        fs::write(root.join(format!("source{index}")), content).unwrap();
+        let node = index % 4;
+        let (from, to) = (start + from, start + to);
+        spec += &format!("writer w{node}:50{node} \"file:///source{index}\" {offset} {from}-{to}\n");
+    }
+    let mut wants = Vec::new();
+    for index in 0..5_u64 {
+        let from = random.below(last);
+        let to = from + random.below(last - from + 1);
+        let (offset, node) = (random.below(9000), index % 3);
+        spec += &format!("reader r{node}:60{node} file:///copy{index} {offset} {}-{}\n", start + from, start + to);
+        wants.push((index, offset as usize, from as usize, to as usize));
+    }
+    complete(root, &spec, &[]);
+    for (index, offset, from, to) in wants {
+        let copy = fs::read(root.join(format!("copy{index}"))).unwrap();
+        assert_eq!(copy.len(), offset + to - from + 1, "seed {seed}, copy {index}\n{spec}");
+        assert!(copy[..offset].iter().all(|byte| *byte == 0), "seed {seed}, copy {index}: before its offset");
+        assert!(copy[offset..] == data[from..=to], "seed {seed}, copy {index} differs\n{spec}");
+    }
+}
+
+#[test]
+fn random_rows_give_every_reader_its_bytes_on_a_disk() {
+    for seed in 0..6 {
+        random_rows(folder().path(), seed, 0, 1_500_000 + 4099 * seed as usize);
+    }
+}
+
+#[test]
+fn random_rows_give_every_reader_its_bytes_in_memory() {
+    for seed in 10..16 {
+        random_rows(folder_in_memory().path(), seed, 0, 1_200_000 + 1021 * seed as usize);
+    }
+}
+
+#[test]
+fn a_data_space_need_not_start_at_zero() {
+    for (seed, start) in [(20, 1), (21, 4097), (22, (1 << 40) + 12_345)] {
+        random_rows(folder().path(), seed, start, 900_001);
+    }
+}
+
+#[test]
+fn a_pattern_goes_to_files_and_to_nothing() {
+    let root = folder();
+    let report = complete(
+        root.path(),
+        "id p\nwriter a:1 pattern:42 0 1000-5000999\nreader b:1 null: 0 1000-5000999\nreader c:1 file:///x 0 1000-5000999\n",
+        &[],
+    );
+    assert_eq!(fs::read(root.path().join("x")).unwrap(), pattern(42, 1000, 5_000_000));
+    assert_eq!(report["bytes"], 10_000_000);
+}
+
+#[test]
+fn shared_memory_is_a_source_and_a_destination() {
+    let root = folder();
+    let (from, to) =
+        (format!("cepfast-test-{}-a", std::process::id()), format!("cepfast-test-{}-b", std::process::id()));
+    let data = random_bytes(5, 3_000_001);
+    fs::write(format!("/dev/shm/{from}"), &data).unwrap();
+    let spec = format!("id m\nwriter a:1 mem:{from} 0 0-3000000\nreader b:1 mem:{to} 0 0-3000000\n");
+    complete(root.path(), &spec, &[]);
+    let copy = fs::read(format!("/dev/shm/{to}")).unwrap();
+    for name in [from, to] {
+        fs::remove_file(format!("/dev/shm/{name}")).unwrap();
+    }
+    assert!(copy == data);
+}
+
+#[test]
+fn holes_stay_holes() {
+    let root = folder();
+    let source = fs::File::create(root.path().join("sparse")).unwrap();
+    source.set_len(64 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&source, &random_bytes(1, 300_000), 10_000_000).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&source, b"end", (64 << 20) - 3).unwrap();
+    let spec = format!("id s\nwriter a:1 file:///sparse 0 0-{0}\nreader b:1 file:///copy 0 0-{0}\n", (64 << 20) - 1);
+    let report = complete(root.path(), &spec, &[]);
+    let copy = fs::metadata(root.path().join("copy")).unwrap();
+    assert!(copy.blocks() * 512 < 2 << 20, "{} bytes on the disk", copy.blocks() * 512);
+    let bytes = fs::read(root.path().join("sparse")).unwrap();
+    assert!(fs::read(root.path().join("copy")).unwrap() == bytes);
+    assert_eq!(report["digest"], format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &bytes)));
+}
+
+#[test]
+fn digests_are_those_of_the_whole_object() {
+    let root = folder();
+    let data = random_bytes(9, 2_345_678);
+    fs::write(root.path().join("x"), &data).unwrap();
+    let spec = "id d\noption block 65536\nwriter a:1 file:///x 0 0-2345677\n\
+                reader b:1 null: 0 0-1310719\nreader c:1 null: 0 1310720-2345677\n";
+    let digest = |check: &str| complete(root.path(), spec, &["--check", check])["digest"].clone();
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &data);
+    assert_eq!(digest("crc64"), format!("{crc:016x}"));
+    assert_eq!(digest("blake3"), blake3::hash(&data).to_hex().to_string());
+    assert_eq!(digest("none"), serde_json::Value::Null);
+}
+
+#[test]
+fn replicas_that_differ_are_noticed() {
+    let root = folder();
+    let mut data = random_bytes(9, 100_000);
+    fs::write(root.path().join("x"), &data).unwrap();
+    data[77_777] ^= 1;
+    fs::write(root.path().join("y"), &data).unwrap();
+    // Each reader has the one copy that the other has not, and both want the same range.
+    let spec = "id d\nwriter b:1 file:///x 0 0-99999\nwriter c:1 file:///y 0 0-99999\n\
+                reader b:1 null: 0 0-99999\nreader c:1 null: 0 0-99999\n";
+    let output = run_spec(root.path(), spec, &[]);
+    assert_eq!(code(&output), 6, "{}", stderr(&output));
+    assert!(stderr(&output).contains("replicas differ"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_node_that_holds_what_it_wants_gets_it_from_itself() {
+    let root = folder();
+    let data = random_bytes(3, 700_001);
+    fs::write(root.path().join("x"), &data).unwrap();
+    let spec = "id self\noption block 65536\nwriter a:1 file:///x 0 0-700000\nreader a:1 file:///y 5 0-700000\n";
+    complete(root.path(), spec, &[]);
+    assert!(fs::read(root.path().join("y")).unwrap()[5..] == data);
+}
+
+#[test]
+fn two_files_of_one_reader_may_want_the_same_bytes() {
+    let root = folder();
+    let data = random_bytes(4, 500_000);
+    fs::write(root.path().join("x"), &data).unwrap();
+    let spec = "id two\noption block 65536\nwriter a:1 file:///x 0 0-499999\n\
+                reader b:1 file:///y 0 0-399999\nreader b:1 file:///z 13 100000-499999\n";
+    complete(root.path(), spec, &[]);
+    assert!(fs::read(root.path().join("y")).unwrap() == data[..400_000]);
+    assert!(fs::read(root.path().join("z")).unwrap()[13..] == data[100_000..]);
+}
+
+#[test]
+fn without_io_uring_the_bytes_are_the_same() {
+    let root = folder();
+    let data = random_bytes(6, 2_000_003);
+    fs::write(root.path().join("x"), &data).unwrap();
+    let spec = root.path().join("spec");
+    fs::write(&spec, "id u\noption block 65536\nwriter a:1 file:///x 0 0-2000002\nreader b:1 file:///y 3 0-2000002\n")
+        .unwrap();
+    let mut command = support::cep_fast(&["run", "--launch", "local", "--progress", "never", "--root"]);
+    let output = run(command.arg(root.path()).arg(&spec).env("CEP_FAST_IO", "plain"));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).contains("plain calls"), "it says so: {}", stderr(&output));
+    assert!(fs::read(root.path().join("y")).unwrap()[3..] == data);
+}
+
+#[test]
+fn few_slots_and_fsync_change_nothing_but_speed() {
+    let root = folder();
+    let data = random_bytes(8, 5_000_000);
+    fs::write(root.path().join("x"), &data).unwrap();
+    let spec = "id few\nwriter a:1 file:///x 0 0-4999999\nreader b:1 file:///y 0 0-4999999\n";
+    let report = complete(root.path(), spec, &["--slots", "4", "--fsync"]);
+    assert!(fs::read(root.path().join("y")).unwrap() == data);
+    for node in report["nodes"].as_array().unwrap() {
+        assert!(node["memory_bytes_max"].as_u64().unwrap() < 64 << 20, "{node}");
+    }
+}
+
+#[test]
+fn copy_copies_like_cp() {
+    let root = folder();
+    let path = |name: &str| root.path().join(name).display().to_string();
+    let data = random_bytes(7, 1_234_567);
+    fs::write(path("a"), &data).unwrap();
+    fs::create_dir(path("dir")).unwrap();
+    let copy = |args: &[&str]| run(support::cep_fast(&["copy", "--progress", "never"]).args(args));
+    for (to, found) in [(path("b"), path("b")), (path("dir"), path("dir/a"))] {
+        let output = copy(&[&path("a"), &to]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(fs::read(found).unwrap() == data);
+    }
+    let output = copy(&[&path("a"), &path("b")]);
+    assert_eq!(code(&output), 5, "it exists: {}", stderr(&output));
+    assert!(stderr(&output).contains("--overwrite"), "{}", stderr(&output));
+    assert_eq!(code(&copy(&[&path("a"), &path("b"), "--overwrite"])), 0);
+    fs::write(path("empty"), "").unwrap();
+    assert_eq!(code(&copy(&[&path("empty"), &path("nothing")])), 0);
+    assert_eq!(fs::read(path("nothing")).unwrap(), b"");
+    assert_eq!(code(&copy(&[&path("a"), &path("a"), "--overwrite"])), 2);
+}
+
+#[test]
+fn replicas_on_named_hosts_are_copied_to_several() {
+    let root = folder();
+    let data = random_bytes(17, 3_000_000);
+    fs::write(root.path().join("x"), &data).unwrap();
+    let mut command = support::cep_fast(&["copy", "--launch", "local", "--json", "--root"]);
+    let output = run(command.arg(root.path()).args(["dtn[01-02]:/x", "h3:/y", "--progress", "never"]));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let report = json(&output);
+    assert_eq!(report["nodes"].as_array().unwrap().len(), 3);
+    assert!(fs::read(root.path().join("y")).unwrap() == data);
+}
+
+#[test]
+fn the_report_has_every_field_of_the_contract() {
+    let root = folder();
+    let report = complete(root.path(), "id r\nwriter a:1 pattern:1 0 0-99999\nreader b:1 null: 0 0-99999\n", &[]);
+    for field in ["transfer", "state", "scheduler", "check", "digest", "bottleneck"] {
+        assert!(report[field].is_string(), "{field}: {report}");
+    }
+    for field in ["bytes", "resumed_bytes", "wasted_bytes", "stolen_bytes", "retries"] {
+        assert!(report[field].is_u64(), "{field}: {report}");
+    }
+    for field in ["seconds", "wall_seconds", "gbit_per_s", "bound_seconds"] {
+        assert!(report[field].is_f64(), "{field}: {report}");
+    }
+    assert!(report["error"].is_null());
+    let node = &report["nodes"][0];
+    assert_eq!((node["name"].as_str(), node["role"].as_str()), (Some("a:1"), Some("sender")));
+    assert_eq!(node["bytes_sent"], 100_000);
+    assert!(node["cpu_seconds"].is_f64() && node["memory_bytes_max"].as_u64().unwrap() > 0);
+    assert_eq!(node["rails"][0]["nic"], "lo");
+}
+
+#[test]
+fn a_plan_is_printed_and_nothing_is_contacted() {
+    let root = folder();
+    let spec = root.path().join("s");
+    fs::write(
+        &spec,
+        "id p\nwriter no-such-host:1 file:///x 0 0-999 speed=1G\nreader neither:1 null: 0 0-999 speed=1G\n",
+    )
+    .unwrap();
+    let output = run(support::cep_fast(&["plan"]).arg(&spec));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    for word in ["0-999", "no-such-host:1 100%", "neither:1", "bound"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}

@@ -1,0 +1,168 @@
+//! What whole-program tests share: running the program with a deadline, folders of their own, and bytes to move.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![allow(dead_code, reason = "every test file uses its part")]
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use cep_fast::PatternReader;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_cep-fast");
+/// Far longer than any command here takes.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// A folder that goes with the test.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// A folder in memory, where the system has one.
+pub fn folder_in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
+/// A command of the program.
+pub fn cep_fast(args: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(args);
+    command
+}
+
+/// Runs a command to its end, which must come in time.
+pub fn run(command: &mut Command) -> Output {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    end_of(child)
+}
+
+/// Waits for the end of a child, which must come in time.
+pub fn end_of(child: Child) -> Output {
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    let (ended, wait) = channel();
+    std::thread::spawn(move || ended.send(child.wait_with_output().unwrap()));
+    match wait.recv_timeout(DEADLINE) {
+        Ok(output) => output,
+        Err(_) => {
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+            panic!("no end in {DEADLINE:?}: {:?}", wait.recv());
+        }
+    }
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The exit status.
+pub fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or(-1)
+}
+
+/// The one line of JSON on standard output.
+pub fn json(output: &Output) -> serde_json::Value {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "one line of JSON: {text:?}; {}", stderr(output));
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Runs a specification with its nodes below `root`; `--json` is given, and what `more` has.
+pub fn run_spec(root: &Path, spec: &str, more: &[&str]) -> Output {
+    let file = root.join("spec");
+    fs::write(&file, spec).unwrap();
+    let output = run(cep_fast(&["run", "--launch", "local", "--json", "--progress", "never", "--root"])
+        .arg(root)
+        .args(more)
+        .arg(&file));
+    fs::remove_file(&file).unwrap();
+    output
+}
+
+/// As [`run_spec`], for one that must complete.
+pub fn complete(root: &Path, spec: &str, more: &[&str]) -> serde_json::Value {
+    let output = run_spec(root, spec, more);
+    assert_eq!(code(&output), 0, "{}\n{spec}", stderr(&output));
+    let report = json(&output);
+    assert_eq!(report["state"], "complete");
+    report
+}
+
+/// The pattern of `seed` over `bytes` bytes from `start` on.
+pub fn pattern(seed: u64, start: u64, bytes: u64) -> Vec<u8> {
+    let mut content = Vec::new();
+    PatternReader::new(seed, start, bytes).read_to_end(&mut content).unwrap();
+    content
+}
+
+/// Bytes of which no two blocks are alike.
+pub fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
+    let mut random = Random(seed);
+    (0..count).map(|_| (random.next() >> 33) as u8).collect()
+}
+
+/// `SplitMix64`.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+/// Everything below a folder, hidden files too.
+pub fn listing(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.is_symlink() {
+                folders.push(path.clone());
+            }
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A daemon that ends with the test.
+pub struct Daemon {
+    child: Child,
+    pub address: String,
+}
+
+impl Daemon {
+    /// A node on a free loopback port, serving below `root`.
+    pub fn start(root: &Path, more: &[&str]) -> Daemon {
+        use std::io::{BufRead, BufReader};
+        let mut command = cep_fast(&["node", "--listen", "127.0.0.1:0", "--root"]);
+        let mut child = command.arg(root).args(more).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("ready ").expect("a node says where it listens").to_string();
+        Daemon { child, address }
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -11,35 +11,35 @@ use std::time::Duration;
 
 use cep_fast::PatternReader;
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_cep-fast");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_cep-fast");
 /// Far longer than any command here takes.
 const DEADLINE: Duration = Duration::from_secs(90);
 
 /// A folder that goes with the test.
-pub fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 /// A folder in memory, where the system has one.
-pub fn folder_in_memory() -> tempfile::TempDir {
+pub(crate) fn folder_in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
 /// A command of the program.
-pub fn cep_fast(args: &[&str]) -> Command {
+pub(crate) fn cep_fast(args: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(args);
     command
 }
 
 /// Runs a command to its end, which must come in time.
-pub fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     end_of(child)
 }
 
 /// Waits for the end of a child, which must come in time.
-pub fn end_of(child: Child) -> Output {
+pub(crate) fn end_of(child: Child) -> Output {
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     let (ended, wait) = channel();
     std::thread::spawn(move || ended.send(child.wait_with_output().unwrap()));
@@ -52,24 +52,24 @@ pub fn end_of(child: Child) -> Output {
     }
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// The exit status.
-pub fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or(-1)
 }
 
 /// The one line of JSON on standard output.
-pub fn json(output: &Output) -> serde_json::Value {
+pub(crate) fn json(output: &Output) -> serde_json::Value {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert_eq!(text.lines().count(), 1, "one line of JSON: {text:?}; {}", stderr(output));
     serde_json::from_str(&text).unwrap()
 }
 
 /// Runs a specification with its nodes below `root`; `--json` is given, and what `more` has.
-pub fn run_spec(root: &Path, spec: &str, more: &[&str]) -> Output {
+pub(crate) fn run_spec(root: &Path, spec: &str, more: &[&str]) -> Output {
     let file = root.join("spec");
     fs::write(&file, spec).unwrap();
     let output = run(cep_fast(&["run", "--launch", "local", "--json", "--progress", "never", "--root"])
@@ -81,7 +81,7 @@ pub fn run_spec(root: &Path, spec: &str, more: &[&str]) -> Output {
 }
 
 /// As [`run_spec`], for one that must complete.
-pub fn complete(root: &Path, spec: &str, more: &[&str]) -> serde_json::Value {
+pub(crate) fn complete(root: &Path, spec: &str, more: &[&str]) -> serde_json::Value {
     let output = run_spec(root, spec, more);
     assert_eq!(code(&output), 0, "{}\n{spec}", stderr(&output));
     let report = json(&output);
@@ -90,23 +90,23 @@ pub fn complete(root: &Path, spec: &str, more: &[&str]) -> serde_json::Value {
 }
 
 /// The pattern of `seed` over `bytes` bytes from `start` on.
-pub fn pattern(seed: u64, start: u64, bytes: u64) -> Vec<u8> {
+pub(crate) fn pattern(seed: u64, start: u64, bytes: u64) -> Vec<u8> {
     let mut content = Vec::new();
     PatternReader::new(seed, start, bytes).read_to_end(&mut content).unwrap();
     content
 }
 
 /// Bytes of which no two blocks are alike.
-pub fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
+pub(crate) fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
     let mut random = Random(seed);
     (0..count).map(|_| (random.next() >> 33) as u8).collect()
 }
 
 /// `SplitMix64`.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -114,13 +114,13 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 }
 
 /// Everything below a folder, hidden files too.
-pub fn listing(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn listing(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
@@ -137,14 +137,14 @@ pub fn listing(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// A daemon that ends with the test.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl Daemon {
     /// A node on a free loopback port, serving below `root`.
-    pub fn start(root: &Path, more: &[&str]) -> Daemon {
+    pub(crate) fn start(root: &Path, more: &[&str]) -> Daemon {
         use std::io::{BufRead, BufReader};
         let mut command = cep_fast(&["node", "--listen", "127.0.0.1:0", "--root"]);
         let mut child = command.arg(root).args(more).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
@@ -154,7 +154,7 @@ impl Daemon {
         Daemon { child, address }
     }
 
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
         nix::sys::signal::kill(pid, signal).unwrap();
     }

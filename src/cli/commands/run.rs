@@ -60,6 +60,7 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         overwrite: args.overwrite,
         resume: !args.no_resume,
         slots: args.slots,
+        rails_max: None,
         stall_timeout: args.stall_timeout,
         timeout: args.timeout,
     }

@@ -22,14 +22,14 @@ pub(crate) fn svg(figures: &Figures) -> String {
     let limits: Vec<(u32, f64)> =
         figures.steps.iter().filter_map(|step| Some((step.nics, step.rate.goodput_limit_gbit_per_s?))).collect();
     if !limits.is_empty() {
-        chart.curve(&mut out, &limits, r##"class="limit" stroke="#888" stroke-dasharray="6 4""##);
+        chart.curve(&mut out, &limits, r##"class="limit" stroke="#ccc" stroke-width="7""##);
         for &(nics, limit) in &limits {
             let (x, y) = (chart.x(nics), chart.y(limit));
-            line(&mut out, format_args!(r##"<path d="M{:.1} {y:.1}h12" stroke="#888" stroke-width="2"/>"##, x - 6.0));
+            line(&mut out, format_args!(r##"<path d="M{:.1} {y:.1}h28" stroke="#ccc" stroke-width="7"/>"##, x - 14.0));
         }
     }
     let rates: Vec<(u32, f64)> = figures.steps.iter().map(|step| (step.nics, step.rate.gbit_per_s)).collect();
-    chart.curve(&mut out, &rates, r##"class="rate" stroke="#1565c0""##);
+    chart.curve(&mut out, &rates, r##"class="rate" stroke="#1565c0" stroke-width="2""##);
     for step in &figures.steps {
         chart.point(&mut out, step);
     }
@@ -83,7 +83,7 @@ impl Chart {
     fn curve(&self, out: &mut String, points: &[(u32, f64)], how: &str) {
         let points: Vec<String> =
             points.iter().map(|&(nics, value)| format!("{:.1},{:.1}", self.x(nics), self.y(value))).collect();
-        line(out, format_args!(r#"<polyline {how} fill="none" stroke-width="2" points="{}"/>"#, points.join(" ")));
+        line(out, format_args!(r#"<polyline {how} fill="none" points="{}"/>"#, points.join(" ")));
     }
 
     fn point(&self, out: &mut String, step: &Step) {
@@ -94,7 +94,7 @@ impl Chart {
         line(
             out,
             format_args!(
-                r##"<text x="{x:.1}" y="{below:.1}" text-anchor="middle" fill="#1565c0">{value}{share}</text>"##
+                r##"<text x="{x:.1}" y="{below:.1}" text-anchor="middle" fill="#1565c0" paint-order="stroke" stroke="#fff" stroke-width="4">{value}{share}</text>"##
             ),
         );
     }
@@ -106,7 +106,7 @@ fn legend(out: &mut String, has_limit: bool) {
     line(out, format_args!(r##"<text x="{text}" y="26" fill="#222">measured</text>"##));
     if has_limit {
         let (x, text) = (x + 110.0, text + 110.0);
-        line(out, format_args!(r##"<path d="M{x} 22h24" stroke="#888" stroke-width="2" stroke-dasharray="6 4"/>"##));
+        line(out, format_args!(r##"<path d="M{x} 22h24" stroke="#ccc" stroke-width="7"/>"##));
         line(out, format_args!(r##"<text x="{text}" y="26" fill="#222">goodput limit</text>"##));
     }
 }
@@ -165,8 +165,8 @@ mod tests {
         let curve = picture.split("class=\"rate\"").nth(1).and_then(|rest| rest.split("points=\"").nth(1));
         assert_eq!(curve.and_then(|rest| rest.split('"').next()).map(|points| points.split(' ').count()), Some(4));
         assert!(picture.contains("class=\"limit\"") && picture.contains("14 (70.5 %)"), "{picture}");
-        // 14 of 20 Gbit/s lie at seven tenths of the paper (the goodput limit is 19.87, so the grid ends at 20).
-        assert!(picture.contains("cx=\"148.8\" cy=\"144.5\""), "{picture}");
+        // The limit is 19.9 Gbit/s, a fifth of which is rounded up to 5: 14 stand at 14/25 of the paper's height.
+        assert!(picture.contains("cx=\"148.8\" cy=\"188.6\""), "{picture}");
     }
 
     #[test]

@@ -58,7 +58,10 @@ impl fmt::Display for Step {
         )?;
         if let (Some(line), Some(goodput)) = (self.rate.line_gbit_per_s, self.rate.goodput_limit_gbit_per_s) {
             let (of_line, of_goodput) = (percent(self.rate.efficiency), percent(self.rate.goodput_efficiency));
-            write!(f, "; {of_line} of the line's {line}, {of_goodput} of the {goodput:.3} that packets leave of it")?;
+            write!(
+                f,
+                "; {of_line} of the line's {line} Gbit/s, {of_goodput} of the {goodput:.3} that packets leave of it"
+            )?;
         }
         writeln!(f, "; {} CPU per Gbit/s", cores(self.cost.cpu_per_gbit_per_s))?;
         let mut table = Table::new();

@@ -1,6 +1,8 @@
 //! `bench`: memory to memory between nodes, against line rate, over 1 … k NICs.
 
+use std::fs;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,7 +23,7 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     let on_signal = Arc::clone(&stop);
     cancel_on_signals(move || on_signal.cancel())?;
     // What cannot be written is known before anything is measured.
-    args.svg.as_deref().map_or(Ok(()), |path| write(path, ""))?;
+    args.svg.as_deref().map_or(Ok(()), can_write)?;
     let bench = Bench { args, senders, receivers, stop };
     let check = args.check.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
     let mut figures = Figures { seconds_asked: args.seconds.as_secs_f64(), check, steps: Vec::new(), error: None };
@@ -38,11 +40,19 @@ fn json(figures: &Figures) -> String {
     serde_json::to_string(figures).expect("numbers, strings and lists have a form in JSON")
 }
 
-fn write(path: &std::path::Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|error| {
-        Error::new(Code::Data, format!("{}: cannot be written: {error}", path.display()))
-            .remedy("choose another file for --svg")
-    })
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(|error| unwritable(path, &error))
+}
+
+/// What the file holds stays until there is a picture to replace it.
+fn can_write(path: &Path) -> Result<()> {
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(Code::Data, format!("{}: cannot be written: {error}", path.display()))
+        .remedy("choose another file for --svg")
 }
 
 /// Who sends and who receives. Nodes that are started for it need no names.

@@ -92,7 +92,8 @@ fn mistakes_are_usage_errors() {
         "cancel m",
         "keygen",
         "doctor",
-        "bench",
+        "bench --from a --to b:1",
+        "bench --launch local --seconds 0",
     ];
     for line in lines {
         assert_eq!(typed(line).unwrap_err().exit_code(), 2, "{line}");

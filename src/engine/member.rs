@@ -188,6 +188,9 @@ impl Member {
     }
 
     fn prepared(&mut self, prepared: Prepared) {
+        if self.dismissed {
+            return self.dismiss();
+        }
         self.state = State::Ready;
         self.tell(ToMaster::Prepared(prepared));
     }
@@ -307,9 +310,10 @@ impl Member {
     fn cancel(&mut self, reason: &str) {
         self.dismissed = true;
         match self.state {
-            State::Preparing | State::Ready | State::Starting | State::Landed => self.dismiss(),
+            State::Ready | State::Starting | State::Landed => self.dismiss(),
             State::Moving => self.abort(Error::new(Code::Cancelled, reason)),
-            State::Draining | State::Committing | State::Ended => {}
+            // Half-made destinations are removed when they are made, and not by leaving them to chance.
+            State::Preparing | State::Draining | State::Committing | State::Ended => {}
         }
     }
 
@@ -363,3 +367,7 @@ fn planned_bytes(sources: &[Source]) -> Vec<(NodeIx, u64)> {
     }
     planned.into_iter().collect()
 }
+
+#[cfg(test)]
+#[path = "member_tests.rs"]
+mod tests;

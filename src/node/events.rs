@@ -213,13 +213,15 @@ impl Node {
     }
 
     /// Does something that may block, elsewhere.
-    fn work(&self, work: impl FnOnce() -> Note + Send + 'static) {
+    fn work(&mut self, work: impl FnOnce() -> Note + Send + 'static) {
         let post = self.post.clone();
+        self.working += 1;
         std::thread::spawn(move || post.send(work()));
     }
 
     fn take_notes(&mut self) {
         while let Ok(note) = self.inbox.try_recv() {
+            self.working -= usize::from(note.is_work());
             match note {
                 Note::Rail(events) => events.into_iter().for_each(|event| self.rail_says(event)),
                 Note::Prepared { transfer, result } => self.opened(transfer, result),

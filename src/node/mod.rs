@@ -49,6 +49,8 @@ use crate::store::Root;
 pub(crate) const READY: &str = "ready ";
 /// How long a connection may take to be up.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a node that ends waits for workers that are still opening or naming files.
+const WIND_DOWN_WITHIN: Duration = Duration::from_secs(5);
 /// How long a launched node stays without a master.
 const LEASE: Duration = Duration::from_secs(30);
 /// Connections at once, up or not: a stranger's are cut off by their deadline.
@@ -81,6 +83,8 @@ struct Node {
     /// Since when a launched node has been without a master; `None` while it has one.
     alone_since: Option<Instant>,
     ends: bool,
+    /// Workers whose notes have not come.
+    working: usize,
 }
 
 /// One connection of the control thread, and what it is for.
@@ -110,6 +114,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     while !node.ends {
         node.turn()?;
     }
+    node.wind_down();
     Ok(())
 }
 
@@ -140,6 +145,7 @@ impl Node {
             inbox,
             alone_since: options.launched.then(Instant::now),
             ends: false,
+            working: 0,
             options,
         };
         let registry = node.poll.registry();
@@ -174,6 +180,18 @@ impl Node {
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(failed)
+    }
+
+    /// Waits for the workers: what they have made is removed with their notes, and would stay behind without them.
+    fn wind_down(&mut self) {
+        let deadline = Instant::now() + WIND_DOWN_WITHIN;
+        while self.working > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.inbox.recv_timeout(left) {
+                Ok(note) => self.working -= usize::from(note.is_work()),
+                Err(_) => return,
+            }
+        }
     }
 
     fn next_flow(&mut self) -> FlowIx {

@@ -33,6 +33,13 @@ pub(super) enum Note {
     Stop,
 }
 
+impl Note {
+    /// Whether a worker sends it, as its last act.
+    pub(super) fn is_work(&self) -> bool {
+        matches!(self, Note::Prepared { .. } | Note::Preallocated { .. } | Note::Committed { .. })
+    }
+}
+
 /// The way into the inbox, from any thread.
 #[derive(Clone, Debug)]
 pub(super) struct Post {

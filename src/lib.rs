@@ -41,6 +41,7 @@ pub mod spec;
 pub mod units;
 
 mod clock;
+mod doctor;
 mod engine;
 mod launch;
 mod master;

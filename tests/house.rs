@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which module may use which. A module may only use those above it, so that no two can come to use each other.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("units", &[]),
     ("clock", &["units"]),
     ("error", &["units"]),
@@ -23,7 +23,14 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("launch", &["error", "node", "spec", "affinity"]),
     ("transfer", &["clock", "error", "launch", "master", "node", "report", "session", "spec", "wire"]),
     ("sim", &["engine", "error", "master", "plan", "spec", "units", "wire"]),
-    ("cli", &["error", "master", "node", "plan", "report", "session", "spec", "transfer", "units", "wire", "affinity"]),
+    ("doctor", &["node", "units", "ring", "affinity"]),
+    (
+        "cli",
+        &[
+            "doctor", "error", "master", "node", "plan", "report", "session", "spec", "transfer", "units", "wire",
+            "affinity",
+        ],
+    ),
     ("main", &[]),
 ];
 
@@ -31,11 +38,12 @@ const ARROWS: [(&str, &[&str]); 18] = [
 const CRATES: [&str; 2] = ["ring", "affinity"];
 
 /// What runs in the simulator, and therefore takes time, randomness, buffers and results as arguments.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "src/engine/",
     "src/plan/",
     "src/wire/",
     "src/sim/",
+    "src/doctor/judge",
     "src/units.rs",
     "src/master/conduct.rs",
     "src/master/roster.rs",

@@ -38,6 +38,8 @@ pub enum Command {
     Run(RunArgs),
     /// Print what a specification would do and the shortest time it can take; moves nothing
     Plan(PlanArgs),
+    /// Say what stands between this machine and line rate, and how to mend it
+    Doctor(DoctorArgs),
     /// Run the node daemon: serve and receive below a directory, for holders of the key
     Node(NodeArgs),
     /// Ask a running master how far it is
@@ -159,6 +161,14 @@ pub struct NodeArgs {
     /// Started by a master: the secret comes on standard input, and the node ends without a master
     #[arg(long, hide = true)]
     pub launched: bool,
+}
+
+/// `doctor`: how to tell.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DoctorArgs {
+    /// Answer with one JSON object on one line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `status`: which master.

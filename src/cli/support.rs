@@ -13,7 +13,7 @@ pub fn unsupported(command: &Command) -> Result<()> {
         Command::Run(run) => transfer_asks(&run.transfer).into(),
         Command::Plan(plan) => scheduler_asks(plan.scheduler).into(),
         Command::Node(node) => node_asks(node).into(),
-        Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => Vec::new(),
+        Command::Doctor(_) | Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => Vec::new(),
     };
     match asked.into_iter().find(|asked| asked.is_asked) {
         None => Ok(()),
@@ -114,6 +114,7 @@ mod tests {
             "status m:1",
             "cancel m:1",
             "keygen k",
+            "doctor --json",
         ];
         for line in lines {
             judged(line).unwrap();

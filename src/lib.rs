@@ -40,6 +40,7 @@ pub mod report;
 pub mod spec;
 pub mod units;
 
+mod bench;
 mod clock;
 mod doctor;
 mod engine;

@@ -89,6 +89,9 @@ pub struct NodeReport {
     pub cpu_seconds: f64,
     /// Its largest resident memory.
     pub memory_bytes_max: u64,
+    /// From its first request to the last piece that it wrote, by its own clock. Not part of the JSON object.
+    #[serde(skip)]
+    pub seconds: f64,
     /// Its NICs.
     pub rails: Vec<RailReport>,
 }
@@ -106,6 +109,9 @@ pub struct RailReport {
     pub line_gbit_per_s: Option<f64>,
     /// The busier direction's rate over the line rate, 0 to 1.
     pub efficiency: Option<f64>,
+    /// Its largest packet, where known. Not part of the JSON object.
+    #[serde(skip)]
+    pub mtu: Option<u32>,
 }
 
 /// Why a transfer did not complete.

@@ -11,10 +11,20 @@ fn node(name: &str, role: NodeRole, bytes_sent: u64, bytes_received: u64, line: 
         bytes_received,
         line_gbit_per_s: line,
         efficiency: line.map(|_| 0.8),
+        mtu: Some(1500),
     };
     let (cpu_seconds, memory_bytes_max) = (0.25, 48 << 20);
     let name = name.into();
-    NodeReport { name, role, bytes_sent, bytes_received, cpu_seconds, memory_bytes_max, rails: vec![rail] }
+    NodeReport {
+        name,
+        role,
+        bytes_sent,
+        bytes_received,
+        cpu_seconds,
+        memory_bytes_max,
+        seconds: 0.5,
+        rails: vec![rail],
+    }
 }
 
 fn report() -> Report {

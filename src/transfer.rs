@@ -5,6 +5,7 @@
 //! [`Handle`] also cancels, from any thread, at any time.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,6 +52,8 @@ pub struct Settings {
     /// Slots of one block (1 MiB unless the specification says otherwise) that each node's rail may have for either
     /// direction; `None` for the node's own choice.
     pub slots: Option<u32>,
+    /// NICs that each node may use, of those it has: the first of them; `None` for all.
+    pub rails_max: Option<NonZeroU32>,
     /// How long nothing may move before the transfer fails. A flow that owes an answer is given up after a third of it.
     pub stall_timeout: Duration,
     /// How long the transfer may take in all; `None` for as long as it moves.
@@ -81,6 +84,7 @@ impl Default for Settings {
             overwrite: false,
             resume: true,
             slots: None,
+            rails_max: None,
             stall_timeout: Duration::from_secs(30),
             timeout: None,
         }
@@ -259,13 +263,14 @@ impl Transfer {
     }
 
     fn wishes(&self) -> Wishes {
-        let Settings { check, fsync, overwrite, resume, slots, stall_timeout, timeout, .. } = self.settings;
+        let Settings { check, fsync, overwrite, resume, slots, rails_max, stall_timeout, timeout, .. } = self.settings;
         let check = match check {
             Checking::Crc64 => CheckKind::Crc64,
             Checking::Blake3 => CheckKind::Blake3,
             Checking::None => CheckKind::None,
         };
-        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout }
+        let rails_max = rails_max.map(NonZeroU32::get);
+        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout, rails_max }
     }
 }
 

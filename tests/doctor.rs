@@ -1,18 +1,19 @@
 //! `doctor` on the machine that runs the tests: whatever it finds, it says so in both forms and by its exit status.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::process::Command;
+mod support;
 
-use assert_cmd::cargo::CommandCargoExt;
 use serde_json::Value;
 
+use support::{cep_fast, run};
+
 fn doctor(arguments: &[&str], plain: bool) -> (Option<i32>, String) {
-    let mut command = Command::cargo_bin("cep-fast").unwrap();
-    command.arg("doctor").args(arguments).env_remove("CEP_FAST_IO");
+    let mut command = cep_fast(&["doctor"]);
+    command.args(arguments).env_remove("CEP_FAST_IO");
     if plain {
         command.env("CEP_FAST_IO", "plain");
     }
-    let output = command.output().unwrap();
+    let output = run(&mut command);
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }

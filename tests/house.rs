@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which module may use which. A module may only use those above it, so that no two can come to use each other.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("units", &[]),
     ("clock", &["units"]),
     ("error", &["units"]),
@@ -21,14 +21,15 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("master", &["clock", "engine", "error", "plan", "report", "session", "spec", "units", "wire"]),
     ("node", &["clock", "engine", "error", "rail", "session", "spec", "store", "units", "wire", "affinity"]),
     ("launch", &["error", "node", "spec", "affinity"]),
+    ("bench", &["report", "spec", "units"]),
     ("transfer", &["clock", "error", "launch", "master", "node", "report", "session", "spec", "wire"]),
     ("sim", &["engine", "error", "master", "plan", "spec", "units", "wire"]),
     ("doctor", &["node", "units", "ring", "affinity"]),
     (
         "cli",
         &[
-            "doctor", "error", "master", "node", "plan", "report", "session", "spec", "transfer", "units", "wire",
-            "affinity",
+            "bench", "doctor", "error", "master", "node", "plan", "report", "session", "spec", "transfer", "units",
+            "wire", "affinity",
         ],
     ),
     ("main", &[]),

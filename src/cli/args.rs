@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-pub use super::values::{Check, DataPath, Launch, Pin, ProgressMode, Scheduler, ThreadsPerNic};
+pub use super::values::{Check, DataPath, Launch, Nodes, Pin, ProgressMode, Scheduler, ThreadsPerNic};
 use crate::cli::Operand;
 use crate::spec::Address;
 use crate::units::{BitRate, parse_duration, parse_rate};
@@ -38,6 +38,8 @@ pub enum Command {
     Run(RunArgs),
     /// Print what a specification would do and the shortest time it can take; moves nothing
     Plan(PlanArgs),
+    /// Measure nodes against their line rate: memory to memory, over 1 to k NICs
+    Bench(BenchArgs),
     /// Say what stands between this machine and line rate, and how to mend it
     Doctor(DoctorArgs),
     /// Run the node daemon: serve and receive below a directory, for holders of the key
@@ -132,6 +134,44 @@ pub struct PlanArgs {
     /// Who decides which sender serves what
     #[arg(long, value_enum, default_value_t = Scheduler::Greedy, value_name = "NAME")]
     pub scheduler: Scheduler,
+}
+
+/// `bench`: between whom, for how long, and how to tell.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BenchArgs {
+    /// Who sends: host:port, several with commas, hostlists such as dtn[01-04]:5000
+    #[arg(long, value_name = "NODES", value_parser = expect::<Nodes>)]
+    pub from: Option<Nodes>,
+    /// Who receives; a node may stand on both sides, which loads both directions
+    #[arg(long, value_name = "NODES", value_parser = expect::<Nodes>)]
+    pub to: Option<Nodes>,
+    /// How long to measure for each number of NICs; short runs before it find out how much data that takes
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub seconds: Duration,
+    /// The line rate of every NIC, in bits per second, where the kernel does not know it or knows it wrongly
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub line_rate: Option<BitRate>,
+    /// How nodes get started; with local and no names, one sender and one receiver on this machine
+    #[arg(long, value_enum, default_value_t = Launch::None, value_name = "HOW")]
+    pub launch: Launch,
+    /// The key shared with the nodes: 64 hex digits in a file of mode 0600; keygen makes one
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// How bytes are checked after they left the network
+    #[arg(long, value_enum, default_value_t = Check::Crc64, value_name = "NAME")]
+    pub check: Check,
+    /// Buffers of 1 MiB that each launched node keeps, 2 to 4096 [default: what 64 MiB allow]
+    #[arg(long, value_name = "N", value_parser = slots)]
+    pub slots: Option<u32>,
+    /// End with one JSON object on one line of standard output, instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Draw Gbit/s over the number of NICs into FILE; one that exists is replaced
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// When to draw progress on standard error
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "WHEN")]
+    pub progress: ProgressMode,
 }
 
 /// `node`: where to listen, what to serve, and what to use.

@@ -1,6 +1,6 @@
 //! What can be typed but is not carried out yet: refused in one place, never silently ignored.
 
-use super::args::{Command, CopyArgs, DataPath, Launch, NodeArgs, Scheduler, ThreadsPerNic, TransferArgs};
+use super::args::{BenchArgs, Command, CopyArgs, DataPath, Launch, NodeArgs, Scheduler, ThreadsPerNic, TransferArgs};
 use crate::error::{Code, Error, Result};
 
 /// Refuses a command that asks for what this version does not do.
@@ -11,6 +11,7 @@ pub fn unsupported(command: &Command) -> Result<()> {
     let asked: Vec<Asked> = match command {
         Command::Copy(copy) => copy_asks(copy).into_iter().chain(transfer_asks(&copy.transfer)).collect(),
         Command::Run(run) => transfer_asks(&run.transfer).into(),
+        Command::Bench(BenchArgs { launch, .. }) => launch_asks(*launch).into(),
         Command::Plan(plan) => scheduler_asks(plan.scheduler).into(),
         Command::Node(node) => node_asks(node).into(),
         Command::Doctor(_) | Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => Vec::new(),
@@ -41,16 +42,24 @@ fn copy_asks(copy: &CopyArgs) -> [Asked; 1] {
 
 fn transfer_asks(transfer: &TransferArgs) -> [Asked; 9] {
     let [lp, uniform] = scheduler_asks(transfer.scheduler);
+    let [ssh, slurm] = launch_asks(transfer.launch);
     [
         lp,
         uniform,
-        asked(transfer.launch == Launch::Ssh, "--launch ssh", "start the nodes yourself and use --launch none"),
-        asked(transfer.launch == Launch::Slurm, "--launch slurm", "start the nodes with srun and use --launch none"),
+        ssh,
+        slurm,
         asked(transfer.path == DataPath::Direct, "--path direct", "use --path auto"),
         asked(transfer.path == DataPath::Splice, "--path splice", "use --path auto"),
         asked(transfer.path == DataPath::Zerocopy, "--path zerocopy", "use --path auto"),
         asked(transfer.path == DataPath::Copy, "--path copy", "use --path auto"),
         asked(transfer.limit.is_some(), "--limit", "limit the NIC with tc until then"),
+    ]
+}
+
+fn launch_asks(launch: Launch) -> [Asked; 2] {
+    [
+        asked(launch == Launch::Ssh, "--launch ssh", "start the nodes yourself and use --launch none"),
+        asked(launch == Launch::Slurm, "--launch slurm", "start the nodes with srun and use --launch none"),
     ]
 }
 
@@ -91,6 +100,7 @@ mod tests {
             ("run s --path zerocopy", "--path zerocopy"),
             ("run s --path copy", "--path copy"),
             ("run s --limit 1G", "--limit"),
+            ("bench --launch ssh", "--launch ssh"),
             ("copy me@h:/a b", "user@ in an operand"),
             ("plan s --scheduler lp", "--scheduler lp"),
             ("node --listen a:1 --threads-per-nic 2", "--threads-per-nic above 1"),
@@ -110,6 +120,7 @@ mod tests {
             "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress never --slots 4 --fsync",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
             "plan s",
+            "bench --from a:1,b[1-2]:2 --to c,d:3 --seconds 2 --line-rate 10G --json --svg x.svg",
             "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 1",
             "status m:1",
             "cancel m:1",

@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
+use crate::spec::Address;
+
 /// How nodes get started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Launch {
@@ -61,6 +63,22 @@ pub enum ProgressMode {
     Auto,
     /// Not at all
     Never,
+}
+
+/// The nodes of one side of a benchmark, each `host:port`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Nodes(pub Vec<Address>);
+
+impl FromStr for Nodes {
+    type Err = String;
+
+    /// Reads addresses and hostlists with commas between them: `a:1,b:2`, `dtn[01-04]:5000`, `a,b:5000`.
+    ///
+    /// # Errors
+    /// What was expected instead.
+    fn from_str(text: &str) -> Result<Nodes, String> {
+        Address::list(text).map(Nodes)
+    }
 }
 
 /// Which CPUs rail threads are pinned to.

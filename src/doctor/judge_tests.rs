@@ -65,8 +65,10 @@ fn a_machine_that_is_well() {
     assert_eq!(looked_at, expected);
 }
 
+type Spoil = fn(&mut Machine);
+
 /// What is changed, what is found by whose name, and a part of what mends it.
-type Case = (&'static str, fn(&mut Machine), Level, &'static str, &'static str);
+type Case = (&'static str, Spoil, Level, &'static str, &'static str);
 
 const CASES: &[Case] = &[
     ("no sysfs", |m| (m.nics_error, m.nics) = (Some("gone".into()), Vec::new()), Level::Shortfall, "NICs", "mount"),
@@ -83,7 +85,7 @@ const CASES: &[Case] = &[
     ("no RECV", |m| ring(m).missing = vec!["RECV"], Level::Shortfall, "io_uring", "Linux 6.1"),
     ("no SEND_ZC", |m| ring(m).missing = vec!["SEND_ZC"], Level::Note, "io_uring", "Linux 6.1"),
     ("memory refused", |m| ring(m).locked = Err(obstacle()), Level::Shortfall, "memlock", "ulimit -l unlimited"),
-    ("a limit for others", |m| m.memlock_bytes = Some(8 << 20), Level::Note, "memlock", "(at least 34816)"),
+    ("a limit for others", |m| m.memlock_bytes = Some(8 << 20), Level::Note, "memlock", "(34816 is the least"),
     ("reno", |m| m.congestion_control = Some("reno".into()), Level::Note, "congestion control", "=cubic"),
     ("rmem", |m| m.tcp_rmem = Some([1, 2, 6 << 20]), Level::Shortfall, "tcp_rmem", "tcp_rmem=\"1 2 312500000\""),
     ("wmem", |m| m.tcp_wmem = Some([1, 2, 4 << 20]), Level::Shortfall, "tcp_wmem", "tcp_wmem=\"1 2 312500000\""),
@@ -148,7 +150,7 @@ fn interfaces_that_never_lead_out_are_shown_and_not_judged() {
 
 #[test]
 fn the_path_is_the_ladder_that_rails_climb_down() {
-    let table: [(fn(&mut Machine), Path); 3] = [
+    let table: [(Spoil, Path); 3] = [
         (|_| (), Path::IoUringRegistered),
         (|m| ring(m).locked = Err(obstacle()), Path::IoUringUnregistered),
         (|m| m.io_uring = Err(obstacle()), Path::Plain),

@@ -7,13 +7,18 @@ use std::str::FromStr;
 
 use affinity::{Nic, Sysfs};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-use ring::{Mode, ProbeError};
+use ring::{Config, Errno, Mode, ProbeError, Uring};
 
 use super::readings::{Governor, IoUring, Machine, NicReading, Obstacle, Usage};
 use crate::node::{INSIDE_PREFIXES, LOOPBACK, locked_bytes};
 
 /// Set to `plain`, rails do without `io_uring`.
 const IO_VARIABLE: &str = "CEP_FAST_IO";
+
+/// Operations in flight in a rail's ring by default: three for each of 128 flows, four for each of 16 slots.
+const RAIL_ENTRIES: u32 = 3 * 128 + 4 * 16;
+/// Files in its table.
+const RAIL_FILES: u32 = 128 + 1024;
 
 /// Where to read.
 pub(super) struct Reader {
@@ -119,6 +124,9 @@ fn io_uring(locked_bytes: u64) -> Result<IoUring, Obstacle> {
         let cause = format!("{IO_VARIABLE}=plain is set");
         return Err(Obstacle { cause, remedy: format!("unset {IO_VARIABLE}") });
     }
+    // Recent kernels count the queues of a ring as locked memory, so that a small one may be had where a rail's may not.
+    Uring::new(&Config { entries: RAIL_ENTRIES, files: RAIL_FILES, pools: &[] })
+        .map_err(|error| obstacle(&ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))))?;
     let bytes = usize::try_from(locked_bytes).unwrap_or(usize::MAX).min(ring::POOL_BYTES_MAX);
     let probe = ring::probe(bytes).map_err(|error| obstacle(&error))?;
     let missing = probe.operations.iter().filter(|(_, is_there)| !is_there).map(|(name, _)| *name).collect();

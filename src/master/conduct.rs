@@ -199,7 +199,7 @@ impl Conductor {
         let peer = &mut self.peers[node.at()];
         if peer.stage == Stage::Absent {
             peer.stage = Stage::Met;
-            peer.advert = Some(advert);
+            peer.advert = Some(self.terms.admit(advert));
         }
     }
 

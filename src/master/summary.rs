@@ -60,10 +60,11 @@ fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
         (true, false) => NodeRole::Sender,
         (false, _) => NodeRole::Receiver,
     };
+    let rail_of = |nic: &str| peer.advert.as_ref()?.rails.iter().find(|rail| rail.nic == nic);
     let line_of = |nic: &str| {
         let rails = &peer.advert.as_ref()?.rails;
         let declared = entry.speed().filter(|_| rails.len() == 1);
-        let line = declared.or_else(|| rails.iter().find(|rail| rail.nic == nic)?.line)?;
+        let line = declared.or_else(|| rail_of(nic)?.line)?;
         Some(line.0 as f64 / 1e9)
     };
     let rails = peer.stats.rails.iter().map(|rail| {
@@ -75,6 +76,7 @@ fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
             bytes_received: rail.received_bytes,
             line_gbit_per_s,
             efficiency: line_gbit_per_s.map(|line| achieved / line),
+            mtu: rail_of(&rail.nic).and_then(|rail| rail.mtu),
         }
     });
     NodeReport {
@@ -84,6 +86,7 @@ fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
         bytes_received: peer.stats.received_bytes,
         cpu_seconds: peer.stats.cpu_ns as f64 / 1e9,
         memory_bytes_max: peer.stats.memory_bytes_max,
+        seconds: peer.stats.active_ns as f64 / 1e9,
         rails: rails.collect(),
     }
 }

@@ -7,7 +7,7 @@ use crate::engine::Grid;
 use crate::engine::check::Method;
 use crate::plan::{Capacity, Planned, Problem};
 use crate::spec::{Role, Spec};
-use crate::units::{MIB, NodeIx};
+use crate::units::{MIB, NodeIx, goodput};
 use crate::wire::CheckKind;
 use crate::wire::control::{Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, Share, WireRow};
 
@@ -18,8 +18,6 @@ const BLOCK_BYTES: u64 = MIB;
 const ASSUMED_BITS_PER_SECOND: f64 = 100e9;
 /// Weights travel as whole numbers out of this many.
 const WEIGHT_SUM: f64 = 1e6;
-/// Bytes of IP and TCP headers with timestamps in every packet, and of the Ethernet header around it.
-const PACKET_HEADERS: (f64, f64) = (52.0, 14.0);
 
 /// What the user asked for besides the rows.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +29,8 @@ pub(crate) struct Wishes {
     pub(crate) slots: Option<u32>,
     pub(crate) stall_timeout: Duration,
     pub(crate) timeout: Option<Duration>,
+    /// How many NICs each node may use.
+    pub(crate) rails_max: Option<u32>,
 }
 
 /// What identifies this run of the transfer to its nodes.
@@ -84,6 +84,12 @@ impl Terms {
         self.options().silence()
     }
 
+    /// A node's advert with the rails that it will use: it leaves out the others itself.
+    pub(super) fn admit(&self, mut advert: Advert) -> Advert {
+        advert.rails.truncate(self.wishes.rails_max.map_or(usize::MAX, |most| most as usize));
+        advert
+    }
+
     /// What one node is told first.
     pub(super) fn prepare(&self, node: NodeIx, entry: &Entry) -> Prepare {
         let rows = entry.rows.iter().zip(&entry.sharing).map(|(row, sharing)| WireRow {
@@ -119,6 +125,7 @@ impl Terms {
             resume: self.wishes.resume,
             slots: self.wishes.slots,
             stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
+            rails_max: self.wishes.rails_max,
         }
     }
 }
@@ -177,12 +184,6 @@ fn known_bits_per_second(entry: &Entry, advert: Option<&Advert>) -> Option<f64> 
 
 fn rail_bits_per_second(rail: &Rail) -> Option<f64> {
     rail.line.map(|rate| rate.0 as f64)
-}
-
-/// The part of a line's bits that can be payload: every packet of `mtu` bytes carries headers.
-pub(crate) fn goodput(mtu: u32) -> f64 {
-    let mtu = f64::from(mtu.max(576));
-    (mtu - PACKET_HEADERS.0) / (mtu + PACKET_HEADERS.1)
 }
 
 /// A planned segment as `receiver` needs it.

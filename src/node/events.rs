@@ -212,7 +212,7 @@ impl Node {
     fn begin(&mut self, token: Token, prepare: Prepare) {
         let transfer = TransferIx(self.next_transfer);
         self.next_transfer += 1;
-        let rails = self.ports.len();
+        let rails = prepare.options.rails(self.ports.len());
         let member = Member::new(member::Terms::of(&prepare, u32::try_from(rails).expect("ports are few")));
         let tenancy = Tenancy::new(prepare.clone(), token, member);
         self.doors.open(prepare.transfer, tenancy.flow_key.clone());
@@ -252,14 +252,15 @@ impl Node {
         let desk = Arc::new(desk);
         tenancy.desk = Some(Arc::clone(&desk));
         let wait = tenancy.prepare.options.silence();
+        let rails = tenancy.rails(self.ports.len());
         let size = Size {
-            slots: slots(tenancy.prepare.options.slots, self.options.slots, self.ports.len()),
+            slots: slots(tenancy.prepare.options.slots, self.options.slots, rails),
             receives: !desk.sinks.is_empty(),
             sends: !desk.offers.is_empty(),
             block_bytes: tenancy.prepare.options.block_bytes.into(),
         };
         let (clock, post) = (self.clock, self.post.clone());
-        let joined = self.ports.iter_mut().enumerate().try_for_each(|(rail, port)| {
+        let joined = self.ports[..rails].iter_mut().enumerate().try_for_each(|(rail, port)| {
             let joins = Command::Join { transfer, rail, desk: Arc::clone(&desk), silence: wait };
             port.rail_for(clock, size, post.clone()).map(|rail| rail.tell(joins))
         });
@@ -314,9 +315,9 @@ impl Node {
             Action::Revoke { flow, pieces } => self.tell_rail_of(flow, Command::Revoke { transfer, flow, pieces }),
             Action::Close { flow } => self.tell_rail_of(flow, Command::Close { flow }),
             Action::Drain => {
-                let rails = self.ports.len();
+                let rails = tenancy.rails(self.ports.len());
                 self.transfers.get_mut(&transfer).expect("it is carried out for it").draining = rails;
-                self.ports.iter().for_each(|port| port.tell(Command::Drain { transfer }));
+                self.ports[..rails].iter().for_each(|port| port.tell(Command::Drain { transfer }));
             }
             Action::Commit { landed_everywhere } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));

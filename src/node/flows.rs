@@ -6,6 +6,7 @@ use std::time::Instant;
 use mio::Token;
 
 use super::ports::Port;
+use super::tenancy::Tenancy;
 use super::{HANDSHAKE_WITHIN, Node, Role};
 use crate::engine::lanes::Lane;
 use crate::engine::{member, owner};
@@ -19,7 +20,8 @@ impl Node {
     /// Starts to open a flow on a lane.
     pub(super) fn open_flow(&mut self, transfer: TransferIx, lane: Lane, weight: u64) {
         let rails = self.transfers[&transfer].peers.get(&lane.sender).map_or(&[][..], |peer| &peer.rails);
-        let Some((port, address)) = pair(&self.ports, rails, lane.index as usize) else {
+        let ports = &self.ports[..self.transfers[&transfer].rails(self.ports.len())];
+        let Some((port, address)) = pair(ports, rails, lane.index as usize) else {
             let error = Error::new(Code::Internal, "the plan names a sender without an address");
             return self.flow_failed(transfer, lane, error);
         };
@@ -76,17 +78,20 @@ impl Node {
         self.member(transfer, member::Event::Owner(owner::Event::OpenFailed { lane, error }));
     }
 
-    /// A receiver's flow stands. One that is for another node, or for an attempt that is over, is closed.
+    /// A receiver's flow stands. One that is for another node, for an attempt that is over, or over a rail that the
+    /// transfer does not use, is closed.
     pub(super) fn flow_arrived(&mut self, token: Token, port: usize) {
         let session = self.sessions.remove(&token).expect("called for a session that is up");
         let Ok((socket, hello)) = session.connection.into_stream(self.poll.registry()) else { return };
         let Ok(hello) = control::decode::<FlowHello>(&hello) else { return };
-        let is_meant = |prepare: &control::Prepare| {
-            prepare.transfer == hello.transfer
+        let is_meant = |tenancy: &Tenancy| {
+            let prepare = &tenancy.prepare;
+            port < tenancy.rails(self.ports.len())
+                && prepare.transfer == hello.transfer
                 && prepare.attempt == hello.attempt
                 && prepare.node_index == hello.to_node
         };
-        let transfer = self.transfers.iter().find(|(_, tenancy)| is_meant(&tenancy.prepare)).map(|(&at, _)| at);
+        let transfer = self.transfers.iter().find(|(_, tenancy)| is_meant(tenancy)).map(|(&at, _)| at);
         if let Some(transfer) = transfer {
             let flow = self.next_flow();
             self.flow_ports.insert(flow, port);

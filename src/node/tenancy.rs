@@ -95,6 +95,11 @@ impl Tenancy {
         }
     }
 
+    /// How many rails the transfer uses of the `rails` that the node has: the first ones.
+    pub(super) fn rails(&self, rails: usize) -> usize {
+        self.prepare.options.rails(rails)
+    }
+
     /// How the transfer calls another node.
     pub(super) fn name_of(&self, node: NodeIx) -> String {
         self.peers.get(&node).map_or_else(|| format!("node {}", node.0), |peer| peer.name.clone())

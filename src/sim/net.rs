@@ -113,10 +113,11 @@ impl<T> Net<T> {
             }
             let room = |pipe: &&mut Pipe<T>| {
                 let up = left[pipe.from.at()].0 / flows[pipe.from.at()].0;
-                up.min(left[pipe.to.at()].1 / flows[pipe.to.at()].1)
+                // Rounding may leave a full link a little less than nothing.
+                up.min(left[pipe.to.at()].1 / flows[pipe.to.at()].1).max(0.0)
             };
             let least = open.iter().map(room).fold(f64::INFINITY, f64::min);
-            let full: Vec<bool> = open.iter().map(|pipe| room(pipe) <= least * (1.0 + 1e-9)).collect();
+            let full: Vec<bool> = open.iter().map(|pipe| room(pipe) <= least * (1.0 + 1e-9) + 1e-6).collect();
             for pipe in &mut open {
                 pipe.bytes_per_second += least;
                 left[pipe.from.at()].0 -= least;

@@ -32,10 +32,11 @@ fn cluster(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64) -> Clust
         slots: None,
         stall_timeout: Duration::from_secs(30),
         timeout: None,
+        rails_max: None,
     };
     let terms = Terms::new(&spec, &roster, identity, wishes);
     // Payload on a 1 Gbit/s line, as the plan counts it.
-    let goodput = GBIT * crate::master::terms::goodput(1500);
+    let goodput = GBIT * crate::units::goodput(1500);
     let links = vec![Links { up: goodput, down: goodput }; roster.entries.len()];
     Cluster::new(roster, terms, links, faults, seed)
 }

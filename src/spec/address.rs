@@ -19,6 +19,32 @@ pub(super) fn parse_all(text: &str) -> Result<Vec<Address>, String> {
     Ok(hostlist::expand(hosts)?.into_iter().map(|host| Address { host, port }).collect())
 }
 
+impl Address {
+    /// Reads addresses with commas between them, where hosts may be hostlists: `a:1,b:2`, `n[1-4]:5000`, `a,b:5000`.
+    ///
+    /// # Errors
+    /// What was expected instead.
+    pub fn list(text: &str) -> Result<Vec<Address>, String> {
+        let mut all = Vec::new();
+        let (mut from, mut depth, mut has_port) = (0, 0_u32, false);
+        for (at, letter) in text.char_indices() {
+            match letter {
+                '[' => depth += 1,
+                ']' => depth = depth.saturating_sub(1),
+                ':' => has_port |= depth == 0,
+                // A host without a port shares that of the next.
+                ',' if depth == 0 && has_port => {
+                    all.append(&mut parse_all(&text[from..at])?);
+                    (from, has_port) = (at + 1, false);
+                }
+                _ => {}
+            }
+        }
+        all.append(&mut parse_all(&text[from..])?);
+        Ok(all)
+    }
+}
+
 impl FromStr for Address {
     type Err = String;
 
@@ -51,6 +77,23 @@ mod tests {
             ["", "node1", "node1:", ":5000", "node1:x", "node1:+5", "node1:65536", "::1:5000", "[::1]", "n[1-2]:5"]
         {
             text.parse::<Address>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn lists_of_addresses() {
+        let cases = [
+            ("a:1", "a:1"),
+            ("a:1,b:2", "a:1 b:2"),
+            ("a,b:2,[::1]:3,c:3", "a:2 b:2 [::1]:3 c:3"),
+            ("n[1,3-4]:5,m:6", "n1:5 n3:5 n4:5 m:6"),
+        ];
+        for (text, expected) in cases {
+            let all: Vec<String> = Address::list(text).unwrap().iter().map(ToString::to_string).collect();
+            assert_eq!(all.join(" "), expected, "{text}");
+        }
+        for text in ["", "a", "a:1,", ",a:1", "a:1,b", "a:1:2"] {
+            Address::list(text).unwrap_err();
         }
     }
 

@@ -188,9 +188,16 @@ pub(crate) struct Options {
     pub(crate) slots: Option<u32>,
     /// How long nothing may move.
     pub(crate) stall_timeout_ms: u64,
+    /// Use only this many rails, the first that the node advertised; at least one.
+    pub(crate) rails_max: Option<u32>,
 }
 
 impl Options {
+    /// How many rails a node uses of the `rails` that it has: the first ones.
+    pub(crate) fn rails(&self, rails: usize) -> usize {
+        self.rails_max.map_or(rails, |most| rails.min(most as usize))
+    }
+
     /// How long a flow may owe an answer in silence: short of the stall timeout, so that a replica can still step in.
     pub(crate) fn silence(&self) -> Duration {
         Duration::from_millis(self.stall_timeout_ms) / 3

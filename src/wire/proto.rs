@@ -129,6 +129,8 @@ pub(crate) struct Options {
     /// One pair, or nothing.
     #[prost(uint64, repeated, tag = "9")]
     pub(crate) object: Vec<u64>,
+    #[prost(uint32, optional, tag = "10")]
+    pub(crate) rails_max: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,5 +1,6 @@
 //! What each command does. A command's result goes to standard output; everything else goes to standard error.
 
+mod bench;
 mod client;
 mod copy;
 mod daemon;
@@ -19,6 +20,7 @@ use crate::session::Key;
 pub fn main() -> ExitCode {
     let Args { command } = Args::parse();
     let done = unsupported(&command).and_then(|()| match command {
+        Command::Bench(args) => bench::bench(&args),
         Command::Copy(args) => copy::copy(&args),
         Command::Run(args) => run::run(&args),
         Command::Plan(args) => plan::plan(&args),

@@ -7,12 +7,12 @@ use std::time::Instant;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{print, read_spec};
-use crate::cli::args::{Check, Launch, RunArgs, TransferArgs};
+use crate::cli::args::{Check, Launch, ProgressMode, RunArgs, TransferArgs};
 use crate::cli::{NodeProgress, Progress, Snapshot, exit_code};
 use crate::error::{Code, Error, Result};
 use crate::master::conduct::Conductor;
 use crate::report::{Report, State};
-use crate::transfer::{Checking, Handle, Settings, Transfer};
+use crate::transfer::{Checking, Settings, Transfer};
 use crate::units::BitRate;
 
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
@@ -21,8 +21,16 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
 
 /// Runs a transfer with progress, and prints what it came to.
 pub(super) fn carry_out(transfer: &Transfer, args: &TransferArgs) -> Result<ExitCode> {
-    cancel_on_signals(transfer.handle())?;
-    let mut progress = Progress::new(args.progress);
+    let handle = transfer.handle();
+    cancel_on_signals(move || handle.cancel())?;
+    let report = watch(transfer, args.progress)?;
+    print(&if args.json { report.json() } else { report.to_string() });
+    Ok(ending(&report))
+}
+
+/// Runs a transfer with progress.
+pub(super) fn watch(transfer: &Transfer, mode: ProgressMode) -> Result<Report> {
+    let mut progress = Progress::new(mode);
     let mut rates = Rates::default();
     let handle = transfer.handle();
     let mut announce = transfer.spec().master.as_ref().is_some_and(|master| master.port == 0);
@@ -34,9 +42,7 @@ pub(super) fn carry_out(transfer: &Transfer, args: &TransferArgs) -> Result<Exit
         progress.show(now, &rates.snapshot(now, conductor));
     });
     progress.finish();
-    let report = report?;
-    print(&if args.json { report.json() } else { report.to_string() });
-    Ok(ending(&report))
+    report
 }
 
 #[allow(clippy::print_stderr, reason = "what a person needs beside the result")]
@@ -45,7 +51,7 @@ fn say(line: &str) {
 }
 
 /// The exit status of a transfer; what went wrong is said on standard error, too.
-fn ending(report: &Report) -> ExitCode {
+pub(super) fn ending(report: &Report) -> ExitCode {
     match (&report.error, report.state) {
         (None, State::Complete) => ExitCode::SUCCESS,
         (Some(error), _) => {
@@ -62,28 +68,33 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         program: None,
         root: args.root.clone().unwrap_or_else(|| "/".into()),
         key_file: args.key_file.clone(),
-        check: match args.check {
-            Check::Crc64 => Checking::Crc64,
-            Check::Blake3 => Checking::Blake3,
-            Check::None => Checking::None,
-        },
+        check: checking(args.check),
         fsync: args.fsync,
         overwrite: args.overwrite,
         resume: !args.no_resume,
         slots: args.slots,
+        rails_max: None,
         stall_timeout: args.stall_timeout,
         timeout: args.timeout,
     }
 }
 
+pub(super) fn checking(check: Check) -> Checking {
+    match check {
+        Check::Crc64 => Checking::Crc64,
+        Check::Blake3 => Checking::Blake3,
+        Check::None => Checking::None,
+    }
+}
+
 /// The first signal cancels and lets the nodes clean up; the second ends this process at once.
-fn cancel_on_signals(handle: Handle) -> Result<()> {
+pub(super) fn cancel_on_signals(cancel: impl Fn() + Send + 'static) -> Result<()> {
     let failed = |error: std::io::Error| Error::new(Code::Internal, format!("cannot watch signals: {error}"));
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let watch = move || {
         let mut arrivals = signals.forever();
         if arrivals.next().is_some() {
-            handle.cancel();
+            cancel();
         }
         if arrivals.next().is_some() {
             std::process::exit(i32::from(Code::Cancelled.number()));

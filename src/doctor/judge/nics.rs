@@ -36,7 +36,7 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
                 findings.push(unused(nic, "up, but without an address").mended_by(format!(
                     "ip address add ADDRESS/PREFIX dev {}, unless it is part of a bond or a bridge",
                     nic.name
-                )))
+                )));
             }
             // These never carry what goes to another machine.
             Usage::Down | Usage::NoAddress | Usage::Loopback | Usage::Inside => {}

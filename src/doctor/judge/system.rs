@@ -54,8 +54,7 @@ fn memlock(machine: &Machine, locked: &Result<(), Obstacle>) -> Finding {
     let limit = machine.memlock_bytes.map_or_else(|| "unlimited".into(), human_bytes);
     let is_enough = machine.memlock_bytes.is_none_or(|limit| limit >= machine.locked_bytes_wanted);
     let raised = format!(
-        "ulimit -l unlimited (at least {}) before srun or in the shell; LimitMEMLOCK=infinity in a unit of systemd; or \
-         fewer --slots",
+        "ulimit -l unlimited ({} is the least; before srun, too), LimitMEMLOCK=infinity in a unit of systemd, or fewer --slots",
         machine.locked_bytes_wanted.div_ceil(KIB)
     );
     match locked {

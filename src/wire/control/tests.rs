@@ -60,19 +60,21 @@ fn row() -> impl Strategy<Value = WireRow> {
 fn options() -> impl Strategy<Value = Options> {
     let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
     let flags = any::<(bool, bool, bool)>();
-    (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>()).prop_map(
-        |(block_bytes, origin, check, (fsync, overwrite, resume), slots, stall_timeout_ms)| Options {
-            block_bytes,
-            origin,
-            check,
-            fsync,
-            overwrite,
-            resume,
-            slots,
-            stall_timeout_ms,
-            object: (origin > 0).then(|| Span::new(0, origin)),
-        },
-    )
+    (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), option::of(1..=u32::MAX))
+        .prop_map(|(block_bytes, origin, check, (fsync, overwrite, resume), slots, stall_timeout_ms, rails_max)| {
+            Options {
+                block_bytes,
+                origin,
+                check,
+                fsync,
+                overwrite,
+                resume,
+                slots,
+                stall_timeout_ms,
+                rails_max,
+                object: (origin > 0).then(|| Span::new(0, origin)),
+            }
+        })
 }
 
 fn prepare() -> impl Strategy<Value = Prepare> {
@@ -327,6 +329,7 @@ fn plain_prepare() -> Prepare {
             resume: true,
             slots: Some(32),
             stall_timeout_ms: 60_000,
+            rails_max: None,
             object: Some(Span::new(0, 1 << 30)),
         },
     }

@@ -117,6 +117,7 @@ impl Message for Options {
             slots: self.slots,
             stall_timeout_ms: self.stall_timeout_ms,
             object: self.object.map(pair).unwrap_or_default(),
+            rails_max: self.rails_max,
         }
     }
 
@@ -125,6 +126,9 @@ impl Message for Options {
             return Err(WireError::Missing { field: "the size of a block" });
         }
         let slots = proto.slots.map(|slots| below("the number of slots", slots, SLOTS_MAX as usize + 1)).transpose()?;
+        if proto.rails_max == Some(0) {
+            return Err(WireError::Missing { field: "the most rails" });
+        }
         Ok(Options {
             block_bytes: below("the size of a block", proto.block_bytes, LENGTH_MAX as usize + 1)?,
             origin: proto.origin,
@@ -134,6 +138,7 @@ impl Message for Options {
             resume: proto.resume,
             slots,
             stall_timeout_ms: proto.stall_timeout_ms,
+            rails_max: proto.rails_max,
             object: (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?,
         })
     }

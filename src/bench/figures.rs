@@ -1,0 +1,190 @@
+//! What a run means: a transfer's report as rates, efficiency and processor time for each node and NIC.
+
+use serde::Serialize;
+
+use crate::report::{NodeReport, NodeRole, RailReport, Report, ReportError, gbit_per_s};
+use crate::units::{BitRate, goodput};
+
+/// Everything that `bench` found: the object that `--json` prints.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct Figures {
+    /// How long each measurement was meant to last.
+    pub(crate) seconds_asked: f64,
+    /// `crc64`, `blake3` or `none`.
+    pub(crate) check: String,
+    /// One measurement for each number of NICs, ascending.
+    pub(crate) steps: Vec<Step>,
+    /// Why the last one did not complete.
+    pub(crate) error: Option<ReportError>,
+}
+
+/// One measurement.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct Step {
+    /// How many NICs each node used, where it has as many.
+    pub(crate) nics: u32,
+    /// Payload that all receivers got.
+    pub(crate) bytes: u64,
+    /// From the first request to the last piece, by the receivers' clocks.
+    pub(crate) seconds: f64,
+    /// Payload over time.
+    #[serde(flatten)]
+    pub(crate) rate: Rate,
+    /// User and system time of all nodes together.
+    #[serde(flatten)]
+    pub(crate) cost: Cost,
+    pub(crate) nodes: Vec<Node>,
+}
+
+/// One node of a measurement.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct Node {
+    /// Its host:port.
+    pub(crate) name: String,
+    pub(crate) role: NodeRole,
+    pub(crate) sent_gbit_per_s: f64,
+    pub(crate) received_gbit_per_s: f64,
+    #[serde(flatten)]
+    pub(crate) rate: Rate,
+    #[serde(flatten)]
+    pub(crate) cost: Cost,
+    pub(crate) memory_bytes_max: u64,
+    pub(crate) rails: Vec<Rail>,
+}
+
+/// One NIC of a node.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct Rail {
+    pub(crate) nic: String,
+    pub(crate) mtu: Option<u32>,
+    pub(crate) sent_gbit_per_s: f64,
+    pub(crate) received_gbit_per_s: f64,
+    #[serde(flatten)]
+    pub(crate) rate: Rate,
+}
+
+/// Payload over time, in the busier direction, against what the line could carry.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub(crate) struct Rate {
+    pub(crate) gbit_per_s: f64,
+    /// The line rate, where it is known.
+    pub(crate) line_gbit_per_s: Option<f64>,
+    /// What packets of the MTU leave of it for payload.
+    pub(crate) goodput_limit_gbit_per_s: Option<f64>,
+    /// The rate over the line rate.
+    pub(crate) efficiency: Option<f64>,
+    /// The rate over the goodput limit.
+    pub(crate) goodput_efficiency: Option<f64>,
+}
+
+/// Processor time.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub(crate) struct Cost {
+    pub(crate) cpu_seconds: f64,
+    /// Cores that a rate of 1 Gbit/s keeps busy: processor time over time over rate.
+    pub(crate) cpu_per_gbit_per_s: Option<f64>,
+}
+
+/// What a line can carry.
+#[derive(Clone, Copy)]
+struct Line {
+    gbit_per_s: f64,
+    goodput_gbit_per_s: f64,
+}
+
+impl Step {
+    /// The figures of a complete transfer over `nics` NICs; `line_rate` is what the user says of every NIC.
+    pub(crate) fn new(nics: u32, report: &Report, line_rate: Option<BitRate>) -> Step {
+        let nodes: Vec<Node> = report.nodes.iter().map(|node| Node::new(node, report.seconds, line_rate)).collect();
+        let side = |roles: [NodeRole; 2]| {
+            let of_side = nodes.iter().filter(|node| roles.contains(&node.role));
+            sum(of_side.map(|node| node.rate.line()))
+        };
+        // What all send is what all receive, so the smaller side limits both.
+        let sides = [side([NodeRole::Sender, NodeRole::Both]), side([NodeRole::Receiver, NodeRole::Both])];
+        let line = match sides {
+            [Some(a), Some(b)] => Some(if a.goodput_gbit_per_s < b.goodput_gbit_per_s { a } else { b }),
+            _ => None,
+        };
+        let rate = Rate::new(report.gbit_per_s, line);
+        let cpu_seconds = report.nodes.iter().map(|node| node.cpu_seconds).sum();
+        let cost = Cost::new(cpu_seconds, report.seconds, rate);
+        Step { nics, bytes: report.bytes, seconds: report.seconds, rate, cost, nodes }
+    }
+}
+
+impl Node {
+    fn new(node: &NodeReport, seconds: f64, line_rate: Option<BitRate>) -> Node {
+        let rails: Vec<Rail> = node.rails.iter().map(|rail| Rail::new(rail, seconds, line_rate)).collect();
+        let sent_gbit_per_s = gbit_per_s(node.bytes_sent, seconds);
+        let received_gbit_per_s = gbit_per_s(node.bytes_received, seconds);
+        let rate = Rate::new(sent_gbit_per_s.max(received_gbit_per_s), sum(rails.iter().map(|rail| rail.rate.line())));
+        Node {
+            name: node.name.clone(),
+            role: node.role,
+            sent_gbit_per_s,
+            received_gbit_per_s,
+            rate,
+            cost: Cost::new(node.cpu_seconds, seconds, rate),
+            memory_bytes_max: node.memory_bytes_max,
+            rails,
+        }
+    }
+}
+
+impl Rail {
+    fn new(rail: &RailReport, seconds: f64, line_rate: Option<BitRate>) -> Rail {
+        let sent_gbit_per_s = gbit_per_s(rail.bytes_sent, seconds);
+        let received_gbit_per_s = gbit_per_s(rail.bytes_received, seconds);
+        let line_gbit_per_s = line_rate.map(|rate| rate.0 as f64 / 1e9).or(rail.line_gbit_per_s);
+        let line = line_gbit_per_s.map(|gbit_per_s| {
+            let share = goodput(rail.mtu.unwrap_or(ETHERNET_MTU));
+            Line { gbit_per_s, goodput_gbit_per_s: gbit_per_s * share }
+        });
+        let rate = Rate::new(sent_gbit_per_s.max(received_gbit_per_s), line);
+        Rail { nic: rail.nic.clone(), mtu: rail.mtu, sent_gbit_per_s, received_gbit_per_s, rate }
+    }
+}
+
+impl Rate {
+    fn new(gbit_per_s: f64, line: Option<Line>) -> Rate {
+        Rate {
+            gbit_per_s,
+            line_gbit_per_s: line.map(|line| line.gbit_per_s),
+            goodput_limit_gbit_per_s: line.map(|line| line.goodput_gbit_per_s),
+            efficiency: line.and_then(|line| finite(gbit_per_s / line.gbit_per_s)),
+            goodput_efficiency: line.and_then(|line| finite(gbit_per_s / line.goodput_gbit_per_s)),
+        }
+    }
+
+    fn line(&self) -> Option<Line> {
+        let (gbit_per_s, goodput_gbit_per_s) = (self.line_gbit_per_s?, self.goodput_limit_gbit_per_s?);
+        Some(Line { gbit_per_s, goodput_gbit_per_s })
+    }
+}
+
+impl Cost {
+    fn new(cpu_seconds: f64, seconds: f64, rate: Rate) -> Cost {
+        Cost { cpu_seconds, cpu_per_gbit_per_s: finite(cpu_seconds / seconds / rate.gbit_per_s) }
+    }
+}
+
+/// Lines side by side; unknown where one of them is, or where there is none.
+fn sum(lines: impl Iterator<Item = Option<Line>>) -> Option<Line> {
+    let add = |a: Line, b: Line| Line {
+        gbit_per_s: a.gbit_per_s + b.gbit_per_s,
+        goodput_gbit_per_s: a.goodput_gbit_per_s + b.goodput_gbit_per_s,
+    };
+    lines.collect::<Option<Vec<Line>>>()?.into_iter().reduce(add)
+}
+
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+/// The MTU of Ethernet where nobody changed it.
+const ETHERNET_MTU: u32 = 1500;
+
+#[cfg(test)]
+#[path = "figures_tests.rs"]
+pub(super) mod tests;

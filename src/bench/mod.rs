@@ -1,0 +1,19 @@
+//! `cep-fast bench`, the part that only counts and draws: which rows make a benchmark, how much data lasts long enough,
+//! what a report means against line rate, and the picture.
+//!
+//! - `layout`: nodes to rows, so that every sender is asked by every receiver
+//! - `sizing`: from a short run to one that lasts as long as was asked for
+//! - `figures`: a transfer's report as rates, efficiency and processor time for each node and NIC
+//! - `table`: the figures for people
+//! - `svg`: the figures as a curve
+
+mod figures;
+mod layout;
+mod sizing;
+mod svg;
+mod table;
+
+pub(crate) use figures::{Figures, Step};
+pub(crate) use layout::rows;
+pub(crate) use sizing::{Next, PROBE_BYTES, parts};
+pub(crate) use svg::svg;

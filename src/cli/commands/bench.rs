@@ -1,0 +1,179 @@
+//! `bench`: memory to memory between nodes, against line rate, over 1 … k NICs.
+
+use std::fs;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::ValueEnum;
+
+use super::print;
+use super::run::{cancel_on_signals, checking, ending, watch};
+use crate::bench::{Figures, Next, PROBE_BYTES, Step, parts, rows, svg};
+use crate::cli::args::{BenchArgs, Launch, Nodes};
+use crate::error::{Code, Error, Result};
+use crate::report::{NodeReport, Report, State};
+use crate::spec::Address;
+use crate::transfer::{Handle, Settings, Transfer};
+
+pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
+    let (senders, receivers) = sides(args)?;
+    let stop = Arc::new(Stop::default());
+    let on_signal = Arc::clone(&stop);
+    cancel_on_signals(move || on_signal.cancel())?;
+    // What cannot be written is known before anything is measured.
+    args.svg.as_deref().map_or(Ok(()), can_write)?;
+    let bench = Bench { args, senders, receivers, stop };
+    let check = args.check.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+    let mut figures = Figures { seconds_asked: args.seconds.as_secs_f64(), check, steps: Vec::new(), error: None };
+    let ended = bench.measure(&mut figures)?;
+    figures.error = ended.error.clone();
+    if let Some(path) = &args.svg {
+        write(path, &svg(&figures))?;
+    }
+    print(&if args.json { json(&figures) } else { figures.to_string() });
+    Ok(ending(&ended))
+}
+
+fn json(figures: &Figures) -> String {
+    serde_json::to_string(figures).expect("numbers, strings and lists have a form in JSON")
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(|error| unwritable(path, &error))
+}
+
+/// What the file holds stays until there is a picture to replace it.
+fn can_write(path: &Path) -> Result<()> {
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(Code::Data, format!("{}: cannot be written: {error}", path.display()))
+        .remedy("choose another file for --svg")
+}
+
+/// Who sends and who receives. Nodes that are started for it need no names.
+fn sides(args: &BenchArgs) -> Result<(Vec<Address>, Vec<Address>)> {
+    let given = |nodes: &Option<Nodes>| nodes.as_ref().map(|nodes| nodes.0.clone());
+    let local = |host: &str| (args.launch == Launch::Local).then(|| vec![Address { host: host.into(), port: 0 }]);
+    let side = |option: &str, nodes: Option<Vec<Address>>, host: &str| {
+        nodes.or_else(|| local(host)).ok_or_else(|| {
+            Error::new(Code::Usage, format!("{option} is missing"))
+                .remedy("name the nodes of both sides with --from and --to, or start two here with --launch local")
+        })
+    };
+    let senders = side("--from", given(&args.from), "sender")?;
+    let receivers = side("--to", given(&args.to), "receiver")?;
+    for (option, nodes) in [("--from", &senders), ("--to", &receivers)] {
+        if let Some((_, twice)) = nodes.iter().enumerate().find(|(at, node)| nodes[..*at].contains(node)) {
+            return Err(Error::new(Code::Usage, format!("{option} names {twice} twice")).remedy("name each node once"));
+        }
+    }
+    if let [only] = senders.as_slice()
+        && receivers.contains(only)
+    {
+        let what = format!("{only} is the only sender and a receiver, too: its own bytes would never see a NIC");
+        return Err(Error::new(Code::Usage, what).remedy("name another node in --from or in --to"));
+    }
+    Ok((senders, receivers))
+}
+
+/// One benchmark: who takes part, and how a signal ends it.
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    senders: Vec<Address>,
+    receivers: Vec<Address>,
+    stop: Arc<Stop>,
+}
+
+impl Bench<'_> {
+    /// Measures over 1 … k NICs, and gives the last report: the one that failed, if one did.
+    fn measure(&self, figures: &mut Figures) -> Result<Report> {
+        // The first short run uses all NICs, and so tells how many there are.
+        let first = self.run(None, &vec![PROBE_BYTES; self.receivers.len()])?;
+        let nics_max = first.nodes.iter().map(|node| node.rails.len()).max().unwrap_or(1);
+        let mut last = first;
+        for nics in (1..).map_while(NonZeroU32::new).take(nics_max.max(1)) {
+            if last.state != State::Complete {
+                break;
+            }
+            last = self.step(nics)?;
+            if last.state == State::Complete {
+                figures.steps.push(Step::new(nics.get(), &last, self.args.line_rate));
+            }
+        }
+        Ok(last)
+    }
+
+    /// Measures over `nics` NICs: short runs until the rate is known, then the run that counts.
+    fn step(&self, nics: NonZeroU32) -> Result<Report> {
+        let mut bytes = vec![PROBE_BYTES; self.receivers.len()];
+        loop {
+            let report = self.run(Some(nics), &bytes)?;
+            if report.state != State::Complete {
+                return Ok(report);
+            }
+            match parts(&self.paces(&report, &bytes), self.args.seconds) {
+                Next::Probe(larger) => bytes = larger,
+                Next::Measure(enough) => return self.run(Some(nics), &enough),
+            }
+        }
+    }
+
+    /// What each receiver got in which time.
+    fn paces(&self, report: &Report, bytes: &[u64]) -> Vec<(u64, f64)> {
+        let named = |name: String| report.nodes.iter().find(move |node| node.name == name);
+        let seconds = |node: Option<&NodeReport>| node.map_or(report.seconds, |node| node.seconds);
+        let receivers = self.receivers.iter().map(|receiver| seconds(named(receiver.to_string())));
+        bytes.iter().copied().zip(receivers).collect()
+    }
+
+    fn run(&self, nics: Option<NonZeroU32>, bytes: &[u64]) -> Result<Report> {
+        let mut transfer = Transfer::new("bench", self.settings(nics));
+        for row in rows(&self.senders, &self.receivers, bytes) {
+            transfer.schedule(row);
+        }
+        self.stop.watch(transfer.handle());
+        watch(&transfer, self.args.progress)
+    }
+
+    fn settings(&self, rails_max: Option<NonZeroU32>) -> Settings {
+        Settings {
+            launch_local: self.args.launch == Launch::Local,
+            key_file: self.args.key_file.clone(),
+            check: checking(self.args.check),
+            slots: self.args.slots,
+            rails_max,
+            ..Settings::default()
+        }
+    }
+}
+
+/// Ends whichever transfer is under way, and every later one at its start.
+#[derive(Default)]
+struct Stop(Mutex<Stopping>);
+
+#[derive(Default)]
+struct Stopping {
+    is_asked: bool,
+    current: Option<Handle>,
+}
+
+impl Stop {
+    fn cancel(&self) {
+        let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stopping.is_asked = true;
+        stopping.current.iter().for_each(Handle::cancel);
+    }
+
+    fn watch(&self, handle: Handle) {
+        let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if stopping.is_asked {
+            handle.cancel();
+        }
+        stopping.current = Some(handle);
+    }
+}

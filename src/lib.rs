@@ -42,6 +42,7 @@ pub mod units;
 
 mod bench;
 mod clock;
+mod doctor;
 mod engine;
 mod launch;
 mod master;

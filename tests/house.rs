@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which module may use which. A module may only use those above it, so that no two can come to use each other.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("units", &[]),
     ("clock", &["units"]),
     ("error", &["units"]),
@@ -24,11 +24,12 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("bench", &["report", "spec", "units"]),
     ("transfer", &["clock", "error", "launch", "master", "node", "report", "session", "spec", "wire"]),
     ("sim", &["engine", "error", "master", "plan", "spec", "units", "wire"]),
+    ("doctor", &["node", "units", "ring", "affinity"]),
     (
         "cli",
         &[
-            "bench", "error", "master", "node", "plan", "report", "session", "spec", "transfer", "units", "wire",
-            "affinity",
+            "bench", "doctor", "error", "master", "node", "plan", "report", "session", "spec", "transfer", "units",
+            "wire", "affinity",
         ],
     ),
     ("main", &[]),
@@ -38,11 +39,12 @@ const ARROWS: [(&str, &[&str]); 19] = [
 const CRATES: [&str; 2] = ["ring", "affinity"];
 
 /// What runs in the simulator, and therefore takes time, randomness, buffers and results as arguments.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "src/engine/",
     "src/plan/",
     "src/wire/",
     "src/sim/",
+    "src/doctor/judge",
     "src/units.rs",
     "src/master/conduct.rs",
     "src/master/roster.rs",

@@ -40,6 +40,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Measure nodes against their line rate: memory to memory, over 1 to k NICs
     Bench(BenchArgs),
+    /// Say what stands between this machine and line rate, and how to mend it
+    Doctor(DoctorArgs),
     /// Run the node daemon: serve and receive below a directory, for holders of the key
     Node(NodeArgs),
     /// Ask a running master how far it is
@@ -199,6 +201,14 @@ pub struct NodeArgs {
     /// Started by a master: the secret comes on standard input, and the node ends without a master
     #[arg(long, hide = true)]
     pub launched: bool,
+}
+
+/// `doctor`: how to tell.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DoctorArgs {
+    /// Answer with one JSON object on one line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `status`: which master.

@@ -63,6 +63,8 @@ fn the_other_commands() {
     let Command::Status(status) = typed("status m:1 --json --key-file k").unwrap() else { panic!("not status") };
     assert!(status.json && status.master.key_file.is_some());
     assert!(matches!(typed("cancel m:1").unwrap(), Command::Cancel(_)));
+    let Command::Doctor(doctor) = typed("doctor --json").unwrap() else { panic!("not doctor") };
+    assert!(doctor.json);
     assert!(matches!(typed("keygen k").unwrap(), Command::Keygen(_)));
     assert!(matches!(typed("plan s --scheduler uniform").unwrap(), Command::Plan(_)));
 }
@@ -91,9 +93,9 @@ fn mistakes_are_usage_errors() {
         "status",
         "cancel m",
         "keygen",
-        "doctor",
         "bench --from a --to b:1",
         "bench --launch local --seconds 0",
+        "doctor a:1",
     ];
     for line in lines {
         assert_eq!(typed(line).unwrap_err().exit_code(), 2, "{line}");

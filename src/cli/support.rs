@@ -14,7 +14,7 @@ pub fn unsupported(command: &Command) -> Result<()> {
         Command::Bench(BenchArgs { launch, .. }) => launch_asks(*launch).into(),
         Command::Plan(plan) => scheduler_asks(plan.scheduler).into(),
         Command::Node(node) => node_asks(node).into(),
-        Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => Vec::new(),
+        Command::Doctor(_) | Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => Vec::new(),
     };
     match asked.into_iter().find(|asked| asked.is_asked) {
         None => Ok(()),
@@ -125,6 +125,7 @@ mod tests {
             "status m:1",
             "cancel m:1",
             "keygen k",
+            "doctor --json",
         ];
         for line in lines {
             judged(line).unwrap();

@@ -13,7 +13,8 @@ use crate::engine::member::{self, Action, Member, State};
 use crate::error::{Code, Error, Result};
 use crate::rail::{self, Command, Size, TransferIx};
 use crate::session::{Connection, Incoming};
-use crate::units::NodeIx;
+use crate::store::steps::PAGE_BYTES;
+use crate::units::{MIB, NodeIx};
 use crate::wire::control::{self, Prepare, ToMaster, ToNode};
 use crate::wire::version::Kind;
 
@@ -28,6 +29,17 @@ fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize) -> u32 {
 const SLOTS_EACH_MIN: u32 = 4;
 /// Slots of each kind where nobody says: with 1 MiB blocks, 32 MiB for a node that sends and receives.
 const SLOTS: u32 = 16;
+
+/// What a node with so many rails locks where nobody says how many slots: those that serve and those that receive, a
+/// block of 1 MiB with a page of slack at either end each, and each rail's cells and rings.
+pub(crate) fn locked_bytes(rails: usize) -> u64 {
+    let rails = rails.max(1);
+    let slot_bytes = MIB + 2 * PAGE_BYTES as u64;
+    rails as u64 * (2 * u64::from(slots(None, None, rails)) * slot_bytes + RAIL_BYTES)
+}
+
+/// A rail's cells (1 MiB), and the queues of its ring.
+const RAIL_BYTES: u64 = MIB + 256 * 1024;
 
 impl Node {
     pub(super) fn turn(&mut self) -> Result<()> {

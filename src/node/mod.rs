@@ -23,6 +23,9 @@ mod usage;
 
 pub(crate) mod options;
 
+pub(crate) use events::locked_bytes;
+pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK};
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener as StdListener};

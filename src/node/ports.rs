@@ -14,7 +14,9 @@ use crate::units::BitRate;
 use crate::wire::control;
 
 /// Interfaces that only ever lead to guests and containers of the same machine.
-const INSIDE_PREFIXES: [&str; 6] = ["docker", "virbr", "br-", "cni", "veth", "tap"];
+pub(crate) const INSIDE_PREFIXES: [&str; 6] = ["docker", "virbr", "br-", "cni", "veth", "tap"];
+/// The interface that leads back to the machine itself.
+pub(crate) const LOOPBACK: &str = "lo";
 /// NICs that one node uses; the densest machines have eight with two ports each.
 const PORTS_MAX: usize = 16;
 
@@ -106,12 +108,12 @@ fn choose<'a>(options: &Options, control: IpAddr, nics: &'a [Nic]) -> Result<Vec
         return options.nics.iter().map(|name| named(name, nics, first)).collect();
     }
     if control.is_loopback() {
-        let nic = nics.iter().find(|nic| nic.name == "lo");
+        let nic = nics.iter().find(|nic| nic.name == LOOPBACK);
         // All of 127/8 belongs to the loopback device, though only one address of it is listed.
         return Ok(vec![(nic, NicAddress { ip: control, prefix_bits: if control.is_ipv4() { 8 } else { 128 } })]);
     }
     let leads_out =
-        |nic: &&Nic| nic.up && nic.name != "lo" && !INSIDE_PREFIXES.iter().any(|it| nic.name.starts_with(it));
+        |nic: &&Nic| nic.up && nic.name != LOOPBACK && !INSIDE_PREFIXES.iter().any(|it| nic.name.starts_with(it));
     let found: Vec<Chosen> = nics.iter().filter(leads_out).filter_map(first).take(PORTS_MAX).collect();
     if found.is_empty() {
         return Err(Error::new(Code::Usage, "no NIC of this machine is up and has an address")

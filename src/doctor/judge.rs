@@ -1,0 +1,47 @@
+//! Readings in, findings out: what holds a machine back, what it costs, and what mends it.
+
+use super::diagnosis::{Diagnosis, Finding, Level, Path};
+use super::readings::Machine;
+
+mod nics;
+mod system;
+mod tcp;
+
+/// Judges a machine; the worst findings come first.
+pub(super) fn judge(machine: Machine) -> Diagnosis {
+    let mut findings = nics::judge(&machine);
+    findings.extend(system::judge(&machine));
+    findings.extend(tcp::judge(&machine));
+    findings.sort_by_key(|finding| finding.level);
+    let path = path(&machine);
+    Diagnosis { kernel: machine.kernel, path, nics: machine.nics, findings }
+}
+
+/// What rails will do here: the same ladder that they climb down themselves.
+fn path(machine: &Machine) -> Path {
+    match &machine.io_uring {
+        Ok(io_uring) if io_uring.locked.is_ok() => Path::IoUringRegistered,
+        Ok(_) => Path::IoUringUnregistered,
+        Err(_) => Path::Plain,
+    }
+}
+
+fn finding(level: Level, about: &str, found: impl Into<String>) -> Finding {
+    Finding { level, about: about.into(), found: found.into(), cost: None, remedy: None }
+}
+
+impl Finding {
+    fn costs(mut self, cost: impl Into<String>) -> Finding {
+        self.cost = Some(cost.into());
+        self
+    }
+
+    fn mended_by(mut self, remedy: impl Into<String>) -> Finding {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,0 +1,115 @@
+//! What there is to know of a machine. What the machine does not say is `None`, not a guess.
+
+use serde::Serialize;
+
+/// Everything that is judged.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Machine {
+    /// As `uname -r` prints it.
+    pub(super) kernel: String,
+    /// Why the NICs could not be listed, if so; then `nics` is empty.
+    pub(super) nics_error: Option<String>,
+    /// Every network interface, by name.
+    pub(super) nics: Vec<NicReading>,
+    /// The CPUs that this process may run on, ascending.
+    pub(super) cpus_allowed: Vec<usize>,
+    /// Memory nodes of the machine.
+    pub(super) numa_node_count: usize,
+    /// What a ring of this process can do, or why there is none.
+    pub(super) io_uring: Result<IoUring, Obstacle>,
+    /// What a node locks for the NICs that it would use.
+    pub(super) locked_bytes_wanted: u64,
+    /// The limit of locked memory; `None` if there is none.
+    pub(super) memlock_bytes: Option<u64>,
+    /// Whether a filter of system calls is on this process.
+    pub(super) is_filtered: Option<bool>,
+    /// How TCP reacts to loss and delay.
+    pub(super) congestion_control: Option<String>,
+    /// What a socket may hold of received bytes: least, at first, most.
+    pub(super) tcp_rmem: Option<[u64; 3]>,
+    /// The same of bytes to be sent.
+    pub(super) tcp_wmem: Option<[u64; 3]>,
+    /// Who sets the clock of which allowed CPU; empty where nobody says.
+    pub(super) governors: Vec<Governor>,
+}
+
+/// One network interface.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct NicReading {
+    /// The interface's name.
+    pub(super) name: String,
+    /// What a node does with it.
+    #[serde(rename = "use")]
+    pub(super) usage: Usage,
+    /// Line rate in 10⁶ bits per second.
+    pub(super) speed_mbit: Option<u32>,
+    /// Largest packet in bytes.
+    pub(super) mtu: u32,
+    /// The memory node that it hangs on.
+    pub(super) numa_node: Option<u32>,
+    /// The CPUs of that node; empty if it is unknown.
+    pub(super) cpus: Vec<usize>,
+    /// The kernel's driver; virtual interfaces have none.
+    pub(super) driver: Option<String>,
+    /// Queues that packets arrive in, each with an interrupt of its own.
+    pub(super) rx_queues: usize,
+    /// Queues that packets leave by.
+    pub(super) tx_queues: usize,
+    /// Its addresses, as `address/prefix`.
+    pub(super) addresses: Vec<String>,
+}
+
+/// What a node does with an interface when nobody names NICs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Usage {
+    /// A rail of its own.
+    Rail,
+    /// Nothing: it leads back to this machine.
+    Loopback,
+    /// Nothing: it leads to guests and containers of this machine.
+    Inside,
+    /// Nothing: it is down.
+    Down,
+    /// Nothing: it has no address to listen on.
+    NoAddress,
+}
+
+/// A ring that could be made.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct IoUring {
+    /// Whether completions are worked off where the rail waits (Linux 6.1).
+    pub(super) is_deferred: bool,
+    /// Operations that the kernel does not have.
+    pub(super) missing: Vec<&'static str>,
+    /// Whether `locked_bytes_wanted` could be registered, or why not.
+    pub(super) locked: Result<(), Obstacle>,
+}
+
+/// What is in the way, and what removes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    pub(super) cause: String,
+    pub(super) remedy: String,
+}
+
+/// Who sets the clock of a CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Governor {
+    pub(super) cpu: usize,
+    pub(super) name: String,
+    /// Some drivers mean other things by the same name.
+    pub(super) driver: Option<String>,
+}
+
+impl Machine {
+    /// The NICs that a node uses.
+    pub(super) fn rails(&self) -> impl Iterator<Item = &NicReading> {
+        self.nics.iter().filter(|nic| nic.usage == Usage::Rail)
+    }
+
+    /// The rate of the fastest NIC that a node uses and whose rate is known, in bits per second.
+    pub(super) fn line_bits_max(&self) -> Option<u64> {
+        self.rails().filter_map(|nic| nic.speed_mbit).max().map(|mbit| u64::from(mbit) * 1_000_000)
+    }
+}

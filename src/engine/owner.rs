@@ -120,6 +120,7 @@ struct Flow {
     meter: Meter,
     up_at: Moment,
     revoking: bool,
+    revoke_again: Moment,
 }
 
 impl Owner {
@@ -214,7 +215,10 @@ impl Owner {
     fn flow_up(&mut self, now: Moment, flow: FlowIx, lane: Lane) {
         self.lanes.up(lane, flow);
         let meter = Meter::default();
-        self.flows.insert(flow, Flow { lane, leased: Vec::new(), room: 0, meter, up_at: now, revoking: false });
+        self.flows.insert(
+            flow,
+            Flow { lane, leased: Vec::new(), room: 0, meter, up_at: now, revoking: false, revoke_again: now },
+        );
     }
 
     fn room(&mut self, now: Moment, flow: FlowIx, pieces: u32) {
@@ -263,13 +267,30 @@ impl Owner {
         let sender = state.lane.sender;
         for piece in pieces {
             let (segment, index) = self.extents.place(piece.span);
-            if !self.extents.is_settled_piece(segment, index) {
+            // To whom it was taken back for; its old flow has room, too, and would only take it again.
+            if !self.extents.is_settled_piece(segment, index) && !self.lease_to_hungry(now, flow, piece.span, segment) {
                 self.shares.push_back(&self.extents, sender, Run { segment, first: index, end: index + 1 });
             }
         }
         if !pieces.is_empty() {
             self.feed_hungry(now);
         }
+    }
+
+    /// Leases a piece that `from` gave back to another flow with room, if there is one that can bring it.
+    fn lease_to_hungry(&mut self, now: Moment, from: FlowIx, span: Span, segment: u32) -> bool {
+        let is_free = |state: &Flow| state.leased.iter().filter(|piece| piece.soft).count() < SOFT_MAX;
+        let extents = &self.extents;
+        let hungry = self.flows.iter_mut().find(|(flow, state)| {
+            **flow != from && state.room > 0 && is_free(state) && extents.offers(state.lane.sender, segment)
+        });
+        let Some((&flow, state)) = hungry else { return false };
+        let piece = Piece { span, soft: true };
+        state.room = 0;
+        state.meter.start(now);
+        state.leased.push(piece);
+        self.actions.push_back(Action::Lease { flow, pieces: vec![piece] });
+        true
     }
 
     fn flow_down(&mut self, now: Moment, flow: FlowIx, error: &Error) {
@@ -449,8 +470,10 @@ impl Owner {
     fn revoke(&mut self, now: Moment, thief: FlowIx) {
         let Some(late) = self.latest(now, thief) else { return };
         let state = self.flows.get_mut(&late).expect("latest() names a flow");
-        if !state.revoking {
+        if !state.revoking && now >= state.revoke_again {
             state.revoking = true;
+            // One that has nothing to give back is not asked again before time has passed.
+            state.revoke_again = now + LOOK_AGAIN;
             let pieces = state.leased.len().div_ceil(2) as u32;
             self.actions.push_back(Action::Revoke { flow: late, pieces });
         }

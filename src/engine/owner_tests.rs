@@ -195,3 +195,20 @@ fn two_lanes_to_one_sender_empty_one_share() {
         assert!(taken_over.iter().any(|(flow, piece)| *flow == FLOW_B && piece.span == span), "{span} is taken over");
     }
 }
+
+#[test]
+fn a_revoked_piece_goes_to_whom_it_was_taken_back_for_and_not_round_in_circles() {
+    let mut owner = owner(&[source(0, 160, &[(A, 1), (B, 1)])]);
+    owner.handle(at(0), Event::Room { flow: FLOW_A, pieces: 8 });
+    let held = leased(&mut owner);
+    owner.handle(at(0), Event::Room { flow: FLOW_B, pieces: 8 });
+    for (flow, piece) in leased(&mut owner) {
+        land(&mut owner, at(2), flow, piece);
+    }
+    // Both have room, and everything that is left is leased to the first.
+    owner.handle(at(3), Event::Room { flow: FLOW_A, pieces: 4 });
+    owner.handle(at(4), Event::Room { flow: FLOW_B, pieces: 4 });
+    assert_eq!(leased(&mut owner), []);
+    owner.handle(at(5), Event::Returned { flow: FLOW_A, pieces: vec![held[7].1] });
+    assert_eq!(leased(&mut owner), [(FLOW_B, Piece { soft: true, ..held[7].1 })]);
+}

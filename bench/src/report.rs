@@ -135,7 +135,7 @@ fn ratio(ours: &Median, other: &Median) -> Ratio {
 }
 
 /// The middle of the figures, or the mean of the two in the middle.
-fn median(mut figures: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     match figures.len() {

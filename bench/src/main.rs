@@ -3,6 +3,7 @@
 //! Speed is judged as a ratio within one run, never as an absolute figure: machines differ, and one machine differs from hour
 //! to hour.
 
+mod bar;
 mod cases;
 mod cluster;
 mod contenders;
@@ -21,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 
 use contenders::{Contender, Scenario};
 use lab::Lab;
-use report::{Machine, Report};
+use report::{Machine, RAW, Report};
 
 /// Measures cep-fast against the raw limit of this machine and against its peers.
 #[derive(Parser)]
@@ -79,6 +80,9 @@ struct Options {
     /// Seconds that any one process may run.
     #[arg(long, default_value_t = 180)]
     deadline: u64,
+    /// Ends with status 1 where a bar is missed.
+    #[arg(long)]
+    strict: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -94,7 +98,7 @@ struct Cores(Option<(usize, usize)>);
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Loopback(options) => benchmark(&options),
-        Command::Raw(options) => benchmark(&Options { only: vec!["raw".to_owned()], ..options }),
+        Command::Raw(options) => benchmark(&Options { only: RAW.map(str::to_owned).to_vec(), ..options }),
         Command::Lab(options) => cases::run(&options),
         Command::RawEnd(end) => end.run(),
     }
@@ -122,6 +126,11 @@ fn benchmark(options: &Options) -> Result<()> {
     if let Some(file) = &options.json {
         std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")
             .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    // The working folder goes before this process does.
+    drop(lab);
+    if options.strict && report.misses() {
+        std::process::exit(1);
     }
     Ok(())
 }

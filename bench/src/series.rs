@@ -32,7 +32,8 @@ impl Series {
     pub(crate) fn seconds_below(&self, nic: usize, from: f64, to: f64, gbit_per_s: f64) -> f64 {
         let windows = self.seconds.windows(2).map(|pair| (pair[0].max(from), pair[1].min(to)));
         let windows = windows.filter(|(start, end)| end > start);
-        windows.filter(|&(start, end)| self.gbit_per_s(nic, start, end) < gbit_per_s).map(|(from, to)| to - from).sum()
+        let idle = windows.filter(|&(start, end)| self.gbit_per_s(nic, start, end) < gbit_per_s);
+        idle.fold(0.0, |sum, (start, end)| sum + (end - start))
     }
 
     /// The first reading from `from` on up to which a NIC had received at least at `gbit_per_s` since the one before.

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Case;
+use crate::bar::Bar;
 use crate::contenders::Scenario;
 use crate::report::Machine;
 
@@ -36,33 +37,6 @@ struct Finding {
     /// Whether the bar holds, where there is one.
     holds: Option<bool>,
     note: String,
-}
-
-/// What a figure is held to.
-#[derive(Serialize, Clone, Copy, PartialEq, Debug)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Bar {
-    AtLeast(f64),
-    AtMost(f64),
-    Above(f64),
-}
-
-impl Bar {
-    fn holds(self, value: f64) -> bool {
-        match self {
-            Bar::AtLeast(bar) => value >= bar,
-            Bar::AtMost(bar) => value <= bar,
-            Bar::Above(bar) => value > bar,
-        }
-    }
-
-    fn text(self) -> String {
-        match self {
-            Bar::AtLeast(bar) => format!("≥ {bar}"),
-            Bar::AtMost(bar) => format!("≤ {bar}"),
-            Bar::Above(bar) => format!("> {bar}"),
-        }
-    }
 }
 
 impl Book {

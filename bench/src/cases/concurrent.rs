@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
-use super::book::{Bar, Book};
+use super::book::Book;
 use super::{Bench, rows};
+use crate::bar::Bar;
 use crate::cluster::{Cluster, Transferred};
 use crate::contenders::Scenario;
 use crate::process::{Ended, Running};

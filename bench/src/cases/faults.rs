@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::book::{Bar, Book};
+use super::book::Book;
 use super::{Bench, iperf, rows};
+use crate::bar::Bar;
 use crate::cluster::{self, Cluster, Transferred};
 use crate::contenders::{Scenario, Work};
 use crate::process::Ended;

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 
 use super::Bench;
-use super::book::{Bar, Book};
+use super::book::Book;
+use crate::bar::Bar;
 use crate::cluster::{Transferred, address};
 
 const SENDERS: u32 = 4;

@@ -16,7 +16,7 @@
 
 pub(crate) mod check;
 mod crc;
-mod credit;
+pub(crate) mod credit;
 mod extents;
 mod grid;
 pub(crate) mod lanes;

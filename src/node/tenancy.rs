@@ -1,11 +1,11 @@
 //! One transfer on this node: its member, its files, its master, and the senders that it may ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-use mio::{Token, Waker};
+use crossbeam_channel::{Sender, TrySendError};
+use mio::Waker;
 
 use super::prepare::Opened;
 use super::usage;
@@ -22,7 +22,7 @@ use crate::wire::control::{Peer, Prepare, RailStats, Stats};
 #[derive(Debug)]
 pub(super) enum Note {
     /// A rail says something.
-    Rail(Vec<rail::Event>),
+    Rail(rail::Event),
     /// Sources and destinations are open, or not.
     Prepared { transfer: TransferIx, result: Result<Box<Opened>> },
     /// Destinations have their space, or not.
@@ -52,18 +52,33 @@ impl Post {
         Post { notes, waker: Arc::new(waker) }
     }
 
-    /// Delivers a note. A node that is ending reads no more of them.
+    /// Delivers a note, when there is room for it. A node that is ending reads no more of them.
     pub(super) fn send(&self, note: Note) {
         if self.notes.send(note).is_ok() {
-            // The queue of events is the node's own; it fails only when the node is gone.
-            let _ = self.waker.wake();
+            self.wake();
         }
+    }
+
+    fn wake(&self) {
+        // The queue of events is the node's own; it fails only when the node is gone.
+        let _ = self.waker.wake();
     }
 }
 
 impl rail::Mailbox for Post {
-    fn deliver(&self, events: Vec<rail::Event>) {
-        self.send(Note::Rail(events));
+    fn deliver(&self, events: &mut VecDeque<rail::Event>) {
+        while let Some(event) = events.pop_front() {
+            match self.notes.try_send(Note::Rail(event)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(Note::Rail(event))) => {
+                    events.push_front(event);
+                    break;
+                }
+                // A node that is ending hears no more.
+                Err(_) => events.clear(),
+            }
+        }
+        self.wake();
     }
 }
 
@@ -71,8 +86,6 @@ impl rail::Mailbox for Post {
 pub(super) struct Tenancy {
     pub(super) prepare: Prepare,
     pub(super) flow_key: Key,
-    /// The master's session.
-    pub(super) master: Token,
     pub(super) member: Member,
     /// Open once the member is prepared.
     pub(super) desk: Option<Arc<Desk>>,
@@ -86,13 +99,12 @@ pub(super) struct Tenancy {
 }
 
 impl Tenancy {
-    pub(super) fn new(prepare: Prepare, master: Token, member: Member) -> Tenancy {
+    pub(super) fn new(prepare: Prepare, member: Member) -> Tenancy {
         let flow_key = Key::from_bytes(prepare.flow_key.0);
         let (desk, peers) = (None, BTreeMap::new());
         Tenancy {
             prepare,
             flow_key,
-            master,
             member,
             desk,
             peers,
@@ -129,7 +141,10 @@ impl Tenancy {
             received_bytes: tally.received_bytes(),
         };
         stats.rails = nics.zip(&desk.tallies).map(rail).collect();
+        // What came twice, or changed, or after the end, is more than was kept.
+        let kept_bytes = stats.received_bytes;
         stats.received_bytes = stats.rails.iter().map(|rail| rail.received_bytes).sum();
+        stats.wasted_bytes = stats.received_bytes.saturating_sub(kept_bytes);
         stats.sent_bytes = stats.rails.iter().map(|rail| rail.sent_bytes).sum();
         stats.active_ns = desk.activity.active_ns();
     }

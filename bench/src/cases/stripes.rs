@@ -6,7 +6,7 @@ use super::book::Book;
 use super::{Bench, iperf, rows};
 use crate::bar::Bar;
 use crate::cluster::{Cluster, Transferred};
-use crate::contenders::Scenario;
+use crate::contenders::{Scenario, Work};
 use crate::report::median;
 
 const GIGABIT: u32 = 1000;
@@ -51,11 +51,13 @@ fn stripe(
     let cluster = bench.cluster(2, rates_mbit)?;
     let (mut sums, mut ours, mut mptcp, mut cost) = (Vec::new(), Vec::new(), Vec::new(), String::new());
     for round in 1..=bench.options.rounds {
+        // First, because it waits until what the run before has written is on the disk: iperf3 needs the cores to itself too.
+        let work = bench.work(scenario, cluster.rates_mbit())?;
         book.now(&format!("{title}, round {round}: iperf3"));
         let each = iperf::together(&cluster, bench.options.seconds)?;
         sums.push(each.iter().sum());
         book.now(&format!("{title}, round {round}: ours"));
-        let transferred = transfer(bench, &cluster, scenario, round)?;
+        let transferred = transfer(bench, &cluster, &work, round)?;
         ours.push(transferred.gbit_per_s);
         cost = format!("{:.1} s, {}", transferred.seconds, transferred.cost());
         book.keep(transferred.report);
@@ -75,15 +77,14 @@ fn stripe(
     Ok(medians)
 }
 
-fn transfer(bench: &Bench, cluster: &Cluster, scenario: Scenario, round: u32) -> Result<Transferred> {
-    let work = bench.work(scenario, cluster.rates_mbit())?;
-    let ended = cluster.start("stripe", &rows(&work))?.wait()?;
+fn transfer(bench: &Bench, cluster: &Cluster, work: &Work, round: u32) -> Result<Transferred> {
+    let ended = cluster.start("stripe", &rows(work))?.wait()?;
     let transferred = Transferred::of(&ended, work.bytes).and_then(|transferred| {
-        bench.lab.clear(&work, round == 1)?;
+        bench.lab.clear(work, round == 1)?;
         Ok(transferred)
     });
     if transferred.is_err() {
-        bench.lab.discard(&work);
+        bench.lab.discard(work);
     }
     transferred
 }

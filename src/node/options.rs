@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use affinity::Pinning;
+
 use crate::error::{Code, Error, Result};
 use crate::session::Key;
 use crate::wire::control::{Advert, Rail};
@@ -17,6 +19,7 @@ pub(crate) struct Options {
     /// Whether a master has started it, so that it ends when that master is gone.
     pub(crate) launched: bool,
     pub(crate) slots: Option<u32>,
+    /// Where the threads of rails run.
     pub(crate) pinning: Pinning,
     /// The NICs to use, by name or address; without any, all that are up and lead out of this machine.
     pub(crate) nics: Vec<String>,
@@ -58,15 +61,4 @@ impl Options {
             nics: Vec::new(),
         }
     }
-}
-
-/// Where the threads of rails run.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Pinning {
-    /// Wherever the kernel likes.
-    None,
-    /// On these CPUs, one after the other.
-    List(Vec<usize>),
-    /// Near their NICs, starting `spread` CPUs further on: nodes on one machine differ in it.
-    Auto { spread: usize },
 }

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use affinity::Pinning;
+
 use crate::cli::args::{NodeArgs, Pin};
 use crate::error::{Code, Error, Result};
-use crate::node::options::{Options, Pinning};
+use crate::node::options::Options;
 use crate::session::Key;
 use crate::transfer::resolve;
 

@@ -39,6 +39,10 @@ impl Port {
         control::Rail { nic: self.nic.clone(), address, line, mtu, numa }
     }
 
+    pub(super) fn nic(&self) -> &str {
+        &self.nic
+    }
+
     /// Whether its NIC and `ip` are in one subnet.
     pub(super) fn reaches(&self, ip: IpAddr) -> bool {
         self.own.reaches(ip)

@@ -50,12 +50,6 @@ impl Cores {
         Cores::new(cores)
     }
 
-    /// How many of the CPUs are near a NIC: all, where that is unknown or none of them is.
-    #[must_use]
-    pub fn near_count(&self, near: &[usize]) -> usize {
-        self.near(near).len()
-    }
-
     /// The CPUs that a NIC may get: first one of each core, then the second of each, as positions in `self`.
     fn near(&self, near: &[usize]) -> Vec<Seat> {
         let width = self.0.iter().map(Vec::len).max().unwrap_or(0);
@@ -214,8 +208,6 @@ mod tests {
         // A launcher left CPUs 2 and 3 of the near socket, or none of it.
         assert_eq!(auto(&[wish(&[0, 1, 2, 3], 2)], &plain(2..6), 0), [[2, 3]]);
         assert_eq!(auto(&[wish(&[0, 1], 2)], &plain(4..6), 0), [[4, 5]]);
-        assert_eq!(plain(2..6).near_count(&[0, 1, 2, 3]), 2);
-        assert_eq!(plain(4..6).near_count(&[0, 1]), 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use affinity::Pinning;
 
+use super::threads::Threads;
 use crate::error::{Code, Error, Result};
 use crate::session::Key;
 use crate::wire::control::{Advert, Rail};
@@ -21,6 +22,7 @@ pub(crate) struct Options {
     pub(crate) slots: Option<u32>,
     /// Where the threads of rails run.
     pub(crate) pinning: Pinning,
+    pub(crate) threads: Threads,
     /// The NICs to use, by name or address; without any, all that are up and lead out of this machine.
     pub(crate) nics: Vec<String>,
 }
@@ -58,6 +60,7 @@ impl Options {
             launched: false,
             slots: None,
             pinning: Pinning::None,
+            threads: Threads::Auto,
             nics: Vec::new(),
         }
     }

@@ -1,4 +1,4 @@
-//! The NICs that a node moves data over: which they are, where each listens, and the rail behind each.
+//! The NICs that a node moves data over: which they are, where each thread of each listens, and the rail behind it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,6 +7,7 @@ use mio::net::TcpListener;
 
 use super::listen;
 use super::options::Options;
+use super::threads::{Line, threads};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::rail::{Command, Mailbox, Place, Rail, Size};
@@ -20,12 +21,12 @@ pub(crate) const LOOPBACK: &str = "lo";
 /// NICs that one node uses; the densest machines have eight with two ports each.
 const PORTS_MAX: usize = 16;
 
-/// One NIC: its listener for data flows, and its rail while a transfer is under way.
+/// One thread of a NIC: its listener for data flows, and its rail while a transfer is under way.
 pub(super) struct Port {
     pub(super) listener: TcpListener,
     pub(super) address: SocketAddr,
     pub(super) nic: String,
-    own: NicAddress,
+    pub(super) own: NicAddress,
     line: Option<BitRate>,
     mtu: Option<u32>,
     place: Place,
@@ -41,11 +42,6 @@ impl Port {
 
     pub(super) fn nic(&self) -> &str {
         &self.nic
-    }
-
-    /// Whether its NIC and `ip` are in one subnet.
-    pub(super) fn reaches(&self, ip: IpAddr) -> bool {
-        self.own.reaches(ip)
     }
 
     /// The rail, started if there is none.
@@ -72,10 +68,10 @@ impl Port {
     }
 }
 
-/// Opens a port on every NIC that the options choose.
+/// Opens a port for each thread of every NIC that the options choose.
 ///
 /// # Errors
-/// `Code::Usage` where a chosen NIC is not there or has no address, or a chosen CPU is not ours, `Code::Unreachable` where
+/// `Code::Usage` where a chosen NIC is not there or has no address, a chosen CPU is not ours, or the threads are too many, `Code::Unreachable` where
 /// it cannot be listened on.
 pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
     let sysfs = Sysfs::at("/sys");
@@ -84,7 +80,12 @@ pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
     let allowed = affinity::cpus_allowed().unwrap_or_default();
     check_pinning(&options.pinning, &allowed)?;
     let near = |nic: &Option<&Nic>| nic.map_or(Vec::new(), |nic| nic.cpus.clone());
-    let wishes: Vec<Wish> = chosen.iter().map(|(nic, _)| Wish { near: near(nic), threads: 1 }).collect();
+    let near: Vec<Vec<usize>> = chosen.iter().map(|(nic, _)| near(nic)).collect();
+    let lines = chosen.iter().zip(&near);
+    let lines: Vec<Line> =
+        lines.map(|((nic, _), near)| Line { speed_mbit: nic.and_then(|nic| nic.speed_mbit), near }).collect();
+    let threads = threads(options.threads, &lines, &allowed)?;
+    let wishes: Vec<Wish> = near.into_iter().zip(threads).map(|(near, threads)| Wish { near, threads }).collect();
     let cpus = affinity::place(&wishes, &Cores::of(&sysfs, &allowed), &options.pinning);
     let mut ports = Vec::with_capacity(chosen.len());
     for ((nic, own), cpus) in chosen.into_iter().zip(cpus) {

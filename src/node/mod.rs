@@ -1,5 +1,5 @@
-//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's member, and a rail for
-//! each NIC.
+//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's member, and one rail or
+//! more for each NIC.
 //!
 //! The loop is thin: sockets become messages and flows here, and everything that decides is in [`crate::engine`]. Work
 //! that may block (opening, preallocating, syncing, renaming) is done by short-lived worker threads, which answer
@@ -9,6 +9,7 @@
 //! - `doors`: who may connect, with which key
 //! - `tenancy`: one transfer on this node
 //! - `ports`: the NICs, their listeners and rails
+//! - `threads`: how many of them each NIC gets
 //! - `prepare`: opening sources and destinations
 //! - `events`: the loop's turn
 //! - `masters`: what masters say and are told, and sessions that break
@@ -21,12 +22,14 @@ mod masters;
 mod ports;
 mod prepare;
 mod tenancy;
+mod threads;
 mod usage;
 
 pub(crate) mod options;
 
 pub(crate) use events::locked_bytes;
 pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK};
+pub(crate) use threads::{Line, Threads, threads};
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -76,7 +79,7 @@ struct Node {
     clock: Clock,
     poll: Poll,
     control: TcpListener,
-    /// Where flows leave from and arrive at, one a NIC.
+    /// Where flows leave from and arrive at, one for each thread of each NIC.
     ports: Vec<Port>,
     /// Which port each flow of this node goes over.
     flow_ports: HashMap<FlowIx, usize>,

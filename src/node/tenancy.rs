@@ -87,6 +87,8 @@ pub(super) struct Tenancy {
     pub(super) prepare: Prepare,
     pub(super) flow_key: Key,
     pub(super) member: Member,
+    /// The ports that it uses, ascending.
+    pub(super) ports: Vec<usize>,
     /// Open once the member is prepared.
     pub(super) desk: Option<Arc<Desk>>,
     /// Whom the plan lets this node ask.
@@ -99,24 +101,20 @@ pub(super) struct Tenancy {
 }
 
 impl Tenancy {
-    pub(super) fn new(prepare: Prepare, member: Member) -> Tenancy {
+    pub(super) fn new(prepare: Prepare, member: Member, ports: Vec<usize>) -> Tenancy {
         let flow_key = Key::from_bytes(prepare.flow_key.0);
         let (desk, peers) = (None, BTreeMap::new());
         Tenancy {
             prepare,
             flow_key,
             member,
+            ports,
             desk,
             peers,
             flows: BTreeMap::new(),
             draining: 0,
             cpu_before: usage::cpu(),
         }
-    }
-
-    /// How many rails the transfer uses of the `rails` that the node has: the first ones.
-    pub(super) fn rails(&self, rails: usize) -> usize {
-        self.prepare.options.rails(rails)
     }
 
     /// How the transfer calls another node.
@@ -130,17 +128,24 @@ impl Tenancy {
         self.desk.iter().flat_map(|desk| &desk.offers).try_for_each(|offer| offer.source.check_unchanged())
     }
 
-    /// Adds to the member's counts what the rails and the process counted; `nics` are the rails' names.
-    pub(super) fn complete<'a>(&self, stats: &mut Stats, nics: impl Iterator<Item = &'a str>) {
+    /// Adds to the member's counts what the rails and the process counted; `nics` are the names of the ports' NICs. The
+    /// threads of one NIC count as one.
+    pub(super) fn complete(&self, stats: &mut Stats, nics: &[&str]) {
         stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos()).unwrap_or(u64::MAX);
         stats.memory_bytes_max = usage::memory_bytes_max();
         let Some(desk) = &self.desk else { return };
-        let rail = |(nic, tally): (&str, &Tally)| RailStats {
-            nic: nic.into(),
-            sent_bytes: tally.sent_bytes(),
-            received_bytes: tally.received_bytes(),
-        };
-        stats.rails = nics.zip(&desk.tallies).map(rail).collect();
+        stats.rails.clear();
+        for &port in &self.ports {
+            let (nic, tally) = (nics[port], &desk.tallies[port]);
+            let (sent_bytes, received_bytes) = (tally.sent_bytes(), tally.received_bytes());
+            match stats.rails.iter_mut().find(|rail| rail.nic == nic) {
+                Some(rail) => {
+                    rail.sent_bytes += sent_bytes;
+                    rail.received_bytes += received_bytes;
+                }
+                None => stats.rails.push(RailStats { nic: nic.into(), sent_bytes, received_bytes }),
+            }
+        }
         // What came twice, or changed, or after the end, is more than was kept.
         let kept_bytes = stats.received_bytes;
         stats.received_bytes = stats.rails.iter().map(|rail| rail.received_bytes).sum();

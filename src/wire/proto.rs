@@ -143,6 +143,8 @@ pub(crate) struct Options {
     pub(crate) object: Vec<u64>,
     #[prost(uint32, optional, tag = "10")]
     pub(crate) rails_max: Option<u32>,
+    #[prost(uint32, optional, tag = "11")]
+    pub(crate) threads_max: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

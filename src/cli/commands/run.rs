@@ -74,6 +74,7 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         resume: !args.no_resume,
         slots: args.slots,
         rails_max: None,
+        threads_max: None,
         stall_timeout: args.stall_timeout,
         timeout: args.timeout,
     }

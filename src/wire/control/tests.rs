@@ -60,8 +60,10 @@ fn row() -> impl Strategy<Value = WireRow> {
 fn options() -> impl Strategy<Value = Options> {
     let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
     let flags = any::<(bool, bool, bool)>();
-    (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), option::of(1..=u32::MAX))
-        .prop_map(|(block_bytes, origin, check, (fsync, overwrite, resume), slots, stall_timeout_ms, rails_max)| {
+    let most = (option::of(1..=u32::MAX), option::of(1..=u32::MAX));
+    (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), most).prop_map(
+        |(block_bytes, origin, check, (fsync, overwrite, resume), slots, stall_timeout_ms, most)| {
+            let (rails_max, threads_max) = most;
             Options {
                 block_bytes,
                 origin,
@@ -72,9 +74,11 @@ fn options() -> impl Strategy<Value = Options> {
                 slots,
                 stall_timeout_ms,
                 rails_max,
+                threads_max,
                 object: (origin > 0).then(|| Span::new(0, origin)),
             }
-        })
+        },
+    )
 }
 
 fn prepare() -> impl Strategy<Value = Prepare> {
@@ -336,6 +340,7 @@ fn plain_prepare() -> Prepare {
             slots: Some(32),
             stall_timeout_ms: 60_000,
             rails_max: None,
+            threads_max: None,
             object: Some(Span::new(0, 1 << 30)),
         },
     }
@@ -371,4 +376,19 @@ fn plain_stats() -> Stats {
         memory_bytes_max: 60 << 20,
         rails: vec![RailStats { nic: "enp3s0f0".to_owned(), sent_bytes: 0, received_bytes: 1 << 40 }],
     }
+}
+
+#[test]
+fn nics_are_counted_by_name_and_their_threads_apart() {
+    let nics = ["eth0", "eth0", "eth0", "eth1", "eth2", "eth2", "eth0"];
+    let used = |rails_max, threads_max| {
+        let options = Options { rails_max, threads_max, ..plain_prepare().options };
+        options.rails(nics.into_iter())
+    };
+    assert_eq!(used(None, None), [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(used(Some(1), None), [0, 1, 2, 6]);
+    assert_eq!(used(Some(2), None), [0, 1, 2, 3, 6]);
+    assert_eq!(used(None, Some(1)), [0, 3, 4]);
+    assert_eq!(used(Some(9), Some(2)), [0, 1, 3, 4, 5]);
+    assert_eq!(used(Some(2), Some(1)), [0, 3]);
 }

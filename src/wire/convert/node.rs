@@ -136,6 +136,7 @@ impl Message for Options {
             stall_timeout_ms: self.stall_timeout_ms,
             object: self.object.map(pair).unwrap_or_default(),
             rails_max: self.rails_max,
+            threads_max: self.threads_max,
         }
     }
 
@@ -147,6 +148,9 @@ impl Message for Options {
         if proto.rails_max == Some(0) {
             return Err(WireError::Missing { field: "the most rails" });
         }
+        if proto.threads_max == Some(0) {
+            return Err(WireError::Missing { field: "the most threads of a NIC" });
+        }
         Ok(Options {
             block_bytes: below("the size of a block", proto.block_bytes, LENGTH_MAX as usize + 1)?,
             origin: proto.origin,
@@ -157,6 +161,7 @@ impl Message for Options {
             slots,
             stall_timeout_ms: proto.stall_timeout_ms,
             rails_max: proto.rails_max,
+            threads_max: proto.threads_max,
             object: (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?,
         })
     }

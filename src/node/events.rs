@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Token};
 
+use super::devices::Devices;
 use super::tenancy::{Note, Tenancy};
 use super::{CONNECTIONS_MAX, CONTROL, FIRST_PORT, FIRST_SESSION, HANDSHAKE_WITHIN, INBOX, LEASE};
 use super::{Node, Role, Session, prepare};
@@ -212,6 +213,7 @@ impl Node {
     fn begin(&mut self, token: Token, prepare: Prepare) {
         let transfer = TransferIx(self.next_transfer);
         self.next_transfer += 1;
+        self.devices = Devices::read();
         let rails = prepare.options.rails(self.ports.len());
         let member = Member::new(member::Terms::of(&prepare, u32::try_from(rails).expect("ports are few")));
         let tenancy = Tenancy::new(prepare.clone(), token, member);

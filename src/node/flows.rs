@@ -1,10 +1,12 @@
 //! Flows: opened to senders, taken in from receivers, and handed to the rail once they have proved themselves.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use mio::Token;
 
+use super::devices;
 use super::ports::Port;
 use super::tenancy::Tenancy;
 use super::{HANDSHAKE_WITHIN, Node, Role};
@@ -12,7 +14,7 @@ use crate::engine::lanes::Lane;
 use crate::engine::{member, owner};
 use crate::error::{Code, Error, Result};
 use crate::rail::{Command, Side, TransferIx};
-use crate::session::{Connection, Hello, dial};
+use crate::session::{Connection, Hello, dial_over};
 use crate::wire::control::{self, FlowHello};
 use crate::wire::version::Kind;
 
@@ -47,7 +49,11 @@ impl Node {
             rail: u32::try_from(port).expect("ports are few"),
             weight_bytes,
         };
-        let stream = dial(address, local_end(self.ports[port].address.ip(), address))?;
+        let Port { nic, address: own, .. } = &self.ports[port];
+        let is_bound = !tenancy.unbound.contains(&lane)
+            && self.devices.bind_dialled(nic, self.ports[port].own(), address.ip());
+        let bind = |socket: &OwnedFd| if is_bound { devices::bind(socket, nic) };
+        let stream = dial_over(address, local_end(own.ip(), address), bind)?;
         let open = Hello { kind: Kind::Data, key_id: hello.transfer };
         let deadline = Instant::now() + HANDSHAKE_WITHIN;
         Connection::initiate(stream, open, &tenancy.flow_key, &control::encode(&hello), deadline)
@@ -73,7 +79,9 @@ impl Node {
 
     /// A flow could not be opened.
     pub(super) fn flow_failed(&mut self, transfer: TransferIx, lane: Lane, error: Error) {
-        let Some(tenancy) = self.transfers.get(&transfer) else { return };
+        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        // It may be that answers come in by another NIC: the next try takes them from wherever they come.
+        tenancy.unbound.insert(lane);
         let error = tenancy.blame(lane.sender, error);
         self.member(transfer, member::Event::Owner(owner::Event::OpenFailed { lane, error }));
     }
@@ -93,6 +101,11 @@ impl Node {
         };
         let transfer = self.transfers.iter().find(|(_, tenancy)| is_meant(tenancy)).map(|(&at, _)| at);
         if let Some(transfer) = transfer {
+            let Port { nic, .. } = &self.ports[port];
+            let peer = socket.peer_addr().map(|peer| peer.ip());
+            if peer.is_ok_and(|peer| self.devices.bind_accepted(nic, self.ports[port].own(), peer)) {
+                devices::bind(&socket, nic);
+            }
             let flow = self.next_flow();
             self.flow_ports.insert(flow, port);
             let side = Side::Feed { weight: hello.weight_bytes };

@@ -9,10 +9,12 @@
 //! - `doors`: who may connect, with which key
 //! - `tenancy`: one transfer on this node
 //! - `ports`: the NICs, their listeners and rails
+//! - `devices`: which NIC a flow is bound to
 //! - `prepare`: opening sources and destinations
 //! - `events`: the loop's turn
 //! - `usage`: processor time and memory
 
+mod devices;
 mod doors;
 mod events;
 mod flows;
@@ -36,6 +38,7 @@ use crossbeam_channel::Receiver;
 use mio::net::TcpListener;
 use mio::{Interest, Poll, Token, Waker};
 
+use self::devices::Devices;
 use self::doors::Doors;
 use self::options::Options;
 use self::ports::Port;
@@ -72,6 +75,8 @@ struct Node {
     control: TcpListener,
     /// Where flows leave from and arrive at, one a NIC.
     ports: Vec<Port>,
+    /// The machine's interfaces, as they were when the last transfer began.
+    devices: Devices,
     /// Which port each flow of this node goes over.
     flow_ports: HashMap<FlowIx, usize>,
     root: Arc<Root>,
@@ -137,6 +142,7 @@ impl Node {
             poll,
             control,
             ports,
+            devices: Devices::default(),
             flow_ports: HashMap::new(),
             root,
             sessions: HashMap::new(),

@@ -41,6 +41,11 @@ impl Port {
         control::Rail { nic: self.nic.clone(), address, line, mtu, numa }
     }
 
+    /// Its address, and the subnet that it is in.
+    pub(super) fn own(&self) -> NicAddress {
+        self.own
+    }
+
     /// Whether its NIC and `ip` are in one subnet.
     pub(super) fn reaches(&self, ip: IpAddr) -> bool {
         self.own.reaches(ip)

@@ -1,6 +1,6 @@
 //! One transfer on this node: its member, its files, its master, and the senders that it may ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use mio::{Token, Waker};
 use super::prepare::Opened;
 use super::usage;
 use crate::engine::FlowIx;
+use crate::engine::lanes::Lane;
 use crate::engine::member::Member;
 use crate::error::{Error, Result};
 use crate::rail::desk::{Desk, Tally};
@@ -80,6 +81,8 @@ pub(super) struct Tenancy {
     pub(super) peers: BTreeMap<NodeIx, Peer>,
     /// The sender at the other end of each flow that this node opened.
     pub(super) flows: BTreeMap<FlowIx, NodeIx>,
+    /// Lanes that failed once and are opened without binding them to a NIC from then on.
+    pub(super) unbound: BTreeSet<Lane>,
     /// How many rails have not drained yet, while they do.
     pub(super) draining: usize,
     cpu_before: Duration,
@@ -97,6 +100,7 @@ impl Tenancy {
             desk,
             peers,
             flows: BTreeMap::new(),
+            unbound: BTreeSet::new(),
             draining: 0,
             cpu_before: usage::cpu(),
         }

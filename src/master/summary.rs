@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::conduct::{Conductor, Peer};
+use super::counted;
 use super::roster::Entry;
 use crate::error::Code;
 use crate::report::{NodeReport, NodeRole, RailReport, Report, ReportError, State, gbit_per_s};
@@ -41,6 +42,7 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         wasted_bytes: sum(|peer| peer.stats.wasted_bytes),
         stolen_bytes: sum(|peer| peer.stats.stolen_bytes),
         retries: sum(|peer| peer.stats.retries),
+        warnings: nodes.clone().flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats.rails)).collect(),
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
     }
@@ -67,7 +69,9 @@ fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
         let line = declared.or_else(|| rail_of(nic)?.line)?;
         Some(line.0 as f64 / 1e9)
     };
-    let rails = peer.stats.rails.iter().map(|rail| {
+    let advertised = peer.advert.iter().flat_map(|advert| &advert.rails).map(|rail| Some(rail.address));
+    let addresses = advertised.chain(std::iter::repeat(None));
+    let rails = peer.stats.rails.iter().zip(addresses).map(|(rail, address)| {
         let line_gbit_per_s = line_of(&rail.nic);
         let achieved = gbit_per_s(rail.sent_bytes.max(rail.received_bytes), seconds);
         RailReport {
@@ -77,6 +81,8 @@ fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
             line_gbit_per_s,
             efficiency: line_gbit_per_s.map(|line| achieved / line),
             mtu: rail_of(&rail.nic).and_then(|rail| rail.mtu),
+            address,
+            counted: rail.counted,
         }
     });
     NodeReport {

@@ -10,10 +10,12 @@
 //! - `tenancy`: one transfer on this node
 //! - `ports`: the NICs, their listeners and rails
 //! - `devices`: which NIC a flow is bound to
+//! - `counters`: what the NICs counted
 //! - `prepare`: opening sources and destinations
 //! - `events`: the loop's turn
 //! - `usage`: processor time and memory
 
+mod counters;
 mod devices;
 mod doors;
 mod events;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use mio::{Token, Waker};
 
+use super::counters::Counters;
 use super::prepare::Opened;
 use super::usage;
 use crate::engine::FlowIx;
@@ -86,6 +87,8 @@ pub(super) struct Tenancy {
     /// How many rails have not drained yet, while they do.
     pub(super) draining: usize,
     cpu_before: Duration,
+    /// What the NICs had counted before any byte of the transfer moved.
+    counters_before: Counters,
 }
 
 impl Tenancy {
@@ -103,6 +106,7 @@ impl Tenancy {
             unbound: BTreeSet::new(),
             draining: 0,
             cpu_before: usage::cpu(),
+            counters_before: Counters::read(),
         }
     }
 
@@ -127,10 +131,12 @@ impl Tenancy {
         stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos()).unwrap_or(u64::MAX);
         stats.memory_bytes_max = usage::memory_bytes_max();
         let Some(desk) = &self.desk else { return };
+        let counters = Counters::read();
         let rail = |(nic, tally): (&str, &Tally)| RailStats {
             nic: nic.into(),
             sent_bytes: tally.sent_bytes(),
             received_bytes: tally.received_bytes(),
+            counted: counters.since(&self.counters_before, nic).map(|it| (it.sent_bytes, it.received_bytes)),
         };
         stats.rails = nics.zip(&desk.tallies).map(rail).collect();
         stats.received_bytes = stats.rails.iter().map(|rail| rail.received_bytes).sum();

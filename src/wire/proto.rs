@@ -254,6 +254,9 @@ pub(crate) struct Stats {
     /// Bytes sent and received, rail after rail.
     #[prost(uint64, repeated, tag = "10")]
     pub(crate) rail_bytes: Vec<u64>,
+    /// Bytes that the NICs counted, sent and received, rail after rail; or nothing.
+    #[prost(uint64, repeated, tag = "12")]
+    pub(crate) rail_counted_bytes: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

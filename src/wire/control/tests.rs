@@ -109,9 +109,13 @@ fn start() -> impl Strategy<Value = Start> {
 }
 
 fn stats() -> impl Strategy<Value = Stats> {
-    let rail = ("[a-z0-9.:]{1,15}", any::<u64>(), any::<u64>())
-        .prop_map(|(nic, sent_bytes, received_bytes)| RailStats { nic, sent_bytes, received_bytes });
-    (any::<[u64; 8]>(), vec(rail, 0..4)).prop_map(|(counts, rails)| Stats {
+    let rail = ("[a-z0-9.:]{1,15}", any::<[u64; 4]>()).prop_map(|(nic, [sent_bytes, received_bytes, out, r#in])| {
+        RailStats { nic, sent_bytes, received_bytes, counted: Some((out, r#in)) }
+    });
+    let uncounted = |rails: Vec<RailStats>| rails.into_iter().map(|rail| RailStats { counted: None, ..rail }).collect();
+    let rails = (vec(rail, 0..4), any::<bool>())
+        .prop_map(move |(rails, is_counted)| if is_counted { rails } else { uncounted(rails) });
+    (any::<[u64; 8]>(), rails).prop_map(|(counts, rails)| Stats {
         received_bytes: counts[0],
         sent_bytes: counts[1],
         wasted_bytes: counts[2],
@@ -363,6 +367,11 @@ fn plain_stats() -> Stats {
         active_ns: 90_000_000_000,
         cpu_ns: 30_000_000_000,
         memory_bytes_max: 60 << 20,
-        rails: vec![RailStats { nic: "enp3s0f0".to_owned(), sent_bytes: 0, received_bytes: 1 << 40 }],
+        rails: vec![RailStats {
+            nic: "enp3s0f0".to_owned(),
+            sent_bytes: 0,
+            received_bytes: 1 << 40,
+            counted: Some((1 << 30, 11 << 37)),
+        }],
     }
 }

@@ -39,7 +39,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
 const CRATES: [&str; 2] = ["ring", "affinity"];
 
 /// What runs in the simulator, and therefore takes time, randomness, buffers and results as arguments.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "src/engine/",
     "src/plan/",
     "src/wire/",
@@ -47,6 +47,7 @@ const PURE: [&str; 11] = [
     "src/doctor/judge",
     "src/units.rs",
     "src/master/conduct.rs",
+    "src/master/counted.rs",
     "src/master/roster.rs",
     "src/master/terms.rs",
     "src/store/layout.rs",

@@ -74,7 +74,10 @@ mod tests {
     fn payload_that_a_nic_did_not_count_is_named() {
         let text = warned(&[rail("eth0", 0, 100, (3, 205)), rail("eth1", 0, 100, (2, 1))]);
         let [text] = &text[..] else { panic!("{text:?}") };
-        assert!(text.starts_with("a:1: the rail of eth1 received 100.00 MiB, but eth1 itself counted 1.00 MiB: "), "{text}");
+        assert!(
+            text.starts_with("a:1: the rail of eth1 received 100.00 MiB, but eth1 itself counted 1.00 MiB: "),
+            "{text}"
+        );
         let text = warned(&[rail("eth1", 100, 0, (0, 0))]);
         assert!(text[0].contains("eth1 sent 100.00 MiB") && text[0].contains("ip route get"), "{text:?}");
     }

@@ -42,7 +42,10 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         wasted_bytes: sum(|peer| peer.stats.wasted_bytes),
         stolen_bytes: sum(|peer| peer.stats.stolen_bytes),
         retries: sum(|peer| peer.stats.retries),
-        warnings: nodes.clone().flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats.rails)).collect(),
+        warnings: nodes
+            .clone()
+            .flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats.rails))
+            .collect(),
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
     }

@@ -50,9 +50,13 @@ impl Node {
             weight_bytes,
         };
         let Port { nic, address: own, .. } = &self.ports[port];
-        let is_bound = !tenancy.unbound.contains(&lane)
-            && self.devices.bind_dialled(nic, self.ports[port].own(), address.ip());
-        let bind = |socket: &OwnedFd| if is_bound { devices::bind(socket, nic) };
+        let is_bound =
+            !tenancy.unbound.contains(&lane) && self.devices.bind_dialled(nic, self.ports[port].own(), address.ip());
+        let bind = |socket: &OwnedFd| {
+            if is_bound {
+                devices::bind(socket, nic)
+            }
+        };
         let stream = dial_over(address, local_end(own.ip(), address), bind)?;
         let open = Hello { kind: Kind::Data, key_id: hello.transfer };
         let deadline = Instant::now() + HANDSHAKE_WITHIN;

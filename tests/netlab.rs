@@ -5,10 +5,9 @@
 mod support;
 
 use std::fs;
-use std::process::Command;
 
 use support::lab::Lab;
-use support::{Random, code, end_of, json, pattern, stderr};
+use support::{Random, code, json, pattern, stderr};
 
 #[test]
 fn four_senders_and_three_receivers_with_random_overlapping_ranges() {
@@ -59,18 +58,33 @@ fn every_nic_carries_its_part_and_one_that_dies_costs_only_itself() {
         assert!(bytes > 10 << 20, "a third of it, about: {rail}");
     }
     // 192 MiB over three such links take 2.7 s; the NIC dies while pieces are on it.
-    let child = lab.start(&spec(192 << 20));
-    let partial = || {
-        fs::read_dir(lab.folder.path())
-            .unwrap()
-            .any(|it| it.unwrap().file_name().to_string_lossy().starts_with(".copy"))
-    };
-    while !partial() {
-        std::thread::yield_now();
-    }
-    let down = Command::new("ip").args(["-n", &format!("{}-n2", lab.name), "link", "set", "eth1", "down"]).status();
-    assert!(down.unwrap().success());
-    let output = end_of(child);
+    let output = lab.while_it_moves(&spec(192 << 20), |lab| lab.ip(2, &["link", "set", "eth1", "down"]));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, 192 << 20));
 }
+
+#[test]
+fn the_nic_of_the_control_address_dies_at_a_receiver_and_at_a_sender_and_nothing_is_lost() {
+    let Some(lab) = Lab::up(2, 2, "400mbit") else { return };
+    let bytes: u64 = 192 << 20;
+    let spec = format!(
+        "id control\nwriter 10.200.0.1:7000 pattern:5 0 0-{0}\nreader 10.200.0.2:7000 file:///copy 0 0-{0}\n",
+        bytes - 1
+    );
+    let output = lab.while_it_moves(&spec, |lab| lab.ip(2, &["link", "set", "eth0", "down"]));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, bytes));
+    lab.ip(2, &["link", "set", "eth0", "up"]);
+    // The sender's says nothing any more, as one behind a switch that lost its power.
+    let output = lab.while_it_moves(&spec, |lab| lab.nft(1, SILENCE));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, bytes));
+}
+
+/// Rules by which eth0 carries nothing, and does not say so.
+const SILENCE: &str = "add table inet silence
+add chain inet silence in { type filter hook input priority 0; }
+add chain inet silence out { type filter hook output priority 0; }
+add rule inet silence in iifname eth0 drop
+add rule inet silence out oifname eth0 drop
+";

@@ -26,6 +26,7 @@ pub(crate) mod owner;
 pub(crate) mod pull;
 pub(crate) mod serve;
 mod shares;
+pub(crate) mod talk;
 
 pub(crate) use grid::Grid;
 

@@ -4,6 +4,9 @@
 
 pub(crate) mod conduct;
 mod counted;
+mod links;
+mod overdue;
+pub(crate) mod peer;
 pub(crate) mod roster;
 pub(crate) mod run;
 pub(crate) mod summary;

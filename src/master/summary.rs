@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::conduct::{Conductor, Peer};
+use super::conduct::Conductor;
 use super::counted;
+use super::peer::Peer;
 use super::roster::Entry;
 use crate::error::Code;
 use crate::report::{NodeReport, NodeRole, RailReport, Report, ReportError, State, gbit_per_s};

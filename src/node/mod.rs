@@ -13,6 +13,7 @@
 //! - `counters`: what the NICs counted
 //! - `prepare`: opening sources and destinations
 //! - `events`: the loop's turn
+//! - `masters`: what masters say and are told, and sessions that break
 //! - `usage`: processor time and memory
 
 mod counters;
@@ -20,6 +21,7 @@ mod devices;
 mod doors;
 mod events;
 mod flows;
+mod masters;
 mod ports;
 mod prepare;
 mod tenancy;
@@ -42,6 +44,7 @@ use mio::{Interest, Poll, Token, Waker};
 
 use self::devices::Devices;
 use self::doors::Doors;
+use self::masters::Master;
 use self::options::Options;
 use self::ports::Port;
 use self::tenancy::{Note, Post, Tenancy};
@@ -52,6 +55,7 @@ use crate::error::{Code, Error, Result};
 use crate::rail::TransferIx;
 use crate::session::Connection;
 use crate::store::Root;
+use crate::wire::control::Prepare;
 
 /// What a node prints when it listens, followed by the address.
 pub(crate) const READY: &str = "ready ";
@@ -86,6 +90,10 @@ struct Node {
     sessions: HashMap<Token, Session>,
     next_token: usize,
     transfers: BTreeMap<TransferIx, Tenancy>,
+    /// Who conducts each transfer, or has conducted it and not yet closed its session.
+    masters: BTreeMap<TransferIx, Master>,
+    /// Attempts that begin when the ones before them have ended. Bounded by the sessions that asked for them.
+    waiting: Vec<(Token, Prepare)>,
     next_transfer: u32,
     next_flow: u32,
     post: Post,
@@ -150,6 +158,8 @@ impl Node {
             sessions: HashMap::new(),
             next_token: FIRST_SESSION,
             transfers: BTreeMap::new(),
+            masters: BTreeMap::new(),
+            waiting: Vec::new(),
             next_transfer: 0,
             next_flow: 0,
             post,

@@ -46,6 +46,10 @@ impl Port {
         self.own
     }
 
+    pub(super) fn nic(&self) -> &str {
+        &self.nic
+    }
+
     /// Whether its NIC and `ip` are in one subnet.
     pub(super) fn reaches(&self, ip: IpAddr) -> bool {
         self.own.reaches(ip)

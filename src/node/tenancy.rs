@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use mio::{Token, Waker};
+use mio::Waker;
 
 use super::counters::Counters;
 use super::prepare::Opened;
@@ -73,8 +73,6 @@ impl rail::Mailbox for Post {
 pub(super) struct Tenancy {
     pub(super) prepare: Prepare,
     pub(super) flow_key: Key,
-    /// The master's session.
-    pub(super) master: Token,
     pub(super) member: Member,
     /// Open once the member is prepared.
     pub(super) desk: Option<Arc<Desk>>,
@@ -92,13 +90,12 @@ pub(super) struct Tenancy {
 }
 
 impl Tenancy {
-    pub(super) fn new(prepare: Prepare, master: Token, member: Member) -> Tenancy {
+    pub(super) fn new(prepare: Prepare, member: Member) -> Tenancy {
         let flow_key = Key::from_bytes(prepare.flow_key.0);
         let (desk, peers) = (None, BTreeMap::new());
         Tenancy {
             prepare,
             flow_key,
-            master,
             member,
             desk,
             peers,

@@ -107,6 +107,22 @@ pub(crate) enum ToNode {
         /// Why, for the log.
         reason: String,
     },
+    /// The first words on a session that takes the place of one that broke.
+    Resume(Resume),
+}
+
+/// Whose session it is that goes on, and how far it came.
+///
+/// Both sides count what they hear of each other, but for `Progress`, `Resume` and `Resumed`, and say again what the other has
+/// not heard. So a session may break at any point, and none of its messages is lost or heard twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Resume {
+    /// The transfer.
+    pub(crate) transfer: [u8; 16],
+    /// The attempt at it.
+    pub(crate) attempt: [u8; 16],
+    /// How many of the node's messages the master has heard.
+    pub(crate) heard: u32,
 }
 
 /// What a node needs to get ready.
@@ -271,6 +287,18 @@ pub(crate) enum ToMaster {
     Committed,
     /// The node cannot go on.
     Failed(Error),
+    /// The answer to `Resume`; what the master has not heard follows.
+    Resumed {
+        /// How many of the master's messages the node has heard.
+        heard: u32,
+    },
+}
+
+impl ToMaster {
+    /// Whether the message is counted, and said again on a new session where it was not heard on the old one.
+    pub(crate) fn is_counted(&self) -> bool {
+        !matches!(self, ToMaster::Progress { .. } | ToMaster::Resumed { .. })
+    }
 }
 
 /// A node's answer to `Prepare`.

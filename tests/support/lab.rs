@@ -93,6 +93,38 @@ impl Lab {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
+    /// Runs a transfer into `copy` and does something to the lab once its partial file is there.
+    pub(crate) fn while_it_moves(&self, spec: &str, fault: impl Fn(&Lab)) -> Output {
+        // What an earlier one left would be taken for this one's.
+        let _ = fs::remove_file(self.path("copy"));
+        let child = self.start(spec);
+        let is_partial = |entry: std::io::Result<fs::DirEntry>| {
+            let entry = entry.unwrap();
+            let is_sized = entry.metadata().is_ok_and(|metadata| metadata.len() > 0);
+            entry.file_name().to_string_lossy().starts_with(".copy") && is_sized
+        };
+        while !fs::read_dir(self.folder.path()).unwrap().any(is_partial) {
+            std::thread::yield_now();
+        }
+        fault(self);
+        end_of(child)
+    }
+
+    /// Does something to the NICs of a node.
+    pub(crate) fn ip(&self, node: u32, what: &[&str]) {
+        let namespace = format!("{}-n{node}", self.name);
+        assert!(Command::new("ip").args(["-n", &namespace]).args(what).status().unwrap().success(), "{what:?}");
+    }
+
+    /// Gives a node's firewall rules, one to a line.
+    pub(crate) fn nft(&self, node: u32, rules: &str) {
+        let mut nft = netlab();
+        nft.args(["exec", &self.name, &node.to_string(), "nft", "-f", "-"]).stdin(Stdio::piped());
+        let mut nft = nft.spawn().unwrap();
+        std::io::Write::write_all(&mut nft.stdin.take().unwrap(), rules.as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success(), "{rules}");
+    }
+
     pub(crate) fn run(&self, spec: &str) -> Output {
         end_of(self.start(spec))
     }

@@ -144,6 +144,11 @@ fn to_node() -> impl Strategy<Value = ToNode> {
         Just(ToNode::Commit),
         Just(ToNode::Finish),
         ".{0,40}".prop_map(|reason| ToNode::Cancel { reason }),
+        any::<([u8; 16], [u8; 16], u32)>().prop_map(|(transfer, attempt, heard)| ToNode::Resume(Resume {
+            transfer,
+            attempt,
+            heard
+        })),
     ]
 }
 
@@ -158,6 +163,7 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
         stats().prop_map(ToMaster::Report),
         Just(ToMaster::Committed),
         error().prop_map(ToMaster::Failed),
+        any::<u32>().prop_map(|heard| ToMaster::Resumed { heard }),
     ]
 }
 

@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("node", &["clock", "engine", "error", "rail", "session", "spec", "store", "units", "wire", "affinity"]),
     ("launch", &["error", "node", "spec", "affinity"]),
     ("bench", &["report", "spec", "units"]),
-    ("transfer", &["clock", "error", "launch", "master", "node", "report", "session", "spec", "wire"]),
+    ("transfer", &["clock", "error", "launch", "master", "node", "report", "session", "spec", "units", "wire"]),
     ("sim", &["engine", "error", "master", "plan", "spec", "units", "wire"]),
     ("doctor", &["node", "units", "ring", "affinity"]),
     (

@@ -103,6 +103,10 @@ pub struct TransferArgs {
     /// Move at most RATE bits per second in all; K, M, G and T are powers of 1000 [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub limit: Option<BitRate>,
+    /// Have senders pace every flow at what the plan wants of it: fewer losses where many send to one, slower where
+    /// speeds differ from what the plan believes
+    #[arg(long)]
+    pub pace: bool,
     /// Which way bytes take through the kernel
     #[arg(long, value_enum, default_value_t = DataPath::Auto, value_name = "PATH")]
     pub path: DataPath,

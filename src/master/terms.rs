@@ -7,7 +7,7 @@ use crate::engine::Grid;
 use crate::engine::check::Method;
 use crate::plan::{Capacity, Planned, Problem};
 use crate::spec::{Role, Spec};
-use crate::units::{MIB, NodeIx, goodput};
+use crate::units::{BitRate, MIB, NodeIx, goodput};
 use crate::wire::CheckKind;
 use crate::wire::control::{Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, Share, WireRow};
 
@@ -31,6 +31,10 @@ pub(crate) struct Wishes {
     pub(crate) timeout: Option<Duration>,
     /// How many NICs each node may use.
     pub(crate) rails_max: Option<u32>,
+    /// What all receivers together may receive.
+    pub(crate) limit: Option<BitRate>,
+    /// Whether senders pace every flow.
+    pub(crate) pace: bool,
 }
 
 /// What identifies this run of the transfer to its nodes.
@@ -84,6 +88,12 @@ impl Terms {
         self.options().silence()
     }
 
+    /// The part of the limit that a receiver of so many of all wanted bytes has; 0 where there is none.
+    pub(super) fn limit_of(&self, bytes: u64, wanted_bytes: u64) -> u64 {
+        let part = bytes as f64 / wanted_bytes.max(1) as f64;
+        self.wishes.limit.map_or(0, |limit| (limit.bytes_per_second() * part).max(1.0) as u64)
+    }
+
     /// A node's advert with the rails that it will use: it leaves out the others itself.
     pub(super) fn admit(&self, mut advert: Advert) -> Advert {
         advert.rails.truncate(self.wishes.rails_max.map_or(usize::MAX, |most| most as usize));
@@ -126,6 +136,7 @@ impl Terms {
             slots: self.wishes.slots,
             stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
             rails_max: self.wishes.rails_max,
+            pace: self.wishes.pace,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use mio::Token;
+use nix::sys::socket::setsockopt;
+use nix::{setsockopt_impl, sockopt_impl};
 
 use super::devices;
 use super::ports::Port;
@@ -20,14 +22,30 @@ use crate::wire::version::Kind;
 
 impl Node {
     /// Starts to open a flow on a lane.
-    pub(super) fn open_flow(&mut self, transfer: TransferIx, lane: Lane, weight: u64) {
+    pub(super) fn open_flow(
+        &mut self,
+        transfer: TransferIx,
+        lane: Lane,
+        weight_bytes: u64,
+        pace_bytes_per_second: u64,
+    ) {
         let rails = self.transfers[&transfer].peers.get(&lane.sender).map_or(&[][..], |peer| &peer.rails);
         let ports = &self.ports[..self.transfers[&transfer].rails(self.ports.len())];
         let Some((port, address)) = pair(ports, rails, lane.index as usize) else {
             let error = Error::new(Code::Internal, "the plan names a sender without an address");
             return self.flow_failed(transfer, lane, error);
         };
-        let connection = self.dial_sender(transfer, lane, port, address, weight);
+        let prepare = &self.transfers[&transfer].prepare;
+        let hello = FlowHello {
+            transfer: prepare.transfer,
+            attempt: prepare.attempt,
+            from_node: prepare.node_index,
+            to_node: lane.sender.0,
+            rail: u32::try_from(port).expect("ports are few"),
+            weight_bytes,
+            pace_bytes_per_second,
+        };
+        let connection = self.dial_sender(transfer, lane, port, address, &hello);
         let token = self.next_token();
         self.add_session(token, connection, Role::Flow { transfer, lane, port });
     }
@@ -38,17 +56,9 @@ impl Node {
         lane: Lane,
         port: usize,
         address: SocketAddr,
-        weight_bytes: u64,
+        hello: &FlowHello,
     ) -> Result<Connection> {
         let tenancy = &self.transfers[&transfer];
-        let hello = FlowHello {
-            transfer: tenancy.prepare.transfer,
-            attempt: tenancy.prepare.attempt,
-            from_node: tenancy.prepare.node_index,
-            to_node: lane.sender.0,
-            rail: u32::try_from(port).expect("ports are few"),
-            weight_bytes,
-        };
         let Port { nic, address: own, .. } = &self.ports[port];
         let is_bound =
             !tenancy.unbound.contains(&lane) && self.devices.bind_dialled(nic, self.ports[port].own(), address.ip());
@@ -60,7 +70,7 @@ impl Node {
         let stream = dial_over(address, local_end(own.ip(), address), bind)?;
         let open = Hello { kind: Kind::Data, key_id: hello.transfer };
         let deadline = Instant::now() + HANDSHAKE_WITHIN;
-        Connection::initiate(stream, open, &tenancy.flow_key, &control::encode(&hello), deadline)
+        Connection::initiate(stream, open, &tenancy.flow_key, &control::encode(hello), deadline)
     }
 
     /// A flow that this node opened stands.
@@ -110,6 +120,11 @@ impl Node {
             if peer.is_ok_and(|peer| self.devices.bind_accepted(nic, self.ports[port].own(), peer)) {
                 devices::bind(&socket, nic);
             }
+            if hello.pace_bytes_per_second > 0 {
+                // A kernel that cannot sends as fast as it goes; the receiver asks for no more than it wants anyway.
+                let pace = usize::try_from(hello.pace_bytes_per_second).unwrap_or(usize::MAX);
+                let _ = setsockopt(&socket, MaxPacingRate, &pace);
+            }
             let flow = self.next_flow();
             self.flow_ports.insert(flow, port);
             let side = Side::Feed { weight: hello.weight_bytes };
@@ -134,6 +149,9 @@ impl Node {
         }
     }
 }
+
+// The kernel takes it as an unsigned long.
+sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, usize);
 
 /// Which port here and which rail there make up lane `index`: rails of one subnet where there are such, else those of one
 /// index, so that a router between them may carry it.

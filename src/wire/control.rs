@@ -89,6 +89,8 @@ pub(crate) struct FlowHello {
     pub(crate) rail: u32,
     /// How many bytes the plan wants over this flow: its weight against those of other receivers.
     pub(crate) weight_bytes: u64,
+    /// The sender shall send no faster than this on the flow; 0 for as fast as it goes.
+    pub(crate) pace_bytes_per_second: u64,
 }
 
 /// What the master tells a node.
@@ -206,6 +208,8 @@ pub(crate) struct Options {
     pub(crate) stall_timeout_ms: u64,
     /// Use only this many rails, the first that the node advertised; at least one.
     pub(crate) rails_max: Option<u32>,
+    /// Have the senders pace every flow at what the plan wants of it.
+    pub(crate) pace: bool,
 }
 
 impl Options {
@@ -231,6 +235,10 @@ pub(crate) struct Start {
     pub(crate) segments: Vec<PlanSegment>,
     /// Ranges that are known to be zeros: sorted, apart from each other.
     pub(crate) holes: Vec<Span>,
+    /// This node's part of the transfer's limit; 0 where there is none.
+    pub(crate) limit_bytes_per_second: u64,
+    /// How long the plan takes at best; 0 where that is not known.
+    pub(crate) bound_us: u64,
 }
 
 /// Another node of the transfer.

@@ -59,22 +59,25 @@ fn row() -> impl Strategy<Value = WireRow> {
 
 fn options() -> impl Strategy<Value = Options> {
     let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
-    let flags = any::<(bool, bool, bool)>();
+    let flags = any::<[bool; 4]>();
     (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), option::of(1..=u32::MAX))
-        .prop_map(|(block_bytes, origin, check, (fsync, overwrite, resume), slots, stall_timeout_ms, rails_max)| {
-            Options {
-                block_bytes,
-                origin,
-                check,
-                fsync,
-                overwrite,
-                resume,
-                slots,
-                stall_timeout_ms,
-                rails_max,
-                object: (origin > 0).then(|| Span::new(0, origin)),
-            }
-        })
+        .prop_map(
+            |(block_bytes, origin, check, [fsync, overwrite, resume, pace], slots, stall_timeout_ms, rails_max)| {
+                Options {
+                    block_bytes,
+                    origin,
+                    check,
+                    fsync,
+                    overwrite,
+                    resume,
+                    slots,
+                    stall_timeout_ms,
+                    rails_max,
+                    pace,
+                    object: (origin > 0).then(|| Span::new(0, origin)),
+                }
+            },
+        )
 }
 
 fn prepare() -> impl Strategy<Value = Prepare> {
@@ -100,12 +103,16 @@ fn start() -> impl Strategy<Value = Start> {
     });
     let share = (index, any::<u32>()).prop_map(|(index, weight)| Share { index, weight });
     let segment = (span(), vec(share, 0..5)).prop_map(|(span, senders)| PlanSegment { span, senders });
-    (any::<u32>(), peers, vec(segment, 0..6), apart()).prop_map(|(epoch, peers, segments, holes)| Start {
-        epoch,
-        peers,
-        segments,
-        holes,
-    })
+    (any::<u32>(), peers, vec(segment, 0..6), apart(), any::<[u64; 2]>()).prop_map(
+        |(epoch, peers, segments, holes, [limit_bytes_per_second, bound_us])| Start {
+            epoch,
+            peers,
+            segments,
+            holes,
+            limit_bytes_per_second,
+            bound_us,
+        },
+    )
 }
 
 fn stats() -> impl Strategy<Value = Stats> {
@@ -221,8 +228,15 @@ proptest! {
 
 #[test]
 fn small_messages_survive() {
-    let hello =
-        FlowHello { transfer: [1; 16], attempt: [2; 16], from_node: 3, to_node: 4, rail: 5, weight_bytes: 1 << 40 };
+    let hello = FlowHello {
+        transfer: [1; 16],
+        attempt: [2; 16],
+        from_node: 3,
+        to_node: 4,
+        rail: 5,
+        weight_bytes: 1 << 40,
+        pace_bytes_per_second: 125_000_000,
+    };
     assert_eq!(decode(&encode(&hello)), Ok(hello));
     for query in [Query::Status, Query::Cancel] {
         assert_eq!(decode(&encode(&query)), Ok(query));
@@ -340,6 +354,7 @@ fn plain_prepare() -> Prepare {
             slots: Some(32),
             stall_timeout_ms: 60_000,
             rails_max: None,
+            pace: false,
             object: Some(Span::new(0, 1 << 30)),
         },
     }
@@ -355,7 +370,8 @@ fn plain_start() -> Start {
         span: Span::of(index << 38, 1 << 38),
         senders: (0..4).map(|index| Share { index, weight: 65_535 }).collect(),
     };
-    Start { epoch: 1, peers: (0..4).map(peer).collect(), segments: (0..4).map(segment).collect(), holes: vec![] }
+    let (peers, segments) = ((0..4).map(peer).collect(), (0..4).map(segment).collect());
+    Start { epoch: 1, peers, segments, holes: vec![], limit_bytes_per_second: 0, bound_us: 90_000_000 }
 }
 
 fn plain_landed(index: u64) -> LandedSegment {

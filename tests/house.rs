@@ -24,12 +24,12 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("bench", &["report", "spec", "units"]),
     ("transfer", &["clock", "error", "launch", "master", "node", "report", "session", "spec", "units", "wire"]),
     ("sim", &["engine", "error", "master", "plan", "spec", "units", "wire"]),
-    ("doctor", &["node", "units", "ring", "affinity"]),
+    ("doctor", &["node", "report", "units", "ring", "affinity"]),
     (
         "cli",
         &[
-            "bench", "doctor", "error", "master", "node", "plan", "report", "session", "spec", "transfer", "units",
-            "wire", "affinity",
+            "bench", "doctor", "error", "launch", "master", "node", "plan", "report", "session", "spec", "transfer",
+            "units", "wire", "affinity",
         ],
     ),
     ("main", &[]),

@@ -56,3 +56,32 @@ fn payload_that_a_route_takes_elsewhere_is_a_warning_that_names_node_and_nic() {
     assert!(sent.starts_with("10.200.0.1:7000: the rail of eth1 sent "), "{sent}");
     assert!(received.starts_with("10.200.0.2:7000: the rail of eth1 received "), "{received}");
 }
+
+#[test]
+fn doctor_tries_every_pair_of_rails_and_names_the_nic_that_did_not_carry_its_own() {
+    let Some(lab) = Lab::up(2, 2, "200mbit") else { return };
+    let doctor = |peer: &str| {
+        let output = support::run(lab.inside(1).args(["doctor", peer, "--json", "--key-file"]).arg(lab.path("key")));
+        (code(&output), support::json(&output), stderr(&output))
+    };
+    let (_, found, said) = doctor("10.200.0.2:7000");
+    let pairs = found["peer"]["pairs"].as_array().unwrap_or_else(|| panic!("{found} {said}"));
+    assert_eq!(pairs.len(), 4, "two rails, two directions: {found}");
+    for pair in pairs {
+        assert_eq!((&pair["carried_by"], &pair["peer_carried_by"]), (&pair["nic"], &pair["peer_nic"]), "{pair}");
+        assert_eq!(pair["nic"], pair["peer_nic"], "those of one subnet");
+        let rate = pair["gbit_per_s"].as_f64().unwrap();
+        assert!(rate > 0.12 && rate < 0.25, "{pair}");
+    }
+    // One that is cut off, and says nothing of it.
+    lab.nft(2, "add table inet cut\nadd chain inet cut in { type filter hook input priority 0; }\nadd rule inet cut in iifname eth1 drop\n");
+    let (status, found, _) = doctor("10.200.0.2:7000");
+    let dead = |finding: &&Value| finding["found"].as_str().unwrap().starts_with("it carried nothing");
+    let dead: Vec<&Value> = found["findings"].as_array().unwrap().iter().filter(dead).collect();
+    assert!(
+        status == 5 && dead.len() == 2 && dead.iter().all(|it| it["about"].as_str().unwrap().starts_with("eth1 ")),
+        "{found}"
+    );
+    let (status, found, said) = doctor("10.200.0.2:7001");
+    assert!(status == 3 && found["peer"].is_null() && said.contains("10.200.0.2:7001"), "{said}");
+}

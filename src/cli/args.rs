@@ -207,9 +207,15 @@ pub struct NodeArgs {
     pub launched: bool,
 }
 
-/// `doctor`: how to tell.
+/// `doctor`: with whom, and how to tell.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DoctorArgs {
+    /// A node to try every pair of rails with, in both directions, for a few seconds
+    #[arg(value_name = "HOST:PORT", value_parser = expect::<Address>)]
+    pub peer: Option<Address>,
+    /// The key shared with the node: 64 hex digits in a file of mode 0600; keygen makes one
+    #[arg(long, value_name = "FILE", requires = "peer")]
+    pub key_file: Option<PathBuf>,
     /// Answer with one JSON object on one line
     #[arg(long)]
     pub json: bool,

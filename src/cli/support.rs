@@ -125,6 +125,7 @@ mod tests {
             "cancel m:1",
             "keygen k",
             "doctor --json",
+            "doctor h:1 --key-file k",
         ];
         for line in lines {
             judged(line).unwrap();

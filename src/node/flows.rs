@@ -64,7 +64,7 @@ impl Node {
             !tenancy.unbound.contains(&lane) && self.devices.bind_dialled(nic, self.ports[port].own(), address.ip());
         let bind = |socket: &OwnedFd| {
             if is_bound {
-                devices::bind(socket, nic)
+                devices::bind(socket, nic);
             }
         };
         let stream = dial_over(address, local_end(own.ip(), address), bind)?;
@@ -156,20 +156,31 @@ sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE
 /// Which port here and which rail there make up lane `index`: rails of one subnet where there are such, else those of one
 /// index, so that a router between them may carry it.
 fn pair(ports: &[Port], rails: &[SocketAddr], index: usize) -> Option<(usize, SocketAddr)> {
+    let (port, rail) = pair_by(ports.len(), rails.len(), index, |port, rail| ports[port].reaches(rails[rail].ip()))?;
+    Some((port, rails[rail]))
+}
+
+/// The same by indices, for so many ports and rails; `reaches` says of a port and a rail whether they are in one subnet.
+pub(crate) fn pair_by(
+    ports: usize,
+    rails: usize,
+    index: usize,
+    reaches: impl Fn(usize, usize) -> bool,
+) -> Option<(usize, usize)> {
     let nth = |matching: Vec<usize>, of: usize| match matching.len() {
         0 => index % of,
         some => matching[index % some],
     };
-    if rails.is_empty() || ports.is_empty() {
+    if rails == 0 || ports == 0 {
         None
-    } else if ports.len() >= rails.len() {
-        let port = index % ports.len();
-        let near = (0..rails.len()).filter(|&rail| ports[port].reaches(rails[rail].ip())).collect();
-        Some((port, rails[nth(near, rails.len())]))
+    } else if ports >= rails {
+        let port = index % ports;
+        let near = (0..rails).filter(|&rail| reaches(port, rail)).collect();
+        Some((port, nth(near, rails)))
     } else {
-        let rail = rails[index % rails.len()];
-        let near = (0..ports.len()).filter(|&port| ports[port].reaches(rail.ip())).collect();
-        Some((nth(near, ports.len()), rail))
+        let rail = index % rails;
+        let near = (0..ports).filter(|&port| reaches(port, rail)).collect();
+        Some((nth(near, ports), rail))
     }
 }
 

@@ -30,6 +30,7 @@ mod usage;
 pub(crate) mod options;
 
 pub(crate) use events::locked_bytes;
+pub(crate) use flows::pair_by;
 pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK};
 
 use std::collections::{BTreeMap, HashMap};

@@ -17,7 +17,7 @@
 mod bucket;
 pub(crate) mod check;
 mod crc;
-mod credit;
+pub(crate) mod credit;
 mod extents;
 mod grid;
 pub(crate) mod lanes;

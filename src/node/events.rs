@@ -175,7 +175,7 @@ impl Node {
         while let Ok(note) = self.inbox.try_recv() {
             self.working -= usize::from(note.is_work());
             match note {
-                Note::Rail(events) => events.into_iter().for_each(|event| self.rail_says(event)),
+                Note::Rail(event) => self.rail_says(event),
                 Note::Prepared { transfer, result } => self.opened(transfer, result),
                 Note::Preallocated { transfer, result } => self.member(transfer, member::Event::Preallocated(result)),
                 Note::Committed { transfer, result } => self.member(transfer, member::Event::Committed(result)),

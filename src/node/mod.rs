@@ -66,6 +66,8 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const WIND_DOWN_WITHIN: Duration = Duration::from_secs(5);
 /// How long a launched node stays without a master.
 const LEASE: Duration = Duration::from_secs(30);
+/// Notes that wait for the control thread. It never waits for those who write them; rails keep back what does not fit.
+const NOTES_MAX: usize = 1024;
 /// Connections at once, up or not: a stranger's are cut off by their deadline.
 const CONNECTIONS_MAX: usize = 4096;
 
@@ -144,7 +146,7 @@ impl Node {
         let poll = Poll::new().map_err(failed)?;
         let (control, control_address) = listen(options.listen)?;
         let ports = ports::open(&options, control_address.ip())?;
-        let (notes, inbox) = crossbeam_channel::unbounded();
+        let (notes, inbox) = crossbeam_channel::bounded(NOTES_MAX);
         let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
         let post = Post::new(notes, waker);
         let mut node = Node {

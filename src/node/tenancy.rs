@@ -1,10 +1,10 @@
 //! One transfer on this node: its member, its files, its master, and the senders that it may ask.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 use mio::Waker;
 
 use super::counters::Counters;
@@ -24,7 +24,7 @@ use crate::wire::control::{Peer, Prepare, RailStats, Stats};
 #[derive(Debug)]
 pub(super) enum Note {
     /// A rail says something.
-    Rail(Vec<rail::Event>),
+    Rail(rail::Event),
     /// Sources and destinations are open, or not.
     Prepared { transfer: TransferIx, result: Result<Box<Opened>> },
     /// Destinations have their space, or not.
@@ -54,18 +54,33 @@ impl Post {
         Post { notes, waker: Arc::new(waker) }
     }
 
-    /// Delivers a note. A node that is ending reads no more of them.
+    /// Delivers a note, when there is room for it. A node that is ending reads no more of them.
     pub(super) fn send(&self, note: Note) {
         if self.notes.send(note).is_ok() {
-            // The queue of events is the node's own; it fails only when the node is gone.
-            let _ = self.waker.wake();
+            self.wake();
         }
+    }
+
+    fn wake(&self) {
+        // The queue of events is the node's own; it fails only when the node is gone.
+        let _ = self.waker.wake();
     }
 }
 
 impl rail::Mailbox for Post {
-    fn deliver(&self, events: Vec<rail::Event>) {
-        self.send(Note::Rail(events));
+    fn deliver(&self, events: &mut VecDeque<rail::Event>) {
+        while let Some(event) = events.pop_front() {
+            match self.notes.try_send(Note::Rail(event)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(Note::Rail(event))) => {
+                    events.push_front(event);
+                    break;
+                }
+                // A node that is ending hears no more.
+                Err(_) => events.clear(),
+            }
+        }
+        self.wake();
     }
 }
 
@@ -136,7 +151,10 @@ impl Tenancy {
             counted: counters.since(&self.counters_before, nic).map(|it| (it.sent_bytes, it.received_bytes)),
         };
         stats.rails = nics.zip(&desk.tallies).map(rail).collect();
+        // What came twice, or changed, or after the end, is more than was kept.
+        let kept_bytes = stats.received_bytes;
         stats.received_bytes = stats.rails.iter().map(|rail| rail.received_bytes).sum();
+        stats.wasted_bytes = stats.received_bytes.saturating_sub(kept_bytes);
         stats.sent_bytes = stats.rails.iter().map(|rail| rail.sent_bytes).sum();
         stats.active_ns = desk.activity.active_ns();
     }

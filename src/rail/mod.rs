@@ -18,6 +18,10 @@ mod fetch;
 mod sockets;
 mod start;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -101,8 +105,9 @@ pub(crate) struct Rail {
 
 /// Where a rail's events go, and what makes the control thread look.
 pub(crate) trait Mailbox: Send + 'static {
-    /// Delivers a batch.
-    fn deliver(&self, events: Vec<Event>);
+    /// Takes events from the front of `events`, as many as there is room for: all, unless the control thread is far behind.
+    /// Neither blocks nor allocates, for a rail does neither.
+    fn deliver(&self, events: &mut VecDeque<Event>);
 }
 
 impl Rail {

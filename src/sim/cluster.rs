@@ -295,11 +295,11 @@ impl Cluster {
 
     fn follow_master(&mut self) {
         while let Some(action) = self.conductor.poll_action() {
-            if let conduct::Action::Send { node, message } = action {
-                if !self.nodes[node.at()].parted {
-                    let bytes = control::encode(&message);
-                    self.after(LATENCY, Happening::ToNode(node, bytes));
-                }
+            if let conduct::Action::Send { node, message } = action
+                && !self.nodes[node.at()].parted
+            {
+                let bytes = control::encode(&message);
+                self.after(LATENCY, Happening::ToNode(node, bytes));
             }
         }
     }

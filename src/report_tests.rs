@@ -13,6 +13,8 @@ fn node(name: &str, role: NodeRole, bytes_sent: u64, bytes_received: u64, line: 
         line_gbit_per_s: line,
         efficiency: line.map(|_| 0.8),
         mtu: Some(1500),
+        address: None,
+        counted: None,
     };
     let (cpu_seconds, memory_bytes_max) = (0.25, 48 << 20);
     let name = name.into();
@@ -49,6 +51,7 @@ fn report() -> Report {
             node("node1:55553", NodeRole::Sender, 1_000_000_000, 0, Some(10.0)),
             node("node6:55558", NodeRole::Receiver, 0, 1_000_000_000, None),
         ],
+        warnings: vec!["node1:55553: eth0 is short of bytes".into()],
         error: None,
     }
 }
@@ -82,7 +85,7 @@ fn json_has_exactly_the_promised_fields_in_one_line() {
     );
     assert!(json.starts_with(expected), "{json}");
     assert!(json.contains(r#""line_gbit_per_s":null,"efficiency":null"#));
-    assert!(json.ends_with(r#""error":null}"#));
+    assert!(json.ends_with(r#"],"warnings":["node1:55553: eth0 is short of bytes"],"error":null}"#), "{json}");
 }
 
 #[test]
@@ -105,6 +108,7 @@ fn people_read_result_bound_and_nodes() {
         "wasted: 0 B; stolen: 1.00 MiB; retries: 2\n",
         "80.0 % of 10 Gbit/s",
         "48.00 MiB",
+        "\nwarning: node1:55553: eth0 is short of bytes\n",
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }

@@ -285,6 +285,28 @@ fn the_report_has_every_field_of_the_contract() {
 }
 
 #[test]
+fn a_limit_is_kept_by_all_receivers_together() {
+    let root = folder();
+    // 48 MiB for one and 16 MiB for the other, at 160 Mbit/s: 3.4 s.
+    let (all, part) = ((48 << 20) - 1, (16 << 20) - 1);
+    let readers = format!("reader b:1 null: 0 0-{all}\nreader c:1 null: 0 0-{part}\n");
+    let spec = format!("id l\nwriter a:1 pattern:1 0 0-{all}\nwriter d:1 pattern:1 0 0-{all}\n{readers}");
+    let report = complete(root.path(), &spec, &["--limit", "160M"]);
+    assert!(report["gbit_per_s"].as_f64().unwrap() <= 0.160 * 1.05, "{report}");
+    let output = run_spec(root.path(), &spec, &["--limit", "100K"]);
+    assert_eq!(code(&output), 2, "it would count as stalled");
+    assert!(stderr(&output).contains("--stall-timeout"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_paced_transfer_brings_the_same_bytes() {
+    let root = folder();
+    let spec = "id p\nwriter a:1 pattern:1 0 0-9999999\nreader b:1 file:///copy 0 0-9999999\n";
+    complete(root.path(), spec, &["--pace"]);
+    assert!(fs::read(root.path().join("copy")).unwrap() == pattern(1, 0, 10_000_000));
+}
+
+#[test]
 fn a_plan_is_printed_and_nothing_is_contacted() {
     let root = folder();
     let spec = root.path().join("s");

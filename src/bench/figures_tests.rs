@@ -7,7 +7,8 @@ use crate::report::State;
 
 fn rail(nic: &str, bytes_sent: u64, bytes_received: u64, line_gbit_per_s: Option<f64>) -> RailReport {
     let (nic, efficiency, mtu) = (nic.into(), None, Some(9000));
-    RailReport { nic, threads: 1, bytes_sent, bytes_received, line_gbit_per_s, efficiency, mtu }
+    let (address, counted) = (None, None);
+    RailReport { nic, threads: 1, bytes_sent, bytes_received, line_gbit_per_s, efficiency, mtu, address, counted }
 }
 
 fn node(name: &str, role: NodeRole, rails: Vec<RailReport>) -> NodeReport {
@@ -47,6 +48,7 @@ pub(in crate::bench) fn report(line: Option<f64>) -> Report {
             node("a:1", NodeRole::Sender, vec![rail("eth0", one, 0, line), rail("eth1", two, 0, line)]),
             node("b:2", NodeRole::Receiver, vec![rail("eth0", 0, one, line), rail("eth1", 0, two, line)]),
         ],
+        warnings: Vec::new(),
         error: None,
     }
 }

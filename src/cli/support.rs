@@ -41,7 +41,7 @@ fn copy_asks(copy: &CopyArgs) -> [Asked; 1] {
     [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
 }
 
-fn transfer_asks(transfer: &TransferArgs) -> [Asked; 9] {
+fn transfer_asks(transfer: &TransferArgs) -> [Asked; 8] {
     let [lp, uniform] = scheduler_asks(transfer.scheduler);
     let [ssh, slurm] = launch_asks(transfer.launch);
     [
@@ -53,7 +53,6 @@ fn transfer_asks(transfer: &TransferArgs) -> [Asked; 9] {
         asked(transfer.path == DataPath::Splice, "--path splice", "use --path auto"),
         asked(transfer.path == DataPath::Zerocopy, "--path zerocopy", "use --path auto"),
         asked(transfer.path == DataPath::Copy, "--path copy", "use --path auto"),
-        asked(transfer.limit.is_some(), "--limit", "limit the NIC with tc until then"),
     ]
 }
 
@@ -95,7 +94,6 @@ mod tests {
             ("run s --path splice", "--path splice"),
             ("run s --path zerocopy", "--path zerocopy"),
             ("run s --path copy", "--path copy"),
-            ("run s --limit 1G", "--limit"),
             ("bench --launch ssh", "--launch ssh"),
             ("copy me@h:/a b", "user@ in an operand"),
             ("plan s --scheduler lp", "--scheduler lp"),
@@ -113,6 +111,7 @@ mod tests {
         let lines = [
             "run s",
             "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress never --slots 4 --fsync",
+            "run s --limit 1G --pace",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
             "plan s",
             "bench --from a:1,b[1-2]:2 --to c,d:3 --seconds 2 --line-rate 10G --json --svg x.svg",
@@ -121,6 +120,7 @@ mod tests {
             "cancel m:1",
             "keygen k",
             "doctor --json",
+            "doctor h:1 --key-file k",
         ];
         for line in lines {
             judged(line).unwrap();

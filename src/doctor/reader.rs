@@ -67,12 +67,17 @@ impl Reader {
             rx_queues: entries(&directory.join("queues"), "rx-"),
             tx_queues: entries(&directory.join("queues"), "tx-"),
             addresses: nic.addresses.iter().map(|own| format!("{}/{}", own.ip, own.prefix_bits)).collect(),
+            arp_ignore: self.arp_ignore("all").max(self.arp_ignore(&nic.name)),
             name: nic.name,
             speed_mbit: nic.speed_mbit,
             mtu: nic.mtu,
             numa_node: nic.numa_node,
             cpus: nic.cpus,
         }
+    }
+
+    fn arp_ignore(&self, nic: &str) -> Option<u32> {
+        text(&self.proc.join(format!("sys/net/ipv4/conf/{nic}/arp_ignore")))?.parse().ok()
     }
 
     fn governors(&self, cpus: &[usize]) -> Vec<Governor> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::conduct::Conductor;
+use super::counted;
 use super::peer::Peer;
 use super::roster::Entry;
 use crate::error::Code;
@@ -42,6 +43,10 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         wasted_bytes: sum(|peer| peer.stats.wasted_bytes),
         stolen_bytes: sum(|peer| peer.stats.stolen_bytes),
         retries: sum(|peer| peer.stats.retries),
+        warnings: nodes
+            .clone()
+            .flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats.rails))
+            .collect(),
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
     }
@@ -83,6 +88,8 @@ fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
             line_gbit_per_s,
             efficiency: line_gbit_per_s.map(|line| achieved / line),
             mtu: rail_of(&rail.nic).and_then(|rail| rail.mtu),
+            address: rail_of(&rail.nic).map(|rail| rail.address),
+            counted: rail.counted,
         }
     });
     NodeReport {

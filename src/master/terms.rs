@@ -7,7 +7,7 @@ use crate::engine::Grid;
 use crate::engine::check::Method;
 use crate::plan::{Capacity, Planned, Problem};
 use crate::spec::{Role, Spec};
-use crate::units::{MIB, NodeIx, goodput};
+use crate::units::{BitRate, MIB, NodeIx, goodput};
 use crate::wire::CheckKind;
 use crate::wire::control::{Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, Share, WireRow};
 
@@ -33,6 +33,10 @@ pub(crate) struct Wishes {
     pub(crate) rails_max: Option<u32>,
     /// How many threads each NIC may use.
     pub(crate) threads_max: Option<u32>,
+    /// What all receivers together may receive.
+    pub(crate) limit: Option<BitRate>,
+    /// Whether senders pace every flow.
+    pub(crate) pace: bool,
 }
 
 /// What identifies this run of the transfer to its nodes.
@@ -86,6 +90,12 @@ impl Terms {
         self.options().silence()
     }
 
+    /// The part of the limit that a receiver of so many of all wanted bytes has; 0 where there is none.
+    pub(super) fn limit_of(&self, bytes: u64, wanted_bytes: u64) -> u64 {
+        let part = bytes as f64 / wanted_bytes.max(1) as f64;
+        self.wishes.limit.map_or(0, |limit| (limit.bytes_per_second() * part).max(1.0) as u64)
+    }
+
     /// A node's advert with the rails that it will use: it leaves out the others itself.
     pub(super) fn admit(&self, mut advert: Advert) -> Advert {
         let used = self.options().rails(advert.rails.iter().map(|rail| rail.nic.as_str()));
@@ -130,6 +140,7 @@ impl Terms {
             stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
             rails_max: self.wishes.rails_max,
             threads_max: self.wishes.threads_max,
+            pace: self.wishes.pace,
         }
     }
 }

@@ -252,7 +252,9 @@ impl Node {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
                 self.work(move || Note::Preallocated { transfer, result: prepare::preallocate(&desk, &holes) });
             }
-            Action::Open { lane, weight } => self.open_flow(transfer, lane, weight),
+            Action::Open { lane, weight, pace_bytes_per_second } => {
+                self.open_flow(transfer, lane, weight, pace_bytes_per_second);
+            }
             Action::Lease { flow, pieces } => self.tell_rail_of(flow, Command::Lease { transfer, flow, pieces }),
             Action::Revoke { flow, pieces } => self.tell_rail_of(flow, Command::Revoke { transfer, flow, pieces }),
             Action::Close { flow } => self.tell_rail_of(flow, Command::Close { flow }),

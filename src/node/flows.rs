@@ -1,24 +1,35 @@
 //! Flows: opened to senders, taken in from receivers, and handed to the rail once they have proved themselves.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use affinity::NicAddress;
 use mio::Token;
+use nix::sys::socket::setsockopt;
+use nix::{setsockopt_impl, sockopt_impl};
 
+use super::devices;
+use super::ports::Port;
 use super::tenancy::Tenancy;
 use super::{HANDSHAKE_WITHIN, Node, Role};
 use crate::engine::lanes::Lane;
 use crate::engine::{member, owner};
 use crate::error::{Code, Error, Result};
 use crate::rail::{Command, Side, TransferIx};
-use crate::session::{Connection, Hello, dial};
+use crate::session::{Connection, Hello, dial_over};
 use crate::wire::control::{self, FlowHello};
 use crate::wire::version::Kind;
 
 impl Node {
     /// Starts to open a flow on a lane.
-    pub(super) fn open_flow(&mut self, transfer: TransferIx, lane: Lane, weight: u64) {
+    pub(super) fn open_flow(
+        &mut self,
+        transfer: TransferIx,
+        lane: Lane,
+        weight_bytes: u64,
+        pace_bytes_per_second: u64,
+    ) {
         let tenancy = &self.transfers[&transfer];
         let rails = tenancy.peers.get(&lane.sender).map_or(&[][..], |peer| &peer.rails);
         let own: Vec<NicAddress> = tenancy.ports.iter().map(|&port| self.ports[port].own).collect();
@@ -26,8 +37,17 @@ impl Node {
             let error = Error::new(Code::Internal, "the plan names a sender without an address");
             return self.flow_failed(transfer, lane, error);
         };
-        let port = tenancy.ports[place];
-        let connection = self.dial_sender(transfer, lane, port, address, weight);
+        let (port, prepare) = (tenancy.ports[place], &tenancy.prepare);
+        let hello = FlowHello {
+            transfer: prepare.transfer,
+            attempt: prepare.attempt,
+            from_node: prepare.node_index,
+            to_node: lane.sender.0,
+            rail: u32::try_from(port).expect("ports are few"),
+            weight_bytes,
+            pace_bytes_per_second,
+        };
+        let connection = self.dial_sender(transfer, lane, port, address, &hello);
         let token = self.next_token();
         self.add_session(token, connection, Role::Flow { transfer, lane, port });
     }
@@ -38,21 +58,21 @@ impl Node {
         lane: Lane,
         port: usize,
         address: SocketAddr,
-        weight_bytes: u64,
+        hello: &FlowHello,
     ) -> Result<Connection> {
         let tenancy = &self.transfers[&transfer];
-        let hello = FlowHello {
-            transfer: tenancy.prepare.transfer,
-            attempt: tenancy.prepare.attempt,
-            from_node: tenancy.prepare.node_index,
-            to_node: lane.sender.0,
-            rail: u32::try_from(port).expect("ports are few"),
-            weight_bytes,
+        let Port { nic, address: own, .. } = &self.ports[port];
+        let is_bound =
+            !tenancy.unbound.contains(&lane) && self.devices.bind_dialled(nic, self.ports[port].own(), address.ip());
+        let bind = |socket: &OwnedFd| {
+            if is_bound {
+                devices::bind(socket, nic);
+            }
         };
-        let stream = dial(address, local_end(self.ports[port].address.ip(), address))?;
+        let stream = dial_over(address, local_end(own.ip(), address), bind)?;
         let open = Hello { kind: Kind::Data, key_id: hello.transfer };
         let deadline = Instant::now() + HANDSHAKE_WITHIN;
-        Connection::initiate(stream, open, &tenancy.flow_key, &control::encode(&hello), deadline)
+        Connection::initiate(stream, open, &tenancy.flow_key, &control::encode(hello), deadline)
     }
 
     /// A flow that this node opened stands.
@@ -75,7 +95,9 @@ impl Node {
 
     /// A flow could not be opened.
     pub(super) fn flow_failed(&mut self, transfer: TransferIx, lane: Lane, error: Error) {
-        let Some(tenancy) = self.transfers.get(&transfer) else { return };
+        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        // It may be that answers come in by another NIC: the next try takes them from wherever they come.
+        tenancy.unbound.insert(lane);
         let error = tenancy.blame(lane.sender, error);
         self.member(transfer, member::Event::Owner(owner::Event::OpenFailed { lane, error }));
     }
@@ -95,6 +117,16 @@ impl Node {
         };
         let transfer = self.transfers.iter().find(|(_, tenancy)| is_meant(tenancy)).map(|(&at, _)| at);
         if let Some(transfer) = transfer {
+            let Port { nic, .. } = &self.ports[port];
+            let peer = socket.peer_addr().map(|peer| peer.ip());
+            if peer.is_ok_and(|peer| self.devices.bind_accepted(nic, self.ports[port].own(), peer)) {
+                devices::bind(&socket, nic);
+            }
+            if hello.pace_bytes_per_second > 0 {
+                // A kernel that cannot sends as fast as it goes; the receiver asks for no more than it wants anyway.
+                let pace = usize::try_from(hello.pace_bytes_per_second).unwrap_or(usize::MAX);
+                let _ = setsockopt(&socket, MaxPacingRate, &pace);
+            }
             let flow = self.next_flow();
             self.flow_ports.insert(flow, port);
             let side = Side::Feed { weight: hello.weight_bytes };
@@ -120,25 +152,39 @@ impl Node {
     }
 }
 
+// The kernel takes it as an unsigned long.
+sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, usize);
+
 /// Which port here and which rail there make up lane `index`: rails of one subnet where there are such, else those of one
 /// index, so that a router between them may carry it.
 ///
 /// The threads of a NIC are rails of one subnet, so that they spread over the threads of the NIC at the other end.
 fn pair(ports: &[NicAddress], rails: &[SocketAddr], index: usize) -> Option<(usize, SocketAddr)> {
+    let (port, rail) = pair_by(ports.len(), rails.len(), index, |port, rail| ports[port].reaches(rails[rail].ip()))?;
+    Some((port, rails[rail]))
+}
+
+/// The same by indices, for so many ports and rails; `reaches` says of a port and a rail whether they are in one subnet.
+pub(crate) fn pair_by(
+    ports: usize,
+    rails: usize,
+    index: usize,
+    reaches: impl Fn(usize, usize) -> bool,
+) -> Option<(usize, usize)> {
     let nth = |matching: Vec<usize>, of: usize| match matching.len() {
         0 => index % of,
         some => matching[index % some],
     };
-    if rails.is_empty() || ports.is_empty() {
+    if rails == 0 || ports == 0 {
         None
-    } else if ports.len() >= rails.len() {
-        let port = index % ports.len();
-        let near = (0..rails.len()).filter(|&rail| ports[port].reaches(rails[rail].ip())).collect();
-        Some((port, rails[nth(near, rails.len())]))
+    } else if ports >= rails {
+        let port = index % ports;
+        let near = (0..rails).filter(|&rail| reaches(port, rail)).collect();
+        Some((port, nth(near, rails)))
     } else {
-        let rail = rails[index % rails.len()];
-        let near = (0..ports.len()).filter(|&port| ports[port].reaches(rail.ip())).collect();
-        Some((nth(near, ports.len()), rail))
+        let rail = index % rails;
+        let near = (0..ports).filter(|&port| reaches(port, rail)).collect();
+        Some((nth(near, ports), rail))
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use mio::Token;
 
+use super::devices::Devices;
 use super::ports::Port;
 use super::tenancy::{Note, Tenancy};
 use super::{LEASE, Node, Role, Session, prepare};
@@ -87,6 +88,7 @@ impl Node {
         }
         let transfer = TransferIx(self.next_transfer);
         self.next_transfer += 1;
+        self.devices = Devices::read();
         let ports = prepare.options.rails(self.ports.iter().map(Port::nic));
         let member = Member::new(member::Terms::of(&prepare, u32::try_from(ports.len()).expect("ports are few")));
         let tenancy = Tenancy::new(prepare.clone(), member, ports);

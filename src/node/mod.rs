@@ -10,11 +10,15 @@
 //! - `tenancy`: one transfer on this node
 //! - `ports`: the NICs, their listeners and rails
 //! - `threads`: how many of them each NIC gets
+//! - `devices`: which NIC a flow is bound to
+//! - `counters`: what the NICs counted
 //! - `prepare`: opening sources and destinations
 //! - `events`: the loop's turn
 //! - `masters`: what masters say and are told, and sessions that break
 //! - `usage`: processor time and memory
 
+mod counters;
+mod devices;
 mod doors;
 mod events;
 mod flows;
@@ -28,6 +32,7 @@ mod usage;
 pub(crate) mod options;
 
 pub(crate) use events::locked_bytes;
+pub(crate) use flows::pair_by;
 pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK};
 pub(crate) use threads::{Line, Threads, threads};
 
@@ -41,6 +46,7 @@ use crossbeam_channel::Receiver;
 use mio::net::TcpListener;
 use mio::{Interest, Poll, Token, Waker};
 
+use self::devices::Devices;
 use self::doors::Doors;
 use self::masters::Master;
 use self::options::Options;
@@ -81,6 +87,8 @@ struct Node {
     control: TcpListener,
     /// Where flows leave from and arrive at, one for each thread of each NIC.
     ports: Vec<Port>,
+    /// The machine's interfaces, as they were when the last transfer began.
+    devices: Devices,
     /// Which port each flow of this node goes over.
     flow_ports: HashMap<FlowIx, usize>,
     root: Arc<Root>,
@@ -150,6 +158,7 @@ impl Node {
             poll,
             control,
             ports,
+            devices: Devices::default(),
             flow_ports: HashMap::new(),
             root,
             sessions: HashMap::new(),

@@ -40,6 +40,11 @@ impl Port {
         control::Rail { nic: self.nic.clone(), address, line, mtu, numa }
     }
 
+    /// Its address, and the subnet that it is in.
+    pub(super) fn own(&self) -> NicAddress {
+        self.own
+    }
+
     pub(super) fn nic(&self) -> &str {
         &self.nic
     }

@@ -1,15 +1,17 @@
 //! One transfer on this node: its member, its files, its master, and the senders that it may ask.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 use mio::Waker;
 
+use super::counters::Counters;
 use super::prepare::Opened;
 use super::usage;
 use crate::engine::FlowIx;
+use crate::engine::lanes::Lane;
 use crate::engine::member::Member;
 use crate::error::{Error, Result};
 use crate::rail::desk::{Desk, Tally};
@@ -95,9 +97,13 @@ pub(super) struct Tenancy {
     pub(super) peers: BTreeMap<NodeIx, Peer>,
     /// The sender at the other end of each flow that this node opened.
     pub(super) flows: BTreeMap<FlowIx, NodeIx>,
+    /// Lanes that failed once and are opened without binding them to a NIC from then on.
+    pub(super) unbound: BTreeSet<Lane>,
     /// How many rails have not drained yet, while they do.
     pub(super) draining: usize,
     cpu_before: Duration,
+    /// What the NICs had counted before any byte of the transfer moved.
+    counters_before: Counters,
 }
 
 impl Tenancy {
@@ -112,8 +118,10 @@ impl Tenancy {
             desk,
             peers,
             flows: BTreeMap::new(),
+            unbound: BTreeSet::new(),
             draining: 0,
             cpu_before: usage::cpu(),
+            counters_before: Counters::read(),
         }
     }
 
@@ -134,6 +142,7 @@ impl Tenancy {
         stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos()).unwrap_or(u64::MAX);
         stats.memory_bytes_max = usage::memory_bytes_max();
         let Some(desk) = &self.desk else { return };
+        let counters = Counters::read();
         stats.rails.clear();
         for &port in &self.ports {
             let (nic, tally) = (nics[port], &desk.tallies[port]);
@@ -143,7 +152,11 @@ impl Tenancy {
                     rail.sent_bytes += sent_bytes;
                     rail.received_bytes += received_bytes;
                 }
-                None => stats.rails.push(RailStats { nic: nic.into(), sent_bytes, received_bytes }),
+                None => {
+                    let counted = counters.since(&self.counters_before, nic);
+                    let counted = counted.map(|it| (it.sent_bytes, it.received_bytes));
+                    stats.rails.push(RailStats { nic: nic.into(), sent_bytes, received_bytes, counted });
+                }
             }
         }
         // What came twice, or changed, or after the end, is more than was kept.

@@ -354,7 +354,7 @@ impl Cluster {
             Action::Preallocate { .. } => {
                 self.after(DISK_LATENCY, Happening::Member(node, member::Event::Preallocated(Ok(()))));
             }
-            Action::Open { lane, weight } => {
+            Action::Open { lane, weight, .. } => {
                 self.after(3 * LATENCY, Happening::FlowOpened { receiver: node, lane, weight });
             }
             Action::Lease { flow, pieces } => state.pull.handle(now, pull::Event::Lease { flow, pieces }),

@@ -97,6 +97,8 @@ pub(crate) struct FlowHello {
     pub(crate) rail: u32,
     /// How many bytes the plan wants over this flow: its weight against those of other receivers.
     pub(crate) weight_bytes: u64,
+    /// The sender shall send no faster than this on the flow; 0 for as fast as it goes.
+    pub(crate) pace_bytes_per_second: u64,
 }
 
 /// What the master tells a node.
@@ -216,6 +218,8 @@ pub(crate) struct Options {
     pub(crate) rails_max: Option<u32>,
     /// Use only this many threads of each NIC, the first of its rails; at least one.
     pub(crate) threads_max: Option<u32>,
+    /// Have the senders pace every flow at what the plan wants of it.
+    pub(crate) pace: bool,
 }
 
 impl Options {
@@ -256,6 +260,10 @@ pub(crate) struct Start {
     pub(crate) segments: Vec<PlanSegment>,
     /// Ranges that are known to be zeros: sorted, apart from each other.
     pub(crate) holes: Vec<Span>,
+    /// This node's part of the transfer's limit; 0 where there is none.
+    pub(crate) limit_bytes_per_second: u64,
+    /// How long the plan takes at best; 0 where that is not known.
+    pub(crate) bound_us: u64,
 }
 
 /// Another node of the transfer.
@@ -394,6 +402,9 @@ pub(crate) struct RailStats {
     pub(crate) sent_bytes: u64,
     /// Bytes of payload received.
     pub(crate) received_bytes: u64,
+    /// Bytes that the NIC itself counted meanwhile, sent and received, with all headers and whatever else went over it;
+    /// `None` where the node's system does not say. Several rails of one NIC have the same counts.
+    pub(crate) counted: Option<(u64, u64)>,
 }
 
 /// What `status` and `cancel` ask of a running master.

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(dead_code, reason = "every test file uses its part")]
 
+pub(crate) mod lab;
+
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -75,6 +75,8 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         slots: args.slots,
         rails_max: None,
         threads_max: None,
+        limit: args.limit,
+        pace: args.pace,
         stall_timeout: args.stall_timeout,
         timeout: args.timeout,
     }

@@ -137,6 +137,7 @@ impl Message for Options {
             object: self.object.map(pair).unwrap_or_default(),
             rails_max: self.rails_max,
             threads_max: self.threads_max,
+            pace: self.pace,
         }
     }
 
@@ -162,6 +163,7 @@ impl Message for Options {
             stall_timeout_ms: proto.stall_timeout_ms,
             rails_max: proto.rails_max,
             threads_max: proto.threads_max,
+            pace: proto.pace,
             object: (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?,
         })
     }
@@ -176,6 +178,8 @@ impl Message for Start {
             peers: self.peers.iter().map(Message::to_proto).collect(),
             segments: self.segments.iter().map(Message::to_proto).collect(),
             holes: pairs(&self.holes),
+            limit_bytes_per_second: self.limit_bytes_per_second,
+            bound_us: self.bound_us,
         }
     }
 
@@ -187,7 +191,8 @@ impl Message for Start {
         }
         let segments = list("the segments of a plan", proto.segments, ITEMS_MAX)?;
         let holes = apart("the holes of a plan", &proto.holes)?;
-        Ok(Start { epoch: proto.epoch, peers, segments, holes })
+        let proto::Start { epoch, limit_bytes_per_second, bound_us, .. } = proto;
+        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us })
     }
 }
 

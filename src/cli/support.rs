@@ -1,6 +1,6 @@
 //! What can be typed but is not carried out yet: refused in one place, never silently ignored.
 
-use super::args::{BenchArgs, Command, CopyArgs, DataPath, Launch, NodeArgs, Scheduler, ThreadsPerNic, TransferArgs};
+use super::args::{BenchArgs, Command, CopyArgs, DataPath, Launch, Scheduler, TransferArgs};
 use crate::error::{Code, Error, Result};
 
 /// Refuses a command that asks for what this version does not do.
@@ -13,8 +13,9 @@ pub fn unsupported(command: &Command) -> Result<()> {
         Command::Run(run) => transfer_asks(&run.transfer).into(),
         Command::Bench(BenchArgs { launch, .. }) => launch_asks(*launch).into(),
         Command::Plan(plan) => scheduler_asks(plan.scheduler).into(),
-        Command::Node(node) => node_asks(node).into(),
-        Command::Doctor(_) | Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => Vec::new(),
+        Command::Node(_) | Command::Doctor(_) | Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => {
+            Vec::new()
+        }
     };
     match asked.into_iter().find(|asked| asked.is_asked) {
         None => Ok(()),
@@ -40,7 +41,7 @@ fn copy_asks(copy: &CopyArgs) -> [Asked; 1] {
     [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
 }
 
-fn transfer_asks(transfer: &TransferArgs) -> [Asked; 9] {
+fn transfer_asks(transfer: &TransferArgs) -> [Asked; 8] {
     let [lp, uniform] = scheduler_asks(transfer.scheduler);
     let [ssh, slurm] = launch_asks(transfer.launch);
     [
@@ -52,7 +53,6 @@ fn transfer_asks(transfer: &TransferArgs) -> [Asked; 9] {
         asked(transfer.path == DataPath::Splice, "--path splice", "use --path auto"),
         asked(transfer.path == DataPath::Zerocopy, "--path zerocopy", "use --path auto"),
         asked(transfer.path == DataPath::Copy, "--path copy", "use --path auto"),
-        asked(transfer.limit.is_some(), "--limit", "limit the NIC with tc until then"),
     ]
 }
 
@@ -68,11 +68,6 @@ fn scheduler_asks(scheduler: Scheduler) -> [Asked; 2] {
         asked(scheduler == Scheduler::Lp, "--scheduler lp", "use --scheduler greedy"),
         asked(scheduler == Scheduler::Uniform, "--scheduler uniform", "use --scheduler greedy"),
     ]
-}
-
-fn node_asks(node: &NodeArgs) -> [Asked; 1] {
-    let many_threads = matches!(node.threads_per_nic, ThreadsPerNic::Count(2..));
-    [asked(many_threads, "--threads-per-nic above 1", "use --threads-per-nic auto")]
 }
 
 #[cfg(test)]
@@ -99,11 +94,9 @@ mod tests {
             ("run s --path splice", "--path splice"),
             ("run s --path zerocopy", "--path zerocopy"),
             ("run s --path copy", "--path copy"),
-            ("run s --limit 1G", "--limit"),
             ("bench --launch ssh", "--launch ssh"),
             ("copy me@h:/a b", "user@ in an operand"),
             ("plan s --scheduler lp", "--scheduler lp"),
-            ("node --listen a:1 --threads-per-nic 2", "--threads-per-nic above 1"),
         ];
         for (line, what) in cases {
             let error = judged(line).unwrap_err();
@@ -118,14 +111,16 @@ mod tests {
         let lines = [
             "run s",
             "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress never --slots 4 --fsync",
+            "run s --limit 1G --pace",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
             "plan s",
             "bench --from a:1,b[1-2]:2 --to c,d:3 --seconds 2 --line-rate 10G --json --svg x.svg",
-            "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 1",
+            "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 2",
             "status m:1",
             "cancel m:1",
             "keygen k",
             "doctor --json",
+            "doctor h:1 --key-file k",
         ];
         for line in lines {
             judged(line).unwrap();

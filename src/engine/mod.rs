@@ -14,6 +14,7 @@
 //! Every machine has the same shape: `handle(now, event)`, then `poll_action()` until it gives `None`, and
 //! `poll_timeout()` for the moment at which `handle(now, Tick)` is due.
 
+mod bucket;
 pub(crate) mod check;
 mod crc;
 pub(crate) mod credit;

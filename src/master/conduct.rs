@@ -397,7 +397,15 @@ impl Conductor {
         });
         let wanted = union(segments.iter().map(|segment| segment.span).collect());
         let holes = self.holes.iter().flat_map(|hole| wanted.iter().filter_map(|span| span.intersection(*hole)));
-        Start { epoch: 1, peers: peers.collect(), holes: holes.collect(), segments }
+        let wanted_bytes = self.roster.get(node).wanted_bytes();
+        Start {
+            epoch: 1,
+            peers: peers.collect(),
+            holes: holes.collect(),
+            segments,
+            limit_bytes_per_second: self.terms.limit_of(wanted_bytes, self.wanted_bytes()),
+            bound_us: (plan.bound.seconds * 1e6) as u64,
+        }
     }
 
     /// Shared files get their name from the elected node, once everybody who writes them has landed.

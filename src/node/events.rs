@@ -194,17 +194,17 @@ impl Node {
         let desk = Arc::new(desk);
         tenancy.desk = Some(Arc::clone(&desk));
         let wait = tenancy.prepare.options.silence();
-        let rails = tenancy.rails(self.ports.len());
+        let ports = tenancy.ports.clone();
         let size = Size {
-            slots: slots(tenancy.prepare.options.slots, self.options.slots, rails),
+            slots: slots(tenancy.prepare.options.slots, self.options.slots, ports.len()),
             receives: !desk.sinks.is_empty(),
             sends: !desk.offers.is_empty(),
             block_bytes: tenancy.prepare.options.block_bytes.into(),
         };
         let (clock, post) = (self.clock, self.post.clone());
-        let joined = self.ports[..rails].iter_mut().enumerate().try_for_each(|(rail, port)| {
+        let joined = ports.into_iter().try_for_each(|rail| {
             let joins = Command::Join { transfer, rail, desk: Arc::clone(&desk), silence: wait };
-            port.rail_for(clock, size, post.clone()).map(|rail| rail.tell(joins))
+            self.ports[rail].rail_for(clock, size, post.clone()).map(|rail| rail.tell(joins))
         });
         self.member(transfer, member::Event::Prepared(joined.map(|()| prepared)));
     }
@@ -252,14 +252,16 @@ impl Node {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
                 self.work(move || Note::Preallocated { transfer, result: prepare::preallocate(&desk, &holes) });
             }
-            Action::Open { lane, weight } => self.open_flow(transfer, lane, weight),
+            Action::Open { lane, weight, pace_bytes_per_second } => {
+                self.open_flow(transfer, lane, weight, pace_bytes_per_second);
+            }
             Action::Lease { flow, pieces } => self.tell_rail_of(flow, Command::Lease { transfer, flow, pieces }),
             Action::Revoke { flow, pieces } => self.tell_rail_of(flow, Command::Revoke { transfer, flow, pieces }),
             Action::Close { flow } => self.tell_rail_of(flow, Command::Close { flow }),
             Action::Drain => {
-                let rails = tenancy.rails(self.ports.len());
-                self.transfers.get_mut(&transfer).expect("it is carried out for it").draining = rails;
-                self.ports[..rails].iter().for_each(|port| port.tell(Command::Drain { transfer }));
+                tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Drain { transfer }));
+                let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");
+                tenancy.draining = tenancy.ports.len();
             }
             Action::Commit { landed_everywhere } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use mio::Token;
 
+use super::devices::Devices;
 use super::ports::Port;
 use super::tenancy::{Note, Tenancy};
 use super::{LEASE, Node, Role, Session, prepare};
@@ -87,9 +88,10 @@ impl Node {
         }
         let transfer = TransferIx(self.next_transfer);
         self.next_transfer += 1;
-        let rails = prepare.options.rails(self.ports.len());
-        let member = Member::new(member::Terms::of(&prepare, u32::try_from(rails).expect("ports are few")));
-        let tenancy = Tenancy::new(prepare.clone(), member);
+        self.devices = Devices::read();
+        let ports = prepare.options.rails(self.ports.iter().map(Port::nic));
+        let member = Member::new(member::Terms::of(&prepare, u32::try_from(ports.len()).expect("ports are few")));
+        let tenancy = Tenancy::new(prepare.clone(), member, ports);
         self.doors.open(prepare.transfer, tenancy.flow_key.clone());
         self.transfers.insert(transfer, tenancy);
         let mut talk = Talk::default();
@@ -97,7 +99,7 @@ impl Node {
         let master = Master { transfer: prepare.transfer, attempt: prepare.attempt, session: Ok(token), talk };
         self.masters.insert(transfer, master);
         self.sessions.get_mut(&token).expect("looked up above").role = Role::Master { transfer: Some(transfer) };
-        let root = Arc::clone(&self.root);
+        let (root, rails) = (Arc::clone(&self.root), self.ports.len());
         self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare, rails).map(Box::new) });
     }
 
@@ -137,16 +139,21 @@ impl Node {
         }
     }
 
+    /// The names of the ports' NICs.
+    fn nics(&self) -> Vec<&str> {
+        self.ports.iter().map(Port::nic).collect()
+    }
+
     pub(super) fn tell_master(&mut self, transfer: TransferIx, mut message: ToMaster) {
         let tenancy = &self.transfers[&transfer];
         match &mut message {
             ToMaster::Report(stats) => {
-                tenancy.complete(stats, self.ports.iter().map(Port::nic));
+                tenancy.complete(stats, &self.nics());
                 if let Err(error) = tenancy.check_sources() {
                     message = ToMaster::Failed(error);
                 }
             }
-            ToMaster::Landed { stats, .. } => tenancy.complete(stats, self.ports.iter().map(Port::nic)),
+            ToMaster::Landed { stats, .. } => tenancy.complete(stats, &self.nics()),
             ToMaster::Progress { sent_bytes, .. } => *sent_bytes = tenancy.sent_bytes(),
             _ => {}
         }

@@ -1,5 +1,5 @@
-//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's member, and a rail for
-//! each NIC.
+//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's member, and one rail or
+//! more for each NIC.
 //!
 //! The loop is thin: sockets become messages and flows here, and everything that decides is in [`crate::engine`]. Work
 //! that may block (opening, preallocating, syncing, renaming) is done by short-lived worker threads, which answer
@@ -9,11 +9,16 @@
 //! - `doors`: who may connect, with which key
 //! - `tenancy`: one transfer on this node
 //! - `ports`: the NICs, their listeners and rails
+//! - `threads`: how many of them each NIC gets
+//! - `devices`: which NIC a flow is bound to
+//! - `counters`: what the NICs counted
 //! - `prepare`: opening sources and destinations
 //! - `events`: the loop's turn
 //! - `masters`: what masters say and are told, and sessions that break
 //! - `usage`: processor time and memory
 
+mod counters;
+mod devices;
 mod doors;
 mod events;
 mod flows;
@@ -21,12 +26,15 @@ mod masters;
 mod ports;
 mod prepare;
 mod tenancy;
+mod threads;
 mod usage;
 
 pub(crate) mod options;
 
 pub(crate) use events::locked_bytes;
+pub(crate) use flows::pair_by;
 pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK};
+pub(crate) use threads::{Line, Threads, threads};
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -38,6 +46,7 @@ use crossbeam_channel::Receiver;
 use mio::net::TcpListener;
 use mio::{Interest, Poll, Token, Waker};
 
+use self::devices::Devices;
 use self::doors::Doors;
 use self::masters::Master;
 use self::options::Options;
@@ -76,8 +85,10 @@ struct Node {
     clock: Clock,
     poll: Poll,
     control: TcpListener,
-    /// Where flows leave from and arrive at, one a NIC.
+    /// Where flows leave from and arrive at, one for each thread of each NIC.
     ports: Vec<Port>,
+    /// The machine's interfaces, as they were when the last transfer began.
+    devices: Devices,
     /// Which port each flow of this node goes over.
     flow_ports: HashMap<FlowIx, usize>,
     root: Arc<Root>,
@@ -147,6 +158,7 @@ impl Node {
             poll,
             control,
             ports,
+            devices: Devices::default(),
             flow_ports: HashMap::new(),
             root,
             sessions: HashMap::new(),

@@ -295,11 +295,11 @@ impl Cluster {
 
     fn follow_master(&mut self) {
         while let Some(action) = self.conductor.poll_action() {
-            if let conduct::Action::Send { node, message } = action {
-                if !self.nodes[node.at()].parted {
-                    let bytes = control::encode(&message);
-                    self.after(LATENCY, Happening::ToNode(node, bytes));
-                }
+            if let conduct::Action::Send { node, message } = action
+                && !self.nodes[node.at()].parted
+            {
+                let bytes = control::encode(&message);
+                self.after(LATENCY, Happening::ToNode(node, bytes));
             }
         }
     }
@@ -354,7 +354,7 @@ impl Cluster {
             Action::Preallocate { .. } => {
                 self.after(DISK_LATENCY, Happening::Member(node, member::Event::Preallocated(Ok(()))));
             }
-            Action::Open { lane, weight } => {
+            Action::Open { lane, weight, .. } => {
                 self.after(3 * LATENCY, Happening::FlowOpened { receiver: node, lane, weight });
             }
             Action::Lease { flow, pieces } => state.pull.handle(now, pull::Event::Lease { flow, pieces }),

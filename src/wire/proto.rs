@@ -47,6 +47,9 @@ pub(crate) struct FlowHello {
     pub(crate) rail: u32,
     #[prost(uint64, tag = "6")]
     pub(crate) weight_bytes: u64,
+    /// 0 is none.
+    #[prost(uint64, tag = "7")]
+    pub(crate) pace_bytes_per_second: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -143,6 +146,10 @@ pub(crate) struct Options {
     pub(crate) object: Vec<u64>,
     #[prost(uint32, optional, tag = "10")]
     pub(crate) rails_max: Option<u32>,
+    #[prost(uint32, optional, tag = "11")]
+    pub(crate) threads_max: Option<u32>,
+    #[prost(bool, tag = "13")]
+    pub(crate) pace: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -155,6 +162,11 @@ pub(crate) struct Start {
     pub(crate) segments: Vec<PlanSegment>,
     #[prost(uint64, repeated, tag = "4")]
     pub(crate) holes: Vec<u64>,
+    /// 0 is none.
+    #[prost(uint64, tag = "5")]
+    pub(crate) limit_bytes_per_second: u64,
+    #[prost(uint64, tag = "6")]
+    pub(crate) bound_us: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -268,6 +280,9 @@ pub(crate) struct Stats {
     /// Bytes sent and received, rail after rail.
     #[prost(uint64, repeated, tag = "10")]
     pub(crate) rail_bytes: Vec<u64>,
+    /// Bytes that the NICs counted, sent and received, rail after rail; or nothing.
+    #[prost(uint64, repeated, tag = "12")]
+    pub(crate) rail_counted_bytes: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

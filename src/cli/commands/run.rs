@@ -74,6 +74,9 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         resume: !args.no_resume,
         slots: args.slots,
         rails_max: None,
+        threads_max: None,
+        limit: args.limit,
+        pace: args.pace,
         stall_timeout: args.stall_timeout,
         timeout: args.timeout,
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::desk::{Activity, Desk, Offer, Tally};
-use super::{Command, Event, Mailbox, Rail, Side, Size, TransferIx};
+use super::{Command, Event, Mailbox, Place, Rail, Side, Size, TransferIx};
 use crate::clock::Clock;
 use crate::engine::check::Method;
 use crate::engine::{FlowIx, Piece, owner};
@@ -43,7 +43,7 @@ impl Mailbox for Noting {
 
 fn rail(size: Size) -> (Rail, Receiver<(Event, u64)>) {
     let (sender, events) = crossbeam_channel::bounded(256);
-    (Rail::spawn(Clock::start(), size, None, Noting(sender)).unwrap(), events)
+    (Rail::spawn(Clock::start(), size, Place::default(), Noting(sender)).unwrap(), events)
 }
 
 fn desk(offers: Vec<Offer>, sinks: Vec<Sink>, layouts: Vec<Layout>) -> Arc<Desk> {

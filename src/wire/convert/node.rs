@@ -136,6 +136,8 @@ impl Message for Options {
             stall_timeout_ms: self.stall_timeout_ms,
             object: self.object.map(pair).unwrap_or_default(),
             rails_max: self.rails_max,
+            threads_max: self.threads_max,
+            pace: self.pace,
         }
     }
 
@@ -147,6 +149,9 @@ impl Message for Options {
         if proto.rails_max == Some(0) {
             return Err(WireError::Missing { field: "the most rails" });
         }
+        if proto.threads_max == Some(0) {
+            return Err(WireError::Missing { field: "the most threads of a NIC" });
+        }
         Ok(Options {
             block_bytes: below("the size of a block", proto.block_bytes, LENGTH_MAX as usize + 1)?,
             origin: proto.origin,
@@ -157,6 +162,8 @@ impl Message for Options {
             slots,
             stall_timeout_ms: proto.stall_timeout_ms,
             rails_max: proto.rails_max,
+            threads_max: proto.threads_max,
+            pace: proto.pace,
             object: (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?,
         })
     }
@@ -171,6 +178,8 @@ impl Message for Start {
             peers: self.peers.iter().map(Message::to_proto).collect(),
             segments: self.segments.iter().map(Message::to_proto).collect(),
             holes: pairs(&self.holes),
+            limit_bytes_per_second: self.limit_bytes_per_second,
+            bound_us: self.bound_us,
         }
     }
 
@@ -182,7 +191,8 @@ impl Message for Start {
         }
         let segments = list("the segments of a plan", proto.segments, ITEMS_MAX)?;
         let holes = apart("the holes of a plan", &proto.holes)?;
-        Ok(Start { epoch: proto.epoch, peers, segments, holes })
+        let proto::Start { epoch, limit_bytes_per_second, bound_us, .. } = proto;
+        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us })
     }
 }
 

@@ -407,7 +407,7 @@ impl Conductor {
     fn start(&mut self, now: Moment) -> Result<(), Error> {
         self.roster.check_shared(|node, row| self.peers[node.at()].shared[row])?;
         let adverts: Vec<Option<&Advert>> = self.peers.iter().map(|peer| peer.advert.as_ref()).collect();
-        let plan = plan::plan(&self.roster.problem(&adverts))?;
+        let plan = plan::plan(&self.roster.problem(&adverts), plan::Scheduler::Greedy)?;
         self.checks = vec![None; plan.planned.len()];
         self.holes = union(std::mem::take(&mut self.holes));
         let receivers = self.roster.nodes().filter(|(_, entry)| entry.receives()).map(|(node, _)| node);

@@ -156,6 +156,7 @@ impl Roster {
                 name: entry.address.to_string(),
                 send_bytes_per_second: bytes_per_second,
                 receive_bytes_per_second: bytes_per_second,
+                ..Capacity::default()
             });
             for row in &entry.rows {
                 let list = if row.role == Role::Sender { &mut problem.offers } else { &mut problem.wants };

@@ -19,7 +19,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<ExitCode> {
     let spec = read_spec(&args.spec)?;
     let roster = Roster::new(&spec);
     let nobody = vec![None; roster.entries.len()];
-    let plan = crate::plan::plan(&roster.problem(&nobody)).map_err(|error| error.at(args.spec.display()))?;
+    let plan = crate::plan::plan(&roster.problem(&nobody), crate::plan::Scheduler::Greedy).map_err(|error| error.at(args.spec.display()))?;
     print(&in_words(&roster, &plan));
     Ok(ExitCode::SUCCESS)
 }
@@ -27,7 +27,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<ExitCode> {
 fn in_words(roster: &Roster, plan: &Plan) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(["segment", "size", "from", "to"]);
-    for Planned { segment, weights } in plan.planned.iter().take(SEGMENTS_SHOWN_MAX) {
+    for Planned { segment, weights, .. } in plan.planned.iter().take(SEGMENTS_SHOWN_MAX) {
         let name = |node: &NodeIx| roster.get(*node).address.to_string();
         let from = segment.senders.iter().zip(weights);
         let from: Vec<String> = from.map(|(node, weight)| format!("{} {:.0}%", name(node), weight * 100.0)).collect();

@@ -1,0 +1,3 @@
+//! Plans of problems whose answers are known.
+
+use super::*;

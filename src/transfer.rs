@@ -21,6 +21,7 @@ use crate::master::roster::Roster;
 use crate::master::run::{self, Setup, Shared};
 use crate::master::summary;
 use crate::master::terms::{Identity, Terms, Wishes};
+use crate::plan::Scheduler;
 use crate::report::Report;
 use crate::session::Key;
 use crate::spec::{Address, Row, Spec};
@@ -58,6 +59,8 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// How long the transfer may take in all; `None` for as long as it moves.
     pub timeout: Option<Duration>,
+    /// Who decides which sender serves what.
+    pub scheduler: Scheduler,
 }
 
 /// What is computed over every piece, and verified before it is written.
@@ -87,6 +90,7 @@ impl Default for Settings {
             rails_max: None,
             stall_timeout: Duration::from_secs(30),
             timeout: None,
+            scheduler: Scheduler::default(),
         }
     }
 }
@@ -207,9 +211,6 @@ impl Transfer {
             Err(Error::new(Code::Usage, format!("{what} is not available in this version")).remedy(instead))
         };
         for row in &self.spec.rows {
-            if row.group.is_some() {
-                return missing("group= on a row", "say which reader gets which range");
-            }
             if !row.nics.is_empty() {
                 return missing("nics= on a row", "choose the NIC with --nic where the node is started");
             }
@@ -263,14 +264,15 @@ impl Transfer {
     }
 
     fn wishes(&self) -> Wishes {
-        let Settings { check, fsync, overwrite, resume, slots, rails_max, stall_timeout, timeout, .. } = self.settings;
+        let Settings { check, fsync, overwrite, resume, slots, rails_max, stall_timeout, timeout, scheduler, .. } =
+            self.settings;
         let check = match check {
             Checking::Crc64 => CheckKind::Crc64,
             Checking::Blake3 => CheckKind::Blake3,
             Checking::None => CheckKind::None,
         };
         let rails_max = rails_max.map(NonZeroU32::get);
-        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout, rails_max }
+        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout, rails_max, scheduler }
     }
 }
 

@@ -6,6 +6,7 @@
 mod contenders;
 mod lab;
 mod loopback;
+mod plans;
 mod process;
 mod raw;
 mod report;
@@ -34,6 +35,8 @@ enum Command {
     Loopback(Options),
     /// The raw limit of this machine alone.
     Raw(Options),
+    /// How long planning takes as transfers grow.
+    Plans(plans::Options),
     /// One end of the raw limit.
     #[command(hide = true)]
     RawEnd(raw::EndArgs),
@@ -90,6 +93,7 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Loopback(options) => benchmark(&options),
         Command::Raw(options) => benchmark(&Options { only: vec!["raw".to_owned()], ..options }),
+        Command::Plans(options) => plans::run(&options),
         Command::RawEnd(end) => end.run(),
     }
 }

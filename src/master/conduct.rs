@@ -248,9 +248,10 @@ impl Conductor {
         }
     }
 
-    /// Bytes that receivers want, each counted for itself.
+    /// Bytes that receivers want, each counted for itself; what a group wants is counted once when it is planned.
     pub(crate) fn wanted_bytes(&self) -> u64 {
-        self.roster.nodes().map(|(_, entry)| entry.wanted_bytes()).sum()
+        let rows = || self.roster.nodes().map(|(_, entry)| entry.wanted_bytes()).sum();
+        self.plan.as_ref().map_or_else(rows, Plan::wanted_bytes)
     }
 
     /// Bytes that receivers have landed, as far as they have told.
@@ -407,7 +408,7 @@ impl Conductor {
     fn start(&mut self, now: Moment) -> Result<(), Error> {
         self.roster.check_shared(|node, row| self.peers[node.at()].shared[row])?;
         let adverts: Vec<Option<&Advert>> = self.peers.iter().map(|peer| peer.advert.as_ref()).collect();
-        let plan = plan::plan(&self.roster.problem(&adverts), plan::Scheduler::Greedy)?;
+        let plan = plan::plan(&self.roster.problem(&adverts), self.terms.scheduler())?;
         self.checks = vec![None; plan.planned.len()];
         self.holes = union(std::mem::take(&mut self.holes));
         let receivers = self.roster.nodes().filter(|(_, entry)| entry.receives()).map(|(node, _)| node);

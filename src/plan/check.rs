@@ -15,7 +15,8 @@ const ROWS_MAX: usize = 1 << 20;
 pub(super) fn check(problem: &Problem) -> Result<()> {
     let rows = problem.offers.len() + problem.wants.len() + problem.group_wants.len();
     if rows > ROWS_MAX || problem.nodes.len() > ROWS_MAX {
-        let what = format!("{rows} rows of {} nodes are too many for one plan: {ROWS_MAX} are the most", problem.nodes.len());
+        let what =
+            format!("{rows} rows of {} nodes are too many for one plan: {ROWS_MAX} are the most", problem.nodes.len());
         return Err(Error::new(Code::Usage, what).remedy("split the transfer"));
     }
     for Capacity { name, send_bytes_per_second, receive_bytes_per_second, .. } in &problem.nodes {

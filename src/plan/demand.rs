@@ -77,7 +77,10 @@ impl<'a> Demand<'a> {
     /// The receivers of a segment whose links have limits, each with its class.
     pub(super) fn own(&self, place: usize) -> impl Iterator<Item = (NodeIx, u32)> {
         let first = self.own.partition_point(|(at, _, _)| (*at as usize) < place);
-        self.own[first..].iter().take_while(move |(at, _, _)| *at as usize == place).map(|(_, node, class)| (*node, *class))
+        self.own[first..]
+            .iter()
+            .take_while(move |(at, _, _)| *at as usize == place)
+            .map(|(_, node, class)| (*node, *class))
     }
 
     /// The choices that a segment's groups have, in their order.
@@ -152,7 +155,9 @@ struct Set<'a> {
 /// may lie between them, which makes more classes than need be and changes nothing else.
 fn by_senders(segments: &[Segment]) -> Vec<(u64, u32)> {
     let hash = |senders: &[NodeIx]| {
-        senders.iter().fold(HASH_SEED, |hash, sender| (hash ^ u64::from(sender.0)).wrapping_mul(HASH_FACTOR).rotate_left(29))
+        senders
+            .iter()
+            .fold(HASH_SEED, |hash, sender| (hash ^ u64::from(sender.0)).wrapping_mul(HASH_FACTOR).rotate_left(29))
     };
     let mut places: Vec<(u64, u32)> = segments.iter().map(|segment| hash(&segment.senders)).zip(0..).collect();
     places.sort_unstable();

@@ -55,9 +55,8 @@ fn speeds(problem: &Problem) -> Vec<f64> {
         }
     }
     let through = |store: usize| (problem.stores[store].bytes_per_second / behind[store]).min(1.0);
-    let speed = |node: &super::Capacity| {
-        node.send_bytes_per_second * node.reads.map_or(1.0, |store| through(store.0 as usize))
-    };
+    let speed =
+        |node: &super::Capacity| node.send_bytes_per_second * node.reads.map_or(1.0, |store| through(store.0 as usize));
     problem.nodes.iter().map(speed).collect()
 }
 

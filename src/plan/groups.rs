@@ -94,7 +94,8 @@ fn hand_out(parts: Vec<(Span, Vec<NodeIx>)>, takes: &[(Span, NodeIx)]) -> Vec<(S
     for (span, receivers) in parts {
         at += takes[at..].iter().take_while(|(take, _)| take.end <= span.start).count();
         for (take, taker) in takes[at..].iter().take_while(|(take, _)| take.start < span.end) {
-            let common = take.intersection(span).expect("the take begins before the part ends and ends after it begins");
+            let common =
+                take.intersection(span).expect("the take begins before the part ends and ends after it begins");
             let mut receivers = receivers.clone();
             if let Err(place) = receivers.binary_search(taker) {
                 receivers.insert(place, *taker);

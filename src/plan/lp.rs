@@ -37,14 +37,16 @@ pub(super) fn plan(
     floor: Bound,
 ) -> Result<(Vec<Planned>, Bound)> {
     if arc_count(demand) > ARCS_MAX {
-        let what = format!("an exact plan would weigh {} senders of segments; {ARCS_MAX} are the most", arc_count(demand));
+        let what =
+            format!("an exact plan would weigh {} senders of segments; {ARCS_MAX} are the most", arc_count(demand));
         return Err(Error::new(Code::Usage, what).remedy("use --scheduler greedy"));
     }
     let net = Network::new(problem, demand);
     let (flow, bound) = search(problem, demand, &net, floor);
     let flows = |arcs: std::ops::Range<usize>| arcs.map(|arc| flow.flow(arc)).collect::<Vec<f64>>();
     let given: Vec<Vec<f64>> = net.class_arcs.iter().map(|arcs| shares(&flows(arcs.clone()))).collect();
-    let dealt = groups::deal(problem, segments, demand, |choice| shares(&flows(net.choice_arcs[choice as usize].clone())))?;
+    let dealt =
+        groups::deal(problem, segments, demand, |choice| shares(&flows(net.choice_arcs[choice as usize].clone())))?;
     Ok((weigh(segments, demand, &given, dealt), bound))
 }
 
@@ -120,7 +122,8 @@ fn preload(problem: &Problem, demand: &Demand, net: &Network, flow: &mut Flow, s
     for class in &demand.classes {
         class.senders.iter().for_each(|sender| offered_bytes[sender.at()] += class.bytes);
     }
-    let set_aside = |sender: &NodeIx| problem.nodes[sender.at()].send_bytes_per_second / offered_bytes[sender.at()].max(1.0);
+    let set_aside =
+        |sender: &NodeIx| problem.nodes[sender.at()].send_bytes_per_second / offered_bytes[sender.at()].max(1.0);
     let mut loads = vec![0.0; net.arcs.len()];
     let mut amounts: Vec<(usize, f64)> = Vec::new();
     for (class, arcs) in demand.classes.iter().zip(&net.class_arcs).filter(|(class, _)| class.bytes > 0.0) {

@@ -44,7 +44,7 @@ pub enum Scheduler {
     Greedy,
     /// The exact optimum of the paper's linear program, by parametric maximum flow.
     Lp,
-    /// Equal stripes with no regard to speed, as striped GridFTP does: a baseline to compare with.
+    /// Equal stripes with no regard to speed, as striped `GridFTP` does: a baseline to compare with.
     Uniform,
 }
 
@@ -128,6 +128,9 @@ pub(crate) struct Planned {
     pub(crate) own: Vec<(NodeIx, Vec<f64>)>,
 }
 
+/// Senders with their weights, and the receivers that ask them.
+pub(crate) type Asking = (Vec<(NodeIx, f64)>, Vec<NodeIx>);
+
 impl Planned {
     /// Who sends this segment to `receiver`, with which weight. A node that offers what it wants copies it inside.
     pub(crate) fn senders_for(&self, receiver: NodeIx) -> Vec<(NodeIx, f64)> {
@@ -136,6 +139,20 @@ impl Planned {
         }
         let weights = self.weights_for(receiver);
         self.segment.senders.iter().copied().zip(weights.iter().copied()).collect()
+    }
+
+    /// Receivers that ask the same senders with the same weights, together.
+    pub(crate) fn by_senders(&self) -> Vec<Asking> {
+        let mut told: Vec<Asking> = Vec::new();
+        let remote: Vec<NodeIx> = self.segment.remote_receivers().collect();
+        for &receiver in &self.segment.receivers {
+            let alike = remote.binary_search(&receiver).is_ok() && self.own.is_empty();
+            match told.iter_mut().find(|(_, receivers)| alike && remote.binary_search(&receivers[0]).is_ok()) {
+                Some((_, receivers)) => receivers.push(receiver),
+                None => told.push((self.senders_for(receiver), vec![receiver])),
+            }
+        }
+        told
     }
 
     fn weights_for(&self, receiver: NodeIx) -> &[f64] {

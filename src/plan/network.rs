@@ -129,7 +129,11 @@ impl Network {
             let node = &problem.nodes[sender.at()];
             let to = node.reads.map_or(SINK, |store| layout.read(store));
             let bytes_per_second = node.send_bytes_per_second;
-            self.add_way_out(layout.sender(sender), to, Kind::Part { part: Part::Sender(sender), bytes_per_second, besides: 0.0 });
+            self.add_way_out(
+                layout.sender(sender),
+                to,
+                Kind::Part { part: Part::Sender(sender), bytes_per_second, besides: 0.0 },
+            );
         }
         for (store, (stored, &besides)) in (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.read)) {
             let kind = Kind::Part { part: Part::Read(store), bytes_per_second: stored.bytes_per_second, besides };
@@ -142,7 +146,11 @@ impl Network {
             let node = &problem.nodes[member.at()];
             let from = node.writes.map_or(SOURCE, |store| layout.written(store));
             let (bytes_per_second, besides) = (node.receive_bytes_per_second, demand.received[member.at()]);
-            self.add(from, layout.member(member), Kind::Part { part: Part::Receiver(member), bytes_per_second, besides });
+            self.add(
+                from,
+                layout.member(member),
+                Kind::Part { part: Part::Receiver(member), bytes_per_second, besides },
+            );
         }
         for (store, (stored, &besides)) in (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.written)) {
             let kind = Kind::Part { part: Part::Written(store), bytes_per_second: stored.bytes_per_second, besides };
@@ -173,7 +181,9 @@ struct Layout {
 impl Layout {
     fn new(problem: &Problem, demand: &Demand) -> Layout {
         let mut pairs = problem.pairs.clone();
-        pairs.sort_by(|a, b| (a.to, a.from).cmp(&(b.to, b.from)).then(a.bytes_per_second.total_cmp(&b.bytes_per_second)));
+        pairs.sort_by(|a, b| {
+            (a.to, a.from).cmp(&(b.to, b.from)).then(a.bytes_per_second.total_cmp(&b.bytes_per_second))
+        });
         pairs.dedup_by_key(|pair| (pair.to, pair.from));
         let [classes, choices] = [demand.classes.len(), demand.choices.len()].map(count);
         let [nodes, stores] = [problem.nodes.len(), problem.stores.len()].map(count);

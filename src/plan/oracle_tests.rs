@@ -197,9 +197,8 @@ impl Program {
             right.push(0.0);
         }
         let rows = right.len();
-        let [i, j, v] = [0, 1, 2].map(|which| {
-            entries.iter().map(|&(i, j, v)| [i as f64, j as f64, v][which]).collect::<Vec<f64>>()
-        });
+        let [i, j, v] = [0, 1, 2]
+            .map(|which| entries.iter().map(|&(i, j, v)| [i as f64, j as f64, v][which]).collect::<Vec<f64>>());
         let index = |list: Vec<f64>| list.into_iter().map(|index| index as usize).collect();
         let a = CscMatrix::new_from_triplets(rows, columns, index(i), index(j), v);
         let mut cost = vec![0.0; columns];
@@ -257,8 +256,9 @@ fn check_demands(problem: &Problem, plan: &Plan) {
     }
 }
 
+/// Equal, as far as the solver says it of times that are mostly hundreds of seconds.
 fn near(a: f64, b: f64) -> bool {
-    (a - b).abs() <= 1e-6 * a.max(b) + 1e-9
+    (a - b).abs() <= 1e-6 * a.max(b) + 1e-6
 }
 
 fn hold_against_the_oracle(first_seed: u64, with: With) {
@@ -274,7 +274,10 @@ fn hold_against_the_oracle(first_seed: u64, with: With) {
             let other = super::plan(&problem, scheduler).unwrap();
             check_demands(&problem, &other);
             assert!(near(other.bound.seconds, bound.seconds), "seed {seed}: one problem, two bounds");
-            assert!(other.predicted_seconds >= bound.seconds * (1.0 - 1e-9), "seed {seed}: {scheduler:?} beats the bound");
+            assert!(
+                other.predicted_seconds >= bound.seconds * (1.0 - 1e-9),
+                "seed {seed}: {scheduler:?} beats the bound"
+            );
         }
     }
 }
@@ -313,11 +316,12 @@ fn where_pair_limits_meet_groups_the_bound_is_one_and_the_prediction_honest() {
         check_demands(&problem, &plan);
         let optimum = optimum(&problem);
         assert!(plan.bound.seconds <= optimum * (1.0 + 1e-6), "seed {seed}");
-        assert!(plan.predicted_seconds >= optimum * (1.0 - 1e-6), "seed {seed}");
+        assert!(plan.predicted_seconds.max(optimum) - plan.predicted_seconds <= 1e-6 * optimum + 1e-6, "seed {seed}");
     }
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "what greedy loses is a figure to be read, not only one to be kept")]
 fn greedy_is_near_the_optimum_on_average() {
     let gap = |scheduler| {
         let of = |seed| {

@@ -131,7 +131,8 @@ impl Cover {
         let members: Vec<(GroupIx, NodeIx)> = self.group_wants.keys().copied().collect();
         let mut served = Vec::new();
         for group in members.chunk_by(|a, b| a.0 == b.0) {
-            let has = |list: &[NodeIx]| group.iter().map(|(_, node)| *node).find(|node| list.binary_search(node).is_ok());
+            let has =
+                |list: &[NodeIx]| group.iter().map(|(_, node)| *node).find(|node| list.binary_search(node).is_ok());
             if has(&segment.receivers).is_some() {
                 // A member that wants it for itself brings it to its group as well.
                 continue;
@@ -238,7 +239,8 @@ mod tests {
 
     #[test]
     fn rows_that_all_overlap_are_refused_before_they_fill_the_memory() {
-        let windows = |first: u32| (0..6000).map(move |n| (NodeIx(first + n), Span::new(u64::from(n), 10_000 + u64::from(n))));
+        let windows =
+            |first: u32| (0..6000).map(move |n| (NodeIx(first + n), Span::new(u64::from(n), 10_000 + u64::from(n))));
         let nodes = (0..12_000).map(|n| super::super::Capacity { name: format!("n{n}:1"), ..Default::default() });
         let problem = Problem {
             nodes: nodes.collect(),

@@ -341,7 +341,8 @@ fn a_plan_is_one_object_of_json() {
         let spec = spec.to_str().unwrap();
         let plan = json(&run(&mut support::cep_fast(&["plan", spec, "--scheduler", scheduler, "--json"])));
         let told = ["scheduler", "bytes", "bottleneck", "speeds_assumed"].map(|field| plan[field].clone());
-        assert_eq!(told, [scheduler.into(), 1000.into(), "reading store fs".into(), false.into()], "{plan}");
+        let expected: [serde_json::Value; 4] = [scheduler.into(), 1000.into(), "reading store fs".into(), false.into()];
+        assert_eq!(told, expected, "{plan}");
         assert_eq!(plan["segments"][0]["senders"][0]["weight"], 0.5, "{plan}");
         assert!((plan["bound_seconds"].as_f64().unwrap() - 1e-6).abs() < 1e-12, "{plan}");
     }

@@ -70,7 +70,7 @@ fn a_bottleneck_between_one_sender_and_all_is_found_by_a_cut() {
 fn replicas_share_by_speed() {
     let problem = problem(&[300.0, 100.0, 1000.0], &[(0, 0, 4000), (1, 0, 4000)], &[(2, 0, 4000)]);
     let plan = plan(&problem, Scheduler::Greedy).unwrap();
-    assert_eq!(plan.planned[0].weights, [0.75, 0.25]);
+    assert!(is_near(plan.planned[0].weights[0], 0.75) && is_near(plan.planned[0].weights[1], 0.25));
     assert!(is_near(plan.predicted_seconds, 10.0) && is_near(plan.bound.seconds, 10.0));
 }
 

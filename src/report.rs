@@ -3,6 +3,7 @@
 //! The achieved time always stands beside the bound that no schedule can beat, and beside what sets that bound.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
@@ -46,6 +47,8 @@ pub struct Report {
     pub retries: u64,
     /// Every node, in the order of the specification.
     pub nodes: Vec<NodeReport>,
+    /// What went otherwise than it should have, though it may have completed: a sentence each.
+    pub warnings: Vec<String>,
     /// Why it did not complete.
     pub error: Option<ReportError>,
 }
@@ -101,6 +104,8 @@ pub struct NodeReport {
 pub struct RailReport {
     /// The NIC's name.
     pub nic: String,
+    /// Threads that served it, where its node was met.
+    pub threads: usize,
     /// Payload sent.
     pub bytes_sent: u64,
     /// Payload received.
@@ -112,6 +117,13 @@ pub struct RailReport {
     /// Its largest packet, where known. Not part of the JSON object.
     #[serde(skip)]
     pub mtu: Option<u32>,
+    /// Where it listened for flows. Not part of the JSON object.
+    #[serde(skip)]
+    pub address: Option<SocketAddr>,
+    /// Bytes that the NIC itself counted meanwhile, sent and received, with headers and whatever else went over it; where
+    /// the node's system says so. Not part of the JSON object.
+    #[serde(skip)]
+    pub counted: Option<(u64, u64)>,
 }
 
 /// Why a transfer did not complete.
@@ -258,6 +270,9 @@ impl fmt::Display for Report {
         self.write_bound(f)?;
         self.write_work(f)?;
         self.write_nodes(f)?;
+        for warning in &self.warnings {
+            writeln!(f, "\nwarning: {warning}")?;
+        }
         self.write_error(f)
     }
 }

@@ -7,11 +7,14 @@ use super::*;
 fn node(name: &str, role: NodeRole, bytes_sent: u64, bytes_received: u64, line: Option<f64>) -> NodeReport {
     let rail = RailReport {
         nic: "eth0".into(),
+        threads: 2,
         bytes_sent,
         bytes_received,
         line_gbit_per_s: line,
         efficiency: line.map(|_| 0.8),
         mtu: Some(1500),
+        address: None,
+        counted: None,
     };
     let (cpu_seconds, memory_bytes_max) = (0.25, 48 << 20);
     let name = name.into();
@@ -48,6 +51,7 @@ fn report() -> Report {
             node("node1:55553", NodeRole::Sender, 1_000_000_000, 0, Some(10.0)),
             node("node6:55558", NodeRole::Receiver, 0, 1_000_000_000, None),
         ],
+        warnings: vec!["node1:55553: eth0 is short of bytes".into()],
         error: None,
     }
 }
@@ -76,12 +80,12 @@ fn json_has_exactly_the_promised_fields_in_one_line() {
         r#""wall_seconds":1.5,"gbit_per_s":8.0,"bound_seconds":0.8,"bottleneck":"node6:55558","scheduler":"greedy","#,
         r#""check":"crc64","digest":"0123456789abcdef","wasted_bytes":0,"stolen_bytes":1048576,"retries":2,"#,
         r#""nodes":[{"name":"node1:55553","role":"sender","bytes_sent":1000000000,"bytes_received":0,"#,
-        r#""cpu_seconds":0.25,"memory_bytes_max":50331648,"rails":[{"nic":"eth0","bytes_sent":1000000000,"#,
+        r#""cpu_seconds":0.25,"memory_bytes_max":50331648,"rails":[{"nic":"eth0","threads":2,"bytes_sent":1000000000,"#,
         r#""bytes_received":0,"line_gbit_per_s":10.0,"efficiency":0.8}]},"#,
     );
     assert!(json.starts_with(expected), "{json}");
     assert!(json.contains(r#""line_gbit_per_s":null,"efficiency":null"#));
-    assert!(json.ends_with(r#""error":null}"#));
+    assert!(json.ends_with(r#"],"warnings":["node1:55553: eth0 is short of bytes"],"error":null}"#), "{json}");
 }
 
 #[test]
@@ -104,6 +108,7 @@ fn people_read_result_bound_and_nodes() {
         "wasted: 0 B; stolen: 1.00 MiB; retries: 2\n",
         "80.0 % of 10 Gbit/s",
         "48.00 MiB",
+        "\nwarning: node1:55553: eth0 is short of bytes\n",
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }

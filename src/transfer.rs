@@ -25,10 +25,14 @@ use crate::plan::Scheduler;
 use crate::report::Report;
 use crate::session::Key;
 use crate::spec::{Address, Row, Spec};
+use crate::units::{BitRate, MIB};
 use crate::wire::CheckKind;
 
 /// How long names of nodes may take to be resolved.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Blocks that a limit must let each receiver have within the stall timeout, so that it does not count as stalled.
+const STALL_BLOCKS_MIN: f64 = 4.0;
 
 /// How a transfer is carried out. `Default` is the fast and safe way.
 #[derive(Clone, Debug)]
@@ -55,6 +59,13 @@ pub struct Settings {
     pub slots: Option<u32>,
     /// NICs that each node may use, of those it has: the first of them; `None` for all.
     pub rails_max: Option<NonZeroU32>,
+    /// Threads that each NIC may use, of those that its node gives it: the first of them; `None` for all.
+    pub threads_max: Option<NonZeroU32>,
+    /// What all receivers together may receive; `None` for as fast as it goes. Each receiver has a part of it like its part
+    /// of the wanted bytes, which is not more than a block (1 MiB unless the specification says otherwise) ahead.
+    pub limit: Option<BitRate>,
+    /// Have the senders' kernels pace every flow at what the plan wants of it, and a tenth more.
+    pub pace: bool,
     /// How long nothing may move before the transfer fails. A flow that owes an answer is given up after a third of it.
     pub stall_timeout: Duration,
     /// How long the transfer may take in all; `None` for as long as it moves.
@@ -88,6 +99,9 @@ impl Default for Settings {
             resume: true,
             slots: None,
             rails_max: None,
+            threads_max: None,
+            limit: None,
+            pace: false,
             stall_timeout: Duration::from_secs(30),
             timeout: None,
             scheduler: Scheduler::default(),
@@ -215,6 +229,15 @@ impl Transfer {
                 return missing("nics= on a row", "choose the NIC with --nic where the node is started");
             }
         }
+        let allowed =
+            self.settings.limit.map(|limit| limit.bytes_per_second() * self.settings.stall_timeout.as_secs_f64());
+        let receivers = Roster::new(&self.spec).entries.iter().filter(|entry| entry.receives()).count().max(1);
+        let block_bytes = self.spec.block_bytes.unwrap_or(MIB) as f64;
+        if allowed.is_some_and(|allowed| allowed < STALL_BLOCKS_MIN * block_bytes * receivers as f64) {
+            let what = "the limit is so low that a block may take longer than the stall timeout";
+            return Err(Error::new(Code::Usage, what)
+                .remedy("take smaller blocks (`option block 64K` in the specification) or a longer --stall-timeout"));
+        }
         Ok(())
     }
 
@@ -264,7 +287,7 @@ impl Transfer {
     }
 
     fn wishes(&self) -> Wishes {
-        let Settings { check, fsync, overwrite, resume, slots, rails_max, stall_timeout, timeout, scheduler, .. } =
+        let Settings { check, fsync, overwrite, resume, slots, rails_max, limit, pace, stall_timeout, timeout, .. } =
             self.settings;
         let check = match check {
             Checking::Crc64 => CheckKind::Crc64,
@@ -272,7 +295,22 @@ impl Transfer {
             Checking::None => CheckKind::None,
         };
         let rails_max = rails_max.map(NonZeroU32::get);
-        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout, rails_max, scheduler }
+        let threads_max = self.settings.threads_max.map(NonZeroU32::get);
+        let scheduler = self.settings.scheduler;
+        Wishes {
+            check,
+            fsync,
+            overwrite,
+            resume,
+            slots,
+            stall_timeout,
+            timeout,
+            rails_max,
+            threads_max,
+            limit,
+            pace,
+            scheduler,
+        }
     }
 }
 

@@ -1,88 +1,13 @@
 //! A cluster of network namespaces with shaped NICs: right bytes over links that are real, and a NIC that dies.
 //! Skipped, with a word on it, where namespaces are not permitted.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
-#![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
 
-use support::{PROGRAM, Random, code, end_of, folder, json, pattern, run, stderr};
-
-fn netlab() -> Command {
-    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/netlab"))
-}
-
-/// A lab that goes with the test.
-struct Lab {
-    name: String,
-    daemons: Vec<Child>,
-    folder: tempfile::TempDir,
-}
-
-impl Lab {
-    /// `nodes` nodes with `nics` NICs of `rate` each, and a daemon on each; `None` where that is not permitted.
-    fn up(nodes: u32, nics: u32, rate: &str) -> Option<Lab> {
-        let check = run(netlab().arg("check"));
-        if code(&check) == 77 {
-            eprintln!("skipped: {}", stderr(&check));
-            return None;
-        }
-        let name = format!("t{}x{nodes}", std::process::id());
-        let (nodes_text, nics_text) = (nodes.to_string(), nics.to_string());
-        let up = run(netlab().args(["up", &name, "--nodes", &nodes_text, "--nics", &nics_text, "--rate", rate]));
-        assert_eq!(code(&up), 0, "{}", stderr(&up));
-        let mut lab = Lab { name, daemons: Vec::new(), folder: folder() };
-        let key = lab.path("key");
-        assert_eq!(code(&run(&mut support::cep_fast(&["keygen", key.to_str().unwrap()]))), 0);
-        for node in 1..=nodes {
-            let mut command = lab.inside(node);
-            command.args(["node", "--listen", &format!("10.200.0.{node}:7000"), "--root"]).arg(lab.folder.path());
-            let mut child = command.arg("--key-file").arg(&key).stdout(Stdio::piped()).spawn().unwrap();
-            let mut line = String::new();
-            std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
-            assert!(line.starts_with("ready "), "{line}");
-            lab.daemons.push(child);
-        }
-        Some(lab)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// The program, inside a node.
-    fn inside(&self, node: u32) -> Command {
-        let mut command = netlab();
-        command.args(["exec", &self.name, &node.to_string(), PROGRAM]);
-        command
-    }
-
-    fn start(&self, spec: &str) -> Child {
-        fs::write(self.path("spec"), spec).unwrap();
-        let mut command = self.inside(0);
-        command.args(["run", "--json", "--progress", "never", "--overwrite", "--key-file"]).arg(self.path("key"));
-        let command = command.arg(self.path("spec")).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    }
-
-    fn run(&self, spec: &str) -> Output {
-        end_of(self.start(spec))
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for daemon in &mut self.daemons {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-        // It ends what still runs inside, too.
-        let _ = netlab().args(["down", &self.name]).status();
-    }
-}
+use support::lab::Lab;
+use support::{Random, code, json, pattern, stderr};
 
 #[test]
 fn four_senders_and_three_receivers_with_random_overlapping_ranges() {
@@ -111,6 +36,7 @@ fn four_senders_and_three_receivers_with_random_overlapping_ranges() {
     let report = json(&output);
     let moved: u64 = wants.iter().map(|(from, to)| to - from + 1).sum();
     assert_eq!(report["bytes"], moved);
+    assert_eq!(report["warnings"], serde_json::json!([]), "every NIC counted what its rail moved");
     assert!(report["wasted_bytes"].as_u64().unwrap() < moved / 5, "{report}");
 }
 
@@ -126,23 +52,39 @@ fn every_nic_carries_its_part_and_one_that_dies_costs_only_itself() {
     let output = lab.run(&spec(48 << 20));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let report = json(&output);
+    assert_eq!(report["warnings"], serde_json::json!([]));
     for rail in report["nodes"][1]["rails"].as_array().unwrap() {
         let bytes = rail["bytes_received"].as_u64().unwrap();
         assert!(bytes > 10 << 20, "a third of it, about: {rail}");
     }
     // 192 MiB over three such links take 2.7 s; the NIC dies while pieces are on it.
-    let child = lab.start(&spec(192 << 20));
-    let partial = || {
-        fs::read_dir(lab.folder.path())
-            .unwrap()
-            .any(|it| it.unwrap().file_name().to_string_lossy().starts_with(".copy"))
-    };
-    while !partial() {
-        std::thread::yield_now();
-    }
-    let down = Command::new("ip").args(["-n", &format!("{}-n2", lab.name), "link", "set", "eth1", "down"]).status();
-    assert!(down.unwrap().success());
-    let output = end_of(child);
+    let output = lab.while_it_moves(&spec(192 << 20), |lab| lab.ip(2, &["link", "set", "eth1", "down"]));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, 192 << 20));
 }
+
+#[test]
+fn the_nic_of_the_control_address_dies_at_a_receiver_and_at_a_sender_and_nothing_is_lost() {
+    let Some(lab) = Lab::up(2, 2, "400mbit") else { return };
+    let bytes: u64 = 192 << 20;
+    let spec = format!(
+        "id control\nwriter 10.200.0.1:7000 pattern:5 0 0-{0}\nreader 10.200.0.2:7000 file:///copy 0 0-{0}\n",
+        bytes - 1
+    );
+    let output = lab.while_it_moves(&spec, |lab| lab.ip(2, &["link", "set", "eth0", "down"]));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, bytes));
+    lab.ip(2, &["link", "set", "eth0", "up"]);
+    // The sender's says nothing any more, as one behind a switch that lost its power.
+    let output = lab.while_it_moves(&spec, |lab| lab.nft(1, SILENCE));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, bytes));
+}
+
+/// Rules by which eth0 carries nothing, and does not say so.
+const SILENCE: &str = "add table inet silence
+add chain inet silence in { type filter hook input priority 0; }
+add chain inet silence out { type filter hook output priority 0; }
+add rule inet silence in iifname eth0 drop
+add rule inet silence out oifname eth0 drop
+";

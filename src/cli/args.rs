@@ -103,6 +103,10 @@ pub struct TransferArgs {
     /// Move at most RATE bits per second in all; K, M, G and T are powers of 1000 [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub limit: Option<BitRate>,
+    /// Have senders pace every flow at what the plan wants of it: fewer losses where many send to one, slower where
+    /// speeds differ from what the plan believes
+    #[arg(long)]
+    pub pace: bool,
     /// Which way bytes take through the kernel
     #[arg(long, value_enum, default_value_t = DataPath::Auto, value_name = "PATH")]
     pub path: DataPath,
@@ -169,8 +173,11 @@ pub struct BenchArgs {
     /// End with one JSON object on one line of standard output, instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Measure over all NICs with 1, 2, … threads each, as many as the nodes have, and say which --threads-per-nic is enough
+    #[arg(long)]
+    pub threads: bool,
     /// Draw Gbit/s over the number of NICs into FILE; one that exists is replaced
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "threads")]
     pub svg: Option<PathBuf>,
     /// When to draw progress on standard error
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "WHEN")]
@@ -206,9 +213,15 @@ pub struct NodeArgs {
     pub launched: bool,
 }
 
-/// `doctor`: how to tell.
+/// `doctor`: with whom, and how to tell.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DoctorArgs {
+    /// A node to try every pair of rails with, in both directions, for a few seconds
+    #[arg(value_name = "HOST:PORT", value_parser = expect::<Address>)]
+    pub peer: Option<Address>,
+    /// The key shared with the node: 64 hex digits in a file of mode 0600; keygen makes one
+    #[arg(long, value_name = "FILE", requires = "peer")]
+    pub key_file: Option<PathBuf>,
     /// Answer with one JSON object on one line
     #[arg(long)]
     pub json: bool,

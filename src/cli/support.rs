@@ -1,6 +1,6 @@
 //! What can be typed but is not carried out yet: refused in one place, never silently ignored.
 
-use super::args::{BenchArgs, Command, CopyArgs, DataPath, Launch, NodeArgs, ThreadsPerNic, TransferArgs};
+use super::args::{BenchArgs, Command, CopyArgs, DataPath, Launch, TransferArgs};
 use crate::error::{Code, Error, Result};
 
 /// Refuses a command that asks for what this version does not do.
@@ -12,10 +12,12 @@ pub fn unsupported(command: &Command) -> Result<()> {
         Command::Copy(copy) => copy_asks(copy).into_iter().chain(transfer_asks(&copy.transfer)).collect(),
         Command::Run(run) => transfer_asks(&run.transfer).into(),
         Command::Bench(BenchArgs { launch, .. }) => launch_asks(*launch).into(),
-        Command::Node(node) => node_asks(node).into(),
-        Command::Plan(_) | Command::Doctor(_) | Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => {
-            Vec::new()
-        }
+        Command::Plan(_)
+        | Command::Node(_)
+        | Command::Doctor(_)
+        | Command::Status(_)
+        | Command::Cancel(_)
+        | Command::Keygen(_) => Vec::new(),
     };
     match asked.into_iter().find(|asked| asked.is_asked) {
         None => Ok(()),
@@ -41,7 +43,7 @@ fn copy_asks(copy: &CopyArgs) -> [Asked; 1] {
     [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
 }
 
-fn transfer_asks(transfer: &TransferArgs) -> [Asked; 7] {
+fn transfer_asks(transfer: &TransferArgs) -> [Asked; 6] {
     let [ssh, slurm] = launch_asks(transfer.launch);
     [
         ssh,
@@ -50,7 +52,6 @@ fn transfer_asks(transfer: &TransferArgs) -> [Asked; 7] {
         asked(transfer.path == DataPath::Splice, "--path splice", "use --path auto"),
         asked(transfer.path == DataPath::Zerocopy, "--path zerocopy", "use --path auto"),
         asked(transfer.path == DataPath::Copy, "--path copy", "use --path auto"),
-        asked(transfer.limit.is_some(), "--limit", "limit the NIC with tc until then"),
     ]
 }
 
@@ -59,11 +60,6 @@ fn launch_asks(launch: Launch) -> [Asked; 2] {
         asked(launch == Launch::Ssh, "--launch ssh", "start the nodes yourself and use --launch none"),
         asked(launch == Launch::Slurm, "--launch slurm", "start the nodes with srun and use --launch none"),
     ]
-}
-
-fn node_asks(node: &NodeArgs) -> [Asked; 1] {
-    let many_threads = matches!(node.threads_per_nic, ThreadsPerNic::Count(2..));
-    [asked(many_threads, "--threads-per-nic above 1", "use --threads-per-nic auto")]
 }
 
 #[cfg(test)]
@@ -88,10 +84,8 @@ mod tests {
             ("run s --path splice", "--path splice"),
             ("run s --path zerocopy", "--path zerocopy"),
             ("run s --path copy", "--path copy"),
-            ("run s --limit 1G", "--limit"),
             ("bench --launch ssh", "--launch ssh"),
             ("copy me@h:/a b", "user@ in an operand"),
-            ("node --listen a:1 --threads-per-nic 2", "--threads-per-nic above 1"),
         ];
         for (line, what) in cases {
             let error = judged(line).unwrap_err();
@@ -106,16 +100,18 @@ mod tests {
         let lines = [
             "run s",
             "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress never --slots 4 --fsync",
+            "run s --limit 1G --pace",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
             "run s --scheduler lp",
             "copy h:/a b --scheduler uniform",
             "plan s --scheduler lp --json",
             "bench --from a:1,b[1-2]:2 --to c,d:3 --seconds 2 --line-rate 10G --json --svg x.svg",
-            "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 1",
+            "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 2",
             "status m:1",
             "cancel m:1",
             "keygen k",
             "doctor --json",
+            "doctor h:1 --key-file k",
         ];
         for line in lines {
             judged(line).unwrap();

@@ -6,6 +6,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
+use super::peer::Peer;
 use super::readings::{NicReading, Usage};
 use crate::units::BitRate;
 
@@ -17,6 +18,9 @@ pub(crate) struct Diagnosis {
     /// The data path that rails will take.
     pub(super) path: Path,
     pub(super) nics: Vec<NicReading>,
+    /// What was found out together with a peer, where one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) peer: Option<Peer>,
     /// Worst first.
     pub(super) findings: Vec<Finding>,
 }
@@ -92,6 +96,9 @@ impl fmt::Display for Diagnosis {
                 table.add_row(cells(nic));
             }
             writeln!(f, "{}\n", table.trim_fmt())?;
+        }
+        if let Some(peer) = &self.peer {
+            writeln!(f, "{peer}\n")?;
         }
         for finding in &self.findings {
             writeln!(f, "{finding}")?;

@@ -1,9 +1,11 @@
 //! Readings in, findings out: what holds a machine back, what it costs, and what mends it.
 
 use super::diagnosis::{Diagnosis, Finding, Level, Path};
+use super::peer::Peer;
 use super::readings::Machine;
 
 mod nics;
+mod peer;
 mod system;
 mod tcp;
 
@@ -14,7 +16,16 @@ pub(super) fn judge(machine: Machine) -> Diagnosis {
     findings.extend(tcp::judge(&machine));
     findings.sort_by_key(|finding| finding.level);
     let path = path(&machine);
-    Diagnosis { kernel: machine.kernel, path, nics: machine.nics, findings }
+    Diagnosis { kernel: machine.kernel, path, nics: machine.nics, peer: None, findings }
+}
+
+impl Diagnosis {
+    /// The same with what was found out together with a peer.
+    pub(crate) fn with(mut self, peer: Peer) -> Diagnosis {
+        self.findings.extend(judge_peer(&peer));
+        self.findings.sort_by_key(|finding| finding.level);
+        Diagnosis { peer: Some(peer), ..self }
+    }
 }
 
 /// What rails will do here: the same ladder that they climb down themselves.
@@ -24,6 +35,11 @@ fn path(machine: &Machine) -> Path {
         Ok(_) => Path::IoUringUnregistered,
         Err(_) => Path::Plain,
     }
+}
+
+/// Judges what went between this machine and a peer.
+pub(super) fn judge_peer(peer: &Peer) -> Vec<Finding> {
+    peer::judge(peer)
 }
 
 fn finding(level: Level, about: &str, found: impl Into<String>) -> Finding {

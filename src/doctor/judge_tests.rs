@@ -35,6 +35,7 @@ fn nic(name: &str) -> NicReading {
         rx_queues: 8,
         tx_queues: 8,
         addresses: vec!["10.0.0.1/24".into()],
+        arp_ignore: Some(1),
     }
 }
 
@@ -80,6 +81,7 @@ const CASES: &[Case] = &[
     ("unknown memory node", |m| m.nics[0].numa_node = None, Level::Note, "eth0", "--pin"),
     ("the wrong socket", |m| m.cpus_allowed = vec![4, 5], Level::Shortfall, "eth0", "taskset -c 0-3 "),
     ("a CPU too few", |m| (m.nics.push(nic("eth1")), m.cpus_allowed = vec![1]).0, Level::Shortfall, "CPUs", "srun"),
+    ("one for the other", |m| twins(m), Level::Shortfall, "eth0", "conf.all.arp_ignore=1"),
     ("no ring", |m| m.io_uring = Err(obstacle()), Level::Shortfall, "io_uring", "the remedy"),
     ("an old kernel", |m| ring(m).is_deferred = false, Level::Shortfall, "io_uring", "Linux 6.1"),
     ("no RECV", |m| ring(m).missing = vec!["RECV"], Level::Shortfall, "io_uring", "Linux 6.1"),
@@ -93,6 +95,12 @@ const CASES: &[Case] = &[
     ("ondemand", |m| m.governors[0].name = "ondemand".into(), Level::Note, "governor", "-g performance"),
     ("advice", |m| m.governors[0] = governor(0, "powersave", "intel_pstate"), Level::Note, "governor", "cpupower"),
 ];
+
+/// A second NIC in the subnet of the first.
+fn twins(machine: &mut Machine) {
+    machine.nics.push(NicReading { addresses: vec!["10.0.0.2/24".into()], ..nic("eth1") });
+    machine.nics.iter_mut().for_each(|nic| nic.arp_ignore = Some(0));
+}
 
 fn ring(machine: &mut Machine) -> &mut IoUring {
     machine.io_uring.as_mut().unwrap()

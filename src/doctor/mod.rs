@@ -3,16 +3,19 @@
 //! - [`readings`]: what there is to know of a machine, as plain values
 //! - [`reader`]: takes the readings of this one; decides nothing
 //! - [`judge`]: readings in, findings out; touches nothing, so that tables of made-up machines test it
+//! - [`peer`]: what went between this machine and another one, rail by rail
 //! - [`diagnosis`]: what came out, for people and for scripts
 //!
 //! A finding says what was found, what it costs, and what to type. Only what would hold a transfer back is a shortfall.
 
 mod diagnosis;
 mod judge;
+mod peer;
 mod reader;
 mod readings;
 
 pub(crate) use diagnosis::Diagnosis;
+pub(crate) use peer::{Direction, Peer, pairs};
 
 /// Examines this machine.
 pub(crate) fn examine() -> Diagnosis {

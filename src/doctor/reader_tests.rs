@@ -37,6 +37,8 @@ fn trees() -> (tempfile::TempDir, Reader) {
     write(&sys, &format!("devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor"), "powersave\n");
     write(&sys, &format!("devices/system/cpu/cpu{cpu}/cpufreq/scaling_driver"), "intel_pstate\n");
     write(&proc, "self/status", "Name:\tcep-fast\nSeccomp:\t2\nSeccomp_filters:\t1\n");
+    write(&proc, "sys/net/ipv4/conf/all/arp_ignore", "0\n");
+    write(&proc, "sys/net/ipv4/conf/cep-test0/arp_ignore", "1\n");
     write(&proc, "sys/net/ipv4/tcp_congestion_control", "cubic\n");
     write(&proc, "sys/net/ipv4/tcp_rmem", "4096\t131072\t6291456\n");
     write(&proc, "sys/net/ipv4/tcp_wmem", "4096\tmany\t1\n");
@@ -50,6 +52,7 @@ fn what_the_trees_say() {
     let [up, down] = &machine.nics[..] else { panic!("{:?}", machine.nics) };
     assert_eq!((up.name.as_str(), up.driver.as_deref()), ("cep-test0", Some("mlx5_core")));
     assert_eq!((up.speed_mbit, up.mtu, up.numa_node), (Some(25_000), 9000, Some(1)));
+    assert_eq!((up.arp_ignore, down.arp_ignore), (Some(1), Some(0)));
     assert_eq!((up.rx_queues, up.tx_queues, &up.cpus[..]), (3, 1, &[4, 5, 6, 7][..]));
     // No interface of this machine has that name, so it has no address either.
     assert_eq!((up.usage, down.usage), (Usage::NoAddress, Usage::Down));

@@ -25,6 +25,11 @@ use crate::wire::control::{CheckValue, LandedSegment, Peer, Prepare, Prepared, S
 /// How often a receiver tells the master how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
+/// How much faster than planned a paced flow may be, so that it can make up for what it was late with.
+const PACE_HEADROOM: f64 = 1.1;
+/// No flow is paced so low that a header or a request for work that it takes over would crawl.
+const PACE_BYTES_PER_SECOND_MIN: f64 = 65536.0;
+
 /// What a member is told of its transfer when it is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
@@ -32,6 +37,8 @@ pub(crate) struct Terms {
     pub(crate) method: Method,
     /// How many rails this node has.
     pub(crate) rails: u32,
+    /// Whether senders pace every flow at what the plan wants of it.
+    pub(crate) pace: bool,
 }
 
 impl Terms {
@@ -42,6 +49,7 @@ impl Terms {
             grid: Grid::new(options.origin, options.block_bytes.into()),
             method: Method::new(options.check, options.object),
             rails,
+            pace: options.pace,
         }
     }
 }
@@ -74,7 +82,7 @@ pub(crate) enum Action {
     /// group is asked for less than its rows say.
     Preallocate { wanted: Vec<Span>, holes: Vec<Span> },
     /// Open a flow to a sender; answered by the owner's `FlowUp` or `OpenFailed`.
-    Open { lane: Lane, weight: u64 },
+    Open { lane: Lane, weight: u64, pace_bytes_per_second: u64 },
     /// Hand pieces to a flow.
     Lease { flow: FlowIx, pieces: Vec<Piece> },
     /// Take pieces back from a flow.
@@ -120,6 +128,8 @@ pub(crate) struct Member {
     lanes: BTreeMap<NodeIx, u32>,
     holes: Vec<Span>,
     sources: Vec<Source>,
+    limit_bytes_per_second: u64,
+    bound_us: u64,
     /// Why this member ends without having landed everything.
     error: Option<Error>,
     /// Whether the master asked for the end, so that nothing needs to be told.
@@ -140,6 +150,8 @@ impl Member {
             lanes: BTreeMap::new(),
             holes: Vec::new(),
             sources: Vec::new(),
+            limit_bytes_per_second: 0,
+            bound_us: 0,
             error: None,
             dismissed: false,
             landed_everywhere: false,
@@ -207,6 +219,7 @@ impl Member {
         self.state = State::Starting;
         self.sources = start.segments.into_iter().map(Source::from).collect();
         self.holes = start.holes;
+        (self.limit_bytes_per_second, self.bound_us) = (start.limit_bytes_per_second, start.bound_us);
         self.lanes = start.peers.iter().map(|peer| (NodeIx(peer.index), lanes(self.terms.rails, peer))).collect();
         self.weights = planned_bytes(&self.sources);
         let wanted = union(self.sources.iter().map(|source| source.span).collect());
@@ -218,7 +231,11 @@ impl Member {
         self.progress_due = now + PROGRESS_EVERY;
         let sources = std::mem::take(&mut self.sources);
         let lane_count = |sender: NodeIx| self.lanes.get(&sender).copied().unwrap_or(1);
-        self.owner = Some(Owner::new(self.terms.grid, self.terms.method, &sources, &self.holes, lane_count));
+        let mut owner = Owner::new(self.terms.grid, self.terms.method, &sources, &self.holes, lane_count);
+        if self.limit_bytes_per_second > 0 {
+            owner.limit(now, self.limit_bytes_per_second);
+        }
+        self.owner = Some(owner);
         self.follow_owner();
     }
 
@@ -239,20 +256,38 @@ impl Member {
     }
 
     fn follow_owner(&mut self) {
-        let owner = self.owner.as_mut().expect("called while moving");
-        while let Some(action) = owner.poll_action() {
-            self.actions.push_back(match action {
-                owner::Action::Open { lane } => Action::Open { lane, weight: weight(&self.weights, lane.sender) },
+        while let Some(action) = self.owner.as_mut().expect("called while moving").poll_action() {
+            let action = match action {
+                owner::Action::Open { lane } => {
+                    let pace_bytes_per_second = self.pace(lane.sender);
+                    Action::Open { lane, weight: weight(&self.weights, lane.sender), pace_bytes_per_second }
+                }
                 owner::Action::Lease { flow, pieces } => Action::Lease { flow, pieces },
                 owner::Action::Revoke { flow, pieces } => Action::Revoke { flow, pieces },
                 owner::Action::Close { flow } => Action::Close { flow },
                 owner::Action::Settled => {
-                    self.error = owner.missing();
+                    self.error = self.owner.as_ref().and_then(Owner::missing);
                     self.state = State::Draining;
                     Action::Drain
                 }
-            });
+            };
+            self.actions.push_back(action);
         }
+    }
+
+    /// How fast a flow to a sender needs to be for the plan to come out, and some more; 0 where it is not paced.
+    fn pace(&self, sender: NodeIx) -> u64 {
+        let planned = weight(&self.weights, sender) as f64;
+        let all: f64 = self.weights.iter().map(|&(_, bytes)| bytes as f64).sum();
+        let by_plan = if self.bound_us > 0 { planned * 1e6 / self.bound_us as f64 } else { f64::INFINITY };
+        let limit = self.limit_bytes_per_second as f64;
+        let by_limit = if limit > 0.0 { limit * planned / all } else { f64::INFINITY };
+        let bytes_per_second = by_plan.min(by_limit);
+        if !self.terms.pace || !bytes_per_second.is_finite() {
+            return 0;
+        }
+        let lanes = self.lanes.get(&sender).copied().unwrap_or(1);
+        (bytes_per_second * PACE_HEADROOM / f64::from(lanes)).max(PACE_BYTES_PER_SECOND_MIN) as u64
     }
 
     fn abort(&mut self, error: Error) {
@@ -327,10 +362,11 @@ impl Member {
         self.end();
     }
 
-    /// What the owner counted; the driver adds bytes, time and memory.
+    /// What the owner counted; the driver adds what the rails did, time and memory.
     fn stats(&self) -> Stats {
         let counts = self.owner.as_ref().map(Owner::counts).unwrap_or_default();
         Stats {
+            received_bytes: counts.kept_bytes,
             wasted_bytes: counts.wasted_bytes,
             stolen_bytes: counts.stolen_bytes,
             retries: counts.retries,

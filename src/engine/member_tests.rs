@@ -1,9 +1,10 @@
 //! Tables of what a member does.
 
 use super::*;
+use crate::wire::control::{PlanSegment, Share};
 
 fn member() -> Member {
-    Member::new(Terms { grid: Grid::new(0, 10), method: Method::None, rails: 1 })
+    Member::new(Terms { grid: Grid::new(0, 10), method: Method::None, rails: 1, pace: false })
 }
 
 fn actions(member: &mut Member) -> Vec<Action> {
@@ -12,6 +13,11 @@ fn actions(member: &mut Member) -> Vec<Action> {
 
 fn cancel() -> Event {
     Event::Master(ToNode::Cancel { reason: "another node failed".into() })
+}
+
+fn start() -> Start {
+    let (peers, segments, holes) = (Vec::new(), Vec::new(), Vec::new());
+    Start { epoch: 1, peers, segments, holes, limit_bytes_per_second: 0, bound_us: 0 }
 }
 
 fn prepared() -> Event {
@@ -44,8 +50,7 @@ fn a_sender_says_good_bye_when_it_is_asked_to() {
 fn what_was_over_before_it_began_lands_and_is_committed() {
     let mut member = member();
     member.handle(Moment(0), prepared());
-    let start = Start { epoch: 1, peers: Vec::new(), segments: Vec::new(), holes: Vec::new() };
-    member.handle(Moment(1), Event::Master(ToNode::Start(start)));
+    member.handle(Moment(1), Event::Master(ToNode::Start(start())));
     member.handle(Moment(2), Event::Preallocated(Ok(())));
     actions(&mut member);
     assert_eq!(member.state(), State::Draining);
@@ -57,8 +62,7 @@ fn what_was_over_before_it_began_lands_and_is_committed() {
 
 #[test]
 fn in_every_state_a_cancel_leads_to_the_end_without_a_commit() {
-    let start = Start { epoch: 1, peers: Vec::new(), segments: Vec::new(), holes: Vec::new() };
-    let steps = [prepared(), Event::Master(ToNode::Start(start))];
+    let steps = [prepared(), Event::Master(ToNode::Start(start()))];
     for before in 0..=steps.len() {
         let mut member = member();
         for step in &steps[..before] {
@@ -70,4 +74,33 @@ fn in_every_state_a_cancel_leads_to_the_end_without_a_commit() {
         assert_eq!(done.last(), Some(&Action::End), "after {before} steps");
         assert!(!done.iter().any(|action| matches!(action, Action::Commit { .. })), "{done:?}");
     }
+}
+
+#[test]
+fn a_paced_flow_is_told_what_the_plan_wants_of_it_and_a_tenth_more() {
+    let paced = |pace: bool, limit_bytes_per_second: u64, bound_us: u64| {
+        let mut member = Member::new(Terms { grid: Grid::new(0, 1000), method: Method::None, rails: 2, pace });
+        member.handle(Moment(0), prepared());
+        let rails = vec!["10.0.0.1:1".parse().expect("an address")];
+        let peers =
+            vec![Peer { index: 0, name: "a".into(), rails: rails.clone() }, Peer { index: 1, name: "b".into(), rails }];
+        let senders = vec![Share { index: 0, weight: 3 }, Share { index: 1, weight: 1 }];
+        let segments = vec![PlanSegment { span: Span::new(0, 80_000_000), senders }];
+        let plan = Start { peers, segments, limit_bytes_per_second, bound_us, ..start() };
+        member.handle(Moment(1), Event::Master(ToNode::Start(plan)));
+        member.handle(Moment(2), Event::Preallocated(Ok(())));
+        let paces = actions(&mut member).into_iter().filter_map(|action| match action {
+            Action::Open { lane, pace_bytes_per_second, .. } => {
+                Some((lane.sender.0, lane.index, pace_bytes_per_second))
+            }
+            _ => None,
+        });
+        paces.collect::<Vec<_>>()
+    };
+    // 60 MB of the first and 20 MB of the second in two seconds, over two lanes each.
+    let planned = [(0, 0, 16_500_000), (0, 1, 16_500_000), (1, 0, 5_500_000), (1, 1, 5_500_000)];
+    assert_eq!(paced(true, 0, 2_000_000), planned);
+    let limited = [(0, 0, 4_125_000), (0, 1, 4_125_000), (1, 0, 1_375_000), (1, 1, 1_375_000)];
+    assert_eq!(paced(true, 10_000_000, 2_000_000), limited);
+    assert!(paced(true, 0, 0).iter().chain(&paced(false, 10_000_000, 2_000_000)).all(|&(.., pace)| pace == 0));
 }

@@ -14,9 +14,10 @@
 //! Every machine has the same shape: `handle(now, event)`, then `poll_action()` until it gives `None`, and
 //! `poll_timeout()` for the moment at which `handle(now, Tick)` is due.
 
+mod bucket;
 pub(crate) mod check;
 mod crc;
-mod credit;
+pub(crate) mod credit;
 mod extents;
 mod grid;
 pub(crate) mod lanes;
@@ -26,6 +27,7 @@ pub(crate) mod owner;
 pub(crate) mod pull;
 pub(crate) mod serve;
 mod shares;
+pub(crate) mod talk;
 
 pub(crate) use grid::Grid;
 

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::bucket::Bucket;
 use super::check::Method;
 use super::extents::{Extents, Run};
 use super::lanes::{Lane, Lanes, Verdict};
@@ -20,17 +21,14 @@ use crate::units::{Moment, NodeIx, Span};
 use crate::wire::Check;
 use crate::wire::control::PlanSegment;
 
+mod late;
+
 /// Stolen pieces outstanding on one flow: one on the wire and one behind it.
 const SOFT_MAX: usize = 2;
 /// How often one sender may fail at one piece before it is not asked for it again.
 const FAULTS_MAX: u32 = 3;
 /// How often flows without work look again for somebody who is late.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Somebody is late who needs this much longer than the flow that would be asked instead.
-const LATE_FACTOR: f64 = 2.0;
-/// Bytes asked for twice, in blocks, that are always allowed: what two flows that fell silent may hold. Beyond, one byte
-/// in a hundred.
-const TWICE_BLOCKS: u64 = 32;
 
 /// One segment as this receiver sees it: whom to ask, with which weights.
 #[derive(Clone, PartialEq, Debug)]
@@ -85,6 +83,8 @@ pub(crate) enum Action {
 /// What was counted on the way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Counts {
+    /// Bytes that came over the network and were kept.
+    pub(crate) kept_bytes: u64,
     pub(crate) stolen_bytes: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) retries: u64,
@@ -106,6 +106,8 @@ pub(crate) struct Owner {
     twice_bytes: u64,
     actions: VecDeque<Action>,
     look_again: Option<Moment>,
+    /// What limits the rate at which pieces are leased, where that was asked for, and the flow that got one last.
+    limit: Option<(Bucket, FlowIx)>,
     settled: bool,
     cause: Option<Error>,
     counts: Counts,
@@ -150,6 +152,7 @@ impl Owner {
             twice_bytes: 0,
             actions: VecDeque::new(),
             look_again: None,
+            limit: None,
             settled: false,
             cause: None,
             counts: Counts::default(),
@@ -157,6 +160,11 @@ impl Owner {
         owner.open_all();
         owner.settle();
         owner
+    }
+
+    /// Leases no more than so many bytes per second from now on.
+    pub(crate) fn limit(&mut self, now: Moment, bytes_per_second: u64) {
+        self.limit = Some((Bucket::new(now, bytes_per_second, self.extents.grid().block_bytes()), FlowIx(0)));
     }
 
     /// Takes in what happened.
@@ -224,7 +232,7 @@ impl Owner {
     fn room(&mut self, now: Moment, flow: FlowIx, pieces: u32) {
         if let Some(state) = self.flows.get_mut(&flow) {
             state.room = pieces;
-            self.feed(now, flow);
+            self.feed_in_turn(now, flow);
         }
     }
 
@@ -237,14 +245,15 @@ impl Owner {
             }
             self.lanes.landed(state.lane);
         }
-        if !self.extents.land(piece.span, check) {
+        if self.extents.land(piece.span, check) {
+            self.counts.kept_bytes += piece.span.bytes();
+            self.counts.stolen_bytes += if piece.soft { piece.span.bytes() } else { 0 };
+        } else {
             self.counts.wasted_bytes += piece.span.bytes();
-        } else if piece.soft {
-            self.counts.stolen_bytes += piece.span.bytes();
         }
         // A flow of stolen pieces has room again as soon as one of them is there.
         if self.flows.get(&flow).is_some_and(|state| state.room > 0) {
-            self.feed(now, flow);
+            self.feed_in_turn(now, flow);
         }
     }
 
@@ -270,6 +279,7 @@ impl Owner {
             // To whom it was taken back for; its old flow has room, too, and would only take it again.
             if !self.extents.is_settled_piece(segment, index) && !self.lease_to_hungry(now, flow, piece.span, segment) {
                 self.shares.push_back(&self.extents, sender, Run { segment, first: index, end: index + 1 });
+                self.limit.iter_mut().for_each(|(bucket, _)| bucket.give_back(piece.span.bytes()));
             }
         }
         if !pieces.is_empty() {
@@ -358,16 +368,33 @@ impl Owner {
     /// Looks for work for every flow that has room and got none.
     fn feed_hungry(&mut self, now: Moment) {
         self.look_again = None;
-        let hungry: Vec<FlowIx> = self.flows.iter().filter(|(_, flow)| flow.room > 0).map(|(&flow, _)| flow).collect();
+        let hungry = self.flows.iter().filter(|(_, flow)| flow.room > 0);
+        let mut hungry: Vec<FlowIx> = hungry.map(|(&flow, _)| flow).collect();
+        if let Some((_, last)) = self.limit {
+            let next = hungry.partition_point(|&flow| flow <= last);
+            hungry.rotate_left(next);
+        }
         for flow in hungry {
             self.feed(now, flow);
         }
     }
 
-    /// Leases what there is to a flow with room.
+    /// Leases to a flow that has room now; under a limit, after those that have waited for longer.
+    fn feed_in_turn(&mut self, now: Moment, flow: FlowIx) {
+        if self.limit.is_some() { self.feed_hungry(now) } else { self.feed(now, flow) }
+    }
+
+    /// Leases what there is, and what the limit allows, to a flow with room.
     fn feed(&mut self, now: Moment, flow: FlowIx) {
         let Flow { lane, room, .. } = self.flows[&flow];
-        let room = self.fair_part(lane.sender).min(room as usize);
+        let mut room = self.fair_part(lane.sender).min(room as usize);
+        if let Some((bucket, last)) = &mut self.limit {
+            if !bucket.is_open(now) {
+                let next = bucket.next();
+                return self.look_again_at(next);
+            }
+            (room, *last) = (1, flow);
+        }
         let mut pieces = Vec::with_capacity(room);
         while pieces.len() < room
             && let Some(span) = self.shares.take(&self.extents, lane.sender)
@@ -377,6 +404,8 @@ impl Owner {
         if pieces.is_empty() {
             pieces.extend(self.steal(now, flow).map(|span| Piece { span, soft: true }));
         }
+        let bytes: u64 = pieces.iter().map(|piece| piece.span.bytes()).sum();
+        self.limit.iter_mut().for_each(|(bucket, _)| bucket.spend(bytes));
         let state = self.flows.get_mut(&flow).expect("looked up above");
         if !pieces.is_empty() {
             state.room = 0;
@@ -388,8 +417,12 @@ impl Owner {
             self.actions.push_back(Action::Close { flow });
             self.lanes.idle(lane);
         } else {
-            self.look_again = Some(now + LOOK_AGAIN);
+            self.look_again_at(now + LOOK_AGAIN);
         }
+    }
+
+    fn look_again_at(&mut self, moment: Moment) {
+        self.look_again = Some(self.look_again.map_or(moment, |due| due.min(moment)));
     }
 
     /// How many pieces one flow of a sender may take at once: towards the end of a share they are handed out ever more
@@ -401,82 +434,6 @@ impl Owner {
         }
         let pieces = self.shares.bytes_of(sender) / self.extents.grid().block_bytes();
         usize::try_from(pieces / (2 * flows)).unwrap_or(usize::MAX).max(1)
-    }
-
-    /// A piece for a flow whose own share is dry.
-    fn steal(&mut self, now: Moment, flow: FlowIx) -> Option<Span> {
-        let thief = &self.flows[&flow];
-        if thief.leased.iter().filter(|piece| piece.soft).count() >= SOFT_MAX {
-            return None;
-        }
-        let thief = thief.lane.sender;
-        let mut victims: Vec<(f64, NodeIx)> = self
-            .shares
-            .bytes()
-            .filter(|&(victim, bytes)| victim != thief && bytes > 0)
-            .map(|(victim, bytes)| (bytes as f64 / self.sender_rate(now, victim), victim))
-            .collect();
-        victims.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let stolen = victims.into_iter().find_map(|(_, victim)| self.shares.steal(&self.extents, thief, victim));
-        stolen.or_else(|| self.ask_twice(now, flow)).or_else(|| {
-            self.revoke(now, flow);
-            None
-        })
-    }
-
-    /// Bytes per second that a sender's flows deliver; a sender that has delivered nothing counts as very slow.
-    fn sender_rate(&self, now: Moment, sender: NodeIx) -> f64 {
-        let flows = self.flows.values().filter(|flow| flow.lane.sender == sender);
-        flows.filter_map(|flow| flow.meter.bytes_per_second(now)).sum::<f64>().max(1.0)
-    }
-
-    /// The flow whose leases will take longest, of those that hold a piece which `thief` could bring much sooner.
-    fn latest(&self, now: Moment, thief: FlowIx) -> Option<FlowIx> {
-        let mine = &self.flows[&thief];
-        let rate = mine.meter.bytes_per_second(now)?;
-        let mine_seconds = self.extents.grid().block_bytes() as f64 / rate;
-        let late = self.flows.iter().filter(|(flow, state)| **flow != thief && !state.leased.is_empty());
-        let late = late.map(|(&flow, state)| {
-            let bytes: u64 = state.leased.iter().map(|piece| piece.span.bytes()).sum();
-            // Of a flow that has brought nothing yet, all that is known is how long that has been so.
-            let waited = now.since(state.up_at).as_secs_f64();
-            (state.meter.bytes_per_second(now).map_or(waited, |rate| bytes as f64 / rate), flow)
-        });
-        let late = late.filter(|&(seconds, _)| seconds > LATE_FACTOR * mine_seconds + LOOK_AGAIN.as_secs_f64());
-        late.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, flow)| flow)
-    }
-
-    /// A piece that another flow is late with. The extent map decides who brings it; the other is counted as waste.
-    fn ask_twice(&mut self, now: Moment, thief: FlowIx) -> Option<Span> {
-        let late = self.latest(now, thief)?;
-        let sender = self.flows[&thief].lane.sender;
-        let is_free = |piece: &&Piece| {
-            let (segment, index) = self.extents.place(piece.span);
-            !self.twice.contains_key(&piece.span.start)
-                && !self.extents.is_settled_piece(segment, index)
-                && self.extents.offers(sender, segment)
-        };
-        let piece = self.flows[&late].leased.iter().rev().find(is_free)?.span;
-        let allowed = (TWICE_BLOCKS * self.extents.grid().block_bytes()).max(self.extents.wanted_bytes() / 100);
-        if self.twice_bytes + piece.bytes() > allowed {
-            return None;
-        }
-        self.twice_bytes += piece.bytes();
-        self.twice.insert(piece.start, piece.bytes());
-        Some(piece)
-    }
-
-    /// Asks the latest flow to give back half of what it has not asked for.
-    fn revoke(&mut self, now: Moment, thief: FlowIx) {
-        let Some(late) = self.latest(now, thief) else { return };
-        let state = self.flows.get_mut(&late).expect("latest() names a flow");
-        if !state.revoking && now >= state.revoke_again {
-            state.revoking = true;
-            // One that has nothing to give back is not asked again before time has passed.
-            state.revoke_again = now + LOOK_AGAIN;
-            let pieces = state.leased.len().div_ceil(2) as u32;
-            self.actions.push_back(Action::Revoke { flow: late, pieces });
-        }
     }
 
     fn settle(&mut self) {

@@ -58,24 +58,15 @@ impl Launched {
 /// # Errors
 /// `Code::Unreachable` where a child does not come to listen, with what it said.
 pub(crate) fn local(hosts: &[Address], orders: Orders<'_>) -> Result<Launched> {
-    let itself = || {
-        std::env::current_exe()
-            .map_err(|error| Error::new(Code::Internal, format!("this program cannot find itself: {error}")))
-    };
-    let program = orders.program.map_or_else(itself, |program| Ok(program.to_path_buf()))?;
     let cpus = affinity::cpus_allowed().unwrap_or_default();
     let mut launched = Launched { nodes: Vec::with_capacity(hosts.len()) };
     let base = random_base()?;
     let mut said = Vec::with_capacity(hosts.len());
     for (index, host) in hosts.iter().enumerate() {
         let address = SocketAddr::new(loopback(base, index), host.port);
-        let mut command = Command::new(&program);
-        command.args(["node", "--launched", "--listen"]).arg(address.to_string()).arg("--root").arg(orders.root);
+        let mut command = command(address, orders)?;
         if !cpus.is_empty() {
             command.arg("--pin").arg(cpus[index % cpus.len()].to_string());
-        }
-        if let Some(slots) = orders.slots {
-            command.arg("--slots").arg(slots.to_string());
         }
         let (node, ready) = spawn(command, host, address, orders.secret)?;
         launched.nodes.push(node);
@@ -86,6 +77,32 @@ pub(crate) fn local(hosts: &[Address], orders: Orders<'_>) -> Result<Launched> {
         node.address = listening(&ready, deadline).map_err(|error| error.at(host))?;
     }
     Ok(launched)
+}
+
+/// Starts one child that listens at `address`, and uses every NIC that leads out of this machine unless that is loopback.
+///
+/// # Errors
+/// As for [`local`].
+pub(crate) fn here(address: SocketAddr, orders: Orders<'_>) -> Result<Launched> {
+    let host = Address { host: address.ip().to_string(), port: address.port() };
+    let (node, ready) = spawn(command(address, orders)?, &host, address, orders.secret)?;
+    let mut launched = Launched { nodes: vec![node] };
+    launched.nodes[0].address = listening(&ready, Instant::now() + READY_WITHIN).map_err(|error| error.at(&host))?;
+    Ok(launched)
+}
+
+/// What starts a node that listens at `address`.
+fn command(address: SocketAddr, orders: Orders<'_>) -> Result<Command> {
+    let itself = || {
+        std::env::current_exe()
+            .map_err(|error| Error::new(Code::Internal, format!("this program cannot find itself: {error}")))
+    };
+    let mut command = Command::new(orders.program.map_or_else(itself, |program| Ok(program.to_path_buf()))?);
+    command.args(["node", "--launched", "--listen"]).arg(address.to_string()).arg("--root").arg(orders.root);
+    if let Some(slots) = orders.slots {
+        command.arg("--slots").arg(slots.to_string());
+    }
+    Ok(command)
 }
 
 /// Starts one child and hands it the secret. Its first line will come through the channel.

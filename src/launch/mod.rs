@@ -2,4 +2,4 @@
 
 mod local;
 
-pub(crate) use local::{Launched, Orders, local};
+pub(crate) use local::{Launched, Orders, here, local};

@@ -1,10 +1,15 @@
 //! Flows: opened to senders, taken in from receivers, and handed to the rail once they have proved themselves.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use affinity::NicAddress;
 use mio::Token;
+use nix::sys::socket::setsockopt;
+use nix::{setsockopt_impl, sockopt_impl};
 
+use super::devices;
 use super::ports::Port;
 use super::tenancy::Tenancy;
 use super::{HANDSHAKE_WITHIN, Node, Role};
@@ -12,20 +17,37 @@ use crate::engine::lanes::Lane;
 use crate::engine::{member, owner};
 use crate::error::{Code, Error, Result};
 use crate::rail::{Command, Side, TransferIx};
-use crate::session::{Connection, Hello, dial};
+use crate::session::{Connection, Hello, dial_over};
 use crate::wire::control::{self, FlowHello};
 use crate::wire::version::Kind;
 
 impl Node {
     /// Starts to open a flow on a lane.
-    pub(super) fn open_flow(&mut self, transfer: TransferIx, lane: Lane, weight: u64) {
-        let rails = self.transfers[&transfer].peers.get(&lane.sender).map_or(&[][..], |peer| &peer.rails);
-        let ports = &self.ports[..self.transfers[&transfer].rails(self.ports.len())];
-        let Some((port, address)) = pair(ports, rails, lane.index as usize) else {
+    pub(super) fn open_flow(
+        &mut self,
+        transfer: TransferIx,
+        lane: Lane,
+        weight_bytes: u64,
+        pace_bytes_per_second: u64,
+    ) {
+        let tenancy = &self.transfers[&transfer];
+        let rails = tenancy.peers.get(&lane.sender).map_or(&[][..], |peer| &peer.rails);
+        let own: Vec<NicAddress> = tenancy.ports.iter().map(|&port| self.ports[port].own).collect();
+        let Some((place, address)) = pair(&own, rails, lane.index as usize) else {
             let error = Error::new(Code::Internal, "the plan names a sender without an address");
             return self.flow_failed(transfer, lane, error);
         };
-        let connection = self.dial_sender(transfer, lane, port, address, weight);
+        let (port, prepare) = (tenancy.ports[place], &tenancy.prepare);
+        let hello = FlowHello {
+            transfer: prepare.transfer,
+            attempt: prepare.attempt,
+            from_node: prepare.node_index,
+            to_node: lane.sender.0,
+            rail: u32::try_from(port).expect("ports are few"),
+            weight_bytes,
+            pace_bytes_per_second,
+        };
+        let connection = self.dial_sender(transfer, lane, port, address, &hello);
         let token = self.next_token();
         self.add_session(token, connection, Role::Flow { transfer, lane, port });
     }
@@ -36,21 +58,21 @@ impl Node {
         lane: Lane,
         port: usize,
         address: SocketAddr,
-        weight_bytes: u64,
+        hello: &FlowHello,
     ) -> Result<Connection> {
         let tenancy = &self.transfers[&transfer];
-        let hello = FlowHello {
-            transfer: tenancy.prepare.transfer,
-            attempt: tenancy.prepare.attempt,
-            from_node: tenancy.prepare.node_index,
-            to_node: lane.sender.0,
-            rail: u32::try_from(port).expect("ports are few"),
-            weight_bytes,
+        let Port { nic, address: own, .. } = &self.ports[port];
+        let is_bound =
+            !tenancy.unbound.contains(&lane) && self.devices.bind_dialled(nic, self.ports[port].own(), address.ip());
+        let bind = |socket: &OwnedFd| {
+            if is_bound {
+                devices::bind(socket, nic);
+            }
         };
-        let stream = dial(address, local_end(self.ports[port].address.ip(), address))?;
+        let stream = dial_over(address, local_end(own.ip(), address), bind)?;
         let open = Hello { kind: Kind::Data, key_id: hello.transfer };
         let deadline = Instant::now() + HANDSHAKE_WITHIN;
-        Connection::initiate(stream, open, &tenancy.flow_key, &control::encode(&hello), deadline)
+        Connection::initiate(stream, open, &tenancy.flow_key, &control::encode(hello), deadline)
     }
 
     /// A flow that this node opened stands.
@@ -73,7 +95,9 @@ impl Node {
 
     /// A flow could not be opened.
     pub(super) fn flow_failed(&mut self, transfer: TransferIx, lane: Lane, error: Error) {
-        let Some(tenancy) = self.transfers.get(&transfer) else { return };
+        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        // It may be that answers come in by another NIC: the next try takes them from wherever they come.
+        tenancy.unbound.insert(lane);
         let error = tenancy.blame(lane.sender, error);
         self.member(transfer, member::Event::Owner(owner::Event::OpenFailed { lane, error }));
     }
@@ -86,13 +110,23 @@ impl Node {
         let Ok(hello) = control::decode::<FlowHello>(&hello) else { return };
         let is_meant = |tenancy: &Tenancy| {
             let prepare = &tenancy.prepare;
-            port < tenancy.rails(self.ports.len())
+            tenancy.ports.contains(&port)
                 && prepare.transfer == hello.transfer
                 && prepare.attempt == hello.attempt
                 && prepare.node_index == hello.to_node
         };
         let transfer = self.transfers.iter().find(|(_, tenancy)| is_meant(tenancy)).map(|(&at, _)| at);
         if let Some(transfer) = transfer {
+            let Port { nic, .. } = &self.ports[port];
+            let peer = socket.peer_addr().map(|peer| peer.ip());
+            if peer.is_ok_and(|peer| self.devices.bind_accepted(nic, self.ports[port].own(), peer)) {
+                devices::bind(&socket, nic);
+            }
+            if hello.pace_bytes_per_second > 0 {
+                // A kernel that cannot sends as fast as it goes; the receiver asks for no more than it wants anyway.
+                let pace = usize::try_from(hello.pace_bytes_per_second).unwrap_or(usize::MAX);
+                let _ = setsockopt(&socket, MaxPacingRate, &pace);
+            }
             let flow = self.next_flow();
             self.flow_ports.insert(flow, port);
             let side = Side::Feed { weight: hello.weight_bytes };
@@ -118,23 +152,39 @@ impl Node {
     }
 }
 
+// The kernel takes it as an unsigned long.
+sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, usize);
+
 /// Which port here and which rail there make up lane `index`: rails of one subnet where there are such, else those of one
 /// index, so that a router between them may carry it.
-fn pair(ports: &[Port], rails: &[SocketAddr], index: usize) -> Option<(usize, SocketAddr)> {
+///
+/// The threads of a NIC are rails of one subnet, so that they spread over the threads of the NIC at the other end.
+fn pair(ports: &[NicAddress], rails: &[SocketAddr], index: usize) -> Option<(usize, SocketAddr)> {
+    let (port, rail) = pair_by(ports.len(), rails.len(), index, |port, rail| ports[port].reaches(rails[rail].ip()))?;
+    Some((port, rails[rail]))
+}
+
+/// The same by indices, for so many ports and rails; `reaches` says of a port and a rail whether they are in one subnet.
+pub(crate) fn pair_by(
+    ports: usize,
+    rails: usize,
+    index: usize,
+    reaches: impl Fn(usize, usize) -> bool,
+) -> Option<(usize, usize)> {
     let nth = |matching: Vec<usize>, of: usize| match matching.len() {
         0 => index % of,
         some => matching[index % some],
     };
-    if rails.is_empty() || ports.is_empty() {
+    if rails == 0 || ports == 0 {
         None
-    } else if ports.len() >= rails.len() {
-        let port = index % ports.len();
-        let near = (0..rails.len()).filter(|&rail| ports[port].reaches(rails[rail].ip())).collect();
-        Some((port, rails[nth(near, rails.len())]))
+    } else if ports >= rails {
+        let port = index % ports;
+        let near = (0..rails).filter(|&rail| reaches(port, rail)).collect();
+        Some((port, nth(near, rails)))
     } else {
-        let rail = rails[index % rails.len()];
-        let near = (0..ports.len()).filter(|&port| ports[port].reaches(rail.ip())).collect();
-        Some((nth(near, ports.len()), rail))
+        let rail = index % rails;
+        let near = (0..ports).filter(|&port| reaches(port, rail)).collect();
+        Some((nth(near, ports), rail))
     }
 }
 
@@ -143,4 +193,73 @@ fn local_end(rail: IpAddr, peer: SocketAddr) -> Option<IpAddr> {
     let reaches =
         !rail.is_unspecified() && rail.is_ipv4() == peer.is_ipv4() && rail.is_loopback() == peer.ip().is_loopback();
     reaches.then_some(rail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A NIC with `threads` threads in subnet 10.0.`subnet`.0/24.
+    fn ports(nics: &[(u8, u8, usize)]) -> Vec<NicAddress> {
+        let own = |&(subnet, host, threads): &(u8, u8, usize)| {
+            vec![NicAddress { ip: [10, 0, subnet, host].into(), prefix_bits: 24 }; threads]
+        };
+        nics.iter().flat_map(own).collect()
+    }
+
+    /// The same as others see it: one address, a port of its own for each thread.
+    fn rails(nics: &[(u8, u8, usize)]) -> Vec<SocketAddr> {
+        let port = |(at, own): (usize, NicAddress)| SocketAddr::new(own.ip, 1000 + u16::try_from(at).expect("few"));
+        ports(nics).into_iter().enumerate().map(port).collect()
+    }
+
+    /// The pairs that the lanes of `here` and `there` make up: rails by index.
+    fn pairs(here: &[(u8, u8, usize)], there: &[(u8, u8, usize)]) -> Vec<(usize, usize)> {
+        let (own, rails) = (ports(here), rails(there));
+        let lane = |index| {
+            let (port, rail) = pair(&own, &rails, index).expect("there are rails");
+            (port, rails.iter().position(|known| *known == rail).expect("one of them"))
+        };
+        (0..own.len().max(rails.len())).map(lane).collect()
+    }
+
+    #[test]
+    fn threads_of_one_nic_pair_with_threads_of_one_nic() {
+        let nic = |host, threads| [(0, host, threads)];
+        assert_eq!(pairs(&nic(1, 1), &nic(2, 1)), [(0, 0)]);
+        assert_eq!(pairs(&nic(1, 1), &nic(2, 2)), [(0, 0), (0, 1)]);
+        assert_eq!(pairs(&nic(1, 2), &nic(2, 1)), [(0, 0), (1, 0)]);
+        assert_eq!(pairs(&nic(1, 2), &nic(2, 2)), [(0, 0), (1, 1)]);
+        assert_eq!(pairs(&nic(1, 2), &nic(2, 3)), [(0, 0), (1, 1), (0, 2)]);
+    }
+
+    #[test]
+    fn threads_of_several_nics_stay_within_their_subnets() {
+        let node = |host, a, b| [(0, host, a), (1, host, b)];
+        assert_eq!(pairs(&node(1, 2, 2), &node(2, 2, 2)), [(0, 0), (1, 1), (2, 2), (3, 3)]);
+        assert_eq!(pairs(&node(1, 2, 2), &node(2, 1, 1)), [(0, 0), (1, 0), (2, 1), (3, 1)]);
+        assert_eq!(pairs(&node(1, 1, 1), &node(2, 2, 2)), [(0, 0), (0, 1), (1, 2), (1, 3)]);
+        // A group that does not begin at a multiple of its size pairs crosswise, and still one to one.
+        assert_eq!(pairs(&node(1, 1, 2), &node(2, 1, 2)), [(0, 0), (1, 2), (2, 1)]);
+        assert_eq!(pairs(&node(1, 3, 1), &node(2, 1, 3)), [(0, 0), (1, 0), (2, 0), (3, 1)]);
+        // The other way round in the advert.
+        assert_eq!(pairs(&[(1, 1, 2), (0, 1, 2)], &node(2, 2, 2)), [(0, 2), (1, 3), (2, 0), (3, 1)]);
+    }
+
+    #[test]
+    fn every_nic_is_used_where_subnets_say_nothing() {
+        // All NICs in one subnet: the second thread of each finds the other NIC.
+        let here = [(0, 1, 2), (0, 2, 2)];
+        assert_eq!(pairs(&here, &[(0, 3, 1), (0, 4, 1)]), [(0, 0), (1, 1), (2, 0), (3, 1)]);
+        assert_eq!(pairs(&here, &[(0, 3, 2), (0, 4, 2)]), [(0, 0), (1, 1), (2, 2), (3, 3)]);
+        // A router between all of them.
+        assert_eq!(pairs(&here, &[(8, 3, 2), (9, 4, 2)]), [(0, 0), (1, 1), (2, 2), (3, 3)]);
+        assert_eq!(pairs(&here, &[(8, 3, 1)]), [(0, 0), (1, 0), (2, 0), (3, 0)]);
+    }
+
+    #[test]
+    fn nobody_to_pair_with() {
+        assert_eq!(pair(&[], &rails(&[(0, 1, 1)]), 0), None);
+        assert_eq!(pair(&ports(&[(0, 1, 1)]), &[], 0), None);
+    }
 }

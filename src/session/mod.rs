@@ -12,6 +12,6 @@ mod sealed;
 mod socket;
 
 pub(crate) use connection::{Connection, Incoming};
-pub(crate) use dial::dial;
+pub(crate) use dial::{dial, dial_over};
 pub(crate) use key::Key;
 pub(crate) use noise::{Admission, Door, Hello};

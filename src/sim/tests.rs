@@ -21,6 +21,10 @@ fn row(role: Role, node: u32, start: u64, end: u64) -> Row {
 }
 
 fn cluster(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64) -> Cluster {
+    limited(rows, check, faults, seed, None)
+}
+
+fn limited(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64, limit: Option<BitRate>) -> Cluster {
     let spec = Spec { rows, block_bytes: Some(BLOCK), ..Spec::default() };
     let roster = Roster::new(&spec);
     let identity = Identity { id: "test".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
@@ -34,6 +38,9 @@ fn cluster(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64) -> Clust
         timeout: None,
         rails_max: None,
         scheduler: crate::plan::Scheduler::default(),
+        threads_max: None,
+        limit,
+        pace: false,
     };
     let terms = Terms::new(&spec, &roster, identity, wishes);
     // Payload on a 1 Gbit/s line, as the plan counts it.
@@ -127,6 +134,37 @@ fn a_receiver_that_dies_does_not_take_the_others_with_it() {
 }
 
 #[test]
+fn a_limited_transfer_takes_the_time_that_the_limit_says() {
+    let wanted = |rows: &[Row]| {
+        let wanted = rows.iter().filter(|row| row.role == Role::Receiver);
+        wanted.map(|row| row.range.bytes()).sum::<u64>() as f64
+    };
+    for (seed, mbit) in [(1, 400), (2, 40), (3, 4)] {
+        let rows = overlapping(mbit);
+        let expected = wanted(&rows) * 8.0 / (mbit as f64 * 1e6);
+        let limit = Some(BitRate(mbit * 1_000_000));
+        let outcome = limited(rows, CheckKind::None, Faults::default(), seed, limit).run();
+        assert_eq!(outcome.error, None);
+        let ratio = outcome.seconds / expected;
+        assert!((0.97..1.03).contains(&ratio), "{mbit} Mbit/s: {} s, not {expected} s", outcome.seconds);
+    }
+}
+
+#[test]
+fn a_limit_holds_while_work_is_stolen_from_a_sender_that_slows_down() {
+    let rows =
+        vec![row(Role::Sender, 0, 0, 64 << 20), row(Role::Sender, 1, 0, 64 << 20), row(Role::Receiver, 2, 0, 64 << 20)];
+    let limit = BitRate(500_000_000);
+    let mut cluster = limited(rows, CheckKind::None, Faults::default(), 2, Some(limit));
+    cluster.relink(NodeIx(0), Moment(100_000_000), Links { up: GBIT / 50.0, down: GBIT });
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    let ratio = outcome.seconds * limit.bytes_per_second() / f64::from(64 << 20);
+    assert!((0.97..1.1).contains(&ratio), "{ratio} of the time, {:?}", outcome.counts);
+    assert!(outcome.counts.stolen_bytes > 0, "{:?}", outcome.counts);
+}
+
+#[test]
 fn a_sender_that_slows_down_is_relieved() {
     let rows =
         vec![row(Role::Sender, 0, 0, 64 << 20), row(Role::Sender, 1, 0, 64 << 20), row(Role::Receiver, 2, 0, 64 << 20)];
@@ -159,4 +197,19 @@ fn a_group_takes_each_byte_once() {
     assert_eq!(outcome.error, None);
     assert!(outcome.digest.is_some(), "the members' parts make a whole");
     assert!(outcome.seconds < 1.1 * outcome.bound_seconds, "{} s, bound {}", outcome.seconds, outcome.bound_seconds);
+}
+
+#[test]
+fn a_control_session_that_breaks_at_any_moment_costs_nothing() {
+    let whole = run(overlapping(8), Faults::default(), 1);
+    let microseconds = (whole.seconds * 1e6) as u64 + 2_000;
+    for seed in 0..40 {
+        let mut cluster = cluster(overlapping(8), CheckKind::Crc64, Faults::default(), seed);
+        // Every node in turn, at moments spread over the whole transfer, its first and last messages included.
+        let moment = Moment(400_000 + seed * microseconds * 1000 / 40);
+        cluster.part(NodeIx((seed % 7) as u32), moment, Duration::from_millis(3 * (1 + seed % 5)));
+        let outcome = cluster.run();
+        assert_eq!(outcome.error, None, "seed {seed}");
+        assert_eq!(outcome.digest, whole.digest, "seed {seed}");
+    }
 }

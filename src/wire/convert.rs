@@ -76,6 +76,7 @@ impl Message for FlowHello {
             to_node: self.to_node,
             rail: self.rail,
             weight_bytes: self.weight_bytes,
+            pace_bytes_per_second: self.pace_bytes_per_second,
         }
     }
 
@@ -88,6 +89,7 @@ impl Message for FlowHello {
             to_node: fields::node_index(proto.to_node)?,
             rail,
             weight_bytes: proto.weight_bytes,
+            pace_bytes_per_second: proto.pace_bytes_per_second,
         })
     }
 }

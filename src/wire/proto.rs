@@ -47,11 +47,14 @@ pub(crate) struct FlowHello {
     pub(crate) rail: u32,
     #[prost(uint64, tag = "6")]
     pub(crate) weight_bytes: u64,
+    /// 0 is none.
+    #[prost(uint64, tag = "7")]
+    pub(crate) pace_bytes_per_second: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ToNode {
-    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5, 6")]
     pub(crate) kind: Option<ToNodeKind>,
 }
 
@@ -67,10 +70,22 @@ pub(crate) enum ToNodeKind {
     Finish(Empty),
     #[prost(string, tag = "5")]
     Cancel(String),
+    #[prost(message, tag = "6")]
+    Resume(Resume),
 }
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Empty {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Resume {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) transfer: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) attempt: Vec<u8>,
+    #[prost(uint32, tag = "3")]
+    pub(crate) heard: u32,
+}
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Prepare {
@@ -131,6 +146,10 @@ pub(crate) struct Options {
     pub(crate) object: Vec<u64>,
     #[prost(uint32, optional, tag = "10")]
     pub(crate) rails_max: Option<u32>,
+    #[prost(uint32, optional, tag = "11")]
+    pub(crate) threads_max: Option<u32>,
+    #[prost(bool, tag = "13")]
+    pub(crate) pace: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -143,6 +162,11 @@ pub(crate) struct Start {
     pub(crate) segments: Vec<PlanSegment>,
     #[prost(uint64, repeated, tag = "4")]
     pub(crate) holes: Vec<u64>,
+    /// 0 is none.
+    #[prost(uint64, tag = "5")]
+    pub(crate) limit_bytes_per_second: u64,
+    #[prost(uint64, tag = "6")]
+    pub(crate) bound_us: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -168,7 +192,7 @@ pub(crate) struct PlanSegment {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ToMaster {
-    #[prost(oneof = "ToMasterKind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "ToMasterKind", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub(crate) kind: Option<ToMasterKind>,
 }
 
@@ -186,6 +210,8 @@ pub(crate) enum ToMasterKind {
     Committed(Empty),
     #[prost(message, tag = "6")]
     Failed(Failure),
+    #[prost(uint32, tag = "7")]
+    Resumed(u32),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -254,6 +280,9 @@ pub(crate) struct Stats {
     /// Bytes sent and received, rail after rail.
     #[prost(uint64, repeated, tag = "10")]
     pub(crate) rail_bytes: Vec<u64>,
+    /// Bytes that the NICs counted, sent and received, rail after rail; or nothing.
+    #[prost(uint64, repeated, tag = "12")]
+    pub(crate) rail_counted_bytes: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,16 +1,123 @@
-//! `doctor`: what stands between this machine and line rate.
+//! `doctor`: what stands between this machine and line rate; with a peer, what stands between the two.
 
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::print;
+use crate::bench::{Next, PROBE_BYTES, parts, rows};
 use crate::cli::args::DoctorArgs;
-use crate::cli::exit_code;
-use crate::doctor;
-use crate::error::Code;
+use crate::cli::{exit_code, fail};
+use crate::doctor::{self, Direction, Peer, pairs};
+use crate::error::{Code, Error, Result};
+use crate::launch::{self, Orders};
+use crate::node::options::Options;
+use crate::report::{NodeReport, Report};
+use crate::session::Key;
+use crate::spec::Address;
+use crate::transfer::{Settings, Transfer, resolve};
 
-pub(super) fn doctor(args: &DoctorArgs) -> ExitCode {
-    let diagnosis = doctor::examine();
+/// How long each direction is tried: long enough for TCP to find its rate.
+const TRY_FOR: Duration = Duration::from_secs(1);
+
+/// What the node that is started for it serves below: a directory that is everywhere, with nothing in it to keep secret
+/// or to write. Patterns need none.
+const ROOT: &str = "/sys/class/net";
+
+pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
+    let mut diagnosis = doctor::examine();
+    let tried = args.peer.as_ref().map(|peer| with_peer(peer, args.key_file.as_deref()));
+    let failed = match tried {
+        Some(Ok(peer)) => {
+            diagnosis = diagnosis.with(peer);
+            None
+        }
+        Some(Err(error)) => Some(error),
+        None => None,
+    };
     print(&if args.json { diagnosis.json() } else { diagnosis.to_string() });
+    if let Some(error) = failed {
+        return Ok(fail(&error));
+    }
     // The machine is what data comes from and goes to; docs/decisions/0013 says why this code.
-    if diagnosis.is_well() { ExitCode::SUCCESS } else { exit_code(Code::Data) }
+    Ok(if diagnosis.is_well() { ExitCode::SUCCESS } else { exit_code(Code::Data) })
+}
+
+/// Moves a little in both directions between the peer and a node that is started here for it.
+fn with_peer(peer: &Address, key_file: Option<&Path>) -> Result<Peer> {
+    let remote = resolve(std::slice::from_ref(peer)).pop().expect("one name gives one answer")?;
+    let own = SocketAddr::new(address_towards(remote)?, 0);
+    Options::check_key(own, key_file.is_some())?;
+    let secret = key_file.map_or_else(|| Ok(Key::open()), Key::load)?.to_hex();
+    let settings = Settings { key_file: key_file.map(Path::to_path_buf), ..Settings::default() };
+    let try_out = TryOut { peer, own, secret, settings };
+    let nics = affinity::nics(&affinity::Sysfs::at("/sys")).unwrap_or_default();
+    let reaches = |own: IpAddr, far: IpAddr| {
+        nics.iter().flat_map(|nic| &nic.addresses).any(|address| address.ip == own && address.reaches(far))
+    };
+    let mut tried = Vec::new();
+    for direction in [Direction::Out, Direction::In] {
+        let report = try_out.moved(direction)?;
+        let is_peer = |node: &&NodeReport| node.name == peer.to_string();
+        let there = report.nodes.iter().find(is_peer).expect("both nodes are in the report");
+        let here = report.nodes.iter().find(|node| !is_peer(node)).expect("both nodes are in the report");
+        tried.extend(pairs(direction, (here, there), report.seconds, reaches));
+    }
+    Ok(Peer { name: peer.to_string(), pairs: tried })
+}
+
+/// The address of this machine that the kernel would dial `remote` from. Nothing is sent.
+fn address_towards(remote: SocketAddr) -> Result<IpAddr> {
+    let any: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+    let own = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect(remote)?;
+        socket.local_addr()
+    });
+    own.map(|own| own.ip()).map_err(|error| {
+        Error::new(Code::Unreachable, format!("no way from here to {remote}: {error}")).remedy("look at `ip route`")
+    })
+}
+
+/// Short transfers between a node here and the peer.
+struct TryOut<'a> {
+    peer: &'a Address,
+    /// Where nodes are started here.
+    own: SocketAddr,
+    secret: String,
+    settings: Settings,
+}
+
+impl TryOut<'_> {
+    /// Short runs until the rate is known, then one that lasts as long as it should.
+    fn moved(&self, direction: Direction) -> Result<Report> {
+        let mut bytes = PROBE_BYTES;
+        loop {
+            let report = self.run(direction, bytes)?;
+            match parts(&[(bytes, report.seconds)], TRY_FOR) {
+                Next::Probe(larger) => bytes = larger[0],
+                Next::Measure(enough) => return self.run(direction, enough[0]),
+            }
+        }
+    }
+
+    fn run(&self, direction: Direction, bytes: u64) -> Result<Report> {
+        // A launched node serves one master, and ends with it.
+        let orders = Orders { program: None, root: Path::new(ROOT), secret: &self.secret, slots: None };
+        let launched = launch::here(self.own, orders)?;
+        let node = launched.addresses().next().expect("one was started");
+        let here = [Address { host: node.ip().to_string(), port: node.port() }];
+        let there = std::slice::from_ref(self.peer);
+        let mut transfer = Transfer::new("doctor", self.settings.clone());
+        let rows = match direction {
+            Direction::Out => rows(&here, there, &[bytes]),
+            Direction::In => rows(there, &here, &[bytes]),
+        };
+        rows.into_iter().for_each(|row| transfer.schedule(row));
+        let report = transfer.transfer()?;
+        match &report.error {
+            None => Ok(report),
+            Some(error) => Err(Error::new(error.code, error.message.clone())),
+        }
+    }
 }

@@ -24,7 +24,7 @@ pub fn main() -> ExitCode {
         Command::Copy(args) => copy::copy(&args),
         Command::Run(args) => run::run(&args),
         Command::Plan(args) => plan::plan(&args),
-        Command::Doctor(args) => Ok(doctor::doctor(&args)),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Node(args) => daemon::node(&args),
         Command::Status(args) => client::status(&args),
         Command::Cancel(args) => client::cancel(&args),

@@ -1,5 +1,7 @@
 //! NICs: whether there are any, and what each is short of.
 
+use std::net::Ipv4Addr;
+
 use super::finding;
 use crate::doctor::diagnosis::{Finding, Level, list};
 use crate::doctor::readings::{Machine, NicReading, Usage};
@@ -42,6 +44,7 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
             Usage::Down | Usage::NoAddress | Usage::Loopback | Usage::Inside => {}
         }
     }
+    findings.extend(one_for_the_other(machine));
     findings.extend(cpus_for_rails(machine));
     findings
 }
@@ -137,6 +140,34 @@ fn near(machine: &Machine, nic: &NicReading) -> Option<Finding> {
     let cost = "its rail runs on another socket, and every byte crosses between sockets";
     let remedy = format!("taskset -c {near} cep-fast …, or srun --cpu-bind=map_cpu:{}", nic.cpus[0]);
     Some(finding(Level::Shortfall, &nic.name, found).costs(cost).mended_by(remedy))
+}
+
+/// Two NICs in one subnet, of which each answers when the other's address is asked for: peers then send to either.
+fn one_for_the_other(machine: &Machine) -> Option<Finding> {
+    let rails: Vec<&NicReading> = machine.rails().filter(|nic| nic.arp_ignore == Some(0)).collect();
+    let subnets = |nic: &NicReading| nic.addresses.iter().filter_map(|own| subnet(own)).collect::<Vec<_>>();
+    let is_shared = |nic: &&&NicReading| {
+        let others = rails.iter().filter(|other| other.name != nic.name);
+        others.flat_map(|other| subnets(other)).any(|theirs| subnets(nic).contains(&theirs))
+    };
+    let names: Vec<&str> = rails.iter().filter(is_shared).map(|nic| nic.name.as_str()).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let found = format!("{} are in one subnet, and each answers for the others' addresses", names.join(" and "));
+    Some(
+        finding(Level::Shortfall, names[0], found)
+            .costs("what is sent to one may arrive by another, so that together they may carry no more than one does")
+            .mended_by("sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.all.rp_filter=2"),
+    )
+}
+
+/// The subnet of an IPv4 `address/prefix`; in IPv6 nobody answers for others.
+fn subnet(own: &str) -> Option<(u32, u32)> {
+    let (ip, bits) = own.split_once('/')?;
+    let (ip, bits): (Ipv4Addr, u32) = (ip.parse().ok()?, bits.parse().ok()?);
+    let mask = u32::MAX.checked_shl(32_u32.checked_sub(bits)?).unwrap_or(0);
+    Some((ip.to_bits() & mask, bits))
 }
 
 /// Each rail wants a CPU, and the control side a little of another.

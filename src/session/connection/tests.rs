@@ -175,6 +175,7 @@ fn a_flow_is_handed_over_with_nothing_read_behind_the_handshake() {
         let mut driver = Driver::new(accepted(node_listener.accept().unwrap().0));
         driver.up().unwrap();
         let (mut stream, hello) = driver.into_stream();
+        assert!(stream.nodelay().unwrap(), "each message leaves at once, after the hand-over too");
         let mut frames = [0; 6];
         stream.read_exact(&mut frames).unwrap();
         stream.write_all(b"answer").unwrap();
@@ -196,6 +197,7 @@ fn a_flow_is_handed_over_with_nothing_read_behind_the_handshake() {
     let mut flow = Driver::new(dialled(front, DATA, &key()));
     flow.up().unwrap();
     let (mut stream, advert) = flow.into_stream();
+    assert!(stream.nodelay().unwrap());
     assert!(stream.nodelay().unwrap());
     stream.write_all(b"frames").unwrap();
     let mut answer = [0; 6];

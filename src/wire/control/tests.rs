@@ -59,9 +59,11 @@ fn row() -> impl Strategy<Value = WireRow> {
 
 fn options() -> impl Strategy<Value = Options> {
     let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
-    let flags = any::<(bool, bool, bool)>();
-    (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), option::of(1..=u32::MAX))
-        .prop_map(|(block_bytes, origin, check, (fsync, overwrite, resume), slots, stall_timeout_ms, rails_max)| {
+    let flags = any::<[bool; 4]>();
+    let most = (option::of(1..=u32::MAX), option::of(1..=u32::MAX));
+    (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), most).prop_map(
+        |(block_bytes, origin, check, [fsync, overwrite, resume, pace], slots, stall_timeout_ms, most)| {
+            let (rails_max, threads_max) = most;
             Options {
                 block_bytes,
                 origin,
@@ -72,9 +74,12 @@ fn options() -> impl Strategy<Value = Options> {
                 slots,
                 stall_timeout_ms,
                 rails_max,
+                threads_max,
+                pace,
                 object: (origin > 0).then(|| Span::new(0, origin)),
             }
-        })
+        },
+    )
 }
 
 fn prepare() -> impl Strategy<Value = Prepare> {
@@ -100,18 +105,26 @@ fn start() -> impl Strategy<Value = Start> {
     });
     let share = (index, any::<u32>()).prop_map(|(index, weight)| Share { index, weight });
     let segment = (span(), vec(share, 0..5)).prop_map(|(span, senders)| PlanSegment { span, senders });
-    (any::<u32>(), peers, vec(segment, 0..6), apart()).prop_map(|(epoch, peers, segments, holes)| Start {
-        epoch,
-        peers,
-        segments,
-        holes,
-    })
+    (any::<u32>(), peers, vec(segment, 0..6), apart(), any::<[u64; 2]>()).prop_map(
+        |(epoch, peers, segments, holes, [limit_bytes_per_second, bound_us])| Start {
+            epoch,
+            peers,
+            segments,
+            holes,
+            limit_bytes_per_second,
+            bound_us,
+        },
+    )
 }
 
 fn stats() -> impl Strategy<Value = Stats> {
-    let rail = ("[a-z0-9.:]{1,15}", any::<u64>(), any::<u64>())
-        .prop_map(|(nic, sent_bytes, received_bytes)| RailStats { nic, sent_bytes, received_bytes });
-    (any::<[u64; 8]>(), vec(rail, 0..4)).prop_map(|(counts, rails)| Stats {
+    let rail = ("[a-z0-9.:]{1,15}", any::<[u64; 4]>()).prop_map(|(nic, [sent_bytes, received_bytes, out, r#in])| {
+        RailStats { nic, sent_bytes, received_bytes, counted: Some((out, r#in)) }
+    });
+    let uncounted = |rails: Vec<RailStats>| rails.into_iter().map(|rail| RailStats { counted: None, ..rail }).collect();
+    let rails = (vec(rail, 0..4), any::<bool>())
+        .prop_map(move |(rails, is_counted)| if is_counted { rails } else { uncounted(rails) });
+    (any::<[u64; 8]>(), rails).prop_map(|(counts, rails)| Stats {
         received_bytes: counts[0],
         sent_bytes: counts[1],
         wasted_bytes: counts[2],
@@ -140,6 +153,11 @@ fn to_node() -> impl Strategy<Value = ToNode> {
         Just(ToNode::Commit),
         Just(ToNode::Finish),
         ".{0,40}".prop_map(|reason| ToNode::Cancel { reason }),
+        any::<([u8; 16], [u8; 16], u32)>().prop_map(|(transfer, attempt, heard)| ToNode::Resume(Resume {
+            transfer,
+            attempt,
+            heard
+        })),
     ]
 }
 
@@ -154,6 +172,7 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
         stats().prop_map(ToMaster::Report),
         Just(ToMaster::Committed),
         error().prop_map(ToMaster::Failed),
+        any::<u32>().prop_map(|heard| ToMaster::Resumed { heard }),
     ]
 }
 
@@ -211,8 +230,15 @@ proptest! {
 
 #[test]
 fn small_messages_survive() {
-    let hello =
-        FlowHello { transfer: [1; 16], attempt: [2; 16], from_node: 3, to_node: 4, rail: 5, weight_bytes: 1 << 40 };
+    let hello = FlowHello {
+        transfer: [1; 16],
+        attempt: [2; 16],
+        from_node: 3,
+        to_node: 4,
+        rail: 5,
+        weight_bytes: 1 << 40,
+        pace_bytes_per_second: 125_000_000,
+    };
     assert_eq!(decode(&encode(&hello)), Ok(hello));
     for query in [Query::Status, Query::Cancel] {
         assert_eq!(decode(&encode(&query)), Ok(query));
@@ -330,6 +356,8 @@ fn plain_prepare() -> Prepare {
             slots: Some(32),
             stall_timeout_ms: 60_000,
             rails_max: None,
+            threads_max: None,
+            pace: false,
             object: Some(Span::new(0, 1 << 30)),
         },
     }
@@ -345,7 +373,8 @@ fn plain_start() -> Start {
         span: Span::of(index << 38, 1 << 38),
         senders: (0..4).map(|index| Share { index, weight: 65_535 }).collect(),
     };
-    Start { epoch: 1, peers: (0..4).map(peer).collect(), segments: (0..4).map(segment).collect(), holes: vec![] }
+    let (peers, segments) = ((0..4).map(peer).collect(), (0..4).map(segment).collect());
+    Start { epoch: 1, peers, segments, holes: vec![], limit_bytes_per_second: 0, bound_us: 90_000_000 }
 }
 
 fn plain_landed(index: u64) -> LandedSegment {
@@ -363,6 +392,26 @@ fn plain_stats() -> Stats {
         active_ns: 90_000_000_000,
         cpu_ns: 30_000_000_000,
         memory_bytes_max: 60 << 20,
-        rails: vec![RailStats { nic: "enp3s0f0".to_owned(), sent_bytes: 0, received_bytes: 1 << 40 }],
+        rails: vec![RailStats {
+            nic: "enp3s0f0".to_owned(),
+            sent_bytes: 0,
+            received_bytes: 1 << 40,
+            counted: Some((1 << 30, 11 << 37)),
+        }],
     }
+}
+
+#[test]
+fn nics_are_counted_by_name_and_their_threads_apart() {
+    let nics = ["eth0", "eth0", "eth0", "eth1", "eth2", "eth2", "eth0"];
+    let used = |rails_max, threads_max| {
+        let options = Options { rails_max, threads_max, ..plain_prepare().options };
+        options.rails(nics.into_iter())
+    };
+    assert_eq!(used(None, None), [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(used(Some(1), None), [0, 1, 2, 6]);
+    assert_eq!(used(Some(2), None), [0, 1, 2, 3, 6]);
+    assert_eq!(used(None, Some(1)), [0, 3, 4]);
+    assert_eq!(used(Some(9), Some(2)), [0, 1, 3, 4, 5]);
+    assert_eq!(used(Some(2), Some(1)), [0, 3]);
 }

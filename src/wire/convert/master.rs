@@ -19,6 +19,7 @@ impl Message for ToMaster {
             ToMaster::Report(stats) => proto::ToMasterKind::Report(stats.to_proto()),
             ToMaster::Committed => proto::ToMasterKind::Committed(proto::Empty {}),
             ToMaster::Failed(error) => proto::ToMasterKind::Failed(error.to_proto()),
+            &ToMaster::Resumed { heard } => proto::ToMasterKind::Resumed(heard),
         };
         proto::ToMaster { kind: Some(kind) }
     }
@@ -33,6 +34,7 @@ impl Message for ToMaster {
             proto::ToMasterKind::Report(stats) => ToMaster::Report(Stats::from_proto(stats)?),
             proto::ToMasterKind::Committed(proto::Empty {}) => ToMaster::Committed,
             proto::ToMasterKind::Failed(failure) => ToMaster::Failed(Error::from_proto(failure)?),
+            proto::ToMasterKind::Resumed(heard) => ToMaster::Resumed { heard },
         })
     }
 }
@@ -134,6 +136,7 @@ impl Message for Stats {
             memory_bytes_max: self.memory_bytes_max,
             rail_nics: join(self.rails.iter().map(|rail| rail.nic.clone())),
             rail_bytes: self.rails.iter().flat_map(|rail| [rail.sent_bytes, rail.received_bytes]).collect(),
+            rail_counted_bytes: counted(&self.rails),
         }
     }
 
@@ -147,24 +150,32 @@ impl Message for Stats {
             active_ns: proto.active_ns,
             cpu_ns: proto.cpu_ns,
             memory_bytes_max: proto.memory_bytes_max,
-            rails: rails(&proto.rail_nics, &proto.rail_bytes)?,
+            rails: rails(&proto.rail_nics, &proto.rail_bytes, &proto.rail_counted_bytes)?,
         })
     }
 }
 
+/// What the NICs counted: of all rails, or of none.
+fn counted(rails: &[RailStats]) -> Vec<u64> {
+    let counted: Option<Vec<(u64, u64)>> = rails.iter().map(|rail| rail.counted).collect();
+    counted.into_iter().flatten().flat_map(|(sent, received)| [sent, received]).collect()
+}
+
 /// Puts the columns of the rails together again.
-fn rails(nics: &str, bytes: &[u64]) -> Result<Vec<RailStats>, WireError> {
+fn rails(nics: &str, bytes: &[u64], counted: &[u64]) -> Result<Vec<RailStats>, WireError> {
     let field = "the rails of a node";
     let names: Vec<&str> = nics.split_ascii_whitespace().take(RAILS_MAX + 1).collect();
     within(field, names.len(), RAILS_MAX)?;
     let (counts, rest) = bytes.as_chunks::<2>();
-    if counts.len() != names.len() || !rest.is_empty() {
+    if counts.len() != names.len() || !rest.is_empty() || !(counted.is_empty() || counted.len() == bytes.len()) {
         return Err(WireError::Contradiction { field });
     }
-    let rails = names.into_iter().zip(counts);
+    let counted = counted.as_chunks::<2>().0.iter().map(|&[sent, received]| Some((sent, received)));
+    let counted = counted.chain(std::iter::repeat(None));
+    let rails = names.into_iter().zip(counts).zip(counted);
     rails
-        .map(|(nic, &[sent_bytes, received_bytes])| {
-            Ok(RailStats { nic: name("the name of a NIC", nic.to_owned())?, sent_bytes, received_bytes })
+        .map(|((nic, &[sent_bytes, received_bytes]), counted)| {
+            Ok(RailStats { nic: name("the name of a NIC", nic.to_owned())?, sent_bytes, received_bytes, counted })
         })
         .collect()
 }

@@ -7,7 +7,7 @@ use super::fields::{
 };
 use crate::spec::Role;
 use crate::wire::control::{
-    FlowKey, Message, Options, Peer, PlanSegment, Prepare, Share, Sharing, Start, ToNode, WireRow,
+    FlowKey, Message, Options, Peer, PlanSegment, Prepare, Resume, Share, Sharing, Start, ToNode, WireRow,
 };
 use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NODES_MAX, ROWS_MAX, SLOTS_MAX};
 use crate::wire::{CheckKind, WireError, proto};
@@ -22,6 +22,7 @@ impl Message for ToNode {
             ToNode::Commit => proto::ToNodeKind::Commit(proto::Empty {}),
             ToNode::Finish => proto::ToNodeKind::Finish(proto::Empty {}),
             ToNode::Cancel { reason } => proto::ToNodeKind::Cancel(reason.clone()),
+            ToNode::Resume(resume) => proto::ToNodeKind::Resume(resume.to_proto()),
         };
         proto::ToNode { kind: Some(kind) }
     }
@@ -33,6 +34,7 @@ impl Message for ToNode {
             proto::ToNodeKind::Commit(proto::Empty {}) => ToNode::Commit,
             proto::ToNodeKind::Finish(proto::Empty {}) => ToNode::Finish,
             proto::ToNodeKind::Cancel(reason) => ToNode::Cancel { reason: text("the reason of a cancel", reason)? },
+            proto::ToNodeKind::Resume(resume) => ToNode::Resume(Resume::from_proto(resume)?),
         })
     }
 }
@@ -61,6 +63,22 @@ impl Message for Prepare {
             node_index: node_index(proto.node_index)?,
             rows: list("the rows of a node", proto.rows, ROWS_MAX)?,
             options: Options::from_proto(required("the options", proto.options)?)?,
+        })
+    }
+}
+
+impl Message for Resume {
+    type Proto = proto::Resume;
+
+    fn to_proto(&self) -> proto::Resume {
+        proto::Resume { transfer: self.transfer.to_vec(), attempt: self.attempt.to_vec(), heard: self.heard }
+    }
+
+    fn from_proto(proto: proto::Resume) -> Result<Resume, WireError> {
+        Ok(Resume {
+            transfer: key("the id of a transfer", &proto.transfer)?,
+            attempt: key("the id of an attempt", &proto.attempt)?,
+            heard: proto.heard,
         })
     }
 }
@@ -118,6 +136,8 @@ impl Message for Options {
             stall_timeout_ms: self.stall_timeout_ms,
             object: self.object.map(pair).unwrap_or_default(),
             rails_max: self.rails_max,
+            threads_max: self.threads_max,
+            pace: self.pace,
         }
     }
 
@@ -129,6 +149,9 @@ impl Message for Options {
         if proto.rails_max == Some(0) {
             return Err(WireError::Missing { field: "the most rails" });
         }
+        if proto.threads_max == Some(0) {
+            return Err(WireError::Missing { field: "the most threads of a NIC" });
+        }
         Ok(Options {
             block_bytes: below("the size of a block", proto.block_bytes, LENGTH_MAX as usize + 1)?,
             origin: proto.origin,
@@ -139,6 +162,8 @@ impl Message for Options {
             slots,
             stall_timeout_ms: proto.stall_timeout_ms,
             rails_max: proto.rails_max,
+            threads_max: proto.threads_max,
+            pace: proto.pace,
             object: (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?,
         })
     }
@@ -153,6 +178,8 @@ impl Message for Start {
             peers: self.peers.iter().map(Message::to_proto).collect(),
             segments: self.segments.iter().map(Message::to_proto).collect(),
             holes: pairs(&self.holes),
+            limit_bytes_per_second: self.limit_bytes_per_second,
+            bound_us: self.bound_us,
         }
     }
 
@@ -164,7 +191,8 @@ impl Message for Start {
         }
         let segments = list("the segments of a plan", proto.segments, ITEMS_MAX)?;
         let holes = apart("the holes of a plan", &proto.holes)?;
-        Ok(Start { epoch: proto.epoch, peers, segments, holes })
+        let proto::Start { epoch, limit_bytes_per_second, bound_us, .. } = proto;
+        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us })
     }
 }
 

@@ -1,0 +1,70 @@
+//! What the kernel counted on each NIC: the proof that payload went where it should.
+
+use std::collections::BTreeMap;
+
+/// Bytes that went over a NIC, packet headers included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Counter {
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+}
+
+/// The counters of all interfaces at one moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counters(BTreeMap<String, Counter>);
+
+impl Counters {
+    /// Reads them. `/proc/self/net/dev` counts in 64 bits, and speaks of the namespace that this process is in, whichever
+    /// `/sys` it sees.
+    pub(super) fn read() -> Counters {
+        Counters(std::fs::read_to_string("/proc/self/net/dev").map_or_else(|_| BTreeMap::new(), |text| parse(&text)))
+    }
+
+    /// What was counted on a NIC since `before`; `None` where the system does not say.
+    pub(super) fn since(&self, before: &Counters, nic: &str) -> Option<Counter> {
+        let (now, then) = (self.0.get(nic)?, before.0.get(nic)?);
+        // A driver that was loaded anew counts from zero.
+        let sent_bytes = now.sent_bytes.checked_sub(then.sent_bytes)?;
+        Some(Counter { sent_bytes, received_bytes: now.received_bytes.checked_sub(then.received_bytes)? })
+    }
+}
+
+/// Two lines of headings, then a line for each interface: its name, eight columns of what it received and eight of what
+/// it sent, bytes first.
+fn parse(text: &str) -> BTreeMap<String, Counter> {
+    let line = |line: &str| {
+        let (name, columns) = line.rsplit_once(':')?;
+        let columns: Vec<u64> = columns.split_ascii_whitespace().map_while(|column| column.parse().ok()).collect();
+        let counter = Counter { received_bytes: *columns.first()?, sent_bytes: *columns.get(8)? };
+        Some((name.trim().to_owned(), counter))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo: 1296      16    0    0    0     0          0         0     1296      16    0    0    0     0       0          0
+eth0.5:8589934592  9    0    0    0     0          0         0 17179869184   7    0    0    0     0       0          0
+";
+
+    #[test]
+    fn lines_are_read_and_compared() {
+        let (before, mut now) = (Counters(parse(TEXT)), Counters(parse(TEXT)));
+        assert_eq!(before.0["eth0.5"], Counter { sent_bytes: 1 << 34, received_bytes: 1 << 33 });
+        assert_eq!(before.0.len(), 2);
+        now.0.insert("lo".into(), Counter { sent_bytes: 1300, received_bytes: 1297 });
+        assert_eq!(now.since(&before, "lo"), Some(Counter { sent_bytes: 4, received_bytes: 1 }));
+        assert_eq!(before.since(&now, "lo"), None, "counted from zero again");
+        assert_eq!(now.since(&before, "eth9"), None);
+    }
+
+    #[test]
+    fn this_machine_has_counters() {
+        assert!(Counters::read().0.contains_key("lo"));
+    }
+}

@@ -1,0 +1,142 @@
+//! Labs: nodes that are network namespaces with shaped NICs, and a daemon in each. `None` with a word on it where
+//! namespaces are not permitted.
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{PROGRAM, cep_fast, code, end_of, folder, run, stderr};
+
+fn netlab() -> Command {
+    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/netlab"))
+}
+
+/// A lab that goes with the test.
+pub(crate) struct Lab {
+    pub(crate) name: String,
+    daemons: Vec<Child>,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Lab {
+    /// `nodes` nodes with `nics` NICs of `rate` each, and a daemon on each; `None` where that is not permitted.
+    pub(crate) fn up(nodes: u32, nics: u32, rate: &str) -> Option<Lab> {
+        Lab::changed(nodes, nics, rate, &[])
+    }
+
+    /// The same, with `changes` made before the daemons start: each a node and a command that is run in it.
+    pub(crate) fn changed(nodes: u32, nics: u32, rate: &str, changes: &[(u32, &str)]) -> Option<Lab> {
+        let check = run(netlab().arg("check"));
+        if code(&check) == 77 {
+            eprintln!("skipped: {}", stderr(&check));
+            return None;
+        }
+        // Tests of one file run side by side.
+        static LABS: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let (nodes_text, nics_text) = (nodes.to_string(), nics.to_string());
+        let up = run(netlab().args(["up", &name, "--nodes", &nodes_text, "--nics", &nics_text, "--rate", rate]));
+        assert_eq!(code(&up), 0, "{}", stderr(&up));
+        let mut lab = Lab { name, daemons: Vec::new(), folder: folder() };
+        for (node, change) in changes {
+            let changed = run(lab.shell(*node).arg(change));
+            assert_eq!(code(&changed), 0, "{change}: {}", stderr(&changed));
+        }
+        let key = lab.path("key");
+        assert_eq!(code(&run(&mut cep_fast(&["keygen", key.to_str().unwrap()]))), 0);
+        for node in 1..=nodes {
+            let mut command = lab.inside(node);
+            command.args(["node", "--listen", &format!("10.200.0.{node}:7000"), "--root"]).arg(lab.folder.path());
+            let mut child = command.arg("--key-file").arg(&key).stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+            assert!(line.starts_with("ready "), "{line}");
+            lab.daemons.push(child);
+        }
+        Some(lab)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What runs the command line that follows inside a node.
+    pub(crate) fn shell(&self, node: u32) -> Command {
+        let mut command = netlab();
+        command.args(["exec", &self.name, &node.to_string(), "sh", "-ec"]);
+        command
+    }
+
+    /// The program, inside a node.
+    pub(crate) fn inside(&self, node: u32) -> Command {
+        let mut command = netlab();
+        command.args(["exec", &self.name, &node.to_string(), PROGRAM]);
+        command
+    }
+
+    /// Joins the switches of the first two rails into one network.
+    pub(crate) fn join_switches(&self) {
+        let join =
+            "ip link add join0 type veth peer name join1; for i in 0 1; do ip link set join$i master br$i up; done";
+        let switch = format!("{}-sw", self.name);
+        let joined = run(Command::new("ip").args(["netns", "exec", &switch, "sh", "-ec", join]));
+        assert_eq!(code(&joined), 0, "{}", stderr(&joined));
+    }
+
+    pub(crate) fn start(&self, spec: &str) -> Child {
+        fs::write(self.path("spec"), spec).unwrap();
+        let mut command = self.inside(0);
+        command.args(["run", "--json", "--progress", "never", "--overwrite", "--key-file"]).arg(self.path("key"));
+        let command = command.arg(self.path("spec")).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Runs a transfer into `copy` and does something to the lab once its partial file is there.
+    pub(crate) fn while_it_moves(&self, spec: &str, fault: impl Fn(&Lab)) -> Output {
+        // What an earlier one left would be taken for this one's.
+        let _ = fs::remove_file(self.path("copy"));
+        let child = self.start(spec);
+        let is_partial = |entry: std::io::Result<fs::DirEntry>| {
+            let entry = entry.unwrap();
+            let is_sized = entry.metadata().is_ok_and(|metadata| metadata.len() > 0);
+            entry.file_name().to_string_lossy().starts_with(".copy") && is_sized
+        };
+        while !fs::read_dir(self.folder.path()).unwrap().any(is_partial) {
+            std::thread::yield_now();
+        }
+        fault(self);
+        end_of(child)
+    }
+
+    /// Does something to the NICs of a node.
+    pub(crate) fn ip(&self, node: u32, what: &[&str]) {
+        let namespace = format!("{}-n{node}", self.name);
+        assert!(Command::new("ip").args(["-n", &namespace]).args(what).status().unwrap().success(), "{what:?}");
+    }
+
+    /// Gives a node's firewall rules, one to a line.
+    pub(crate) fn nft(&self, node: u32, rules: &str) {
+        let mut nft = netlab();
+        nft.args(["exec", &self.name, &node.to_string(), "nft", "-f", "-"]).stdin(Stdio::piped());
+        let mut nft = nft.spawn().unwrap();
+        std::io::Write::write_all(&mut nft.stdin.take().unwrap(), rules.as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success(), "{rules}");
+    }
+
+    pub(crate) fn run(&self, spec: &str) -> Output {
+        end_of(self.start(spec))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for daemon in &mut self.daemons {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        // It ends what still runs inside, too.
+        let _ = netlab().args(["down", &self.name]).status();
+    }
+}

@@ -46,19 +46,30 @@ impl Lab {
         Running::start(name, command, &self.folder, self.limit)
     }
 
+    /// The bytes that its source file has.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The work of a scenario, ready to be timed: the source cached, the destination absent, nothing left to write back
     /// from the run before.
     pub(crate) fn prepare(&self, scenario: Scenario) -> Result<Work> {
+        self.prepare_part(scenario, self.bytes)
+    }
+
+    /// The same, with the first `bytes` bytes of the source alone.
+    pub(crate) fn prepare_part(&self, scenario: Scenario, bytes: u64) -> Result<Work> {
         if scenario == Scenario::MemoryToMemory {
-            return Ok(Work { bytes: self.bytes, files: None });
+            return Ok(Work { bytes, files: None });
         }
+        ensure!(bytes <= self.bytes, "the source has {} bytes, not {bytes}", self.bytes);
         let files = Files { source: self.path("source"), destination: self.path("destination") };
         if !files.source.exists() {
             self.make_source(&files.source)?;
         }
         nix::unistd::sync();
         io::copy(&mut File::open(&files.source)?, &mut io::sink())?;
-        Ok(Work { bytes: self.bytes, files: Some(files) })
+        Ok(Work { bytes, files: Some(files) })
     }
 
     /// Removes the destination, after comparing it where `compare` says so.
@@ -68,7 +79,7 @@ impl Lab {
         ensure!(arrived == work.bytes, "{arrived} of {} bytes are in the destination file", work.bytes);
         if compare {
             let mut cmp = crate::process::command("cmp");
-            cmp.arg(&files.source).arg(&files.destination);
+            cmp.args(["-n", &work.bytes.to_string()]).arg(&files.source).arg(&files.destination);
             self.start("cmp", cmp)?.finish().context("the destination differs from the source")?;
         }
         fs::remove_file(&files.destination)?;
@@ -80,6 +91,12 @@ impl Lab {
         if let Some(files) = &work.files {
             // It may never have been made.
             let _ = fs::remove_file(&files.destination);
+            // Nor may what the program keeps of it for a rerun.
+            for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().starts_with(".destination.") {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
         }
     }
 

@@ -3,6 +3,9 @@
 //! Speed is judged as a ratio within one run, never as an absolute figure: machines differ, and one machine differs from hour
 //! to hour.
 
+mod bar;
+mod cases;
+mod cluster;
 mod contenders;
 mod lab;
 mod loopback;
@@ -10,8 +13,9 @@ mod plans;
 mod process;
 mod raw;
 mod report;
+mod series;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -19,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 
 use contenders::{Contender, Scenario};
 use lab::Lab;
-use report::{Machine, Report};
+use report::{Machine, RAW, Report};
 
 /// Measures cep-fast against the raw limit of this machine and against its peers.
 #[derive(Parser)]
@@ -37,6 +41,8 @@ enum Command {
     Raw(Options),
     /// How long planning takes as transfers grow.
     Plans(plans::Options),
+    /// Two or more nodes with shaped NICs (tools/netlab): what adds up, what survives, and the bars for both. Needs root.
+    Lab(cases::Options),
     /// One end of the raw limit.
     #[command(hide = true)]
     RawEnd(raw::EndArgs),
@@ -77,6 +83,9 @@ struct Options {
     /// Seconds that any one process may run.
     #[arg(long, default_value_t = 180)]
     deadline: u64,
+    /// Ends with status 1 where a bar is missed.
+    #[arg(long)]
+    strict: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -92,8 +101,9 @@ struct Cores(Option<(usize, usize)>);
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Loopback(options) => benchmark(&options),
-        Command::Raw(options) => benchmark(&Options { only: vec!["raw".to_owned()], ..options }),
+        Command::Raw(options) => benchmark(&Options { only: RAW.map(str::to_owned).to_vec(), ..options }),
         Command::Plans(options) => plans::run(&options),
+        Command::Lab(options) => cases::run(&options),
         Command::RawEnd(end) => end.run(),
     }
 }
@@ -110,15 +120,21 @@ fn benchmark(options: &Options) -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
     let machine = Machine::look()?;
     let lab = Lab::new(&options.dir, options.bytes, Duration::from_secs(options.deadline))?;
-    let outcomes = loopback::rounds(&contenders, &options.scenarios(), options.rounds, |contender, scenario, round| {
-        eprintln!("round {round} of {}: {}, {}", options.rounds, scenario.title(), contender.name());
-        loopback::turn(&lab, contender, scenario, round == 1)
-    });
+    let outcomes =
+        loopback::rounds(&contenders, &scenarios(options.scenario), options.rounds, |contender, scenario, round| {
+            eprintln!("round {round} of {}: {}, {}", options.rounds, scenario.title(), contender.name());
+            loopback::turn(&lab, contender, scenario, round == 1)
+        });
     let report = Report::new(options.bytes, options.rounds, machine, outcomes);
     println!("{}", report.table());
     if let Some(file) = &options.json {
         std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")
             .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    // The working folder goes before this process does.
+    drop(lab);
+    if options.strict && report.misses() {
+        std::process::exit(1);
     }
     Ok(())
 }
@@ -126,10 +142,7 @@ fn benchmark(options: &Options) -> Result<()> {
 impl Options {
     /// Those who take part.
     fn contenders(&self) -> Result<Vec<Box<dyn Contender>>> {
-        let cep_fast = match &self.cep_fast {
-            Some(program) => program.clone(),
-            None => std::env::current_exe()?.with_file_name("cep-fast"),
-        };
+        let cep_fast = program_beside(self.cep_fast.as_deref())?;
         let mut contenders = contenders::all(&cep_fast, &self.peers, self.raw_cores.0);
         for name in &self.only {
             let known: Vec<&str> = contenders.iter().map(|contender| contender.name()).collect();
@@ -138,13 +151,22 @@ impl Options {
         contenders.retain(|contender| self.only.is_empty() || self.only.iter().any(|name| name == contender.name()));
         Ok(contenders)
     }
+}
 
-    fn scenarios(&self) -> Vec<Scenario> {
-        match self.scenario {
-            None => Scenario::ALL.to_vec(),
-            Some(ScenarioName::Memory) => vec![Scenario::MemoryToMemory],
-            Some(ScenarioName::File) => vec![Scenario::FileToFile],
-        }
+/// The program to measure: the one named, or the one beside this one.
+fn program_beside(named: Option<&Path>) -> Result<PathBuf> {
+    Ok(match named {
+        Some(program) => program.to_owned(),
+        None => std::env::current_exe()?.with_file_name("cep-fast"),
+    })
+}
+
+/// The scenario of this name, or all of them.
+fn scenarios(name: Option<ScenarioName>) -> Vec<Scenario> {
+    match name {
+        None => Scenario::ALL.to_vec(),
+        Some(ScenarioName::Memory) => vec![Scenario::MemoryToMemory],
+        Some(ScenarioName::File) => vec![Scenario::FileToFile],
     }
 }
 

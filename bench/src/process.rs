@@ -6,12 +6,12 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 
 /// How long a server may take to leave when asked before it is killed.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How often a server that starts is asked whether it listens.
+/// How often a server that starts is asked whether it is ready.
 const LISTEN_POLL: Duration = Duration::from_millis(10);
 /// How much of what a failed process wrote is shown.
 const LOG_TAIL_BYTES: usize = 2000;
@@ -38,6 +38,8 @@ pub(crate) struct Running {
     name: String,
     child: Child,
     ended: Receiver<Instant>,
+    /// When it ended, once somebody has asked and heard.
+    end: Option<Instant>,
     started: Instant,
     deadline: Instant,
     /// Where its output and its errors go: files, because a pipe that nobody reads would stop it.
@@ -53,6 +55,17 @@ pub(crate) struct Finished {
     pub(crate) seconds: f64,
 }
 
+/// How a process ended, well or not.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// What it wrote to its standard output.
+    pub(crate) output: String,
+    /// The end of what it complained about, behind a colon; empty where it was silent.
+    pub(crate) complaint: String,
+    /// From its start to its end.
+    pub(crate) seconds: f64,
+}
+
 impl Running {
     /// Starts `command`, which may run for `limit`; its output goes to files in `folder`.
     pub(crate) fn start(name: &str, mut command: Command, folder: &Path, limit: Duration) -> Result<Running> {
@@ -61,26 +74,54 @@ impl Running {
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("{name}: cannot start {command:?}"))?;
         let ended = watch(Pid::from_raw(child.id().cast_signed()));
-        Ok(Running { name: name.to_owned(), child, ended, started, deadline: started + limit, output, errors })
+        let (name, deadline) = (name.to_owned(), started + limit);
+        Ok(Running { name, child, ended, end: None, started, deadline, output, errors })
     }
 
     /// Waits for a good end.
     ///
     /// # Errors
     /// The process failed, or its deadline passed: then it is killed first.
-    pub(crate) fn finish(mut self) -> Result<Finished> {
+    pub(crate) fn finish(self) -> Result<Finished> {
+        let name = self.name.clone();
+        let Ended { status, output, complaint, seconds } = self.wait()?;
+        ensure!(status.success(), "{name} ended with {status}{complaint}");
+        Ok(Finished { output, seconds })
+    }
+
+    /// Waits for the end, good or not.
+    ///
+    /// # Errors
+    /// The deadline passed: then the process is killed first.
+    pub(crate) fn wait(mut self) -> Result<Ended> {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let Ok(end) = self.ended.recv_timeout(left) else {
+        if !self.has_ended(left) {
             self.child.kill()?;
             self.child.wait()?;
             bail!("{} did not end within {:?}{}", self.name, self.deadline - self.started, self.log_tail());
-        };
-        let status = self.child.wait()?;
-        if !status.success() {
-            bail!("{} ended with {status}{}", self.name, self.log_tail());
         }
+        let status = self.child.wait()?;
         let output = fs::read_to_string(&self.output).with_context(|| format!("{}: output", self.name))?;
-        Ok(Finished { output, seconds: (end - self.started).as_secs_f64() })
+        let seconds = (self.end.unwrap_or(self.deadline) - self.started).as_secs_f64();
+        Ok(Ended { status, output, complaint: self.log_tail(), seconds })
+    }
+
+    /// Whether it has ended; waits up to `patience` for that.
+    pub(crate) fn has_ended(&mut self, patience: Duration) -> bool {
+        if self.end.is_none() {
+            self.end = self.ended.recv_timeout(patience).ok();
+        }
+        self.end.is_some()
+    }
+
+    /// When it was started.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Its process id, which stays its own until it is waited for.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until something listens on this loopback port.
@@ -88,12 +129,24 @@ impl Running {
     /// # Errors
     /// The process ended, or its deadline passed.
     pub(crate) fn until_listening(&self, port: u16) -> Result<()> {
-        while !is_listening(port)? {
+        self.until(&format!("listens on port {port}"), || is_listening(port))
+    }
+
+    /// Waits until it has written this to its standard output.
+    ///
+    /// # Errors
+    /// The process ended, or its deadline passed.
+    pub(crate) fn until_says(&self, word: &str) -> Result<()> {
+        self.until(&format!("says {word:?}"), || Ok(fs::read_to_string(&self.output)?.contains(word)))
+    }
+
+    fn until(&self, what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
+        while !holds()? {
             if self.ended.recv_timeout(LISTEN_POLL).is_ok() {
-                bail!("{} ended before it listened on port {port}{}", self.name, self.log_tail());
+                bail!("{} ended before it {what}{}", self.name, self.log_tail());
             }
             if Instant::now() > self.deadline {
-                bail!("{} does not listen on port {port}{}", self.name, self.log_tail());
+                bail!("{} was to come to where it {what}{}", self.name, self.log_tail());
             }
         }
         Ok(())
@@ -105,7 +158,7 @@ impl Running {
             return Ok(());
         }
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM)?;
-        if self.ended.recv_timeout(FAREWELL).is_err() {
+        if !self.has_ended(FAREWELL) {
             self.child.kill()?;
         }
         self.child.wait()?;

@@ -4,12 +4,17 @@ use anyhow::{Context, Result};
 use comfy_table::Table;
 use serde::Serialize;
 
+use crate::bar::Bar;
 use crate::contenders::Scenario;
 use crate::loopback::{Outcome, Sample};
 
 /// The contenders that are not peers.
 const OURS: &str = "ours";
-const RAW: &str = "raw";
+const UNCHECKED: &str = "ours-unchecked";
+/// The raw limit, however its receiver waits: the better way is the limit.
+pub(crate) const RAW: [&str; 2] = ["raw", "raw-resting"];
+/// iperf3 with its numbers of connections: the best of them counts.
+const IPERF: [&str; 3] = ["iperf3", "iperf3-p2", "iperf3-p4"];
 
 /// Everything that one benchmark found.
 #[derive(Serialize)]
@@ -51,14 +56,29 @@ pub(crate) struct Median {
     pub(crate) cpu_seconds_per_gib: f64,
 }
 
-/// Our speed as a multiple of another's.
+/// One of our figures as a multiple of another's.
 #[derive(Serialize)]
 pub(crate) struct Ratio {
     pub(crate) scenario: Scenario,
+    pub(crate) what: What,
+    pub(crate) of: &'static str,
     pub(crate) over: &'static str,
     pub(crate) ratio: f64,
-    /// Whether both are rates of the data alone; otherwise both are of the whole command.
-    pub(crate) data_only: bool,
+    pub(crate) bar: Option<Bar>,
+    /// Whether the bar holds, where there is one.
+    pub(crate) holds: Option<bool>,
+}
+
+/// What a ratio is of.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum What {
+    /// The rate of the data alone, where both programs tell it.
+    Rate,
+    /// The rate of the whole command, otherwise.
+    WholeCommandRate,
+    /// CPU time of all processes, per GiB.
+    Cpu,
 }
 
 impl Report {
@@ -78,10 +98,14 @@ impl Report {
             }
         }
         for ratio in &self.ratios {
-            let kind = if ratio.data_only { "data" } else { "whole command" };
-            text += &format!("{}: ours / {} = {:.2} ({kind})\n", ratio.scenario.title(), ratio.over, ratio.ratio);
+            text += &ratio.line();
         }
         text
+    }
+
+    /// Whether any bar is missed.
+    pub(crate) fn misses(&self) -> bool {
+        self.ratios.iter().any(|ratio| ratio.holds == Some(false))
     }
 
     fn scenario_table(&self, scenario: Scenario) -> Table {
@@ -116,26 +140,62 @@ impl Median {
     }
 }
 
-/// Ours over the raw limit, and over the fastest peer.
+/// Ours over the raw limit, over the best iperf3, and over the fastest of the others.
 fn ratios(scenario: Scenario, medians: &[Median]) -> Vec<Ratio> {
     let here: Vec<&Median> = medians.iter().filter(|median| median.scenario == scenario).collect();
-    let Some(ours) = here.iter().find(|median| median.contender == OURS) else { return Vec::new() };
-    let raw = here.iter().find(|median| median.contender == RAW).map(|raw| ratio(ours, raw));
-    let peers = here.iter().filter(|median| ![OURS, RAW].contains(&median.contender));
-    // The best peer is the one that we are least ahead of.
-    let best = peers.map(|peer| ratio(ours, peer)).min_by(|a, b| a.ratio.total_cmp(&b.ratio));
-    raw.into_iter().chain(best).collect()
+    let named = |name: &str| here.iter().copied().find(|median| median.contender == name);
+    let Some(ours) = named(OURS) else { return Vec::new() };
+    let is_peer = |name: &str| name != OURS && name != UNCHECKED && !RAW.contains(&name) && !IPERF.contains(&name);
+    let mut found = Vec::new();
+    if let Some(raw) = hardest(ours, here.iter().copied().filter(|median| RAW.contains(&median.contender))) {
+        let part = if scenario == Scenario::MemoryToMemory { 0.95 } else { 0.9 };
+        found.push(rate(ours, raw, Some(Bar::AtLeast(part))));
+    }
+    if let Some(iperf) = hardest(ours, here.iter().copied().filter(|median| IPERF.contains(&median.contender))) {
+        found.push(rate(ours, iperf, Some(Bar::AtLeast(0.9))));
+        let cpu = ours.cpu_seconds_per_gib / iperf.cpu_seconds_per_gib;
+        found.push(Ratio::new(ours, iperf, What::Cpu, cpu, Some(Bar::AtMost(1.3))));
+        found.extend(named(UNCHECKED).map(|unchecked| rate(unchecked, iperf, Some(Bar::AtLeast(1.0)))));
+    }
+    let peers = here.iter().copied().filter(|median| is_peer(median.contender));
+    found.extend(hardest(ours, peers).map(|peer| rate(ours, peer, None)));
+    found
+}
+
+/// The one that we are least ahead of.
+fn hardest<'a>(ours: &Median, others: impl Iterator<Item = &'a Median>) -> Option<&'a Median> {
+    others.min_by(|a, b| rate(ours, a, None).ratio.total_cmp(&rate(ours, b, None).ratio))
 }
 
 /// Like with like: the data's rate where both programs tell it, the whole command's otherwise.
-fn ratio(ours: &Median, other: &Median) -> Ratio {
-    let data = ours.gbit_per_s.zip(other.gbit_per_s);
-    let (mine, theirs) = data.unwrap_or((ours.wall_gbit_per_s, other.wall_gbit_per_s));
-    Ratio { scenario: ours.scenario, over: other.contender, ratio: mine / theirs, data_only: data.is_some() }
+fn rate(of: &Median, over: &Median, bar: Option<Bar>) -> Ratio {
+    match of.gbit_per_s.zip(over.gbit_per_s) {
+        Some((mine, theirs)) => Ratio::new(of, over, What::Rate, mine / theirs, bar),
+        None => Ratio::new(of, over, What::WholeCommandRate, of.wall_gbit_per_s / over.wall_gbit_per_s, bar),
+    }
+}
+
+impl Ratio {
+    fn new(of: &Median, over: &Median, what: What, ratio: f64, bar: Option<Bar>) -> Ratio {
+        let holds = bar.map(|bar| bar.holds(ratio));
+        Ratio { scenario: of.scenario, what, of: of.contender, over: over.contender, ratio, bar, holds }
+    }
+
+    fn line(&self) -> String {
+        let what = match self.what {
+            What::Rate => "data",
+            What::WholeCommandRate => "whole command",
+            What::Cpu => "CPU",
+        };
+        let held = self.bar.map_or_else(String::new, |bar| {
+            format!(", bar {}: {}", bar.text(), if self.holds == Some(true) { "holds" } else { "MISSED" })
+        });
+        format!("{}: {} / {} = {:.2} ({what}){held}\n", self.scenario.title(), self.of, self.over, self.ratio)
+    }
 }
 
 /// The middle of the figures, or the mean of the two in the middle.
-fn median(mut figures: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     match figures.len() {
@@ -164,11 +224,34 @@ mod tests {
 
     #[test]
     fn ratios_compare_like_with_like_and_name_the_best_peer() {
+        let medians = [
+            of(OURS, Some(20.0), 16.0),
+            of(RAW[0], Some(16.0), 24.0),
+            of(RAW[1], Some(25.0), 24.0),
+            of("slow", None, 2.0),
+            of("fast", None, 8.0),
+        ];
+        let ratios = ratios(Scenario::FileToFile, &medians);
+        let found: Vec<(&str, f64, What)> = ratios.iter().map(|r| (r.over, r.ratio, r.what)).collect();
+        assert_eq!(found, [(RAW[1], 0.8, What::Rate), ("fast", 2.0, What::WholeCommandRate)]);
+        assert_eq!(ratios[0].holds, Some(false), "a bar of 0.9");
+        assert!(super::ratios(Scenario::MemoryToMemory, &medians).is_empty());
+    }
+
+    #[test]
+    fn the_best_of_iperf_is_what_counts_with_checks_and_without() {
+        let mut fast = of(IPERF[2], Some(40.0), 40.0);
+        fast.cpu_seconds_per_gib = 0.5;
         let medians =
-            [of(OURS, Some(20.0), 16.0), of(RAW, Some(25.0), 24.0), of("slow", None, 2.0), of("fast", None, 8.0)];
-        let found: Vec<(&str, f64, bool)> =
-            ratios(Scenario::FileToFile, &medians).iter().map(|r| (r.over, r.ratio, r.data_only)).collect();
-        assert_eq!(found, [(RAW, 0.8, true), ("fast", 2.0, false)]);
-        assert!(ratios(Scenario::MemoryToMemory, &medians).is_empty());
+            [of(OURS, Some(38.0), 38.0), of(UNCHECKED, Some(40.0), 40.0), of(IPERF[0], Some(30.0), 30.0), fast];
+        let ratios = ratios(Scenario::FileToFile, &medians);
+        let found: Vec<(&str, &str, What, f64, Option<bool>)> =
+            ratios.iter().map(|r| (r.of, r.over, r.what, r.ratio, r.holds)).collect();
+        let expected = [
+            (OURS, IPERF[2], What::Rate, 0.95, Some(true)),
+            (OURS, IPERF[2], What::Cpu, 2.0, Some(false)),
+            (UNCHECKED, IPERF[2], What::Rate, 1.0, Some(true)),
+        ];
+        assert_eq!(found, expected);
     }
 }

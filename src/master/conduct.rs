@@ -47,6 +47,7 @@ pub(crate) enum Event {
 
 /// What the master wants done.
 #[derive(Clone, PartialEq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "all but the last are messages, and there are a few for each node")]
 pub(crate) enum Action {
     /// Tell a node.
     Send { node: NodeIx, message: ToNode },

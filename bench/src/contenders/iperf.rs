@@ -7,11 +7,25 @@ use super::{Contender, Scenario, Timing, Work, missing_program, program};
 use crate::lab::Lab;
 use crate::process;
 
-pub(super) struct Iperf;
+pub(super) struct Iperf {
+    pub(super) streams: Streams,
+}
+
+/// How many connections it has at once: a sender that is bound by one core gains by more.
+#[derive(Clone, Copy)]
+pub(super) enum Streams {
+    One,
+    Two,
+    Four,
+}
 
 impl Contender for Iperf {
     fn name(&self) -> &'static str {
-        "iperf3"
+        match self.streams {
+            Streams::One => "iperf3",
+            Streams::Two => "iperf3-p2",
+            Streams::Four => "iperf3-p4",
+        }
     }
 
     fn plays(&self, scenario: Scenario) -> bool {
@@ -30,6 +44,12 @@ impl Contender for Iperf {
         server.until_listening(port)?;
         let mut client = process::command(program("iperf3"));
         client.args(["-c", "127.0.0.1", "-p", &port.to_string(), "-l", "1M", "-J", "-n", &work.bytes.to_string()]);
+        let streams = match self.streams {
+            Streams::One => "1",
+            Streams::Two => "2",
+            Streams::Four => "4",
+        };
+        client.args(["-P", streams]);
         let client = lab.start("iperf3-client", client)?.finish()?;
         server.finish()?;
         let report: Value = serde_json::from_str(&client.output).context("iperf3 printed no JSON")?;

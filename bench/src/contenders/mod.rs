@@ -14,7 +14,8 @@ use anyhow::Result;
 
 use crate::lab::Lab;
 use crate::process;
-use crate::raw::Raw;
+use crate::raw::{Raw, Wait};
+use iperf::Streams;
 
 /// What is moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -86,9 +87,13 @@ pub(crate) trait Contender {
 /// `cep_fast` is the program to measure, `peers` the folder that `tools/peers` built in, `cores` where the raw limit is pinned.
 pub(crate) fn all(cep_fast: &Path, peers: &Path, cores: Option<(usize, usize)>) -> Vec<Box<dyn Contender>> {
     vec![
-        Box::new(ours::Ours { program: cep_fast.to_owned() }),
-        Box::new(Raw { cores }),
-        Box::new(iperf::Iperf),
+        Box::new(ours::Ours { program: cep_fast.to_owned(), checks: true }),
+        Box::new(ours::Ours { program: cep_fast.to_owned(), checks: false }),
+        Box::new(Raw { cores, wait: Wait::Gather }),
+        Box::new(Raw { cores, wait: Wait::Rest }),
+        Box::new(iperf::Iperf { streams: Streams::One }),
+        Box::new(iperf::Iperf { streams: Streams::Two }),
+        Box::new(iperf::Iperf { streams: Streams::Four }),
         Box::new(gridftp::GridFtp),
         Box::new(rclone::Rclone),
         Box::new(rcp::Rcp { binaries: peers.join("bin") }),

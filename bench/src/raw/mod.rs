@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 use crate::contenders::{Contender, Scenario, Timing, Work};
 use crate::lab::Lab;
 use crate::process::{self, Running};
+pub(crate) use ring::Wait;
 
 /// Which half of the raw limit a process is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -39,6 +40,8 @@ pub(crate) struct EndArgs {
     file: Option<PathBuf>,
     #[arg(long)]
     core: Option<usize>,
+    #[arg(long, value_enum)]
+    wait: Wait,
 }
 
 impl EndArgs {
@@ -49,12 +52,13 @@ impl EndArgs {
             pin(core)?;
         }
         let (socket, blocks) = (io::stdin(), self.bytes / u64::from(ring::BLOCK_BYTES));
-        match (self.end, &self.file) {
-            (End::Sender, None) => pump::send_memory(&socket, blocks)?,
-            (End::Sender, Some(file)) => pump::send_file(&socket, file, blocks)?,
-            (End::Receiver, None) => println!("{}", pump::receive_memory(&socket, blocks)?.as_secs_f64()),
-            (End::Receiver, Some(file)) => println!("{}", pump::receive_file(&socket, file, blocks)?.as_secs_f64()),
-        }
+        let took = match (self.end, &self.file) {
+            (End::Sender, None) => return Ok(pump::send_memory(&socket, blocks)?),
+            (End::Sender, Some(file)) => return Ok(pump::send_file(&socket, file, blocks)?),
+            (End::Receiver, None) => pump::receive_memory(&socket, blocks, self.wait)?,
+            (End::Receiver, Some(file)) => pump::receive_file(&socket, file, blocks, self.wait)?,
+        };
+        println!("{}", took.as_secs_f64());
         Ok(())
     }
 }
@@ -63,11 +67,16 @@ impl EndArgs {
 pub(crate) struct Raw {
     /// The cores of sender and receiver; without them the scheduler chooses.
     pub(crate) cores: Option<(usize, usize)>,
+    /// How the receiver waits. Which way is faster depends on the machine, so both take part and the better one is the limit.
+    pub(crate) wait: Wait,
 }
 
 impl Contender for Raw {
     fn name(&self) -> &'static str {
-        "raw"
+        match self.wait {
+            Wait::Gather => "raw",
+            Wait::Rest => "raw-resting",
+        }
     }
 
     fn plays(&self, _: Scenario) -> bool {
@@ -102,6 +111,7 @@ impl Raw {
         };
         let mut command = process::command(std::env::current_exe().context("no path to this program")?);
         command.args(["raw-end", name, "--bytes", &work.bytes.to_string()]);
+        command.args(["--wait", if self.wait == Wait::Rest { "rest" } else { "gather" }]);
         if let Some(file) = file {
             command.arg("--file").arg(file);
         }

@@ -12,24 +12,25 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::ring::{BLOCK_BYTES, Operation, Ring, SLOT_COUNT};
+use super::ring::{BLOCK_BYTES, Operation, Ring, SLOT_COUNT, Wait};
 
 /// Sends `blocks` blocks from one slot, over and over.
 pub(super) fn send_memory(socket: &impl AsFd, blocks: u64) -> io::Result<()> {
     let mut ring = Ring::new(&[socket.as_fd().as_raw_fd()])?;
     for _ in 0..blocks {
-        ring.push(Operation::Send, 0, 0);
+        ring.push(Operation::Send, 0, 0)?;
         ring.wait()?;
     }
     Ok(())
 }
 
 /// Receives `blocks` blocks into one slot, over and over; answers how long that took from the first byte's arrival.
-pub(super) fn receive_memory(socket: &impl AsFd, blocks: u64) -> io::Result<Duration> {
+pub(super) fn receive_memory(socket: &impl AsFd, blocks: u64, wait: Wait) -> io::Result<Duration> {
     let mut ring = Ring::new(&[socket.as_fd().as_raw_fd()])?;
+    ring.receive_as(socket, wait)?;
     let start = first_byte(socket)?;
     for _ in 0..blocks {
-        ring.push(Operation::Receive, 0, 0);
+        ring.push(Operation::Receive, 0, 0)?;
         ring.wait()?;
     }
     Ok(start.elapsed())
@@ -43,12 +44,12 @@ pub(super) fn send_file(socket: &impl AsFd, path: &Path, blocks: u64) -> io::Res
     let mut ready = [false; SLOT_COUNT as usize];
     while sent < blocks {
         while read < blocks.min(sent + u64::from(SLOT_COUNT)) {
-            ring.push(Operation::Read, slot_of(read), read * u64::from(BLOCK_BYTES));
+            ring.push(Operation::Read, slot_of(read), read * u64::from(BLOCK_BYTES))?;
             read += 1;
         }
         // One send at a time: two could interleave where the socket's buffer fills.
         if !sending && ready[usize::from(slot_of(sent))] {
-            ring.push(Operation::Send, slot_of(sent), 0);
+            ring.push(Operation::Send, slot_of(sent), 0)?;
             sending = true;
         }
         let (operation, slot) = ring.wait()?;
@@ -63,9 +64,10 @@ pub(super) fn send_file(socket: &impl AsFd, path: &Path, blocks: u64) -> io::Res
 
 /// Receives `blocks` blocks into a new, preallocated file with `O_DIRECT`; answers how long that took from the first byte's
 /// arrival to the last block written.
-pub(super) fn receive_file(socket: &impl AsFd, path: &Path, blocks: u64) -> io::Result<Duration> {
+pub(super) fn receive_file(socket: &impl AsFd, path: &Path, blocks: u64, wait: Wait) -> io::Result<Duration> {
     let file = preallocated(path, blocks * u64::from(BLOCK_BYTES))?;
     let mut ring = Ring::new(&[socket.as_fd().as_raw_fd(), file.as_raw_fd()])?;
+    ring.receive_as(socket, wait)?;
     let mut free: Vec<u16> = (0..SLOT_COUNT).collect();
     let (mut received, mut written, mut receiving) = (0, 0, false);
     let start = first_byte(socket)?;
@@ -74,12 +76,12 @@ pub(super) fn receive_file(socket: &impl AsFd, path: &Path, blocks: u64) -> io::
             && received < blocks
             && let Some(slot) = free.pop()
         {
-            ring.push(Operation::Receive, slot, 0);
+            ring.push(Operation::Receive, slot, 0)?;
             receiving = true;
         }
         let (operation, slot) = ring.wait()?;
         if operation == Operation::Receive {
-            ring.push(Operation::Write, slot, received * u64::from(BLOCK_BYTES));
+            ring.push(Operation::Write, slot, received * u64::from(BLOCK_BYTES))?;
             received += 1;
             receiving = false;
         } else {
@@ -126,25 +128,30 @@ mod tests {
     }
 
     #[test]
-    fn a_file_arrives_as_it_was() {
+    fn a_file_arrives_as_it_was_however_it_is_waited_for() {
         // Below the build's own folder: a tmpfs may refuse O_DIRECT.
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let (source, copy) = (folder.path().join("source"), folder.path().join("copy"));
+        let source = folder.path().join("source");
         let content: Vec<u8> = (0..BLOCKS * u64::from(BLOCK_BYTES)).map(|at| (at / 8191 % 251) as u8).collect();
         fs::write(&source, &content).unwrap();
-        let (sender, receiver) = sockets();
-        let sending = thread::spawn(move || send_file(&sender, &source, BLOCKS));
-        receive_file(&receiver, &copy, BLOCKS).unwrap();
-        sending.join().unwrap().unwrap();
-        assert!(fs::read(&copy).unwrap() == content, "the copy differs");
+        for wait in [Wait::Gather, Wait::Rest] {
+            let (source, copy) = (source.clone(), folder.path().join(format!("{wait:?}")));
+            let (sender, receiver) = sockets();
+            let sending = thread::spawn(move || send_file(&sender, &source, BLOCKS));
+            receive_file(&receiver, &copy, BLOCKS, wait).unwrap();
+            sending.join().unwrap().unwrap();
+            assert!(fs::read(&copy).unwrap() == content, "{wait:?}: the copy differs");
+        }
     }
 
     #[test]
     fn a_receiver_whose_sender_leaves_early_fails() {
-        let (sender, receiver) = sockets();
-        let sending = thread::spawn(move || send_memory(&sender, BLOCKS - 1));
-        let error = receive_memory(&receiver, BLOCKS).unwrap_err();
-        sending.join().unwrap().unwrap();
-        assert_eq!(error.to_string(), format!("Receive moved 0 of {BLOCK_BYTES} bytes"));
+        for wait in [Wait::Gather, Wait::Rest] {
+            let (sender, receiver) = sockets();
+            let sending = thread::spawn(move || send_memory(&sender, BLOCKS - 1));
+            let error = receive_memory(&receiver, BLOCKS, wait).unwrap_err();
+            sending.join().unwrap().unwrap();
+            assert_eq!(error.to_string(), format!("Receive moved 0 of {BLOCK_BYTES} bytes"));
+        }
     }
 }

@@ -4,15 +4,21 @@
 //! what that code costs.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use io_uring::{IoUring, opcode, squeue, types};
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
 
 /// The blocks in flight, and the size of each: the shape whose limit measurements.md gives.
 pub(super) const SLOT_COUNT: u16 = 8;
 pub(super) const BLOCK_BYTES: u32 = 1 << 20;
 
 const PAGE_BYTES: usize = 4096;
+/// What a socket that rests makes room for, unread: the blocks that its sender has on the way.
+const UNREAD_BYTES: u32 = 4 * BLOCK_BYTES;
+/// A socket rests until this part of its buffer is full at most: with more of it, both ends wait for each other.
+const REST_PART: u32 = 6;
 
 /// The registered files, by index: each ring has a socket and, in the file scenario, a file.
 const SOCKET: types::Fixed = types::Fixed(0);
@@ -40,9 +46,22 @@ impl Operation {
     const ALL: [Operation; 4] = [Operation::Send, Operation::Receive, Operation::Read, Operation::Write];
 }
 
+/// How a block is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Wait {
+    /// The kernel gathers the whole of it (`MSG_WAITALL`), woken by every packet or few.
+    Gather,
+    /// The socket rests until much of it is there (`SO_RCVLOWAT`), and what is there is taken.
+    Rest,
+}
+
 /// A ring of one thread with its slots.
 pub(super) struct Ring {
     uring: IoUring,
+    /// The socket that rests, and until how many bytes are there at most.
+    rests: Option<(OwnedFd, u32)>,
+    /// The bytes of each slot that were received before, where a block comes in parts.
+    received: [u32; SLOT_COUNT as usize],
     /// Where slot 0 starts.
     ///
     /// Invariant: it heads `SLOT_COUNT` blocks that are never freed and that no reference of ours points into.
@@ -62,16 +81,35 @@ impl Ring {
         uring.submitter().register_files(files)?;
         // SAFETY: each iovec covers one block inside the pages leaked above: valid, writable and never freed.
         unsafe { uring.submitter().register_buffers(&blocks) }?;
-        Ok(Ring { uring, slots })
+        Ok(Ring { uring, rests: None, received: [0; SLOT_COUNT as usize], slots })
+    }
+
+    /// Waits for blocks from this socket, which is the one registered, as `wait` says; without this it gathers.
+    pub(super) fn receive_as(&mut self, socket: &impl AsFd, wait: Wait) -> io::Result<()> {
+        if wait == Wait::Rest {
+            // Linux widens the buffer to twice a low-water mark that would not fit.
+            set_low_water(socket, UNREAD_BYTES)?;
+            set_low_water(socket, 1)?;
+            let room = getsockopt(socket, sockopt::RcvBuf)?;
+            let rest_bytes = u32::try_from(room).unwrap_or(u32::MAX) / REST_PART;
+            self.rests = Some((socket.as_fd().try_clone_to_owned()?, rest_bytes));
+        }
+        Ok(())
     }
 
     /// Queues an operation on a slot; `offset` is the place in the file and means nothing to a socket.
-    pub(super) fn push(&mut self, operation: Operation, slot: u16, offset: u64) {
+    pub(super) fn push(&mut self, operation: Operation, slot: u16, offset: u64) -> io::Result<()> {
+        if operation == Operation::Receive
+            && let Some((socket, rest_bytes)) = &self.rests
+        {
+            set_low_water(socket, (*rest_bytes).min(BLOCK_BYTES - self.received[usize::from(slot)]))?;
+        }
         let entry = self.entry(operation, slot, offset).user_data((operation as u64) << 16 | u64::from(slot));
-        // SAFETY: the entry's address comes from `entry`: a whole block of the leaked pages, so it outlives the operation
-        // whatever happens; its files are registered indexes, which the kernel checks.
+        // SAFETY: the entry's address comes from `entry`: inside a block of the leaked pages up to its end, so it outlives
+        // the operation whatever happens; its files are registered indexes, which the kernel checks.
         let pushed = unsafe { self.uring.submission().push(&entry) };
         pushed.expect("the queue holds four entries per slot, and a slot has one operation at a time");
+        Ok(())
     }
 
     /// The next whole block that was moved; waits for it.
@@ -79,6 +117,22 @@ impl Ring {
     /// # Errors
     /// What the kernel said, or that a block was cut short: the peer left, or the file is shorter than promised.
     pub(super) fn wait(&mut self) -> io::Result<(Operation, u16)> {
+        loop {
+            let (operation, slot, moved) = self.completion()?;
+            let before = std::mem::take(&mut self.received[usize::from(slot)]);
+            if before + moved == BLOCK_BYTES {
+                return Ok((operation, slot));
+            }
+            if operation != Operation::Receive || self.rests.is_none() || moved == 0 {
+                return Err(io::Error::other(format!("{operation:?} moved {} of {BLOCK_BYTES} bytes", before + moved)));
+            }
+            self.received[usize::from(slot)] = before + moved;
+            self.push(operation, slot, 0)?;
+        }
+    }
+
+    /// The next completion: what was done on which slot, and how many bytes of it.
+    fn completion(&mut self) -> io::Result<(Operation, u16, u32)> {
         while self.uring.completion().is_empty() {
             match self.uring.submit_and_wait(1) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -87,22 +141,40 @@ impl Ring {
         }
         let done = self.uring.completion().next().expect("the queue was seen not to be empty");
         let operation = Operation::ALL[(done.user_data() >> 16) as usize];
-        match u32::try_from(done.result()) {
-            Err(_) => Err(io::Error::from_raw_os_error(-done.result())),
-            Ok(BLOCK_BYTES) => Ok((operation, (done.user_data() & 0xffff) as u16)),
-            Ok(short) => Err(io::Error::other(format!("{operation:?} moved {short} of {BLOCK_BYTES} bytes"))),
-        }
+        let moved = u32::try_from(done.result()).map_err(|_| io::Error::from_raw_os_error(-done.result()))?;
+        Ok((operation, (done.user_data() & 0xffff) as u16, moved))
     }
 
     fn entry(&self, operation: Operation, slot: u16, offset: u64) -> squeue::Entry {
         let block = address(self.slots, slot);
         match operation {
             Operation::Send => opcode::Send::new(SOCKET, block, BLOCK_BYTES).flags(libc::MSG_WAITALL).build(),
-            Operation::Receive => opcode::Recv::new(SOCKET, block, BLOCK_BYTES).flags(libc::MSG_WAITALL).build(),
+            Operation::Receive => {
+                let before = self.received[usize::from(slot)];
+                let flags = if self.rests.is_some() { 0 } else { libc::MSG_WAITALL };
+                let rest = block.wrapping_add(before as usize);
+                opcode::Recv::new(SOCKET, rest, BLOCK_BYTES - before).flags(flags).build()
+            }
             Operation::Read => opcode::ReadFixed::new(FILE, block, BLOCK_BYTES, slot).offset(offset).build(),
             Operation::Write => opcode::WriteFixed::new(FILE, block, BLOCK_BYTES, slot).offset(offset).build(),
         }
     }
+}
+
+/// Sets how many bytes must be there before a socket counts as readable.
+fn set_low_water(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
+    let (fd, value) = (socket.as_fd().as_raw_fd(), bytes.cast_signed());
+    // SAFETY: the descriptor is open while it is borrowed, and the value is an int that outlives the call, of the size told.
+    let result = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    Ok(Errno::result(result).map(drop)?)
 }
 
 fn slots_bytes() -> usize {

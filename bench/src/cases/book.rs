@@ -1,0 +1,161 @@
+//! What the cases found: figures, the bars that some are held to, and whether these hold; as a table and as JSON.
+
+use comfy_table::Table;
+use comfy_table::presets::ASCII_MARKDOWN;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Case;
+use crate::bar::Bar;
+use crate::contenders::Scenario;
+use crate::report::Machine;
+
+/// Everything that a run found.
+#[derive(Serialize)]
+pub(super) struct Book {
+    machine: Machine,
+    chapters: Vec<Chapter>,
+}
+
+/// One case in one scenario.
+#[derive(Serialize)]
+struct Chapter {
+    case: String,
+    scenario: Scenario,
+    findings: Vec<Finding>,
+    /// What the program and the counters said, for whoever asks why.
+    evidence: Vec<Value>,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    what: String,
+    /// Absent where it could not be measured.
+    value: Option<f64>,
+    unit: &'static str,
+    bar: Option<Bar>,
+    /// Whether the bar holds, where there is one.
+    holds: Option<bool>,
+    note: String,
+}
+
+impl Book {
+    pub(super) fn new(machine: Machine) -> Book {
+        Book { machine, chapters: Vec::new() }
+    }
+
+    /// What follows is of this case.
+    pub(super) fn open(&mut self, case: Case, scenario: Scenario) {
+        let case = format!("{case:?}").to_lowercase();
+        self.chapters.push(Chapter { case, scenario, findings: Vec::new(), evidence: Vec::new() });
+    }
+
+    /// Says what happens next, while it happens.
+    #[allow(clippy::print_stderr, reason = "progress goes there")]
+    pub(super) fn now(&self, what: &str) {
+        let chapter = self.chapters.last();
+        eprintln!("{}: {what}", chapter.map_or("lab", |chapter| &chapter.case));
+    }
+
+    /// A figure that has no bar.
+    pub(super) fn figure(&mut self, what: impl Into<String>, value: f64, unit: &'static str, note: impl Into<String>) {
+        self.add(Finding { what: what.into(), value: Some(value), unit, bar: None, holds: None, note: note.into() });
+    }
+
+    /// A ratio with its bar.
+    pub(super) fn ratio(&mut self, what: impl Into<String>, value: f64, bar: Bar, note: impl Into<String>) {
+        let holds = Some(bar.holds(value));
+        let (what, note) = (what.into(), note.into());
+        self.add(Finding { what, value: Some(value), unit: "", bar: Some(bar), holds, note });
+    }
+
+    /// Something that must be so.
+    pub(super) fn must(&mut self, what: impl Into<String>, holds: bool, note: impl Into<String>) {
+        let (what, note) = (what.into(), note.into());
+        self.add(Finding { what, value: None, unit: "", bar: None, holds: Some(holds), note });
+    }
+
+    /// Something that could not be measured, which no bar survives.
+    pub(super) fn failed(&mut self, what: impl Into<String>, error: &anyhow::Error) {
+        self.must(what, false, format!("{error:#}"));
+    }
+
+    /// Keeps what explains the figures.
+    pub(super) fn keep(&mut self, evidence: Value) {
+        self.chapter().evidence.push(evidence);
+    }
+
+    /// Whether any bar is missed.
+    pub(super) fn misses(&self) -> bool {
+        self.chapters.iter().flat_map(|chapter| &chapter.findings).any(|finding| finding.holds == Some(false))
+    }
+
+    /// The tables for people.
+    pub(super) fn table(&self) -> String {
+        let Machine { core_count, load_before } = self.machine;
+        let mut text = format!("{core_count} cores, load before the first run {load_before}\n");
+        for chapter in &self.chapters {
+            let mut table = Table::new();
+            table.load_style(ASCII_MARKDOWN).set_header([
+                &format!("{}, {}", chapter.case, chapter.scenario.title()),
+                "measured",
+                "bar",
+                "holds",
+                "note",
+            ]);
+            for finding in &chapter.findings {
+                table.add_row(finding.cells());
+            }
+            text += &format!("\n{table}\n");
+        }
+        text
+    }
+
+    fn add(&mut self, finding: Finding) {
+        self.chapter().findings.push(finding);
+    }
+
+    fn chapter(&mut self) -> &mut Chapter {
+        self.chapters.last_mut().expect("a case is opened before anything is found")
+    }
+}
+
+impl Finding {
+    fn cells(&self) -> [String; 5] {
+        let digits = if self.unit.is_empty() { 3 } else { 2 };
+        let value = self.value.map_or_else(String::new, |value| format!("{value:.digits$} {}", self.unit));
+        let holds = match self.holds {
+            None => "",
+            Some(true) => "yes",
+            Some(false) => "NO",
+        };
+        [self.what.clone(), value, self.bar.map_or_else(String::new, Bar::text), holds.to_owned(), self.note.clone()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_bar_is_told_and_shown() {
+        let mut book = Book::new(Machine { core_count: 2, load_before: 0.0 });
+        book.open(Case::Nics, Scenario::MemoryToMemory);
+        book.figure("ours", 3.8, "Gbit/s", "");
+        book.ratio("ours / sum", 0.98, Bar::AtLeast(0.98), "");
+        book.ratio("spread", 0.2, Bar::AtMost(0.2), "");
+        assert!(!book.misses());
+        book.ratio("ours / MPTCP", 1.0, Bar::Above(1.0), "");
+        assert!(book.misses());
+        let table = book.table();
+        assert!(table.contains("3.80 Gbit/s") && table.contains("≥ 0.98") && table.contains("NO"), "{table}");
+    }
+
+    #[test]
+    fn what_failed_is_a_missed_bar() {
+        let mut book = Book::new(Machine { core_count: 2, load_before: 0.0 });
+        book.open(Case::Random, Scenario::MemoryToMemory);
+        book.failed("seed 1", &anyhow::anyhow!("gone"));
+        assert!(book.misses() && book.table().contains("gone"));
+    }
+}

@@ -1,0 +1,244 @@
+//! One NIC of four fails in mid-transfer: what the others carry from then on, and whether it is used again when it is back.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::book::Book;
+use super::{Bench, iperf, rows};
+use crate::bar::Bar;
+use crate::cluster::{self, Cluster, Transferred};
+use crate::contenders::{Scenario, Work};
+use crate::process::Ended;
+use crate::series::Series;
+
+const RATES_MBIT: [u32; 4] = [1000; 4];
+const RECEIVER: u32 = 2;
+/// How often the counters are read.
+const READING: Duration = Duration::from_millis(100);
+/// The time that the program may take to notice, and that which its last pieces may take.
+const GRACE_SECONDS: f64 = 1.0;
+/// How long iperf3 measures the links: they are as shaped, so it need not be long.
+const LINKS_SECONDS: f64 = 5.0;
+/// How long the fault lasts in the transfer in which the NIC comes back, and how long that transfer goes on then: longer
+/// than the longest rest of a lane.
+const RETURN_SECONDS: f64 = 6.0;
+
+/// What happens to a NIC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Fault {
+    /// The link is down.
+    Down,
+    /// Everything is dropped, both ways, and nobody told.
+    Drop,
+    /// Every packet is answered with a reset.
+    Reset,
+    /// It falls to a tenth of its rate.
+    Tenth,
+}
+
+/// Whose NIC it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum End {
+    Sender,
+    Receiver,
+}
+
+/// One fault of one NIC.
+struct Strike {
+    node: u32,
+    nic: usize,
+    fault: Fault,
+}
+
+/// A transfer and what its counters showed, in seconds from its start.
+struct Watched {
+    series: Series,
+    struck: Option<f64>,
+    healed: Option<f64>,
+    ended: Ended,
+}
+
+pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
+    let mut cluster = bench.cluster(2, &RATES_MBIT)?;
+    book.now("iperf3");
+    let links = iperf::together(&cluster, LINKS_SECONDS)?;
+    book.figure("iperf3, one over each NIC", links.iter().sum(), "Gbit/s", "");
+    let node = if bench.options.at == End::Sender { 1 } else { RECEIVER };
+    for &nic in &bench.options.struck {
+        ensure!(nic < RATES_MBIT.len(), "there is no NIC {nic}");
+        for &fault in if bench.options.faults.is_empty() { &Fault::ALL[..] } else { &bench.options.faults } {
+            let strike = Strike { node, nic, fault };
+            if let Err(error) = goes_on(bench, &mut cluster, &strike, &links, book) {
+                book.failed(strike.title(), &error);
+            }
+            if !bench.options.no_return
+                && let Err(error) = comes_back(bench, &mut cluster, &strike, &links, book)
+            {
+                book.failed(format!("{}, then back", strike.title()), &error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A file arrives as it was, at what the links that are left give.
+fn goes_on(bench: &Bench, cluster: &mut Cluster, strike: &Strike, links: &[f64], book: &mut Book) -> Result<()> {
+    book.now(&strike.title());
+    let work = bench.work(Scenario::FileToFile, &RATES_MBIT)?;
+    let watched = watch(cluster, &work, strike, None);
+    let result = watched.and_then(|watched| {
+        judge(&watched, &work, strike, links, book)?;
+        bench.lab.clear(&work, true)
+    });
+    if result.is_err() {
+        bench.lab.discard(&work);
+    } else {
+        book.must(format!("{}: right bytes", strike.title()), true, "");
+    }
+    result
+}
+
+/// The NIC carries its part again when it is whole again.
+fn comes_back(bench: &Bench, cluster: &mut Cluster, strike: &Strike, links: &[f64], book: &mut Book) -> Result<()> {
+    let title = format!("{}, then back", strike.title());
+    book.now(&title);
+    let third = bench.bytes_in(RETURN_SECONDS, &RATES_MBIT);
+    let work = bench.lab.prepare_part(Scenario::MemoryToMemory, 3 * third)?;
+    let watched = watch(cluster, &work, strike, Some(RETURN_SECONDS))?;
+    keep(&watched, &title, book);
+    let transferred = Transferred::of(&watched.ended, work.bytes)?;
+    let healed = watched.healed.unwrap_or(f64::MAX);
+    let back = watched.series.first_above(strike.nic, healed, links[strike.nic] / 2.0);
+    let note = back.map_or_else(
+        || "it was not used again".to_owned(),
+        |back| {
+            let end = last_byte(&watched, &transferred) - GRACE_SECONDS / 2.0;
+            let rate = watched.series.gbit_per_s(strike.nic, back, end.max(back + 0.1));
+            format!("after {:.1} s, at {rate:.2} Gbit/s from then on", back - healed)
+        },
+    );
+    book.must(title, back.is_some(), note);
+    Ok(())
+}
+
+/// What the transfer reached between a second after the fault and a second before its end.
+fn judge(watched: &Watched, work: &Work, strike: &Strike, links: &[f64], book: &mut Book) -> Result<()> {
+    let title = strike.title();
+    keep(watched, &title, book);
+    let transferred = Transferred::of(&watched.ended, work.bytes)?;
+    let struck = watched.struck.unwrap_or(f64::MAX);
+    let end = last_byte(watched, &transferred);
+    let (from, to) = (struck + GRACE_SECONDS, end - GRACE_SECONDS);
+    ensure!(from < to, "the transfer ended {:.1} s after the fault, too early to tell", end - struck);
+    let left = strike.left(links);
+    // What a dead NIC still receives reaches nobody.
+    let carrying: Vec<usize> = (0..links.len()).filter(|&nic| left[nic] > 0.0).collect();
+    let reached: f64 = carrying.iter().map(|&nic| watched.series.gbit_per_s(nic, from, to)).sum();
+    let remaining: f64 = left.iter().sum();
+    let idle: Vec<String> = carrying
+        .iter()
+        .map(|&nic| format!("eth{nic} {:.1}", watched.series.seconds_below(nic, struck, end, left[nic] / 2.0)))
+        .collect();
+    let late = watched.series.when(work.bytes / 100 * 99).map_or(0.0, |most| end - most);
+    let note = format!(
+        "{reached:.2} of {remaining:.2} Gbit/s; struck at {struck:.1} s of {end:.1}; below half, s: {}; \
+         the last 1 % took {late:.1} s; the command ended {:.1} s after; {}",
+        idle.join(", "),
+        watched.ended.seconds - end,
+        transferred.cost()
+    );
+    book.ratio(format!("{title}: reached / remaining"), reached / remaining, Bar::AtLeast(0.9), note);
+    Ok(())
+}
+
+/// Runs a transfer and strikes when a third of its bytes are in. Reads the receiver's counters all the time. Whatever comes
+/// of it, the NIC is whole afterwards.
+fn watch(cluster: &mut Cluster, work: &Work, strike: &Strike, heal_after: Option<f64>) -> Result<Watched> {
+    // What one fault did to the daemons is not the next one's matter.
+    cluster.restart()?;
+    let watched = watch_struck(cluster, work, strike, heal_after);
+    strike.heal(cluster)?;
+    watched
+}
+
+fn watch_struck(cluster: &Cluster, work: &Work, strike: &Strike, heal_after: Option<f64>) -> Result<Watched> {
+    let (mut series, mut struck, mut healed) = (Series::default(), None, None);
+    let mut master = cluster.start("struck", &rows(work))?;
+    loop {
+        let now = master.started().elapsed().as_secs_f64();
+        series.push(now, cluster.received(RECEIVER)?);
+        if struck.is_none() && series.total() >= work.bytes / 3 {
+            strike.hit(cluster)?;
+            struck = Some(now);
+        }
+        if let (None, Some(struck), Some(heal_after)) = (healed, struck, heal_after)
+            && now - struck >= heal_after
+        {
+            strike.heal(cluster)?;
+            healed = Some(now);
+        }
+        if master.has_ended(READING) {
+            let ended = master.wait()?;
+            return Ok(Watched { series, struck, healed, ended });
+        }
+    }
+}
+
+/// When the last byte was in: the program says how long after the first.
+fn last_byte(watched: &Watched, transferred: &Transferred) -> f64 {
+    let first = watched.series.when(1 << 20).unwrap_or_default();
+    (first + transferred.seconds).min(watched.ended.seconds)
+}
+
+fn keep(watched: &Watched, title: &str, book: &mut Book) {
+    let report = cluster::report(&watched.ended).ok();
+    let (struck, healed, seconds) = (watched.struck, watched.healed, watched.ended.seconds);
+    book.keep(json!({
+        "run": title, "struck": struck, "healed": healed, "seconds": seconds, "report": report, "series": watched.series
+    }));
+}
+
+impl Fault {
+    const ALL: [Fault; 4] = [Fault::Down, Fault::Drop, Fault::Reset, Fault::Tenth];
+}
+
+impl Strike {
+    fn title(&self) -> String {
+        format!("eth{} {}", self.nic, format!("{:?}", self.fault).to_lowercase())
+    }
+
+    fn hit(&self, cluster: &Cluster) -> Result<()> {
+        let tenth = format!("{}mbit", RATES_MBIT[self.nic] / 10);
+        let fault: &[&str] = match self.fault {
+            Fault::Down => &["down"],
+            Fault::Drop => &["drop"],
+            Fault::Reset => &["reset"],
+            Fault::Tenth => &["rate", &tenth],
+        };
+        cluster.fault(self.node, self.nic, fault)
+    }
+
+    fn heal(&self, cluster: &Cluster) -> Result<()> {
+        cluster.fault(self.node, self.nic, &["heal"])
+    }
+
+    /// What each of the links still gives.
+    fn left(&self, links: &[f64]) -> Vec<f64> {
+        let part = if self.fault == Fault::Tenth { 0.1 } else { 0.0 };
+        links.iter().enumerate().map(|(nic, rate)| if nic == self.nic { rate * part } else { *rate }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_nic_leaves_the_others_and_a_slow_one_a_tenth_of_itself() {
+        let left = |fault| Strike { node: 2, nic: 1, fault }.left(&[1.0, 2.0, 4.0]);
+        assert_eq!(left(Fault::Reset), [1.0, 0.0, 4.0]);
+        assert_eq!(left(Fault::Tenth), [1.0, 0.2, 4.0]);
+    }
+}

@@ -1,0 +1,95 @@
+//! What the links of a cluster give: iperf3 over each NIC at the same time, and over all of them as one MPTCP connection.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::process::{self, Running};
+
+const SENDER: u32 = 1;
+const RECEIVER: u32 = 2;
+/// Servers on different addresses may have the same one.
+const PORT: &str = "5201";
+
+/// The Gbit/s of each NIC while all are at work, each with an iperf3 of its own.
+pub(super) fn together(cluster: &Cluster, seconds: f64) -> Result<Vec<f64>> {
+    let nics = 0..cluster.rates_mbit().len();
+    let servers: Result<Vec<Running>> = nics.clone().map(|nic| server(cluster, nic, &[])).collect();
+    let clients: Result<Vec<Running>> = nics.map(|nic| client(cluster, nic, &[], seconds)).collect();
+    let rates = clients?.into_iter().map(rate).collect();
+    for server in servers? {
+        server.finish()?;
+    }
+    rates
+}
+
+/// The Gbit/s of one MPTCP connection over all NICs.
+pub(super) fn mptcp(cluster: &Cluster, seconds: f64) -> Result<f64> {
+    ensure!(process::find("mptcpize").is_some(), "mptcpize is not installed (tools/peers)");
+    for node in [SENDER, RECEIVER] {
+        inside(
+            cluster,
+            node,
+            "echo 1 > /proc/sys/net/mptcp/enabled; ip mptcp limits set subflows 8 add_addr_accepted 8",
+        )?;
+    }
+    for nic in 1..cluster.rates_mbit().len() {
+        let endpoint = format!("ip mptcp endpoint add {} dev eth{nic} signal", address(RECEIVER, nic));
+        inside(cluster, RECEIVER, &endpoint)?;
+    }
+    let server = server(cluster, 0, &["mptcpize", "run"])?;
+    let rate = rate(client(cluster, 0, &["mptcpize", "run"], seconds)?);
+    server.finish()?;
+    inside(cluster, RECEIVER, "ip mptcp endpoint flush")?;
+    rate
+}
+
+fn server(cluster: &Cluster, nic: usize, wrapper: &[&str]) -> Result<Running> {
+    let mut command = iperf(cluster, RECEIVER, wrapper);
+    command.args(["-s", "-1", "--forceflush", "-p", PORT]);
+    // The further connections that MPTCP makes come to the other addresses.
+    if wrapper.is_empty() {
+        command.args(["-B", &address(RECEIVER, nic)]);
+    }
+    let server = cluster.lab().start(&format!("iperf3-server{nic}"), command)?;
+    server.until_says("listening")?;
+    Ok(server)
+}
+
+fn client(cluster: &Cluster, nic: usize, wrapper: &[&str], seconds: f64) -> Result<Running> {
+    let mut command = iperf(cluster, SENDER, wrapper);
+    command.args(["-c", &address(RECEIVER, nic), "-B", &address(SENDER, nic), "-p", PORT, "-l", "1M", "-J"]);
+    // Whole seconds are all that it takes.
+    command.args(["-t", &seconds.round().to_string()]);
+    cluster.lab().start(&format!("iperf3-client{nic}"), command)
+}
+
+fn iperf(cluster: &Cluster, node: u32, wrapper: &[&str]) -> Command {
+    let (first, rest) = wrapper.split_first().unwrap_or((&"iperf3", &[]));
+    let mut command = cluster.command(node, first);
+    command.args(rest);
+    if !wrapper.is_empty() {
+        command.arg("iperf3");
+    }
+    command
+}
+
+fn rate(client: Running) -> Result<f64> {
+    let report: Value = serde_json::from_str(&client.finish()?.output).context("iperf3 printed no JSON")?;
+    let rate = report["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 reports no rate")?;
+    Ok(rate / 1e9)
+}
+
+fn inside(cluster: &Cluster, node: u32, script: &str) -> Result<()> {
+    let mut shell = cluster.command(node, "sh");
+    shell.args(["-c", script]);
+    cluster.lab().start("shell", shell)?.finish()?;
+    Ok(())
+}
+
+/// The address of a node's NIC, as `tools/netlab` gives them out.
+fn address(node: u32, nic: usize) -> String {
+    format!("10.{}.0.{node}", 200 + nic)
+}

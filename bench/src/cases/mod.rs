@@ -1,0 +1,194 @@
+//! The cases of the lab: shaped links between network namespaces, each with the bar that it is held to.
+//!
+//! What the links give is measured with iperf3 in the same run, so a bar is a ratio.
+
+mod book;
+mod concurrent;
+mod faults;
+mod iperf;
+mod random;
+mod stripes;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::cluster::{Cluster, Tools, address};
+use crate::contenders::{Scenario, Work};
+use crate::lab::Lab;
+use crate::report::Machine;
+use book::Book;
+pub(crate) use faults::{End, Fault};
+
+/// The share of a link's rate that TCP's payload gets at an MTU of 1500: 1448 of 1514 bytes.
+const GOODPUT: f64 = 1448.0 / 1514.0;
+/// The exit status of a benchmark that cannot run here.
+const SKIPPED: i32 = 77;
+
+/// The cases, in the order in which they run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Case {
+    /// Two nodes with 1, 2 and 4 NICs of 1 Gbit/s.
+    Nics,
+    /// Four NICs of 2.5 Gbit/s.
+    Fast,
+    /// NICs of 1000, 250 and 100 Mbit/s.
+    Uneven,
+    /// One of four NICs dies or slows down, and comes back.
+    Faults,
+    /// 1, 2 and 4 transfers at once between the same two nodes.
+    Concurrent,
+    /// Four senders of random overlapping windows, three receivers of random ranges.
+    Random,
+}
+
+const ALL: [Case; 6] = [Case::Nics, Case::Fast, Case::Uneven, Case::Faults, Case::Concurrent, Case::Random];
+
+/// What is measured, and with what.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Takes only these cases.
+    #[arg(value_enum)]
+    cases: Vec<Case>,
+    /// Takes only this scenario, in the cases that have both.
+    #[arg(long, value_enum)]
+    scenario: Option<crate::ScenarioName>,
+    /// How long each transfer and each iperf3 should take.
+    #[arg(long, default_value_t = 10.5)]
+    seconds: f64,
+    /// How often everybody has a turn in the cases that stripe; medians count.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Takes only these numbers of NICs in the case `nics`.
+    #[arg(long, value_name = "COUNT", value_delimiter = ',', default_values_t = [1, 2, 4])]
+    nics: Vec<usize>,
+    /// Strikes only these NICs in the case `faults`.
+    #[arg(long, value_name = "NIC", value_delimiter = ',', default_values_t = [0, 1, 2, 3])]
+    struck: Vec<usize>,
+    /// Takes only these faults.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    faults: Vec<Fault>,
+    /// Which node's NIC is struck.
+    #[arg(long, value_enum, default_value = "receiver")]
+    at: End,
+    /// Leaves out the second, longer transfer of each fault, in which the NIC comes back.
+    #[arg(long)]
+    no_return: bool,
+    /// The seeds of the case `random`.
+    #[arg(long, value_name = "SEED", value_delimiter = ',', default_values_t = [1, 2, 3, 4])]
+    seeds: Vec<u64>,
+    /// Bytes of a file at most; K, M, G are powers of 1024. Whole MiB.
+    #[arg(long, default_value = "6G", value_parser = crate::bytes)]
+    file_bytes: u64,
+    /// Where the files of a run live; the destination's file system is part of what is measured.
+    #[arg(long, default_value = "build/bench")]
+    dir: PathBuf,
+    /// Writes everything that was measured to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The program to measure; by default the one beside this one.
+    #[arg(long, value_name = "PROGRAM")]
+    cep_fast: Option<PathBuf>,
+    /// The script that makes the lab.
+    #[arg(long, default_value = "tools/netlab")]
+    netlab: PathBuf,
+    /// Seconds that any one process may run.
+    #[arg(long, default_value_t = 180)]
+    deadline: u64,
+    /// Ends with status 1 where a bar is missed.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// What every case works with.
+struct Bench<'a> {
+    options: &'a Options,
+    lab: &'a Lab,
+    tools: &'a Tools,
+}
+
+/// Runs the cases and prints what they found.
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let cep_fast = crate::program_beside(options.cep_fast.as_deref())?;
+    let tools = Tools { netlab: options.netlab.clone(), cep_fast };
+    if let Some(reason) = tools.forbidden()? {
+        eprintln!("skipped: {reason}");
+        std::process::exit(SKIPPED);
+    }
+    nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
+    let machine = Machine::look()?;
+    let lab = Lab::new(&options.dir, options.file_bytes, Duration::from_secs(options.deadline))?;
+    let bench = Bench { options, lab: &lab, tools: &tools };
+    let mut book = Book::new(machine);
+    for case in ALL.into_iter().filter(|case| options.cases.is_empty() || options.cases.contains(case)) {
+        for scenario in bench.scenarios(case) {
+            book.open(case, scenario);
+            if let Err(error) = bench.play(case, scenario, &mut book) {
+                book.failed("the case", &error);
+            }
+        }
+    }
+    println!("{}", book.table());
+    if let Some(file) = &options.json {
+        std::fs::write(file, serde_json::to_string_pretty(&book)? + "\n")
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    // The working folder goes before this process does.
+    drop(lab);
+    if options.strict && book.misses() {
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+impl<'a> Bench<'a> {
+    fn scenarios(&self, case: Case) -> Vec<Scenario> {
+        match case {
+            Case::Concurrent | Case::Random => vec![Scenario::MemoryToMemory],
+            // Right bytes are part of it, so there are files to compare.
+            Case::Faults => vec![Scenario::FileToFile],
+            Case::Nics | Case::Fast | Case::Uneven => crate::scenarios(self.options.scenario),
+        }
+    }
+
+    fn play(&self, case: Case, scenario: Scenario, book: &mut Book) -> Result<()> {
+        match case {
+            Case::Nics => stripes::nics(self, scenario, book),
+            Case::Fast => stripes::fast(self, scenario, book),
+            Case::Uneven => stripes::uneven(self, scenario, book),
+            Case::Faults => faults::run(self, book),
+            Case::Concurrent => concurrent::run(self, book),
+            Case::Random => random::run(self, book),
+        }
+    }
+
+    fn cluster(&self, nodes: u32, rates_mbit: &[u32]) -> Result<Cluster<'a>> {
+        Cluster::up(self.lab, self.tools, nodes, rates_mbit)
+    }
+
+    /// The bytes that links of these rates carry in `seconds`, in whole MiB.
+    fn bytes_in(&self, seconds: f64, rates_mbit: &[u32]) -> u64 {
+        let sum: f64 = rates_mbit.iter().map(|&rate| f64::from(rate)).sum();
+        ((sum * 1e6 * GOODPUT * seconds / 8.0) as u64).next_multiple_of(1 << 20)
+    }
+
+    /// The same, as far as the source file goes where there is one.
+    fn work(&self, scenario: Scenario, rates_mbit: &[u32]) -> Result<Work> {
+        let bytes = self.bytes_in(self.options.seconds, rates_mbit);
+        let most = if scenario == Scenario::FileToFile { self.lab.bytes() } else { u64::MAX };
+        self.lab.prepare_part(scenario, bytes.min(most))
+    }
+}
+
+/// The rows of one transfer from node 1 to node 2.
+fn rows(work: &Work) -> String {
+    let last = work.bytes - 1;
+    let (from, to) = match work.files {
+        None => ("pattern:7", "null:"),
+        Some(_) => ("file:///source", "file:///destination"),
+    };
+    format!("writer {} {from} 0 0-{last}\nreader {} {to} 0 0-{last}\n", address(1), address(2))
+}

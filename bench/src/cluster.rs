@@ -1,0 +1,230 @@
+//! A cluster of network namespaces (`tools/netlab`) with the program's daemon in each node; the master runs in node 0.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::lab::Lab;
+use crate::process::{self, Ended, Running};
+
+/// The port of every daemon.
+const PORT: u16 = 7000;
+/// What netlab answers where namespaces are not permitted.
+const SKIPPED: i32 = 77;
+
+/// The programs that a cluster is made with.
+pub(crate) struct Tools {
+    pub(crate) netlab: PathBuf,
+    pub(crate) cep_fast: PathBuf,
+}
+
+impl Tools {
+    /// Why no cluster can be made here, if so.
+    ///
+    /// # Errors
+    /// A program is missing.
+    pub(crate) fn forbidden(&self) -> Result<Option<String>> {
+        ensure!(self.cep_fast.is_file(), "no {} (cargo build --release)", self.cep_fast.display());
+        let output = Command::new(&self.netlab).arg("check").output();
+        let output = output.with_context(|| format!("cannot run {}; name it with --netlab", self.netlab.display()))?;
+        let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        match output.status.code() {
+            Some(0) => Ok(None),
+            Some(SKIPPED) => Ok(Some(complaint)),
+            _ => bail!("netlab check ended with {}: {complaint}", output.status),
+        }
+    }
+}
+
+/// A cluster that goes when it is dropped, with all that runs in it.
+pub(crate) struct Cluster<'a> {
+    lab: &'a Lab,
+    tools: &'a Tools,
+    name: String,
+    nodes: u32,
+    rates_mbit: Vec<u32>,
+    /// The daemon of node i at i − 1.
+    daemons: Vec<Running>,
+}
+
+impl<'a> Cluster<'a> {
+    /// Nodes 1 to `nodes`, each with a NIC of each of these rates and a daemon that serves the working folder.
+    pub(crate) fn up(lab: &'a Lab, tools: &'a Tools, nodes: u32, rates_mbit: &[u32]) -> Result<Cluster<'a>> {
+        let name = format!("b{}", std::process::id());
+        let mut cluster = Cluster { lab, tools, name, nodes, rates_mbit: rates_mbit.to_vec(), daemons: Vec::new() };
+        let rates: Vec<String> = rates_mbit.iter().map(|rate| format!("{rate}mbit")).collect();
+        cluster.netlab(&["up", &cluster.name, "--nodes", &nodes.to_string(), "--rates", &rates.join(",")])?;
+        if !lab.path("key").exists() {
+            let mut keygen = process::command(&tools.cep_fast);
+            keygen.arg("keygen").arg(lab.path("key"));
+            lab.start("keygen", keygen)?.finish()?;
+        }
+        cluster.restart()?;
+        Ok(cluster)
+    }
+
+    /// Ends the daemons and starts new ones.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.daemons.clear();
+        for node in 1..=self.nodes {
+            let mut command = self.command(node, &self.tools.cep_fast);
+            command.args(["node", "--listen", &address(node), "--root"]).arg(self.lab.path(""));
+            command.arg("--key-file").arg(self.lab.path("key"));
+            let daemon = self.lab.start(&format!("node{node}"), command)?;
+            daemon.until_says("ready ")?;
+            self.daemons.push(daemon);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn lab(&self) -> &Lab {
+        self.lab
+    }
+
+    pub(crate) fn rates_mbit(&self) -> &[u32] {
+        &self.rates_mbit
+    }
+
+    /// A command that runs inside a node.
+    pub(crate) fn command(&self, node: u32, program: impl AsRef<Path>) -> Command {
+        let mut command = process::command(&self.tools.netlab);
+        command.args(["exec", &self.name, &node.to_string()]).arg(program.as_ref());
+        command
+    }
+
+    /// Starts a transfer of the program: its master, in node 0. `name` is of files and of processes, and unique.
+    pub(crate) fn start(&self, name: &str, rows: &str) -> Result<Running> {
+        let spec = self.lab.path(&format!("{name}.spec"));
+        fs::write(&spec, format!("id \"{name}\"\n{rows}"))?;
+        let mut command = self.command(0, &self.tools.cep_fast);
+        command.args(["run", "--json", "--progress", "never", "--overwrite", "--no-resume", "--key-file"]);
+        command.arg(self.lab.path("key")).arg(spec);
+        self.lab.start(name, command)
+    }
+
+    /// Runs `netlab fault`: `fault` is what follows the NIC.
+    pub(crate) fn fault(&self, node: u32, nic: usize, fault: &[&str]) -> Result<()> {
+        let (node, nic) = (node.to_string(), format!("eth{nic}"));
+        self.netlab(&[&["fault", &self.name, &node, &nic], fault].concat())
+    }
+
+    /// The bytes that each NIC of a node has received so far.
+    pub(crate) fn received(&self, node: u32) -> Result<Vec<u64>> {
+        // Any process of the node sees the node's own table; its daemon is one that runs.
+        let table = format!("/proc/{}/net/dev", self.daemons[node as usize - 1].id());
+        let table = fs::read_to_string(&table).with_context(|| format!("no {table}: the daemon is gone"))?;
+        (0..self.rates_mbit.len()).map(|nic| received(&table, nic)).collect()
+    }
+
+    fn netlab(&self, arguments: &[&str]) -> Result<()> {
+        let output = Command::new(&self.tools.netlab).args(arguments).output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "netlab {} ended with {}: {complaint}", arguments.join(" "), output.status);
+        Ok(())
+    }
+}
+
+impl Drop for Cluster<'_> {
+    /// What cannot be removed now is removed by the next lab of that name, or by hand: `netlab list` shows it.
+    fn drop(&mut self) {
+        self.daemons.clear();
+        let _ = self.netlab(&["down", &self.name]);
+    }
+}
+
+/// Where a node's daemon listens, as rows and `--listen` name it.
+pub(crate) fn address(node: u32) -> String {
+    format!("10.200.0.{node}:{PORT}")
+}
+
+/// What a transfer that completed says of itself.
+pub(crate) struct Transferred {
+    pub(crate) seconds: f64,
+    pub(crate) gbit_per_s: f64,
+    /// The whole object that `--json` ends with.
+    pub(crate) report: Value,
+}
+
+impl Transferred {
+    /// Of a transfer that has ended.
+    ///
+    /// # Errors
+    /// It did not complete, or not with so many bytes.
+    pub(crate) fn of(ended: &Ended, bytes: u64) -> Result<Transferred> {
+        let report = report(ended)?;
+        let state = report["state"].as_str().unwrap_or_default();
+        let message = report["error"]["message"].as_str().unwrap_or_default();
+        ensure!(state == "complete" && ended.status.success(), "the transfer {state} ({}): {message}", ended.status);
+        ensure!(report["bytes"] == bytes, "{} bytes moved of {bytes}", report["bytes"]);
+        let seconds = report["seconds"].as_f64().context("the report has no seconds")?;
+        Ok(Transferred { seconds, gbit_per_s: bytes as f64 * 8e-9 / seconds, report })
+    }
+
+    /// What it cost beside time.
+    pub(crate) fn cost(&self) -> String {
+        let mebibytes = |name: &str| self.report[name].as_f64().unwrap_or_default() / f64::from(1 << 20);
+        let nodes = self.report["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+        let cpu: f64 = nodes.iter().filter_map(|node| node["cpu_seconds"].as_f64()).sum();
+        let gibibytes = mebibytes("bytes") / 1024.0;
+        format!(
+            "wasted {:.0} MiB, stolen {:.0} MiB, {} retries, {:.2} CPU s/GiB",
+            mebibytes("wasted_bytes"),
+            mebibytes("stolen_bytes"),
+            self.report["retries"],
+            cpu / gibibytes
+        )
+    }
+}
+
+/// The object that a transfer ended with, whatever became of it.
+pub(crate) fn report(ended: &Ended) -> Result<Value> {
+    let line = ended.output.lines().last();
+    let line =
+        line.with_context(|| format!("cep-fast ended with {} and no report{}", ended.status, ended.complaint))?;
+    serde_json::from_str(line).with_context(|| format!("cep-fast's report reads {line:?}"))
+}
+
+/// The bytes that NIC `nic` has received, in a table like `/proc/net/dev`.
+fn received(table: &str, nic: usize) -> Result<u64> {
+    let name = format!("eth{nic}:");
+    let line = table.lines().find_map(|line| line.trim_start().strip_prefix(&name));
+    let count = line.and_then(|line| line.split_whitespace().next()).and_then(|count| count.parse().ok());
+    count.with_context(|| format!("no eth{nic} in /proc/net/dev"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where its set-up fails")]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_nic_is_found_by_its_whole_name() {
+        let table = "Inter-|   Receive\n face |bytes packets\n    lo: 1 1\n eth10: 7 1 0\n  eth1: 42 3 0 0\n";
+        assert_eq!(received(table, 1).unwrap(), 42);
+        assert_eq!(received(table, 10).unwrap(), 7);
+        assert!(received(table, 0).is_err());
+    }
+
+    #[test]
+    fn only_a_complete_report_of_all_bytes_counts() {
+        let ended = |code: i32, state: &str| Ended {
+            status: ExitStatus::from_raw(code << 8),
+            output: format!(
+                "{{\"state\":\"{state}\",\"bytes\":1000000000,\"seconds\":2.0,\"error\":{{\"message\":\"gone\"}}}}\n"
+            ),
+            complaint: String::new(),
+            seconds: 3.0,
+        };
+        let good = Transferred::of(&ended(0, "complete"), 1_000_000_000).unwrap();
+        assert!((good.gbit_per_s - 4.0).abs() < 1e-9);
+        assert!(Transferred::of(&ended(0, "complete"), 8).is_err());
+        let error = Transferred::of(&ended(3, "failed"), 1_000_000_000).err().unwrap().to_string();
+        assert!(error.contains("failed") && error.contains("gone"), "{error}");
+    }
+}

@@ -57,6 +57,7 @@ mod transfer;
 mod wire;
 
 pub use error::{Code, Error, Result};
+pub use plan::Scheduler;
 pub use report::Report;
 pub use spec::Spec;
 pub use store::PatternReader;

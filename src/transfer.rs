@@ -21,6 +21,7 @@ use crate::master::roster::Roster;
 use crate::master::run::{self, Setup, Shared};
 use crate::master::summary;
 use crate::master::terms::{Identity, Terms, Wishes};
+use crate::plan::Scheduler;
 use crate::report::Report;
 use crate::session::Key;
 use crate::spec::{Address, Row, Spec};
@@ -69,6 +70,8 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// How long the transfer may take in all; `None` for as long as it moves.
     pub timeout: Option<Duration>,
+    /// Who decides which sender serves what.
+    pub scheduler: Scheduler,
 }
 
 /// What is computed over every piece, and verified before it is written.
@@ -101,6 +104,7 @@ impl Default for Settings {
             pace: false,
             stall_timeout: Duration::from_secs(30),
             timeout: None,
+            scheduler: Scheduler::default(),
         }
     }
 }
@@ -221,9 +225,6 @@ impl Transfer {
             Err(Error::new(Code::Usage, format!("{what} is not available in this version")).remedy(instead))
         };
         for row in &self.spec.rows {
-            if row.group.is_some() {
-                return missing("group= on a row", "say which reader gets which range");
-            }
             if !row.nics.is_empty() {
                 return missing("nics= on a row", "choose the NIC with --nic where the node is started");
             }
@@ -295,7 +296,21 @@ impl Transfer {
         };
         let rails_max = rails_max.map(NonZeroU32::get);
         let threads_max = self.settings.threads_max.map(NonZeroU32::get);
-        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout, rails_max, threads_max, limit, pace }
+        let scheduler = self.settings.scheduler;
+        Wishes {
+            check,
+            fsync,
+            overwrite,
+            resume,
+            slots,
+            stall_timeout,
+            timeout,
+            rails_max,
+            threads_max,
+            limit,
+            pace,
+            scheduler,
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         gbit_per_s: gbit_per_s(bytes, seconds),
         bound_seconds: conductor.plan().map(|plan| plan.bound.seconds),
         bottleneck: conductor.plan().map(|plan| format!("{}{assumed}", plan.bound.bottleneck)),
-        scheduler: "greedy".into(),
+        scheduler: conductor.terms().scheduler().name().into(),
         check: check_name(conductor.terms().check()).into(),
         digest: error.is_none().then(|| conductor.digest()).flatten(),
         wasted_bytes: sum(|peer| peer.stats.wasted_bytes),

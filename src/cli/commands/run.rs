@@ -7,10 +7,11 @@ use std::time::Instant;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{print, read_spec};
-use crate::cli::args::{Check, Launch, ProgressMode, RunArgs, TransferArgs};
+use crate::cli::args::{self, Check, Launch, ProgressMode, RunArgs, TransferArgs};
 use crate::cli::{NodeProgress, Progress, Snapshot, exit_code};
 use crate::error::{Code, Error, Result};
 use crate::master::conduct::Conductor;
+use crate::plan::Scheduler;
 use crate::report::{Report, State};
 use crate::transfer::{Checking, Settings, Transfer};
 use crate::units::BitRate;
@@ -79,6 +80,15 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         pace: args.pace,
         stall_timeout: args.stall_timeout,
         timeout: args.timeout,
+        scheduler: scheduler(args.scheduler),
+    }
+}
+
+pub(super) fn scheduler(scheduler: args::Scheduler) -> Scheduler {
+    match scheduler {
+        args::Scheduler::Greedy => Scheduler::Greedy,
+        args::Scheduler::Lp => Scheduler::Lp,
+        args::Scheduler::Uniform => Scheduler::Uniform,
     }
 }
 

@@ -24,7 +24,7 @@ use crate::master::terms::{Identity, Terms, Wishes};
 use crate::report::Report;
 use crate::session::Key;
 use crate::spec::{Address, Row, Spec};
-use crate::wire::CheckKind;
+use crate::wire::{CheckKind, DataPath};
 
 /// How long names of nodes may take to be resolved.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
@@ -54,6 +54,8 @@ pub struct Settings {
     pub slots: Option<u32>,
     /// NICs that each node may use, of those it has: the first of them; `None` for all.
     pub rails_max: Option<NonZeroU32>,
+    /// Which way bytes take through the kernel of each node.
+    pub path: DataPath,
     /// How long nothing may move before the transfer fails. A flow that owes an answer is given up after a third of it.
     pub stall_timeout: Duration,
     /// How long the transfer may take in all; `None` for as long as it moves.
@@ -85,6 +87,7 @@ impl Default for Settings {
             resume: true,
             slots: None,
             rails_max: None,
+            path: DataPath::Auto,
             stall_timeout: Duration::from_secs(30),
             timeout: None,
         }
@@ -263,14 +266,15 @@ impl Transfer {
     }
 
     fn wishes(&self) -> Wishes {
-        let Settings { check, fsync, overwrite, resume, slots, rails_max, stall_timeout, timeout, .. } = self.settings;
+        let Settings { check, fsync, overwrite, resume, slots, rails_max, path, .. } = self.settings;
+        let Settings { stall_timeout, timeout, .. } = self.settings;
         let check = match check {
             Checking::Crc64 => CheckKind::Crc64,
             Checking::Blake3 => CheckKind::Blake3,
             Checking::None => CheckKind::None,
         };
         let rails_max = rails_max.map(NonZeroU32::get);
-        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout, rails_max }
+        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout, rails_max, path }
     }
 }
 

@@ -49,8 +49,8 @@ pub enum Op {
         range: Range<usize>,
     },
     /// Sends `range` to a socket, and behind it `bytes` bytes of another file, which are not copied on the way (`sendfile`).
-    /// The result counts both; fewer bytes mean that the flow broke or the other file has become shorter. The calling
-    /// thread does the work, so what is sent should be in the page cache: see [`crate::Io::peek`].
+    /// The result counts both; fewer bytes mean that the flow broke. `ENODATA` means that the other file did not give all
+    /// of them, because it has become shorter, failed, or cannot be sent from. The calling thread does the work, so what is sent should be in the page cache: see [`crate::Io::peek`].
     SendFile {
         /// The socket.
         file: FileId,

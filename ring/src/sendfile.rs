@@ -37,6 +37,7 @@ impl Sending {
         match self.send(socket, source, slot) {
             Ok(()) => Ok(Some(self.moved)),
             Err(Errno::EAGAIN) => Ok(None),
+            Err(Errno::ENODATA) => Err(Errno::ENODATA),
             Err(error) => self.end(error).map(Some),
         }
     }
@@ -65,10 +66,9 @@ impl Sending {
         while self.moved < whole {
             let at = self.offset + (self.moved - self.range.len()) as u64;
             let mut at = libc::off64_t::try_from(at).map_err(|_| Errno::EINVAL)?;
-            match unless_interrupted(|| sendfile64(socket, source, Some(&mut at), whole - self.moved))? {
-                // The other file ends here.
-                0 => return Ok(()),
-                sent => self.moved += sent,
+            match unless_interrupted(|| sendfile64(socket, source, Some(&mut at), whole - self.moved)) {
+                Ok(0) | Err(Errno::EINVAL | Errno::EIO | Errno::EOPNOTSUPP) => return Err(Errno::ENODATA),
+                sent => self.moved += sent?,
             }
         }
         Ok(())
@@ -76,6 +76,5 @@ impl Sending {
 }
 
 /// The bytes in front wait for those behind them, so that both leave in full segments.
-const FRONT_FLAGS: MsgFlags = MsgFlags::MSG_NOSIGNAL
-    .union(MsgFlags::MSG_DONTWAIT)
-    .union(MsgFlags::from_bits_retain(libc::MSG_MORE));
+const FRONT_FLAGS: MsgFlags =
+    MsgFlags::MSG_NOSIGNAL.union(MsgFlags::MSG_DONTWAIT).union(MsgFlags::from_bits_retain(libc::MSG_MORE));

@@ -7,7 +7,7 @@ use crate::report::State;
 
 fn rail(nic: &str, bytes_sent: u64, bytes_received: u64, line_gbit_per_s: Option<f64>) -> RailReport {
     let (nic, efficiency, mtu) = (nic.into(), None, Some(9000));
-    RailReport { nic, bytes_sent, bytes_received, line_gbit_per_s, efficiency, mtu }
+    RailReport { nic, bytes_sent, bytes_received, line_gbit_per_s, efficiency, path: None, driver: None, mtu }
 }
 
 fn node(name: &str, role: NodeRole, rails: Vec<RailReport>) -> NodeReport {

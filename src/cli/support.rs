@@ -1,6 +1,6 @@
 //! What can be typed but is not carried out yet: refused in one place, never silently ignored.
 
-use super::args::{BenchArgs, Command, CopyArgs, DataPath, Launch, NodeArgs, Scheduler, ThreadsPerNic, TransferArgs};
+use super::args::{BenchArgs, Command, CopyArgs, Launch, NodeArgs, Scheduler, ThreadsPerNic, TransferArgs};
 use crate::error::{Code, Error, Result};
 
 /// Refuses a command that asks for what this version does not do.
@@ -40,20 +40,10 @@ fn copy_asks(copy: &CopyArgs) -> [Asked; 1] {
     [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
 }
 
-fn transfer_asks(transfer: &TransferArgs) -> [Asked; 9] {
+fn transfer_asks(transfer: &TransferArgs) -> [Asked; 5] {
     let [lp, uniform] = scheduler_asks(transfer.scheduler);
     let [ssh, slurm] = launch_asks(transfer.launch);
-    [
-        lp,
-        uniform,
-        ssh,
-        slurm,
-        asked(transfer.path == DataPath::Direct, "--path direct", "use --path auto"),
-        asked(transfer.path == DataPath::Splice, "--path splice", "use --path auto"),
-        asked(transfer.path == DataPath::Zerocopy, "--path zerocopy", "use --path auto"),
-        asked(transfer.path == DataPath::Copy, "--path copy", "use --path auto"),
-        asked(transfer.limit.is_some(), "--limit", "limit the NIC with tc until then"),
-    ]
+    [lp, uniform, ssh, slurm, asked(transfer.limit.is_some(), "--limit", "limit the NIC with tc until then")]
 }
 
 fn launch_asks(launch: Launch) -> [Asked; 2] {
@@ -95,10 +85,6 @@ mod tests {
             ("run s --launch slurm", "--launch slurm"),
             ("run s --scheduler lp", "--scheduler lp"),
             ("copy a b --scheduler uniform", "--scheduler uniform"),
-            ("run s --path direct", "--path direct"),
-            ("run s --path splice", "--path splice"),
-            ("run s --path zerocopy", "--path zerocopy"),
-            ("run s --path copy", "--path copy"),
             ("run s --limit 1G", "--limit"),
             ("bench --launch ssh", "--launch ssh"),
             ("copy me@h:/a b", "user@ in an operand"),
@@ -119,6 +105,10 @@ mod tests {
             "run s",
             "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress never --slots 4 --fsync",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
+            "run s --path direct",
+            "run s --path splice",
+            "run s --path zerocopy",
+            "run s --path copy",
             "plan s",
             "bench --from a:1,b[1-2]:2 --to c,d:3 --seconds 2 --line-rate 10G --json --svg x.svg",
             "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 1",

@@ -8,8 +8,8 @@ use crate::engine::check::Method;
 use crate::plan::{Capacity, Planned, Problem};
 use crate::spec::{Role, Spec};
 use crate::units::{MIB, NodeIx, goodput};
-use crate::wire::CheckKind;
 use crate::wire::control::{Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, Share, WireRow};
+use crate::wire::{CheckKind, DataPath};
 
 /// One cell of the grid, unless the specification says otherwise.
 const BLOCK_BYTES: u64 = MIB;
@@ -31,6 +31,7 @@ pub(crate) struct Wishes {
     pub(crate) timeout: Option<Duration>,
     /// How many NICs each node may use.
     pub(crate) rails_max: Option<u32>,
+    pub(crate) path: DataPath,
 }
 
 /// What identifies this run of the transfer to its nodes.
@@ -125,6 +126,7 @@ impl Terms {
             resume: self.wishes.resume,
             slots: self.wishes.slots,
             stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
+            path: self.wishes.path,
             rails_max: self.wishes.rails_max,
         }
     }

@@ -127,6 +127,8 @@ impl Tenancy {
             nic: nic.into(),
             sent_bytes: tally.sent_bytes(),
             received_bytes: tally.received_bytes(),
+            path: tally.paths.describe(),
+            driver: tally.paths.driver(),
         };
         stats.rails = nics.zip(&desk.tallies).map(rail).collect();
         stats.received_bytes = stats.rails.iter().map(|rail| rail.received_bytes).sum();

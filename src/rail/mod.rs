@@ -7,6 +7,8 @@
 //! - [`desk`]: one transfer's files and layouts, shared by the node's rails
 //! - `fetch`: the receiving half — headers, payloads, checks, writes
 //! - `feed`: the sending half — requests, reads, checks, sends
+//! - `splice`, `zerocopy`: the ways of sending that copy less
+//! - `paths`: which way the bytes took, for the report
 //! - `contexts`: what each operation in flight is for
 
 pub(crate) mod desk;
@@ -15,8 +17,11 @@ mod contexts;
 mod driver;
 mod feed;
 mod fetch;
+mod paths;
 mod sockets;
+mod splice;
 mod start;
+mod zerocopy;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -24,6 +29,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use nix::sys::signal::{SigSet, Signal};
 use ring::Waker;
 
 use crate::clock::Clock;
@@ -114,6 +120,8 @@ impl Rail {
         let (commands, inbox) = crossbeam_channel::unbounded();
         let (ready, started) = crossbeam_channel::bounded(1);
         let thread = std::thread::Builder::new().name("rail".into()).spawn(move || {
+            // `sendfile` cannot be told to leave the signal of a closed flow out, as a send can.
+            let _ = SigSet::from(Signal::SIGPIPE).thread_block();
             if let Some(cpu) = cpu {
                 // An unpinned rail is slower, not wrong; the mask may have changed since the CPU was chosen.
                 let _ = affinity::pin(cpu);

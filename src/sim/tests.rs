@@ -33,6 +33,7 @@ fn cluster(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64) -> Clust
         stall_timeout: Duration::from_secs(30),
         timeout: None,
         rails_max: None,
+        path: crate::wire::DataPath::Auto,
     };
     let terms = Terms::new(&spec, &roster, identity, wishes);
     // Payload on a 1 Gbit/s line, as the plan counts it.

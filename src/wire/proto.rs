@@ -131,6 +131,9 @@ pub(crate) struct Options {
     pub(crate) object: Vec<u64>,
     #[prost(uint32, optional, tag = "10")]
     pub(crate) rails_max: Option<u32>,
+    /// 0 the node's choice, 1 direct, 2 splice, 3 zerocopy, 4 copy.
+    #[prost(uint32, tag = "12")]
+    pub(crate) path: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -254,6 +257,9 @@ pub(crate) struct Stats {
     /// Bytes sent and received, rail after rail.
     #[prost(uint64, repeated, tag = "10")]
     pub(crate) rail_bytes: Vec<u64>,
+    /// One text of lines, two for each rail: which way the bytes took, and what carried out the operations.
+    #[prost(string, tag = "11")]
+    pub(crate) rail_paths: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

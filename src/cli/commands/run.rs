@@ -7,13 +7,14 @@ use std::time::Instant;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{print, read_spec};
-use crate::cli::args::{Check, Launch, ProgressMode, RunArgs, TransferArgs};
+use crate::cli::args::{self as cli, Check, Launch, ProgressMode, RunArgs, TransferArgs};
 use crate::cli::{NodeProgress, Progress, Snapshot, exit_code};
 use crate::error::{Code, Error, Result};
 use crate::master::conduct::Conductor;
 use crate::report::{Report, State};
 use crate::transfer::{Checking, Settings, Transfer};
 use crate::units::BitRate;
+use crate::wire::DataPath;
 
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     carry_out(&Transfer::from_spec(read_spec(&args.spec)?, settings(&args.transfer)), &args.transfer)
@@ -74,8 +75,19 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         resume: !args.no_resume,
         slots: args.slots,
         rails_max: None,
+        path: path(args.path),
         stall_timeout: args.stall_timeout,
         timeout: args.timeout,
+    }
+}
+
+fn path(path: cli::DataPath) -> DataPath {
+    match path {
+        cli::DataPath::Auto => DataPath::Auto,
+        cli::DataPath::Direct => DataPath::Direct,
+        cli::DataPath::Splice => DataPath::Splice,
+        cli::DataPath::Zerocopy => DataPath::Zerocopy,
+        cli::DataPath::Copy => DataPath::Copy,
     }
 }
 

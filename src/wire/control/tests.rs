@@ -60,8 +60,10 @@ fn row() -> impl Strategy<Value = WireRow> {
 fn options() -> impl Strategy<Value = Options> {
     let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
     let flags = any::<(bool, bool, bool)>();
-    (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), option::of(1..=u32::MAX))
-        .prop_map(|(block_bytes, origin, check, (fsync, overwrite, resume), slots, stall_timeout_ms, rails_max)| {
+    let path = (0..=4u32).prop_map(|number| DataPath::of(number).expect("one of five"));
+    let slots = (option::of(0..=SLOTS_MAX), option::of(1..=u32::MAX), path);
+    (1..=LENGTH_MAX, any::<u64>(), check, flags, slots, any::<u64>()).prop_map(
+        |(block_bytes, origin, check, (fsync, overwrite, resume), (slots, rails_max, path), stall_timeout_ms)| {
             Options {
                 block_bytes,
                 origin,
@@ -71,10 +73,12 @@ fn options() -> impl Strategy<Value = Options> {
                 resume,
                 slots,
                 stall_timeout_ms,
+                path,
                 rails_max,
                 object: (origin > 0).then(|| Span::new(0, origin)),
             }
-        })
+        },
+    )
 }
 
 fn prepare() -> impl Strategy<Value = Prepare> {
@@ -109,8 +113,15 @@ fn start() -> impl Strategy<Value = Start> {
 }
 
 fn stats() -> impl Strategy<Value = Stats> {
-    let rail = ("[a-z0-9.:]{1,15}", any::<u64>(), any::<u64>())
-        .prop_map(|(nic, sent_bytes, received_bytes)| RailStats { nic, sent_bytes, received_bytes });
+    let rail = ("[a-z0-9.:]{1,15}", any::<u64>(), any::<u64>(), "[ -~]{0,40}").prop_map(
+        |(nic, sent_bytes, received_bytes, path)| RailStats {
+            nic,
+            sent_bytes,
+            received_bytes,
+            path,
+            driver: "io_uring".to_owned(),
+        },
+    );
     (any::<[u64; 8]>(), vec(rail, 0..4)).prop_map(|(counts, rails)| Stats {
         received_bytes: counts[0],
         sent_bytes: counts[1],
@@ -329,6 +340,7 @@ fn plain_prepare() -> Prepare {
             resume: true,
             slots: Some(32),
             stall_timeout_ms: 60_000,
+            path: DataPath::Auto,
             rails_max: None,
             object: Some(Span::new(0, 1 << 30)),
         },
@@ -363,6 +375,12 @@ fn plain_stats() -> Stats {
         active_ns: 90_000_000_000,
         cpu_ns: 30_000_000_000,
         memory_bytes_max: 60 << 20,
-        rails: vec![RailStats { nic: "enp3s0f0".to_owned(), sent_bytes: 0, received_bytes: 1 << 40 }],
+        rails: vec![RailStats {
+            nic: "enp3s0f0".to_owned(),
+            sent_bytes: 0,
+            received_bytes: 1 << 40,
+            path: "recv+direct".to_owned(),
+            driver: "io_uring".to_owned(),
+        }],
     }
 }

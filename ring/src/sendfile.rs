@@ -2,9 +2,8 @@
 //!
 //! The kernel's ring can splice, but it hands every splice to a worker thread. `sendfile` in this thread is faster, as
 //! long as it waits for nothing: not for the disk, which is why the caller looks into the page cache first, and not for
-//! the socket. `sendfile` has no flag for that; it goes by the mode of the socket, so the mode is set around the call.
-//! Operations of the ring do not see it: they look at the mode when they are handed to the kernel, which is this thread's
-//! doing too.
+//! the socket. `sendfile` has no flag for that and goes by the mode of the socket, which is therefore
+//! set. Sends and receptions do not mind: they say themselves whether they wait.
 
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -57,12 +56,6 @@ impl Sending {
             return Ok(());
         }
         fcntl(socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let sent = self.send_behind(socket, source, whole);
-        fcntl(socket, FcntlArg::F_SETFL(OFlag::empty()))?;
-        sent
-    }
-
-    fn send_behind(&mut self, socket: BorrowedFd<'_>, source: BorrowedFd<'_>, whole: usize) -> nix::Result<()> {
         while self.moved < whole {
             let at = self.offset + (self.moved - self.range.len()) as u64;
             let mut at = libc::off64_t::try_from(at).map_err(|_| Errno::EINVAL)?;

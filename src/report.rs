@@ -102,6 +102,8 @@ pub struct NodeReport {
 pub struct RailReport {
     /// The NIC's name.
     pub nic: String,
+    /// Threads that served it, where its node was met.
+    pub threads: usize,
     /// Payload sent.
     pub bytes_sent: u64,
     /// Payload received.

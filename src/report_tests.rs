@@ -7,6 +7,7 @@ use super::*;
 fn node(name: &str, role: NodeRole, bytes_sent: u64, bytes_received: u64, line: Option<f64>) -> NodeReport {
     let rail = RailReport {
         nic: "eth0".into(),
+        threads: 2,
         bytes_sent,
         bytes_received,
         line_gbit_per_s: line,
@@ -78,7 +79,7 @@ fn json_has_exactly_the_promised_fields_in_one_line() {
         r#""wall_seconds":1.5,"gbit_per_s":8.0,"bound_seconds":0.8,"bottleneck":"node6:55558","scheduler":"greedy","#,
         r#""check":"crc64","digest":"0123456789abcdef","wasted_bytes":0,"stolen_bytes":1048576,"retries":2,"#,
         r#""nodes":[{"name":"node1:55553","role":"sender","bytes_sent":1000000000,"bytes_received":0,"#,
-        r#""cpu_seconds":0.25,"memory_bytes_max":50331648,"rails":[{"nic":"eth0","bytes_sent":1000000000,"#,
+        r#""cpu_seconds":0.25,"memory_bytes_max":50331648,"rails":[{"nic":"eth0","threads":2,"bytes_sent":1000000000,"#,
         r#""bytes_received":0,"line_gbit_per_s":10.0,"efficiency":0.8,"path":"splice","driver":"io_uring"}]},"#,
     );
     assert!(json.starts_with(expected), "{json}");

@@ -56,6 +56,8 @@ pub struct Settings {
     pub rails_max: Option<NonZeroU32>,
     /// Which way bytes take through the kernel of each node.
     pub path: DataPath,
+    /// Threads that each NIC may use, of those that its node gives it: the first of them; `None` for all.
+    pub threads_max: Option<NonZeroU32>,
     /// How long nothing may move before the transfer fails. A flow that owes an answer is given up after a third of it.
     pub stall_timeout: Duration,
     /// How long the transfer may take in all; `None` for as long as it moves.
@@ -88,6 +90,7 @@ impl Default for Settings {
             slots: None,
             rails_max: None,
             path: DataPath::Auto,
+            threads_max: None,
             stall_timeout: Duration::from_secs(30),
             timeout: None,
         }
@@ -266,15 +269,15 @@ impl Transfer {
     }
 
     fn wishes(&self) -> Wishes {
-        let Settings { check, fsync, overwrite, resume, slots, rails_max, path, .. } = self.settings;
-        let Settings { stall_timeout, timeout, .. } = self.settings;
+        let Settings { check, fsync, overwrite, resume, slots, stall_timeout, timeout, path, .. } = self.settings;
         let check = match check {
             Checking::Crc64 => CheckKind::Crc64,
             Checking::Blake3 => CheckKind::Blake3,
             Checking::None => CheckKind::None,
         };
-        let rails_max = rails_max.map(NonZeroU32::get);
-        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout, rails_max, path }
+        let rails_max = self.settings.rails_max.map(NonZeroU32::get);
+        let threads_max = self.settings.threads_max.map(NonZeroU32::get);
+        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout, path, rails_max, threads_max }
     }
 }
 

@@ -1,6 +1,8 @@
 //! `cep-fast bench` as a whole program, between nodes on loopback: what it prints and draws, not how fast it is.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod support;
+
 use std::fs;
 
 use assert_cmd::Command;
@@ -61,13 +63,38 @@ fn nodes_on_both_sides_send_and_receive() {
 }
 
 #[test]
+fn threads_are_calibrated_over_all_that_the_nodes_have() {
+    let home = tempfile::tempdir().unwrap();
+    let start = |threads: &str| support::Daemon::start(home.path(), &["--threads-per-nic", threads]);
+    let (sender, receiver) = (start("3"), start("2"));
+    let arguments = ["--from", &sender.address, "--to", &receiver.address, "--seconds", "1", "--threads"];
+    let output = bench(&arguments).arg("--json").assert().success().get_output().stdout.clone();
+    let figures: Value = serde_json::from_slice(&output).unwrap();
+    let steps = figures["steps"].as_array().unwrap();
+    // The node with fewer uses those that it has.
+    let threads: Vec<u64> = steps.iter().map(|step| step["threads"].as_u64().unwrap()).collect();
+    assert_eq!(threads, [1, 2, 3], "{figures}");
+    assert!(steps.iter().all(|step| step["nics"] == 1 && number(step, "gbit_per_s") > 0.0));
+    let enough = figures["threads_per_nic"].as_u64().unwrap();
+    let rate = |step: &Value| number(step, "gbit_per_s");
+    let best = steps.iter().map(rate).fold(0.0, f64::max);
+    assert!(rate(&steps[enough as usize - 1]) >= 0.95 * best, "{figures}");
+    assert!(steps[..enough as usize - 1].iter().all(|step| rate(step) < 0.95 * best), "{figures}");
+
+    let output = bench(&arguments).assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(output).unwrap();
+    assert!(text.contains("1 NIC a node, 3 threads each: ") && text.contains("\n--threads-per-nic "), "{text}");
+}
+
+#[test]
 fn mistakes_are_named() {
-    let cases: [(&[&str], i32, &str); 5] = [
+    let cases: [(&[&str], i32, &str); 6] = [
         (&[], 2, "--from is missing"),
         (&["--from", "a:1"], 2, "--to is missing"),
         (&["--from", "a:1,a:1", "--to", "b:1"], 2, "--from names a:1 twice"),
         (&["--from", "a:1", "--to", "a:1"], 2, "only sender"),
         (&["--launch", "local", "--svg", "/nowhere/x.svg"], 5, "/nowhere/x.svg"),
+        (&["--launch", "local", "--svg", "x.svg", "--threads"], 2, "--threads"),
     ];
     for (arguments, status, said) in cases {
         let output = bench(arguments).assert().code(status).get_output().clone();

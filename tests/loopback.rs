@@ -6,9 +6,12 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use support::{
-    Random, code, complete, folder, folder_in_memory, json, listing, pattern, random_bytes, run, run_spec, stderr,
+    Daemon, Random, code, complete, folder, folder_in_memory, json, listing, pattern, random_bytes, run, run_spec,
+    stderr,
 };
 
 const FIGURE_2: &str = include_str!("../docs/examples/figure2.spec");
@@ -295,5 +298,66 @@ fn a_plan_is_printed_and_nothing_is_contacted() {
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     for word in ["0-999", "no-such-host:1 100%", "neither:1", "bound"] {
         assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+#[test]
+fn two_threads_of_one_nic_move_real_bytes_and_count_as_one_nic() {
+    let root = folder();
+    let data = random_bytes(12, 40_000_003);
+    fs::write(root.path().join("x"), &data).unwrap();
+    let two = ["--threads-per-nic", "2"];
+    let (from, to) = (Daemon::start(root.path(), &two), Daemon::start(root.path(), &two));
+    let spec = root.path().join("spec");
+    let rows = |source: &str, sink: &str, last: u64| {
+        let (from, to) = (&from.address, &to.address);
+        fs::write(&spec, format!("id two\nwriter {from} {source} 0 0-{last}\nreader {to} {sink} 0 0-{last}\n"))
+            .unwrap();
+    };
+    rows("file:///x", "file:///y", 40_000_002);
+    let output = run(support::cep_fast(&["run", "--json", "--progress", "never"]).arg(&spec));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(fs::read(root.path().join("y")).unwrap() == data);
+    for node in json(&output)["nodes"].as_array().unwrap() {
+        let [rail] = &node["rails"].as_array().unwrap()[..] else { panic!("one NIC is one entry: {node}") };
+        assert_eq!((&rail["nic"], &rail["threads"]), (&"lo".into(), &2.into()));
+        let moved = rail["bytes_sent"].as_u64().unwrap() + rail["bytes_received"].as_u64().unwrap();
+        assert!(moved >= 40_000_003, "all of it is in the one entry: {node}");
+    }
+
+    // One that does not end by itself, until both threads of both nodes have been seen at work.
+    rows("pattern:1", "null:", (1 << 42) - 1);
+    let mut endless = support::cep_fast(&["run", "--progress", "never"]);
+    let child = endless.arg(&spec).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while busy_rails(from.pid()) < 2 || busy_rails(to.pid()) < 2 {
+        assert!(Instant::now() < deadline, "{} and {} threads at work", busy_rails(from.pid()), busy_rails(to.pid()));
+        std::thread::yield_now();
+    }
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(code(&support::end_of(child)), 130);
+}
+
+/// Threads of process `pid` that are rails and have worked for a tenth of a second: more than starting one takes.
+fn busy_rails(pid: u32) -> usize {
+    let worked = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        let (head, fields) = stat.rsplit_once(") ")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        // The 14th and 15th field of all: ticks of 10 ms in user and system mode.
+        let ticks: u64 = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
+        (head.ends_with("(rail") && ticks >= 10).then_some(())
+    };
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().filter_map(worked).count()
+}
+
+#[test]
+fn what_a_node_cannot_have_is_refused_before_it_listens() {
+    let cases = [(["--threads-per-nic", "65"], "1 to 64"), (["--pin", "8191"], "CPU 8191")];
+    for (more, said) in cases {
+        let output = run(support::cep_fast(&["node", "--listen", "127.0.0.1:0"]).args(more));
+        assert_eq!(code(&output), 2, "{}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
     }
 }

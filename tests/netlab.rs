@@ -30,7 +30,7 @@ impl Lab {
             eprintln!("skipped: {}", stderr(&check));
             return None;
         }
-        let name = format!("t{}x{nodes}", std::process::id());
+        let name = format!("t{}x{nodes}x{nics}", std::process::id());
         let (nodes_text, nics_text) = (nodes.to_string(), nics.to_string());
         let up = run(netlab().args(["up", &name, "--nodes", &nodes_text, "--nics", &nics_text, "--rate", rate]));
         assert_eq!(code(&up), 0, "{}", stderr(&up));
@@ -66,6 +66,38 @@ impl Lab {
         command.args(["run", "--json", "--progress", "never", "--overwrite", "--key-file"]).arg(self.path("key"));
         let command = command.arg(self.path("spec")).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Runs a transfer into `copy` and does something to the lab once its partial file is there.
+    fn while_it_moves(&self, spec: &str, fault: impl Fn(&Lab)) -> Output {
+        // What an earlier one left would be taken for this one's.
+        let _ = fs::remove_file(self.path("copy"));
+        let child = self.start(spec);
+        let is_partial = |entry: std::io::Result<fs::DirEntry>| {
+            let entry = entry.unwrap();
+            let is_sized = entry.metadata().is_ok_and(|metadata| metadata.len() > 0);
+            entry.file_name().to_string_lossy().starts_with(".copy") && is_sized
+        };
+        while !fs::read_dir(self.folder.path()).unwrap().any(is_partial) {
+            std::thread::yield_now();
+        }
+        fault(self);
+        end_of(child)
+    }
+
+    /// Does something to the NICs of a node.
+    fn ip(&self, node: u32, what: &[&str]) {
+        let namespace = format!("{}-n{node}", self.name);
+        assert!(Command::new("ip").args(["-n", &namespace]).args(what).status().unwrap().success(), "{what:?}");
+    }
+
+    /// Gives a node's firewall rules, one to a line.
+    fn nft(&self, node: u32, rules: &str) {
+        let mut nft = netlab();
+        nft.args(["exec", &self.name, &node.to_string(), "nft", "-f", "-"]).stdin(Stdio::piped());
+        let mut nft = nft.spawn().unwrap();
+        std::io::Write::write_all(&mut nft.stdin.take().unwrap(), rules.as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success(), "{rules}");
     }
 
     fn run(&self, spec: &str) -> Output {
@@ -131,18 +163,33 @@ fn every_nic_carries_its_part_and_one_that_dies_costs_only_itself() {
         assert!(bytes > 10 << 20, "a third of it, about: {rail}");
     }
     // 192 MiB over three such links take 2.7 s; the NIC dies while pieces are on it.
-    let child = lab.start(&spec(192 << 20));
-    let partial = || {
-        fs::read_dir(lab.folder.path())
-            .unwrap()
-            .any(|it| it.unwrap().file_name().to_string_lossy().starts_with(".copy"))
-    };
-    while !partial() {
-        std::thread::yield_now();
-    }
-    let down = Command::new("ip").args(["-n", &format!("{}-n2", lab.name), "link", "set", "eth1", "down"]).status();
-    assert!(down.unwrap().success());
-    let output = end_of(child);
+    let output = lab.while_it_moves(&spec(192 << 20), |lab| lab.ip(2, &["link", "set", "eth1", "down"]));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, 192 << 20));
 }
+
+#[test]
+fn the_nic_of_the_control_address_dies_at_a_receiver_and_at_a_sender_and_nothing_is_lost() {
+    let Some(lab) = Lab::up(2, 2, "400mbit") else { return };
+    let bytes: u64 = 192 << 20;
+    let spec = format!(
+        "id control\nwriter 10.200.0.1:7000 pattern:5 0 0-{0}\nreader 10.200.0.2:7000 file:///copy 0 0-{0}\n",
+        bytes - 1
+    );
+    let output = lab.while_it_moves(&spec, |lab| lab.ip(2, &["link", "set", "eth0", "down"]));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, bytes));
+    lab.ip(2, &["link", "set", "eth0", "up"]);
+    // The sender's says nothing any more, as one behind a switch that lost its power.
+    let output = lab.while_it_moves(&spec, |lab| lab.nft(1, SILENCE));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, bytes));
+}
+
+/// Rules by which eth0 carries nothing, and does not say so.
+const SILENCE: &str = "add table inet silence
+add chain inet silence in { type filter hook input priority 0; }
+add chain inet silence out { type filter hook output priority 0; }
+add rule inet silence in iifname eth0 drop
+add rule inet silence out oifname eth0 drop
+";

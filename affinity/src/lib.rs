@@ -1,7 +1,8 @@
 //! Which CPUs and memory belong to which NIC, and pinning to them.
 //!
 //! A NIC hangs on one socket of the machine; a thread that serves it from another one pays for every byte. This crate
-//! reads what the kernel says about it in sysfs, and knows nothing of the project.
+//! reads what the kernel says about it in sysfs, asks hwloc where the kernel does not know (feature `hwloc`), says which
+//! CPU each thread gets, and knows nothing of the project.
 //!
 //! ```
 //! let sysfs = affinity::Sysfs::at("/sys");
@@ -12,9 +13,17 @@
 //! ```
 
 mod cpus;
+#[cfg(feature = "hwloc")]
+mod hwloc;
+mod memory;
 mod nics;
+mod placement;
 mod sysfs;
 
 pub use cpus::{PinError, cpus_allowed, pin};
+#[cfg(feature = "hwloc")]
+pub use hwloc::{Hwloc, NicPlace};
+pub use memory::prefer_node;
 pub use nics::{NicAddress, nics};
+pub use placement::{Cores, Pinning, Wish, place};
 pub use sysfs::{Nic, Sysfs};

@@ -39,10 +39,15 @@ impl NicAddress {
 
 /// All NICs of the machine, sorted by name, with their addresses. One that vanishes meanwhile is left out.
 ///
+/// With the feature `hwloc`, hwloc is asked where NICs are that the kernel does not know the place of, if this machine has
+/// more than one to be.
+///
 /// # Errors
 /// If sysfs or the list of addresses cannot be read.
 pub fn nics(sysfs: &Sysfs) -> io::Result<Vec<Nic>> {
     let mut nics: Vec<Nic> = sysfs.nic_names()?.iter().filter_map(|name| sysfs.nic(name).ok()).collect();
+    #[cfg(feature = "hwloc")]
+    ask_hwloc(sysfs, &mut nics);
     for interface in getifaddrs()? {
         let Some(ip) = interface.address.as_ref().and_then(ip_of) else { continue };
         let prefix_bits = interface.netmask.as_ref().and_then(ip_of).map_or(host_bits(ip), prefix_bits);
@@ -51,6 +56,17 @@ pub fn nics(sysfs: &Sysfs) -> io::Result<Vec<Nic>> {
         }
     }
     Ok(nics)
+}
+
+/// Looking at all buses takes hwloc longer than anything else here, so it is asked only where its answer can matter.
+#[cfg(feature = "hwloc")]
+fn ask_hwloc(sysfs: &Sysfs, nics: &mut [Nic]) {
+    let is_missing = |nic: &Nic| nic.cpus.is_empty() && !sysfs.carriers(&nic.name).is_empty();
+    if sysfs.is_this_machine() && sysfs.node_count() > 1 && nics.iter().any(is_missing) {
+        // A replayed machine may have NICs of the same names elsewhere.
+        let hwloc = crate::Hwloc::load().filter(crate::Hwloc::is_this_machine);
+        hwloc.iter().for_each(|hwloc| hwloc.complete(sysfs, nics));
+    }
 }
 
 /// The IP address in a socket address; other families have none.

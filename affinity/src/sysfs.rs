@@ -2,6 +2,7 @@
 //!
 //! The root is an argument, so that tests bring a tree of their own. What the kernel does not say is `None`, not a
 //! guess: drivers of virtual NICs report no speed, and machines with one memory node report node −1.
+//! A NIC without hardware of its own (a bond, a VLAN, a bridge) is where the NICs are that it stands on, if they agree.
 
 use std::fs;
 use std::io;
@@ -63,10 +64,12 @@ impl Sysfs {
     /// # Errors
     /// If there is no such interface, or its MTU cannot be read.
     pub fn nic(&self, name: &str) -> io::Result<Nic> {
-        let directory = self.root.join("class/net").join(name);
+        let directory = self.nic_directory(name);
         let mtu = fs::read_to_string(directory.join("mtu"))?;
         let mtu = mtu.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let numa_node = self.numa_node(&directory.join("device"));
+        let devices =
+            self.carriers(name).into_iter().map(|carrier| self.numa_node(&self.nic_directory(&carrier).join("device")));
+        let numa_node = agreed(devices);
         Ok(Nic {
             name: name.to_owned(),
             up: matches!(read(&directory.join("operstate")).as_deref(), Some("up" | "unknown")),
@@ -77,6 +80,51 @@ impl Sysfs {
             cpus: numa_node.and_then(|node| self.node_cpus(node)).unwrap_or_default(),
             addresses: Vec::new(),
         })
+    }
+
+    /// The interfaces with hardware of their own that carry what goes over `name`: itself, or those that it stands on,
+    /// however deep; none for one that is software alone.
+    pub(crate) fn carriers(&self, name: &str) -> Vec<String> {
+        let (mut carriers, mut waiting, mut seen) = (Vec::new(), vec![name.to_owned()], Vec::new());
+        while let Some(name) = waiting.pop() {
+            if seen.contains(&name) {
+                continue;
+            }
+            let directory = self.nic_directory(&name);
+            if directory.join("device").exists() {
+                carriers.push(name.clone());
+            } else {
+                waiting.extend(below(&directory));
+            }
+            seen.push(name);
+        }
+        carriers.sort_unstable();
+        carriers
+    }
+
+    /// Whether it is the kernel's own tree, so that what others say of this machine goes with it.
+    #[cfg(feature = "hwloc")]
+    pub(crate) fn is_this_machine(&self) -> bool {
+        self.root == Path::new("/sys")
+    }
+
+    /// The machine's memory nodes, where the kernel tells them apart.
+    #[cfg(feature = "hwloc")]
+    pub(crate) fn node_count(&self) -> usize {
+        let online = read(&self.root.join("devices/system/node/online"));
+        online.and_then(|list| parse_list(&list)).map_or(1, |nodes| nodes.len())
+    }
+
+    /// The CPUs that share a core with `cpu`, itself among them, ascending; only itself where the kernel does not say.
+    #[must_use]
+    pub fn siblings(&self, cpu: usize) -> Vec<usize> {
+        let list = read(&self.root.join(format!("devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")));
+        let siblings = list.and_then(|list| parse_list(&list)).filter(|list| list.contains(&cpu));
+        siblings.unwrap_or_else(|| vec![cpu])
+    }
+
+    fn nic_directory(&self, name: &str) -> PathBuf {
+        self.root.join("class/net").join(name)
     }
 
     /// The CPUs of a memory node.
@@ -91,6 +139,24 @@ impl Sysfs {
         let inside = device.ancestors().take_while(|above| above.starts_with(&root));
         inside.filter_map(|above| number(&above.join("numa_node"))).next()
     }
+}
+
+/// The interfaces that one stands on: the kernel links them, and a bond lists them as well, in older kernels alone.
+fn below(directory: &Path) -> Vec<String> {
+    let slaves = read(&directory.join("bonding/slaves")).unwrap_or_default();
+    let slaves = slaves.split_whitespace().map(str::to_owned);
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let lower = names.filter_map(|name| name.strip_prefix("lower_").map(str::to_owned));
+    lower.chain(slaves).collect()
+}
+
+/// What all say, if they say the same and each says something.
+pub(crate) fn agreed<T: PartialEq>(said: impl Iterator<Item = Option<T>>) -> Option<T> {
+    let said: Vec<T> = said.collect::<Option<_>>()?;
+    let mut said = said.into_iter();
+    let first = said.next()?;
+    said.all(|other| other == first).then_some(first)
 }
 
 /// The text of an attribute, without its line end.

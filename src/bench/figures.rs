@@ -12,17 +12,32 @@ pub(crate) struct Figures {
     pub(crate) seconds_asked: f64,
     /// `crc64`, `blake3` or `none`.
     pub(crate) check: String,
-    /// One measurement for each number of NICs, ascending.
+    /// One measurement for each number of NICs, ascending; with `--threads`, for each number of threads instead.
     pub(crate) steps: Vec<Step>,
+    /// With `--threads`: how many threads for each NIC are enough.
+    pub(crate) threads_per_nic: Option<usize>,
     /// Why the last one did not complete.
     pub(crate) error: Option<ReportError>,
 }
+
+/// The fewest threads for each NIC that come close to what the best number of them reached; `None` where nothing was
+/// measured. More would cost CPUs, slots and flows, and gain what the next measurement loses again.
+pub(crate) fn threads_enough(steps: &[Step]) -> Option<usize> {
+    let best = steps.iter().map(|step| step.rate.gbit_per_s).reduce(f64::max)?;
+    let enough = steps.iter().filter(|step| step.rate.gbit_per_s >= ENOUGH * best);
+    enough.map(|step| step.threads).min()
+}
+
+/// The part of the best rate that is as good as the best.
+const ENOUGH: f64 = 0.95;
 
 /// One measurement.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct Step {
     /// How many NICs each node used, where it has as many.
     pub(crate) nics: u32,
+    /// How many threads served each of them, where it has as many.
+    pub(crate) threads: usize,
     /// Payload that all receivers got.
     pub(crate) bytes: u64,
     /// From the first request to the last piece, by the receivers' clocks.
@@ -109,7 +124,8 @@ impl Step {
         let rate = Rate::new(report.gbit_per_s, line);
         let cpu_seconds = report.nodes.iter().map(|node| node.cpu_seconds).sum();
         let cost = Cost::new(cpu_seconds, report.seconds, rate);
-        Step { nics, bytes: report.bytes, seconds: report.seconds, rate, cost, nodes }
+        let threads = report.nodes.iter().flat_map(|node| &node.rails).map(|rail| rail.threads).max().unwrap_or(1);
+        Step { nics, threads, bytes: report.bytes, seconds: report.seconds, rate, cost, nodes }
     }
 }
 

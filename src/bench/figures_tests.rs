@@ -7,7 +7,17 @@ use crate::report::State;
 
 fn rail(nic: &str, bytes_sent: u64, bytes_received: u64, line_gbit_per_s: Option<f64>) -> RailReport {
     let (nic, efficiency, mtu) = (nic.into(), None, Some(9000));
-    RailReport { nic, bytes_sent, bytes_received, line_gbit_per_s, efficiency, path: None, driver: None, mtu }
+    RailReport {
+        nic,
+        threads: 1,
+        bytes_sent,
+        bytes_received,
+        line_gbit_per_s,
+        efficiency,
+        path: None,
+        driver: None,
+        mtu,
+    }
 }
 
 fn node(name: &str, role: NodeRole, rails: Vec<RailReport>) -> NodeReport {
@@ -76,6 +86,31 @@ fn the_user_knows_the_line_better() {
         (unknown.rate.line_gbit_per_s, unknown.rate.efficiency, unknown.rate.goodput_efficiency),
         (None, None, None)
     );
+}
+
+#[test]
+fn the_fewest_threads_that_are_as_good_as_the_best_are_enough() {
+    let enough = |rates: &[f64]| {
+        let step = |(at, rate): (usize, &f64)| {
+            let mut step = Step::new(1, &report(None), None);
+            (step.threads, step.rate.gbit_per_s) = (at + 1, *rate);
+            step
+        };
+        threads_enough(&rates.iter().enumerate().map(step).collect::<Vec<_>>())
+    };
+    assert_eq!(enough(&[]), None);
+    assert_eq!(enough(&[40.0]), Some(1));
+    assert_eq!(enough(&[40.0, 80.0, 81.0, 79.0]), Some(2));
+    assert_eq!(enough(&[96.0, 100.0]), Some(1), "four percent are not worth a thread");
+    assert_eq!(enough(&[94.0, 100.0]), Some(2));
+    assert_eq!(enough(&[10.0, 9.0, 5.0]), Some(1), "more can be worse");
+}
+
+#[test]
+fn a_step_has_the_threads_of_the_nic_with_the_most() {
+    let mut two = report(None);
+    two.nodes[1].rails[0].threads = 2;
+    assert_eq!(Step::new(1, &two, None).threads, 2);
 }
 
 #[test]

@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     fn figures(steps: Vec<Step>) -> Figures {
-        Figures { seconds_asked: 1.0, check: "crc64".into(), steps, error: None }
+        Figures { seconds_asked: 1.0, check: "crc64".into(), steps, threads_per_nic: None, error: None }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The figures for people: a table for each number of NICs, and a summary where there are several.
+//! The figures for people: a table for each number of NICs or threads, and a summary where there are several.
 
 use std::fmt;
 
@@ -20,20 +20,32 @@ impl fmt::Display for Figures {
         if self.steps.len() > 1 {
             self.write_growth(f)?;
         }
+        if let Some(threads) = self.threads_per_nic {
+            writeln!(f, "\n--threads-per-nic {threads}: the fewest that reach 95 % of the best")?;
+        }
         Ok(())
     }
 }
 
 impl Figures {
-    /// What more NICs brought.
+    /// What more NICs brought, or more threads.
     fn write_growth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
-        table.load_style(NOTHING).set_header(["NICs", "Gbit/s", "gain", "of line", "of goodput", "CPU per Gbit/s"]);
+        table.load_style(NOTHING).set_header([
+            "NICs",
+            "threads",
+            "Gbit/s",
+            "gain",
+            "of line",
+            "of goodput",
+            "CPU per Gbit/s",
+        ]);
         let first = self.steps.first().map(|step| step.rate.gbit_per_s);
         for step in &self.steps {
             let gain = first.map(|first| step.rate.gbit_per_s / first).filter(|gain| gain.is_finite());
             table.add_row([
                 step.nics.to_string(),
+                step.threads.to_string(),
                 format!("{:.3}", step.rate.gbit_per_s),
                 gain.map_or_else(nothing, |gain| format!("×{gain:.2}")),
                 percent(step.rate.efficiency),
@@ -49,9 +61,10 @@ impl Figures {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nics = if self.nics == 1 { "1 NIC".to_owned() } else { format!("{} NICs", self.nics) };
+        let threads = if self.threads == 1 { String::new() } else { format!(", {} threads each", self.threads) };
         write!(
             f,
-            "{nics} a node: {:.3} Gbit/s, {} in {:.3} s",
+            "{nics} a node{threads}: {:.3} Gbit/s, {} in {:.3} s",
             self.rate.gbit_per_s,
             human_bytes(self.bytes),
             self.seconds
@@ -127,13 +140,14 @@ mod tests {
     #[test]
     fn people_read_rates_beside_lines() {
         let steps = vec![Step::new(1, &report(None), None), Step::new(2, &report(Some(10.0)), None)];
-        let text = Figures { seconds_asked: 2.0, check: "crc64".into(), steps, error: None }.to_string();
+        let text = Figures { seconds_asked: 2.0, check: "crc64".into(), steps, threads_per_nic: None, error: None }
+            .to_string();
         let lines: Vec<String> =
             text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(lines[0], "1 NIC a node: 14.000 Gbit/s, 3.26 GiB in 2.000 s; 0.107 CPU per Gbit/s");
         assert!(lines.contains(&"a:1 sender 14.000 0.000 20 70.0 % 70.5 % 1.50 0.054".to_owned()), "{text}");
         assert!(lines.contains(&"eth1 MTU 9000 0.000 6.000 10 60.0 % 60.4 %".to_owned()), "{text}");
         assert!(lines.contains(&"eth1 MTU 9000 0.000 6.000 - - -".to_owned()), "{text}");
-        assert!(lines.contains(&"2 14.000 ×1.00 70.0 % 70.5 % 0.107".to_owned()), "{text}");
+        assert!(lines.contains(&"2 1 14.000 ×1.00 70.0 % 70.5 % 0.107".to_owned()), "{text}");
     }
 }

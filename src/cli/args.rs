@@ -166,8 +166,11 @@ pub struct BenchArgs {
     /// End with one JSON object on one line of standard output, instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Measure over all NICs with 1, 2, … threads each, as many as the nodes have, and say which --threads-per-nic is enough
+    #[arg(long)]
+    pub threads: bool,
     /// Draw Gbit/s over the number of NICs into FILE; one that exists is replaced
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "threads")]
     pub svg: Option<PathBuf>,
     /// When to draw progress on standard error
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "WHEN")]

@@ -1,6 +1,6 @@
 //! What can be typed but is not carried out yet: refused in one place, never silently ignored.
 
-use super::args::{BenchArgs, Command, CopyArgs, Launch, NodeArgs, Scheduler, ThreadsPerNic, TransferArgs};
+use super::args::{BenchArgs, Command, CopyArgs, Launch, Scheduler, TransferArgs};
 use crate::error::{Code, Error, Result};
 
 /// Refuses a command that asks for what this version does not do.
@@ -13,8 +13,9 @@ pub fn unsupported(command: &Command) -> Result<()> {
         Command::Run(run) => transfer_asks(&run.transfer).into(),
         Command::Bench(BenchArgs { launch, .. }) => launch_asks(*launch).into(),
         Command::Plan(plan) => scheduler_asks(plan.scheduler).into(),
-        Command::Node(node) => node_asks(node).into(),
-        Command::Doctor(_) | Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => Vec::new(),
+        Command::Node(_) | Command::Doctor(_) | Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => {
+            Vec::new()
+        }
     };
     match asked.into_iter().find(|asked| asked.is_asked) {
         None => Ok(()),
@@ -60,11 +61,6 @@ fn scheduler_asks(scheduler: Scheduler) -> [Asked; 2] {
     ]
 }
 
-fn node_asks(node: &NodeArgs) -> [Asked; 1] {
-    let many_threads = matches!(node.threads_per_nic, ThreadsPerNic::Count(2..));
-    [asked(many_threads, "--threads-per-nic above 1", "use --threads-per-nic auto")]
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
@@ -89,7 +85,6 @@ mod tests {
             ("bench --launch ssh", "--launch ssh"),
             ("copy me@h:/a b", "user@ in an operand"),
             ("plan s --scheduler lp", "--scheduler lp"),
-            ("node --listen a:1 --threads-per-nic 2", "--threads-per-nic above 1"),
         ];
         for (line, what) in cases {
             let error = judged(line).unwrap_err();
@@ -111,7 +106,7 @@ mod tests {
             "run s --path copy",
             "plan s",
             "bench --from a:1,b[1-2]:2 --to c,d:3 --seconds 2 --line-rate 10G --json --svg x.svg",
-            "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 1",
+            "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 2",
             "status m:1",
             "cancel m:1",
             "keygen k",

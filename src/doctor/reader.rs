@@ -10,7 +10,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use ring::{Config, Errno, Mode, ProbeError, Uring};
 
 use super::readings::{Governor, IoUring, Machine, NicReading, Obstacle, Usage};
-use crate::node::{INSIDE_PREFIXES, LOOPBACK, locked_bytes};
+use crate::node::{INSIDE_PREFIXES, LOOPBACK, Line, Threads, locked_bytes, threads};
 
 /// Set to `plain`, rails do without `io_uring`.
 const IO_VARIABLE: &str = "CEP_FAST_IO";
@@ -39,8 +39,7 @@ impl Reader {
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
         let cpus_allowed = affinity::cpus_allowed().unwrap_or_default();
-        let rails = nics.iter().filter(|nic: &&NicReading| nic.usage == Usage::Rail).count();
-        let locked_bytes_wanted = locked_bytes(rails);
+        let locked_bytes_wanted = locked_bytes(rails(&nics, &cpus_allowed));
         Machine {
             kernel: kernel(),
             nics_error,
@@ -97,6 +96,13 @@ impl Reader {
         let sizes: Vec<u64> = text.split_whitespace().map(u64::from_str).collect::<Result<_, _>>().ok()?;
         sizes.try_into().ok()
     }
+}
+
+/// How many rails a node has when nobody says how many threads each NIC gets.
+fn rails(nics: &[NicReading], cpus_allowed: &[usize]) -> usize {
+    let used = nics.iter().filter(|nic| nic.usage == Usage::Rail);
+    let lines: Vec<Line> = used.map(|nic| Line { speed_mbit: nic.speed_mbit, near: &nic.cpus }).collect();
+    threads(Threads::Auto, &lines, cpus_allowed).map_or(lines.len(), |threads| threads.iter().sum())
 }
 
 /// What a node does with a NIC when nobody names any; the rule is the node's.

@@ -325,10 +325,11 @@ impl Member {
         self.end();
     }
 
-    /// What the owner counted; the driver adds bytes, time and memory.
+    /// What the owner counted; the driver adds what the rails did, time and memory.
     fn stats(&self) -> Stats {
         let counts = self.owner.as_ref().map(Owner::counts).unwrap_or_default();
         Stats {
+            received_bytes: counts.kept_bytes,
             wasted_bytes: counts.wasted_bytes,
             stolen_bytes: counts.stolen_bytes,
             retries: counts.retries,

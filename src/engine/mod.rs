@@ -16,7 +16,7 @@
 
 pub(crate) mod check;
 mod crc;
-mod credit;
+pub(crate) mod credit;
 mod extents;
 mod grid;
 pub(crate) mod lanes;
@@ -26,6 +26,7 @@ pub(crate) mod owner;
 pub(crate) mod pull;
 pub(crate) mod serve;
 mod shares;
+pub(crate) mod talk;
 
 pub(crate) use grid::Grid;
 

@@ -85,6 +85,8 @@ pub(crate) enum Action {
 /// What was counted on the way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Counts {
+    /// Bytes that came over the network and were kept.
+    pub(crate) kept_bytes: u64,
     pub(crate) stolen_bytes: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) retries: u64,
@@ -237,10 +239,11 @@ impl Owner {
             }
             self.lanes.landed(state.lane);
         }
-        if !self.extents.land(piece.span, check) {
+        if self.extents.land(piece.span, check) {
+            self.counts.kept_bytes += piece.span.bytes();
+            self.counts.stolen_bytes += if piece.soft { piece.span.bytes() } else { 0 };
+        } else {
             self.counts.wasted_bytes += piece.span.bytes();
-        } else if piece.soft {
-            self.counts.stolen_bytes += piece.span.bytes();
         }
         // A flow of stolen pieces has room again as soon as one of them is there.
         if self.flows.get(&flow).is_some_and(|state| state.room > 0) {

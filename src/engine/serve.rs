@@ -14,7 +14,7 @@ use crate::units::Span;
 /// Pieces of one flow that are read, waiting or being sent: one on the wire, and the next ones ready behind it.
 const FLOW_SLOTS_MAX: u32 = 4;
 /// Requests that a receiver may have outstanding on a flow; more is a broken peer.
-const FLOW_REQUESTS_MAX: usize = 2 * super::credit::REQUESTS_MAX as usize;
+pub(crate) const FLOW_REQUESTS_MAX: usize = 2 * super::credit::REQUESTS_MAX as usize;
 
 /// One request of a receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::peer::{Peer, Said, Stage};
 use super::roster::{Entry, Roster};
 use super::terms::Terms;
 use crate::engine::check::Composer;
@@ -32,8 +33,10 @@ const FINISH_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) enum Event {
     /// A node's control session stands.
     NodeUp { node: NodeIx, advert: Advert },
-    /// A node cannot be reached, or its session broke.
+    /// A node cannot be reached, or its session broke and could not be resumed.
     NodeDown { node: NodeIx, error: Error },
+    /// A node's session goes on, over another connection, on which it has said how many messages it had `heard`.
+    NodeBack { node: NodeIx, heard: u32 },
     /// A node says something.
     Message { node: NodeIx, message: ToMaster },
     /// The user, or a signal, ends the transfer.
@@ -62,66 +65,35 @@ pub(crate) enum Phase {
     Done,
 }
 
-/// Where one node stands.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Stage {
-    Absent,
-    Met,
-    Asked,
-    Prepared,
-    Moving,
-    Landed,
-    Committing,
-    Committed,
-    Gone,
-}
-
-/// What the master knows of one node.
-pub(crate) struct Peer {
-    stage: Stage,
-    failed: bool,
-    pub(crate) advert: Option<Advert>,
-    /// Which of its rows share a file with other nodes.
-    shared: Vec<bool>,
-    pub(crate) landed_bytes: u64,
-    pub(crate) stats: Stats,
-}
-
 /// The master's machine.
 ///
 /// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions: `phase`, `peers`, `plan`,
 /// `error`, `digest`.
 pub(crate) struct Conductor {
-    roster: Roster,
-    terms: Terms,
-    phase: Phase,
+    pub(super) roster: Roster,
+    pub(super) terms: Terms,
+    pub(super) phase: Phase,
     wave: u32,
-    peers: Vec<Peer>,
+    pub(super) peers: Vec<Peer>,
     holes: Vec<Span>,
     plan: Option<Plan>,
     /// The check values of each segment, from the first receiver that landed it.
     checks: Vec<Option<Vec<CheckValue>>>,
     error: Option<Error>,
+    /// What nodes that are cancelled are told.
+    dismissal: String,
     missing: Vec<Span>,
-    deadline: Option<Moment>,
-    overall: Option<Moment>,
-    last_news: Moment,
+    pub(super) deadline: Option<Moment>,
+    pub(super) overall: Option<Moment>,
+    pub(super) last_news: Moment,
     actions: VecDeque<Action>,
 }
 
 impl Conductor {
     /// A master that waits for the nodes of `roster`.
     pub(crate) fn new(now: Moment, roster: Roster, terms: Terms) -> Conductor {
-        let peer = |entry: &Entry| Peer {
-            stage: Stage::Absent,
-            failed: false,
-            advert: None,
-            shared: vec![false; entry.rows.len()],
-            landed_bytes: 0,
-            stats: Stats::default(),
-        };
         Conductor {
-            peers: roster.entries.iter().map(peer).collect(),
+            peers: roster.entries.iter().map(Peer::absent).collect(),
             overall: terms.timeout.map(|timeout| now + timeout),
             deadline: Some(now + PREPARE_WITHIN),
             roster,
@@ -132,6 +104,7 @@ impl Conductor {
             plan: None,
             checks: Vec::new(),
             error: None,
+            dismissal: String::new(),
             missing: Vec::new(),
             last_news: now,
             actions: VecDeque::new(),
@@ -143,6 +116,7 @@ impl Conductor {
         match event {
             Event::NodeUp { node, advert } => self.node_up(node, advert),
             Event::NodeDown { node, error } => self.node_down(node, error),
+            Event::NodeBack { node, heard } => self.node_back(node, heard),
             Event::Message { node, message } => self.message(now, node, message),
             Event::Cancel { reason } => self.fail(now, Error::new(Code::Cancelled, reason)),
             Event::Tick => self.tick(now),
@@ -242,6 +216,8 @@ impl Conductor {
                 self.peers[node.at()].stage = Stage::Gone;
                 self.node_failed(node, error);
             }
+            // The loop has made a `NodeBack` of it.
+            ToMaster::Resumed { .. } => {}
         }
         if !is_progress || self.landed_bytes() > landed_before {
             self.last_news = now;
@@ -305,52 +281,6 @@ impl Conductor {
         Ok(())
     }
 
-    fn tick(&mut self, now: Moment) {
-        if self.overall.is_some_and(|due| now >= due) && self.phase < Phase::Finishing {
-            self.overall = None;
-            let seconds = self.terms.timeout.unwrap_or_default().as_secs_f64();
-            self.fail(now, Error::new(Code::Stalled, format!("the transfer took longer than {seconds} s")));
-        }
-        if self.phase == Phase::Moving && now >= self.last_news + self.terms.stall_timeout {
-            let seconds = self.terms.stall_timeout.as_secs_f64();
-            let waited = self.names(|peer| peer.stage == Stage::Moving);
-            self.fail(now, Error::new(Code::Stalled, format!("no byte landed for {seconds} s at {waited}")));
-        }
-        if self.deadline.is_some_and(|due| now >= due) {
-            self.deadline = None;
-            self.overdue(now);
-        }
-    }
-
-    fn overdue(&mut self, now: Moment) {
-        match self.phase {
-            Phase::Meeting => {
-                let silent = self.names(|peer| peer.stage == Stage::Absent);
-                let error = Error::new(Code::Unreachable, format!("no answer from {silent}"));
-                self.fail(now, error.remedy("is `cep-fast node` running there, with the same key?"));
-            }
-            Phase::Preparing => {
-                let silent = self.names(|peer| peer.stage == Stage::Asked);
-                self.fail(now, Error::new(Code::Stalled, format!("{silent} did not open its files in time")));
-            }
-            Phase::Committing => {
-                let silent = self.names(|peer| peer.stage == Stage::Committing);
-                self.fail(now, Error::new(Code::Stalled, format!("{silent} did not commit in time")));
-            }
-            Phase::Finishing => self.done(),
-            Phase::Moving | Phase::Done => {}
-        }
-    }
-
-    fn names(&self, which: impl Fn(&Peer) -> bool) -> String {
-        let nodes = self.roster.nodes().filter(|(node, _)| which(&self.peers[node.at()]));
-        let names: Vec<String> = nodes.map(|(_, entry)| entry.address.to_string()).collect();
-        match names.len() {
-            0..=4 => names.join(", "),
-            more => format!("{} and {} more", names[..4].join(", "), more - 4),
-        }
-    }
-
     /// Goes on while everybody that the phase waits for is through; a phase may have nobody to wait for.
     fn advance(&mut self, now: Moment) {
         loop {
@@ -397,9 +327,39 @@ impl Conductor {
     }
 
     fn prepare_wave(&mut self) {
-        for (node, entry) in self.roster.nodes().filter(|(_, entry)| entry.wave == self.wave) {
-            let message = ToNode::Prepare(self.terms.prepare(node, entry));
-            self.peers[node.at()].stage = Stage::Asked;
+        for node in self.indices() {
+            if self.roster.get(node).wave == self.wave {
+                self.peers[node.at()].stage = Stage::Asked;
+                self.say(node, Said::Prepare);
+            }
+        }
+    }
+
+    fn indices(&self) -> impl Iterator<Item = NodeIx> + use<> {
+        (0..self.peers.len() as u32).map(NodeIx)
+    }
+
+    fn say(&mut self, node: NodeIx, said: Said) {
+        self.peers[node.at()].said.push(said);
+        let message = self.message_of(node, said);
+        self.actions.push_back(Action::Send { node, message });
+    }
+
+    fn message_of(&self, node: NodeIx, said: Said) -> ToNode {
+        match said {
+            Said::Prepare => ToNode::Prepare(self.terms.prepare(node, self.roster.get(node))),
+            Said::Start => ToNode::Start(self.start_of(self.plan.as_ref().expect("made before anybody starts"), node)),
+            Said::Commit => ToNode::Commit,
+            Said::Finish => ToNode::Finish,
+            Said::Cancel => ToNode::Cancel { reason: self.dismissal.clone() },
+        }
+    }
+
+    /// Says again what a node has not heard on the session that broke.
+    fn node_back(&mut self, node: NodeIx, heard: u32) {
+        let said = &self.peers[node.at()].said;
+        for said in said.iter().skip(heard as usize).copied().collect::<Vec<_>>() {
+            let message = self.message_of(node, said);
             self.actions.push_back(Action::Send { node, message });
         }
     }
@@ -410,13 +370,13 @@ impl Conductor {
         let plan = plan::plan(&self.roster.problem(&adverts))?;
         self.checks = vec![None; plan.planned.len()];
         self.holes = union(std::mem::take(&mut self.holes));
-        let receivers = self.roster.nodes().filter(|(_, entry)| entry.receives()).map(|(node, _)| node);
-        for node in receivers {
-            let message = ToNode::Start(self.start_of(&plan, node));
-            self.peers[node.at()].stage = Stage::Moving;
-            self.actions.push_back(Action::Send { node, message });
-        }
         self.plan = Some(plan);
+        for node in self.indices() {
+            if self.roster.get(node).receives() {
+                self.peers[node.at()].stage = Stage::Moving;
+                self.say(node, Said::Start);
+            }
+        }
         self.phase = Phase::Moving;
         self.deadline = None;
         self.last_news = now;
@@ -447,11 +407,10 @@ impl Conductor {
         if self.peers.iter().any(|peer| peer.failed && peer.shared.contains(&true)) {
             return;
         }
-        for (node, entry) in self.roster.nodes() {
-            let peer = &mut self.peers[node.at()];
-            if peer.stage == Stage::Landed && entry.is_elected() {
-                peer.stage = Stage::Committing;
-                self.actions.push_back(Action::Send { node, message: ToNode::Commit });
+        for node in self.indices() {
+            if self.peers[node.at()].stage == Stage::Landed && self.roster.get(node).is_elected() {
+                self.peers[node.at()].stage = Stage::Committing;
+                self.say(node, Said::Commit);
             }
         }
     }
@@ -459,13 +418,15 @@ impl Conductor {
     fn finish(&mut self, now: Moment) {
         self.phase = Phase::Finishing;
         self.deadline = Some(now + FINISH_WITHIN);
-        for (node, _) in self.roster.nodes().filter(|(node, _)| self.peers[node.at()].stage != Stage::Gone) {
-            self.actions.push_back(Action::Send { node, message: ToNode::Finish });
+        for node in self.indices() {
+            if self.peers[node.at()].stage != Stage::Gone {
+                self.say(node, Said::Finish);
+            }
         }
     }
 
     /// Ends the transfer for everybody, with `error` as its cause unless there was one before.
-    fn fail(&mut self, now: Moment, error: Error) {
+    pub(super) fn fail(&mut self, now: Moment, error: Error) {
         if self.phase < Phase::Finishing {
             self.missing.extend(&error.missing);
             let reason = error.to_string();
@@ -477,20 +438,17 @@ impl Conductor {
     fn dismiss(&mut self, now: Moment, reason: &str) {
         self.phase = Phase::Finishing;
         self.deadline = Some(now + FINISH_WITHIN);
-        for (node, _) in self.roster.nodes() {
-            let peer = &mut self.peers[node.at()];
-            match peer.stage {
-                Stage::Absent | Stage::Met => peer.stage = Stage::Gone,
+        self.dismissal = reason.into();
+        for node in self.indices() {
+            match self.peers[node.at()].stage {
+                Stage::Absent | Stage::Met => self.peers[node.at()].stage = Stage::Gone,
                 Stage::Gone => {}
-                _ => {
-                    let message = ToNode::Cancel { reason: reason.into() };
-                    self.actions.push_back(Action::Send { node, message });
-                }
+                _ => self.say(node, Said::Cancel),
             }
         }
     }
 
-    fn done(&mut self) {
+    pub(super) fn done(&mut self) {
         self.phase = Phase::Done;
         self.actions.push_back(Action::Done);
     }

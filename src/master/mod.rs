@@ -3,6 +3,9 @@
 //! It is not on the data path, and a node needs nothing of it between two plans.
 
 pub(crate) mod conduct;
+mod links;
+mod overdue;
+pub(crate) mod peer;
 pub(crate) mod roster;
 pub(crate) mod run;
 pub(crate) mod summary;

@@ -10,11 +10,12 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::conduct::{Action, Conductor, Event, Phase};
+use super::links::Link;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
-use crate::session::{Admission, Connection, Hello, Incoming, Key, dial};
+use crate::session::{Admission, Connection, Hello, Incoming, Key};
 use crate::units::NodeIx;
-use crate::wire::control::{self, Advert, Answer, Query, ToMaster};
+use crate::wire::control::{self, Advert, Answer, Query, Resume, ToMaster, ToNode};
 use crate::wire::version::Kind;
 
 /// How long a node may take to be connected and to have shaken hands.
@@ -66,7 +67,9 @@ struct Loop<'a> {
     clock: Clock,
     poll: Poll,
     conductor: Conductor,
-    nodes: Vec<Option<Connection>>,
+    nodes: Vec<Link>,
+    /// The key of the control sessions.
+    key: Key,
     listener: Option<(TcpListener, Key)>,
     visitors: HashMap<Token, Connection>,
     next_visitor: usize,
@@ -102,7 +105,8 @@ pub(crate) fn conduct(
     let mut the_loop = Loop {
         clock,
         poll,
-        nodes: setup.nodes.iter().map(|_| None).collect(),
+        nodes: setup.nodes.iter().map(|_| Link::new()).collect(),
+        key: setup.key,
         conductor,
         listener,
         visitors: HashMap::new(),
@@ -111,25 +115,28 @@ pub(crate) fn conduct(
         show,
         shown: Instant::now(),
     };
-    the_loop.dial_all(setup.nodes, &setup.key);
+    the_loop.dial_all(setup.nodes);
     the_loop.run()?;
     Ok(the_loop.conductor)
 }
 
 impl Loop<'_> {
-    fn dial_all(&mut self, nodes: Vec<Result<SocketAddr>>, key: &Key) {
+    fn dial_all(&mut self, nodes: Vec<Result<SocketAddr>>) {
         for (index, address) in nodes.into_iter().enumerate() {
             let deadline = Instant::now() + SESSION_WITHIN;
-            let connected = address.and_then(|address| {
-                let hello = Hello { kind: Kind::Control, key_id: [0; 16] };
-                let mut connection = Connection::initiate(dial(address, None)?, hello, key, &[], deadline)?;
-                connection.register(self.poll.registry(), Token(FIRST_NODE + index))?;
-                Ok(connection)
-            });
-            match connected {
-                Ok(connection) => self.nodes[index] = Some(connection),
-                Err(error) => self.node_lost(index, error),
-            }
+            let dialled = address.and_then(|address| self.nodes[index].dial(address, &self.key, deadline));
+            self.register(index, dialled);
+        }
+    }
+
+    /// Waits for the events of a connection that was dialled, if it was.
+    fn register(&mut self, index: usize, dialled: Result<()>) {
+        let registered = dialled.and_then(|()| match &mut self.nodes[index].connection {
+            Some(connection) => connection.register(self.poll.registry(), Token(FIRST_NODE + index)),
+            None => Ok(()),
+        });
+        if let Err(error) = registered {
+            self.session_broke(index, error);
         }
     }
 
@@ -157,7 +164,9 @@ impl Loop<'_> {
 
     fn timeout(&self) -> Duration {
         let now = Instant::now();
-        let sessions = self.nodes.iter().flatten().chain(self.visitors.values()).filter_map(Connection::deadline);
+        let connections = self.nodes.iter().filter_map(|link| link.connection.as_ref()).chain(self.visitors.values());
+        let retries = self.nodes.iter().filter_map(Link::retry_at);
+        let sessions = connections.filter_map(Connection::deadline).chain(retries);
         let sessions = sessions.map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
         let conductor = self.conductor.poll_timeout().map(|due| due.since(moment));
@@ -169,9 +178,13 @@ impl Loop<'_> {
         let now = Instant::now();
         let is_overdue = |connection: &Connection| connection.deadline().is_some_and(|due| now >= due);
         for index in 0..self.nodes.len() {
-            if self.nodes[index].as_ref().is_some_and(is_overdue) {
-                let error = self.nodes[index].as_ref().expect("looked at above").overdue();
-                self.node_lost(index, error);
+            let overdue = self.nodes[index].connection.as_ref().filter(|connection| is_overdue(connection));
+            if let Some(error) = overdue.map(Connection::overdue) {
+                self.session_broke(index, error);
+            }
+            if self.nodes[index].retry_at().is_some_and(|due| now >= due) {
+                let dialled = self.nodes[index].retry(now, &self.key);
+                self.register(index, dialled);
             }
         }
         self.visitors.retain(|_, visitor| !is_overdue(visitor));
@@ -194,49 +207,87 @@ impl Loop<'_> {
         self.conductor.handle(self.clock.now(), event);
         while let Some(action) = self.conductor.poll_action() {
             let Action::Send { node, message } = action else { continue };
-            let Some(connection) = self.nodes[node.at()].as_mut().filter(|connection| connection.is_up()) else {
-                continue;
-            };
-            if let Err(error) = connection.send(&control::encode(&message)) {
-                self.node_lost(node.at(), error);
+            // What a node cannot be told now it is told when its session is resumed: the machine remembers.
+            let link = &mut self.nodes[node.at()];
+            if link.takes_messages() {
+                self.send(node.at(), &message);
             }
+        }
+    }
+
+    fn send(&mut self, index: usize, message: &ToNode) {
+        let Some(connection) = &mut self.nodes[index].connection else { return };
+        if let Err(error) = connection.send(&control::encode(message)) {
+            self.session_broke(index, error);
+        }
+    }
+
+    /// A connection to a node broke: the session is resumed over another one, unless the node is done, or not to be had.
+    fn session_broke(&mut self, index: usize, error: Error) {
+        let is_done = self.conductor.peers()[index].is_gone();
+        if self.nodes[index].broke(Instant::now()) && !is_done {
+            tracing::debug!("the session of node {index} broke and is dialled again: {error}");
+        } else {
+            self.node_lost(index, error);
         }
     }
 
     fn node_lost(&mut self, index: usize, error: Error) {
-        self.nodes[index] = None;
+        self.nodes[index] = Link::new();
         self.tell(Event::NodeDown { node: NodeIx(index as u32), error });
     }
 
     fn node_ready(&mut self, index: usize) {
-        let Some(connection) = self.nodes[index].as_mut() else { return };
+        let Some(connection) = self.nodes[index].connection.as_mut() else { return };
         let was_up = connection.is_up();
         let nobody = |_: &Hello| None::<Admission>;
         if let Err(error) = connection.ready(&nobody) {
-            return self.node_lost(index, error);
+            return self.session_broke(index, error);
         }
         if !connection.is_up() {
             return;
         }
-        let node = NodeIx(index as u32);
         if !was_up {
-            let advert = control::decode::<Advert>(connection.peer_payload().unwrap_or_default());
-            match advert {
-                Ok(advert) => self.tell(Event::NodeUp { node, advert }),
+            match control::decode::<Advert>(connection.peer_payload().unwrap_or_default()) {
+                Ok(advert) => self.node_up(index, advert),
                 Err(error) => return self.node_lost(index, error.into()),
             }
         }
-        while let Some(connection) = self.nodes[index].as_mut() {
-            let message = match connection.receive() {
-                Ok(Incoming::Message(bytes)) => control::decode::<ToMaster>(&bytes).map_err(Error::from),
+        while let Some(connection) = self.nodes[index].connection.as_mut() {
+            match connection.receive() {
+                Ok(Incoming::Message(bytes)) => match control::decode::<ToMaster>(&bytes) {
+                    Ok(message) => self.node_says(index, message),
+                    Err(error) => return self.node_lost(index, error.into()),
+                },
                 Ok(Incoming::Pending) => return,
-                Ok(Incoming::Closed) => Err(Error::new(Code::Unreachable, "the node ended its control session")),
-                Err(error) => Err(error),
-            };
-            match message {
-                Ok(message) => self.tell(Event::Message { node, message }),
-                Err(error) => return self.node_lost(index, error),
+                Ok(Incoming::Closed) => {
+                    let error = Error::new(Code::Unreachable, "the node ended its control session");
+                    return self.node_lost(index, error);
+                }
+                Err(error) => return self.session_broke(index, error),
             }
+        }
+    }
+
+    fn node_up(&mut self, index: usize, advert: Advert) {
+        if self.nodes[index].up(&advert) {
+            return self.tell(Event::NodeUp { node: NodeIx(index as u32), advert });
+        }
+        let (identity, heard) = (self.conductor.terms().identity(), self.nodes[index].heard());
+        let resume = Resume { transfer: identity.transfer, attempt: identity.attempt, heard };
+        self.send(index, &ToNode::Resume(resume));
+    }
+
+    fn node_says(&mut self, index: usize, message: ToMaster) {
+        let node = NodeIx(index as u32);
+        if message.is_counted() {
+            self.nodes[index].hear();
+        }
+        if let ToMaster::Resumed { heard } = message {
+            self.nodes[index].resumed();
+            self.tell(Event::NodeBack { node, heard });
+        } else {
+            self.tell(Event::Message { node, message });
         }
     }
 
@@ -291,7 +342,8 @@ impl Loop<'_> {
 
     /// Closes every session in good order.
     fn say_goodbye(&mut self) {
-        for connection in self.nodes.iter_mut().flatten().chain(self.visitors.values_mut()) {
+        let nodes = self.nodes.iter_mut().filter_map(|link| link.connection.as_mut());
+        for connection in nodes.chain(self.visitors.values_mut()) {
             // Everything has been said; a peer that is gone already needs no good-bye.
             let _ = connection.close();
         }

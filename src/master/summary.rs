@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::conduct::{Conductor, Peer};
+use super::conduct::Conductor;
+use super::peer::Peer;
 use super::roster::Entry;
 use crate::error::Code;
 use crate::report::{NodeReport, NodeRole, RailReport, Report, ReportError, State, gbit_per_s};
@@ -62,16 +63,21 @@ fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
     };
     let rail_of = |nic: &str| peer.advert.as_ref()?.rails.iter().find(|rail| rail.nic == nic);
     let line_of = |nic: &str| {
-        let rails = &peer.advert.as_ref()?.rails;
-        let declared = entry.speed().filter(|_| rails.len() == 1);
+        let nics = peer.advert.as_ref()?.nics().count();
+        let declared = entry.speed().filter(|_| nics == 1);
         let line = declared.or_else(|| rail_of(nic)?.line)?;
         Some(line.0 as f64 / 1e9)
+    };
+    let threads_of = |nic: &str| {
+        let rails = peer.advert.iter().flat_map(|advert| &advert.rails);
+        rails.filter(|rail| rail.nic == nic).count().max(1)
     };
     let rails = peer.stats.rails.iter().map(|rail| {
         let line_gbit_per_s = line_of(&rail.nic);
         let achieved = gbit_per_s(rail.sent_bytes.max(rail.received_bytes), seconds);
         RailReport {
             nic: rail.nic.clone(),
+            threads: threads_of(&rail.nic),
             bytes_sent: rail.sent_bytes,
             bytes_received: rail.received_bytes,
             line_gbit_per_s,

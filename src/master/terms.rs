@@ -32,6 +32,8 @@ pub(crate) struct Wishes {
     /// How many NICs each node may use.
     pub(crate) rails_max: Option<u32>,
     pub(crate) path: DataPath,
+    /// How many threads each NIC may use.
+    pub(crate) threads_max: Option<u32>,
 }
 
 /// What identifies this run of the transfer to its nodes.
@@ -87,7 +89,8 @@ impl Terms {
 
     /// A node's advert with the rails that it will use: it leaves out the others itself.
     pub(super) fn admit(&self, mut advert: Advert) -> Advert {
-        advert.rails.truncate(self.wishes.rails_max.map_or(usize::MAX, |most| most as usize));
+        let used = self.options().rails(advert.rails.iter().map(|rail| rail.nic.as_str()));
+        advert.rails = used.into_iter().map(|rail| advert.rails[rail].clone()).collect();
         advert
     }
 
@@ -128,6 +131,7 @@ impl Terms {
             stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
             path: self.wishes.path,
             rails_max: self.wishes.rails_max,
+            threads_max: self.wishes.threads_max,
         }
     }
 }
@@ -181,7 +185,7 @@ fn bytes_per_second(entry: &Entry, advert: Option<&Advert>) -> f64 {
 
 fn known_bits_per_second(entry: &Entry, advert: Option<&Advert>) -> Option<f64> {
     let declared = entry.speed().map(|rate| rate.0 as f64);
-    declared.or_else(|| advert?.rails.iter().map(rail_bits_per_second).sum())
+    declared.or_else(|| advert?.nics().map(rail_bits_per_second).sum())
 }
 
 fn rail_bits_per_second(rail: &Rail) -> Option<f64> {
@@ -200,4 +204,28 @@ pub(super) fn segment(planned: &Planned, receiver: NodeIx) -> PlanSegment {
 pub(super) fn peer(node: NodeIx, entry: &Entry, advert: &Advert) -> Peer {
     let rails = advert.rails.iter().map(|rail| rail.address).collect();
     Peer { index: node.0, name: entry.address.to_string(), rails }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::BitRate;
+
+    #[test]
+    fn two_threads_of_one_nic_have_one_line() {
+        let rail = |nic: &str, port| Rail {
+            nic: nic.into(),
+            address: ([10, 0, 0, 1], port).into(),
+            line: Some(BitRate(40_000_000_000)),
+            mtu: Some(1500),
+            numa: None,
+        };
+        let rails = vec![rail("eth0", 1), rail("eth0", 2), rail("eth1", 3), rail("eth1", 4)];
+        let advert = Advert { software: String::new(), rails, cores: 4, boot_id: String::new(), incarnation: 1 };
+        let spec = Spec::parse("two", "id two\nwriter a:1 pattern:1 0 0-9\nreader b:1 null: 0 0-9\n").expect("a spec");
+        let roster = Roster::new(&spec);
+        let problem = roster.problem(&[Some(&advert), None]);
+        let expected = 80e9 / 8.0 * goodput(1500);
+        assert!((problem.nodes[0].send_bytes_per_second - expected).abs() < 1.0, "{:?}", problem.nodes[0]);
+    }
 }

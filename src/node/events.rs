@@ -9,13 +9,12 @@ use super::tenancy::{Note, Tenancy};
 use super::{CONNECTIONS_MAX, CONTROL, FIRST_PORT, FIRST_SESSION, HANDSHAKE_WITHIN, INBOX, LEASE};
 use super::{Node, Role, Session, prepare};
 use crate::engine::FlowIx;
-use crate::engine::member::{self, Action, Member, State};
+use crate::engine::member::{self, Action, State};
 use crate::error::{Code, Error, Result};
 use crate::rail::{self, Command, Size, TransferIx};
-use crate::session::{Connection, Incoming};
+use crate::session::Connection;
 use crate::store::steps::PAGE_BYTES;
-use crate::units::{MIB, NodeIx};
-use crate::wire::control::{self, Prepare, ToMaster, ToNode};
+use crate::units::MIB;
 use crate::wire::version::Kind;
 
 /// What the master asks for, within what the node allows, shared by its rails.
@@ -64,8 +63,8 @@ impl Node {
     fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
         let handshakes = self.sessions.values().filter_map(|session| session.connection.deadline());
-        let lease = self.alone_since.map(|since| since + LEASE);
-        let instants = handshakes.chain(lease).map(|due| due.saturating_duration_since(now));
+        let leases = self.alone_since.map(|since| since + LEASE).into_iter().chain(self.lease_ends());
+        let instants = handshakes.chain(leases).map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
         let members = self.transfers.values().filter_map(|tenancy| tenancy.member.poll_timeout());
         instants.chain(members.map(|due| due.since(moment))).min()
@@ -85,6 +84,7 @@ impl Node {
         for transfer in due.collect::<Vec<_>>() {
             self.member(transfer, member::Event::Tick);
         }
+        self.end_leases(now);
         if self.alone_since.is_some_and(|since| now >= since + LEASE) {
             self.ends = true;
         }
@@ -136,51 +136,16 @@ impl Node {
         match (session.role, kind) {
             (Role::Visitor { port: Some(port) }, Some(Kind::Data)) => self.flow_arrived(token, port),
             (Role::Flow { transfer, lane, port }, _) => self.flow_opened(token, transfer, lane, port),
-            // Flows belong to the NICs' own ports, and masters to the control address.
-            (Role::Visitor { port: None }, Some(Kind::Data)) | (Role::Visitor { port: Some(_) }, _) => {
+            // Flows belong to the NICs' own ports. A master may come over any of them: its first way may be gone.
+            (Role::Visitor { port: None }, Some(Kind::Data)) => {
                 self.sessions.remove(&token);
             }
-            (Role::Visitor { port: None }, _) => {
+            (Role::Visitor { .. }, _) => {
                 session.role = Role::Master { transfer: None };
                 self.alone_since = None;
                 self.master_ready(token);
             }
             (Role::Master { .. }, _) => self.master_ready(token),
-        }
-    }
-
-    fn master_ready(&mut self, token: Token) {
-        while let Some(session) = self.sessions.get_mut(&token) {
-            let message = match session.connection.receive() {
-                Ok(Incoming::Message(bytes)) => control::decode::<ToNode>(&bytes).map_err(Error::from),
-                Ok(Incoming::Pending) => return,
-                Ok(Incoming::Closed) => Err(Error::new(Code::Unreachable, "the master closed its session")),
-                Err(error) => Err(error),
-            };
-            match message {
-                Ok(message) => self.master_says(token, message),
-                Err(error) => return self.session_over(token, error),
-            }
-        }
-    }
-
-    fn master_says(&mut self, token: Token, message: ToNode) {
-        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.get(&token) else { return };
-        match (message, *transfer) {
-            (ToNode::Prepare(prepare), None) => self.begin(token, prepare),
-            (ToNode::Start(start), Some(transfer)) => {
-                if let Some(tenancy) = self.transfers.get_mut(&transfer) {
-                    tenancy.peers = start.peers.iter().map(|peer| (NodeIx(peer.index), peer.clone())).collect();
-                    if let Some(desk) = &tenancy.desk {
-                        // The first plan's holes stay: a new plan assigns, it does not change the data.
-                        let _ = desk.holes.set(start.holes.clone());
-                    }
-                }
-                self.member(transfer, member::Event::Master(ToNode::Start(start)));
-            }
-            (message, Some(transfer)) => self.member(transfer, member::Event::Master(message)),
-            // A master that speaks of a transfer before it has prepared one has lost its mind, not ours.
-            (_, None) => {}
         }
     }
 
@@ -195,37 +160,12 @@ impl Node {
         match role {
             Role::Visitor { .. } => {}
             Role::Flow { transfer, lane, .. } => self.flow_failed(transfer, lane, error),
-            Role::Master { transfer } => {
-                if let Some(transfer) = transfer.filter(|transfer| self.transfers.contains_key(transfer)) {
-                    let reason = error.to_string();
-                    self.member(transfer, member::Event::Master(ToNode::Cancel { reason }));
-                }
-                let masters = self.sessions.values().any(|session| matches!(session.role, Role::Master { .. }));
-                // A launched node serves one master, and ends with it.
-                self.ends |= self.options.launched && !masters && self.transfers.is_empty();
-                self.alone_since = (self.options.launched && !masters).then(Instant::now);
-            }
+            Role::Master { transfer } => self.master_lost(transfer),
         }
-    }
-
-    /// A master prepares a transfer.
-    fn begin(&mut self, token: Token, prepare: Prepare) {
-        let transfer = TransferIx(self.next_transfer);
-        self.next_transfer += 1;
-        let rails = prepare.options.rails(self.ports.len());
-        let member = Member::new(member::Terms::of(&prepare, u32::try_from(rails).expect("ports are few")));
-        let tenancy = Tenancy::new(prepare.clone(), token, member);
-        self.doors.open(prepare.transfer, tenancy.flow_key.clone());
-        self.transfers.insert(transfer, tenancy);
-        if let Some(session) = self.sessions.get_mut(&token) {
-            session.role = Role::Master { transfer: Some(transfer) };
-        }
-        let root = Arc::clone(&self.root);
-        self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare, rails).map(Box::new) });
     }
 
     /// Does something that may block, elsewhere.
-    fn work(&mut self, work: impl FnOnce() -> Note + Send + 'static) {
+    pub(super) fn work(&mut self, work: impl FnOnce() -> Note + Send + 'static) {
         let post = self.post.clone();
         self.working += 1;
         std::thread::spawn(move || post.send(work()));
@@ -235,7 +175,7 @@ impl Node {
         while let Ok(note) = self.inbox.try_recv() {
             self.working -= usize::from(note.is_work());
             match note {
-                Note::Rail(events) => events.into_iter().for_each(|event| self.rail_says(event)),
+                Note::Rail(event) => self.rail_says(event),
                 Note::Prepared { transfer, result } => self.opened(transfer, result),
                 Note::Preallocated { transfer, result } => self.member(transfer, member::Event::Preallocated(result)),
                 Note::Committed { transfer, result } => self.member(transfer, member::Event::Committed(result)),
@@ -254,17 +194,17 @@ impl Node {
         let desk = Arc::new(desk);
         tenancy.desk = Some(Arc::clone(&desk));
         let wait = tenancy.prepare.options.silence();
-        let rails = tenancy.rails(self.ports.len());
+        let ports = tenancy.ports.clone();
         let size = Size {
-            slots: slots(tenancy.prepare.options.slots, self.options.slots, rails),
+            slots: slots(tenancy.prepare.options.slots, self.options.slots, ports.len()),
             receives: !desk.sinks.is_empty(),
             sends: !desk.offers.is_empty(),
             block_bytes: tenancy.prepare.options.block_bytes.into(),
         };
         let (clock, post) = (self.clock, self.post.clone());
-        let joined = self.ports[..rails].iter_mut().enumerate().try_for_each(|(rail, port)| {
+        let joined = ports.into_iter().try_for_each(|rail| {
             let joins = Command::Join { transfer, rail, desk: Arc::clone(&desk), silence: wait };
-            port.rail_for(clock, size, post.clone()).map(|rail| rail.tell(joins))
+            self.ports[rail].rail_for(clock, size, post.clone()).map(|rail| rail.tell(joins))
         });
         self.member(transfer, member::Event::Prepared(joined.map(|()| prepared)));
     }
@@ -317,9 +257,9 @@ impl Node {
             Action::Revoke { flow, pieces } => self.tell_rail_of(flow, Command::Revoke { transfer, flow, pieces }),
             Action::Close { flow } => self.tell_rail_of(flow, Command::Close { flow }),
             Action::Drain => {
-                let rails = tenancy.rails(self.ports.len());
-                self.transfers.get_mut(&transfer).expect("it is carried out for it").draining = rails;
-                self.ports[..rails].iter().for_each(|port| port.tell(Command::Drain { transfer }));
+                tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Drain { transfer }));
+                let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");
+                tenancy.draining = tenancy.ports.len();
             }
             Action::Commit { landed_everywhere } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
@@ -346,29 +286,6 @@ impl Node {
         }
     }
 
-    fn tell_master(&mut self, transfer: TransferIx, mut message: ToMaster) {
-        let tenancy = &self.transfers[&transfer];
-        match &mut message {
-            ToMaster::Report(stats) => {
-                tenancy.complete(stats, self.ports.iter().map(|port| port.nic.as_str()));
-                if let Err(error) = tenancy.check_sources() {
-                    message = ToMaster::Failed(error);
-                }
-            }
-            ToMaster::Landed { stats, .. } => {
-                tenancy.complete(stats, self.ports.iter().map(|port| port.nic.as_str()));
-            }
-            ToMaster::Progress { sent_bytes, .. } => *sent_bytes = tenancy.sent_bytes(),
-            _ => {}
-        }
-        let master = tenancy.master;
-        if let Some(session) = self.sessions.get_mut(&master)
-            && let Err(error) = session.connection.send(&control::encode(&message))
-        {
-            self.session_over(master, error);
-        }
-    }
-
     fn forget(&mut self, transfer: TransferIx) {
         self.ports.iter().for_each(|port| port.tell(Command::Leave { transfer }));
         let Some(tenancy) = self.transfers.remove(&transfer) else { return };
@@ -380,7 +297,9 @@ impl Node {
             self.ports.iter_mut().for_each(super::ports::Port::rest);
             self.flow_ports.clear();
         }
-        let has_master = self.sessions.contains_key(&tenancy.master);
-        self.ends |= self.options.launched && !has_master && self.transfers.is_empty();
+        for (token, prepare) in std::mem::take(&mut self.waiting) {
+            self.begin(token, prepare);
+        }
+        self.end_without_masters();
     }
 }

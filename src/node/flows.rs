@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use affinity::NicAddress;
 use mio::Token;
 
-use super::ports::Port;
 use super::tenancy::Tenancy;
 use super::{HANDSHAKE_WITHIN, Node, Role};
 use crate::engine::lanes::Lane;
@@ -19,12 +19,14 @@ use crate::wire::version::Kind;
 impl Node {
     /// Starts to open a flow on a lane.
     pub(super) fn open_flow(&mut self, transfer: TransferIx, lane: Lane, weight: u64) {
-        let rails = self.transfers[&transfer].peers.get(&lane.sender).map_or(&[][..], |peer| &peer.rails);
-        let ports = &self.ports[..self.transfers[&transfer].rails(self.ports.len())];
-        let Some((port, address)) = pair(ports, rails, lane.index as usize) else {
+        let tenancy = &self.transfers[&transfer];
+        let rails = tenancy.peers.get(&lane.sender).map_or(&[][..], |peer| &peer.rails);
+        let own: Vec<NicAddress> = tenancy.ports.iter().map(|&port| self.ports[port].own).collect();
+        let Some((place, address)) = pair(&own, rails, lane.index as usize) else {
             let error = Error::new(Code::Internal, "the plan names a sender without an address");
             return self.flow_failed(transfer, lane, error);
         };
+        let port = tenancy.ports[place];
         let connection = self.dial_sender(transfer, lane, port, address, weight);
         let token = self.next_token();
         self.add_session(token, connection, Role::Flow { transfer, lane, port });
@@ -86,7 +88,7 @@ impl Node {
         let Ok(hello) = control::decode::<FlowHello>(&hello) else { return };
         let is_meant = |tenancy: &Tenancy| {
             let prepare = &tenancy.prepare;
-            port < tenancy.rails(self.ports.len())
+            tenancy.ports.contains(&port)
                 && prepare.transfer == hello.transfer
                 && prepare.attempt == hello.attempt
                 && prepare.node_index == hello.to_node
@@ -120,7 +122,9 @@ impl Node {
 
 /// Which port here and which rail there make up lane `index`: rails of one subnet where there are such, else those of one
 /// index, so that a router between them may carry it.
-fn pair(ports: &[Port], rails: &[SocketAddr], index: usize) -> Option<(usize, SocketAddr)> {
+///
+/// The threads of a NIC are rails of one subnet, so that they spread over the threads of the NIC at the other end.
+fn pair(ports: &[NicAddress], rails: &[SocketAddr], index: usize) -> Option<(usize, SocketAddr)> {
     let nth = |matching: Vec<usize>, of: usize| match matching.len() {
         0 => index % of,
         some => matching[index % some],
@@ -143,4 +147,73 @@ fn local_end(rail: IpAddr, peer: SocketAddr) -> Option<IpAddr> {
     let reaches =
         !rail.is_unspecified() && rail.is_ipv4() == peer.is_ipv4() && rail.is_loopback() == peer.ip().is_loopback();
     reaches.then_some(rail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A NIC with `threads` threads in subnet 10.0.`subnet`.0/24.
+    fn ports(nics: &[(u8, u8, usize)]) -> Vec<NicAddress> {
+        let own = |&(subnet, host, threads): &(u8, u8, usize)| {
+            vec![NicAddress { ip: [10, 0, subnet, host].into(), prefix_bits: 24 }; threads]
+        };
+        nics.iter().flat_map(own).collect()
+    }
+
+    /// The same as others see it: one address, a port of its own for each thread.
+    fn rails(nics: &[(u8, u8, usize)]) -> Vec<SocketAddr> {
+        let port = |(at, own): (usize, NicAddress)| SocketAddr::new(own.ip, 1000 + u16::try_from(at).expect("few"));
+        ports(nics).into_iter().enumerate().map(port).collect()
+    }
+
+    /// The pairs that the lanes of `here` and `there` make up: rails by index.
+    fn pairs(here: &[(u8, u8, usize)], there: &[(u8, u8, usize)]) -> Vec<(usize, usize)> {
+        let (own, rails) = (ports(here), rails(there));
+        let lane = |index| {
+            let (port, rail) = pair(&own, &rails, index).expect("there are rails");
+            (port, rails.iter().position(|known| *known == rail).expect("one of them"))
+        };
+        (0..own.len().max(rails.len())).map(lane).collect()
+    }
+
+    #[test]
+    fn threads_of_one_nic_pair_with_threads_of_one_nic() {
+        let nic = |host, threads| [(0, host, threads)];
+        assert_eq!(pairs(&nic(1, 1), &nic(2, 1)), [(0, 0)]);
+        assert_eq!(pairs(&nic(1, 1), &nic(2, 2)), [(0, 0), (0, 1)]);
+        assert_eq!(pairs(&nic(1, 2), &nic(2, 1)), [(0, 0), (1, 0)]);
+        assert_eq!(pairs(&nic(1, 2), &nic(2, 2)), [(0, 0), (1, 1)]);
+        assert_eq!(pairs(&nic(1, 2), &nic(2, 3)), [(0, 0), (1, 1), (0, 2)]);
+    }
+
+    #[test]
+    fn threads_of_several_nics_stay_within_their_subnets() {
+        let node = |host, a, b| [(0, host, a), (1, host, b)];
+        assert_eq!(pairs(&node(1, 2, 2), &node(2, 2, 2)), [(0, 0), (1, 1), (2, 2), (3, 3)]);
+        assert_eq!(pairs(&node(1, 2, 2), &node(2, 1, 1)), [(0, 0), (1, 0), (2, 1), (3, 1)]);
+        assert_eq!(pairs(&node(1, 1, 1), &node(2, 2, 2)), [(0, 0), (0, 1), (1, 2), (1, 3)]);
+        // A group that does not begin at a multiple of its size pairs crosswise, and still one to one.
+        assert_eq!(pairs(&node(1, 1, 2), &node(2, 1, 2)), [(0, 0), (1, 2), (2, 1)]);
+        assert_eq!(pairs(&node(1, 3, 1), &node(2, 1, 3)), [(0, 0), (1, 0), (2, 0), (3, 1)]);
+        // The other way round in the advert.
+        assert_eq!(pairs(&[(1, 1, 2), (0, 1, 2)], &node(2, 2, 2)), [(0, 2), (1, 3), (2, 0), (3, 1)]);
+    }
+
+    #[test]
+    fn every_nic_is_used_where_subnets_say_nothing() {
+        // All NICs in one subnet: the second thread of each finds the other NIC.
+        let here = [(0, 1, 2), (0, 2, 2)];
+        assert_eq!(pairs(&here, &[(0, 3, 1), (0, 4, 1)]), [(0, 0), (1, 1), (2, 0), (3, 1)]);
+        assert_eq!(pairs(&here, &[(0, 3, 2), (0, 4, 2)]), [(0, 0), (1, 1), (2, 2), (3, 3)]);
+        // A router between all of them.
+        assert_eq!(pairs(&here, &[(8, 3, 2), (9, 4, 2)]), [(0, 0), (1, 1), (2, 2), (3, 3)]);
+        assert_eq!(pairs(&here, &[(8, 3, 1)]), [(0, 0), (1, 0), (2, 0), (3, 0)]);
+    }
+
+    #[test]
+    fn nobody_to_pair_with() {
+        assert_eq!(pair(&[], &rails(&[(0, 1, 1)]), 0), None);
+        assert_eq!(pair(&ports(&[(0, 1, 1)]), &[], 0), None);
+    }
 }

@@ -1,5 +1,5 @@
-//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's member, and a rail for
-//! each NIC.
+//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's member, and one rail or
+//! more for each NIC.
 //!
 //! The loop is thin: sockets become messages and flows here, and everything that decides is in [`crate::engine`]. Work
 //! that may block (opening, preallocating, syncing, renaming) is done by short-lived worker threads, which answer
@@ -9,22 +9,27 @@
 //! - `doors`: who may connect, with which key
 //! - `tenancy`: one transfer on this node
 //! - `ports`: the NICs, their listeners and rails
+//! - `threads`: how many of them each NIC gets
 //! - `prepare`: opening sources and destinations
 //! - `events`: the loop's turn
+//! - `masters`: what masters say and are told, and sessions that break
 //! - `usage`: processor time and memory
 
 mod doors;
 mod events;
 mod flows;
+mod masters;
 mod ports;
 mod prepare;
 mod tenancy;
+mod threads;
 mod usage;
 
 pub(crate) mod options;
 
 pub(crate) use events::locked_bytes;
 pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK};
+pub(crate) use threads::{Line, Threads, threads};
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -37,6 +42,7 @@ use mio::net::TcpListener;
 use mio::{Interest, Poll, Token, Waker};
 
 use self::doors::Doors;
+use self::masters::Master;
 use self::options::Options;
 use self::ports::Port;
 use self::tenancy::{Note, Post, Tenancy};
@@ -47,6 +53,7 @@ use crate::error::{Code, Error, Result};
 use crate::rail::TransferIx;
 use crate::session::Connection;
 use crate::store::Root;
+use crate::wire::control::Prepare;
 
 /// What a node prints when it listens, followed by the address.
 pub(crate) const READY: &str = "ready ";
@@ -56,6 +63,8 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const WIND_DOWN_WITHIN: Duration = Duration::from_secs(5);
 /// How long a launched node stays without a master.
 const LEASE: Duration = Duration::from_secs(30);
+/// Notes that wait for the control thread. It never waits for those who write them; rails keep back what does not fit.
+const NOTES_MAX: usize = 1024;
 /// Connections at once, up or not: a stranger's are cut off by their deadline.
 const CONNECTIONS_MAX: usize = 4096;
 
@@ -70,7 +79,7 @@ struct Node {
     clock: Clock,
     poll: Poll,
     control: TcpListener,
-    /// Where flows leave from and arrive at, one a NIC.
+    /// Where flows leave from and arrive at, one for each thread of each NIC.
     ports: Vec<Port>,
     /// Which port each flow of this node goes over.
     flow_ports: HashMap<FlowIx, usize>,
@@ -79,6 +88,10 @@ struct Node {
     sessions: HashMap<Token, Session>,
     next_token: usize,
     transfers: BTreeMap<TransferIx, Tenancy>,
+    /// Who conducts each transfer, or has conducted it and not yet closed its session.
+    masters: BTreeMap<TransferIx, Master>,
+    /// Attempts that begin when the ones before them have ended. Bounded by the sessions that asked for them.
+    waiting: Vec<(Token, Prepare)>,
     next_transfer: u32,
     next_flow: u32,
     post: Post,
@@ -128,7 +141,7 @@ impl Node {
         let poll = Poll::new().map_err(failed)?;
         let (control, control_address) = listen(options.listen)?;
         let ports = ports::open(&options, control_address.ip())?;
-        let (notes, inbox) = crossbeam_channel::unbounded();
+        let (notes, inbox) = crossbeam_channel::bounded(NOTES_MAX);
         let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
         let post = Post::new(notes, waker);
         let mut node = Node {
@@ -142,6 +155,8 @@ impl Node {
             sessions: HashMap::new(),
             next_token: FIRST_SESSION,
             transfers: BTreeMap::new(),
+            masters: BTreeMap::new(),
+            waiting: Vec::new(),
             next_transfer: 0,
             next_flow: 0,
             post,

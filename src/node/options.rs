@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use affinity::Pinning;
+
+use super::threads::Threads;
 use crate::error::{Code, Error, Result};
 use crate::session::Key;
 use crate::wire::control::{Advert, Rail};
@@ -17,7 +20,9 @@ pub(crate) struct Options {
     /// Whether a master has started it, so that it ends when that master is gone.
     pub(crate) launched: bool,
     pub(crate) slots: Option<u32>,
+    /// Where the threads of rails run.
     pub(crate) pinning: Pinning,
+    pub(crate) threads: Threads,
     /// The NICs to use, by name or address; without any, all that are up and lead out of this machine.
     pub(crate) nics: Vec<String>,
 }
@@ -55,18 +60,8 @@ impl Options {
             launched: false,
             slots: None,
             pinning: Pinning::None,
+            threads: Threads::Auto,
             nics: Vec::new(),
         }
     }
-}
-
-/// Where the threads of rails run.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Pinning {
-    /// Wherever the kernel likes.
-    None,
-    /// On these CPUs, one after the other.
-    List(Vec<usize>),
-    /// Near their NICs, starting `spread` CPUs further on: nodes on one machine differ in it.
-    Auto { spread: usize },
 }

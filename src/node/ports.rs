@@ -1,15 +1,16 @@
-//! The NICs that a node moves data over: which they are, where each listens, and the rail behind each.
+//! The NICs that a node moves data over: which they are, where each thread of each listens, and the rail behind it.
 
 use std::net::{IpAddr, SocketAddr};
 
-use affinity::{Nic, NicAddress, Sysfs};
+use affinity::{Cores, Nic, NicAddress, Pinning, Sysfs, Wish};
 use mio::net::TcpListener;
 
 use super::listen;
-use super::options::{Options, Pinning};
+use super::options::Options;
+use super::threads::{Line, threads};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
-use crate::rail::{Command, Mailbox, Rail, Size};
+use crate::rail::{Command, Mailbox, Place, Rail, Size};
 use crate::units::BitRate;
 use crate::wire::control;
 
@@ -20,30 +21,27 @@ pub(crate) const LOOPBACK: &str = "lo";
 /// NICs that one node uses; the densest machines have eight with two ports each.
 const PORTS_MAX: usize = 16;
 
-/// One NIC: its listener for data flows, and its rail while a transfer is under way.
+/// One thread of a NIC: its listener for data flows, and its rail while a transfer is under way.
 pub(super) struct Port {
     pub(super) listener: TcpListener,
     pub(super) address: SocketAddr,
     pub(super) nic: String,
-    own: NicAddress,
+    pub(super) own: NicAddress,
     line: Option<BitRate>,
     mtu: Option<u32>,
-    numa: Option<u32>,
-    /// The CPU for the rail's thread.
-    cpu: Option<usize>,
+    place: Place,
     rail: Option<(Rail, Size)>,
 }
 
 impl Port {
     /// What other nodes are told of it.
     pub(super) fn advert(&self) -> control::Rail {
-        let Port { address, line, mtu, numa, .. } = *self;
+        let Port { address, line, mtu, place: Place { numa, .. }, .. } = *self;
         control::Rail { nic: self.nic.clone(), address, line, mtu, numa }
     }
 
-    /// Whether its NIC and `ip` are in one subnet.
-    pub(super) fn reaches(&self, ip: IpAddr) -> bool {
-        self.own.reaches(ip)
+    pub(super) fn nic(&self) -> &str {
+        &self.nic
     }
 
     /// The rail, started if there is none.
@@ -53,7 +51,7 @@ impl Port {
                 .remedy("run it again when that one has ended"));
         }
         if self.rail.is_none() {
-            self.rail = Some((Rail::spawn(clock, size, self.cpu, mailbox)?, size));
+            self.rail = Some((Rail::spawn(clock, size, self.place, mailbox)?, size));
         }
         Ok(&self.rail.as_ref().expect("made above").0)
     }
@@ -70,29 +68,53 @@ impl Port {
     }
 }
 
-/// Opens a port on every NIC that the options choose.
+/// Opens a port for each thread of every NIC that the options choose.
 ///
 /// # Errors
-/// `Code::Usage` where a chosen NIC is not there or has no address, `Code::Unreachable` where it cannot be listened on.
+/// `Code::Usage` where a chosen NIC is not there or has no address, a chosen CPU is not ours, or the threads are too many, `Code::Unreachable` where
+/// it cannot be listened on.
 pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
-    let nics = affinity::nics(&Sysfs::at("/sys")).unwrap_or_default();
+    let sysfs = Sysfs::at("/sys");
+    let nics = affinity::nics(&sysfs).unwrap_or_default();
     let chosen = choose(options, control, &nics)?;
+    let allowed = affinity::cpus_allowed().unwrap_or_default();
+    check_pinning(&options.pinning, &allowed)?;
+    let near = |nic: &Option<&Nic>| nic.map_or(Vec::new(), |nic| nic.cpus.clone());
+    let near: Vec<Vec<usize>> = chosen.iter().map(|(nic, _)| near(nic)).collect();
+    let lines = chosen.iter().zip(&near);
+    let lines: Vec<Line> =
+        lines.map(|((nic, _), near)| Line { speed_mbit: nic.and_then(|nic| nic.speed_mbit), near }).collect();
+    let threads = threads(options.threads, &lines, &allowed)?;
+    let wishes: Vec<Wish> = near.into_iter().zip(threads).map(|(near, threads)| Wish { near, threads }).collect();
+    let cpus = affinity::place(&wishes, &Cores::of(&sysfs, &allowed), &options.pinning);
     let mut ports = Vec::with_capacity(chosen.len());
-    for (index, (nic, own)) in chosen.into_iter().enumerate() {
-        let (listener, address) = listen(SocketAddr::new(own.ip, 0))?;
-        ports.push(Port {
-            listener,
-            address,
-            own,
-            nic: nic.map_or_else(|| "unknown".into(), |nic| nic.name.clone()),
-            line: nic.and_then(|nic| nic.speed_mbit).map(|mbit| BitRate(u64::from(mbit) * 1_000_000)),
-            mtu: nic.map(|nic| nic.mtu),
-            numa: nic.and_then(|nic| nic.numa_node),
-            cpu: cpu(&options.pinning, nic, index),
-            rail: None,
-        });
+    for ((nic, own), cpus) in chosen.into_iter().zip(cpus) {
+        for cpu in cpus {
+            let (listener, address) = listen(SocketAddr::new(own.ip, 0))?;
+            ports.push(Port {
+                listener,
+                address,
+                own,
+                nic: nic.map_or_else(|| "unknown".into(), |nic| nic.name.clone()),
+                line: nic.and_then(|nic| nic.speed_mbit).map(|mbit| BitRate(u64::from(mbit) * 1_000_000)),
+                mtu: nic.map(|nic| nic.mtu),
+                place: Place { cpu, numa: nic.and_then(|nic| nic.numa_node) },
+                rail: None,
+            });
+        }
     }
     Ok(ports)
+}
+
+/// What is asked for by name is never ignored: each CPU of a list must be one that we may use.
+fn check_pinning(pinning: &Pinning, allowed: &[usize]) -> Result<()> {
+    let Pinning::List(cpus) = pinning else { return Ok(()) };
+    // On a machine that is too large for us to know the mask, the kernel decides when the rail starts.
+    match cpus.iter().find(|cpu| !allowed.is_empty() && !allowed.contains(cpu)) {
+        None => Ok(()),
+        Some(cpu) => Err(Error::new(Code::Usage, format!("--pin names CPU {cpu}, which this process may not run on"))
+            .remedy(format!("choose among {allowed:?}, or start it with more CPUs: taskset -c, srun --cpus-per-task"))),
+    }
 }
 
 /// A NIC, where it is known, and the address of it to use.
@@ -140,21 +162,6 @@ fn named<'a>(name: &str, nics: &'a [Nic], first: impl Fn(&'a Nic) -> Option<Chos
     })
 }
 
-/// The CPU of a rail: near its NIC, and spread so that neither the rails of a node nor the nodes of a machine pile up.
-fn cpu(pinning: &Pinning, nic: Option<&Nic>, index: usize) -> Option<usize> {
-    match pinning {
-        Pinning::None => None,
-        Pinning::List(cpus) => (!cpus.is_empty()).then(|| cpus[index % cpus.len()]),
-        Pinning::Auto { spread } => {
-            let allowed = affinity::cpus_allowed().unwrap_or_default();
-            let near: Vec<usize> = nic.map_or(Vec::new(), |nic| nic.cpus.clone());
-            let near: Vec<usize> = near.into_iter().filter(|cpu| allowed.contains(cpu)).collect();
-            let cpus = if near.is_empty() { allowed } else { near };
-            (!cpus.is_empty()).then(|| cpus[(spread + index) % cpus.len()])
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +192,15 @@ mod tests {
     #[test]
     fn a_node_on_loopback_touches_nothing_else() {
         assert_eq!(chosen(&[], [127, 9, 9, 9]).expect("one"), ["lo 127.9.9.9"]);
+    }
+
+    #[test]
+    fn a_list_of_cpus_names_those_that_we_have() {
+        let pinned = |cpus: &[usize]| check_pinning(&Pinning::List(cpus.into()), &[2, 3]);
+        assert!(pinned(&[3, 2, 3]).is_ok());
+        let error = pinned(&[2, 5]).expect_err("not ours");
+        assert!(error.code == Code::Usage && error.to_string().contains("CPU 5"), "{error}");
+        assert!(check_pinning(&Pinning::List(vec![5]), &[]).is_ok(), "where the mask is not known");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! One transfer on this node: its member, its files, its master, and the senders that it may ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-use mio::{Token, Waker};
+use crossbeam_channel::{Sender, TrySendError};
+use mio::Waker;
 
 use super::prepare::Opened;
 use super::usage;
@@ -13,6 +13,7 @@ use crate::engine::FlowIx;
 use crate::engine::member::Member;
 use crate::error::{Error, Result};
 use crate::rail::desk::{Desk, Tally};
+use crate::rail::paths::{self, Paths};
 use crate::rail::{self, TransferIx};
 use crate::session::Key;
 use crate::units::NodeIx;
@@ -22,7 +23,7 @@ use crate::wire::control::{Peer, Prepare, RailStats, Stats};
 #[derive(Debug)]
 pub(super) enum Note {
     /// A rail says something.
-    Rail(Vec<rail::Event>),
+    Rail(rail::Event),
     /// Sources and destinations are open, or not.
     Prepared { transfer: TransferIx, result: Result<Box<Opened>> },
     /// Destinations have their space, or not.
@@ -52,18 +53,33 @@ impl Post {
         Post { notes, waker: Arc::new(waker) }
     }
 
-    /// Delivers a note. A node that is ending reads no more of them.
+    /// Delivers a note, when there is room for it. A node that is ending reads no more of them.
     pub(super) fn send(&self, note: Note) {
         if self.notes.send(note).is_ok() {
-            // The queue of events is the node's own; it fails only when the node is gone.
-            let _ = self.waker.wake();
+            self.wake();
         }
+    }
+
+    fn wake(&self) {
+        // The queue of events is the node's own; it fails only when the node is gone.
+        let _ = self.waker.wake();
     }
 }
 
 impl rail::Mailbox for Post {
-    fn deliver(&self, events: Vec<rail::Event>) {
-        self.send(Note::Rail(events));
+    fn deliver(&self, events: &mut VecDeque<rail::Event>) {
+        while let Some(event) = events.pop_front() {
+            match self.notes.try_send(Note::Rail(event)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(Note::Rail(event))) => {
+                    events.push_front(event);
+                    break;
+                }
+                // A node that is ending hears no more.
+                Err(_) => events.clear(),
+            }
+        }
+        self.wake();
     }
 }
 
@@ -71,9 +87,9 @@ impl rail::Mailbox for Post {
 pub(super) struct Tenancy {
     pub(super) prepare: Prepare,
     pub(super) flow_key: Key,
-    /// The master's session.
-    pub(super) master: Token,
     pub(super) member: Member,
+    /// The ports that it uses, ascending.
+    pub(super) ports: Vec<usize>,
     /// Open once the member is prepared.
     pub(super) desk: Option<Arc<Desk>>,
     /// Whom the plan lets this node ask.
@@ -86,25 +102,20 @@ pub(super) struct Tenancy {
 }
 
 impl Tenancy {
-    pub(super) fn new(prepare: Prepare, master: Token, member: Member) -> Tenancy {
+    pub(super) fn new(prepare: Prepare, member: Member, ports: Vec<usize>) -> Tenancy {
         let flow_key = Key::from_bytes(prepare.flow_key.0);
         let (desk, peers) = (None, BTreeMap::new());
         Tenancy {
             prepare,
             flow_key,
-            master,
             member,
+            ports,
             desk,
             peers,
             flows: BTreeMap::new(),
             draining: 0,
             cpu_before: usage::cpu(),
         }
-    }
-
-    /// How many rails the transfer uses of the `rails` that the node has: the first ones.
-    pub(super) fn rails(&self, rails: usize) -> usize {
-        self.prepare.options.rails(rails)
     }
 
     /// How the transfer calls another node.
@@ -118,20 +129,33 @@ impl Tenancy {
         self.desk.iter().flat_map(|desk| &desk.offers).try_for_each(|offer| offer.source.check_unchanged())
     }
 
-    /// Adds to the member's counts what the rails and the process counted; `nics` are the rails' names.
-    pub(super) fn complete<'a>(&self, stats: &mut Stats, nics: impl Iterator<Item = &'a str>) {
+    /// Adds to the member's counts what the rails and the process counted; `nics` are the names of the ports' NICs. The
+    /// threads of one NIC count as one.
+    pub(super) fn complete(&self, stats: &mut Stats, nics: &[&str]) {
         stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos()).unwrap_or(u64::MAX);
         stats.memory_bytes_max = usage::memory_bytes_max();
         let Some(desk) = &self.desk else { return };
-        let rail = |(nic, tally): (&str, &Tally)| RailStats {
-            nic: nic.into(),
-            sent_bytes: tally.sent_bytes(),
-            received_bytes: tally.received_bytes(),
-            path: tally.paths.describe(),
-            driver: tally.paths.driver(),
-        };
-        stats.rails = nics.zip(&desk.tallies).map(rail).collect();
+        stats.rails.clear();
+        for &port in &self.ports {
+            let (nic, tally) = (nics[port], &desk.tallies[port]);
+            let (sent_bytes, received_bytes) = (tally.sent_bytes(), tally.received_bytes());
+            match stats.rails.iter_mut().find(|rail| rail.nic == nic) {
+                Some(rail) => {
+                    rail.sent_bytes += sent_bytes;
+                    rail.received_bytes += received_bytes;
+                }
+                None => {
+                    let same = self.ports.iter().filter(|&&port| nics[port] == nic);
+                    let paths: Vec<&Paths> = same.map(|&port| &desk.tallies[port].paths).collect();
+                    let (path, driver) = (paths::describe(&paths), tally.paths.driver());
+                    stats.rails.push(RailStats { nic: nic.into(), sent_bytes, received_bytes, path, driver });
+                }
+            }
+        }
+        // What came twice, or changed, or after the end, is more than was kept.
+        let kept_bytes = stats.received_bytes;
         stats.received_bytes = stats.rails.iter().map(|rail| rail.received_bytes).sum();
+        stats.wasted_bytes = stats.received_bytes.saturating_sub(kept_bytes);
         stats.sent_bytes = stats.rails.iter().map(|rail| rail.sent_bytes).sum();
         stats.active_ns = desk.activity.active_ns();
     }

@@ -1,11 +1,12 @@
 //! The loop of a rail: commands in, machines asked, operations submitted, completions handled.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use ring::{Completion, FileId, Io, Op, Pool, Stage};
 
 use super::contexts::{Context, Contexts, Landing};
@@ -16,15 +17,16 @@ use super::sockets::{Feed, Fetch, Flow, Half};
 use super::start::{Buffers, entries};
 use super::{Command, Event, Mailbox, Side, Size, TransferIx};
 use crate::clock::Clock;
+use crate::engine::credit::REQUESTS_MAX;
 use crate::engine::pull::{self, Pull};
-use crate::engine::serve::{self, Serve};
+use crate::engine::serve::{self, FLOW_REQUESTS_MAX, Serve};
 use crate::engine::{FlowIx, owner};
 use crate::error::{Code, Error};
 use crate::store::OpenFile;
 use crate::wire::DataPath;
 
 /// Flows of one rail at once: each holds two cells, and three operations at most.
-pub(super) const FLOWS_MAX: u32 = 128;
+pub(super) const FLOWS_MAX: u32 = 96;
 pub(super) const CELLS: u32 = 2 * FLOWS_MAX;
 /// Room for headers and requests: a cell takes 42 of them.
 pub(super) const CELL_BYTES: usize = 4096;
@@ -35,6 +37,10 @@ const LANDED_BATCH: usize = 8;
 /// What may wait unread in the socket of a flow that fetches: a block, so that the sender never waits for this thread to
 /// copy one out. A flow's own buffers grow beyond it where the delay asks for more.
 const UNREAD_BYTES: usize = 4 << 20;
+/// Events that wait for the mailbox without its place having to grow: a batch, and what flows say meanwhile.
+const OUTBOX: usize = 256;
+/// When a mailbox that was full is tried again.
+const POST_AGAIN: Duration = Duration::from_millis(1);
 /// Commands taken in one turn, so that a flood of them does not starve the ring.
 const COMMANDS_MAX: usize = 256;
 
@@ -90,8 +96,8 @@ pub(super) struct Driver<I, M> {
     driven_by: String,
     inbox: Receiver<Command>,
     mailbox: M,
-    outbox: Vec<Event>,
-    /// Events in the outbox that the owner is waiting for.
+    outbox: VecDeque<Event>,
+    /// Whether the owner waits for what is in the outbox, or the mailbox was full.
     urgent: bool,
 }
 
@@ -109,14 +115,14 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             tenants: BTreeMap::new(),
             flows: HashMap::new(),
             serve: Serve::new(size.slots),
-            parked: VecDeque::new(),
-            loaded: HashMap::new(),
+            parked: VecDeque::with_capacity(FLOWS_MAX as usize),
+            loaded: HashMap::with_capacity(2 * size.slots as usize),
             lent: 0,
-            dressed: HashMap::new(),
+            dressed: HashMap::with_capacity(2 * size.slots as usize),
             driven_by,
             inbox,
             mailbox,
-            outbox: Vec::new(),
+            outbox: VecDeque::with_capacity(OUTBOX),
             urgent: false,
         }
     }
@@ -129,8 +135,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             self.drain_ended();
             self.post();
             if let Err(error) = self.io.wait(self.timeout(), &mut completions) {
-                let error = Error::new(Code::Internal, format!("the ring failed: {error}"));
-                return self.mailbox.deliver(vec![Event::Failed { error }]);
+                self.tell(Event::Failed { error: Error::new(Code::Internal, format!("the ring failed: {error}")) });
+                return self.post_all();
             }
             for completion in completions.drain(..) {
                 self.complete(completion);
@@ -213,9 +219,12 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let half = match side {
             Side::Fetch => {
                 let wake_bytes_max = self.io.widen(socket, UNREAD_BYTES).unwrap_or(0);
-                Half::Fetch(Fetch { requests: VecDeque::new(), asking: false, wake_bytes_max })
+                let requests = VecDeque::with_capacity(REQUESTS_MAX as usize);
+                Half::Fetch(Fetch { requests, asking: false, wake_bytes_max })
             }
-            Side::Feed { .. } => Half::Feed(Feed::default()),
+            Side::Feed { .. } => {
+                Half::Feed(Feed { answers: VecDeque::with_capacity(FLOW_REQUESTS_MAX), ..Feed::default() })
+            }
         };
         self.flows.insert(flow, Flow { transfer, socket, half });
         match side {
@@ -244,13 +253,12 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
 
     /// Says so where a draining transfer has nothing in flight any more.
     fn drain_ended(&mut self) {
-        let ended = |(transfer, tenant): (&TransferIx, &Tenant)| {
-            (tenant.draining && !self.contexts.lands(*transfer)).then_some(*transfer)
-        };
-        let ended: Vec<TransferIx> = self.tenants.iter().filter_map(ended).collect();
-        for transfer in ended {
-            self.tenants.get_mut(&transfer).expect("listed above").draining = false;
-            self.tell(Event::Drained { transfer });
+        let Driver { tenants, contexts, .. } = self;
+        let mut draining = tenants.iter_mut().filter(|(_, tenant)| tenant.draining);
+        while let Some((&transfer, tenant)) = draining.find(|(transfer, _)| !contexts.lands(**transfer)) {
+            tenant.draining = false;
+            self.outbox.push_back(Event::Drained { transfer });
+            self.urgent = true;
         }
     }
 
@@ -274,8 +282,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     pub(super) fn follow(&mut self) {
         loop {
             let mut idle = true;
-            let transfers: Vec<TransferIx> = self.tenants.keys().copied().collect();
-            for transfer in transfers {
+            let mut next = self.tenants.first_key_value().map(|(&transfer, _)| transfer);
+            while let Some(transfer) = next {
                 while let Some(event) = self.tenants.get_mut(&transfer).and_then(|tenant| tenant.pull.poll_owner()) {
                     self.tell(Event::Owner { transfer, event });
                 }
@@ -283,6 +291,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                     idle = false;
                     self.fetch(transfer, action);
                 }
+                let after = (Bound::Excluded(transfer), Bound::Unbounded);
+                next = self.tenants.range(after).next().map(|(&transfer, _)| transfer);
             }
             while let Some(action) = self.serve.poll_action() {
                 idle = false;
@@ -352,21 +362,35 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     /// Puts an event into the outbox.
     pub(super) fn tell(&mut self, event: Event) {
         self.urgent |= !matches!(event, Event::Owner { event: owner::Event::Landed { .. }, .. });
-        self.outbox.push(event);
+        self.outbox.push_back(event);
     }
 
     /// Delivers the outbox, once somebody waits for what is in it.
     fn post(&mut self) {
         let quiet = self.contexts.is_quiet();
         if !self.outbox.is_empty() && (self.urgent || quiet || self.outbox.len() >= LANDED_BATCH) {
-            self.urgent = false;
-            self.mailbox.deliver(std::mem::take(&mut self.outbox));
+            self.mailbox.deliver(&mut self.outbox);
+            self.urgent = !self.outbox.is_empty();
+        }
+    }
+
+    /// Delivers everything before the thread ends, unless the control thread ends it.
+    fn post_all(&mut self) {
+        loop {
+            self.mailbox.deliver(&mut self.outbox);
+            let told = self.inbox.recv_timeout(POST_AGAIN);
+            if self.outbox.is_empty() || matches!(told, Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected)) {
+                return;
+            }
         }
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let due = self.tenants.values().filter_map(|tenant| tenant.pull.poll_timeout()).min()?;
-        Some(due.since(self.clock.now()))
+        let due = self.tenants.values().filter_map(|tenant| tenant.pull.poll_timeout()).min();
+        let due = due.map(|due| due.since(self.clock.now()));
+        // The mailbox was full, and nobody says when it is not.
+        let again = self.urgent.then_some(POST_AGAIN);
+        due.into_iter().chain(again).min()
     }
 
     fn tick(&mut self) {

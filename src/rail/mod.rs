@@ -17,12 +17,16 @@ mod contexts;
 mod driver;
 mod feed;
 mod fetch;
-mod paths;
+pub(crate) mod paths;
 mod sockets;
 mod splice;
 mod start;
 mod zerocopy;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -97,6 +101,29 @@ pub(crate) struct Size {
     pub(crate) block_bytes: u64,
 }
 
+/// Where a rail runs, and where its memory is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Place {
+    /// The CPU that its thread stays on; any, where there is none.
+    pub(crate) cpu: Option<usize>,
+    /// The memory node of its NIC, where that is known.
+    pub(crate) numa: Option<u32>,
+}
+
+impl Place {
+    /// Takes the calling thread there. Neither step can fail the rail: without them it is slower, not wrong.
+    fn settle(self) {
+        if let Some(cpu) = self.cpu {
+            // The mask may have changed since the CPU was chosen.
+            let _ = affinity::pin(cpu);
+        }
+        if let Some(node) = self.numa {
+            // A thread that is pinned near its NIC gets this by itself; one that is not, or elsewhere, does not.
+            affinity::prefer_node(node);
+        }
+    }
+}
+
 /// The control thread's end of a rail.
 #[derive(Debug)]
 pub(crate) struct Rail {
@@ -107,25 +134,24 @@ pub(crate) struct Rail {
 
 /// Where a rail's events go, and what makes the control thread look.
 pub(crate) trait Mailbox: Send + 'static {
-    /// Delivers a batch.
-    fn deliver(&self, events: Vec<Event>);
+    /// Takes events from the front of `events`, as many as there is room for: all, unless the control thread is far behind.
+    /// Neither blocks nor allocates, for a rail does neither.
+    fn deliver(&self, events: &mut VecDeque<Event>);
 }
 
 impl Rail {
-    /// Starts a rail on a thread of its own, pinned to `cpu` where one is given.
+    /// Starts a rail on a thread of its own, at `place`.
     ///
     /// # Errors
     /// `Code::Internal` where no ring can be made, with the remedy; the thread has ended then.
-    pub(crate) fn spawn(clock: Clock, size: Size, cpu: Option<usize>, mailbox: impl Mailbox) -> Result<Rail> {
+    pub(crate) fn spawn(clock: Clock, size: Size, place: Place, mailbox: impl Mailbox) -> Result<Rail> {
         let (commands, inbox) = crossbeam_channel::unbounded();
         let (ready, started) = crossbeam_channel::bounded(1);
         let thread = std::thread::Builder::new().name("rail".into()).spawn(move || {
+            // Before anything is mapped: pages come from where the thread is that touches them first.
+            place.settle();
             // `sendfile` cannot be told to leave the signal of a closed flow out, as a send can.
             let _ = SigSet::from(Signal::SIGPIPE).thread_block();
-            if let Some(cpu) = cpu {
-                // An unpinned rail is slower, not wrong; the mask may have changed since the CPU was chosen.
-                let _ = affinity::pin(cpu);
-            }
             start::start(clock, size, inbox, mailbox, &ready);
         });
         let thread = thread.map_err(|error| Error::new(Code::Internal, format!("cannot start a rail: {error}")))?;

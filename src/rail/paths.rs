@@ -65,30 +65,30 @@ impl Paths {
     pub(crate) fn driver(&self) -> String {
         self.driver.get().cloned().unwrap_or_default()
     }
+}
 
-    /// The ways that were taken, the one of most bytes first, and why: `splice` alone, or `direct+send 97 %, splice 3 %;
-    /// what is not in the page cache is read into buffers`. Empty where nothing moved.
-    pub(crate) fn describe(&self) -> String {
-        let bytes = |route: Route| self.bytes[route as usize].load(Ordering::Relaxed);
-        let mut taken: Vec<(u64, &str)> = ROUTES.iter().map(|&(route, name)| (bytes(route), name)).collect();
-        taken.retain(|(bytes, _)| *bytes > 0);
-        taken.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
-        let whole: u64 = taken.iter().map(|(bytes, _)| bytes).sum();
-        let mut text = match taken.as_slice() {
-            [] => return String::new(),
-            [(_, only)] => (*only).into(),
-            several => {
-                let shares = several.iter().map(|(bytes, name)| format!("{name} {:.1} %", share(*bytes, whole)));
-                shares.collect::<Vec<_>>().join(", ")
-            }
-        };
-        let reasons = self.reasons.load(Ordering::Relaxed);
-        for (_, why) in REASONS.iter().filter(|(reason, _)| reasons & *reason as u32 != 0) {
-            text += "; ";
-            text += why;
+/// The ways that the rails of one NIC took, the one of most bytes first, and why: `splice` alone, or `direct+send 97.0 %,
+/// splice 3.0 %; what is not in the page cache is read into buffers`. Empty where nothing moved.
+pub(crate) fn describe(rails: &[&Paths]) -> String {
+    let bytes = |route: Route| rails.iter().map(|paths| paths.bytes[route as usize].load(Ordering::Relaxed)).sum();
+    let mut taken: Vec<(u64, &str)> = ROUTES.iter().map(|&(route, name)| (bytes(route), name)).collect();
+    taken.retain(|(bytes, _)| *bytes > 0);
+    taken.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    let whole: u64 = taken.iter().map(|(bytes, _)| bytes).sum();
+    let mut text = match taken.as_slice() {
+        [] => return String::new(),
+        [(_, only)] => (*only).into(),
+        several => {
+            let shares = several.iter().map(|(bytes, name)| format!("{name} {:.1} %", share(*bytes, whole)));
+            shares.collect::<Vec<_>>().join(", ")
         }
-        text
+    };
+    let reasons = rails.iter().fold(0, |reasons, paths| reasons | paths.reasons.load(Ordering::Relaxed));
+    for (_, why) in REASONS.iter().filter(|(reason, _)| reasons & *reason as u32 != 0) {
+        text += "; ";
+        text += why;
     }
+    text
 }
 
 fn share(bytes: u64, whole: u64) -> f64 {
@@ -123,14 +123,14 @@ mod tests {
     #[test]
     fn one_way_is_its_name_and_several_have_shares() {
         let paths = Paths::default();
-        assert_eq!(paths.describe(), "");
+        assert_eq!(describe(&[&paths]), "");
         paths.took(Route::Splice, 300);
-        assert_eq!(paths.describe(), "splice");
+        assert_eq!(describe(&[&paths]), "splice");
         paths.took(Route::DirectSend, 700);
         paths.because(Reason::NotCached);
         paths.because(Reason::NotCached);
         let text = "direct+send 70.0 %, splice 30.0 %; what is not in the page cache is read into buffers";
-        assert_eq!(paths.describe(), text);
+        assert_eq!(describe(&[&paths]), text);
     }
 
     #[test]

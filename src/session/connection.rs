@@ -249,7 +249,7 @@ impl Connection {
         self.socket.outbox().extend(out);
         match ended {
             None => {}
-            Some(Ok(established)) => self.rise(*established),
+            Some(Ok(established)) => self.rise(*established)?,
             Some(Err(error)) => {
                 // The refusal tells the peer why. If it cannot be sent, the peer learns from the close.
                 let _ = self.socket.close();
@@ -260,10 +260,11 @@ impl Connection {
         self.socket.flush()
     }
 
-    fn rise(&mut self, established: Established) {
+    fn rise(&mut self, established: Established) -> Result<()> {
         let Established { hello, version, payload, transport } = established;
         tracing::debug!(version, kind = ?hello.kind, "a connection is up");
         self.state = State::Up(Box::new(Up { hello, payload, sealed: Sealed::new(transport) }));
+        if hello.kind == Kind::Control { self.socket.notice_soon() } else { Ok(()) }
     }
 }
 

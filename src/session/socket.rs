@@ -42,12 +42,25 @@ fn notice_dead_peers(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::TcpUserTimeout, &30_000)
 }
 
+/// A master and a node have other ways to each other, and want to know soon that this one is gone: after three seconds of
+/// silence they ask every second, and give up after six.
+fn notice_dead_ways(stream: &TcpStream) -> nix::Result<()> {
+    setsockopt(stream, sockopt::TcpKeepIdle, &3)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &1)?;
+    setsockopt(stream, sockopt::TcpUserTimeout, &6_000)
+}
+
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Result<Socket> {
         // Each message is written at once, and the peer waits for it.
         stream.set_nodelay(true).map_err(|error| lost(&error))?;
         notice_dead_peers(&stream).map_err(|errno| lost(&errno.into()))?;
         Ok(Socket { stream, inbox: Vec::new(), filled: 0, outbox: Vec::new(), sent: 0, closing: false })
+    }
+
+    /// For a connection that others can take the place of.
+    pub(super) fn notice_soon(&self) -> Result<()> {
+        notice_dead_ways(&self.stream).map_err(|errno| lost(&errno.into()))
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> Result<()> {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::net::{Links, Net};
-use super::node::{End, Faults, Node, Parcel, check_of};
+use super::node::{End, Faults, Node, Parcel};
 use super::random::Random;
 use crate::engine::lanes::Lane;
 use crate::engine::member::{self, Member};
-use crate::engine::pull::{self, Answer};
+use crate::engine::pull;
 use crate::engine::serve::{self, Ask};
 use crate::engine::{FlowIx, Piece, owner};
 use crate::error::{Code, Error};
@@ -20,40 +20,65 @@ use crate::wire::Check;
 use crate::wire::control::{self, Advert, Prepared, Rail, RowState, ToMaster, ToNode};
 
 /// One way between any two nodes.
-const LATENCY: Duration = Duration::from_micros(100);
+pub(super) const LATENCY: Duration = Duration::from_micros(100);
 /// What a disk takes for one piece, besides its bytes.
-const DISK_LATENCY: Duration = Duration::from_micros(80);
+pub(super) const DISK_LATENCY: Duration = Duration::from_micros(80);
 /// What a disk moves.
-const DISK_BYTES_PER_SECOND: f64 = 2e9;
+pub(super) const DISK_BYTES_PER_SECOND: f64 = 2e9;
 /// A transfer that takes this long on the virtual clock is stuck.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Something that will happen at a moment.
 #[derive(Clone, Debug)]
-enum Happening {
+pub(super) enum Happening {
     NodeUp(NodeIx),
     ToNode(NodeIx, Vec<u8>),
     ToMaster(NodeIx, Vec<u8>),
     Member(NodeIx, member::Event),
-    FlowOpened { receiver: NodeIx, lane: Lane, weight: u64 },
-    Request { sender: NodeIx, flow: FlowIx, ask: Ask },
-    Arrived { receiver: NodeIx, flow: FlowIx, parcel: Parcel },
-    Loaded { sender: NodeIx, flow: FlowIx, ask: Ask },
-    Written { receiver: NodeIx, flow: FlowIx, piece: Piece, check: Check },
+    FlowOpened {
+        receiver: NodeIx,
+        lane: Lane,
+        weight: u64,
+    },
+    Request {
+        sender: NodeIx,
+        flow: FlowIx,
+        ask: Ask,
+    },
+    Arrived {
+        receiver: NodeIx,
+        flow: FlowIx,
+        parcel: Parcel,
+    },
+    Loaded {
+        sender: NodeIx,
+        flow: FlowIx,
+        ask: Ask,
+    },
+    Written {
+        receiver: NodeIx,
+        flow: FlowIx,
+        piece: Piece,
+        check: Check,
+    },
     Kill(NodeIx),
+    /// A control session breaks, with all that is on its way.
+    Part(NodeIx),
+    /// The session stands again, over another connection.
+    Rejoin(NodeIx),
     Relink(NodeIx, Links),
 }
 
 /// A cluster that will run one transfer.
 pub(crate) struct Cluster {
-    now: Moment,
+    pub(super) now: Moment,
     sequence: u64,
     queue: BTreeMap<(Moment, u64), Happening>,
-    net: Net<Parcel>,
-    nodes: Vec<Node>,
-    conductor: Conductor,
-    faults: Faults,
-    random: Random,
+    pub(super) net: Net<Parcel>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) conductor: Conductor,
+    pub(super) faults: Faults,
+    pub(super) random: Random,
     log: Vec<String>,
 }
 
@@ -105,6 +130,12 @@ impl Cluster {
         self.at(moment, Happening::Kill(node));
     }
 
+    /// A node's control session breaks at `moment`, and is resumed after `away`.
+    pub(crate) fn part(&mut self, node: NodeIx, moment: Moment, away: Duration) {
+        self.at(moment, Happening::Part(node));
+        self.at(moment + away, Happening::Rejoin(node));
+    }
+
     /// A node's links change at `moment`.
     pub(crate) fn relink(&mut self, node: NodeIx, moment: Moment, links: Links) {
         self.at(moment, Happening::Relink(node, links));
@@ -146,12 +177,12 @@ impl Cluster {
         }
     }
 
-    fn at(&mut self, moment: Moment, happening: Happening) {
+    pub(super) fn at(&mut self, moment: Moment, happening: Happening) {
         self.sequence += 1;
         self.queue.insert((moment, self.sequence), happening);
     }
 
-    fn after(&mut self, delay: Duration, happening: Happening) {
+    pub(super) fn after(&mut self, delay: Duration, happening: Happening) {
         // A little jitter, so that seeds differ in the order of things.
         let jitter = Duration::from_nanos(self.random.below(10_000));
         self.at(self.now + delay + jitter, happening);
@@ -203,7 +234,7 @@ impl Cluster {
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
+    pub(super) fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::NodeUp(node) => {
                 self.conductor.handle(self.now, conduct::Event::NodeUp { node, advert: advert() });
@@ -211,10 +242,12 @@ impl Cluster {
             }
             Happening::ToNode(node, message) if self.nodes[node.at()].alive => {
                 let message = control::decode::<ToNode>(&message).expect("the master speaks the protocol");
+                self.nodes[node.at()].talk.hear();
                 self.node_hears(node, message);
             }
             Happening::ToMaster(node, message) => {
                 let message = control::decode::<ToMaster>(&message).expect("nodes speak the protocol");
+                self.nodes[node.at()].heard_of += u32::from(message.is_counted());
                 self.conductor.handle(self.now, conduct::Event::Message { node, message });
                 self.follow_master();
             }
@@ -234,6 +267,8 @@ impl Cluster {
             }
             Happening::Written { receiver, flow, piece, check } => self.written(receiver, flow, piece, check),
             Happening::Kill(node) => self.die(node),
+            Happening::Part(node) => self.part_now(node),
+            Happening::Rejoin(node) => self.rejoin(node),
             Happening::Relink(node, links) => self.net.set_links(node, links),
             Happening::ToNode(..) => {}
         }
@@ -250,7 +285,7 @@ impl Cluster {
         }
     }
 
-    fn member(&mut self, node: NodeIx, event: member::Event) {
+    pub(super) fn member(&mut self, node: NodeIx, event: member::Event) {
         let state = &mut self.nodes[node.at()];
         if let Some(member) = state.member.as_mut().filter(|_| state.alive) {
             member.handle(self.now, event);
@@ -260,15 +295,34 @@ impl Cluster {
 
     fn follow_master(&mut self) {
         while let Some(action) = self.conductor.poll_action() {
-            if let conduct::Action::Send { node, message } = action {
+            if let conduct::Action::Send { node, message } = action
+                && !self.nodes[node.at()].parted
+            {
                 let bytes = control::encode(&message);
                 self.after(LATENCY, Happening::ToNode(node, bytes));
             }
         }
     }
 
+    fn part_now(&mut self, node: NodeIx) {
+        self.nodes[node.at()].parted = true;
+        self.queue.retain(|_, it| !matches!(it, Happening::ToNode(of, _) | Happening::ToMaster(of, _) if *of == node));
+    }
+
+    /// Both sides say again what the other has not heard.
+    fn rejoin(&mut self, node: NodeIx) {
+        let state = &mut self.nodes[node.at()];
+        state.parted = false;
+        let (heard, unheard) = (state.talk.heard(), state.talk.unheard(state.heard_of).to_vec());
+        for message in unheard {
+            self.after(LATENCY, Happening::ToMaster(node, message));
+        }
+        self.conductor.handle(self.now, conduct::Event::NodeBack { node, heard });
+        self.follow_master();
+    }
+
     /// Carries out everything that a node's machines want, until they want nothing.
-    fn follow(&mut self, node: NodeIx) {
+    pub(super) fn follow(&mut self, node: NodeIx) {
         loop {
             let state = &mut self.nodes[node.at()];
             if let Some(event) = state.pull.poll_owner() {
@@ -320,166 +374,15 @@ impl Cluster {
             }
             Action::Tell(message) => {
                 let bytes = control::encode(&message);
-                self.after(LATENCY, Happening::ToMaster(node, bytes));
+                if message.is_counted() {
+                    state.talk.say(bytes.clone());
+                }
+                if !state.parted {
+                    self.after(LATENCY, Happening::ToMaster(node, bytes));
+                }
             }
             Action::Discard | Action::End => {}
         }
-    }
-
-    fn pull_action(&mut self, node: NodeIx, action: pull::Action) {
-        match action {
-            pull::Action::Request { flow, request, piece } => {
-                if let Some(end) = self.nodes[node.at()].fetching.get(&flow).copied() {
-                    let ask = Ask { request, span: piece.span, soft: piece.soft };
-                    self.after(LATENCY, Happening::Request { sender: end.peer, flow: end.there, ask });
-                }
-            }
-            pull::Action::Land { .. } => unreachable!("payloads arrive with their headers here"),
-            pull::Action::Close { flow, error } => self.close(node, flow, &error),
-        }
-    }
-
-    fn serve_action(&mut self, node: NodeIx, action: serve::Action) {
-        use serve::Action;
-        let state = &mut self.nodes[node.at()];
-        let end = |flow: FlowIx| state.serving.get(&flow).copied();
-        match action {
-            Action::Load { flow, ask } => {
-                let read = Duration::from_secs_f64(ask.span.bytes() as f64 / DISK_BYTES_PER_SECOND);
-                self.after(DISK_LATENCY + read, Happening::Loaded { sender: node, flow, ask });
-            }
-            Action::Send { flow, ask } => {
-                let Some(end) = end(flow) else { return state.serve.handle(serve::Event::Sent { flow }) };
-                let changed = self.random.chance(self.faults.changed);
-                let check = check_of(self.conductor.terms().method, ask.span);
-                let parcel = Parcel::Data { ask, check, changed, sender_flow: flow };
-                self.net.send(end.there, end.peer, ask.span.bytes(), parcel);
-            }
-            Action::Refuse { flow, ask, code } => {
-                if let Some(end) = end(flow) {
-                    self.net.send(end.there, end.peer, 96, Parcel::Refusal { ask, code });
-                }
-            }
-            Action::Close { flow, error } => {
-                if let Some(end) = end(flow) {
-                    self.close(end.peer, end.there, &error);
-                }
-            }
-            Action::Unload { .. } => {}
-        }
-    }
-
-    fn flow_opened(&mut self, receiver: NodeIx, lane: Lane, weight: u64) {
-        let sender = lane.sender;
-        if !self.nodes[receiver.at()].alive {
-            return;
-        }
-        if !self.nodes[sender.at()].alive {
-            let error = Error::new(Code::Unreachable, "connection refused");
-            let event = owner::Event::OpenFailed { lane, error };
-            return self.after(LATENCY, Happening::Member(receiver, member::Event::Owner(event)));
-        }
-        let here = self.nodes[receiver.at()].next_flow();
-        let there = self.nodes[sender.at()].next_flow();
-        self.net.open(here, sender, receiver);
-        self.nodes[receiver.at()].fetching.insert(here, End { peer: sender, there });
-        self.nodes[sender.at()].serving.insert(there, End { peer: receiver, there: here });
-        self.nodes[sender.at()].serve.handle(serve::Event::FlowUp { flow: there, weight });
-        self.follow(sender);
-        let event = member::Event::Owner(owner::Event::FlowUp { flow: here, lane });
-        self.member(receiver, event);
-        if self.nodes[receiver.at()].fetching.contains_key(&here) {
-            self.nodes[receiver.at()].pull.handle(self.now, pull::Event::FlowUp { flow: here });
-        }
-        self.follow(receiver);
-    }
-
-    /// The last byte of a parcel has left the sender.
-    fn through(&mut self, receiver: NodeIx, flow: FlowIx, parcel: Parcel) {
-        if let Some(end) = self.nodes[receiver.at()].fetching.get(&flow).copied()
-            && let Parcel::Data { sender_flow, .. } = parcel
-        {
-            self.nodes[end.peer.at()].serve.handle(serve::Event::Sent { flow: sender_flow });
-            self.follow(end.peer);
-        }
-        self.after(LATENCY, Happening::Arrived { receiver, flow, parcel });
-    }
-
-    fn arrived(&mut self, receiver: NodeIx, flow: FlowIx, parcel: Parcel) {
-        if !self.nodes[receiver.at()].fetching.contains_key(&flow) {
-            return;
-        }
-        if self.random.chance(self.faults.broken) {
-            return self.close(receiver, flow, &Error::new(Code::Unreachable, "connection reset"));
-        }
-        let state = &mut self.nodes[receiver.at()];
-        match parcel {
-            Parcel::Refusal { ask, code } => {
-                let answer = Answer::Refuse { request: ask.request, span: ask.span, code };
-                state.pull.handle(self.now, pull::Event::Answer { flow, answer });
-            }
-            Parcel::Data { ask, check, changed, .. } => {
-                let answer = Answer::Data { request: ask.request, span: ask.span, check };
-                state.pull.handle(self.now, pull::Event::Answer { flow, answer });
-                while let Some(action) = state.pull.poll_action() {
-                    let pull::Action::Land { flow, piece, check } = action else {
-                        self.pull_action(receiver, action);
-                        return self.follow(receiver);
-                    };
-                    assert_eq!(piece.span, ask.span, "what lands is what was asked for");
-                    state.parked.push_back((flow, piece, check, changed));
-                }
-                self.land_parked(receiver);
-            }
-        }
-        self.follow(receiver);
-    }
-
-    /// Binds free slots to the payloads that wait for one.
-    fn land_parked(&mut self, receiver: NodeIx) {
-        loop {
-            let state = &mut self.nodes[receiver.at()];
-            if state.slots_free == 0 {
-                return;
-            }
-            let Some((flow, piece, check, changed)) = state.parked.pop_front() else { return };
-            state.pull.handle(self.now, pull::Event::Received { flow, piece, intact: !changed });
-            if !changed {
-                state.slots_free -= 1;
-                state.writing += 1;
-                let write = Duration::from_secs_f64(piece.span.bytes() as f64 / DISK_BYTES_PER_SECOND);
-                self.after(DISK_LATENCY + write, Happening::Written { receiver, flow, piece, check });
-            }
-        }
-    }
-
-    fn written(&mut self, receiver: NodeIx, flow: FlowIx, piece: Piece, check: Check) {
-        let state = &mut self.nodes[receiver.at()];
-        if !state.alive {
-            return;
-        }
-        state.writing -= 1;
-        state.slots_free += 1;
-        state.write(piece);
-        state.pull.handle(self.now, pull::Event::Written { flow, piece, check });
-        self.land_parked(receiver);
-        self.follow(receiver);
-    }
-
-    /// Closes a flow at both ends.
-    fn close(&mut self, receiver: NodeIx, flow: FlowIx, error: &Error) {
-        let Some(end) = self.nodes[receiver.at()].fetching.remove(&flow) else { return };
-        self.net.close(flow, receiver);
-        let state = &mut self.nodes[receiver.at()];
-        state.parked.retain(|parked| parked.0 != flow);
-        state.pull.handle(self.now, pull::Event::FlowDown { flow, error: error.clone() });
-        let sender = &mut self.nodes[end.peer.at()];
-        sender.serving.remove(&end.there);
-        sender.serve.handle(serve::Event::FlowDown { flow: end.there });
-        if sender.alive {
-            self.follow(end.peer);
-        }
-        self.follow(receiver);
     }
 
     fn die(&mut self, node: NodeIx) {

@@ -5,6 +5,7 @@
 //! wanted, and nothing lands after its receiver has said that it is done.
 
 mod cluster;
+mod flows;
 mod net;
 mod node;
 mod random;

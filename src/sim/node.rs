@@ -7,6 +7,7 @@ use crate::engine::check::Method;
 use crate::engine::member::{Member, State};
 use crate::engine::pull::Pull;
 use crate::engine::serve::{Ask, Serve};
+use crate::engine::talk::Talk;
 use crate::engine::{FlowIx, Piece};
 use crate::units::{NodeIx, Span, union};
 use crate::wire::Check;
@@ -49,6 +50,11 @@ pub(super) struct Node {
     pub(super) writing: u32,
     pub(super) draining: bool,
     pub(super) alive: bool,
+    /// Its control session is broken.
+    pub(super) parted: bool,
+    pub(super) talk: Talk,
+    /// How many of its messages the master has heard.
+    pub(super) heard_of: u32,
     pub(super) landed: BTreeSet<Span>,
     pub(super) committed: bool,
     pub(super) wanted: Vec<Span>,
@@ -68,6 +74,9 @@ impl Node {
             writing: 0,
             draining: false,
             alive: true,
+            parted: false,
+            talk: Talk::default(),
+            heard_of: 0,
             landed: BTreeSet::new(),
             committed: false,
             wanted,

@@ -34,6 +34,7 @@ fn cluster(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64) -> Clust
         timeout: None,
         rails_max: None,
         path: crate::wire::DataPath::Auto,
+        threads_max: None,
     };
     let terms = Terms::new(&spec, &roster, identity, wishes);
     // Payload on a 1 Gbit/s line, as the plan counts it.
@@ -149,4 +150,19 @@ fn blake3_merges_to_the_digest_of_the_whole() {
     let bytes: Vec<u8> = (0..1_000_000_u64).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
     let outcome = cluster(rows, CheckKind::Blake3, Faults::default(), 1).run();
     assert_eq!(outcome.digest, Some(blake3::hash(&bytes).to_hex().to_string()));
+}
+
+#[test]
+fn a_control_session_that_breaks_at_any_moment_costs_nothing() {
+    let whole = run(overlapping(8), Faults::default(), 1);
+    let microseconds = (whole.seconds * 1e6) as u64 + 2_000;
+    for seed in 0..40 {
+        let mut cluster = cluster(overlapping(8), CheckKind::Crc64, Faults::default(), seed);
+        // Every node in turn, at moments spread over the whole transfer, its first and last messages included.
+        let moment = Moment(400_000 + seed * microseconds * 1000 / 40);
+        cluster.part(NodeIx((seed % 7) as u32), moment, Duration::from_millis(3 * (1 + seed % 5)));
+        let outcome = cluster.run();
+        assert_eq!(outcome.error, None, "seed {seed}");
+        assert_eq!(outcome.digest, whole.digest, "seed {seed}");
+    }
 }

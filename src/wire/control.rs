@@ -49,7 +49,7 @@ pub(crate) fn decode<M: Message>(bytes: &[u8]) -> Result<M, WireError> {
 pub(crate) struct Advert {
     /// Name and version of the program.
     pub(crate) software: String,
-    /// The NICs that it moves data over, in the order of their indices.
+    /// What it moves data over, in the order of their indices: one for each thread of each NIC.
     pub(crate) rails: Vec<Rail>,
     /// CPUs that it may use.
     pub(crate) cores: u32,
@@ -59,7 +59,15 @@ pub(crate) struct Advert {
     pub(crate) incarnation: u64,
 }
 
-/// One NIC of a node, and where its data flows are accepted.
+impl Advert {
+    /// Its NICs, as the first rail of each: the threads of one NIC are rails that share its name, and its line.
+    pub(crate) fn nics(&self) -> impl Iterator<Item = &Rail> {
+        let is_first = |at: usize| self.rails[..at].iter().all(|earlier| earlier.nic != self.rails[at].nic);
+        self.rails.iter().enumerate().filter(move |(at, _)| is_first(*at)).map(|(_, rail)| rail)
+    }
+}
+
+/// One thread of a NIC of a node, and where its data flows are accepted. Threads of one NIC differ in the port alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Rail {
     /// The interface's name.
@@ -107,6 +115,22 @@ pub(crate) enum ToNode {
         /// Why, for the log.
         reason: String,
     },
+    /// The first words on a session that takes the place of one that broke.
+    Resume(Resume),
+}
+
+/// Whose session it is that goes on, and how far it came.
+///
+/// Both sides count what they hear of each other, but for `Progress`, `Resume` and `Resumed`, and say again what the other has
+/// not heard. So a session may break at any point, and none of its messages is lost or heard twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Resume {
+    /// The transfer.
+    pub(crate) transfer: [u8; 16],
+    /// The attempt at it.
+    pub(crate) attempt: [u8; 16],
+    /// How many of the node's messages the master has heard.
+    pub(crate) heard: u32,
 }
 
 /// What a node needs to get ready.
@@ -190,14 +214,31 @@ pub(crate) struct Options {
     pub(crate) stall_timeout_ms: u64,
     /// Which way bytes take through the kernel.
     pub(crate) path: DataPath,
-    /// Use only this many rails, the first that the node advertised; at least one.
+    /// Use only this many NICs, the first that the node advertised; at least one.
     pub(crate) rails_max: Option<u32>,
+    /// Use only this many threads of each NIC, the first of its rails; at least one.
+    pub(crate) threads_max: Option<u32>,
 }
 
 impl Options {
-    /// How many rails a node uses of the `rails` that it has: the first ones.
-    pub(crate) fn rails(&self, rails: usize) -> usize {
-        self.rails_max.map_or(rails, |most| rails.min(most as usize))
+    /// Which of its rails a node uses, when `nics` are the names of the rails' NICs: those of the first NICs, and of each
+    /// NIC the first ones.
+    pub(crate) fn rails<'a>(&self, nics: impl Iterator<Item = &'a str>) -> Vec<usize> {
+        let most = |most: Option<u32>| most.map_or(usize::MAX, |most| most as usize);
+        let (nics_max, threads_max) = (most(self.rails_max), most(self.threads_max));
+        let mut counts: Vec<(&str, usize)> = Vec::new();
+        let mut used = Vec::new();
+        for (rail, name) in nics.enumerate() {
+            let place = counts.iter().position(|(nic, _)| *nic == name).unwrap_or_else(|| {
+                counts.push((name, 0));
+                counts.len() - 1
+            });
+            counts[place].1 += 1;
+            if place < nics_max && counts[place].1 <= threads_max {
+                used.push(rail);
+            }
+        }
+        used
     }
 
     /// How long a flow may owe an answer in silence: short of the stall timeout, so that a replica can still step in.
@@ -273,6 +314,18 @@ pub(crate) enum ToMaster {
     Committed,
     /// The node cannot go on.
     Failed(Error),
+    /// The answer to `Resume`; what the master has not heard follows.
+    Resumed {
+        /// How many of the master's messages the node has heard.
+        heard: u32,
+    },
+}
+
+impl ToMaster {
+    /// Whether the message is counted, and said again on a new session where it was not heard on the old one.
+    pub(crate) fn is_counted(&self) -> bool {
+        !matches!(self, ToMaster::Progress { .. } | ToMaster::Resumed { .. })
+    }
 }
 
 /// A node's answer to `Prepare`.

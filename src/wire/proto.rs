@@ -51,7 +51,7 @@ pub(crate) struct FlowHello {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ToNode {
-    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5, 6")]
     pub(crate) kind: Option<ToNodeKind>,
 }
 
@@ -67,10 +67,22 @@ pub(crate) enum ToNodeKind {
     Finish(Empty),
     #[prost(string, tag = "5")]
     Cancel(String),
+    #[prost(message, tag = "6")]
+    Resume(Resume),
 }
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Empty {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Resume {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) transfer: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) attempt: Vec<u8>,
+    #[prost(uint32, tag = "3")]
+    pub(crate) heard: u32,
+}
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Prepare {
@@ -131,6 +143,8 @@ pub(crate) struct Options {
     pub(crate) object: Vec<u64>,
     #[prost(uint32, optional, tag = "10")]
     pub(crate) rails_max: Option<u32>,
+    #[prost(uint32, optional, tag = "11")]
+    pub(crate) threads_max: Option<u32>,
     /// 0 the node's choice, 1 direct, 2 splice, 3 zerocopy, 4 copy.
     #[prost(uint32, tag = "12")]
     pub(crate) path: u32,
@@ -171,7 +185,7 @@ pub(crate) struct PlanSegment {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ToMaster {
-    #[prost(oneof = "ToMasterKind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "ToMasterKind", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub(crate) kind: Option<ToMasterKind>,
 }
 
@@ -189,6 +203,8 @@ pub(crate) enum ToMasterKind {
     Committed(Empty),
     #[prost(message, tag = "6")]
     Failed(Failure),
+    #[prost(uint32, tag = "7")]
+    Resumed(u32),
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -1,4 +1,4 @@
-//! `bench`: memory to memory between nodes, against line rate, over 1 … k NICs.
+//! `bench`: memory to memory between nodes, against line rate, over 1 … k NICs or with 1 … t threads each.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use super::print;
 use super::run::{cancel_on_signals, checking, ending, watch};
-use crate::bench::{Figures, Next, PROBE_BYTES, Step, parts, rows, svg};
+use crate::bench::{Figures, Next, PROBE_BYTES, Step, parts, rows, svg, threads_enough};
 use crate::cli::args::{BenchArgs, Launch, Nodes};
 use crate::error::{Code, Error, Result};
 use crate::report::{NodeReport, Report, State};
@@ -26,9 +26,17 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     args.svg.as_deref().map_or(Ok(()), can_write)?;
     let bench = Bench { args, senders, receivers, stop };
     let check = args.check.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-    let mut figures = Figures { seconds_asked: args.seconds.as_secs_f64(), check, steps: Vec::new(), error: None };
+    let mut figures = Figures {
+        seconds_asked: args.seconds.as_secs_f64(),
+        check,
+        steps: Vec::new(),
+        threads_per_nic: None,
+        error: None,
+    };
     let ended = bench.measure(&mut figures)?;
     figures.error = ended.error.clone();
+    // Of steps that are missing nobody knows whether they were better.
+    figures.threads_per_nic = threads_enough(&figures.steps).filter(|_| args.threads && ended.error.is_none());
     if let Some(path) = &args.svg {
         write(path, &svg(&figures))?;
     }
@@ -90,35 +98,43 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Measures over 1 … k NICs, and gives the last report: the one that failed, if one did.
+    /// Measures over 1 … k NICs, or with 1 … t threads, and gives the last report: the one that failed, if one did.
     fn measure(&self, figures: &mut Figures) -> Result<Report> {
-        // The first short run uses all NICs, and so tells how many there are.
-        let first = self.run(None, &vec![PROBE_BYTES; self.receivers.len()])?;
+        // The first short run uses all NICs and all threads, and so tells how many there are.
+        let first = self.run(Limits::default(), &vec![PROBE_BYTES; self.receivers.len()])?;
         let nics_max = first.nodes.iter().map(|node| node.rails.len()).max().unwrap_or(1);
+        let rails = first.nodes.iter().flat_map(|node| &node.rails);
+        let threads_max = rails.map(|rail| rail.threads).max().unwrap_or(1);
+        let steps_max = if self.args.threads { threads_max } else { nics_max };
         let mut last = first;
-        for nics in (1..).map_while(NonZeroU32::new).take(nics_max.max(1)) {
+        for count in (1..).map_while(NonZeroU32::new).take(steps_max.max(1)) {
             if last.state != State::Complete {
                 break;
             }
-            last = self.step(nics)?;
+            let (limits, nics) = if self.args.threads {
+                (Limits { threads: Some(count), ..Limits::default() }, u32::try_from(nics_max).unwrap_or(u32::MAX))
+            } else {
+                (Limits { nics: Some(count), ..Limits::default() }, count.get())
+            };
+            last = self.step(limits)?;
             if last.state == State::Complete {
-                figures.steps.push(Step::new(nics.get(), &last, self.args.line_rate));
+                figures.steps.push(Step::new(nics, &last, self.args.line_rate));
             }
         }
         Ok(last)
     }
 
-    /// Measures over `nics` NICs: short runs until the rate is known, then the run that counts.
-    fn step(&self, nics: NonZeroU32) -> Result<Report> {
+    /// Measures within `limits`: short runs until the rate is known, then the run that counts.
+    fn step(&self, limits: Limits) -> Result<Report> {
         let mut bytes = vec![PROBE_BYTES; self.receivers.len()];
         loop {
-            let report = self.run(Some(nics), &bytes)?;
+            let report = self.run(limits, &bytes)?;
             if report.state != State::Complete {
                 return Ok(report);
             }
             match parts(&self.paces(&report, &bytes), self.args.seconds) {
                 Next::Probe(larger) => bytes = larger,
-                Next::Measure(enough) => return self.run(Some(nics), &enough),
+                Next::Measure(enough) => return self.run(limits, &enough),
             }
         }
     }
@@ -131,8 +147,8 @@ impl Bench<'_> {
         bytes.iter().copied().zip(receivers).collect()
     }
 
-    fn run(&self, nics: Option<NonZeroU32>, bytes: &[u64]) -> Result<Report> {
-        let mut transfer = Transfer::new("bench", self.settings(nics));
+    fn run(&self, limits: Limits, bytes: &[u64]) -> Result<Report> {
+        let mut transfer = Transfer::new("bench", self.settings(limits));
         for row in rows(&self.senders, &self.receivers, bytes) {
             transfer.schedule(row);
         }
@@ -140,16 +156,24 @@ impl Bench<'_> {
         watch(&transfer, self.args.progress)
     }
 
-    fn settings(&self, rails_max: Option<NonZeroU32>) -> Settings {
+    fn settings(&self, limits: Limits) -> Settings {
         Settings {
             launch_local: self.args.launch == Launch::Local,
             key_file: self.args.key_file.clone(),
             check: checking(self.args.check),
             slots: self.args.slots,
-            rails_max,
+            rails_max: limits.nics,
+            threads_max: limits.threads,
             ..Settings::default()
         }
     }
+}
+
+/// What a run may use of each node; all it has, where nothing is said.
+#[derive(Clone, Copy, Default)]
+struct Limits {
+    nics: Option<NonZeroU32>,
+    threads: Option<NonZeroU32>,
 }
 
 /// Ends whichever transfer is under way, and every later one at its start.

@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use crate::cli::args::{NodeArgs, Pin};
+use affinity::Pinning;
+
+use crate::cli::args::{NodeArgs, Pin, ThreadsPerNic};
 use crate::error::{Code, Error, Result};
-use crate::node::options::{Options, Pinning};
+use crate::node::Threads;
+use crate::node::options::Options;
 use crate::session::Key;
 use crate::transfer::resolve;
 
@@ -18,6 +21,10 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         key,
         launched: args.launched,
         slots: args.slots,
+        threads: match args.threads_per_nic {
+            ThreadsPerNic::Auto => Threads::Auto,
+            ThreadsPerNic::Count(count) => Threads::Each(count),
+        },
         pinning: pinning(&args.pin, listen),
         nics: args.nics.clone(),
     })?;

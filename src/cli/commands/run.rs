@@ -76,6 +76,7 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         slots: args.slots,
         rails_max: None,
         path: path(args.path),
+        threads_max: None,
         stall_timeout: args.stall_timeout,
         timeout: args.timeout,
     }

@@ -61,9 +61,10 @@ fn options() -> impl Strategy<Value = Options> {
     let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
     let flags = any::<(bool, bool, bool)>();
     let path = (0..=4u32).prop_map(|number| DataPath::of(number).expect("one of five"));
-    let slots = (option::of(0..=SLOTS_MAX), option::of(1..=u32::MAX), path);
-    (1..=LENGTH_MAX, any::<u64>(), check, flags, slots, any::<u64>()).prop_map(
-        |(block_bytes, origin, check, (fsync, overwrite, resume), (slots, rails_max, path), stall_timeout_ms)| {
+    let most = (option::of(1..=u32::MAX), option::of(1..=u32::MAX), path);
+    (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), most).prop_map(
+        |(block_bytes, origin, check, (fsync, overwrite, resume), slots, stall_timeout_ms, most)| {
+            let (rails_max, threads_max, path) = most;
             Options {
                 block_bytes,
                 origin,
@@ -75,6 +76,7 @@ fn options() -> impl Strategy<Value = Options> {
                 stall_timeout_ms,
                 path,
                 rails_max,
+                threads_max,
                 object: (origin > 0).then(|| Span::new(0, origin)),
             }
         },
@@ -151,6 +153,11 @@ fn to_node() -> impl Strategy<Value = ToNode> {
         Just(ToNode::Commit),
         Just(ToNode::Finish),
         ".{0,40}".prop_map(|reason| ToNode::Cancel { reason }),
+        any::<([u8; 16], [u8; 16], u32)>().prop_map(|(transfer, attempt, heard)| ToNode::Resume(Resume {
+            transfer,
+            attempt,
+            heard
+        })),
     ]
 }
 
@@ -165,6 +172,7 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
         stats().prop_map(ToMaster::Report),
         Just(ToMaster::Committed),
         error().prop_map(ToMaster::Failed),
+        any::<u32>().prop_map(|heard| ToMaster::Resumed { heard }),
     ]
 }
 
@@ -342,6 +350,7 @@ fn plain_prepare() -> Prepare {
             stall_timeout_ms: 60_000,
             path: DataPath::Auto,
             rails_max: None,
+            threads_max: None,
             object: Some(Span::new(0, 1 << 30)),
         },
     }
@@ -383,4 +392,19 @@ fn plain_stats() -> Stats {
             driver: "io_uring".to_owned(),
         }],
     }
+}
+
+#[test]
+fn nics_are_counted_by_name_and_their_threads_apart() {
+    let nics = ["eth0", "eth0", "eth0", "eth1", "eth2", "eth2", "eth0"];
+    let used = |rails_max, threads_max| {
+        let options = Options { rails_max, threads_max, ..plain_prepare().options };
+        options.rails(nics.into_iter())
+    };
+    assert_eq!(used(None, None), [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(used(Some(1), None), [0, 1, 2, 6]);
+    assert_eq!(used(Some(2), None), [0, 1, 2, 3, 6]);
+    assert_eq!(used(None, Some(1)), [0, 3, 4]);
+    assert_eq!(used(Some(9), Some(2)), [0, 1, 3, 4, 5]);
+    assert_eq!(used(Some(2), Some(1)), [0, 3]);
 }

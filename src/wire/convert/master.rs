@@ -19,6 +19,7 @@ impl Message for ToMaster {
             ToMaster::Report(stats) => proto::ToMasterKind::Report(stats.to_proto()),
             ToMaster::Committed => proto::ToMasterKind::Committed(proto::Empty {}),
             ToMaster::Failed(error) => proto::ToMasterKind::Failed(error.to_proto()),
+            &ToMaster::Resumed { heard } => proto::ToMasterKind::Resumed(heard),
         };
         proto::ToMaster { kind: Some(kind) }
     }
@@ -33,6 +34,7 @@ impl Message for ToMaster {
             proto::ToMasterKind::Report(stats) => ToMaster::Report(Stats::from_proto(stats)?),
             proto::ToMasterKind::Committed(proto::Empty {}) => ToMaster::Committed,
             proto::ToMasterKind::Failed(failure) => ToMaster::Failed(Error::from_proto(failure)?),
+            proto::ToMasterKind::Resumed(heard) => ToMaster::Resumed { heard },
         })
     }
 }

@@ -7,7 +7,7 @@ use super::fields::{
 };
 use crate::spec::Role;
 use crate::wire::control::{
-    FlowKey, Message, Options, Peer, PlanSegment, Prepare, Share, Sharing, Start, ToNode, WireRow,
+    FlowKey, Message, Options, Peer, PlanSegment, Prepare, Resume, Share, Sharing, Start, ToNode, WireRow,
 };
 use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NODES_MAX, ROWS_MAX, SLOTS_MAX};
 use crate::wire::{CheckKind, DataPath, WireError, proto};
@@ -22,6 +22,7 @@ impl Message for ToNode {
             ToNode::Commit => proto::ToNodeKind::Commit(proto::Empty {}),
             ToNode::Finish => proto::ToNodeKind::Finish(proto::Empty {}),
             ToNode::Cancel { reason } => proto::ToNodeKind::Cancel(reason.clone()),
+            ToNode::Resume(resume) => proto::ToNodeKind::Resume(resume.to_proto()),
         };
         proto::ToNode { kind: Some(kind) }
     }
@@ -33,6 +34,7 @@ impl Message for ToNode {
             proto::ToNodeKind::Commit(proto::Empty {}) => ToNode::Commit,
             proto::ToNodeKind::Finish(proto::Empty {}) => ToNode::Finish,
             proto::ToNodeKind::Cancel(reason) => ToNode::Cancel { reason: text("the reason of a cancel", reason)? },
+            proto::ToNodeKind::Resume(resume) => ToNode::Resume(Resume::from_proto(resume)?),
         })
     }
 }
@@ -61,6 +63,22 @@ impl Message for Prepare {
             node_index: node_index(proto.node_index)?,
             rows: list("the rows of a node", proto.rows, ROWS_MAX)?,
             options: Options::from_proto(required("the options", proto.options)?)?,
+        })
+    }
+}
+
+impl Message for Resume {
+    type Proto = proto::Resume;
+
+    fn to_proto(&self) -> proto::Resume {
+        proto::Resume { transfer: self.transfer.to_vec(), attempt: self.attempt.to_vec(), heard: self.heard }
+    }
+
+    fn from_proto(proto: proto::Resume) -> Result<Resume, WireError> {
+        Ok(Resume {
+            transfer: key("the id of a transfer", &proto.transfer)?,
+            attempt: key("the id of an attempt", &proto.attempt)?,
+            heard: proto.heard,
         })
     }
 }
@@ -119,6 +137,7 @@ impl Message for Options {
             object: self.object.map(pair).unwrap_or_default(),
             rails_max: self.rails_max,
             path: self.path as u32,
+            threads_max: self.threads_max,
         }
     }
 
@@ -129,6 +148,9 @@ impl Message for Options {
         let slots = proto.slots.map(|slots| below("the number of slots", slots, SLOTS_MAX as usize + 1)).transpose()?;
         if proto.rails_max == Some(0) {
             return Err(WireError::Missing { field: "the most rails" });
+        }
+        if proto.threads_max == Some(0) {
+            return Err(WireError::Missing { field: "the most threads of a NIC" });
         }
         Ok(Options {
             block_bytes: below("the size of a block", proto.block_bytes, LENGTH_MAX as usize + 1)?,
@@ -141,6 +163,7 @@ impl Message for Options {
             stall_timeout_ms: proto.stall_timeout_ms,
             path: DataPath::of(proto.path)?,
             rails_max: proto.rails_max,
+            threads_max: proto.threads_max,
             object: (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?,
         })
     }

@@ -1,0 +1,223 @@
+//! Which CPU each thread of each NIC gets. Pure: what the machine has is an argument.
+
+use crate::sysfs::Sysfs;
+
+/// Who decides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Pinning {
+    /// Nobody: threads run wherever the kernel likes.
+    None,
+    /// The user: these CPUs, one after the other.
+    List(Vec<usize>),
+    /// [`place`], near the NICs, starting `spread` CPUs further on: nodes on one machine differ in it.
+    Auto {
+        /// How far on. Any number will do.
+        spread: usize,
+    },
+}
+
+/// What one NIC wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wish {
+    /// The CPUs near it; empty if that is unknown.
+    pub near: Vec<usize>,
+    /// How many threads serve it.
+    pub threads: usize,
+}
+
+/// The CPUs that may be used, by core.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cores(Vec<Vec<usize>>);
+
+impl Cores {
+    /// Each inner list has the CPUs of one core; a CPU is in one list only.
+    #[must_use]
+    pub fn new(cores: Vec<Vec<usize>>) -> Cores {
+        Cores(cores.into_iter().filter(|core| !core.is_empty()).collect())
+    }
+
+    /// The cores that `allowed` CPUs belong to, without the CPUs that are not allowed.
+    #[must_use]
+    pub fn of(sysfs: &Sysfs, allowed: &[usize]) -> Cores {
+        let mut cores: Vec<Vec<usize>> = Vec::new();
+        for &cpu in allowed {
+            if !cores.iter().any(|core| core.contains(&cpu)) {
+                let core = sysfs.siblings(cpu).into_iter().filter(|sibling| allowed.contains(sibling));
+                let is_new = |sibling: &usize| !cores.iter().any(|core| core.contains(sibling));
+                cores.push(core.filter(is_new).collect());
+            }
+        }
+        Cores::new(cores)
+    }
+
+    /// The CPUs that a NIC may get: first one of each core, then the second of each, as positions in `self`.
+    fn near(&self, near: &[usize]) -> Vec<Seat> {
+        let width = self.0.iter().map(Vec::len).max().unwrap_or(0);
+        let by_rank = (0..width).flat_map(|rank| (0..self.0.len()).map(move |core| (core, rank)));
+        let seats: Vec<Seat> =
+            by_rank.filter_map(|(core, rank)| Some(Seat { core, cpu: *self.0[core].get(rank)? })).collect();
+        let of_nic: Vec<Seat> = seats.iter().filter(|seat| near.contains(&seat.cpu)).copied().collect();
+        if of_nic.is_empty() { seats } else { of_nic }
+    }
+}
+
+/// A CPU, and the core that it is part of.
+#[derive(Clone, Copy, Debug)]
+struct Seat {
+    core: usize,
+    cpu: usize,
+}
+
+/// The CPU of each thread of each NIC, in the order of `wishes`; `None` for a thread that is not to be pinned.
+///
+/// On its own it gives each thread a CPU near its NIC, and no CPU to two threads while one is free there; whole cores
+/// come before second threads of a core. NICs that could be anywhere choose last, and so get what the others left.
+///
+/// ```
+/// use affinity::{Cores, Pinning, Wish, place};
+///
+/// // Two sockets of two cores; two NICs on the second, one that nobody knows the place of.
+/// let cores = Cores::new(vec![vec![0], vec![1], vec![2], vec![3]]);
+/// let wish = |near: &[usize]| Wish { near: near.into(), threads: 1 };
+/// let cpus = place(&[wish(&[2, 3]), wish(&[]), wish(&[2, 3])], &cores, &Pinning::Auto { spread: 0 });
+/// assert_eq!(cpus, [[Some(2)], [Some(0)], [Some(3)]]);
+/// ```
+#[must_use]
+pub fn place(wishes: &[Wish], cores: &Cores, pinning: &Pinning) -> Vec<Vec<Option<usize>>> {
+    match pinning {
+        Pinning::None => wishes.iter().map(|wish| vec![None; wish.threads]).collect(),
+        Pinning::List(cpus) => {
+            let mut cpus = cpus.iter().copied().cycle();
+            wishes.iter().map(|wish| (0..wish.threads).map(|_| cpus.next()).collect()).collect()
+        }
+        Pinning::Auto { spread } => spread_out(wishes, cores, *spread),
+    }
+}
+
+fn spread_out(wishes: &[Wish], cores: &Cores, spread: usize) -> Vec<Vec<Option<usize>>> {
+    let mut seats: Vec<Vec<Seat>> = wishes.iter().map(|wish| cores.near(&wish.near)).collect();
+    for seats in seats.iter_mut().filter(|seats| !seats.is_empty()) {
+        let first = spread % seats.len();
+        seats.rotate_left(first);
+    }
+    // Near sets are nodes and sockets, one within the other or apart: if those with less choice go first, none shares
+    // a CPU that had a free one.
+    let mut order: Vec<usize> = (0..wishes.len()).collect();
+    order.sort_by_key(|&nic| (seats[nic].len(), wishes[nic].near.is_empty()));
+    let mut taken: Vec<Seat> = Vec::new();
+    let mut placed = vec![Vec::new(); wishes.len()];
+    for nic in order {
+        for _ in 0..wishes[nic].threads {
+            let load = |seat: &Seat| {
+                let on_cpu = taken.iter().filter(|other| other.cpu == seat.cpu).count();
+                let on_core = taken.iter().filter(|other| other.core == seat.core).count();
+                (on_cpu, on_core)
+            };
+            // The first of the least loaded.
+            let seat = seats[nic].iter().min_by_key(|seat| load(seat)).copied();
+            taken.extend(seat);
+            placed[nic].push(seat.map(|seat| seat.cpu));
+        }
+    }
+    placed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cores, Pinning, Wish, place};
+
+    fn wish(near: &[usize], threads: usize) -> Wish {
+        Wish { near: near.into(), threads }
+    }
+
+    /// Cores without second threads.
+    fn plain(cpus: std::ops::Range<usize>) -> Cores {
+        Cores::new(cpus.map(|cpu| vec![cpu]).collect())
+    }
+
+    /// Core *k* of `count` has the CPUs *k* and *k* + `count`, as Linux counts them.
+    fn twofold(count: usize) -> Cores {
+        Cores::new((0..count).map(|core| vec![core, core + count]).collect())
+    }
+
+    fn auto(wishes: &[Wish], cores: &Cores, spread: usize) -> Vec<Vec<usize>> {
+        let placed = place(wishes, cores, &Pinning::Auto { spread });
+        placed.into_iter().map(|cpus| cpus.into_iter().flatten().collect()).collect()
+    }
+
+    #[test]
+    fn nics_of_one_socket_share_no_cpu_while_it_has_a_free_one() {
+        let near = [4, 5, 6, 7];
+        for spread in 0..9 {
+            let placed = auto(&[wish(&near, 1), wish(&near, 2), wish(&near, 1)], &plain(0..8), spread);
+            let mut cpus = placed.concat();
+            cpus.sort_unstable();
+            assert_eq!(cpus, near, "spread {spread}: {placed:?}");
+        }
+    }
+
+    #[test]
+    fn where_cpus_are_too_few_they_are_shared_evenly() {
+        let placed = auto(&[wish(&[0, 1], 3), wish(&[0, 1], 3)], &plain(0..4), 1);
+        let on = |cpu: usize| placed.concat().iter().filter(|placed| **placed == cpu).count();
+        assert_eq!((on(0), on(1), on(2), on(3)), (3, 3, 0, 0), "{placed:?}");
+    }
+
+    #[test]
+    fn whole_cores_come_before_second_threads() {
+        assert_eq!(auto(&[wish(&[], 5)], &twofold(4), 0), [[0, 1, 2, 3, 4]]);
+        // Another order of counting: the two threads of a core side by side.
+        let cores = Cores::new(vec![vec![0, 1], vec![2, 3]]);
+        assert_eq!(auto(&[wish(&[], 3)], &cores, 0), [[0, 2, 1]]);
+        assert_eq!(auto(&[wish(&[], 1), wish(&[], 1)], &cores, 1), [[2], [1]]);
+        // The second thread of a core that is busy with another NIC is no whole core.
+        assert_eq!(auto(&[wish(&[0, 1], 1), wish(&[1, 2, 3], 2)], &cores, 0), [vec![0], vec![2, 1]]);
+    }
+
+    #[test]
+    fn nodes_on_one_machine_start_at_different_cpus() {
+        let first = |spread| auto(&[wish(&[], 1)], &twofold(4), spread)[0][0];
+        assert_eq!([0, 1, 2, 3, 4, 7, 8].map(first), [0, 1, 2, 3, 4, 7, 0]);
+        let near = |spread| auto(&[wish(&[2, 3], 1)], &plain(0..4), spread)[0][0];
+        assert_eq!([0, 1, 2].map(near), [2, 3, 2]);
+    }
+
+    #[test]
+    fn a_nic_without_a_place_gets_what_the_others_left() {
+        for spread in 0..5 {
+            let placed = auto(&[wish(&[], 1), wish(&[0, 1], 2), wish(&[2, 3], 1)], &plain(0..4), spread);
+            let mut cpus = placed.concat();
+            cpus.sort_unstable();
+            assert_eq!(cpus, [0, 1, 2, 3], "spread {spread}: {placed:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_within_a_socket_chooses_first() {
+        // The second could take CPU 0 as well, and must leave it to the first.
+        for spread in 0..4 {
+            let placed = auto(&[wish(&[0, 1, 2, 3], 2), wish(&[0, 1], 2)], &plain(0..8), spread);
+            let mut cpus = placed.concat();
+            cpus.sort_unstable();
+            assert_eq!(cpus, [0, 1, 2, 3], "spread {spread}: {placed:?}");
+        }
+    }
+
+    #[test]
+    fn the_inherited_mask_is_kept() {
+        // A launcher left CPUs 2 and 3 of the near socket, or none of it.
+        assert_eq!(auto(&[wish(&[0, 1, 2, 3], 2)], &plain(2..6), 0), [[2, 3]]);
+        assert_eq!(auto(&[wish(&[0, 1], 2)], &plain(4..6), 0), [[4, 5]]);
+    }
+
+    #[test]
+    fn a_list_is_taken_in_turn_and_none_is_none() {
+        let wishes = [wish(&[], 2), wish(&[5], 1), wish(&[], 1)];
+        let listed = place(&wishes, &plain(0..8), &Pinning::List(vec![7, 3, 1]));
+        assert_eq!(listed, [vec![Some(7), Some(3)], vec![Some(1)], vec![Some(7)]]);
+        let unpinned = place(&wishes, &plain(0..8), &Pinning::None);
+        assert_eq!(unpinned, [vec![None, None], vec![None], vec![None]]);
+        // Where not even the mask is known, nothing is pinned.
+        assert_eq!(place(&wishes[..1], &Cores::new(Vec::new()), &Pinning::Auto { spread: 3 }), [[None, None]]);
+    }
+}

@@ -1,0 +1,59 @@
+//! What a node has said to its master, so that it can be said again.
+//!
+//! A control session may break at any point while both ends live: a NIC dies, a firewall forgets. Nobody knows then what
+//! was still on the way. So each side counts the messages that it has heard; on the session that follows they tell each
+//! other, and say again what is behind that. The master makes its messages anew from what it knows; a node keeps what it
+//! said, which is two messages in a transfer without incident.
+
+/// One node's side of the talk with a master about one transfer.
+///
+/// Invariant: both counts only grow, and a message keeps its place.
+#[derive(Debug, Default)]
+pub(crate) struct Talk {
+    heard: u32,
+    said: Vec<Vec<u8>>,
+}
+
+impl Talk {
+    /// A message of the master's came in.
+    pub(crate) fn hear(&mut self) {
+        self.heard += 1;
+    }
+
+    /// How many of the master's messages have come in.
+    pub(crate) fn heard(&self) -> u32 {
+        self.heard
+    }
+
+    /// Keeps a message to the master.
+    pub(crate) fn say(&mut self, message: Vec<u8>) {
+        self.said.push(message);
+    }
+
+    /// What a master that has heard so many messages has not heard.
+    pub(crate) fn unheard(&self, heard: u32) -> &[Vec<u8>] {
+        self.said.get(heard as usize..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_is_not_said_again() {
+        let mut talk = Talk::default();
+        talk.hear();
+        talk.say(vec![1]);
+        talk.say(vec![2]);
+        assert_eq!(talk.heard(), 1);
+        assert_eq!(talk.unheard(0), [vec![1], vec![2]]);
+        assert_eq!(talk.unheard(1), [vec![2]]);
+        assert_eq!(talk.unheard(2), [] as [Vec<u8>; 0]);
+        assert_eq!(
+            talk.unheard(9),
+            [] as [Vec<u8>; 0],
+            "a master that heard more than was said is wrong, not dangerous"
+        );
+    }
+}

@@ -1,0 +1,209 @@
+//! The masters of this node's transfers: what they say, what they are told, and what becomes of a transfer whose master is
+//! out of reach.
+//!
+//! A session that *ends* takes its transfer along: a master that is done closes it, and one that dies has it closed by its
+//! kernel. A session that *breaks* does not: the master comes back over another NIC, and both say again what the other
+//! has not heard. A transfer waits for that as long as a launched node waits for a master.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::Token;
+
+use super::ports::Port;
+use super::tenancy::{Note, Tenancy};
+use super::{LEASE, Node, Role, Session, prepare};
+use crate::engine::member::{self, Member};
+use crate::engine::talk::Talk;
+use crate::error::{Code, Error};
+use crate::rail::TransferIx;
+use crate::session::Incoming;
+use crate::units::NodeIx;
+use crate::wire::control::{self, Prepare, Resume, ToMaster, ToNode};
+
+/// The master of one transfer. It outlives the transfer until the master has heard the last word.
+pub(super) struct Master {
+    transfer: [u8; 16],
+    attempt: [u8; 16],
+    /// `None` while its session is broken, and since when.
+    session: Result<Token, Instant>,
+    talk: Talk,
+}
+
+impl Node {
+    pub(super) fn master_ready(&mut self, token: Token) {
+        while let Some(session) = self.sessions.get_mut(&token) {
+            let message = match session.connection.receive() {
+                Ok(Incoming::Message(bytes)) => control::decode::<ToNode>(&bytes).map_err(Error::from),
+                Ok(Incoming::Pending) => return,
+                Ok(Incoming::Closed) => Err(Error::new(Code::Unreachable, "the master closed its session")),
+                Err(error) => return self.session_over(token, error),
+            };
+            match message {
+                Ok(message) => self.master_says(token, message),
+                Err(error) => return self.master_left(token, &error),
+            }
+        }
+    }
+
+    fn master_says(&mut self, token: Token, message: ToNode) {
+        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.get(&token) else { return };
+        let transfer = *transfer;
+        if let Some(master) = transfer.and_then(|transfer| self.masters.get_mut(&transfer)) {
+            master.talk.hear();
+        }
+        match (message, transfer) {
+            (ToNode::Prepare(prepare), None) => self.begin(token, prepare),
+            (ToNode::Resume(resume), None) => self.resume(token, &resume),
+            (ToNode::Start(start), Some(transfer)) => {
+                if let Some(tenancy) = self.transfers.get_mut(&transfer) {
+                    tenancy.peers = start.peers.iter().map(|peer| (NodeIx(peer.index), peer.clone())).collect();
+                    if let Some(desk) = &tenancy.desk {
+                        // The first plan's holes stay: a new plan assigns, it does not change the data.
+                        let _ = desk.holes.set(start.holes.clone());
+                    }
+                }
+                self.member(transfer, member::Event::Master(ToNode::Start(start)));
+            }
+            (message, Some(transfer)) => self.member(transfer, member::Event::Master(message)),
+            // A master that speaks of a transfer before it has prepared one has lost its mind, not ours.
+            (_, None) => {}
+        }
+    }
+
+    /// A master prepares a transfer. An earlier attempt at it whose master is gone ends first: it must not touch files
+    /// that this one makes.
+    pub(super) fn begin(&mut self, token: Token, prepare: Prepare) {
+        if !self.sessions.contains_key(&token) {
+            return;
+        }
+        for stale in self.stale_attempts(&prepare.id) {
+            self.masters.remove(&stale);
+            let reason = "a new attempt takes its place".into();
+            self.member(stale, member::Event::Master(ToNode::Cancel { reason }));
+        }
+        if !self.stale_attempts(&prepare.id).is_empty() {
+            return self.waiting.push((token, prepare));
+        }
+        let transfer = TransferIx(self.next_transfer);
+        self.next_transfer += 1;
+        let ports = prepare.options.rails(self.ports.iter().map(Port::nic));
+        let member = Member::new(member::Terms::of(&prepare, u32::try_from(ports.len()).expect("ports are few")));
+        let tenancy = Tenancy::new(prepare.clone(), member, ports);
+        self.doors.open(prepare.transfer, tenancy.flow_key.clone());
+        self.transfers.insert(transfer, tenancy);
+        let mut talk = Talk::default();
+        talk.hear();
+        let master = Master { transfer: prepare.transfer, attempt: prepare.attempt, session: Ok(token), talk };
+        self.masters.insert(transfer, master);
+        self.sessions.get_mut(&token).expect("looked up above").role = Role::Master { transfer: Some(transfer) };
+        let (root, rails) = (Arc::clone(&self.root), self.ports.len());
+        self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare, rails).map(Box::new) });
+    }
+
+    /// Attempts at the transfer `id` that no master can be heard from.
+    fn stale_attempts(&self, id: &str) -> Vec<TransferIx> {
+        let is_led = |transfer: &TransferIx| self.masters.get(transfer).is_some_and(|master| master.session.is_ok());
+        let of_id = self.transfers.iter().filter(|(_, tenancy)| tenancy.prepare.id == id);
+        of_id.map(|(&transfer, _)| transfer).filter(|transfer| !is_led(transfer)).collect()
+    }
+
+    /// A master comes back on a new session.
+    fn resume(&mut self, token: Token, resume: &Resume) {
+        let is_meant = |master: &Master| master.transfer == resume.transfer && master.attempt == resume.attempt;
+        let Some((&transfer, master)) = self.masters.iter_mut().find(|(_, master)| is_meant(master)) else {
+            let error =
+                Error::new(Code::Unreachable, "it knows nothing of this attempt: it was started anew, or gave it up")
+                    .remedy("run the transfer again");
+            return self.send(token, &control::encode(&ToMaster::Failed(error)));
+        };
+        let replaced = std::mem::replace(&mut master.session, Ok(token));
+        let resumed = ToMaster::Resumed { heard: master.talk.heard() };
+        let unheard = master.talk.unheard(resume.heard).to_vec();
+        if let Ok(broken) = replaced {
+            // It broke at the other end; here nobody had noticed.
+            self.sessions.remove(&broken);
+        }
+        self.sessions.get_mut(&token).expect("it spoke just now").role = Role::Master { transfer: Some(transfer) };
+        self.send(token, &control::encode(&resumed));
+        unheard.iter().for_each(|message| self.send(token, message));
+    }
+
+    fn send(&mut self, token: Token, message: &[u8]) {
+        if let Some(session) = self.sessions.get_mut(&token)
+            && let Err(error) = session.connection.send(message)
+        {
+            self.session_over(token, error);
+        }
+    }
+
+    /// The names of the ports' NICs.
+    fn nics(&self) -> Vec<&str> {
+        self.ports.iter().map(Port::nic).collect()
+    }
+
+    pub(super) fn tell_master(&mut self, transfer: TransferIx, mut message: ToMaster) {
+        let tenancy = &self.transfers[&transfer];
+        match &mut message {
+            ToMaster::Report(stats) => {
+                tenancy.complete(stats, &self.nics());
+                if let Err(error) = tenancy.check_sources() {
+                    message = ToMaster::Failed(error);
+                }
+            }
+            ToMaster::Landed { stats, .. } => tenancy.complete(stats, &self.nics()),
+            ToMaster::Progress { sent_bytes, .. } => *sent_bytes = tenancy.sent_bytes(),
+            _ => {}
+        }
+        let Some(master) = self.masters.get_mut(&transfer) else { return };
+        let bytes = control::encode(&message);
+        if message.is_counted() {
+            master.talk.say(bytes.clone());
+        }
+        if let Ok(session) = master.session {
+            self.send(session, &bytes);
+        }
+    }
+
+    /// A master has ended its session, or does not speak the protocol: its transfer ends with it.
+    fn master_left(&mut self, token: Token, error: &Error) {
+        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(&token) else { return };
+        if let Some(transfer) = transfer {
+            self.masters.remove(&transfer);
+            let reason = error.to_string();
+            self.member(transfer, member::Event::Master(ToNode::Cancel { reason }));
+        }
+        self.end_without_masters();
+    }
+
+    /// The session of a master broke: its transfer goes on without it for a while.
+    pub(super) fn master_lost(&mut self, transfer: Option<TransferIx>) {
+        if let Some(master) = transfer.and_then(|transfer| self.masters.get_mut(&transfer)) {
+            master.session = Err(Instant::now());
+        }
+        self.end_without_masters();
+    }
+
+    /// When the next transfer has been without its master for too long.
+    pub(super) fn lease_ends(&self) -> Option<Instant> {
+        self.masters.values().filter_map(|master| master.session.err()).min().map(|since| since + LEASE)
+    }
+
+    /// Ends the transfers whose masters have been out of reach for too long.
+    pub(super) fn end_leases(&mut self, now: Instant) {
+        let is_over = |master: &Master| master.session.is_err_and(|since| now >= since + LEASE);
+        let over = self.masters.iter().filter(|(_, master)| is_over(master)).map(|(&transfer, _)| transfer);
+        for transfer in over.collect::<Vec<_>>() {
+            self.masters.remove(&transfer);
+            let reason = format!("no master for {} s", LEASE.as_secs());
+            self.member(transfer, member::Event::Master(ToNode::Cancel { reason }));
+        }
+    }
+
+    /// A launched node serves one master, and ends with it.
+    pub(super) fn end_without_masters(&mut self) {
+        let speaks = self.sessions.values().any(|session| matches!(session.role, Role::Master { .. }));
+        self.ends |= self.options.launched && !speaks && self.masters.is_empty() && self.transfers.is_empty();
+        self.alone_since = (self.options.launched && !speaks).then(|| self.alone_since.unwrap_or_else(Instant::now));
+    }
+}

@@ -1,0 +1,143 @@
+//! Two rails at work over a real connection, without the node around them.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod counting;
+
+use std::collections::VecDeque;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use super::desk::{Activity, Desk, Offer, Tally};
+use super::{Command, Event, Mailbox, Place, Rail, Side, Size, TransferIx};
+use crate::clock::Clock;
+use crate::engine::check::Method;
+use crate::engine::{FlowIx, Piece, owner};
+use crate::spec::DataUri;
+use crate::store::layout::Layout;
+use crate::store::{Root, Shared, Sink, SinkOptions, Source};
+use crate::units::{MIB, Span};
+use crate::wire::DataPath;
+
+const TRANSFER: TransferIx = TransferIx(1);
+const FLOW: FlowIx = FlowIx(1);
+/// How long a step may take before the test is given up.
+const STEP: Duration = Duration::from_secs(20);
+
+/// A mailbox that notes with each event how often the rail's thread had allocated by then.
+struct Noting(Sender<(Event, u64)>);
+
+impl Mailbox for Noting {
+    fn deliver(&self, events: &mut VecDeque<Event>) {
+        while let Some(event) = events.pop_front() {
+            match self.0.try_send((event, counting::allocations())) {
+                Ok(()) => {}
+                Err(TrySendError::Full((event, _))) => return events.push_front(event),
+                Err(TrySendError::Disconnected(_)) => events.clear(),
+            }
+        }
+    }
+}
+
+fn rail(size: Size) -> (Rail, Receiver<(Event, u64)>) {
+    let (sender, events) = crossbeam_channel::bounded(256);
+    (Rail::spawn(Clock::start(), size, Place::default(), Noting(sender)).unwrap(), events)
+}
+
+fn desk(path: DataPath, offers: Vec<Offer>, sinks: Vec<Sink>, layouts: Vec<Layout>) -> Arc<Desk> {
+    let holes = OnceLock::new();
+    let tallies = vec![Tally::default()];
+    let (method, activity) = (Method::Crc64, Activity::default());
+    Arc::new(Desk { method, path, offers, sinks, layouts, holes, tallies, activity })
+}
+
+/// The two ends of a connection over loopback.
+fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (dialled, listener.accept().unwrap().0)
+}
+
+/// A desk that offers `source`, and one that wants it at `destination`; without a way for files, a pattern and nothing.
+fn desks(folder: &Path, files: Option<DataPath>, bytes: u64) -> (Arc<Desk>, Arc<Desk>) {
+    let (root, range) = (Root::open(folder).unwrap(), Span::new(0, bytes));
+    let layout = || Layout::of_file(0, 0, range);
+    let path = files.unwrap_or_default();
+    let files = files.is_some();
+    let (from, to) = match files {
+        true => (DataUri::File("/source".into()), DataUri::File("/destination".into())),
+        false => (DataUri::Pattern(5), DataUri::Null),
+    };
+    let source = Source::open(&root, &from, 0, bytes).unwrap();
+    let options =
+        SinkOptions { overwrite: false, fsync: false, tag: "test".into(), attempt: [1; 16], shared: Shared::Alone };
+    let sink = Sink::prepare(&root, &to, bytes, &options).unwrap();
+    sink.preallocate(&[range]).unwrap();
+    let offers = vec![Offer { range, source, layout: files.then(layout) }];
+    let layouts = if files { vec![layout()] } else { Vec::new() };
+    (desk(path, offers, Vec::new(), Vec::new()), desk(path, Vec::new(), vec![sink], layouts))
+}
+
+/// The pieces of 0 to `bytes`, in order.
+fn pieces(bytes: u64) -> impl Iterator<Item = Piece> {
+    (0..bytes / MIB).map(|at| Piece { span: Span::of(at * MIB, MIB), soft: false })
+}
+
+/// How often the thread of a rail that sends has allocated by now.
+fn allocations_of(rail: &Rail, events: &Receiver<(Event, u64)>) -> u64 {
+    rail.tell(Command::Drain { transfer: TRANSFER });
+    events.recv_timeout(STEP).unwrap().1
+}
+
+/// Moves `bytes`, and gives how often the sending and the receiving rail allocated after the first quarter.
+fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> (u64, u64) {
+    let size = |receives| Size { slots: 8, receives, sends: !receives, block_bytes: MIB };
+    let ((feeder, feeder_events), (fetcher, events)) = (rail(size(false)), rail(size(true)));
+    let (offering, wanting) = desks(folder, files, bytes);
+    let (dialled, accepted) = connection();
+    for (rail, desk, socket, side) in [
+        (&feeder, offering, accepted, Side::Feed { weight: 1 }),
+        (&fetcher, Arc::clone(&wanting), dialled, Side::Fetch),
+    ] {
+        rail.tell(Command::Join { transfer: TRANSFER, rail: 0, desk, silence: STEP });
+        rail.tell(Command::FlowUp { transfer: TRANSFER, flow: FLOW, socket: socket.into(), side });
+    }
+    let (mut to_lease, mut landed, mut before, mut after) = (pieces(bytes), 0, None, 0);
+    while landed < bytes {
+        let (event, allocations) = events.recv_timeout(STEP).unwrap();
+        match event {
+            Event::Owner { event: owner::Event::Room { flow, pieces }, .. } => {
+                let pieces = to_lease.by_ref().take(pieces as usize).collect();
+                fetcher.tell(Command::Lease { transfer: TRANSFER, flow, pieces });
+            }
+            Event::Owner { event: owner::Event::Landed { piece, .. }, .. } => landed += piece.span.bytes(),
+            other => panic!("{other:?}"),
+        }
+        if before.is_none() && landed >= bytes / 4 {
+            before = Some((allocations_of(&feeder, &feeder_events), allocations));
+        }
+        after = allocations;
+    }
+    let (feeder_before, fetcher_before) = before.unwrap();
+    if files.is_some() {
+        wanting.sinks[0].commit().unwrap();
+    }
+    (allocations_of(&feeder, &feeder_events) - feeder_before, after - fetcher_before)
+}
+
+#[test]
+fn a_rail_at_work_allocates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(allocations_at_work(folder.path(), None, 512 * MIB), (0, 0), "from memory to memory");
+    let mut content = vec![0; 128 << 20];
+    crate::store::pattern::fill(7, 0, &mut content);
+    std::fs::write(folder.path().join("source"), &content).unwrap();
+    for path in [DataPath::Auto, DataPath::Splice, DataPath::Zerocopy] {
+        assert_eq!(allocations_at_work(folder.path(), Some(path), 128 * MIB), (0, 0), "from file to file, {path:?}");
+        assert!(std::fs::read(folder.path().join("destination")).unwrap() == content);
+        std::fs::remove_file(folder.path().join("destination")).unwrap();
+    }
+}

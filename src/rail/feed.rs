@@ -89,13 +89,30 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             (&Source::Pattern(seed), _) => self.make(loading, seed, slot),
             (Source::File(_), DataPath::Direct) => self.read_on(loading, Way::Direct, 0, slot),
             (Source::File(_), DataPath::Copy) => self.read_on(loading, Way::Buffered, 0, slot),
-            (Source::File(_), _) if self.may_splice(loading) => {
-                // What the page cache was just seen not to hold is not asked of it again.
-                if let Some(slot) = self.load_cached(loading, slot) {
-                    self.read_on(loading, Way::Direct, 0, slot);
-                }
-            }
-            (Source::File(_), _) => self.read_on(loading, Way::Cached, 0, slot),
+            (Source::File(_), DataPath::Auto | DataPath::Splice | DataPath::Zerocopy) => self.load_best(loading, slot),
+        }
+    }
+
+    /// Gets a piece of a file ready by the way that suits where it is: in the page cache, or not.
+    fn load_best(&mut self, loading: Loading, slot: Slot) {
+        let cached = self.is_cached(loading);
+        if cached == Some(false) {
+            self.not_cached(loading);
+            return self.read_on(loading, Way::Direct, 0, slot);
+        }
+        if !self.may_splice(loading) {
+            return self.read_on(loading, Way::Cached, 0, slot);
+        }
+        if let Some(slot) = self.load_cached(loading, cached, slot) {
+            self.not_cached(loading);
+            self.read_on(loading, Way::Direct, 0, slot);
+        }
+    }
+
+    fn not_cached(&self, loading: Loading) {
+        let tenant = &self.tenants[&loading.transfer];
+        if tenant.desk.path == DataPath::Splice {
+            tenant.paths().because(Reason::NotCached);
         }
     }
 

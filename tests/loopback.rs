@@ -433,3 +433,26 @@ fn what_a_node_cannot_have_is_refused_before_it_listens() {
         assert!(stderr(&output).contains(said), "{}", stderr(&output));
     }
 }
+
+/// What moves bytes from files to files, checked, in every shape: run again on what stands in for `io_uring`.
+#[test]
+fn without_io_uring_the_same_cases_pass() {
+    let cases = [
+        "random_rows",
+        "a_data_space",
+        "a_pattern",
+        "shared_memory",
+        "holes",
+        "digests",
+        "replicas",
+        "a_node_that_holds",
+        "two_files",
+        "few_slots",
+        "copy_copies",
+    ];
+    let output =
+        run(std::process::Command::new(std::env::current_exe().unwrap()).args(cases).env("CEP_FAST_IO", "plain"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(code(&output), 0, "{said}");
+    assert!(!said.contains(" 0 passed"), "{said}");
+}

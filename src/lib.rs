@@ -62,3 +62,4 @@ pub use report::Report;
 pub use spec::Spec;
 pub use store::PatternReader;
 pub use transfer::{Checking, Handle, Settings, Transfer};
+pub use wire::DataPath;

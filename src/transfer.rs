@@ -26,7 +26,7 @@ use crate::report::Report;
 use crate::session::Key;
 use crate::spec::{Address, Row, Spec};
 use crate::units::{BitRate, MIB};
-use crate::wire::CheckKind;
+use crate::wire::{CheckKind, DataPath};
 
 /// How long names of nodes may take to be resolved.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
@@ -59,6 +59,8 @@ pub struct Settings {
     pub slots: Option<u32>,
     /// NICs that each node may use, of those it has: the first of them; `None` for all.
     pub rails_max: Option<NonZeroU32>,
+    /// Which way bytes take through the kernel of each node.
+    pub path: DataPath,
     /// Threads that each NIC may use, of those that its node gives it: the first of them; `None` for all.
     pub threads_max: Option<NonZeroU32>,
     /// What all receivers together may receive; `None` for as fast as it goes. Each receiver has a part of it like its part
@@ -99,6 +101,7 @@ impl Default for Settings {
             resume: true,
             slots: None,
             rails_max: None,
+            path: DataPath::Auto,
             threads_max: None,
             limit: None,
             pace: false,
@@ -310,6 +313,7 @@ impl Transfer {
             limit,
             pace,
             scheduler,
+            path: self.settings.path,
         }
     }
 }

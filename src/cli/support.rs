@@ -1,6 +1,6 @@
 //! What can be typed but is not carried out yet: refused in one place, never silently ignored.
 
-use super::args::{BenchArgs, Command, CopyArgs, DataPath, Launch, TransferArgs};
+use super::args::{BenchArgs, Command, CopyArgs, Launch, TransferArgs};
 use crate::error::{Code, Error, Result};
 
 /// Refuses a command that asks for what this version does not do.
@@ -43,16 +43,8 @@ fn copy_asks(copy: &CopyArgs) -> [Asked; 1] {
     [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
 }
 
-fn transfer_asks(transfer: &TransferArgs) -> [Asked; 6] {
-    let [ssh, slurm] = launch_asks(transfer.launch);
-    [
-        ssh,
-        slurm,
-        asked(transfer.path == DataPath::Direct, "--path direct", "use --path auto"),
-        asked(transfer.path == DataPath::Splice, "--path splice", "use --path auto"),
-        asked(transfer.path == DataPath::Zerocopy, "--path zerocopy", "use --path auto"),
-        asked(transfer.path == DataPath::Copy, "--path copy", "use --path auto"),
-    ]
+fn transfer_asks(transfer: &TransferArgs) -> [Asked; 2] {
+    launch_asks(transfer.launch)
 }
 
 fn launch_asks(launch: Launch) -> [Asked; 2] {
@@ -80,10 +72,6 @@ mod tests {
         let cases = [
             ("run s --launch ssh", "--launch ssh"),
             ("run s --launch slurm", "--launch slurm"),
-            ("run s --path direct", "--path direct"),
-            ("run s --path splice", "--path splice"),
-            ("run s --path zerocopy", "--path zerocopy"),
-            ("run s --path copy", "--path copy"),
             ("bench --launch ssh", "--launch ssh"),
             ("copy me@h:/a b", "user@ in an operand"),
         ];
@@ -105,6 +93,10 @@ mod tests {
             "run s --scheduler lp",
             "copy h:/a b --scheduler uniform",
             "plan s --scheduler lp --json",
+            "run s --path direct",
+            "run s --path splice",
+            "run s --path zerocopy",
+            "run s --path copy",
             "bench --from a:1,b[1-2]:2 --to c,d:3 --seconds 2 --line-rate 10G --json --svg x.svg",
             "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 2",
             "status m:1",

@@ -87,6 +87,8 @@ fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
             bytes_received: rail.received_bytes,
             line_gbit_per_s,
             efficiency: line_gbit_per_s.map(|line| achieved / line),
+            path: Some(rail.path.clone()).filter(|path| !path.is_empty()),
+            driver: Some(rail.driver.clone()).filter(|driver| !driver.is_empty()),
             mtu: rail_of(&rail.nic).and_then(|rail| rail.mtu),
             address: rail_of(&rail.nic).map(|rail| rail.address),
             counted: rail.counted,

@@ -9,8 +9,8 @@ use crate::engine::check::Method;
 use crate::plan::{self, Capacity, GroupIx, Planned, Problem, Scheduler, StoreIx};
 use crate::spec::{Role, Spec};
 use crate::units::{BitRate, NodeIx, goodput};
-use crate::wire::CheckKind;
 use crate::wire::control::{Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, Share, WireRow};
+use crate::wire::{CheckKind, DataPath};
 
 /// The rate of a NIC that nobody knows. Faster than what memory can feed through TCP here and now, so that the bound
 /// stays a bound.
@@ -31,6 +31,7 @@ pub(crate) struct Wishes {
     /// How many NICs each node may use.
     pub(crate) rails_max: Option<u32>,
     pub(crate) scheduler: Scheduler,
+    pub(crate) path: DataPath,
     /// How many threads each NIC may use.
     pub(crate) threads_max: Option<u32>,
     /// What all receivers together may receive.
@@ -140,6 +141,7 @@ impl Terms {
             resume: self.wishes.resume,
             slots: self.wishes.slots,
             stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
+            path: self.wishes.path,
             rails_max: self.wishes.rails_max,
             threads_max: self.wishes.threads_max,
             pace: self.wishes.pace,

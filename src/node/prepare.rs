@@ -61,7 +61,8 @@ pub(super) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
     let method = Method::new(prepare.options.check, prepare.options.object);
     let tallies = (0..rails).map(|_| Tally::default()).collect();
     let activity = Activity::default();
-    let desk = Desk { method, offers, sinks, layouts, holes: OnceLock::new(), tallies, activity };
+    let path = prepare.options.path;
+    let desk = Desk { method, path, offers, sinks, layouts, holes: OnceLock::new(), tallies, activity };
     Ok(Opened { desk, prepared: Prepared { rows: shared, holes: union(holes), error: None } })
 }
 

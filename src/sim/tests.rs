@@ -38,6 +38,7 @@ fn limited(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64, limit: O
         timeout: None,
         rails_max: None,
         scheduler: crate::plan::Scheduler::default(),
+        path: crate::wire::DataPath::Auto,
         threads_max: None,
         limit,
         pace: false,

@@ -141,9 +141,11 @@ fn judge(watched: &Watched, work: &Work, strike: &Strike, links: &[f64], book: &
         .iter()
         .map(|&nic| format!("eth{nic} {:.1}", watched.series.seconds_below(nic, struck, end, left[nic] / 2.0)))
         .collect();
+    // Where it was slow before, the machine had other work.
+    let before: f64 = (0..links.len()).map(|nic| watched.series.gbit_per_s(nic, GRACE_SECONDS, struck)).sum();
     let late = watched.series.when(work.bytes / 100 * 99).map_or(0.0, |most| end - most);
     let note = format!(
-        "{reached:.2} of {remaining:.2} Gbit/s; struck at {struck:.1} s of {end:.1}; below half, s: {}; \
+        "{reached:.2} of {remaining:.2} Gbit/s, {before:.2} before; struck at {struck:.1} s of {end:.1}; below half, s: {}; \
          the last 1 % took {late:.1} s; the command ended {:.1} s after; {}",
         idle.join(", "),
         watched.ended.seconds - end,

@@ -15,6 +15,7 @@ use crate::plan::Scheduler;
 use crate::report::{Report, State};
 use crate::transfer::{Checking, Settings, Transfer};
 use crate::units::BitRate;
+use crate::wire::DataPath;
 
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     carry_out(&Transfer::from_spec(read_spec(&args.spec)?, settings(&args.transfer)), &args.transfer)
@@ -75,6 +76,7 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         resume: !args.no_resume,
         slots: args.slots,
         rails_max: None,
+        path: path(args.path),
         threads_max: None,
         limit: args.limit,
         pace: args.pace,
@@ -89,6 +91,16 @@ pub(super) fn scheduler(scheduler: args::Scheduler) -> Scheduler {
         args::Scheduler::Greedy => Scheduler::Greedy,
         args::Scheduler::Lp => Scheduler::Lp,
         args::Scheduler::Uniform => Scheduler::Uniform,
+    }
+}
+
+fn path(path: args::DataPath) -> DataPath {
+    match path {
+        args::DataPath::Auto => DataPath::Auto,
+        args::DataPath::Direct => DataPath::Direct,
+        args::DataPath::Splice => DataPath::Splice,
+        args::DataPath::Zerocopy => DataPath::Zerocopy,
+        args::DataPath::Copy => DataPath::Copy,
     }
 }
 

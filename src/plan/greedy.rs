@@ -14,14 +14,22 @@ use super::{Planned, Problem, Segment, groups};
 use crate::error::Result;
 use crate::units::NodeIx;
 
-/// Gives every segment's senders their weights, and groups their members. `seconds` is about how long the whole takes.
-pub(super) fn weigh(problem: &Problem, segments: &[Segment], demand: &Demand, seconds: f64) -> Result<Vec<Planned>> {
+/// Gives the parts of groups to their members. `seconds` is about how long the whole takes.
+pub(super) fn deal(
+    problem: &Problem,
+    segments: &[Segment],
+    demand: &Demand,
+    seconds: f64,
+) -> Result<Option<Vec<Segment>>> {
     let spare = spare(problem, demand, seconds);
-    let share = |choice: u32| {
+    groups::deal(problem, segments, demand, |choice| {
         let members = demand.choices[choice as usize].members;
         shares(&members.iter().map(|member| spare[member.at()]).collect::<Vec<f64>>())
-    };
-    let segments = groups::deal(problem, segments, demand, share)?;
+    })
+}
+
+/// Gives every segment's senders their weights.
+pub(super) fn weigh(problem: &Problem, segments: Vec<Segment>) -> Vec<Planned> {
     let set_aside = set_aside(problem, &segments);
     let limits: BTreeMap<(NodeIx, NodeIx), f64> =
         problem.pairs.iter().map(|pair| ((pair.to, pair.from), pair.bytes_per_second)).collect();
@@ -30,11 +38,11 @@ pub(super) fn weigh(problem: &Problem, segments: &[Segment], demand: &Demand, se
         let own = if limits.is_empty() { Vec::new() } else { own(problem, &limits, &set_aside, &segment) };
         Planned { weights, own, segment }
     };
-    Ok(segments.into_iter().map(weigh_one).collect())
+    segments.into_iter().map(weigh_one).collect()
 }
 
 /// What each sender sets aside for a byte of demand, in bytes per second: its speed over the demand for all it offers.
-pub(super) fn set_aside(problem: &Problem, segments: &[Segment]) -> Vec<f64> {
+fn set_aside(problem: &Problem, segments: &[Segment]) -> Vec<f64> {
     let mut offered_bytes = vec![0.0; problem.nodes.len()];
     for segment in segments {
         let bytes = segment.demand_bytes() as f64;

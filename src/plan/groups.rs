@@ -13,15 +13,15 @@ use crate::error::{Code, Error, Result};
 use crate::units::{NodeIx, Span};
 
 /// Gives the parts of every segment that groups want to members, by the `shares` that a choice's members should take. The
-/// segments of the answer are wanted by receivers alone.
+/// segments of the answer are wanted by receivers alone. `None` where no group wants anything: the segments stay as they are.
 pub(super) fn deal(
     problem: &Problem,
     segments: &[Segment],
     demand: &Demand,
     shares: impl Fn(u32) -> Vec<f64>,
-) -> Result<Vec<Segment>> {
+) -> Result<Option<Vec<Segment>>> {
     if demand.choices.is_empty() {
-        return Ok(segments.to_vec());
+        return Ok(None);
     }
     let shares: Vec<Vec<f64>> = (0..).zip(&demand.choices).map(|(choice, _)| shares(choice)).collect();
     let mut due: BTreeMap<NodeIx, f64> = BTreeMap::new();
@@ -47,7 +47,7 @@ pub(super) fn deal(
             return Err(Error::new(Code::Usage, what).remedy("make the groups smaller, or option block larger"));
         }
     }
-    Ok(dealt)
+    Ok(Some(dealt))
 }
 
 /// Cuts a segment into consecutive parts, for members by what is due to each, and takes it off what is due.

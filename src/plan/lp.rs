@@ -47,7 +47,7 @@ pub(super) fn plan(
     let given: Vec<Vec<f64>> = net.class_arcs.iter().map(|arcs| shares(&flows(arcs.clone()))).collect();
     let dealt =
         groups::deal(problem, segments, demand, |choice| shares(&flows(net.choice_arcs[choice as usize].clone())))?;
-    Ok((weigh(segments, demand, &given, dealt), bound))
+    Ok((weigh(segments, demand, &given, dealt.unwrap_or_else(|| segments.to_vec())), bound))
 }
 
 /// The lower bound alone; the simple one where the best would take too long to find.

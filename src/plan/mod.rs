@@ -193,16 +193,26 @@ pub(crate) fn plan(problem: &Problem, scheduler: Scheduler) -> Result<Plan> {
     let segments = segments::cut(problem)?;
     let demand = Demand::of(problem, &segments);
     let floor = bound::floor(problem, &demand);
-    let simple = |scheduler| match scheduler {
-        Scheduler::Uniform => uniform::weigh(problem, &segments, &demand),
-        Scheduler::Greedy | Scheduler::Lp => greedy::weigh(problem, &segments, &demand, floor.seconds),
+    let dealt = match scheduler {
+        Scheduler::Uniform => uniform::deal(problem, &segments, &demand)?,
+        Scheduler::Greedy | Scheduler::Lp => greedy::deal(problem, &segments, &demand, floor.seconds)?,
     };
-    let planned = simple(scheduler)?;
+    // Most plans end without a second look at the demands, and there may be millions of lists that need not be copied.
+    let (dealt, kept) = match dealt {
+        None => (segments, None),
+        Some(dealt) => (dealt, Some(segments)),
+    };
+    let planned = match scheduler {
+        Scheduler::Uniform => uniform::weigh(dealt),
+        Scheduler::Greedy | Scheduler::Lp => greedy::weigh(problem, dealt),
+    };
     let predicted_seconds = load::seconds(problem, &planned);
     // A simple plan that reaches a simple bound is the best there is, and weighs the senders more evenly than a flow does.
     if predicted_seconds <= floor.seconds * (1.0 + TIGHT) {
         return Ok(Plan { scheduler, planned, predicted_seconds, bound: floor });
     }
+    let segments = kept.unwrap_or_else(|| planned.iter().map(|planned| planned.segment.clone()).collect());
+    let demand = Demand::of(problem, &segments);
     if scheduler == Scheduler::Lp {
         let (planned, bound) = lp::plan(problem, &segments, &demand, floor)?;
         let predicted_seconds = load::seconds(problem, &planned);

@@ -6,10 +6,17 @@ use super::demand::Demand;
 use super::{Planned, Problem, Segment, groups};
 use crate::error::Result;
 
-pub(super) fn weigh(problem: &Problem, segments: &[Segment], demand: &Demand) -> Result<Vec<Planned>> {
-    let equal = |count: usize| vec![1.0 / count as f64; count];
-    let segments =
-        groups::deal(problem, segments, demand, |choice| equal(demand.choices[choice as usize].members.len()))?;
+/// Gives the parts of groups to their members.
+pub(super) fn deal(problem: &Problem, segments: &[Segment], demand: &Demand) -> Result<Option<Vec<Segment>>> {
+    groups::deal(problem, segments, demand, |choice| equal(demand.choices[choice as usize].members.len()))
+}
+
+/// Gives every segment's senders their weights.
+pub(super) fn weigh(segments: Vec<Segment>) -> Vec<Planned> {
     let weigh_one = |segment: Segment| Planned { weights: equal(segment.senders.len()), own: Vec::new(), segment };
-    Ok(segments.into_iter().map(weigh_one).collect())
+    segments.into_iter().map(weigh_one).collect()
+}
+
+fn equal(count: usize) -> Vec<f64> {
+    vec![1.0 / count as f64; count]
 }

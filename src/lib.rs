@@ -57,7 +57,9 @@ mod transfer;
 mod wire;
 
 pub use error::{Code, Error, Result};
+pub use plan::Scheduler;
 pub use report::Report;
 pub use spec::Spec;
 pub use store::PatternReader;
 pub use transfer::{Checking, Handle, Settings, Transfer};
+pub use wire::DataPath;

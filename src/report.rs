@@ -2,6 +2,7 @@
 //!
 //! The achieved time always stands beside the bound that no schedule can beat, and beside what sets that bound.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -114,6 +115,10 @@ pub struct RailReport {
     pub line_gbit_per_s: Option<f64>,
     /// The busier direction's rate over the line rate, 0 to 1.
     pub efficiency: Option<f64>,
+    /// Which way its bytes took through the kernel, and why where it was not the one asked for; none if it moved nothing.
+    pub path: Option<String>,
+    /// What carried out its operations: `io_uring`, or what stood in for it or for a part of it, and why.
+    pub driver: Option<String>,
     /// Its largest packet, where known. Not part of the JSON object.
     #[serde(skip)]
     pub mtu: Option<u32>,
@@ -202,7 +207,30 @@ impl Report {
         for column in table.column_iter_mut().skip(2) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        writeln!(f, "\n{}", table.trim_fmt())
+        writeln!(f, "\n{}", table.trim_fmt())?;
+        self.write_paths(f)
+    }
+
+    /// One line for each way, with the rails that took it.
+    fn write_paths(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ways: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (node, rail) in self.nodes.iter().flat_map(|node| node.rails.iter().map(move |rail| (node, rail))) {
+            if let (Some(path), Some(driver)) = (&rail.path, &rail.driver) {
+                ways.entry(format!("{path} ({driver})")).or_default().push(format!("{} {}", node.name, rail.nic));
+            }
+        }
+        for (way, rails) in ways.iter().take(WAYS_SHOWN_MAX) {
+            match rails.as_slice() {
+                [first, second, _, rest @ ..] => {
+                    writeln!(f, "path: {way}: {first}, {second} and {} more", rest.len() + 1)?;
+                }
+                few => writeln!(f, "path: {way}: {}", few.join(", "))?,
+            }
+        }
+        match ways.len().saturating_sub(WAYS_SHOWN_MAX) {
+            0 => Ok(()),
+            more => writeln!(f, "path: {more} more ways (--json lists them all)"),
+        }
     }
 
     fn node_cells(&self, node: &NodeReport) -> [String; COLUMNS] {
@@ -307,6 +335,7 @@ fn as_ranges<S: Serializer>(spans: &[Span], serializer: S) -> Result<S::Ok, S::E
 const COLUMNS: usize = 8;
 const HEADINGS: [&str; COLUMNS] = ["node", "role", "sent", "received", "rate", "of line", "CPU s", "memory"];
 const RANGES_SHOWN_MAX: usize = 16;
+const WAYS_SHOWN_MAX: usize = 16;
 
 #[cfg(test)]
 #[path = "report_tests.rs"]

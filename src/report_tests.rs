@@ -12,6 +12,8 @@ fn node(name: &str, role: NodeRole, bytes_sent: u64, bytes_received: u64, line: 
         bytes_received,
         line_gbit_per_s: line,
         efficiency: line.map(|_| 0.8),
+        path: Some(if bytes_sent > 0 { "splice" } else { "recv+direct" }.into()),
+        driver: Some("io_uring".into()),
         mtu: Some(1500),
         address: None,
         counted: None,
@@ -81,7 +83,7 @@ fn json_has_exactly_the_promised_fields_in_one_line() {
         r#""check":"crc64","digest":"0123456789abcdef","wasted_bytes":0,"stolen_bytes":1048576,"retries":2,"#,
         r#""nodes":[{"name":"node1:55553","role":"sender","bytes_sent":1000000000,"bytes_received":0,"#,
         r#""cpu_seconds":0.25,"memory_bytes_max":50331648,"rails":[{"nic":"eth0","threads":2,"bytes_sent":1000000000,"#,
-        r#""bytes_received":0,"line_gbit_per_s":10.0,"efficiency":0.8}]},"#,
+        r#""bytes_received":0,"line_gbit_per_s":10.0,"efficiency":0.8,"path":"splice","driver":"io_uring"}]},"#,
     );
     assert!(json.starts_with(expected), "{json}");
     assert!(json.contains(r#""line_gbit_per_s":null,"efficiency":null"#));
@@ -109,6 +111,8 @@ fn people_read_result_bound_and_nodes() {
         "80.0 % of 10 Gbit/s",
         "48.00 MiB",
         "\nwarning: node1:55553: eth0 is short of bytes\n",
+        "path: splice (io_uring): node1:55553 eth0\n",
+        "path: recv+direct (io_uring): node6:55558 eth0\n",
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }

@@ -21,11 +21,12 @@ use crate::master::roster::Roster;
 use crate::master::run::{self, Setup, Shared};
 use crate::master::summary;
 use crate::master::terms::{Identity, Terms, Wishes};
+use crate::plan::Scheduler;
 use crate::report::Report;
 use crate::session::Key;
 use crate::spec::{Address, Row, Spec};
 use crate::units::{BitRate, MIB};
-use crate::wire::CheckKind;
+use crate::wire::{CheckKind, DataPath};
 
 /// How long names of nodes may take to be resolved.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
@@ -58,6 +59,8 @@ pub struct Settings {
     pub slots: Option<u32>,
     /// NICs that each node may use, of those it has: the first of them; `None` for all.
     pub rails_max: Option<NonZeroU32>,
+    /// Which way bytes take through the kernel of each node.
+    pub path: DataPath,
     /// Threads that each NIC may use, of those that its node gives it: the first of them; `None` for all.
     pub threads_max: Option<NonZeroU32>,
     /// What all receivers together may receive; `None` for as fast as it goes. Each receiver has a part of it like its part
@@ -69,6 +72,8 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// How long the transfer may take in all; `None` for as long as it moves.
     pub timeout: Option<Duration>,
+    /// Who decides which sender serves what.
+    pub scheduler: Scheduler,
 }
 
 /// What is computed over every piece, and verified before it is written.
@@ -96,11 +101,13 @@ impl Default for Settings {
             resume: true,
             slots: None,
             rails_max: None,
+            path: DataPath::Auto,
             threads_max: None,
             limit: None,
             pace: false,
             stall_timeout: Duration::from_secs(30),
             timeout: None,
+            scheduler: Scheduler::default(),
         }
     }
 }
@@ -221,9 +228,6 @@ impl Transfer {
             Err(Error::new(Code::Usage, format!("{what} is not available in this version")).remedy(instead))
         };
         for row in &self.spec.rows {
-            if row.group.is_some() {
-                return missing("group= on a row", "say which reader gets which range");
-            }
             if !row.nics.is_empty() {
                 return missing("nics= on a row", "choose the NIC with --nic where the node is started");
             }
@@ -295,7 +299,22 @@ impl Transfer {
         };
         let rails_max = rails_max.map(NonZeroU32::get);
         let threads_max = self.settings.threads_max.map(NonZeroU32::get);
-        Wishes { check, fsync, overwrite, resume, slots, stall_timeout, timeout, rails_max, threads_max, limit, pace }
+        let scheduler = self.settings.scheduler;
+        Wishes {
+            check,
+            fsync,
+            overwrite,
+            resume,
+            slots,
+            stall_timeout,
+            timeout,
+            rails_max,
+            threads_max,
+            limit,
+            pace,
+            scheduler,
+            path: self.settings.path,
+        }
     }
 }
 

@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("node", &["clock", "engine", "error", "rail", "session", "spec", "store", "units", "wire", "affinity"]),
     ("launch", &["error", "node", "spec", "affinity"]),
     ("bench", &["report", "spec", "units"]),
-    ("transfer", &["clock", "error", "launch", "master", "node", "report", "session", "spec", "units", "wire"]),
+    ("transfer", &["clock", "error", "launch", "master", "node", "plan", "report", "session", "spec", "units", "wire"]),
     ("sim", &["engine", "error", "master", "plan", "spec", "units", "wire"]),
     ("doctor", &["node", "report", "units", "ring", "affinity"]),
     (
@@ -304,6 +304,7 @@ fn name(word: &str) -> String {
         "Code" | "Error" | "Result" => "error",
         "Spec" => "spec",
         "Report" => "report",
+        "Scheduler" => "plan",
         "Transfer" | "Settings" | "Handle" | "Checking" => "transfer",
         other => other,
     }

@@ -9,6 +9,7 @@ mod cluster;
 mod contenders;
 mod lab;
 mod loopback;
+mod plans;
 mod process;
 mod raw;
 mod report;
@@ -38,6 +39,8 @@ enum Command {
     Loopback(Options),
     /// The raw limit of this machine alone.
     Raw(Options),
+    /// How long planning takes as transfers grow.
+    Plans(plans::Options),
     /// Two or more nodes with shaped NICs (tools/netlab): what adds up, what survives, and the bars for both. Needs root.
     Lab(cases::Options),
     /// One end of the raw limit.
@@ -99,6 +102,7 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Loopback(options) => benchmark(&options),
         Command::Raw(options) => benchmark(&Options { only: RAW.map(str::to_owned).to_vec(), ..options }),
+        Command::Plans(options) => plans::run(&options),
         Command::Lab(options) => cases::run(&options),
         Command::RawEnd(end) => end.run(),
     }

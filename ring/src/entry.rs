@@ -43,6 +43,7 @@ pub(crate) fn build(op: &Op, context: &Context) -> Entry {
             read(file, context, address(slot, range), range, *offset, *nowait)
         }
         Op::Write { slot, range, offset, .. } => write(file, context, address(slot, range), range, *offset),
+        Op::SendFile { .. } => unreachable!("the thread sends files itself"),
         Op::Sync { .. } => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
         Op::Cancel { .. } => return opcode::AsyncCancel::new(context.cancel_key).build(),
     };

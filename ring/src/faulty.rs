@@ -65,9 +65,17 @@ impl<I: Io> Faulty<I> {
     fn shorten(&mut self, op: &mut Op) {
         let per_mille = match op {
             Op::Read { .. } | Op::Recv { wait_all: false, .. } => self.faults.short_reads_per_mille,
-            Op::Write { .. } | Op::Send { .. } | Op::SendZc { .. } => self.faults.short_writes_per_mille,
+            Op::Write { .. } | Op::Send { .. } | Op::SendZc { .. } | Op::SendFile { .. } => {
+                self.faults.short_writes_per_mille
+            }
             Op::Recv { .. } | Op::Sync { .. } | Op::Cancel { .. } => 0,
         };
+        if let Op::SendFile { bytes, .. } = op {
+            if *bytes > 1 && self.random.hits(per_mille) {
+                *bytes = 1 + self.random.below(*bytes as usize - 1) as u32;
+            }
+            return;
+        }
         let Some(range) = op.range_mut().filter(|range| range.len() > 1) else { return };
         if self.random.hits(per_mille) {
             // Whole pages where there are some, because a file may be open for O_DIRECT.
@@ -115,6 +123,14 @@ impl<I: Io> Io for Faulty<I> {
         self.inner.wake_at(file, bytes)
     }
 
+    fn is_cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<bool> {
+        self.inner.is_cached(file, offset, bytes)
+    }
+
+    fn peek(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {
+        self.inner.peek(file, offset, to)
+    }
+
     fn submit(&mut self, token: u64, mut op: Op) -> Result<(), Refused> {
         op.assert_in_bounds();
         if op.file().is_some() && self.random.hits(self.faults.errors_per_mille) {
@@ -123,10 +139,14 @@ impl<I: Io> Io for Faulty<I> {
             return Ok(());
         }
         let whole = op.buffer().map(|(_, range)| range.clone());
+        let whole_bytes = if let Op::SendFile { bytes, .. } = op { bytes } else { 0 };
         self.shorten(&mut op);
         self.inner.submit(token, op).map_err(|mut refused| {
             if let (Some(range), Some(whole)) = (refused.op.range_mut(), whole) {
                 *range = whole;
+            }
+            if let Op::SendFile { bytes, .. } = &mut refused.op {
+                *bytes = whole_bytes;
             }
             refused
         })

@@ -7,6 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::uio::pread;
+
+use crate::slots::PAGE_BYTES;
 
 /// The name of a file registered with a ring. It means nothing to another ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,12 +86,76 @@ impl FileTable {
         Errno::result(result).map(drop)
     }
 
+    /// Whether the page cache holds a range; see [`crate::Io::is_cached`].
+    pub(crate) fn is_cached(&self, id: FileId, offset: u64, bytes: usize) -> Result<bool, Errno> {
+        let range = CachestatRange { offset, bytes: bytes as u64 };
+        let mut found = Cachestat::default();
+        let (fd, range, into) = (self.fd(id)?.as_raw_fd(), &raw const range, &raw mut found);
+        // SAFETY: the descriptor is open for as long as this table holds it; the kernel reads one structure and writes
+        // the other, both of which have its layout and outlive the call.
+        let result = unsafe { libc::syscall(CACHESTAT, fd, range, into, 0) };
+        Errno::result(result)?;
+        let first = offset / PAGE_BYTES as u64;
+        let pages = (offset + bytes as u64).div_ceil(PAGE_BYTES as u64) - first;
+        Ok(found.cached_pages >= pages)
+    }
+
+    /// Reads what is in memory; see [`crate::Io::peek`].
+    pub(crate) fn peek(&self, id: FileId, offset: u64, to: &mut [u8]) -> Result<usize, Errno> {
+        let fd = self.fd(id)?;
+        let at = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        match unless_interrupted(|| pread_cached(fd, to, at)) {
+            // A tmpfs knows no such flag. Its pages are in memory unless they were swapped out.
+            Err(Errno::EOPNOTSUPP) if self.is_cached(id, offset, to.len())? => unless_interrupted(|| pread(fd, to, at)),
+            result => result,
+        }
+    }
+
     /// Borrows a file; `EBADF` if the name is stale.
     pub(crate) fn fd(&self, id: FileId) -> Result<BorrowedFd<'_>, Errno> {
         let entry = self.entries.get(id.index as usize).filter(|entry| entry.generation == id.generation);
         entry.and_then(|entry| entry.file.as_ref()).map(AsFd::as_fd).ok_or(Errno::EBADF)
     }
 }
+
+/// `preadv2` with `RWF_NOWAIT`: what the page cache holds, or `EAGAIN`.
+pub(crate) fn pread_cached(fd: BorrowedFd<'_>, to: &mut [u8], offset: i64) -> nix::Result<usize> {
+    let vector = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
+    // SAFETY: one vector over a slice that is borrowed exclusively for the call, and an open descriptor.
+    let read = unsafe { libc::preadv2(fd.as_raw_fd(), &raw const vector, 1, offset, libc::RWF_NOWAIT) };
+    Errno::result(read).map(isize::cast_unsigned)
+}
+
+/// Calls again what a signal interrupted.
+pub(crate) fn unless_interrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// `struct cachestat_range`.
+#[repr(C)]
+struct CachestatRange {
+    offset: u64,
+    bytes: u64,
+}
+
+/// `struct cachestat`.
+#[repr(C)]
+#[derive(Default)]
+struct Cachestat {
+    cached_pages: u64,
+    dirty_pages: u64,
+    writeback_pages: u64,
+    evicted_pages: u64,
+    recently_evicted_pages: u64,
+}
+
+/// The call's number (Linux 6.5), the same on every architecture; not every libc knows it.
+const CACHESTAT: libc::c_long = 451;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]

@@ -43,6 +43,7 @@ mod files;
 mod op;
 mod plain;
 mod probe;
+mod sendfile;
 mod setup;
 mod slots;
 mod table;
@@ -93,6 +94,19 @@ pub trait Io {
     /// `EBADF` if the file is not registered, or no longer; what the kernel says if it is no socket.
     fn wake_at(&mut self, file: FileId, bytes: usize) -> io::Result<()>;
 
+    /// Whether the page cache holds all of a range of a file (`cachestat`, Linux 6.5). The answer may be over at once.
+    ///
+    /// # Errors
+    /// What the kernel says: `ENOSYS` where it has no such call, `EPERM` where it keeps this to the file's owner. Then only
+    /// [`Io::peek`] tells.
+    fn is_cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<bool>;
+
+    /// Reads what the page cache holds, at once and in this thread: as many bytes of `to` as are there.
+    ///
+    /// # Errors
+    /// `EAGAIN` if the first byte is not there.
+    fn peek(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize>;
+
     /// Queues an operation. `token` comes back with its completions; tokens in flight should differ, or a cancellation
     /// takes any of those that are equal.
     ///
@@ -113,6 +127,12 @@ pub trait Io {
 
     /// A handle that makes `wait` return, for other threads.
     fn waker(&self) -> Waker;
+
+    /// Why the slots of the pools that it was made with are used unregistered, which is slower; `None` where they are
+    /// registered, or where nothing ever is.
+    fn registration_error(&self) -> Option<Errno> {
+        None
+    }
 
     /// Number of operations whose final completion has not been handed out.
     fn in_flight(&self) -> usize;

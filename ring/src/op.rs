@@ -48,6 +48,23 @@ pub enum Op {
         /// Which bytes of the slot are sent.
         range: Range<usize>,
     },
+    /// Sends `range` to a socket, and behind it `bytes` bytes of another file, which are not copied on the way (`sendfile`).
+    /// The result counts both; fewer bytes mean that the flow broke. `ENODATA` means that the other file did not give all
+    /// of them, because it has become shorter, failed, or cannot be sent from. The calling thread does the work, so what is sent should be in the page cache: see [`crate::Io::peek`].
+    SendFile {
+        /// The socket.
+        file: FileId,
+        /// Where the bytes in front are.
+        slot: Slot,
+        /// Which bytes of the slot are sent.
+        range: Range<usize>,
+        /// The other file.
+        source: FileId,
+        /// Where in the other file the bytes behind start.
+        offset: u64,
+        /// How many bytes of the other file are sent.
+        bytes: u32,
+    },
     /// Reads from a file at `offset` into `range`. 0 bytes: the end of the file.
     Read {
         /// The file.
@@ -95,11 +112,17 @@ impl Op {
             Self::Recv { file, .. }
             | Self::Send { file, .. }
             | Self::SendZc { file, .. }
+            | Self::SendFile { file, .. }
             | Self::Read { file, .. }
             | Self::Write { file, .. }
             | Self::Sync { file } => Some(*file),
             Self::Cancel { .. } => None,
         }
+    }
+
+    /// Whether the operation works on `id`.
+    pub(crate) fn works_on(&self, id: FileId) -> bool {
+        self.file() == Some(id) || matches!(self, Self::SendFile { source, .. } if *source == id)
     }
 
     /// The slot and the range of it that the operation works on.
@@ -109,6 +132,7 @@ impl Op {
             Self::Recv { slot, range, .. }
             | Self::Send { slot, range, .. }
             | Self::SendZc { slot, range, .. }
+            | Self::SendFile { slot, range, .. }
             | Self::Read { slot, range, .. }
             | Self::Write { slot, range, .. } => Some((slot, range)),
             Self::Sync { .. } | Self::Cancel { .. } => None,
@@ -122,6 +146,7 @@ impl Op {
             Self::Recv { slot, .. }
             | Self::Send { slot, .. }
             | Self::SendZc { slot, .. }
+            | Self::SendFile { slot, .. }
             | Self::Read { slot, .. }
             | Self::Write { slot, .. } => Some(slot),
             Self::Sync { .. } | Self::Cancel { .. } => None,
@@ -136,15 +161,18 @@ impl Op {
             | Self::SendZc { range, .. }
             | Self::Read { range, .. }
             | Self::Write { range, .. } => Some(range),
-            Self::Sync { .. } | Self::Cancel { .. } => None,
+            Self::SendFile { .. } | Self::Sync { .. } | Self::Cancel { .. } => None,
         }
     }
 
     /// Panics if the range is not a range of the slot: the caller's arithmetic is wrong, and the kernel would be let
-    /// loose on memory that nobody lent it.
+    /// loose on memory that nobody lent it. Nor may a result be larger than it can say.
     pub(crate) fn assert_in_bounds(&self) {
         if let Some((slot, range)) = self.buffer() {
             assert!(range.start <= range.end && range.end <= slot.len(), "range {range:?} of {} bytes", slot.len());
+        }
+        if let Self::SendFile { range, bytes, .. } = self {
+            assert!(*bytes as usize + range.len() <= i32::MAX as usize, "{bytes} bytes of a file in one send");
         }
     }
 }

@@ -15,8 +15,9 @@ use nix::sys::uio::{pread, pwrite};
 use nix::unistd::fdatasync;
 
 use crate::Io;
-use crate::files::{FileId, FileTable};
+use crate::files::{FileId, FileTable, pread_cached, unless_interrupted};
 use crate::op::{Completion, Op, Refused, Stage};
+use crate::sendfile::Sending;
 use crate::slots::Slot;
 use crate::waker::Waker;
 
@@ -107,7 +108,7 @@ impl Io for Plain {
 
     fn unregister(&mut self, id: FileId) -> io::Result<()> {
         self.files.fd(id)?;
-        self.cancel(|pending| pending.op.file() == Some(id));
+        self.cancel(|pending| pending.op.works_on(id));
         self.files.remove(id)?;
         Ok(())
     }
@@ -120,12 +121,25 @@ impl Io for Plain {
         Ok(self.files.wake_at(file, bytes)?)
     }
 
+    fn is_cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<bool> {
+        Ok(self.files.is_cached(file, offset, bytes)?)
+    }
+
+    fn peek(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {
+        Ok(self.files.peek(file, offset, to)?)
+    }
+
     fn submit(&mut self, token: u64, op: Op) -> Result<(), Refused> {
         op.assert_in_bounds();
         if self.in_flight() >= self.entries_max {
             return Err(Refused { op, error: Errno::EBUSY });
         }
         if let Some(Err(error)) = op.file().map(|file| self.files.fd(file)) {
+            return Err(Refused { op, error });
+        }
+        if let Op::SendFile { source, .. } = op
+            && let Err(error) = self.files.fd(source)
+        {
             return Err(Refused { op, error });
         }
         if let Op::Cancel { token: wanted } = op {
@@ -176,6 +190,12 @@ fn attempt(files: &FileTable, pending: &mut Pending) -> Result<Option<usize>, Er
         Op::SendZc { slot, range, .. } => {
             transfer(true, range.len(), moved, |moved| send_rest(fd, slot, range.start + moved..range.end, SEND_FLAGS))
         }
+        &mut Op::SendFile { file: socket, ref slot, ref range, source, offset, bytes } => {
+            let mut sending = Sending { socket, range: range.clone(), source, offset, bytes, moved: *moved };
+            let result = sending.attempt(files, slot);
+            *moved = sending.moved;
+            result
+        }
         Op::Read { slot, range, offset, nowait: false, .. } => {
             let (to, offset) = (&mut slot.as_mut_slice()[range.clone()], file_offset(*offset)?);
             unless_interrupted(|| pread(fd, to, offset)).map(Some)
@@ -218,23 +238,6 @@ fn transfer(
 
 fn send_rest(fd: BorrowedFd<'_>, slot: &Slot, rest: std::ops::Range<usize>, flags: MsgFlags) -> nix::Result<usize> {
     send(fd.as_raw_fd(), &slot.as_slice()[rest], flags)
-}
-
-/// `preadv2` with `RWF_NOWAIT`: what the page cache holds, or `EAGAIN`.
-fn pread_cached(fd: BorrowedFd<'_>, to: &mut [u8], offset: i64) -> nix::Result<usize> {
-    let vector = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
-    // SAFETY: one vector over a slice that is borrowed exclusively for the call, and an open descriptor.
-    let read = unsafe { libc::preadv2(fd.as_raw_fd(), &raw const vector, 1, offset, libc::RWF_NOWAIT) };
-    Errno::result(read).map(isize::cast_unsigned)
-}
-
-fn unless_interrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
-    loop {
-        match call() {
-            Err(Errno::EINTR) => {}
-            result => return result,
-        }
-    }
 }
 
 fn file_offset(offset: u64) -> Result<i64, Errno> {

@@ -4,6 +4,7 @@
 //! generation, so that a late answer to an operation that is over finds nothing.
 
 use crate::files::FileId;
+use crate::sendfile::Sending;
 use crate::slots::Slot;
 
 /// One operation in flight.
@@ -12,6 +13,14 @@ pub(crate) struct InFlight {
     pub(crate) token: u64,
     pub(crate) file: Option<FileId>,
     pub(crate) slot: Option<Slot>,
+    /// What the thread itself has to do when the socket has room.
+    pub(crate) sending: Option<Sending>,
+}
+
+impl InFlight {
+    pub(crate) fn works_on(&self, id: FileId) -> bool {
+        self.file == Some(id) || self.sending.as_ref().is_some_and(|sending| sending.source == id)
+    }
 }
 
 /// The operations in flight, by key.
@@ -61,6 +70,19 @@ impl Table {
         entry.operation.as_ref().map(|operation| operation.token)
     }
 
+    /// Whether the thread itself does the operation, and the kernel has only a poll of it.
+    pub(crate) fn is_sending(&self, key: u64) -> bool {
+        let (index, generation) = parts(key);
+        let entry = self.entries.get(index as usize).filter(|entry| entry.generation == generation);
+        entry.and_then(|entry| entry.operation.as_ref()).is_some_and(|operation| operation.sending.is_some())
+    }
+
+    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut InFlight> {
+        let (index, generation) = parts(key);
+        let entry = self.entries.get_mut(index as usize).filter(|entry| entry.generation == generation)?;
+        entry.operation.as_mut()
+    }
+
     pub(crate) fn remove(&mut self, key: u64) -> Option<InFlight> {
         let (index, generation) = parts(key);
         let entry = self.entries.get_mut(index as usize).filter(|entry| entry.generation == generation)?;
@@ -101,7 +123,7 @@ mod tests {
     use super::{InFlight, Table};
 
     fn operation(token: u64) -> InFlight {
-        InFlight { token, file: None, slot: None }
+        InFlight { token, file: None, slot: None, sending: None }
     }
 
     #[test]

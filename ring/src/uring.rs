@@ -18,6 +18,7 @@ use crate::Io;
 use crate::entry::{self, Context};
 use crate::files::{FileId, FileTable};
 use crate::op::{Completion, Op, Refused, Stage};
+use crate::sendfile::Sending;
 use crate::setup::{self, Mode};
 use crate::slots::{Mapping, Pool};
 use crate::table::{CAPACITY_MAX, InFlight, Table};
@@ -50,6 +51,10 @@ pub struct Uring {
     /// The memory of each registered buffer, in the order of the kernel's table.
     registered: Vec<Arc<Mapping>>,
     registration_error: Option<Errno>,
+    /// Completed without the kernel's queue, and not handed out yet.
+    ready: Vec<Completion>,
+    /// Sends of files whose socket has room again.
+    writable: Vec<u64>,
     waker: Waker,
     waker_armed: bool,
     /// The kernel lets only the thread that made the ring use it.
@@ -84,6 +89,8 @@ impl Uring {
             files_fixed,
             registered,
             registration_error,
+            ready: Vec::with_capacity(config.entries as usize),
+            writable: Vec::with_capacity(config.entries as usize),
             waker: Waker::new()?,
             waker_armed: false,
             not_send: PhantomData,
@@ -102,12 +109,6 @@ impl Uring {
         self.registration_error.is_none()
     }
 
-    /// Why the pools are not registered.
-    #[must_use]
-    pub fn registration_error(&self) -> Option<Errno> {
-        self.registration_error
-    }
-
     /// The descriptor of a registered file, for what is not an operation (socket options, `TCP_INFO`).
     ///
     /// # Errors
@@ -124,7 +125,9 @@ impl Uring {
             None => -1,
         };
         let cancel_key = match op {
-            Op::Cancel { token } => self.table.find(0, |other| other.token == *token).map_or(KEY_NONE, |(key, _)| key),
+            Op::Cancel { token } => {
+                self.table.find(0, |other| other.token == *token).map_or(KEY_NONE, |(key, _)| self.kernel_key(key))
+            }
             _ => KEY_NONE,
         };
         let buffer = op.buffer().and_then(|(slot, _)| {
@@ -132,6 +135,11 @@ impl Uring {
             u16::try_from(index).ok()
         });
         Ok(Context { file, fixed_file: self.files_fixed, buffer, cancel_key })
+    }
+
+    /// What the kernel knows an operation by: itself, or the poll on the socket of a file that is being sent.
+    fn kernel_key(&self, key: u64) -> u64 {
+        if self.table.is_sending(key) { key | KEY_POLL } else { key }
     }
 
     /// Makes sure that one more entry fits, handing the queued ones to the kernel if need be.
@@ -191,7 +199,7 @@ impl Uring {
 
     /// Moves what has completed into `out`.
     fn reap(&mut self, out: &mut Vec<Completion>) {
-        let Self { ring, table, waker, waker_armed, .. } = self;
+        let Self { ring, table, waker, waker_armed, writable, .. } = self;
         for event in ring.completion() {
             match event.user_data() {
                 KEY_WAKER => {
@@ -199,19 +207,78 @@ impl Uring {
                     *waker_armed = false;
                 }
                 KEY_NONE => {}
+                key if key & KEY_POLL != 0 && event.result() < 0 => {
+                    let error = Errno::from_raw(-event.result());
+                    out.extend(end_sending(table, key & !KEY_POLL, error));
+                }
+                key if key & KEY_POLL != 0 => writable.push(key & !KEY_POLL),
                 _ => out.extend(complete(table, &event)),
             }
         }
+        while let Some(key) = self.writable.pop() {
+            match self.make_room() {
+                Ok(()) => out.extend(self.send_on(key)),
+                Err(error) => out.extend(end_sending(&mut self.table, key, error)),
+            }
+        }
+        out.append(&mut self.ready);
+    }
+
+    /// Sends more of a file, as far as the socket takes it, and has the ring wait for the socket where it is full. There
+    /// must be room for an entry. Its completion, if that was all.
+    fn send_on(&mut self, key: u64) -> Option<Completion> {
+        let Self { table, files, .. } = self;
+        let InFlight { slot, sending, .. } = table.get_mut(key)?;
+        let (slot, sending) = (slot.as_ref()?, sending.as_mut()?);
+        let socket = sending.socket;
+        let result = match sending.attempt(files, slot) {
+            Ok(None) => {
+                self.poll_writable(socket, key);
+                return None;
+            }
+            Ok(Some(bytes)) => Ok(u32::try_from(bytes).expect("checked when it was submitted")),
+            Err(error) => Err(error),
+        };
+        let InFlight { token, slot, .. } = self.table.remove(key)?;
+        Some(Completion { token, result, stage: Stage::Done, slot })
+    }
+
+    fn poll_writable(&mut self, socket: FileId, key: u64) {
+        let writable = u32::from(libc::POLLOUT.cast_unsigned());
+        let poll = if self.files_fixed {
+            opcode::PollAdd::new(types::Fixed(socket.index()), writable).build()
+        } else {
+            let fd = self.files.fd(socket).map_or(-1, |fd| fd.as_raw_fd());
+            opcode::PollAdd::new(types::Fd(fd), writable).build()
+        };
+        self.push_plain(poll, key | KEY_POLL);
+    }
+
+    /// Begins the send of a file, which may be all of it.
+    fn submit_file(&mut self, token: u64, op: Op) -> Result<(), Refused> {
+        let Op::SendFile { file: socket, ref range, source, offset, bytes, .. } = op else {
+            return Err(Refused { op, error: Errno::EINVAL });
+        };
+        let known = self.files.fd(socket).and(self.files.fd(source)).map(drop);
+        if let Err(error) = known.and_then(|()| self.make_room()) {
+            return Err(Refused { op, error });
+        }
+        let sending = Some(Sending { socket, range: range.clone(), source, offset, bytes, moved: 0 });
+        let key = self.table.insert(InFlight { token, file: Some(socket), slot: op.into_slot(), sending });
+        if let Some(completion) = self.send_on(key) {
+            self.ready.push(completion);
+        }
+        Ok(())
     }
 
     /// Asks the kernel to stop what is in flight on `file`. What cannot be asked for lack of room runs to its end.
     fn cancel_file(&mut self, file: FileId) {
         let mut start = 0;
-        while let Some((key, next)) = self.table.find(start, |operation| operation.file == Some(file)) {
+        while let Some((key, next)) = self.table.find(start, |operation| operation.works_on(file)) {
             if self.make_room().is_err() {
                 return;
             }
-            self.push_plain(opcode::AsyncCancel::new(key).build(), KEY_NONE);
+            self.push_plain(opcode::AsyncCancel::new(self.kernel_key(key)).build(), KEY_NONE);
             start = next;
         }
     }
@@ -252,17 +319,28 @@ impl Io for Uring {
         Ok(self.files.wake_at(file, bytes)?)
     }
 
+    fn is_cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<bool> {
+        Ok(self.files.is_cached(file, offset, bytes)?)
+    }
+
+    fn peek(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {
+        Ok(self.files.peek(file, offset, to)?)
+    }
+
     fn submit(&mut self, token: u64, op: Op) -> Result<(), Refused> {
         op.assert_in_bounds();
-        if self.table.is_full() {
+        if self.table.len() + self.ready.len() >= self.ready.capacity() || self.table.is_full() {
             return Err(Refused { op, error: Errno::EBUSY });
+        }
+        if let Op::SendFile { .. } = op {
+            return self.submit_file(token, op);
         }
         let context = match self.make_room().and_then(|()| self.context(&op)) {
             Ok(context) => context,
             Err(error) => return Err(Refused { op, error }),
         };
         let entry = entry::build(&op, &context);
-        let key = self.table.insert(InFlight { token, file: op.file(), slot: op.into_slot() });
+        let key = self.table.insert(InFlight { token, file: op.file(), slot: op.into_slot(), sending: None });
         let entry = entry.user_data(key);
         // SAFETY: the range lies in the slot, and the slot is now in the table: its memory is mapped and out of
         // everybody's reach until the final completion of `key` takes it out again, or for ever.
@@ -285,8 +363,12 @@ impl Io for Uring {
         self.waker.clone()
     }
 
+    fn registration_error(&self) -> Option<Errno> {
+        self.registration_error
+    }
+
     fn in_flight(&self) -> usize {
-        self.table.len()
+        self.table.len() + self.ready.len()
     }
 }
 
@@ -297,7 +379,7 @@ impl Drop for Uring {
         let mut start = 0;
         while let Some((key, next)) = self.table.find(start, |_| true) {
             if self.make_room().is_ok() {
-                self.push_plain(opcode::AsyncCancel::new(key).build(), KEY_NONE);
+                self.push_plain(opcode::AsyncCancel::new(self.kernel_key(key)).build(), KEY_NONE);
             }
             start = next;
         }
@@ -354,6 +436,18 @@ fn complete(table: &mut Table, event: &cqueue::Entry) -> Option<Completion> {
 fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
+
+/// Ends the send of a file with what it has moved, or with `error`.
+fn end_sending(table: &mut Table, key: u64, error: Errno) -> Option<Completion> {
+    let InFlight { token, slot, sending, .. } = table.remove(key)?;
+    let moved = sending.map_or(Err(error), |sending| sending.end(error));
+    let result = moved.map(|bytes| u32::try_from(bytes).expect("checked when it was submitted"));
+    Some(Completion { token, result, stage: Stage::Done, slot })
+}
+
+/// Added to the key of a send of a file, it is the key of the poll on its socket. Indices of the table are below it.
+const KEY_POLL: u64 = 1 << 31;
+const _: () = assert!(CAPACITY_MAX as u64 <= KEY_POLL);
 
 /// The key of the poll on the waker. Keys of the table are below it, because its capacity is.
 const KEY_WAKER: u64 = u64::MAX;

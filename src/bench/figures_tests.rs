@@ -7,8 +7,19 @@ use crate::report::State;
 
 fn rail(nic: &str, bytes_sent: u64, bytes_received: u64, line_gbit_per_s: Option<f64>) -> RailReport {
     let (nic, efficiency, mtu) = (nic.into(), None, Some(9000));
-    let (address, counted) = (None, None);
-    RailReport { nic, threads: 1, bytes_sent, bytes_received, line_gbit_per_s, efficiency, mtu, address, counted }
+    RailReport {
+        nic,
+        threads: 1,
+        bytes_sent,
+        bytes_received,
+        line_gbit_per_s,
+        efficiency,
+        path: None,
+        driver: None,
+        mtu,
+        address: None,
+        counted: None,
+    }
 }
 
 fn node(name: &str, role: NodeRole, rails: Vec<RailReport>) -> NodeReport {

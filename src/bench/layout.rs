@@ -29,7 +29,7 @@ pub(crate) fn rows(senders: &[Address], receivers: &[Address], parts: &[u64]) ->
 fn row(role: Role, node: &Address, uri: DataUri, range: Span) -> Row {
     let (node, nics) = (node.clone(), Vec::new());
     // A pattern is made from positions of the data space, and nothing is kept: offsets have no meaning here.
-    Row { role, node, uri, offset_bytes: 0, range, speed: None, nics, group: None, line: 0 }
+    Row { role, node, uri, offset_bytes: 0, range, speed: None, nics, group: None, store: None, line: 0 }
 }
 
 #[cfg(test)]

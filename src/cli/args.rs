@@ -138,6 +138,9 @@ pub struct PlanArgs {
     /// Who decides which sender serves what
     #[arg(long, value_enum, default_value_t = Scheduler::Greedy, value_name = "NAME")]
     pub scheduler: Scheduler,
+    /// Print the whole plan as one JSON object on one line, instead of a table
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `bench`: between whom, for how long, and how to tell.

@@ -1,6 +1,6 @@
 //! What can be typed but is not carried out yet: refused in one place, never silently ignored.
 
-use super::args::{BenchArgs, Command, CopyArgs, DataPath, Launch, Scheduler, TransferArgs};
+use super::args::{BenchArgs, Command, CopyArgs, Launch, TransferArgs};
 use crate::error::{Code, Error, Result};
 
 /// Refuses a command that asks for what this version does not do.
@@ -12,10 +12,12 @@ pub fn unsupported(command: &Command) -> Result<()> {
         Command::Copy(copy) => copy_asks(copy).into_iter().chain(transfer_asks(&copy.transfer)).collect(),
         Command::Run(run) => transfer_asks(&run.transfer).into(),
         Command::Bench(BenchArgs { launch, .. }) => launch_asks(*launch).into(),
-        Command::Plan(plan) => scheduler_asks(plan.scheduler).into(),
-        Command::Node(_) | Command::Doctor(_) | Command::Status(_) | Command::Cancel(_) | Command::Keygen(_) => {
-            Vec::new()
-        }
+        Command::Plan(_)
+        | Command::Node(_)
+        | Command::Doctor(_)
+        | Command::Status(_)
+        | Command::Cancel(_)
+        | Command::Keygen(_) => Vec::new(),
     };
     match asked.into_iter().find(|asked| asked.is_asked) {
         None => Ok(()),
@@ -41,32 +43,14 @@ fn copy_asks(copy: &CopyArgs) -> [Asked; 1] {
     [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
 }
 
-fn transfer_asks(transfer: &TransferArgs) -> [Asked; 8] {
-    let [lp, uniform] = scheduler_asks(transfer.scheduler);
-    let [ssh, slurm] = launch_asks(transfer.launch);
-    [
-        lp,
-        uniform,
-        ssh,
-        slurm,
-        asked(transfer.path == DataPath::Direct, "--path direct", "use --path auto"),
-        asked(transfer.path == DataPath::Splice, "--path splice", "use --path auto"),
-        asked(transfer.path == DataPath::Zerocopy, "--path zerocopy", "use --path auto"),
-        asked(transfer.path == DataPath::Copy, "--path copy", "use --path auto"),
-    ]
+fn transfer_asks(transfer: &TransferArgs) -> [Asked; 2] {
+    launch_asks(transfer.launch)
 }
 
 fn launch_asks(launch: Launch) -> [Asked; 2] {
     [
         asked(launch == Launch::Ssh, "--launch ssh", "start the nodes yourself and use --launch none"),
         asked(launch == Launch::Slurm, "--launch slurm", "start the nodes with srun and use --launch none"),
-    ]
-}
-
-fn scheduler_asks(scheduler: Scheduler) -> [Asked; 2] {
-    [
-        asked(scheduler == Scheduler::Lp, "--scheduler lp", "use --scheduler greedy"),
-        asked(scheduler == Scheduler::Uniform, "--scheduler uniform", "use --scheduler greedy"),
     ]
 }
 
@@ -88,15 +72,8 @@ mod tests {
         let cases = [
             ("run s --launch ssh", "--launch ssh"),
             ("run s --launch slurm", "--launch slurm"),
-            ("run s --scheduler lp", "--scheduler lp"),
-            ("copy a b --scheduler uniform", "--scheduler uniform"),
-            ("run s --path direct", "--path direct"),
-            ("run s --path splice", "--path splice"),
-            ("run s --path zerocopy", "--path zerocopy"),
-            ("run s --path copy", "--path copy"),
             ("bench --launch ssh", "--launch ssh"),
             ("copy me@h:/a b", "user@ in an operand"),
-            ("plan s --scheduler lp", "--scheduler lp"),
         ];
         for (line, what) in cases {
             let error = judged(line).unwrap_err();
@@ -113,7 +90,13 @@ mod tests {
             "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress never --slots 4 --fsync",
             "run s --limit 1G --pace",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
-            "plan s",
+            "run s --scheduler lp",
+            "copy h:/a b --scheduler uniform",
+            "plan s --scheduler lp --json",
+            "run s --path direct",
+            "run s --path splice",
+            "run s --path zerocopy",
+            "run s --path copy",
             "bench --from a:1,b[1-2]:2 --to c,d:3 --seconds 2 --line-rate 10G --json --svg x.svg",
             "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 2",
             "status m:1",

@@ -44,13 +44,13 @@ pub enum Check {
 /// Which way bytes take through the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum DataPath {
-    /// The fastest that works
+    /// What was measured to be the fastest
     Auto,
-    /// `O_DIRECT` from and to registered buffers
+    /// Past the page cache (`O_DIRECT`), into registered buffers
     Direct,
-    /// splice from file to socket
+    /// From the page cache to the socket without a copy; what is not cached goes through buffers
     Splice,
-    /// Zero-copy sends
+    /// Zero-copy sends from buffers, until the kernel says that it copies
     Zerocopy,
     /// Plain reads and writes through the page cache
     Copy,

@@ -18,6 +18,8 @@ fn rail(nic: &str, host: [u8; 2], moved: (u64, u64), counted: (u64, u64)) -> Rai
         mtu: Some(1500),
         address: Some(([10, 0, host[0], host[1]], 1).into()),
         counted: Some((counted.0 * MIB, counted.1 * MIB)),
+        path: None,
+        driver: None,
     }
 }
 

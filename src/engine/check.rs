@@ -46,6 +46,20 @@ impl Method {
         }
     }
 
+    /// The check of bytes that come in parts, from the first on; they lie at `span` of the data space.
+    pub(crate) fn running(self, span: Span) -> Running {
+        match self {
+            Method::None => Running::None,
+            Method::Crc64 => Running::Crc64(0),
+            Method::Blake3(Some(object)) if object != span => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.set_input_offset(span.start - object.start);
+                Running::Subtree(hasher)
+            }
+            Method::Blake3(_) => Running::Whole(blake3::Hasher::new()),
+        }
+    }
+
     /// The check of a hole of `span.bytes()` zeros.
     pub(crate) fn of_zeros(self, span: Span) -> Check {
         match self {
@@ -72,6 +86,39 @@ impl Method {
                 Some(Check::Blake3(hazmat::merge_subtrees_non_root(&left_value, &right_value, Mode::Hash)))
             }
             _ => None,
+        }
+    }
+}
+
+/// A check that is being computed.
+#[allow(clippy::large_enum_variant, reason = "it lives on the stack for the length of one piece; nothing is allocated")]
+pub(crate) enum Running {
+    None,
+    /// Of what was taken in; that of nothing is 0.
+    Crc64(u64),
+    Subtree(blake3::Hasher),
+    Whole(blake3::Hasher),
+}
+
+impl Running {
+    /// Takes in the next bytes.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Running::None => {}
+            Running::Crc64(crc) => *crc = crc::join(*crc, ::crc::crc64_nvme(bytes), bytes.len() as u64),
+            Running::Subtree(hasher) | Running::Whole(hasher) => {
+                hasher.update(bytes);
+            }
+        }
+    }
+
+    /// The check of all that was taken in.
+    pub(crate) fn finish(self) -> Check {
+        match self {
+            Running::None => Check::None,
+            Running::Crc64(crc) => Check::Crc64(crc),
+            Running::Subtree(hasher) => Check::Blake3(hasher.finalize_non_root()),
+            Running::Whole(hasher) => Check::Blake3(*hasher.finalize().as_bytes()),
         }
     }
 }
@@ -206,6 +253,19 @@ mod tests {
             prop_assert_eq!(composed(Method::Crc64, &data, start, 4096, seed), Some(format!("{crc:016x}")));
             let hash = blake3::hash(&data).to_hex().to_string();
             prop_assert_eq!(composed(Method::Blake3(Some(object)), &data, start, 4096, seed), Some(hash));
+        }
+
+        #[test]
+        fn a_piece_in_parts_has_the_check_of_the_piece(blocks in 0u64..3, count in 1usize..9000, cut in 0usize..9000) {
+            let (object, span) = (Span::of(7, 100_000), Span::of(7 + 16_384 * blocks, count as u64));
+            let (data, cut) = (bytes(count), cut.min(count));
+            let methods = [Method::None, Method::Crc64, Method::Blake3(Some(object)), Method::Blake3(Some(span)), Method::Blake3(None)];
+            for method in methods {
+                let mut running = method.running(span);
+                running.update(&data[..cut]);
+                running.update(&data[cut..]);
+                prop_assert_eq!(running.finish(), method.of(span, &data));
+            }
         }
 
         #[test]

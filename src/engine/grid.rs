@@ -17,6 +17,10 @@ impl Grid {
         Grid { origin, block_bytes }
     }
 
+    pub(crate) fn origin(self) -> u64 {
+        self.origin
+    }
+
     pub(crate) fn block_bytes(self) -> u64 {
         self.block_bytes
     }

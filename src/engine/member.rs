@@ -19,7 +19,7 @@ use super::lanes::Lane;
 use super::owner::{self, Owner, Source};
 use super::{FlowIx, Grid, Piece};
 use crate::error::{Code, Error};
-use crate::units::{Moment, NodeIx, Span};
+use crate::units::{Moment, NodeIx, Span, union};
 use crate::wire::control::{CheckValue, LandedSegment, Peer, Prepare, Prepared, Start, Stats, ToMaster, ToNode};
 
 /// How often a receiver tells the master how far it is.
@@ -78,8 +78,9 @@ pub(crate) enum Event {
 /// What a member wants done.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Action {
-    /// Make room in the destinations, except for `holes`; answered by `Preallocated`.
-    Preallocate { holes: Vec<Span> },
+    /// Make room in the destinations for what is `wanted`, except for `holes`; answered by `Preallocated`. A member of a
+    /// group is asked for less than its rows say.
+    Preallocate { wanted: Vec<Span>, holes: Vec<Span> },
     /// Open a flow to a sender; answered by the owner's `FlowUp` or `OpenFailed`.
     Open { lane: Lane, weight: u64, pace_bytes_per_second: u64 },
     /// Hand pieces to a flow.
@@ -221,7 +222,8 @@ impl Member {
         (self.limit_bytes_per_second, self.bound_us) = (start.limit_bytes_per_second, start.bound_us);
         self.lanes = start.peers.iter().map(|peer| (NodeIx(peer.index), lanes(self.terms.rails, peer))).collect();
         self.weights = planned_bytes(&self.sources);
-        self.actions.push_back(Action::Preallocate { holes: self.holes.clone() });
+        let wanted = union(self.sources.iter().map(|source| source.span).collect());
+        self.actions.push_back(Action::Preallocate { wanted, holes: self.holes.clone() });
     }
 
     fn begin(&mut self, now: Moment) {

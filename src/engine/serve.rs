@@ -35,6 +35,10 @@ pub(crate) enum Event {
     Loaded { flow: FlowIx, ask: Ask, result: Result<(), Code> },
     /// A `Send` ended, well or not; its slot is free.
     Sent { flow: FlowIx },
+    /// A `Send` ended well, but the kernel still reads its slot; answered for by `Freed` later.
+    SentHeld { flow: FlowIx },
+    /// A slot that was held is free.
+    Freed,
     /// A flow broke or was closed.
     FlowDown { flow: FlowIx },
 }
@@ -60,6 +64,8 @@ pub(crate) enum Action {
 pub(crate) struct Serve {
     slots_total: u32,
     slots_free: u32,
+    /// Slots whose bytes are sent and that the kernel has not given back.
+    slots_held: u32,
     flows: BTreeMap<FlowIx, Flow>,
     actions: VecDeque<Action>,
 }
@@ -79,7 +85,7 @@ impl Serve {
     /// A sending half with `slots` slots.
     pub(crate) fn new(slots: u32) -> Serve {
         assert!(slots > 0, "a rail that serves has slots");
-        Serve { slots_total: slots, slots_free: slots, flows: BTreeMap::new(), actions: VecDeque::new() }
+        Serve { slots_total: slots, slots_free: slots, slots_held: 0, flows: BTreeMap::new(), actions: VecDeque::new() }
     }
 
     /// Takes in what happened.
@@ -88,7 +94,18 @@ impl Serve {
             Event::FlowUp { flow, weight } => self.flow_up(flow, weight),
             Event::Request { flow, ask } => self.request(flow, ask),
             Event::Loaded { flow, ask, result } => self.loaded(flow, ask, result),
-            Event::Sent { flow } => self.sent(flow),
+            Event::Sent { flow } => {
+                self.slots_free += 1;
+                self.sent(flow);
+            }
+            Event::SentHeld { flow } => {
+                self.slots_held += 1;
+                self.sent(flow);
+            }
+            Event::Freed => {
+                self.slots_held = self.slots_held.checked_sub(1).expect("a slot is freed once");
+                self.slots_free += 1;
+            }
             Event::FlowDown { flow } => self.flow_down(flow),
         }
         self.load_next();
@@ -157,7 +174,6 @@ impl Serve {
     }
 
     fn sent(&mut self, flow: FlowIx) {
-        self.slots_free += 1;
         if let Some(state) = self.flows.get_mut(&flow) {
             state.sending = false;
             self.send_next(flow);
@@ -287,6 +303,31 @@ mod tests {
         serve.handle(Event::Loaded { flow: A, ask: ask(1), result: Ok(()) });
         serve.handle(Event::Sent { flow: A });
         assert_eq!(serve.slots_free, 2);
+    }
+
+    #[test]
+    fn slots_that_the_kernel_holds_do_not_hold_up_the_flow() {
+        let mut serve = Serve::new(4);
+        serve.handle(Event::FlowUp { flow: A, weight: 1 });
+        for request in 0..6 {
+            serve.handle(Event::Request { flow: A, ask: ask(request) });
+        }
+        let mut sent = 0;
+        while let Some(action) = serve.poll_action() {
+            match action {
+                Action::Load { flow, ask } => serve.handle(Event::Loaded { flow, ask, result: Ok(()) }),
+                Action::Send { flow, .. } => {
+                    sent += 1;
+                    serve.handle(if sent <= 2 { Event::SentHeld { flow } } else { Event::Sent { flow } });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((sent, serve.slots_free), (6, 2));
+        serve.handle(Event::FlowDown { flow: A });
+        serve.handle(Event::Freed);
+        serve.handle(Event::Freed);
+        assert_eq!(serve.slots_free, 4, "also when their flow is gone");
     }
 
     #[test]

@@ -225,9 +225,10 @@ impl Conductor {
         }
     }
 
-    /// Bytes that receivers want, each counted for itself.
+    /// Bytes that receivers want, each counted for itself; what a group wants is counted once when it is planned.
     pub(crate) fn wanted_bytes(&self) -> u64 {
-        self.roster.nodes().map(|(_, entry)| entry.wanted_bytes()).sum()
+        let rows = || self.roster.nodes().map(|(_, entry)| entry.wanted_bytes()).sum();
+        self.plan.as_ref().map_or_else(rows, Plan::wanted_bytes)
     }
 
     /// Bytes that receivers have landed, as far as they have told.
@@ -368,7 +369,7 @@ impl Conductor {
     fn start(&mut self, now: Moment) -> Result<(), Error> {
         self.roster.check_shared(|node, row| self.peers[node.at()].shared[row])?;
         let adverts: Vec<Option<&Advert>> = self.peers.iter().map(|peer| peer.advert.as_ref()).collect();
-        let plan = plan::plan(&self.roster.problem(&adverts))?;
+        let plan = plan::plan(&self.roster.problem(&adverts), self.terms.scheduler())?;
         self.checks = vec![None; plan.planned.len()];
         self.holes = union(std::mem::take(&mut self.holes));
         self.plan = Some(plan);
@@ -398,7 +399,8 @@ impl Conductor {
         });
         let wanted = union(segments.iter().map(|segment| segment.span).collect());
         let holes = self.holes.iter().flat_map(|hole| wanted.iter().filter_map(|span| span.intersection(*hole)));
-        let wanted_bytes = self.roster.get(node).wanted_bytes();
+        // By what it takes: a member of a group is not asked for all that its rows say.
+        let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
         Start {
             epoch: 1,
             peers: peers.collect(),

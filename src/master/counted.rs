@@ -63,7 +63,9 @@ mod tests {
 
     fn rail(nic: &str, sent: u64, received: u64, counted: (u64, u64)) -> RailStats {
         let (sent_bytes, received_bytes) = (sent * MIB, received * MIB);
-        RailStats { nic: nic.into(), sent_bytes, received_bytes, counted: Some((counted.0 * MIB, counted.1 * MIB)) }
+        let counted = Some((counted.0 * MIB, counted.1 * MIB));
+        let (path, driver) = (String::new(), String::new());
+        RailStats { nic: nic.into(), sent_bytes, received_bytes, counted, path, driver }
     }
 
     fn warned(rails: &[RailStats]) -> Vec<String> {

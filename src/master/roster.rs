@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::engine::Grid;
 use crate::error::{Code, Error, Result};
-use crate::spec::{Address, DataUri, Role, Row, Spec};
-use crate::units::{BitRate, NodeIx, Span, union};
+use crate::spec::{Address, DataUri, Role, Row, Spec, Store};
+use crate::units::{BitRate, MIB, NodeIx, Span, union};
 use crate::wire::control::Sharing;
+
+/// One cell of the grid, unless the specification says otherwise.
+const BLOCK_BYTES: u64 = MIB;
 
 /// One node and what the specification says of it.
 #[derive(Clone, Debug)]
@@ -48,6 +52,9 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub(crate) struct Roster {
     pub(crate) entries: Vec<Entry>,
+    /// What several nodes read from or write to.
+    pub(crate) stores: Vec<Store>,
+    pub(crate) grid: Grid,
 }
 
 impl Roster {
@@ -61,7 +68,7 @@ impl Roster {
             });
             entries[place].rows.push(row.clone());
         }
-        let mut roster = Roster { entries };
+        let mut roster = Roster { entries, stores: spec.stores.clone(), grid: grid(spec) };
         roster.elect();
         roster
     }
@@ -143,6 +150,12 @@ impl Roster {
     }
 }
 
+/// The grid of a transfer: through the specification's origin, else through the lowest byte offered.
+fn grid(spec: &Spec) -> Grid {
+    let offered = spec.rows.iter().filter(|row| row.role == Role::Sender).map(|row| row.range.start).min();
+    Grid::new(spec.origin.or(offered).unwrap_or(0), spec.block_bytes.unwrap_or(BLOCK_BYTES))
+}
+
 /// Where a row ends in its file.
 fn file_end(row: &Row) -> u64 {
     row.offset_bytes.saturating_add(row.range.bytes())
@@ -155,7 +168,7 @@ mod tests {
     fn row(role: Role, host: &str, uri: DataUri, offset_bytes: u64, range: (u64, u64)) -> Row {
         let node = Address { host: host.into(), port: 1 };
         let range = Span::new(range.0, range.1);
-        Row { role, node, uri, offset_bytes, range, speed: None, nics: Vec::new(), group: None, line: 0 }
+        Row { role, node, uri, offset_bytes, range, speed: None, nics: Vec::new(), group: None, store: None, line: 0 }
     }
 
     fn file(path: &str) -> DataUri {

@@ -1,18 +1,17 @@
 //! What every node of a transfer is told alike, and how the plan's words become messages.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::roster::{Entry, Roster};
 use crate::engine::Grid;
 use crate::engine::check::Method;
-use crate::plan::{Capacity, Planned, Problem};
+use crate::plan::{self, Capacity, GroupIx, Planned, Problem, Scheduler, StoreIx};
 use crate::spec::{Role, Spec};
-use crate::units::{BitRate, MIB, NodeIx, goodput};
-use crate::wire::CheckKind;
+use crate::units::{BitRate, NodeIx, goodput};
 use crate::wire::control::{Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, Share, WireRow};
+use crate::wire::{CheckKind, DataPath};
 
-/// One cell of the grid, unless the specification says otherwise.
-const BLOCK_BYTES: u64 = MIB;
 /// The rate of a NIC that nobody knows. Faster than what memory can feed through TCP here and now, so that the bound
 /// stays a bound.
 const ASSUMED_BITS_PER_SECOND: f64 = 100e9;
@@ -31,6 +30,8 @@ pub(crate) struct Wishes {
     pub(crate) timeout: Option<Duration>,
     /// How many NICs each node may use.
     pub(crate) rails_max: Option<u32>,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) path: DataPath,
     /// How many threads each NIC may use.
     pub(crate) threads_max: Option<u32>,
     /// What all receivers together may receive.
@@ -62,10 +63,8 @@ pub(crate) struct Terms {
 
 impl Terms {
     pub(crate) fn new(spec: &Spec, roster: &Roster, identity: Identity, wishes: Wishes) -> Terms {
-        let offered = spec.rows.iter().filter(|row| row.role == Role::Sender).map(|row| row.range.start).min();
-        let origin = spec.origin.or(offered).unwrap_or(0);
-        let block_bytes = spec.block_bytes.unwrap_or(BLOCK_BYTES);
-        let grid = Grid::new(origin, block_bytes);
+        let grid = roster.grid;
+        let (origin, block_bytes) = (grid.origin(), grid.block_bytes());
         let (stall_timeout, timeout) = (wishes.stall_timeout, wishes.timeout);
         let method = method(wishes.check, grid, spec, roster);
         Terms { identity, wishes, block_bytes, origin, method, stall_timeout, timeout }
@@ -77,6 +76,10 @@ impl Terms {
 
     pub(crate) fn check(&self) -> CheckKind {
         self.wishes.check
+    }
+
+    pub(crate) fn scheduler(&self) -> Scheduler {
+        self.wishes.scheduler
     }
 
     #[cfg(test)]
@@ -138,6 +141,7 @@ impl Terms {
             resume: self.wishes.resume,
             slots: self.wishes.slots,
             stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
+            path: self.wishes.path,
             rails_max: self.wishes.rails_max,
             threads_max: self.wishes.threads_max,
             pace: self.wishes.pace,
@@ -164,20 +168,41 @@ fn method(kind: CheckKind, grid: Grid, spec: &Spec, roster: &Roster) -> Method {
 impl Roster {
     /// The scheduler's view of the transfer; `adverts` are what the nodes said of their NICs, where they were met.
     pub(crate) fn problem(&self, adverts: &[Option<&Advert>]) -> Problem {
-        let mut problem = Problem::default();
+        let mut problem = Problem { grid: (self.grid.origin(), self.grid.block_bytes()), ..Problem::default() };
+        for store in &self.stores {
+            let bytes_per_second = store.rate.bytes_per_second();
+            problem.stores.push(plan::Store { name: store.name.clone(), bytes_per_second });
+        }
+        let mut groups: BTreeMap<&str, GroupIx> = BTreeMap::new();
         for ((node, entry), advert) in self.nodes().zip(adverts) {
             let bytes_per_second = bytes_per_second(entry, *advert);
             problem.nodes.push(Capacity {
                 name: entry.address.to_string(),
                 send_bytes_per_second: bytes_per_second,
                 receive_bytes_per_second: bytes_per_second,
+                reads: self.store(entry, Role::Sender),
+                writes: self.store(entry, Role::Receiver),
             });
             for row in &entry.rows {
-                let list = if row.role == Role::Sender { &mut problem.offers } else { &mut problem.wants };
-                list.push((node, row.range));
+                match (row.role, &row.group) {
+                    (Role::Sender, _) => problem.offers.push((node, row.range)),
+                    (Role::Receiver, None) => problem.wants.push((node, row.range)),
+                    (Role::Receiver, Some(name)) => {
+                        let next = GroupIx(u32::try_from(groups.len()).expect("fewer groups than rows"));
+                        let group = *groups.entry(name).or_insert(next);
+                        problem.group_wants.push((group, node, row.range));
+                    }
+                }
             }
         }
         problem
+    }
+
+    /// The store of a node's rows of one role; they all name the same.
+    fn store(&self, entry: &Entry, role: Role) -> Option<StoreIx> {
+        let name = entry.rows.iter().find(|row| row.role == role)?.store.as_ref()?;
+        let at = self.stores.iter().position(|store| store.name == *name)?;
+        u32::try_from(at).ok().map(StoreIx)
     }
 
     /// Whether some node's speed is neither declared nor known to its kernel.

@@ -248,9 +248,12 @@ impl Node {
     fn carry_out(&mut self, transfer: TransferIx, action: Action) {
         let tenancy = &self.transfers[&transfer];
         match action {
-            Action::Preallocate { holes } => {
+            Action::Preallocate { wanted, holes } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
-                self.work(move || Note::Preallocated { transfer, result: prepare::preallocate(&desk, &holes) });
+                self.work(move || Note::Preallocated {
+                    transfer,
+                    result: prepare::preallocate(&desk, &wanted, &holes),
+                });
             }
             Action::Open { lane, weight, pace_bytes_per_second } => {
                 self.open_flow(transfer, lane, weight, pace_bytes_per_second);

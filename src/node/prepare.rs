@@ -61,7 +61,8 @@ pub(super) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
     let method = Method::new(prepare.options.check, prepare.options.object);
     let tallies = (0..rails).map(|_| Tally::default()).collect();
     let activity = Activity::default();
-    let desk = Desk { method, offers, sinks, layouts, holes: OnceLock::new(), tallies, activity };
+    let path = prepare.options.path;
+    let desk = Desk { method, path, offers, sinks, layouts, holes: OnceLock::new(), tallies, activity };
     Ok(Opened { desk, prepared: Prepared { rows: shared, holes: union(holes), error: None } })
 }
 
@@ -100,8 +101,8 @@ fn tag(id: &str, uri: &DataUri) -> String {
     hasher.finalize().to_hex()[..16].into()
 }
 
-/// Makes room in every destination, and makes the holes of those that are not new read as zeros.
-pub(super) fn preallocate(desk: &Desk, holes: &[Span]) -> Result<()> {
+/// Makes room for what is wanted in every destination, and makes the holes of those that are not new read as zeros.
+pub(super) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span]) -> Result<()> {
     let offered: usize = desk.offers.iter().map(|offer| offer.source.files().len()).sum();
     let kept = desk.sinks.iter().filter(|sink| !sink.files().is_empty());
     for (file, sink) in (offered..).zip(kept) {
@@ -112,7 +113,8 @@ pub(super) fn preallocate(desk: &Desk, holes: &[Span]) -> Result<()> {
                 let extents = layout.extents(*span).filter(|extent| extent.file == file);
                 extents.map(|extent| Span::of(extent.offset_bytes, extent.bytes)).collect::<Vec<_>>()
             };
-            data.extend(subtract(range, holes).iter().flat_map(in_file));
+            let wanted = wanted.iter().filter_map(|span| span.intersection(range));
+            data.extend(wanted.flat_map(|span| subtract(span, holes)).flat_map(|span| in_file(&span)));
             empty.extend(holes.iter().filter_map(|hole| hole.intersection(range)).flat_map(|hole| in_file(&hole)));
         }
         sink.zero(&union(empty))?;

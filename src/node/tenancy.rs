@@ -15,6 +15,7 @@ use crate::engine::lanes::Lane;
 use crate::engine::member::Member;
 use crate::error::{Error, Result};
 use crate::rail::desk::{Desk, Tally};
+use crate::rail::paths::{self, Paths};
 use crate::rail::{self, TransferIx};
 use crate::session::Key;
 use crate::units::NodeIx;
@@ -155,7 +156,10 @@ impl Tenancy {
                 None => {
                     let counted = counters.since(&self.counters_before, nic);
                     let counted = counted.map(|it| (it.sent_bytes, it.received_bytes));
-                    stats.rails.push(RailStats { nic: nic.into(), sent_bytes, received_bytes, counted });
+                    let same = self.ports.iter().filter(|&&port| nics[port] == nic);
+                    let paths: Vec<&Paths> = same.map(|&port| &desk.tallies[port].paths).collect();
+                    let (path, driver) = (paths::describe(&paths), tally.paths.driver());
+                    stats.rails.push(RailStats { nic: nic.into(), sent_bytes, received_bytes, counted, path, driver });
                 }
             }
         }

@@ -1,15 +1,12 @@
 //! What no schedule can beat, and who sets it.
 //!
 //! Each receiver must take in what it wants, and each set of senders must send what nobody outside the set offers.
-//! Every such sentence is a lower bound on the time; the largest one names the bottleneck.
+//! Every such sentence is a lower bound on the time. This module says the simple ones, in work linear in the demands;
+//! where no plan reaches them, [`super::network`] finds the largest of all by minimum cuts.
 
-use std::collections::BTreeMap;
-
-use super::{Problem, Segment};
+use super::demand::Demand;
+use super::{Problem, StoreIx};
 use crate::units::NodeIx;
-
-/// How many different sets of senders are looked at one by one; past it, only single senders and all together are.
-const SENDER_SETS_MAX: usize = 512;
 
 /// A lower bound on the time of a transfer.
 #[derive(Clone, PartialEq, Debug)]
@@ -19,119 +16,91 @@ pub(crate) struct Bound {
     pub(crate) bottleneck: String,
 }
 
-/// The largest of the lower bounds that receivers and sets of senders give.
-pub(super) fn lower(problem: &Problem, segments: &[Segment]) -> Bound {
-    let mut best = Bound { seconds: 0.0, bottleneck: "nothing to move".into() };
-    let mut consider = |seconds: f64, name: &dyn Fn() -> String| {
-        if seconds > best.seconds {
-            best = Bound { seconds, bottleneck: name() };
+/// Something that is full when a plan cannot be faster.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Part {
+    Sender(NodeIx),
+    Receiver(NodeIx),
+    Link(NodeIx, NodeIx),
+    Read(StoreIx),
+    Written(StoreIx),
+}
+
+/// The largest of the bounds that one node, one store, one demand, or all senders together give.
+pub(super) fn floor(problem: &Problem, demand: &Demand) -> Bound {
+    let mut best = Best { seconds: 0.0, parts: Vec::new() };
+    for (node, (bytes, capacity)) in (0..).map(NodeIx).zip(demand.received.iter().zip(&problem.nodes)) {
+        best.consider(*bytes, capacity.receive_bytes_per_second, || vec![Part::Receiver(node)]);
+    }
+    let send = |sender: &NodeIx| problem.nodes[sender.at()].send_bytes_per_second;
+    for class in &demand.classes {
+        let rate = class.senders.iter().map(send).sum();
+        best.consider(class.bytes, rate, || class.senders.iter().map(|&sender| Part::Sender(sender)).collect());
+    }
+    for choice in &demand.choices {
+        let rate = choice.members.iter().map(|node| problem.nodes[node.at()].receive_bytes_per_second).sum();
+        best.consider(choice.bytes, rate, || choice.members.iter().map(|&node| Part::Receiver(node)).collect());
+    }
+    let mut sends = vec![false; problem.nodes.len()];
+    for sender in demand.classes.iter().flat_map(|class| class.senders) {
+        sends[sender.at()] = true;
+    }
+    let senders = || (0..).map(NodeIx).zip(&sends).filter(|(_, sends)| **sends).map(|(node, _)| node);
+    let rate = senders().map(|node| send(&node)).sum();
+    best.consider(demand.bytes(), rate, || senders().map(Part::Sender).collect());
+    for (store, rate) in (0..).map(StoreIx).zip(problem.stores.iter().map(|store| store.bytes_per_second)) {
+        best.consider(demand.read[store.0 as usize], rate, || vec![Part::Read(store)]);
+        best.consider(demand.written[store.0 as usize], rate, || vec![Part::Written(store)]);
+    }
+    Bound { seconds: best.seconds, bottleneck: name(problem, &best.parts) }
+}
+
+struct Best {
+    seconds: f64,
+    parts: Vec<Part>,
+}
+
+impl Best {
+    fn consider(&mut self, bytes: f64, bytes_per_second: f64, parts: impl FnOnce() -> Vec<Part>) {
+        if bytes > 0.0 && bytes / bytes_per_second > self.seconds {
+            *self = Best { seconds: bytes / bytes_per_second, parts: parts() };
         }
-    };
-    for (node, bytes) in wanted_bytes(problem, segments).into_iter().enumerate().filter(|(_, bytes)| *bytes > 0) {
-        let receiver = &problem.nodes[node];
-        consider(bytes as f64 / receiver.receive_bytes_per_second, &|| format!("receiver {}", receiver.name));
     }
-    let demand = demand_by_senders(segments);
-    for senders in candidate_sets(&demand) {
-        let bytes: u64 = demand.iter().filter(|(set, _)| is_subset(set, &senders)).map(|(_, bytes)| bytes).sum();
-        let speed: f64 = senders.iter().map(|sender| problem.nodes[sender.at()].send_bytes_per_second).sum();
-        consider(bytes as f64 / speed, &|| name(problem, &senders));
-    }
-    best
 }
 
-fn wanted_bytes(problem: &Problem, segments: &[Segment]) -> Vec<u64> {
-    let mut wanted = vec![0; problem.nodes.len()];
-    for segment in segments {
-        for receiver in segment.remote_receivers() {
-            wanted[receiver.at()] += segment.span.bytes();
+/// What sets a bound, for people.
+pub(super) fn name(problem: &Problem, parts: &[Part]) -> String {
+    let node = |node: NodeIx| problem.nodes[node.at()].name.clone();
+    let store = |store: StoreIx| format!("store {}", problem.stores[store.0 as usize].name);
+    let mut named: Vec<(&str, Vec<String>)> = Vec::new();
+    for part in parts {
+        let (kind, name) = match *part {
+            Part::Sender(sender) => ("sender", node(sender)),
+            Part::Receiver(receiver) => ("receiver", node(receiver)),
+            Part::Link(from, to) => ("link", format!("{} to {}", node(from), node(to))),
+            Part::Read(read) => ("reading", store(read)),
+            Part::Written(written) => ("writing", store(written)),
+        };
+        match named.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, names)) => names.push(name),
+            None => named.push((kind, vec![name])),
         }
     }
-    wanted
-}
-
-/// Bytes to be sent, by the set of nodes that can send them.
-fn demand_by_senders(segments: &[Segment]) -> BTreeMap<&[NodeIx], u64> {
-    let mut demand: BTreeMap<&[NodeIx], u64> = BTreeMap::new();
-    for segment in segments {
-        *demand.entry(&segment.senders).or_insert(0) += segment.demand_bytes();
-    }
-    demand
-}
-
-/// The sets worth a look: those that occur, the union of each two, and all senders together.
-fn candidate_sets(demand: &BTreeMap<&[NodeIx], u64>) -> Vec<Vec<NodeIx>> {
-    let mut sets: Vec<Vec<NodeIx>> =
-        demand.keys().filter(|set| demand.len() <= SENDER_SETS_MAX || set.len() == 1).map(|set| set.to_vec()).collect();
-    if sets.len() * sets.len() <= 4 * SENDER_SETS_MAX {
-        for (first, a) in sets.clone().iter().enumerate() {
-            let unions: Vec<Vec<NodeIx>> = sets[first + 1..].iter().map(|b| join(a, b)).collect();
-            sets.extend(unions);
-            sets.truncate(4 * SENDER_SETS_MAX);
-        }
-    }
-    let all: Vec<NodeIx> = demand.keys().fold(Vec::new(), |all, set| join(&all, set));
-    sets.push(all);
-    sets.sort_unstable();
-    sets.dedup();
-    sets
-}
-
-fn join(a: &[NodeIx], b: &[NodeIx]) -> Vec<NodeIx> {
-    let mut joined = [a, b].concat();
-    joined.sort_unstable();
-    joined.dedup();
-    joined
-}
-
-fn is_subset(inner: &[NodeIx], outer: &[NodeIx]) -> bool {
-    inner.iter().all(|node| outer.binary_search(node).is_ok())
-}
-
-fn name(problem: &Problem, senders: &[NodeIx]) -> String {
-    let names: Vec<&str> = senders.iter().take(4).map(|sender| problem.nodes[sender.at()].name.as_str()).collect();
-    match (senders.len(), names.as_slice()) {
-        (1, [only]) => format!("sender {only}"),
-        (count, _) if count > names.len() => {
-            format!("senders {} and {} more together", names.join(", "), count - names.len())
-        }
-        _ => format!("senders {} together", names.join(", ")),
+    let kinds: Vec<String> = named.iter().map(|(kind, names)| of_one_kind(kind, names)).collect();
+    match parts.len() {
+        0 => "nothing to move".into(),
+        1 => kinds.concat(),
+        _ => format!("{} together", kinds.join(" and ")),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::{Capacity, plan};
-    use super::*;
-    use crate::units::Span;
-
-    fn bound(speeds: &[f64], offers: &[(u32, u64, u64)], wants: &[(u32, u64, u64)]) -> Bound {
-        let nodes = speeds.iter().enumerate().map(|(index, &speed)| Capacity {
-            name: format!("n{index}:1"),
-            send_bytes_per_second: speed,
-            receive_bytes_per_second: speed,
-        });
-        let rows = |rows: &[(u32, u64, u64)]| rows.iter().map(|&(n, s, e)| (NodeIx(n), Span::new(s, e))).collect();
-        plan(&Problem { nodes: nodes.collect(), offers: rows(offers), wants: rows(wants) }).expect("servable").bound
-    }
-
-    #[test]
-    fn a_slow_receiver_is_the_bottleneck() {
-        let bound = bound(&[100.0, 100.0, 10.0], &[(0, 0, 1000), (1, 0, 1000)], &[(2, 0, 1000)]);
-        assert_eq!(bound, Bound { seconds: 100.0, bottleneck: "receiver n2:1".into() });
-    }
-
-    #[test]
-    fn the_only_holder_of_a_range_is_the_bottleneck() {
-        let bound =
-            bound(&[100.0, 100.0, 1000.0, 1000.0], &[(0, 0, 900), (1, 900, 1000)], &[(2, 0, 1000), (3, 0, 900)]);
-        assert_eq!(bound, Bound { seconds: 18.0, bottleneck: "sender n0:1".into() });
-    }
-
-    #[test]
-    fn senders_can_be_short_together() {
-        let bound =
-            bound(&[100.0, 100.0, 1000.0, 1000.0], &[(0, 0, 1000), (1, 0, 1000)], &[(2, 0, 1000), (3, 0, 1000)]);
-        assert_eq!(bound, Bound { seconds: 10.0, bottleneck: "senders n0:1, n1:1 together".into() });
+fn of_one_kind(kind: &str, names: &[String]) -> String {
+    let plural = if names.len() > 1 && !kind.ends_with("ing") { "s" } else { "" };
+    let shown = names[..names.len().min(NAMES_SHOWN_MAX)].join(", ");
+    match names.len().saturating_sub(NAMES_SHOWN_MAX) {
+        0 => format!("{kind}{plural} {shown}"),
+        more => format!("{kind}{plural} {shown} and {more} more"),
     }
 }
+
+const NAMES_SHOWN_MAX: usize = 4;

@@ -1,107 +1,116 @@
 //! The greedy scheduler of the CEP paper, section 3.2.
 //!
 //! A sender spreads its speed over the segments it offers in proportion to their demand; a receiver splits its request
-//! for a segment over the senders in proportion to what each set aside for it. Linear in the incidences of senders and
-//! segments, and optimal where a transfer is limited by its senders alone or by its receivers alone.
+//! for a segment over the senders in proportion to what each set aside for it. A member of a group spreads the speed that
+//! its own wants leave it over what its groups want in the same way. Linear in the incidences of senders, segments and
+//! receivers, and optimal where a transfer is limited by its senders alone or by its receivers alone.
+//!
+//! Speeds are what the problem says: measured ones bias the plan as the paper means it.
 
-use super::{Planned, Problem, Segment};
+use std::collections::BTreeMap;
+
+use super::demand::Demand;
+use super::{Planned, Problem, Segment, groups};
+use crate::error::Result;
+use crate::units::NodeIx;
+
+/// Gives the parts of groups to their members. `seconds` is about how long the whole takes.
+pub(super) fn deal(
+    problem: &Problem,
+    segments: &[Segment],
+    demand: &Demand,
+    seconds: f64,
+) -> Result<Option<Vec<Segment>>> {
+    let spare = spare(problem, demand, seconds);
+    groups::deal(problem, segments, demand, |choice| {
+        let members = demand.choices[choice as usize].members;
+        shares(&members.iter().map(|member| spare[member.at()]).collect::<Vec<f64>>())
+    })
+}
 
 /// Gives every segment's senders their weights.
 pub(super) fn weigh(problem: &Problem, segments: Vec<Segment>) -> Vec<Planned> {
-    let mut offered_bytes = vec![0_u64; problem.nodes.len()];
-    for segment in &segments {
-        for sender in &segment.senders {
-            offered_bytes[sender.at()] += segment.demand_bytes();
-        }
-    }
+    let set_aside = set_aside(problem, &segments);
+    let limits: BTreeMap<(NodeIx, NodeIx), f64> =
+        problem.pairs.iter().map(|pair| ((pair.to, pair.from), pair.bytes_per_second)).collect();
     let weigh_one = |segment: Segment| {
-        let set_aside: Vec<f64> = segment
-            .senders
-            .iter()
-            .map(|sender| {
-                let speed = problem.nodes[sender.at()].send_bytes_per_second;
-                speed * segment.demand_bytes() as f64 / (offered_bytes[sender.at()].max(1)) as f64
-            })
-            .collect();
-        Planned { weights: shares(&set_aside), segment }
+        let weights = shares(&segment.senders.iter().map(|sender| set_aside[sender.at()]).collect::<Vec<f64>>());
+        let own = if limits.is_empty() { Vec::new() } else { own(problem, &limits, &set_aside, &segment) };
+        Planned { weights, own, segment }
     };
     segments.into_iter().map(weigh_one).collect()
 }
 
-/// What the weights alone would take: the busiest node's time, with nobody taking over another's work.
-pub(super) fn predict(problem: &Problem, planned: &[Planned]) -> f64 {
-    let mut sent = vec![0.0_f64; problem.nodes.len()];
-    let mut received = vec![0.0_f64; problem.nodes.len()];
-    for Planned { segment, weights } in planned {
-        for receiver in segment.remote_receivers() {
-            received[receiver.at()] += segment.span.bytes() as f64;
-        }
-        for (sender, weight) in segment.senders.iter().zip(weights) {
-            sent[sender.at()] += weight * segment.demand_bytes() as f64;
+/// What each sender sets aside for a byte of demand, in bytes per second: its speed over the demand for all it offers.
+fn set_aside(problem: &Problem, segments: &[Segment]) -> Vec<f64> {
+    let mut offered_bytes = vec![0.0; problem.nodes.len()];
+    for segment in segments {
+        let bytes = segment.demand_bytes() as f64;
+        for sender in &segment.senders {
+            offered_bytes[sender.at()] += bytes;
         }
     }
-    let seconds = problem.nodes.iter().zip(sent.iter().zip(&received)).map(|(node, (sent, received))| {
-        (sent / node.send_bytes_per_second).max(received / node.receive_bytes_per_second)
-    });
-    seconds.fold(0.0, f64::max)
+    let speeds = speeds(problem);
+    speeds.iter().zip(offered_bytes).map(|(speed, bytes)| if bytes > 0.0 { speed / bytes } else { 0.0 }).collect()
+}
+
+/// How fast every node can send; those that read from one store share its rate by their own.
+fn speeds(problem: &Problem) -> Vec<f64> {
+    let mut behind = vec![0.0; problem.stores.len()];
+    for node in &problem.nodes {
+        if let Some(store) = node.reads {
+            behind[store.0 as usize] += node.send_bytes_per_second;
+        }
+    }
+    let through = |store: usize| (problem.stores[store].bytes_per_second / behind[store]).min(1.0);
+    let speed =
+        |node: &super::Capacity| node.send_bytes_per_second * node.reads.map_or(1.0, |store| through(store.0 as usize));
+    problem.nodes.iter().map(speed).collect()
+}
+
+/// What each node has left to receive for its groups, for a byte that they want of it.
+fn spare(problem: &Problem, demand: &Demand, seconds: f64) -> Vec<f64> {
+    let mut wanted = vec![0.0; problem.nodes.len()];
+    for choice in &demand.choices {
+        for member in choice.members {
+            wanted[member.at()] += choice.bytes;
+        }
+    }
+    let left = |at: usize| {
+        let rate = problem.nodes[at].receive_bytes_per_second;
+        (rate * seconds - demand.received[at]).max(0.0) / f64::max(wanted[at], 1.0)
+    };
+    (0..problem.nodes.len()).map(left).collect()
+}
+
+/// The weights of receivers that have links with limits: no more is asked over a link than it carries.
+fn own(
+    problem: &Problem,
+    limits: &BTreeMap<(NodeIx, NodeIx), f64>,
+    set_aside: &[f64],
+    segment: &Segment,
+) -> Vec<(NodeIx, Vec<f64>)> {
+    let mut own = Vec::new();
+    for receiver in segment.remote_receivers() {
+        if limits.range((receiver, NodeIx(0))..=(receiver, NodeIx(u32::MAX))).next().is_none() {
+            continue;
+        }
+        let amount = |sender: &NodeIx| {
+            let speed = problem.nodes[sender.at()].send_bytes_per_second;
+            let limit = limits.get(&(receiver, *sender)).map_or(1.0, |limit| (limit / speed).min(1.0));
+            set_aside[sender.at()] * limit
+        };
+        own.push((receiver, shares(&segment.senders.iter().map(amount).collect::<Vec<f64>>())));
+    }
+    own
 }
 
 /// Scales `amounts` to sum to 1; amounts that are all zero share equally.
-fn shares(amounts: &[f64]) -> Vec<f64> {
+pub(super) fn shares(amounts: &[f64]) -> Vec<f64> {
     let sum: f64 = amounts.iter().sum();
     if sum > 0.0 {
         amounts.iter().map(|amount| amount / sum).collect()
     } else {
         vec![1.0 / amounts.len() as f64; amounts.len()]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::plan::{Capacity, Problem, plan};
-    use crate::units::{NodeIx, Span};
-
-    fn node(name: &str, speed: f64) -> Capacity {
-        Capacity { name: name.into(), send_bytes_per_second: speed, receive_bytes_per_second: speed }
-    }
-
-    #[test]
-    fn replicas_share_by_speed() {
-        let problem = Problem {
-            nodes: vec![node("fast", 300.0), node("slow", 100.0), node("sink", 1000.0)],
-            offers: vec![(NodeIx(0), Span::new(0, 4000)), (NodeIx(1), Span::new(0, 4000))],
-            wants: vec![(NodeIx(2), Span::new(0, 4000))],
-        };
-        let plan = plan(&problem).expect("servable");
-        assert_eq!(plan.planned[0].weights, [0.75, 0.25]);
-        assert!((plan.predicted_seconds - 10.0).abs() < 1e-9);
-        assert!((plan.bound.seconds - 10.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_sender_sets_speed_aside_in_proportion_to_demand() {
-        // The second segment is offered by both; the first only by node 0, which keeps half its speed for it.
-        let problem = Problem {
-            nodes: vec![node("a", 100.0), node("b", 100.0), node("sink", 1000.0)],
-            offers: vec![(NodeIx(0), Span::new(0, 2000)), (NodeIx(1), Span::new(1000, 2000))],
-            wants: vec![(NodeIx(2), Span::new(0, 2000))],
-        };
-        let plan = plan(&problem).expect("servable");
-        assert_eq!(plan.planned[0].weights, [1.0]);
-        assert!((plan.planned[1].weights[0] - 1.0 / 3.0).abs() < 1e-9);
-        assert!((plan.bound.seconds - 10.0).abs() < 1e-9, "{:?}", plan.bound);
-    }
-
-    #[test]
-    fn a_node_that_offers_what_it_wants_copies_it_inside() {
-        let problem = Problem {
-            nodes: vec![node("a", 100.0), node("b", 100.0)],
-            offers: vec![(NodeIx(0), Span::new(0, 1000)), (NodeIx(1), Span::new(0, 500))],
-            wants: vec![(NodeIx(1), Span::new(0, 1000))],
-        };
-        let plan = plan(&problem).expect("servable");
-        assert_eq!(plan.planned[0].senders_for(NodeIx(1)), [(NodeIx(1), 1.0)]);
-        assert_eq!(plan.planned[1].senders_for(NodeIx(1)), [(NodeIx(0), 1.0)]);
-        assert!((plan.bound.seconds - 5.0).abs() < 1e-9);
     }
 }

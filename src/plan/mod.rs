@@ -1,18 +1,64 @@
 //! The schedule: rows and speeds in, plan out. Pure; nothing here moves a byte or asks a clock.
 //!
-//! The data space is cut at every row boundary into segments ([`segments`]). A scheduler gives each segment's senders
-//! weights ([`greedy`], CEP paper section 3.2), and [`bound`] says what no schedule can beat and who sets it.
+//! ```text
+//! rows ─▶ check ─▶ segments ─▶ demand ─▶ floor ──────┐
+//!                                 │                  ▼
+//!                                 └─▶ greedy, uniform, or lp (network, maxflow) ─▶ groups ─▶ load ─▶ Plan
+//! ```
+//!
+//! The data space is cut at every row boundary into segments ([`segments`]); for the scheduler, segments with the same
+//! senders are one demand ([`demand`]). A scheduler gives each segment's senders weights, and decides which member of a
+//! reader group takes which part. Every plan comes with its predicted time ([`load`]) and with what no schedule can beat,
+//! and who sets it ([`bound`]).
 //! Weights are soft limits: the engine treats them as order and share, and lets idle links take what others leave.
 
 pub(crate) mod bound;
+mod check;
+mod demand;
 mod greedy;
+mod groups;
+mod load;
+mod lp;
+mod maxflow;
+mod network;
+#[cfg(test)]
+mod oracle_tests;
+pub(crate) mod relay;
 mod segments;
+#[cfg(test)]
+mod tests;
+mod uniform;
 
 use crate::error::Result;
 use crate::units::{NodeIx, Span};
 
 pub(crate) use bound::Bound;
+use demand::Demand;
 pub(crate) use segments::Segment;
+
+/// Who decides which sender serves what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Scheduler {
+    /// In proportion to demand and speed: the CEP paper's greedy algorithm (section 3.2), linear in the size of the plan.
+    #[default]
+    Greedy,
+    /// The exact optimum of the paper's linear program, by parametric maximum flow.
+    Lp,
+    /// Equal stripes with no regard to speed, as striped `GridFTP` does: a baseline to compare with.
+    Uniform,
+}
+
+impl Scheduler {
+    /// Its name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheduler::Greedy => "greedy",
+            Scheduler::Lp => "lp",
+            Scheduler::Uniform => "uniform",
+        }
+    }
+}
 
 /// What a plan is made from: who can send and receive how fast, who offers what, and who wants what.
 #[derive(Clone, Debug, Default)]
@@ -21,12 +67,28 @@ pub(crate) struct Problem {
     pub(crate) nodes: Vec<Capacity>,
     /// A range that a node offers, one entry a sender row.
     pub(crate) offers: Vec<(NodeIx, Span)>,
-    /// A range that a node wants, one entry a receiver row.
+    /// A range that a node wants, one entry a receiver row without a group.
     pub(crate) wants: Vec<(NodeIx, Span)>,
+    /// A range that a node wants as a member of a group: the members together want each byte once.
+    pub(crate) group_wants: Vec<(GroupIx, NodeIx, Span)>,
+    /// What several nodes read from or write to together.
+    pub(crate) stores: Vec<Store>,
+    /// What is known to pass between two nodes, where that is less than what either can.
+    pub(crate) pairs: Vec<Pair>,
+    /// Where the block grid starts, and the bytes of one cell; 0 for no grid. Parts of a group are cut on it.
+    pub(crate) grid: (u64, u64),
 }
 
+/// A reader group: its index in order of first mention.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct GroupIx(pub(crate) u32);
+
+/// A store: its index in [`Problem::stores`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct StoreIx(pub(crate) u32);
+
 /// How fast a node can send and receive, in payload bytes per second.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Capacity {
     /// `host:port`, for messages and the bottleneck's name.
     pub(crate) name: String,
@@ -34,6 +96,26 @@ pub(crate) struct Capacity {
     pub(crate) send_bytes_per_second: f64,
     /// Receiving capacity `B_j`: the sum over the node's rails.
     pub(crate) receive_bytes_per_second: f64,
+    /// The store that all it offers is read from.
+    pub(crate) reads: Option<StoreIx>,
+    /// The store that all it receives is written to.
+    pub(crate) writes: Option<StoreIx>,
+}
+
+/// A shared store, such as a parallel file system or one disk behind several nodes. Its rate holds for all that is read
+/// and for all that is written, each for itself, like the two directions of a NIC.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pub(crate) name: String,
+    pub(crate) bytes_per_second: f64,
+}
+
+/// A limit on what one node sends to another, in payload bytes per second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair {
+    pub(crate) from: NodeIx,
+    pub(crate) to: NodeIx,
+    pub(crate) bytes_per_second: f64,
 }
 
 /// One segment of a plan: the bytes, who wants them, and each sender's share of every receiver's demand.
@@ -42,7 +124,12 @@ pub(crate) struct Planned {
     pub(crate) segment: Segment,
     /// Weights in the order of `segment.senders`; they sum to 1.
     pub(crate) weights: Vec<f64>,
+    /// Receivers whose weights differ, because some of their links have limits of their own; ascending.
+    pub(crate) own: Vec<(NodeIx, Vec<f64>)>,
 }
+
+/// Senders with their weights, and the receivers that ask them.
+pub(crate) type Asking = (Vec<(NodeIx, f64)>, Vec<NodeIx>);
 
 impl Planned {
     /// Who sends this segment to `receiver`, with which weight. A node that offers what it wants copies it inside.
@@ -50,27 +137,87 @@ impl Planned {
         if self.segment.senders.binary_search(&receiver).is_ok() {
             return vec![(receiver, 1.0)];
         }
-        self.segment.senders.iter().copied().zip(self.weights.iter().copied()).collect()
+        let weights = self.weights_for(receiver);
+        self.segment.senders.iter().copied().zip(weights.iter().copied()).collect()
+    }
+
+    /// Receivers that ask the same senders with the same weights, together.
+    pub(crate) fn by_senders(&self) -> Vec<Asking> {
+        let mut told: Vec<Asking> = Vec::new();
+        let remote: Vec<NodeIx> = self.segment.remote_receivers().collect();
+        for &receiver in &self.segment.receivers {
+            let alike = remote.binary_search(&receiver).is_ok() && self.own.is_empty();
+            match told.iter_mut().find(|(_, receivers)| alike && remote.binary_search(&receivers[0]).is_ok()) {
+                Some((_, receivers)) => receivers.push(receiver),
+                None => told.push((self.senders_for(receiver), vec![receiver])),
+            }
+        }
+        told
+    }
+
+    fn weights_for(&self, receiver: NodeIx) -> &[f64] {
+        let own = self.own.binary_search_by_key(&receiver, |(node, _)| *node);
+        own.map_or(&self.weights, |at| &self.own[at].1)
     }
 }
 
 /// All weights, the predicted time, and the lower bound.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Plan {
+    pub(crate) scheduler: Scheduler,
+    /// Ascending and disjoint. What a group wants is cut further than the rows cut it: at each segment its receivers are
+    /// those that take it.
     pub(crate) planned: Vec<Planned>,
     /// What the weights alone would take, without stealing.
     pub(crate) predicted_seconds: f64,
     pub(crate) bound: Bound,
 }
 
-/// The greedy plan for `problem`.
+impl Plan {
+    /// Bytes that receivers want, each counted for itself, and a group's once.
+    pub(crate) fn wanted_bytes(&self) -> u64 {
+        self.planned.iter().map(|Planned { segment, .. }| segment.span.bytes() * segment.receivers.len() as u64).sum()
+    }
+}
+
+/// A plan is as good as the bound where it takes no longer than this part more.
+const TIGHT: f64 = 1e-9;
+
+/// The plan for `problem` by `scheduler`.
 ///
 /// # Errors
-/// `Code::Usage` where a wanted range is offered by nobody; the error carries the ranges.
-pub(crate) fn plan(problem: &Problem) -> Result<Plan> {
+/// `Code::Usage` where a wanted range is offered by nobody (the error carries the ranges), where a speed is zero or beyond
+/// all networks, where rows overlap so much that the plan would not fit into memory, or where `lp` would take too long.
+pub(crate) fn plan(problem: &Problem, scheduler: Scheduler) -> Result<Plan> {
+    check::check(problem)?;
     let segments = segments::cut(problem)?;
-    let bound = bound::lower(problem, &segments);
-    let planned = greedy::weigh(problem, segments);
-    let predicted_seconds = greedy::predict(problem, &planned);
-    Ok(Plan { planned, predicted_seconds, bound })
+    let demand = Demand::of(problem, &segments);
+    let floor = bound::floor(problem, &demand);
+    let dealt = match scheduler {
+        Scheduler::Uniform => uniform::deal(problem, &segments, &demand)?,
+        Scheduler::Greedy | Scheduler::Lp => greedy::deal(problem, &segments, &demand, floor.seconds)?,
+    };
+    // Most plans end without a second look at the demands, and there may be millions of lists that need not be copied.
+    let (dealt, kept) = match dealt {
+        None => (segments, None),
+        Some(dealt) => (dealt, Some(segments)),
+    };
+    let planned = match scheduler {
+        Scheduler::Uniform => uniform::weigh(dealt),
+        Scheduler::Greedy | Scheduler::Lp => greedy::weigh(problem, dealt),
+    };
+    let predicted_seconds = load::seconds(problem, &planned);
+    // A simple plan that reaches a simple bound is the best there is, and weighs the senders more evenly than a flow does.
+    if predicted_seconds <= floor.seconds * (1.0 + TIGHT) {
+        return Ok(Plan { scheduler, planned, predicted_seconds, bound: floor });
+    }
+    let segments = kept.unwrap_or_else(|| planned.iter().map(|planned| planned.segment.clone()).collect());
+    let demand = Demand::of(problem, &segments);
+    if scheduler == Scheduler::Lp {
+        let (planned, bound) = lp::plan(problem, &segments, &demand, floor)?;
+        let predicted_seconds = load::seconds(problem, &planned);
+        return Ok(Plan { scheduler, planned, predicted_seconds, bound });
+    }
+    let bound = lp::bound(problem, &demand, floor);
+    Ok(Plan { scheduler, planned, predicted_seconds, bound })
 }

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::Problem;
+use super::{GroupIx, Problem};
 use crate::error::{Code, Error, Result};
 use crate::units::{NodeIx, Span, union};
+
+/// Senders and receivers of all segments together: what a plan's size and work grow with. Two million nodes in segments
+/// of twenty senders and twenty receivers would need more; at 16 bytes each this bounds a plan to a quarter of a gigabyte.
+pub(super) const INCIDENCES_MAX: usize = 1 << 24;
 
 /// A range between two neighbouring row boundaries, with one set of senders and one set of receivers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -12,8 +16,11 @@ pub(crate) struct Segment {
     pub(crate) span: Span,
     /// Who offers it, ascending, each once; never empty.
     pub(crate) senders: Vec<NodeIx>,
-    /// Who wants it, ascending, each once; never empty.
+    /// Who wants it, ascending, each once.
     pub(crate) receivers: Vec<NodeIx>,
+    /// The groups that want it once each: their members, ascending, none of them a sender or a receiver of the segment.
+    /// Empty in a plan, where a member has become a receiver.
+    pub(crate) groups: Vec<Vec<NodeIx>>,
 }
 
 impl Segment {
@@ -24,63 +31,135 @@ impl Segment {
 
     /// Bytes that have to cross the network for it.
     pub(crate) fn demand_bytes(&self) -> u64 {
-        self.span.bytes() * self.remote_receivers().count() as u64
+        self.span.bytes() * (self.remote_receivers().count() + self.groups.len()) as u64
+    }
+
+    fn incidences(&self) -> usize {
+        self.senders.len() + self.receivers.len() + self.groups.iter().map(Vec::len).sum::<usize>()
     }
 }
 
-/// How many rows of each node cover the place where the sweep stands.
-type Cover = BTreeMap<NodeIx, u32>;
+/// What a row does with a range.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Want,
+    GroupWant(GroupIx),
+    Offer,
+}
 
 /// One row that starts or ends at a boundary.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Edge {
     position: u64,
-    offers: bool,
+    kind: Kind,
     starts: bool,
     node: NodeIx,
+}
+
+/// The rows that cover the place where the sweep stands: how many of each node.
+#[derive(Default)]
+struct Cover {
+    offers: BTreeMap<NodeIx, u32>,
+    wants: BTreeMap<NodeIx, u32>,
+    group_wants: BTreeMap<(GroupIx, NodeIx), u32>,
 }
 
 /// Cuts the wanted parts of the data space into segments, ascending. Work grows with the incidences of segments and
 /// nodes, which is the size of the answer.
 pub(super) fn cut(problem: &Problem) -> Result<Vec<Segment>> {
-    let mut edges = Vec::with_capacity(2 * (problem.offers.len() + problem.wants.len()));
-    for (rows, offers) in [(&problem.offers, true), (&problem.wants, false)] {
-        for &(node, span) in rows.iter().filter(|(_, span)| !span.is_empty()) {
-            edges.push(Edge { position: span.start, offers, starts: true, node });
-            edges.push(Edge { position: span.end, offers, starts: false, node });
-        }
-    }
-    edges.sort_unstable();
-
-    let (mut senders, mut receivers) = (Cover::new(), Cover::new());
+    let mut cover = Cover::default();
     let (mut segments, mut unserved) = (Vec::new(), Vec::new());
-    let mut last = 0;
-    for edge in edges {
-        if edge.position > last && !receivers.is_empty() {
-            let span = Span::new(last, edge.position);
-            if senders.is_empty() {
-                unserved.push(span);
+    let (mut last, mut incidences) = (0, 0);
+    for edge in edges(problem) {
+        if edge.position > last && cover.is_wanted() {
+            let segment = cover.segment(Span::new(last, edge.position));
+            if let Some(node) = cover.in_two_groups() {
+                return Err(two_groups(problem, node, segment.span));
+            }
+            incidences += segment.incidences();
+            if incidences > INCIDENCES_MAX {
+                return Err(too_many(problem, &segment));
+            }
+            if segment.senders.is_empty() {
+                unserved.push(segment.span);
             } else {
-                let (senders, receivers) = (senders.keys().copied().collect(), receivers.keys().copied().collect());
-                segments.push(Segment { span, senders, receivers });
+                segments.push(segment);
             }
         }
         last = edge.position;
-        step(if edge.offers { &mut senders } else { &mut receivers }, edge);
+        cover.step(edge);
     }
     if unserved.is_empty() { Ok(segments) } else { Err(nobody_offers(unserved)) }
 }
 
-fn step(cover: &mut Cover, edge: Edge) {
-    let rows = cover.entry(edge.node).or_insert(0);
-    if edge.starts {
-        *rows += 1;
-    } else {
-        assert!(*rows > 0, "a row ends before it starts");
-        *rows -= 1;
-        if *rows == 0 {
-            cover.remove(&edge.node);
+fn edges(problem: &Problem) -> Vec<Edge> {
+    let offers = problem.offers.iter().map(|&(node, span)| (Kind::Offer, node, span));
+    let wants = problem.wants.iter().map(|&(node, span)| (Kind::Want, node, span));
+    let group_wants = problem.group_wants.iter().map(|&(group, node, span)| (Kind::GroupWant(group), node, span));
+    let mut edges = Vec::with_capacity(2 * (problem.offers.len() + problem.wants.len() + problem.group_wants.len()));
+    for (kind, node, span) in offers.chain(wants).chain(group_wants).filter(|(_, _, span)| !span.is_empty()) {
+        edges.push(Edge { position: span.start, kind, starts: true, node });
+        edges.push(Edge { position: span.end, kind, starts: false, node });
+    }
+    edges.sort_unstable_by_key(|edge| edge.position);
+    edges
+}
+
+impl Cover {
+    fn is_wanted(&self) -> bool {
+        !self.wants.is_empty() || !self.group_wants.is_empty()
+    }
+
+    fn step(&mut self, edge: Edge) {
+        match edge.kind {
+            Kind::Offer => step(&mut self.offers, edge.node, edge.starts),
+            Kind::Want => step(&mut self.wants, edge.node, edge.starts),
+            Kind::GroupWant(group) => step(&mut self.group_wants, (group, edge.node), edge.starts),
         }
+    }
+
+    /// A node that wants this place for two groups. What it took would serve both, and no flow could count that.
+    fn in_two_groups(&self) -> Option<NodeIx> {
+        let mut nodes: Vec<NodeIx> = self.group_wants.keys().map(|(_, node)| *node).collect();
+        nodes.sort_unstable();
+        nodes.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+    }
+
+    fn segment(&self, span: Span) -> Segment {
+        let (senders, receivers) = (self.offers.keys().copied().collect(), self.wants.keys().copied().collect());
+        let mut segment = Segment { span, senders, receivers, groups: Vec::new() };
+        let members: Vec<(GroupIx, NodeIx)> = self.group_wants.keys().copied().collect();
+        let mut served = Vec::new();
+        for group in members.chunk_by(|a, b| a.0 == b.0) {
+            let has =
+                |list: &[NodeIx]| group.iter().map(|(_, node)| *node).find(|node| list.binary_search(node).is_ok());
+            if has(&segment.receivers).is_some() {
+                // A member that wants it for itself brings it to its group as well.
+                continue;
+            }
+            match (has(&segment.senders), group) {
+                // A member that has it copies it inside; nothing need cross the network.
+                (Some(node), _) | (None, &[(_, node)]) => served.push(node),
+                (None, _) => segment.groups.push(group.iter().map(|(_, node)| *node).collect()),
+            }
+        }
+        if !served.is_empty() {
+            segment.receivers.append(&mut served);
+            segment.receivers.sort_unstable();
+            segment.receivers.dedup();
+        }
+        segment
+    }
+}
+
+fn step<Key: Ord>(cover: &mut BTreeMap<Key, u32>, key: Key, starts: bool) {
+    use std::collections::btree_map::Entry;
+    match (cover.entry(key), starts) {
+        (Entry::Vacant(entry), true) => _ = entry.insert(1),
+        (Entry::Vacant(_), false) => panic!("a row ends before it starts"),
+        (Entry::Occupied(mut entry), true) => *entry.get_mut() += 1,
+        (Entry::Occupied(entry), false) if *entry.get() == 1 => _ = entry.remove(),
+        (Entry::Occupied(mut entry), false) => *entry.get_mut() -= 1,
     }
 }
 
@@ -93,13 +172,30 @@ fn nobody_offers(unserved: Vec<Span>) -> Error {
         .missing(missing)
 }
 
+fn two_groups(problem: &Problem, node: NodeIx, span: Span) -> Error {
+    let what = format!("{} wants bytes {span} for two groups", problem.nodes[node.at()].name);
+    Error::new(Code::Usage, what).remedy("name one group in its rows, or different ranges")
+}
+
+fn too_many(problem: &Problem, segment: &Segment) -> Error {
+    let nodes = segment.senders.iter().chain(&segment.receivers).chain(segment.groups.iter().flatten());
+    let name = nodes.last().and_then(|node| problem.nodes.get(node.at())).map_or("", |node| &node.name);
+    let what = format!(
+        "the rows overlap too much for one plan: where the rows of {name} and {} others meet, at bytes {}, its list of \
+         senders and receivers passes {INCIDENCES_MAX} entries",
+        segment.incidences() - 1,
+        segment.span
+    );
+    Error::new(Code::Usage, what).remedy("cut rows at the same positions, or split the transfer")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn problem(offers: &[(u32, u64, u64)], wants: &[(u32, u64, u64)]) -> Problem {
         let rows = |rows: &[(u32, u64, u64)]| rows.iter().map(|&(n, s, e)| (NodeIx(n), Span::new(s, e))).collect();
-        Problem { nodes: Vec::new(), offers: rows(offers), wants: rows(wants) }
+        Problem { offers: rows(offers), wants: rows(wants), ..Problem::default() }
     }
 
     #[test]
@@ -125,5 +221,35 @@ mod tests {
         assert_eq!(error.code, Code::Usage);
         assert_eq!(error.missing, [Span::new(10, 20), Span::new(30, 40)]);
         assert!(error.message.contains("10-19, 30-39"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_group_wants_each_byte_once_and_takes_what_a_member_has() {
+        let mut problem = problem(&[(0, 0, 40), (2, 30, 40)], &[(3, 0, 10)]);
+        let group = GroupIx(0);
+        problem.group_wants = [1, 2, 3].map(|node| (group, NodeIx(node), Span::new(0, 40))).into();
+        let segments = cut(&problem).expect("servable");
+        let facts = |segment: &Segment| (segment.span, segment.receivers.clone(), segment.groups.clone());
+        let members = vec![vec![NodeIx(1), NodeIx(2), NodeIx(3)]];
+        // Node 3 wants the start for itself, node 2 has the end.
+        assert_eq!(facts(&segments[0]), (Span::new(0, 10), vec![NodeIx(3)], vec![]));
+        assert_eq!(facts(&segments[1]), (Span::new(10, 30), vec![], members));
+        assert_eq!(facts(&segments[2]), (Span::new(30, 40), vec![NodeIx(2)], vec![]));
+    }
+
+    #[test]
+    fn rows_that_all_overlap_are_refused_before_they_fill_the_memory() {
+        let windows =
+            |first: u32| (0..6000).map(move |n| (NodeIx(first + n), Span::new(u64::from(n), 10_000 + u64::from(n))));
+        let nodes = (0..12_000).map(|n| super::super::Capacity { name: format!("n{n}:1"), ..Default::default() });
+        let problem = Problem {
+            nodes: nodes.collect(),
+            offers: windows(0).collect(),
+            wants: windows(6000).collect(),
+            ..Problem::default()
+        };
+        let error = cut(&problem).expect_err("72 million incidences");
+        assert_eq!(error.code, Code::Usage);
+        assert!(error.message.contains("others meet, at bytes"), "{error}");
     }
 }

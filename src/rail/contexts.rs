@@ -1,6 +1,7 @@
 //! What each operation in flight is for. The token of an operation is a place in this table.
 
 use super::TransferIx;
+use super::paths::Route;
 use crate::engine::serve::Ask;
 use crate::engine::{FlowIx, Piece};
 use crate::wire::Check;
@@ -20,8 +21,8 @@ pub(super) enum Context {
     Requests { flow: FlowIx },
     /// Reading a piece, at first only what the page cache holds.
     Load { loading: Loading, way: Way, done: usize },
-    /// Sending a piece of so many bytes, or a refusal where it has none.
-    Answer { flow: FlowIx, transfer: TransferIx, piece_bytes: u64 },
+    /// Sending an answer.
+    Answer(Sending),
 }
 
 /// Which way a piece is read.
@@ -52,6 +53,20 @@ pub(super) struct Loading {
     pub(super) ask: Ask,
     /// Which of the desk's sources holds it.
     pub(super) source: usize,
+}
+
+/// An answer on its way to a receiver.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sending {
+    pub(super) transfer: TransferIx,
+    pub(super) flow: FlowIx,
+    /// 0 for a refusal.
+    pub(super) piece_bytes: u64,
+    /// Where the header lies in the slot.
+    pub(super) start: usize,
+    pub(super) route: Route,
+    /// Whether the kernel refused to send without a copy, and the slot is to be sent plainly once it is back.
+    pub(super) again: bool,
 }
 
 impl Context {
@@ -98,6 +113,18 @@ impl Contexts {
         self.free.push(place as u32);
         self.landing -= u32::from(context.lands().is_some());
         context
+    }
+
+    /// The answer that `token` sends, which is not over yet.
+    ///
+    /// # Panics
+    /// If `token` sends none: only a send has a result before its end.
+    pub(super) fn sending(&mut self, token: u64) -> &mut Sending {
+        let place = usize::try_from(token).expect("tokens are places");
+        match self.places[place].as_mut() {
+            Some(Context::Answer(sending)) => sending,
+            other => panic!("{other:?} is no send"),
+        }
     }
 
     /// Whether nothing in flight lands a piece.

@@ -3,10 +3,12 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::paths::Paths;
 use crate::engine::check::Method;
 use crate::store::layout::Layout;
 use crate::store::{OpenFile, Sink, Source};
 use crate::units::{Moment, Span};
+use crate::wire::DataPath;
 
 /// A sender row: where its bytes come from.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct Offer {
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) method: Method,
+    /// Which way bytes are to take through the kernel.
+    pub(crate) path: DataPath,
     /// What this node offers, one entry a sender row.
     pub(crate) offers: Vec<Offer>,
     /// What this node writes, one entry a file.
@@ -68,6 +72,8 @@ impl Desk {
 pub(crate) struct Tally {
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
+    /// Which way they took.
+    pub(crate) paths: Paths,
 }
 
 impl Tally {

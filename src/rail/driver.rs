@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use ring::{Completion, FileId, Io, Op, Pool, Slot};
+use ring::{Completion, FileId, Io, Op, Pool, Stage};
 
 use super::contexts::{Context, Contexts, Landing};
 use super::desk::{Desk, Tally};
+use super::feed::Loaded;
+use super::paths::{Paths, Reason};
 use super::sockets::{Feed, Fetch, Flow, Half};
 use super::start::{Buffers, entries};
 use super::{Command, Event, Mailbox, Side, Size, TransferIx};
@@ -21,6 +23,7 @@ use crate::engine::serve::{self, FLOW_REQUESTS_MAX, Serve};
 use crate::engine::{FlowIx, owner};
 use crate::error::{Code, Error};
 use crate::store::OpenFile;
+use crate::wire::DataPath;
 
 /// Flows of one rail at once: each holds two cells, and three operations at most.
 pub(super) const FLOWS_MAX: u32 = 96;
@@ -52,6 +55,8 @@ pub(super) struct Tenant {
     pub(super) pull: Pull,
     /// The desk's files, registered with the ring.
     pub(super) files: Vec<Registered>,
+    /// Whether a file gave less to a splice than it has: the others are read from then on.
+    pub(super) splice_failed: bool,
     draining: bool,
 }
 
@@ -59,6 +64,11 @@ impl Tenant {
     /// What this rail counts of the transfer.
     pub(super) fn tally(&self) -> &Tally {
         &self.desk.tallies[self.rail]
+    }
+
+    /// Which way the bytes of this rail took.
+    pub(super) fn paths(&self) -> &Paths {
+        &self.tally().paths
     }
 }
 
@@ -76,10 +86,14 @@ pub(super) struct Driver<I, M> {
     pub(super) serve: Serve,
     /// Payloads whose header has arrived and that wait for a slot.
     pub(super) parked: VecDeque<Landing>,
-    /// Pieces that are read and checked, each in its slot behind its header.
-    pub(super) loaded: HashMap<(FlowIx, u32), (Slot, std::ops::Range<usize>)>,
+    /// Pieces that are checked and ready to be sent.
+    pub(super) loaded: HashMap<(FlowIx, u32), Loaded>,
+    /// Slots that sends without a copy have, until their notices come.
+    pub(super) lent: u32,
     /// Which slots hold the filler of the pattern, at which phase and for how many bytes; by address.
     pub(super) dressed: HashMap<usize, (usize, usize)>,
+    /// What carries out the operations, for the report.
+    driven_by: String,
     inbox: Receiver<Command>,
     mailbox: M,
     outbox: VecDeque<Event>,
@@ -89,7 +103,7 @@ pub(super) struct Driver<I, M> {
 
 impl<I: Io, M: Mailbox> Driver<I, M> {
     pub(super) fn new(clock: Clock, size: Size, io: I, buffers: Buffers, inbox: Receiver<Command>, mailbox: M) -> Self {
-        let Buffers { cells, landing_slots, serving_slots } = buffers;
+        let Buffers { cells, landing_slots, serving_slots, driven_by } = buffers;
         Driver {
             clock,
             size,
@@ -103,7 +117,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             serve: Serve::new(size.slots),
             parked: VecDeque::with_capacity(FLOWS_MAX as usize),
             loaded: HashMap::with_capacity(2 * size.slots as usize),
+            lent: 0,
             dressed: HashMap::with_capacity(2 * size.slots as usize),
+            driven_by,
             inbox,
             mailbox,
             outbox: VecDeque::with_capacity(OUTBOX),
@@ -159,7 +175,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 
     fn join(&mut self, transfer: TransferIx, rail: usize, desk: Arc<Desk>, silence: Duration) {
-        let files = match desk.files().map(|file| self.register(file)).collect() {
+        let files = match desk.files().map(|file| self.register(file, desk.path)).collect() {
             Ok(files) => files,
             Err(error) => {
                 let error = Error::new(Code::Data, format!("this rail cannot take in the transfer's files: {error}"));
@@ -168,13 +184,20 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             }
         };
         let pull = Pull::new(self.size.block_bytes, silence);
-        self.tenants.insert(transfer, Tenant { desk, rail, pull, files, draining: false });
+        let tenant = Tenant { desk, rail, pull, files, splice_failed: false, draining: false };
+        tenant.paths().driven_by(&self.driven_by);
+        if tenant.desk.path == DataPath::Direct && tenant.files.iter().any(|(_, direct)| direct.is_none()) {
+            tenant.paths().because(Reason::NoDirect);
+        }
+        self.tenants.insert(transfer, tenant);
     }
 
-    fn register(&mut self, file: &OpenFile) -> std::io::Result<Registered> {
+    fn register(&mut self, file: &OpenFile, path: DataPath) -> std::io::Result<Registered> {
         let buffered = self.io.register(file.buffered().try_clone_to_owned()?)?;
         let direct = match (file.direct(), file.direct_alignment()) {
-            (Some(direct), Some(align)) => Some((self.io.register(direct.try_clone_to_owned()?)?, align)),
+            (Some(direct), Some(align)) if path != DataPath::Copy => {
+                Some((self.io.register(direct.try_clone_to_owned()?)?, align))
+            }
             _ => None,
         };
         Ok((buffered, direct))
@@ -199,11 +222,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                 let requests = VecDeque::with_capacity(REQUESTS_MAX as usize);
                 Half::Fetch(Fetch { requests, asking: false, wake_bytes_max })
             }
-            Side::Feed { .. } => Half::Feed(Feed {
-                answers: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
-                answering: false,
-                partial_bytes: 0,
-            }),
+            Side::Feed { .. } => {
+                Half::Feed(Feed { answers: VecDeque::with_capacity(FLOW_REQUESTS_MAX), ..Feed::default() })
+            }
         };
         self.flows.insert(flow, Flow { transfer, socket, half });
         match side {
@@ -284,10 +305,11 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 
     fn complete(&mut self, completion: Completion) {
-        if !completion.stage.is_final() {
-            return;
+        let Completion { token, result, stage, slot } = completion;
+        if stage == Stage::NoticeFollows {
+            self.sent_lent(token, result);
+            return self.follow();
         }
-        let Completion { token, result, slot, .. } = completion;
         match self.contexts.take(token) {
             Context::Header { flow } => self.header_received(flow, result, slot),
             Context::Payload { landing, done } => self.payload_received(landing, done, result, slot),
@@ -295,7 +317,10 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             Context::Asking { flow } => self.asked(flow, result),
             Context::Requests { flow } => self.requests_received(flow, result, slot),
             Context::Load { loading, way, done } => self.read(loading, way, done, result, slot),
-            Context::Answer { flow, transfer, piece_bytes } => self.answered(flow, transfer, piece_bytes, result, slot),
+            Context::Answer(sending) => match stage {
+                Stage::Notice { copied } => self.given_back(sending, copied, slot),
+                Stage::Done | Stage::NoticeFollows => self.answered(sending, result, slot),
+            },
         }
         self.follow();
     }

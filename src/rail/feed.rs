@@ -1,13 +1,15 @@
 //! The sending half of a rail: requests in, pieces read, checked and sent behind their headers.
 
-use ring::{Errno, Io, Op, Slot};
+use ring::{Errno, FileId, Io, Op, Slot};
 
-use super::contexts::{Context, Loading, Way};
+use super::Mailbox;
+use super::contexts::{Context, Loading, Sending, Way};
 use super::driver::{CELL_BYTES, Driver, Tenant};
 use super::fetch::broken;
+use super::paths::{Reason, Route};
 use super::sockets::{Answer, Flow};
 use super::start::slots;
-use super::{Mailbox, TransferIx};
+use super::zerocopy::refuses_zerocopy;
 use crate::engine::FlowIx;
 use crate::engine::serve::{self, Ask};
 use crate::error::{Code, Error};
@@ -15,6 +17,7 @@ use crate::store::layout::Extent;
 use crate::store::steps::{payload_at, read_step};
 use crate::store::{Source, pattern};
 use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
+use crate::wire::{Check, DataPath};
 
 /// The version of the plan that frames of this attempt carry.
 const EPOCH: u32 = 1;
@@ -81,9 +84,35 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             return self.serve.handle(serve::Event::Loaded { flow, ask, result: Err(Code::Internal) });
         };
         let loading = Loading { transfer, flow, ask, source };
-        match self.tenants[&transfer].desk.offers[source].source {
-            Source::Pattern(seed) => self.make(loading, seed, slot),
-            Source::File(_) => self.read_on(loading, Way::Cached, 0, slot),
+        let desk = &self.tenants[&transfer].desk;
+        match (&desk.offers[source].source, desk.path) {
+            (&Source::Pattern(seed), _) => self.make(loading, seed, slot),
+            (Source::File(_), DataPath::Direct) => self.read_on(loading, Way::Direct, 0, slot),
+            (Source::File(_), DataPath::Copy) => self.read_on(loading, Way::Buffered, 0, slot),
+            (Source::File(_), DataPath::Auto | DataPath::Splice | DataPath::Zerocopy) => self.load_best(loading, slot),
+        }
+    }
+
+    /// Gets a piece of a file ready by the way that suits where it is: in the page cache, or not.
+    fn load_best(&mut self, loading: Loading, slot: Slot) {
+        let cached = self.is_cached(loading);
+        if cached == Some(false) {
+            self.not_cached(loading);
+            return self.read_on(loading, Way::Direct, 0, slot);
+        }
+        if !self.may_splice(loading) {
+            return self.read_on(loading, Way::Cached, 0, slot);
+        }
+        if let Some(slot) = self.load_cached(loading, cached, slot) {
+            self.not_cached(loading);
+            self.read_on(loading, Way::Direct, 0, slot);
+        }
+    }
+
+    fn not_cached(&self, loading: Loading) {
+        let tenant = &self.tenants[&loading.transfer];
+        if tenant.desk.path == DataPath::Splice {
+            tenant.paths().because(Reason::NotCached);
         }
     }
 
@@ -100,7 +129,10 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                 self.dressed.insert(address, (start, bytes));
             }
         }
-        self.loaded(loading, start, slot);
+        if !matches!(self.tenants[&loading.transfer].desk.path, DataPath::Auto | DataPath::Zerocopy) {
+            self.tenants[&loading.transfer].paths().because(Reason::NoFile);
+        }
+        self.loaded(loading, start, Route::PatternSend, slot);
     }
 
     /// Reads a piece, from byte `done` of the step on.
@@ -141,13 +173,19 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let align = direct.filter(|_| way == Way::Direct);
         let step = read_step(extent.offset_bytes, piece_bytes(loading.ask), align);
         match result {
-            Ok(read) if done + read as usize >= step.needed_bytes => self.loaded(loading, step.payload_at, slot),
+            Ok(read) if done + read as usize >= step.needed_bytes => {
+                let route = if align.is_some() { Route::DirectSend } else { Route::ReadSend };
+                self.loaded(loading, step.payload_at, route, slot);
+            }
             // Not, or not wholly, in the page cache: past it, rather than through it.
             Ok(_) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP) if way == Way::Cached => {
                 let way = if direct.is_some() { Way::Direct } else { Way::Buffered };
                 self.read_on(loading, way, 0, slot);
             }
-            Err(Errno::EINVAL) if way == Way::Direct => self.read_on(loading, Way::Buffered, 0, slot),
+            Err(Errno::EINVAL) if align.is_some() => {
+                tenant.paths().because(Reason::NoDirect);
+                self.read_on(loading, Way::Buffered, 0, slot);
+            }
             Err(Errno::EINTR | Errno::EAGAIN) => self.read_on(loading, way, done, slot),
             // Short, but not at the end of the file: an aligned part of it came.
             Ok(read) if read > 0 && (done + read as usize).is_multiple_of(align.unwrap_or(1)) => {
@@ -165,18 +203,21 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         self.serve.handle(serve::Event::Loaded { flow: loading.flow, ask: loading.ask, result: Err(code) });
     }
 
-    /// Checks a piece that is in its slot, and puts its header in front of it.
-    fn loaded(&mut self, loading: Loading, start: usize, mut slot: Slot) {
-        let Loading { transfer, flow, ask, .. } = loading;
-        let end = start + piece_bytes(ask);
-        let check = self.tenants[&transfer].desk.method.of(ask.span, &slot.as_slice()[start..end]);
-        let length = u32::try_from(ask.span.bytes()).expect("checked when it was asked for");
-        let kind = FrameKind::Data(check);
-        let frame = Frame { kind, epoch: EPOCH, request: ask.request, position: ask.span.start, length };
-        let header = start - FRAME_BYTES..start;
-        let place = slot.as_mut_slice()[header.clone()].first_chunk_mut().expect("the slack has room for a header");
-        frame.encode(place);
-        self.loaded.insert((flow, ask.request), (slot, header.start..end));
+    /// Checks a piece that is in its slot.
+    fn loaded(&mut self, loading: Loading, start: usize, route: Route, slot: Slot) {
+        let Loading { transfer, ask, .. } = loading;
+        let piece = &slot.as_slice()[start..start + piece_bytes(ask)];
+        let check = self.tenants[&transfer].desk.method.of(ask.span, piece);
+        self.ready(loading, check, Loaded { slot, start: start - FRAME_BYTES, behind: None, route });
+    }
+
+    /// Puts the header of a piece in its place, and says that the piece can be sent.
+    pub(super) fn ready(&mut self, loading: Loading, check: Check, mut loaded: Loaded) {
+        let Loading { flow, ask, .. } = loading;
+        let header = loaded.start..loaded.start + FRAME_BYTES;
+        let place = loaded.slot.as_mut_slice()[header].first_chunk_mut().expect("the slack has room for a header");
+        frame(ask, FrameKind::Data(check)).encode(place);
+        self.loaded.insert((flow, ask.request), loaded);
         self.serve.handle(serve::Event::Loaded { flow, ask, result: Ok(()) });
     }
 
@@ -198,45 +239,79 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let Some(feed) = state.feed().filter(|feed| !feed.answering) else { return };
         let Some(answer) = feed.answers.pop_front() else { return };
         feed.answering = true;
-        let (slot, range, piece_bytes) = match answer {
+        let (loaded, bytes) = match answer {
             Answer::Piece(ask) => {
-                let (slot, range) =
-                    self.loaded.remove(&(flow, ask.request)).expect("a piece is loaded before it is sent");
-                (slot, range, ask.span.bytes())
+                let loaded = self.loaded.remove(&(flow, ask.request)).expect("a piece is loaded before it is sent");
+                (loaded, piece_bytes(ask))
             }
             Answer::Refusal(ask, code) => {
-                let Some(mut cell) = self.cells.take() else { return self.out_of_cells(flow) };
-                let length = u32::try_from(ask.span.bytes()).expect("checked when it was asked for");
-                let kind = FrameKind::Refuse(code);
-                let frame = Frame { kind, epoch: EPOCH, request: ask.request, position: ask.span.start, length };
-                frame.encode(cell.as_mut_slice().first_chunk_mut().expect("a cell has room for a header"));
-                (cell, 0..FRAME_BYTES, 0)
+                let Some(mut slot) = self.cells.take() else { return self.out_of_cells(flow) };
+                let place = slot.as_mut_slice().first_chunk_mut().expect("a cell has room for a header");
+                frame(ask, FrameKind::Refuse(code)).encode(place);
+                (Loaded { slot, start: 0, behind: None, route: Route::ReadSend }, 0)
             }
         };
-        let op = Op::Send { file: socket, slot, range, more: false };
-        if let Err(error) = self.submit(Context::Answer { flow, transfer, piece_bytes }, op) {
-            if piece_bytes > 0 {
-                self.serve.handle(serve::Event::Sent { flow });
+        let Loaded { slot, start, behind, mut route } = loaded;
+        let op = match behind {
+            Some((source, offset)) => {
+                let bytes = u32::try_from(bytes).expect("a piece is a block at most");
+                Op::SendFile { file: socket, slot, range: start..start + FRAME_BYTES, source, offset, bytes }
             }
-            self.close(flow, error);
+            None if bytes > 0 && self.lends(flow) => {
+                route = Route::Zerocopy;
+                Op::SendZc { file: socket, slot, range: start..start + FRAME_BYTES + bytes }
+            }
+            None => Op::Send { file: socket, slot, range: start..start + FRAME_BYTES + bytes, more: false },
+        };
+        let sending = Sending { transfer, flow, piece_bytes: bytes as u64, start, route, again: false };
+        self.send(sending, op);
+    }
+
+    /// Hands the send of an answer to the ring.
+    pub(super) fn send(&mut self, sending: Sending, op: Op) {
+        let lends = matches!(op, Op::SendZc { .. });
+        match self.submit(Context::Answer(sending), op) {
+            Ok(()) => self.lent += u32::from(lends),
+            Err(error) => {
+                self.slot_free(sending);
+                self.close(sending.flow, error);
+            }
         }
     }
 
-    pub(super) fn answered(
-        &mut self,
-        flow: FlowIx,
-        transfer: TransferIx,
-        piece_bytes: u64,
-        result: Result<u32, Errno>,
-        slot: Option<Slot>,
-    ) {
+    /// A send ended, and the kernel has no part of its slot any more.
+    pub(super) fn answered(&mut self, sending: Sending, result: Result<u32, Errno>, slot: Option<Slot>) {
+        let slot = slot.expect("a send gives its slot back");
+        if sending.route == Route::Zerocopy {
+            self.lent -= 1;
+            if refuses_zerocopy(result) {
+                return self.send_plainly(sending, slot);
+            }
+        }
         drop(slot);
+        if result == Err(Errno::ENODATA)
+            && let Some(tenant) = self.tenants.get_mut(&sending.transfer)
+        {
+            tenant.splice_failed = true;
+            tenant.paths().because(Reason::NotSpliced);
+        }
+        self.slot_free(sending);
+        self.sent(sending, result);
+    }
+
+    fn slot_free(&mut self, sending: Sending) {
+        if sending.piece_bytes > 0 {
+            self.serve.handle(serve::Event::Sent { flow: sending.flow });
+        }
+    }
+
+    /// Counts what was sent, and sends what stands next in line.
+    pub(super) fn sent(&mut self, sending: Sending, result: Result<u32, Errno>) {
+        let Sending { transfer, flow, piece_bytes, route, .. } = sending;
         let whole = result == Ok(u32::try_from(piece_bytes).expect("a piece is a block at most") + FRAME_BYTES as u32);
         if let Some(tenant) = self.tenants.get(&transfer).filter(|_| whole) {
             tenant.tally().sent(piece_bytes);
-        }
-        if piece_bytes > 0 {
-            self.serve.handle(serve::Event::Sent { flow });
+            tenant.paths().took(route, piece_bytes);
         }
         if !whole {
             return self.close(flow, broken("sending a piece", result));
@@ -248,12 +323,29 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 }
 
+/// A piece that can be sent.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// It holds the header, and the piece behind it unless that lies in a file.
+    pub(super) slot: Slot,
+    /// Where the header is.
+    pub(super) start: usize,
+    /// The file that holds the piece, and where.
+    pub(super) behind: Option<(FileId, u64)>,
+    pub(super) route: Route,
+}
+
+fn frame(ask: Ask, kind: FrameKind) -> Frame {
+    let length = u32::try_from(ask.span.bytes()).expect("checked when it was asked for");
+    Frame { kind, epoch: EPOCH, request: ask.request, position: ask.span.start, length }
+}
+
 /// Where a piece lies in the files of the desk.
-fn extent(tenant: &Tenant, loading: Loading) -> Extent {
+pub(super) fn extent(tenant: &Tenant, loading: Loading) -> Extent {
     let layout = tenant.desk.offers[loading.source].layout.as_ref().expect("what is read from files has a layout");
     layout.extents(loading.ask.span).next().expect("a piece is not empty")
 }
 
-fn piece_bytes(ask: Ask) -> usize {
+pub(super) fn piece_bytes(ask: Ask) -> usize {
     usize::try_from(ask.span.bytes()).expect("a piece fits its slot")
 }

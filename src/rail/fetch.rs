@@ -4,6 +4,7 @@ use ring::{Errno, FileId, Io, Op, Slot};
 
 use super::contexts::{Context, Landing};
 use super::driver::{CELL_BYTES, Driver, Tenant};
+use super::paths::Route;
 use super::sockets::Flow;
 use super::start::slots;
 use super::{Event, Mailbox, TransferIx};
@@ -216,6 +217,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         drop(slot);
         let now = self.clock.now();
         let tenant = self.tenants.get_mut(&transfer).expect("a transfer outlives its writes");
+        if (sink, step, done) == (0, 0, 0) {
+            tenant.paths().took(Route::Receive, piece.span.bytes());
+        }
         tenant.desk.activity.written(now);
         tenant.pull.handle(now, pull::Event::Written { flow: landing.flow, piece, check: landing.check });
         self.land_parked();
@@ -238,6 +242,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             Ok(written) => {
                 let done = done + written as usize;
                 let submitted = self.next_write(landing, sink, step).expect("a step that was submitted");
+                let route = if submitted.what.direct { Route::ReceiveDirect } else { Route::ReceiveWrite };
+                self.tenants[&landing.transfer].paths().took(route, u64::from(written));
                 let next =
                     if done >= submitted.what.slot_range.len() { (sink, step + 1, 0) } else { (sink, step, done) };
                 return self.write(landing, next, slot);

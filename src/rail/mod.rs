@@ -7,6 +7,8 @@
 //! - [`desk`]: one transfer's files and layouts, shared by the node's rails
 //! - `fetch`: the receiving half — headers, payloads, checks, writes
 //! - `feed`: the sending half — requests, reads, checks, sends
+//! - `splice`, `zerocopy`: the ways of sending that copy less
+//! - `paths`: which way the bytes took, for the report
 //! - `contexts`: what each operation in flight is for
 
 pub(crate) mod desk;
@@ -15,8 +17,11 @@ mod contexts;
 mod driver;
 mod feed;
 mod fetch;
+pub(crate) mod paths;
 mod sockets;
+mod splice;
 mod start;
+mod zerocopy;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +33,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use nix::sys::signal::{SigSet, Signal};
 use ring::Waker;
 
 use crate::clock::Clock;
@@ -144,6 +150,8 @@ impl Rail {
         let thread = std::thread::Builder::new().name("rail".into()).spawn(move || {
             // Before anything is mapped: pages come from where the thread is that touches them first.
             place.settle();
+            // `sendfile` cannot be told to leave the signal of a closed flow out, as a send can.
+            let _ = SigSet::from(Signal::SIGPIPE).thread_block();
             start::start(clock, size, inbox, mailbox, &ready);
         });
         let thread = thread.map_err(|error| Error::new(Code::Internal, format!("cannot start a rail: {error}")))?;

@@ -36,11 +36,13 @@ pub(super) struct Fetch {
 }
 
 /// A flow from a receiver.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Feed {
     /// Answers that have not left; a piece has its slot in the rail's table of loaded pieces.
     pub(super) answers: VecDeque<Answer>,
     pub(super) answering: bool,
+    /// Whether the kernel copies what is sent on this flow, whatever is asked of it.
+    pub(super) copies: bool,
     /// Bytes of a request that has not wholly arrived, at the front of the cell.
     pub(super) partial_bytes: usize,
 }

@@ -4,6 +4,8 @@
 //! calls and `poll`: it loses speed and nothing else. Where the locked memory is too small, the ring itself does
 //! without registered buffers.
 
+use std::sync::Once;
+
 use crossbeam_channel::{Receiver, Sender};
 use ring::{Config, Errno, Io, Plain, Pool, ProbeError, Uring, Waker};
 
@@ -21,6 +23,8 @@ pub(super) struct Buffers {
     pub(super) cells: Pool,
     pub(super) landing_slots: Option<Pool>,
     pub(super) serving_slots: Option<Pool>,
+    /// What carries out the operations on them, for the report.
+    pub(super) driven_by: String,
 }
 
 impl Buffers {
@@ -30,6 +34,7 @@ impl Buffers {
             cells: Pool::new(CELLS as usize, CELL_BYTES)?,
             landing_slots: pool(size.receives)?,
             serving_slots: pool(size.sends)?,
+            driven_by: "io_uring".into(),
         })
     }
 
@@ -58,7 +63,7 @@ pub(super) fn start(
     mailbox: impl Mailbox,
     ready: &Sender<Result<Waker, Error>>,
 ) {
-    let buffers = match Buffers::new(size) {
+    let mut buffers = match Buffers::new(size) {
         Ok(buffers) => buffers,
         Err(error) => {
             let error = Error::new(Code::Internal, format!("no memory for {} slots: {error}", size.slots));
@@ -67,10 +72,21 @@ pub(super) fn start(
         }
     };
     match ring(size, &buffers) {
-        Ok(io) => go(Driver::new(clock, size, io, buffers, inbox, mailbox), ready),
+        Ok(io) => {
+            if let Some(error) = io.registration_error() {
+                let explained = ProbeError::explain(error);
+                buffers.driven_by = format!("io_uring, slots not registered: {}", explained.cause);
+                say(
+                    &UNREGISTERED,
+                    &format!("the slots are not registered with the kernel, which is slower ({explained})"),
+                );
+            }
+            go(Driver::new(clock, size, io, buffers, inbox, mailbox), ready);
+        }
         Err(why) => match Plain::new(entries(size), FILES_MAX) {
             Ok(io) => {
-                say(&why);
+                say(&PLAIN, &format!("no io_uring here, so plain calls are used, which is slower ({why})"));
+                buffers.driven_by = format!("plain calls: {why}");
                 go(Driver::new(clock, size, io, buffers, inbox, mailbox), ready);
             }
             Err(error) => {
@@ -98,7 +114,11 @@ fn ring(size: Size, buffers: &Buffers) -> Result<Uring, String> {
     })
 }
 
+/// Says something once in the life of the node, however many rails meet it.
 #[allow(clippy::print_stderr, reason = "a slower way is taken without being asked for: that is said")]
-fn say(why: &str) {
-    eprintln!("cep-fast: no io_uring here, so plain calls are used, which is slower ({why})");
+fn say(said: &Once, what: &str) {
+    said.call_once(|| eprintln!("cep-fast: {what}"));
 }
+
+static PLAIN: Once = Once::new();
+static UNREGISTERED: Once = Once::new();

@@ -141,6 +141,17 @@ impl Cluster {
         self.at(moment, Happening::Relink(node, links));
     }
 
+    /// Whether every reader has what it wants, and every group between its members.
+    fn is_complete(&self) -> bool {
+        let entries = || self.conductor.roster().entries.iter().zip(&self.nodes);
+        let readers = || entries().flat_map(|(entry, node)| entry.rows.iter().map(move |row| (row, node)));
+        readers().filter(|(row, _)| row.role == crate::spec::Role::Receiver).all(|(row, node)| {
+            let mates = readers().filter(|(mate, _)| mate.group.is_some() && mate.group == row.group);
+            let have = union(node.landed.iter().chain(mates.flat_map(|(_, mate)| &mate.landed)).copied().collect());
+            have.iter().any(|have| have.contains(row.range))
+        })
+    }
+
     /// Runs until the master is done.
     ///
     /// # Panics
@@ -159,7 +170,7 @@ impl Cluster {
         }
         let error = self.conductor.error();
         if error.is_none() {
-            assert!(self.nodes.iter().all(|node| node.is_complete(&[])), "complete is complete");
+            assert!(self.is_complete(), "complete is complete");
         }
         let mut counts = owner::Counts::default();
         for peer in self.conductor.peers() {

@@ -9,7 +9,7 @@ use crate::engine::pull::Pull;
 use crate::engine::serve::{Ask, Serve};
 use crate::engine::talk::Talk;
 use crate::engine::{FlowIx, Piece};
-use crate::units::{NodeIx, Span, union};
+use crate::units::{NodeIx, Span};
 use crate::wire::Check;
 
 /// What goes wrong, in parts of a thousand of the pieces that it could happen to.
@@ -98,13 +98,6 @@ impl Node {
         let state = self.member.as_ref().map(Member::state);
         assert!(matches!(state, Some(State::Moving | State::Draining)), "{} lands while {state:?}", piece.span);
         self.landed.insert(piece.span);
-    }
-
-    /// Whether everything wanted is on the disk.
-    pub(super) fn is_complete(&self, holes: &[Span]) -> bool {
-        let have: Vec<Span> = self.landed.iter().copied().chain(holes.iter().copied()).collect();
-        let have = union(have);
-        self.wanted.iter().all(|wanted| have.iter().any(|have| have.contains(*wanted)))
     }
 }
 

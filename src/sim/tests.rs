@@ -17,7 +17,7 @@ fn row(role: Role, node: u32, start: u64, end: u64) -> Row {
     let uri = if role == Role::Sender { DataUri::Pattern(1) } else { DataUri::Null };
     let node = Address { host: format!("n{node}"), port: 1 };
     let (range, speed) = (Span::new(start, end), Some(BitRate(1_000_000_000)));
-    Row { role, node, uri, offset_bytes: 0, range, speed, nics: Vec::new(), group: None, line: 0 }
+    Row { role, node, uri, offset_bytes: 0, range, speed, nics: Vec::new(), group: None, store: None, line: 0 }
 }
 
 fn cluster(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64) -> Cluster {
@@ -37,6 +37,8 @@ fn limited(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64, limit: O
         stall_timeout: Duration::from_secs(30),
         timeout: None,
         rails_max: None,
+        scheduler: crate::plan::Scheduler::default(),
+        path: crate::wire::DataPath::Auto,
         threads_max: None,
         limit,
         pace: false,
@@ -186,6 +188,16 @@ fn blake3_merges_to_the_digest_of_the_whole() {
     let bytes: Vec<u8> = (0..1_000_000_u64).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
     let outcome = cluster(rows, CheckKind::Blake3, Faults::default(), 1).run();
     assert_eq!(outcome.digest, Some(blake3::hash(&bytes).to_hex().to_string()));
+}
+
+#[test]
+fn a_group_takes_each_byte_once() {
+    let grouped = |node| Row { group: Some("g".into()), ..row(Role::Receiver, node, 0, 64 << 20) };
+    let rows = vec![row(Role::Sender, 0, 0, 64 << 20), row(Role::Sender, 1, 0, 64 << 20), grouped(2), grouped(3)];
+    let outcome = cluster(rows, CheckKind::Crc64, Faults::default(), 1).run();
+    assert_eq!(outcome.error, None);
+    assert!(outcome.digest.is_some(), "the members' parts make a whole");
+    assert!(outcome.seconds < 1.1 * outcome.bound_seconds, "{} s, bound {}", outcome.seconds, outcome.bound_seconds);
 }
 
 #[test]

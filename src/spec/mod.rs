@@ -12,4 +12,4 @@ mod text;
 mod uri;
 mod validate;
 
-pub use rows::{Address, DataUri, Role, Row, Spec};
+pub use rows::{Address, DataUri, Role, Row, Spec, Store};

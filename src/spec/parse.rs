@@ -1,7 +1,7 @@
 //! Text to rows, line by line; an error points at the word that was not what it should be.
 
 use super::text::{self, Fault, Line, Word, nearest};
-use super::{Address, DataUri, Role, Row, Spec, address};
+use super::{Address, DataUri, Role, Row, Spec, Store, address};
 use crate::error::{Code, Error, Result};
 use crate::units::{BitRate, KIB, MIB, Span, parse_rate, parse_size};
 
@@ -105,11 +105,12 @@ impl Parser {
     }
 
     fn option(&mut self, words: &mut Words) -> Parsed<()> {
-        let key = words.need("origin or block")?;
+        let key = words.need("origin, block or store")?;
         let slot = match key.text.as_str() {
             "origin" => &mut self.spec.origin,
             "block" => &mut self.spec.block_bytes,
-            other => return Err(unknown(key, "origin or block", nearest(other, &["origin", "block"]))),
+            "store" => return self.store(words),
+            other => return Err(unknown(key, "origin, block or store", nearest(other, &["origin", "block", "store"]))),
         };
         once(key, slot.is_some())?;
         let word = words.need("a number of bytes")?;
@@ -118,6 +119,19 @@ impl Parser {
             return Err(refuse(word, BLOCK_EXPECTED));
         }
         *slot = Some(value);
+        Ok(())
+    }
+
+    fn store(&mut self, words: &mut Words) -> Parsed<()> {
+        let word = words.need("the store's name")?;
+        let name = name(word, "", &word.text)?;
+        if self.spec.stores.len() == STORES_MAX {
+            return Err(refuse(word, format!("at most {STORES_MAX} stores")));
+        }
+        once(word, self.spec.stores.iter().any(|store| store.name == name))?;
+        let word = words.need("the store's rate in bits per second, such as 40G")?;
+        let rate = parse_rate(&word.text).map_err(|expected| refuse(word, expected))?;
+        self.spec.stores.push(Store { name, rate });
         Ok(())
     }
 
@@ -136,6 +150,7 @@ impl Parser {
             speed: None,
             nics: Vec::new(),
             group: None,
+            store: None,
             line,
         };
         while let Some(word) = words.take() {
@@ -223,7 +238,7 @@ fn range(word: &Word) -> Parsed<Span> {
 
 /// One `key=value` pair at the end of a row.
 fn pair(row: &mut Row, word: &Word) -> Parsed<()> {
-    let keys = if row.role == Role::Receiver { "speed=, nics= or group=" } else { "speed= or nics=" };
+    let keys = if row.role == Role::Receiver { "speed=, nics=, store= or group=" } else { "speed=, nics= or store=" };
     let Some((key, value)) = word.text.split_once('=') else {
         return Err(refuse(word, format!("{keys} or the end of the line")));
     };
@@ -239,9 +254,13 @@ fn pair(row: &mut Row, word: &Word) -> Parsed<()> {
         "group" if row.role == Role::Sender => return Err(refuse(word, "group= on readers only")),
         "group" => {
             once(word, row.group.is_some())?;
-            row.group = Some(group(word, value)?);
+            row.group = Some(name(word, "group= and ", value)?);
         }
-        _ => return Err(unknown(word, keys, nearest(key, &["speed", "nics", "group"]))),
+        "store" => {
+            once(word, row.store.is_some())?;
+            row.store = Some(name(word, "store= and ", value)?);
+        }
+        _ => return Err(unknown(word, keys, nearest(key, &["speed", "nics", "group", "store"]))),
     }
     Ok(())
 }
@@ -260,9 +279,10 @@ fn nics(word: &Word, value: &str) -> Parsed<Vec<String>> {
     Ok(nics)
 }
 
-fn group(word: &Word, value: &str) -> Parsed<String> {
+/// The name of a group or a store, with what stands `before` it.
+fn name(word: &Word, before: &str, value: &str) -> Parsed<String> {
     if value.is_empty() || value.len() > NAME_BYTES_MAX {
-        return Err(refuse(word, "group= and a name of 1 to 1024 bytes"));
+        return Err(refuse(word, format!("{before}a name of 1 to 1024 bytes")));
     }
     Ok(value.into())
 }
@@ -280,7 +300,7 @@ fn text_bytes(row: &Row) -> usize {
         DataUri::Pattern(_) | DataUri::Null => 0,
     };
     let nics: usize = row.nics.iter().map(|nic| nic.len() + size_of::<String>()).sum();
-    uri + nics + row.group.as_ref().map_or(0, String::len)
+    uri + nics + [&row.group, &row.store].into_iter().flatten().map(String::len).sum::<usize>()
 }
 
 /// The keyword that was probably meant; other tools call the roles by other names.
@@ -334,6 +354,9 @@ const EXPANDED_BYTES_MAX: usize = 256 * MIB as usize;
 
 /// Ids and group names travel in control messages, to every node.
 const NAME_BYTES_MAX: usize = 1024;
+
+/// Every row is looked up among them, and a cluster has a few.
+const STORES_MAX: usize = 1024;
 
 /// Below a page nothing could be written directly.
 const BLOCK_BYTES_MIN: u64 = 4 * KIB;

@@ -87,8 +87,8 @@ fn errors_name_place_found_and_expected() {
         ("master a:1\nmaster b:1", "2:1: found \"master\", expected it only once"),
         ("master a", "1:8: found \"a\", expected host:port"),
         ("master n[1-2]:1", "1:8: found \"n[1-2]:1\", expected one host:port, not a list of 2 hosts"),
-        ("option", "1:7: found the end of the line, expected origin or block"),
-        ("option blok 1M", "1:8: found \"blok\", expected origin or block (did you mean block?)"),
+        ("option", "1:7: found the end of the line, expected origin, block or store"),
+        ("option blok 1M", "1:8: found \"blok\", expected origin, block or store (did you mean block?)"),
         ("option block 5000", "1:14: found \"5000\", expected a power of two from 4K to 64M"),
         ("option block 2K", "1:14: found \"2K\", expected a power of two from 4K to 64M"),
         ("option block 128M", "1:14: found \"128M\", expected a power of two from 4K to 64M"),
@@ -110,16 +110,26 @@ fn errors_name_place_found_and_expected() {
             "1:20: found \"9-0\", expected a range that ends at or after its start, such as 0-9",
         ),
         ("reader n:1 null: 0 0-18446744073709551615", "expected a range that ends below 2^64 - 1"),
-        ("reader n:1 null: 0 0-1 x", "1:24: found \"x\", expected speed=, nics= or group= or the end of the line"),
+        (
+            "reader n:1 null: 0 0-1 x",
+            "1:24: found \"x\", expected speed=, nics=, store= or group= or the end of the line",
+        ),
         (
             "reader n:1 null: 0 0-1 sped=1G",
-            "1:24: found \"sped=1G\", expected speed=, nics= or group= (did you mean speed?)",
+            "1:24: found \"sped=1G\", expected speed=, nics=, store= or group= (did you mean speed?)",
         ),
         ("reader n:1 null: 0 0-1 speed=", "1:24: found \"speed=\", expected speed= and bits per second"),
         ("reader n:1 null: 0 0-1 speed=1 speed=2", "1:32: found \"speed=2\", expected it only once"),
         ("reader n:1 null: 0 0-1 nics=a,,b", "1:24: found \"nics=a,,b\", expected nics= and different names"),
         ("reader n:1 null: 0 0-1 nics=a,a", "1:24: found \"nics=a,a\", expected nics= and different names"),
         ("reader n:1 null: 0 0-1 group=", "1:24: found \"group=\", expected group= and a name"),
+        ("reader n:1 null: 0 0-1 store=", "1:24: found \"store=\", expected store= and a name"),
+        ("option store", "1:13: found the end of the line, expected the store's name"),
+        ("option store fs", "1:16: found the end of the line, expected the store's rate"),
+        ("option store fs fast", "1:17: found \"fast\", expected "),
+        ("option store fs 1G\noption store fs 2G", "2:14: found \"fs\", expected it only once"),
+        ("option store fs 1G x", "1:20: found \"x\", expected the end of the line"),
+        ("option stroe fs 1G", "1:8: found \"stroe\", expected origin, block or store (did you mean store?)"),
         ("writer n:1 pattern:1 0 0-1 group=g", "1:28: found \"group=g\", expected group= on readers only"),
     ];
     for (text, expected) in cases {
@@ -197,7 +207,8 @@ fn any_row() -> impl Strategy<Value = Row> {
         range: Span::new(start, start.saturating_add(bytes)),
         speed: speed.map(BitRate),
         nics: nics.into_iter().map(Into::into).collect(),
-        group: group.filter(|_| role == Role::Receiver),
+        group: group.clone().filter(|_| role == Role::Receiver),
+        store: group.filter(|name| name.len() % 2 == 0),
         line: 0,
     })
 }
@@ -209,8 +220,10 @@ prop_compose! {
         rows in vec(any_row(), 0..12),
         origin in option::of(any::<u64>()),
         block_power in option::of(12u32..=26),
+        stores in proptest::collection::btree_map("[^\n]{1,8}", 1u64.., 0..3),
     ) -> Spec {
-        Spec { id, master, rows, origin, block_bytes: block_power.map(|power| 1 << power) }
+        let stores = stores.into_iter().map(|(name, rate)| Store { name, rate: BitRate(rate) }).collect();
+        Spec { id, master, rows, origin, block_bytes: block_power.map(|power| 1 << power), stores }
     }
 }
 
@@ -226,7 +239,7 @@ proptest! {
     #[test]
     fn no_text_makes_it_panic(
         text in any::<String>(),
-        words in vec("id|master|writer|reader|option|block|origin|[a-z]\\[[0-9]-[0-9]{1,9}\\]:[0-9]{1,6}|[0-9]{1,21}-[0-9]{1,21}|[0-9]+[KMGT]?|file:///x|null:|pattern:1|speed=1G|nics=a|group=g|\"|#|\n", 0..40),
+        words in vec("id|master|writer|reader|option|block|origin|store|[a-z]\\[[0-9]-[0-9]{1,9}\\]:[0-9]{1,6}|[0-9]{1,21}-[0-9]{1,21}|[0-9]+[KMGT]?|file:///x|null:|pattern:1|speed=1G|nics=a|group=g|\"|#|\n", 0..40),
     ) {
         for text in [text, words.join(" ")] {
             if let Ok(spec) = Spec::parse("fuzz", &text) {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::text::{quote, quote_if_needed};
-use super::{Role, Row, Spec};
+use super::{Role, Row, Spec, Store};
 use crate::units::print_rate;
 
 /// Prints a specification file. Parsing it gives an equal [`Spec`], apart from the rows' line numbers.
@@ -17,6 +17,9 @@ impl fmt::Display for Spec {
         }
         if let Some(block_bytes) = self.block_bytes {
             writeln!(f, "option block {block_bytes}")?;
+        }
+        for Store { name, rate } in &self.stores {
+            writeln!(f, "option store {} {}", quote_if_needed(name), print_rate(*rate))?;
         }
         let rows: Vec<Cells> = self.rows.iter().map(cells).collect();
         let heading = ["# Role", "Host:Port", "Data URI", "Offset", "Start-End", ""].map(String::from);
@@ -54,6 +57,7 @@ fn pairs(row: &Row) -> String {
         pairs.push(format!("nics={}", quote_if_needed(&row.nics.join(","))));
     }
     pairs.extend(row.group.as_ref().map(|group| format!("group={}", quote_if_needed(group))));
+    pairs.extend(row.store.as_ref().map(|store| format!("store={}", quote_if_needed(store))));
     pairs.join(" ")
 }
 

@@ -76,8 +76,19 @@ pub struct Row {
     pub nics: Vec<String>,
     /// `group=`: receivers of one group together want each byte once.
     pub group: Option<String>,
+    /// `store=`: what the row's data is read from or written to together with other nodes'; one of [`Spec::stores`].
+    pub store: Option<String>,
     /// The line of the file that it came from, counted from 1; 0 for rows made in code.
     pub line: u32,
+}
+
+/// `option store NAME RATE`: something that several nodes read from or write to, such as a parallel file system.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Store {
+    /// What rows call it.
+    pub name: String,
+    /// What all may read from it together, and what all may write to it together, in bits per second.
+    pub rate: BitRate,
 }
 
 /// A whole transfer as the user wrote it.
@@ -93,4 +104,6 @@ pub struct Spec {
     pub origin: Option<u64>,
     /// `option block N`: bytes of one cell of the grid; by default 1 MiB.
     pub block_bytes: Option<u64>,
+    /// `option store NAME RATE`: the stores that rows name, each once.
+    pub stores: Vec<Store>,
 }

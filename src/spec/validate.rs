@@ -2,7 +2,7 @@
 //!
 //! A specification may have a million rows, so every check sorts and sweeps; none compares all pairs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::parse::block_bytes_fit;
@@ -20,6 +20,8 @@ impl Spec {
         self.check_roles()?;
         self.check_grid()?;
         self.check_speeds()?;
+        self.check_stores()?;
+        self.check_groups()?;
         self.check_destinations()?;
         self.check_no_file_both_ways()?;
         self.check_all_offered()
@@ -64,6 +66,57 @@ impl Spec {
             if known != speed {
                 let (here, there) = (place(first), place(row));
                 return usage(format!("{} has two speeds: {known} in {here} and {speed} in {there}", row.node));
+            }
+        }
+        Ok(())
+    }
+
+    /// A node reads all that it offers from one store or from none, and writes all that it wants to one or none: only
+    /// then does a store's rate bound whole nodes.
+    fn check_stores(&self) -> Result<()> {
+        let declared: BTreeSet<&str> = self.stores.iter().map(|store| store.name.as_str()).collect();
+        let mut known: BTreeMap<(&Address, Role), &Row> = BTreeMap::new();
+        for row in &self.rows {
+            if let Some(name) = row.store.as_deref().filter(|name| !declared.contains(name)) {
+                let error = usage(format!("{} names store {name}, which no option declares", place(row)));
+                return error.map_err(|error| error.remedy(format!("add `option store {name} RATE`")));
+            }
+            let first = *known.entry((&row.node, row.role)).or_insert(row);
+            if first.store != row.store {
+                let name = |row: &Row| row.store.as_ref().map_or("no store".into(), |name| format!("store {name}"));
+                let message = format!(
+                    "{} names {} in {} and {} in {}",
+                    row.node,
+                    name(first),
+                    place(first),
+                    name(row),
+                    place(row)
+                );
+                let remedy = "name one store in all rows of a node and role";
+                return usage(message).map_err(|error| error.remedy(remedy));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a node takes would serve all groups that it wants it for, and a group wants its own.
+    fn check_groups(&self) -> Result<()> {
+        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.group.is_some()).collect();
+        rows.sort_by_key(|row| (&row.node, row.range.start));
+        let mut furthest: Option<&Row> = None;
+        for row in rows {
+            let Some(other) = furthest.filter(|other| other.node == row.node && other.range.end > row.range.start)
+            else {
+                furthest = Some(row);
+                continue;
+            };
+            if other.group != row.group {
+                let (here, there) = (place(other), place(row));
+                let message = format!("{} wants the same bytes for two groups in {here} and {there}", row.node);
+                return usage(message).map_err(|error| error.remedy("name one group, or different ranges"));
+            }
+            if row.range.end > other.range.end {
+                furthest = Some(row);
             }
         }
         Ok(())

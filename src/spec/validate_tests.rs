@@ -37,6 +37,19 @@ fn contradictions_name_their_lines() {
             "w:1 reads file:///./a in line 2 and writes it in line 3",
         ),
         ("writer w:1 file:///a 9223372036854775800 0-9\nreader r:1 null: 0 0-9", "line 2: found offset 92233720"),
+        (
+            "writer w:1 pattern:1 0 0-9 store=fs\nreader r:1 null: 0 0-9",
+            "line 2 names store fs, which no option declares",
+        ),
+        (
+            "option store fs 8G\nwriter w:1 file:///a 0 0-9 store=fs\nwriter w:1 file:///b 0 0-9\nreader r:1 null: 0 0-9",
+            "w:1 names store fs in line 3 and no store in line 4",
+        ),
+        (
+            "writer w:1 pattern:1 0 0-99\nreader r:1 null: 0 0-59 group=a\nreader r:1 null: 0 9-19 group=a\n\
+             reader r:1 null: 0 50-99 group=b",
+            "r:1 wants the same bytes for two groups in line 3 and line 5",
+        ),
         ("writer w:1 mem:a 18446744073709551615 0-9\nreader r:1 null: 0 0-9", "line 2: found offset 18446744"),
     ];
     for (rows, expected) in cases {
@@ -73,6 +86,9 @@ fn what_only_looks_like_a_contradiction_passes() {
         // One speed said twice; one node both ways with two files, or with one region of memory.
         "writer w:1 pattern:1 0 0-9 speed=1G\nreader w:1 null: 0 0-9 speed=1000M",
         "writer w:1 file:///a 0 0-9\nreader w:1 file:///b 0 0-9",
+        // Two groups of one node that want different bytes; a store for what is read and another for what is written.
+        "writer w:1 pattern:1 0 0-9\nreader r:1 null: 0 0-4 group=a\nreader r:1 null: 0 5-9 group=b",
+        "option store a 1G\noption store b 1G\nwriter w:1 file:///a 0 0-9 store=a\nreader w:1 file:///b 0 0-9 store=b",
         "writer w:1 mem:a 0 0-9\nwriter v:1 mem:a 0 10-19\nreader w:1 mem:a 10 10-19",
     ];
     for rows in cases {
@@ -127,6 +143,7 @@ proptest! {
             speed: None,
             nics: Vec::new(),
             group: None,
+            store: None,
             line: 0,
         }).collect();
         let spec = Spec { rows, ..Spec::default() };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use prost::Message as _;
 
 use super::limits::MESSAGE_BYTES_MAX;
-use super::{Check, CheckKind, WireError, scan};
+use super::{Check, CheckKind, DataPath, WireError, scan};
 use crate::error::Error;
 use crate::spec::Role;
 use crate::units::{BitRate, Span};
@@ -214,6 +214,8 @@ pub(crate) struct Options {
     pub(crate) slots: Option<u32>,
     /// How long nothing may move.
     pub(crate) stall_timeout_ms: u64,
+    /// Which way bytes take through the kernel.
+    pub(crate) path: DataPath,
     /// Use only this many NICs, the first that the node advertised; at least one.
     pub(crate) rails_max: Option<u32>,
     /// Use only this many threads of each NIC, the first of its rails; at least one.
@@ -405,6 +407,10 @@ pub(crate) struct RailStats {
     /// Bytes that the NIC itself counted meanwhile, sent and received, with all headers and whatever else went over it;
     /// `None` where the node's system does not say. Several rails of one NIC have the same counts.
     pub(crate) counted: Option<(u64, u64)>,
+    /// Which way the bytes took through the kernel, in words of one line; empty where none moved.
+    pub(crate) path: String,
+    /// What carried out the operations, in words of one line.
+    pub(crate) driver: String,
 }
 
 /// What `status` and `cancel` ask of a running master.

@@ -150,6 +150,9 @@ pub(crate) struct Options {
     pub(crate) threads_max: Option<u32>,
     #[prost(bool, tag = "13")]
     pub(crate) pace: bool,
+    /// 0 the node's choice, 1 direct, 2 splice, 3 zerocopy, 4 copy.
+    #[prost(uint32, tag = "12")]
+    pub(crate) path: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -283,6 +286,9 @@ pub(crate) struct Stats {
     /// Bytes that the NICs counted, sent and received, rail after rail; or nothing.
     #[prost(uint64, repeated, tag = "12")]
     pub(crate) rail_counted_bytes: Vec<u64>,
+    /// One text of lines, two for each rail: which way the bytes took, and what carried out the operations.
+    #[prost(string, tag = "11")]
+    pub(crate) rail_paths: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -118,6 +118,7 @@ fn rows_of(role: Role, operand: &Operand, path: &Path, bytes: u64) -> Vec<Row> {
         speed: None,
         nics: Vec::new(),
         group: None,
+        store: None,
         line: 0,
     };
     hosts.iter().map(row).collect()

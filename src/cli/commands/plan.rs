@@ -1,15 +1,18 @@
 //! `plan`: what a specification would do; nothing is resolved, contacted or moved.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use serde::Serialize;
 
+use super::run::scheduler;
 use super::{print, read_spec};
 use crate::cli::args::PlanArgs;
 use crate::error::Result;
 use crate::master::roster::Roster;
-use crate::plan::{Plan, Planned};
+use crate::plan::{Asking, Plan, Planned};
 use crate::units::{NodeIx, human_bytes};
 
 /// Segments that are printed; a plan of more says how many it has.
@@ -19,31 +22,114 @@ pub(super) fn plan(args: &PlanArgs) -> Result<ExitCode> {
     let spec = read_spec(&args.spec)?;
     let roster = Roster::new(&spec);
     let nobody = vec![None; roster.entries.len()];
-    let plan = crate::plan::plan(&roster.problem(&nobody)).map_err(|error| error.at(args.spec.display()))?;
-    print(&in_words(&roster, &plan));
+    let problem = roster.problem(&nobody);
+    let began = Instant::now();
+    let plan = crate::plan::plan(&problem, scheduler(args.scheduler)).map_err(|error| error.at(args.spec.display()))?;
+    let planning_seconds = began.elapsed().as_secs_f64();
+    let assumes_speed = roster.assumes_speed(&nobody);
+    let said = Said { transfer: &spec.id, roster: &roster, plan: &plan, assumes_speed, planning_seconds };
+    print(&if args.json { said.json() } else { said.in_words() });
     Ok(ExitCode::SUCCESS)
 }
 
-fn in_words(roster: &Roster, plan: &Plan) -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["segment", "size", "from", "to"]);
-    for Planned { segment, weights } in plan.planned.iter().take(SEGMENTS_SHOWN_MAX) {
-        let name = |node: &NodeIx| roster.get(*node).address.to_string();
-        let from = segment.senders.iter().zip(weights);
-        let from: Vec<String> = from.map(|(node, weight)| format!("{} {:.0}%", name(node), weight * 100.0)).collect();
-        let to: Vec<String> = segment.receivers.iter().map(name).collect();
-        table.add_row([segment.span.to_string(), human_bytes(segment.span.bytes()), from.join(", "), to.join(", ")]);
+/// What is to be told.
+struct Said<'a> {
+    transfer: &'a str,
+    roster: &'a Roster,
+    plan: &'a Plan,
+    assumes_speed: bool,
+    planning_seconds: f64,
+}
+
+/// The object that `--json` prints.
+#[derive(Serialize)]
+struct PlanJson<'a> {
+    transfer: &'a str,
+    scheduler: &'a str,
+    /// Bytes that are delivered, summed over receivers.
+    bytes: u64,
+    predicted_seconds: f64,
+    bound_seconds: f64,
+    bottleneck: &'a str,
+    speeds_assumed: bool,
+    planning_seconds: f64,
+    segments: Vec<SegmentJson>,
+}
+
+/// Receivers of a segment that ask the same senders with the same weights.
+#[derive(Serialize)]
+struct SegmentJson {
+    /// Inclusive, as in a specification.
+    range: String,
+    bytes: u64,
+    senders: Vec<SenderJson>,
+    receivers: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct SenderJson {
+    node: String,
+    weight: f64,
+}
+
+impl Said<'_> {
+    fn name(&self, node: NodeIx) -> String {
+        self.roster.get(node).address.to_string()
     }
-    let hidden = plan.planned.len().saturating_sub(SEGMENTS_SHOWN_MAX);
-    let more = if hidden > 0 { format!("… and {hidden} more segments\n") } else { String::new() };
-    let nobody = vec![None; roster.entries.len()];
-    let assumed = if roster.assumes_speed(&nobody) {
-        "speed      rows without speed= are assumed to have equal NICs of 100 Gbit/s\n"
-    } else {
-        ""
-    };
-    format!(
-        "{table}\n{more}\npredicted  {:.6} s by these weights alone\nbound      {:.6} s, set by {}\n{assumed}",
-        plan.predicted_seconds, plan.bound.seconds, plan.bound.bottleneck
-    )
+
+    fn json(&self) -> String {
+        let plan = PlanJson {
+            transfer: self.transfer,
+            scheduler: self.plan.scheduler.name(),
+            bytes: self.plan.wanted_bytes(),
+            predicted_seconds: self.plan.predicted_seconds,
+            bound_seconds: self.plan.bound.seconds,
+            bottleneck: &self.plan.bound.bottleneck,
+            speeds_assumed: self.assumes_speed,
+            planning_seconds: self.planning_seconds,
+            segments: self.plan.planned.iter().flat_map(|planned| self.segments(planned)).collect(),
+        };
+        serde_json::to_string(&plan).expect("numbers, strings and lists have a form in JSON")
+    }
+
+    fn segments(&self, planned: &Planned) -> Vec<SegmentJson> {
+        let span = planned.segment.span;
+        let segment = |(senders, receivers): Asking| SegmentJson {
+            range: span.to_string(),
+            bytes: span.bytes(),
+            senders: senders.into_iter().map(|(node, weight)| SenderJson { node: self.name(node), weight }).collect(),
+            receivers: receivers.into_iter().map(|node| self.name(node)).collect(),
+        };
+        planned.by_senders().into_iter().map(segment).collect()
+    }
+
+    fn in_words(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(NOTHING).set_header(["segment", "size", "from", "to"]);
+        for planned in self.plan.planned.iter().take(SEGMENTS_SHOWN_MAX) {
+            let span = planned.segment.span;
+            for (senders, receivers) in planned.by_senders() {
+                let from = senders.iter().map(|(node, weight)| format!("{} {:.0}%", self.name(*node), weight * 100.0));
+                let from: Vec<String> = from.collect();
+                let to: Vec<String> = receivers.iter().map(|node| self.name(*node)).collect();
+                table.add_row([span.to_string(), human_bytes(span.bytes()), from.join(", "), to.join(", ")]);
+            }
+        }
+        let hidden = self.plan.planned.len().saturating_sub(SEGMENTS_SHOWN_MAX);
+        let more = if hidden > 0 { format!("… and {hidden} more segments\n") } else { String::new() };
+        let assumed = if self.assumes_speed {
+            "speed      rows without speed= are assumed to have equal NICs of 100 Gbit/s\n"
+        } else {
+            ""
+        };
+        let Plan { scheduler, predicted_seconds, bound, .. } = self.plan;
+        format!(
+            "{table}\n{more}\nscheduler  {}, in {:.6} s\npredicted  {predicted_seconds:.6} s by these weights alone\n\
+             bound      {:.6} s, set by {}\n{assumed}",
+            scheduler.name(),
+            self.planning_seconds,
+            bound.seconds,
+            bound.bottleneck
+        )
+    }
 }

@@ -7,13 +7,15 @@ use std::time::Instant;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{print, read_spec};
-use crate::cli::args::{Check, Launch, ProgressMode, RunArgs, TransferArgs};
+use crate::cli::args::{self, Check, Launch, ProgressMode, RunArgs, TransferArgs};
 use crate::cli::{NodeProgress, Progress, Snapshot, exit_code};
 use crate::error::{Code, Error, Result};
 use crate::master::conduct::Conductor;
+use crate::plan::Scheduler;
 use crate::report::{Report, State};
 use crate::transfer::{Checking, Settings, Transfer};
 use crate::units::BitRate;
+use crate::wire::DataPath;
 
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     carry_out(&Transfer::from_spec(read_spec(&args.spec)?, settings(&args.transfer)), &args.transfer)
@@ -74,11 +76,31 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         resume: !args.no_resume,
         slots: args.slots,
         rails_max: None,
+        path: path(args.path),
         threads_max: None,
         limit: args.limit,
         pace: args.pace,
         stall_timeout: args.stall_timeout,
         timeout: args.timeout,
+        scheduler: scheduler(args.scheduler),
+    }
+}
+
+pub(super) fn scheduler(scheduler: args::Scheduler) -> Scheduler {
+    match scheduler {
+        args::Scheduler::Greedy => Scheduler::Greedy,
+        args::Scheduler::Lp => Scheduler::Lp,
+        args::Scheduler::Uniform => Scheduler::Uniform,
+    }
+}
+
+fn path(path: args::DataPath) -> DataPath {
+    match path {
+        args::DataPath::Auto => DataPath::Auto,
+        args::DataPath::Direct => DataPath::Direct,
+        args::DataPath::Splice => DataPath::Splice,
+        args::DataPath::Zerocopy => DataPath::Zerocopy,
+        args::DataPath::Copy => DataPath::Copy,
     }
 }
 

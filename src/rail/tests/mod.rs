@@ -20,6 +20,7 @@ use crate::spec::DataUri;
 use crate::store::layout::Layout;
 use crate::store::{Root, Shared, Sink, SinkOptions, Source};
 use crate::units::{MIB, Span};
+use crate::wire::DataPath;
 
 const TRANSFER: TransferIx = TransferIx(1);
 const FLOW: FlowIx = FlowIx(1);
@@ -46,10 +47,11 @@ fn rail(size: Size) -> (Rail, Receiver<(Event, u64)>) {
     (Rail::spawn(Clock::start(), size, Place::default(), Noting(sender)).unwrap(), events)
 }
 
-fn desk(offers: Vec<Offer>, sinks: Vec<Sink>, layouts: Vec<Layout>) -> Arc<Desk> {
+fn desk(path: DataPath, offers: Vec<Offer>, sinks: Vec<Sink>, layouts: Vec<Layout>) -> Arc<Desk> {
     let holes = OnceLock::new();
     let tallies = vec![Tally::default()];
-    Arc::new(Desk { method: Method::Crc64, offers, sinks, layouts, holes, tallies, activity: Activity::default() })
+    let (method, activity) = (Method::Crc64, Activity::default());
+    Arc::new(Desk { method, path, offers, sinks, layouts, holes, tallies, activity })
 }
 
 /// The two ends of a connection over loopback.
@@ -59,10 +61,12 @@ fn connection() -> (TcpStream, TcpStream) {
     (dialled, listener.accept().unwrap().0)
 }
 
-/// A desk that offers `source`, and one that wants it at `destination`; without paths, a pattern and nothing.
-fn desks(folder: &Path, files: bool, bytes: u64) -> (Arc<Desk>, Arc<Desk>) {
+/// A desk that offers `source`, and one that wants it at `destination`; without a way for files, a pattern and nothing.
+fn desks(folder: &Path, files: Option<DataPath>, bytes: u64) -> (Arc<Desk>, Arc<Desk>) {
     let (root, range) = (Root::open(folder).unwrap(), Span::new(0, bytes));
     let layout = || Layout::of_file(0, 0, range);
+    let path = files.unwrap_or_default();
+    let files = files.is_some();
     let (from, to) = match files {
         true => (DataUri::File("/source".into()), DataUri::File("/destination".into())),
         false => (DataUri::Pattern(5), DataUri::Null),
@@ -74,7 +78,7 @@ fn desks(folder: &Path, files: bool, bytes: u64) -> (Arc<Desk>, Arc<Desk>) {
     sink.preallocate(&[range]).unwrap();
     let offers = vec![Offer { range, source, layout: files.then(layout) }];
     let layouts = if files { vec![layout()] } else { Vec::new() };
-    (desk(offers, Vec::new(), Vec::new()), desk(Vec::new(), vec![sink], layouts))
+    (desk(path, offers, Vec::new(), Vec::new()), desk(path, Vec::new(), vec![sink], layouts))
 }
 
 /// The pieces of 0 to `bytes`, in order.
@@ -89,7 +93,7 @@ fn allocations_of(rail: &Rail, events: &Receiver<(Event, u64)>) -> u64 {
 }
 
 /// Moves `bytes`, and gives how often the sending and the receiving rail allocated after the first quarter.
-fn allocations_at_work(folder: &Path, files: bool, bytes: u64) -> (u64, u64) {
+fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> (u64, u64) {
     let size = |receives| Size { slots: 8, receives, sends: !receives, block_bytes: MIB };
     let ((feeder, feeder_events), (fetcher, events)) = (rail(size(false)), rail(size(true)));
     let (offering, wanting) = desks(folder, files, bytes);
@@ -118,7 +122,7 @@ fn allocations_at_work(folder: &Path, files: bool, bytes: u64) -> (u64, u64) {
         after = allocations;
     }
     let (feeder_before, fetcher_before) = before.unwrap();
-    if files {
+    if files.is_some() {
         wanting.sinks[0].commit().unwrap();
     }
     (allocations_of(&feeder, &feeder_events) - feeder_before, after - fetcher_before)
@@ -127,10 +131,13 @@ fn allocations_at_work(folder: &Path, files: bool, bytes: u64) -> (u64, u64) {
 #[test]
 fn a_rail_at_work_allocates_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(allocations_at_work(folder.path(), false, 512 * MIB), (0, 0), "from memory to memory");
+    assert_eq!(allocations_at_work(folder.path(), None, 512 * MIB), (0, 0), "from memory to memory");
     let mut content = vec![0; 128 << 20];
     crate::store::pattern::fill(7, 0, &mut content);
     std::fs::write(folder.path().join("source"), &content).unwrap();
-    assert_eq!(allocations_at_work(folder.path(), true, 128 * MIB), (0, 0), "from file to file");
-    assert!(std::fs::read(folder.path().join("destination")).unwrap() == content);
+    for path in [DataPath::Auto, DataPath::Splice, DataPath::Zerocopy] {
+        assert_eq!(allocations_at_work(folder.path(), Some(path), 128 * MIB), (0, 0), "from file to file, {path:?}");
+        assert!(std::fs::read(folder.path().join("destination")).unwrap() == content);
+        std::fs::remove_file(folder.path().join("destination")).unwrap();
+    }
 }

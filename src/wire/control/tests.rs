@@ -60,10 +60,11 @@ fn row() -> impl Strategy<Value = WireRow> {
 fn options() -> impl Strategy<Value = Options> {
     let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
     let flags = any::<[bool; 4]>();
-    let most = (option::of(1..=u32::MAX), option::of(1..=u32::MAX));
+    let path = (0..=4u32).prop_map(|number| DataPath::of(number).expect("one of five"));
+    let most = (option::of(1..=u32::MAX), option::of(1..=u32::MAX), path);
     (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), most).prop_map(
         |(block_bytes, origin, check, [fsync, overwrite, resume, pace], slots, stall_timeout_ms, most)| {
-            let (rails_max, threads_max) = most;
+            let (rails_max, threads_max, path) = most;
             Options {
                 block_bytes,
                 origin,
@@ -73,6 +74,7 @@ fn options() -> impl Strategy<Value = Options> {
                 resume,
                 slots,
                 stall_timeout_ms,
+                path,
                 rails_max,
                 threads_max,
                 pace,
@@ -118,9 +120,16 @@ fn start() -> impl Strategy<Value = Start> {
 }
 
 fn stats() -> impl Strategy<Value = Stats> {
-    let rail = ("[a-z0-9.:]{1,15}", any::<[u64; 4]>()).prop_map(|(nic, [sent_bytes, received_bytes, out, r#in])| {
-        RailStats { nic, sent_bytes, received_bytes, counted: Some((out, r#in)) }
-    });
+    let rail = ("[a-z0-9.:]{1,15}", any::<[u64; 4]>(), "[ -~]{0,40}").prop_map(
+        |(nic, [sent_bytes, received_bytes, out, r#in], path)| RailStats {
+            nic,
+            sent_bytes,
+            received_bytes,
+            counted: Some((out, r#in)),
+            path,
+            driver: "io_uring".to_owned(),
+        },
+    );
     let uncounted = |rails: Vec<RailStats>| rails.into_iter().map(|rail| RailStats { counted: None, ..rail }).collect();
     let rails = (vec(rail, 0..4), any::<bool>())
         .prop_map(move |(rails, is_counted)| if is_counted { rails } else { uncounted(rails) });
@@ -355,6 +364,7 @@ fn plain_prepare() -> Prepare {
             resume: true,
             slots: Some(32),
             stall_timeout_ms: 60_000,
+            path: DataPath::Auto,
             rails_max: None,
             threads_max: None,
             pace: false,
@@ -397,6 +407,8 @@ fn plain_stats() -> Stats {
             sent_bytes: 0,
             received_bytes: 1 << 40,
             counted: Some((1 << 30, 11 << 37)),
+            path: "recv+direct".to_owned(),
+            driver: "io_uring".to_owned(),
         }],
     }
 }

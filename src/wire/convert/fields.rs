@@ -99,6 +99,11 @@ pub(super) fn join(texts: impl Iterator<Item = String>) -> String {
     texts.collect::<Vec<_>>().join(" ")
 }
 
+/// Texts as the lines of one text, each with its end; a line's end inside of one becomes a space.
+pub(super) fn lines<'a>(texts: impl Iterator<Item = &'a String>) -> String {
+    texts.map(|text| text.replace('\n', " ") + "\n").collect()
+}
+
 /// The rails of a peer.
 pub(super) fn addresses(field: &'static str, joined: &str) -> Result<Vec<SocketAddr>, WireError> {
     let texts: Vec<&str> = joined.split_ascii_whitespace().take(RAILS_MAX + 1).collect();

@@ -1,6 +1,6 @@
 //! What a node tells the master.
 
-use super::fields::{apart, join, key, list, name, pair, pairs, required, span, spans, within};
+use super::fields::{apart, join, key, lines, list, name, pair, pairs, required, span, spans, text, within};
 use crate::error::Error;
 use crate::wire::control::{CheckValue, LandedSegment, Message, Prepared, RailStats, RowState, Stats, ToMaster};
 use crate::wire::limits::{ITEMS_MAX, RAILS_MAX, ROWS_MAX};
@@ -137,6 +137,7 @@ impl Message for Stats {
             rail_nics: join(self.rails.iter().map(|rail| rail.nic.clone())),
             rail_bytes: self.rails.iter().flat_map(|rail| [rail.sent_bytes, rail.received_bytes]).collect(),
             rail_counted_bytes: counted(&self.rails),
+            rail_paths: lines(self.rails.iter().flat_map(|rail| [&rail.path, &rail.driver])),
         }
     }
 
@@ -150,7 +151,7 @@ impl Message for Stats {
             active_ns: proto.active_ns,
             cpu_ns: proto.cpu_ns,
             memory_bytes_max: proto.memory_bytes_max,
-            rails: rails(&proto.rail_nics, &proto.rail_bytes, &proto.rail_counted_bytes)?,
+            rails: rails(&proto)?,
         })
     }
 }
@@ -162,7 +163,8 @@ fn counted(rails: &[RailStats]) -> Vec<u64> {
 }
 
 /// Puts the columns of the rails together again.
-fn rails(nics: &str, bytes: &[u64], counted: &[u64]) -> Result<Vec<RailStats>, WireError> {
+fn rails(proto: &proto::Stats) -> Result<Vec<RailStats>, WireError> {
+    let (nics, bytes, counted) = (&proto.rail_nics, &proto.rail_bytes, &proto.rail_counted_bytes);
     let field = "the rails of a node";
     let names: Vec<&str> = nics.split_ascii_whitespace().take(RAILS_MAX + 1).collect();
     within(field, names.len(), RAILS_MAX)?;
@@ -172,10 +174,22 @@ fn rails(nics: &str, bytes: &[u64], counted: &[u64]) -> Result<Vec<RailStats>, W
     }
     let counted = counted.as_chunks::<2>().0.iter().map(|&[sent, received]| Some((sent, received)));
     let counted = counted.chain(std::iter::repeat(None));
-    let rails = names.into_iter().zip(counts).zip(counted);
+    let lines: Vec<&str> = proto.rail_paths.split_terminator('\n').take(2 * RAILS_MAX + 1).collect();
+    let (paths, rest) = lines.as_chunks::<2>();
+    if paths.len() != names.len() || !rest.is_empty() {
+        return Err(WireError::Contradiction { field: "the paths of a node" });
+    }
+    let rails = names.into_iter().zip(counts).zip(counted).zip(paths);
     rails
-        .map(|((nic, &[sent_bytes, received_bytes]), counted)| {
-            Ok(RailStats { nic: name("the name of a NIC", nic.to_owned())?, sent_bytes, received_bytes, counted })
+        .map(|(((nic, &[sent_bytes, received_bytes]), counted), &[path, driver])| {
+            Ok(RailStats {
+                nic: name("the name of a NIC", nic.to_owned())?,
+                sent_bytes,
+                received_bytes,
+                counted,
+                path: text("the path of a rail", path.to_owned())?,
+                driver: text("the driver of a rail", driver.to_owned())?,
+            })
         })
         .collect()
 }

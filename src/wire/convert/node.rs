@@ -10,7 +10,7 @@ use crate::wire::control::{
     FlowKey, Message, Options, Peer, PlanSegment, Prepare, Resume, Share, Sharing, Start, ToNode, WireRow,
 };
 use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NODES_MAX, ROWS_MAX, SLOTS_MAX};
-use crate::wire::{CheckKind, WireError, proto};
+use crate::wire::{CheckKind, DataPath, WireError, proto};
 
 impl Message for ToNode {
     type Proto = proto::ToNode;
@@ -136,6 +136,7 @@ impl Message for Options {
             stall_timeout_ms: self.stall_timeout_ms,
             object: self.object.map(pair).unwrap_or_default(),
             rails_max: self.rails_max,
+            path: self.path as u32,
             threads_max: self.threads_max,
             pace: self.pace,
         }
@@ -161,6 +162,7 @@ impl Message for Options {
             resume: proto.resume,
             slots,
             stall_timeout_ms: proto.stall_timeout_ms,
+            path: DataPath::of(proto.path)?,
             rails_max: proto.rails_max,
             threads_max: proto.threads_max,
             pace: proto.pace,

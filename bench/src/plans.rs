@@ -1,0 +1,109 @@
+//! How long planning takes as transfers grow: disjoint ranges, and ranges that twenty nodes offer and twenty want.
+//!
+//! Every row has a node of its own. Half of them send, at speeds that differ by up to ten, and the others receive faster than
+//! they can: with overlap no simple plan is the best, because load has to be shifted along chains of neighbours.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use comfy_table::Table;
+use comfy_table::presets::ASCII_MARKDOWN;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The most rows; sizes grow tenfold from 100.
+    #[arg(long, default_value_t = 100_000)]
+    rows: u64,
+    /// The most rows that are planned exactly.
+    #[arg(long, default_value_t = 10_000)]
+    lp_rows: u64,
+    /// How often each plan is made; the fastest counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Where the specifications are written.
+    #[arg(long, default_value = "build/bench")]
+    dir: PathBuf,
+    /// The program to measure; by default the one beside this one.
+    #[arg(long, value_name = "PROGRAM")]
+    cep_fast: Option<PathBuf>,
+}
+
+/// Bytes between one row's start and the next one's.
+const STEP_BYTES: u64 = 1 << 24;
+
+#[allow(clippy::print_stdout, reason = "results go to standard output")]
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let program = match &options.cep_fast {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name("cep-fast"),
+    };
+    std::fs::create_dir_all(&options.dir).with_context(|| format!("cannot make {}", options.dir.display()))?;
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN).set_header(["rows", "overlap", "scheduler", "planning s", "predicted / bound"]);
+    for rows in (2..).map(|power| 10_u64.pow(power)).take_while(|rows| *rows <= options.rows) {
+        for overlap in [1, 20] {
+            let file = options.dir.join(format!("plan-{rows}-{overlap}.spec"));
+            std::fs::write(&file, specification(rows, overlap))
+                .with_context(|| format!("cannot write {}", file.display()))?;
+            for scheduler in ["greedy", "lp"].into_iter().filter(|name| *name != "lp" || rows <= options.lp_rows) {
+                let plans: Vec<Plan> =
+                    (0..options.rounds).map(|_| plan(&program, &file, scheduler)).collect::<Result<_>>()?;
+                let seconds = plans.iter().map(|plan| plan.seconds).fold(f64::INFINITY, f64::min);
+                let ratio = plans.first().map_or(f64::NAN, |plan| plan.predicted / plan.bound);
+                table.add_row([
+                    rows.to_string(),
+                    overlap.to_string(),
+                    scheduler.into(),
+                    format!("{seconds:.4}"),
+                    format!("{ratio:.3}"),
+                ]);
+            }
+            std::fs::remove_file(&file)?;
+        }
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// Rows of which each covers its own step and those of the `overlap - 1` rows after it.
+fn specification(rows: u64, overlap: u64) -> String {
+    let mut text = String::from("id plans\n");
+    let mut random = rows;
+    for at in 0..rows / 2 {
+        for (role, host, uri) in [("writer", "s", "pattern:1"), ("reader", "r", "null:")] {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (start, end) = (at * STEP_BYTES, (at + overlap) * STEP_BYTES - 1);
+            let speed = if role == "writer" { 1000 + (random >> 33) % 9000 } else { 100_000 };
+            writeln!(text, "{role} {host}{at}:1 {uri} 0 {start}-{end} speed={speed}M").expect("memory takes it");
+        }
+    }
+    text
+}
+
+/// What one plan came to.
+struct Plan {
+    seconds: f64,
+    predicted: f64,
+    bound: f64,
+}
+
+fn plan(program: &Path, spec: &Path, scheduler: &str) -> Result<Plan> {
+    let mut command = Command::new(program);
+    command.arg("plan").arg(spec).args(["--scheduler", scheduler]);
+    let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).context("the plan is no text")?;
+    let number = |line: &str, before: &str| -> Result<f64> {
+        let line = text.lines().find(|found| found.starts_with(line)).with_context(|| format!("no line {line}"))?;
+        let (_, number) = line.split_once(before).with_context(|| format!("no {before:?} in {line}"))?;
+        Ok(number.trim().split(' ').next().unwrap_or_default().parse()?)
+    };
+    Ok(Plan {
+        seconds: number("scheduler", ", in ")?,
+        predicted: number("predicted", "predicted")?,
+        bound: number("bound", "bound")?,
+    })
+}

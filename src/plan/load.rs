@@ -1,0 +1,83 @@
+//! What a plan asks of everybody, and how long that takes.
+
+use std::collections::BTreeMap;
+
+use super::{Planned, Problem};
+use crate::units::NodeIx;
+
+/// What the weights alone would take: the busiest part's time, with nobody taking over another's work.
+pub(super) fn seconds(problem: &Problem, planned: &[Planned]) -> f64 {
+    let mut load = Load {
+        sent: vec![0.0; problem.nodes.len()],
+        received: vec![0.0; problem.nodes.len()],
+        read: vec![0.0; problem.stores.len()],
+        written: vec![0.0; problem.stores.len()],
+        pairs: problem.pairs.iter().map(|pair| ((pair.from, pair.to), 0.0)).collect(),
+    };
+    for one in planned {
+        load.add(problem, one);
+    }
+    load.seconds(problem)
+}
+
+/// Bytes that pass through every node, store and limited link.
+struct Load {
+    sent: Vec<f64>,
+    received: Vec<f64>,
+    read: Vec<f64>,
+    written: Vec<f64>,
+    pairs: BTreeMap<(NodeIx, NodeIx), f64>,
+}
+
+impl Load {
+    fn add(&mut self, problem: &Problem, planned: &Planned) {
+        let segment = &planned.segment;
+        let bytes = segment.span.bytes() as f64;
+        let mut alike = 0.0;
+        for &receiver in &segment.receivers {
+            let node = &problem.nodes[receiver.at()];
+            if let Some(store) = node.writes {
+                self.written[store.0 as usize] += bytes;
+            }
+            if segment.senders.binary_search(&receiver).is_ok() {
+                if let Some(store) = node.reads {
+                    self.read[store.0 as usize] += bytes;
+                }
+                continue;
+            }
+            self.received[receiver.at()] += bytes;
+            if planned.own.is_empty() && self.pairs.is_empty() {
+                alike += bytes;
+                continue;
+            }
+            for (sender, weight) in planned.senders_for(receiver) {
+                self.sent[sender.at()] += weight * bytes;
+                if let Some(pair) = self.pairs.get_mut(&(sender, receiver)) {
+                    *pair += weight * bytes;
+                }
+            }
+        }
+        for (sender, weight) in segment.senders.iter().zip(&planned.weights) {
+            self.sent[sender.at()] += weight * alike;
+        }
+    }
+
+    fn seconds(mut self, problem: &Problem) -> f64 {
+        for (node, sent) in problem.nodes.iter().zip(&self.sent) {
+            if let Some(store) = node.reads {
+                self.read[store.0 as usize] += sent;
+            }
+        }
+        let mut seconds: f64 = 0.0;
+        for (node, (sent, received)) in problem.nodes.iter().zip(self.sent.iter().zip(&self.received)) {
+            seconds = seconds.max(sent / node.send_bytes_per_second).max(received / node.receive_bytes_per_second);
+        }
+        for (store, (read, written)) in problem.stores.iter().zip(self.read.iter().zip(&self.written)) {
+            seconds = seconds.max(read / store.bytes_per_second).max(written / store.bytes_per_second);
+        }
+        for pair in &problem.pairs {
+            seconds = seconds.max(self.pairs[&(pair.from, pair.to)] / pair.bytes_per_second);
+        }
+        seconds
+    }
+}

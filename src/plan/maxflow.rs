@@ -1,0 +1,232 @@
+//! Maximum flow by Dinic's algorithm (1970), on a network that can be loaded with a flow to start from.
+//!
+//! Capacities are bytes in floating point. What is left of an arc after a push is taken for nothing where it is less than a
+//! rounding error of the arc's whole capacity; without that, arcs that are full would stay open by their last bit.
+
+/// One arc as it is put in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arc {
+    pub(super) from: u32,
+    pub(super) to: u32,
+    pub(super) capacity: f64,
+}
+
+/// A flow in a network. Node [`SOURCE`] gives, node [`SINK`] takes.
+///
+/// Build: `new`, then `preload`. Run: `run`; raise capacities with `widen` and run again. Questions: `flow`, `reached`.
+pub(super) struct Flow {
+    /// Where the half arcs of each node begin; one entry more than there are nodes.
+    first: Vec<u32>,
+    halves: Vec<Half>,
+    /// The forward half of each arc, in the order that they were put in.
+    place: Vec<u32>,
+    /// Steps from the source over arcs that are open; [`UNSEEN`] where there is no way.
+    level: Vec<u32>,
+    /// The half arc that each node tries next.
+    next: Vec<u32>,
+    queue: Vec<u32>,
+}
+
+pub(super) const SOURCE: u32 = 0;
+pub(super) const SINK: u32 = 1;
+
+/// One direction of an arc, kept with the node that it leaves.
+#[derive(Clone, Copy)]
+struct Half {
+    to: u32,
+    mate: u32,
+    residual: f64,
+}
+
+const UNSEEN: u32 = u32::MAX;
+/// The part of an arc's capacity that is a rounding error.
+const ROUNDING: f64 = 1e-12;
+
+impl Flow {
+    /// The network of `arcs` between `node_count` nodes, without a flow.
+    pub(super) fn new(node_count: u32, arcs: &[Arc]) -> Flow {
+        let nodes = node_count as usize;
+        let mut first = vec![0_u32; nodes + 1];
+        for arc in arcs {
+            first[arc.from as usize + 1] += 1;
+            first[arc.to as usize + 1] += 1;
+        }
+        for node in 0..nodes {
+            first[node + 1] += first[node];
+        }
+        let mut free = first.clone();
+        let mut take = |node: u32| {
+            let at = free[node as usize];
+            free[node as usize] += 1;
+            at
+        };
+        let mut halves = vec![Half { to: 0, mate: 0, residual: 0.0 }; 2 * arcs.len()];
+        let mut place = Vec::with_capacity(arcs.len());
+        for arc in arcs {
+            let (forward, back) = (take(arc.from), take(arc.to));
+            halves[forward as usize] = Half { to: arc.to, mate: back, residual: arc.capacity };
+            halves[back as usize] = Half { to: arc.from, mate: forward, residual: 0.0 };
+            place.push(forward);
+        }
+        Flow { first, halves, place, level: vec![UNSEEN; nodes], next: vec![0; nodes], queue: Vec::new() }
+    }
+
+    /// Puts `bytes` on an arc before the first run. The caller keeps what flows into each node equal to what leaves it.
+    pub(super) fn preload(&mut self, arc: usize, bytes: f64) {
+        self.push(self.place[arc], bytes);
+    }
+
+    /// Gives an arc more capacity.
+    pub(super) fn widen(&mut self, arc: usize, bytes: f64) {
+        self.halves[self.place[arc] as usize].residual += bytes;
+    }
+
+    /// What flows over an arc.
+    pub(super) fn flow(&self, arc: usize) -> f64 {
+        let forward = self.halves[self.place[arc] as usize];
+        self.halves[forward.mate as usize].residual
+    }
+
+    /// Whether the last search found a way from the source to `node`: after `run`, the source's side of a minimum cut.
+    pub(super) fn reached(&self, node: u32) -> bool {
+        self.level[node as usize] != UNSEEN
+    }
+
+    /// Augments the flow until it is a maximum.
+    pub(super) fn run(&mut self) {
+        while self.search() {
+            self.block();
+        }
+    }
+
+    /// Finds every node's level; says whether the sink has one.
+    fn search(&mut self) -> bool {
+        for &node in &self.queue {
+            self.level[node as usize] = UNSEEN;
+        }
+        self.queue.clear();
+        self.queue.push(SOURCE);
+        self.level[SOURCE as usize] = 0;
+        let mut at = 0;
+        let mut enough = UNSEEN;
+        while at < self.queue.len() {
+            let node = self.queue[at] as usize;
+            at += 1;
+            self.next[node] = self.first[node];
+            let level = self.level[node] + 1;
+            if level > enough {
+                // Farther than the sink: no shortest way leads through here, but its cursor had to be set.
+                continue;
+            }
+            for half in &self.halves[self.first[node] as usize..self.first[node + 1] as usize] {
+                if half.residual > 0.0 && self.level[half.to as usize] == UNSEEN {
+                    self.level[half.to as usize] = level;
+                    self.queue.push(half.to);
+                    if half.to == SINK {
+                        enough = level;
+                    }
+                }
+            }
+        }
+        enough != UNSEEN
+    }
+
+    /// Fills the shortest ways until each has a full arc.
+    fn block(&mut self) {
+        let mut path: Vec<u32> = Vec::new();
+        let mut node = SOURCE;
+        loop {
+            if node == SINK {
+                node = self.fill(&mut path);
+            } else if let Some(half) = self.step(node) {
+                path.push(half);
+                node = self.halves[half as usize].to;
+            } else {
+                // A dead end: nobody comes here again in this phase.
+                let Some(half) = path.pop() else { return };
+                node = self.tail(half);
+                self.next[node as usize] += 1;
+            }
+        }
+    }
+
+    /// The next open half arc that leads one level on.
+    fn step(&mut self, node: u32) -> Option<u32> {
+        let at = node as usize;
+        let level = self.level[at] + 1;
+        while self.next[at] < self.first[at + 1] {
+            let half = self.halves[self.next[at] as usize];
+            if half.residual > 0.0 && self.level[half.to as usize] == level {
+                return Some(self.next[at]);
+            }
+            self.next[at] += 1;
+        }
+        None
+    }
+
+    /// Pushes what the path carries and goes back to where its first full arc begins.
+    fn fill(&mut self, path: &mut Vec<u32>) -> u32 {
+        let bytes = path.iter().map(|&half| self.halves[half as usize].residual).fold(f64::INFINITY, f64::min);
+        for &half in path.iter() {
+            self.push(half, bytes);
+        }
+        let full = path.iter().position(|&half| self.halves[half as usize].residual == 0.0);
+        let full = full.expect("the narrowest arc is full now");
+        let node = self.tail(path[full]);
+        path.truncate(full);
+        node
+    }
+
+    fn push(&mut self, half: u32, bytes: f64) {
+        let Half { mate, residual, .. } = self.halves[half as usize];
+        let capacity = residual + self.halves[mate as usize].residual;
+        let left = residual - bytes;
+        self.halves[half as usize].residual = if left > capacity * ROUNDING { left } else { 0.0 };
+        self.halves[mate as usize].residual += bytes;
+    }
+
+    fn tail(&self, half: u32) -> u32 {
+        self.halves[self.halves[half as usize].mate as usize].to
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(nodes: u32, arcs: &[(u32, u32, f64)]) -> Flow {
+        let arcs: Vec<Arc> = arcs.iter().map(|&(from, to, capacity)| Arc { from, to, capacity }).collect();
+        Flow::new(nodes, &arcs)
+    }
+
+    #[test]
+    fn a_flow_turns_back_where_it_went_wrong() {
+        // The first shortest way blocks both others unless it is taken back over 2 → 3.
+        let mut flow =
+            flow(6, &[(0, 2, 1.0), (0, 4, 1.0), (2, 3, 1.0), (3, 1, 1.0), (2, 5, 1.0), (5, 1, 1.0), (4, 3, 1.0)]);
+        flow.run();
+        assert!((flow.flow(3) + flow.flow(5) - 2.0).abs() < 1e-12);
+        assert!(!flow.reached(SINK));
+    }
+
+    #[test]
+    fn the_cut_is_what_is_full() {
+        let mut flow = flow(4, &[(0, 2, 10.0), (2, 3, 4.0), (3, 1, 10.0)]);
+        flow.run();
+        assert_eq!([2, 3].map(|node| flow.reached(node)), [true, false]);
+        flow.widen(1, 3.0);
+        flow.run();
+        assert!((flow.flow(0) - 7.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_flow_that_was_loaded_is_kept_and_mended() {
+        let mut flow = flow(5, &[(0, 2, 3.0), (2, 3, 3.0), (2, 4, 3.0), (3, 1, 1.0), (4, 1, 5.0)]);
+        for (arc, bytes) in [(0, 1.0), (1, 1.0), (3, 1.0)] {
+            flow.preload(arc, bytes);
+        }
+        flow.run();
+        let flows = [(0, 3.0), (1, 1.0), (2, 2.0)];
+        assert!(flows.iter().all(|&(arc, bytes): &(usize, f64)| (flow.flow(arc) - bytes).abs() < 1e-12));
+    }
+}

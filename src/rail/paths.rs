@@ -1,0 +1,151 @@
+//! Which way the bytes of one rail and transfer took through the kernel, and why where it was not the one asked for.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// A way through the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub(crate) enum Route {
+    /// From the page cache to the socket, without a copy.
+    Splice,
+    /// Read through the page cache into a slot, and sent.
+    ReadSend,
+    /// Read past the page cache into a slot, and sent.
+    DirectSend,
+    /// Made in a slot, and sent.
+    PatternSend,
+    /// Sent from a slot by a send that copies nothing where the device can do without.
+    Zerocopy,
+    /// Received and written past the page cache.
+    ReceiveDirect,
+    /// Received and written through the page cache.
+    ReceiveWrite,
+    /// Received, checked and dropped.
+    Receive,
+}
+
+/// Why another way was taken than the one asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Reason {
+    NoFile = 1,
+    NotCached = 2,
+    NotSpliced = 4,
+    NoDirect = 8,
+    Copied = 16,
+    Late = 32,
+    NoZerocopy = 64,
+}
+
+/// What one rail counts of one transfer. The rail adds, the control thread reads.
+#[derive(Debug, Default)]
+pub(crate) struct Paths {
+    bytes: [AtomicU64; ROUTES.len()],
+    reasons: AtomicU32,
+    driver: OnceLock<String>,
+}
+
+impl Paths {
+    pub(super) fn took(&self, route: Route, bytes: u64) {
+        self.bytes[route as usize].fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn because(&self, reason: Reason) {
+        self.reasons.fetch_or(reason as u32, Ordering::Relaxed);
+    }
+
+    /// Says what carries out this rail's operations.
+    pub(super) fn driven_by(&self, driver: &str) {
+        // A rail that joins a transfer a second time is driven as before.
+        let _ = self.driver.set(driver.into());
+    }
+
+    /// What carried out the rail's operations; empty before it joined.
+    pub(crate) fn driver(&self) -> String {
+        self.driver.get().cloned().unwrap_or_default()
+    }
+}
+
+/// The ways that the rails of one NIC took, the one of most bytes first, and why: `splice` alone, or `direct+send 97.0 %,
+/// splice 3.0 %; what is not in the page cache is read into buffers`. Empty where nothing moved.
+pub(crate) fn describe(rails: &[&Paths]) -> String {
+    let bytes = |route: Route| rails.iter().map(|paths| paths.bytes[route as usize].load(Ordering::Relaxed)).sum();
+    let mut taken: Vec<(u64, &str)> = ROUTES.iter().map(|&(route, name)| (bytes(route), name)).collect();
+    taken.retain(|(bytes, _)| *bytes > 0);
+    taken.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    let whole: u64 = taken.iter().map(|(bytes, _)| bytes).sum();
+    let mut text = match taken.as_slice() {
+        [] => return String::new(),
+        [(_, only)] => (*only).into(),
+        several => {
+            let shares = several.iter().map(|(bytes, name)| format!("{name} {:.1} %", share(*bytes, whole)));
+            shares.collect::<Vec<_>>().join(", ")
+        }
+    };
+    let reasons = rails.iter().fold(0, |reasons, paths| reasons | paths.reasons.load(Ordering::Relaxed));
+    for (_, why) in REASONS.iter().filter(|(reason, _)| reasons & *reason as u32 != 0) {
+        text += "; ";
+        text += why;
+    }
+    text
+}
+
+fn share(bytes: u64, whole: u64) -> f64 {
+    bytes as f64 * 100.0 / whole as f64
+}
+
+const ROUTES: [(Route, &str); 8] = [
+    (Route::Splice, "splice"),
+    (Route::ReadSend, "read+send"),
+    (Route::DirectSend, "direct+send"),
+    (Route::PatternSend, "pattern+send"),
+    (Route::Zerocopy, "zerocopy"),
+    (Route::ReceiveDirect, "recv+direct"),
+    (Route::ReceiveWrite, "recv+write"),
+    (Route::Receive, "recv"),
+];
+
+const REASONS: [(Reason, &str); 7] = [
+    (Reason::NoFile, "a pattern has no file"),
+    (Reason::NotCached, "what is not in the page cache is read into buffers"),
+    (Reason::NotSpliced, "the file gave less than it should to a splice"),
+    (Reason::NoDirect, "the file system has no O_DIRECT"),
+    (Reason::Copied, "zero copies stopped: the kernel copies what is sent here"),
+    (Reason::Late, "zero copies paused while acknowledgements were late"),
+    (Reason::NoZerocopy, "the kernel refused a zero copy"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_way_is_its_name_and_several_have_shares() {
+        let paths = Paths::default();
+        assert_eq!(describe(&[&paths]), "");
+        paths.took(Route::Splice, 300);
+        assert_eq!(describe(&[&paths]), "splice");
+        paths.took(Route::DirectSend, 700);
+        paths.because(Reason::NotCached);
+        paths.because(Reason::NotCached);
+        let text = "direct+send 70.0 %, splice 30.0 %; what is not in the page cache is read into buffers";
+        assert_eq!(describe(&[&paths]), text);
+    }
+
+    #[test]
+    fn every_way_has_its_place() {
+        for (at, (route, _)) in ROUTES.iter().enumerate() {
+            assert_eq!(*route as usize, at);
+        }
+    }
+
+    #[test]
+    fn the_driver_is_said_once() {
+        let paths = Paths::default();
+        assert_eq!(paths.driver(), "");
+        paths.driven_by("io_uring");
+        paths.driven_by("io_uring");
+        assert_eq!(paths.driver(), "io_uring");
+    }
+}

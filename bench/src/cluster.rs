@@ -12,6 +12,8 @@ use crate::process::{self, Ended, Running};
 
 /// The port of every daemon.
 const PORT: u16 = 7000;
+/// The labs' names start with this and end with the number of the process that owns them.
+const NAME_PREFIX: &str = "bench";
 /// What netlab answers where namespaces are not permitted.
 const SKIPPED: i32 = 77;
 
@@ -53,7 +55,8 @@ pub(crate) struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     /// Nodes 1 to `nodes`, each with a NIC of each of these rates and a daemon that serves the working folder.
     pub(crate) fn up(lab: &'a Lab, tools: &'a Tools, nodes: u32, rates_mbit: &[u32]) -> Result<Cluster<'a>> {
-        let name = format!("b{}", std::process::id());
+        remove_left_over(tools)?;
+        let name = format!("{NAME_PREFIX}{}", std::process::id());
         let mut cluster = Cluster { lab, tools, name, nodes, rates_mbit: rates_mbit.to_vec(), daemons: Vec::new() };
         let rates: Vec<String> = rates_mbit.iter().map(|rate| format!("{rate}mbit")).collect();
         cluster.netlab(&["up", &cluster.name, "--nodes", &nodes.to_string(), "--rates", &rates.join(",")])?;
@@ -120,19 +123,35 @@ impl<'a> Cluster<'a> {
     }
 
     fn netlab(&self, arguments: &[&str]) -> Result<()> {
-        let output = Command::new(&self.tools.netlab).args(arguments).output()?;
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "netlab {} ended with {}: {complaint}", arguments.join(" "), output.status);
-        Ok(())
+        netlab(self.tools, arguments).map(drop)
     }
 }
 
 impl Drop for Cluster<'_> {
-    /// What cannot be removed now is removed by the next lab of that name, or by hand: `netlab list` shows it.
+    /// What cannot be removed now is removed by the next benchmark.
     fn drop(&mut self) {
         self.daemons.clear();
         let _ = self.netlab(&["down", &self.name]);
     }
+}
+
+/// Runs netlab; answers what it printed.
+fn netlab(tools: &Tools, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(&tools.netlab).args(arguments).output()?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "netlab {} ended with {}: {complaint}", arguments.join(" "), output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Removes the labs of benchmarks that were killed.
+fn remove_left_over(tools: &Tools) -> Result<()> {
+    for name in netlab(tools, &["list"])?.lines() {
+        let owner = name.strip_prefix(NAME_PREFIX).and_then(|owner| owner.parse::<u32>().ok());
+        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
+            netlab(tools, &["down", name])?;
+        }
+    }
+    Ok(())
 }
 
 /// Where a node's daemon listens, as rows and `--listen` name it.

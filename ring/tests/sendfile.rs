@@ -269,8 +269,10 @@ fn a_look_into_the_page_cache_gives_what_is_there_and_waits_for_nothing() {
             // A file system that keeps it all the same is memory itself.
             Ok(true) => {}
             Ok(false) => {
-                let error = io.peek(file, 0, &mut read).unwrap_err();
-                assert_eq!(error.raw_os_error(), Some(libc::EAGAIN), "{kind}");
+                // Some of it may have stayed; then a look ends where that does.
+                let looked = io.peek(file, 0, &mut vec![0; 300_000]);
+                let waits = looked.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EAGAIN));
+                assert!(waits || looked.is_ok_and(|read| read < 300_000), "{kind}");
             }
             Err(error) => assert!(matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)), "{kind}: {error}"),
         }

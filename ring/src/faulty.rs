@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::Io;
-use crate::files::FileId;
+use crate::files::{Cached, FileId};
 use crate::op::{Completion, Op, Refused, Stage};
 use crate::plain::Plain;
 use crate::slots::PAGE_BYTES;
@@ -123,8 +123,8 @@ impl<I: Io> Io for Faulty<I> {
         self.inner.wake_at(file, bytes)
     }
 
-    fn is_cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<bool> {
-        self.inner.is_cached(file, offset, bytes)
+    fn cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<Cached> {
+        self.inner.cached(file, offset, bytes)
     }
 
     fn peek(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {

@@ -18,6 +18,17 @@ pub struct FileId {
     generation: u32,
 }
 
+/// What the page cache holds of a range of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cached {
+    /// All of it.
+    Whole,
+    /// Not all of it, and some of what it holds is not on the disk yet: a read past it would have to wait for that.
+    Dirty,
+    /// Not all of it, perhaps nothing; the disk has everything.
+    Clean,
+}
+
 impl FileId {
     /// The place in the ring's table, and so in the kernel's.
     pub(crate) fn index(self) -> u32 {
@@ -86,8 +97,8 @@ impl FileTable {
         Errno::result(result).map(drop)
     }
 
-    /// Whether the page cache holds a range; see [`crate::Io::is_cached`].
-    pub(crate) fn is_cached(&self, id: FileId, offset: u64, bytes: usize) -> Result<bool, Errno> {
+    /// What the page cache holds of a range; see [`crate::Io::cached`].
+    pub(crate) fn cached(&self, id: FileId, offset: u64, bytes: usize) -> Result<Cached, Errno> {
         let range = CachestatRange { offset, bytes: bytes as u64 };
         let mut found = Cachestat::default();
         let (fd, range, into) = (self.fd(id)?.as_raw_fd(), &raw const range, &raw mut found);
@@ -97,7 +108,11 @@ impl FileTable {
         Errno::result(result)?;
         let first = offset / PAGE_BYTES as u64;
         let pages = (offset + bytes as u64).div_ceil(PAGE_BYTES as u64) - first;
-        Ok(found.cached_pages >= pages)
+        Ok(match found {
+            found if found.cached_pages >= pages => Cached::Whole,
+            Cachestat { dirty_pages: 0, writeback_pages: 0, .. } => Cached::Clean,
+            _ => Cached::Dirty,
+        })
     }
 
     /// Reads what is in memory; see [`crate::Io::peek`].
@@ -106,7 +121,9 @@ impl FileTable {
         let at = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
         match unless_interrupted(|| pread_cached(fd, to, at)) {
             // A tmpfs knows no such flag. Its pages are in memory unless they were swapped out.
-            Err(Errno::EOPNOTSUPP) if self.is_cached(id, offset, to.len())? => unless_interrupted(|| pread(fd, to, at)),
+            Err(Errno::EOPNOTSUPP) if self.cached(id, offset, to.len())? == Cached::Whole => {
+                unless_interrupted(|| pread(fd, to, at))
+            }
             result => result,
         }
     }

@@ -53,7 +53,7 @@ mod waker;
 pub use nix::errno::Errno;
 
 pub use faulty::{Fake, Faults, Faulty};
-pub use files::FileId;
+pub use files::{Cached, FileId};
 pub use op::{Completion, Op, Refused, Stage};
 pub use plain::Plain;
 pub use probe::{Cause, Probe, ProbeError, probe};
@@ -94,12 +94,12 @@ pub trait Io {
     /// `EBADF` if the file is not registered, or no longer; what the kernel says if it is no socket.
     fn wake_at(&mut self, file: FileId, bytes: usize) -> io::Result<()>;
 
-    /// Whether the page cache holds all of a range of a file (`cachestat`, Linux 6.5). The answer may be over at once.
+    /// What the page cache holds of a range of a file (`cachestat`, Linux 6.5). The answer may be over at once.
     ///
     /// # Errors
     /// What the kernel says: `ENOSYS` where it has no such call, `EPERM` where it keeps this to the file's owner. Then only
     /// [`Io::peek`] tells.
-    fn is_cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<bool>;
+    fn cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<Cached>;
 
     /// Reads what the page cache holds, at once and in this thread: as many bytes of `to` as are there.
     ///

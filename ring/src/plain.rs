@@ -15,7 +15,7 @@ use nix::sys::uio::{pread, pwrite};
 use nix::unistd::fdatasync;
 
 use crate::Io;
-use crate::files::{FileId, FileTable, pread_cached, unless_interrupted};
+use crate::files::{Cached, FileId, FileTable, pread_cached, unless_interrupted};
 use crate::op::{Completion, Op, Refused, Stage};
 use crate::sendfile::Sending;
 use crate::slots::Slot;
@@ -121,8 +121,8 @@ impl Io for Plain {
         Ok(self.files.wake_at(file, bytes)?)
     }
 
-    fn is_cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<bool> {
-        Ok(self.files.is_cached(file, offset, bytes)?)
+    fn cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<Cached> {
+        Ok(self.files.cached(file, offset, bytes)?)
     }
 
     fn peek(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {

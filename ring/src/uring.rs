@@ -16,7 +16,7 @@ use nix::errno::Errno;
 
 use crate::Io;
 use crate::entry::{self, Context};
-use crate::files::{FileId, FileTable};
+use crate::files::{Cached, FileId, FileTable};
 use crate::op::{Completion, Op, Refused, Stage};
 use crate::sendfile::Sending;
 use crate::setup::{self, Mode};
@@ -319,8 +319,8 @@ impl Io for Uring {
         Ok(self.files.wake_at(file, bytes)?)
     }
 
-    fn is_cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<bool> {
-        Ok(self.files.is_cached(file, offset, bytes)?)
+    fn cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<Cached> {
+        Ok(self.files.cached(file, offset, bytes)?)
     }
 
     fn peek(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {

@@ -5,11 +5,12 @@ mod common;
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use common::{file_with, filled, on_each_ring, pair, pattern, read_exactly, tcp_pair, uring, wait, wait_one};
-use ring::{Config, Errno, Fake, Faults, Io, Op, Pool, Uring};
+use ring::{Cached, Config, Errno, Fake, Faults, Io, Op, Pool, Uring};
 
 /// A socket that takes nothing more, and its other end.
 fn full_pair() -> (OwnedFd, UnixStream, usize) {
@@ -260,21 +261,27 @@ fn a_look_into_the_page_cache_gives_what_is_there_and_waits_for_nothing() {
         assert_eq!(read, bytes[777..5777], "{kind}");
         assert_eq!(io.peek(file, 299_990, &mut read).unwrap(), 10, "{kind}: as far as the file goes");
         assert_eq!(io.peek(file, 300_000, &mut read).unwrap(), 0, "{kind}: the end of the file");
-        if let Ok(cached) = io.is_cached(file, 777, 5000) {
-            assert!(cached, "{kind}");
+        if let Ok(cached) = io.cached(file, 777, 5000) {
+            assert_eq!(cached, Cached::Whole, "{kind}");
         }
 
         nix::fcntl::posix_fadvise(&on_disk, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
-        match io.is_cached(file, 0, 300_000) {
+        match io.cached(file, 0, 300_000) {
             // A file system that keeps it all the same is memory itself.
-            Ok(true) => {}
-            Ok(false) => {
+            Ok(Cached::Whole) => {}
+            Ok(cached) => {
+                assert_eq!(cached, Cached::Clean, "{kind}");
                 // Some of it may have stayed; then a look ends where that does.
                 let looked = io.peek(file, 0, &mut vec![0; 300_000]);
                 let waits = looked.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EAGAIN));
                 assert!(waits || looked.is_ok_and(|read| read < 300_000), "{kind}");
             }
             Err(error) => assert!(matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)), "{kind}: {error}"),
+        }
+        // A page that is written to is there, and not on the disk.
+        on_disk.write_all_at(b"new", 8192).unwrap();
+        if let Ok(cached) = io.cached(file, 0, 300_000) {
+            assert_ne!(cached, Cached::Clean, "{kind}");
         }
         io.unregister(file).unwrap();
     });

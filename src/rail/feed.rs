@@ -1,6 +1,6 @@
 //! The sending half of a rail: requests in, pieces read, checked and sent behind their headers.
 
-use ring::{Errno, FileId, Io, Op, Slot};
+use ring::{Cached, Errno, FileId, Io, Op, Slot};
 
 use super::Mailbox;
 use super::contexts::{Context, Loading, Sending, Way};
@@ -95,10 +95,11 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
 
     /// Gets a piece of a file ready by the way that suits where it is: in the page cache, or not.
     fn load_best(&mut self, loading: Loading, slot: Slot) {
-        let cached = self.is_cached(loading);
-        if cached == Some(false) {
+        let cached = self.cached(loading);
+        if let Some(Cached::Dirty | Cached::Clean) = cached {
             self.not_cached(loading);
-            return self.read_on(loading, Way::Direct, 0, slot);
+            let way = if cached == Some(Cached::Clean) { Way::Direct } else { Way::Buffered };
+            return self.read_on(loading, way, 0, slot);
         }
         if !self.may_splice(loading) {
             return self.read_on(loading, Way::Cached, 0, slot);

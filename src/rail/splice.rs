@@ -4,7 +4,7 @@
 //! nothing. A file that shrinks or changes meanwhile is a short read or a check that fails at the receiver, never a fault
 //! of this process, as a mapping would have it. What is sent then is the pages themselves.
 
-use ring::{FileId, Io, Slot};
+use ring::{Cached, FileId, Io, Slot};
 
 use super::Mailbox;
 use super::contexts::Loading;
@@ -18,13 +18,13 @@ use crate::wire::{Check, DataPath};
 const LOOK_BYTES: usize = 64 * 1024;
 
 impl<I: Io, M: Mailbox> Driver<I, M> {
-    /// Whether the page cache holds a piece, where the kernel tells. Asking by a read would have the kernel read ahead
+    /// What the page cache holds of a piece, where the kernel tells. Asking by a read would have the kernel read ahead
     /// what is not there, and the disk work for nothing.
-    pub(super) fn is_cached(&self, loading: Loading) -> Option<bool> {
+    pub(super) fn cached(&self, loading: Loading) -> Option<Cached> {
         let tenant = &self.tenants[&loading.transfer];
         let extent = extent(tenant, loading);
         let (file, _) = tenant.files[extent.file];
-        self.io.is_cached(file, extent.offset_bytes, piece_bytes(loading.ask)).ok()
+        self.io.cached(file, extent.offset_bytes, piece_bytes(loading.ask)).ok()
     }
 
     /// Whether a piece that is in the page cache is to be sent from there.
@@ -35,13 +35,13 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
 
     /// Checks a piece in the page cache and gets it ready to be sent from there; `cached` is what is known of it. The slot
     /// comes back where the page cache does not hold all of it.
-    pub(super) fn load_cached(&mut self, loading: Loading, cached: Option<bool>, mut slot: Slot) -> Option<Slot> {
+    pub(super) fn load_cached(&mut self, loading: Loading, cached: Option<Cached>, mut slot: Slot) -> Option<Slot> {
         self.dressed.remove(&(slot.as_slice().as_ptr() as usize));
         let tenant = &self.tenants[&loading.transfer];
         let extent = extent(tenant, loading);
         let (source, _) = tenant.files[extent.file];
         let check = match (tenant.desk.method, cached) {
-            (Method::None, Some(true)) => Some(Check::None),
+            (Method::None, Some(Cached::Whole)) => Some(Check::None),
             _ => self.look(loading, source, extent.offset_bytes, &mut slot),
         };
         let Some(check) = check else { return Some(slot) };

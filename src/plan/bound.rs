@@ -29,7 +29,7 @@ pub(super) enum Part {
 /// The largest of the bounds that one node, one store, one demand, or all senders together give.
 pub(super) fn floor(problem: &Problem, demand: &Demand) -> Bound {
     let mut best = Best { seconds: 0.0, parts: Vec::new() };
-    for (node, (bytes, capacity)) in (0..).map(NodeIx).zip(demand.received.iter().zip(&problem.nodes)) {
+    for (node, (bytes, capacity)) in (0..).map(NodeIx).zip(demand.intake.received.iter().zip(&problem.nodes)) {
         best.consider(*bytes, capacity.receive_bytes_per_second, || vec![Part::Receiver(node)]);
     }
     let send = |sender: &NodeIx| problem.nodes[sender.at()].send_bytes_per_second;
@@ -49,8 +49,8 @@ pub(super) fn floor(problem: &Problem, demand: &Demand) -> Bound {
     let rate = senders().map(|node| send(&node)).sum();
     best.consider(demand.bytes(), rate, || senders().map(Part::Sender).collect());
     for (store, rate) in (0..).map(StoreIx).zip(problem.stores.iter().map(|store| store.bytes_per_second)) {
-        best.consider(demand.read[store.0 as usize], rate, || vec![Part::Read(store)]);
-        best.consider(demand.written[store.0 as usize], rate, || vec![Part::Written(store)]);
+        best.consider(demand.intake.read[store.0 as usize], rate, || vec![Part::Read(store)]);
+        best.consider(demand.intake.written[store.0 as usize], rate, || vec![Part::Written(store)]);
     }
     Bound { seconds: best.seconds, bottleneck: name(problem, &best.parts) }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::intake::Intake;
 use super::{Problem, Segment};
 use crate::units::NodeIx;
 
@@ -12,11 +13,8 @@ use crate::units::NodeIx;
 pub(super) struct Demand<'a> {
     pub(super) classes: Vec<Class<'a>>,
     pub(super) choices: Vec<Choice<'a>>,
-    /// Bytes that each node receives over the network whatever is planned; without what it takes for groups.
-    pub(super) received: Vec<f64>,
-    /// Bytes that each store is written to, and read from for copies inside nodes, whatever is planned.
-    pub(super) written: Vec<f64>,
-    pub(super) read: Vec<f64>,
+    /// What is taken in whatever is planned; without what is taken for groups.
+    pub(super) intake: Intake,
     /// For each segment, the class of its receivers without limits and of its groups; `NONE` where there are neither.
     class_of: Vec<u32>,
     /// The classes of receivers with limits, and the choices of groups: by segment, ascending.
@@ -47,9 +45,7 @@ impl<'a> Demand<'a> {
         let mut demand = Demand {
             classes: Vec::new(),
             choices: Vec::new(),
-            received: vec![0.0; problem.nodes.len()],
-            written: vec![0.0; problem.stores.len()],
-            read: vec![0.0; problem.stores.len()],
+            intake: Intake::new(problem),
             class_of: vec![NONE; segments.len()],
             own: Vec::new(),
             choice_of: Vec::new(),
@@ -100,17 +96,9 @@ impl<'a> Demand<'a> {
         let bytes = segment.span.bytes() as f64;
         let mut free = 0;
         for &receiver in &segment.receivers {
-            let node = &problem.nodes[receiver.at()];
-            if let Some(store) = node.writes {
-                self.written[store.0 as usize] += bytes;
-            }
-            if segment.senders.binary_search(&receiver).is_ok() {
-                if let Some(store) = node.reads {
-                    self.read[store.0 as usize] += bytes;
-                }
+            if !self.intake.add(problem, segment, receiver) {
                 continue;
             }
-            self.received[receiver.at()] += bytes;
             if limited.binary_search(&receiver).is_err() {
                 free += 1;
                 continue;

@@ -78,7 +78,7 @@ fn spare(problem: &Problem, demand: &Demand, seconds: f64) -> Vec<f64> {
     }
     let left = |at: usize| {
         let rate = problem.nodes[at].receive_bytes_per_second;
-        (rate * seconds - demand.received[at]).max(0.0) / f64::max(wanted[at], 1.0)
+        (rate * seconds - demand.intake.received[at]).max(0.0) / f64::max(wanted[at], 1.0)
     };
     (0..problem.nodes.len()).map(left).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::intake::Intake;
 use super::{Planned, Problem};
 use crate::units::NodeIx;
 
@@ -9,9 +10,7 @@ use crate::units::NodeIx;
 pub(super) fn seconds(problem: &Problem, planned: &[Planned]) -> f64 {
     let mut load = Load {
         sent: vec![0.0; problem.nodes.len()],
-        received: vec![0.0; problem.nodes.len()],
-        read: vec![0.0; problem.stores.len()],
-        written: vec![0.0; problem.stores.len()],
+        intake: Intake::new(problem),
         pairs: problem.pairs.iter().map(|pair| ((pair.from, pair.to), 0.0)).collect(),
     };
     for one in planned {
@@ -23,9 +22,8 @@ pub(super) fn seconds(problem: &Problem, planned: &[Planned]) -> f64 {
 /// Bytes that pass through every node, store and limited link.
 struct Load {
     sent: Vec<f64>,
-    received: Vec<f64>,
-    read: Vec<f64>,
-    written: Vec<f64>,
+    /// Also what stores are read from to be sent, once all is added.
+    intake: Intake,
     pairs: BTreeMap<(NodeIx, NodeIx), f64>,
 }
 
@@ -35,17 +33,9 @@ impl Load {
         let bytes = segment.span.bytes() as f64;
         let mut alike = 0.0;
         for &receiver in &segment.receivers {
-            let node = &problem.nodes[receiver.at()];
-            if let Some(store) = node.writes {
-                self.written[store.0 as usize] += bytes;
-            }
-            if segment.senders.binary_search(&receiver).is_ok() {
-                if let Some(store) = node.reads {
-                    self.read[store.0 as usize] += bytes;
-                }
+            if !self.intake.add(problem, segment, receiver) {
                 continue;
             }
-            self.received[receiver.at()] += bytes;
             if planned.own.is_empty() && self.pairs.is_empty() {
                 alike += bytes;
                 continue;
@@ -65,14 +55,14 @@ impl Load {
     fn seconds(mut self, problem: &Problem) -> f64 {
         for (node, sent) in problem.nodes.iter().zip(&self.sent) {
             if let Some(store) = node.reads {
-                self.read[store.0 as usize] += sent;
+                self.intake.read[store.0 as usize] += sent;
             }
         }
         let mut seconds: f64 = 0.0;
-        for (node, (sent, received)) in problem.nodes.iter().zip(self.sent.iter().zip(&self.received)) {
+        for (node, (sent, received)) in problem.nodes.iter().zip(self.sent.iter().zip(&self.intake.received)) {
             seconds = seconds.max(sent / node.send_bytes_per_second).max(received / node.receive_bytes_per_second);
         }
-        for (store, (read, written)) in problem.stores.iter().zip(self.read.iter().zip(&self.written)) {
+        for (store, (read, written)) in problem.stores.iter().zip(self.intake.read.iter().zip(&self.intake.written)) {
             seconds = seconds.max(read / store.bytes_per_second).max(written / store.bytes_per_second);
         }
         for pair in &problem.pairs {

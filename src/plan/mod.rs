@@ -17,6 +17,7 @@ mod check;
 mod demand;
 mod greedy;
 mod groups;
+mod intake;
 mod load;
 mod lp;
 mod maxflow;

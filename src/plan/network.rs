@@ -135,7 +135,7 @@ impl Network {
                 Kind::Part { part: Part::Sender(sender), bytes_per_second, besides: 0.0 },
             );
         }
-        for (store, (stored, &besides)) in (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.read)) {
+        for (store, (stored, &besides)) in (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.intake.read)) {
             let kind = Kind::Part { part: Part::Read(store), bytes_per_second: stored.bytes_per_second, besides };
             self.add_way_out(layout.read(store), SINK, kind);
         }
@@ -145,14 +145,14 @@ impl Network {
         for member in distinct(demand.choices.iter().flat_map(|choice| choice.members)) {
             let node = &problem.nodes[member.at()];
             let from = node.writes.map_or(SOURCE, |store| layout.written(store));
-            let (bytes_per_second, besides) = (node.receive_bytes_per_second, demand.received[member.at()]);
+            let (bytes_per_second, besides) = (node.receive_bytes_per_second, demand.intake.received[member.at()]);
             self.add(
                 from,
                 layout.member(member),
                 Kind::Part { part: Part::Receiver(member), bytes_per_second, besides },
             );
         }
-        for (store, (stored, &besides)) in (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.written)) {
+        for (store, (stored, &besides)) in (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.intake.written)) {
             let kind = Kind::Part { part: Part::Written(store), bytes_per_second: stored.bytes_per_second, besides };
             self.add(SOURCE, layout.written(store), kind);
         }

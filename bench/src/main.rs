@@ -128,8 +128,7 @@ fn benchmark(options: &Options) -> Result<()> {
     let report = Report::new(options.bytes, options.rounds, machine, outcomes);
     println!("{}", report.table());
     if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_string_pretty(&report)? + "\n")
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        report::write(file, &report)?;
     }
     // The working folder goes before this process does.
     drop(lab);

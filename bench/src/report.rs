@@ -1,5 +1,7 @@
 //! Samples to medians, medians to ratios, both to a table and to JSON.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use comfy_table::Table;
 use serde::Serialize;
@@ -25,6 +27,12 @@ pub(crate) struct Report {
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) medians: Vec<Median>,
     pub(crate) ratios: Vec<Ratio>,
+}
+
+/// Keeps everything that a benchmark found in a file.
+pub(crate) fn write(file: &Path, found: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(found)? + "\n";
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// What the figures depend on beside the programs.

@@ -133,8 +133,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     println!("{}", book.table());
     if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_string_pretty(&book)? + "\n")
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        crate::report::write(file, &book)?;
     }
     // The working folder goes before this process does.
     drop(lab);

@@ -82,3 +82,12 @@ pub(crate) fn read_exactly(from: &mut impl Read, bytes: usize) -> Vec<u8> {
     from.read_exact(&mut read).unwrap();
     read
 }
+
+/// Waits for operation 1, which operation 2 cancels: both complete, and the slot comes home.
+pub(crate) fn cancelled(kind: &str, io: &mut dyn Io) {
+    let mut completions = wait(io, 2);
+    completions.sort_by_key(|completion| completion.token);
+    assert_eq!(completions[0].result, Err(Errno::ECANCELED), "{kind}");
+    assert!(completions[0].slot.is_some(), "{kind}");
+    assert_eq!(completions[1].result, Ok(0), "{kind}");
+}

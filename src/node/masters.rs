@@ -26,7 +26,7 @@ use crate::wire::control::{self, Prepare, Resume, ToMaster, ToNode};
 pub(super) struct Master {
     transfer: [u8; 16],
     attempt: [u8; 16],
-    /// `None` while its session is broken, and since when.
+    /// Its session, or since when that has been broken.
     session: Result<Token, Instant>,
     talk: Talk,
 }

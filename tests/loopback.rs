@@ -368,7 +368,10 @@ fn a_plan_is_one_object_of_json() {
         let told = ["scheduler", "bytes", "bottleneck", "speeds_assumed"].map(|field| plan[field].clone());
         let expected: [serde_json::Value; 4] = [scheduler.into(), 1000.into(), "reading store fs".into(), false.into()];
         assert_eq!(told, expected, "{plan}");
-        // Whoever reads how much, the store gives no more: of all such plans lp takes any.
+        // Whoever reads how much, the store gives no more: of all such plans lp takes any, the others the even one.
+        if scheduler != "lp" {
+            assert_eq!(plan["segments"][0]["senders"][0]["weight"], 0.5, "{plan}");
+        }
         let weights =
             plan["segments"][0]["senders"].as_array().unwrap().iter().map(|it| it["weight"].as_f64().unwrap());
         assert!((weights.sum::<f64>() - 1.0).abs() < 1e-9, "{plan}");

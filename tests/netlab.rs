@@ -37,7 +37,7 @@ fn four_senders_and_three_receivers_with_random_overlapping_ranges() {
     let moved: u64 = wants.iter().map(|(from, to)| to - from + 1).sum();
     assert_eq!(report["bytes"], moved);
     assert_eq!(report["warnings"], serde_json::json!([]), "every NIC counted what its rail moved");
-    // A machine that is busy with other things makes flows look late, but no piece is asked for more than twice.
+    // 32 blocks of each receiver may always be asked for twice, which is all of so short a transfer; none is more often.
     assert!(report["wasted_bytes"].as_u64().unwrap() <= moved, "{report}");
 }
 

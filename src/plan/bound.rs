@@ -41,18 +41,25 @@ pub(super) fn floor(problem: &Problem, demand: &Demand) -> Bound {
         let rate = choice.members.iter().map(|node| problem.nodes[node.at()].receive_bytes_per_second).sum();
         best.consider(choice.bytes, rate, || choice.members.iter().map(|&node| Part::Receiver(node)).collect());
     }
-    let mut sends = vec![false; problem.nodes.len()];
-    for sender in demand.classes.iter().flat_map(|class| class.senders) {
-        sends[sender.at()] = true;
-    }
-    let senders = || (0..).map(NodeIx).zip(&sends).filter(|(_, sends)| **sends).map(|(node, _)| node);
-    let rate = senders().map(|node| send(&node)).sum();
-    best.consider(demand.bytes(), rate, || senders().map(Part::Sender).collect());
     for (store, rate) in (0..).map(StoreIx).zip(problem.stores.iter().map(|store| store.bytes_per_second)) {
         best.consider(demand.intake.read[store.0 as usize], rate, || vec![Part::Read(store)]);
         best.consider(demand.intake.written[store.0 as usize], rate, || vec![Part::Written(store)]);
     }
-    Bound { seconds: best.seconds, bottleneck: name(problem, &best.parts) }
+    let mut sends = vec![false; problem.nodes.len()];
+    for sender in demand.classes.iter().flat_map(|class| class.senders) {
+        sends[sender.at()] = true;
+    }
+    let floor = Bound { seconds: best.seconds, bottleneck: name(problem, &best.parts) };
+    together(problem, floor, demand.bytes(), &sends)
+}
+
+/// `floor`, or what all that `sends` say need together to send so many bytes.
+pub(super) fn together(problem: &Problem, floor: Bound, bytes: f64, sends: &[bool]) -> Bound {
+    let senders = || (0..).map(NodeIx).zip(sends).filter(|(_, sends)| **sends).map(|(node, _)| node);
+    let rate: f64 = senders().map(|node| problem.nodes[node.at()].send_bytes_per_second).sum();
+    let mut best = Best { seconds: floor.seconds, parts: Vec::new() };
+    best.consider(bytes, rate, || senders().map(Part::Sender).collect());
+    if best.parts.is_empty() { floor } else { Bound { seconds: best.seconds, bottleneck: name(problem, &best.parts) } }
 }
 
 struct Best {

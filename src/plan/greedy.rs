@@ -36,7 +36,7 @@ pub(super) fn weigh(problem: &Problem, segments: Vec<Segment>) -> Vec<Planned> {
     let weigh_one = |segment: Segment| {
         let weights = shares(&segment.senders.iter().map(|sender| set_aside[sender.at()]).collect::<Vec<f64>>());
         let own = if limits.is_empty() { Vec::new() } else { own(problem, &limits, &set_aside, &segment) };
-        Planned { weights, own, segment }
+        Planned { weights, own, segment, relays: Vec::new() }
     };
     segments.into_iter().map(weigh_one).collect()
 }

@@ -51,7 +51,12 @@ pub(super) fn deal(
 }
 
 /// Cuts a segment into consecutive parts, for members by what is due to each, and takes it off what is due.
-fn cut(grid: (u64, u64), span: Span, members: &[NodeIx], due: &mut BTreeMap<NodeIx, f64>) -> Vec<(Span, NodeIx)> {
+pub(super) fn cut(
+    grid: (u64, u64),
+    span: Span,
+    members: &[NodeIx],
+    due: &mut BTreeMap<NodeIx, f64>,
+) -> Vec<(Span, NodeIx)> {
     let mut parts: Vec<(Span, NodeIx)> = Vec::new();
     let mut start = span.start;
     let mut reach = span.start as f64;

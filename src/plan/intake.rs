@@ -5,6 +5,7 @@ use super::{Problem, Segment};
 use crate::units::NodeIx;
 
 /// Bytes by node and by store.
+#[derive(Clone)]
 pub(super) struct Intake {
     /// Bytes that each node receives over the network.
     pub(super) received: Vec<f64>,

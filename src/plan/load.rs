@@ -36,7 +36,8 @@ impl Load {
             if !self.intake.add(problem, segment, receiver) {
                 continue;
             }
-            if planned.own.is_empty() && self.pairs.is_empty() {
+            let relay = planned.relay_of(receiver);
+            if planned.own.is_empty() && self.pairs.is_empty() && relay.is_none() {
                 alike += bytes;
                 continue;
             }

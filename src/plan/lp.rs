@@ -165,7 +165,7 @@ fn weigh(segments: &[Segment], demand: &Demand, given: &[Vec<f64>], dealt: Vec<S
             |class| given[class as usize].clone(),
         );
         let own = demand.own(place).map(|(receiver, class)| (receiver, given[class as usize].clone())).collect();
-        Planned { weights, own, segment }
+        Planned { weights, own, segment, relays: Vec::new() }
     };
     dealt.into_iter().map(weigh_one).collect()
 }

@@ -6,6 +6,9 @@
 //!                                 └─▶ greedy, uniform, or lp (network, maxflow) ─▶ groups ─▶ load ─▶ Plan
 //! ```
 //!
+//! Where receivers want the same bytes and keep them, a second plan has them feed each other ([`relay`]); the faster one is
+//! taken.
+//!
 //! The data space is cut at every row boundary into segments ([`segments`]); for the scheduler, segments with the same
 //! senders are one demand ([`demand`]). A scheduler gives each segment's senders weights, and decides which member of a
 //! reader group takes which part. Every plan comes with its predicted time ([`load`]) and with what no schedule can beat,
@@ -24,7 +27,7 @@ mod maxflow;
 mod network;
 #[cfg(test)]
 mod oracle_tests;
-pub(crate) mod relay;
+mod relay;
 mod segments;
 #[cfg(test)]
 mod tests;
@@ -35,6 +38,7 @@ use crate::units::{NodeIx, Span};
 
 pub(crate) use bound::Bound;
 use demand::Demand;
+use intake::Intake;
 pub(crate) use segments::Segment;
 
 /// Who decides which sender serves what.
@@ -97,6 +101,8 @@ pub(crate) struct Capacity {
     pub(crate) send_bytes_per_second: f64,
     /// Receiving capacity `B_j`: the sum over the node's rails.
     pub(crate) receive_bytes_per_second: f64,
+    /// Whether it keeps what it receives, so that it can pass it on to others.
+    pub(crate) relays: bool,
     /// The store that all it offers is read from.
     pub(crate) reads: Option<StoreIx>,
     /// The store that all it receives is written to.
@@ -127,6 +133,9 @@ pub(crate) struct Planned {
     pub(crate) weights: Vec<f64>,
     /// Receivers whose weights differ, because some of their links have limits of their own; ascending.
     pub(crate) own: Vec<(NodeIx, Vec<f64>)>,
+    /// Receivers that another receiver passes it on to, each with that other one; ascending. They ask the senders only
+    /// when that one fails them.
+    pub(crate) relays: Vec<(NodeIx, NodeIx)>,
 }
 
 /// Senders with their weights, and the receivers that ask them.
@@ -138,17 +147,30 @@ impl Planned {
         if self.segment.senders.binary_search(&receiver).is_ok() {
             return vec![(receiver, 1.0)];
         }
+        if let Some(relay) = self.relay_of(receiver) {
+            let senders = self.segment.senders.iter().map(|sender| (*sender, 0.0));
+            return std::iter::once((relay, 1.0)).chain(senders).collect();
+        }
         let weights = self.weights_for(receiver);
         self.segment.senders.iter().copied().zip(weights.iter().copied()).collect()
+    }
+
+    /// Who passes this segment on to `receiver`, where it does not come from the senders.
+    pub(crate) fn relay_of(&self, receiver: NodeIx) -> Option<NodeIx> {
+        let at = self.relays.binary_search_by_key(&receiver, |(asks, _)| *asks).ok()?;
+        Some(self.relays[at].1)
     }
 
     /// Receivers that ask the same senders with the same weights, together.
     pub(crate) fn by_senders(&self) -> Vec<Asking> {
         let mut told: Vec<Asking> = Vec::new();
         let remote: Vec<NodeIx> = self.segment.remote_receivers().collect();
+        let alike = |a: NodeIx, b: NodeIx| {
+            let are_remote = [a, b].iter().all(|node| remote.binary_search(node).is_ok());
+            are_remote && self.own.is_empty() && self.relay_of(a) == self.relay_of(b)
+        };
         for &receiver in &self.segment.receivers {
-            let alike = remote.binary_search(&receiver).is_ok() && self.own.is_empty();
-            match told.iter_mut().find(|(_, receivers)| alike && remote.binary_search(&receivers[0]).is_ok()) {
+            match told.iter_mut().find(|(_, receivers)| alike(receivers[0], receiver)) {
                 Some((_, receivers)) => receivers.push(receiver),
                 None => told.push((self.senders_for(receiver), vec![receiver])),
             }
@@ -184,6 +206,9 @@ impl Plan {
 /// A plan is as good as the bound where it takes no longer than this part more.
 const TIGHT: f64 = 1e-9;
 
+/// Receivers feed each other where that takes less than this part of the time without.
+const WORTH: f64 = 0.98;
+
 /// The plan for `problem` by `scheduler`.
 ///
 /// # Errors
@@ -192,7 +217,35 @@ const TIGHT: f64 = 1e-9;
 pub(crate) fn plan(problem: &Problem, scheduler: Scheduler) -> Result<Plan> {
     check::check(problem)?;
     let segments = segments::cut(problem)?;
-    let demand = Demand::of(problem, &segments);
+    let Some(split) = relay::split(problem, &segments) else {
+        return schedule(problem, segments, None, scheduler);
+    };
+    let full = Demand::of(problem, &segments);
+    let mut once = Demand::of(problem, &split.segments);
+    once.intake.clone_from(&full.intake);
+    let bound = relay::bound(problem, &full, &once, &segments);
+    let intake = full.intake.clone();
+    let direct = schedule(problem, segments.clone(), None, scheduler)?;
+    // Stripes that heed nothing heed no neighbours either.
+    if scheduler == Scheduler::Uniform || direct.predicted_seconds <= bound.seconds * (1.0 + TIGHT) {
+        return Ok(Plan { bound, ..direct });
+    }
+    let mut relayed = schedule(problem, split.segments.clone(), Some(&intake), scheduler)?;
+    split.complete(&mut relayed.planned);
+    relayed.predicted_seconds = load::seconds(problem, &relayed.planned);
+    let plan = if relayed.predicted_seconds < WORTH * direct.predicted_seconds { relayed } else { direct };
+    Ok(Plan { bound, ..plan })
+}
+
+/// The plan by which senders alone send; `intake` is what receivers take in, where that is more than the segments say.
+fn schedule(
+    problem: &Problem,
+    segments: Vec<Segment>,
+    intake: Option<&Intake>,
+    scheduler: Scheduler,
+) -> Result<Plan> {
+    let mut demand = Demand::of(problem, &segments);
+    demand.intake = intake.unwrap_or(&demand.intake).clone();
     let floor = bound::floor(problem, &demand);
     let dealt = match scheduler {
         Scheduler::Uniform => uniform::deal(problem, &segments, &demand)?,
@@ -213,7 +266,8 @@ pub(crate) fn plan(problem: &Problem, scheduler: Scheduler) -> Result<Plan> {
         return Ok(Plan { scheduler, planned, predicted_seconds, bound: floor });
     }
     let segments = kept.unwrap_or_else(|| planned.iter().map(|planned| planned.segment.clone()).collect());
-    let demand = Demand::of(problem, &segments);
+    let mut demand = Demand::of(problem, &segments);
+    demand.intake = intake.unwrap_or(&demand.intake).clone();
     if scheduler == Scheduler::Lp {
         let (planned, bound) = lp::plan(problem, &segments, &demand, floor)?;
         let predicted_seconds = load::seconds(problem, &planned);

@@ -1,34 +1,156 @@
-//! What receivers that want the same bytes could reach by feeding each other.
+//! Receivers that want the same bytes feed each other.
+//!
+//! What k receivers want alike is cut into k parts, one of each in proportion to what it can send. A receiver asks the
+//! senders for its own part alone, and every other receiver for that one's part; what has not landed there yet waits there
+//! for it. So the senders send one copy, each receiver sends about as much as it receives, and all have everything
+//! after about the time of one copy, which is the optimum for equal speeds (Mundinger, Weber, Weiss: "Optimal scheduling
+//! of peer-to-peer file dissemination", 2008).
+//!
+//! Many receivers form groups of at most [`GROUP_MAX`], so that nobody holds more flows than that. The owner of a part in one
+//! group asks the owner of that part in the group before: a chain in which everybody still sends one copy.
+//!
+//! To a scheduler, bytes that are passed on are wanted once, by the receiver that asks the senders for them.
 
-/// The least time in which `receivers` all come to have `bytes` that senders of `sender_rates` hold, where each receiver
-/// may pass on what it has: the bytes must leave the senders once, reach the slowest receiver, and be sent as often as
-/// there are receivers by all together. Splitting the bytes into a part for each receiver, own part first, attains it where
-/// speeds are equal (as Mundinger, Weber and Weiss show for uplinks, "Optimal scheduling of peer-to-peer file
-/// dissemination", 2008).
-///
-/// Rates are payload bytes per second; a receiver is `(receives, sends)`, with 0 for one that cannot pass on.
-#[allow(dead_code, reason = "relaying comes with plans that use it")]
-pub(crate) fn least_seconds(bytes: f64, sender_rates: &[f64], receivers: &[(f64, f64)]) -> f64 {
-    let sent: f64 = sender_rates.iter().sum();
-    let passed_on: f64 = receivers.iter().map(|(_, sends)| sends).sum();
-    let slowest = receivers.iter().map(|(receives, _)| *receives).fold(f64::INFINITY, f64::min);
-    let all = receivers.len() as f64 * bytes / (sent + passed_on);
-    (bytes / sent).max(bytes / slowest).max(all)
+use std::collections::BTreeMap;
+
+use super::bound::{self, Bound};
+use super::demand::Demand;
+use super::{Planned, Problem, Segment, groups};
+use crate::units::{NodeIx, Span};
+
+/// Receivers that all ask each other: a flow each way for each pair of them.
+const GROUP_MAX: usize = 16;
+/// A receiver that is slower than this part of the fastest passes nothing on: the others would have to wait for it.
+const SLOW: f64 = 0.5;
+/// Who asks whom, over all parts: what the plan's size grows by. Beyond it, everybody asks the senders.
+const ENTRIES_MAX: usize = 1 << 21;
+
+/// Segments of which receivers get some from each other.
+pub(super) struct Split {
+    /// As the senders see them: what is passed on is wanted once.
+    pub(super) segments: Vec<Segment>,
+    /// Ascending by the start of their segment.
+    fed: Vec<Fed>,
+}
+
+/// One part that receivers pass on.
+struct Fed {
+    start: u64,
+    receivers: Vec<NodeIx>,
+    /// Who asks which other receiver, ascending.
+    relays: Vec<(NodeIx, NodeIx)>,
+}
+
+/// The segments of a problem with what receivers could pass on cut out; `None` where they could pass on nothing.
+pub(super) fn split(problem: &Problem, segments: &[Segment]) -> Option<Split> {
+    let mut split = Split { segments: Vec::with_capacity(segments.len()), fed: Vec::new() };
+    let mut due: BTreeMap<NodeIx, f64> = BTreeMap::new();
+    let mut entries = 0;
+    for segment in segments {
+        let able = able(problem, segment);
+        if able.is_empty() {
+            split.segments.push(segment.clone());
+            continue;
+        }
+        entries += able.len().min(GROUP_MAX) * segment.receivers.len();
+        if entries > ENTRIES_MAX {
+            return None;
+        }
+        let groups: Vec<Vec<(Span, NodeIx)>> =
+            groups_of(&able).map(|group| parts(problem, segment.span, group, &mut due)).collect();
+        for span in common_parts(segment.span, &groups) {
+            split.add(segment, span, &groups);
+        }
+    }
+    (!split.fed.is_empty()).then_some(split)
+}
+
+/// The receivers that can pass a segment on, if there is somebody to pass it on to.
+fn able(problem: &Problem, segment: &Segment) -> Vec<NodeIx> {
+    let remote: Vec<NodeIx> = segment.remote_receivers().collect();
+    if remote.len() < 2 || !segment.groups.is_empty() {
+        return Vec::new();
+    }
+    let speed = |node: &NodeIx| {
+        let node = &problem.nodes[node.at()];
+        node.send_bytes_per_second.min(node.receive_bytes_per_second)
+    };
+    let keeps = |node: &&NodeIx| problem.nodes[node.at()].relays;
+    let fastest = remote.iter().filter(keeps).map(speed).fold(0.0, f64::max);
+    remote.iter().filter(keeps).filter(|node| speed(node) >= SLOW * fastest).copied().collect()
+}
+
+/// Groups of about equal size.
+fn groups_of(able: &[NodeIx]) -> impl Iterator<Item = &[NodeIx]> {
+    let count = able.len().div_ceil(GROUP_MAX);
+    (0..count).map(move |at| &able[at * able.len() / count..(at + 1) * able.len() / count])
+}
+
+/// Cuts a segment into one part for each member of a group, by what they can send.
+fn parts(problem: &Problem, span: Span, group: &[NodeIx], due: &mut BTreeMap<NodeIx, f64>) -> Vec<(Span, NodeIx)> {
+    let speed = |node: &NodeIx| problem.nodes[node.at()].send_bytes_per_second;
+    let all: f64 = group.iter().map(speed).sum();
+    for node in group {
+        *due.entry(*node).or_insert(0.0) += speed(node) / all * span.bytes() as f64;
+    }
+    groups::cut(problem.grid, span, group, due)
+}
+
+/// The parts between all boundaries of all groups' parts.
+fn common_parts(span: Span, groups: &[Vec<(Span, NodeIx)>]) -> Vec<Span> {
+    let mut ends: Vec<u64> = groups.iter().flatten().map(|(part, _)| part.end).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    let starts = std::iter::once(span.start).chain(ends.iter().copied());
+    starts.zip(ends.iter().copied()).map(|(start, end)| Span::new(start, end)).collect()
+}
+
+impl Split {
+    fn add(&mut self, segment: &Segment, span: Span, groups: &[Vec<(Span, NodeIx)>]) {
+        let owner = |group: &Vec<(Span, NodeIx)>| group[group.partition_point(|(part, _)| part.end <= span.start)].1;
+        let owners: Vec<NodeIx> = groups.iter().map(owner).collect();
+        let mut relays: Vec<(NodeIx, NodeIx)> = owners.windows(2).map(|pair| (pair[1], pair[0])).collect();
+        for (group, owner) in groups.iter().zip(&owners) {
+            let members: Vec<NodeIx> = group.iter().map(|(_, member)| *member).collect();
+            relays.extend(members.iter().filter(|member| *member != owner).map(|member| (*member, *owner)));
+        }
+        // Who passes nothing on, for what reason ever, asks the group whose turn it is.
+        let mut asks: Vec<NodeIx> = relays.iter().map(|(asks, _)| *asks).chain([owners[0]]).collect();
+        asks.sort_unstable();
+        let others = segment.remote_receivers().filter(|node| asks.binary_search(node).is_err());
+        relays.extend(others.zip(owners.iter().cycle()).map(|(node, owner)| (node, *owner)));
+        relays.sort_unstable();
+        let from_senders = |node: &NodeIx| relays.binary_search_by_key(node, |(asks, _)| *asks).is_err();
+        let receivers = segment.receivers.iter().filter(|node| from_senders(node)).copied().collect();
+        self.segments.push(Segment { span, senders: segment.senders.clone(), receivers, groups: Vec::new() });
+        self.fed.push(Fed { start: span.start, receivers: segment.receivers.clone(), relays });
+    }
+
+    /// Completes a plan of these segments with the receivers that are fed by others.
+    pub(super) fn complete(self, planned: &mut [Planned]) {
+        let mut fed = self.fed.into_iter().peekable();
+        for planned in planned {
+            if let Some(fed) = fed.next_if(|fed| fed.start == planned.segment.span.start) {
+                planned.segment.receivers = fed.receivers;
+                planned.relays = fed.relays;
+            }
+        }
+        assert!(fed.next().is_none(), "a scheduler keeps the segments that no group wants");
+    }
+}
+
+/// What no schedule can beat where receivers feed each other: everybody must take in what it wants (`full`), senders must
+/// send one copy of everything (`once`), and all together must send all copies.
+pub(super) fn bound(problem: &Problem, full: &Demand, once: &Demand, segments: &[Segment]) -> Bound {
+    let floor = bound::floor(problem, once);
+    let mut sends = vec![false; problem.nodes.len()];
+    for segment in segments {
+        let passes_on = segment.receivers.iter().filter(|node| problem.nodes[node.at()].relays);
+        segment.senders.iter().chain(passes_on).for_each(|node| sends[node.at()] = true);
+    }
+    bound::together(problem, floor, full.bytes(), &sends)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_largest_of_three_bounds_holds() {
-        // One sender of equal speed: a copy's time, however many receivers.
-        let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
-        let equal = |count: usize| least_seconds(100.0, &[10.0], &vec![(10.0, 10.0); count]);
-        assert!([1, 2, 16].into_iter().all(|count| near(equal(count), 10.0)));
-        // Receivers that cannot pass on: the sender sends all copies itself.
-        assert!(near(least_seconds(100.0, &[10.0], &[(10.0, 0.0); 4]), 40.0));
-        // A slow receiver is late, whoever feeds it.
-        assert!(near(least_seconds(100.0, &[10.0], &[(10.0, 10.0), (1.0, 1.0)]), 100.0));
-    }
-}
+#[path = "relay_tests.rs"]
+mod tests;

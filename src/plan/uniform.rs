@@ -13,7 +13,10 @@ pub(super) fn deal(problem: &Problem, segments: &[Segment], demand: &Demand) -> 
 
 /// Gives every segment's senders their weights.
 pub(super) fn weigh(segments: Vec<Segment>) -> Vec<Planned> {
-    let weigh_one = |segment: Segment| Planned { weights: equal(segment.senders.len()), own: Vec::new(), segment };
+    let weigh_one = |segment: Segment| {
+        let weights = equal(segment.senders.len());
+        Planned { segment, weights, own: Vec::new(), relays: Vec::new() }
+    };
     segments.into_iter().map(weigh_one).collect()
 }
 

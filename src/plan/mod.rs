@@ -24,6 +24,7 @@ mod maxflow;
 mod network;
 #[cfg(test)]
 mod oracle_tests;
+mod receivers;
 pub(crate) mod relay;
 mod segments;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use crate::units::{NodeIx, Span};
 
 pub(crate) use bound::Bound;
 use demand::Demand;
+pub(crate) use receivers::ByReceiver;
 pub(crate) use segments::Segment;
 
 /// Who decides which sender serves what.

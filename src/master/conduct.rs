@@ -17,7 +17,7 @@ use super::roster::{Entry, Roster};
 use super::terms::Terms;
 use crate::engine::check::Composer;
 use crate::error::{Code, Error};
-use crate::plan::{self, Plan};
+use crate::plan::{self, ByReceiver, Plan};
 use crate::units::{Moment, NodeIx, Span, union};
 use crate::wire::control::{Advert, CheckValue, LandedSegment, PlanSegment, Prepared, Start, Stats, ToMaster, ToNode};
 
@@ -78,6 +78,10 @@ pub(crate) struct Conductor {
     pub(super) peers: Vec<Peer>,
     holes: Vec<Span>,
     plan: Option<Plan>,
+    /// The plan's segments by receiver.
+    by_receiver: ByReceiver,
+    /// What the plan's receivers want, each counted for itself.
+    planned_bytes: u64,
     /// The check values of each segment, from the first receiver that landed it.
     checks: Vec<Option<Vec<CheckValue>>>,
     error: Option<Error>,
@@ -103,6 +107,8 @@ impl Conductor {
             wave: 0,
             holes: Vec::new(),
             plan: None,
+            by_receiver: ByReceiver::default(),
+            planned_bytes: 0,
             checks: Vec::new(),
             error: None,
             dismissal: String::new(),
@@ -227,8 +233,10 @@ impl Conductor {
 
     /// Bytes that receivers want, each counted for itself; what a group wants is counted once when it is planned.
     pub(crate) fn wanted_bytes(&self) -> u64 {
-        let rows = || self.roster.nodes().map(|(_, entry)| entry.wanted_bytes()).sum();
-        self.plan.as_ref().map_or_else(rows, Plan::wanted_bytes)
+        match &self.plan {
+            Some(_) => self.planned_bytes,
+            None => self.roster.nodes().map(|(_, entry)| entry.wanted_bytes()).sum(),
+        }
     }
 
     /// Bytes that receivers have landed, as far as they have told.
@@ -372,6 +380,8 @@ impl Conductor {
         let plan = plan::plan(&self.roster.problem(&adverts), self.terms.scheduler())?;
         self.checks = vec![None; plan.planned.len()];
         self.holes = union(std::mem::take(&mut self.holes));
+        self.by_receiver = ByReceiver::of(&plan.planned, self.peers.len());
+        self.planned_bytes = plan.wanted_bytes();
         self.plan = Some(plan);
         for node in self.indices() {
             if self.roster.get(node).receives() {
@@ -387,7 +397,7 @@ impl Conductor {
 
     /// What one receiver needs of the plan.
     fn start_of(&self, plan: &Plan, node: NodeIx) -> Start {
-        let mine = plan.planned.iter().filter(|planned| planned.segment.receivers.binary_search(&node).is_ok());
+        let mine = self.by_receiver.segments(&plan.planned, node);
         let segments: Vec<PlanSegment> = mine.map(|planned| super::terms::segment(planned, node)).collect();
         let senders = segments.iter().flat_map(|segment| &segment.senders);
         let mut senders: Vec<NodeIx> = senders.map(|share| NodeIx(share.index)).collect();
@@ -398,7 +408,7 @@ impl Conductor {
             super::terms::peer(sender, self.roster.get(sender), advert)
         });
         let wanted = union(segments.iter().map(|segment| segment.span).collect());
-        let holes = self.holes.iter().flat_map(|hole| wanted.iter().filter_map(|span| span.intersection(*hole)));
+        let holes = wanted.iter().flat_map(|span| within(&self.holes, *span));
         // By what it takes: a member of a group is not asked for all that its rows say.
         let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
         Start {
@@ -463,4 +473,10 @@ impl Conductor {
         self.phase = Phase::Done;
         self.actions.push_back(Action::Done);
     }
+}
+
+/// The parts of `spans`, which ascend and share nothing, that lie within `whole`.
+fn within(spans: &[Span], whole: Span) -> impl Iterator<Item = Span> {
+    let first = spans.partition_point(|span| span.end <= whole.start);
+    spans[first..].iter().map_while(move |span| span.intersection(whole))
 }

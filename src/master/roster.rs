@@ -31,6 +31,12 @@ impl Entry {
         self.rows.iter().any(|row| row.role == Role::Receiver)
     }
 
+    /// Whether it receives, and keeps all of it, so that it could pass it on.
+    pub(crate) fn keeps_all(&self) -> bool {
+        let mut received = self.rows.iter().filter(|row| row.role == Role::Receiver);
+        self.receives() && received.all(|row| row.uri != DataUri::Null)
+    }
+
     /// The declared speed of its NICs together.
     pub(crate) fn speed(&self) -> Option<BitRate> {
         self.rows.iter().find_map(|row| row.speed)

@@ -180,6 +180,7 @@ impl Roster {
                 name: entry.address.to_string(),
                 send_bytes_per_second: bytes_per_second,
                 receive_bytes_per_second: bytes_per_second,
+                relays: entry.keeps_all(),
                 reads: self.store(entry, Role::Sender),
                 writes: self.store(entry, Role::Receiver),
             });

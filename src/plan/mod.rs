@@ -27,6 +27,7 @@ mod maxflow;
 mod network;
 #[cfg(test)]
 mod oracle_tests;
+mod receivers;
 mod relay;
 mod segments;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use crate::units::{NodeIx, Span};
 pub(crate) use bound::Bound;
 use demand::Demand;
 use intake::Intake;
+pub(crate) use receivers::ByReceiver;
 pub(crate) use segments::Segment;
 
 /// Who decides which sender serves what.

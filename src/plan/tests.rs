@@ -5,7 +5,7 @@ use super::*;
 use crate::error::Code;
 
 /// Nodes that send and receive at these speeds.
-fn nodes(speeds: &[f64]) -> Vec<Capacity> {
+pub(super) fn nodes(speeds: &[f64]) -> Vec<Capacity> {
     let node = |(at, &speed): (usize, &f64)| Capacity {
         name: format!("n{at}:1"),
         send_bytes_per_second: speed,
@@ -15,7 +15,7 @@ fn nodes(speeds: &[f64]) -> Vec<Capacity> {
     speeds.iter().enumerate().map(node).collect()
 }
 
-fn rows(rows: &[(u32, u64, u64)]) -> Vec<(NodeIx, Span)> {
+pub(super) fn rows(rows: &[(u32, u64, u64)]) -> Vec<(NodeIx, Span)> {
     rows.iter().map(|&(node, start, end)| (NodeIx(node), Span::new(start, end))).collect()
 }
 

@@ -103,6 +103,13 @@ pub fn union(mut spans: Vec<Span>) -> Vec<Span> {
     joined
 }
 
+/// Whether one of `spans` (sorted, disjoint, as [`union`] gives them) holds all of `span`.
+#[must_use]
+pub fn covers(spans: &[Span], span: Span) -> bool {
+    let at = spans.partition_point(|known| known.end < span.end);
+    spans.get(at).is_some_and(|known| known.contains(span))
+}
+
 /// The parts of `whole` that `holes` (sorted, disjoint, as [`union`] gives them) leave.
 #[must_use]
 pub fn subtract(whole: Span, holes: &[Span]) -> Vec<Span> {

@@ -227,6 +227,32 @@ fn few_slots_and_fsync_change_nothing_but_speed() {
     }
 }
 
+/// Four copies of one file: the readers feed each other, and every copy is right.
+#[test]
+fn readers_of_the_same_bytes_feed_each_other() {
+    let root = folder();
+    let data = random_bytes(11, 40 << 20);
+    fs::write(root.path().join("source"), &data).unwrap();
+    let last = data.len() - 1;
+    let mut spec = format!("id \"copies\"\nwriter w:5000 file:///source 0 0-{last} speed=1G\n");
+    for copy in 1..=4 {
+        spec += &format!("reader r{copy}:600{copy} file:///copy{copy} {copy}00 0-{last} speed=1G\n");
+    }
+    for path in ["auto", "direct", "copy", "zerocopy"] {
+        let report = complete(root.path(), &spec, &["--overwrite", "--path", path]);
+        for copy in 1..=4 {
+            let bytes = fs::read(root.path().join(format!("copy{copy}"))).unwrap();
+            assert!(bytes[copy * 100..] == data, "copy {copy} by {path} differs");
+        }
+        let sent = |node: &serde_json::Value| node["bytes_sent"].as_u64().unwrap();
+        let nodes = report["nodes"].as_array().unwrap();
+        let all: u64 = nodes.iter().map(sent).sum();
+        assert!(all >= 4 * data.len() as u64, "{path}: {report}");
+        assert!(sent(&nodes[0]) < all / 2, "{path}: the writer sends one copy, not four: {report}");
+        assert!(nodes[1..].iter().all(|node| sent(node) > 0), "{path}: every reader feeds others: {report}");
+    }
+}
+
 #[test]
 fn copy_copies_like_cp() {
     let root = folder();

@@ -19,7 +19,7 @@ use super::lanes::Lane;
 use super::owner::{self, Owner, Source};
 use super::{FlowIx, Grid, Piece};
 use crate::error::{Code, Error};
-use crate::units::{Moment, NodeIx, Span, union};
+use crate::units::{Moment, NodeIx, Span, covers, union};
 use crate::wire::control::{CheckValue, LandedSegment, Peer, Prepare, Prepared, Start, Stats, ToMaster, ToNode};
 
 /// How often a receiver tells the master how far it is.
@@ -89,6 +89,8 @@ pub(crate) enum Action {
     Revoke { flow: FlowIx, pieces: u32 },
     /// Close a flow.
     Close { flow: FlowIx },
+    /// A piece that other receivers may ask this node for has landed: the rails may answer for it.
+    Offer { span: Span },
     /// Close every flow and wait for what the kernel still holds; answered by `Drained`.
     Drain,
     /// Give files their final names; answered by `Committed`. Files that other nodes may write too get theirs only
@@ -130,6 +132,8 @@ pub(crate) struct Member {
     sources: Vec<Source>,
     limit_bytes_per_second: u64,
     bound_us: u64,
+    /// What other receivers ask this node for: ascending.
+    relays: Vec<Span>,
     /// Why this member ends without having landed everything.
     error: Option<Error>,
     /// Whether the master asked for the end, so that nothing needs to be told.
@@ -152,6 +156,7 @@ impl Member {
             sources: Vec::new(),
             limit_bytes_per_second: 0,
             bound_us: 0,
+            relays: Vec::new(),
             error: None,
             dismissed: false,
             landed_everywhere: false,
@@ -220,6 +225,7 @@ impl Member {
         self.sources = start.segments.into_iter().map(Source::from).collect();
         self.holes = start.holes;
         (self.limit_bytes_per_second, self.bound_us) = (start.limit_bytes_per_second, start.bound_us);
+        self.relays = start.relays;
         self.lanes = start.peers.iter().map(|peer| (NodeIx(peer.index), lanes(self.terms.rails, peer))).collect();
         self.weights = planned_bytes(&self.sources);
         let wanted = union(self.sources.iter().map(|source| source.span).collect());
@@ -240,6 +246,11 @@ impl Member {
     }
 
     fn owner_event(&mut self, now: Moment, event: owner::Event) {
+        if let owner::Event::Landed { piece, .. } = event
+            && covers(&self.relays, piece.span)
+        {
+            self.actions.push_back(Action::Offer { span: piece.span });
+        }
         self.owner.as_mut().expect("a moving member has an owner").handle(now, event);
         self.follow_owner();
     }

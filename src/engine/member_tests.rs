@@ -17,7 +17,7 @@ fn cancel() -> Event {
 
 fn start() -> Start {
     let (peers, segments, holes) = (Vec::new(), Vec::new(), Vec::new());
-    Start { epoch: 1, peers, segments, holes, limit_bytes_per_second: 0, bound_us: 0 }
+    Start { epoch: 1, peers, segments, holes, limit_bytes_per_second: 0, bound_us: 0, relays: vec![] }
 }
 
 fn prepared() -> Event {

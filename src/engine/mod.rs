@@ -10,6 +10,8 @@
 //!    else is asked. It sends each piece behind a header that carries its position and its check value.
 //! 4. [`pull::Pull`] sees the header, has a slot bound and the payload received, checked and written; the owner then
 //!    marks the piece landed and composes its check value with its neighbours' ([`check`]).
+//! 5. [`relay::Relay`] (one a rail and transfer) lets other receivers wait for what has not landed yet, and hands their
+//!    requests to [`serve::Serve`] once it has.
 //!
 //! Every machine has the same shape: `handle(now, event)`, then `poll_action()` until it gives `None`, and
 //! `poll_timeout()` for the moment at which `handle(now, Tick)` is due.
@@ -25,6 +27,7 @@ pub(crate) mod member;
 mod meter;
 pub(crate) mod owner;
 pub(crate) mod pull;
+pub(crate) mod relay;
 pub(crate) mod serve;
 mod shares;
 pub(crate) mod talk;

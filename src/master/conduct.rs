@@ -80,6 +80,8 @@ pub(crate) struct Conductor {
     plan: Option<Plan>,
     /// The plan's segments by receiver.
     by_receiver: ByReceiver,
+    /// What other receivers ask each node for.
+    relayed: Vec<Vec<Span>>,
     /// What the plan's receivers want, each counted for itself.
     planned_bytes: u64,
     /// The check values of each segment, from the first receiver that landed it.
@@ -108,6 +110,7 @@ impl Conductor {
             holes: Vec::new(),
             plan: None,
             by_receiver: ByReceiver::default(),
+            relayed: Vec::new(),
             planned_bytes: 0,
             checks: Vec::new(),
             error: None,
@@ -381,6 +384,7 @@ impl Conductor {
         self.checks = vec![None; plan.planned.len()];
         self.holes = union(std::mem::take(&mut self.holes));
         self.by_receiver = ByReceiver::of(&plan.planned, self.peers.len());
+        self.relayed = plan.relayed(self.peers.len());
         self.planned_bytes = plan.wanted_bytes();
         self.plan = Some(plan);
         for node in self.indices() {
@@ -418,6 +422,7 @@ impl Conductor {
             segments,
             limit_bytes_per_second: self.terms.limit_of(wanted_bytes, self.wanted_bytes()),
             bound_us: (plan.bound.seconds * 1e6) as u64,
+            relays: self.relayed[node.at()].clone(),
         }
     }
 

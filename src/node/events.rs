@@ -261,6 +261,9 @@ impl Node {
             Action::Lease { flow, pieces } => self.tell_rail_of(flow, Command::Lease { transfer, flow, pieces }),
             Action::Revoke { flow, pieces } => self.tell_rail_of(flow, Command::Revoke { transfer, flow, pieces }),
             Action::Close { flow } => self.tell_rail_of(flow, Command::Close { flow }),
+            Action::Offer { span } => {
+                tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Offer { transfer, span }));
+            }
             Action::Drain => {
                 tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Drain { transfer }));
                 let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");

@@ -62,6 +62,7 @@ impl Node {
                     if let Some(desk) = &tenancy.desk {
                         // The first plan's holes stay: a new plan assigns, it does not change the data.
                         let _ = desk.holes.set(start.holes.clone());
+                        let _ = desk.relays.set(start.relays.clone());
                     }
                 }
                 self.member(transfer, member::Event::Master(ToNode::Start(start)));

@@ -62,7 +62,17 @@ pub(super) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
     let tallies = (0..rails).map(|_| Tally::default()).collect();
     let activity = Activity::default();
     let path = prepare.options.path;
-    let desk = Desk { method, path, offers, sinks, layouts, holes: OnceLock::new(), tallies, activity };
+    let desk = Desk {
+        method,
+        path,
+        offers,
+        sinks,
+        layouts,
+        holes: OnceLock::new(),
+        relays: OnceLock::new(),
+        tallies,
+        activity,
+    };
     Ok(Opened { desk, prepared: Prepared { rows: shared, holes: union(holes), error: None } })
 }
 

@@ -8,21 +8,41 @@ use crate::units::NodeIx;
 
 /// What the weights alone would take: the busiest part's time, with nobody taking over another's work.
 pub(super) fn seconds(problem: &Problem, planned: &[Planned]) -> f64 {
-    let mut load = Load {
-        sent: vec![0.0; problem.nodes.len()],
-        intake: Intake::new(problem),
-        pairs: problem.pairs.iter().map(|pair| ((pair.from, pair.to), 0.0)).collect(),
-    };
-    for one in planned {
-        load.add(problem, one);
+    let load = Load::of(problem, planned);
+    load.sending_seconds(problem).max(load.receiving_seconds(problem).fold(0.0, f64::max))
+}
+
+/// About when a receiver has all it wants, in the mean over those that fetch something.
+pub(super) fn mean_seconds(problem: &Problem, planned: &[Planned]) -> f64 {
+    let load = Load::of(problem, planned);
+    let sending = load.sending_seconds(problem);
+    let receiving: Vec<f64> = load.receiving_seconds(problem).filter(|seconds| *seconds > 0.0).collect();
+    receiving.iter().map(|seconds| seconds.max(sending)).sum::<f64>() / receiving.len().max(1) as f64
+}
+
+impl Load {
+    fn of(problem: &Problem, planned: &[Planned]) -> Load {
+        let mut load = Load {
+            sent: vec![0.0; problem.nodes.len()],
+            intake: Intake::new(problem),
+            pairs: problem.pairs.iter().map(|pair| ((pair.from, pair.to), 0.0)).collect(),
+        };
+        for one in planned {
+            load.add(problem, one);
+        }
+        for (node, sent) in problem.nodes.iter().zip(&load.sent) {
+            if let Some(store) = node.reads {
+                load.intake.read[store.0 as usize] += sent;
+            }
+        }
+        load
     }
-    load.seconds(problem)
 }
 
 /// Bytes that pass through every node, store and limited link.
 struct Load {
     sent: Vec<f64>,
-    /// Also what stores are read from to be sent, once all is added.
+    /// Also what stores are read from to be sent.
     intake: Intake,
     pairs: BTreeMap<(NodeIx, NodeIx), f64>,
 }
@@ -53,15 +73,17 @@ impl Load {
         }
     }
 
-    fn seconds(mut self, problem: &Problem) -> f64 {
-        for (node, sent) in problem.nodes.iter().zip(&self.sent) {
-            if let Some(store) = node.reads {
-                self.intake.read[store.0 as usize] += sent;
-            }
-        }
+    /// How long each node receives.
+    fn receiving_seconds(&self, problem: &Problem) -> impl Iterator<Item = f64> {
+        let nodes = problem.nodes.iter().zip(&self.intake.received);
+        nodes.map(|(node, received)| received / node.receive_bytes_per_second)
+    }
+
+    /// How long everything else takes that is shared.
+    fn sending_seconds(&self, problem: &Problem) -> f64 {
         let mut seconds: f64 = 0.0;
-        for (node, (sent, received)) in problem.nodes.iter().zip(self.sent.iter().zip(&self.intake.received)) {
-            seconds = seconds.max(sent / node.send_bytes_per_second).max(received / node.receive_bytes_per_second);
+        for (node, sent) in problem.nodes.iter().zip(&self.sent) {
+            seconds = seconds.max(sent / node.send_bytes_per_second);
         }
         for (store, (read, written)) in problem.stores.iter().zip(self.intake.read.iter().zip(&self.intake.written)) {
             seconds = seconds.max(read / store.bytes_per_second).max(written / store.bytes_per_second);

@@ -35,7 +35,7 @@ mod tests;
 mod uniform;
 
 use crate::error::Result;
-use crate::units::{NodeIx, Span};
+use crate::units::{NodeIx, Span, union};
 
 pub(crate) use bound::Bound;
 use demand::Demand;
@@ -199,6 +199,18 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What each of so many nodes is asked for by other receivers: ascending, apart from each other.
+    pub(crate) fn relayed(&self, node_count: usize) -> Vec<Vec<Span>> {
+        let mut relayed = vec![Vec::new(); node_count];
+        for planned in &self.planned {
+            let mut relays: Vec<NodeIx> = planned.relays.iter().map(|(_, relay)| *relay).collect();
+            relays.sort_unstable();
+            relays.dedup();
+            relays.into_iter().for_each(|relay| relayed[relay.at()].push(planned.segment.span));
+        }
+        relayed.into_iter().map(union).collect()
+    }
+
     /// Bytes that receivers want, each counted for itself, and a group's once.
     pub(crate) fn wanted_bytes(&self) -> u64 {
         self.planned.iter().map(|Planned { segment, .. }| segment.span.bytes() * segment.receivers.len() as u64).sum()
@@ -208,7 +220,7 @@ impl Plan {
 /// A plan is as good as the bound where it takes no longer than this part more.
 const TIGHT: f64 = 1e-9;
 
-/// Receivers feed each other where that takes less than this part of the time without.
+/// Receivers feed each other where they have all they want, in the mean, within this part of the time without.
 const WORTH: f64 = 0.98;
 
 /// The plan for `problem` by `scheduler`.
@@ -229,23 +241,20 @@ pub(crate) fn plan(problem: &Problem, scheduler: Scheduler) -> Result<Plan> {
     let intake = full.intake.clone();
     let direct = schedule(problem, segments.clone(), None, scheduler)?;
     // Stripes that heed nothing heed no neighbours either.
-    if scheduler == Scheduler::Uniform || direct.predicted_seconds <= bound.seconds * (1.0 + TIGHT) {
+    if scheduler == Scheduler::Uniform {
         return Ok(Plan { bound, ..direct });
     }
     let mut relayed = schedule(problem, split.segments.clone(), Some(&intake), scheduler)?;
     split.complete(&mut relayed.planned);
     relayed.predicted_seconds = load::seconds(problem, &relayed.planned);
-    let plan = if relayed.predicted_seconds < WORTH * direct.predicted_seconds { relayed } else { direct };
-    Ok(Plan { bound, ..plan })
+    // By the mean: a slow receiver that is late in any case is no reason to let the others wait.
+    let [by_relays, by_senders] = [&relayed, &direct].map(|plan| load::mean_seconds(problem, &plan.planned));
+    let is_better = by_relays < WORTH * by_senders && relayed.predicted_seconds <= direct.predicted_seconds;
+    Ok(Plan { bound, ..if is_better { relayed } else { direct } })
 }
 
 /// The plan by which senders alone send; `intake` is what receivers take in, where that is more than the segments say.
-fn schedule(
-    problem: &Problem,
-    segments: Vec<Segment>,
-    intake: Option<&Intake>,
-    scheduler: Scheduler,
-) -> Result<Plan> {
+fn schedule(problem: &Problem, segments: Vec<Segment>, intake: Option<&Intake>, scheduler: Scheduler) -> Result<Plan> {
     let mut demand = Demand::of(problem, &segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
     let floor = bound::floor(problem, &demand);

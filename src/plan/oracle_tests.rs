@@ -243,16 +243,16 @@ fn check_demands(problem: &Problem, plan: &Plan) {
             assert!((shares.iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
         }
     }
-    let taken = |node: NodeIx| crate::units::union(taken.get(&node).cloned().unwrap_or_default());
+    let taken = |node: NodeIx| union(taken.get(&node).cloned().unwrap_or_default());
     for &(node, span) in &problem.wants {
         assert!(taken(node).iter().any(|taken| taken.contains(span)), "{node:?} is not given {span}");
     }
     let groups: std::collections::BTreeSet<GroupIx> = problem.group_wants.iter().map(|(group, _, _)| *group).collect();
     for group in groups {
         let rows = || problem.group_wants.iter().filter(|row| row.0 == group);
-        let wanted = crate::units::union(rows().map(|row| row.2).collect());
+        let wanted = union(rows().map(|row| row.2).collect());
         let parts = rows().flat_map(|row| taken(row.1).into_iter().filter_map(|span| span.intersection(row.2)));
-        assert_eq!(crate::units::union(parts.collect()), wanted, "{group:?}");
+        assert_eq!(union(parts.collect()), wanted, "{group:?}");
     }
 }
 

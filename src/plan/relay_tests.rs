@@ -51,7 +51,8 @@ fn many_copies_take_about_the_time_of_one() {
 fn a_slow_receiver_passes_nothing_on_and_the_others_do_not_wait_for_it() {
     let problem = copies(8000, &[100.0, 100.0, 100.0, 100.0, 10.0], &[]);
     let plan = planned(&problem);
-    assert!(plan.planned.iter().flat_map(|planned| &planned.relays).all(|(_, relay)| relay.0 != 4), "{plan:?}");
+    let relays = || plan.planned.iter().flat_map(|planned| &planned.relays);
+    assert!(relays().count() > 0 && relays().all(|(_, relay)| relay.0 != 4), "{plan:?}");
     // The slow one alone needs the whole time.
     assert_eq!(plan.bound, Bound { seconds: 800.0, bottleneck: "receiver n4:1".into() });
 }

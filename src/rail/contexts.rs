@@ -1,6 +1,7 @@
 //! What each operation in flight is for. The token of an operation is a place in this table.
 
 use super::TransferIx;
+use super::desk::Held;
 use super::paths::Route;
 use crate::engine::serve::Ask;
 use crate::engine::{FlowIx, Piece};
@@ -51,8 +52,8 @@ pub(super) struct Loading {
     pub(super) transfer: TransferIx,
     pub(super) flow: FlowIx,
     pub(super) ask: Ask,
-    /// Which of the desk's sources holds it.
-    pub(super) source: usize,
+    /// Where at the desk it is.
+    pub(super) held: Held,
 }
 
 /// An answer on its way to a receiver.

@@ -7,7 +7,7 @@ use super::paths::Paths;
 use crate::engine::check::Method;
 use crate::store::layout::Layout;
 use crate::store::{OpenFile, Sink, Source};
-use crate::units::{Moment, Span};
+use crate::units::{Moment, Span, covers};
 use crate::wire::DataPath;
 
 /// A sender row: where its bytes come from.
@@ -17,6 +17,15 @@ pub(crate) struct Offer {
     pub(crate) source: Source,
     /// Where the range lies in the desk's files; a pattern has none.
     pub(crate) layout: Option<Layout>,
+}
+
+/// Where a piece can be had at this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Held {
+    /// In one of the offers.
+    Offered(usize),
+    /// In a file that it lands in, by one of the layouts.
+    Landed(usize),
 }
 
 /// One transfer's files and layouts. The files are those of the offers, then those of the sinks.
@@ -33,6 +42,8 @@ pub(crate) struct Desk {
     pub(crate) layouts: Vec<Layout>,
     /// Ranges that are zeros and are not written; known when the plan is.
     pub(crate) holes: OnceLock<Vec<Span>>,
+    /// What other receivers will ask for; known when the plan is.
+    pub(crate) relays: OnceLock<Vec<Span>>,
     /// What each rail counts, in the order of the node's rails.
     pub(crate) tallies: Vec<Tally>,
     pub(crate) activity: Activity,
@@ -45,9 +56,23 @@ impl Desk {
         offered.chain(self.sinks.iter().flat_map(Sink::files))
     }
 
-    /// The offer that holds all of `span`.
-    pub(super) fn offer(&self, span: Span) -> Option<usize> {
-        self.offers.iter().position(|offer| offer.range.contains(span))
+    /// Where all of `span` can be had: in an offer, or where it lands.
+    pub(super) fn held(&self, span: Span) -> Option<Held> {
+        let offer = self.offers.iter().position(|offer| offer.range.contains(span)).map(Held::Offered);
+        offer.or_else(|| self.layout(span, 0).map(Held::Landed))
+    }
+
+    /// The layout of what is held, where that is in files.
+    pub(super) fn layout_of(&self, held: Held) -> Option<&Layout> {
+        match held {
+            Held::Offered(at) => self.offers[at].layout.as_ref(),
+            Held::Landed(at) => Some(&self.layouts[at]),
+        }
+    }
+
+    /// Whether other receivers will ask for a piece.
+    pub(super) fn relays(&self, piece: Span) -> bool {
+        self.relays.get().is_some_and(|relays| covers(relays, piece))
     }
 
     /// The next layout from `first` on that a landed piece is written by.

@@ -19,6 +19,7 @@ use super::{Command, Event, Mailbox, Side, Size, TransferIx};
 use crate::clock::Clock;
 use crate::engine::credit::REQUESTS_MAX;
 use crate::engine::pull::{self, Pull};
+use crate::engine::relay::Relay;
 use crate::engine::serve::{self, FLOW_REQUESTS_MAX, Serve};
 use crate::engine::{FlowIx, owner};
 use crate::error::{Code, Error};
@@ -53,6 +54,7 @@ pub(super) struct Tenant {
     /// Which of the node's rails this is.
     rail: usize,
     pub(super) pull: Pull,
+    pub(super) relay: Relay,
     /// The desk's files, registered with the ring.
     pub(super) files: Vec<Registered>,
     /// Whether a file gave less to a splice than it has: the others are read from then on.
@@ -98,7 +100,7 @@ pub(super) struct Driver<I, M> {
     mailbox: M,
     outbox: VecDeque<Event>,
     /// Whether the owner waits for what is in the outbox, or the mailbox was full.
-    urgent: bool,
+    pub(super) urgent: bool,
 }
 
 impl<I: Io, M: Mailbox> Driver<I, M> {
@@ -159,6 +161,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                 Command::Revoke { transfer, flow, pieces } => {
                     self.pull(transfer, |pull| pull.handle(now, pull::Event::Revoke { flow, pieces }));
                 }
+                Command::Offer { transfer, span } => self.offer(transfer, span),
                 Command::Close { flow } => self.close(flow, Error::new(Code::Cancelled, "not needed any more")),
                 Command::Drain { transfer } => self.drain(transfer),
                 Command::Leave { transfer } => self.leave(transfer),
@@ -184,7 +187,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             }
         };
         let pull = Pull::new(self.size.block_bytes, silence);
-        let tenant = Tenant { desk, rail, pull, files, splice_failed: false, draining: false };
+        let tenant = Tenant { desk, rail, pull, relay: Relay::default(), files, splice_failed: false, draining: false };
         tenant.paths().driven_by(&self.driven_by);
         if tenant.desk.path == DataPath::Direct && tenant.files.iter().any(|(_, direct)| direct.is_none()) {
             tenant.paths().because(Reason::NoDirect);
@@ -354,6 +357,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                     self.serve.handle(serve::Event::Sent { flow });
                 }
                 self.loaded.retain(|(of, _), _| *of != flow);
+                if let Some(tenant) = self.tenants.get_mut(&state.transfer) {
+                    tenant.relay.flow_down(flow);
+                }
                 self.serve.handle(serve::Event::FlowDown { flow });
             }
         }

@@ -2,20 +2,22 @@
 
 use ring::{Cached, Errno, FileId, Io, Op, Slot};
 
-use super::Mailbox;
 use super::contexts::{Context, Loading, Sending, Way};
+use super::desk::Held;
 use super::driver::{CELL_BYTES, Driver, Tenant};
 use super::fetch::broken;
 use super::paths::{Reason, Route};
 use super::sockets::{Answer, Flow};
 use super::start::slots;
 use super::zerocopy::refuses_zerocopy;
+use super::{Mailbox, TransferIx};
 use crate::engine::FlowIx;
 use crate::engine::serve::{self, Ask};
 use crate::error::{Code, Error};
 use crate::store::layout::Extent;
 use crate::store::steps::{payload_at, read_step};
 use crate::store::{Source, pattern};
+use crate::units::Span;
 use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 use crate::wire::{Check, DataPath};
 
@@ -59,7 +61,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             match Frame::decode(header).map(|frame| (frame.kind, frame)) {
                 Ok((FrameKind::Request { soft }, frame)) if u64::from(frame.length) <= self.size.block_bytes => {
                     let ask = Ask { request: frame.request, span: frame.span(), soft };
-                    self.serve.handle(serve::Event::Request { flow, ask });
+                    if let Err(error) = self.requested(flow, ask) {
+                        return self.close(flow, error);
+                    }
                 }
                 Ok(_) => return self.close(flow, Error::new(Code::Internal, "the receiver asks for what is no piece")),
                 Err(error) => return self.close(flow, Error::from(error)),
@@ -69,12 +73,32 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         self.receive_requests(flow, Some(cell));
     }
 
+    /// Puts a request in line; one for what has yet to land here waits for that.
+    fn requested(&mut self, flow: FlowIx, ask: Ask) -> Result<(), Error> {
+        let transfer = self.flows.get(&flow).map(|flow| flow.transfer);
+        let tenant = transfer.and_then(|transfer| self.tenants.get_mut(&transfer));
+        let relay = tenant.filter(|tenant| matches!(tenant.desk.held(ask.span), Some(Held::Landed(_))));
+        if relay.map_or(Ok(true), |tenant| tenant.relay.ask(flow, ask))? {
+            self.serve.handle(serve::Event::Request { flow, ask });
+        }
+        Ok(())
+    }
+
+    /// A piece has landed, over this rail or another one: who waited for it is served.
+    pub(super) fn offer(&mut self, transfer: TransferIx, span: Span) {
+        let Some(tenant) = self.tenants.get_mut(&transfer) else { return };
+        tenant.relay.land(span);
+        while let Some((flow, ask)) = tenant.relay.poll_ready() {
+            self.serve.handle(serve::Event::Request { flow, ask });
+        }
+    }
+
     /// Reads a piece into a slot.
     fn load(&mut self, flow: FlowIx, ask: Ask) {
         let transfer = self.flows.get(&flow).map(|flow| flow.transfer);
         let tenant = transfer.and_then(|transfer| Some((transfer, self.tenants.get(&transfer)?)));
-        let source = tenant.and_then(|(transfer, tenant)| Some((transfer, tenant.desk.offer(ask.span)?)));
-        let Some((transfer, source)) = source else {
+        let held = tenant.and_then(|(transfer, tenant)| Some((transfer, tenant.desk.held(ask.span)?)));
+        let Some((transfer, held)) = held else {
             return self.serve.handle(serve::Event::Loaded { flow, ask, result: Err(Code::Data) });
         };
         if self.serving_slots.is_none() {
@@ -83,13 +107,17 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let Some(slot) = self.serving_slots.as_ref().and_then(ring::Pool::take) else {
             return self.serve.handle(serve::Event::Loaded { flow, ask, result: Err(Code::Internal) });
         };
-        let loading = Loading { transfer, flow, ask, source };
+        let loading = Loading { transfer, flow, ask, held };
         let desk = &self.tenants[&transfer].desk;
-        match (&desk.offers[source].source, desk.path) {
-            (&Source::Pattern(seed), _) => self.make(loading, seed, slot),
-            (Source::File(_), DataPath::Direct) => self.read_on(loading, Way::Direct, 0, slot),
-            (Source::File(_), DataPath::Copy) => self.read_on(loading, Way::Buffered, 0, slot),
-            (Source::File(_), DataPath::Auto | DataPath::Splice | DataPath::Zerocopy) => self.load_best(loading, slot),
+        if let Held::Offered(at) = held
+            && let Source::Pattern(seed) = desk.offers[at].source
+        {
+            return self.make(loading, seed, slot);
+        }
+        match desk.path {
+            DataPath::Direct => self.read_on(loading, Way::Direct, 0, slot),
+            DataPath::Copy => self.read_on(loading, Way::Buffered, 0, slot),
+            DataPath::Auto | DataPath::Splice | DataPath::Zerocopy => self.load_best(loading, slot),
         }
     }
 
@@ -343,7 +371,7 @@ fn frame(ask: Ask, kind: FrameKind) -> Frame {
 
 /// Where a piece lies in the files of the desk.
 pub(super) fn extent(tenant: &Tenant, loading: Loading) -> Extent {
-    let layout = tenant.desk.offers[loading.source].layout.as_ref().expect("what is read from files has a layout");
+    let layout = tenant.desk.layout_of(loading.held).expect("what is read from files has a layout");
     layout.extents(loading.ask.span).next().expect("a piece is not empty")
 }
 

@@ -12,6 +12,7 @@ use crate::engine::FlowIx;
 use crate::engine::pull::{self, Answer};
 use crate::error::{Code, Error};
 use crate::store::steps::{PAGE_BYTES, WriteStep, payload_at, write_steps_around};
+use crate::wire::DataPath;
 use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 
 /// The next write of a piece: which step of which sink, and what it writes where.
@@ -189,8 +190,11 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         while let Some(at) = desk.layout(piece, sink) {
             let extent = desk.layouts[at].extents(piece).next().expect("a piece is not empty");
             let (buffered, direct) = files[extent.file];
-            // Of several sinks, the later ones may have the piece at another phase: those are written buffered.
-            let direct = direct.filter(|(_, align)| start % align == payload_at(extent.offset_bytes) % align);
+            // Of several sinks, the later ones may have the piece at another phase: those are written buffered. So is
+            // what is passed on, for it is read again at once, and as often as others ask.
+            let passed_on = desk.path != DataPath::Direct && desk.relays(piece);
+            let in_phase = |align: usize| start % align == payload_at(extent.offset_bytes) % align;
+            let direct = direct.filter(|&(_, align)| !passed_on && in_phase(align));
             let align = direct.map(|(_, align)| align);
             step = if at == sink { step } else { 0 };
             let found = write_steps_around(piece, desk.holes(), extent.offset_bytes, align, start).nth(step);
@@ -222,6 +226,11 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         }
         tenant.desk.activity.written(now);
         tenant.pull.handle(now, pull::Event::Written { flow: landing.flow, piece, check: landing.check });
+        if tenant.desk.relays(piece.span) {
+            // Flows of the other rails wait for it too, and hear of it by way of the owner.
+            self.urgent = true;
+            self.offer(transfer, piece.span);
+        }
         self.land_parked();
     }
 

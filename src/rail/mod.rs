@@ -39,6 +39,7 @@ use ring::Waker;
 use crate::clock::Clock;
 use crate::engine::{FlowIx, Piece, owner};
 use crate::error::{Code, Error, Result};
+use crate::units::Span;
 use desk::Desk;
 
 /// A transfer of this node: an index that is never used twice within a process.
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Lease { transfer: TransferIx, flow: FlowIx, pieces: Vec<Piece> },
     /// Unasked pieces are wanted back.
     Revoke { transfer: TransferIx, flow: FlowIx, pieces: u32 },
+    /// A piece that other receivers may ask for has landed, over whichever rail.
+    Offer { transfer: TransferIx, span: Span },
     /// A flow is not needed any more.
     Close { flow: FlowIx },
     /// Close the flows that fetch for a transfer; answered by `Drained` when nothing that lands is in flight.

@@ -15,6 +15,7 @@ use crate::error::{Code, Error};
 use crate::master::conduct::{self, Conductor, Phase};
 use crate::master::roster::Roster;
 use crate::master::terms::Terms;
+use crate::spec::Role;
 use crate::units::{Moment, NodeIx, union};
 use crate::wire::Check;
 use crate::wire::control::{self, Advert, Prepared, Rail, RowState, ToMaster, ToNode};
@@ -88,6 +89,8 @@ pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     pub(crate) error: Option<Error>,
     pub(crate) digest: Option<String>,
+    /// The same for each node that everything landed at.
+    pub(crate) node_seconds: Vec<Option<f64>>,
     pub(crate) bound_seconds: f64,
     pub(crate) counts: owner::Counts,
     /// Every event of every machine, in order.
@@ -105,8 +108,9 @@ impl Cluster {
     /// A cluster of the nodes of `roster`, each with its links.
     pub(crate) fn new(roster: Roster, terms: Terms, links: Vec<Links>, faults: Faults, seed: u64) -> Cluster {
         let nodes = roster.entries.iter().map(|entry| {
-            let wanted = entry.rows.iter().filter(|row| row.role == crate::spec::Role::Receiver);
-            Node::new(terms.block_bytes(), terms.silence(), union(wanted.map(|row| row.range).collect()))
+            let of = |role: Role| entry.rows.iter().filter(move |row| row.role == role).map(|row| row.range);
+            let [wanted, offered] = [Role::Receiver, Role::Sender].map(|role| union(of(role).collect()));
+            Node::new(terms.block_bytes(), terms.silence(), wanted, offered)
         });
         let mut cluster = Cluster {
             now: Moment(0),
@@ -145,7 +149,7 @@ impl Cluster {
     fn is_complete(&self) -> bool {
         let entries = || self.conductor.roster().entries.iter().zip(&self.nodes);
         let readers = || entries().flat_map(|(entry, node)| entry.rows.iter().map(move |row| (row, node)));
-        readers().filter(|(row, _)| row.role == crate::spec::Role::Receiver).all(|(row, node)| {
+        readers().filter(|(row, _)| row.role == Role::Receiver).all(|(row, node)| {
             let mates = readers().filter(|(mate, _)| mate.group.is_some() && mate.group == row.group);
             let have = union(node.landed.iter().chain(mates.flat_map(|(_, mate)| &mate.landed)).copied().collect());
             have.iter().any(|have| have.contains(row.range))
@@ -178,8 +182,11 @@ impl Cluster {
             counts.wasted_bytes += peer.stats.wasted_bytes;
             counts.retries += peer.stats.retries;
         }
+        let began = began.unwrap_or(ended);
+        let node_seconds = self.nodes.iter().map(|node| node.committed.map(|at| at.since(began).as_secs_f64()));
         Outcome {
-            seconds: ended.since(began.unwrap_or(ended)).as_secs_f64(),
+            seconds: ended.since(began).as_secs_f64(),
+            node_seconds: node_seconds.collect(),
             error,
             digest: self.conductor.digest(),
             bound_seconds: self.conductor.plan().map_or(0.0, |plan| plan.bound.seconds),
@@ -266,7 +273,7 @@ impl Cluster {
             Happening::FlowOpened { receiver, lane, weight } => self.flow_opened(receiver, lane, weight),
             Happening::Request { sender, flow, ask } => {
                 if self.nodes[sender.at()].serving.contains_key(&flow) {
-                    self.nodes[sender.at()].serve.handle(serve::Event::Request { flow, ask });
+                    self.requested(sender, flow, ask);
                     self.follow(sender);
                 }
             }
@@ -371,6 +378,12 @@ impl Cluster {
             Action::Lease { flow, pieces } => state.pull.handle(now, pull::Event::Lease { flow, pieces }),
             Action::Revoke { flow, pieces } => state.pull.handle(now, pull::Event::Revoke { flow, pieces }),
             Action::Close { flow } => self.close(node, flow, &Error::new(Code::Cancelled, "closed")),
+            Action::Offer { span } => {
+                state.relay.land(span);
+                while let Some((flow, ask)) = state.relay.poll_ready() {
+                    state.serve.handle(serve::Event::Request { flow, ask });
+                }
+            }
             Action::Drain => {
                 let flows: Vec<FlowIx> = state.fetching.keys().copied().collect();
                 state.parked.clear();
@@ -380,7 +393,7 @@ impl Cluster {
                 }
             }
             Action::Commit { .. } => {
-                state.committed = true;
+                state.committed.get_or_insert(now);
                 self.after(DISK_LATENCY, Happening::Member(node, member::Event::Committed(Ok(()))));
             }
             Action::Tell(message) => {

@@ -9,7 +9,7 @@ use crate::engine::pull::{self, Answer};
 use crate::engine::serve::{self, Ask};
 use crate::engine::{FlowIx, Piece, member, owner};
 use crate::error::{Code, Error};
-use crate::units::NodeIx;
+use crate::units::{NodeIx, covers};
 use crate::wire::Check;
 
 impl Cluster {
@@ -26,6 +26,20 @@ impl Cluster {
         }
     }
 
+    /// A request reaches a node: what has yet to land there waits.
+    pub(super) fn requested(&mut self, node: NodeIx, flow: FlowIx, ask: Ask) {
+        let state = &mut self.nodes[node.at()];
+        let is_ready = match covers(&state.offered, ask.span) {
+            true => Ok(true),
+            false => state.relay.ask(flow, ask),
+        };
+        match is_ready {
+            Ok(true) => state.serve.handle(serve::Event::Request { flow, ask }),
+            Ok(false) => {}
+            Err(error) => panic!("a simulated receiver keeps to its credit: {error}"),
+        }
+    }
+
     pub(super) fn serve_action(&mut self, node: NodeIx, action: serve::Action) {
         use serve::Action;
         let state = &mut self.nodes[node.at()];
@@ -38,6 +52,8 @@ impl Cluster {
             Action::Send { flow, ask } => {
                 let Some(end) = end(flow) else { return state.serve.handle(serve::Event::Sent { flow }) };
                 let changed = self.random.chance(self.faults.changed);
+                let has = covers(&state.offered, ask.span) || state.landed.contains(&ask.span);
+                assert!(has, "node {} sends {}, which it does not have", node.0, ask.span);
                 let check = check_of(self.conductor.terms().method, ask.span);
                 let parcel = Parcel::Data { ask, check, changed, sender_flow: flow };
                 self.net.send(end.there, end.peer, ask.span.bytes(), parcel);
@@ -162,6 +178,7 @@ impl Cluster {
         state.pull.handle(self.now, pull::Event::FlowDown { flow, error: error.clone() });
         let sender = &mut self.nodes[end.peer.at()];
         sender.serving.remove(&end.there);
+        sender.relay.flow_down(end.there);
         sender.serve.handle(serve::Event::FlowDown { flow: end.there });
         if sender.alive {
             self.follow(end.peer);

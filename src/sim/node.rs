@@ -6,10 +6,11 @@ use std::time::Duration;
 use crate::engine::check::Method;
 use crate::engine::member::{Member, State};
 use crate::engine::pull::Pull;
+use crate::engine::relay::Relay;
 use crate::engine::serve::{Ask, Serve};
 use crate::engine::talk::Talk;
 use crate::engine::{FlowIx, Piece};
-use crate::units::{NodeIx, Span};
+use crate::units::{Moment, NodeIx, Span};
 use crate::wire::Check;
 
 /// What goes wrong, in parts of a thousand of the pieces that it could happen to.
@@ -38,6 +39,7 @@ pub(super) struct Node {
     pub(super) member: Option<Member>,
     pub(super) pull: Pull,
     pub(super) serve: Serve,
+    pub(super) relay: Relay,
     /// Flows to senders.
     pub(super) fetching: BTreeMap<FlowIx, End>,
     /// Flows from receivers.
@@ -56,16 +58,19 @@ pub(super) struct Node {
     /// How many of its messages the master has heard.
     pub(super) heard_of: u32,
     pub(super) landed: BTreeSet<Span>,
-    pub(super) committed: bool,
+    /// When everything had landed.
+    pub(super) committed: Option<Moment>,
     pub(super) wanted: Vec<Span>,
+    pub(super) offered: Vec<Span>,
 }
 
 impl Node {
-    pub(super) fn new(block_bytes: u64, silence: Duration, wanted: Vec<Span>) -> Node {
+    pub(super) fn new(block_bytes: u64, silence: Duration, wanted: Vec<Span>, offered: Vec<Span>) -> Node {
         Node {
             member: None,
             pull: Pull::new(block_bytes, silence),
             serve: Serve::new(SLOTS),
+            relay: Relay::default(),
             fetching: BTreeMap::new(),
             serving: BTreeMap::new(),
             flows: 0,
@@ -78,8 +83,9 @@ impl Node {
             talk: Talk::default(),
             heard_of: 0,
             landed: BTreeSet::new(),
-            committed: false,
+            committed: None,
             wanted,
+            offered,
         }
     }
 
@@ -94,7 +100,7 @@ impl Node {
     /// If that breaks a promise: it is not wanted here, or this node has said that it is done.
     pub(super) fn write(&mut self, piece: Piece) {
         assert!(self.wanted.iter().any(|wanted| wanted.contains(piece.span)), "{} is not wanted here", piece.span);
-        assert!(!self.committed, "{} lands after the commit", piece.span);
+        assert!(self.committed.is_none(), "{} lands after the commit", piece.span);
         let state = self.member.as_ref().map(Member::state);
         assert!(matches!(state, Some(State::Moving | State::Draining)), "{} lands while {state:?}", piece.span);
         self.landed.insert(piece.span);

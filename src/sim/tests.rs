@@ -214,3 +214,50 @@ fn a_control_session_that_breaks_at_any_moment_costs_nothing() {
         assert_eq!(outcome.digest, whole.digest, "seed {seed}");
     }
 }
+
+/// One sender, and so many receivers that keep a copy each.
+fn copies(count: u32, mib: u64) -> Vec<Row> {
+    let keeps = |node| Row { uri: DataUri::File("/copy".into()), ..row(Role::Receiver, node, 0, mib << 20) };
+    std::iter::once(row(Role::Sender, 0, 0, mib << 20)).chain((1..=count).map(keeps)).collect()
+}
+
+fn cluster_seconds(rows: Vec<Row>) -> f64 {
+    let outcome = cluster(rows, CheckKind::None, Faults::default(), 1).run();
+    assert_eq!(outcome.error, None);
+    outcome.seconds
+}
+
+#[test]
+fn receivers_that_feed_each_other_take_about_the_time_of_one_copy() {
+    for (count, most) in [(2, 1.1), (4, 1.1), (8, 1.15), (16, 1.25), (24, 1.3)] {
+        let ratio = cluster_seconds(copies(count, 64)) / cluster_seconds(copies(1, 64));
+        assert!(ratio < most, "{count} copies take {ratio} times as long as one");
+    }
+}
+
+#[test]
+fn copies_do_not_wait_for_a_receiver_that_is_ten_times_slower() {
+    let mut rows = copies(8, 64);
+    rows[8].speed = Some(BitRate(100_000_000));
+    let mut cluster = cluster(rows, CheckKind::None, Faults::default(), 1);
+    let goodput = GBIT * crate::units::goodput(1500);
+    cluster.relink(NodeIx(8), Moment(0), Links { up: goodput / 10.0, down: goodput / 10.0 });
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    let one = cluster_seconds(copies(1, 64));
+    let others = outcome.node_seconds[1..8].iter().map(|seconds| seconds.expect("all is landed"));
+    let latest = others.fold(0.0, f64::max);
+    assert!(latest < 1.15 * one, "{latest} s, where one copy takes {one} s");
+    assert!(outcome.seconds < 10.5 * one, "{} s for the slow one, where one copy takes {one} s", outcome.seconds);
+}
+
+#[test]
+fn a_relay_that_dies_is_replaced_by_the_senders() {
+    for seed in 0..10 {
+        let mut cluster = cluster(copies(4, 16), CheckKind::Crc64, Faults::default(), seed);
+        cluster.kill(NodeIx(2), Moment((20 + seed * 12) * 1_000_000));
+        let error = cluster.run().error.expect("a receiver is lost");
+        assert!(error.message.contains("n2:1"), "{error}");
+        assert!(error.missing.is_empty(), "the others have all: {error}");
+    }
+}

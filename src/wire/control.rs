@@ -266,6 +266,8 @@ pub(crate) struct Start {
     pub(crate) limit_bytes_per_second: u64,
     /// How long the plan takes at best; 0 where that is not known.
     pub(crate) bound_us: u64,
+    /// What other receivers will ask this node for, once it has landed here: sorted, apart from each other.
+    pub(crate) relays: Vec<Span>,
 }
 
 /// Another node of the transfer.

@@ -170,6 +170,8 @@ pub(crate) struct Start {
     pub(crate) limit_bytes_per_second: u64,
     #[prost(uint64, tag = "6")]
     pub(crate) bound_us: u64,
+    #[prost(uint64, repeated, tag = "7")]
+    pub(crate) relays: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -51,7 +51,7 @@ fn desk(path: DataPath, offers: Vec<Offer>, sinks: Vec<Sink>, layouts: Vec<Layou
     let holes = OnceLock::new();
     let tallies = vec![Tally::default()];
     let (method, activity) = (Method::Crc64, Activity::default());
-    Arc::new(Desk { method, path, offers, sinks, layouts, holes, tallies, activity })
+    Arc::new(Desk { method, path, offers, sinks, layouts, holes, relays: OnceLock::new(), tallies, activity })
 }
 
 /// The two ends of a connection over loopback.

@@ -107,14 +107,15 @@ fn start() -> impl Strategy<Value = Start> {
     });
     let share = (index, any::<u32>()).prop_map(|(index, weight)| Share { index, weight });
     let segment = (span(), vec(share, 0..5)).prop_map(|(span, senders)| PlanSegment { span, senders });
-    (any::<u32>(), peers, vec(segment, 0..6), apart(), any::<[u64; 2]>()).prop_map(
-        |(epoch, peers, segments, holes, [limit_bytes_per_second, bound_us])| Start {
+    (any::<u32>(), peers, vec(segment, 0..6), [apart(), apart()], any::<[u64; 2]>()).prop_map(
+        |(epoch, peers, segments, [holes, relays], [limit_bytes_per_second, bound_us])| Start {
             epoch,
             peers,
             segments,
             holes,
             limit_bytes_per_second,
             bound_us,
+            relays,
         },
     )
 }
@@ -384,7 +385,7 @@ fn plain_start() -> Start {
         senders: (0..4).map(|index| Share { index, weight: 65_535 }).collect(),
     };
     let (peers, segments) = ((0..4).map(peer).collect(), (0..4).map(segment).collect());
-    Start { epoch: 1, peers, segments, holes: vec![], limit_bytes_per_second: 0, bound_us: 90_000_000 }
+    Start { epoch: 1, peers, segments, holes: vec![], limit_bytes_per_second: 0, bound_us: 90_000_000, relays: vec![] }
 }
 
 fn plain_landed(index: u64) -> LandedSegment {

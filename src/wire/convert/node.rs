@@ -182,6 +182,7 @@ impl Message for Start {
             holes: pairs(&self.holes),
             limit_bytes_per_second: self.limit_bytes_per_second,
             bound_us: self.bound_us,
+            relays: pairs(&self.relays),
         }
     }
 
@@ -193,8 +194,9 @@ impl Message for Start {
         }
         let segments = list("the segments of a plan", proto.segments, ITEMS_MAX)?;
         let holes = apart("the holes of a plan", &proto.holes)?;
+        let relays = apart("what a node passes on", &proto.relays)?;
         let proto::Start { epoch, limit_bytes_per_second, bound_us, .. } = proto;
-        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us })
+        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays })
     }
 }
 

@@ -1,0 +1,132 @@
+//! What a receiver passes on: requests for what has not landed yet wait here until it has.
+//!
+//! One per transfer and rail. It holds no bytes: what has landed is read back from where it was written. A request that
+//! waits takes no slot, so nodes that feed each other cannot hold each other up.
+
+use super::FlowIx;
+use super::serve::{Ask, FLOW_REQUESTS_MAX};
+use crate::error::{Code, Error};
+use crate::units::{Span, covers};
+
+/// The requests of other receivers for what this one will have.
+///
+/// Events: `ask`, `land`, `flow_down`. Actions: `poll_ready`, until `None`.
+#[derive(Debug, Default)]
+pub(crate) struct Relay {
+    /// What can be passed on: ascending, apart from each other.
+    landed: Vec<Span>,
+    /// In the order in which they were asked.
+    parked: Vec<(FlowIx, Ask)>,
+}
+
+impl Relay {
+    /// A receiver asks for a piece; true where it has landed, false where it waits.
+    ///
+    /// # Errors
+    /// `Code::Refused` where more requests of the flow wait than its credit allows.
+    pub(crate) fn ask(&mut self, flow: FlowIx, ask: Ask) -> Result<bool, Error> {
+        if self.has(ask.span) {
+            return Ok(true);
+        }
+        if self.parked.iter().filter(|(of, _)| *of == flow).count() >= FLOW_REQUESTS_MAX {
+            return Err(Error::new(Code::Refused, "the receiver asks for more than its credit"));
+        }
+        self.parked.push((flow, ask));
+        Ok(false)
+    }
+
+    /// A range has landed, checked and written.
+    pub(crate) fn land(&mut self, span: Span) {
+        let first = self.landed.partition_point(|landed| landed.end < span.start);
+        let end = self.landed.partition_point(|landed| landed.start <= span.end);
+        let touched = &self.landed[first..end];
+        let start = touched.first().map_or(span.start, |landed| landed.start.min(span.start));
+        let joined = Span::new(start, touched.last().map_or(span.end, |landed| landed.end.max(span.end)));
+        self.landed.splice(first..end, [joined]);
+    }
+
+    /// The next request that waited and can be answered now.
+    pub(crate) fn poll_ready(&mut self) -> Option<(FlowIx, Ask)> {
+        let at = self.parked.iter().position(|(_, ask)| self.has(ask.span))?;
+        Some(self.parked.remove(at))
+    }
+
+    /// A flow broke or was closed: nobody waits on it any more.
+    pub(crate) fn flow_down(&mut self, flow: FlowIx) {
+        self.parked.retain(|(of, _)| *of != flow);
+    }
+
+    fn has(&self, span: Span) -> bool {
+        covers(&self.landed, span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: FlowIx = FlowIx(1);
+    const B: FlowIx = FlowIx(2);
+
+    fn ask(request: u32, start: u64, bytes: u64) -> Ask {
+        Ask { request, span: Span::of(start, bytes), soft: false }
+    }
+
+    fn ready(relay: &mut Relay) -> Vec<(FlowIx, u32)> {
+        std::iter::from_fn(|| relay.poll_ready()).map(|(flow, ask)| (flow, ask.request)).collect()
+    }
+
+    #[test]
+    fn a_request_waits_until_all_of_it_has_landed() {
+        let mut relay = Relay::default();
+        assert_eq!(relay.ask(A, ask(1, 5, 10)), Ok(false));
+        assert_eq!(relay.ask(B, ask(2, 0, 10)), Ok(false));
+        relay.land(Span::new(0, 10));
+        assert_eq!(ready(&mut relay), [(B, 2)]);
+        relay.land(Span::new(10, 20));
+        assert_eq!(ready(&mut relay), [(A, 1)]);
+        assert_eq!(relay.ask(B, ask(3, 8, 4)), Ok(true));
+        assert_eq!(ready(&mut relay), []);
+    }
+
+    #[test]
+    fn a_flow_that_is_gone_gets_no_answer() {
+        let mut relay = Relay::default();
+        assert_eq!(relay.ask(A, ask(1, 0, 10)), Ok(false));
+        assert_eq!(relay.ask(B, ask(2, 0, 10)), Ok(false));
+        relay.flow_down(A);
+        relay.land(Span::new(0, 10));
+        assert_eq!(ready(&mut relay), [(B, 2)]);
+    }
+
+    #[test]
+    fn no_more_requests_wait_than_a_flow_may_have_outstanding() {
+        let mut relay = Relay::default();
+        for request in 0..FLOW_REQUESTS_MAX as u32 {
+            assert_eq!(relay.ask(A, ask(request, 0, 10)), Ok(false));
+        }
+        assert_eq!(relay.ask(A, ask(99, 0, 10)).expect_err("one too many").code, Code::Refused);
+        assert_eq!(relay.ask(B, ask(1, 0, 10)), Ok(false));
+    }
+
+    proptest! {
+        #[test]
+        fn it_knows_exactly_what_has_landed(lands in proptest::collection::vec((0_u64..60, 1_u64..9), 0..20)) {
+            let mut relay = Relay::default();
+            let mut bytes = [false; 80];
+            for (start, length) in lands {
+                relay.land(Span::of(start, length));
+                bytes[start as usize..(start + length) as usize].fill(true);
+            }
+            prop_assert!(relay.landed.windows(2).all(|pair| pair[0].end < pair[1].start), "{:?}", relay.landed);
+            for start in 0..70 {
+                for end in start + 1..start + 9 {
+                    let has = bytes[start..end].iter().all(|landed| *landed);
+                    prop_assert_eq!(relay.has(Span::new(start as u64, end as u64)), has, "{}-{}", start, end);
+                }
+            }
+        }
+    }
+}

@@ -3,7 +3,9 @@
 //!
 //! A sender shares its rail over receivers by weight, which a flow brings along: the bytes that the plan wants from it.
 //! The flow that has had the least for its weight comes first (start-time fair queueing, Goyal et al. 1996). Stolen
-//! pieces wait until nobody asks for their own share, so that stealing only ever uses what is idle.
+//! pieces wait until nobody asks for their own share, so that stealing only ever uses what is idle: what they took from
+//! others would come back as more stealing. A slow receiver could keep the rail from being idle for ever; so one stolen
+//! piece at a time goes out all the same, for as long as others' own pieces hardly come through meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,6 +15,12 @@ use crate::units::Span;
 
 /// Pieces of one flow that are read, waiting or being sent: one on the wire, and the next ones ready behind it.
 const FLOW_SLOTS_MAX: u32 = 4;
+/// Own pieces that are sent for each flow that asks for them, while one stolen piece is: with more, they share a full link.
+const RIVALS: f64 = 0.5;
+/// How much of the mean of them the last stolen piece is.
+const RIVALS_GAIN: f64 = 0.25;
+/// Own pieces that are sent before it is tried again.
+const PAUSE: u32 = 16;
 /// Requests that a receiver may have outstanding on a flow; more is a broken peer.
 pub(crate) const FLOW_REQUESTS_MAX: usize = 2 * super::credit::REQUESTS_MAX as usize;
 
@@ -67,6 +75,12 @@ pub(crate) struct Serve {
     /// Slots whose bytes are sent and that the kernel has not given back.
     slots_held: u32,
     flows: BTreeMap<FlowIx, Flow>,
+    /// Own pieces that were sent while a stolen one is on its way.
+    rivals: u32,
+    /// The same for each flow that asks for them, in the mean over stolen pieces.
+    rivals_mean: f64,
+    /// Own pieces to be sent before a stolen one may go out beside them.
+    pause: u32,
     actions: VecDeque<Action>,
 }
 
@@ -77,15 +91,26 @@ struct Flow {
     firm: VecDeque<Ask>,
     soft: VecDeque<Ask>,
     loading: u32,
+    /// How many of them are stolen.
+    loading_soft: u32,
     loaded: VecDeque<Ask>,
-    sending: bool,
+    sending: Option<Ask>,
 }
 
 impl Serve {
     /// A sending half with `slots` slots.
     pub(crate) fn new(slots: u32) -> Serve {
         assert!(slots > 0, "a rail that serves has slots");
-        Serve { slots_total: slots, slots_free: slots, slots_held: 0, flows: BTreeMap::new(), actions: VecDeque::new() }
+        Serve {
+            slots_total: slots,
+            slots_free: slots,
+            slots_held: 0,
+            flows: BTreeMap::new(),
+            rivals: 0,
+            rivals_mean: RIVALS,
+            pause: 0,
+            actions: VecDeque::new(),
+        }
     }
 
     /// Takes in what happened.
@@ -125,8 +150,9 @@ impl Serve {
             firm: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
             soft: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
             loading: 0,
+            loading_soft: 0,
             loaded: VecDeque::with_capacity(FLOW_SLOTS_MAX as usize),
-            sending: false,
+            sending: None,
         };
         self.flows.insert(flow, state);
     }
@@ -154,6 +180,9 @@ impl Serve {
     }
 
     fn loaded(&mut self, flow: FlowIx, ask: Ask, result: Result<(), Code>) {
+        if let Some(state) = self.flows.get_mut(&flow) {
+            state.loading_soft -= u32::from(ask.soft);
+        }
         match (self.flows.get_mut(&flow), result) {
             (Some(state), Ok(())) => {
                 state.loading -= 1;
@@ -174,9 +203,24 @@ impl Serve {
     }
 
     fn sent(&mut self, flow: FlowIx) {
-        if let Some(state) = self.flows.get_mut(&flow) {
-            state.sending = false;
-            self.send_next(flow);
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        match state.sending.take() {
+            Some(Ask { soft: true, .. }) => self.judge_rivals(),
+            _ => {
+                self.rivals += 1;
+                self.pause = self.pause.saturating_sub(1);
+            }
+        }
+        self.send_next(flow);
+    }
+
+    /// A stolen piece was sent: whether others' own pieces came through beside it as if they shared a full link.
+    fn judge_rivals(&mut self) {
+        let asking = self.flows.values().filter(|flow| flow.has_firm()).count();
+        let rivals = f64::from(std::mem::take(&mut self.rivals)) / asking.max(1) as f64;
+        self.rivals_mean += RIVALS_GAIN * (rivals.min(1.0) - self.rivals_mean);
+        if asking > 0 && self.rivals_mean > RIVALS {
+            self.pause = PAUSE;
         }
     }
 
@@ -191,12 +235,18 @@ impl Serve {
     /// A flow's pieces are sent one after another: two sends on one stream could interleave.
     fn send_next(&mut self, flow: FlowIx) {
         let state = self.flows.get_mut(&flow).expect("called for a flow that stands");
-        if !state.sending
+        if state.sending.is_none()
             && let Some(ask) = state.loaded.pop_front()
         {
-            state.sending = true;
+            state.sending = Some(ask);
             self.actions.push_back(Action::Send { flow, ask });
         }
+    }
+
+    /// Whether a stolen piece may be read: when nobody asks for their own, or to see whether that takes anything from them.
+    fn is_soft_due(&self) -> bool {
+        let nobody_asks = !self.flows.values().any(Flow::has_firm);
+        nobody_asks || (self.pause == 0 && self.flows.values().all(|flow| flow.soft_slots() == 0))
     }
 
     /// Reads ahead while there are slots: firm requests first, the flow that has had least for its weight first.
@@ -207,16 +257,18 @@ impl Serve {
             let firm = ready.clone().filter(|(_, state)| !state.firm.is_empty());
             let least = firm.min_by(|a, b| a.1.served.total_cmp(&b.1.served)).map(|(&flow, _)| flow);
             let least = least.or_else(|| {
-                // A flow that holds its slots and has more to ask still comes before any stolen piece.
-                let all_served = self.flows.values().all(|state| state.firm.is_empty());
-                let soft = ready.filter(|(_, state)| all_served && !state.soft.is_empty());
+                let soft = ready.filter(|(_, state)| !state.soft.is_empty() && self.is_soft_due());
                 soft.min_by(|a, b| a.1.served.total_cmp(&b.1.served)).map(|(&flow, _)| flow)
             });
             let Some(flow) = least else { return };
+            if self.flows.values().all(|state| state.soft_slots() == 0) {
+                self.rivals = 0;
+            }
             let state = self.flows.get_mut(&flow).expect("found above");
             let ask = state.firm.pop_front().or_else(|| state.soft.pop_front()).expect("a flow with requests");
             state.served += ask.span.bytes() as f64 / state.weight as f64;
             state.loading += 1;
+            state.loading_soft += u32::from(ask.soft);
             self.slots_free -= 1;
             self.actions.push_back(Action::Load { flow, ask });
         }
@@ -225,7 +277,17 @@ impl Serve {
 
 impl Flow {
     fn slots(&self) -> u32 {
-        self.loading + self.loaded.len() as u32 + u32::from(self.sending)
+        self.loading + self.loaded.len() as u32 + u32::from(self.sending.is_some())
+    }
+
+    /// Pieces that are read, waiting or being sent, and were stolen.
+    fn soft_slots(&self) -> u32 {
+        self.loading_soft + self.loaded.iter().chain(&self.sending).filter(|ask| ask.soft).count() as u32
+    }
+
+    /// Whether it wants something of its own share.
+    fn has_firm(&self) -> bool {
+        !self.firm.is_empty() || self.slots() > self.soft_slots()
     }
 
     fn is_busy(&self) -> bool {
@@ -286,6 +348,55 @@ mod tests {
         serve.handle(Event::Request { flow: B, ask: ask(10) });
         serve.handle(Event::Request { flow: B, ask: ask(11) });
         assert_eq!(run(&mut serve), [(B, 9), (B, 10), (B, 11), (A, 1)]);
+    }
+
+    /// Runs a rail of which A asks for its own pieces and B steals, and gives how many pieces of B went out of 200. Of A's
+    /// pieces `own` go through while one of B's does, and one where none of B's does.
+    fn stolen_beside(own: f64) -> usize {
+        let mut serve = Serve::new(8);
+        for flow in [A, B] {
+            serve.handle(Event::FlowUp { flow, weight: 1 });
+        }
+        for request in 0..8 {
+            serve.handle(Event::Request { flow: A, ask: ask(1000 + request) });
+        }
+        let (mut sending, mut stolen, mut due) = ((None, None), 0, 0.0);
+        for request in 0..200 {
+            if serve.flows[&B].soft.len() < 4 {
+                serve.handle(Event::Request { flow: B, ask: Ask { soft: true, ..ask(request) } });
+            }
+            while let Some(action) = serve.poll_action() {
+                match action {
+                    Action::Load { flow, ask } => serve.handle(Event::Loaded { flow, ask, result: Ok(()) }),
+                    Action::Send { flow, .. } if flow == A => sending.0 = Some(flow),
+                    Action::Send { flow, .. } => sending.1 = Some(flow),
+                    other => panic!("{other:?}"),
+                }
+            }
+            due += if sending.1.is_some() { own } else { 1.0 };
+            while due >= 1.0 {
+                due -= 1.0;
+                if let Some(flow) = sending.0.take() {
+                    serve.handle(Event::Sent { flow });
+                    serve.handle(Event::Request { flow, ask: ask(2000 + request) });
+                }
+            }
+            if let Some(flow) = sending.1.take() {
+                stolen += 1;
+                serve.handle(Event::Sent { flow });
+            }
+        }
+        stolen
+    }
+
+    #[test]
+    fn a_slow_receiver_does_not_keep_stolen_pieces_waiting() {
+        assert!(stolen_beside(0.1) > 25, "{} went out", stolen_beside(0.1));
+    }
+
+    #[test]
+    fn stolen_pieces_take_little_of_a_full_rail() {
+        assert!(stolen_beside(1.0) <= 200 / PAUSE as usize + 1, "{} went out", stolen_beside(1.0));
     }
 
     #[test]

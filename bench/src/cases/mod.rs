@@ -4,6 +4,7 @@
 
 mod book;
 mod concurrent;
+mod copies;
 mod faults;
 mod iperf;
 mod random;
@@ -42,9 +43,12 @@ pub(crate) enum Case {
     Concurrent,
     /// Four senders of random overlapping windows, three receivers of random ranges.
     Random,
+    /// One file to 1, 2, 4, 8 and 16 nodes, which feed each other; also with a slow one among them.
+    Copies,
 }
 
-const ALL: [Case; 6] = [Case::Nics, Case::Fast, Case::Uneven, Case::Faults, Case::Concurrent, Case::Random];
+const ALL: [Case; 7] =
+    [Case::Nics, Case::Fast, Case::Uneven, Case::Faults, Case::Concurrent, Case::Random, Case::Copies];
 
 /// What is measured, and with what.
 #[derive(Args)]
@@ -148,7 +152,7 @@ impl<'a> Bench<'a> {
         match case {
             Case::Concurrent | Case::Random => vec![Scenario::MemoryToMemory],
             // Right bytes are part of it, so there are files to compare.
-            Case::Faults => vec![Scenario::FileToFile],
+            Case::Faults | Case::Copies => vec![Scenario::FileToFile],
             Case::Nics | Case::Fast | Case::Uneven => crate::scenarios(self.options.scenario),
         }
     }
@@ -161,6 +165,7 @@ impl<'a> Bench<'a> {
             Case::Faults => faults::run(self, book),
             Case::Concurrent => concurrent::run(self, book),
             Case::Random => random::run(self, book),
+            Case::Copies => copies::run(self, book),
         }
     }
 

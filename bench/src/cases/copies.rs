@@ -1,0 +1,82 @@
+//! One file to 1, 2, 4, 8 and 16 nodes at once: receivers feed each other, so that all copies take about the time of one.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Bench;
+use super::book::Book;
+use crate::bar::Bar;
+use crate::cluster::{Cluster, Transferred, address};
+
+/// Sixteen nodes that each send and receive at this rate leave the machine room.
+const RATE_MBIT: u32 = 100;
+/// The slow receiver's, and what its NIC is slowed down to.
+const SLOW_MBIT: u32 = 10;
+const COUNTS: [u32; 3] = [1, 8, 16];
+/// With a slow receiver among them.
+const COUNT_WITH_SLOW: u32 = 8;
+
+/// What a number of copies may take, in the time of one.
+fn bar(count: u32) -> Bar {
+    if count <= 8 { Bar::AtMost(1.15) } else { Bar::AtMost(1.25) }
+}
+
+pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
+    let mut one = 0.0;
+    for count in COUNTS {
+        let cluster = bench.cluster(1 + count, &[RATE_MBIT])?;
+        book.now(&format!("{count} copies"));
+        let copied = copy(bench, &cluster, count, RATE_MBIT)?;
+        let sent = &copied.transferred.report["nodes"][0]["bytes_sent"];
+        let sent = sent.as_f64().context("the report says nothing of what was sent")? / copied.bytes as f64;
+        let note = format!("{:.2} s; the writer sent {sent:.2} copies; {}", copied.seconds, copied.transferred.cost());
+        if count == 1 {
+            one = copied.seconds;
+            book.figure("1 copy", one, "s", note);
+        } else {
+            book.ratio(format!("{count} copies / 1 copy"), copied.seconds / one, bar(count), note);
+        }
+        book.keep(copied.transferred.report);
+    }
+    Ok(())
+}
+
+struct Copied {
+    bytes: u64,
+    /// When the last copy had its name.
+    seconds: f64,
+    /// The same without the last node's.
+    others_seconds: f64,
+    transferred: Transferred,
+}
+
+/// Copies as many bytes as one NIC carries in the time that was asked for; `last_mbit` is the speed of the last node.
+fn copy(bench: &Bench, cluster: &Cluster, count: u32, last_mbit: u32) -> Result<Copied> {
+    let bytes = bench.bytes_in(bench.options.seconds, &[RATE_MBIT]);
+    let last = bytes - 1;
+    let mut rows = format!("option block 128K\nwriter {} pattern:3 0 0-{last} speed={RATE_MBIT}M\n", address(1));
+    let files: Vec<String> = (1..=count).map(|copy| format!("copy{copy}")).collect();
+    for (node, file) in (2..).zip(&files) {
+        // A file that is replaced keeps the time at which the first was made.
+        let _ = fs::remove_file(bench.lab.path(file));
+        let speed = if node == 1 + count { last_mbit } else { RATE_MBIT };
+        rows += &format!("reader {} file:///{file} 0 0-{last} speed={speed}M\n", address(node));
+    }
+    let ended = cluster.start(&format!("copies-{count}-{last_mbit}"), &rows)?.wait()?;
+    let transferred = Transferred::of(&ended, bytes * u64::from(count))?;
+    let seconds: Vec<f64> = files.iter().map(|file| took(&bench.lab.path(file), bytes)).collect::<Result<_>>()?;
+    let latest = |seconds: &[f64]| seconds.iter().copied().fold(0.0, f64::max);
+    Ok(Copied { bytes, seconds: latest(&seconds), others_seconds: latest(&seconds[..seconds.len() - 1]), transferred })
+}
+
+/// From the moment at which a file was made to that at which it got its name.
+fn took(file: &Path, bytes: u64) -> Result<f64> {
+    let about = fs::metadata(file).with_context(|| format!("no {}", file.display()))?;
+    ensure!(about.len() == bytes, "{} has {} bytes, not {bytes}", file.display(), about.len());
+    let made = about.created()?.duration_since(UNIX_EPOCH)?.as_secs_f64();
+    Ok(about.ctime() as f64 + about.ctime_nsec() as f64 * 1e-9 - made)
+}

@@ -115,6 +115,10 @@ impl<I: Io> Io for Faulty<I> {
         self.inner.unregister(file)
     }
 
+    fn keep_unsent(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
+        self.inner.keep_unsent(file, bytes)
+    }
+
     fn widen(&mut self, file: FileId, bytes: usize) -> io::Result<usize> {
         self.inner.widen(file, bytes)
     }

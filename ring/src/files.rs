@@ -89,11 +89,20 @@ impl FileTable {
 
     /// Sets how many bytes wake a receiver; see [`crate::Io::wake_at`].
     pub(crate) fn wake_at(&self, id: FileId, bytes: usize) -> Result<(), Errno> {
+        self.set_bytes(id, (libc::SOL_SOCKET, libc::SO_RCVLOWAT), bytes)
+    }
+
+    /// Sets how many bytes may wait unsent; see [`crate::Io::keep_unsent`].
+    pub(crate) fn keep_unsent(&self, id: FileId, bytes: usize) -> Result<(), Errno> {
+        self.set_bytes(id, (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), bytes)
+    }
+
+    fn set_bytes(&self, id: FileId, (level, name): (libc::c_int, libc::c_int), bytes: usize) -> Result<(), Errno> {
         let bytes = libc::c_int::try_from(bytes).map_err(|_| Errno::EINVAL)?;
         let (fd, value) = (self.fd(id)?.as_raw_fd(), (&raw const bytes).cast());
         // SAFETY: the descriptor is open for as long as this table holds it, and `value` points to an int that outlives
-        // the call, as SO_RCVLOWAT wants it.
-        let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, INT_BYTES) };
+        // the call, as the options that count bytes want it.
+        let result = unsafe { libc::setsockopt(fd, level, name, value, INT_BYTES) };
         Errno::result(result).map(drop)
     }
 

@@ -94,6 +94,13 @@ pub trait Io {
     /// `EBADF` if the file is not registered, or no longer; what the kernel says if it is no socket.
     fn wake_at(&mut self, file: FileId, bytes: usize) -> io::Result<()>;
 
+    /// Lets a socket take in what is to be sent only while fewer than `bytes` wait in it that have never left
+    /// (`TCP_NOTSENT_LOWAT`). Sends end late, then, and whoever has several sockets still decides which is next.
+    ///
+    /// # Errors
+    /// `EBADF` if the file is not registered, and what the system says of other than TCP sockets.
+    fn keep_unsent(&mut self, file: FileId, bytes: usize) -> io::Result<()>;
+
     /// What the page cache holds of a range of a file (`cachestat`, Linux 6.5). The answer may be over at once.
     ///
     /// # Errors

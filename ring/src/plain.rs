@@ -121,6 +121,10 @@ impl Io for Plain {
         Ok(self.files.wake_at(file, bytes)?)
     }
 
+    fn keep_unsent(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
+        Ok(self.files.keep_unsent(file, bytes)?)
+    }
+
     fn cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<Cached> {
         Ok(self.files.cached(file, offset, bytes)?)
     }

@@ -38,6 +38,10 @@ const LANDED_BATCH: usize = 8;
 /// What may wait unread in the socket of a flow that fetches: a block, so that the sender never waits for this thread to
 /// copy one out. A flow's own buffers grow beyond it where the delay asks for more.
 const UNREAD_BYTES: usize = 4 << 20;
+/// What may wait unsent in the sockets of all flows that feed: enough that none runs dry before this thread comes round.
+const UNSENT_BYTES: usize = 1 << 20;
+/// The same for one of them: a wake for less costs more than what is sent by it.
+const UNSENT_BYTES_MIN: usize = 32 * 1024;
 /// Events that wait for the mailbox without its place having to grow: a batch, and what flows say meanwhile.
 const OUTBOX: usize = 256;
 /// When a mailbox that was full is tried again.
@@ -230,6 +234,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             }
         };
         self.flows.insert(flow, Flow { transfer, socket, half });
+        self.keep_unsent();
         match side {
             Side::Fetch => {
                 self.pull(transfer, |pull| pull.handle(now, pull::Event::FlowUp { flow }));
@@ -239,6 +244,17 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                 self.serve.handle(serve::Event::FlowUp { flow, weight });
                 self.receive_requests(flow, None);
             }
+        }
+    }
+
+    /// Keeps what waits in the sockets of the flows that feed short, so that who is served next is decided here, by weight,
+    /// and not by how much of it each socket has swallowed.
+    fn keep_unsent(&mut self) {
+        let feeds = || self.flows.values().filter(|flow| matches!(flow.half, Half::Feed(_)));
+        let bytes = (UNSENT_BYTES / feeds().count().max(1).next_power_of_two()).max(UNSENT_BYTES_MIN);
+        for flow in feeds() {
+            // A kernel that does not know the option shares the rail by what sockets hold, as it always has.
+            let _ = self.io.keep_unsent(flow.socket, bytes);
         }
     }
 
@@ -344,6 +360,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         // Registered by `flow_up` and by nobody else unregistered.
         let _ = self.io.unregister(state.socket);
         self.parked.retain(|landing| landing.flow != flow);
+        self.keep_unsent();
         match state.half {
             Half::Fetch(_) => {
                 let now = self.clock.now();

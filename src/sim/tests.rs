@@ -261,11 +261,3 @@ fn a_relay_that_dies_is_replaced_by_the_senders() {
         assert!(error.missing.is_empty(), "the others have all: {error}");
     }
 }
-
-#[test]
-fn zz_debug() {
-    for (count, mib) in [(1, 12), (8, 12), (16, 12), (1, 6), (16, 6), (8, 6)] {
-        let outcome = cluster(copies(count, mib), CheckKind::None, Faults::default(), 1).run();
-        println!("DBG {count} {mib}: {} {:?}", outcome.seconds, outcome.counts);
-    }
-}

@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, Transferred, address};
 const RATE_MBIT: u32 = 100;
 /// The slow receiver's, and what its NIC is slowed down to.
 const SLOW_MBIT: u32 = 10;
-const COUNTS: [u32; 3] = [1, 8, 16];
+const COUNTS: [u32; 5] = [1, 2, 4, 8, 16];
 /// With a slow receiver among them.
 const COUNT_WITH_SLOW: u32 = 8;
 
@@ -40,6 +40,16 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
         } else {
             book.ratio(format!("{count} copies / 1 copy"), copied.seconds / one, bar(count), note);
         }
+        book.keep(copied.transferred.report);
+    }
+    for (known, speed) in [("declared", SLOW_MBIT), ("not declared", RATE_MBIT)] {
+        let cluster = bench.cluster(1 + COUNT_WITH_SLOW, &[RATE_MBIT])?;
+        cluster.fault(1 + COUNT_WITH_SLOW, 0, &["rate", &format!("{SLOW_MBIT}mbit")])?;
+        book.now(&format!("{COUNT_WITH_SLOW} copies, one receiver ten times slower, {known}"));
+        let copied = copy(bench, &cluster, COUNT_WITH_SLOW, speed)?;
+        let what = format!("{COUNT_WITH_SLOW} copies, one receiver ten times slower ({known}): the others / 1 copy");
+        let note = format!("{:.2} s; the slow one {:.2} s", copied.others_seconds, copied.seconds);
+        book.ratio(what, copied.others_seconds / one, bar(COUNT_WITH_SLOW), note);
         book.keep(copied.transferred.report);
     }
     Ok(())

@@ -4,9 +4,11 @@
 
 pub(crate) mod conduct;
 mod counted;
+mod ending;
 mod links;
 mod overdue;
 pub(crate) mod peer;
+mod room;
 pub(crate) mod roster;
 pub(crate) mod run;
 pub(crate) mod summary;

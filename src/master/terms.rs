@@ -99,10 +99,12 @@ impl Terms {
         self.wishes.limit.map_or(0, |limit| (limit.bytes_per_second() * part).max(1.0) as u64)
     }
 
-    /// A node's advert with the rails that it will use: it leaves out the others itself.
+    /// What is kept of a node's advert: the rails that it will use (it leaves out the others itself), and nothing that only
+    /// people read.
     pub(super) fn admit(&self, mut advert: Advert) -> Advert {
         let used = self.options().rails(advert.rails.iter().map(|rail| rail.nic.as_str()));
         advert.rails = used.into_iter().map(|rail| advert.rails[rail].clone()).collect();
+        (advert.software, advert.boot_id) = Default::default();
         advert
     }
 
@@ -167,7 +169,7 @@ fn method(kind: CheckKind, grid: Grid, spec: &Spec, roster: &Roster) -> Method {
 
 impl Roster {
     /// The scheduler's view of the transfer; `adverts` are what the nodes said of their NICs, where they were met.
-    pub(crate) fn problem(&self, adverts: &[Option<&Advert>]) -> Problem {
+    pub(crate) fn problem(&self, adverts: &[Option<Advert>]) -> Problem {
         let mut problem = Problem { grid: (self.grid.origin(), self.grid.block_bytes()), ..Problem::default() };
         for store in &self.stores {
             let bytes_per_second = store.rate.bytes_per_second();
@@ -175,7 +177,7 @@ impl Roster {
         }
         let mut groups: BTreeMap<&str, GroupIx> = BTreeMap::new();
         for ((node, entry), advert) in self.nodes().zip(adverts) {
-            let bytes_per_second = bytes_per_second(entry, *advert);
+            let bytes_per_second = bytes_per_second(entry, advert.as_ref());
             problem.nodes.push(Capacity {
                 name: entry.address.to_string(),
                 send_bytes_per_second: bytes_per_second,
@@ -206,8 +208,8 @@ impl Roster {
     }
 
     /// Whether some node's speed is neither declared nor known to its kernel.
-    pub(crate) fn assumes_speed(&self, adverts: &[Option<&Advert>]) -> bool {
-        self.entries.iter().zip(adverts).any(|(entry, advert)| known_bits_per_second(entry, *advert).is_none())
+    pub(crate) fn assumes_speed(&self, adverts: &[Option<Advert>]) -> bool {
+        self.entries.iter().zip(adverts).any(|(entry, advert)| known_bits_per_second(entry, advert.as_ref()).is_none())
     }
 }
 
@@ -258,7 +260,7 @@ mod tests {
         let advert = Advert { software: String::new(), rails, cores: 4, boot_id: String::new(), incarnation: 1 };
         let spec = Spec::parse("two", "id two\nwriter a:1 pattern:1 0 0-9\nreader b:1 null: 0 0-9\n").expect("a spec");
         let roster = Roster::new(&spec);
-        let problem = roster.problem(&[Some(&advert), None]);
+        let problem = roster.problem(&[Some(advert), None]);
         let expected = 80e9 / 8.0 * goodput(1500);
         assert!((problem.nodes[0].send_bytes_per_second - expected).abs() < 1.0, "{:?}", problem.nodes[0]);
     }

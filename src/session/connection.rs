@@ -43,8 +43,8 @@ pub(crate) enum Incoming {
 }
 
 enum State {
-    Connecting(Handshake),
-    Handshaking(Handshake),
+    Connecting(Box<Handshake>),
+    Handshaking(Box<Handshake>),
     Up(Box<Up>),
     Over,
 }
@@ -69,7 +69,7 @@ impl Connection {
         deadline: Instant,
     ) -> Result<Connection> {
         let (handshake, first) = Handshake::initiate(hello, key, payload)?;
-        let mut connection = Connection::new(stream, State::Connecting(handshake), deadline)?;
+        let mut connection = Connection::new(stream, State::Connecting(Box::new(handshake)), deadline)?;
         connection.socket.outbox().extend(first);
         Ok(connection)
     }
@@ -79,7 +79,7 @@ impl Connection {
     /// # Errors
     /// `Unreachable` if the socket is already broken.
     pub(crate) fn accept(stream: TcpStream, deadline: Instant) -> Result<Connection> {
-        Connection::new(stream, State::Handshaking(Handshake::respond()), deadline)
+        Connection::new(stream, State::Handshaking(Box::new(Handshake::respond())), deadline)
     }
 
     fn new(stream: TcpStream, state: State, deadline: Instant) -> Result<Connection> {
@@ -145,9 +145,13 @@ impl Connection {
         self.up().map(|up| up.hello)
     }
 
-    /// What the peer put into its handshake: an advert, a flow's hello, or nothing. `None` until it is up.
-    pub(crate) fn peer_payload(&self) -> Option<&[u8]> {
-        self.up().map(|up| up.payload.as_slice())
+    /// What the peer put into its handshake: an advert, a flow's hello, or nothing. It can be had once; until the
+    /// connection is up it is empty.
+    pub(crate) fn take_payload(&mut self) -> Vec<u8> {
+        match &mut self.state {
+            State::Up(up) => std::mem::take(&mut up.payload),
+            _ => Vec::new(),
+        }
     }
 
     /// Sends a message, or keeps it until the socket has room.

@@ -174,9 +174,9 @@ impl Cluster {
         }
         let mut counts = owner::Counts::default();
         for peer in self.conductor.peers() {
-            counts.stolen_bytes += peer.stats.stolen_bytes;
-            counts.wasted_bytes += peer.stats.wasted_bytes;
-            counts.retries += peer.stats.retries;
+            counts.stolen_bytes += peer.stats().stolen_bytes;
+            counts.wasted_bytes += peer.stats().wasted_bytes;
+            counts.retries += peer.stats().retries;
         }
         Outcome {
             seconds: ended.since(began.unwrap_or(ended)).as_secs_f64(),
@@ -306,9 +306,8 @@ impl Cluster {
 
     fn follow_master(&mut self) {
         while let Some(action) = self.conductor.poll_action() {
-            if let conduct::Action::Send { node, message } = action
-                && !self.nodes[node.at()].parted
-            {
+            let conduct::Action { node, message } = action;
+            if !self.nodes[node.at()].parted {
                 let bytes = control::encode(&message);
                 self.after(LATENCY, Happening::ToNode(node, bytes));
             }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which module may use which. A module may only use those above it, so that no two can come to use each other.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("units", &[]),
     ("clock", &["units"]),
     ("error", &["units"]),
@@ -23,6 +23,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("launch", &["error", "node", "spec", "affinity"]),
     ("bench", &["report", "spec", "units"]),
     ("transfer", &["clock", "error", "launch", "master", "node", "plan", "report", "session", "spec", "units", "wire"]),
+    ("stand_ins", &["error", "master", "session", "spec", "units", "wire"]),
     ("sim", &["engine", "error", "master", "plan", "spec", "units", "wire"]),
     ("doctor", &["node", "report", "units", "ring", "affinity"]),
     (

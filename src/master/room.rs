@@ -12,7 +12,7 @@ const OTHERS: u64 = 256;
 ///
 /// # Errors
 /// `Code::Internal` where the hard limit is lower, with the way to raise it.
-pub(super) fn make(nodes: usize) -> Result<()> {
+pub(crate) fn make(nodes: usize) -> Result<()> {
     let wanted = nodes as u64 + OTHERS;
     let failed = |errno: Errno| Error::new(Code::Internal, format!("the limit of open files: {}", errno.desc()));
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;

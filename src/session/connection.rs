@@ -272,6 +272,33 @@ impl Connection {
     }
 }
 
+/// What a dialler's session holds at rest beside its socket: shakes hands with itself.
+#[cfg(feature = "stand-ins")]
+pub(crate) fn at_rest(key: &Key) -> Result<impl Sized + use<>> {
+    let hello = Hello { kind: Kind::Control, key_id: [0; 16] };
+    let door = |_: &Hello| Some(super::noise::Admission { key: key.clone(), payload: Vec::new() });
+    let (mut dialler, mut to_listener) = Handshake::initiate(hello, key, &[])?;
+    let (mut listener, mut to_dialler) = (Handshake::respond(), Vec::new());
+    loop {
+        while !to_listener.is_empty() && to_listener.len() >= listener.wants() {
+            let bytes: Vec<u8> = to_listener.drain(..listener.wants()).collect();
+            match listener.handle(&bytes, &door) {
+                Step::Send(out) | Step::Up(out, _) => to_dialler.extend(out),
+                Step::Over(_, error) => return Err(error),
+            }
+        }
+        let bytes: Vec<u8> = to_dialler.drain(..dialler.wants()).collect();
+        match dialler.handle(&bytes, &door) {
+            Step::Send(out) => to_listener.extend(out),
+            Step::Up(_, established) => {
+                let Established { hello, transport, .. } = *established;
+                return Ok(Box::new(Up { hello, payload: Vec::new(), sealed: Sealed::new(transport) }));
+            }
+            Step::Over(_, error) => return Err(error),
+        }
+    }
+}
+
 /// What may wait for one peer: a plan of the largest size, and as much again.
 const OUTBOX_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 

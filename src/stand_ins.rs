@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
+use nix::sys::socket::{Backlog, listen};
 
 use crate::error::{Code, Error, Result};
 use crate::master::room;
@@ -17,6 +18,9 @@ use crate::wire::Check;
 use crate::wire::control::{
     self, Advert, CheckValue, LandedSegment, Prepared, Rail, RailStats, RowState, Start, Stats, ToMaster, ToNode,
 };
+
+/// The kernel's limit is usually this.
+const BACKLOG: i32 = 4096;
 
 /// What a master has come to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +69,14 @@ pub fn laid_out_bytes() -> (usize, usize) {
     crate::master::laid_out_bytes()
 }
 
+/// Raises this process's limit of open files to hold so many sockets.
+///
+/// # Errors
+/// `Code::Internal` where it may not.
+pub fn make_room(sockets: usize) -> Result<()> {
+    room::make(sockets)
+}
+
 /// The ciphers of so many sessions at rest, for weighing them.
 ///
 /// # Errors
@@ -85,6 +97,9 @@ pub fn serve(listener: StdListener, count: usize, within: Duration, watch: &mut 
     let rail_port = rails.local_addr().map_err(failed)?.port();
     std::thread::spawn(move || rails.incoming().flatten().try_for_each(give_a_byte));
     listener.set_nonblocking(true).map_err(failed)?;
+    // Everybody is dialled at this one socket, whose queue is short unless one asks.
+    let backlog = Backlog::new(BACKLOG).map_err(|errno| failed(errno.into()))?;
+    listen(&listener, backlog).map_err(|errno| failed(errno.into()))?;
     let mut crowd = Crowd {
         listener: TcpListener::from_std(listener),
         poll: Poll::new().map_err(failed)?,

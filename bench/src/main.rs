@@ -7,6 +7,7 @@ mod bar;
 mod cases;
 mod cluster;
 mod contenders;
+mod counting;
 mod lab;
 mod loopback;
 mod master;

@@ -3,6 +3,9 @@
 //! This process stands in for all nodes, each at a loopback address of its own. They shake hands, open nothing, take their
 //! part of the plan, ask a sender for one byte, and say that all has landed. Half of them send. Of ten ranges that a receiver
 //! wants, six are offered by two senders, so that its part of the plan has sixteen entries.
+//!
+//! What a master keeps of each node is counted, piece by piece, in a master that is a thread of this process; by how much it
+//! grows from a quarter of the nodes to half of them, because both ends are then in one process. Everything else is measured of the program.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -12,14 +15,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use cep_fast::stand_ins::{self, Milestone, Tally};
+use cep_fast::{Settings, Spec, Transfer};
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use serde::Serialize;
 
 use crate::bar::Bar;
+use crate::counting;
 use crate::plans;
 use crate::report;
 
@@ -74,12 +79,8 @@ struct Found {
     /// Resident memory before the first dial, which holds the rows, and the most.
     rows_bytes: u64,
     memory_bytes_max: u64,
-    /// For each node, once all sessions stand and nothing has been planned: all that it takes, and of that its cipher, and
-    /// the rest of its connection; what is left is what the master keeps of it.
-    node_bytes: f64,
-    cipher_bytes: f64,
-    socket_bytes: f64,
-    state_bytes: f64,
+    /// What the master holds for each node once all sessions stand and nothing has been planned.
+    node: Option<Held>,
     /// For each node.
     messages: f64,
     messages_max: u64,
@@ -90,15 +91,26 @@ struct Found {
     start_bytes: f64,
 }
 
+/// Bytes of memory for one node, beside its rows.
+#[derive(Serialize, Clone, Copy)]
+struct Held {
+    all: f64,
+    /// Of that its cipher, with what it holds of a message.
+    cipher: f64,
+    /// And its socket with what waits to be sent or is half read.
+    socket: f64,
+    /// The rest: what the master knows.
+    state: f64,
+}
+
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
 pub(crate) fn run(options: &Options) -> Result<()> {
     let program = crate::program_beside(options.cep_fast.as_deref())?;
     fs::create_dir_all(&options.dir).with_context(|| format!("cannot make {}", options.dir.display()))?;
-    let cipher_bytes = weigh_ciphers()?;
     let mut all = Vec::new();
     for nodes in (2..).map(|power| 10_u64.pow(power)).take_while(|nodes| *nodes <= options.nodes) {
         eprintln!("{nodes} nodes");
-        all.push(measure(options, &program, nodes, cipher_bytes)?);
+        all.push(measure(options, &program, nodes)?);
     }
     println!("{}", table(&all));
     let last = all.last().context("no size to measure")?;
@@ -115,7 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(options: &Options, program: &Path, nodes: u64, cipher_bytes: f64) -> Result<Found> {
+fn measure(options: &Options, program: &Path, nodes: u64) -> Result<Found> {
     let listener = TcpListener::bind(("0.0.0.0", 0))?;
     let port = listener.local_addr()?.port();
     let file = options.dir.join(format!("master-{nodes}.spec"));
@@ -142,23 +154,22 @@ fn measure(options: &Options, program: &Path, nodes: u64, cipher_bytes: f64) -> 
         let found = seen.iter().find(|(milestone, _)| *milestone == wanted);
         found.map(|(_, reading)| reading).with_context(|| format!("{wanted:?} never came"))
     };
-    Ok(found(options, nodes, planning_seconds, cipher_bytes, &Readings::of(at)?, &tally))
+    let node = if nodes >= COUNTED_NODES_MIN { Some(hold(options, nodes)?) } else { None };
+    Ok(found(options, nodes, planning_seconds, node, &Readings::of(at)?, &tally))
 }
 
 fn found(
     options: &Options,
     nodes: u64,
     planning_seconds: f64,
-    cipher_bytes: f64,
+    node: Option<Held>,
     readings: &Readings,
     tally: &Tally,
 ) -> Found {
-    let Readings { called, met, asked, byte, started, end, finish } = readings;
+    let Readings { called, met, byte, started, end, finish } = readings;
     let per_node = |sum: u64| sum as f64 / nodes as f64;
     let per_receiver = |sum: u64| sum as f64 / tally.receivers as f64;
     let cpu_us = |from: Duration, to: Duration| (to - from).as_secs_f64() * 1e6 / nodes as f64;
-    let (laid_out, connection) = stand_ins::laid_out_bytes();
-    let node_bytes = per_node(asked.memory_bytes.saturating_sub(called.memory_bytes)) + laid_out as f64;
     Found {
         nodes,
         rows: nodes * options.rows,
@@ -171,10 +182,7 @@ fn found(
         rest_seconds: (end.at - started.at).as_secs_f64(),
         rows_bytes: called.memory_bytes,
         memory_bytes_max: finish.memory_bytes_max.max(started.memory_bytes_max),
-        node_bytes,
-        cipher_bytes,
-        socket_bytes: connection as f64,
-        state_bytes: node_bytes - cipher_bytes - connection as f64,
+        node,
         messages: per_node(tally.messages),
         messages_max: tally.messages_max,
         message_bytes: per_node(tally.bytes),
@@ -203,15 +211,56 @@ fn specification(nodes: u64, rows: u64, port: u16) -> String {
     text
 }
 
-/// What a session's cipher takes, by what many of them add to this process.
-fn weigh_ciphers() -> Result<f64> {
-    const COUNT: usize = 10_000;
-    let before = memory_bytes(std::process::id(), "VmRSS")?;
-    let ciphers = stand_ins::ciphers(COUNT)?;
-    let after = memory_bytes(std::process::id(), "VmRSS")?;
-    drop(ciphers);
-    Ok(after.saturating_sub(before) as f64 / COUNT as f64)
+/// What a master holds for each of so many nodes.
+fn hold(options: &Options, nodes: u64) -> Result<Held> {
+    let per_node = |bytes: i64, count: u64| bytes as f64 / count as f64;
+    let grown = growth(options, nodes / 2)? - growth(options, nodes / 4)?;
+    let (laid_out, connection) = stand_ins::laid_out_bytes();
+    let all = per_node(grown, nodes / 2 - nodes / 4) + laid_out as f64;
+    let weighed = std::thread::spawn(|| -> Result<i64> {
+        counting::count_this_thread();
+        let before = counting::held_bytes();
+        let ciphers = stand_ins::ciphers(CIPHERS)?;
+        let weight = counting::held_bytes() - before;
+        drop(ciphers);
+        Ok(weight)
+    });
+    let cipher = per_node(weighed.join().map_err(|_| anyhow!("the scales broke"))??, CIPHERS as u64);
+    let socket = connection as f64;
+    Ok(Held { all, cipher, socket, state: all - cipher - socket })
 }
+
+/// What a master in this process allocates and keeps from the first dial until it has told all nodes to prepare.
+fn growth(options: &Options, nodes: u64) -> Result<i64> {
+    stand_ins::make_room(2 * usize::try_from(nodes)?)?;
+    let listener = TcpListener::bind(("0.0.0.0", 0))?;
+    let text = specification(nodes, options.rows, listener.local_addr()?.port());
+    let master = std::thread::spawn(move || {
+        counting::count_this_thread();
+        let spec = Spec::parse("master.spec", &text)?;
+        Transfer::from_spec(spec, Settings::default()).transfer()
+    });
+    let (mut before, mut after) = (0, 0);
+    let within = Duration::from_secs(options.deadline);
+    stand_ins::serve(listener, usize::try_from(nodes)?, within, &mut |milestone| match milestone {
+        Milestone::FirstCall => {
+            // By then it has dialled as many as it does at once, and waits.
+            std::thread::sleep(Duration::from_millis(200));
+            before = counting::held_bytes();
+        }
+        Milestone::AllAsked => after = counting::held_bytes(),
+        _ => {}
+    })?;
+    let report = master.join().map_err(|_| anyhow!("the master panicked"))??;
+    ensure!(report.error.is_none(), "the transfer failed: {report}");
+    Ok(after - before)
+}
+
+/// With fewer nodes than this a master dials a quarter of them at once, and counts them before it has met them.
+const COUNTED_NODES_MIN: u64 = 2000;
+
+/// Enough for their number not to matter.
+const CIPHERS: usize = 1000;
 
 /// The master process; it ends with this value.
 struct Master(Child);
@@ -266,7 +315,6 @@ impl Reading {
 struct Readings {
     called: Reading,
     met: Reading,
-    asked: Reading,
     byte: Reading,
     started: Reading,
     finish: Reading,
@@ -278,7 +326,6 @@ impl Readings {
         Ok(Readings {
             called: *at(Milestone::FirstCall)?,
             met: *at(Milestone::AllMet)?,
-            asked: *at(Milestone::AllAsked)?,
             byte: *at(Milestone::FirstByte)?,
             started: *at(Milestone::LastStart)?,
             finish: *at(Milestone::FirstFinish)?,
@@ -321,6 +368,7 @@ fn table(all: &[Found]) -> Table {
         "entries",
     ]);
     for found in all {
+        let held = |of: fn(&Held) -> f64| found.node.as_ref().map_or(String::new(), |held| format!("{:.0}", of(held)));
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         table.add_row([
             found.nodes.to_string(),
@@ -332,10 +380,10 @@ fn table(all: &[Found]) -> Table {
             format!("{:.3}", found.last_start_seconds),
             format!("{:.3}", found.rest_seconds),
             format!("{:.0}, {:.0}", mib(found.rows_bytes), mib(found.memory_bytes_max)),
-            format!("{:.0}", found.node_bytes),
-            format!("{:.0}", found.cipher_bytes),
-            format!("{:.0}", found.socket_bytes),
-            format!("{:.0}", found.state_bytes),
+            held(|held| held.all),
+            held(|held| held.cipher),
+            held(|held| held.socket),
+            held(|held| held.state),
             format!("{:.2}, {} at most", found.messages, found.messages_max),
             format!("{:.0}, {} at most", found.message_bytes, found.message_bytes_max),
             format!("{:.0}", found.start_bytes),
@@ -347,8 +395,9 @@ fn table(all: &[Found]) -> Table {
 
 /// What is promised of a master, for the largest size.
 fn bars(found: &Found) -> Vec<(&'static str, Bar, f64)> {
+    let state = found.node.map_or(f64::NAN, |held| held.state);
     vec![
-        ("bytes of state for an idle node, beyond socket and cipher", Bar::AtMost(256.0), found.state_bytes),
+        ("bytes of state for an idle node, beyond socket and cipher", Bar::AtMost(256.0), state),
         ("messages of a node", Bar::AtMost(4.0), found.messages_max as f64),
         ("bytes of them, at the mean", Bar::AtMost(1024.0), found.message_bytes),
         ("seconds from the last session to the first byte", Bar::AtMost(2.0), found.first_byte_seconds),

@@ -48,15 +48,14 @@ struct Broken {
 }
 
 impl Link {
-    /// A node that nobody has dialled.
-    pub(super) fn new() -> Link {
-        Link { connection: None, address: None, at: None, stage: Stage::Meeting, heard: 0 }
+    /// A node that nobody has dialled, or that nobody can.
+    pub(super) fn new(address: Option<SocketAddr>) -> Link {
+        Link { connection: None, address, at: None, stage: Stage::Meeting, heard: 0 }
     }
 
-    /// Starts to connect to a node for the first time.
-    pub(super) fn dial(&mut self, address: SocketAddr, key: &Key, deadline: Instant) -> Result<()> {
-        self.address = Some(address);
-        self.connect(address, key, deadline)
+    /// Starts to connect to a node for the first time, if its address is known.
+    pub(super) fn dial(&mut self, key: &Key, deadline: Instant) -> Result<()> {
+        self.address.map_or(Ok(()), |address| self.connect(address, key, deadline))
     }
 
     fn connect(&mut self, address: SocketAddr, key: &Key, deadline: Instant) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The master's loop: sockets in, messages to the [`Conductor`], its actions out.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -72,8 +72,8 @@ struct Loop<'a> {
     poll: Poll,
     conductor: Conductor,
     nodes: Vec<Link>,
-    /// Nodes that are still to be dialled.
-    to_dial: VecDeque<(usize, SocketAddr)>,
+    /// The first node that nobody has dialled.
+    next_to_dial: usize,
     /// Nodes that a deadline runs for: they are being dialled, or their sessions broke.
     unsettled: BTreeSet<usize>,
     /// The key of the control sessions.
@@ -114,8 +114,8 @@ pub(crate) fn conduct(
     let mut the_loop = Loop {
         clock,
         poll,
-        nodes: setup.nodes.iter().map(|_| Link::new()).collect(),
-        to_dial: VecDeque::new(),
+        nodes: setup.nodes.iter().map(|address| Link::new(address.as_ref().ok().copied())).collect(),
+        next_to_dial: 0,
         unsettled: BTreeSet::new(),
         key: setup.key,
         conductor,
@@ -134,9 +134,8 @@ pub(crate) fn conduct(
 impl Loop<'_> {
     fn dial_all(&mut self, nodes: Vec<Result<SocketAddr>>) {
         for (index, address) in nodes.into_iter().enumerate() {
-            match address {
-                Ok(address) => self.to_dial.push_back((index, address)),
-                Err(error) => self.node_lost(index, error),
+            if let Err(error) = address {
+                self.node_lost(index, error);
             }
         }
         self.dial_some();
@@ -145,9 +144,10 @@ impl Loop<'_> {
     /// Dials as many nodes as may be dialled at once.
     fn dial_some(&mut self) {
         while self.unsettled.len() < DIALS_MAX && self.conductor.phase() == Phase::Meeting {
-            let Some((index, address)) = self.to_dial.pop_front() else { return };
-            let deadline = Instant::now() + SESSION_WITHIN;
-            let dialled = self.nodes[index].dial(address, &self.key, deadline);
+            let index = self.next_to_dial;
+            let Some(link) = self.nodes.get_mut(index) else { return };
+            self.next_to_dial += 1;
+            let dialled = link.dial(&self.key, Instant::now() + SESSION_WITHIN);
             self.register(index, dialled);
         }
     }
@@ -261,7 +261,7 @@ impl Loop<'_> {
     }
 
     fn node_lost(&mut self, index: usize, error: Error) {
-        self.nodes[index] = Link::new();
+        self.nodes[index] = Link::new(None);
         self.unsettled.remove(&index);
         self.tell(Event::NodeDown { node: NodeIx(index as u32), error });
     }

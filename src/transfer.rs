@@ -26,6 +26,7 @@ use crate::report::Report;
 use crate::session::Key;
 use crate::spec::{Address, Row, Spec};
 use crate::units::{BitRate, MIB};
+use crate::wire::limits::NODES_MAX;
 use crate::wire::{CheckKind, DataPath};
 
 /// How long names of nodes may take to be resolved.
@@ -233,6 +234,10 @@ impl Transfer {
             if !row.nics.is_empty() {
                 return missing("nics= on a row", "choose the NIC with --nic where the node is started");
             }
+        }
+        if let Some(entry) = roster.entries.get(NODES_MAX) {
+            let what = format!("line {}: {} is one node too many", entry.rows[0].line, entry.address);
+            return Err(Error::new(Code::Usage, what).remedy(format!("split the transfer: {NODES_MAX} are the most")));
         }
         let allowed =
             self.settings.limit.map(|limit| limit.bytes_per_second() * self.settings.stall_timeout.as_secs_f64());

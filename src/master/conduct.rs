@@ -20,10 +20,18 @@ use crate::engine::check::Composer;
 use crate::error::{Code, Error};
 use crate::plan::{self, ByReceiver, Plan};
 use crate::units::{Moment, NodeIx, Span, union};
-use crate::wire::control::{Advert, CheckValue, LandedSegment, PlanSegment, Prepared, Start, Stats, ToMaster, ToNode};
+use crate::wire::control::{
+    self, Advert, CheckValue, LandedSegment, PlanSegment, Prepared, Start, Stats, ToMaster, ToNode,
+};
+use crate::wire::limits::{ITEMS_MAX, MESSAGE_BYTES_MAX};
 
 /// How long nodes may take to answer the dial and its handshake, and to open their files.
 const PREPARE_WITHIN: Duration = Duration::from_secs(20);
+
+/// With so few segments and senders of them a part of a plan fits into a message, however many NICs the senders have.
+const ENTRIES_FEW: usize = 1 << 13;
+/// Segments of one receiver: in the end it tells of each of them, with a check.
+const SEGMENTS_MAX: usize = ITEMS_MAX / 2;
 
 /// What happens to the master.
 #[derive(Clone, Debug)]
@@ -393,6 +401,7 @@ impl Conductor {
         self.by_receiver = ByReceiver::of(&plan.planned, self.peers.len());
         self.planned_bytes = plan.wanted_bytes();
         self.plan = Some(plan);
+        self.check_parts()?;
         for node in self.indices() {
             if self.roster.get(node).receives() {
                 self.peers[node.at()].stage = Stage::Moving;
@@ -402,6 +411,31 @@ impl Conductor {
         self.phase = Phase::Moving;
         self.deadline = None;
         self.last_news = now;
+        Ok(())
+    }
+
+    /// Whether every receiver's part of the plan fits into a message. Few are large enough to be worth a look.
+    fn check_parts(&self) -> Result<(), Error> {
+        let plan = self.plan.as_ref().expect("it was made just now");
+        let large = |node: &NodeIx| {
+            let own = self.by_receiver.segments(&plan.planned, *node);
+            own.map(|planned| 1 + planned.segment.senders.len()).sum::<usize>() > ENTRIES_FEW
+        };
+        for node in self.indices().filter(large) {
+            let start = self.start_of(plan, node);
+            let (segments, bytes) = (start.segments.len(), control::size(&ToNode::Start(start)));
+            if segments > SEGMENTS_MAX || bytes > MESSAGE_BYTES_MAX {
+                let entry = self.roster.get(node);
+                let what = format!(
+                    "line {}: the rows cut what {} wants into {segments} parts, and telling it takes {bytes} bytes: more \
+                     than {SEGMENTS_MAX} parts or {MESSAGE_BYTES_MAX} bytes",
+                    entry.rows[0].line, entry.address
+                );
+                return Err(
+                    Error::new(Code::Usage, what).remedy("cut rows at the same positions, or split the transfer")
+                );
+            }
+        }
         Ok(())
     }
 

@@ -99,6 +99,26 @@ fn who_writes_a_shared_file_or_also_sends_is_told_of_the_end() {
 }
 
 #[test]
+fn a_part_of_a_plan_that_fits_no_message_is_refused() {
+    // Two writers cut what the reader wants into more parts than it could report.
+    let rows: String =
+        (0..SEGMENTS_MAX as u64 + 2).map(|at| format!("writer w{}:1 pattern:1 0 {at}-{at}\n", at % 100)).collect();
+    let mut conductor = conductor(&format!("reader r:1 null: 0 0-{}\n{rows}", SEGMENTS_MAX + 1));
+    for node in conductor.indices() {
+        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+    }
+    while let Some(Action { node, message }) = conductor.poll_action() {
+        assert!(!matches!(message, ToNode::Start(_)), "nobody starts");
+        if let Some(message) = answer(&message, false) {
+            conductor.handle(NOW, Event::Message { node, message });
+        }
+    }
+    let error = conductor.error().expect("it is refused");
+    assert_eq!(error.code, Code::Usage);
+    assert!(error.message.contains("line 2: the rows cut what r:1 wants into 131074 parts"), "{error}");
+}
+
+#[test]
 fn a_node_at_rest_takes_little_memory() {
     let mut conductor = conductor("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
     for node in conductor.indices() {

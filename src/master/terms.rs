@@ -175,6 +175,10 @@ impl Roster {
             let bytes_per_second = store.rate.bytes_per_second();
             problem.stores.push(plan::Store { name: store.name.clone(), bytes_per_second });
         }
+        for &(from, to, rate) in &self.pairs {
+            let bytes_per_second = rate.bytes_per_second() * headers(adverts[to.at()].as_ref());
+            problem.pairs.push(plan::Pair { from, to, bytes_per_second });
+        }
         let mut groups: BTreeMap<&str, GroupIx> = BTreeMap::new();
         for ((node, entry), advert) in self.nodes().zip(adverts) {
             let bytes_per_second = bytes_per_second(entry, advert.as_ref());
@@ -215,8 +219,13 @@ impl Roster {
 
 fn bytes_per_second(entry: &Entry, advert: Option<&Advert>) -> f64 {
     let bits = known_bits_per_second(entry, advert).unwrap_or(ASSUMED_BITS_PER_SECOND);
+    bits / 8.0 * headers(advert)
+}
+
+/// The part of a line's bits that packets leave to payload.
+fn headers(advert: Option<&Advert>) -> f64 {
     let mtu = advert.and_then(|advert| advert.rails.iter().filter_map(|rail| rail.mtu).max());
-    bits / 8.0 * goodput(mtu.unwrap_or(1500))
+    goodput(mtu.unwrap_or(1500))
 }
 
 fn known_bits_per_second(entry: &Entry, advert: Option<&Advert>) -> Option<f64> {
@@ -246,6 +255,21 @@ pub(super) fn peer(node: NodeIx, entry: &Entry, advert: &Advert) -> Peer {
 mod tests {
     use super::*;
     use crate::units::BitRate;
+
+    #[test]
+    fn what_passes_between_two_nodes_slows_their_plan() {
+        let plan = |option: &str| {
+            let rows = "writer a:1 pattern:1 0 0-99999999 speed=10G\nwriter b:1 pattern:1 0 0-99999999 speed=10G\n\
+                        reader c:1 null: 0 0-99999999 speed=10G\n";
+            let spec = Spec::parse("pair", &format!("id pair\n{option}\n{rows}")).expect("a specification");
+            plan::plan(&Roster::new(&spec).problem(&[None, None, None]), Scheduler::Lp).expect("a plan")
+        };
+        let (free, slow) = (plan(""), plan("option pair a:1 c:1 1G\noption pair b:1 c:1 4G"));
+        assert!((slow.bound.seconds / free.bound.seconds - 2.0).abs() < 1e-6, "{:?} {:?}", slow.bound, free.bound);
+        assert!(slow.bound.bottleneck.contains("link"), "{}", slow.bound.bottleneck);
+        let weights = slow.planned[0].senders_for(NodeIx(2));
+        assert!((weights[0].1 - 0.2).abs() < 1e-6 && (weights[1].1 - 0.8).abs() < 1e-6, "{weights:?}");
+    }
 
     #[test]
     fn two_threads_of_one_nic_have_one_line() {

@@ -88,7 +88,7 @@ fn errors_name_place_found_and_expected() {
         ("master a", "1:8: found \"a\", expected host:port"),
         ("master n[1-2]:1", "1:8: found \"n[1-2]:1\", expected one host:port, not a list of 2 hosts"),
         ("option", "1:7: found the end of the line, expected origin, block, store or pair"),
-        ("option blok 1M", "1:8: found \"blok\", expected origin, block or store (did you mean block?)"),
+        ("option blok 1M", "1:8: found \"blok\", expected origin, block, store or pair (did you mean block?)"),
         ("option block 5000", "1:14: found \"5000\", expected a power of two from 4K to 64M"),
         ("option block 2K", "1:14: found \"2K\", expected a power of two from 4K to 64M"),
         ("option block 128M", "1:14: found \"128M\", expected a power of two from 4K to 64M"),
@@ -129,7 +129,7 @@ fn errors_name_place_found_and_expected() {
         ("option store fs fast", "1:17: found \"fast\", expected "),
         ("option store fs 1G\noption store fs 2G", "2:14: found \"fs\", expected it only once"),
         ("option store fs 1G x", "1:20: found \"x\", expected the end of the line"),
-        ("option stroe fs 1G", "1:8: found \"stroe\", expected origin, block or store (did you mean store?)"),
+        ("option stroe fs 1G", "1:8: found \"stroe\", expected origin, block, store or pair (did you mean store?)"),
         ("writer n:1 pattern:1 0 0-1 group=g", "1:28: found \"group=g\", expected group= on readers only"),
     ];
     for (text, expected) in cases {

@@ -38,6 +38,9 @@ pub mod cli;
 pub mod error;
 pub mod report;
 pub mod spec;
+#[cfg(feature = "stand-ins")]
+#[doc(hidden)]
+pub mod stand_ins;
 pub mod units;
 
 mod bench;

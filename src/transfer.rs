@@ -7,9 +7,9 @@
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,10 +26,13 @@ use crate::report::Report;
 use crate::session::Key;
 use crate::spec::{Address, Row, Spec};
 use crate::units::{BitRate, MIB};
+use crate::wire::limits::NODES_MAX;
 use crate::wire::{CheckKind, DataPath};
 
 /// How long names of nodes may take to be resolved.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
+/// Names that are asked for at once: ten thousand threads would be more than a process may have on many machines.
+const RESOLVERS_MAX: usize = 64;
 
 /// Blocks that a limit must let each receiver have within the stall timeout, so that it does not count as stalled.
 const STALL_BLOCKS_MIN: f64 = 4.0;
@@ -209,8 +212,8 @@ impl Transfer {
     pub(crate) fn run(&self, show: &mut dyn FnMut(&Conductor)) -> Result<Report> {
         let began = Instant::now();
         self.spec.validate()?;
-        self.check_supported()?;
         let roster = Roster::new(&self.spec);
+        self.check_supported(&roster)?;
         let visitors = self.listen()?;
         let (key, launched, nodes) = self.reach(&roster)?;
         let terms = Terms::new(&self.spec, &roster, self.identity()?, self.wishes());
@@ -223,7 +226,7 @@ impl Transfer {
     }
 
     /// Words of a specification that this version reads but does not carry out are refused, never ignored.
-    fn check_supported(&self) -> Result<()> {
+    fn check_supported(&self, roster: &Roster) -> Result<()> {
         let missing = |what: &str, instead: &str| {
             Err(Error::new(Code::Usage, format!("{what} is not available in this version")).remedy(instead))
         };
@@ -232,9 +235,13 @@ impl Transfer {
                 return missing("nics= on a row", "choose the NIC with --nic where the node is started");
             }
         }
+        if let Some(entry) = roster.entries.get(NODES_MAX) {
+            let what = format!("line {}: {} is one node too many", entry.rows[0].line, entry.address);
+            return Err(Error::new(Code::Usage, what).remedy(format!("split the transfer: {NODES_MAX} are the most")));
+        }
         let allowed =
             self.settings.limit.map(|limit| limit.bytes_per_second() * self.settings.stall_timeout.as_secs_f64());
-        let receivers = Roster::new(&self.spec).entries.iter().filter(|entry| entry.receives()).count().max(1);
+        let receivers = roster.entries.iter().filter(|entry| entry.receives()).count().max(1);
         let block_bytes = self.spec.block_bytes.unwrap_or(MIB) as f64;
         if allowed.is_some_and(|allowed| allowed < STALL_BLOCKS_MIN * block_bytes * receivers as f64) {
             let what = "the limit is so low that a block may take longer than the stall timeout";
@@ -318,12 +325,11 @@ impl Transfer {
     }
 }
 
-/// Resolves names side by side; one that takes too long is an error of its own and holds up nobody.
+/// Resolves names, several at a time; one that takes too long is an error of its own and holds up few others.
 pub(crate) fn resolve(hosts: &[Address]) -> Vec<Result<SocketAddr>> {
     let deadline = Instant::now() + RESOLVE_WITHIN;
-    let (answers, inbox) = channel();
     let mut resolved: Vec<Result<SocketAddr>> = Vec::with_capacity(hosts.len());
-    let mut asked = 0;
+    let mut names: Vec<(usize, Address)> = Vec::new();
     for (index, host) in hosts.iter().enumerate() {
         if let Ok(ip) = host.host.parse() {
             resolved.push(Ok(SocketAddr::new(ip, host.port)));
@@ -331,10 +337,22 @@ pub(crate) fn resolve(hosts: &[Address]) -> Vec<Result<SocketAddr>> {
         }
         let what = format!("the name {} was not resolved in time", host.host);
         resolved.push(Err(Error::new(Code::Unreachable, what).remedy("check the name and this machine's resolver")));
-        let (answers, host) = (answers.clone(), host.clone());
-        asked += 1;
+        names.push((index, host.clone()));
+    }
+    let (answers, inbox) = channel();
+    let asked = names.len();
+    let names = Arc::new(Mutex::new(names.into_iter()));
+    for _ in 0..asked.min(RESOLVERS_MAX) {
+        let (answers, names) = (answers.clone(), Arc::clone(&names));
+        let next = move || names.lock().unwrap_or_else(PoisonError::into_inner).next();
         // The system's resolver has no deadline; a thread that it keeps is left to it.
-        thread::spawn(move || answers.send((index, look_up(&host))));
+        thread::spawn(move || {
+            while let Some((index, host)) = next() {
+                if answers.send((index, look_up(&host))).is_err() {
+                    return;
+                }
+            }
+        });
     }
     for _ in 0..asked {
         match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {

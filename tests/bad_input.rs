@@ -109,6 +109,13 @@ fn malformed_lines_of_every_kind() {
         ("writer a:1 null: 0 0-9", "null:"),
         ("option blokc 4096", "block"),
         ("option block 5000", "power of two"),
+        ("writer a:1 file:///x 0 0-9 speed=0", "above 0"),
+        ("writer a:1 file:///x 0 0-9 speed=1001T", "at most 1000T"),
+        ("option store s 0", "above 0"),
+        ("option store s 9999T", "at most 1000T"),
+        ("option pair a:1 b:2", "such as 10G"),
+        ("option pair a:1 a:1 1G", "another node"),
+        ("option pair a:1 b 1G", "port"),
     ];
     for (line, expected) in cases {
         let spec = format!("id bad\n{line}\nreader b:2 file:///y 0 0-9\n");
@@ -118,6 +125,34 @@ fn malformed_lines_of_every_kind() {
         assert!(said.contains(expected), "{line}: {expected:?} is not in {said:?}");
         assert!(said.contains("spec:") || said.contains("line"), "where it is: {said}");
     }
+}
+
+/// Rows in a file of their own: `folder` lists what is left, and a megabyte of lines is no argument.
+fn plan_of(text: &str) -> Output {
+    let folder = folder();
+    let file = folder.path().join("many.spec");
+    fs::write(&file, text).unwrap();
+    run(&mut cep_fast(&["plan", file.to_str().unwrap()]))
+}
+
+#[test]
+fn more_rows_than_a_plan_may_have_and_rows_that_all_overlap() {
+    let rows = "writer n[1-65536]:1 pattern:1 0 0-9\n".repeat(17);
+    let output = plan_of(&format!("id many\n{rows}reader r:1 null: 0 0-9\n"));
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(stderr(&output).contains("many.spec:18:8: ") && stderr(&output).contains("1048576"), "{}", stderr(&output));
+    let row = |role: &str, at: u64, uri: &str| format!("{role} {role}{at}:1 {uri} 0 {at}-{}\n", at + 10_000);
+    let rows = |role, uri| (0..10_000).map(move |at| row(role, at, uri)).collect::<String>();
+    let output = plan_of(&format!("id many\n{}{}", rows("writer", "pattern:1"), rows("reader", "null:")));
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(stderr(&output).contains("rows overlap too much for one plan"), "{}", stderr(&output));
+}
+
+#[test]
+fn more_nodes_than_one_transfer_may_have() {
+    let root = with_source();
+    let spec = "id many\nwriter a:1 file:///x 0 0-9\nreader b:2 file:///y 0 0-9\nreader n[1-65535]:1 null: 0 0-9\n";
+    refused(root.path(), spec, 2, &["line 4", "n65535:1", "65536"]);
 }
 
 #[test]

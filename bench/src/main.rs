@@ -7,8 +7,10 @@ mod bar;
 mod cases;
 mod cluster;
 mod contenders;
+mod counting;
 mod lab;
 mod loopback;
+mod master;
 mod plans;
 mod process;
 mod raw;
@@ -41,6 +43,8 @@ enum Command {
     Raw(Options),
     /// How long planning takes as transfers grow.
     Plans(plans::Options),
+    /// What a master takes as transfers grow to ten thousand nodes, which are simulated.
+    Master(master::Options),
     /// Two or more nodes with shaped NICs (tools/netlab): what adds up, what survives, and the bars for both. Needs root.
     Lab(cases::Options),
     /// One end of the raw limit.
@@ -103,6 +107,7 @@ fn main() -> Result<()> {
         Command::Loopback(options) => benchmark(&options),
         Command::Raw(options) => benchmark(&Options { only: RAW.map(str::to_owned).to_vec(), ..options }),
         Command::Plans(options) => plans::run(&options),
+        Command::Master(options) => master::run(&options),
         Command::Lab(options) => cases::run(&options),
         Command::RawEnd(end) => end.run(),
     }

@@ -9,6 +9,7 @@
 //! `Landed`; a sender hears `Prepare` and `Finish` and says `Prepared` and `Report`. An error before any byte moves
 //! ends the transfer for everybody; later, whoever can still finish does, and the ending names what is missing.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -19,14 +20,18 @@ use crate::engine::check::Composer;
 use crate::error::{Code, Error};
 use crate::plan::{self, ByReceiver, Plan};
 use crate::units::{Moment, NodeIx, Span, union};
-use crate::wire::control::{Advert, CheckValue, LandedSegment, PlanSegment, Prepared, Start, Stats, ToMaster, ToNode};
+use crate::wire::control::{
+    self, Advert, CheckValue, LandedSegment, PlanSegment, Prepared, Start, Stats, ToMaster, ToNode,
+};
+use crate::wire::limits::{ITEMS_MAX, MESSAGE_BYTES_MAX};
 
 /// How long nodes may take to answer the dial and its handshake, and to open their files.
 const PREPARE_WITHIN: Duration = Duration::from_secs(20);
-/// How long nodes may take to commit and to hand in their reports. Syncing a large file takes its time.
-const COMMIT_WITHIN: Duration = Duration::from_secs(600);
-/// How long nodes may take to say good-bye.
-const FINISH_WITHIN: Duration = Duration::from_secs(10);
+
+/// With so few segments and senders of them a part of a plan fits into a message, however many NICs the senders have.
+const ENTRIES_FEW: usize = 1 << 13;
+/// Segments of one receiver: in the end it tells of each of them, with a check.
+const SEGMENTS_MAX: usize = ITEMS_MAX / 2;
 
 /// What happens to the master.
 #[derive(Clone, Debug)]
@@ -45,14 +50,11 @@ pub(crate) enum Event {
     Tick,
 }
 
-/// What the master wants done.
+/// What the master wants done: tell a node.
 #[derive(Clone, PartialEq, Debug)]
-#[allow(clippy::large_enum_variant, reason = "all but the last are messages, and there are a few for each node")]
-pub(crate) enum Action {
-    /// Tell a node.
-    Send { node: NodeIx, message: ToNode },
-    /// The transfer is over; see `outcome`.
-    Done,
+pub(crate) struct Action {
+    pub(crate) node: NodeIx,
+    pub(crate) message: ToNode,
 }
 
 /// Where the transfer stands as a whole.
@@ -76,6 +78,10 @@ pub(crate) struct Conductor {
     pub(super) phase: Phase,
     wave: u32,
     pub(super) peers: Vec<Peer>,
+    /// Whom the phase waited for when it was looked at last.
+    waits_for: Cell<usize>,
+    /// Invariant: the sum of what the peers have landed.
+    landed_bytes: u64,
     holes: Vec<Span>,
     plan: Option<Plan>,
     /// The plan's segments by receiver.
@@ -86,27 +92,31 @@ pub(crate) struct Conductor {
     planned_bytes: u64,
     /// The check values of each segment, from the first receiver that landed it.
     checks: Vec<Option<Vec<CheckValue>>>,
-    error: Option<Error>,
+    pub(super) error: Option<Error>,
     /// What nodes that are cancelled are told.
-    dismissal: String,
-    missing: Vec<Span>,
+    pub(super) dismissal: String,
+    pub(super) missing: Vec<Span>,
     pub(super) deadline: Option<Moment>,
     pub(super) overall: Option<Moment>,
     pub(super) last_news: Moment,
-    actions: VecDeque<Action>,
+    /// What is still to be said. It becomes a message when it is asked for: for ten thousand nodes at once, messages
+    /// would fill tens of megabytes.
+    to_say: VecDeque<(NodeIx, Said)>,
 }
 
 impl Conductor {
     /// A master that waits for the nodes of `roster`.
     pub(crate) fn new(now: Moment, roster: Roster, terms: Terms) -> Conductor {
         Conductor {
-            peers: roster.entries.iter().map(Peer::absent).collect(),
+            peers: roster.entries.iter().map(|_| Peer::absent()).collect(),
             overall: terms.timeout.map(|timeout| now + timeout),
             deadline: Some(now + PREPARE_WITHIN),
             roster,
             terms,
             phase: Phase::Meeting,
             wave: 0,
+            waits_for: Cell::new(0),
+            landed_bytes: 0,
             holes: Vec::new(),
             plan: None,
             by_receiver: ByReceiver::default(),
@@ -117,14 +127,14 @@ impl Conductor {
             dismissal: String::new(),
             missing: Vec::new(),
             last_news: now,
-            actions: VecDeque::new(),
+            to_say: VecDeque::new(),
         }
     }
 
     /// Takes in what happened.
     pub(crate) fn handle(&mut self, now: Moment, event: Event) {
         match event {
-            Event::NodeUp { node, advert } => self.node_up(node, advert),
+            Event::NodeUp { node, advert } => self.node_up(now, node, advert),
             Event::NodeDown { node, error } => self.node_down(node, error),
             Event::NodeBack { node, heard } => self.node_back(node, heard),
             Event::Message { node, message } => self.message(now, node, message),
@@ -136,7 +146,8 @@ impl Conductor {
 
     /// The next thing to do.
     pub(crate) fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let (node, said) = self.to_say.pop_front()?;
+        Some(Action { node, message: self.message_of(node, said) })
     }
 
     /// When `Tick` is due.
@@ -179,11 +190,12 @@ impl Conductor {
         composer.digest()
     }
 
-    fn node_up(&mut self, node: NodeIx, advert: Advert) {
+    fn node_up(&mut self, now: Moment, node: NodeIx, advert: Advert) {
         let peer = &mut self.peers[node.at()];
         if peer.stage == Stage::Absent {
-            peer.stage = Stage::Met;
-            peer.advert = Some(self.terms.admit(advert));
+            peer.meet(&self.terms.admit(advert));
+            // Thousands of handshakes take their time; what must not happen is that nobody answers any more.
+            self.deadline = Some(now + PREPARE_WITHIN);
         }
     }
 
@@ -215,11 +227,11 @@ impl Conductor {
         let is_progress = matches!(message, ToMaster::Progress { .. });
         match message {
             ToMaster::Prepared(prepared) => self.prepared(node, prepared),
-            ToMaster::Progress { received_bytes, .. } => self.peers[node.at()].landed_bytes = received_bytes,
+            ToMaster::Progress { received_bytes, .. } => self.count(node, received_bytes),
             ToMaster::Landed { segments, stats } => self.landed(node, segments, stats),
             ToMaster::Committed => self.move_to(node, Stage::Committing, Stage::Committed),
             ToMaster::Report(stats) => {
-                self.peers[node.at()].stats = stats;
+                self.peers[node.at()].report(stats);
                 self.peers[node.at()].stage = Stage::Gone;
             }
             ToMaster::Failed(error) => {
@@ -244,7 +256,12 @@ impl Conductor {
 
     /// Bytes that receivers have landed, as far as they have told.
     pub(crate) fn landed_bytes(&self) -> u64 {
-        self.peers.iter().map(|peer| peer.landed_bytes).sum()
+        self.landed_bytes
+    }
+
+    fn count(&mut self, node: NodeIx, landed_bytes: u64) {
+        let before = std::mem::replace(&mut self.peers[node.at()].landed_bytes, landed_bytes);
+        self.landed_bytes = self.landed_bytes - before + landed_bytes;
     }
 
     fn move_to(&mut self, node: NodeIx, from: Stage, to: Stage) {
@@ -256,11 +273,11 @@ impl Conductor {
 
     fn prepared(&mut self, node: NodeIx, prepared: Prepared) {
         let peer = &mut self.peers[node.at()];
-        if peer.stage != Stage::Asked || prepared.rows.len() != peer.shared.len() {
+        if peer.stage != Stage::Asked || prepared.rows.len() != self.roster.get(node).rows.len() {
             return;
         }
         peer.stage = Stage::Prepared;
-        peer.shared = prepared.rows.iter().map(|row| row.shared).collect();
+        peer.share(&prepared.rows);
         self.holes.extend(prepared.holes);
     }
 
@@ -270,8 +287,8 @@ impl Conductor {
             return;
         }
         peer.stage = Stage::Landed;
-        peer.stats = stats;
-        peer.landed_bytes = segments.iter().map(|segment| segment.span.bytes()).sum();
+        peer.report(stats);
+        self.count(node, segments.iter().map(|segment| segment.span.bytes()).sum());
         if let Err(error) = self.compare(segments) {
             self.node_failed(node, error);
         }
@@ -336,7 +353,12 @@ impl Conductor {
     }
 
     fn all(&self, is_through: impl Fn(&Peer, &Entry) -> bool) -> bool {
-        self.peers.iter().zip(&self.roster.entries).all(|(peer, entry)| is_through(peer, entry))
+        // From the one that was waited for last and round: over a phase, every node is looked at about once.
+        let waits_for = self.waits_for.get();
+        let round = (waits_for..self.peers.len()).chain(0..waits_for);
+        let late = round.into_iter().find(|&at| !is_through(&self.peers[at], &self.roster.entries[at]));
+        self.waits_for.set(late.unwrap_or(0));
+        late.is_none()
     }
 
     fn prepare_wave(&mut self) {
@@ -348,14 +370,13 @@ impl Conductor {
         }
     }
 
-    fn indices(&self) -> impl Iterator<Item = NodeIx> + use<> {
+    pub(super) fn indices(&self) -> impl Iterator<Item = NodeIx> + use<> {
         (0..self.peers.len() as u32).map(NodeIx)
     }
 
-    fn say(&mut self, node: NodeIx, said: Said) {
+    pub(super) fn say(&mut self, node: NodeIx, said: Said) {
         self.peers[node.at()].said.push(said);
-        let message = self.message_of(node, said);
-        self.actions.push_back(Action::Send { node, message });
+        self.to_say.push_back((node, said));
     }
 
     fn message_of(&self, node: NodeIx, said: Said) -> ToNode {
@@ -371,15 +392,12 @@ impl Conductor {
     /// Says again what a node has not heard on the session that broke.
     fn node_back(&mut self, node: NodeIx, heard: u32) {
         let said = &self.peers[node.at()].said;
-        for said in said.iter().skip(heard as usize).copied().collect::<Vec<_>>() {
-            let message = self.message_of(node, said);
-            self.actions.push_back(Action::Send { node, message });
-        }
+        self.to_say.extend(said.iter().skip(heard as usize).map(|said| (node, *said)));
     }
 
     fn start(&mut self, now: Moment) -> Result<(), Error> {
-        self.roster.check_shared(|node, row| self.peers[node.at()].shared[row])?;
-        let adverts: Vec<Option<&Advert>> = self.peers.iter().map(|peer| peer.advert.as_ref()).collect();
+        self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?;
+        let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
         let plan = plan::plan(&self.roster.problem(&adverts), self.terms.scheduler())?;
         self.checks = vec![None; plan.planned.len()];
         self.holes = union(std::mem::take(&mut self.holes));
@@ -387,6 +405,7 @@ impl Conductor {
         self.relayed = plan.relayed(self.peers.len());
         self.planned_bytes = plan.wanted_bytes();
         self.plan = Some(plan);
+        self.check_parts()?;
         for node in self.indices() {
             if self.roster.get(node).receives() {
                 self.peers[node.at()].stage = Stage::Moving;
@@ -399,6 +418,31 @@ impl Conductor {
         Ok(())
     }
 
+    /// Whether every receiver's part of the plan fits into a message. Few are large enough to be worth a look.
+    fn check_parts(&self) -> Result<(), Error> {
+        let plan = self.plan.as_ref().expect("it was made just now");
+        let large = |node: &NodeIx| {
+            let own = self.by_receiver.segments(&plan.planned, *node);
+            own.map(|planned| 1 + planned.segment.senders.len()).sum::<usize>() > ENTRIES_FEW
+        };
+        for node in self.indices().filter(large) {
+            let start = self.start_of(plan, node);
+            let (segments, bytes) = (start.segments.len(), control::size(&ToNode::Start(start)));
+            if segments > SEGMENTS_MAX || bytes > MESSAGE_BYTES_MAX {
+                let entry = self.roster.get(node);
+                let what = format!(
+                    "line {}: the rows cut what {} wants into {segments} parts, and telling it takes {bytes} bytes: more \
+                     than {SEGMENTS_MAX} parts or {MESSAGE_BYTES_MAX} bytes",
+                    entry.rows[0].line, entry.address
+                );
+                return Err(
+                    Error::new(Code::Usage, what).remedy("cut rows at the same positions, or split the transfer")
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// What one receiver needs of the plan.
     fn start_of(&self, plan: &Plan, node: NodeIx) -> Start {
         let mine = self.by_receiver.segments(&plan.planned, node);
@@ -408,8 +452,8 @@ impl Conductor {
         senders.sort_unstable();
         senders.dedup();
         let peers = senders.into_iter().map(|sender| {
-            let advert = self.peers[sender.at()].advert.as_ref().expect("every node was met");
-            super::terms::peer(sender, self.roster.get(sender), advert)
+            let advert = self.peers[sender.at()].advert().expect("every node was met");
+            super::terms::peer(sender, self.roster.get(sender), &advert)
         });
         let wanted = union(segments.iter().map(|segment| segment.span).collect());
         let holes = wanted.iter().flat_map(|span| within(&self.holes, *span));
@@ -425,59 +469,6 @@ impl Conductor {
             relays: self.relayed[node.at()].clone(),
         }
     }
-
-    /// Shared files get their name from the elected node, once everybody who writes them has landed.
-    fn commit(&mut self, now: Moment) {
-        self.phase = Phase::Committing;
-        self.deadline = Some(now + COMMIT_WITHIN);
-        if self.peers.iter().any(|peer| peer.failed && peer.shared.contains(&true)) {
-            return;
-        }
-        for node in self.indices() {
-            if self.peers[node.at()].stage == Stage::Landed && self.roster.get(node).is_elected() {
-                self.peers[node.at()].stage = Stage::Committing;
-                self.say(node, Said::Commit);
-            }
-        }
-    }
-
-    fn finish(&mut self, now: Moment) {
-        self.phase = Phase::Finishing;
-        self.deadline = Some(now + FINISH_WITHIN);
-        for node in self.indices() {
-            if self.peers[node.at()].stage != Stage::Gone {
-                self.say(node, Said::Finish);
-            }
-        }
-    }
-
-    /// Ends the transfer for everybody, with `error` as its cause unless there was one before.
-    pub(super) fn fail(&mut self, now: Moment, error: Error) {
-        if self.phase < Phase::Finishing {
-            self.missing.extend(&error.missing);
-            let reason = error.to_string();
-            self.error.get_or_insert(error);
-            self.dismiss(now, &reason);
-        }
-    }
-
-    fn dismiss(&mut self, now: Moment, reason: &str) {
-        self.phase = Phase::Finishing;
-        self.deadline = Some(now + FINISH_WITHIN);
-        self.dismissal = reason.into();
-        for node in self.indices() {
-            match self.peers[node.at()].stage {
-                Stage::Absent | Stage::Met => self.peers[node.at()].stage = Stage::Gone,
-                Stage::Gone => {}
-                _ => self.say(node, Said::Cancel),
-            }
-        }
-    }
-
-    pub(super) fn done(&mut self) {
-        self.phase = Phase::Done;
-        self.actions.push_back(Action::Done);
-    }
 }
 
 /// The parts of `spans`, which ascend and share nothing, that lie within `whole`.
@@ -485,3 +476,7 @@ fn within(spans: &[Span], whole: Span) -> impl Iterator<Item = Span> {
     let first = spans.partition_point(|span| span.end <= whole.start);
     spans[first..].iter().map_while(move |span| span.intersection(whole))
 }
+
+#[cfg(test)]
+#[path = "conduct_tests.rs"]
+mod tests;

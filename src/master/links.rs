@@ -1,12 +1,12 @@
 //! The master's way to one node: a session that is dialled again, over any of the node's NICs, when it breaks.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::session::{Connection, Hello, Key, dial};
-use crate::wire::control::Advert;
+use crate::wire::control::Rail;
 use crate::wire::version::Kind;
 
 /// How long one address may take to answer when a session is resumed: a live node on a network of this world needs
@@ -20,59 +20,58 @@ const PASSES: usize = 2;
 /// A node as the master reaches it.
 pub(super) struct Link {
     pub(super) connection: Option<Connection>,
-    /// Where the node can be reached: its control address, and one of each of its NICs.
-    addresses: Vec<SocketAddr>,
-    /// The address of the connection.
-    at: Option<SocketAddr>,
+    /// Its control address.
+    address: Option<SocketAddr>,
+    /// Where the connection leads.
+    at: Option<IpAddr>,
     stage: Stage,
     /// Messages of the node's that were counted.
     heard: u32,
-    /// When the next address of a broken session is tried.
-    retry_at: Option<Instant>,
 }
+
+// Tens of thousands of nodes are kept: what a link takes beside its connection, with `Peer`, stays within 256 bytes.
+const _: () = assert!(size_of::<Link>() - size_of::<Option<Connection>>() <= 96);
 
 enum Stage {
     /// The node has not been met: a session that never stood cannot be resumed.
     Meeting,
     Up,
-    /// The session broke, and has not been resumed; these addresses are still to be tried.
-    Broken {
-        to_try: VecDeque<SocketAddr>,
-    },
+    Broken(Box<Broken>),
+}
+
+/// A session that broke, and has not been resumed.
+struct Broken {
+    /// The addresses that are still to be tried.
+    to_try: VecDeque<SocketAddr>,
+    /// When the next of them is tried.
+    retry_at: Option<Instant>,
 }
 
 impl Link {
-    /// A node that nobody has dialled.
-    pub(super) fn new() -> Link {
-        Link { connection: None, addresses: Vec::new(), at: None, stage: Stage::Meeting, heard: 0, retry_at: None }
+    /// A node that nobody has dialled, or that nobody can.
+    pub(super) fn new(address: Option<SocketAddr>) -> Link {
+        Link { connection: None, address, at: None, stage: Stage::Meeting, heard: 0 }
     }
 
-    /// Starts to connect to a node for the first time.
-    pub(super) fn dial(&mut self, address: SocketAddr, key: &Key, deadline: Instant) -> Result<()> {
-        self.addresses = vec![address];
-        self.connect(address, key, deadline)
+    /// Starts to connect to a node for the first time, if its address is known.
+    pub(super) fn dial(&mut self, key: &Key, deadline: Instant) -> Result<()> {
+        self.address.map_or(Ok(()), |address| self.connect(address, key, deadline))
     }
 
     fn connect(&mut self, address: SocketAddr, key: &Key, deadline: Instant) -> Result<()> {
         let hello = Hello { kind: Kind::Control, key_id: [0; 16] };
-        self.at = Some(address);
+        self.at = Some(address.ip());
         self.connection = Some(Connection::initiate(dial(address, None)?, hello, key, &[], deadline)?);
         Ok(())
     }
 
     /// A connection came up. Whether it is the first one; on a later one the session has to be resumed.
-    pub(super) fn up(&mut self, advert: &Advert) -> bool {
-        if !matches!(self.stage, Stage::Meeting) {
-            return false;
+    pub(super) fn up(&mut self) -> bool {
+        let is_first = matches!(self.stage, Stage::Meeting);
+        if is_first {
+            self.stage = Stage::Up;
         }
-        self.stage = Stage::Up;
-        for rail in &advert.rails {
-            // Of several ports at one address, the first will do.
-            if self.addresses[1..].iter().all(|known| known.ip() != rail.address.ip()) {
-                self.addresses.push(rail.address);
-            }
-        }
-        true
+        is_first
     }
 
     /// Whether messages can be sent: on a session that is being resumed they would overtake older ones.
@@ -95,36 +94,51 @@ impl Link {
     }
 
     /// The connection broke, or was not to be had. Whether there is something left to try; [`Link::retry_at`] says when.
-    pub(super) fn broke(&mut self, now: Instant) -> bool {
+    /// `rails` are those that the node has advertised.
+    pub(super) fn broke(&mut self, now: Instant, rails: &[Rail]) -> bool {
         self.connection = None;
-        match &self.stage {
-            Stage::Meeting => {}
+        match &mut self.stage {
+            Stage::Meeting => false,
             Stage::Up => {
-                self.stage = Stage::Broken { to_try: self.to_try() };
-                self.retry_at = Some(now);
+                let to_try = self.to_try(rails);
+                self.stage = Stage::Broken(Box::new(Broken { to_try, retry_at: Some(now) }));
+                true
             }
-            Stage::Broken { to_try } => self.retry_at = (!to_try.is_empty()).then(|| now + PAUSE),
+            Stage::Broken(broken) => {
+                broken.retry_at = (!broken.to_try.is_empty()).then(|| now + PAUSE);
+                broken.retry_at.is_some()
+            }
         }
-        self.retry_at.is_some()
     }
 
-    /// Every address, those of other NICs first: the one that the session went over is likely what broke.
-    fn to_try(&self) -> VecDeque<SocketAddr> {
-        let broken = self.at.map(|at| at.ip());
-        let (same, others): (Vec<_>, Vec<_>) = self.addresses.iter().partition(|it| Some(it.ip()) == broken);
+    /// Its control address and one of each of its NICs, those of other NICs than the one that the session went over first:
+    /// that one is likely what broke.
+    fn to_try(&self, rails: &[Rail]) -> VecDeque<SocketAddr> {
+        let mut nics: Vec<SocketAddr> = Vec::new();
+        for rail in rails {
+            // Of several ports at one address, the first will do.
+            if nics.iter().all(|known| known.ip() != rail.address.ip()) {
+                nics.push(rail.address);
+            }
+        }
+        let all = self.address.into_iter().chain(nics);
+        let (same, others): (Vec<_>, Vec<_>) = all.partition(|it| Some(it.ip()) == self.at);
         let pass = others.into_iter().chain(same);
         std::iter::repeat_n(pass, PASSES).flatten().collect()
     }
 
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+        match &self.stage {
+            Stage::Broken(broken) => broken.retry_at,
+            Stage::Meeting | Stage::Up => None,
+        }
     }
 
     /// Tries the next address.
     pub(super) fn retry(&mut self, now: Instant, key: &Key) -> Result<()> {
-        self.retry_at = None;
-        let Stage::Broken { to_try } = &mut self.stage else { return Ok(()) };
-        let address = to_try.pop_front().expect("a retry is due only while there is something to try");
+        let Stage::Broken(broken) = &mut self.stage else { return Ok(()) };
+        broken.retry_at = None;
+        let address = broken.to_try.pop_front().expect("a retry is due only while there is something to try");
         self.connect(address, key, now + ANSWER_WITHIN)
     }
 }

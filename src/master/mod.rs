@@ -4,10 +4,19 @@
 
 pub(crate) mod conduct;
 mod counted;
+mod ending;
 mod links;
 mod overdue;
 pub(crate) mod peer;
+pub(crate) mod room;
 pub(crate) mod roster;
 pub(crate) mod run;
 pub(crate) mod summary;
 pub(crate) mod terms;
+
+/// Memory that a node takes before its session stands, and what of that is its connection.
+#[cfg(feature = "stand-ins")]
+pub(crate) fn laid_out_bytes() -> (usize, usize) {
+    let connection = size_of::<Option<crate::session::Connection>>();
+    (size_of::<peer::Peer>() + size_of::<links::Link>(), connection)
+}

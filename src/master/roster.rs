@@ -60,6 +60,8 @@ pub(crate) struct Roster {
     pub(crate) entries: Vec<Entry>,
     /// What several nodes read from or write to.
     pub(crate) stores: Vec<Store>,
+    /// What passes between two nodes at most: from, to, rate.
+    pub(crate) pairs: Vec<(NodeIx, NodeIx, BitRate)>,
     pub(crate) grid: Grid,
 }
 
@@ -74,7 +76,12 @@ impl Roster {
             });
             entries[place].rows.push(row.clone());
         }
-        let mut roster = Roster { entries, stores: spec.stores.clone(), grid: grid(spec) };
+        let ix =
+            |node: &Address| places.get(node).map(|place| NodeIx(u32::try_from(*place).expect("rows are limited")));
+        // A pair whose nodes no row names was refused, and limits nothing.
+        let pairs = spec.pairs.iter().filter_map(|pair| Some((ix(&pair.from)?, ix(&pair.to)?, pair.rate))).collect();
+        entries.iter_mut().for_each(|entry| entry.rows.shrink_to_fit());
+        let mut roster = Roster { entries, stores: spec.stores.clone(), pairs, grid: grid(spec) };
         roster.elect();
         roster
     }

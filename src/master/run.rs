@@ -1,6 +1,6 @@
 //! The master's loop: sockets in, messages to the [`Conductor`], its actions out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::conduct::{Action, Conductor, Event, Phase};
 use super::links::Link;
+use super::room;
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::session::{Admission, Connection, Hello, Incoming, Key};
@@ -20,6 +21,9 @@ use crate::wire::version::Kind;
 
 /// How long a node may take to be connected and to have shaken hands.
 const SESSION_WITHIN: Duration = Duration::from_secs(10);
+/// How many nodes are dialled at once. Each has [`SESSION_WITHIN`], of which a handshake takes a fraction of a millisecond
+/// of this thread: all at once, the last of thousands would be late.
+const DIALS_MAX: usize = 256;
 /// How often whoever watches is shown how far the transfer is.
 const SHOW_EVERY: Duration = Duration::from_millis(200);
 /// Visitors (`status`, `cancel`) at once.
@@ -68,6 +72,10 @@ struct Loop<'a> {
     poll: Poll,
     conductor: Conductor,
     nodes: Vec<Link>,
+    /// The first node that nobody has dialled.
+    next_to_dial: usize,
+    /// Nodes that a deadline runs for: they are being dialled, or their sessions broke.
+    unsettled: BTreeSet<usize>,
     /// The key of the control sessions.
     key: Key,
     listener: Option<(TcpListener, Key)>,
@@ -81,7 +89,7 @@ struct Loop<'a> {
 /// Conducts a transfer to its end; `show` is called now and then with how far it is.
 ///
 /// # Errors
-/// `Code::Internal` where this process has no event queue. How the transfer ended is in the conductor.
+/// `Code::Internal` where this process has no event queue, or may not hold a socket for every node. How the transfer ended is in the conductor.
 pub(crate) fn conduct(
     clock: Clock,
     conductor: Conductor,
@@ -89,6 +97,7 @@ pub(crate) fn conduct(
     show: &mut dyn FnMut(&Conductor),
 ) -> Result<Conductor> {
     let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
+    room::make(setup.nodes.len())?;
     let poll = Poll::new().map_err(failed)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(failed)?);
     *setup.shared.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(waker);
@@ -105,7 +114,9 @@ pub(crate) fn conduct(
     let mut the_loop = Loop {
         clock,
         poll,
-        nodes: setup.nodes.iter().map(|_| Link::new()).collect(),
+        nodes: setup.nodes.iter().map(|address| Link::new(address.as_ref().ok().copied())).collect(),
+        next_to_dial: 0,
+        unsettled: BTreeSet::new(),
         key: setup.key,
         conductor,
         listener,
@@ -123,14 +134,27 @@ pub(crate) fn conduct(
 impl Loop<'_> {
     fn dial_all(&mut self, nodes: Vec<Result<SocketAddr>>) {
         for (index, address) in nodes.into_iter().enumerate() {
-            let deadline = Instant::now() + SESSION_WITHIN;
-            let dialled = address.and_then(|address| self.nodes[index].dial(address, &self.key, deadline));
+            if let Err(error) = address {
+                self.node_lost(index, error);
+            }
+        }
+        self.dial_some();
+    }
+
+    /// Dials as many nodes as may be dialled at once.
+    fn dial_some(&mut self) {
+        while self.unsettled.len() < DIALS_MAX && self.conductor.phase() == Phase::Meeting {
+            let index = self.next_to_dial;
+            let Some(link) = self.nodes.get_mut(index) else { return };
+            self.next_to_dial += 1;
+            let dialled = link.dial(&self.key, Instant::now() + SESSION_WITHIN);
             self.register(index, dialled);
         }
     }
 
     /// Waits for the events of a connection that was dialled, if it was.
     fn register(&mut self, index: usize, dialled: Result<()>) {
+        self.unsettled.insert(index);
         let registered = dialled.and_then(|()| match &mut self.nodes[index].connection {
             Some(connection) => connection.register(self.poll.registry(), Token(FIRST_NODE + index)),
             None => Ok(()),
@@ -157,6 +181,7 @@ impl Loop<'_> {
                 }
             }
             self.tick();
+            self.dial_some();
         }
         self.say_goodbye();
         Ok(())
@@ -164,8 +189,9 @@ impl Loop<'_> {
 
     fn timeout(&self) -> Duration {
         let now = Instant::now();
-        let connections = self.nodes.iter().filter_map(|link| link.connection.as_ref()).chain(self.visitors.values());
-        let retries = self.nodes.iter().filter_map(Link::retry_at);
+        let unsettled = || self.unsettled.iter().map(|index| &self.nodes[*index]);
+        let connections = unsettled().filter_map(|link| link.connection.as_ref()).chain(self.visitors.values());
+        let retries = unsettled().filter_map(Link::retry_at);
         let sessions = connections.filter_map(Connection::deadline).chain(retries);
         let sessions = sessions.map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
@@ -177,7 +203,7 @@ impl Loop<'_> {
     fn tick(&mut self) {
         let now = Instant::now();
         let is_overdue = |connection: &Connection| connection.deadline().is_some_and(|due| now >= due);
-        for index in 0..self.nodes.len() {
+        for index in self.unsettled.iter().copied().collect::<Vec<_>>() {
             let overdue = self.nodes[index].connection.as_ref().filter(|connection| is_overdue(connection));
             if let Some(error) = overdue.map(Connection::overdue) {
                 self.session_broke(index, error);
@@ -206,7 +232,7 @@ impl Loop<'_> {
     fn tell(&mut self, event: Event) {
         self.conductor.handle(self.clock.now(), event);
         while let Some(action) = self.conductor.poll_action() {
-            let Action::Send { node, message } = action else { continue };
+            let Action { node, message } = action;
             // What a node cannot be told now it is told when its session is resumed: the machine remembers.
             let link = &mut self.nodes[node.at()];
             if link.takes_messages() {
@@ -224,8 +250,10 @@ impl Loop<'_> {
 
     /// A connection to a node broke: the session is resumed over another one, unless the node is done, or not to be had.
     fn session_broke(&mut self, index: usize, error: Error) {
-        let is_done = self.conductor.peers()[index].is_gone();
-        if self.nodes[index].broke(Instant::now()) && !is_done {
+        let peer = &self.conductor.peers()[index];
+        let rails = peer.advert().map_or(Vec::new(), |advert| advert.rails);
+        if self.nodes[index].broke(Instant::now(), &rails) && !peer.is_gone() {
+            self.unsettled.insert(index);
             tracing::debug!("the session of node {index} broke and is dialled again: {error}");
         } else {
             self.node_lost(index, error);
@@ -233,7 +261,8 @@ impl Loop<'_> {
     }
 
     fn node_lost(&mut self, index: usize, error: Error) {
-        self.nodes[index] = Link::new();
+        self.nodes[index] = Link::new(None);
+        self.unsettled.remove(&index);
         self.tell(Event::NodeDown { node: NodeIx(index as u32), error });
     }
 
@@ -248,7 +277,8 @@ impl Loop<'_> {
             return;
         }
         if !was_up {
-            match control::decode::<Advert>(connection.peer_payload().unwrap_or_default()) {
+            self.unsettled.remove(&index);
+            match control::decode::<Advert>(&connection.take_payload()) {
                 Ok(advert) => self.node_up(index, advert),
                 Err(error) => return self.node_lost(index, error.into()),
             }
@@ -270,7 +300,7 @@ impl Loop<'_> {
     }
 
     fn node_up(&mut self, index: usize, advert: Advert) {
-        if self.nodes[index].up(&advert) {
+        if self.nodes[index].up() {
             return self.tell(Event::NodeUp { node: NodeIx(index as u32), advert });
         }
         let (identity, heard) = (self.conductor.terms().identity(), self.nodes[index].heard());

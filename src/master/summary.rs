@@ -21,9 +21,9 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
     };
     let peers = conductor.peers();
     let bytes = conductor.landed_bytes();
-    let active_ns = peers.iter().map(|peer| peer.stats.active_ns).max().unwrap_or(0);
+    let active_ns = peers.iter().map(|peer| peer.stats().active_ns).max().unwrap_or(0);
     let seconds = active_ns as f64 / 1e9;
-    let adverts: Vec<Option<&Advert>> = peers.iter().map(|peer| peer.advert.as_ref()).collect();
+    let adverts: Vec<Option<Advert>> = peers.iter().map(Peer::advert).collect();
     let assumed = if conductor.roster().assumes_speed(&adverts) { " (its speed is assumed)" } else { "" };
     let sum = |count: fn(&Peer) -> u64| peers.iter().map(count).sum();
     let nodes = conductor.roster().entries.iter().zip(peers);
@@ -40,12 +40,12 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         scheduler: conductor.terms().scheduler().name().into(),
         check: check_name(conductor.terms().check()).into(),
         digest: error.is_none().then(|| conductor.digest()).flatten(),
-        wasted_bytes: sum(|peer| peer.stats.wasted_bytes),
-        stolen_bytes: sum(|peer| peer.stats.stolen_bytes),
-        retries: sum(|peer| peer.stats.retries),
+        wasted_bytes: sum(|peer| peer.stats().wasted_bytes),
+        stolen_bytes: sum(|peer| peer.stats().stolen_bytes),
+        retries: sum(|peer| peer.stats().retries),
         warnings: nodes
             .clone()
-            .flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats.rails))
+            .flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats().rails))
             .collect(),
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
@@ -66,18 +66,19 @@ fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
         (true, false) => NodeRole::Sender,
         (false, _) => NodeRole::Receiver,
     };
-    let rail_of = |nic: &str| peer.advert.as_ref()?.rails.iter().find(|rail| rail.nic == nic);
+    let advert = peer.advert();
+    let rail_of = |nic: &str| advert.as_ref()?.rails.iter().find(|rail| rail.nic == nic);
     let line_of = |nic: &str| {
-        let nics = peer.advert.as_ref()?.nics().count();
+        let nics = advert.as_ref()?.nics().count();
         let declared = entry.speed().filter(|_| nics == 1);
         let line = declared.or_else(|| rail_of(nic)?.line)?;
         Some(line.0 as f64 / 1e9)
     };
     let threads_of = |nic: &str| {
-        let rails = peer.advert.iter().flat_map(|advert| &advert.rails);
+        let rails = advert.iter().flat_map(|advert| &advert.rails);
         rails.filter(|rail| rail.nic == nic).count().max(1)
     };
-    let rails = peer.stats.rails.iter().map(|rail| {
+    let rails = peer.stats().rails.iter().map(|rail| {
         let line_gbit_per_s = line_of(&rail.nic);
         let achieved = gbit_per_s(rail.sent_bytes.max(rail.received_bytes), seconds);
         RailReport {
@@ -97,11 +98,11 @@ fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
     NodeReport {
         name: entry.address.to_string(),
         role,
-        bytes_sent: peer.stats.sent_bytes,
-        bytes_received: peer.stats.received_bytes,
-        cpu_seconds: peer.stats.cpu_ns as f64 / 1e9,
-        memory_bytes_max: peer.stats.memory_bytes_max,
-        seconds: peer.stats.active_ns as f64 / 1e9,
+        bytes_sent: peer.stats().sent_bytes,
+        bytes_received: peer.stats().received_bytes,
+        cpu_seconds: peer.stats().cpu_ns as f64 / 1e9,
+        memory_bytes_max: peer.stats().memory_bytes_max,
+        seconds: peer.stats().active_ns as f64 / 1e9,
         rails: rails.collect(),
     }
 }

@@ -99,10 +99,12 @@ impl Terms {
         self.wishes.limit.map_or(0, |limit| (limit.bytes_per_second() * part).max(1.0) as u64)
     }
 
-    /// A node's advert with the rails that it will use: it leaves out the others itself.
+    /// What is kept of a node's advert: the rails that it will use (it leaves out the others itself), and nothing that only
+    /// people read.
     pub(super) fn admit(&self, mut advert: Advert) -> Advert {
         let used = self.options().rails(advert.rails.iter().map(|rail| rail.nic.as_str()));
         advert.rails = used.into_iter().map(|rail| advert.rails[rail].clone()).collect();
+        (advert.software, advert.boot_id) = Default::default();
         advert
     }
 
@@ -167,15 +169,19 @@ fn method(kind: CheckKind, grid: Grid, spec: &Spec, roster: &Roster) -> Method {
 
 impl Roster {
     /// The scheduler's view of the transfer; `adverts` are what the nodes said of their NICs, where they were met.
-    pub(crate) fn problem(&self, adverts: &[Option<&Advert>]) -> Problem {
+    pub(crate) fn problem(&self, adverts: &[Option<Advert>]) -> Problem {
         let mut problem = Problem { grid: (self.grid.origin(), self.grid.block_bytes()), ..Problem::default() };
         for store in &self.stores {
             let bytes_per_second = store.rate.bytes_per_second();
             problem.stores.push(plan::Store { name: store.name.clone(), bytes_per_second });
         }
+        for &(from, to, rate) in &self.pairs {
+            let bytes_per_second = rate.bytes_per_second() * headers(adverts[to.at()].as_ref());
+            problem.pairs.push(plan::Pair { from, to, bytes_per_second });
+        }
         let mut groups: BTreeMap<&str, GroupIx> = BTreeMap::new();
         for ((node, entry), advert) in self.nodes().zip(adverts) {
-            let bytes_per_second = bytes_per_second(entry, *advert);
+            let bytes_per_second = bytes_per_second(entry, advert.as_ref());
             problem.nodes.push(Capacity {
                 name: entry.address.to_string(),
                 send_bytes_per_second: bytes_per_second,
@@ -207,15 +213,20 @@ impl Roster {
     }
 
     /// Whether some node's speed is neither declared nor known to its kernel.
-    pub(crate) fn assumes_speed(&self, adverts: &[Option<&Advert>]) -> bool {
-        self.entries.iter().zip(adverts).any(|(entry, advert)| known_bits_per_second(entry, *advert).is_none())
+    pub(crate) fn assumes_speed(&self, adverts: &[Option<Advert>]) -> bool {
+        self.entries.iter().zip(adverts).any(|(entry, advert)| known_bits_per_second(entry, advert.as_ref()).is_none())
     }
 }
 
 fn bytes_per_second(entry: &Entry, advert: Option<&Advert>) -> f64 {
     let bits = known_bits_per_second(entry, advert).unwrap_or(ASSUMED_BITS_PER_SECOND);
+    bits / 8.0 * headers(advert)
+}
+
+/// The part of a line's bits that packets leave to payload.
+fn headers(advert: Option<&Advert>) -> f64 {
     let mtu = advert.and_then(|advert| advert.rails.iter().filter_map(|rail| rail.mtu).max());
-    bits / 8.0 * goodput(mtu.unwrap_or(1500))
+    goodput(mtu.unwrap_or(1500))
 }
 
 fn known_bits_per_second(entry: &Entry, advert: Option<&Advert>) -> Option<f64> {
@@ -247,6 +258,21 @@ mod tests {
     use crate::units::BitRate;
 
     #[test]
+    fn what_passes_between_two_nodes_slows_their_plan() {
+        let plan = |option: &str| {
+            let rows = "writer a:1 pattern:1 0 0-99999999 speed=10G\nwriter b:1 pattern:1 0 0-99999999 speed=10G\n\
+                        reader c:1 null: 0 0-99999999 speed=10G\n";
+            let spec = Spec::parse("pair", &format!("id pair\n{option}\n{rows}")).expect("a specification");
+            plan::plan(&Roster::new(&spec).problem(&[None, None, None]), Scheduler::Lp).expect("a plan")
+        };
+        let (free, slow) = (plan(""), plan("option pair a:1 c:1 1G\noption pair b:1 c:1 4G"));
+        assert!((slow.bound.seconds / free.bound.seconds - 2.0).abs() < 1e-6, "{:?} {:?}", slow.bound, free.bound);
+        assert!(slow.bound.bottleneck.contains("link"), "{}", slow.bound.bottleneck);
+        let weights = slow.planned[0].senders_for(NodeIx(2));
+        assert!((weights[0].1 - 0.2).abs() < 1e-6 && (weights[1].1 - 0.8).abs() < 1e-6, "{weights:?}");
+    }
+
+    #[test]
     fn two_threads_of_one_nic_have_one_line() {
         let rail = |nic: &str, port| Rail {
             nic: nic.into(),
@@ -259,7 +285,7 @@ mod tests {
         let advert = Advert { software: String::new(), rails, cores: 4, boot_id: String::new(), incarnation: 1 };
         let spec = Spec::parse("two", "id two\nwriter a:1 pattern:1 0 0-9\nreader b:1 null: 0 0-9\n").expect("a spec");
         let roster = Roster::new(&spec);
-        let problem = roster.problem(&[Some(&advert), None]);
+        let problem = roster.problem(&[Some(advert), None]);
         let expected = 80e9 / 8.0 * goodput(1500);
         assert!((problem.nodes[0].send_bytes_per_second - expected).abs() < 1.0, "{:?}", problem.nodes[0]);
     }

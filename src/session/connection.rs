@@ -43,8 +43,8 @@ pub(crate) enum Incoming {
 }
 
 enum State {
-    Connecting(Handshake),
-    Handshaking(Handshake),
+    Connecting(Box<Handshake>),
+    Handshaking(Box<Handshake>),
     Up(Box<Up>),
     Over,
 }
@@ -69,7 +69,7 @@ impl Connection {
         deadline: Instant,
     ) -> Result<Connection> {
         let (handshake, first) = Handshake::initiate(hello, key, payload)?;
-        let mut connection = Connection::new(stream, State::Connecting(handshake), deadline)?;
+        let mut connection = Connection::new(stream, State::Connecting(Box::new(handshake)), deadline)?;
         connection.socket.outbox().extend(first);
         Ok(connection)
     }
@@ -79,7 +79,7 @@ impl Connection {
     /// # Errors
     /// `Unreachable` if the socket is already broken.
     pub(crate) fn accept(stream: TcpStream, deadline: Instant) -> Result<Connection> {
-        Connection::new(stream, State::Handshaking(Handshake::respond()), deadline)
+        Connection::new(stream, State::Handshaking(Box::new(Handshake::respond())), deadline)
     }
 
     fn new(stream: TcpStream, state: State, deadline: Instant) -> Result<Connection> {
@@ -145,9 +145,13 @@ impl Connection {
         self.up().map(|up| up.hello)
     }
 
-    /// What the peer put into its handshake: an advert, a flow's hello, or nothing. `None` until it is up.
-    pub(crate) fn peer_payload(&self) -> Option<&[u8]> {
-        self.up().map(|up| up.payload.as_slice())
+    /// What the peer put into its handshake: an advert, a flow's hello, or nothing. It can be had once; until the
+    /// connection is up it is empty.
+    pub(crate) fn take_payload(&mut self) -> Vec<u8> {
+        match &mut self.state {
+            State::Up(up) => std::mem::take(&mut up.payload),
+            _ => Vec::new(),
+        }
     }
 
     /// Sends a message, or keeps it until the socket has room.
@@ -265,6 +269,33 @@ impl Connection {
         tracing::debug!(version, kind = ?hello.kind, "a connection is up");
         self.state = State::Up(Box::new(Up { hello, payload, sealed: Sealed::new(transport) }));
         if hello.kind == Kind::Control { self.socket.notice_soon() } else { Ok(()) }
+    }
+}
+
+/// What a dialler's session holds at rest beside its socket: shakes hands with itself.
+#[cfg(feature = "stand-ins")]
+pub(crate) fn at_rest(key: &Key) -> Result<impl Sized + use<>> {
+    let hello = Hello { kind: Kind::Control, key_id: [0; 16] };
+    let door = |_: &Hello| Some(super::noise::Admission { key: key.clone(), payload: Vec::new() });
+    let (mut dialler, mut to_listener) = Handshake::initiate(hello, key, &[])?;
+    let (mut listener, mut to_dialler) = (Handshake::respond(), Vec::new());
+    loop {
+        while !to_listener.is_empty() && to_listener.len() >= listener.wants() {
+            let bytes: Vec<u8> = to_listener.drain(..listener.wants()).collect();
+            match listener.handle(&bytes, &door) {
+                Step::Send(out) | Step::Up(out, _) => to_dialler.extend(out),
+                Step::Over(_, error) => return Err(error),
+            }
+        }
+        let bytes: Vec<u8> = to_dialler.drain(..dialler.wants()).collect();
+        match dialler.handle(&bytes, &door) {
+            Step::Send(out) => to_listener.extend(out),
+            Step::Up(_, established) => {
+                let Established { hello, transport, .. } = *established;
+                return Ok(Box::new(Up { hello, payload: Vec::new(), sealed: Sealed::new(transport) }));
+            }
+            Step::Over(_, error) => return Err(error),
+        }
     }
 }
 

@@ -11,7 +11,11 @@ mod noise;
 mod sealed;
 mod socket;
 
+#[cfg(feature = "stand-ins")]
+pub(crate) use connection::at_rest;
 pub(crate) use connection::{Connection, Incoming};
 pub(crate) use dial::{dial, dial_over};
 pub(crate) use key::Key;
 pub(crate) use noise::{Admission, Door, Hello};
+#[cfg(feature = "stand-ins")]
+pub(crate) use sealed::sealed_bytes;

@@ -99,7 +99,7 @@ impl Sealed {
 }
 
 /// How many bytes a message takes once it is sealed.
-pub(super) fn sealed_bytes(message_bytes: usize) -> usize {
+pub(crate) fn sealed_bytes(message_bytes: usize) -> usize {
     let chunks = message_bytes.div_ceil(PART_BYTES_MAX).max(1);
     message_bytes + chunks * (LENGTH_BYTES + 1 + TAG_BYTES)
 }

@@ -178,9 +178,9 @@ impl Cluster {
         }
         let mut counts = owner::Counts::default();
         for peer in self.conductor.peers() {
-            counts.stolen_bytes += peer.stats.stolen_bytes;
-            counts.wasted_bytes += peer.stats.wasted_bytes;
-            counts.retries += peer.stats.retries;
+            counts.stolen_bytes += peer.stats().stolen_bytes;
+            counts.wasted_bytes += peer.stats().wasted_bytes;
+            counts.retries += peer.stats().retries;
         }
         let began = began.unwrap_or(ended);
         let node_seconds = self.nodes.iter().map(|node| node.committed.map(|at| at.since(began).as_secs_f64()));
@@ -313,9 +313,8 @@ impl Cluster {
 
     fn follow_master(&mut self) {
         while let Some(action) = self.conductor.poll_action() {
-            if let conduct::Action::Send { node, message } = action
-                && !self.nodes[node.at()].parted
-            {
+            let conduct::Action { node, message } = action;
+            if !self.nodes[node.at()].parted {
                 let bytes = control::encode(&message);
                 self.after(LATENCY, Happening::ToNode(node, bytes));
             }

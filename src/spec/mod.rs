@@ -12,4 +12,5 @@ mod text;
 mod uri;
 mod validate;
 
-pub use rows::{Address, DataUri, Role, Row, Spec, Store};
+pub use rows::{Address, DataUri, Pair, Role, Row, Spec, Store};
+pub(crate) use validate::NODE_ROWS_MAX;

@@ -1,9 +1,10 @@
 //! Text to rows, line by line; an error points at the word that was not what it should be.
 
 use super::text::{self, Fault, Line, Word, nearest};
-use super::{Address, DataUri, Role, Row, Spec, Store, address};
+use super::validate::RATE_MAX;
+use super::{Address, DataUri, Pair, Role, Row, Spec, Store, address};
 use crate::error::{Code, Error, Result};
-use crate::units::{BitRate, KIB, MIB, Span, parse_rate, parse_size};
+use crate::units::{BitRate, KIB, MIB, Span, parse_rate, parse_size, print_rate};
 
 impl Spec {
     /// Reads a specification; `file_name` is what errors call it.
@@ -80,7 +81,7 @@ impl Parser {
             "master" => self.master(keyword, &mut words)?,
             "writer" => self.row(Role::Sender, number, &mut words)?,
             "reader" => self.row(Role::Receiver, number, &mut words)?,
-            "option" => self.option(&mut words)?,
+            "option" => self.option(number, &mut words)?,
             other => return Err(unknown(keyword, "id, master, writer, reader or option", meant(other))),
         }
         words.end()
@@ -104,13 +105,14 @@ impl Parser {
         Ok(())
     }
 
-    fn option(&mut self, words: &mut Words) -> Parsed<()> {
-        let key = words.need("origin, block or store")?;
+    fn option(&mut self, line: u32, words: &mut Words) -> Parsed<()> {
+        let key = words.need(OPTIONS)?;
         let slot = match key.text.as_str() {
             "origin" => &mut self.spec.origin,
             "block" => &mut self.spec.block_bytes,
             "store" => return self.store(words),
-            other => return Err(unknown(key, "origin, block or store", nearest(other, &["origin", "block", "store"]))),
+            "pair" => return self.pair(line, words),
+            other => return Err(unknown(key, OPTIONS, nearest(other, &["origin", "block", "store", "pair"]))),
         };
         once(key, slot.is_some())?;
         let word = words.need("a number of bytes")?;
@@ -130,8 +132,20 @@ impl Parser {
         }
         once(word, self.spec.stores.iter().any(|store| store.name == name))?;
         let word = words.need("the store's rate in bits per second, such as 40G")?;
-        let rate = parse_rate(&word.text).map_err(|expected| refuse(word, expected))?;
+        let rate = rate(word, "", &word.text)?;
         self.spec.stores.push(Store { name, rate });
+        Ok(())
+    }
+
+    fn pair(&mut self, line: u32, words: &mut Words) -> Parsed<()> {
+        let from = node(words.need("the host:port that sends")?)?;
+        let word = words.need("the host:port that receives")?;
+        let to = node(word)?;
+        if from == to {
+            return Err(refuse(word, "another node than the one that sends"));
+        }
+        let word = words.need("the rate between them in bits per second, such as 10G")?;
+        self.spec.pairs.push(Pair { from, to, rate: rate(word, "", &word.text)?, line });
         Ok(())
     }
 
@@ -209,6 +223,10 @@ fn nodes(word: &Word) -> Parsed<Vec<Address>> {
     Ok(nodes)
 }
 
+fn node(word: &Word) -> Parsed<Address> {
+    word.text.parse().map_err(|expected: String| refuse(word, expected))
+}
+
 fn uri(word: &Word, role: Role) -> Parsed<DataUri> {
     let uri: DataUri = word.text.parse().map_err(|expected: String| refuse(word, expected))?;
     match uri.unfit_for(role) {
@@ -245,7 +263,7 @@ fn pair(row: &mut Row, word: &Word) -> Parsed<()> {
     match key {
         "speed" => {
             once(word, row.speed.is_some())?;
-            row.speed = Some(speed(word, value)?);
+            row.speed = Some(rate(word, "speed= and ", value)?);
         }
         "nics" => {
             once(word, !row.nics.is_empty())?;
@@ -265,8 +283,13 @@ fn pair(row: &mut Row, word: &Word) -> Parsed<()> {
     Ok(())
 }
 
-fn speed(word: &Word, value: &str) -> Parsed<BitRate> {
-    parse_rate(value).map_err(|expected| refuse(word, format!("speed= and {expected}")))
+/// A rate that can be planned with, with what stands `before` it.
+fn rate(word: &Word, before: &str, value: &str) -> Parsed<BitRate> {
+    let rate = parse_rate(value).map_err(|expected| refuse(word, format!("{before}{expected}")))?;
+    if rate > RATE_MAX {
+        return Err(refuse(word, format!("{before}a rate of at most {}", print_rate(RATE_MAX))));
+    }
+    Ok(rate)
 }
 
 fn nics(word: &Word, value: &str) -> Parsed<Vec<String>> {
@@ -354,6 +377,9 @@ const EXPANDED_BYTES_MAX: usize = 256 * MIB as usize;
 
 /// Ids and group names travel in control messages, to every node.
 const NAME_BYTES_MAX: usize = 1024;
+
+/// What an option is called.
+const OPTIONS: &str = "origin, block, store or pair";
 
 /// Every row is looked up among them, and a cluster has a few.
 const STORES_MAX: usize = 1024;

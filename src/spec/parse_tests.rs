@@ -87,8 +87,8 @@ fn errors_name_place_found_and_expected() {
         ("master a:1\nmaster b:1", "2:1: found \"master\", expected it only once"),
         ("master a", "1:8: found \"a\", expected host:port"),
         ("master n[1-2]:1", "1:8: found \"n[1-2]:1\", expected one host:port, not a list of 2 hosts"),
-        ("option", "1:7: found the end of the line, expected origin, block or store"),
-        ("option blok 1M", "1:8: found \"blok\", expected origin, block or store (did you mean block?)"),
+        ("option", "1:7: found the end of the line, expected origin, block, store or pair"),
+        ("option blok 1M", "1:8: found \"blok\", expected origin, block, store or pair (did you mean block?)"),
         ("option block 5000", "1:14: found \"5000\", expected a power of two from 4K to 64M"),
         ("option block 2K", "1:14: found \"2K\", expected a power of two from 4K to 64M"),
         ("option block 128M", "1:14: found \"128M\", expected a power of two from 4K to 64M"),
@@ -129,7 +129,7 @@ fn errors_name_place_found_and_expected() {
         ("option store fs fast", "1:17: found \"fast\", expected "),
         ("option store fs 1G\noption store fs 2G", "2:14: found \"fs\", expected it only once"),
         ("option store fs 1G x", "1:20: found \"x\", expected the end of the line"),
-        ("option stroe fs 1G", "1:8: found \"stroe\", expected origin, block or store (did you mean store?)"),
+        ("option stroe fs 1G", "1:8: found \"stroe\", expected origin, block, store or pair (did you mean store?)"),
         ("writer n:1 pattern:1 0 0-1 group=g", "1:28: found \"group=g\", expected group= on readers only"),
     ];
     for (text, expected) in cases {
@@ -197,7 +197,7 @@ fn any_row() -> impl Strategy<Value = Row> {
     let nics = proptest::sample::subsequence(vec!["eth0", "eth1", "10.0.0.1", "a b", "=#\""], 0..4);
     let place = (any::<u64>(), 0..u64::MAX - 1, 1u64..1 << 40);
     role.prop_flat_map(move |role| {
-        (Just(role), address(), any_uri(role), place.clone(), option::of(1u64..), nics.clone(), group.clone())
+        (Just(role), address(), any_uri(role), place.clone(), option::of(1..=RATE_MAX.0), nics.clone(), group.clone())
     })
     .prop_map(|(role, node, uri, (offset_bytes, start, bytes), speed, nics, group)| Row {
         role,
@@ -220,10 +220,13 @@ prop_compose! {
         rows in vec(any_row(), 0..12),
         origin in option::of(any::<u64>()),
         block_power in option::of(12u32..=26),
-        stores in proptest::collection::btree_map("[^\n]{1,8}", 1u64.., 0..3),
+        stores in proptest::collection::btree_map("[^\n]{1,8}", 1..=RATE_MAX.0, 0..3),
+        pairs in vec((address(), address(), 1..=RATE_MAX.0), 0..3),
     ) -> Spec {
         let stores = stores.into_iter().map(|(name, rate)| Store { name, rate: BitRate(rate) }).collect();
-        Spec { id, master, rows, origin, block_bytes: block_power.map(|power| 1 << power), stores }
+        let pairs = pairs.into_iter().filter(|(from, to, _)| from != to);
+        let pairs = pairs.map(|(from, to, rate)| Pair { from, to, rate: BitRate(rate), line: 0 }).collect();
+        Spec { id, master, rows, origin, block_bytes: block_power.map(|power| 1 << power), stores, pairs }
     }
 }
 
@@ -233,13 +236,14 @@ proptest! {
         let text = spec.to_string();
         let mut parsed = Spec::parse("printed", &text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
         parsed.rows.iter_mut().for_each(|row| row.line = 0);
+        parsed.pairs.iter_mut().for_each(|pair| pair.line = 0);
         prop_assert_eq!(parsed, spec, "{}", text);
     }
 
     #[test]
     fn no_text_makes_it_panic(
         text in any::<String>(),
-        words in vec("id|master|writer|reader|option|block|origin|store|[a-z]\\[[0-9]-[0-9]{1,9}\\]:[0-9]{1,6}|[0-9]{1,21}-[0-9]{1,21}|[0-9]+[KMGT]?|file:///x|null:|pattern:1|speed=1G|nics=a|group=g|\"|#|\n", 0..40),
+        words in vec("id|master|writer|reader|option|block|origin|store|pair|a:1|[a-z]\\[[0-9]-[0-9]{1,9}\\]:[0-9]{1,6}|[0-9]{1,21}-[0-9]{1,21}|[0-9]+[KMGT]?|file:///x|null:|pattern:1|speed=1G|nics=a|group=g|\"|#|\n", 0..40),
     ) {
         for text in [text, words.join(" ")] {
             if let Ok(spec) = Spec::parse("fuzz", &text) {

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::text::{quote, quote_if_needed};
-use super::{Role, Row, Spec, Store};
+use super::{Pair, Role, Row, Spec, Store};
 use crate::units::print_rate;
 
-/// Prints a specification file. Parsing it gives an equal [`Spec`], apart from the rows' line numbers.
+/// Prints a specification file. Parsing it gives an equal [`Spec`], apart from line numbers.
 ///
 /// Two things have no spelling in a file and do not survive: a path that is not UTF-8, and NIC names with commas.
 impl fmt::Display for Spec {
@@ -20,6 +20,9 @@ impl fmt::Display for Spec {
         }
         for Store { name, rate } in &self.stores {
             writeln!(f, "option store {} {}", quote_if_needed(name), print_rate(*rate))?;
+        }
+        for Pair { from, to, rate, .. } in &self.pairs {
+            writeln!(f, "option pair {from} {to} {}", print_rate(*rate))?;
         }
         let rows: Vec<Cells> = self.rows.iter().map(cells).collect();
         let heading = ["# Role", "Host:Port", "Data URI", "Offset", "Start-End", ""].map(String::from);

@@ -91,6 +91,20 @@ pub struct Store {
     pub rate: BitRate,
 }
 
+/// `option pair HOST:PORT HOST:PORT RATE`: what can pass from one node to another, where that is less than what the nodes
+/// themselves can.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pair {
+    /// The node that sends.
+    pub from: Address,
+    /// The node that receives.
+    pub to: Address,
+    /// What the way between them carries, in bits per second.
+    pub rate: BitRate,
+    /// The line of the file that it came from, counted from 1; 0 for one made in code.
+    pub line: u32,
+}
+
 /// A whole transfer as the user wrote it.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Spec {
@@ -106,4 +120,6 @@ pub struct Spec {
     pub block_bytes: Option<u64>,
     /// `option store NAME RATE`: the stores that rows name, each once.
     pub stores: Vec<Store>,
+    /// `option pair HOST:PORT HOST:PORT RATE`: ways between nodes that are slower than the nodes, each once.
+    pub pairs: Vec<Pair>,
 }

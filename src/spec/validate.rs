@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::parse::block_bytes_fit;
-use super::{Address, DataUri, Role, Row, Spec};
+use super::{Address, DataUri, Pair, Role, Row, Spec, Store};
 use crate::error::{Code, Error, Result};
-use crate::units::{BitRate, Span, subtract, union};
+use crate::units::{BitRate, Span, print_rate, subtract, union};
 
 impl Spec {
     /// Checks all that rows can contradict each other in, and, for rows built in code, what parsing would have refused.
@@ -19,8 +19,10 @@ impl Spec {
         self.rows.iter().try_for_each(check_row)?;
         self.check_roles()?;
         self.check_grid()?;
+        self.check_node_rows()?;
         self.check_speeds()?;
         self.check_stores()?;
+        self.check_pairs()?;
         self.check_groups()?;
         self.check_destinations()?;
         self.check_no_file_both_ways()?;
@@ -74,6 +76,9 @@ impl Spec {
     /// A node reads all that it offers from one store or from none, and writes all that it wants to one or none: only
     /// then does a store's rate bound whole nodes.
     fn check_stores(&self) -> Result<()> {
+        if let Some(Store { name, rate }) = self.stores.iter().find(|s| !(BitRate(1)..=RATE_MAX).contains(&s.rate)) {
+            return usage(format!("store {name} has a rate of {rate}, expected one up to {}", print_rate(RATE_MAX)));
+        }
         let declared: BTreeSet<&str> = self.stores.iter().map(|store| store.name.as_str()).collect();
         let mut known: BTreeMap<(&Address, Role), &Row> = BTreeMap::new();
         for row in &self.rows {
@@ -94,6 +99,43 @@ impl Spec {
                 );
                 let remedy = "name one store in all rows of a node and role";
                 return usage(message).map_err(|error| error.remedy(remedy));
+            }
+        }
+        Ok(())
+    }
+
+    /// All rows of a node are told it in one message.
+    fn check_node_rows(&self) -> Result<()> {
+        let mut counts: BTreeMap<&Address, usize> = BTreeMap::new();
+        for row in &self.rows {
+            let count = counts.entry(&row.node).or_default();
+            *count += 1;
+            if *count > NODE_ROWS_MAX {
+                let message = format!("{} has more than {NODE_ROWS_MAX} rows: {} is one more", row.node, place(row));
+                let remedy = "join rows whose ranges follow each other, or split the transfer";
+                return usage(message).map_err(|error| error.remedy(remedy));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_pairs(&self) -> Result<()> {
+        if self.pairs.is_empty() {
+            return Ok(());
+        }
+        let nodes: BTreeSet<&Address> = self.rows.iter().map(|row| &row.node).collect();
+        let mut known: BTreeMap<(&Address, &Address), &Pair> = BTreeMap::new();
+        for pair in &self.pairs {
+            let here = || pair_place(pair);
+            if let Some(stranger) = [&pair.from, &pair.to].into_iter().find(|node| !nodes.contains(node)) {
+                return usage(format!("{} names {stranger}, which no row does", here()));
+            }
+            if let Some(first) = known.insert((&pair.from, &pair.to), pair) {
+                let (from, to) = (&pair.from, &pair.to);
+                return usage(format!("{from} to {to} has two rates, in {} and in {}", pair_place(first), here()));
+            }
+            if !(BitRate(1)..=RATE_MAX).contains(&pair.rate) || pair.from == pair.to {
+                return usage(format!("{}: no rate that can be planned with, or only one node", here()));
             }
         }
         Ok(())
@@ -188,6 +230,8 @@ fn check_row(row: &Row) -> Result<()> {
         Some(format!("offset {} and range {}, expected data of at most 2^63 - 1 bytes", row.offset_bytes, row.range))
     } else if row.speed == Some(BitRate(0)) {
         Some("a speed of 0, at which nothing would ever move".into())
+    } else if let Some(speed) = row.speed.filter(|speed| *speed > RATE_MAX) {
+        Some(format!("a speed of {speed}, expected at most {}", print_rate(RATE_MAX)))
     } else {
         None
     };
@@ -235,6 +279,14 @@ fn place(row: &Row) -> String {
     format!("{role} {} {} {} {}", row.node, row.uri, row.offset_bytes, row.range)
 }
 
+/// An `option pair` as the user knows it.
+fn pair_place(pair: &Pair) -> String {
+    match pair.line {
+        0 => format!("the pair {} to {}", pair.from, pair.to),
+        line => format!("line {line}"),
+    }
+}
+
 /// The first few ranges, and how many more there are.
 fn list(spans: &[Span]) -> String {
     let shown: Vec<String> = spans.iter().take(SPANS_SHOWN_MAX).map(ToString::to_string).collect();
@@ -252,6 +304,12 @@ fn usage(message: String) -> Result<()> {
 const DATA_BYTES_MAX: u64 = i64::MAX as u64;
 
 const SPANS_SHOWN_MAX: usize = 8;
+
+/// Rows of one node: it is told them in one message.
+pub(crate) const NODE_ROWS_MAX: usize = 1 << 12;
+
+/// A thousand times the fastest NIC there is. With more, a plan would be an exercise in rounding.
+pub(super) const RATE_MAX: BitRate = BitRate(1_000_000_000_000_000);
 
 #[cfg(test)]
 #[path = "validate_tests.rs"]

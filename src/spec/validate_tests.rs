@@ -50,6 +50,24 @@ fn contradictions_name_their_lines() {
              reader r:1 null: 0 50-99 group=b",
             "r:1 wants the same bytes for two groups in line 3 and line 5",
         ),
+        (
+            "writer w:1 pattern:1 0 0-9\nreader r:1 null: 0 0-9\noption pair w:1 q:1 1G",
+            "line 4 names q:1, which no row does",
+        ),
+        (
+            "writer w:1 pattern:1 0 0-9\nreader r:1 null: 0 0-9\noption pair w:1 r:1 1G\noption pair r:1 w:1 1G\n\
+             option pair w:1 r:1 2G",
+            "w:1 to r:1 has two rates, in line 4 and in line 6",
+        ),
+        // Readers pass on what they have landed, but somebody must have had it.
+        (
+            "writer w:1 pattern:1 0 0-9\nreader r:1 file:///a 0 0-19\nreader q:1 null: 0 10-19",
+            "no writer offers bytes 10-19, which line 3 wants",
+        ),
+        (
+            "writer w:1 pattern:1 0 0-9\nreader r:1 null: 0 0-4 group=g\nreader q:1 null: 0 5-12 group=g",
+            "no writer offers bytes 10-12, which line 4 wants",
+        ),
         ("writer w:1 mem:a 18446744073709551615 0-9\nreader r:1 null: 0 0-9", "line 2: found offset 18446744"),
     ];
     for (rows, expected) in cases {
@@ -100,13 +118,22 @@ fn what_only_looks_like_a_contradiction_passes() {
 fn rows_built_in_code_are_held_to_the_same() {
     let good = Spec::parse("f", "id x\nwriter w:1 pattern:1 0 0-9\nreader r:1 file:///a 0 0-9").unwrap();
     type Spoil = fn(&mut Spec);
-    let cases: [(Spoil, &str); 7] = [
+    let cases: [(Spoil, &str); 10] = [
         (|spec| spec.rows[0].uri = DataUri::Null, "expected data to read from"),
         (|spec| spec.rows[1].uri = DataUri::Pattern(1), "expected a place to write to"),
         (|spec| spec.rows[1].uri = DataUri::File("a".into()), "expected an absolute path"),
         (|spec| spec.rows[1].range = Span::new(5, 5), "an empty range"),
         (|spec| spec.rows[0].group = Some("g".into()), "on readers only"),
         (|spec| spec.rows[0].speed = Some(BitRate(0)), "a speed of 0"),
+        (|spec| spec.rows[0].speed = Some(BitRate(u64::MAX)), "expected at most 1000T"),
+        (|spec| spec.stores.push(Store { name: "s".into(), rate: BitRate(0) }), "store s has a rate of 0 bit/s"),
+        (
+            |spec| {
+                let [from, to] = [0, 1].map(|at: usize| spec.rows[at].node.clone());
+                spec.pairs.push(Pair { from, to, rate: BitRate(0), line: 0 });
+            },
+            "the pair w:1 to r:1: no rate",
+        ),
         (|spec| spec.block_bytes = Some(5000), "not a power of two"),
     ];
     good.validate().unwrap();
@@ -117,6 +144,14 @@ fn rows_built_in_code_are_held_to_the_same() {
         let error = spec.validate().unwrap_err();
         assert!(error.message.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn a_node_with_more_rows_than_a_message_holds_is_named_with_the_row() {
+    let rows = |count: u64| -> String { (0..count).map(|at| format!("writer w:1 pattern:1 0 {at}-{at}\n")).collect() };
+    check(&format!("reader r:1 null: 0 0-9\n{}", rows(4096))).unwrap();
+    let error = check(&format!("reader r:1 null: 0 0-9\n{}", rows(4097))).unwrap_err();
+    assert!(error.message.starts_with("w:1 has more than 4096 rows: line 4099 is one more"), "{error}");
 }
 
 /// The destination check by its definition: every pair, every byte.

@@ -38,6 +38,11 @@ pub(crate) fn encode<M: Message>(message: &M) -> Vec<u8> {
     bytes
 }
 
+/// How many bytes a message would take.
+pub(crate) fn size<M: Message>(message: &M) -> usize {
+    message.to_proto().encoded_len()
+}
+
 /// The message that `bytes` hold. Size and count are checked before anything is allocated.
 pub(crate) fn decode<M: Message>(bytes: &[u8]) -> Result<M, WireError> {
     scan::check(bytes)?;

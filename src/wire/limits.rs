@@ -30,7 +30,7 @@ pub(crate) const RAILS_MAX: usize = 64;
 pub(crate) const NODES_MAX: usize = 1 << 16;
 
 /// Rows of one node.
-pub(crate) const ROWS_MAX: usize = 1 << 12;
+pub(crate) const ROWS_MAX: usize = crate::spec::NODE_ROWS_MAX;
 
 /// Slots that a node may be told to have: 64 GiB of the usual size.
 pub(crate) const SLOTS_MAX: u32 = 1 << 16;

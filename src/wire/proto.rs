@@ -178,11 +178,13 @@ pub(crate) struct Start {
 pub(crate) struct Peer {
     #[prost(uint32, tag = "1")]
     pub(crate) index: u32,
+    /// Where it begins with a colon, the first rail's address stands before that.
     #[prost(string, tag = "2")]
     pub(crate) name: String,
-    /// One text with a space between two addresses: a list of texts would be a list too deep.
-    #[prost(string, tag = "3")]
-    pub(crate) rails: String,
+    /// Of each rail: how many bytes its IP address has, these, and two of its port. A plan may have thousands of them, and a
+    /// list of messages would be a list too deep.
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) rails: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -40,8 +40,10 @@ pub(super) fn watch(transfer: &Transfer, mode: ProgressMode) -> Result<Report> {
         if let Some(address) = handle.master_address().filter(|_| std::mem::take(&mut announce)) {
             say(&format!("cep-fast: status and cancel reach this transfer at {address}"));
         }
-        let now = Instant::now();
-        progress.show(now, &rates.snapshot(now, conductor));
+        if mode != ProgressMode::Never {
+            let now = Instant::now();
+            progress.show(now, &rates.snapshot(now, conductor));
+        }
     });
     progress.finish();
     report

@@ -140,7 +140,7 @@ fn messages_of_many_sizes_go_there_and_back() {
     let mut master = Driver::new(dialled(address, CONTROL, &key()));
     assert_eq!(master.connection.deadline().map(|_| master.connection.is_up()), Some(false));
     master.up().unwrap();
-    assert_eq!(master.connection.peer_payload(), Some(&b"advert"[..]));
+    assert_eq!(master.connection.take_payload(), b"advert");
     assert_eq!((master.connection.hello(), master.connection.deadline()), (Some(CONTROL), None));
     for size in [0, 1, 1000, 70_000, MESSAGE_BYTES_MAX] {
         let message = vec![size as u8; size];

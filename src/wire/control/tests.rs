@@ -101,7 +101,8 @@ fn prepare() -> impl Strategy<Value = Prepare> {
 
 fn start() -> impl Strategy<Value = Start> {
     let index = 0..NODES_MAX as u32;
-    let peer = (".{0,30}", vec(address(), 0..4));
+    // A name begins with a host.
+    let peer = ("([^:].{0,30})?", vec(address(), 0..4));
     let peers = prop::collection::btree_map(index.clone(), peer, 0..6).prop_map(|peers| {
         peers.into_iter().map(|(index, (name, rails))| Peer { index, name, rails }).collect::<Vec<Peer>>()
     });
@@ -273,8 +274,9 @@ fn nonsense_in_a_plan_is_refused() {
     };
     assert!(matches!(refused(|s| s.peers[1].index = 0), WireError::Contradiction { .. }), "one index twice");
     assert!(matches!(refused(|s| s.peers[1].index = 1 << 16), WireError::Limit { .. }));
-    assert!(matches!(refused(|s| s.peers[1].rails = "nowhere".into()), WireError::Contradiction { .. }));
-    assert!(matches!(refused(|s| s.peers[1].rails = "10.0.0.1:1 ".repeat(65)), WireError::Limit { .. }));
+    assert!(matches!(refused(|s| s.peers[1].rails = b"nowhere".into()), WireError::Contradiction { .. }));
+    assert!(matches!(refused(|s| s.peers[1].rails = vec![4, 10, 0, 0, 1, 0]), WireError::Contradiction { .. }));
+    assert!(matches!(refused(|s| s.peers[1].rails = [4, 10, 0, 0, 1, 0, 1].repeat(65)), WireError::Limit { .. }));
     assert!(matches!(refused(|s| s.peers[1].name = "n".repeat(257)), WireError::Limit { .. }));
     assert!(matches!(refused(|s| s.segments[0].span = vec![5, 0]), WireError::Contradiction { .. }), "empty");
     assert!(matches!(refused(|s| s.segments[0].span = vec![5, u64::MAX]), WireError::Contradiction { .. }));
@@ -317,6 +319,23 @@ fn errors_arrive_shortened_rather_than_not() {
     let long = Error::new(Code::Data, "é".repeat(4096)).missing(vec![Span::new(0, 1); 1 << 19]);
     let ToMaster::Failed(arrived) = decode(&encode(&ToMaster::Failed(long))).unwrap() else { unreachable!() };
     assert_eq!((arrived.code, arrived.message.len(), arrived.missing.len()), (Code::Data, 4096, 1 << 18));
+}
+
+#[test]
+fn a_peer_that_is_named_by_its_address_says_it_once() {
+    let cases = [
+        ("10.0.0.1:55553", "10.0.0.1:40000", ":55553"),
+        ("[fe80::7]:55553", "[fe80::7]:40000", ":55553"),
+        ("10.0.0.1:55553", "10.0.0.10:40000", "10.0.0.1:55553"),
+        ("10.0.0.10:55553", "10.0.0.1:40000", "10.0.0.10:55553"),
+        ("node1:55553", "10.0.0.1:40000", "node1:55553"),
+    ];
+    for (name, rail, sent) in cases {
+        let peer = Peer { index: 1, name: name.into(), rails: vec![rail.parse().unwrap()] };
+        assert_eq!(peer.to_proto().name, sent);
+        assert_eq!(Peer::from_proto(peer.to_proto()).unwrap(), peer);
+    }
+    assert!(Peer { index: 1, name: "10.0.0.1:5".into(), rails: vec![] }.to_proto().name.starts_with("10."));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The fields that many messages share: texts, ids, spans, lists, addresses, errors.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::error::{Code, Error};
 use crate::units::Span;
@@ -104,11 +104,41 @@ pub(super) fn lines<'a>(texts: impl Iterator<Item = &'a String>) -> String {
     texts.map(|text| text.replace('\n', " ") + "\n").collect()
 }
 
-/// The rails of a peer.
-pub(super) fn addresses(field: &'static str, joined: &str) -> Result<Vec<SocketAddr>, WireError> {
-    let texts: Vec<&str> = joined.split_ascii_whitespace().take(RAILS_MAX + 1).collect();
-    within(field, texts.len(), RAILS_MAX)?;
-    texts.into_iter().map(|text| text.parse().map_err(|_| WireError::Contradiction { field })).collect()
+/// Addresses, packed: how many bytes the IP address has, these, and the port.
+pub(super) fn packed(addresses: &[SocketAddr]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    for address in addresses {
+        match address.ip() {
+            IpAddr::V4(ip) => {
+                packed.push(4);
+                packed.extend(ip.octets());
+            }
+            IpAddr::V6(ip) => {
+                packed.push(16);
+                packed.extend(ip.octets());
+            }
+        }
+        packed.extend(address.port().to_be_bytes());
+    }
+    packed
+}
+
+/// The addresses of a peer's rails.
+pub(super) fn addresses(field: &'static str, mut packed: &[u8]) -> Result<Vec<SocketAddr>, WireError> {
+    let mut addresses = Vec::new();
+    while let Some((length, rest)) = packed.split_first() {
+        within(field, addresses.len() + 1, RAILS_MAX)?;
+        let (ip, rest): (IpAddr, &[u8]) = match length {
+            4 => rest.split_first_chunk::<4>().map(|(ip, rest)| ((*ip).into(), rest)),
+            16 => rest.split_first_chunk::<16>().map(|(ip, rest)| ((*ip).into(), rest)),
+            _ => None,
+        }
+        .ok_or(WireError::Contradiction { field })?;
+        let (port, rest) = rest.split_first_chunk::<2>().ok_or(WireError::Contradiction { field })?;
+        addresses.push(SocketAddr::new(ip, u16::from_be_bytes(*port)));
+        packed = rest;
+    }
+    Ok(addresses)
 }
 
 impl Message for Error {

@@ -1,9 +1,10 @@
 //! What the master tells a node.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use super::fields::{
-    addresses, apart, below, join, key, list, name, node_index, pair, pairs, required, span, text, within,
+    addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, span, text, within,
 };
 use crate::spec::Role;
 use crate::wire::control::{
@@ -204,14 +205,28 @@ impl Message for Peer {
     type Proto = proto::Peer;
 
     fn to_proto(&self) -> proto::Peer {
-        let rails = join(self.rails.iter().map(ToString::to_string));
-        proto::Peer { index: self.index, name: self.name.clone(), rails }
+        let host = self.rails.first().map(host_of);
+        let port = host.and_then(|host| self.name.strip_prefix(&host)).filter(|port| port.starts_with(':'));
+        let name = port.unwrap_or(&self.name).to_owned();
+        proto::Peer { index: self.index, name, rails: packed(&self.rails) }
     }
 
     fn from_proto(proto: proto::Peer) -> Result<Peer, WireError> {
         let index = node_index(proto.index)?;
         let rails = addresses("the rails of a peer", &proto.rails)?;
-        Ok(Peer { index, name: name("the name of a peer", proto.name)?, rails })
+        let mut name = name("the name of a peer", proto.name)?;
+        if let Some(rail) = rails.first().filter(|_| name.starts_with(':')) {
+            name.insert_str(0, &host_of(rail));
+        }
+        Ok(Peer { index, name, rails })
+    }
+}
+
+/// A rail's address as the name of a node begins with it.
+fn host_of(rail: &SocketAddr) -> String {
+    match rail.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
     }
 }
 

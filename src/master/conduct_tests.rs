@@ -1,0 +1,131 @@
+//! What the master says to whom, message by message.
+
+use super::*;
+use crate::master::terms::{Identity, Wishes};
+use crate::plan::Scheduler;
+use crate::spec::Spec;
+use crate::wire::control::{Rail, RowState};
+use crate::wire::{Check, CheckKind, DataPath};
+
+const NOW: Moment = Moment(1);
+
+fn conductor(rows: &str) -> Conductor {
+    let spec = Spec::parse("test", &format!("id test\n{rows}")).expect("a specification");
+    let roster = Roster::new(&spec);
+    let identity = Identity { id: "test".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
+    let wishes = Wishes {
+        check: CheckKind::Crc64,
+        fsync: false,
+        overwrite: false,
+        resume: true,
+        slots: None,
+        stall_timeout: Duration::from_secs(30),
+        timeout: None,
+        rails_max: None,
+        scheduler: Scheduler::Greedy,
+        path: DataPath::Auto,
+        threads_max: None,
+        limit: None,
+        pace: false,
+    };
+    let terms = Terms::new(&spec, &roster, identity, wishes);
+    Conductor::new(NOW, roster, terms)
+}
+
+fn advert() -> Advert {
+    let address = std::net::SocketAddr::from(([10, 0, 0, 1], 40_000));
+    let rail = Rail { nic: "eth0".into(), address, line: None, mtu: Some(1500), numa: None };
+    Advert { software: "test".into(), rails: vec![rail], cores: 1, boot_id: "a boot".into(), incarnation: 1 }
+}
+
+/// What a node answers; a node whose rows share files with others says so where `shared`.
+fn answer(message: &ToNode, shared: bool) -> Option<ToMaster> {
+    match message {
+        ToNode::Prepare(prepare) => {
+            let rows = vec![RowState { shared }; prepare.rows.len()];
+            Some(ToMaster::Prepared(Prepared { rows, holes: Vec::new(), error: None }))
+        }
+        ToNode::Start(start) => {
+            let landed = |segment: &PlanSegment| {
+                let checks = vec![CheckValue { span: segment.span, check: Check::Crc64(1) }];
+                LandedSegment { span: segment.span, checks }
+            };
+            let segments = start.segments.iter().map(landed).collect();
+            Some(ToMaster::Landed { segments, stats: Stats { received_bytes: 7, ..Stats::default() } })
+        }
+        ToNode::Commit => Some(ToMaster::Committed),
+        ToNode::Finish => Some(ToMaster::Report(Stats { sent_bytes: 9, ..Stats::default() })),
+        ToNode::Cancel { .. } | ToNode::Resume(_) => None,
+    }
+}
+
+/// Messages from and to each node in a transfer without incident.
+fn messages(conductor: &mut Conductor, shared: bool) -> Vec<usize> {
+    let mut counts = vec![0; conductor.peers().len()];
+    for node in conductor.indices() {
+        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+    }
+    while let Some(Action { node, message }) = conductor.poll_action() {
+        counts[node.at()] += 1;
+        if let Some(message) = answer(&message, shared) {
+            counts[node.at()] += 1;
+            conductor.handle(NOW, Event::Message { node, message });
+        }
+    }
+    assert_eq!(conductor.phase(), Phase::Done);
+    assert_eq!(conductor.error(), None);
+    counts
+}
+
+#[test]
+fn four_messages_a_node_in_a_transfer_without_incident() {
+    let mut conductor = conductor(
+        "writer a:1 pattern:1 0 0-99\nwriter b:1 pattern:1 0 0-199\nreader c:1 null: 0 0-149\nreader d:1 file:///x 0 0-199",
+    );
+    assert_eq!(messages(&mut conductor, false), [4; 4]);
+    assert_eq!(conductor.landed_bytes(), 350);
+    let stats: Vec<(u64, u64)> =
+        conductor.peers().iter().map(|peer| (peer.stats().sent_bytes, peer.stats().received_bytes)).collect();
+    assert_eq!(stats, [(9, 0), (9, 0), (0, 7), (0, 7)]);
+}
+
+#[test]
+fn who_writes_a_shared_file_or_also_sends_is_told_of_the_end() {
+    let mut shared =
+        conductor("writer a:1 pattern:1 0 0-99\nreader c:1 file:///x 0 0-49\nreader d:1 file:///x 50 50-99");
+    assert_eq!(messages(&mut shared, true), [4, 8, 6], "the elected commits, too");
+    let mut both = conductor("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nwriter b:1 file:///x 0 0-9");
+    assert_eq!(messages(&mut both, false), [4, 6]);
+}
+
+#[test]
+fn a_part_of_a_plan_that_fits_no_message_is_refused() {
+    // Two writers cut what the reader wants into more parts than it could report.
+    let rows: String =
+        (0..SEGMENTS_MAX as u64 + 2).map(|at| format!("writer w{}:1 pattern:1 0 {at}-{at}\n", at % 100)).collect();
+    let mut conductor = conductor(&format!("reader r:1 null: 0 0-{}\n{rows}", SEGMENTS_MAX + 1));
+    for node in conductor.indices() {
+        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+    }
+    while let Some(Action { node, message }) = conductor.poll_action() {
+        assert!(!matches!(message, ToNode::Start(_)), "nobody starts");
+        if let Some(message) = answer(&message, false) {
+            conductor.handle(NOW, Event::Message { node, message });
+        }
+    }
+    let error = conductor.error().expect("it is refused");
+    assert_eq!(error.code, Code::Usage);
+    assert!(error.message.contains("line 2: the rows cut what r:1 wants into 131074 parts"), "{error}");
+}
+
+#[test]
+fn a_node_at_rest_takes_little_memory() {
+    let mut conductor = conductor("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
+    for node in conductor.indices() {
+        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+    }
+    let peer = &conductor.peers()[0];
+    assert_eq!(peer.advert().expect("it was met").rails, advert().rails);
+    // Beside its session: the bar is 256, and run's part of it, without the session, is held by `links`.
+    assert!(peer.bytes() <= 160, "{} bytes", peer.bytes());
+}

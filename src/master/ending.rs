@@ -1,0 +1,74 @@
+//! The end of a transfer at its master: files get their names, nodes hand in their reports, or everybody is sent home.
+
+use std::time::Duration;
+
+use super::conduct::{Conductor, Phase};
+use super::peer::{Said, Stage};
+use crate::error::Error;
+use crate::units::Moment;
+
+/// How long nodes may take to commit and to hand in their reports. Syncing a large file takes its time.
+const COMMIT_WITHIN: Duration = Duration::from_secs(600);
+/// How long nodes may take to say good-bye.
+const FINISH_WITHIN: Duration = Duration::from_secs(10);
+
+impl Conductor {
+    /// Shared files get their name from the elected node, once everybody who writes them has landed.
+    pub(super) fn commit(&mut self, now: Moment) {
+        self.phase = Phase::Committing;
+        self.deadline = Some(now + COMMIT_WITHIN);
+        if self.peers.iter().any(|peer| peer.failed && peer.shares_any()) {
+            return;
+        }
+        for node in self.indices() {
+            if self.peers[node.at()].stage == Stage::Landed && self.roster.get(node).is_elected() {
+                self.peers[node.at()].stage = Stage::Committing;
+                self.say(node, Said::Commit);
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self, now: Moment) {
+        self.phase = Phase::Finishing;
+        self.deadline = Some(now + FINISH_WITHIN);
+        for node in self.indices() {
+            let peer = &self.peers[node.at()];
+            match peer.stage {
+                Stage::Gone => {}
+                // It has said everything with `Landed`, and keeps nothing that could be in anybody's way: it forgets the
+                // transfer when its session is closed.
+                Stage::Landed if !self.roster.get(node).sends() && !peer.shares_any() => {
+                    self.peers[node.at()].stage = Stage::Gone;
+                }
+                _ => self.say(node, Said::Finish),
+            }
+        }
+    }
+
+    /// Ends the transfer for everybody, with `error` as its cause unless there was one before.
+    pub(super) fn fail(&mut self, now: Moment, error: Error) {
+        if self.phase < Phase::Finishing {
+            self.missing.extend(&error.missing);
+            let reason = error.to_string();
+            self.error.get_or_insert(error);
+            self.dismiss(now, &reason);
+        }
+    }
+
+    pub(super) fn dismiss(&mut self, now: Moment, reason: &str) {
+        self.phase = Phase::Finishing;
+        self.deadline = Some(now + FINISH_WITHIN);
+        self.dismissal = reason.into();
+        for node in self.indices() {
+            match self.peers[node.at()].stage {
+                Stage::Absent | Stage::Met => self.peers[node.at()].stage = Stage::Gone,
+                Stage::Gone => {}
+                _ => self.say(node, Said::Cancel),
+            }
+        }
+    }
+
+    pub(super) fn done(&mut self) {
+        self.phase = Phase::Done;
+    }
+}

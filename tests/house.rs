@@ -28,8 +28,8 @@ const ARROWS: [(&str, &[&str]); 20] = [
     (
         "cli",
         &[
-            "bench", "doctor", "error", "launch", "master", "node", "plan", "report", "session", "spec", "transfer",
-            "units", "wire", "affinity",
+            "bench", "doctor", "error", "launch", "master", "node", "plan", "report", "session", "sim", "spec",
+            "transfer", "units", "wire", "affinity",
         ],
     ),
     ("main", &[]),

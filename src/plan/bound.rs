@@ -14,11 +14,13 @@ pub(crate) struct Bound {
     pub(crate) seconds: f64,
     /// Who sets it: `receiver node6:55558`, `sender node1:55553`, `senders a:1, b:1 together`.
     pub(crate) bottleneck: String,
+    /// The same, for pictures.
+    pub(crate) parts: Vec<Part>,
 }
 
 /// Something that is full when a plan cannot be faster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Sender(NodeIx),
     Receiver(NodeIx),
     Link(NodeIx, NodeIx),
@@ -52,7 +54,14 @@ pub(super) fn floor(problem: &Problem, demand: &Demand) -> Bound {
         best.consider(demand.intake.read[store.0 as usize], rate, || vec![Part::Read(store)]);
         best.consider(demand.intake.written[store.0 as usize], rate, || vec![Part::Written(store)]);
     }
-    Bound { seconds: best.seconds, bottleneck: name(problem, &best.parts) }
+    Bound::new(problem, best.seconds, best.parts)
+}
+
+impl Bound {
+    /// The bound of `seconds` that `parts` set together.
+    pub(super) fn new(problem: &Problem, seconds: f64, parts: Vec<Part>) -> Bound {
+        Bound { seconds, bottleneck: name(problem, &parts), parts }
+    }
 }
 
 struct Best {
@@ -69,7 +78,7 @@ impl Best {
 }
 
 /// What sets a bound, for people.
-pub(super) fn name(problem: &Problem, parts: &[Part]) -> String {
+fn name(problem: &Problem, parts: &[Part]) -> String {
     let node = |node: NodeIx| problem.nodes[node.at()].name.clone();
     let store = |store: StoreIx| format!("store {}", problem.stores[store.0 as usize].name);
     let mut named: Vec<(&str, Vec<String>)> = Vec::new();

@@ -6,7 +6,7 @@
 //! the last cut is the bottleneck: Dinkelbach's iteration for ratios (1967), whose use on cuts Radzik (1992) describes.
 //! A general solver finds the same optimum, and is what tests hold this against.
 
-use super::bound::{self, Bound, Part};
+use super::bound::{Bound, Part};
 use super::demand::Demand;
 use super::greedy::shares;
 use super::maxflow::{Flow, SOURCE};
@@ -81,7 +81,7 @@ fn search(problem: &Problem, demand: &Demand, net: &Network, floor: Bound) -> (F
                 flow.widen(at, arc.kind.capacity(seconds) - arc.kind.capacity(best.seconds));
             }
         }
-        best = Bound { seconds, bottleneck: bound::name(problem, &cut.parts) };
+        best = Bound::new(problem, seconds, cut.parts);
     }
     (flow, best)
 }

@@ -13,6 +13,8 @@ mod node;
 mod random;
 
 #[cfg(test)]
+mod schedule_tests;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use forecast::{Change, Forecast, Scenario, forecast};

@@ -91,7 +91,7 @@ pub struct TransferArgs {
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Who decides which sender serves what
-    #[arg(long, value_enum, default_value_t = Scheduler::Greedy, value_name = "NAME")]
+    #[arg(long, value_enum, default_value_t = Scheduler::Auto, value_name = "NAME")]
     pub scheduler: Scheduler,
     /// How bytes are checked after they left the network
     #[arg(long, value_enum, default_value_t = Check::Crc64, value_name = "NAME")]
@@ -138,7 +138,7 @@ pub struct PlanArgs {
     /// The specification file; no host in it is resolved or contacted
     pub spec: PathBuf,
     /// Who decides which sender serves what
-    #[arg(long, value_enum, default_value_t = Scheduler::Greedy, value_name = "NAME")]
+    #[arg(long, value_enum, default_value_t = Scheduler::Auto, value_name = "NAME")]
     pub scheduler: Scheduler,
     /// Print the whole plan as one JSON object on one line, instead of a table
     #[arg(long)]

@@ -24,6 +24,8 @@ pub enum Launch {
 /// Who decides which sender serves what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Scheduler {
+    /// Greedy where that is the best or the plan is very large, else lp
+    Auto,
     /// In proportion to demand and speed
     Greedy,
     /// The exact optimum

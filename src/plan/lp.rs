@@ -52,11 +52,16 @@ pub(super) fn plan(
 
 /// The lower bound alone; the simple one where the best would take too long to find.
 pub(super) fn bound(problem: &Problem, demand: &Demand, floor: Bound) -> Bound {
-    if arc_count(demand) > BOUND_ARCS_MAX {
+    if !is_quick(demand) {
         return floor;
     }
     let net = Network::new(problem, demand);
     search(problem, demand, &net, floor).1
+}
+
+/// Whether the best is found in a moment.
+pub(super) fn is_quick(demand: &Demand) -> bool {
+    arc_count(demand) <= BOUND_ARCS_MAX
 }
 
 fn arc_count(demand: &Demand) -> usize {

@@ -86,6 +86,13 @@ fn greedy_sets_speed_aside_in_proportion_to_demand_and_lp_does_better() {
     let lp = plan(&problem, Scheduler::Lp).unwrap();
     assert!(lp.planned[1].weights[0] < 1e-9 && is_near(lp.predicted_seconds, 10.0), "{lp:?}");
     assert!(is_near(greedy.predicted_seconds, 40.0 / 3.0) && greedy.bound == lp.bound);
+    assert_eq!(plan(&problem, Scheduler::Auto).unwrap(), lp, "the better of the two, under its own name");
+}
+
+#[test]
+fn auto_is_greedy_where_that_is_the_best() {
+    let problem = problem(&[300.0, 100.0, 1000.0], &[(0, 0, 4000), (1, 0, 4000)], &[(2, 0, 4000)]);
+    assert_eq!(plan(&problem, Scheduler::Auto).unwrap(), plan(&problem, Scheduler::Greedy).unwrap());
 }
 
 #[test]

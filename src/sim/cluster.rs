@@ -98,8 +98,8 @@ pub(crate) struct Cluster {
     pub(super) conductor: Conductor,
     pub(super) world: World,
     pub(super) random: Random,
-    /// When a machine of a node wants a tick, and the same by node. A node that is not followed after an event of its
-    /// machines keeps the moment of before.
+    /// When a machine of a node wants a tick, and the same by node. Brought up to date when the node is followed, as it must be
+    /// after every event of its machines.
     due: BTreeSet<(Moment, NodeIx)>,
     due_of: Vec<Option<Moment>>,
     /// What happens so long after the first bytes may move.

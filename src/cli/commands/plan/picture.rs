@@ -307,7 +307,7 @@ impl<'a> Paper<'a> {
         line(
             out,
             format_args!(
-                r##"<text x="{x}" y="{y:.1}" text-anchor="{anchor}" fill="{mark}"><tspan font-weight="{weight}">{}</tspan><tspan fill="#666"> {}, {:.2} s</tspan></text>"##,
+                r##"<text x="{x}" y="{y:.1}" text-anchor="{anchor}" fill="{mark}"><tspan font-weight="{weight}">{}</tspan><tspan dx="6" fill="#666">{}, {:.2} s</tspan></text>"##,
                 escaped(&self.name(at)),
                 human_bytes(busiest as u64),
                 busiest / rate
@@ -374,7 +374,7 @@ const NAME_LETTERS_MAX: usize = 22;
 /// Bars in a column: what a page holds.
 const BARS_MAX: usize = 40;
 /// More bands are a grey field.
-const BANDS_MAX: usize = 400;
+const BANDS_MAX: usize = 600;
 const MARK: &str = "#c8501e";
 
 #[cfg(test)]
@@ -414,9 +414,9 @@ mod tests {
     #[test]
     fn what_a_large_plan_leaves_out_is_said() {
         let svg = picture(45, 40).svg();
-        assert_eq!((count(&svg, r#"class="link""#), count(&svg, r#"class="bar""#)), (400, 80));
+        assert_eq!((count(&svg, r#"class="link""#), count(&svg, r#"class="bar""#)), (600, 80));
         assert!(svg.contains("the 6 senders with least to do share a bar"), "{svg}");
-        assert!(svg.contains("the 1200 thinnest of 1600 links are left out"));
+        assert!(svg.contains("the 1000 thinnest of 1600 links are left out"));
     }
 
     #[test]

@@ -53,7 +53,6 @@ mod node;
 mod plan;
 mod rail;
 mod session;
-#[cfg(test)]
 mod sim;
 mod store;
 mod transfer;

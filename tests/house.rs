@@ -29,8 +29,8 @@ const ARROWS: [(&str, &[&str]); 21] = [
     (
         "cli",
         &[
-            "bench", "doctor", "error", "launch", "master", "node", "plan", "report", "session", "spec", "transfer",
-            "units", "wire", "affinity",
+            "bench", "doctor", "error", "launch", "master", "node", "plan", "report", "session", "sim", "spec",
+            "transfer", "units", "wire", "affinity",
         ],
     ),
     ("main", &[]),

@@ -37,8 +37,8 @@ fn four_senders_and_three_receivers_with_random_overlapping_ranges() {
     let moved: u64 = wants.iter().map(|(from, to)| to - from + 1).sum();
     assert_eq!(report["bytes"], moved);
     assert_eq!(report["warnings"], serde_json::json!([]), "every NIC counted what its rail moved");
-    // 32 blocks of each receiver may always be asked for twice, which is all of so short a transfer; none is more often.
-    assert!(report["wasted_bytes"].as_u64().unwrap() <= moved, "{report}");
+    // Two blocks of each receiver may always be asked for twice, or one byte in a hundred.
+    assert!(report["wasted_bytes"].as_u64().unwrap() <= (moved / 100).max(6 << 20), "{report}");
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-pub use super::values::{Check, DataPath, Launch, Nodes, Pin, ProgressMode, Scheduler, ThreadsPerNic};
+pub use super::values::{
+    Check, DataPath, Launch, NodeDeath, NodeRate, Nodes, Pin, ProgressMode, Scheduler, ThreadsPerNic,
+};
 use crate::cli::Operand;
 use crate::spec::Address;
 use crate::units::{BitRate, parse_duration, parse_rate};
@@ -89,7 +91,7 @@ pub struct TransferArgs {
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Who decides which sender serves what
-    #[arg(long, value_enum, default_value_t = Scheduler::Greedy, value_name = "NAME")]
+    #[arg(long, value_enum, default_value_t = Scheduler::Auto, value_name = "NAME")]
     pub scheduler: Scheduler,
     /// How bytes are checked after they left the network
     #[arg(long, value_enum, default_value_t = Check::Crc64, value_name = "NAME")]
@@ -136,11 +138,30 @@ pub struct PlanArgs {
     /// The specification file; no host in it is resolved or contacted
     pub spec: PathBuf,
     /// Who decides which sender serves what
-    #[arg(long, value_enum, default_value_t = Scheduler::Greedy, value_name = "NAME")]
+    #[arg(long, value_enum, default_value_t = Scheduler::Auto, value_name = "NAME")]
     pub scheduler: Scheduler,
     /// Print the whole plan as one JSON object on one line, instead of a table
     #[arg(long)]
     pub json: bool,
+    /// Draw who sends how much to whom into FILE; one that exists is replaced
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Run the transfer on virtual time, with the machines that would run it, and tell how it goes; moves nothing
+    #[arg(long)]
+    pub simulate: bool,
+    /// The line of a node has another rate than its rows say, from the start or from TIME on (500ms, 2s, or plain
+    /// seconds); may be given again
+    #[arg(long = "rate", value_name = "NODE=RATE[@TIME]", value_parser = expect::<NodeRate>, requires = "simulate")]
+    pub rates: Vec<NodeRate>,
+    /// A node dies at TIME; may be given again
+    #[arg(long = "kill", value_name = "NODE@TIME", value_parser = expect::<NodeDeath>, requires = "simulate")]
+    pub kills: Vec<NodeDeath>,
+    /// What a packet takes from any node to any other, in whole milliseconds or more [default: 0.1 ms]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "simulate")]
+    pub delay: Option<Duration>,
+    /// Where chance starts: what happens at one moment happens in another order with another seed
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "simulate")]
+    pub seed: u64,
 }
 
 /// `bench`: between whom, for how long, and how to tell.

@@ -20,7 +20,7 @@ fn the_definition_holds_together() {
 fn defaults_are_the_promised_ones() {
     let Command::Run(RunArgs { spec, transfer }) = typed("run cluster.spec").unwrap() else { panic!("not run") };
     assert_eq!(spec, PathBuf::from("cluster.spec"));
-    assert_eq!((transfer.launch, transfer.scheduler, transfer.check), (Launch::None, Scheduler::Greedy, Check::Crc64));
+    assert_eq!((transfer.launch, transfer.scheduler, transfer.check), (Launch::None, Scheduler::Auto, Check::Crc64));
     assert_eq!((transfer.path, transfer.progress), (DataPath::Auto, ProgressMode::Auto));
     assert_eq!((transfer.timeout, transfer.stall_timeout), (None, Duration::from_secs(30)));
     assert_eq!((transfer.limit, transfer.slots, transfer.root, transfer.key_file), (None, None, None, None));

@@ -1,10 +1,12 @@
 //! The values that options take.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
 use crate::spec::Address;
+use crate::units::{BitRate, parse_duration, parse_rate};
 
 /// How nodes get started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -22,6 +24,8 @@ pub enum Launch {
 /// Who decides which sender serves what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Scheduler {
+    /// Greedy where that is the best or the plan is very large, else lp
+    Auto,
     /// In proportion to demand and speed
     Greedy,
     /// The exact optimum
@@ -78,6 +82,56 @@ impl FromStr for Nodes {
     /// What was expected instead.
     fn from_str(text: &str) -> Result<Nodes, String> {
         Address::list(text).map(Nodes)
+    }
+}
+
+/// Another rate of a node's line in a simulation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeRate {
+    /// The node as the specification names it.
+    pub node: String,
+    /// Its line rate, in both directions.
+    pub rate: BitRate,
+    /// How long after bytes begin to move.
+    pub after: Duration,
+}
+
+impl FromStr for NodeRate {
+    type Err = String;
+
+    /// Reads `NODE=RATE` and `NODE=RATE@TIME`.
+    ///
+    /// # Errors
+    /// What was expected instead.
+    fn from_str(text: &str) -> Result<NodeRate, String> {
+        let (node, rest) = text.split_once('=').filter(|(node, _)| !node.is_empty()).ok_or(NODE_RATE_EXPECTED)?;
+        let (rate, after) = match rest.split_once('@') {
+            None => (rest, Duration::ZERO),
+            Some((rate, time)) => (rate, parse_duration(time)?),
+        };
+        Ok(NodeRate { node: node.into(), rate: parse_rate(rate)?, after })
+    }
+}
+
+/// The death of a node in a simulation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeDeath {
+    /// The node as the specification names it.
+    pub node: String,
+    /// How long after bytes begin to move.
+    pub after: Duration,
+}
+
+impl FromStr for NodeDeath {
+    type Err = String;
+
+    /// Reads `NODE@TIME`.
+    ///
+    /// # Errors
+    /// What was expected instead.
+    fn from_str(text: &str) -> Result<NodeDeath, String> {
+        let (node, time) = text.split_once('@').filter(|(node, _)| !node.is_empty()).ok_or(NODE_DEATH_EXPECTED)?;
+        Ok(NodeDeath { node: node.into(), after: parse_duration(time)? })
     }
 }
 
@@ -152,6 +206,8 @@ const CPUS_MAX: usize = 8192;
 /// A 400 Gbit/s NIC is saturated by fewer.
 const THREADS_PER_NIC_MAX: usize = 64;
 
+const NODE_RATE_EXPECTED: &str = "a node and a rate, such as n1:5000=100M or n1:5000=100M@2s";
+const NODE_DEATH_EXPECTED: &str = "a node and a time, such as n1:5000@500ms";
 const PIN_EXPECTED: &str = "auto, none, or CPUs such as 0-3,8";
 
 #[cfg(test)]
@@ -173,6 +229,21 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(text.parse(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_befalls_nodes_of_a_simulation() {
+        let rate = |after| Ok(NodeRate { node: "a:1".into(), rate: BitRate(100_000_000), after });
+        assert_eq!("a:1=100M".parse(), rate(Duration::ZERO));
+        assert_eq!("a:1=100M@500ms".parse(), rate(Duration::from_millis(500)));
+        let death = NodeDeath { node: "[::1]:7".into(), after: Duration::from_secs(2) };
+        assert_eq!("[::1]:7@2".parse(), Ok(death));
+        for text in ["a:1", "=1G", "a:1=", "a:1=0", "a:1=1G@", "a:1=1G@x", "a:1@1"] {
+            assert!(text.parse::<NodeRate>().is_err(), "{text}");
+        }
+        for text in ["a:1", "@1", "a:1@", "a:1@-1"] {
+            assert!(text.parse::<NodeDeath>().is_err(), "{text}");
         }
     }
 

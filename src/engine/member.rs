@@ -241,6 +241,10 @@ impl Member {
         if self.limit_bytes_per_second > 0 {
             owner.limit(now, self.limit_bytes_per_second);
         }
+        // Under a limit the plan takes longer than its bound, and nobody's link is full.
+        if self.bound_us > 0 && self.limit_bytes_per_second == 0 {
+            owner.keep_to_plan(now, self.bound_us as f64 * 1e-6);
+        }
         self.owner = Some(owner);
         self.follow_owner();
     }

@@ -26,6 +26,7 @@ pub(crate) mod lanes;
 pub(crate) mod member;
 mod meter;
 pub(crate) mod owner;
+mod pace;
 pub(crate) mod pull;
 pub(crate) mod relay;
 pub(crate) mod serve;

@@ -14,6 +14,7 @@ use super::check::Method;
 use super::extents::{Extents, Run};
 use super::lanes::{Lane, Lanes, Verdict};
 use super::meter::Meter;
+use super::pace::{self, Pace};
 use super::shares::Shares;
 use super::{FlowIx, Grid, Piece};
 use crate::error::{Code, Error};
@@ -108,6 +109,8 @@ pub(crate) struct Owner {
     look_again: Option<Moment>,
     /// What limits the rate at which pieces are leased, where that was asked for, and the flow that got one last.
     limit: Option<(Bucket, FlowIx)>,
+    /// The plan's clock, where there is one.
+    pace: Option<Pace>,
     settled: bool,
     cause: Option<Error>,
     counts: Counts,
@@ -121,6 +124,8 @@ struct Flow {
     room: u32,
     meter: Meter,
     up_at: Moment,
+    /// When something landed on it last.
+    heard: Moment,
     revoking: bool,
     revoke_again: Moment,
 }
@@ -153,6 +158,7 @@ impl Owner {
             actions: VecDeque::new(),
             look_again: None,
             limit: None,
+            pace: None,
             settled: false,
             cause: None,
             counts: Counts::default(),
@@ -165,6 +171,11 @@ impl Owner {
     /// Leases no more than so many bytes per second from now on.
     pub(crate) fn limit(&mut self, now: Moment, bytes_per_second: u64) {
         self.limit = Some((Bucket::new(now, bytes_per_second, self.extents.grid().block_bytes()), FlowIx(0)));
+    }
+
+    /// Has flows that are ahead of a plan that takes `seconds` rest in favour of those that are behind.
+    pub(crate) fn keep_to_plan(&mut self, now: Moment, seconds: f64) {
+        self.pace = Some(Pace::new(now, seconds, &self.shares));
     }
 
     /// Takes in what happened.
@@ -225,7 +236,16 @@ impl Owner {
         let meter = Meter::default();
         self.flows.insert(
             flow,
-            Flow { lane, leased: Vec::new(), room: 0, meter, up_at: now, revoking: false, revoke_again: now },
+            Flow {
+                lane,
+                leased: Vec::new(),
+                room: 0,
+                meter,
+                up_at: now,
+                heard: now,
+                revoking: false,
+                revoke_again: now,
+            },
         );
     }
 
@@ -240,10 +260,13 @@ impl Owner {
         if let Some(state) = self.flows.get_mut(&flow) {
             state.leased.retain(|leased| leased.span != piece.span);
             state.meter.add(now, piece.span.bytes());
+            state.heard = now;
             if state.leased.is_empty() {
                 state.meter.pause(now);
             }
             self.lanes.landed(state.lane);
+            let sender = state.lane.sender;
+            self.pace.iter_mut().for_each(|pace| pace.landed(sender, piece.span.bytes()));
         }
         if self.extents.land(piece.span, check) {
             self.counts.kept_bytes += piece.span.bytes();
@@ -315,6 +338,8 @@ impl Owner {
     /// A lane broke; where it was the sender's last one, others take over the sender's share.
     fn lane_broke(&mut self, now: Moment, lane: Lane, error: &Error) {
         if self.lanes.broke(now, lane, error) == Verdict::Lost {
+            // The plan was made for one that brings its part.
+            self.pace = None;
             for run in self.shares.dissolve(lane.sender) {
                 for index in run.first..run.end {
                     let piece = self.extents.piece(run.segment, index);
@@ -387,6 +412,9 @@ impl Owner {
     /// Leases what there is, and what the limit allows, to a flow with room.
     fn feed(&mut self, now: Moment, flow: FlowIx) {
         let Flow { lane, room, .. } = self.flows[&flow];
+        if self.pace.as_ref().is_some_and(|pace| pace.is_ahead(now, lane.sender, self.extents.grid().block_bytes())) {
+            return self.look_again_at(now + pace::REST);
+        }
         let mut room = self.fair_part(lane.sender).min(room as usize);
         if let Some((bucket, last)) = &mut self.limit {
             if !bucket.is_open(now) {

@@ -37,7 +37,8 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         gbit_per_s: gbit_per_s(bytes, seconds),
         bound_seconds: conductor.plan().map(|plan| plan.bound.seconds),
         bottleneck: conductor.plan().map(|plan| format!("{}{assumed}", plan.bound.bottleneck)),
-        scheduler: conductor.terms().scheduler().name().into(),
+        // Whose plan it became, where that was left open.
+        scheduler: conductor.plan().map_or(conductor.terms().scheduler(), |plan| plan.scheduler).name().into(),
         check: check_name(conductor.terms().check()).into(),
         digest: error.is_none().then(|| conductor.digest()).flatten(),
         wasted_bytes: sum(|peer| peer.stats().wasted_bytes),

@@ -82,13 +82,11 @@ impl Terms {
         self.wishes.scheduler
     }
 
-    #[cfg(test)]
     pub(crate) fn block_bytes(&self) -> u64 {
         self.block_bytes
     }
 
     /// How long a flow may owe an answer in silence, as the nodes are told.
-    #[cfg(test)]
     pub(crate) fn silence(&self) -> Duration {
         self.options().silence()
     }

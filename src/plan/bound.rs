@@ -14,11 +14,13 @@ pub(crate) struct Bound {
     pub(crate) seconds: f64,
     /// Who sets it: `receiver node6:55558`, `sender node1:55553`, `senders a:1, b:1 together`.
     pub(crate) bottleneck: String,
+    /// The same, for pictures.
+    pub(crate) parts: Vec<Part>,
 }
 
 /// Something that is full when a plan cannot be faster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Sender(NodeIx),
     Receiver(NodeIx),
     Link(NodeIx, NodeIx),
@@ -49,7 +51,7 @@ pub(super) fn floor(problem: &Problem, demand: &Demand) -> Bound {
     for sender in demand.classes.iter().flat_map(|class| class.senders) {
         sends[sender.at()] = true;
     }
-    let floor = Bound { seconds: best.seconds, bottleneck: name(problem, &best.parts) };
+    let floor = Bound::new(problem, best.seconds, best.parts);
     together(problem, floor, demand.bytes(), &sends)
 }
 
@@ -59,7 +61,14 @@ pub(super) fn together(problem: &Problem, floor: Bound, bytes: f64, sends: &[boo
     let rate: f64 = senders().map(|node| problem.nodes[node.at()].send_bytes_per_second).sum();
     let mut best = Best { seconds: floor.seconds, parts: Vec::new() };
     best.consider(bytes, rate, || senders().map(Part::Sender).collect());
-    if best.parts.is_empty() { floor } else { Bound { seconds: best.seconds, bottleneck: name(problem, &best.parts) } }
+    if best.parts.is_empty() { floor } else { Bound::new(problem, best.seconds, best.parts) }
+}
+
+impl Bound {
+    /// The bound of `seconds` that `parts` set together.
+    pub(super) fn new(problem: &Problem, seconds: f64, parts: Vec<Part>) -> Bound {
+        Bound { seconds, bottleneck: name(problem, &parts), parts }
+    }
 }
 
 struct Best {
@@ -76,7 +85,7 @@ impl Best {
 }
 
 /// What sets a bound, for people.
-pub(super) fn name(problem: &Problem, parts: &[Part]) -> String {
+fn name(problem: &Problem, parts: &[Part]) -> String {
     let node = |node: NodeIx| problem.nodes[node.at()].name.clone();
     let store = |store: StoreIx| format!("store {}", problem.stores[store.0 as usize].name);
     let mut named: Vec<(&str, Vec<String>)> = Vec::new();

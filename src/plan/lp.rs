@@ -6,7 +6,7 @@
 //! the last cut is the bottleneck: Dinkelbach's iteration for ratios (1967), whose use on cuts Radzik (1992) describes.
 //! A general solver finds the same optimum, and is what tests hold this against.
 
-use super::bound::{self, Bound, Part};
+use super::bound::{Bound, Part};
 use super::demand::Demand;
 use super::greedy::shares;
 use super::maxflow::{Flow, SOURCE};
@@ -52,11 +52,16 @@ pub(super) fn plan(
 
 /// The lower bound alone; the simple one where the best would take too long to find.
 pub(super) fn bound(problem: &Problem, demand: &Demand, floor: Bound) -> Bound {
-    if arc_count(demand) > BOUND_ARCS_MAX {
+    if !is_quick(demand) {
         return floor;
     }
     let net = Network::new(problem, demand);
     search(problem, demand, &net, floor).1
+}
+
+/// Whether the best is found in a moment.
+pub(super) fn is_quick(demand: &Demand) -> bool {
+    arc_count(demand) <= BOUND_ARCS_MAX
 }
 
 fn arc_count(demand: &Demand) -> usize {
@@ -81,7 +86,7 @@ fn search(problem: &Problem, demand: &Demand, net: &Network, floor: Bound) -> (F
                 flow.widen(at, arc.kind.capacity(seconds) - arc.kind.capacity(best.seconds));
             }
         }
-        best = Bound { seconds, bottleneck: bound::name(problem, &cut.parts) };
+        best = Bound::new(problem, seconds, cut.parts);
     }
     (flow, best)
 }

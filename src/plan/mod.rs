@@ -46,8 +46,11 @@ pub(crate) use segments::Segment;
 /// Who decides which sender serves what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Scheduler {
-    /// In proportion to demand and speed: the CEP paper's greedy algorithm (section 3.2), linear in the size of the plan.
+    /// Greedy where its plan is the best there is, or where the best would take long to find; else the best. The plan says
+    /// which of the two it was.
     #[default]
+    Auto,
+    /// In proportion to demand and speed: the CEP paper's greedy algorithm (section 3.2), linear in the size of the plan.
     Greedy,
     /// The exact optimum of the paper's linear program, by parametric maximum flow.
     Lp,
@@ -60,6 +63,7 @@ impl Scheduler {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Scheduler::Auto => "auto",
             Scheduler::Greedy => "greedy",
             Scheduler::Lp => "lp",
             Scheduler::Uniform => "uniform",
@@ -189,6 +193,7 @@ impl Planned {
 /// All weights, the predicted time, and the lower bound.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Plan {
+    /// Whose weights these are; never `Auto`.
     pub(crate) scheduler: Scheduler,
     /// Ascending and disjoint. What a group wants is cut further than the rows cut it: at each segment its receivers are
     /// those that take it.
@@ -260,7 +265,9 @@ fn schedule(problem: &Problem, segments: Vec<Segment>, intake: Option<&Intake>, 
     let floor = bound::floor(problem, &demand);
     let dealt = match scheduler {
         Scheduler::Uniform => uniform::deal(problem, &segments, &demand)?,
-        Scheduler::Greedy | Scheduler::Lp => greedy::deal(problem, &segments, &demand, floor.seconds)?,
+        Scheduler::Auto | Scheduler::Greedy | Scheduler::Lp => {
+            greedy::deal(problem, &segments, &demand, floor.seconds)?
+        }
     };
     // Most plans end without a second look at the demands, and there may be millions of lists that need not be copied.
     let (dealt, kept) = match dealt {
@@ -269,21 +276,23 @@ fn schedule(problem: &Problem, segments: Vec<Segment>, intake: Option<&Intake>, 
     };
     let planned = match scheduler {
         Scheduler::Uniform => uniform::weigh(dealt),
-        Scheduler::Greedy | Scheduler::Lp => greedy::weigh(problem, dealt),
+        Scheduler::Auto | Scheduler::Greedy | Scheduler::Lp => greedy::weigh(problem, dealt),
     };
     let predicted_seconds = load::seconds(problem, &planned);
+    let simple = if scheduler == Scheduler::Auto { Scheduler::Greedy } else { scheduler };
     // A simple plan that reaches a simple bound is the best there is, and weighs the senders more evenly than a flow does.
     if predicted_seconds <= floor.seconds * (1.0 + TIGHT) {
-        return Ok(Plan { scheduler, planned, predicted_seconds, bound: floor });
+        return Ok(Plan { scheduler: simple, planned, predicted_seconds, bound: floor });
     }
     let segments = kept.unwrap_or_else(|| planned.iter().map(|planned| planned.segment.clone()).collect());
     let mut demand = Demand::of(problem, &segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
-    if scheduler == Scheduler::Lp {
+    // Where the exact bound is searched for anyway, the plan that attains it costs nothing more.
+    if scheduler == Scheduler::Lp || (scheduler == Scheduler::Auto && lp::is_quick(&demand)) {
         let (planned, bound) = lp::plan(problem, &segments, &demand, floor)?;
         let predicted_seconds = load::seconds(problem, &planned);
-        return Ok(Plan { scheduler, planned, predicted_seconds, bound });
+        return Ok(Plan { scheduler: Scheduler::Lp, planned, predicted_seconds, bound });
     }
     let bound = lp::bound(problem, &demand, floor);
-    Ok(Plan { scheduler, planned, predicted_seconds, bound })
+    Ok(Plan { scheduler: simple, planned, predicted_seconds, bound })
 }

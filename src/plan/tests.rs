@@ -37,21 +37,23 @@ fn is_near(a: f64, b: f64) -> bool {
 #[test]
 fn a_slow_receiver_is_the_bottleneck() {
     let bound = bound(&problem(&[100.0, 100.0, 10.0], &[(0, 0, 1000), (1, 0, 1000)], &[(2, 0, 1000)]));
-    assert_eq!(bound, Bound { seconds: 100.0, bottleneck: "receiver n2:1".into() });
+    let expected =
+        Bound { seconds: 100.0, bottleneck: "receiver n2:1".into(), parts: vec![bound::Part::Receiver(NodeIx(2))] };
+    assert_eq!(bound, expected);
 }
 
 #[test]
 fn the_only_holder_of_a_range_is_the_bottleneck() {
     let speeds = [100.0, 100.0, 1000.0, 1000.0];
     let bound = bound(&problem(&speeds, &[(0, 0, 900), (1, 900, 1000)], &[(2, 0, 1000), (3, 0, 900)]));
-    assert_eq!(bound, Bound { seconds: 18.0, bottleneck: "sender n0:1".into() });
+    assert_eq!((bound.seconds, bound.bottleneck.as_str()), (18.0, "sender n0:1"));
 }
 
 #[test]
 fn senders_can_be_short_together() {
     let speeds = [100.0, 100.0, 1000.0, 1000.0];
     let bound = bound(&problem(&speeds, &[(0, 0, 1000), (1, 0, 1000)], &[(2, 0, 1000), (3, 0, 1000)]));
-    assert_eq!(bound, Bound { seconds: 10.0, bottleneck: "senders n0:1, n1:1 together".into() });
+    assert_eq!((bound.seconds, bound.bottleneck.as_str()), (10.0, "senders n0:1, n1:1 together"));
 }
 
 #[test]
@@ -84,6 +86,13 @@ fn greedy_sets_speed_aside_in_proportion_to_demand_and_lp_does_better() {
     let lp = plan(&problem, Scheduler::Lp).unwrap();
     assert!(lp.planned[1].weights[0] < 1e-9 && is_near(lp.predicted_seconds, 10.0), "{lp:?}");
     assert!(is_near(greedy.predicted_seconds, 40.0 / 3.0) && greedy.bound == lp.bound);
+    assert_eq!(plan(&problem, Scheduler::Auto).unwrap(), lp, "the better of the two, under its own name");
+}
+
+#[test]
+fn auto_is_greedy_where_that_is_the_best() {
+    let problem = problem(&[300.0, 100.0, 1000.0], &[(0, 0, 4000), (1, 0, 4000)], &[(2, 0, 4000)]);
+    assert_eq!(plan(&problem, Scheduler::Auto).unwrap(), plan(&problem, Scheduler::Greedy).unwrap());
 }
 
 #[test]

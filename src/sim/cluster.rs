@@ -1,9 +1,10 @@
 //! The simulated world: one clock, one queue of happenings, the network, and what connects the machines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::net::{Links, Net};
+use super::history::{History, News};
+use super::net::{Links, Net, Store};
 use super::node::{End, Faults, Node, Parcel};
 use super::random::Random;
 use crate::engine::lanes::Lane;
@@ -16,18 +17,33 @@ use crate::master::conduct::{self, Conductor, Phase};
 use crate::master::roster::Roster;
 use crate::master::terms::Terms;
 use crate::spec::Role;
-use crate::units::{Moment, NodeIx, union};
+use crate::units::{BitRate, Moment, NodeIx, union};
 use crate::wire::Check;
 use crate::wire::control::{self, Advert, Prepared, Rail, RowState, ToMaster, ToNode};
 
-/// One way between any two nodes.
-pub(super) const LATENCY: Duration = Duration::from_micros(100);
-/// What a disk takes for one piece, besides its bytes.
-pub(super) const DISK_LATENCY: Duration = Duration::from_micros(80);
-/// What a disk moves.
-pub(super) const DISK_BYTES_PER_SECOND: f64 = 2e9;
-/// A transfer that takes this long on the virtual clock is stuck.
+/// A transfer that takes longer than this on the virtual clock, and than [`LONGEST_BOUNDS`], is stuck.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// How many times its bound a transfer may take.
+const LONGEST_BOUNDS: f64 = 1e4;
+
+/// The world that the machines run in.
+#[derive(Clone, Debug)]
+pub(crate) struct World {
+    /// The links of every node.
+    pub(crate) links: Vec<Links>,
+    pub(crate) stores: Vec<Store>,
+    /// One way between any two nodes.
+    pub(crate) latency: Duration,
+    /// What a disk takes for one piece, besides its bytes.
+    pub(crate) disk_latency: Duration,
+    /// What a disk moves.
+    pub(crate) disk_bytes_per_second: f64,
+    pub(crate) faults: Faults,
+    /// Where chance starts.
+    pub(crate) seed: u64,
+    /// Whether every event is written down.
+    pub(crate) keeps_log: bool,
+}
 
 /// Something that will happen at a moment.
 #[derive(Clone, Debug)]
@@ -63,11 +79,14 @@ pub(super) enum Happening {
         check: Check,
     },
     Kill(NodeIx),
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests break sessions"))]
     /// A control session breaks, with all that is on its way.
     Part(NodeIx),
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests break sessions"))]
     /// The session stands again, over another connection.
     Rejoin(NodeIx),
-    Relink(NodeIx, Links),
+    /// A node's links change; `told` is the line rate by which they do.
+    Relink(NodeIx, Links, Option<BitRate>),
 }
 
 /// A cluster that will run one transfer.
@@ -78,13 +97,21 @@ pub(crate) struct Cluster {
     pub(super) net: Net<Parcel>,
     pub(super) nodes: Vec<Node>,
     pub(super) conductor: Conductor,
-    pub(super) faults: Faults,
+    pub(super) world: World,
     pub(super) random: Random,
+    /// When a machine of a node wants a tick, and the same by node. Brought up to date when the node is followed, as it must be
+    /// after every event of its machines.
+    due: BTreeSet<(Moment, NodeIx)>,
+    due_of: Vec<Option<Moment>>,
+    /// What happens so long after the first bytes may move.
+    later: Vec<(Duration, Happening)>,
+    pub(super) history: History,
     log: Vec<String>,
 }
 
 /// How a simulated transfer ended.
 #[derive(Debug)]
+#[cfg_attr(not(test), allow(dead_code, reason = "a forecast needs less than tests do"))]
 pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     pub(crate) error: Option<Error>,
@@ -93,7 +120,8 @@ pub(crate) struct Outcome {
     pub(crate) node_seconds: Vec<Option<f64>>,
     pub(crate) bound_seconds: f64,
     pub(crate) counts: owner::Counts,
-    /// Every event of every machine, in order.
+    pub(crate) history: History,
+    /// Every event of every machine, in order, where the world keeps it.
     pub(crate) log: Vec<String>,
 }
 
@@ -105,8 +133,9 @@ fn advert() -> Advert {
 }
 
 impl Cluster {
-    /// A cluster of the nodes of `roster`, each with its links.
-    pub(crate) fn new(roster: Roster, terms: Terms, links: Vec<Links>, faults: Faults, seed: u64) -> Cluster {
+    /// A cluster of the nodes of `roster` in `world`.
+    pub(crate) fn new(roster: Roster, terms: Terms, world: World) -> Cluster {
+        assert_eq!(roster.entries.len(), world.links.len(), "every node has links");
         let nodes = roster.entries.iter().map(|entry| {
             let of = |role: Role| entry.rows.iter().filter(move |row| row.role == role).map(|row| row.range);
             let [wanted, offered] = [Role::Receiver, Role::Sender].map(|role| union(of(role).collect()));
@@ -116,33 +145,45 @@ impl Cluster {
             now: Moment(0),
             sequence: 0,
             queue: BTreeMap::new(),
-            net: Net::new(links),
+            net: Net::new(&world.links, &world.stores),
             nodes: nodes.collect(),
             conductor: Conductor::new(Moment(0), roster, terms),
-            faults,
-            random: Random::new(seed),
+            random: Random::new(world.seed),
+            due: BTreeSet::new(),
+            due_of: vec![None; world.links.len()],
+            later: Vec::new(),
+            history: History::default(),
             log: Vec::new(),
+            world,
         };
         for node in (0..cluster.nodes.len() as u32).map(NodeIx) {
-            cluster.after(LATENCY, Happening::NodeUp(node));
+            cluster.after(cluster.world.latency, Happening::NodeUp(node));
         }
         cluster
     }
 
+    /// Something happens so long after the first bytes may move.
+    pub(super) fn later(&mut self, after: Duration, happening: Happening) {
+        self.later.push((after, happening));
+    }
+
     /// A node dies at `moment`.
+    #[cfg(test)]
     pub(crate) fn kill(&mut self, node: NodeIx, moment: Moment) {
         self.at(moment, Happening::Kill(node));
     }
 
     /// A node's control session breaks at `moment`, and is resumed after `away`.
+    #[cfg(test)]
     pub(crate) fn part(&mut self, node: NodeIx, moment: Moment, away: Duration) {
         self.at(moment, Happening::Part(node));
         self.at(moment + away, Happening::Rejoin(node));
     }
 
     /// A node's links change at `moment`.
+    #[cfg(test)]
     pub(crate) fn relink(&mut self, node: NodeIx, moment: Moment, links: Links) {
-        self.at(moment, Happening::Relink(node, links));
+        self.at(moment, Happening::Relink(node, links, None));
     }
 
     /// Whether every reader has what it wants, and every group between its members.
@@ -161,17 +202,19 @@ impl Cluster {
     /// # Panics
     /// If a promise is broken, or the transfer hangs.
     pub(crate) fn run(mut self) -> Outcome {
-        let (mut began, mut ended) = (None, Moment(0));
+        let mut began = None;
         while self.conductor.phase() != Phase::Done {
-            assert!(self.now < Moment(0) + LONGEST, "the transfer hangs");
             self.step();
             if began.is_none() && self.conductor.phase() == Phase::Moving {
                 began = Some(self.now);
+                for (after, happening) in std::mem::take(&mut self.later) {
+                    self.at(self.now + after, happening);
+                }
             }
-            if self.conductor.phase() == Phase::Moving {
-                ended = self.now;
-            }
+            let longest = LONGEST.as_secs_f64().max(self.bound_seconds() * LONGEST_BOUNDS);
+            assert!(self.now.since(began.unwrap_or_default()).as_secs_f64() < longest, "the transfer hangs");
         }
+        self.history.began = began.unwrap_or(self.now);
         let error = self.conductor.error();
         if error.is_none() {
             assert!(self.is_complete(), "complete is complete");
@@ -182,17 +225,22 @@ impl Cluster {
             counts.wasted_bytes += peer.stats().wasted_bytes;
             counts.retries += peer.stats().retries;
         }
-        let began = began.unwrap_or(ended);
+        let began = self.history.began;
         let node_seconds = self.nodes.iter().map(|node| node.committed.map(|at| at.since(began).as_secs_f64()));
         Outcome {
-            seconds: ended.since(began).as_secs_f64(),
+            seconds: self.history.seconds(),
             node_seconds: node_seconds.collect(),
             error,
             digest: self.conductor.digest(),
-            bound_seconds: self.conductor.plan().map_or(0.0, |plan| plan.bound.seconds),
+            bound_seconds: self.bound_seconds(),
             counts,
+            history: self.history,
             log: self.log,
         }
+    }
+
+    fn bound_seconds(&self) -> f64 {
+        self.conductor.plan().map_or(0.0, |plan| plan.bound.seconds)
     }
 
     pub(super) fn at(&mut self, moment: Moment, happening: Happening) {
@@ -209,8 +257,8 @@ impl Cluster {
     /// Goes to the next moment at which anything happens.
     fn step(&mut self) {
         let queued = self.queue.first_key_value().map(|(&(moment, _), _)| moment);
-        let timeouts = self.timeouts();
-        let next = [queued, self.net.next_arrival(), timeouts].into_iter().flatten().min();
+        let due = self.due.first().map(|&(moment, _)| moment);
+        let next = [queued, self.net.next_arrival(), due, self.conductor.poll_timeout()].into_iter().flatten().min();
         let next = next.expect("a transfer that is not done waits for something").max(self.now);
         self.now = next;
         for (receiver, flow, parcel) in self.net.advance(next) {
@@ -218,24 +266,16 @@ impl Cluster {
         }
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= next) {
             let happening = entry.remove();
-            self.log.push(format!("{} {happening:?}", self.now.0));
+            if self.world.keeps_log {
+                self.log.push(format!("{} {happening:?}", self.now.0));
+            }
             self.happen(happening);
         }
         self.tick();
     }
 
-    fn timeouts(&self) -> Option<Moment> {
-        let nodes = self.nodes.iter().filter(|node| node.alive);
-        let nodes = nodes.flat_map(|node| {
-            [node.pull.poll_timeout(), node.member.as_ref().and_then(Member::poll_timeout)].into_iter().flatten()
-        });
-        nodes.chain(self.conductor.poll_timeout()).min()
-    }
-
     fn tick(&mut self) {
-        for node in
-            (0..self.nodes.len() as u32).map(NodeIx).filter(|node| self.nodes[node.at()].alive).collect::<Vec<_>>()
-        {
+        while let Some(&(_, node)) = self.due.first().filter(|&&(due, _)| due <= self.now) {
             let state = &mut self.nodes[node.at()];
             if state.pull.poll_timeout().is_some_and(|due| self.now >= due) {
                 state.pull.handle(self.now, pull::Event::Tick);
@@ -249,6 +289,18 @@ impl Cluster {
         if self.conductor.poll_timeout().is_some_and(|due| self.now >= due) {
             self.conductor.handle(self.now, conduct::Event::Tick);
             self.follow_master();
+        }
+    }
+
+    /// Takes down when a node's machines want their next tick.
+    fn rearm(&mut self, node: NodeIx) {
+        let state = &self.nodes[node.at()];
+        let member = state.member.as_ref().and_then(Member::poll_timeout);
+        let due = [state.pull.poll_timeout(), member].into_iter().flatten().min().filter(|_| state.alive);
+        let before = std::mem::replace(&mut self.due_of[node.at()], due);
+        if before != due {
+            before.iter().for_each(|&before| _ = self.due.remove(&(before, node)));
+            self.due.extend(due.map(|due| (due, node)));
         }
     }
 
@@ -266,6 +318,7 @@ impl Cluster {
             Happening::ToMaster(node, message) => {
                 let message = control::decode::<ToMaster>(&message).expect("nodes speak the protocol");
                 self.nodes[node.at()].heard_of += u32::from(message.is_counted());
+                self.history.hear(self.now, node, &message);
                 self.conductor.handle(self.now, conduct::Event::Message { node, message });
                 self.follow_master();
             }
@@ -279,15 +332,21 @@ impl Cluster {
             }
             Happening::Arrived { receiver, flow, parcel } => self.arrived(receiver, flow, parcel),
             Happening::Loaded { sender, flow, ask } => {
-                let result = if self.random.chance(self.faults.unreadable) { Err(Code::Data) } else { Ok(()) };
+                let result = if self.random.chance(self.world.faults.unreadable) { Err(Code::Data) } else { Ok(()) };
                 self.nodes[sender.at()].serve.handle(serve::Event::Loaded { flow, ask, result });
                 self.follow(sender);
             }
             Happening::Written { receiver, flow, piece, check } => self.written(receiver, flow, piece, check),
-            Happening::Kill(node) => self.die(node),
+            Happening::Kill(node) => {
+                self.history.tell(self.now, node, News::Died);
+                self.die(node);
+            }
             Happening::Part(node) => self.part_now(node),
             Happening::Rejoin(node) => self.rejoin(node),
-            Happening::Relink(node, links) => self.net.set_links(node, links),
+            Happening::Relink(node, links, rate) => {
+                rate.iter().for_each(|&rate| self.history.tell(self.now, node, News::Rate(rate)));
+                self.net.set_links(node, links);
+            }
             Happening::ToNode(..) => {}
         }
     }
@@ -297,7 +356,7 @@ impl Cluster {
             let rows = prepare.rows.iter().map(|_| RowState { shared: false }).collect();
             self.nodes[node.at()].member = Some(Member::new(member::Terms::of(&prepare, 1)));
             let prepared = Prepared { rows, holes: Vec::new(), error: None };
-            self.after(DISK_LATENCY, Happening::Member(node, member::Event::Prepared(Ok(prepared))));
+            self.after(self.world.disk_latency, Happening::Member(node, member::Event::Prepared(Ok(prepared))));
         } else {
             self.member(node, member::Event::Master(message));
         }
@@ -316,7 +375,7 @@ impl Cluster {
             let conduct::Action { node, message } = action;
             if !self.nodes[node.at()].parted {
                 let bytes = control::encode(&message);
-                self.after(LATENCY, Happening::ToNode(node, bytes));
+                self.after(self.world.latency, Happening::ToNode(node, bytes));
             }
         }
     }
@@ -332,7 +391,7 @@ impl Cluster {
         state.parted = false;
         let (heard, unheard) = (state.talk.heard(), state.talk.unheard(state.heard_of).to_vec());
         for message in unheard {
-            self.after(LATENCY, Happening::ToMaster(node, message));
+            self.after(self.world.latency, Happening::ToMaster(node, message));
         }
         self.conductor.handle(self.now, conduct::Event::NodeBack { node, heard });
         self.follow_master();
@@ -361,6 +420,7 @@ impl Cluster {
             state.draining = false;
             self.after(Duration::ZERO, Happening::Member(node, member::Event::Drained));
         }
+        self.rearm(node);
     }
 
     fn member_action(&mut self, node: NodeIx, action: member::Action) {
@@ -369,10 +429,10 @@ impl Cluster {
         let state = &mut self.nodes[node.at()];
         match action {
             Action::Preallocate { .. } => {
-                self.after(DISK_LATENCY, Happening::Member(node, member::Event::Preallocated(Ok(()))));
+                self.after(self.world.disk_latency, Happening::Member(node, member::Event::Preallocated(Ok(()))));
             }
             Action::Open { lane, weight, .. } => {
-                self.after(3 * LATENCY, Happening::FlowOpened { receiver: node, lane, weight });
+                self.after(3 * self.world.latency, Happening::FlowOpened { receiver: node, lane, weight });
             }
             Action::Lease { flow, pieces } => state.pull.handle(now, pull::Event::Lease { flow, pieces }),
             Action::Revoke { flow, pieces } => state.pull.handle(now, pull::Event::Revoke { flow, pieces }),
@@ -393,7 +453,7 @@ impl Cluster {
             }
             Action::Commit { .. } => {
                 state.committed.get_or_insert(now);
-                self.after(DISK_LATENCY, Happening::Member(node, member::Event::Committed(Ok(()))));
+                self.after(self.world.disk_latency, Happening::Member(node, member::Event::Committed(Ok(()))));
             }
             Action::Tell(message) => {
                 let bytes = control::encode(&message);
@@ -401,7 +461,7 @@ impl Cluster {
                     state.talk.say(bytes.clone());
                 }
                 if !state.parted {
-                    self.after(LATENCY, Happening::ToMaster(node, bytes));
+                    self.after(self.world.latency, Happening::ToMaster(node, bytes));
                 }
             }
             Action::Discard | Action::End => {}
@@ -410,6 +470,7 @@ impl Cluster {
 
     fn die(&mut self, node: NodeIx) {
         self.nodes[node.at()].alive = false;
+        self.rearm(node);
         let fetching: Vec<FlowIx> = self.nodes[node.at()].fetching.keys().copied().collect();
         let serving: Vec<End> = self.nodes[node.at()].serving.values().copied().collect();
         let error = Error::new(Code::Unreachable, "connection reset");

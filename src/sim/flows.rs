@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cluster::{Cluster, DISK_BYTES_PER_SECOND, DISK_LATENCY, Happening, LATENCY};
+use super::cluster::{Cluster, Happening};
 use super::node::{End, Parcel, check_of};
 use crate::engine::lanes::Lane;
 use crate::engine::pull::{self, Answer};
@@ -18,7 +18,7 @@ impl Cluster {
             pull::Action::Request { flow, request, piece } => {
                 if let Some(end) = self.nodes[node.at()].fetching.get(&flow).copied() {
                     let ask = Ask { request, span: piece.span, soft: piece.soft };
-                    self.after(LATENCY, Happening::Request { sender: end.peer, flow: end.there, ask });
+                    self.after(self.world.latency, Happening::Request { sender: end.peer, flow: end.there, ask });
                 }
             }
             pull::Action::Land { .. } => unreachable!("payloads arrive with their headers here"),
@@ -46,12 +46,12 @@ impl Cluster {
         let end = |flow: FlowIx| state.serving.get(&flow).copied();
         match action {
             Action::Load { flow, ask } => {
-                let read = Duration::from_secs_f64(ask.span.bytes() as f64 / DISK_BYTES_PER_SECOND);
-                self.after(DISK_LATENCY + read, Happening::Loaded { sender: node, flow, ask });
+                let read = Duration::from_secs_f64(ask.span.bytes() as f64 / self.world.disk_bytes_per_second);
+                self.after(self.world.disk_latency + read, Happening::Loaded { sender: node, flow, ask });
             }
             Action::Send { flow, ask } => {
                 let Some(end) = end(flow) else { return state.serve.handle(serve::Event::Sent { flow }) };
-                let changed = self.random.chance(self.faults.changed);
+                let changed = self.random.chance(self.world.faults.changed);
                 let has = covers(&state.offered, ask.span) || state.landed.contains(&ask.span);
                 assert!(has, "node {} sends {}, which it does not have", node.0, ask.span);
                 let check = check_of(self.conductor.terms().method, ask.span);
@@ -80,7 +80,7 @@ impl Cluster {
         if !self.nodes[sender.at()].alive {
             let error = Error::new(Code::Unreachable, "connection refused");
             let event = owner::Event::OpenFailed { lane, error };
-            return self.after(LATENCY, Happening::Member(receiver, member::Event::Owner(event)));
+            return self.after(self.world.latency, Happening::Member(receiver, member::Event::Owner(event)));
         }
         let here = self.nodes[receiver.at()].next_flow();
         let there = self.nodes[sender.at()].next_flow();
@@ -105,14 +105,14 @@ impl Cluster {
             self.nodes[end.peer.at()].serve.handle(serve::Event::Sent { flow: sender_flow });
             self.follow(end.peer);
         }
-        self.after(LATENCY, Happening::Arrived { receiver, flow, parcel });
+        self.after(self.world.latency, Happening::Arrived { receiver, flow, parcel });
     }
 
     pub(super) fn arrived(&mut self, receiver: NodeIx, flow: FlowIx, parcel: Parcel) {
         if !self.nodes[receiver.at()].fetching.contains_key(&flow) {
             return;
         }
-        if self.random.chance(self.faults.broken) {
+        if self.random.chance(self.world.faults.broken) {
             return self.close(receiver, flow, &Error::new(Code::Unreachable, "connection reset"));
         }
         let state = &mut self.nodes[receiver.at()];
@@ -150,8 +150,8 @@ impl Cluster {
             if !changed {
                 state.slots_free -= 1;
                 state.writing += 1;
-                let write = Duration::from_secs_f64(piece.span.bytes() as f64 / DISK_BYTES_PER_SECOND);
-                self.after(DISK_LATENCY + write, Happening::Written { receiver, flow, piece, check });
+                let write = Duration::from_secs_f64(piece.span.bytes() as f64 / self.world.disk_bytes_per_second);
+                self.after(self.world.disk_latency + write, Happening::Written { receiver, flow, piece, check });
             }
         }
     }
@@ -163,7 +163,9 @@ impl Cluster {
         }
         state.writing -= 1;
         state.slots_free += 1;
-        state.write(piece);
+        if state.write(piece) {
+            self.history.landed(self.now, piece.span.bytes());
+        }
         state.pull.handle(self.now, pull::Event::Written { flow, piece, check });
         self.land_parked(receiver);
         self.follow(receiver);

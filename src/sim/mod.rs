@@ -1,18 +1,27 @@
 //! A whole cluster on virtual time, from one seed: the real master and node machines, a fluid network, and disks that
-//! take their time. Nothing here is a model of our own code: it is our code, fed by a simulated world.
+//! take their time. Nothing here is a model of our own code: it is our code, fed by a simulated world. Tests run it, and `plan --simulate`.
 //!
 //! After every event the safety promises are asserted: a byte that lands is the byte of its place, lands where it is
 //! wanted, and nothing lands after its receiver has said that it is done.
 
 mod cluster;
 mod flows;
+mod forecast;
+mod history;
 mod net;
 mod node;
 mod random;
 
 #[cfg(test)]
+mod schedule_tests;
+#[cfg(test)]
 mod tests;
 
-pub(crate) use cluster::{Cluster, Outcome};
-pub(crate) use net::Links;
-pub(crate) use node::Faults;
+pub(crate) use forecast::{Change, Forecast, Scenario, forecast};
+pub(crate) use history::News;
+#[cfg(test)]
+pub(crate) use {
+    cluster::{Cluster, Outcome, World},
+    net::Links,
+    node::Faults,
+};

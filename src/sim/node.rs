@@ -94,16 +94,16 @@ impl Node {
         FlowIx(self.flows)
     }
 
-    /// A piece reaches the disk.
+    /// A piece reaches the disk; whether it is news.
     ///
     /// # Panics
     /// If that breaks a promise: it is not wanted here, or this node has said that it is done.
-    pub(super) fn write(&mut self, piece: Piece) {
+    pub(super) fn write(&mut self, piece: Piece) -> bool {
         assert!(self.wanted.iter().any(|wanted| wanted.contains(piece.span)), "{} is not wanted here", piece.span);
         assert!(self.committed.is_none(), "{} lands after the commit", piece.span);
         let state = self.member.as_ref().map(Member::state);
         assert!(matches!(state, Some(State::Moving | State::Draining)), "{} lands while {state:?}", piece.span);
-        self.landed.insert(piece.span);
+        self.landed.insert(piece.span)
     }
 }
 

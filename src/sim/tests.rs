@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Cluster, Faults, Links, Outcome};
+use super::{Cluster, Faults, Links, Outcome, World};
 use crate::error::Code;
 use crate::master::roster::Roster;
 use crate::master::terms::{Identity, Terms, Wishes};
@@ -47,7 +47,17 @@ fn limited(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64, limit: O
     // Payload on a 1 Gbit/s line, as the plan counts it.
     let goodput = GBIT * crate::units::goodput(1500);
     let links = vec![Links { up: goodput, down: goodput }; roster.entries.len()];
-    Cluster::new(roster, terms, links, faults, seed)
+    let world = World {
+        links,
+        stores: Vec::new(),
+        latency: Duration::from_micros(100),
+        disk_latency: Duration::from_micros(80),
+        disk_bytes_per_second: 2e9,
+        faults,
+        seed,
+        keeps_log: true,
+    };
+    Cluster::new(roster, terms, world)
 }
 
 /// Four senders with overlapping halves and three receivers that want different parts.

@@ -1,5 +1,6 @@
 //! `plan`: what a specification would do; nothing is resolved, contacted or moved.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -7,13 +8,19 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
+use picture::Picture;
+use simulated::Simulated;
+
 use super::run::scheduler;
 use super::{print, read_spec};
 use crate::cli::args::PlanArgs;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::master::roster::Roster;
 use crate::plan::{Asking, Plan, Planned};
 use crate::units::{NodeIx, human_bytes};
+
+mod picture;
+mod simulated;
 
 /// Segments that are printed; a plan of more says how many it has.
 const SEGMENTS_SHOWN_MAX: usize = 200;
@@ -27,10 +34,29 @@ pub(super) fn plan(args: &PlanArgs) -> Result<ExitCode> {
     let plan = crate::plan::plan(&problem, scheduler(args.scheduler)).map_err(|error| error.at(args.spec.display()))?;
     let planning_seconds = began.elapsed().as_secs_f64();
     let assumes_speed = roster.assumes_speed(&nobody);
-    let said = Said { transfer: &spec.id, roster: &roster, plan: &plan, assumes_speed, planning_seconds };
+    let simulated = if args.simulate {
+        Some(simulated::simulate(args, &spec, &roster, &problem, &plan, scheduler(args.scheduler))?)
+    } else {
+        None
+    };
+    if let Some(path) = &args.svg {
+        let captions = if assumes_speed { vec![ASSUMED.to_owned()] } else { Vec::new() };
+        write(path, &Picture::new(&spec.id, &roster, &problem, &plan, captions).svg())?;
+    }
+    let said = Said { transfer: &spec.id, roster: &roster, plan: &plan, assumes_speed, planning_seconds, simulated };
     print(&if args.json { said.json() } else { said.in_words() });
     Ok(ExitCode::SUCCESS)
 }
+
+fn write(path: &Path, picture: &str) -> Result<()> {
+    std::fs::write(path, picture).map_err(|error| {
+        Error::new(Code::Data, format!("{}: cannot be written: {error}", path.display()))
+            .remedy("choose another file for --svg")
+    })
+}
+
+/// What is said where speeds are not known.
+const ASSUMED: &str = "rows without speed= are assumed to have equal NICs of 100 Gbit/s";
 
 /// What is to be told.
 struct Said<'a> {
@@ -39,6 +65,7 @@ struct Said<'a> {
     plan: &'a Plan,
     assumes_speed: bool,
     planning_seconds: f64,
+    simulated: Option<Simulated>,
 }
 
 /// The object that `--json` prints.
@@ -54,6 +81,9 @@ struct PlanJson<'a> {
     speeds_assumed: bool,
     planning_seconds: f64,
     segments: Vec<SegmentJson>,
+    /// With `--simulate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    simulated: Option<&'a Simulated>,
 }
 
 /// Receivers of a segment that ask the same senders with the same weights.
@@ -88,6 +118,7 @@ impl Said<'_> {
             speeds_assumed: self.assumes_speed,
             planning_seconds: self.planning_seconds,
             segments: self.plan.planned.iter().flat_map(|planned| self.segments(planned)).collect(),
+            simulated: self.simulated.as_ref(),
         };
         serde_json::to_string(&plan).expect("numbers, strings and lists have a form in JSON")
     }
@@ -117,15 +148,12 @@ impl Said<'_> {
         }
         let hidden = self.plan.planned.len().saturating_sub(SEGMENTS_SHOWN_MAX);
         let more = if hidden > 0 { format!("… and {hidden} more segments\n") } else { String::new() };
-        let assumed = if self.assumes_speed {
-            "speed      rows without speed= are assumed to have equal NICs of 100 Gbit/s\n"
-        } else {
-            ""
-        };
+        let assumed = if self.assumes_speed { format!("speed      {ASSUMED}\n") } else { String::new() };
+        let simulated = self.simulated.as_ref().map_or_else(String::new, Simulated::in_words);
         let Plan { scheduler, predicted_seconds, bound, .. } = self.plan;
         format!(
             "{table}\n{more}\nscheduler  {}, in {:.6} s\npredicted  {predicted_seconds:.6} s by these weights alone\n\
-             bound      {:.6} s, set by {}\n{assumed}",
+             bound      {:.6} s, set by {}\n{assumed}{simulated}",
             scheduler.name(),
             self.planning_seconds,
             bound.seconds,

@@ -90,6 +90,7 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
 
 pub(super) fn scheduler(scheduler: args::Scheduler) -> Scheduler {
     match scheduler {
+        args::Scheduler::Auto => Scheduler::Auto,
         args::Scheduler::Greedy => Scheduler::Greedy,
         args::Scheduler::Lp => Scheduler::Lp,
         args::Scheduler::Uniform => Scheduler::Uniform,

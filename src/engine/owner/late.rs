@@ -1,15 +1,20 @@
 //! Work for flows whose own share is dry: what is stolen from slower senders, asked for twice, or taken back from flows that
 //! are late with it.
 
+use std::time::Duration;
+
 use super::{Action, LOOK_AGAIN, Owner, SOFT_MAX};
 use crate::engine::{FlowIx, Piece};
 use crate::units::{Moment, NodeIx, Span};
 
 /// Somebody is late who needs this much longer than the flow that would be asked instead.
 const LATE_FACTOR: f64 = 2.0;
-/// Bytes asked for twice, in blocks, that are always allowed: what two flows that fell silent may hold. Beyond, one byte
-/// in a hundred.
-const TWICE_BLOCKS: u64 = 32;
+/// Bytes asked for twice, in blocks, that are always allowed. Beyond, one byte in a hundred: they may all come twice.
+const TWICE_BLOCKS: u64 = 2;
+/// The same where the other flow is silent and may not bring them at all: what two such flows hold.
+const TWICE_BLOCKS_SILENT: u64 = 32;
+/// A flow on which nothing landed for so long is silent.
+const SILENT: Duration = Duration::from_secs(1);
 
 impl Owner {
     /// A piece for a flow whose own share is dry.
@@ -66,7 +71,9 @@ impl Owner {
                 && self.extents.offers(sender, segment)
         };
         let piece = self.flows[&late].leased.iter().rev().find(is_free)?.span;
-        let allowed = (TWICE_BLOCKS * self.extents.grid().block_bytes()).max(self.extents.wanted_bytes() / 100);
+        let is_silent = now.since(self.flows[&late].heard) >= SILENT;
+        let blocks = if is_silent { TWICE_BLOCKS_SILENT } else { TWICE_BLOCKS };
+        let allowed = (blocks * self.extents.grid().block_bytes()).max(self.extents.wanted_bytes() / 100);
         if self.twice_bytes + piece.bytes() > allowed {
             return None;
         }

@@ -1,0 +1,86 @@
+//! `plan` with a picture, and on virtual time.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::fs;
+use std::process::Output;
+
+use support::{cep_fast, code, folder, json, run, stderr};
+
+/// A gigabyte from two replicas to two readers, all at 1 Gbit/s: 9 s at best.
+const SPEC: &str = "id two\nwriter a:1 pattern:1 0 0-1073741823 speed=1G\nwriter b:1 pattern:1 0 0-1073741823 speed=1G\n\
+                    reader c:1 null: 0 0-1073741823 speed=1G\nreader d:1 null: 0 0-1073741823 speed=1G\n";
+
+fn plan(spec: &str, options: &[&str]) -> Output {
+    let folder = folder();
+    let file = folder.path().join("spec");
+    fs::write(&file, spec).unwrap();
+    run(cep_fast(&["plan", file.to_str().unwrap()]).args(options))
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_simulated_transfer_comes_near_its_bound_and_says_the_same_again() {
+    let first = plan(SPEC, &["--simulate", "--json"]);
+    assert_eq!(code(&first), 0, "{}", stderr(&first));
+    let simulated = &json(&first)["simulated"];
+    assert_eq!((&simulated["state"], &simulated["bytes"]), (&"complete".into(), &(2_u64 << 30).into()));
+    let ratio = simulated["ratio"].as_f64().unwrap();
+    assert!((1.0..1.05).contains(&ratio), "{simulated}");
+    assert_eq!(simulated["timeline"].as_array().unwrap().len(), 16);
+    assert_eq!(&json(&plan(SPEC, &["--simulate", "--json"]))["simulated"], simulated);
+}
+
+#[test]
+fn a_node_that_dies_and_one_that_slows_down_are_told_of() {
+    let options = ["--simulate", "--kill", "a@2s", "--rate", "b:1=500M@4", "--delay", "1ms", "--seed", "7"];
+    let output = plan(SPEC, &options);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let told = stdout(&output);
+    for word in ["2.000 s: a:1 dies", "4.000 s: b:1 has a line of 500Mbit/s", "complete after", "2 of 2"] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    let lost = plan(SPEC, &["--simulate", "--kill", "a@1", "--kill", "b@1", "--json"]);
+    let simulated = &json(&lost)["simulated"];
+    assert_eq!(simulated["state"], "failed", "{simulated}");
+    assert_eq!(simulated["error"]["code"], 3);
+}
+
+#[test]
+fn a_node_that_is_not_there_is_named() {
+    for (options, word) in [
+        (["--simulate", "--kill", "e:1@1"], "--kill: no row names e:1"),
+        (["--simulate", "--rate", "a:2=1G"], "--rate: no row names a:2"),
+        (["--simulate", "--rate", "a:1=fast"], "--rate"),
+    ] {
+        let output = plan(SPEC, &options);
+        assert_eq!(code(&output), 2, "{word}");
+        assert!(stderr(&output).contains(word), "{}", stderr(&output));
+    }
+    assert_eq!(code(&plan(SPEC, &["--kill", "a@1"])), 2, "without --simulate");
+}
+
+#[test]
+fn a_terabyte_is_simulated_in_larger_pieces_and_says_so() {
+    let spec = SPEC.replace("1073741823", "1099511627775");
+    let output = plan(&spec, &["--simulate"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stdout(&output).contains("in pieces of 64.00 MiB"), "{}", stdout(&output));
+}
+
+#[test]
+fn the_picture_is_written_and_where_it_cannot_be_that_is_said() {
+    let folder = folder();
+    let file = folder.path().join("plan.svg");
+    let output = plan(SPEC, &["--svg", file.to_str().unwrap()]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let svg = fs::read_to_string(&file).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("a:1") && svg.contains("bound"), "{svg}");
+    let output = plan(SPEC, &["--svg", "/nowhere/plan.svg"]);
+    assert_eq!(code(&output), 5);
+    assert!(stderr(&output).contains("/nowhere/plan.svg"), "{}", stderr(&output));
+}

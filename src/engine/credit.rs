@@ -10,8 +10,6 @@ use std::time::Duration;
 const REQUESTS_START: u32 = 4;
 /// The floor for slow flows: one piece on the wire and one behind it.
 const REQUESTS_MIN: u32 = 2;
-/// The floor in bytes: requests wait in the queues of busy links, as pieces do, which the least delay does not see either.
-const OUTSTANDING_BYTES_MIN: u64 = 1 << 20;
 /// The cap: with 1 MiB pieces this covers 10 Gbit/s at 13 ms.
 pub(crate) const REQUESTS_MAX: u32 = 16;
 /// Above this rate the start value is the floor: a piece of 1 MiB lasts less than 4 ms.
@@ -41,8 +39,6 @@ impl Credit {
         let (Some(rate), Some(delay)) = (bytes_per_second, self.delay_min) else { return REQUESTS_START };
         let product = (rate * delay.as_secs_f64() / block_bytes as f64).ceil() as u32;
         let floor = if rate > FAST_BYTES_PER_SECOND { REQUESTS_START } else { REQUESTS_MIN };
-        let small = u32::try_from(OUTSTANDING_BYTES_MIN / block_bytes.max(1)).unwrap_or(u32::MAX);
-        let floor = floor.max(small).min(REQUESTS_MAX);
         product.saturating_add(REQUESTS_MIN).clamp(floor, REQUESTS_MAX)
     }
 }

@@ -10,7 +10,7 @@
 //! ends the transfer for everybody; later, whoever can still finish does, and the ending names what is missing.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::peer::{Peer, Said, Stage};
@@ -86,8 +86,10 @@ pub(crate) struct Conductor {
     plan: Option<Plan>,
     /// The plan's segments by receiver.
     by_receiver: ByReceiver,
-    /// What other receivers ask each node for.
-    relayed: Vec<Vec<Span>>,
+    /// What other receivers ask nodes for.
+    relayed: BTreeMap<NodeIx, Vec<Span>>,
+    /// When each node should have all it wants, in seconds.
+    receiver_seconds: Vec<f64>,
     /// What the plan's receivers want, each counted for itself.
     planned_bytes: u64,
     /// The check values of each segment, from the first receiver that landed it.
@@ -120,7 +122,8 @@ impl Conductor {
             holes: Vec::new(),
             plan: None,
             by_receiver: ByReceiver::default(),
-            relayed: Vec::new(),
+            relayed: BTreeMap::new(),
+            receiver_seconds: Vec::new(),
             planned_bytes: 0,
             checks: Vec::new(),
             error: None,
@@ -311,6 +314,11 @@ impl Conductor {
         Ok(())
     }
 
+    /// Whether other receivers ask a node for what it has landed.
+    pub(super) fn relays(&self, node: NodeIx) -> bool {
+        self.relayed.contains_key(&node)
+    }
+
     /// Goes on while everybody that the phase waits for is through; a phase may have nobody to wait for.
     fn advance(&mut self, now: Moment) {
         loop {
@@ -398,11 +406,13 @@ impl Conductor {
     fn start(&mut self, now: Moment) -> Result<(), Error> {
         self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?;
         let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
-        let plan = plan::plan(&self.roster.problem(&adverts), self.terms.scheduler())?;
+        let problem = self.roster.problem(&adverts);
+        let plan = plan::plan(&problem, self.terms.scheduler())?;
+        self.receiver_seconds = plan.receiver_seconds(&problem);
         self.checks = vec![None; plan.planned.len()];
         self.holes = union(std::mem::take(&mut self.holes));
         self.by_receiver = ByReceiver::of(&plan.planned, self.peers.len());
-        self.relayed = plan.relayed(self.peers.len());
+        self.relayed = plan.relayed();
         self.planned_bytes = plan.wanted_bytes();
         self.plan = Some(plan);
         self.check_parts()?;
@@ -465,8 +475,8 @@ impl Conductor {
             holes: holes.collect(),
             segments,
             limit_bytes_per_second: self.terms.limit_of(wanted_bytes, self.wanted_bytes()),
-            bound_us: (plan.bound.seconds * 1e6) as u64,
-            relays: self.relayed[node.at()].clone(),
+            bound_us: (self.receiver_seconds[node.at()].min(plan.bound.seconds) * 1e6) as u64,
+            relays: self.relayed.get(&node).cloned().unwrap_or_default(),
         }
     }
 }

@@ -80,7 +80,7 @@ fn messages(conductor: &mut Conductor, shared: bool) -> Vec<usize> {
 #[test]
 fn four_messages_a_node_in_a_transfer_without_incident() {
     let mut conductor = conductor(
-        "writer a:1 pattern:1 0 0-99\nwriter b:1 pattern:1 0 0-199\nreader c:1 null: 0 0-149\nreader d:1 file:///x 0 0-199",
+        "writer a:1 pattern:1 0 0-99\nwriter b:1 pattern:1 0 0-199\nreader c:1 null: 0 0-149\nreader d:1 null: 0 0-199",
     );
     assert_eq!(messages(&mut conductor, false), [4; 4]);
     assert_eq!(conductor.landed_bytes(), 350);
@@ -128,4 +128,15 @@ fn a_node_at_rest_takes_little_memory() {
     assert_eq!(peer.advert().expect("it was met").rails, advert().rails);
     // Beside its session: the bar is 256, and run's part of it, without the session, is held by `links`.
     assert!(peer.bytes() <= 160, "{} bytes", peer.bytes());
+}
+
+/// What a receiver has sent on is known at the end alone.
+#[test]
+fn who_feeds_other_receivers_is_told_of_the_end() {
+    let mut conductor = conductor(
+        "option block 10\nwriter a:1 pattern:1 0 0-99\nreader b:1 file:///x 0 0-99\nreader c:1 file:///y 0 0-99\n\
+         reader d:1 null: 0 0-99",
+    );
+    assert_eq!(messages(&mut conductor, false), [4, 6, 6, 4]);
+    assert_eq!(conductor.peers()[1].stats().sent_bytes, 9);
 }

@@ -37,7 +37,7 @@ impl Conductor {
                 Stage::Gone => {}
                 // It has said everything with `Landed`, and keeps nothing that could be in anybody's way: it forgets the
                 // transfer when its session is closed.
-                Stage::Landed if !self.roster.get(node).sends() && !peer.shares_any() => {
+                Stage::Landed if !self.roster.get(node).sends() && !peer.shares_any() && !self.relays(node) => {
                     self.peers[node.at()].stage = Stage::Gone;
                 }
                 _ => self.say(node, Said::Finish),

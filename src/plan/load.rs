@@ -20,6 +20,29 @@ pub(super) fn mean_seconds(problem: &Problem, planned: &[Planned]) -> f64 {
     receiving.iter().map(|seconds| seconds.max(sending)).sum::<f64>() / receiving.len().max(1) as f64
 }
 
+/// When each node has all it wants, as the busiest of those say that have a part in it: itself, and whom it asks.
+pub(super) fn receiver_seconds(problem: &Problem, planned: &[Planned]) -> Vec<f64> {
+    let load = Load::of(problem, planned);
+    let sending = |node: NodeIx| load.sent[node.at()] / problem.nodes[node.at()].send_bytes_per_second;
+    let mut seconds: Vec<f64> = load.receiving_seconds(problem).collect();
+    for one in planned {
+        let alike = one.segment.senders.iter().zip(&one.weights).filter(|(_, weight)| **weight > 0.0);
+        let alike = alike.map(|(sender, _)| sending(*sender)).fold(0.0, f64::max);
+        for receiver in one.segment.remote_receivers() {
+            let latest = match (one.relay_of(receiver), one.own.is_empty()) {
+                (Some(relay), _) => sending(relay),
+                (None, true) => alike,
+                (None, false) => {
+                    let asked = one.senders_for(receiver).into_iter().filter(|(_, weight)| *weight > 0.0);
+                    asked.map(|(sender, _)| sending(sender)).fold(0.0, f64::max)
+                }
+            };
+            seconds[receiver.at()] = seconds[receiver.at()].max(latest);
+        }
+    }
+    seconds
+}
+
 impl Load {
     fn of(problem: &Problem, planned: &[Planned]) -> Load {
         let mut load = Load {

@@ -34,6 +34,8 @@ mod segments;
 mod tests;
 mod uniform;
 
+use std::collections::BTreeMap;
+
 use crate::error::Result;
 use crate::units::{NodeIx, Span, union};
 
@@ -204,16 +206,21 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// What each of so many nodes is asked for by other receivers: ascending, apart from each other.
-    pub(crate) fn relayed(&self, node_count: usize) -> Vec<Vec<Span>> {
-        let mut relayed = vec![Vec::new(); node_count];
+    /// When each node has all it wants by these weights, in seconds: slow ones are no reason for others to be late.
+    pub(crate) fn receiver_seconds(&self, problem: &Problem) -> Vec<f64> {
+        load::receiver_seconds(problem, &self.planned)
+    }
+
+    /// What nodes are asked for by other receivers: ascending, apart from each other.
+    pub(crate) fn relayed(&self) -> BTreeMap<NodeIx, Vec<Span>> {
+        let mut relayed: BTreeMap<NodeIx, Vec<Span>> = BTreeMap::new();
         for planned in &self.planned {
             let mut relays: Vec<NodeIx> = planned.relays.iter().map(|(_, relay)| *relay).collect();
             relays.sort_unstable();
             relays.dedup();
-            relays.into_iter().for_each(|relay| relayed[relay.at()].push(planned.segment.span));
+            relays.into_iter().for_each(|relay| relayed.entry(relay).or_default().push(planned.segment.span));
         }
-        relayed.into_iter().map(union).collect()
+        relayed.into_iter().map(|(node, spans)| (node, union(spans))).collect()
     }
 
     /// Bytes that receivers want, each counted for itself, and a group's once.

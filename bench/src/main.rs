@@ -7,6 +7,7 @@ mod bar;
 mod cases;
 mod cluster;
 mod contenders;
+mod figures;
 mod lab;
 mod loopback;
 mod plans;
@@ -43,6 +44,8 @@ enum Command {
     Plans(plans::Options),
     /// Two or more nodes with shaped NICs (tools/netlab): what adds up, what survives, and the bars for both. Needs root.
     Lab(cases::Options),
+    /// Figures 4 to 7 of the CEP paper, in labs of shaped NICs: ours, uniform, striped GridFTP and the bound. Needs root.
+    Figures(figures::Options),
     /// One end of the raw limit.
     #[command(hide = true)]
     RawEnd(raw::EndArgs),
@@ -104,6 +107,7 @@ fn main() -> Result<()> {
         Command::Raw(options) => benchmark(&Options { only: RAW.map(str::to_owned).to_vec(), ..options }),
         Command::Plans(options) => plans::run(&options),
         Command::Lab(options) => cases::run(&options),
+        Command::Figures(options) => figures::run(&options),
         Command::RawEnd(end) => end.run(),
     }
 }

@@ -84,13 +84,14 @@ fn specification(rows: u64, overlap: u64) -> String {
 }
 
 /// What one plan came to.
-struct Plan {
+pub(crate) struct Plan {
     seconds: f64,
-    predicted: f64,
-    bound: f64,
+    pub(crate) predicted: f64,
+    pub(crate) bound: f64,
 }
 
-fn plan(program: &Path, spec: &Path, scheduler: &str) -> Result<Plan> {
+/// Has the program plan a specification.
+pub(crate) fn plan(program: &Path, spec: &Path, scheduler: &str) -> Result<Plan> {
     let mut command = Command::new(program);
     command.arg("plan").arg(spec).args(["--scheduler", scheduler]);
     let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;

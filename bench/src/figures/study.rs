@@ -43,8 +43,9 @@ const FAST_PAIRS: usize = 3;
 const ACCESS_PAIRS: u32 = 4;
 /// The narrowest windows of Figure 7, in eighths of the data: 1/n.
 const NARROWEST_EIGHTHS: u32 = 2;
-/// The unit of scheduling, on which windows begin and end.
-const BLOCK_BYTES: u64 = 1 << 20;
+/// The unit of scheduling, on which windows begin and end: a quarter of what is usual, because so slow a link is busy with one
+/// of those for a tenth of a second.
+const BLOCK_BYTES: u64 = 1 << 18;
 
 impl Figure {
     /// The rate of each pair's NICs.
@@ -93,7 +94,7 @@ impl Point {
 
     /// The rows that move `bytes` bytes between these pairs of a lab with such NICs.
     pub(super) fn rows(&self, pair_rates_mbit: &[u32], bytes: u64) -> String {
-        let mut rows = String::new();
+        let mut rows = format!("option block {BLOCK_BYTES}\n");
         // Receivers come behind all senders of the lab.
         let ends = [("writer", "pattern:7", 1, ""), ("reader", "null:", 1 + pair_rates_mbit.len(), " group=all")];
         for (role, uri, first_node, group) in ends {
@@ -148,7 +149,8 @@ mod tests {
     #[test]
     fn rows_name_the_receivers_behind_all_senders() {
         let rows = equal(2).rows(&[100; 45], 3 << 20);
-        let expected = "writer 10.200.0.1:7000 pattern:7 0 0-2097151 speed=100M\n\
+        let expected = "option block 262144\n\
+                        writer 10.200.0.1:7000 pattern:7 0 0-2097151 speed=100M\n\
                         writer 10.200.0.2:7000 pattern:7 0 2097152-3145727 speed=100M\n\
                         reader 10.200.0.46:7000 null: 0 0-2097151 speed=100M group=all\n\
                         reader 10.200.0.47:7000 null: 0 2097152-3145727 speed=100M group=all\n";

@@ -44,7 +44,7 @@ enum Command {
     Plans(plans::Options),
     /// Two or more nodes with shaped NICs (tools/netlab): what adds up, what survives, and the bars for both. Needs root.
     Lab(cases::Options),
-    /// Figures 4 to 7 of the CEP paper, in labs of shaped NICs: ours, uniform, striped GridFTP and the bound. Needs root.
+    /// Figures 4 to 7 of the CEP paper, in labs of shaped NICs: ours, its peers and the bound. Needs root.
     Figures(figures::Options),
     /// One end of the raw limit.
     #[command(hide = true)]

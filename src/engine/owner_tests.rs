@@ -105,7 +105,7 @@ fn a_dry_flow_steals_nothing_while_the_others_bring_as_much_as_ever() {
     for tick in 10..20 {
         assert!(!bring(&mut owner, tick * 10, FLOW_A) && !bring(&mut owner, tick * 10, FLOW_A));
     }
-    owner.handle(at(210), Event::Room { flow: FLOW_B, pieces: 1 });
+    owner.handle(at(201), Event::Room { flow: FLOW_B, pieces: 1 });
     assert_eq!(leased(&mut owner), []);
     // The other sender falls silent.
     owner.handle(at(310), Event::Tick);

@@ -36,6 +36,8 @@ pub(super) struct Point {
 
 /// How much faster fast nodes are than slow ones.
 const FAST: u32 = 10;
+/// The part of a slow node's rate that equal nodes have: 45 pairs at 100 Mbit/s are as much as two cores move at best.
+const EQUAL_PART: u32 = 2;
 const EQUAL_PAIRS: [usize; 7] = [1, 2, 4, 8, 16, 32, 45];
 const SLOW_PAIRS: usize = 5;
 const FAST_PAIRS: usize = 3;
@@ -43,16 +45,16 @@ const FAST_PAIRS: usize = 3;
 const ACCESS_PAIRS: u32 = 4;
 /// The narrowest windows of Figure 7, in eighths of the data: 1/n.
 const NARROWEST_EIGHTHS: u32 = 2;
-/// The unit of scheduling, on which windows begin and end: a quarter of what is usual, because so slow a link is busy with one
-/// of those for a tenth of a second.
-const BLOCK_BYTES: u64 = 1 << 18;
+/// The unit of scheduling, on which windows begin and end: a sixteenth of what is usual, because these links have a
+/// tenth of the rates that are usual, or less.
+const BLOCK_BYTES: u64 = 1 << 16;
 
 impl Figure {
     /// The rate of each pair's NICs.
     pub(super) fn pair_rates_mbit(self, slow_mbit: u32) -> Vec<u32> {
         let fast_mbit = slow_mbit * FAST;
         match self {
-            Figure::Composition => vec![slow_mbit; EQUAL_PAIRS[EQUAL_PAIRS.len() - 1]],
+            Figure::Composition => vec![slow_mbit.div_ceil(EQUAL_PART); EQUAL_PAIRS[EQUAL_PAIRS.len() - 1]],
             Figure::Heterogeneity => [vec![slow_mbit; SLOW_PAIRS], vec![fast_mbit; FAST_PAIRS]].concat(),
             Figure::Access => (0..ACCESS_PAIRS).map(|pair| if pair % 2 == 0 { fast_mbit } else { slow_mbit }).collect(),
         }
@@ -149,7 +151,7 @@ mod tests {
     #[test]
     fn rows_name_the_receivers_behind_all_senders() {
         let rows = equal(2).rows(&[100; 45], 3 << 20);
-        let expected = "option block 262144\n\
+        let expected = "option block 65536\n\
                         writer 10.200.0.1:7000 pattern:7 0 0-2097151 speed=100M\n\
                         writer 10.200.0.2:7000 pattern:7 0 2097152-3145727 speed=100M\n\
                         reader 10.200.0.46:7000 null: 0 0-2097151 speed=100M group=all\n\

@@ -89,7 +89,7 @@ impl Look {
             match self {
                 Look::Limit | Look::Thin => {}
                 Look::Disc => {
-                    put(out, format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{color}\"/>"))
+                    put(out, format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{color}\"/>"));
                 }
                 Look::Circle => {
                     put(out, format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"6.5\" fill=\"none\" {style}/>"));

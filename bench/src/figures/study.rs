@@ -152,10 +152,10 @@ mod tests {
     fn rows_name_the_receivers_behind_all_senders() {
         let rows = equal(2).rows(&[100; 45], 3 << 20);
         let expected = "option block 65536\n\
-                        writer 10.200.0.1:7000 pattern:7 0 0-2097151 speed=100M\n\
-                        writer 10.200.0.2:7000 pattern:7 0 2097152-3145727 speed=100M\n\
-                        reader 10.200.0.46:7000 null: 0 0-2097151 speed=100M group=all\n\
-                        reader 10.200.0.47:7000 null: 0 2097152-3145727 speed=100M group=all\n";
+                        writer 10.200.0.1:7000 pattern:7 0 0-1572863 speed=100M\n\
+                        writer 10.200.0.2:7000 pattern:7 0 1572864-3145727 speed=100M\n\
+                        reader 10.200.0.46:7000 null: 0 0-1572863 speed=100M group=all\n\
+                        reader 10.200.0.47:7000 null: 0 1572864-3145727 speed=100M group=all\n";
         assert_eq!(rows, expected);
     }
 }

@@ -47,6 +47,7 @@ pub(crate) struct Cluster<'a> {
     tools: &'a Tools,
     name: String,
     nodes: u32,
+    /// Of each NIC of a node; where nodes differ, the fastest one's.
     rates_mbit: Vec<u32>,
     /// The daemon of node i at i − 1.
     daemons: Vec<Running>,
@@ -55,11 +56,27 @@ pub(crate) struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     /// Nodes 1 to `nodes`, each with a NIC of each of these rates and a daemon that serves the working folder.
     pub(crate) fn up(lab: &'a Lab, tools: &'a Tools, nodes: u32, rates_mbit: &[u32]) -> Result<Cluster<'a>> {
+        Cluster::lay_out(lab, tools, nodes, rates_mbit.to_vec(), &["--rates", &mbit(rates_mbit)])
+    }
+
+    /// A node for each of these rates, which its only NIC has.
+    pub(crate) fn of_nodes(lab: &'a Lab, tools: &'a Tools, node_rates_mbit: &[u32]) -> Result<Cluster<'a>> {
+        let nodes = u32::try_from(node_rates_mbit.len()).context("that many nodes do not fit")?;
+        let fastest = node_rates_mbit.iter().max().copied().unwrap_or_default();
+        Cluster::lay_out(lab, tools, nodes, vec![fastest], &["--node-rates", &mbit(node_rates_mbit)])
+    }
+
+    fn lay_out(
+        lab: &'a Lab,
+        tools: &'a Tools,
+        nodes: u32,
+        rates_mbit: Vec<u32>,
+        rates: &[&str],
+    ) -> Result<Cluster<'a>> {
         remove_left_over(tools)?;
         let name = format!("{NAME_PREFIX}{}", std::process::id());
-        let mut cluster = Cluster { lab, tools, name, nodes, rates_mbit: rates_mbit.to_vec(), daemons: Vec::new() };
-        let rates: Vec<String> = rates_mbit.iter().map(|rate| format!("{rate}mbit")).collect();
-        cluster.netlab(&["up", &cluster.name, "--nodes", &nodes.to_string(), "--rates", &rates.join(",")])?;
+        let mut cluster = Cluster { lab, tools, name, nodes, rates_mbit, daemons: Vec::new() };
+        cluster.netlab(&[&["up", &cluster.name, "--nodes", &nodes.to_string()], rates].concat())?;
         if !lab.path("key").exists() {
             let mut keygen = process::command(&tools.cep_fast);
             keygen.arg("keygen").arg(lab.path("key"));
@@ -100,11 +117,16 @@ impl<'a> Cluster<'a> {
 
     /// Starts a transfer of the program: its master, in node 0. `name` is of files and of processes, and unique.
     pub(crate) fn start(&self, name: &str, rows: &str) -> Result<Running> {
+        self.start_with(name, rows, &[])
+    }
+
+    /// The same, with further options of `run`.
+    pub(crate) fn start_with(&self, name: &str, rows: &str, options: &[&str]) -> Result<Running> {
         let spec = self.lab.path(&format!("{name}.spec"));
         fs::write(&spec, format!("id \"{name}\"\n{rows}"))?;
         let mut command = self.command(0, &self.tools.cep_fast);
         command.args(["run", "--json", "--progress", "never", "--overwrite", "--no-resume", "--key-file"]);
-        command.arg(self.lab.path("key")).arg(spec);
+        command.arg(self.lab.path("key")).args(options).arg(spec);
         self.lab.start(name, command)
     }
 
@@ -156,7 +178,17 @@ fn remove_left_over(tools: &Tools) -> Result<()> {
 
 /// Where a node's daemon listens, as rows and `--listen` name it.
 pub(crate) fn address(node: u32) -> String {
-    format!("10.200.0.{node}:{PORT}")
+    format!("{}:{PORT}", host(node))
+}
+
+/// The address of a node's first NIC, as `tools/netlab` gives them out.
+pub(crate) fn host(node: u32) -> String {
+    format!("10.200.0.{}", if node == 0 { 254 } else { node })
+}
+
+/// Rates as netlab takes them.
+fn mbit(rates_mbit: &[u32]) -> String {
+    rates_mbit.iter().map(|rate| format!("{rate}mbit")).collect::<Vec<_>>().join(",")
 }
 
 /// What a transfer that completed says of itself.

@@ -8,6 +8,7 @@ mod cases;
 mod cluster;
 mod contenders;
 mod counting;
+mod figures;
 mod lab;
 mod loopback;
 mod master;
@@ -47,6 +48,8 @@ enum Command {
     Master(master::Options),
     /// Two or more nodes with shaped NICs (tools/netlab): what adds up, what survives, and the bars for both. Needs root.
     Lab(cases::Options),
+    /// Figures 4 to 7 of the CEP paper, in labs of shaped NICs: ours, its peers and the bound. Needs root.
+    Figures(figures::Options),
     /// One end of the raw limit.
     #[command(hide = true)]
     RawEnd(raw::EndArgs),
@@ -109,6 +112,7 @@ fn main() -> Result<()> {
         Command::Plans(options) => plans::run(&options),
         Command::Master(options) => master::run(&options),
         Command::Lab(options) => cases::run(&options),
+        Command::Figures(options) => figures::run(&options),
         Command::RawEnd(end) => end.run(),
     }
 }

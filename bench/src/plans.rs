@@ -86,10 +86,11 @@ fn specification(rows: u64, overlap: u64) -> String {
 /// What one plan came to.
 pub(crate) struct Plan {
     pub(crate) seconds: f64,
-    predicted: f64,
-    bound: f64,
+    pub(crate) predicted: f64,
+    pub(crate) bound: f64,
 }
 
+/// Has the program plan a specification.
 pub(crate) fn plan(program: &Path, spec: &Path, scheduler: &str) -> Result<Plan> {
     let mut command = Command::new(program);
     command.arg("plan").arg(spec).args(["--scheduler", scheduler]);

@@ -132,6 +132,18 @@ impl Running {
         self.until(&format!("listens on port {port}"), || is_listening(port))
     }
 
+    /// Waits until something listens on this port at any address of the network namespace that it runs in.
+    ///
+    /// # Errors
+    /// The process ended, or its deadline passed.
+    pub(crate) fn until_listening_inside(&self, port: u16) -> Result<()> {
+        let table = format!("/proc/{}/net/tcp", self.id());
+        self.until(&format!("listens on port {port}"), || {
+            let table = fs::read_to_string(&table).with_context(|| format!("no {table}"))?;
+            Ok(table.lines().any(|line| listener(line).is_some_and(|(_, found)| found == format!("{port:04X}"))))
+        })
+    }
+
     /// Waits until it has written this to its standard output.
     ///
     /// # Errors
@@ -260,9 +272,15 @@ fn is_listening(port: u16) -> Result<bool> {
 
 /// Whether a line of `/proc/net/tcp` is of a socket that listens (state 0A) on this port of one of these addresses.
 fn listens(line: &str, port: u16) -> bool {
+    listener(line)
+        .is_some_and(|(address, found)| ["0100007F", "00000000"].contains(&address) && found == format!("{port:04X}"))
+}
+
+/// The address and the port, in hexadecimal digits, of a socket that listens.
+fn listener(line: &str) -> Option<(&str, &str)> {
     let fields: Vec<&str> = line.split_whitespace().take(4).collect();
-    let [_, local, _, "0A"] = fields[..] else { return false };
-    ["0100007F", "00000000"].iter().any(|address| local == format!("{address}:{port:04X}"))
+    let [_, local, _, "0A"] = fields[..] else { return None };
+    local.split_once(':')
 }
 
 fn duration(time: TimeVal) -> Duration {

@@ -49,6 +49,49 @@ impl Meter {
     }
 }
 
+/// What a receiver takes in, and whether that is all it can.
+///
+/// A flow that is dry while as much comes in as ever leaves no bandwidth idle: the others have taken it. Stealing for it
+/// would win nothing, and would take the sender's NIC from those receivers whose own share comes from there: both are in
+/// flight at once, and TCP knows nothing of firm and soft.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Intake {
+    meter: Meter,
+    pieces: u32,
+    bytes_per_second_max: f64,
+}
+
+/// The part of the highest rate so far that counts as no less: pieces land at intervals, and shapers let the first ones pass in
+/// a burst (measured: 6 % on a link of 100 Mbit/s).
+const FULL_PART: f64 = 0.9;
+/// A rate that fewer pieces make says nothing.
+const INTAKE_PIECES_MIN: u32 = 16;
+
+impl Intake {
+    /// Starts the clock, unless it runs: bytes are awaited from now on.
+    pub(super) fn start(&mut self, now: Moment) {
+        self.meter.start(now);
+    }
+
+    /// Counts a piece that landed just now.
+    pub(super) fn add(&mut self, now: Moment, bytes: u64) {
+        self.meter.add(now, bytes);
+        self.pieces = self.pieces.saturating_add(1);
+        if let Some(rate) = self.steady(now) {
+            self.bytes_per_second_max = self.bytes_per_second_max.max(rate);
+        }
+    }
+
+    /// Whether as much comes in as ever did.
+    pub(super) fn is_full(&self, now: Moment) -> bool {
+        self.steady(now).is_some_and(|rate| rate >= FULL_PART * self.bytes_per_second_max)
+    }
+
+    fn steady(&self, now: Moment) -> Option<f64> {
+        self.meter.bytes_per_second(now).filter(|_| self.pieces >= INTAKE_PIECES_MIN)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use super::bucket::Bucket;
 use super::check::Method;
 use super::extents::{Extents, Run};
 use super::lanes::{Lane, Lanes, Verdict};
-use super::meter::Meter;
+use super::meter::{Intake, Meter};
 use super::pace::{self, Pace};
 use super::shares::Shares;
 use super::{FlowIx, Grid, Piece};
@@ -99,6 +99,8 @@ pub(crate) struct Owner {
     extents: Extents,
     shares: Shares,
     flows: BTreeMap<FlowIx, Flow>,
+    /// What all flows bring together.
+    intake: Intake,
     lanes: Lanes,
     /// Who failed at which piece how often, by the piece's position.
     faults: BTreeMap<u64, BTreeMap<NodeIx, u32>>,
@@ -152,6 +154,7 @@ impl Owner {
             extents,
             shares,
             flows: BTreeMap::new(),
+            intake: Intake::default(),
             faults: BTreeMap::new(),
             twice: BTreeMap::new(),
             twice_bytes: 0,
@@ -257,6 +260,7 @@ impl Owner {
     }
 
     fn landed(&mut self, now: Moment, flow: FlowIx, piece: Piece, check: Check) {
+        self.intake.add(now, piece.span.bytes());
         if let Some(state) = self.flows.get_mut(&flow) {
             state.leased.retain(|leased| leased.span != piece.span);
             state.meter.add(now, piece.span.bytes());
@@ -438,6 +442,7 @@ impl Owner {
         if !pieces.is_empty() {
             state.room = 0;
             state.meter.start(now);
+            self.intake.start(now);
             state.leased.extend_from_slice(&pieces);
             self.actions.push_back(Action::Lease { flow, pieces });
         } else if state.leased.is_empty() && self.lanes.are_waiting() {

@@ -88,6 +88,30 @@ fn a_dry_flow_steals_from_the_end_of_the_slower_share() {
     assert_eq!(owner.counts().stolen_bytes, 10);
 }
 
+/// In a lab of ten-fold uneven nodes, fast receivers stole from a slow sender whose whole NIC was another one's share.
+#[test]
+fn a_dry_flow_steals_nothing_while_the_others_bring_as_much_as_ever() {
+    let mut owner = owner(&[source(0, 1000, &[(A, 9), (B, 1)])]);
+    let bring = |owner: &mut Owner, now: u64, flow: FlowIx| {
+        owner.handle(at(now), Event::Room { flow, pieces: 1 });
+        let pieces = leased(owner);
+        assert_eq!(pieces.len(), 1, "{flow:?} at {now} ms");
+        land(owner, at(now + 10), flow, pieces[0].1);
+        pieces[0].1.soft
+    };
+    for tick in 0..10 {
+        assert!(!bring(&mut owner, tick * 10, FLOW_A) && !bring(&mut owner, tick * 10, FLOW_B));
+    }
+    for tick in 10..20 {
+        assert!(!bring(&mut owner, tick * 10, FLOW_A) && !bring(&mut owner, tick * 10, FLOW_A));
+    }
+    owner.handle(at(201), Event::Room { flow: FLOW_B, pieces: 1 });
+    assert_eq!(leased(&mut owner), []);
+    // The other sender falls silent.
+    owner.handle(at(310), Event::Tick);
+    assert_eq!(leased(&mut owner).len(), 1);
+}
+
 #[test]
 fn a_broken_flow_gives_its_leases_back_and_is_opened_again() {
     let mut owner = owner(&[source(0, 20, &[(A, 1)])]);

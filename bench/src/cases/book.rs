@@ -1,18 +1,19 @@
 //! What the cases found: figures, the bars that some are held to, and whether these hold; as a table and as JSON.
 
+use std::fmt::Debug;
+
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Case;
 use crate::bar::Bar;
 use crate::contenders::Scenario;
 use crate::report::Machine;
 
 /// Everything that a run found.
 #[derive(Serialize)]
-pub(super) struct Book {
+pub(crate) struct Book {
     machine: Machine,
     chapters: Vec<Chapter>,
 }
@@ -40,58 +41,58 @@ struct Finding {
 }
 
 impl Book {
-    pub(super) fn new(machine: Machine) -> Book {
+    pub(crate) fn new(machine: Machine) -> Book {
         Book { machine, chapters: Vec::new() }
     }
 
     /// What follows is of this case.
-    pub(super) fn open(&mut self, case: Case, scenario: Scenario) {
+    pub(crate) fn open(&mut self, case: impl Debug, scenario: Scenario) {
         let case = format!("{case:?}").to_lowercase();
         self.chapters.push(Chapter { case, scenario, findings: Vec::new(), evidence: Vec::new() });
     }
 
     /// Says what happens next, while it happens.
     #[allow(clippy::print_stderr, reason = "progress goes there")]
-    pub(super) fn now(&self, what: &str) {
+    pub(crate) fn now(&self, what: &str) {
         let chapter = self.chapters.last();
         eprintln!("{}: {what}", chapter.map_or("lab", |chapter| &chapter.case));
     }
 
     /// A figure that has no bar.
-    pub(super) fn figure(&mut self, what: impl Into<String>, value: f64, unit: &'static str, note: impl Into<String>) {
+    pub(crate) fn figure(&mut self, what: impl Into<String>, value: f64, unit: &'static str, note: impl Into<String>) {
         self.add(Finding { what: what.into(), value: Some(value), unit, bar: None, holds: None, note: note.into() });
     }
 
     /// A ratio with its bar.
-    pub(super) fn ratio(&mut self, what: impl Into<String>, value: f64, bar: Bar, note: impl Into<String>) {
+    pub(crate) fn ratio(&mut self, what: impl Into<String>, value: f64, bar: Bar, note: impl Into<String>) {
         let holds = Some(bar.holds(value));
         let (what, note) = (what.into(), note.into());
         self.add(Finding { what, value: Some(value), unit: "", bar: Some(bar), holds, note });
     }
 
     /// Something that must be so.
-    pub(super) fn must(&mut self, what: impl Into<String>, holds: bool, note: impl Into<String>) {
+    pub(crate) fn must(&mut self, what: impl Into<String>, holds: bool, note: impl Into<String>) {
         let (what, note) = (what.into(), note.into());
         self.add(Finding { what, value: None, unit: "", bar: None, holds: Some(holds), note });
     }
 
     /// Something that could not be measured, which no bar survives.
-    pub(super) fn failed(&mut self, what: impl Into<String>, error: &anyhow::Error) {
+    pub(crate) fn failed(&mut self, what: impl Into<String>, error: &anyhow::Error) {
         self.must(what, false, format!("{error:#}"));
     }
 
     /// Keeps what explains the figures.
-    pub(super) fn keep(&mut self, evidence: Value) {
+    pub(crate) fn keep(&mut self, evidence: Value) {
         self.chapter().evidence.push(evidence);
     }
 
     /// Whether any bar is missed.
-    pub(super) fn misses(&self) -> bool {
+    pub(crate) fn misses(&self) -> bool {
         self.chapters.iter().flat_map(|chapter| &chapter.findings).any(|finding| finding.holds == Some(false))
     }
 
     /// The tables for people.
-    pub(super) fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let Machine { core_count, load_before } = self.machine;
         let mut text = format!("{core_count} cores, load before the first run {load_before}\n");
         for chapter in &self.chapters {
@@ -135,6 +136,7 @@ impl Finding {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Case;
     use super::*;
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! What the links give is measured with iperf3 in the same run, so a bar is a ratio.
 
-mod book;
+pub(crate) mod book;
 mod concurrent;
 mod copies;
 mod faults;
@@ -24,9 +24,9 @@ use book::Book;
 pub(crate) use faults::{End, Fault};
 
 /// The share of a link's rate that TCP's payload gets at an MTU of 1500: 1448 of 1514 bytes.
-const GOODPUT: f64 = 1448.0 / 1514.0;
+pub(crate) const GOODPUT: f64 = 1448.0 / 1514.0;
 /// The exit status of a benchmark that cannot run here.
-const SKIPPED: i32 = 77;
+pub(crate) const SKIPPED: i32 = 77;
 
 /// The cases, in the order in which they run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]

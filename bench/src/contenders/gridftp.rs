@@ -7,8 +7,8 @@ use super::{Contender, Scenario, Timing, Work, missing_program, program};
 use crate::lab::Lab;
 use crate::process;
 
-const SERVER: &str = "globus-gridftp-server";
-const CLIENT: &str = "globus-url-copy";
+pub(crate) const SERVER: &str = "globus-gridftp-server";
+pub(crate) const CLIENT: &str = "globus-url-copy";
 
 pub(super) struct GridFtp;
 

@@ -2,7 +2,7 @@
 //!
 //! Each drives real programs the way their users would, on their fast settings; measurements.md says where those come from.
 
-mod gridftp;
+pub(crate) mod gridftp;
 mod iperf;
 mod ours;
 mod rclone;
@@ -101,12 +101,12 @@ pub(crate) fn all(cep_fast: &Path, peers: &Path, cores: Option<(usize, usize)>) 
 }
 
 /// The complaint about the first of these programs that is not here.
-fn missing_program(programs: &[&str]) -> Option<String> {
+pub(crate) fn missing_program(programs: &[&str]) -> Option<String> {
     let absent = programs.iter().find(|program| process::find(program).is_none())?;
     Some(format!("{absent} is not installed (tools/peers)"))
 }
 
 /// The full path of a program that `missing` has seen.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     process::find(name).unwrap_or_else(|| PathBuf::from(name))
 }

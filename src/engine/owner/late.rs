@@ -19,6 +19,9 @@ const SILENT: Duration = Duration::from_secs(1);
 impl Owner {
     /// A piece for a flow whose own share is dry.
     pub(super) fn steal(&mut self, now: Moment, flow: FlowIx) -> Option<Span> {
+        if self.intake.is_full(now) {
+            return None;
+        }
         let thief = &self.flows[&flow];
         if thief.leased.iter().filter(|piece| piece.soft).count() >= SOFT_MAX {
             return None;

@@ -1,0 +1,371 @@
+//! The figures of the CEP paper, in labs of shaped NICs: what the program reaches, beside the same work striped equally, by
+//! itself and by `GridFTP`, and beside what the plan says that nobody can beat.
+//!
+//! Rates are those of the paper's slow nodes or less, so that the machine is not the limit. Every transfer is as large as
+//! should take the same time.
+
+mod chart;
+mod striped;
+mod study;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use comfy_table::Table;
+use comfy_table::presets::ASCII_MARKDOWN;
+use serde_json::json;
+
+use crate::bar::Bar;
+use crate::cases::book::Book;
+use crate::cases::{GOODPUT, SKIPPED};
+use crate::cluster::{Cluster, Tools, Transferred};
+use crate::contenders::{Scenario, gridftp, missing_program};
+use crate::lab::Lab;
+use crate::plans;
+use crate::report::{Machine, median};
+use chart::{Chart, Curve, Look};
+use striped::Striped;
+pub(crate) use study::Figure;
+use study::Point;
+
+/// What is measured, and with what.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Takes only these figures; 5 is drawn from the runs of 4.
+    #[arg(value_enum)]
+    figures: Vec<Figure>,
+    /// Takes only the points of these names: 45, 5+1, 8/8.
+    #[arg(long, value_name = "POINT", value_delimiter = ',')]
+    points: Vec<String>,
+    /// Takes only these ways; the bound is always there.
+    #[arg(long, value_enum, value_name = "WAY", value_delimiter = ',')]
+    ways: Vec<Way>,
+    /// How long each transfer should take.
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// How often each transfer is made; medians count.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// The rate of slow nodes; fast ones have ten times as much, and the equal ones of Figures 4 and 5 half.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    slow_mbit: u32,
+    /// Where the pictures go, and the files of a run while it lasts.
+    #[arg(long, default_value = "build/figures")]
+    dir: PathBuf,
+    /// Writes everything that was measured to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The program to measure; by default the one beside this one.
+    #[arg(long, value_name = "PROGRAM")]
+    cep_fast: Option<PathBuf>,
+    /// The script that makes the lab.
+    #[arg(long, default_value = "tools/netlab")]
+    netlab: PathBuf,
+    /// Seconds that any one process may run, the labs' daemons among them.
+    #[arg(long, default_value_t = 1800)]
+    deadline: u64,
+    /// Ends with status 1 where a bar is missed.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Who moves the bytes, and by what plan.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
+enum Way {
+    Greedy,
+    /// Where its plan is another one than greedy's.
+    Lp,
+    Uniform,
+    Gridftp,
+}
+
+/// One point, measured.
+struct Measured {
+    point: Point,
+    /// What nobody can beat, in Gbit/s.
+    bound: f64,
+    rates: BTreeMap<Way, f64>,
+}
+
+/// Plans that differ by less than this part are the same.
+const SAME_PLAN: f64 = 0.01;
+/// The data that is planned to find out how much data is right.
+const NOMINAL_BYTES: u64 = 1 << 30;
+
+/// Draws the figures and prints what they show.
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let cep_fast = crate::program_beside(options.cep_fast.as_deref())?;
+    let tools = Tools { netlab: options.netlab.clone(), cep_fast };
+    if let Some(reason) = tools.forbidden()? {
+        eprintln!("skipped: {reason}");
+        std::process::exit(SKIPPED);
+    }
+    nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
+    let lab = Lab::new(&options.dir, 1 << 20, Duration::from_secs(options.deadline))?;
+    let mut ways: Vec<Way> =
+        [Way::Greedy, Way::Lp, Way::Uniform, Way::Gridftp].into_iter().filter(|way| options.takes(*way)).collect();
+    if let Some(missing) = missing_program(&[gridftp::SERVER, gridftp::CLIENT]).filter(|_| options.takes(Way::Gridftp))
+    {
+        eprintln!("without striped GridFTP: {missing}");
+        ways.retain(|way| *way != Way::Gridftp);
+    }
+    let mut book = Book::new(Machine::look()?);
+    let mut tables = String::new();
+    for figure in study::ALL.into_iter().filter(|figure| options.figures.is_empty() || options.figures.contains(figure))
+    {
+        book.open(figure, Scenario::MemoryToMemory);
+        let measured = match measure(options, &lab, &tools, figure, &ways, &mut book) {
+            Ok(measured) => measured,
+            Err(error) => {
+                book.failed("the lab", &error);
+                continue;
+            }
+        };
+        hold(figure, &measured, &mut book);
+        tables += &format!("\n{}\n", table(figure, &ways, &measured));
+        for (name, chart) in charts(figure, &ways, &measured, options.slow_mbit) {
+            let file = options.dir.join(name);
+            fs::write(&file, chart.svg()).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+    }
+    println!("{}{tables}", book.table());
+    if let Some(file) = &options.json {
+        crate::report::write(file, &book)?;
+    }
+    // The working folder goes before this process does.
+    drop(lab);
+    if options.strict && book.misses() {
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+impl Options {
+    fn takes(&self, way: Way) -> bool {
+        self.ways.is_empty() || self.ways.contains(&way)
+    }
+}
+
+impl Way {
+    /// Its name in tables and pictures, and as a scheduler's.
+    fn name(self) -> &'static str {
+        match self {
+            Way::Greedy => "greedy",
+            Way::Lp => "lp",
+            Way::Uniform => "uniform",
+            Way::Gridftp => "striped GridFTP",
+        }
+    }
+
+    fn look(self) -> Look {
+        match self {
+            Way::Greedy => Look::Disc,
+            Way::Lp => Look::Circle,
+            Way::Uniform => Look::Triangle,
+            Way::Gridftp => Look::Square,
+        }
+    }
+}
+
+/// Every point in one lab. What could not be measured is told in the book, and missing at its point.
+fn measure(
+    options: &Options,
+    lab: &Lab,
+    tools: &Tools,
+    figure: Figure,
+    ways: &[Way],
+    book: &mut Book,
+) -> Result<Vec<Measured>> {
+    let rates = figure.pair_rates_mbit(options.slow_mbit);
+    let nodes = [&rates[..], &rates[..]].concat();
+    book.now(&format!("a lab of {} nodes", nodes.len()));
+    let cluster = Cluster::of_nodes(lab, tools, &nodes)?;
+    let striped = if ways.contains(&Way::Gridftp) { Some(Striped::up(&cluster, nodes.len() as u32)?) } else { None };
+    let setting = Setting { options, cluster: &cluster, striped, program: &tools.cep_fast, rates: &rates };
+    let wanted = |point: &Point| options.points.is_empty() || options.points.contains(&point.label);
+    let mut all: Vec<Measured> = Vec::new();
+    for point in figure.points().into_iter().filter(wanted) {
+        let bound = NOMINAL_BYTES as f64 * 8e-9 / setting.plan(&point, Way::Greedy)?.bound;
+        let mut rates = BTreeMap::new();
+        for &way in ways {
+            // It knows no windows: everybody touches everything, whatever the figure says.
+            let known = all.first().and_then(|first| first.rates.get(&way).copied());
+            let rate = match known.filter(|_| way == Way::Gridftp && figure == Figure::Access) {
+                Some(rate) => Ok(Some(rate)),
+                None => setting.rate(&point, way, book),
+            };
+            match rate {
+                Ok(Some(rate)) => drop(rates.insert(way, rate)),
+                Ok(None) => {}
+                Err(error) => book.failed(format!("{}: {}", point.label, way.name()), &error),
+            }
+        }
+        all.push(Measured { point, bound, rates });
+    }
+    Ok(all)
+}
+
+/// One figure's lab and who is in it.
+struct Setting<'a> {
+    options: &'a Options,
+    cluster: &'a Cluster<'a>,
+    striped: Option<Striped<'a>>,
+    program: &'a Path,
+    /// The NICs of each pair.
+    rates: &'a [u32],
+}
+
+impl Setting<'_> {
+    /// The median of the rounds, in Gbit/s; none where the way is the same as another one.
+    fn rate(&self, point: &Point, way: Way, book: &mut Book) -> Result<Option<f64>> {
+        let seconds_nominal = match way {
+            Way::Greedy => self.plan(point, way)?.bound,
+            Way::Lp => {
+                let (lp, greedy) = (self.plan(point, way)?.predicted, self.plan(point, Way::Greedy)?.predicted);
+                if lp > greedy * (1.0 - SAME_PLAN) {
+                    return Ok(None);
+                }
+                lp
+            }
+            Way::Uniform => self.plan(point, way)?.predicted,
+            Way::Gridftp => {
+                let slowest = self.rates[..point.windows.len()].iter().min().copied().unwrap_or_default();
+                NOMINAL_BYTES as f64 * 8e-6 / (f64::from(slowest * point.pairs()) * GOODPUT)
+            }
+        };
+        let bytes = (NOMINAL_BYTES as f64 * self.options.seconds / seconds_nominal) as u64;
+        let bytes = bytes.next_multiple_of(1 << 20);
+        let rounds = (1..=self.options.rounds).map(|round| {
+            book.now(&format!("{}, round {round}: {}, {} MiB", point.label, way.name(), bytes >> 20));
+            self.transfer(point, way, bytes, book)
+        });
+        Ok(median(rounds.collect::<Result<_>>()?))
+    }
+
+    fn transfer(&self, point: &Point, way: Way, bytes: u64, book: &mut Book) -> Result<f64> {
+        let pairs = point.pairs();
+        let seconds = if let (Way::Gridftp, Some(striped)) = (way, &self.striped) {
+            let first_receiver = 1 + self.rates.len() as u32;
+            let nodes = |first: u32| (first..first + pairs).collect::<Vec<u32>>();
+            let seconds = striped.run(&nodes(1), &nodes(first_receiver), bytes)?;
+            book.keep(json!({ "point": point.label, "way": way.name(), "bytes": bytes, "wall_seconds": seconds }));
+            seconds
+        } else {
+            let rows = point.rows(self.rates, bytes);
+            let ended = self.cluster.start_with("figure", &rows, &["--scheduler", way.name()])?.wait()?;
+            let transferred = Transferred::of(&ended, bytes)?;
+            book.now(&format!("{:.2} s, {}", transferred.seconds, transferred.cost()));
+            book.keep(json!({ "point": point.label, "way": way.name(), "report": transferred.report }));
+            transferred.seconds
+        };
+        Ok(bytes as f64 * 8e-9 / seconds)
+    }
+
+    /// What the program plans for a point.
+    fn plan(&self, point: &Point, way: Way) -> Result<plans::Plan> {
+        let file = self.cluster.lab().path("figure-plan.spec");
+        fs::write(&file, format!("id figure\n{}", point.rows(self.rates, NOMINAL_BYTES)))?;
+        plans::plan(self.program, &file, way.name())
+    }
+}
+
+/// Holds what was measured to the figure's bars.
+fn hold(figure: Figure, measured: &[Measured], book: &mut Book) {
+    let bar = Bar::AtLeast(if figure == Figure::Composition { 0.97 } else { 0.95 });
+    for Measured { point, bound, rates } in measured {
+        for way in [Way::Greedy, Way::Lp] {
+            if let Some(rate) = rates.get(&way) {
+                let note = format!("{rate:.3} of {bound:.3} Gbit/s");
+                book.ratio(format!("{}: {} / bound", point.label, way.name()), rate / bound, bar, note);
+            }
+        }
+    }
+    let last = measured.last().filter(|last| figure == Figure::Access && last.point.label == "8/8");
+    let Some((rates, ours)) = last.and_then(|last| Some((&last.rates, last.rates.get(&Way::Greedy)?))) else { return };
+    for way in [Way::Uniform, Way::Gridftp] {
+        if let Some(rate) = rates.get(&way) {
+            let note = format!("{ours:.3} and {rate:.3} Gbit/s");
+            book.ratio(format!("8/8: greedy / {}", way.name()), ours / rate, Bar::AtLeast(5.0), note);
+        }
+    }
+}
+
+/// The figure as a table, in Gbit/s.
+fn table(figure: Figure, ways: &[Way], measured: &[Measured]) -> Table {
+    let first = match figure {
+        Figure::Composition => "Figures 4 and 5: pairs",
+        Figure::Heterogeneity => "Figure 6: slow + fast pairs",
+        Figure::Access => "Figure 7: part that each node may touch",
+    };
+    let mut table = Table::new();
+    let names = ways.iter().map(|way| way.name());
+    let header: Vec<&str> = [first].into_iter().chain(names).chain(["bound", "best of ours / bound"]).collect();
+    table.load_style(ASCII_MARKDOWN).set_header(header);
+    for Measured { point, bound, rates } in measured {
+        let rate = |way| rates.get(way).map_or_else(String::new, |rate| format!("{rate:.3}"));
+        let ours = [Way::Greedy, Way::Lp].iter().filter_map(|way| rates.get(way)).copied().fold(f64::NAN, f64::max);
+        let cells = ways.iter().map(rate).chain([format!("{bound:.3}"), format!("{:.3}", ours / bound)]);
+        table.add_row([point.label.clone()].into_iter().chain(cells));
+    }
+    table
+}
+
+/// The pictures of a figure, with the names of their files.
+fn charts(figure: Figure, ways: &[Way], measured: &[Measured], slow_mbit: u32) -> Vec<(&'static str, Chart)> {
+    // Ours above the others.
+    let curves = |value: &dyn Fn(&Measured, f64) -> f64| -> Vec<Curve> {
+        let curve = |way: &Way| Curve {
+            name: way.name().to_owned(),
+            look: way.look(),
+            points: measured.iter().filter_map(|at| Some((at.point.x, value(at, *at.rates.get(way)?)))).collect(),
+        };
+        ways.iter().rev().map(curve).filter(|curve| !curve.points.is_empty()).collect()
+    };
+    let labels = || measured.iter().map(|at| (at.point.x, at.point.label.clone())).collect();
+    let line = |name: &str, look, value: &dyn Fn(&Measured) -> f64| {
+        let points = measured.iter().map(|at| (at.point.x, value(at))).collect();
+        Curve { name: name.to_owned(), look, points }
+    };
+    let bound = || line("the plan's bound", Look::Limit, &|at| at.bound);
+    let rates = || [bound()].into_iter().chain(curves(&|_, rate| rate)).collect();
+    let y_title = "Gbit/s of payload";
+    match figure {
+        Figure::Composition => {
+            let each_mbit = figure.pair_rates_mbit(slow_mbit)[0];
+            let line_rate = |at: &Measured| f64::from(each_mbit * at.point.pairs()) * GOODPUT / 1000.0;
+            let shares = [line("bar: 97 %", Look::Thin, &|_| 97.0), line("the paper: 75 %", Look::Thin, &|_| 75.0)];
+            let shares =
+                Vec::from(shares).into_iter().chain(curves(&|at, rate| 100.0 * rate / line_rate(at))).collect();
+            let x_title = "pairs of equal nodes";
+            let title = "Figure 4: composition of equal nodes";
+            vec![
+                ("figure-4.svg", Chart { title, x_title, y_title, labels: labels(), curves: rates() }),
+                (
+                    "figure-5.svg",
+                    Chart {
+                        title: "Figure 5: transfer efficiency",
+                        x_title,
+                        y_title: "% of the payload that line rate leaves",
+                        labels: labels(),
+                        curves: shares,
+                    },
+                ),
+            ]
+        }
+        Figure::Heterogeneity => {
+            let title = "Figure 6: adding slow nodes, then nodes ten times faster";
+            let x_title = "slow + fast pairs";
+            vec![("figure-6.svg", Chart { title, x_title, y_title, labels: labels(), curves: rates() })]
+        }
+        Figure::Access => {
+            let title = "Figure 7: the more each node may touch, the more the fast ones take";
+            let x_title = "part of the data that each of 4 + 4 nodes may send or receive";
+            vec![("figure-7.svg", Chart { title, x_title, y_title, labels: labels(), curves: rates() })]
+        }
+    }
+}

@@ -134,8 +134,8 @@ fn a_node_at_rest_takes_little_memory() {
 #[test]
 fn who_feeds_other_receivers_is_told_of_the_end() {
     let mut conductor = conductor(
-        "option block 10\nwriter a:1 pattern:1 0 0-99\nreader b:1 file:///x 0 0-99\nreader c:1 file:///y 0 0-99\n\
-         reader d:1 null: 0 0-99",
+        "writer a:1 pattern:1 0 0-9999999\nreader b:1 file:///x 0 0-9999999\nreader c:1 file:///y 0 0-9999999\n\
+         reader d:1 null: 0 0-9999999",
     );
     assert_eq!(messages(&mut conductor, false), [4, 6, 6, 4]);
     assert_eq!(conductor.peers()[1].stats().sent_bytes, 9);

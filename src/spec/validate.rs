@@ -230,10 +230,9 @@ fn check_row(row: &Row) -> Result<()> {
         Some(format!("offset {} and range {}, expected data of at most 2^63 - 1 bytes", row.offset_bytes, row.range))
     } else if row.speed == Some(BitRate(0)) {
         Some("a speed of 0, at which nothing would ever move".into())
-    } else if let Some(speed) = row.speed.filter(|speed| *speed > RATE_MAX) {
-        Some(format!("a speed of {speed}, expected at most {}", print_rate(RATE_MAX)))
     } else {
-        None
+        let too_fast = row.speed.filter(|speed| *speed > RATE_MAX);
+        too_fast.map(|speed| format!("a speed of {speed}, expected at most {}", print_rate(RATE_MAX)))
     };
     fault.map_or(Ok(()), |fault| usage(format!("{}: found {fault}", place(row))))
 }

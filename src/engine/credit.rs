@@ -10,6 +10,8 @@ use std::time::Duration;
 const REQUESTS_START: u32 = 4;
 /// The floor for slow flows: one piece on the wire and one behind it.
 const REQUESTS_MIN: u32 = 2;
+/// The floor in bytes: requests wait in the queues of busy links, as pieces do, which the least delay does not see either.
+const OUTSTANDING_BYTES_MIN: u64 = 512 << 10;
 /// The cap: with 1 MiB pieces this covers 10 Gbit/s at 13 ms.
 pub(crate) const REQUESTS_MAX: u32 = 16;
 /// Above this rate the start value is the floor: a piece of 1 MiB lasts less than 4 ms.
@@ -39,6 +41,8 @@ impl Credit {
         let (Some(rate), Some(delay)) = (bytes_per_second, self.delay_min) else { return REQUESTS_START };
         let product = (rate * delay.as_secs_f64() / block_bytes as f64).ceil() as u32;
         let floor = if rate > FAST_BYTES_PER_SECOND { REQUESTS_START } else { REQUESTS_MIN };
+        let small = u32::try_from(OUTSTANDING_BYTES_MIN / block_bytes.max(1)).unwrap_or(u32::MAX);
+        let floor = floor.max(small).min(REQUESTS_MAX);
         product.saturating_add(REQUESTS_MIN).clamp(floor, REQUESTS_MAX)
     }
 }
@@ -54,6 +58,7 @@ mod tests {
         credit.answered(Duration::from_micros(100));
         assert_eq!(credit.requests(Some(12.5e6), 1 << 20), 3);
         assert_eq!(credit.requests(Some(4e9), 1 << 20), REQUESTS_START);
+        assert_eq!(credit.requests(Some(12.5e6), 64 << 10), 8);
         let mut far = Credit::new();
         far.answered(Duration::from_millis(100));
         assert_eq!(far.requests(Some(125e6), 1 << 20), 14);

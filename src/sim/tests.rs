@@ -164,13 +164,13 @@ fn a_limited_transfer_takes_the_time_that_the_limit_says() {
 #[test]
 fn a_limit_holds_while_work_is_stolen_from_a_sender_that_slows_down() {
     let rows =
-        vec![row(Role::Sender, 0, 0, 64 << 20), row(Role::Sender, 1, 0, 64 << 20), row(Role::Receiver, 2, 0, 64 << 20)];
+        vec![row(Role::Sender, 0, 0, 256 << 20), row(Role::Sender, 1, 0, 256 << 20), row(Role::Receiver, 2, 0, 256 << 20)];
     let limit = BitRate(500_000_000);
     let mut cluster = limited(rows, CheckKind::None, Faults::default(), 2, Some(limit));
     cluster.relink(NodeIx(0), Moment(100_000_000), Links { up: GBIT / 50.0, down: GBIT });
     let outcome = cluster.run();
     assert_eq!(outcome.error, None);
-    let ratio = outcome.seconds * limit.bytes_per_second() / f64::from(64 << 20);
+    let ratio = outcome.seconds * limit.bytes_per_second() / f64::from(256 << 20);
     assert!((0.97..1.1).contains(&ratio), "{ratio} of the time, {:?}", outcome.counts);
     assert!(outcome.counts.stolen_bytes > 0, "{:?}", outcome.counts);
 }

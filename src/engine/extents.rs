@@ -4,7 +4,7 @@
 
 use super::check::{Composer, Method};
 use super::grid::Grid;
-use crate::units::{NodeIx, Span};
+use crate::units::{NodeIx, Span, union};
 use crate::wire::Check;
 
 /// A run of neighbouring pieces of one segment.
@@ -132,6 +132,31 @@ impl Extents {
         &self.segments[segment as usize].senders
     }
 
+    /// A newer plan names other senders for a segment.
+    pub(super) fn set_senders(&mut self, segment: u32, mut senders: Vec<NodeIx>) {
+        senders.sort_unstable();
+        self.segments[segment as usize].senders = senders;
+    }
+
+    /// The ranges of the segments, ascending.
+    pub(super) fn spans(&self) -> impl Iterator<Item = Span> {
+        self.segments.iter().map(|segment| segment.span)
+    }
+
+    /// The parts of the segments within `span` that have landed; `span` is cut where segments are.
+    pub(super) fn landed_within(&self, span: Span) -> Vec<Span> {
+        let first = self.segments.partition_point(|segment| segment.span.end <= span.start);
+        let mut landed = Vec::new();
+        for segment in self.segments[first..].iter().take_while(|segment| segment.span.start < span.end) {
+            let pieces = 0..self.grid.piece_count(segment.span);
+            let missing = |piece: &Span| segment.missing.iter().any(|&at| self.grid.piece(segment.span, at) == *piece);
+            let pieces = pieces.filter(|&index| segment.settled.contains(index));
+            let pieces = pieces.map(|index| self.grid.piece(segment.span, index)).filter(|piece| !missing(piece));
+            landed.extend(pieces.filter(|piece| span.contains(*piece)));
+        }
+        union(landed)
+    }
+
     pub(super) fn offers(&self, sender: NodeIx, segment: u32) -> bool {
         self.senders(segment).binary_search(&sender).is_ok()
     }
@@ -169,7 +194,7 @@ impl Extents {
             .segments
             .iter()
             .flat_map(|segment| segment.missing.iter().map(|&index| self.grid.piece(segment.span, index)));
-        crate::units::union(pieces.collect())
+        union(pieces.collect())
     }
 
     /// The composed check values, segment by segment.

@@ -74,6 +74,15 @@ impl Lanes {
         Lanes { lanes, lost: Vec::new(), waiting: VecDeque::new(), to_open: VecDeque::new() }
     }
 
+    /// Lanes to further senders; those that are known stay what they are.
+    pub(super) fn add(&mut self, senders: impl Iterator<Item = (NodeIx, u32)>) {
+        for (sender, count) in senders {
+            if self.of(sender).next().is_none() {
+                self.lanes.extend((0..count.max(1)).map(|index| (Lane { sender, index }, State::default())));
+            }
+        }
+    }
+
     /// The next lane that is to be opened now.
     pub(super) fn poll_open(&mut self) -> Option<Lane> {
         self.to_open.pop_front()

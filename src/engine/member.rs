@@ -20,7 +20,9 @@ use super::owner::{self, Owner, Source};
 use super::{FlowIx, Grid, Piece};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span, covers, union};
-use crate::wire::control::{CheckValue, LandedSegment, Peer, Prepare, Prepared, Start, Stats, ToMaster, ToNode};
+use crate::wire::control::{
+    CheckValue, Delivered, LandedSegment, Peer, Prepare, Prepared, Start, Stats, ToMaster, ToNode,
+};
 
 /// How often a receiver tells the master how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -132,6 +134,8 @@ pub(crate) struct Member {
     sources: Vec<Source>,
     limit_bytes_per_second: u64,
     bound_us: u64,
+    /// The version of the plan that it follows.
+    epoch: u32,
     /// What other receivers ask this node for: ascending.
     relays: Vec<Span>,
     /// Why this member ends without having landed everything.
@@ -156,6 +160,7 @@ impl Member {
             sources: Vec::new(),
             limit_bytes_per_second: 0,
             bound_us: 0,
+            epoch: 0,
             relays: Vec::new(),
             error: None,
             dismissed: false,
@@ -178,6 +183,7 @@ impl Member {
             (State::Preparing, Event::Prepared(Ok(prepared))) => self.prepared(prepared),
             (State::Preparing, Event::Prepared(Err(error))) => self.refuse(&error),
             (State::Ready, Event::Master(ToNode::Start(start))) => self.start(start),
+            (_, Event::Master(ToNode::Start(start))) if start.epoch > self.epoch => self.start_again(now, start),
             (State::Starting, Event::Preallocated(Ok(()))) => self.begin(now),
             (State::Starting, Event::Preallocated(Err(error))) | (State::Moving, Event::Broken(error)) => {
                 self.abort(error);
@@ -222,6 +228,7 @@ impl Member {
 
     fn start(&mut self, start: Start) {
         self.state = State::Starting;
+        self.epoch = start.epoch;
         self.sources = start.segments.into_iter().map(Source::from).collect();
         self.holes = start.holes;
         (self.limit_bytes_per_second, self.bound_us) = (start.limit_bytes_per_second, start.bound_us);
@@ -230,6 +237,38 @@ impl Member {
         self.weights = planned_bytes(&self.sources);
         let wanted = union(self.sources.iter().map(|source| source.span).collect());
         self.actions.push_back(Action::Preallocate { wanted, holes: self.holes.clone() });
+    }
+
+    /// A newer plan: other shares of the same segments, and others to pass on to.
+    fn start_again(&mut self, now: Moment, start: Start) {
+        self.epoch = start.epoch;
+        self.bound_us = start.bound_us;
+        for peer in &start.peers {
+            self.lanes.entry(NodeIx(peer.index)).or_insert_with(|| lanes(self.terms.rails, peer));
+        }
+        let sources: Vec<Source> = start.segments.into_iter().map(Source::from).collect();
+        self.weights = planned_bytes(&sources);
+        self.relays = start.relays;
+        match &mut self.owner {
+            None => self.sources = sources,
+            Some(owner) => {
+                // Others may ask now for what was nobody's business when it landed.
+                let landed = self.relays.iter().flat_map(|span| owner.landed_within(*span));
+                self.actions.extend(landed.map(|span| Action::Offer { span }));
+                if self.state == State::Moving {
+                    let lane_count = |sender: NodeIx| self.lanes.get(&sender).copied().unwrap_or(1);
+                    match owner.reassign(now, &sources, lane_count) {
+                        Ok(()) => {
+                            if self.bound_us > 0 && self.limit_bytes_per_second == 0 {
+                                owner.keep_to_plan(now, self.bound_us as f64 * 1e-6 * owner.part_left());
+                            }
+                            self.follow_owner();
+                        }
+                        Err(error) => self.abort(error),
+                    }
+                }
+            }
+        }
     }
 
     fn begin(&mut self, now: Moment) {
@@ -262,8 +301,10 @@ impl Member {
     fn tick(&mut self, now: Moment) {
         if now >= self.progress_due {
             self.progress_due = now + PROGRESS_EVERY;
-            let landed_bytes = self.owner.as_ref().map_or(0, Owner::landed_bytes);
-            self.tell(ToMaster::Progress { received_bytes: landed_bytes, sent_bytes: 0 });
+            let received_bytes = self.owner.as_ref().map_or(0, Owner::landed_bytes);
+            let delivered = self.owner.iter().flat_map(Owner::delivered);
+            let delivered = delivered.map(|(node, bytes, busy)| Delivered { index: node.0, bytes, busy }).collect();
+            self.tell(ToMaster::Progress { received_bytes, sent_bytes: 0, delivered });
         }
         if self.owner.as_ref().and_then(Owner::poll_timeout).is_some_and(|due| now >= due) {
             self.owner_event(now, owner::Event::Tick);

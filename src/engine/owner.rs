@@ -116,6 +116,8 @@ pub(crate) struct Owner {
     settled: bool,
     cause: Option<Error>,
     counts: Counts,
+    /// Bytes that each sender has brought, kept or not.
+    delivered: BTreeMap<NodeIx, u64>,
 }
 
 struct Flow {
@@ -165,6 +167,7 @@ impl Owner {
             settled: false,
             cause: None,
             counts: Counts::default(),
+            delivered: BTreeMap::new(),
         };
         owner.open_all();
         owner.settle();
@@ -179,6 +182,57 @@ impl Owner {
     /// Has flows that are ahead of a plan that takes `seconds` rest in favour of those that are behind.
     pub(crate) fn keep_to_plan(&mut self, now: Moment, seconds: f64) {
         self.pace = Some(Pace::new(now, seconds, &self.shares));
+    }
+
+    /// A newer plan: what nobody was asked for yet is shared out by it. What was asked for, and what has landed, stays.
+    ///
+    /// # Errors
+    /// `Code::Internal` where its segments are not those of the plan before: nothing is changed then.
+    pub(crate) fn reassign(
+        &mut self,
+        now: Moment,
+        sources: &[Source],
+        lane_count: impl Fn(NodeIx) -> u32,
+    ) -> Result<(), Error> {
+        if !sources.iter().map(|source| source.span).eq(self.extents.spans()) {
+            return Err(Error::new(Code::Internal, "a newer plan cuts the data in another way"));
+        }
+        for (segment, source) in (0..).zip(sources) {
+            self.extents.set_senders(segment, source.senders.iter().map(|sender| sender.0).collect());
+        }
+        let senders: BTreeSet<NodeIx> =
+            sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
+        self.lanes.add(senders.iter().map(|&sender| (sender, lane_count(sender))));
+        let shares = std::mem::replace(&mut self.shares, Shares::empty());
+        self.shares = shares.cut_again(&self.extents, sources.iter().map(|source| source.senders.as_slice()));
+        let lost: Vec<NodeIx> = senders.into_iter().filter(|sender| self.lanes.is_lost(*sender)).collect();
+        for sender in lost {
+            self.dissolve(sender, &Error::new(Code::Unreachable, "it was lost before"));
+        }
+        self.open_all();
+        self.feed_hungry(now);
+        self.open_lanes();
+        self.settle();
+        Ok(())
+    }
+
+    /// The parts of a range that have landed.
+    pub(crate) fn landed_within(&self, span: Span) -> Vec<Span> {
+        self.extents.landed_within(span)
+    }
+
+    /// The part of all wanted bytes that has not landed.
+    pub(crate) fn part_left(&self) -> f64 {
+        1.0 - self.extents.landed_bytes() as f64 / self.extents.wanted_bytes().max(1) as f64
+    }
+
+    /// What each sender has brought, and whether there is more to ask it for.
+    pub(crate) fn delivered(&self) -> impl Iterator<Item = (NodeIx, u64, bool)> {
+        let is_busy = |sender: NodeIx| {
+            let leased = self.flows.values().any(|flow| flow.lane.sender == sender && !flow.leased.is_empty());
+            leased || self.shares.bytes_of(sender) > 0
+        };
+        self.delivered.iter().map(move |(&sender, &bytes)| (sender, bytes, is_busy(sender)))
     }
 
     /// Takes in what happened.
@@ -270,6 +324,7 @@ impl Owner {
             }
             self.lanes.landed(state.lane);
             let sender = state.lane.sender;
+            *self.delivered.entry(sender).or_insert(0) += piece.span.bytes();
             self.pace.iter_mut().for_each(|pace| pace.landed(sender, piece.span.bytes()));
         }
         if self.extents.land(piece.span, check) {
@@ -344,11 +399,16 @@ impl Owner {
         if self.lanes.broke(now, lane, error) == Verdict::Lost {
             // The plan was made for one that brings its part.
             self.pace = None;
-            for run in self.shares.dissolve(lane.sender) {
-                for index in run.first..run.end {
-                    let piece = self.extents.piece(run.segment, index);
-                    self.put_back(piece, error);
-                }
+            self.dissolve(lane.sender, error);
+        }
+    }
+
+    /// Others take over the share of a sender that is lost.
+    fn dissolve(&mut self, sender: NodeIx, error: &Error) {
+        for run in self.shares.dissolve(sender) {
+            for index in run.first..run.end {
+                let piece = self.extents.piece(run.segment, index);
+                self.put_back(piece, error);
             }
         }
     }

@@ -28,10 +28,33 @@ impl Shares {
     /// Weights are kept over the whole transfer, not in every segment alone: what rounding takes from a sender in one
     /// segment it gets in a later one, so that segments of a single piece are spread by weight too.
     pub(super) fn cut<'a>(extents: &Extents, weights: impl Iterator<Item = &'a [(NodeIx, u32)]>) -> Shares {
+        let runs = (0..extents.segment_count()).map(|segment| extents.open_runs(segment));
+        Shares::cut_runs(extents, runs, weights)
+    }
+
+    /// No shares of nobody.
+    pub(super) fn empty() -> Shares {
+        Shares { queues: BTreeMap::new() }
+    }
+
+    /// Cuts what is left in all shares by other weights.
+    pub(super) fn cut_again<'a>(self, extents: &Extents, weights: impl Iterator<Item = &'a [(NodeIx, u32)]>) -> Shares {
+        let mut runs: Vec<Vec<Run>> = vec![Vec::new(); extents.segment_count() as usize];
+        for run in self.queues.into_values().flat_map(|queue| queue.runs) {
+            runs[run.segment as usize].push(run);
+        }
+        runs.iter_mut().for_each(|runs| runs.sort_unstable_by_key(|run| run.first));
+        Shares::cut_runs(extents, runs.into_iter(), weights)
+    }
+
+    fn cut_runs<'a>(
+        extents: &Extents,
+        runs: impl Iterator<Item = Vec<Run>>,
+        weights: impl Iterator<Item = &'a [(NodeIx, u32)]>,
+    ) -> Shares {
         let mut shares = Shares { queues: BTreeMap::new() };
         let mut due: BTreeMap<NodeIx, f64> = BTreeMap::new();
-        for (segment, weights) in (0..extents.segment_count()).zip(weights) {
-            let runs = extents.open_runs(segment);
+        for (runs, weights) in runs.zip(weights) {
             let pieces: u64 = runs.iter().map(|run| run.end - run.first).sum();
             accrue(pieces, weights, &mut due);
             let mut runs = VecDeque::from(runs);

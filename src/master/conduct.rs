@@ -13,15 +13,16 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::feedback::Feedback;
 use super::peer::{Peer, Said, Stage};
 use super::roster::{Entry, Roster};
 use super::terms::Terms;
 use crate::engine::check::Composer;
 use crate::error::{Code, Error};
-use crate::plan::{self, ByReceiver, Plan};
+use crate::plan::{self, ByReceiver, Plan, Scheduler};
 use crate::units::{Moment, NodeIx, Span, union};
 use crate::wire::control::{
-    self, Advert, CheckValue, LandedSegment, PlanSegment, Prepared, Start, Stats, ToMaster, ToNode,
+    self, Advert, CheckValue, Delivered, LandedSegment, PlanSegment, Prepared, Start, Stats, ToMaster, ToNode,
 };
 use crate::wire::limits::{ITEMS_MAX, MESSAGE_BYTES_MAX};
 
@@ -90,6 +91,9 @@ pub(crate) struct Conductor {
     relayed: BTreeMap<NodeIx, Vec<Span>>,
     /// When each node should have all it wants, in seconds.
     receiver_seconds: Vec<f64>,
+    /// The plan's version.
+    epoch: u32,
+    feedback: Feedback,
     /// What the plan's receivers want, each counted for itself.
     planned_bytes: u64,
     /// The check values of each segment, from the first receiver that landed it.
@@ -124,6 +128,8 @@ impl Conductor {
             by_receiver: ByReceiver::default(),
             relayed: BTreeMap::new(),
             receiver_seconds: Vec::new(),
+            epoch: 1,
+            feedback: Feedback::default(),
             planned_bytes: 0,
             checks: Vec::new(),
             error: None,
@@ -230,7 +236,10 @@ impl Conductor {
         let is_progress = matches!(message, ToMaster::Progress { .. });
         match message {
             ToMaster::Prepared(prepared) => self.prepared(node, prepared),
-            ToMaster::Progress { received_bytes, .. } => self.count(node, received_bytes),
+            ToMaster::Progress { received_bytes, delivered, .. } => {
+                self.count(node, received_bytes);
+                self.feed_back(now, node, &delivered);
+            }
             ToMaster::Landed { segments, stats } => self.landed(node, segments, stats),
             ToMaster::Committed => self.move_to(node, Stage::Committing, Stage::Committed),
             ToMaster::Report(stats) => {
@@ -412,6 +421,7 @@ impl Conductor {
         self.checks = vec![None; plan.planned.len()];
         self.holes = union(std::mem::take(&mut self.holes));
         self.by_receiver = ByReceiver::of(&plan.planned, self.peers.len());
+        self.feedback.begin(&plan.planned, &self.receiver_seconds);
         self.relayed = plan.relayed();
         self.planned_bytes = plan.wanted_bytes();
         self.plan = Some(plan);
@@ -426,6 +436,36 @@ impl Conductor {
         self.deadline = None;
         self.last_news = now;
         Ok(())
+    }
+
+    /// Takes in what a receiver says of its senders, and plans anew where that is worth it.
+    fn feed_back(&mut self, now: Moment, node: NodeIx, delivered: &[Delivered]) {
+        let is_moving = self.phase == Phase::Moving && self.peers[node.at()].stage == Stage::Moving;
+        let heeds_speed = self.terms.scheduler() != Scheduler::Uniform;
+        let block_bytes = self.roster.grid.block_bytes();
+        if !is_moving || !heeds_speed || !self.feedback.report(now, node, delivered, block_bytes) {
+            return;
+        }
+        let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
+        let mut problem = self.roster.problem(&adverts);
+        self.feedback.apply(&mut problem);
+        let old = self.plan.as_ref().expect("bytes move by a plan");
+        // A plan that is not to be had now is no reason to give up the one there is.
+        let Ok(new) = plan::replan(&problem, old, &self.feedback.slow()) else { return };
+        if !Feedback::is_worth(&problem, old, &new) {
+            return;
+        }
+        self.receiver_seconds = new.receiver_seconds(&problem);
+        self.feedback.begin(&new.planned, &self.receiver_seconds);
+        self.relayed = new.relayed();
+        self.plan = Some(new);
+        self.epoch += 1;
+        for node in self.indices() {
+            let stage = self.peers[node.at()].stage;
+            if stage == Stage::Moving || (stage == Stage::Landed && self.relays(node)) {
+                self.say(node, Said::Start);
+            }
+        }
     }
 
     /// Whether every receiver's part of the plan fits into a message. Few are large enough to be worth a look.
@@ -469,13 +509,15 @@ impl Conductor {
         let holes = wanted.iter().flat_map(|span| within(&self.holes, *span));
         // By what it takes: a member of a group is not asked for all that its rows say.
         let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
+        // The bound holds for speeds as they were declared.
+        let most = if self.epoch == 1 { plan.bound.seconds } else { f64::INFINITY };
         Start {
-            epoch: 1,
+            epoch: self.epoch,
             peers: peers.collect(),
             holes: holes.collect(),
             segments,
             limit_bytes_per_second: self.terms.limit_of(wanted_bytes, self.wanted_bytes()),
-            bound_us: (self.receiver_seconds[node.at()].min(plan.bound.seconds) * 1e6) as u64,
+            bound_us: (self.receiver_seconds[node.at()].min(most) * 1e6) as u64,
             relays: self.relayed.get(&node).cloned().unwrap_or_default(),
         }
     }

@@ -5,6 +5,7 @@
 pub(crate) mod conduct;
 mod counted;
 mod ending;
+mod feedback;
 mod links;
 mod overdue;
 pub(crate) mod peer;

@@ -58,7 +58,7 @@ impl Node {
             (ToNode::Resume(resume), None) => self.resume(token, &resume),
             (ToNode::Start(start), Some(transfer)) => {
                 if let Some(tenancy) = self.transfers.get_mut(&transfer) {
-                    tenancy.peers = start.peers.iter().map(|peer| (NodeIx(peer.index), peer.clone())).collect();
+                    tenancy.peers.extend(start.peers.iter().map(|peer| (NodeIx(peer.index), peer.clone())));
                     if let Some(desk) = &tenancy.desk {
                         // The first plan's holes stay: a new plan assigns, it does not change the data.
                         let _ = desk.holes.set(start.holes.clone());

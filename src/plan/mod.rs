@@ -265,6 +265,36 @@ pub(crate) fn plan(problem: &Problem, scheduler: Scheduler) -> Result<Plan> {
     Ok(Plan { bound, ..if is_better { relayed } else { direct } })
 }
 
+/// What `plan` becomes where nodes are as fast as `problem` says now, of which `slow` are not to be waited for: other weights
+/// and other relays for the same segments.
+///
+/// # Errors
+/// As [`plan`].
+pub(crate) fn replan(problem: &Problem, plan: &Plan, slow: &[NodeIx]) -> Result<Plan> {
+    let mut planned = plan.planned.clone();
+    relay::hand_over(problem, &mut planned, slow);
+    let once = |planned: &Planned| {
+        let from_senders = |node: &&NodeIx| planned.relay_of(**node).is_none();
+        let receivers = planned.segment.receivers.iter().filter(from_senders).copied().collect();
+        Segment { receivers, ..planned.segment.clone() }
+    };
+    let full: Vec<Segment> = planned.iter().map(|planned| planned.segment.clone()).collect();
+    let intake = Demand::of(problem, &full).intake;
+    let weighed = schedule(problem, planned.iter().map(once).collect(), Some(&intake), plan.scheduler)?;
+    assert_eq!(weighed.planned.len(), planned.len(), "segments without groups stay as they are");
+    for (planned, weighed) in planned.iter_mut().zip(weighed.planned) {
+        assert_eq!(planned.segment.span, weighed.segment.span, "segments without groups stay as they are");
+        (planned.weights, planned.own) = (weighed.weights, weighed.own);
+    }
+    let predicted_seconds = load::seconds(problem, &planned);
+    Ok(Plan { scheduler: plan.scheduler, planned, predicted_seconds, bound: plan.bound.clone() })
+}
+
+/// When the receivers of a plan have all they want, in the mean, where nodes are as fast as `problem` says.
+pub(crate) fn mean_seconds(problem: &Problem, plan: &Plan) -> f64 {
+    load::mean_seconds(problem, &plan.planned)
+}
+
 /// The plan by which senders alone send; `intake` is what receivers take in, where that is more than the segments say.
 fn schedule(problem: &Problem, segments: Vec<Segment>, intake: Option<&Intake>, scheduler: Scheduler) -> Result<Plan> {
     let mut demand = Demand::of(problem, &segments);

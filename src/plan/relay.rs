@@ -20,6 +20,10 @@ use crate::units::{NodeIx, Span};
 
 /// Receivers that all ask each other: a flow each way for each pair of them.
 const GROUP_MAX: usize = 16;
+/// A part is cut into so many pieces of about equal size, each of which can be handed over to another receiver.
+const CHUNKS_MAX: usize = 8;
+/// No chunk is smaller than so many blocks.
+const CHUNK_BLOCKS_MIN: u64 = 4;
 /// A receiver that is slower than this part of the fastest passes nothing on: the others would have to wait for it.
 const SLOW: f64 = 0.5;
 /// Who asks whom, over all parts: what the plan's size grows by. Beyond it, everybody asks the senders.
@@ -52,14 +56,16 @@ pub(super) fn split(problem: &Problem, segments: &[Segment]) -> Option<Split> {
             split.segments.push(segment.clone());
             continue;
         }
-        entries += able.len().min(GROUP_MAX) * segment.receivers.len();
+        entries += CHUNKS_MAX * able.len().min(GROUP_MAX) * segment.receivers.len();
         if entries > ENTRIES_MAX {
             return None;
         }
         let groups: Vec<Vec<(Span, NodeIx)>> =
             groups_of(&able).map(|group| parts(problem, segment.span, group, &mut due)).collect();
-        for span in common_parts(segment.span, &groups) {
-            split.add(segment, span, &groups);
+        for part in common_parts(segment.span, &groups) {
+            for span in chunks(problem.grid, part) {
+                split.add(segment, span, &groups);
+            }
         }
     }
     (!split.fed.is_empty()).then_some(split)
@@ -103,6 +109,57 @@ fn common_parts(span: Span, groups: &[Vec<(Span, NodeIx)>]) -> Vec<Span> {
     ends.dedup();
     let starts = std::iter::once(span.start).chain(ends.iter().copied());
     starts.zip(ends.iter().copied()).map(|(start, end)| Span::new(start, end)).collect()
+}
+
+/// Cuts a part on the grid into what can be handed over.
+fn chunks((origin, block): (u64, u64), part: Span) -> Vec<Span> {
+    let blocks = part.bytes() / block.max(1);
+    let count = (blocks / CHUNK_BLOCKS_MIN).clamp(1, CHUNKS_MAX as u64);
+    let cut = |at: u64| {
+        let position = part.start + part.bytes() / count * at;
+        origin + (position - origin) / block.max(1) * block.max(1)
+    };
+    let mut ends: Vec<u64> = (1..count).map(cut).filter(|&end| part.start < end && end < part.end).collect();
+    ends.push(part.end);
+    ends.dedup();
+    let starts = std::iter::once(part.start).chain(ends.iter().copied());
+    starts.zip(ends.iter().copied()).map(|(start, end)| Span::new(start, end)).collect()
+}
+
+/// Gives what slow receivers should pass on to others that want it as well: whoever owns least takes the slow one's place,
+/// and the slow one asks it.
+pub(super) fn hand_over(problem: &Problem, planned: &mut [Planned], slow: &[NodeIx]) {
+    let mut owned: BTreeMap<NodeIx, u64> = BTreeMap::new();
+    for one in planned.iter() {
+        for owner in owners(one) {
+            *owned.entry(owner).or_insert(0) += one.segment.span.bytes();
+        }
+    }
+    for one in planned {
+        let bytes = one.segment.span.bytes();
+        for owner in owners(one).into_iter().filter(|owner| slow.contains(owner)) {
+            let owners = owners(one);
+            let able = one.segment.remote_receivers().filter(|node| problem.nodes[node.at()].relays);
+            let able = able.filter(|node| !slow.contains(node) && !owners.contains(node));
+            let Some(heir) = able.min_by_key(|node| (owned.get(node).copied().unwrap_or(0), *node)) else { continue };
+            let asked = one.relay_of(owner);
+            one.relays.retain(|(asks, _)| *asks != heir && *asks != owner);
+            one.relays.iter_mut().filter(|(_, relay)| *relay == owner).for_each(|(_, relay)| *relay = heir);
+            one.relays.push((owner, heir));
+            one.relays.extend(asked.map(|asked| (heir, asked)));
+            one.relays.sort_unstable();
+            *owned.entry(owner).or_insert(0) -= bytes;
+            *owned.entry(heir).or_insert(0) += bytes;
+        }
+    }
+}
+
+/// Who passes a part on.
+fn owners(planned: &Planned) -> Vec<NodeIx> {
+    let mut owners: Vec<NodeIx> = planned.relays.iter().map(|(_, relay)| *relay).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    owners
 }
 
 impl Split {

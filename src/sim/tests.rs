@@ -163,8 +163,11 @@ fn a_limited_transfer_takes_the_time_that_the_limit_says() {
 
 #[test]
 fn a_limit_holds_while_work_is_stolen_from_a_sender_that_slows_down() {
-    let rows =
-        vec![row(Role::Sender, 0, 0, 256 << 20), row(Role::Sender, 1, 0, 256 << 20), row(Role::Receiver, 2, 0, 256 << 20)];
+    let rows = vec![
+        row(Role::Sender, 0, 0, 256 << 20),
+        row(Role::Sender, 1, 0, 256 << 20),
+        row(Role::Receiver, 2, 0, 256 << 20),
+    ];
     let limit = BitRate(500_000_000);
     let mut cluster = limited(rows, CheckKind::None, Faults::default(), 2, Some(limit));
     cluster.relink(NodeIx(0), Moment(100_000_000), Links { up: GBIT / 50.0, down: GBIT });
@@ -228,7 +231,7 @@ fn a_control_session_that_breaks_at_any_moment_costs_nothing() {
 /// One sender, and so many receivers that keep a copy each.
 fn copies(count: u32, mib: u64) -> Vec<Row> {
     let keeps = |node| Row { uri: DataUri::File("/copy".into()), ..row(Role::Receiver, node, 0, mib << 20) };
-    std::iter::once(row(Role::Sender, 0, 0, mib << 20)).chain((1..=count).map(keeps)).collect()
+    std::iter::once(row(Role::Sender, 0, 0, u64::from(mib) << 20)).chain((1..=count).map(keeps)).collect()
 }
 
 fn cluster_seconds(rows: Vec<Row>) -> f64 {
@@ -259,6 +262,46 @@ fn copies_do_not_wait_for_a_receiver_that_is_ten_times_slower() {
     let latest = others.fold(0.0, f64::max);
     assert!(latest < 1.15 * one, "{latest} s, where one copy takes {one} s");
     assert!(outcome.seconds < 10.5 * one, "{} s for the slow one, where one copy takes {one} s", outcome.seconds);
+}
+
+/// Its NIC claims to be as fast as the others': the plan finds out.
+#[test]
+fn copies_do_not_wait_for_a_receiver_that_turns_out_to_be_ten_times_slower() {
+    let goodput = GBIT * crate::units::goodput(1500);
+    let rows = || copies(8, 1024);
+    let mut cluster = cluster(rows(), CheckKind::None, Faults::default(), 1);
+    cluster.relink(NodeIx(8), Moment(0), Links { up: goodput / 10.0, down: goodput / 10.0 });
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    let one = cluster_seconds(copies(1, 1024));
+    let others = outcome.node_seconds[1..8].iter().map(|seconds| seconds.expect("all is landed"));
+    let latest = others.fold(0.0, f64::max);
+    assert!(latest < 1.15 * one, "{latest} s, where one copy takes {one} s; {:?}", outcome.counts);
+    assert!(outcome.seconds < 10.5 * one, "{} s for the slow one, where one copy takes {one} s", outcome.seconds);
+}
+
+/// Two senders, each of them needed by a receiver of its own as well: one of them slows down to a tenth. Whoever knew from
+/// the beginning could do no better than plan with the speed that it has on average.
+#[test]
+fn a_sender_that_slows_to_a_tenth_costs_little_more_than_if_it_had_been_known() {
+    let mib: u32 = 1024;
+    let rows = vec![
+        row(Role::Sender, 0, 0, u64::from(mib) << 20),
+        row(Role::Sender, 1, 0, u64::from(mib) << 20),
+        row(Role::Sender, 2, 0, u64::from(mib) << 20),
+        row(Role::Receiver, 3, 0, u64::from(mib) << 20),
+        row(Role::Receiver, 4, 0, u64::from(mib) << 20),
+        row(Role::Receiver, 5, 0, u64::from(mib) << 20),
+    ];
+    let goodput = GBIT * crate::units::goodput(1500);
+    let mut cluster = cluster(rows, CheckKind::None, Faults::default(), 1);
+    cluster.relink(NodeIx(0), Moment(2_000_000_000), Links { up: goodput / 10.0, down: goodput });
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    // Three lines for two seconds, 2.1 lines after.
+    let bytes = 3.0 * f64::from(mib << 20);
+    let oracle = 2.0 + (bytes - 2.0 * 3.0 * goodput) / (2.1 * goodput);
+    assert!(outcome.seconds < 1.1 * oracle, "{} s, an oracle needs {oracle} s; {:?}", outcome.seconds, outcome.counts);
 }
 
 #[test]

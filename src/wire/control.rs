@@ -315,6 +315,8 @@ pub(crate) enum ToMaster {
         received_bytes: u64,
         /// Bytes that were sent.
         sent_bytes: u64,
+        /// Bytes that arrived from each sender so far.
+        delivered: Vec<Delivered>,
     },
     /// Everything that the node wanted is written.
     Landed {
@@ -334,6 +336,17 @@ pub(crate) enum ToMaster {
         /// How many of the master's messages the node has heard.
         heard: u32,
     },
+}
+
+/// What one sender has brought to a receiver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Delivered {
+    /// The index of the sender.
+    pub(crate) index: u32,
+    /// Bytes that arrived from it so far.
+    pub(crate) bytes: u64,
+    /// Whether there is more to ask it for.
+    pub(crate) busy: bool,
 }
 
 impl ToMaster {

@@ -238,6 +238,9 @@ pub(crate) struct Progress {
     pub(crate) received_bytes: u64,
     #[prost(uint64, tag = "2")]
     pub(crate) sent_bytes: u64,
+    /// Two numbers for each sender: its index, twice, and one more where there is more to ask it for; the bytes.
+    #[prost(uint64, repeated, tag = "3")]
+    pub(crate) delivered: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -178,7 +178,12 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
         (rows, apart(), option::of(error())).prop_map(|(rows, holes, error)| Prepared { rows, holes, error });
     prop_oneof![
         prepared.prop_map(ToMaster::Prepared),
-        any::<(u64, u64)>().prop_map(|(received_bytes, sent_bytes)| ToMaster::Progress { received_bytes, sent_bytes }),
+        (any::<(u64, u64)>(), vec((0..NODES_MAX as u32, any::<(u64, bool)>()), 0..4)).prop_map(
+            |((received_bytes, sent_bytes), delivered)| {
+                let delivered = delivered.into_iter().map(|(index, (bytes, busy))| Delivered { index, bytes, busy });
+                ToMaster::Progress { received_bytes, sent_bytes, delivered: delivered.collect() }
+            },
+        ),
         (vec(landed_segment(), 0..5), stats()).prop_map(|(segments, stats)| ToMaster::Landed { segments, stats }),
         stats().prop_map(ToMaster::Report),
         Just(ToMaster::Committed),

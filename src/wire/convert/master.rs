@@ -1,9 +1,13 @@
 //! What a node tells the master.
 
-use super::fields::{apart, join, key, lines, list, name, pair, pairs, required, span, spans, text, within};
+use super::fields::{
+    apart, join, key, lines, list, name, node_index, pair, pairs, required, span, spans, text, within,
+};
 use crate::error::Error;
-use crate::wire::control::{CheckValue, LandedSegment, Message, Prepared, RailStats, RowState, Stats, ToMaster};
-use crate::wire::limits::{ITEMS_MAX, RAILS_MAX, ROWS_MAX};
+use crate::wire::control::{
+    CheckValue, Delivered, LandedSegment, Message, Prepared, RailStats, RowState, Stats, ToMaster,
+};
+use crate::wire::limits::{ITEMS_MAX, NODES_MAX, RAILS_MAX, ROWS_MAX};
 use crate::wire::{Check, WireError, proto};
 
 impl Message for ToMaster {
@@ -12,8 +16,11 @@ impl Message for ToMaster {
     fn to_proto(&self) -> proto::ToMaster {
         let kind = match self {
             ToMaster::Prepared(prepared) => proto::ToMasterKind::Prepared(prepared.to_proto()),
-            &ToMaster::Progress { received_bytes, sent_bytes } => {
-                proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes })
+            ToMaster::Progress { received_bytes, sent_bytes, delivered } => {
+                let pair = |it: &Delivered| [u64::from(it.index) << 1 | u64::from(it.busy), it.bytes];
+                let delivered = delivered.iter().flat_map(pair).collect();
+                let (received_bytes, sent_bytes) = (*received_bytes, *sent_bytes);
+                proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes, delivered })
             }
             ToMaster::Landed { segments, stats } => proto::ToMasterKind::Landed(landed_to_proto(segments, stats)),
             ToMaster::Report(stats) => proto::ToMasterKind::Report(stats.to_proto()),
@@ -27,8 +34,8 @@ impl Message for ToMaster {
     fn from_proto(proto: proto::ToMaster) -> Result<ToMaster, WireError> {
         Ok(match required("the kind of a message to the master", proto.kind)? {
             proto::ToMasterKind::Prepared(prepared) => ToMaster::Prepared(Prepared::from_proto(prepared)?),
-            proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes }) => {
-                ToMaster::Progress { received_bytes, sent_bytes }
+            proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes, delivered }) => {
+                ToMaster::Progress { received_bytes, sent_bytes, delivered: delivered_of(&delivered)? }
             }
             proto::ToMasterKind::Landed(landed) => landed_from_proto(landed)?,
             proto::ToMasterKind::Report(stats) => ToMaster::Report(Stats::from_proto(stats)?),
@@ -192,4 +199,18 @@ fn rails(proto: &proto::Stats) -> Result<Vec<RailStats>, WireError> {
             })
         })
         .collect()
+}
+
+fn delivered_of(numbers: &[u64]) -> Result<Vec<Delivered>, WireError> {
+    let field = "what senders have brought";
+    let (pairs, rest) = numbers.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(WireError::Contradiction { field });
+    }
+    within(field, pairs.len(), NODES_MAX)?;
+    let one = |&[sender, bytes]: &[u64; 2]| {
+        let index = u32::try_from(sender >> 1).map_err(|_| WireError::Contradiction { field })?;
+        Ok(Delivered { index: node_index(index)?, bytes, busy: sender & 1 == 1 })
+    };
+    pairs.iter().map(one).collect()
 }

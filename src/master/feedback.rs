@@ -1,0 +1,151 @@
+//! What receivers report of their senders, and whether that calls for another plan.
+//!
+//! The master compares what each pair of nodes moved within a while with what the plan wanted of it. A sender is as slow as the
+//! best of its receivers say, and a receiver as the best of its senders: whoever is late with everybody is late itself. All are
+//! measured against the best pair of all, so that a network that is slower than it says moves no work about. Nodes that
+//! turn out to be slow count as slow from then on, and a plan that is noticeably better by that takes the place of the old one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::plan::{Plan, Planned, Problem};
+use crate::units::{Moment, NodeIx};
+use crate::wire::control::Delivered;
+
+/// How long is measured before it is judged; a receiver reports twice a second.
+const WINDOW: Duration = Duration::from_secs(2);
+/// What a pair should have moved before it is judged, in blocks: pieces come whole.
+const BLOCKS_MIN: f64 = 4.0;
+/// How often a transfer is planned anew at most.
+const EPOCHS_MAX: u32 = 16;
+/// A node that does less than this part of what is wanted of it is slow.
+const SLOW: f64 = 0.5;
+/// Another plan must be through within this part of the time.
+const WORTH: f64 = 0.9;
+/// Pairs of nodes that are watched; a transfer of more is never planned anew.
+const PAIRS_MAX: usize = 1 << 16;
+/// No node counts as slower than this part of what it said.
+const FACTOR_MIN: f64 = 0.01;
+
+/// What is known of the nodes' true speeds.
+#[derive(Debug, Default)]
+pub(super) struct Feedback {
+    /// What the plan wants each pair to move, in bytes per second; by receiver, then sender.
+    wanted: BTreeMap<(NodeIx, NodeIx), f64>,
+    /// What each pair had moved when the window began, and has by now.
+    moved: BTreeMap<(NodeIx, NodeIx), Moved>,
+    /// The part of what they said that nodes can send and receive, where that is less than all.
+    sends: BTreeMap<NodeIx, f64>,
+    receives: BTreeMap<NodeIx, f64>,
+    judged: Option<Moment>,
+    epochs: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Moved {
+    since: Moment,
+    before: u64,
+    now: u64,
+    /// Whether there was more to ask for all the while.
+    busy: bool,
+}
+
+impl Feedback {
+    /// A plan begins; `seconds` is how long each receiver has for it.
+    pub(super) fn begin(&mut self, planned: &[Planned], seconds: &[f64]) {
+        self.wanted.clear();
+        self.moved.clear();
+        self.judged = None;
+        self.epochs += 1;
+        for one in planned {
+            for receiver in one.segment.remote_receivers() {
+                for (sender, weight) in one.senders_for(receiver).into_iter().filter(|(_, weight)| *weight > 0.0) {
+                    let rate = weight * one.segment.span.bytes() as f64 / seconds[receiver.at()];
+                    *self.wanted.entry((receiver, sender)).or_insert(0.0) += rate;
+                }
+                if self.wanted.len() > PAIRS_MAX {
+                    return self.wanted.clear();
+                }
+            }
+        }
+    }
+
+    /// A receiver reports. True where some node turns out to be slower than it was taken for.
+    pub(super) fn report(&mut self, now: Moment, receiver: NodeIx, delivered: &[Delivered], block_bytes: u64) -> bool {
+        for it in delivered {
+            let pair = (receiver, NodeIx(it.index));
+            if self.wanted.contains_key(&pair) {
+                let begun = Moved { since: now, before: it.bytes, now: it.bytes, busy: it.busy };
+                let moved = self.moved.entry(pair).or_insert(begun);
+                moved.now = moved.now.max(it.bytes);
+                moved.busy &= it.busy;
+            }
+        }
+        let judged = *self.judged.get_or_insert(now);
+        if now.since(judged) < WINDOW || self.epochs >= EPOCHS_MAX {
+            return false;
+        }
+        self.judged = Some(now);
+        self.judge(now, block_bytes)
+    }
+
+    fn judge(&mut self, now: Moment, block_bytes: u64) -> bool {
+        let mut parts: Vec<((NodeIx, NodeIx), f64)> = Vec::new();
+        for (pair, moved) in &mut self.moved {
+            let wanted = self.wanted[pair] * now.since(moved.since).as_secs_f64();
+            if moved.busy && wanted < BLOCKS_MIN * block_bytes as f64 {
+                continue;
+            }
+            if moved.busy {
+                parts.push((*pair, (moved.now - moved.before) as f64 / wanted));
+            }
+            *moved = Moved { since: now, before: moved.now, now: moved.now, busy: true };
+        }
+        let best = parts.iter().map(|(_, part)| *part).fold(0.0, f64::max);
+        if best <= 0.0 {
+            return false;
+        }
+        let (mut sent, mut received): (BTreeMap<NodeIx, f64>, BTreeMap<NodeIx, f64>) = Default::default();
+        for ((receiver, sender), part) in parts {
+            let part = (part / best).max(FACTOR_MIN);
+            let of = |parts: &mut BTreeMap<NodeIx, f64>, node| {
+                let most = parts.entry(node).or_insert(part);
+                *most = most.max(part);
+            };
+            of(&mut sent, sender);
+            of(&mut received, receiver);
+        }
+        let mut changed = false;
+        for (parts, factors) in [(sent, &mut self.sends), (received, &mut self.receives)] {
+            for (node, part) in parts.into_iter().filter(|(_, part)| *part < SLOW) {
+                let factor = factors.entry(node).or_insert(1.0);
+                *factor = (*factor * part).max(FACTOR_MIN);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Makes nodes as slow as they turned out to be.
+    pub(super) fn apply(&self, problem: &mut Problem) {
+        for (node, factor) in &self.sends {
+            problem.nodes[node.at()].send_bytes_per_second *= factor;
+        }
+        for (node, factor) in &self.receives {
+            problem.nodes[node.at()].receive_bytes_per_second *= factor;
+        }
+    }
+
+    /// The nodes that are not to be waited for.
+    pub(super) fn slow(&self) -> Vec<NodeIx> {
+        let mut slow: Vec<NodeIx> = self.sends.keys().chain(self.receives.keys()).copied().collect();
+        slow.sort_unstable();
+        slow.dedup();
+        slow
+    }
+
+    /// Whether a plan is so much better than the old one, by what is known now, that it is worth telling everybody.
+    pub(super) fn is_worth(problem: &Problem, old: &Plan, new: &Plan) -> bool {
+        crate::plan::mean_seconds(problem, new) < WORTH * crate::plan::mean_seconds(problem, old)
+    }
+}

@@ -40,7 +40,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
 const CRATES: [&str; 3] = ["ring", "affinity", "crc"];
 
 /// What runs in the simulator, and therefore takes time, randomness, buffers and results as arguments.
-const PURE: [&str; 15] = [
+const PURE: [&str; 17] = [
     "src/engine/",
     "src/plan/",
     "src/wire/",
@@ -50,8 +50,10 @@ const PURE: [&str; 15] = [
     "src/master/conduct.rs",
     "src/master/counted.rs",
     "src/master/ending.rs",
+    "src/master/feedback.rs",
     "src/master/overdue.rs",
     "src/master/peer.rs",
+    "src/master/planning.rs",
     "src/master/roster.rs",
     "src/master/terms.rs",
     "src/store/layout.rs",

@@ -19,20 +19,12 @@ use super::roster::{Entry, Roster};
 use super::terms::Terms;
 use crate::engine::check::Composer;
 use crate::error::{Code, Error};
-use crate::plan::{self, ByReceiver, Plan, Scheduler};
+use crate::plan::{ByReceiver, Plan};
 use crate::units::{Moment, NodeIx, Span, union};
-use crate::wire::control::{
-    self, Advert, CheckValue, Delivered, LandedSegment, PlanSegment, Prepared, Start, Stats, ToMaster, ToNode,
-};
-use crate::wire::limits::{ITEMS_MAX, MESSAGE_BYTES_MAX};
+use crate::wire::control::{Advert, CheckValue, LandedSegment, Prepared, Stats, ToMaster, ToNode};
 
 /// How long nodes may take to answer the dial and its handshake, and to open their files.
 const PREPARE_WITHIN: Duration = Duration::from_secs(20);
-
-/// With so few segments and senders of them a part of a plan fits into a message, however many NICs the senders have.
-const ENTRIES_FEW: usize = 1 << 13;
-/// Segments of one receiver: in the end it tells of each of them, with a check.
-const SEGMENTS_MAX: usize = ITEMS_MAX / 2;
 
 /// What happens to the master.
 #[derive(Clone, Debug)]
@@ -83,21 +75,21 @@ pub(crate) struct Conductor {
     waits_for: Cell<usize>,
     /// Invariant: the sum of what the peers have landed.
     landed_bytes: u64,
-    holes: Vec<Span>,
-    plan: Option<Plan>,
+    pub(super) holes: Vec<Span>,
+    pub(super) plan: Option<Plan>,
     /// The plan's segments by receiver.
-    by_receiver: ByReceiver,
+    pub(super) by_receiver: ByReceiver,
     /// What other receivers ask nodes for.
-    relayed: BTreeMap<NodeIx, Vec<Span>>,
+    pub(super) relayed: BTreeMap<NodeIx, Vec<Span>>,
     /// When each node should have all it wants, in seconds.
-    receiver_seconds: Vec<f64>,
+    pub(super) receiver_seconds: Vec<f64>,
     /// The plan's version.
-    epoch: u32,
-    feedback: Feedback,
+    pub(super) epoch: u32,
+    pub(super) feedback: Feedback,
     /// What the plan's receivers want, each counted for itself.
-    planned_bytes: u64,
+    pub(super) planned_bytes: u64,
     /// The check values of each segment, from the first receiver that landed it.
-    checks: Vec<Option<Vec<CheckValue>>>,
+    pub(super) checks: Vec<Option<Vec<CheckValue>>>,
     pub(super) error: Option<Error>,
     /// What nodes that are cancelled are told.
     pub(super) dismissal: String,
@@ -411,122 +403,6 @@ impl Conductor {
         let said = &self.peers[node.at()].said;
         self.to_say.extend(said.iter().skip(heard as usize).map(|said| (node, *said)));
     }
-
-    fn start(&mut self, now: Moment) -> Result<(), Error> {
-        self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?;
-        let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
-        let problem = self.roster.problem(&adverts);
-        let plan = plan::plan(&problem, self.terms.scheduler())?;
-        self.receiver_seconds = plan.receiver_seconds(&problem);
-        self.checks = vec![None; plan.planned.len()];
-        self.holes = union(std::mem::take(&mut self.holes));
-        self.by_receiver = ByReceiver::of(&plan.planned, self.peers.len());
-        self.feedback.begin(&plan.planned, &self.receiver_seconds);
-        self.relayed = plan.relayed();
-        self.planned_bytes = plan.wanted_bytes();
-        self.plan = Some(plan);
-        self.check_parts()?;
-        for node in self.indices() {
-            if self.roster.get(node).receives() {
-                self.peers[node.at()].stage = Stage::Moving;
-                self.say(node, Said::Start);
-            }
-        }
-        self.phase = Phase::Moving;
-        self.deadline = None;
-        self.last_news = now;
-        Ok(())
-    }
-
-    /// Takes in what a receiver says of its senders, and plans anew where that is worth it.
-    fn feed_back(&mut self, now: Moment, node: NodeIx, delivered: &[Delivered]) {
-        let is_moving = self.phase == Phase::Moving && self.peers[node.at()].stage == Stage::Moving;
-        let heeds_speed = self.terms.scheduler() != Scheduler::Uniform;
-        let block_bytes = self.roster.grid.block_bytes();
-        if !is_moving || !heeds_speed || !self.feedback.report(now, node, delivered, block_bytes) {
-            return;
-        }
-        let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
-        let mut problem = self.roster.problem(&adverts);
-        self.feedback.apply(&mut problem);
-        let old = self.plan.as_ref().expect("bytes move by a plan");
-        // A plan that is not to be had now is no reason to give up the one there is.
-        let Ok(new) = plan::replan(&problem, old, &self.feedback.slow()) else { return };
-        if !Feedback::is_worth(&problem, old, &new) {
-            return;
-        }
-        self.receiver_seconds = new.receiver_seconds(&problem);
-        self.feedback.begin(&new.planned, &self.receiver_seconds);
-        self.relayed = new.relayed();
-        self.plan = Some(new);
-        self.epoch += 1;
-        for node in self.indices() {
-            let stage = self.peers[node.at()].stage;
-            if stage == Stage::Moving || (stage == Stage::Landed && self.relays(node)) {
-                self.say(node, Said::Start);
-            }
-        }
-    }
-
-    /// Whether every receiver's part of the plan fits into a message. Few are large enough to be worth a look.
-    fn check_parts(&self) -> Result<(), Error> {
-        let plan = self.plan.as_ref().expect("it was made just now");
-        let large = |node: &NodeIx| {
-            let own = self.by_receiver.segments(&plan.planned, *node);
-            own.map(|planned| 1 + planned.segment.senders.len()).sum::<usize>() > ENTRIES_FEW
-        };
-        for node in self.indices().filter(large) {
-            let start = self.start_of(plan, node);
-            let (segments, bytes) = (start.segments.len(), control::size(&ToNode::Start(start)));
-            if segments > SEGMENTS_MAX || bytes > MESSAGE_BYTES_MAX {
-                let entry = self.roster.get(node);
-                let what = format!(
-                    "line {}: the rows cut what {} wants into {segments} parts, and telling it takes {bytes} bytes: more \
-                     than {SEGMENTS_MAX} parts or {MESSAGE_BYTES_MAX} bytes",
-                    entry.rows[0].line, entry.address
-                );
-                return Err(
-                    Error::new(Code::Usage, what).remedy("cut rows at the same positions, or split the transfer")
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// What one receiver needs of the plan.
-    fn start_of(&self, plan: &Plan, node: NodeIx) -> Start {
-        let mine = self.by_receiver.segments(&plan.planned, node);
-        let segments: Vec<PlanSegment> = mine.map(|planned| super::terms::segment(planned, node)).collect();
-        let senders = segments.iter().flat_map(|segment| &segment.senders);
-        let mut senders: Vec<NodeIx> = senders.map(|share| NodeIx(share.index)).collect();
-        senders.sort_unstable();
-        senders.dedup();
-        let peers = senders.into_iter().map(|sender| {
-            let advert = self.peers[sender.at()].advert().expect("every node was met");
-            super::terms::peer(sender, self.roster.get(sender), &advert)
-        });
-        let wanted = union(segments.iter().map(|segment| segment.span).collect());
-        let holes = wanted.iter().flat_map(|span| within(&self.holes, *span));
-        // By what it takes: a member of a group is not asked for all that its rows say.
-        let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
-        // The bound holds for speeds as they were declared.
-        let most = if self.epoch == 1 { plan.bound.seconds } else { f64::INFINITY };
-        Start {
-            epoch: self.epoch,
-            peers: peers.collect(),
-            holes: holes.collect(),
-            segments,
-            limit_bytes_per_second: self.terms.limit_of(wanted_bytes, self.wanted_bytes()),
-            bound_us: (self.receiver_seconds[node.at()].min(most) * 1e6) as u64,
-            relays: self.relayed.get(&node).cloned().unwrap_or_default(),
-        }
-    }
-}
-
-/// The parts of `spans`, which ascend and share nothing, that lie within `whole`.
-fn within(spans: &[Span], whole: Span) -> impl Iterator<Item = Span> {
-    let first = spans.partition_point(|span| span.end <= whole.start);
-    spans[first..].iter().map_while(move |span| span.intersection(whole))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What the master says to whom, message by message.
 
 use super::*;
+use crate::master::planning::SEGMENTS_MAX;
 use crate::master::terms::{Identity, Wishes};
 use crate::plan::Scheduler;
 use crate::spec::Spec;
-use crate::wire::control::{Rail, RowState};
+use crate::wire::control::{PlanSegment, Rail, RowState};
 use crate::wire::{Check, CheckKind, DataPath};
 
 const NOW: Moment = Moment(1);

@@ -149,3 +149,79 @@ impl Feedback {
         crate::plan::mean_seconds(problem, new) < WORTH * crate::plan::mean_seconds(problem, old)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Capacity, Scheduler, plan};
+    use crate::units::Span;
+
+    const BLOCK: u64 = 1000;
+
+    /// Nodes 0 and 1 send to nodes 2 and 3, all with the same speed.
+    fn begun() -> (Problem, Plan, Feedback) {
+        let node = |name: u32| Capacity {
+            name: format!("n{name}:1"),
+            send_bytes_per_second: 1e6,
+            receive_bytes_per_second: 1e6,
+            ..Capacity::default()
+        };
+        let whole = Span::new(0, 100 << 20);
+        let problem = Problem {
+            nodes: (0..4).map(node).collect(),
+            offers: vec![(NodeIx(0), whole), (NodeIx(1), whole)],
+            wants: vec![(NodeIx(2), whole), (NodeIx(3), whole)],
+            ..Problem::default()
+        };
+        let plan = plan(&problem, Scheduler::Greedy).expect("a plan");
+        let mut feedback = Feedback::default();
+        feedback.begin(&plan.planned, &plan.receiver_seconds(&problem));
+        (problem, plan, feedback)
+    }
+
+    /// Reports of both receivers, twice a second for `seconds`, of senders that move so many bytes per second to each.
+    fn reports(feedback: &mut Feedback, seconds: u64, rates: [[u64; 2]; 2], busy: bool) -> bool {
+        let mut changed = false;
+        for tick in 0..=2 * seconds {
+            for (receiver, rates) in [NodeIx(2), NodeIx(3)].into_iter().zip(rates) {
+                let delivered = [0, 1].map(|index: u32| {
+                    let bytes = rates[index as usize] * tick / 2;
+                    Delivered { index, bytes, busy }
+                });
+                changed |= feedback.report(Moment(tick * 500_000_000), receiver, &delivered, BLOCK);
+            }
+        }
+        changed
+    }
+
+    #[test]
+    fn a_sender_that_is_late_with_everybody_is_slow() {
+        let (mut problem, plan, mut feedback) = begun();
+        assert!(reports(&mut feedback, 3, [[500_000, 50_000], [500_000, 50_000]], true));
+        assert_eq!(feedback.slow(), [NodeIx(1)]);
+        feedback.apply(&mut problem);
+        assert!((problem.nodes[1].send_bytes_per_second - 1e5).abs() < 1e4, "{:?}", problem.nodes[1]);
+        let new = crate::plan::replan(&problem, &plan, &feedback.slow()).expect("a plan");
+        assert!(Feedback::is_worth(&problem, &plan, &new), "{new:?}");
+    }
+
+    #[test]
+    fn a_receiver_that_is_late_with_everybody_is_slow_and_its_senders_are_not() {
+        let (_, _, mut feedback) = begun();
+        assert!(reports(&mut feedback, 3, [[500_000, 500_000], [50_000, 50_000]], true));
+        assert_eq!(feedback.slow(), [NodeIx(3)]);
+        assert!(feedback.sends.is_empty(), "{feedback:?}");
+    }
+
+    #[test]
+    fn where_all_are_late_alike_nobody_is_slow() {
+        let (_, _, mut feedback) = begun();
+        assert!(!reports(&mut feedback, 10, [[50_000; 2]; 2], true));
+    }
+
+    #[test]
+    fn who_has_nothing_left_to_bring_is_not_slow() {
+        let (_, _, mut feedback) = begun();
+        assert!(!reports(&mut feedback, 10, [[500_000, 0], [500_000, 0]], false));
+    }
+}

@@ -9,6 +9,7 @@ mod feedback;
 mod links;
 mod overdue;
 pub(crate) mod peer;
+mod planning;
 pub(crate) mod room;
 pub(crate) mod roster;
 pub(crate) mod run;

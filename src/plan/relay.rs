@@ -21,7 +21,7 @@ use crate::units::{NodeIx, Span};
 /// Receivers that all ask each other: a flow each way for each pair of them.
 const GROUP_MAX: usize = 16;
 /// A part is cut into so many pieces of about equal size, each of which can be handed over to another receiver.
-const CHUNKS_MAX: usize = 8;
+const CHUNKS_MAX: usize = 16;
 /// No chunk is smaller than so many blocks.
 const CHUNK_BLOCKS_MIN: u64 = 4;
 /// A receiver that is slower than this part of the fastest passes nothing on: the others would have to wait for it.

@@ -106,8 +106,15 @@ impl Tally {
         self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn sent(&self, bytes: u64) {
+    /// Counts a piece that is handed to its socket: once its receiver has it, the sender may be asked for its counts at
+    /// any moment, and before this rail has heard of the end of the send.
+    pub(super) fn sends(&self, bytes: u64) {
         self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes back a piece that did not get through.
+    pub(super) fn failed_to_send(&self, bytes: u64) {
+        self.sent_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Payload received, wasted bytes included.

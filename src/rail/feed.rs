@@ -293,6 +293,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             None => Op::Send { file: socket, slot, range: start..start + FRAME_BYTES + bytes, more: false },
         };
         let sending = Sending { transfer, flow, piece_bytes: bytes as u64, start, route, again: false };
+        if let Some(tenant) = self.tenants.get(&transfer) {
+            tenant.tally().sends(sending.piece_bytes);
+        }
         self.send(sending, op);
     }
 
@@ -302,6 +305,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         match self.submit(Context::Answer(sending), op) {
             Ok(()) => self.lent += u32::from(lends),
             Err(error) => {
+                if let Some(tenant) = self.tenants.get(&sending.transfer) {
+                    tenant.tally().failed_to_send(sending.piece_bytes);
+                }
                 self.slot_free(sending);
                 self.close(sending.flow, error);
             }
@@ -338,9 +344,10 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     pub(super) fn sent(&mut self, sending: Sending, result: Result<u32, Errno>) {
         let Sending { transfer, flow, piece_bytes, route, .. } = sending;
         let whole = result == Ok(u32::try_from(piece_bytes).expect("a piece is a block at most") + FRAME_BYTES as u32);
-        if let Some(tenant) = self.tenants.get(&transfer).filter(|_| whole) {
-            tenant.tally().sent(piece_bytes);
-            tenant.paths().took(route, piece_bytes);
+        match self.tenants.get(&transfer) {
+            Some(tenant) if whole => tenant.paths().took(route, piece_bytes),
+            Some(tenant) => tenant.tally().failed_to_send(piece_bytes),
+            None => {}
         }
         if !whole {
             return self.close(flow, broken("sending a piece", result));

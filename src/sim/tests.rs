@@ -231,7 +231,7 @@ fn a_control_session_that_breaks_at_any_moment_costs_nothing() {
 /// One sender, and so many receivers that keep a copy each.
 fn copies(count: u32, mib: u64) -> Vec<Row> {
     let keeps = |node| Row { uri: DataUri::File("/copy".into()), ..row(Role::Receiver, node, 0, mib << 20) };
-    std::iter::once(row(Role::Sender, 0, 0, u64::from(mib) << 20)).chain((1..=count).map(keeps)).collect()
+    std::iter::once(row(Role::Sender, 0, 0, mib << 20)).chain((1..=count).map(keeps)).collect()
 }
 
 fn cluster_seconds(rows: Vec<Row>) -> f64 {

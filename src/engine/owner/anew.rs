@@ -1,0 +1,71 @@
+//! What a newer plan changes at a receiver, and what is reported so that there can be one.
+
+use std::collections::BTreeSet;
+
+use super::{Owner, Source};
+use crate::engine::shares::Shares;
+use crate::error::{Code, Error};
+use crate::units::{Moment, NodeIx, Span};
+
+impl Owner {
+    /// A newer plan: what nobody was asked for yet is shared out by it. What was asked for, and what has landed, stays.
+    ///
+    /// # Errors
+    /// `Code::Internal` where its segments are not those of the plan before: nothing is changed then.
+    pub(crate) fn reassign(
+        &mut self,
+        now: Moment,
+        sources: &[Source],
+        lane_count: impl Fn(NodeIx) -> u32,
+    ) -> Result<(), Error> {
+        if !sources.iter().map(|source| source.span).eq(self.extents.spans()) {
+            return Err(Error::new(Code::Internal, "a newer plan cuts the data in another way"));
+        }
+        for (segment, source) in (0..).zip(sources) {
+            self.extents.set_senders(segment, source.senders.iter().map(|sender| sender.0).collect());
+        }
+        let senders: BTreeSet<NodeIx> =
+            sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
+        self.lanes.add(senders.iter().map(|&sender| (sender, lane_count(sender))));
+        let shares = std::mem::replace(&mut self.shares, Shares::empty());
+        self.shares = shares.cut_again(&self.extents, sources.iter().map(|source| source.senders.as_slice()));
+        let lost: Vec<NodeIx> = senders.into_iter().filter(|sender| self.lanes.is_lost(*sender)).collect();
+        for sender in lost {
+            self.dissolve(sender, &Error::new(Code::Unreachable, "it was lost before"));
+        }
+        self.open_all();
+        self.feed_hungry(now);
+        self.open_lanes();
+        self.settle();
+        Ok(())
+    }
+
+    /// The parts of a range that have landed.
+    pub(crate) fn landed_within(&self, span: Span) -> Vec<Span> {
+        self.extents.landed_within(span)
+    }
+
+    /// The part of all wanted bytes that has not landed.
+    pub(crate) fn part_left(&self) -> f64 {
+        1.0 - self.extents.landed_bytes() as f64 / self.extents.wanted_bytes().max(1) as f64
+    }
+
+    /// What each sender has brought, and whether there is more to ask it for.
+    pub(crate) fn delivered(&self) -> impl Iterator<Item = (NodeIx, u64, bool)> {
+        let is_busy = |sender: NodeIx| {
+            let leased = self.flows.values().any(|flow| flow.lane.sender == sender && !flow.leased.is_empty());
+            leased || self.shares.bytes_of(sender) > 0
+        };
+        self.delivered.iter().map(move |(&sender, &bytes)| (sender, bytes, is_busy(sender)))
+    }
+
+    /// Others take over the share of a sender that is lost.
+    pub(super) fn dissolve(&mut self, sender: NodeIx, error: &Error) {
+        for run in self.shares.dissolve(sender) {
+            for index in run.first..run.end {
+                let piece = self.extents.piece(run.segment, index);
+                self.put_back(piece, error);
+            }
+        }
+    }
+}

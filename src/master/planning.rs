@@ -1,0 +1,135 @@
+//! The plan at its master: made once everybody is prepared, told to every receiver, and made anew where nodes turn out to
+//! be slower than they said.
+
+use super::conduct::{Conductor, Phase};
+use super::feedback::Feedback;
+use super::peer::{Peer, Said, Stage};
+use crate::error::{Code, Error};
+use crate::plan::{self, ByReceiver, Plan, Scheduler};
+use crate::units::{Moment, NodeIx, Span, union};
+use crate::wire::control::{self, Advert, Delivered, PlanSegment, Start, ToNode};
+use crate::wire::limits::{ITEMS_MAX, MESSAGE_BYTES_MAX};
+
+/// With so few segments and senders of them a part of a plan fits into a message, however many NICs the senders have.
+const ENTRIES_FEW: usize = 1 << 13;
+/// Segments of one receiver: in the end it tells of each of them, with a check.
+pub(super) const SEGMENTS_MAX: usize = ITEMS_MAX / 2;
+
+impl Conductor {
+    /// Plans, and tells every receiver its part.
+    pub(super) fn start(&mut self, now: Moment) -> Result<(), Error> {
+        self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?;
+        let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
+        let problem = self.roster.problem(&adverts);
+        let plan = plan::plan(&problem, self.terms.scheduler())?;
+        self.receiver_seconds = plan.receiver_seconds(&problem);
+        self.checks = vec![None; plan.planned.len()];
+        self.holes = union(std::mem::take(&mut self.holes));
+        self.by_receiver = ByReceiver::of(&plan.planned, self.peers.len());
+        self.feedback.begin(&plan.planned, &self.receiver_seconds);
+        self.relayed = plan.relayed();
+        self.planned_bytes = plan.wanted_bytes();
+        self.plan = Some(plan);
+        self.check_parts()?;
+        for node in self.indices() {
+            if self.roster.get(node).receives() {
+                self.peers[node.at()].stage = Stage::Moving;
+                self.say(node, Said::Start);
+            }
+        }
+        self.phase = Phase::Moving;
+        self.deadline = None;
+        self.last_news = now;
+        Ok(())
+    }
+
+    /// Takes in what a receiver says of its senders, and plans anew where that is worth it.
+    pub(super) fn feed_back(&mut self, now: Moment, node: NodeIx, delivered: &[Delivered]) {
+        let is_moving = self.phase == Phase::Moving && self.peers[node.at()].stage == Stage::Moving;
+        let heeds_speed = self.terms.scheduler() != Scheduler::Uniform;
+        let block_bytes = self.roster.grid.block_bytes();
+        if !is_moving || !heeds_speed || !self.feedback.report(now, node, delivered, block_bytes) {
+            return;
+        }
+        let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
+        let mut problem = self.roster.problem(&adverts);
+        self.feedback.apply(&mut problem);
+        let old = self.plan.as_ref().expect("bytes move by a plan");
+        // A plan that is not to be had now is no reason to give up the one there is.
+        let Ok(new) = plan::replan(&problem, old, &self.feedback.slow()) else { return };
+        if !Feedback::is_worth(&problem, old, &new) {
+            return;
+        }
+        self.receiver_seconds = new.receiver_seconds(&problem);
+        self.feedback.begin(&new.planned, &self.receiver_seconds);
+        self.relayed = new.relayed();
+        self.plan = Some(new);
+        self.epoch += 1;
+        for node in self.indices() {
+            let stage = self.peers[node.at()].stage;
+            if stage == Stage::Moving || (stage == Stage::Landed && self.relays(node)) {
+                self.say(node, Said::Start);
+            }
+        }
+    }
+
+    /// Whether every receiver's part of the plan fits into a message. Few are large enough to be worth a look.
+    fn check_parts(&self) -> Result<(), Error> {
+        let plan = self.plan.as_ref().expect("it was made just now");
+        let large = |node: &NodeIx| {
+            let own = self.by_receiver.segments(&plan.planned, *node);
+            own.map(|planned| 1 + planned.segment.senders.len()).sum::<usize>() > ENTRIES_FEW
+        };
+        for node in self.indices().filter(large) {
+            let start = self.start_of(plan, node);
+            let (segments, bytes) = (start.segments.len(), control::size(&ToNode::Start(start)));
+            if segments > SEGMENTS_MAX || bytes > MESSAGE_BYTES_MAX {
+                let entry = self.roster.get(node);
+                let what = format!(
+                    "line {}: the rows cut what {} wants into {segments} parts, and telling it takes {bytes} bytes: more \
+                     than {SEGMENTS_MAX} parts or {MESSAGE_BYTES_MAX} bytes",
+                    entry.rows[0].line, entry.address
+                );
+                return Err(
+                    Error::new(Code::Usage, what).remedy("cut rows at the same positions, or split the transfer")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// What one receiver needs of the plan.
+    pub(super) fn start_of(&self, plan: &Plan, node: NodeIx) -> Start {
+        let mine = self.by_receiver.segments(&plan.planned, node);
+        let segments: Vec<PlanSegment> = mine.map(|planned| super::terms::segment(planned, node)).collect();
+        let senders = segments.iter().flat_map(|segment| &segment.senders);
+        let mut senders: Vec<NodeIx> = senders.map(|share| NodeIx(share.index)).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        let peers = senders.into_iter().map(|sender| {
+            let advert = self.peers[sender.at()].advert().expect("every node was met");
+            super::terms::peer(sender, self.roster.get(sender), &advert)
+        });
+        let wanted = union(segments.iter().map(|segment| segment.span).collect());
+        let holes = wanted.iter().flat_map(|span| within(&self.holes, *span));
+        // By what it takes: a member of a group is not asked for all that its rows say.
+        let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
+        // The bound holds for speeds as they were declared.
+        let most = if self.epoch == 1 { plan.bound.seconds } else { f64::INFINITY };
+        Start {
+            epoch: self.epoch,
+            peers: peers.collect(),
+            holes: holes.collect(),
+            segments,
+            limit_bytes_per_second: self.terms.limit_of(wanted_bytes, self.wanted_bytes()),
+            bound_us: (self.receiver_seconds[node.at()].min(most) * 1e6) as u64,
+            relays: self.relayed.get(&node).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// The parts of `spans`, which ascend and share nothing, that lie within `whole`.
+fn within(spans: &[Span], whole: Span) -> impl Iterator<Item = Span> {
+    let first = spans.partition_point(|span| span.end <= whole.start);
+    spans[first..].iter().map_while(move |span| span.intersection(whole))
+}

@@ -1,7 +1,8 @@
 //! What receivers report of their senders, and whether that calls for another plan.
 //!
 //! The master compares what each pair of nodes moved within a while with what the plan wanted of it. A sender is as slow as the
-//! best of its receivers say, and a receiver as the best of its senders: whoever is late with everybody is late itself. All are
+//! best of its receivers say, and a receiver as the best of its senders: whoever is late with everybody is late itself. A relay
+//! is judged by what it receives. All are
 //! measured against the best pair of all, so that a network that is slower than it says moves no work about. Nodes that
 //! turn out to be slow count as slow from then on, and a plan that is noticeably better by that takes the place of the old one.
 
@@ -101,7 +102,8 @@ impl Feedback {
             }
             *moved = Moved { since: now, before: moved.now, now: moved.now, busy: true };
         }
-        let best = parts.iter().map(|(_, part)| *part).fold(0.0, f64::max);
+        // More than what was wanted is what others left.
+        let best = parts.iter().map(|(_, part)| *part).fold(0.0, f64::max).min(1.0);
         if best <= 0.0 {
             return false;
         }
@@ -112,8 +114,11 @@ impl Feedback {
                 let most = parts.entry(node).or_insert(part);
                 *most = most.max(part);
             };
-            of(&mut sent, sender);
             of(&mut received, receiver);
+            // A relay sends no faster than it receives: what it is late with may be somebody else's fault.
+            if !self.is_receiver(sender) {
+                of(&mut sent, sender);
+            }
         }
         let mut changed = false;
         for (parts, factors) in [(sent, &mut self.sends), (received, &mut self.receives)] {
@@ -124,6 +129,10 @@ impl Feedback {
             }
         }
         changed
+    }
+
+    fn is_receiver(&self, node: NodeIx) -> bool {
+        self.wanted.range((node, NodeIx(0))..=(node, NodeIx(u32::MAX))).next().is_some()
     }
 
     /// Makes nodes as slow as they turned out to be.

@@ -16,6 +16,8 @@ use crate::cluster::{Cluster, Transferred, address};
 const RATE_MBIT: u32 = 100;
 /// The slow receiver's, and what its NIC is slowed down to.
 const SLOW_MBIT: u32 = 10;
+/// Blocks of a transfer, about.
+const BLOCKS: u64 = 1024;
 const COUNTS: [u32; 5] = [1, 2, 4, 8, 16];
 /// With a slow receiver among them.
 const COUNT_WITH_SLOW: u32 = 8;
@@ -68,7 +70,9 @@ struct Copied {
 fn copy(bench: &Bench, cluster: &Cluster, count: u32, last_mbit: u32) -> Result<Copied> {
     let bytes = bench.bytes_in(bench.options.seconds, &[RATE_MBIT]);
     let last = bytes - 1;
-    let mut rows = format!("option block 128K\nwriter {} pattern:3 0 0-{last} speed={RATE_MBIT}M\n", address(1));
+    // As many blocks as a gibibyte has: what is pipelined are blocks.
+    let block = (bytes / BLOCKS).next_power_of_two();
+    let mut rows = format!("option block {block}\nwriter {} pattern:3 0 0-{last} speed={RATE_MBIT}M\n", address(1));
     let files: Vec<String> = (1..=count).map(|copy| format!("copy{copy}")).collect();
     for (node, file) in (2..).zip(&files) {
         // A file that is replaced keeps the time at which the first was made.

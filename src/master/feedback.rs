@@ -141,7 +141,10 @@ impl Feedback {
             problem.nodes[node.at()].send_bytes_per_second *= factor;
         }
         for (node, factor) in &self.receives {
-            problem.nodes[node.at()].receive_bytes_per_second *= factor;
+            let node = &mut problem.nodes[node.at()];
+            node.receive_bytes_per_second *= factor;
+            // What it has late it passes on late.
+            node.send_bytes_per_second *= if node.relays { *factor } else { 1.0 };
         }
     }
 

@@ -148,10 +148,9 @@ impl Extents {
         let first = self.segments.partition_point(|segment| segment.span.end <= span.start);
         let mut landed = Vec::new();
         for segment in self.segments[first..].iter().take_while(|segment| segment.span.start < span.end) {
-            let pieces = 0..self.grid.piece_count(segment.span);
-            let missing = |piece: &Span| segment.missing.iter().any(|&at| self.grid.piece(segment.span, at) == *piece);
-            let pieces = pieces.filter(|&index| segment.settled.contains(index));
-            let pieces = pieces.map(|index| self.grid.piece(segment.span, index)).filter(|piece| !missing(piece));
+            let has_landed = |&index: &u64| segment.settled.contains(index) && !segment.missing.contains(&index);
+            let pieces = (0..self.grid.piece_count(segment.span)).filter(has_landed);
+            let pieces = pieces.map(|index| self.grid.piece(segment.span, index));
             landed.extend(pieces.filter(|piece| span.contains(*piece)));
         }
         union(landed)

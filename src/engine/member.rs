@@ -177,7 +177,8 @@ impl Member {
     /// Takes in what happened.
     pub(crate) fn handle(&mut self, now: Moment, event: Event) {
         match (self.state, event) {
-            (State::Ended, _) => {}
+            // Nobody has a plan for a node that is not prepared.
+            (State::Ended, _) | (State::Preparing, Event::Master(ToNode::Start(_))) => {}
             (_, Event::Master(ToNode::Cancel { reason })) => self.cancel(&reason),
             (_, Event::Master(ToNode::Finish)) => self.finish(),
             (State::Preparing, Event::Prepared(Ok(prepared))) => self.prepared(prepared),
@@ -259,9 +260,7 @@ impl Member {
                     let lane_count = |sender: NodeIx| self.lanes.get(&sender).copied().unwrap_or(1);
                     match owner.reassign(now, &sources, lane_count) {
                         Ok(()) => {
-                            if self.bound_us > 0 && self.limit_bytes_per_second == 0 {
-                                owner.keep_to_plan(now, self.bound_us as f64 * 1e-6 * owner.part_left());
-                            }
+                            self.keep_to_plan(now);
                             self.follow_owner();
                         }
                         Err(error) => self.abort(error),
@@ -280,12 +279,17 @@ impl Member {
         if self.limit_bytes_per_second > 0 {
             owner.limit(now, self.limit_bytes_per_second);
         }
-        // Under a limit the plan takes longer than its bound, and nobody's link is full.
-        if self.bound_us > 0 && self.limit_bytes_per_second == 0 {
-            owner.keep_to_plan(now, self.bound_us as f64 * 1e-6);
-        }
         self.owner = Some(owner);
+        self.keep_to_plan(now);
         self.follow_owner();
+    }
+
+    /// Has the owner keep to what is left of the plan's time. Under a limit the plan takes longer than its bound, and
+    /// nobody's link is full.
+    fn keep_to_plan(&mut self, now: Moment) {
+        if let Some(owner) = self.owner.as_mut().filter(|_| self.bound_us > 0 && self.limit_bytes_per_second == 0) {
+            owner.keep_to_plan(now, self.bound_us as f64 * 1e-6 * owner.part_left());
+        }
     }
 
     fn owner_event(&mut self, now: Moment, event: owner::Event) {

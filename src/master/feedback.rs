@@ -45,6 +45,8 @@ pub(super) struct Feedback {
 #[derive(Clone, Copy, Debug)]
 struct Moved {
     since: Moment,
+    /// The latest report: of a receiver that has landed everything there are no more.
+    heard: Moment,
     before: u64,
     now: u64,
     /// Whether there was more to ask for all the while.
@@ -76,9 +78,9 @@ impl Feedback {
         for it in delivered {
             let pair = (receiver, NodeIx(it.index));
             if self.wanted.contains_key(&pair) {
-                let begun = Moved { since: now, before: it.bytes, now: it.bytes, busy: it.busy };
+                let begun = Moved { since: now, heard: now, before: it.bytes, now: it.bytes, busy: it.busy };
                 let moved = self.moved.entry(pair).or_insert(begun);
-                moved.now = moved.now.max(it.bytes);
+                (moved.heard, moved.now) = (now, moved.now.max(it.bytes));
                 moved.busy &= it.busy;
             }
         }
@@ -93,14 +95,14 @@ impl Feedback {
     fn judge(&mut self, now: Moment, block_bytes: u64) -> bool {
         let mut parts: Vec<((NodeIx, NodeIx), f64)> = Vec::new();
         for (pair, moved) in &mut self.moved {
-            let wanted = self.wanted[pair] * now.since(moved.since).as_secs_f64();
+            let wanted = self.wanted[pair] * moved.heard.since(moved.since).as_secs_f64();
             if moved.busy && wanted < BLOCKS_MIN * block_bytes as f64 {
                 continue;
             }
             if moved.busy {
                 parts.push((*pair, (moved.now - moved.before) as f64 / wanted));
             }
-            *moved = Moved { since: now, before: moved.now, now: moved.now, busy: true };
+            *moved = Moved { since: now, heard: now, before: moved.now, now: moved.now, busy: true };
         }
         // More than what was wanted is what others left.
         let best = parts.iter().map(|(_, part)| *part).fold(0.0, f64::max).min(1.0);
@@ -229,6 +231,17 @@ mod tests {
     fn where_all_are_late_alike_nobody_is_slow() {
         let (_, _, mut feedback) = begun();
         assert!(!reports(&mut feedback, 10, [[50_000; 2]; 2], true));
+    }
+
+    /// Receiver 3 has landed everything after three seconds, and says no more.
+    #[test]
+    fn a_receiver_that_has_landed_is_not_slow() {
+        let (_, _, mut feedback) = begun();
+        assert!(!reports(&mut feedback, 3, [[500_000, 500_000]; 2], true));
+        for tick in 7..=24 {
+            let delivered = [0, 1].map(|index| Delivered { index, bytes: 500_000 * tick / 2, busy: true });
+            assert!(!feedback.report(Moment(tick * 500_000_000), NodeIx(2), &delivered, BLOCK), "{feedback:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod cluster;
 mod contenders;
 mod counting;
 mod figures;
+mod kills;
 mod lab;
 mod loopback;
 mod master;
@@ -50,6 +51,8 @@ enum Command {
     Lab(cases::Options),
     /// Figures 4 to 7 of the CEP paper, in labs of shaped NICs: ours, its peers and the bound. Needs root.
     Figures(figures::Options),
+    /// Nodes and masters that die at random moments, and transfers that are run again until every byte is right.
+    Kills(kills::Options),
     /// One end of the raw limit.
     #[command(hide = true)]
     RawEnd(raw::EndArgs),
@@ -113,6 +116,7 @@ fn main() -> Result<()> {
         Command::Master(options) => master::run(&options),
         Command::Lab(options) => cases::run(&options),
         Command::Figures(options) => figures::run(&options),
+        Command::Kills(options) => kills::run(&options),
         Command::RawEnd(end) => end.run(),
     }
 }

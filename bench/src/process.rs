@@ -164,6 +164,14 @@ impl Running {
         Ok(())
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It was waited for already.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.child.id().cast_signed()), signal)?)
+    }
+
     /// Asks a server to leave, and kills it where it does not.
     fn stop(&mut self) -> Result<()> {
         if self.child.try_wait()?.is_some() {

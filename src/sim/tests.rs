@@ -309,7 +309,8 @@ fn a_sender_that_slows_to_a_tenth_costs_little_more_than_if_it_had_been_known() 
 #[test]
 fn a_newer_plan_is_made_for_what_is_left() {
     let third: u64 = 640 << 20;
-    let receiver = |node, start, end| Row { speed: Some(BitRate(1_500_000_000)), ..row(Role::Receiver, node, start, end) };
+    let receiver =
+        |node, start, end| Row { speed: Some(BitRate(1_500_000_000)), ..row(Role::Receiver, node, start, end) };
     let rows = vec![
         row(Role::Sender, 0, 0, 3 * third),
         row(Role::Sender, 1, 0, 2 * third),

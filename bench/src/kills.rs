@@ -1,0 +1,374 @@
+//! Kills at random moments: a node or the master of a transfer dies, the transfer is run again, and every byte must be right.
+//!
+//! Every round has its own transfer, victim and moment, drawn from the seed and the round's number, so that one that failed can
+//! be run alone. Rounds run side by side on loopback; transfers are limited in speed, so that there is a moment to strike at.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use comfy_table::Table;
+use comfy_table::presets::ASCII_MARKDOWN;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::contenders::Scenario;
+use crate::lab::Lab;
+use crate::process::{self, Running};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Rounds, each with one kill.
+    #[arg(long, default_value_t = 100)]
+    kills: u32,
+    /// The number of the first round.
+    #[arg(long, default_value_t = 0)]
+    first: u32,
+    /// What everything random is drawn from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Rounds at once.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..100))]
+    workers: u32,
+    /// How long an undisturbed transfer takes: it is limited to that.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// The largest transfer; the smallest is 64 MiB, and small ones are more frequent.
+    #[arg(long, default_value = "256M", value_parser = crate::bytes)]
+    bytes_max: u64,
+    /// Where the files live.
+    #[arg(long, default_value = "build/bench")]
+    dir: PathBuf,
+    /// The program; by default the one beside this one.
+    #[arg(long, value_name = "PROGRAM")]
+    cep_fast: Option<PathBuf>,
+}
+
+const BYTES_MIN: u64 = 64 << 20;
+/// Small, so that little is in flight.
+const BLOCK: &str = "64K";
+/// How long anything may take that is not stuck.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// A file is the source from a random one of so many bytes on: an offset that fits no page.
+const OFFSET_MAX: u64 = 100_000;
+/// The nodes of every transfer: two that send, two that receive.
+const NODES: [&str; 4] = ["a", "b", "c", "d"];
+
+/// Who dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Victim {
+    Node(usize),
+    Master,
+    /// The master is asked to stop, as by Ctrl-C.
+    Interrupted,
+}
+
+const VICTIMS: [Victim; 6] =
+    [Victim::Node(0), Victim::Node(1), Victim::Node(2), Victim::Node(3), Victim::Master, Victim::Interrupted];
+
+/// One round, as it is drawn.
+#[derive(Clone, Debug)]
+struct Round {
+    number: u32,
+    victim: Victim,
+    after: Duration,
+    bytes: u64,
+    offset: u64,
+    /// Whether both senders have everything; where only the first has, receivers feed each other.
+    replica: bool,
+}
+
+/// What became of a round.
+struct Outcome {
+    victim: Victim,
+    /// Whether the transfer was still running.
+    struck: bool,
+    /// Whether it completed all the same, without being run again.
+    went_on: bool,
+    /// Runs after the first one.
+    reruns: u32,
+    resumed_bytes: u64,
+    /// Bytes that the master knew to have landed, and that were fetched again.
+    again_bytes: u64,
+    /// From the blow to the end of the first run.
+    ended_after: f64,
+    wanted_bytes: u64,
+}
+
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
+pub(crate) fn run(options: &Options) -> Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
+    let program = crate::program_beside(options.cep_fast.as_deref())?;
+    let lab = Lab::new(&options.dir, options.bytes_max + (1 << 20), DEADLINE)?;
+    lab.prepare(Scenario::FileToFile)?;
+    let (next, done) = (AtomicU32::new(options.first), Mutex::new((Vec::new(), Vec::new())));
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for worker in 0..options.workers {
+            let (lab, program, next, done) = (&lab, &program, &next, &done);
+            scope.spawn(move || {
+                let mut bed = None;
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= options.first + options.kills {
+                        return;
+                    }
+                    let round = Round::draw(options, number);
+                    let outcome = Bed::made(&mut bed, lab, program, worker).and_then(|bed| bed.play(options, &round));
+                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    match outcome {
+                        Ok(outcome) => done.0.push(outcome),
+                        Err(error) => {
+                            eprintln!("{round:?}: {error:#}");
+                            done.1.push(number);
+                            // What is left of it is of no use to the next round.
+                            bed = None;
+                        }
+                    }
+                    let ended = done.0.len() + done.1.len();
+                    if ended.is_multiple_of(50) {
+                        eprintln!("{ended} of {} rounds, {} failed", options.kills, done.1.len());
+                    }
+                }
+            });
+        }
+    });
+    let (outcomes, failed) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{}", table(&outcomes));
+    println!("{} rounds in {:.0} s, {} failed {failed:?}", options.kills, began.elapsed().as_secs_f64(), failed.len());
+    drop(lab);
+    ensure!(failed.is_empty(), "rounds that failed: --seed {} --kills 1 --first {}", options.seed, failed[0]);
+    Ok(())
+}
+
+/// What it came to, by victim.
+fn table(outcomes: &[Outcome]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    table.set_header([
+        "victim",
+        "rounds",
+        "struck",
+        "went on without",
+        "reruns",
+        "resumed of wanted",
+        "landed, fetched again, MiB: mean, most",
+        "first run ended after, s: mean, most",
+    ]);
+    for victim in VICTIMS {
+        let of: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.victim == victim).collect();
+        let struck: Vec<&&Outcome> = of.iter().filter(|outcome| outcome.struck).collect();
+        let rerun: Vec<&&&Outcome> = struck.iter().filter(|outcome| outcome.reruns > 0).collect();
+        let mean_most = |values: Vec<f64>| {
+            let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+            format!("{mean:.1}, {:.1}", values.iter().copied().fold(0.0, f64::max))
+        };
+        let (resumed, wanted) =
+            rerun.iter().fold((0, 0), |sum, of| (sum.0 + of.resumed_bytes, sum.1 + of.wanted_bytes));
+        let title = match victim {
+            Victim::Node(node @ 0..2) => format!("sender {}, killed", NODES[node]),
+            Victim::Node(node) => format!("receiver {}, killed", NODES[node]),
+            Victim::Master => "master, killed".to_owned(),
+            Victim::Interrupted => "master, interrupted".to_owned(),
+        };
+        table.add_row([
+            title,
+            of.len().to_string(),
+            struck.len().to_string(),
+            struck.iter().filter(|outcome| outcome.went_on).count().to_string(),
+            rerun.iter().map(|outcome| outcome.reruns).sum::<u32>().to_string(),
+            format!("{:.0} %", 100.0 * resumed as f64 / f64::max(wanted as f64, 1.0)),
+            mean_most(rerun.iter().map(|outcome| outcome.again_bytes as f64 / f64::from(1 << 20)).collect()),
+            mean_most(struck.iter().map(|outcome| outcome.ended_after).collect()),
+        ]);
+    }
+    table
+}
+
+impl Round {
+    fn draw(options: &Options, number: u32) -> Round {
+        let mut random = Random(options.seed ^ u64::from(number) << 32);
+        let doublings = (options.bytes_max.max(BYTES_MIN) / BYTES_MIN).ilog2();
+        let doubling = random.below(u64::from(doublings) + 1).min(random.below(u64::from(doublings) + 1));
+        Round {
+            number,
+            victim: VICTIMS[random.below(VICTIMS.len() as u64) as usize],
+            after: Duration::from_secs_f64(options.seconds * random.below(1100) as f64 / 1000.0),
+            bytes: (BYTES_MIN << doubling) - random.below(BYTES_MIN / 2),
+            offset: random.below(OFFSET_MAX),
+            replica: random.below(3) > 0,
+        }
+    }
+
+    /// Where the second receiver's part begins.
+    fn second_from(&self) -> u64 {
+        self.bytes / 3
+    }
+
+    fn wanted_bytes(&self) -> u64 {
+        2 * self.bytes - self.second_from()
+    }
+
+    fn specification(&self, bed: &Bed<'_>) -> String {
+        let (last, offset, second) = (self.bytes - 1, self.offset, self.second_from());
+        let mut text = format!("id \"kill {}\"\noption block {BLOCK}\n", self.number);
+        for node in 0..=usize::from(self.replica) {
+            text += &format!("writer {} file:///source {offset} 0-{last}\n", bed.address(node));
+        }
+        text += &format!("reader {} file:///copy 0 0-{last}\n", bed.address(2));
+        text + &format!("reader {} file:///copy 0 {second}-{last}\n", bed.address(3))
+    }
+}
+
+/// The nodes of one worker.
+struct Bed<'a> {
+    lab: &'a Lab,
+    program: &'a Path,
+    worker: u32,
+    folder: PathBuf,
+    daemons: Vec<Running>,
+}
+
+impl<'a> Bed<'a> {
+    /// The worker's nodes, made where there are none.
+    fn made<'b>(bed: &'b mut Option<Bed<'a>>, lab: &'a Lab, program: &'a Path, worker: u32) -> Result<&'b mut Bed<'a>> {
+        if bed.is_none() {
+            let folder = lab.path(&format!("worker{worker}"));
+            if folder.exists() {
+                fs::remove_dir_all(&folder)?;
+            }
+            let mut made = Bed { lab, program, worker, folder, daemons: Vec::new() };
+            for node in 0..NODES.len() {
+                fs::create_dir_all(made.root(node))?;
+                if node < 2 {
+                    fs::hard_link(lab.path("source"), made.root(node).join("source"))?;
+                }
+                let daemon = made.start(node)?;
+                made.daemons.push(daemon);
+            }
+            *bed = Some(made);
+        }
+        Ok(bed.as_mut().expect("made above"))
+    }
+
+    fn root(&self, node: usize) -> PathBuf {
+        self.folder.join(NODES[node])
+    }
+
+    fn address(&self, node: usize) -> String {
+        format!("127.77.{}.{}:7000", self.worker, node + 1)
+    }
+
+    fn start(&self, node: usize) -> Result<Running> {
+        let mut command = process::command(self.program);
+        command.args(["node", "--listen", &self.address(node), "--root"]).arg(self.root(node));
+        let name = format!("node-{}", NODES[node]);
+        let daemon = Running::start(&name, command, &self.folder, DEADLINE * 1000)?;
+        daemon.until_says("ready ")?;
+        Ok(daemon)
+    }
+
+    fn master(&self, spec: &Path, limit_mbit: u64) -> Result<Running> {
+        let mut command: Command = process::command(self.program);
+        command.args(["run", "--json", "--progress", "never", "--limit", &format!("{limit_mbit}M")]).arg(spec);
+        Running::start("master", command, &self.folder, DEADLINE)
+    }
+
+    /// Plays one round, and says what became of it.
+    fn play(&mut self, options: &Options, round: &Round) -> Result<Outcome> {
+        for node in 2..4 {
+            let _ = fs::remove_file(self.root(node).join("copy"));
+        }
+        let spec = self.folder.join("kill.spec");
+        fs::write(&spec, round.specification(self))?;
+        let wanted_bytes = round.wanted_bytes();
+        let limit_mbit = (wanted_bytes as f64 * 8e-6 / options.seconds) as u64;
+        let mut master = self.master(&spec, limit_mbit)?;
+        let struck = !master.has_ended(round.after);
+        let blow = Instant::now();
+        if struck {
+            match round.victim {
+                Victim::Node(node) => {
+                    self.daemons[node].signal(Signal::SIGKILL)?;
+                    let daemon = self.start(node)?;
+                    self.daemons[node] = daemon;
+                }
+                Victim::Master => master.signal(Signal::SIGKILL)?,
+                Victim::Interrupted => master.signal(Signal::SIGINT)?,
+            }
+        }
+        let first = master.wait()?;
+        let ended_after = blow.elapsed().as_secs_f64();
+        let went_on = first.status.success();
+        ensure!(struck || went_on, "it failed undisturbed: {}{}", first.output, first.complaint);
+        let report = |output: &str| serde_json::from_str::<Value>(output.lines().last().unwrap_or_default()).ok();
+        let number = |report: &Value, name: &str| report[name].as_u64().unwrap_or_default();
+        let landed = report(&first.output).map_or(0, |report| number(&report, "bytes"));
+        let (mut reruns, mut resumed_bytes) = (0, 0);
+        if !went_on {
+            // The limit is what the first run was for.
+            let again = self.master(&spec, limit_mbit * 4)?.wait()?;
+            reruns = 1;
+            ensure!(
+                again.status.success(),
+                "run again, it ended with {}: {}{}; the first run: {}{}",
+                again.status,
+                again.output,
+                again.complaint,
+                first.output,
+                first.complaint
+            );
+            let report = report(&again.output).context("no report")?;
+            ensure!(number(&report, "bytes") == wanted_bytes, "not all bytes: {report}");
+            resumed_bytes = number(&report, "resumed_bytes");
+        }
+        self.compare(round)?;
+        Ok(Outcome {
+            victim: round.victim,
+            struck,
+            went_on,
+            reruns,
+            resumed_bytes,
+            again_bytes: landed.saturating_sub(resumed_bytes),
+            ended_after,
+            wanted_bytes,
+        })
+    }
+
+    /// Every byte is right, and nothing else is there.
+    fn compare(&self, round: &Round) -> Result<()> {
+        for (node, from) in [(2, 0), (3, round.second_from())] {
+            let copy = self.root(node).join("copy");
+            let bytes = fs::metadata(&copy).with_context(|| format!("no {}", copy.display()))?.len();
+            ensure!(bytes == round.bytes - from, "{} has {bytes} bytes", copy.display());
+            let mut cmp = process::command("cmp");
+            let skip = format!("{}:0", round.offset + from);
+            cmp.args(["-n", &bytes.to_string(), "-i", &skip]).arg(self.lab.path("source")).arg(&copy);
+            Running::start("cmp", cmp, &self.folder, DEADLINE)?.finish().context("the copy differs")?;
+            for entry in fs::read_dir(self.root(node))? {
+                let name = entry?.file_name();
+                ensure!(name == "copy", "{} is left over at {}", name.display(), NODES[node]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The same numbers for the same seed: splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}

@@ -29,11 +29,6 @@ impl Segment {
         self.receivers.iter().copied().filter(|receiver| self.senders.binary_search(receiver).is_err())
     }
 
-    /// Bytes that have to cross the network for it.
-    pub(crate) fn demand_bytes(&self) -> u64 {
-        self.span.bytes() * (self.remote_receivers().count() + self.groups.len()) as u64
-    }
-
     fn incidences(&self) -> usize {
         self.senders.len() + self.receivers.len() + self.groups.iter().map(Vec::len).sum::<usize>()
     }

@@ -18,6 +18,9 @@ const ASSUMED_BITS_PER_SECOND: f64 = 100e9;
 /// Weights travel as whole numbers out of this many.
 const WEIGHT_SUM: f64 = 1e6;
 
+/// How long nothing may move before a transfer fails, unless told otherwise.
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What the user asked for besides the rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wishes {
@@ -38,6 +41,27 @@ pub(crate) struct Wishes {
     pub(crate) limit: Option<BitRate>,
     /// Whether senders pace every flow.
     pub(crate) pace: bool,
+}
+
+impl Default for Wishes {
+    /// What somebody asks for who asks for nothing.
+    fn default() -> Wishes {
+        Wishes {
+            check: CheckKind::Crc64,
+            fsync: false,
+            overwrite: false,
+            resume: true,
+            slots: None,
+            stall_timeout: STALL_TIMEOUT,
+            timeout: None,
+            rails_max: None,
+            scheduler: Scheduler::default(),
+            path: DataPath::Auto,
+            threads_max: None,
+            limit: None,
+            pace: false,
+        }
+    }
 }
 
 /// What identifies this run of the transfer to its nodes.

@@ -46,6 +46,9 @@ use desk::Desk;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct TransferIx(pub(crate) u32);
 
+/// The version of the plan that frames carry. It decides nothing: what is wanted is taken, whoever sent it for which plan.
+const EPOCH: u32 = 1;
+
 /// What the control thread tells a rail.
 #[derive(Debug)]
 pub(crate) enum Command {

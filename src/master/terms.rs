@@ -206,6 +206,7 @@ impl Roster {
             let bytes_per_second = bytes_per_second(entry, advert.as_ref());
             problem.nodes.push(Capacity {
                 name: entry.address.to_string(),
+                line: entry.rows[0].line,
                 send_bytes_per_second: bytes_per_second,
                 receive_bytes_per_second: bytes_per_second,
                 relays: entry.keeps_all(),

@@ -107,6 +107,8 @@ pub(crate) struct StoreIx(pub(crate) u32);
 pub(crate) struct Capacity {
     /// `host:port`, for messages and the bottleneck's name.
     pub(crate) name: String,
+    /// The line of its first row, for messages; 0 where rows are no lines of a file.
+    pub(crate) line: u32,
     /// Sending capacity `C_i`: the sum over the node's rails.
     pub(crate) send_bytes_per_second: f64,
     /// Receiving capacity `B_j`: the sum over the node's rails.
@@ -117,6 +119,13 @@ pub(crate) struct Capacity {
     pub(crate) reads: Option<StoreIx>,
     /// The store that all it receives is written to.
     pub(crate) writes: Option<StoreIx>,
+}
+
+impl Capacity {
+    /// How a message about its rows begins.
+    fn place(&self) -> String {
+        if self.line == 0 { String::new() } else { format!("line {}: ", self.line) }
+    }
 }
 
 /// A shared store, such as a parallel file system or one disk behind several nodes. Its rate holds for all that is read

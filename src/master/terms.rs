@@ -269,10 +269,10 @@ pub(super) fn segment(planned: &Planned, receiver: NodeIx) -> PlanSegment {
     PlanSegment { span: planned.segment.span, senders }
 }
 
-/// A sender as a receiver needs it.
-pub(super) fn peer(node: NodeIx, entry: &Entry, advert: &Advert) -> Peer {
+/// A sender as a receiver needs it; `relays` where it passes on what it receives.
+pub(super) fn peer(node: NodeIx, entry: &Entry, advert: &Advert, relays: bool) -> Peer {
     let rails = advert.rails.iter().map(|rail| rail.address).collect();
-    Peer { index: node.0, name: entry.address.to_string(), rails }
+    Peer { index: node.0, name: entry.address.to_string(), rails, relays }
 }
 
 #[cfg(test)]

@@ -75,8 +75,8 @@ pub(crate) enum Command {
 /// Which way the pieces go on a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
-    /// This node asks and receives.
-    Fetch,
+    /// This node asks and receives; `relays` where the peer passes on what it receives itself.
+    Fetch { relays: bool },
     /// This node is asked and sends; the plan wants `weight` bytes of it.
     Feed { weight: u64 },
 }

@@ -20,7 +20,7 @@ use crate::master::conduct::Conductor;
 use crate::master::roster::Roster;
 use crate::master::run::{self, Setup, Shared};
 use crate::master::summary;
-use crate::master::terms::{Identity, Terms, Wishes};
+use crate::master::terms::{Identity, STALL_TIMEOUT, Terms, Wishes};
 use crate::plan::Scheduler;
 use crate::report::Report;
 use crate::session::Key;
@@ -108,7 +108,7 @@ impl Default for Settings {
             threads_max: None,
             limit: None,
             pace: false,
-            stall_timeout: Duration::from_secs(30),
+            stall_timeout: STALL_TIMEOUT,
             timeout: None,
             scheduler: Scheduler::default(),
         }

@@ -14,8 +14,8 @@ use crate::process::{self, Ended, Running};
 const PORT: u16 = 7000;
 /// The labs' names start with this and end with the number of the process that owns them.
 const NAME_PREFIX: &str = "bench";
-/// What netlab answers where namespaces are not permitted.
-const SKIPPED: i32 = 77;
+/// What netlab answers where namespaces are not permitted, and the exit status of a benchmark that cannot run without.
+pub(crate) const SKIPPED: i32 = 77;
 
 /// The programs that a cluster is made with.
 pub(crate) struct Tools {

@@ -13,20 +13,22 @@ mod kills;
 mod lab;
 mod loopback;
 mod master;
+mod options;
 mod plans;
 mod process;
 mod raw;
 mod report;
 mod series;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use contenders::{Contender, Scenario};
 use lab::Lab;
+use options::Common;
 use report::{Machine, RAW, Report};
 
 /// Measures cep-fast against the raw limit of this machine and against its peers.
@@ -78,12 +80,6 @@ struct Options {
     /// Where the files of a run live; the destination's file system is what is measured.
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
-    /// Writes everything that was measured to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// The program to measure; by default the one beside this one.
-    #[arg(long, value_name = "PROGRAM")]
-    cep_fast: Option<PathBuf>,
     /// Where tools/peers put what it built.
     #[arg(long, default_value = "build/peers")]
     peers: PathBuf,
@@ -93,9 +89,8 @@ struct Options {
     /// Seconds that any one process may run.
     #[arg(long, default_value_t = 180)]
     deadline: u64,
-    /// Ends with status 1 where a bar is missed.
-    #[arg(long)]
-    strict: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -130,7 +125,7 @@ fn benchmark(options: &Options) -> Result<()> {
         }
         return Ok(());
     }
-    nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
+    options::adopt_orphans()?;
     let machine = Machine::look()?;
     let lab = Lab::new(&options.dir, options.bytes, Duration::from_secs(options.deadline))?;
     let outcomes =
@@ -140,21 +135,17 @@ fn benchmark(options: &Options) -> Result<()> {
         });
     let report = Report::new(options.bytes, options.rounds, machine, outcomes);
     println!("{}", report.table());
-    if let Some(file) = &options.json {
-        report::write(file, &report)?;
-    }
+    options.common.keep(&report)?;
     // The working folder goes before this process does.
     drop(lab);
-    if options.strict && report.misses() {
-        std::process::exit(1);
-    }
+    options.common.judge(report.misses());
     Ok(())
 }
 
 impl Options {
     /// Those who take part.
     fn contenders(&self) -> Result<Vec<Box<dyn Contender>>> {
-        let cep_fast = program_beside(self.cep_fast.as_deref())?;
+        let cep_fast = self.common.program()?;
         let mut contenders = contenders::all(&cep_fast, &self.peers, self.raw_cores.0);
         for name in &self.only {
             let known: Vec<&str> = contenders.iter().map(|contender| contender.name()).collect();
@@ -163,14 +154,6 @@ impl Options {
         contenders.retain(|contender| self.only.is_empty() || self.only.iter().any(|name| name == contender.name()));
         Ok(contenders)
     }
-}
-
-/// The program to measure: the one named, or the one beside this one.
-fn program_beside(named: Option<&Path>) -> Result<PathBuf> {
-    Ok(match named {
-        Some(program) => program.to_owned(),
-        None => std::env::current_exe()?.with_file_name("cep-fast"),
-    })
 }
 
 /// The scenario of this name, or all of them.

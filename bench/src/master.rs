@@ -25,8 +25,8 @@ use serde::Serialize;
 
 use crate::bar::Bar;
 use crate::counting;
+use crate::options::Common;
 use crate::plans;
-use crate::report;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -45,15 +45,8 @@ pub(crate) struct Options {
     /// Where the specifications are written.
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
-    /// Writes everything that was measured to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// The program to measure; by default the one beside this one.
-    #[arg(long, value_name = "PROGRAM")]
-    cep_fast: Option<PathBuf>,
-    /// Ends with status 1 where a bar is missed.
-    #[arg(long)]
-    strict: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Bytes between one row's start and the next one's.
@@ -105,7 +98,7 @@ struct Held {
 
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let program = crate::program_beside(options.cep_fast.as_deref())?;
+    let program = options.common.program()?;
     fs::create_dir_all(&options.dir).with_context(|| format!("cannot make {}", options.dir.display()))?;
     let mut all = Vec::new();
     for nodes in (2..).map(|power| 10_u64.pow(power)).take_while(|nodes| *nodes <= options.nodes) {
@@ -118,12 +111,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for (what, bar, found) in &bars {
         println!("{what}: {found:.3}, bar {}{}", bar.text(), if bar.holds(*found) { "" } else { ": missed" });
     }
-    if let Some(file) = &options.json {
-        report::write(file, &all)?;
-    }
-    if options.strict && bars.iter().any(|(_, bar, found)| !bar.holds(*found)) {
-        std::process::exit(1);
-    }
+    options.common.keep(&all)?;
+    options.common.judge(bars.iter().any(|(_, bar, found)| !bar.holds(*found)));
     Ok(())
 }
 

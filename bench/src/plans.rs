@@ -36,10 +36,7 @@ const STEP_BYTES: u64 = 1 << 24;
 
 #[allow(clippy::print_stdout, reason = "results go to standard output")]
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let program = match &options.cep_fast {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("cep-fast"),
-    };
+    let program = crate::options::program_beside(options.cep_fast.as_deref())?;
     std::fs::create_dir_all(&options.dir).with_context(|| format!("cannot make {}", options.dir.display()))?;
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(["rows", "overlap", "scheduler", "planning s", "predicted / bound"]);

@@ -80,7 +80,8 @@ fn in_every_state_a_cancel_leads_to_the_end_without_a_commit() {
 fn eighty_megabytes(weights: [u32; 2]) -> Start {
     let rails = vec!["10.0.0.1:1".parse().expect("an address")];
     let peers = ["a", "b"].into_iter().zip(0..);
-    let peers = peers.map(|(name, index)| Peer { index, name: name.into(), rails: rails.clone() }).collect();
+    let peer = |(name, index): (&str, u32)| Peer { index, name: name.into(), rails: rails.clone(), relays: false };
+    let peers = peers.map(peer).collect();
     let senders = (0..).zip(weights).map(|(index, weight)| Share { index, weight }).collect();
     let segments = vec![PlanSegment { span: Span::new(0, 80_000_000), senders }];
     Start { peers, segments, ..start() }

@@ -14,11 +14,15 @@ use crate::error::{Code, Error};
 use crate::units::{Moment, Span};
 use crate::wire::Check;
 
+/// How much longer than a sender a relay may be silent: it may be waiting for its own sender, and when it has found out
+/// that this one is silent it still has to fetch the piece from another.
+const RELAY_SILENCE: u32 = 2;
+
 /// What happens to the receiving half of a rail.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// A flow to a sender stands.
-    FlowUp { flow: FlowIx },
+    /// A flow to a sender stands; `relays` where that one passes on what it receives itself.
+    FlowUp { flow: FlowIx, relays: bool },
     /// The owner hands out pieces.
     Lease { flow: FlowIx, pieces: Vec<Piece> },
     /// The owner wants up to so many unasked pieces back.
@@ -79,6 +83,8 @@ struct Flow {
     /// Whether the owner was told of room and has not filled it.
     room_told: bool,
     heard: Moment,
+    /// For how long it may be silent while it owes an answer.
+    silence: Duration,
 }
 
 struct Asked {
@@ -89,7 +95,7 @@ struct Asked {
 
 impl Pull {
     /// A receiving half for pieces of up to `block_bytes`; a flow that is silent for `silence` while it owes an answer
-    /// is closed.
+    /// is closed, and one to a relay after twice that.
     pub(crate) fn new(block_bytes: u64, silence: Duration) -> Pull {
         let (flows, actions, for_owner) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
         Pull { block_bytes, silence, flows, requests: 0, actions, for_owner }
@@ -98,11 +104,13 @@ impl Pull {
     /// Takes in what happened.
     pub(crate) fn handle(&mut self, now: Moment, event: Event) {
         match event {
-            Event::FlowUp { flow } => {
+            Event::FlowUp { flow, relays } => {
                 let meter = Meter::default();
                 let (leased, asked) = (VecDeque::with_capacity(64), Vec::with_capacity(REQUESTS_MAX as usize));
                 let credit = Credit::new();
-                let state = Flow { leased, asked, arriving: None, credit, meter, room_told: false, heard: now };
+                let silence = self.silence * if relays { RELAY_SILENCE } else { 1 };
+                let state =
+                    Flow { leased, asked, arriving: None, credit, meter, room_told: false, heard: now, silence };
                 self.flows.insert(flow, state);
                 self.ask(now, flow);
             }
@@ -131,7 +139,7 @@ impl Pull {
     /// When `Tick` is due: when the first flow that owes an answer has been silent for too long.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let owing = self.flows.values().filter(|flow| flow.owes());
-        owing.map(|flow| flow.heard + self.silence).min()
+        owing.map(|flow| flow.heard + flow.silence).min()
     }
 
     fn lease(&mut self, now: Moment, flow: FlowIx, pieces: Vec<Piece>) {
@@ -213,11 +221,10 @@ impl Pull {
     }
 
     fn close_silent(&mut self, now: Moment) {
-        let is_silent = |flow: &Flow| flow.owes() && now.since(flow.heard) >= self.silence;
-        let silent: Vec<FlowIx> =
-            self.flows.iter().filter(|(_, flow)| is_silent(flow)).map(|(&flow, _)| flow).collect();
-        for flow in silent {
-            let error = Error::new(Code::Stalled, format!("the sender was silent for {} s", self.silence.as_secs()));
+        let is_silent = |flow: &Flow| flow.owes() && now.since(flow.heard) >= flow.silence;
+        let silent = self.flows.iter().filter(|(_, flow)| is_silent(flow));
+        for (flow, silence) in silent.map(|(&flow, state)| (flow, state.silence)).collect::<Vec<_>>() {
+            let error = Error::new(Code::Stalled, format!("the sender was silent for {} s", silence.as_secs()));
             self.close(flow, error);
         }
     }
@@ -256,7 +263,7 @@ mod tests {
 
     fn pull() -> Pull {
         let mut pull = Pull::new(10, Duration::from_secs(30));
-        pull.handle(Moment(0), Event::FlowUp { flow: FLOW });
+        pull.handle(Moment(0), Event::FlowUp { flow: FLOW, relays: false });
         pull
     }
 
@@ -316,6 +323,25 @@ mod tests {
         pull.handle(due, Event::Tick);
         let closed = std::iter::from_fn(|| pull.poll_action()).last();
         assert!(matches!(closed, Some(Action::Close { error, .. }) if error.code == Code::Stalled));
+    }
+
+    /// A relay's own sender fell silent; the relay found out after as long as anybody, and took the piece from another.
+    #[test]
+    fn a_relay_that_waits_for_its_sender_is_not_taken_for_silent() {
+        let mut pull = pull();
+        let relay = FlowIx(4);
+        pull.handle(Moment(0), Event::FlowUp { flow: relay, relays: true });
+        pull.handle(Moment(5), Event::Lease { flow: relay, pieces: vec![piece(0)] });
+        let request = requests(&mut pull)[0].0;
+        assert_eq!(pull.poll_timeout(), Some(Moment(5) + Duration::from_secs(60)));
+        pull.handle(Moment(5) + Duration::from_secs(31), Event::Tick);
+        let answer = Answer::Data { request, span: piece(0).span, check: Check::None };
+        pull.handle(Moment(5) + Duration::from_secs(32), Event::Answer { flow: relay, answer });
+        let done: Vec<Action> = std::iter::from_fn(|| pull.poll_action()).collect();
+        assert!(matches!(done[..], [Action::Land { .. }]), "{done:?}");
+        // One that answers nothing at all is silent in the end.
+        pull.handle(Moment(5) + Duration::from_secs(92), Event::Tick);
+        assert!(matches!(pull.poll_action(), Some(Action::Close { .. })));
     }
 
     #[test]

@@ -317,7 +317,7 @@ impl Conductor {
     }
 
     /// Whether other receivers ask a node for what it has landed.
-    pub(super) fn relays(&self, node: NodeIx) -> bool {
+    pub(crate) fn relays(&self, node: NodeIx) -> bool {
         self.relayed.contains_key(&node)
     }
 

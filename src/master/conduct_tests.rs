@@ -5,8 +5,8 @@ use crate::master::planning::SEGMENTS_MAX;
 use crate::master::terms::{Identity, Wishes};
 use crate::plan::Scheduler;
 use crate::spec::Spec;
+use crate::wire::Check;
 use crate::wire::control::{PlanSegment, Rail, RowState};
-use crate::wire::{Check, CheckKind, DataPath};
 
 const NOW: Moment = Moment(1);
 
@@ -14,21 +14,7 @@ fn conductor(rows: &str) -> Conductor {
     let spec = Spec::parse("test", &format!("id test\n{rows}")).expect("a specification");
     let roster = Roster::new(&spec);
     let identity = Identity { id: "test".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
-    let wishes = Wishes {
-        check: CheckKind::Crc64,
-        fsync: false,
-        overwrite: false,
-        resume: true,
-        slots: None,
-        stall_timeout: Duration::from_secs(30),
-        timeout: None,
-        rails_max: None,
-        scheduler: Scheduler::Greedy,
-        path: DataPath::Auto,
-        threads_max: None,
-        limit: None,
-        pace: false,
-    };
+    let wishes = Wishes { scheduler: Scheduler::Greedy, ..Wishes::default() };
     let terms = Terms::new(&spec, &roster, identity, wishes);
     Conductor::new(NOW, roster, terms)
 }

@@ -140,7 +140,7 @@ impl Conductor {
         senders.dedup();
         let peers = senders.into_iter().map(|sender| {
             let advert = self.peers[sender.at()].advert().expect("every node was met");
-            super::terms::peer(sender, self.roster.get(sender), &advert)
+            super::terms::peer(sender, self.roster.get(sender), &advert, self.relays(sender))
         });
         let wanted = union(segments.iter().map(|segment| segment.span).collect());
         let holes = wanted.iter().flat_map(|span| within(&self.holes, *span));

@@ -18,6 +18,9 @@ const ASSUMED_BITS_PER_SECOND: f64 = 100e9;
 /// Weights travel as whole numbers out of this many.
 const WEIGHT_SUM: f64 = 1e6;
 
+/// How long nothing may move before a transfer fails, unless told otherwise.
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What the user asked for besides the rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wishes {
@@ -38,6 +41,27 @@ pub(crate) struct Wishes {
     pub(crate) limit: Option<BitRate>,
     /// Whether senders pace every flow.
     pub(crate) pace: bool,
+}
+
+impl Default for Wishes {
+    /// What somebody asks for who asks for nothing.
+    fn default() -> Wishes {
+        Wishes {
+            check: CheckKind::Crc64,
+            fsync: false,
+            overwrite: false,
+            resume: true,
+            slots: None,
+            stall_timeout: STALL_TIMEOUT,
+            timeout: None,
+            rails_max: None,
+            scheduler: Scheduler::default(),
+            path: DataPath::Auto,
+            threads_max: None,
+            limit: None,
+            pace: false,
+        }
+    }
 }
 
 /// What identifies this run of the transfer to its nodes.
@@ -182,6 +206,7 @@ impl Roster {
             let bytes_per_second = bytes_per_second(entry, advert.as_ref());
             problem.nodes.push(Capacity {
                 name: entry.address.to_string(),
+                line: entry.rows[0].line,
                 send_bytes_per_second: bytes_per_second,
                 receive_bytes_per_second: bytes_per_second,
                 relays: entry.keeps_all(),
@@ -244,10 +269,10 @@ pub(super) fn segment(planned: &Planned, receiver: NodeIx) -> PlanSegment {
     PlanSegment { span: planned.segment.span, senders }
 }
 
-/// A sender as a receiver needs it.
-pub(super) fn peer(node: NodeIx, entry: &Entry, advert: &Advert) -> Peer {
+/// A sender as a receiver needs it; `relays` where it passes on what it receives.
+pub(super) fn peer(node: NodeIx, entry: &Entry, advert: &Advert, relays: bool) -> Peer {
     let rails = advert.rails.iter().map(|rail| rail.address).collect();
-    Peer { index: node.0, name: entry.address.to_string(), rails }
+    Peer { index: node.0, name: entry.address.to_string(), rails, relays }
 }
 
 #[cfg(test)]

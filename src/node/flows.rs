@@ -82,11 +82,13 @@ impl Node {
             Ok((socket, _)) => {
                 let flow = self.next_flow();
                 self.flow_ports.insert(flow, port);
+                let mut relays = false;
                 if let Some(tenancy) = self.transfers.get_mut(&transfer) {
                     tenancy.flows.insert(flow, lane.sender);
+                    relays = tenancy.peers.get(&lane.sender).is_some_and(|peer| peer.relays);
                 }
                 self.member(transfer, member::Event::Owner(owner::Event::FlowUp { flow, lane }));
-                let side = Side::Fetch;
+                let side = Side::Fetch { relays };
                 self.tell_rail_of(flow, Command::FlowUp { transfer, flow, socket: socket.into(), side });
             }
             Err(error) => self.flow_failed(transfer, lane, error),

@@ -1,6 +1,6 @@
 //! What a problem must be like before it is worth planning; everything that users, peers and kernels can get wrong.
 
-use super::{Capacity, Pair, Problem, Store};
+use super::{Pair, Problem, Store};
 use crate::error::{Code, Error, Result};
 
 /// Speeds that are taken for speeds, in bytes per second: from below one bit per second, to a thousand times the fastest
@@ -19,24 +19,26 @@ pub(super) fn check(problem: &Problem) -> Result<()> {
             format!("{rows} rows of {} nodes are too many for one plan: {ROWS_MAX} are the most", problem.nodes.len());
         return Err(Error::new(Code::Usage, what).remedy("split the transfer"));
     }
-    for Capacity { name, send_bytes_per_second, receive_bytes_per_second, .. } in &problem.nodes {
-        speed(name, *send_bytes_per_second)?;
-        speed(name, *receive_bytes_per_second)?;
+    for node in &problem.nodes {
+        for bytes_per_second in [node.send_bytes_per_second, node.receive_bytes_per_second] {
+            speed(|| format!("{}{}", node.place(), node.name), bytes_per_second)?;
+        }
     }
     for Store { name, bytes_per_second } in &problem.stores {
-        speed(&format!("store {name}"), *bytes_per_second)?;
+        speed(|| format!("store {name}"), *bytes_per_second)?;
     }
     for Pair { from, to, bytes_per_second } in &problem.pairs {
         let [from, to] = [from, to].map(|node| &problem.nodes[node.at()].name);
-        speed(&format!("link {from} to {to}"), *bytes_per_second)?;
+        speed(|| format!("link {from} to {to}"), *bytes_per_second)?;
     }
     Ok(())
 }
 
-fn speed(who: &str, bytes_per_second: f64) -> Result<()> {
+fn speed(who: impl FnOnce() -> String, bytes_per_second: f64) -> Result<()> {
     if BYTES_PER_SECOND.contains(&bytes_per_second) {
         return Ok(());
     }
+    let who = who();
     let what = format!("{who}: a speed of {:e} bit/s is none that could be planned with", bytes_per_second * 8.0);
     Err(Error::new(Code::Usage, what).remedy("declare its true speed, such as speed=10G"))
 }

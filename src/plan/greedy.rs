@@ -5,53 +5,58 @@
 //! its own wants leave it over what its groups want in the same way. Linear in the incidences of senders, segments and
 //! receivers, and optimal where a transfer is limited by its senders alone or by its receivers alone.
 //!
+//! Elsewhere a sender keeps speed for segments that others could bring as well. Where the paper's shares do not reach the
+//! bound, some rounds move load from busy nodes to idle ones ([`super::balance`]).
+//!
 //! Speeds are what the problem says: measured ones bias the plan as the paper means it.
 
-use std::collections::BTreeMap;
-
+use super::balance::{Limits, Side, limits, part};
 use super::demand::Demand;
 use super::{Planned, Problem, Segment, groups};
 use crate::error::Result;
 use crate::units::NodeIx;
 
-/// Gives the parts of groups to their members. `seconds` is about how long the whole takes.
+/// Gives the parts of groups to their members. `seconds` is about how long the whole takes, and `enough` what is not worth
+/// shortening.
 pub(super) fn deal(
     problem: &Problem,
     segments: &[Segment],
     demand: &Demand,
     seconds: f64,
+    enough: f64,
 ) -> Result<Option<Vec<Segment>>> {
-    let spare = spare(problem, demand, seconds);
+    if demand.choices.is_empty() {
+        return Ok(None);
+    }
+    let side = Side::receiving(problem, demand);
+    let spare = side.balance(spare(problem, demand, &side, seconds), enough);
     groups::deal(problem, segments, demand, |choice| {
         let members = demand.choices[choice as usize].members;
         shares(&members.iter().map(|member| spare[member.at()]).collect::<Vec<f64>>())
     })
 }
 
-/// Gives every segment's senders their weights.
-pub(super) fn weigh(problem: &Problem, segments: Vec<Segment>) -> Vec<Planned> {
-    let set_aside = set_aside(problem, &segments);
-    let limits: BTreeMap<(NodeIx, NodeIx), f64> =
-        problem.pairs.iter().map(|pair| ((pair.to, pair.from), pair.bytes_per_second)).collect();
+/// What each sender sets aside for a byte of demand, in bytes per second. Seconds that are `enough` are not worth shortening.
+pub(super) fn set_aside(problem: &Problem, demand: &Demand, enough: f64) -> Vec<f64> {
+    let side = Side::sending(problem, demand);
+    side.balance(as_in_the_paper(problem, &side), enough)
+}
+
+/// The speed of each sender over the demand for all it offers.
+pub(super) fn as_in_the_paper(problem: &Problem, side: &Side) -> Vec<f64> {
+    let each = |(speed, bytes): (f64, f64)| if bytes > 0.0 { speed / bytes } else { 0.0 };
+    speeds(problem).into_iter().zip(side.touched_bytes()).map(each).collect()
+}
+
+/// Gives every segment's senders their weights, by what each sets aside.
+pub(super) fn weigh(problem: &Problem, segments: Vec<Segment>, set_aside: &[f64]) -> Vec<Planned> {
+    let limits = limits(problem);
     let weigh_one = |segment: Segment| {
         let weights = shares(&segment.senders.iter().map(|sender| set_aside[sender.at()]).collect::<Vec<f64>>());
-        let own = if limits.is_empty() { Vec::new() } else { own(problem, &limits, &set_aside, &segment) };
+        let own = if limits.is_empty() { Vec::new() } else { own(problem, &limits, set_aside, &segment) };
         Planned { weights, own, segment, relays: Vec::new() }
     };
     segments.into_iter().map(weigh_one).collect()
-}
-
-/// What each sender sets aside for a byte of demand, in bytes per second: its speed over the demand for all it offers.
-fn set_aside(problem: &Problem, segments: &[Segment]) -> Vec<f64> {
-    let mut offered_bytes = vec![0.0; problem.nodes.len()];
-    for segment in segments {
-        let bytes = segment.demand_bytes() as f64;
-        for sender in &segment.senders {
-            offered_bytes[sender.at()] += bytes;
-        }
-    }
-    let speeds = speeds(problem);
-    speeds.iter().zip(offered_bytes).map(|(speed, bytes)| if bytes > 0.0 { speed / bytes } else { 0.0 }).collect()
 }
 
 /// How fast every node can send; those that read from one store share its rate by their own.
@@ -68,38 +73,28 @@ fn speeds(problem: &Problem) -> Vec<f64> {
     problem.nodes.iter().map(speed).collect()
 }
 
-/// What each node has left to receive for its groups, for a byte that they want of it.
-fn spare(problem: &Problem, demand: &Demand, seconds: f64) -> Vec<f64> {
-    let mut wanted = vec![0.0; problem.nodes.len()];
-    for choice in &demand.choices {
-        for member in choice.members {
-            wanted[member.at()] += choice.bytes;
-        }
-    }
+/// What each node has left to receive for its groups, for a byte that they want of it; a little where it has nothing, for
+/// the whole may take longer, and what is nothing cannot be raised.
+pub(super) fn spare(problem: &Problem, demand: &Demand, side: &Side, seconds: f64) -> Vec<f64> {
+    let wanted = side.touched_bytes();
     let left = |at: usize| {
         let rate = problem.nodes[at].receive_bytes_per_second;
-        (rate * seconds - demand.intake.received[at]).max(0.0) / f64::max(wanted[at], 1.0)
+        (rate * seconds - demand.intake.received[at]).max(rate * seconds * LITTLE) / f64::max(wanted[at], 1.0)
     };
     (0..problem.nodes.len()).map(left).collect()
 }
 
+/// The part of a node's rate that is next to nothing.
+const LITTLE: f64 = 1e-9;
+
 /// The weights of receivers that have links with limits: no more is asked over a link than it carries.
-fn own(
-    problem: &Problem,
-    limits: &BTreeMap<(NodeIx, NodeIx), f64>,
-    set_aside: &[f64],
-    segment: &Segment,
-) -> Vec<(NodeIx, Vec<f64>)> {
+fn own(problem: &Problem, limits: &Limits, set_aside: &[f64], segment: &Segment) -> Vec<(NodeIx, Vec<f64>)> {
     let mut own = Vec::new();
     for receiver in segment.remote_receivers() {
         if limits.range((receiver, NodeIx(0))..=(receiver, NodeIx(u32::MAX))).next().is_none() {
             continue;
         }
-        let amount = |sender: &NodeIx| {
-            let speed = problem.nodes[sender.at()].send_bytes_per_second;
-            let limit = limits.get(&(receiver, *sender)).map_or(1.0, |limit| (limit / speed).min(1.0));
-            set_aside[sender.at()] * limit
-        };
+        let amount = |sender: &NodeIx| set_aside[sender.at()] * part(problem, limits, *sender, receiver);
         own.push((receiver, shares(&segment.senders.iter().map(amount).collect::<Vec<f64>>())));
     }
     own

@@ -3,7 +3,7 @@
 //! ```text
 //! rows ─▶ check ─▶ segments ─▶ demand ─▶ floor ──────┐
 //!                                 │                  ▼
-//!                                 └─▶ greedy, uniform, or lp (network, maxflow) ─▶ groups ─▶ load ─▶ Plan
+//!                                 └─▶ greedy (balance), uniform, or lp (network, maxflow) ─▶ groups ─▶ load ─▶ Plan
 //! ```
 //!
 //! Where receivers want the same bytes and keep them, a second plan has them feed each other ([`relay`]); the faster one is
@@ -15,6 +15,7 @@
 //! and who sets it ([`bound`]).
 //! Weights are soft limits: the engine treats them as order and share, and lets idle links take what others leave.
 
+mod balance;
 pub(crate) mod bound;
 mod check;
 mod demand;
@@ -52,7 +53,8 @@ pub enum Scheduler {
     /// which of the two it was.
     #[default]
     Auto,
-    /// In proportion to demand and speed: the CEP paper's greedy algorithm (section 3.2), linear in the size of the plan.
+    /// In proportion to demand and speed, and then balanced: the CEP paper's greedy algorithm (section 3.2), and some rounds
+    /// that move load from busy nodes to idle ones. Linear in the size of the plan.
     Greedy,
     /// The exact optimum of the paper's linear program, by parametric maximum flow.
     Lp,
@@ -105,6 +107,8 @@ pub(crate) struct StoreIx(pub(crate) u32);
 pub(crate) struct Capacity {
     /// `host:port`, for messages and the bottleneck's name.
     pub(crate) name: String,
+    /// The line of its first row, for messages; 0 where rows are no lines of a file.
+    pub(crate) line: u32,
     /// Sending capacity `C_i`: the sum over the node's rails.
     pub(crate) send_bytes_per_second: f64,
     /// Receiving capacity `B_j`: the sum over the node's rails.
@@ -115,6 +119,13 @@ pub(crate) struct Capacity {
     pub(crate) reads: Option<StoreIx>,
     /// The store that all it receives is written to.
     pub(crate) writes: Option<StoreIx>,
+}
+
+impl Capacity {
+    /// How a message about its rows begins.
+    fn place(&self) -> String {
+        if self.line == 0 { String::new() } else { format!("line {}: ", self.line) }
+    }
 }
 
 /// A shared store, such as a parallel file system or one disk behind several nodes. Its rate holds for all that is read
@@ -232,6 +243,9 @@ impl Plan {
 /// A plan is as good as the bound where it takes no longer than this part more.
 const TIGHT: f64 = 1e-9;
 
+/// Greedy weights are balanced until the plan takes no longer than this part more than the simple bounds.
+const NEAR: f64 = 1e-3;
+
 /// Receivers feed each other where they have all they want, in the mean, within this part of the time without.
 const WORTH: f64 = 0.98;
 
@@ -319,11 +333,17 @@ fn schedule(problem: &Problem, segments: Vec<Segment>, intake: Option<&Intake>, 
     let mut demand = Demand::of(problem, &segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
     let floor = bound::floor(problem, &demand);
-    let dealt = match scheduler {
-        Scheduler::Uniform => uniform::deal(problem, &segments, &demand)?,
-        Scheduler::Auto | Scheduler::Greedy | Scheduler::Lp => {
-            greedy::deal(problem, &segments, &demand, floor.seconds)?
-        }
+    // Where the exact bound is searched for anyway, the plan that attains it costs nothing more.
+    let is_exact = scheduler == Scheduler::Lp || (scheduler == Scheduler::Auto && lp::is_quick(&demand));
+    // Balancing does not see which member's links are slow, as the exact plan does not.
+    let is_blind = !problem.pairs.is_empty() && !demand.choices.is_empty();
+    let enough = if is_exact || is_blind { f64::INFINITY } else { floor.seconds * (1.0 + NEAR) };
+    let (dealt, set_aside) = match scheduler {
+        Scheduler::Uniform => (uniform::deal(problem, &segments, &demand)?, Vec::new()),
+        Scheduler::Auto | Scheduler::Greedy | Scheduler::Lp => (
+            greedy::deal(problem, &segments, &demand, floor.seconds, enough)?,
+            greedy::set_aside(problem, &demand, enough),
+        ),
     };
     // Most plans end without a second look at the demands, and there may be millions of lists that need not be copied.
     let (dealt, kept) = match dealt {
@@ -332,7 +352,7 @@ fn schedule(problem: &Problem, segments: Vec<Segment>, intake: Option<&Intake>, 
     };
     let planned = match scheduler {
         Scheduler::Uniform => uniform::weigh(dealt),
-        Scheduler::Auto | Scheduler::Greedy | Scheduler::Lp => greedy::weigh(problem, dealt),
+        Scheduler::Auto | Scheduler::Greedy | Scheduler::Lp => greedy::weigh(problem, dealt, &set_aside),
     };
     let predicted_seconds = load::seconds(problem, &planned);
     let simple = if scheduler == Scheduler::Auto { Scheduler::Greedy } else { scheduler };
@@ -343,8 +363,7 @@ fn schedule(problem: &Problem, segments: Vec<Segment>, intake: Option<&Intake>, 
     let segments = kept.unwrap_or_else(|| planned.iter().map(|planned| planned.segment.clone()).collect());
     let mut demand = Demand::of(problem, &segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
-    // Where the exact bound is searched for anyway, the plan that attains it costs nothing more.
-    if scheduler == Scheduler::Lp || (scheduler == Scheduler::Auto && lp::is_quick(&demand)) {
+    if is_exact {
         let (planned, bound) = lp::plan(problem, &segments, &demand, floor)?;
         let predicted_seconds = load::seconds(problem, &planned);
         return Ok(Plan { scheduler: Scheduler::Lp, planned, predicted_seconds, bound });

@@ -29,11 +29,6 @@ impl Segment {
         self.receivers.iter().copied().filter(|receiver| self.senders.binary_search(receiver).is_err())
     }
 
-    /// Bytes that have to cross the network for it.
-    pub(crate) fn demand_bytes(&self) -> u64 {
-        self.span.bytes() * (self.remote_receivers().count() + self.groups.len()) as u64
-    }
-
     fn incidences(&self) -> usize {
         self.senders.len() + self.receivers.len() + self.groups.iter().map(Vec::len).sum::<usize>()
     }
@@ -173,16 +168,19 @@ fn nobody_offers(unserved: Vec<Span>) -> Error {
 }
 
 fn two_groups(problem: &Problem, node: NodeIx, span: Span) -> Error {
-    let what = format!("{} wants bytes {span} for two groups", problem.nodes[node.at()].name);
+    let node = &problem.nodes[node.at()];
+    let what = format!("{}{} wants bytes {span} for two groups", node.place(), node.name);
     Error::new(Code::Usage, what).remedy("name one group in its rows, or different ranges")
 }
 
 fn too_many(problem: &Problem, segment: &Segment) -> Error {
     let nodes = segment.senders.iter().chain(&segment.receivers).chain(segment.groups.iter().flatten());
-    let name = nodes.last().and_then(|node| problem.nodes.get(node.at())).map_or("", |node| &node.name);
+    let node = &problem.nodes[nodes.last().expect("a segment has receivers").at()];
     let what = format!(
-        "the rows overlap too much for one plan: where the rows of {name} and {} others meet, at bytes {}, its list of \
+        "{}the rows overlap too much for one plan: where the rows of {} and {} others meet, at bytes {}, its list of \
          senders and receivers passes {INCIDENCES_MAX} entries",
+        node.place(),
+        node.name,
         segment.incidences() - 1,
         segment.span
     );
@@ -241,7 +239,8 @@ mod tests {
     fn rows_that_all_overlap_are_refused_before_they_fill_the_memory() {
         let windows =
             |first: u32| (0..6000).map(move |n| (NodeIx(first + n), Span::new(u64::from(n), 10_000 + u64::from(n))));
-        let nodes = (0..12_000).map(|n| super::super::Capacity { name: format!("n{n}:1"), ..Default::default() });
+        let node = |n: u32| super::super::Capacity { name: format!("n{n}:1"), line: n + 2, ..Default::default() };
+        let nodes = (0..12_000).map(node);
         let problem = Problem {
             nodes: nodes.collect(),
             offers: windows(0).collect(),
@@ -251,5 +250,8 @@ mod tests {
         let error = cut(&problem).expect_err("72 million incidences");
         assert_eq!(error.code, Code::Usage);
         assert!(error.message.contains("others meet, at bytes"), "{error}");
+        let place = error.message.split_once(": the rows overlap too much").map(|(place, _)| place.to_owned());
+        let node = error.message.split_once("the rows of n").and_then(|(_, rest)| rest.split(':').next()?.parse().ok());
+        assert_eq!(place, node.map(|node: u32| format!("line {}", node + 2)), "{error}");
     }
 }

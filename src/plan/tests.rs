@@ -77,15 +77,16 @@ fn replicas_share_by_speed() {
 }
 
 #[test]
-fn greedy_sets_speed_aside_in_proportion_to_demand_and_lp_does_better() {
-    // The second half is offered by both, the first only by node 0, which keeps half its speed for it all the same.
+fn greedy_comes_near_what_lp_reaches() {
+    // The second half is offered by both, the first only by node 0. In proportion to demand alone node 0 would keep half its
+    // speed for the second all the same, and the whole would take a third longer.
     let problem = problem(&[100.0, 100.0, 1000.0], &[(0, 0, 2000), (1, 1000, 2000)], &[(2, 0, 2000)]);
     let greedy = plan(&problem, Scheduler::Greedy).unwrap();
     assert_eq!(greedy.planned[0].weights, [1.0]);
-    assert!(is_near(greedy.planned[1].weights[0], 1.0 / 3.0));
+    assert!(greedy.planned[1].weights[0] <= 0.001, "{greedy:?}");
     let lp = plan(&problem, Scheduler::Lp).unwrap();
     assert!(lp.planned[1].weights[0] < 1e-9 && is_near(lp.predicted_seconds, 10.0), "{lp:?}");
-    assert!(is_near(greedy.predicted_seconds, 40.0 / 3.0) && greedy.bound == lp.bound);
+    assert!(greedy.predicted_seconds <= 10.01 && greedy.bound == lp.bound);
     assert_eq!(plan(&problem, Scheduler::Auto).unwrap(), lp, "the better of the two, under its own name");
 }
 
@@ -125,6 +126,24 @@ fn uniform_is_held_back_by_its_slowest_node_as_in_figure_6() {
         for scheduler in [Scheduler::Greedy, Scheduler::Lp] {
             assert!(near(at(pairs, scheduler), 10.0 * slow + 100.0 * fast), "{pairs} pairs, {scheduler:?}");
         }
+    }
+}
+
+/// Figure 7: four pairs, every second one ten times faster, whose windows grow from a quarter of the data to all of it. By
+/// demand alone, at 7/8 the slow ones would be asked for so much that the whole took three times as long as it need.
+#[test]
+fn greedy_is_not_held_back_by_what_windows_keep_apart_as_in_figure_7() {
+    for eighths in 2..=8 {
+        let window = |pair: u64| Span::of((8 - eighths) * pair * 1_000_000, eighths * 3_000_000);
+        let problem = Problem {
+            nodes: nodes(&[1e6, 1e5, 1e6, 1e5, 1e6, 1e5, 1e6, 1e5]),
+            offers: (0..4).map(|pair| (NodeIx(pair), window(pair.into()))).collect(),
+            group_wants: (0..4).map(|pair| (GroupIx(0), NodeIx(4 + pair), window(pair.into()))).collect(),
+            ..Problem::default()
+        };
+        let plan = plan(&problem, Scheduler::Greedy).unwrap();
+        let ratio = plan.predicted_seconds / plan.bound.seconds;
+        assert!(ratio <= 1.01, "{eighths}/8: {ratio} of the bound");
     }
 }
 

@@ -212,19 +212,20 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
 
     fn flow_up(&mut self, transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: Side) {
         let broken = |error: String| owner::Event::FlowDown { flow, error: Error::new(Code::Unreachable, error) };
-        let joined = self.tenants.get(&transfer).is_some_and(|tenant| !tenant.draining || side != Side::Fetch);
+        let fetches = matches!(side, Side::Fetch { .. });
+        let joined = self.tenants.get(&transfer).is_some_and(|tenant| !tenant.draining || !fetches);
         let registered = match joined && self.flows.len() < FLOWS_MAX as usize {
             true => self.io.register(socket).map_err(|error| error.to_string()),
             false => Err("this rail has no room for another flow".into()),
         };
         let socket = match registered {
             Ok(socket) => socket,
-            Err(error) if side == Side::Fetch => return self.tell(Event::Owner { transfer, event: broken(error) }),
+            Err(error) if fetches => return self.tell(Event::Owner { transfer, event: broken(error) }),
             Err(_) => return,
         };
         let now = self.clock.now();
         let half = match side {
-            Side::Fetch => {
+            Side::Fetch { .. } => {
                 let wake_bytes_max = self.io.widen(socket, UNREAD_BYTES).unwrap_or(0);
                 let requests = VecDeque::with_capacity(REQUESTS_MAX as usize);
                 Half::Fetch(Fetch { requests, asking: false, wake_bytes_max })
@@ -236,8 +237,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         self.flows.insert(flow, Flow { transfer, socket, half });
         self.keep_unsent();
         match side {
-            Side::Fetch => {
-                self.pull(transfer, |pull| pull.handle(now, pull::Event::FlowUp { flow }));
+            Side::Fetch { relays } => {
+                self.pull(transfer, |pull| pull.handle(now, pull::Event::FlowUp { flow, relays }));
                 self.receive_header(flow);
             }
             Side::Feed { weight } => {

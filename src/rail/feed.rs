@@ -10,7 +10,7 @@ use super::paths::{Reason, Route};
 use super::sockets::{Answer, Flow};
 use super::start::slots;
 use super::zerocopy::refuses_zerocopy;
-use super::{Mailbox, TransferIx};
+use super::{EPOCH, Mailbox, TransferIx};
 use crate::engine::FlowIx;
 use crate::engine::serve::{self, Ask};
 use crate::error::{Code, Error};
@@ -20,9 +20,6 @@ use crate::store::{Source, pattern};
 use crate::units::Span;
 use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 use crate::wire::{Check, DataPath};
-
-/// The version of the plan that frames of this attempt carry.
-const EPOCH: u32 = 1;
 
 impl<I: Io, M: Mailbox> Driver<I, M> {
     /// Carries out what the sending machine wants.

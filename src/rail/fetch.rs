@@ -7,7 +7,7 @@ use super::driver::{CELL_BYTES, Driver, Tenant};
 use super::paths::Route;
 use super::sockets::Flow;
 use super::start::slots;
-use super::{Event, Mailbox, TransferIx};
+use super::{EPOCH, Event, Mailbox, TransferIx};
 use crate::engine::FlowIx;
 use crate::engine::pull::{self, Answer};
 use crate::error::{Code, Error};
@@ -22,9 +22,6 @@ struct Write {
     file: FileId,
     what: WriteStep,
 }
-
-/// The version of the plan that frames of this attempt carry.
-const EPOCH: u32 = 1;
 
 impl<I: Io, M: Mailbox> Driver<I, M> {
     /// Carries out what the receiving machine of a transfer wants.

@@ -46,6 +46,9 @@ use desk::Desk;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct TransferIx(pub(crate) u32);
 
+/// The version of the plan that frames carry. It decides nothing: what is wanted is taken, whoever sent it for which plan.
+const EPOCH: u32 = 1;
+
 /// What the control thread tells a rail.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -72,8 +75,8 @@ pub(crate) enum Command {
 /// Which way the pieces go on a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
-    /// This node asks and receives.
-    Fetch,
+    /// This node asks and receives; `relays` where the peer passes on what it receives itself.
+    Fetch { relays: bool },
     /// This node is asked and sends; the plan wants `weight` bytes of it.
     Feed { weight: u64 },
 }

@@ -92,7 +92,8 @@ impl Cluster {
         let event = member::Event::Owner(owner::Event::FlowUp { flow: here, lane });
         self.member(receiver, event);
         if self.nodes[receiver.at()].fetching.contains_key(&here) {
-            self.nodes[receiver.at()].pull.handle(self.now, pull::Event::FlowUp { flow: here });
+            let relays = self.conductor.relays(sender);
+            self.nodes[receiver.at()].pull.handle(self.now, pull::Event::FlowUp { flow: here, relays });
         }
         self.follow(receiver);
     }

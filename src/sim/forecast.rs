@@ -9,11 +9,11 @@ use super::node::Faults;
 use crate::engine::owner::Counts;
 use crate::error::{Code, Error, Result};
 use crate::master::roster::Roster;
-use crate::master::terms::{Identity, Terms, Wishes};
+use crate::master::terms::{Identity, STALL_TIMEOUT, Terms, Wishes};
 use crate::plan::{Plan, Problem, Scheduler};
 use crate::spec::Spec;
 use crate::units::{BitRate, NodeIx, goodput};
-use crate::wire::{CheckKind, DataPath};
+use crate::wire::CheckKind;
 
 /// What is told besides the specification.
 #[derive(Clone, Debug)]
@@ -99,21 +99,9 @@ impl Scenario {
     fn wishes(&self, piece_seconds: f64) -> Wishes {
         // Pieces may be larger than they will be. Nobody shall be taken for dead for that.
         let patience = Duration::try_from_secs_f64(piece_seconds * PATIENCE_PIECES).unwrap_or(Duration::MAX);
-        Wishes {
-            check: CheckKind::None,
-            fsync: false,
-            overwrite: false,
-            resume: false,
-            slots: None,
-            stall_timeout: STALL_TIMEOUT.max(patience.min(PATIENCE_MAX)),
-            timeout: None,
-            rails_max: None,
-            scheduler: self.scheduler,
-            path: DataPath::Auto,
-            threads_max: None,
-            limit: None,
-            pace: false,
-        }
+        let stall_timeout = STALL_TIMEOUT.max(patience.min(PATIENCE_MAX));
+        let (check, scheduler) = (CheckKind::None, self.scheduler);
+        Wishes { check, resume: false, stall_timeout, scheduler, ..Wishes::default() }
     }
 }
 
@@ -170,8 +158,6 @@ const PIECES_MAX: u64 = 1 << 20;
 const BLOCK_MAX: u64 = 64 << 20;
 /// The MTU of Ethernet where nobody changed it.
 const ETHERNET_MTU: u32 = 1500;
-/// What `run` takes for a transfer that stands still, unless told otherwise.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pieces that may have to pass the slowest link before one of them is there: those of 64 flows, of which each has a few on
 /// its way; and three, because a silent flow is given a third of the time.
 const PATIENCE_PIECES: f64 = 3.0 * 64.0 * 4.0;

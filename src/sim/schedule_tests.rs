@@ -91,10 +91,8 @@ fn a_transfer_comes_near_the_optimum_however_it_is_shaped() {
         told("the weights alone / the optimum", |it| it.alone);
         runs.push((told("the run / the optimum", |it| it.run), told("wasted / wanted", |it| it.wasted)));
     }
-    let ((mean, worst), (wasted, _)) = runs[0];
-    assert!(mean <= 1.05 && worst <= 1.2, "mean {mean}, worst {worst}");
-    assert!(wasted <= 0.001, "{wasted} of the bytes came twice");
-    // Stealing and the plan's clock make up for most of what greedy weights get wrong.
-    let ((mean, worst), _) = runs[1];
-    assert!(mean <= 1.05 && worst <= 1.6, "greedy: mean {mean}, worst {worst}");
+    for ((mean, worst), (wasted, _)) in runs {
+        assert!(mean <= 1.05 && worst <= 1.2, "mean {mean}, worst {worst}");
+        assert!(wasted <= 0.001, "{wasted} of the bytes came twice");
+    }
 }

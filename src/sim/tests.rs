@@ -28,21 +28,7 @@ fn limited(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64, limit: O
     let spec = Spec { rows, block_bytes: Some(BLOCK), ..Spec::default() };
     let roster = Roster::new(&spec);
     let identity = Identity { id: "test".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
-    let wishes = Wishes {
-        check,
-        fsync: false,
-        overwrite: false,
-        resume: true,
-        slots: None,
-        stall_timeout: Duration::from_secs(30),
-        timeout: None,
-        rails_max: None,
-        scheduler: crate::plan::Scheduler::default(),
-        path: crate::wire::DataPath::Auto,
-        threads_max: None,
-        limit,
-        pace: false,
-    };
+    let wishes = Wishes { check, limit, ..Wishes::default() };
     let terms = Terms::new(&spec, &roster, identity, wishes);
     // Payload on a 1 Gbit/s line, as the plan counts it.
     let goodput = GBIT * crate::units::goodput(1500);

@@ -284,6 +284,8 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     /// Where its rails listen, in the order of their indices.
     pub(crate) rails: Vec<SocketAddr>,
+    /// Whether it passes on what it receives, so that it may have to wait for what it is asked for.
+    pub(crate) relays: bool,
 }
 
 /// One segment of a plan.

@@ -185,6 +185,8 @@ pub(crate) struct Peer {
     /// list of messages would be a list too deep.
     #[prost(bytes = "vec", tag = "3")]
     pub(crate) rails: Vec<u8>,
+    #[prost(bool, tag = "4")]
+    pub(crate) relays: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -14,20 +14,19 @@ mod stripes;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use crate::cluster::{Cluster, Tools, address};
 use crate::contenders::{Scenario, Work};
 use crate::lab::Lab;
+use crate::options::InLabs;
 use crate::report::Machine;
 use book::Book;
 pub(crate) use faults::{End, Fault};
 
 /// The share of a link's rate that TCP's payload gets at an MTU of 1500: 1448 of 1514 bytes.
 pub(crate) const GOODPUT: f64 = 1448.0 / 1514.0;
-/// The exit status of a benchmark that cannot run here.
-pub(crate) const SKIPPED: i32 = 77;
 
 /// The cases, in the order in which they run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -92,21 +91,11 @@ pub(crate) struct Options {
     /// Where the files of a run live; the destination's file system is part of what is measured.
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
-    /// Writes everything that was measured to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// The program to measure; by default the one beside this one.
-    #[arg(long, value_name = "PROGRAM")]
-    cep_fast: Option<PathBuf>,
-    /// The script that makes the lab.
-    #[arg(long, default_value = "tools/netlab")]
-    netlab: PathBuf,
     /// Seconds that any one process may run.
     #[arg(long, default_value_t = 180)]
     deadline: u64,
-    /// Ends with status 1 where a bar is missed.
-    #[arg(long)]
-    strict: bool,
+    #[command(flatten)]
+    labs: InLabs,
 }
 
 /// What every case works with.
@@ -119,13 +108,7 @@ struct Bench<'a> {
 /// Runs the cases and prints what they found.
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let cep_fast = crate::program_beside(options.cep_fast.as_deref())?;
-    let tools = Tools { netlab: options.netlab.clone(), cep_fast };
-    if let Some(reason) = tools.forbidden()? {
-        eprintln!("skipped: {reason}");
-        std::process::exit(SKIPPED);
-    }
-    nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
+    let tools = options.labs.tools()?;
     let machine = Machine::look()?;
     let lab = Lab::new(&options.dir, options.file_bytes, Duration::from_secs(options.deadline))?;
     let bench = Bench { options, lab: &lab, tools: &tools };
@@ -139,14 +122,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     println!("{}", book.table());
-    if let Some(file) = &options.json {
-        crate::report::write(file, &book)?;
-    }
+    options.labs.common.keep(&book)?;
     // The working folder goes before this process does.
     drop(lab);
-    if options.strict && book.misses() {
-        std::process::exit(1);
-    }
+    options.labs.common.judge(book.misses());
     Ok(())
 }
 

@@ -20,11 +20,12 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use serde_json::json;
 
 use crate::bar::Bar;
+use crate::cases::GOODPUT;
 use crate::cases::book::Book;
-use crate::cases::{GOODPUT, SKIPPED};
 use crate::cluster::{Cluster, Tools, Transferred};
 use crate::contenders::{Scenario, gridftp, missing_program};
 use crate::lab::Lab;
+use crate::options::InLabs;
 use crate::plans;
 use crate::report::{Machine, median};
 use chart::{Chart, Curve, Look};
@@ -56,21 +57,11 @@ pub(crate) struct Options {
     /// Where the pictures go, and the files of a run while it lasts.
     #[arg(long, default_value = "build/figures")]
     dir: PathBuf,
-    /// Writes everything that was measured to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// The program to measure; by default the one beside this one.
-    #[arg(long, value_name = "PROGRAM")]
-    cep_fast: Option<PathBuf>,
-    /// The script that makes the lab.
-    #[arg(long, default_value = "tools/netlab")]
-    netlab: PathBuf,
     /// Seconds that any one process may run, the labs' daemons among them.
     #[arg(long, default_value_t = 1800)]
     deadline: u64,
-    /// Ends with status 1 where a bar is missed.
-    #[arg(long)]
-    strict: bool,
+    #[command(flatten)]
+    labs: InLabs,
 }
 
 /// Who moves the bytes, and by what plan.
@@ -99,13 +90,7 @@ const NOMINAL_BYTES: u64 = 1 << 30;
 /// Draws the figures and prints what they show.
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let cep_fast = crate::program_beside(options.cep_fast.as_deref())?;
-    let tools = Tools { netlab: options.netlab.clone(), cep_fast };
-    if let Some(reason) = tools.forbidden()? {
-        eprintln!("skipped: {reason}");
-        std::process::exit(SKIPPED);
-    }
-    nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
+    let tools = options.labs.tools()?;
     let lab = Lab::new(&options.dir, 1 << 20, Duration::from_secs(options.deadline))?;
     let mut ways: Vec<Way> =
         [Way::Greedy, Way::Lp, Way::Uniform, Way::Gridftp].into_iter().filter(|way| options.takes(*way)).collect();
@@ -134,14 +119,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     println!("{}{tables}", book.table());
-    if let Some(file) = &options.json {
-        crate::report::write(file, &book)?;
-    }
+    options.labs.common.keep(&book)?;
     // The working folder goes before this process does.
     drop(lab);
-    if options.strict && book.misses() {
-        std::process::exit(1);
-    }
+    options.labs.common.judge(book.misses());
     Ok(())
 }
 

@@ -100,7 +100,7 @@ fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> (u
     let (dialled, accepted) = connection();
     for (rail, desk, socket, side) in [
         (&feeder, offering, accepted, Side::Feed { weight: 1 }),
-        (&fetcher, Arc::clone(&wanting), dialled, Side::Fetch),
+        (&fetcher, Arc::clone(&wanting), dialled, Side::Fetch { relays: false }),
     ] {
         rail.tell(Command::Join { transfer: TRANSFER, rail: 0, desk, silence: STEP });
         rail.tell(Command::FlowUp { transfer: TRANSFER, flow: FLOW, socket: socket.into(), side });

@@ -102,9 +102,10 @@ fn prepare() -> impl Strategy<Value = Prepare> {
 fn start() -> impl Strategy<Value = Start> {
     let index = 0..NODES_MAX as u32;
     // A name begins with a host.
-    let peer = ("([^:].{0,30})?", vec(address(), 0..4));
+    let peer = ("([^:].{0,30})?", vec(address(), 0..4), any::<bool>());
     let peers = prop::collection::btree_map(index.clone(), peer, 0..6).prop_map(|peers| {
-        peers.into_iter().map(|(index, (name, rails))| Peer { index, name, rails }).collect::<Vec<Peer>>()
+        let peer = |(index, (name, rails, relays))| Peer { index, name, rails, relays };
+        peers.into_iter().map(peer).collect::<Vec<Peer>>()
     });
     let share = (index, any::<u32>()).prop_map(|(index, weight)| Share { index, weight });
     let segment = (span(), vec(share, 0..5)).prop_map(|(span, senders)| PlanSegment { span, senders });
@@ -335,11 +336,13 @@ fn a_peer_that_is_named_by_its_address_says_it_once() {
         ("node1:55553", "10.0.0.1:40000", "node1:55553"),
     ];
     for (name, rail, sent) in cases {
-        let peer = Peer { index: 1, name: name.into(), rails: vec![rail.parse().unwrap()] };
+        let peer = Peer { index: 1, name: name.into(), rails: vec![rail.parse().unwrap()], relays: false };
         assert_eq!(peer.to_proto().name, sent);
         assert_eq!(Peer::from_proto(peer.to_proto()).unwrap(), peer);
     }
-    assert!(Peer { index: 1, name: "10.0.0.1:5".into(), rails: vec![] }.to_proto().name.starts_with("10."));
+    assert!(
+        Peer { index: 1, name: "10.0.0.1:5".into(), rails: vec![], relays: false }.to_proto().name.starts_with("10.")
+    );
 }
 
 #[test]
@@ -402,6 +405,7 @@ fn plain_start() -> Start {
         index,
         name: format!("node{index:02}.cluster:55553"),
         rails: vec![format!("10.0.0.{index}:55554").parse().unwrap()],
+        relays: false,
     };
     let segment = |index: u64| PlanSegment {
         span: Span::of(index << 38, 1 << 38),

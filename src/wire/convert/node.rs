@@ -208,7 +208,7 @@ impl Message for Peer {
         let host = self.rails.first().map(host_of);
         let port = host.and_then(|host| self.name.strip_prefix(&host)).filter(|port| port.starts_with(':'));
         let name = port.unwrap_or(&self.name).to_owned();
-        proto::Peer { index: self.index, name, rails: packed(&self.rails) }
+        proto::Peer { index: self.index, name, rails: packed(&self.rails), relays: self.relays }
     }
 
     fn from_proto(proto: proto::Peer) -> Result<Peer, WireError> {
@@ -218,7 +218,7 @@ impl Message for Peer {
         if let Some(rail) = rails.first().filter(|_| name.starts_with(':')) {
             name.insert_str(0, &host_of(rail));
         }
-        Ok(Peer { index, name, rails })
+        Ok(Peer { index, name, rails, relays: proto.relays })
     }
 }
 

@@ -355,7 +355,7 @@ impl Cluster {
         if let ToNode::Prepare(prepare) = message {
             let rows = prepare.rows.iter().map(|_| RowState { shared: false }).collect();
             self.nodes[node.at()].member = Some(Member::new(member::Terms::of(&prepare, 1)));
-            let prepared = Prepared { rows, holes: Vec::new(), error: None };
+            let prepared = Prepared { rows, ..Prepared::default() };
             self.after(self.world.disk_latency, Happening::Member(node, member::Event::Prepared(Ok(prepared))));
         } else {
             self.member(node, member::Event::Master(message));
@@ -464,7 +464,9 @@ impl Cluster {
                     self.after(self.world.latency, Happening::ToMaster(node, bytes));
                 }
             }
-            Action::Discard | Action::End => {}
+            Action::Keep { .. } => self.after(Duration::ZERO, Happening::Member(node, member::Event::Kept)),
+            Action::Leave => self.after(Duration::ZERO, Happening::Member(node, member::Event::Left)),
+            Action::Confirm | Action::Discard | Action::End => {}
         }
     }
 

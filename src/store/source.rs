@@ -90,6 +90,21 @@ impl Source {
         }
     }
 
+    /// What the source looks like, as bytes that differ for one that looks otherwise.
+    pub(crate) fn looks(&self) -> Vec<u8> {
+        match self {
+            Source::File(source) => {
+                let Fingerprint { size_bytes, modified, identity } = source.fingerprint;
+                let times = [modified.0, modified.1].map(i64::cast_unsigned);
+                [size_bytes, times[0], times[1], identity.0, identity.1]
+                    .into_iter()
+                    .flat_map(u64::to_le_bytes)
+                    .collect()
+            }
+            Source::Pattern(seed) => seed.to_le_bytes().into(),
+        }
+    }
+
     /// The error for a read that the system refused with `errno`.
     #[cfg_attr(not(test), allow(dead_code, reason = "a refusal carries a code, not yet the reason of the system"))]
     pub(crate) fn read_failed(&self, errno: Errno) -> Error {

@@ -68,7 +68,7 @@ fn announce(what: &str) {
 
 fn options() -> SinkOptions {
     let tag = "ab12".to_owned();
-    SinkOptions { overwrite: false, fsync: false, tag, attempt: [1; 16], shared: Shared::Alone }
+    SinkOptions { overwrite: false, fsync: false, tag, attempt: [1; 16], shared: Shared::Alone, keep: None }
 }
 
 fn file_uri(path: &str) -> DataUri {

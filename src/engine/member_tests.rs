@@ -86,26 +86,43 @@ fn in_every_state_a_cancel_leads_to_the_end_without_a_commit() {
     }
 }
 
+/// 80 MB of two senders with these weights.
+fn eighty_megabytes(weights: [u32; 2]) -> Start {
+    let rails = vec!["10.0.0.1:1".parse().expect("an address")];
+    let peers = ["a", "b"].into_iter().zip(0..);
+    let peers = peers.map(|(name, index)| Peer { index, name: name.into(), rails: rails.clone() }).collect();
+    let senders = (0..).zip(weights).map(|(index, weight)| Share { index, weight }).collect();
+    let segments = vec![PlanSegment { span: Span::new(0, 80_000_000), senders }];
+    Start { peers, segments, ..start() }
+}
+
+/// Every flow that a member with so many rails opens by `plan`: to whom, on which lane, and at which pace.
+fn paces(rails: u32, pace: bool, plan: Start) -> Vec<(u32, u32, u64)> {
+    let mut member = Member::new(Terms { grid: Grid::new(0, 1000), method: Method::None, rails, pace });
+    member.handle(Moment(0), prepared());
+    member.handle(Moment(1), Event::Master(ToNode::Start(plan)));
+    member.handle(Moment(2), Event::Preallocated(Ok(())));
+    let paces = actions(&mut member).into_iter().filter_map(|action| match action {
+        Action::Open { lane, pace_bytes_per_second, .. } => Some((lane.sender.0, lane.index, pace_bytes_per_second)),
+        _ => None,
+    });
+    paces.collect()
+}
+
+#[test]
+fn receivers_that_feed_each_other_keep_in_step() {
+    let plan = |weights| Start { bound_us: 2_000_000, relays: vec![Span::new(0, 10)], ..eighty_megabytes(weights) };
+    assert_eq!(paces(1, false, plan([3, 1])), [(0, 0, 37_500_000), (1, 0, 12_500_000)]);
+    let uneven = [(0, 0, 50_000_000), (0, 1, 50_000_000)];
+    assert_eq!(paces(2, false, plan([1, 0]))[..2], uneven, "one lane of two may have to carry all");
+    let stands_in = paces(1, false, plan([1, 0])).into_iter().find(|(sender, ..)| *sender == 1);
+    assert_eq!(stands_in.map_or(0, |(.., pace)| pace), 0, "for whom nothing is planned");
+}
+
 #[test]
 fn a_paced_flow_is_told_what_the_plan_wants_of_it_and_a_tenth_more() {
     let paced = |pace: bool, limit_bytes_per_second: u64, bound_us: u64| {
-        let mut member = Member::new(Terms { grid: Grid::new(0, 1000), method: Method::None, rails: 2, pace });
-        member.handle(Moment(0), prepared());
-        let rails = vec!["10.0.0.1:1".parse().expect("an address")];
-        let peers =
-            vec![Peer { index: 0, name: "a".into(), rails: rails.clone() }, Peer { index: 1, name: "b".into(), rails }];
-        let senders = vec![Share { index: 0, weight: 3 }, Share { index: 1, weight: 1 }];
-        let segments = vec![PlanSegment { span: Span::new(0, 80_000_000), senders }];
-        let plan = Start { peers, segments, limit_bytes_per_second, bound_us, ..start() };
-        member.handle(Moment(1), Event::Master(ToNode::Start(plan)));
-        member.handle(Moment(2), Event::Preallocated(Ok(())));
-        let paces = actions(&mut member).into_iter().filter_map(|action| match action {
-            Action::Open { lane, pace_bytes_per_second, .. } => {
-                Some((lane.sender.0, lane.index, pace_bytes_per_second))
-            }
-            _ => None,
-        });
-        paces.collect::<Vec<_>>()
+        paces(2, pace, Start { limit_bytes_per_second, bound_us, ..eighty_megabytes([3, 1]) })
     };
     // 60 MB of the first and 20 MB of the second in two seconds, over two lanes each.
     let planned = [(0, 0, 16_500_000), (0, 1, 16_500_000), (1, 0, 5_500_000), (1, 1, 5_500_000)];

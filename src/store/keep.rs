@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::journal::{self, Complete, HEADER_BYTES, Header, RECORD_BYTES, Read, Record};
@@ -133,6 +133,16 @@ impl Journal {
         }
         file.write_all_at(bytes, HEADER_BYTES as u64 + at * RECORD_BYTES as u64)?;
         if self.header.synced { file.sync_data() } else { Ok(()) }
+    }
+
+    /// Whether the journal at a place is this one, and not one of a newer attempt.
+    pub(super) fn is_ours(&self, place: &Place) -> bool {
+        let named = place.open_journal().ok().flatten().and_then(|file| file.metadata().ok());
+        match (named, self.written().file.as_ref().map(File::metadata)) {
+            (Some(named), Some(Ok(ours))) => (named.dev(), named.ino()) == (ours.dev(), ours.ino()),
+            // Never begun: the file was complete from the start.
+            (_, own) => own.is_none(),
+        }
     }
 
     /// Whether there is anything that another attempt could continue with.

@@ -124,7 +124,7 @@ impl Place {
     ///
     /// # Errors
     /// `Data` where the system refuses to open it.
-    pub(super) fn reopen(self) -> Result<Left> {
+    pub(super) fn reopen(mut self) -> Result<Left> {
         let deadline = Instant::now() + LOCKED_MAX;
         loop {
             let file = match self.open_partial(OFlag::empty(), Mode::empty()) {
@@ -132,17 +132,16 @@ impl Place {
                 Err(Errno::ENOENT) => return Ok(Left::Nothing(self, None)),
                 Err(errno) => return Err(fault(errno, &self.path, "written")),
             };
-            match lock(file) {
+            match lock_soon(file, deadline) {
                 Ok((file, true)) => {
                     let partial = self.opened(file, true);
                     if partial.is_ours() {
                         return Ok(Left::Partial(partial));
                     }
-                    // It was renamed or replaced between the opening and the lock.
-                    return partial.place.reopen();
+                    // It was renamed or replaced between the opening and the lock: once more, with what has the name now.
+                    self = partial.place;
                 }
                 Ok((_, false)) => return Ok(Left::Nothing(self, Some("its file system has no locks"))),
-                Err(_) if Instant::now() < deadline => std::thread::sleep(LOCKED_AGAIN),
                 Err(_) => return Ok(Left::Nothing(self, Some("an earlier attempt still writes to it"))),
             }
         }
@@ -154,7 +153,7 @@ impl Place {
             let flags = flags | OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             retried(|| openat(&place.directory, place.name.as_os_str(), flags, Mode::empty()))
         };
-        let file = open(&self, OFlag::empty()).ok().and_then(|file| lock(file).ok());
+        let file = open(&self, OFlag::empty()).ok().and_then(|file| lock_soon(file, Instant::now() + LOCKED_MAX).ok());
         let Some((file, true)) =
             file.filter(|(file, _)| fstat(file).is_ok_and(|it| identity(&it) == identity(existing)))
         else {
@@ -410,6 +409,17 @@ fn lock(file: OwnedFd) -> std::result::Result<(OwnedFd, bool), OwnedFd> {
     }
 }
 
+/// Locks a file as soon as nobody else has it, or not at all.
+fn lock_soon(mut file: OwnedFd, deadline: Instant) -> std::result::Result<(OwnedFd, bool), OwnedFd> {
+    loop {
+        file = match lock(file) {
+            Err(taken) if Instant::now() < deadline => taken,
+            done => return done,
+        };
+        std::thread::sleep(LOCKED_AGAIN);
+    }
+}
+
 fn is_kind(about: &FileStat, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT == kind
 }
@@ -437,7 +447,7 @@ const SUFFIX_BYTES_MAX: usize = JOURNAL_NEW.len();
 const _: () = assert!(SUFFIX_BYTES_MAX >= token::SUFFIX.len());
 
 /// How long an earlier attempt may take to let go of its partial file: a process that was killed has writes in flight.
-const LOCKED_MAX: Duration = Duration::from_secs(5);
+const LOCKED_MAX: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
 const LOCKED_AGAIN: Duration = Duration::from_millis(5);
 
 /// What Linux file systems allow for one name.

@@ -245,8 +245,9 @@ impl Sink {
 
     /// Everybody has all they want: nothing needs to be remembered of how this file came to be.
     pub(crate) fn confirm(&self) {
-        if let (Some(_), Target::Owned(partial), true) =
-            (&self.journal, &self.target, self.settled.load(Ordering::Relaxed))
+        let is_settled = self.settled.load(Ordering::Relaxed);
+        if let (Some(journal), Target::Owned(partial), true) = (&self.journal, &self.target, is_settled)
+            && journal.is_ours(&partial.place)
         {
             // What cannot be removed is replaced by the next attempt.
             let _ = partial.place.remove_journal();

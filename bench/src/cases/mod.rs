@@ -8,6 +8,7 @@ mod copies;
 mod faults;
 mod iperf;
 mod random;
+mod slowed;
 mod stripes;
 
 use std::path::PathBuf;
@@ -45,10 +46,12 @@ pub(crate) enum Case {
     Random,
     /// One file to 1, 2, 4, 8 and 16 nodes, which feed each other; also with a slow one among them.
     Copies,
+    /// A sender that slows to a tenth in mid-transfer, or is a tenth as fast as its row says.
+    Slowed,
 }
 
-const ALL: [Case; 7] =
-    [Case::Nics, Case::Fast, Case::Uneven, Case::Faults, Case::Concurrent, Case::Random, Case::Copies];
+const ALL: [Case; 8] =
+    [Case::Nics, Case::Fast, Case::Uneven, Case::Faults, Case::Concurrent, Case::Random, Case::Copies, Case::Slowed];
 
 /// What is measured, and with what.
 #[derive(Args)]
@@ -150,7 +153,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 impl<'a> Bench<'a> {
     fn scenarios(&self, case: Case) -> Vec<Scenario> {
         match case {
-            Case::Concurrent | Case::Random => vec![Scenario::MemoryToMemory],
+            Case::Concurrent | Case::Random | Case::Slowed => vec![Scenario::MemoryToMemory],
             // Right bytes are part of it, so there are files to compare.
             Case::Faults | Case::Copies => vec![Scenario::FileToFile],
             Case::Nics | Case::Fast | Case::Uneven => crate::scenarios(self.options.scenario),
@@ -166,6 +169,7 @@ impl<'a> Bench<'a> {
             Case::Concurrent => concurrent::run(self, book),
             Case::Random => random::run(self, book),
             Case::Copies => copies::run(self, book),
+            Case::Slowed => slowed::run(self, book),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a simulated node keeps for another attempt, and what that finds: its journal, without a disk.
 
 use super::cluster::{Cluster, Happening};
-use crate::engine::member::{self, Kept, Member};
+use crate::engine::member::{self, Member};
 use crate::spec::Role;
 use crate::units::{NodeIx, Span, covers};
 use crate::wire::control::{Have, Prepare, Prepared, RowState};
@@ -9,7 +9,7 @@ use crate::wire::control::{Have, Prepare, Prepared, RowState};
 impl Cluster {
     /// Has nodes find what they kept in an earlier attempt.
     #[cfg(test)]
-    pub(crate) fn resume(&mut self, kept: Vec<Vec<Kept>>) {
+    pub(crate) fn resume(&mut self, kept: Vec<Vec<member::Kept>>) {
         assert_eq!(kept.len(), self.nodes.len(), "an attempt at the same transfer has the same nodes");
         for (node, kept) in self.nodes.iter_mut().zip(kept) {
             node.kept = kept;

@@ -34,6 +34,8 @@ struct SegmentExtents {
     /// Who offers it, in the plan's order; ascending by index.
     senders: Vec<NodeIx>,
     settled: Bits,
+    /// Bytes that are not settled.
+    left_bytes: u64,
     missing: Vec<u64>,
     checks: Composer,
 }
@@ -45,7 +47,8 @@ impl Extents {
             .map(|(span, mut senders)| {
                 senders.sort_unstable();
                 let settled = Bits::new(grid.piece_count(span));
-                SegmentExtents { span, senders, settled, missing: Vec::new(), checks: Composer::new(method) }
+                let (left_bytes, checks) = (span.bytes(), Composer::new(method));
+                SegmentExtents { span, senders, settled, left_bytes, missing: Vec::new(), checks }
             })
             .collect();
         assert!(segments.is_sorted_by(|a, b| a.span.end <= b.span.start), "segments ascend and share no byte");
@@ -65,9 +68,19 @@ impl Extents {
         self.landed_bytes
     }
 
+    /// Bytes that have neither landed nor been given up.
+    pub(super) fn left_bytes(&self) -> u64 {
+        self.wanted_bytes - self.landed_bytes - self.missing_bytes
+    }
+
+    /// The same of each segment: bytes that have neither landed nor been given up.
+    pub(super) fn left_of_segments(&self) -> impl Iterator<Item = u64> {
+        self.segments.iter().map(|segment| segment.left_bytes)
+    }
+
     /// Whether every piece has landed or was given up.
     pub(super) fn is_settled(&self) -> bool {
-        self.landed_bytes + self.missing_bytes == self.wanted_bytes
+        self.left_bytes() == 0
     }
 
     pub(super) fn segment_count(&self) -> u32 {
@@ -182,6 +195,7 @@ impl Extents {
             return false;
         }
         segment.checks.add(piece, check);
+        segment.left_bytes -= piece.bytes();
         self.landed_bytes += piece.bytes();
         true
     }
@@ -192,6 +206,7 @@ impl Extents {
         let segment = &mut self.segments[segment as usize];
         if segment.settled.insert(index) {
             segment.missing.push(index);
+            segment.left_bytes -= bytes;
             self.missing_bytes += bytes;
         }
     }
@@ -252,6 +267,7 @@ mod tests {
         assert!(map.land(piece, Check::None));
         assert!(!map.land(piece, Check::None));
         assert_eq!(map.landed_bytes(), 10);
+        assert_eq!(map.left_of_segments().collect::<Vec<_>>(), [10, 10]);
         assert!(map.is_settled_piece(0, 1) && !map.is_settled_piece(0, 0));
     }
 

@@ -342,7 +342,8 @@ impl Member {
             let received_bytes = self.owner.as_ref().map_or(0, Owner::landed_bytes);
             let delivered = self.owner.iter().flat_map(Owner::delivered);
             let delivered = delivered.map(|(node, bytes, busy)| Delivered { index: node.0, bytes, busy }).collect();
-            self.tell(ToMaster::Progress { received_bytes, sent_bytes: 0, delivered });
+            let left = self.owner.as_ref().map_or(Vec::new(), Owner::left);
+            self.tell(ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left });
         }
         if self.owner.as_ref().and_then(Owner::poll_timeout).is_some_and(|due| now >= due) {
             self.owner_event(now, owner::Event::Tick);

@@ -431,6 +431,9 @@ impl Owner {
         if self.pace.as_ref().is_some_and(|pace| pace.is_ahead(now, lane.sender, self.extents.grid().block_bytes())) {
             return self.look_again_at(now + pace::REST);
         }
+        if self.would_be_last(now, flow) {
+            return self.look_again_at(now + LOOK_AGAIN);
+        }
         let mut room = self.fair_part(lane.sender).min(room as usize);
         if let Some((bucket, last)) = &mut self.limit {
             if !bucket.is_open(now) {

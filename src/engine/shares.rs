@@ -91,6 +91,11 @@ impl Shares {
         queue.runs.push_front(run);
     }
 
+    /// The segment of the next piece of a sender's own share.
+    pub(super) fn next_segment(&self, sender: NodeIx) -> Option<u32> {
+        Some(self.queues.get(&sender)?.runs.front()?.segment)
+    }
+
     /// Takes the next piece of a sender's own share.
     pub(super) fn take(&mut self, extents: &Extents, sender: NodeIx) -> Option<Span> {
         let queue = self.queues.get_mut(&sender)?;

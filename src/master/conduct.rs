@@ -231,8 +231,9 @@ impl Conductor {
         let is_progress = matches!(message, ToMaster::Progress { .. });
         match message {
             ToMaster::Prepared(prepared) => self.prepared(node, prepared),
-            ToMaster::Progress { received_bytes, delivered, .. } => {
+            ToMaster::Progress { received_bytes, delivered, left, .. } => {
                 self.count(node, received_bytes);
+                self.feedback.left(node, left);
                 self.feed_back(now, node, &delivered);
             }
             ToMaster::Landed { segments, stats } => self.landed(node, segments, stats),

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::plan::{Plan, Planned, Problem};
+use crate::plan::{Planned, Problem};
 use crate::units::{Moment, NodeIx};
 use crate::wire::control::Delivered;
 
@@ -38,6 +38,8 @@ pub(super) struct Feedback {
     /// The part of what they said that nodes can send and receive, where that is less than all.
     sends: BTreeMap<NodeIx, f64>,
     receives: BTreeMap<NodeIx, f64>,
+    /// What is left of the segments of each receiver, as it said last.
+    left: BTreeMap<NodeIx, Vec<u64>>,
     judged: Option<Moment>,
     epochs: u32,
 }
@@ -71,6 +73,18 @@ impl Feedback {
                 }
             }
         }
+    }
+
+    /// A receiver says what is left of each segment of its part of the plan.
+    pub(super) fn left(&mut self, receiver: NodeIx, left: Vec<u64>) {
+        if !left.is_empty() && !self.wanted.is_empty() {
+            self.left.insert(receiver, left);
+        }
+    }
+
+    /// What a receiver said is left of each segment of its part of the plan, where it did.
+    pub(super) fn left_of(&self, receiver: NodeIx) -> Option<&[u64]> {
+        self.left.get(&receiver).map(Vec::as_slice)
     }
 
     /// A receiver reports. True where some node turns out to be slower than it was taken for.
@@ -159,7 +173,7 @@ impl Feedback {
     }
 
     /// Whether a plan is so much better than the old one, by what is known now, that it is worth telling everybody.
-    pub(super) fn is_worth(problem: &Problem, old: &Plan, new: &Plan) -> bool {
+    pub(super) fn is_worth(problem: &Problem, old: &[Planned], new: &[Planned]) -> bool {
         crate::plan::mean_seconds(problem, new) < WORTH * crate::plan::mean_seconds(problem, old)
     }
 }
@@ -167,7 +181,7 @@ impl Feedback {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Capacity, Scheduler, plan};
+    use crate::plan::{Capacity, Plan, Scheduler, plan};
     use crate::units::Span;
 
     const BLOCK: u64 = 1000;
@@ -215,8 +229,8 @@ mod tests {
         assert_eq!(feedback.slow(), [NodeIx(1)]);
         feedback.apply(&mut problem);
         assert!((problem.nodes[1].send_bytes_per_second - 1e5).abs() < 1e4, "{:?}", problem.nodes[1]);
-        let new = crate::plan::replan(&problem, &plan, &feedback.slow()).expect("a plan");
-        assert!(Feedback::is_worth(&problem, &plan, &new), "{new:?}");
+        let new = crate::plan::replan(&problem, &plan, &feedback.slow(), &[1.0]).expect("a plan");
+        assert!(Feedback::is_worth(&problem, &plan.planned, &new.planned), "{new:?}");
     }
 
     #[test]

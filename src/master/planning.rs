@@ -5,7 +5,7 @@ use super::conduct::{Conductor, Phase};
 use super::feedback::Feedback;
 use super::peer::{Peer, Said, Stage};
 use crate::error::{Code, Error};
-use crate::plan::{self, ByReceiver, Plan, Scheduler};
+use crate::plan::{self, ByReceiver, Plan, Planned, Scheduler};
 use crate::units::{Moment, NodeIx, Span, union};
 use crate::wire::control::{self, Advert, Delivered, PlanSegment, Start, ToNode};
 use crate::wire::limits::{ITEMS_MAX, MESSAGE_BYTES_MAX};
@@ -56,13 +56,16 @@ impl Conductor {
         let mut problem = self.roster.problem(&adverts);
         self.feedback.apply(&mut problem);
         let old = self.plan.as_ref().expect("bytes move by a plan");
+        let left = self.left(old);
         // A plan that is not to be had now is no reason to give up the one there is.
-        let Ok(new) = plan::replan(&problem, old, &self.feedback.slow()) else { return };
-        if !Feedback::is_worth(&problem, old, &new) {
+        let Ok(new) = plan::replan(&problem, old, &self.feedback.slow(), &left) else { return };
+        let rest = plan::rest(&new.planned, &left);
+        if !Feedback::is_worth(&problem, &plan::rest(&old.planned, &left), &rest) {
             return;
         }
-        self.receiver_seconds = new.receiver_seconds(&problem);
-        self.feedback.begin(&new.planned, &self.receiver_seconds);
+        let seconds = plan::receiver_seconds(&problem, &rest);
+        self.feedback.begin(&rest, &seconds);
+        self.receiver_seconds = self.seconds_for_all(seconds, &new.planned, &rest);
         self.relayed = new.relayed();
         self.plan = Some(new);
         self.epoch += 1;
@@ -72,6 +75,35 @@ impl Conductor {
                 self.say(node, Said::Start);
             }
         }
+    }
+
+    /// The part of each segment of the plan that is still to come, in the mean over its receivers. Of one that did not say it is
+    /// all.
+    fn left(&self, plan: &Plan) -> Vec<f64> {
+        let mut left = vec![0.0; plan.planned.len()];
+        for node in self.indices() {
+            let places = self.by_receiver.places(node);
+            let said = self.feedback.left_of(node).filter(|said| said.len() == places.len());
+            for (at, place) in places.enumerate().filter(|_| self.peers[node.at()].stage <= Stage::Moving) {
+                let bytes = plan.planned[place].segment.span.bytes() as f64;
+                left[place] += said.map_or(1.0, |said| (said[at] as f64 / bytes).min(1.0));
+            }
+        }
+        let receivers = plan.planned.iter().map(|planned| planned.segment.receivers.len() as f64);
+        left.iter().zip(receivers).map(|(left, receivers)| left / receivers).collect()
+    }
+
+    /// How long each receiver's whole part would take at the pace at which what is left of it takes `seconds`.
+    fn seconds_for_all(&self, seconds: Vec<f64>, planned: &[Planned], rest: &[Planned]) -> Vec<f64> {
+        let bytes = |planned: &[Planned], node| {
+            let segments = self.by_receiver.segments(planned, node);
+            segments.map(|planned| planned.segment.span.bytes() as f64).sum::<f64>()
+        };
+        let all = self.indices().zip(seconds).map(|(node, seconds)| match bytes(rest, node) {
+            0.0 => 0.0,
+            left => seconds * bytes(planned, node) / left,
+        });
+        all.collect()
     }
 
     /// Whether every receiver's part of the plan fits into a message. Few are large enough to be worth a look.

@@ -265,34 +265,53 @@ pub(crate) fn plan(problem: &Problem, scheduler: Scheduler) -> Result<Plan> {
     Ok(Plan { bound, ..if is_better { relayed } else { direct } })
 }
 
-/// What `plan` becomes where nodes are as fast as `problem` says now, of which `slow` are not to be waited for: other weights
-/// and other relays for the same segments.
+/// The segments of a plan, each as long as what is `left` of it: the part that is still wanted, in the mean over its
+/// receivers.
+pub(crate) fn rest(planned: &[Planned], left: &[f64]) -> Vec<Planned> {
+    let short = |(planned, left): (&Planned, &f64)| {
+        let mut planned = planned.clone();
+        let Span { start, .. } = planned.segment.span;
+        // No segment is empty.
+        planned.segment.span = Span::of(start, ((planned.segment.span.bytes() as f64 * left) as u64).max(1));
+        planned
+    };
+    planned.iter().zip(left).map(short).collect()
+}
+
+/// What `plan` becomes where nodes are as fast as `problem` says now, of which `slow` are not to be waited for, and so much is
+/// `left` of every segment: other weights and other relays for the same segments.
 ///
 /// # Errors
 /// As [`plan`].
-pub(crate) fn replan(problem: &Problem, plan: &Plan, slow: &[NodeIx]) -> Result<Plan> {
+pub(crate) fn replan(problem: &Problem, plan: &Plan, slow: &[NodeIx], left: &[f64]) -> Result<Plan> {
     let mut planned = plan.planned.clone();
     relay::hand_over(problem, &mut planned, slow);
+    let short = rest(&planned, left);
     let once = |planned: &Planned| {
         let from_senders = |node: &&NodeIx| planned.relay_of(**node).is_none();
         let receivers = planned.segment.receivers.iter().filter(from_senders).copied().collect();
         Segment { receivers, ..planned.segment.clone() }
     };
-    let full: Vec<Segment> = planned.iter().map(|planned| planned.segment.clone()).collect();
+    let full: Vec<Segment> = short.iter().map(|planned| planned.segment.clone()).collect();
     let intake = Demand::of(problem, &full).intake;
-    let weighed = schedule(problem, planned.iter().map(once).collect(), Some(&intake), plan.scheduler)?;
+    let weighed = schedule(problem, short.iter().map(once).collect(), Some(&intake), plan.scheduler)?;
     assert_eq!(weighed.planned.len(), planned.len(), "segments without groups stay as they are");
     for (planned, weighed) in planned.iter_mut().zip(weighed.planned) {
-        assert_eq!(planned.segment.span, weighed.segment.span, "segments without groups stay as they are");
+        assert_eq!(planned.segment.span.start, weighed.segment.span.start, "segments without groups stay as they are");
         (planned.weights, planned.own) = (weighed.weights, weighed.own);
     }
     let predicted_seconds = load::seconds(problem, &planned);
     Ok(Plan { scheduler: plan.scheduler, planned, predicted_seconds, bound: plan.bound.clone() })
 }
 
-/// When the receivers of a plan have all they want, in the mean, where nodes are as fast as `problem` says.
-pub(crate) fn mean_seconds(problem: &Problem, plan: &Plan) -> f64 {
-    load::mean_seconds(problem, &plan.planned)
+/// When receivers have all they want, in the mean, where nodes are as fast as `problem` says.
+pub(crate) fn mean_seconds(problem: &Problem, planned: &[Planned]) -> f64 {
+    load::mean_seconds(problem, planned)
+}
+
+/// When each receiver has all it wants, where nodes are as fast as `problem` says.
+pub(crate) fn receiver_seconds(problem: &Problem, planned: &[Planned]) -> Vec<f64> {
+    load::receiver_seconds(problem, planned)
 }
 
 /// The plan by which senders alone send; `intake` is what receivers take in, where that is more than the segments say.

@@ -41,8 +41,13 @@ impl ByReceiver {
         planned: &'a [Planned],
         receiver: NodeIx,
     ) -> impl Iterator<Item = &'a Planned> {
+        self.places(receiver).map(|place| &planned[place])
+    }
+
+    /// The places in the plan of the segments that `receiver` wants, ascending.
+    pub(crate) fn places(&self, receiver: NodeIx) -> impl ExactSizeIterator<Item = usize> {
         let own = self.firsts[receiver.at()] as usize..self.firsts[receiver.at() + 1] as usize;
-        self.places[own].iter().map(|place| &planned[*place as usize])
+        self.places[own].iter().map(|place| *place as usize)
     }
 }
 

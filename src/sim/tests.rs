@@ -304,6 +304,36 @@ fn a_sender_that_slows_to_a_tenth_costs_little_more_than_if_it_had_been_known() 
     assert!(outcome.seconds < 1.1 * oracle, "{} s, an oracle needs {oracle} s; {:?}", outcome.seconds, outcome.counts);
 }
 
+/// Of the first two thirds of the bytes one sender is left when another one slows down, and of the last two thirds another:
+/// what they bring of the third that both have decides whether they end together.
+#[test]
+fn a_newer_plan_is_made_for_what_is_left() {
+    let third: u64 = 640 << 20;
+    let receiver =
+        |node, start, end| Row { speed: Some(BitRate(1_500_000_000)), ..row(Role::Receiver, node, start, end) };
+    let rows = vec![
+        row(Role::Sender, 0, 0, 3 * third),
+        row(Role::Sender, 1, 0, 2 * third),
+        row(Role::Sender, 2, third, 3 * third),
+        receiver(3, 0, 3 * third / 2),
+        receiver(4, 3 * third / 2, 3 * third),
+    ];
+    let goodput = GBIT * crate::units::goodput(1500);
+    for struck in 1..6 {
+        let mut cluster = cluster(rows.clone(), CheckKind::None, Faults::default(), 1);
+        for node in [NodeIx(3), NodeIx(4)] {
+            cluster.relink(node, Moment(0), Links { up: goodput, down: 1.5 * goodput });
+        }
+        cluster.relink(NodeIx(0), Moment(struck * 1_000_000_000), Links { up: goodput / 10.0, down: goodput });
+        let outcome = cluster.run();
+        assert_eq!(outcome.error, None);
+        let before = struck as f64;
+        let oracle = before + (3.0 * third as f64 - before * 3.0 * goodput) / (2.1 * goodput);
+        let (seconds, counts) = (outcome.seconds, outcome.counts);
+        assert!(seconds < 1.1 * oracle, "struck at {struck} s: {seconds} s, an oracle needs {oracle} s; {counts:?}");
+    }
+}
+
 #[test]
 fn a_relay_that_dies_is_replaced_by_the_senders() {
     for seed in 0..10 {

@@ -348,6 +348,9 @@ pub(crate) enum ToMaster {
         sent_bytes: u64,
         /// Bytes that arrived from each sender so far.
         delivered: Vec<Delivered>,
+        /// Bytes that have not landed, of each segment of its part of the plan; nothing where there are more than
+        /// [`LEFT_MAX`](super::limits::LEFT_MAX) segments.
+        left: Vec<u64>,
     },
     /// Everything that the node wanted is written.
     Landed {

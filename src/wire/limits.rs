@@ -35,6 +35,9 @@ pub(crate) const ROWS_MAX: usize = crate::spec::NODE_ROWS_MAX;
 /// Slots that a node may be told to have: 64 GiB of the usual size.
 pub(crate) const SLOTS_MAX: u32 = 1 << 16;
 
+/// Segments of which a receiver tells what is left twice a second: a message of half a KiB at most.
+pub(crate) const LEFT_MAX: usize = 64;
+
 /// What an advert can take: it travels in a handshake message, which is limited to 64 KiB by the Noise framework.
 pub(crate) const ADVERT_BYTES_MAX: usize = RAILS_MAX * (2 * NAME_BYTES_MAX + 64) + 2 * NAME_BYTES_MAX + 64;
 

@@ -258,6 +258,9 @@ pub(crate) struct Progress {
     /// Two numbers for each sender: its index, twice, and one more where there is more to ask it for; the bytes.
     #[prost(uint64, repeated, tag = "3")]
     pub(crate) delivered: Vec<u64>,
+    /// Bytes that have not landed, of each segment of the node's part of the plan.
+    #[prost(uint64, repeated, tag = "4")]
+    pub(crate) left: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -7,6 +7,7 @@ use crate::engine::FlowIx;
 use crate::engine::shares::Shares;
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span};
+use crate::wire::limits::LEFT_MAX;
 
 impl Owner {
     /// A newer plan: what nobody was asked for yet is shared out by it. What was asked for, and what has landed, stays.
@@ -59,6 +60,15 @@ impl Owner {
     /// The part of all wanted bytes that has not landed.
     pub(crate) fn part_left(&self) -> f64 {
         1.0 - self.extents.landed_bytes() as f64 / self.extents.wanted_bytes().max(1) as f64
+    }
+
+    /// What is left of each segment; nothing where there are more than anybody wants to hear of.
+    pub(crate) fn left(&self) -> Vec<u64> {
+        if self.extents.segment_count() as usize > LEFT_MAX {
+            Vec::new()
+        } else {
+            self.extents.left_of_segments().collect()
+        }
     }
 
     /// What each sender has brought, and whether there is more to ask it for.

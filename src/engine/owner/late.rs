@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, LOOK_AGAIN, Owner, SOFT_MAX};
+use super::{Action, Flow, LOOK_AGAIN, Owner, SOFT_MAX};
 use crate::engine::{FlowIx, Piece};
 use crate::units::{Moment, NodeIx, Span};
 
@@ -39,6 +39,27 @@ impl Owner {
             self.revoke(now, flow);
             None
         })
+    }
+
+    /// Whether everything else would have landed before this flow brought one more piece of its own, and another flow could
+    /// bring that in half the time: then it is left for others to steal. What a slow flow was asked for cannot be taken back.
+    pub(super) fn would_be_last(&self, now: Moment, flow: FlowIx) -> bool {
+        let block = self.extents.grid().block_bytes();
+        let seconds = |state: &Flow| {
+            let leased: u64 = state.leased.iter().map(|piece| piece.span.bytes()).sum();
+            state.meter.bytes_per_second(now).map(|rate| (leased + block) as f64 / rate)
+        };
+        let mine = &self.flows[&flow];
+        let (Some(mine_seconds), Some(segment)) = (seconds(mine), self.shares.next_segment(mine.lane.sender)) else {
+            return false;
+        };
+        let rate: f64 = self.flows.values().filter_map(|state| state.meter.bytes_per_second(now)).sum();
+        let left = self.extents.left_bytes() as f64;
+        let is_better = |(of, state): (&FlowIx, &Flow)| {
+            let offers = *of != flow && self.extents.offers(state.lane.sender, segment);
+            offers && seconds(state).is_some_and(|seconds| LATE_FACTOR * seconds < mine_seconds)
+        };
+        mine_seconds > left / rate && self.flows.iter().any(is_better)
     }
 
     /// Bytes per second that a sender's flows deliver; a sender that has delivered nothing counts as very slow.

@@ -191,12 +191,11 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
     });
     prop_oneof![
         prepared.prop_map(ToMaster::Prepared),
-        (any::<(u64, u64)>(), vec((0..NODES_MAX as u32, any::<(u64, bool)>()), 0..4)).prop_map(
-            |((received_bytes, sent_bytes), delivered)| {
+        (any::<(u64, u64)>(), vec((0..NODES_MAX as u32, any::<(u64, bool)>()), 0..4), vec(any::<u64>(), 0..4))
+            .prop_map(|((received_bytes, sent_bytes), delivered, left)| {
                 let delivered = delivered.into_iter().map(|(index, (bytes, busy))| Delivered { index, bytes, busy });
-                ToMaster::Progress { received_bytes, sent_bytes, delivered: delivered.collect() }
-            },
-        ),
+                ToMaster::Progress { received_bytes, sent_bytes, delivered: delivered.collect(), left }
+            },),
         (vec(landed_segment(), 0..5), stats()).prop_map(|(segments, stats)| ToMaster::Landed { segments, stats }),
         stats().prop_map(ToMaster::Report),
         Just(ToMaster::Committed),

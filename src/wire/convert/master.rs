@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::wire::control::{
     CheckValue, Delivered, Have, LandedSegment, Message, Origin, Prepared, RailStats, RowState, Stats, ToMaster,
 };
-use crate::wire::limits::{ITEMS_MAX, NODES_MAX, RAILS_MAX, ROWS_MAX, SPANS_MAX};
+use crate::wire::limits::{ITEMS_MAX, LEFT_MAX, NODES_MAX, RAILS_MAX, ROWS_MAX, SPANS_MAX};
 use crate::wire::{Check, WireError, proto};
 
 impl Message for ToMaster {
@@ -16,11 +16,11 @@ impl Message for ToMaster {
     fn to_proto(&self) -> proto::ToMaster {
         let kind = match self {
             ToMaster::Prepared(prepared) => proto::ToMasterKind::Prepared(prepared.to_proto()),
-            ToMaster::Progress { received_bytes, sent_bytes, delivered } => {
+            ToMaster::Progress { received_bytes, sent_bytes, delivered, left } => {
                 let pair = |it: &Delivered| [u64::from(it.index) << 1 | u64::from(it.busy), it.bytes];
                 let delivered = delivered.iter().flat_map(pair).collect();
-                let (received_bytes, sent_bytes) = (*received_bytes, *sent_bytes);
-                proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes, delivered })
+                let (received_bytes, sent_bytes, left) = (*received_bytes, *sent_bytes, left.clone());
+                proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes, delivered, left })
             }
             ToMaster::Landed { segments, stats } => proto::ToMasterKind::Landed(landed_to_proto(segments, stats)),
             ToMaster::Report(stats) => proto::ToMasterKind::Report(stats.to_proto()),
@@ -34,8 +34,9 @@ impl Message for ToMaster {
     fn from_proto(proto: proto::ToMaster) -> Result<ToMaster, WireError> {
         Ok(match required("the kind of a message to the master", proto.kind)? {
             proto::ToMasterKind::Prepared(prepared) => ToMaster::Prepared(Prepared::from_proto(prepared)?),
-            proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes, delivered }) => {
-                ToMaster::Progress { received_bytes, sent_bytes, delivered: delivered_of(&delivered)? }
+            proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes, delivered, left }) => {
+                within("the segments of a report", left.len(), LEFT_MAX)?;
+                ToMaster::Progress { received_bytes, sent_bytes, delivered: delivered_of(&delivered)?, left }
             }
             proto::ToMasterKind::Landed(landed) => landed_from_proto(landed)?,
             proto::ToMasterKind::Report(stats) => ToMaster::Report(Stats::from_proto(stats)?),

@@ -13,6 +13,7 @@ use super::bucket::Bucket;
 use super::check::Method;
 use super::extents::{Extents, Run};
 use super::lanes::{Lane, Lanes, Verdict};
+use super::member::Kept;
 use super::meter::{Intake, Meter};
 use super::pace::{self, Pace};
 use super::shares::Shares;
@@ -90,6 +91,17 @@ pub(crate) struct Counts {
     pub(crate) stolen_bytes: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) retries: u64,
+    /// Bytes that an earlier attempt had landed.
+    pub(crate) resumed_bytes: u64,
+}
+
+/// What need not be fetched.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Already<'a> {
+    /// Known zeros: ascending, disjoint.
+    pub(crate) holes: &'a [Span],
+    /// Pieces of an earlier attempt.
+    pub(crate) kept: &'a [Kept],
 }
 
 /// The owner of the extent map of one receiver in one transfer.
@@ -136,19 +148,19 @@ struct Flow {
 }
 
 impl Owner {
-    /// An owner that wants `sources` (ascending, disjoint), of which `holes` (ascending, disjoint) are known zeros;
-    /// `lane_count` says how many lanes there are to a sender.
+    /// An owner that wants `sources` (ascending, disjoint), of which some is `there` already; `lane_count` says how many lanes there are to a sender.
     pub(crate) fn new(
         grid: Grid,
         method: Method,
         sources: &[Source],
-        holes: &[Span],
+        there: Already<'_>,
         lane_count: impl Fn(NodeIx) -> u32,
     ) -> Owner {
         let segments =
             sources.iter().map(|source| (source.span, source.senders.iter().map(|sender| sender.0).collect()));
         let mut extents = Extents::new(grid, method, segments);
-        extents.land_holes(holes);
+        extents.land_holes(there.holes);
+        let resumed_bytes = there.kept.iter().map(|piece| extents.land_kept(piece.span, piece.check)).sum();
         let shares = Shares::cut(&extents, sources.iter().map(|source| source.senders.as_slice()));
         let senders: BTreeSet<NodeIx> =
             sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
@@ -167,7 +179,7 @@ impl Owner {
             pace: None,
             settled: false,
             cause: None,
-            counts: Counts::default(),
+            counts: Counts { resumed_bytes, ..Counts::default() },
             delivered: BTreeMap::new(),
         };
         owner.open_all();

@@ -21,6 +21,7 @@ impl Conductor {
         self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?;
         let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
         let problem = self.roster.problem(&adverts);
+        self.decide_what_is_kept(&problem);
         let plan = plan::plan(&problem, self.terms.scheduler())?;
         self.receiver_seconds = plan.receiver_seconds(&problem);
         self.checks = vec![None; plan.planned.len()];
@@ -148,7 +149,7 @@ impl Conductor {
         let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
         // The bound holds for speeds as they were declared.
         let most = if self.epoch == 1 { plan.bound.seconds } else { f64::INFINITY };
-        Start {
+        let mut start = Start {
             epoch: self.epoch,
             peers: peers.collect(),
             holes: holes.collect(),
@@ -156,7 +157,11 @@ impl Conductor {
             limit_bytes_per_second: self.terms.limit_of(wanted_bytes, self.wanted_bytes()),
             bound_us: (self.receiver_seconds[node.at()].min(most) * 1e6) as u64,
             relays: self.relayed.get(&node).cloned().unwrap_or_default(),
-        }
+            kept: Vec::new(),
+            origins: Vec::new(),
+        };
+        self.resuming.complete(node, self.roster.get(node), &mut start);
+        start
     }
 }
 

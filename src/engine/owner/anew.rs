@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Owner, Source};
+use crate::engine::FlowIx;
 use crate::engine::shares::Shares;
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span};
@@ -39,6 +40,16 @@ impl Owner {
         self.open_lanes();
         self.settle();
         Ok(())
+    }
+
+    /// Who brings what comes on a flow.
+    pub(crate) fn sender_of(&self, flow: FlowIx) -> Option<NodeIx> {
+        self.flows.get(&flow).map(|flow| flow.lane.sender)
+    }
+
+    /// The parts of a range that an earlier attempt had landed, asked before anything lands in this one.
+    pub(crate) fn kept_within(&self, span: Span) -> Vec<Span> {
+        if self.counts.resumed_bytes > 0 { self.landed_within(span) } else { Vec::new() }
     }
 
     /// The parts of a range that have landed.

@@ -308,6 +308,50 @@ fn a_file_that_is_complete_already_is_not_in_the_way_of_the_second_attempt() {
     assert_eq!(code(&output), 5, "now they exist: {}", stderr(&output));
 }
 
+/// Two receivers that write a path of the same name; `roots` are where.
+fn interrupted_and_again(roots: [&str; 2]) -> (tempfile::TempDir, Vec<u8>, Output) {
+    let root = folder();
+    roots.iter().for_each(|name| fs::create_dir_all(root.path().join(name)).unwrap());
+    let data = source(root.path(), 49);
+    let sender = Daemon::start(root.path(), &[]);
+    let [one, two] = roots.map(|name| Daemon::start(&root.path().join(name), &[]));
+    let (spec, last) = (root.path().join("spec"), BYTES - 1);
+    let rows = format!(
+        "id copies\nwriter {} file:///source 0 0-{last}\nreader {} file:///copy 0 0-{last}\nreader {} file:///copy 0 0-{last}\n",
+        sender.address, one.address, two.address
+    );
+    fs::write(&spec, rows).unwrap();
+    let mut child = begin(&spec, &["--limit", "320M"]);
+    if roots[0] == roots[1] {
+        wait_for("the file of both", || !beside(root.path(), ".token").is_empty());
+    } else {
+        roots.iter().for_each(|name| wait_for_journal(&root.path().join(name), &mut child));
+    }
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    assert_eq!(code(&end_of(child)), 130);
+    (root, data, end_of(begin(&spec, &[])))
+}
+
+#[test]
+fn copies_of_one_name_on_different_machines_go_on() {
+    let (root, data, output) = interrupted_and_again(["r1", "r2"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(json(&output)["resumed_bytes"].as_u64().unwrap() > 2 << 20, "{}", json(&output));
+    for copy in ["r1/copy", "r2/copy"] {
+        assert!(fs::read(root.path().join(copy)).unwrap() == data, "{copy}");
+    }
+    wait_for("the end of the last records", || beside(root.path(), "").is_empty());
+}
+
+#[test]
+fn one_file_that_several_nodes_write_starts_again() {
+    let (root, data, output) = interrupted_and_again(["shared", "shared"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(json(&output)["resumed_bytes"], 0);
+    assert!(fs::read(root.path().join("shared/copy")).unwrap() == data);
+    wait_for("the end of the last records", || beside(root.path(), "").is_empty());
+}
+
 #[test]
 fn a_full_disk_loses_nothing() {
     let root = folder();

@@ -27,6 +27,7 @@ fn start() -> Start {
         relays: vec![],
         kept: vec![],
         origins: vec![],
+        shares: false,
     }
 }
 

@@ -7,7 +7,7 @@ use super::peer::{Peer, Said, Stage};
 use crate::error::{Code, Error};
 use crate::plan::{self, ByReceiver, Plan, Planned, Scheduler};
 use crate::units::{Moment, NodeIx, Span, union};
-use crate::wire::control::{self, Advert, Delivered, PlanSegment, Start, ToNode};
+use crate::wire::control::{self, Advert, Delivered, PlanSegment, Sharing, Start, ToNode};
 use crate::wire::limits::{ITEMS_MAX, MESSAGE_BYTES_MAX};
 
 /// With so few segments and senders of them a part of a plan fits into a message, however many NICs the senders have.
@@ -131,6 +131,17 @@ impl Conductor {
         Ok(())
     }
 
+    /// Whether another node found the file that this one was elected to make, and writes to it, too.
+    fn shares_its_file(&self, node: NodeIx) -> bool {
+        let elected = self.roster.get(node).rows_that_share(|sharing| matches!(sharing, Sharing::Elected { .. }));
+        elected.into_iter().any(|(_, uri)| {
+            self.roster.nodes().any(|(other, entry)| {
+                let member = entry.rows_that_share(|sharing| *sharing == Sharing::Member);
+                member.into_iter().any(|(row, own)| own == uri && self.peers[other.at()].shares(row))
+            })
+        })
+    }
+
     /// What one receiver needs of the plan.
     pub(super) fn start_of(&self, plan: &Plan, node: NodeIx) -> Start {
         let mine = self.by_receiver.segments(&plan.planned, node);
@@ -159,6 +170,7 @@ impl Conductor {
             relays: self.relayed.get(&node).cloned().unwrap_or_default(),
             kept: Vec::new(),
             origins: Vec::new(),
+            shares: self.shares_its_file(node),
         };
         self.resuming.complete(node, self.roster.get(node), &mut start);
         start

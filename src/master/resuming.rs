@@ -10,7 +10,7 @@ use super::roster::{Entry, Roster};
 use crate::plan::{self, Bound, Problem};
 use crate::spec::{DataUri, Role, Row};
 use crate::units::{NodeIx, Span, human_bytes, subtract, union};
-use crate::wire::control::{Have, Offered, Origin, Prepared, Sharing, Start};
+use crate::wire::control::{Have, Offered, Origin, Prepared, Start};
 
 /// Ranges with holes of what is there already that the bound is computed for; more would take longer than they are worth.
 const MISSING_MAX: usize = 1 << 12;
@@ -125,12 +125,9 @@ impl Conductor {
     }
 }
 
-/// Whether a node may keep what it receives for another attempt: files that no other node writes.
+/// Whether a node may keep what it receives for another attempt: files.
 fn keeps(entry: &Entry) -> bool {
-    let mut rows = entry.rows.iter().zip(&entry.sharing);
-    rows.any(|(row, sharing)| {
-        row.role == Role::Receiver && matches!(row.uri, DataUri::File(_)) && *sharing == Sharing::Alone
-    })
+    entry.rows.iter().any(|row| row.role == Role::Receiver && matches!(row.uri, DataUri::File(_)))
 }
 
 /// What tells the source of a row from every other.

@@ -267,11 +267,11 @@ impl Node {
     fn carry_out(&mut self, transfer: TransferIx, action: Action) {
         let tenancy = &self.transfers[&transfer];
         match action {
-            Action::Preallocate { wanted, holes, kept } => {
+            Action::Preallocate { wanted, holes, kept, shares } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
                 self.work(move || Note::Preallocated {
                     transfer,
-                    result: prepare::preallocate(&desk, &wanted, &holes, &kept),
+                    result: prepare::preallocate(&desk, &wanted, &holes, &kept, shares),
                 });
             }
             Action::Open { lane, weight, pace_bytes_per_second } => {

@@ -100,9 +100,20 @@ pub(super) fn have(found: &[Kept]) -> Vec<Have> {
     have
 }
 
-/// Begins the journals of an attempt that `wanted`, of which `kept` is there already.
-pub(super) fn begin(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[Span]) -> crate::error::Result<()> {
+/// Begins the journals of an attempt that `wanted`, of which `kept` is there already. Where other nodes write to a file of
+/// this one (`shares`), it has none.
+pub(super) fn begin(
+    desk: &Desk,
+    wanted: &[Span],
+    holes: &[Span],
+    kept: &[Span],
+    shares: bool,
+) -> crate::error::Result<()> {
     for sink in desk.sinks.iter().filter(|sink| sink.keeps()) {
+        if shares && sink.is_elected() {
+            sink.forget()?;
+            continue;
+        }
         let ranges = desk.layouts.iter().filter(|layout| std::ptr::eq(desk.sink_of(layout), sink)).map(Layout::range);
         let there = union(holes.iter().chain(kept).copied().collect());
         let mut missing = ranges.flat_map(|range| {

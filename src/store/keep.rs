@@ -45,6 +45,8 @@ pub(super) struct Journal {
 struct Written {
     file: Option<File>,
     records: u64,
+    /// Whether nothing is to be kept after all.
+    forgotten: bool,
 }
 
 /// A journal larger than this is none of ours: 2²⁴ records, a partial file of 16 TiB in the usual pieces.
@@ -91,8 +93,13 @@ impl Journal {
             file.sync_all()?;
         }
         place.name_journal(lasts)?;
-        *self.written() = Written { file: Some(file), records: good.len() as u64 };
+        *self.written() = Written { file: Some(file), records: good.len() as u64, forgotten: false };
         Ok(())
+    }
+
+    /// Keeps nothing from now on.
+    pub(super) fn forget(&self) {
+        *self.written() = Written { forgotten: true, ..Written::default() };
     }
 
     /// Takes in records, to be written by the next `flush`.
@@ -137,6 +144,9 @@ impl Journal {
 
     /// Whether the journal at a place is this one, and not one of a newer attempt.
     pub(super) fn is_ours(&self, place: &Place) -> bool {
+        if self.written().forgotten {
+            return false;
+        }
         let named = place.open_journal().ok().flatten().and_then(|file| file.metadata().ok());
         match (named, self.written().file.as_ref().map(File::metadata)) {
             (Some(named), Some(Ok(ours))) => (named.dev(), named.ino()) == (ours.dev(), ours.ino()),
@@ -148,7 +158,8 @@ impl Journal {
     /// Whether there is anything that another attempt could continue with.
     pub(super) fn is_worth_keeping(&self) -> bool {
         let written = self.written();
-        if written.file.is_some() { written.records > 0 } else { !self.found.records.is_empty() }
+        let has_records = if written.file.is_some() { written.records > 0 } else { !self.found.records.is_empty() };
+        has_records && !written.forgotten
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {

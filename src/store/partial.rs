@@ -59,21 +59,10 @@ pub(super) enum Left {
 }
 
 impl Place {
-    /// Finds the directory of `path` and looks at what is there.
-    ///
-    /// # Errors
-    /// `Data` where the directory is missing or the destination exists (and is not to be overwritten) or is no file;
-    /// `Refused` where the path leads out of the root.
-    pub(super) fn find(root: &Root, path: &Path, tag: &str, overwrite: bool) -> Result<Place> {
-        let (mut place, existing) = Place::look(root, path, tag)?;
-        place.accept(existing.as_ref(), overwrite)?;
-        Ok(place)
-    }
-
     /// Finds the directory of `path`, and what has its name there.
     ///
     /// # Errors
-    /// As [`Place::find`], but for what it finds.
+    /// `Data` where the directory is missing; `Refused` where the path leads out of the root.
     pub(super) fn look(root: &Root, path: &Path, tag: &str) -> Result<(Place, Option<FileStat>)> {
         root.relative(path)?;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -95,6 +84,9 @@ impl Place {
     }
 
     /// Refuses to replace what is there, unless that was asked for.
+    ///
+    /// # Errors
+    /// `Data` where it is not to be overwritten, or is no file.
     pub(super) fn accept(&mut self, existing: Option<&FileStat>, overwrite: bool) -> Result<()> {
         if let Some(existing) = existing {
             self.check_replaceable(existing, overwrite)?;
@@ -466,7 +458,7 @@ mod tests {
     fn file_systems_without_the_flag_do_not_replace_either() {
         let home = tempfile::tempdir().unwrap();
         let root = Root::open(home.path()).unwrap();
-        let create = || Place::find(&root, Path::new("/x"), "ab12", true).unwrap().create().unwrap();
+        let create = || Place::look(&root, Path::new("/x"), "ab12").unwrap().0.create().unwrap();
         create().place.rename_by_link().unwrap();
         assert!(home.path().join("x").exists() && !home.path().join(".x.cep-ab12").exists());
         let taken = create();

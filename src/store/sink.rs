@@ -51,7 +51,7 @@ pub(crate) struct SinkOptions {
     /// Whether other nodes write the same path.
     pub(crate) shared: Shared,
     /// How it is kept for an attempt that continues this one, and goes on with what an earlier one left; `None` where it
-    /// starts from nothing and leaves nothing. Of files alone that no other node writes.
+    /// starts from nothing and leaves nothing. Of files alone, and not of one that is another node's.
     pub(crate) keep: Option<Keeping>,
 }
 
@@ -166,6 +166,22 @@ impl Sink {
         }
         let begun = journal.begin(&partial.place, |record| covers(kept, record.span));
         begun.map_err(|error| fault(errno_of(&error), self.name(), "recorded in a journal beside it"))
+    }
+
+    /// Whether this node was elected to make a file that others name, too.
+    pub(crate) fn is_elected(&self) -> bool {
+        self.shared == Shared::Elected
+    }
+
+    /// Keeps nothing of this attempt, and nothing longer of an earlier one: other nodes write to this file, and who may still
+    /// do so when this attempt has ended only they know.
+    ///
+    /// # Errors
+    /// `Data` where the journal cannot be removed.
+    pub(crate) fn forget(&self) -> Result<()> {
+        let (Some(journal), Target::Owned(partial)) = (&self.journal, &self.target) else { return Ok(()) };
+        journal.forget();
+        partial.place.remove_journal()
     }
 
     /// Whether an earlier attempt has completed it: it has its final name, and nothing is written to it.
@@ -333,25 +349,26 @@ fn prepare_file(root: &Root, path: &Path, file_bytes: u64, options: &SinkOptions
     let tag = &options.tag;
     assert!((1..=TAG_BYTES_MAX).contains(&tag.len()), "a tag has 1 to {TAG_BYTES_MAX} bytes");
     assert!(tag.bytes().all(|byte| byte.is_ascii_alphanumeric()), "a tag is made of letters and digits");
-    if let Some(keeping) = options.keep.filter(|_| options.shared == Shared::Alone) {
-        return continue_file(root, path, file_bytes, options, keeping);
-    }
-    let place = Place::find(root, path, tag, options.overwrite)?;
+    let (mut place, existing) = Place::look(root, path, tag)?;
     if options.shared == Shared::Member && place.has_token(&options.attempt)? {
+        place.accept(existing.as_ref(), options.overwrite)?;
         return place.join().map(|partial| (Target::Joined(partial), None));
     }
+    if let Some(keeping) = options.keep {
+        return continue_file((place, existing), file_bytes, options, keeping);
+    }
+    place.accept(existing.as_ref(), options.overwrite)?;
     place.create().map(|partial| (Target::Owned(partial), None))
 }
 
-/// Opens what an earlier attempt has left, or makes a new file.
+/// Opens what an earlier attempt has left at a place, or makes a new file.
 fn continue_file(
-    root: &Root,
-    path: &Path,
+    (mut place, existing): (Place, Option<FileStat>),
     file_bytes: u64,
     options: &SinkOptions,
     keeping: Keeping,
 ) -> Result<(Target, Option<Journal>)> {
-    let (mut place, existing) = Place::look(root, path, &options.tag)?;
+    let path = place.path.clone();
     let find = |place: &Place, inode| Journal::find(place, keeping, inode, options.attempt, options.fsync);
     if let Some(existing) = &existing {
         let journal = find(&place, existing.st_ino);
@@ -366,7 +383,7 @@ fn continue_file(
     let (place, refused) = match place.reopen()? {
         Left::Nothing(place, why) => (place, why.map(String::from)),
         Left::Partial(partial) => {
-            let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, path, "examined"))?;
+            let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &path, "examined"))?;
             let journal = find(&partial.place, about.st_ino);
             if !journal.found.records.is_empty() && about.st_size.unsigned_abs() == file_bytes {
                 return Ok((Target::Owned(partial), Some(journal)));
@@ -376,7 +393,7 @@ fn continue_file(
         }
     };
     let partial = place.create()?;
-    let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, path, "examined"))?;
+    let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &path, "examined"))?;
     let found = Found { refused, ..Found::default() };
     let journal = Journal::new(keeping, about.st_ino, options.attempt, options.fsync, found);
     let journal = Some(journal).filter(|_| partial.is_locked);

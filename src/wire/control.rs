@@ -277,6 +277,8 @@ pub(crate) struct Start {
     pub(crate) kept: Vec<Span>,
     /// What the senders among the peers offer, and what their sources look like.
     pub(crate) origins: Vec<Offered>,
+    /// Whether another node writes to a file that this one was elected to make.
+    pub(crate) shares: bool,
 }
 
 /// Which source a range came from, and what that looked like.

@@ -180,6 +180,8 @@ pub(crate) struct Start {
     /// Of each offer: who, and what it looks like.
     #[prost(fixed64, repeated, tag = "22")]
     pub(crate) origins: Vec<u64>,
+    #[prost(bool, tag = "23")]
+    pub(crate) shares: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -112,17 +112,9 @@ fn start() -> impl Strategy<Value = Start> {
     let origins = vec((0..NODES_MAX as u32, have()), 0..4).prop_map(|offers| {
         offers.into_iter().map(|(index, Have { span, origin })| Offered { index, span, origin }).collect::<Vec<_>>()
     });
-    (any::<u32>(), peers, vec(segment, 0..6), [apart(), apart(), apart()], any::<[u64; 2]>(), origins).prop_map(
-        |(epoch, peers, segments, [holes, relays, kept], [limit_bytes_per_second, bound_us], origins)| Start {
-            epoch,
-            peers,
-            segments,
-            holes,
-            limit_bytes_per_second,
-            bound_us,
-            relays,
-            kept,
-            origins,
+    (any::<u32>(), peers, vec(segment, 0..6), [apart(), apart(), apart()], any::<([u64; 2], bool)>(), origins).prop_map(
+        |(epoch, peers, segments, [holes, relays, kept], ([limit_bytes_per_second, bound_us], shares), origins)| {
+            Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, shares }
         },
     )
 }
@@ -430,7 +422,7 @@ fn plain_start() -> Start {
     let origins = (0..4).map(|index| Offered { index, span, origin }).collect();
     let (holes, relays, kept) = (vec![], vec![], vec![]);
     let (limit_bytes_per_second, bound_us) = (0, 90_000_000);
-    Start { epoch: 1, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins }
+    Start { epoch: 1, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, shares: true }
 }
 
 fn plain_landed(index: u64) -> LandedSegment {

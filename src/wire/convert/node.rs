@@ -188,6 +188,7 @@ impl Message for Start {
             kept: pairs(&self.kept),
             offers: self.origins.iter().flat_map(|it| [it.index.into(), it.span.start, it.span.bytes()]).collect(),
             origins: self.origins.iter().flat_map(|it| [it.origin.who, it.origin.state]).collect(),
+            shares: self.shares,
         }
     }
 
@@ -202,8 +203,8 @@ impl Message for Start {
         let relays = apart("what a node passes on", &proto.relays)?;
         let kept = apart("what a node has", &proto.kept)?;
         let origins = origins(&proto.offers, &proto.origins)?;
-        let proto::Start { epoch, limit_bytes_per_second, bound_us, .. } = proto;
-        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins })
+        let proto::Start { epoch, limit_bytes_per_second, bound_us, shares, .. } = proto;
+        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, shares })
     }
 }
 

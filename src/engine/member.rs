@@ -103,6 +103,8 @@ pub(crate) enum Action {
     Close { flow: FlowIx },
     /// A piece that other receivers may ask this node for has landed: the rails may answer for it.
     Offer { span: Span },
+    /// A piece that other receivers may ask this node for will never be here: the rails refuse it.
+    Withdraw { span: Span },
     /// Close every flow and wait for what the kernel still holds; answered by `Drained`.
     Drain,
     /// Give files their final names; answered by `Committed`. Files that other nodes may write too get theirs only
@@ -360,6 +362,8 @@ impl Member {
                 owner::Action::Lease { flow, pieces } => Action::Lease { flow, pieces },
                 owner::Action::Revoke { flow, pieces } => Action::Revoke { flow, pieces },
                 owner::Action::Close { flow } => Action::Close { flow },
+                owner::Action::GiveUp { span } if covers(&self.relays, span) => Action::Withdraw { span },
+                owner::Action::GiveUp { .. } => continue,
                 owner::Action::Settled => {
                     self.error = self.owner.as_ref().and_then(Owner::missing);
                     self.state = State::Draining;

@@ -12,19 +12,20 @@ use std::time::Duration;
 use super::bucket::Bucket;
 use super::check::Method;
 use super::extents::{Extents, Run};
-use super::lanes::{Lane, Lanes, Verdict};
+use super::lanes::{Lane, Lanes};
 use super::member::Kept;
 use super::meter::{Intake, Meter};
 use super::pace::{self, Pace};
 use super::shares::Shares;
 use super::{FlowIx, Grid, Piece};
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::units::{Moment, NodeIx, Span};
 use crate::wire::Check;
 use crate::wire::control::PlanSegment;
 
 mod anew;
 mod late;
+mod losses;
 
 /// Stolen pieces outstanding on one flow: one on the wire and one behind it.
 const SOFT_MAX: usize = 2;
@@ -79,6 +80,8 @@ pub(crate) enum Action {
     Revoke { flow: FlowIx, pieces: u32 },
     /// A flow has nothing left to do and others wait for its place.
     Close { flow: FlowIx },
+    /// Nobody is left who could bring a piece.
+    GiveUp { span: Span },
     /// Every piece has landed or was given up; said once.
     Settled,
 }
@@ -301,18 +304,6 @@ impl Owner {
         }
     }
 
-    fn failed(&mut self, now: Moment, flow: FlowIx, piece: Piece, error: &Error) {
-        let Some(state) = self.flows.get_mut(&flow) else { return };
-        state.leased.retain(|leased| leased.span != piece.span);
-        let sender = state.lane.sender;
-        self.counts.retries += 1;
-        let faults = self.faults.entry(piece.span.start).or_default().entry(sender).or_insert(0);
-        // Changed bytes may arrive whole the next time; a sender that refuses has no better answer later.
-        *faults += if error.code == Code::Integrity { 1 } else { FAULTS_MAX };
-        self.put_back(piece.span, error);
-        self.feed_hungry(now);
-    }
-
     fn returned(&mut self, now: Moment, flow: FlowIx, pieces: &[Piece]) {
         let Some(state) = self.flows.get_mut(&flow) else { return };
         state.revoking = false;
@@ -345,48 +336,6 @@ impl Owner {
         state.leased.push(piece);
         self.actions.push_back(Action::Lease { flow, pieces: vec![piece] });
         true
-    }
-
-    fn flow_down(&mut self, now: Moment, flow: FlowIx, error: &Error) {
-        let Some(state) = self.flows.remove(&flow) else { return };
-        self.lane_broke(now, state.lane, error);
-        for piece in state.leased.iter().rev() {
-            self.put_back(piece.span, error);
-        }
-        self.feed_hungry(now);
-    }
-
-    /// A lane broke; where it was the sender's last one, others take over the sender's share.
-    fn lane_broke(&mut self, now: Moment, lane: Lane, error: &Error) {
-        if self.lanes.broke(now, lane, error) == Verdict::Lost {
-            // The plan was made for one that brings its part.
-            self.pace = None;
-            self.dissolve(lane.sender, error);
-        }
-    }
-
-    /// Finds another sender for a piece, or gives it up.
-    fn put_back(&mut self, piece: Span, error: &Error) {
-        let (segment, index) = self.extents.place(piece);
-        let held = self.flows.values().any(|flow| flow.leased.iter().any(|leased| leased.span == piece));
-        if held || self.extents.is_settled_piece(segment, index) {
-            return;
-        }
-        let faults = self.faults.get(&piece.start);
-        let faults_of = |sender: &NodeIx| faults.and_then(|faults| faults.get(sender)).copied().unwrap_or(0);
-        let usable = |sender: &&NodeIx| !self.lanes.is_lost(**sender) && faults_of(sender) < FAULTS_MAX;
-        let best = self.extents.senders(segment).iter().filter(usable);
-        let best = best.min_by_key(|sender| (faults_of(sender), self.shares.bytes_of(**sender), **sender)).copied();
-        match best {
-            Some(sender) => {
-                self.shares.push_front(&self.extents, sender, Run { segment, first: index, end: index + 1 });
-                self.lanes.want(sender);
-            }
-            None => {
-                self.extents.give_up(segment, index);
-                self.cause.get_or_insert_with(|| error.clone());
-            }
-        }
     }
 
     /// Opens a flow to every sender that has a share, those with the largest first.

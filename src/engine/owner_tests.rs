@@ -1,6 +1,7 @@
 //! Tables of what an owner does.
 
 use super::*;
+use crate::error::Code;
 
 const A: NodeIx = NodeIx(0);
 const B: NodeIx = NodeIx(1);

@@ -283,6 +283,9 @@ impl Node {
             Action::Offer { span } => {
                 tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Offer { transfer, span }));
             }
+            Action::Withdraw { span } => {
+                tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Withdraw { transfer, span }));
+            }
             Action::Drain => {
                 tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Drain { transfer }));
                 let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");

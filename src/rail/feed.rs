@@ -12,6 +12,7 @@ use super::start::slots;
 use super::zerocopy::refuses_zerocopy;
 use super::{EPOCH, Mailbox, TransferIx};
 use crate::engine::FlowIx;
+use crate::engine::relay::Asked;
 use crate::engine::serve::{self, Ask};
 use crate::error::{Code, Error};
 use crate::store::layout::Extent;
@@ -75,10 +76,20 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let transfer = self.flows.get(&flow).map(|flow| flow.transfer);
         let tenant = transfer.and_then(|transfer| self.tenants.get_mut(&transfer));
         let relay = tenant.filter(|tenant| matches!(tenant.desk.held(ask.span), Some(Held::Landed(_))));
-        if relay.map_or(Ok(true), |tenant| tenant.relay.ask(flow, ask))? {
-            self.serve.handle(serve::Event::Request { flow, ask });
+        match relay.map_or(Ok(Asked::Ready), |tenant| tenant.relay.ask(flow, ask))? {
+            Asked::Ready => self.serve.handle(serve::Event::Request { flow, ask }),
+            Asked::Waits => {}
+            Asked::Never => self.answer(flow, Answer::Refusal(ask, Code::Data)),
         }
         Ok(())
+    }
+
+    /// A piece will never land here: who waited for it is told.
+    pub(super) fn withdraw(&mut self, transfer: TransferIx, span: Span) {
+        let Some(tenant) = self.tenants.get_mut(&transfer) else { return };
+        for (flow, ask) in tenant.relay.give_up(span) {
+            self.answer(flow, Answer::Refusal(ask, Code::Data));
+        }
     }
 
     /// A piece has landed, over this rail or another one: who waited for it is served.

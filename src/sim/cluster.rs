@@ -445,6 +445,11 @@ impl Cluster {
                     state.serve.handle(serve::Event::Request { flow, ask });
                 }
             }
+            Action::Withdraw { span } => {
+                for (flow, ask) in state.relay.give_up(span) {
+                    self.serve_action(node, serve::Action::Refuse { flow, ask, code: Code::Data });
+                }
+            }
             Action::Drain => {
                 let flows: Vec<FlowIx> = state.fetching.keys().copied().collect();
                 state.parked.clear();

@@ -320,6 +320,18 @@ fn a_newer_plan_is_made_for_what_is_left() {
     }
 }
 
+/// Each waited for the part that the other one should have had from the sender, for as long as the stall timeout.
+#[test]
+fn receivers_whose_only_sender_dies_do_not_wait_for_each_other() {
+    for seed in 0..10 {
+        let mut cluster = cluster(copies(3, 16), CheckKind::Crc64, Faults::default(), seed);
+        cluster.kill(NodeIx(0), Moment((20 + seed * 12) * 1_000_000));
+        let error = cluster.run().error.expect("the only sender is lost");
+        assert_ne!(error.code, Code::Stalled, "seed {seed}: {error}");
+        assert!(!error.missing.is_empty(), "seed {seed}: {error}");
+    }
+}
+
 #[test]
 fn a_relay_that_dies_is_replaced_by_the_senders() {
     for seed in 0..10 {

@@ -79,14 +79,4 @@ impl Owner {
         };
         self.delivered.iter().map(move |(&sender, &bytes)| (sender, bytes, is_busy(sender)))
     }
-
-    /// Others take over the share of a sender that is lost.
-    pub(super) fn dissolve(&mut self, sender: NodeIx, error: &Error) {
-        for run in self.shares.dissolve(sender) {
-            for index in run.first..run.end {
-                let piece = self.extents.piece(run.segment, index);
-                self.put_back(piece, error);
-            }
-        }
-    }
 }

@@ -297,6 +297,8 @@ impl<'a> Bed<'a> {
             match round.victim {
                 Victim::Node(node) => {
                     self.daemons[node].signal(Signal::SIGKILL)?;
+                    // Its port is free when it is gone.
+                    ensure!(self.daemons[node].has_ended(DEADLINE), "{} survives", NODES[node]);
                     let daemon = self.start(node)?;
                     self.daemons[node] = daemon;
                 }

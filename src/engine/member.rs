@@ -21,8 +21,11 @@ use super::{FlowIx, Grid, Piece};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span, covers, union};
 use crate::wire::control::{
-    CheckValue, Delivered, LandedSegment, Peer, Prepare, Prepared, Start, Stats, ToMaster, ToNode,
+    CheckValue, Delivered, LandedSegment, Peer, PlanSegment, Prepare, Prepared, Start, Stats, ToMaster, ToNode,
 };
+
+/// Pieces of one receiver: a bit each in its extent map, 128 MiB. In blocks of the usual size they are a pebibyte.
+const PIECES_MAX: u64 = 1 << 30;
 
 /// How often a receiver tells the master how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -55,6 +58,22 @@ impl Terms {
             method: Method::new(options.check, options.object),
             rails,
             pace: options.pace,
+        }
+    }
+
+    /// Whether a plan can be followed: it has no more pieces than the extent map may hold, and all have a check.
+    fn judge(&self, segments: &[PlanSegment]) -> Result<(), Error> {
+        let pieces: u128 = segments.iter().map(|segment| u128::from(self.grid.piece_count(segment.span))).sum();
+        if pieces > PIECES_MAX.into() {
+            let error = Error::new(Code::Usage, format!("a plan of {pieces} pieces; a node takes {PIECES_MAX}"));
+            return Err(error.remedy("give larger blocks by option block"));
+        }
+        let last = |span: Span| self.grid.piece(span, self.grid.piece_count(span) - 1);
+        let has_check =
+            |span: Span| [self.grid.piece(span, 0), last(span)].iter().all(|&piece| self.method.takes(piece));
+        match segments.iter().find(|segment| !has_check(segment.span)) {
+            Some(segment) => Err(Error::new(Code::Internal, format!("the plan cuts {} off the grid", segment.span))),
+            None => Ok(()),
         }
     }
 }
@@ -231,6 +250,9 @@ impl Member {
     }
 
     fn start(&mut self, start: Start) {
+        if let Err(error) = self.terms.judge(&start.segments) {
+            return self.abort(error);
+        }
         self.state = State::Starting;
         self.epoch = start.epoch;
         self.sources = start.segments.into_iter().map(Source::from).collect();
@@ -254,6 +276,8 @@ impl Member {
         self.weights = planned_bytes(&sources);
         self.relays = start.relays;
         match &mut self.owner {
+            // Room was asked for by the first plan.
+            None if !spans(&sources).eq(spans(&self.sources)) => self.abort(owner::cut_otherwise()),
             None => self.sources = sources,
             Some(owner) => {
                 // Others may ask now for what was nobody's business when it landed.
@@ -454,6 +478,10 @@ impl Member {
         self.state = State::Ended;
         self.actions.push_back(Action::End);
     }
+}
+
+fn spans(sources: &[Source]) -> impl Iterator<Item = Span> {
+    sources.iter().map(|source| source.span)
 }
 
 /// Rail k pairs with one rail of the peer, so that every rail of both sides is in a pair, and not all with all.

@@ -205,7 +205,7 @@ impl Crowd<'_> {
             match connection.receive()? {
                 Incoming::Pending => return Ok(()),
                 Incoming::Message(bytes) => self.hears(at, &bytes)?,
-                Incoming::Closed => {
+                Incoming::Closed { .. } => {
                     self.nodes[at].connection = None;
                     self.closed += 1;
                 }
@@ -220,7 +220,7 @@ impl Crowd<'_> {
             ToNode::Prepare(prepare) => {
                 self.tally.receivers += u64::from(prepare.rows.iter().any(|row| row.role == Role::Receiver));
                 let rows = vec![RowState { shared: false }; prepare.rows.len()];
-                let prepared = ToMaster::Prepared(Prepared { rows, holes: Vec::new(), error: None });
+                let prepared = ToMaster::Prepared(Prepared { rows, ..Prepared::default() });
                 self.nodes[at].prepared = control::encode(&prepared);
                 self.asked += 1;
                 if self.asked == self.count {

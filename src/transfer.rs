@@ -55,7 +55,7 @@ pub struct Settings {
     pub fsync: bool,
     /// Replace files that exist.
     pub overwrite: bool,
-    /// Continue what an earlier attempt left. This version keeps nothing of an attempt, so it makes no difference yet.
+    /// Continue what an earlier attempt left, and leave to a later one what has landed; without, start over and leave nothing.
     pub resume: bool,
     /// Slots of one block (1 MiB unless the specification says otherwise) that each node's rail may have for either
     /// direction; `None` for the node's own choice.

@@ -377,7 +377,7 @@ fn a_running_transfer_is_cancelled_by_command_and_by_signal() {
     let file = root.path().join("s");
     fs::write(&file, &spec).unwrap();
     for by_signal in [false, true] {
-        let mut command = cep_fast(&["run", "--json", "--progress", "never"]);
+        let mut command = cep_fast(&["run", "--json", "--progress", "never", "--no-resume"]);
         let command = command.arg(&file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::contenders::Scenario;
 use crate::lab::Lab;
+use crate::options::program_beside;
 use crate::process::{self, Running};
 
 #[derive(Args)]
@@ -104,7 +105,7 @@ struct Outcome {
 #[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
 pub(crate) fn run(options: &Options) -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
-    let program = crate::program_beside(options.cep_fast.as_deref())?;
+    let program = program_beside(options.cep_fast.as_deref())?;
     let lab = Lab::new(&options.dir, options.bytes_max + (1 << 20), DEADLINE)?;
     lab.prepare(Scenario::FileToFile)?;
     let (next, done) = (AtomicU32::new(options.first), Mutex::new((Vec::new(), Vec::new())));

@@ -120,6 +120,15 @@ impl Extents {
         bytes
     }
 
+    /// Marks a range landed that an earlier attempt had, if it is a piece of this map. Returns its bytes, if that is news:
+    /// where segments are cut otherwise than they were, what is at the cuts is fetched again.
+    pub(super) fn land_kept(&mut self, span: Span, check: Check) -> u64 {
+        let at = self.segments.partition_point(|segment| segment.span.end <= span.start);
+        let Some(segment) = self.segments.get(at).filter(|segment| segment.span.contains(span)) else { return 0 };
+        let is_piece = self.grid.piece(segment.span, self.grid.index_of(segment.span, span.start)) == span;
+        if is_piece && self.land(span, check) { span.bytes() } else { 0 }
+    }
+
     pub(super) fn piece(&self, segment: u32, index: u64) -> Span {
         self.grid.piece(self.segments[segment as usize].span, index)
     }

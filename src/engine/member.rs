@@ -8,79 +8,39 @@
 //!                         Ended ◀──────Finish──────────┘ └──Commit (shared files)──────────▶
 //! ```
 //!
-//! From every state, an error or `Cancel` leads through `Draining` to `Ended`, with the destination discarded.
+//! From every state, an error or `Cancel` leads through `Draining` and `Leaving` to `Ended`: what has landed is kept for
+//! another attempt where that is possible, and else the destination discarded.
 //! Nodes that only send stay `Ready` until `Finish`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::check::Method;
 use super::lanes::Lane;
-use super::owner::{self, Owner, Source};
-use super::{FlowIx, Grid, Piece};
+use super::owner::{self, Already, Owner, Source};
+use super::{FlowIx, Piece};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span, covers, union};
-use crate::wire::control::{
-    CheckValue, Delivered, LandedSegment, Peer, PlanSegment, Prepare, Prepared, Start, Stats, ToMaster, ToNode,
-};
+use crate::wire::control::{CheckValue, Delivered, LandedSegment, Prepared, Start, Stats, ToMaster, ToNode};
 
-/// Pieces of one receiver: a bit each in its extent map, 128 MiB. In blocks of the usual size they are a pebibyte.
-const PIECES_MAX: u64 = 1 << 30;
+mod keeping;
+mod pacing;
+mod terms;
+
+pub(crate) use keeping::Kept;
+pub(crate) use terms::Terms;
+
+use keeping::Keeper;
+use pacing::{lanes, planned_bytes, weight};
 
 /// How often a receiver tells the master how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
-/// How much faster than planned a paced flow may be, so that it can make up for what it was late with.
-const PACE_HEADROOM: f64 = 1.1;
-/// The same where receivers feed each other. Measured with 16 of them: 1.1 and 1.25 of the plan's pace keep everybody in step, with
-/// half as much again TCP shares the sender's link so unevenly that all wait for whoever gets least.
-const RELAY_PACE_HEADROOM: f64 = 1.25;
-/// No flow is paced so low that a header or a request for work that it takes over would crawl.
-const PACE_BYTES_PER_SECOND_MIN: f64 = 65536.0;
-
-/// What a member is told of its transfer when it is made.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
-    pub(crate) grid: Grid,
-    pub(crate) method: Method,
-    /// How many rails this node has.
-    pub(crate) rails: u32,
-    /// Whether senders pace every flow at what the plan wants of it.
-    pub(crate) pace: bool,
-}
-
-impl Terms {
-    /// The terms of a master's `Prepare`, for a node with so many rails.
-    pub(crate) fn of(prepare: &Prepare, rails: u32) -> Terms {
-        let options = &prepare.options;
-        Terms {
-            grid: Grid::new(options.origin, options.block_bytes.into()),
-            method: Method::new(options.check, options.object),
-            rails,
-            pace: options.pace,
-        }
-    }
-
-    /// Whether a plan can be followed: it has no more pieces than the extent map may hold, and all have a check.
-    fn judge(&self, segments: &[PlanSegment]) -> Result<(), Error> {
-        let pieces: u128 = segments.iter().map(|segment| u128::from(self.grid.piece_count(segment.span))).sum();
-        if pieces > PIECES_MAX.into() {
-            let error = Error::new(Code::Usage, format!("a plan of {pieces} pieces; a node takes {PIECES_MAX}"));
-            return Err(error.remedy("give larger blocks by option block"));
-        }
-        let last = |span: Span| self.grid.piece(span, self.grid.piece_count(span) - 1);
-        let has_check =
-            |span: Span| [self.grid.piece(span, 0), last(span)].iter().all(|&piece| self.method.takes(piece));
-        match segments.iter().find(|segment| !has_check(segment.span)) {
-            Some(segment) => Err(Error::new(Code::Internal, format!("the plan cuts {} off the grid", segment.span))),
-            None => Ok(()),
-        }
-    }
-}
-
 /// What happens to a member.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
+    /// What lands here is kept for another attempt, and this is what an earlier one has left: pieces, ascending. It comes
+    /// before `Prepared`, or never.
+    Found(Vec<Kept>),
     /// Sources and destinations are open, or one of them is not to be had.
     Prepared(Result<Prepared, Error>),
     /// The master says something.
@@ -95,6 +55,10 @@ pub(crate) enum Event {
     Drained,
     /// The destinations have their final names, or could not get them.
     Committed(Result<(), Error>),
+    /// Pieces are written down, as far as that was possible.
+    Kept,
+    /// The destinations are left as another attempt will find them.
+    Left,
     /// The moment of `poll_timeout` has come.
     Tick,
 }
@@ -103,8 +67,9 @@ pub(crate) enum Event {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Action {
     /// Make room in the destinations for what is `wanted`, except for `holes`; answered by `Preallocated`. A member of a
-    /// group is asked for less than its rows say.
-    Preallocate { wanted: Vec<Span>, holes: Vec<Span> },
+    /// group is asked for less than its rows say. What is `kept` is there already; what else an earlier attempt has left
+    /// counts no more. Where other nodes write to a file of this one (`shares`), nothing of that is kept for another attempt.
+    Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, shares: bool },
     /// Open a flow to a sender; answered by the owner's `FlowUp` or `OpenFailed`.
     Open { lane: Lane, weight: u64, pace_bytes_per_second: u64 },
     /// Hand pieces to a flow.
@@ -115,12 +80,20 @@ pub(crate) enum Action {
     Close { flow: FlowIx },
     /// A piece that other receivers may ask this node for has landed: the rails may answer for it.
     Offer { span: Span },
+    /// A piece that other receivers may ask this node for will never be here: the rails refuse it.
+    Withdraw { span: Span },
     /// Close every flow and wait for what the kernel still holds; answered by `Drained`.
     Drain,
     /// Give files their final names; answered by `Committed`. Files that other nodes may write too get theirs only
     /// when all have `landed_everywhere`; before that, what this node wrote of them is made durable.
     Commit { landed_everywhere: bool },
-    /// Remove what has no final name yet.
+    /// Write down pieces that have landed; answered by `Kept`.
+    Keep { pieces: Vec<Kept> },
+    /// Leave what has landed to another attempt, or remove it; answered by `Left`.
+    Leave,
+    /// Everybody has all they want: forget how the files came to be.
+    Confirm,
+    /// Give up what has no final name yet.
     Discard,
     /// Tell the master. Statistics are filled in by the driver, which counts bytes.
     Tell(ToMaster),
@@ -136,6 +109,7 @@ pub(crate) enum State {
     Starting,
     Moving,
     Draining,
+    Leaving,
     Committing,
     Landed,
     Ended,
@@ -153,6 +127,9 @@ pub(crate) struct Member {
     /// How many lanes there are to each sender.
     lanes: BTreeMap<NodeIx, u32>,
     holes: Vec<Span>,
+    /// What an earlier attempt has left and is still good.
+    kept: Vec<Span>,
+    keeper: Option<Keeper>,
     sources: Vec<Source>,
     limit_bytes_per_second: u64,
     bound_us: u64,
@@ -179,6 +156,8 @@ impl Member {
             weights: Vec::new(),
             lanes: BTreeMap::new(),
             holes: Vec::new(),
+            kept: Vec::new(),
+            keeper: None,
             sources: Vec::new(),
             limit_bytes_per_second: 0,
             bound_us: 0,
@@ -203,6 +182,7 @@ impl Member {
             (State::Ended, _) | (State::Preparing, Event::Master(ToNode::Start(_))) => {}
             (_, Event::Master(ToNode::Cancel { reason })) => self.cancel(&reason),
             (_, Event::Master(ToNode::Finish)) => self.finish(),
+            (State::Preparing, Event::Found(found)) => self.keeper = Some(Keeper::new(found)),
             (State::Preparing, Event::Prepared(Ok(prepared))) => self.prepared(prepared),
             (State::Preparing, Event::Prepared(Err(error))) => self.refuse(&error),
             (State::Ready, Event::Master(ToNode::Start(start))) => self.start(start),
@@ -218,6 +198,8 @@ impl Member {
                 self.commit(true);
             }
             (State::Committing, Event::Committed(result)) => self.commit_done(result),
+            (State::Leaving, Event::Left) => self.left(),
+            (_, Event::Kept) => self.kept(),
             // Late news of flows, ticks and repeated messages change nothing outside the states that wait for them.
             _ => {}
         }
@@ -257,18 +239,22 @@ impl Member {
         self.epoch = start.epoch;
         self.sources = start.segments.into_iter().map(Source::from).collect();
         self.holes = start.holes;
+        self.kept = start.kept;
+        self.keeper.iter_mut().for_each(|keeper| keeper.learn(&start.origins));
         (self.limit_bytes_per_second, self.bound_us) = (start.limit_bytes_per_second, start.bound_us);
         self.relays = start.relays;
         self.lanes = start.peers.iter().map(|peer| (NodeIx(peer.index), lanes(self.terms.rails, peer))).collect();
         self.weights = planned_bytes(&self.sources);
         let wanted = union(self.sources.iter().map(|source| source.span).collect());
-        self.actions.push_back(Action::Preallocate { wanted, holes: self.holes.clone() });
+        let (holes, kept) = (self.holes.clone(), self.kept.clone());
+        self.actions.push_back(Action::Preallocate { wanted, holes, kept, shares: start.shares });
     }
 
     /// A newer plan: other shares of the same segments, and others to pass on to.
     fn start_again(&mut self, now: Moment, start: Start) {
         self.epoch = start.epoch;
         self.bound_us = start.bound_us;
+        self.keeper.iter_mut().for_each(|keeper| keeper.learn(&start.origins));
         for peer in &start.peers {
             self.lanes.entry(NodeIx(peer.index)).or_insert_with(|| lanes(self.terms.rails, peer));
         }
@@ -277,7 +263,7 @@ impl Member {
         self.relays = start.relays;
         match &mut self.owner {
             // Room was asked for by the first plan.
-            None if !spans(&sources).eq(spans(&self.sources)) => self.abort(owner::cut_otherwise()),
+            None if !same_spans(&sources, &self.sources) => self.abort(owner::cut_otherwise()),
             None => self.sources = sources,
             Some(owner) => {
                 // Others may ask now for what was nobody's business when it landed.
@@ -302,10 +288,14 @@ impl Member {
         self.progress_due = now + PROGRESS_EVERY;
         let sources = std::mem::take(&mut self.sources);
         let lane_count = |sender: NodeIx| self.lanes.get(&sender).copied().unwrap_or(1);
-        let mut owner = Owner::new(self.terms.grid, self.terms.method, &sources, &self.holes, lane_count);
+        let found = self.keeper.as_mut().map_or(Vec::new(), |keeper| keeper.take_found(&self.kept));
+        let there = Already { holes: &self.holes, kept: &found };
+        let mut owner = Owner::new(self.terms.grid, self.terms.method, &sources, there, lane_count);
         if self.limit_bytes_per_second > 0 {
             owner.limit(now, self.limit_bytes_per_second);
         }
+        let landed = self.relays.iter().flat_map(|span| owner.kept_within(*span));
+        self.actions.extend(landed.map(|span| Action::Offer { span }));
         self.owner = Some(owner);
         self.keep_to_plan(now);
         self.follow_owner();
@@ -325,13 +315,14 @@ impl Member {
         {
             self.actions.push_back(Action::Offer { span: piece.span });
         }
-        self.owner.as_mut().expect("a moving member has an owner").handle(now, event);
+        self.tell_owner(now, event);
         self.follow_owner();
     }
 
     fn tick(&mut self, now: Moment) {
         if now >= self.progress_due {
             self.progress_due = now + PROGRESS_EVERY;
+            self.keep();
             let received_bytes = self.owner.as_ref().map_or(0, Owner::landed_bytes);
             let delivered = self.owner.iter().flat_map(Owner::delivered);
             let delivered = delivered.map(|(node, bytes, busy)| Delivered { index: node.0, bytes, busy }).collect();
@@ -353,6 +344,8 @@ impl Member {
                 owner::Action::Lease { flow, pieces } => Action::Lease { flow, pieces },
                 owner::Action::Revoke { flow, pieces } => Action::Revoke { flow, pieces },
                 owner::Action::Close { flow } => Action::Close { flow },
+                owner::Action::GiveUp { span } if covers(&self.relays, span) => Action::Withdraw { span },
+                owner::Action::GiveUp { .. } => continue,
                 owner::Action::Settled => {
                     self.error = self.owner.as_ref().and_then(Owner::missing);
                     self.state = State::Draining;
@@ -361,29 +354,6 @@ impl Member {
             };
             self.actions.push_back(action);
         }
-    }
-
-    /// How fast a flow to a sender needs to be for the plan to come out, and some more; 0 where it is not paced. Receivers
-    /// that feed each other wait for each other's parts, so there nobody may take much more than its own.
-    fn pace(&self, sender: NodeIx) -> u64 {
-        let planned = weight(&self.weights, sender) as f64;
-        let all: f64 = self.weights.iter().map(|&(_, bytes)| bytes as f64).sum();
-        let by_plan = if self.bound_us > 0 { planned * 1e6 / self.bound_us as f64 } else { f64::INFINITY };
-        let limit = self.limit_bytes_per_second as f64;
-        let by_limit = if limit > 0.0 { limit * planned / all } else { f64::INFINITY };
-        let lanes = self.lanes.get(&sender).copied().unwrap_or(1);
-        let part = match (self.terms.pace, self.relays.is_empty()) {
-            (true, _) => PACE_HEADROOM / f64::from(lanes),
-            // NICs may be uneven: one lane may have to carry nearly all.
-            (false, false) => RELAY_PACE_HEADROOM,
-            (false, true) => return 0,
-        };
-        let bytes_per_second = by_plan.min(by_limit) * part;
-        // A sender that only stands in has no part of its own.
-        if planned == 0.0 || !bytes_per_second.is_finite() {
-            return 0;
-        }
-        bytes_per_second.max(PACE_BYTES_PER_SECOND_MIN) as u64
     }
 
     fn abort(&mut self, error: Error) {
@@ -395,10 +365,8 @@ impl Member {
     }
 
     fn drained(&mut self) {
-        if self.dismissed {
-            self.dismiss();
-        } else if let Some(error) = self.error.take() {
-            self.refuse(&error);
+        if self.dismissed || self.error.is_some() {
+            self.leave();
         } else {
             self.commit(false);
         }
@@ -407,6 +375,7 @@ impl Member {
     fn commit(&mut self, landed_everywhere: bool) {
         self.state = State::Committing;
         self.landed_everywhere = landed_everywhere;
+        self.keep_rest();
         self.actions.push_back(Action::Commit { landed_everywhere });
     }
 
@@ -435,7 +404,11 @@ impl Member {
 
     fn finish(&mut self) {
         match self.state {
-            State::Ready | State::Landed => self.dismiss(),
+            State::Landed => {
+                self.actions.push_back(Action::Confirm);
+                self.dismiss();
+            }
+            State::Ready => self.dismiss(),
             _ => self.cancel("the master ended the transfer"),
         }
     }
@@ -446,7 +419,7 @@ impl Member {
             State::Ready | State::Starting | State::Landed => self.dismiss(),
             State::Moving => self.abort(Error::new(Code::Cancelled, reason)),
             // Half-made destinations are removed when they are made, and not by leaving them to chance.
-            State::Preparing | State::Draining | State::Committing | State::Ended => {}
+            State::Preparing | State::Draining | State::Leaving | State::Committing | State::Ended => {}
         }
     }
 
@@ -466,6 +439,7 @@ impl Member {
             wasted_bytes: counts.wasted_bytes,
             stolen_bytes: counts.stolen_bytes,
             retries: counts.retries,
+            resumed_bytes: counts.resumed_bytes,
             ..Stats::default()
         }
     }
@@ -480,30 +454,8 @@ impl Member {
     }
 }
 
-fn spans(sources: &[Source]) -> impl Iterator<Item = Span> {
-    sources.iter().map(|source| source.span)
-}
-
-/// Rail k pairs with one rail of the peer, so that every rail of both sides is in a pair, and not all with all.
-fn lanes(rails: u32, peer: &Peer) -> u32 {
-    rails.max(u32::try_from(peer.rails.len()).unwrap_or(u32::MAX))
-}
-
-fn weight(planned: &[(NodeIx, u64)], sender: NodeIx) -> u64 {
-    planned.iter().find(|(node, _)| *node == sender).map_or(1, |(_, bytes)| *bytes)
-}
-
-/// Bytes that a plan wants from each sender.
-fn planned_bytes(sources: &[Source]) -> Vec<(NodeIx, u64)> {
-    let mut planned = BTreeMap::new();
-    for source in sources {
-        let sum: u64 = source.senders.iter().map(|&(_, weight)| u64::from(weight)).sum();
-        for &(sender, weight) in &source.senders {
-            let bytes = u128::from(source.span.bytes()) * u128::from(weight) / u128::from(sum.max(1));
-            *planned.entry(sender).or_insert(0) += u64::try_from(bytes).expect("a part of 64 bits");
-        }
-    }
-    planned.into_iter().collect()
+fn same_spans(one: &[Source], other: &[Source]) -> bool {
+    one.iter().map(|source| source.span).eq(other.iter().map(|source| source.span))
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Tables of what a member does.
 
 use super::*;
-use crate::wire::control::{PlanSegment, Share};
+use crate::engine::Grid;
+use crate::engine::check::Method;
+use crate::wire::control::{Peer, PlanSegment, Share};
 
 fn member() -> Member {
     Member::new(Terms { grid: Grid::new(0, 10), method: Method::None, rails: 1, pace: false })
@@ -17,11 +19,22 @@ fn cancel() -> Event {
 
 fn start() -> Start {
     let (peers, segments, holes) = (Vec::new(), Vec::new(), Vec::new());
-    Start { epoch: 1, peers, segments, holes, limit_bytes_per_second: 0, bound_us: 0, relays: vec![] }
+    Start {
+        epoch: 1,
+        peers,
+        segments,
+        holes,
+        limit_bytes_per_second: 0,
+        bound_us: 0,
+        relays: vec![],
+        kept: vec![],
+        origins: vec![],
+        shares: false,
+    }
 }
 
 fn prepared() -> Event {
-    Event::Prepared(Ok(Prepared { rows: Vec::new(), holes: Vec::new(), error: None }))
+    Event::Prepared(Ok(Prepared { rows: Vec::new(), ..Prepared::default() }))
 }
 
 #[test]

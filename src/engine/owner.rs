@@ -12,18 +12,20 @@ use std::time::Duration;
 use super::bucket::Bucket;
 use super::check::Method;
 use super::extents::{Extents, Run};
-use super::lanes::{Lane, Lanes, Verdict};
+use super::lanes::{Lane, Lanes};
+use super::member::Kept;
 use super::meter::{Intake, Meter};
 use super::pace::{self, Pace};
 use super::shares::Shares;
 use super::{FlowIx, Grid, Piece};
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::units::{Moment, NodeIx, Span};
 use crate::wire::Check;
 use crate::wire::control::PlanSegment;
 
 mod anew;
 mod late;
+mod losses;
 
 pub(crate) use anew::cut_otherwise;
 
@@ -80,6 +82,8 @@ pub(crate) enum Action {
     Revoke { flow: FlowIx, pieces: u32 },
     /// A flow has nothing left to do and others wait for its place.
     Close { flow: FlowIx },
+    /// Nobody is left who could bring a piece.
+    GiveUp { span: Span },
     /// Every piece has landed or was given up; said once.
     Settled,
 }
@@ -92,6 +96,17 @@ pub(crate) struct Counts {
     pub(crate) stolen_bytes: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) retries: u64,
+    /// Bytes that an earlier attempt had landed.
+    pub(crate) resumed_bytes: u64,
+}
+
+/// What need not be fetched.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Already<'a> {
+    /// Known zeros: ascending, disjoint.
+    pub(crate) holes: &'a [Span],
+    /// Pieces of an earlier attempt.
+    pub(crate) kept: &'a [Kept],
 }
 
 /// The owner of the extent map of one receiver in one transfer.
@@ -138,19 +153,19 @@ struct Flow {
 }
 
 impl Owner {
-    /// An owner that wants `sources` (ascending, disjoint), of which `holes` (ascending, disjoint) are known zeros;
-    /// `lane_count` says how many lanes there are to a sender.
+    /// An owner that wants `sources` (ascending, disjoint), of which some is `there` already; `lane_count` says how many lanes there are to a sender.
     pub(crate) fn new(
         grid: Grid,
         method: Method,
         sources: &[Source],
-        holes: &[Span],
+        there: Already<'_>,
         lane_count: impl Fn(NodeIx) -> u32,
     ) -> Owner {
         let segments =
             sources.iter().map(|source| (source.span, source.senders.iter().map(|sender| sender.0).collect()));
         let mut extents = Extents::new(grid, method, segments);
-        extents.land_holes(holes);
+        extents.land_holes(there.holes);
+        let resumed_bytes = there.kept.iter().map(|piece| extents.land_kept(piece.span, piece.check)).sum();
         let shares = Shares::cut(&extents, sources.iter().map(|source| source.senders.as_slice()));
         let senders: BTreeSet<NodeIx> =
             sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
@@ -169,7 +184,7 @@ impl Owner {
             pace: None,
             settled: false,
             cause: None,
-            counts: Counts::default(),
+            counts: Counts { resumed_bytes, ..Counts::default() },
             delivered: BTreeMap::new(),
         };
         owner.open_all();
@@ -291,18 +306,6 @@ impl Owner {
         }
     }
 
-    fn failed(&mut self, now: Moment, flow: FlowIx, piece: Piece, error: &Error) {
-        let Some(state) = self.flows.get_mut(&flow) else { return };
-        state.leased.retain(|leased| leased.span != piece.span);
-        let sender = state.lane.sender;
-        self.counts.retries += 1;
-        let faults = self.faults.entry(piece.span.start).or_default().entry(sender).or_insert(0);
-        // Changed bytes may arrive whole the next time; a sender that refuses has no better answer later.
-        *faults += if error.code == Code::Integrity { 1 } else { FAULTS_MAX };
-        self.put_back(piece.span, error);
-        self.feed_hungry(now);
-    }
-
     fn returned(&mut self, now: Moment, flow: FlowIx, pieces: &[Piece]) {
         let Some(state) = self.flows.get_mut(&flow) else { return };
         state.revoking = false;
@@ -335,48 +338,6 @@ impl Owner {
         state.leased.push(piece);
         self.actions.push_back(Action::Lease { flow, pieces: vec![piece] });
         true
-    }
-
-    fn flow_down(&mut self, now: Moment, flow: FlowIx, error: &Error) {
-        let Some(state) = self.flows.remove(&flow) else { return };
-        self.lane_broke(now, state.lane, error);
-        for piece in state.leased.iter().rev() {
-            self.put_back(piece.span, error);
-        }
-        self.feed_hungry(now);
-    }
-
-    /// A lane broke; where it was the sender's last one, others take over the sender's share.
-    fn lane_broke(&mut self, now: Moment, lane: Lane, error: &Error) {
-        if self.lanes.broke(now, lane, error) == Verdict::Lost {
-            // The plan was made for one that brings its part.
-            self.pace = None;
-            self.dissolve(lane.sender, error);
-        }
-    }
-
-    /// Finds another sender for a piece, or gives it up.
-    fn put_back(&mut self, piece: Span, error: &Error) {
-        let (segment, index) = self.extents.place(piece);
-        let held = self.flows.values().any(|flow| flow.leased.iter().any(|leased| leased.span == piece));
-        if held || self.extents.is_settled_piece(segment, index) {
-            return;
-        }
-        let faults = self.faults.get(&piece.start);
-        let faults_of = |sender: &NodeIx| faults.and_then(|faults| faults.get(sender)).copied().unwrap_or(0);
-        let usable = |sender: &&NodeIx| !self.lanes.is_lost(**sender) && faults_of(sender) < FAULTS_MAX;
-        let best = self.extents.senders(segment).iter().filter(usable);
-        let best = best.min_by_key(|sender| (faults_of(sender), self.shares.bytes_of(**sender), **sender)).copied();
-        match best {
-            Some(sender) => {
-                self.shares.push_front(&self.extents, sender, Run { segment, first: index, end: index + 1 });
-                self.lanes.want(sender);
-            }
-            None => {
-                self.extents.give_up(segment, index);
-                self.cause.get_or_insert_with(|| error.clone());
-            }
-        }
     }
 
     /// Opens a flow to every sender that has a share, those with the largest first.

@@ -1,6 +1,7 @@
 //! Tables of what an owner does.
 
 use super::*;
+use crate::error::Code;
 
 const A: NodeIx = NodeIx(0);
 const B: NodeIx = NodeIx(1);
@@ -16,7 +17,7 @@ fn source(start: u64, end: u64, senders: &[(NodeIx, u32)]) -> Source {
 }
 
 fn owner(sources: &[Source]) -> Owner {
-    let mut owner = Owner::new(Grid::new(0, 10), Method::None, sources, &[], |_| 1);
+    let mut owner = Owner::new(Grid::new(0, 10), Method::None, sources, Already::default(), |_| 1);
     let opened: Vec<NodeIx> = actions(&mut owner)
         .into_iter()
         .map(|action| match action {
@@ -186,15 +187,22 @@ fn a_late_piece_is_asked_for_twice_and_the_loser_is_waste() {
 fn holes_land_without_being_asked_for() {
     let sources = [source(0, 100, &[(A, 1)])];
     let holes = [Span::new(5, 95)];
-    let owner = Owner::new(Grid::new(0, 10), Method::Crc64, &sources, &holes, |_| 1);
+    let owner = Owner::new(Grid::new(0, 10), Method::Crc64, &sources, Already { holes: &holes, kept: &[] }, |_| 1);
     assert_eq!(owner.landed_bytes(), 80);
-    let mut all = Owner::new(Grid::new(0, 10), Method::Crc64, &sources, &[Span::new(0, 100)], |_| 1);
+    let mut all = Owner::new(
+        Grid::new(0, 10),
+        Method::Crc64,
+        &sources,
+        Already { holes: &[Span::new(0, 100)], kept: &[] },
+        |_| 1,
+    );
     assert_eq!(actions(&mut all), [Action::Settled]);
 }
 
 #[test]
 fn two_lanes_to_one_sender_empty_one_share() {
-    let mut owner = Owner::new(Grid::new(0, 10), Method::None, &[source(0, 1000, &[(A, 1)])], &[], |_| 2);
+    let mut owner =
+        Owner::new(Grid::new(0, 10), Method::None, &[source(0, 1000, &[(A, 1)])], Already::default(), |_| 2);
     let opened: Vec<Lane> = actions(&mut owner)
         .into_iter()
         .map(|action| match action {

@@ -10,29 +10,54 @@ use crate::units::{Span, covers};
 
 /// The requests of other receivers for what this one will have.
 ///
-/// Events: `ask`, `land`, `flow_down`. Actions: `poll_ready`, until `None`.
+/// Events: `ask`, `land`, `give_up`, `flow_down`. Actions: `poll_ready`, until `None`.
 #[derive(Debug, Default)]
 pub(crate) struct Relay {
     /// What can be passed on: ascending, apart from each other.
     landed: Vec<Span>,
+    /// What never will be.
+    given_up: Vec<Span>,
     /// In the order in which they were asked.
     parked: Vec<(FlowIx, Ask)>,
 }
 
+/// What becomes of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    /// The piece has landed.
+    Ready,
+    /// It will.
+    Waits,
+    /// It will not: nobody is left who could bring it here.
+    Never,
+}
+
 impl Relay {
-    /// A receiver asks for a piece; true where it has landed, false where it waits.
+    /// A receiver asks for a piece.
     ///
     /// # Errors
     /// `Code::Refused` where more requests of the flow wait than its credit allows.
-    pub(crate) fn ask(&mut self, flow: FlowIx, ask: Ask) -> Result<bool, Error> {
+    pub(crate) fn ask(&mut self, flow: FlowIx, ask: Ask) -> Result<Asked, Error> {
         if self.has(ask.span) {
-            return Ok(true);
+            return Ok(Asked::Ready);
+        }
+        if self.given_up.iter().any(|span| span.intersection(ask.span).is_some()) {
+            return Ok(Asked::Never);
         }
         if self.parked.iter().filter(|(of, _)| *of == flow).count() >= FLOW_REQUESTS_MAX {
             return Err(Error::new(Code::Refused, "the receiver asks for more than its credit"));
         }
         self.parked.push((flow, ask));
-        Ok(false)
+        Ok(Asked::Waits)
+    }
+
+    /// A range will never land here: those who wait for any of it.
+    pub(crate) fn give_up(&mut self, span: Span) -> Vec<(FlowIx, Ask)> {
+        self.given_up.push(span);
+        let (refused, parked) =
+            std::mem::take(&mut self.parked).into_iter().partition(|(_, ask)| ask.span.intersection(span).is_some());
+        self.parked = parked;
+        refused
     }
 
     /// A range has landed, checked and written.
@@ -81,21 +106,32 @@ mod tests {
     #[test]
     fn a_request_waits_until_all_of_it_has_landed() {
         let mut relay = Relay::default();
-        assert_eq!(relay.ask(A, ask(1, 5, 10)), Ok(false));
-        assert_eq!(relay.ask(B, ask(2, 0, 10)), Ok(false));
+        assert_eq!(relay.ask(A, ask(1, 5, 10)), Ok(Asked::Waits));
+        assert_eq!(relay.ask(B, ask(2, 0, 10)), Ok(Asked::Waits));
         relay.land(Span::new(0, 10));
         assert_eq!(ready(&mut relay), [(B, 2)]);
         relay.land(Span::new(10, 20));
         assert_eq!(ready(&mut relay), [(A, 1)]);
-        assert_eq!(relay.ask(B, ask(3, 8, 4)), Ok(true));
+        assert_eq!(relay.ask(B, ask(3, 8, 4)), Ok(Asked::Ready));
         assert_eq!(ready(&mut relay), []);
+    }
+
+    #[test]
+    fn who_waits_for_what_will_never_land_is_told() {
+        let mut relay = Relay::default();
+        assert_eq!(relay.ask(A, ask(1, 5, 10)), Ok(Asked::Waits));
+        assert_eq!(relay.ask(B, ask(2, 20, 10)), Ok(Asked::Waits));
+        assert_eq!(relay.give_up(Span::new(0, 10)), [(A, ask(1, 5, 10))]);
+        assert_eq!(relay.ask(B, ask(3, 9, 4)), Ok(Asked::Never));
+        relay.land(Span::new(10, 30));
+        assert_eq!(ready(&mut relay), [(B, 2)]);
     }
 
     #[test]
     fn a_flow_that_is_gone_gets_no_answer() {
         let mut relay = Relay::default();
-        assert_eq!(relay.ask(A, ask(1, 0, 10)), Ok(false));
-        assert_eq!(relay.ask(B, ask(2, 0, 10)), Ok(false));
+        assert_eq!(relay.ask(A, ask(1, 0, 10)), Ok(Asked::Waits));
+        assert_eq!(relay.ask(B, ask(2, 0, 10)), Ok(Asked::Waits));
         relay.flow_down(A);
         relay.land(Span::new(0, 10));
         assert_eq!(ready(&mut relay), [(B, 2)]);
@@ -105,10 +141,10 @@ mod tests {
     fn no_more_requests_wait_than_a_flow_may_have_outstanding() {
         let mut relay = Relay::default();
         for request in 0..FLOW_REQUESTS_MAX as u32 {
-            assert_eq!(relay.ask(A, ask(request, 0, 10)), Ok(false));
+            assert_eq!(relay.ask(A, ask(request, 0, 10)), Ok(Asked::Waits));
         }
         assert_eq!(relay.ask(A, ask(99, 0, 10)).expect_err("one too many").code, Code::Refused);
-        assert_eq!(relay.ask(B, ask(1, 0, 10)), Ok(false));
+        assert_eq!(relay.ask(B, ask(1, 0, 10)), Ok(Asked::Waits));
     }
 
     proptest! {

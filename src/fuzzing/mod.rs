@@ -10,15 +10,16 @@ mod texts;
 
 pub use receiver::receiver;
 pub use sender::sender;
-pub use texts::{control, frame, hostlists as hostlist, preamble, spec};
+pub use texts::{control, frame, hostlists as hostlist, journal, preamble, spec};
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, fn(&[u8])); 8] = [
     ("spec", spec),
     ("hostlist", hostlist),
     ("frame", frame),
     ("control", control),
     ("preamble", preamble),
+    ("journal", journal),
     ("receiver", receiver),
     ("sender", sender),
 ];

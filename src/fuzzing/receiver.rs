@@ -81,6 +81,8 @@ enum Command {
 enum Job {
     Preallocate,
     Commit,
+    Keep,
+    Leave,
 }
 
 /// What the member has been told and what it has said.
@@ -126,6 +128,9 @@ impl World {
             epoch: 0,
             told: Told::default(),
         };
+        if script.coin() {
+            world.hear(Event::Found(Vec::new()));
+        }
         if script.below(8) != 7 {
             let prepared: Prepared = decode(&[]).expect("nothing of it must be there");
             world.hear(Event::Prepared(Ok(prepared)));
@@ -223,6 +228,8 @@ impl World {
         self.hear(match job {
             Job::Preallocate => Event::Preallocated(result),
             Job::Commit => Event::Committed(result),
+            Job::Keep => Event::Kept,
+            Job::Leave => Event::Left,
         });
     }
 
@@ -363,6 +370,12 @@ impl World {
                 assert!(self.rails.iter().all(|rail| rail.writing.is_empty()), "named while it is written to");
                 self.jobs.push_back(Job::Commit);
             }
+            Action::Keep { pieces } => {
+                let there = self.there();
+                assert!(pieces.iter().all(|piece| covers(&there, piece.span)), "{pieces:?} are kept and not there");
+                self.jobs.push_back(Job::Keep);
+            }
+            Action::Leave => self.jobs.push_back(Job::Leave),
             Action::Tell(message) => self.listen(message),
             Action::End => self.told.ended = true,
             _ => {}

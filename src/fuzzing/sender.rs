@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::script::Script;
 use crate::engine::FlowIx;
-use crate::engine::relay::Relay;
+use crate::engine::relay::{Asked, Relay};
 use crate::engine::serve::{Action, Ask, Event, Serve};
 use crate::error::Code;
 use crate::units::Span;
@@ -81,7 +81,8 @@ impl World {
             }
             6 => {
                 let start = u64::from(script.byte());
-                self.land(Span::of(start, 1 + u64::from(script.byte())));
+                let span = Span::of(start, 1 + u64::from(script.byte()));
+                if script.below(4) == 3 { self.give_up(span) } else { self.land(span) }
             }
             7 => {
                 let Some(at) = script.place(self.flows.len()) else { return };
@@ -108,16 +109,18 @@ impl World {
         let span = Span::of(start, 1 + script.below(100) as u64);
         let ask = Ask { request: script.below(8) as u32, span, soft: script.coin() };
         let state = self.flows.get_mut(&flow).expect("one of them");
-        let now = if span.start < 256 { self.relay.ask(flow, ask) } else { Ok(true) };
+        let now = if span.start < 256 { self.relay.ask(flow, ask) } else { Ok(Asked::Ready) };
         match now {
-            Ok(ready) => {
+            Ok(Asked::Ready) => {
                 state.asked.push(ask);
-                if ready {
-                    self.serve.handle(Event::Request { flow, ask });
-                } else {
-                    state.parked.push(ask);
-                }
+                self.serve.handle(Event::Request { flow, ask });
             }
+            Ok(Asked::Waits) => {
+                state.asked.push(ask);
+                state.parked.push(ask);
+            }
+            // The rail refuses it at once.
+            Ok(Asked::Never) => {}
             Err(_) => self.flow_down(flow),
         }
     }
@@ -130,6 +133,15 @@ impl World {
             state.parked.remove(at);
             self.serve.handle(Event::Request { flow, ask });
             self.follow();
+        }
+    }
+
+    fn give_up(&mut self, span: Span) {
+        for (flow, ask) in self.relay.give_up(span) {
+            let state = self.flows.get_mut(&flow).expect("nobody waits on a flow that is gone");
+            let at = state.parked.iter().position(|parked| *parked == ask).expect("it waited, and for once");
+            state.parked.remove(at);
+            self.answered(flow, ask);
         }
     }
 

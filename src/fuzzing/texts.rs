@@ -90,6 +90,11 @@ fn message<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     assert_eq!(again.as_ref(), Ok(&message));
 }
 
+/// A journal is refused, or read to what was written.
+pub fn journal(bytes: &[u8]) {
+    crate::store::journal::read_anything(bytes);
+}
+
 /// What opens a connection, from either side, is refused, or written again as it was.
 pub fn preamble(bytes: &[u8]) {
     if let Ok(preamble) = Preamble::decode(bytes) {

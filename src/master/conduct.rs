@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::feedback::Feedback;
 use super::peer::{Peer, Said, Stage};
+use super::resuming::Resuming;
 use super::roster::{Entry, Roster};
 use super::terms::Terms;
 use crate::engine::check::Composer;
@@ -86,6 +87,7 @@ pub(crate) struct Conductor {
     /// The plan's version.
     pub(super) epoch: u32,
     pub(super) feedback: Feedback,
+    pub(super) resuming: Resuming,
     /// What the plan's receivers want, each counted for itself.
     pub(super) planned_bytes: u64,
     /// The check values of each segment, from the first receiver that landed it.
@@ -122,6 +124,7 @@ impl Conductor {
             receiver_seconds: Vec::new(),
             epoch: 1,
             feedback: Feedback::default(),
+            resuming: Resuming::default(),
             planned_bytes: 0,
             checks: Vec::new(),
             error: None,
@@ -276,13 +279,14 @@ impl Conductor {
         }
     }
 
-    fn prepared(&mut self, node: NodeIx, prepared: Prepared) {
+    fn prepared(&mut self, node: NodeIx, mut prepared: Prepared) {
         let peer = &mut self.peers[node.at()];
         if peer.stage != Stage::Asked || prepared.rows.len() != self.roster.get(node).rows.len() {
             return;
         }
         peer.stage = Stage::Prepared;
         peer.share(&prepared.rows);
+        self.resuming.prepared(node, self.roster.get(node), &mut prepared);
         self.holes.extend(prepared.holes);
     }
 

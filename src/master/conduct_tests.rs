@@ -30,7 +30,7 @@ fn answer(message: &ToNode, shared: bool) -> Option<ToMaster> {
     match message {
         ToNode::Prepare(prepare) => {
             let rows = vec![RowState { shared }; prepare.rows.len()];
-            Some(ToMaster::Prepared(Prepared { rows, holes: Vec::new(), error: None }))
+            Some(ToMaster::Prepared(Prepared { rows, ..Prepared::default() }))
         }
         ToNode::Start(start) => {
             let landed = |segment: &PlanSegment| {

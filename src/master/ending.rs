@@ -31,16 +31,24 @@ impl Conductor {
     pub(super) fn finish(&mut self, now: Moment) {
         self.phase = Phase::Finishing;
         self.deadline = Some(now + FINISH_WITHIN);
+        // Who has landed keeps in mind that it has, until everybody has.
+        let said = if self.error.is_some() { Said::Cancel } else { Said::Finish };
+        self.dismissal = "not everything has landed elsewhere".into();
         for node in self.indices() {
             let peer = &self.peers[node.at()];
             match peer.stage {
                 Stage::Gone => {}
                 // It has said everything with `Landed`, and keeps nothing that could be in anybody's way: it forgets the
                 // transfer when its session is closed.
-                Stage::Landed if !self.roster.get(node).sends() && !peer.shares_any() && !self.relays(node) => {
+                Stage::Landed
+                    if said == Said::Finish
+                        && !self.roster.get(node).sends()
+                        && !peer.shares_any()
+                        && !self.relays(node) =>
+                {
                     self.peers[node.at()].stage = Stage::Gone;
                 }
-                _ => self.say(node, Said::Finish),
+                _ => self.say(node, said),
             }
         }
     }

@@ -112,6 +112,7 @@ const NO_STATS: Stats = Stats {
     wasted_bytes: 0,
     stolen_bytes: 0,
     retries: 0,
+    resumed_bytes: 0,
     active_ns: 0,
     cpu_ns: 0,
     memory_bytes_max: 0,

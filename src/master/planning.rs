@@ -7,7 +7,7 @@ use super::peer::{Peer, Said, Stage};
 use crate::error::{Code, Error};
 use crate::plan::{self, ByReceiver, Plan, Planned, Scheduler};
 use crate::units::{Moment, NodeIx, Span, union};
-use crate::wire::control::{self, Advert, Delivered, PlanSegment, Start, ToNode};
+use crate::wire::control::{self, Advert, Delivered, PlanSegment, Sharing, Start, ToNode};
 use crate::wire::limits::{ITEMS_MAX, MESSAGE_BYTES_MAX};
 
 /// With so few segments and senders of them a part of a plan fits into a message, however many NICs the senders have.
@@ -21,6 +21,7 @@ impl Conductor {
         self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?;
         let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
         let problem = self.roster.problem(&adverts);
+        self.decide_what_is_kept(&problem);
         let plan = plan::plan(&problem, self.terms.scheduler())?;
         self.receiver_seconds = plan.receiver_seconds(&problem);
         self.checks = vec![None; plan.planned.len()];
@@ -130,6 +131,17 @@ impl Conductor {
         Ok(())
     }
 
+    /// Whether another node found the file that this one was elected to make, and writes to it, too.
+    fn shares_its_file(&self, node: NodeIx) -> bool {
+        let elected = self.roster.get(node).rows_that_share(|sharing| matches!(sharing, Sharing::Elected { .. }));
+        elected.into_iter().any(|(_, uri)| {
+            self.roster.nodes().any(|(other, entry)| {
+                let member = entry.rows_that_share(|sharing| *sharing == Sharing::Member);
+                member.into_iter().any(|(row, own)| own == uri && self.peers[other.at()].shares(row))
+            })
+        })
+    }
+
     /// What one receiver needs of the plan.
     pub(super) fn start_of(&self, plan: &Plan, node: NodeIx) -> Start {
         let mine = self.by_receiver.segments(&plan.planned, node);
@@ -148,7 +160,7 @@ impl Conductor {
         let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
         // The bound holds for speeds as they were declared.
         let most = if self.epoch == 1 { plan.bound.seconds } else { f64::INFINITY };
-        Start {
+        let mut start = Start {
             epoch: self.epoch,
             peers: peers.collect(),
             holes: holes.collect(),
@@ -156,7 +168,12 @@ impl Conductor {
             limit_bytes_per_second: self.terms.limit_of(wanted_bytes, self.wanted_bytes()),
             bound_us: (self.receiver_seconds[node.at()].min(most) * 1e6) as u64,
             relays: self.relayed.get(&node).cloned().unwrap_or_default(),
-        }
+            kept: Vec::new(),
+            origins: Vec::new(),
+            shares: self.shares_its_file(node),
+        };
+        self.resuming.complete(node, self.roster.get(node), &mut start);
+        start
     }
 }
 

@@ -290,7 +290,7 @@ impl Loop<'_> {
                     Err(error) => return self.node_lost(index, error.into()),
                 },
                 Ok(Incoming::Pending) => return,
-                Ok(Incoming::Closed) => {
+                Ok(Incoming::Closed { .. }) => {
                     let error = Error::new(Code::Unreachable, "the node ended its control session");
                     return self.node_lost(index, error);
                 }
@@ -357,7 +357,7 @@ impl Loop<'_> {
         while visitor.is_up() {
             match visitor.receive()? {
                 Incoming::Pending => return Ok(()),
-                Incoming::Closed => return Err(Error::new(Code::Unreachable, "it closed the connection")),
+                Incoming::Closed { .. } => return Err(Error::new(Code::Unreachable, "it closed the connection")),
                 Incoming::Message(bytes) => {
                     if control::decode::<Query>(&bytes)? == Query::Cancel {
                         self.shared.cancelled.store(true, Ordering::Release);

@@ -13,7 +13,10 @@ use crate::wire::control::Advert;
 
 /// The report of a transfer that has ended; `wall` is what the whole command took.
 pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
-    let error = conductor.error();
+    let mut error = conductor.error();
+    if let Some(error) = error.as_mut().filter(|_| conductor.is_resumable()) {
+        error.message += "; what has landed is kept: run it again to continue";
+    }
     let state = match &error {
         None => State::Complete,
         Some(error) if error.code == Code::Cancelled => State::Cancelled,
@@ -21,22 +24,24 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
     };
     let peers = conductor.peers();
     let bytes = conductor.landed_bytes();
+    let resumed_bytes = peers.iter().map(|peer| peer.stats().resumed_bytes).sum::<u64>().min(bytes);
     let active_ns = peers.iter().map(|peer| peer.stats().active_ns).max().unwrap_or(0);
     let seconds = active_ns as f64 / 1e9;
     let adverts: Vec<Option<Advert>> = peers.iter().map(Peer::advert).collect();
     let assumed = if conductor.roster().assumes_speed(&adverts) { " (its speed is assumed)" } else { "" };
     let sum = |count: fn(&Peer) -> u64| peers.iter().map(count).sum();
     let nodes = conductor.roster().entries.iter().zip(peers);
+    let counted = nodes.clone().flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats().rails));
     Report {
         transfer: conductor.terms().identity().id.clone(),
         state,
         bytes,
-        resumed_bytes: 0,
+        resumed_bytes,
         seconds,
         wall_seconds: wall.as_secs_f64(),
-        gbit_per_s: gbit_per_s(bytes, seconds),
-        bound_seconds: conductor.plan().map(|plan| plan.bound.seconds),
-        bottleneck: conductor.plan().map(|plan| format!("{}{assumed}", plan.bound.bottleneck)),
+        gbit_per_s: gbit_per_s(bytes - resumed_bytes, seconds),
+        bound_seconds: conductor.plan().and(conductor.bound()).map(|bound| bound.seconds),
+        bottleneck: conductor.plan().and(conductor.bound()).map(|bound| format!("{}{assumed}", bound.bottleneck)),
         // Whose plan it became, where that was left open.
         scheduler: conductor.plan().map_or(conductor.terms().scheduler(), |plan| plan.scheduler).name().into(),
         check: check_name(conductor.terms().check()).into(),
@@ -44,10 +49,7 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         wasted_bytes: sum(|peer| peer.stats().wasted_bytes),
         stolen_bytes: sum(|peer| peer.stats().stolen_bytes),
         retries: sum(|peer| peer.stats().retries),
-        warnings: nodes
-            .clone()
-            .flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats().rails))
-            .collect(),
+        warnings: conductor.warnings().iter().cloned().chain(counted).collect(),
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
     }

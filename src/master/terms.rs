@@ -102,6 +102,10 @@ impl Terms {
         self.wishes.check
     }
 
+    pub(crate) fn resumes(&self) -> bool {
+        self.wishes.resume
+    }
+
     pub(crate) fn scheduler(&self) -> Scheduler {
         self.wishes.scheduler
     }

@@ -7,12 +7,13 @@ use mio::{Events, Token};
 
 use super::tenancy::{Note, Tenancy};
 use super::{CONNECTIONS_MAX, CONTROL, FIRST_PORT, FIRST_SESSION, HANDSHAKE_WITHIN, INBOX, LEASE};
-use super::{Node, Role, Session, prepare};
+use super::{Node, Role, Session, keeping, prepare};
 use crate::engine::FlowIx;
 use crate::engine::member::{self, Action, State};
 use crate::error::{Code, Error, Result};
 use crate::rail::{self, Command, Size, TransferIx};
 use crate::session::Connection;
+use crate::store::Sink;
 use crate::store::steps::PAGE_BYTES;
 use crate::units::MIB;
 use crate::wire::version::Kind;
@@ -23,6 +24,9 @@ fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize) -> u32 {
     let each = slots / u32::try_from(rails).expect("ports are few");
     if asked.or(allowed).is_none() { each.max(SLOTS_EACH_MIN) } else { each.max(2) }
 }
+
+/// How long a good-bye may be on its way.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Slots of a rail where nobody says: one on the wire, one being checked or written, and as much again.
 const SLOTS_EACH_MIN: u32 = 4;
@@ -63,7 +67,7 @@ impl Node {
     fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
         let handshakes = self.sessions.values().filter_map(|session| session.connection.deadline());
-        let leases = self.alone_since.map(|since| since + LEASE).into_iter().chain(self.lease_ends());
+        let leases = self.alone_since.map(|since| since + LEASE).into_iter().chain(self.lease_ends()).chain(self.stops);
         let instants = handshakes.chain(leases).map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
         let members = self.transfers.values().filter_map(|tenancy| tenancy.member.poll_timeout());
@@ -85,9 +89,8 @@ impl Node {
             self.member(transfer, member::Event::Tick);
         }
         self.end_leases(now);
-        if self.alone_since.is_some_and(|since| now >= since + LEASE) {
-            self.ends = true;
-        }
+        let is_over = |since: Instant| now >= since;
+        self.ends |= self.alone_since.is_some_and(|since| is_over(since + LEASE)) || self.stops.is_some_and(is_over);
     }
 
     fn accept(&mut self, port: Option<usize>) {
@@ -179,8 +182,21 @@ impl Node {
                 Note::Prepared { transfer, result } => self.opened(transfer, result),
                 Note::Preallocated { transfer, result } => self.member(transfer, member::Event::Preallocated(result)),
                 Note::Committed { transfer, result } => self.member(transfer, member::Event::Committed(result)),
-                Note::Stop => self.ends = true,
+                Note::Kept { transfer } => self.member(transfer, member::Event::Kept),
+                Note::Left { transfer } => self.member(transfer, member::Event::Left),
+                Note::Stop => self.stop(),
             }
+        }
+    }
+
+    /// A signal asks the node to end. Whoever launched it says good-bye first, and that may be on its way still: without it
+    /// the node would leave records of files that everybody knows are complete.
+    fn stop(&mut self) {
+        let is_complete = |tenancy: &Tenancy| tenancy.member.state() == State::Landed;
+        if self.options.launched && self.transfers.values().any(is_complete) {
+            self.stops = Some(Instant::now() + GOODBYE_WITHIN);
+        } else {
+            self.ends = true;
         }
     }
 
@@ -190,7 +206,7 @@ impl Node {
             Ok(opened) => opened,
             Err(error) => return self.member(transfer, member::Event::Prepared(Err(error))),
         };
-        let prepare::Opened { desk, prepared } = *opened;
+        let prepare::Opened { desk, prepared, found } = *opened;
         let desk = Arc::new(desk);
         tenancy.desk = Some(Arc::clone(&desk));
         let wait = tenancy.prepare.options.silence();
@@ -206,6 +222,9 @@ impl Node {
             let joins = Command::Join { transfer, rail, desk: Arc::clone(&desk), silence: wait };
             self.ports[rail].rail_for(clock, size, post.clone()).map(|rail| rail.tell(joins))
         });
+        if let Some(found) = found {
+            self.member(transfer, member::Event::Found(found));
+        }
         self.member(transfer, member::Event::Prepared(joined.map(|()| prepared)));
     }
 
@@ -248,11 +267,11 @@ impl Node {
     fn carry_out(&mut self, transfer: TransferIx, action: Action) {
         let tenancy = &self.transfers[&transfer];
         match action {
-            Action::Preallocate { wanted, holes } => {
+            Action::Preallocate { wanted, holes, kept, shares } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
                 self.work(move || Note::Preallocated {
                     transfer,
-                    result: prepare::preallocate(&desk, &wanted, &holes),
+                    result: prepare::preallocate(&desk, &wanted, &holes, &kept, shares),
                 });
             }
             Action::Open { lane, weight, pace_bytes_per_second } => {
@@ -263,6 +282,9 @@ impl Node {
             Action::Close { flow } => self.tell_rail_of(flow, Command::Close { flow }),
             Action::Offer { span } => {
                 tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Offer { transfer, span }));
+            }
+            Action::Withdraw { span } => {
+                tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Withdraw { transfer, span }));
             }
             Action::Drain => {
                 tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Drain { transfer }));
@@ -277,11 +299,24 @@ impl Node {
                     result: prepare::commit(&desk, &elected, landed_everywhere),
                 });
             }
-            Action::Discard => {
-                if let Some(desk) = &tenancy.desk {
-                    desk.sinks.iter().for_each(crate::store::Sink::discard);
-                }
+            Action::Keep { pieces } => {
+                let desk = Arc::clone(tenancy.desk.as_ref().expect("what has landed went to open files"));
+                // Handed over here and now, so that whatever is done with the files next finds it.
+                keeping::keep(&desk, &pieces);
+                self.work(move || {
+                    desk.sinks.iter().for_each(Sink::flush);
+                    Note::Kept { transfer }
+                });
             }
+            Action::Leave => {
+                let desk = Arc::clone(tenancy.desk.as_ref().expect("what has landed went to open files"));
+                self.work(move || {
+                    desk.sinks.iter().for_each(Sink::discard);
+                    Note::Left { transfer }
+                });
+            }
+            Action::Confirm => tenancy.desk.iter().for_each(|desk| desk.sinks.iter().for_each(Sink::confirm)),
+            Action::Discard => tenancy.desk.iter().for_each(|desk| desk.sinks.iter().for_each(Sink::discard)),
             Action::Tell(message) => self.tell_master(transfer, message),
             Action::End => self.forget(transfer),
         }

@@ -1,8 +1,8 @@
 //! The masters of this node's transfers: what they say, what they are told, and what becomes of a transfer whose master is
 //! out of reach.
 //!
-//! A session that *ends* takes its transfer along: a master that is done closes it, and one that dies has it closed by its
-//! kernel. A session that *breaks* does not: the master comes back over another NIC, and both say again what the other
+//! A session that *ends* takes its transfer along: a master that is done says good-bye and closes it, and one that dies has it
+//! closed by its kernel. A session that *breaks* does not: the master comes back over another NIC, and both say again what the other
 //! has not heard. A transfer waits for that as long as a launched node waits for a master.
 
 use std::sync::Arc;
@@ -37,7 +37,10 @@ impl Node {
             let message = match session.connection.receive() {
                 Ok(Incoming::Message(bytes)) => control::decode::<ToNode>(&bytes).map_err(Error::from),
                 Ok(Incoming::Pending) => return,
-                Ok(Incoming::Closed) => Err(Error::new(Code::Unreachable, "the master closed its session")),
+                Ok(Incoming::Closed { in_order: true }) => return self.master_done(token),
+                Ok(Incoming::Closed { in_order: false }) => {
+                    Err(Error::new(Code::Unreachable, "the master closed its session"))
+                }
                 Err(error) => return self.session_over(token, error),
             };
             match message {
@@ -168,7 +171,17 @@ impl Node {
         }
     }
 
-    /// A master has ended its session, or does not speak the protocol: its transfer ends with it.
+    /// A master that is done has said good-bye: whoever was not told otherwise before may forget the transfer.
+    fn master_done(&mut self, token: Token) {
+        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(&token) else { return };
+        if let Some(transfer) = transfer {
+            self.masters.remove(&transfer);
+            self.member(transfer, member::Event::Master(ToNode::Finish));
+        }
+        self.end_without_masters();
+    }
+
+    /// A master has ended its session without a good-bye, or does not speak the protocol: its transfer ends with it.
     fn master_left(&mut self, token: Token, error: &Error) {
         let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(&token) else { return };
         if let Some(transfer) = transfer {

@@ -13,6 +13,7 @@
 //! - `devices`: which NIC a flow is bound to
 //! - `counters`: what the NICs counted
 //! - `prepare`: opening sources and destinations
+//! - `keeping`: what is kept for another attempt, and found of an earlier one
 //! - `events`: the loop's turn
 //! - `masters`: what masters say and are told, and sessions that break
 //! - `usage`: processor time and memory
@@ -22,6 +23,7 @@ mod devices;
 mod doors;
 mod events;
 mod flows;
+mod keeping;
 mod masters;
 mod ports;
 mod prepare;
@@ -107,6 +109,8 @@ struct Node {
     /// Since when a launched node has been without a master; `None` while it has one.
     alone_since: Option<Instant>,
     ends: bool,
+    /// When a node that was asked to end waits no longer for its master's good-bye.
+    stops: Option<Instant>,
     /// Workers whose notes have not come.
     working: usize,
 }
@@ -172,6 +176,7 @@ impl Node {
             inbox,
             alone_since: options.launched.then(Instant::now),
             ends: false,
+            stops: None,
             working: 0,
             options,
         };

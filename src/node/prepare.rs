@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use super::keeping;
 use crate::engine::check::Method;
+use crate::engine::member::Kept;
 use crate::error::{Code, Error, Result};
 use crate::rail::desk::{Activity, Desk, Offer, Tally};
 use crate::spec::{DataUri, Role};
@@ -20,6 +22,8 @@ const HOLES_MAX: usize = 4096;
 pub(super) struct Opened {
     pub(super) desk: Desk,
     pub(super) prepared: Prepared,
+    /// What an earlier attempt has left, where what lands is kept for another one.
+    pub(super) found: Option<Vec<Kept>>,
 }
 
 /// Opens every source, then every destination.
@@ -37,11 +41,16 @@ pub(super) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
     let mut sinks: Vec<Sink> = Vec::new();
     let mut places: BTreeMap<&DataUri, (usize, usize)> = BTreeMap::new();
     let (mut layouts, mut shared) = (Vec::new(), Vec::new());
+    let mut sources = offers.iter();
+    let mut states = Vec::new();
     for (uri, row) in &rows {
         if row.role == Role::Sender {
+            let offer: &Offer = sources.next().expect("one for each row that offers");
+            states.push(keeping::state_of(&offer.source.looks()));
             shared.push(RowState { shared: false });
             continue;
         }
+        states.push(0);
         let (sink, file) = match places.get(uri) {
             Some(&place) => place,
             None => {
@@ -73,7 +82,14 @@ pub(super) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
         tallies,
         activity,
     };
-    Ok(Opened { desk, prepared: Prepared { rows: shared, holes: union(holes), error: None } })
+    let (found, notes) = keeping::found(&desk);
+    let have = keeping::have(&found);
+    let found = desk.sinks.iter().any(Sink::keeps).then_some(found);
+    Ok(Opened {
+        desk,
+        found,
+        prepared: Prepared { rows: shared, holes: union(holes), error: None, states, have, notes },
+    })
 }
 
 fn with_uri(row: &WireRow) -> Result<(DataUri, &WireRow)> {
@@ -101,6 +117,10 @@ fn sink_options(prepare: &Prepare, uri: &DataUri, row: &WireRow) -> SinkOptions 
             Sharing::Elected { .. } => Shared::Elected,
             Sharing::Member => Shared::Member,
         },
+        keep: prepare
+            .options
+            .resume
+            .then(|| keeping::keeping(prepare, &row.uri, &keeping::rows_of(&prepare.rows, &row.uri))),
     }
 }
 
@@ -112,7 +132,9 @@ fn tag(id: &str, uri: &DataUri) -> String {
 }
 
 /// Makes room for what is wanted in every destination, and makes the holes of those that are not new read as zeros.
-pub(super) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span]) -> Result<()> {
+pub(super) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[Span], shares: bool) -> Result<()> {
+    keeping::begin(desk, wanted, holes, kept, shares)?;
+    let there = union(holes.iter().chain(kept).copied().collect());
     let offered: usize = desk.offers.iter().map(|offer| offer.source.files().len()).sum();
     let kept = desk.sinks.iter().filter(|sink| !sink.files().is_empty());
     for (file, sink) in (offered..).zip(kept) {
@@ -124,10 +146,12 @@ pub(super) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span]) -> Resul
                 extents.map(|extent| Span::of(extent.offset_bytes, extent.bytes)).collect::<Vec<_>>()
             };
             let wanted = wanted.iter().filter_map(|span| span.intersection(range));
-            data.extend(wanted.flat_map(|span| subtract(span, holes)).flat_map(|span| in_file(&span)));
+            data.extend(wanted.flat_map(|span| subtract(span, &there)).flat_map(|span| in_file(&span)));
             empty.extend(holes.iter().filter_map(|hole| hole.intersection(range)).flat_map(|hole| in_file(&hole)));
         }
-        sink.zero(&union(empty))?;
+        if !sink.is_named() {
+            sink.zero(&union(empty))?;
+        }
         sink.preallocate(&union(data))?;
     }
     Ok(())

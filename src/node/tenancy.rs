@@ -32,6 +32,10 @@ pub(super) enum Note {
     Preallocated { transfer: TransferIx, result: Result<()> },
     /// Files have their names, or not.
     Committed { transfer: TransferIx, result: Result<()> },
+    /// What has landed is written down.
+    Kept { transfer: TransferIx },
+    /// What has landed is left to another attempt, or removed.
+    Left { transfer: TransferIx },
     /// A signal asks the node to end.
     Stop,
 }
@@ -39,7 +43,7 @@ pub(super) enum Note {
 impl Note {
     /// Whether a worker sends it, as its last act.
     pub(super) fn is_work(&self) -> bool {
-        matches!(self, Note::Prepared { .. } | Note::Preallocated { .. } | Note::Committed { .. })
+        !matches!(self, Note::Rail(_) | Note::Stop)
     }
 }
 

@@ -87,6 +87,14 @@ impl Desk {
         self.sinks.iter().filter(|sink| !sink.files().is_empty()).nth(file.checked_sub(offered)?)
     }
 
+    /// The sink that a layout of what lands is of.
+    ///
+    /// # Panics
+    /// If the layout is not one of `layouts`.
+    pub(crate) fn sink_of(&self, layout: &Layout) -> &Sink {
+        self.sink(layout.file()).expect("layouts of sinks name files of sinks")
+    }
+
     pub(super) fn holes(&self) -> &[Span] {
         self.holes.get().map_or(&[], Vec::as_slice)
     }

@@ -166,6 +166,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                     self.pull(transfer, |pull| pull.handle(now, pull::Event::Revoke { flow, pieces }));
                 }
                 Command::Offer { transfer, span } => self.offer(transfer, span),
+                Command::Withdraw { transfer, span } => self.withdraw(transfer, span),
                 Command::Close { flow } => self.close(flow, Error::new(Code::Cancelled, "not needed any more")),
                 Command::Drain { transfer } => self.drain(transfer),
                 Command::Leave { transfer } => self.leave(transfer),

@@ -12,6 +12,7 @@ use super::start::slots;
 use super::zerocopy::refuses_zerocopy;
 use super::{EPOCH, Mailbox, TransferIx};
 use crate::engine::FlowIx;
+use crate::engine::relay::Asked;
 use crate::engine::serve::{self, Ask};
 use crate::error::{Code, Error};
 use crate::store::layout::Extent;
@@ -78,10 +79,20 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             return Err(Error::new(Code::Internal, "the receiver asks for what is no piece"));
         }
         let relay = tenant.filter(|tenant| matches!(tenant.desk.held(ask.span), Some(Held::Landed(_))));
-        if relay.map_or(Ok(true), |tenant| tenant.relay.ask(flow, ask))? {
-            self.serve.handle(serve::Event::Request { flow, ask });
+        match relay.map_or(Ok(Asked::Ready), |tenant| tenant.relay.ask(flow, ask))? {
+            Asked::Ready => self.serve.handle(serve::Event::Request { flow, ask }),
+            Asked::Waits => {}
+            Asked::Never => self.answer(flow, Answer::Refusal(ask, Code::Data)),
         }
         Ok(())
+    }
+
+    /// A piece will never land here: who waited for it is told.
+    pub(super) fn withdraw(&mut self, transfer: TransferIx, span: Span) {
+        let Some(tenant) = self.tenants.get_mut(&transfer) else { return };
+        for (flow, ask) in tenant.relay.give_up(span) {
+            self.answer(flow, Answer::Refusal(ask, Code::Data));
+        }
     }
 
     /// A piece has landed, over this rail or another one: who waited for it is served.
@@ -228,13 +239,27 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         }
     }
 
-    fn load_failed(&mut self, loading: Loading, code: Code) {
+    /// Whether the source of a piece that was just read is still what it was when the transfer began. A write changes what a
+    /// file looks like before it changes its bytes: what was read before this is what was there then. It costs less than a
+    /// microsecond.
+    pub(super) fn is_unchanged(&self, loading: Loading) -> bool {
+        match (loading.held, self.tenants.get(&loading.transfer)) {
+            (Held::Offered(at), Some(tenant)) => tenant.desk.offers[at].source.check_unchanged().is_ok(),
+            _ => true,
+        }
+    }
+
+    pub(super) fn load_failed(&mut self, loading: Loading, code: Code) {
         self.serve.handle(serve::Event::Loaded { flow: loading.flow, ask: loading.ask, result: Err(code) });
     }
 
     /// Checks a piece that is in its slot.
     fn loaded(&mut self, loading: Loading, start: usize, route: Route, slot: Slot) {
         let Loading { transfer, ask, .. } = loading;
+        if !self.is_unchanged(loading) {
+            drop(slot);
+            return self.load_failed(loading, Code::Data);
+        }
         let piece = &slot.as_slice()[start..start + piece_bytes(ask)];
         let check = self.tenants[&transfer].desk.method.of(ask.span, piece);
         self.ready(loading, check, Loaded { slot, start: start - FRAME_BYTES, behind: None, route });

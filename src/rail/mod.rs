@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Revoke { transfer: TransferIx, flow: FlowIx, pieces: u32 },
     /// A piece that other receivers may ask for has landed, over whichever rail.
     Offer { transfer: TransferIx, span: Span },
+    /// Such a piece will never be here.
+    Withdraw { transfer: TransferIx, span: Span },
     /// A flow is not needed any more.
     Close { flow: FlowIx },
     /// Close the flows that fetch for a transfer; answered by `Drained` when nothing that lands is in flight.

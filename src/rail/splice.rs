@@ -2,7 +2,8 @@
 //!
 //! A piece is looked at first: its check is computed from small reads that stay in the processor's cache and wait for
 //! nothing. A file that shrinks or changes meanwhile is a short read or a check that fails at the receiver, never a fault
-//! of this process, as a mapping would have it. What is sent then is the pages themselves.
+//! of this process, as a mapping would have it. What is sent then is the pages themselves: bytes that change between the look
+//! and the wire are noticed by their check, and without one not before the source is looked at again at the end.
 
 use ring::{Cached, FileId, Io, Slot};
 
@@ -12,6 +13,7 @@ use super::driver::Driver;
 use super::feed::{Loaded, extent, piece_bytes};
 use super::paths::Route;
 use crate::engine::check::Method;
+use crate::error::Code;
 use crate::wire::{Check, DataPath};
 
 /// What is read at once to compute a check: a piece's worth in flight of it fits the cache that each core has for itself.
@@ -45,6 +47,11 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             _ => self.look(loading, source, extent.offset_bytes, &mut slot),
         };
         let Some(check) = check else { return Some(slot) };
+        if !self.is_unchanged(loading) {
+            drop(slot);
+            self.load_failed(loading, Code::Data);
+            return None;
+        }
         let behind = Some((source, extent.offset_bytes));
         self.ready(loading, check, Loaded { slot, start: 0, behind, route: Route::Splice });
         None

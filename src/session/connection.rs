@@ -38,8 +38,8 @@ pub(crate) enum Incoming {
     Message(Vec<u8>),
     /// Nothing yet: wait for an event.
     Pending,
-    /// The peer closed the connection between two messages.
-    Closed,
+    /// The peer closed the connection between two messages; `in_order` if it said good-bye before.
+    Closed { in_order: bool },
 }
 
 enum State {
@@ -184,7 +184,9 @@ impl Connection {
             let (wants, between) = (up.sealed.wants(), up.sealed.is_between_messages());
             match self.socket.fill(wants)? {
                 Filled::Blocked => return Ok(Incoming::Pending),
-                Filled::Ended if between && self.socket.has_nothing_read() => return Ok(Incoming::Closed),
+                Filled::Ended if between && self.socket.has_nothing_read() => {
+                    return Ok(Incoming::Closed { in_order: false });
+                }
                 Filled::Ended => {
                     return Err(Error::new(Code::Unreachable, "the peer closed the connection within a message"));
                 }
@@ -195,12 +197,20 @@ impl Connection {
             if let Some(message) = up.sealed.open(&bytes)? {
                 return Ok(Incoming::Message(message));
             }
+            if up.sealed.is_over() {
+                return Ok(Incoming::Closed { in_order: true });
+            }
         }
     }
 
     /// Closes in good order: what waits is sent first, by this call or by the calls of [`Connection::ready`] that follow.
     /// Dropping the connection cuts it off.
     pub(crate) fn close(&mut self) -> Result<()> {
+        if let State::Up(up) = &mut self.state
+            && up.hello.kind != Kind::Data
+        {
+            up.sealed.bye(self.socket.outbox());
+        }
         self.socket.close()
     }
 

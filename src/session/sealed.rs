@@ -18,12 +18,14 @@ pub(super) struct Sealed {
     chunk: Option<u16>,
     /// The message so far. Invariant: at most [`MESSAGE_BYTES_MAX`].
     message: Vec<u8>,
+    /// Whether the peer has said good-bye.
+    over: bool,
 }
 
 impl Sealed {
     /// Goes on where the handshake ended.
     pub(super) fn new(transport: TransportState) -> Sealed {
-        Sealed { transport, chunk: None, message: Vec::new() }
+        Sealed { transport, chunk: None, message: Vec::new(), over: false }
     }
 
     /// Appends the sealed form of `message` to `out`.
@@ -42,6 +44,16 @@ impl Sealed {
                 return;
             }
         }
+    }
+
+    /// Appends a good-bye to `out`: that nothing follows is the peer's word then, and not only the network's.
+    pub(super) fn bye(&mut self, out: &mut Vec<u8>) {
+        self.seal_chunk(BYE, &[], out);
+    }
+
+    /// Whether the peer has said good-bye.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
     }
 
     fn seal_chunk(&mut self, flag: u8, part: &[u8], out: &mut Vec<u8>) {
@@ -93,6 +105,10 @@ impl Sealed {
             LAST => Ok(Some(std::mem::take(&mut self.message))),
             // An empty part that is not the last would let a peer keep us busy for nothing.
             MORE if !part.is_empty() => Ok(None),
+            BYE if part.is_empty() && self.message.is_empty() => {
+                self.over = true;
+                Ok(None)
+            }
             _ => Err(Error::new(Code::Internal, "the peer sent a chunk without a meaning")),
         }
     }
@@ -113,6 +129,7 @@ const TAG_BYTES: usize = 16;
 const PART_BYTES_MAX: usize = u16::MAX as usize - TAG_BYTES - 1;
 const MORE: u8 = 0;
 const LAST: u8 = 1;
+const BYE: u8 = 2;
 
 #[cfg(test)]
 mod tests;

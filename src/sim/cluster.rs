@@ -8,7 +8,7 @@ use super::net::{Links, Net, Store};
 use super::node::{End, Faults, Node, Parcel};
 use super::random::Random;
 use crate::engine::lanes::Lane;
-use crate::engine::member::{self, Member};
+use crate::engine::member::{self, Kept, Member};
 use crate::engine::pull;
 use crate::engine::serve::{self, Ask};
 use crate::engine::{FlowIx, Piece, owner};
@@ -19,7 +19,7 @@ use crate::master::terms::Terms;
 use crate::spec::Role;
 use crate::units::{BitRate, Moment, NodeIx, union};
 use crate::wire::Check;
-use crate::wire::control::{self, Advert, Prepared, Rail, RowState, ToMaster, ToNode};
+use crate::wire::control::{self, Advert, Rail, ToMaster, ToNode};
 
 /// A transfer that takes longer than this on the virtual clock, and than [`LONGEST_BOUNDS`], is stuck.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -121,6 +121,8 @@ pub(crate) struct Outcome {
     pub(crate) bound_seconds: f64,
     pub(crate) counts: owner::Counts,
     pub(crate) history: History,
+    /// What each node keeps for another attempt.
+    pub(crate) kept: Vec<Vec<Kept>>,
     /// Every event of every machine, in order, where the world keeps it.
     pub(crate) log: Vec<String>,
 }
@@ -224,6 +226,7 @@ impl Cluster {
             counts.stolen_bytes += peer.stats().stolen_bytes;
             counts.wasted_bytes += peer.stats().wasted_bytes;
             counts.retries += peer.stats().retries;
+            counts.resumed_bytes += peer.stats().resumed_bytes;
         }
         let began = self.history.began;
         let node_seconds = self.nodes.iter().map(|node| node.committed.map(|at| at.since(began).as_secs_f64()));
@@ -235,6 +238,7 @@ impl Cluster {
             bound_seconds: self.bound_seconds(),
             counts,
             history: self.history,
+            kept: self.nodes.into_iter().map(|node| node.kept).collect(),
             log: self.log,
         }
     }
@@ -353,10 +357,7 @@ impl Cluster {
 
     fn node_hears(&mut self, node: NodeIx, message: ToNode) {
         if let ToNode::Prepare(prepare) = message {
-            let rows = prepare.rows.iter().map(|_| RowState { shared: false }).collect();
-            self.nodes[node.at()].member = Some(Member::new(member::Terms::of(&prepare, 1)));
-            let prepared = Prepared { rows, holes: Vec::new(), error: None };
-            self.after(self.world.disk_latency, Happening::Member(node, member::Event::Prepared(Ok(prepared))));
+            self.prepare(node, &prepare);
         } else {
             self.member(node, member::Event::Master(message));
         }
@@ -428,7 +429,8 @@ impl Cluster {
         let now = self.now;
         let state = &mut self.nodes[node.at()];
         match action {
-            Action::Preallocate { .. } => {
+            Action::Preallocate { kept, .. } => {
+                self.begin(node, &kept);
                 self.after(self.world.disk_latency, Happening::Member(node, member::Event::Preallocated(Ok(()))));
             }
             Action::Open { lane, weight, .. } => {
@@ -441,6 +443,11 @@ impl Cluster {
                 state.relay.land(span);
                 while let Some((flow, ask)) = state.relay.poll_ready() {
                     state.serve.handle(serve::Event::Request { flow, ask });
+                }
+            }
+            Action::Withdraw { span } => {
+                for (flow, ask) in state.relay.give_up(span) {
+                    self.serve_action(node, serve::Action::Refuse { flow, ask, code: Code::Data });
                 }
             }
             Action::Drain => {
@@ -464,7 +471,12 @@ impl Cluster {
                     self.after(self.world.latency, Happening::ToMaster(node, bytes));
                 }
             }
-            Action::Discard | Action::End => {}
+            Action::Keep { pieces } => {
+                state.kept.extend(pieces);
+                self.after(Duration::ZERO, Happening::Member(node, member::Event::Kept));
+            }
+            Action::Leave => self.after(Duration::ZERO, Happening::Member(node, member::Event::Left)),
+            Action::Confirm | Action::Discard | Action::End => {}
         }
     }
 

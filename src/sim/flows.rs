@@ -6,6 +6,7 @@ use super::cluster::{Cluster, Happening};
 use super::node::{End, Parcel, check_of};
 use crate::engine::lanes::Lane;
 use crate::engine::pull::{self, Answer};
+use crate::engine::relay::Asked;
 use crate::engine::serve::{self, Ask};
 use crate::engine::{FlowIx, Piece, member, owner};
 use crate::error::{Code, Error};
@@ -30,12 +31,13 @@ impl Cluster {
     pub(super) fn requested(&mut self, node: NodeIx, flow: FlowIx, ask: Ask) {
         let state = &mut self.nodes[node.at()];
         let is_ready = match covers(&state.offered, ask.span) {
-            true => Ok(true),
+            true => Ok(Asked::Ready),
             false => state.relay.ask(flow, ask),
         };
         match is_ready {
-            Ok(true) => state.serve.handle(serve::Event::Request { flow, ask }),
-            Ok(false) => {}
+            Ok(Asked::Ready) => state.serve.handle(serve::Event::Request { flow, ask }),
+            Ok(Asked::Waits) => {}
+            Ok(Asked::Never) => self.serve_action(node, serve::Action::Refuse { flow, ask, code: Code::Data }),
             Err(error) => panic!("a simulated receiver keeps to its credit: {error}"),
         }
     }

@@ -8,6 +8,7 @@ mod cluster;
 mod flows;
 mod forecast;
 mod history;
+mod keeping;
 mod net;
 mod node;
 mod random;

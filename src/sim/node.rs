@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::engine::check::Method;
-use crate::engine::member::{Member, State};
+use crate::engine::member::{Kept, Member, State};
 use crate::engine::pull::Pull;
 use crate::engine::relay::Relay;
 use crate::engine::serve::{Ask, Serve};
@@ -58,6 +58,10 @@ pub(super) struct Node {
     /// How many of its messages the master has heard.
     pub(super) heard_of: u32,
     pub(super) landed: BTreeSet<Span>,
+    /// What is written down for another attempt.
+    pub(super) kept: Vec<Kept>,
+    /// What its sources look like.
+    pub(super) state: u64,
     /// When everything had landed.
     pub(super) committed: Option<Moment>,
     pub(super) wanted: Vec<Span>,
@@ -83,6 +87,8 @@ impl Node {
             talk: Talk::default(),
             heard_of: 0,
             landed: BTreeSet::new(),
+            kept: Vec::new(),
+            state: 1,
             committed: None,
             wanted,
             offered,

@@ -320,6 +320,18 @@ fn a_newer_plan_is_made_for_what_is_left() {
     }
 }
 
+/// Each waited for the part that the other one should have had from the sender, for as long as the stall timeout.
+#[test]
+fn receivers_whose_only_sender_dies_do_not_wait_for_each_other() {
+    for seed in 0..10 {
+        let mut cluster = cluster(copies(3, 16), CheckKind::Crc64, Faults::default(), seed);
+        cluster.kill(NodeIx(0), Moment((20 + seed * 12) * 1_000_000));
+        let error = cluster.run().error.expect("the only sender is lost");
+        assert_ne!(error.code, Code::Stalled, "seed {seed}: {error}");
+        assert!(!error.missing.is_empty(), "seed {seed}: {error}");
+    }
+}
+
 #[test]
 fn a_relay_that_dies_is_replaced_by_the_senders() {
     for seed in 0..10 {
@@ -329,4 +341,62 @@ fn a_relay_that_dies_is_replaced_by_the_senders() {
         assert!(error.message.contains("n2:1"), "{error}");
         assert!(error.missing.is_empty(), "the others have all: {error}");
     }
+}
+
+/// The readers of `overlapping`, with files of their own.
+fn to_files(mib: u64) -> Vec<Row> {
+    let mut rows = overlapping(mib);
+    for row in rows.iter_mut().filter(|row| row.role == Role::Receiver) {
+        row.uri = DataUri::File(format!("/{}", row.node.host).into());
+    }
+    rows
+}
+
+/// A transfer of about three seconds that a death at any moment interrupts, and another attempt: nothing that was kept moves
+/// again, everything else does, and the digest is that of a transfer in one go.
+#[test]
+fn an_attempt_that_dies_at_any_moment_is_continued() {
+    let attempt =
+        |faults: Faults, seed: u64| limited(to_files(8), CheckKind::Crc64, faults, seed, Some(BitRate(50_000_000)));
+    let whole = attempt(Faults::default(), 0).run();
+    let all_bytes = whole.history.landed_bytes();
+    for seed in 0..30 {
+        let faults = Faults { changed: 10, broken: 3, unreadable: 0 };
+        let mut first = attempt(faults, seed);
+        // Two of the readers, and both senders of some part: what they would have brought is missing then.
+        let victims: &[u32] = [&[4][..], &[5, 6], &[0, 3], &[4, 5, 6]][seed as usize % 4];
+        for &victim in victims {
+            first.kill(NodeIx(victim), Moment((100 + seed * 90) * 1_000_000));
+        }
+        let first = first.run();
+        let kept_bytes: u64 = first.kept.iter().flatten().map(|piece| piece.span.bytes()).sum();
+        assert!(kept_bytes <= first.history.landed_bytes(), "seed {seed}");
+        let mut second = attempt(Faults::default(), seed + 100);
+        second.resume(first.kept);
+        let second = second.run();
+        assert_eq!(second.error, None, "seed {seed}");
+        assert_eq!(second.digest, whole.digest, "seed {seed}");
+        assert_eq!(second.counts.resumed_bytes, kept_bytes, "seed {seed}");
+        assert_eq!(second.history.landed_bytes() + kept_bytes, all_bytes, "seed {seed}: nothing moves again");
+    }
+}
+
+#[test]
+fn what_came_from_a_source_that_has_changed_starts_again() {
+    let attempt = || limited(to_files(8), CheckKind::Crc64, Faults::default(), 3, Some(BitRate(50_000_000)));
+    let mut first = attempt();
+    first.kill(NodeIx(6), Moment(2_000_000_000));
+    let first = first.run();
+    let kept: u64 = first.kept.iter().flatten().map(|piece| piece.span.bytes()).sum();
+    let mut second = attempt();
+    second.resume(first.kept.clone());
+    (0..4).for_each(|sender| second.change(NodeIx(sender)));
+    let second = second.run();
+    assert_eq!((second.error, second.counts.resumed_bytes), (None, 0));
+    let mut third = attempt();
+    third.resume(first.kept);
+    third.change(NodeIx(3));
+    let third = third.run();
+    assert_eq!(third.error, None);
+    assert!(third.counts.resumed_bytes > 0 && third.counts.resumed_bytes < kept, "{:?} of {kept}", third.counts);
 }

@@ -36,6 +36,11 @@ impl Layout {
         Layout { file, offset_bytes, range }
     }
 
+    /// The index of the file that it is laid out in.
+    pub(crate) fn file(&self) -> usize {
+        self.file
+    }
+
     /// The range of the data space that is laid out here.
     pub(crate) fn range(&self) -> Span {
         self.range

@@ -11,6 +11,8 @@ pub(crate) mod steps;
 
 mod fault;
 mod holes;
+pub(crate) mod journal;
+mod keep;
 mod open;
 mod partial;
 mod region;
@@ -23,6 +25,8 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use journal::{Origin, Record};
+pub(crate) use keep::Keeping;
 pub(crate) use open::OpenFile;
 pub use pattern::Reader as PatternReader;
 pub(crate) use root::Root;

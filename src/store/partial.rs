@@ -1,14 +1,19 @@
 //! A file that is not complete yet: `.NAME.cep-TAG` beside the place it will have.
 //!
-//! It gets its name in one step, and only when it is complete. Another attempt of the same transfer replaces a partial
-//! file by a new one of the same name, never writes into it: what a node of the old attempt still writes goes to a file
-//! without a name. For the same reason nothing here renames or removes a partial file before it has looked whether that is
-//! still ours.
+//! It gets its name in one step, and only when it is complete. Whoever writes one has it locked. Another attempt of the same
+//! transfer goes on with a partial file only when that lock is gone, and it goes with the last operation on the file, not
+//! only with its process: rings hold the locked descriptor as long as they have anything in flight. Otherwise the new attempt
+//! replaces the partial file by a new one of the same name: what a node of the old attempt still writes goes to a file without
+//! a name. For the same reason nothing here renames or removes a partial file before it has looked whether that is still ours.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::{File, TryLockError};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
@@ -39,15 +44,26 @@ pub(super) struct Place {
 pub(super) struct Partial {
     pub(super) file: OpenFile,
     pub(super) place: Place,
+    /// Whether no other process can have it open for writing, and go unnoticed.
+    pub(super) is_locked: bool,
+    /// Whether an earlier attempt has given it its final name already.
+    named: AtomicBool,
+}
+
+/// What an earlier attempt has left at a place.
+pub(super) enum Left {
+    /// A partial file that nobody writes any more.
+    Partial(Partial),
+    /// Nothing that can be gone on with; or why not.
+    Nothing(Place, Option<&'static str>),
 }
 
 impl Place {
-    /// Finds the directory of `path` and looks at what is there.
+    /// Finds the directory of `path`, and what has its name there.
     ///
     /// # Errors
-    /// `Data` where the directory is missing or the destination exists (and is not to be overwritten) or is no file;
-    /// `Refused` where the path leads out of the root.
-    pub(super) fn find(root: &Root, path: &Path, tag: &str, overwrite: bool) -> Result<Place> {
+    /// `Data` where the directory is missing; `Refused` where the path leads out of the root.
+    pub(super) fn look(root: &Root, path: &Path, tag: &str) -> Result<(Place, Option<FileStat>)> {
         root.relative(path)?;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(fault(Errno::EISDIR, path, "written"));
@@ -56,28 +72,39 @@ impl Place {
             Errno::ENOENT => no_directory(parent),
             other => fault(other, parent, "entered"),
         })?;
-        let mut place = Place {
+        let place = Place {
             directory,
             path: path.to_path_buf(),
             name: name.to_owned(),
             partial: partial_name(name, tag),
             replaced_mode: None,
         };
-        if let Some(existing) = place.existing(root)? {
-            place.check_replaceable(&existing, overwrite)?;
-            place.replaced_mode = Some(Mode::from_bits_truncate(existing.st_mode) & PERMISSIONS);
+        let existing = place.existing(root)?;
+        Ok((place, existing))
+    }
+
+    /// Refuses to replace what is there, unless that was asked for.
+    ///
+    /// # Errors
+    /// `Data` where it is not to be overwritten, or is no file.
+    pub(super) fn accept(&mut self, existing: Option<&FileStat>, overwrite: bool) -> Result<()> {
+        if let Some(existing) = existing {
+            self.check_replaceable(existing, overwrite)?;
+            self.replaced_mode = Some(Mode::from_bits_truncate(existing.st_mode) & PERMISSIONS);
         }
-        Ok(place)
+        Ok(())
     }
 
     /// Makes a new partial file, in the place of any that an earlier attempt has left.
     pub(super) fn create(self) -> Result<Partial> {
         let mode = self.replaced_mode.unwrap_or(Mode::from_bits_truncate(0o666)) | Mode::S_IRUSR | Mode::S_IWUSR;
         for _ in 0..ATTEMPTS_MAX {
+            self.remove_journal()?;
             self.remove(&self.partial)?;
-            match self.open_partial(OFlag::O_CREAT | OFlag::O_EXCL, mode) {
-                Ok(file) => return Ok(self.opened(file)),
-                Err(Errno::EEXIST) => {}
+            match self.open_partial(OFlag::O_CREAT | OFlag::O_EXCL, mode).map(lock) {
+                Ok(Ok((file, is_locked))) => return Ok(self.opened(file, is_locked)),
+                // Another attempt was quicker to lock it, and goes on with it.
+                Ok(Err(_)) | Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(self.unwritable(errno)),
             }
         }
@@ -85,10 +112,90 @@ impl Place {
             .remedy("wait for it to end"))
     }
 
+    /// Opens the partial file that an earlier attempt has left, as soon as nobody writes to it any more.
+    ///
+    /// # Errors
+    /// `Data` where the system refuses to open it.
+    pub(super) fn reopen(mut self) -> Result<Left> {
+        let deadline = Instant::now() + LOCKED_MAX;
+        loop {
+            let file = match self.open_partial(OFlag::empty(), Mode::empty()) {
+                Ok(file) => file,
+                Err(Errno::ENOENT) => return Ok(Left::Nothing(self, None)),
+                Err(errno) => return Err(fault(errno, &self.path, "written")),
+            };
+            match lock_soon(file, deadline) {
+                Ok((file, true)) => {
+                    let partial = self.opened(file, true);
+                    if partial.is_ours() {
+                        return Ok(Left::Partial(partial));
+                    }
+                    // It was renamed or replaced between the opening and the lock: once more, with what has the name now.
+                    self = partial.place;
+                }
+                Ok((_, false)) => return Ok(Left::Nothing(self, Some("its file system has no locks"))),
+                Err(_) => return Ok(Left::Nothing(self, Some("an earlier attempt still writes to it"))),
+            }
+        }
+    }
+
+    /// Opens the file that has the final name already, which was `existing` when it was looked at.
+    pub(super) fn reopen_named(self, existing: &FileStat) -> std::result::Result<Partial, Place> {
+        let open = |place: &Place, flags: OFlag| {
+            let flags = flags | OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            retried(|| openat(&place.directory, place.name.as_os_str(), flags, Mode::empty()))
+        };
+        let file = open(&self, OFlag::empty()).ok().and_then(|file| lock_soon(file, Instant::now() + LOCKED_MAX).ok());
+        let Some((file, true)) =
+            file.filter(|(file, _)| fstat(file).is_ok_and(|it| identity(&it) == identity(existing)))
+        else {
+            return Err(self);
+        };
+        let file = OpenFile::new(file, || open(&self, OFlag::O_DIRECT).ok());
+        Ok(Partial { file, place: self, is_locked: true, named: AtomicBool::new(true) })
+    }
+
+    /// The journal beside the partial file, if there is one.
+    pub(super) fn open_journal(&self) -> io::Result<Option<File>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(&self.directory, self.beside(JOURNAL).as_os_str(), flags, Mode::empty()) {
+            Ok(file) => Ok(Some(File::from(file))),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Makes an empty journal, under a name of its own until it is written.
+    pub(super) fn write_journal(&self) -> io::Result<File> {
+        let name = self.beside(JOURNAL_NEW);
+        unlink(&self.directory, &name)?;
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(File::from(openat(&self.directory, name.as_os_str(), flags, Mode::from_bits_truncate(0o600))?))
+    }
+
+    /// Puts the journal that was written in the place of the one before; durably, if it `lasts`.
+    pub(super) fn name_journal(&self, lasts: bool) -> io::Result<()> {
+        let (from, to) = (self.beside(JOURNAL_NEW), self.beside(JOURNAL));
+        renameat(&self.directory, from.as_os_str(), &self.directory, to.as_os_str())?;
+        if lasts { Ok(self.sync_directory()?) } else { Ok(()) }
+    }
+
+    /// Removes the journal, if there is one.
+    pub(super) fn remove_journal(&self) -> Result<()> {
+        self.remove(&self.beside(JOURNAL))?;
+        self.remove(&self.beside(JOURNAL_NEW))
+    }
+
+    fn beside(&self, suffix: &str) -> OsString {
+        let mut name = self.partial.clone();
+        name.push(suffix);
+        name
+    }
+
     /// Opens the partial file that another node of this attempt has made.
     pub(super) fn join(self) -> Result<Partial> {
         match self.open_partial(OFlag::empty(), Mode::empty()) {
-            Ok(file) => Ok(self.opened(file)),
+            Ok(file) => Ok(self.opened(file, false)),
             Err(Errno::ENOENT) => Err(given_up(&self.path)),
             Err(errno) => Err(fault(errno, &self.path, "written")),
         }
@@ -112,9 +219,9 @@ impl Place {
         self.remove(&token::name(&self.partial))
     }
 
-    fn opened(self, file: OwnedFd) -> Partial {
+    fn opened(self, file: OwnedFd, is_locked: bool) -> Partial {
         let file = OpenFile::new(file, || self.open_partial(OFlag::O_DIRECT, Mode::empty()).ok());
-        Partial { file, place: self }
+        Partial { file, place: self, is_locked, named: AtomicBool::new(false) }
     }
 
     fn open_partial(&self, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
@@ -182,10 +289,7 @@ impl Place {
     }
 
     fn remove(&self, name: &OsStr) -> Result<()> {
-        match unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(self.unwritable(errno)),
-        }
+        unlink(&self.directory, name).map_err(|errno| self.unwritable(errno))
     }
 
     fn sync_directory(&self) -> nix::Result<()> {
@@ -211,6 +315,9 @@ impl Partial {
             );
             return Err(error.remedy("let that attempt end"));
         }
+        if self.is_named() {
+            return Ok(());
+        }
         if let Some(mode) = place.replaced_mode {
             fchmod(self.file.buffered(), mode).map_err(|errno| fault(errno, &place.path, "given its permissions"))?;
         }
@@ -224,16 +331,31 @@ impl Partial {
         Ok(())
     }
 
+    /// Whether it has its final name already.
+    pub(super) fn is_named(&self) -> bool {
+        self.named.load(Ordering::Relaxed)
+    }
+
+    /// Takes the final name from the file again: it is going to be written to.
+    pub(super) fn take_name(&self) -> Result<()> {
+        let Place { directory, partial, name, path, .. } = &self.place;
+        renameat(directory, name.as_os_str(), directory, partial.as_os_str())
+            .map_err(|errno| fault(errno, path, "written again"))?;
+        self.named.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Removes the partial file. Failing to is no error: the transfer has one already, and the next attempt tries again.
     pub(super) fn discard(&self) {
-        if self.is_ours() {
+        if !self.is_named() && self.is_ours() {
             let _ = self.place.remove(&self.place.partial);
         }
     }
 
     /// Whether the partial file's name still means the file that is open here.
     pub(super) fn is_ours(&self) -> bool {
-        let named = fstatat(&self.place.directory, self.place.partial.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        let name = if self.is_named() { &self.place.name } else { &self.place.partial };
+        let named = fstatat(&self.place.directory, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
         match (named, fstat(self.file.buffered())) {
             (Ok(named), Ok(open)) => identity(&named) == identity(&open),
             _ => false,
@@ -244,7 +366,7 @@ impl Partial {
 /// `.NAME.cep-TAG`, with NAME shortened where that would be longer than file systems allow.
 fn partial_name(name: &OsStr, tag: &str) -> OsString {
     let name = name.as_bytes();
-    let room = NAME_BYTES_MAX - ".".len() - ".cep-".len() - tag.len() - token::SUFFIX.len();
+    let room = NAME_BYTES_MAX - ".".len() - ".cep-".len() - tag.len() - SUFFIX_BYTES_MAX;
     let mut partial = Vec::with_capacity(NAME_BYTES_MAX);
     partial.push(b'.');
     if name.len() <= room {
@@ -259,6 +381,35 @@ fn partial_name(name: &OsStr, tag: &str) -> OsString {
     partial.extend_from_slice(b".cep-");
     partial.extend_from_slice(tag.as_bytes());
     OsStr::from_bytes(&partial).to_owned()
+}
+
+fn unlink(directory: &OwnedFd, name: &OsStr) -> nix::Result<()> {
+    match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::ENOENT) => Ok(()),
+        done => done,
+    }
+}
+
+/// Locks a file for as long as it is open anywhere in this process: the file, and whether it is; an error where another
+/// process has it. There are file systems without locks.
+fn lock(file: OwnedFd) -> std::result::Result<(OwnedFd, bool), OwnedFd> {
+    let file = File::from(file);
+    match file.try_lock() {
+        Ok(()) => Ok((file.into(), true)),
+        Err(TryLockError::Error(_)) => Ok((file.into(), false)),
+        Err(TryLockError::WouldBlock) => Err(file.into()),
+    }
+}
+
+/// Locks a file as soon as nobody else has it, or not at all.
+fn lock_soon(mut file: OwnedFd, deadline: Instant) -> std::result::Result<(OwnedFd, bool), OwnedFd> {
+    loop {
+        file = match lock(file) {
+            Err(taken) if Instant::now() < deadline => taken,
+            done => return done,
+        };
+        std::thread::sleep(LOCKED_AGAIN);
+    }
 }
 
 fn is_kind(about: &FileStat, kind: SFlag) -> bool {
@@ -280,6 +431,17 @@ fn exists(path: &Path) -> Error {
 
 const PERMISSIONS: Mode = Mode::from_bits_truncate(0o777);
 
+/// What the journal's name adds to the partial file's, and that of one that is being made.
+const JOURNAL: &str = ".journal";
+const JOURNAL_NEW: &str = ".journal~";
+/// The longest of what is added to the partial file's name.
+const SUFFIX_BYTES_MAX: usize = JOURNAL_NEW.len();
+const _: () = assert!(SUFFIX_BYTES_MAX >= token::SUFFIX.len());
+
+/// How long an earlier attempt may take to let go of its partial file: a process that was killed has writes in flight.
+const LOCKED_MAX: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
+const LOCKED_AGAIN: Duration = Duration::from_millis(5);
+
 /// What Linux file systems allow for one name.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -296,7 +458,7 @@ mod tests {
     fn file_systems_without_the_flag_do_not_replace_either() {
         let home = tempfile::tempdir().unwrap();
         let root = Root::open(home.path()).unwrap();
-        let create = || Place::find(&root, Path::new("/x"), "ab12", true).unwrap().create().unwrap();
+        let create = || Place::look(&root, Path::new("/x"), "ab12").unwrap().0.create().unwrap();
         create().place.rename_by_link().unwrap();
         assert!(home.path().join("x").exists() && !home.path().join(".x.cep-ab12").exists());
         let taken = create();
@@ -310,6 +472,6 @@ mod tests {
         let (one, other) = ("x".repeat(254) + "1", "x".repeat(254) + "2");
         let (one, other) = (partial_name(OsStr::new(&one), "ab12"), partial_name(OsStr::new(&other), "ab12"));
         assert_ne!(one, other);
-        assert_eq!(token::name(&one).len(), NAME_BYTES_MAX);
+        assert_eq!(one.len() + SUFFIX_BYTES_MAX, NAME_BYTES_MAX);
     }
 }

@@ -1,8 +1,9 @@
 //! A destination: what a receiver's rows write.
 //!
 //! All rows of one node that name the same data share one sink. The order of calls: [`Sink::prepare`], then
-//! [`Sink::zero`] for holes and [`Sink::preallocate`] for the rest, then the rails write, then [`Sink::sync`] and
-//! [`Sink::commit`]. A sink that is dropped before its commit leaves nothing behind.
+//! [`Sink::begin`], [`Sink::zero`] for holes and [`Sink::preallocate`] for the rest, then the rails write, then [`Sink::sync`]
+//! and [`Sink::commit`], and at the very end [`Sink::confirm`]. A sink that is dropped before its commit leaves behind what
+//! another attempt can continue with, or nothing.
 //!
 //! Where several nodes write one path, the elected one prepares first and commits last, when all others have synced.
 
@@ -10,16 +11,20 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
+use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::fsync;
 
 use super::fault::fault;
+use super::journal::{Complete, Record};
+use super::keep::{Found, Journal, Keeping};
 use super::open::{OpenFile, retried};
-use super::partial::{Partial, Place};
+use super::partial::{Left, Partial, Place};
 use super::region::Region;
+use super::root::errno_of;
 use super::{Root, space};
 use crate::error::{Code, Error, Result};
 use crate::spec::DataUri;
-use crate::units::Span;
+use crate::units::{Span, covers};
 
 /// What this node is to the others that write the same path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +50,9 @@ pub(crate) struct SinkOptions {
     pub(crate) attempt: [u8; 16],
     /// Whether other nodes write the same path.
     pub(crate) shared: Shared,
+    /// How it is kept for an attempt that continues this one, and goes on with what an earlier one left; `None` where it
+    /// starts from nothing and leaves nothing. Of files alone, and not of one that is another node's.
+    pub(crate) keep: Option<Keeping>,
 }
 
 /// An open destination.
@@ -54,6 +62,7 @@ pub(crate) struct Sink {
     overwrite: bool,
     fsync: bool,
     shared: Shared,
+    journal: Option<Journal>,
     /// Set once the destination is complete, or given up: then dropping has nothing to do.
     settled: AtomicBool,
 }
@@ -80,18 +89,20 @@ impl Sink {
     /// # Panics
     /// If the tag is not 1 to 64 letters and digits: it is made of a hash.
     pub(crate) fn prepare(root: &Root, uri: &DataUri, file_bytes: u64, options: &SinkOptions) -> Result<Sink> {
-        let target = match uri {
-            DataUri::File(path) => prepare_file(root, path, options)?,
-            DataUri::Mem(name) => Target::Region(Region::prepare(name, file_bytes, options.shared)?),
-            DataUri::Null => Target::Nothing,
+        let (target, journal) = match uri {
+            DataUri::File(path) => prepare_file(root, path, file_bytes, options)?,
+            DataUri::Mem(name) => (Target::Region(Region::prepare(name, file_bytes, options.shared)?), None),
+            DataUri::Null => (Target::Nothing, None),
             DataUri::Pattern(_) => {
                 return Err(Error::new(Code::Usage, format!("{uri} cannot be written")).remedy("use null: to discard"));
             }
         };
         let SinkOptions { overwrite, fsync, shared, .. } = *options;
         // From here on an error drops the sink, and that removes what was made.
-        let sink = Sink { target, overwrite, fsync, shared, settled: AtomicBool::new(false) };
-        sink.make_room(file_bytes)?;
+        let sink = Sink { target, overwrite, fsync, shared, journal, settled: AtomicBool::new(false) };
+        if sink.is_fresh() {
+            sink.make_room(file_bytes)?;
+        }
         if let (Target::Owned(partial), Shared::Elected) = (&sink.target, shared) {
             // Last: who sees the token may rely on the file.
             partial.place.write_token(&options.attempt)?;
@@ -113,7 +124,84 @@ impl Sink {
     pub(crate) fn is_fresh(&self) -> bool {
         match &self.target {
             Target::Region(region) => region.fresh,
-            Target::Owned(_) | Target::Joined(_) | Target::Nothing => true,
+            Target::Owned(_) => self.found().is_empty(),
+            Target::Joined(_) | Target::Nothing => true,
+        }
+    }
+
+    /// Whether what lands here is recorded for an attempt that continues this one.
+    pub(crate) fn keeps(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// What an earlier attempt has left here: ascending, apart from each other.
+    pub(crate) fn found(&self) -> &[Record] {
+        self.journal.as_ref().map_or(&[], |journal| &journal.found.records)
+    }
+
+    /// Whether what was found is certain to be there: the machine has not been started anew since, or it had been made
+    /// durable.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.found.is_certain)
+    }
+
+    /// Why what was there of an earlier attempt is not continued, in a sentence.
+    pub(crate) fn refused(&self) -> Option<String> {
+        let reason = self.journal.as_ref()?.found.refused.as_ref()?;
+        Some(format!("what an earlier attempt left of {} starts again: {reason}", self.name().display()))
+    }
+
+    /// Begins this attempt: of what was found only `kept` counts from now on, and the rest may be written over.
+    /// `is_whole` says that nothing more will be written.
+    ///
+    /// # Errors
+    /// `Data` where the journal cannot be written.
+    pub(crate) fn begin(&self, kept: &[Span], is_whole: bool) -> Result<()> {
+        let (Some(journal), Target::Owned(partial)) = (&self.journal, &self.target) else { return Ok(()) };
+        if partial.is_named() {
+            if is_whole {
+                return Ok(());
+            }
+            partial.take_name()?;
+        }
+        let begun = journal.begin(&partial.place, |record| covers(kept, record.span));
+        begun.map_err(|error| fault(errno_of(&error), self.name(), "recorded in a journal beside it"))
+    }
+
+    /// Whether this node was elected to make a file that others name, too.
+    pub(crate) fn is_elected(&self) -> bool {
+        self.shared == Shared::Elected
+    }
+
+    /// Keeps nothing of this attempt, and nothing longer of an earlier one: other nodes write to this file, and who may still
+    /// do so when this attempt has ended only they know.
+    ///
+    /// # Errors
+    /// `Data` where the journal cannot be removed.
+    pub(crate) fn forget(&self) -> Result<()> {
+        let (Some(journal), Target::Owned(partial)) = (&self.journal, &self.target) else { return Ok(()) };
+        journal.forget();
+        partial.place.remove_journal()
+    }
+
+    /// Whether an earlier attempt has completed it: it has its final name, and nothing is written to it.
+    pub(crate) fn is_named(&self) -> bool {
+        matches!(&self.target, Target::Owned(partial) if partial.is_named())
+    }
+
+    /// Takes in what has landed here, to be recorded by the next [`Sink::flush`].
+    pub(crate) fn keep(&self, records: impl Iterator<Item = Record>) {
+        if let Some(journal) = &self.journal {
+            journal.add(records);
+        }
+    }
+
+    /// Records what has landed.
+    pub(crate) fn flush(&self) {
+        let (Some(journal), Target::Owned(partial)) = (&self.journal, &self.target) else { return };
+        if let Err(error) = journal.flush(&partial.file) {
+            // The transfer can do without; what is not recorded is only fetched again if it is interrupted.
+            tracing::warn!("what lands in {} is not recorded any more: {error}", self.name().display());
         }
     }
 
@@ -153,10 +241,12 @@ impl Sink {
     ///
     /// # Errors
     /// `Data` where the name was taken meanwhile, where another attempt has replaced the file, or where the system refuses.
-    /// The file is then removed.
+    /// The file is then discarded.
     pub(crate) fn commit(&self) -> Result<()> {
+        self.flush();
         self.sync()?;
         if let Target::Owned(partial) = &self.target {
+            self.record_completion(partial);
             // The token goes first: while the file has its final name nothing of ours lies beside it.
             self.remove_token(partial)?;
             let finished = partial.finish(self.overwrite, self.fsync);
@@ -169,13 +259,30 @@ impl Sink {
         Ok(())
     }
 
-    /// Removes what is not complete. A node that has joined another's file leaves it to that one.
+    /// Everybody has all they want: nothing needs to be remembered of how this file came to be.
+    pub(crate) fn confirm(&self) {
+        let is_settled = self.settled.load(Ordering::Relaxed);
+        if let (Some(journal), Target::Owned(partial), true) = (&self.journal, &self.target, is_settled)
+            && journal.is_ours(&partial.place)
+        {
+            // What cannot be removed is replaced by the next attempt.
+            let _ = partial.place.remove_journal();
+        }
+    }
+
+    /// Gives up what is not complete: removes it, unless another attempt can continue with it. A node that has joined
+    /// another's file leaves it to that one.
     pub(crate) fn discard(&self) {
         if self.settled.swap(true, Ordering::Relaxed) {
             return;
         }
+        self.flush();
         match &self.target {
+            Target::Owned(_) if self.journal.as_ref().is_some_and(Journal::is_worth_keeping) => {}
             Target::Owned(partial) => {
+                if self.keeps() && partial.is_ours() {
+                    let _ = partial.place.remove_journal();
+                }
                 // A removal that fails has no one to tell; the next attempt replaces what is left.
                 let _ = self.remove_token(partial);
                 partial.discard();
@@ -188,6 +295,16 @@ impl Sink {
     /// The error for a write that the system refused with `errno`.
     pub(crate) fn write_failed(&self, errno: Errno) -> Error {
         fault(errno, self.name(), "written")
+    }
+
+    /// Leaves a record of the file that is complete, for an attempt that has to find out which files are.
+    fn record_completion(&self, partial: &Partial) {
+        let (Some(journal), Ok(about)) = (&self.journal, fstat(partial.file.buffered())) else { return };
+        if !partial.is_named()
+            && let Err(error) = journal.complete(&partial.file, &completion(&about))
+        {
+            tracing::warn!("the completion of {} is not recorded: {error}", self.name().display());
+        }
     }
 
     /// Partial files start empty; a region has fitted itself.
@@ -228,15 +345,64 @@ impl Drop for Sink {
     }
 }
 
-fn prepare_file(root: &Root, path: &Path, options: &SinkOptions) -> Result<Target> {
+fn prepare_file(root: &Root, path: &Path, file_bytes: u64, options: &SinkOptions) -> Result<(Target, Option<Journal>)> {
     let tag = &options.tag;
     assert!((1..=TAG_BYTES_MAX).contains(&tag.len()), "a tag has 1 to {TAG_BYTES_MAX} bytes");
     assert!(tag.bytes().all(|byte| byte.is_ascii_alphanumeric()), "a tag is made of letters and digits");
-    let place = Place::find(root, path, tag, options.overwrite)?;
+    let (mut place, existing) = Place::look(root, path, tag)?;
     if options.shared == Shared::Member && place.has_token(&options.attempt)? {
-        return place.join().map(Target::Joined);
+        place.accept(existing.as_ref(), options.overwrite)?;
+        return place.join().map(|partial| (Target::Joined(partial), None));
     }
-    place.create().map(Target::Owned)
+    if let Some(keeping) = options.keep {
+        return continue_file((place, existing), file_bytes, options, keeping);
+    }
+    place.accept(existing.as_ref(), options.overwrite)?;
+    place.create().map(|partial| (Target::Owned(partial), None))
+}
+
+/// Opens what an earlier attempt has left at a place, or makes a new file.
+fn continue_file(
+    (mut place, existing): (Place, Option<FileStat>),
+    file_bytes: u64,
+    options: &SinkOptions,
+    keeping: Keeping,
+) -> Result<(Target, Option<Journal>)> {
+    let path = place.path.clone();
+    let find = |place: &Place, inode| Journal::find(place, keeping, inode, options.attempt, options.fsync);
+    if let Some(existing) = &existing {
+        let journal = find(&place, existing.st_ino);
+        if journal.found.complete == Some(completion(existing)) {
+            match place.reopen_named(existing) {
+                Ok(partial) => return Ok((Target::Owned(partial), Some(journal))),
+                Err(unopened) => place = unopened,
+            }
+        }
+    }
+    place.accept(existing.as_ref(), options.overwrite)?;
+    let (place, refused) = match place.reopen()? {
+        Left::Nothing(place, why) => (place, why.map(String::from)),
+        Left::Partial(partial) => {
+            let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &path, "examined"))?;
+            let journal = find(&partial.place, about.st_ino);
+            if !journal.found.records.is_empty() && about.st_size.unsigned_abs() == file_bytes {
+                return Ok((Target::Owned(partial), Some(journal)));
+            }
+            let cut = (!journal.found.records.is_empty()).then(|| "the partial file has another size".into());
+            (partial.place, cut.or(journal.found.refused))
+        }
+    };
+    let partial = place.create()?;
+    let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &path, "examined"))?;
+    let found = Found { refused, ..Found::default() };
+    let journal = Journal::new(keeping, about.st_ino, options.attempt, options.fsync, found);
+    let journal = Some(journal).filter(|_| partial.is_locked);
+    Ok((Target::Owned(partial), journal))
+}
+
+/// How a complete file looks from outside.
+fn completion(about: &FileStat) -> Complete {
+    Complete { size_bytes: about.st_size.unsigned_abs(), modified: (about.st_mtime, about.st_mtime_nsec) }
 }
 
 /// Leaves most of a name of 255 bytes to the user's.

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -89,6 +90,21 @@ impl Source {
         }
     }
 
+    /// What the source looks like, as bytes that differ for one that looks otherwise.
+    pub(crate) fn looks(&self) -> Vec<u8> {
+        match self {
+            Source::File(source) => {
+                let Fingerprint { size_bytes, modified, identity } = source.fingerprint;
+                let times = [modified.0, modified.1].map(i64::cast_unsigned);
+                [size_bytes, times[0], times[1], identity.0, identity.1]
+                    .into_iter()
+                    .flat_map(u64::to_le_bytes)
+                    .collect()
+            }
+            Source::Pattern(seed) => seed.to_le_bytes().into(),
+        }
+    }
+
     /// The error for a read that the system refused with `errno`.
     #[cfg_attr(not(test), allow(dead_code, reason = "a refusal carries a code, not yet the reason of the system"))]
     pub(crate) fn read_failed(&self, errno: Errno) -> Error {
@@ -124,6 +140,7 @@ impl FileSource {
         let has = fingerprint.size_bytes;
         match offset_bytes.checked_add(bytes) {
             Some(end) if end <= has => {
+                fingerprint.ripen();
                 let offered = Span::new(offset_bytes, end);
                 Ok(FileSource { file, name, offered, fingerprint })
             }
@@ -152,6 +169,18 @@ impl FileSource {
 }
 
 impl Fingerprint {
+    /// Waits until a write from now on is sure to change it: kernels stamp files with a clock that stands still for some
+    /// milliseconds, so that a file which was written to just now could be written to again and look the same.
+    fn ripen(&self) {
+        let (seconds, nanoseconds) = (self.modified.0.try_into(), self.modified.1.try_into());
+        let (Ok(seconds), Ok(nanoseconds)) = (seconds, nanoseconds) else { return };
+        let modified = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        // A stamp of the future is of another machine's clock, and says nothing about this one's ticks.
+        if let Ok(age) = SystemTime::now().duration_since(modified) {
+            std::thread::sleep(TICK.saturating_sub(age));
+        }
+    }
+
     fn of(file: BorrowedFd<'_>, name: &Path) -> Result<Fingerprint> {
         let about = stat(file, name)?;
         let size_bytes = match kind(&about) {
@@ -163,6 +192,9 @@ impl Fingerprint {
         Ok(Fingerprint { size_bytes: size_bytes.unsigned_abs(), modified, identity: identity(&about) })
     }
 }
+
+/// The longest that the clock of file stamps stands still, on a kernel that ticks a hundred times a second.
+const TICK: Duration = Duration::from_millis(10);
 
 fn stat<F: AsFd>(file: F, name: &Path) -> Result<FileStat> {
     fstat(file).map_err(|errno| fault(errno, name, "examined"))

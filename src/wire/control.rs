@@ -273,6 +273,39 @@ pub(crate) struct Start {
     pub(crate) bound_us: u64,
     /// What other receivers will ask this node for, once it has landed here: sorted, apart from each other.
     pub(crate) relays: Vec<Span>,
+    /// What the node has from an earlier attempt and is still good: sorted, apart from each other.
+    pub(crate) kept: Vec<Span>,
+    /// What the senders among the peers offer, and what their sources look like.
+    pub(crate) origins: Vec<Offered>,
+    /// Whether another node writes to a file that this one was elected to make.
+    pub(crate) shares: bool,
+}
+
+/// Which source a range came from, and what that looked like.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) struct Origin {
+    /// The hash of the sender's name and the data's URI.
+    pub(crate) who: u64,
+    /// The hash of the source's size, time of last change, and identity.
+    pub(crate) state: u64,
+}
+
+/// What a sender offers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Offered {
+    /// The index of the sender.
+    pub(crate) index: u32,
+    /// The range; never empty.
+    pub(crate) span: Span,
+    pub(crate) origin: Origin,
+}
+
+/// What a receiver has from an earlier attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Have {
+    /// The range; never empty.
+    pub(crate) span: Span,
+    pub(crate) origin: Origin,
 }
 
 /// Another node of the transfer.
@@ -362,7 +395,7 @@ impl ToMaster {
 }
 
 /// A node's answer to `Prepare`.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Prepared {
     /// One state per row, in the order of the rows.
     pub(crate) rows: Vec<RowState>,
@@ -370,6 +403,12 @@ pub(crate) struct Prepared {
     pub(crate) holes: Vec<Span>,
     /// Why it is not ready.
     pub(crate) error: Option<Error>,
+    /// What the source of each row looks like, 0 for rows that want; or nothing.
+    pub(crate) states: Vec<u64>,
+    /// What it has from an earlier attempt.
+    pub(crate) have: Vec<Have>,
+    /// What people should know: a sentence each.
+    pub(crate) notes: Vec<String>,
 }
 
 /// What a node found out about a row.
@@ -410,6 +449,8 @@ pub(crate) struct Stats {
     pub(crate) stolen_bytes: u64,
     /// Requests that had to be made again.
     pub(crate) retries: u64,
+    /// Bytes that an earlier attempt had landed.
+    pub(crate) resumed_bytes: u64,
     /// From the first request to the last piece written, on the node's own clock.
     pub(crate) active_ns: u64,
     /// Processor time, user and system.

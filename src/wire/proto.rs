@@ -172,6 +172,16 @@ pub(crate) struct Start {
     pub(crate) bound_us: u64,
     #[prost(uint64, repeated, tag = "7")]
     pub(crate) relays: Vec<u64>,
+    #[prost(uint64, repeated, tag = "20")]
+    pub(crate) kept: Vec<u64>,
+    /// Of each offer: the sender's index, start and length.
+    #[prost(uint64, repeated, tag = "21")]
+    pub(crate) offers: Vec<u64>,
+    /// Of each offer: who, and what it looks like.
+    #[prost(fixed64, repeated, tag = "22")]
+    pub(crate) origins: Vec<u64>,
+    #[prost(bool, tag = "23")]
+    pub(crate) shares: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -232,6 +242,15 @@ pub(crate) struct Prepared {
     pub(crate) holes: Vec<u64>,
     #[prost(message, optional, tag = "3")]
     pub(crate) error: Option<Failure>,
+    /// One number per row, or nothing.
+    #[prost(fixed64, repeated, tag = "20")]
+    pub(crate) states: Vec<u64>,
+    /// Of each range: start, length, who it came from and what that looked like.
+    #[prost(uint64, repeated, tag = "21")]
+    pub(crate) have: Vec<u64>,
+    /// One text of lines.
+    #[prost(string, tag = "22")]
+    pub(crate) notes: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -301,6 +320,8 @@ pub(crate) struct Stats {
     /// One text of lines, two for each rail: which way the bytes took, and what carried out the operations.
     #[prost(string, tag = "11")]
     pub(crate) rail_paths: String,
+    #[prost(uint64, tag = "20")]
+    pub(crate) resumed_bytes: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -63,7 +63,9 @@ fn converse(address: std::net::SocketAddr, key: &Key, query: Query) -> Result<St
             match connection.receive()? {
                 Incoming::Message(bytes) => return Ok(control::decode::<Answer>(&bytes)?.json),
                 Incoming::Pending => {}
-                Incoming::Closed => return Err(Error::new(Code::Unreachable, "the master ended before it answered")),
+                Incoming::Closed { .. } => {
+                    return Err(Error::new(Code::Unreachable, "the master ended before it answered"));
+                }
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());

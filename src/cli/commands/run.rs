@@ -26,6 +26,9 @@ pub(super) fn carry_out(transfer: &Transfer, args: &TransferArgs) -> Result<Exit
     let handle = transfer.handle();
     cancel_on_signals(move || handle.cancel())?;
     let report = watch(transfer, args.progress)?;
+    if args.json {
+        report.warnings.iter().for_each(|warning| say(&format!("cep-fast: warning: {warning}")));
+    }
     print(&if args.json { report.json() } else { report.to_string() });
     Ok(ending(&report))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Owner, Source};
+use crate::engine::FlowIx;
 use crate::engine::shares::Shares;
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span};
@@ -46,6 +47,16 @@ impl Owner {
         Ok(())
     }
 
+    /// Who brings what comes on a flow.
+    pub(crate) fn sender_of(&self, flow: FlowIx) -> Option<NodeIx> {
+        self.flows.get(&flow).map(|flow| flow.lane.sender)
+    }
+
+    /// The parts of a range that an earlier attempt had landed, asked before anything lands in this one.
+    pub(crate) fn kept_within(&self, span: Span) -> Vec<Span> {
+        if self.counts.resumed_bytes > 0 { self.landed_within(span) } else { Vec::new() }
+    }
+
     /// The parts of a range that have landed.
     pub(crate) fn landed_within(&self, span: Span) -> Vec<Span> {
         self.extents.landed_within(span)
@@ -72,15 +83,5 @@ impl Owner {
             leased || self.shares.bytes_of(sender) > 0
         };
         self.delivered.iter().map(move |(&sender, &bytes)| (sender, bytes, is_busy(sender)))
-    }
-
-    /// Others take over the share of a sender that is lost.
-    pub(super) fn dissolve(&mut self, sender: NodeIx, error: &Error) {
-        for run in self.shares.dissolve(sender) {
-            for index in run.first..run.end {
-                let piece = self.extents.piece(run.segment, index);
-                self.put_back(piece, error);
-            }
-        }
     }
 }

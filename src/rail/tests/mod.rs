@@ -72,8 +72,14 @@ fn desks(folder: &Path, files: Option<DataPath>, bytes: u64) -> (Arc<Desk>, Arc<
         false => (DataUri::Pattern(5), DataUri::Null),
     };
     let source = Source::open(&root, &from, 0, bytes).unwrap();
-    let options =
-        SinkOptions { overwrite: false, fsync: false, tag: "test".into(), attempt: [1; 16], shared: Shared::Alone };
+    let options = SinkOptions {
+        overwrite: false,
+        fsync: false,
+        tag: "test".into(),
+        attempt: [1; 16],
+        shared: Shared::Alone,
+        keep: None,
+    };
     let sink = Sink::prepare(&root, &to, bytes, &options).unwrap();
     sink.preallocate(&[range]).unwrap();
     let offers = vec![Offer { range, source, layout: files.then(layout) }];

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+mod kept;
 mod paths;
 mod regions;
 mod shared;
@@ -68,7 +69,7 @@ fn announce(what: &str) {
 
 fn options() -> SinkOptions {
     let tag = "ab12".to_owned();
-    SinkOptions { overwrite: false, fsync: false, tag, attempt: [1; 16], shared: Shared::Alone }
+    SinkOptions { overwrite: false, fsync: false, tag, attempt: [1; 16], shared: Shared::Alone, keep: None }
 }
 
 fn file_uri(path: &str) -> DataUri {

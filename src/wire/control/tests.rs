@@ -123,17 +123,28 @@ fn start() -> impl Strategy<Value = Start> {
     });
     let share = (index, any::<u32>()).prop_map(|(index, weight)| Share { index, weight });
     let senders = vec(vec(share, 1..5), 20);
-    (any::<u32>(), peers, senders, [apart(), apart(), apart()], any::<[u64; 2]>()).prop_map(
-        |(epoch, peers, senders, [spans, holes, relays], [limit_bytes_per_second, bound_us])| Start {
+    let origins = vec((0..NODES_MAX as u32, have()), 0..4).prop_map(|offers| {
+        offers.into_iter().map(|(index, Have { span, origin })| Offered { index, span, origin }).collect::<Vec<_>>()
+    });
+    let spans = [apart(), apart(), apart(), apart()];
+    (any::<u32>(), peers, senders, spans, any::<([u64; 2], bool)>(), origins).prop_map(
+        |(
             epoch,
             peers,
-            segments: spans.into_iter().zip(senders).map(|(span, senders)| PlanSegment { span, senders }).collect(),
-            holes,
-            limit_bytes_per_second,
-            bound_us,
-            relays,
+            senders,
+            [spans, holes, relays, kept],
+            ([limit_bytes_per_second, bound_us], shares),
+            origins,
+        )| {
+            let segment = |(span, senders)| PlanSegment { span, senders };
+            let segments = spans.into_iter().zip(senders).map(segment).collect();
+            Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, shares }
         },
     )
+}
+
+fn have() -> impl Strategy<Value = Have> {
+    (span(), any::<[u64; 2]>()).prop_map(|(span, [who, state])| Have { span, origin: Origin { who, state } })
 }
 
 fn stats() -> impl Strategy<Value = Stats> {
@@ -150,7 +161,7 @@ fn stats() -> impl Strategy<Value = Stats> {
     let uncounted = |rails: Vec<RailStats>| rails.into_iter().map(|rail| RailStats { counted: None, ..rail }).collect();
     let rails = (vec(rail, 0..4), any::<bool>())
         .prop_map(move |(rails, is_counted)| if is_counted { rails } else { uncounted(rails) });
-    (any::<[u64; 8]>(), rails).prop_map(|(counts, rails)| Stats {
+    (any::<[u64; 9]>(), rails).prop_map(|(counts, rails)| Stats {
         received_bytes: counts[0],
         sent_bytes: counts[1],
         wasted_bytes: counts[2],
@@ -159,6 +170,7 @@ fn stats() -> impl Strategy<Value = Stats> {
         active_ns: counts[5],
         cpu_ns: counts[6],
         memory_bytes_max: counts[7],
+        resumed_bytes: counts[8],
         rails,
     })
 }
@@ -189,9 +201,12 @@ fn to_node() -> impl Strategy<Value = ToNode> {
 }
 
 fn to_master() -> impl Strategy<Value = ToMaster> {
-    let rows = vec(any::<bool>().prop_map(|shared| RowState { shared }), 0..5);
-    let prepared =
-        (rows, apart(), option::of(error())).prop_map(|(rows, holes, error)| Prepared { rows, holes, error });
+    let rows = vec((any::<bool>(), any::<u64>()), 0..5);
+    let more = (vec(have(), 0..4), vec("[ -~]{0,30}", 0..3));
+    let prepared = (rows, apart(), option::of(error()), more).prop_map(|(rows, holes, error, (have, notes))| {
+        let (rows, states) = rows.into_iter().map(|(shared, state)| (RowState { shared }, state)).unzip();
+        Prepared { rows, holes, error, states, have, notes }
+    });
     prop_oneof![
         prepared.prop_map(ToMaster::Prepared),
         (any::<(u64, u64)>(), vec((0..NODES_MAX as u32, any::<(u64, bool)>()), 0..4), vec(any::<u64>(), 0..4))
@@ -410,7 +425,7 @@ fn keys_do_not_show() {
 #[test]
 fn a_plain_transfer_costs_a_node_one_kibibyte() {
     let rows = vec![RowState { shared: false }];
-    let prepared = Prepared { rows, holes: vec![], error: None };
+    let prepared = Prepared { rows, ..Prepared::default() };
     let segments = (0..4).map(plain_landed).collect();
     let messages = [
         encode(&ToNode::Prepare(plain_prepare())),
@@ -467,7 +482,12 @@ fn plain_start() -> Start {
         senders: (0..4).map(|index| Share { index, weight: 65_535 }).collect(),
     };
     let (peers, segments) = ((0..4).map(peer).collect(), (0..4).map(segment).collect());
-    Start { epoch: 1, peers, segments, holes: vec![], limit_bytes_per_second: 0, bound_us: 90_000_000, relays: vec![] }
+    let span = Span::new(0, 1 << 40);
+    let origin = Origin { who: u64::MAX, state: u64::MAX };
+    let origins = (0..4).map(|index| Offered { index, span, origin }).collect();
+    let (holes, relays, kept) = (vec![], vec![], vec![]);
+    let (limit_bytes_per_second, bound_us) = (0, 90_000_000);
+    Start { epoch: 1, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, shares: true }
 }
 
 fn plain_landed(index: u64) -> LandedSegment {
@@ -485,6 +505,7 @@ fn plain_stats() -> Stats {
         active_ns: 90_000_000_000,
         cpu_ns: 30_000_000_000,
         memory_bytes_max: 60 << 20,
+        resumed_bytes: 1 << 40,
         rails: vec![RailStats {
             nic: "enp3s0f0".to_owned(),
             sent_bytes: 0,

@@ -45,7 +45,7 @@ pub(super) fn span(field: &'static str, pairs: &Pairs) -> Result<Span, WireError
     }
 }
 
-fn span_of(field: &'static str, start: u64, bytes: u64) -> Result<Span, WireError> {
+pub(super) fn span_of(field: &'static str, start: u64, bytes: u64) -> Result<Span, WireError> {
     let end = start.checked_add(bytes).filter(|end| *end > start);
     end.map(|end| Span::new(start, end)).ok_or(WireError::Contradiction { field })
 }

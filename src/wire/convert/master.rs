@@ -1,11 +1,13 @@
 //! What a node tells the master.
 
-use super::fields::{apart, join, key, lines, list, name, node_index, pair, pairs, required, span, text, within};
+use super::fields::{
+    apart, join, key, lines, list, name, node_index, pair, pairs, required, span, span_of, text, within,
+};
 use crate::error::Error;
 use crate::wire::control::{
-    CheckValue, Delivered, LandedSegment, Message, Prepared, RailStats, RowState, Stats, ToMaster,
+    CheckValue, Delivered, Have, LandedSegment, Message, Origin, Prepared, RailStats, RowState, Stats, ToMaster,
 };
-use crate::wire::limits::{ITEMS_MAX, LEFT_MAX, NODES_MAX, RAILS_MAX, ROWS_MAX};
+use crate::wire::limits::{ITEMS_MAX, LEFT_MAX, NODES_MAX, RAILS_MAX, ROWS_MAX, SPANS_MAX};
 use crate::wire::{Check, WireError, proto};
 
 impl Message for ToMaster {
@@ -53,6 +55,9 @@ impl Message for Prepared {
             rows: self.rows.iter().map(|row| row.shared.into()).collect(),
             holes: pairs(&self.holes),
             error: self.error.as_ref().map(Message::to_proto),
+            states: self.states.clone(),
+            have: self.have.iter().flat_map(have_numbers).collect(),
+            notes: lines(self.notes.iter()),
         }
     }
 
@@ -62,12 +67,35 @@ impl Message for Prepared {
             0 | 1 => Ok(RowState { shared: state == 1 }),
             _ => Err(WireError::Unknown { field: "the state of a row", value: state.into() }),
         };
+        within("the states of a node's rows", proto.states.len(), proto.rows.len())?;
+        let notes: Vec<&str> = proto.notes.split_terminator('\n').take(ROWS_MAX + 1).collect();
+        within("the notes of a node", notes.len(), ROWS_MAX)?;
         Ok(Prepared {
+            states: proto.states,
+            have: have(&proto.have)?,
+            notes: notes.into_iter().map(|note| text("a note", note.to_owned())).collect::<Result<_, _>>()?,
             rows: proto.rows.into_iter().map(row_state).collect::<Result<_, _>>()?,
             holes: apart("the holes of a node", &proto.holes)?,
             error: proto.error.map(Error::from_proto).transpose()?,
         })
     }
+}
+
+fn have_numbers(it: &Have) -> [u64; 4] {
+    [it.span.start, it.span.bytes(), it.origin.who, it.origin.state]
+}
+
+fn have(numbers: &[u64]) -> Result<Vec<Have>, WireError> {
+    let field = "what a node has";
+    let (fours, rest) = numbers.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(WireError::Contradiction { field });
+    }
+    within(field, fours.len(), SPANS_MAX)?;
+    let one = |&[start, bytes, who, state]: &[u64; 4]| {
+        Ok(Have { span: span_of(field, start, bytes)?, origin: Origin { who, state } })
+    };
+    fours.iter().map(one).collect()
 }
 
 fn landed_to_proto(segments: &[LandedSegment], stats: &Stats) -> proto::Landed {
@@ -145,6 +173,7 @@ impl Message for Stats {
             rail_nics: join(self.rails.iter().map(|rail| rail.nic.clone())),
             rail_bytes: self.rails.iter().flat_map(|rail| [rail.sent_bytes, rail.received_bytes]).collect(),
             rail_counted_bytes: counted(&self.rails),
+            resumed_bytes: self.resumed_bytes,
             rail_paths: lines(self.rails.iter().flat_map(|rail| [&rail.path, &rail.driver])),
         }
     }
@@ -159,6 +188,7 @@ impl Message for Stats {
             active_ns: proto.active_ns,
             cpu_ns: proto.cpu_ns,
             memory_bytes_max: proto.memory_bytes_max,
+            resumed_bytes: proto.resumed_bytes,
             rails: rails(&proto)?,
         })
     }

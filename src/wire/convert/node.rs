@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::fields::{
-    addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, span, text, within,
+    addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, span, span_of, text, within,
 };
 use crate::spec::Role;
 use crate::units::Span;
 use crate::wire::control::{
-    FlowKey, Message, Options, Peer, PlanSegment, Prepare, Resume, Share, Sharing, Start, ToNode, WireRow,
+    FlowKey, Message, Offered, Options, Origin, Peer, PlanSegment, Prepare, Resume, Share, Sharing, Start, ToNode,
+    WireRow,
 };
-use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NODES_MAX, ROWS_MAX, SLOTS_MAX};
+use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NODES_MAX, ROWS_MAX, SLOTS_MAX, SPANS_MAX};
 use crate::wire::{CheckKind, DataPath, WireError, proto};
 
 impl Message for ToNode {
@@ -198,6 +199,10 @@ impl Message for Start {
             limit_bytes_per_second: self.limit_bytes_per_second,
             bound_us: self.bound_us,
             relays: pairs(&self.relays),
+            kept: pairs(&self.kept),
+            offers: self.origins.iter().flat_map(|it| [it.index.into(), it.span.start, it.span.bytes()]).collect(),
+            origins: self.origins.iter().flat_map(|it| [it.origin.who, it.origin.state]).collect(),
+            shares: self.shares,
         }
     }
 
@@ -213,9 +218,26 @@ impl Message for Start {
         }
         let holes = apart("the holes of a plan", &proto.holes)?;
         let relays = apart("what a node passes on", &proto.relays)?;
-        let proto::Start { epoch, limit_bytes_per_second, bound_us, .. } = proto;
-        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays })
+        let kept = apart("what a node has", &proto.kept)?;
+        let origins = origins(&proto.offers, &proto.origins)?;
+        let proto::Start { epoch, limit_bytes_per_second, bound_us, shares, .. } = proto;
+        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, shares })
     }
+}
+
+fn origins(offers: &[u64], origins: &[u64]) -> Result<Vec<Offered>, WireError> {
+    let field = "what the senders offer";
+    let ((offers, rest), (origins, more)) = (offers.as_chunks::<3>(), origins.as_chunks::<2>());
+    if offers.len() != origins.len() || !rest.is_empty() || !more.is_empty() {
+        return Err(WireError::Contradiction { field });
+    }
+    within(field, offers.len(), SPANS_MAX)?;
+    let one = |(&[index, start, bytes], &[who, state]): (&[u64; 3], &[u64; 2])| {
+        let index = u32::try_from(index).map_err(|_| WireError::Contradiction { field })?;
+        let (index, span) = (node_index(index)?, span_of(field, start, bytes)?);
+        Ok(Offered { index, span, origin: Origin { who, state } })
+    };
+    offers.iter().zip(origins).map(one).collect()
 }
 
 impl Message for Peer {

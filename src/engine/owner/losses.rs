@@ -1,0 +1,76 @@
+//! What becomes of pieces whose sender failed: another brings them, or they are given up.
+
+use super::{Action, FAULTS_MAX, Owner};
+use crate::engine::FlowIx;
+use crate::engine::Piece;
+use crate::engine::extents::Run;
+use crate::engine::lanes::{Lane, Verdict};
+use crate::error::{Code, Error};
+use crate::units::{Moment, NodeIx, Span};
+
+impl Owner {
+    pub(super) fn failed(&mut self, now: Moment, flow: FlowIx, piece: Piece, error: &Error) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        state.leased.retain(|leased| leased.span != piece.span);
+        let sender = state.lane.sender;
+        self.counts.retries += 1;
+        let faults = self.faults.entry(piece.span.start).or_default().entry(sender).or_insert(0);
+        // Changed bytes may arrive whole the next time; a sender that refuses has no better answer later.
+        *faults += if error.code == Code::Integrity { 1 } else { FAULTS_MAX };
+        self.put_back(piece.span, error);
+        self.feed_hungry(now);
+    }
+
+    pub(super) fn flow_down(&mut self, now: Moment, flow: FlowIx, error: &Error) {
+        let Some(state) = self.flows.remove(&flow) else { return };
+        self.lane_broke(now, state.lane, error);
+        for piece in state.leased.iter().rev() {
+            self.put_back(piece.span, error);
+        }
+        self.feed_hungry(now);
+    }
+
+    /// A lane broke; where it was the sender's last one, others take over the sender's share.
+    pub(super) fn lane_broke(&mut self, now: Moment, lane: Lane, error: &Error) {
+        if self.lanes.broke(now, lane, error) == Verdict::Lost {
+            // The plan was made for one that brings its part.
+            self.pace = None;
+            self.dissolve(lane.sender, error);
+        }
+    }
+
+    /// Finds another sender for a piece, or gives it up.
+    pub(super) fn put_back(&mut self, piece: Span, error: &Error) {
+        let (segment, index) = self.extents.place(piece);
+        let held = self.flows.values().any(|flow| flow.leased.iter().any(|leased| leased.span == piece));
+        if held || self.extents.is_settled_piece(segment, index) {
+            return;
+        }
+        let faults = self.faults.get(&piece.start);
+        let faults_of = |sender: &NodeIx| faults.and_then(|faults| faults.get(sender)).copied().unwrap_or(0);
+        let usable = |sender: &&NodeIx| !self.lanes.is_lost(**sender) && faults_of(sender) < FAULTS_MAX;
+        let best = self.extents.senders(segment).iter().filter(usable);
+        let best = best.min_by_key(|sender| (faults_of(sender), self.shares.bytes_of(**sender), **sender)).copied();
+        match best {
+            Some(sender) => {
+                self.shares.push_front(&self.extents, sender, Run { segment, first: index, end: index + 1 });
+                self.lanes.want(sender);
+            }
+            None => {
+                self.extents.give_up(segment, index);
+                self.actions.push_back(Action::GiveUp { span: piece });
+                self.cause.get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+
+    /// Others take over the share of a sender that is lost.
+    pub(super) fn dissolve(&mut self, sender: NodeIx, error: &Error) {
+        for run in self.shares.dissolve(sender) {
+            for index in run.first..run.end {
+                let piece = self.extents.piece(run.segment, index);
+                self.put_back(piece, error);
+            }
+        }
+    }
+}

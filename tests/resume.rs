@@ -1,0 +1,397 @@
+//! Transfers that are interrupted: what has its final name is whole, and what was received is not lost.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{Daemon, cep_fast, code, end_of, folder, json, listing, random_bytes, run, stderr};
+
+/// Waits for something, and not for ever.
+fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !happened() {
+        assert!(Instant::now() < deadline, "{what} does not happen");
+        std::thread::yield_now();
+    }
+}
+
+/// A copy of `source` to `copy` below `root` that takes so many bits per second, begun.
+fn slow_copy(root: &Path, limit: &str, more: &[&str]) -> Child {
+    let mut command = cep_fast(&["copy", "--json", "--progress", "never", "--limit", limit]);
+    command.args(more).arg(root.join("source")).arg(root.join("copy"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_source_overwritten_in_the_middle_leaves_no_file_under_the_final_name() {
+    for path in ["auto", "direct", "copy"] {
+        let root = folder();
+        let data = random_bytes(31, 24 << 20);
+        fs::write(root.path().join("source"), &data).unwrap();
+        let child = slow_copy(root.path(), "160M", &["--path", path]);
+        wait_for("the first piece lands", || {
+            let partial = listing(root.path()).into_iter().find(|path| path.to_string_lossy().contains("/.copy.cep-"));
+            let first = partial.and_then(|path| {
+                let mut page = [0; 4096];
+                fs::File::open(path).ok()?.read_exact_at(&mut page, 0).ok()?;
+                Some(page[..] == data[..4096])
+            });
+            first == Some(true)
+        });
+        let source = fs::OpenOptions::new().write(true).open(root.path().join("source")).unwrap();
+        source.write_all_at(&random_bytes(32, 24 << 20), 0).unwrap();
+        let output = end_of(child);
+        assert_eq!(code(&output), 5, "{path}: {}", stderr(&output));
+        assert!(stderr(&output).contains("changed"), "{path}: {}", stderr(&output));
+        assert!(!root.path().join("copy").exists(), "{path}: a mixed file has its final name");
+        assert!(!json(&output)["error"]["missing_ranges"].as_array().unwrap().is_empty());
+    }
+}
+
+/// What is beside destinations below `root` and whose name ends so.
+fn beside(root: &Path, end: &str) -> Vec<PathBuf> {
+    let mut found = listing(root);
+    found.retain(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.contains(".cep-") && name.ends_with(end)
+    });
+    found
+}
+
+/// Waits until the journal beside a destination speaks of some pieces.
+fn wait_for_journal(root: &Path, child: &mut Child) {
+    wait_for("a journal", || {
+        if child.try_wait().unwrap().is_some() {
+            let mut said = String::new();
+            std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut said).unwrap();
+            panic!("it ended too early: {said}");
+        }
+        beside(root, ".journal").iter().any(|path| fs::metadata(path).is_ok_and(|about| about.len() > 96 + 2 * 64))
+    });
+}
+
+const BYTES: usize = 40 << 20;
+/// Far more than what is in flight, or landed since the journal was last written, at the rates here.
+const AGAIN_BYTES_MAX: u64 = 24 << 20;
+
+/// A source of random bytes below a root, and these.
+fn source(root: &Path, seed: u64) -> Vec<u8> {
+    let data = random_bytes(seed, BYTES);
+    fs::write(root.join("source"), &data).unwrap();
+    data
+}
+
+fn begin(spec: &Path, more: &[&str]) -> Child {
+    let mut command = cep_fast(&["run", "--json", "--progress", "never"]);
+    command.args(more).arg(spec).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+/// Whether a second attempt has completed what the first one began, and left nothing.
+fn assert_continued(root: &Path, output: &Output, data: &[u8]) {
+    assert_eq!(code(output), 0, "{}", stderr(output));
+    let report = json(output);
+    assert!(fs::read(root.join("copy")).unwrap() == data, "the bytes differ: {report}");
+    assert_eq!(report["bytes"], data.len());
+    let resumed = report["resumed_bytes"].as_u64().unwrap();
+    assert!(resumed > 0 && resumed < data.len() as u64, "{report}");
+    let sent: u64 = report["nodes"].as_array().unwrap().iter().map(|node| node["bytes_sent"].as_u64().unwrap()).sum();
+    assert!(sent <= data.len() as u64 - resumed + (2 << 20), "it is not sent again: {report}");
+    let digest = format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, data));
+    assert_eq!(report["digest"], digest, "the digest is of the whole");
+    assert_eq!(beside(root, ""), Vec::<PathBuf>::new(), "nothing is left");
+}
+
+#[test]
+fn a_copy_that_is_cancelled_goes_on_where_it_was() {
+    for more in [&[][..], &["--fsync"], &["--check", "none"]] {
+        let root = folder();
+        let data = source(root.path(), 41);
+        let mut child = slow_copy(root.path(), "160M", more);
+        wait_for_journal(root.path(), &mut child);
+        kill(pid(&child), Signal::SIGINT).unwrap();
+        let output = end_of(child);
+        assert_eq!(code(&output), 130, "{}", stderr(&output));
+        assert!(stderr(&output).contains("run it again"), "{}", stderr(&output));
+        let landed = json(&output)["bytes"].as_u64().unwrap();
+        let output = end_of(slow_copy(root.path(), "10G", more));
+        let report = json(&output);
+        if more.contains(&"none") {
+            assert!(report["resumed_bytes"].as_u64().unwrap() > 0, "{report}");
+            assert!(fs::read(root.path().join("copy")).unwrap() == data);
+        } else {
+            assert_continued(root.path(), &output, &data);
+        }
+        assert!(report["resumed_bytes"].as_u64().unwrap() >= landed, "all that had landed is kept: {report}");
+    }
+}
+
+/// A receiver, a sender, and a specification for them.
+struct Pair {
+    root: tempfile::TempDir,
+    sender: Daemon,
+    receiver: Option<Daemon>,
+    spec: PathBuf,
+    data: Vec<u8>,
+}
+
+impl Pair {
+    fn new(seed: u64) -> Pair {
+        let root = folder();
+        fs::create_dir(root.path().join("r")).unwrap();
+        let data = source(root.path(), seed);
+        let sender = Daemon::start(root.path(), &[]);
+        let mut pair = Pair { sender, receiver: None, spec: root.path().join("spec"), data, root };
+        pair.start_receiver();
+        pair
+    }
+
+    /// Starts the receiver, on a port of its own each time.
+    fn start_receiver(&mut self) {
+        let receiver = Daemon::start(&self.folder(), &[]);
+        let last = BYTES - 1;
+        let (from, to) = (&self.sender.address, &receiver.address);
+        let spec = format!("id pair\nwriter {from} file:///source 0 0-{last}\nreader {to} file:///copy 0 0-{last}\n");
+        fs::write(&self.spec, spec).unwrap();
+        self.receiver = Some(receiver);
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.path().join("r")
+    }
+
+    /// Begins slowly, and waits until something is recorded.
+    fn begin(&self) -> Child {
+        let mut child = begin(&self.spec, &["--limit", "160M"]);
+        wait_for_journal(&self.folder(), &mut child);
+        child
+    }
+
+    fn again(&self, more: &[&str]) -> Output {
+        end_of(begin(&self.spec, more))
+    }
+}
+
+#[test]
+fn a_receiver_that_is_killed_comes_back_and_goes_on() {
+    let mut pair = Pair::new(42);
+    let child = pair.begin();
+    pair.receiver.take().unwrap().signal(Signal::SIGKILL);
+    let output = end_of(child);
+    assert_eq!(code(&output), 3, "{}", stderr(&output));
+    assert!(!pair.folder().join("copy").exists());
+    pair.start_receiver();
+    let output = pair.again(&[]);
+    assert_continued(&pair.folder(), &output, &pair.data);
+    let again = BYTES as u64 - json(&output)["resumed_bytes"].as_u64().unwrap();
+    assert!(again < AGAIN_BYTES_MAX + (BYTES as u64) / 2, "{}", json(&output));
+}
+
+#[test]
+fn a_master_that_is_killed_is_followed_by_another() {
+    let pair = Pair::new(43);
+    let child = pair.begin();
+    kill(pid(&child), Signal::SIGKILL).unwrap();
+    end_of(child);
+    assert_continued(&pair.folder(), &pair.again(&[]), &pair.data);
+}
+
+#[test]
+fn a_source_that_changed_in_between_starts_again_and_says_so() {
+    let mut pair = Pair::new(44);
+    let child = pair.begin();
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    end_of(child);
+    pair.data = source(pair.root.path(), 45);
+    let output = pair.again(&[]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let report = json(&output);
+    assert_eq!(report["resumed_bytes"], 0);
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("the source changed: file:///source at 127.0.0.1:"), "{report}");
+    assert!(stderr(&output).contains("the source changed"), "{}", stderr(&output));
+    assert!(fs::read(pair.folder().join("copy")).unwrap() == pair.data);
+    assert_eq!(beside(&pair.folder(), ""), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn no_resume_starts_over_and_leaves_nothing() {
+    let pair = Pair::new(46);
+    let child = pair.begin();
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    end_of(child);
+    let [partial] = &beside(&pair.folder(), "")[..1] else { panic!("a partial file stays") };
+    let child = begin(&pair.spec, &["--limit", "160M", "--no-resume"]);
+    wait_for("a new partial file", || beside(&pair.folder(), ".journal").is_empty() && partial.exists());
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    let output = end_of(child);
+    assert_eq!(code(&output), 130);
+    assert!(!stderr(&output).contains("run it again"), "{}", stderr(&output));
+    assert_eq!(beside(&pair.folder(), ""), Vec::<PathBuf>::new());
+    let output = pair.again(&["--no-resume"]);
+    assert_eq!((code(&output), &json(&output)["resumed_bytes"]), (0, &0.into()));
+}
+
+#[test]
+fn a_journal_that_is_damaged_is_refused_with_a_reason_and_nothing_of_it_believed() {
+    let pair = Pair::new(47);
+    let child = pair.begin();
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    end_of(child);
+    let [journal] = &beside(&pair.folder(), ".journal")[..] else { panic!("one journal") };
+    let file = fs::OpenOptions::new().write(true).open(journal).unwrap();
+    file.write_all_at(b"?", 40).unwrap();
+    let output = pair.again(&[]);
+    assert_eq!((code(&output), &json(&output)["resumed_bytes"]), (0, &0.into()), "{}", stderr(&output));
+    assert!(stderr(&output).contains("starts again: its header is damaged"), "{}", stderr(&output));
+    assert!(fs::read(pair.folder().join("copy")).unwrap() == pair.data);
+    assert_eq!(beside(&pair.folder(), ""), Vec::<PathBuf>::new());
+}
+
+/// One of two receivers has its file, the other one is killed: the second attempt takes the first file as it is.
+#[test]
+fn a_file_that_is_complete_already_is_not_in_the_way_of_the_second_attempt() {
+    let root = folder();
+    for name in ["small", "large"] {
+        fs::create_dir(root.path().join(name)).unwrap();
+    }
+    let data = source(root.path(), 48);
+    let (spec, small_bytes) = (root.path().join("spec"), 4 << 20);
+    let start = |name: &str| Daemon::start(&root.path().join(name), &[]);
+    let senders = [Daemon::start(root.path(), &[]), Daemon::start(root.path(), &[])];
+    let write = |small: &Daemon, large: &Daemon| {
+        let [first, second] = [&senders[0].address, &senders[1].address];
+        let (middle, last) = (small_bytes, BYTES - 1);
+        let rows = format!(
+            "id half\nwriter {first} file:///source 0 0-{}\nwriter {second} file:///source {middle} {middle}-{last}\n\
+             reader {} file:///first 0 0-{}\nreader {} file:///copy 0 {middle}-{last}\n",
+            middle - 1,
+            small.address,
+            middle - 1,
+            large.address
+        );
+        fs::write(&spec, rows).unwrap();
+    };
+    let (small, large) = (start("small"), start("large"));
+    write(&small, &large);
+    let mut child = begin(&spec, &["--limit", "160M"]);
+    let (first, second) = (root.path().join("small/first"), root.path().join("large"));
+    wait_for_journal(&second, &mut child);
+    senders[1].signal(Signal::SIGSTOP);
+    wait_for("the first file", || first.exists());
+    large.signal(Signal::SIGKILL);
+    senders[1].signal(Signal::SIGCONT);
+    let output = end_of(child);
+    assert_eq!(code(&output), 3, "{}", stderr(&output));
+    assert!(first.exists() && beside(root.path(), ".journal").len() == 2, "{:?}", listing(root.path()));
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&first).unwrap());
+    let large = start("large");
+    write(&small, &large);
+    let output = end_of(begin(&spec, &[]));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(json(&output)["resumed_bytes"].as_u64().unwrap() > small_bytes as u64, "{}", json(&output));
+    assert_eq!(std::os::unix::fs::MetadataExt::ino(&fs::metadata(&first).unwrap()), inode, "it is the same file");
+    assert!(fs::read(&first).unwrap() == data[..small_bytes]);
+    assert!(fs::read(second.join("copy")).unwrap() == data[small_bytes..]);
+    wait_for("the end of the last records", || beside(root.path(), "").is_empty());
+    let output = end_of(begin(&spec, &[]));
+    assert_eq!(code(&output), 5, "now they exist: {}", stderr(&output));
+}
+
+/// Two receivers that write a path of the same name; `roots` are where.
+fn interrupted_and_again(roots: [&str; 2]) -> (tempfile::TempDir, Vec<u8>, Output) {
+    let root = folder();
+    roots.iter().for_each(|name| fs::create_dir_all(root.path().join(name)).unwrap());
+    let data = source(root.path(), 49);
+    let sender = Daemon::start(root.path(), &[]);
+    let [one, two] = roots.map(|name| Daemon::start(&root.path().join(name), &[]));
+    let (spec, last) = (root.path().join("spec"), BYTES - 1);
+    let rows = format!(
+        "id copies\nwriter {} file:///source 0 0-{last}\nreader {} file:///copy 0 0-{last}\nreader {} file:///copy 0 0-{last}\n",
+        sender.address, one.address, two.address
+    );
+    fs::write(&spec, rows).unwrap();
+    let mut child = begin(&spec, &["--limit", "320M"]);
+    if roots[0] == roots[1] {
+        wait_for("the file of both", || !beside(root.path(), ".token").is_empty());
+    } else {
+        roots.iter().for_each(|name| wait_for_journal(&root.path().join(name), &mut child));
+    }
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    assert_eq!(code(&end_of(child)), 130);
+    (root, data, end_of(begin(&spec, &[])))
+}
+
+#[test]
+fn copies_of_one_name_on_different_machines_go_on() {
+    let (root, data, output) = interrupted_and_again(["r1", "r2"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(json(&output)["resumed_bytes"].as_u64().unwrap() > 2 << 20, "{}", json(&output));
+    for copy in ["r1/copy", "r2/copy"] {
+        assert!(fs::read(root.path().join(copy)).unwrap() == data, "{copy}");
+    }
+    wait_for("the end of the last records", || beside(root.path(), "").is_empty());
+}
+
+#[test]
+fn one_file_that_several_nodes_write_starts_again() {
+    let (root, data, output) = interrupted_and_again(["shared", "shared"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(json(&output)["resumed_bytes"], 0);
+    assert!(fs::read(root.path().join("shared/copy")).unwrap() == data);
+    wait_for("the end of the last records", || beside(root.path(), "").is_empty());
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    let root = folder();
+    fs::create_dir(root.path().join("disk")).unwrap();
+    let disk = root.path().join("disk");
+    let mount = |options: &str| {
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&disk).output().unwrap().status.success()
+    };
+    if !mount("size=64m") {
+        return;
+    }
+    struct Unmount<'a>(&'a Path);
+    impl Drop for Unmount<'_> {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg("-l").arg(self.0).output();
+        }
+    }
+    let _unmount = Unmount(&disk);
+    let data = source(root.path(), 49);
+    let copy = |limit: &str| {
+        let mut command = cep_fast(&["copy", "--json", "--progress", "never", "--limit", limit]);
+        command.arg(root.path().join("source")).arg(disk.join("copy"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut child = copy("160M");
+    wait_for_journal(&disk, &mut child);
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    end_of(child);
+    // What was given room is kept; a file that fills the rest is in the way of nothing, and one more byte is refused.
+    let partial = beside(&disk, "").into_iter().find(|path| !path.to_string_lossy().ends_with(".journal")).unwrap();
+    let punched =
+        run(std::process::Command::new("fallocate").args(["-p", "-o", "33554432", "-l", "8388608"]).arg(&partial));
+    assert_eq!(code(&punched), 0);
+    let filler = run(std::process::Command::new("fallocate").args(["-l", "30M"]).arg(disk.join("filler")));
+    assert_eq!(code(&filler), 0);
+    let output = end_of(copy("10G"));
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
+    assert!(stderr(&output).contains("full"), "{}", stderr(&output));
+    fs::remove_file(disk.join("filler")).unwrap();
+    let output = end_of(copy("10G"));
+    assert_continued(&disk, &output, &data);
+}

@@ -12,8 +12,11 @@ pub use receiver::receiver;
 pub use sender::sender;
 pub use texts::{control, frame, hostlists as hostlist, journal, preamble, spec};
 
+/// What a program of `fuzz/` calls.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("spec", spec),
     ("hostlist", hostlist),
     ("frame", frame),

@@ -376,7 +376,7 @@ impl World {
                 self.jobs.push_back(Job::Keep);
             }
             Action::Leave => self.jobs.push_back(Job::Leave),
-            Action::Tell(message) => self.listen(message),
+            Action::Tell(message) => self.listen(&message),
             Action::End => self.told.ended = true,
             _ => {}
         }
@@ -387,8 +387,8 @@ impl World {
         self.rails.iter_mut().for_each(|rail| rail.commands.push_back(command()));
     }
 
-    fn listen(&mut self, message: ToMaster) {
-        match &message {
+    fn listen(&mut self, message: &ToMaster) {
+        match message {
             ToMaster::Progress { received_bytes, .. } => {
                 assert!(*received_bytes >= self.told.received_bytes, "what has landed stays");
                 self.told.received_bytes = *received_bytes;
@@ -410,7 +410,7 @@ impl World {
             }
             _ => {}
         }
-        assert_eq!(decode::<ToMaster>(&encode(&message)).as_ref(), Ok(&message));
+        assert_eq!(decode::<ToMaster>(&encode(message)).as_ref(), Ok(message));
     }
 
     /// Whether every wanted byte has landed, or is a zero.

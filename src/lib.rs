@@ -36,6 +36,9 @@
 #[doc(hidden)]
 pub mod cli;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod report;
 pub mod spec;
 #[cfg(feature = "stand-ins")]

@@ -31,7 +31,15 @@ impl Method {
         }
     }
 
-    /// The check of `bytes`, which lie at `span` of the data space.
+    /// Whether the bytes at `span` have a check: of an object's subtrees, only what one of them can hold has.
+    pub(crate) fn takes(self, span: Span) -> bool {
+        let Method::Blake3(Some(object)) = self else { return true };
+        let offset = span.start.wrapping_sub(object.start);
+        let is_chunk = object.contains(span) && offset.is_multiple_of(blake3::CHUNK_LEN as u64);
+        is_chunk && hazmat::max_subtree_len(offset).is_none_or(|bytes_max| span.bytes() <= bytes_max)
+    }
+
+    /// The check of `bytes`, which lie at `span` of the data space and are what it [`takes`](Method::takes).
     pub(crate) fn of(self, span: Span, bytes: &[u8]) -> Check {
         debug_assert_eq!(span.bytes(), bytes.len() as u64);
         match self {
@@ -287,5 +295,25 @@ mod tests {
         composer.add(Span::new(0, 4), Check::Crc64(0));
         composer.add(Span::new(8, 12), Check::Crc64(0));
         assert_eq!(composer.digest(), None);
+    }
+
+    /// A receiver may ask for any range: of one that is no piece, BLAKE3 ended the rail with an assertion.
+    #[test]
+    fn what_is_no_subtree_has_no_check_and_all_else_has() {
+        let object = Span::new(5, 5 + 10_000);
+        let method = Method::Blake3(Some(object));
+        for start in (0..object.end + 10).step_by(257).chain([5, 1029, 2053, 4101]) {
+            for bytes in [1, 1024, 1025, 2048, 2049, 4096, 10_000] {
+                let span = Span::of(start, bytes);
+                if method.takes(span) {
+                    method.of(span, &vec![7; bytes as usize]);
+                }
+            }
+        }
+        let taken = [(5, 1024), (5, 10_000), (1029, 1024), (2053, 2048), (4101, 4096)];
+        assert!(taken.iter().all(|&(start, bytes)| method.takes(Span::of(start, bytes))));
+        let refused = [(0, 5), (6, 10), (1029, 1025), (2053, 2049), (5, 10_001), (517, 512)];
+        assert!(refused.iter().all(|&(start, bytes)| !method.takes(Span::of(start, bytes))));
+        assert!(Method::Crc64.takes(Span::of(3, 7)) && Method::Blake3(None).takes(Span::of(3, 7)));
     }
 }

@@ -15,55 +15,26 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::check::Method;
 use super::lanes::Lane;
 use super::owner::{self, Already, Owner, Source};
-use super::{FlowIx, Grid, Piece};
+use super::{FlowIx, Piece};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span, covers, union};
 use crate::wire::Check;
-use crate::wire::control::{CheckValue, Delivered, LandedSegment, Prepare, Prepared, Start, Stats, ToMaster, ToNode};
+use crate::wire::control::{CheckValue, Delivered, LandedSegment, Prepared, Start, Stats, ToMaster, ToNode};
 
 mod keeping;
 mod pacing;
+mod terms;
 
 pub(crate) use keeping::Kept;
+pub(crate) use terms::Terms;
 
 use keeping::Keeper;
 use pacing::{lanes, planned_bytes, weight};
 
 /// How often a receiver tells the master how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
-
-/// What a member is told of its transfer when it is made.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
-    pub(crate) grid: Grid,
-    pub(crate) method: Method,
-    /// How many rails this node has.
-    pub(crate) rails: u32,
-    /// Whether senders pace every flow at what the plan wants of it.
-    pub(crate) pace: bool,
-    /// Whether what was written is made durable before the end.
-    pub(crate) fsync: bool,
-    /// Whether what was written is read back and checked once more.
-    pub(crate) verify: bool,
-}
-
-impl Terms {
-    /// The terms of a master's `Prepare`, for a node with so many rails.
-    pub(crate) fn of(prepare: &Prepare, rails: u32) -> Terms {
-        let options = &prepare.options;
-        Terms {
-            grid: Grid::new(options.origin, options.block_bytes.into()),
-            method: Method::new(options.check, options.object),
-            rails,
-            pace: options.pace,
-            fsync: options.fsync,
-            verify: options.verify,
-        }
-    }
-}
 
 /// What happens to a member.
 #[derive(Clone, Debug)]
@@ -263,6 +234,9 @@ impl Member {
     }
 
     fn start(&mut self, start: Start) {
+        if let Err(error) = self.terms.judge(&start.segments) {
+            return self.abort(error);
+        }
         self.state = State::Starting;
         self.epoch = start.epoch;
         self.sources = start.segments.into_iter().map(Source::from).collect();
@@ -290,6 +264,8 @@ impl Member {
         self.weights = planned_bytes(&sources);
         self.relays = start.relays;
         match &mut self.owner {
+            // Room was asked for by the first plan.
+            None if !same_spans(&sources, &self.sources) => self.abort(owner::cut_otherwise()),
             None => self.sources = sources,
             Some(owner) => {
                 // Others may ask now for what was nobody's business when it landed.
@@ -489,6 +465,10 @@ impl Member {
         self.state = State::Ended;
         self.actions.push_back(Action::End);
     }
+}
+
+fn same_spans(one: &[Source], other: &[Source]) -> bool {
+    one.iter().map(|source| source.span).eq(other.iter().map(|source| source.span))
 }
 
 #[cfg(test)]

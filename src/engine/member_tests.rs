@@ -1,6 +1,8 @@
 //! Tables of what a member does.
 
 use super::*;
+use crate::engine::Grid;
+use crate::engine::check::Method;
 use crate::wire::control::{Peer, PlanSegment, Share};
 
 fn member() -> Member {
@@ -92,6 +94,69 @@ fn in_every_state_a_cancel_leads_to_the_end_without_a_commit() {
         assert_eq!(done.last(), Some(&Action::End), "after {before} steps");
         assert!(!done.iter().any(|action| matches!(action, Action::Commit { .. })), "{done:?}");
     }
+}
+
+/// A plan of pieces without end made a receiver ask for more memory than there is.
+#[test]
+fn a_plan_of_too_many_pieces_is_refused() {
+    let mut member = Member::new(Terms {
+        grid: Grid::new(0, 1),
+        method: Method::None,
+        rails: 1,
+        pace: false,
+        fsync: false,
+        verify: false,
+    });
+    member.handle(Moment(0), prepared());
+    let segments = vec![PlanSegment { span: Span::new(0, u64::MAX), senders: vec![Share { index: 0, weight: 1 }] }];
+    member.handle(Moment(1), Event::Master(ToNode::Start(Start { segments, ..start() })));
+    assert_eq!(actions(&mut member).last(), Some(&Action::Drain));
+    member.handle(Moment(2), Event::Drained);
+    assert_eq!(failure(&mut member), Code::Usage);
+}
+
+#[test]
+fn a_plan_off_the_grid_of_its_object_is_refused() {
+    let method = Method::Blake3(Some(Span::new(0, 8192)));
+    for (span, is_followed) in [
+        (Span::new(0, 8192), true),
+        (Span::new(0, 8193), false),
+        (Span::new(1, 4096), false),
+        (Span::new(1024, 4096), false),
+    ] {
+        let mut member =
+            Member::new(Terms { grid: Grid::new(0, 4096), method, rails: 1, pace: false, fsync: false, verify: false });
+        member.handle(Moment(0), prepared());
+        let segments = vec![PlanSegment { span, senders: vec![Share { index: 0, weight: 1 }] }];
+        member.handle(Moment(1), Event::Master(ToNode::Start(Start { segments, ..start() })));
+        assert_eq!(member.state() == State::Starting, is_followed, "{span}");
+    }
+}
+
+/// It was followed, into files that had no room for what the first plan did not speak of.
+#[test]
+fn a_newer_plan_for_other_bytes_is_refused_also_before_the_first_has_begun() {
+    let mut member = member();
+    let plan = |end: u64, epoch: u32| {
+        let segments = vec![PlanSegment { span: Span::new(0, end), senders: vec![Share { index: 0, weight: 1 }] }];
+        Event::Master(ToNode::Start(Start { segments, epoch, ..start() }))
+    };
+    member.handle(Moment(0), prepared());
+    member.handle(Moment(1), plan(100, 1));
+    member.handle(Moment(2), plan(100, 2));
+    assert_eq!(member.state(), State::Starting);
+    member.handle(Moment(3), plan(101, 3));
+    assert_eq!(actions(&mut member).last(), Some(&Action::Drain));
+    member.handle(Moment(4), Event::Drained);
+    assert_eq!(failure(&mut member), Code::Internal);
+}
+
+fn failure(member: &mut Member) -> Code {
+    let told = actions(member).into_iter().find_map(|action| match action {
+        Action::Tell(ToMaster::Failed(error)) => Some(error.code),
+        _ => None,
+    });
+    told.expect("the master hears why")
 }
 
 /// 80 MB of two senders with these weights.

@@ -27,6 +27,8 @@ mod anew;
 mod late;
 mod losses;
 
+pub(crate) use anew::cut_otherwise;
+
 /// Stolen pieces outstanding on one flow: one on the wire and one behind it.
 const SOFT_MAX: usize = 2;
 /// How often one sender may fail at one piece before it is not asked for it again.

@@ -90,9 +90,7 @@ struct Flow {
     served: f64,
     firm: VecDeque<Ask>,
     soft: VecDeque<Ask>,
-    loading: u32,
-    /// How many of them are stolen.
-    loading_soft: u32,
+    loading: Vec<Ask>,
     loaded: VecDeque<Ask>,
     sending: Option<Ask>,
 }
@@ -149,8 +147,7 @@ impl Serve {
             served,
             firm: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
             soft: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
-            loading: 0,
-            loading_soft: 0,
+            loading: Vec::with_capacity(FLOW_SLOTS_MAX as usize),
             loaded: VecDeque::with_capacity(FLOW_SLOTS_MAX as usize),
             sending: None,
         };
@@ -167,9 +164,14 @@ impl Serve {
     fn request(&mut self, flow: FlowIx, ask: Ask) {
         let served_min = self.served_min();
         let Some(state) = self.flows.get_mut(&flow) else { return };
-        if state.firm.len() + state.soft.len() >= FLOW_REQUESTS_MAX {
-            let error = Error::new(Code::Refused, "the receiver asks for more than its credit");
-            self.actions.push_back(Action::Close { flow, error });
+        let broken = if state.firm.len() + state.soft.len() >= FLOW_REQUESTS_MAX {
+            Some("the receiver asks for more than its credit")
+        } else {
+            // What is loaded is known by its number.
+            state.has_asked(ask.request).then_some("the receiver gives two requests one number")
+        };
+        if let Some(message) = broken {
+            self.actions.push_back(Action::Close { flow, error: Error::new(Code::Refused, message) });
             return;
         }
         if !state.is_busy() {
@@ -181,16 +183,15 @@ impl Serve {
 
     fn loaded(&mut self, flow: FlowIx, ask: Ask, result: Result<(), Code>) {
         if let Some(state) = self.flows.get_mut(&flow) {
-            state.loading_soft -= u32::from(ask.soft);
+            let at = state.loading.iter().position(|loading| *loading == ask).expect("a load ends once");
+            state.loading.swap_remove(at);
         }
         match (self.flows.get_mut(&flow), result) {
             (Some(state), Ok(())) => {
-                state.loading -= 1;
                 state.loaded.push_back(ask);
                 self.send_next(flow);
             }
-            (Some(state), Err(code)) => {
-                state.loading -= 1;
+            (Some(_), Err(code)) => {
                 self.slots_free += 1;
                 self.actions.push_back(Action::Refuse { flow, ask, code });
             }
@@ -267,8 +268,7 @@ impl Serve {
             let state = self.flows.get_mut(&flow).expect("found above");
             let ask = state.firm.pop_front().or_else(|| state.soft.pop_front()).expect("a flow with requests");
             state.served += ask.span.bytes() as f64 / state.weight as f64;
-            state.loading += 1;
-            state.loading_soft += u32::from(ask.soft);
+            state.loading.push(ask);
             self.slots_free -= 1;
             self.actions.push_back(Action::Load { flow, ask });
         }
@@ -277,12 +277,19 @@ impl Serve {
 
 impl Flow {
     fn slots(&self) -> u32 {
-        self.loading + self.loaded.len() as u32 + u32::from(self.sending.is_some())
+        (self.loading.len() + self.loaded.len()) as u32 + u32::from(self.sending.is_some())
     }
 
     /// Pieces that are read, waiting or being sent, and were stolen.
     fn soft_slots(&self) -> u32 {
-        self.loading_soft + self.loaded.iter().chain(&self.sending).filter(|ask| ask.soft).count() as u32
+        let slots = self.loading.iter().chain(&self.loaded).chain(&self.sending);
+        slots.filter(|ask| ask.soft).count() as u32
+    }
+
+    /// Whether a request with this number has not been answered.
+    fn has_asked(&self, request: u32) -> bool {
+        let in_line = self.firm.iter().chain(&self.soft);
+        in_line.chain(&self.loading).chain(&self.loaded).chain(&self.sending).any(|ask| ask.request == request)
     }
 
     /// Whether it wants something of its own share.
@@ -451,6 +458,28 @@ mod tests {
         serve.handle(Event::Loaded { flow: A, ask: ask(0), result: Err(Code::Data) });
         assert_eq!(serve.poll_action(), Some(Action::Refuse { flow: A, ask: ask(0), code: Code::Data }));
         assert_eq!(serve.poll_action(), Some(Action::Load { flow: A, ask: ask(1) }));
+    }
+
+    /// The rail found the second piece under the number of both, and nothing when it came to send the other.
+    #[test]
+    fn a_receiver_that_gives_two_requests_one_number_is_closed() {
+        let mut serve = Serve::new(4);
+        for flow in [A, B] {
+            serve.handle(Event::FlowUp { flow, weight: 1 });
+            serve.handle(Event::Request { flow, ask: ask(7) });
+        }
+        let loads: Vec<_> = std::iter::from_fn(|| serve.poll_action()).collect();
+        assert!(matches!(loads[..], [Action::Load { flow: A, .. }, Action::Load { flow: B, .. }]), "{loads:?}");
+        serve.handle(Event::Loaded { flow: A, ask: ask(7), result: Ok(()) });
+        serve.handle(Event::Request { flow: A, ask: Ask { span: Span::of(0, 5), ..ask(7) } });
+        let done: Vec<_> = std::iter::from_fn(|| serve.poll_action()).collect();
+        assert!(matches!(done[..], [Action::Send { .. }, Action::Close { flow: A, .. }]), "{done:?}");
+        // One that was answered may be asked again.
+        serve.handle(Event::Loaded { flow: B, ask: ask(7), result: Ok(()) });
+        serve.handle(Event::Sent { flow: B });
+        serve.handle(Event::Request { flow: B, ask: ask(7) });
+        let done: Vec<_> = std::iter::from_fn(|| serve.poll_action()).collect();
+        assert!(matches!(done[..], [Action::Send { flow: B, .. }, Action::Load { flow: B, .. }]), "{done:?}");
     }
 
     #[test]

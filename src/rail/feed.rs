@@ -75,6 +75,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     fn requested(&mut self, flow: FlowIx, ask: Ask) -> Result<(), Error> {
         let transfer = self.flows.get(&flow).map(|flow| flow.transfer);
         let tenant = transfer.and_then(|transfer| self.tenants.get_mut(&transfer));
+        if tenant.as_ref().is_some_and(|tenant| !tenant.desk.method.takes(ask.span)) {
+            return Err(Error::new(Code::Internal, "the receiver asks for what is no piece"));
+        }
         let relay = tenant.filter(|tenant| matches!(tenant.desk.held(ask.span), Some(Held::Landed(_))));
         match relay.map_or(Ok(Asked::Ready), |tenant| tenant.relay.ask(flow, ask))? {
             Asked::Ready => self.serve.handle(serve::Event::Request { flow, ask }),

@@ -201,6 +201,31 @@ pub(super) const HEADER_BYTES: usize = SUMMED_BYTES + SUM_BYTES;
 /// The size of a record.
 pub(super) const RECORD_BYTES: usize = 64;
 
+/// Reads what `bytes` hold, as they are, and again as records of 60 bytes with good sums behind a header: what is read is
+/// ascending and apart, and was written.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_anything(bytes: &[u8]) {
+    let is_apart = |read: &Read| read.records.is_sorted_by(|left, right| left.span.end <= right.span.start);
+    if let Ok(read) = decode(bytes) {
+        assert!(is_apart(&read), "{:?}", read.records);
+    }
+    let header = Header { identity: [1; 32], boot: [2; 16], inode: 3, synced: false, salt: [4; 16] };
+    let mut journal = encode_header(&header).to_vec();
+    for (place, part) in (0_u64..).zip(bytes.as_chunks::<60>().0) {
+        let two = [u64::from_le_bytes(field(part, 12)), u64::from_le_bytes(field(part, 20))];
+        let (start, length) = (u64::from_le_bytes(field(part, 0)), u32::from_le_bytes(field(part, 8)));
+        journal.extend(sealed(&header, place, start, length, two, &field(part, 28)));
+    }
+    let whole = decode(&journal).expect("a header");
+    assert!(is_apart(&whole) && whole.header == header, "{:?}", whole.records);
+    // A torn end loses the record that it tears, and no other.
+    let torn = decode(&journal[..journal.len() - usize::from(!bytes.is_empty())]);
+    let all_but_last = journal.len().saturating_sub(HEADER_BYTES + 1) / RECORD_BYTES * RECORD_BYTES;
+    if let Ok(torn) = torn {
+        assert_eq!(Ok(torn), decode(&journal[..(HEADER_BYTES + all_but_last).min(journal.len())]));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ pub(crate) mod steps;
 
 mod fault;
 mod holes;
-mod journal;
+pub(crate) mod journal;
 mod keep;
 mod open;
 mod partial;

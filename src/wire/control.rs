@@ -208,7 +208,7 @@ pub(crate) struct Start {
     pub(crate) epoch: u32,
     /// The nodes that this one will speak to, each index once.
     pub(crate) peers: Vec<Peer>,
-    /// What to pull, and from whom; empty for a node that only sends.
+    /// What to pull, and from whom: sorted, apart from each other; empty for a node that only sends.
     pub(crate) segments: Vec<PlanSegment>,
     /// Ranges that are known to be zeros: sorted, apart from each other.
     pub(crate) holes: Vec<Span>,
@@ -271,7 +271,7 @@ pub(crate) struct Peer {
 pub(crate) struct PlanSegment {
     /// The range; never empty.
     pub(crate) span: Span,
-    /// Who has it; each is one of the plan's peers, or the node itself.
+    /// Who has it, one at least; each is one of the plan's peers, or the node itself.
     pub(crate) senders: Vec<Share>,
 }
 
@@ -303,7 +303,7 @@ pub(crate) enum ToMaster {
     },
     /// Everything that the node wanted is written.
     Landed {
-        /// What was written, with its checks.
+        /// What was written, with its checks: sorted, apart from each other.
         segments: Vec<LandedSegment>,
         /// What it cost.
         stats: Stats,
@@ -368,7 +368,7 @@ pub(crate) struct RowState {
 pub(crate) struct LandedSegment {
     /// The range; never empty.
     pub(crate) span: Span,
-    /// The checks of its parts; each part lies within the range.
+    /// The checks of its parts: sorted, apart from each other, within the range.
     pub(crate) checks: Vec<CheckValue>,
 }
 

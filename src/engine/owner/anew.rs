@@ -9,6 +9,11 @@ use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span};
 use crate::wire::limits::LEFT_MAX;
 
+/// Why a newer plan is not followed: what is wanted is fixed for an attempt.
+pub(crate) fn cut_otherwise() -> Error {
+    Error::new(Code::Internal, "a newer plan cuts the data in another way")
+}
+
 impl Owner {
     /// A newer plan: what nobody was asked for yet is shared out by it. What was asked for, and what has landed, stays.
     ///
@@ -21,7 +26,7 @@ impl Owner {
         lane_count: impl Fn(NodeIx) -> u32,
     ) -> Result<(), Error> {
         if !sources.iter().map(|source| source.span).eq(self.extents.spans()) {
-            return Err(Error::new(Code::Internal, "a newer plan cuts the data in another way"));
+            return Err(cut_otherwise());
         }
         for (segment, source) in (0..).zip(sources) {
             self.extents.set_senders(segment, source.senders.iter().map(|sender| sender.0).collect());

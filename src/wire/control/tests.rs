@@ -31,6 +31,18 @@ fn apart() -> impl Strategy<Value = Vec<Span>> {
     })
 }
 
+fn one_behind_another(segments: Vec<LandedSegment>) -> Vec<LandedSegment> {
+    let mut end = 0;
+    let step = |LandedSegment { span, mut checks }| {
+        let moved = |span: Span| Span::new(span.start + end, span.end + end);
+        checks.iter_mut().for_each(|check| check.span = moved(check.span));
+        let span = moved(span);
+        end = span.end;
+        LandedSegment { span, checks }
+    };
+    segments.into_iter().map(step).collect()
+}
+
 fn address() -> impl Strategy<Value = SocketAddr> {
     any::<(std::net::IpAddr, u16)>().prop_map(SocketAddr::from)
 }
@@ -63,7 +75,8 @@ fn options() -> impl Strategy<Value = Options> {
     let flags = any::<[bool; 5]>();
     let path = (0..=4u32).prop_map(|number| DataPath::of(number).expect("one of five"));
     let most = (option::of(1..=u32::MAX), option::of(1..=u32::MAX), path);
-    (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), most).prop_map(
+    let block_bytes = prop_oneof![1..=LENGTH_MAX, (0..=26u32).prop_map(|power| 1 << power)];
+    (block_bytes, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), most).prop_map(
         |(block_bytes, origin, check, [fsync, overwrite, resume, pace, verify], slots, stall_timeout_ms, most)| {
             let (rails_max, threads_max, path) = most;
             Options {
@@ -80,7 +93,8 @@ fn options() -> impl Strategy<Value = Options> {
                 threads_max,
                 pace,
                 verify,
-                object: (origin > 0).then(|| Span::new(0, origin)),
+                object: (block_bytes.is_power_of_two() && block_bytes >= 1024)
+                    .then(|| Span::new(origin % u64::from(block_bytes), u64::MAX)),
             }
         },
     )
@@ -110,12 +124,22 @@ fn start() -> impl Strategy<Value = Start> {
         peers.into_iter().map(peer).collect::<Vec<Peer>>()
     });
     let share = (index, any::<u32>()).prop_map(|(index, weight)| Share { index, weight });
-    let segment = (span(), vec(share, 0..5)).prop_map(|(span, senders)| PlanSegment { span, senders });
+    let senders = vec(vec(share, 1..5), 20);
     let origins = vec((0..NODES_MAX as u32, have()), 0..4).prop_map(|offers| {
         offers.into_iter().map(|(index, Have { span, origin })| Offered { index, span, origin }).collect::<Vec<_>>()
     });
-    (any::<u32>(), peers, vec(segment, 0..6), [apart(), apart(), apart()], any::<([u64; 2], bool)>(), origins).prop_map(
-        |(epoch, peers, segments, [holes, relays, kept], ([limit_bytes_per_second, bound_us], shares), origins)| {
+    let spans = [apart(), apart(), apart(), apart()];
+    (any::<u32>(), peers, senders, spans, any::<([u64; 2], bool)>(), origins).prop_map(
+        |(
+            epoch,
+            peers,
+            senders,
+            [spans, holes, relays, kept],
+            ([limit_bytes_per_second, bound_us], shares),
+            origins,
+        )| {
+            let segment = |(span, senders)| PlanSegment { span, senders };
+            let segments = spans.into_iter().zip(senders).map(segment).collect();
             Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, shares }
         },
     )
@@ -153,12 +177,13 @@ fn stats() -> impl Strategy<Value = Stats> {
     })
 }
 
+/// A segment at the start of the data space, with checks of some of its quarters.
 fn landed_segment() -> impl Strategy<Value = LandedSegment> {
     let check =
         prop_oneof![Just(Check::None), any::<u64>().prop_map(Check::Crc64), any::<[u8; 32]>().prop_map(Check::Blake3),];
-    (span(), vec(check, 0..4)).prop_map(|(span, checks)| LandedSegment {
-        span,
-        checks: checks.into_iter().map(|check| CheckValue { span, check }).collect(),
+    (vec(check, 0..4), 4..1u64 << 40).prop_map(|(checks, bytes)| {
+        let part = |(at, check)| CheckValue { span: Span::of(at * (bytes / 4), bytes / 4), check };
+        LandedSegment { span: Span::of(0, bytes), checks: (0..).zip(checks).map(part).collect() }
     })
 }
 
@@ -191,7 +216,8 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
                 let delivered = delivered.into_iter().map(|(index, (bytes, busy))| Delivered { index, bytes, busy });
                 ToMaster::Progress { received_bytes, sent_bytes, delivered: delivered.collect(), left }
             },),
-        (vec(landed_segment(), 0..5), stats()).prop_map(|(segments, stats)| ToMaster::Landed { segments, stats }),
+        (vec(landed_segment(), 0..5), stats())
+            .prop_map(|(segments, stats)| { ToMaster::Landed { segments: one_behind_another(segments), stats } }),
         stats().prop_map(ToMaster::Report),
         Just(ToMaster::Committed),
         error().prop_map(ToMaster::Failed),
@@ -296,6 +322,45 @@ fn nonsense_in_a_plan_is_refused() {
     assert!(matches!(refused(|s| s.segments[0].weights.truncate(1)), WireError::Contradiction { .. }));
     assert!(matches!(refused(|s| s.holes = vec![5, 5, 9, 5]), WireError::Contradiction { .. }), "overlapping");
     assert!(matches!(refused(|s| s.holes = vec![5]), WireError::Contradiction { .. }));
+}
+
+/// Receivers took such plans for promises of their own program, and ended with an assertion.
+#[test]
+fn a_plan_with_segments_out_of_order_or_without_senders_is_refused() {
+    let refused = |change: fn(&mut proto::Start)| {
+        let mut start = plain_start().to_proto();
+        change(&mut start);
+        Start::from_proto(start).unwrap_err()
+    };
+    assert!(matches!(refused(|s| s.segments.swap(0, 1)), WireError::Contradiction { field: "the segments of a plan" }));
+    assert!(matches!(refused(|s| s.segments[1].span[0] -= 1), WireError::Contradiction { .. }), "overlapping");
+    let nobody = |s: &mut proto::Start| (s.segments[1].indices, s.segments[1].weights) = (vec![], vec![]);
+    assert!(matches!(refused(nobody), WireError::Missing { field: "the senders of a segment" }));
+}
+
+/// Positions within the object that begin no chunk have no subtree: a rail ended with an assertion of BLAKE3's.
+#[test]
+fn an_object_whose_blocks_are_no_subtrees_is_refused() {
+    let options = |block_bytes: u32, origin: u64, start: u64| {
+        let object = vec![start, 1 << 30];
+        Options::from_proto(proto::Options { block_bytes, origin, object, check: 2, ..proto::Options::default() })
+    };
+    assert!(options(4096, 0, 8192).is_ok() && options(1024, 5, 1029).is_ok());
+    for (block_bytes, origin, start) in [(4096, 0, 1024), (4096, 5, 0), (512, 0, 0), (6144, 0, 0)] {
+        let refused = options(block_bytes, origin, start).unwrap_err();
+        assert_eq!(refused, WireError::Contradiction { field: "the object" }, "{block_bytes} {origin} {start}");
+    }
+}
+
+/// A master took such a report's bytes together, beyond 64 bits, and its checks for those of different bytes.
+#[test]
+fn what_lands_twice_in_one_report_is_refused() {
+    let mut twice = plain_landed(0);
+    twice.checks.push(twice.checks[0]);
+    for segments in [vec![plain_landed(0), plain_landed(0)], vec![twice]] {
+        let bytes = encode(&ToMaster::Landed { segments, stats: plain_stats() });
+        assert!(matches!(decode::<ToMaster>(&bytes), Err(WireError::Contradiction { .. })));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a node tells the master.
 
 use super::fields::{
-    apart, join, key, lines, list, name, node_index, pair, pairs, required, span, span_of, spans, text, within,
+    apart, join, key, lines, list, name, node_index, pair, pairs, required, span, span_of, text, within,
 };
 use crate::error::Error;
 use crate::wire::control::{
@@ -108,10 +108,11 @@ fn landed_to_proto(segments: &[LandedSegment], stats: &Stats) -> proto::Landed {
     }
 }
 
-/// Deals the checks out to the segments, and wants each check inside its segment and none left over.
+/// Deals the checks out to the segments, and wants each check inside its segment, in order and behind the one before, and
+/// none left over.
 fn landed_from_proto(proto: proto::Landed) -> Result<ToMaster, WireError> {
     let field = "the checks of a segment";
-    let spans = spans("the landed segments", &proto.segments)?;
+    let spans = apart("the landed segments", &proto.segments)?;
     if spans.len() != proto.check_counts.len() {
         return Err(WireError::Contradiction { field });
     }
@@ -120,7 +121,8 @@ fn landed_from_proto(proto: proto::Landed) -> Result<ToMaster, WireError> {
     for (span, count) in spans.into_iter().zip(proto.check_counts) {
         let count = count as usize;
         let own: Vec<CheckValue> = checks.by_ref().take(count).collect();
-        if own.len() != count || own.iter().any(|check| !span.contains(check.span)) {
+        let inside = own.iter().all(|check| span.contains(check.span));
+        if own.len() != count || !inside || !own.is_sorted_by(|left, right| left.span.end <= right.span.start) {
             return Err(WireError::Contradiction { field });
         }
         segments.push(LandedSegment { span, checks: own });

@@ -7,6 +7,7 @@ use super::fields::{
     addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, span, span_of, text, within,
 };
 use crate::spec::Role;
+use crate::units::Span;
 use crate::wire::control::{
     FlowKey, Message, Offered, Options, Origin, Peer, PlanSegment, Prepare, Resume, Share, Sharing, Start, ToNode,
     WireRow,
@@ -156,6 +157,16 @@ impl Message for Options {
         if proto.threads_max == Some(0) {
             return Err(WireError::Missing { field: "the most threads of a NIC" });
         }
+        let object = (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?;
+        // Its subtrees are blocks: of whole chunks, a power of two of them, the first where the object begins.
+        let are_subtrees = |object: Span| {
+            let block_bytes = u64::from(proto.block_bytes);
+            let begins = object.start % block_bytes == proto.origin % block_bytes;
+            begins && block_bytes.is_power_of_two() && block_bytes >= CHUNK_BYTES
+        };
+        if object.is_some_and(|object| !are_subtrees(object)) {
+            return Err(WireError::Contradiction { field: "the object" });
+        }
         Ok(Options {
             block_bytes: below("the size of a block", proto.block_bytes, LENGTH_MAX as usize + 1)?,
             origin: proto.origin,
@@ -170,10 +181,13 @@ impl Message for Options {
             threads_max: proto.threads_max,
             pace: proto.pace,
             verify: proto.verify,
-            object: (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?,
+            object,
         })
     }
 }
+
+/// What BLAKE3 hashes at once (BLAKE3 paper, section 2.1).
+const CHUNK_BYTES: u64 = 1024;
 
 impl Message for Start {
     type Proto = proto::Start;
@@ -200,7 +214,10 @@ impl Message for Start {
         if indices.len() != peers.len() {
             return Err(WireError::Contradiction { field: "the peers of a node" });
         }
-        let segments = list("the segments of a plan", proto.segments, ITEMS_MAX)?;
+        let segments: Vec<PlanSegment> = list("the segments of a plan", proto.segments, ITEMS_MAX)?;
+        if !segments.is_sorted_by(|left, right| left.span.end <= right.span.start) {
+            return Err(WireError::Contradiction { field: "the segments of a plan" });
+        }
         let holes = apart("the holes of a plan", &proto.holes)?;
         let relays = apart("what a node passes on", &proto.relays)?;
         let kept = apart("what a node has", &proto.kept)?;
@@ -266,6 +283,9 @@ impl Message for PlanSegment {
         let field = "the senders of a segment";
         if proto.indices.len() != proto.weights.len() {
             return Err(WireError::Contradiction { field });
+        }
+        if proto.indices.is_empty() {
+            return Err(WireError::Missing { field });
         }
         within(field, proto.indices.len(), NODES_MAX)?;
         let shares = proto.indices.into_iter().zip(proto.weights);

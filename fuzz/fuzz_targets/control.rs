@@ -1,0 +1,4 @@
+//! Feeds `cep_fast::fuzzing::control`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::fuzzing::control(bytes));

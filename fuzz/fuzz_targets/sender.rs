@@ -1,0 +1,4 @@
+//! Feeds `cep_fast::fuzzing::sender`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::fuzzing::sender(bytes));

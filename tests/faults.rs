@@ -124,7 +124,7 @@ fn with_losses(percent: u32) {
     let bytes = 32 << 20;
     lab.nft(2, &on_data(&format!("numgen random mod 100 < {percent} counter name hits drop")));
     let output = lab.run(&spec(&[1], &[2], bytes));
-    let report = assert_complete(&lab, &output, &[2], bytes);
+    assert_complete(&lab, &output, &[2], bytes);
     let (hits, packets) = (hits(&lab, 2), bytes / 1448);
     assert!(hits > packets * u64::from(percent) / 200, "the fault did not work: {hits}");
 }
@@ -154,7 +154,7 @@ fn connections_are_reset_every_five_megabytes() {
     let bytes = 48 << 20;
     lab.nft(1, RESETS);
     let output = lab.run(&spec(&[1], &[2], bytes));
-    let report = assert_complete(&lab, &output, &[2], bytes);
+    assert_complete(&lab, &output, &[2], bytes);
     assert!(hits(&lab, 1) >= bytes / 6_000_000, "the fault did not work: {}", hits(&lab, 1));
 }
 

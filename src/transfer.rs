@@ -53,6 +53,8 @@ pub struct Settings {
     pub check: Checking,
     /// Make files and names survive a power cut before the transfer counts as complete.
     pub fsync: bool,
+    /// Read every file back from its disk, past the page cache, and check it once more before it gets its name. Needs a check.
+    pub verify: bool,
     /// Replace files that exist.
     pub overwrite: bool,
     /// Continue what an earlier attempt left, and leave to a later one what has landed; without, start over and leave nothing.
@@ -100,6 +102,7 @@ impl Default for Settings {
             key_file: None,
             check: Checking::default(),
             fsync: false,
+            verify: false,
             overwrite: false,
             resume: true,
             slots: None,
@@ -235,6 +238,10 @@ impl Transfer {
                 return missing("nics= on a row", "choose the NIC with --nic where the node is started");
             }
         }
+        if self.settings.verify && self.settings.check == Checking::None {
+            let what = "there is nothing to hold against what is read back from the disk";
+            return Err(Error::new(Code::Usage, what).remedy("take a check: --verify disk goes with crc64 and blake3"));
+        }
         if let Some(entry) = roster.entries.get(NODES_MAX) {
             let what = format!("line {}: {} is one node too many", entry.rows[0].line, entry.address);
             return Err(Error::new(Code::Usage, what).remedy(format!("split the transfer: {NODES_MAX} are the most")));
@@ -310,6 +317,7 @@ impl Transfer {
         Wishes {
             check,
             fsync,
+            verify: self.settings.verify,
             overwrite,
             resume,
             slots,

@@ -288,6 +288,30 @@ fn a_file_that_is_complete_already_is_not_in_the_way_of_the_second_attempt() {
     assert_eq!(code(&output), 5, "now they exist: {}", stderr(&output));
 }
 
+#[test]
+fn what_the_disk_changed_is_found_when_it_is_read_back() {
+    for check in ["crc64", "blake3"] {
+        let root = folder();
+        let data = source(root.path(), 50);
+        let verify = ["--verify", "disk", "--check", check];
+        let mut child = slow_copy(root.path(), "160M", &verify);
+        wait_for_journal(root.path(), &mut child);
+        let partial = beside(root.path(), "").into_iter().find(|path| !path.to_string_lossy().ends_with(".journal"));
+        let partial = fs::OpenOptions::new().read(true).write(true).open(partial.unwrap()).unwrap();
+        let mut byte = [0];
+        partial.read_exact_at(&mut byte, 5000).unwrap();
+        assert_eq!(byte[0], data[5000], "the first piece has landed");
+        partial.write_all_at(&[!byte[0]], 5000).unwrap();
+        let output = end_of(child);
+        assert_eq!(code(&output), 6, "{}", stderr(&output));
+        assert!(stderr(&output).contains("reads back from the disk as something else"), "{}", stderr(&output));
+        assert_eq!(listing(root.path()), [root.path().join("source")], "nothing of it is kept");
+        let output = end_of(slow_copy(root.path(), "10G", &verify));
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(fs::read(root.path().join("copy")).unwrap() == data);
+    }
+}
+
 /// Two receivers that write a path of the same name; `roots` are where.
 fn interrupted_and_again(roots: [&str; 2]) -> (tempfile::TempDir, Vec<u8>, Output) {
     let root = folder();

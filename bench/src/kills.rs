@@ -167,7 +167,7 @@ fn table(outcomes: &[Outcome]) -> Table {
         let struck: Vec<&&Outcome> = of.iter().filter(|outcome| outcome.struck).collect();
         let rerun: Vec<&&&Outcome> = struck.iter().filter(|outcome| outcome.reruns > 0).collect();
         let mean_most = |values: Vec<f64>| {
-            let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+            let mean = values.iter().fold(0.0, |sum, value| sum + value) / values.len().max(1) as f64;
             format!("{mean:.1}, {:.1}", values.iter().copied().fold(0.0, f64::max))
         };
         let (resumed, wanted) =
@@ -297,6 +297,8 @@ impl<'a> Bed<'a> {
             match round.victim {
                 Victim::Node(node) => {
                     self.daemons[node].signal(Signal::SIGKILL)?;
+                    // Its port is free when it is gone.
+                    ensure!(self.daemons[node].has_ended(DEADLINE), "{} survives", NODES[node]);
                     let daemon = self.start(node)?;
                     self.daemons[node] = daemon;
                 }

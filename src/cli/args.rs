@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 pub use super::values::{
-    Check, DataPath, Launch, NodeDeath, NodeRate, Nodes, Pin, ProgressMode, Scheduler, ThreadsPerNic,
+    Check, DataPath, Launch, NodeDeath, NodeRate, Nodes, Pin, ProgressMode, Scheduler, ThreadsPerNic, Verify,
 };
 use crate::cli::Operand;
 use crate::spec::Address;
@@ -118,6 +118,9 @@ pub struct TransferArgs {
     /// Report success only when all bytes are on stable storage
     #[arg(long)]
     pub fsync: bool,
+    /// Read every file back from its disk and check it once more, before it gets its name
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub verify: Option<Verify>,
     /// Replace destination files that exist; without it they are an error
     #[arg(long)]
     pub overwrite: bool,

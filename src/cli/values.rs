@@ -60,6 +60,13 @@ pub enum DataPath {
     Copy,
 }
 
+/// What is checked once more when it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Verify {
+    /// What the disk has, not what is still in memory
+    Disk,
+}
+
 /// When progress is drawn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum ProgressMode {

@@ -21,6 +21,7 @@ use super::owner::{self, Already, Owner, Source};
 use super::{FlowIx, Grid, Piece};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span, covers, union};
+use crate::wire::Check;
 use crate::wire::control::{CheckValue, Delivered, LandedSegment, Prepare, Prepared, Start, Stats, ToMaster, ToNode};
 
 mod keeping;
@@ -43,6 +44,10 @@ pub(crate) struct Terms {
     pub(crate) rails: u32,
     /// Whether senders pace every flow at what the plan wants of it.
     pub(crate) pace: bool,
+    /// Whether what was written is made durable before the end.
+    pub(crate) fsync: bool,
+    /// Whether what was written is read back and checked once more.
+    pub(crate) verify: bool,
 }
 
 impl Terms {
@@ -54,6 +59,8 @@ impl Terms {
             method: Method::new(options.check, options.object),
             rails,
             pace: options.pace,
+            fsync: options.fsync,
+            verify: options.verify,
         }
     }
 }
@@ -109,7 +116,8 @@ pub(crate) enum Action {
     Drain,
     /// Give files their final names; answered by `Committed`. Files that other nodes may write too get theirs only
     /// when all have `landed_everywhere`; before that, what this node wrote of them is made durable.
-    Commit { landed_everywhere: bool },
+    /// What has `checks` is read back first.
+    Commit { landed_everywhere: bool, checks: Vec<(Span, Check)> },
     /// Write down pieces that have landed; answered by `Kept`.
     Keep { pieces: Vec<Kept> },
     /// Leave what has landed to another attempt, or remove it; answered by `Left`.
@@ -341,15 +349,19 @@ impl Member {
         if now >= self.progress_due {
             self.progress_due = now + PROGRESS_EVERY;
             self.keep();
-            let received_bytes = self.owner.as_ref().map_or(0, Owner::landed_bytes);
-            let delivered = self.owner.iter().flat_map(Owner::delivered);
-            let delivered = delivered.map(|(node, bytes, busy)| Delivered { index: node.0, bytes, busy }).collect();
-            let left = self.owner.as_ref().map_or(Vec::new(), Owner::left);
-            self.tell(ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left });
+            self.tell_progress();
         }
         if self.owner.as_ref().and_then(Owner::poll_timeout).is_some_and(|due| now >= due) {
             self.owner_event(now, owner::Event::Tick);
         }
+    }
+
+    fn tell_progress(&mut self) {
+        let received_bytes = self.owner.as_ref().map_or(0, Owner::landed_bytes);
+        let delivered = self.owner.iter().flat_map(Owner::delivered);
+        let delivered = delivered.map(|(node, bytes, busy)| Delivered { index: node.0, bytes, busy }).collect();
+        let left = self.owner.as_ref().map_or(Vec::new(), Owner::left);
+        self.tell(ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left });
     }
 
     fn follow_owner(&mut self) {
@@ -394,7 +406,14 @@ impl Member {
         self.state = State::Committing;
         self.landed_everywhere = landed_everywhere;
         self.keep_rest();
-        self.actions.push_back(Action::Commit { landed_everywhere });
+        let verify = self.terms.verify && !landed_everywhere;
+        let owner = self.owner.as_ref().filter(|_| verify);
+        let checks = owner.iter().flat_map(|owner| owner.checks()).flat_map(|(_, checks)| checks).collect();
+        if !landed_everywhere && (self.terms.fsync || self.terms.verify) {
+            // What follows may take long, and no byte lands meanwhile.
+            self.tell_progress();
+        }
+        self.actions.push_back(Action::Commit { landed_everywhere, checks });
     }
 
     fn commit_done(&mut self, result: Result<(), Error>) {

@@ -4,7 +4,14 @@ use super::*;
 use crate::wire::control::{Peer, PlanSegment, Share};
 
 fn member() -> Member {
-    Member::new(Terms { grid: Grid::new(0, 10), method: Method::None, rails: 1, pace: false })
+    Member::new(Terms {
+        grid: Grid::new(0, 10),
+        method: Method::None,
+        rails: 1,
+        pace: false,
+        fsync: false,
+        verify: false,
+    })
 }
 
 fn actions(member: &mut Member) -> Vec<Action> {
@@ -66,7 +73,7 @@ fn what_was_over_before_it_began_lands_and_is_committed() {
     actions(&mut member);
     assert_eq!(member.state(), State::Draining);
     member.handle(Moment(3), Event::Drained);
-    assert_eq!(actions(&mut member), [Action::Commit { landed_everywhere: false }]);
+    assert_eq!(actions(&mut member), [Action::Commit { landed_everywhere: false, checks: vec![] }]);
     member.handle(Moment(4), Event::Committed(Ok(())));
     assert!(matches!(actions(&mut member)[..], [Action::Tell(ToMaster::Landed { .. })]));
 }
@@ -100,7 +107,8 @@ fn eighty_megabytes(weights: [u32; 2]) -> Start {
 
 /// Every flow that a member with so many rails opens by `plan`: to whom, on which lane, and at which pace.
 fn paces(rails: u32, pace: bool, plan: Start) -> Vec<(u32, u32, u64)> {
-    let mut member = Member::new(Terms { grid: Grid::new(0, 1000), method: Method::None, rails, pace });
+    let mut member =
+        Member::new(Terms { grid: Grid::new(0, 1000), method: Method::None, rails, pace, fsync: false, verify: false });
     member.handle(Moment(0), prepared());
     member.handle(Moment(1), Event::Master(ToNode::Start(plan)));
     member.handle(Moment(2), Event::Preallocated(Ok(())));

@@ -101,6 +101,8 @@ pub(crate) struct Conductor {
     pub(super) deadline: Option<Moment>,
     pub(super) overall: Option<Moment>,
     pub(super) last_news: Moment,
+    /// How long there may be no news while bytes should move.
+    pub(super) patience: Duration,
     /// What is still to be said. It becomes a message when it is asked for: for ten thousand nodes at once, messages
     /// would fill tens of megabytes.
     to_say: VecDeque<(NodeIx, Said)>,
@@ -113,6 +115,7 @@ impl Conductor {
             peers: roster.entries.iter().map(|_| Peer::absent()).collect(),
             overall: terms.timeout.map(|timeout| now + timeout),
             deadline: Some(now + PREPARE_WITHIN),
+            patience: terms.stall_timeout,
             roster,
             terms,
             phase: Phase::Meeting,
@@ -159,7 +162,7 @@ impl Conductor {
 
     /// When `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        let stall = (self.phase == Phase::Moving).then(|| self.last_news + self.terms.stall_timeout);
+        let stall = (self.phase == Phase::Moving).then(|| self.last_news + self.patience);
         [self.deadline, self.overall, stall].into_iter().flatten().min().filter(|_| self.phase != Phase::Done)
     }
 

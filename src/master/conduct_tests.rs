@@ -127,3 +127,28 @@ fn who_feeds_other_receivers_is_told_of_the_end() {
     assert_eq!(messages(&mut conductor, false), [4, 6, 6, 4]);
     assert_eq!(conductor.peers()[1].stats().sent_bytes, 9);
 }
+
+/// A disk may take longer to sync than a network may be silent.
+#[test]
+fn who_has_landed_everything_has_longer_than_the_stall_timeout_to_make_sure_of_it() {
+    let mut conductor = conductor("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
+    for node in conductor.indices() {
+        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+    }
+    let progress =
+        |received_bytes| ToMaster::Progress { received_bytes, sent_bytes: 0, delivered: Vec::new(), left: Vec::new() };
+    while let Some(Action { node, message }) = conductor.poll_action() {
+        if let Some(message) = answer(&message, false).filter(|message| !matches!(message, ToMaster::Landed { .. })) {
+            conductor.handle(NOW, Event::Message { node, message });
+        }
+    }
+    conductor.handle(NOW, Event::Message { node: NodeIx(1), message: progress(100) });
+    let stalled = conductor.poll_timeout().expect("a wait has a deadline");
+    conductor.handle(stalled, Event::Tick);
+    assert_eq!(conductor.error(), None);
+    let overdue = conductor.poll_timeout().expect("a wait has a deadline");
+    assert!(overdue > stalled);
+    conductor.handle(overdue, Event::Tick);
+    let error = conductor.error().expect("not for ever");
+    assert!(error.message.starts_with("b:1 did not make sure within 600 s"), "{error}");
+}

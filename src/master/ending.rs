@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::units::{Moment, NodeIx};
 
 /// How long nodes may take to commit and to hand in their reports. Syncing a large file takes its time.
-const COMMIT_WITHIN: Duration = Duration::from_secs(600);
+pub(super) const COMMIT_WITHIN: Duration = Duration::from_secs(600);
 /// How long nodes may take to say good-bye.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 

@@ -1,9 +1,10 @@
 //! The master's deadlines: what ends when which time is up, and who was waited for.
 
 use super::conduct::{Conductor, Phase};
+use super::ending::COMMIT_WITHIN;
 use super::peer::{Peer, Stage};
 use crate::error::{Code, Error};
-use crate::units::{Moment, Span};
+use crate::units::{Moment, NodeIx, Span};
 
 impl Conductor {
     pub(super) fn tick(&mut self, now: Moment) {
@@ -12,14 +13,32 @@ impl Conductor {
             let seconds = self.terms.timeout.unwrap_or_default().as_secs_f64();
             self.fail(now, Error::new(Code::Stalled, format!("the transfer took longer than {seconds} s")));
         }
-        if self.phase == Phase::Moving && now >= self.last_news + self.terms.stall_timeout {
-            let seconds = self.terms.stall_timeout.as_secs_f64();
-            let waited = self.names(|peer| peer.stage == Stage::Moving);
-            self.fail(now, Error::new(Code::Stalled, format!("no byte landed for {seconds} s at {waited}")));
+        if self.phase == Phase::Moving && now >= self.last_news + self.patience {
+            self.stalled(now);
         }
         if self.deadline.is_some_and(|due| now >= due) {
             self.deadline = None;
             self.overdue(now);
+        }
+    }
+
+    /// Nothing landed for a while. Where everything has, nodes sync their disks, or read them back.
+    fn stalled(&mut self, now: Moment) {
+        let seconds = self.patience.as_secs_f64();
+        let waited = self.names(|peer| peer.stage == Stage::Moving);
+        let planned = |node| {
+            let planned = self.plan.as_ref().map_or(&[][..], |plan| &plan.planned);
+            self.by_receiver.segments(planned, node).map(|planned| planned.segment.span.bytes()).sum::<u64>()
+        };
+        let is_done = |node: NodeIx| self.peers[node.at()].landed_bytes >= planned(node);
+        let has_landed = self.indices().all(|node| self.peers[node.at()].stage != Stage::Moving || is_done(node));
+        if has_landed && self.patience < COMMIT_WITHIN {
+            self.patience = COMMIT_WITHIN;
+        } else if has_landed {
+            let what = format!("{waited} did not make sure within {seconds} s of what has landed");
+            self.fail(now, Error::new(Code::Stalled, what));
+        } else {
+            self.fail(now, Error::new(Code::Stalled, format!("no byte landed for {seconds} s at {waited}")));
         }
     }
 

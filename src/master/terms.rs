@@ -26,6 +26,8 @@ pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Wishes {
     pub(crate) check: CheckKind,
     pub(crate) fsync: bool,
+    /// Whether receivers read back from their disks what they have written.
+    pub(crate) verify: bool,
     pub(crate) overwrite: bool,
     pub(crate) resume: bool,
     pub(crate) slots: Option<u32>,
@@ -49,6 +51,7 @@ impl Default for Wishes {
         Wishes {
             check: CheckKind::Crc64,
             fsync: false,
+            verify: false,
             overwrite: false,
             resume: true,
             slots: None,
@@ -165,6 +168,7 @@ impl Terms {
             check: self.wishes.check,
             object,
             fsync: self.wishes.fsync,
+            verify: self.wishes.verify,
             overwrite: self.wishes.overwrite,
             resume: self.wishes.resume,
             slots: self.wishes.slots,

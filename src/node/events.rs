@@ -291,12 +291,12 @@ impl Node {
                 let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");
                 tenancy.draining = tenancy.ports.len();
             }
-            Action::Commit { landed_everywhere } => {
+            Action::Commit { landed_everywhere, checks } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
                 let elected = prepare::elected(&tenancy.prepare);
                 self.work(move || Note::Committed {
                     transfer,
-                    result: prepare::commit(&desk, &elected, landed_everywhere),
+                    result: prepare::commit(&desk, &elected, landed_everywhere, &checks),
                 });
             }
             Action::Keep { pieces } => {

@@ -1,9 +1,8 @@
 //! What a node keeps for another attempt, and what it finds of an earlier one: pieces here, records in the journals.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use super::verify::reads_as;
 use crate::engine::check::Method;
 use crate::engine::member::Kept;
 use crate::rail::desk::Desk;
@@ -19,8 +18,6 @@ const HAVE_MAX: usize = 4096;
 /// How long what was found may be read, where the machine was started anew in between: the master waits for that. What is
 /// beyond is fetched again, which may well be faster than to read it.
 const RECHECK_WITHIN: Duration = Duration::from_secs(10);
-/// What is read at once for that.
-const READ_BYTES: usize = 1 << 20;
 
 /// All that must be the same for what is kept of a destination to mean the same; `rows` are those that write it.
 pub(super) fn keeping(prepare: &Prepare, uri: &str, rows: &[(u64, Span)]) -> Keeping {
@@ -152,21 +149,10 @@ fn is_sound(method: Method, sink: &Sink, layout: &Layout, record: &Record, deadl
 }
 
 fn reads_right(method: Method, sink: &Sink, layout: &Layout, record: &Record) -> std::io::Result<bool> {
-    let Some(check) = check_of(method, record).filter(|check| *check != Check::None) else { return Ok(false) };
-    let mut running = method.running(record.span);
-    let mut buffer = vec![0; READ_BYTES];
-    for extent in layout.extents(record.span) {
-        let file = File::from(sink.files()[0].buffered().try_clone_to_owned()?);
-        let end = extent.offset_bytes + extent.bytes;
-        let mut at = extent.offset_bytes;
-        while at < end {
-            let part = &mut buffer[..READ_BYTES.min(usize::try_from(end - at).unwrap_or(READ_BYTES))];
-            file.read_exact_at(part, at)?;
-            running.update(part);
-            at += part.len() as u64;
-        }
+    match check_of(method, record).filter(|check| *check != Check::None) {
+        Some(check) => reads_as(method, sink, layout, record.span, check, false),
+        None => Ok(false),
     }
-    Ok(running.finish() == check)
 }
 
 fn check_of(method: Method, record: &Record) -> Option<Check> {

@@ -30,6 +30,7 @@ mod prepare;
 mod tenancy;
 mod threads;
 mod usage;
+mod verify;
 
 pub(crate) mod options;
 

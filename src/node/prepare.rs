@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use super::keeping;
+use super::{keeping, verify};
 use crate::engine::check::Method;
 use crate::engine::member::Kept;
 use crate::error::{Code, Error, Result};
@@ -12,6 +12,7 @@ use crate::spec::{DataUri, Role};
 use crate::store::layout::Layout;
 use crate::store::{Root, Shared, Sink, SinkOptions, Source};
 use crate::units::{Span, subtract, union};
+use crate::wire::Check;
 use crate::wire::control::{Prepare, Prepared, RowState, Sharing, WireRow};
 
 /// Holes that one row may report: what is beyond is moved as the zeros that it reads as.
@@ -158,7 +159,11 @@ pub(super) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[
 }
 
 /// Gives files their names; see [`crate::engine::member::Action::Commit`].
-pub(super) fn commit(desk: &Desk, elected: &[bool], landed_everywhere: bool) -> Result<()> {
+pub(super) fn commit(desk: &Desk, elected: &[bool], landed_everywhere: bool, checks: &[(Span, Check)]) -> Result<()> {
+    if !checks.is_empty() {
+        desk.sinks.iter().try_for_each(Sink::sync)?;
+        verify::disk(desk, checks)?;
+    }
     for (sink, &elected) in desk.sinks.iter().zip(elected) {
         match (elected, landed_everywhere) {
             (true, false) => sink.sync()?,

@@ -168,6 +168,11 @@ impl Sink {
         begun.map_err(|error| fault(errno_of(&error), self.name(), "recorded in a journal beside it"))
     }
 
+    /// Whether there is something to read back from.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(&self.target, Target::Owned(_) | Target::Joined(_))
+    }
+
     /// Whether this node was elected to make a file that others name, too.
     pub(crate) fn is_elected(&self) -> bool {
         self.shared == Shared::Elected

@@ -153,6 +153,8 @@ pub(crate) struct Options {
     /// 0 the node's choice, 1 direct, 2 splice, 3 zerocopy, 4 copy.
     #[prost(uint32, tag = "12")]
     pub(crate) path: u32,
+    #[prost(bool, tag = "14")]
+    pub(crate) verify: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

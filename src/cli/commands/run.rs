@@ -77,6 +77,7 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         key_file: args.key_file.clone(),
         check: checking(args.check),
         fsync: args.fsync,
+        verify: args.verify.is_some(),
         overwrite: args.overwrite,
         resume: !args.no_resume,
         slots: args.slots,

@@ -9,6 +9,7 @@ use super::*;
 use crate::error::Code;
 use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NODES_MAX, SLOTS_MAX};
 use crate::wire::proto;
+use crate::wire::{CheckKind, DataPath};
 
 fn span() -> impl Strategy<Value = Span> {
     (any::<u64>(), 1..=u64::MAX).prop_map(|(start, bytes)| {
@@ -59,11 +60,11 @@ fn row() -> impl Strategy<Value = WireRow> {
 
 fn options() -> impl Strategy<Value = Options> {
     let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
-    let flags = any::<[bool; 4]>();
+    let flags = any::<[bool; 5]>();
     let path = (0..=4u32).prop_map(|number| DataPath::of(number).expect("one of five"));
     let most = (option::of(1..=u32::MAX), option::of(1..=u32::MAX), path);
     (1..=LENGTH_MAX, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), most).prop_map(
-        |(block_bytes, origin, check, [fsync, overwrite, resume, pace], slots, stall_timeout_ms, most)| {
+        |(block_bytes, origin, check, [fsync, overwrite, resume, pace, verify], slots, stall_timeout_ms, most)| {
             let (rails_max, threads_max, path) = most;
             Options {
                 block_bytes,
@@ -78,6 +79,7 @@ fn options() -> impl Strategy<Value = Options> {
                 rails_max,
                 threads_max,
                 pace,
+                verify,
                 object: (origin > 0).then(|| Span::new(0, origin)),
             }
         },
@@ -400,6 +402,7 @@ fn plain_prepare() -> Prepare {
             rails_max: None,
             threads_max: None,
             pace: false,
+            verify: true,
             object: Some(Span::new(0, 1 << 30)),
         },
     }

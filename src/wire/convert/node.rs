@@ -141,6 +141,7 @@ impl Message for Options {
             path: self.path as u32,
             threads_max: self.threads_max,
             pace: self.pace,
+            verify: self.verify,
         }
     }
 
@@ -168,6 +169,7 @@ impl Message for Options {
             rails_max: proto.rails_max,
             threads_max: proto.threads_max,
             pace: proto.pace,
+            verify: proto.verify,
             object: (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?,
         })
     }

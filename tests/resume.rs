@@ -7,20 +7,10 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Daemon, cep_fast, code, end_of, folder, json, listing, random_bytes, run, stderr};
-
-/// Waits for something, and not for ever.
-fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !happened() {
-        assert!(Instant::now() < deadline, "{what} does not happen");
-        std::thread::yield_now();
-    }
-}
+use support::{Daemon, beside, cep_fast, code, end_of, folder, json, listing, random_bytes, run, stderr, wait_for};
 
 /// A copy of `source` to `copy` below `root` that takes so many bits per second, begun.
 fn slow_copy(root: &Path, limit: &str, more: &[&str]) -> Child {
@@ -53,16 +43,6 @@ fn a_source_overwritten_in_the_middle_leaves_no_file_under_the_final_name() {
         assert!(!root.path().join("copy").exists(), "{path}: a mixed file has its final name");
         assert!(!json(&output)["error"]["missing_ranges"].as_array().unwrap().is_empty());
     }
-}
-
-/// What is beside destinations below `root` and whose name ends so.
-fn beside(root: &Path, end: &str) -> Vec<PathBuf> {
-    let mut found = listing(root);
-    found.retain(|path| {
-        let name = path.file_name().unwrap().to_string_lossy();
-        name.contains(".cep-") && name.ends_with(end)
-    });
-    found
 }
 
 /// Waits until the journal beside a destination speaks of some pieces.

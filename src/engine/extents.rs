@@ -220,6 +220,14 @@ impl Extents {
         union(pieces.collect())
     }
 
+    /// What has not landed, given up or not, ascending and joined.
+    pub(super) fn lacking(&self) -> Vec<Span> {
+        let open = (0..self.segment_count()).flat_map(|segment| self.open_runs(segment));
+        let open = open
+            .map(|run| Span::new(self.piece(run.segment, run.first).start, self.piece(run.segment, run.end - 1).end));
+        union(open.chain(self.missing()).collect())
+    }
+
     /// The composed check values, segment by segment.
     pub(super) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Check)>)> {
         self.segments.iter().map(|segment| (segment.span, segment.checks.checks().collect()))

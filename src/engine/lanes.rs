@@ -2,8 +2,9 @@
 //!
 //! A lane is a pair of rails, one here and one at a sender; it carries one flow at a time. A lane whose flow breaks is
 //! opened again, at first at once, then after a rest that doubles with every break. Success makes the rest shorter only
-//! step by step, so that a link that flaps is not trusted after one good block. A sender is lost when none of its lanes
-//! stands and every one of them has broken too often.
+//! step by step, so that a link that flaps is not trusted after one good block. But a flow that brought something and was
+//! then closed, not silent, cost no time: on a network that resets connections every few megabytes the next one goes on at
+//! once. A sender is lost when none of its lanes stands and every one of them has broken too often.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -53,6 +54,8 @@ struct State {
     stage: Stage,
     breaks: u32,
     landed: u32,
+    /// Whether its flow has brought a piece.
+    has_brought: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -114,12 +117,13 @@ impl Lanes {
     pub(super) fn up(&mut self, lane: Lane, flow: FlowIx) {
         let state = self.state(lane);
         assert!(state.stage == Stage::Opening, "a lane has one flow, which was asked for");
-        state.stage = Stage::Up(flow);
+        (state.stage, state.has_brought) = (Stage::Up(flow), false);
     }
 
     /// A piece landed on a lane.
     pub(super) fn landed(&mut self, lane: Lane) {
         let state = self.state(lane);
+        state.has_brought = true;
         state.landed += 1;
         if state.landed >= PIECES_FOR_BREAK {
             (state.landed, state.breaks) = (0, state.breaks.saturating_sub(1));
@@ -136,8 +140,13 @@ impl Lanes {
     pub(super) fn broke(&mut self, now: Moment, lane: Lane, error: &Error) -> Verdict {
         let state = self.state(lane);
         state.landed = 0;
-        // A peer that turns us away does so again.
-        state.breaks = if error.code == Code::Refused { u32::MAX } else { state.breaks.saturating_add(1) };
+        let has_brought = std::mem::take(&mut state.has_brought);
+        state.breaks = match error.code {
+            // A peer that turns us away does so again.
+            Code::Refused => u32::MAX,
+            Code::Unreachable if has_brought => state.breaks,
+            _ => state.breaks.saturating_add(1),
+        };
         state.stage = Stage::Resting(now + rest(state.breaks));
         if self.of(lane.sender).all(|(_, state)| !state.is_alive() && state.breaks >= BREAKS_MAX) {
             self.lost.push(lane.sender);
@@ -272,6 +281,28 @@ mod tests {
         }
         lanes.up(lane(0), FlowIx(1));
         lanes.landed(lane(0));
+        let silent = Error::new(Code::Stalled, "silent");
+        assert_eq!(lanes.broke(at(20_000), lane(0), &silent), Verdict::Lost);
+    }
+
+    #[test]
+    fn a_flow_that_is_reset_after_every_few_pieces_is_opened_again_at_once() {
+        let mut lanes = Lanes::new([(A, 1)].into_iter());
+        lanes.want(A);
+        for flow in 0..100 {
+            assert_eq!(opened(&mut lanes), [0]);
+            lanes.up(lane(0), FlowIx(flow));
+            (0..4).for_each(|_| lanes.landed(lane(0)));
+            assert_eq!(lanes.broke(at(0), lane(0), &broken()), Verdict::Stands);
+        }
+        // One that brings nothing any more is no better than others.
+        assert_eq!(opened(&mut lanes), [0]);
+        lanes.up(lane(0), FlowIx(100));
+        for ms in [0, 10_000] {
+            assert_eq!(lanes.broke(at(ms), lane(0), &broken()), Verdict::Stands);
+            lanes.wake(at(ms + 10_000));
+            assert_eq!(opened(&mut lanes), [0]);
+        }
         assert_eq!(lanes.broke(at(20_000), lane(0), &broken()), Verdict::Lost);
     }
 

@@ -363,9 +363,9 @@ impl Member {
     }
 
     fn abort(&mut self, error: Error) {
-        let missing = self.owner.as_ref().and_then(Owner::missing).map_or(Vec::new(), |error| error.missing);
-        let missing = if error.missing.is_empty() { missing } else { error.missing.clone() };
-        self.error = Some(error.missing(missing));
+        let planned = || union(self.sources.iter().map(|source| source.span).collect());
+        let lacking = self.owner.as_ref().map_or_else(planned, Owner::lacking);
+        self.error = Some(error.missing(lacking));
         self.state = State::Draining;
         self.actions.push_back(Action::Drain);
     }
@@ -430,7 +430,11 @@ impl Member {
         self.dismissed = true;
         match self.state {
             State::Ready | State::Starting | State::Landed => self.dismiss(),
-            State::Moving => self.abort(Error::new(Code::Cancelled, reason)),
+            State::Moving => {
+                // Where nothing landed any more, the master would like to know why.
+                let trouble = self.owner.as_ref().and_then(Owner::trouble).map(|error| error.message.clone());
+                self.abort(Error::new(Code::Cancelled, trouble.unwrap_or_else(|| reason.into())));
+            }
             // Half-made destinations are removed when they are made, and not by leaving them to chance.
             State::Preparing | State::Draining | State::Leaving | State::Committing | State::Ended => {}
         }

@@ -133,6 +133,8 @@ pub(crate) struct Owner {
     pace: Option<Pace>,
     settled: bool,
     cause: Option<Error>,
+    /// Why the last flow broke, if nothing has landed since.
+    trouble: Option<Error>,
     counts: Counts,
     /// Bytes that each sender has brought, kept or not.
     delivered: BTreeMap<NodeIx, u64>,
@@ -184,6 +186,7 @@ impl Owner {
             pace: None,
             settled: false,
             cause: None,
+            trouble: None,
             counts: Counts { resumed_bytes, ..Counts::default() },
             delivered: BTreeMap::new(),
         };
@@ -246,6 +249,16 @@ impl Owner {
         (!missing.is_empty()).then(|| cause.expect("what is given up has a cause").missing(missing))
     }
 
+    /// What would be missing if it ended now, ascending and joined.
+    pub(crate) fn lacking(&self) -> Vec<Span> {
+        self.extents.lacking()
+    }
+
+    /// Why nothing lands any more, where a flow broke.
+    pub(crate) fn trouble(&self) -> Option<&Error> {
+        self.trouble.as_ref()
+    }
+
     /// The composed check values, segment by segment.
     pub(crate) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Check)>)> {
         self.extents.checks()
@@ -282,6 +295,7 @@ impl Owner {
 
     fn landed(&mut self, now: Moment, flow: FlowIx, piece: Piece, check: Check) {
         self.intake.add(now, piece.span.bytes());
+        self.trouble = None;
         if let Some(state) = self.flows.get_mut(&flow) {
             state.leased.retain(|leased| leased.span != piece.span);
             state.meter.add(now, piece.span.bytes());

@@ -96,6 +96,8 @@ pub(crate) struct Conductor {
     /// What nodes that are cancelled are told.
     pub(super) dismissal: String,
     pub(super) missing: Vec<Span>,
+    /// What the first receiver that was told to leave had waited for.
+    pub(super) trouble: Option<String>,
     pub(super) deadline: Option<Moment>,
     pub(super) overall: Option<Moment>,
     pub(super) last_news: Moment,
@@ -133,6 +135,7 @@ impl Conductor {
             error: None,
             dismissal: String::new(),
             missing: Vec::new(),
+            trouble: None,
             last_news: now,
             to_say: VecDeque::new(),
         }
@@ -185,7 +188,11 @@ impl Conductor {
 
     /// Why the transfer is not complete, and what is missing.
     pub(crate) fn error(&self) -> Option<Error> {
-        self.error.clone().map(|error| error.missing(union(self.missing.clone())))
+        let mut error = self.error.clone()?.missing(union(self.missing.clone()));
+        if let Some(trouble) = self.trouble.as_ref().filter(|_| error.code == Code::Stalled) {
+            error.message += &format!(" ({trouble})");
+        }
+        Some(error)
     }
 
     /// The digest of all wanted bytes, where they make one.
@@ -215,6 +222,9 @@ impl Conductor {
         // A sender that is lost in mid-transfer may be replaced by a replica: the receivers find out and say so.
         let harmless = self.phase >= Phase::Finishing
             || (self.phase >= Phase::Moving && (was == Stage::Committed || !self.roster.get(node).receives()));
+        if was == Stage::Moving {
+            self.missing.extend(self.unsettled(node));
+        }
         if !harmless {
             self.node_failed(node, error);
         }
@@ -245,6 +255,7 @@ impl Conductor {
                 self.peers[node.at()].report(stats);
                 self.peers[node.at()].stage = Stage::Gone;
             }
+            ToMaster::Failed(error) if error.code == Code::Cancelled => self.left_short(node, &error),
             ToMaster::Failed(error) => {
                 self.peers[node.at()].stage = Stage::Gone;
                 self.node_failed(node, error);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::conduct::{Conductor, Phase};
 use super::peer::{Said, Stage};
 use crate::error::Error;
-use crate::units::Moment;
+use crate::units::{Moment, NodeIx};
 
 /// How long nodes may take to commit and to hand in their reports. Syncing a large file takes its time.
 pub(super) const COMMIT_WITHIN: Duration = Duration::from_secs(600);
@@ -73,6 +73,15 @@ impl Conductor {
                 Stage::Gone => {}
                 _ => self.say(node, Said::Cancel),
             }
+        }
+    }
+
+    /// A receiver that was told to leave while bytes moved says what it lacks and what it had waited for. Its report follows.
+    pub(super) fn left_short(&mut self, node: NodeIx, error: &Error) {
+        self.missing.extend(&error.missing);
+        if error.message != self.dismissal {
+            let address = &self.roster.get(node).address;
+            self.trouble.get_or_insert_with(|| format!("{address}: {}", error.message));
         }
     }
 

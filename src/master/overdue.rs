@@ -4,7 +4,7 @@ use super::conduct::{Conductor, Phase};
 use super::ending::COMMIT_WITHIN;
 use super::peer::{Peer, Stage};
 use crate::error::{Code, Error};
-use crate::units::{Moment, NodeIx};
+use crate::units::{Moment, NodeIx, Span};
 
 impl Conductor {
     pub(super) fn tick(&mut self, now: Moment) {
@@ -57,7 +57,13 @@ impl Conductor {
                 let silent = self.names(|peer| peer.stage == Stage::Committing);
                 self.fail(now, Error::new(Code::Stalled, format!("{silent} did not commit in time")));
             }
-            Phase::Finishing => self.done(),
+            Phase::Finishing => {
+                // Who does not answer cannot say what it has.
+                let silent = self.indices().filter(|node| self.peers[node.at()].stage == Stage::Moving);
+                let missing: Vec<Span> = silent.flat_map(|node| self.unsettled(node)).collect();
+                self.missing.extend(missing);
+                self.done();
+            }
             Phase::Moving | Phase::Done => {}
         }
     }

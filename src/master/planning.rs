@@ -6,7 +6,7 @@ use super::feedback::Feedback;
 use super::peer::{Peer, Said, Stage};
 use crate::error::{Code, Error};
 use crate::plan::{self, ByReceiver, Plan, Planned, Scheduler};
-use crate::units::{Moment, NodeIx, Span, union};
+use crate::units::{Moment, NodeIx, Span, subtract, union};
 use crate::wire::control::{self, Advert, Delivered, PlanSegment, Sharing, Start, ToNode};
 use crate::wire::limits::{ITEMS_MAX, MESSAGE_BYTES_MAX};
 
@@ -140,6 +140,14 @@ impl Conductor {
                 member.into_iter().any(|(row, own)| own == uri && self.peers[other.at()].shares(row))
             })
         })
+    }
+
+    /// All that a receiver was to fetch, as far as it had not got it when it was told.
+    pub(super) fn unsettled(&self, node: NodeIx) -> Vec<Span> {
+        let Some(plan) = &self.plan else { return Vec::new() };
+        let start = self.start_of(plan, node);
+        let there = union(start.holes.into_iter().chain(start.kept).collect());
+        start.segments.iter().flat_map(|segment| subtract(segment.span, &there)).collect()
     }
 
     /// What one receiver needs of the plan.

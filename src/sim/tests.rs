@@ -337,9 +337,11 @@ fn a_relay_that_dies_is_replaced_by_the_senders() {
     for seed in 0..10 {
         let mut cluster = cluster(copies(4, 16), CheckKind::Crc64, Faults::default(), seed);
         cluster.kill(NodeIx(2), Moment((20 + seed * 12) * 1_000_000));
-        let error = cluster.run().error.expect("a receiver is lost");
+        let outcome = cluster.run();
+        let error = outcome.error.expect("a receiver is lost");
         assert!(error.message.contains("n2:1"), "{error}");
-        assert!(error.missing.is_empty(), "the others have all: {error}");
+        assert_eq!(error.missing, [Span::new(0, 16 << 20)], "its copy is missing");
+        assert!(outcome.history.landed_bytes() >= 3 * (16 << 20), "the others have all: {error}");
     }
 }
 

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::{PROGRAM, cep_fast, code, end_of, folder, run, stderr};
 
 fn netlab() -> Command {
@@ -47,15 +50,26 @@ impl Lab {
         let key = lab.path("key");
         assert_eq!(code(&run(&mut cep_fast(&["keygen", key.to_str().unwrap()]))), 0);
         for node in 1..=nodes {
-            let mut command = lab.inside(node);
-            command.args(["node", "--listen", &format!("10.200.0.{node}:7000"), "--root"]).arg(lab.folder.path());
-            let mut child = command.arg("--key-file").arg(&key).stdout(Stdio::piped()).spawn().unwrap();
-            let mut line = String::new();
-            std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
-            assert!(line.starts_with("ready "), "{line}");
-            lab.daemons.push(child);
+            let daemon = lab.daemon(node);
+            lab.daemons.push(daemon);
         }
         Some(lab)
+    }
+
+    fn daemon(&self, node: u32) -> Child {
+        let mut command = self.inside(node);
+        command.args(["node", "--listen", &format!("10.200.0.{node}:7000"), "--root"]).arg(self.folder.path());
+        let mut child = command.arg("--key-file").arg(self.path("key")).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        assert!(line.starts_with("ready "), "{line}");
+        child
+    }
+
+    /// Sends a signal to a node's daemon.
+    pub(crate) fn signal(&self, node: u32, signal: Signal) {
+        let pid = Pid::from_raw(self.daemons[node as usize - 1].id().cast_signed());
+        kill(pid, signal).unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -86,10 +100,15 @@ impl Lab {
     }
 
     pub(crate) fn start(&self, spec: &str) -> Child {
+        self.start_with(spec, &[])
+    }
+
+    /// Starts a transfer; `more` is of `run`.
+    pub(crate) fn start_with(&self, spec: &str, more: &[&str]) -> Child {
         fs::write(self.path("spec"), spec).unwrap();
         let mut command = self.inside(0);
         command.args(["run", "--json", "--progress", "never", "--overwrite", "--key-file"]).arg(self.path("key"));
-        let command = command.arg(self.path("spec")).stdin(Stdio::null());
+        let command = command.args(more).arg(self.path("spec")).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 

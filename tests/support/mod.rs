@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cep_fast::PatternReader;
 
@@ -138,6 +138,25 @@ pub(crate) fn listing(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// What is beside destinations below `root` and whose name ends so.
+pub(crate) fn beside(root: &Path, end: &str) -> Vec<PathBuf> {
+    let mut found = listing(root);
+    found.retain(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.contains(".cep-") && name.ends_with(end)
+    });
+    found
+}
+
+/// Waits for something, and not for ever.
+pub(crate) fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !happened() {
+        assert!(Instant::now() < deadline, "{what} does not happen");
+        std::thread::yield_now();
+    }
+}
+
 /// A daemon that ends with the test.
 pub(crate) struct Daemon {
     child: Child,
@@ -147,9 +166,22 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// A node on a free loopback port, serving below `root`.
     pub(crate) fn start(root: &Path, more: &[&str]) -> Daemon {
+        let mut command = cep_fast(&[]);
+        Daemon::spawn(&mut command, root, more)
+    }
+
+    /// The same, on a machine that seems to have been booted anew: its boot id is what the file `boot` says.
+    pub(crate) fn start_booted(root: &Path, boot: &Path) -> Daemon {
+        let mut command = Command::new("unshare");
+        let script = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id; exec "$@""#;
+        command.args(["--mount", "sh", "-ec", script]).arg(boot).arg(PROGRAM);
+        Daemon::spawn(&mut command, root, &[])
+    }
+
+    fn spawn(command: &mut Command, root: &Path, more: &[&str]) -> Daemon {
         use std::io::{BufRead, BufReader};
-        let mut command = cep_fast(&["node", "--listen", "127.0.0.1:0", "--root"]);
-        let mut child = command.arg(root).args(more).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        command.args(["node", "--listen", "127.0.0.1:0", "--root"]).arg(root).args(more);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("ready ").expect("a node says where it listens").to_string();

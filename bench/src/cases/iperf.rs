@@ -82,7 +82,8 @@ fn rate(client: Running) -> Result<f64> {
     Ok(rate / 1e9)
 }
 
-fn inside(cluster: &Cluster, node: u32, script: &str) -> Result<()> {
+/// Runs a script in a node, to its good end.
+pub(super) fn inside(cluster: &Cluster, node: u32, script: &str) -> Result<()> {
     let mut shell = cluster.command(node, "sh");
     shell.args(["-c", script]);
     cluster.lab().start("shell", shell)?.finish()?;

@@ -2,6 +2,7 @@
 //!
 //! What the links give is measured with iperf3 in the same run, so a bar is a ratio.
 
+mod adverse;
 pub(crate) mod book;
 mod concurrent;
 mod copies;
@@ -47,10 +48,21 @@ pub(crate) enum Case {
     Copies,
     /// A sender that slows to a tenth in mid-transfer, or is a tenth as fast as its row says.
     Slowed,
+    /// A link that loses packets, resets connections, or flaps: beside iperf3 over the same, with no bar.
+    Adverse,
 }
 
-const ALL: [Case; 8] =
-    [Case::Nics, Case::Fast, Case::Uneven, Case::Faults, Case::Concurrent, Case::Random, Case::Copies, Case::Slowed];
+const ALL: [Case; 9] = [
+    Case::Nics,
+    Case::Fast,
+    Case::Uneven,
+    Case::Faults,
+    Case::Concurrent,
+    Case::Random,
+    Case::Copies,
+    Case::Slowed,
+    Case::Adverse,
+];
 
 /// What is measured, and with what.
 #[derive(Args)]
@@ -132,7 +144,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 impl<'a> Bench<'a> {
     fn scenarios(&self, case: Case) -> Vec<Scenario> {
         match case {
-            Case::Concurrent | Case::Random | Case::Slowed => vec![Scenario::MemoryToMemory],
+            Case::Concurrent | Case::Random | Case::Slowed | Case::Adverse => vec![Scenario::MemoryToMemory],
             // Right bytes are part of it, so there are files to compare.
             Case::Faults | Case::Copies => vec![Scenario::FileToFile],
             Case::Nics | Case::Fast | Case::Uneven => crate::scenarios(self.options.scenario),
@@ -149,6 +161,7 @@ impl<'a> Bench<'a> {
             Case::Random => random::run(self, book),
             Case::Copies => copies::run(self, book),
             Case::Slowed => slowed::run(self, book),
+            Case::Adverse => adverse::run(self, book),
         }
     }
 

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use super::{Action, Member, State};
 use crate::engine::owner;
+use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span};
 use crate::wire::Check;
-use crate::wire::control::{Offered, Origin};
+use crate::wire::control::{Offered, Origin, ToMaster};
 
 /// A piece that has landed, in this attempt or in an earlier one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,8 +112,13 @@ impl Member {
     }
 
     pub(super) fn left(&mut self) {
-        match self.error.take().filter(|_| !self.dismissed) {
-            Some(error) => self.refuse(&error),
+        match self.error.take() {
+            Some(error) if !self.dismissed => self.refuse(&error),
+            // Nobody knows better than this node what it lacks; its report follows.
+            Some(error) => {
+                self.tell(ToMaster::Failed(Error { code: Code::Cancelled, ..error }));
+                self.dismiss();
+            }
             None => self.dismiss(),
         }
     }

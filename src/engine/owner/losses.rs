@@ -32,6 +32,7 @@ impl Owner {
 
     /// A lane broke; where it was the sender's last one, others take over the sender's share.
     pub(super) fn lane_broke(&mut self, now: Moment, lane: Lane, error: &Error) {
+        self.trouble = Some(error.clone());
         if self.lanes.broke(now, lane, error) == Verdict::Lost {
             // The plan was made for one that brings its part.
             self.pace = None;

@@ -1,0 +1,312 @@
+//! Disks that fail while they are written to and read: power cuts, and errors that no retry mends.
+//!
+//! The disks are file systems of their own on loop devices. Their power is cut with a request that ext4 has for this: from
+//! then on it refuses everything, and what was not on the disk is gone when it is mounted again. Skipped, with a word on it,
+//! where nothing may be mounted.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
+
+mod support;
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::Signal;
+use support::{Daemon, beside, cep_fast, code, end_of, folder, json, random_bytes, run, stderr, wait_for};
+
+const BYTES: usize = 32 << 20;
+const MIB: usize = 1 << 20;
+/// The header of a journal, and a record.
+const HEADER_BYTES: u64 = 96;
+const RECORD_BYTES: u64 = 64;
+
+/// An ext4 of its own on a loop device, mounted at a folder.
+struct Disk {
+    image: PathBuf,
+    at: PathBuf,
+}
+
+impl Disk {
+    /// A disk whose image is made at `image`; `None`, with a word on it, where that is not permitted.
+    fn new(image: PathBuf, at: PathBuf) -> Option<Disk> {
+        fs::create_dir(&at).unwrap();
+        File::create(&image).unwrap().set_len(3 * BYTES as u64).unwrap();
+        let made = run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
+        assert_eq!(code(&made), 0, "{}", stderr(&made));
+        let disk = Disk { image, at };
+        let mounted = disk.try_mount();
+        if code(&mounted) != 0 {
+            eprintln!("skipped: no right to mount a loop device: {}", stderr(&mounted));
+            return None;
+        }
+        Some(disk)
+    }
+
+    fn try_mount(&self) -> Output {
+        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.at))
+    }
+
+    /// What was not on the disk will be missing, and until it is mounted again every request fails.
+    fn cut_power(&self) {
+        /// `EXT4_IOC_SHUTDOWN`, which is `_IOR('X', 125, u32)`, and its way of writing nothing any more.
+        const SHUTDOWN: libc::c_ulong = 0x8004_587d;
+        let without_flush: u32 = 2;
+        let root = File::open(&self.at).unwrap();
+        // SAFETY: the descriptor is open, and the request reads one u32 behind the pointer, which lives longer.
+        let done = unsafe { libc::ioctl(root.as_raw_fd(), SHUTDOWN, &raw const without_flush) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// Starts it again after its power was cut, with what was on it then. Whoever still has it open, also in a copy of the
+    /// table of mounts, keeps the dead one: the new one is a copy.
+    fn restart(&mut self) {
+        assert_eq!(code(&run(Command::new("umount").arg("-l").arg(&self.at))), 0);
+        let image = self.image.with_extension("again");
+        assert_eq!(code(&run(Command::new("cp").arg("--sparse=always").arg(&self.image).arg(&image))), 0);
+        self.image = image;
+        let mounted = self.try_mount();
+        assert_eq!(code(&mounted), 0, "{}", stderr(&mounted));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.at).output();
+    }
+}
+
+/// A sender below a folder, and a receiver below a disk of its own.
+struct Lab {
+    receiver: Option<Daemon>,
+    sender: Daemon,
+    disk: Disk,
+    data: Vec<u8>,
+    root: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new(seed: u64) -> Option<Lab> {
+        let root = folder();
+        let disk = Disk::new(root.path().join("image"), root.path().join("disk"))?;
+        Some(Lab::on(root, disk, seed))
+    }
+
+    fn on(root: tempfile::TempDir, disk: Disk, seed: u64) -> Lab {
+        let data = random_bytes(seed, BYTES);
+        fs::write(root.path().join("source"), &data).unwrap();
+        let sender = Daemon::start(root.path(), &[]);
+        let receiver = Some(Daemon::start(&disk.at, &[]));
+        Lab { receiver, sender, disk, data, root }
+    }
+
+    /// Starts the transfer, to wherever the receiver listens now.
+    fn start(&self, more: &[&str]) -> Child {
+        let (from, to) = (&self.sender.address, &self.receiver.as_ref().unwrap().address);
+        let last = BYTES - 1;
+        let rows = format!("id disk\nwriter {from} file:///source 0 0-{last}\nreader {to} file:///copy 0 0-{last}\n");
+        let spec = self.root.path().join("spec");
+        fs::write(&spec, rows).unwrap();
+        let mut command = cep_fast(&["run", "--json", "--progress", "never", "--stall-timeout", "5s"]);
+        let command = command.args(more).arg(spec).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn journal(&self) -> Option<PathBuf> {
+        beside(&self.disk.at, ".journal").pop()
+    }
+
+    /// How many pieces the journal speaks of.
+    fn records(&self) -> u64 {
+        let bytes = self.journal().and_then(|path| Some(fs::metadata(path).ok()?.len()));
+        bytes.unwrap_or_default().saturating_sub(HEADER_BYTES) / RECORD_BYTES
+    }
+
+    /// Starts it slowly, and waits until some pieces are recorded.
+    fn begin(&self, more: &[&str]) -> Child {
+        let child = self.start(&[&["--limit", "80M"], more].concat());
+        wait_for("a journal", || self.records() > 4);
+        child
+    }
+
+    /// Everything that uses the disk dies with it, and the disk comes back.
+    fn cut_power(&mut self, master: Option<Child>) {
+        self.disk.cut_power();
+        self.receiver.take().unwrap().signal(Signal::SIGKILL);
+        if let Some(mut master) = master {
+            master.kill().unwrap();
+            master.wait().unwrap();
+        }
+        self.disk.restart();
+    }
+
+    /// The whole MiB in the file at `path` that are those of the source.
+    fn right_blocks(&self, path: &Path) -> usize {
+        let file = File::open(path).unwrap();
+        let mut block = vec![0; MIB];
+        let is_right = |at: &usize| {
+            file.read_exact_at(&mut block, (at * MIB) as u64).is_ok() && block == self.data[at * MIB..][..MIB]
+        };
+        (0..BYTES / MIB).filter(is_right).count()
+    }
+
+    fn assert_copied(&self, output: &Output) {
+        assert_eq!(code(output), 0, "{}", stderr(output));
+        assert!(fs::read(self.disk.at.join("copy")).unwrap() == self.data, "the bytes differ: {}", json(output));
+        assert_eq!(beside(&self.disk.at, ""), Vec::<PathBuf>::new(), "nothing is left");
+    }
+}
+
+/// What a journal says of a synced file is believed as it is, so right bytes show that every record of it was true.
+#[test]
+fn with_fsync_what_was_recorded_before_a_power_cut_is_there_after_it() {
+    let Some(mut lab) = Lab::new(61) else { return };
+    let master = lab.begin(&["--fsync"]);
+    let before = lab.records();
+    lab.cut_power(Some(master));
+    assert!(lab.records() >= before, "{} of {before} records are left", lab.records());
+    lab.receiver = Some(Daemon::start(&lab.disk.at, &[]));
+    let output = end_of(lab.start(&["--fsync"]));
+    lab.assert_copied(&output);
+    let resumed = json(&output)["resumed_bytes"].as_u64().unwrap();
+    assert!(resumed >= before * MIB as u64, "{resumed} of {before} records");
+}
+
+#[test]
+fn with_fsync_what_was_reported_complete_survives_a_power_cut() {
+    let Some(mut lab) = Lab::new(62) else { return };
+    let output = end_of(lab.start(&["--fsync"]));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    lab.cut_power(None);
+    assert!(fs::read(lab.disk.at.join("copy")).unwrap() == lab.data);
+}
+
+/// The worst case: the records are on the disk and their bytes are not, because the kernel had written the journal alone. This
+/// machine's boot id is the same afterwards, which no power cut leaves it; so the node that comes after it sees another.
+#[test]
+fn without_fsync_records_whose_bytes_a_power_cut_has_taken_are_not_believed() {
+    let Some(mut lab) = Lab::new(63) else { return };
+    let master = lab.begin(&["--path", "copy"]);
+    File::open(lab.journal().unwrap()).unwrap().sync_all().unwrap();
+    let before = lab.records();
+    lab.cut_power(Some(master));
+    let partial = beside(&lab.disk.at, "").into_iter().find(|path| !path.to_string_lossy().ends_with(".journal"));
+    let right = lab.right_blocks(&partial.unwrap());
+    assert!(lab.records() > right as u64, "{} records of {before}, {right} right: no byte was lost", lab.records());
+    let boot = lab.root.path().join("boot_id");
+    fs::write(&boot, "4e29c9b6-5bd1-4c80-ae9c-8ff6cd1dd9f4\n").unwrap();
+    lab.receiver = Some(Daemon::start_booted(&lab.disk.at, &boot));
+    let output = end_of(lab.start(&["--path", "copy"]));
+    lab.assert_copied(&output);
+    assert!(stderr(&output).contains("started anew"), "{}", stderr(&output));
+    assert!(json(&output)["resumed_bytes"].as_u64().unwrap() <= (right * MIB) as u64, "{}", json(&output));
+}
+
+/// The destination fails under its writer, for good.
+#[test]
+fn a_destination_that_fails_ends_with_5_and_is_continued_when_it_works_again() {
+    let Some(mut lab) = Lab::new(64) else { return };
+    let master = lab.begin(&["--fsync"]);
+    lab.disk.cut_power();
+    let output = end_of(master);
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
+    let receiver = lab.receiver.as_ref().unwrap().address.clone();
+    assert!(stderr(&output).contains(&receiver) && stderr(&output).contains("/copy"), "{}", stderr(&output));
+    assert!(!json(&output)["error"]["missing_ranges"].as_array().unwrap().is_empty());
+    lab.disk.restart();
+    lab.receiver = Some(Daemon::start(&lab.disk.at, &[]));
+    let output = end_of(lab.start(&["--fsync"]));
+    lab.assert_copied(&output);
+    assert!(json(&output)["resumed_bytes"].as_u64().unwrap() > 0, "{}", json(&output));
+}
+
+/// A disk that has less room than it says, as thin volumes do: some writes fail and others do not.
+#[test]
+fn writes_that_fail_on_a_thin_disk_end_with_5_and_the_rest_is_kept() {
+    let root = folder();
+    let thin = root.path().join("thin");
+    fs::create_dir(&thin).unwrap();
+    let tmpfs = |options: &str| run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&thin));
+    if code(&tmpfs("size=20m")) != 0 {
+        eprintln!("skipped: no right to mount a tmpfs");
+        return;
+    }
+    let _unmount = Unmount(thin.clone());
+    let Some(disk) = Disk::new(thin.join("image"), root.path().join("disk")) else { return };
+    let mut lab = Lab::on(root, disk, 65);
+    let output = end_of(lab.start(&["--fsync", "--limit", "160M"]));
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
+    let receiver = lab.receiver.take().unwrap();
+    assert!(stderr(&output).contains(&receiver.address), "{}", stderr(&output));
+    assert!(!json(&output)["error"]["missing_ranges"].as_array().unwrap().is_empty());
+    assert!(!lab.disk.at.join("copy").exists());
+    drop(receiver);
+    assert_eq!(code(&tmpfs("remount,size=200m")), 0);
+    lab.disk.cut_power();
+    lab.disk.restart();
+    lab.receiver = Some(Daemon::start(&lab.disk.at, &[]));
+    let output = end_of(lab.start(&["--fsync"]));
+    lab.assert_copied(&output);
+}
+
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+/// The source fails under its reader: the only one, or one of two.
+#[test]
+fn a_source_that_fails_ends_with_5_or_a_replica_stands_in() {
+    for has_replica in [false, true] {
+        let root = folder();
+        let Some(mut disk) = Disk::new(root.path().join("image"), root.path().join("disk")) else { return };
+        let data = random_bytes(66, BYTES);
+        for folder in [root.path(), &disk.at] {
+            fs::write(folder.join("source"), &data).unwrap();
+            File::open(folder.join("source")).unwrap().sync_all().unwrap();
+        }
+        fs::create_dir(root.path().join("r")).unwrap();
+        let (failing, replica) = (Daemon::start(&disk.at, &[]), Daemon::start(root.path(), &[]));
+        let receiver = Daemon::start(&root.path().join("r"), &[]);
+        let last = BYTES - 1;
+        let begin = |failing: &Daemon, limit: &str| {
+            let mut senders = vec![failing];
+            senders.extend(has_replica.then_some(&replica));
+            let writer = |node: &&Daemon| format!("writer {} file:///source 0 0-{last}\n", node.address);
+            let writers: String = senders.iter().map(writer).collect();
+            let spec = root.path().join("spec");
+            let reader = format!("reader {} file:///copy 0 0-{last}\n", receiver.address);
+            fs::write(&spec, format!("id source\n{writers}{reader}")).unwrap();
+            let mut command = cep_fast(&["run", "--json", "--progress", "never", "--limit", limit]);
+            let command = command.arg(&spec).stdin(Stdio::null());
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let master = begin(&failing, "80M");
+        wait_for("a journal", || {
+            beside(&root.path().join("r"), ".journal")
+                .iter()
+                .any(|path| fs::metadata(path).is_ok_and(|about| about.len() > HEADER_BYTES + 4 * RECORD_BYTES))
+        });
+        disk.cut_power();
+        let output = end_of(master);
+        let copy = root.path().join("r/copy");
+        if has_replica {
+            assert_eq!(code(&output), 0, "{}", stderr(&output));
+        } else {
+            assert_eq!(code(&output), 5, "{}", stderr(&output));
+            assert!(stderr(&output).contains(&failing.address), "{}", stderr(&output));
+            assert!(!json(&output)["error"]["missing_ranges"].as_array().unwrap().is_empty());
+            assert!(!copy.exists());
+            disk.restart();
+            let output = end_of(begin(&Daemon::start(&disk.at, &[]), "10G"));
+            assert_eq!(code(&output), 0, "{}", stderr(&output));
+            assert!(json(&output)["resumed_bytes"].as_u64().unwrap() > 0, "{}", json(&output));
+        }
+        assert!(fs::read(copy).unwrap() == data);
+    }
+}

@@ -124,10 +124,13 @@ impl Lab {
         bytes.unwrap_or_default().saturating_sub(HEADER_BYTES) / RECORD_BYTES
     }
 
-    /// Starts it slowly, and waits until some pieces are recorded.
+    /// Starts it slowly, and waits until some pieces are recorded, and others after them: the first ones are durable then, if that
+    /// was asked for.
     fn begin(&self, more: &[&str]) -> Child {
         let child = self.start(&[&["--limit", "80M"], more].concat());
         wait_for("a journal", || self.records() > 4);
+        let first = self.records();
+        wait_for("more of it", || self.records() > first);
         child
     }
 

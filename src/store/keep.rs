@@ -158,7 +158,9 @@ impl Journal {
     /// Whether there is anything that another attempt could continue with.
     pub(super) fn is_worth_keeping(&self) -> bool {
         let written = self.written();
-        let has_records = if written.file.is_some() { written.records > 0 } else { !self.found.records.is_empty() };
+        // One that could not be written to any more has what was written before.
+        let has_begun = written.file.is_some() || written.records > 0;
+        let has_records = if has_begun { written.records > 0 } else { !self.found.records.is_empty() };
         has_records && !written.forgotten
     }
 

@@ -15,7 +15,7 @@ use crate::units::{Span, covers};
 pub(crate) struct Relay {
     /// What can be passed on: ascending, apart from each other.
     landed: Vec<Span>,
-    /// What never will be.
+    /// What never will be: the same.
     given_up: Vec<Span>,
     /// In the order in which they were asked.
     parked: Vec<(FlowIx, Ask)>,
@@ -41,7 +41,8 @@ impl Relay {
         if self.has(ask.span) {
             return Ok(Asked::Ready);
         }
-        if self.given_up.iter().any(|span| span.intersection(ask.span).is_some()) {
+        let next = self.given_up.partition_point(|span| span.end <= ask.span.start);
+        if self.given_up.get(next).is_some_and(|span| span.start < ask.span.end) {
             return Ok(Asked::Never);
         }
         if self.parked.iter().filter(|(of, _)| *of == flow).count() >= FLOW_REQUESTS_MAX {
@@ -53,7 +54,7 @@ impl Relay {
 
     /// A range will never land here: those who wait for any of it.
     pub(crate) fn give_up(&mut self, span: Span) -> Vec<(FlowIx, Ask)> {
-        self.given_up.push(span);
+        join(&mut self.given_up, span);
         let (refused, parked) =
             std::mem::take(&mut self.parked).into_iter().partition(|(_, ask)| ask.span.intersection(span).is_some());
         self.parked = parked;
@@ -62,12 +63,7 @@ impl Relay {
 
     /// A range has landed, checked and written.
     pub(crate) fn land(&mut self, span: Span) {
-        let first = self.landed.partition_point(|landed| landed.end < span.start);
-        let end = self.landed.partition_point(|landed| landed.start <= span.end);
-        let touched = &self.landed[first..end];
-        let start = touched.first().map_or(span.start, |landed| landed.start.min(span.start));
-        let joined = Span::new(start, touched.last().map_or(span.end, |landed| landed.end.max(span.end)));
-        self.landed.splice(first..end, [joined]);
+        join(&mut self.landed, span);
     }
 
     /// The next request that waited and can be answered now.
@@ -84,6 +80,16 @@ impl Relay {
     fn has(&self, span: Span) -> bool {
         covers(&self.landed, span)
     }
+}
+
+/// Adds a span to others that ascend and are apart, and stay so.
+fn join(spans: &mut Vec<Span>, span: Span) {
+    let first = spans.partition_point(|other| other.end < span.start);
+    let end = spans.partition_point(|other| other.start <= span.end);
+    let touched = &spans[first..end];
+    let start = touched.first().map_or(span.start, |other| other.start.min(span.start));
+    let joined = Span::new(start, touched.last().map_or(span.end, |other| other.end.max(span.end)));
+    spans.splice(first..end, [joined]);
 }
 
 #[cfg(test)]
@@ -123,8 +129,11 @@ mod tests {
         assert_eq!(relay.ask(B, ask(2, 20, 10)), Ok(Asked::Waits));
         assert_eq!(relay.give_up(Span::new(0, 10)), [(A, ask(1, 5, 10))]);
         assert_eq!(relay.ask(B, ask(3, 9, 4)), Ok(Asked::Never));
+        assert_eq!(relay.ask(A, ask(4, 10, 4)), Ok(Asked::Waits), "the first byte behind it");
+        assert_eq!(relay.give_up(Span::new(40, 50)), []);
+        assert_eq!(relay.ask(A, ask(5, 35, 6)), Ok(Asked::Never), "of the second range");
         relay.land(Span::new(10, 30));
-        assert_eq!(ready(&mut relay), [(B, 2)]);
+        assert_eq!(ready(&mut relay), [(B, 2), (A, 4)]);
     }
 
     #[test]

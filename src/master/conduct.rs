@@ -10,7 +10,7 @@
 //! ends the transfer for everybody; later, whoever can still finish does, and the ending names what is missing.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::feedback::Feedback;
@@ -21,6 +21,7 @@ use super::terms::Terms;
 use crate::engine::check::Composer;
 use crate::error::{Code, Error};
 use crate::plan::{ByReceiver, Plan};
+use crate::spec::DataUri;
 use crate::units::{Moment, NodeIx, Span, union};
 use crate::wire::control::{Advert, CheckValue, LandedSegment, Prepared, Stats, ToMaster, ToNode};
 
@@ -77,6 +78,8 @@ pub(crate) struct Conductor {
     /// Invariant: the sum of what the peers have landed.
     landed_bytes: u64,
     pub(super) holes: Vec<Span>,
+    /// Files that a node found another one to have made, and writes to, too.
+    pub(super) joined: BTreeSet<DataUri>,
     pub(super) plan: Option<Plan>,
     /// The plan's segments by receiver.
     pub(super) by_receiver: ByReceiver,
@@ -123,6 +126,7 @@ impl Conductor {
             waits_for: Cell::new(0),
             landed_bytes: 0,
             holes: Vec::new(),
+            joined: BTreeSet::new(),
             plan: None,
             by_receiver: ByReceiver::default(),
             relayed: BTreeMap::new(),
@@ -300,6 +304,8 @@ impl Conductor {
         }
         peer.stage = Stage::Prepared;
         peer.share(&prepared.rows);
+        let rows = self.roster.get(node).rows.iter().zip(&prepared.rows);
+        self.joined.extend(rows.filter(|(_, state)| state.shared).map(|(row, _)| row.uri.clone()));
         self.resuming.prepared(node, self.roster.get(node), &mut prepared);
         self.holes.extend(prepared.holes);
     }

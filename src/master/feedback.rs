@@ -2,9 +2,9 @@
 //!
 //! The master compares what each pair of nodes moved within a while with what the plan wanted of it. A sender is as slow as the
 //! best of its receivers say, and a receiver as the best of its senders: whoever is late with everybody is late itself. A relay
-//! is judged by what it receives. All are
-//! measured against the best pair of all, so that a network that is slower than it says moves no work about. Nodes that
-//! turn out to be slow count as slow from then on, and a plan that is noticeably better by that takes the place of the old one.
+//! is judged by what it receives. All are measured against the best pair of all, so that a network that is slower than it says
+//! moves no work about. Nodes that turn out to be slow count as slow from then on, and a plan that is noticeably better by that
+//! takes the place of the old one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

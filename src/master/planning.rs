@@ -133,13 +133,9 @@ impl Conductor {
 
     /// Whether another node found the file that this one was elected to make, and writes to it, too.
     fn shares_its_file(&self, node: NodeIx) -> bool {
-        let elected = self.roster.get(node).rows_that_share(|sharing| matches!(sharing, Sharing::Elected { .. }));
-        elected.into_iter().any(|(_, uri)| {
-            self.roster.nodes().any(|(other, entry)| {
-                let member = entry.rows_that_share(|sharing| *sharing == Sharing::Member);
-                member.into_iter().any(|(row, own)| own == uri && self.peers[other.at()].shares(row))
-            })
-        })
+        let entry = self.roster.get(node);
+        let mut rows = entry.rows.iter().zip(&entry.sharing);
+        rows.any(|(row, sharing)| matches!(sharing, Sharing::Elected { .. }) && self.joined.contains(&row.uri))
     }
 
     /// All that a receiver was to fetch, as far as it had not got it when it was told.

@@ -48,12 +48,6 @@ impl Entry {
         union(wanted.map(|row| row.range).collect()).into_iter().map(Span::bytes).sum()
     }
 
-    /// The rows that share their file in such a way, and what they write.
-    pub(crate) fn rows_that_share(&self, such: impl Fn(&Sharing) -> bool) -> Vec<(usize, &DataUri)> {
-        let rows = self.sharing.iter().zip(&self.rows).enumerate();
-        rows.filter(|(_, (sharing, _))| such(sharing)).map(|(at, (_, row))| (at, &row.uri)).collect()
-    }
-
     /// Whether it creates a file that other nodes may write too.
     pub(crate) fn is_elected(&self) -> bool {
         self.sharing.iter().any(|sharing| matches!(sharing, Sharing::Elected { .. }))

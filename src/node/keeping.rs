@@ -97,12 +97,12 @@ pub(super) fn have(found: &[Kept]) -> Vec<Have> {
     have
 }
 
-/// Begins the journals of an attempt that `wanted`, of which `kept` is there already. Where other nodes write to a file of
-/// this one (`shares`), it has none.
+/// Begins the journals of an attempt that `wanted`, of which so much is `there` already, and `kept` of that by an earlier one.
+/// Where other nodes write to a file of this one (`shares`), it has none.
 pub(super) fn begin(
     desk: &Desk,
     wanted: &[Span],
-    holes: &[Span],
+    there: &[Span],
     kept: &[Span],
     shares: bool,
 ) -> crate::error::Result<()> {
@@ -111,11 +111,9 @@ pub(super) fn begin(
             sink.forget()?;
             continue;
         }
-        let ranges = desk.layouts.iter().filter(|layout| std::ptr::eq(desk.sink_of(layout), sink)).map(Layout::range);
-        let there = union(holes.iter().chain(kept).copied().collect());
-        let mut missing = ranges.flat_map(|range| {
+        let mut missing = ranges_of(desk, sink).flat_map(|range| {
             let wanted = wanted.iter().filter_map(move |span| span.intersection(range));
-            wanted.flat_map(|span| subtract(span, &there)).collect::<Vec<_>>()
+            wanted.flat_map(|span| subtract(span, there))
         });
         sink.begin(kept, missing.next().is_none())?;
     }
@@ -125,8 +123,7 @@ pub(super) fn begin(
 /// Hands pieces that have landed to the journals of the files that they went to.
 pub(super) fn keep(desk: &Desk, pieces: &[Kept]) {
     for sink in desk.sinks.iter().filter(|sink| sink.keeps()) {
-        let ranges = desk.layouts.iter().filter(|layout| std::ptr::eq(desk.sink_of(layout), sink)).map(Layout::range);
-        let ranges = union(ranges.collect());
+        let ranges = union(ranges_of(desk, sink).collect());
         let own = pieces.iter().filter(|piece| covers(&ranges, piece.span));
         sink.keep(own.map(|piece| Record {
             span: piece.span,
@@ -134,6 +131,11 @@ pub(super) fn keep(desk: &Desk, pieces: &[Kept]) {
             origin: Origin { who: piece.origin.who, state: piece.origin.state },
         }));
     }
+}
+
+/// The ranges that land in a file.
+fn ranges_of(desk: &Desk, sink: &Sink) -> impl Iterator<Item = Span> {
+    desk.layouts.iter().filter(|layout| std::ptr::eq(desk.sink_of(layout), sink)).map(Layout::range)
 }
 
 /// Whether another file of the same piece has it, too.

@@ -134,8 +134,8 @@ fn tag(id: &str, uri: &DataUri) -> String {
 
 /// Makes room for what is wanted in every destination, and makes the holes of those that are not new read as zeros.
 pub(super) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[Span], shares: bool) -> Result<()> {
-    keeping::begin(desk, wanted, holes, kept, shares)?;
     let there = union(holes.iter().chain(kept).copied().collect());
+    keeping::begin(desk, wanted, &there, kept, shares)?;
     let offered: usize = desk.offers.iter().map(|offer| offer.source.files().len()).sum();
     let kept = desk.sinks.iter().filter(|sink| !sink.files().is_empty());
     for (file, sink) in (offered..).zip(kept) {

@@ -22,6 +22,7 @@ use crate::contenders::Scenario;
 use crate::lab::Lab;
 use crate::options::program_beside;
 use crate::process::{self, Running};
+use crate::random::Random;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -360,18 +361,5 @@ impl<'a> Bed<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// The same numbers for the same seed: splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
     }
 }

@@ -16,6 +16,7 @@ mod master;
 mod options;
 mod plans;
 mod process;
+mod random;
 mod raw;
 mod report;
 mod series;

@@ -6,6 +6,7 @@ use super::Bench;
 use super::book::Book;
 use crate::bar::Bar;
 use crate::cluster::{Transferred, address};
+use crate::random::Random;
 
 const SENDERS: u32 = 4;
 const RECEIVERS: u32 = 3;
@@ -46,19 +47,6 @@ fn specification(seed: u64) -> (String, u64) {
         rows += &format!("reader {} null: 0 {from}-{to} speed=1G\n", address(node));
     }
     (rows, bytes)
-}
-
-/// The same numbers for the same seed, anywhere: splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
 }
 
 #[cfg(test)]

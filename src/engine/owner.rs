@@ -155,7 +155,8 @@ struct Flow {
 }
 
 impl Owner {
-    /// An owner that wants `sources` (ascending, disjoint), of which some is `there` already; `lane_count` says how many lanes there are to a sender.
+    /// An owner that wants `sources` (ascending, disjoint), of which some is `there` already; `lane_count` says how many lanes
+    /// there are to a sender.
     pub(crate) fn new(
         grid: Grid,
         method: Method,

@@ -121,7 +121,7 @@ pub(super) fn begin(
 }
 
 /// Hands pieces that have landed to the journals of the files that they went to.
-pub(super) fn keep(desk: &Desk, pieces: &[Kept]) {
+pub(crate) fn keep(desk: &Desk, pieces: &[Kept]) {
     for sink in desk.sinks.iter().filter(|sink| sink.keeps()) {
         let ranges = union(ranges_of(desk, sink).collect());
         let own = pieces.iter().filter(|piece| covers(&ranges, piece.span));

@@ -20,15 +20,15 @@ const HOLES_MAX: usize = 4096;
 
 /// An open transfer, and what the master is told of it.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) desk: Desk,
-    pub(super) prepared: Prepared,
+pub(crate) struct Opened {
+    pub(crate) desk: Desk,
+    pub(crate) prepared: Prepared,
     /// What an earlier attempt has left, where what lands is kept for another one.
-    pub(super) found: Option<Vec<Kept>>,
+    pub(crate) found: Option<Vec<Kept>>,
 }
 
 /// Opens every source, then every destination.
-pub(super) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opened> {
+pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opened> {
     let rows: Vec<(DataUri, &WireRow)> = prepare.rows.iter().map(with_uri).collect::<Result<_>>()?;
     let (mut offers, mut holes, mut files) = (Vec::new(), Vec::new(), 0);
     for (uri, row) in rows.iter().filter(|(_, row)| row.role == Role::Sender) {
@@ -133,7 +133,7 @@ fn tag(id: &str, uri: &DataUri) -> String {
 }
 
 /// Makes room for what is wanted in every destination, and makes the holes of those that are not new read as zeros.
-pub(super) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[Span], shares: bool) -> Result<()> {
+pub(crate) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[Span], shares: bool) -> Result<()> {
     let there = union(holes.iter().chain(kept).copied().collect());
     keeping::begin(desk, wanted, &there, kept, shares)?;
     let offered: usize = desk.offers.iter().map(|offer| offer.source.files().len()).sum();
@@ -159,7 +159,7 @@ pub(super) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[
 }
 
 /// Gives files their names; see [`crate::engine::member::Action::Commit`].
-pub(super) fn commit(desk: &Desk, elected: &[bool], landed_everywhere: bool, checks: &[(Span, Check)]) -> Result<()> {
+pub(crate) fn commit(desk: &Desk, elected: &[bool], landed_everywhere: bool, checks: &[(Span, Check)]) -> Result<()> {
     if !checks.is_empty() {
         desk.sinks.iter().try_for_each(Sink::sync)?;
         verify::disk(desk, checks)?;
@@ -175,7 +175,7 @@ pub(super) fn commit(desk: &Desk, elected: &[bool], landed_everywhere: bool, che
 }
 
 /// Which of the desk's sinks wait for the other nodes.
-pub(super) fn elected(prepare: &Prepare) -> Vec<bool> {
+pub(crate) fn elected(prepare: &Prepare) -> Vec<bool> {
     let mut seen: Vec<&str> = Vec::new();
     let mut elected = Vec::new();
     for row in prepare.rows.iter().filter(|row| row.role == Role::Receiver) {

@@ -1,30 +1,36 @@
 //! The simulated world: one clock, one queue of happenings, the network, and what connects the machines.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
+use super::disk::Payload;
 use super::history::{History, News};
 use super::net::{Links, Net, Store};
-use super::node::{End, Faults, Node, Parcel};
+use super::node::{Faults, Node, Parcel};
 use super::random::Random;
+use super::troubles::Cuts;
 use crate::engine::lanes::Lane;
-use crate::engine::member::{self, Kept, Member};
+use crate::engine::member::{self, Member};
 use crate::engine::pull;
-use crate::engine::serve::{self, Ask};
+use crate::engine::serve::Ask;
 use crate::engine::{FlowIx, Piece, owner};
 use crate::error::{Code, Error};
 use crate::master::conduct::{self, Conductor, Phase};
 use crate::master::roster::Roster;
 use crate::master::terms::Terms;
 use crate::spec::Role;
-use crate::units::{BitRate, Moment, NodeIx, union};
+use crate::units::{BitRate, Moment, NodeIx, Span, union};
 use crate::wire::Check;
-use crate::wire::control::{self, Advert, Rail, ToMaster, ToNode};
+use crate::wire::control::{self, ToNode};
 
 /// A transfer that takes longer than this on the virtual clock, and than [`LONGEST_BOUNDS`], is stuck.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How many times its bound a transfer may take.
 const LONGEST_BOUNDS: f64 = 1e4;
+/// How long a node may take to end when its master is gone.
+const ENDED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The world that the machines run in.
 #[derive(Clone, Debug)]
@@ -38,6 +44,10 @@ pub(crate) struct World {
     pub(crate) disk_latency: Duration,
     /// What a disk moves.
     pub(crate) disk_bytes_per_second: f64,
+    /// What a disk may take longer, by chance.
+    pub(crate) disk_whims: Duration,
+    /// How long the master may take to notice that a node is gone.
+    pub(crate) noticed_within: Duration,
     pub(crate) faults: Faults,
     /// Where chance starts.
     pub(crate) seed: u64,
@@ -52,17 +62,26 @@ pub(super) enum Happening {
     ToNode(NodeIx, Vec<u8>),
     ToMaster(NodeIx, Vec<u8>),
     Member(NodeIx, member::Event),
+    /// A node's disk has done what its member wants of it.
+    Done(NodeIx, Job),
     FlowOpened {
         receiver: NodeIx,
         lane: Lane,
         weight: u64,
     },
     Request {
+        receiver: NodeIx,
         sender: NodeIx,
         flow: FlowIx,
         ask: Ask,
     },
+    /// The sender's kernel has taken a piece.
+    Sent {
+        sender: NodeIx,
+        flow: FlowIx,
+    },
     Arrived {
+        sender: NodeIx,
         receiver: NodeIx,
         flow: FlowIx,
         parcel: Parcel,
@@ -77,28 +96,85 @@ pub(super) enum Happening {
         flow: FlowIx,
         piece: Piece,
         check: Check,
+        payload: Payload,
     },
-    Kill(NodeIx),
-    #[cfg_attr(not(test), allow(dead_code, reason = "tests break sessions"))]
-    /// A control session breaks, with all that is on its way.
-    Part(NodeIx),
-    #[cfg_attr(not(test), allow(dead_code, reason = "tests break sessions"))]
-    /// The session stands again, over another connection.
-    Rejoin(NodeIx),
+    /// A sender hears that a flow was closed, or a receiver does.
+    SenderDown {
+        sender: NodeIx,
+        flow: FlowIx,
+    },
+    ReceiverDown {
+        receiver: NodeIx,
+        flow: FlowIx,
+        error: Error,
+    },
     /// A node's links change; `told` is the line rate by which they do.
     Relink(NodeIx, Links, Option<BitRate>),
+    Trouble(Trouble),
+}
+
+/// What a member asks of its disk.
+#[derive(Clone, Debug)]
+pub(super) enum Job {
+    Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, shares: bool },
+    Flush,
+    Commit { landed_everywhere: bool, checks: Vec<(Span, Check)> },
+    Leave,
+}
+
+/// What befalls a cluster; see [`super::troubles`].
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[cfg_attr(not(test), allow(dead_code, reason = "a forecast has deaths alone"))]
+pub(crate) enum Trouble {
+    Kill(NodeIx),
+    /// A node does nothing for so long.
+    Freeze(NodeIx, Duration),
+    /// Nothing gets from one place to another for so long.
+    Cut(Place, Place, Duration),
+    Heal(Place, Place),
+    /// All flows of a node break.
+    Reset(NodeIx),
+    /// A control session breaks, with all that is on its way.
+    Part(NodeIx),
+    /// The session stands again, over another connection.
+    Rejoin(NodeIx),
+    /// The master gives a node up.
+    Lose(NodeIx),
+    /// Somebody cancels the transfer.
+    Cancel,
+}
+
+/// A node, or the master.
+pub(crate) type Place = Option<NodeIx>;
+
+/// What keeps to its order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Way {
+    ToNode(NodeIx),
+    ToMaster(NodeIx),
+    Requests(NodeIx, FlowIx),
+    Data(NodeIx, FlowIx),
 }
 
 /// A cluster that will run one transfer.
 pub(crate) struct Cluster {
     pub(super) now: Moment,
     sequence: u64,
-    queue: BTreeMap<(Moment, u64), Happening>,
+    pub(super) queue: BTreeMap<(Moment, u64), Happening>,
     pub(super) net: Net<Parcel>,
     pub(super) nodes: Vec<Node>,
     pub(super) conductor: Conductor,
     pub(super) world: World,
     pub(super) random: Random,
+    pub(super) cuts: Cuts,
+    /// When the last of what keeps to its order arrives.
+    ways: BTreeMap<Way, Moment>,
+    /// The master is gone: what it is told it does not hear.
+    pub(super) is_orphaned: bool,
+    /// When the master dies.
+    pub(crate) master_dies: Option<Moment>,
+    /// When the transfer must have ended, well or not.
+    pub(crate) deadline: Option<Moment>,
     /// When a machine of a node wants a tick, and the same by node. Brought up to date when the node is followed, as it must be
     /// after every event of its machines.
     due: BTreeSet<(Moment, NodeIx)>,
@@ -106,8 +182,11 @@ pub(crate) struct Cluster {
     /// What happens so long after the first bytes may move.
     later: Vec<(Duration, Happening)>,
     pub(super) history: History,
-    log: Vec<String>,
+    log: Log,
 }
+
+/// Every event of every machine, in order, where the world keeps it.
+pub(super) type Log = Rc<RefCell<Vec<String>>>;
 
 /// How a simulated transfer ended.
 #[derive(Debug)]
@@ -121,17 +200,11 @@ pub(crate) struct Outcome {
     pub(crate) bound_seconds: f64,
     pub(crate) counts: owner::Counts,
     pub(crate) history: History,
-    /// What each node keeps for another attempt.
-    pub(crate) kept: Vec<Vec<Kept>>,
-    /// Every event of every machine, in order, where the world keeps it.
+    /// Whether everybody had landed everything when the master was done, or died.
+    pub(crate) is_everywhere: bool,
+    /// Which nodes were heard to the end: the others died, or lost their master.
+    pub(crate) heard_out: Vec<bool>,
     pub(crate) log: Vec<String>,
-}
-
-/// What a simulated node says of itself: one NIC whose speed it does not know.
-fn advert() -> Advert {
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-    let rail = Rail { nic: "sim0".into(), address, line: None, mtu: None, numa: None };
-    Advert { software: "simulator".into(), rails: vec![rail], cores: 1, boot_id: String::new(), incarnation: 1 }
 }
 
 impl Cluster {
@@ -151,11 +224,16 @@ impl Cluster {
             nodes: nodes.collect(),
             conductor: Conductor::new(Moment(0), roster, terms),
             random: Random::new(world.seed),
+            cuts: Cuts::default(),
+            ways: BTreeMap::new(),
+            is_orphaned: false,
+            master_dies: None,
+            deadline: None,
             due: BTreeSet::new(),
             due_of: vec![None; world.links.len()],
             later: Vec::new(),
             history: History::default(),
-            log: Vec::new(),
+            log: Log::default(),
             world,
         };
         for node in (0..cluster.nodes.len() as u32).map(NodeIx) {
@@ -169,17 +247,22 @@ impl Cluster {
         self.later.push((after, happening));
     }
 
-    /// A node dies at `moment`.
+    /// Gives a node something to read from and write to.
     #[cfg(test)]
-    pub(crate) fn kill(&mut self, node: NodeIx, moment: Moment) {
-        self.at(moment, Happening::Kill(node));
+    pub(crate) fn set_disk(&mut self, node: NodeIx, disk: Box<dyn super::disk::Disk>) {
+        self.nodes[node.at()].disk = disk;
     }
 
-    /// A node's control session breaks at `moment`, and is resumed after `away`.
+    /// What is written down, also where a promise is broken.
     #[cfg(test)]
-    pub(crate) fn part(&mut self, node: NodeIx, moment: Moment, away: Duration) {
-        self.at(moment, Happening::Part(node));
-        self.at(moment + away, Happening::Rejoin(node));
+    pub(super) fn log(&self) -> Log {
+        Rc::clone(&self.log)
+    }
+
+    /// Something befalls the cluster at `moment`.
+    #[cfg(test)]
+    pub(crate) fn trouble(&mut self, moment: Moment, trouble: Trouble) {
+        self.at(moment, Happening::Trouble(trouble));
     }
 
     /// A node's links change at `moment`.
@@ -199,13 +282,13 @@ impl Cluster {
         })
     }
 
-    /// Runs until the master is done.
+    /// Runs until the master is done, or dies, and until its nodes have left the transfer then.
     ///
     /// # Panics
     /// If a promise is broken, or the transfer hangs.
     pub(crate) fn run(mut self) -> Outcome {
         let mut began = None;
-        while self.conductor.phase() != Phase::Done {
+        while self.conductor.phase() != Phase::Done && self.master_dies.is_none_or(|dies| self.now < dies) {
             self.step();
             if began.is_none() && self.conductor.phase() == Phase::Moving {
                 began = Some(self.now);
@@ -214,13 +297,18 @@ impl Cluster {
                 }
             }
             let longest = LONGEST.as_secs_f64().max(self.bound_seconds() * LONGEST_BOUNDS);
-            assert!(self.now.since(began.unwrap_or_default()).as_secs_f64() < longest, "the transfer hangs");
+            let is_late = self.now.since(began.unwrap_or_default()).as_secs_f64() > longest;
+            assert!(!is_late && self.deadline.is_none_or(|deadline| self.now < deadline), "the transfer hangs");
         }
         self.history.began = began.unwrap_or(self.now);
-        let error = self.conductor.error();
-        if error.is_none() {
-            assert!(self.is_complete(), "complete is complete");
-        }
+        let is_done = self.conductor.phase() == Phase::Done;
+        let error = match self.conductor.error() {
+            None if !is_done => Some(Error::new(Code::Unreachable, "the master died")),
+            error => error,
+        };
+        let is_everywhere = self.conductor.error().is_none() && self.conductor.phase() >= Phase::Finishing;
+        assert!(!is_everywhere || self.is_complete(), "complete is complete");
+        self.wind_down(error.is_none());
         let mut counts = owner::Counts::default();
         for peer in self.conductor.peers() {
             counts.stolen_bytes += peer.stats().stolen_bytes;
@@ -237,9 +325,33 @@ impl Cluster {
             digest: self.conductor.digest(),
             bound_seconds: self.bound_seconds(),
             counts,
+            is_everywhere,
+            heard_out: self.nodes.iter().map(|node| node.alive && !node.lost).collect(),
             history: self.history,
-            kept: self.nodes.into_iter().map(|node| node.kept).collect(),
-            log: self.log,
+            log: self.log.take(),
+        }
+    }
+
+    /// The master is gone, and its sessions with it: every node that lives ends its attempt.
+    fn wind_down(&mut self, is_complete: bool) {
+        self.is_orphaned = true;
+        let message = || match is_complete {
+            true => ToNode::Finish,
+            false => ToNode::Cancel { reason: "the master closed its session".into() },
+        };
+        for node in (0..self.nodes.len() as u32).map(NodeIx) {
+            let within = self.world.noticed_within.as_nanos() as u64;
+            let delay = self.world.latency + Duration::from_nanos(self.random.below(within + 1));
+            let happening = match self.nodes[node.at()].parted {
+                false => Happening::ToNode(node, control::encode(&message())),
+                true => Happening::Member(node, member::Event::Master(message())),
+            };
+            self.in_order(Way::ToNode(node), delay, happening);
+        }
+        let deadline = self.deadline.unwrap_or(self.now).max(self.now) + ENDED_WITHIN;
+        while self.nodes.iter().any(Node::is_in_attempt) {
+            self.step();
+            assert!(self.now < deadline, "nodes do not end");
         }
     }
 
@@ -253,16 +365,29 @@ impl Cluster {
     }
 
     pub(super) fn after(&mut self, delay: Duration, happening: Happening) {
-        // A little jitter, so that seeds differ in the order of things.
-        let jitter = Duration::from_nanos(self.random.below(10_000));
-        self.at(self.now + delay + jitter, happening);
+        let moment = self.soon(delay);
+        self.at(moment, happening);
+    }
+
+    /// The same for what is never overtaken by what comes later on the same way.
+    pub(super) fn in_order(&mut self, way: Way, delay: Duration, happening: Happening) {
+        let soon = self.soon(delay);
+        let moment = self.ways.get(&way).map_or(soon, |&last| soon.max(last));
+        self.ways.insert(way, moment);
+        self.at(moment, happening);
+    }
+
+    /// A little jitter, so that seeds differ in the order of things.
+    fn soon(&mut self, delay: Duration) -> Moment {
+        self.now + delay + Duration::from_nanos(self.random.below(10_000))
     }
 
     /// Goes to the next moment at which anything happens.
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         let queued = self.queue.first_key_value().map(|(&(moment, _), _)| moment);
         let due = self.due.first().map(|&(moment, _)| moment);
-        let next = [queued, self.net.next_arrival(), due, self.conductor.poll_timeout()].into_iter().flatten().min();
+        let master = self.conductor.poll_timeout().filter(|_| !self.is_orphaned);
+        let next = [queued, self.net.next_arrival(), due, master].into_iter().flatten().min();
         let next = next.expect("a transfer that is not done waits for something").max(self.now);
         self.now = next;
         for (receiver, flow, parcel) in self.net.advance(next) {
@@ -270,10 +395,15 @@ impl Cluster {
         }
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= next) {
             let happening = entry.remove();
-            if self.world.keeps_log {
-                self.log.push(format!("{} {happening:?}", self.now.0));
+            match self.held(&happening) {
+                Some(until) => self.at(until, happening),
+                None => {
+                    if self.world.keeps_log {
+                        self.log.borrow_mut().push(format!("{} {happening:?}", self.now.0));
+                    }
+                    self.happen(happening);
+                }
             }
-            self.happen(happening);
         }
         self.tick();
     }
@@ -290,17 +420,19 @@ impl Cluster {
             }
             self.follow(node);
         }
-        if self.conductor.poll_timeout().is_some_and(|due| self.now >= due) {
+        let due = self.conductor.poll_timeout().filter(|_| !self.is_orphaned);
+        if due.is_some_and(|due| self.now >= due) {
             self.conductor.handle(self.now, conduct::Event::Tick);
             self.follow_master();
         }
     }
 
     /// Takes down when a node's machines want their next tick.
-    fn rearm(&mut self, node: NodeIx) {
+    pub(super) fn rearm(&mut self, node: NodeIx) {
         let state = &self.nodes[node.at()];
         let member = state.member.as_ref().and_then(Member::poll_timeout);
         let due = [state.pull.poll_timeout(), member].into_iter().flatten().min().filter(|_| state.alive);
+        let due = due.map(|due| due.max(state.frozen_until));
         let before = std::mem::replace(&mut self.due_of[node.at()], due);
         if before != due {
             before.iter().for_each(|&before| _ = self.due.remove(&(before, node)));
@@ -308,192 +440,28 @@ impl Cluster {
         }
     }
 
-    pub(super) fn happen(&mut self, happening: Happening) {
+    fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::NodeUp(node) => {
-                self.conductor.handle(self.now, conduct::Event::NodeUp { node, advert: advert() });
-                self.follow_master();
-            }
-            Happening::ToNode(node, message) if self.nodes[node.at()].alive => {
-                let message = control::decode::<ToNode>(&message).expect("the master speaks the protocol");
-                self.nodes[node.at()].talk.hear();
-                self.node_hears(node, message);
-            }
-            Happening::ToMaster(node, message) => {
-                let message = control::decode::<ToMaster>(&message).expect("nodes speak the protocol");
-                self.nodes[node.at()].heard_of += u32::from(message.is_counted());
-                self.history.hear(self.now, node, &message);
-                self.conductor.handle(self.now, conduct::Event::Message { node, message });
-                self.follow_master();
-            }
+            Happening::NodeUp(node) => self.node_up(node),
+            Happening::ToNode(node, message) => self.node_hears(node, &message),
+            Happening::ToMaster(node, message) => self.master_hears(node, &message),
             Happening::Member(node, event) => self.member(node, event),
+            Happening::Done(node, job) => self.done(node, job),
             Happening::FlowOpened { receiver, lane, weight } => self.flow_opened(receiver, lane, weight),
-            Happening::Request { sender, flow, ask } => {
-                if self.nodes[sender.at()].serving.contains_key(&flow) {
-                    self.requested(sender, flow, ask);
-                    self.follow(sender);
-                }
+            Happening::Request { sender, flow, ask, .. } => self.requested(sender, flow, ask),
+            Happening::Sent { sender, flow } => self.sent(sender, flow),
+            Happening::Arrived { receiver, flow, parcel, .. } => self.arrived(receiver, flow, parcel),
+            Happening::Loaded { sender, flow, ask } => self.loaded(sender, flow, ask),
+            Happening::Written { receiver, flow, piece, check, payload } => {
+                self.written(receiver, flow, piece, check, &payload);
             }
-            Happening::Arrived { receiver, flow, parcel } => self.arrived(receiver, flow, parcel),
-            Happening::Loaded { sender, flow, ask } => {
-                let result = if self.random.chance(self.world.faults.unreadable) { Err(Code::Data) } else { Ok(()) };
-                self.nodes[sender.at()].serve.handle(serve::Event::Loaded { flow, ask, result });
-                self.follow(sender);
-            }
-            Happening::Written { receiver, flow, piece, check } => self.written(receiver, flow, piece, check),
-            Happening::Kill(node) => {
-                self.history.tell(self.now, node, News::Died);
-                self.die(node);
-            }
-            Happening::Part(node) => self.part_now(node),
-            Happening::Rejoin(node) => self.rejoin(node),
+            Happening::SenderDown { sender, flow } => self.sender_down(sender, flow),
+            Happening::ReceiverDown { receiver, flow, error } => self.receiver_down(receiver, flow, &error),
             Happening::Relink(node, links, rate) => {
                 rate.iter().for_each(|&rate| self.history.tell(self.now, node, News::Rate(rate)));
                 self.net.set_links(node, links);
             }
-            Happening::ToNode(..) => {}
+            Happening::Trouble(trouble) => self.befall(trouble),
         }
-    }
-
-    fn node_hears(&mut self, node: NodeIx, message: ToNode) {
-        if let ToNode::Prepare(prepare) = message {
-            self.prepare(node, &prepare);
-        } else {
-            self.member(node, member::Event::Master(message));
-        }
-    }
-
-    pub(super) fn member(&mut self, node: NodeIx, event: member::Event) {
-        let state = &mut self.nodes[node.at()];
-        if let Some(member) = state.member.as_mut().filter(|_| state.alive) {
-            member.handle(self.now, event);
-            self.follow(node);
-        }
-    }
-
-    fn follow_master(&mut self) {
-        while let Some(action) = self.conductor.poll_action() {
-            let conduct::Action { node, message } = action;
-            if !self.nodes[node.at()].parted {
-                let bytes = control::encode(&message);
-                self.after(self.world.latency, Happening::ToNode(node, bytes));
-            }
-        }
-    }
-
-    fn part_now(&mut self, node: NodeIx) {
-        self.nodes[node.at()].parted = true;
-        self.queue.retain(|_, it| !matches!(it, Happening::ToNode(of, _) | Happening::ToMaster(of, _) if *of == node));
-    }
-
-    /// Both sides say again what the other has not heard.
-    fn rejoin(&mut self, node: NodeIx) {
-        let state = &mut self.nodes[node.at()];
-        state.parted = false;
-        let (heard, unheard) = (state.talk.heard(), state.talk.unheard(state.heard_of).to_vec());
-        for message in unheard {
-            self.after(self.world.latency, Happening::ToMaster(node, message));
-        }
-        self.conductor.handle(self.now, conduct::Event::NodeBack { node, heard });
-        self.follow_master();
-    }
-
-    /// Carries out everything that a node's machines want, until they want nothing.
-    pub(super) fn follow(&mut self, node: NodeIx) {
-        loop {
-            let state = &mut self.nodes[node.at()];
-            if let Some(event) = state.pull.poll_owner() {
-                if let Some(member) = &mut state.member {
-                    member.handle(self.now, member::Event::Owner(event));
-                }
-            } else if let Some(action) = state.member.as_mut().and_then(Member::poll_action) {
-                self.member_action(node, action);
-            } else if let Some(action) = state.pull.poll_action() {
-                self.pull_action(node, action);
-            } else if let Some(action) = state.serve.poll_action() {
-                self.serve_action(node, action);
-            } else {
-                break;
-            }
-        }
-        let state = &mut self.nodes[node.at()];
-        if state.draining && state.writing == 0 {
-            state.draining = false;
-            self.after(Duration::ZERO, Happening::Member(node, member::Event::Drained));
-        }
-        self.rearm(node);
-    }
-
-    fn member_action(&mut self, node: NodeIx, action: member::Action) {
-        use member::Action;
-        let now = self.now;
-        let state = &mut self.nodes[node.at()];
-        match action {
-            Action::Preallocate { kept, .. } => {
-                self.begin(node, &kept);
-                self.after(self.world.disk_latency, Happening::Member(node, member::Event::Preallocated(Ok(()))));
-            }
-            Action::Open { lane, weight, .. } => {
-                self.after(3 * self.world.latency, Happening::FlowOpened { receiver: node, lane, weight });
-            }
-            Action::Lease { flow, pieces } => state.pull.handle(now, pull::Event::Lease { flow, pieces }),
-            Action::Revoke { flow, pieces } => state.pull.handle(now, pull::Event::Revoke { flow, pieces }),
-            Action::Close { flow } => self.close(node, flow, &Error::new(Code::Cancelled, "closed")),
-            Action::Offer { span } => {
-                state.relay.land(span);
-                while let Some((flow, ask)) = state.relay.poll_ready() {
-                    state.serve.handle(serve::Event::Request { flow, ask });
-                }
-            }
-            Action::Withdraw { span } => {
-                for (flow, ask) in state.relay.give_up(span) {
-                    self.serve_action(node, serve::Action::Refuse { flow, ask, code: Code::Data });
-                }
-            }
-            Action::Drain => {
-                let flows: Vec<FlowIx> = state.fetching.keys().copied().collect();
-                state.parked.clear();
-                state.draining = true;
-                for flow in flows {
-                    self.close(node, flow, &Error::new(Code::Cancelled, "drained"));
-                }
-            }
-            Action::Commit { .. } => {
-                state.committed.get_or_insert(now);
-                self.after(self.world.disk_latency, Happening::Member(node, member::Event::Committed(Ok(()))));
-            }
-            Action::Tell(message) => {
-                let bytes = control::encode(&message);
-                if message.is_counted() {
-                    state.talk.say(bytes.clone());
-                }
-                if !state.parted {
-                    self.after(self.world.latency, Happening::ToMaster(node, bytes));
-                }
-            }
-            Action::Keep { pieces } => {
-                state.kept.extend(pieces);
-                self.after(Duration::ZERO, Happening::Member(node, member::Event::Kept));
-            }
-            Action::Leave => self.after(Duration::ZERO, Happening::Member(node, member::Event::Left)),
-            Action::Confirm | Action::Discard | Action::End => {}
-        }
-    }
-
-    fn die(&mut self, node: NodeIx) {
-        self.nodes[node.at()].alive = false;
-        self.rearm(node);
-        let fetching: Vec<FlowIx> = self.nodes[node.at()].fetching.keys().copied().collect();
-        let serving: Vec<End> = self.nodes[node.at()].serving.values().copied().collect();
-        let error = Error::new(Code::Unreachable, "connection reset");
-        for flow in fetching {
-            self.close(node, flow, &error);
-        }
-        for end in serving {
-            self.close(end.peer, end.there, &error);
-        }
-        let error = Error::new(Code::Unreachable, "the control session broke");
-        self.conductor.handle(self.now, conduct::Event::NodeDown { node, error });
-        self.follow_master();
     }
 }

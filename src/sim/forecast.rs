@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cluster::{Cluster, Happening, World};
+use super::cluster::{Cluster, Happening, Trouble, World};
 use super::history::History;
 use super::net::{Links, Store};
 use super::node::Faults;
@@ -68,6 +68,8 @@ pub(crate) fn forecast(spec: &Spec, problem: &Problem, plan: &Plan, scenario: &S
         latency: scenario.delay,
         disk_latency: Duration::ZERO,
         disk_bytes_per_second: f64::INFINITY,
+        disk_whims: Duration::ZERO,
+        noticed_within: Duration::ZERO,
         faults: Faults::default(),
         seed: scenario.seed,
         keeps_log: false,
@@ -76,7 +78,7 @@ pub(crate) fn forecast(spec: &Spec, problem: &Problem, plan: &Plan, scenario: &S
     for &(node, after, change) in &scenario.changes {
         let happening = match change {
             Change::Rate(rate) => Happening::Relink(node, links(payload(rate)), Some(rate)),
-            Change::Kill => Happening::Kill(node),
+            Change::Kill => Happening::Trouble(Trouble::Kill(node)),
         };
         cluster.later(after, happening);
     }

@@ -5,13 +5,15 @@
 //! wanted, and nothing lands after its receiver has said that it is done.
 
 mod cluster;
+mod control;
+mod disk;
 mod flows;
 mod forecast;
 mod history;
-mod keeping;
 mod net;
 mod node;
 mod random;
+mod troubles;
 
 #[cfg(test)]
 mod schedule_tests;
@@ -22,7 +24,7 @@ pub(crate) use forecast::{Change, Forecast, Scenario, forecast};
 pub(crate) use history::News;
 #[cfg(test)]
 pub(crate) use {
-    cluster::{Cluster, Outcome, World},
+    cluster::{Cluster, Outcome, Trouble, World},
     net::Links,
     node::Faults,
 };

@@ -4,7 +4,7 @@
 //! fluid, so that a transfer of a terabyte costs as many events as it has pieces, not packets. (Progressive filling:
 //! Bertsekas and Gallager, Data Networks, section 6.5.2.)
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::engine::FlowIx;
 use crate::units::{Moment, NodeIx};
@@ -31,6 +31,7 @@ struct Parcel<T> {
 }
 
 struct Pipe<T> {
+    from: NodeIx,
     /// What it passes through, as places in `Net::rates`.
     way: Vec<usize>,
     queue: VecDeque<Parcel<T>>,
@@ -47,6 +48,8 @@ pub(crate) struct Net<T> {
     /// The stores that a node reads from and writes to, as places in `rates`.
     stores: Vec<[Option<usize>; 2]>,
     pipes: BTreeMap<(NodeIx, FlowIx), Pipe<T>>,
+    /// From and to whom nothing gets through.
+    cuts: BTreeSet<(NodeIx, NodeIx)>,
     now: Moment,
     /// Up to when the fluid has moved; from there on at the rates that the pipes have.
     moved: Moment,
@@ -67,8 +70,8 @@ impl<T> Net<T> {
                 rates.push(store.bytes_per_second);
             }
         }
-        let (pipes, now) = (BTreeMap::new(), Moment(0));
-        Net { rates, stores: behind, pipes, now, moved: now, arrival: None, is_stale: false, is_changed: false }
+        let (pipes, cuts, now) = (BTreeMap::new(), BTreeSet::new(), Moment(0));
+        Net { rates, stores: behind, pipes, cuts, now, moved: now, arrival: None, is_stale: false, is_changed: false }
     }
 
     /// Changes a node's links from now on.
@@ -78,13 +81,24 @@ impl<T> Net<T> {
         (self.is_stale, self.is_changed) = (true, true);
     }
 
+    /// Cuts, or mends, the way from one node to another.
+    pub(crate) fn set_cut(&mut self, from: NodeIx, to: NodeIx, is_cut: bool) {
+        if is_cut {
+            self.cuts.insert((from, to));
+        } else {
+            self.cuts.remove(&(from, to));
+        }
+        (self.is_stale, self.is_changed) = (true, true);
+    }
+
     /// Opens a flow of data from `from` to `to`.
     pub(crate) fn open(&mut self, flow: FlowIx, from: NodeIx, to: NodeIx) {
         let (sender, receiver) = (PLACES * from.at(), PLACES * to.at());
         // What a node copies inside passes no NIC.
         let mut way = if from == to { vec![sender + 2] } else { vec![sender, receiver + 1] };
         way.extend(self.stores[from.at()][0].into_iter().chain(self.stores[to.at()][1]));
-        self.pipes.insert((to, flow), Pipe { way, queue: VecDeque::new(), bytes_per_second: 0.0, was_busy: false });
+        self.pipes
+            .insert((to, flow), Pipe { from, way, queue: VecDeque::new(), bytes_per_second: 0.0, was_busy: false });
     }
 
     /// Closes a flow; what is on its way is lost.
@@ -165,11 +179,11 @@ impl<T> Net<T> {
     fn share(&mut self) {
         let mut left = self.rates.clone();
         let mut through: Vec<Vec<usize>> = vec![Vec::new(); left.len()];
-        let mut pipes: Vec<&mut Pipe<T>> = self.pipes.values_mut().collect();
+        let mut pipes: Vec<(NodeIx, &mut Pipe<T>)> = self.pipes.iter_mut().map(|(&(to, _), pipe)| (to, pipe)).collect();
         let mut open = 0;
-        for (at, pipe) in pipes.iter_mut().enumerate() {
+        for (at, (to, pipe)) in pipes.iter_mut().enumerate() {
             (pipe.bytes_per_second, pipe.was_busy) = (0.0, !pipe.queue.is_empty());
-            if pipe.was_busy {
+            if pipe.was_busy && !self.cuts.contains(&(pipe.from, *to)) {
                 pipe.way.iter().for_each(|&place| through[place].push(at));
                 open += 1;
             }
@@ -184,9 +198,9 @@ impl<T> Net<T> {
             let full: Vec<usize> = used().filter(|&place| room(place) <= least * (1.0 + 1e-9) + 1e-6).collect();
             for at in full.into_iter().flat_map(|place| std::mem::take(&mut through[place])) {
                 if !std::mem::replace(&mut is_full[at], true) {
-                    pipes[at].bytes_per_second = least;
+                    pipes[at].1.bytes_per_second = least;
                     open -= 1;
-                    for &place in &pipes[at].way {
+                    for &place in &pipes[at].1.way {
                         left[place] -= least;
                         flows[place] -= 1;
                     }

@@ -1,9 +1,9 @@
-//! One simulated node: its machines, its flows, its slots and its disk.
+//! One simulated node: its machines, and what its driver would hold for them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::engine::check::Method;
+use super::disk::{Disk, Payload, Void};
 use crate::engine::member::{Kept, Member, State};
 use crate::engine::pull::Pull;
 use crate::engine::relay::Relay;
@@ -22,6 +22,8 @@ pub(crate) struct Faults {
     pub(crate) broken: u64,
     /// A sender cannot read a piece.
     pub(crate) unreadable: u64,
+    /// A receiver cannot write a piece.
+    pub(crate) unwritable: u64,
 }
 
 /// Slots of a node for each direction.
@@ -35,33 +37,53 @@ pub(super) struct End {
     pub(super) there: FlowIx,
 }
 
+/// A payload that waits for a slot.
+pub(super) struct Parked {
+    pub(super) flow: FlowIx,
+    pub(super) piece: Piece,
+    pub(super) check: Check,
+    pub(super) payload: Payload,
+}
+
 pub(super) struct Node {
     pub(super) member: Option<Member>,
     pub(super) pull: Pull,
     pub(super) serve: Serve,
     pub(super) relay: Relay,
+    pub(super) disk: Box<dyn Disk>,
     /// Flows to senders.
     pub(super) fetching: BTreeMap<FlowIx, End>,
     /// Flows from receivers.
     pub(super) serving: BTreeMap<FlowIx, End>,
     pub(super) flows: u32,
+    /// Pieces that are read, by flow and request.
+    pub(super) loaded: BTreeMap<(FlowIx, u32), (Check, Payload)>,
+    /// Pieces that are being read.
+    pub(super) loading: u32,
+    /// Flows on which a piece is being sent.
+    pub(super) sending: BTreeSet<FlowIx>,
     pub(super) slots_free: u32,
-    /// Payloads that wait for a slot.
-    pub(super) parked: VecDeque<(FlowIx, Piece, Check, bool)>,
+    pub(super) parked: VecDeque<Parked>,
+    /// What has arrived on each flow behind one of those.
+    pub(super) unread: BTreeMap<FlowIx, VecDeque<Parcel>>,
     /// Pieces being written.
     pub(super) writing: u32,
     pub(super) draining: bool,
     pub(super) alive: bool,
+    /// It does nothing until then.
+    pub(super) frozen_until: Moment,
+    /// The master has met it.
+    pub(super) met: bool,
     /// Its control session is broken.
     pub(super) parted: bool,
+    /// Its master has given it up.
+    pub(super) lost: bool,
     pub(super) talk: Talk,
     /// How many of its messages the master has heard.
     pub(super) heard_of: u32,
     pub(super) landed: BTreeSet<Span>,
-    /// What is written down for another attempt.
-    pub(super) kept: Vec<Kept>,
-    /// What its sources look like.
-    pub(super) state: u64,
+    /// What an earlier attempt has left.
+    pub(super) found: Vec<Kept>,
     /// When everything had landed.
     pub(super) committed: Option<Moment>,
     pub(super) wanted: Vec<Span>,
@@ -75,20 +97,27 @@ impl Node {
             pull: Pull::new(block_bytes, silence),
             serve: Serve::new(SLOTS),
             relay: Relay::default(),
+            disk: Box::new(Void),
             fetching: BTreeMap::new(),
             serving: BTreeMap::new(),
             flows: 0,
+            loaded: BTreeMap::new(),
+            loading: 0,
+            sending: BTreeSet::new(),
             slots_free: SLOTS,
             parked: VecDeque::new(),
+            unread: BTreeMap::new(),
             writing: 0,
             draining: false,
             alive: true,
+            frozen_until: Moment(0),
+            met: false,
             parted: false,
+            lost: false,
             talk: Talk::default(),
             heard_of: 0,
             landed: BTreeSet::new(),
-            kept: Vec::new(),
-            state: 1,
+            found: Vec::new(),
             committed: None,
             wanted,
             offered,
@@ -100,33 +129,34 @@ impl Node {
         FlowIx(self.flows)
     }
 
+    /// Whether it has work for its attempt left.
+    pub(super) fn is_in_attempt(&self) -> bool {
+        self.alive && self.member.as_ref().is_some_and(|member| member.state() != State::Ended)
+    }
+
     /// A piece reaches the disk; whether it is news.
     ///
     /// # Panics
     /// If that breaks a promise: it is not wanted here, or this node has said that it is done.
-    pub(super) fn write(&mut self, piece: Piece) -> bool {
+    pub(super) fn land(&mut self, piece: Piece) -> bool {
         assert!(self.wanted.iter().any(|wanted| wanted.contains(piece.span)), "{} is not wanted here", piece.span);
         assert!(self.committed.is_none(), "{} lands after the commit", piece.span);
         let state = self.member.as_ref().map(Member::state);
         assert!(matches!(state, Some(State::Moving | State::Draining)), "{} lands while {state:?}", piece.span);
         self.landed.insert(piece.span)
     }
-}
 
-/// The check value of a piece, over bytes that differ at every place.
-pub(super) fn check_of(method: Method, span: Span) -> Check {
-    match method {
-        Method::None => Check::None,
-        _ => {
-            let bytes: Vec<u8> = (span.start..span.end).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
-            method.of(span, &bytes)
-        }
+    /// What a driver has slots for, it has slots for.
+    pub(super) fn check_slots(&self) {
+        let sending = self.loading as usize + self.loaded.len() + self.sending.len();
+        assert!(sending <= SLOTS as usize, "{sending} slots hold what is sent, of {SLOTS}");
+        assert_eq!(self.slots_free + self.writing, SLOTS, "slots of what is received");
     }
 }
 
 /// What travels over a flow from a sender to a receiver.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Parcel {
-    Data { ask: Ask, check: Check, changed: bool, sender_flow: FlowIx },
+    Data { ask: Ask, check: Check, payload: Payload, sender_flow: FlowIx },
     Refusal { ask: Ask, code: crate::error::Code },
 }

@@ -226,6 +226,20 @@ pub(crate) fn read_anything(bytes: &[u8]) {
     }
 }
 
+/// The same journal, begun in another boot of the machine; `None` where it has no header.
+#[cfg(test)]
+pub(crate) fn of_another_boot(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut header = decode(bytes).ok()?.header;
+    header.boot[0] = header.boot[0].wrapping_add(1);
+    Some([&encode_header(&header)[..], &bytes[HEADER_BYTES..]].concat())
+}
+
+/// What a journal says is there.
+#[cfg(test)]
+pub(crate) fn spans(bytes: &[u8]) -> Vec<Span> {
+    decode(bytes).map(|read| read.records.iter().map(|record| record.span).collect()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -97,6 +97,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether it says anything of this attempt.
+    pub(super) fn has_begun(&self) -> bool {
+        self.written().file.is_some()
+    }
+
     /// Keeps nothing from now on.
     pub(super) fn forget(&self) {
         *self.written() = Written { forgotten: true, ..Written::default() };
@@ -125,7 +130,11 @@ impl Journal {
     }
 
     /// Says that the file is complete and about to get its name.
-    pub(super) fn complete(&self, partial: &OpenFile, complete: &Complete) -> io::Result<()> {
+    pub(super) fn complete(&self, place: &Place, partial: &OpenFile, complete: &Complete) -> io::Result<()> {
+        if self.written().forgotten {
+            // Pieces of a file that several nodes write are not recorded; that it is complete is.
+            self.begin(place, |_| false)?;
+        }
         let mut written = self.written();
         let Some(file) = written.file.as_ref() else { return Ok(()) };
         let bytes = journal::encode_complete(&self.header, written.records, complete);
@@ -160,8 +169,9 @@ impl Journal {
         let written = self.written();
         // One that could not be written to any more has what was written before.
         let has_begun = written.file.is_some() || written.records > 0;
-        let has_records = if has_begun { written.records > 0 } else { !self.found.records.is_empty() };
-        has_records && !written.forgotten
+        let found_any = !self.found.records.is_empty() || self.found.complete.is_some();
+        let has_any = if has_begun { written.records > 0 } else { found_any };
+        has_any && !written.forgotten
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {

@@ -97,9 +97,14 @@ impl Place {
 
     /// Makes a new partial file, in the place of any that an earlier attempt has left.
     pub(super) fn create(self) -> Result<Partial> {
+        self.remove_journal()?;
+        self.create_beside()
+    }
+
+    /// The same, but for the journal: that speaks of what has the final name.
+    pub(super) fn create_beside(self) -> Result<Partial> {
         let mode = self.replaced_mode.unwrap_or(Mode::from_bits_truncate(0o666)) | Mode::S_IRUSR | Mode::S_IWUSR;
         for _ in 0..ATTEMPTS_MAX {
-            self.remove_journal()?;
             self.remove(&self.partial)?;
             match self.open_partial(OFlag::O_CREAT | OFlag::O_EXCL, mode).map(lock) {
                 Ok(Ok((file, is_locked))) => return Ok(self.opened(file, is_locked)),

@@ -97,7 +97,8 @@ impl Sink {
                 return Err(Error::new(Code::Usage, format!("{uri} cannot be written")).remedy("use null: to discard"));
             }
         };
-        let SinkOptions { overwrite, fsync, shared, .. } = *options;
+        let SinkOptions { fsync, shared, .. } = *options;
+        let overwrite = options.overwrite || replaces_own(&target, journal.as_ref());
         // From here on an error drops the sink, and that removes what was made.
         let sink = Sink { target, overwrite, fsync, shared, journal, settled: AtomicBool::new(false) };
         if sink.is_fresh() {
@@ -124,7 +125,8 @@ impl Sink {
     pub(crate) fn is_fresh(&self) -> bool {
         match &self.target {
             Target::Region(region) => region.fresh,
-            Target::Owned(_) => self.found().is_empty(),
+            // One that an attempt has completed may have no records: all of it may be holes.
+            Target::Owned(partial) => self.found().is_empty() && !partial.is_named(),
             Target::Joined(_) | Target::Nothing => true,
         }
     }
@@ -186,7 +188,7 @@ impl Sink {
     pub(crate) fn forget(&self) -> Result<()> {
         let (Some(journal), Target::Owned(partial)) = (&self.journal, &self.target) else { return Ok(()) };
         journal.forget();
-        partial.place.remove_journal()
+        if replaces_own(&self.target, Some(journal)) { Ok(()) } else { partial.place.remove_journal() }
     }
 
     /// Whether an earlier attempt has completed it: it has its final name, and nothing is written to it.
@@ -282,10 +284,12 @@ impl Sink {
             return;
         }
         self.flush();
+        let replaces_own = replaces_own(&self.target, self.journal.as_ref());
+        let is_worth_keeping = self.journal.as_ref().is_some_and(Journal::is_worth_keeping);
         match &self.target {
-            Target::Owned(_) if self.journal.as_ref().is_some_and(Journal::is_worth_keeping) => {}
+            Target::Owned(_) if is_worth_keeping && !replaces_own => {}
             Target::Owned(partial) => {
-                if self.keeps() && partial.is_ours() {
+                if self.keeps() && partial.is_ours() && !replaces_own {
                     let _ = partial.place.remove_journal();
                 }
                 // A removal that fails has no one to tell; the next attempt replaces what is left.
@@ -297,6 +301,12 @@ impl Sink {
         }
     }
 
+    /// The process is gone: what lies there stays as it is.
+    #[cfg(test)]
+    pub(crate) fn crash(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
     /// The error for a write that the system refused with `errno`.
     pub(crate) fn write_failed(&self, errno: Errno) -> Error {
         fault(errno, self.name(), "written")
@@ -306,7 +316,7 @@ impl Sink {
     fn record_completion(&self, partial: &Partial) {
         let (Some(journal), Ok(about)) = (&self.journal, fstat(partial.file.buffered())) else { return };
         if !partial.is_named()
-            && let Err(error) = journal.complete(&partial.file, &completion(&about))
+            && let Err(error) = journal.complete(&partial.place, &partial.file, &completion(&about))
         {
             tracing::warn!("the completion of {} is not recorded: {error}", self.name().display());
         }
@@ -356,7 +366,7 @@ fn prepare_file(root: &Root, path: &Path, file_bytes: u64, options: &SinkOptions
     assert!(tag.bytes().all(|byte| byte.is_ascii_alphanumeric()), "a tag is made of letters and digits");
     let (mut place, existing) = Place::look(root, path, tag)?;
     if options.shared == Shared::Member && place.has_token(&options.attempt)? {
-        place.accept(existing.as_ref(), options.overwrite)?;
+        // Whether it may be replaced, the elected node has looked.
         return place.join().map(|partial| (Target::Joined(partial), None));
     }
     if let Some(keeping) = options.keep {
@@ -378,6 +388,15 @@ fn continue_file(
     if let Some(existing) = &existing {
         let journal = find(&place, existing.st_ino);
         if journal.found.complete == Some(completion(existing)) {
+            if options.shared == Shared::Elected && journal.found.records.is_empty() {
+                // What several nodes have written starts again, beside what is complete. That stays until it is replaced.
+                place.accept(Some(existing), true)?;
+                let partial = place.create_beside()?;
+                let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &path, "examined"))?;
+                let found = Found { complete: journal.found.complete, ..Found::default() };
+                let journal = Journal::new(keeping, about.st_ino, options.attempt, options.fsync, found);
+                return Ok((Target::Owned(partial), Some(journal)));
+            }
             match place.reopen_named(existing) {
                 Ok(partial) => return Ok((Target::Owned(partial), Some(journal))),
                 Err(unopened) => place = unopened,
@@ -403,6 +422,13 @@ fn continue_file(
     let journal = Journal::new(keeping, about.st_ino, options.attempt, options.fsync, found);
     let journal = Some(journal).filter(|_| partial.is_locked);
     Ok((Target::Owned(partial), journal))
+}
+
+/// Whether what has the final name was completed by an earlier attempt, and this one writes another file to replace it. The
+/// journal speaks of the former until then.
+fn replaces_own(target: &Target, journal: Option<&Journal>) -> bool {
+    let is_another = matches!(target, Target::Owned(partial) if !partial.is_named());
+    is_another && journal.is_some_and(|journal| journal.found.complete.is_some() && !journal.has_begun())
 }
 
 /// How a complete file looks from outside.

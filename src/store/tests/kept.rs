@@ -180,3 +180,17 @@ fn a_torn_record_is_cut_and_the_rest_believed() {
     drop(sink);
     assert_eq!(open(home.path(), 3).found().len(), 2);
 }
+
+/// It was sized anew when the second attempt opened it, and the third found a file that was none of this transfer's.
+#[test]
+fn a_file_that_is_all_holes_is_complete_as_often_as_it_is_opened() {
+    let home = directory();
+    let first = open(home.path(), 1);
+    first.begin(&[], true).unwrap();
+    first.commit().unwrap();
+    drop(first);
+    for attempt in 2..4 {
+        let sink = open(home.path(), attempt);
+        assert!(sink.is_named() && !sink.is_fresh(), "attempt {attempt}");
+    }
+}

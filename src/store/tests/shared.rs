@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 
 use super::{directory, names, options, prepare};
-use crate::store::{Shared, Sink, SinkOptions};
+use crate::store::{Keeping, Shared, Sink, SinkOptions};
 
 fn as_(shared: Shared) -> SinkOptions {
     SinkOptions { shared, ..options() }
@@ -113,4 +113,35 @@ fn a_fenced_node_leaves_the_newer_token_alone() {
     drop(old);
     let member = SinkOptions { attempt: [2; 16], ..as_(Shared::Member) };
     assert!(prepare(home.path(), "/x", 5, &member).unwrap().is_shared());
+}
+
+/// Nobody knew any more whose it was, and the second attempt was told that it exists.
+#[test]
+fn a_shared_file_that_is_complete_is_written_again_by_the_next_attempt_of_the_same_transfer() {
+    let home = directory();
+    let kept = |shared, attempt: u8| SinkOptions {
+        keep: Some(Keeping { identity: [3; 32] }),
+        attempt: [attempt; 16],
+        ..as_(shared)
+    };
+    let run = |attempt: u8, text: &[u8; 10], ends: bool| {
+        let elected = prepare(home.path(), "/x", 10, &kept(Shared::Elected, attempt)).unwrap();
+        let member = prepare(home.path(), "/x", 10, &kept(Shared::Member, attempt)).unwrap();
+        assert!(member.is_shared() && elected.is_fresh());
+        elected.forget().unwrap();
+        write(&elected, text, 0);
+        if ends {
+            member.commit().unwrap();
+            elected.commit().unwrap();
+        }
+        elected
+    };
+    let x = home.path().join("x");
+    drop(run(1, b"helloworld", true));
+    assert_eq!(names(home.path()), [".x.cep-ab12.journal", "x"], "until everybody has landed");
+    drop(run(2, b"broken....", false));
+    assert_eq!(names(home.path()), [".x.cep-ab12.journal", "x"], "what was complete is still there");
+    assert_eq!(fs::read(&x).unwrap(), b"helloworld");
+    run(3, b"greetings!", true).confirm();
+    assert_eq!((fs::read(&x).unwrap(), names(home.path())), (b"greetings!".to_vec(), vec!["x".to_owned()]));
 }

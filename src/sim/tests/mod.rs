@@ -1,12 +1,20 @@
 //! What a simulated cluster must do, whatever the seed.
+#![allow(clippy::print_stdout, reason = "campaigns and trials that are played again print what they saw")]
 
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Cluster, Faults, Links, Outcome, World};
+mod campaign;
+mod files;
+mod trial;
+
+use self::files::{Data, Files, is_journal, listed};
+use super::{Cluster, Faults, Links, Outcome, Trouble, World};
 use crate::error::Code;
 use crate::master::roster::Roster;
 use crate::master::terms::{Identity, Terms, Wishes};
 use crate::spec::{Address, DataUri, Role, Row, Spec};
+use crate::store::journal::spans;
 use crate::units::{BitRate, Moment, NodeIx, Span};
 use crate::wire::CheckKind;
 
@@ -39,6 +47,8 @@ fn limited(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64, limit: O
         latency: Duration::from_micros(100),
         disk_latency: Duration::from_micros(80),
         disk_bytes_per_second: 2e9,
+        disk_whims: Duration::ZERO,
+        noticed_within: Duration::ZERO,
         faults,
         seed,
         keeps_log: true,
@@ -66,7 +76,7 @@ fn run(rows: Vec<Row>, faults: Faults, seed: u64) -> Outcome {
 
 #[test]
 fn the_same_seed_gives_the_same_log_and_another_seed_does_not() {
-    let faults = Faults { changed: 20, broken: 10, unreadable: 5 };
+    let faults = Faults { changed: 20, broken: 10, unreadable: 5, unwritable: 0 };
     let first = run(overlapping(8), faults, 7);
     let again = run(overlapping(8), faults, 7);
     assert_eq!(first.log, again.log);
@@ -85,7 +95,7 @@ fn a_quiet_cluster_comes_within_five_per_cent_of_the_bound() {
 #[test]
 fn changed_bytes_are_fetched_again_and_breaks_are_survived() {
     for seed in 0..30 {
-        let outcome = run(overlapping(4), Faults { changed: 30, broken: 5, unreadable: 0 }, seed);
+        let outcome = run(overlapping(4), Faults { changed: 30, broken: 5, unreadable: 0, unwritable: 0 }, seed);
         match outcome.error {
             None => assert!(outcome.digest.is_some(), "seed {seed}"),
             Some(error) => assert!(!error.missing.is_empty(), "seed {seed}: {error}"),
@@ -102,7 +112,7 @@ fn a_sender_that_dies_is_replaced_where_a_replica_is_left() {
             row(Role::Receiver, 2, 0, 16 << 20),
         ];
         let mut cluster = cluster(rows, CheckKind::Crc64, Faults::default(), seed);
-        cluster.kill(NodeIx(0), Moment((20 + seed * 5) * 1_000_000));
+        cluster.trouble(Moment((20 + seed * 5) * 1_000_000), Trouble::Kill(NodeIx(0)));
         let outcome = cluster.run();
         assert_eq!(outcome.error, None, "seed {seed}");
     }
@@ -116,7 +126,7 @@ fn without_a_replica_the_rest_arrives_and_the_missing_ranges_are_named() {
         row(Role::Receiver, 2, 0, 16 << 20),
     ];
     let mut cluster = cluster(rows, CheckKind::Crc64, Faults::default(), 3);
-    cluster.kill(NodeIx(0), Moment(40_000_000));
+    cluster.trouble(Moment(40_000_000), Trouble::Kill(NodeIx(0)));
     let error = cluster.run().error.expect("half of it is lost");
     assert_eq!(error.code, Code::Unreachable);
     assert!(error.missing.iter().all(|span| span.end <= 8 << 20), "{:?}", error.missing);
@@ -125,7 +135,7 @@ fn without_a_replica_the_rest_arrives_and_the_missing_ranges_are_named() {
 #[test]
 fn a_receiver_that_dies_does_not_take_the_others_with_it() {
     let mut cluster = cluster(overlapping(16), CheckKind::Crc64, Faults::default(), 5);
-    cluster.kill(NodeIx(4), Moment(50_000_000));
+    cluster.trouble(Moment(50_000_000), Trouble::Kill(NodeIx(4)));
     let error = cluster.run().error.expect("a receiver is lost");
     assert!(error.message.contains("n4:1"), "{error}");
 }
@@ -207,7 +217,9 @@ fn a_control_session_that_breaks_at_any_moment_costs_nothing() {
         let mut cluster = cluster(overlapping(8), CheckKind::Crc64, Faults::default(), seed);
         // Every node in turn, at moments spread over the whole transfer, its first and last messages included.
         let moment = Moment(400_000 + seed * microseconds * 1000 / 40);
-        cluster.part(NodeIx((seed % 7) as u32), moment, Duration::from_millis(3 * (1 + seed % 5)));
+        let node = NodeIx((seed % 7) as u32);
+        cluster.trouble(moment, Trouble::Part(node));
+        cluster.trouble(moment + Duration::from_millis(3 * (1 + seed % 5)), Trouble::Rejoin(node));
         let outcome = cluster.run();
         assert_eq!(outcome.error, None, "seed {seed}");
         assert_eq!(outcome.digest, whole.digest, "seed {seed}");
@@ -325,7 +337,7 @@ fn a_newer_plan_is_made_for_what_is_left() {
 fn receivers_whose_only_sender_dies_do_not_wait_for_each_other() {
     for seed in 0..10 {
         let mut cluster = cluster(copies(3, 16), CheckKind::Crc64, Faults::default(), seed);
-        cluster.kill(NodeIx(0), Moment((20 + seed * 12) * 1_000_000));
+        cluster.trouble(Moment((20 + seed * 12) * 1_000_000), Trouble::Kill(NodeIx(0)));
         let error = cluster.run().error.expect("the only sender is lost");
         assert_ne!(error.code, Code::Stalled, "seed {seed}: {error}");
         assert!(!error.missing.is_empty(), "seed {seed}: {error}");
@@ -336,7 +348,7 @@ fn receivers_whose_only_sender_dies_do_not_wait_for_each_other() {
 fn a_relay_that_dies_is_replaced_by_the_senders() {
     for seed in 0..10 {
         let mut cluster = cluster(copies(4, 16), CheckKind::Crc64, Faults::default(), seed);
-        cluster.kill(NodeIx(2), Moment((20 + seed * 12) * 1_000_000));
+        cluster.trouble(Moment((20 + seed * 12) * 1_000_000), Trouble::Kill(NodeIx(2)));
         let outcome = cluster.run();
         let error = outcome.error.expect("a receiver is lost");
         assert!(error.message.contains("n2:1"), "{error}");
@@ -354,51 +366,73 @@ fn to_files(mib: u64) -> Vec<Row> {
     rows
 }
 
-/// A transfer of about three seconds that a death at any moment interrupts, and another attempt: nothing that was kept moves
-/// again, everything else does, and the digest is that of a transfer in one go.
+/// An attempt at moving them, of about three seconds, with real files in `home`; the sources of `touched` look otherwise.
+fn attempt(home: &Path, faults: Faults, seed: u64, touched: &[u32]) -> Cluster {
+    let mut cluster = limited(to_files(8), CheckKind::Crc64, faults, seed, Some(BitRate(50_000_000)));
+    for node in 0..7 {
+        let mut files = Files::new(home, Data { generation: 1, hole_every: 0 });
+        files.touched = touched.contains(&node);
+        cluster.set_disk(NodeIx(node), Box::new(files));
+    }
+    cluster
+}
+
+/// What the journals in `home` speak of.
+fn kept_bytes(home: &Path) -> u64 {
+    let journals = listed(home).into_iter().filter(|path| is_journal(path));
+    let spans = journals.flat_map(|path| spans(&std::fs::read(path).expect("it is there")));
+    spans.map(Span::bytes).sum()
+}
+
+/// A transfer that a death at any moment interrupts, and another attempt: nothing that was kept moves again, everything else
+/// does, and the digest is that of a transfer in one go.
 #[test]
 fn an_attempt_that_dies_at_any_moment_is_continued() {
-    let attempt =
-        |faults: Faults, seed: u64| limited(to_files(8), CheckKind::Crc64, faults, seed, Some(BitRate(50_000_000)));
-    let whole = attempt(Faults::default(), 0).run();
+    let new_home = || tempfile::tempdir().expect("a folder");
+    let whole = attempt(new_home().path(), Faults::default(), 0, &[]).run();
     let all_bytes = whole.history.landed_bytes();
+    let mut interrupted_not = 0;
     for seed in 0..30 {
-        let faults = Faults { changed: 10, broken: 3, unreadable: 0 };
-        let mut first = attempt(faults, seed);
+        let home = new_home();
+        let faults = Faults { changed: 10, broken: 3, ..Faults::default() };
+        let mut first = attempt(home.path(), faults, seed, &[]);
         // Two of the readers, and both senders of some part: what they would have brought is missing then.
         let victims: &[u32] = [&[4][..], &[5, 6], &[0, 3], &[4, 5, 6]][seed as usize % 4];
         for &victim in victims {
-            first.kill(NodeIx(victim), Moment((100 + seed * 90) * 1_000_000));
+            first.trouble(Moment((100 + seed * 90) * 1_000_000), Trouble::Kill(NodeIx(victim)));
         }
         let first = first.run();
-        let kept_bytes: u64 = first.kept.iter().flatten().map(|piece| piece.span.bytes()).sum();
+        if first.error.is_none() {
+            // Who died was needed no more.
+            interrupted_not += 1;
+            continue;
+        }
+        let kept_bytes = kept_bytes(home.path());
         assert!(kept_bytes <= first.history.landed_bytes(), "seed {seed}");
-        let mut second = attempt(Faults::default(), seed + 100);
-        second.resume(first.kept);
-        let second = second.run();
+        let second = attempt(home.path(), Faults::default(), seed + 100, &[]).run();
         assert_eq!(second.error, None, "seed {seed}");
         assert_eq!(second.digest, whole.digest, "seed {seed}");
         assert_eq!(second.counts.resumed_bytes, kept_bytes, "seed {seed}");
         assert_eq!(second.history.landed_bytes() + kept_bytes, all_bytes, "seed {seed}: nothing moves again");
     }
+    assert!(interrupted_not < 10, "{interrupted_not} of 30 were not interrupted");
 }
 
 #[test]
 fn what_came_from_a_source_that_has_changed_starts_again() {
-    let attempt = || limited(to_files(8), CheckKind::Crc64, Faults::default(), 3, Some(BitRate(50_000_000)));
-    let mut first = attempt();
-    first.kill(NodeIx(6), Moment(2_000_000_000));
-    let first = first.run();
-    let kept: u64 = first.kept.iter().flatten().map(|piece| piece.span.bytes()).sum();
-    let mut second = attempt();
-    second.resume(first.kept.clone());
-    (0..4).for_each(|sender| second.change(NodeIx(sender)));
-    let second = second.run();
+    let interrupted = || {
+        let home = tempfile::tempdir().expect("a folder");
+        let mut first = attempt(home.path(), Faults::default(), 3, &[]);
+        first.trouble(Moment(2_000_000_000), Trouble::Kill(NodeIx(6)));
+        first.run();
+        home
+    };
+    let home = interrupted();
+    let second = attempt(home.path(), Faults::default(), 3, &[0, 1, 2, 3]).run();
     assert_eq!((second.error, second.counts.resumed_bytes), (None, 0));
-    let mut third = attempt();
-    third.resume(first.kept);
-    third.change(NodeIx(3));
-    let third = third.run();
+    let home = interrupted();
+    let kept = kept_bytes(home.path());
+    let third = attempt(home.path(), Faults::default(), 3, &[3]).run();
     assert_eq!(third.error, None);
     assert!(third.counts.resumed_bytes > 0 && third.counts.resumed_bytes < kept, "{:?} of {kept}", third.counts);
 }

@@ -322,6 +322,23 @@ fn a_receiver_freezes_and_the_other_finishes() {
     assert!(fs::read(lab.path("copy3")).unwrap() == pattern(SEED, half, half));
 }
 
+/// A master dies while its nodes feed each other: they need nothing of it.
+#[test]
+fn relays_whose_master_is_killed_finish_what_the_plan_gives_them() {
+    let Some(lab) = Lab::up(4, 1, "100mbit") else { return };
+    let (bytes, receivers) = (32 << 20, [2, 3, 4]);
+    let spec = spec(&[1], &receivers, bytes);
+    let mut child = begin(&lab, &spec, &receivers);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let is_done = |node| lab.path(&format!("copy{node}")).exists();
+    assert!(!receivers.iter().any(is_done), "it was killed too late");
+    wait_for("the end without a master", || receivers.iter().all(is_done));
+    let report = assert_complete(&lab, &lab.run(&spec), &receivers, bytes);
+    let sent = report["nodes"].as_array().unwrap().iter().map(|node| node["bytes_sent"].as_u64().unwrap());
+    assert_eq!((&report["resumed_bytes"], sent.sum::<u64>()), (&(3 * bytes).into(), 0), "{report}");
+}
+
 /// A master dies while its nodes move, feed each other, and go on; the next one takes over from what they have by then.
 #[test]
 fn a_second_master_takes_over_from_relays_that_still_move() {

@@ -108,7 +108,8 @@ fn bytes_that_change_on_the_way_are_caught_and_fetched_again() {
     let (report, hits) = (assert_complete(&lab, &output, &[3], bytes), hits(&lab, 3));
     let retries = report["retries"].as_u64().unwrap();
     assert!(hits >= 5, "the fault did not work: {hits}");
-    assert!(retries >= 3 && retries <= hits, "{retries} retries of {hits} changed packets: {report}");
+    // A header that changed takes its flow along, and all that it was asked for.
+    assert!(retries >= 3 && retries <= 16 * hits, "{retries} retries of {hits} changed packets: {report}");
     // Without a check nobody notices: the packets were changed indeed.
     let output = end_of(lab.start_with(&spec(&[1, 2], &[3], bytes), &["--check", "none"]));
     assert_eq!(code(&output), 0, "{}", stderr(&output));

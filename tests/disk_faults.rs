@@ -155,6 +155,16 @@ impl Lab {
         (0..BYTES / MIB).filter(is_right).count()
     }
 
+    /// Whether the receiver, which failed by itself, has reported what it did until then.
+    fn assert_reported(&self, output: &Output) {
+        let (report, receiver) = (json(output), &self.receiver.as_ref().unwrap().address);
+        let is_it = |node: &&serde_json::Value| node["name"] == receiver.as_str();
+        let node = report["nodes"].as_array().unwrap().iter().find(is_it).unwrap();
+        let (landed, received) = (report["bytes"].as_u64().unwrap(), node["bytes_received"].as_u64().unwrap());
+        assert!(landed > 0 && received >= landed, "{report}");
+        assert_eq!(node["rails"][0]["bytes_received"], received, "{report}");
+    }
+
     fn assert_copied(&self, output: &Output) {
         assert_eq!(code(output), 0, "{}", stderr(output));
         assert!(fs::read(self.disk.at.join("copy")).unwrap() == self.data, "the bytes differ: {}", json(output));
@@ -217,6 +227,7 @@ fn a_destination_that_fails_ends_with_5_and_is_continued_when_it_works_again() {
     assert_eq!(code(&output), 5, "{}", stderr(&output));
     let receiver = lab.receiver.as_ref().unwrap().address.clone();
     assert!(stderr(&output).contains(&receiver) && stderr(&output).contains("/copy"), "{}", stderr(&output));
+    lab.assert_reported(&output);
     assert!(!json(&output)["error"]["missing_ranges"].as_array().unwrap().is_empty());
     lab.disk.restart();
     lab.receiver = Some(Daemon::start(&lab.disk.at, &[]));
@@ -241,6 +252,7 @@ fn writes_that_fail_on_a_thin_disk_end_with_5_and_the_rest_is_kept() {
     let mut lab = Lab::on(root, disk, 65);
     let output = end_of(lab.start(&["--fsync", "--limit", "160M"]));
     assert_eq!(code(&output), 5, "{}", stderr(&output));
+    lab.assert_reported(&output);
     let receiver = lab.receiver.take().unwrap();
     assert!(stderr(&output).contains(&receiver.address), "{}", stderr(&output));
     assert!(!json(&output)["error"]["missing_ranges"].as_array().unwrap().is_empty());

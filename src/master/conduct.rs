@@ -259,9 +259,10 @@ impl Conductor {
                 self.peers[node.at()].report(stats);
                 self.peers[node.at()].stage = Stage::Gone;
             }
-            ToMaster::Failed(error) if error.code == Code::Cancelled => self.left_short(node, &error),
-            ToMaster::Failed(error) => {
+            ToMaster::Failed { error, .. } if error.code == Code::Cancelled => self.left_short(node, &error),
+            ToMaster::Failed { error, stats } => {
                 self.peers[node.at()].stage = Stage::Gone;
+                stats.into_iter().for_each(|stats| self.peers[node.at()].report(*stats));
                 self.node_failed(node, error);
             }
             // The loop has made a `NodeBack` of it.

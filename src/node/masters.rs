@@ -127,7 +127,7 @@ impl Node {
             let error =
                 Error::new(Code::Unreachable, "it knows nothing of this attempt: it was started anew, or gave it up")
                     .remedy("run the transfer again");
-            return self.send(token, &control::encode(&ToMaster::Failed(error)));
+            return self.send(token, &control::encode(&ToMaster::Failed { error, stats: None }));
         };
         let replaced = std::mem::replace(&mut master.session, Ok(token));
         let resumed = ToMaster::Resumed { heard: master.talk.heard() };
@@ -160,9 +160,10 @@ impl Node {
             ToMaster::Report(stats) => {
                 tenancy.complete(stats, &self.nics());
                 if let Err(error) = tenancy.check_sources() {
-                    message = ToMaster::Failed(error);
+                    message = ToMaster::Failed { error, stats: Some(Box::new(std::mem::take(stats))) };
                 }
             }
+            ToMaster::Failed { stats: Some(stats), .. } => tenancy.complete(stats, &self.nics()),
             ToMaster::Landed { stats, .. } => tenancy.complete(stats, &self.nics()),
             ToMaster::Progress { sent_bytes, .. } => *sent_bytes = tenancy.sent_bytes(),
             _ => {}

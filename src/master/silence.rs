@@ -38,13 +38,14 @@ impl Silence {
     /// A receiver says how far it is, and what its senders have brought; `stall` is how long nothing may move.
     pub(super) fn hear(&mut self, now: Moment, receiver: NodeIx, delivered: &[Delivered], stall: Duration) {
         self.receivers.insert(receiver, now);
-        if self.brought.len() + delivered.len() > PAIRS_MAX {
-            return;
-        }
         for it in delivered {
-            let before = self.brought.insert((receiver, NodeIx(it.index)), it.bytes);
+            let pair = (receiver, NodeIx(it.index));
+            if self.brought.len() >= PAIRS_MAX && !self.brought.contains_key(&pair) {
+                continue;
+            }
+            let before = self.brought.insert(pair, it.bytes);
             let new = Sender { brought_at: now, is_silent: false };
-            let sender = self.senders.entry(NodeIx(it.index)).or_insert(new);
+            let sender = self.senders.entry(pair.1).or_insert(new);
             if before.is_none_or(|before| it.bytes > before) {
                 *sender = Sender { brought_at: now, is_silent: false };
             } else if it.busy && now.since(sender.brought_at) >= stall / SENDER_SILENT {

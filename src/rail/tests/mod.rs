@@ -152,7 +152,7 @@ fn a_rail_at_work_allocates_nothing() {
 #[test]
 fn more_commands_than_a_turn_takes_may_come_with_one_waking() {
     let (rail, events) = rail(Size { slots: 2, receives: true, sends: false, block_bytes: MIB });
-    for at in 0..1000 {
+    for at in 0..300 {
         rail.commands.send(Command::Withdraw { transfer: TRANSFER, span: Span::of(at, 1) }).unwrap();
     }
     rail.tell(Command::Drain { transfer: TRANSFER });

@@ -124,14 +124,14 @@ impl Lab {
         bytes.unwrap_or_default().saturating_sub(HEADER_BYTES) / RECORD_BYTES
     }
 
-    /// Starts it slowly, and waits until some pieces are recorded, and others after them: the first ones are durable then, if that
-    /// was asked for.
-    fn begin(&self, more: &[&str]) -> Child {
+    /// Starts it slowly, and waits until some pieces are recorded, and others after them. How many the first ones were: these are
+    /// durable then, if that was asked for.
+    fn begin(&self, more: &[&str]) -> (Child, u64) {
         let child = self.start(&[&["--limit", "80M"], more].concat());
         wait_for("a journal", || self.records() > 4);
         let first = self.records();
         wait_for("more of it", || self.records() > first);
-        child
+        (child, first)
     }
 
     /// Everything that uses the disk dies with it, and the disk comes back.
@@ -155,6 +155,16 @@ impl Lab {
         (0..BYTES / MIB).filter(is_right).count()
     }
 
+    /// Whether the receiver, which failed by itself, has reported what it did until then.
+    fn assert_reported(&self, output: &Output) {
+        let (report, receiver) = (json(output), &self.receiver.as_ref().unwrap().address);
+        let is_it = |node: &&serde_json::Value| node["name"] == receiver.as_str();
+        let node = report["nodes"].as_array().unwrap().iter().find(is_it).unwrap();
+        let (landed, received) = (report["bytes"].as_u64().unwrap(), node["bytes_received"].as_u64().unwrap());
+        assert!(landed > 0 && received >= landed, "{report}");
+        assert_eq!(node["rails"][0]["bytes_received"], received, "{report}");
+    }
+
     fn assert_copied(&self, output: &Output) {
         assert_eq!(code(output), 0, "{}", stderr(output));
         assert!(fs::read(self.disk.at.join("copy")).unwrap() == self.data, "the bytes differ: {}", json(output));
@@ -166,8 +176,7 @@ impl Lab {
 #[test]
 fn with_fsync_what_was_recorded_before_a_power_cut_is_there_after_it() {
     let Some(mut lab) = Lab::new(61) else { return };
-    let master = lab.begin(&["--fsync"]);
-    let before = lab.records();
+    let (master, before) = lab.begin(&["--fsync"]);
     lab.cut_power(Some(master));
     assert!(lab.records() >= before, "{} of {before} records are left", lab.records());
     lab.receiver = Some(Daemon::start(&lab.disk.at, &[]));
@@ -191,7 +200,7 @@ fn with_fsync_what_was_reported_complete_survives_a_power_cut() {
 #[test]
 fn without_fsync_records_whose_bytes_a_power_cut_has_taken_are_not_believed() {
     let Some(mut lab) = Lab::new(63) else { return };
-    let master = lab.begin(&["--path", "copy"]);
+    let (master, _) = lab.begin(&["--path", "copy"]);
     File::open(lab.journal().unwrap()).unwrap().sync_all().unwrap();
     let before = lab.records();
     lab.cut_power(Some(master));
@@ -211,12 +220,13 @@ fn without_fsync_records_whose_bytes_a_power_cut_has_taken_are_not_believed() {
 #[test]
 fn a_destination_that_fails_ends_with_5_and_is_continued_when_it_works_again() {
     let Some(mut lab) = Lab::new(64) else { return };
-    let master = lab.begin(&["--fsync"]);
+    let (master, _) = lab.begin(&["--fsync"]);
     lab.disk.cut_power();
     let output = end_of(master);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
     let receiver = lab.receiver.as_ref().unwrap().address.clone();
     assert!(stderr(&output).contains(&receiver) && stderr(&output).contains("/copy"), "{}", stderr(&output));
+    lab.assert_reported(&output);
     assert!(!json(&output)["error"]["missing_ranges"].as_array().unwrap().is_empty());
     lab.disk.restart();
     lab.receiver = Some(Daemon::start(&lab.disk.at, &[]));
@@ -241,6 +251,7 @@ fn writes_that_fail_on_a_thin_disk_end_with_5_and_the_rest_is_kept() {
     let mut lab = Lab::on(root, disk, 65);
     let output = end_of(lab.start(&["--fsync", "--limit", "160M"]));
     assert_eq!(code(&output), 5, "{}", stderr(&output));
+    lab.assert_reported(&output);
     let receiver = lab.receiver.take().unwrap();
     assert!(stderr(&output).contains(&receiver.address), "{}", stderr(&output));
     assert!(!json(&output)["error"]["missing_ranges"].as_array().unwrap().is_empty());

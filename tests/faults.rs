@@ -18,6 +18,8 @@ const SEED: u64 = 5;
 const STALL: [&str; 2] = ["--stall-timeout", "3s"];
 /// A failure that takes longer is not bounded by that.
 const FAILS_WITHIN: Duration = Duration::from_secs(20);
+/// The same for nodes that freeze: they are not waited for when the others say good-bye, which would take ten seconds.
+const FROZEN_WITHIN: Duration = Duration::from_secs(10);
 /// veth carries 64 KiB at once where it may, and one fault in that is not one packet's. Nobody recomputes a checksum then.
 const SINGLE_PACKETS: &str = "ethtool -K eth0 tso off gso off gro off tx off";
 
@@ -60,10 +62,10 @@ fn assert_complete(lab: &Lab, output: &Output, receivers: &[u32], bytes: u64) ->
     json(output)
 }
 
-/// Whether a transfer that was `struck` then has failed in time, with one of `codes`, and has named each of `culprits`.
-fn assert_failed(output: &Output, struck: Instant, codes: &[i32], culprits: &[&str]) {
+/// Whether a transfer that was `struck` then has failed `within` that time, with one of `codes`, and has named each of `culprits`.
+fn assert_failed(output: &Output, struck: Instant, within: Duration, codes: &[i32], culprits: &[&str]) {
     assert!(codes.contains(&code(output)), "{}: {}", code(output), stderr(output));
-    assert!(struck.elapsed() < FAILS_WITHIN, "after {:?}: {}", struck.elapsed(), stderr(output));
+    assert!(struck.elapsed() < within, "after {:?}: {}", struck.elapsed(), stderr(output));
     for culprit in culprits {
         assert!(stderr(output).contains(culprit), "{culprit} is not in {}", stderr(output));
     }
@@ -108,7 +110,8 @@ fn bytes_that_change_on_the_way_are_caught_and_fetched_again() {
     let (report, hits) = (assert_complete(&lab, &output, &[3], bytes), hits(&lab, 3));
     let retries = report["retries"].as_u64().unwrap();
     assert!(hits >= 5, "the fault did not work: {hits}");
-    assert!(retries >= 3 && retries <= hits, "{retries} retries of {hits} changed packets: {report}");
+    // A header that changed takes its flow along, and all that it was asked for.
+    assert!(retries >= 3 && retries <= 16 * hits, "{retries} retries of {hits} changed packets: {report}");
     // Without a check nobody notices: the packets were changed indeed.
     let output = end_of(lab.start_with(&spec(&[1, 2], &[3], bytes), &["--check", "none"]));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -240,7 +243,7 @@ fn one_direction_fails_for_good_and_what_is_missing_is_named() {
         let struck = Instant::now();
         cut(&lab, deaf, mute);
         let output = end_of(child);
-        assert_failed(&output, struck, &[3, 7], &["10.200.0.1:7000"]);
+        assert_failed(&output, struck, FAILS_WITHIN, &[3, 7], &["10.200.0.1:7000"]);
         heal(&lab, deaf);
         assert_resumes(&lab, &spec, &[2], bytes);
     }
@@ -251,8 +254,10 @@ fn a_sender_freezes_and_a_replica_stands_in() {
     let Some(lab) = Lab::up(3, 1, "200mbit") else { return };
     let bytes = 48 << 20;
     let child = begin(&lab, &spec(&[1, 3], &[2], bytes), &[2]);
+    let struck = Instant::now();
     lab.signal(1, Signal::SIGSTOP);
     let output = end_of(child);
+    assert!(struck.elapsed() < FROZEN_WITHIN, "after {:?}", struck.elapsed());
     assert_complete(&lab, &output, &[2], bytes);
 }
 
@@ -264,7 +269,7 @@ fn the_only_sender_freezes_and_what_is_missing_is_named() {
     let struck = Instant::now();
     lab.signal(1, Signal::SIGSTOP);
     let output = end_of(child);
-    assert_failed(&output, struck, &[3, 7], &["10.200.0.1:7000"]);
+    assert_failed(&output, struck, FROZEN_WITHIN, &[3, 7], &["10.200.0.1:7000"]);
     lab.signal(1, Signal::SIGCONT);
     assert_resumes(&lab, &spec, &[2], bytes);
 }
@@ -291,7 +296,7 @@ fn a_relay_freezes_and_the_others_finish() {
     let struck = Instant::now();
     lab.signal(3, Signal::SIGSTOP);
     let output = end_of(child);
-    assert_failed(&output, struck, &[3, 7], &["10.200.0.3:7000"]);
+    assert_failed(&output, struck, FROZEN_WITHIN, &[3, 7], &["10.200.0.3:7000"]);
     assert!(has_copy(&lab, 2, bytes) && has_copy(&lab, 4, bytes), "{}", json(&output));
     assert!(!stderr(&output).contains("10.200.0.2:7000"), "who has finished is not named: {}", stderr(&output));
     lab.signal(3, Signal::SIGCONT);
@@ -314,12 +319,29 @@ fn a_receiver_freezes_and_the_other_finishes() {
     let struck = Instant::now();
     lab.signal(3, Signal::SIGSTOP);
     let output = end_of(child);
-    assert_failed(&output, struck, &[3, 7], &["10.200.0.3:7000"]);
+    assert_failed(&output, struck, FROZEN_WITHIN, &[3, 7], &["10.200.0.3:7000"]);
     assert!(has_copy(&lab, 2, half), "{}", json(&output));
     lab.signal(3, Signal::SIGCONT);
     let output = lab.run(&spec);
     assert_complete(&lab, &output, &[2], half);
     assert!(fs::read(lab.path("copy3")).unwrap() == pattern(SEED, half, half));
+}
+
+/// A master dies while its nodes feed each other: they need nothing of it.
+#[test]
+fn relays_whose_master_is_killed_finish_what_the_plan_gives_them() {
+    let Some(lab) = Lab::up(4, 1, "100mbit") else { return };
+    let (bytes, receivers) = (32 << 20, [2, 3, 4]);
+    let spec = spec(&[1], &receivers, bytes);
+    let mut child = begin(&lab, &spec, &receivers);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let is_done = |node| lab.path(&format!("copy{node}")).exists();
+    assert!(!receivers.iter().any(is_done), "it was killed too late");
+    wait_for("the end without a master", || receivers.iter().all(is_done));
+    let report = assert_complete(&lab, &lab.run(&spec), &receivers, bytes);
+    let sent = report["nodes"].as_array().unwrap().iter().map(|node| node["bytes_sent"].as_u64().unwrap());
+    assert_eq!((&report["resumed_bytes"], sent.sum::<u64>()), (&(3 * bytes).into(), 0), "{report}");
 }
 
 /// A master dies while its nodes move, feed each other, and go on; the next one takes over from what they have by then.

@@ -85,8 +85,7 @@ fn assert_continued(root: &Path, output: &Output, data: &[u8]) {
     assert_eq!(report["bytes"], data.len());
     let resumed = report["resumed_bytes"].as_u64().unwrap();
     assert!(resumed > 0 && resumed < data.len() as u64, "{report}");
-    let sent: u64 = report["nodes"].as_array().unwrap().iter().map(|node| node["bytes_sent"].as_u64().unwrap()).sum();
-    assert!(sent <= data.len() as u64 - resumed + (2 << 20), "it is not sent again: {report}");
+    assert!(sent_bytes(&report) <= data.len() as u64 - resumed + (2 << 20), "it is not sent again: {report}");
     let digest = format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, data));
     assert_eq!(report["digest"], digest, "the digest is of the whole");
     assert_eq!(beside(root, ""), Vec::<PathBuf>::new(), "nothing is left");
@@ -184,6 +183,29 @@ fn a_master_that_is_killed_is_followed_by_another() {
     kill(pid(&child), Signal::SIGKILL).unwrap();
     end_of(child);
     assert_continued(&pair.folder(), &pair.again(&[]), &pair.data);
+}
+
+/// Bytes that all nodes of a transfer have sent.
+fn sent_bytes(report: &serde_json::Value) -> u64 {
+    report["nodes"].as_array().unwrap().iter().map(|node| node["bytes_sent"].as_u64().unwrap()).sum()
+}
+
+/// They ended when its session did, and what had not landed by then was fetched by the next attempt.
+#[test]
+fn nodes_whose_master_is_killed_finish_what_the_plan_gives_them() {
+    let pair = Pair::new(51);
+    let child = pair.begin();
+    kill(pid(&child), Signal::SIGKILL).unwrap();
+    end_of(child);
+    let copy = pair.folder().join("copy");
+    assert!(!copy.exists(), "it was killed too late");
+    wait_for("the end without a master", || copy.exists());
+    let output = pair.again(&[]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let report = json(&output);
+    assert_eq!((&report["resumed_bytes"], sent_bytes(&report)), (&BYTES.into(), 0), "{report}");
+    assert!(fs::read(&copy).unwrap() == pair.data);
+    wait_for("the end of the last records", || beside(pair.root.path(), "").is_empty());
 }
 
 #[test]

@@ -186,7 +186,7 @@ impl Member {
             (_, Event::Master(ToNode::Finish)) => self.finish(),
             (State::Preparing, Event::Found(found)) => self.keeper = Some(Keeper::new(found)),
             (State::Preparing, Event::Prepared(Ok(prepared))) => self.prepared(prepared),
-            (State::Preparing, Event::Prepared(Err(error))) => self.refuse(&error),
+            (State::Preparing, Event::Prepared(Err(error))) => self.refuse(error),
             (State::Ready, Event::Master(ToNode::Start(start))) => self.start(start),
             (_, Event::Master(ToNode::Start(start))) if start.epoch > self.epoch => self.start_again(now, start),
             (State::Starting, Event::Preallocated(Ok(()))) => self.begin(now),
@@ -226,9 +226,13 @@ impl Member {
         self.tell(ToMaster::Prepared(prepared));
     }
 
-    /// The master hears why, and ends the transfer for everybody.
-    fn refuse(&mut self, error: &Error) {
-        self.tell(ToMaster::Failed(error.clone()));
+    /// The master hears why, and, once bytes moved, what had landed and what that cost.
+    fn refuse(&mut self, error: Error) {
+        let stats = self.owner.is_some().then(|| Box::new(self.stats()));
+        if stats.is_some() {
+            self.tell_progress();
+        }
+        self.tell(ToMaster::Failed { error, stats });
         self.actions.push_back(Action::Discard);
         self.end();
     }
@@ -394,7 +398,7 @@ impl Member {
 
     fn commit_done(&mut self, result: Result<(), Error>) {
         match result {
-            Err(error) => self.refuse(&error),
+            Err(error) => self.refuse(error),
             Ok(()) if self.dismissed => self.dismiss(),
             Ok(()) if self.landed_everywhere => {
                 self.state = State::Landed;

@@ -151,9 +151,26 @@ fn a_newer_plan_for_other_bytes_is_refused_also_before_the_first_has_begun() {
     assert_eq!(failure(&mut member), Code::Internal);
 }
 
+#[test]
+fn who_fails_by_itself_says_what_it_had_and_what_that_cost() {
+    let mut member = member();
+    member.handle(Moment(0), prepared());
+    member.handle(Moment(1), Event::Master(ToNode::Start(eighty_megabytes([1, 1]))));
+    member.handle(Moment(2), Event::Preallocated(Ok(())));
+    member.handle(Moment(3), Event::Broken(Error::new(Code::Data, "the disk is full")));
+    actions(&mut member);
+    member.handle(Moment(4), Event::Drained);
+    let done = actions(&mut member);
+    let [Action::Tell(ToMaster::Progress { .. }), Action::Tell(ToMaster::Failed { error, stats }), ..] = &done[..]
+    else {
+        panic!("{done:?}")
+    };
+    assert!(error.code == Code::Data && stats.is_some(), "{done:?}");
+}
+
 fn failure(member: &mut Member) -> Code {
     let told = actions(member).into_iter().find_map(|action| match action {
-        Action::Tell(ToMaster::Failed(error)) => Some(error.code),
+        Action::Tell(ToMaster::Failed { error, .. }) => Some(error.code),
         _ => None,
     });
     told.expect("the master hears why")

@@ -120,6 +120,7 @@ fn a_broken_flow_gives_its_leases_back_and_is_opened_again() {
     assert_eq!(leased(&mut owner).len(), 2);
     owner.handle(at(2), Event::FlowDown { flow: FLOW_A, error: error(Code::Unreachable) });
     assert_eq!(actions(&mut owner), [Action::Open { lane: lane(A) }]);
+    assert_eq!(owner.counts().retries, 2);
     owner.handle(at(3), Event::FlowUp { flow: FlowIx(20), lane: lane(A) });
     owner.handle(at(3), Event::Room { flow: FlowIx(20), pieces: 2 });
     assert_eq!(leased(&mut owner).len(), 2);

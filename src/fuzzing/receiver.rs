@@ -382,7 +382,7 @@ impl World {
                 let wanted: u64 = spans.iter().map(|span| span.bytes()).sum();
                 assert!(stats.received_bytes <= wanted && stats.stolen_bytes <= stats.received_bytes, "{stats:?}");
             }
-            ToMaster::Failed(error) => {
+            ToMaster::Failed { error, .. } => {
                 let wanted = union(self.told.wanted.clone());
                 assert!(error.missing.iter().all(|span| covers(&wanted, *span)), "{error:?}");
             }

@@ -17,6 +17,7 @@ use super::feedback::Feedback;
 use super::peer::{Peer, Said, Stage};
 use super::resuming::Resuming;
 use super::roster::{Entry, Roster};
+use super::silence::Silence;
 use super::terms::Terms;
 use crate::engine::check::Composer;
 use crate::error::{Code, Error};
@@ -90,6 +91,7 @@ pub(crate) struct Conductor {
     /// The plan's version.
     pub(super) epoch: u32,
     pub(super) feedback: Feedback,
+    pub(super) silence: Silence,
     pub(super) resuming: Resuming,
     /// What the plan's receivers want, each counted for itself.
     pub(super) planned_bytes: u64,
@@ -102,6 +104,8 @@ pub(crate) struct Conductor {
     /// What the first receiver that was told to leave had waited for.
     pub(super) trouble: Option<String>,
     pub(super) deadline: Option<Moment>,
+    /// Until when nodes may say good-bye, once they are asked to.
+    pub(super) last_words: Moment,
     pub(super) overall: Option<Moment>,
     pub(super) last_news: Moment,
     /// How long there may be no news while bytes should move.
@@ -133,6 +137,7 @@ impl Conductor {
             receiver_seconds: Vec::new(),
             epoch: 1,
             feedback: Feedback::default(),
+            silence: Silence::default(),
             resuming: Resuming::default(),
             planned_bytes: 0,
             checks: Vec::new(),
@@ -140,6 +145,7 @@ impl Conductor {
             dismissal: String::new(),
             missing: Vec::new(),
             trouble: None,
+            last_words: now,
             last_news: now,
             to_say: VecDeque::new(),
         }
@@ -250,6 +256,7 @@ impl Conductor {
             ToMaster::Prepared(prepared) => self.prepared(node, prepared),
             ToMaster::Progress { received_bytes, delivered, left, .. } => {
                 self.count(node, received_bytes);
+                self.silence.hear(now, node, &delivered, self.terms.stall_timeout);
                 self.feedback.left(node, left);
                 self.feed_back(now, node, &delivered);
             }
@@ -259,9 +266,10 @@ impl Conductor {
                 self.peers[node.at()].report(stats);
                 self.peers[node.at()].stage = Stage::Gone;
             }
-            ToMaster::Failed(error) if error.code == Code::Cancelled => self.left_short(node, &error),
-            ToMaster::Failed(error) => {
+            ToMaster::Failed { error, .. } if error.code == Code::Cancelled => self.left_short(node, &error),
+            ToMaster::Failed { error, stats } => {
                 self.peers[node.at()].stage = Stage::Gone;
+                stats.into_iter().for_each(|stats| self.peers[node.at()].report(*stats));
                 self.node_failed(node, error);
             }
             // The loop has made a `NodeBack` of it.

@@ -6,7 +6,7 @@ use crate::master::terms::{Identity, Wishes};
 use crate::plan::Scheduler;
 use crate::spec::Spec;
 use crate::wire::Check;
-use crate::wire::control::{PlanSegment, Rail, RowState};
+use crate::wire::control::{Delivered, PlanSegment, Rail, RowState};
 
 const NOW: Moment = Moment(1);
 
@@ -128,21 +128,92 @@ fn who_feeds_other_receivers_is_told_of_the_end() {
     assert_eq!(conductor.peers()[1].stats().sent_bytes, 9);
 }
 
-/// A disk may take longer to sync than a network may be silent.
-#[test]
-fn who_has_landed_everything_has_longer_than_the_stall_timeout_to_make_sure_of_it() {
-    let mut conductor = conductor("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
+/// A conductor whose nodes all have begun.
+fn moving(rows: &str) -> Conductor {
+    let mut conductor = conductor(rows);
     for node in conductor.indices() {
         conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
     }
-    let progress =
-        |received_bytes| ToMaster::Progress { received_bytes, sent_bytes: 0, delivered: Vec::new(), left: Vec::new() };
     while let Some(Action { node, message }) = conductor.poll_action() {
         if let Some(message) = answer(&message, false).filter(|message| !matches!(message, ToMaster::Landed { .. })) {
             conductor.handle(NOW, Event::Message { node, message });
         }
     }
-    conductor.handle(NOW, Event::Message { node: NodeIx(1), message: progress(100) });
+    assert_eq!(conductor.phase(), Phase::Moving);
+    conductor
+}
+
+/// So many bytes have landed, and node 0 has brought so many, or is asked for more.
+fn progress(received_bytes: u64, bytes: u64, busy: bool) -> ToMaster {
+    let delivered = vec![Delivered { index: 0, bytes, busy }];
+    ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left: Vec::new() }
+}
+
+/// How long a transfer takes to end once everybody was told to, where only `answers` do.
+fn good_byes(conductor: &mut Conductor, now: Moment, answers: &[u32]) -> Duration {
+    assert_eq!(conductor.phase(), Phase::Finishing);
+    for node in answers {
+        let message = ToMaster::Report(Stats::default());
+        conductor.handle(now, Event::Message { node: NodeIx(*node), message });
+    }
+    let mut ended = now;
+    while conductor.phase() != Phase::Done {
+        ended = conductor.poll_timeout().expect("a wait has a deadline");
+        conductor.handle(ended, Event::Tick);
+    }
+    ended.since(now)
+}
+
+/// Ten seconds more were spent on a node that nobody had heard of for thirty.
+#[test]
+fn a_receiver_that_is_silent_already_is_not_waited_for_at_the_end() {
+    for (is_frozen, seconds) in [(true, 1), (false, 10)] {
+        let mut conductor = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
+        conductor.handle(NOW, Event::Message { node: NodeIx(1), message: progress(50, 50, true) });
+        let stalled = conductor.poll_timeout().expect("a wait has a deadline");
+        if !is_frozen {
+            conductor.handle(stalled, Event::Message { node: NodeIx(1), message: progress(50, 50, true) });
+        }
+        conductor.handle(stalled, Event::Tick);
+        assert_eq!(good_byes(&mut conductor, stalled, &[0]), Duration::from_secs(seconds));
+        let error = conductor.error().expect("it stalled");
+        assert_eq!((error.code, error.missing), (Code::Stalled, vec![Span::new(0, 100)]));
+    }
+}
+
+#[test]
+fn a_sender_that_others_have_stood_in_for_is_not_waited_for_at_the_end() {
+    for (is_frozen, seconds) in [(true, 1), (false, 10)] {
+        let mut conductor = moving("writer a:1 pattern:1 0 0-99\nwriter b:1 pattern:1 0 0-99\nreader c:1 null: 0 0-99");
+        let later = NOW + Duration::from_secs(6);
+        conductor.handle(NOW, Event::Message { node: NodeIx(2), message: progress(50, 50, true) });
+        conductor.handle(later, Event::Message { node: NodeIx(2), message: progress(50, 50, is_frozen) });
+        let start = conductor.start_of(conductor.plan().expect("they move"), NodeIx(2));
+        let message = answer(&ToNode::Start(start), false).expect("it lands");
+        conductor.handle(later, Event::Message { node: NodeIx(2), message });
+        assert_eq!(good_byes(&mut conductor, later, &[1]), Duration::from_secs(seconds));
+        assert_eq!(conductor.error(), None);
+    }
+}
+
+/// It reported no bytes and no NICs.
+#[test]
+fn a_receiver_that_fails_by_itself_is_in_the_report_with_what_it_did() {
+    let mut conductor = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
+    let stats = Some(Box::new(Stats { received_bytes: 50, ..Stats::default() }));
+    let failed = ToMaster::Failed { error: Error::new(Code::Data, "the disk is full"), stats };
+    for message in [progress(50, 50, true), failed] {
+        conductor.handle(NOW, Event::Message { node: NodeIx(1), message });
+    }
+    assert_eq!(conductor.error().map(|error| error.code), Some(Code::Data));
+    assert_eq!((conductor.landed_bytes(), conductor.peers()[1].stats().received_bytes), (50, 50));
+}
+
+/// A disk may take longer to sync than a network may be silent.
+#[test]
+fn who_has_landed_everything_has_longer_than_the_stall_timeout_to_make_sure_of_it() {
+    let mut conductor = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
+    conductor.handle(NOW, Event::Message { node: NodeIx(1), message: progress(100, 100, true) });
     let stalled = conductor.poll_timeout().expect("a wait has a deadline");
     conductor.handle(stalled, Event::Tick);
     assert_eq!(conductor.error(), None);

@@ -11,6 +11,8 @@ use crate::units::{Moment, NodeIx};
 pub(super) const COMMIT_WITHIN: Duration = Duration::from_secs(600);
 /// How long nodes may take to say good-bye.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
+/// The same for those that were silent already.
+const FINISH_SILENT_WITHIN: Duration = Duration::from_secs(1);
 
 impl Conductor {
     /// Shared files get their name from the elected node, once everybody who writes them has landed.
@@ -29,8 +31,7 @@ impl Conductor {
     }
 
     pub(super) fn finish(&mut self, now: Moment) {
-        self.phase = Phase::Finishing;
-        self.deadline = Some(now + FINISH_WITHIN);
+        self.begin_finishing(now);
         // Who has landed keeps in mind that it has, until everybody has.
         let said = if self.error.is_some() { Said::Cancel } else { Said::Finish };
         self.dismissal = "not everything has landed elsewhere".into();
@@ -64,8 +65,7 @@ impl Conductor {
     }
 
     pub(super) fn dismiss(&mut self, now: Moment, reason: &str) {
-        self.phase = Phase::Finishing;
-        self.deadline = Some(now + FINISH_WITHIN);
+        self.begin_finishing(now);
         self.dismissal = reason.into();
         for node in self.indices() {
             match self.peers[node.at()].stage {
@@ -73,6 +73,33 @@ impl Conductor {
                 Stage::Gone => {}
                 _ => self.say(node, Said::Cancel),
             }
+        }
+    }
+
+    fn begin_finishing(&mut self, now: Moment) {
+        self.phase = Phase::Finishing;
+        self.last_words = now + FINISH_WITHIN;
+        self.deadline = Some(now + FINISH_SILENT_WITHIN);
+    }
+
+    /// Good-byes that have not come are waited for no longer: those of nodes that were silent already, and when it is time
+    /// all the others. Who does not answer cannot say what it has.
+    pub(super) fn wait_no_longer(&mut self, now: Moment) {
+        let is_last = now >= self.last_words;
+        for node in self.indices().filter(|node| is_last || self.is_silent(now, *node)).collect::<Vec<_>>() {
+            if std::mem::replace(&mut self.peers[node.at()].stage, Stage::Gone) == Stage::Moving {
+                let missing = self.unsettled(node);
+                self.missing.extend(missing);
+            }
+        }
+        self.deadline = (!is_last).then_some(self.last_words);
+    }
+
+    fn is_silent(&self, now: Moment, node: NodeIx) -> bool {
+        match self.peers[node.at()].stage {
+            // Who makes sure of what has landed says nothing meanwhile.
+            Stage::Moving => !self.has_landed_all(node) && self.silence.is_receiver(now, node),
+            _ => self.silence.is_sender(node),
         }
     }
 

@@ -14,6 +14,7 @@ mod resuming;
 pub(crate) mod room;
 pub(crate) mod roster;
 pub(crate) mod run;
+mod silence;
 pub(crate) mod summary;
 pub(crate) mod terms;
 

@@ -4,7 +4,7 @@ use super::conduct::{Conductor, Phase};
 use super::ending::COMMIT_WITHIN;
 use super::peer::{Peer, Stage};
 use crate::error::{Code, Error};
-use crate::units::{Moment, NodeIx, Span};
+use crate::units::{Moment, NodeIx};
 
 impl Conductor {
     pub(super) fn tick(&mut self, now: Moment) {
@@ -26,12 +26,8 @@ impl Conductor {
     fn stalled(&mut self, now: Moment) {
         let seconds = self.patience.as_secs_f64();
         let waited = self.names(|peer| peer.stage == Stage::Moving);
-        let planned = |node| {
-            let planned = self.plan.as_ref().map_or(&[][..], |plan| &plan.planned);
-            self.by_receiver.segments(planned, node).map(|planned| planned.segment.span.bytes()).sum::<u64>()
-        };
-        let is_done = |node: NodeIx| self.peers[node.at()].landed_bytes >= planned(node);
-        let has_landed = self.indices().all(|node| self.peers[node.at()].stage != Stage::Moving || is_done(node));
+        let is_through = |node: NodeIx| self.peers[node.at()].stage != Stage::Moving || self.has_landed_all(node);
+        let has_landed = self.indices().all(is_through);
         if has_landed && self.patience < COMMIT_WITHIN {
             self.patience = COMMIT_WITHIN;
         } else if has_landed {
@@ -40,6 +36,13 @@ impl Conductor {
         } else {
             self.fail(now, Error::new(Code::Stalled, format!("no byte landed for {seconds} s at {waited}")));
         }
+    }
+
+    /// Whether a receiver has said that everything it wants has landed.
+    pub(super) fn has_landed_all(&self, node: NodeIx) -> bool {
+        let planned = self.plan.as_ref().map_or(&[][..], |plan| &plan.planned);
+        let planned = self.by_receiver.segments(planned, node).map(|planned| planned.segment.span.bytes());
+        self.peers[node.at()].landed_bytes >= planned.sum::<u64>()
     }
 
     fn overdue(&mut self, now: Moment) {
@@ -57,13 +60,7 @@ impl Conductor {
                 let silent = self.names(|peer| peer.stage == Stage::Committing);
                 self.fail(now, Error::new(Code::Stalled, format!("{silent} did not commit in time")));
             }
-            Phase::Finishing => {
-                // Who does not answer cannot say what it has.
-                let silent = self.indices().filter(|node| self.peers[node.at()].stage == Stage::Moving);
-                let missing: Vec<Span> = silent.flat_map(|node| self.unsettled(node)).collect();
-                self.missing.extend(missing);
-                self.done();
-            }
+            Phase::Finishing => self.wait_no_longer(now),
             Phase::Moving | Phase::Done => {}
         }
     }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Token};
 
+use super::lease::LEASE;
 use super::tenancy::{Note, Tenancy};
-use super::{CONNECTIONS_MAX, CONTROL, FIRST_PORT, FIRST_SESSION, HANDSHAKE_WITHIN, INBOX, LEASE};
+use super::{CONNECTIONS_MAX, CONTROL, FIRST_PORT, FIRST_SESSION, HANDSHAKE_WITHIN, INBOX};
 use super::{Node, Role, Session, keeping, prepare};
 use crate::engine::FlowIx;
 use crate::engine::member::{self, Action, State};
@@ -67,7 +68,7 @@ impl Node {
     fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
         let handshakes = self.sessions.values().filter_map(|session| session.connection.deadline());
-        let leases = self.alone_since.map(|since| since + LEASE).into_iter().chain(self.lease_ends()).chain(self.stops);
+        let leases = self.alone_since.map(|since| since + LEASE).into_iter().chain(self.lease_due()).chain(self.stops);
         let instants = handshakes.chain(leases).map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
         let members = self.transfers.values().filter_map(|tenancy| tenancy.member.poll_timeout());

@@ -1,9 +1,10 @@
 //! The masters of this node's transfers: what they say, what they are told, and what becomes of a transfer whose master is
 //! out of reach.
 //!
-//! A session that *ends* takes its transfer along: a master that is done says good-bye and closes it, and one that dies has it
-//! closed by its kernel. A session that *breaks* does not: the master comes back over another NIC, and both say again what the other
-//! has not heard. A transfer waits for that as long as a launched node waits for a master.
+//! A session that ends with a good-bye takes its transfer along: its master is done. One that breaks, or is closed without a
+//! good-bye, does not: the master comes back over another NIC, and both say again what the other has not heard; or it is dead, and
+//! the transfer goes on without it as long as [`lease`](super::lease) lets it. A launched node ends with the process that started it,
+//! as far as it notices: whoever comes after that starts nodes of its own.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,9 +12,10 @@ use std::time::Instant;
 use mio::Token;
 
 use super::devices::Devices;
+use super::lease::Lease;
 use super::ports::Port;
 use super::tenancy::{Note, Tenancy};
-use super::{LEASE, Node, Role, Session, prepare};
+use super::{Node, Role, Session, prepare};
 use crate::engine::member::{self, Member};
 use crate::engine::talk::Talk;
 use crate::error::{Code, Error};
@@ -26,8 +28,8 @@ use crate::wire::control::{self, Prepare, Resume, ToMaster, ToNode};
 pub(super) struct Master {
     transfer: [u8; 16],
     attempt: [u8; 16],
-    /// Its session, or since when that has been broken.
-    session: Result<Token, Instant>,
+    /// Its session, or how long the transfer goes on without one.
+    session: Result<Token, Lease>,
     talk: Talk,
 }
 
@@ -39,7 +41,11 @@ impl Node {
                 Ok(Incoming::Pending) => return,
                 Ok(Incoming::Closed { in_order: true }) => return self.master_done(token),
                 Ok(Incoming::Closed { in_order: false }) => {
-                    Err(Error::new(Code::Unreachable, "the master closed its session"))
+                    let error = Error::new(Code::Unreachable, "the master closed its session");
+                    if !self.options.launched {
+                        return self.session_over(token, error);
+                    }
+                    Err(error)
                 }
                 Err(error) => return self.session_over(token, error),
             };
@@ -121,7 +127,7 @@ impl Node {
             let error =
                 Error::new(Code::Unreachable, "it knows nothing of this attempt: it was started anew, or gave it up")
                     .remedy("run the transfer again");
-            return self.send(token, &control::encode(&ToMaster::Failed(error)));
+            return self.send(token, &control::encode(&ToMaster::Failed { error, stats: None }));
         };
         let replaced = std::mem::replace(&mut master.session, Ok(token));
         let resumed = ToMaster::Resumed { heard: master.talk.heard() };
@@ -154,9 +160,10 @@ impl Node {
             ToMaster::Report(stats) => {
                 tenancy.complete(stats, &self.nics());
                 if let Err(error) = tenancy.check_sources() {
-                    message = ToMaster::Failed(error);
+                    message = ToMaster::Failed { error, stats: Some(Box::new(std::mem::take(stats))) };
                 }
             }
+            ToMaster::Failed { stats: Some(stats), .. } => tenancy.complete(stats, &self.nics()),
             ToMaster::Landed { stats, .. } => tenancy.complete(stats, &self.nics()),
             ToMaster::Progress { sent_bytes, .. } => *sent_bytes = tenancy.sent_bytes(),
             _ => {}
@@ -181,7 +188,7 @@ impl Node {
         self.end_without_masters();
     }
 
-    /// A master has ended its session without a good-bye, or does not speak the protocol: its transfer ends with it.
+    /// The master that launched this node is dead, or a master does not speak the protocol: its transfer ends with it.
     fn master_left(&mut self, token: Token, error: &Error) {
         let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(&token) else { return };
         if let Some(transfer) = transfer {
@@ -192,26 +199,34 @@ impl Node {
         self.end_without_masters();
     }
 
-    /// The session of a master broke: its transfer goes on without it for a while.
+    /// The session of a master broke: its transfer goes on without it.
     pub(super) fn master_lost(&mut self, transfer: Option<TransferIx>) {
-        if let Some(master) = transfer.and_then(|transfer| self.masters.get_mut(&transfer)) {
-            master.session = Err(Instant::now());
+        if let Some(transfer) = transfer
+            && let Some(master) = self.masters.get_mut(&transfer)
+        {
+            let moved_bytes = self.transfers.get(&transfer).map_or(0, Tenancy::moved_bytes);
+            master.session = Err(Lease::new(Instant::now(), self.options.launched, moved_bytes));
         }
         self.end_without_masters();
     }
 
-    /// When the next transfer has been without its master for too long.
-    pub(super) fn lease_ends(&self) -> Option<Instant> {
-        self.masters.values().filter_map(|master| master.session.err()).min().map(|since| since + LEASE)
+    /// When transfers that have no master are to be looked at.
+    pub(super) fn lease_due(&self) -> Option<Instant> {
+        self.masters.values().filter_map(|master| master.session.as_ref().err()).map(Lease::due).min()
     }
 
-    /// Ends the transfers whose masters have been out of reach for too long.
+    /// Ends the transfers that have gone on without a master for as long as they may.
     pub(super) fn end_leases(&mut self, now: Instant) {
-        let is_over = |master: &Master| master.session.is_err_and(|since| now >= since + LEASE);
-        let over = self.masters.iter().filter(|(_, master)| is_over(master)).map(|(&transfer, _)| transfer);
-        for transfer in over.collect::<Vec<_>>() {
+        let mut over = Vec::new();
+        for (&transfer, master) in &mut self.masters {
+            let moved_bytes = self.transfers.get(&transfer).map_or(0, Tenancy::moved_bytes);
+            if master.session.as_mut().is_err_and(|lease| lease.is_over(now, moved_bytes)) {
+                over.push(transfer);
+            }
+        }
+        for transfer in over {
             self.masters.remove(&transfer);
-            let reason = format!("no master for {} s", LEASE.as_secs());
+            let reason = "its master is gone".into();
             self.member(transfer, member::Event::Master(ToNode::Cancel { reason }));
         }
     }

@@ -16,6 +16,7 @@
 //! - `keeping`: what is kept for another attempt, and found of an earlier one
 //! - `events`: the loop's turn
 //! - `masters`: what masters say and are told, and sessions that break
+//! - `lease`: how long a transfer goes on without its master
 //! - `usage`: processor time and memory
 
 mod counters;
@@ -24,6 +25,7 @@ mod doors;
 mod events;
 mod flows;
 pub(crate) mod keeping;
+mod lease;
 mod masters;
 mod ports;
 pub(crate) mod prepare;
@@ -70,8 +72,6 @@ pub(crate) const READY: &str = "ready ";
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a node that ends waits for workers that are still opening or naming files.
 const WIND_DOWN_WITHIN: Duration = Duration::from_secs(5);
-/// How long a launched node stays without a master.
-const LEASE: Duration = Duration::from_secs(30);
 /// Notes that wait for the control thread. It never waits for those who write them; rails keep back what does not fit.
 const NOTES_MAX: usize = 1024;
 /// Connections at once, up or not: a stranger's are cut off by their deadline.

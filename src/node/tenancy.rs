@@ -180,6 +180,12 @@ impl Tenancy {
         self.desk.iter().flat_map(|desk| &desk.tallies).map(Tally::sent_bytes).sum()
     }
 
+    /// Payload sent and received so far.
+    pub(super) fn moved_bytes(&self) -> u64 {
+        let tallies = self.desk.iter().flat_map(|desk| &desk.tallies);
+        tallies.map(|tally| tally.sent_bytes() + tally.received_bytes()).sum()
+    }
+
     /// Puts a sender's name in front of what it did.
     pub(super) fn blame(&self, sender: NodeIx, error: Error) -> Error {
         error.at(self.name_of(sender))

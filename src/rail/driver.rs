@@ -415,7 +415,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let due = due.map(|due| due.since(self.clock.now()));
         // The mailbox was full, and nobody says when it is not.
         let again = self.urgent.then_some(POST_AGAIN);
-        due.into_iter().chain(again).min()
+        // More commands than a turn takes may have come with one waking.
+        let more = (!self.inbox.is_empty()).then_some(Duration::ZERO);
+        due.into_iter().chain(again).chain(more).min()
     }
 
     fn tick(&mut self) {

@@ -29,6 +29,8 @@ use crate::wire::control::{self, ToNode};
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How many times its bound a transfer may take.
 const LONGEST_BOUNDS: f64 = 1e4;
+/// How long nodes go on by themselves, at most.
+const ALONE_MAX: Duration = Duration::from_secs(20);
 /// How long a node may take to end when its master is gone.
 const ENDED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -308,7 +310,7 @@ impl Cluster {
         };
         let is_everywhere = self.conductor.error().is_none() && self.conductor.phase() >= Phase::Finishing;
         assert!(!is_everywhere || self.is_complete(), "complete is complete");
-        self.wind_down(error.is_none());
+        self.wind_down(error.is_none(), !is_done);
         let mut counts = owner::Counts::default();
         for peer in self.conductor.peers() {
             counts.stolen_bytes += peer.stats().stolen_bytes;
@@ -333,14 +335,16 @@ impl Cluster {
     }
 
     /// The master is gone, and its sessions with it: every node that lives ends its attempt.
-    fn wind_down(&mut self, is_complete: bool) {
+    fn wind_down(&mut self, is_complete: bool, died: bool) {
         self.is_orphaned = true;
         let message = || match is_complete {
             true => ToNode::Finish,
             false => ToNode::Cancel { reason: "the master closed its session".into() },
         };
         for node in (0..self.nodes.len() as u32).map(NodeIx) {
-            let within = self.world.noticed_within.as_nanos() as u64;
+            // Nodes without a master go on, until another attempt takes their place or nothing moves any more.
+            let alone = if died && self.random.chance(500) { ALONE_MAX } else { Duration::ZERO };
+            let within = (self.world.noticed_within + alone).as_nanos() as u64;
             let delay = self.world.latency + Duration::from_nanos(self.random.below(within + 1));
             let happening = match self.nodes[node.at()].parted {
                 false => Happening::ToNode(node, control::encode(&message())),

@@ -39,7 +39,7 @@ impl History {
     pub(super) fn hear(&mut self, now: Moment, node: NodeIx, message: &ToMaster) {
         match message {
             ToMaster::Landed { .. } => self.tell(now, node, News::Done),
-            ToMaster::Failed(error) => self.tell(now, node, News::Failed(error.to_string())),
+            ToMaster::Failed { error, .. } => self.tell(now, node, News::Failed(error.to_string())),
             _ => {}
         }
     }

@@ -313,7 +313,12 @@ pub(crate) enum ToMaster {
     /// The answer to `Commit`.
     Committed,
     /// The node cannot go on.
-    Failed(Error),
+    Failed {
+        /// Why.
+        error: Error,
+        /// What it cost until then, where it had begun and says no more after this.
+        stats: Option<Box<Stats>>,
+    },
     /// The answer to `Resume`; what the master has not heard follows.
     Resumed {
         /// How many of the master's messages the node has heard.

@@ -336,6 +336,8 @@ pub(crate) struct Failure {
     pub(crate) remedy: Option<String>,
     #[prost(uint64, repeated, tag = "4")]
     pub(crate) missing: Vec<u64>,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) stats: Option<Stats>,
 }
 
 #[derive(Clone, PartialEq, Message)]

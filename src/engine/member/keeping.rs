@@ -113,10 +113,10 @@ impl Member {
 
     pub(super) fn left(&mut self) {
         match self.error.take() {
-            Some(error) if !self.dismissed => self.refuse(&error),
+            Some(error) if !self.dismissed => self.refuse(error),
             // Nobody knows better than this node what it lacks; its report follows.
             Some(error) => {
-                self.tell(ToMaster::Failed(Error { code: Code::Cancelled, ..error }));
+                self.tell(ToMaster::Failed { error: Error { code: Code::Cancelled, ..error }, stats: None });
                 self.dismiss();
             }
             None => self.dismiss(),

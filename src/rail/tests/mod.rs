@@ -147,3 +147,14 @@ fn a_rail_at_work_allocates_nothing() {
         std::fs::remove_file(folder.path().join("destination")).unwrap();
     }
 }
+
+/// A receiver that gave up thousands of pieces at once, and then everything, was never told that its rail had drained.
+#[test]
+fn more_commands_than_a_turn_takes_may_come_with_one_waking() {
+    let (rail, events) = rail(Size { slots: 2, receives: true, sends: false, block_bytes: MIB });
+    for at in 0..300 {
+        rail.commands.send(Command::Withdraw { transfer: TRANSFER, span: Span::of(at, 1) }).unwrap();
+    }
+    rail.tell(Command::Drain { transfer: TRANSFER });
+    assert!(matches!(events.recv_timeout(STEP).unwrap().0, Event::Drained { transfer: TRANSFER }));
+}

@@ -220,7 +220,7 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
             .prop_map(|(segments, stats)| { ToMaster::Landed { segments: one_behind_another(segments), stats } }),
         stats().prop_map(ToMaster::Report),
         Just(ToMaster::Committed),
-        error().prop_map(ToMaster::Failed),
+        (error(), option::of(stats().prop_map(Box::new))).prop_map(|(error, stats)| ToMaster::Failed { error, stats }),
         any::<u32>().prop_map(|heard| ToMaster::Resumed { heard }),
     ]
 }
@@ -394,7 +394,8 @@ fn large_plans_fit_and_endless_ones_are_refused() {
 #[test]
 fn errors_arrive_shortened_rather_than_not() {
     let long = Error::new(Code::Data, "é".repeat(4096)).missing(vec![Span::new(0, 1); 1 << 19]);
-    let ToMaster::Failed(arrived) = decode(&encode(&ToMaster::Failed(long))).unwrap() else { unreachable!() };
+    let failed = ToMaster::Failed { error: long, stats: None };
+    let ToMaster::Failed { error: arrived, .. } = decode(&encode(&failed)).unwrap() else { unreachable!() };
     assert_eq!((arrived.code, arrived.message.len(), arrived.missing.len()), (Code::Data, 4096, 1 << 18));
 }
 

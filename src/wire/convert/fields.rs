@@ -152,6 +152,7 @@ impl Message for Error {
             message: shortened(&self.message),
             remedy: self.remedy.as_deref().map(shortened),
             missing: pairs(&self.missing[..self.missing.len().min(SPANS_MAX)]),
+            stats: None,
         }
     }
 

@@ -25,7 +25,10 @@ impl Message for ToMaster {
             ToMaster::Landed { segments, stats } => proto::ToMasterKind::Landed(landed_to_proto(segments, stats)),
             ToMaster::Report(stats) => proto::ToMasterKind::Report(stats.to_proto()),
             ToMaster::Committed => proto::ToMasterKind::Committed(proto::Empty {}),
-            ToMaster::Failed(error) => proto::ToMasterKind::Failed(error.to_proto()),
+            ToMaster::Failed { error, stats } => {
+                let stats = stats.as_deref().map(Message::to_proto);
+                proto::ToMasterKind::Failed(proto::Failure { stats, ..error.to_proto() })
+            }
             &ToMaster::Resumed { heard } => proto::ToMasterKind::Resumed(heard),
         };
         proto::ToMaster { kind: Some(kind) }
@@ -41,7 +44,10 @@ impl Message for ToMaster {
             proto::ToMasterKind::Landed(landed) => landed_from_proto(landed)?,
             proto::ToMasterKind::Report(stats) => ToMaster::Report(Stats::from_proto(stats)?),
             proto::ToMasterKind::Committed(proto::Empty {}) => ToMaster::Committed,
-            proto::ToMasterKind::Failed(failure) => ToMaster::Failed(Error::from_proto(failure)?),
+            proto::ToMasterKind::Failed(mut failure) => {
+                let stats = failure.stats.take().map(Stats::from_proto).transpose()?.map(Box::new);
+                ToMaster::Failed { error: Error::from_proto(failure)?, stats }
+            }
             proto::ToMasterKind::Resumed(heard) => ToMaster::Resumed { heard },
         })
     }

@@ -1,0 +1,80 @@
+//! How long a transfer goes on without its master.
+//!
+//! A node needs nothing of its master between two plans. So a daemon finishes what the plan gives it, also when nobody is left
+//! who could be told, and ends when there is nothing left to finish: when nothing has moved for a while. A launched node
+//! stops after the same time whatever moves, because nobody but its master knows of it.
+
+use std::time::{Duration, Instant};
+
+/// How long a launched node goes on without a master, and any other without one while nothing moves.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+/// How often is looked whether something has moved. Rails send and receive without the control thread.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What is left of a transfer's time while its master is out of reach.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    launched: bool,
+    /// When the master was lost, or something moved after that.
+    since: Instant,
+    looked: Instant,
+    /// The most payload that had been sent and received at any look: a piece that fails on its way is counted back.
+    moved_bytes: u64,
+}
+
+impl Lease {
+    /// A master is lost, after so many bytes were sent and received.
+    pub(super) fn new(now: Instant, launched: bool, moved_bytes: u64) -> Lease {
+        Lease { launched, since: now, looked: now, moved_bytes }
+    }
+
+    /// Looks at how many bytes were sent and received until now. Whether the time is over.
+    pub(super) fn is_over(&mut self, now: Instant, moved_bytes: u64) -> bool {
+        self.looked = now;
+        if moved_bytes > self.moved_bytes && !self.launched {
+            (self.since, self.moved_bytes) = (now, moved_bytes);
+        }
+        now >= self.since + LEASE
+    }
+
+    /// When to look next.
+    pub(super) fn due(&self) -> Instant {
+        let end = self.since + LEASE;
+        if self.launched { end } else { end.min(self.looked + LOOK_EVERY) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When a transfer ends that has lost its master at 0 s, in seconds; `moved_bytes` says how much had moved by each second.
+    fn ends_at(launched: bool, moved_bytes: impl Fn(u64) -> u64) -> u64 {
+        let start = Instant::now();
+        let mut lease = Lease::new(start, launched, moved_bytes(0));
+        loop {
+            let now = lease.due();
+            let second = (now - start).as_secs();
+            if lease.is_over(now, moved_bytes(second)) {
+                return second;
+            }
+            assert!(lease.due() > now, "it would be looked at without end");
+        }
+    }
+
+    #[test]
+    fn who_ends_when() {
+        let nothing = |_| 7;
+        let until_100 = |second: u64| 1_000 * second.min(100);
+        let a_piece_every_29_s = |second: u64| second.min(290) / 29;
+        let after_a_pause = |second: u64| if second < 31 { 0 } else { second };
+        let failing = |second: u64| 5 + second % 2;
+        assert_eq!(ends_at(false, nothing), 30);
+        assert_eq!(ends_at(false, until_100), 130);
+        assert_eq!(ends_at(false, a_piece_every_29_s), 320);
+        assert_eq!(ends_at(false, after_a_pause), 30, "too late");
+        assert_eq!(ends_at(false, failing), 31, "a piece that is sent again and again");
+        assert_eq!(ends_at(true, nothing), 30);
+        assert_eq!(ends_at(true, until_100), 30, "whatever moves");
+    }
+}

@@ -283,7 +283,10 @@ impl Sink {
         }
         self.flush();
         match &self.target {
-            Target::Owned(_) if self.journal.as_ref().is_some_and(Journal::is_worth_keeping) => {}
+            Target::Owned(partial) if self.journal.as_ref().is_some_and(Journal::is_worth_keeping) => {
+                // It speaks of this attempt alone.
+                let _ = self.remove_token(partial);
+            }
             Target::Owned(partial) => {
                 if self.keeps() && partial.is_ours() {
                     let _ = partial.place.remove_journal();

@@ -199,8 +199,7 @@ impl World {
     /// New contents of both sources.
     fn renew_sources(&mut self) {
         self.generation += 1;
-        for node in 0..SENDERS {
-            let (first, end) = WORDS[node];
+        for (node, (first, end)) in WORDS.into_iter().enumerate().take(SENDERS) {
             let content: Vec<u8> = (first..end).flat_map(|word| told(word, self.generation).to_le_bytes()).collect();
             fs::write(self.folder(node).join("source"), content).unwrap();
         }
@@ -264,14 +263,14 @@ impl World {
     /// Whether all copies are there, right and whole, and nothing else is. A node that may have heard no good-bye may still have
     /// on record that it has all.
     fn check(&self, may_remember: impl Fn(usize) -> bool) {
-        for node in SENDERS..NODES {
+        for (node, words) in WORDS.into_iter().enumerate().skip(SENDERS) {
             let copy = fs::read(self.folder(node).join("copy")).unwrap();
-            compare(&copy, WORDS[node], self.generation, &format!("the copy of node {node}"));
+            compare(&copy, words, self.generation, &format!("the copy of node {node}"));
         }
         let is_left = |node: usize, path: &PathBuf| {
             let is_record = path.extension().is_some_and(|suffix| suffix == "journal");
             let may_be = path.ends_with("source") || path.ends_with("copy");
-            !may_be && !(is_record && may_remember(node))
+            !(may_be || is_record && may_remember(node))
         };
         let left =
             || (0..NODES).find_map(|node| listing(&self.folder(node)).into_iter().find(|path| is_left(node, path)));

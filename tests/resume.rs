@@ -334,8 +334,8 @@ fn what_the_disk_changed_is_found_when_it_is_read_back() {
     }
 }
 
-/// Two receivers that write a path of the same name; `roots` are where.
-fn interrupted_and_again(roots: [&str; 2]) -> (tempfile::TempDir, Vec<u8>, Output) {
+/// Two receivers that write a path of the same name; `roots` are where. The nodes still hear the last good-bye.
+fn interrupted_and_again(roots: [&str; 2]) -> (tempfile::TempDir, Vec<u8>, Output, [Daemon; 3]) {
     let root = folder();
     roots.iter().for_each(|name| fs::create_dir_all(root.path().join(name)).unwrap());
     let data = source(root.path(), 49);
@@ -355,12 +355,12 @@ fn interrupted_and_again(roots: [&str; 2]) -> (tempfile::TempDir, Vec<u8>, Outpu
     }
     kill(pid(&child), Signal::SIGINT).unwrap();
     assert_eq!(code(&end_of(child)), 130);
-    (root, data, end_of(begin(&spec, &[])))
+    (root, data, end_of(begin(&spec, &[])), [sender, one, two])
 }
 
 #[test]
 fn copies_of_one_name_on_different_machines_go_on() {
-    let (root, data, output) = interrupted_and_again(["r1", "r2"]);
+    let (root, data, output, _nodes) = interrupted_and_again(["r1", "r2"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(json(&output)["resumed_bytes"].as_u64().unwrap() > 2 << 20, "{}", json(&output));
     for copy in ["r1/copy", "r2/copy"] {
@@ -371,7 +371,7 @@ fn copies_of_one_name_on_different_machines_go_on() {
 
 #[test]
 fn one_file_that_several_nodes_write_starts_again() {
-    let (root, data, output) = interrupted_and_again(["shared", "shared"]);
+    let (root, data, output, _nodes) = interrupted_and_again(["shared", "shared"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(json(&output)["resumed_bytes"], 0);
     assert!(fs::read(root.path().join("shared/copy")).unwrap() == data);

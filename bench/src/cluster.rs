@@ -122,10 +122,19 @@ impl<'a> Cluster<'a> {
 
     /// The same, with further options of `run`.
     pub(crate) fn start_with(&self, name: &str, rows: &str, options: &[&str]) -> Result<Running> {
+        self.begin(name, rows, &[&["--no-resume"], options].concat())
+    }
+
+    /// The same, recording what has landed, as transfers do unless they are told otherwise.
+    pub(crate) fn start_kept(&self, name: &str, rows: &str) -> Result<Running> {
+        self.begin(name, rows, &[])
+    }
+
+    fn begin(&self, name: &str, rows: &str, options: &[&str]) -> Result<Running> {
         let spec = self.lab.path(&format!("{name}.spec"));
         fs::write(&spec, format!("id \"{name}\"\n{rows}"))?;
         let mut command = self.command(0, &self.tools.cep_fast);
-        command.args(["run", "--json", "--progress", "never", "--overwrite", "--no-resume", "--key-file"]);
+        command.args(["run", "--json", "--progress", "never", "--overwrite", "--key-file"]);
         command.arg(self.lab.path("key")).args(options).arg(spec);
         self.lab.start(name, command)
     }
@@ -214,18 +223,22 @@ impl Transferred {
         Ok(Transferred { seconds, gbit_per_s: bytes as f64 * 8e-9 / seconds, report })
     }
 
+    /// The processor time of all nodes.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let nodes = self.report["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+        nodes.iter().filter_map(|node| node["cpu_seconds"].as_f64()).sum()
+    }
+
     /// What it cost beside time.
     pub(crate) fn cost(&self) -> String {
         let mebibytes = |name: &str| self.report[name].as_f64().unwrap_or_default() / f64::from(1 << 20);
-        let nodes = self.report["nodes"].as_array().map_or(&[][..], Vec::as_slice);
-        let cpu: f64 = nodes.iter().filter_map(|node| node["cpu_seconds"].as_f64()).sum();
         let gibibytes = mebibytes("bytes") / 1024.0;
         format!(
             "wasted {:.0} MiB, stolen {:.0} MiB, {} retries, {:.2} CPU s/GiB",
             mebibytes("wasted_bytes"),
             mebibytes("stolen_bytes"),
             self.report["retries"],
-            cpu / gibibytes
+            self.cpu_seconds() / gibibytes
         )
     }
 }

@@ -41,8 +41,14 @@ pub(crate) struct Options {
     /// How long an undisturbed transfer takes: it is limited to that.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Takes only rounds in which this one dies.
+    #[arg(long, value_enum)]
+    victim: Option<Named>,
+    /// Takes only rounds in which one sender alone has everything, and receivers feed each other.
+    #[arg(long)]
+    alone: bool,
     /// The largest transfer; the smallest is 64 MiB, and small ones are more frequent.
-    #[arg(long, default_value = "256M", value_parser = crate::bytes)]
+    #[arg(long, default_value = "1G", value_parser = crate::bytes)]
     bytes_max: u64,
     /// Where the files live.
     #[arg(long, default_value = "build/bench")]
@@ -73,6 +79,17 @@ enum Victim {
 
 const VICTIMS: [Victim; 6] =
     [Victim::Node(0), Victim::Node(1), Victim::Node(2), Victim::Node(3), Victim::Master, Victim::Interrupted];
+
+/// A victim as the command line names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Named {
+    A,
+    B,
+    C,
+    D,
+    Master,
+    Interrupted,
+}
 
 /// One round, as it is drawn.
 #[derive(Clone, Debug)]
@@ -122,6 +139,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                         return;
                     }
                     let round = Round::draw(options, number);
+                    let is_other = options.victim.is_some_and(|victim| VICTIMS[victim as usize] != round.victim);
+                    if is_other || (options.alone && round.replica) {
+                        continue;
+                    }
                     let outcome = Bed::made(&mut bed, lab, program, worker).and_then(|bed| bed.play(options, &round));
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                     match outcome {

@@ -137,7 +137,7 @@ pub(crate) struct Member {
     bound_us: u64,
     /// The version of the plan that it follows.
     epoch: u32,
-    /// What other receivers ask this node for: ascending.
+    /// What other receivers ask this node for, by this plan or an older one: ascending.
     relays: Vec<Span>,
     /// Why this member ends without having landed everything.
     error: Option<Error>,
@@ -266,7 +266,8 @@ impl Member {
         }
         let sources: Vec<Source> = start.segments.into_iter().map(Source::from).collect();
         self.weights = planned_bytes(&sources);
-        self.relays = start.relays;
+        // Who has asked for something by an older plan waits for it.
+        self.relays = union(self.relays.iter().copied().chain(start.relays).collect());
         match &mut self.owner {
             // Room was asked for by the first plan.
             None if !same_spans(&sources, &self.sources) => self.abort(owner::cut_otherwise()),
@@ -354,8 +355,10 @@ impl Member {
                 owner::Action::Lease { flow, pieces } => Action::Lease { flow, pieces },
                 owner::Action::Revoke { flow, pieces } => Action::Revoke { flow, pieces },
                 owner::Action::Close { flow } => Action::Close { flow },
-                owner::Action::GiveUp { span } if covers(&self.relays, span) => Action::Withdraw { span },
-                owner::Action::GiveUp { .. } => continue,
+                owner::Action::GiveUp { span } | owner::Action::Withhold { span } if covers(&self.relays, span) => {
+                    Action::Withdraw { span }
+                }
+                owner::Action::GiveUp { .. } | owner::Action::Withhold { .. } => continue,
                 owner::Action::Settled => {
                     self.error = self.owner.as_ref().and_then(Owner::missing);
                     self.state = State::Draining;

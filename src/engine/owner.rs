@@ -84,6 +84,8 @@ pub(crate) enum Action {
     Close { flow: FlowIx },
     /// Nobody is left who could bring a piece.
     GiveUp { span: Span },
+    /// Nobody is left who could bring a piece but one who may wait for this node to have it: nobody should.
+    Withhold { span: Span },
     /// Every piece has landed or was given up; said once.
     Settled,
 }

@@ -79,6 +79,11 @@ impl Link {
         matches!(self.stage, Stage::Up) && self.connection.as_ref().is_some_and(Connection::is_up)
     }
 
+    /// Whether the node has yet to say how far it heard us, on a session that takes the place of one that broke.
+    pub(super) fn is_resuming(&self) -> bool {
+        matches!(self.stage, Stage::Broken(_))
+    }
+
     /// The node has said how far it heard us: the session goes on.
     pub(super) fn resumed(&mut self) {
         self.stage = Stage::Up;

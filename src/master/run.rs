@@ -313,11 +313,15 @@ impl Loop<'_> {
         if message.is_counted() {
             self.nodes[index].hear();
         }
-        if let ToMaster::Resumed { heard } = message {
-            self.nodes[index].resumed();
-            self.tell(Event::NodeBack { node, heard });
-        } else {
-            self.tell(Event::Message { node, message });
+        match message {
+            ToMaster::Resumed { heard } => {
+                self.nodes[index].resumed();
+                self.tell(Event::NodeBack { node, heard });
+            }
+            // It was started anew, and what we knew is lost, no less than if nobody had answered. Whether that matters
+            // depends on how far the transfer is.
+            ToMaster::Failed { error, .. } if self.nodes[index].is_resuming() => self.node_lost(index, error),
+            message => self.tell(Event::Message { node, message }),
         }
     }
 

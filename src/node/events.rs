@@ -316,7 +316,7 @@ impl Node {
                     Note::Left { transfer }
                 });
             }
-            Action::Confirm => tenancy.desk.iter().for_each(|desk| desk.sinks.iter().for_each(Sink::confirm)),
+            Action::Confirm => self.confirm(transfer),
             Action::Discard => tenancy.desk.iter().for_each(|desk| desk.sinks.iter().for_each(Sink::discard)),
             Action::Tell(message) => self.tell_master(transfer, message),
             Action::End => self.forget(transfer),

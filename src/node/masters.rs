@@ -20,7 +20,9 @@ use crate::engine::member::{self, Member};
 use crate::engine::talk::Talk;
 use crate::error::{Code, Error};
 use crate::rail::TransferIx;
+use crate::rail::desk::Desk;
 use crate::session::Incoming;
+use crate::store::Sink;
 use crate::units::NodeIx;
 use crate::wire::control::{self, Prepare, Resume, ToMaster, ToNode};
 
@@ -31,6 +33,9 @@ pub(super) struct Master {
     /// Its session, or how long the transfer goes on without one.
     session: Result<Token, Lease>,
     talk: Talk,
+    /// Files of a transfer that is over here: that they are complete is remembered until the master says good-bye. One that
+    /// dies before has told nobody of the end, and the transfer may be run again.
+    remembered: Option<Arc<Desk>>,
 }
 
 impl Node {
@@ -88,6 +93,9 @@ impl Node {
         if !self.sessions.contains_key(&token) {
             return;
         }
+        // They are open as long as they are remembered, and this attempt may want them.
+        let gone = self.masters.values_mut().filter(|master| master.session.is_err());
+        gone.for_each(|master| master.remembered = None);
         for stale in self.stale_attempts(&prepare.id) {
             self.masters.remove(&stale);
             let reason = "a new attempt takes its place".into();
@@ -106,7 +114,8 @@ impl Node {
         self.transfers.insert(transfer, tenancy);
         let mut talk = Talk::default();
         talk.hear();
-        let master = Master { transfer: prepare.transfer, attempt: prepare.attempt, session: Ok(token), talk };
+        let master =
+            Master { transfer: prepare.transfer, attempt: prepare.attempt, session: Ok(token), talk, remembered: None };
         self.masters.insert(transfer, master);
         self.sessions.get_mut(&token).expect("looked up above").role = Role::Master { transfer: Some(transfer) };
         let (root, rails) = (Arc::clone(&self.root), self.ports.len());
@@ -182,10 +191,20 @@ impl Node {
     fn master_done(&mut self, token: Token) {
         let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(&token) else { return };
         if let Some(transfer) = transfer {
-            self.masters.remove(&transfer);
+            let remembered = self.masters.remove(&transfer).and_then(|master| master.remembered);
+            remembered.iter().flat_map(|desk| &desk.sinks).for_each(Sink::confirm);
             self.member(transfer, member::Event::Master(ToNode::Finish));
         }
         self.end_without_masters();
+    }
+
+    /// All has landed everywhere: how this node's files came to be is forgotten, with the master's good-bye at the latest.
+    pub(super) fn confirm(&mut self, transfer: TransferIx) {
+        let desk = self.transfers[&transfer].desk.clone();
+        match self.masters.get_mut(&transfer) {
+            Some(master) => master.remembered = desk,
+            None => desk.iter().flat_map(|desk| &desk.sinks).for_each(Sink::confirm),
+        }
     }
 
     /// The master that launched this node is dead, or a master does not speak the protocol: its transfer ends with it.

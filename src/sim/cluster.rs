@@ -63,6 +63,7 @@ pub(super) enum Happening {
     NodeUp(NodeIx),
     ToNode(NodeIx, Vec<u8>),
     ToMaster(NodeIx, Vec<u8>),
+    GoodBye(NodeIx),
     Member(NodeIx, member::Event),
     /// A node's disk has done what its member wants of it.
     Done(NodeIx, Job),
@@ -202,8 +203,6 @@ pub(crate) struct Outcome {
     pub(crate) bound_seconds: f64,
     pub(crate) counts: owner::Counts,
     pub(crate) history: History,
-    /// Whether everybody had landed everything when the master was done, or died.
-    pub(crate) is_everywhere: bool,
     /// Which nodes were heard to the end: the others died, or lost their master.
     pub(crate) heard_out: Vec<bool>,
     pub(crate) log: Vec<String>,
@@ -327,8 +326,7 @@ impl Cluster {
             digest: self.conductor.digest(),
             bound_seconds: self.bound_seconds(),
             counts,
-            is_everywhere,
-            heard_out: self.nodes.iter().map(|node| node.alive && !node.lost).collect(),
+            heard_out: self.nodes.iter().map(Node::is_reached).collect(),
             history: self.history,
             log: self.log.take(),
         }
@@ -337,23 +335,22 @@ impl Cluster {
     /// The master is gone, and its sessions with it: every node that lives ends its attempt.
     fn wind_down(&mut self, is_complete: bool, died: bool) {
         self.is_orphaned = true;
-        let message = || match is_complete {
-            true => ToNode::Finish,
-            false => ToNode::Cancel { reason: "the master closed its session".into() },
-        };
         for node in (0..self.nodes.len() as u32).map(NodeIx) {
             // Nodes without a master go on, until another attempt takes their place or nothing moves any more.
             let alone = if died && self.random.chance(500) { ALONE_MAX } else { Duration::ZERO };
             let within = (self.world.noticed_within + alone).as_nanos() as u64;
             let delay = self.world.latency + Duration::from_nanos(self.random.below(within + 1));
+            let cancel = ToNode::Cancel { reason: "the master is gone".into() };
             let happening = match self.nodes[node.at()].parted {
-                false => Happening::ToNode(node, control::encode(&message())),
-                true => Happening::Member(node, member::Event::Master(message())),
+                true => Happening::Member(node, member::Event::Master(cancel)),
+                false if is_complete => Happening::GoodBye(node),
+                false => Happening::ToNode(node, control::encode(&cancel)),
             };
             self.in_order(Way::ToNode(node), delay, happening);
         }
         let deadline = self.deadline.unwrap_or(self.now).max(self.now) + ENDED_WITHIN;
-        while self.nodes.iter().any(Node::is_in_attempt) {
+        let waits = |node: &Node| node.is_in_attempt() || (is_complete && node.is_reached() && node.remembers);
+        while self.nodes.iter().any(waits) {
             self.step();
             assert!(self.now < deadline, "nodes do not end");
         }
@@ -449,6 +446,7 @@ impl Cluster {
             Happening::NodeUp(node) => self.node_up(node),
             Happening::ToNode(node, message) => self.node_hears(node, &message),
             Happening::ToMaster(node, message) => self.master_hears(node, &message),
+            Happening::GoodBye(node) => self.good_bye(node),
             Happening::Member(node, event) => self.member(node, event),
             Happening::Done(node, job) => self.done(node, job),
             Happening::FlowOpened { receiver, lane, weight } => self.flow_opened(receiver, lane, weight),

@@ -40,6 +40,16 @@ impl Cluster {
         }
     }
 
+    /// The master is done, and says so.
+    pub(super) fn good_bye(&mut self, node: NodeIx) {
+        let state = &mut self.nodes[node.at()];
+        state.is_dismissed = true;
+        if std::mem::take(&mut state.remembers) && state.alive {
+            state.disk.confirm();
+        }
+        self.member(node, member::Event::Master(ToNode::Finish));
+    }
+
     pub(super) fn master_hears(&mut self, node: NodeIx, message: &[u8]) {
         if self.is_orphaned {
             return;
@@ -162,7 +172,8 @@ impl Cluster {
                 self.do_later(node, Job::Flush);
             }
             Action::Leave => self.do_later(node, Job::Leave),
-            Action::Confirm => state.disk.confirm(),
+            Action::Confirm if state.is_dismissed => state.disk.confirm(),
+            Action::Confirm => state.remembers = true,
             Action::Discard => state.disk.discard(),
             Action::End => {
                 let serving: Vec<FlowIx> = state.serving.keys().copied().collect();

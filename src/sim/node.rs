@@ -69,6 +69,10 @@ pub(super) struct Node {
     /// Pieces being written.
     pub(super) writing: u32,
     pub(super) draining: bool,
+    /// That its files are complete is remembered until the master says good-bye.
+    pub(super) remembers: bool,
+    /// The master has said good-bye.
+    pub(super) is_dismissed: bool,
     pub(super) alive: bool,
     /// It does nothing until then.
     pub(super) frozen_until: Moment,
@@ -109,6 +113,8 @@ impl Node {
             unread: BTreeMap::new(),
             writing: 0,
             draining: false,
+            remembers: false,
+            is_dismissed: false,
             alive: true,
             frozen_until: Moment(0),
             met: false,
@@ -127,6 +133,11 @@ impl Node {
     pub(super) fn next_flow(&mut self) -> FlowIx {
         self.flows += 1;
         FlowIx(self.flows)
+    }
+
+    /// Whether its master reaches it.
+    pub(super) fn is_reached(&self) -> bool {
+        self.alive && !self.lost && !self.parted
     }
 
     /// Whether it has work for its attempt left.

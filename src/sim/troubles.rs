@@ -77,7 +77,9 @@ impl Cluster {
         let frozen = |node: NodeIx| self.nodes[node.at()].frozen_until;
         let cut = |from: Place, to: Place| self.cuts.get(&(from, to)).copied().unwrap_or_default();
         let until = match *happening {
-            Happening::NodeUp(node) | Happening::ToNode(node, _) => frozen(node).max(cut(None, Some(node))),
+            Happening::NodeUp(node) | Happening::ToNode(node, _) | Happening::GoodBye(node) => {
+                frozen(node).max(cut(None, Some(node)))
+            }
             Happening::ToMaster(node, _) => cut(Some(node), None),
             Happening::Member(node, _) | Happening::Done(node, _) => frozen(node),
             Happening::Request { receiver, sender, .. } => frozen(sender).max(cut(Some(receiver), Some(sender))),

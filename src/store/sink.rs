@@ -287,7 +287,10 @@ impl Sink {
         let replaces_own = replaces_own(&self.target, self.journal.as_ref());
         let is_worth_keeping = self.journal.as_ref().is_some_and(Journal::is_worth_keeping);
         match &self.target {
-            Target::Owned(_) if is_worth_keeping && !replaces_own => {}
+            Target::Owned(partial) if is_worth_keeping && !replaces_own => {
+                // It speaks of this attempt alone.
+                let _ = self.remove_token(partial);
+            }
             Target::Owned(partial) => {
                 if self.keeps() && partial.is_ours() && !replaces_own {
                     let _ = partial.place.remove_journal();

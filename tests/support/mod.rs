@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test file uses its part")]
 
 pub(crate) mod lab;
+pub(crate) mod proxy;
 
 use std::fs;
 use std::io::Read;

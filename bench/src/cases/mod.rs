@@ -8,6 +8,7 @@ mod concurrent;
 mod copies;
 mod faults;
 mod iperf;
+mod journal;
 mod random;
 mod slowed;
 mod stripes;
@@ -50,9 +51,11 @@ pub(crate) enum Case {
     Slowed,
     /// A link that loses packets, resets connections, or flaps: beside iperf3 over the same, with no bar.
     Adverse,
+    /// What it costs to record what has landed, at 1 and 2.5 Gbit/s.
+    Journal,
 }
 
-const ALL: [Case; 9] = [
+const ALL: [Case; 10] = [
     Case::Nics,
     Case::Fast,
     Case::Uneven,
@@ -62,6 +65,7 @@ const ALL: [Case; 9] = [
     Case::Copies,
     Case::Slowed,
     Case::Adverse,
+    Case::Journal,
 ];
 
 /// What is measured, and with what.
@@ -146,7 +150,7 @@ impl<'a> Bench<'a> {
         match case {
             Case::Concurrent | Case::Random | Case::Slowed | Case::Adverse => vec![Scenario::MemoryToMemory],
             // Right bytes are part of it, so there are files to compare.
-            Case::Faults | Case::Copies => vec![Scenario::FileToFile],
+            Case::Faults | Case::Copies | Case::Journal => vec![Scenario::FileToFile],
             Case::Nics | Case::Fast | Case::Uneven => crate::scenarios(self.options.scenario),
         }
     }
@@ -162,6 +166,7 @@ impl<'a> Bench<'a> {
             Case::Copies => copies::run(self, book),
             Case::Slowed => slowed::run(self, book),
             Case::Adverse => adverse::run(self, book),
+            Case::Journal => journal::run(self, book),
         }
     }
 

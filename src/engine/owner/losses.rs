@@ -81,5 +81,21 @@ impl Owner {
                 self.put_back(piece, error);
             }
         }
+        self.withhold();
+    }
+
+    /// A relay that an older plan had brings what it was asked for all the same, and by the newer one it may wait for that very
+    /// piece to land here. As long as another sender is left, that one is asked, too, and both have it. Where all are lost, two
+    /// nodes would wait for each other.
+    fn withhold(&mut self) {
+        let extents = &self.extents;
+        let is_stuck = |sender: NodeIx, piece: &Piece| {
+            let (segment, _) = extents.place(piece.span);
+            let all_lost = || extents.senders(segment).iter().all(|sender| self.lanes.is_lost(*sender));
+            !extents.offers(sender, segment) && all_lost()
+        };
+        let leased = self.flows.values().flat_map(|flow| flow.leased.iter().map(|piece| (flow.lane.sender, piece)));
+        let stuck = leased.filter(|(sender, piece)| is_stuck(*sender, piece));
+        self.actions.extend(stuck.map(|(_, piece)| Action::Withhold { span: piece.span }));
     }
 }

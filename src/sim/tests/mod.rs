@@ -344,6 +344,29 @@ fn receivers_whose_only_sender_dies_do_not_wait_for_each_other() {
     }
 }
 
+/// One receiver turns out to be slow, and a newer plan has another pass on its part. What it was asked for by the older plan it
+/// then asks the other one for, which waits for it: as long as there is a sender neither has to wait, and there is none.
+#[test]
+fn receivers_that_follow_a_newer_plan_do_not_wait_for_each_other_when_the_only_sender_dies() {
+    let goodput = GBIT / 5.0 * crate::units::goodput(1500);
+    for (receivers, from) in [(2, 2_270), (3, 2_280)] {
+        for step in 0..10 {
+            let mut cluster = cluster(copies(receivers, 80), CheckKind::None, Faults::default(), step);
+            for node in 0..=receivers {
+                let rate = if node == receivers { goodput / 4.0 } else { goodput };
+                cluster.relink(NodeIx(node), Moment(0), Links { up: rate, down: rate });
+            }
+            cluster.trouble(Moment((from + step * 30) * 1_000_000), Trouble::Kill(NodeIx(0)));
+            let outcome = cluster.run();
+            assert!(outcome.error.is_some(), "{receivers} receivers, step {step}: the only sender is lost");
+            let last = outcome.log.last().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
+            let seconds = last.expect("a log of moments") * 1e-9;
+            // What the slow one can still get takes it nine; a relay that is waited for is silent for twenty.
+            assert!(seconds < 13.0, "{receivers} receivers, step {step}: {seconds} s");
+        }
+    }
+}
+
 #[test]
 fn a_relay_that_dies_is_replaced_by_the_senders() {
     for seed in 0..10 {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::files::{Data, Files, cut_power, damage, is_journal, listed};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::master::roster::Roster;
 use crate::master::terms::{Identity, Terms, Wishes};
 use crate::plan::Scheduler;
@@ -21,6 +21,9 @@ use crate::wire::CheckKind;
 
 /// How many attempts may meet with trouble before one that does not.
 const TROUBLED_MAX: u64 = 3;
+/// A transfer stalls only where something lasts at least so long: what is silent is given up after a third of the stall
+/// timeout.
+const STALLS_FROM: Duration = Duration::from_secs(10);
 /// How long an attempt may take when all troubles are over, besides what its bytes take.
 const CALM_WITHIN: Duration = Duration::from_secs(300);
 
@@ -77,6 +80,8 @@ struct Trial {
     tally: Tally,
     keeps_log: bool,
     log: Log,
+    /// How long the longest trouble of the attempt lasts.
+    longest: Duration,
     /// Nodes that did not hear of the end of the last attempt.
     deaf: Vec<u64>,
 }
@@ -231,6 +236,7 @@ impl Trial {
             tally: Tally::default(),
             keeps_log: false,
             log: Log::default(),
+            longest: Duration::ZERO,
             deaf: Vec::new(),
         };
         for index in 0..senders + receivers {
@@ -269,6 +275,7 @@ impl Trial {
             cluster.set_disk(NodeIx(at as u32), Box::new(files));
         }
         let mut calm = Moment(0);
+        self.longest = Duration::ZERO;
         if is_troubled {
             for _ in 0..self.random.below(5) {
                 calm = calm.max(self.trouble(&mut cluster, indices.len() as u64));
@@ -297,13 +304,10 @@ impl Trial {
         self.check_named();
         match outcome.error {
             None => Ok(()),
-            // Some have heard of the end by then, some have not, and only the user is missing.
-            Some(_) if outcome.is_everywhere => {
-                self.deaf = self.receivers();
-                Ok(())
-            }
             Some(error) => {
                 assert!(!error.message.is_empty(), "an error says what happened");
+                let is_stalled = error.code == Code::Stalled;
+                assert!(!is_stalled || self.longest > STALLS_FROM, "{error}, and nothing lasted that long");
                 let failed = self.tally.failed.entry(format!("{:?}", error.code)).or_default();
                 *failed = (failed.0 + 1, format!("{}: {error}", self.spec.id));
                 Err(error)
@@ -339,6 +343,7 @@ impl Trial {
         let (moment, length) = (self.moment(), self.length());
         let [one, other] = [(); 2].map(|()| NodeIx(self.random.below(nodes) as u32));
         let mut over = moment + length;
+        self.longest = self.longest.max(length);
         let mut cut = |from: Place, to: Place| cluster.trouble(moment, Trouble::Cut(from, to, length));
         let kind = match self.random.below(10) {
             0 | 1 => {

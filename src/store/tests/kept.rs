@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{directory, names, options, prepare};
 use crate::error::Code;
-use crate::store::{Keeping, Origin, Record, Sink, SinkOptions};
+use crate::store::{Keeping, Origin, Record, Shared, Sink, SinkOptions};
 use crate::units::Span;
 
 const BYTES: u64 = 40_000;
@@ -70,6 +70,31 @@ fn an_attempt_that_fails_before_it_begins_loses_nothing() {
     interrupted(home.path(), false);
     drop(open(home.path(), 2));
     assert_eq!(open(home.path(), 3).found().len(), 2);
+}
+
+/// A token says that the partial file is this attempt's, to others who name the same path. It is of no use to the next one.
+#[test]
+fn what_is_left_to_another_attempt_is_left_without_a_token() {
+    let home = directory();
+    let elected = |attempt| {
+        let options = SinkOptions { shared: Shared::Elected, ..keeping(attempt) };
+        prepare(home.path(), "/x", BYTES, &options).unwrap()
+    };
+    let sink = elected(1);
+    sink.begin(&[], false).unwrap();
+    land(&sink, record(0, 10_000), b'a');
+    drop(sink);
+    assert_eq!(names(home.path()), [".x.cep-ab12", ".x.cep-ab12.journal"]);
+    let sink = elected(2);
+    sink.begin(&[Span::new(0, 10_000)], false).unwrap();
+    land(&sink, record(10_000, 30_000), b'b');
+    sink.commit().unwrap();
+    drop(sink);
+    // One that finds all complete, and is sent home before it begins.
+    let sink = elected(3);
+    assert!(sink.is_named());
+    drop(sink);
+    assert_eq!(names(home.path()), [".x.cep-ab12.journal", "x"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod faults;
 mod iperf;
 mod journal;
 mod random;
+mod resume;
 mod slowed;
 mod stripes;
 
@@ -49,13 +50,16 @@ pub(crate) enum Case {
     Copies,
     /// A sender that slows to a tenth in mid-transfer, or is a tenth as fast as its row says.
     Slowed,
-    /// A link that loses packets, resets connections, or flaps: beside iperf3 over the same, with no bar.
+    /// A link that loses packets, resets connections, flaps or fails one way, and a frozen sender: beside iperf3 under the
+    /// same, with no bar.
     Adverse,
     /// What it costs to record what has landed, at 1 and 2.5 Gbit/s.
     Journal,
+    /// What is left of an interrupted transfer of 102,400 pieces, and how long it takes to decide that.
+    Resume,
 }
 
-const ALL: [Case; 10] = [
+const ALL: [Case; 11] = [
     Case::Nics,
     Case::Fast,
     Case::Uneven,
@@ -66,6 +70,7 @@ const ALL: [Case; 10] = [
     Case::Slowed,
     Case::Adverse,
     Case::Journal,
+    Case::Resume,
 ];
 
 /// What is measured, and with what.
@@ -150,7 +155,7 @@ impl<'a> Bench<'a> {
         match case {
             Case::Concurrent | Case::Random | Case::Slowed | Case::Adverse => vec![Scenario::MemoryToMemory],
             // Right bytes are part of it, so there are files to compare.
-            Case::Faults | Case::Copies | Case::Journal => vec![Scenario::FileToFile],
+            Case::Faults | Case::Copies | Case::Journal | Case::Resume => vec![Scenario::FileToFile],
             Case::Nics | Case::Fast | Case::Uneven => crate::scenarios(self.options.scenario),
         }
     }
@@ -167,6 +172,7 @@ impl<'a> Bench<'a> {
             Case::Slowed => slowed::run(self, book),
             Case::Adverse => adverse::run(self, book),
             Case::Journal => journal::run(self, book),
+            Case::Resume => resume::run(self, book),
         }
     }
 

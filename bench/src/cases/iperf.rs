@@ -18,11 +18,12 @@ pub(super) fn together(cluster: &Cluster, seconds: f64) -> Result<Vec<f64>> {
     let nics = 0..cluster.rates_mbit().len();
     let servers: Result<Vec<Running>> = nics.clone().map(|nic| server(cluster, nic, &[])).collect();
     let clients: Result<Vec<Running>> = nics.map(|nic| client(cluster, nic, &[], seconds)).collect();
-    let rates = clients?.into_iter().map(rate).collect();
+    let rates: Vec<f64> = clients?.into_iter().map(rate).collect::<Result<_>>()?;
+    // One whose client never came would wait for it.
     for server in servers? {
         server.finish()?;
     }
-    rates
+    Ok(rates)
 }
 
 /// The Gbit/s of one MPTCP connection over all NICs.

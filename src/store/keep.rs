@@ -49,6 +49,13 @@ struct Written {
     forgotten: bool,
 }
 
+impl Written {
+    fn has_begun(&self) -> bool {
+        // One that could not be written to any more has what was written before.
+        self.file.is_some() || self.records > 0
+    }
+}
+
 /// A journal larger than this is none of ours: 2²⁴ records, a partial file of 16 TiB in the usual pieces.
 const BYTES_MAX: u64 = (HEADER_BYTES + (RECORD_BYTES << 24)) as u64;
 
@@ -99,7 +106,7 @@ impl Journal {
 
     /// Whether it says anything of this attempt.
     pub(super) fn has_begun(&self) -> bool {
-        self.written().file.is_some()
+        self.written().has_begun()
     }
 
     /// Keeps nothing from now on.
@@ -167,10 +174,8 @@ impl Journal {
     /// Whether there is anything that another attempt could continue with.
     pub(super) fn is_worth_keeping(&self) -> bool {
         let written = self.written();
-        // One that could not be written to any more has what was written before.
-        let has_begun = written.file.is_some() || written.records > 0;
         let found_any = !self.found.records.is_empty() || self.found.complete.is_some();
-        let has_any = if has_begun { written.records > 0 } else { found_any };
+        let has_any = if written.has_begun() { written.records > 0 } else { found_any };
         has_any && !written.forgotten
     }
 

@@ -394,11 +394,8 @@ fn continue_file(
             if options.shared == Shared::Elected && journal.found.records.is_empty() {
                 // What several nodes have written starts again, beside what is complete. That stays until it is replaced.
                 place.accept(Some(existing), true)?;
-                let partial = place.create_beside()?;
-                let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &path, "examined"))?;
                 let found = Found { complete: journal.found.complete, ..Found::default() };
-                let journal = Journal::new(keeping, about.st_ino, options.attempt, options.fsync, found);
-                return Ok((Target::Owned(partial), Some(journal)));
+                return with_new_journal(place.create_beside()?, found, options, keeping);
             }
             match place.reopen_named(existing) {
                 Ok(partial) => return Ok((Target::Owned(partial), Some(journal))),
@@ -419,9 +416,17 @@ fn continue_file(
             (partial.place, cut.or(journal.found.refused))
         }
     };
-    let partial = place.create()?;
-    let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &path, "examined"))?;
-    let found = Found { refused, ..Found::default() };
+    with_new_journal(place.create()?, Found { refused, ..Found::default() }, options, keeping)
+}
+
+/// A new file and its journal; there is none where nobody could know who else writes to the file.
+fn with_new_journal(
+    partial: Partial,
+    found: Found,
+    options: &SinkOptions,
+    keeping: Keeping,
+) -> Result<(Target, Option<Journal>)> {
+    let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &partial.place.path, "examined"))?;
     let journal = Journal::new(keeping, about.st_ino, options.attempt, options.fsync, found);
     let journal = Some(journal).filter(|_| partial.is_locked);
     Ok((Target::Owned(partial), journal))

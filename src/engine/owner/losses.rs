@@ -25,8 +25,7 @@ impl Owner {
         let Some(state) = self.flows.remove(&flow) else { return };
         self.lane_broke(now, state.lane, error);
         for piece in state.leased.iter().rev() {
-            self.counts.retries += u64::from(!self.is_held_or_settled(piece.span));
-            self.put_back(piece.span, error);
+            self.counts.retries += u64::from(self.put_back(piece.span, error));
         }
         self.feed_hungry(now);
     }
@@ -41,20 +40,14 @@ impl Owner {
         }
     }
 
-    /// Whether a piece needs nobody who brings it: another flow does, or it is here, or given up.
-    fn is_held_or_settled(&self, piece: Span) -> bool {
+    /// Finds another sender for a piece, or gives it up. Whether it needed one: another flow may be bringing it, or it is here,
+    /// or given up.
+    pub(super) fn put_back(&mut self, piece: Span, error: &Error) -> bool {
         let (segment, index) = self.extents.place(piece);
-        let is_leased = |leased: &Piece| leased.span == piece;
-        self.flows.values().any(|flow| flow.leased.iter().any(is_leased))
-            || self.extents.is_settled_piece(segment, index)
-    }
-
-    /// Finds another sender for a piece, or gives it up.
-    pub(super) fn put_back(&mut self, piece: Span, error: &Error) {
-        if self.is_held_or_settled(piece) {
-            return;
+        let held = self.flows.values().any(|flow| flow.leased.iter().any(|leased| leased.span == piece));
+        if held || self.extents.is_settled_piece(segment, index) {
+            return false;
         }
-        let (segment, index) = self.extents.place(piece);
         let faults = self.faults.get(&piece.start);
         let faults_of = |sender: &NodeIx| faults.and_then(|faults| faults.get(sender)).copied().unwrap_or(0);
         let usable = |sender: &&NodeIx| !self.lanes.is_lost(**sender) && faults_of(sender) < FAULTS_MAX;
@@ -71,6 +64,7 @@ impl Owner {
                 self.cause.get_or_insert_with(|| error.clone());
             }
         }
+        true
     }
 
     /// Others take over the share of a sender that is lost.

@@ -74,14 +74,15 @@ impl Cluster {
     /// A node gets ready.
     fn prepare(&mut self, node: NodeIx, prepare: &Prepare) {
         let state = &mut self.nodes[node.at()];
-        state.member = Some(Member::new(member::Terms::of(prepare, 1)));
+        let mut member = Member::new(member::Terms::of(prepare, 1));
         let prepared = state.disk.prepare(prepare).map(|ready| {
             if let Some(found) = ready.found {
                 state.found.clone_from(&found);
-                state.member.iter_mut().for_each(|member| member.handle(self.now, member::Event::Found(found.clone())));
+                member.handle(self.now, member::Event::Found(found));
             }
             ready.prepared
         });
+        state.member = Some(member);
         let delay = self.disk_seconds(0);
         self.after(delay, Happening::Member(node, member::Event::Prepared(prepared)));
     }

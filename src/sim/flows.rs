@@ -105,19 +105,19 @@ impl Cluster {
         if !self.nodes[receiver.at()].is_in_attempt() {
             return;
         }
+        let failed = |why: &str| {
+            let error = Error::new(Code::Unreachable, why);
+            Happening::Member(receiver, member::Event::Owner(owner::Event::OpenFailed { lane, error }))
+        };
         if let Some(until) = self.apart(receiver, sender) {
             let given_up = self.now + CONNECTED_WITHIN;
             if until < given_up {
                 return self.at(until, Happening::FlowOpened { receiver, lane, weight });
             }
-            let error = Error::new(Code::Unreachable, "no answer");
-            let event = member::Event::Owner(owner::Event::OpenFailed { lane, error });
-            return self.at(given_up, Happening::Member(receiver, event));
+            return self.at(given_up, failed("no answer"));
         }
         if !self.nodes[sender.at()].is_in_attempt() {
-            let error = Error::new(Code::Unreachable, "connection refused");
-            let event = owner::Event::OpenFailed { lane, error };
-            return self.after(self.world.latency, Happening::Member(receiver, member::Event::Owner(event)));
+            return self.after(self.world.latency, failed("connection refused"));
         }
         let here = self.nodes[receiver.at()].next_flow();
         let there = self.nodes[sender.at()].next_flow();

@@ -19,7 +19,7 @@ pub(super) type Cuts = BTreeMap<(Place, Place), Moment>;
 const SILENT_MAX: Duration = Duration::from_secs(6);
 /// How long the master tries to resume it, at least and at most.
 const TRIED_FOR: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(12)];
-/// How long a node stays in a transfer whose master does not come back.
+/// How long a node stays in a transfer whose master does not come back. A real one stays for longer where something moves.
 const LEASE: Duration = Duration::from_secs(30);
 /// How long a flow may take to stand.
 pub(super) const CONNECTED_WITHIN: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use super::Bench;
@@ -30,7 +30,15 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     book.now("the first attempt");
     let mut first = cluster.start_kept("resume", &rows)?;
     while !bench.lab.path("resumed2").exists() {
-        ensure!(!first.has_ended(Duration::from_millis(5)), "it ended before a receiver had finished");
+        if first.has_ended(Duration::from_millis(5)) {
+            let ended = first.wait()?;
+            bail!(
+                "it ended ({}) before a receiver was seen to finish: {}{}",
+                ended.status,
+                ended.output,
+                ended.complaint
+            );
+        }
     }
     // Its nodes would go on without it, but for the attempt that follows at once.
     first.signal(Signal::SIGKILL)?;

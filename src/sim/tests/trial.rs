@@ -117,8 +117,9 @@ impl Drop for Trial {
     }
 }
 
-fn node(index: u64) -> Address {
-    Address { host: format!("n{index}"), port: 1 }
+/// The number in a node's name.
+fn index_of(node: &Address) -> u64 {
+    node.host[1..].parse().expect("n and a number")
 }
 
 impl Trial {
@@ -131,17 +132,9 @@ impl Trial {
         let (senders, receivers) = (1 + random.below(3), 1 + random.below(4));
         let shares = receivers > 1 && random.below(8) == 0;
         let mut rows = Vec::new();
-        let row = |role, index, uri, offset_bytes, range| Row {
-            role,
-            node: node(index),
-            uri,
-            offset_bytes,
-            range,
-            speed: None,
-            nics: Vec::new(),
-            group: None,
-            store: None,
-            line: 0,
+        let row = |role, index: u64, uri, offset_bytes, range: Span| {
+            let row = super::row(role, index as u32, range.start, range.end);
+            Row { uri, offset_bytes, speed: None, ..row }
         };
         let is_whole = random.below(2) == 0;
         for sender in 0..senders {
@@ -263,8 +256,7 @@ impl Trial {
         if is_troubled {
             world.faults = self.faults();
         }
-        let indices: Vec<u64> =
-            roster.entries.iter().map(|entry| entry.address.host[1..].parse().expect("n and a number")).collect();
+        let indices: Vec<u64> = roster.entries.iter().map(|entry| index_of(&entry.address)).collect();
         let mut cluster = Cluster::new(roster, terms, world);
         for (at, index) in indices.iter().enumerate() {
             let mut files = Files::new(&self.folder(*index), self.data);
@@ -426,14 +418,14 @@ impl Trial {
 
     fn receivers(&self) -> Vec<u64> {
         let rows = self.spec.rows.iter().filter(|row| row.role == Role::Receiver);
-        rows.map(|row| row.node.host[1..].parse().expect("n and a number")).collect()
+        rows.map(|row| index_of(&row.node)).collect()
     }
 
     /// The rows of receivers that keep files, each with its file.
     fn files(&self) -> impl Iterator<Item = (&Row, PathBuf)> {
         self.spec.rows.iter().filter(|row| row.role == Role::Receiver).filter_map(|row| {
             let DataUri::File(path) = &row.uri else { return None };
-            let index = row.node.host[1..].parse().expect("n and a number");
+            let index = index_of(&row.node);
             Some((row, self.folder(index).join(path.strip_prefix("/").expect("it is absolute"))))
         })
     }
@@ -501,7 +493,7 @@ fn part(random: &mut Random, whole: Span) -> Span {
 
 /// Where a range lies in the file of a node whose name, or partial name, is this.
 fn places(rows: &[Row], index: u64, name: &str, span: Span) -> Vec<Span> {
-    let of_file = rows.iter().filter(|row| row.role == Role::Receiver && row.node == node(index)).filter(|row| {
+    let of_file = rows.iter().filter(|row| row.role == Role::Receiver && index_of(&row.node) == index).filter(|row| {
         let DataUri::File(path) = &row.uri else { return false };
         let file = path.file_name().and_then(|name| name.to_str()).expect("names are ours");
         name == file || name.starts_with(&format!(".{file}.cep-"))

@@ -16,16 +16,17 @@ use crate::cluster::{Cluster, Transferred, address};
 
 const PIECES: u64 = 102_400;
 const BLOCK: u64 = 4096;
-/// The last receiver is slower, so that it is left behind.
-const RATES_MBIT: [u32; 3] = [2500, 2500, 500];
+/// The last receiver wants an eighth and is still at it, by far, when the other one has finished.
+const RATES_MBIT: [u32; 3] = [2500, 2500, 20];
+const BYTES: [u64; 2] = [PIECES * BLOCK, PIECES * BLOCK / 8];
 
 pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     let cluster = Cluster::of_nodes(bench.lab, bench.tools, &RATES_MBIT)?;
-    let last = PIECES * BLOCK - 1;
-    let mut rows = format!("option block {BLOCK}\nwriter {} pattern:5 0 0-{last}\n", address(1));
-    for node in 2..=3 {
+    let mut rows = format!("option block {BLOCK}\nwriter {} pattern:5 0 0-{}\n", address(1), BYTES[0] - 1);
+    for (node, bytes) in (2..).zip(BYTES) {
         let _ = fs::remove_file(bench.lab.path(&format!("resumed{node}")));
-        rows += &format!("reader {} file:///resumed{node} 0 0-{last}\n", address(node));
+        let (last, speed) = (bytes - 1, RATES_MBIT[node as usize - 1]);
+        rows += &format!("reader {} file:///resumed{node} 0 0-{last} speed={speed}M\n", address(node));
     }
     book.now("the first attempt");
     let mut first = cluster.start_kept("resume", &rows)?;
@@ -45,9 +46,10 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     first.wait()?;
     book.now("the second attempt");
     let ended = cluster.start_kept("resume", &rows)?.wait()?;
-    let again = Transferred::of(&ended, 2 * PIECES * BLOCK)?;
+    let wanted_bytes = BYTES.iter().sum();
+    let again = Transferred::of(&ended, wanted_bytes)?;
     let number = |name: &str| again.report[name].as_f64().with_context(|| format!("the report has no {name}"));
-    let resumed = number("resumed_bytes")? / (2 * PIECES * BLOCK) as f64;
+    let resumed = number("resumed_bytes")? / wanted_bytes as f64;
     let decided = number("wall_seconds")? - number("seconds")?;
     book.ratio("seconds besides moving", decided, Bar::AtMost(1.0), format!("{:.0} % was there", 100.0 * resumed));
     book.keep(again.report);

@@ -108,6 +108,11 @@ impl<'a> Cluster<'a> {
         &self.rates_mbit
     }
 
+    /// The daemon of a node.
+    pub(crate) fn daemon(&self, node: u32) -> &Running {
+        &self.daemons[node as usize - 1]
+    }
+
     /// A command that runs inside a node.
     pub(crate) fn command(&self, node: u32, program: impl AsRef<Path>) -> Command {
         let mut command = process::command(&self.tools.netlab);
@@ -148,7 +153,7 @@ impl<'a> Cluster<'a> {
     /// The bytes that each NIC of a node has received so far.
     pub(crate) fn received(&self, node: u32) -> Result<Vec<u64>> {
         // Any process of the node sees the node's own table; its daemon is one that runs.
-        let table = format!("/proc/{}/net/dev", self.daemons[node as usize - 1].id());
+        let table = format!("/proc/{}/net/dev", self.daemon(node).id());
         let table = fs::read_to_string(&table).with_context(|| format!("no {table}: the daemon is gone"))?;
         (0..self.rates_mbit.len()).map(|nic| received(&table, nic)).collect()
     }

@@ -1,23 +1,39 @@
-//! A link that loses packets, has its connections reset, or flaps: what the program gets through it, and what iperf3 does.
+//! A link that loses packets, has its connections reset, flaps, or fails for a while in one direction, and a sender that is
+//! frozen for a while: what the program gets through, and what iperf3 does with as many bytes.
+
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 
 use super::book::Book;
 use super::{Bench, iperf, rows};
 use crate::cluster::{Cluster, Transferred};
-use crate::contenders::Scenario;
+use crate::contenders::{Scenario, Work};
 use crate::process::Running;
 
 /// Every packet is one of 1500 bytes here, and there are this many for the machine to move.
 const RATE_MBIT: u32 = 500;
-const NODES: [u32; 2] = [1, 2];
+const SENDER: u32 = 1;
+const RECEIVER: u32 = 2;
 /// veth carries 64 KiB at once where it may, and whoever drops one of those drops 45.
 const SINGLE_PACKETS: &str =
     "ethtool -K eth0 tso off gso off gro off tx off; sysctl -q net.netfilter.nf_conntrack_acct=1";
 /// What flaps is gone for a fifth of every second.
 const FLAPPING: &str = "while ip link set eth0 down && sleep 0.2 && ip link set eth0 up; do sleep 0.8; done";
+/// The receiver does not hear the sender, on whatever port.
+const DEAF: &str = "nft -f - <<RULES
+add table inet deaf
+add chain inet deaf in { type filter hook prerouting priority -300; }
+add rule inet deaf in ip saddr 10.200.0.1 drop
+RULES";
+const HEARING: &str = "nft delete table inet deaf";
+/// When a fault that comes later comes, and how long one lasts that goes again: longer than a flow may be silent.
+const BEFORE: Duration = Duration::from_secs(1);
+const LASTS: Duration = Duration::from_secs(2);
 
-/// What is wrong with the link; control connections are spared.
+/// What is wrong with the link or its ends. What spoils single packets spares control connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
@@ -27,22 +43,26 @@ enum Fault {
     Resets,
     /// The receiver's NIC goes and comes.
     Flapping,
+    /// For a while nothing of what the sender sends arrives.
+    OneWay,
+    /// For a while the sender does nothing.
+    Frozen,
 }
 
-const FAULTS: [Fault; 5] = [Fault::None, Fault::Loss(1), Fault::Loss(5), Fault::Resets, Fault::Flapping];
+const FAULTS: [Fault; 7] =
+    [Fault::None, Fault::Loss(1), Fault::Loss(5), Fault::Resets, Fault::Flapping, Fault::OneWay, Fault::Frozen];
 
 pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     for fault in FAULTS {
-        book.now(&fault.title());
+        let title = fault.title();
+        book.now(&title);
         // What one fault did to the daemons is not the next one's matter.
         let cluster = bench.cluster(2, &[RATE_MBIT])?;
-        NODES.iter().try_for_each(|&node| iperf::inside(&cluster, node, SINGLE_PACKETS))?;
-        let flapping = fault.begin(&cluster)?;
+        [SENDER, RECEIVER].iter().try_for_each(|&node| iperf::inside(&cluster, node, SINGLE_PACKETS))?;
+        fault.lay(&cluster)?;
         let work = bench.work(Scenario::MemoryToMemory, &[RATE_MBIT])?;
-        let ours = cluster.start("adverse", &rows(&work))?.wait().and_then(|ended| Transferred::of(&ended, work.bytes));
-        let theirs = iperf::together(&cluster, bench.options.seconds).map(|rates| rates[0]);
-        drop(flapping);
-        let title = fault.title();
+        let ours = ours(&cluster, fault, &work);
+        let theirs = theirs(&cluster, fault, &work);
         match &ours {
             Ok(ours) => book.figure(format!("{title}: ours"), ours.gbit_per_s, "Gbit/s", ours.cost()),
             Err(error) => book.failed(format!("{title}: ours"), error),
@@ -62,6 +82,19 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     Ok(())
 }
 
+fn ours(cluster: &Cluster, fault: Fault, work: &Work) -> Result<Transferred> {
+    let master = cluster.start("adverse", &rows(work))?;
+    let _lasting = fault.strike(cluster, cluster.daemon(SENDER))?;
+    Transferred::of(&master.wait()?, work.bytes)
+}
+
+/// The Gbit/s of iperf3.
+fn theirs(cluster: &Cluster, fault: Fault, work: &Work) -> Result<f64> {
+    let pair = iperf::Pair::start(cluster, 0, iperf::Amount::Bytes(work.bytes))?;
+    let _lasting = fault.strike(cluster, pair.client())?;
+    pair.rate()
+}
+
 impl Fault {
     fn title(self) -> String {
         match self {
@@ -69,16 +102,17 @@ impl Fault {
             Fault::Loss(percent) => format!("{percent} % loss"),
             Fault::Resets => "resets every 5 MB".into(),
             Fault::Flapping => "a flapping NIC".into(),
+            Fault::OneWay => format!("one direction fails for {} s", LASTS.as_secs()),
+            Fault::Frozen => format!("the sender is frozen for {} s", LASTS.as_secs()),
         }
     }
 
-    /// Begins it; what makes it go on, where that is a process, ends it when it is dropped.
-    fn begin(self, cluster: &Cluster) -> Result<Option<Running>> {
+    /// Lays what is there from the beginning.
+    fn lay(self, cluster: &Cluster) -> Result<()> {
         let spared = "tcp dport != 7000 tcp sport != 7000";
         let (node, rules) = match self {
-            Fault::None => return Ok(None),
             Fault::Loss(percent) => (
-                2,
+                RECEIVER,
                 format!(
                     "add chain inet wire in {{ type filter hook prerouting priority -300; }}
 add rule inet wire in {spared} meta length > 1000 numgen random mod 100 < {percent} drop"
@@ -86,20 +120,43 @@ add rule inet wire in {spared} meta length > 1000 numgen random mod 100 < {perce
             ),
             // The receiver is told in answer to what it acknowledges, and its system tells the sender.
             Fault::Resets => (
-                1,
+                SENDER,
                 format!(
                     "add chain inet wire in {{ type filter hook input priority 0; }}
 add rule inet wire in {spared} tcp flags & rst == 0 ct bytes > 5000000 reject with tcp reset"
                 ),
             ),
+            Fault::None | Fault::Flapping | Fault::OneWay | Fault::Frozen => return Ok(()),
+        };
+        let script = format!("nft -f - <<RULES\nadd table inet wire\n{rules}\nRULES");
+        iperf::inside(cluster, node, &script).context("nft does not take the fault's rules")
+    }
+
+    /// Lets what comes later come to a transfer whose sender this is, and go again where it does. What makes it go on, where
+    /// that is a process, ends it when it is dropped.
+    fn strike(self, cluster: &Cluster, sender: &Running) -> Result<Option<Running>> {
+        if matches!(self, Fault::None | Fault::Loss(_) | Fault::Resets) {
+            return Ok(None);
+        }
+        thread::sleep(BEFORE);
+        match self {
             Fault::Flapping => {
-                let mut shell = cluster.command(2, "sh");
+                let mut shell = cluster.command(RECEIVER, "sh");
                 shell.args(["-c", FLAPPING]);
                 return cluster.lab().start("flapping", shell).map(Some);
             }
-        };
-        let script = format!("nft -f - <<RULES\nadd table inet wire\n{rules}\nRULES");
-        iperf::inside(cluster, node, &script).context("nft does not take the fault's rules")?;
+            Fault::OneWay => {
+                iperf::inside(cluster, RECEIVER, DEAF)?;
+                thread::sleep(LASTS);
+                iperf::inside(cluster, RECEIVER, HEARING)?;
+            }
+            Fault::Frozen => {
+                sender.signal(Signal::SIGSTOP)?;
+                thread::sleep(LASTS);
+                sender.signal(Signal::SIGCONT)?;
+            }
+            Fault::None | Fault::Loss(_) | Fault::Resets => {}
+        }
         Ok(None)
     }
 }

@@ -13,17 +13,46 @@ const RECEIVER: u32 = 2;
 /// Servers on different addresses may have the same one.
 const PORT: &str = "5201";
 
+/// How much a client sends.
+#[derive(Clone, Copy)]
+pub(super) enum Amount {
+    /// Whole ones are all that it takes.
+    Seconds(f64),
+    Bytes(u64),
+}
+
+/// A client that sends to its server.
+pub(super) struct Pair {
+    server: Running,
+    client: Running,
+}
+
+impl Pair {
+    /// Starts both on NIC `nic` of sender and receiver.
+    pub(super) fn start(cluster: &Cluster, nic: usize, amount: Amount) -> Result<Pair> {
+        let server = server(cluster, nic, &[])?;
+        Ok(Pair { client: client(cluster, nic, &[], amount)?, server })
+    }
+
+    /// The one that sends.
+    pub(super) fn client(&self) -> &Running {
+        &self.client
+    }
+
+    /// The Gbit/s that arrived, once all has. A server whose client failed is not waited for: it may never have come.
+    pub(super) fn rate(self) -> Result<f64> {
+        let rate = rate(self.client)?;
+        self.server.finish()?;
+        Ok(rate)
+    }
+}
+
 /// The Gbit/s of each NIC while all are at work, each with an iperf3 of its own.
 pub(super) fn together(cluster: &Cluster, seconds: f64) -> Result<Vec<f64>> {
     let nics = 0..cluster.rates_mbit().len();
-    let servers: Result<Vec<Running>> = nics.clone().map(|nic| server(cluster, nic, &[])).collect();
-    let clients: Result<Vec<Running>> = nics.map(|nic| client(cluster, nic, &[], seconds)).collect();
-    let rates: Vec<f64> = clients?.into_iter().map(rate).collect::<Result<_>>()?;
-    // One whose client never came would wait for it.
-    for server in servers? {
-        server.finish()?;
-    }
-    Ok(rates)
+    let pairs = nics.map(|nic| Pair::start(cluster, nic, Amount::Seconds(seconds)));
+    let pairs: Vec<Pair> = pairs.collect::<Result<_>>()?;
+    pairs.into_iter().map(Pair::rate).collect()
 }
 
 /// The Gbit/s of one MPTCP connection over all NICs.
@@ -41,7 +70,7 @@ pub(super) fn mptcp(cluster: &Cluster, seconds: f64) -> Result<f64> {
         inside(cluster, RECEIVER, &endpoint)?;
     }
     let server = server(cluster, 0, &["mptcpize", "run"])?;
-    let rate = rate(client(cluster, 0, &["mptcpize", "run"], seconds)?);
+    let rate = rate(client(cluster, 0, &["mptcpize", "run"], Amount::Seconds(seconds))?);
     server.finish()?;
     inside(cluster, RECEIVER, "ip mptcp endpoint flush")?;
     rate
@@ -59,11 +88,13 @@ fn server(cluster: &Cluster, nic: usize, wrapper: &[&str]) -> Result<Running> {
     Ok(server)
 }
 
-fn client(cluster: &Cluster, nic: usize, wrapper: &[&str], seconds: f64) -> Result<Running> {
+fn client(cluster: &Cluster, nic: usize, wrapper: &[&str], amount: Amount) -> Result<Running> {
     let mut command = iperf(cluster, SENDER, wrapper);
     command.args(["-c", &address(RECEIVER, nic), "-B", &address(SENDER, nic), "-p", PORT, "-l", "1M", "-J"]);
-    // Whole seconds are all that it takes.
-    command.args(["-t", &seconds.round().to_string()]);
+    match amount {
+        Amount::Seconds(seconds) => command.args(["-t", &seconds.round().to_string()]),
+        Amount::Bytes(bytes) => command.args(["-n", &bytes.to_string()]),
+    };
     cluster.lab().start(&format!("iperf3-client{nic}"), command)
 }
 

@@ -50,7 +50,8 @@ pub(crate) enum Case {
     Copies,
     /// A sender that slows to a tenth in mid-transfer, or is a tenth as fast as its row says.
     Slowed,
-    /// A link that loses packets, resets connections, or flaps: beside iperf3 over the same, with no bar.
+    /// A link that loses packets, resets connections, flaps or fails one way, and a frozen sender: beside iperf3 under the
+    /// same, with no bar.
     Adverse,
     /// What it costs to record what has landed, at 1 and 2.5 Gbit/s.
     Journal,

@@ -219,7 +219,7 @@ impl Crowd<'_> {
         match control::decode::<ToNode>(bytes)? {
             ToNode::Prepare(prepare) => {
                 self.tally.receivers += u64::from(prepare.rows.iter().any(|row| row.role == Role::Receiver));
-                let rows = vec![RowState { shared: false }; prepare.rows.len()];
+                let rows = vec![RowState { shared: false, kept: false }; prepare.rows.len()];
                 let prepared = ToMaster::Prepared(Prepared { rows, ..Prepared::default() });
                 self.nodes[at].prepared = control::encode(&prepared);
                 self.asked += 1;
@@ -241,6 +241,7 @@ impl Crowd<'_> {
             }
             ToNode::Commit => self.tell(at, &ToMaster::Committed),
             ToNode::Cancel { reason } => Err(Error::new(Code::Cancelled, reason)),
+            ToNode::MakeWay { .. } => Ok(()),
             ToNode::Resume(_) => Err(Error::new(Code::Internal, "no session broke here")),
         }
     }

@@ -88,7 +88,7 @@ fn assert_continued(root: &Path, output: &Output, data: &[u8]) {
     assert!(sent_bytes(&report) <= data.len() as u64 - resumed + (2 << 20), "it is not sent again: {report}");
     let digest = format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, data));
     assert_eq!(report["digest"], digest, "the digest is of the whole");
-    assert_eq!(beside(root, ""), Vec::<PathBuf>::new(), "nothing is left");
+    wait_for("the end of the last records", || beside(root, "").is_empty());
 }
 
 #[test]
@@ -370,12 +370,111 @@ fn copies_of_one_name_on_different_machines_go_on() {
 }
 
 #[test]
-fn one_file_that_several_nodes_write_starts_again() {
+fn one_file_in_which_nodes_write_over_one_another_starts_again() {
     let (root, data, output, _nodes) = interrupted_and_again(["shared", "shared"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(json(&output)["resumed_bytes"], 0);
     assert!(fs::read(root.path().join("shared/copy")).unwrap() == data);
     wait_for("the end of the last records", || beside(root.path(), "").is_empty());
+}
+
+/// A sender, and two receivers of a half each that write one file.
+struct Writers {
+    root: tempfile::TempDir,
+    nodes: Vec<Daemon>,
+    spec: PathBuf,
+    data: Vec<u8>,
+}
+
+impl Writers {
+    fn new(seed: u64) -> Writers {
+        let root = folder();
+        fs::create_dir(root.path().join("r")).unwrap();
+        let data = source(root.path(), seed);
+        let nodes = ["", "r", "r"].map(|name| Daemon::start(&root.path().join(name), &[])).into();
+        let writers = Writers { nodes, spec: root.path().join("spec"), data, root };
+        writers.write_spec();
+        writers
+    }
+
+    fn write_spec(&self) {
+        let [sender, one, two] = &self.nodes[..] else { unreachable!("three were started") };
+        let (half, last) = (BYTES / 2, BYTES - 1);
+        let spec = format!(
+            "id writers\nwriter {} file:///source 0 0-{last}\nreader {} file:///copy 0 0-{}\nreader {} file:///copy {half} {half}-{last}\n",
+            sender.address,
+            one.address,
+            half - 1,
+            two.address,
+        );
+        fs::write(&self.spec, spec).unwrap();
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.path().join("r")
+    }
+
+    /// Begins slowly, and waits until both have recorded something.
+    fn begin(&self) -> Child {
+        let child = begin(&self.spec, &["--limit", "160M"]);
+        let has_some = |path: &PathBuf| fs::metadata(path).is_ok_and(|about| about.len() > 96 + 64);
+        wait_for("two journals", || {
+            let journals =
+                beside(&self.folder(), "").into_iter().filter(|it| it.to_string_lossy().contains(".journal"));
+            journals.filter(has_some).count() == 2
+        });
+        child
+    }
+
+    /// A node is killed, and there again.
+    fn kill(&mut self, node: usize) {
+        self.nodes[node].signal(Signal::SIGKILL);
+        self.nodes[node] = Daemon::start(&self.folder(), &[]);
+    }
+}
+
+#[test]
+fn one_file_that_several_nodes_write_goes_on_whoever_dies() {
+    for (seed, victim) in [(61, None), (62, Some(0)), (63, Some(1)), (64, Some(2))] {
+        let mut writers = Writers::new(seed);
+        let child = writers.begin();
+        match victim {
+            None => kill(pid(&child), Signal::SIGINT).unwrap(),
+            // The nodes go on without it, until the next one makes them leave.
+            Some(0) => kill(pid(&child), Signal::SIGKILL).unwrap(),
+            Some(node) => writers.kill(node),
+        }
+        let output = end_of(child);
+        assert_ne!(code(&output), 0, "{victim:?}: {}", stderr(&output));
+        assert!(!writers.folder().join("copy").exists(), "{victim:?}");
+        writers.write_spec();
+        let output = end_of(begin(&writers.spec, &[]));
+        assert_continued(&writers.folder(), &output, &writers.data);
+        assert_eq!(json(&output)["warnings"], serde_json::json!([]), "{victim:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn one_file_that_several_nodes_have_written_is_found_complete() {
+    let mut writers = Writers::new(65);
+    let child = writers.begin();
+    kill(pid(&child), Signal::SIGKILL).unwrap();
+    end_of(child);
+    // Without a master nobody gives it its name, but all that is wanted lands.
+    let landed = || {
+        let journals = beside(&writers.folder(), "").into_iter().filter(|it| it.to_string_lossy().contains(".journal"));
+        journals.map(|path| fs::metadata(path).map_or(0, |about| (about.len() - 96) / 64)).sum::<u64>() << 20
+    };
+    wait_for("the last record", || landed() >= BYTES as u64);
+    writers.kill(1);
+    writers.kill(2);
+    writers.write_spec();
+    let output = end_of(begin(&writers.spec, &[]));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let report = json(&output);
+    assert_eq!((&report["resumed_bytes"], sent_bytes(&report)), (&BYTES.into(), 0), "{report}");
+    assert!(fs::read(writers.folder().join("copy")).unwrap() == writers.data);
+    wait_for("the end of the last records", || beside(&writers.folder(), "").is_empty());
 }
 
 #[test]

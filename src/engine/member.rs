@@ -69,8 +69,8 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     /// Make room in the destinations for what is `wanted`, except for `holes`; answered by `Preallocated`. A member of a
     /// group is asked for less than its rows say. What is `kept` is there already; what else an earlier attempt has left
-    /// counts no more. Where other nodes write to a file of this one (`shares`), nothing of that is kept for another attempt.
-    Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, shares: bool },
+    /// counts no more. Of files that it shares with other nodes nothing is kept for another attempt where it `forgets` them.
+    Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, forgets: bool },
     /// Open a flow to a sender; answered by the owner's `FlowUp` or `OpenFailed`.
     Open { lane: Lane, weight: u64, pace_bytes_per_second: u64 },
     /// Hand pieces to a flow.
@@ -253,7 +253,7 @@ impl Member {
         self.weights = planned_bytes(&self.sources);
         let wanted = union(self.sources.iter().map(|source| source.span).collect());
         let (holes, kept) = (self.holes.clone(), self.kept.clone());
-        self.actions.push_back(Action::Preallocate { wanted, holes, kept, shares: start.shares });
+        self.actions.push_back(Action::Preallocate { wanted, holes, kept, forgets: start.forgets });
     }
 
     /// A newer plan: other shares of the same segments, and others to pass on to.

@@ -36,7 +36,7 @@ fn start() -> Start {
         relays: vec![],
         kept: vec![],
         origins: vec![],
-        shares: false,
+        forgets: false,
     }
 }
 

@@ -79,8 +79,8 @@ pub(crate) struct Conductor {
     /// Invariant: the sum of what the peers have landed.
     landed_bytes: u64,
     pub(super) holes: Vec<Span>,
-    /// Files that a node found another one to have made, and writes to, too.
-    pub(super) joined: BTreeSet<DataUri>,
+    /// Files that several nodes write, of which nothing can be kept for another attempt.
+    pub(super) unkept: BTreeSet<DataUri>,
     pub(super) plan: Option<Plan>,
     /// The plan's segments by receiver.
     pub(super) by_receiver: ByReceiver,
@@ -130,7 +130,7 @@ impl Conductor {
             waits_for: Cell::new(0),
             landed_bytes: 0,
             holes: Vec::new(),
-            joined: BTreeSet::new(),
+            unkept: BTreeSet::new(),
             plan: None,
             by_receiver: ByReceiver::default(),
             relayed: BTreeMap::new(),
@@ -313,7 +313,7 @@ impl Conductor {
         peer.stage = Stage::Prepared;
         peer.share(&prepared.rows);
         let rows = self.roster.get(node).rows.iter().zip(&prepared.rows);
-        self.joined.extend(rows.filter(|(_, state)| state.shared).map(|(row, _)| row.uri.clone()));
+        self.unkept.extend(rows.filter(|(_, state)| state.shared && !state.kept).map(|(row, _)| row.uri.clone()));
         self.resuming.prepared(node, self.roster.get(node), &mut prepared);
         self.holes.extend(prepared.holes);
     }
@@ -405,9 +405,13 @@ impl Conductor {
 
     fn prepare_wave(&mut self) {
         for node in self.indices() {
-            if self.roster.get(node).wave == self.wave {
+            let wave = self.roster.get(node).wave;
+            if wave == self.wave {
                 self.peers[node.at()].stage = Stage::Asked;
                 self.say(node, Said::Prepare);
+            } else if self.wave == 0 {
+                // Not to be repeated: who does not hear it is waited for a while.
+                self.to_say.push_back((node, Said::MakeWay));
             }
         }
     }
@@ -423,6 +427,7 @@ impl Conductor {
 
     fn message_of(&self, node: NodeIx, said: Said) -> ToNode {
         match said {
+            Said::MakeWay => ToNode::MakeWay { id: self.terms.identity().id.clone() },
             Said::Prepare => ToNode::Prepare(self.terms.prepare(node, self.roster.get(node))),
             Said::Start => ToNode::Start(self.start_of(self.plan.as_ref().expect("made before anybody starts"), node)),
             Said::Commit => ToNode::Commit,

@@ -19,6 +19,7 @@ pub(super) enum Stage {
 /// What a node was told. It can be told again: all that a message says is in the roster, the terms and the plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Said {
+    MakeWay,
     Prepare,
     Start,
     Commit,

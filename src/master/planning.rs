@@ -18,7 +18,8 @@ pub(super) const SEGMENTS_MAX: usize = ITEMS_MAX / 2;
 impl Conductor {
     /// Plans, and tells every receiver its part.
     pub(super) fn start(&mut self, now: Moment) -> Result<(), Error> {
-        self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?;
+        // Whoever writes over what another node has written may leave it half done.
+        self.unkept.extend(self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?);
         let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
         let problem = self.roster.problem(&adverts);
         self.decide_what_is_kept(&problem);
@@ -131,11 +132,11 @@ impl Conductor {
         Ok(())
     }
 
-    /// Whether another node found the file that this one was elected to make, and writes to it, too.
-    fn shares_its_file(&self, node: NodeIx) -> bool {
+    /// Whether nobody would know what to believe of a file that this node writes together with others.
+    fn forgets(&self, node: NodeIx) -> bool {
         let entry = self.roster.get(node);
         let mut rows = entry.rows.iter().zip(&entry.sharing);
-        rows.any(|(row, sharing)| matches!(sharing, Sharing::Elected { .. }) && self.joined.contains(&row.uri))
+        rows.any(|(row, sharing)| *sharing != Sharing::Alone && self.unkept.contains(&row.uri))
     }
 
     /// All that a receiver was to fetch, as far as it had not got it when it was told.
@@ -174,7 +175,7 @@ impl Conductor {
             relays: self.relayed.get(&node).cloned().unwrap_or_default(),
             kept: Vec::new(),
             origins: Vec::new(),
-            shares: self.shares_its_file(node),
+            forgets: self.forgets(node),
         };
         self.resuming.complete(node, self.roster.get(node), &mut start);
         start

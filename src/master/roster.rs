@@ -1,6 +1,6 @@
 //! Who takes part: the rows of a specification, sorted by node, and which nodes may turn out to share a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::Grid;
 use crate::error::{Code, Error, Result};
@@ -130,18 +130,19 @@ impl Roster {
         }
     }
 
-    /// Whether rows that turned out to write one file want different bytes at one place of it. `joined` says of a
-    /// row whether its node sees the elected one's file.
+    /// The files in which rows of several nodes meet, which must want the same bytes there. `joined` says of a row whether its
+    /// node sees the elected one's file.
     ///
     /// # Errors
-    /// `Code::Usage`, naming both rows.
-    pub(crate) fn check_shared(&self, joined: impl Fn(NodeIx, usize) -> bool) -> Result<()> {
+    /// `Code::Usage`, naming two rows that put different bytes at one place.
+    pub(crate) fn check_shared(&self, joined: impl Fn(NodeIx, usize) -> bool) -> Result<BTreeSet<DataUri>> {
         let rows = self.nodes().flat_map(|(node, entry)| (0..entry.rows.len()).map(move |row| (node, entry, row)));
         let shares = |&(node, entry, row): &(NodeIx, &Entry, usize)| {
             matches!(entry.sharing[row], Sharing::Elected { .. }) || joined(node, row)
         };
         let mut rows: Vec<&Row> = rows.filter(shares).map(|(_, entry, row)| &entry.rows[row]).collect();
         rows.sort_by_key(|row| (&row.uri, row.offset_bytes));
+        let mut meet = BTreeSet::new();
         // Of the rows so far, which agree, the one that reaches furthest into the file.
         let mut furthest: Option<&Row> = None;
         for b in rows {
@@ -155,11 +156,14 @@ impl Roster {
                 );
                 return Err(Error::new(Code::Usage, what).remedy("give each its own path or its own part of the file"));
             }
+            if overlap && a.node != b.node {
+                meet.insert(a.uri.clone());
+            }
             if a.uri == b.uri && file_end(a) > file_end(b) {
                 furthest = Some(a);
             }
         }
-        Ok(())
+        Ok(meet)
     }
 }
 
@@ -202,7 +206,8 @@ mod tests {
         assert_eq!(sharing, [Sharing::Alone, elected, Sharing::Member, Sharing::Alone]);
         let waves: Vec<u32> = roster.entries.iter().map(|entry| entry.wave).collect();
         assert_eq!(waves, [0, 0, 1, 0]);
-        roster.check_shared(|node, _| node == NodeIx(2)).expect("the halves do not meet");
+        let meet = roster.check_shared(|node, _| node == NodeIx(2)).expect("they agree");
+        assert!(meet.is_empty(), "the halves do not meet");
     }
 
     #[test]

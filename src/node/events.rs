@@ -268,11 +268,11 @@ impl Node {
     fn carry_out(&mut self, transfer: TransferIx, action: Action) {
         let tenancy = &self.transfers[&transfer];
         match action {
-            Action::Preallocate { wanted, holes, kept, shares } => {
+            Action::Preallocate { wanted, holes, kept, forgets } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
                 self.work(move || Note::Preallocated {
                     transfer,
-                    result: prepare::preallocate(&desk, &wanted, &holes, &kept, shares),
+                    result: prepare::preallocate(&desk, &wanted, &holes, &kept, forgets),
                 });
             }
             Action::Open { lane, weight, pace_bytes_per_second } => {

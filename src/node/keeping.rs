@@ -98,16 +98,16 @@ pub(super) fn have(found: &[Kept]) -> Vec<Have> {
 }
 
 /// Begins the journals of an attempt that `wanted`, of which so much is `there` already, and `kept` of that by an earlier one.
-/// Where other nodes write to a file of this one (`shares`), it has none.
+/// Files that it shares with other nodes have none where it `forgets` them.
 pub(super) fn begin(
     desk: &Desk,
     wanted: &[Span],
     there: &[Span],
     kept: &[Span],
-    shares: bool,
+    forgets: bool,
 ) -> crate::error::Result<()> {
     for sink in desk.sinks.iter().filter(|sink| sink.keeps()) {
-        if shares && sink.is_elected() {
+        if forgets && sink.is_of_several() {
             sink.forget()?;
             continue;
         }

@@ -68,6 +68,7 @@ impl Node {
             master.talk.hear();
         }
         match (message, transfer) {
+            (ToNode::MakeWay { id }, None) => self.make_way(&id),
             (ToNode::Prepare(prepare), None) => self.begin(token, prepare),
             (ToNode::Resume(resume), None) => self.resume(token, &resume),
             (ToNode::Start(start), Some(transfer)) => {
@@ -93,14 +94,7 @@ impl Node {
         if !self.sessions.contains_key(&token) {
             return;
         }
-        // They are open as long as they are remembered, and this attempt may want them.
-        let gone = self.masters.values_mut().filter(|master| master.session.is_err());
-        gone.for_each(|master| master.remembered = None);
-        for stale in self.stale_attempts(&prepare.id) {
-            self.masters.remove(&stale);
-            let reason = "a new attempt takes its place".into();
-            self.member(stale, member::Event::Master(ToNode::Cancel { reason }));
-        }
+        self.make_way(&prepare.id);
         if !self.stale_attempts(&prepare.id).is_empty() {
             return self.waiting.push((token, prepare));
         }
@@ -120,6 +114,18 @@ impl Node {
         self.sessions.get_mut(&token).expect("looked up above").role = Role::Master { transfer: Some(transfer) };
         let (root, rails) = (Arc::clone(&self.root), self.ports.len());
         self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare, rails).map(Box::new) });
+    }
+
+    /// Ends attempts at the transfer `id` whose master is gone.
+    fn make_way(&mut self, id: &str) {
+        // Files are open as long as they are remembered, and the next attempt may want them.
+        let gone = self.masters.values_mut().filter(|master| master.session.is_err());
+        gone.for_each(|master| master.remembered = None);
+        for stale in self.stale_attempts(id) {
+            self.masters.remove(&stale);
+            let reason = "a new attempt takes its place".into();
+            self.member(stale, member::Event::Master(ToNode::Cancel { reason }));
+        }
     }
 
     /// Attempts at the transfer `id` that no master can be heard from.

@@ -48,7 +48,7 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
         if row.role == Role::Sender {
             let offer: &Offer = sources.next().expect("one for each row that offers");
             states.push(keeping::state_of(&offer.source.looks()));
-            shared.push(RowState { shared: false });
+            shared.push(RowState { shared: false, kept: false });
             continue;
         }
         states.push(0);
@@ -63,7 +63,7 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
                 place
             }
         };
-        shared.push(RowState { shared: sinks[sink].is_shared() });
+        shared.push(RowState { shared: sinks[sink].is_shared(), kept: sinks[sink].keeps() });
         if !sinks[sink].files().is_empty() {
             layouts.push(Layout::of_file(file, row.offset_bytes, row.span));
         }
@@ -116,7 +116,7 @@ fn sink_options(prepare: &Prepare, uri: &DataUri, row: &WireRow) -> SinkOptions 
         shared: match row.sharing {
             Sharing::Alone => Shared::Alone,
             Sharing::Elected { .. } => Shared::Elected,
-            Sharing::Member => Shared::Member,
+            Sharing::Member => Shared::Member(prepare.node_index),
         },
         keep: prepare
             .options
@@ -133,9 +133,9 @@ fn tag(id: &str, uri: &DataUri) -> String {
 }
 
 /// Makes room for what is wanted in every destination, and makes the holes of those that are not new read as zeros.
-pub(crate) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[Span], shares: bool) -> Result<()> {
+pub(crate) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[Span], forgets: bool) -> Result<()> {
     let there = union(holes.iter().chain(kept).copied().collect());
-    keeping::begin(desk, wanted, &there, kept, shares)?;
+    keeping::begin(desk, wanted, &there, kept, forgets)?;
     let offered: usize = desk.offers.iter().map(|offer| offer.source.files().len()).sum();
     let kept = desk.sinks.iter().filter(|sink| !sink.files().is_empty());
     for (file, sink) in (offered..).zip(kept) {

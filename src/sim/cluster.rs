@@ -119,7 +119,7 @@ pub(super) enum Happening {
 /// What a member asks of its disk.
 #[derive(Clone, Debug)]
 pub(super) enum Job {
-    Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, shares: bool },
+    Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, forgets: bool },
     Flush,
     Commit { landed_everywhere: bool, checks: Vec<(Span, Check)> },
     Leave,

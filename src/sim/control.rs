@@ -33,6 +33,10 @@ impl Cluster {
             return;
         }
         let message = control::decode::<ToNode>(message).expect("the master speaks the protocol");
+        if let ToNode::MakeWay { .. } = message {
+            // Attempts follow one another here.
+            return;
+        }
         self.nodes[node.at()].talk.hear();
         match message {
             ToNode::Prepare(prepare) => self.prepare(node, &prepare),
@@ -127,8 +131,8 @@ impl Cluster {
         let now = self.now;
         let state = &mut self.nodes[node.at()];
         match action {
-            Action::Preallocate { wanted, holes, kept, shares } => {
-                self.do_later(node, Job::Preallocate { wanted, holes, kept, shares });
+            Action::Preallocate { wanted, holes, kept, forgets } => {
+                self.do_later(node, Job::Preallocate { wanted, holes, kept, forgets });
             }
             Action::Open { lane, weight, .. } => {
                 self.after(3 * self.world.latency, Happening::FlowOpened { receiver: node, lane, weight });
@@ -198,8 +202,8 @@ impl Cluster {
             return;
         }
         let event = match job {
-            Job::Preallocate { wanted, holes, kept, shares } => {
-                let done = state.disk.preallocate(&wanted, &holes, &kept, shares);
+            Job::Preallocate { wanted, holes, kept, forgets } => {
+                let done = state.disk.preallocate(&wanted, &holes, &kept, forgets);
                 let found = state.found.iter().map(|piece| piece.span).filter(|span| covers(&kept, *span));
                 let empty = holes.iter().flat_map(|hole| state.wanted.iter().filter_map(|it| it.intersection(*hole)));
                 state.landed.extend(found.chain(empty));

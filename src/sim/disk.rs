@@ -57,7 +57,7 @@ pub(crate) struct Ready {
 pub(crate) trait Disk {
     fn prepare(&mut self, prepare: &Prepare) -> Result<Ready>;
 
-    fn preallocate(&mut self, _wanted: &[Span], _holes: &[Span], _kept: &[Span], _shares: bool) -> Result<()> {
+    fn preallocate(&mut self, _wanted: &[Span], _holes: &[Span], _kept: &[Span], _forgets: bool) -> Result<()> {
         Ok(())
     }
 
@@ -93,7 +93,7 @@ pub(super) struct Void;
 impl Disk for Void {
     fn prepare(&mut self, prepare: &Prepare) -> Result<Ready> {
         let prepared = Prepared {
-            rows: prepare.rows.iter().map(|_| RowState { shared: false }).collect(),
+            rows: prepare.rows.iter().map(|_| RowState { shared: false, kept: false }).collect(),
             states: prepare.rows.iter().map(|row| u64::from(row.role == Role::Sender)).collect(),
             ..Prepared::default()
         };

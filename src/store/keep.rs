@@ -63,7 +63,7 @@ impl Journal {
     /// The journal for the file `inode` at a place, with what an earlier attempt left; `salt` is random.
     pub(super) fn find(place: &Place, keeping: Keeping, inode: u64, salt: [u8; 16], fsync: bool) -> Journal {
         let header = Header { identity: keeping.identity, boot: boot(salt), inode, synced: fsync, salt };
-        let found = match read(place) {
+        let found = match place.open_journal().map_err(|error| unreadable(&error)).and_then(read) {
             Ok(None) => Found::default(),
             Ok(Some(read)) if read.header.identity != header.identity => {
                 refused("it is of a transfer with other rows or options")
@@ -184,18 +184,60 @@ impl Journal {
     }
 }
 
+/// The random bytes of a member's journal, which nobody else in the attempt has.
+pub(super) fn salt_of(attempt: &[u8; 16], member: u32) -> [u8; 16] {
+    let hash = blake3::keyed_hash(blake3::hash(attempt).as_bytes(), &member.to_le_bytes());
+    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+/// Whether any node has recorded something of the partial file `inode`. Without the journal of the one that made it nobody's
+/// counts.
+pub(super) fn is_kept(place: &Place, inode: u64) -> bool {
+    let journals = journals_of(place, inode);
+    journals.iter().any(|(member, _)| member.is_none()) && journals.iter().any(|(_, read)| !read.records.is_empty())
+}
+
+/// Whether the file `inode`, which looks like `now`, is complete, and nobody has begun to write to it again.
+pub(super) fn is_complete(place: &Place, inode: u64, now: Complete) -> bool {
+    let journals = journals_of(place, inode);
+    let first = journals.iter().find(|(member, _)| member.is_none());
+    first.is_some_and(|(_, first)| {
+        let is_of_then = |(member, read): &(Option<u32>, Read)| {
+            member.is_none_or(|member| read.header.salt == salt_of(&first.header.salt, member))
+        };
+        first.complete == Some(now) && journals.iter().all(is_of_then)
+    })
+}
+
+/// Removes the journals of all nodes that speak of the partial file `inode`.
+pub(super) fn remove_all(place: &Place, inode: u64) {
+    for (member, _) in journals_of(place, inode) {
+        place.remove_journal_of(member);
+    }
+}
+
+/// The journals that speak of the partial file `inode`, by the member that writes them, or the one that has made it.
+fn journals_of(place: &Place, inode: u64) -> Vec<(Option<u32>, Read)> {
+    let members = place.journals().unwrap_or_default().into_iter();
+    let read = |member: Option<u32>| read(place.open_journal_of(member).ok()?).ok()?;
+    let journals = members.filter_map(|member| Some((member, read(member)?)));
+    journals.filter(|(_, read)| read.header.inode == inode).collect()
+}
+
 fn refused(reason: &str) -> Found {
     Found { refused: Some(reason.into()), ..Found::default() }
 }
 
-/// Reads the journal of a place, if there is one.
-pub(super) fn read(place: &Place) -> Result<Option<Read>, String> {
-    let Some(file) = place.open_journal().map_err(|error| format!("it cannot be read: {error}"))? else {
-        return Ok(None);
-    };
+/// Reads a journal, if there is one.
+fn read(file: Option<File>) -> Result<Option<Read>, String> {
+    let Some(file) = file else { return Ok(None) };
     let mut bytes = Vec::new();
-    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|error| format!("it cannot be read: {error}"))?;
+    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
     journal::decode(&bytes).map(Some).map_err(|refusal| refusal.to_string())
+}
+
+fn unreadable(error: &io::Error) -> String {
+    format!("it cannot be read: {error}")
 }
 
 /// What tells this boot of the machine from every other; where the system does not say, no two are the same.

@@ -9,7 +9,9 @@ pub(crate) mod layout;
 pub(crate) mod pattern;
 pub(crate) mod steps;
 
+mod beside;
 mod fault;
+mod finding;
 mod holes;
 pub(crate) mod journal;
 mod keep;

@@ -5,6 +5,9 @@
 //! only with its process: rings hold the locked descriptor as long as they have anything in flight. Otherwise the new attempt
 //! replaces the partial file by a new one of the same name: what a node of the old attempt still writes goes to a file without
 //! a name. For the same reason nothing here renames or removes a partial file before it has looked whether that is still ours.
+//!
+//! Where several nodes write one file, each has a lock that it shares with the others, and a journal of its own. There are file
+//! systems whose locks reach no further than one machine; a node that does not see the lock of the one that made the file knows.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
@@ -21,20 +24,22 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{LinkatFlags, UnlinkatFlags, fsync, linkat, unlinkat};
 
 use super::Root;
+use super::beside::SUFFIX_BYTES_MAX;
 use super::fault::fault;
 use super::open::{OpenFile, identity, retried};
 use super::root::DIRECTORY;
-use super::token;
 use crate::error::{Code, Error, Result};
 
 /// The place of a destination: its directory, its name, and the names beside it.
 #[derive(Debug)]
 pub(super) struct Place {
-    directory: OwnedFd,
+    pub(super) directory: OwnedFd,
     /// The destination as the user wrote it.
     pub(super) path: PathBuf,
     name: OsString,
-    partial: OsString,
+    pub(super) partial: OsString,
+    /// The number that this node has among those that write a file which another one makes.
+    pub(super) member: Option<u32>,
     /// The permissions of the file that will be replaced; the new one gets the same.
     replaced_mode: Option<Mode>,
 }
@@ -46,6 +51,8 @@ pub(super) struct Partial {
     pub(super) place: Place,
     /// Whether no other process can have it open for writing, and go unnoticed.
     pub(super) is_locked: bool,
+    /// Whether this attempt has made it.
+    pub(super) is_new: bool,
     /// Whether an earlier attempt has given it its final name already.
     named: AtomicBool,
 }
@@ -77,6 +84,7 @@ impl Place {
             path: path.to_path_buf(),
             name: name.to_owned(),
             partial: partial_name(name, tag),
+            member: None,
             replaced_mode: None,
         };
         let existing = place.existing(root)?;
@@ -98,23 +106,25 @@ impl Place {
     /// Makes a new partial file, in the place of any that an earlier attempt has left.
     pub(super) fn create(self) -> Result<Partial> {
         self.remove_journal()?;
+        if self.open_partial(OFlag::O_PATH, Mode::empty()).is_ok() {
+            self.remove_other_journals();
+        }
         self.create_beside()
     }
 
-    /// The same, but for the journal: that speaks of what has the final name.
+    /// The same, but for journals: they speak of what has the final name.
     pub(super) fn create_beside(self) -> Result<Partial> {
         let mode = self.replaced_mode.unwrap_or(Mode::from_bits_truncate(0o666)) | Mode::S_IRUSR | Mode::S_IWUSR;
         for _ in 0..ATTEMPTS_MAX {
             self.remove(&self.partial)?;
             match self.open_partial(OFlag::O_CREAT | OFlag::O_EXCL, mode).map(lock) {
-                Ok(Ok((file, is_locked))) => return Ok(self.opened(file, is_locked)),
+                Ok(Ok((file, is_locked))) => return Ok(self.opened(file, is_locked, true)),
                 // Another attempt was quicker to lock it, and goes on with it.
                 Ok(Err(_)) | Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(self.unwritable(errno)),
             }
         }
-        Err(Error::new(Code::Data, format!("another transfer writes {} at the same time", self.path.display()))
-            .remedy("wait for it to end"))
+        Err(being_written(&self.path))
     }
 
     /// Opens the partial file that an earlier attempt has left, as soon as nobody writes to it any more.
@@ -131,7 +141,7 @@ impl Place {
             };
             match lock_soon(file, deadline) {
                 Ok((file, true)) => {
-                    let partial = self.opened(file, true);
+                    let partial = self.opened(file, true, false);
                     if partial.is_ours() {
                         return Ok(Left::Partial(partial));
                     }
@@ -157,76 +167,31 @@ impl Place {
             return Err(self);
         };
         let file = OpenFile::new(file, || open(&self, OFlag::O_DIRECT).ok());
-        Ok(Partial { file, place: self, is_locked: true, named: AtomicBool::new(true) })
+        Ok(Partial { file, place: self, is_locked: true, is_new: false, named: AtomicBool::new(true) })
     }
 
-    /// The journal beside the partial file, if there is one.
-    pub(super) fn open_journal(&self) -> io::Result<Option<File>> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match openat(&self.directory, self.beside(JOURNAL).as_os_str(), flags, Mode::empty()) {
-            Ok(file) => Ok(Some(File::from(file))),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    /// Makes an empty journal, under a name of its own until it is written.
-    pub(super) fn write_journal(&self) -> io::Result<File> {
-        let name = self.beside(JOURNAL_NEW);
-        unlink(&self.directory, &name)?;
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        Ok(File::from(openat(&self.directory, name.as_os_str(), flags, Mode::from_bits_truncate(0o600))?))
-    }
-
-    /// Puts the journal that was written in the place of the one before; durably, if it `lasts`.
-    pub(super) fn name_journal(&self, lasts: bool) -> io::Result<()> {
-        let (from, to) = (self.beside(JOURNAL_NEW), self.beside(JOURNAL));
-        renameat(&self.directory, from.as_os_str(), &self.directory, to.as_os_str())?;
-        if lasts { Ok(self.sync_directory()?) } else { Ok(()) }
-    }
-
-    /// Removes the journal, if there is one.
-    pub(super) fn remove_journal(&self) -> Result<()> {
-        self.remove(&self.beside(JOURNAL))?;
-        self.remove(&self.beside(JOURNAL_NEW))
-    }
-
-    fn beside(&self, suffix: &str) -> OsString {
-        let mut name = self.partial.clone();
-        name.push(suffix);
-        name
-    }
-
-    /// Opens the partial file that another node of this attempt has made.
-    pub(super) fn join(self) -> Result<Partial> {
-        match self.open_partial(OFlag::empty(), Mode::empty()) {
-            Ok(file) => Ok(self.opened(file, false)),
+    /// Opens the partial file that another node of this attempt has made; this one is its `member` of that number.
+    pub(super) fn join(mut self, member: u32) -> Result<Partial> {
+        self.member = Some(member);
+        match self.open_partial(OFlag::empty(), Mode::empty()).map(lock) {
+            // Who has made it has a lock on it, which is not seen from here. Or there are none.
+            Ok(Ok((file, _))) => {
+                let file = File::from(file);
+                let _ = file.unlock();
+                Ok(self.opened(file.into(), false, false))
+            }
+            Ok(Err(file)) => {
+                let partial = self.opened(file, true, false);
+                if partial.let_others_write() { Ok(partial) } else { Err(given_up(&partial.place.path)) }
+            }
             Err(Errno::ENOENT) => Err(given_up(&self.path)),
             Err(errno) => Err(fault(errno, &self.path, "written")),
         }
     }
 
-    /// Writes the token of `attempt` beside the partial file.
-    pub(super) fn write_token(&self, attempt: &token::Attempt) -> Result<()> {
-        let name = token::name(&self.partial);
-        self.remove(&name)?;
-        token::write(&self.directory, &name, attempt).map_err(|errno| self.unwritable(errno))
-    }
-
-    /// Whether the token beside the partial file is that of `attempt`: then both nodes see the same directory.
-    pub(super) fn has_token(&self, attempt: &token::Attempt) -> Result<bool> {
-        token::found(&self.directory, &token::name(&self.partial), attempt)
-            .map_err(|errno| fault(errno, &self.path, "prepared"))
-    }
-
-    /// Removes the token, if there is one.
-    pub(super) fn remove_token(&self) -> Result<()> {
-        self.remove(&token::name(&self.partial))
-    }
-
-    fn opened(self, file: OwnedFd, is_locked: bool) -> Partial {
+    fn opened(self, file: OwnedFd, is_locked: bool, is_new: bool) -> Partial {
         let file = OpenFile::new(file, || self.open_partial(OFlag::O_DIRECT, Mode::empty()).ok());
-        Partial { file, place: self, is_locked, named: AtomicBool::new(false) }
+        Partial { file, place: self, is_locked, is_new, named: AtomicBool::new(false) }
     }
 
     fn open_partial(&self, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
@@ -293,17 +258,17 @@ impl Place {
         }
     }
 
-    fn remove(&self, name: &OsStr) -> Result<()> {
+    pub(super) fn remove(&self, name: &OsStr) -> Result<()> {
         unlink(&self.directory, name).map_err(|errno| self.unwritable(errno))
     }
 
-    fn sync_directory(&self) -> nix::Result<()> {
+    pub(super) fn sync_directory(&self) -> nix::Result<()> {
         let listed = openat(&self.directory, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         retried(|| fsync(&listed))
     }
 
     /// The directory did not take a new file: what the user has to change is the directory.
-    fn unwritable(&self, errno: Errno) -> Error {
+    pub(super) fn unwritable(&self, errno: Errno) -> Error {
         let directory = self.path.parent().unwrap_or(&self.path);
         fault(errno, directory, "written to")
     }
@@ -350,6 +315,27 @@ impl Partial {
         Ok(())
     }
 
+    /// Gives it the final name that `take_name` took, unless something else has that now.
+    pub(super) fn give_name_back(&self) {
+        let is_named = self.place.rename(false).is_ok();
+        self.named.fetch_or(is_named, Ordering::Relaxed);
+    }
+
+    /// Shares the lock with other nodes that write this file; false where somebody else has it.
+    pub(super) fn let_others_write(&self) -> bool {
+        !self.is_locked || self.descriptor().is_ok_and(|file| file.try_lock_shared().is_ok())
+    }
+
+    /// Whether no other node writes this file; the lock on it may be gone otherwise.
+    pub(super) fn is_last(&self) -> bool {
+        self.is_locked && self.descriptor().is_ok_and(|file| file.try_lock().is_ok())
+    }
+
+    /// The one that has the lock.
+    fn descriptor(&self) -> io::Result<File> {
+        self.file.buffered().try_clone_to_owned().map(File::from)
+    }
+
     /// Removes the partial file. Failing to is no error: the transfer has one already, and the next attempt tries again.
     pub(super) fn discard(&self) {
         if !self.is_named() && self.is_ours() {
@@ -388,7 +374,7 @@ fn partial_name(name: &OsStr, tag: &str) -> OsString {
     OsStr::from_bytes(&partial).to_owned()
 }
 
-fn unlink(directory: &OwnedFd, name: &OsStr) -> nix::Result<()> {
+pub(super) fn unlink(directory: &OwnedFd, name: &OsStr) -> nix::Result<()> {
     match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
         Err(Errno::ENOENT) => Ok(()),
         done => done,
@@ -430,18 +416,16 @@ fn given_up(path: &Path) -> Error {
     Error::new(Code::Data, format!("the node that makes {} has given it up", path.display()))
 }
 
+pub(super) fn being_written(path: &Path) -> Error {
+    Error::new(Code::Data, format!("another transfer writes {} at the same time", path.display()))
+        .remedy("wait for it to end")
+}
+
 fn exists(path: &Path) -> Error {
     Error::new(Code::Data, format!("{} exists", path.display())).remedy("use --overwrite to replace it")
 }
 
 const PERMISSIONS: Mode = Mode::from_bits_truncate(0o777);
-
-/// What the journal's name adds to the partial file's, and that of one that is being made.
-const JOURNAL: &str = ".journal";
-const JOURNAL_NEW: &str = ".journal~";
-/// The longest of what is added to the partial file's name.
-const SUFFIX_BYTES_MAX: usize = JOURNAL_NEW.len();
-const _: () = assert!(SUFFIX_BYTES_MAX >= token::SUFFIX.len());
 
 /// How long an earlier attempt may take to let go of its partial file: a process that was killed has writes in flight.
 const LOCKED_MAX: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });

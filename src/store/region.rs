@@ -63,7 +63,7 @@ impl Region {
             // An empty object is one that nobody has sized yet.
             _ if self.fresh || has == 0 => space::size(self.file.buffered(), &self.name, bytes),
             // The node that made it knew only its own rows.
-            Shared::Member => space::grow(self.file.buffered(), &self.name, bytes),
+            Shared::Member(_) => space::grow(self.file.buffered(), &self.name, bytes),
             Shared::Alone | Shared::Elected if has < bytes => Err(too_small(&self.name, bytes, has)),
             Shared::Alone | Shared::Elected => Ok(()),
         }

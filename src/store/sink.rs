@@ -5,20 +5,22 @@
 //! and [`Sink::commit`], and at the very end [`Sink::confirm`]. A sink that is dropped before its commit leaves behind what
 //! another attempt can continue with, or nothing.
 //!
-//! Where several nodes write one path, the elected one prepares first and commits last, when all others have synced.
+//! Where several nodes write one path, the elected one prepares first and commits last, when all others have synced. Each
+//! keeps a journal of what it has written, and the last one that leaves removes what nobody can continue with.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, fstat};
+use nix::sys::stat::fstat;
 use nix::unistd::fsync;
 
 use super::fault::fault;
-use super::journal::{Complete, Record};
-use super::keep::{Found, Journal, Keeping};
+use super::finding::{completion, find_file, replaces_own};
+use super::journal::Record;
+use super::keep::{self, Journal, Keeping};
 use super::open::{OpenFile, retried};
-use super::partial::{Left, Partial, Place};
+use super::partial::{Partial, being_written};
 use super::region::Region;
 use super::root::errno_of;
 use super::{Root, space};
@@ -33,8 +35,9 @@ pub(crate) enum Shared {
     Alone,
     /// Others do, and this one makes the file, sizes it and gives it its name.
     Elected,
-    /// Others do. Where this node sees the elected one's file it writes into that, else into one of its own.
-    Member,
+    /// Others do, and this is a number that none of them has. Where this node sees the elected one's file it writes into
+    /// that, else into one of its own.
+    Member(u32),
 }
 
 /// How a destination is to be prepared.
@@ -51,7 +54,7 @@ pub(crate) struct SinkOptions {
     /// Whether other nodes write the same path.
     pub(crate) shared: Shared,
     /// How it is kept for an attempt that continues this one, and goes on with what an earlier one left; `None` where it
-    /// starts from nothing and leaves nothing. Of files alone, and not of one that is another node's.
+    /// starts from nothing and leaves nothing. Of files alone.
     pub(crate) keep: Option<Keeping>,
 }
 
@@ -67,8 +70,9 @@ pub(crate) struct Sink {
     settled: AtomicBool,
 }
 
+/// What is written to.
 #[derive(Debug)]
-enum Target {
+pub(super) enum Target {
     /// A partial file that this node renames or removes.
     Owned(Partial),
     /// A partial file that the elected node renames or removes.
@@ -90,7 +94,7 @@ impl Sink {
     /// If the tag is not 1 to 64 letters and digits: it is made of a hash.
     pub(crate) fn prepare(root: &Root, uri: &DataUri, file_bytes: u64, options: &SinkOptions) -> Result<Sink> {
         let (target, journal) = match uri {
-            DataUri::File(path) => prepare_file(root, path, file_bytes, options)?,
+            DataUri::File(path) => find_file(root, path, file_bytes, options)?,
             DataUri::Mem(name) => (Target::Region(Region::prepare(name, file_bytes, options.shared)?), None),
             DataUri::Null => (Target::Nothing, None),
             DataUri::Pattern(_) => {
@@ -101,10 +105,11 @@ impl Sink {
         let overwrite = options.overwrite || replaces_own(&target, journal.as_ref());
         // From here on an error drops the sink, and that removes what was made.
         let sink = Sink { target, overwrite, fsync, shared, journal, settled: AtomicBool::new(false) };
-        if sink.is_fresh() {
-            sink.make_room(file_bytes)?;
-        }
+        sink.make_room(file_bytes)?;
         if let (Target::Owned(partial), Shared::Elected) = (&sink.target, shared) {
+            if !partial.let_others_write() {
+                return Err(being_written(&partial.place.path));
+            }
             // Last: who sees the token may rely on the file.
             partial.place.write_token(&options.attempt)?;
         }
@@ -125,9 +130,10 @@ impl Sink {
     pub(crate) fn is_fresh(&self) -> bool {
         match &self.target {
             Target::Region(region) => region.fresh,
-            // One that an attempt has completed may have no records: all of it may be holes.
-            Target::Owned(partial) => self.found().is_empty() && !partial.is_named(),
-            Target::Joined(_) | Target::Nothing => true,
+            Target::Owned(partial) => partial.is_new,
+            // Who has made it may have gone on with an earlier one.
+            Target::Joined(_) => false,
+            Target::Nothing => true,
         }
     }
 
@@ -159,7 +165,7 @@ impl Sink {
     /// # Errors
     /// `Data` where the journal cannot be written.
     pub(crate) fn begin(&self, kept: &[Span], is_whole: bool) -> Result<()> {
-        let (Some(journal), Target::Owned(partial)) = (&self.journal, &self.target) else { return Ok(()) };
+        let (Some(journal), Some(partial)) = (&self.journal, self.partial()) else { return Ok(()) };
         if partial.is_named() {
             if is_whole {
                 return Ok(());
@@ -175,18 +181,17 @@ impl Sink {
         matches!(&self.target, Target::Owned(_) | Target::Joined(_))
     }
 
-    /// Whether this node was elected to make a file that others name, too.
-    pub(crate) fn is_elected(&self) -> bool {
-        self.shared == Shared::Elected
+    /// Whether other nodes may write to this file.
+    pub(crate) fn is_of_several(&self) -> bool {
+        self.shared == Shared::Elected || self.is_shared()
     }
 
-    /// Keeps nothing of this attempt, and nothing longer of an earlier one: other nodes write to this file, and who may still
-    /// do so when this attempt has ended only they know.
+    /// Keeps nothing of this attempt, and nothing longer of an earlier one.
     ///
     /// # Errors
     /// `Data` where the journal cannot be removed.
     pub(crate) fn forget(&self) -> Result<()> {
-        let (Some(journal), Target::Owned(partial)) = (&self.journal, &self.target) else { return Ok(()) };
+        let (Some(journal), Some(partial)) = (&self.journal, self.partial()) else { return Ok(()) };
         journal.forget();
         if replaces_own(&self.target, Some(journal)) { Ok(()) } else { partial.place.remove_journal() }
     }
@@ -205,7 +210,7 @@ impl Sink {
 
     /// Records what has landed.
     pub(crate) fn flush(&self) {
-        let (Some(journal), Target::Owned(partial)) = (&self.journal, &self.target) else { return };
+        let (Some(journal), Some(partial)) = (&self.journal, self.partial()) else { return };
         if let Err(error) = journal.flush(&partial.file) {
             // The transfer can do without; what is not recorded is only fetched again if it is interrupted.
             tracing::warn!("what lands in {} is not recorded any more: {error}", self.name().display());
@@ -236,11 +241,9 @@ impl Sink {
     /// # Errors
     /// `Data` where the device could not write.
     pub(crate) fn sync(&self) -> Result<()> {
-        match (&self.target, self.fsync) {
-            (Target::Owned(partial) | Target::Joined(partial), true) => {
-                retried(|| fsync(partial.file.buffered())).map_err(|errno| self.write_failed(errno))
-            }
-            _ => Ok(()),
+        match self.partial().filter(|_| self.fsync) {
+            Some(partial) => retried(|| fsync(partial.file.buffered())).map_err(|errno| self.write_failed(errno)),
+            None => Ok(()),
         }
     }
 
@@ -262,46 +265,78 @@ impl Sink {
                 return Err(error);
             }
         }
-        self.settled.store(true, Ordering::Relaxed);
+        // What becomes of another's file is not settled yet.
+        self.settled.store(!self.is_shared(), Ordering::Relaxed);
         Ok(())
     }
 
     /// Everybody has all they want: nothing needs to be remembered of how this file came to be.
     pub(crate) fn confirm(&self) {
-        let is_settled = self.settled.load(Ordering::Relaxed);
-        if let (Some(journal), Target::Owned(partial), true) = (&self.journal, &self.target, is_settled)
+        let is_settled = self.settled.load(Ordering::Relaxed) || self.is_shared();
+        if let (Some(journal), Some(partial), true) = (&self.journal, self.partial(), is_settled)
             && journal.is_ours(&partial.place)
         {
             // What cannot be removed is replaced by the next attempt.
             let _ = partial.place.remove_journal();
+            if self.shared == Shared::Elected {
+                // Others may not hear that everybody is done.
+                partial.place.remove_other_journals();
+            }
         }
     }
 
-    /// Gives up what is not complete: removes it, unless another attempt can continue with it. A node that has joined
-    /// another's file leaves it to that one.
+    /// Gives up what is not complete: removes it, unless another attempt can continue with it. Where several nodes write it,
+    /// that is for the last one to do.
     pub(crate) fn discard(&self) {
         if self.settled.swap(true, Ordering::Relaxed) {
             return;
         }
         self.flush();
-        let replaces_own = replaces_own(&self.target, self.journal.as_ref());
-        let is_worth_keeping = self.journal.as_ref().is_some_and(Journal::is_worth_keeping);
         match &self.target {
-            Target::Owned(partial) if is_worth_keeping && !replaces_own => {
-                // It speaks of this attempt alone.
-                let _ = self.remove_token(partial);
-            }
+            Target::Owned(partial) if self.shared == Shared::Elected => self.leave(partial),
+            Target::Joined(partial) => self.leave(partial),
             Target::Owned(partial) => {
+                let replaces_own = replaces_own(&self.target, self.journal.as_ref());
+                if self.is_worth_keeping() && !replaces_own {
+                    return;
+                }
                 if self.keeps() && partial.is_ours() && !replaces_own {
                     let _ = partial.place.remove_journal();
                 }
                 // A removal that fails has no one to tell; the next attempt replaces what is left.
-                let _ = self.remove_token(partial);
                 partial.discard();
             }
             Target::Region(region) => region.discard(),
-            Target::Joined(_) | Target::Nothing => {}
+            Target::Nothing => {}
         }
+    }
+
+    /// Leaves a file that several nodes write. Only the last one knows that nobody writes to it any more.
+    fn leave(&self, partial: &Partial) {
+        // It speaks of this attempt alone. A removal that fails has no one to tell.
+        let _ = self.remove_token(partial);
+        if !partial.is_ours() {
+            return;
+        }
+        if let Some(journal) = self.journal.as_ref().filter(|_| self.is_shared() && !self.is_worth_keeping())
+            && journal.is_ours(&partial.place)
+        {
+            let _ = partial.place.remove_journal();
+        }
+        let is_last = if partial.is_locked { partial.is_last() } else { !self.is_shared() };
+        let Some(about) = fstat(partial.file.buffered()).ok().filter(|_| is_last) else { return };
+        if keep::is_complete(&partial.place, about.st_ino, completion(&about)) {
+            // As an earlier attempt had left it: this one has not touched it.
+            partial.give_name_back();
+        } else if !keep::is_kept(&partial.place, about.st_ino) {
+            keep::remove_all(&partial.place, about.st_ino);
+            partial.discard();
+        }
+    }
+
+    /// Whether another attempt can continue with what this node knows of.
+    fn is_worth_keeping(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::is_worth_keeping)
     }
 
     /// The process is gone: what lies there stays as it is.
@@ -325,12 +360,20 @@ impl Sink {
         }
     }
 
-    /// Partial files start empty; a region has fitted itself.
+    /// New partial files are empty; one that is gone on with has its size, and a region has fitted itself.
     fn make_room(&self, bytes: u64) -> Result<()> {
         match &self.target {
-            Target::Owned(partial) => space::size(partial.file.buffered(), self.name(), bytes),
+            Target::Owned(partial) if partial.is_new => space::size(partial.file.buffered(), self.name(), bytes),
             Target::Joined(partial) => space::grow(partial.file.buffered(), self.name(), bytes),
-            Target::Region(_) | Target::Nothing => Ok(()),
+            Target::Owned(_) | Target::Region(_) | Target::Nothing => Ok(()),
+        }
+    }
+
+    /// The file, where it is one.
+    fn partial(&self) -> Option<&Partial> {
+        match &self.target {
+            Target::Owned(partial) | Target::Joined(partial) => Some(partial),
+            Target::Region(_) | Target::Nothing => None,
         }
     }
 
@@ -362,87 +405,3 @@ impl Drop for Sink {
         self.discard();
     }
 }
-
-fn prepare_file(root: &Root, path: &Path, file_bytes: u64, options: &SinkOptions) -> Result<(Target, Option<Journal>)> {
-    let tag = &options.tag;
-    assert!((1..=TAG_BYTES_MAX).contains(&tag.len()), "a tag has 1 to {TAG_BYTES_MAX} bytes");
-    assert!(tag.bytes().all(|byte| byte.is_ascii_alphanumeric()), "a tag is made of letters and digits");
-    let (mut place, existing) = Place::look(root, path, tag)?;
-    if options.shared == Shared::Member && place.has_token(&options.attempt)? {
-        // Whether it may be replaced, the elected node has looked.
-        return place.join().map(|partial| (Target::Joined(partial), None));
-    }
-    if let Some(keeping) = options.keep {
-        return continue_file((place, existing), file_bytes, options, keeping);
-    }
-    place.accept(existing.as_ref(), options.overwrite)?;
-    place.create().map(|partial| (Target::Owned(partial), None))
-}
-
-/// Opens what an earlier attempt has left at a place, or makes a new file.
-fn continue_file(
-    (mut place, existing): (Place, Option<FileStat>),
-    file_bytes: u64,
-    options: &SinkOptions,
-    keeping: Keeping,
-) -> Result<(Target, Option<Journal>)> {
-    let path = place.path.clone();
-    let find = |place: &Place, inode| Journal::find(place, keeping, inode, options.attempt, options.fsync);
-    if let Some(existing) = &existing {
-        let journal = find(&place, existing.st_ino);
-        if journal.found.complete == Some(completion(existing)) {
-            if options.shared == Shared::Elected && journal.found.records.is_empty() {
-                // What several nodes have written starts again, beside what is complete. That stays until it is replaced.
-                place.accept(Some(existing), true)?;
-                let found = Found { complete: journal.found.complete, ..Found::default() };
-                return with_new_journal(place.create_beside()?, found, options, keeping);
-            }
-            match place.reopen_named(existing) {
-                Ok(partial) => return Ok((Target::Owned(partial), Some(journal))),
-                Err(unopened) => place = unopened,
-            }
-        }
-    }
-    place.accept(existing.as_ref(), options.overwrite)?;
-    let (place, refused) = match place.reopen()? {
-        Left::Nothing(place, why) => (place, why.map(String::from)),
-        Left::Partial(partial) => {
-            let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &path, "examined"))?;
-            let journal = find(&partial.place, about.st_ino);
-            if !journal.found.records.is_empty() && about.st_size.unsigned_abs() == file_bytes {
-                return Ok((Target::Owned(partial), Some(journal)));
-            }
-            let cut = (!journal.found.records.is_empty()).then(|| "the partial file has another size".into());
-            (partial.place, cut.or(journal.found.refused))
-        }
-    };
-    with_new_journal(place.create()?, Found { refused, ..Found::default() }, options, keeping)
-}
-
-/// A new file and its journal; there is none where nobody could know who else writes to the file.
-fn with_new_journal(
-    partial: Partial,
-    found: Found,
-    options: &SinkOptions,
-    keeping: Keeping,
-) -> Result<(Target, Option<Journal>)> {
-    let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &partial.place.path, "examined"))?;
-    let journal = Journal::new(keeping, about.st_ino, options.attempt, options.fsync, found);
-    let journal = Some(journal).filter(|_| partial.is_locked);
-    Ok((Target::Owned(partial), journal))
-}
-
-/// Whether what has the final name was completed by an earlier attempt, and this one writes another file to replace it. The
-/// journal speaks of the former until then.
-fn replaces_own(target: &Target, journal: Option<&Journal>) -> bool {
-    let is_another = matches!(target, Target::Owned(partial) if !partial.is_named());
-    is_another && journal.is_some_and(|journal| journal.found.complete.is_some() && !journal.has_begun())
-}
-
-/// How a complete file looks from outside.
-fn completion(about: &FileStat) -> Complete {
-    Complete { size_bytes: about.st_size.unsigned_abs(), modified: (about.st_mtime, about.st_mtime_nsec) }
-}
-
-/// Leaves most of a name of 255 bytes to the user's.
-const TAG_BYTES_MAX: usize = 64;

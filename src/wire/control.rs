@@ -127,11 +127,17 @@ pub(crate) enum ToNode {
     },
     /// The first words on a session that takes the place of one that broke.
     Resume(Resume),
+    /// Another attempt begins: end earlier ones that have no master any more, which may write to files that another node is
+    /// about to open. Heard or not, `Prepare` follows.
+    MakeWay {
+        /// The transfer's name: the specification's `id` line.
+        id: String,
+    },
 }
 
 /// Whose session it is that goes on, and how far it came.
 ///
-/// Both sides count what they hear of each other, but for `Progress`, `Resume` and `Resumed`, and say again what the other has
+/// Both sides count what they hear of each other, but for `Progress`, `Resume`, `Resumed` and `MakeWay`, and say again what the other has
 /// not heard. So a session may break at any point, and none of its messages is lost or heard twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Resume {
@@ -222,8 +228,8 @@ pub(crate) struct Start {
     pub(crate) kept: Vec<Span>,
     /// What the senders among the peers offer, and what their sources look like.
     pub(crate) origins: Vec<Offered>,
-    /// Whether another node writes to a file that this one was elected to make.
-    pub(crate) shares: bool,
+    /// Whether nothing of the files that this node shares with others is kept for another attempt.
+    pub(crate) forgets: bool,
 }
 
 /// Which source a range came from, and what that looked like.
@@ -366,6 +372,8 @@ pub(crate) struct Prepared {
 pub(crate) struct RowState {
     /// Another node writes the same file.
     pub(crate) shared: bool,
+    /// Whether what this node writes to it is kept for another attempt.
+    pub(crate) kept: bool,
 }
 
 /// A range that a node landed.

@@ -54,7 +54,7 @@ pub(crate) struct FlowHello {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ToNode {
-    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub(crate) kind: Option<ToNodeKind>,
 }
 
@@ -72,6 +72,8 @@ pub(crate) enum ToNodeKind {
     Cancel(String),
     #[prost(message, tag = "6")]
     Resume(Resume),
+    #[prost(string, tag = "7")]
+    MakeWay(String),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -183,7 +185,7 @@ pub(crate) struct Start {
     #[prost(fixed64, repeated, tag = "22")]
     pub(crate) origins: Vec<u64>,
     #[prost(bool, tag = "23")]
-    pub(crate) shares: bool,
+    pub(crate) forgets: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -237,7 +239,7 @@ pub(crate) enum ToMasterKind {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Prepared {
-    /// One number per row; bit 0 says that the row's file is shared.
+    /// One number per row; bit 0 says that the row's file is shared, bit 1 that this node keeps its part of it.
     #[prost(uint32, repeated, tag = "1")]
     pub(crate) rows: Vec<u32>,
     #[prost(uint64, repeated, tag = "2")]

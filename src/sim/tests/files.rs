@@ -1,6 +1,7 @@
 //! Real files for simulated nodes, by the code that opens, journals and names those of real nodes; and what befalls files
 //! between two attempts.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -102,11 +103,11 @@ impl Disk for Files {
         Ok(Ready { prepared, found })
     }
 
-    fn preallocate(&mut self, wanted: &[Span], holes: &[Span], kept: &[Span], shares: bool) -> Result<()> {
+    fn preallocate(&mut self, wanted: &[Span], holes: &[Span], kept: &[Span], forgets: bool) -> Result<()> {
         if self.is_full {
             return Err(Error::new(Code::Data, "No space left on device"));
         }
-        prepare::preallocate(self.desk.as_ref().expect("files are open"), wanted, holes, kept, shares)
+        prepare::preallocate(self.desk.as_ref().expect("files are open"), wanted, holes, kept, forgets)
     }
 
     fn read(&mut self, method: Method, span: Span) -> Result<(Check, Payload)> {
@@ -167,7 +168,7 @@ pub(super) fn listed(folder: &Path) -> Vec<PathBuf> {
 }
 
 pub(super) fn is_journal(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "journal")
+    path.extension().and_then(OsStr::to_str).is_some_and(|extension| extension.starts_with("journal"))
 }
 
 /// Something happens to a journal: it is cut, changed, or gone.
@@ -204,14 +205,13 @@ pub(super) fn cut_power(folder: &Path, synced: bool, random: &mut Random, in_fil
             fs::write(&path, journal::of_another_boot(&bytes).unwrap_or(bytes)).expect("it may be written");
             continue;
         }
-        let journal = match name.starts_with('.') {
-            true => folder.join(format!("{name}.journal")),
+        if !name.starts_with('.') && synced {
             // One that is complete is durable where anything is.
-            false if synced => continue,
-            false => PathBuf::new(),
-        };
-        let records = fs::read(journal).map(|bytes| journal::spans(&bytes)).unwrap_or_default();
-        let safe: Vec<Span> = records.into_iter().filter(|_| synced).flat_map(|span| in_file(&name, span)).collect();
+            continue;
+        }
+        let journals = listed(folder).into_iter().filter(|it| is_journal(it) && it.with_extension("") == path);
+        let records = journals.flat_map(|journal| journal::spans(&fs::read(journal).expect("it is there")));
+        let safe: Vec<Span> = records.filter(|_| synced).flat_map(|span| in_file(&name, span)).collect();
         let file = File::options().read(true).write(true).open(&path).expect("it is there");
         let about = file.metadata().expect("it is open");
         for page in 0..about.len().div_ceil(PAGE) {

@@ -406,8 +406,9 @@ impl Trial {
                 }
                 1 => {
                     self.tally.met("a power cut");
-                    let rows = &self.spec.rows;
-                    let in_file = |name: &str, span: Span| places(rows, index, name, span);
+                    let rows = self.spec.rows.iter().filter(|row| self.folder(index_of(&row.node)) == folder);
+                    let rows: Vec<Row> = rows.filter(|row| row.role == Role::Receiver).cloned().collect();
+                    let in_file = |name: &str, span: Span| places(&rows, name, span);
                     cut_power(&folder, synced, &mut self.random, in_file);
                     self.wishes.overwrite = true;
                 }
@@ -492,8 +493,8 @@ fn part(random: &mut Random, whole: Span) -> Span {
 }
 
 /// Where a range lies in the file of a node whose name, or partial name, is this.
-fn places(rows: &[Row], index: u64, name: &str, span: Span) -> Vec<Span> {
-    let of_file = rows.iter().filter(|row| row.role == Role::Receiver && index_of(&row.node) == index).filter(|row| {
+fn places(rows: &[Row], name: &str, span: Span) -> Vec<Span> {
+    let of_file = rows.iter().filter(|row| {
         let DataUri::File(path) = &row.uri else { return false };
         let file = path.file_name().and_then(|name| name.to_str()).expect("names are ours");
         name == file || name.starts_with(&format!(".{file}.cep-"))

@@ -77,7 +77,7 @@ fn an_object_that_is_too_small_is_an_error() {
 fn nodes_of_one_machine_share_an_object() {
     let object = Object::new("shared");
     let elected = object.sink(100, Shared::Elected).unwrap();
-    let member = object.sink(5000, Shared::Member).unwrap();
+    let member = object.sink(5000, Shared::Member(7)).unwrap();
     File::from(member.files()[0].buffered().try_clone_to_owned().unwrap()).write_all_at(&[3], 4999).unwrap();
     member.commit().unwrap();
     elected.commit().unwrap();

@@ -20,7 +20,7 @@ fn nodes_that_see_one_directory_write_one_file() {
     let home = directory();
     let elected = prepare(home.path(), "/x", 5, &as_(Shared::Elected)).unwrap();
     assert_eq!(names(home.path()), [".x.cep-ab12", ".x.cep-ab12.token"]);
-    let member = prepare(home.path(), "/x", 10, &as_(Shared::Member)).unwrap();
+    let member = prepare(home.path(), "/x", 10, &as_(Shared::Member(7))).unwrap();
     assert!(member.is_shared() && !elected.is_shared());
     write(&member, b"world", 5);
     write(&elected, b"hello", 0);
@@ -36,7 +36,7 @@ fn nodes_that_see_one_directory_write_one_file() {
 fn nodes_that_see_directories_of_their_own_write_files_of_their_own() {
     let (one, other) = (directory(), directory());
     let elected = prepare(one.path(), "/x", 5, &as_(Shared::Elected)).unwrap();
-    let member = prepare(other.path(), "/x", 10, &as_(Shared::Member)).unwrap();
+    let member = prepare(other.path(), "/x", 10, &as_(Shared::Member(7))).unwrap();
     assert!(!member.is_shared());
     elected.commit().unwrap();
     member.commit().unwrap();
@@ -49,7 +49,7 @@ fn nodes_that_see_directories_of_their_own_write_files_of_their_own() {
 fn a_smaller_member_does_not_cut_the_file() {
     let home = directory();
     let elected = prepare(home.path(), "/x", 1000, &as_(Shared::Elected)).unwrap();
-    let member = prepare(home.path(), "/x", 10, &as_(Shared::Member)).unwrap();
+    let member = prepare(home.path(), "/x", 10, &as_(Shared::Member(7))).unwrap();
     assert!(member.is_shared());
     elected.commit().unwrap();
     assert_eq!(fs::metadata(home.path().join("x")).unwrap().len(), 1000);
@@ -59,7 +59,7 @@ fn a_smaller_member_does_not_cut_the_file() {
 fn the_elected_node_cleans_up_for_all() {
     let home = directory();
     let elected = prepare(home.path(), "/x", 5, &as_(Shared::Elected)).unwrap();
-    let member = prepare(home.path(), "/x", 5, &as_(Shared::Member)).unwrap();
+    let member = prepare(home.path(), "/x", 5, &as_(Shared::Member(7))).unwrap();
     drop(member);
     assert_eq!(names(home.path()).len(), 2);
     drop(elected);
@@ -72,7 +72,7 @@ fn the_leftovers_of_an_earlier_attempt_are_replaced() {
     fs::write(home.path().join(".x.cep-ab12"), "a longer partial file").unwrap();
     fs::write(home.path().join(".x.cep-ab12.token"), [9; 16]).unwrap();
     let elected = prepare(home.path(), "/x", 5, &as_(Shared::Elected)).unwrap();
-    let member = prepare(home.path(), "/x", 5, &as_(Shared::Member)).unwrap();
+    let member = prepare(home.path(), "/x", 5, &as_(Shared::Member(7))).unwrap();
     assert!(member.is_shared());
     elected.commit().unwrap();
     assert_eq!(names(home.path()), ["x"]);
@@ -88,11 +88,11 @@ fn a_foreign_token_is_not_believed() {
     fs::write(home.path().join("elsewhere"), options().attempt).unwrap();
     for bytes in [&longer[..], &longer[..15], b""] {
         fs::write(&token, bytes).unwrap();
-        assert!(!prepare(home.path(), "/x", 5, &as_(Shared::Member)).unwrap().is_shared());
+        assert!(!prepare(home.path(), "/x", 5, &as_(Shared::Member(7))).unwrap().is_shared());
     }
     fs::remove_file(&token).unwrap();
     symlink("elsewhere", &token).unwrap();
-    assert!(!prepare(home.path(), "/x", 5, &as_(Shared::Member)).unwrap().is_shared());
+    assert!(!prepare(home.path(), "/x", 5, &as_(Shared::Member(7))).unwrap().is_shared());
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_member_that_comes_too_late_is_told() {
     let home = directory();
     let _elected = prepare(home.path(), "/x", 5, &as_(Shared::Elected)).unwrap();
     fs::remove_file(home.path().join(".x.cep-ab12")).unwrap();
-    let error = prepare(home.path(), "/x", 5, &as_(Shared::Member)).unwrap_err();
+    let error = prepare(home.path(), "/x", 5, &as_(Shared::Member(7))).unwrap_err();
     assert_eq!(error.message, "the node that makes /x has given it up");
 }
 
@@ -111,7 +111,7 @@ fn a_fenced_node_leaves_the_newer_token_alone() {
     let newer = SinkOptions { attempt: [2; 16], ..as_(Shared::Elected) };
     let _new = prepare(home.path(), "/x", 5, &newer).unwrap();
     drop(old);
-    let member = SinkOptions { attempt: [2; 16], ..as_(Shared::Member) };
+    let member = SinkOptions { attempt: [2; 16], ..as_(Shared::Member(7)) };
     assert!(prepare(home.path(), "/x", 5, &member).unwrap().is_shared());
 }
 
@@ -126,7 +126,7 @@ fn a_shared_file_that_is_complete_is_written_again_by_the_next_attempt_of_the_sa
     };
     let run = |attempt: u8, text: &[u8; 10], ends: bool| {
         let elected = prepare(home.path(), "/x", 10, &kept(Shared::Elected, attempt)).unwrap();
-        let member = prepare(home.path(), "/x", 10, &kept(Shared::Member, attempt)).unwrap();
+        let member = prepare(home.path(), "/x", 10, &kept(Shared::Member(7), attempt)).unwrap();
         assert!(member.is_shared() && elected.is_fresh());
         elected.forget().unwrap();
         write(&elected, text, 0);

@@ -135,12 +135,12 @@ fn start() -> impl Strategy<Value = Start> {
             peers,
             senders,
             [spans, holes, relays, kept],
-            ([limit_bytes_per_second, bound_us], shares),
+            ([limit_bytes_per_second, bound_us], forgets),
             origins,
         )| {
             let segment = |(span, senders)| PlanSegment { span, senders };
             let segments = spans.into_iter().zip(senders).map(segment).collect();
-            Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, shares }
+            Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, forgets }
         },
     )
 }
@@ -194,6 +194,7 @@ fn to_node() -> impl Strategy<Value = ToNode> {
         Just(ToNode::Commit),
         Just(ToNode::Finish),
         ".{0,40}".prop_map(|reason| ToNode::Cancel { reason }),
+        ".{0,40}".prop_map(|id| ToNode::MakeWay { id }),
         any::<([u8; 16], [u8; 16], u32)>().prop_map(|(transfer, attempt, heard)| ToNode::Resume(Resume {
             transfer,
             attempt,
@@ -203,10 +204,10 @@ fn to_node() -> impl Strategy<Value = ToNode> {
 }
 
 fn to_master() -> impl Strategy<Value = ToMaster> {
-    let rows = vec((any::<bool>(), any::<u64>()), 0..5);
+    let rows = vec((any::<bool>(), any::<bool>(), any::<u64>()), 0..5);
     let more = (vec(have(), 0..4), vec("[ -~]{0,30}", 0..3));
     let prepared = (rows, apart(), option::of(error()), more).prop_map(|(rows, holes, error, (have, notes))| {
-        let (rows, states) = rows.into_iter().map(|(shared, state)| (RowState { shared }, state)).unzip();
+        let (rows, states) = rows.into_iter().map(|(shared, kept, state)| (RowState { shared, kept }, state)).unzip();
         Prepared { rows, holes, error, states, have, notes }
     });
     prop_oneof![
@@ -427,7 +428,7 @@ fn keys_do_not_show() {
 /// The promise of about 1 KB of control per node: sixteen plan entries are four segments with four senders each.
 #[test]
 fn a_plain_transfer_costs_a_node_one_kibibyte() {
-    let rows = vec![RowState { shared: false }];
+    let rows = vec![RowState { shared: false, kept: false }];
     let prepared = Prepared { rows, ..Prepared::default() };
     let segments = (0..4).map(plain_landed).collect();
     let messages = [
@@ -491,7 +492,7 @@ fn plain_start() -> Start {
     let origins = (0..4).map(|index| Offered { index, span, origin }).collect();
     let (holes, relays, kept) = (vec![], vec![], vec![]);
     let (limit_bytes_per_second, bound_us) = (0, 90_000_000);
-    Start { epoch: 1, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, shares: true }
+    Start { epoch: 1, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, forgets: true }
 }
 
 fn plain_landed(index: u64) -> LandedSegment {

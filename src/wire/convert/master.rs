@@ -58,7 +58,7 @@ impl Message for Prepared {
 
     fn to_proto(&self) -> proto::Prepared {
         proto::Prepared {
-            rows: self.rows.iter().map(|row| row.shared.into()).collect(),
+            rows: self.rows.iter().map(|row| u32::from(row.shared) | u32::from(row.kept) << 1).collect(),
             holes: pairs(&self.holes),
             error: self.error.as_ref().map(Message::to_proto),
             states: self.states.clone(),
@@ -70,7 +70,7 @@ impl Message for Prepared {
     fn from_proto(proto: proto::Prepared) -> Result<Prepared, WireError> {
         within("the rows of a node", proto.rows.len(), ROWS_MAX)?;
         let row_state = |state| match state {
-            0 | 1 => Ok(RowState { shared: state == 1 }),
+            0..4 => Ok(RowState { shared: state & 1 == 1, kept: state & 2 == 2 }),
             _ => Err(WireError::Unknown { field: "the state of a row", value: state.into() }),
         };
         within("the states of a node's rows", proto.states.len(), proto.rows.len())?;

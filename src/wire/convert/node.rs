@@ -26,6 +26,7 @@ impl Message for ToNode {
             ToNode::Finish => proto::ToNodeKind::Finish(proto::Empty {}),
             ToNode::Cancel { reason } => proto::ToNodeKind::Cancel(reason.clone()),
             ToNode::Resume(resume) => proto::ToNodeKind::Resume(resume.to_proto()),
+            ToNode::MakeWay { id } => proto::ToNodeKind::MakeWay(id.clone()),
         };
         proto::ToNode { kind: Some(kind) }
     }
@@ -38,6 +39,7 @@ impl Message for ToNode {
             proto::ToNodeKind::Finish(proto::Empty {}) => ToNode::Finish,
             proto::ToNodeKind::Cancel(reason) => ToNode::Cancel { reason: text("the reason of a cancel", reason)? },
             proto::ToNodeKind::Resume(resume) => ToNode::Resume(Resume::from_proto(resume)?),
+            proto::ToNodeKind::MakeWay(id) => ToNode::MakeWay { id: text("the name of a transfer", id)? },
         })
     }
 }
@@ -204,7 +206,7 @@ impl Message for Start {
             kept: pairs(&self.kept),
             offers: self.origins.iter().flat_map(|it| [it.index.into(), it.span.start, it.span.bytes()]).collect(),
             origins: self.origins.iter().flat_map(|it| [it.origin.who, it.origin.state]).collect(),
-            shares: self.shares,
+            forgets: self.forgets,
         }
     }
 
@@ -222,8 +224,8 @@ impl Message for Start {
         let relays = apart("what a node passes on", &proto.relays)?;
         let kept = apart("what a node has", &proto.kept)?;
         let origins = origins(&proto.offers, &proto.origins)?;
-        let proto::Start { epoch, limit_bytes_per_second, bound_us, shares, .. } = proto;
-        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, shares })
+        let proto::Start { epoch, limit_bytes_per_second, bound_us, forgets, .. } = proto;
+        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, forgets })
     }
 }
 

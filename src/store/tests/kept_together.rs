@@ -1,0 +1,205 @@
+//! What several nodes that write one file leave, and what they find of it.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use super::kept::{BYTES, keeping, land, record};
+use super::{directory, names, prepare};
+use crate::store::{Shared, Sink, SinkOptions};
+use crate::units::Span;
+
+const PARTIAL: &str = ".x.cep-ab12";
+const FIRST: &str = ".x.cep-ab12.journal";
+const MEMBERS: &str = ".x.cep-ab12.journal-7";
+const HALF: u64 = BYTES / 2;
+
+fn open_as(home: &Path, attempt: u8, shared: Shared) -> Sink {
+    prepare(home, "/x", BYTES, &SinkOptions { shared, ..keeping(attempt) }).unwrap()
+}
+
+/// Both nodes of an attempt: the elected one, which wants the first half of the file, and the other one.
+fn open(home: &Path, attempt: u8) -> [Sink; 2] {
+    let elected = open_as(home, attempt, Shared::Elected);
+    let member = open_as(home, attempt, Shared::Member(7));
+    assert!(member.is_shared() && member.keeps() && !member.is_fresh());
+    [elected, member]
+}
+
+/// An attempt in which the elected node lands so much of its half, and the other one of its own.
+fn attempt(home: &Path, attempt: u8, firsts: u64, others: u64) -> [Sink; 2] {
+    let sinks = open(home, attempt);
+    for (sink, (start, bytes)) in sinks.iter().zip([(0, firsts), (HALF, others)]) {
+        sink.begin(&[], false).unwrap();
+        if bytes > 0 {
+            land(sink, record(start, bytes), attempt);
+        }
+    }
+    sinks
+}
+
+#[test]
+fn each_goes_on_with_what_it_has_written() {
+    let home = directory();
+    for leaves_first in [0, 1] {
+        let [elected, member] = attempt(home.path(), 1, 5000, 7000);
+        if leaves_first == 0 {
+            drop(elected);
+            drop(member);
+        } else {
+            drop(member);
+            drop(elected);
+        }
+        assert_eq!(names(home.path()), [PARTIAL, FIRST, MEMBERS]);
+        let [elected, member] = open(home.path(), 2);
+        assert_eq!((elected.found(), member.found()), (&[record(0, 5000)][..], &[record(HALF, 7000)][..]));
+        assert!(!elected.is_fresh() && elected.refused().is_none() && member.refused().is_none());
+        elected.begin(&[Span::new(0, 5000)], false).unwrap();
+        member.begin(&[Span::of(HALF, 7000)], false).unwrap();
+        land(&elected, record(5000, HALF - 5000), 2);
+        land(&member, record(HALF + 7000, HALF - 7000), 2);
+        member.commit().unwrap();
+        elected.commit().unwrap();
+        assert_eq!(names(home.path()), [FIRST, MEMBERS, "x"], "until everybody has landed");
+        let bytes = fs::read(home.path().join("x")).unwrap();
+        assert_eq!((bytes[0], bytes[5000], bytes[HALF as usize], bytes[BYTES as usize - 1]), (1, 2, 1, 2));
+        member.confirm();
+        elected.confirm();
+        drop([elected, member]);
+        assert_eq!(names(home.path()), ["x"]);
+        fs::remove_file(home.path().join("x")).unwrap();
+    }
+}
+
+#[test]
+fn what_one_of_them_has_is_enough_to_go_on_with() {
+    for (firsts, others) in [(5000, 0), (0, 7000)] {
+        let home = directory();
+        drop(attempt(home.path(), 1, firsts, others));
+        assert!(names(home.path()).contains(&PARTIAL.to_owned()), "{:?}", names(home.path()));
+        let [elected, member] = open(home.path(), 2);
+        assert_eq!((elected.found().len(), member.found().len()), (firsts.min(1) as usize, others.min(1) as usize));
+        assert!(!elected.is_fresh(), "the other's bytes are in it");
+    }
+}
+
+#[test]
+fn the_last_one_removes_what_nobody_can_go_on_with() {
+    for elected_is_last in [false, true] {
+        let home = directory();
+        let [elected, member] = attempt(home.path(), 1, 0, 0);
+        let (first, last) = if elected_is_last { (member, elected) } else { (elected, member) };
+        drop(first);
+        assert!(names(home.path()).contains(&PARTIAL.to_owned()), "it is still written to");
+        drop(last);
+        assert!(names(home.path()).is_empty(), "{:?}", names(home.path()));
+    }
+}
+
+#[test]
+fn one_that_has_landed_all_leaves_with_the_others() {
+    let home = directory();
+    let [elected, member] = attempt(home.path(), 1, 0, HALF);
+    member.commit().unwrap();
+    drop(elected);
+    drop(member);
+    assert_eq!(names(home.path()), [PARTIAL, FIRST, MEMBERS]);
+    let [_elected, member] = open(home.path(), 2);
+    assert_eq!(member.found(), [record(HALF, HALF)]);
+}
+
+#[test]
+fn a_file_that_they_have_completed_is_found_complete_by_each_and_has_its_name_meanwhile() {
+    let home = directory();
+    let [elected, member] = attempt(home.path(), 1, HALF, HALF);
+    member.commit().unwrap();
+    elected.commit().unwrap();
+    drop([elected, member]);
+    for attempt in 2..4 {
+        // The attempt fails before it begins.
+        drop(open(home.path(), attempt));
+        assert_eq!(names(home.path()), [FIRST, MEMBERS, "x"]);
+    }
+    let [elected, member] = open(home.path(), 4);
+    let all = [Span::new(0, HALF), Span::of(HALF, HALF)];
+    for (sink, own) in [&elected, &member].into_iter().zip(all) {
+        assert_eq!(sink.found().iter().map(|record| record.span).collect::<Vec<_>>(), [own]);
+        sink.begin(&[own], true).unwrap();
+    }
+    member.commit().unwrap();
+    elected.commit().unwrap();
+    elected.confirm();
+    assert_eq!(names(home.path()), ["x"], "the elected node clears up after those that do not hear of the end");
+    member.confirm();
+}
+
+/// The elected node gave it its name back, and the other one wrote to it.
+#[test]
+fn a_complete_file_does_not_get_its_name_back_while_somebody_may_write_to_it() {
+    for elected_is_last in [false, true] {
+        let home = directory();
+        let [elected, member] = attempt(home.path(), 1, HALF, HALF);
+        member.commit().unwrap();
+        elected.commit().unwrap();
+        drop([elected, member]);
+        let [elected, member] = open(home.path(), 2);
+        member.begin(&[], false).unwrap();
+        let name = home.path().join("x");
+        if elected_is_last {
+            land(&member, record(HALF, 1000), 2);
+            drop(member);
+            drop(elected);
+        } else {
+            drop(elected);
+            assert!(!name.exists());
+            land(&member, record(HALF, 1000), 2);
+            drop(member);
+        }
+        assert_eq!(names(home.path()), [PARTIAL, FIRST, MEMBERS], "it is another file now");
+        let [elected, member] = open(home.path(), 3);
+        assert_eq!((elected.found(), member.found()), (&[record(0, HALF)][..], &[record(HALF, 1000)][..]));
+    }
+}
+
+#[test]
+fn who_does_not_see_the_others_lock_says_so_and_nothing_is_kept() {
+    let home = directory();
+    let elected = open_as(home.path(), 1, Shared::Elected);
+    // As on a file system whose locks reach no further than a machine.
+    File::from(elected.files()[0].buffered().try_clone_to_owned().unwrap()).unlock().unwrap();
+    let member = open_as(home.path(), 1, Shared::Member(7));
+    assert!(member.is_shared() && !member.keeps());
+    // The master tells the elected node.
+    elected.forget().unwrap();
+    land(&elected, record(0, HALF), 1);
+    drop(member);
+    drop(elected);
+    assert!(names(home.path()).is_empty(), "{:?}", names(home.path()));
+}
+
+#[test]
+fn a_file_that_another_attempts_node_still_writes_is_not_gone_on_with() {
+    let home = directory();
+    let [elected, old] = attempt(home.path(), 1, 5000, 7000);
+    drop(elected);
+    let new = open_as(home.path(), 2, Shared::Elected);
+    assert!(new.refused().unwrap().contains("still writes"), "{:?}", new.refused());
+    assert!(new.found().is_empty() && new.is_fresh());
+    land(&old, record(HALF + 7000, 1000), 9);
+    drop(old);
+    assert!(names(home.path()).contains(&PARTIAL.to_owned()), "the new one's");
+    drop(new);
+    assert!(names(home.path()).is_empty(), "{:?}", names(home.path()));
+}
+
+#[test]
+fn journals_of_members_that_are_there_no_more_go_with_the_file() {
+    let home = directory();
+    drop(attempt(home.path(), 1, 5000, 7000));
+    let alone = open_as(home.path(), 2, Shared::Alone);
+    assert_eq!(alone.found(), [record(0, 5000)]);
+    alone.begin(&[Span::new(0, 5000)], false).unwrap();
+    land(&alone, record(5000, BYTES - 5000), 2);
+    alone.commit().unwrap();
+    alone.confirm();
+    assert_eq!(names(home.path()), ["x"]);
+}

@@ -73,8 +73,8 @@ struct Trial {
     /// The senders are the first of the nodes.
     senders: u64,
     home: tempfile::TempDir,
-    /// Receivers that write one file between them, in one folder.
-    shares: bool,
+    /// So many receivers, the first ones, write one file between them, in one folder.
+    sharers: u64,
     /// About how long it takes.
     seconds: f64,
     tally: Tally,
@@ -130,7 +130,7 @@ impl Trial {
         let bytes = block * (1 + random.below(40)) - random.below(block);
         let whole = Span::of(start, bytes);
         let (senders, receivers) = (1 + random.below(3), 1 + random.below(4));
-        let shares = receivers > 1 && random.below(8) == 0;
+        let sharers = if receivers > 1 && random.below(6) == 0 { 2 + random.below(receivers - 1) } else { 0 };
         let mut rows = Vec::new();
         let row = |role, index: u64, uri, offset_bytes, range: Span| {
             let row = super::row(role, index as u32, range.start, range.end);
@@ -147,7 +147,7 @@ impl Trial {
         }
         // One range for all of them has them feed each other.
         let same = (random.below(2) == 0).then(|| if random.below(2) == 0 { whole } else { part(&mut random, whole) });
-        let group = (receivers > 1 && !shares && random.below(8) == 0).then(|| String::from("group"));
+        let group = (receivers > 1 && sharers == 0 && random.below(8) == 0).then(|| String::from("group"));
         for index in 0..receivers {
             let mut range = same.unwrap_or_else(|| part(&mut random, whole));
             let mut uri = match random.below(8) {
@@ -155,9 +155,12 @@ impl Trial {
                 _ => DataUri::File(format!("/file{index}").into()),
             };
             let mut offset = if random.below(4) == 0 { random.below(9000) } else { 0 };
-            if shares && index < 2 {
-                let cut = start + bytes / 2;
-                range = if index == 0 { Span::new(start, cut) } else { Span::new(cut, start + bytes) };
+            if index < sharers {
+                // A part each, or some that write over one another.
+                range = match random.below(8) {
+                    0 => part(&mut random, whole),
+                    _ => Span::new(start + bytes * index / sharers, start + bytes * (index + 1) / sharers),
+                };
                 (uri, offset) = (DataUri::File("/shared".into()), range.start - start);
             }
             let mut row = row(Role::Receiver, senders + index, uri, offset, range);
@@ -224,7 +227,7 @@ impl Trial {
             data,
             senders,
             home,
-            shares,
+            sharers,
             seconds: seconds + 0.1,
             tally: Tally::default(),
             keeps_log: false,
@@ -240,7 +243,8 @@ impl Trial {
 
     /// The folder that a node sees as its root.
     fn folder(&self, index: u64) -> PathBuf {
-        let index = if self.shares && index == self.senders + 1 { self.senders } else { index };
+        let shares = (self.senders..self.senders + self.sharers).contains(&index);
+        let index = if shares { self.senders } else { index };
         self.home.path().join(index.to_string())
     }
 

@@ -3,11 +3,13 @@
 //! The programs in `fuzz/` find bytes that reach ever more of the code, and the tests below replay what they found: the same
 //! functions over `fuzz/corpus`. Behind the feature `fuzzing`, which nothing but `fuzz/` asks for.
 
+mod master;
 mod receiver;
 mod script;
 mod sender;
 mod texts;
 
+pub use master::master;
 pub use receiver::receiver;
 pub use sender::sender;
 pub use texts::{control, frame, hostlists as hostlist, journal, preamble, spec};
@@ -16,7 +18,7 @@ pub use texts::{control, frame, hostlists as hostlist, journal, preamble, spec};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("spec", spec),
     ("hostlist", hostlist),
     ("frame", frame),
@@ -25,6 +27,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("journal", journal),
     ("receiver", receiver),
     ("sender", sender),
+    ("master", master),
 ];
 
 #[cfg(test)]

@@ -76,8 +76,8 @@ pub(crate) struct Conductor {
     pub(super) peers: Vec<Peer>,
     /// Whom the phase waited for when it was looked at last.
     waits_for: Cell<usize>,
-    /// Invariant: the sum of what the peers have landed.
-    landed_bytes: u64,
+    /// Invariant: the sum of what the peers have landed, who may say anything.
+    landed_bytes: u128,
     pub(super) holes: Vec<Span>,
     /// Files that several nodes write, of which nothing can be kept for another attempt.
     pub(super) unkept: BTreeSet<DataUri>,
@@ -262,9 +262,12 @@ impl Conductor {
             }
             ToMaster::Landed { segments, stats } => self.landed(node, segments, stats),
             ToMaster::Committed => self.move_to(node, Stage::Committing, Stage::Committed),
-            ToMaster::Report(stats) => {
+            ToMaster::Report(stats) if self.phase >= Phase::Finishing => {
                 self.peers[node.at()].report(stats);
                 self.peers[node.at()].stage = Stage::Gone;
+            }
+            ToMaster::Report(_) => {
+                self.node_down(node, Error::new(Code::Internal, "it says good-bye before it was asked to"));
             }
             ToMaster::Failed { error, .. } if error.code == Code::Cancelled => self.left_short(node, &error),
             ToMaster::Failed { error, stats } => {
@@ -290,12 +293,12 @@ impl Conductor {
 
     /// Bytes that receivers have landed, as far as they have told.
     pub(crate) fn landed_bytes(&self) -> u64 {
-        self.landed_bytes
+        u64::try_from(self.landed_bytes).unwrap_or(u64::MAX)
     }
 
     fn count(&mut self, node: NodeIx, landed_bytes: u64) {
         let before = std::mem::replace(&mut self.peers[node.at()].landed_bytes, landed_bytes);
-        self.landed_bytes = self.landed_bytes - before + landed_bytes;
+        self.landed_bytes = self.landed_bytes - u128::from(before) + u128::from(landed_bytes);
     }
 
     fn move_to(&mut self, node: NodeIx, from: Stage, to: Stage) {

@@ -209,6 +209,31 @@ fn a_receiver_that_fails_by_itself_is_in_the_report_with_what_it_did() {
     assert_eq!((conductor.landed_bytes(), conductor.peers()[1].stats().received_bytes), (50, 50));
 }
 
+/// It counted as one that is through, and the transfer as complete.
+#[test]
+fn a_receiver_that_says_good_bye_before_it_has_landed_has_failed() {
+    let mut conductor = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nreader c:1 null: 0 0-99");
+    let message = ToMaster::Report(Stats::default());
+    conductor.handle(NOW, Event::Message { node: NodeIx(1), message });
+    let error = conductor.error().expect("it has not landed");
+    assert_eq!((error.code, error.missing), (Code::Internal, vec![Span::new(0, 100)]));
+    assert!(error.message.starts_with("b:1: it says good-bye before"), "{}", error.message);
+    assert_eq!(conductor.phase(), Phase::Moving, "the other one goes on");
+}
+
+/// Their sum did not fit.
+#[test]
+fn nodes_may_say_any_number() {
+    let mut conductor = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nreader c:1 null: 0 0-99");
+    for node in [1, 2] {
+        conductor.handle(NOW, Event::Message { node: NodeIx(node), message: progress(u64::MAX, u64::MAX, true) });
+    }
+    assert_eq!(conductor.landed_bytes(), u64::MAX);
+    conductor.handle(NOW, Event::Message { node: NodeIx(1), message: progress(50, 50, true) });
+    conductor.handle(NOW, Event::Message { node: NodeIx(2), message: progress(50, 50, true) });
+    assert_eq!(conductor.landed_bytes(), 100);
+}
+
 /// A disk may take longer to sync than a network may be silent.
 #[test]
 fn who_has_landed_everything_has_longer_than_the_stall_timeout_to_make_sure_of_it() {

@@ -24,12 +24,13 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
     };
     let peers = conductor.peers();
     let bytes = conductor.landed_bytes();
-    let resumed_bytes = peers.iter().map(|peer| peer.stats().resumed_bytes).sum::<u64>().min(bytes);
+    // Nodes may say anything.
+    let sum = |count: fn(&Peer) -> u64| peers.iter().map(count).fold(0, u64::saturating_add);
+    let resumed_bytes = sum(|peer| peer.stats().resumed_bytes).min(bytes);
     let active_ns = peers.iter().map(|peer| peer.stats().active_ns).max().unwrap_or(0);
     let seconds = active_ns as f64 / 1e9;
     let adverts: Vec<Option<Advert>> = peers.iter().map(Peer::advert).collect();
     let assumed = if conductor.roster().assumes_speed(&adverts) { " (its speed is assumed)" } else { "" };
-    let sum = |count: fn(&Peer) -> u64| peers.iter().map(count).sum();
     let nodes = conductor.roster().entries.iter().zip(peers);
     let counted = nodes.clone().flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats().rails));
     Report {

@@ -395,9 +395,10 @@ impl Cluster {
             self.through(receiver, flow, parcel);
         }
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= next) {
-            let happening = entry.remove();
+            let ((_, sequence), happening) = entry.remove_entry();
             match self.held(&happening) {
-                Some(until) => self.at(until, happening),
+                // In its old place: what was sent first arrives first, however long it was on the way.
+                Some(until) => _ = self.queue.insert((until, sequence), happening),
                 None => {
                     if self.world.keeps_log {
                         self.log.borrow_mut().push(format!("{} {happening:?}", self.now.0));

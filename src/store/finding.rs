@@ -41,8 +41,14 @@ fn join_file(place: Place, number: u32, options: &SinkOptions) -> Result<(Target
     let partial = place.join(number)?;
     let inode = inode(&partial)?;
     let salt = keep::salt_of(&options.attempt, number);
-    let keep = options.keep.filter(|_| partial.is_locked);
-    let journal = keep.map(|keeping| Journal::find(&partial.place, keeping, inode, salt, options.fsync));
+    let journal = options.keep.filter(|_| partial.is_locked).map(|keeping| {
+        if keep::is_kept(&partial.place, inode) {
+            Journal::find(&partial.place, keeping, inode, salt, options.fsync)
+        } else {
+            // A new file, which may have the number of one that is gone.
+            Journal::new(keeping, inode, salt, options.fsync, Found::default())
+        }
+    });
     Ok((Target::Joined(partial), journal))
 }
 
@@ -97,6 +103,9 @@ fn continue_file(
             (partial.place, cut.or(journal.found.refused))
         }
     };
+    if options.shared == Shared::Elected {
+        place.remove_other_journals();
+    }
     with_new_journal(place.create()?, Found { refused, ..Found::default() }, options, keeping)
 }
 

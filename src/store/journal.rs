@@ -234,6 +234,13 @@ pub(crate) fn of_another_boot(bytes: &[u8]) -> Option<Vec<u8>> {
     Some([&encode_header(&header)[..], &bytes[HEADER_BYTES..]].concat())
 }
 
+/// The same journal, of another partial file.
+#[cfg(test)]
+pub(super) fn of_inode(bytes: &[u8], inode: u64) -> Vec<u8> {
+    let header = Header { inode, ..decode(bytes).expect("a journal").header };
+    [&encode_header(&header)[..], &bytes[HEADER_BYTES..]].concat()
+}
+
 /// What a journal says is there.
 #[cfg(test)]
 pub(crate) fn spans(bytes: &[u8]) -> Vec<Span> {

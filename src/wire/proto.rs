@@ -184,7 +184,7 @@ pub(crate) struct Start {
     /// Of each offer: who, and what it looks like.
     #[prost(fixed64, repeated, tag = "22")]
     pub(crate) origins: Vec<u64>,
-    #[prost(bool, tag = "23")]
+    #[prost(bool, tag = "24")]
     pub(crate) forgets: bool,
 }
 

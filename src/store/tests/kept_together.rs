@@ -1,10 +1,12 @@
 //! What several nodes that write one file leave, and what they find of it.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::kept::{BYTES, keeping, land, record};
 use super::{directory, names, prepare};
+use crate::store::journal::of_inode;
 use crate::store::{Shared, Sink, SinkOptions};
 use crate::units::Span;
 
@@ -158,6 +160,22 @@ fn a_complete_file_does_not_get_its_name_back_while_somebody_may_write_to_it() {
         let [elected, member] = open(home.path(), 3);
         assert_eq!((elected.found(), member.found()), (&[record(0, HALF)][..], &[record(HALF, 1000)][..]));
     }
+}
+
+/// The number of a file that is gone is soon another's.
+#[test]
+fn a_members_journal_is_not_believed_of_a_file_that_was_made_anew() {
+    let home = directory();
+    drop(attempt(home.path(), 1, 5000, 7000));
+    let journal = fs::read(home.path().join(MEMBERS)).unwrap();
+    for name in [PARTIAL, FIRST, MEMBERS] {
+        fs::remove_file(home.path().join(name)).unwrap();
+    }
+    let elected = open_as(home.path(), 2, Shared::Elected);
+    let inode = fs::metadata(home.path().join(PARTIAL)).unwrap().ino();
+    fs::write(home.path().join(MEMBERS), of_inode(&journal, inode)).unwrap();
+    let member = open_as(home.path(), 2, Shared::Member(7));
+    assert!(elected.is_fresh() && member.found().is_empty());
 }
 
 #[test]

@@ -1,0 +1,239 @@
+//! A master without its sessions: a `Conductor` whose nodes come and go and say anything that the wire lets through, and a user
+//! who may give up.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::script::Script;
+use crate::error::{Code, Error};
+use crate::master::conduct::{Action, Conductor, Event, Phase};
+use crate::master::roster::Roster;
+use crate::master::summary;
+use crate::master::terms::{Identity, Terms, Wishes};
+use crate::spec::Spec;
+use crate::units::{Moment, NodeIx, Span, union};
+use crate::wire::Check;
+use crate::wire::control::{
+    Advert, CheckValue, Delivered, Have, LandedSegment, Origin, Prepared, Rail, RowState, Start, Stats, ToMaster,
+    ToNode, decode, encode,
+};
+
+/// What is moved: apart, copied, into one file, by a group, by a node that does both.
+const ROWS: [&str; 5] = [
+    "writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\n",
+    "writer a:1 pattern:1 0 0-9999999\nwriter b:1 pattern:1 0 5000000-9999999\n\
+     reader c:1 file:///x 0 0-9999999\nreader d:1 file:///y 0 0-9999999\n",
+    "writer a:1 pattern:1 0 0-9999\nreader b:1 file:///x 0 0-4999\nreader c:1 file:///x 5000 5000-9999\n\
+     reader d:1 file:///x 100 100-199\n",
+    "writer a:1 pattern:1 0 0-9999999\nreader b:1 file:///x 0 0-9999999 group=g\nreader c:1 file:///y 0 0-9999999 group=g\n",
+    "writer a:1 pattern:1 0 0-9999\nreader b:1 null: 0 0-9999\nwriter b:1 pattern:1 0 10000-19999\n\
+     reader a:1 file:///x 0 10000-19999\n",
+];
+
+/// How often a kind world is asked to go on; every wait has a deadline, and there are some ten of them.
+const ROUNDS_MAX: usize = 1000;
+
+/// Phases follow each other, every wait has a deadline, whatever is said can be read, numbers add up, nobody's word but that of
+/// all receivers makes the transfer complete, and once everybody is kind, it ends.
+pub fn master(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let mut world = World::new(&mut script);
+    while !script.is_over() {
+        world.step(&mut script);
+    }
+    world.end();
+}
+
+struct World {
+    now: Moment,
+    conductor: Conductor,
+    nodes: Vec<Node>,
+}
+
+/// What a node was told and has said.
+#[derive(Default)]
+struct Node {
+    /// What it has not answered.
+    unanswered: VecDeque<ToNode>,
+    start: Option<Start>,
+    has_landed: bool,
+}
+
+impl World {
+    fn new(script: &mut Script<'_>) -> World {
+        let rows = script.pick(&ROWS);
+        let spec = Spec::parse("fuzz", &format!("id fuzz\n{rows}")).expect("a specification");
+        let roster = Roster::new(&spec);
+        let identity = Identity { id: "fuzz".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
+        let timeout = script.coin().then_some(Duration::from_secs(60));
+        let terms = Terms::new(&spec, &roster, identity, Wishes { timeout, ..Wishes::default() });
+        let now = Moment(1_000_000);
+        let nodes = roster.entries.iter().map(|_| Node::default()).collect();
+        World { now, conductor: Conductor::new(now, roster, terms), nodes }
+    }
+
+    fn step(&mut self, script: &mut Script<'_>) {
+        let at = script.below(self.nodes.len());
+        let node = NodeIx(at as u32);
+        match script.below(16) {
+            0 | 1 => self.hear(Event::NodeUp { node, advert: advert(script.below(3)) }),
+            2 if script.below(8) == 7 => {
+                self.hear(Event::NodeDown { node, error: Error::new(Code::Stalled, "it broke") });
+            }
+            3 => self.hear(Event::NodeBack { node, heard: script.below(6) as u32 }),
+            4 if script.below(8) == 7 => self.hear(Event::Cancel { reason: "enough".into() }),
+            5 => {
+                let wait = script.pick(&[0, 1_000_000, 1_000_000_000, 20_000_000_000]);
+                self.now = self.now + Duration::from_nanos(wait);
+                if self.conductor.poll_timeout().is_some_and(|due| self.now >= due) {
+                    self.hear(Event::Tick);
+                }
+            }
+            6..=10 => self.answer(at),
+            _ => {
+                if let Ok(message) = decode::<ToMaster>(&encode(&self.anything(at, script))) {
+                    self.say(at, message);
+                }
+            }
+        }
+    }
+
+    /// A node does as it was told.
+    fn answer(&mut self, at: usize) {
+        let Some(told) = self.nodes[at].unanswered.pop_front() else { return };
+        let message = match told {
+            ToNode::Prepare(prepare) => {
+                let rows = vec![RowState { shared: false, kept: false }; prepare.rows.len()];
+                ToMaster::Prepared(Prepared { rows, ..Prepared::default() })
+            }
+            ToNode::Start(start) if start.epoch == 1 => {
+                ToMaster::Landed { segments: landed(&start, 1), stats: Stats::default() }
+            }
+            ToNode::Commit => ToMaster::Committed,
+            ToNode::Finish | ToNode::Cancel { .. } => ToMaster::Report(Stats::default()),
+            // One that was prepared anew would have heard of its first plan.
+            ToNode::Start(_) | ToNode::Resume(_) | ToNode::MakeWay { .. } => return,
+        };
+        self.say(at, message);
+    }
+
+    fn say(&mut self, at: usize, message: ToMaster) {
+        let node = &mut self.nodes[at];
+        node.has_landed |= node.start.is_some() && matches!(message, ToMaster::Landed { .. });
+        self.hear(Event::Message { node: NodeIx(at as u32), message });
+    }
+
+    /// Something that a node may say, or not.
+    fn anything(&self, at: usize, script: &mut Script<'_>) -> ToMaster {
+        match script.below(8) {
+            0 | 1 => ToMaster::Prepared(self.prepared(at, script)),
+            2 | 3 => {
+                let delivered = |script: &mut Script<'_>| Delivered {
+                    index: script.below(6) as u32,
+                    bytes: number(script),
+                    busy: script.coin(),
+                };
+                ToMaster::Progress {
+                    received_bytes: number(script),
+                    sent_bytes: number(script),
+                    delivered: (0..script.below(3)).map(|_| delivered(script)).collect(),
+                    left: (0..script.below(3)).map(|_| number(script)).collect(),
+                }
+            }
+            4 => {
+                let known = self.nodes[at].start.as_ref().filter(|_| script.coin());
+                let strange = |span| LandedSegment { span, checks: vec![CheckValue { span, check: Check::Crc64(7) }] };
+                let segments = match known {
+                    Some(start) => landed(start, script.below(2) as u64),
+                    None => spans(script).into_iter().map(strange).collect(),
+                };
+                ToMaster::Landed { segments, stats: Stats { received_bytes: number(script), ..Stats::default() } }
+            }
+            5 => ToMaster::Report(Stats { sent_bytes: number(script), ..Stats::default() }),
+            6 => ToMaster::Committed,
+            _ => {
+                let code = script.pick(&[Code::Cancelled, Code::Data, Code::Integrity, Code::Stalled, Code::Internal]);
+                let stats = script.coin().then(Box::default);
+                ToMaster::Failed { error: Error::new(code, "it says so").missing(spans(script)), stats }
+            }
+        }
+    }
+
+    fn prepared(&self, at: usize, script: &mut Script<'_>) -> Prepared {
+        let rows = self.conductor.roster().entries[at].rows.len() + usize::from(script.below(16) == 15);
+        let row = |script: &mut Script<'_>| RowState { shared: script.coin(), kept: script.coin() };
+        let rows: Vec<RowState> = (0..rows).map(|_| row(script)).collect();
+        let states = rows.iter().map(|_| script.pick(&[0, 1, 2])).collect();
+        let origin = |script: &mut Script<'_>| Origin { who: script.pick(&[0, 1]), state: script.pick(&[0, 1, 2]) };
+        let have = spans(script).into_iter().map(|span| Have { span, origin: origin(script) }).collect();
+        let error = (script.below(32) == 31).then(|| Error::new(Code::Data, "no such file"));
+        Prepared { rows, states, have, error, holes: spans(script), notes: Vec::new() }
+    }
+
+    fn hear(&mut self, event: Event) {
+        let before = self.conductor.phase();
+        self.conductor.handle(self.now, event);
+        while let Some(Action { node, message }) = self.conductor.poll_action() {
+            assert_eq!(decode::<ToNode>(&encode(&message)).as_ref(), Ok(&message), "it can be read");
+            let node = &mut self.nodes[node.at()];
+            if let ToNode::Start(start) = &message {
+                node.start = Some(start.clone());
+            }
+            node.unanswered.push_back(message);
+        }
+        let phase = self.conductor.phase();
+        assert!(phase >= before, "from {before:?} back to {phase:?}");
+        assert_eq!(self.conductor.poll_timeout().is_none(), phase == Phase::Done, "{phase:?}");
+        let landed = self.conductor.peers().iter().fold(0_u64, |sum, peer| sum.saturating_add(peer.landed_bytes));
+        assert_eq!(self.conductor.landed_bytes(), landed);
+        if phase == Phase::Done && self.conductor.error().is_none() {
+            for (entry, node) in self.conductor.roster().entries.iter().zip(&self.nodes) {
+                assert!(node.has_landed || !entry.receives(), "{} has not landed", entry.address);
+            }
+        }
+        let report = summary::report(&self.conductor, Duration::from_secs(1));
+        assert_eq!((report.error.is_none(), report.bytes), (self.conductor.error().is_none(), landed));
+    }
+
+    /// Everybody is kind from now on.
+    fn end(&mut self) {
+        for at in 0..self.nodes.len() {
+            self.hear(Event::NodeUp { node: NodeIx(at as u32), advert: advert(1) });
+        }
+        for _ in 0..ROUNDS_MAX {
+            for at in 0..self.nodes.len() {
+                while !self.nodes[at].unanswered.is_empty() {
+                    self.answer(at);
+                }
+            }
+            let Some(due) = self.conductor.poll_timeout() else { return };
+            self.now = self.now.max(due);
+            self.hear(Event::Tick);
+        }
+        panic!("it does not end: {:?}", self.conductor.phase());
+    }
+}
+
+fn advert(rails: usize) -> Advert {
+    let address = std::net::SocketAddr::from(([10, 0, 0, 1], 40_000));
+    let rail = |at: usize| Rail { nic: format!("eth{at}"), address, line: None, mtu: None, numa: None };
+    let rails = (0..rails).map(rail).collect();
+    Advert { software: "fuzz".into(), rails, cores: 1, boot_id: String::new(), incarnation: 1 }
+}
+
+/// All that a plan wants, with a check that says which replica it came from.
+fn landed(start: &Start, replica: u64) -> Vec<LandedSegment> {
+    let checks = |span: Span| vec![CheckValue { span, check: Check::Crc64(span.start + replica) }];
+    start.segments.iter().map(|it| LandedSegment { span: it.span, checks: checks(it.span) }).collect()
+}
+
+fn number(script: &mut Script<'_>) -> u64 {
+    script.pick(&[0, 1, 100, 5_000_000, 10_000_000, u64::MAX / 2, u64::MAX])
+}
+
+/// Up to three ranges, ascending and apart.
+fn spans(script: &mut Script<'_>) -> Vec<Span> {
+    let starts = [0, 50, 4000, 5000, 10_000, 5_000_000, u64::MAX - 100];
+    let span = |script: &mut Script<'_>| Span::of(script.pick(&starts), script.pick(&[1, 50, 100]));
+    union((0..script.below(4)).map(|_| span(script)).collect())
+}

@@ -26,7 +26,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("stand_ins", &["error", "master", "session", "spec", "units", "wire"]),
     ("sim", &["engine", "error", "master", "plan", "spec", "units", "wire"]),
     // It plays master, peers and kernel to the machines, and is in no program but those of fuzz/.
-    ("fuzzing", &["engine", "error", "spec", "store", "units", "wire"]),
+    ("fuzzing", &["engine", "error", "master", "spec", "store", "units", "wire"]),
     ("doctor", &["node", "report", "units", "ring", "affinity"]),
     (
         "cli",

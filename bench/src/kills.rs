@@ -70,6 +70,8 @@ const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);
 const OFFSET_MAX: u64 = 100_000;
 /// The nodes of every transfer: two that send, two that receive.
 const NODES: [&str; 4] = ["a", "b", "c", "d"];
+/// What those that receive have as their root, so that they can write one file.
+const RECEIVERS: &str = "receivers";
 
 /// Who dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,6 +106,8 @@ struct Round {
     offset: u64,
     /// Whether both senders have everything; where only the first has, receivers feed each other.
     replica: bool,
+    /// Whether the receivers write one file, a part each.
+    together: bool,
 }
 
 /// What became of a round.
@@ -230,16 +234,22 @@ impl Round {
                 .min(options.bytes_max.max(BYTES_MIN)),
             offset: random.below(OFFSET_MAX),
             replica: random.below(3) > 0,
+            together: random.below(4) == 0,
         }
     }
 
-    /// Where the second receiver's part begins.
+    /// Where the second receiver's part begins. Where it has a file of its own, the first one's goes on to the end.
     fn second_from(&self) -> u64 {
         self.bytes / 3
     }
 
+    /// The files that are written: by which node, and from which byte on.
+    fn files(&self) -> Vec<(usize, u64)> {
+        if self.together { vec![(2, 0)] } else { vec![(2, 0), (3, self.second_from())] }
+    }
+
     fn wanted_bytes(&self) -> u64 {
-        2 * self.bytes - self.second_from()
+        self.files().iter().map(|(_, from)| self.bytes - from).sum()
     }
 
     fn specification(&self, bed: &Bed<'_>) -> String {
@@ -248,8 +258,16 @@ impl Round {
         for node in 0..=usize::from(self.replica) {
             text += &format!("writer {} file:///source {offset} 0-{last}\n", bed.address(node));
         }
-        text += &format!("reader {} file:///copy 0 0-{last}\n", bed.address(2));
-        text + &format!("reader {} file:///copy 0 {second}-{last}\n", bed.address(3))
+        let (first, other) = (bed.address(2), bed.address(3));
+        text + &match self.together {
+            false => {
+                format!("reader {first} file:///c/copy 0 0-{last}\nreader {other} file:///d/copy 0 {second}-{last}\n")
+            }
+            true => format!(
+                "reader {first} file:///c/copy 0 0-{}\nreader {other} file:///c/copy {second} {second}-{last}\n",
+                second - 1
+            ),
+        }
     }
 }
 
@@ -272,7 +290,7 @@ impl<'a> Bed<'a> {
             }
             let mut made = Bed { lab, program, worker, folder, daemons: Vec::new() };
             for node in 0..NODES.len() {
-                fs::create_dir_all(made.root(node))?;
+                fs::create_dir_all(made.home(node))?;
                 if node < 2 {
                     fs::hard_link(lab.path("source"), made.root(node).join("source"))?;
                 }
@@ -285,7 +303,12 @@ impl<'a> Bed<'a> {
     }
 
     fn root(&self, node: usize) -> PathBuf {
-        self.folder.join(NODES[node])
+        self.folder.join(if node < 2 { NODES[node] } else { RECEIVERS })
+    }
+
+    /// Where its file is.
+    fn home(&self, node: usize) -> PathBuf {
+        if node < 2 { self.root(node) } else { self.root(node).join(NODES[node]) }
     }
 
     fn address(&self, node: usize) -> String {
@@ -310,7 +333,7 @@ impl<'a> Bed<'a> {
     /// Plays one round, and says what became of it.
     fn play(&mut self, options: &Options, round: &Round) -> Result<Outcome> {
         for node in 2..4 {
-            let _ = fs::remove_file(self.root(node).join("copy"));
+            let _ = fs::remove_file(self.home(node).join("copy"));
         }
         let spec = self.folder.join("kill.spec");
         fs::write(&spec, round.specification(self))?;
@@ -373,14 +396,14 @@ impl<'a> Bed<'a> {
     /// Something that lies at a node beside its copy.
     fn left_over(&self, node: usize) -> Result<Option<OsString>> {
         let names: io::Result<Vec<OsString>> =
-            fs::read_dir(self.root(node))?.map(|entry| entry.map(|entry| entry.file_name())).collect();
+            fs::read_dir(self.home(node))?.map(|entry| entry.map(|entry| entry.file_name())).collect();
         Ok(names?.into_iter().find(|name| name != "copy"))
     }
 
     /// Every byte is right, and nothing else is there.
     fn compare(&self, round: &Round) -> Result<()> {
-        for (node, from) in [(2, 0), (3, round.second_from())] {
-            let copy = self.root(node).join("copy");
+        for (node, from) in round.files() {
+            let copy = self.home(node).join("copy");
             let bytes = fs::metadata(&copy).with_context(|| format!("no {}", copy.display()))?.len();
             ensure!(bytes == round.bytes - from, "{} has {bytes} bytes", copy.display());
             let mut cmp = process::command("cmp");

@@ -42,7 +42,7 @@ fn join_file(place: Place, number: u32, options: &SinkOptions) -> Result<(Target
     let inode = inode(&partial)?;
     let salt = keep::salt_of(&options.attempt, number);
     let journal = options.keep.filter(|_| partial.is_locked).map(|keeping| {
-        if keep::is_kept(&partial.place, inode) {
+        if keep::is_gone_on_with(&partial.place, inode) {
             Journal::find(&partial.place, keeping, inode, salt, options.fsync)
         } else {
             // A new file, which may have the number of one that is gone.
@@ -63,7 +63,9 @@ fn continue_file(
     let find = |place: &Place, inode| Journal::find(place, keeping, inode, options.attempt, options.fsync);
     if let Some(existing) = &existing {
         let journal = find(&place, existing.st_ino);
-        if journal.found.complete == Some(completion(existing)) {
+        // Rows of other nodes, which the journal does not know, may make it another one.
+        let has_size = existing.st_size.unsigned_abs() == file_bytes;
+        if has_size && journal.found.complete == Some(completion(existing)) {
             if options.shared == Shared::Elected && !keep::is_kept(&place, existing.st_ino) {
                 // Who has written what of it nobody knows: it starts again, beside what is complete. That stays until it is
                 // replaced.

@@ -63,19 +63,20 @@ impl Journal {
     /// The journal for the file `inode` at a place, with what an earlier attempt left; `salt` is random.
     pub(super) fn find(place: &Place, keeping: Keeping, inode: u64, salt: [u8; 16], fsync: bool) -> Journal {
         let header = Header { identity: keeping.identity, boot: boot(salt), inode, synced: fsync, salt };
-        let found = match place.open_journal().map_err(|error| unreadable(&error)).and_then(read) {
-            Ok(None) => Found::default(),
-            Ok(Some(read)) if read.header.identity != header.identity => {
-                refused("it is of a transfer with other rows or options")
-            }
-            Ok(Some(read)) if read.header.inode != inode => {
-                refused("the partial file is not the one it was written for")
-            }
-            Ok(Some(Read { header: old, records, complete })) => {
-                Found { records, is_certain: old.synced || old.boot == header.boot, complete, refused: None }
-            }
-            Err(reason) => refused(&reason),
-        };
+        let found =
+            match place.open_journal().map_err(|error| unreadable(&error)).and_then(|file| read(file, BYTES_MAX)) {
+                Ok(None) => Found::default(),
+                Ok(Some(read)) if read.header.identity != header.identity => {
+                    refused("it is of a transfer with other rows or options")
+                }
+                Ok(Some(read)) if read.header.inode != inode => {
+                    refused("the partial file is not the one it was written for")
+                }
+                Ok(Some(Read { header: old, records, complete })) => {
+                    Found { records, is_certain: old.synced || old.boot == header.boot, complete, refused: None }
+                }
+                Err(reason) => refused(&reason),
+            };
         Journal { header, found, file: Mutex::default(), pending: Mutex::default() }
     }
 
@@ -190,49 +191,55 @@ pub(super) fn salt_of(attempt: &[u8; 16], member: u32) -> [u8; 16] {
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
+/// Whether the node that makes the file goes on with the partial file `inode`, as long as it has not begun.
+pub(super) fn is_gone_on_with(place: &Place, inode: u64) -> bool {
+    beginning_of(place, None).is_some_and(|first| first.header.inode == inode)
+}
+
 /// Whether any node has recorded something of the partial file `inode`. Without the journal of the one that made it nobody's
 /// counts.
 pub(super) fn is_kept(place: &Place, inode: u64) -> bool {
-    let journals = journals_of(place, inode);
-    journals.iter().any(|(member, _)| member.is_none()) && journals.iter().any(|(_, read)| !read.records.is_empty())
+    is_gone_on_with(place, inode) && beginnings(place, inode).any(|(_, read)| !read.records.is_empty())
 }
 
 /// Whether the file `inode`, which looks like `now`, is complete, and nobody has begun to write to it again.
 pub(super) fn is_complete(place: &Place, inode: u64, now: Complete) -> bool {
-    let journals = journals_of(place, inode);
-    let first = journals.iter().find(|(member, _)| member.is_none());
-    first.is_some_and(|(_, first)| {
-        let is_of_then = |(member, read): &(Option<u32>, Read)| {
+    let first = place.open_journal_of(None).ok().and_then(|file| read(file, BYTES_MAX).ok().flatten());
+    first.is_some_and(|first| {
+        let is_of_then = |(member, read): (Option<u32>, Read)| {
             member.is_none_or(|member| read.header.salt == salt_of(&first.header.salt, member))
         };
-        first.complete == Some(now) && journals.iter().all(is_of_then)
+        first.header.inode == inode && first.complete == Some(now) && beginnings(place, inode).all(is_of_then)
     })
 }
 
 /// Removes the journals of all nodes that speak of the partial file `inode`.
 pub(super) fn remove_all(place: &Place, inode: u64) {
-    for (member, _) in journals_of(place, inode) {
-        place.remove_journal_of(member);
-    }
+    beginnings(place, inode).for_each(|(member, _)| place.remove_journal_of(member));
 }
 
-/// The journals that speak of the partial file `inode`, by the member that writes them, or the one that has made it.
-fn journals_of(place: &Place, inode: u64) -> Vec<(Option<u32>, Read)> {
-    let members = place.journals().unwrap_or_default().into_iter();
-    let read = |member: Option<u32>| read(place.open_journal_of(member).ok()?).ok()?;
-    let journals = members.filter_map(|member| Some((member, read(member)?)));
-    journals.filter(|(_, read)| read.header.inode == inode).collect()
+/// The beginnings of the journals that speak of the partial file `inode`, by the member that writes them, or the node that
+/// makes the file.
+fn beginnings(place: &Place, inode: u64) -> impl Iterator<Item = (Option<u32>, Read)> {
+    let all = place.journals().unwrap_or_default().into_iter();
+    let all = all.filter_map(|member| Some((member, beginning_of(place, member)?)));
+    all.filter(move |(_, read)| read.header.inode == inode)
+}
+
+/// The header of a journal, and its first record: there may be many nodes, and long journals.
+fn beginning_of(place: &Place, member: Option<u32>) -> Option<Read> {
+    read(place.open_journal_of(member).ok()?, (HEADER_BYTES + RECORD_BYTES) as u64).ok()?
 }
 
 fn refused(reason: &str) -> Found {
     Found { refused: Some(reason.into()), ..Found::default() }
 }
 
-/// Reads a journal, if there is one.
-fn read(file: Option<File>) -> Result<Option<Read>, String> {
+/// Reads a journal, if there is one, up to so many bytes.
+fn read(file: Option<File>, bytes_max: u64) -> Result<Option<Read>, String> {
     let Some(file) = file else { return Ok(None) };
     let mut bytes = Vec::new();
-    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
+    file.take(bytes_max).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
     journal::decode(&bytes).map(Some).map_err(|refusal| refusal.to_string())
 }
 

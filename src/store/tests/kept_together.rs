@@ -162,6 +162,25 @@ fn a_complete_file_does_not_get_its_name_back_while_somebody_may_write_to_it() {
     }
 }
 
+#[test]
+fn a_complete_file_that_is_to_have_another_size_is_not_gone_on_with() {
+    let home = directory();
+    let [elected, member] = attempt(home.path(), 1, HALF, HALF);
+    member.commit().unwrap();
+    elected.commit().unwrap();
+    drop([elected, member]);
+    let options = |overwrite| SinkOptions { shared: Shared::Elected, overwrite, ..keeping(2) };
+    let error = prepare(home.path(), "/x", BYTES - 1, &options(false)).unwrap_err();
+    assert_eq!(error.message, "/x exists");
+    let elected = prepare(home.path(), "/x", BYTES - 1, &options(true)).unwrap();
+    assert!(elected.is_fresh());
+    elected.begin(&[], false).unwrap();
+    elected.commit().unwrap();
+    elected.confirm();
+    assert_eq!(names(home.path()), ["x"]);
+    assert_eq!(fs::metadata(home.path().join("x")).unwrap().len(), BYTES - 1);
+}
+
 /// The number of a file that is gone is soon another's.
 #[test]
 fn a_members_journal_is_not_believed_of_a_file_that_was_made_anew() {

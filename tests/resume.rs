@@ -417,13 +417,14 @@ impl Writers {
     /// Begins slowly, and waits until both have recorded something.
     fn begin(&self) -> Child {
         let child = begin(&self.spec, &["--limit", "160M"]);
-        let has_some = |path: &PathBuf| fs::metadata(path).is_ok_and(|about| about.len() > 96 + 64);
-        wait_for("two journals", || {
-            let journals =
-                beside(&self.folder(), "").into_iter().filter(|it| it.to_string_lossy().contains(".journal"));
-            journals.filter(has_some).count() == 2
-        });
+        wait_for("two journals", || self.recorded().iter().filter(|records| **records > 1).count() == 2);
         child
+    }
+
+    /// How many records each journal has.
+    fn recorded(&self) -> Vec<u64> {
+        let journals = beside(&self.folder(), "").into_iter().filter(|it| it.to_string_lossy().contains(".journal"));
+        journals.map(|path| fs::metadata(path).map_or(0, |about| about.len().saturating_sub(96) / 64)).collect()
     }
 
     /// A node is killed, and there again.
@@ -461,11 +462,7 @@ fn one_file_that_several_nodes_have_written_is_found_complete() {
     kill(pid(&child), Signal::SIGKILL).unwrap();
     end_of(child);
     // Without a master nobody gives it its name, but all that is wanted lands.
-    let landed = || {
-        let journals = beside(&writers.folder(), "").into_iter().filter(|it| it.to_string_lossy().contains(".journal"));
-        journals.map(|path| fs::metadata(path).map_or(0, |about| (about.len() - 96) / 64)).sum::<u64>() << 20
-    };
-    wait_for("the last record", || landed() >= BYTES as u64);
+    wait_for("the last record", || writers.recorded().iter().sum::<u64>() << 20 >= BYTES as u64);
     writers.kill(1);
     writers.kill(2);
     writers.write_spec();

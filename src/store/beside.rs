@@ -16,12 +16,7 @@ use super::token;
 use crate::error::Result;
 
 impl Place {
-    /// This node's journal beside the partial file, if there is one.
-    pub(super) fn open_journal(&self) -> io::Result<Option<File>> {
-        self.open_journal_of(self.member)
-    }
-
-    /// A member's journal, or that of the node that makes the file.
+    /// A member's journal beside the partial file, or that of the node that makes the file, if there is one.
     pub(super) fn open_journal_of(&self, member: Option<u32>) -> io::Result<Option<File>> {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match openat(&self.directory, self.journal_of(member).as_os_str(), flags, Mode::empty()) {

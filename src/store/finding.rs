@@ -33,13 +33,13 @@ pub(super) fn find_file(
         return continue_file((place, existing), file_bytes, options, keeping);
     }
     place.accept(existing.as_ref(), options.overwrite)?;
-    place.create().map(|partial| (Target::Owned(partial), None))
+    place.create(options.shared == Shared::Elected).map(|partial| (Target::Owned(partial), None))
 }
 
 /// Opens the file that the elected node has made, and finds what this node has left in it.
 fn join_file(place: Place, number: u32, options: &SinkOptions) -> Result<(Target, Option<Journal>)> {
     let partial = place.join(number)?;
-    let inode = inode(&partial)?;
+    let inode = examined(&partial)?.st_ino;
     let salt = keep::salt_of(&options.attempt, number);
     let journal = options.keep.filter(|_| partial.is_locked).map(|keeping| {
         if keep::is_gone_on_with(&partial.place, inode) {
@@ -59,7 +59,6 @@ fn continue_file(
     options: &SinkOptions,
     keeping: Keeping,
 ) -> Result<(Target, Option<Journal>)> {
-    let path = place.path.clone();
     let find = |place: &Place, inode| Journal::find(place, keeping, inode, options.attempt, options.fsync);
     if let Some(existing) = &existing {
         let journal = find(&place, existing.st_ino);
@@ -89,7 +88,7 @@ fn continue_file(
     let (place, refused) = match place.reopen()? {
         Left::Nothing(place, why) => (place, why.map(String::from)),
         Left::Partial(partial) => {
-            let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &path, "examined"))?;
+            let about = examined(&partial)?;
             let journal = find(&partial.place, about.st_ino);
             let is_kept = match options.shared {
                 Shared::Elected => journal.found.refused.is_none() && keep::is_kept(&partial.place, about.st_ino),
@@ -105,10 +104,8 @@ fn continue_file(
             (partial.place, cut.or(journal.found.refused))
         }
     };
-    if options.shared == Shared::Elected {
-        place.remove_other_journals();
-    }
-    with_new_journal(place.create()?, Found { refused, ..Found::default() }, options, keeping)
+    let partial = place.create(options.shared == Shared::Elected)?;
+    with_new_journal(partial, Found { refused, ..Found::default() }, options, keeping)
 }
 
 /// A new file and its journal; there is none where nobody could know who else writes to the file.
@@ -118,14 +115,13 @@ fn with_new_journal(
     options: &SinkOptions,
     keeping: Keeping,
 ) -> Result<(Target, Option<Journal>)> {
-    let journal = Journal::new(keeping, inode(&partial)?, options.attempt, options.fsync, found);
+    let journal = Journal::new(keeping, examined(&partial)?.st_ino, options.attempt, options.fsync, found);
     let journal = Some(journal).filter(|_| partial.is_locked);
     Ok((Target::Owned(partial), journal))
 }
 
-fn inode(partial: &Partial) -> Result<u64> {
-    let about = fstat(partial.file.buffered()).map_err(|errno| fault(errno, &partial.place.path, "examined"))?;
-    Ok(about.st_ino)
+fn examined(partial: &Partial) -> Result<FileStat> {
+    fstat(partial.file.buffered()).map_err(|errno| fault(errno, &partial.place.path, "examined"))
 }
 
 /// Whether what has the final name was completed by an earlier attempt, and this one writes another file to replace it. The

@@ -63,20 +63,19 @@ impl Journal {
     /// The journal for the file `inode` at a place, with what an earlier attempt left; `salt` is random.
     pub(super) fn find(place: &Place, keeping: Keeping, inode: u64, salt: [u8; 16], fsync: bool) -> Journal {
         let header = Header { identity: keeping.identity, boot: boot(salt), inode, synced: fsync, salt };
-        let found =
-            match place.open_journal().map_err(|error| unreadable(&error)).and_then(|file| read(file, BYTES_MAX)) {
-                Ok(None) => Found::default(),
-                Ok(Some(read)) if read.header.identity != header.identity => {
-                    refused("it is of a transfer with other rows or options")
-                }
-                Ok(Some(read)) if read.header.inode != inode => {
-                    refused("the partial file is not the one it was written for")
-                }
-                Ok(Some(Read { header: old, records, complete })) => {
-                    Found { records, is_certain: old.synced || old.boot == header.boot, complete, refused: None }
-                }
-                Err(reason) => refused(&reason),
-            };
+        let found = match read(place, place.member, BYTES_MAX) {
+            Ok(None) => Found::default(),
+            Ok(Some(read)) if read.header.identity != header.identity => {
+                refused("it is of a transfer with other rows or options")
+            }
+            Ok(Some(read)) if read.header.inode != inode => {
+                refused("the partial file is not the one it was written for")
+            }
+            Ok(Some(Read { header: old, records, complete })) => {
+                Found { records, is_certain: old.synced || old.boot == header.boot, complete, refused: None }
+            }
+            Err(reason) => refused(&reason),
+        };
         Journal { header, found, file: Mutex::default(), pending: Mutex::default() }
     }
 
@@ -164,7 +163,7 @@ impl Journal {
         if self.written().forgotten {
             return false;
         }
-        let named = place.open_journal().ok().flatten().and_then(|file| file.metadata().ok());
+        let named = place.open_journal_of(place.member).ok().flatten().and_then(|file| file.metadata().ok());
         match (named, self.written().file.as_ref().map(File::metadata)) {
             (Some(named), Some(Ok(ours))) => (named.dev(), named.ino()) == (ours.dev(), ours.ino()),
             // Never begun: the file was complete from the start.
@@ -204,8 +203,7 @@ pub(super) fn is_kept(place: &Place, inode: u64) -> bool {
 
 /// Whether the file `inode`, which looks like `now`, is complete, and nobody has begun to write to it again.
 pub(super) fn is_complete(place: &Place, inode: u64, now: Complete) -> bool {
-    let first = place.open_journal_of(None).ok().and_then(|file| read(file, BYTES_MAX).ok().flatten());
-    first.is_some_and(|first| {
+    read(place, None, BYTES_MAX).ok().flatten().is_some_and(|first| {
         let is_of_then = |(member, read): (Option<u32>, Read)| {
             member.is_none_or(|member| read.header.salt == salt_of(&first.header.salt, member))
         };
@@ -228,23 +226,20 @@ fn beginnings(place: &Place, inode: u64) -> impl Iterator<Item = (Option<u32>, R
 
 /// The header of a journal, and its first record: there may be many nodes, and long journals.
 fn beginning_of(place: &Place, member: Option<u32>) -> Option<Read> {
-    read(place.open_journal_of(member).ok()?, (HEADER_BYTES + RECORD_BYTES) as u64).ok()?
+    read(place, member, (HEADER_BYTES + RECORD_BYTES) as u64).ok()?
 }
 
 fn refused(reason: &str) -> Found {
     Found { refused: Some(reason.into()), ..Found::default() }
 }
 
-/// Reads a journal, if there is one, up to so many bytes.
-fn read(file: Option<File>, bytes_max: u64) -> Result<Option<Read>, String> {
-    let Some(file) = file else { return Ok(None) };
+/// Reads a member's journal, or that of the node that makes the file, if there is one: up to so many bytes.
+fn read(place: &Place, member: Option<u32>, bytes_max: u64) -> Result<Option<Read>, String> {
+    let unreadable = |error: io::Error| format!("it cannot be read: {error}");
+    let Some(file) = place.open_journal_of(member).map_err(unreadable)? else { return Ok(None) };
     let mut bytes = Vec::new();
-    file.take(bytes_max).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
+    file.take(bytes_max).read_to_end(&mut bytes).map_err(unreadable)?;
     journal::decode(&bytes).map(Some).map_err(|refusal| refusal.to_string())
-}
-
-fn unreadable(error: &io::Error) -> String {
-    format!("it cannot be read: {error}")
 }
 
 /// What tells this boot of the machine from every other; where the system does not say, no two are the same.

@@ -103,10 +103,12 @@ impl Place {
         Ok(())
     }
 
-    /// Makes a new partial file, in the place of any that an earlier attempt has left.
-    pub(super) fn create(self) -> Result<Partial> {
+    /// Makes a new partial file, in the place of any that an earlier attempt has left. Other nodes may write it, too, if it is
+    /// `shared`.
+    pub(super) fn create(self, shared: bool) -> Result<Partial> {
         self.remove_journal()?;
-        if self.open_partial(OFlag::O_PATH, Mode::empty()).is_ok() {
+        // Whose journals lie there costs a look at the whole directory.
+        if shared || self.open_partial(OFlag::O_PATH, Mode::empty()).is_ok() {
             self.remove_other_journals();
         }
         self.create_beside()
@@ -447,7 +449,7 @@ mod tests {
     fn file_systems_without_the_flag_do_not_replace_either() {
         let home = tempfile::tempdir().unwrap();
         let root = Root::open(home.path()).unwrap();
-        let create = || Place::look(&root, Path::new("/x"), "ab12").unwrap().0.create().unwrap();
+        let create = || Place::look(&root, Path::new("/x"), "ab12").unwrap().0.create(false).unwrap();
         create().place.rename_by_link().unwrap();
         assert!(home.path().join("x").exists() && !home.path().join(".x.cep-ab12").exists());
         let taken = create();

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::book::Book;
 use super::{Bench, iperf, rows};
-use crate::cluster::{Cluster, Transferred};
+use crate::cluster::{self, Cluster, Transferred};
 use crate::contenders::{Scenario, Work};
 use crate::process::Running;
 
@@ -22,13 +22,6 @@ const SINGLE_PACKETS: &str =
     "ethtool -K eth0 tso off gso off gro off tx off; sysctl -q net.netfilter.nf_conntrack_acct=1";
 /// What flaps is gone for a fifth of every second.
 const FLAPPING: &str = "while ip link set eth0 down && sleep 0.2 && ip link set eth0 up; do sleep 0.8; done";
-/// The receiver does not hear the sender, on whatever port.
-const DEAF: &str = "nft -f - <<RULES
-add table inet deaf
-add chain inet deaf in { type filter hook prerouting priority -300; }
-add rule inet deaf in ip saddr 10.200.0.1 drop
-RULES";
-const HEARING: &str = "nft delete table inet deaf";
 /// When a fault that comes later comes, and how long one lasts that goes again: longer than a flow may be silent.
 const BEFORE: Duration = Duration::from_secs(1);
 const LASTS: Duration = Duration::from_secs(2);
@@ -128,16 +121,12 @@ add rule inet wire in {spared} tcp flags & rst == 0 ct bytes > 5000000 reject wi
             ),
             Fault::None | Fault::Flapping | Fault::OneWay | Fault::Frozen => return Ok(()),
         };
-        let script = format!("nft -f - <<RULES\nadd table inet wire\n{rules}\nRULES");
-        iperf::inside(cluster, node, &script).context("nft does not take the fault's rules")
+        lay_rules(cluster, node, &rules)
     }
 
     /// Lets what comes later come to a transfer whose sender this is, and go again where it does. What makes it go on, where
     /// that is a process, ends it when it is dropped.
     fn strike(self, cluster: &Cluster, sender: &Running) -> Result<Option<Running>> {
-        if matches!(self, Fault::None | Fault::Loss(_) | Fault::Resets) {
-            return Ok(None);
-        }
         thread::sleep(BEFORE);
         match self {
             Fault::Flapping => {
@@ -146,9 +135,15 @@ add rule inet wire in {spared} tcp flags & rst == 0 ct bytes > 5000000 reject wi
                 return cluster.lab().start("flapping", shell).map(Some);
             }
             Fault::OneWay => {
-                iperf::inside(cluster, RECEIVER, DEAF)?;
+                // On whatever port.
+                let deaf = format!(
+                    "add chain inet wire in {{ type filter hook prerouting priority -300; }}
+add rule inet wire in ip saddr {} drop",
+                    cluster::host(SENDER)
+                );
+                lay_rules(cluster, RECEIVER, &deaf)?;
                 thread::sleep(LASTS);
-                iperf::inside(cluster, RECEIVER, HEARING)?;
+                iperf::inside(cluster, RECEIVER, "nft delete table inet wire")?;
             }
             Fault::Frozen => {
                 sender.signal(Signal::SIGSTOP)?;
@@ -159,4 +154,10 @@ add rule inet wire in {spared} tcp flags & rst == 0 ct bytes > 5000000 reject wi
         }
         Ok(None)
     }
+}
+
+/// Makes a node's firewall follow these rules of the table `wire`.
+fn lay_rules(cluster: &Cluster, node: u32, rules: &str) -> Result<()> {
+    let script = format!("nft -f - <<RULES\nadd table inet wire\n{rules}\nRULES");
+    iperf::inside(cluster, node, &script).context("nft does not take the fault's rules")
 }

@@ -39,6 +39,13 @@ fn attempt(home: &Path, attempt: u8, firsts: u64, others: u64) -> [Sink; 2] {
     sinks
 }
 
+/// An attempt that completes the file, and whose end nobody hears of.
+fn complete(home: &Path) {
+    let [elected, member] = attempt(home, 1, HALF, HALF);
+    member.commit().unwrap();
+    elected.commit().unwrap();
+}
+
 #[test]
 fn each_goes_on_with_what_it_has_written() {
     let home = directory();
@@ -112,10 +119,7 @@ fn one_that_has_landed_all_leaves_with_the_others() {
 #[test]
 fn a_file_that_they_have_completed_is_found_complete_by_each_and_has_its_name_meanwhile() {
     let home = directory();
-    let [elected, member] = attempt(home.path(), 1, HALF, HALF);
-    member.commit().unwrap();
-    elected.commit().unwrap();
-    drop([elected, member]);
+    complete(home.path());
     for attempt in 2..4 {
         // The attempt fails before it begins.
         drop(open(home.path(), attempt));
@@ -139,10 +143,7 @@ fn a_file_that_they_have_completed_is_found_complete_by_each_and_has_its_name_me
 fn a_complete_file_does_not_get_its_name_back_while_somebody_may_write_to_it() {
     for elected_is_last in [false, true] {
         let home = directory();
-        let [elected, member] = attempt(home.path(), 1, HALF, HALF);
-        member.commit().unwrap();
-        elected.commit().unwrap();
-        drop([elected, member]);
+        complete(home.path());
         let [elected, member] = open(home.path(), 2);
         member.begin(&[], false).unwrap();
         let name = home.path().join("x");
@@ -165,10 +166,7 @@ fn a_complete_file_does_not_get_its_name_back_while_somebody_may_write_to_it() {
 #[test]
 fn a_complete_file_that_is_to_have_another_size_is_not_gone_on_with() {
     let home = directory();
-    let [elected, member] = attempt(home.path(), 1, HALF, HALF);
-    member.commit().unwrap();
-    elected.commit().unwrap();
-    drop([elected, member]);
+    complete(home.path());
     let options = |overwrite| SinkOptions { shared: Shared::Elected, overwrite, ..keeping(2) };
     let error = prepare(home.path(), "/x", BYTES - 1, &options(false)).unwrap_err();
     assert_eq!(error.message, "/x exists");

@@ -74,7 +74,8 @@ pub trait Io {
     fn register(&mut self, fd: OwnedFd) -> io::Result<FileId>;
 
     /// Closes a file. What is in flight on it is cancelled as far as it can be and keeps the file itself alive until it
-    /// completes; its slots come back with its completions, as ever.
+    /// completes; its slots come back with its completions, as ever. Where the kernel will not let go of it at once, the
+    /// next waits try again.
     ///
     /// # Errors
     /// `EBADF` if the file is not registered, or no longer.

@@ -55,6 +55,8 @@ pub struct Uring {
     ready: Vec<Completion>,
     /// Sends of files whose socket has room again.
     writable: Vec<u64>,
+    /// Files that the caller has given up and the kernel would not let go of yet: each wait tries again.
+    closing: Vec<FileId>,
     waker: Waker,
     waker_armed: bool,
     /// The kernel lets only the thread that made the ring use it.
@@ -91,6 +93,7 @@ impl Uring {
             registration_error,
             ready: Vec::with_capacity(config.entries as usize),
             writable: Vec::with_capacity(config.entries as usize),
+            closing: Vec::new(),
             waker: Waker::new()?,
             waker_armed: false,
             not_send: PhantomData,
@@ -271,15 +274,37 @@ impl Uring {
         Ok(())
     }
 
-    /// Asks the kernel to stop what is in flight on `file`. What cannot be asked for lack of room runs to its end.
-    fn cancel_file(&mut self, file: FileId) {
+    /// Asks the kernel to stop what is in flight on `file`.
+    fn cancel_file(&mut self, file: FileId) -> Result<(), Errno> {
         let mut start = 0;
         while let Some((key, next)) = self.table.find(start, |operation| operation.works_on(file)) {
-            if self.make_room().is_err() {
-                return;
-            }
+            self.make_room()?;
             self.push_plain(opcode::AsyncCancel::new(self.kernel_key(key)).build(), KEY_NONE);
             start = next;
+        }
+        Ok(())
+    }
+
+    /// Cancels what is in flight on a file, and closes it.
+    fn close_file(&mut self, id: FileId) -> io::Result<()> {
+        self.cancel_file(id)?;
+        // The entries that name the file must be the kernel's before its name is free: they hold the file itself then.
+        while !self.ring.submission().is_empty() {
+            self.ring.submit()?;
+        }
+        if self.files_fixed {
+            self.ring.submitter().register_files_update(id.index(), &[-1])?;
+        }
+        self.files.remove(id)?;
+        Ok(())
+    }
+
+    /// Tries again to close what could not be closed when that was asked for.
+    fn close_rest(&mut self) {
+        for id in std::mem::take(&mut self.closing) {
+            if self.close_file(id).is_err() {
+                self.closing.push(id);
+            }
         }
     }
 }
@@ -299,15 +324,14 @@ impl Io for Uring {
 
     fn unregister(&mut self, id: FileId) -> io::Result<()> {
         self.files.fd(id)?;
-        self.cancel_file(id);
-        // The entries that name the file must be the kernel's before its name is free: they hold the file itself then.
-        while !self.ring.submission().is_empty() {
-            self.ring.submit()?;
+        if self.closing.contains(&id) {
+            return Err(Errno::EBADF.into());
         }
-        if self.files_fixed {
-            self.ring.submitter().register_files_update(id.index(), &[-1])?;
+        // The kernel may be out of memory, or want its completions reaped first. Neither is the caller's business, who is
+        // done with the file.
+        if self.close_file(id).is_err() {
+            self.closing.push(id);
         }
-        self.files.remove(id)?;
         Ok(())
     }
 
@@ -360,6 +384,7 @@ impl Io for Uring {
         let timeout = if out.len() > reaped { Some(Duration::ZERO) } else { timeout };
         self.enter(timeout)?;
         self.reap(out);
+        self.close_rest();
         Ok(())
     }
 
@@ -401,8 +426,12 @@ impl Drop for Uring {
             let _ = self.ring.submitter().unregister_buffers();
         }
         let table = std::mem::replace(&mut self.table, Table::new(0));
-        // The kernel may still write to these: their slots must never be returned, nor their memory unmapped.
-        table.into_in_flight().leak();
+        let left = table.into_in_flight();
+        if !left.is_empty() {
+            // The kernel may still write to these: their slots must never be returned, nor their memory unmapped. An empty
+            // list may own the whole table's memory, which is not to be leaked along.
+            left.leak();
+        }
     }
 }
 
@@ -462,3 +491,27 @@ const KEY_NONE: u64 = u64::MAX - 1;
 /// How long a dropped ring waits for the kernel. A disk that takes longer is broken; so is a peer that acknowledges
 /// nothing, and their memory is leaked.
 const DROP_TIME_MAX: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_could_not_be_closed_is_closed_by_the_next_wait() {
+        let Ok(mut io) = Uring::new(&Config { entries: 4, files: 1, pools: &[] }) else { return };
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let file = io.register(ours.into()).unwrap();
+        // As `unregister` leaves it where the kernel has no memory.
+        io.closing.push(file);
+        assert!(io.unregister(file).is_err(), "it was given up before");
+        io.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
+        theirs.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(theirs.read(&mut [0; 1]).unwrap(), 0, "the socket is closed");
+        let place = io.register(std::fs::File::open("/dev/null").unwrap().into());
+        assert!(place.is_ok(), "and its place is free");
+    }
+}

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::error::{Code, Error, Result};
 use crate::launch::{self, Launched, Orders};
 use crate::master::conduct::Conductor;
@@ -223,9 +223,13 @@ impl Transfer {
         let clock = Clock::start();
         let conductor = Conductor::new(clock.now(), roster, terms);
         let setup = Setup { nodes, key, visitors, shared: Arc::clone(&self.shared) };
+        let stopped_before = clock::stopped();
         let conductor = run::conduct(clock, conductor, setup, show)?;
+        let stopped = clock::stopped().saturating_sub(stopped_before);
         drop(launched);
-        Ok(summary::report(&conductor, began.elapsed()))
+        let mut report = summary::report(&conductor, began.elapsed());
+        report.warnings.extend(clock::stop_warning("the master", stopped));
+        Ok(report)
     }
 
     /// Words of a specification that this version reads but does not carry out are refused, never ignored.
@@ -335,7 +339,7 @@ impl Transfer {
 
 /// Resolves names, several at a time; one that takes too long is an error of its own and holds up few others.
 pub(crate) fn resolve(hosts: &[Address]) -> Vec<Result<SocketAddr>> {
-    let deadline = Instant::now() + RESOLVE_WITHIN;
+    let deadline = clock::awake() + RESOLVE_WITHIN;
     let mut resolved: Vec<Result<SocketAddr>> = Vec::with_capacity(hosts.len());
     let mut names: Vec<(usize, Address)> = Vec::new();
     for (index, host) in hosts.iter().enumerate() {
@@ -363,10 +367,8 @@ pub(crate) fn resolve(hosts: &[Address]) -> Vec<Result<SocketAddr>> {
         });
     }
     for _ in 0..asked {
-        match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok((index, answer)) => resolved[index] = answer,
-            Err(_) => break,
-        }
+        let Some((index, answer)) = clock::wait_until(deadline, |wait| inbox.recv_timeout(wait).ok()) else { break };
+        resolved[index] = answer;
     }
     resolved
 }

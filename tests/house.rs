@@ -20,7 +20,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("rail", &["clock", "engine", "error", "store", "units", "wire", "ring", "affinity"]),
     ("master", &["clock", "engine", "error", "plan", "report", "session", "spec", "units", "wire"]),
     ("node", &["clock", "engine", "error", "rail", "session", "spec", "store", "units", "wire", "affinity"]),
-    ("launch", &["error", "node", "spec", "affinity"]),
+    ("launch", &["clock", "error", "node", "spec", "affinity"]),
     ("bench", &["report", "spec", "units"]),
     ("transfer", &["clock", "error", "launch", "master", "node", "plan", "report", "session", "spec", "units", "wire"]),
     ("stand_ins", &["error", "master", "session", "spec", "units", "wire"]),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::clock::{awake, wait_until};
 use crate::error::{Code, Error, Result};
 use crate::node::READY;
 use crate::spec::Address;
@@ -72,7 +73,7 @@ pub(crate) fn local(hosts: &[Address], orders: Orders<'_>) -> Result<Launched> {
         launched.nodes.push(node);
         said.push(ready);
     }
-    let deadline = Instant::now() + READY_WITHIN;
+    let deadline = awake() + READY_WITHIN;
     for ((node, ready), host) in launched.nodes.iter_mut().zip(said).zip(hosts) {
         node.address = listening(&ready, deadline).map_err(|error| error.at(host))?;
     }
@@ -87,7 +88,7 @@ pub(crate) fn here(address: SocketAddr, orders: Orders<'_>) -> Result<Launched> 
     let host = Address { host: address.ip().to_string(), port: address.port() };
     let (node, ready) = spawn(command(address, orders)?, &host, address, orders.secret)?;
     let mut launched = Launched { nodes: vec![node] };
-    launched.nodes[0].address = listening(&ready, Instant::now() + READY_WITHIN).map_err(|error| error.at(&host))?;
+    launched.nodes[0].address = listening(&ready, awake() + READY_WITHIN).map_err(|error| error.at(&host))?;
     Ok(launched)
 }
 
@@ -130,7 +131,11 @@ fn spawn(mut command: Command, host: &Address, address: SocketAddr, secret: &str
 
 /// Waits for a child's first line.
 fn listening(ready: &Receiver<String>, deadline: Instant) -> Result<SocketAddr> {
-    match ready.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+    let heard = |wait| match ready.recv_timeout(wait) {
+        Err(RecvTimeoutError::Timeout) => None,
+        heard => Some(heard),
+    };
+    match wait_until(deadline, heard).unwrap_or(Err(RecvTimeoutError::Timeout)) {
         Ok(line) => line
             .strip_prefix(READY)
             .and_then(|address| address.parse().ok())
@@ -149,7 +154,7 @@ impl Drop for Launched {
             // Not yet waited for, so the id is still ours; a child that has ended takes no harm.
             let _ = kill(pid, Signal::SIGTERM);
         }
-        let deadline = Instant::now() + END_WITHIN;
+        let deadline = awake() + END_WITHIN;
         for node in self.nodes.drain(..) {
             end(node.child, deadline);
         }
@@ -165,7 +170,8 @@ fn end(mut child: Child, deadline: Instant) {
         let _ = child.wait();
         let _ = ended.send(());
     });
-    if wait.recv_timeout(deadline.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
+    let is_over = |left| (wait.recv_timeout(left) != Err(RecvTimeoutError::Timeout)).then_some(());
+    if wait_until(deadline, is_over).is_none() {
         let _ = kill(pid, Signal::SIGKILL);
     }
     // After a SIGKILL the wait ends.

@@ -118,4 +118,5 @@ const NO_STATS: Stats = Stats {
     cpu_ns: 0,
     memory_bytes_max: 0,
     rails: Vec::new(),
+    warnings: Vec::new(),
 };

@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::conduct::{Action, Conductor, Event, Phase};
 use super::links::Link;
 use super::room;
-use crate::clock::Clock;
+use crate::clock::{Clock, awake};
 use crate::error::{Code, Error, Result};
 use crate::session::{Admission, Connection, Hello, Incoming, Key};
 use crate::units::NodeIx;
@@ -124,7 +124,7 @@ pub(crate) fn conduct(
         next_visitor,
         shared: setup.shared,
         show,
-        shown: Instant::now(),
+        shown: awake(),
     };
     the_loop.dial_all(setup.nodes);
     the_loop.run()?;
@@ -147,7 +147,7 @@ impl Loop<'_> {
             let index = self.next_to_dial;
             let Some(link) = self.nodes.get_mut(index) else { return };
             self.next_to_dial += 1;
-            let dialled = link.dial(&self.key, Instant::now() + SESSION_WITHIN);
+            let dialled = link.dial(&self.key, awake() + SESSION_WITHIN);
             self.register(index, dialled);
         }
     }
@@ -169,7 +169,8 @@ impl Loop<'_> {
         while self.conductor.phase() != Phase::Done {
             match self.poll.poll(&mut events, Some(self.timeout())) {
                 Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // A process that was stopped and continues sees what has come before it judges who is late.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Error::new(Code::Internal, format!("the event queue failed: {error}"))),
             }
             for event in &events {
@@ -188,7 +189,7 @@ impl Loop<'_> {
     }
 
     fn timeout(&self) -> Duration {
-        let now = Instant::now();
+        let now = awake();
         let unsettled = || self.unsettled.iter().map(|index| &self.nodes[*index]);
         let connections = unsettled().filter_map(|link| link.connection.as_ref()).chain(self.visitors.values());
         let retries = unsettled().filter_map(Link::retry_at);
@@ -201,7 +202,7 @@ impl Loop<'_> {
     }
 
     fn tick(&mut self) {
-        let now = Instant::now();
+        let now = awake();
         let is_overdue = |connection: &Connection| connection.deadline().is_some_and(|due| now >= due);
         for index in self.unsettled.iter().copied().collect::<Vec<_>>() {
             let overdue = self.nodes[index].connection.as_ref().filter(|connection| is_overdue(connection));
@@ -252,7 +253,7 @@ impl Loop<'_> {
     fn session_broke(&mut self, index: usize, error: Error) {
         let peer = &self.conductor.peers()[index];
         let rails = peer.advert().map_or(Vec::new(), |advert| advert.rails);
-        if self.nodes[index].broke(Instant::now(), &rails) && !peer.is_gone() {
+        if self.nodes[index].broke(awake(), &rails) && !peer.is_gone() {
             self.unsettled.insert(index);
             tracing::debug!("the session of node {index} broke and is dialled again: {error}");
         } else {
@@ -328,7 +329,7 @@ impl Loop<'_> {
     fn accept(&mut self) {
         let Some((listener, _)) = &self.listener else { return };
         while let Ok((stream, _)) = listener.accept() {
-            let connection = Connection::accept(stream, Instant::now() + SESSION_WITHIN);
+            let connection = Connection::accept(stream, awake() + SESSION_WITHIN);
             let token = Token(self.next_visitor);
             let registered = connection.and_then(|mut connection| {
                 connection.register(self.poll.registry(), token)?;

@@ -32,6 +32,9 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
     let adverts: Vec<Option<Advert>> = peers.iter().map(Peer::advert).collect();
     let assumed = if conductor.roster().assumes_speed(&adverts) { " (its speed is assumed)" } else { "" };
     let nodes = conductor.roster().entries.iter().zip(peers);
+    let said = nodes.clone().flat_map(|(entry, peer)| {
+        peer.stats().warnings.iter().map(move |warning| format!("{}: {warning}", entry.address))
+    });
     let counted = nodes.clone().flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats().rails));
     Report {
         transfer: conductor.terms().identity().id.clone(),
@@ -50,7 +53,7 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         wasted_bytes: sum(|peer| peer.stats().wasted_bytes),
         stolen_bytes: sum(|peer| peer.stats().stolen_bytes),
         retries: sum(|peer| peer.stats().retries),
-        warnings: conductor.warnings().iter().cloned().chain(counted).collect(),
+        warnings: conductor.warnings().iter().cloned().chain(said).chain(counted).collect(),
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
     }

@@ -9,6 +9,7 @@ use super::lease::LEASE;
 use super::tenancy::{Note, Tenancy};
 use super::{CONNECTIONS_MAX, CONTROL, FIRST_PORT, FIRST_SESSION, HANDSHAKE_WITHIN, INBOX};
 use super::{Node, Role, Session, keeping, prepare};
+use crate::clock::{LOOK_EVERY, awake};
 use crate::engine::FlowIx;
 use crate::engine::member::{self, Action, State};
 use crate::error::{Code, Error, Result};
@@ -50,7 +51,8 @@ impl Node {
         let mut events = Events::with_capacity(256);
         match self.poll.poll(&mut events, self.timeout()) {
             Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // A process that was stopped and continues sees what has come before it judges who is late.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(Error::new(Code::Internal, format!("the event queue failed: {error}"))),
         }
         for event in &events {
@@ -66,17 +68,20 @@ impl Node {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let now = Instant::now();
+        let now = awake();
         let handshakes = self.sessions.values().filter_map(|session| session.connection.deadline());
         let leases = self.alone_since.map(|since| since + LEASE).into_iter().chain(self.lease_due()).chain(self.stops);
         let instants = handshakes.chain(leases).map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
         let members = self.transfers.values().filter_map(|tenancy| tenancy.member.poll_timeout());
-        instants.chain(members.map(|due| due.since(moment))).min()
+        let due = instants.chain(members.map(|due| due.since(moment))).min();
+        // Whoever has a transfer under way looks at the clock often, so that it notices being stopped.
+        let look = (due.is_some() || !self.transfers.is_empty()).then_some(LOOK_EVERY);
+        due.into_iter().chain(look).min()
     }
 
     fn tick(&mut self) {
-        let now = Instant::now();
+        let now = awake();
         let is_overdue = |session: &Session| session.connection.deadline().is_some_and(|due| now >= due);
         let overdue = self.sessions.iter().filter(|(_, session)| is_overdue(session));
         for token in overdue.map(|(&token, _)| token).collect::<Vec<_>>() {
@@ -107,7 +112,7 @@ impl Node {
                 continue;
             }
             let token = self.next_token();
-            let connection = Connection::accept(stream, Instant::now() + HANDSHAKE_WITHIN);
+            let connection = Connection::accept(stream, awake() + HANDSHAKE_WITHIN);
             self.add_session(token, connection, Role::Visitor { port });
         }
     }
@@ -195,7 +200,7 @@ impl Node {
     fn stop(&mut self) {
         let is_complete = |tenancy: &Tenancy| tenancy.member.state() == State::Landed;
         if self.options.launched && self.transfers.values().any(is_complete) {
-            self.stops = Some(Instant::now() + GOODBYE_WITHIN);
+            self.stops = Some(awake() + GOODBYE_WITHIN);
         } else {
             self.ends = true;
         }

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use affinity::NicAddress;
 use mio::Token;
@@ -13,6 +12,7 @@ use super::devices;
 use super::ports::Port;
 use super::tenancy::Tenancy;
 use super::{HANDSHAKE_WITHIN, Node, Role};
+use crate::clock::awake;
 use crate::engine::lanes::Lane;
 use crate::engine::{member, owner};
 use crate::error::{Code, Error, Result};
@@ -71,7 +71,7 @@ impl Node {
         };
         let stream = dial_over(address, local_end(own.ip(), address), bind)?;
         let open = Hello { kind: Kind::Data, key_id: hello.transfer };
-        let deadline = Instant::now() + HANDSHAKE_WITHIN;
+        let deadline = awake() + HANDSHAKE_WITHIN;
         Connection::initiate(stream, open, &tenancy.flow_key, &control::encode(hello), deadline)
     }
 

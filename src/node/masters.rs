@@ -16,6 +16,7 @@ use super::lease::Lease;
 use super::ports::Port;
 use super::tenancy::{Note, Tenancy};
 use super::{Node, Role, Session, prepare};
+use crate::clock::awake;
 use crate::engine::member::{self, Member};
 use crate::engine::talk::Talk;
 use crate::error::{Code, Error};
@@ -230,7 +231,7 @@ impl Node {
             && let Some(master) = self.masters.get_mut(&transfer)
         {
             let moved_bytes = self.transfers.get(&transfer).map_or(0, Tenancy::moved_bytes);
-            master.session = Err(Lease::new(Instant::now(), self.options.launched, moved_bytes));
+            master.session = Err(Lease::new(awake(), self.options.launched, moved_bytes));
         }
         self.end_without_masters();
     }
@@ -260,6 +261,6 @@ impl Node {
     pub(super) fn end_without_masters(&mut self) {
         let speaks = self.sessions.values().any(|session| matches!(session.role, Role::Master { .. }));
         self.ends |= self.options.launched && !speaks && self.masters.is_empty() && self.transfers.is_empty();
-        self.alone_since = (self.options.launched && !speaks).then(|| self.alone_since.unwrap_or_else(Instant::now));
+        self.alone_since = (self.options.launched && !speaks).then(|| self.alone_since.unwrap_or_else(awake));
     }
 }

@@ -57,7 +57,7 @@ use self::masters::Master;
 use self::options::Options;
 use self::ports::Port;
 use self::tenancy::{Note, Post, Tenancy};
-use crate::clock::Clock;
+use crate::clock::{Clock, awake, wait_until};
 use crate::engine::FlowIx;
 use crate::engine::lanes::Lane;
 use crate::error::{Code, Error, Result};
@@ -175,7 +175,7 @@ impl Node {
             next_flow: 0,
             post,
             inbox,
-            alone_since: options.launched.then(Instant::now),
+            alone_since: options.launched.then(awake),
             ends: false,
             stops: None,
             working: 0,
@@ -217,13 +217,10 @@ impl Node {
 
     /// Waits for the workers: what they have made is removed with their notes, and would stay behind without them.
     fn wind_down(&mut self) {
-        let deadline = Instant::now() + WIND_DOWN_WITHIN;
+        let deadline = awake() + WIND_DOWN_WITHIN;
         while self.working > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.inbox.recv_timeout(left) {
-                Ok(note) => self.working -= usize::from(note.is_work()),
-                Err(_) => return,
-            }
+            let Some(note) = wait_until(deadline, |wait| self.inbox.recv_timeout(wait).ok()) else { return };
+            self.working -= usize::from(note.is_work());
         }
     }
 

@@ -10,6 +10,7 @@ use mio::Waker;
 use super::counters::Counters;
 use super::prepare::Opened;
 use super::usage;
+use crate::clock;
 use crate::engine::FlowIx;
 use crate::engine::lanes::Lane;
 use crate::engine::member::Member;
@@ -107,6 +108,8 @@ pub(super) struct Tenancy {
     /// How many rails have not drained yet, while they do.
     pub(super) draining: usize,
     cpu_before: Duration,
+    /// How long the process had been stopped before.
+    stopped_before: Duration,
     /// What the NICs had counted before any byte of the transfer moved.
     counters_before: Counters,
 }
@@ -126,6 +129,7 @@ impl Tenancy {
             unbound: BTreeSet::new(),
             draining: 0,
             cpu_before: usage::cpu(),
+            stopped_before: clock::stopped(),
             counters_before: Counters::read(),
         }
     }
@@ -146,6 +150,7 @@ impl Tenancy {
     pub(super) fn complete(&self, stats: &mut Stats, nics: &[&str]) {
         stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos()).unwrap_or(u64::MAX);
         stats.memory_bytes_max = usage::memory_bytes_max();
+        stats.warnings = self.warnings();
         let Some(desk) = &self.desk else { return };
         let counters = Counters::read();
         stats.rails.clear();
@@ -173,6 +178,12 @@ impl Tenancy {
         stats.wasted_bytes = stats.received_bytes.saturating_sub(kept_bytes);
         stats.sent_bytes = stats.rails.iter().map(|rail| rail.sent_bytes).sum();
         stats.active_ns = desk.activity.active_ns();
+    }
+
+    /// What the report says of time that was lost here.
+    fn warnings(&self) -> Vec<String> {
+        let stopped = clock::stopped().saturating_sub(self.stopped_before);
+        clock::stop_warning("the node", stopped).into_iter().collect()
     }
 
     /// Payload sent so far.

@@ -16,7 +16,7 @@ use super::paths::{Paths, Reason};
 use super::sockets::{Feed, Fetch, Flow, Half};
 use super::start::{Buffers, entries};
 use super::{Command, Event, Mailbox, Side, Size, TransferIx};
-use crate::clock::Clock;
+use crate::clock::{Clock, LOOK_EVERY};
 use crate::engine::credit::REQUESTS_MAX;
 use crate::engine::pull::{self, Pull};
 use crate::engine::relay::Relay;
@@ -412,7 +412,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
 
     fn timeout(&self) -> Option<Duration> {
         let due = self.tenants.values().filter_map(|tenant| tenant.pull.poll_timeout()).min();
-        let due = due.map(|due| due.since(self.clock.now()));
+        let due = due.map(|due| due.since(self.clock.now()).min(LOOK_EVERY));
         // The mailbox was full, and nobody says when it is not.
         let again = self.urgent.then_some(POST_AGAIN);
         // More commands than a turn takes may have come with one waking.

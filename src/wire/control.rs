@@ -417,6 +417,8 @@ pub(crate) struct Stats {
     pub(crate) memory_bytes_max: u64,
     /// The same by NIC.
     pub(crate) rails: Vec<RailStats>,
+    /// Time that was lost and NICs that carried nothing: a sentence each, for the report.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What went over one NIC.

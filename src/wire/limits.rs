@@ -17,6 +17,9 @@ pub(crate) const SPANS_MAX: usize = 1 << 18;
 /// A sentence, or a data URI: Linux paths end at 4096 bytes.
 pub(crate) const TEXT_BYTES_MAX: usize = 4096;
 
+/// Sentences of one node in a report: one for each of a node's NICs, and for each of some of its peers.
+pub(crate) const WARNINGS_MAX: usize = 64;
+
 /// A name: a host name ends at 253 bytes, an interface name at 15.
 pub(crate) const NAME_BYTES_MAX: usize = 256;
 

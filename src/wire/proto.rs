@@ -326,6 +326,9 @@ pub(crate) struct Stats {
     pub(crate) rail_paths: String,
     #[prost(uint64, tag = "20")]
     pub(crate) resumed_bytes: u64,
+    /// One text of lines, one for each sentence.
+    #[prost(string, tag = "21")]
+    pub(crate) warnings: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -163,7 +163,8 @@ fn stats() -> impl Strategy<Value = Stats> {
     let uncounted = |rails: Vec<RailStats>| rails.into_iter().map(|rail| RailStats { counted: None, ..rail }).collect();
     let rails = (vec(rail, 0..4), any::<bool>())
         .prop_map(move |(rails, is_counted)| if is_counted { rails } else { uncounted(rails) });
-    (any::<[u64; 9]>(), rails).prop_map(|(counts, rails)| Stats {
+    let warnings = vec("[ -~]{1,40}", 0..4);
+    (any::<[u64; 9]>(), rails, warnings).prop_map(|(counts, rails, warnings)| Stats {
         received_bytes: counts[0],
         sent_bytes: counts[1],
         wasted_bytes: counts[2],
@@ -174,6 +175,7 @@ fn stats() -> impl Strategy<Value = Stats> {
         memory_bytes_max: counts[7],
         resumed_bytes: counts[8],
         rails,
+        warnings,
     })
 }
 
@@ -519,7 +521,18 @@ fn plain_stats() -> Stats {
             path: "recv+direct".to_owned(),
             driver: "io_uring".to_owned(),
         }],
+        warnings: vec![],
     }
+}
+
+#[test]
+fn warnings_of_a_node_fit_one_text_and_cannot_control_a_terminal() {
+    let long = "x".repeat(1000);
+    let said = ["a\nb", "\u{1b}[2J", &long, &long, &long, &long, &long, "last"].map(String::from).to_vec();
+    let stats = Stats { warnings: said, ..plain_stats() };
+    let heard = decode::<Stats>(&encode(&stats)).expect("a text that fits").warnings;
+    assert_eq!(heard[..2], ["a b", "?[2J"]);
+    assert_eq!((heard.len(), heard.last().map(String::as_str)), (7, Some("last")), "what does not fit is left out");
 }
 
 #[test]

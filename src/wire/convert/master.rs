@@ -7,7 +7,9 @@ use crate::error::Error;
 use crate::wire::control::{
     CheckValue, Delivered, Have, LandedSegment, Message, Origin, Prepared, RailStats, RowState, Stats, ToMaster,
 };
-use crate::wire::limits::{ITEMS_MAX, LEFT_MAX, NODES_MAX, RAILS_MAX, ROWS_MAX, SPANS_MAX};
+use crate::wire::limits::{
+    ITEMS_MAX, LEFT_MAX, NODES_MAX, RAILS_MAX, ROWS_MAX, SPANS_MAX, TEXT_BYTES_MAX, WARNINGS_MAX,
+};
 use crate::wire::{Check, WireError, proto};
 
 impl Message for ToMaster {
@@ -181,6 +183,7 @@ impl Message for Stats {
             rail_counted_bytes: counted(&self.rails),
             resumed_bytes: self.resumed_bytes,
             rail_paths: lines(self.rails.iter().flat_map(|rail| [&rail.path, &rail.driver])),
+            warnings: warnings_to_proto(&self.warnings),
         }
     }
 
@@ -196,8 +199,28 @@ impl Message for Stats {
             memory_bytes_max: proto.memory_bytes_max,
             resumed_bytes: proto.resumed_bytes,
             rails: rails(&proto)?,
+            warnings: warnings(text("the warnings of a node", proto.warnings)?),
         })
     }
+}
+
+/// The sentences that fit into one text, the first ones.
+fn warnings_to_proto(warnings: &[String]) -> String {
+    let mut text = String::new();
+    for warning in warnings {
+        let line = warning.replace('\n', " ");
+        if text.len() + line.len() < TEXT_BYTES_MAX {
+            text += &line;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The sentences of one text. They are printed, so that nothing in them may control a terminal.
+fn warnings(text: String) -> Vec<String> {
+    let harmless = |line: &str| line.chars().map(|it| if it.is_control() { '?' } else { it }).collect();
+    text.split_terminator('\n').filter(|line| !line.is_empty()).take(WARNINGS_MAX).map(harmless).collect()
 }
 
 /// What the NICs counted: of all rails, or of none.

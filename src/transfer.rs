@@ -47,7 +47,7 @@ pub struct Settings {
     pub program: Option<PathBuf>,
     /// The directory that launched nodes serve and write below; daemons have their own.
     pub root: PathBuf,
-    /// The file with the site key that the daemons share; without one only nodes on loopback let anybody in.
+    /// The file with the site key that the daemons share; without one only nodes on loopback that run as the same user let it in.
     pub key_file: Option<PathBuf>,
     /// What is computed over every piece.
     pub check: Checking,

@@ -165,7 +165,8 @@ fn a_port_in_use() {
     let port = taken.local_addr().unwrap().port();
     let spec = format!("id bad\nmaster localhost:{port}\nwriter a:1 file:///x 0 0-9\nreader b:2 file:///y 0 0-9\n");
     refused(root.path(), &spec, 3, &[&format!("localhost:{port}"), "port"]);
-    let output = run(&mut cep_fast(&["node", "--listen", &format!("127.0.0.1:{port}")]));
+    let output =
+        run(&mut cep_fast(&["node", "--listen", &format!("127.0.0.1:{port}"), "--root", "/", "--insecure-no-key"]));
     assert_eq!(code(&output), 3, "{}", stderr(&output));
 }
 

@@ -460,7 +460,8 @@ fn busy_rails(pid: u32) -> usize {
 fn what_a_node_cannot_have_is_refused_before_it_listens() {
     let cases = [(["--threads-per-nic", "65"], "1 to 64"), (["--pin", "8191"], "CPU 8191")];
     for (more, said) in cases {
-        let output = run(support::cep_fast(&["node", "--listen", "127.0.0.1:0"]).args(more));
+        let output =
+            run(support::cep_fast(&["node", "--listen", "127.0.0.1:0", "--root", "/", "--insecure-no-key"]).args(more));
         assert_eq!(code(&output), 2, "{}", stderr(&output));
         assert!(stderr(&output).contains(said), "{}", stderr(&output));
     }

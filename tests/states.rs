@@ -178,7 +178,8 @@ impl World {
     }
 
     fn start(&self, node: usize) {
-        let mut command = cep_fast(&["node", "--listen", &self.address(node).to_string(), "--root"]);
+        let mut command =
+            cep_fast(&["node", "--listen", &self.address(node).to_string(), "--insecure-no-key", "--root"]);
         let mut child = command.arg(self.folder(node)).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -317,7 +317,7 @@ impl<'a> Bed<'a> {
 
     fn start(&self, node: usize) -> Result<Running> {
         let mut command = process::command(self.program);
-        command.args(["node", "--listen", &self.address(node), "--root"]).arg(self.root(node));
+        command.args(["node", "--listen", &self.address(node), "--insecure-no-key", "--root"]).arg(self.root(node));
         let name = format!("node-{}", NODES[node]);
         let daemon = Running::start(&name, command, &self.folder, DEADLINE * 1000)?;
         daemon.until_says("ready ")?;

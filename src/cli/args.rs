@@ -214,12 +214,15 @@ pub struct NodeArgs {
     /// The control address; port 0 takes any free one; without a key it must be a loopback address
     #[arg(long, value_name = "ADDR:PORT", value_parser = expect::<Address>)]
     pub listen: Address,
-    /// The directory to serve and to write below; nothing outside can be reached
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    pub root: PathBuf,
+    /// The directory to serve and to write below; nothing outside can be reached. Without it no daemon starts
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// The key shared with masters and nodes: 64 hex digits in a file of mode 0600; keygen makes one
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// Start without a key, on a loopback address: only processes of the same user are let in
+    #[arg(long, conflicts_with = "key_file")]
+    pub insecure_no_key: bool,
     /// A NIC for data, by name or address; may be given again [default: every usable one]
     #[arg(long = "nic", value_name = "NAME")]
     pub nics: Vec<String>,

@@ -28,8 +28,8 @@ fn defaults_are_the_promised_ones() {
 
     let Command::Node(node) = typed("node --listen [::1]:0").unwrap() else { panic!("not node") };
     assert_eq!(node.listen, Address { host: "::1".into(), port: 0 });
-    assert_eq!((node.root, node.pin, node.threads_per_nic), (PathBuf::from("/"), Pin::Auto, ThreadsPerNic::Auto));
-    assert!(!node.launched && node.nics.is_empty());
+    assert_eq!((node.root, node.pin, node.threads_per_nic), (None, Pin::Auto, ThreadsPerNic::Auto));
+    assert!(!node.launched && !node.insecure_no_key && node.nics.is_empty());
 }
 
 #[test]
@@ -90,6 +90,7 @@ fn mistakes_are_usage_errors() {
         "node --listen nowhere",
         "node --listen a:1 --pin x",
         "node --listen a:1 --threads-per-nic 0",
+        "node --listen a:1 --root / --key-file k --insecure-no-key",
         "status",
         "cancel m",
         "keygen",

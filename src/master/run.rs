@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
+use zeroize::Zeroizing;
 
 use super::conduct::{Action, Conductor, Event, Phase};
 use super::links::Link;
@@ -244,7 +245,7 @@ impl Loop<'_> {
 
     fn send(&mut self, index: usize, message: &ToNode) {
         let Some(connection) = &mut self.nodes[index].connection else { return };
-        if let Err(error) = connection.send(&control::encode(message)) {
+        if let Err(error) = connection.send(&Zeroizing::new(control::encode(message))) {
             self.session_broke(index, error);
         }
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use super::roster::{Entry, Roster};
 use crate::engine::Grid;
 use crate::engine::check::Method;
@@ -74,6 +76,12 @@ pub(crate) struct Identity {
     pub(crate) transfer: [u8; 16],
     pub(crate) attempt: [u8; 16],
     pub(crate) flow_key: [u8; 32],
+}
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        self.flow_key.zeroize();
+    }
 }
 
 /// The terms of one attempt at a transfer.

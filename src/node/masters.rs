@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mio::Token;
+use zeroize::Zeroizing;
 
 use super::devices::Devices;
 use super::lease::Lease;
@@ -43,7 +44,8 @@ impl Node {
     pub(super) fn master_ready(&mut self, token: Token) {
         while let Some(session) = self.sessions.get_mut(&token) {
             let message = match session.connection.receive() {
-                Ok(Incoming::Message(bytes)) => control::decode::<ToNode>(&bytes).map_err(Error::from),
+                // It may hold the key of a transfer's flows.
+                Ok(Incoming::Message(bytes)) => control::decode::<ToNode>(&Zeroizing::new(bytes)).map_err(Error::from),
                 Ok(Incoming::Pending) => return,
                 Ok(Incoming::Closed { in_order: true }) => return self.master_done(token),
                 Ok(Incoming::Closed { in_order: false }) => {

@@ -1,7 +1,7 @@
 //! What a daemon is told: where to listen, below which root, with which key.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use affinity::Pinning;
 
@@ -9,6 +9,8 @@ use super::threads::Threads;
 use crate::error::{Code, Error, Result};
 use crate::session::Key;
 use crate::wire::control::{Advert, Rail};
+
+const KEY_REMEDY: &str = "make one with `cep-fast keygen FILE`, copy it to every node, and pass --key-file FILE";
 
 /// The options of a daemon.
 #[derive(Clone, Debug)]
@@ -37,7 +39,35 @@ impl Options {
             return Ok(());
         }
         Err(Error::new(Code::Refused, format!("{listen} can be reached from other machines, and there is no key"))
-            .remedy("make one with `cep-fast keygen FILE`, copy it to every node, and pass --key-file FILE"))
+            .remedy(KEY_REMEDY))
+    }
+
+    /// The directory that a daemon serves and writes below. There is no default: one that was not thought of would open all
+    /// that the daemon's user can reach to whoever holds the key.
+    ///
+    /// # Errors
+    /// `Code::Usage` where none is given.
+    pub(crate) fn check_root(root: Option<&Path>) -> Result<&Path> {
+        root.ok_or_else(|| {
+            Error::new(
+                Code::Usage,
+                "there is no --root: a node serves and writes below one directory, which has to be named",
+            )
+            .remedy("--root DIR; --root / for all that the node's user can reach")
+        })
+    }
+
+    /// Refuses to start without a key where nobody has said that it is meant.
+    ///
+    /// # Errors
+    /// `Code::Refused`, with the remedy.
+    pub(crate) fn check_insecure(has_key: bool, insecure_no_key: bool) -> Result<()> {
+        if has_key || insecure_no_key {
+            return Ok(());
+        }
+        Err(Error::new(Code::Refused, "there is no key: whoever reaches the port would be asked for none").remedy(format!(
+            "{KEY_REMEDY}; --insecure-no-key, for a loopback address alone, lets in processes of this user without one"
+        )))
     }
 
     /// What this node says of itself.

@@ -11,7 +11,7 @@ use mio::net::TcpStream;
 use mio::{Registry, Token};
 
 use super::key::Key;
-use super::noise::{Door, Established, Handshake, Hello, Step};
+use super::noise::{Door, Established, Handshake, Hello, Step, other_user};
 use super::sealed::{Sealed, sealed_bytes};
 use super::socket::{Filled, Socket};
 use crate::error::{Code, Error, Result};
@@ -29,6 +29,8 @@ pub(crate) struct Connection {
     socket: Socket,
     state: State,
     deadline: Instant,
+    /// Dialled without a key: the process that listens there must be our own user's.
+    dialled_without_key: bool,
 }
 
 /// What came in.
@@ -70,6 +72,7 @@ impl Connection {
     ) -> Result<Connection> {
         let (handshake, first) = Handshake::initiate(hello, key, payload)?;
         let mut connection = Connection::new(stream, State::Connecting(Box::new(handshake)), deadline)?;
+        connection.dialled_without_key = key.is_open();
         connection.socket.outbox().extend(first);
         Ok(connection)
     }
@@ -83,7 +86,7 @@ impl Connection {
     }
 
     fn new(stream: TcpStream, state: State, deadline: Instant) -> Result<Connection> {
-        Ok(Connection { socket: Socket::new(stream)?, state, deadline })
+        Ok(Connection { socket: Socket::new(stream)?, state, deadline, dialled_without_key: false })
     }
 
     /// Asks `registry` for the events of this connection, once and for all.
@@ -255,7 +258,16 @@ impl Connection {
     fn shake(&mut self, door: &dyn Door) -> Result<()> {
         let bytes = self.socket.take_inbox();
         let State::Handshaking(handshake) = &mut self.state else { unreachable!("reading changes no state") };
-        let (out, ended) = match handshake.handle(&bytes, door) {
+        let step = handshake.handle(&bytes, door);
+        if handshake.asks_without_key() && !self.socket.is_own_users() {
+            handshake.refuse_other_user();
+        }
+        if matches!(step, Step::Up(..)) && self.dialled_without_key && !self.socket.is_own_users() {
+            return Err(other_user(
+                "the process that listens there is not this user's, and there is no key to know it by",
+            ));
+        }
+        let (out, ended) = match step {
             Step::Send(out) => (out, None),
             Step::Up(out, established) => (out, Some(Ok(established))),
             Step::Over(out, error) => (out, Some(Err(error))),

@@ -1,29 +1,46 @@
 //! The secret that both ends of a connection share: 32 bytes, kept as 64 hex digits in a file that only its owner reads.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::unistd::geteuid;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Code, Error, Result};
 
-/// A key. It does not show itself when printed.
+/// A key. It does not show itself when printed, and its memory is wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key([u8; KEY_BYTES]);
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl Key {
     /// A key from the system's randomness.
     pub(crate) fn generate() -> Result<Key> {
-        let mut bytes = [0; KEY_BYTES];
+        let mut key = Key([0; KEY_BYTES]);
         let failed = |error| Error::new(Code::Internal, format!("the system gives no randomness: {error}"));
-        getrandom::fill(&mut bytes).map_err(failed)?;
-        Ok(Key(bytes))
+        getrandom::fill(&mut key.0).map_err(failed)?;
+        Ok(key)
     }
 
-    /// The key that everybody knows. It is for nodes without a key, which listen on loopback only.
+    /// The key that everybody knows. It is for nodes without a key, which listen on loopback only and let in no process of
+    /// another user.
     pub(crate) fn open() -> Key {
         Key(blake3::derive_key("cep-fast 2026 key of nodes on loopback without a key", b""))
+    }
+
+    /// Whether this is the key that everybody knows.
+    pub(super) fn is_open(&self) -> bool {
+        *self == Key::open()
     }
 
     /// The key with these bytes.
@@ -32,58 +49,157 @@ impl Key {
     }
 
     /// The key written as 64 hex digits; white space around them does not matter.
-    pub(crate) fn from_hex(text: &str) -> Result<Key> {
-        let digits = text.trim_ascii().as_bytes();
-        let mut bytes = [0; KEY_BYTES];
+    pub(crate) fn from_hex(digits: &[u8]) -> Result<Key> {
+        let digits = digits.trim_ascii();
+        let mut key = Key([0; KEY_BYTES]);
         if digits.len() != 2 * KEY_BYTES {
             return Err(not_a_key());
         }
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        for (byte, pair) in key.0.iter_mut().zip(digits.chunks_exact(2)) {
             *byte = hex_value(pair[0])? << 4 | hex_value(pair[1])?;
         }
-        Ok(Key(bytes))
+        Ok(key)
     }
 
     /// The key as 64 hex digits, for its file or for the standard input of a launched node.
-    pub(crate) fn to_hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    pub(crate) fn to_hex(&self) -> Zeroizing<String> {
+        // Of its full size from the start: a string that grows leaves copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES));
+        for digit in self.0.iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
+            text.push(char::from_digit(digit.into(), 16).expect("half a byte is a digit"));
+        }
+        text
     }
 
-    /// Reads a key file, and insists that nobody but its owner can.
+    /// Reads a key file, and insists that it is ours (or root's) and that nobody else can read it.
     pub(crate) fn load(path: &Path) -> Result<Key> {
         let failed = |error| file_error(path, &error);
-        // The mode is read from the open file, so that nobody can change what is checked before it is read.
-        let file = File::open(path).map_err(failed)?;
+        // A named pipe without a writer would be waited for.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+        let file = file.map_err(failed)?;
+        // Owner and mode are those of the open file, so that nobody can change what is checked before it is read. A link
+        // leads to it as well as its own name: whoever can change the link does not choose what is in a file of ours.
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
-            return Err(Error::new(Code::Usage, format!("{} is not a file", path.display())));
+            return Err(Error::new(Code::Usage, format!("{} is not a file", path.display()))
+                .remedy("name a regular file; cep-fast keygen FILE makes one"));
+        }
+        if !owners().contains(&metadata.uid()) {
+            let message = format!("{} belongs to user {}, who may put any key into it", path.display(), metadata.uid());
+            return Err(Error::new(Code::Refused, message).remedy(format!("chown {} {}", geteuid(), path.display())));
         }
         if metadata.mode() & 0o077 != 0 {
             let message = format!("{} is readable by others: mode {:04o}", path.display(), metadata.mode() & 0o7777);
             return Err(Error::new(Code::Refused, message).remedy(format!("chmod 600 {}", path.display())));
         }
-        let mut text = String::new();
-        let length = file.take(FILE_BYTES_MAX).read_to_string(&mut text);
-        match length {
-            Ok(_) => Key::from_hex(&text).map_err(|error| error.at(path.display())),
-            Err(error) if error.kind() == ErrorKind::InvalidData => Err(not_a_key().at(path.display())),
-            Err(error) => Err(failed(error)),
-        }
+        Key::read(file, HasEnd::File).map_err(|error| error.at(path.display()))
     }
 
-    /// Makes a new key and its file. A file that exists is left alone: a key may be in use.
+    /// Reads a key from what its launcher writes to a process. One line, and no byte more than a key may take.
+    ///
+    /// # Errors
+    /// `Code::Refused` where nothing can be read, `Code::Usage` where that is no key.
+    pub(crate) fn read_line(from: impl Read) -> Result<Key> {
+        Key::read(from, HasEnd::Line)
+    }
+
+    /// Reads a key and leaves no copy of it behind.
+    fn read(mut from: impl Read, end: HasEnd) -> Result<Key> {
+        let mut text = Zeroizing::new([0; TEXT_BYTES_MAX]);
+        let mut length = 0;
+        while length < text.len() {
+            let step = if end == HasEnd::Line { length + 1 } else { text.len() };
+            match from.read(&mut text[length..step]) {
+                Ok(0) => break,
+                Ok(bytes) => length += bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::new(Code::Refused, format!("the key cannot be read: {error}"))),
+            }
+            if end == HasEnd::Line && text[..length].ends_with(b"\n") {
+                break;
+            }
+        }
+        Key::from_hex(&text[..length])
+    }
+
+    /// Makes a new key and its file. A file that exists is left alone: a key may be in use. There is never a file of that
+    /// name with less than a key in it.
     pub(crate) fn keygen(path: &Path) -> Result<Key> {
+        let failed = |error| file_error(path, &error);
+        if fs::symlink_metadata(path).is_ok() {
+            return Err(failed(ErrorKind::AlreadyExists.into()));
+        }
         let key = Key::generate()?;
-        let create = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let mut file = create.map_err(|error| file_error(path, &error))?;
-        let written = writeln!(file, "{}", key.to_hex()).and_then(|()| file.sync_all());
-        written.map_err(|error| file_error(path, &error))?;
+        let draft = Draft::beside(path).map_err(failed)?;
+        draft.fill(&key).and_then(|()| draft.publish(path)).map_err(failed)?;
         Ok(key)
     }
 
     /// The bytes, for the handshake alone.
     pub(super) fn as_bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
+    }
+}
+
+/// Where a key's text ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HasEnd {
+    File,
+    Line,
+}
+
+/// Who may own a key file: this process's user, and root, who can read everything anyway.
+fn owners() -> [u32; 2] {
+    [geteuid().as_raw(), 0]
+}
+
+/// A key file under another name. What is not published is removed.
+struct Draft {
+    path: PathBuf,
+}
+
+impl Draft {
+    /// An empty file that only we can read, in the folder of `path`.
+    fn beside(path: &Path) -> io::Result<Draft> {
+        let mut salt = [0; 8];
+        getrandom::fill(&mut salt).map_err(io::Error::other)?;
+        let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
+        // Names have 255 bytes at most; this one keeps clear of that.
+        let name: String = name.chars().take(50).collect();
+        let draft = Draft { path: path.with_file_name(format!(".{name}.{:016x}", u64::from_ne_bytes(salt))) };
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.path)?;
+        // Whatever the umask has left of it.
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        Ok(draft)
+    }
+
+    fn fill(&self, key: &Key) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).open(&self.path)?;
+        let text = key.to_hex();
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()
+    }
+
+    /// Gives it its name, unless somebody has taken that meanwhile.
+    fn publish(&self, path: &Path) -> io::Result<()> {
+        match renameat2(AT_FDCWD, &self.path, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => {}
+            // A file system, or a filter of system calls, that does not know of it: a second name does not replace either.
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => fs::hard_link(&self.path, path)?,
+            Err(errno) => return Err(errno.into()),
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Not every file system can: then the name is as safe as it gets.
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Once it has its name there is nothing left here, or a second name of it.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -115,7 +231,7 @@ fn file_error(path: &Path, error: &io::Error) -> Error {
 const KEY_BYTES: usize = 32;
 
 /// More than a key and any white space that an editor leaves around it.
-const FILE_BYTES_MAX: u64 = 4096;
+const TEXT_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -174,7 +290,7 @@ mod tests {
         let key = Key::generate().unwrap();
         assert_ne!(key, Key::generate().unwrap());
         assert_ne!(key, Key::open());
-        assert_eq!(Key::from_hex(&format!(" {}\n", key.to_hex().to_uppercase())).unwrap(), key);
+        assert_eq!(Key::from_hex(format!(" {}\n", key.to_hex().to_uppercase()).as_bytes()).unwrap(), key);
         assert_eq!(format!("{key:?}"), "Key(…)");
     }
 }

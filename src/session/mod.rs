@@ -1,6 +1,7 @@
 //! One secured connection: whoever does not hold the key gets no further than the preamble.
 //!
 //! `key` is the secret, `noise` the handshake and `sealed` the messages after it; none of these touches a socket.
+//! `peer_user` says whose process is at the other end where there is no key.
 //! `connection` drives them over a non-blocking socket for the control thread, and hands the socket of a data flow over
 //! once it has proved itself.
 
@@ -8,6 +9,7 @@ mod connection;
 mod dial;
 mod key;
 mod noise;
+mod peer_user;
 mod sealed;
 mod socket;
 

@@ -129,6 +129,20 @@ impl Handshake {
         }
     }
 
+    /// Whether somebody asks to be let in by the key that everybody knows: whose process it is decides then.
+    pub(super) fn asks_without_key(&self) -> bool {
+        matches!(&self.state, State::First(Visitor { verdict: Ok((_, admission)), .. }) if admission.key.is_open())
+    }
+
+    /// Turns away whoever was to be let in by the key that everybody knows, once they have been heard out.
+    ///
+    /// # Panics
+    /// If nobody asks so: see [`Handshake::asks_without_key`].
+    pub(super) fn refuse_other_user(&mut self) {
+        let State::First(visitor) = &mut self.state else { panic!("nobody asks to be let in") };
+        visitor.verdict = Err(Refusal::OtherUser);
+    }
+
     /// Takes exactly the wanted bytes.
     pub(super) fn handle(&mut self, bytes: &[u8], door: &dyn Door) -> Step {
         assert_eq!(bytes.len(), self.wants(), "a handshake takes what it asked for");
@@ -241,6 +255,7 @@ fn refused(kind: Kind, refusal: Refusal) -> Error {
         Refusal::UnknownKey => Error::new(Code::Refused, "the transfer of this flow is not known here"),
         Refusal::NotHere => Error::new(Code::Unreachable, "connections of this kind are not taken here")
             .remedy("check the port: nodes and masters listen on different ones"),
+        Refusal::OtherUser => other_user("without a key, only processes of the same user are let in"),
         Refusal::KeyDiffers if kind == Kind::Data => {
             Error::new(Code::Refused, "the key differs: the flow belongs to another session")
         }
@@ -248,6 +263,11 @@ fn refused(kind: Kind, refusal: Refusal) -> Error {
             Error::new(Code::Refused, "the key differs").remedy("give both sides the same --key-file")
         }
     }
+}
+
+/// There is no key, and the process at the other end is another user's.
+pub(super) fn other_user(what: &str) -> Error {
+    Error::new(Code::Refused, what).remedy("make a key with `cep-fast keygen FILE` and give both sides --key-file FILE")
 }
 
 fn nonsense() -> Error {

@@ -5,6 +5,7 @@
 //! right seal, and never beyond the limit of a message; between two messages nothing is held.
 
 use snow::TransportState;
+use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result};
 use crate::wire::limits::MESSAGE_BYTES_MAX;
@@ -57,7 +58,7 @@ impl Sealed {
     }
 
     fn seal_chunk(&mut self, flag: u8, part: &[u8], out: &mut Vec<u8>) {
-        let plain = [&[flag], part].concat();
+        let plain = Zeroizing::new([&[flag], part].concat());
         let bytes = plain.len() + TAG_BYTES;
         out.extend(u16::try_from(bytes).expect("parts are cut to fit").to_le_bytes());
         let start = out.len();
@@ -94,7 +95,7 @@ impl Sealed {
     }
 
     fn open_chunk(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
-        let mut plain = vec![0; bytes.len() - TAG_BYTES];
+        let mut plain = Zeroizing::new(vec![0; bytes.len() - TAG_BYTES]);
         self.transport.read_message(bytes, &mut plain).map_err(|_| changed())?;
         let (flag, part) = plain.split_first().expect("a chunk holds a flag");
         if self.message.len() + part.len() > MESSAGE_BYTES_MAX {

@@ -7,6 +7,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::peer_user::is_own;
 use crate::error::{Code, Error, Result};
 
 /// A socket that is read by exact counts and written through a queue. It holds no memory while nothing is under way.
@@ -79,6 +80,12 @@ impl Socket {
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(lost(&error)),
         }
+    }
+
+    /// Whether the process at the other end is one of our own user, on this machine.
+    pub(super) fn is_own_users(&self) -> bool {
+        let ends = self.stream.local_addr().and_then(|local| Ok((local, self.stream.peer_addr()?)));
+        ends.is_ok_and(|(local, remote)| is_own(local, remote))
     }
 
     /// Reads until `wants` bytes are there, and not one more.

@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use prost::Message as _;
+use zeroize::Zeroize;
 
 use super::limits::MESSAGE_BYTES_MAX;
 use super::{Check, WireError, scan};
@@ -171,6 +172,12 @@ pub(crate) struct Prepare {
 /// The key that the data flows of one transfer prove. It does not show itself when printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct FlowKey(pub(crate) [u8; 32]);
+
+impl Drop for FlowKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl fmt::Debug for FlowKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

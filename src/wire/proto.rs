@@ -4,6 +4,7 @@
 //! of spans are flat lists of numbers: start and length, start and length.
 
 use prost::{Message, Oneof};
+use zeroize::Zeroize;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Advert {
@@ -105,6 +106,12 @@ pub(crate) struct Prepare {
     pub(crate) rows: Vec<Row>,
     #[prost(message, optional, tag = "7")]
     pub(crate) options: Option<Options>,
+}
+
+impl Drop for Prepare {
+    fn drop(&mut self) {
+        self.flow_key.zeroize();
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

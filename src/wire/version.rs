@@ -123,6 +123,8 @@ pub(crate) enum Refusal {
     KeyDiffers,
     /// This process takes no connection of that kind, or none at the moment.
     NotHere,
+    /// There is no key here, and so nobody is let in but processes of the same user.
+    OtherUser,
 }
 
 impl Reply {
@@ -162,6 +164,7 @@ impl Reply {
             2 => Reply::Refused(Refusal::UnknownKey),
             3 => Reply::Refused(Refusal::KeyDiffers),
             4 => Reply::Refused(Refusal::NotHere),
+            5 => Reply::Refused(Refusal::OtherUser),
             other => return Err(WireError::Unknown { field: "the verdict of a reply", value: other.into() }),
         };
         // Each reply has one form: whatever its kind does not use is zero.
@@ -179,6 +182,7 @@ impl Refusal {
             Refusal::UnknownKey => 2,
             Refusal::KeyDiffers => 3,
             Refusal::NotHere => 4,
+            Refusal::OtherUser => 5,
         }
     }
 }
@@ -241,6 +245,7 @@ mod tests {
             Reply::Refused(Refusal::UnknownKey),
             Reply::Refused(Refusal::KeyDiffers),
             Reply::Refused(Refusal::NotHere),
+            Reply::Refused(Refusal::OtherUser),
         ];
         for reply in replies {
             assert_eq!(Reply::decode(&reply.encode()), Ok(reply));

@@ -182,6 +182,9 @@ impl Daemon {
     fn spawn(command: &mut Command, root: &Path, more: &[&str]) -> Daemon {
         use std::io::{BufRead, BufReader};
         command.args(["node", "--listen", "127.0.0.1:0", "--root"]).arg(root).args(more);
+        if !more.contains(&"--key-file") {
+            command.arg("--insecure-no-key");
+        }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -1,9 +1,12 @@
 //! `node`: the daemon.
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use affinity::Pinning;
+use nix::sys::prctl::set_dumpable;
 
 use crate::cli::args::{NodeArgs, Pin, ThreadsPerNic};
 use crate::error::{Code, Error, Result};
@@ -14,10 +17,14 @@ use crate::transfer::resolve;
 
 pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
     let listen = resolve(std::slice::from_ref(&args.listen)).pop().expect("one name gives one answer")?;
-    let key = key(args, listen)?;
+    if !args.launched {
+        Options::check_key(listen, args.key_file.is_some())?;
+    }
+    let root = Options::check_root(args.root.as_deref())?.to_path_buf();
+    let key = key(args)?;
     crate::node::run(Options {
         listen,
-        root: args.root.clone(),
+        root,
         key,
         launched: args.launched,
         slots: args.slots,
@@ -32,16 +39,21 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
 }
 
 /// A launched node gets its secret on standard input, a daemon from its key file.
-fn key(args: &NodeArgs, listen: SocketAddr) -> Result<Key> {
+fn key(args: &NodeArgs) -> Result<Key> {
     if args.launched {
-        let mut line = String::new();
-        std::io::stdin()
-            .read_line(&mut line)
-            .map_err(|error| Error::new(Code::Refused, format!("no secret on standard input: {error}")))?;
-        return Key::from_hex(line.trim());
+        // Not by way of the library's buffer, which would keep a copy.
+        let stdin = std::io::stdin().as_fd().try_clone_to_owned().map(File::from);
+        let stdin =
+            stdin.map_err(|error| Error::new(Code::Refused, format!("no secret on standard input: {error}")))?;
+        return Key::read_line(stdin).map_err(|error| error.at("standard input"));
     }
-    Options::check_key(listen, args.key_file.is_some())?;
-    args.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)
+    let Some(file) = &args.key_file else {
+        return Options::check_insecure(false, args.insecure_no_key).map(|()| Key::open());
+    };
+    // From here on there is a secret in memory: it goes into no core dump, and no other process of this user looks at it. A
+    // kernel or a filter that refuses leaves the daemon as it was.
+    let _ = set_dumpable(false);
+    Key::load(file)
 }
 
 fn pinning(pin: &Pin, listen: SocketAddr) -> Pinning {

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::print;
 use crate::bench::{Next, PROBE_BYTES, parts, rows};
 use crate::cli::args::DoctorArgs;
@@ -84,7 +86,7 @@ struct TryOut<'a> {
     peer: &'a Address,
     /// Where nodes are started here.
     own: SocketAddr,
-    secret: String,
+    secret: Zeroizing<String>,
     settings: Settings,
 }
 

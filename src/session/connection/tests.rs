@@ -16,6 +16,9 @@ use crate::wire::version::PREAMBLE_BYTES;
 const DATA: Hello = Hello { kind: Kind::Data, key_id: [7; 16] };
 const CONTROL: Hello = Hello { kind: Kind::Control, key_id: [0; 16] };
 
+/// To a node without a key.
+const KEYLESS: Hello = Hello { kind: Kind::Control, key_id: [9; 16] };
+
 /// How long a loop waits for an event before the test counts as hung. No test waits that long to pass.
 const HUNG: Duration = Duration::from_secs(20);
 
@@ -24,6 +27,9 @@ fn key() -> Key {
 }
 
 fn door(hello: &Hello) -> Option<Admission> {
+    if *hello == KEYLESS {
+        return Some(Admission { key: Key::open(), payload: Vec::new() });
+    }
     (*hello == DATA || *hello == CONTROL).then(|| Admission { key: key(), payload: b"advert".to_vec() })
 }
 
@@ -216,6 +222,45 @@ fn the_wrong_key_and_unknown_transfers_are_refused_on_both_sides() {
         let mut master = Driver::new(dialled(address, hello, &with));
         assert_eq!(master.up().unwrap_err().code, Code::Refused);
         assert_eq!(node.join().unwrap().unwrap_err().code, Code::Refused);
+    }
+}
+
+/// Makes the sockets that this thread comes to own another user's. `false` where that is not permitted.
+fn become_another_user() -> bool {
+    let other = nix::unistd::Uid::from_raw(65534);
+    nix::unistd::setfsuid(other);
+    nix::unistd::setfsuid(other) == other
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+fn without_a_key_neither_side_trusts_another_users_process() {
+    if !thread::spawn(become_another_user).join().unwrap() {
+        return eprintln!("skipped: no right to own sockets as another user");
+    }
+    for (node_is_other, master_is_other) in [(false, false), (true, false), (false, true)] {
+        let (listener, address) = listener();
+        let node = thread::spawn(move || {
+            assert!(!node_is_other || become_another_user());
+            let mut driver = Driver::new(accepted(listener.accept().unwrap().0));
+            driver.up()?;
+            // What a master has to say it does not say to a stranger.
+            driver.message().map(|message| assert!(!node_is_other || message.is_none()))
+        });
+        let master = thread::spawn(move || {
+            assert!(!master_is_other || become_another_user());
+            let mut driver = Driver::new(dialled(address, KEYLESS, &Key::open()));
+            driver.up()?;
+            driver.send(b"secret")
+        });
+        let (master, node) = (master.join().unwrap(), node.join().unwrap());
+        if node_is_other || master_is_other {
+            assert_eq!(master.unwrap_err().code, Code::Refused);
+            assert!(node_is_other || node.is_err_and(|error| error.code == Code::Refused));
+        } else {
+            master.unwrap();
+            node.unwrap();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the master tells a node.
 
 use std::collections::BTreeSet;
+use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 
 use super::fields::{
@@ -59,15 +60,15 @@ impl Message for Prepare {
         }
     }
 
-    fn from_proto(proto: proto::Prepare) -> Result<Prepare, WireError> {
+    fn from_proto(mut proto: proto::Prepare) -> Result<Prepare, WireError> {
         Ok(Prepare {
             transfer: key("the id of a transfer", &proto.transfer)?,
-            id: text("the name of a transfer", proto.id)?,
+            id: text("the name of a transfer", take(&mut proto.id))?,
             attempt: key("the id of an attempt", &proto.attempt)?,
             flow_key: FlowKey(key("the flow key", &proto.flow_key)?),
             node_index: node_index(proto.node_index)?,
-            rows: list("the rows of a node", proto.rows, ROWS_MAX)?,
-            options: Options::from_proto(required("the options", proto.options)?)?,
+            rows: list("the rows of a node", take(&mut proto.rows), ROWS_MAX)?,
+            options: Options::from_proto(required("the options", proto.options.take())?)?,
         })
     }
 }

@@ -3,6 +3,7 @@
 //! [`Code`] is the one table that the wire, the exit status and the C interface share.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use crate::units::Span;
 
@@ -104,6 +105,12 @@ impl Error {
         self.message = format!("{who}: {}", self.message);
         self
     }
+}
+
+/// Says something on standard error, led by the program's name. Where nobody can read there (the disk is full, the
+/// reader is gone) nothing happens: the macros of the standard library would end the thread.
+pub(crate) fn say(what: &str) {
+    let _ = io::stderr().write_all(format!("cep-fast: {what}\n").as_bytes());
 }
 
 impl fmt::Display for Error {

@@ -74,7 +74,7 @@ pub fn laid_out_bytes() -> (usize, usize) {
 /// # Errors
 /// `Code::Internal` where it may not.
 pub fn make_room(sockets: usize) -> Result<()> {
-    room::make(sockets)
+    room::make(sockets, 1)
 }
 
 /// The ciphers of so many sessions at rest, for weighing them.
@@ -91,7 +91,7 @@ pub fn ciphers(count: usize) -> Result<impl Sized> {
 /// # Errors
 /// What breaks a session, `Code::Stalled` after `within`, and what the system refuses.
 pub fn serve(listener: StdListener, count: usize, within: Duration, watch: &mut dyn FnMut(Milestone)) -> Result<Tally> {
-    room::make(count)?;
+    room::make(count, 1)?;
     let failed = |error: std::io::Error| Error::new(Code::Internal, format!("cannot stand in for nodes: {error}"));
     let rails = StdListener::bind(("0.0.0.0", 0)).map_err(failed)?;
     let rail_port = rails.local_addr().map_err(failed)?.port();

@@ -17,6 +17,7 @@ use crate::clock::{self, Clock};
 use crate::error::{Code, Error, Result};
 use crate::launch::{self, Launched, Orders};
 use crate::master::conduct::Conductor;
+use crate::master::room;
 use crate::master::roster::Roster;
 use crate::master::run::{self, Setup, Shared};
 use crate::master::summary;
@@ -270,6 +271,8 @@ impl Transfer {
             let program = self.settings.program.as_deref();
             let orders =
                 Orders { program, root: &self.settings.root, secret: &key.to_hex(), slots: self.settings.slots };
+            // A pipe to each node, one from it, and its socket.
+            room::make(hosts.len(), 3)?;
             let launched = launch::local(&hosts, orders)?;
             let nodes = launched.addresses().map(Ok).collect();
             return Ok((key, Some(launched), nodes));

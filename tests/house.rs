@@ -185,6 +185,20 @@ fn unsafe_lives_next_to_the_kernel() {
 }
 
 #[test]
+fn no_print_can_end_a_thread() {
+    let mut faults = Vec::new();
+    for source in ["src", "ring", "affinity", "crc"].into_iter().flat_map(sources) {
+        for (number, line) in source.code.lines().enumerate() {
+            if ["print!(", "println!(", "dbg!("].iter().any(|call| line.contains(call)) {
+                let why = "panics where nobody can read; use error::say, or writeln";
+                faults.push(format!("{}:{}: {why}", source.path, number + 1));
+            }
+        }
+    }
+    none(&faults);
+}
+
+#[test]
 fn files_are_small_and_say_why_they_are_there() {
     let mut faults = Vec::new();
     for source in PATHS.into_iter().flat_map(sources) {

@@ -17,6 +17,7 @@ pub(crate) mod run;
 mod silence;
 pub(crate) mod summary;
 pub(crate) mod terms;
+mod visitors;
 
 /// Memory that a node takes before its session stands, and what of that is its connection.
 #[cfg(feature = "stand-ins")]

@@ -1,28 +1,25 @@
 //! Room for sockets: a master holds one for every node.
 
-use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
 use crate::error::{Code, Error, Result};
+use crate::session::descriptors;
 
-/// What a process holds open besides its nodes: standard streams, the event queue, visitors and what the caller has.
-const OTHERS: u64 = 256;
+/// Descriptors that a master needs besides those for its nodes: an event queue, a descriptor in reserve, a few visitors,
+/// and files that are read in between.
+const OTHERS: u64 = 12;
 
-/// Raises this process's limit of open files, as far as it has to be and may be, to hold a socket for each of `nodes`.
+/// Raises this process's limit of open files, as far as it has to be and may be, so that `each` more can be open for
+/// each of `nodes`.
 ///
 /// # Errors
-/// `Code::Internal` where the hard limit is lower, with the way to raise it.
-pub(crate) fn make(nodes: usize) -> Result<()> {
-    let wanted = nodes as u64 + OTHERS;
-    let failed = |errno: Errno| Error::new(Code::Internal, format!("the limit of open files: {}", errno.desc()));
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
-    if soft >= wanted {
+/// `Code::Internal` where the hard limit is lower, with the number that is needed.
+pub(crate) fn make(nodes: usize, each: u64) -> Result<()> {
+    let in_use = descriptors::in_use();
+    let wanted = in_use + nodes as u64 * each + OTHERS;
+    let allowed = descriptors::raise(wanted);
+    if allowed >= wanted {
         return Ok(());
     }
-    if hard < wanted {
-        let what = format!("{nodes} nodes need a socket each, and this process may open {hard} files");
-        let remedy = format!("raise the hard limit to {wanted} (LimitNOFILE= of a unit, or nofile in limits.conf)");
-        return Err(Error::new(Code::Internal, what).remedy(remedy));
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_err(failed)
+    let what = format!("{nodes} nodes need {wanted} open files, {in_use} of them open now, and {allowed} are allowed");
+    let remedy = format!("raise the limit to {wanted}: ulimit -n, LimitNOFILE= of a unit, or nofile in limits.conf");
+    Err(Error::new(Code::Internal, what).remedy(remedy))
 }

@@ -1,21 +1,21 @@
 //! The master's loop: sockets in, messages to the [`Conductor`], its actions out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use zeroize::Zeroizing;
 
 use super::conduct::{Action, Conductor, Event, Phase};
 use super::links::Link;
 use super::room;
+use super::visitors::Visitors;
 use crate::clock::{Clock, awake};
 use crate::error::{Code, Error, Result};
-use crate::session::{Admission, Connection, Hello, Incoming, Key};
+use crate::session::{Accepted, Admission, Connection, Hello, Incoming, Key, Listener};
 use crate::units::NodeIx;
 use crate::wire::control::{self, Advert, Answer, Query, Resume, ToMaster, ToNode};
 use crate::wire::version::Kind;
@@ -27,8 +27,6 @@ const SESSION_WITHIN: Duration = Duration::from_secs(10);
 const DIALS_MAX: usize = 256;
 /// How often whoever watches is shown how far the transfer is.
 const SHOW_EVERY: Duration = Duration::from_millis(200);
-/// Visitors (`status`, `cancel`) at once.
-const VISITORS_MAX: usize = 64;
 
 const LISTENER: Token = Token(0);
 const WAKE: Token = Token(1);
@@ -79,9 +77,8 @@ struct Loop<'a> {
     unsettled: BTreeSet<usize>,
     /// The key of the control sessions.
     key: Key,
-    listener: Option<(TcpListener, Key)>,
-    visitors: HashMap<Token, Connection>,
-    next_visitor: usize,
+    listener: Option<(Listener, Key)>,
+    visitors: Visitors,
     shared: Arc<Shared>,
     show: &'a mut dyn FnMut(&Conductor),
     shown: Instant,
@@ -98,15 +95,14 @@ pub(crate) fn conduct(
     show: &mut dyn FnMut(&Conductor),
 ) -> Result<Conductor> {
     let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
-    room::make(setup.nodes.len())?;
+    room::make(setup.nodes.len(), 1)?;
     let poll = Poll::new().map_err(failed)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(failed)?);
     *setup.shared.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(waker);
     let listener = match setup.visitors {
         Some((listener, key)) => {
-            listener.set_nonblocking(true).map_err(failed)?;
-            let mut listener = TcpListener::from_std(listener);
-            poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(failed)?;
+            let mut listener = Listener::new(listener).map_err(failed)?;
+            listener.register(poll.registry(), LISTENER).map_err(failed)?;
             Some((listener, key))
         }
         None => None,
@@ -121,8 +117,7 @@ pub(crate) fn conduct(
         key: setup.key,
         conductor,
         listener,
-        visitors: HashMap::new(),
-        next_visitor,
+        visitors: Visitors::new(next_visitor),
         shared: setup.shared,
         show,
         shown: awake(),
@@ -174,14 +169,16 @@ impl Loop<'_> {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Error::new(Code::Internal, format!("the event queue failed: {error}"))),
             }
+            let now = awake();
             for event in &events {
                 match event.token() {
-                    LISTENER => self.accept(),
+                    LISTENER => self.listener.iter_mut().for_each(|(listener, _)| listener.wake(now)),
                     WAKE => {}
                     Token(token) if token < FIRST_NODE + self.nodes.len() => self.node_ready(token - FIRST_NODE),
                     token => self.visitor_ready(token),
                 }
             }
+            self.accept(now);
             self.tick();
             self.dial_some();
         }
@@ -192,9 +189,11 @@ impl Loop<'_> {
     fn timeout(&self) -> Duration {
         let now = awake();
         let unsettled = || self.unsettled.iter().map(|index| &self.nodes[*index]);
-        let connections = unsettled().filter_map(|link| link.connection.as_ref()).chain(self.visitors.values());
+        let connections = unsettled().filter_map(|link| link.connection.as_ref());
         let retries = unsettled().filter_map(Link::retry_at);
-        let sessions = connections.filter_map(Connection::deadline).chain(retries);
+        let visits = self.visitors.deadlines.first().into_iter();
+        let visits = visits.chain(self.listener.as_ref().and_then(|(listener, _)| listener.due()));
+        let sessions = connections.filter_map(Connection::deadline).chain(retries).chain(visits);
         let sessions = sessions.map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
         let conductor = self.conductor.poll_timeout().map(|due| due.since(moment));
@@ -215,7 +214,9 @@ impl Loop<'_> {
                 self.register(index, dialled);
             }
         }
-        self.visitors.retain(|_, visitor| !is_overdue(visitor));
+        while let Some(token) = self.visitors.deadlines.next_over(now) {
+            self.visitors.remove(token);
+        }
         if self.shared.cancelled.swap(false, Ordering::AcqRel) {
             self.tell(Event::Cancel { reason: "cancelled".into() });
         }
@@ -327,40 +328,47 @@ impl Loop<'_> {
         }
     }
 
-    fn accept(&mut self) {
-        let Some((listener, _)) = &self.listener else { return };
-        while let Ok((stream, _)) = listener.accept() {
-            let connection = Connection::accept(stream, awake() + SESSION_WITHIN);
-            let token = Token(self.next_visitor);
-            let registered = connection.and_then(|mut connection| {
-                connection.register(self.poll.registry(), token)?;
-                Ok(connection)
-            });
-            if let Ok(connection) = registered
-                && self.visitors.len() < VISITORS_MAX
-            {
-                self.next_visitor += 1;
-                self.visitors.insert(token, connection);
+    /// Takes in visitors that wait, as many as there is time for.
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..self.visitors.strangers.burst_max() {
+            let Some((listener, _)) = &mut self.listener else { return };
+            if listener.due().is_none_or(|due| due > now) {
+                return;
             }
-        }
-        for token in self.visitors.keys().copied().collect::<Vec<_>>() {
-            self.visitor_ready(token);
+            match listener.accept(now) {
+                Accepted::Stream(..) if self.visitors.is_full() => {}
+                Accepted::Stream(stream, from) => {
+                    let token = self.visitors.next_token();
+                    // One that is broken already is forgotten.
+                    let connection = Connection::accept(stream, now + SESSION_WITHIN).and_then(|mut connection| {
+                        connection.register(self.poll.registry(), token)?;
+                        Ok(connection)
+                    });
+                    if let Ok(connection) = connection {
+                        self.visitors.admit(token, connection, from, now);
+                        self.visitor_ready(token);
+                    }
+                }
+                Accepted::NoDescriptor if self.visitors.make_room() => {}
+                Accepted::NoDescriptor => listener.shed(now, &mut self.visitors.spare),
+                Accepted::Gone | Accepted::Nobody => {}
+            }
         }
     }
 
     fn visitor_ready(&mut self, token: Token) {
         if let Err(error) = self.visit(token) {
             tracing::debug!("a visitor left: {error}");
-            self.visitors.remove(&token);
+            self.visitors.remove(token);
         }
     }
 
     fn visit(&mut self, token: Token) -> Result<()> {
-        let (Some(visitor), Some((_, key))) = (self.visitors.get_mut(&token), &self.listener) else { return Ok(()) };
+        let Some((_, key)) = &self.listener else { return Ok(()) };
         let door =
             |hello: &Hello| (hello.kind == Kind::Client).then(|| Admission { key: key.clone(), payload: Vec::new() });
-        visitor.ready(&door)?;
-        while visitor.is_up() {
+        self.visitors.settle(token, &door)?;
+        while let Some(visitor) = self.visitors.open.get_mut(&token).filter(|visitor| visitor.is_up()) {
             match visitor.receive()? {
                 Incoming::Pending => return Ok(()),
                 Incoming::Closed { .. } => return Err(Error::new(Code::Unreachable, "it closed the connection")),
@@ -379,7 +387,7 @@ impl Loop<'_> {
     /// Closes every session in good order.
     fn say_goodbye(&mut self) {
         let nodes = self.nodes.iter_mut().filter_map(|link| link.connection.as_mut());
-        for connection in nodes.chain(self.visitors.values_mut()) {
+        for connection in nodes.chain(self.visitors.open.values_mut()) {
             // Everything has been said; a peer that is gone already needs no good-bye.
             let _ = connection.close();
         }

@@ -13,6 +13,7 @@ use affinity::{NicAddress, Sysfs};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::ports::LOOPBACK;
+use crate::error::say;
 
 /// The addresses of this machine, each with its interface, and which of them answer for others.
 #[derive(Debug, Default)]
@@ -62,16 +63,12 @@ impl Devices {
 pub(super) fn bind(socket: &impl AsFd, nic: &str) {
     static SAID: Once = Once::new();
     if let Err(errno) = setsockopt(socket, sockopt::BindToDevice, &OsString::from(nic)) {
-        SAID.call_once(|| say(nic, errno.desc()));
+        // A weaker way is taken without being asked for.
+        let why = errno.desc();
+        let what =
+            format!("flows cannot be bound to {nic} and other NICs ({why}), so the kernel's routes choose the NIC");
+        SAID.call_once(|| say(&format!("{what}; it takes Linux 5.7, or the capability CAP_NET_RAW")));
     }
-}
-
-#[allow(clippy::print_stderr, reason = "a weaker way is taken without being asked for: that is said")]
-fn say(nic: &str, why: &str) {
-    eprintln!(
-        "cep-fast: flows cannot be bound to {nic} and other NICs ({why}), so the kernel's routes choose the NIC; it takes \
-         Linux 5.7, or the capability CAP_NET_RAW"
-    );
 }
 
 /// 0 is the kernel's default, also where it does not say.

@@ -1,13 +1,14 @@
 //! One turn of the control thread: wait, take in what came, carry out what the members want.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Token};
 
 use super::lease::LEASE;
 use super::tenancy::{Note, Tenancy};
-use super::{CONNECTIONS_MAX, CONTROL, FIRST_PORT, FIRST_SESSION, HANDSHAKE_WITHIN, INBOX};
+use super::{CONTROL, FIRST_PORT, FIRST_SESSION, INBOX};
 use super::{Node, Role, Session, keeping, prepare};
 use crate::clock::{LOOK_EVERY, awake};
 use crate::engine::FlowIx;
@@ -55,23 +56,25 @@ impl Node {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(Error::new(Code::Internal, format!("the event queue failed: {error}"))),
         }
+        let now = awake();
         for event in &events {
             match event.token() {
-                CONTROL => self.accept(None),
+                CONTROL => self.listener(None).wake(now),
                 INBOX => self.take_notes(),
-                Token(token) if token < FIRST_SESSION => self.accept(Some(token - FIRST_PORT)),
+                Token(token) if token < FIRST_SESSION => self.listener(Some(token - FIRST_PORT)).wake(now),
                 session => self.session_ready(session),
             }
         }
+        self.accept(now);
         self.tick();
         Ok(())
     }
 
     fn timeout(&self) -> Option<Duration> {
         let now = awake();
-        let handshakes = self.sessions.values().filter_map(|session| session.connection.deadline());
         let leases = self.alone_since.map(|since| since + LEASE).into_iter().chain(self.lease_due()).chain(self.stops);
-        let instants = handshakes.chain(leases).map(|due| due.saturating_duration_since(now));
+        let instants = self.sessions.due().into_iter().chain(self.arrivals_due()).chain(leases);
+        let instants = instants.map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
         let members = self.transfers.values().filter_map(|tenancy| tenancy.member.poll_timeout());
         let due = instants.chain(members.map(|due| due.since(moment))).min();
@@ -82,11 +85,16 @@ impl Node {
 
     fn tick(&mut self) {
         let now = awake();
-        let is_overdue = |session: &Session| session.connection.deadline().is_some_and(|due| now >= due);
-        let overdue = self.sessions.iter().filter(|(_, session)| is_overdue(session));
-        for token in overdue.map(|(&token, _)| token).collect::<Vec<_>>() {
-            let error = self.sessions[&token].connection.overdue();
-            self.session_over(token, error);
+        if self.stopped.swap(false, Ordering::AcqRel) {
+            self.stop();
+        }
+        while let Some(token) = self.sessions.next_over(now) {
+            // Its event may be among those that this turn had no time for.
+            self.session_ready(token);
+            if let Some(session) = self.sessions.get(token).filter(|session| !session.connection.is_up()) {
+                let error = session.connection.overdue();
+                self.session_over(token, error);
+            }
         }
         let moment = self.clock.now();
         let due = |tenancy: &Tenancy| tenancy.member.poll_timeout().is_some_and(|due| moment >= due);
@@ -99,25 +107,7 @@ impl Node {
         self.ends |= self.alone_since.is_some_and(|since| is_over(since + LEASE)) || self.stops.is_some_and(is_over);
     }
 
-    fn accept(&mut self, port: Option<usize>) {
-        loop {
-            let listener = port.map_or(&self.control, |port| &self.ports[port].listener);
-            let stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                // Would block, or out of descriptors: those who wait are asked for again by the next event.
-                Err(_) => return,
-            };
-            if self.sessions.len() >= CONNECTIONS_MAX {
-                continue;
-            }
-            let token = self.next_token();
-            let connection = Connection::accept(stream, awake() + HANDSHAKE_WITHIN);
-            self.add_session(token, connection, Role::Visitor { port });
-        }
-    }
-
-    /// Takes a new connection in; one that is broken already is forgotten.
+    /// Takes in a connection that was dialled.
     pub(super) fn add_session(&mut self, token: Token, connection: Result<Connection>, role: Role) {
         assert!(token.0 >= FIRST_SESSION, "the first tokens are the listeners'");
         let registered = connection.and_then(|mut connection| {
@@ -133,11 +123,13 @@ impl Node {
         }
     }
 
-    fn session_ready(&mut self, token: Token) {
-        let Some(session) = self.sessions.get_mut(&token) else { return };
+    pub(super) fn session_ready(&mut self, token: Token) {
+        let Some(session) = self.sessions.get_mut(token) else { return };
         if let Err(error) = session.connection.ready(&self.doors) {
             return self.session_over(token, error);
         }
+        self.sessions.settle(token);
+        let Some(session) = self.sessions.get_mut(token) else { return };
         if !session.connection.is_up() {
             return;
         }
@@ -147,7 +139,7 @@ impl Node {
             (Role::Flow { transfer, lane, port }, _) => self.flow_opened(token, transfer, lane, port),
             // Flows belong to the NICs' own ports. A master may come over any of them: its first way may be gone.
             (Role::Visitor { port: None }, Some(Kind::Data)) => {
-                self.sessions.remove(&token);
+                self.sessions.remove(token);
             }
             (Role::Visitor { .. }, _) => {
                 session.role = Role::Master { transfer: None };
@@ -160,7 +152,7 @@ impl Node {
 
     /// A session ended: its transfer or its flow ends with it.
     pub(super) fn session_over(&mut self, token: Token, error: Error) {
-        if let Some(session) = self.sessions.remove(&token) {
+        if let Some(session) = self.sessions.remove(token) {
             self.role_over(session.role, error);
         }
     }
@@ -190,7 +182,6 @@ impl Node {
                 Note::Committed { transfer, result } => self.member(transfer, member::Event::Committed(result)),
                 Note::Kept { transfer } => self.member(transfer, member::Event::Kept),
                 Note::Left { transfer } => self.member(transfer, member::Event::Left),
-                Note::Stop => self.stop(),
             }
         }
     }
@@ -341,7 +332,7 @@ impl Node {
         assert_eq!(tenancy.member.state(), State::Ended, "only a member that has ended is forgotten");
         self.doors.shut(&tenancy.prepare.transfer);
         let of_transfer = |session: &Session| matches!(session.role, Role::Flow { transfer: of, .. } if of == transfer);
-        self.sessions.retain(|_, session| !of_transfer(session));
+        self.sessions.remove_all(of_transfer);
         if self.transfers.is_empty() {
             self.ports.iter_mut().for_each(super::ports::Port::rest);
             self.flow_ports.clear();

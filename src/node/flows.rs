@@ -77,7 +77,7 @@ impl Node {
 
     /// A flow that this node opened stands.
     pub(super) fn flow_opened(&mut self, token: Token, transfer: TransferIx, lane: Lane, port: usize) {
-        let session = self.sessions.remove(&token).expect("called for a session that is up");
+        let session = self.sessions.remove(token).expect("called for a session that is up");
         match session.connection.into_stream(self.poll.registry()) {
             Ok((socket, _)) => {
                 let flow = self.next_flow();
@@ -107,7 +107,7 @@ impl Node {
     /// A receiver's flow stands. One that is for another node, for an attempt that is over, or over a rail that the
     /// transfer does not use, is closed.
     pub(super) fn flow_arrived(&mut self, token: Token, port: usize) {
-        let session = self.sessions.remove(&token).expect("called for a session that is up");
+        let session = self.sessions.remove(token).expect("called for a session that is up");
         let Ok((socket, hello)) = session.connection.into_stream(self.poll.registry()) else { return };
         let Ok(hello) = control::decode::<FlowHello>(&hello) else { return };
         let is_meant = |tenancy: &Tenancy| {

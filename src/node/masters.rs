@@ -42,7 +42,7 @@ pub(super) struct Master {
 
 impl Node {
     pub(super) fn master_ready(&mut self, token: Token) {
-        while let Some(session) = self.sessions.get_mut(&token) {
+        while let Some(session) = self.sessions.get_mut(token) {
             let message = match session.connection.receive() {
                 // It may hold the key of a transfer's flows.
                 Ok(Incoming::Message(bytes)) => control::decode::<ToNode>(&Zeroizing::new(bytes)).map_err(Error::from),
@@ -65,7 +65,7 @@ impl Node {
     }
 
     fn master_says(&mut self, token: Token, message: ToNode) {
-        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.get(&token) else { return };
+        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.get(token) else { return };
         let transfer = *transfer;
         if let Some(master) = transfer.and_then(|transfer| self.masters.get_mut(&transfer)) {
             master.talk.hear();
@@ -94,7 +94,7 @@ impl Node {
     /// A master prepares a transfer. An earlier attempt at it whose master is gone ends first: it must not touch files
     /// that this one makes.
     pub(super) fn begin(&mut self, token: Token, prepare: Prepare) {
-        if !self.sessions.contains_key(&token) {
+        if self.sessions.get(token).is_none() {
             return;
         }
         self.make_way(&prepare.id);
@@ -114,7 +114,7 @@ impl Node {
         let master =
             Master { transfer: prepare.transfer, attempt: prepare.attempt, session: Ok(token), talk, remembered: None };
         self.masters.insert(transfer, master);
-        self.sessions.get_mut(&token).expect("looked up above").role = Role::Master { transfer: Some(transfer) };
+        self.sessions.get_mut(token).expect("looked up above").role = Role::Master { transfer: Some(transfer) };
         let (root, rails) = (Arc::clone(&self.root), self.ports.len());
         self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare, rails).map(Box::new) });
     }
@@ -152,15 +152,15 @@ impl Node {
         let unheard = master.talk.unheard(resume.heard).to_vec();
         if let Ok(broken) = replaced {
             // It broke at the other end; here nobody had noticed.
-            self.sessions.remove(&broken);
+            self.sessions.remove(broken);
         }
-        self.sessions.get_mut(&token).expect("it spoke just now").role = Role::Master { transfer: Some(transfer) };
+        self.sessions.get_mut(token).expect("it spoke just now").role = Role::Master { transfer: Some(transfer) };
         self.send(token, &control::encode(&resumed));
         unheard.iter().for_each(|message| self.send(token, message));
     }
 
     fn send(&mut self, token: Token, message: &[u8]) {
-        if let Some(session) = self.sessions.get_mut(&token)
+        if let Some(session) = self.sessions.get_mut(token)
             && let Err(error) = session.connection.send(message)
         {
             self.session_over(token, error);
@@ -198,7 +198,7 @@ impl Node {
 
     /// A master that is done has said good-bye: whoever was not told otherwise before may forget the transfer.
     fn master_done(&mut self, token: Token) {
-        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(&token) else { return };
+        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(token) else { return };
         if let Some(transfer) = transfer {
             let remembered = self.masters.remove(&transfer).and_then(|master| master.remembered);
             remembered.iter().flat_map(|desk| &desk.sinks).for_each(Sink::confirm);
@@ -218,7 +218,7 @@ impl Node {
 
     /// The master that launched this node is dead, or a master does not speak the protocol: its transfer ends with it.
     fn master_left(&mut self, token: Token, error: &Error) {
-        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(&token) else { return };
+        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(token) else { return };
         if let Some(transfer) = transfer {
             self.masters.remove(&transfer);
             let reason = error.to_string();
@@ -261,7 +261,7 @@ impl Node {
 
     /// A launched node serves one master, and ends with it.
     pub(super) fn end_without_masters(&mut self) {
-        let speaks = self.sessions.values().any(|session| matches!(session.role, Role::Master { .. }));
+        let speaks = self.sessions.any(|session| matches!(session.role, Role::Master { .. }));
         self.ends |= self.options.launched && !speaks && self.masters.is_empty() && self.transfers.is_empty();
         self.alone_since = (self.options.launched && !speaks).then(|| self.alone_since.unwrap_or_else(awake));
     }

@@ -15,10 +15,14 @@
 //! - `prepare`: opening sources and destinations
 //! - `keeping`: what is kept for another attempt, and found of an earlier one
 //! - `events`: the loop's turn
+//! - `arrivals`: connections that are taken in
+//! - `sessions`: the connections of the control thread
+//! - `signals`: what ends the node from outside
 //! - `masters`: what masters say and are told, and sessions that break
 //! - `lease`: how long a transfer goes on without its master
 //! - `usage`: processor time and memory
 
+mod arrivals;
 mod counters;
 mod devices;
 mod doors;
@@ -29,6 +33,8 @@ mod lease;
 mod masters;
 mod ports;
 pub(crate) mod prepare;
+mod sessions;
+mod signals;
 mod tenancy;
 mod threads;
 mod usage;
@@ -39,30 +45,33 @@ pub(crate) mod options;
 pub(crate) use events::locked_bytes;
 pub(crate) use flows::pair_by;
 pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK};
+pub(crate) use signals::{ending, outlive_file_limits};
 pub(crate) use threads::{Line, Threads, threads};
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use mio::net::TcpListener;
-use mio::{Interest, Poll, Token, Waker};
+use mio::{Poll, Token, Waker};
 
 use self::devices::Devices;
 use self::doors::Doors;
 use self::masters::Master;
 use self::options::Options;
 use self::ports::Port;
+use self::sessions::Sessions;
 use self::tenancy::{Note, Post, Tenancy};
 use crate::clock::{Clock, awake, wait_until};
 use crate::engine::FlowIx;
 use crate::engine::lanes::Lane;
 use crate::error::{Code, Error, Result};
 use crate::rail::TransferIx;
-use crate::session::Connection;
+use crate::session::descriptors::{self, Spare};
+use crate::session::{Connection, Listener, strangers};
 use crate::store::Root;
 use crate::wire::control::Prepare;
 
@@ -74,7 +83,7 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const WIND_DOWN_WITHIN: Duration = Duration::from_secs(5);
 /// Notes that wait for the control thread. It never waits for those who write them; rails keep back what does not fit.
 const NOTES_MAX: usize = 1024;
-/// Connections at once, up or not: a stranger's are cut off by their deadline.
+/// Connections at once of those who have proved that they hold a key. Strangers have a share of their own beside it.
 const CONNECTIONS_MAX: usize = 4096;
 
 const CONTROL: Token = Token(0);
@@ -87,7 +96,7 @@ struct Node {
     options: Options,
     clock: Clock,
     poll: Poll,
-    control: TcpListener,
+    control: Listener,
     /// Where flows leave from and arrive at, one for each thread of each NIC.
     ports: Vec<Port>,
     /// The machine's interfaces, as they were when the last transfer began.
@@ -96,7 +105,10 @@ struct Node {
     flow_ports: HashMap<FlowIx, usize>,
     root: Arc<Root>,
     doors: Doors,
-    sessions: HashMap<Token, Session>,
+    sessions: Sessions,
+    /// Which of the listeners that have somebody waiting was served last.
+    next_listener: usize,
+    spare: Spare,
     next_token: usize,
     transfers: BTreeMap<TransferIx, Tenancy>,
     /// Who conducts each transfer, or has conducted it and not yet closed its session.
@@ -109,6 +121,8 @@ struct Node {
     inbox: Receiver<Note>,
     /// Since when a launched node has been without a master; `None` while it has one.
     alone_since: Option<Instant>,
+    /// Set by the first signal that asks for the end.
+    stopped: Arc<AtomicBool>,
     ends: bool,
     /// When a node that was asked to end waits no longer for its master's good-bye.
     stops: Option<Instant>,
@@ -149,6 +163,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
 
 impl Node {
     fn new(options: Options) -> Result<Node> {
+        let descriptors = descriptors::raise(u64::MAX);
         let root = Arc::new(Root::open(&options.root)?);
         let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
         let poll = Poll::new().map_err(failed)?;
@@ -157,6 +172,7 @@ impl Node {
         let (notes, inbox) = crossbeam_channel::bounded(NOTES_MAX);
         let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
         let post = Post::new(notes, waker);
+        let stopped = signals::watch(post.clone())?;
         let mut node = Node {
             doors: Doors::new(options.key.clone(), &Options::advert(ports.iter().map(Port::advert).collect())),
             clock: Clock::start(),
@@ -166,7 +182,9 @@ impl Node {
             devices: Devices::default(),
             flow_ports: HashMap::new(),
             root,
-            sessions: HashMap::new(),
+            sessions: Sessions::new(strangers::share(descriptors)),
+            next_listener: 0,
+            spare: Spare::new(),
             next_token: FIRST_SESSION,
             transfers: BTreeMap::new(),
             masters: BTreeMap::new(),
@@ -176,43 +194,28 @@ impl Node {
             post,
             inbox,
             alone_since: options.launched.then(awake),
+            stopped,
             ends: false,
             stops: None,
             working: 0,
             options,
         };
         let registry = node.poll.registry();
-        registry.register(&mut node.control, CONTROL, Interest::READABLE).map_err(failed)?;
+        node.control.register(registry, CONTROL).map_err(failed)?;
         for (index, port) in node.ports.iter_mut().enumerate() {
-            registry.register(&mut port.listener, Token(FIRST_PORT + index), Interest::READABLE).map_err(failed)?;
+            port.listener.register(registry, Token(FIRST_PORT + index)).map_err(failed)?;
         }
-        node.stop_on_signals()?;
         Ok(node)
     }
 
     /// Says on standard output where it listens: a launcher waits for that line.
-    #[allow(clippy::print_stdout, reason = "the address is the daemon's result")]
     fn announce(&self) -> Result<()> {
         let address = self.control.local_addr();
         let address = address.map_err(|error| Error::new(Code::Internal, format!("no address: {error}")))?;
-        println!("{READY}{address}");
-        // A launcher that is gone is noticed by the lease.
-        let _ = std::io::stdout().flush();
+        // A launcher that is gone is noticed by the lease, and a log that cannot be written is no reason to stop.
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{READY}{address}").and_then(|()| out.flush());
         Ok(())
-    }
-
-    /// SIGTERM and SIGINT end the loop, so that what is not complete is removed on the way out.
-    fn stop_on_signals(&self) -> Result<()> {
-        let failed = |error: std::io::Error| Error::new(Code::Internal, format!("cannot watch signals: {error}"));
-        let watched = [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT];
-        let mut signals = signal_hook::iterator::Signals::new(watched).map_err(failed)?;
-        let post = self.post.clone();
-        let watch = move || {
-            if signals.forever().next().is_some() {
-                post.send(Note::Stop);
-            }
-        };
-        std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(failed)
     }
 
     /// Waits for the workers: what they have made is removed with their notes, and would stay behind without them.
@@ -235,13 +238,12 @@ impl Node {
     }
 }
 
-fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+fn listen(address: SocketAddr) -> Result<(Listener, SocketAddr)> {
     let failed = |error: std::io::Error| {
         let error = Error::new(Code::Unreachable, format!("cannot listen on {address}: {error}"));
         error.remedy("choose another address or port, or end what uses it")
     };
-    let listener = StdListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = StdListener::bind(address).and_then(Listener::new).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    Ok((TcpListener::from_std(listener), address))
+    Ok((listener, address))
 }

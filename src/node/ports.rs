@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use affinity::{Cores, Nic, NicAddress, Pinning, Sysfs, Wish};
-use mio::net::TcpListener;
 
 use super::listen;
 use super::options::Options;
@@ -11,6 +10,7 @@ use super::threads::{Line, threads};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::rail::{Command, Mailbox, Place, Rail, Size};
+use crate::session::Listener;
 use crate::units::BitRate;
 use crate::wire::control;
 
@@ -23,7 +23,7 @@ const PORTS_MAX: usize = 16;
 
 /// One thread of a NIC: its listener for data flows, and its rail while a transfer is under way.
 pub(super) struct Port {
-    pub(super) listener: TcpListener,
+    pub(super) listener: Listener,
     pub(super) address: SocketAddr,
     pub(super) nic: String,
     pub(super) own: NicAddress,

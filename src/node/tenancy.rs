@@ -37,14 +37,12 @@ pub(super) enum Note {
     Kept { transfer: TransferIx },
     /// What has landed is left to another attempt, or removed.
     Left { transfer: TransferIx },
-    /// A signal asks the node to end.
-    Stop,
 }
 
 impl Note {
     /// Whether a worker sends it, as its last act.
     pub(super) fn is_work(&self) -> bool {
-        !matches!(self, Note::Rail(_) | Note::Stop)
+        !matches!(self, Note::Rail(_))
     }
 }
 
@@ -67,7 +65,8 @@ impl Post {
         }
     }
 
-    fn wake(&self) {
+    /// Makes the control thread look, also where there is no note.
+    pub(super) fn wake(&self) {
         // The queue of events is the node's own; it fails only when the node is gone.
         let _ = self.waker.wake();
     }

@@ -115,9 +115,8 @@ fn ring(size: Size, buffers: &Buffers) -> Result<Uring, String> {
 }
 
 /// Says something once in the life of the node, however many rails meet it.
-#[allow(clippy::print_stderr, reason = "a slower way is taken without being asked for: that is said")]
 fn say(said: &Once, what: &str) {
-    said.call_once(|| eprintln!("cep-fast: {what}"));
+    said.call_once(|| crate::error::say(what));
 }
 
 static PLAIN: Once = Once::new();

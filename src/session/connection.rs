@@ -128,6 +128,15 @@ impl Connection {
         }
     }
 
+    /// Whether the peer's first message has been read, and fits the key. It may be a recorded one, sent again.
+    pub(crate) fn has_heard(&self) -> bool {
+        match &self.state {
+            State::Connecting(handshake) | State::Handshaking(handshake) => handshake.has_heard(),
+            State::Up(_) => true,
+            State::Over => false,
+        }
+    }
+
     /// When to give up waiting for the connection to be up; `None` once it is.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         (!self.is_up()).then_some(self.deadline)

@@ -4,20 +4,27 @@
 //! `peer_user` says whose process is at the other end where there is no key.
 //! `connection` drives them over a non-blocking socket for the control thread, and hands the socket of a data flow over
 //! once it has proved itself.
+//!
+//! Before that, `listener` takes connections in whatever happens, `strangers` says how many of those that have proved
+//! nothing there may be, and `descriptors` how many descriptors there are for all of them.
 
 mod connection;
+pub(crate) mod descriptors;
 mod dial;
 mod key;
+mod listener;
 mod noise;
 mod peer_user;
 mod sealed;
 mod socket;
+pub(crate) mod strangers;
 
 #[cfg(feature = "stand-ins")]
 pub(crate) use connection::at_rest;
 pub(crate) use connection::{Connection, Incoming};
 pub(crate) use dial::{dial, dial_over};
 pub(crate) use key::Key;
+pub(crate) use listener::{Accepted, Listener};
 pub(crate) use noise::{Admission, Door, Hello};
 #[cfg(feature = "stand-ins")]
 pub(crate) use sealed::sealed_bytes;

@@ -117,6 +117,11 @@ impl Handshake {
         Handshake { state: State::Preamble }
     }
 
+    /// Whether the other side's first message has been read, and fits the key.
+    pub(super) fn has_heard(&self) -> bool {
+        matches!(self.state, State::Answer { .. } | State::Confirmation(_))
+    }
+
     /// How many bytes [`Handshake::handle`] needs next.
     pub(super) fn wants(&self) -> usize {
         match &self.state {

@@ -179,6 +179,13 @@ impl Daemon {
         Daemon::spawn(&mut command, root, &[])
     }
 
+    /// The same, with so many descriptors and no way to more.
+    pub(crate) fn start_limited(root: &Path, descriptors: u64, more: &[&str]) -> Daemon {
+        let mut command = Command::new("sh");
+        command.args(["-ec", r#"ulimit -n "$0"; exec "$@""#]).arg(descriptors.to_string()).arg(PROGRAM);
+        Daemon::spawn(&mut command, root, more)
+    }
+
     fn spawn(command: &mut Command, root: &Path, more: &[&str]) -> Daemon {
         use std::io::{BufRead, BufReader};
         command.args(["node", "--listen", "127.0.0.1:0", "--root"]).arg(root).args(more);

@@ -19,7 +19,8 @@ use crate::session::Key;
 #[must_use]
 pub fn main() -> ExitCode {
     let Args { command } = Args::parse();
-    let done = unsupported(&command).and_then(|()| match command {
+    let ready = unsupported(&command).and_then(|()| crate::node::outlive_file_limits());
+    let done = ready.and_then(|()| match command {
         Command::Bench(args) => bench::bench(&args),
         Command::Copy(args) => copy::copy(&args),
         Command::Run(args) => run::run(&args),

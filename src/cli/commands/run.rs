@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-
 use super::{print, read_spec};
 use crate::cli::args::{self, Check, Launch, ProgressMode, RunArgs, TransferArgs};
 use crate::cli::{NodeProgress, Progress, Snapshot, exit_code};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, say};
 use crate::master::conduct::Conductor;
 use crate::plan::Scheduler;
 use crate::report::{Report, State};
@@ -27,7 +25,7 @@ pub(super) fn carry_out(transfer: &Transfer, args: &TransferArgs) -> Result<Exit
     cancel_on_signals(move || handle.cancel())?;
     let report = watch(transfer, args.progress)?;
     if args.json {
-        report.warnings.iter().for_each(|warning| say(&format!("cep-fast: warning: {warning}")));
+        report.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
     }
     print(&if args.json { report.json() } else { report.to_string() });
     Ok(ending(&report))
@@ -41,7 +39,7 @@ pub(super) fn watch(transfer: &Transfer, mode: ProgressMode) -> Result<Report> {
     let mut announce = transfer.spec().master.as_ref().is_some_and(|master| master.port == 0);
     let report = transfer.run(&mut |conductor| {
         if let Some(address) = handle.master_address().filter(|_| std::mem::take(&mut announce)) {
-            say(&format!("cep-fast: status and cancel reach this transfer at {address}"));
+            say(&format!("status and cancel reach this transfer at {address}"));
         }
         if mode != ProgressMode::Never {
             let now = Instant::now();
@@ -50,11 +48,6 @@ pub(super) fn watch(transfer: &Transfer, mode: ProgressMode) -> Result<Report> {
     });
     progress.finish();
     report
-}
-
-#[allow(clippy::print_stderr, reason = "what a person needs beside the result")]
-fn say(line: &str) {
-    eprintln!("{line}");
 }
 
 /// The exit status of a transfer; what went wrong is said on standard error, too.
@@ -122,7 +115,7 @@ pub(super) fn checking(check: Check) -> Checking {
 /// The first signal cancels and lets the nodes clean up; the second ends this process at once.
 pub(super) fn cancel_on_signals(cancel: impl Fn() + Send + 'static) -> Result<()> {
     let failed = |error: std::io::Error| Error::new(Code::Internal, format!("cannot watch signals: {error}"));
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let mut signals = signal_hook::iterator::Signals::new(crate::node::ending()).map_err(failed)?;
     let watch = move || {
         let mut arrivals = signals.forever();
         if arrivals.next().is_some() {

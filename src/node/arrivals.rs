@@ -1,0 +1,63 @@
+//! Connections that arrive: taken in a few at a time, within the share of strangers.
+
+use std::time::Instant;
+
+use super::{CONNECTIONS_MAX, HANDSHAKE_WITHIN, Node, Role, Session};
+use crate::session::{Accepted, Connection, Listener};
+
+impl Node {
+    /// The listener of a port, or that at the control address.
+    pub(super) fn listener(&mut self, port: Option<usize>) -> &mut Listener {
+        port.map_or(&mut self.control, |port| &mut self.ports[port].listener)
+    }
+
+    /// When connections may be waiting to be taken in.
+    pub(super) fn arrivals_due(&self) -> Option<Instant> {
+        let ports = self.ports.iter().filter_map(|port| port.listener.due());
+        ports.chain(self.control.due()).min()
+    }
+
+    /// Takes in connections that wait, of all listeners in turn. Those beyond this turn's number wait for the next one.
+    pub(super) fn accept(&mut self, now: Instant) {
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        let ports = (0..self.ports.len()).filter(|&port| is_due(self.ports[port].listener.due())).map(Some);
+        let control = is_due(self.control.due()).then_some(None);
+        let mut due: Vec<Option<usize>> = control.into_iter().chain(ports).collect();
+        let mut left = self.sessions.burst_max();
+        while left > 0 && !due.is_empty() {
+            self.next_listener = (self.next_listener + 1) % due.len();
+            let port = due[self.next_listener];
+            left -= 1;
+            self.accept_one(port, now);
+            if !is_due(self.listener(port).due()) {
+                due.swap_remove(self.next_listener);
+            }
+        }
+    }
+
+    fn accept_one(&mut self, port: Option<usize>, now: Instant) {
+        match self.listener(port).accept(now) {
+            Accepted::Stream(..) if self.sessions.member_count() >= CONNECTIONS_MAX => {}
+            Accepted::Stream(stream, from) => {
+                let token = self.next_token();
+                // One that is broken already is forgotten.
+                let connection = Connection::accept(stream, now + HANDSHAKE_WITHIN).and_then(|mut connection| {
+                    connection.register(self.poll.registry(), token)?;
+                    Ok(connection)
+                });
+                if let Ok(connection) = connection {
+                    let session = Session { connection, role: Role::Visitor { port } };
+                    self.sessions.admit(token, session, from.ip(), now);
+                    self.session_ready(token);
+                }
+            }
+            Accepted::NoDescriptor if self.sessions.make_room() => {}
+            Accepted::NoDescriptor => {
+                let Node { control, ports, spare, .. } = self;
+                let listener = port.map_or(control, |port| &mut ports[port].listener);
+                listener.shed(now, spare);
+            }
+            Accepted::Gone | Accepted::Nobody => {}
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The control thread's connections: strangers, masters, and flows that are being opened.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use mio::Token;
+
+use super::Session;
+use crate::session::strangers::{Deadlines, SILENT_MAX, Strangers};
+
+/// All connections of the control thread, by token.
+///
+/// Every change of a session goes through here, so that its share and its deadline go with it: no turn walks all of
+/// them.
+pub(super) struct Sessions {
+    open: HashMap<Token, Session>,
+    strangers: Strangers,
+    deadlines: Deadlines,
+}
+
+impl Sessions {
+    /// None yet; of strangers never more than `strangers_max`.
+    pub(super) fn new(strangers_max: usize) -> Sessions {
+        Sessions { open: HashMap::new(), strangers: Strangers::new(strangers_max), deadlines: Deadlines::default() }
+    }
+
+    /// Takes in a connection that was accepted. The stranger that gives way to it is cut off.
+    pub(super) fn admit(&mut self, token: Token, session: Session, from: IpAddr, now: Instant) {
+        if let Some(leaves) = self.strangers.add(token, from) {
+            self.remove(leaves);
+        }
+        let due = session.connection.deadline().map(|due| due.min(now + SILENT_MAX));
+        self.deadlines.set(token, due);
+        self.open.insert(token, session);
+    }
+
+    /// Takes in a connection that this node has dialled.
+    pub(super) fn insert(&mut self, token: Token, session: Session) {
+        self.deadlines.set(token, session.connection.deadline());
+        self.open.insert(token, session);
+    }
+
+    /// Notes how far the handshake of a connection has come.
+    pub(super) fn settle(&mut self, token: Token) {
+        let Some(session) = self.open.get(&token) else { return };
+        if session.connection.is_up() {
+            self.strangers.remove(token);
+            self.deadlines.set(token, None);
+        } else if session.connection.has_heard() && self.strangers.heard(token) {
+            self.deadlines.set(token, session.connection.deadline());
+        }
+    }
+
+    /// Cuts off the stranger that is the first to give way. Returns whether there was one.
+    pub(super) fn make_room(&mut self) -> bool {
+        self.strangers.oldest().is_some_and(|oldest| self.remove(oldest).is_some())
+    }
+
+    pub(super) fn get(&self, token: Token) -> Option<&Session> {
+        self.open.get(&token)
+    }
+
+    pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut Session> {
+        self.open.get_mut(&token)
+    }
+
+    pub(super) fn remove(&mut self, token: Token) -> Option<Session> {
+        self.strangers.remove(token);
+        self.deadlines.set(token, None);
+        self.open.remove(&token)
+    }
+
+    /// Removes the sessions that `is_over` names.
+    pub(super) fn remove_all(&mut self, is_over: impl Fn(&Session) -> bool) {
+        let over = self.open.iter().filter(|(_, session)| is_over(session)).map(|(&token, _)| token);
+        for token in over.collect::<Vec<_>>() {
+            self.remove(token);
+        }
+    }
+
+    /// How many connections there are besides those of strangers.
+    pub(super) fn member_count(&self) -> usize {
+        self.open.len() - self.strangers.len()
+    }
+
+    /// How many connections may be taken in in one turn.
+    pub(super) fn burst_max(&self) -> usize {
+        self.strangers.burst_max()
+    }
+
+    pub(super) fn any(&self, is_meant: impl Fn(&Session) -> bool) -> bool {
+        self.open.values().any(is_meant)
+    }
+
+    /// When the first connection is to be given up.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.deadlines.first()
+    }
+
+    /// The next connection that has had its time.
+    pub(super) fn next_over(&mut self, now: Instant) -> Option<Token> {
+        self.deadlines.next_over(now)
+    }
+}

@@ -1,0 +1,179 @@
+//! A listening socket for a loop on edge-triggered events, which never goes deaf.
+//!
+//! An event comes when a connection joins the queue of a listener, and not again for those that are in it already. While
+//! the queue is full no connection can join it, so that a loop which leaves some of them waiting for the next event may
+//! wait for ever. [`Listener::due`] therefore stays set until the queue was found empty, whatever happened in between.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use nix::sys::socket::{Backlog, listen};
+
+use super::descriptors::Spare;
+
+/// A listening socket, and when it is to be asked for connections.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: TcpListener,
+    /// When connections may be waiting, or a failed attempt is to be repeated; `None` once the queue was empty.
+    due: Option<Instant>,
+}
+
+/// The outcome of one attempt to take a connection in.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// A connection, and where it comes from.
+    Stream(TcpStream, SocketAddr),
+    /// A connection that was over before it was taken in. Others may be waiting.
+    Gone,
+    /// This process, or the system, has no descriptor left. Give one up, or use [`Listener::shed`].
+    NoDescriptor,
+    /// Nobody is waiting, or the system is short of something: [`Listener::due`] says when to ask again.
+    Nobody,
+}
+
+impl Listener {
+    /// Takes over a socket that listens.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn new(socket: StdListener) -> io::Result<Listener> {
+        socket.set_nonblocking(true)?;
+        // The standard library asks for a queue of 128; the kernel cuts this to net.core.somaxconn.
+        listen(&socket, Backlog::MAXCONN)?;
+        Ok(Listener { socket: TcpListener::from_std(socket), due: None })
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Asks `registry` for the events of this listener; on each call [`Listener::wake`].
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::READABLE)
+    }
+
+    /// An event came.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        self.due = Some(now);
+    }
+
+    /// When to call [`Listener::accept`]; `None` until an event comes.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Takes in the next connection. Call it while [`Listener::due`] has come, a bounded number of times in one turn.
+    pub(crate) fn accept(&mut self, now: Instant) -> Accepted {
+        let accepted = self.try_accept();
+        match accepted {
+            Ok((stream, from)) => Accepted::Stream(stream, from),
+            Err(error) => self.failed(now, &error),
+        }
+    }
+
+    /// Takes in the next connection and closes it, by means of the descriptor that is kept in reserve.
+    pub(crate) fn shed(&mut self, now: Instant, spare: &mut Spare) {
+        let accepted = spare.lend(|| self.try_accept().map(drop));
+        if let Err(error) = accepted {
+            // Another thread has taken the descriptor: it will have given one back by the next attempt.
+            if matches!(self.failed(now, &error), Accepted::NoDescriptor) {
+                self.due = Some(now + AGAIN_AFTER);
+            }
+        }
+    }
+
+    fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        loop {
+            match self.socket.accept() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                accepted => return accepted,
+            }
+        }
+    }
+
+    fn failed(&mut self, now: Instant, error: &io::Error) -> Accepted {
+        let (accepted, due) = judged(error);
+        self.due = due.map(|after| now + after);
+        accepted
+    }
+}
+
+/// The meaning of an error of accept(2), and after how long it is to be tried again, if no event will tell.
+fn judged(error: &io::Error) -> (Accepted, Option<Duration>) {
+    match error.raw_os_error() {
+        _ if error.kind() == ErrorKind::WouldBlock => (Accepted::Nobody, None),
+        Some(libc::EMFILE | libc::ENFILE) => (Accepted::NoDescriptor, Some(Duration::ZERO)),
+        // The connection was reset while it waited, or, on Linux, met an error of the network.
+        Some(
+            libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::ENETDOWN
+            | libc::ENETUNREACH
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH
+            | libc::ENONET,
+        ) => (Accepted::Gone, Some(Duration::ZERO)),
+        // Short of memory, forbidden by a filter, or unknown: it may pass.
+        _ => (Accepted::Nobody, Some(AGAIN_AFTER)),
+    }
+}
+
+/// The pause after an error that passes by itself.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use super::*;
+
+    fn listener() -> (Listener, SocketAddr) {
+        let listener = Listener::new(StdListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[test]
+    fn whatever_error_comes_the_listener_is_asked_again_until_nobody_waits() {
+        let now = Instant::now();
+        for errno in 1..134 {
+            let error = io::Error::from_raw_os_error(errno);
+            let (accepted, after) = judged(&error);
+            let is_drained = error.kind() == ErrorKind::WouldBlock;
+            assert_eq!(after.is_none(), is_drained, "{error}");
+            assert!(after.is_none_or(|after| after <= Duration::from_millis(100)), "{error}");
+            // What would fail again at once is not tried again at once.
+            let passes = !matches!(accepted, Accepted::Nobody);
+            assert!(is_drained || passes == (after == Some(Duration::ZERO)), "{error}: {accepted:?}");
+        }
+        let (mut listener, _) = listener();
+        listener.wake(now);
+        assert!(matches!(listener.accept(now), Accepted::Nobody));
+        assert_eq!(listener.due(), None);
+    }
+
+    #[test]
+    fn those_who_were_not_taken_in_stay_due() {
+        let now = Instant::now();
+        let (mut listener, address) = listener();
+        let _first = std::net::TcpStream::connect(address).unwrap();
+        let second = std::net::TcpStream::connect(address).unwrap();
+        listener.wake(now);
+        assert!(matches!(listener.accept(now), Accepted::Stream(..)));
+        assert_eq!(listener.due(), Some(now), "one more is in line");
+        listener.shed(now, &mut Spare::new());
+        assert_eq!(listener.due(), Some(now), "the queue was not found empty");
+        let mut byte = [0];
+        let told = io::Read::read(&mut &second, &mut byte);
+        assert!(matches!(told, Ok(0)) || told.is_err(), "who is shed is told");
+        assert!(matches!(listener.accept(now), Accepted::Nobody));
+        assert_eq!(listener.due(), None);
+    }
+}

@@ -1,0 +1,243 @@
+//! Connections whose peers have proved nothing yet, and who of them gives way when there are too many.
+//!
+//! Anybody can open connections, so they have a share of their own that takes nothing from those who hold a key. Within
+//! it the oldest gives way to the newest, so that a fresh one always has the time of a handshake: first one that has
+//! said nothing, of the address that has the most.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use mio::Token;
+
+/// How long a stranger may take to say its first message. It costs one packet, right behind the connection.
+pub(crate) const SILENT_MAX: Duration = Duration::from_secs(2);
+
+/// The share of strangers where this process may have `descriptors`.
+pub(crate) fn share(descriptors: u64) -> usize {
+    usize::try_from(descriptors / 4).unwrap_or(usize::MAX).clamp(SHARE_MIN, SHARE_MAX)
+}
+
+/// Enough that a handshake over a slow line outlives a burst of others; their memory is a few kilobytes each.
+const SHARE_MAX: usize = 512;
+/// Two addresses with one each, in the smallest process.
+const SHARE_MIN: usize = 4;
+
+/// Connections that have proved nothing yet, in the order of their tokens, which is that of their arrival.
+#[derive(Debug)]
+pub(crate) struct Strangers {
+    count_max: usize,
+    known: HashMap<Token, (IpAddr, bool)>,
+    origins: HashMap<IpAddr, Origin>,
+}
+
+/// Strangers of one address.
+///
+/// Invariant: no token is in both sets.
+#[derive(Debug, Default)]
+struct Origin {
+    silent: BTreeSet<Token>,
+    /// Those whose first message fits the key: its holders, or who has recorded one.
+    heard: BTreeSet<Token>,
+}
+
+impl Origin {
+    fn count(&self) -> usize {
+        self.silent.len() + self.heard.len()
+    }
+
+    fn oldest(&self) -> Option<Token> {
+        self.silent.first().or(self.heard.first()).copied()
+    }
+}
+
+impl Strangers {
+    /// Nobody yet; `count_max` at most, and half of that from one address.
+    pub(crate) fn new(count_max: usize) -> Strangers {
+        Strangers { count_max, known: HashMap::new(), origins: HashMap::new() }
+    }
+
+    /// How many connections may be taken in in one turn, so that each is listened to before it gives way.
+    pub(crate) fn burst_max(&self) -> usize {
+        (self.count_max / 4).clamp(1, BURST_MAX)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Takes in a stranger. Returns the one that has to give way to it, which is forgotten here.
+    pub(crate) fn add(&mut self, token: Token, from: IpAddr) -> Option<Token> {
+        let from = origin(from);
+        let of_one_max = self.count_max.div_ceil(2);
+        let own = self.origins.get(&from).filter(|origin| origin.count() >= of_one_max);
+        let leaves = match own {
+            Some(origin) => origin.oldest(),
+            None if self.known.len() >= self.count_max => self.oldest(),
+            None => None,
+        };
+        if let Some(leaves) = leaves {
+            self.remove(leaves);
+        }
+        self.known.insert(token, (from, false));
+        self.origins.entry(from).or_default().silent.insert(token);
+        leaves
+    }
+
+    /// The stranger that gives way where room is needed for something else.
+    pub(crate) fn oldest(&self) -> Option<Token> {
+        let rank = |origin: &&Origin| (!origin.silent.is_empty(), origin.count(), Reverse(origin.oldest()));
+        self.origins.values().max_by_key(rank).and_then(Origin::oldest)
+    }
+
+    /// A stranger has said its first message. Returns whether that is news.
+    pub(crate) fn heard(&mut self, token: Token) -> bool {
+        let Some((from, heard)) = self.known.get_mut(&token).filter(|(_, heard)| !heard) else { return false };
+        *heard = true;
+        let origin = self.origins.get_mut(from).expect("a known stranger has an origin");
+        origin.silent.remove(&token);
+        origin.heard.insert(token)
+    }
+
+    /// A stranger is gone, or is none any more.
+    pub(crate) fn remove(&mut self, token: Token) {
+        let Some((from, _)) = self.known.remove(&token) else { return };
+        let origin = self.origins.get_mut(&from).expect("a known stranger has an origin");
+        origin.silent.remove(&token);
+        origin.heard.remove(&token);
+        if origin.count() == 0 {
+            self.origins.remove(&from);
+        }
+    }
+}
+
+/// Connections taken in in one turn: a millisecond of work.
+const BURST_MAX: usize = 64;
+
+/// Who is behind an address: of IPv6 everybody has a /64.
+fn origin(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Moments by which something has to happen to a connection, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Deadlines {
+    ordered: BTreeSet<(Instant, Token)>,
+    of: HashMap<Token, Instant>,
+}
+
+impl Deadlines {
+    /// Sets the deadline of a connection, or none.
+    pub(crate) fn set(&mut self, token: Token, due: Option<Instant>) {
+        let before = match due {
+            Some(due) => self.of.insert(token, due),
+            None => self.of.remove(&token),
+        };
+        if before == due {
+            return;
+        }
+        self.ordered.extend(due.map(|due| (due, token)));
+        if let Some(before) = before {
+            self.ordered.remove(&(before, token));
+        }
+    }
+
+    /// The first deadline.
+    pub(crate) fn first(&self) -> Option<Instant> {
+        self.ordered.first().map(|(due, _)| *due)
+    }
+
+    /// The next connection whose deadline has come; it has none any more.
+    pub(crate) fn next_over(&mut self, now: Instant) -> Option<Token> {
+        let (_, token) = *self.ordered.first().filter(|(due, _)| *due <= now)?;
+        self.set(token, None);
+        Some(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_fresh_one_outlives_half_a_share_of_its_own_address() {
+        let mut strangers = Strangers::new(16);
+        let here = ip("127.0.0.1");
+        for token in 0..1_000 {
+            let left = strangers.add(Token(token), here);
+            assert_eq!(left, token.checked_sub(8).map(Token), "the oldest, and nobody else");
+        }
+        assert_eq!(strangers.len(), 8);
+        assert!(strangers.burst_max() < 8, "a fresh one is listened to before it gives way");
+        assert_eq!(strangers.oldest(), Some(Token(992)));
+    }
+
+    #[test]
+    fn who_has_said_the_first_message_is_not_displaced_by_the_silent() {
+        let mut strangers = Strangers::new(16);
+        let here = ip("127.0.0.1");
+        assert_eq!(strangers.add(Token(0), here), None);
+        assert!(strangers.heard(Token(0)) && !strangers.heard(Token(0)));
+        for token in 1..1_000 {
+            assert_ne!(strangers.add(Token(token), here), Some(Token(0)));
+        }
+        strangers.remove(Token(0));
+        assert!(!strangers.heard(Token(0)), "it is none any more");
+    }
+
+    #[test]
+    fn an_address_with_one_is_not_displaced_by_addresses_with_many() {
+        let mut strangers = Strangers::new(16);
+        assert_eq!(strangers.add(Token(0), ip("10.0.0.9")), None);
+        for token in 1..1_000 {
+            let from = IpAddr::from([10, 0, 1, (token % 3) as u8]);
+            assert_ne!(strangers.add(Token(token), from), Some(Token(0)));
+            assert!(strangers.len() <= 16);
+        }
+        // As many addresses as there are places: then the oldest of all gives way, as late as possible.
+        let left = (1_000..2_000).find(|&token| {
+            let from = IpAddr::from([10, 1, (token / 256) as u8, (token % 256) as u8]);
+            strangers.add(Token(token), from) == Some(Token(0))
+        });
+        assert!(left.is_some_and(|left| left >= 1_010), "{left:?}");
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_address_and_a_mapped_one_as_ipv4() {
+        assert_eq!(origin(ip("2001:db8::1")), origin(ip("2001:db8::ffff:1:2:3")));
+        assert_ne!(origin(ip("2001:db8::1")), origin(ip("2001:db8:0:1::1")));
+        assert_eq!(origin(ip("::ffff:10.0.0.1")), ip("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_share_leaves_the_most_to_those_who_hold_a_key() {
+        assert_eq!([16, 64, 256, 1024, 4096, u64::MAX].map(share), [4, 16, 64, 256, 512, 512]);
+    }
+
+    #[test]
+    fn deadlines_come_in_order_and_can_be_moved() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut deadlines = Deadlines::default();
+        for token in 0..4 {
+            deadlines.set(Token(token), Some(at(2)));
+        }
+        deadlines.set(Token(1), Some(at(10)));
+        deadlines.set(Token(2), None);
+        deadlines.set(Token(3), Some(at(2)));
+        assert_eq!(deadlines.first(), Some(at(2)));
+        assert_eq!(deadlines.next_over(at(1)), None);
+        let mut over = |now| std::iter::from_fn(|| deadlines.next_over(now)).collect::<Vec<_>>();
+        assert_eq!(over(at(2)), [Token(0), Token(3)]);
+        assert_eq!(over(at(10)), [Token(1)]);
+        assert_eq!(deadlines.first(), None);
+    }
+}

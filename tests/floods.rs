@@ -1,0 +1,120 @@
+//! Strangers who open connections and say nothing: whoever holds the key gets through, during and after.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use support::{Daemon, cep_fast, code, folder, random_bytes, run, stderr, wait_for};
+
+/// Silent connections to some ports, opened anew as soon as they are closed.
+struct Flood {
+    ends: Arc<AtomicBool>,
+    /// Connections that were opened.
+    opened: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    /// Keeps `count` connections open, in turn to each of `ports` of this machine.
+    fn start(ports: Vec<u16>, count: usize) -> Flood {
+        let (ends, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (until, made) = (Arc::clone(&ends), Arc::clone(&opened));
+        let thread = std::thread::spawn(move || {
+            let mut held: Vec<TcpStream> = Vec::new();
+            while !until.load(Ordering::Relaxed) {
+                held.retain(is_open);
+                for _ in held.len()..count {
+                    let port = ports[made.load(Ordering::Relaxed) % ports.len()];
+                    let address = SocketAddr::from(([127, 0, 0, 1], port));
+                    let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(20)) else { break };
+                    stream.set_nonblocking(true).unwrap();
+                    held.push(stream);
+                    made.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        Flood { ends, opened, thread: Some(thread) }
+    }
+
+    fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn is_open(mut stream: &TcpStream) -> bool {
+    matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// The ports that a process listens at.
+fn ports_of(pid: u32) -> Vec<u16> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = links.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    let sockets: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
+    let port = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let is_its = columns[3] == "0A" && sockets.contains(&format!("socket:[{}]", columns[9]));
+        is_its.then(|| u16::from_str_radix(columns[1].split_once(':').unwrap().1, 16).unwrap())
+    };
+    table.lines().skip(1).filter_map(port).collect()
+}
+
+/// Copies `x` to `y` by the two daemons, which must succeed.
+fn copies(root: &Path, key: &Path, from: &Daemon, to: &Daemon) {
+    let _ = fs::remove_file(root.join("y"));
+    let (from, to) = (&from.address, &to.address);
+    let spec = format!("id flood\nwriter {from} file:///x 0 0-99999\nreader {to} file:///y 0 0-99999\n");
+    fs::write(root.join("spec"), spec).unwrap();
+    let output = run(cep_fast(&["run", "--progress", "never", "--key-file"]).arg(key).arg(root.join("spec")));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(fs::read(root.join("y")).unwrap(), random_bytes(1, 100_000));
+}
+
+/// Two daemons with so many descriptors each, one of them flooded at all of its ports by `count` connections.
+fn who_holds_the_key_gets_through(descriptors: u64, count: usize) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let root = folder();
+    let key = root.path().join("key");
+    assert_eq!(code(&run(cep_fast(&["keygen"]).arg(&key))), 0);
+    fs::write(root.path().join("x"), random_bytes(1, 100_000)).unwrap();
+    let more = ["--key-file", key.to_str().unwrap()];
+    let from = Daemon::start_limited(root.path(), descriptors, &more);
+    let to = Daemon::start_limited(root.path(), descriptors, &more);
+    let flood = Flood::start(ports_of(to.pid()), count);
+    wait_for("a flood", || flood.opened() > count);
+    for _ in 0..3 {
+        let before = flood.opened();
+        copies(root.path(), &key, &from, &to);
+        wait_for("more of the flood", || flood.opened() > before);
+    }
+    drop(flood);
+    copies(root.path(), &key, &from, &to);
+}
+
+#[test]
+fn a_flood_of_silent_connections_keeps_nobody_out_who_holds_the_key() {
+    who_holds_the_key_gets_through(1024, 1300);
+}
+
+#[test]
+fn nor_where_a_node_has_few_descriptors() {
+    who_holds_the_key_gets_through(256, 325);
+    who_holds_the_key_gets_through(64, 81);
+}

@@ -83,6 +83,8 @@ fn doctor_tries_every_pair_of_rails_and_names_the_nic_that_did_not_carry_its_own
         status == 5 && dead.len() == 2 && dead.iter().all(|it| it["about"].as_str().unwrap().starts_with("eth1 ")),
         "{found}"
     );
+    let says_why = |it: &Value| it["found"].as_str().unwrap().contains(": its data address 10.201.0.");
+    assert!(dead.iter().any(|it| says_why(it)), "{found}");
     let (status, found, said) = doctor("10.200.0.2:7001");
     assert!(status == 3 && found["peer"].is_null() && said.contains("10.200.0.2:7001"), "{said}");
 }

@@ -23,6 +23,18 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     /// Each direction of each pair of rails.
     pub(crate) pairs: Vec<Pair>,
+    /// What the nodes said of time that was lost, and of rails that carried nothing.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Peer {
+    /// Why nothing came over the receiving NIC of a pair, where the receiver said it.
+    pub(crate) fn cause(&self, pair: &Pair) -> Option<&str> {
+        let receiver = if pair.direction == Direction::In { &pair.nic } else { &pair.peer_nic };
+        let begin = format!(": {receiver} carried nothing from ");
+        let said = self.warnings.iter().find_map(|warning| warning.split_once(&begin))?.1;
+        Some(said.split_once(": ").map_or(said, |(_, cause)| cause))
+    }
 }
 
 /// Which way a pair of rails was tried.

@@ -45,7 +45,7 @@ fn out(here: Vec<RailReport>, there: Vec<RailReport>) -> Vec<Pair> {
 }
 
 fn said(pairs: Vec<Pair>) -> Vec<(Level, String)> {
-    let findings = judge_peer(&Peer { name: "p:1".into(), pairs });
+    let findings = judge_peer(&Peer { name: "p:1".into(), pairs, warnings: Vec::new() });
     assert!(
         findings
             .iter()

@@ -67,6 +67,8 @@ pub(crate) enum Event {
     FlowDown { flow: FlowIx, error: Error },
     /// A lane's flow could not be opened.
     OpenFailed { lane: Lane, error: Error },
+    /// A lane's flow takes long to open.
+    OpenSlow { error: Error },
     /// The moment of `poll_timeout` has come.
     Tick,
 }
@@ -220,6 +222,9 @@ impl Owner {
             Event::OpenFailed { lane, error } => {
                 self.lane_broke(now, lane, &error);
                 self.feed_hungry(now);
+            }
+            Event::OpenSlow { error } => {
+                self.trouble.get_or_insert(error);
             }
             Event::Tick => {
                 self.lanes.wake(now);

@@ -16,12 +16,12 @@ use super::ports::LOOPBACK;
 use crate::error::say;
 
 /// The addresses of this machine, each with its interface, and which of them answer for others.
-#[derive(Debug, Default)]
+#[derive(PartialEq, Eq, Debug, Default)]
 pub(super) struct Devices {
     interfaces: Vec<Interface>,
 }
 
-#[derive(Debug)]
+#[derive(PartialEq, Eq, Debug)]
 struct Interface {
     name: String,
     own: NicAddress,

@@ -73,6 +73,7 @@ impl Node {
     fn timeout(&self) -> Option<Duration> {
         let now = awake();
         let leases = self.alone_since.map(|since| since + LEASE).into_iter().chain(self.lease_due()).chain(self.stops);
+        let leases = leases.chain(self.way_due());
         let instants = self.sessions.due().into_iter().chain(self.arrivals_due()).chain(leases);
         let instants = instants.map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
@@ -91,7 +92,12 @@ impl Node {
         while let Some(token) = self.sessions.next_over(now) {
             // Its event may be among those that this turn had no time for.
             self.session_ready(token);
-            if let Some(session) = self.sessions.get(token).filter(|session| !session.connection.is_up()) {
+            // A flow that is connected at last has the time of its handshake before it.
+            let is_dialled = |session: &Session| matches!(session.role, Role::Flow { .. });
+            let goes_on =
+                |session: &Session| is_dialled(session) && session.connection.deadline().is_none_or(|due| due > now);
+            let is_over = |session: &&Session| !session.connection.is_up() && !goes_on(session);
+            if let Some(session) = self.sessions.get(token).filter(is_over) {
                 let error = session.connection.overdue();
                 self.session_over(token, error);
             }
@@ -102,6 +108,7 @@ impl Node {
         for transfer in due.collect::<Vec<_>>() {
             self.member(transfer, member::Event::Tick);
         }
+        self.try_due_ways(now);
         self.end_leases(now);
         let is_over = |since: Instant| now >= since;
         self.ends |= self.alone_since.is_some_and(|since| is_over(since + LEASE)) || self.stops.is_some_and(is_over);
@@ -136,7 +143,7 @@ impl Node {
         let kind = session.connection.hello().map(|hello| hello.kind);
         match (session.role, kind) {
             (Role::Visitor { port: Some(port) }, Some(Kind::Data)) => self.flow_arrived(token, port),
-            (Role::Flow { transfer, lane, port }, _) => self.flow_opened(token, transfer, lane, port),
+            (Role::Flow { transfer, lane, way }, _) => self.flow_opened(token, transfer, lane, way),
             // Flows belong to the NICs' own ports. A master may come over any of them: its first way may be gone.
             (Role::Visitor { port: None }, Some(Kind::Data)) => {
                 self.sessions.remove(token);
@@ -160,7 +167,7 @@ impl Node {
     fn role_over(&mut self, role: Role, error: Error) {
         match role {
             Role::Visitor { .. } => {}
-            Role::Flow { transfer, lane, .. } => self.flow_failed(transfer, lane, error),
+            Role::Flow { transfer, lane, way } => self.flow_failed(transfer, lane, way, error),
             Role::Master { transfer } => self.master_lost(transfer),
         }
     }
@@ -274,7 +281,11 @@ impl Node {
             Action::Open { lane, weight, pace_bytes_per_second } => {
                 self.open_flow(transfer, lane, weight, pace_bytes_per_second);
             }
-            Action::Lease { flow, pieces } => self.tell_rail_of(flow, Command::Lease { transfer, flow, pieces }),
+            Action::Lease { flow, pieces } => {
+                let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");
+                tenancy.story_of(flow).into_iter().for_each(|story| story.asked(awake()));
+                self.tell_rail_of(flow, Command::Lease { transfer, flow, pieces });
+            }
             Action::Revoke { flow, pieces } => self.tell_rail_of(flow, Command::Revoke { transfer, flow, pieces }),
             Action::Close { flow } => self.tell_rail_of(flow, Command::Close { flow }),
             Action::Offer { span } => {

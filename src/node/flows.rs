@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use affinity::NicAddress;
 use mio::Token;
@@ -9,6 +10,7 @@ use nix::sys::socket::setsockopt;
 use nix::{setsockopt_impl, sockopt_impl};
 
 use super::devices;
+use super::openings::{CONNECT_WITHIN, LaneStory, Late, Opening, Way, ways};
 use super::ports::Port;
 use super::tenancy::Tenancy;
 use super::{HANDSHAKE_WITHIN, Node, Role};
@@ -33,75 +35,165 @@ impl Node {
         let tenancy = &self.transfers[&transfer];
         let rails = tenancy.peers.get(&lane.sender).map_or(&[][..], |peer| &peer.rails);
         let own: Vec<NicAddress> = tenancy.ports.iter().map(|&port| self.ports[port].own).collect();
-        let Some((place, address)) = pair(&own, rails, lane.index as usize) else {
+        let binds = |place: usize, peer: IpAddr| {
+            let port = &self.ports[tenancy.ports[place]];
+            self.devices.bind_dialled(port.nic(), port.own(), peer)
+        };
+        let mut ways = ways(&own, rails, lane.index as usize, binds);
+        ways.iter_mut().for_each(|way| way.port = tenancy.ports[way.port]);
+        let remembered = self.detours.recall(&ways, |port| self.nic_of(port));
+        if tenancy.stories.get(&lane).is_some_and(LaneStory::has_brought) {
+            // One of these works: it is cut off now, and other pairs of rails would be in each other's way.
+            let usual = (ways[0].port, ways[0].address);
+            ways.retain(|way| (way.port, way.address) == usual || Some(*way) == remembered);
+        }
+        let now = awake();
+        let Some(opening) = Opening::new(now, ways, remembered, weight_bytes, pace_bytes_per_second) else {
             let error = Error::new(Code::Internal, "the plan names a sender without an address");
-            return self.flow_failed(transfer, lane, error);
+            return self.lane_failed(transfer, lane, error);
         };
-        let (port, prepare) = (tenancy.ports[place], &tenancy.prepare);
-        let hello = FlowHello {
-            transfer: prepare.transfer,
-            attempt: prepare.attempt,
-            from_node: prepare.node_index,
-            to_node: lane.sender.0,
-            rail: u32::try_from(port).expect("ports are few"),
-            weight_bytes,
-            pace_bytes_per_second,
-        };
-        let connection = self.dial_sender(transfer, lane, port, address, &hello);
-        let token = self.next_token();
-        self.add_session(token, connection, Role::Flow { transfer, lane, port });
+        let usual = opening.usual();
+        let nic = self.nic_of(usual.port);
+        let tenancy = self.transfers.get_mut(&transfer).expect("looked up above");
+        tenancy.stories.entry(lane).or_insert_with(|| LaneStory::new(nic, usual.address));
+        tenancy.openings.insert(lane, opening);
+        self.try_next_way(transfer, lane);
     }
 
-    fn dial_sender(
-        &self,
-        transfer: TransferIx,
-        lane: Lane,
-        port: usize,
-        address: SocketAddr,
-        hello: &FlowHello,
-    ) -> Result<Connection> {
+    /// Tries the next way to open a flow, beside those that are still waited for.
+    pub(super) fn try_next_way(&mut self, transfer: TransferIx, lane: Lane) {
+        let now = awake();
+        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        let Some(opening) = tenancy.openings.get_mut(&lane) else { return };
+        let Some(way) = opening.next(now) else { return };
+        let hello = FlowHello {
+            transfer: tenancy.prepare.transfer,
+            attempt: tenancy.prepare.attempt,
+            from_node: tenancy.prepare.node_index,
+            to_node: lane.sender.0,
+            rail: u32::try_from(way.port).expect("ports are few"),
+            weight_bytes: opening.weight_bytes,
+            pace_bytes_per_second: opening.pace_bytes_per_second,
+        };
+        let connection = self.dial_sender(transfer, way, &hello);
+        let token = self.next_token();
+        self.add_session(token, connection, Role::Flow { transfer, lane, way });
+    }
+
+    fn dial_sender(&self, transfer: TransferIx, way: Way, hello: &FlowHello) -> Result<Connection> {
         let tenancy = &self.transfers[&transfer];
-        let Port { nic, address: own, .. } = &self.ports[port];
-        let is_bound =
-            !tenancy.unbound.contains(&lane) && self.devices.bind_dialled(nic, self.ports[port].own(), address.ip());
+        let Port { nic, address: own, .. } = &self.ports[way.port];
         let bind = |socket: &OwnedFd| {
-            if is_bound {
+            if way.is_bound {
                 devices::bind(socket, nic);
             }
         };
-        let stream = dial_over(address, local_end(own.ip(), address), bind)?;
+        let stream = dial_over(way.address, local_end(own.ip(), way.address), bind)?;
         let open = Hello { kind: Kind::Data, key_id: hello.transfer };
-        let deadline = awake() + HANDSHAKE_WITHIN;
-        Connection::initiate(stream, open, &tenancy.flow_key, &control::encode(hello), deadline)
+        let now = awake();
+        let payload = control::encode(hello);
+        let connection = Connection::initiate(stream, open, &tenancy.flow_key, &payload, now + HANDSHAKE_WITHIN)?;
+        Ok(connection.connected_by(now + CONNECT_WITHIN))
+    }
+
+    /// When the next way of some flow is to be tried.
+    pub(super) fn way_due(&self) -> Option<Instant> {
+        let openings = self.transfers.values().flat_map(|tenancy| tenancy.openings.values());
+        openings.filter_map(Opening::due).min()
+    }
+
+    /// Tries the ways whose time has come.
+    pub(super) fn try_due_ways(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        for (&transfer, tenancy) in &self.transfers {
+            let of = tenancy.openings.iter().filter(|(_, opening)| opening.due().is_some_and(|due| now >= due));
+            due.extend(of.map(|(&lane, _)| (transfer, lane)));
+        }
+        for (transfer, lane) in due {
+            self.opening_is_slow(transfer, lane);
+            self.try_next_way(transfer, lane);
+        }
+    }
+
+    /// The master will want to know what is waited for, should nothing land any more.
+    fn opening_is_slow(&mut self, transfer: TransferIx, lane: Lane) {
+        let tenancy = &self.transfers[&transfer];
+        let so_far = tenancy.openings.get(&lane).and_then(|it| it.so_far(awake(), |port| self.nic_of(port)));
+        if let Some(error) = so_far {
+            let error = tenancy.blame(lane.sender, error);
+            self.member(transfer, member::Event::Owner(owner::Event::OpenSlow { error }));
+        }
     }
 
     /// A flow that this node opened stands.
-    pub(super) fn flow_opened(&mut self, token: Token, transfer: TransferIx, lane: Lane, port: usize) {
+    pub(super) fn flow_opened(&mut self, token: Token, transfer: TransferIx, lane: Lane, way: Way) {
         let session = self.sessions.remove(token).expect("called for a session that is up");
+        let opening = self.transfers.get_mut(&transfer).and_then(|tenancy| tenancy.openings.remove(&lane));
+        // One that comes up beside another that was faster is not needed.
+        let Some(opening) = opening else { return };
+        let is_rival =
+            |role: Role| matches!(role, Role::Flow { transfer: of, lane: to, .. } if (of, to) == (transfer, lane));
+        self.sessions.remove_all(|session| is_rival(session.role));
         match session.connection.into_stream(self.poll.registry()) {
             Ok((socket, _)) => {
+                self.way_came_up(transfer, lane, &opening, way);
                 let flow = self.next_flow();
-                self.flow_ports.insert(flow, port);
+                self.flow_ports.insert(flow, way.port);
                 let mut relays = false;
                 if let Some(tenancy) = self.transfers.get_mut(&transfer) {
-                    tenancy.flows.insert(flow, lane.sender);
+                    tenancy.flows.insert(flow, lane);
                     relays = tenancy.peers.get(&lane.sender).is_some_and(|peer| peer.relays);
                 }
                 self.member(transfer, member::Event::Owner(owner::Event::FlowUp { flow, lane }));
                 let side = Side::Fetch { relays };
                 self.tell_rail_of(flow, Command::FlowUp { transfer, flow, socket: socket.into(), side });
             }
-            Err(error) => self.flow_failed(transfer, lane, error),
+            Err(error) => self.lane_failed(transfer, lane, error),
         }
     }
 
-    /// A flow could not be opened.
-    pub(super) fn flow_failed(&mut self, transfer: TransferIx, lane: Lane, error: Error) {
+    /// Notes how a flow came up, for later ones and for the report.
+    fn way_came_up(&mut self, transfer: TransferIx, lane: Lane, opening: &Opening, way: Way) {
+        let names: Vec<String> = self.ports.iter().map(|port| port.nic().to_owned()).collect();
+        self.detours.remember(opening.usual(), way, |port| names[port].clone());
+        let Late { took, is_detour } = opening.came_up(awake(), way);
         let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
-        // It may be that answers come in by another NIC: the next try takes them from wherever they come.
-        tenancy.unbound.insert(lane);
+        if let (Some(took), Some(story)) = (took, tenancy.stories.get_mut(&lane)) {
+            let Way { port, address, .. } = way;
+            let how = if !is_detour {
+                "it took so long to be answered".into()
+            } else if (port, address) == (opening.usual().port, opening.usual().address) {
+                "bound to the NIC it was not answered; not bound it was, by the kernel's routes".into()
+            } else {
+                format!("this pair was not answered, {} to {address} was", names[port])
+            };
+            story.came_up(took, how);
+        }
+    }
+
+    /// One way to open a flow failed; others may be left.
+    pub(super) fn flow_failed(&mut self, transfer: TransferIx, lane: Lane, way: Way, error: Error) {
+        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        let Some(opening) = tenancy.openings.get_mut(&lane) else { return };
+        if opening.fail(way, error) {
+            let opening = tenancy.openings.remove(&lane).expect("looked up above");
+            let error = opening.error(|port| self.nic_of(port));
+            self.lane_failed(transfer, lane, error);
+        } else if opening.is_idle() {
+            self.try_next_way(transfer, lane);
+        }
+    }
+
+    /// No way is left to open a flow.
+    fn lane_failed(&mut self, transfer: TransferIx, lane: Lane, error: Error) {
+        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        tenancy.stories.entry(lane).and_modify(|story| story.failed(&error));
         let error = tenancy.blame(lane.sender, error);
         self.member(transfer, member::Event::Owner(owner::Event::OpenFailed { lane, error }));
+    }
+
+    fn nic_of(&self, port: usize) -> String {
+        self.ports[port].nic().to_owned()
     }
 
     /// A receiver's flow stands. One that is for another node, for an attempt that is over, or over a rail that the
@@ -136,15 +228,20 @@ impl Node {
         }
     }
 
-    /// Puts the sender's name in front of what went wrong with its flow.
+    /// Puts the sender's name in front of what went wrong with its flow, and notes what the report will tell.
     pub(super) fn named(&mut self, transfer: TransferIx, event: owner::Event) -> owner::Event {
         let Some(tenancy) = self.transfers.get_mut(&transfer) else { return event };
         match event {
+            owner::Event::Landed { flow, .. } => {
+                tenancy.story_of(flow).into_iter().for_each(LaneStory::brought);
+                event
+            }
             owner::Event::Failed { flow, piece, error } => {
                 let error = tenancy.blame_flow(flow, error);
                 owner::Event::Failed { flow, piece, error }
             }
             owner::Event::FlowDown { flow, error } => {
+                tenancy.story_of(flow).into_iter().for_each(|story| story.failed(&error));
                 let error = tenancy.blame_flow(flow, error);
                 tenancy.flows.remove(&flow);
                 owner::Event::FlowDown { flow, error }
@@ -161,7 +258,7 @@ sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE
 /// index, so that a router between them may carry it.
 ///
 /// The threads of a NIC are rails of one subnet, so that they spread over the threads of the NIC at the other end.
-fn pair(ports: &[NicAddress], rails: &[SocketAddr], index: usize) -> Option<(usize, SocketAddr)> {
+pub(super) fn pair(ports: &[NicAddress], rails: &[SocketAddr], index: usize) -> Option<(usize, SocketAddr)> {
     let (port, rail) = pair_by(ports.len(), rails.len(), index, |port, rail| ports[port].reaches(rails[rail].ip()))?;
     Some((port, rails[rail]))
 }

@@ -103,7 +103,11 @@ impl Node {
         }
         let transfer = TransferIx(self.next_transfer);
         self.next_transfer += 1;
-        self.devices = Devices::read();
+        let devices = Devices::read();
+        if devices != self.devices {
+            self.detours.forget();
+        }
+        self.devices = devices;
         let ports = prepare.options.rails(self.ports.iter().map(Port::nic));
         let member = Member::new(member::Terms::of(&prepare, u32::try_from(ports.len()).expect("ports are few")));
         let tenancy = Tenancy::new(prepare.clone(), member, ports);

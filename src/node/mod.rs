@@ -31,6 +31,7 @@ mod flows;
 pub(crate) mod keeping;
 mod lease;
 mod masters;
+mod openings;
 mod ports;
 pub(crate) mod prepare;
 mod sessions;
@@ -61,6 +62,7 @@ use mio::{Poll, Token, Waker};
 use self::devices::Devices;
 use self::doors::Doors;
 use self::masters::Master;
+use self::openings::{Detours, Way};
 use self::options::Options;
 use self::ports::Port;
 use self::sessions::Sessions;
@@ -101,6 +103,8 @@ struct Node {
     ports: Vec<Port>,
     /// The machine's interfaces, as they were when the last transfer began.
     devices: Devices,
+    /// Ways that came up where the usual ones did not.
+    detours: Detours,
     /// Which port each flow of this node goes over.
     flow_ports: HashMap<FlowIx, usize>,
     root: Arc<Root>,
@@ -143,7 +147,7 @@ enum Role {
     /// A master, and the transfer that it conducts once it has said so.
     Master { transfer: Option<TransferIx> },
     /// A flow that this node opens to a sender, over one of its ports.
-    Flow { transfer: TransferIx, lane: Lane, port: usize },
+    Flow { transfer: TransferIx, lane: Lane, way: Way },
 }
 
 /// Runs a node until it is told to stop.
@@ -180,6 +184,7 @@ impl Node {
             control,
             ports,
             devices: Devices::default(),
+            detours: Detours::default(),
             flow_ports: HashMap::new(),
             root,
             sessions: Sessions::new(strangers::share(descriptors)),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use mio::Token;
 
-use super::Session;
+use super::{Role, Session};
 use crate::session::strangers::{Deadlines, SILENT_MAX, Strangers};
 
 /// All connections of the control thread, by token.
@@ -47,6 +47,9 @@ impl Sessions {
         if session.connection.is_up() {
             self.strangers.remove(token);
             self.deadlines.set(token, None);
+        } else if matches!(session.role, Role::Flow { .. }) {
+            // Once the peer's kernel has answered, the handshake has its own time.
+            self.deadlines.set(token, session.connection.deadline());
         } else if session.connection.has_heard() && self.strangers.heard(token) {
             self.deadlines.set(token, session.connection.deadline());
         }

@@ -8,6 +8,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use mio::Waker;
 
 use super::counters::Counters;
+use super::openings::{LaneStory, Opening};
 use super::prepare::Opened;
 use super::usage;
 use crate::clock;
@@ -100,10 +101,12 @@ pub(super) struct Tenancy {
     pub(super) desk: Option<Arc<Desk>>,
     /// Whom the plan lets this node ask.
     pub(super) peers: BTreeMap<NodeIx, Peer>,
-    /// The sender at the other end of each flow that this node opened.
-    pub(super) flows: BTreeMap<FlowIx, NodeIx>,
-    /// Lanes that failed once and are opened without binding them to a NIC from then on.
-    pub(super) unbound: BTreeSet<Lane>,
+    /// The lane of each flow that this node opened.
+    pub(super) flows: BTreeMap<FlowIx, Lane>,
+    /// Flows that are being opened.
+    pub(super) openings: BTreeMap<Lane, Opening>,
+    /// What became of the flows of each lane that was wanted.
+    pub(super) stories: BTreeMap<Lane, LaneStory>,
     /// How many rails have not drained yet, while they do.
     pub(super) draining: usize,
     cpu_before: Duration,
@@ -125,7 +128,8 @@ impl Tenancy {
             desk,
             peers,
             flows: BTreeMap::new(),
-            unbound: BTreeSet::new(),
+            openings: BTreeMap::new(),
+            stories: BTreeMap::new(),
             draining: 0,
             cpu_before: usage::cpu(),
             stopped_before: clock::stopped(),
@@ -149,7 +153,7 @@ impl Tenancy {
     pub(super) fn complete(&self, stats: &mut Stats, nics: &[&str]) {
         stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos()).unwrap_or(u64::MAX);
         stats.memory_bytes_max = usage::memory_bytes_max();
-        stats.warnings = self.warnings();
+        stats.warnings = self.warnings(nics);
         let Some(desk) = &self.desk else { return };
         let counters = Counters::read();
         stats.rails.clear();
@@ -179,10 +183,30 @@ impl Tenancy {
         stats.active_ns = desk.activity.active_ns();
     }
 
-    /// What the report says of time that was lost here.
-    fn warnings(&self) -> Vec<String> {
+    /// What the report says of time that was lost here, and of NICs that carried nothing.
+    fn warnings(&self, nics: &[&str]) -> Vec<String> {
         let stopped = clock::stopped().saturating_sub(self.stopped_before);
-        clock::stop_warning("the node", stopped).into_iter().collect()
+        let mut warnings: Vec<String> = clock::stop_warning("the node", stopped).into_iter().collect();
+        let now = clock::awake();
+        // The threads of a NIC have a lane each, and mostly the same to tell.
+        let mut told = BTreeSet::new();
+        for (lane, story) in &self.stories {
+            let is_same = |(other, _): &(&Lane, &LaneStory)| other.sender == lane.sender;
+            let of_nic = self.stories.iter().filter(is_same).filter(|(_, other)| other.nic() == story.nic());
+            let others_brought = of_nic.map(|(_, other)| other.has_brought()).any(|brought| brought);
+            let opening = self.openings.get(lane).and_then(|it| it.so_far(now, |port| nics[port].to_owned()));
+            let warning = story.warning(now, &self.name_of(lane.sender), opening, others_brought);
+            if warning.is_some() && told.insert((story.nic(), lane.sender)) {
+                warnings.extend(warning);
+            }
+        }
+        warnings
+    }
+
+    /// What became of the lane of a flow that this node opened.
+    pub(super) fn story_of(&mut self, flow: FlowIx) -> Option<&mut LaneStory> {
+        let lane = self.flows.get(&flow)?;
+        self.stories.get_mut(lane)
     }
 
     /// Payload sent so far.
@@ -204,7 +228,7 @@ impl Tenancy {
     /// The same for the sender at the other end of a flow.
     pub(super) fn blame_flow(&self, flow: FlowIx, error: Error) -> Error {
         match self.flows.get(&flow) {
-            Some(&sender) => self.blame(sender, error),
+            Some(lane) => self.blame(lane.sender, error),
             None => error,
         }
     }

@@ -31,6 +31,8 @@ pub(crate) struct Connection {
     deadline: Instant,
     /// Dialled without a key: the process that listens there must be our own user's.
     dialled_without_key: bool,
+    /// When to give up waiting for the peer's kernel, where that is sooner.
+    connected_by: Option<Instant>,
 }
 
 /// What came in.
@@ -86,7 +88,18 @@ impl Connection {
     }
 
     fn new(stream: TcpStream, state: State, deadline: Instant) -> Result<Connection> {
-        Ok(Connection { socket: Socket::new(stream)?, state, deadline, dialled_without_key: false })
+        Ok(Connection { socket: Socket::new(stream)?, state, deadline, connected_by: None, dialled_without_key: false })
+    }
+
+    /// Gives up sooner where not even the peer's kernel answers.
+    pub(crate) fn connected_by(mut self, deadline: Instant) -> Connection {
+        self.connected_by = Some(deadline);
+        self
+    }
+
+    /// Whether the peer's kernel has not answered yet.
+    pub(crate) fn is_connecting(&self) -> bool {
+        matches!(self.state, State::Connecting(_))
     }
 
     /// Asks `registry` for the events of this connection, once and for all.
@@ -139,7 +152,8 @@ impl Connection {
 
     /// When to give up waiting for the connection to be up; `None` once it is.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        (!self.is_up()).then_some(self.deadline)
+        let connected_by = self.connected_by.filter(|_| self.is_connecting());
+        (!self.is_up()).then(|| connected_by.unwrap_or(self.deadline).min(self.deadline))
     }
 
     /// The error of a connection whose deadline passed.

@@ -90,13 +90,18 @@ impl Lab {
         command
     }
 
+    /// Runs a command line where the switches are, which can be a router, too.
+    pub(crate) fn at_the_switch(&self, what: &str) {
+        let switch = format!("{}-sw", self.name);
+        let done = run(Command::new("ip").args(["netns", "exec", &switch, "sh", "-ec", what]));
+        assert_eq!(code(&done), 0, "{what}: {}", stderr(&done));
+    }
+
     /// Joins the switches of the first two rails into one network.
     pub(crate) fn join_switches(&self) {
         let join =
             "ip link add join0 type veth peer name join1; for i in 0 1; do ip link set join$i master br$i up; done";
-        let switch = format!("{}-sw", self.name);
-        let joined = run(Command::new("ip").args(["netns", "exec", &switch, "sh", "-ec", join]));
-        assert_eq!(code(&joined), 0, "{}", stderr(&joined));
+        self.at_the_switch(join);
     }
 
     pub(crate) fn start(&self, spec: &str) -> Child {

@@ -58,15 +58,17 @@ fn with_peer(peer: &Address, key_file: Option<&Path>) -> Result<Peer> {
     let reaches = |own: IpAddr, far: IpAddr| {
         nics.iter().flat_map(|nic| &nic.addresses).any(|address| address.ip == own && address.reaches(far))
     };
-    let mut tried = Vec::new();
+    let (mut tried, mut warnings) = (Vec::new(), Vec::new());
     for direction in [Direction::Out, Direction::In] {
-        let report = try_out.moved(direction)?;
+        let report = try_out.moved(direction, &mut warnings)?;
         let is_peer = |node: &&NodeReport| node.name == peer.to_string();
         let there = report.nodes.iter().find(is_peer).expect("both nodes are in the report");
         let here = report.nodes.iter().find(|node| !is_peer(node)).expect("both nodes are in the report");
         tried.extend(pairs(direction, (here, there), report.seconds, reaches));
     }
-    Ok(Peer { name: peer.to_string(), pairs: tried })
+    warnings.sort();
+    warnings.dedup();
+    Ok(Peer { name: peer.to_string(), pairs: tried, warnings })
 }
 
 /// The address of this machine that the kernel would dial `remote` from. Nothing is sent.
@@ -92,13 +94,18 @@ struct TryOut<'a> {
 
 impl TryOut<'_> {
     /// Short runs until the rate is known, then one that lasts as long as it should.
-    fn moved(&self, direction: Direction) -> Result<Report> {
+    fn moved(&self, direction: Direction, warnings: &mut Vec<String>) -> Result<Report> {
         let mut bytes = PROBE_BYTES;
         loop {
             let report = self.run(direction, bytes)?;
+            warnings.extend(report.warnings);
             match parts(&[(bytes, report.seconds)], TRY_FOR) {
                 Next::Probe(larger) => bytes = larger[0],
-                Next::Measure(enough) => return self.run(direction, enough[0]),
+                Next::Measure(enough) => {
+                    let report = self.run(direction, enough[0])?;
+                    warnings.extend_from_slice(&report.warnings);
+                    return Ok(report);
+                }
             }
         }
     }
@@ -119,7 +126,11 @@ impl TryOut<'_> {
         let report = transfer.transfer()?;
         match &report.error {
             None => Ok(report),
-            Some(error) => Err(Error::new(error.code, error.message.clone())),
+            Some(error) => {
+                let all = std::iter::once(&error.message).chain(&report.warnings);
+                let all: Vec<&str> = all.map(String::as_str).collect();
+                Err(Error::new(error.code, all.join("; ")))
+            }
         }
     }
 }

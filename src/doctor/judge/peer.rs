@@ -13,7 +13,15 @@ const GOODPUT_PART: f64 = 0.8;
 const FELLOW_PART: f64 = 0.5;
 
 pub(crate) fn judge(peer: &Peer) -> Vec<Finding> {
-    peer.pairs.iter().map(|pair| one(peer, pair)).collect()
+    let is_new =
+        |warning: &&String| !warning.contains(" carried nothing from ") && !warning.contains(" itself counted ");
+    let said = peer.warnings.iter().filter(is_new);
+    let said = said.map(|warning| {
+        finding(Level::Note, &peer.name, warning.clone())
+            .costs("time before bytes move")
+            .mended_by("as it says; `cep-fast doctor` on each machine names NICs that answer for each other")
+    });
+    peer.pairs.iter().map(|pair| one(peer, pair)).chain(said).collect()
 }
 
 fn one(peer: &Peer, pair: &Pair) -> Finding {
@@ -22,9 +30,10 @@ fn one(peer: &Peer, pair: &Pair) -> Finding {
     let rate = BitRate((pair.gbit_per_s * 1e9) as u64);
     let found = |level, text: String| finding(level, &pair.to_string(), text);
     if pair.bytes == 0 || pair.gbit_per_s < NOTHING_PART * fastest.gbit_per_s {
+        let cause = peer.cause(pair).map_or(String::new(), |cause| format!(": {cause}"));
         return found(
             Level::Shortfall,
-            format!("it carried nothing, while {fastest} carried {}", fastest_rate(fastest)),
+            format!("it carried nothing, while {fastest} carried {}{cause}", fastest_rate(fastest)),
         )
         .costs("its whole line rate")
         .mended_by(format!(

@@ -1,0 +1,162 @@
+//! Networks as they are found, in labs: filters, routers, NICs that share a subnet. Each transfer takes the way that there
+//! is, and its report names the address that could not be reached and the time that was lost.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::lab::Lab;
+use support::{code, json, stderr};
+
+fn rows(mib: u64) -> String {
+    let last = (mib << 20) - 1;
+    format!("id networks\nwriter 10.200.0.1:7000 pattern:5 0 0-{last}\nreader 10.200.0.2:7000 null: 0 0-{last}\n")
+}
+
+fn completed(lab: &Lab, mib: u64) -> Value {
+    let output = lab.run(&rows(mib));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    json(&output)
+}
+
+fn warnings(report: &Value) -> Vec<&str> {
+    report["warnings"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect()
+}
+
+/// What a command took that no byte moved in.
+fn lost_seconds(report: &Value) -> f64 {
+    report["wall_seconds"].as_f64().unwrap() - report["seconds"].as_f64().unwrap()
+}
+
+/// Bytes that each rail of a node moved.
+fn moved(report: &Value, node: usize) -> Vec<u64> {
+    let rails = report["nodes"][node]["rails"].as_array().unwrap().iter();
+    rails.map(|rail| rail["bytes_sent"].as_u64().unwrap() + rail["bytes_received"].as_u64().unwrap()).collect()
+}
+
+/// The address that daemons of labs are dialled at is open, and nothing else is.
+const CONTROL_ONLY: &str = "add table inet wall
+add chain inet wall in { type filter hook input priority 0; policy drop; }
+add rule inet wall in ct state established,related accept
+add rule inet wall in tcp dport 7000 accept
+add rule inet wall in meta l4proto { icmp, icmpv6 } accept
+";
+
+fn names_the_data_address(output: &Output) -> bool {
+    let said = stderr(output);
+    said.contains("10.200.0.1:7000: its data address 10.200.0.1:")
+        && said.contains("data ports")
+        && !said.contains(":7000 from")
+}
+
+#[test]
+fn a_firewall_that_lets_only_the_control_port_through_is_named_by_the_data_address_that_it_closes() {
+    let Some(lab) = Lab::up(2, 1, "1gbit") else { return };
+    lab.nft(1, CONTROL_ONLY);
+    let began = Instant::now();
+    let output = lab.run(&rows(1));
+    assert_eq!(code(&output), 3, "{}", stderr(&output));
+    assert!(names_the_data_address(&output), "{}", stderr(&output));
+    assert!(began.elapsed() < Duration::from_secs(25), "before the stall timeout: {:?}", began.elapsed());
+    // The stall timeout may come first.
+    let output = support::end_of(lab.start_with(&rows(1), &["--stall-timeout", "2s"]));
+    assert_eq!(code(&output), 7, "{}", stderr(&output));
+    assert!(names_the_data_address(&output), "{}", stderr(&output));
+}
+
+#[test]
+fn two_nics_in_one_subnet_with_the_kernels_defaults_lose_a_second_once_and_say_so() {
+    let addresses = "ip address flush dev eth1; ip address add 10.200.0.1$NODE/24 dev eth1";
+    let change = |node: u32| {
+        let defaults =
+            "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1 net.ipv4.conf.eth1.rp_filter=1";
+        format!("{}; {defaults}", addresses.replace("$NODE", &node.to_string()))
+    };
+    let (first, second) = (change(1), change(2));
+    let Some(lab) = Lab::changed(2, 2, "200mbit", &[(1, &first), (2, &second)]) else { return };
+    lab.join_switches();
+    let report = completed(&lab, 32);
+    let lost = "10.200.0.2:7000: eth1 lost 1.";
+    assert!(warnings(&report).iter().any(|it| it.starts_with(lost) && it.contains("not bound it was")), "{report}");
+    assert!(lost_seconds(&report) < 3.0, "a second, and not ten: {report}");
+    // The node keeps in mind what it has found out.
+    let report = completed(&lab, 32);
+    assert!(!warnings(&report).iter().any(|it| it.contains(" lost ")), "{report}");
+    assert!(lost_seconds(&report) < 0.9, "{report}");
+}
+
+/// Four subnets behind a router that carries the first NIC of a node to the second of the other, and no other pair.
+const CROSSED: &str = "sysctl -qw net.ipv4.ip_forward=1
+ip address add 10.50.10.254/24 dev br0
+ip address add 10.50.20.254/24 dev br0
+ip address add 10.50.11.254/24 dev br1
+ip address add 10.50.21.254/24 dev br1
+nft -f - <<END
+add table inet router
+add chain inet router forward { type filter hook forward priority 0; policy drop; }
+add rule inet router forward ip daddr 10.200.0.0/24 accept
+add rule inet router forward ip saddr 10.50.10.1 ip daddr 10.50.21.2 accept
+add rule inet router forward ip saddr 10.50.21.2 ip daddr 10.50.10.1 accept
+add rule inet router forward ip saddr 10.50.11.1 ip daddr 10.50.20.2 accept
+add rule inet router forward ip saddr 10.50.20.2 ip daddr 10.50.11.1 accept
+END
+";
+
+#[test]
+fn a_router_that_carries_only_crossed_pairs_of_nics_is_found_out() {
+    let change = |node: u32| {
+        let nic = |nic: u32| {
+            let net = format!("10.50.{node}{nic}");
+            format!(
+                "ip address flush dev eth{nic}; ip address add {net}.{node}/24 dev eth{nic}
+ip rule add from {net}.{node} table 10{nic}; ip route add {net}.0/24 dev eth{nic} table 10{nic}
+ip route add default via {net}.254 dev eth{nic} table 10{nic}"
+            )
+        };
+        format!("{}\n{}\nip address add 10.200.0.{node}/24 dev eth0", nic(0), nic(1))
+    };
+    let (first, second) = (change(1), change(2));
+    let Some(lab) = Lab::changed(2, 2, "200mbit", &[(1, &first), (2, &second)]) else { return };
+    lab.at_the_switch(CROSSED);
+    let report = completed(&lab, 32);
+    let lost =
+        |nic: &str, other: &str| format!("10.200.0.2:7000: {nic} lost 1.0 s before its flow to 10.50.1{other}.1:");
+    for (nic, usual) in [("eth0", "0"), ("eth1", "1")] {
+        assert!(warnings(&report).iter().any(|it| it.starts_with(&lost(nic, usual))), "{report}");
+    }
+    assert!(moved(&report, 1).iter().all(|bytes| *bytes > 8 << 20), "both NICs carry a part: {report}");
+    let report = completed(&lab, 32);
+    assert!(warnings(&report).is_empty() && lost_seconds(&report) < 0.9, "it is known by now: {report}");
+}
+
+#[test]
+fn a_rail_that_carried_nothing_is_named_with_its_nic_its_peer_and_the_cause() {
+    let Some(lab) = Lab::up(2, 2, "200mbit") else { return };
+    let cause = |report: &Value| {
+        let begin = "10.200.0.2:7000: eth1 carried nothing from 10.200.0.1:7000: its data address 10.201.0.1:";
+        let said = warnings(report).into_iter().find(|it| it.starts_with(begin)).unwrap_or_else(|| panic!("{report}"));
+        assert_eq!(moved(report, 1)[1], 0, "{report}");
+        said.to_owned()
+    };
+    lab.nft(1, CUT);
+    let said = cause(&completed(&lab, 64));
+    assert!(said.contains("no connection for ") && said.contains("data ports"), "{said}");
+    lab.nft(1, REJECTED);
+    let said = cause(&completed(&lab, 64));
+    assert!(said.contains("Connection refused"), "{said}");
+}
+
+/// Rules by which eth1 carries nothing, and does not say so.
+const CUT: &str = "add table inet cut
+add chain inet cut in { type filter hook input priority 0; }
+add chain inet cut out { type filter hook output priority 0; }
+add rule inet cut in iifname eth1 drop
+add rule inet cut out oifname eth1 tcp flags & rst == 0 drop
+";
+/// The same, but it says so.
+const REJECTED: &str = "flush chain inet cut in
+add rule inet cut in iifname eth1 meta l4proto tcp reject with tcp reset
+";

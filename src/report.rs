@@ -46,12 +46,35 @@ pub struct Report {
     pub stolen_bytes: u64,
     /// Requests made again.
     pub retries: u64,
+    /// How much of the senders' replicas was compared before bytes moved; none where each byte has one source.
+    pub replicas: Option<ReplicaReport>,
     /// Every node, in the order of the specification.
     pub nodes: Vec<NodeReport>,
     /// What went otherwise than it should have, though it may have completed: a sentence each.
     pub warnings: Vec<String>,
     /// Why it did not complete.
     pub error: Option<ReportError>,
+}
+
+/// How much of what several senders offer was compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct ReplicaReport {
+    /// Bytes of the data space that two sources at least have read, and found equal.
+    pub compared_bytes: u64,
+    /// Bytes that several sources offer and some receiver wants.
+    pub of_bytes: u64,
+    /// What was asked for.
+    pub mode: Comparison,
+}
+
+/// Which bytes of replicas are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Comparison {
+    /// Some places of every range.
+    Sample,
+    /// All of them.
+    All,
 }
 
 /// How a transfer ended.
@@ -189,7 +212,14 @@ impl Report {
         let digest = self.digest.as_deref().unwrap_or("no digest of the whole");
         writeln!(f, "scheduler: {}; check: {}, {digest}", self.scheduler, self.check)?;
         let (wasted, stolen) = (human_bytes(self.wasted_bytes), human_bytes(self.stolen_bytes));
-        writeln!(f, "wasted: {wasted}; stolen: {stolen}; retries: {}", self.retries)
+        writeln!(f, "wasted: {wasted}; stolen: {stolen}; retries: {}", self.retries)?;
+        let Some(ReplicaReport { compared_bytes, of_bytes, mode }) = self.replicas else { return Ok(()) };
+        let how = match mode {
+            Comparison::Sample => "a sample",
+            Comparison::All => "all",
+        };
+        let (compared, of) = (human_bytes(compared_bytes), human_bytes(of_bytes));
+        writeln!(f, "replicas: {compared} of {of} compared ({how})")
     }
 
     fn write_nodes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -49,6 +49,7 @@ fn report() -> Report {
         wasted_bytes: 0,
         stolen_bytes: 1 << 20,
         retries: 2,
+        replicas: Some(ReplicaReport { compared_bytes: 1 << 20, of_bytes: 1_000_000_000, mode: Comparison::Sample }),
         nodes: vec![
             node("node1:55553", NodeRole::Sender, 1_000_000_000, 0, Some(10.0)),
             node("node6:55558", NodeRole::Receiver, 0, 1_000_000_000, None),
@@ -81,6 +82,7 @@ fn json_has_exactly_the_promised_fields_in_one_line() {
         r#"{"transfer":"My Data File","state":"complete","bytes":1000000000,"resumed_bytes":0,"seconds":1.0,"#,
         r#""wall_seconds":1.5,"gbit_per_s":8.0,"bound_seconds":0.8,"bottleneck":"node6:55558","scheduler":"greedy","#,
         r#""check":"crc64","digest":"0123456789abcdef","wasted_bytes":0,"stolen_bytes":1048576,"retries":2,"#,
+        r#""replicas":{"compared_bytes":1048576,"of_bytes":1000000000,"mode":"sample"},"#,
         r#""nodes":[{"name":"node1:55553","role":"sender","bytes_sent":1000000000,"bytes_received":0,"#,
         r#""cpu_seconds":0.25,"memory_bytes_max":50331648,"rails":[{"nic":"eth0","threads":2,"bytes_sent":1000000000,"#,
         r#""bytes_received":0,"line_gbit_per_s":10.0,"efficiency":0.8,"path":"splice","driver":"io_uring"}]},"#,
@@ -108,6 +110,7 @@ fn people_read_result_bound_and_nodes() {
         "bound: 0.800 s, set by node6:55558; 80.0 % of it achieved\n",
         "scheduler: greedy; check: crc64, 0123456789abcdef\n",
         "wasted: 0 B; stolen: 1.00 MiB; retries: 2\n",
+        "replicas: 1.00 MiB of 953.67 MiB compared (a sample)\n",
         "80.0 % of 10 Gbit/s",
         "48.00 MiB",
         "\nwarning: node1:55553: eth0 is short of bytes\n",

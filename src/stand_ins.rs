@@ -9,6 +9,7 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::socket::{Backlog, listen};
 
+use crate::engine::replicas::value_count;
 use crate::error::{Code, Error, Result};
 use crate::master::room;
 use crate::session::{self, Admission, Connection, Hello, Incoming, Key, sealed_bytes};
@@ -220,7 +221,8 @@ impl Crowd<'_> {
             ToNode::Prepare(prepare) => {
                 self.tally.receivers += u64::from(prepare.rows.iter().any(|row| row.role == Role::Receiver));
                 let rows = vec![RowState { shared: false, kept: false }; prepare.rows.len()];
-                let prepared = ToMaster::Prepared(Prepared { rows, ..Prepared::default() });
+                let replicas = vec![1; value_count(&prepare.replicas)];
+                let prepared = ToMaster::Prepared(Prepared { rows, replicas, ..Prepared::default() });
                 self.nodes[at].prepared = control::encode(&prepared);
                 self.asked += 1;
                 if self.asked == self.count {

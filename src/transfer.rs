@@ -56,6 +56,8 @@ pub struct Settings {
     pub fsync: bool,
     /// Read every file back from its disk, past the page cache, and check it once more before it gets its name. Needs a check.
     pub verify: bool,
+    /// Compare all bytes that several senders offer, not a sample of them, before any byte moves.
+    pub verify_replicas: bool,
     /// Replace files that exist.
     pub overwrite: bool,
     /// Continue what an earlier attempt left, and leave to a later one what has landed; without, start over and leave nothing.
@@ -104,6 +106,7 @@ impl Default for Settings {
             check: Checking::default(),
             fsync: false,
             verify: false,
+            verify_replicas: false,
             overwrite: false,
             resume: true,
             slots: None,
@@ -325,6 +328,7 @@ impl Transfer {
             check,
             fsync,
             verify: self.settings.verify,
+            verify_replicas: self.settings.verify_replicas,
             overwrite,
             resume,
             slots,

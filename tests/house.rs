@@ -23,7 +23,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("launch", &["clock", "error", "node", "spec", "affinity"]),
     ("bench", &["report", "spec", "units"]),
     ("transfer", &["clock", "error", "launch", "master", "node", "plan", "report", "session", "spec", "units", "wire"]),
-    ("stand_ins", &["error", "master", "session", "spec", "units", "wire"]),
+    ("stand_ins", &["engine", "error", "master", "session", "spec", "units", "wire"]),
     ("sim", &["engine", "error", "master", "plan", "spec", "units", "wire"]),
     // It plays master, peers and kernel to the machines, and is in no program but those of fuzz/.
     ("fuzzing", &["engine", "error", "master", "spec", "store", "units", "wire"]),
@@ -42,7 +42,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
 const CRATES: [&str; 3] = ["ring", "affinity", "crc"];
 
 /// What runs in the simulator, and therefore takes time, randomness, buffers and results as arguments.
-const PURE: [&str; 17] = [
+const PURE: [&str; 18] = [
     "src/engine/",
     "src/plan/",
     "src/wire/",
@@ -56,6 +56,7 @@ const PURE: [&str; 17] = [
     "src/master/overdue.rs",
     "src/master/peer.rs",
     "src/master/planning.rs",
+    "src/master/replicas.rs",
     "src/master/roster.rs",
     "src/master/terms.rs",
     "src/store/layout.rs",

@@ -55,6 +55,7 @@ pub(in crate::bench) fn report(line: Option<f64>) -> Report {
         wasted_bytes: 0,
         stolen_bytes: 0,
         retries: 0,
+        replicas: None,
         nodes: vec![
             node("a:1", NodeRole::Sender, vec![rail("eth0", one, 0, line), rail("eth1", two, 0, line)]),
             node("b:2", NodeRole::Receiver, vec![rail("eth0", 0, one, line), rail("eth1", 0, two, line)]),

@@ -118,9 +118,9 @@ pub struct TransferArgs {
     /// Report success only when all bytes are on stable storage
     #[arg(long)]
     pub fsync: bool,
-    /// Read every file back from its disk and check it once more, before it gets its name
-    #[arg(long, value_enum, value_name = "WHAT")]
-    pub verify: Option<Verify>,
+    /// What to check beyond what is checked anyway; both with a comma between them
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
+    pub verify: Vec<Verify>,
     /// Replace destination files that exist; without it they are an error
     #[arg(long)]
     pub overwrite: bool,

@@ -18,8 +18,17 @@ pub struct Snapshot {
     pub bytes_done: u64,
     /// Bytes to deliver in all.
     pub bytes_total: u64,
+    /// While replicas are compared: bytes that senders have read for that, and how many there are.
+    pub comparison: Option<(u64, u64)>,
     /// Each node's part.
     pub per_node: Vec<NodeProgress>,
+}
+
+impl Snapshot {
+    /// What is done of what there is to do now.
+    fn counted(&self) -> (u64, u64) {
+        self.comparison.unwrap_or((self.bytes_done, self.bytes_total))
+    }
 }
 
 /// How far one node is.
@@ -96,8 +105,9 @@ impl Bars {
     }
 
     fn draw(&mut self, snapshot: &Snapshot, rate: Option<f64>) {
-        self.whole.set_length(snapshot.bytes_total);
-        self.whole.set_position(snapshot.bytes_done);
+        let (done, total) = snapshot.counted();
+        self.whole.set_length(total);
+        self.whole.set_position(done);
         self.whole.set_message(whole_line(snapshot, rate));
         let lines = node_lines(&snapshot.per_node);
         while self.nodes.len() < lines.len() {
@@ -171,9 +181,9 @@ impl Recent {
 }
 
 fn plain_line(snapshot: &Snapshot, rate: Option<f64>) -> String {
-    let percent = match snapshot.bytes_total {
-        0 => 100.0,
-        total => snapshot.bytes_done as f64 * 100.0 / total as f64,
+    let percent = match snapshot.counted() {
+        (_, 0) => 100.0,
+        (done, total) => done as f64 * 100.0 / total as f64,
     };
     let nodes: String = node_lines(&snapshot.per_node).into_iter().map(|line| format!("; {line}")).collect();
     format!("{percent:.0} % {}{nodes}", whole_line(snapshot, rate))
@@ -181,7 +191,11 @@ fn plain_line(snapshot: &Snapshot, rate: Option<f64>) -> String {
 
 /// Bytes, rate and time left.
 fn whole_line(snapshot: &Snapshot, rate: Option<f64>) -> String {
-    let (done, total) = (human_bytes(snapshot.bytes_done), human_bytes(snapshot.bytes_total));
+    let (done, total) = snapshot.counted();
+    let (done, total) = (human_bytes(done), human_bytes(total));
+    if snapshot.comparison.is_some() {
+        return format!("comparing replicas: {done} of {total}");
+    }
     let Some(rate) = rate else { return format!("{done} of {total}") };
     let left_bytes = snapshot.bytes_total.saturating_sub(snapshot.bytes_done);
     let left = time_left(left_bytes as f64 / rate);

@@ -7,7 +7,7 @@ use crate::units::{GIB, MIB};
 
 fn snapshot(bytes_done: u64, node_count: usize) -> Snapshot {
     let node = |i| NodeProgress { name: format!("n{i}:1"), bytes: bytes_done, rate: BitRate(8_000_000_000) };
-    Snapshot { bytes_done, bytes_total: 4 * GIB, per_node: (0..node_count).map(node).collect() }
+    Snapshot { bytes_done, bytes_total: 4 * GIB, comparison: None, per_node: (0..node_count).map(node).collect() }
 }
 
 #[test]
@@ -17,6 +17,12 @@ fn a_line_has_bytes_rate_time_left_and_nodes() {
     assert_eq!(plain_line(&snapshot(0, 0), None), "0 % 0 B of 4.00 GiB");
     assert_eq!(plain_line(&Snapshot::default(), None), "100 % 0 B of 0 B");
     assert!(plain_line(&snapshot(GIB, 0), Some(0.0)).ends_with("unknown time left"));
+}
+
+#[test]
+fn a_comparison_of_replicas_is_shown_before_bytes_move() {
+    let compares = Snapshot { comparison: Some((GIB, 2 * GIB)), ..snapshot(0, 0) };
+    assert_eq!(plain_line(&compares, Some(0.0)), "50 % comparing replicas: 1.00 GiB of 2.00 GiB");
 }
 
 #[test]

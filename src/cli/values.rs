@@ -60,11 +60,13 @@ pub enum DataPath {
     Copy,
 }
 
-/// What is checked once more when it is written.
+/// What is checked beyond what is checked anyway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Verify {
-    /// What the disk has, not what is still in memory
+    /// Read every file back from its disk, past the page cache, before it gets its name
     Disk,
+    /// Compare all bytes that several senders offer, not a sample of them, before any byte moves
+    Replicas,
 }
 
 /// When progress is drawn.

@@ -29,6 +29,7 @@ pub(crate) mod owner;
 mod pace;
 pub(crate) mod pull;
 pub(crate) mod relay;
+pub(crate) mod replicas;
 pub(crate) mod serve;
 mod shares;
 pub(crate) mod talk;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::script::Script;
+use crate::engine::replicas::value_count;
 use crate::error::{Code, Error};
 use crate::master::conduct::{Action, Conductor, Event, Phase};
 use crate::master::roster::Roster;
@@ -104,7 +105,8 @@ impl World {
         let message = match told {
             ToNode::Prepare(prepare) => {
                 let rows = vec![RowState { shared: false, kept: false }; prepare.rows.len()];
-                ToMaster::Prepared(Prepared { rows, ..Prepared::default() })
+                let replicas = vec![1; value_count(&prepare.replicas)];
+                ToMaster::Prepared(Prepared { rows, replicas, ..Prepared::default() })
             }
             ToNode::Start(start) if start.epoch == 1 => {
                 ToMaster::Landed { segments: landed(&start, 1), stats: Stats::default() }
@@ -125,7 +127,8 @@ impl World {
 
     /// Something that a node may say, or not.
     fn anything(&self, at: usize, script: &mut Script<'_>) -> ToMaster {
-        match script.below(8) {
+        match script.below(9) {
+            8 => ToMaster::Comparing { read_bytes: number(script) },
             0 | 1 => ToMaster::Prepared(self.prepared(at, script)),
             2 | 3 => {
                 let delivered = |script: &mut Script<'_>| Delivered {
@@ -167,7 +170,8 @@ impl World {
         let origin = |script: &mut Script<'_>| Origin { who: script.pick(&[0, 1]), state: script.pick(&[0, 1, 2]) };
         let have = spans(script).into_iter().map(|span| Have { span, origin: origin(script) }).collect();
         let error = (script.below(32) == 31).then(|| Error::new(Code::Data, "no such file"));
-        Prepared { rows, states, have, error, holes: spans(script), notes: Vec::new() }
+        let replicas = (0..script.below(40)).map(|_| script.pick(&[0, 1, 2])).collect();
+        Prepared { rows, states, have, error, holes: spans(script), notes: Vec::new(), replicas }
     }
 
     fn hear(&mut self, event: Event) {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::feedback::Feedback;
 use super::peer::{Peer, Said, Stage};
+use super::replicas::ReplicaSet;
 use super::resuming::Resuming;
 use super::roster::{Entry, Roster};
 use super::silence::Silence;
@@ -93,6 +94,7 @@ pub(crate) struct Conductor {
     pub(super) feedback: Feedback,
     pub(super) silence: Silence,
     pub(super) resuming: Resuming,
+    pub(super) replicas: ReplicaSet,
     /// What the plan's receivers want, each counted for itself.
     pub(super) planned_bytes: u64,
     /// The check values of each segment, from the first receiver that landed it.
@@ -139,6 +141,7 @@ impl Conductor {
             feedback: Feedback::default(),
             silence: Silence::default(),
             resuming: Resuming::default(),
+            replicas: ReplicaSet::default(),
             planned_bytes: 0,
             checks: Vec::new(),
             error: None,
@@ -251,7 +254,7 @@ impl Conductor {
 
     fn message(&mut self, now: Moment, node: NodeIx, message: ToMaster) {
         let landed_before = self.landed_bytes();
-        let is_progress = matches!(message, ToMaster::Progress { .. });
+        let is_progress = matches!(message, ToMaster::Progress { .. } | ToMaster::Comparing { .. });
         match message {
             ToMaster::Prepared(prepared) => self.prepared(node, prepared),
             ToMaster::Progress { received_bytes, delivered, left, .. } => {
@@ -260,6 +263,7 @@ impl Conductor {
                 self.feedback.left(node, left);
                 self.feed_back(now, node, &delivered);
             }
+            ToMaster::Comparing { read_bytes } => self.comparing(now, node, read_bytes),
             ToMaster::Landed { segments, stats } => self.landed(node, segments, stats),
             ToMaster::Committed => self.move_to(node, Stage::Committing, Stage::Committed),
             ToMaster::Report(stats) if self.phase >= Phase::Finishing => {
@@ -317,8 +321,26 @@ impl Conductor {
         peer.share(&prepared.rows);
         let rows = self.roster.get(node).rows.iter().zip(&prepared.rows);
         self.unkept.extend(rows.filter(|(_, state)| state.shared && !state.kept).map(|(row, _)| row.uri.clone()));
+        let compared = self.replicas.compare(&self.roster, node, &prepared.replicas);
         self.resuming.prepared(node, self.roster.get(node), &mut prepared);
         self.holes.extend(prepared.holes);
+        if let Err(error) = compared {
+            self.missing.extend(&error.missing);
+            self.error.get_or_insert(error);
+        }
+    }
+
+    /// A node that compares much takes its time to get ready. It may, as long as it gets on.
+    fn comparing(&mut self, now: Moment, node: NodeIx, read_bytes: u64) {
+        let is_asked = self.phase == Phase::Preparing && self.peers[node.at()].stage == Stage::Asked;
+        if is_asked && self.replicas.reads(node, read_bytes) {
+            self.deadline = Some(now + PREPARE_WITHIN);
+        }
+    }
+
+    /// Bytes that senders have read to compare replicas, of how many, while that is what is waited for.
+    pub(crate) fn comparison(&self) -> Option<(u64, u64)> {
+        if self.phase == Phase::Preparing { self.replicas.progress(&self.roster) } else { None }
     }
 
     fn landed(&mut self, node: NodeIx, segments: Vec<LandedSegment>, stats: Stats) {
@@ -373,6 +395,11 @@ impl Conductor {
         }
         match self.phase {
             Phase::Meeting if self.all(|peer, _| peer.stage == Stage::Met) => {
+                let (compares_all, seed) = (self.terms.compares_all(), self.terms.identity().attempt);
+                match ReplicaSet::of(&self.roster, compares_all, seed) {
+                    Ok(replicas) => self.replicas = replicas,
+                    Err(error) => return self.fail(now, error),
+                }
                 self.phase = Phase::Preparing;
                 self.deadline = Some(now + PREPARE_WITHIN);
                 self.prepare_wave();
@@ -431,7 +458,10 @@ impl Conductor {
     fn message_of(&self, node: NodeIx, said: Said) -> ToNode {
         match said {
             Said::MakeWay => ToNode::MakeWay { id: self.terms.identity().id.clone() },
-            Said::Prepare => ToNode::Prepare(self.terms.prepare(node, self.roster.get(node))),
+            Said::Prepare => {
+                let entry = self.roster.get(node);
+                ToNode::Prepare(self.terms.prepare(node, entry, self.replicas.ranges_of(entry)))
+            }
             Said::Start => ToNode::Start(self.start_of(self.plan.as_ref().expect("made before anybody starts"), node)),
             Said::Commit => ToNode::Commit,
             Said::Finish => ToNode::Finish,

@@ -1,6 +1,7 @@
 //! What the master says to whom, message by message.
 
 use super::*;
+use crate::engine::replicas::value_count;
 use crate::master::planning::SEGMENTS_MAX;
 use crate::master::terms::{Identity, Wishes};
 use crate::plan::Scheduler;
@@ -30,7 +31,8 @@ fn answer(message: &ToNode, shared: bool) -> Option<ToMaster> {
     match message {
         ToNode::Prepare(prepare) => {
             let rows = vec![RowState { shared, kept: false }; prepare.rows.len()];
-            Some(ToMaster::Prepared(Prepared { rows, ..Prepared::default() }))
+            let replicas = vec![1; value_count(&prepare.replicas)];
+            Some(ToMaster::Prepared(Prepared { rows, replicas, ..Prepared::default() }))
         }
         ToNode::Start(start) => {
             let landed = |segment: &PlanSegment| {
@@ -141,6 +143,36 @@ fn moving(rows: &str) -> Conductor {
     }
     assert_eq!(conductor.phase(), Phase::Moving);
     conductor
+}
+
+#[test]
+fn who_gets_on_with_a_comparison_is_waited_for_and_who_does_not_is_not() {
+    let rows = "writer a:1 file:///x 0 0-99\nwriter b:1 file:///x 0 0-99\nreader c:1 null: 0 0-99";
+    let mut conductor = conductor(rows);
+    for node in conductor.indices() {
+        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+    }
+    while let Some(Action { node, message }) = conductor.poll_action() {
+        if let Some(message) = answer(&message, false).filter(|_| node != NodeIx(1)) {
+            conductor.handle(NOW, Event::Message { node, message });
+        }
+    }
+    let mut due = NOW;
+    for read_bytes in [1, 2, 3] {
+        let later = conductor.poll_timeout().expect("a wait has a deadline");
+        assert!(later > due);
+        due = later;
+        let now = Moment(due.0 - 1);
+        conductor.handle(now, Event::Message { node: NodeIx(1), message: ToMaster::Comparing { read_bytes } });
+    }
+    let due = conductor.poll_timeout().expect("a wait has a deadline");
+    let again = ToMaster::Comparing { read_bytes: 3 };
+    conductor.handle(Moment(due.0 - 1), Event::Message { node: NodeIx(1), message: again });
+    assert_eq!(conductor.poll_timeout(), Some(due), "it has read nothing more");
+    conductor.handle(due, Event::Tick);
+    let error = conductor.error().expect("it hangs");
+    assert_eq!(error.code, Code::Stalled);
+    assert!(error.message.contains("b:1 did not open"), "{error}");
 }
 
 /// So many bytes have landed, and node 0 has brought so many, or is asked for more.

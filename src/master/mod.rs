@@ -10,6 +10,7 @@ mod links;
 mod overdue;
 pub(crate) mod peer;
 mod planning;
+mod replicas;
 mod resuming;
 pub(crate) mod room;
 pub(crate) mod roster;

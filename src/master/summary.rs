@@ -53,6 +53,7 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         wasted_bytes: sum(|peer| peer.stats().wasted_bytes),
         stolen_bytes: sum(|peer| peer.stats().stolen_bytes),
         retries: sum(|peer| peer.stats().retries),
+        replicas: conductor.replicas.report(),
         warnings: conductor.warnings().iter().cloned().chain(said).chain(counted).collect(),
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),

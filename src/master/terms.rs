@@ -11,7 +11,7 @@ use crate::engine::check::Method;
 use crate::plan::{self, Capacity, GroupIx, Planned, Problem, Scheduler, StoreIx};
 use crate::spec::{Role, Spec};
 use crate::units::{BitRate, NodeIx, goodput};
-use crate::wire::control::{Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, Share, WireRow};
+use crate::wire::control::{Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, ReplicaRange, Share, WireRow};
 use crate::wire::{CheckKind, DataPath};
 
 /// The rate of a NIC that nobody knows. Faster than what memory can feed through TCP here and now, so that the bound
@@ -30,6 +30,8 @@ pub(crate) struct Wishes {
     pub(crate) fsync: bool,
     /// Whether receivers read back from their disks what they have written.
     pub(crate) verify: bool,
+    /// All bytes of replicas are compared, not a sample of them.
+    pub(crate) verify_replicas: bool,
     pub(crate) overwrite: bool,
     pub(crate) resume: bool,
     pub(crate) slots: Option<u32>,
@@ -54,6 +56,7 @@ impl Default for Wishes {
             check: CheckKind::Crc64,
             fsync: false,
             verify: false,
+            verify_replicas: false,
             overwrite: false,
             resume: true,
             slots: None,
@@ -113,6 +116,11 @@ impl Terms {
         self.wishes.check
     }
 
+    /// Whether all bytes of replicas are compared.
+    pub(super) fn compares_all(&self) -> bool {
+        self.wishes.verify_replicas
+    }
+
     pub(crate) fn resumes(&self) -> bool {
         self.wishes.resume
     }
@@ -146,7 +154,7 @@ impl Terms {
     }
 
     /// What one node is told first.
-    pub(super) fn prepare(&self, node: NodeIx, entry: &Entry) -> Prepare {
+    pub(super) fn prepare(&self, node: NodeIx, entry: &Entry, replicas: Vec<ReplicaRange>) -> Prepare {
         let rows = entry.rows.iter().zip(&entry.sharing).map(|(row, sharing)| WireRow {
             role: row.role,
             uri: row.uri.to_string(),
@@ -162,6 +170,7 @@ impl Terms {
             node_index: node.0,
             rows: rows.collect(),
             options: self.options(),
+            replicas,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::session::Connection;
 use crate::store::Sink;
 use crate::store::steps::PAGE_BYTES;
 use crate::units::MIB;
+use crate::wire::control::{ToMaster, ToNode};
 use crate::wire::version::Kind;
 
 /// What the master asks for, within what the node allows, shared by its rails.
@@ -185,6 +186,10 @@ impl Node {
             match note {
                 Note::Rail(event) => self.rail_says(event),
                 Note::Prepared { transfer, result } => self.opened(transfer, result),
+                Note::Comparing { transfer, read_bytes } if self.transfers.contains_key(&transfer) => {
+                    self.tell_master(transfer, ToMaster::Comparing { read_bytes });
+                }
+                Note::Comparing { .. } => {}
                 Note::Preallocated { transfer, result } => self.member(transfer, member::Event::Preallocated(result)),
                 Note::Committed { transfer, result } => self.member(transfer, member::Event::Committed(result)),
                 Note::Kept { transfer } => self.member(transfer, member::Event::Kept),
@@ -262,6 +267,9 @@ impl Node {
     pub(super) fn member(&mut self, transfer: TransferIx, event: member::Event) {
         let now = self.clock.now();
         let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        if matches!(event, member::Event::Master(ToNode::Cancel { .. } | ToNode::Finish)) {
+            tenancy.quit();
+        }
         tenancy.member.handle(now, event);
         while let Some(action) = self.transfers.get_mut(&transfer).and_then(|tenancy| tenancy.member.poll_action()) {
             self.carry_out(transfer, action);

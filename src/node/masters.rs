@@ -16,7 +16,7 @@ use super::devices::Devices;
 use super::lease::Lease;
 use super::ports::Port;
 use super::tenancy::{Note, Tenancy};
-use super::{Node, Role, Session, prepare};
+use super::{Node, Role, Session, prepare, replicas};
 use crate::clock::awake;
 use crate::engine::member::{self, Member};
 use crate::engine::talk::Talk;
@@ -112,6 +112,7 @@ impl Node {
         let member = Member::new(member::Terms::of(&prepare, u32::try_from(ports.len()).expect("ports are few")));
         let tenancy = Tenancy::new(prepare.clone(), member, ports);
         self.doors.open(prepare.transfer, tenancy.flow_key.clone());
+        let quits = Arc::clone(&tenancy.quits);
         self.transfers.insert(transfer, tenancy);
         let mut talk = Talk::default();
         talk.hear();
@@ -119,8 +120,15 @@ impl Node {
             Master { transfer: prepare.transfer, attempt: prepare.attempt, session: Ok(token), talk, remembered: None };
         self.masters.insert(transfer, master);
         self.sessions.get_mut(token).expect("looked up above").role = Role::Master { transfer: Some(transfer) };
-        let (root, rails) = (Arc::clone(&self.root), self.ports.len());
-        self.work(move || Note::Prepared { transfer, result: prepare::open(&root, &prepare, rails).map(Box::new) });
+        let (root, rails, post) = (Arc::clone(&self.root), self.ports.len(), self.post.clone());
+        self.work(move || {
+            let mut tell = |read_bytes| post.send(Note::Comparing { transfer, read_bytes });
+            let opened = prepare::open(&root, &prepare, rails).and_then(|mut opened| {
+                replicas::compare(&mut opened, &prepare, &quits, &mut tell)?;
+                Ok(Box::new(opened))
+            });
+            Note::Prepared { transfer, result: opened }
+        });
     }
 
     /// Ends attempts at the transfer `id` whose master is gone.

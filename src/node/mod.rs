@@ -13,6 +13,7 @@
 //! - `devices`: which NIC a flow is bound to
 //! - `counters`: what the NICs counted
 //! - `prepare`: opening sources and destinations
+//! - `replicas`: what is compared of sources that others offer, too
 //! - `keeping`: what is kept for another attempt, and found of an earlier one
 //! - `events`: the loop's turn
 //! - `arrivals`: connections that are taken in
@@ -34,6 +35,7 @@ mod masters;
 mod openings;
 mod ports;
 pub(crate) mod prepare;
+pub(crate) mod replicas;
 mod sessions;
 mod signals;
 mod tenancy;
@@ -225,6 +227,7 @@ impl Node {
 
     /// Waits for the workers: what they have made is removed with their notes, and would stay behind without them.
     fn wind_down(&mut self) {
+        self.transfers.values().for_each(Tenancy::quit);
         let deadline = awake() + WIND_DOWN_WITHIN;
         while self.working > 0 {
             let Some(note) = wait_until(deadline, |wait| self.inbox.recv_timeout(wait).ok()) else { return };

@@ -89,7 +89,15 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
     Ok(Opened {
         desk,
         found,
-        prepared: Prepared { rows: shared, holes: union(holes), error: None, states, have, notes },
+        prepared: Prepared {
+            rows: shared,
+            holes: union(holes),
+            error: None,
+            states,
+            have,
+            notes,
+            replicas: Vec::new(),
+        },
     })
 }
 

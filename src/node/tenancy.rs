@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
@@ -30,6 +31,8 @@ pub(super) enum Note {
     Rail(rail::Event),
     /// Sources and destinations are open, or not.
     Prepared { transfer: TransferIx, result: Result<Box<Opened>> },
+    /// A worker that opens a transfer compares replicas, and has read so much.
+    Comparing { transfer: TransferIx, read_bytes: u64 },
     /// Destinations have their space, or not.
     Preallocated { transfer: TransferIx, result: Result<()> },
     /// Files have their names, or not.
@@ -43,7 +46,7 @@ pub(super) enum Note {
 impl Note {
     /// Whether a worker sends it, as its last act.
     pub(super) fn is_work(&self) -> bool {
-        !matches!(self, Note::Rail(_))
+        !matches!(self, Note::Rail(_) | Note::Comparing { .. })
     }
 }
 
@@ -107,6 +110,8 @@ pub(super) struct Tenancy {
     pub(super) openings: BTreeMap<Lane, Opening>,
     /// What became of the flows of each lane that was wanted.
     pub(super) stories: BTreeMap<Lane, LaneStory>,
+    /// Set when nobody waits any more for the worker that opens the transfer.
+    pub(super) quits: Arc<AtomicBool>,
     /// How many rails have not drained yet, while they do.
     pub(super) draining: usize,
     cpu_before: Duration,
@@ -130,11 +135,17 @@ impl Tenancy {
             flows: BTreeMap::new(),
             openings: BTreeMap::new(),
             stories: BTreeMap::new(),
+            quits: Arc::default(),
             draining: 0,
             cpu_before: usage::cpu(),
             stopped_before: clock::stopped(),
             counters_before: Counters::read(),
         }
+    }
+
+    /// Has the worker that opens the transfer end soon.
+    pub(super) fn quit(&self) {
+        self.quits.store(true, Ordering::Relaxed);
     }
 
     /// How the transfer calls another node.

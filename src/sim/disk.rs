@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use crate::engine::check::Method;
 use crate::engine::member::Kept;
+use crate::engine::replicas::{UNREAD, value_count};
 use crate::error::Result;
 use crate::spec::Role;
 use crate::units::Span;
@@ -94,6 +95,7 @@ impl Disk for Void {
     fn prepare(&mut self, prepare: &Prepare) -> Result<Ready> {
         let prepared = Prepared {
             rows: prepare.rows.iter().map(|_| RowState { shared: false, kept: false }).collect(),
+            replicas: vec![UNREAD + 1; value_count(&prepare.replicas)],
             states: prepare.rows.iter().map(|row| u64::from(row.role == Role::Sender)).collect(),
             ..Prepared::default()
         };

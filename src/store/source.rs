@@ -1,5 +1,6 @@
 //! A source: what a sender's row reads.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -7,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::uio::pread;
 use nix::unistd::{Whence, lseek};
 
 use super::fault::fault;
@@ -76,6 +78,21 @@ impl Source {
         match self {
             Source::File(source) => source.holes(count_max),
             Source::Pattern(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Reads bytes of what the row offers, from `at` behind its first byte on; `position` is where they lie in the data
+    /// space.
+    ///
+    /// # Errors
+    /// What the system says, and `UnexpectedEof` where the file has become shorter.
+    pub(crate) fn read_at(&self, at: u64, position: u64, bytes: &mut [u8]) -> io::Result<()> {
+        match self {
+            Source::File(source) => read_exact(source.file.buffered(), source.offered.start + at, bytes),
+            Source::Pattern(seed) => {
+                super::pattern::fill(*seed, position, bytes);
+                Ok(())
+            }
         }
     }
 
@@ -195,6 +212,22 @@ impl Fingerprint {
 
 /// The longest that the clock of file stamps stands still, on a kernel that ticks a hundred times a second.
 const TICK: Duration = Duration::from_millis(10);
+
+fn read_exact(file: BorrowedFd<'_>, offset_bytes: u64, mut bytes: &mut [u8]) -> io::Result<()> {
+    let mut at = i64::try_from(offset_bytes).map_err(|_| io::Error::from(Errno::EFBIG))?;
+    while !bytes.is_empty() {
+        match pread(file, bytes, at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                bytes = &mut bytes[count..];
+                at = at.saturating_add_unsigned(count as u64);
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
 
 fn stat<F: AsFd>(file: F, name: &Path) -> Result<FileStat> {
     fstat(file).map_err(|errno| fault(errno, name, "examined"))

@@ -138,8 +138,8 @@ pub(crate) enum ToNode {
 
 /// Whose session it is that goes on, and how far it came.
 ///
-/// Both sides count what they hear of each other, but for `Progress`, `Resume`, `Resumed` and `MakeWay`, and say again what the other has
-/// not heard. So a session may break at any point, and none of its messages is lost or heard twice.
+/// Both sides count what they hear of each other, but for `Progress`, `Comparing`, `Resume`, `Resumed` and `MakeWay`, and
+/// say again what the other has not heard. So a session may break at any point, and none of its messages is lost or heard twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Resume {
     /// The transfer.
@@ -167,6 +167,21 @@ pub(crate) struct Prepare {
     pub(crate) rows: Vec<WireRow>,
     /// How to move the bytes.
     pub(crate) options: Options,
+    /// Ranges of the rows that offer which are compared with other sources: ascending, apart from each other.
+    pub(crate) replicas: Vec<ReplicaRange>,
+}
+
+/// A range of the data space that several sources offer, and how it is compared.
+///
+/// All senders of the range get the same, read the same bytes, and answer with as many values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ReplicaRange {
+    /// The range; never empty. All of it is offered by the same sources.
+    pub(crate) span: Span,
+    /// Places of it that are compared; 0 for all of it.
+    pub(crate) places: u32,
+    /// The most values that a sender answers with.
+    pub(crate) values_max: u32,
 }
 
 /// The key that the data flows of one transfer prove. It does not show itself when printed.
@@ -314,6 +329,11 @@ pub(crate) enum ToMaster {
         /// [`LEFT_MAX`](super::limits::LEFT_MAX) segments.
         left: Vec<u64>,
     },
+    /// The node still gets ready: it compares replicas.
+    Comparing {
+        /// Bytes of its sources that it has read for that.
+        read_bytes: u64,
+    },
     /// Everything that the node wanted is written.
     Landed {
         /// What was written, with its checks: sorted, apart from each other.
@@ -353,7 +373,7 @@ pub(crate) struct Delivered {
 impl ToMaster {
     /// Whether the message is counted, and said again on a new session where it was not heard on the old one.
     pub(crate) fn is_counted(&self) -> bool {
-        !matches!(self, ToMaster::Progress { .. } | ToMaster::Resumed { .. })
+        !matches!(self, ToMaster::Progress { .. } | ToMaster::Comparing { .. } | ToMaster::Resumed { .. })
     }
 }
 
@@ -372,6 +392,8 @@ pub(crate) struct Prepared {
     pub(crate) have: Vec<Have>,
     /// What people should know: a sentence each.
     pub(crate) notes: Vec<String>,
+    /// Check values of the ranges that are compared, range after range.
+    pub(crate) replicas: Vec<u64>,
 }
 
 /// What a node found out about a row.

@@ -41,6 +41,12 @@ pub(crate) const SLOTS_MAX: u32 = 1 << 16;
 /// Segments of which a receiver tells what is left twice a second: a message of half a KiB at most.
 pub(crate) const LEFT_MAX: usize = 64;
 
+/// Ranges of one node that are compared with those of others: about a MiB of numbers.
+pub(crate) const REPLICA_RANGES_MAX: usize = 1 << 16;
+
+/// Check values of one node, over all ranges that are compared: eight bytes each.
+pub(crate) const REPLICA_VALUES_MAX: usize = 1 << 18;
+
 /// What an advert can take: it travels in a handshake message, which is limited to 64 KiB by the Noise framework.
 pub(crate) const ADVERT_BYTES_MAX: usize = RAILS_MAX * (2 * NAME_BYTES_MAX + 64) + 2 * NAME_BYTES_MAX + 64;
 

@@ -106,6 +106,9 @@ pub(crate) struct Prepare {
     pub(crate) rows: Vec<Row>,
     #[prost(message, optional, tag = "7")]
     pub(crate) options: Option<Options>,
+    /// Of each range that is compared: start, length, places (0 is all) and the most values.
+    #[prost(uint64, repeated, tag = "8")]
+    pub(crate) replicas: Vec<u64>,
 }
 
 impl Drop for Prepare {
@@ -222,7 +225,7 @@ pub(crate) struct PlanSegment {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ToMaster {
-    #[prost(oneof = "ToMasterKind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "ToMasterKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub(crate) kind: Option<ToMasterKind>,
 }
 
@@ -242,6 +245,8 @@ pub(crate) enum ToMasterKind {
     Failed(Failure),
     #[prost(uint32, tag = "7")]
     Resumed(u32),
+    #[prost(uint64, tag = "8")]
+    Comparing(u64),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -262,6 +267,9 @@ pub(crate) struct Prepared {
     /// One text of lines.
     #[prost(string, tag = "22")]
     pub(crate) notes: String,
+    /// Check values of ranges that are compared.
+    #[prost(fixed64, repeated, tag = "23")]
+    pub(crate) replicas: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -16,7 +16,7 @@ pub(crate) const PREAMBLE_BYTES: usize = 48;
 pub(crate) const REPLY_BYTES: usize = 16;
 
 /// The versions of the protocol that this program speaks.
-pub(crate) const VERSIONS: Versions = Versions { min: 1, max: 1 };
+pub(crate) const VERSIONS: Versions = Versions { min: 2, max: 2 };
 
 /// A range of protocol versions, both ends included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

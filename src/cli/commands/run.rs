@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use super::{print, read_spec};
-use crate::cli::args::{self, Check, Launch, ProgressMode, RunArgs, TransferArgs};
+use crate::cli::args::{self, Check, Launch, ProgressMode, RunArgs, TransferArgs, Verify};
 use crate::cli::{NodeProgress, Progress, Snapshot, exit_code};
 use crate::error::{Code, Error, Result, say};
 use crate::master::conduct::Conductor;
@@ -70,7 +70,8 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         key_file: args.key_file.clone(),
         check: checking(args.check),
         fsync: args.fsync,
-        verify: args.verify.is_some(),
+        verify: args.verify.contains(&Verify::Disk),
+        verify_replicas: args.verify.contains(&Verify::Replicas),
         overwrite: args.overwrite,
         resume: !args.no_resume,
         slots: args.slots,
@@ -145,6 +146,7 @@ impl Rates {
             NodeProgress { name, bytes: peer.landed_bytes, rate: BitRate(*rate as u64) }
         });
         let per_node = per_node.collect();
-        Snapshot { bytes_done: conductor.landed_bytes(), bytes_total: conductor.wanted_bytes(), per_node }
+        let (bytes_done, bytes_total) = (conductor.landed_bytes(), conductor.wanted_bytes());
+        Snapshot { bytes_done, bytes_total, per_node, comparison: conductor.comparison() }
     }
 }

@@ -122,7 +122,7 @@ fn versions_without_overlap_are_named() {
     let (initiator, responder) = converse(Side::initiator(HELLO, &key(1), b""), newer);
     let (initiator, responder) = (initiator.error(), responder.error());
     assert_eq!((initiator.code, responder.code), (Code::Unreachable, Code::Unreachable));
-    assert!(responder.message.contains("version 9 where 1 to 1"), "{responder}");
+    assert!(responder.message.contains("version 9 where 2 to 2"), "{responder}");
 }
 
 #[test]

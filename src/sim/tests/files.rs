@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::check::Method;
 use crate::engine::member::Kept;
+use crate::engine::replicas::ReplicaHasher;
 use crate::error::{Code, Error, Result};
 use crate::node::{keeping, prepare};
 use crate::rail::desk::Desk;
@@ -18,7 +19,7 @@ use crate::store::layout::Layout;
 use crate::store::{Root, Sink, journal};
 use crate::units::Span;
 use crate::wire::Check;
-use crate::wire::control::Prepare;
+use crate::wire::control::{Prepare, ReplicaRange};
 
 /// What all sources hold: bytes that differ at every place and in every generation, with holes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +76,16 @@ impl Files {
         Files { root, data, is_full: false, touched: false, desk: None, elected: Vec::new() }
     }
 
+    /// The check values of a range that other nodes offer, too.
+    fn values(&self, range: &ReplicaRange, seed: &[u8; 16]) -> Vec<u64> {
+        let value = |part| {
+            let mut hasher = ReplicaHasher::new(seed);
+            range.places_of(part, seed).for_each(|place| hasher.place(&self.data.bytes(place)));
+            hasher.finish()
+        };
+        (0..range.value_count()).map(value).collect()
+    }
+
     fn sinks(&self) -> &[Sink] {
         self.desk.as_ref().map_or(&[], |desk| &desk.sinks)
     }
@@ -98,6 +109,7 @@ impl Disk for Files {
             prepared.holes.extend(self.data.holes(row.span));
         }
         prepared.holes = crate::units::union(prepared.holes);
+        prepared.replicas = prepare.replicas.iter().flat_map(|range| self.values(range, &prepare.attempt)).collect();
         self.elected = prepare::elected(prepare);
         self.desk = Some(desk);
         Ok(Ready { prepared, found })

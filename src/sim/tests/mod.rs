@@ -9,14 +9,17 @@ mod files;
 mod trial;
 
 use self::files::{Data, Files, is_journal, listed};
+use super::disk::{Disk, Payload, Ready, Void};
 use super::{Cluster, Faults, Links, Outcome, Trouble, World};
-use crate::error::Code;
+use crate::engine::check::Method;
+use crate::error::{Code, Result};
 use crate::master::roster::Roster;
 use crate::master::terms::{Identity, Terms, Wishes};
 use crate::spec::{Address, DataUri, Role, Row, Spec};
 use crate::store::journal::spans;
 use crate::units::{BitRate, Moment, NodeIx, Span};
-use crate::wire::CheckKind;
+use crate::wire::control::Prepare;
+use crate::wire::{Check, CheckKind};
 
 const BLOCK: u64 = 64 << 10;
 const GBIT: f64 = 125e6;
@@ -100,6 +103,37 @@ fn changed_bytes_are_fetched_again_and_breaks_are_survived() {
             None => assert!(outcome.digest.is_some(), "seed {seed}"),
             Some(error) => assert!(!error.missing.is_empty(), "seed {seed}: {error}"),
         }
+    }
+}
+
+/// A disk whose replica differs from others in one place.
+struct Differing;
+
+impl Disk for Differing {
+    fn prepare(&mut self, prepare: &Prepare) -> Result<Ready> {
+        let mut ready = Void.prepare(prepare)?;
+        ready.prepared.replicas[3] += 1;
+        Ok(ready)
+    }
+
+    fn read(&mut self, method: Method, span: Span) -> Result<(Check, Payload)> {
+        Void.read(method, span)
+    }
+}
+
+#[test]
+fn a_replica_that_differs_ends_the_transfer_before_a_byte_moves() {
+    for differs in [false, true] {
+        let mut rows: Vec<Row> = (0..3).map(|node| row(Role::Sender, node, 0, 16 << 20)).collect();
+        rows.iter_mut().for_each(|row| row.uri = DataUri::File("/x".into()));
+        rows.push(row(Role::Receiver, 3, 0, 16 << 20));
+        let mut cluster = cluster(rows, CheckKind::Crc64, Faults::default(), 1);
+        if differs {
+            cluster.set_disk(NodeIx(1), Box::new(Differing));
+        }
+        let outcome = cluster.run();
+        assert_eq!(outcome.error.map(|error| error.code), differs.then_some(Code::Integrity));
+        assert_eq!(outcome.node_seconds[3].is_some(), !differs, "nothing lands");
     }
 }
 

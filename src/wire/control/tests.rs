@@ -102,8 +102,13 @@ fn options() -> impl Strategy<Value = Options> {
 
 fn prepare() -> impl Strategy<Value = Prepare> {
     let keys = any::<([u8; 16], [u8; 16], [u8; 32])>();
-    (keys, ".{0,40}", 0..NODES_MAX as u32, vec(row(), 0..6), options()).prop_map(
-        |((transfer, attempt, flow_key), id, node_index, rows, options)| Prepare {
+    let place = (prop_oneof![Just(0), 2..=u32::MAX], 1..1000_u32);
+    let replicas = (apart(), vec(place, 20)).prop_map(|(spans, places)| {
+        let range = |(span, (places, values_max))| ReplicaRange { span, places, values_max };
+        spans.into_iter().zip(places).map(range).collect::<Vec<_>>()
+    });
+    (keys, ".{0,40}", 0..NODES_MAX as u32, vec(row(), 0..6), options(), replicas).prop_map(
+        |((transfer, attempt, flow_key), id, node_index, rows, options, replicas)| Prepare {
             transfer,
             id,
             attempt,
@@ -111,6 +116,7 @@ fn prepare() -> impl Strategy<Value = Prepare> {
             node_index,
             rows,
             options,
+            replicas,
         },
     )
 }
@@ -207,11 +213,13 @@ fn to_node() -> impl Strategy<Value = ToNode> {
 
 fn to_master() -> impl Strategy<Value = ToMaster> {
     let rows = vec((any::<bool>(), any::<bool>(), any::<u64>()), 0..5);
-    let more = (vec(have(), 0..4), vec("[ -~]{0,30}", 0..3));
-    let prepared = (rows, apart(), option::of(error()), more).prop_map(|(rows, holes, error, (have, notes))| {
-        let (rows, states) = rows.into_iter().map(|(shared, kept, state)| (RowState { shared, kept }, state)).unzip();
-        Prepared { rows, holes, error, states, have, notes }
-    });
+    let more = (vec(have(), 0..4), vec("[ -~]{0,30}", 0..3), vec(any::<u64>(), 0..9));
+    let prepared =
+        (rows, apart(), option::of(error()), more).prop_map(|(rows, holes, error, (have, notes, replicas))| {
+            let (rows, states) =
+                rows.into_iter().map(|(shared, kept, state)| (RowState { shared, kept }, state)).unzip();
+            Prepared { rows, holes, error, states, have, notes, replicas }
+        });
     prop_oneof![
         prepared.prop_map(ToMaster::Prepared),
         (any::<(u64, u64)>(), vec((0..NODES_MAX as u32, any::<(u64, bool)>()), 0..4), vec(any::<u64>(), 0..4))
@@ -223,6 +231,7 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
             .prop_map(|(segments, stats)| { ToMaster::Landed { segments: one_behind_another(segments), stats } }),
         stats().prop_map(ToMaster::Report),
         Just(ToMaster::Committed),
+        any::<u64>().prop_map(|read_bytes| ToMaster::Comparing { read_bytes }),
         (error(), option::of(stats().prop_map(Box::new))).prop_map(|(error, stats)| ToMaster::Failed { error, stats }),
         any::<u32>().prop_map(|heard| ToMaster::Resumed { heard }),
     ]
@@ -474,6 +483,7 @@ fn plain_prepare() -> Prepare {
             verify: true,
             object: Some(Span::new(0, 1 << 30)),
         },
+        replicas: Vec::new(),
     }
 }
 

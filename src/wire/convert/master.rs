@@ -8,7 +8,7 @@ use crate::wire::control::{
     CheckValue, Delivered, Have, LandedSegment, Message, Origin, Prepared, RailStats, RowState, Stats, ToMaster,
 };
 use crate::wire::limits::{
-    ITEMS_MAX, LEFT_MAX, NODES_MAX, RAILS_MAX, ROWS_MAX, SPANS_MAX, TEXT_BYTES_MAX, WARNINGS_MAX,
+    ITEMS_MAX, LEFT_MAX, NODES_MAX, RAILS_MAX, REPLICA_VALUES_MAX, ROWS_MAX, SPANS_MAX, TEXT_BYTES_MAX, WARNINGS_MAX,
 };
 use crate::wire::{Check, WireError, proto};
 
@@ -24,6 +24,7 @@ impl Message for ToMaster {
                 let (received_bytes, sent_bytes, left) = (*received_bytes, *sent_bytes, left.clone());
                 proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes, delivered, left })
             }
+            &ToMaster::Comparing { read_bytes } => proto::ToMasterKind::Comparing(read_bytes),
             ToMaster::Landed { segments, stats } => proto::ToMasterKind::Landed(landed_to_proto(segments, stats)),
             ToMaster::Report(stats) => proto::ToMasterKind::Report(stats.to_proto()),
             ToMaster::Committed => proto::ToMasterKind::Committed(proto::Empty {}),
@@ -43,6 +44,7 @@ impl Message for ToMaster {
                 within("the segments of a report", left.len(), LEFT_MAX)?;
                 ToMaster::Progress { received_bytes, sent_bytes, delivered: delivered_of(&delivered)?, left }
             }
+            proto::ToMasterKind::Comparing(read_bytes) => ToMaster::Comparing { read_bytes },
             proto::ToMasterKind::Landed(landed) => landed_from_proto(landed)?,
             proto::ToMasterKind::Report(stats) => ToMaster::Report(Stats::from_proto(stats)?),
             proto::ToMasterKind::Committed(proto::Empty {}) => ToMaster::Committed,
@@ -66,6 +68,7 @@ impl Message for Prepared {
             states: self.states.clone(),
             have: self.have.iter().flat_map(have_numbers).collect(),
             notes: lines(self.notes.iter()),
+            replicas: self.replicas.clone(),
         }
     }
 
@@ -78,8 +81,10 @@ impl Message for Prepared {
         within("the states of a node's rows", proto.states.len(), proto.rows.len())?;
         let notes: Vec<&str> = proto.notes.split_terminator('\n').take(ROWS_MAX + 1).collect();
         within("the notes of a node", notes.len(), ROWS_MAX)?;
+        within("the check values of replicas", proto.replicas.len(), REPLICA_VALUES_MAX)?;
         Ok(Prepared {
             states: proto.states,
+            replicas: proto.replicas,
             have: have(&proto.have)?,
             notes: notes.into_iter().map(|note| text("a note", note.to_owned())).collect::<Result<_, _>>()?,
             rows: proto.rows.into_iter().map(row_state).collect::<Result<_, _>>()?,

@@ -10,10 +10,12 @@ use super::fields::{
 use crate::spec::Role;
 use crate::units::Span;
 use crate::wire::control::{
-    FlowKey, Message, Offered, Options, Origin, Peer, PlanSegment, Prepare, Resume, Share, Sharing, Start, ToNode,
-    WireRow,
+    FlowKey, Message, Offered, Options, Origin, Peer, PlanSegment, Prepare, ReplicaRange, Resume, Share, Sharing,
+    Start, ToNode, WireRow,
 };
-use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NODES_MAX, ROWS_MAX, SLOTS_MAX, SPANS_MAX};
+use crate::wire::limits::{
+    ITEMS_MAX, LENGTH_MAX, NODES_MAX, REPLICA_RANGES_MAX, REPLICA_VALUES_MAX, ROWS_MAX, SLOTS_MAX, SPANS_MAX,
+};
 use crate::wire::{CheckKind, DataPath, WireError, proto};
 
 impl Message for ToNode {
@@ -57,6 +59,7 @@ impl Message for Prepare {
             node_index: self.node_index,
             rows: self.rows.iter().map(Message::to_proto).collect(),
             options: Some(self.options.to_proto()),
+            replicas: self.replicas.iter().flat_map(replica_numbers).collect(),
         }
     }
 
@@ -69,8 +72,34 @@ impl Message for Prepare {
             node_index: node_index(proto.node_index)?,
             rows: list("the rows of a node", take(&mut proto.rows), ROWS_MAX)?,
             options: Options::from_proto(required("the options", proto.options.take())?)?,
+            replicas: replicas(&proto.replicas)?,
         })
     }
+}
+
+fn replica_numbers(range: &ReplicaRange) -> [u64; 4] {
+    [range.span.start, range.span.bytes(), range.places.into(), range.values_max.into()]
+}
+
+fn replicas(numbers: &[u64]) -> Result<Vec<ReplicaRange>, WireError> {
+    let field = "the ranges to compare";
+    let (ranges, rest) = numbers.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(WireError::Contradiction { field });
+    }
+    within(field, ranges.len(), REPLICA_RANGES_MAX)?;
+    let number = |number: u64| u32::try_from(number).map_err(|_| WireError::Contradiction { field });
+    let one = |&[start, bytes, places, values_max]: &[u64; 4]| {
+        let span = span_of(field, start, bytes)?;
+        Ok(ReplicaRange { span, places: number(places)?, values_max: number(values_max)? })
+    };
+    let ranges: Vec<ReplicaRange> = ranges.iter().map(one).collect::<Result<_, WireError>>()?;
+    let values = ranges.iter().fold(0_usize, |sum, range| sum.saturating_add(range.values_max as usize));
+    within("the values of ranges to compare", values, REPLICA_VALUES_MAX)?;
+    // One place alone is not both the first and the last.
+    let is_sound = |range: &ReplicaRange| range.places != 1 && range.values_max > 0;
+    let apart = ranges.is_sorted_by(|one, next| one.span.end <= next.span.start);
+    if apart && ranges.iter().all(is_sound) { Ok(ranges) } else { Err(WireError::Contradiction { field }) }
 }
 
 impl Message for Resume {

@@ -51,6 +51,7 @@ mod clock;
 mod doctor;
 mod engine;
 mod launch;
+mod log;
 mod master;
 mod node;
 mod plan;

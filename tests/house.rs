@@ -6,8 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which module may use which. A module may only use those above it, so that no two can come to use each other.
-const ARROWS: [(&str, &[&str]); 22] = [
+const ARROWS: [(&str, &[&str]); 23] = [
     ("units", &[]),
+    ("log", &[]),
     ("clock", &["units"]),
     ("error", &["units"]),
     ("spec", &["error", "units"]),
@@ -19,8 +20,8 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("session", &["error", "wire"]),
     ("rail", &["clock", "engine", "error", "store", "units", "wire", "ring", "affinity"]),
     ("master", &["clock", "engine", "error", "plan", "report", "session", "spec", "units", "wire"]),
-    ("node", &["clock", "engine", "error", "rail", "session", "spec", "store", "units", "wire", "affinity"]),
-    ("launch", &["clock", "error", "node", "spec", "affinity"]),
+    ("node", &["clock", "engine", "error", "log", "rail", "session", "spec", "store", "units", "wire", "affinity"]),
+    ("launch", &["clock", "error", "log", "node", "spec", "affinity"]),
     ("bench", &["report", "spec", "units"]),
     ("transfer", &["clock", "error", "launch", "master", "node", "plan", "report", "session", "spec", "units", "wire"]),
     ("stand_ins", &["engine", "error", "master", "session", "spec", "units", "wire"]),
@@ -31,7 +32,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     (
         "cli",
         &[
-            "bench", "doctor", "error", "launch", "master", "node", "plan", "report", "session", "sim", "spec",
+            "bench", "doctor", "error", "launch", "log", "master", "node", "plan", "report", "session", "sim", "spec",
             "transfer", "units", "wire", "affinity",
         ],
     ),

@@ -21,6 +21,20 @@ pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    #[command(flatten)]
+    /// How to log.
+    pub log: LogArgs,
+}
+
+/// What every command has in common: its log.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct LogArgs {
+    /// Log more on standard error: also what a fault is looked for with, and what launched nodes have to say
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Log one JSON object a line; a daemon logs always, other commands and launched nodes with -v
+    #[arg(long, global = true)]
+    pub log_json: bool,
 }
 
 impl Args {

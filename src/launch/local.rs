@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use crate::clock::{awake, wait_until};
 use crate::error::{Code, Error, Result};
+use crate::log;
 use crate::node::READY;
 use crate::spec::Address;
 
@@ -100,6 +101,7 @@ fn command(address: SocketAddr, orders: Orders<'_>) -> Result<Command> {
     };
     let mut command = Command::new(orders.program.map_or_else(itself, |program| Ok(program.to_path_buf()))?);
     command.args(["node", "--launched", "--listen"]).arg(address.to_string()).arg("--root").arg(orders.root);
+    command.args(log::node_arguments());
     if let Some(slots) = orders.slots {
         command.arg("--slots").arg(slots.to_string());
     }

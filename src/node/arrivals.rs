@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{CONNECTIONS_MAX, HANDSHAKE_WITHIN, Node, Role, Session};
+use crate::log;
 use crate::session::{Accepted, Connection, Listener};
 
 impl Node {
@@ -37,7 +38,9 @@ impl Node {
 
     fn accept_one(&mut self, port: Option<usize>, now: Instant) {
         match self.listener(port).accept(now) {
-            Accepted::Stream(..) if self.sessions.member_count() >= CONNECTIONS_MAX => {}
+            Accepted::Stream(_, from) if self.sessions.member_count() >= CONNECTIONS_MAX => {
+                log::refused("connections", Some(from.ip()), &"all connections that a node may have are in use");
+            }
             Accepted::Stream(stream, from) => {
                 let token = self.next_token();
                 // One that is broken already is forgotten.
@@ -46,13 +49,14 @@ impl Node {
                     Ok(connection)
                 });
                 if let Ok(connection) = connection {
-                    let session = Session { connection, role: Role::Visitor { port } };
+                    let session = Session { connection, role: Role::Visitor { port, from: from.ip() } };
                     self.sessions.admit(token, session, from.ip(), now);
                     self.session_ready(token);
                 }
             }
             Accepted::NoDescriptor if self.sessions.make_room() => {}
             Accepted::NoDescriptor => {
+                log::refused("descriptors", None, &"no file descriptor is left: raise the limit of open files");
                 let Node { control, ports, spare, .. } = self;
                 let listener = port.map_or(control, |port| &mut ports[port].listener);
                 listener.shed(now, spare);

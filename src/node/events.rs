@@ -9,7 +9,7 @@ use mio::{Events, Token};
 use super::lease::LEASE;
 use super::tenancy::{Note, Tenancy};
 use super::{CONTROL, FIRST_PORT, FIRST_SESSION, INBOX};
-use super::{Node, Role, Session, keeping, prepare};
+use super::{Node, Role, Session, keeping, prepare, transfer_log};
 use crate::clock::{LOOK_EVERY, awake};
 use crate::engine::FlowIx;
 use crate::engine::member::{self, Action, State};
@@ -143,10 +143,10 @@ impl Node {
         }
         let kind = session.connection.hello().map(|hello| hello.kind);
         match (session.role, kind) {
-            (Role::Visitor { port: Some(port) }, Some(Kind::Data)) => self.flow_arrived(token, port),
+            (Role::Visitor { port: Some(port), .. }, Some(Kind::Data)) => self.flow_arrived(token, port),
             (Role::Flow { transfer, lane, way }, _) => self.flow_opened(token, transfer, lane, way),
             // Flows belong to the NICs' own ports. A master may come over any of them: its first way may be gone.
-            (Role::Visitor { port: None }, Some(Kind::Data)) => {
+            (Role::Visitor { port: None, .. }, Some(Kind::Data)) => {
                 self.sessions.remove(token);
             }
             (Role::Visitor { .. }, _) => {
@@ -161,6 +161,9 @@ impl Node {
     /// A session ended: its transfer or its flow ends with it.
     pub(super) fn session_over(&mut self, token: Token, error: Error) {
         if let Some(session) = self.sessions.remove(token) {
+            if let Role::Visitor { from, .. } = session.role {
+                transfer_log::log_refused(from, &error);
+            }
             self.role_over(session.role, error);
         }
     }
@@ -266,6 +269,9 @@ impl Node {
     /// Hands an event to a member, and carries out what it wants.
     pub(super) fn member(&mut self, transfer: TransferIx, event: member::Event) {
         let now = self.clock.now();
+        if let member::Event::Master(ToNode::Cancel { reason }) = &event {
+            self.log_failure(transfer, &Error::new(Code::Cancelled, reason));
+        }
         let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
         if matches!(event, member::Event::Master(ToNode::Cancel { .. } | ToNode::Finish)) {
             tenancy.quit();
@@ -349,6 +355,7 @@ impl Node {
         self.ports.iter().for_each(|port| port.tell(Command::Leave { transfer }));
         let Some(tenancy) = self.transfers.remove(&transfer) else { return };
         assert_eq!(tenancy.member.state(), State::Ended, "only a member that has ended is forgotten");
+        self.log_end(transfer, &tenancy);
         self.doors.shut(&tenancy.prepare.transfer);
         let of_transfer = |session: &Session| matches!(session.role, Role::Flow { transfer: of, .. } if of == transfer);
         self.sessions.remove_all(of_transfer);

@@ -111,6 +111,8 @@ impl Node {
         let ports = prepare.options.rails(self.ports.iter().map(Port::nic));
         let member = Member::new(member::Terms::of(&prepare, u32::try_from(ports.len()).expect("ports are few")));
         let tenancy = Tenancy::new(prepare.clone(), member, ports);
+        let master = self.sessions.get(token).and_then(|session| session.connection.peer());
+        self.log_begin(transfer, &prepare, master);
         self.doors.open(prepare.transfer, tenancy.flow_key.clone());
         let quits = Arc::clone(&tenancy.quits);
         self.transfers.insert(transfer, tenancy);
@@ -197,6 +199,9 @@ impl Node {
             ToMaster::Landed { stats, .. } => tenancy.complete(stats, &self.nics()),
             ToMaster::Progress { sent_bytes, .. } => *sent_bytes = tenancy.sent_bytes(),
             _ => {}
+        }
+        if let ToMaster::Failed { error, .. } = &message {
+            self.log_failure(transfer, error);
         }
         let Some(master) = self.masters.get_mut(&transfer) else { return };
         let bytes = control::encode(&message);

@@ -21,6 +21,7 @@
 //! - `signals`: what ends the node from outside
 //! - `masters`: what masters say and are told, and sessions that break
 //! - `lease`: how long a transfer goes on without its master
+//! - `transfer_log`: what the log says of transfers
 //! - `usage`: processor time and memory
 
 mod arrivals;
@@ -40,6 +41,7 @@ mod sessions;
 mod signals;
 mod tenancy;
 mod threads;
+mod transfer_log;
 mod usage;
 mod verify;
 
@@ -53,7 +55,7 @@ pub(crate) use threads::{Line, Threads, threads};
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -69,6 +71,7 @@ use self::options::Options;
 use self::ports::Port;
 use self::sessions::Sessions;
 use self::tenancy::{Note, Post, Tenancy};
+use self::transfer_log::TransferLog;
 use crate::clock::{Clock, awake, wait_until};
 use crate::engine::FlowIx;
 use crate::engine::lanes::Lane;
@@ -125,6 +128,7 @@ struct Node {
     next_flow: u32,
     post: Post,
     inbox: Receiver<Note>,
+    transfer_log: TransferLog,
     /// Since when a launched node has been without a master; `None` while it has one.
     alone_since: Option<Instant>,
     /// Set by the first signal that asks for the end.
@@ -142,10 +146,20 @@ struct Session {
     role: Role,
 }
 
+impl Session {
+    /// Whose connection was accepted, as long as it is nobody yet.
+    fn from(&self) -> Option<IpAddr> {
+        match self.role {
+            Role::Visitor { from, .. } => Some(from),
+            Role::Master { .. } | Role::Flow { .. } => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
     /// Accepted, on a port or (`None`) at the control address; what it is for is known when it is up.
-    Visitor { port: Option<usize> },
+    Visitor { port: Option<usize>, from: IpAddr },
     /// A master, and the transfer that it conducts once it has said so.
     Master { transfer: Option<TransferIx> },
     /// A flow that this node opens to a sender, over one of its ports.
@@ -160,10 +174,12 @@ enum Role {
 pub(crate) fn run(options: Options) -> Result<()> {
     let mut node = Node::new(options)?;
     node.announce()?;
+    node.log_start();
     while !node.ends {
         node.turn()?;
     }
     node.wind_down();
+    tracing::info!(transfers = node.transfers.len(), "ends");
     Ok(())
 }
 
@@ -200,6 +216,7 @@ impl Node {
             next_flow: 0,
             post,
             inbox,
+            transfer_log: TransferLog::default(),
             alone_since: options.launched.then(awake),
             stopped,
             ends: false,

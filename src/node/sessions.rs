@@ -7,7 +7,10 @@ use std::time::Instant;
 use mio::Token;
 
 use super::{Role, Session};
+use crate::log;
 use crate::session::strangers::{Deadlines, SILENT_MAX, Strangers};
+
+const GAVE_WAY: &str = "it had proved nothing yet, and gave way to a newer connection";
 
 /// All connections of the control thread, by token.
 ///
@@ -27,8 +30,8 @@ impl Sessions {
 
     /// Takes in a connection that was accepted. The stranger that gives way to it is cut off.
     pub(super) fn admit(&mut self, token: Token, session: Session, from: IpAddr, now: Instant) {
-        if let Some(leaves) = self.strangers.add(token, from) {
-            self.remove(leaves);
+        if let Some(left) = self.strangers.add(token, from).and_then(|leaves| self.remove(leaves)) {
+            log::refused("strangers", left.from(), &GAVE_WAY);
         }
         let due = session.connection.deadline().map(|due| due.min(now + SILENT_MAX));
         self.deadlines.set(token, due);
@@ -57,7 +60,11 @@ impl Sessions {
 
     /// Cuts off the stranger that is the first to give way. Returns whether there was one.
     pub(super) fn make_room(&mut self) -> bool {
-        self.strangers.oldest().is_some_and(|oldest| self.remove(oldest).is_some())
+        let left = self.strangers.oldest().and_then(|oldest| self.remove(oldest));
+        if let Some(left) = &left {
+            log::refused("descriptors", left.from(), &GAVE_WAY);
+        }
+        left.is_some()
     }
 
     pub(super) fn get(&self, token: Token) -> Option<&Session> {

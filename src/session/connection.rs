@@ -4,7 +4,7 @@
 //! handed over behind the handshake with nothing lost. Control messages are few and small, so that the extra read of a
 //! length does not matter.
 
-use std::net::TcpStream as StdTcpStream;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -164,6 +164,11 @@ impl Connection {
             _ => Error::new(Code::Unreachable, "no handshake in time")
                 .remedy("check the port: something else may be listening there"),
         }
+    }
+
+    /// The other end, as long as the socket knows it.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.socket.peer()
     }
 
     /// What the connection is for. `None` until it is up.

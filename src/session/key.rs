@@ -39,7 +39,7 @@ impl Key {
     }
 
     /// Whether this is the key that everybody knows.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         *self == Key::open()
     }
 

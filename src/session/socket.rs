@@ -1,7 +1,7 @@
 //! A non-blocking socket with what was read of the next unit, and with what is still to be sent.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream as StdTcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -80,6 +80,11 @@ impl Socket {
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(lost(&error)),
         }
+    }
+
+    /// The other end, unless the connection is gone already.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
     }
 
     /// Whether the process at the other end is one of our own user, on this machine.

@@ -11,14 +11,22 @@ mod run;
 use std::io::Write;
 use std::process::ExitCode;
 
+use tracing::Level;
+
 use super::{Args, Command, fail, unsupported};
 use crate::error::{Code, Error, Result};
+use crate::log::{self, LogOptions};
 use crate::session::Key;
 
 /// Reads the command line, carries the command out, and gives the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Args { command } = Args::parse();
+    let Args { command, log } = Args::parse();
+    let is_daemon = matches!(&command, Command::Node(node) if !node.launched);
+    if is_daemon || log.verbose {
+        let options = LogOptions { verbose: log.verbose, json: log.log_json };
+        log::install(options, if log.verbose { Level::DEBUG } else { Level::INFO });
+    }
     let ready = unsupported(&command).and_then(|()| crate::node::outlive_file_limits());
     let done = ready.and_then(|()| match command {
         Command::Bench(args) => bench::bench(&args),
@@ -31,6 +39,8 @@ pub fn main() -> ExitCode {
         Command::Cancel(args) => client::cancel(&args),
         Command::Keygen(args) => Key::keygen(&args.file).map(|_| ExitCode::SUCCESS),
     });
+    // What the log has to say comes before the last word.
+    log::flush();
     done.unwrap_or_else(|error| fail(&error))
 }
 

@@ -1,0 +1,126 @@
+//! Which refusals are written: of each kind and address one in a while, and then how many more there were.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// A kind of refusal, and whom it met. `None` where that is not known, or where there are too many to tell apart.
+type Key = (&'static str, Option<IpAddr>);
+
+/// How many refusals of a kind and an address were held back.
+pub(super) type Count = (&'static str, Option<IpAddr>, u64);
+
+/// Counts refusals. Its memory is bounded however many addresses there are.
+///
+/// Call [`Limiter::admit`] for each refusal, and [`Limiter::over`] when [`Limiter::due`] has come.
+pub(super) struct Limiter {
+    windows: BTreeMap<Key, Window>,
+}
+
+/// The time after a line in which no other of its key is written.
+struct Window {
+    end: Instant,
+    held_back: u64,
+}
+
+impl Limiter {
+    pub(super) const fn new() -> Limiter {
+        Limiter { windows: BTreeMap::new() }
+    }
+
+    /// Whether this one is written. Otherwise it is counted.
+    pub(super) fn admit(&mut self, now: Instant, kind: &'static str, from: Option<IpAddr>) -> bool {
+        let mut key = (kind, from);
+        if !self.windows.contains_key(&key) && self.windows.len() >= WINDOWS_MAX {
+            // Windows that are over and held nothing back say nothing any more.
+            self.windows.retain(|_, window| window.end > now || window.held_back > 0);
+            if self.windows.len() >= WINDOWS_MAX {
+                key = (kind, None);
+            }
+        }
+        match self.windows.get_mut(&key) {
+            Some(window) if now < window.end => {
+                window.held_back += 1;
+                false
+            }
+            _ => {
+                // What an earlier window has held back is still to be told.
+                let held_back = self.windows.get(&key).map_or(0, |window| window.held_back);
+                self.windows.insert(key, Window { end: now + WINDOW, held_back });
+                true
+            }
+        }
+    }
+
+    /// When the next window is over.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.windows.values().map(|window| window.end).min()
+    }
+
+    /// Forgets the windows that are over, and gives the counts of those that held something back.
+    pub(super) fn over(&mut self, now: Instant) -> Vec<Count> {
+        self.take(|window| window.end <= now)
+    }
+
+    /// Forgets all windows, and gives their counts: nothing follows.
+    pub(super) fn all(&mut self) -> Vec<Count> {
+        self.take(|_| true)
+    }
+
+    fn take(&mut self, is_wanted: impl Fn(&Window) -> bool) -> Vec<Count> {
+        let taken = self.windows.extract_if(.., |_, window| is_wanted(window));
+        let counts = taken.map(|((kind, from), window)| (kind, from, window.held_back));
+        counts.filter(|(_, _, held_back)| *held_back > 0).collect()
+    }
+}
+
+/// How long after a line the next one of its kind and address is only counted.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Kinds and addresses that are told apart. A kind itself always has its place: there are a handful.
+const WINDOWS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([10, 0, 0, last]))
+    }
+
+    #[test]
+    fn a_flood_is_one_line_and_one_count_for_each_kind_and_address() {
+        let (mut limiter, start) = (Limiter::new(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(limiter.admit(at(0), "key", ip(1)));
+        for _ in 0..1000 {
+            assert!(!limiter.admit(at(1), "key", ip(1)));
+        }
+        assert!(limiter.admit(at(1), "key", ip(2)), "another address");
+        assert!(limiter.admit(at(1), "preamble", ip(1)), "another kind");
+        assert_eq!(limiter.due(), Some(at(10)));
+        assert_eq!(limiter.over(at(9)), []);
+        assert_eq!(limiter.over(at(10)), [("key", ip(1), 1000)]);
+        assert_eq!(limiter.over(at(99)), []);
+        assert_eq!(limiter.due(), None, "nothing is left of windows that are over");
+        assert!(limiter.admit(at(100), "key", ip(1)));
+    }
+
+    #[test]
+    fn what_was_held_back_is_told_though_a_new_window_has_begun() {
+        let (mut limiter, start) = (Limiter::new(), Instant::now());
+        assert!(limiter.admit(start, "key", ip(1)));
+        assert!(!limiter.admit(start, "key", ip(1)));
+        assert!(limiter.admit(start + WINDOW, "key", ip(1)));
+        assert_eq!(limiter.all(), [("key", ip(1), 1)]);
+    }
+
+    #[test]
+    fn many_addresses_take_no_more_memory_and_no_more_lines() {
+        let (mut limiter, now) = (Limiter::new(), Instant::now());
+        let address = |at: u32| Some(IpAddr::from(at.to_be_bytes()));
+        let written = (0..100_000).filter(|&at| limiter.admit(now, "key", address(at))).count();
+        assert_eq!(written, WINDOWS_MAX + 1, "those that are told apart, and all others together");
+        assert_eq!(limiter.windows.len(), WINDOWS_MAX + 1);
+        assert!(limiter.admit(now + WINDOW, "key", address(99_999)), "the old ones have made room");
+    }
+}

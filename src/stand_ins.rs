@@ -17,7 +17,8 @@ use crate::spec::Role;
 use crate::units::BitRate;
 use crate::wire::Check;
 use crate::wire::control::{
-    self, Advert, CheckValue, LandedSegment, Prepared, Rail, RailStats, RowState, Start, Stats, ToMaster, ToNode,
+    self, Advert, CheckValue, LandedSegment, Prepared, Rail, RailStats, RowState, SegmentChecks, Start, Stats,
+    ToMaster, ToNode,
 };
 
 /// The kernel's limit is usually this.
@@ -176,7 +177,7 @@ impl Crowd<'_> {
                 (self.watch)(Milestone::FirstCall);
             }
             let local = stream.local_addr().map_err(|error| Error::new(Code::Internal, error.to_string()))?;
-            let advert = control::encode(&advert(SocketAddr::new(local.ip(), self.rail_port)));
+            let advert = control::encode(&advert(SocketAddr::new(local.ip(), self.rail_port)))?;
             let mut connection = Connection::accept(stream, Instant::now() + Duration::from_secs(10))?;
             let at = self.nodes.len();
             connection.register(self.poll.registry(), Token(at))?;
@@ -223,7 +224,7 @@ impl Crowd<'_> {
                 let rows = vec![RowState { shared: false, kept: false }; prepare.rows.len()];
                 let replicas = vec![1; value_count(&prepare.replicas)];
                 let prepared = ToMaster::Prepared(Prepared { rows, replicas, ..Prepared::default() });
-                self.nodes[at].prepared = control::encode(&prepared);
+                self.nodes[at].prepared = control::encode(&prepared)?;
                 self.asked += 1;
                 if self.asked == self.count {
                     (self.watch)(Milestone::AllAsked);
@@ -264,13 +265,13 @@ impl Crowd<'_> {
         self.tally.entries += start.segments.iter().map(|segment| segment.senders.len() as u64).sum::<u64>();
         let landed = start.segments.iter().map(|segment| {
             let checks = vec![CheckValue { span: segment.span, check: Check::Crc64(u64::MAX) }];
-            LandedSegment { span: segment.span, checks }
+            LandedSegment { span: segment.span, checks: SegmentChecks::Listed(checks) }
         });
         self.tell(at, &ToMaster::Landed { segments: landed.collect(), stats: stats("recv") })
     }
 
     fn tell(&mut self, at: usize, message: &ToMaster) -> Result<()> {
-        self.say(at, &control::encode(message))
+        self.say(at, &control::encode(message)?)
     }
 
     fn say(&mut self, at: usize, message: &[u8]) -> Result<()> {

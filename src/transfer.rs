@@ -27,7 +27,7 @@ use crate::report::Report;
 use crate::session::Key;
 use crate::spec::{Address, Row, Spec};
 use crate::units::{BitRate, MIB};
-use crate::wire::limits::NODES_MAX;
+use crate::wire::limits::{NODES_MAX, TEXT_BYTES_MAX};
 use crate::wire::{CheckKind, DataPath};
 
 /// How long names of nodes may take to be resolved.
@@ -310,7 +310,7 @@ impl Transfer {
             .map_err(|error| Error::new(Code::Internal, format!("the system gives no randomness: {error}")))?;
         let part = |at: usize| *random[at..].first_chunk().expect("64 bytes hold it");
         let flow_key = *random[32..].first_chunk().expect("64 bytes hold it");
-        Ok(Identity { id: self.spec.id.clone(), transfer: part(0), attempt: part(16), flow_key })
+        Ok(Identity { id: name_within(&self.spec.id), transfer: part(0), attempt: part(16), flow_key })
     }
 
     fn wishes(&self) -> Wishes {
@@ -395,4 +395,12 @@ fn look_up(host: &Address) -> Result<SocketAddr> {
     };
     Err(Error::new(Code::Unreachable, format!("the name {} cannot be resolved: {why}", host.host))
         .remedy("check the name; --launch local needs none"))
+}
+
+/// The name of a transfer as messages hold it: of one that is too long the beginning, and a hash of all of it.
+fn name_within(id: &str) -> String {
+    if id.len() <= TEXT_BYTES_MAX {
+        return id.to_owned();
+    }
+    format!("{}… {}", &id[..id.floor_char_boundary(TEXT_BYTES_MAX / 2)], blake3::hash(id.as_bytes()).to_hex())
 }

@@ -103,6 +103,17 @@ pub fn union(mut spans: Vec<Span>) -> Vec<Span> {
     joined
 }
 
+/// The `count` largest of `spans`, sorted by where they begin; all of them as they are where there are no more.
+#[must_use]
+pub fn largest(mut spans: Vec<Span>, count: usize) -> Vec<Span> {
+    if spans.len() > count {
+        spans.sort_unstable_by_key(|span| std::cmp::Reverse(span.bytes()));
+        spans.truncate(count);
+        spans.sort_unstable();
+    }
+    spans
+}
+
 /// Whether one of `spans` (sorted, disjoint, as [`union`] gives them) holds all of `span`.
 #[must_use]
 pub fn covers(spans: &[Span], span: Span) -> bool {

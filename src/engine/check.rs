@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use blake3::hazmat::{self, HasherExt, Mode};
 
 use super::crc;
+use super::grid::Grid;
 use crate::units::Span;
+use crate::wire::control::{CheckValue, LandedSegment, SegmentChecks};
+use crate::wire::limits::CHECKS_MAX;
 use crate::wire::{Check, CheckKind};
 
 /// What is computed over every piece.
@@ -140,17 +143,78 @@ fn are_siblings(object: Span, left: Span, right: Span) -> bool {
         && Span::new(left.start, right.end) != object
 }
 
+/// Two runs of a segment's pieces that are neighbours in the tree over all of them: of one length, a power of two, and the
+/// left one begins at a multiple of twice that.
+fn are_tree_neighbours(grid: Grid, segment: Span, left: Span, right: Span) -> bool {
+    let index = |position: u64| grid.index_of(segment, position);
+    let (first, middle, last) = (index(left.start), index(right.start), index(right.end - 1));
+    let pieces = middle - first;
+    pieces == last + 1 - middle && pieces.is_power_of_two() && first.is_multiple_of(2 * pieces)
+}
+
+/// The hash of two neighbours in the tree over a segment's pieces.
+fn tree_hash(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_keyed(b"cep-fast: two runs of pieces ...");
+    hasher.update(left).update(right);
+    *hasher.finalize().as_bytes()
+}
+
+/// One hash over a list of checks, for messages that cannot hold the list.
+pub(crate) fn fold(checks: &[CheckValue]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_keyed(b"cep-fast: all checks of a segmnt");
+    for CheckValue { span, check } in checks {
+        hasher.update(&span.start.to_le_bytes()).update(&span.end.to_le_bytes()).update(&check.to_field());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// What is told of segments and their checks: lists, as long as a message holds them all, and else a fold for each segment
+/// of more than one check.
+pub(crate) fn within_limits(segments: Vec<(Span, Vec<CheckValue>)>) -> Vec<LandedSegment> {
+    let count: usize = segments.iter().map(|(_, checks)| checks.len()).sum();
+    let told = |checks: Vec<CheckValue>| {
+        if count > CHECKS_MAX && checks.len() > 1 {
+            SegmentChecks::Folded(fold(&checks))
+        } else {
+            SegmentChecks::Listed(checks)
+        }
+    };
+    segments.into_iter().map(|(span, checks)| LandedSegment { span, checks: told(checks) }).collect()
+}
+
 /// Checks of disjoint spans, joined as their neighbours come in.
+///
+/// While the pieces of a segment come in, there is one entry of about 80 bytes for each run that cannot be joined with its
+/// neighbour: a few for each gap, and half as many as there are pieces at the very worst.
 #[derive(Clone, Debug)]
 pub(crate) struct Composer {
     method: Method,
+    /// The segment whose pieces come in, and the grid that cuts it, where that is what comes in.
+    segment: Option<(Grid, Span)>,
     /// Invariant: keyed by start, disjoint; no two neighbours that could be joined.
     checks: BTreeMap<u64, (u64, Check)>,
 }
 
 impl Composer {
+    /// For checks of any spans.
     pub(crate) fn new(method: Method) -> Composer {
-        Composer { method, checks: BTreeMap::new() }
+        Composer { method, segment: None, checks: BTreeMap::new() }
+    }
+
+    /// For checks of the pieces that `grid` cuts `segment` into.
+    pub(crate) fn of_segment(method: Method, grid: Grid, segment: Span) -> Composer {
+        Composer { segment: Some((grid, segment)), ..Composer::new(method) }
+    }
+
+    fn join(&self, left: Span, left_check: Check, right: Span, right_check: Check) -> Option<Check> {
+        match (self.method, self.segment, left_check, right_check) {
+            (Method::Blake3(None), Some((grid, segment)), Check::Blake3(left_value), Check::Blake3(right_value))
+                if are_tree_neighbours(grid, segment, left, right) =>
+            {
+                Some(Check::Blake3(tree_hash(&left_value, &right_value)))
+            }
+            _ => self.method.join(left, left_check, right, right_check),
+        }
     }
 
     /// Adds the check of `span`.
@@ -163,7 +227,7 @@ impl Composer {
             if let Some((start, end, left)) = before {
                 assert!(end <= span.start, "a check of {span} was added before");
                 if end == span.start
-                    && let Some(joined) = self.method.join(Span::new(start, end), left, span, check)
+                    && let Some(joined) = self.join(Span::new(start, end), left, span, check)
                 {
                     self.checks.remove(&start);
                     (span, check) = (Span::new(start, span.end), joined);
@@ -171,7 +235,7 @@ impl Composer {
                 }
             }
             if let Some(&(end, right)) = self.checks.get(&span.end)
-                && let Some(joined) = self.method.join(span, check, Span::new(span.end, end), right)
+                && let Some(joined) = self.join(span, check, Span::new(span.end, end), right)
             {
                 self.checks.remove(&span.end);
                 (span, check) = (Span::new(span.start, end), joined);
@@ -295,6 +359,89 @@ mod tests {
         composer.add(Span::new(0, 4), Check::Crc64(0));
         composer.add(Span::new(8, 12), Check::Crc64(0));
         assert_eq!(composer.digest(), None);
+    }
+
+    /// A value for a piece that need not be read.
+    fn value(piece: Span) -> Check {
+        Check::Blake3(*blake3::hash(&piece.start.to_le_bytes()).as_bytes())
+    }
+
+    /// The checks of `segment` in pieces of a grid, as they come in in the order that `place` gives.
+    fn composed_in(order: impl Iterator<Item = u64>, grid: Grid, segment: Span) -> (Vec<CheckValue>, usize) {
+        let mut composer = Composer::of_segment(Method::Blake3(None), grid, segment);
+        let mut most = 0;
+        for index in order {
+            let piece = grid.piece(segment, index);
+            composer.add(piece, value(piece));
+            most = most.max(composer.checks.len());
+        }
+        let listed = composer.checks().map(|(span, check)| CheckValue { span, check }).collect();
+        (listed, most)
+    }
+
+    /// The list of their checks ended a transfer after everything had landed, and from 350,000 pieces on the whole node.
+    #[test]
+    fn pieces_off_the_grid_have_a_few_checks_in_whichever_order_they_land() {
+        let (grid, segment) = (Grid::new(0, 4096), Span::new(1001, 4096 * 50_003 - 5));
+        let pieces = grid.piece_count(segment);
+        assert_eq!(pieces, 50_003);
+        let (ascending, most) = composed_in(0..pieces, grid, segment);
+        assert!(ascending.len() <= 16 && most <= 17, "{} and {most}", ascending.len());
+        assert_eq!(ascending.first().map(|it| it.span.start), Some(segment.start));
+        assert_eq!(ascending.last().map(|it| it.span.end), Some(segment.end));
+        // Sixty-four runs side by side, as flows bring them.
+        let runs = (0..pieces.div_ceil(64)).flat_map(|at| (0..64).map(move |run| run * pieces.div_ceil(64) + at));
+        let (side_by_side, most) = composed_in(runs.filter(|index| *index < pieces), grid, segment);
+        assert_eq!(side_by_side, ascending);
+        assert!(most <= 64 * 16, "{most} entries while they land");
+        let changed = Span::new(segment.start, segment.end - 1);
+        let (other, _) = composed_in(0..pieces, grid, changed);
+        assert_ne!(fold(&other), fold(&ascending));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_that_do_not_join_give_every_receiver_the_same_list(
+            start in 0u64..5000, pieces in 1u64..300, one: u64, other: u64, changed in 0u64..300,
+        ) {
+            let grid = Grid::new(0, 100);
+            let segment = Span::of(start, 100 * pieces);
+            let count = grid.piece_count(segment);
+            let order = |seed: u64| {
+                let mut order: Vec<u64> = (0..count).collect();
+                order.sort_by_key(|index| (index ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                order
+            };
+            let (listed, _) = composed_in(order(one).into_iter(), grid, segment);
+            prop_assert_eq!(&composed_in(order(other).into_iter(), grid, segment).0, &listed);
+            prop_assert!(listed.len() <= 9, "{}", listed.len());
+            // One piece that is not what the other receiver has changes the list.
+            let mut composer = Composer::of_segment(Method::Blake3(None), grid, segment);
+            for index in 0..count {
+                let piece = grid.piece(segment, index);
+                composer.add(piece, if index == changed % count { Check::Blake3([7; 32]) } else { value(piece) });
+            }
+            prop_assert!(!composer.checks().eq(listed.iter().map(|it| (it.span, it.check))));
+            // And a run of the list is read back as a segment of its own.
+            for CheckValue { span, check } in listed {
+                let (alone, _) = composed_in(0..grid.piece_count(span), grid, span);
+                prop_assert_eq!(alone, vec![CheckValue { span, check }]);
+            }
+        }
+    }
+
+    #[test]
+    fn lists_that_no_message_holds_are_folded_and_compared_as_such() {
+        let part = |at: u64| CheckValue { span: Span::of(at * 10, 10), check: Check::Crc64(at) };
+        let segment = |at: u64| (Span::of(at * 20, 20), vec![part(2 * at), part(2 * at + 1)]);
+        let few = within_limits((0..10).map(segment).collect());
+        assert!(few.iter().all(|it| matches!(&it.checks, SegmentChecks::Listed(checks) if checks.len() == 2)));
+        let mut many: Vec<(Span, Vec<CheckValue>)> = (0..CHECKS_MAX as u64).map(segment).collect();
+        many[0].1.pop();
+        let told = within_limits(many);
+        assert_eq!(told[0].checks, SegmentChecks::Listed(vec![part(0)]), "one check is shorter than a fold");
+        assert_eq!(told[1].checks, SegmentChecks::Folded(fold(&segment(1).1)));
+        assert_ne!(fold(&segment(1).1), fold(&segment(2).1));
     }
 
     /// A receiver may ask for any range: of one that is no piece, BLAKE3 ended the rail with an assertion.

@@ -47,7 +47,7 @@ impl Extents {
             .map(|(span, mut senders)| {
                 senders.sort_unstable();
                 let settled = Bits::new(grid.piece_count(span));
-                let (left_bytes, checks) = (span.bytes(), Composer::new(method));
+                let (left_bytes, checks) = (span.bytes(), Composer::of_segment(method, grid, span));
                 SegmentExtents { span, senders, settled, left_bytes, missing: Vec::new(), checks }
             })
             .collect();

@@ -15,13 +15,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::check;
 use super::lanes::Lane;
 use super::owner::{self, Already, Owner, Source};
 use super::{FlowIx, Piece};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span, covers, union};
 use crate::wire::Check;
-use crate::wire::control::{CheckValue, Delivered, LandedSegment, Prepared, Start, Stats, ToMaster, ToNode};
+use crate::wire::control::{CheckValue, Delivered, Prepared, Start, Stats, ToMaster, ToNode};
 
 mod keeping;
 mod pacing;
@@ -414,11 +415,10 @@ impl Member {
     fn landed(&mut self) {
         self.state = State::Landed;
         let owner = self.owner.as_ref().expect("what has landed had an owner");
-        let segments = owner.checks().map(|(span, checks)| {
-            let checks = checks.into_iter().map(|(span, check)| CheckValue { span, check }).collect();
-            LandedSegment { span, checks }
-        });
-        let message = ToMaster::Landed { segments: segments.collect(), stats: self.stats() };
+        let value = |(span, check)| CheckValue { span, check };
+        let listed = |(span, checks): (Span, Vec<_>)| (span, checks.into_iter().map(value).collect());
+        let segments = check::within_limits(owner.checks().map(listed).collect());
+        let message = ToMaster::Landed { segments, stats: self.stats() };
         self.tell(message);
     }
 

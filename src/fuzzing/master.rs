@@ -15,8 +15,8 @@ use crate::spec::Spec;
 use crate::units::{Moment, NodeIx, Span, union};
 use crate::wire::Check;
 use crate::wire::control::{
-    Advert, CheckValue, Delivered, Have, LandedSegment, Origin, Prepared, Rail, RowState, Start, Stats, ToMaster,
-    ToNode, decode, encode,
+    Advert, CheckValue, Delivered, Have, LandedSegment, Origin, Prepared, Rail, RowState, SegmentChecks, Start, Stats,
+    ToMaster, ToNode, decode, encode,
 };
 
 /// What is moved: apart, copied, into one file, by a group, by a node that does both.
@@ -92,7 +92,8 @@ impl World {
             }
             6..=10 => self.answer(at),
             _ => {
-                if let Ok(message) = decode::<ToMaster>(&encode(&self.anything(at, script))) {
+                let bytes = encode(&self.anything(at, script)).expect("it fits");
+                if let Ok(message) = decode::<ToMaster>(&bytes) {
                     self.say(at, message);
                 }
             }
@@ -145,7 +146,7 @@ impl World {
             }
             4 => {
                 let known = self.nodes[at].start.as_ref().filter(|_| script.coin());
-                let strange = |span| LandedSegment { span, checks: vec![CheckValue { span, check: Check::Crc64(7) }] };
+                let strange = |span| LandedSegment { span, checks: listed(span, 7) };
                 let segments = match known {
                     Some(start) => landed(start, script.below(2) as u64),
                     None => spans(script).into_iter().map(strange).collect(),
@@ -178,7 +179,8 @@ impl World {
         let before = self.conductor.phase();
         self.conductor.handle(self.now, event);
         while let Some(Action { node, message }) = self.conductor.poll_action() {
-            assert_eq!(decode::<ToNode>(&encode(&message)).as_ref(), Ok(&message), "it can be read");
+            let bytes = encode(&message).expect("it fits");
+            assert_eq!(decode::<ToNode>(&bytes).as_ref(), Ok(&message), "it can be read");
             let node = &mut self.nodes[node.at()];
             if let ToNode::Start(start) = &message {
                 node.start = Some(start.clone());
@@ -227,8 +229,12 @@ fn advert(rails: usize) -> Advert {
 
 /// All that a plan wants, with a check that says which replica it came from.
 fn landed(start: &Start, replica: u64) -> Vec<LandedSegment> {
-    let checks = |span: Span| vec![CheckValue { span, check: Check::Crc64(span.start + replica) }];
+    let checks = |span: Span| listed(span, span.start + replica);
     start.segments.iter().map(|it| LandedSegment { span: it.span, checks: checks(it.span) }).collect()
+}
+
+fn listed(span: Span, crc: u64) -> SegmentChecks {
+    SegmentChecks::Listed(vec![CheckValue { span, check: Check::Crc64(crc) }])
 }
 
 fn number(script: &mut Script<'_>) -> u64 {

@@ -86,7 +86,7 @@ pub fn control(bytes: &[u8]) {
 
 fn message<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     let Ok(message) = decode::<M>(bytes) else { return };
-    let again = decode::<M>(&encode(&message));
+    let again = decode::<M>(&encode(&message).expect("what was decoded fits"));
     assert_eq!(again.as_ref(), Ok(&message));
 }
 

@@ -20,12 +20,12 @@ use super::resuming::Resuming;
 use super::roster::{Entry, Roster};
 use super::silence::Silence;
 use super::terms::Terms;
-use crate::engine::check::Composer;
+use crate::engine::check::{Composer, fold};
 use crate::error::{Code, Error};
 use crate::plan::{ByReceiver, Plan};
 use crate::spec::DataUri;
 use crate::units::{Moment, NodeIx, Span, union};
-use crate::wire::control::{Advert, CheckValue, LandedSegment, Prepared, Stats, ToMaster, ToNode};
+use crate::wire::control::{Advert, LandedSegment, Prepared, SegmentChecks, Stats, ToMaster, ToNode};
 
 /// How long nodes may take to answer the dial and its handshake, and to open their files.
 const PREPARE_WITHIN: Duration = Duration::from_secs(20);
@@ -41,6 +41,8 @@ pub(crate) enum Event {
     NodeBack { node: NodeIx, heard: u32 },
     /// A node says something.
     Message { node: NodeIx, message: ToMaster },
+    /// What a node was to be told does not fit a message.
+    Oversized { node: NodeIx, error: Error },
     /// The user, or a signal, ends the transfer.
     Cancel { reason: String },
     /// The moment of `poll_timeout` has come.
@@ -98,7 +100,7 @@ pub(crate) struct Conductor {
     /// What the plan's receivers want, each counted for itself.
     pub(super) planned_bytes: u64,
     /// The check values of each segment, from the first receiver that landed it.
-    pub(super) checks: Vec<Option<Vec<CheckValue>>>,
+    pub(super) checks: Vec<Option<SegmentChecks>>,
     pub(super) error: Option<Error>,
     /// What nodes that are cancelled are told.
     pub(super) dismissal: String,
@@ -161,6 +163,10 @@ impl Conductor {
             Event::NodeDown { node, error } => self.node_down(node, error),
             Event::NodeBack { node, heard } => self.node_back(node, heard),
             Event::Message { node, message } => self.message(now, node, message),
+            Event::Oversized { node, error } => {
+                self.peers[node.at()].stage = Stage::Gone;
+                self.node_failed(node, error);
+            }
             Event::Cancel { reason } => self.fail(now, Error::new(Code::Cancelled, reason)),
             Event::Tick => self.tick(now),
         }
@@ -211,8 +217,11 @@ impl Conductor {
     /// The digest of all wanted bytes, where they make one.
     pub(crate) fn digest(&self) -> Option<String> {
         let mut composer = Composer::new(self.terms.method);
-        for CheckValue { span, check } in self.checks.iter().flatten().flatten() {
-            composer.add(*span, *check);
+        for checks in self.checks.iter().flatten() {
+            match checks {
+                SegmentChecks::Listed(checks) => checks.iter().for_each(|it| composer.add(it.span, it.check)),
+                SegmentChecks::Folded(_) => return None,
+            }
         }
         composer.digest()
     }
@@ -364,8 +373,19 @@ impl Conductor {
             if planned.get(at).is_none_or(|planned| planned.segment.span != span) {
                 return Err(Error::new(Code::Internal, format!("reports {span}, which is no segment of the plan")));
             }
-            let kept = self.checks[at].get_or_insert_with(|| checks.clone());
-            if *kept != checks {
+            let Some(kept) = &mut self.checks[at] else {
+                self.checks[at] = Some(checks);
+                continue;
+            };
+            let are_equal = match (&*kept, &checks) {
+                (SegmentChecks::Listed(listed), SegmentChecks::Folded(folded))
+                | (SegmentChecks::Folded(folded), SegmentChecks::Listed(listed)) => fold(listed) == *folded,
+                (kept, checks) => kept == checks,
+            };
+            if are_equal && matches!(checks, SegmentChecks::Listed(_)) {
+                // A digest takes the lists.
+                *kept = checks;
+            } else if !are_equal {
                 let what = format!("received other bytes for {span} than another receiver: the replicas differ");
                 return Err(Error::new(Code::Integrity, what).remedy("compare the writers' files").missing(vec![span]));
             }

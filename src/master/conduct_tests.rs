@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::engine::replicas::value_count;
-use crate::master::planning::SEGMENTS_MAX;
 use crate::master::terms::{Identity, Wishes};
 use crate::plan::Scheduler;
 use crate::spec::Spec;
 use crate::wire::Check;
+use crate::wire::control::CheckValue;
 use crate::wire::control::{Delivered, PlanSegment, Rail, RowState};
+use crate::wire::limits::SEGMENTS_MAX;
 
 const NOW: Moment = Moment(1);
 
@@ -37,7 +38,7 @@ fn answer(message: &ToNode, shared: bool) -> Option<ToMaster> {
         ToNode::Start(start) => {
             let landed = |segment: &PlanSegment| {
                 let checks = vec![CheckValue { span: segment.span, check: Check::Crc64(1) }];
-                LandedSegment { span: segment.span, checks }
+                LandedSegment { span: segment.span, checks: SegmentChecks::Listed(checks) }
             };
             let segments = start.segments.iter().map(landed).collect();
             Some(ToMaster::Landed { segments, stats: Stats { received_bytes: 7, ..Stats::default() } })

@@ -59,7 +59,7 @@ impl Peer {
     /// Its session stands, and this is what it says of itself.
     pub(super) fn meet(&mut self, advert: &Advert) {
         self.stage = Stage::Met;
-        self.advert = Some(control::encode(advert).into());
+        self.advert = Some(control::encode(advert).expect("an advert came in a handshake, which is small").into());
     }
 
     /// What it said of itself, once it was met.

@@ -6,14 +6,16 @@ use super::feedback::Feedback;
 use super::peer::{Peer, Said, Stage};
 use crate::error::{Code, Error};
 use crate::plan::{self, ByReceiver, Plan, Planned, Scheduler};
-use crate::units::{Moment, NodeIx, Span, subtract, union};
+use crate::units::{Moment, NodeIx, Span, largest, subtract, union};
 use crate::wire::control::{self, Advert, Delivered, PlanSegment, Sharing, Start, ToNode};
-use crate::wire::limits::{ITEMS_MAX, MESSAGE_BYTES_MAX};
+use crate::wire::limits::{HOLES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, ORIGINS_MAX, RAILS_MAX, SEGMENTS_MAX};
 
-/// With so few segments and senders of them a part of a plan fits into a message, however many NICs the senders have.
-const ENTRIES_FEW: usize = 1 << 13;
-/// Segments of one receiver: in the end it tells of each of them, with a check.
-pub(super) const SEGMENTS_MAX: usize = ITEMS_MAX / 2;
+/// What one segment, one sender of one, one peer, one range and one origin take in a message at most.
+const SEGMENT_BYTES: usize = 48;
+const SHARE_BYTES: usize = 10;
+const PEER_BYTES: usize = NAME_BYTES_MAX + 19 * RAILS_MAX + 32;
+const RANGE_BYTES: usize = 20;
+const ORIGIN_BYTES: usize = 3 + 2 * 10 + 2 * 8;
 
 impl Conductor {
     /// Plans, and tells every receiver its part.
@@ -26,13 +28,13 @@ impl Conductor {
         let plan = plan::plan(&problem, self.terms.scheduler())?;
         self.receiver_seconds = plan.receiver_seconds(&problem);
         self.checks = vec![None; plan.planned.len()];
-        self.holes = union(std::mem::take(&mut self.holes));
+        self.holes = largest(union(std::mem::take(&mut self.holes)), HOLES_MAX);
         self.by_receiver = ByReceiver::of(&plan.planned, self.peers.len());
         self.feedback.begin(&plan.planned, &self.receiver_seconds);
         self.relayed = plan.relayed();
         self.planned_bytes = plan.wanted_bytes();
+        self.check_parts(&plan)?;
         self.plan = Some(plan);
-        self.check_parts()?;
         for node in self.indices() {
             if self.roster.get(node).receives() {
                 self.peers[node.at()].stage = Stage::Moving;
@@ -64,10 +66,14 @@ impl Conductor {
         if !Feedback::is_worth(&problem, &plan::rest(&old.planned, &left), &rest) {
             return;
         }
+        let relayed = std::mem::replace(&mut self.relayed, new.relayed());
+        if self.check_parts(&new).is_err() {
+            self.relayed = relayed;
+            return;
+        }
         let seconds = plan::receiver_seconds(&problem, &rest);
         self.feedback.begin(&rest, &seconds);
         self.receiver_seconds = self.seconds_for_all(seconds, &new.planned, &rest);
-        self.relayed = new.relayed();
         self.plan = Some(new);
         self.epoch += 1;
         for node in self.indices() {
@@ -108,11 +114,17 @@ impl Conductor {
     }
 
     /// Whether every receiver's part of the plan fits into a message. Few are large enough to be worth a look.
-    fn check_parts(&self) -> Result<(), Error> {
-        let plan = self.plan.as_ref().expect("it was made just now");
+    fn check_parts(&self, plan: &Plan) -> Result<(), Error> {
         let large = |node: &NodeIx| {
             let own = self.by_receiver.segments(&plan.planned, *node);
-            own.map(|planned| 1 + planned.segment.senders.len()).sum::<usize>() > ENTRIES_FEW
+            let (segments, shares) =
+                own.fold((0, 0), |(segments, shares), it| (segments + 1, shares + it.segment.senders.len()));
+            let ranges = self.holes.len() + segments + self.relayed.get(node).map_or(0, Vec::len);
+            let ranges = ranges + self.resuming.kept_of(*node).len();
+            let peers = shares.min(self.peers.len());
+            let bytes = segments * SEGMENT_BYTES + shares * SHARE_BYTES + peers * PEER_BYTES;
+            segments > SEGMENTS_MAX
+                || bytes + ranges * RANGE_BYTES + ORIGINS_MAX * ORIGIN_BYTES + 1024 > MESSAGE_BYTES_MAX
         };
         for node in self.indices().filter(large) {
             let start = self.start_of(plan, node);

@@ -11,6 +11,7 @@ use crate::plan::{self, Bound, Problem};
 use crate::spec::{DataUri, Role, Row};
 use crate::units::{NodeIx, Span, human_bytes, subtract, union};
 use crate::wire::control::{Have, Offered, Origin, Prepared, Start};
+use crate::wire::limits::ORIGINS_MAX;
 
 /// Ranges with holes of what is there already that the bound is computed for; more would take longer than they are worth.
 const MISSING_MAX: usize = 1 << 12;
@@ -85,17 +86,29 @@ impl Resuming {
         }
     }
 
+    /// What a node has from an earlier attempt and is still good.
+    pub(super) fn kept_of(&self, node: NodeIx) -> &[Span] {
+        self.kept.get(&node).map_or(&[], Vec::as_slice)
+    }
+
     /// Adds what one receiver needs to know to its part of the plan.
     pub(super) fn complete(&self, node: NodeIx, entry: &Entry, start: &mut Start) {
-        start.kept = self.kept.get(&node).cloned().unwrap_or_default();
+        start.kept = self.kept_of(node).to_vec();
         if !keeps(entry) {
             return;
         }
         for peer in &start.peers {
             let offers = self.offers.get(&NodeIx(peer.index)).into_iter().flatten();
-            let wanted =
-                offers.filter(|(span, _)| start.segments.iter().any(|it| it.span.intersection(*span).is_some()));
+            let is_wanted = |span: Span| {
+                let next = start.segments.partition_point(|it| it.span.end <= span.start);
+                start.segments.get(next).is_some_and(|it| it.span.start < span.end)
+            };
+            let wanted = offers.filter(|(span, _)| is_wanted(*span));
             start.origins.extend(wanted.map(|&(span, origin)| Offered { index: peer.index, span, origin }));
+        }
+        if start.origins.len() > ORIGINS_MAX {
+            start.origins.sort_by_key(|it| std::cmp::Reverse(it.span.bytes()));
+            start.origins.truncate(ORIGINS_MAX);
         }
     }
 }

@@ -15,7 +15,11 @@ pub(super) struct Doors {
 
 impl Doors {
     pub(super) fn new(site_key: Key, advert: &Advert) -> Doors {
-        Doors { site_key, advert: control::encode(advert), flow_keys: HashMap::new() }
+        Doors {
+            site_key,
+            advert: control::encode(advert).expect("an advert has a rail for each of its few ports"),
+            flow_keys: HashMap::new(),
+        }
     }
 
     /// Lets flows of a transfer in.

@@ -91,7 +91,7 @@ impl Node {
         let stream = dial_over(way.address, local_end(own.ip(), way.address), bind)?;
         let open = Hello { kind: Kind::Data, key_id: hello.transfer };
         let now = awake();
-        let payload = control::encode(hello);
+        let payload = control::encode(hello)?;
         let connection = Connection::initiate(stream, open, &tenancy.flow_key, &payload, now + HANDSHAKE_WITHIN)?;
         Ok(connection.connected_by(now + CONNECT_WITHIN))
     }

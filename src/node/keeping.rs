@@ -11,10 +11,9 @@ use crate::store::layout::Layout;
 use crate::store::{Keeping, Origin, Record, Sink};
 use crate::units::{Span, covers, subtract, union};
 use crate::wire::control::{self, Have, Prepare, WireRow};
+use crate::wire::limits::HAVE_MAX;
 use crate::wire::{Check, CheckKind};
 
-/// Ranges that the master is told of. What is beyond is fetched again.
-const HAVE_MAX: usize = 4096;
 /// How long what was found may be read, where the machine was started anew in between: the master waits for that. What is
 /// beyond is fetched again, which may well be faster than to read it.
 const RECHECK_WITHIN: Duration = Duration::from_secs(10);

@@ -59,7 +59,10 @@ impl Node {
             };
             match message {
                 Ok(message) => self.master_says(token, message),
-                Err(error) => return self.master_left(token, &error),
+                Err(error) => {
+                    self.say(token, &ToMaster::Failed { error: error.clone(), stats: None });
+                    return self.master_left(token, &error);
+                }
             }
         }
     }
@@ -159,7 +162,7 @@ impl Node {
             let error =
                 Error::new(Code::Unreachable, "it knows nothing of this attempt: it was started anew, or gave it up")
                     .remedy("run the transfer again");
-            return self.send(token, &control::encode(&ToMaster::Failed { error, stats: None }));
+            return self.say(token, &ToMaster::Failed { error, stats: None });
         };
         let replaced = std::mem::replace(&mut master.session, Ok(token));
         let resumed = ToMaster::Resumed { heard: master.talk.heard() };
@@ -169,8 +172,16 @@ impl Node {
             self.sessions.remove(broken);
         }
         self.sessions.get_mut(token).expect("it spoke just now").role = Role::Master { transfer: Some(transfer) };
-        self.send(token, &control::encode(&resumed));
+        self.say(token, &resumed);
         unheard.iter().for_each(|message| self.send(token, message));
+    }
+
+    /// Sends a message that no transfer keeps.
+    fn say(&mut self, token: Token, message: &ToMaster) {
+        match control::encode(message) {
+            Ok(bytes) => self.send(token, &bytes),
+            Err(error) => self.session_over(token, error.into()),
+        }
     }
 
     fn send(&mut self, token: Token, message: &[u8]) {
@@ -204,7 +215,13 @@ impl Node {
             self.log_failure(transfer, error);
         }
         let Some(master) = self.masters.get_mut(&transfer) else { return };
-        let bytes = control::encode(&message);
+        let encoded = control::encode(&message).or_else(|error| {
+            // It costs this transfer, and no other one. Ranges and statistics may be what is too large.
+            let error = Error::from(error).remedy("split the transfer, or give it larger blocks");
+            message = ToMaster::Failed { error, stats: None };
+            control::encode(&message)
+        });
+        let Ok(bytes) = encoded else { return };
         if message.is_counted() {
             master.talk.say(bytes.clone());
         }

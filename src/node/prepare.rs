@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use super::{keeping, verify};
+use crate::engine::Grid;
 use crate::engine::check::Method;
 use crate::engine::member::Kept;
 use crate::error::{Code, Error, Result};
@@ -11,12 +12,13 @@ use crate::rail::desk::{Activity, Desk, Offer, Tally};
 use crate::spec::{DataUri, Role};
 use crate::store::layout::Layout;
 use crate::store::{Root, Shared, Sink, SinkOptions, Source};
-use crate::units::{Span, subtract, union};
+use crate::units::{Span, largest, subtract, union};
 use crate::wire::Check;
 use crate::wire::control::{Prepare, Prepared, RowState, Sharing, WireRow};
+use crate::wire::limits::HOLES_MAX;
 
 /// Holes that one row may report: what is beyond is moved as the zeros that it reads as.
-const HOLES_MAX: usize = 4096;
+const ROW_HOLES_MAX: usize = 4096;
 
 /// An open transfer, and what the master is told of it.
 #[derive(Debug)]
@@ -33,8 +35,11 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
     let (mut offers, mut holes, mut files) = (Vec::new(), Vec::new(), 0);
     for (uri, row) in rows.iter().filter(|(_, row)| row.role == Role::Sender) {
         let source = Source::open(root, uri, row.offset_bytes, row.span.bytes())?;
-        let found = source.holes(HOLES_MAX)?;
+        let found = source.holes(ROW_HOLES_MAX)?;
         holes.extend(found.iter().map(|hole| Span::new(row.span.start + hole.start, row.span.start + hole.end)));
+        if holes.len() > 2 * HOLES_MAX {
+            holes = largest(union(holes), HOLES_MAX);
+        }
         let layout = (!source.files().is_empty()).then(|| Layout::of_file(files, row.offset_bytes, row.span));
         files += source.files().len();
         offers.push(Offer { range: row.span, source, layout });
@@ -74,6 +79,7 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
     let path = prepare.options.path;
     let desk = Desk {
         method,
+        grid: Grid::new(prepare.options.origin, prepare.options.block_bytes.into()),
         path,
         offers,
         sinks,
@@ -91,7 +97,7 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
         found,
         prepared: Prepared {
             rows: shared,
-            holes: union(holes),
+            holes: largest(union(holes), HOLES_MAX),
             error: None,
             states,
             have,

@@ -8,7 +8,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::uio::pread;
 use nix::unistd::fdatasync;
 
-use crate::engine::check::Method;
+use crate::engine::check::{Composer, Method};
 use crate::error::{Code, Error, Result};
 use crate::rail::desk::Desk;
 use crate::store::Sink;
@@ -33,7 +33,7 @@ pub(super) fn disk(desk: &Desk, checks: &[(Span, Check)]) -> Result<()> {
             continue;
         }
         for &(span, check) in checks.iter().filter(|(span, _)| layout.range().contains(*span)) {
-            let wrong = match reads_as(desk.method, sink, layout, span, check, true) {
+            let wrong = match reads_as_all(desk, sink, layout, span, check) {
                 Ok(true) => continue,
                 Ok(false) => Error::new(Code::Integrity, format!("{span} reads back from the disk as something else"))
                     .remedy("look at that disk and its controller, then run the transfer again"),
@@ -47,6 +47,21 @@ pub(super) fn disk(desk: &Desk, checks: &[(Span, Check)]) -> Result<()> {
     Ok(())
 }
 
+/// Whether the disk has bytes with this check where `span` lies, which may be the check of several pieces together.
+fn reads_as_all(desk: &Desk, sink: &Sink, layout: &Layout, span: Span, check: Check) -> io::Result<bool> {
+    let pieces = desk.grid.piece_count(span);
+    if desk.method != Method::Blake3(None) || pieces == 1 {
+        return reads_as(desk.method, sink, layout, span, check, true);
+    }
+    // A run of pieces that have one check is a whole tree, and has the same one as a segment of its own.
+    let mut composer = Composer::of_segment(desk.method, desk.grid, span);
+    for index in 0..pieces {
+        let piece = desk.grid.piece(span, index);
+        composer.add(piece, read_check(desk.method, sink, layout, piece, true)?);
+    }
+    Ok(composer.checks().eq([(span, check)]))
+}
+
 /// Whether the file of `sink` has bytes with this check where `span` lies; past the page cache if `from_disk`.
 pub(super) fn reads_as(
     method: Method,
@@ -56,6 +71,11 @@ pub(super) fn reads_as(
     check: Check,
     from_disk: bool,
 ) -> io::Result<bool> {
+    Ok(read_check(method, sink, layout, span, from_disk)? == check)
+}
+
+/// The check of what the file of `sink` has where `span` lies.
+fn read_check(method: Method, sink: &Sink, layout: &Layout, span: Span, from_disk: bool) -> io::Result<Check> {
     let file = &sink.files()[0];
     let direct = if from_disk { file.direct() } else { None };
     let mut running = method.running(span);
@@ -73,7 +93,7 @@ pub(super) fn reads_as(
             at += bytes as u64;
         }
     }
-    Ok(running.finish() == check)
+    Ok(running.finish())
 }
 
 /// Where a file system has no direct reads, its page cache can be asked to let go of what is written.

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::paths::Paths;
+use crate::engine::Grid;
 use crate::engine::check::Method;
 use crate::store::layout::Layout;
 use crate::store::{OpenFile, Sink, Source};
@@ -32,6 +33,8 @@ pub(super) enum Held {
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) method: Method,
+    /// Where the data space is cut into pieces.
+    pub(crate) grid: Grid,
     /// Which way bytes are to take through the kernel.
     pub(crate) path: DataPath,
     /// What this node offers, one entry a sender row.

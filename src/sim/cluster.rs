@@ -344,7 +344,7 @@ impl Cluster {
             let happening = match self.nodes[node.at()].parted {
                 true => Happening::Member(node, member::Event::Master(cancel)),
                 false if is_complete => Happening::GoodBye(node),
-                false => Happening::ToNode(node, control::encode(&cancel)),
+                false => Happening::ToNode(node, control::encode(&cancel).expect("a reason is cut")),
             };
             self.in_order(Way::ToNode(node), delay, happening);
         }

@@ -69,7 +69,7 @@ impl Cluster {
         while let Some(action) = self.conductor.poll_action() {
             let conduct::Action { node, message } = action;
             if !self.nodes[node.at()].parted {
-                let bytes = control::encode(&message);
+                let bytes = control::encode(&message).expect("transfers in the simulator are small");
                 self.in_order(Way::ToNode(node), self.world.latency, Happening::ToNode(node, bytes));
             }
         }
@@ -164,7 +164,7 @@ impl Cluster {
                 self.do_later(node, Job::Commit { landed_everywhere, checks });
             }
             Action::Tell(message) => {
-                let bytes = control::encode(&message);
+                let bytes = control::encode(&message).expect("transfers in the simulator are small");
                 if message.is_counted() {
                     state.talk.say(bytes.clone());
                 }

@@ -13,4 +13,4 @@ mod uri;
 mod validate;
 
 pub use rows::{Address, DataUri, Pair, Role, Row, Spec, Store};
-pub(crate) use validate::NODE_ROWS_MAX;
+pub(crate) use validate::{NODE_ROWS_MAX, NODE_URIS_BYTES_MAX, URI_BYTES_MAX};

@@ -106,10 +106,24 @@ impl Spec {
 
     /// All rows of a node are told it in one message.
     fn check_node_rows(&self) -> Result<()> {
-        let mut counts: BTreeMap<&Address, usize> = BTreeMap::new();
+        let mut counts: BTreeMap<&Address, (usize, usize)> = BTreeMap::new();
         for row in &self.rows {
-            let count = counts.entry(&row.node).or_default();
+            let (count, uris_bytes) = counts.entry(&row.node).or_default();
+            let uri_bytes = row.uri.to_string().len();
             *count += 1;
+            *uris_bytes += uri_bytes;
+            if uri_bytes > URI_BYTES_MAX {
+                return usage(format!("{} has a data URI of more than {URI_BYTES_MAX} bytes", place(row)));
+            }
+            if *uris_bytes > NODE_URIS_BYTES_MAX {
+                let node = &row.node;
+                let message = format!(
+                    "the data URIs of {node} have more than {NODE_URIS_BYTES_MAX} bytes together: {} is one too many",
+                    place(row)
+                );
+                let remedy = "start the node with a --root that shortens its paths, or split the transfer";
+                return usage(message).map_err(|error| error.remedy(remedy));
+            }
             if *count > NODE_ROWS_MAX {
                 let message = format!("{} has more than {NODE_ROWS_MAX} rows: {} is one more", row.node, place(row));
                 let remedy = "join rows whose ranges follow each other, or split the transfer";
@@ -306,6 +320,12 @@ const SPANS_SHOWN_MAX: usize = 8;
 
 /// Rows of one node: it is told them in one message.
 pub(crate) const NODE_ROWS_MAX: usize = 1 << 12;
+
+/// A data URI: a path of 4096 bytes, of which each may be written with three, and what stands in front of it.
+pub(crate) const URI_BYTES_MAX: usize = 3 * 4096 + 64;
+
+/// The data URIs of one node's rows together: a thousand of the longest ones, or 3 KiB for each of as many rows as may be.
+pub(crate) const NODE_URIS_BYTES_MAX: usize = 12 << 20;
 
 /// A thousand times the fastest NIC there is. With more, a plan would be an exercise in rounding.
 pub(super) const RATE_MAX: BitRate = BitRate(1_000_000_000_000_000);

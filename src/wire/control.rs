@@ -34,12 +34,16 @@ pub(crate) trait Message: Sized {
 
 /// The bytes of a message.
 ///
-/// # Panics
-/// If the message is larger than [`MESSAGE_BYTES_MAX`]: whoever makes lists keeps them within `limits`.
-pub(crate) fn encode<M: Message>(message: &M) -> Vec<u8> {
-    let bytes = message.to_proto().encode_to_vec();
-    assert!(bytes.len() <= MESSAGE_BYTES_MAX, "a message of {} bytes", bytes.len());
-    bytes
+/// # Errors
+/// `Limit` where the message is larger than [`MESSAGE_BYTES_MAX`]: data has made it so, and its transfer fails.
+pub(crate) fn encode<M: Message>(message: &M) -> Result<Vec<u8>, WireError> {
+    let proto = message.to_proto();
+    let bytes = proto.encoded_len();
+    if bytes > MESSAGE_BYTES_MAX {
+        let (value, limit) = (bytes as u64, MESSAGE_BYTES_MAX as u64);
+        return Err(WireError::Limit { field: "the size of a message", value, limit });
+    }
+    Ok(proto.encode_to_vec())
 }
 
 /// How many bytes a message would take.
@@ -410,8 +414,16 @@ pub(crate) struct RowState {
 pub(crate) struct LandedSegment {
     /// The range; never empty.
     pub(crate) span: Span,
-    /// The checks of its parts: sorted, apart from each other, within the range.
-    pub(crate) checks: Vec<CheckValue>,
+    pub(crate) checks: SegmentChecks,
+}
+
+/// The checks of a segment that a node landed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum SegmentChecks {
+    /// Of its parts: sorted, apart from each other, within the range.
+    Listed(Vec<CheckValue>),
+    /// A hash over that list, where a message does not hold the lists of all segments.
+    Folded([u8; 32]),
 }
 
 /// The check of a range.

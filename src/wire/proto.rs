@@ -290,9 +290,12 @@ pub(crate) struct Progress {
 pub(crate) struct Landed {
     #[prost(uint64, repeated, tag = "1")]
     pub(crate) segments: Vec<u64>,
-    /// How many of the checks belong to each segment.
+    /// How many of the checks belong to each segment; `u32::MAX` where its checks are folded.
     #[prost(uint32, repeated, tag = "2")]
     pub(crate) check_counts: Vec<u32>,
+    /// The folds, 32 bytes each, of those segments.
+    #[prost(bytes = "vec", tag = "5")]
+    pub(crate) folds: Vec<u8>,
     #[prost(message, repeated, tag = "3")]
     pub(crate) checks: Vec<CheckValue>,
     #[prost(message, optional, tag = "4")]

@@ -57,7 +57,7 @@ fn converse(address: std::net::SocketAddr, key: &Key, query: Query) -> Result<St
         connection.ready(&nobody)?;
         if connection.is_up() && !asked {
             asked = true;
-            connection.send(&control::encode(&query))?;
+            connection.send(&control::encode(&query).map_err(Error::from)?)?;
         }
         if asked {
             match connection.receive()? {

@@ -15,7 +15,7 @@ use super::desk::{Activity, Desk, Offer, Tally};
 use super::{Command, Event, Mailbox, Place, Rail, Side, Size, TransferIx};
 use crate::clock::Clock;
 use crate::engine::check::Method;
-use crate::engine::{FlowIx, Piece, owner};
+use crate::engine::{FlowIx, Grid, Piece, owner};
 use crate::spec::DataUri;
 use crate::store::layout::Layout;
 use crate::store::{Root, Shared, Sink, SinkOptions, Source};
@@ -50,8 +50,9 @@ fn rail(size: Size) -> (Rail, Receiver<(Event, u64)>) {
 fn desk(path: DataPath, offers: Vec<Offer>, sinks: Vec<Sink>, layouts: Vec<Layout>) -> Arc<Desk> {
     let holes = OnceLock::new();
     let tallies = vec![Tally::default()];
-    let (method, activity) = (Method::Crc64, Activity::default());
-    Arc::new(Desk { method, path, offers, sinks, layouts, holes, relays: OnceLock::new(), tallies, activity })
+    let (method, grid, activity) = (Method::Crc64, Grid::new(0, MIB), Activity::default());
+    let relays = OnceLock::new();
+    Arc::new(Desk { method, grid, path, offers, sinks, layouts, holes, relays, tallies, activity })
 }
 
 /// The two ends of a connection over loopback.

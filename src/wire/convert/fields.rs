@@ -99,9 +99,10 @@ pub(super) fn join(texts: impl Iterator<Item = String>) -> String {
     texts.collect::<Vec<_>>().join(" ")
 }
 
-/// Texts as the lines of one text, each with its end; a line's end inside of one becomes a space.
+/// Texts as the lines of one text, each with its end; a line's end inside of one becomes a space. Texts that are too long
+/// are cut.
 pub(super) fn lines<'a>(texts: impl Iterator<Item = &'a String>) -> String {
-    texts.map(|text| text.replace('\n', " ") + "\n").collect()
+    texts.map(|text| shortened(text).replace('\n', " ") + "\n").collect()
 }
 
 /// Addresses, packed: how many bytes the IP address has, these, and the port.
@@ -147,11 +148,19 @@ impl Message for Error {
     /// The text of an error may come from anywhere and the missing ranges may be many, so both are cut to their limits:
     /// an error that arrives shortened is worth more than one that does not arrive.
     fn to_proto(&self) -> proto::Failure {
+        let (told, rest) = self.missing.split_at(self.missing.len().min(SPANS_MAX));
+        let mut message = shortened(&self.message);
+        if !rest.is_empty() {
+            let bytes: u128 = rest.iter().map(|span| u128::from(span.bytes())).sum();
+            let more = format!("; {} more ranges of {bytes} bytes are missing than are listed", rest.len());
+            message.truncate(message.floor_char_boundary(TEXT_BYTES_MAX - more.len()));
+            message += &more;
+        }
         proto::Failure {
             code: self.code.number().into(),
-            message: shortened(&self.message),
+            message,
             remedy: self.remedy.as_deref().map(shortened),
-            missing: pairs(&self.missing[..self.missing.len().min(SPANS_MAX)]),
+            missing: pairs(told),
             stats: None,
         }
     }
@@ -166,6 +175,7 @@ impl Message for Error {
     }
 }
 
-fn shortened(text: &str) -> String {
+/// The beginning of a text, as much as may travel.
+pub(super) fn shortened(text: &str) -> String {
     text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
 }

@@ -5,10 +5,12 @@ use super::fields::{
 };
 use crate::error::Error;
 use crate::wire::control::{
-    CheckValue, Delivered, Have, LandedSegment, Message, Origin, Prepared, RailStats, RowState, Stats, ToMaster,
+    CheckValue, Delivered, Have, LandedSegment, Message, Origin, Prepared, RailStats, RowState, SegmentChecks, Stats,
+    ToMaster,
 };
 use crate::wire::limits::{
-    ITEMS_MAX, LEFT_MAX, NODES_MAX, RAILS_MAX, REPLICA_VALUES_MAX, ROWS_MAX, SPANS_MAX, TEXT_BYTES_MAX, WARNINGS_MAX,
+    HAVE_MAX, ITEMS_MAX, LEFT_MAX, NODES_MAX, NOTES_MAX, RAILS_MAX, REPLICA_VALUES_MAX, ROWS_MAX, TEXT_BYTES_MAX,
+    WARNINGS_MAX,
 };
 use crate::wire::{Check, WireError, proto};
 
@@ -67,7 +69,7 @@ impl Message for Prepared {
             error: self.error.as_ref().map(Message::to_proto),
             states: self.states.clone(),
             have: self.have.iter().flat_map(have_numbers).collect(),
-            notes: lines(self.notes.iter()),
+            notes: notes(&self.notes),
             replicas: self.replicas.clone(),
         }
     }
@@ -79,8 +81,8 @@ impl Message for Prepared {
             _ => Err(WireError::Unknown { field: "the state of a row", value: state.into() }),
         };
         within("the states of a node's rows", proto.states.len(), proto.rows.len())?;
-        let notes: Vec<&str> = proto.notes.split_terminator('\n').take(ROWS_MAX + 1).collect();
-        within("the notes of a node", notes.len(), ROWS_MAX)?;
+        let notes: Vec<&str> = proto.notes.split_terminator('\n').take(NOTES_MAX + 1).collect();
+        within("the notes of a node", notes.len(), NOTES_MAX)?;
         within("the check values of replicas", proto.replicas.len(), REPLICA_VALUES_MAX)?;
         Ok(Prepared {
             states: proto.states,
@@ -94,6 +96,13 @@ impl Message for Prepared {
     }
 }
 
+/// Sentences as one text; of too many the last says how many there were.
+fn notes(notes: &[String]) -> String {
+    let (told, rest) = notes.split_at(if notes.len() > NOTES_MAX { NOTES_MAX - 1 } else { notes.len() });
+    let more = (!rest.is_empty()).then(|| format!("there are {} more notes like these", rest.len()));
+    lines(told.iter().chain(&more))
+}
+
 fn have_numbers(it: &Have) -> [u64; 4] {
     [it.span.start, it.span.bytes(), it.origin.who, it.origin.state]
 }
@@ -104,7 +113,7 @@ fn have(numbers: &[u64]) -> Result<Vec<Have>, WireError> {
     if !rest.is_empty() {
         return Err(WireError::Contradiction { field });
     }
-    within(field, fours.len(), SPANS_MAX)?;
+    within(field, fours.len(), HAVE_MAX)?;
     let one = |&[start, bytes, who, state]: &[u64; 4]| {
         Ok(Have { span: span_of(field, start, bytes)?, origin: Origin { who, state } })
     };
@@ -112,17 +121,29 @@ fn have(numbers: &[u64]) -> Result<Vec<Have>, WireError> {
 }
 
 fn landed_to_proto(segments: &[LandedSegment], stats: &Stats) -> proto::Landed {
-    let check_count = |segment: &LandedSegment| u32::try_from(segment.checks.len()).expect("checks are limited");
-    proto::Landed {
+    let mut landed = proto::Landed {
         segments: segments.iter().flat_map(|segment| pair(segment.span)).collect(),
-        check_counts: segments.iter().map(check_count).collect(),
-        checks: segments.iter().flat_map(|segment| &segment.checks).map(Message::to_proto).collect(),
         stats: Some(stats.to_proto()),
+        ..proto::Landed::default()
+    };
+    for segment in segments {
+        match &segment.checks {
+            SegmentChecks::Listed(checks) => {
+                // More than that do not fit a message, which then is refused for its size.
+                landed.check_counts.push(u32::try_from(checks.len()).unwrap_or(FOLDED - 1));
+                landed.checks.extend(checks.iter().map(Message::to_proto));
+            }
+            SegmentChecks::Folded(fold) => {
+                landed.check_counts.push(FOLDED);
+                landed.folds.extend(fold);
+            }
+        }
     }
+    landed
 }
 
 /// Deals the checks out to the segments, and wants each check inside its segment, in order and behind the one before, and
-/// none left over.
+/// none left over. The same for the folds.
 fn landed_from_proto(proto: proto::Landed) -> Result<ToMaster, WireError> {
     let field = "the checks of a segment";
     let spans = apart("the landed segments", &proto.segments)?;
@@ -130,22 +151,35 @@ fn landed_from_proto(proto: proto::Landed) -> Result<ToMaster, WireError> {
         return Err(WireError::Contradiction { field });
     }
     let mut checks = list::<CheckValue>(field, proto.checks, ITEMS_MAX)?.into_iter();
+    let (folds, rest) = proto.folds.as_chunks::<32>();
+    let mut folds = folds.iter();
+    if !rest.is_empty() {
+        return Err(WireError::Contradiction { field });
+    }
     let mut segments = Vec::with_capacity(spans.len());
     for (span, count) in spans.into_iter().zip(proto.check_counts) {
+        if count == FOLDED {
+            let fold = *folds.next().ok_or(WireError::Contradiction { field })?;
+            segments.push(LandedSegment { span, checks: SegmentChecks::Folded(fold) });
+            continue;
+        }
         let count = count as usize;
         let own: Vec<CheckValue> = checks.by_ref().take(count).collect();
         let inside = own.iter().all(|check| span.contains(check.span));
         if own.len() != count || !inside || !own.is_sorted_by(|left, right| left.span.end <= right.span.start) {
             return Err(WireError::Contradiction { field });
         }
-        segments.push(LandedSegment { span, checks: own });
+        segments.push(LandedSegment { span, checks: SegmentChecks::Listed(own) });
     }
-    if checks.next().is_some() {
+    if checks.next().is_some() || folds.next().is_some() {
         return Err(WireError::Contradiction { field });
     }
     let stats = Stats::from_proto(required("the statistics", proto.stats)?)?;
     Ok(ToMaster::Landed { segments, stats })
 }
+
+/// Stands for the number of checks where a segment has a fold instead.
+const FOLDED: u32 = u32::MAX;
 
 impl Message for CheckValue {
     type Proto = proto::CheckValue;

@@ -5,7 +5,8 @@ use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 
 use super::fields::{
-    addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, span, span_of, text, within,
+    addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, shortened, span, span_of,
+    text, text_within, within,
 };
 use crate::spec::Role;
 use crate::units::Span;
@@ -14,7 +15,8 @@ use crate::wire::control::{
     Start, ToNode, WireRow,
 };
 use crate::wire::limits::{
-    ITEMS_MAX, LENGTH_MAX, NODES_MAX, REPLICA_RANGES_MAX, REPLICA_VALUES_MAX, ROWS_MAX, SLOTS_MAX, SPANS_MAX,
+    LENGTH_MAX, NODES_MAX, ORIGINS_MAX, REPLICA_RANGES_MAX, REPLICA_VALUES_MAX, ROWS_MAX, SEGMENTS_MAX, SLOTS_MAX,
+    URI_BYTES_MAX,
 };
 use crate::wire::{CheckKind, DataPath, WireError, proto};
 
@@ -27,7 +29,7 @@ impl Message for ToNode {
             ToNode::Start(start) => proto::ToNodeKind::Start(start.to_proto()),
             ToNode::Commit => proto::ToNodeKind::Commit(proto::Empty {}),
             ToNode::Finish => proto::ToNodeKind::Finish(proto::Empty {}),
-            ToNode::Cancel { reason } => proto::ToNodeKind::Cancel(reason.clone()),
+            ToNode::Cancel { reason } => proto::ToNodeKind::Cancel(shortened(reason)),
             ToNode::Resume(resume) => proto::ToNodeKind::Resume(resume.to_proto()),
             ToNode::MakeWay { id } => proto::ToNodeKind::MakeWay(id.clone()),
         };
@@ -151,7 +153,7 @@ impl Message for WireRow {
         if proto.offset_bytes.checked_add(span.bytes()).is_none() {
             return Err(WireError::Contradiction { field: "the offset of a row" });
         }
-        let uri = text("the data URI of a row", proto.uri)?;
+        let uri = text_within("the data URI of a row", proto.uri, URI_BYTES_MAX)?;
         Ok(WireRow { role, uri, offset_bytes: proto.offset_bytes, span, sharing })
     }
 }
@@ -246,7 +248,7 @@ impl Message for Start {
         if indices.len() != peers.len() {
             return Err(WireError::Contradiction { field: "the peers of a node" });
         }
-        let segments: Vec<PlanSegment> = list("the segments of a plan", proto.segments, ITEMS_MAX)?;
+        let segments: Vec<PlanSegment> = list("the segments of a plan", proto.segments, SEGMENTS_MAX)?;
         if !segments.is_sorted_by(|left, right| left.span.end <= right.span.start) {
             return Err(WireError::Contradiction { field: "the segments of a plan" });
         }
@@ -265,7 +267,7 @@ fn origins(offers: &[u64], origins: &[u64]) -> Result<Vec<Offered>, WireError> {
     if offers.len() != origins.len() || !rest.is_empty() || !more.is_empty() {
         return Err(WireError::Contradiction { field });
     }
-    within(field, offers.len(), SPANS_MAX)?;
+    within(field, offers.len(), ORIGINS_MAX)?;
     let one = |(&[index, start, bytes], &[who, state]): (&[u64; 3], &[u64; 2])| {
         let index = u32::try_from(index).map_err(|_| WireError::Contradiction { field })?;
         let (index, span) = (node_index(index)?, span_of(field, start, bytes)?);

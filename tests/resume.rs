@@ -23,7 +23,7 @@ fn slow_copy(root: &Path, limit: &str, more: &[&str]) -> Child {
 fn a_source_overwritten_in_the_middle_leaves_no_file_under_the_final_name() {
     for path in ["auto", "direct", "copy"] {
         let root = folder();
-        let data = random_bytes(31, 24 << 20);
+        let (data, other) = (random_bytes(31, 24 << 20), random_bytes(32, 24 << 20));
         fs::write(root.path().join("source"), &data).unwrap();
         let child = slow_copy(root.path(), "160M", &["--path", path]);
         wait_for("the first piece lands", || {
@@ -36,7 +36,7 @@ fn a_source_overwritten_in_the_middle_leaves_no_file_under_the_final_name() {
             first == Some(true)
         });
         let source = fs::OpenOptions::new().write(true).open(root.path().join("source")).unwrap();
-        source.write_all_at(&random_bytes(32, 24 << 20), 0).unwrap();
+        source.write_all_at(&other, 0).unwrap();
         let output = end_of(child);
         assert_eq!(code(&output), 5, "{path}: {}", stderr(&output));
         assert!(stderr(&output).contains("changed"), "{path}: {}", stderr(&output));

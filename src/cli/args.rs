@@ -222,6 +222,15 @@ pub struct BenchArgs {
     pub progress: ProgressMode,
 }
 
+/// A kind of data that a node serves only where it is told to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Allow {
+    /// POSIX shared memory
+    Mem,
+    /// Block devices
+    Devices,
+}
+
 /// `node`: where to listen, what to serve, and what to use.
 #[derive(Clone, Debug, clap::Args)]
 pub struct NodeArgs {
@@ -231,6 +240,10 @@ pub struct NodeArgs {
     /// The directory to serve and to write below; nothing outside can be reached. Without it no daemon starts
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
+    /// Serve more than the files below the root: `mem` is shared memory (mem:NAME, outside of the root), `devices` are block
+    /// devices below the root
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
+    pub allow: Vec<Allow>,
     /// The key shared with masters and nodes: 64 hex digits in a file of mode 0600; keygen makes one
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,

@@ -37,6 +37,7 @@ fn start() -> Start {
         kept: vec![],
         origins: vec![],
         forgets: false,
+        modes: vec![],
     }
 }
 

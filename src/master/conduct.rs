@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::feedback::Feedback;
+use super::modes::FileModes;
 use super::peer::{Peer, Said, Stage};
 use super::replicas::ReplicaSet;
 use super::resuming::Resuming;
@@ -97,6 +98,8 @@ pub(crate) struct Conductor {
     pub(super) silence: Silence,
     pub(super) resuming: Resuming,
     pub(super) replicas: ReplicaSet,
+    /// The permissions of what is written.
+    pub(super) modes: FileModes,
     /// What the plan's receivers want, each counted for itself.
     pub(super) planned_bytes: u64,
     /// The check values of each segment, from the first receiver that landed it.
@@ -144,6 +147,7 @@ impl Conductor {
             silence: Silence::default(),
             resuming: Resuming::default(),
             replicas: ReplicaSet::default(),
+            modes: FileModes::default(),
             planned_bytes: 0,
             checks: Vec::new(),
             error: None,
@@ -331,6 +335,7 @@ impl Conductor {
         let rows = self.roster.get(node).rows.iter().zip(&prepared.rows);
         self.unkept.extend(rows.filter(|(_, state)| state.shared && !state.kept).map(|(row, _)| row.uri.clone()));
         let compared = self.replicas.compare(&self.roster, node, &prepared.replicas);
+        self.modes.prepared(self.roster.get(node), &prepared);
         self.resuming.prepared(node, self.roster.get(node), &mut prepared);
         self.holes.extend(prepared.holes);
         if let Err(error) = compared {

@@ -188,6 +188,7 @@ impl Conductor {
             kept: Vec::new(),
             origins: Vec::new(),
             forgets: self.forgets(node),
+            modes: self.modes.of_rows(self.roster.get(node)),
         };
         self.resuming.complete(node, self.roster.get(node), &mut start);
         start

@@ -117,6 +117,7 @@ impl Conductor {
     /// Decides what is still good of what an earlier attempt has left, before there is a plan.
     pub(super) fn decide_what_is_kept(&mut self, problem: &Problem) {
         self.resuming.decide(&self.roster);
+        self.modes.decide(&self.roster);
         if !self.resuming.kept.is_empty() {
             self.resuming.bound = self.resuming.bound(problem);
         }

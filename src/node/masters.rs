@@ -24,7 +24,7 @@ use crate::error::{Code, Error};
 use crate::rail::TransferIx;
 use crate::rail::desk::Desk;
 use crate::session::Incoming;
-use crate::store::Sink;
+use crate::store::{Root, Sink};
 use crate::units::NodeIx;
 use crate::wire::control::{self, Prepare, Resume, ToMaster, ToNode};
 
@@ -84,6 +84,7 @@ impl Node {
                         // The first plan's holes stay: a new plan assigns, it does not change the data.
                         let _ = desk.holes.set(start.holes.clone());
                         let _ = desk.relays.set(start.relays.clone());
+                        prepare::set_modes(desk, &tenancy.prepare, &start.modes);
                     }
                 }
                 self.member(transfer, member::Event::Master(ToNode::Start(start)));
@@ -125,10 +126,13 @@ impl Node {
             Master { transfer: prepare.transfer, attempt: prepare.attempt, session: Ok(token), talk, remembered: None };
         self.masters.insert(transfer, master);
         self.sessions.get_mut(token).expect("looked up above").role = Role::Master { transfer: Some(transfer) };
-        let (root, rails, post) = (Arc::clone(&self.root), self.ports.len(), self.post.clone());
+        let (root, allowed) = (self.options.root.clone(), self.options.allowed);
+        let (rails, post) = (self.ports.len(), self.post.clone());
         self.work(move || {
             let mut tell = |read_bytes| post.send(Note::Comparing { transfer, read_bytes });
-            let opened = prepare::open(&root, &prepare, rails).and_then(|mut opened| {
+            // Anew for each transfer: something may have been mounted on it, or have taken its name.
+            let root = Root::open(&root).map(|root| root.allowing(allowed));
+            let opened = root.and_then(|root| prepare::open(&root, &prepare, rails)).and_then(|mut opened| {
                 replicas::compare(&mut opened, &prepare, &quits, &mut tell)?;
                 Ok(Box::new(opened))
             });

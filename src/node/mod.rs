@@ -47,6 +47,7 @@ mod verify;
 
 pub(crate) mod options;
 
+pub(crate) use crate::store::Allowed;
 pub(crate) use events::locked_bytes;
 pub(crate) use flows::pair_by;
 pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK};
@@ -112,7 +113,6 @@ struct Node {
     detours: Detours,
     /// Which port each flow of this node goes over.
     flow_ports: HashMap<FlowIx, usize>,
-    root: Arc<Root>,
     doors: Doors,
     sessions: Sessions,
     /// Which of the listeners that have somebody waiting was served last.
@@ -184,9 +184,11 @@ pub(crate) fn run(options: Options) -> Result<()> {
 }
 
 impl Node {
-    fn new(options: Options) -> Result<Node> {
+    fn new(mut options: Options) -> Result<Node> {
         let descriptors = descriptors::raise(u64::MAX);
-        let root = Arc::new(Root::open(&options.root)?);
+        // Each transfer opens it; that it is there is found out now.
+        Root::open(&options.root)?;
+        options.root = std::path::absolute(&options.root).unwrap_or(options.root);
         let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
         let poll = Poll::new().map_err(failed)?;
         let (control, control_address) = listen(options.listen)?;
@@ -204,7 +206,6 @@ impl Node {
             devices: Devices::default(),
             detours: Detours::default(),
             flow_ports: HashMap::new(),
-            root,
             sessions: Sessions::new(strangers::share(descriptors)),
             next_listener: 0,
             spare: Spare::new(),

@@ -8,6 +8,7 @@ use affinity::Pinning;
 use super::threads::Threads;
 use crate::error::{Code, Error, Result};
 use crate::session::Key;
+use crate::store::Allowed;
 use crate::wire::control::{Advert, Rail};
 
 const KEY_REMEDY: &str = "make one with `cep-fast keygen FILE`, copy it to every node, and pass --key-file FILE";
@@ -17,6 +18,8 @@ const KEY_REMEDY: &str = "make one with `cep-fast keygen FILE`, copy it to every
 pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
     pub(crate) root: PathBuf,
+    /// What is served besides the regular files below the root.
+    pub(crate) allowed: Allowed,
     /// The site key; the open one where there is none.
     pub(crate) key: Key,
     /// Whether a master has started it, so that it ends when that master is gone.
@@ -86,6 +89,7 @@ impl Options {
         Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             root: "/".into(),
+            allowed: Allowed::ALL,
             key: Key::open(),
             launched: false,
             slots: None,

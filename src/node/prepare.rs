@@ -1,6 +1,6 @@
 //! Opening what the rows of one transfer name, in a worker thread: it may block for as long as disks do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use super::{keeping, verify};
@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::rail::desk::{Activity, Desk, Offer, Tally};
 use crate::spec::{DataUri, Role};
 use crate::store::layout::Layout;
-use crate::store::{Root, Shared, Sink, SinkOptions, Source};
+use crate::store::{FileNames, Root, Shared, Sink, SinkOptions, Source};
 use crate::units::{Span, largest, subtract, union};
 use crate::wire::Check;
 use crate::wire::control::{Prepare, Prepared, RowState, Sharing, WireRow};
@@ -44,19 +44,22 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
         files += source.files().len();
         offers.push(Offer { range: row.span, source, layout });
     }
+    check_names(root, &rows, &offers)?;
     let mut sinks: Vec<Sink> = Vec::new();
     let mut places: BTreeMap<&DataUri, (usize, usize)> = BTreeMap::new();
     let (mut layouts, mut shared) = (Vec::new(), Vec::new());
     let mut sources = offers.iter();
-    let mut states = Vec::new();
+    let (mut states, mut modes) = (Vec::new(), Vec::new());
     for (uri, row) in &rows {
         if row.role == Role::Sender {
             let offer: &Offer = sources.next().expect("one for each row that offers");
             states.push(keeping::state_of(&offer.source.looks()));
+            modes.push(offer.source.mode());
             shared.push(RowState { shared: false, kept: false });
             continue;
         }
         states.push(0);
+        modes.push(0);
         let (sink, file) = match places.get(uri) {
             Some(&place) => place,
             None => {
@@ -103,8 +106,35 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
             have,
             notes,
             replicas: Vec::new(),
+            modes,
         },
     })
+}
+
+/// Has each file get the permissions of its rows, as the master says; `modes` has one for each of the node's rows.
+pub(crate) fn set_modes(desk: &Desk, prepare: &Prepare, modes: &[u32]) {
+    let mut uris: BTreeSet<&str> = BTreeSet::new();
+    // Sinks stand in the order in which rows first name them.
+    let mut sinks = desk.sinks.iter();
+    for (row, &mode) in prepare.rows.iter().zip(modes).filter(|(row, _)| row.role == Role::Receiver) {
+        if uris.insert(&row.uri)
+            && let Some(sink) = sinks.next()
+        {
+            sink.set_mode(mode);
+        }
+    }
+}
+
+/// Refuses one file under two names, before anything is made: its halves would replace each other.
+fn check_names(root: &Root, rows: &[(DataUri, &WireRow)], offers: &[Offer]) -> Result<()> {
+    let mut names = FileNames::default();
+    let of_role = |role| rows.iter().filter(move |(_, row)| row.role == role).map(|(uri, _)| uri);
+    of_role(Role::Sender).zip(offers).for_each(|(uri, offer)| names.add_source(uri, &offer.source));
+    let destinations: BTreeSet<&DataUri> = of_role(Role::Receiver).collect();
+    if destinations.len() + offers.len() > 1 {
+        destinations.into_iter().try_for_each(|uri| names.add_destination(root, uri))?;
+    }
+    Ok(())
 }
 
 fn with_uri(row: &WireRow) -> Result<(DataUri, &WireRow)> {

@@ -48,6 +48,12 @@ pub(super) fn refused(path: &Path, root: &Path, how: &str) -> Error {
         .remedy(format!("only what lies below the node's --root {} is served", root.display()))
 }
 
+/// The error for a kind of data that the node's owner has not allowed; `option` is what allows it.
+pub(super) fn unserved(name: &Path, kind: &str, option: &str) -> Error {
+    Error::new(Code::Refused, format!("{} is refused: this node serves no {kind}", name.display()))
+        .remedy(format!("start the node with --allow {option}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

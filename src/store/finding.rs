@@ -22,7 +22,7 @@ pub(super) fn find_file(
     let tag = &options.tag;
     assert!((1..=TAG_BYTES_MAX).contains(&tag.len()), "a tag has 1 to {TAG_BYTES_MAX} bytes");
     assert!(tag.bytes().all(|byte| byte.is_ascii_alphanumeric()), "a tag is made of letters and digits");
-    let (mut place, existing) = Place::look(root, path, tag)?;
+    let (place, existing) = Place::look(root, path, tag)?;
     if let Shared::Member(number) = options.shared
         && place.has_token(&options.attempt)?
     {

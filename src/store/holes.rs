@@ -38,8 +38,10 @@ fn next_hole<F: AsFd>(file: &F, position: u64, end: u64) -> nix::Result<Option<S
     }
     let start = match seek(file, position, Whence::SeekHole) {
         Ok(start) if start < end => start,
-        // At or behind the end; or the file shrank; or the file system does not know holes.
-        Ok(_) | Err(Errno::ENXIO | Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(None),
+        // At or behind the end; or the file shrank; or the file system does not know holes, or a filter hides the call.
+        Ok(_) | Err(Errno::ENXIO | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) => {
+            return Ok(None);
+        }
         Err(errno) => return Err(errno),
     };
     let data = match seek(file, start, Whence::SeekData) {

@@ -13,24 +13,28 @@ mod beside;
 mod fault;
 mod finding;
 mod holes;
+mod identity;
 pub(crate) mod journal;
 mod keep;
 mod open;
 mod partial;
+mod permissions;
 mod region;
 mod root;
 mod sink;
 mod source;
 mod space;
 mod token;
+mod walk;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use identity::FileNames;
 pub(crate) use journal::{Origin, Record};
 pub(crate) use keep::Keeping;
 pub(crate) use open::OpenFile;
 pub use pattern::Reader as PatternReader;
-pub(crate) use root::Root;
+pub(crate) use root::{Allowed, Root};
 pub(crate) use sink::{Shared, Sink, SinkOptions};
 pub(crate) use source::Source;

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{FileStat, fstat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
@@ -53,6 +54,14 @@ impl OpenFile {
 /// Which file a descriptor or a name means.
 pub(super) fn identity(about: &FileStat) -> (u64, u64) {
     (about.st_dev, about.st_ino)
+}
+
+/// Has the operations on a file that was opened without waiting wait again: rings would give up where memory does not have
+/// what is asked for.
+pub(super) fn let_wait(file: impl AsFd) -> nix::Result<()> {
+    let file = file.as_fd();
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK)).map(drop)
 }
 
 /// Calls again what a signal interrupted.

@@ -15,12 +15,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{LinkatFlags, UnlinkatFlags, fsync, linkat, unlinkat};
 
 use super::Root;
@@ -28,6 +29,7 @@ use super::beside::SUFFIX_BYTES_MAX;
 use super::fault::fault;
 use super::open::{OpenFile, identity, retried};
 use super::root::DIRECTORY;
+use super::space;
 use crate::error::{Code, Error, Result};
 
 /// The place of a destination: its directory, its name, and the names beside it.
@@ -36,12 +38,14 @@ pub(super) struct Place {
     pub(super) directory: OwnedFd,
     /// The destination as the user wrote it.
     pub(super) path: PathBuf,
-    name: OsString,
+    pub(super) name: OsString,
     pub(super) partial: OsString,
     /// The number that this node has among those that write a file which another one makes.
     pub(super) member: Option<u32>,
-    /// The permissions of the file that will be replaced; the new one gets the same.
-    replaced_mode: Option<Mode>,
+    /// The permissions that a new file may have here, once that is known.
+    pub(super) granted: OnceLock<Mode>,
+    /// The path of the root that the destination lies below.
+    pub(super) root: PathBuf,
 }
 
 /// A partial file, open for writing.
@@ -55,6 +59,8 @@ pub(super) struct Partial {
     pub(super) is_new: bool,
     /// Whether an earlier attempt has given it its final name already.
     named: AtomicBool,
+    /// The permissions that it will have with its final name, as far as they are granted here. Until then it has others.
+    pub(super) mode: AtomicU32,
 }
 
 /// What an earlier attempt has left at a place.
@@ -85,7 +91,8 @@ impl Place {
             name: name.to_owned(),
             partial: partial_name(name, tag),
             member: None,
-            replaced_mode: None,
+            granted: OnceLock::new(),
+            root: root.given().to_path_buf(),
         };
         let existing = place.existing(root)?;
         Ok((place, existing))
@@ -94,13 +101,12 @@ impl Place {
     /// Refuses to replace what is there, unless that was asked for.
     ///
     /// # Errors
-    /// `Data` where it is not to be overwritten, or is no file.
-    pub(super) fn accept(&mut self, existing: Option<&FileStat>, overwrite: bool) -> Result<()> {
+    /// `Data` where it is not to be overwritten, is no file, or cannot be replaced, and where nothing can be made there.
+    pub(super) fn accept(&self, existing: Option<&FileStat>, overwrite: bool) -> Result<()> {
         if let Some(existing) = existing {
             self.check_replaceable(existing, overwrite)?;
-            self.replaced_mode = Some(Mode::from_bits_truncate(existing.st_mode) & PERMISSIONS);
         }
-        Ok(())
+        self.check_grants()
     }
 
     /// Makes a new partial file, in the place of any that an earlier attempt has left. Other nodes may write it, too, if it is
@@ -116,7 +122,7 @@ impl Place {
 
     /// The same, but for journals: they speak of what has the final name.
     pub(super) fn create_beside(self) -> Result<Partial> {
-        let mode = self.replaced_mode.unwrap_or(Mode::from_bits_truncate(0o666)) | Mode::S_IRUSR | Mode::S_IWUSR;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         for _ in 0..ATTEMPTS_MAX {
             self.remove(&self.partial)?;
             match self.open_partial(OFlag::O_CREAT | OFlag::O_EXCL, mode).map(lock) {
@@ -169,7 +175,14 @@ impl Place {
             return Err(self);
         };
         let file = OpenFile::new(file, || open(&self, OFlag::O_DIRECT).ok());
-        Ok(Partial { file, place: self, is_locked: true, is_new: false, named: AtomicBool::new(true) })
+        Ok(Partial {
+            file,
+            place: self,
+            is_locked: true,
+            is_new: false,
+            named: AtomicBool::new(true),
+            mode: UNTOLD.into(),
+        })
     }
 
     /// Opens the partial file that another node of this attempt has made; this one is its `member` of that number.
@@ -193,16 +206,16 @@ impl Place {
 
     fn opened(self, file: OwnedFd, is_locked: bool, is_new: bool) -> Partial {
         let file = OpenFile::new(file, || self.open_partial(OFlag::O_DIRECT, Mode::empty()).ok());
-        Partial { file, place: self, is_locked, is_new, named: AtomicBool::new(false) }
+        Partial { file, place: self, is_locked, is_new, named: AtomicBool::new(false), mode: UNTOLD.into() }
     }
 
-    fn open_partial(&self, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+    pub(super) fn open_partial(&self, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
         let flags = flags | OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         retried(|| openat(&self.directory, self.partial.as_os_str(), flags, mode))
     }
 
     /// What has the destination's name now, links not followed.
-    fn existing(&self, root: &Root) -> Result<Option<FileStat>> {
+    pub(super) fn existing(&self, root: &Root) -> Result<Option<FileStat>> {
         match fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(about) if is_kind(&about, SFlag::S_IFLNK) => {
                 // The link itself would be replaced, not what it leads to. One that leads out is refused all the same:
@@ -216,18 +229,6 @@ impl Place {
         }
     }
 
-    fn check_replaceable(&self, existing: &FileStat, overwrite: bool) -> Result<()> {
-        let shown = self.path.display();
-        if is_kind(existing, SFlag::S_IFDIR) {
-            return Err(fault(Errno::EISDIR, &self.path, "written"));
-        }
-        if !is_kind(existing, SFlag::S_IFREG) && !is_kind(existing, SFlag::S_IFLNK) {
-            let error = Error::new(Code::Data, format!("{shown} is a device, a pipe or a socket, not a file"));
-            return Err(error.remedy("name a file, or null: to discard"));
-        }
-        if overwrite { Ok(()) } else { Err(exists(&self.path)) }
-    }
-
     /// Gives the partial file the destination's name.
     fn rename(&self, overwrite: bool) -> nix::Result<()> {
         let (from, to) = (self.partial.as_os_str(), self.name.as_os_str());
@@ -236,8 +237,8 @@ impl Place {
             return renameat(directory, from, directory, to);
         }
         match renameat2(directory, from, directory, to, RenameFlags::RENAME_NOREPLACE) {
-            // Network file systems often do not know this flag.
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => self.rename_by_link(),
+            // Network file systems often do not know this flag, and filters of system calls hide the call.
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EPERM) => self.rename_by_link(),
             done => done,
         }
     }
@@ -272,7 +273,7 @@ impl Place {
     /// The directory did not take a new file: what the user has to change is the directory.
     pub(super) fn unwritable(&self, errno: Errno) -> Error {
         let directory = self.path.parent().unwrap_or(&self.path);
-        fault(errno, directory, "written to")
+        space::fault_at(&self.directory, errno, directory, "written to")
     }
 }
 
@@ -290,9 +291,8 @@ impl Partial {
         if self.is_named() {
             return Ok(());
         }
-        if let Some(mode) = place.replaced_mode {
-            fchmod(self.file.buffered(), mode).map_err(|errno| fault(errno, &place.path, "given its permissions"))?;
-        }
+        place.check_found_again()?;
+        self.take_permissions(overwrite, fsync)?;
         place.rename(overwrite).map_err(|errno| match errno {
             Errno::EEXIST => exists(&place.path),
             other => fault(other, &place.path, "given its name"),
@@ -405,7 +405,7 @@ fn lock_soon(mut file: OwnedFd, deadline: Instant) -> std::result::Result<(Owned
     }
 }
 
-fn is_kind(about: &FileStat, kind: SFlag) -> bool {
+pub(super) fn is_kind(about: &FileStat, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT == kind
 }
 
@@ -423,11 +423,12 @@ pub(super) fn being_written(path: &Path) -> Error {
         .remedy("wait for it to end")
 }
 
-fn exists(path: &Path) -> Error {
+pub(super) fn exists(path: &Path) -> Error {
     Error::new(Code::Data, format!("{} exists", path.display())).remedy("use --overwrite to replace it")
 }
 
-const PERMISSIONS: Mode = Mode::from_bits_truncate(0o777);
+/// The permissions of a file of whose sources nobody has told any.
+const UNTOLD: u32 = 0o666;
 
 /// How long an earlier attempt may take to let go of its partial file: a process that was killed has writes in flight.
 const LOCKED_MAX: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });

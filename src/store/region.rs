@@ -7,12 +7,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::fault::fault;
-use super::open::OpenFile;
+use super::open::{OpenFile, identity, let_wait};
+use super::partial::exists;
 use super::sink::Shared;
 use super::{Root, space};
 use crate::error::{Code, Error, Result};
@@ -30,12 +31,19 @@ pub(super) struct Region {
 }
 
 impl Region {
-    /// Opens or makes the object `name` with room for `bytes`.
-    pub(super) fn prepare(name: &str, bytes: u64, shared: Shared) -> Result<Region> {
-        let (directory, path, name) = (Root::shared_memory()?, object_path(name)?, object_name(name));
+    /// Opens or makes the object `name` with room for `bytes`. One that exists is written to only if that was asked for.
+    pub(super) fn prepare(root: &Root, name: &str, bytes: u64, overwrite: bool, shared: Shared) -> Result<Region> {
+        let (path, name) = (object_path(name)?, object_name(name));
+        root.check_memory(&name)?;
+        let directory = Root::shared_memory()?;
         let (object, fresh) = open_or_create(&directory, &path, &name)?;
+        // The object of a shared row may be what another node of this attempt has made.
+        if !fresh && !overwrite && !matches!(shared, Shared::Member(_)) {
+            return Err(exists(&name));
+        }
         let region = Region { file: OpenFile::in_memory(object), name, fresh, directory, path };
-        match region.fit(bytes, shared) {
+        let waits = || let_wait(region.file.buffered()).map_err(|errno| fault(errno, &region.name, "written"));
+        match region.fit(bytes, shared).and_then(|()| waits()) {
             Ok(()) => Ok(region),
             Err(error) => {
                 region.discard();
@@ -44,9 +52,31 @@ impl Region {
         }
     }
 
-    /// Removes the object if it was made here.
+    /// Refuses an object that has lost its name, or whose name another one has now: nobody would find what was written.
+    ///
+    /// # Errors
+    /// `Data`.
+    pub(super) fn check_named(&self) -> Result<()> {
+        if self.is_named() {
+            return Ok(());
+        }
+        let what = format!("{} was removed or replaced while it was written", self.name.display());
+        Err(Error::new(Code::Data, what).remedy("run again when nobody else uses that name"))
+    }
+
+    /// Whether the object's name still means the one that is open here.
+    fn is_named(&self) -> bool {
+        let name = self.path.file_name().unwrap_or_default();
+        let named = fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        match (named, fstat(self.file.buffered())) {
+            (Ok(named), Ok(open)) => identity(&named) == identity(&open),
+            _ => false,
+        }
+    }
+
+    /// Removes the object if it was made here, and not one that has its name now.
     pub(super) fn discard(&self) {
-        if self.fresh {
+        if self.fresh && self.is_named() {
             // It may be gone already, which is all that was wanted.
             let name = self.path.file_name().unwrap_or_default();
             let _ = unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir);
@@ -90,7 +120,9 @@ pub(super) fn object_name(name: &str) -> PathBuf {
 
 /// The object, and whether it was made by this call.
 fn open_or_create(directory: &Root, path: &Path, name: &Path) -> Result<(OwnedFd, bool)> {
-    let open = |flags| directory.try_open(path, OFlag::O_RDWR | flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    // Whatever else lies there is looked at by its descriptor; a pipe would wait.
+    let open =
+        |flags| directory.try_open(path, OFlag::O_RDWR | OFlag::O_NONBLOCK | flags, Mode::S_IRUSR | Mode::S_IWUSR);
     let blame = |errno| fault(errno, name, "written");
     // Opening comes first and making is exclusive: kernels refuse O_CREAT on what others made in a sticky directory.
     for _ in 0..ATTEMPTS_MAX {

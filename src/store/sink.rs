@@ -95,7 +95,10 @@ impl Sink {
     pub(crate) fn prepare(root: &Root, uri: &DataUri, file_bytes: u64, options: &SinkOptions) -> Result<Sink> {
         let (target, journal) = match uri {
             DataUri::File(path) => find_file(root, path, file_bytes, options)?,
-            DataUri::Mem(name) => (Target::Region(Region::prepare(name, file_bytes, options.shared)?), None),
+            DataUri::Mem(name) => {
+                let region = Region::prepare(root, name, file_bytes, options.overwrite, options.shared)?;
+                (Target::Region(region), None)
+            }
             DataUri::Null => (Target::Nothing, None),
             DataUri::Pattern(_) => {
                 return Err(Error::new(Code::Usage, format!("{uri} cannot be written")).remedy("use null: to discard"));
@@ -217,12 +220,20 @@ impl Sink {
         }
     }
 
+    /// Says which permissions the file shall have, as far as they are granted where it lies. Memory objects keep theirs.
+    pub(crate) fn set_mode(&self, mode: u32) {
+        if let Some(partial) = self.partial() {
+            partial.mode.store(mode, Ordering::Relaxed);
+        }
+    }
+
     /// Reserves room for the data to come: `spans` are offsets of the file, without the holes.
     ///
     /// # Errors
     /// `Data` where the disk has not that much left.
     pub(crate) fn preallocate(&self, spans: &[Span]) -> Result<()> {
-        self.file().map_or(Ok(()), |file| space::reserve(file.buffered(), self.name(), spans))
+        let only_here = matches!(self.target, Target::Owned(_)) && self.shared == Shared::Alone;
+        self.file().map_or(Ok(()), |file| space::reserve(file.buffered(), self.name(), spans, only_here))
     }
 
     /// Makes the holes read as zeros: `spans` are offsets of the file. Does nothing for a fresh file.
@@ -264,6 +275,9 @@ impl Sink {
                 self.discard();
                 return Err(error);
             }
+        }
+        if let Target::Region(region) = &self.target {
+            region.check_named()?;
         }
         // What becomes of another's file is not settled yet.
         self.settled.store(!self.is_shared(), Ordering::Relaxed);

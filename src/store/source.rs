@@ -1,7 +1,7 @@
 //! A source: what a sender's row reads.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use nix::sys::uio::pread;
 use nix::unistd::{Whence, lseek};
 
 use super::fault::fault;
-use super::open::{OpenFile, identity};
+use super::open::{OpenFile, identity, let_wait, retried};
 use super::region::{object_name, object_path};
 use super::{Root, holes};
 use crate::error::{Code, Error, Result};
@@ -37,13 +37,18 @@ pub(crate) struct FileSource {
     /// The bytes that the row offers, as offsets of the file.
     offered: Span,
     fingerprint: Fingerprint,
+    /// Its type and permissions, as in `st_mode`.
+    mode: u32,
 }
 
 /// What a file looks like from outside. Two equal ones mean that nobody wrote in between.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Fingerprint {
     size_bytes: u64,
+    /// `st_mtime`: anybody who may write to the file can set it to what it was.
     modified: (i64, i64),
+    /// `st_ctime`: nobody can set it. New permissions, links and names change it, too.
+    changed: (i64, i64),
     identity: (u64, u64),
 }
 
@@ -56,7 +61,7 @@ impl Source {
     pub(crate) fn open(root: &Root, uri: &DataUri, offset_bytes: u64, bytes: u64) -> Result<Source> {
         match uri {
             DataUri::File(path) => FileSource::open(root, path, path.clone(), offset_bytes, bytes).map(Source::File),
-            DataUri::Mem(name) => FileSource::open_object(name, offset_bytes, bytes).map(Source::File),
+            DataUri::Mem(name) => FileSource::open_object(root, name, offset_bytes, bytes).map(Source::File),
             DataUri::Pattern(seed) => Ok(Source::Pattern(*seed)),
             DataUri::Null => Err(Error::new(Code::Usage, "null: has no bytes to send").remedy("use pattern:SEED")),
         }
@@ -111,14 +116,28 @@ impl Source {
     pub(crate) fn looks(&self) -> Vec<u8> {
         match self {
             Source::File(source) => {
-                let Fingerprint { size_bytes, modified, identity } = source.fingerprint;
-                let times = [modified.0, modified.1].map(i64::cast_unsigned);
-                [size_bytes, times[0], times[1], identity.0, identity.1]
-                    .into_iter()
-                    .flat_map(u64::to_le_bytes)
-                    .collect()
+                let Fingerprint { size_bytes, modified, changed, identity } = source.fingerprint;
+                let times = [modified.0, modified.1, changed.0, changed.1].map(i64::cast_unsigned);
+                let numbers = [size_bytes, identity.0, identity.1].into_iter().chain(times);
+                numbers.flat_map(u64::to_le_bytes).collect()
             }
             Source::Pattern(seed) => seed.to_le_bytes().into(),
+        }
+    }
+
+    /// The type and permissions of the file, as in `st_mode`; 0 for a pattern, which has none.
+    pub(crate) fn mode(&self) -> u32 {
+        match self {
+            Source::File(source) => source.mode,
+            Source::Pattern(_) => 0,
+        }
+    }
+
+    /// Which file it is: device and inode.
+    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
+        match self {
+            Source::File(source) => Some(source.fingerprint.identity),
+            Source::Pattern(_) => None,
         }
     }
 
@@ -135,31 +154,50 @@ impl Source {
 impl FileSource {
     /// Opens `path` below `root`; `name` is what the user calls it.
     fn open(root: &Root, path: &Path, name: PathBuf, offset_bytes: u64, bytes: u64) -> Result<FileSource> {
-        let open = |flags| root.try_open(path, flags, Mode::empty())?.map_err(|errno| fault(errno, &name, "read"));
-        // Looking before opening: opening a pipe would wait for its writer, and opening a device may do anything.
+        let open = |flags| -> Result<OwnedFd> {
+            root.try_open(path, flags, Mode::empty())?.map_err(|errno| fault(errno, &name, "read"))
+        };
+        let check = |about: &FileStat| match check_kind(about, &name)? {
+            SFlag::S_IFBLK => root.check_device(&name),
+            _ => Ok(()),
+        };
+        // Looking before opening: opening a device may do anything.
         let seen = stat(open(OFlag::O_PATH)?, &name)?;
-        check_kind(&seen, &name)?;
-        let buffered = open(OFlag::O_RDONLY | OFlag::O_NOCTTY)?;
-        if identity(&stat(&buffered, &name)?) != identity(&seen) {
+        check(&seen)?;
+        // And without waiting: a pipe that has taken the name since would have us wait for its writer.
+        let buffered = open(READING)?;
+        let about = stat(&buffered, &name)?;
+        check(&about)?;
+        if identity(&about) != identity(&seen) {
             return Err(changed(&name, "was replaced while it was opened"));
         }
-        let direct = || open(OFlag::O_RDONLY | OFlag::O_NOCTTY | OFlag::O_DIRECT).ok();
+        if bytes == 0 {
+            check_empty(&buffered, &about, &name)?;
+        }
+        let_wait(&buffered).map_err(|errno| fault(errno, &name, "read"))?;
+        let direct = || {
+            let direct = open(READING | OFlag::O_DIRECT).ok()?;
+            let_wait(&direct).ok().map(|()| direct)
+        };
         FileSource::checked(OpenFile::new(buffered, direct), name, offset_bytes, bytes)
     }
 
-    fn open_object(name: &str, offset_bytes: u64, bytes: u64) -> Result<FileSource> {
+    fn open_object(root: &Root, name: &str, offset_bytes: u64, bytes: u64) -> Result<FileSource> {
         let path = object_path(name)?;
+        root.check_memory(&object_name(name))?;
         FileSource::open(&Root::shared_memory()?, &path, object_name(name), offset_bytes, bytes)
     }
 
     fn checked(file: OpenFile, name: PathBuf, offset_bytes: u64, bytes: u64) -> Result<FileSource> {
-        let fingerprint = Fingerprint::of(file.buffered(), &name)?;
+        let about = stat(file.buffered(), &name)?;
+        let fingerprint = Fingerprint::of(file.buffered(), &about, &name)?;
         let has = fingerprint.size_bytes;
         match offset_bytes.checked_add(bytes) {
             Some(end) if end <= has => {
                 fingerprint.ripen();
                 let offered = Span::new(offset_bytes, end);
-                Ok(FileSource { file, name, offered, fingerprint })
+                let mode = about.st_mode & (SFlag::S_IFMT.bits() | PERMISSIONS);
+                Ok(FileSource { file, name, offered, fingerprint, mode })
             }
             end => Err(too_short(&name, offset_bytes, bytes, end, has)),
         }
@@ -173,15 +211,23 @@ impl FileSource {
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        let now = Fingerprint::of(self.file.buffered(), &self.name)?;
+        let about = stat(self.file.buffered(), &self.name)?;
+        let now = Fingerprint::of(self.file.buffered(), &about, &self.name)?;
         if now.size_bytes < self.fingerprint.size_bytes {
             let (had, has) = (self.fingerprint.size_bytes, now.size_bytes);
             return Err(changed(&self.name, &format!("shrank from {had} to {has} bytes while it was read")));
         }
-        if now != self.fingerprint {
-            return Err(changed(&self.name, "was written to while it was read"));
+        if now == self.fingerprint {
+            return Ok(());
         }
-        Ok(())
+        // Whoever sets the time of a file back after writing to it leaves this trace, and no other.
+        let only_status = Fingerprint { changed: self.fingerprint.changed, ..now } == self.fingerprint;
+        let how = if only_status {
+            "was changed while it was read: its time of change (ctime) is another, so it may have been written to"
+        } else {
+            "was written to while it was read"
+        };
+        Err(changed(&self.name, how))
     }
 }
 
@@ -189,29 +235,38 @@ impl Fingerprint {
     /// Waits until a write from now on is sure to change it: kernels stamp files with a clock that stands still for some
     /// milliseconds, so that a file which was written to just now could be written to again and look the same.
     fn ripen(&self) {
-        let (seconds, nanoseconds) = (self.modified.0.try_into(), self.modified.1.try_into());
-        let (Ok(seconds), Ok(nanoseconds)) = (seconds, nanoseconds) else { return };
-        let modified = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        // File systems that count whole seconds, or two of them, stamp no fractions.
+        let tick = if self.changed.1 == 0 { TICK_OF_SECONDS } else { TICK };
+        // Writes stamp both. Where a file system has no time of change, that says nothing.
+        let (seconds, nanoseconds) = self.changed.max(self.modified);
+        let (Ok(seconds), Ok(nanoseconds)) = (seconds.try_into(), nanoseconds.try_into()) else { return };
+        let stamp = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
         // A stamp of the future is of another machine's clock, and says nothing about this one's ticks.
-        if let Ok(age) = SystemTime::now().duration_since(modified) {
-            std::thread::sleep(TICK.saturating_sub(age));
+        if let Ok(age) = SystemTime::now().duration_since(stamp) {
+            std::thread::sleep(tick.saturating_sub(age));
         }
     }
 
-    fn of(file: BorrowedFd<'_>, name: &Path) -> Result<Fingerprint> {
-        let about = stat(file, name)?;
-        let size_bytes = match kind(&about) {
+    fn of(file: BorrowedFd<'_>, about: &FileStat, name: &Path) -> Result<Fingerprint> {
+        let size_bytes = match kind(about) {
             // A device has no size of its own in its entry, but an end that can be sought.
             SFlag::S_IFBLK => lseek(file, 0, Whence::SeekEnd).map_err(|errno| fault(errno, name, "measured"))?,
             _ => about.st_size,
         };
-        let modified = (about.st_mtime, about.st_mtime_nsec);
-        Ok(Fingerprint { size_bytes: size_bytes.unsigned_abs(), modified, identity: identity(&about) })
+        let (modified, changed) = ((about.st_mtime, about.st_mtime_nsec), (about.st_ctime, about.st_ctime_nsec));
+        Ok(Fingerprint { size_bytes: size_bytes.unsigned_abs(), modified, changed, identity: identity(about) })
     }
 }
 
 /// The longest that the clock of file stamps stands still, on a kernel that ticks a hundred times a second.
 const TICK: Duration = Duration::from_millis(10);
+/// The same where stamps count seconds: FAT counts every other one.
+const TICK_OF_SECONDS: Duration = Duration::from_secs(2);
+
+const PERMISSIONS: u32 = 0o777;
+
+/// Opening neither waits for anybody nor takes a terminal.
+const READING: OFlag = OFlag::O_NOCTTY.union(OFlag::O_NONBLOCK);
 
 fn read_exact(file: BorrowedFd<'_>, offset_bytes: u64, mut bytes: &mut [u8]) -> io::Result<()> {
     let mut at = i64::try_from(offset_bytes).map_err(|_| io::Error::from(Errno::EFBIG))?;
@@ -237,15 +292,30 @@ fn kind(about: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT
 }
 
-/// Only what has positions can be read at them.
-fn check_kind(about: &FileStat, name: &Path) -> Result<()> {
+/// Only what has positions can be read at them. The kind is a regular file or a block device.
+fn check_kind(about: &FileStat, name: &Path) -> Result<SFlag> {
     let what = match kind(about) {
-        SFlag::S_IFREG | SFlag::S_IFBLK => return Ok(()),
+        found @ (SFlag::S_IFREG | SFlag::S_IFBLK) => return Ok(found),
         SFlag::S_IFDIR => "is a directory",
         SFlag::S_IFIFO => "is a pipe",
         _ => "is neither a file nor a block device",
     };
     Err(Error::new(Code::Data, format!("{} {what}", name.display())).remedy("name a file"))
+}
+
+/// A file that says it has no bytes is read before that is believed: those of /proc and /sys are made while they are read.
+fn check_empty(file: &OwnedFd, about: &FileStat, name: &Path) -> Result<()> {
+    if about.st_size == 0 && kind(about) == SFlag::S_IFREG {
+        match retried(|| pread(file, &mut [0; 1], 0)) {
+            Ok(0) => {}
+            Ok(_) => {
+                let what = format!("{} has bytes, but no size: it is made while it is read", name.display());
+                return Err(Error::new(Code::Data, what).remedy("read it into a file, and name that"));
+            }
+            Err(errno) => return Err(fault(errno, name, "read")),
+        }
+    }
+    Ok(())
 }
 
 fn too_short(name: &Path, offset_bytes: u64, bytes: u64, end: Option<u64>, has: u64) -> Error {

@@ -256,6 +256,9 @@ pub(crate) struct Start {
     pub(crate) origins: Vec<Offered>,
     /// Whether nothing of the files that this node shares with others is kept for another attempt.
     pub(crate) forgets: bool,
+    /// The permissions that the files of the node's rows will have, as far as its umask allows; of no meaning for rows that
+    /// offer. Nothing where the node only sends.
+    pub(crate) modes: Vec<u32>,
 }
 
 /// Which source a range came from, and what that looked like.
@@ -398,6 +401,8 @@ pub(crate) struct Prepared {
     pub(crate) notes: Vec<String>,
     /// Check values of the ranges that are compared, range after range.
     pub(crate) replicas: Vec<u64>,
+    /// Type and permissions of the source of each row, as in `st_mode`; 0 for a pattern, and for rows that want. Or nothing.
+    pub(crate) modes: Vec<u32>,
 }
 
 /// What a node found out about a row.

@@ -196,6 +196,9 @@ pub(crate) struct Start {
     pub(crate) origins: Vec<u64>,
     #[prost(bool, tag = "24")]
     pub(crate) forgets: bool,
+    /// One number per row, or nothing.
+    #[prost(uint32, repeated, tag = "30")]
+    pub(crate) modes: Vec<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -270,6 +273,9 @@ pub(crate) struct Prepared {
     /// Check values of ranges that are compared.
     #[prost(fixed64, repeated, tag = "23")]
     pub(crate) replicas: Vec<u64>,
+    /// One number per row, or nothing.
+    #[prost(uint32, repeated, tag = "30")]
+    pub(crate) modes: Vec<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

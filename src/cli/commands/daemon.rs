@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use affinity::Pinning;
 use nix::sys::prctl::set_dumpable;
 
-use crate::cli::args::{NodeArgs, Pin, ThreadsPerNic};
+use crate::cli::args::{Allow, NodeArgs, Pin, ThreadsPerNic};
 use crate::error::{Code, Error, Result};
-use crate::node::Threads;
 use crate::node::options::Options;
+use crate::node::{Allowed, Threads};
 use crate::session::Key;
 use crate::transfer::resolve;
 
@@ -25,6 +25,7 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
     crate::node::run(Options {
         listen,
         root,
+        allowed: allowed(args),
         key,
         launched: args.launched,
         slots: args.slots,
@@ -36,6 +37,12 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         nics: args.nics.clone(),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A launched node serves the one who started it, with that user's rights; a daemon serves whoever has the key.
+fn allowed(args: &NodeArgs) -> Allowed {
+    let allows = |kind| args.launched || args.allow.contains(&kind);
+    Allowed { memory: allows(Allow::Mem), devices: allows(Allow::Devices) }
 }
 
 /// A launched node gets its secret on standard input, a daemon from its key file.

@@ -5,6 +5,7 @@
 mod kept;
 mod kept_together;
 mod paths;
+mod permissions;
 mod regions;
 mod shared;
 mod sinks;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::options;
 use crate::error::{Code, Result};
 use crate::spec::DataUri;
-use crate::store::{Root, Shared, Sink, SinkOptions, Source};
+use crate::store::{Allowed, Root, Shared, Sink, SinkOptions, Source};
 use crate::units::Span;
 
 /// A name of shared memory that no other test uses; the object is gone when dropped.
@@ -25,6 +25,11 @@ impl Object {
     fn sink(&self, bytes: u64, shared: Shared) -> Result<Sink> {
         Sink::prepare(&root(), &self.uri(), bytes, &SinkOptions { shared, ..options() })
     }
+
+    /// A sink for an object that may be there already.
+    fn sink_over(&self, bytes: u64) -> Result<Sink> {
+        Sink::prepare(&root(), &self.uri(), bytes, &SinkOptions { overwrite: true, ..options() })
+    }
 }
 
 impl Drop for Object {
@@ -34,7 +39,7 @@ impl Drop for Object {
 }
 
 fn root() -> Root {
-    Root::open(Path::new("/")).unwrap()
+    Root::open(Path::new("/")).unwrap().allowing(Allowed::ALL)
 }
 
 #[test]
@@ -53,7 +58,7 @@ fn a_missing_object_is_made_and_removed_again_on_failure() {
 fn an_existing_object_is_written_in_place_and_never_removed() {
     let object = Object::new("in-place");
     fs::write(&object.0, [7; 20_000]).unwrap();
-    let sink = object.sink(20_000, Shared::Alone).unwrap();
+    let sink = object.sink_over(20_000).unwrap();
     assert!(!sink.is_fresh());
     sink.zero(&[Span::new(1, 9000), Span::new(19_999, 20_000)]).unwrap();
     drop(sink);
@@ -67,7 +72,7 @@ fn an_existing_object_is_written_in_place_and_never_removed() {
 fn an_object_that_is_too_small_is_an_error() {
     let object = Object::new("small");
     fs::write(&object.0, [7; 100]).unwrap();
-    let error = object.sink(101, Shared::Alone).unwrap_err();
+    let error = object.sink_over(101).unwrap_err();
     assert_eq!(error.code, Code::Data);
     assert!(error.message.ends_with("has 100 bytes, but the rows that write it need 101"), "{error}");
     assert!(object.0.exists());
@@ -108,4 +113,38 @@ fn names_that_are_paths_and_links_are_refused() {
     symlink("/etc/passwd", &object.0).unwrap();
     assert_eq!(Source::open(&root(), &object.uri(), 0, 1).unwrap_err().code, Code::Refused);
     assert_eq!(object.sink(1, Shared::Alone).unwrap_err().code, Code::Refused);
+}
+
+#[test]
+fn another_programs_object_is_neither_written_nor_removed_unasked() {
+    let object = Object::new("others");
+    fs::write(&object.0, [7; 100]).unwrap();
+    let error = object.sink(100, Shared::Alone).unwrap_err();
+    assert_eq!((error.code, error.remedy.as_deref()), (Code::Data, Some("use --overwrite to replace it")));
+    assert!(error.message.starts_with("mem:") && error.message.ends_with("exists"), "{error}");
+    assert_eq!(fs::read(&object.0).unwrap(), [7; 100]);
+    // One that was made here, and has lost its name to another program's meanwhile, is neither: that is left alone.
+    let ours = Object::new("ours");
+    let sink = ours.sink(100, Shared::Alone).unwrap();
+    fs::remove_file(&ours.0).unwrap();
+    fs::write(&ours.0, "theirs").unwrap();
+    let error = sink.commit().unwrap_err();
+    assert!(error.message.ends_with("was removed or replaced while it was written"), "{error}");
+    drop(sink);
+    assert_eq!(fs::read(&ours.0).unwrap(), b"theirs");
+}
+
+#[test]
+fn shared_memory_is_served_only_where_that_is_allowed() {
+    let object = Object::new("forbidden");
+    fs::write(&object.0, [7; 100]).unwrap();
+    let files_only = Root::open(Path::new("/")).unwrap();
+    let read = Source::open(&files_only, &object.uri(), 0, 100).unwrap_err();
+    let over = SinkOptions { overwrite: true, ..options() };
+    let written = Sink::prepare(&files_only, &object.uri(), 100, &over).unwrap_err();
+    for error in [read, written] {
+        assert_eq!((error.code, error.remedy.as_deref()), (Code::Refused, Some("start the node with --allow mem")));
+        assert!(error.message.ends_with("is refused: this node serves no shared memory"), "{error}");
+    }
+    assert_eq!(fs::read(&object.0).unwrap(), [7; 100]);
 }

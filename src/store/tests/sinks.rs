@@ -52,7 +52,6 @@ fn an_existing_file_is_replaced_only_when_asked() {
     write(&sink, b"newer", 0);
     sink.commit().unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"newer");
-    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o440);
     assert_eq!(names(home.path()), ["x"]);
 }
 
@@ -73,13 +72,15 @@ fn places_that_can_take_no_file_are_named() {
     fs::create_dir(home.path().join("directory")).unwrap();
     fs::write(home.path().join("file"), "").unwrap();
     nix::unistd::mkfifo(&home.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(home.path().join("socket")).unwrap();
     let long = format!("/{}", "n".repeat(256));
     let table = [
         ("/missing/x", "the directory /missing is missing"),
         ("/file/x", "/file cannot be entered: a part of it is not a directory"),
         ("/directory", "/directory is a directory"),
         ("/", "/ is a directory"),
-        ("/pipe", "/pipe is a device, a pipe or a socket, not a file"),
+        ("/pipe", "/pipe is a pipe, not a file"),
+        ("/socket", "/socket is a socket, not a file"),
         (long.as_str(), "cannot be written: a name in it is too long"),
     ];
     for (path, message) in table {
@@ -87,10 +88,10 @@ fn places_that_can_take_no_file_are_named() {
         assert_eq!(error.code, Code::Data, "{error}");
         assert!(error.message.ends_with(message) && error.remedy.is_some(), "{error}");
     }
-    assert_eq!(names(home.path()), ["directory", "file", "pipe"]);
+    assert_eq!(names(home.path()), ["directory", "file", "pipe", "socket"]);
     let huge = prepare(home.path(), "/x", u64::MAX, &options()).unwrap_err();
     assert_eq!(huge.message, "/x cannot be sized: larger than the file system allows");
-    assert_eq!(names(home.path()), ["directory", "file", "pipe"]);
+    assert_eq!(names(home.path()), ["directory", "file", "pipe", "socket"]);
 }
 
 #[test]
@@ -153,11 +154,58 @@ fn a_full_disk_is_known_before_the_bytes_move() {
 }
 
 #[test]
-fn a_disk_without_room_for_a_name_is_full_too() {
+fn a_disk_without_inodes_is_not_called_full() {
     let Some(disk) = Mounted::tmpfs("nr_inodes=2") else { return };
     fs::write(disk.path().join("last"), "").unwrap();
     let error = prepare(disk.path(), "/x", 5, &options()).unwrap_err();
-    assert_eq!((error.code, error.message.as_str()), (Code::Data, "/ cannot be written to: the disk is full"));
+    let message = "/ cannot be written to: its file system has no inodes left, so no file more fits";
+    assert_eq!((error.code, error.message.as_str()), (Code::Data, message));
+    assert!(error.remedy.unwrap().contains("df -i"));
+}
+
+#[test]
+fn an_attempt_that_finds_no_room_takes_none() {
+    let Some(disk) = Mounted::tmpfs("size=4m") else { return };
+    let sink = prepare(disk.path(), "/x", 8 * MIB, &options()).unwrap();
+    let halves = [Span::new(0, 3 * MIB), Span::new(3 * MIB, 8 * MIB)];
+    let error = sink.preallocate(&halves).unwrap_err();
+    // What is free is what was before the attempt.
+    assert!(error.message.starts_with("the disk is full: /x needs 8.00 MiB, 4.00 MiB are free"), "{error}");
+    // The partial file may stay for another attempt, and the disk is not full until then.
+    fs::write(disk.path().join("other"), vec![1; 3 << 20]).unwrap();
+}
+
+#[test]
+fn an_empty_file_takes_the_same_way_as_every_other() {
+    let home = directory();
+    let outside = directory();
+    fs::write(outside.path().join("victim"), "kept").unwrap();
+    symlink(outside.path().join("victim"), home.path().join("out")).unwrap();
+    fs::write(home.path().join("here"), "kept").unwrap();
+    symlink("here", home.path().join("link")).unwrap();
+    nix::unistd::mkfifo(&home.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let over = SinkOptions { overwrite: true, fsync: true, ..options() };
+    let refused = [("/out", Code::Refused), ("/../x", Code::Refused), ("/pipe", Code::Data), ("/", Code::Data)];
+    for (path, code) in refused {
+        assert_eq!(prepare(home.path(), path, 0, &over).unwrap_err().code, code, "{path}");
+    }
+    assert_eq!(prepare(home.path(), "/here", 0, &options()).unwrap_err().message, "/here exists");
+    for path in ["/link", "/here", "/new"] {
+        let sink = prepare(home.path(), path, 0, &over).unwrap();
+        sink.set_mode(0o600);
+        sink.begin(&[], true).unwrap();
+        sink.preallocate(&[]).unwrap();
+        sink.sync().unwrap();
+        assert!(path != "/link" || fs::read(home.path().join("here")).unwrap() == b"kept");
+        sink.commit().unwrap();
+        let about = fs::symlink_metadata(home.path().join(&path[1..])).unwrap();
+        assert!(about.is_file() && about.len() == 0 && about.mode() & 0o777 == 0o600, "{path}: {about:?}");
+    }
+    assert_eq!(fs::read(outside.path().join("victim")).unwrap(), b"kept");
+    assert_eq!(names(home.path()), ["here", "link", "new", "out", "pipe"]);
+    let dropped = prepare(home.path(), "/gone", 0, &options()).unwrap();
+    drop(dropped);
+    assert!(!home.path().join("gone").exists());
 }
 
 #[test]

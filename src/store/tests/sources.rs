@@ -12,7 +12,7 @@ use super::{directory, file_uri};
 use crate::error::{Code, Result};
 use crate::spec::DataUri;
 use crate::store::holes::HOLE_BYTES_MIN;
-use crate::store::{Root, Source};
+use crate::store::{Allowed, Root, Source};
 use crate::units::Span;
 
 fn open(directory: &Path, path: &str, offset_bytes: u64, bytes: u64) -> Result<Source> {
@@ -65,6 +65,124 @@ fn a_source_that_shrinks_or_changes_is_noticed() {
     let shrunk = source.check_unchanged().unwrap_err();
     assert_eq!(shrunk.message, "/x shrank from 1000 to 10 bytes while it was read");
     assert_eq!(source.read_failed(Errno::EIO).message, "/x cannot be read: the device reports an error");
+}
+
+/// Writes other bytes to a file, in place, and sets its time back.
+fn rewrite(path: &Path, bytes: &[u8]) {
+    let file = File::options().write(true).open(path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+#[test]
+fn a_source_that_is_rewritten_and_has_its_time_set_back_is_noticed_at_the_end_and_by_another_attempt() {
+    let home = directory();
+    let path = home.path().join("x");
+    fs::write(&path, [1; 1000]).unwrap();
+    let source = open(home.path(), "/x", 0, 1000).unwrap();
+    let before = source.looks();
+    rewrite(&path, &[2; 1000]);
+    let error = source.check_unchanged().unwrap_err();
+    assert!(error.message.starts_with("/x was changed while it was read: its time of change (ctime)"), "{error}");
+    assert_ne!(open(home.path(), "/x", 0, 1000).unwrap().looks(), before);
+}
+
+#[test]
+fn nothing_but_a_change_is_one() {
+    let home = directory();
+    let path = home.path().join("x");
+    fs::write(&path, [1; 1000]).unwrap();
+    let source = open(home.path(), "/x", 0, 1000).unwrap();
+    // Reading, listing and opening for writing leave a file as it is.
+    assert_eq!(fs::read(&path).unwrap(), [1; 1000]);
+    drop(File::options().write(true).open(&path).unwrap());
+    source.check_unchanged().unwrap();
+    assert_eq!(open(home.path(), "/x", 0, 1000).unwrap().looks(), source.looks());
+}
+
+#[test]
+fn a_write_right_after_the_look_is_noticed() {
+    // Stamps stand still for milliseconds: a source is opened only when they have gone on.
+    let home = directory();
+    let path = home.path().join("x");
+    for round in 0..20 {
+        fs::write(&path, [round; 1000]).unwrap();
+        let source = open(home.path(), "/x", 0, 1000).unwrap();
+        rewrite(&path, &[round + 1; 1000]);
+        source.check_unchanged().unwrap_err();
+    }
+}
+
+#[test]
+fn a_file_that_is_made_while_it_is_read_is_not_taken_for_empty() {
+    let error = open(Path::new("/"), "/proc/cpuinfo", 0, 0).unwrap_err();
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (Code::Data, "/proc/cpuinfo has bytes, but no size: it is made while it is read")
+    );
+    let home = directory();
+    fs::write(home.path().join("empty"), "").unwrap();
+    let empty = open(home.path(), "/empty", 0, 0).unwrap();
+    assert!(empty.holes(10).unwrap().is_empty());
+    empty.check_unchanged().unwrap();
+}
+
+#[test]
+fn a_pipe_that_takes_the_name_of_a_source_holds_nobody_up() {
+    let home = directory();
+    let (path, pipe) = (home.path().join("x"), home.path().join("pipe"));
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    fs::write(&path, [1; 1000]).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                nix::fcntl::renameat2(nix::fcntl::AT_FDCWD, &path, nix::fcntl::AT_FDCWD, &pipe, flags).unwrap();
+            }
+        });
+        for _ in 0..2000 {
+            if let Err(error) = open(home.path(), "/x", 0, 1000) {
+                let known = ["/x is a pipe", "/x was replaced while it was opened"];
+                assert!(known.contains(&error.message.as_str()), "{error}");
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn block_devices_are_served_only_where_that_is_allowed() {
+    let home = directory();
+    let made = nix::sys::stat::mknod(
+        &home.path().join("device"),
+        nix::sys::stat::SFlag::S_IFBLK,
+        Mode::S_IRUSR,
+        nix::sys::stat::makedev(7, 0),
+    );
+    if made.is_err() {
+        return super::announce("skipped: no right to make a device");
+    }
+    let error = open(home.path(), "/device", 0, 0).unwrap_err();
+    assert_eq!((error.code, error.remedy.as_deref()), (Code::Refused, Some("start the node with --allow devices")));
+    let allowed = Root::open(home.path()).unwrap().allowing(Allowed::ALL);
+    if let Err(error) = Source::open(&allowed, &file_uri("/device"), 0, 0) {
+        assert_eq!(error.code, Code::Data, "no loop device here, or no right to read it: {error}");
+    }
+}
+
+#[test]
+fn a_source_has_the_permissions_of_its_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = directory();
+    fs::write(home.path().join("x"), "12345").unwrap();
+    for mode in [0o600, 0o755, 0o4755] {
+        fs::set_permissions(home.path().join("x"), PermissionsExt::from_mode(mode)).unwrap();
+        assert_eq!(open(home.path(), "/x", 0, 5).unwrap().mode(), 0o100_000 | (mode & 0o777));
+    }
+    let root = Root::open(home.path()).unwrap();
+    assert_eq!(Source::open(&root, &DataUri::Pattern(7), 0, 5).unwrap().mode(), 0);
 }
 
 #[test]

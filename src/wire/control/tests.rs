@@ -137,20 +137,33 @@ fn start() -> impl Strategy<Value = Start> {
         offers.into_iter().map(|(index, Have { span, origin })| Offered { index, span, origin }).collect::<Vec<_>>()
     });
     let spans = [apart(), apart(), apart(), apart()];
-    (any::<u32>(), peers, senders, spans, any::<([u64; 2], bool)>(), origins).prop_map(
-        |(
-            epoch,
-            peers,
-            senders,
-            [spans, holes, relays, kept],
-            ([limit_bytes_per_second, bound_us], forgets),
-            origins,
-        )| {
-            let segment = |(span, senders)| PlanSegment { span, senders };
-            let segments = spans.into_iter().zip(senders).map(segment).collect();
-            Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, forgets }
-        },
-    )
+    (any::<u32>(), peers, senders, spans, (any::<[u64; 2]>(), any::<bool>(), vec(any::<u32>(), 0..5)), origins)
+        .prop_map(
+            |(
+                epoch,
+                peers,
+                senders,
+                [spans, holes, relays, kept],
+                ([limit_bytes_per_second, bound_us], forgets, modes),
+                origins,
+            )| {
+                let segment = |(span, senders)| PlanSegment { span, senders };
+                let segments = spans.into_iter().zip(senders).map(segment).collect();
+                Start {
+                    epoch,
+                    peers,
+                    segments,
+                    holes,
+                    limit_bytes_per_second,
+                    bound_us,
+                    relays,
+                    kept,
+                    origins,
+                    forgets,
+                    modes,
+                }
+            },
+        )
 }
 
 fn have() -> impl Strategy<Value = Have> {
@@ -215,13 +228,14 @@ fn to_node() -> impl Strategy<Value = ToNode> {
 }
 
 fn to_master() -> impl Strategy<Value = ToMaster> {
-    let rows = vec((any::<bool>(), any::<bool>(), any::<u64>()), 0..5);
+    let rows = vec((any::<bool>(), any::<bool>(), any::<(u64, u32)>()), 0..5);
     let more = (vec(have(), 0..4), vec("[ -~]{0,30}", 0..3), vec(any::<u64>(), 0..9));
     let prepared =
         (rows, apart(), option::of(error()), more).prop_map(|(rows, holes, error, (have, notes, replicas))| {
-            let (rows, states) =
-                rows.into_iter().map(|(shared, kept, state)| (RowState { shared, kept }, state)).unzip();
-            Prepared { rows, holes, error, states, have, notes, replicas }
+            let (rows, of_sources): (Vec<RowState>, Vec<(u64, u32)>) =
+                rows.into_iter().map(|(shared, kept, of_source)| (RowState { shared, kept }, of_source)).unzip();
+            let (states, modes) = of_sources.into_iter().unzip();
+            Prepared { rows, holes, error, states, have, notes, replicas, modes }
         });
     prop_oneof![
         prepared.prop_map(ToMaster::Prepared),
@@ -508,7 +522,19 @@ fn plain_start() -> Start {
     let origins = (0..4).map(|index| Offered { index, span, origin }).collect();
     let (holes, relays, kept) = (vec![], vec![], vec![]);
     let (limit_bytes_per_second, bound_us) = (0, 90_000_000);
-    Start { epoch: 1, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, forgets: true }
+    Start {
+        epoch: 1,
+        peers,
+        segments,
+        holes,
+        limit_bytes_per_second,
+        bound_us,
+        relays,
+        kept,
+        origins,
+        forgets: true,
+        modes: vec![0o644],
+    }
 }
 
 fn plain_landed(index: u64) -> LandedSegment {

@@ -71,6 +71,7 @@ impl Message for Prepared {
             have: self.have.iter().flat_map(have_numbers).collect(),
             notes: notes(&self.notes),
             replicas: self.replicas.clone(),
+            modes: self.modes.clone(),
         }
     }
 
@@ -84,9 +85,11 @@ impl Message for Prepared {
         let notes: Vec<&str> = proto.notes.split_terminator('\n').take(NOTES_MAX + 1).collect();
         within("the notes of a node", notes.len(), NOTES_MAX)?;
         within("the check values of replicas", proto.replicas.len(), REPLICA_VALUES_MAX)?;
+        within("the modes of a node's rows", proto.modes.len(), proto.rows.len())?;
         Ok(Prepared {
             states: proto.states,
             replicas: proto.replicas,
+            modes: proto.modes,
             have: have(&proto.have)?,
             notes: notes.into_iter().map(|note| text("a note", note.to_owned())).collect::<Result<_, _>>()?,
             rows: proto.rows.into_iter().map(row_state).collect::<Result<_, _>>()?,

@@ -239,6 +239,7 @@ impl Message for Start {
             offers: self.origins.iter().flat_map(|it| [it.index.into(), it.span.start, it.span.bytes()]).collect(),
             origins: self.origins.iter().flat_map(|it| [it.origin.who, it.origin.state]).collect(),
             forgets: self.forgets,
+            modes: self.modes.clone(),
         }
     }
 
@@ -256,8 +257,21 @@ impl Message for Start {
         let relays = apart("what a node passes on", &proto.relays)?;
         let kept = apart("what a node has", &proto.kept)?;
         let origins = origins(&proto.offers, &proto.origins)?;
-        let proto::Start { epoch, limit_bytes_per_second, bound_us, forgets, .. } = proto;
-        Ok(Start { epoch, peers, segments, holes, limit_bytes_per_second, bound_us, relays, kept, origins, forgets })
+        within("the modes of a node's rows", proto.modes.len(), ROWS_MAX)?;
+        let proto::Start { epoch, limit_bytes_per_second, bound_us, forgets, modes, .. } = proto;
+        Ok(Start {
+            epoch,
+            peers,
+            segments,
+            holes,
+            limit_bytes_per_second,
+            bound_us,
+            relays,
+            kept,
+            origins,
+            forgets,
+            modes,
+        })
     }
 }
 

@@ -130,6 +130,7 @@ fn start() -> Start {
         kept: ranges(HAVE_MAX),
         origins: (0..ORIGINS_MAX).map(offered).collect(),
         forgets: true,
+        modes: vec![u32::MAX; ROWS_MAX],
     }
 }
 
@@ -201,6 +202,7 @@ fn the_largest_answer_to_prepare_fits_one_message() {
         have: (0..HAVE_MAX).map(have).collect(),
         notes: vec![name(TEXT_BYTES_MAX); NOTES_MAX],
         replicas: vec![u64::MAX; REPLICA_VALUES_MAX],
+        modes: vec![u32::MAX; ROWS_MAX],
     };
     travels(&ToMaster::Prepared(prepared.clone()));
     // Notes name paths, and there may be one for each file.

@@ -238,3 +238,61 @@ fn a_comparison_is_cancelled_in_the_middle() {
     let output = support::run(support::cep_fast(&["run", "--json"]).arg(root.path().join("spec")));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
 }
+
+/// Half of the file was lost under status 0: each node gave the whole name to its own part.
+#[test]
+fn one_file_under_two_names_on_two_nodes_is_refused_before_a_byte_moves() {
+    use std::os::unix::fs::symlink;
+    let root = folder();
+    let data = random_bytes(8, 100_000);
+    fs::write(root.path().join("x"), &data).unwrap();
+    for name in ["d", "d/deep", "other"] {
+        fs::create_dir(root.path().join(name)).unwrap();
+    }
+    symlink("d", root.path().join("l")).unwrap();
+    symlink("deep", root.path().join("d/way")).unwrap();
+    let spec = |readers: &str| format!("id names\nwriter a:1 file:///x 0 0-99999\n{readers}");
+    for (one, other) in [("d/y", "l/y"), ("l/y", "d/y"), ("d/deep/y", "l/way/y"), ("d/y", "d/deep/../y")] {
+        let readers = format!("reader b:1 file:///{one} 0 0-49999\nreader c:1 file:///{other} 50000 50000-99999\n");
+        let output = run_spec(root.path(), &spec(&readers), &["--overwrite"]);
+        let said = stderr(&output);
+        // A path with `..` is refused for that.
+        let expected = if other.contains("..") { 4 } else { 2 };
+        assert_eq!(code(&output), expected, "{one} and {other}: {said}");
+        let names_both = said.contains(&format!("file:///{one}")) && said.contains(&format!("file:///{other}"));
+        assert!(expected == 4 || names_both, "{said}");
+        assert_eq!(json(&output)["bytes"], 0);
+        assert_eq!(listing(&root.path().join("d")).len(), 2, "nothing is left: {:?}", listing(root.path()));
+    }
+    // A path that is spelled otherwise is the same path: both write one file.
+    let readers = "reader b:1 file:///d/z 0 0-49999\nreader c:1 file:///./d//z 50000 50000-99999\n";
+    complete(root.path(), &spec(readers), &[]);
+    assert!(fs::read(root.path().join("d/z")).unwrap() == data);
+    // Three names for two files.
+    let readers =
+        "reader b:1 file:///other/y 0 0-99999\nreader c:1 file:///l/y 0 0-99999\nreader e:1 file:///d/y 0 0-99999\n";
+    assert_eq!(code(&run_spec(root.path(), &spec(readers), &[])), 2);
+    // Two files of one name are two files.
+    let readers = "reader b:1 file:///d/y 0 0-99999\nreader c:1 file:///other/y 0 0-99999\n";
+    complete(root.path(), &spec(readers), &[]);
+    for name in ["d/y", "other/y"] {
+        assert!(fs::read(root.path().join(name)).unwrap() == data);
+    }
+    assert!(support::beside(root.path(), "").is_empty(), "no claim is left");
+}
+
+#[test]
+fn one_file_below_two_roots_is_refused_before_a_byte_moves() {
+    let root = folder();
+    fs::create_dir(root.path().join("d")).unwrap();
+    fs::write(root.path().join("x"), [7; 1000]).unwrap();
+    let (whole, part) = (Daemon::start(root.path(), &[]), Daemon::start(&root.path().join("d"), &[]));
+    let spec = format!(
+        "id roots\nwriter {0} file:///x 0 0-999\nreader {0} file:///d/y 0 0-499\nreader {1} file:///y 500 500-999\n",
+        whole.address, part.address
+    );
+    fs::write(root.path().join("spec"), spec).unwrap();
+    let output = support::run(support::cep_fast(&["run", "--json"]).arg(root.path().join("spec")));
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(listing(&root.path().join("d")).is_empty(), "nothing is left");
+}

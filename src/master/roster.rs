@@ -18,6 +18,8 @@ pub(crate) struct Entry {
     pub(crate) rows: Vec<Row>,
     /// For each row, how its destination may be shared with other nodes.
     pub(crate) sharing: Vec<Sharing>,
+    /// For each row, whether other nodes may name its file by another URI.
+    pub(crate) claims: Vec<bool>,
     /// In which wave the node is prepared: a node that may share a file comes after the one elected to create it.
     pub(crate) wave: u32,
 }
@@ -71,10 +73,11 @@ impl Roster {
         let mut entries: Vec<Entry> = Vec::new();
         for row in &spec.rows {
             let place = *places.entry(&row.node).or_insert_with(|| {
-                entries.push(Entry { address: row.node.clone(), rows: Vec::new(), sharing: Vec::new(), wave: 0 });
+                let (rows, sharing, claims) = (Vec::new(), Vec::new(), Vec::new());
+                entries.push(Entry { address: row.node.clone(), rows, sharing, claims, wave: 0 });
                 entries.len() - 1
             });
-            entries[place].rows.push(row.clone());
+            entries[place].rows.push(Row { uri: plain(&row.uri), ..row.clone() });
         }
         let ix =
             |node: &Address| places.get(node).map(|place| NodeIx(u32::try_from(*place).expect("rows are limited")));
@@ -83,6 +86,7 @@ impl Roster {
         entries.iter_mut().for_each(|entry| entry.rows.shrink_to_fit());
         let mut roster = Roster { entries, stores: spec.stores.clone(), pairs, grid: grid(spec) };
         roster.elect();
+        roster.find_claims();
         roster
     }
 
@@ -130,6 +134,32 @@ impl Roster {
         }
     }
 
+    /// Finds the rows whose file may be another node's under another URI: one in the same directory has the same name there.
+    /// File systems differ in whether the case of letters counts.
+    fn find_claims(&mut self) {
+        let name = |row: &Row| match &row.uri {
+            DataUri::File(path) if row.role == Role::Receiver => {
+                path.file_name().map(|name| name.to_string_lossy().to_lowercase())
+            }
+            _ => None,
+        };
+        // Of each name: the first row that has it, and whether there are other nodes, and other URIs.
+        let mut names: BTreeMap<String, (usize, DataUri, bool, bool)> = BTreeMap::new();
+        for (node, entry) in self.entries.iter().enumerate() {
+            for row in &entry.rows {
+                let Some(name) = name(row) else { continue };
+                let (first, uri, nodes, uris) = names.entry(name).or_insert((node, row.uri.clone(), false, false));
+                *nodes |= *first != node;
+                *uris |= *uri != row.uri;
+            }
+        }
+        names.retain(|_, (_, _, nodes, uris)| *nodes && *uris);
+        for entry in &mut self.entries {
+            let claims = entry.rows.iter().map(|row| name(row).is_some_and(|name| names.contains_key(&name)));
+            entry.claims = claims.collect();
+        }
+    }
+
     /// The files in which rows of several nodes meet, which must want the same bytes there. `joined` says of a row whether its
     /// node sees the elected one's file.
     ///
@@ -173,6 +203,15 @@ fn grid(spec: &Spec) -> Grid {
     Grid::new(spec.origin.or(offered).unwrap_or(0), spec.block_bytes.unwrap_or(BLOCK_BYTES))
 }
 
+/// A URI as nodes are told it. Paths that differ in `.` and in doubled slashes are equal, and what is named after them has to be,
+/// too.
+fn plain(uri: &DataUri) -> DataUri {
+    match uri {
+        DataUri::File(path) => DataUri::File(path.components().collect()),
+        DataUri::Mem(_) | DataUri::Pattern(_) | DataUri::Null => uri.clone(),
+    }
+}
+
 /// Where a row ends in its file.
 fn file_end(row: &Row) -> u64 {
     row.offset_bytes.saturating_add(row.range.bytes())
@@ -208,6 +247,32 @@ mod tests {
         assert_eq!(waves, [0, 0, 1, 0]);
         let meet = roster.check_shared(|node, _| node == NodeIx(2)).expect("they agree");
         assert!(meet.is_empty(), "the halves do not meet");
+    }
+
+    #[test]
+    fn files_of_one_name_and_several_uris_on_several_nodes_are_claimed() {
+        let claims = |rows: &[(&str, &str)]| {
+            let rows = rows.iter().map(|(host, path)| row(Role::Receiver, host, file(path), 0, (0, 9)));
+            let roster = Roster::new(&Spec { rows: rows.collect(), ..Spec::default() });
+            roster.entries.into_iter().flat_map(|entry| entry.claims).collect::<Vec<bool>>()
+        };
+        assert_eq!(claims(&[("a", "/d/x"), ("b", "/l/x"), ("c", "/d/y")]), [true, true, false]);
+        assert_eq!(claims(&[("a", "/d/x"), ("b", "/d/x")]), [false, false], "one URI is shared as it is");
+        assert_eq!(claims(&[("a", "/d/x"), ("a", "/l/x")]), [false, false], "one node finds out by itself");
+        assert_eq!(claims(&[("a", "/d/x"), ("b", "/l/X")]), [true, true], "of a file system that folds case");
+    }
+
+    /// Each of the two nodes made a file of its own, and the last one to name it lost the other's half.
+    #[test]
+    fn paths_that_differ_in_slashes_alone_are_one_path_to_nodes() {
+        let rows = vec![
+            row(Role::Receiver, "a", file("/d/x"), 0, (0, 9)),
+            row(Role::Receiver, "b", file("/./d//x"), 10, (10, 19)),
+        ];
+        let roster = Roster::new(&Spec { rows, ..Spec::default() });
+        let uris: Vec<String> = roster.entries.iter().map(|entry| entry.rows[0].uri.to_string()).collect();
+        assert_eq!(uris, ["file:///d/x", "file:///d/x"]);
+        assert_eq!(roster.entries[1].sharing, [Sharing::Member]);
     }
 
     #[test]

@@ -155,12 +155,14 @@ impl Terms {
 
     /// What one node is told first.
     pub(super) fn prepare(&self, node: NodeIx, entry: &Entry, replicas: Vec<ReplicaRange>) -> Prepare {
-        let rows = entry.rows.iter().zip(&entry.sharing).map(|(row, sharing)| WireRow {
+        let claimant = |at: usize| if entry.claims[at] { entry.address.to_string() } else { String::new() };
+        let rows = entry.rows.iter().zip(&entry.sharing).enumerate().map(|(at, (row, sharing))| WireRow {
             role: row.role,
             uri: row.uri.to_string(),
             offset_bytes: row.offset_bytes,
             span: row.range,
             sharing: *sharing,
+            claimant: claimant(at),
         });
         Prepare {
             transfer: self.identity.transfer,

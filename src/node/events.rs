@@ -218,7 +218,8 @@ impl Node {
             Ok(opened) => opened,
             Err(error) => return self.member(transfer, member::Event::Prepared(Err(error))),
         };
-        let prepare::Opened { desk, prepared, found } = *opened;
+        let prepare::Opened { desk, prepared, found, claims } = *opened;
+        tenancy.claims = claims;
         let desk = Arc::new(desk);
         tenancy.desk = Some(Arc::clone(&desk));
         let wait = tenancy.prepare.options.silence();
@@ -287,9 +288,12 @@ impl Node {
         match action {
             Action::Preallocate { wanted, holes, kept, forgets } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
-                self.work(move || Note::Preallocated {
-                    transfer,
-                    result: prepare::preallocate(&desk, &wanted, &holes, &kept, forgets),
+                let claims = self.transfers.get_mut(&transfer).map(|tenancy| std::mem::take(&mut tenancy.claims));
+                self.work(move || {
+                    // Everybody is prepared, and has seen them.
+                    drop(claims);
+                    let result = prepare::preallocate(&desk, &wanted, &holes, &kept, forgets);
+                    Note::Preallocated { transfer, result }
                 });
             }
             Action::Open { lane, weight, pace_bytes_per_second } => {
@@ -338,7 +342,11 @@ impl Node {
                 });
             }
             Action::Confirm => self.confirm(transfer),
-            Action::Discard => tenancy.desk.iter().for_each(|desk| desk.sinks.iter().for_each(Sink::discard)),
+            Action::Discard => {
+                let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");
+                tenancy.claims.clear();
+                tenancy.desk.iter().for_each(|desk| desk.sinks.iter().for_each(Sink::discard));
+            }
             Action::Tell(message) => self.tell_master(transfer, message),
             Action::End => self.forget(transfer),
         }

@@ -13,6 +13,7 @@
 //! - `devices`: which NIC a flow is bound to
 //! - `counters`: what the NICs counted
 //! - `prepare`: opening sources and destinations
+//! - `claims`: whether rows of other nodes name a file by another URI
 //! - `replicas`: what is compared of sources that others offer, too
 //! - `keeping`: what is kept for another attempt, and found of an earlier one
 //! - `events`: the loop's turn
@@ -25,6 +26,7 @@
 //! - `usage`: processor time and memory
 
 mod arrivals;
+mod claims;
 mod counters;
 mod devices;
 mod doors;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use super::{keeping, verify};
+use super::{claims, keeping, verify};
 use crate::engine::Grid;
 use crate::engine::check::Method;
 use crate::engine::member::Kept;
@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::rail::desk::{Activity, Desk, Offer, Tally};
 use crate::spec::{DataUri, Role};
 use crate::store::layout::Layout;
-use crate::store::{FileNames, Root, Shared, Sink, SinkOptions, Source};
+use crate::store::{Claim, FileNames, Root, Shared, Sink, SinkOptions, Source};
 use crate::units::{Span, largest, subtract, union};
 use crate::wire::Check;
 use crate::wire::control::{Prepare, Prepared, RowState, Sharing, WireRow};
@@ -27,6 +27,8 @@ pub(crate) struct Opened {
     pub(crate) prepared: Prepared,
     /// What an earlier attempt has left, where what lands is kept for another one.
     pub(crate) found: Option<Vec<Kept>>,
+    /// Held until bytes move.
+    pub(crate) claims: Vec<Claim>,
 }
 
 /// Opens every source, then every destination.
@@ -95,9 +97,11 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
     let (found, notes) = keeping::found(&desk);
     let have = keeping::have(&found);
     let found = desk.sinks.iter().any(Sink::keeps).then_some(found);
+    let claims = claims::take(root, prepare)?;
     Ok(Opened {
         desk,
         found,
+        claims,
         prepared: Prepared {
             rows: shared,
             holes: largest(union(holes), HOLES_MAX),

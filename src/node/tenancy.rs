@@ -21,6 +21,7 @@ use crate::rail::desk::{Desk, Tally};
 use crate::rail::paths::{self, Paths};
 use crate::rail::{self, TransferIx};
 use crate::session::Key;
+use crate::store::Claim;
 use crate::units::NodeIx;
 use crate::wire::control::{Peer, Prepare, RailStats, Stats};
 
@@ -102,6 +103,8 @@ pub(super) struct Tenancy {
     pub(super) ports: Vec<usize>,
     /// Open once the member is prepared.
     pub(super) desk: Option<Arc<Desk>>,
+    /// Files that this node has claimed, until bytes move.
+    pub(super) claims: Vec<Claim>,
     /// Whom the plan lets this node ask.
     pub(super) peers: BTreeMap<NodeIx, Peer>,
     /// The lane of each flow that this node opened.
@@ -131,6 +134,7 @@ impl Tenancy {
             member,
             ports,
             desk,
+            claims: Vec::new(),
             peers,
             flows: BTreeMap::new(),
             openings: BTreeMap::new(),

@@ -10,6 +10,7 @@ pub(crate) mod pattern;
 pub(crate) mod steps;
 
 mod beside;
+mod claim;
 mod fault;
 mod finding;
 mod holes;
@@ -30,6 +31,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use claim::Claim;
 pub(crate) use identity::FileNames;
 pub(crate) use journal::{Origin, Record};
 pub(crate) use keep::Keeping;

@@ -217,6 +217,9 @@ pub(crate) struct WireRow {
     pub(crate) span: Span,
     /// Who makes the file.
     pub(crate) sharing: Sharing,
+    /// The node's name, which it claims the file with: rows of other nodes may name the same file by another URI. Empty where
+    /// none can.
+    pub(crate) claimant: String,
 }
 
 /// Who makes, sizes and renames the file of a row.

@@ -133,6 +133,8 @@ pub(crate) struct Row {
     pub(crate) sharing: u32,
     #[prost(uint64, optional, tag = "6")]
     pub(crate) file_bytes: Option<u64>,
+    #[prost(string, tag = "7")]
+    pub(crate) claimant: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -103,7 +103,7 @@ impl Files {
 
 impl Disk for Files {
     fn prepare(&mut self, prepare: &Prepare) -> Result<Ready> {
-        let prepare::Opened { desk, mut prepared, found } = prepare::open(&self.root, prepare, 1)?;
+        let prepare::Opened { desk, mut prepared, found, .. } = prepare::open(&self.root, prepare, 1)?;
         for (row, state) in prepare.rows.iter().zip(&mut prepared.states).filter(|(row, _)| row.role == Role::Sender) {
             *state = self.data.generation + u64::from(self.touched) * TOUCHED;
             prepared.holes.extend(self.data.holes(row.span));

@@ -68,7 +68,8 @@ fn row() -> impl Strategy<Value = WireRow> {
     let role = prop_oneof![Just(Role::Sender), Just(Role::Receiver)];
     (role, ".{0,60}", any::<u64>(), span(), sharing).prop_map(|(role, uri, offset, span, sharing)| {
         let offset_bytes = offset.min(u64::MAX - span.bytes());
-        WireRow { role, uri, offset_bytes, span, sharing }
+        let claimant = if span.start % 2 == 0 { String::new() } else { "node7:55558".to_owned() };
+        WireRow { role, uri, offset_bytes, span, sharing, claimant }
     })
 }
 
@@ -477,6 +478,7 @@ fn plain_prepare() -> Prepare {
         offset_bytes: 0,
         span: Span::new(0, 1 << 40),
         sharing: Sharing::Alone,
+        claimant: String::new(),
     };
     Prepare {
         transfer: [171; 16],

@@ -133,8 +133,8 @@ impl Message for WireRow {
             Role::Sender => 1,
             Role::Receiver => 2,
         };
-        let (uri, offset_bytes) = (self.uri.clone(), self.offset_bytes);
-        proto::Row { role, uri, offset_bytes, span: pair(self.span), sharing, file_bytes }
+        let (uri, offset_bytes, claimant) = (self.uri.clone(), self.offset_bytes, self.claimant.clone());
+        proto::Row { role, uri, offset_bytes, span: pair(self.span), sharing, file_bytes, claimant }
     }
 
     fn from_proto(proto: proto::Row) -> Result<WireRow, WireError> {
@@ -154,7 +154,8 @@ impl Message for WireRow {
             return Err(WireError::Contradiction { field: "the offset of a row" });
         }
         let uri = text_within("the data URI of a row", proto.uri, URI_BYTES_MAX)?;
-        Ok(WireRow { role, uri, offset_bytes: proto.offset_bytes, span, sharing })
+        let claimant = name("the claimant of a row", proto.claimant)?;
+        Ok(WireRow { role, uri, offset_bytes: proto.offset_bytes, span, sharing, claimant })
     }
 }
 

@@ -91,6 +91,7 @@ fn row(uri_bytes: usize) -> WireRow {
         offset_bytes: u64::MAX / 2,
         span: range(0),
         sharing: Sharing::Elected { file_bytes: u64::MAX },
+        claimant: name(NAME_BYTES_MAX),
     }
 }
 

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use crate::units::Span;
+use crate::units::{Span, printable};
 
 /// What kind of ending this is. The number is the exit status, the code on the wire, and the code in C.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -110,14 +110,15 @@ impl Error {
 /// Says something on standard error, led by the program's name. Where nobody can read there (the disk is full, the
 /// reader is gone) nothing happens: the macros of the standard library would end the thread.
 pub(crate) fn say(what: &str) {
-    let _ = io::stderr().write_all(format!("cep-fast: {what}\n").as_bytes());
+    let _ = io::stderr().write_all(format!("cep-fast: {}\n", printable(what)).as_bytes());
 }
 
+/// Message and remedy on one line, with control characters escaped: both may quote what others said.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        f.write_str(&printable(&self.message))?;
         match &self.remedy {
-            Some(remedy) => write!(f, " ({remedy})"),
+            Some(remedy) => write!(f, " ({})", printable(remedy)),
             None => Ok(()),
         }
     }

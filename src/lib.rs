@@ -20,7 +20,8 @@
 //! let transfer = Transfer::from_spec(spec, settings);
 //! let handle = transfer.handle();
 //! assert_eq!(handle.data_sent(), 0);
-//! // `transfer.transfer()` runs it and gives a `Report`; `handle.cancel()` ends it from any thread.
+//! // `transfer.transfer()?.into_result()?` runs it and gives the `Report` of a transfer that completed;
+//! // `handle.cancel()` ends it from any thread.
 //! # Ok::<(), cep_fast::Error>(())
 //! ```
 //!

@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use crate::error::{Code, Error};
-use crate::units::{BitRate, Span, human_bytes};
+use crate::units::{BitRate, Span, human_bytes, printable};
 
-/// The result of one transfer. `Display` gives the form for people, [`Report::json`] the one for scripts.
+/// The result of one transfer that began. It may have failed: [`Report::into_result`] tells. `Display` gives the form for people, [`Report::json`] the one for scripts.
+#[must_use = "a transfer that failed has a report too: see `into_result`"]
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Report {
     /// The transfer's id, from the specification.
@@ -89,6 +91,14 @@ pub enum State {
     Cancelled,
 }
 
+impl State {
+    /// How a transfer ended that ended with `error`.
+    #[must_use]
+    pub fn of(error: &Error) -> State {
+        if error.code == Code::Cancelled { State::Cancelled } else { State::Failed }
+    }
+}
+
 /// What a node did in a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -154,20 +164,91 @@ pub struct RailReport {
     pub counted: Option<(u64, u64)>,
 }
 
-/// Why a transfer did not complete.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+/// Why a transfer did not complete. In the JSON object `message` has the remedy behind it, in parentheses.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReportError {
     /// The exit status.
-    #[serde(serialize_with = "as_number")]
     pub code: Code,
-    /// What happened, to whom, and what to do about it.
+    /// What happened and to whom.
     pub message: String,
+    /// What to do about it, if anything.
+    pub remedy: Option<String>,
     /// The ranges of the data space that are missing, inclusive as in a specification: `["0-1023"]`.
-    #[serde(serialize_with = "as_ranges")]
     pub missing_ranges: Vec<Span>,
 }
 
+impl ReportError {
+    /// The same as an error.
+    #[must_use]
+    pub fn to_error(&self) -> Error {
+        let ReportError { code, message, remedy, missing_ranges } = self.clone();
+        Error { code, message, remedy, missing: missing_ranges }
+    }
+}
+
+impl Serialize for ReportError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let message = match &self.remedy {
+            Some(remedy) => format!("{} ({remedy})", self.message),
+            None => self.message.clone(),
+        };
+        let ranges: Vec<String> = self.missing_ranges.iter().map(ToString::to_string).collect();
+        let mut object = serializer.serialize_struct("ReportError", 3)?;
+        object.serialize_field("code", &self.code.number())?;
+        object.serialize_field("message", &message)?;
+        object.serialize_field("missing_ranges", &ranges)?;
+        object.end()
+    }
+}
+
 impl Report {
+    /// The report of a transfer that could not begin.
+    pub(crate) fn failed(transfer: &str, scheduler: &str, check: &str, error: &Error) -> Report {
+        Report {
+            transfer: transfer.into(),
+            state: State::of(error),
+            bytes: 0,
+            resumed_bytes: 0,
+            seconds: 0.0,
+            wall_seconds: 0.0,
+            gbit_per_s: 0.0,
+            bound_seconds: None,
+            bottleneck: None,
+            scheduler: scheduler.into(),
+            check: check.into(),
+            digest: None,
+            wasted_bytes: 0,
+            stolen_bytes: 0,
+            retries: 0,
+            nodes: Vec::new(),
+            replicas: None,
+            warnings: Vec::new(),
+            error: Some(error.into()),
+        }
+    }
+
+    /// The report of a transfer that completed, or the error of one that did not.
+    ///
+    /// # Errors
+    /// Where its state is not [`State::Complete`]: why, and which ranges are missing.
+    pub fn into_result(self) -> Result<Report, Error> {
+        match (&self.error, self.state) {
+            (Some(error), _) => Err(error.to_error()),
+            (None, State::Complete) => Ok(self),
+            (None, _) => Err(Error::new(Code::Internal, "the transfer did not complete, and does not say why")),
+        }
+    }
+
+    /// Returns true for a report that has more to tell than its error: something moved, or was there already.
+    pub(crate) fn tells(&self) -> bool {
+        self.state == State::Complete || self.bytes > 0 || self.wasted_bytes > 0
+    }
+
+    /// The form for people, without the error, which goes to standard error.
+    pub(crate) fn tables(&self) -> String {
+        Report { error: None, ..self.clone() }.to_string()
+    }
+
     /// The object that `--json` prints: one line, without the line's end.
     ///
     /// # Panics
@@ -189,7 +270,8 @@ impl Report {
             State::Cancelled => "cancelled",
         };
         let moved = human_bytes(self.moved_bytes());
-        write!(f, "{} {state}: {moved} in {:.3} s, {:.2} Gbit/s", self.transfer, self.seconds, self.gbit_per_s)?;
+        let transfer = printable(&self.transfer);
+        write!(f, "{transfer} {state}: {moved} in {:.3} s, {:.2} Gbit/s", self.seconds, self.gbit_per_s)?;
         if self.resumed_bytes > 0 {
             write!(f, "; {} more were there from before", human_bytes(self.resumed_bytes))?;
         }
@@ -200,7 +282,7 @@ impl Report {
         let Some(bound_seconds) = self.bound_seconds else { return Ok(()) };
         write!(f, "bound: {bound_seconds:.3} s")?;
         if let Some(bottleneck) = &self.bottleneck {
-            write!(f, ", set by {bottleneck}")?;
+            write!(f, ", set by {}", printable(bottleneck))?;
         }
         match percent(bound_seconds, self.seconds) {
             Some(percent) if self.state == State::Complete => writeln!(f, "; {percent:.1} % of it achieved"),
@@ -246,7 +328,9 @@ impl Report {
         let mut ways: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (node, rail) in self.nodes.iter().flat_map(|node| node.rails.iter().map(move |rail| (node, rail))) {
             if let (Some(path), Some(driver)) = (&rail.path, &rail.driver) {
-                ways.entry(format!("{path} ({driver})")).or_default().push(format!("{} {}", node.name, rail.nic));
+                let way = printable(&format!("{path} ({driver})")).into_owned();
+                let rail = printable(&format!("{} {}", node.name, rail.nic)).into_owned();
+                ways.entry(way).or_default().push(rail);
             }
         }
         for (way, rails) in ways.iter().take(WAYS_SHOWN_MAX) {
@@ -270,7 +354,7 @@ impl Report {
             NodeRole::Both => "both",
         };
         [
-            node.name.clone(),
+            printable(&node.name).into_owned(),
             role.into(),
             human_bytes(node.bytes_sent),
             human_bytes(node.bytes_received),
@@ -287,7 +371,7 @@ impl Report {
             _ => "-".into(),
         };
         [
-            format!("  {}", rail.nic),
+            format!("  {}", printable(&rail.nic)),
             "rail".into(),
             human_bytes(rail.bytes_sent),
             human_bytes(rail.bytes_received),
@@ -306,7 +390,7 @@ impl Report {
 
     fn write_error(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(error) = &self.error else { return Ok(()) };
-        writeln!(f, "\nerror {}: {}", error.code.number(), error.message)?;
+        writeln!(f, "\nerror {}: {}", error.code.number(), error.to_error())?;
         if error.missing_ranges.is_empty() {
             return Ok(());
         }
@@ -329,7 +413,7 @@ impl fmt::Display for Report {
         self.write_work(f)?;
         self.write_nodes(f)?;
         for warning in &self.warnings {
-            writeln!(f, "\nwarning: {warning}")?;
+            writeln!(f, "\nwarning: {}", printable(warning))?;
         }
         self.write_error(f)
     }
@@ -337,7 +421,8 @@ impl fmt::Display for Report {
 
 impl From<&Error> for ReportError {
     fn from(error: &Error) -> ReportError {
-        ReportError { code: error.code, message: error.to_string(), missing_ranges: error.missing.clone() }
+        let Error { code, message, remedy, missing } = error.clone();
+        ReportError { code, message, remedy, missing_ranges: missing }
     }
 }
 
@@ -351,15 +436,6 @@ pub fn gbit_per_s(bytes: u64, seconds: f64) -> f64 {
 fn percent(part: f64, whole: f64) -> Option<f64> {
     let percent = part / whole * 100.0;
     percent.is_finite().then_some(percent)
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-fn as_number<S: Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u8(code.number())
-}
-
-fn as_ranges<S: Serializer>(spans: &[Span], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(spans.iter().map(ToString::to_string))
 }
 
 const COLUMNS: usize = 8;

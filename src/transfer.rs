@@ -41,10 +41,9 @@ const STALL_BLOCKS_MIN: f64 = 4.0;
 /// How a transfer is carried out. `Default` is the fast and safe way.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Start every node as a child process on this machine, instead of dialling daemons.
+    /// Start every node as a child process on this machine, instead of dialling daemons. It needs a `program`.
     pub launch_local: bool,
-    /// The `cep-fast` program that launched nodes run; without one, the calling program itself, which is right for
-    /// `cep-fast` alone.
+    /// The `cep-fast` program that launched nodes run.
     pub program: Option<PathBuf>,
     /// The directory that launched nodes serve and write below; daemons have their own.
     pub root: PathBuf,
@@ -96,6 +95,18 @@ pub enum Checking {
     None,
 }
 
+impl Checking {
+    /// Its name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Checking::Crc64 => "crc64",
+            Checking::Blake3 => "blake3",
+            Checking::None => "none",
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
@@ -136,7 +147,8 @@ impl Default for Settings {
 /// for row in spec.rows {
 ///     transfer.schedule(row);
 /// }
-/// let report = transfer.transfer()?;
+/// // A transfer that began has a report, also where it failed: `into_result` makes that an error.
+/// let report = transfer.transfer()?.into_result()?;
 /// println!("{report}");
 /// # Ok(()) }
 /// ```
@@ -205,12 +217,13 @@ impl Transfer {
     }
 
     /// Carries the transfer out, from its start or from where an earlier attempt left it, and returns when it has ended.
-    /// A transfer that failed or was cancelled has a report too, which says what is missing.
+    /// A transfer that failed or was cancelled has a report too, which says what is missing: `Ok` does not mean that it
+    /// completed. [`Report::into_result`] makes an error of such a report.
     ///
     /// # Errors
-    /// Where it could not even begin: rows that contradict each other (`Code::Usage`), a key file that is missing or open
-    /// to others (`Code::Refused`), the master's port in use or a launched node that did not come up
-    /// (`Code::Unreachable`).
+    /// Where it could not even begin: rows that contradict each other, or nodes to launch and no program for them
+    /// (`Code::Usage`); a key file that is missing (`Code::Data`) or open to others (`Code::Refused`); the master's port
+    /// in use or a launched node that did not come up (`Code::Unreachable`).
     pub fn transfer(&self) -> Result<Report> {
         self.run(&mut |_| {})
     }
@@ -271,7 +284,10 @@ impl Transfer {
         let hosts: Vec<Address> = roster.entries.iter().map(|entry| entry.address.clone()).collect();
         if self.settings.launch_local {
             let key = Key::generate()?;
-            let program = self.settings.program.as_deref();
+            let program = self.settings.program.as_deref().ok_or_else(|| {
+                Error::new(Code::Usage, "no program is named for the nodes that are to be started here")
+                    .remedy("set Settings::program to the path of cep-fast")
+            })?;
             let orders =
                 Orders { program, root: &self.settings.root, secret: &key.to_hex(), slots: self.settings.slots };
             // A pipe to each node, one from it, and its socket.

@@ -7,8 +7,11 @@ use std::ops::{Add, Sub};
 use std::time::Duration;
 
 pub use parse::{parse_duration, parse_rate, parse_size, print_rate};
+pub(crate) use printable::printable_json;
+pub use printable::{printable, printable_lines};
 
 mod parse;
+mod printable;
 
 /// One binary kilobyte, in bytes.
 pub const KIB: u64 = 1 << 10;

@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("rail", &["clock", "engine", "error", "store", "units", "wire", "ring", "affinity"]),
     ("master", &["clock", "engine", "error", "plan", "report", "session", "spec", "units", "wire"]),
     ("node", &["clock", "engine", "error", "log", "rail", "session", "spec", "store", "units", "wire", "affinity"]),
-    ("launch", &["clock", "error", "log", "node", "spec", "affinity"]),
+    ("launch", &["clock", "error", "log", "node", "spec", "units", "affinity"]),
     ("bench", &["report", "spec", "units"]),
     ("transfer", &["clock", "error", "launch", "master", "node", "plan", "report", "session", "spec", "units", "wire"]),
     ("stand_ins", &["engine", "error", "master", "session", "spec", "units", "wire"]),

@@ -1,18 +1,22 @@
 //! Commands and options, and the help that explains them.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use super::values::{
     Check, DataPath, Launch, NodeDeath, NodeRate, Nodes, Pin, ProgressMode, Scheduler, ThreadsPerNic, Verify,
 };
 use crate::cli::Operand;
+use crate::error::{Code, Error};
 use crate::spec::Address;
-use crate::units::{BitRate, parse_duration, parse_rate};
+use crate::units::{BitRate, parse_duration, parse_rate, printable_lines};
 
 /// Moves a range of bytes from many nodes to many nodes as fast as their NICs allow.
 #[derive(Clone, Debug, Parser)]
@@ -37,18 +41,62 @@ pub struct LogArgs {
     pub log_json: bool,
 }
 
+/// Why there is no command to carry out.
+#[derive(Clone, Debug)]
+pub enum Mistyped {
+    /// Help or the version was asked for: this text.
+    Help(String),
+    /// The command line is wrong.
+    Usage {
+        /// What clap says, over several lines.
+        text: String,
+        /// The same as an error.
+        error: Error,
+        /// Whether `--json` was among the words.
+        json: bool,
+        /// Whether the command was one that ends with the report of a transfer.
+        transfer: bool,
+    },
+}
+
 impl Args {
-    /// Reads the command line; prints help or what is wrong with it, and exits, where there is no command to carry out.
-    #[must_use]
-    pub fn parse() -> Args {
-        <Args as Parser>::parse()
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// What to print where there is no command to carry out.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Args, Mistyped> {
+        let words: Vec<OsString> = words.into_iter().collect();
+        let command = Args::command().mut_subcommand("copy", |copy| {
+            copy.mut_arg("launch", |launch| launch.help("Where the hosts of operands are: local starts each here"))
+        });
+        let parsed = command.try_get_matches_from(&words).and_then(|matches| Args::from_arg_matches(&matches));
+        let mistake = match parsed {
+            Ok(args) => return Ok(args),
+            Err(mistake) => mistake,
+        };
+        if !mistake.use_stderr() {
+            let text = mistake.render();
+            return Err(Mistyped::Help(if io::stdout().is_terminal() {
+                text.ansi().to_string()
+            } else {
+                text.to_string()
+            }));
+        }
+        // It quotes what was typed.
+        let text = printable_lines(&mistake.render().to_string()).into_owned();
+        let said = text.strip_prefix("error: ").unwrap_or(&text);
+        let message = said.split("\n\n").next().unwrap_or(said).split_whitespace().collect::<Vec<&str>>().join(" ");
+        let error = Error::new(Code::Usage, message).remedy("cep-fast --help lists commands and options");
+        let json = words.iter().any(|word| word == "--json");
+        let transfer = words.get(1).is_some_and(|word| word == "run" || word == "copy");
+        Err(Mistyped::Usage { text, error, json, transfer })
     }
 }
 
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Copy a file between hosts, from all that hold it to all that want it
+    /// Copy files on this machine, each host of an operand being a process of its own with --launch local
     Copy(CopyArgs),
     /// Run a transfer specification; this process is the master
     Run(RunArgs),
@@ -68,18 +116,50 @@ pub enum Command {
     Keygen(KeygenArgs),
 }
 
+impl Command {
+    /// Whether the command's result, or its failure, is to be a JSON object.
+    #[must_use]
+    pub fn json(&self) -> bool {
+        match self {
+            Command::Copy(copy) => copy.transfer.json,
+            Command::Run(run) => run.transfer.json,
+            Command::Plan(plan) => plan.json,
+            Command::Bench(bench) => bench.json,
+            Command::Doctor(doctor) => doctor.json,
+            Command::Status(status) => status.json,
+            Command::Node(_) | Command::Cancel(_) | Command::Keygen(_) => false,
+        }
+    }
+}
+
 /// `copy`: operands and how to move.
 #[derive(Clone, Debug, clap::Args)]
+#[command(override_usage = "cep-fast copy [OPTIONS] <SRC>... <DST>")]
 pub struct CopyArgs {
-    /// Where the file is; several places hold replicas of one file
-    #[arg(required = true, value_name = "SRC", long_help = SRC_HELP, value_parser = expect::<Operand>)]
-    pub sources: Vec<Operand>,
-    /// Where it shall be; several hosts get a copy each
-    #[arg(value_name = "DST", value_parser = expect::<Operand>)]
-    pub destination: Operand,
+    /// What to copy, and last where to: a file, or a directory, which takes each file under its own name
+    // One list: of a list and a last one, clap does not take names that begin with a dash behind `--`.
+    #[arg(required = true, num_args = 2.., value_name = "SRC... DST", long_help = OPERANDS_HELP, value_parser = operand())]
+    pub operands: Vec<Operand>,
     #[command(flatten)]
     /// How to move.
     pub transfer: TransferArgs,
+}
+
+impl CopyArgs {
+    /// What is copied.
+    #[must_use]
+    pub fn sources(&self) -> &[Operand] {
+        self.operands.split_last().map_or(&[], |(_, sources)| sources)
+    }
+
+    /// Where it goes.
+    ///
+    /// # Panics
+    /// Never: two operands are the least.
+    #[must_use]
+    pub fn destination(&self) -> &Operand {
+        self.operands.last().expect("two operands are the least")
+    }
 }
 
 /// `run`: a specification and how to move.
@@ -205,7 +285,7 @@ pub struct BenchArgs {
     /// How bytes are checked after they left the network
     #[arg(long, value_enum, default_value_t = Check::Crc64, value_name = "NAME")]
     pub check: Check,
-    /// Buffers of 1 MiB that each launched node keeps, 2 to 4096 [default: what 64 MiB allow]
+    /// Buffers of 1 MiB that each launched node keeps, 2 to 4096 [default: 16, shared by its NICs]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
     /// End with one JSON object on one line of standard output, instead of tables
@@ -318,6 +398,12 @@ pub struct KeygenArgs {
     pub file: PathBuf,
 }
 
+/// Operands are paths, and those are any bytes.
+fn operand() -> impl TypedValueParser<Value = Operand> {
+    OsStringValueParser::new()
+        .try_map(|text| Operand::try_from(text).map_err(|expected| format!("expected {expected}")))
+}
+
 /// Our types say what they expected; whoever typed the value reads a sentence.
 fn expect<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|expected| format!("expected {expected}"))
@@ -336,11 +422,17 @@ fn slots(text: &str) -> Result<u32, String> {
     slots.ok_or_else(|| format!("expected a number from {SLOTS_MIN} to {SLOTS_MAX}"))
 }
 
-const SRC_HELP: &str = "\
-Where the file is; several places hold replicas of one file
+const OPERANDS_HELP: &str = "\
+What to copy, and last where to
 
-An operand is [user@]host[,host…]:path, with hostlists such as dtn[01-04]:/data/x, or a local path. A local path that \
-has a colon before its first slash is written ./a:b.";
+An operand is host[,host…]:path, with hostlists such as dtn[01-04]:/data/x, or a local path. A local path that has a \
+colon before its first slash is written ./a:b, and one that begins with a dash ./-x.
+
+Hosts of one operand, and operands with the same last name on different hosts, hold replicas of one file. Operands with \
+different last names are several files.
+
+The last operand is a file, or a directory, which takes each file under its own name: one that exists, or any path that \
+ends with a slash. Directories are never made. Each of several hosts gets a copy.";
 
 /// A node that relays needs one to serve from and one to receive into.
 const SLOTS_MIN: u32 = 2;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::error::{Code, Error};
+use crate::units::printable;
 
 /// The exit status of a code.
 #[must_use]
@@ -14,15 +15,17 @@ pub fn exit_code(code: Code) -> ExitCode {
 /// Says on standard error what went wrong, and gives the exit status for it.
 #[must_use]
 pub fn fail(error: &Error) -> ExitCode {
+    // What the log has to say comes before the last word.
+    crate::log::flush();
     // Where nobody listens on standard error any more, the exit status still tells.
     let _ = write_error(&mut io::stderr().lock(), error);
     exit_code(error.code)
 }
 
 fn write_error(out: &mut impl Write, error: &Error) -> io::Result<()> {
-    writeln!(out, "cep-fast: {}", error.message)?;
+    writeln!(out, "cep-fast: {}", printable(&error.message))?;
     if let Some(remedy) = &error.remedy {
-        writeln!(out, "  try: {remedy}")?;
+        writeln!(out, "  try: {}", printable(remedy))?;
     }
     if error.missing.is_empty() {
         return Ok(());
@@ -59,6 +62,15 @@ mod tests {
         assert_eq!(written(&error), "cep-fast: node1: /x is missing\n  try: check --root\n  missing: 0-9 20-29\n");
         let error = error.missing((0..20).map(|i| Span::of(2 * i, 1)).collect());
         assert!(written(&error).ends_with("30-30 and 4 more ranges\n"));
+    }
+
+    #[test]
+    fn control_characters_of_names_do_not_reach_the_terminal() {
+        let error = Error::new(Code::Data, "/x\u{1b}]0;owned\u{7} is missing\nall is well").remedy("look at \u{202e}x");
+        assert_eq!(
+            written(&error),
+            "cep-fast: /x\\x1b]0;owned\\x07 is missing\\nall is well\n  try: look at \\u{202e}x\n"
+        );
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Operands of `copy`: `[user@]host[,host…]:path`, or a local path.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::spec::hostlist;
@@ -12,8 +15,8 @@ pub struct Operand {
     pub user: Option<String>,
     /// The hosts, in the order of their list; none for a path of this machine.
     pub hosts: Vec<String>,
-    /// The path as it was typed.
-    pub path: String,
+    /// The path as it was typed: any bytes but NUL.
+    pub path: PathBuf,
 }
 
 impl Operand {
@@ -27,20 +30,31 @@ impl Operand {
 impl FromStr for Operand {
     type Err = String;
 
+    fn from_str(text: &str) -> Result<Operand, String> {
+        Operand::try_from(OsString::from(text))
+    }
+}
+
+impl TryFrom<OsString> for Operand {
+    type Error = String;
+
     /// Reads an operand. As scp has it, a colon before the first slash makes a remote one; `./a:b` is local. Colons in
     /// brackets (IPv6, hostlists) do not count.
     ///
     /// # Errors
     /// What was expected instead.
-    fn from_str(text: &str) -> Result<Operand, String> {
-        let (remote, path) = match colon(text) {
-            Some(at) => (Some(&text[..at]), &text[at + 1..]),
-            None => (None, text),
+    fn try_from(text: OsString) -> Result<Operand, String> {
+        let bytes = text.as_bytes();
+        let (remote, path) = match colon(bytes) {
+            Some(at) => (Some(&bytes[..at]), &bytes[at + 1..]),
+            None => (None, bytes),
         };
-        if path.is_empty() || path.contains('\0') {
+        if path.is_empty() || path.contains(&0) {
             return Err("a path, or [user@]host[,host…]:path".into());
         }
-        let Some(remote) = remote else { return Ok(Operand { user: None, hosts: Vec::new(), path: path.into() }) };
+        let path = PathBuf::from(OsStr::from_bytes(path));
+        let Some(remote) = remote else { return Ok(Operand { user: None, hosts: Vec::new(), path }) };
+        let remote = str::from_utf8(remote).map_err(|_| "a host name before the colon")?;
         let (user, hosts) = match remote.split_once('@') {
             Some((user, hosts)) => (Some(user), hosts),
             None => (None, remote),
@@ -53,7 +67,7 @@ impl FromStr for Operand {
         if hosts.iter().any(|host| host.starts_with('-')) {
             return Err("a host name that does not start with '-'".into());
         }
-        Ok(Operand { user: user.map(Into::into), hosts, path: path.into() })
+        Ok(Operand { user: user.map(Into::into), hosts, path })
     }
 }
 
@@ -68,19 +82,19 @@ impl fmt::Display for Operand {
             if host.contains(':') { write!(f, "{comma}[{host}]") } else { write!(f, "{comma}{host}") }?;
         }
         let colon = if self.is_local() { "" } else { ":" };
-        write!(f, "{colon}{}", self.path)
+        write!(f, "{colon}{}", self.path.display())
     }
 }
 
 /// Where the colon between host and path is, if there is a host.
-fn colon(text: &str) -> Option<usize> {
+fn colon(text: &[u8]) -> Option<usize> {
     let mut depth = 0u32;
-    for (at, c) in text.char_indices() {
-        match c {
-            '[' => depth += 1,
-            ']' => depth = depth.saturating_sub(1),
-            ':' if depth == 0 => return Some(at),
-            '/' => return None,
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            b'[' => depth += 1,
+            b']' => depth = depth.saturating_sub(1),
+            b':' if depth == 0 => return Some(at),
+            b'/' => return None,
             _ => {}
         }
     }
@@ -110,9 +124,19 @@ mod tests {
         ];
         for (text, user, hosts, path) in cases {
             let operand: Operand = text.parse().unwrap();
-            assert_eq!((operand.user.as_deref(), operand.path.as_str()), (user, path), "{text}");
+            assert_eq!((operand.user.as_deref(), operand.path.to_str()), (user, Some(path)), "{text}");
             assert_eq!(operand.hosts, hosts, "{text}");
         }
+    }
+
+    #[test]
+    fn a_path_may_be_any_bytes_and_a_host_may_not() {
+        let operand = |bytes: &[u8]| Operand::try_from(OsStr::from_bytes(bytes).to_os_string());
+        for (typed, path) in [(&b"/a\xff"[..], &b"/a\xff"[..]), (b"h:\xfe/x", b"\xfe/x"), (b"\xff", b"\xff")] {
+            assert_eq!(operand(typed).unwrap().path.as_os_str().as_bytes(), path);
+        }
+        operand(b"h\xff:/x").unwrap_err();
+        operand(b"/a\0b").unwrap_err();
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn asked(is_asked: bool, what: &'static str, instead: &'static str) -> Asked {
 }
 
 fn copy_asks(copy: &CopyArgs) -> [Asked; 1] {
-    let has_user = copy.sources.iter().chain([&copy.destination]).any(|operand| operand.user.is_some());
+    let has_user = copy.operands.iter().any(|operand| operand.user.is_some());
     [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
 }
 

@@ -16,8 +16,10 @@ pub enum Launch {
     /// Each host is a child process on this machine with a loopback address of its own
     Local,
     /// Over ssh, on each host
+    #[value(hide = true)]
     Ssh,
     /// As a step of the Slurm job this runs in
+    #[value(hide = true)]
     Slurm,
 }
 

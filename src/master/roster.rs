@@ -170,7 +170,9 @@ impl Roster {
         let shares = |&(node, entry, row): &(NodeIx, &Entry, usize)| {
             matches!(entry.sharing[row], Sharing::Elected { .. }) || joined(node, row)
         };
-        let mut rows: Vec<&Row> = rows.filter(shares).map(|(_, entry, row)| &entry.rows[row]).collect();
+        let rows = rows.filter(shares).map(|(_, entry, row)| &entry.rows[row]);
+        // The rows of an empty file put nothing anywhere.
+        let mut rows: Vec<&Row> = rows.filter(|row| !row.range.is_empty()).collect();
         rows.sort_by_key(|row| (&row.uri, row.offset_bytes));
         let mut meet = BTreeSet::new();
         // Of the rows so far, which agree, the one that reaches furthest into the file.

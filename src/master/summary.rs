@@ -30,7 +30,8 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
     let active_ns = peers.iter().map(|peer| peer.stats().active_ns).max().unwrap_or(0);
     let seconds = active_ns as f64 / 1e9;
     let adverts: Vec<Option<Advert>> = peers.iter().map(Peer::advert).collect();
-    let assumed = if conductor.roster().assumes_speed(&adverts) { " (its speed is assumed)" } else { "" };
+    let moves = conductor.bound().is_some_and(|bound| bound.seconds > 0.0);
+    let assumed = if moves && conductor.roster().assumes_speed(&adverts) { " (its speed is assumed)" } else { "" };
     let nodes = conductor.roster().entries.iter().zip(peers);
     let said = nodes.clone().flat_map(|(entry, peer)| {
         peer.stats().warnings.iter().map(move |warning| format!("{}: {warning}", entry.address))

@@ -17,8 +17,8 @@ pub(crate) fn expand(text: &str) -> Result<Vec<String>, String> {
     let items = split_outside_brackets(text).into_iter().map(parse_item).collect::<Result<Vec<_>, _>>()?;
     let count = items.iter().try_fold(0u64, |sum, item| sum.checked_add(item.count()?));
     let count = count.filter(|&count| count <= HOSTS_MAX).ok_or_else(|| format!("at most {HOSTS_MAX} hosts"))?;
-    if items.iter().any(|item| item.longest() > NAME_BYTES_MAX) {
-        return Err(format!("host names of at most {NAME_BYTES_MAX} characters"));
+    if items.iter().any(|item| item.longest() > HOST_BYTES_MAX) {
+        return Err(format!("host names of at most {HOST_BYTES_MAX} characters"));
     }
     let mut names = Vec::with_capacity(usize::try_from(count).expect("a bounded count fits"));
     for item in &items {
@@ -167,7 +167,7 @@ fn parse_range(text: &str) -> Result<Range, String> {
 }
 
 /// What the name system allows, and enough for an address with a zone.
-const NAME_BYTES_MAX: usize = 253;
+pub(crate) const HOST_BYTES_MAX: usize = 253;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]

@@ -12,5 +12,7 @@ mod text;
 mod uri;
 mod validate;
 
+pub(crate) use hostlist::HOST_BYTES_MAX;
+pub(crate) use parse::ID_BYTES_MAX;
 pub use rows::{Address, DataUri, Pair, Role, Row, Spec, Store};
 pub(crate) use validate::{NODE_ROWS_MAX, NODE_URIS_BYTES_MAX, URI_BYTES_MAX};

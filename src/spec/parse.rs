@@ -1,5 +1,7 @@
 //! Text to rows, line by line; an error points at the word that was not what it should be.
 
+use std::os::unix::ffi::OsStrExt;
+
 use super::text::{self, Fault, Line, Word, nearest};
 use super::validate::RATE_MAX;
 use super::{Address, DataUri, Pair, Role, Row, Spec, Store, address};
@@ -7,6 +9,9 @@ use crate::error::{Code, Error, Result};
 use crate::units::{BitRate, KIB, MIB, Span, parse_rate, parse_size, print_rate};
 
 impl Spec {
+    /// The longest specification that is read: a million rows of sixty characters.
+    pub(crate) const TEXT_BYTES_MAX: usize = TEXT_BYTES_MAX;
+
     /// Reads a specification; `file_name` is what errors call it.
     ///
     /// A row whose host is a hostlist stands for one row per host: each reader gets a copy, each writer holds a replica.
@@ -26,8 +31,8 @@ impl Spec {
     /// ```
     pub fn parse(file_name: &str, text: &str) -> Result<Spec> {
         if text.len() > TEXT_BYTES_MAX {
-            let message = format!("{file_name}: the file has {} bytes, expected at most 64 MiB", text.len());
-            return Err(Error::new(Code::Usage, message));
+            let message = format!("{file_name}: the file has more than 64 MiB, expected at most that");
+            return Err(Error::new(Code::Usage, message).remedy("split the transfer"));
         }
         let mut parser = Parser::default();
         let mut line_number = 0;
@@ -90,7 +95,7 @@ impl Parser {
     fn id(&mut self, keyword: &Word, words: &mut Words) -> Parsed<()> {
         once(keyword, self.id_seen)?;
         let id = words.need("the transfer's name")?;
-        if id.text.is_empty() || id.text.len() > NAME_BYTES_MAX {
+        if id.text.is_empty() || id.text.len() > ID_BYTES_MAX {
             return Err(refuse(id, "a name of 1 to 1024 bytes"));
         }
         self.spec.id = id.text.clone();
@@ -304,7 +309,7 @@ fn nics(word: &Word, value: &str) -> Parsed<Vec<String>> {
 
 /// The name of a group or a store, with what stands `before` it.
 fn name(word: &Word, before: &str, value: &str) -> Parsed<String> {
-    if value.is_empty() || value.len() > NAME_BYTES_MAX {
+    if value.is_empty() || value.len() > ID_BYTES_MAX {
         return Err(refuse(word, format!("{before}a name of 1 to 1024 bytes")));
     }
     Ok(value.into())
@@ -319,7 +324,7 @@ pub(super) fn block_bytes_fit(bytes: u64) -> bool {
 fn text_bytes(row: &Row) -> usize {
     let uri = match &row.uri {
         DataUri::File(path) => path.as_os_str().len(),
-        DataUri::Mem(name) => name.len(),
+        DataUri::Mem(name) => name.as_bytes().len(),
         DataUri::Pattern(_) | DataUri::Null => 0,
     };
     let nics: usize = row.nics.iter().map(|nic| nic.len() + size_of::<String>()).sum();
@@ -370,19 +375,19 @@ const TEXT_BYTES_MAX: usize = 64 * MIB as usize;
 const LINE_BYTES_MAX: usize = 64 * KIB as usize;
 
 /// Bounds what hostlists can make of a short file.
-const ROWS_MAX: usize = 1 << 20;
+pub(super) const ROWS_MAX: usize = 1 << 20;
 
 /// Bounds what hostlists can make of a long path: the same path again for each host.
 const EXPANDED_BYTES_MAX: usize = 256 * MIB as usize;
 
-/// Ids and group names travel in control messages, to every node.
-const NAME_BYTES_MAX: usize = 1024;
+/// Ids travel in control messages, to every node; names of groups and stores are no longer than they.
+pub(crate) const ID_BYTES_MAX: usize = 1024;
 
 /// What an option is called.
 const OPTIONS: &str = "origin, block, store or pair";
 
 /// Every row is looked up among them, and a cluster has a few.
-const STORES_MAX: usize = 1024;
+pub(super) const STORES_MAX: usize = 1024;
 
 /// Below a page nothing could be written directly.
 const BLOCK_BYTES_MIN: u64 = 4 * KIB;

@@ -8,7 +8,7 @@ use crate::units::print_rate;
 
 /// Prints a specification file. Parsing it gives an equal [`Spec`], apart from line numbers.
 ///
-/// Two things have no spelling in a file and do not survive: a path that is not UTF-8, and NIC names with commas.
+/// Two things have no spelling in a file and do not survive: empty ranges, and NIC names with commas.
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "id {}", quote(&self.id))?;

@@ -1,8 +1,11 @@
 //! Typed rows: what a specification says, with nothing left to parse.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use super::uri::write_encoded;
 use crate::units::{BitRate, Span};
 
 /// Where a node is reached: a host name or address, and a port. One address is one node.
@@ -39,7 +42,7 @@ pub enum DataUri {
     /// `file:///path`: a file; the path is absolute and names `ROOT/path` below the node's root.
     File(PathBuf),
     /// `mem:NAME`: POSIX shared memory.
-    Mem(String),
+    Mem(OsString),
     /// `pattern:SEED`: bytes that depend on the seed and the position in the data space alone (senders only).
     Pattern(u64),
     /// `null:`: check and discard (receivers only).
@@ -47,10 +50,17 @@ pub enum DataUri {
 }
 
 impl fmt::Display for DataUri {
+    /// The URI such that parsing it gives it back: bytes that have no safe character are `%XX`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DataUri::File(path) => write!(f, "file://{}", path.display()),
-            DataUri::Mem(name) => write!(f, "mem:{name}"),
+            DataUri::File(path) => {
+                f.write_str("file://")?;
+                write_encoded(f, path.as_os_str().as_bytes())
+            }
+            DataUri::Mem(name) => {
+                f.write_str("mem:")?;
+                write_encoded(f, name.as_bytes())
+            }
             DataUri::Pattern(seed) => write!(f, "pattern:{seed}"),
             DataUri::Null => f.write_str("null:"),
         }
@@ -68,7 +78,7 @@ pub struct Row {
     pub uri: DataUri,
     /// Byte `x` of `range` lies at `offset_bytes + (x - range.start)` of the data.
     pub offset_bytes: u64,
-    /// The range of the data space; never empty.
+    /// The range of the data space. It is empty for an empty file, which a specification in text cannot say.
     pub range: Span,
     /// `speed=`: the declared rate of the node's NICs together, in bits per second.
     pub speed: Option<BitRate>,

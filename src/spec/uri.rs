@@ -1,12 +1,17 @@
 //! Data URIs: where a row's bytes are.
 //!
-//! The path of a `file:` URI is taken character for character; nothing in it is percent-decoded.
+//! A path and the name of a memory object may hold any bytes. In a URI, `%` and two hex digits stand for one byte (RFC
+//! 3986, section 2.1), and a `%` itself is `%25`; every other character stands for itself.
 
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::text::nearest;
 use super::{DataUri, Role};
+use crate::units::printable;
 
 impl FromStr for DataUri {
     type Err = String;
@@ -25,7 +30,7 @@ impl FromStr for DataUri {
         };
         match scheme {
             "file" => file(rest),
-            "mem" => mem(rest),
+            "mem" => mem(&decoded(rest)?).map(DataUri::Mem),
             "pattern" => {
                 let digits = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
                 let seed = digits.then(|| rest.parse().ok()).flatten();
@@ -55,7 +60,7 @@ impl DataUri {
     pub(super) fn malformed(&self) -> Option<String> {
         match self {
             DataUri::File(path) => path_fault(path).map(Into::into),
-            DataUri::Mem(name) => mem(name).err(),
+            DataUri::Mem(name) => mem(name.as_bytes()).err(),
             DataUri::Pattern(_) | DataUri::Null => None,
         }
     }
@@ -65,7 +70,7 @@ fn file(rest: &str) -> Result<DataUri, String> {
     let Some(path) = rest.strip_prefix("//").filter(|path| path.starts_with('/')) else {
         return Err("file:// and an absolute path, such as file:///data/x".into());
     };
-    let path = PathBuf::from(path);
+    let path = PathBuf::from(OsString::from_vec(decoded(path)?));
     match path_fault(&path) {
         None => Ok(DataUri::File(path)),
         Some(expected) => Err(expected.into()),
@@ -85,11 +90,52 @@ fn path_fault(path: &Path) -> Option<&'static str> {
     }
 }
 
-fn mem(name: &str) -> Result<DataUri, String> {
-    if name.is_empty() || name.len() > MEM_BYTES_MAX || name.contains(['/', '\0']) || matches!(name, "." | "..") {
+fn mem(name: &[u8]) -> Result<OsString, String> {
+    let holds = |byte: u8| name.contains(&byte);
+    if name.is_empty() || name.len() > MEM_BYTES_MAX || holds(b'/') || holds(0) || matches!(name, b"." | b"..") {
         return Err("mem: and a name of 1 to 254 bytes without '/'".into());
     }
-    Ok(DataUri::Mem(name.into()))
+    Ok(OsStr::from_bytes(name).to_os_string())
+}
+
+/// The bytes that a part of a URI stands for.
+fn decoded(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, behind)) = rest.split_first() {
+        rest = behind;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let digits = rest.split_first_chunk::<2>().and_then(|(&[high, low], behind)| {
+            let digit = |byte: u8| char::from(byte).to_digit(16);
+            Some((digit(high)? * 16 + digit(low)?, behind))
+        });
+        let Some((value, behind)) = digits else {
+            return Err("two hex digits after each % (a % itself is written %25)".into());
+        };
+        bytes.push(u8::try_from(value).expect("two hex digits are a byte"));
+        rest = behind;
+    }
+    Ok(bytes)
+}
+
+/// Writes bytes such that [`decoded`] gives them back, with nothing in them that a terminal acts on.
+pub(super) fn write_encoded(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            let mut buffer = [0; 4];
+            let spelled = letter.encode_utf8(&mut buffer);
+            if letter == '%' || printable(spelled) != *spelled {
+                spelled.bytes().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
+            } else {
+                f.write_str(spelled)?;
+            }
+        }
+        chunk.invalid().iter().try_for_each(|byte| write!(f, "%{byte:02X}"))?;
+    }
+    Ok(())
 }
 
 /// The start of a text that may be long.
@@ -109,14 +155,44 @@ const MEM_BYTES_MAX: usize = 254;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn path(bytes: &[u8]) -> PathBuf {
+        PathBuf::from(OsStr::from_bytes(bytes))
+    }
+
+    #[test]
+    fn other_spellings_name_the_same_bytes() {
+        for (text, bytes) in [("file:///a%20b", "/a b"), ("file:///%61", "/a"), ("file:///%c3%bc", "/\u{fc}")] {
+            assert_eq!(text.parse(), Ok(DataUri::File(bytes.into())), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_has_a_spelling_that_is_safe_to_print(name in prop::collection::vec(1..=u8::MAX, 1..300)) {
+            let mut name = name;
+            if let Some(last) = name.last_mut().filter(|last| **last == b'/') {
+                *last = b'x';
+            }
+            let uri = DataUri::File(path(&[b"/", name.as_slice()].concat()));
+            let text = uri.to_string();
+            prop_assert_eq!(printable(&text), text.as_str());
+            prop_assert_eq!(text.parse(), Ok(uri));
+            prop_assert!(text.len() <= crate::spec::URI_BYTES_MAX);
+        }
+    }
 
     #[test]
     fn each_scheme_parses_and_prints() {
         let cases = [
             ("file:///data/half 1", DataUri::File("/data/half 1".into())),
-            ("file:///a:b%20c", DataUri::File("/a:b%20c".into())),
+            ("file:///a:b%25c", DataUri::File("/a:b%c".into())),
+            ("file:///g\u{fc}%FC%0AA", DataUri::File(path(b"/g\xc3\xbc\xfc\nA"))),
             ("mem:region", DataUri::Mem("region".into())),
+            ("mem:%FF%25", DataUri::Mem(path(b"\xff%").into())),
             ("pattern:18446744073709551615", DataUri::Pattern(u64::MAX)),
             ("null:", DataUri::Null),
         ];
@@ -140,6 +216,13 @@ mod tests {
             ("file:///", "without a / at its end"),
             ("file:///data/", "without a / at its end"),
             ("file:///a\0b", "without NUL"),
+            ("file:///a%00b", "without NUL"),
+            ("file:///100%", "two hex digits after each %"),
+            ("file:///a%2", "two hex digits after each %"),
+            ("file:///a%+1b", "two hex digits after each %"),
+            ("file:///a%zz", "two hex digits after each %"),
+            ("mem:a%2Fb", "mem: and a name"),
+            ("file:///data%2F", "without a / at its end"),
             ("mem:", "mem: and a name"),
             ("mem:a/b", "mem: and a name"),
             ("mem:..", "mem: and a name"),

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::parse::block_bytes_fit;
+use super::hostlist::HOST_BYTES_MAX;
+use super::parse::{ID_BYTES_MAX, ROWS_MAX, STORES_MAX, block_bytes_fit};
 use super::{Address, DataUri, Pair, Role, Row, Spec, Store};
 use crate::error::{Code, Error, Result};
 use crate::units::{BitRate, Span, print_rate, subtract, union};
@@ -17,6 +18,7 @@ impl Spec {
     /// [`Code::Usage`] with the lines at fault; where a reader wants what no writer offers, `missing` holds those ranges.
     pub fn validate(&self) -> Result<()> {
         self.rows.iter().try_for_each(check_row)?;
+        self.check_sizes()?;
         self.check_roles()?;
         self.check_grid()?;
         self.check_node_rows()?;
@@ -35,6 +37,22 @@ impl Spec {
 
     fn spans(&self, role: Role) -> Vec<Span> {
         union(self.with_role(role).map(|row| row.range).collect())
+    }
+
+    /// What parsing bounds, for specifications built in code: the id and the counts of rows and stores.
+    fn check_sizes(&self) -> Result<()> {
+        if self.id.is_empty() || self.id.len() > ID_BYTES_MAX {
+            let message = format!("the transfer's id has {} bytes, expected 1 to {ID_BYTES_MAX}", self.id.len());
+            return usage(message).map_err(|error| error.remedy("give the transfer a short name"));
+        }
+        for (what, count, count_max) in [("rows", self.rows.len(), ROWS_MAX), ("stores", self.stores.len(), STORES_MAX)]
+        {
+            if count > count_max {
+                let message = format!("the transfer has {count} {what}, expected at most {count_max}");
+                return usage(message).map_err(|error| error.remedy("split the transfer"));
+            }
+        }
+        Ok(())
     }
 
     fn check_roles(&self) -> Result<()> {
@@ -184,7 +202,8 @@ impl Spec {
     /// be compared with one other only, the one that reaches furthest so far: if it maps like that one, then so do all that
     /// it could overlap, because those overlap that one too and were compared with it.
     fn check_destinations(&self) -> Result<()> {
-        let mut rows: Vec<&Row> = self.with_role(Role::Receiver).filter(|row| row.uri != DataUri::Null).collect();
+        let writes = |row: &&Row| row.uri != DataUri::Null && !row.range.is_empty();
+        let mut rows: Vec<&Row> = self.with_role(Role::Receiver).filter(writes).collect();
         rows.sort_by_key(|row| (&row.node, &row.uri, row.offset_bytes));
         let mut furthest: Option<&Row> = None;
         for row in rows {
@@ -232,8 +251,9 @@ impl Spec {
 
 /// What is wrong with one row alone; only rows built in code can fail here.
 fn check_row(row: &Row) -> Result<()> {
-    let fault = if row.range.is_empty() {
-        Some("an empty range".into())
+    let host_bytes = row.node.host.len();
+    let fault = if host_bytes == 0 || host_bytes > HOST_BYTES_MAX {
+        Some(format!("a host name of {host_bytes} bytes, expected 1 to {HOST_BYTES_MAX}"))
     } else if let Some(expected) = row.uri.malformed() {
         Some(format!("{}, expected {expected}", row.uri))
     } else if let Some(expected) = row.uri.unfit_for(row.role) {
@@ -242,6 +262,10 @@ fn check_row(row: &Row) -> Result<()> {
         Some("a group, expected one on readers only".into())
     } else if matches!(row.uri, DataUri::File(_) | DataUri::Mem(_)) && end_in_data(row) > DATA_BYTES_MAX {
         Some(format!("offset {} and range {}, expected data of at most 2^63 - 1 bytes", row.offset_bytes, row.range))
+    } else if row.offset_bytes.checked_add(row.range.bytes()).is_none() {
+        Some(format!("offset {} and range {}, expected data that ends below 2^64", row.offset_bytes, row.range))
+    } else if [&row.group, &row.store].into_iter().flatten().any(|name| name.is_empty() || name.len() > ID_BYTES_MAX) {
+        Some(format!("the name of a group or a store, expected one of 1 to {ID_BYTES_MAX} bytes"))
     } else if row.speed == Some(BitRate(0)) {
         Some("a speed of 0, at which nothing would ever move".into())
     } else {

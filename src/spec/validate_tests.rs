@@ -69,6 +69,8 @@ fn contradictions_name_their_lines() {
             "no writer offers bytes 10-12, which line 4 wants",
         ),
         ("writer w:1 mem:a 18446744073709551615 0-9\nreader r:1 null: 0 0-9", "line 2: found offset 18446744"),
+        ("writer w:1 pattern:1 18446744073709551615 0-99\nreader r:1 null: 0 0-99", "line 2: found offset 18446744"),
+        ("writer w:1 pattern:1 0 0-99\nreader r:1 null: 18446744073709551600 0-99", "line 3: found offset 18446744"),
     ];
     for (rows, expected) in cases {
         let error = check(rows).unwrap_err();
@@ -118,11 +120,21 @@ fn what_only_looks_like_a_contradiction_passes() {
 fn rows_built_in_code_are_held_to_the_same() {
     let good = Spec::parse("f", "id x\nwriter w:1 pattern:1 0 0-9\nreader r:1 file:///a 0 0-9").unwrap();
     type Spoil = fn(&mut Spec);
-    let cases: [(Spoil, &str); 10] = [
+    let cases: [(Spoil, &str); 17] = [
         (|spec| spec.rows[0].uri = DataUri::Null, "expected data to read from"),
         (|spec| spec.rows[1].uri = DataUri::Pattern(1), "expected a place to write to"),
         (|spec| spec.rows[1].uri = DataUri::File("a".into()), "expected an absolute path"),
-        (|spec| spec.rows[1].range = Span::new(5, 5), "an empty range"),
+        (|spec| spec.id.clear(), "the transfer's id has 0 bytes"),
+        (|spec| spec.id = "x".repeat(ID_BYTES_MAX + 1), "the transfer's id has 1025 bytes"),
+        (|spec| spec.rows[0].node.host.clear(), "a host name of 0 bytes"),
+        (|spec| spec.rows[0].node.host = "x".repeat(HOST_BYTES_MAX + 1), "a host name of 254 bytes"),
+        (|spec| spec.rows[1].group = Some("g".repeat(ID_BYTES_MAX + 1)), "the name of a group or a store"),
+        (|spec| spec.rows[1].uri = DataUri::File(format!("/{}", "x".repeat(4095)).into()), "at most 4095 bytes"),
+        (|spec| spec.rows[0].offset_bytes = u64::MAX - 8, "expected data that ends below 2^64"),
+        (
+            |spec| spec.stores = vec![Store { name: "s".into(), rate: BitRate(1) }; STORES_MAX + 1],
+            "1025 stores, expected at most 1024",
+        ),
         (|spec| spec.rows[0].group = Some("g".into()), "on readers only"),
         (|spec| spec.rows[0].speed = Some(BitRate(0)), "a speed of 0"),
         (|spec| spec.rows[0].speed = Some(BitRate(u64::MAX)), "expected at most 1000T"),
@@ -137,6 +149,10 @@ fn rows_built_in_code_are_held_to_the_same() {
         (|spec| spec.block_bytes = Some(5000), "not a power of two"),
     ];
     good.validate().unwrap();
+    // The rows of an empty file; a specification in text has no such ranges.
+    let mut empty = good.clone();
+    empty.rows.iter_mut().for_each(|row| row.range = Span::new(5, 5));
+    empty.validate().unwrap();
     for (spoil, expected) in cases {
         let mut spec = good.clone();
         spec.rows.iter_mut().for_each(|row| row.line = 0);
@@ -152,6 +168,29 @@ fn a_node_with_more_rows_than_a_message_holds_is_named_with_the_row() {
     check(&format!("reader r:1 null: 0 0-9\n{}", rows(4096))).unwrap();
     let error = check(&format!("reader r:1 null: 0 0-9\n{}", rows(4097))).unwrap_err();
     assert!(error.message.starts_with("w:1 has more than 4096 rows: line 4099 is one more"), "{error}");
+}
+
+#[test]
+fn a_node_whose_uris_do_not_fit_a_message_is_named_with_the_row() {
+    let path = |at: usize| format!("/{at:04}{}", "%FF".repeat(4000));
+    let rows =
+        |count: usize| -> String { (0..count).map(|at| format!("reader r:1 file://{} 0 0-9\n", path(at))).collect() };
+    let fitting = NODE_URIS_BYTES_MAX / ("file://".len() + path(0).len());
+    check(&format!("writer w:1 pattern:1 0 0-9\n{}", rows(fitting))).unwrap();
+    let error = check(&format!("writer w:1 pattern:1 0 0-9\n{}", rows(fitting + 1))).unwrap_err();
+    let line = fitting + 3;
+    let expected =
+        format!("the data URIs of r:1 have more than {NODE_URIS_BYTES_MAX} bytes together: line {line} is one too many");
+    assert!(error.message.starts_with(&expected), "{error}");
+}
+
+#[test]
+fn the_row_of_an_empty_file_is_in_nobodys_way() {
+    let mut spec = Spec::parse("f", "id x\nwriter w:1 pattern:1 0 0-99\nreader r:1 file:///a 0 0-99\n").unwrap();
+    let mut empty = spec.rows[1].clone();
+    (empty.offset_bytes, empty.range) = (50, Span::new(10, 10));
+    spec.rows.push(empty);
+    spec.validate().unwrap();
 }
 
 /// The destination check by its definition: every pair, every byte.
@@ -172,7 +211,7 @@ proptest! {
         let rows: Vec<Row> = places.into_iter().map(|(file, offset_bytes, shift, bytes)| Row {
             role: Role::Receiver,
             node: Address { host: "r".into(), port: 1 },
-            uri: DataUri::Mem(file.to_string()),
+            uri: DataUri::Mem(file.to_string().into()),
             offset_bytes,
             range: Span::of(offset_bytes + 100 * shift, bytes),
             speed: None,

@@ -3,7 +3,9 @@
 //! Programs have it mapped under its name, so there is no partial object and no renaming. What was made here and did not
 //! become complete is unlinked again.
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -32,7 +34,7 @@ pub(super) struct Region {
 
 impl Region {
     /// Opens or makes the object `name` with room for `bytes`. One that exists is written to only if that was asked for.
-    pub(super) fn prepare(root: &Root, name: &str, bytes: u64, overwrite: bool, shared: Shared) -> Result<Region> {
+    pub(super) fn prepare(root: &Root, name: &OsStr, bytes: u64, overwrite: bool, shared: Shared) -> Result<Region> {
         let (path, name) = (object_path(name)?, object_name(name));
         root.check_memory(&name)?;
         let directory = Root::shared_memory()?;
@@ -104,18 +106,21 @@ impl Region {
 ///
 /// # Errors
 /// `Data` where POSIX would not have it as a name.
-pub(super) fn object_path(name: &str) -> Result<PathBuf> {
-    let allowed = !name.is_empty() && name.len() <= 255 && !name.contains(['/', '\0']) && name != "." && name != "..";
-    if !allowed {
-        return Err(Error::new(Code::Data, format!("mem:{name} is not a name of shared memory"))
+pub(super) fn object_path(name: &OsStr) -> Result<PathBuf> {
+    let bytes = name.as_bytes();
+    let is_size_fit = (1..=255).contains(&bytes.len());
+    if !is_size_fit || bytes.contains(&b'/') || bytes.contains(&0) || matches!(bytes, b"." | b"..") {
+        return Err(Error::new(Code::Data, format!("mem:{} is not a name of shared memory", name.display()))
             .remedy("use 1 to 255 bytes without a slash"));
     }
     Ok(Path::new("/").join(name))
 }
 
 /// The object's name as the user knows it.
-pub(super) fn object_name(name: &str) -> PathBuf {
-    PathBuf::from(format!("mem:{name}"))
+pub(super) fn object_name(name: &OsStr) -> PathBuf {
+    let mut object = OsString::from("mem:");
+    object.push(name);
+    PathBuf::from(object)
 }
 
 /// The object, and whether it was made by this call.

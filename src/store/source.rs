@@ -1,5 +1,6 @@
 //! A source: what a sender's row reads.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -182,7 +183,7 @@ impl FileSource {
         FileSource::checked(OpenFile::new(buffered, direct), name, offset_bytes, bytes)
     }
 
-    fn open_object(root: &Root, name: &str, offset_bytes: u64, bytes: u64) -> Result<FileSource> {
+    fn open_object(root: &Root, name: &OsStr, offset_bytes: u64, bytes: u64) -> Result<FileSource> {
         let path = object_path(name)?;
         root.check_memory(&object_name(name))?;
         FileSource::open(&Root::shared_memory()?, &path, object_name(name), offset_bytes, bytes)

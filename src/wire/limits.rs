@@ -14,7 +14,7 @@ pub(crate) const ITEMS_MAX: usize = 1 << 18;
 /// Spans in one list: two numbers each, so that a full list stays within a few MiB.
 pub(crate) const SPANS_MAX: usize = 1 << 18;
 
-/// A sentence: one that names a path is cut, for Linux paths end at 4096 bytes.
+/// A sentence, or a transfer's id: a sentence that names a path is cut, for Linux paths end at 4096 bytes.
 pub(crate) const TEXT_BYTES_MAX: usize = 4096;
 
 /// Sentences of one node in a report: one for each of a node's NICs, and for each of some of its peers.
@@ -84,6 +84,8 @@ const PAIR_BYTES: usize = 2 * 10;
 const LANDED_BYTES_MAX: usize = SEGMENTS_MAX * (PAIR_BYTES + 5 + 32) + CHECKS_MAX * 60 + RAILS_MAX * 3 * TEXT_BYTES_MAX;
 
 const _: () = assert!(ADVERT_BYTES_MAX < 60 << 10);
+const _: () = assert!(crate::spec::ID_BYTES_MAX <= TEXT_BYTES_MAX);
+const _: () = assert!(crate::spec::HOST_BYTES_MAX + "[]:65535".len() <= NAME_BYTES_MAX);
 const _: () = assert!(2 * 10 * SPANS_MAX < MESSAGE_BYTES_MAX, "a full list of spans fits a message");
 const _: () = assert!(LANDED_BYTES_MAX < MESSAGE_BYTES_MAX, "checks of all segments fit a message");
 const _: () = assert!(2 * CHECKS_MAX <= ITEMS_MAX && 2 * SEGMENTS_MAX <= ITEMS_MAX);

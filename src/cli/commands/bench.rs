@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::ValueEnum;
 
-use super::print;
-use super::run::{cancel_on_signals, checking, ending, watch};
+use super::output::{print, print_json};
+use super::run::{cancel_on_signals, checking, own_program, watch};
 use crate::bench::{Figures, Next, PROBE_BYTES, Step, parts, rows, svg, threads_enough};
 use crate::cli::args::{BenchArgs, Launch, Nodes};
+use crate::cli::fail;
 use crate::error::{Code, Error, Result};
 use crate::report::{NodeReport, Report, State};
 use crate::spec::Address;
@@ -40,8 +41,16 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     if let Some(path) = &args.svg {
         write(path, &svg(&figures))?;
     }
-    print(&if args.json { json(&figures) } else { figures.to_string() });
-    Ok(ending(&ended))
+    let written = if args.json {
+        print_json(&json(&figures))
+    } else if ended.error.is_none() || !figures.steps.is_empty() {
+        print(&figures.to_string())
+    } else {
+        Ok(())
+    };
+    // What went wrong first decides the exit status.
+    let ended = ended.into_result().map(drop);
+    Ok(ended.and(written).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS))
 }
 
 fn json(figures: &Figures) -> String {
@@ -159,6 +168,7 @@ impl Bench<'_> {
     fn settings(&self, limits: Limits) -> Settings {
         Settings {
             launch_local: self.args.launch == Launch::Local,
+            program: own_program(),
             key_file: self.args.key_file.clone(),
             check: checking(self.args.check),
             slots: self.args.slots,

@@ -4,13 +4,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
+use serde_json::Value;
 
-use super::print;
+use super::output::{print, print_json};
 use crate::cli::args::{CancelArgs, MasterArgs, StatusArgs};
 use crate::error::{Code, Error, Result};
 use crate::session::{Admission, Connection, Hello, Incoming, Key, dial};
 use crate::transfer::resolve;
-use crate::units::human_bytes;
+use crate::units::{human_bytes, printable};
 use crate::wire::control::{self, Answer, Query};
 use crate::wire::version::Kind;
 
@@ -18,30 +19,34 @@ use crate::wire::version::Kind;
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
-    let json = ask(&args.master, Query::Status)?;
-    print(&if args.json { json } else { in_words(&json)? });
+    let status = ask(&args.master, Query::Status)?;
+    if args.json { print_json(&status.to_string()) } else { print(&in_words(&status)) }?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn cancel(args: &CancelArgs) -> Result<ExitCode> {
-    let json = ask(&args.master, Query::Cancel)?;
-    print(&format!("cancelling: {}", in_words(&json)?));
+    let status = ask(&args.master, Query::Cancel)?;
+    print(&format!("cancelling: {}", in_words(&status)))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn in_words(json: &str) -> Result<String> {
-    let strange = |_| Error::new(Code::Internal, "the master's answer makes no sense");
-    let status: serde_json::Value = serde_json::from_str(json).map_err(strange)?;
+fn in_words(status: &Value) -> String {
     let bytes = |field: &str| human_bytes(status[field].as_u64().unwrap_or(0));
     let (transfer, phase) = (status["transfer"].as_str().unwrap_or("?"), status["phase"].as_str().unwrap_or("?"));
-    Ok(format!("{transfer}: {phase}, {} of {}", bytes("bytes"), bytes("bytes_total")))
+    let (transfer, phase) = (printable(transfer), printable(phase));
+    format!("{transfer}: {phase}, {} of {}", bytes("bytes"), bytes("bytes_total"))
 }
 
-/// Sends a query and waits for its answer.
-fn ask(master: &MasterArgs, query: Query) -> Result<String> {
+/// Sends a query and waits for its answer, which is JSON.
+fn ask(master: &MasterArgs, query: Query) -> Result<Value> {
     let address = resolve(std::slice::from_ref(&master.address)).pop().expect("one name gives one answer")?;
     let key = master.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)?;
-    converse(address, &key, query).map_err(|error| error.at(&master.address))
+    let answer = converse(address, &key, query).map_err(|error| error.at(&master.address))?;
+    // Whatever it says goes on as we print it.
+    serde_json::from_str(&answer).map_err(|_| {
+        Error::new(Code::Internal, format!("{}: the answer is no JSON", master.address))
+            .remedy("name a master of this version")
+    })
 }
 
 fn converse(address: std::net::SocketAddr, key: &Key, query: Query) -> Result<String> {

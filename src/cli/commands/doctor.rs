@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::print;
+use super::output::{print, print_json};
+use super::run::own_program;
 use crate::bench::{Next, PROBE_BYTES, parts, rows};
 use crate::cli::args::DoctorArgs;
 use crate::cli::{exit_code, fail};
@@ -15,10 +16,11 @@ use crate::doctor::{self, Direction, Peer, pairs};
 use crate::error::{Code, Error, Result};
 use crate::launch::{self, Orders};
 use crate::node::options::Options;
-use crate::report::{NodeReport, Report};
+use crate::report::{NodeReport, Report, ReportError};
 use crate::session::Key;
 use crate::spec::Address;
 use crate::transfer::{Settings, Transfer, resolve};
+use crate::units::printable_lines;
 
 /// How long each direction is tried: long enough for TCP to find its rate.
 const TRY_FOR: Duration = Duration::from_secs(1);
@@ -38,12 +40,28 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
         Some(Err(error)) => Some(error),
         None => None,
     };
-    print(&if args.json { diagnosis.json() } else { diagnosis.to_string() });
+    let written = if args.json {
+        print_json(&with_error(&diagnosis.json(), failed.as_ref()))
+    } else {
+        print(&printable_lines(&diagnosis.to_string()))
+    };
     if let Some(error) = failed {
         return Ok(fail(&error));
     }
+    written?;
     // The machine is what data comes from and goes to; docs/decisions/0013 says why this code.
     Ok(if diagnosis.is_well() { ExitCode::SUCCESS } else { exit_code(Code::Data) })
+}
+
+/// The JSON object of a diagnosis, with the error that kept the peer from being tried, if one did.
+fn with_error(diagnosis: &str, error: Option<&Error>) -> String {
+    match (serde_json::from_str(diagnosis), error) {
+        (Ok(serde_json::Value::Object(mut object)), Some(error)) => {
+            object.insert("error".into(), serde_json::json!(ReportError::from(error)));
+            serde_json::Value::Object(object).to_string()
+        }
+        _ => diagnosis.to_owned(),
+    }
 }
 
 /// Moves a little in both directions between the peer and a node that is started here for it.
@@ -112,7 +130,9 @@ impl TryOut<'_> {
 
     fn run(&self, direction: Direction, bytes: u64) -> Result<Report> {
         // A launched node serves one master, and ends with it.
-        let orders = Orders { program: None, root: Path::new(ROOT), secret: &self.secret, slots: None };
+        let program = own_program()
+            .ok_or_else(|| Error::new(Code::Internal, "this program cannot find itself").remedy("mount /proc"))?;
+        let orders = Orders { program: &program, root: Path::new(ROOT), secret: &self.secret, slots: None };
         let launched = launch::here(self.own, orders)?;
         let node = launched.addresses().next().expect("one was started");
         let here = [Address { host: node.ip().to_string(), port: node.port() }];
@@ -124,13 +144,10 @@ impl TryOut<'_> {
         };
         rows.into_iter().for_each(|row| transfer.schedule(row));
         let report = transfer.transfer()?;
-        match &report.error {
-            None => Ok(report),
-            Some(error) => {
-                let all = std::iter::once(&error.message).chain(&report.warnings);
-                let all: Vec<&str> = all.map(String::as_str).collect();
-                Err(Error::new(error.code, all.join("; ")))
-            }
-        }
+        let warnings = report.warnings.clone();
+        report.into_result().map_err(|error| {
+            let all: Vec<String> = std::iter::once(error.message.clone()).chain(warnings).collect();
+            Error { message: all.join("; "), ..error }
+        })
     }
 }

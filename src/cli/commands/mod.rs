@@ -1,61 +1,104 @@
 //! What each command does. A command's result goes to standard output; everything else goes to standard error.
+//!
+//! With `--json` every ending prints one object, also where a command could not begin.
 
 mod bench;
 mod client;
 mod copy;
 mod daemon;
 mod doctor;
+mod output;
 mod plan;
 mod run;
 
-use std::io::Write;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::process::ExitCode;
 
 use tracing::Level;
 
-use super::{Args, Command, fail, unsupported};
+use super::args::Mistyped;
+use super::{Args, Command, unsupported};
+use crate::Spec;
 use crate::error::{Code, Error, Result};
 use crate::log::{self, LogOptions};
 use crate::session::Key;
 
+use output::failed;
+
 /// Reads the command line, carries the command out, and gives the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Args { command, log } = Args::parse();
+    let ended = carry_out();
+    log::flush();
+    ended
+}
+
+fn carry_out() -> ExitCode {
+    let (command, log) = match Args::read(std::env::args_os()) {
+        Ok(Args { command, log }) => (command, log),
+        Err(Mistyped::Help(text)) => return ended(false, output::print(&text).map(|()| ExitCode::SUCCESS)),
+        Err(Mistyped::Usage { json: false, text, .. }) => return usage(&text),
+        Err(Mistyped::Usage { json: true, transfer, error, .. }) if transfer => return run::mistyped(&error),
+        Err(Mistyped::Usage { error, .. }) => return failed(true, &error),
+    };
     let is_daemon = matches!(&command, Command::Node(node) if !node.launched);
     if is_daemon || log.verbose {
         let options = LogOptions { verbose: log.verbose, json: log.log_json };
         log::install(options, if log.verbose { Level::DEBUG } else { Level::INFO });
     }
-    let ready = unsupported(&command).and_then(|()| crate::node::outlive_file_limits());
-    let done = ready.and_then(|()| match command {
-        Command::Bench(args) => bench::bench(&args),
-        Command::Copy(args) => copy::copy(&args),
-        Command::Run(args) => run::run(&args),
-        Command::Plan(args) => plan::plan(&args),
-        Command::Doctor(args) => doctor::doctor(&args),
-        Command::Node(args) => daemon::node(&args),
-        Command::Status(args) => client::status(&args),
-        Command::Cancel(args) => client::cancel(&args),
-        Command::Keygen(args) => Key::keygen(&args.file).map(|_| ExitCode::SUCCESS),
-    });
-    // What the log has to say comes before the last word.
-    log::flush();
-    done.unwrap_or_else(|error| fail(&error))
+    let json = command.json();
+    match (unsupported(&command).and_then(|()| crate::node::outlive_file_limits()), command) {
+        (Err(error), Command::Copy(args)) => run::failed("", &args.transfer, &error),
+        (Err(error), Command::Run(args)) => run::failed("", &args.transfer, &error),
+        (Err(error), _) => failed(json, &error),
+        (Ok(()), Command::Copy(args)) => copy::copy(&args),
+        (Ok(()), Command::Run(args)) => run::run(&args),
+        (Ok(()), Command::Bench(args)) => ended(json, bench::bench(&args)),
+        (Ok(()), Command::Plan(args)) => ended(json, plan::plan(&args)),
+        (Ok(()), Command::Doctor(args)) => ended(json, doctor::doctor(&args)),
+        (Ok(()), Command::Node(args)) => ended(json, daemon::node(&args)),
+        (Ok(()), Command::Status(args)) => ended(json, client::status(&args)),
+        (Ok(()), Command::Cancel(args)) => ended(json, client::cancel(&args)),
+        (Ok(()), Command::Keygen(args)) => ended(json, Key::keygen(&args.file).map(|_| ExitCode::SUCCESS)),
+    }
 }
 
-/// Prints a result. A reader that has gone away is not an error of ours.
-fn print(result: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", result.trim_end());
+fn ended(json: bool, done: Result<ExitCode>) -> ExitCode {
+    done.unwrap_or_else(|error| failed(json, &error))
 }
 
-/// Reads a specification file.
-fn read_spec(path: &std::path::Path) -> Result<crate::Spec> {
+/// Reads a specification file; what its rows say together is for [`Spec::validate`] to judge.
+fn read_spec(path: &Path) -> Result<Spec> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let cannot = |error: std::io::Error| {
         Error::new(Code::Usage, format!("{name}: cannot be read: {error}")).remedy("name a specification file")
+    };
+    let mut bytes = Vec::new();
+    // One byte more than a specification may have says that it is too long, however long it is.
+    let most = Spec::TEXT_BYTES_MAX as u64 + 1;
+    File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)).map_err(cannot)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Error::new(Code::Usage, format!("{name}:{line}: found a byte that is not UTF-8"))
+            .remedy("write such a byte of a name as % and two hex digits, such as %FF")
     })?;
-    let spec = crate::Spec::parse(&name, &text)?;
-    spec.validate().map_err(|error| error.at(&name))?;
+    Spec::parse(&name, &text)
+}
+
+/// Reads a specification file and judges it.
+fn valid_spec(path: &Path) -> Result<Spec> {
+    let spec = read_spec(path)?;
+    spec.validate().map_err(|error| error.at(path.display()))?;
     Ok(spec)
+}
+
+/// Prints what clap says of a command line on standard error.
+fn usage(text: &str) -> ExitCode {
+    use std::io::Write;
+    // Where nobody listens on standard error any more, the exit status still tells.
+    let _ = write!(std::io::stderr().lock(), "{text}");
+    super::exit_code(Code::Usage)
 }

@@ -11,13 +11,14 @@ use serde::Serialize;
 use picture::Picture;
 use simulated::Simulated;
 
+use super::output::{print, print_json};
 use super::run::scheduler;
-use super::{print, read_spec};
+use super::valid_spec;
 use crate::cli::args::PlanArgs;
 use crate::error::{Code, Error, Result};
 use crate::master::roster::Roster;
 use crate::plan::{Asking, Plan, Planned};
-use crate::units::{NodeIx, human_bytes};
+use crate::units::{NodeIx, human_bytes, printable};
 
 mod picture;
 mod simulated;
@@ -26,7 +27,7 @@ mod simulated;
 const SEGMENTS_SHOWN_MAX: usize = 200;
 
 pub(super) fn plan(args: &PlanArgs) -> Result<ExitCode> {
-    let spec = read_spec(&args.spec)?;
+    let spec = valid_spec(&args.spec)?;
     let roster = Roster::new(&spec);
     let nobody = vec![None; roster.entries.len()];
     let problem = roster.problem(&nobody);
@@ -44,7 +45,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<ExitCode> {
         write(path, &Picture::new(&spec.id, &roster, &problem, &plan, captions).svg())?;
     }
     let said = Said { transfer: &spec.id, roster: &roster, plan: &plan, assumes_speed, planning_seconds, simulated };
-    print(&if args.json { said.json() } else { said.in_words() });
+    if args.json { print_json(&said.json()) } else { print(&said.in_words()) }?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -104,7 +105,7 @@ struct SenderJson {
 
 impl Said<'_> {
     fn name(&self, node: NodeIx) -> String {
-        self.roster.get(node).address.to_string()
+        printable(&self.roster.get(node).address.to_string()).into_owned()
     }
 
     fn json(&self) -> String {
@@ -157,7 +158,7 @@ impl Said<'_> {
             scheduler.name(),
             self.planning_seconds,
             bound.seconds,
-            bound.bottleneck
+            printable(&bound.bottleneck)
         )
     }
 }

@@ -1,34 +1,66 @@
 //! `run`: this process is the master of a specification.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::{print, read_spec};
+use super::output::{print, print_json, transfer_failed, warn};
+use super::read_spec;
 use crate::cli::args::{self, Check, Launch, ProgressMode, RunArgs, TransferArgs, Verify};
-use crate::cli::{NodeProgress, Progress, Snapshot, exit_code};
+use crate::cli::{NodeProgress, Progress, Snapshot, fail};
 use crate::error::{Code, Error, Result, say};
 use crate::master::conduct::Conductor;
 use crate::plan::Scheduler;
-use crate::report::{Report, State};
+use crate::report::Report;
 use crate::transfer::{Checking, Settings, Transfer};
 use crate::units::BitRate;
 use crate::wire::DataPath;
 
-pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
-    carry_out(&Transfer::from_spec(read_spec(&args.spec)?, settings(&args.transfer)), &args.transfer)
+pub(super) fn run(args: &RunArgs) -> ExitCode {
+    let spec = match read_spec(&args.spec) {
+        Ok(spec) => spec,
+        Err(error) => return failed("", &args.transfer, &error),
+    };
+    if let Err(error) = spec.validate() {
+        return failed(&spec.id, &args.transfer, &error.at(args.spec.display()));
+    }
+    carry_out(&Transfer::from_spec(spec, settings(&args.transfer)), &args.transfer, Vec::new())
 }
 
-/// Runs a transfer with progress, and prints what it came to.
-pub(super) fn carry_out(transfer: &Transfer, args: &TransferArgs) -> Result<ExitCode> {
+/// Runs a transfer with progress, and prints what it came to; `noticed` are warnings from before it began.
+pub(super) fn carry_out(transfer: &Transfer, args: &TransferArgs, noticed: Vec<String>) -> ExitCode {
     let handle = transfer.handle();
-    cancel_on_signals(move || handle.cancel())?;
-    let report = watch(transfer, args.progress)?;
-    if args.json {
-        report.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
-    }
-    print(&if args.json { report.json() } else { report.to_string() });
-    Ok(ending(&report))
+    let ended = cancel_on_signals(move || handle.cancel()).and_then(|()| watch(transfer, args.progress));
+    let mut report = match ended {
+        Ok(report) => report,
+        Err(error) => return failed(&transfer.spec().id, args, &error),
+    };
+    report.warnings.splice(0..0, noticed);
+    let written = if args.json {
+        report.warnings.iter().for_each(|warning| warn(warning));
+        print_json(&report.json())
+    } else if report.tells() {
+        print(&report.tables())
+    } else {
+        report.warnings.iter().for_each(|warning| warn(warning));
+        Ok(())
+    };
+    // What went wrong first decides the exit status.
+    let ended = report.into_result().map(drop);
+    ended.and(written).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+/// Says why a transfer did not begin, and gives the exit status.
+pub(super) fn failed(id: &str, args: &TransferArgs, error: &Error) -> ExitCode {
+    let scheduler = scheduler(args.scheduler).name();
+    transfer_failed(args.json, &Report::failed(id, scheduler, checking(args.check).name(), error), error)
+}
+
+/// As [`failed`], for a command line that asks for JSON and is wrong otherwise.
+pub(super) fn mistyped(error: &Error) -> ExitCode {
+    let (scheduler, check) = (Scheduler::default().name(), Checking::default().name());
+    transfer_failed(true, &Report::failed("", scheduler, check, error), error)
 }
 
 /// Runs a transfer with progress.
@@ -50,22 +82,10 @@ pub(super) fn watch(transfer: &Transfer, mode: ProgressMode) -> Result<Report> {
     report
 }
 
-/// The exit status of a transfer; what went wrong is said on standard error, too.
-pub(super) fn ending(report: &Report) -> ExitCode {
-    match (&report.error, report.state) {
-        (None, State::Complete) => ExitCode::SUCCESS,
-        (Some(error), _) => {
-            let said = Error::new(error.code, error.message.clone()).missing(error.missing_ranges.clone());
-            crate::cli::fail(&said)
-        }
-        (None, _) => exit_code(Code::Internal),
-    }
-}
-
 pub(super) fn settings(args: &TransferArgs) -> Settings {
     Settings {
         launch_local: args.launch == Launch::Local,
-        program: None,
+        program: own_program(),
         root: args.root.clone().unwrap_or_else(|| "/".into()),
         key_file: args.key_file.clone(),
         check: checking(args.check),
@@ -84,6 +104,11 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         timeout: args.timeout,
         scheduler: scheduler(args.scheduler),
     }
+}
+
+/// This program, which nodes on this machine run. Where the system does not say what it is, starting one says so.
+pub(super) fn own_program() -> Option<PathBuf> {
+    std::env::current_exe().ok()
 }
 
 pub(super) fn scheduler(scheduler: args::Scheduler) -> Scheduler {

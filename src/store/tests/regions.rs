@@ -19,7 +19,7 @@ impl Object {
     }
 
     fn uri(&self) -> DataUri {
-        DataUri::Mem(self.0.file_name().unwrap().to_str().unwrap().to_owned())
+        DataUri::Mem(self.0.file_name().unwrap().to_owned())
     }
 
     fn sink(&self, bytes: u64, shared: Shared) -> Result<Sink> {
@@ -105,7 +105,7 @@ fn sources_must_exist_and_be_large_enough() {
 #[test]
 fn names_that_are_paths_and_links_are_refused() {
     for name in ["", ".", "..", "a/b", "/etc/passwd", "a\0b", &"n".repeat(256)] {
-        let uri = DataUri::Mem(name.to_owned());
+        let uri = DataUri::Mem(name.into());
         assert_eq!(Source::open(&root(), &uri, 0, 1).unwrap_err().code, Code::Data, "{name:?}");
         assert_eq!(Sink::prepare(&root(), &uri, 1, &options()).unwrap_err().code, Code::Data, "{name:?}");
     }

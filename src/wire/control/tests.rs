@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Code;
-use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NODES_MAX, SLOTS_MAX};
+use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NAME_BYTES_MAX, NODES_MAX, SLOTS_MAX};
 use crate::wire::proto;
 use crate::wire::{CheckKind, DataPath};
 
@@ -345,7 +345,7 @@ fn nonsense_in_a_plan_is_refused() {
     assert!(matches!(refused(|s| s.peers[1].rails = b"nowhere".into()), WireError::Contradiction { .. }));
     assert!(matches!(refused(|s| s.peers[1].rails = vec![4, 10, 0, 0, 1, 0]), WireError::Contradiction { .. }));
     assert!(matches!(refused(|s| s.peers[1].rails = [4, 10, 0, 0, 1, 0, 1].repeat(65)), WireError::Limit { .. }));
-    assert!(matches!(refused(|s| s.peers[1].name = "n".repeat(265)), WireError::Limit { .. }));
+    assert!(matches!(refused(|s| s.peers[1].name = "n".repeat(NAME_BYTES_MAX + 1)), WireError::Limit { .. }));
     assert!(matches!(refused(|s| s.segments[0].span = vec![5, 0]), WireError::Contradiction { .. }), "empty");
     assert!(matches!(refused(|s| s.segments[0].span = vec![5, u64::MAX]), WireError::Contradiction { .. }));
     assert!(matches!(refused(|s| s.segments[0].span = vec![]), WireError::Missing { .. }));

@@ -45,6 +45,14 @@ pub(super) fn span(field: &'static str, pairs: &Pairs) -> Result<Span, WireError
     }
 }
 
+/// The range of a row: exactly one span, which is empty for an empty file.
+pub(super) fn row_span(field: &'static str, pairs: &Pairs) -> Result<Span, WireError> {
+    match pairs.as_slice() {
+        &[start, 0] => Ok(Span::new(start, start)),
+        _ => span(field, pairs),
+    }
+}
+
 pub(super) fn span_of(field: &'static str, start: u64, bytes: u64) -> Result<Span, WireError> {
     let end = start.checked_add(bytes).filter(|end| *end > start);
     end.map(|end| Span::new(start, end)).ok_or(WireError::Contradiction { field })

@@ -5,7 +5,7 @@ use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 
 use super::fields::{
-    addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, shortened, span, span_of,
+    addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, row_span, shortened, span, span_of,
     text, text_within, within,
 };
 use crate::spec::Role;
@@ -149,7 +149,7 @@ impl Message for WireRow {
             (3, None) => Sharing::Member,
             _ => return Err(WireError::Contradiction { field: "the sharing of a row" }),
         };
-        let span = span("the range of a row", &proto.span)?;
+        let span = row_span("the range of a row", &proto.span)?;
         if proto.offset_bytes.checked_add(span.bytes()).is_none() {
             return Err(WireError::Contradiction { field: "the offset of a row" });
         }

@@ -196,7 +196,7 @@ impl Simulated {
             String::new()
         };
         let ratio = self.ratio.map_or_else(String::new, |ratio| format!(", {ratio:.3} times the bound"));
-        let error = self.error.as_ref().map_or_else(String::new, |error| format!("\nerror      {}", error.message));
+        let error = self.error.as_ref().map_or_else(String::new, |error| format!("\nerror      {}", error.to_error()));
         format!(
             "simulated  {} after {:.6} s{ratio} (seed {}, {} ms from node to node{coarse})\n\
              wasted     {}; stolen: {}; retries: {}{error}\n{table}\n",

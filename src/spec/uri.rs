@@ -157,6 +157,7 @@ const MEM_BYTES_MAX: usize = 254;
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::validate;
     use super::*;
 
     fn path(bytes: &[u8]) -> PathBuf {
@@ -181,7 +182,7 @@ mod tests {
             let text = uri.to_string();
             prop_assert_eq!(printable(&text), text.as_str());
             prop_assert_eq!(text.parse(), Ok(uri));
-            prop_assert!(text.len() <= crate::spec::URI_BYTES_MAX);
+            prop_assert!(text.len() <= validate::URI_BYTES_MAX);
         }
     }
 

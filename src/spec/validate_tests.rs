@@ -179,8 +179,9 @@ fn a_node_whose_uris_do_not_fit_a_message_is_named_with_the_row() {
     check(&format!("writer w:1 pattern:1 0 0-9\n{}", rows(fitting))).unwrap();
     let error = check(&format!("writer w:1 pattern:1 0 0-9\n{}", rows(fitting + 1))).unwrap_err();
     let line = fitting + 3;
-    let expected =
-        format!("the data URIs of r:1 have more than {NODE_URIS_BYTES_MAX} bytes together: line {line} is one too many");
+    let expected = format!(
+        "the data URIs of r:1 have more than {NODE_URIS_BYTES_MAX} bytes together: line {line} is one too many"
+    );
     assert!(error.message.starts_with(&expected), "{error}");
 }
 

@@ -5,8 +5,8 @@ use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 
 use super::fields::{
-    addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, row_span, shortened, span, span_of,
-    text, text_within, within,
+    addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, row_span, shortened, span,
+    span_of, text, text_within, within,
 };
 use crate::spec::Role;
 use crate::units::Span;

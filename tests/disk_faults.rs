@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
-use support::{Daemon, beside, cep_fast, code, end_of, folder, json, random_bytes, run, stderr, wait_for};
+use support::{
+    Daemon, JOURNAL_HEADER_BYTES as HEADER_BYTES, JOURNAL_RECORD_BYTES as RECORD_BYTES, beside, cep_fast, code, end_of,
+    folder, json, random_bytes, run, stderr, wait_for,
+};
 
 const BYTES: usize = 32 << 20;
 const MIB: usize = 1 << 20;
-/// The header of a journal, and a record.
-const HEADER_BYTES: u64 = 96;
-const RECORD_BYTES: u64 = 64;
 
 /// An ext4 of its own on a loop device, mounted at a folder.
 struct Disk {
@@ -172,7 +172,7 @@ impl Lab {
     }
 }
 
-/// What a journal says of a synced file is believed as it is, so right bytes show that every record of it was true.
+/// What a killed node has recorded is read before it is believed, so what was resumed shows which records were true.
 #[test]
 fn with_fsync_what_was_recorded_before_a_power_cut_is_there_after_it() {
     let Some(mut lab) = Lab::new(61) else { return };
@@ -214,6 +214,26 @@ fn without_fsync_records_whose_bytes_a_power_cut_has_taken_are_not_believed() {
     lab.assert_copied(&output);
     assert!(stderr(&output).contains("started anew"), "{}", stderr(&output));
     assert!(json(&output)["resumed_bytes"].as_u64().unwrap() <= (right * MIB) as u64, "{}", json(&output));
+}
+
+/// Records of an attempt without --fsync were taken over into a journal that says all of them are durable.
+#[test]
+fn with_fsync_what_an_attempt_without_it_had_recorded_is_there_after_a_power_cut() {
+    let Some(mut lab) = Lab::new(67) else { return };
+    let (master, _) = lab.begin(&["--path", "copy"]);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(master.id().cast_signed()), Signal::SIGINT).unwrap();
+    let output = end_of(master);
+    assert_eq!(code(&output), 130, "{}", stderr(&output));
+    let landed = json(&output)["bytes"].as_u64().unwrap();
+    let before = lab.records();
+    let master = lab.start(&["--fsync", "--path", "copy", "--limit", "80M"]);
+    wait_for("more of it", || lab.records() > before);
+    lab.cut_power(Some(master));
+    lab.receiver = Some(Daemon::start(&lab.disk.at, &[]));
+    let output = end_of(lab.start(&["--fsync"]));
+    lab.assert_copied(&output);
+    let resumed = json(&output)["resumed_bytes"].as_u64().unwrap();
+    assert!(resumed >= landed, "{resumed} of {landed} B were there: {}", stderr(&output));
 }
 
 /// The destination fails under its writer, for good.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::lab::Lab;
-use support::{beside, code, end_of, json, pattern, stderr, wait_for};
+use support::{JOURNAL_HEADER_BYTES, JOURNAL_RECORD_BYTES, beside, code, end_of, json, pattern, stderr, wait_for};
 
 const SEED: u64 = 5;
 /// Nodes that are silent are given up soon, so that these tests are quick.
@@ -47,7 +47,9 @@ fn begin_with(lab: &Lab, spec: &str, receivers: &[u32], options: &[&str]) -> Chi
             assert!(child.try_wait().unwrap().is_none(), "it ended too early");
             beside(lab.folder.path(), ".journal").iter().any(|path| {
                 let is_its = path.file_name().unwrap().to_string_lossy().starts_with(&name);
-                is_its && fs::metadata(path).is_ok_and(|about| about.len() > 96 + 2 * 64)
+                is_its
+                    && fs::metadata(path)
+                        .is_ok_and(|about| about.len() > JOURNAL_HEADER_BYTES + 2 * JOURNAL_RECORD_BYTES)
             })
         });
     }

@@ -10,7 +10,10 @@ use std::process::{Child, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Daemon, beside, cep_fast, code, end_of, folder, json, listing, random_bytes, run, stderr, wait_for};
+use support::{
+    Daemon, JOURNAL_HEADER_BYTES, JOURNAL_RECORD_BYTES, beside, cep_fast, code, end_of, folder, json, listing,
+    random_bytes, run, stderr, wait_for,
+};
 
 /// A copy of `source` to `copy` below `root` that takes so many bits per second, begun.
 fn slow_copy(root: &Path, limit: &str, more: &[&str]) -> Child {
@@ -53,7 +56,9 @@ fn wait_for_journal(root: &Path, child: &mut Child) {
             std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut said).unwrap();
             panic!("it ended too early: {said}");
         }
-        beside(root, ".journal").iter().any(|path| fs::metadata(path).is_ok_and(|about| about.len() > 96 + 2 * 64))
+        beside(root, ".journal").iter().any(|path| {
+            fs::metadata(path).is_ok_and(|about| about.len() > JOURNAL_HEADER_BYTES + 2 * JOURNAL_RECORD_BYTES)
+        })
     });
 }
 
@@ -226,6 +231,105 @@ fn a_source_that_changed_in_between_starts_again_and_says_so() {
     assert_eq!(beside(&pair.folder(), ""), Vec::<PathBuf>::new());
 }
 
+/// Writes over a part of a file, and sets the time of its last write back, as `touch -r` does.
+fn meddle(path: &Path, how: impl FnOnce(&fs::File)) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    let before = file.metadata().unwrap().modified().unwrap();
+    how(&file);
+    file.set_modified(before).unwrap();
+}
+
+fn partial_of(folder: &Path) -> PathBuf {
+    beside(folder, "").into_iter().find(|path| !path.to_string_lossy().ends_with(".journal")).unwrap()
+}
+
+/// The records were believed: the copy was half zeros, with status 0 and a digest.
+#[test]
+fn a_partial_file_that_somebody_changed_is_read_and_what_is_wrong_is_fetched_again() {
+    let zeroed = |file: &fs::File| file.write_all_at(&[0; 4096], 5000).unwrap();
+    let cut = |file: &fs::File| {
+        file.set_len(1 << 20).unwrap();
+        file.set_len(BYTES as u64).unwrap();
+    };
+    for (how, check) in [(&zeroed as &dyn Fn(&fs::File), "crc64"), (&cut, "crc64"), (&zeroed, "none")] {
+        let root = folder();
+        let data = source(root.path(), 71);
+        let mut child = slow_copy(root.path(), "160M", &["--check", check]);
+        wait_for_journal(root.path(), &mut child);
+        kill(pid(&child), Signal::SIGINT).unwrap();
+        let landed = json(&end_of(child))["bytes"].as_u64().unwrap();
+        meddle(&partial_of(root.path()), how);
+        let output = end_of(slow_copy(root.path(), "10G", &["--check", check]));
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(fs::read(root.path().join("copy")).unwrap() == data, "the bytes differ");
+        assert!(stderr(&output).contains("could not be confirmed and starts again"), "{}", stderr(&output));
+        let resumed = json(&output)["resumed_bytes"].as_u64().unwrap();
+        match check {
+            "none" => assert_eq!(resumed, 0, "there is nothing to hold it against"),
+            _ => assert!(resumed > 0 && resumed < landed, "{resumed} of {landed}"),
+        }
+    }
+}
+
+/// What others own was taken for the program's own, and got the final name.
+#[test]
+fn a_leftover_that_was_given_to_another_user_is_replaced_with_a_word_on_it() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let root = folder();
+    let data = source(root.path(), 72);
+    let mut child = slow_copy(root.path(), "160M", &[]);
+    wait_for_journal(root.path(), &mut child);
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    end_of(child);
+    let partial = partial_of(root.path());
+    std::os::unix::fs::chown(&partial, Some(65_534), Some(65_534)).unwrap();
+    let strangers = fs::OpenOptions::new().write(true).open(&partial).unwrap();
+    let output = end_of(slow_copy(root.path(), "10G", &[]));
+    assert_eq!((code(&output), &json(&output)["resumed_bytes"]), (0, &0.into()), "{}", stderr(&output));
+    assert!(stderr(&output).contains("belongs to another user"), "{}", stderr(&output));
+    strangers.write_all_at(&[0; 4096], 0).unwrap();
+    let copy = root.path().join("copy");
+    assert!(fs::read(&copy).unwrap() == data);
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(&copy).unwrap()), 0);
+}
+
+/// It was renamed and written to in place, without being asked to; and was gone when that failed.
+#[test]
+fn a_complete_file_whose_source_has_changed_is_refused_and_replaced_only_when_that_is_asked_for() {
+    let mut pair = Pair::new(73);
+    let child = pair.begin();
+    kill(pid(&child), Signal::SIGKILL).unwrap();
+    end_of(child);
+    let copy = pair.folder().join("copy");
+    wait_for("the end without a master", || copy.exists());
+    let old = std::mem::take(&mut pair.data);
+    let reader = fs::File::open(&copy).unwrap();
+    pair.data = source(pair.root.path(), 74);
+    let output = pair.again(&[]);
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
+    assert!(stderr(&output).contains("/copy exists"), "{}", stderr(&output));
+    assert!(fs::read(&copy).unwrap() == old, "it is as it was");
+    let inode = || {
+        let journal = beside(&pair.folder(), ".journal").pop()?;
+        fs::metadata(journal).ok().map(|about| std::os::unix::fs::MetadataExt::ino(&about))
+    };
+    let of_old = inode();
+    let mut child = begin(&pair.spec, &["--overwrite", "--limit", "160M"]);
+    wait_for("a journal of the new file", || inode() != of_old);
+    wait_for_journal(&pair.folder(), &mut child);
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    end_of(child);
+    assert!(fs::read(&copy).unwrap() == old, "a failure leaves it as it was");
+    // What was begun with --overwrite is continued without.
+    let output = pair.again(&[]);
+    assert_continued(&pair.folder(), &output, &pair.data);
+    let mut bytes = vec![0; BYTES];
+    reader.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == old, "who has the old file open still sees it");
+}
+
 #[test]
 fn no_resume_starts_over_and_leaves_nothing() {
     let pair = Pair::new(46);
@@ -318,8 +422,7 @@ fn what_the_disk_changed_is_found_when_it_is_read_back() {
         let verify = ["--verify", "disk", "--check", check];
         let mut child = slow_copy(root.path(), "160M", &verify);
         wait_for_journal(root.path(), &mut child);
-        let partial = beside(root.path(), "").into_iter().find(|path| !path.to_string_lossy().ends_with(".journal"));
-        let partial = fs::OpenOptions::new().read(true).write(true).open(partial.unwrap()).unwrap();
+        let partial = fs::OpenOptions::new().read(true).write(true).open(partial_of(root.path())).unwrap();
         let mut byte = [0];
         partial.read_exact_at(&mut byte, 5000).unwrap();
         assert_eq!(byte[0], data[5000], "the first piece has landed");
@@ -424,7 +527,12 @@ impl Writers {
     /// How many records each journal has.
     fn recorded(&self) -> Vec<u64> {
         let journals = beside(&self.folder(), "").into_iter().filter(|it| it.to_string_lossy().contains(".journal"));
-        journals.map(|path| fs::metadata(path).map_or(0, |about| about.len().saturating_sub(96) / 64)).collect()
+        journals
+            .map(|path| {
+                fs::metadata(path)
+                    .map_or(0, |about| about.len().saturating_sub(JOURNAL_HEADER_BYTES) / JOURNAL_RECORD_BYTES)
+            })
+            .collect()
     }
 
     /// A node is killed, and there again.
@@ -504,7 +612,7 @@ fn a_full_disk_loses_nothing() {
     kill(pid(&child), Signal::SIGINT).unwrap();
     end_of(child);
     // What was given room is kept; a file that fills the rest is in the way of nothing, and one more byte is refused.
-    let partial = beside(&disk, "").into_iter().find(|path| !path.to_string_lossy().ends_with(".journal")).unwrap();
+    let partial = partial_of(&disk);
     let punched =
         run(std::process::Command::new("fallocate").args(["-p", "-o", "33554432", "-l", "8388608"]).arg(&partial));
     assert_eq!(code(&punched), 0);

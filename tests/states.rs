@@ -217,15 +217,15 @@ impl World {
     }
 
     /// Runs the transfer once, and strikes it at the point.
-    fn run(&self, id: &str, point: Option<Point>, limit: &str) -> Run {
+    fn run(&self, id: &str, point: Option<Point>, limit: &[&str]) -> Run {
         let spec = self.root.path().join("spec");
         fs::write(&spec, self.specification(id)).unwrap();
         let (events, heard) = channel();
         let trap = point.map(|point| (point, events.clone()));
         *self.field.state.lock().unwrap() = State { trap, ..State::default() };
         let began = Instant::now();
-        let mut command = cep_fast(&["run", "--json", "--progress", "never", "--limit", limit]);
-        let command = command.arg(spec).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = cep_fast(&["run", "--json", "--progress", "never", "--limit"]);
+        let command = command.args(limit).arg(spec).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         *self.field.master.lock().unwrap() = Some(child);
@@ -294,7 +294,8 @@ impl World {
     fn play(&mut self, index: usize, point: Point, second: Option<Point>) -> Played {
         self.renew_sources();
         let id = format!("states {index}");
-        let mut runs = vec![self.run(&id, Some(point), LIMIT)];
+        let mut runs = vec![self.run(&id, Some(point), &[LIMIT])];
+        let mut limit = vec!["200M"];
         for point in [second, None] {
             let last = runs.last().unwrap();
             if last.status.success() || last.complaint.contains("/copy exists") {
@@ -303,8 +304,10 @@ impl World {
             assert!(last.struck.is_some(), "it failed undisturbed: {}", last.told());
             if index % 7 == 3 && runs.len() == 1 && !last.at_good_bye {
                 self.renew_sources();
+                // A copy that was complete by then is of the old ones.
+                limit.push("--overwrite");
             }
-            runs.push(self.run(&id, point, "200M"));
+            runs.push(self.run(&id, point, &limit));
         }
         let told = || runs.iter().map(Run::told).collect::<Vec<_>>().join("\n");
         let last = runs.last().unwrap();
@@ -388,7 +391,7 @@ fn words_say_where_they_belong() {
 /// All states of an undisturbed transfer, and what happens there. Of reports of progress there may be more or fewer another time.
 fn points(world: &mut World) -> Vec<Point> {
     world.renew_sources();
-    let run = world.run("states", None, LIMIT);
+    let run = world.run("states", None, &[LIMIT]);
     assert!(run.status.success(), "it fails undisturbed: {}", run.told());
     world.check(|_| false);
     let counts = world.field.state.lock().unwrap().counts;
@@ -462,7 +465,7 @@ fn a_sender_that_dies_when_all_has_landed_costs_nothing() {
     let mut world = World::new(WORLDS + 1);
     world.renew_sources();
     let finish = Point { node: 0, way: Way::ToNode, record: 3, strike: Strike::HalfAndKillNode };
-    let run = world.run("finish", Some(finish), LIMIT);
+    let run = world.run("finish", Some(finish), &[LIMIT]);
     assert!(run.struck.is_some() && run.status.success(), "{}", run.told());
     world.check(|_| false);
 }
@@ -473,9 +476,9 @@ fn a_master_that_dies_while_nodes_hand_in_their_reports_is_followed_by_one_that_
     let mut world = World::new(WORLDS + 2);
     world.renew_sources();
     let report = Point { node: 0, way: Way::ToMaster, record: 2, strike: Strike::KillMaster };
-    let run = world.run("reports", Some(report), LIMIT);
+    let run = world.run("reports", Some(report), &[LIMIT]);
     assert!(run.struck.is_some() && !run.status.success(), "{}", run.told());
-    let run = world.run("reports", None, LIMIT);
+    let run = world.run("reports", None, &[LIMIT]);
     assert!(run.status.success() && run.output.contains("\"resumed_bytes\":5763816"), "{}", run.told());
     world.check(|_| false);
 }

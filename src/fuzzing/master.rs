@@ -172,8 +172,8 @@ impl World {
         let have = spans(script).into_iter().map(|span| Have { span, origin: origin(script) }).collect();
         let error = (script.below(32) == 31).then(|| Error::new(Code::Data, "no such file"));
         let replicas = (0..script.below(40)).map(|_| script.pick(&[0, 1, 2])).collect();
-        let (holes, notes, modes) = (spans(script), Vec::new(), Vec::new());
-        Prepared { rows, states, have, error, holes, notes, modes, replicas }
+        let (holes, sealed, notes, modes) = (spans(script), script.coin(), Vec::new(), Vec::new());
+        Prepared { rows, states, have, error, holes, sealed, notes, modes, replicas }
     }
 
     fn hear(&mut self, event: Event) {

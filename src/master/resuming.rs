@@ -1,9 +1,9 @@
 //! What receivers have from an earlier attempt, and how much of it is still good.
 //!
 //! A range is good unless the sender that it came from takes part again and its source is not what it was. Of a sender that
-//! does not take part nobody knows better.
+//! does not take part nobody knows better than the journal, if that is sealed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::conduct::Conductor;
 use super::roster::{Entry, Roster};
@@ -24,6 +24,8 @@ pub(super) struct Resuming {
     /// What each source looks like now, by who it is, and the row that names it.
     states: BTreeMap<u64, (u64, NodeIx, usize)>,
     have: BTreeMap<NodeIx, Vec<Have>>,
+    /// The nodes whose journals are not sealed.
+    unsealed: BTreeSet<NodeIx>,
     /// What is still good of that: ascending, apart from each other.
     kept: BTreeMap<NodeIx, Vec<Span>>,
     /// What people should know: a sentence each.
@@ -42,6 +44,9 @@ impl Resuming {
                 self.states.insert(origin.who, (state, node, at));
             }
         }
+        if !prepared.sealed {
+            self.unsealed.insert(node);
+        }
         if !prepared.have.is_empty() {
             self.have.insert(node, std::mem::take(&mut prepared.have));
         }
@@ -53,10 +58,17 @@ impl Resuming {
     fn decide(&mut self, roster: &Roster) {
         let mut changed: BTreeMap<u64, u64> = BTreeMap::new();
         for (node, have) in std::mem::take(&mut self.have) {
-            let is_good = |it: &Have| self.states.get(&it.origin.who).is_none_or(|now| now.0 == it.origin.state);
-            let (good, bad): (Vec<Have>, Vec<Have>) = have.into_iter().partition(is_good);
-            bad.iter().for_each(|it| *changed.entry(it.origin.who).or_default() += it.span.bytes());
-            let kept = union(good.into_iter().map(|it| it.span).collect());
+            let is_believed = |it: &Have| match self.states.get(&it.origin.who) {
+                Some(now) => now.0 == it.origin.state,
+                None => !self.unsealed.contains(&node),
+            };
+            let (good, bad): (Vec<Have>, Vec<Have>) = have.into_iter().partition(is_believed);
+            for it in bad.iter().filter(|it| self.states.contains_key(&it.origin.who)) {
+                *changed.entry(it.origin.who).or_default() += it.span.bytes();
+            }
+            // A complete file is all or nothing: each of its ranges is said to come from all of its sources.
+            let (good, bad) = (spans(good), spans(bad));
+            let kept: Vec<Span> = good.into_iter().flat_map(|span| subtract(span, &bad)).collect();
             if !kept.is_empty() {
                 self.kept.insert(node, kept);
             }
@@ -142,6 +154,10 @@ impl Conductor {
 /// Whether a node may keep what it receives for another attempt: files.
 fn keeps(entry: &Entry) -> bool {
     entry.rows.iter().any(|row| row.role == Role::Receiver && matches!(row.uri, DataUri::File(_)))
+}
+
+fn spans(have: Vec<Have>) -> Vec<Span> {
+    union(have.into_iter().map(|it| it.span).collect())
 }
 
 /// What tells the source of a row from every other.

@@ -1,5 +1,6 @@
 //! What a node keeps for another attempt, and what it finds of an earlier one: pieces here, records in the journals.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::verify::reads_as;
@@ -8,15 +9,18 @@ use crate::engine::member::Kept;
 use crate::rail::desk::Desk;
 use crate::spec::Role;
 use crate::store::layout::Layout;
-use crate::store::{Keeping, Origin, Record, Sink};
+use crate::store::{Doubt, Keeping, Origin, Record, SealKey, Sink};
 use crate::units::{Span, covers, subtract, union};
 use crate::wire::control::{self, Have, Prepare, WireRow};
 use crate::wire::limits::HAVE_MAX;
 use crate::wire::{Check, CheckKind};
 
-/// How long what was found may be read, where the machine was started anew in between: the master waits for that. What is
-/// beyond is fetched again, which may well be faster than to read it.
+/// How long what was found may be read, where it is not certain to be there: the master waits for that. What is beyond is
+/// fetched again, which may well be faster than to read it.
 const RECHECK_WITHIN: Duration = Duration::from_secs(10);
+
+/// Cuts of plans that a journal may show, beside those of the grid.
+const CUTS_MAX: u64 = 1 << 16;
 
 /// All that must be the same for what is kept of a destination to mean the same; `rows` are those that write it.
 pub(super) fn keeping(prepare: &Prepare, uri: &str, rows: &[(u64, Span)]) -> Keeping {
@@ -26,12 +30,22 @@ pub(super) fn keeping(prepare: &Prepare, uri: &str, rows: &[(u64, Span)]) -> Kee
     for text in [prepare.id.as_str(), uri] {
         hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
     }
+    let wanted: Vec<Span> = rows.iter().map(|(_, span)| *span).collect();
     let mut rows = rows.to_vec();
     rows.sort_unstable_by_key(|(offset, span)| (*offset, span.start, span.end));
     let rows = rows.iter().flat_map(|(offset, span)| [*offset, span.start, span.end]);
     let options = [options.origin, options.block_bytes.into(), options.check as u64, object.start, object.end];
     options.into_iter().chain(rows).for_each(|number| _ = hasher.update(&number.to_le_bytes()));
-    Keeping { identity: *hasher.finalize().as_bytes() }
+    let identity = *hasher.finalize().as_bytes();
+    Keeping { identity, records_max: records_max(prepare, &wanted), key: SealKey::of_this_user() }
+}
+
+/// More records than rows can make: one for each of their pieces, twice where an earlier plan cut them otherwise, and as
+/// many more as plans have cuts.
+fn records_max(prepare: &Prepare, rows: &[Span]) -> u64 {
+    let block_bytes = u64::from(prepare.options.block_bytes).max(1);
+    let pieces = rows.iter().map(|span| span.bytes() / block_bytes + 2);
+    pieces.fold(CUTS_MAX, |sum, count| sum.saturating_add(count.saturating_mul(2)))
 }
 
 /// The offsets and ranges of the rows that write `uri`.
@@ -45,53 +59,103 @@ pub(super) fn state_of(looks: &[u8]) -> u64 {
     u64::from_le_bytes(*blake3::hash(looks).as_bytes().first_chunk().expect("a hash has 32 bytes"))
 }
 
-/// The pieces that an earlier attempt has left at a desk: in every file that they are to go to.
-pub(super) fn found(desk: &Desk) -> (Vec<Kept>, Vec<String>) {
-    let mut notes: Vec<String> = desk.sinks.iter().filter_map(Sink::refused).collect();
-    let deadline = Instant::now() + RECHECK_WITHIN;
-    let mut found = Vec::new();
-    for sink in &desk.sinks {
-        let mut dropped_bytes = 0;
-        for record in sink.found() {
-            let mut places = desk.layouts.iter().filter(|layout| layout.range().contains(record.span));
-            let is_there = |layout: &Layout| {
-                let sink = desk.sink_of(layout);
-                holds(sink, record) && is_sound(desk.method, sink, layout, record, deadline)
-            };
-            let (is_wanted, is_there) = (places.clone().next().is_some(), places.all(is_there));
-            match check_of(desk.method, record) {
-                Some(check) if is_wanted && is_there => {
-                    let origin = control::Origin { who: record.origin.who, state: record.origin.state };
-                    found.push(Kept { span: record.span, check, origin });
-                }
-                _ => dropped_bytes += record.span.bytes(),
-            }
-        }
-        if dropped_bytes > 0 && !sink.is_certain() {
-            notes.push(format!(
-                "the machine was started anew since an earlier attempt: of what that left, {} could not be confirmed and starts again",
-                crate::units::human_bytes(dropped_bytes)
-            ));
-        }
-    }
-    found.sort_unstable_by_key(|piece| piece.span.start);
-    found.dedup_by_key(|piece| piece.span.start);
-    (found, notes)
+/// What an earlier attempt has left at a desk.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers {
+    /// The pieces: in every file that they are to go to.
+    pub(super) kept: Vec<Kept>,
+    /// The same for the master, in as few ranges as they make.
+    pub(super) have: Vec<Have>,
+    /// Whether nobody else can have written the records of these.
+    pub(super) sealed: bool,
+    /// What people should know: a sentence each.
+    pub(super) notes: Vec<String>,
 }
 
-/// What was found, in as few ranges as it makes.
-pub(super) fn have(found: &[Kept]) -> Vec<Have> {
+/// Finds what an earlier attempt has left at a desk.
+pub(super) fn find(desk: &Desk) -> Leftovers {
+    let notes = desk.sinks.iter().filter_map(Sink::refused).collect();
+    let sealed = desk.sinks.iter().filter(|sink| sink.keeps()).all(Sink::is_sealed);
+    let mut found = Leftovers { notes, sealed, ..Leftovers::default() };
+    let deadline = Instant::now() + RECHECK_WITHIN;
+    for sink in &desk.sinks {
+        let (mut sound, mut lost_bytes) = (Vec::new(), 0);
+        for record in sink.found() {
+            match sound_piece(desk, record, deadline) {
+                Some(piece) => sound.push(piece),
+                None => lost_bytes += record.span.bytes(),
+            }
+        }
+        if sink.is_named() && (lost_bytes > 0 || has_unread_holes(desk, sink, &sound)) {
+            // Nothing is written to a complete file again: it is whole, or it is replaced.
+            lost_bytes = ranges_of(desk, sink).map(Span::bytes).sum();
+            sound.clear();
+        }
+        if let Some(doubt) = sink.doubt().filter(|_| lost_bytes > 0) {
+            found.notes.push(note_of(doubt, sink, lost_bytes));
+        }
+        found.have.extend(have(sink, &sound));
+        found.kept.append(&mut sound);
+    }
+    found.kept.sort_unstable_by_key(|piece| piece.span.start);
+    found.kept.dedup_by_key(|piece| piece.span.start);
+    if found.have.len() > HAVE_MAX {
+        found.have.sort_unstable_by_key(|it| std::cmp::Reverse(it.span.bytes()));
+        found.have.truncate(HAVE_MAX);
+    }
+    found.have.sort_unstable_by_key(|it| it.span.start);
+    found
+}
+
+/// Whether a file that is held against its records has parts that no record speaks of: holes of the source, which nobody can
+/// tell here from bytes that somebody has put there.
+fn has_unread_holes(desk: &Desk, sink: &Sink, sound: &[Kept]) -> bool {
+    let known = union(sound.iter().map(|piece| piece.span).collect());
+    sink.doubt().is_some() && ranges_of(desk, sink).any(|range| !covers(&known, range))
+}
+
+/// The piece that a record speaks of, if it is in every file that it is to go to.
+fn sound_piece(desk: &Desk, record: &Record, deadline: Instant) -> Option<Kept> {
+    let mut places = desk.layouts.iter().filter(|layout| layout.range().contains(record.span));
+    let is_there = |layout: &Layout| {
+        let sink = desk.sink_of(layout);
+        holds(sink, record) && is_sound(desk.method, sink, layout, record, deadline)
+    };
+    let is_wanted = places.clone().next().is_some();
+    let check = check_of(desk.method, record).filter(|_| is_wanted && places.all(is_there))?;
+    let origin = control::Origin { who: record.origin.who, state: record.origin.state };
+    Some(Kept { span: record.span, check, origin })
+}
+
+/// What people should know of pieces that are fetched again.
+fn note_of(doubt: Doubt, sink: &Sink, lost_bytes: u64) -> String {
+    let (name, lost) = (sink.name().display(), crate::units::human_bytes(lost_bytes));
+    let why = match doubt {
+        Doubt::Restart => "the machine was started anew since an earlier attempt",
+        Doubt::Change => "the file was changed since an earlier attempt recorded it, or that attempt was killed",
+        Doubt::Seal => "an earlier attempt had no key to seal its journal with",
+    };
+    format!("{why}: of what that left of {name}, {lost} could not be confirmed and starts again")
+}
+
+/// The pieces that were found in a file, in as few ranges as they make. A complete file is all or nothing: each of its
+/// ranges comes from all of its sources, so that none is good if one of them has changed.
+fn have(sink: &Sink, found: &[Kept]) -> Vec<Have> {
+    if sink.is_named() {
+        let origins: BTreeSet<(u64, u64)> = found.iter().map(|it| (it.origin.who, it.origin.state)).collect();
+        let ranges = union(found.iter().map(|it| it.span).collect());
+        let of_all = |span: Span| {
+            let origins = origins.iter().map(|&(who, state)| control::Origin { who, state });
+            origins.map(move |origin| Have { span, origin }).collect::<Vec<_>>()
+        };
+        return ranges.into_iter().flat_map(of_all).collect();
+    }
     let mut have: Vec<Have> = Vec::new();
     for &Kept { span, origin, .. } in found {
         match have.last_mut() {
             Some(last) if last.span.end == span.start && last.origin == origin => last.span.end = span.end,
             _ => have.push(Have { span, origin }),
         }
-    }
-    if have.len() > HAVE_MAX {
-        have.sort_unstable_by_key(|it| std::cmp::Reverse(it.span.bytes()));
-        have.truncate(HAVE_MAX);
-        have.sort_unstable_by_key(|it| it.span.start);
     }
     have
 }
@@ -106,7 +170,7 @@ pub(super) fn begin(
     forgets: bool,
 ) -> crate::error::Result<()> {
     for sink in desk.sinks.iter().filter(|sink| sink.keeps()) {
-        if forgets && sink.is_of_several() {
+        if forgets && sink.is_of_several() && !sink.is_named() {
             sink.forget()?;
             continue;
         }
@@ -144,9 +208,9 @@ fn holds(sink: &Sink, record: &Record) -> bool {
     found.get(at).is_some_and(|it| it.span == record.span && it.check == record.check)
 }
 
-/// Whether what a record speaks of is in its file for certain, or is found to be when it is read.
+/// A record is sound where what it speaks of is in its file for certain, or is found to be when it is read.
 fn is_sound(method: Method, sink: &Sink, layout: &Layout, record: &Record, deadline: Instant) -> bool {
-    sink.is_certain() || (Instant::now() < deadline && reads_right(method, sink, layout, record).unwrap_or(false))
+    sink.doubt().is_none() || (Instant::now() < deadline && reads_right(method, sink, layout, record).unwrap_or(false))
 }
 
 fn reads_right(method: Method, sink: &Sink, layout: &Layout, record: &Record) -> std::io::Result<bool> {

@@ -94,9 +94,8 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
         tallies,
         activity,
     };
-    let (found, notes) = keeping::found(&desk);
-    let have = keeping::have(&found);
-    let found = desk.sinks.iter().any(Sink::keeps).then_some(found);
+    let keeping::Leftovers { kept, have, sealed, notes } = keeping::find(&desk);
+    let found = desk.sinks.iter().any(Sink::keeps).then_some(kept);
     let claims = claims::take(root, prepare)?;
     Ok(Opened {
         desk,
@@ -108,6 +107,7 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
             error: None,
             states,
             have,
+            sealed,
             notes,
             replicas: Vec::new(),
             modes,

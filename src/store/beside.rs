@@ -6,23 +6,27 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 use nix::dir::Dir;
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 
 use super::fault::fault;
 use super::partial::{Place, unlink};
 use super::token;
+use super::trust::{Trusted, open_own};
 use crate::error::Result;
 
 impl Place {
     /// A member's journal beside the partial file, or that of the node that makes the file, if there is one.
-    pub(super) fn open_journal_of(&self, member: Option<u32>) -> io::Result<Option<File>> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match openat(&self.directory, self.journal_of(member).as_os_str(), flags, Mode::empty()) {
-            Ok(file) => Ok(Some(File::from(file))),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(errno.into()),
+    ///
+    /// # Errors
+    /// The reason, where there is something that is not this user's own, or that cannot be opened.
+    pub(super) fn open_journal_of(&self, member: Option<u32>) -> std::result::Result<Option<File>, String> {
+        let name = self.journal_of(member);
+        match open_own(&self.directory, &name, OFlag::O_RDONLY) {
+            Ok(Trusted::File(file, _)) => Ok(Some(File::from(file))),
+            Ok(Trusted::Nothing) => Ok(None),
+            Ok(Trusted::Unfit(why)) => Err(format!("{} {why}", self.path.with_file_name(name).display())),
+            Err(errno) => Err(format!("its journal cannot be read: {}", errno.desc())),
         }
     }
 

@@ -6,10 +6,11 @@ use nix::sys::stat::{FileStat, fstat};
 
 use super::Root;
 use super::fault::fault;
-use super::journal::Complete;
-use super::keep::{self, Found, Journal, Keeping};
+use super::journal::FileState;
+use super::keep::{self, Found, Journal, Keeping, Writing, state_of};
 use super::partial::{Left, Partial, Place};
 use super::sink::{Shared, SinkOptions, Target};
+use super::trust::may_others_write;
 use crate::error::Result;
 
 /// Opens the file at `path`, which will have `file_bytes` bytes, and its journal, where it has one.
@@ -39,17 +40,22 @@ pub(super) fn find_file(
 /// Opens the file that the elected node has made, and finds what this node has left in it.
 fn join_file(place: Place, number: u32, options: &SinkOptions) -> Result<(Target, Option<Journal>)> {
     let partial = place.join(number)?;
-    let inode = examined(&partial)?.st_ino;
-    let salt = keep::salt_of(&options.attempt, number);
+    let about = examined(&partial)?;
     let journal = options.keep.filter(|_| partial.is_locked).map(|keeping| {
-        if keep::is_gone_on_with(&partial.place, inode) {
-            Journal::find(&partial.place, keeping, inode, salt, options.fsync)
+        let writing = Writing { salt: keep::salt_of(&options.attempt, number), ..writing(options, keeping) };
+        if keep::is_gone_on_with(&partial.place, about.st_ino) {
+            Journal::find(&partial.place, &about, &writing)
         } else {
             // A new file, which may have the number of one that is gone.
-            Journal::new(keeping, inode, salt, options.fsync, Found::default())
+            Journal::new(about.st_ino, &writing, Found::default())
         }
     });
     Ok((Target::Joined(partial), journal))
+}
+
+fn writing(options: &SinkOptions, keeping: Keeping) -> Writing {
+    let SinkOptions { fsync, overwrite, shared, attempt: salt, .. } = *options;
+    Writing { keeping, salt, fsync, overwrite, is_of_several: shared != Shared::Alone }
 }
 
 /// Opens what an earlier attempt has left at a place, or makes a new file.
@@ -59,42 +65,41 @@ fn continue_file(
     options: &SinkOptions,
     keeping: Keeping,
 ) -> Result<(Target, Option<Journal>)> {
-    let find = |place: &Place, inode| Journal::find(place, keeping, inode, options.attempt, options.fsync);
+    let writing = writing(options, keeping);
+    let is_elected = options.shared == Shared::Elected;
     if let Some(existing) = &existing {
-        let journal = find(&place, existing.st_ino);
+        let journal = Journal::find(&place, existing, &writing);
         // Rows of other nodes, which the journal does not know, may make it another one.
         let has_size = existing.st_size.unsigned_abs() == file_bytes;
-        if has_size && journal.found.complete == Some(completion(existing)) {
-            if options.shared == Shared::Elected && !keep::is_kept(&place, existing.st_ino) {
-                // Who has written what of it nobody knows: it starts again, beside what is complete. That stays until it is
-                // replaced.
+        if has_size && journal.found.complete.is_some_and(|complete| is_like(&complete, existing)) {
+            if options.overwrite {
+                // The new file is written beside it. Its journal stays until that begins.
                 place.accept(Some(existing), true)?;
                 let found = Found { complete: journal.found.complete, ..Found::default() };
-                return with_new_journal(place.create_beside()?, found, options, keeping);
+                return with_new_journal(place.create_beside()?, found, &writing);
             }
-            match place.reopen_named(existing) {
-                Ok(partial) => {
-                    if options.shared == Shared::Elected {
-                        // Other nodes may have to write to it.
-                        partial.take_name()?;
-                    }
-                    return Ok((Target::Owned(partial), Some(journal)));
+            // Where several nodes have written it, somebody must know who wrote what.
+            let is_known = !is_elected || keep::is_kept(&place, existing.st_ino);
+            // One that others may write to is as it was left, or it is theirs.
+            if is_known && (journal.found.doubt.is_none() || !may_others_write(existing)) {
+                match place.reopen_named(existing) {
+                    Ok(partial) => return Ok((Target::Owned(partial), Some(journal))),
+                    Err(unopened) => place = unopened,
                 }
-                Err(unopened) => place = unopened,
             }
         }
     }
-    place.accept(existing.as_ref(), options.overwrite)?;
     let (place, refused) = match place.reopen()? {
-        Left::Nothing(place, why) => (place, why.map(String::from)),
+        Left::Nothing(place, why) => (place, why),
         Left::Partial(partial) => {
             let about = examined(&partial)?;
-            let journal = find(&partial.place, about.st_ino);
+            let journal = Journal::find(&partial.place, &about, &writing);
             let is_kept = match options.shared {
                 Shared::Elected => journal.found.refused.is_none() && keep::is_kept(&partial.place, about.st_ino),
                 _ => !journal.found.records.is_empty(),
             };
             if is_kept && about.st_size.unsigned_abs() == file_bytes {
+                partial.place.accept(existing.as_ref(), journal.overwrites())?;
                 if options.shared == Shared::Alone {
                     partial.place.remove_other_journals();
                 }
@@ -104,18 +109,13 @@ fn continue_file(
             (partial.place, cut.or(journal.found.refused))
         }
     };
-    let partial = place.create(options.shared == Shared::Elected)?;
-    with_new_journal(partial, Found { refused, ..Found::default() }, options, keeping)
+    place.accept(existing.as_ref(), options.overwrite)?;
+    with_new_journal(place.create(is_elected)?, Found::nothing(refused), &writing)
 }
 
 /// A new file and its journal; there is none where nobody could know who else writes to the file.
-fn with_new_journal(
-    partial: Partial,
-    found: Found,
-    options: &SinkOptions,
-    keeping: Keeping,
-) -> Result<(Target, Option<Journal>)> {
-    let journal = Journal::new(keeping, examined(&partial)?.st_ino, options.attempt, options.fsync, found);
+fn with_new_journal(partial: Partial, found: Found, writing: &Writing) -> Result<(Target, Option<Journal>)> {
+    let journal = Journal::new(examined(&partial)?.st_ino, writing, found);
     let journal = Some(journal).filter(|_| partial.is_locked);
     Ok((Target::Owned(partial), journal))
 }
@@ -131,9 +131,11 @@ pub(super) fn replaces_own(target: &Target, journal: Option<&Journal>) -> bool {
     is_another && journal.is_some_and(|journal| journal.found.complete.is_some() && !journal.has_begun())
 }
 
-/// How a complete file looks from outside.
-pub(super) fn completion(about: &FileStat) -> Complete {
-    Complete { size_bytes: about.st_size.unsigned_abs(), modified: (about.st_mtime, about.st_mtime_nsec) }
+/// Whether a file that has its final name can be the one that was complete: getting a name changes no more of it than the
+/// time of its last change.
+fn is_like(complete: &FileState, existing: &FileStat) -> bool {
+    let now = state_of(existing);
+    (now.size_bytes, now.modified) == (complete.size_bytes, complete.modified)
 }
 
 /// Leaves most of a name of 255 bytes to the user's.

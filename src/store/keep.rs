@@ -8,32 +8,82 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::journal::{self, Complete, HEADER_BYTES, Header, RECORD_BYTES, Read, Record};
-use super::open::OpenFile;
+use nix::sys::stat::{FileStat, fstat};
+use nix::unistd::fdatasync;
+
+use super::journal::{self, FileState, HEADER_BYTES, Header, RECORD_BYTES, Read, Record, Refusal, Seal};
+use super::open::{OpenFile, retried};
 use super::partial::Place;
+use super::seal::SealKey;
 
 /// How a destination is kept for an attempt that continues this one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Keeping {
     /// The hash of all that must be the same for what is kept to mean the same.
     pub(crate) identity: [u8; 32],
+    /// More records than the rows can make: a journal with more is none of this transfer's.
+    pub(crate) records_max: u64,
+    /// The key that journals are sealed with, where there is one.
+    pub(crate) key: Option<SealKey>,
+}
+
+/// A journal that is going to be written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Writing {
+    pub(super) keeping: Keeping,
+    /// Random bytes.
+    pub(super) salt: [u8; 16],
+    pub(super) fsync: bool,
+    pub(super) overwrite: bool,
+    /// Whether other nodes write the same file, and keep journals of their own.
+    pub(super) is_of_several: bool,
+}
+
+impl Writing {
+    fn header(&self, inode: u64, overwrite: bool) -> Header {
+        let Writing { keeping, salt, fsync, .. } = *self;
+        Header { identity: keeping.identity, boot: boot(salt), inode, synced: fsync, overwrite, salt }
+    }
+}
+
+/// Why what a journal speaks of is read before it is believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Doubt {
+    /// The machine was started anew, and nothing had been made durable; or it is another machine.
+    Restart,
+    /// The file is not as the node that recorded it left it, or the node did not get to say how that was.
+    Change,
+    /// There is no key to seal journals with.
+    Seal,
 }
 
 /// What was found of an earlier attempt.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) records: Vec<Record>,
-    /// Whether the machine cannot have lost what the records speak of.
-    pub(super) is_certain: bool,
-    pub(super) complete: Option<Complete>,
+    /// Why the records have to be held against the file; `None` where they are true for certain.
+    pub(super) doubt: Option<Doubt>,
+    pub(super) complete: Option<FileState>,
+    /// Whether that attempt made what it recorded durable.
+    pub(super) synced: bool,
+    /// Whether that attempt may replace a file that has the final name.
+    pub(super) overwrite: bool,
     /// Why what was there is not continued.
     pub(super) refused: Option<String>,
+}
+
+impl Found {
+    /// Nothing that can be continued, and why.
+    pub(super) fn nothing(refused: Option<String>) -> Found {
+        Found { refused, ..Found::default() }
+    }
 }
 
 /// The journal of one partial file.
 #[derive(Debug)]
 pub(super) struct Journal {
     header: Header,
+    key: Option<SealKey>,
     pub(super) found: Found,
     file: Mutex<Written>,
     /// Records that wait to be written.
@@ -43,7 +93,7 @@ pub(super) struct Journal {
 /// The journal of this attempt, once it has begun.
 #[derive(Debug, Default)]
 struct Written {
-    file: Option<File>,
+    file: Option<(File, Seal)>,
     records: u64,
     /// Whether nothing is to be kept after all.
     forgotten: bool,
@@ -56,41 +106,59 @@ impl Written {
     }
 }
 
-/// A journal larger than this is none of ours: 2²⁴ records, a partial file of 16 TiB in the usual pieces.
-const BYTES_MAX: u64 = (HEADER_BYTES + (RECORD_BYTES << 24)) as u64;
-
 impl Journal {
-    /// The journal for the file `inode` at a place, with what an earlier attempt left; `salt` is random.
-    pub(super) fn find(place: &Place, keeping: Keeping, inode: u64, salt: [u8; 16], fsync: bool) -> Journal {
-        let header = Header { identity: keeping.identity, boot: boot(salt), inode, synced: fsync, salt };
-        let found = match read(place, place.member, BYTES_MAX) {
+    /// The journal for the file at a place that looks like `about`, with what an earlier attempt left.
+    pub(super) fn find(place: &Place, about: &FileStat, writing: &Writing) -> Journal {
+        let Writing { keeping, .. } = writing;
+        let found = match read(place, place.member, keeping) {
             Ok(None) => Found::default(),
-            Ok(Some(read)) if read.header.identity != header.identity => {
+            Ok(Some(read)) if read.header.identity != keeping.identity => {
                 refused("it is of a transfer with other rows or options")
             }
-            Ok(Some(read)) if read.header.inode != inode => {
+            Ok(Some(read)) if read.header.inode != about.st_ino => {
                 refused("the partial file is not the one it was written for")
             }
-            Ok(Some(Read { header: old, records, complete })) => {
-                Found { records, is_certain: old.synced || old.boot == header.boot, complete, refused: None }
+            Ok(Some(read)) => {
+                let is_as_left = |key: &SealKey| {
+                    let now = state_of(about);
+                    read.left == Some(now) || (writing.is_of_several && was_left_as(place, about.st_ino, now, key))
+                };
+                let doubt = match &keeping.key {
+                    None => Some(Doubt::Seal),
+                    Some(_) if !read.header.synced && read.header.boot != boot(writing.salt) => Some(Doubt::Restart),
+                    Some(key) if !is_as_left(key) => Some(Doubt::Change),
+                    Some(_) => None,
+                };
+                let Header { synced, overwrite, .. } = read.header;
+                let (records, complete) = (read.records, read.complete);
+                Found { records, doubt, complete, synced, overwrite, refused: None }
             }
             Err(reason) => refused(&reason),
         };
-        Journal { header, found, file: Mutex::default(), pending: Mutex::default() }
+        let overwrite = writing.overwrite || found.overwrite;
+        Journal::made(writing.header(about.st_ino, overwrite), keeping.key, found)
     }
 
     /// A journal for a new file, of which nothing is there.
-    pub(super) fn new(keeping: Keeping, inode: u64, salt: [u8; 16], fsync: bool, found: Found) -> Journal {
-        let header = Header { identity: keeping.identity, boot: boot(salt), inode, synced: fsync, salt };
-        Journal { header, found, file: Mutex::default(), pending: Mutex::default() }
+    pub(super) fn new(inode: u64, writing: &Writing, found: Found) -> Journal {
+        Journal::made(writing.header(inode, writing.overwrite), writing.keeping.key, found)
+    }
+
+    fn made(header: Header, key: Option<SealKey>, found: Found) -> Journal {
+        Journal { header, key, found, file: Mutex::default(), pending: Mutex::default() }
     }
 
     /// Begins the journal of this attempt with the records that are still good. What was found is gone then.
-    pub(super) fn begin(&self, place: &Place, is_good: impl Fn(&Record) -> bool) -> io::Result<()> {
+    pub(super) fn begin(&self, place: &Place, partial: &OpenFile, is_good: impl Fn(&Record) -> bool) -> io::Result<()> {
         let good: Vec<&Record> = self.found.records.iter().filter(|record| is_good(record)).collect();
-        let mut bytes = journal::encode_header(&self.header).to_vec();
+        if self.header.synced && !self.found.synced && !good.is_empty() {
+            // The journal is going to say of these, too, that they are durable.
+            retried(|| fdatasync(partial.buffered()))?;
+        }
+        let (head, seal) = journal::encode_header(&self.header, self.key.as_ref());
+        let mut bytes = head.to_vec();
         for (at, record) in (0..).zip(&good) {
-            bytes.extend(journal::encode(&self.header, at, record));
+            bytes.extend(journal::encode(&seal, at, record));
         }
         let file = place.write_journal()?;
         file.write_all_at(&bytes, 0)?;
@@ -100,8 +168,18 @@ impl Journal {
             file.sync_all()?;
         }
         place.name_journal(lasts)?;
-        *self.written() = Written { file: Some(file), records: good.len() as u64, forgotten: false };
+        *self.written() = Written { file: Some((file, seal)), records: good.len() as u64, forgotten: false };
         Ok(())
+    }
+
+    /// Whether a file that has the final name may be replaced: by this attempt, or by the one that it continues.
+    pub(super) fn overwrites(&self) -> bool {
+        self.header.overwrite
+    }
+
+    /// Whether it is sealed, so that nobody else can have written what was found.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.key.is_some()
     }
 
     /// Whether it says anything of this attempt.
@@ -121,41 +199,63 @@ impl Journal {
 
     /// Writes what was added. Where that fails no more is written: what was, stays good.
     pub(super) fn flush(&self, partial: &OpenFile) -> io::Result<()> {
-        let mut written = self.written();
         let pending = std::mem::take(&mut *lock(&self.pending));
-        let Some(file) = written.file.as_ref().filter(|_| !pending.is_empty()) else { return Ok(()) };
-        let mut bytes = Vec::with_capacity(pending.len() * RECORD_BYTES);
-        for (at, record) in (written.records..).zip(&pending) {
-            bytes.extend(journal::encode(&self.header, at, record));
-        }
-        let done = self.append(file, written.records, &bytes, partial);
-        match &done {
-            Ok(()) => written.records += pending.len() as u64,
-            Err(_) => written.file = None,
-        }
-        done
+        self.append(partial, pending.len(), |seal, at, bytes| {
+            for (at, record) in (at..).zip(&pending) {
+                bytes.extend(journal::encode(seal, at, record));
+            }
+            Ok(())
+        })
     }
 
     /// Says that the file is complete and about to get its name.
-    pub(super) fn complete(&self, place: &Place, partial: &OpenFile, complete: &Complete) -> io::Result<()> {
-        if self.written().forgotten {
-            // Pieces of a file that several nodes write are not recorded; that it is complete is.
-            self.begin(place, |_| false)?;
-        }
-        let mut written = self.written();
-        let Some(file) = written.file.as_ref() else { return Ok(()) };
-        let bytes = journal::encode_complete(&self.header, written.records, complete);
-        let done = self.append(file, written.records, &bytes, partial);
-        written.records += 1;
-        done
+    pub(super) fn complete(&self, partial: &OpenFile) -> io::Result<()> {
+        self.append_state(partial, journal::encode_complete)
     }
 
-    fn append(&self, file: &File, at: u64, bytes: &[u8], partial: &OpenFile) -> io::Result<()> {
-        if self.header.synced {
-            nix::unistd::fdatasync(partial.buffered())?;
+    /// Says what the file looks like, now that this node does not write to it any more.
+    pub(super) fn leave(&self, partial: &OpenFile) -> io::Result<()> {
+        if self.written().records == 0 {
+            return Ok(());
         }
-        file.write_all_at(bytes, HEADER_BYTES as u64 + at * RECORD_BYTES as u64)?;
-        if self.header.synced { file.sync_data() } else { Ok(()) }
+        self.append_state(partial, journal::encode_left)
+    }
+
+    fn append_state(
+        &self,
+        partial: &OpenFile,
+        encode: fn(&Seal, u64, &FileState) -> [u8; RECORD_BYTES],
+    ) -> io::Result<()> {
+        self.append(partial, 1, |seal, at, bytes| {
+            bytes.extend(encode(seal, at, &state_of(&fstat(partial.buffered())?)));
+            Ok(())
+        })
+    }
+
+    /// Writes `count` records, as `encode` makes them, behind those that are there, when what they speak of is durable.
+    fn append(
+        &self,
+        partial: &OpenFile,
+        count: usize,
+        encode: impl FnOnce(&Seal, u64, &mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut written = self.written();
+        let Some((file, seal)) = written.file.as_ref().filter(|_| count > 0) else { return Ok(()) };
+        let write = || {
+            if self.header.synced {
+                retried(|| fdatasync(partial.buffered()))?;
+            }
+            let mut bytes = Vec::with_capacity(count * RECORD_BYTES);
+            encode(seal, written.records, &mut bytes)?;
+            file.write_all_at(&bytes, HEADER_BYTES as u64 + written.records * RECORD_BYTES as u64)?;
+            if self.header.synced { file.sync_data() } else { Ok(()) }
+        };
+        let done = write();
+        match &done {
+            Ok(()) => written.records += count as u64,
+            Err(_) => written.file = None,
+        }
+        done
     }
 
     /// Whether the journal at a place is this one, and not one of a newer attempt.
@@ -164,7 +264,7 @@ impl Journal {
             return false;
         }
         let named = place.open_journal_of(place.member).ok().flatten().and_then(|file| file.metadata().ok());
-        match (named, self.written().file.as_ref().map(File::metadata)) {
+        match (named, self.written().file.as_ref().map(|(file, _)| file.metadata())) {
             (Some(named), Some(Ok(ours))) => (named.dev(), named.ino()) == (ours.dev(), ours.ino()),
             // Never begun: the file was complete from the start.
             (_, own) => own.is_none(),
@@ -190,57 +290,84 @@ pub(super) fn salt_of(attempt: &[u8; 16], member: u32) -> [u8; 16] {
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-/// Whether the node that makes the file goes on with the partial file `inode`, as long as it has not begun.
+/// Whether the node that makes the file goes on with the file `inode`, as long as it has not begun.
 pub(super) fn is_gone_on_with(place: &Place, inode: u64) -> bool {
-    beginning_of(place, None).is_some_and(|first| first.header.inode == inode)
+    header_of(place, None).is_some_and(|(header, _)| header.inode == inode)
 }
 
 /// Whether any node has recorded something of the partial file `inode`. Without the journal of the one that made it nobody's
 /// counts.
 pub(super) fn is_kept(place: &Place, inode: u64) -> bool {
-    is_gone_on_with(place, inode) && beginnings(place, inode).any(|(_, read)| !read.records.is_empty())
-}
-
-/// Whether the file `inode`, which looks like `now`, is complete, and nobody has begun to write to it again.
-pub(super) fn is_complete(place: &Place, inode: u64, now: Complete) -> bool {
-    read(place, None, BYTES_MAX).ok().flatten().is_some_and(|first| {
-        let is_of_then = |(member, read): (Option<u32>, Read)| {
-            member.is_none_or(|member| read.header.salt == salt_of(&first.header.salt, member))
-        };
-        first.header.inode == inode && first.complete == Some(now) && beginnings(place, inode).all(is_of_then)
-    })
+    let has_records = |bytes: u64| bytes >= (HEADER_BYTES + RECORD_BYTES) as u64;
+    is_gone_on_with(place, inode) && headers(place, inode).any(|(_, _, bytes)| has_records(bytes))
 }
 
 /// Removes the journals of all nodes that speak of the partial file `inode`.
 pub(super) fn remove_all(place: &Place, inode: u64) {
-    beginnings(place, inode).for_each(|(member, _)| place.remove_journal_of(member));
+    headers(place, inode).for_each(|(member, ..)| place.remove_journal_of(member));
 }
 
-/// The beginnings of the journals that speak of the partial file `inode`, by the member that writes them, or the node that
-/// makes the file.
-fn beginnings(place: &Place, inode: u64) -> impl Iterator<Item = (Option<u32>, Read)> {
+/// Whether one of the nodes that write the file `inode` together left it as it is `now`: the last one did, if nobody has
+/// changed it since.
+fn was_left_as(place: &Place, inode: u64, now: FileState, key: &SealKey) -> bool {
+    headers(place, inode).any(|(member, _, bytes)| {
+        let last = (bytes.saturating_sub(HEADER_BYTES as u64) / RECORD_BYTES as u64).checked_sub(1);
+        let Some((last, file)) = last.zip(place.open_journal_of(member).ok().flatten()) else { return false };
+        let (mut head, mut record) = ([0; HEADER_BYTES], [0; RECORD_BYTES]);
+        let at = HEADER_BYTES as u64 + last * RECORD_BYTES as u64;
+        let is_read = file.read_exact_at(&mut head, 0).is_ok() && file.read_exact_at(&mut record, at).is_ok();
+        is_read && journal::decode_left(&head, last, &record, key) == Some(now)
+    })
+}
+
+/// The headers of the journals that speak of the partial file `inode`, by the member that writes them, or the node that
+/// makes the file; and how long the journals are. Another node may have another key: what is concluded from these alone is
+/// whether files are kept, and never which bytes are right.
+fn headers(place: &Place, inode: u64) -> impl Iterator<Item = (Option<u32>, Header, u64)> {
     let all = place.journals().unwrap_or_default().into_iter();
-    let all = all.filter_map(|member| Some((member, beginning_of(place, member)?)));
-    all.filter(move |(_, read)| read.header.inode == inode)
+    let all = all.filter_map(|member| header_of(place, member).map(|(header, bytes)| (member, header, bytes)));
+    all.filter(move |(_, header, _)| header.inode == inode)
 }
 
-/// The header of a journal, and its first record: there may be many nodes, and long journals.
-fn beginning_of(place: &Place, member: Option<u32>) -> Option<Read> {
-    read(place, member, (HEADER_BYTES + RECORD_BYTES) as u64).ok()?
+fn header_of(place: &Place, member: Option<u32>) -> Option<(Header, u64)> {
+    let file = place.open_journal_of(member).ok()??;
+    let mut head = [0; HEADER_BYTES];
+    file.read_exact_at(&mut head, 0).ok()?;
+    Some((journal::decode_header(&head).ok()?, file.metadata().ok()?.len()))
 }
 
 fn refused(reason: &str) -> Found {
-    Found { refused: Some(reason.into()), ..Found::default() }
+    Found::nothing(Some(reason.into()))
 }
 
-/// Reads a member's journal, or that of the node that makes the file, if there is one: up to so many bytes.
-fn read(place: &Place, member: Option<u32>, bytes_max: u64) -> Result<Option<Read>, String> {
-    let unreadable = |error: io::Error| format!("it cannot be read: {error}");
-    let Some(file) = place.open_journal_of(member).map_err(unreadable)? else { return Ok(None) };
+/// Reads a member's journal, or that of the node that makes the file, if there is one. One that is longer than the rows can
+/// make it is not read.
+fn read(place: &Place, member: Option<u32>, keeping: &Keeping) -> Result<Option<Read>, String> {
+    let unreadable = |error: io::Error| format!("its journal cannot be read: {error}");
+    let Some(mut file) = place.open_journal_of(member)? else { return Ok(None) };
     let mut bytes = Vec::new();
-    file.take(bytes_max).read_to_end(&mut bytes).map_err(unreadable)?;
-    journal::decode(&bytes).map(Some).map_err(|refusal| refusal.to_string())
+    let refuses = |refusal: Refusal| refusal.to_string();
+    file.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut bytes).map_err(unreadable)?;
+    journal::decode_header(&bytes).map_err(refuses)?;
+    let rest_max = (keeping.records_max + STATES_MAX).saturating_mul(RECORD_BYTES as u64);
+    if file.metadata().map_err(unreadable)?.len() > rest_max.saturating_add(HEADER_BYTES as u64) {
+        return Err("its journal is longer than its rows can make it".into());
+    }
+    file.take(rest_max).read_to_end(&mut bytes).map_err(unreadable)?;
+    journal::decode(&bytes, keeping.key.as_ref()).map(Some).map_err(refuses)
 }
+
+/// How a file looks from outside.
+pub(super) fn state_of(about: &FileStat) -> FileState {
+    FileState {
+        size_bytes: about.st_size.unsigned_abs(),
+        modified: (about.st_mtime, about.st_mtime_nsec),
+        changed: (about.st_ctime, about.st_ctime_nsec),
+    }
+}
+
+/// Records that speak of the file as a whole: that it is complete, and how it was left.
+const STATES_MAX: u64 = 2;
 
 /// What tells this boot of the machine from every other; where the system does not say, no two are the same.
 fn boot(unknown: [u8; 16]) -> [u8; 16] {

@@ -22,10 +22,12 @@ mod partial;
 mod permissions;
 mod region;
 mod root;
+mod seal;
 mod sink;
 mod source;
 mod space;
 mod token;
+mod trust;
 mod walk;
 
 #[cfg(test)]
@@ -34,9 +36,10 @@ mod tests;
 pub(crate) use claim::Claim;
 pub(crate) use identity::FileNames;
 pub(crate) use journal::{Origin, Record};
-pub(crate) use keep::Keeping;
+pub(crate) use keep::{Doubt, Keeping};
 pub(crate) use open::OpenFile;
 pub use pattern::Reader as PatternReader;
 pub(crate) use root::{Allowed, Root};
+pub(crate) use seal::SealKey;
 pub(crate) use sink::{Shared, Sink, SinkOptions};
 pub(crate) use source::Source;

@@ -1,6 +1,6 @@
 //! A file that is not complete yet: `.NAME.cep-TAG` beside the place it will have.
 //!
-//! It gets its name in one step, and only when it is complete. Whoever writes one has it locked. Another attempt of the same
+//! It gets its name in one step, and only when it is complete; from then on nobody opens it for writing again. Whoever writes one has it locked. Another attempt of the same
 //! transfer goes on with a partial file only when that lock is gone, and it goes with the last operation on the file, not
 //! only with its process: rings hold the locked descriptor as long as they have anything in flight. Otherwise the new attempt
 //! replaces the partial file by a new one of the same name: what a node of the old attempt still writes goes to a file without
@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -27,9 +27,11 @@ use nix::unistd::{LinkatFlags, UnlinkatFlags, fsync, linkat, unlinkat};
 use super::Root;
 use super::beside::SUFFIX_BYTES_MAX;
 use super::fault::fault;
+use super::keep::is_gone_on_with;
 use super::open::{OpenFile, identity, retried};
 use super::root::DIRECTORY;
 use super::space;
+use super::trust::{Trusted, is_own, open_at_once, open_if, open_own};
 use crate::error::{Code, Error, Result};
 
 /// The place of a destination: its directory, its name, and the names beside it.
@@ -58,7 +60,7 @@ pub(super) struct Partial {
     /// Whether this attempt has made it.
     pub(super) is_new: bool,
     /// Whether an earlier attempt has given it its final name already.
-    named: AtomicBool,
+    named: bool,
     /// The permissions that it will have with its final name, as far as they are granted here. Until then it has others.
     pub(super) mode: AtomicU32,
 }
@@ -68,7 +70,7 @@ pub(super) enum Left {
     /// A partial file that nobody writes any more.
     Partial(Partial),
     /// Nothing that can be gone on with; or why not.
-    Nothing(Place, Option<&'static str>),
+    Nothing(Place, Option<String>),
 }
 
 impl Place {
@@ -142,9 +144,13 @@ impl Place {
     pub(super) fn reopen(mut self) -> Result<Left> {
         let deadline = Instant::now() + LOCKED_MAX;
         loop {
-            let file = match self.open_partial(OFlag::empty(), Mode::empty()) {
-                Ok(file) => file,
-                Err(Errno::ENOENT) => return Ok(Left::Nothing(self, None)),
+            let file = match open_own(&self.directory, &self.partial, OFlag::O_RDWR) {
+                Ok(Trusted::File(file, _)) => file,
+                Ok(Trusted::Nothing) => return Ok(Left::Nothing(self, None)),
+                Ok(Trusted::Unfit(why)) => {
+                    let why = self.about_partial(why);
+                    return Ok(Left::Nothing(self, Some(why)));
+                }
                 Err(errno) => return Err(fault(errno, &self.path, "written")),
             };
             match lock_soon(file, deadline) {
@@ -156,57 +162,64 @@ impl Place {
                     // It was renamed or replaced between the opening and the lock: once more, with what has the name now.
                     self = partial.place;
                 }
-                Ok((_, false)) => return Ok(Left::Nothing(self, Some("its file system has no locks"))),
-                Err(_) => return Ok(Left::Nothing(self, Some("an earlier attempt still writes to it"))),
+                Ok((_, false)) => return Ok(Left::Nothing(self, Some("its file system has no locks".into()))),
+                Err(_) => return Ok(Left::Nothing(self, Some("an earlier attempt still writes to it".into()))),
             }
         }
     }
 
-    /// Opens the file that has the final name already, which was `existing` when it was looked at.
+    /// Opens the complete file that has the final name already, which was `existing` when it was looked at. It is only read.
     pub(super) fn reopen_named(self, existing: &FileStat) -> std::result::Result<Partial, Place> {
-        let open = |place: &Place, flags: OFlag| {
-            let flags = flags | OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            retried(|| openat(&place.directory, place.name.as_os_str(), flags, Mode::empty()))
-        };
-        let file = open(&self, OFlag::empty()).ok().and_then(|file| lock_soon(file, Instant::now() + LOCKED_MAX).ok());
-        let Some((file, true)) =
-            file.filter(|(file, _)| fstat(file).is_ok_and(|it| identity(&it) == identity(existing)))
-        else {
-            return Err(self);
-        };
-        let file = OpenFile::new(file, || open(&self, OFlag::O_DIRECT).ok());
-        Ok(Partial {
-            file,
-            place: self,
-            is_locked: true,
-            is_new: false,
-            named: AtomicBool::new(true),
-            mode: UNTOLD.into(),
-        })
+        // A complete file has the permissions of its sources.
+        match open_if(&self.directory, &self.name, OFlag::O_RDONLY, is_own) {
+            Ok(Trusted::File(file, about)) if identity(&about) == identity(existing) => {
+                let direct = || open_at_once(&self.directory, &self.name, OFlag::O_RDONLY | OFlag::O_DIRECT).ok();
+                let file = OpenFile::new(file, direct);
+                Ok(Partial { file, place: self, is_locked: true, is_new: false, named: true, mode: UNTOLD.into() })
+            }
+            _ => Err(self),
+        }
     }
 
-    /// Opens the partial file that another node of this attempt has made; this one is its `member` of that number.
+    /// Opens the file that another node of this attempt has made, or found complete; this one is its `member` of that number.
     pub(super) fn join(mut self, member: u32) -> Result<Partial> {
         self.member = Some(member);
-        match self.open_partial(OFlag::empty(), Mode::empty()).map(lock) {
+        let file = match open_own(&self.directory, &self.partial, OFlag::O_RDWR) {
+            Ok(Trusted::File(file, _)) => file,
+            Ok(Trusted::Nothing) => return self.join_named(),
+            Ok(Trusted::Unfit(why)) => return Err(Error::new(Code::Data, self.about_partial(why)).remedy(REMOVE)),
+            Err(errno) => return Err(fault(errno, &self.path, "written")),
+        };
+        match lock(file) {
             // Who has made it has a lock on it, which is not seen from here. Or there are none.
-            Ok(Ok((file, _))) => {
+            Ok((file, _)) => {
                 let file = File::from(file);
                 let _ = file.unlock();
                 Ok(self.opened(file.into(), false, false))
             }
-            Ok(Err(file)) => {
+            Err(file) => {
                 let partial = self.opened(file, true, false);
                 if partial.let_others_write() { Ok(partial) } else { Err(given_up(&partial.place.path)) }
             }
-            Err(Errno::ENOENT) => Err(given_up(&self.path)),
-            Err(errno) => Err(fault(errno, &self.path, "written")),
         }
+    }
+
+    /// As [`Place::join`], where the node that makes the file has found it complete.
+    fn join_named(self) -> Result<Partial> {
+        let named = fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok();
+        let complete = named.filter(|named| is_gone_on_with(&self, named.st_ino));
+        let Some(complete) = complete else { return Err(given_up(&self.path)) };
+        self.reopen_named(&complete).map_err(|place| given_up(&place.path))
+    }
+
+    /// Why the partial file is not gone on with.
+    fn about_partial(&self, why: &str) -> String {
+        format!("{} {why}", self.path.with_file_name(&self.partial).display())
     }
 
     fn opened(self, file: OwnedFd, is_locked: bool, is_new: bool) -> Partial {
         let file = OpenFile::new(file, || self.open_partial(OFlag::O_DIRECT, Mode::empty()).ok());
-        Partial { file, place: self, is_locked, is_new, named: AtomicBool::new(false), mode: UNTOLD.into() }
+        Partial { file, place: self, is_locked, is_new, named: false, mode: UNTOLD.into() }
     }
 
     pub(super) fn open_partial(&self, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
@@ -261,8 +274,14 @@ impl Place {
         }
     }
 
+    /// Removes what lies beside the destination under a name of this program's.
     pub(super) fn remove(&self, name: &OsStr) -> Result<()> {
-        unlink(&self.directory, name).map_err(|errno| self.unwritable(errno))
+        unlink(&self.directory, name).map_err(|errno| match errno {
+            Errno::EPERM | Errno::EBUSY | Errno::ENOTEMPTY | Errno::EEXIST => {
+                fault(errno, &self.path.with_file_name(name), "removed").remedy(REMOVE)
+            }
+            other => self.unwritable(other),
+        })
     }
 
     pub(super) fn sync_directory(&self) -> nix::Result<()> {
@@ -305,27 +324,12 @@ impl Partial {
 
     /// Whether it has its final name already.
     pub(super) fn is_named(&self) -> bool {
-        self.named.load(Ordering::Relaxed)
-    }
-
-    /// Takes the final name from the file again: it is going to be written to.
-    pub(super) fn take_name(&self) -> Result<()> {
-        let Place { directory, partial, name, path, .. } = &self.place;
-        renameat(directory, name.as_os_str(), directory, partial.as_os_str())
-            .map_err(|errno| fault(errno, path, "written again"))?;
-        self.named.store(false, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Gives it the final name that `take_name` took, unless something else has that now.
-    pub(super) fn give_name_back(&self) {
-        let is_named = self.place.rename(false).is_ok();
-        self.named.fetch_or(is_named, Ordering::Relaxed);
+        self.named
     }
 
     /// Shares the lock with other nodes that write this file; false where somebody else has it.
     pub(super) fn let_others_write(&self) -> bool {
-        !self.is_locked || self.descriptor().is_ok_and(|file| file.try_lock_shared().is_ok())
+        !self.is_locked || self.named || self.descriptor().is_ok_and(|file| file.try_lock_shared().is_ok())
     }
 
     /// Whether no other node writes this file; the lock on it may be gone otherwise.
@@ -376,10 +380,12 @@ fn partial_name(name: &OsStr, tag: &str) -> OsString {
     OsStr::from_bytes(&partial).to_owned()
 }
 
+/// Removes a name, if there is one: of a file or a link, or of a directory in which there is nothing.
 pub(super) fn unlink(directory: &OwnedFd, name: &OsStr) -> nix::Result<()> {
     match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
-        Err(Errno::ENOENT) => Ok(()),
-        done => done,
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(Errno::EISDIR) => unlinkat(directory, name, UnlinkatFlags::RemoveDir),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -418,6 +424,16 @@ fn given_up(path: &Path) -> Error {
     Error::new(Code::Data, format!("the node that makes {} has given it up", path.display()))
 }
 
+/// The file is complete, and what is wanted of it now is not all what was wanted then.
+pub(super) fn is_otherwise(path: &Path) -> Error {
+    let shown = path.display();
+    Error::new(
+        Code::Data,
+        format!("{shown} exists: it was completed by an earlier attempt, and not all of it is still good"),
+    )
+    .remedy("use --overwrite to replace it")
+}
+
 pub(super) fn being_written(path: &Path) -> Error {
     Error::new(Code::Data, format!("another transfer writes {} at the same time", path.display()))
         .remedy("wait for it to end")
@@ -429,6 +445,9 @@ pub(super) fn exists(path: &Path) -> Error {
 
 /// The permissions of a file of whose sources nobody has told any.
 const UNTOLD: u32 = 0o666;
+
+/// What to do about something that this program does not touch, or cannot.
+const REMOVE: &str = "remove it, or name another directory";
 
 /// How long an earlier attempt may take to let go of its partial file: a process that was killed has writes in flight.
 const LOCKED_MAX: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });

@@ -16,11 +16,11 @@ use nix::sys::stat::fstat;
 use nix::unistd::fsync;
 
 use super::fault::fault;
-use super::finding::{completion, find_file, replaces_own};
+use super::finding::{find_file, replaces_own};
 use super::journal::Record;
-use super::keep::{self, Journal, Keeping};
+use super::keep::{self, Doubt, Journal, Keeping};
 use super::open::{OpenFile, retried};
-use super::partial::{Partial, being_written};
+use super::partial::{Partial, being_written, is_otherwise};
 use super::region::Region;
 use super::root::errno_of;
 use super::{Root, space};
@@ -105,7 +105,7 @@ impl Sink {
             }
         };
         let SinkOptions { fsync, shared, .. } = *options;
-        let overwrite = options.overwrite || replaces_own(&target, journal.as_ref());
+        let overwrite = options.overwrite || journal.as_ref().is_some_and(Journal::overwrites);
         // From here on an error drops the sink, and that removes what was made.
         let sink = Sink { target, overwrite, fsync, shared, journal, settled: AtomicBool::new(false) };
         sink.make_room(file_bytes)?;
@@ -150,10 +150,14 @@ impl Sink {
         self.journal.as_ref().map_or(&[], |journal| &journal.found.records)
     }
 
-    /// Whether what was found is certain to be there: the machine has not been started anew since, or it had been made
-    /// durable.
-    pub(crate) fn is_certain(&self) -> bool {
-        self.journal.as_ref().is_some_and(|journal| journal.found.is_certain)
+    /// Why what was found is to be held against the file before it is believed; `None` where it is there for certain.
+    pub(crate) fn doubt(&self) -> Option<Doubt> {
+        self.journal.as_ref().and_then(|journal| journal.found.doubt)
+    }
+
+    /// Whether nobody else can have written what was found.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::is_sealed)
     }
 
     /// Why what was there of an earlier attempt is not continued, in a sentence.
@@ -166,16 +170,13 @@ impl Sink {
     /// `is_whole` says that nothing more will be written.
     ///
     /// # Errors
-    /// `Data` where the journal cannot be written.
+    /// `Data` where the journal cannot be written, and where the file is complete already and not whole any more.
     pub(crate) fn begin(&self, kept: &[Span], is_whole: bool) -> Result<()> {
         let (Some(journal), Some(partial)) = (&self.journal, self.partial()) else { return Ok(()) };
         if partial.is_named() {
-            if is_whole {
-                return Ok(());
-            }
-            partial.take_name()?;
+            return if is_whole { Ok(()) } else { Err(is_otherwise(&partial.place.path)) };
         }
-        let begun = journal.begin(&partial.place, |record| covers(kept, record.span));
+        let begun = journal.begin(&partial.place, &partial.file, |record| covers(kept, record.span));
         begun.map_err(|error| fault(errno_of(&error), self.name(), "recorded in a journal beside it"))
     }
 
@@ -201,7 +202,7 @@ impl Sink {
 
     /// Whether an earlier attempt has completed it: it has its final name, and nothing is written to it.
     pub(crate) fn is_named(&self) -> bool {
-        matches!(&self.target, Target::Owned(partial) if partial.is_named())
+        self.partial().is_some_and(Partial::is_named)
     }
 
     /// Takes in what has landed here, to be recorded by the next [`Sink::flush`].
@@ -275,6 +276,7 @@ impl Sink {
                 self.discard();
                 return Err(error);
             }
+            self.record_leaving(partial);
         }
         if let Target::Region(region) = &self.target {
             region.check_named()?;
@@ -306,6 +308,9 @@ impl Sink {
             return;
         }
         self.flush();
+        if let Some(partial) = self.partial() {
+            self.record_leaving(partial);
+        }
         match &self.target {
             Target::Owned(partial) if self.shared == Shared::Elected => self.leave(partial),
             Target::Joined(partial) => self.leave(partial),
@@ -329,7 +334,7 @@ impl Sink {
     fn leave(&self, partial: &Partial) {
         // It speaks of this attempt alone. A removal that fails has no one to tell.
         let _ = self.remove_token(partial);
-        if !partial.is_ours() {
+        if partial.is_named() || !partial.is_ours() {
             return;
         }
         if let Some(journal) = self.journal.as_ref().filter(|_| self.is_shared() && !self.is_worth_keeping())
@@ -339,10 +344,7 @@ impl Sink {
         }
         let is_last = if partial.is_locked { partial.is_last() } else { !self.is_shared() };
         let Some(about) = fstat(partial.file.buffered()).ok().filter(|_| is_last) else { return };
-        if keep::is_complete(&partial.place, about.st_ino, completion(&about)) {
-            // As an earlier attempt had left it: this one has not touched it.
-            partial.give_name_back();
-        } else if !keep::is_kept(&partial.place, about.st_ino) {
+        if !keep::is_kept(&partial.place, about.st_ino) {
             keep::remove_all(&partial.place, about.st_ino);
             partial.discard();
         }
@@ -366,11 +368,20 @@ impl Sink {
 
     /// Leaves a record of the file that is complete, for an attempt that has to find out which files are.
     fn record_completion(&self, partial: &Partial) {
-        let (Some(journal), Ok(about)) = (&self.journal, fstat(partial.file.buffered())) else { return };
-        if !partial.is_named()
-            && let Err(error) = journal.complete(&partial.place, &partial.file, &completion(&about))
+        self.record(partial, "the completion", Journal::complete);
+    }
+
+    /// Leaves a record of what the file looks like, now that this node does not write to it any more: whoever finds it like
+    /// that need not read it.
+    fn record_leaving(&self, partial: &Partial) {
+        self.record(partial, "the state", Journal::leave);
+    }
+
+    fn record(&self, partial: &Partial, what: &str, record: fn(&Journal, &OpenFile) -> std::io::Result<()>) {
+        if let Some(journal) = self.journal.as_ref().filter(|_| !partial.is_named())
+            && let Err(error) = record(journal, &partial.file)
         {
-            tracing::warn!("the completion of {} is not recorded: {error}", self.name().display());
+            tracing::warn!("{what} of {} is not recorded: {error}", self.name().display());
         }
     }
 
@@ -405,7 +416,8 @@ impl Sink {
         }
     }
 
-    fn name(&self) -> &Path {
+    /// As the user names it.
+    pub(crate) fn name(&self) -> &Path {
         match &self.target {
             Target::Owned(partial) | Target::Joined(partial) => &partial.place.path,
             Target::Region(region) => &region.name,

@@ -2,17 +2,18 @@
 //!
 //! Two nodes may mean different files by the same path (a local disk each) or the same (a network file system). The
 //! elected node leaves the attempt's random bytes beside its partial file; who finds them there sees the same directory.
+//! Only this user may read them, so that nobody else can leave them beside another file.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::root::errno_of;
+use super::trust::{Trusted, open_own};
 
 /// The random bytes that tell one attempt from every other.
 pub(super) type Attempt = [u8; 16];
@@ -30,19 +31,17 @@ pub(super) fn name(partial: &OsStr) -> OsString {
 /// Writes a token that does not exist yet.
 pub(super) fn write(directory: &OwnedFd, name: &OsStr, attempt: &Attempt) -> nix::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut file = File::from(openat(directory, name, flags, Mode::from_bits_truncate(0o644))?);
+    let mut file = File::from(openat(directory, name, flags, Mode::from_bits_truncate(0o600))?);
     // On network file systems other nodes see the bytes only after they are written back.
     file.write_all(attempt).and_then(|()| file.sync_all()).map_err(|error| errno_of(&error))
 }
 
 /// Whether the token is there and says `attempt`.
 pub(super) fn found(directory: &OwnedFd, name: &OsStr, attempt: &Attempt) -> nix::Result<bool> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = match openat(directory, name, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
+    let file = match open_own(directory, name, OFlag::O_RDONLY)? {
+        Trusted::File(file, _) => File::from(file),
         // Another user's leftovers are not this attempt's token.
-        Err(Errno::ENOENT | Errno::EACCES | Errno::ELOOP) => return Ok(false),
-        Err(errno) => return Err(errno),
+        Trusted::Nothing | Trusted::Unfit(_) => return Ok(false),
     };
     let mut bytes = Vec::with_capacity(attempt.len() + 1);
     file.take(attempt.len() as u64 + 1).read_to_end(&mut bytes).map_err(|error| errno_of(&error))?;

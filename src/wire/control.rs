@@ -400,6 +400,8 @@ pub(crate) struct Prepared {
     pub(crate) states: Vec<u64>,
     /// What it has from an earlier attempt.
     pub(crate) have: Vec<Have>,
+    /// Whether nobody but the node's user can have written what says so.
+    pub(crate) sealed: bool,
     /// What people should know: a sentence each.
     pub(crate) notes: Vec<String>,
     /// Check values of the ranges that are compared, range after range.

@@ -278,6 +278,8 @@ pub(crate) struct Prepared {
     /// One number per row, or nothing.
     #[prost(uint32, repeated, tag = "30")]
     pub(crate) modes: Vec<u32>,
+    #[prost(bool, tag = "31")]
+    pub(crate) sealed: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

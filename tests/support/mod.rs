@@ -15,6 +15,11 @@ use std::time::{Duration, Instant};
 use cep_fast::PatternReader;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_cep-fast");
+/// The size of a journal's header, and of each record behind it.
+pub(crate) const JOURNAL_HEADER_BYTES: u64 = 112;
+pub(crate) const JOURNAL_RECORD_BYTES: u64 = 64;
+/// Where programs of tests keep their state, instead of the user's own.
+pub(crate) const STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
 /// Far longer than any command here takes.
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -31,7 +36,7 @@ pub(crate) fn folder_in_memory() -> tempfile::TempDir {
 /// A command of the program.
 pub(crate) fn cep_fast(args: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.args(args);
+    command.args(args).env("XDG_STATE_HOME", STATE);
     command
 }
 
@@ -192,6 +197,7 @@ impl Daemon {
         if !more.contains(&"--key-file") {
             command.arg("--insecure-no-key");
         }
+        command.env("XDG_STATE_HOME", STATE);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -36,10 +36,13 @@ fn cluster(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64) -> Clust
 }
 
 fn limited(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64, limit: Option<BitRate>) -> Cluster {
+    with(Wishes { check, limit, ..Wishes::default() }, rows, faults, seed)
+}
+
+fn with(wishes: Wishes, rows: Vec<Row>, faults: Faults, seed: u64) -> Cluster {
     let spec = Spec { rows, block_bytes: Some(BLOCK), ..Spec::default() };
     let roster = Roster::new(&spec);
     let identity = Identity { id: "test".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
-    let wishes = Wishes { check, limit, ..Wishes::default() };
     let terms = Terms::new(&spec, &roster, identity, wishes);
     // Payload on a 1 Gbit/s line, as the plan counts it.
     let goodput = GBIT * crate::units::goodput(1500);
@@ -423,9 +426,12 @@ fn to_files(mib: u64) -> Vec<Row> {
     rows
 }
 
-/// An attempt at moving them, of about three seconds, with real files in `home`; the sources of `touched` look otherwise.
+/// An attempt at moving them, of about three seconds, with real files in `home`; the sources of `touched` look otherwise, and
+/// then what is complete may be replaced.
 fn attempt(home: &Path, faults: Faults, seed: u64, touched: &[u32]) -> Cluster {
-    let mut cluster = limited(to_files(8), CheckKind::Crc64, faults, seed, Some(BitRate(50_000_000)));
+    let limit = Some(BitRate(50_000_000));
+    let wishes = Wishes { check: CheckKind::Crc64, limit, overwrite: !touched.is_empty(), ..Wishes::default() };
+    let mut cluster = with(wishes, to_files(8), faults, seed);
     for node in 0..7 {
         let mut files = Files::new(home, Data { generation: 1, hole_every: 0 });
         files.touched = touched.contains(&node);

@@ -400,6 +400,8 @@ impl Trial {
         if self.random.below(8) == 0 {
             self.tally.met("the sources change");
             self.data.generation += 1;
+            // What was complete by then is of the old ones.
+            self.wishes.overwrite = true;
         }
         let synced = self.wishes.fsync;
         for index in self.receivers() {

@@ -117,12 +117,15 @@ fn one_that_has_landed_all_leaves_with_the_others() {
 }
 
 #[test]
-fn a_file_that_they_have_completed_is_found_complete_by_each_and_has_its_name_meanwhile() {
+fn a_file_that_they_have_completed_is_found_complete_by_each_and_keeps_its_name() {
     let home = directory();
     complete(home.path());
+    let inode = fs::metadata(home.path().join("x")).unwrap().ino();
     for attempt in 2..4 {
+        let sinks = open(home.path(), attempt);
+        assert!(sinks.iter().all(|sink| sink.is_named() && sink.doubt().is_none()));
         // The attempt fails before it begins.
-        drop(open(home.path(), attempt));
+        drop(sinks);
         assert_eq!(names(home.path()), [FIRST, MEMBERS, "x"]);
     }
     let [elected, member] = open(home.path(), 4);
@@ -135,32 +138,39 @@ fn a_file_that_they_have_completed_is_found_complete_by_each_and_has_its_name_me
     elected.commit().unwrap();
     elected.confirm();
     assert_eq!(names(home.path()), ["x"], "the elected node clears up after those that do not hear of the end");
+    assert_eq!(fs::metadata(home.path().join("x")).unwrap().ino(), inode);
     member.confirm();
 }
 
-/// The elected node gave it its name back, and the other one wrote to it.
+/// It lost its name, and each wrote to its part again.
 #[test]
-fn a_complete_file_does_not_get_its_name_back_while_somebody_may_write_to_it() {
-    for elected_is_last in [false, true] {
-        let home = directory();
-        complete(home.path());
-        let [elected, member] = open(home.path(), 2);
-        member.begin(&[], false).unwrap();
-        let name = home.path().join("x");
-        if elected_is_last {
-            land(&member, record(HALF, 1000), 2);
-            drop(member);
-            drop(elected);
-        } else {
-            drop(elected);
-            assert!(!name.exists());
-            land(&member, record(HALF, 1000), 2);
-            drop(member);
-        }
-        assert_eq!(names(home.path()), [PARTIAL, FIRST, MEMBERS], "it is another file now");
-        let [elected, member] = open(home.path(), 3);
-        assert_eq!((elected.found(), member.found()), (&[record(0, HALF)][..], &[record(HALF, 1000)][..]));
+fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
+    let home = directory();
+    complete(home.path());
+    let before = fs::read(home.path().join("x")).unwrap();
+    let [elected, member] = open(home.path(), 2);
+    elected.begin(&[Span::new(0, HALF)], true).unwrap();
+    let error = member.begin(&[], false).unwrap_err();
+    assert_eq!(error.code, crate::error::Code::Data);
+    assert!(error.message.contains("/x exists: it was completed by an earlier attempt"), "{}", error.message);
+    drop([elected, member]);
+    assert_eq!(names(home.path()), [FIRST, MEMBERS, "x"]);
+    // With --overwrite there is another file beside it.
+    let options = |shared| SinkOptions { shared, overwrite: true, ..keeping(3) };
+    let elected = prepare(home.path(), "/x", BYTES, &options(Shared::Elected)).unwrap();
+    let member = prepare(home.path(), "/x", BYTES, &options(Shared::Member(7))).unwrap();
+    assert!(elected.is_fresh() && member.found().is_empty());
+    for (sink, start) in [(&elected, 0), (&member, HALF)] {
+        sink.begin(&[], false).unwrap();
+        land(sink, record(start, HALF), 3);
     }
+    assert_eq!(fs::read(home.path().join("x")).unwrap(), before);
+    member.commit().unwrap();
+    elected.commit().unwrap();
+    assert_eq!(fs::read(home.path().join("x")).unwrap(), [3; BYTES as usize]);
+    elected.confirm();
+    drop([elected, member]);
+    assert_eq!(names(home.path()), ["x"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod regions;
 mod shared;
 mod sinks;
 mod sources;
+mod strangers;
 mod way;
 
 use std::fs;
@@ -18,7 +19,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Root, Shared, Sink, SinkOptions};
+use super::{Keeping, Root, SealKey, Shared, Sink, SinkOptions};
 use crate::error::Result;
 use crate::spec::DataUri;
 
@@ -72,6 +73,11 @@ fn announce(what: &str) {
 fn options() -> SinkOptions {
     let tag = "ab12".to_owned();
     SinkOptions { overwrite: false, fsync: false, tag, attempt: [1; 16], shared: Shared::Alone, keep: None }
+}
+
+/// How files are kept that are to have this identity.
+fn kept_as(identity: u8) -> Option<Keeping> {
+    Some(Keeping { identity: [identity; 32], records_max: 100, key: SealKey::of_this_user() })
 }
 
 fn file_uri(path: &str) -> DataUri {

@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 
-use super::{directory, names, options, prepare};
-use crate::store::{Keeping, Shared, Sink, SinkOptions};
+use super::{directory, kept_as, names, options, prepare};
+use crate::store::{Shared, Sink, SinkOptions};
 
 fn as_(shared: Shared) -> SinkOptions {
     SinkOptions { shared, ..options() }
@@ -115,13 +115,14 @@ fn a_fenced_node_leaves_the_newer_token_alone() {
     assert!(prepare(home.path(), "/x", 5, &member).unwrap().is_shared());
 }
 
-/// Nobody knew any more whose it was, and the second attempt was told that it exists.
+/// Who has written what of it nobody knows, where nodes write over one another.
 #[test]
-fn a_shared_file_that_is_complete_is_written_again_by_the_next_attempt_of_the_same_transfer() {
+fn a_shared_file_that_is_complete_is_replaced_only_where_that_is_asked_for() {
     let home = directory();
     let kept = |shared, attempt: u8| SinkOptions {
-        keep: Some(Keeping { identity: [3; 32] }),
+        keep: kept_as(3),
         attempt: [attempt; 16],
+        overwrite: attempt > 1,
         ..as_(shared)
     };
     let run = |attempt: u8, text: &[u8; 10], ends: bool| {
@@ -129,6 +130,7 @@ fn a_shared_file_that_is_complete_is_written_again_by_the_next_attempt_of_the_sa
         let member = prepare(home.path(), "/x", 10, &kept(Shared::Member(7), attempt)).unwrap();
         assert!(member.is_shared() && elected.is_fresh());
         elected.forget().unwrap();
+        member.forget().unwrap();
         write(&elected, text, 0);
         if ends {
             member.commit().unwrap();
@@ -138,9 +140,11 @@ fn a_shared_file_that_is_complete_is_written_again_by_the_next_attempt_of_the_sa
     };
     let x = home.path().join("x");
     drop(run(1, b"helloworld", true));
-    assert_eq!(names(home.path()), [".x.cep-ab12.journal", "x"], "until everybody has landed");
+    assert_eq!(names(home.path()), ["x"]);
+    let again = SinkOptions { overwrite: false, ..kept(Shared::Elected, 2) };
+    assert_eq!(prepare(home.path(), "/x", 10, &again).unwrap_err().message, "/x exists");
     drop(run(2, b"broken....", false));
-    assert_eq!(names(home.path()), [".x.cep-ab12.journal", "x"], "what was complete is still there");
+    assert_eq!(names(home.path()), ["x"], "what was complete is still there");
     assert_eq!(fs::read(&x).unwrap(), b"helloworld");
     run(3, b"greetings!", true).confirm();
     assert_eq!((fs::read(&x).unwrap(), names(home.path())), (b"greetings!".to_vec(), vec!["x".to_owned()]));

@@ -230,13 +230,13 @@ fn to_node() -> impl Strategy<Value = ToNode> {
 
 fn to_master() -> impl Strategy<Value = ToMaster> {
     let rows = vec((any::<bool>(), any::<bool>(), any::<(u64, u32)>()), 0..5);
-    let more = (vec(have(), 0..4), vec("[ -~]{0,30}", 0..3), vec(any::<u64>(), 0..9));
+    let more = (vec(have(), 0..4), any::<bool>(), vec("[ -~]{0,30}", 0..3), vec(any::<u64>(), 0..9));
     let prepared =
-        (rows, apart(), option::of(error()), more).prop_map(|(rows, holes, error, (have, notes, replicas))| {
+        (rows, apart(), option::of(error()), more).prop_map(|(rows, holes, error, (have, sealed, notes, replicas))| {
             let (rows, of_sources): (Vec<RowState>, Vec<(u64, u32)>) =
                 rows.into_iter().map(|(shared, kept, of_source)| (RowState { shared, kept }, of_source)).unzip();
             let (states, modes) = of_sources.into_iter().unzip();
-            Prepared { rows, holes, error, states, have, notes, replicas, modes }
+            Prepared { rows, holes, error, states, have, sealed, notes, replicas, modes }
         });
     prop_oneof![
         prepared.prop_map(ToMaster::Prepared),

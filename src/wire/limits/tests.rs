@@ -196,6 +196,7 @@ fn the_largest_answer_to_prepare_fits_one_message() {
     let error = Error::new(Code::Data, name(TEXT_BYTES_MAX)).remedy(name(TEXT_BYTES_MAX));
     let have = |at| Have { span: range(at), origin: Origin { who: u64::MAX, state: u64::MAX } };
     let prepared = Prepared {
+        sealed: true,
         rows: vec![RowState { shared: true, kept: true }; ROWS_MAX],
         holes: ranges(HOLES_MAX),
         error: Some(error.missing(ranges(SPANS_MAX))),

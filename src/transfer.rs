@@ -280,7 +280,7 @@ impl Transfer {
     }
 
     /// Where every node listens: as launched, or as the rows say.
-    fn reach(&self, roster: &Roster) -> Result<(Key, Option<Launched>, Vec<Result<SocketAddr>>)> {
+    fn reach(&self, roster: &Roster) -> Result<(Key, Option<Launched>, Vec<Result<Vec<SocketAddr>>>)> {
         let hosts: Vec<Address> = roster.entries.iter().map(|entry| entry.address.clone()).collect();
         if self.settings.launch_local {
             let key = Key::generate()?;
@@ -293,7 +293,7 @@ impl Transfer {
             // A pipe to each node, one from it, and its socket.
             room::make(hosts.len(), 3)?;
             let launched = launch::local(&hosts, orders)?;
-            let nodes = launched.addresses().map(Ok).collect();
+            let nodes = launched.addresses().map(|address| Ok(vec![address])).collect();
             return Ok((key, Some(launched), nodes));
         }
         Ok((self.site_key()?, None, resolve(&hosts)))
@@ -306,7 +306,7 @@ impl Transfer {
     /// Opens the master's own port, where the specification names one.
     fn listen(&self) -> Result<Option<(TcpListener, Key)>> {
         let Some(master) = &self.spec.master else { return Ok(None) };
-        let address = resolve(std::slice::from_ref(master)).pop().expect("one name gives one answer")?;
+        let address = resolve_first(master)?;
         let has_key = self.settings.key_file.is_some();
         crate::node::options::Options::check_key(address, has_key)?;
         let listener = TcpListener::bind(address).map_err(|error| {
@@ -361,13 +361,13 @@ impl Transfer {
 }
 
 /// Resolves names, several at a time; one that takes too long is an error of its own and holds up few others.
-pub(crate) fn resolve(hosts: &[Address]) -> Vec<Result<SocketAddr>> {
+pub(crate) fn resolve(hosts: &[Address]) -> Vec<Result<Vec<SocketAddr>>> {
     let deadline = clock::awake() + RESOLVE_WITHIN;
-    let mut resolved: Vec<Result<SocketAddr>> = Vec::with_capacity(hosts.len());
+    let mut resolved: Vec<Result<Vec<SocketAddr>>> = Vec::with_capacity(hosts.len());
     let mut names: Vec<(usize, Address)> = Vec::new();
     for (index, host) in hosts.iter().enumerate() {
         if let Ok(ip) = host.host.parse() {
-            resolved.push(Ok(SocketAddr::new(ip, host.port)));
+            resolved.push(Ok(vec![SocketAddr::new(ip, host.port)]));
             continue;
         }
         let what = format!("the name {} was not resolved in time", host.host);
@@ -396,17 +396,21 @@ pub(crate) fn resolve(hosts: &[Address]) -> Vec<Result<SocketAddr>> {
     resolved
 }
 
-fn look_up(host: &Address) -> Result<SocketAddr> {
+/// All addresses of one name.
+pub(crate) fn resolve_one(host: &Address) -> Result<Vec<SocketAddr>> {
+    resolve(std::slice::from_ref(host)).pop().expect("one name gives one answer")
+}
+
+/// The address of a name to listen at.
+pub(crate) fn resolve_first(host: &Address) -> Result<SocketAddr> {
+    Ok(resolve_one(host)?[0])
+}
+
+fn look_up(host: &Address) -> Result<Vec<SocketAddr>> {
     let found = (host.host.as_str(), host.port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
     let why = match found {
-        Ok(addresses) => {
-            // Daemons listen on IPv4 unless told otherwise.
-            let best = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-            match best {
-                Some(&address) => return Ok(address),
-                None => "it has no address".to_string(),
-            }
-        }
+        Ok(addresses) if addresses.is_empty() => "it has no address".to_string(),
+        Ok(addresses) => return Ok(in_turn(addresses)),
         Err(error) => error.to_string(),
     };
     Err(Error::new(Code::Unreachable, format!("the name {} cannot be resolved: {why}", host.host))
@@ -419,4 +423,33 @@ fn name_within(id: &str) -> String {
         return id.to_owned();
     }
     format!("{}… {}", &id[..id.floor_char_boundary(TEXT_BYTES_MAX / 2)], blake3::hash(id.as_bytes()).to_hex())
+}
+
+/// Addresses in the order in which they are dialled: both families in turn, IPv4 first, because daemons listen on IPv4
+/// unless told otherwise. Within a family the resolver's order stays.
+fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut each: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !each.contains(&address) {
+            each.push(address);
+        }
+    }
+    let (v4, v6): (Vec<_>, Vec<_>) = each.into_iter().partition(SocketAddr::is_ipv4);
+    let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
+    let pairs = std::iter::from_fn(|| Some([v4.next(), v6.next()]).filter(|pair| *pair != [None, None]));
+    pairs.flatten().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_take_turns_and_none_comes_twice() {
+        let parse = |all: &[&str]| all.iter().map(|it| it.parse().expect("an address")).collect::<Vec<SocketAddr>>();
+        let found = parse(&["[::1]:7", "[::2]:7", "10.0.0.1:7", "10.0.0.1:7", "10.0.0.2:7", "10.0.0.3:7"]);
+        let ordered = parse(&["10.0.0.1:7", "[::1]:7", "10.0.0.2:7", "[::2]:7", "10.0.0.3:7"]);
+        assert_eq!(in_turn(found), ordered.clone());
+        assert_eq!(in_turn(ordered.clone()), ordered);
+    }
 }

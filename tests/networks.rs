@@ -4,12 +4,17 @@
 
 mod support;
 
+use std::fs;
+use std::net::TcpListener;
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::lab::Lab;
-use support::{code, json, stderr};
+use support::proxy::{self, Gate, Verdict, Way};
+use support::{Daemon, PROGRAM, cep_fast, code, json, stderr};
 
 fn rows(mib: u64) -> String {
     let last = (mib << 20) - 1;
@@ -147,6 +152,62 @@ fn a_rail_that_carried_nothing_is_named_with_its_nic_its_peer_and_the_cause() {
     lab.nft(1, REJECTED);
     let said = cause(&completed(&lab, 64));
     assert!(said.contains("Connection refused"), "{said}");
+}
+
+/// Runs a transfer from `writer`, a name, where `hosts` says what names mean.
+fn run_with_hosts(lab: &Lab, writer: &str, hosts: &str) -> Output {
+    let last = (8 << 20) - 1;
+    let rows = format!("writer {writer} pattern:5 0 0-{last}\nreader 10.200.0.2:7000 null: 0 0-{last}\n");
+    fs::write(lab.path("spec"), format!("id names\n{rows}")).unwrap();
+    fs::write(lab.path("hosts"), hosts).unwrap();
+    let (hosts, key, spec) = (lab.path("hosts"), lab.path("key"), lab.path("spec"));
+    let run = format!("exec {PROGRAM} run --json --progress never --key-file {} {}", key.display(), spec.display());
+    let inside = format!("unshare --mount sh -ec 'mount --bind {} /etc/hosts; {run}'", hosts.display());
+    support::run(lab.shell(0).arg(inside))
+}
+
+#[test]
+fn a_name_with_dead_addresses_is_reached_by_the_one_that_answers() {
+    let Some(lab) = Lab::up(2, 1, "1gbit") else { return };
+    let began = Instant::now();
+    for addresses in [["77", "1", "78"], ["1", "77", "78"], ["77", "78", "1"]] {
+        let hosts: String = addresses.iter().map(|host| format!("10.200.0.{host} twin\n")).collect();
+        let output = run_with_hosts(&lab, "twin:7000", &hosts);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "250 ms for each dead one: {:?}", began.elapsed());
+    let output = run_with_hosts(&lab, "gone:7000", "10.200.0.77 gone\n10.200.0.78 gone\n");
+    assert_eq!(code(&output), 3, "{}", stderr(&output));
+    for named in ["gone:7000: ", "10.200.0.77:7000: ", "10.200.0.78:7000: "] {
+        assert_eq!(stderr(&output).matches(named).count(), 1, "{named} in {}", stderr(&output));
+    }
+}
+
+/// Resets the first connections, each at its first record of the handshake.
+struct ResetFirst(AtomicU32);
+
+impl Gate for ResetFirst {
+    fn record(&self, _: Way, _: usize) -> Verdict {
+        let is_left = |left: u32| left.checked_sub(1);
+        let reset = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_left).is_ok();
+        if reset { Verdict::Reset } else { Verdict::Pass }
+    }
+
+    fn half(&self) {}
+}
+
+#[test]
+fn a_reset_in_the_handshake_of_a_control_session_is_tried_again() {
+    let root = support::folder();
+    let (sender, receiver) = (Daemon::start(root.path(), &[]), Daemon::start(root.path(), &[]));
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gate: Arc<dyn Gate> = Arc::new(ResetFirst(AtomicU32::new(2)));
+    proxy::start(free, sender.address.parse().unwrap(), &gate);
+    let spec = root.path().join("spec");
+    let rows = format!("writer {free} pattern:5 0 0-99\nreader {} null: 0 0-99\n", receiver.address);
+    fs::write(&spec, format!("id reset\n{rows}")).unwrap();
+    let output = support::run(cep_fast(&["run", "--json", "--progress", "never"]).arg(&spec));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
 }
 
 /// Rules by which eth1 carries nothing, and does not say so.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::meeting::Meeting;
 use crate::error::Result;
 use crate::session::{Connection, Hello, Key, dial};
 use crate::wire::control::Rail;
@@ -20,8 +21,8 @@ const PASSES: usize = 2;
 /// A node as the master reaches it.
 pub(super) struct Link {
     pub(super) connection: Option<Connection>,
-    /// Its control address.
-    address: Option<SocketAddr>,
+    /// Its control addresses: those of its name, and only the right one once it was met.
+    addresses: Box<[SocketAddr]>,
     /// Where the connection leads.
     at: Option<IpAddr>,
     stage: Stage,
@@ -33,8 +34,8 @@ pub(super) struct Link {
 const _: () = assert!(size_of::<Link>() - size_of::<Option<Connection>>() <= 96);
 
 enum Stage {
-    /// The node has not been met: a session that never stood cannot be resumed.
-    Meeting,
+    /// The node has not been met, and may be dialled: a session that never stood cannot be resumed.
+    Meeting(Option<Box<Meeting>>),
     Up,
     Broken(Box<Broken>),
 }
@@ -49,13 +50,40 @@ struct Broken {
 
 impl Link {
     /// A node that nobody has dialled, or that nobody can.
-    pub(super) fn new(address: Option<SocketAddr>) -> Link {
-        Link { connection: None, address, at: None, stage: Stage::Meeting, heard: 0 }
+    pub(super) fn new(addresses: &[SocketAddr]) -> Link {
+        Link { connection: None, addresses: addresses.into(), at: None, stage: Stage::Meeting(None), heard: 0 }
     }
 
-    /// Starts to connect to a node for the first time, if its address is known.
-    pub(super) fn dial(&mut self, key: &Key, deadline: Instant) -> Result<()> {
-        self.address.map_or(Ok(()), |address| self.connect(address, key, deadline))
+    /// Begins to dial a node for the first time, if its addresses are known.
+    pub(super) fn meet(&mut self, now: Instant, deadline: Instant) {
+        if !self.addresses.is_empty() {
+            self.stage = Stage::Meeting(Some(Box::new(Meeting::new(now, &self.addresses, deadline))));
+        }
+    }
+
+    /// The dialling of a node that has not been met.
+    pub(super) fn meeting(&mut self) -> Option<&mut Meeting> {
+        match &mut self.stage {
+            Stage::Meeting(meeting) => meeting.as_deref_mut(),
+            Stage::Up | Stage::Broken(_) => None,
+        }
+    }
+
+    /// When the dialling of a node has something to do.
+    pub(super) fn meeting_due(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Meeting(meeting) => meeting.as_ref()?.due(),
+            Stage::Up | Stage::Broken(_) => None,
+        }
+    }
+
+    /// The connection at a place of the dialling is up: it becomes the node's.
+    pub(super) fn met(&mut self, place: usize) {
+        let Stage::Meeting(meeting) = &mut self.stage else { return };
+        if let Some((address, connection)) = meeting.take().and_then(|meeting| meeting.take(place)) {
+            self.connection = Some(connection);
+            (self.at, self.addresses) = (Some(address.ip()), [address].into());
+        }
     }
 
     fn connect(&mut self, address: SocketAddr, key: &Key, deadline: Instant) -> Result<()> {
@@ -67,7 +95,7 @@ impl Link {
 
     /// A connection came up. Whether it is the first one; on a later one the session has to be resumed.
     pub(super) fn up(&mut self) -> bool {
-        let is_first = matches!(self.stage, Stage::Meeting);
+        let is_first = matches!(self.stage, Stage::Meeting(_));
         if is_first {
             self.stage = Stage::Up;
         }
@@ -103,7 +131,7 @@ impl Link {
     pub(super) fn broke(&mut self, now: Instant, rails: &[Rail]) -> bool {
         self.connection = None;
         match &mut self.stage {
-            Stage::Meeting => false,
+            Stage::Meeting(_) => false,
             Stage::Up => {
                 let to_try = self.to_try(rails);
                 self.stage = Stage::Broken(Box::new(Broken { to_try, retry_at: Some(now) }));
@@ -126,7 +154,7 @@ impl Link {
                 nics.push(rail.address);
             }
         }
-        let all = self.address.into_iter().chain(nics);
+        let all = self.addresses.iter().copied().chain(nics);
         let (same, others): (Vec<_>, Vec<_>) = all.partition(|it| Some(it.ip()) == self.at);
         let pass = others.into_iter().chain(same);
         std::iter::repeat_n(pass, PASSES).flatten().collect()
@@ -135,7 +163,7 @@ impl Link {
     pub(super) fn retry_at(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Broken(broken) => broken.retry_at,
-            Stage::Meeting | Stage::Up => None,
+            Stage::Meeting(_) | Stage::Up => None,
         }
     }
 

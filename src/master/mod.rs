@@ -7,6 +7,7 @@ mod counted;
 mod ending;
 mod feedback;
 mod links;
+mod meeting;
 mod modes;
 mod overdue;
 pub(crate) mod peer;

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::conduct::{Action, Conductor, Event, Phase};
 use super::links::Link;
+use super::meeting::PLACES;
 use super::room;
 use super::visitors::Visitors;
 use crate::clock::{Clock, awake};
@@ -61,8 +62,8 @@ impl Shared {
 
 /// What a master's loop needs besides its machine.
 pub(crate) struct Setup {
-    /// Where each node listens, or why that is not known.
-    pub(crate) nodes: Vec<Result<SocketAddr>>,
+    /// Where each node may listen, all addresses of its name; or why that is not known.
+    pub(crate) nodes: Vec<Result<Vec<SocketAddr>>>,
     /// The key of the control sessions.
     pub(crate) key: Key,
     /// Where `status` and `cancel` reach the master, and their key.
@@ -111,11 +112,11 @@ pub(crate) fn conduct(
         }
         None => None,
     };
-    let next_visitor = FIRST_NODE + setup.nodes.len();
+    let next_visitor = FIRST_NODE + PLACES * setup.nodes.len();
     let mut the_loop = Loop {
         clock,
         poll,
-        nodes: setup.nodes.iter().map(|address| Link::new(address.as_ref().ok().copied())).collect(),
+        nodes: setup.nodes.iter().map(|addresses| Link::new(addresses.as_deref().unwrap_or_default())).collect(),
         next_to_dial: 0,
         unsettled: BTreeSet::new(),
         key: setup.key,
@@ -132,9 +133,9 @@ pub(crate) fn conduct(
 }
 
 impl Loop<'_> {
-    fn dial_all(&mut self, nodes: Vec<Result<SocketAddr>>) {
-        for (index, address) in nodes.into_iter().enumerate() {
-            if let Err(error) = address {
+    fn dial_all(&mut self, nodes: Vec<Result<Vec<SocketAddr>>>) {
+        for (index, addresses) in nodes.into_iter().enumerate() {
+            if let Err(error) = addresses {
                 self.node_lost(index, error);
             }
         }
@@ -147,8 +148,44 @@ impl Loop<'_> {
             let index = self.next_to_dial;
             let Some(link) = self.nodes.get_mut(index) else { return };
             self.next_to_dial += 1;
-            let dialled = link.dial(&self.key, awake() + SESSION_WITHIN);
-            self.register(index, dialled);
+            let now = awake();
+            link.meet(now, now + SESSION_WITHIN);
+            if link.meeting_due().is_some() {
+                self.unsettled.insert(index);
+                self.dial_addresses(index, now);
+            }
+        }
+    }
+
+    /// Dials those addresses of a node that has not been met whose time has come.
+    fn dial_addresses(&mut self, index: usize, now: Instant) {
+        let (registry, nodes) = (self.poll.registry(), self.nodes.len());
+        let Some(meeting) = self.nodes[index].meeting() else { return };
+        let token = |place: usize| Token(FIRST_NODE + place * nodes + index);
+        while meeting.dial_next(now, &self.key, |connection, place| connection.register(registry, token(place))) {}
+        if meeting.is_over() {
+            let error = meeting.error(&self.conductor.roster().entries[index].address.to_string());
+            self.node_lost(index, error);
+        }
+    }
+
+    /// Something happened to a connection to a node that has not been met. Returns whether it is met now.
+    fn meeting_ready(&mut self, index: usize, place: usize) -> bool {
+        let Some(meeting) = self.nodes[index].meeting() else { return true };
+        let Some(connection) = meeting.connection(place) else { return false };
+        let nobody = |_: &Hello| None::<Admission>;
+        match connection.ready(&nobody) {
+            Ok(()) if connection.is_up() => {
+                self.nodes[index].met(place);
+                true
+            }
+            Ok(()) => false,
+            Err(error) => {
+                let now = awake();
+                meeting.fail(now, place, error);
+                self.dial_addresses(index, now);
+                false
+            }
         }
     }
 
@@ -178,7 +215,10 @@ impl Loop<'_> {
                 match event.token() {
                     LISTENER => self.listener.iter_mut().for_each(|(listener, _)| listener.wake(now)),
                     WAKE => {}
-                    Token(token) if token < FIRST_NODE + self.nodes.len() => self.node_ready(token - FIRST_NODE),
+                    Token(token) if token < FIRST_NODE + PLACES * self.nodes.len() => {
+                        let (at, nodes) = (token - FIRST_NODE, self.nodes.len());
+                        self.node_ready(at % nodes, at / nodes);
+                    }
                     token => self.visitor_ready(token),
                 }
             }
@@ -194,7 +234,7 @@ impl Loop<'_> {
         let now = awake();
         let unsettled = || self.unsettled.iter().map(|index| &self.nodes[*index]);
         let connections = unsettled().filter_map(|link| link.connection.as_ref());
-        let retries = unsettled().filter_map(Link::retry_at);
+        let retries = unsettled().filter_map(Link::retry_at).chain(unsettled().filter_map(Link::meeting_due));
         let visits = self.visitors.deadlines.first().into_iter();
         let visits = visits.chain(self.listener.as_ref().and_then(|(listener, _)| listener.due()));
         let sessions = connections.filter_map(Connection::deadline).chain(retries).chain(visits);
@@ -212,6 +252,10 @@ impl Loop<'_> {
             let overdue = self.nodes[index].connection.as_ref().filter(|connection| is_overdue(connection));
             if let Some(error) = overdue.map(Connection::overdue) {
                 self.session_broke(index, error);
+            }
+            if let Some(meeting) = self.nodes[index].meeting() {
+                meeting.fail_overdue(now);
+                self.dial_addresses(index, now);
             }
             if self.nodes[index].retry_at().is_some_and(|due| now >= due) {
                 let dialled = self.nodes[index].retry(now, &self.key);
@@ -273,14 +317,18 @@ impl Loop<'_> {
     }
 
     fn node_lost(&mut self, index: usize, error: Error) {
-        self.nodes[index] = Link::new(None);
+        self.nodes[index] = Link::new(&[]);
         self.unsettled.remove(&index);
         self.tell(Event::NodeDown { node: NodeIx(index as u32), error });
     }
 
-    fn node_ready(&mut self, index: usize) {
+    fn node_ready(&mut self, index: usize, place: usize) {
+        let is_new = self.nodes[index].connection.is_none();
+        if is_new && !self.meeting_ready(index, place) {
+            return;
+        }
         let Some(connection) = self.nodes[index].connection.as_mut() else { return };
-        let was_up = connection.is_up();
+        let was_up = !is_new && connection.is_up();
         let nobody = |_: &Hello| None::<Admission>;
         if let Err(error) = connection.ready(&nobody) {
             return self.session_broke(index, error);

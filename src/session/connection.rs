@@ -12,6 +12,7 @@ use mio::{Registry, Token};
 
 use super::key::Key;
 use super::noise::{Door, Established, Handshake, Hello, Step, other_user};
+use super::reach::Progress;
 use super::sealed::{Sealed, sealed_bytes};
 use super::socket::{Filled, Socket};
 use crate::error::{Code, Error, Result};
@@ -97,9 +98,13 @@ impl Connection {
         self
     }
 
-    /// Whether the peer's kernel has not answered yet.
-    pub(crate) fn is_connecting(&self) -> bool {
-        matches!(self.state, State::Connecting(_))
+    /// How far it has come, for one that failed.
+    pub(crate) fn progress(&self) -> Progress {
+        match self.state {
+            State::Connecting(_) => Progress::Connecting,
+            State::Handshaking(_) => Progress::Handshaking,
+            State::Up(_) | State::Over => Progress::Judged,
+        }
     }
 
     /// Asks `registry` for the events of this connection, once and for all.
@@ -152,7 +157,7 @@ impl Connection {
 
     /// When to give up waiting for the connection to be up; `None` once it is.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let connected_by = self.connected_by.filter(|_| self.is_connecting());
+        let connected_by = self.connected_by.filter(|_| self.progress() == Progress::Connecting);
         (!self.is_up()).then(|| connected_by.unwrap_or(self.deadline).min(self.deadline))
     }
 

@@ -3,7 +3,7 @@
 //! `key` is the secret, `noise` the handshake and `sealed` the messages after it; none of these touches a socket.
 //! `peer_user` says whose process is at the other end where there is no key.
 //! `connection` drives them over a non-blocking socket for the control thread, and hands the socket of a data flow over
-//! once it has proved itself.
+//! once it has proved itself. `reach` says which of a peer's addresses is dialled when.
 //!
 //! Before that, `listener` takes connections in whatever happens, `strangers` says how many of those that have proved
 //! nothing there may be, and `descriptors` how many descriptors there are for all of them.
@@ -15,6 +15,7 @@ mod key;
 mod listener;
 mod noise;
 mod peer_user;
+mod reach;
 mod sealed;
 mod socket;
 pub(crate) mod strangers;
@@ -26,5 +27,6 @@ pub(crate) use dial::{dial, dial_over};
 pub(crate) use key::Key;
 pub(crate) use listener::{Accepted, Listener};
 pub(crate) use noise::{Admission, Door, Hello};
+pub(crate) use reach::{Progress, Reach};
 #[cfg(feature = "stand-ins")]
 pub(crate) use sealed::sealed_bytes;

@@ -1,5 +1,6 @@
 //! `status` and `cancel`: one question to a running master.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,8 @@ use serde_json::Value;
 use super::output::{print, print_json};
 use crate::cli::args::{CancelArgs, MasterArgs, StatusArgs};
 use crate::error::{Code, Error, Result};
-use crate::session::{Admission, Connection, Hello, Incoming, Key, dial};
-use crate::transfer::resolve;
+use crate::session::{Admission, Connection, Hello, Incoming, Key, Progress, Reach, dial};
+use crate::transfer::resolve_one;
 use crate::units::{human_bytes, printable};
 use crate::wire::control::{self, Answer, Query};
 use crate::wire::version::Kind;
@@ -39,9 +40,14 @@ fn in_words(status: &Value) -> String {
 
 /// Sends a query and waits for its answer, which is JSON.
 fn ask(master: &MasterArgs, query: Query) -> Result<Value> {
-    let address = resolve(std::slice::from_ref(&master.address)).pop().expect("one name gives one answer")?;
+    let addresses = resolve_one(&master.address)?;
     let key = master.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)?;
-    let answer = converse(address, &key, query).map_err(|error| error.at(&master.address))?;
+    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
+    let now = Instant::now();
+    let poll = Poll::new().map_err(failed)?;
+    let mut client = Client { poll, reach: Reach::new(now, &addresses, now + ANSWER_WITHIN), attempts: Vec::new() };
+    let answer = client.converse(&key, query, &master.address.to_string());
+    let answer = answer.map_err(|error| error.at(&master.address))?;
     // Whatever it says goes on as we print it.
     serde_json::from_str(&answer).map_err(|_| {
         Error::new(Code::Internal, format!("{}: the answer is no JSON", master.address))
@@ -49,22 +55,20 @@ fn ask(master: &MasterArgs, query: Query) -> Result<Value> {
     })
 }
 
-fn converse(address: std::net::SocketAddr, key: &Key, query: Query) -> Result<String> {
-    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
-    let deadline = Instant::now() + ANSWER_WITHIN;
-    let mut poll = Poll::new().map_err(failed)?;
-    let hello = Hello { kind: Kind::Client, key_id: [0; 16] };
-    let mut connection = Connection::initiate(dial(address, None)?, hello, key, &[], deadline)?;
-    connection.register(poll.registry(), Token(0))?;
-    let nobody = |_: &Hello| None::<Admission>;
-    let (mut events, mut asked) = (Events::with_capacity(8), false);
-    loop {
-        connection.ready(&nobody)?;
-        if connection.is_up() && !asked {
-            asked = true;
-            connection.send(&control::encode(&query).map_err(Error::from)?)?;
-        }
-        if asked {
+/// A client of a master, which may be at any of several addresses.
+struct Client {
+    poll: Poll,
+    reach: Reach,
+    /// What was dialled: the place is the token.
+    attempts: Vec<Option<(SocketAddr, Connection)>>,
+}
+
+impl Client {
+    fn converse(&mut self, key: &Key, query: Query, name: &str) -> Result<String> {
+        let mut connection = self.connect(key, name)?;
+        connection.send(&control::encode(&query).map_err(Error::from)?)?;
+        loop {
+            connection.ready(&NOBODY)?;
             match connection.receive()? {
                 Incoming::Message(bytes) => return Ok(control::decode::<Answer>(&bytes)?.json),
                 Incoming::Pending => {}
@@ -72,14 +76,59 @@ fn converse(address: std::net::SocketAddr, key: &Key, query: Query) -> Result<St
                     return Err(Error::new(Code::Unreachable, "the master ended before it answered"));
                 }
             }
+            if Instant::now() >= self.reach.deadline() {
+                return Err(Error::new(Code::Unreachable, "the master did not answer in time"));
+            }
+            self.wait(self.reach.deadline())?;
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Error::new(Code::Unreachable, "the master did not answer in time"));
+    }
+
+    /// The first connection that is up.
+    fn connect(&mut self, key: &Key, name: &str) -> Result<Connection> {
+        loop {
+            let now = Instant::now();
+            while let Some(address) = self.reach.next(now) {
+                if let Err(error) = self.dial(address, key) {
+                    self.reach.fail(now, address, Progress::Connecting, error);
+                }
+            }
+            for attempt in &mut self.attempts {
+                let Some((address, connection)) = attempt else { continue };
+                let error = match connection.ready(&NOBODY) {
+                    Ok(()) if connection.is_up() => return Ok(attempt.take().expect("it is one").1),
+                    Ok(()) if connection.deadline().is_none_or(|due| now < due) => continue,
+                    Ok(()) => connection.overdue(),
+                    Err(error) => error,
+                };
+                self.reach.fail(now, *address, connection.progress(), error);
+                *attempt = None;
+            }
+            if self.reach.is_over() {
+                return Err(self.reach.error(name));
+            }
+            self.wait(self.reach.due().map_or(self.reach.deadline(), |due| due.min(self.reach.deadline())))?;
         }
-        match poll.poll(&mut events, Some(left)) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(failed(error)),
-            _ => {}
+    }
+
+    fn dial(&mut self, address: SocketAddr, key: &Key) -> Result<()> {
+        let hello = Hello { kind: Kind::Client, key_id: [0; 16] };
+        let mut connection = Connection::initiate(dial(address, None)?, hello, key, &[], self.reach.deadline())?;
+        connection.register(self.poll.registry(), Token(self.attempts.len()))?;
+        self.attempts.push(Some((address, connection)));
+        Ok(())
+    }
+
+    /// Waits for something to happen, or until `until`.
+    fn wait(&mut self, until: Instant) -> Result<()> {
+        let mut events = Events::with_capacity(8);
+        match self.poll.poll(&mut events, Some(until.saturating_duration_since(Instant::now()))) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+                Err(Error::new(Code::Internal, format!("the event queue failed: {error}")))
+            }
+            _ => Ok(()),
         }
     }
 }
+
+/// A client lets nobody in.
+const NOBODY: fn(&Hello) -> Option<Admission> = |_| None;

@@ -13,10 +13,10 @@ use crate::error::{Code, Error, Result};
 use crate::node::options::Options;
 use crate::node::{Allowed, Threads};
 use crate::session::Key;
-use crate::transfer::resolve;
+use crate::transfer::resolve_first;
 
 pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
-    let listen = resolve(std::slice::from_ref(&args.listen)).pop().expect("one name gives one answer")?;
+    let listen = resolve_first(&args.listen)?;
     if !args.launched {
         Options::check_key(listen, args.key_file.is_some())?;
     }

@@ -1,6 +1,6 @@
 //! `doctor`: what stands between this machine and line rate; with a peer, what stands between the two.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,11 +19,13 @@ use crate::node::options::Options;
 use crate::report::{NodeReport, Report, ReportError};
 use crate::session::Key;
 use crate::spec::Address;
-use crate::transfer::{Settings, Transfer, resolve};
+use crate::transfer::{Settings, Transfer, resolve_one};
 use crate::units::printable_lines;
 
 /// How long each direction is tried: long enough for TCP to find its rate.
 const TRY_FOR: Duration = Duration::from_secs(1);
+/// How long one of several addresses of a peer may take to be answered.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the node that is started for it serves below: a directory that is everywhere, with nothing in it to keep secret
 /// or to write. Patterns need none.
@@ -66,7 +68,7 @@ fn with_error(diagnosis: &str, error: Option<&Error>) -> String {
 
 /// Moves a little in both directions between the peer and a node that is started here for it.
 fn with_peer(peer: &Address, key_file: Option<&Path>) -> Result<Peer> {
-    let remote = resolve(std::slice::from_ref(peer)).pop().expect("one name gives one answer")?;
+    let remote = answering(&resolve_one(peer)?);
     let own = SocketAddr::new(address_towards(remote)?, 0);
     Options::check_key(own, key_file.is_some())?;
     let secret = key_file.map_or_else(|| Ok(Key::open()), Key::load)?.to_hex();
@@ -87,6 +89,14 @@ fn with_peer(peer: &Address, key_file: Option<&Path>) -> Result<Peer> {
     warnings.sort();
     warnings.dedup();
     Ok(Peer { name: peer.to_string(), pairs: tried, warnings })
+}
+
+/// The address of a peer that takes connections, of all that its name has; the first where none does: the transfer that
+/// follows says why.
+fn answering(addresses: &[SocketAddr]) -> SocketAddr {
+    let answers = |address: &&SocketAddr| TcpStream::connect_timeout(address, ANSWER_WITHIN).is_ok();
+    let several = addresses.iter().filter(|_| addresses.len() > 1);
+    several.filter(answers).next().copied().unwrap_or(addresses[0])
 }
 
 /// The address of this machine that the kernel would dial `remote` from. Nothing is sent.

@@ -376,18 +376,30 @@ pub(crate) fn resolve(hosts: &[Address]) -> Vec<Result<Vec<SocketAddr>>> {
     }
     let (answers, inbox) = channel();
     let asked = names.len();
+    let asked_for: Vec<usize> = names.iter().map(|(index, _)| *index).collect();
     let names = Arc::new(Mutex::new(names.into_iter()));
-    for _ in 0..asked.min(RESOLVERS_MAX) {
+    for made in 0..asked.min(RESOLVERS_MAX) {
         let (answers, names) = (answers.clone(), Arc::clone(&names));
         let next = move || names.lock().unwrap_or_else(PoisonError::into_inner).next();
         // The system's resolver has no deadline; a thread that it keeps is left to it.
-        thread::spawn(move || {
+        let resolver = thread::Builder::new().name("resolver".into()).spawn(move || {
             while let Some((index, host)) = next() {
                 if answers.send((index, look_up(&host))).is_err() {
                     return;
                 }
             }
         });
+        match resolver {
+            Ok(_) => {}
+            Err(error) if made == 0 => {
+                let what = format!("no thread can be made to resolve names: {error}");
+                let error = Error::new(Code::Internal, what).remedy("raise the limit of threads: ulimit -u");
+                asked_for.iter().for_each(|&index| resolved[index] = Err(error.clone()));
+                return resolved;
+            }
+            // Those that were made take the names one after the other.
+            Err(_) => break,
+        }
     }
     for _ in 0..asked {
         let Some((index, answer)) = clock::wait_until(deadline, |wait| inbox.recv_timeout(wait).ok()) else { break };

@@ -51,7 +51,7 @@ pub(crate) enum Event {
     Preallocated(Result<(), Error>),
     /// Something happened to a flow or a piece.
     Owner(owner::Event),
-    /// A destination failed under the rails: nothing more can land here.
+    /// The rails cannot take the files in, or a destination failed under them: nothing more can land here.
     Broken(Error),
     /// The rails hold nothing of this transfer any more.
     Drained,
@@ -94,9 +94,9 @@ pub(crate) enum Action {
     Keep { pieces: Vec<Kept> },
     /// Leave what has landed to another attempt, or remove it; answered by `Left`.
     Leave,
-    /// Everybody has all they want: forget how the files came to be.
+    /// Everybody has all they want: forget how the files came to be. What follows is done when that is.
     Confirm,
-    /// Give up what has no final name yet.
+    /// Give up what has no final name yet. What follows is done when that is.
     Discard,
     /// Tell the master. Statistics are filled in by the driver, which counts bytes.
     Tell(ToMaster),
@@ -187,7 +187,11 @@ impl Member {
             (_, Event::Master(ToNode::Finish)) => self.finish(),
             (State::Preparing, Event::Found(found)) => self.keeper = Some(Keeper::new(found)),
             (State::Preparing, Event::Prepared(Ok(prepared))) => self.prepared(prepared),
-            (State::Preparing, Event::Prepared(Err(error))) => self.refuse(error),
+            (State::Preparing, Event::Prepared(Err(error))) | (State::Ready, Event::Broken(error)) => {
+                self.refuse(error)
+            }
+            // The worker still makes room: the end comes with its answer.
+            (State::Starting, Event::Broken(error)) => self.error = Some(error),
             (State::Ready, Event::Master(ToNode::Start(start))) => self.start(start),
             (_, Event::Master(ToNode::Start(start))) if start.epoch > self.epoch => self.start_again(now, start),
             (State::Starting, Event::Preallocated(Ok(()))) => self.begin(now),
@@ -233,8 +237,8 @@ impl Member {
         if stats.is_some() {
             self.tell_progress();
         }
-        self.tell(ToMaster::Failed { error, stats });
         self.actions.push_back(Action::Discard);
+        self.tell(ToMaster::Failed { error, stats });
         self.end();
     }
 
@@ -292,6 +296,9 @@ impl Member {
     }
 
     fn begin(&mut self, now: Moment) {
+        if let Some(error) = self.error.take() {
+            return self.abort(error);
+        }
         self.state = State::Moving;
         self.progress_due = now + PROGRESS_EVERY;
         let sources = std::mem::take(&mut self.sources);

@@ -162,11 +162,32 @@ fn who_fails_by_itself_says_what_it_had_and_what_that_cost() {
     actions(&mut member);
     member.handle(Moment(4), Event::Drained);
     let done = actions(&mut member);
-    let [Action::Tell(ToMaster::Progress { .. }), Action::Tell(ToMaster::Failed { error, stats }), ..] = &done[..]
+    let [Action::Tell(ToMaster::Progress { .. }), Action::Discard, Action::Tell(ToMaster::Failed { error, stats }), ..] =
+        &done[..]
     else {
         panic!("{done:?}")
     };
     assert!(error.code == Code::Data && stats.is_some(), "{done:?}");
+}
+
+/// The rails could not take its files in, and it waited for a start, and its master for bytes, until somebody gave up.
+#[test]
+fn a_node_whose_rails_cannot_take_its_files_in_says_so_at_once() {
+    let broken = || Event::Broken(Error::new(Code::Data, "too many open files"));
+    let mut ready = member();
+    ready.handle(Moment(0), prepared());
+    ready.handle(Moment(1), broken());
+    assert_eq!(ready.state(), State::Ended);
+    assert_eq!(failure(&mut ready), Code::Data);
+    let mut starting = member();
+    starting.handle(Moment(0), prepared());
+    starting.handle(Moment(1), Event::Master(ToNode::Start(eighty_megabytes([1, 1]))));
+    starting.handle(Moment(2), broken());
+    assert_eq!(starting.state(), State::Starting, "a worker still makes room");
+    starting.handle(Moment(3), Event::Preallocated(Ok(())));
+    starting.handle(Moment(4), Event::Drained);
+    assert_eq!(failure(&mut starting), Code::Data);
+    assert_eq!(starting.state(), State::Ended);
 }
 
 fn failure(member: &mut Member) -> Code {

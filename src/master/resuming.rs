@@ -140,6 +140,11 @@ impl Conductor {
         self.resuming.bound.as_ref().or(self.plan.as_ref().map(|plan| &plan.bound))
     }
 
+    /// Adds something that whoever runs the transfer should know.
+    pub(super) fn warn(&mut self, what: String) {
+        self.resuming.warnings.push(what);
+    }
+
     /// What went otherwise than people may expect: a sentence each.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.resuming.warnings

@@ -14,7 +14,7 @@ use super::links::Link;
 use super::meeting::PLACES;
 use super::room;
 use super::visitors::Visitors;
-use crate::clock::{Clock, awake};
+use crate::clock::{Clock, LOOK_EVERY, awake};
 use crate::error::{Code, Error, Result};
 use crate::session::{Accepted, Admission, Connection, Hello, Incoming, Key, Listener};
 use crate::units::NodeIx;
@@ -30,6 +30,8 @@ const SESSION_WITHIN: Duration = Duration::from_secs(10);
 /// How many nodes are dialled at once. Each has [`SESSION_WITHIN`], of which a handshake takes a fraction of a millisecond
 /// of this thread: all at once, the last of thousands would be late.
 const DIALS_MAX: usize = 256;
+/// How long receivers may take to hear of the end.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(10);
 /// How often whoever watches is shown how far the transfer is.
 const SHOW_EVERY: Duration = Duration::from_millis(200);
 
@@ -236,7 +238,7 @@ impl Loop<'_> {
         let connections = unsettled().filter_map(|link| link.connection.as_ref());
         let retries = unsettled().filter_map(Link::retry_at).chain(unsettled().filter_map(Link::meeting_due));
         let visits = self.visitors.deadlines.first().into_iter();
-        let visits = visits.chain(self.listener.as_ref().and_then(|(listener, _)| listener.due()));
+        let visits = visits.chain(self.listener.as_ref().and_then(|(listener, _)| self.visitors.due(listener)));
         let sessions = connections.filter_map(Connection::deadline).chain(retries).chain(visits);
         let sessions = sessions.map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
@@ -387,7 +389,7 @@ impl Loop<'_> {
 
     /// Takes in visitors that wait, as many as there is time for.
     fn accept(&mut self, now: Instant) {
-        for _ in 0..self.visitors.strangers.burst_max() {
+        for _ in 0..self.visitors.strangers.burst_max(now) {
             let Some((listener, _)) = &mut self.listener else { return };
             if listener.due().is_none_or(|due| due > now) {
                 return;
@@ -441,12 +443,56 @@ impl Loop<'_> {
         Ok(())
     }
 
-    /// Closes every session in good order.
+    /// Closes every session in good order. A receiver closes its end when no record of the transfer is left beside its
+    /// files: that is waited for, so that nothing is left when this process says that all is done.
     fn say_goodbye(&mut self) {
         let nodes = self.nodes.iter_mut().filter_map(|link| link.connection.as_mut());
         for connection in nodes.chain(self.visitors.open.values_mut()) {
             // Everything has been said; a peer that is gone already needs no good-bye.
             let _ = connection.close();
+        }
+        if self.conductor.error().is_some() {
+            return;
+        }
+        let receives = |index: &usize| self.conductor.roster().entries[*index].receives();
+        let mut awaited: BTreeSet<usize> = (0..self.nodes.len()).filter(receives).collect();
+        awaited.retain(|&index| self.is_open(index));
+        let (deadline, mut events) = (awake() + FAREWELL_WITHIN, Events::with_capacity(1024));
+        while !awaited.is_empty() && !self.shared.cancelled.load(Ordering::Acquire) {
+            let left = deadline.saturating_duration_since(awake());
+            if left.is_zero() || self.poll.poll(&mut events, Some(left.min(LOOK_EVERY))).is_err() {
+                break;
+            }
+            for event in &events {
+                let index = event.token().0.wrapping_sub(FIRST_NODE);
+                if awaited.contains(&index) && !self.is_open(index) {
+                    awaited.remove(&index);
+                }
+            }
+        }
+        for index in awaited {
+            let name = &self.conductor.roster().entries[index].address;
+            let what =
+                format!("{name} has not yet heard that all is done: until then, records are left beside its files");
+            self.conductor.warn(what);
+        }
+    }
+
+    /// Whether a node has not closed its end of a session that was closed here.
+    fn is_open(&mut self, index: usize) -> bool {
+        let Some(connection) = self.nodes[index].connection.as_mut().filter(|connection| connection.is_up()) else {
+            return false;
+        };
+        let nobody = |_: &Hello| None::<Admission>;
+        if connection.ready(&nobody).is_err() {
+            return false;
+        }
+        loop {
+            match connection.receive() {
+                Ok(Incoming::Message(_)) => {}
+                Ok(Incoming::Pending) => return true,
+                Ok(Incoming::Closed { .. }) | Err(_) => return false,
+            }
         }
     }
 }

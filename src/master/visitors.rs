@@ -9,7 +9,7 @@ use mio::Token;
 use crate::error::Result;
 use crate::session::descriptors::{self, Spare};
 use crate::session::strangers::{self, Deadlines, SILENT_MAX, Strangers};
-use crate::session::{Connection, Door};
+use crate::session::{Connection, Door, Listener};
 
 /// Visitors at once that have proved the key; as many strangers beside them.
 const VISITORS_MAX: usize = 64;
@@ -68,6 +68,12 @@ impl Visitors {
             self.deadlines.set(token, visitor.deadline());
         }
         Ok(())
+    }
+
+    /// When to take in who waits at `listener`.
+    pub(super) fn due(&self, listener: &Listener) -> Option<Instant> {
+        let due = listener.due()?;
+        Some(self.strangers.full_until().map_or(due, |full| full.max(due)))
     }
 
     /// Cuts off the stranger that is the first to give way. Returns whether there was one.

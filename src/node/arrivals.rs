@@ -15,7 +15,8 @@ impl Node {
     /// When connections may be waiting to be taken in.
     pub(super) fn arrivals_due(&self) -> Option<Instant> {
         let ports = self.ports.iter().filter_map(|port| port.listener.due());
-        ports.chain(self.control.due()).min()
+        let due = ports.chain(self.control.due()).min()?;
+        Some(self.sessions.full_until().map_or(due, |full| full.max(due)))
     }
 
     /// Takes in connections that wait, of all listeners in turn. Those beyond this turn's number wait for the next one.
@@ -24,7 +25,7 @@ impl Node {
         let ports = (0..self.ports.len()).filter(|&port| is_due(self.ports[port].listener.due())).map(Some);
         let control = is_due(self.control.due()).then_some(None);
         let mut due: Vec<Option<usize>> = control.into_iter().chain(ports).collect();
-        let mut left = self.sessions.burst_max();
+        let mut left = self.sessions.burst_max(now);
         while left > 0 && !due.is_empty() {
             self.next_listener = (self.next_listener + 1) % due.len();
             let port = due[self.next_listener];

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Token};
 
 use super::lease::LEASE;
+use super::ports::Port;
 use super::tenancy::{Note, Tenancy};
 use super::{CONTROL, FIRST_PORT, FIRST_SESSION, INBOX};
 use super::{Node, Role, Session, keeping, prepare, transfer_log};
@@ -14,7 +15,7 @@ use crate::clock::{LOOK_EVERY, awake};
 use crate::engine::FlowIx;
 use crate::engine::member::{self, Action, State};
 use crate::error::{Code, Error, Result};
-use crate::rail::{self, Command, Size, TransferIx};
+use crate::rail::{self, Command, Rail, Size, TransferIx};
 use crate::session::Connection;
 use crate::store::Sink;
 use crate::store::steps::PAGE_BYTES;
@@ -29,6 +30,8 @@ fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize) -> u32 {
     if asked.or(allowed).is_none() { each.max(SLOTS_EACH_MIN) } else { each.max(2) }
 }
 
+/// How long rails that end are waited for.
+const REST_WITHIN: Duration = Duration::from_secs(2);
 /// How long a good-bye may be on its way.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -74,7 +77,7 @@ impl Node {
     fn timeout(&self) -> Option<Duration> {
         let now = awake();
         let leases = self.alone_since.map(|since| since + LEASE).into_iter().chain(self.lease_due()).chain(self.stops);
-        let leases = leases.chain(self.way_due());
+        let leases = leases.chain(self.way_due()).chain(self.resting);
         let instants = self.sessions.due().into_iter().chain(self.arrivals_due()).chain(leases);
         let instants = instants.map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
@@ -111,6 +114,9 @@ impl Node {
         }
         self.try_due_ways(now);
         self.end_leases(now);
+        if self.resting.is_some_and(|until| now >= until) {
+            self.rested();
+        }
         let is_over = |since: Instant| now >= since;
         self.ends |= self.alone_since.is_some_and(|since| is_over(since + LEASE)) || self.stops.is_some_and(is_over);
     }
@@ -155,6 +161,7 @@ impl Node {
                 self.master_ready(token);
             }
             (Role::Master { .. }, _) => self.master_ready(token),
+            (Role::Leaving, _) => {}
         }
     }
 
@@ -170,24 +177,20 @@ impl Node {
 
     fn role_over(&mut self, role: Role, error: Error) {
         match role {
-            Role::Visitor { .. } => {}
+            Role::Visitor { .. } | Role::Leaving => {}
             Role::Flow { transfer, lane, way } => self.flow_failed(transfer, lane, way, error),
             Role::Master { transfer } => self.master_lost(transfer),
         }
     }
 
-    /// Does something that may block, elsewhere.
-    pub(super) fn work(&mut self, work: impl FnOnce() -> Note + Send + 'static) {
-        let post = self.post.clone();
-        self.working += 1;
-        std::thread::spawn(move || post.send(work()));
-    }
-
     fn take_notes(&mut self) {
         while let Ok(note) = self.inbox.try_recv() {
-            self.working -= usize::from(note.is_work());
+            self.workers.busy -= usize::from(note.is_work());
             match note {
                 Note::Rail(event) => self.rail_says(event),
+                Note::Prepared { transfer, result } if self.resting.is_some() => {
+                    self.opened_early.push((transfer, result));
+                }
                 Note::Prepared { transfer, result } => self.opened(transfer, result),
                 Note::Comparing { transfer, read_bytes } if self.transfers.contains_key(&transfer) => {
                     self.tell_master(transfer, ToMaster::Comparing { read_bytes });
@@ -197,6 +200,10 @@ impl Node {
                 Note::Committed { transfer, result } => self.member(transfer, member::Event::Committed(result)),
                 Note::Kept { transfer } => self.member(transfer, member::Event::Kept),
                 Note::Left { transfer } => self.member(transfer, member::Event::Left),
+                Note::Cleared { transfer, sources } => self.cleared(transfer, sources),
+                Note::Confirmed { id, session } => self.confirmed(&id, session),
+                Note::Rested => self.rested(),
+                Note::Done => {}
             }
         }
     }
@@ -251,7 +258,10 @@ impl Node {
             rail::Event::Drained { transfer } => self.drained(transfer),
             rail::Event::Failed { error } => {
                 for transfer in self.transfers.keys().copied().collect::<Vec<_>>() {
-                    self.member(transfer, member::Event::Broken(error.clone()));
+                    // Who only sends does so over its other rails; those that it fed notice by themselves.
+                    if self.transfers[&transfer].member.state() != State::Ready {
+                        self.member(transfer, member::Event::Broken(error.clone()));
+                    }
                     self.drained(transfer);
                 }
             }
@@ -278,9 +288,37 @@ impl Node {
             tenancy.quit();
         }
         tenancy.member.handle(now, event);
-        while let Some(action) = self.transfers.get_mut(&transfer).and_then(|tenancy| tenancy.member.poll_action()) {
+        self.follow(transfer);
+    }
+
+    /// Carries out what a member wants, until it wants nothing or has to wait for a worker.
+    fn follow(&mut self, transfer: TransferIx) {
+        let next = |tenancy: &mut Tenancy| if tenancy.clearing { None } else { tenancy.member.poll_action() };
+        while let Some(action) = self.transfers.get_mut(&transfer).and_then(next) {
             self.carry_out(transfer, action);
         }
+    }
+
+    /// Has a worker do something to all files that a transfer writes, and look at its sources, before anything else.
+    pub(super) fn clear(&mut self, transfer: TransferIx, with: impl Fn(&Sink) + Send + 'static) {
+        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        let Some(desk) = tenancy.desk.clone() else { return };
+        tenancy.clearing = true;
+        let claims = std::mem::take(&mut tenancy.claims);
+        let work = move || {
+            drop(claims);
+            desk.sinks.iter().for_each(with);
+            // A source that was written to meanwhile may have been sent half old, half new.
+            desk.offers.iter().try_for_each(|offer| offer.source.check_unchanged())
+        };
+        self.workers.run(work, move |sources| Note::Cleared { transfer, sources });
+    }
+
+    fn cleared(&mut self, transfer: TransferIx, sources: Result<()>) {
+        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+        tenancy.clearing = false;
+        tenancy.sources = sources;
+        self.follow(transfer);
     }
 
     fn carry_out(&mut self, transfer: TransferIx, action: Action) {
@@ -289,12 +327,12 @@ impl Node {
             Action::Preallocate { wanted, holes, kept, forgets } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
                 let claims = self.transfers.get_mut(&transfer).map(|tenancy| std::mem::take(&mut tenancy.claims));
-                self.work(move || {
+                let work = move || {
                     // Everybody is prepared, and has seen them.
                     drop(claims);
-                    let result = prepare::preallocate(&desk, &wanted, &holes, &kept, forgets);
-                    Note::Preallocated { transfer, result }
-                });
+                    prepare::preallocate(&desk, &wanted, &holes, &kept, forgets)
+                };
+                self.workers.run(work, move |result| Note::Preallocated { transfer, result });
             }
             Action::Open { lane, weight, pace_bytes_per_second } => {
                 self.open_flow(transfer, lane, weight, pace_bytes_per_second);
@@ -302,10 +340,12 @@ impl Node {
             Action::Lease { flow, pieces } => {
                 let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");
                 tenancy.story_of(flow).into_iter().for_each(|story| story.asked(awake()));
-                self.tell_rail_of(flow, Command::Lease { transfer, flow, pieces });
+                self.tell_rail_of(transfer, flow, Command::Lease { transfer, flow, pieces });
             }
-            Action::Revoke { flow, pieces } => self.tell_rail_of(flow, Command::Revoke { transfer, flow, pieces }),
-            Action::Close { flow } => self.tell_rail_of(flow, Command::Close { flow }),
+            Action::Revoke { flow, pieces } => {
+                self.tell_rail_of(transfer, flow, Command::Revoke { transfer, flow, pieces });
+            }
+            Action::Close { flow } => self.tell_rail_of(transfer, flow, Command::Close { flow }),
             Action::Offer { span } => {
                 tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Offer { transfer, span }));
             }
@@ -320,42 +360,38 @@ impl Node {
             Action::Commit { landed_everywhere, checks } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
                 let elected = prepare::elected(&tenancy.prepare);
-                self.work(move || Note::Committed {
-                    transfer,
-                    result: prepare::commit(&desk, &elected, landed_everywhere, &checks),
-                });
+                let work = move || prepare::commit(&desk, &elected, landed_everywhere, &checks);
+                self.workers.run(work, move |result| Note::Committed { transfer, result });
             }
             Action::Keep { pieces } => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("what has landed went to open files"));
                 // Handed over here and now, so that whatever is done with the files next finds it.
                 keeping::keep(&desk, &pieces);
-                self.work(move || {
+                let work = move || {
                     desk.sinks.iter().for_each(Sink::flush);
-                    Note::Kept { transfer }
-                });
+                    Ok(())
+                };
+                self.workers.run(work, move |_| Note::Kept { transfer });
             }
             Action::Leave => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("what has landed went to open files"));
-                self.work(move || {
+                let work = move || {
                     desk.sinks.iter().for_each(Sink::discard);
-                    Note::Left { transfer }
-                });
+                    Ok(())
+                };
+                self.workers.run(work, move |_| Note::Left { transfer });
             }
             Action::Confirm => self.confirm(transfer),
-            Action::Discard => {
-                let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");
-                tenancy.claims.clear();
-                tenancy.desk.iter().for_each(|desk| desk.sinks.iter().for_each(Sink::discard));
-            }
+            Action::Discard => self.clear(transfer, Sink::discard),
             Action::Tell(message) => self.tell_master(transfer, message),
             Action::End => self.forget(transfer),
         }
     }
 
-    /// Tells the rail that a flow goes over.
-    pub(super) fn tell_rail_of(&self, flow: FlowIx, command: Command) {
-        if let Some(&port) = self.flow_ports.get(&flow) {
-            self.ports[port].tell(command);
+    /// Tells the rail that a flow which this node opened goes over.
+    pub(super) fn tell_rail_of(&self, transfer: TransferIx, flow: FlowIx, command: Command) {
+        if let Some((_, port)) = self.transfers.get(&transfer).and_then(|tenancy| tenancy.flows.get(&flow)) {
+            self.ports[*port].tell(command);
         }
     }
 
@@ -367,13 +403,42 @@ impl Node {
         self.doors.shut(&tenancy.prepare.transfer);
         let of_transfer = |session: &Session| matches!(session.role, Role::Flow { transfer: of, .. } if of == transfer);
         self.sessions.remove_all(of_transfer);
+        // Closing files may block, and what a large transfer knew of its pieces takes its time to free.
+        self.let_go(tenancy);
         if self.transfers.is_empty() {
-            self.ports.iter_mut().for_each(super::ports::Port::rest);
-            self.flow_ports.clear();
+            self.rest();
         }
-        for (token, prepare) in std::mem::take(&mut self.waiting) {
-            self.begin(token, prepare);
-        }
+        self.begin_waiting();
         self.end_without_masters();
+    }
+
+    /// Drops something elsewhere.
+    pub(super) fn let_go(&mut self, what: impl Send + 'static) {
+        let work = move || {
+            drop(what);
+            Ok(())
+        };
+        self.workers.run(work, |_| Note::Done);
+    }
+
+    /// Ends all rails. A transfer that is prepared meanwhile waits for that, since their memory counts against the same
+    /// limit; but not for a rail that does not end.
+    fn rest(&mut self) {
+        let rails: Vec<Rail> = self.ports.iter_mut().filter_map(Port::rest).collect();
+        if !rails.is_empty() {
+            self.resting = Some(awake() + REST_WITHIN);
+            let work = move || {
+                drop(rails);
+                Ok(())
+            };
+            self.workers.run(work, |_| Note::Rested);
+        }
+    }
+
+    fn rested(&mut self) {
+        self.resting = None;
+        for (transfer, result) in std::mem::take(&mut self.opened_early) {
+            self.opened(transfer, result);
+        }
     }
 }

@@ -138,15 +138,14 @@ impl Node {
             Ok((socket, _)) => {
                 self.way_came_up(transfer, lane, &opening, way);
                 let flow = self.next_flow();
-                self.flow_ports.insert(flow, way.port);
                 let mut relays = false;
                 if let Some(tenancy) = self.transfers.get_mut(&transfer) {
-                    tenancy.flows.insert(flow, lane);
+                    tenancy.flows.insert(flow, (lane, way.port));
                     relays = tenancy.peers.get(&lane.sender).is_some_and(|peer| peer.relays);
                 }
                 self.member(transfer, member::Event::Owner(owner::Event::FlowUp { flow, lane }));
                 let side = Side::Fetch { relays };
-                self.tell_rail_of(flow, Command::FlowUp { transfer, flow, socket: socket.into(), side });
+                self.ports[way.port].tell(Command::FlowUp { transfer, flow, socket: socket.into(), side });
             }
             Err(error) => self.lane_failed(transfer, lane, error),
         }
@@ -222,9 +221,8 @@ impl Node {
                 let _ = setsockopt(&socket, MaxPacingRate, &pace);
             }
             let flow = self.next_flow();
-            self.flow_ports.insert(flow, port);
             let side = Side::Feed { weight: hello.weight_bytes };
-            self.tell_rail_of(flow, Command::FlowUp { transfer, flow, socket: socket.into(), side });
+            self.ports[port].tell(Command::FlowUp { transfer, flow, socket: socket.into(), side });
         }
     }
 

@@ -30,6 +30,8 @@ use crate::wire::control::{self, Prepare, Resume, ToMaster, ToNode};
 
 /// The master of one transfer. It outlives the transfer until the master has heard the last word.
 pub(super) struct Master {
+    /// What people call the transfer.
+    id: String,
     transfer: [u8; 16],
     attempt: [u8; 16],
     /// Its session, or how long the transfer goes on without one.
@@ -102,7 +104,7 @@ impl Node {
             return;
         }
         self.make_way(&prepare.id);
-        if !self.stale_attempts(&prepare.id).is_empty() {
+        if !self.stale_attempts(&prepare.id).is_empty() || self.confirming.contains_key(&prepare.id) {
             return self.waiting.push((token, prepare));
         }
         let transfer = TransferIx(self.next_transfer);
@@ -122,29 +124,45 @@ impl Node {
         self.transfers.insert(transfer, tenancy);
         let mut talk = Talk::default();
         talk.hear();
-        let master =
-            Master { transfer: prepare.transfer, attempt: prepare.attempt, session: Ok(token), talk, remembered: None };
+        let master = Master {
+            id: prepare.id.clone(),
+            transfer: prepare.transfer,
+            attempt: prepare.attempt,
+            session: Ok(token),
+            talk,
+            remembered: None,
+        };
         self.masters.insert(transfer, master);
         self.sessions.get_mut(token).expect("looked up above").role = Role::Master { transfer: Some(transfer) };
         let (root, allowed) = (self.options.root.clone(), self.options.allowed);
-        let (rails, post) = (self.ports.len(), self.post.clone());
-        self.work(move || {
+        let (rails, post, budget) = (self.ports.len(), self.post.clone(), self.file_budget.clone());
+        let work = move || {
+            let _claim = budget.claim(&prepare, rails)?;
             let mut tell = |read_bytes| post.send(Note::Comparing { transfer, read_bytes });
             // Anew for each transfer: something may have been mounted on it, or have taken its name.
-            let root = Root::open(&root).map(|root| root.allowing(allowed));
-            let opened = root.and_then(|root| prepare::open(&root, &prepare, rails)).and_then(|mut opened| {
-                replicas::compare(&mut opened, &prepare, &quits, &mut tell)?;
-                Ok(Box::new(opened))
-            });
-            Note::Prepared { transfer, result: opened }
-        });
+            let root = Root::open(&root)?.allowing(allowed);
+            let mut opened = prepare::open(&root, &prepare, rails)?;
+            replicas::compare(&mut opened, &prepare, &quits, &mut tell)?;
+            Ok(Box::new(opened))
+        };
+        self.workers.run(work, move |result| Note::Prepared { transfer, result });
+    }
+
+    /// Begins the attempts whose way is free by now.
+    pub(super) fn begin_waiting(&mut self) {
+        for (token, prepare) in std::mem::take(&mut self.waiting) {
+            self.begin(token, prepare);
+        }
     }
 
     /// Ends attempts at the transfer `id` whose master is gone.
     fn make_way(&mut self, id: &str) {
         // Files are open as long as they are remembered, and the next attempt may want them.
         let gone = self.masters.values_mut().filter(|master| master.session.is_err());
-        gone.for_each(|master| master.remembered = None);
+        let remembered: Vec<Arc<Desk>> = gone.filter_map(|master| master.remembered.take()).collect();
+        if !remembered.is_empty() {
+            self.let_go(remembered);
+        }
         for stale in self.stale_attempts(id) {
             self.masters.remove(&stale);
             let reason = "a new attempt takes its place".into();
@@ -206,7 +224,7 @@ impl Node {
         match &mut message {
             ToMaster::Report(stats) => {
                 tenancy.complete(stats, &self.nics());
-                if let Err(error) = tenancy.check_sources() {
+                if let Err(error) = tenancy.sources.clone() {
                     message = ToMaster::Failed { error, stats: Some(Box::new(std::mem::take(stats))) };
                 }
             }
@@ -236,13 +254,36 @@ impl Node {
 
     /// A master that is done has said good-bye: whoever was not told otherwise before may forget the transfer.
     fn master_done(&mut self, token: Token) {
-        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(token) else { return };
+        let Some(session) = self.sessions.get_mut(token) else { return };
+        let Role::Master { transfer } = std::mem::replace(&mut session.role, Role::Leaving) else { return };
+        let master = transfer.and_then(|transfer| self.masters.remove(&transfer));
+        match master.and_then(|master| Some((master.id, master.remembered?))) {
+            Some((id, desk)) => {
+                *self.confirming.entry(id.clone()).or_default() += 1;
+                let work = move || {
+                    desk.sinks.iter().for_each(Sink::confirm);
+                    Ok(())
+                };
+                self.workers.run(work, move |_| Note::Confirmed { id, session: token });
+            }
+            None => _ = self.sessions.remove(token),
+        }
         if let Some(transfer) = transfer {
-            let remembered = self.masters.remove(&transfer).and_then(|master| master.remembered);
-            remembered.iter().flat_map(|desk| &desk.sinks).for_each(Sink::confirm);
             self.member(transfer, member::Event::Master(ToNode::Finish));
         }
         self.end_without_masters();
+    }
+
+    /// The files of a transfer whose master has said good-bye are confirmed: its session is closed, which tells it so.
+    pub(super) fn confirmed(&mut self, id: &str, session: Token) {
+        self.sessions.remove(session);
+        if let Some(count) = self.confirming.get_mut(id) {
+            *count -= 1;
+            if *count == 0 {
+                self.confirming.remove(id);
+                self.begin_waiting();
+            }
+        }
     }
 
     /// All has landed everywhere: how this node's files came to be is forgotten, with the master's good-bye at the latest.
@@ -250,7 +291,7 @@ impl Node {
         let desk = self.transfers[&transfer].desk.clone();
         match self.masters.get_mut(&transfer) {
             Some(master) => master.remembered = desk,
-            None => desk.iter().flat_map(|desk| &desk.sinks).for_each(Sink::confirm),
+            None => self.clear(transfer, Sink::confirm),
         }
     }
 

@@ -12,6 +12,8 @@
 //! - `threads`: how many of them each NIC gets
 //! - `devices`: which NIC a flow is bound to
 //! - `counters`: what the NICs counted
+//! - `workers`: threads for what may block
+//! - `file_budget`: descriptors for the files of transfers
 //! - `prepare`: opening sources and destinations
 //! - `claims`: whether rows of other nodes name a file by another URI
 //! - `replicas`: what is compared of sources that others offer, too
@@ -31,6 +33,7 @@ mod counters;
 mod devices;
 mod doors;
 mod events;
+mod file_budget;
 mod flows;
 pub(crate) mod keeping;
 mod lease;
@@ -46,6 +49,7 @@ mod threads;
 mod transfer_log;
 mod usage;
 mod verify;
+mod workers;
 
 pub(crate) mod options;
 
@@ -56,7 +60,7 @@ pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK};
 pub(crate) use signals::{ending, outlive_file_limits};
 pub(crate) use threads::{Line, Threads, threads};
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -68,6 +72,7 @@ use mio::{Poll, Token, Waker};
 
 use self::devices::Devices;
 use self::doors::Doors;
+use self::file_budget::FileBudget;
 use self::masters::Master;
 use self::openings::{Detours, Way};
 use self::options::Options;
@@ -75,6 +80,7 @@ use self::ports::Port;
 use self::sessions::Sessions;
 use self::tenancy::{Note, Post, Tenancy};
 use self::transfer_log::TransferLog;
+use self::workers::Workers;
 use crate::clock::{Clock, awake, wait_until};
 use crate::engine::FlowIx;
 use crate::engine::lanes::Lane;
@@ -113,8 +119,6 @@ struct Node {
     devices: Devices,
     /// Ways that came up where the usual ones did not.
     detours: Detours,
-    /// Which port each flow of this node goes over.
-    flow_ports: HashMap<FlowIx, usize>,
     doors: Doors,
     sessions: Sessions,
     /// Which of the listeners that have somebody waiting was served last.
@@ -138,8 +142,14 @@ struct Node {
     ends: bool,
     /// When a node that was asked to end waits no longer for its master's good-bye.
     stops: Option<Instant>,
-    /// Workers whose notes have not come.
-    working: usize,
+    workers: Workers,
+    file_budget: FileBudget,
+    /// How many files of transfers with an id are being confirmed; a new attempt at it waits for that.
+    confirming: BTreeMap<String, usize>,
+    /// Until when rails that end are waited for, while they end.
+    resting: Option<Instant>,
+    /// Transfers that were prepared meanwhile. Bounded by the transfers.
+    opened_early: Vec<(TransferIx, Result<Box<prepare::Opened>>)>,
 }
 
 /// One connection of the control thread, and what it is for.
@@ -153,7 +163,7 @@ impl Session {
     fn from(&self) -> Option<IpAddr> {
         match self.role {
             Role::Visitor { from, .. } => Some(from),
-            Role::Master { .. } | Role::Flow { .. } => None,
+            Role::Master { .. } | Role::Leaving | Role::Flow { .. } => None,
         }
     }
 }
@@ -164,6 +174,8 @@ enum Role {
     Visitor { port: Option<usize>, from: IpAddr },
     /// A master, and the transfer that it conducts once it has said so.
     Master { transfer: Option<TransferIx> },
+    /// A master that has said good-bye: it waits until its files are confirmed.
+    Leaving,
     /// A flow that this node opens to a sender, over one of its ports.
     Flow { transfer: TransferIx, lane: Lane, way: Way },
 }
@@ -207,7 +219,6 @@ impl Node {
             ports,
             devices: Devices::default(),
             detours: Detours::default(),
-            flow_ports: HashMap::new(),
             sessions: Sessions::new(strangers::share(descriptors)),
             next_listener: 0,
             spare: Spare::new(),
@@ -217,14 +228,18 @@ impl Node {
             waiting: Vec::new(),
             next_transfer: 0,
             next_flow: 0,
-            post,
             inbox,
             transfer_log: TransferLog::default(),
             alone_since: options.launched.then(awake),
             stopped,
             ends: false,
             stops: None,
-            working: 0,
+            workers: Workers::start(post.clone())?,
+            file_budget: FileBudget::default(),
+            confirming: BTreeMap::new(),
+            resting: None,
+            opened_early: Vec::new(),
+            post,
             options,
         };
         let registry = node.poll.registry();
@@ -249,9 +264,9 @@ impl Node {
     fn wind_down(&mut self) {
         self.transfers.values().for_each(Tenancy::quit);
         let deadline = awake() + WIND_DOWN_WITHIN;
-        while self.working > 0 {
+        while self.workers.busy > 0 {
             let Some(note) = wait_until(deadline, |wait| self.inbox.recv_timeout(wait).ok()) else { return };
-            self.working -= usize::from(note.is_work());
+            self.workers.busy -= usize::from(note.is_work());
         }
     }
 

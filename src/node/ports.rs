@@ -67,9 +67,9 @@ impl Port {
         }
     }
 
-    /// Ends the rail and gives its slots back: a node at rest is small.
-    pub(super) fn rest(&mut self) {
-        self.rail = None;
+    /// The rail, to be ended: a node at rest is small. Dropping it waits for its thread.
+    pub(super) fn rest(&mut self) -> Option<Rail> {
+        self.rail.take().map(|(rail, _)| rail)
     }
 }
 

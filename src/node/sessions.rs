@@ -95,8 +95,13 @@ impl Sessions {
     }
 
     /// How many connections may be taken in in one turn.
-    pub(super) fn burst_max(&self) -> usize {
-        self.strangers.burst_max()
+    pub(super) fn burst_max(&mut self, now: Instant) -> usize {
+        self.strangers.burst_max(now)
+    }
+
+    /// When the next connection may be taken in, if not at once.
+    pub(super) fn full_until(&self) -> Option<Instant> {
+        self.strangers.full_until()
     }
 
     pub(super) fn any(&self, is_meant: impl Fn(&Session) -> bool) -> bool {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
-use mio::Waker;
+use mio::{Token, Waker};
 
 use super::counters::Counters;
 use super::openings::{LaneStory, Opening};
@@ -42,6 +42,15 @@ pub(super) enum Note {
     Kept { transfer: TransferIx },
     /// What has landed is left to another attempt, or removed.
     Left { transfer: TransferIx },
+    /// What has no final name is removed, or how the files came to be is forgotten; and whether all sources are still
+    /// what they were.
+    Cleared { transfer: TransferIx, sources: Result<()> },
+    /// How the files of a transfer with this id came to be is forgotten; its master closes that session.
+    Confirmed { id: String, session: Token },
+    /// Rails have ended.
+    Rested,
+    /// Something is done that nobody waits for.
+    Done,
 }
 
 impl Note {
@@ -107,14 +116,18 @@ pub(super) struct Tenancy {
     pub(super) claims: Vec<Claim>,
     /// Whom the plan lets this node ask.
     pub(super) peers: BTreeMap<NodeIx, Peer>,
-    /// The lane of each flow that this node opened.
-    pub(super) flows: BTreeMap<FlowIx, Lane>,
+    /// The lane of each flow that this node opened, and the port that it goes over.
+    pub(super) flows: BTreeMap<FlowIx, (Lane, usize)>,
     /// Flows that are being opened.
     pub(super) openings: BTreeMap<Lane, Opening>,
     /// What became of the flows of each lane that was wanted.
     pub(super) stories: BTreeMap<Lane, LaneStory>,
     /// Set when nobody waits any more for the worker that opens the transfer.
     pub(super) quits: Arc<AtomicBool>,
+    /// Whether a worker gives up or confirms its files: what the member wants next waits for that.
+    pub(super) clearing: bool,
+    /// Whether its sources are still what they were, as far as somebody has looked.
+    pub(super) sources: Result<()>,
     /// How many rails have not drained yet, while they do.
     pub(super) draining: usize,
     cpu_before: Duration,
@@ -140,6 +153,8 @@ impl Tenancy {
             openings: BTreeMap::new(),
             stories: BTreeMap::new(),
             quits: Arc::default(),
+            clearing: false,
+            sources: Ok(()),
             draining: 0,
             cpu_before: usage::cpu(),
             stopped_before: clock::stopped(),
@@ -155,12 +170,6 @@ impl Tenancy {
     /// How the transfer calls another node.
     pub(super) fn name_of(&self, node: NodeIx) -> String {
         self.peers.get(&node).map_or_else(|| format!("node {}", node.0), |peer| peer.name.clone())
-    }
-
-    /// Whether every source is still what it was when it was opened: one that was written to in between may have been
-    /// sent half old, half new.
-    pub(super) fn check_sources(&self) -> Result<()> {
-        self.desk.iter().flat_map(|desk| &desk.offers).try_for_each(|offer| offer.source.check_unchanged())
     }
 
     /// Adds to the member's counts what the rails and the process counted; `nics` are the names of the ports' NICs. The
@@ -220,7 +229,7 @@ impl Tenancy {
 
     /// What became of the lane of a flow that this node opened.
     pub(super) fn story_of(&mut self, flow: FlowIx) -> Option<&mut LaneStory> {
-        let lane = self.flows.get(&flow)?;
+        let (lane, _) = self.flows.get(&flow)?;
         self.stories.get_mut(lane)
     }
 
@@ -243,7 +252,7 @@ impl Tenancy {
     /// The same for the sender at the other end of a flow.
     pub(super) fn blame_flow(&self, flow: FlowIx, error: Error) -> Error {
         match self.flows.get(&flow) {
-            Some(lane) => self.blame(lane.sender, error),
+            Some(&(lane, _)) => self.blame(lane.sender, error),
             None => error,
         }
     }

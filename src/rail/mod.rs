@@ -162,7 +162,10 @@ impl Rail {
             let _ = SigSet::from(Signal::SIGPIPE).thread_block();
             start::start(clock, size, inbox, mailbox, &ready);
         });
-        let thread = thread.map_err(|error| Error::new(Code::Internal, format!("cannot start a rail: {error}")))?;
+        let thread = thread.map_err(|error| {
+            Error::new(Code::Internal, format!("no thread can be made for a rail: {error}"))
+                .remedy("raise the node's limit of threads: TasksMax= of a unit, ulimit -u")
+        })?;
         match started.recv() {
             Ok(Ok(waker)) => Ok(Rail { commands, waker, thread: Some(thread) }),
             Ok(Err(error)) => Err(error),

@@ -28,6 +28,8 @@ const SHARE_MIN: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Strangers {
     count_max: usize,
+    /// How many are taken in until when.
+    window: (usize, Option<Instant>),
     known: HashMap<Token, (IpAddr, bool)>,
     origins: HashMap<IpAddr, Origin>,
 }
@@ -53,14 +55,27 @@ impl Origin {
 }
 
 impl Strangers {
-    /// Nobody yet; `count_max` at most, and half of that from one address.
+    /// Nobody yet; `count_max` at most, and three quarters of that from one address.
     pub(crate) fn new(count_max: usize) -> Strangers {
-        Strangers { count_max, known: HashMap::new(), origins: HashMap::new() }
+        Strangers { count_max, window: (0, None), known: HashMap::new(), origins: HashMap::new() }
     }
 
-    /// How many connections may be taken in in one turn, so that each is listened to before it gives way.
-    pub(crate) fn burst_max(&self) -> usize {
-        (self.count_max / 4).clamp(1, BURST_MAX)
+    /// How many connections may be taken in in this turn. Each is listened to before it gives way, and has
+    /// [`SETTLE_WITHIN`] for that whoever else comes; more than that wait in the queue of their listener.
+    pub(crate) fn burst_max(&mut self, now: Instant) -> usize {
+        if self.window.1.is_none_or(|end| end <= now) {
+            self.window = (0, Some(now + SETTLE_WITHIN));
+        }
+        (self.count_max / 4).clamp(1, BURST_MAX).min(self.of_one_max() - self.window.0)
+    }
+
+    /// When the next connection may be taken in, if not at once.
+    pub(crate) fn full_until(&self) -> Option<Instant> {
+        self.window.1.filter(|_| self.window.0 >= self.of_one_max())
+    }
+
+    fn of_one_max(&self) -> usize {
+        self.count_max.div_ceil(4) * 3
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -70,8 +85,8 @@ impl Strangers {
     /// Takes in a stranger. Returns the one that has to give way to it, which is forgotten here.
     pub(crate) fn add(&mut self, token: Token, from: IpAddr) -> Option<Token> {
         let from = origin(from);
-        let of_one_max = self.count_max.div_ceil(2);
-        let own = self.origins.get(&from).filter(|origin| origin.count() >= of_one_max);
+        self.window.0 += 1;
+        let own = self.origins.get(&from).filter(|origin| origin.count() >= self.of_one_max());
         let leaves = match own {
             Some(origin) => origin.oldest(),
             None if self.known.len() >= self.count_max => self.oldest(),
@@ -112,6 +127,9 @@ impl Strangers {
     }
 }
 
+/// The time that a fresh connection has to say something before it can be the oldest: its first message is right behind
+/// it, unless the peer waits for a processor.
+const SETTLE_WITHIN: Duration = Duration::from_millis(40);
 /// Connections taken in in one turn: a millisecond of work.
 const BURST_MAX: usize = 64;
 
@@ -168,16 +186,34 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_one_outlives_half_a_share_of_its_own_address() {
+    fn a_fresh_one_outlives_three_quarters_of_a_share_of_its_own_address() {
         let mut strangers = Strangers::new(16);
         let here = ip("127.0.0.1");
         for token in 0..1_000 {
             let left = strangers.add(Token(token), here);
-            assert_eq!(left, token.checked_sub(8).map(Token), "the oldest, and nobody else");
+            assert_eq!(left, token.checked_sub(12).map(Token), "the oldest, and nobody else");
         }
-        assert_eq!(strangers.len(), 8);
-        assert!(strangers.burst_max() < 8, "a fresh one is listened to before it gives way");
-        assert_eq!(strangers.oldest(), Some(Token(992)));
+        assert_eq!(strangers.len(), 12);
+        assert_eq!(strangers.oldest(), Some(Token(988)));
+    }
+
+    #[test]
+    fn a_fresh_one_has_its_time_however_many_come() {
+        let start = Instant::now();
+        let mut strangers = Strangers::new(16);
+        let mut take_in = |now| {
+            let mut count = 0;
+            while let burst @ 1.. = strangers.burst_max(now) {
+                assert!(burst < 12, "each is listened to before it gives way");
+                (0..burst).for_each(|at| _ = strangers.add(Token(count + at), ip("10.0.0.1")));
+                count += burst;
+            }
+            (count, strangers.full_until())
+        };
+        for turn in 0..3 {
+            let now = start + turn * SETTLE_WITHIN;
+            assert_eq!(take_in(now), (12, Some(now + SETTLE_WITHIN)));
+        }
     }
 
     #[test]

@@ -191,7 +191,8 @@ impl Daemon {
         Daemon::spawn(&mut command, root, more)
     }
 
-    fn spawn(command: &mut Command, root: &Path, more: &[&str]) -> Daemon {
+    /// The same, started by `command`, which runs the program with the arguments that it is given.
+    pub(crate) fn spawn(command: &mut Command, root: &Path, more: &[&str]) -> Daemon {
         use std::io::{BufRead, BufReader};
         command.args(["node", "--listen", "127.0.0.1:0", "--root"]).arg(root).args(more);
         if !more.contains(&"--key-file") {
@@ -207,6 +208,16 @@ impl Daemon {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(mut self) -> std::process::ExitStatus {
+        let mut status = None;
+        wait_for("the end of a daemon", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
     }
 
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
+use crate::listed;
 use crate::sysfs::{Nic, Sysfs};
 
 /// An address of a NIC, and how much of it names the subnet.
@@ -48,14 +50,37 @@ pub fn nics(sysfs: &Sysfs) -> io::Result<Vec<Nic>> {
     let mut nics: Vec<Nic> = sysfs.nic_names()?.iter().filter_map(|name| sysfs.nic(name).ok()).collect();
     #[cfg(feature = "hwloc")]
     ask_hwloc(sysfs, &mut nics);
-    for interface in getifaddrs()? {
-        let Some(ip) = interface.address.as_ref().and_then(ip_of) else { continue };
-        let prefix_bits = interface.netmask.as_ref().and_then(ip_of).map_or(host_bits(ip), prefix_bits);
-        if let Some(nic) = nics.iter_mut().find(|nic| nic.name == interface.interface_name) {
-            nic.addresses.push(NicAddress { ip, prefix_bits });
+    for (name, address) in addresses()? {
+        if let Some(nic) = nics.iter_mut().find(|nic| nic.name == name) {
+            nic.addresses.push(address);
         }
     }
     Ok(nics)
+}
+
+/// Every address of the machine, and the interface that has it. Where netlink is filtered, as by `RestrictAddressFamilies`
+/// of systemd, `/proc/net` says it.
+fn addresses() -> io::Result<Vec<(String, NicAddress)>> {
+    match getifaddrs() {
+        Ok(interfaces) => Ok(interfaces
+            .filter_map(|interface| {
+                let ip = interface.address.as_ref().and_then(ip_of)?;
+                let prefix_bits = interface.netmask.as_ref().and_then(ip_of).map_or(host_bits(ip), prefix_bits);
+                Some((interface.interface_name, NicAddress { ip, prefix_bits }))
+            })
+            .collect()),
+        Err(errno) => {
+            let listed = listed::addresses(Path::new("/proc/net"));
+            let told = format!("the list of addresses cannot be had by netlink: {}", errno.desc());
+            if listed.is_empty() { Err(io::Error::new(io::Error::from(errno).kind(), told)) } else { Ok(listed) }
+        }
+    }
+}
+
+/// Why the list of addresses has to be pieced together from `/proc/net`, if so.
+#[must_use]
+pub fn netlink_obstacle() -> Option<io::Error> {
+    getifaddrs().err().map(io::Error::from)
 }
 
 /// Looking at all buses takes hwloc longer than anything else here, so it is asked only where its answer can matter.

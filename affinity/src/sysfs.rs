@@ -22,7 +22,8 @@ pub struct Sysfs {
 pub struct Nic {
     /// The interface's name.
     pub name: String,
-    /// Whether it can carry traffic: its state is `up`, or `unknown` as that of the loopback interface.
+    /// Whether it can carry traffic: its state is `up`, or it is `unknown`, as that of the loopback interface, and there
+    /// is a carrier.
     pub up: bool,
     /// Largest packet in bytes.
     pub mtu: u32,
@@ -72,7 +73,11 @@ impl Sysfs {
         let numa_node = agreed(devices);
         Ok(Nic {
             name: name.to_owned(),
-            up: matches!(read(&directory.join("operstate")).as_deref(), Some("up" | "unknown")),
+            up: match read(&directory.join("operstate")).as_deref() {
+                Some("up") => true,
+                Some("unknown") => has_carrier(&directory),
+                _ => false,
+            },
             mtu,
             // −1 or 0 or an error, as drivers like it.
             speed_mbit: number(&directory.join("speed")).filter(|&speed| speed > 0),
@@ -157,6 +162,14 @@ pub(crate) fn agreed<T: PartialEq>(said: impl Iterator<Item = Option<T>>) -> Opt
     let mut said = said.into_iter();
     let first = said.next()?;
     said.all(|other| other == first).then_some(first)
+}
+
+/// Whether an interface has a carrier, as far as it says so. One that was not brought up refuses to say.
+fn has_carrier(directory: &Path) -> bool {
+    match fs::read_to_string(directory.join("carrier")) {
+        Ok(carrier) => carrier.trim() != "0",
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// The text of an attribute, without its line end.

@@ -1,7 +1,6 @@
 //! Takes the readings of a machine. The roots are arguments, so that tests bring trees of their own.
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -10,7 +9,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use ring::{Config, Errno, Mode, ProbeError, Uring};
 
 use super::readings::{Governor, IoUring, Machine, NicReading, Obstacle, Usage};
-use crate::node::{INSIDE_PREFIXES, LOOPBACK, Line, Threads, locked_bytes, threads};
+use crate::node::{INSIDE_PREFIXES, LOOPBACK, Line, Threads, is_link_local, locked_bytes, threads};
 
 /// Set to `plain`, rails do without `io_uring`.
 const IO_VARIABLE: &str = "CEP_FAST_IO";
@@ -123,11 +122,6 @@ fn usage(nic: &Nic) -> Usage {
     } else {
         Usage::NoAddress
     }
-}
-
-/// Every interface that is up gives itself such an address: it says nothing about where the interface leads.
-fn is_link_local(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 fn io_uring(locked_bytes: u64) -> Result<IoUring, Obstacle> {

@@ -56,7 +56,7 @@ pub(crate) mod options;
 pub(crate) use crate::store::Allowed;
 pub(crate) use events::locked_bytes;
 pub(crate) use flows::pair_by;
-pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK};
+pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK, is_link_local};
 pub(crate) use signals::{ending, outlive_file_limits};
 pub(crate) use threads::{Line, Threads, threads};
 

@@ -1,5 +1,6 @@
 //! The NICs that a node moves data over: which they are, where each thread of each listens, and the rail behind it.
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 
 use affinity::{Cores, Nic, NicAddress, Pinning, Sysfs, Wish};
@@ -8,7 +9,7 @@ use super::listen;
 use super::options::Options;
 use super::threads::{Line, threads};
 use crate::clock::Clock;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, say};
 use crate::rail::{Command, Mailbox, Place, Rail, Size};
 use crate::session::Listener;
 use crate::units::BitRate;
@@ -80,8 +81,15 @@ impl Port {
 /// it cannot be listened on.
 pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
     let sysfs = Sysfs::at("/sys");
-    let nics = affinity::nics(&sysfs).unwrap_or_default();
-    let chosen = choose(options, control, &nics)?;
+    let listed = affinity::nics(&sysfs);
+    let (nics, obstacle) = listed.map_or_else(|error| (Vec::new(), Some(error)), |nics| (nics, None));
+    let Choice { chosen, left_out } = choose(options, control, &nics).map_err(|error| match obstacle {
+        None => error,
+        Some(obstacle) => Error::new(error.code, format!("the NICs of this machine cannot be listed: {obstacle}")).remedy(
+            "allow AF_NETLINK (RestrictAddressFamilies= of systemd, a container's seccomp profile), and mount /sys and /proc",
+        ),
+    })?;
+    left_out.iter().for_each(|what| say(what));
     let allowed = affinity::cpus_allowed().unwrap_or_default();
     check_pinning(&options.pinning, &allowed)?;
     let near = |nic: &Option<&Nic>| nic.map_or(Vec::new(), |nic| nic.cpus.clone());
@@ -125,39 +133,92 @@ fn check_pinning(pinning: &Pinning, allowed: &[usize]) -> Result<()> {
 /// A NIC, where it is known, and the address of it to use.
 type Chosen<'a> = (Option<&'a Nic>, NicAddress);
 
+/// The NICs that are used, and what is to be said about those that are not.
+struct Choice<'a> {
+    chosen: Vec<Chosen<'a>>,
+    left_out: Option<String>,
+}
+
 /// Those named; else, on loopback, only that; else all that are up, have an address, and lead out of this machine.
-fn choose<'a>(options: &Options, control: IpAddr, nics: &'a [Nic]) -> Result<Vec<Chosen<'a>>> {
-    let first = |nic: &'a Nic| {
-        let mut of_family = nic.addresses.iter().filter(|address| address.ip.is_ipv4() == control.is_ipv4());
-        of_family.next().map(|address| (Some(nic), *address))
-    };
+fn choose<'a>(options: &Options, control: IpAddr, nics: &'a [Nic]) -> Result<Choice<'a>> {
+    let first = |nic: &'a Nic| usable(nic, control, &[]).map(|address| (Some(nic), address));
     if !options.nics.is_empty() {
-        return options.nics.iter().map(|name| named(name, nics, first)).collect();
+        let chosen = options.nics.iter().map(|name| named(name, nics, first)).collect::<Result<_>>()?;
+        return Ok(Choice { chosen, left_out: None });
     }
     if control.is_loopback() {
         let nic = nics.iter().find(|nic| nic.name == LOOPBACK);
         // All of 127/8 belongs to the loopback device, though only one address of it is listed.
-        return Ok(vec![(nic, NicAddress { ip: control, prefix_bits: if control.is_ipv4() { 8 } else { 128 } })]);
+        let own = NicAddress { ip: control, prefix_bits: if control.is_ipv4() { 8 } else { 128 } };
+        return Ok(Choice { chosen: vec![(nic, own)], left_out: None });
     }
-    let leads_out =
-        |nic: &&Nic| nic.up && nic.name != LOOPBACK && !INSIDE_PREFIXES.iter().any(|it| nic.name.starts_with(it));
-    let found: Vec<Chosen> = nics.iter().filter(leads_out).filter_map(first).take(PORTS_MAX).collect();
+    let mut found: Vec<(&Nic, NicAddress)> = Vec::new();
+    // The NIC of the control address comes first: masters have proved that it leads out, whatever its name says.
+    let mut ordered: Vec<&Nic> = nics.iter().filter(|nic| nic.up && leads_out(nic, control)).collect();
+    ordered.sort_by_cached_key(|nic| (!has(nic, control), Reverse(nic.speed_mbit), natural(&nic.name)));
+    for nic in ordered {
+        let taken: Vec<IpAddr> = found.iter().map(|(_, own)| own.ip).collect();
+        found.extend(usable(nic, control, &taken).map(|own| (nic, own)));
+    }
     if found.is_empty() {
-        return Err(Error::new(Code::Usage, "no NIC of this machine is up and has an address")
-            .remedy("bring one up, name one with --nic, or listen on 127.0.0.1"));
+        let family = if control.is_ipv4() { "an IPv4 address" } else { "an IPv6 address that is not link-local" };
+        return Err(Error::new(Code::Usage, format!("no NIC of this machine is up and has {family}"))
+            .remedy("bring one up, name one with --nic, or listen on a loopback address"));
     }
-    Ok(found)
+    let left_out = found.split_off(found.len().min(PORTS_MAX));
+    let names: Vec<&str> = left_out.iter().map(|(nic, _)| nic.name.as_str()).collect();
+    let left_out = (!names.is_empty()).then(|| {
+        let names = names.join(", ");
+        format!(
+            "{PORTS_MAX} NICs are the most that a node uses, the fastest of them; left out: {names} (--nic chooses)"
+        )
+    });
+    found.sort_by_cached_key(|(nic, _)| natural(&nic.name));
+    Ok(Choice { chosen: found.into_iter().map(|(nic, own)| (Some(nic), own)).collect(), left_out })
+}
+
+/// Whether a NIC may lead out of this machine. The name is a guess; that it has the control address is none.
+fn leads_out(nic: &Nic, control: IpAddr) -> bool {
+    nic.name != LOOPBACK && (has(nic, control) || !INSIDE_PREFIXES.iter().any(|it| nic.name.starts_with(it)))
+}
+
+fn has(nic: &Nic, ip: IpAddr) -> bool {
+    nic.addresses.iter().any(|own| own.ip == ip)
+}
+
+/// The address of a NIC that data comes and goes by: the control address, or else the first one of its family that no other
+/// NIC has `taken`. A link-local address leads nowhere without the name of the interface, which peers do not know.
+fn usable(nic: &Nic, control: IpAddr, taken: &[IpAddr]) -> Option<NicAddress> {
+    let of_family = nic.addresses.iter().filter(|own| own.ip.is_ipv4() == control.is_ipv4());
+    let fit = of_family.filter(|own| !is_link_local(own.ip) && !taken.contains(&own.ip));
+    fit.min_by_key(|own| own.ip != control).copied()
+}
+
+/// Whether an address is one that every IPv6 interface gives itself, and that says nothing about where it leads.
+pub(crate) fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// The order of people, for whom eth2 comes before eth10: the text before the first number, the number, and the whole.
+fn natural(name: &str) -> (String, u64, String) {
+    let text = name.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+    let digits = &text[..text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len())];
+    (name[..name.len() - text.len()].into(), digits.parse().unwrap_or(0), name.into())
 }
 
 fn named<'a>(name: &str, nics: &'a [Nic], first: impl Fn(&'a Nic) -> Option<Chosen<'a>>) -> Result<Chosen<'a>> {
     if let Some(nic) = nics.iter().find(|nic| nic.name == *name) {
         return first(nic).ok_or_else(|| {
-            Error::new(Code::Usage, format!("{name} has no address of the family that the node listens in"))
-                .remedy("give it one, or choose another NIC")
+            Error::new(
+                Code::Usage,
+                format!("{name} has no address of the family that the node listens in, but link-local ones"),
+            )
+            .remedy("give it one, or choose another NIC")
         });
     }
     let by_address = nics.iter().find_map(|nic| {
-        let address = nic.addresses.iter().find(|address| address.ip.to_string() == *name)?;
+        let usable = nic.addresses.iter().filter(|address| !is_link_local(address.ip));
+        let address = usable.into_iter().find(|address| address.ip.to_string() == *name)?;
         Some((Some(nic), *address))
     });
     by_address.ok_or_else(|| {
@@ -185,7 +246,7 @@ mod tests {
             nic("lo", true, [127, 0, 0, 1]),
         ];
         let options = Options { nics: names.iter().map(ToString::to_string).collect(), ..Options::for_tests() };
-        let chosen = choose(&options, control.into(), &nics)?;
+        let chosen = choose(&options, control.into(), &nics)?.chosen;
         Ok(chosen.iter().map(|(nic, own)| format!("{} {}", nic.map_or("?", |nic| &nic.name), own.ip)).collect())
     }
 
@@ -216,5 +277,70 @@ mod tests {
         );
         let error = chosen(&["eth9"], [10, 0, 0, 5]).expect_err("not there");
         assert!(error.to_string().contains("eth9") && error.to_string().contains("eth1"), "{error}");
+    }
+
+    /// A NIC with addresses in the notation of `ip address`.
+    fn nic_with(name: &str, speed_mbit: Option<u32>, addresses: &[&str]) -> Nic {
+        let address = |text: &&str| {
+            let (ip, bits) = text.split_once('/').expect("a prefix");
+            NicAddress { ip: ip.parse().expect("an address"), prefix_bits: bits.parse().expect("bits") }
+        };
+        let addresses = addresses.iter().map(address).collect();
+        Nic { name: name.into(), up: true, mtu: 1500, speed_mbit, numa_node: None, cpus: Vec::new(), addresses }
+    }
+
+    /// What a node at `control` uses of these NICs, and what it says of the others.
+    fn used(nics: &[Nic], control: &str) -> Result<(Vec<String>, Option<String>)> {
+        let choice = choose(&Options::for_tests(), control.parse().expect("an address"), nics)?;
+        let used = choice.chosen.iter().map(|(nic, own)| format!("{} {}", nic.map_or("?", |nic| &nic.name), own.ip));
+        Ok((used.collect(), choice.left_out))
+    }
+
+    #[test]
+    fn a_nic_that_has_only_a_link_local_address_is_no_reason_not_to_start() {
+        let nics = [
+            nic_with("eth0", None, &["fe80::1/64", "2001:db8::1/64"]),
+            nic_with("eth1", None, &["fe80::2/64", "10.0.0.1/24"]),
+        ];
+        assert_eq!(used(&nics, "2001:db8::1").expect("one").0, ["eth0 2001:db8::1"]);
+        assert_eq!(used(&nics, "::").expect("one").0, ["eth0 2001:db8::1"]);
+        let error = used(&nics[1..], "2001:db8::9").expect_err("none");
+        assert!(error.to_string().contains("link-local"), "{error}");
+    }
+
+    #[test]
+    fn the_nic_of_the_control_address_counts_whatever_its_name() {
+        for name in ["br-lan", "veth7", "tap0", "docker0", "virbr0", "cni0"] {
+            let nics = [nic_with("eth0", None, &["10.0.0.1/24"]), nic_with(name, None, &["10.0.1.1/24"])];
+            assert_eq!(used(&nics, "10.0.0.1").expect("one").0, ["eth0 10.0.0.1"]);
+            let both = used(&nics, "10.0.1.1").expect("two").0;
+            assert!(both.len() == 2 && both.contains(&format!("{name} 10.0.1.1")), "{both:?}");
+        }
+    }
+
+    #[test]
+    fn the_control_address_is_used_where_a_nic_has_several_and_no_address_twice() {
+        let nics = [
+            nic_with("eth0", None, &["10.0.0.1/24", "10.0.0.2/24"]),
+            nic_with("eth1", None, &["10.0.0.1/24", "10.0.1.7/24"]),
+            nic_with("eth2", None, &["10.0.0.1/24"]),
+        ];
+        assert_eq!(used(&nics, "10.0.0.2").expect("two").0, ["eth0 10.0.0.2", "eth1 10.0.0.1"]);
+        assert_eq!(used(&nics, "10.0.1.7").expect("two").0, ["eth0 10.0.0.1", "eth1 10.0.1.7"]);
+    }
+
+    #[test]
+    fn of_too_many_nics_the_fastest_are_kept_with_that_of_the_control_address_and_the_others_are_said() {
+        let nic = |at: u32, speed| nic_with(&format!("eth{at}"), speed, &[&format!("10.0.{at}.1/24")]);
+        let same: Vec<Nic> = (0..18).map(|at| nic(at, None)).collect();
+        let (kept, said) = used(&same, "10.0.17.1").expect("some");
+        let expected = (0..15).chain([17]).map(|at| format!("eth{at} 10.0.{at}.1")).collect::<Vec<_>>();
+        assert_eq!(kept, expected, "in the order of people");
+        assert!(said.is_some_and(|said| said.contains("left out: eth15, eth16 ")));
+        let fast: Vec<Nic> = (0..18).map(|at| nic(at, Some(if at < 2 { 1_000 } else { 100_000 }))).collect();
+        let (kept, said) = used(&fast, "10.0.5.1").expect("some");
+        assert!(kept.len() == 16 && kept[0] == "eth2 10.0.2.1", "{kept:?}");
+        assert!(said.is_some_and(|said| said.contains("left out: eth0, eth1 ")));
+        assert_eq!(used(&fast[..16], "10.0.5.1").expect("all").1, None);
     }
 }

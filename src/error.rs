@@ -92,6 +92,19 @@ impl Error {
         self
     }
 
+    /// The same error with another remedy where the system answered `error` as filters of system calls do: `calls` is
+    /// what was tried.
+    #[must_use]
+    pub(crate) fn perhaps_filtered(self, error: &io::Error, calls: &str) -> Error {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::ENOSYS) => self.remedy(format!(
+                "a filter of system calls may forbid {calls}: allow it in the container's seccomp profile, or in \
+                 SystemCallFilter= of systemd"
+            )),
+            _ => self,
+        }
+    }
+
     /// The same error with the ranges that are missing because of it.
     #[must_use]
     pub fn missing(mut self, missing: Vec<Span>) -> Error {

@@ -154,6 +154,26 @@ fn a_daemon_starts_with_a_root_and_a_key_or_a_word_that_none_is_meant() {
     }
 }
 
+/// Debian names the host itself 127.0.1.1. A mount namespace has another `/etc/hosts`.
+#[test]
+fn a_name_that_leads_to_this_machine_alone_is_said_aloud() {
+    let folder = support::folder();
+    let hosts = folder.path().join("hosts");
+    fs::write(&hosts, "127.0.0.1 localhost\n127.0.1.1 thishost\n").unwrap();
+    let script = r#"mount --bind "$0" /etc/hosts; exec "$@""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", script]).arg(&hosts).args([PROGRAM, "node", "--root", "/"]);
+    // It ends at once: there is no key, and nobody said that none is meant.
+    let output = run(command.args(["--listen", "thishost:0"]));
+    if stderr(&output).contains("unshare") || stderr(&output).contains("mount") {
+        eprintln!("skipped: no mount namespace is to be had: {}", stderr(&output));
+        return;
+    }
+    assert!(stderr(&output).contains("leads to this machine only (thishost"), "{}", stderr(&output));
+    let plain = run(&mut cep_fast(&["node", "--listen", "localhost:0", "--root", "/"]));
+    assert!(!stderr(&plain).contains("leads to this machine only"), "{}", stderr(&plain));
+}
+
 #[test]
 fn a_key_file_of_another_user_is_refused_whatever_leads_to_it() {
     let Some(shared) = Shared::new() else { return };

@@ -48,7 +48,7 @@ pub struct ProbeError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// `ENOSYS`.
-    #[error("this kernel has no io_uring")]
+    #[error("this kernel has no io_uring, or a filter of system calls hides it")]
     Missing,
     /// `EPERM` with `kernel.io_uring_disabled` at 2.
     #[error("io_uring is disabled on this machine (kernel.io_uring_disabled = 2)")]
@@ -127,7 +127,7 @@ fn cause(error: Errno, setting: &str) -> Cause {
 
 fn remedy(cause: Cause) -> &'static str {
     match cause {
-        Cause::Missing => "run Linux 6.1 or later",
+        Cause::Missing => "run Linux 6.1 or later, and allow io_uring in the container's seccomp profile",
         Cause::Disabled => "ask the administrator for `sysctl kernel.io_uring_disabled=0`",
         Cause::Privileged => {
             "join the group of `sysctl kernel.io_uring_group`, or ask for `kernel.io_uring_disabled=0`"

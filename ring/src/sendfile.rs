@@ -60,7 +60,11 @@ impl Sending {
             let at = self.offset + (self.moved - self.range.len()) as u64;
             let mut at = libc::off64_t::try_from(at).map_err(|_| Errno::EINVAL)?;
             match unless_interrupted(|| sendfile64(socket, source, Some(&mut at), whole - self.moved)) {
-                Ok(0) | Err(Errno::EINVAL | Errno::EIO | Errno::EOPNOTSUPP) => return Err(Errno::ENODATA),
+                // The file, its file system, or a filter of system calls does not allow it: the bytes go another way.
+                Ok(0)
+                | Err(Errno::EINVAL | Errno::EIO | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => {
+                    return Err(Errno::ENODATA);
+                }
                 sent => self.moved += sent?,
             }
         }

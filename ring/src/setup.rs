@@ -37,7 +37,11 @@ impl Mode {
 pub(crate) fn build(entries: u32, completions: u32) -> io::Result<(IoUring, Mode)> {
     for mode in Mode::LADDER {
         match mode.build(entries, completions) {
-            Ok(ring) => return Ok((ring, mode)),
+            Ok(ring) => {
+                // A filter may let rings be made and not be entered: that is found out now, and not by what never ends.
+                ring.submitter().submit_and_wait(0)?;
+                return Ok((ring, mode));
+            }
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             Err(error) => return Err(error),
         }

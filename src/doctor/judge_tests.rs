@@ -9,6 +9,7 @@ fn well() -> Machine {
     Machine {
         kernel: "6.12.1".into(),
         nics_error: None,
+        netlink_error: None,
         nics: vec![nic("eth0")],
         cpus_allowed: (0..8).collect(),
         numa_node_count: 2,

@@ -42,6 +42,7 @@ impl Reader {
         Machine {
             kernel: kernel(),
             nics_error,
+            netlink_error: affinity::netlink_obstacle().map(|error| error.to_string()),
             governors: self.governors(&cpus_allowed),
             numa_node_count: entries(&self.sys.join("devices/system/node"), "node").max(1),
             io_uring: io_uring(locked_bytes_wanted),

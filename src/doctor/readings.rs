@@ -9,6 +9,8 @@ pub(super) struct Machine {
     pub(super) kernel: String,
     /// Why the NICs could not be listed, if so; then `nics` is empty.
     pub(super) nics_error: Option<String>,
+    /// Why addresses were read from `/proc/net` instead of asked for by netlink, if so.
+    pub(super) netlink_error: Option<String>,
     /// Every network interface, by name.
     pub(super) nics: Vec<NicReading>,
     /// The CPUs that this process may run on, ascending.

@@ -101,7 +101,10 @@ pub(crate) fn conduct(
     setup: Setup,
     show: &mut dyn FnMut(&Conductor),
 ) -> Result<Conductor> {
-    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
+    let failed = |error: std::io::Error| {
+        let what = Error::new(Code::Internal, format!("no event queue: {error}"));
+        what.perhaps_filtered(&error, "epoll or eventfd2")
+    };
     room::make(setup.nodes.len(), 1)?;
     let poll = Poll::new().map_err(failed)?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKE).map_err(failed)?);

@@ -203,7 +203,10 @@ impl Node {
         // Each transfer opens it; that it is there is found out now.
         Root::open(&options.root)?;
         options.root = std::path::absolute(&options.root).unwrap_or(options.root);
-        let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
+        let failed = |error: std::io::Error| {
+            let what = Error::new(Code::Internal, format!("no event queue: {error}"));
+            what.perhaps_filtered(&error, "epoll or eventfd2")
+        };
         let poll = Poll::new().map_err(failed)?;
         let (control, control_address) = listen(options.listen)?;
         let ports = ports::open(&options, control_address.ip())?;
@@ -283,8 +286,9 @@ impl Node {
 
 fn listen(address: SocketAddr) -> Result<(Listener, SocketAddr)> {
     let failed = |error: std::io::Error| {
-        let error = Error::new(Code::Unreachable, format!("cannot listen on {address}: {error}"));
-        error.remedy("choose another address or port, or end what uses it")
+        let what = Error::new(Code::Unreachable, format!("cannot listen on {address}: {error}"));
+        let what = what.remedy("choose another address or port, or end what uses it");
+        what.perhaps_filtered(&error, "socket, setsockopt, bind or listen")
     };
     let listener = StdListener::bind(address).and_then(Listener::new).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

@@ -16,7 +16,10 @@ use crate::error::{Code, Error, Result};
 /// # Errors
 /// `Code::Internal` where they cannot be watched.
 pub(super) fn watch(post: Post) -> Result<Arc<AtomicBool>> {
-    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("cannot watch signals: {error}"));
+    let failed = |error: std::io::Error| {
+        let what = Error::new(Code::Internal, format!("cannot watch signals: {error}"));
+        what.perhaps_filtered(&error, "socketpair, clone3 or rt_sigaction")
+    };
     let (stopped, once) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     for signal in [SIGTERM, SIGINT] {
         // In this order: the first signal finds the flag unset, and sets it.

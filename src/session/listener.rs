@@ -13,6 +13,7 @@ use mio::{Interest, Registry, Token};
 use nix::sys::socket::{Backlog, listen};
 
 use super::descriptors::Spare;
+use super::socket::set_nonblocking;
 
 /// A listening socket, and when it is to be asked for connections.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl Listener {
     /// # Errors
     /// Those of the system.
     pub(crate) fn new(socket: StdListener) -> io::Result<Listener> {
-        socket.set_nonblocking(true)?;
+        set_nonblocking(&socket, true)?;
         // The standard library asks for a queue of 128; the kernel cuts this to net.core.somaxconn.
         listen(&socket, Backlog::MAXCONN)?;
         Ok(Listener { socket: TcpListener::from_std(socket), due: None })

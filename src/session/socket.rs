@@ -2,9 +2,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
+use std::os::fd::AsFd;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::peer_user::is_own;
@@ -183,9 +185,17 @@ impl Socket {
     pub(super) fn into_stream(mut self, registry: &Registry) -> Result<StdTcpStream> {
         registry.deregister(&mut self.stream).map_err(|error| lost(&error))?;
         let stream = StdTcpStream::from(self.stream);
-        stream.set_nonblocking(false).map_err(|error| lost(&error))?;
+        set_nonblocking(&stream, false).map_err(|error| lost(&error))?;
         Ok(stream)
     }
+}
+
+/// As the standard library's, without `ioctl`, which filters of system calls may forbid.
+pub(super) fn set_nonblocking(socket: impl AsFd, is_nonblocking: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, is_nonblocking);
+    fcntl(&socket, FcntlArg::F_SETFL(flags))?;
+    Ok(())
 }
 
 fn lost(error: &io::Error) -> Error {

@@ -1,7 +1,7 @@
 //! `node`: the daemon.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
@@ -9,15 +9,17 @@ use affinity::Pinning;
 use nix::sys::prctl::set_dumpable;
 
 use crate::cli::args::{Allow, NodeArgs, Pin, ThreadsPerNic};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, say};
 use crate::node::options::Options;
 use crate::node::{Allowed, Threads};
 use crate::session::Key;
+use crate::spec::Address;
 use crate::transfer::resolve_first;
 
 pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
     let listen = resolve_first(&args.listen)?;
     if !args.launched {
+        say_if_inside(&args.listen, listen);
         Options::check_key(listen, args.key_file.is_some())?;
     }
     let root = Options::check_root(args.root.as_deref())?.to_path_buf();
@@ -61,6 +63,18 @@ fn key(args: &NodeArgs) -> Result<Key> {
     // kernel or a filter that refuses leaves the daemon as it was.
     let _ = set_dumpable(false);
     Key::load(file)
+}
+
+/// A host whose own name leads to itself alone, as `127.0.1.1` in `/etc/hosts` has it, would wait for masters in vain.
+fn say_if_inside(asked: &Address, listen: SocketAddr) {
+    let is_name = asked.host.parse::<IpAddr>().is_err() && asked.host != "localhost";
+    if is_name && listen.ip().is_loopback() {
+        say(&format!(
+            "{listen} leads to this machine only ({} is a loopback address here, look at /etc/hosts): \
+             listen on an address that other machines reach",
+            asked.host
+        ));
+    }
 }
 
 fn pinning(pin: &Pin, listen: SocketAddr) -> Pinning {

@@ -140,7 +140,10 @@ pub(super) fn checking(check: Check) -> Checking {
 
 /// The first signal cancels and lets the nodes clean up; the second ends this process at once.
 pub(super) fn cancel_on_signals(cancel: impl Fn() + Send + 'static) -> Result<()> {
-    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("cannot watch signals: {error}"));
+    let failed = |error: std::io::Error| {
+        let what = Error::new(Code::Internal, format!("cannot watch signals: {error}"));
+        what.perhaps_filtered(&error, "socketpair, clone3 or rt_sigaction")
+    };
     let mut signals = signal_hook::iterator::Signals::new(crate::node::ending()).map_err(failed)?;
     let watch = move || {
         let mut arrivals = signals.forever();

@@ -28,6 +28,14 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
                 .mended_by("ip link set dev NIC up && ip address add ADDRESS/PREFIX dev NIC"),
         );
     }
+    if let Some(error) = &machine.netlink_error {
+        let found = finding(Level::Note, "NICs", format!("their addresses cannot be asked for by netlink: {error}"));
+        findings.push(
+            found
+                .costs("addresses are pieced together from /proc/net, and one in a subnet of its own may be missed")
+                .mended_by("allow AF_NETLINK in RestrictAddressFamilies= of systemd, or in the container's profile"),
+        );
+    }
     for nic in &machine.nics {
         match nic.usage {
             Usage::Rail => findings.extend(rail(machine, nic)),

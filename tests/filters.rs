@@ -1,0 +1,134 @@
+//! Filters of system calls, as containers and systemd have them: each call is left out in turn. What can be done without it is
+//! done; what cannot is said, with the call.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+use support::{cep_fast, code, end_of, folder, json, random_bytes, run, stderr};
+
+/// A filter that answers `call` with `errno`, or only those of its calls that `rules` meet.
+fn filter(call: i64, errno: i32, rules: Vec<SeccompRule>) -> BpfProgram {
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let answer = SeccompAction::Errno(errno.cast_unsigned());
+    SeccompFilter::new(BTreeMap::from([(call, rules)]), SeccompAction::Allow, answer, arch).unwrap().try_into().unwrap()
+}
+
+/// Runs a command behind a filter. It is put on a thread of its own, and what that thread starts has it, too.
+fn filtered(filter: &BpfProgram, command: &mut Command) -> Output {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = thread::scope(|scope| {
+        let behind = scope.spawn(|| {
+            seccompiler::apply_filter(filter).unwrap();
+            command.spawn().unwrap()
+        });
+        behind.join().unwrap()
+    });
+    end_of(child)
+}
+
+fn copy(folder: &Path, filter: &BpfProgram) -> Output {
+    // The destination of an earlier run may be there.
+    let _ = fs::remove_file(folder.join("copy"));
+    let mut command = cep_fast(&["copy", "--json", "--progress", "never"]);
+    filtered(filter, command.arg(folder.join("source")).arg(folder.join("copy")))
+}
+
+#[test]
+fn without_a_call_that_it_can_do_without_a_copy_completes_the_same() {
+    let folder = folder();
+    let data = random_bytes(1, 3_000_000);
+    fs::write(folder.path().join("source"), &data).unwrap();
+    let calls = [
+        ("io_uring_setup", libc::SYS_io_uring_setup),
+        ("io_uring_enter", libc::SYS_io_uring_enter),
+        ("io_uring_register", libc::SYS_io_uring_register),
+        ("sendfile", libc::SYS_sendfile),
+        ("splice", libc::SYS_splice),
+        ("cachestat", 451),
+        ("preadv2", libc::SYS_preadv2),
+        ("fadvise64", libc::SYS_fadvise64),
+        ("mbind", libc::SYS_mbind),
+        ("set_mempolicy", libc::SYS_set_mempolicy),
+        ("get_mempolicy", libc::SYS_get_mempolicy),
+        ("sched_setaffinity", libc::SYS_sched_setaffinity),
+        ("sched_getaffinity", libc::SYS_sched_getaffinity),
+        ("getcpu", libc::SYS_getcpu),
+        ("memfd_create", libc::SYS_memfd_create),
+        ("mlock", libc::SYS_mlock),
+        ("madvise", libc::SYS_madvise),
+        ("prlimit64", libc::SYS_prlimit64),
+        ("prctl", libc::SYS_prctl),
+        ("ioctl", libc::SYS_ioctl),
+        ("pidfd_open", libc::SYS_pidfd_open),
+        ("statx", libc::SYS_statx),
+        ("getrandom", libc::SYS_getrandom),
+        ("membarrier", libc::SYS_membarrier),
+        ("rseq", libc::SYS_rseq),
+        ("getxattr", libc::SYS_getxattr),
+    ];
+    for (name, call) in calls {
+        for errno in [libc::ENOSYS, libc::EPERM] {
+            let began = Instant::now();
+            let output = copy(folder.path(), &filter(call, errno, Vec::new()));
+            assert_eq!(code(&output), 0, "{name} {errno}: {}", stderr(&output));
+            assert!(fs::read(folder.path().join("copy")).unwrap() == data, "{name} {errno}");
+            assert_eq!(json(&output)["state"], "complete");
+            assert!(began.elapsed() < Duration::from_secs(20), "{name} {errno}: it was waited for");
+        }
+    }
+}
+
+#[test]
+fn a_call_that_nothing_can_stand_in_for_is_named_at_once() {
+    let folder = folder();
+    fs::write(folder.path().join("source"), random_bytes(1, 100_000)).unwrap();
+    let calls = [
+        ("eventfd2", libc::SYS_eventfd2),
+        ("socketpair", libc::SYS_socketpair),
+        ("setsockopt", libc::SYS_setsockopt),
+        ("bind", libc::SYS_bind),
+    ];
+    for (name, call) in calls {
+        for errno in [libc::ENOSYS, libc::EPERM] {
+            let output = copy(folder.path(), &filter(call, errno, Vec::new()));
+            let said = stderr(&output);
+            assert!(![0, 101].contains(&code(&output)), "{name} {errno}: {said}");
+            assert!(said.contains(name) && said.contains("filter"), "{name} {errno}: {said}");
+            assert!(!folder.path().join("copy").exists());
+        }
+    }
+}
+
+/// As `RestrictAddressFamilies=AF_INET AF_INET6` of systemd does.
+fn without_netlink() -> BpfProgram {
+    let family = u64::try_from(libc::AF_NETLINK).unwrap();
+    let is_netlink = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family).unwrap();
+    filter(libc::SYS_socket, libc::EAFNOSUPPORT, vec![SeccompRule::new(vec![is_netlink]).unwrap()])
+}
+
+#[test]
+fn without_netlink_a_copy_completes_and_doctor_finds_the_same_addresses() {
+    let folder = folder();
+    fs::write(folder.path().join("source"), random_bytes(1, 100_000)).unwrap();
+    let output = copy(folder.path(), &without_netlink());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let addresses = |output: &Output| {
+        let nics = json(output)["nics"].as_array().unwrap().clone();
+        let named = |nic: serde_json::Value| (nic["name"].to_string(), nic["use"].to_string());
+        nics.into_iter().map(named).collect::<Vec<_>>()
+    };
+    let behind = filtered(&without_netlink(), &mut cep_fast(&["doctor", "--json"]));
+    assert_eq!(addresses(&behind), addresses(&run(&mut cep_fast(&["doctor", "--json"]))));
+    let said = filtered(&without_netlink(), &mut cep_fast(&["doctor"]));
+    assert!(String::from_utf8_lossy(&said.stdout).contains("netlink"), "{said:?}");
+}

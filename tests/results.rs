@@ -158,6 +158,19 @@ fn standard_error_may_be_full() {
 }
 
 #[test]
+fn the_bound_counts_the_limit() {
+    let home = folder();
+    fs::write(home.path().join("spec"), GOOD.replace("0-99\n", "0-19999999\n")).unwrap();
+    let words = ["run", "spec", "--launch", "local", "--limit", "160M", "--json", "--progress", "never"];
+    let report = json(&run(cep_fast(&words).current_dir(home.path())));
+    let (bound, seconds) = (report["bound_seconds"].as_f64().unwrap(), report["seconds"].as_f64().unwrap());
+    // 20 MB at 20 MB/s, of which a block is ahead.
+    assert!((bound - 18_951_424.0 / 20e6).abs() < 1e-6, "{report}");
+    assert!(bound <= seconds, "{report}");
+    assert_eq!(report["bottleneck"], "the limit", "{report}");
+}
+
+#[test]
 fn help_names_only_what_works() {
     for command in ["run", "copy", "bench"] {
         let output = run(&mut cep_fast(&[command, "--help"]));

@@ -159,6 +159,21 @@ impl Conductor {
         start.segments.iter().flat_map(|segment| subtract(segment.span, &there)).collect()
     }
 
+    /// What no schedule can beat under the limit: each receiver has a part of it, and begins a block ahead.
+    pub(super) fn limit_seconds(&self) -> Option<f64> {
+        let plan = self.plan.as_ref().filter(|_| self.terms.has_limit())?;
+        let block_bytes = self.terms.block_bytes() as f64;
+        let seconds = |node: NodeIx| {
+            let wanted = union(self.by_receiver.segments(&plan.planned, node).map(|it| it.segment.span).collect());
+            let wanted_bytes: u64 = wanted.into_iter().map(Span::bytes).sum();
+            let missing_bytes: u64 = self.unsettled(node).into_iter().map(Span::bytes).sum();
+            let rate = self.terms.limit_of(wanted_bytes, self.wanted_bytes());
+            (missing_bytes as f64 - block_bytes).max(0.0) / rate as f64
+        };
+        let receivers = self.indices().filter(|node| self.roster.get(*node).receives());
+        receivers.map(seconds).reduce(f64::max)
+    }
+
     /// What one receiver needs of the plan.
     pub(super) fn start_of(&self, plan: &Plan, node: NodeIx) -> Start {
         let mine = self.by_receiver.segments(&plan.planned, node);

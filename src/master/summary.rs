@@ -30,8 +30,7 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
     let active_ns = peers.iter().map(|peer| peer.stats().active_ns).max().unwrap_or(0);
     let seconds = active_ns as f64 / 1e9;
     let adverts: Vec<Option<Advert>> = peers.iter().map(Peer::advert).collect();
-    let moves = conductor.bound().is_some_and(|bound| bound.seconds > 0.0);
-    let assumed = if moves && conductor.roster().assumes_speed(&adverts) { " (its speed is assumed)" } else { "" };
+    let (bound_seconds, bottleneck) = bound(conductor, conductor.roster().assumes_speed(&adverts)).unzip();
     let nodes = conductor.roster().entries.iter().zip(peers);
     let said = nodes.clone().flat_map(|(entry, peer)| {
         peer.stats().warnings.iter().map(move |warning| format!("{}: {warning}", entry.address))
@@ -45,8 +44,8 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         seconds,
         wall_seconds: wall.as_secs_f64(),
         gbit_per_s: gbit_per_s(bytes - resumed_bytes, seconds),
-        bound_seconds: conductor.plan().and(conductor.bound()).map(|bound| bound.seconds),
-        bottleneck: conductor.plan().and(conductor.bound()).map(|bound| format!("{}{assumed}", bound.bottleneck)),
+        bound_seconds,
+        bottleneck,
         // Whose plan it became, where that was left open.
         scheduler: conductor.plan().map_or(conductor.terms().scheduler(), |plan| plan.scheduler).name().into(),
         check: check_name(conductor.terms().check()).into(),
@@ -59,6 +58,16 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
     }
+}
+
+/// What no schedule can beat, and what sets it: nodes and networks, or the limit that was asked for.
+fn bound(conductor: &Conductor, assumes_speed: bool) -> Option<(f64, String)> {
+    let bound = conductor.plan().and(conductor.bound())?;
+    if let Some(seconds) = conductor.limit_seconds().filter(|seconds| *seconds > bound.seconds) {
+        return Some((seconds, "the limit".into()));
+    }
+    let assumed = if bound.seconds > 0.0 && assumes_speed { " (its speed is assumed)" } else { "" };
+    Some((bound.seconds, format!("{}{assumed}", bound.bottleneck)))
 }
 
 fn check_name(check: CheckKind) -> &'static str {

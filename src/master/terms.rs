@@ -138,6 +138,10 @@ impl Terms {
         self.options().silence()
     }
 
+    pub(super) fn has_limit(&self) -> bool {
+        self.wishes.limit.is_some()
+    }
+
     /// The part of the limit that a receiver of so many of all wanted bytes has; 0 where there is none.
     pub(super) fn limit_of(&self, bytes: u64, wanted_bytes: u64) -> u64 {
         let part = bytes as f64 / wanted_bytes.max(1) as f64;

@@ -6,9 +6,10 @@
 //! the last cut is the bottleneck: Dinkelbach's iteration for ratios (1967), whose use on cuts Radzik (1992) describes.
 //! A general solver finds the same optimum, and is what tests hold this against.
 
-use super::bound::{Bound, Part};
+use super::bound::{self, Bound, Part};
 use super::demand::Demand;
 use super::greedy::shares;
+use super::intake::Intake;
 use super::maxflow::{Flow, SOURCE};
 use super::network::{Kind, Network};
 use super::{Planned, Problem, Segment, groups};
@@ -48,6 +49,17 @@ pub(super) fn plan(
     let dealt =
         groups::deal(problem, segments, demand, |choice| shares(&flows(net.choice_arcs[choice as usize].clone())))?;
     Ok((weigh(segments, demand, &given, dealt.unwrap_or_else(|| segments.to_vec())), bound))
+}
+
+/// The best weights of segments whose receivers are settled.
+///
+/// # Errors
+/// As [`plan`].
+pub(super) fn weights(problem: &Problem, segments: &[Segment], intake: Option<&Intake>) -> Result<Vec<Planned>> {
+    let mut demand = Demand::of(problem, segments);
+    demand.intake = intake.unwrap_or(&demand.intake).clone();
+    let floor = bound::floor(problem, &demand);
+    Ok(plan(problem, segments, &demand, floor)?.0)
 }
 
 /// The lower bound alone; the simple one where the best would take too long to find.

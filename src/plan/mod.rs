@@ -328,6 +328,19 @@ pub(crate) fn receiver_seconds(problem: &Problem, planned: &[Planned]) -> Vec<f6
     load::receiver_seconds(problem, planned)
 }
 
+/// The plan that takes less time by its weights, of two with one bound; the first one where they take alike.
+fn faster(problem: &Problem, plan: Plan, planned: Vec<Planned>, scheduler: Scheduler) -> Plan {
+    let predicted_seconds = load::seconds(problem, &planned);
+    if predicted_seconds < plan.predicted_seconds * (1.0 - TIGHT) {
+        return Plan { scheduler, planned, predicted_seconds, bound: plan.bound };
+    }
+    plan
+}
+
+fn segments_of(planned: &[Planned]) -> Vec<Segment> {
+    planned.iter().map(|planned| planned.segment.clone()).collect()
+}
+
 /// The plan by which senders alone send; `intake` is what receivers take in, where that is more than the segments say.
 fn schedule(problem: &Problem, segments: Vec<Segment>, intake: Option<&Intake>, scheduler: Scheduler) -> Result<Plan> {
     let mut demand = Demand::of(problem, &segments);
@@ -364,9 +377,16 @@ fn schedule(problem: &Problem, segments: Vec<Segment>, intake: Option<&Intake>, 
     let mut demand = Demand::of(problem, &segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
     if is_exact {
-        let (planned, bound) = lp::plan(problem, &segments, &demand, floor)?;
-        let predicted_seconds = load::seconds(problem, &planned);
-        return Ok(Plan { scheduler: Scheduler::Lp, planned, predicted_seconds, bound });
+        let (exact, bound) = lp::plan(problem, &segments, &demand, floor)?;
+        let mut best =
+            Plan { scheduler: Scheduler::Lp, predicted_seconds: load::seconds(problem, &exact), planned: exact, bound };
+        if is_blind {
+            // Once it is settled which member takes what, the links of members count.
+            for dealt in [&best.planned, &planned].map(|planned| segments_of(planned)) {
+                best = faster(problem, best, lp::weights(problem, &dealt, intake)?, Scheduler::Lp);
+            }
+        }
+        return Ok(if scheduler == Scheduler::Auto { faster(problem, best, planned, simple) } else { best });
     }
     let bound = lp::bound(problem, &demand, floor);
     Ok(Plan { scheduler: simple, planned, predicted_seconds, bound })

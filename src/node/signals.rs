@@ -10,7 +10,7 @@ use super::tenancy::Post;
 use crate::error::{Code, Error, Result};
 
 /// Watches the signals that end the node: the first one sets the flag that is returned and wakes the control thread, so
-/// that what is not complete is removed on the way out. A second SIGTERM or SIGINT ends the process in its handler,
+/// that what cannot be gone on with is removed on the way out. A second SIGTERM or SIGINT ends the process in its handler,
 /// whatever the threads are waiting for, with the status that shells give: 128 and the signal's number.
 ///
 /// # Errors

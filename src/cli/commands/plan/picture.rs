@@ -6,7 +6,7 @@ use std::fmt::Write;
 use crate::master::roster::Roster;
 use crate::plan::bound::Part;
 use crate::plan::{Plan, Problem};
-use crate::units::{NodeIx, human_bytes};
+use crate::units::{NodeIx, human_bytes, printable};
 
 /// What is drawn.
 pub(super) struct Picture {
@@ -345,8 +345,9 @@ fn shortened(name: &str) -> String {
     start.iter().chain(['…'].iter()).chain(end).collect()
 }
 
+/// Text as XML takes it, which knows no control characters at all.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    printable(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn line(out: &mut String, what: std::fmt::Arguments<'_>) {

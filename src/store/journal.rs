@@ -136,7 +136,7 @@ pub(super) fn encode_header(header: &Header, key: Option<&SealKey>) -> ([u8; HEA
     let mut bytes = [0; HEADER_BYTES];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[12] = u8::from(header.synced) * SYNCED | u8::from(header.overwrite) * OVERWRITE;
+    bytes[12] = (u8::from(header.synced) * SYNCED) | (u8::from(header.overwrite) * OVERWRITE);
     bytes[16..48].copy_from_slice(&header.identity);
     bytes[48..64].copy_from_slice(&header.boot);
     bytes[64..72].copy_from_slice(&header.inode.to_le_bytes());

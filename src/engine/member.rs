@@ -188,7 +188,7 @@ impl Member {
             (State::Preparing, Event::Found(found)) => self.keeper = Some(Keeper::new(found)),
             (State::Preparing, Event::Prepared(Ok(prepared))) => self.prepared(prepared),
             (State::Preparing, Event::Prepared(Err(error))) | (State::Ready, Event::Broken(error)) => {
-                self.refuse(error)
+                self.refuse(error);
             }
             // The worker still makes room: the end comes with its answer.
             (State::Starting, Event::Broken(error)) => self.error = Some(error),

@@ -195,7 +195,6 @@ impl Node {
                 Note::Comparing { transfer, read_bytes } if self.transfers.contains_key(&transfer) => {
                     self.tell_master(transfer, ToMaster::Comparing { read_bytes });
                 }
-                Note::Comparing { .. } => {}
                 Note::Preallocated { transfer, result } => self.member(transfer, member::Event::Preallocated(result)),
                 Note::Committed { transfer, result } => self.member(transfer, member::Event::Committed(result)),
                 Note::Kept { transfer } => self.member(transfer, member::Event::Kept),
@@ -203,7 +202,7 @@ impl Node {
                 Note::Cleared { transfer, sources } => self.cleared(transfer, sources),
                 Note::Confirmed { id, session } => self.confirmed(&id, session),
                 Note::Rested => self.rested(),
-                Note::Done => {}
+                Note::Comparing { .. } | Note::Done => {}
             }
         }
     }

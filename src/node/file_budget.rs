@@ -60,7 +60,9 @@ impl Need {
         for row in &prepare.rows {
             let descriptors = match (row.role, row.uri.parse()) {
                 (Role::Sender, Ok(DataUri::File(_) | DataUri::Mem(_))) => SOURCE,
-                (Role::Receiver, Ok(DataUri::File(_))) if written.insert(&row.uri) => DESTINATION,
+                (Role::Receiver, Ok(DataUri::File(_))) if written.insert(&row.uri) => {
+                    DESTINATION + u64::from(!row.claimant.is_empty())
+                }
                 (Role::Receiver, Ok(DataUri::Mem(_))) if written.insert(&row.uri) => REGION,
                 // Patterns and null: have no file; a destination of several rows is open once; others are refused.
                 _ => continue,
@@ -88,7 +90,8 @@ impl Need {
 
 /// Descriptors of a source: one through the page cache, one past it.
 const SOURCE: u64 = 2;
-/// Descriptors of a destination: the same, its directory and its journal.
+/// Descriptors of a destination: the same, its directory and its journal. One whose place is claimed has its directory
+/// open twice until bytes move.
 const DESTINATION: u64 = 4;
 const REGION: u64 = 1;
 

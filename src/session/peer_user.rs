@@ -93,7 +93,7 @@ fn read_answer(bytes: &[u8], local: SocketAddr, remote: SocketAddr) -> nix::Resu
     let word = |at: usize| bytes.get(at..at + 4).map(|word| u32::from_ne_bytes(word.try_into().expect("four bytes")));
     let kind = bytes.get(4..6).map(|kind| u16::from_ne_bytes(kind.try_into().expect("two bytes")));
     match kind {
-        Some(NLMSG_ERROR) => match word(16).map_or(0, |code| code.cast_signed()) {
+        Some(NLMSG_ERROR) => match word(16).map_or(0, u32::cast_signed) {
             code if code == -libc::ENOENT => Ok(None),
             code => Err(Errno::from_raw(-code)),
         },

@@ -154,6 +154,21 @@ fn a_rail_that_carried_nothing_is_named_with_its_nic_its_peer_and_the_cause() {
     assert!(said.contains("Connection refused"), "{said}");
 }
 
+#[test]
+fn a_nic_whose_address_changes_is_opened_anew_for_the_next_transfer() {
+    let Some(lab) = Lab::up(2, 2, "200mbit") else { return };
+    completed(&lab, 1);
+    for (node, address) in [(1, "10.201.0.91/24"), (2, "10.201.0.92/24")] {
+        lab.ip(node, &["address", "flush", "dev", "eth1"]);
+        lab.ip(node, &["address", "add", address, "dev", "eth1"]);
+    }
+    let report = completed(&lab, 32);
+    assert!(warnings(&report).is_empty() && lost_seconds(&report) < 0.9, "{report}");
+    for node in [0, 1] {
+        assert!(moved(&report, node).iter().all(|bytes| *bytes > 8 << 20), "both NICs carry a part: {report}");
+    }
+}
+
 /// Runs a transfer from `writer`, a name, where `hosts` says what names mean.
 fn run_with_hosts(lab: &Lab, writer: &str, hosts: &str) -> Output {
     let last = (8 << 20) - 1;

@@ -25,6 +25,6 @@ pub use cpus::{PinError, cpus_allowed, pin};
 #[cfg(feature = "hwloc")]
 pub use hwloc::{Hwloc, NicPlace};
 pub use memory::prefer_node;
-pub use nics::{NicAddress, netlink_obstacle, nics};
+pub use nics::{NicAddress, addresses, netlink_obstacle, nics};
 pub use placement::{Cores, Pinning, Wish, place};
 pub use sysfs::{Nic, Sysfs};

@@ -60,7 +60,10 @@ pub fn nics(sysfs: &Sysfs) -> io::Result<Vec<Nic>> {
 
 /// Every address of the machine, and the interface that has it. Where netlink is filtered, as by `RestrictAddressFamilies`
 /// of systemd, `/proc/net` says it.
-fn addresses() -> io::Result<Vec<(String, NicAddress)>> {
+///
+/// # Errors
+/// If neither says anything.
+pub fn addresses() -> io::Result<Vec<(String, NicAddress)>> {
     match getifaddrs() {
         Ok(interfaces) => Ok(interfaces
             .filter_map(|interface| {

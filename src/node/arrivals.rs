@@ -1,10 +1,14 @@
 //! Connections that arrive: taken in a few at a time, within the share of strangers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{CONNECTIONS_MAX, HANDSHAKE_WITHIN, Node, Role, Session};
+use super::ports::{self, Port};
+use super::{CONNECTIONS_MAX, FIRST_PORT, HANDSHAKE_WITHIN, Node, Role, Session};
 use crate::log;
 use crate::session::{Accepted, Connection, Listener};
+
+/// How often addresses are read at most, which takes some 50 µs: whoever connects may be a stranger.
+const READ_ADDRESSES_EVERY: Duration = Duration::from_millis(10);
 
 impl Node {
     /// The listener of a port, or that at the control address.
@@ -37,12 +41,25 @@ impl Node {
         }
     }
 
+    /// Opens NICs anew whose addresses have changed, before a master is told of them.
+    fn follow_addresses(&mut self, now: Instant) {
+        if now < self.addresses_read + READ_ADDRESSES_EVERY {
+            return;
+        }
+        self.addresses_read = now;
+        if ports::follow(&mut self.ports, self.poll.registry(), FIRST_PORT) {
+            self.advert.rails = self.ports.iter().map(Port::advert).collect();
+            self.doors.tell(&self.advert);
+        }
+    }
+
     fn accept_one(&mut self, port: Option<usize>, now: Instant) {
         match self.listener(port).accept(now) {
             Accepted::Stream(_, from) if self.sessions.member_count() >= CONNECTIONS_MAX => {
                 log::refused("connections", Some(from.ip()), &"all connections that a node may have are in use");
             }
             Accepted::Stream(stream, from) => {
+                self.follow_addresses(now);
                 let token = self.next_token();
                 // One that is broken already is forgotten.
                 let connection = Connection::accept(stream, now + HANDSHAKE_WITHIN).and_then(|mut connection| {

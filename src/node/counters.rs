@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 pub(super) struct Counter {
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
+    /// The kernel's number of the interface: one that was made anew has another, and counts from zero.
+    index: u32,
 }
 
 /// The counters of all interfaces at one moment.
@@ -17,15 +19,25 @@ impl Counters {
     /// Reads them. `/proc/self/net/dev` counts in 64 bits, and speaks of the namespace that this process is in, whichever
     /// `/sys` it sees.
     pub(super) fn read() -> Counters {
-        Counters(std::fs::read_to_string("/proc/self/net/dev").map_or_else(|_| BTreeMap::new(), |text| parse(&text)))
+        let text = std::fs::read_to_string("/proc/self/net/dev");
+        let mut counters = text.map_or_else(|_| BTreeMap::new(), |text| parse(&text));
+        for (nic, counter) in &mut counters {
+            // One that is gone by now has no number, and is compared with nothing.
+            counter.index = nix::net::if_::if_nametoindex(nic.as_str()).unwrap_or(0);
+        }
+        Counters(counters)
     }
 
     /// What was counted on a NIC since `before`; `None` where the system does not say.
     pub(super) fn since(&self, before: &Counters, nic: &str) -> Option<Counter> {
         let (now, then) = (self.0.get(nic)?, before.0.get(nic)?);
+        if now.index != then.index {
+            return None;
+        }
         // A driver that was loaded anew counts from zero.
         let sent_bytes = now.sent_bytes.checked_sub(then.sent_bytes)?;
-        Some(Counter { sent_bytes, received_bytes: now.received_bytes.checked_sub(then.received_bytes)? })
+        let received_bytes = now.received_bytes.checked_sub(then.received_bytes)?;
+        Some(Counter { sent_bytes, received_bytes, index: now.index })
     }
 }
 
@@ -35,7 +47,7 @@ fn parse(text: &str) -> BTreeMap<String, Counter> {
     let line = |line: &str| {
         let (name, columns) = line.rsplit_once(':')?;
         let columns: Vec<u64> = columns.split_ascii_whitespace().map_while(|column| column.parse().ok()).collect();
-        let counter = Counter { received_bytes: *columns.first()?, sent_bytes: *columns.get(8)? };
+        let counter = Counter { received_bytes: *columns.first()?, sent_bytes: *columns.get(8)?, index: 0 };
         Some((name.trim().to_owned(), counter))
     };
     text.lines().filter_map(line).collect()
@@ -55,16 +67,26 @@ eth0.5:8589934592  9    0    0    0     0          0         0 17179869184   7  
     #[test]
     fn lines_are_read_and_compared() {
         let (before, mut now) = (Counters(parse(TEXT)), Counters(parse(TEXT)));
-        assert_eq!(before.0["eth0.5"], Counter { sent_bytes: 1 << 34, received_bytes: 1 << 33 });
+        assert_eq!(before.0["eth0.5"], Counter { sent_bytes: 1 << 34, received_bytes: 1 << 33, index: 0 });
         assert_eq!(before.0.len(), 2);
-        now.0.insert("lo".into(), Counter { sent_bytes: 1300, received_bytes: 1297 });
-        assert_eq!(now.since(&before, "lo"), Some(Counter { sent_bytes: 4, received_bytes: 1 }));
+        now.0.insert("lo".into(), Counter { sent_bytes: 1300, received_bytes: 1297, index: 0 });
+        assert_eq!(now.since(&before, "lo"), Some(Counter { sent_bytes: 4, received_bytes: 1, index: 0 }));
         assert_eq!(before.since(&now, "lo"), None, "counted from zero again");
         assert_eq!(now.since(&before, "eth9"), None);
     }
 
     #[test]
+    fn a_nic_that_was_made_anew_has_counted_nothing_that_could_be_compared() {
+        let of = |index, bytes| {
+            let counter = Counter { sent_bytes: bytes, received_bytes: bytes, index };
+            Counters([("eth1".to_owned(), counter)].into())
+        };
+        assert_eq!(of(8, 5000).since(&of(7, 100), "eth1"), None, "it has moved more since it was made");
+        assert_eq!(of(7, 5000).since(&of(7, 100), "eth1").map(|it| it.sent_bytes), Some(4900));
+    }
+
+    #[test]
     fn this_machine_has_counters() {
-        assert!(Counters::read().0.contains_key("lo"));
+        assert!(Counters::read().0["lo"].index > 0);
     }
 }

@@ -15,11 +15,12 @@ pub(super) struct Doors {
 
 impl Doors {
     pub(super) fn new(site_key: Key, advert: &Advert) -> Doors {
-        Doors {
-            site_key,
-            advert: control::encode(advert).expect("an advert has a rail for each of its few ports"),
-            flow_keys: HashMap::new(),
-        }
+        Doors { site_key, advert: encoded(advert), flow_keys: HashMap::new() }
+    }
+
+    /// Tells masters that come from now on something else of this node.
+    pub(super) fn tell(&mut self, advert: &Advert) {
+        self.advert = encoded(advert);
     }
 
     /// Lets flows of a transfer in.
@@ -30,6 +31,10 @@ impl Doors {
     pub(super) fn shut(&mut self, transfer: &[u8; 16]) {
         self.flow_keys.remove(transfer);
     }
+}
+
+fn encoded(advert: &Advert) -> Vec<u8> {
+    control::encode(advert).expect("an advert has a rail for each of its few ports")
 }
 
 impl Door for Doors {

@@ -89,7 +89,7 @@ use crate::rail::TransferIx;
 use crate::session::descriptors::{self, Spare};
 use crate::session::{Connection, Listener, strangers};
 use crate::store::Root;
-use crate::wire::control::Prepare;
+use crate::wire::control::{Advert, Prepare};
 
 /// What a node prints when it listens, followed by the address.
 pub(crate) const READY: &str = "ready ";
@@ -120,6 +120,10 @@ struct Node {
     /// Ways that came up where the usual ones did not.
     detours: Detours,
     doors: Doors,
+    /// What masters are told of this node.
+    advert: Advert,
+    /// When the addresses of the NICs were read last.
+    addresses_read: Instant,
     sessions: Sessions,
     /// Which of the listeners that have somebody waiting was served last.
     next_listener: usize,
@@ -210,12 +214,15 @@ impl Node {
         let poll = Poll::new().map_err(failed)?;
         let (control, control_address) = listen(options.listen)?;
         let ports = ports::open(&options, control_address.ip())?;
+        let advert = Options::advert(ports.iter().map(Port::advert).collect());
         let (notes, inbox) = crossbeam_channel::bounded(NOTES_MAX);
         let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
         let post = Post::new(notes, waker);
         let stopped = signals::watch(post.clone())?;
         let mut node = Node {
-            doors: Doors::new(options.key.clone(), &Options::advert(ports.iter().map(Port::advert).collect())),
+            doors: Doors::new(options.key.clone(), &advert),
+            advert,
+            addresses_read: awake(),
             clock: Clock::start(),
             poll,
             control,

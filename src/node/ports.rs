@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 
 use affinity::{Cores, Nic, NicAddress, Pinning, Sysfs, Wish};
+use mio::{Registry, Token};
 
 use super::listen;
 use super::options::Options;
@@ -117,6 +118,42 @@ pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
         }
     }
     Ok(ports)
+}
+
+impl Port {
+    /// Listens anew where the NIC no longer has the port's address, but another one of its family.
+    /// Returns whether it does.
+    ///
+    /// # Errors
+    /// `Code::Unreachable` where the new address cannot be listened on. The port is what it was.
+    fn follow(&mut self, addresses: &[(String, NicAddress)], registry: &Registry, token: Token) -> Result<bool> {
+        let of_nic = || addresses.iter().filter(|(nic, _)| *nic == self.nic).map(|(_, address)| *address);
+        if self.own.ip.is_loopback() || of_nic().any(|address| address.ip == self.own.ip) {
+            return Ok(false);
+        }
+        let is_like = |address: &NicAddress| {
+            let is_local = matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            address.ip.is_ipv4() == self.own.ip.is_ipv4() && !is_local
+        };
+        let Some(own) = of_nic().find(is_like) else { return Ok(false) };
+        let (mut listener, address) = listen(SocketAddr::new(own.ip, 0))?;
+        let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
+        listener.register(registry, token).map_err(failed)?;
+        // The old listener goes with the old address.
+        (self.listener, self.address, self.own) = (listener, address, own);
+        Ok(true)
+    }
+}
+
+/// Has each port follow its NIC to the address that this has now. Returns whether any had to.
+pub(super) fn follow(ports: &mut [Port], registry: &Registry, first: usize) -> bool {
+    let addresses = affinity::addresses().unwrap_or_default();
+    let mut has_changed = false;
+    for (at, port) in ports.iter_mut().enumerate() {
+        // One that cannot be listened on is left as it is: its peers say that it does not answer.
+        has_changed |= port.follow(&addresses, registry, Token(first + at)).unwrap_or(false);
+    }
+    has_changed
 }
 
 /// What is asked for by name is never ignored: each CPU of a list must be one that we may use.

@@ -147,14 +147,21 @@ fn moving(rows: &str) -> Conductor {
 }
 
 #[test]
-fn who_gets_on_with_a_comparison_is_waited_for_and_who_does_not_is_not() {
+fn who_gets_on_with_reading_is_waited_for_and_who_does_not_is_not() {
+    // A sender compares replicas; a receiver reads what an earlier attempt has left.
+    for (slow, name) in [(NodeIx(1), "b:1"), (NodeIx(2), "c:1")] {
+        reads_while_it_is_waited_for(slow, name);
+    }
+}
+
+fn reads_while_it_is_waited_for(slow: NodeIx, name: &str) {
     let rows = "writer a:1 file:///x 0 0-99\nwriter b:1 file:///x 0 0-99\nreader c:1 null: 0 0-99";
     let mut conductor = conductor(rows);
     for node in conductor.indices() {
         conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
     }
     while let Some(Action { node, message }) = conductor.poll_action() {
-        if let Some(message) = answer(&message, false).filter(|_| node != NodeIx(1)) {
+        if let Some(message) = answer(&message, false).filter(|_| node != slow) {
             conductor.handle(NOW, Event::Message { node, message });
         }
     }
@@ -164,16 +171,16 @@ fn who_gets_on_with_a_comparison_is_waited_for_and_who_does_not_is_not() {
         assert!(later > due);
         due = later;
         let now = Moment(due.0 - 1);
-        conductor.handle(now, Event::Message { node: NodeIx(1), message: ToMaster::Comparing { read_bytes } });
+        conductor.handle(now, Event::Message { node: slow, message: ToMaster::Comparing { read_bytes } });
     }
     let due = conductor.poll_timeout().expect("a wait has a deadline");
     let again = ToMaster::Comparing { read_bytes: 3 };
-    conductor.handle(Moment(due.0 - 1), Event::Message { node: NodeIx(1), message: again });
+    conductor.handle(Moment(due.0 - 1), Event::Message { node: slow, message: again });
     assert_eq!(conductor.poll_timeout(), Some(due), "it has read nothing more");
     conductor.handle(due, Event::Tick);
     let error = conductor.error().expect("it hangs");
     assert_eq!(error.code, Code::Stalled);
-    assert!(error.message.contains("b:1 did not open"), "{error}");
+    assert!(error.message.contains(&format!("{name} did not open")), "{error}");
 }
 
 /// So many bytes have landed, and node 0 has brought so many, or is asked for more.

@@ -1,8 +1,8 @@
 //! What a node keeps for another attempt, and what it finds of an earlier one: pieces here, records in the journals.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
+use super::reading::ReadProgress;
 use super::verify::reads_as;
 use crate::engine::check::Method;
 use crate::engine::member::Kept;
@@ -14,10 +14,6 @@ use crate::units::{Span, covers, subtract, union};
 use crate::wire::control::{self, Have, Prepare, WireRow};
 use crate::wire::limits::HAVE_MAX;
 use crate::wire::{Check, CheckKind};
-
-/// How long what was found may be read, where it is not certain to be there: the master waits for that. What is beyond is
-/// fetched again, which may well be faster than to read it.
-const RECHECK_WITHIN: Duration = Duration::from_secs(10);
 
 /// Cuts of plans that a journal may show, beside those of the grid.
 const CUTS_MAX: u64 = 1 << 16;
@@ -72,16 +68,16 @@ pub(super) struct Leftovers {
     pub(super) notes: Vec<String>,
 }
 
-/// Finds what an earlier attempt has left at a desk.
-pub(super) fn find(desk: &Desk) -> Leftovers {
+/// Finds what an earlier attempt has left at a desk. Reads what is not certain to be as it was recorded; `reading` counts
+/// that, because the master waits for it.
+pub(super) fn find(desk: &Desk, reading: &mut ReadProgress<'_>) -> Leftovers {
     let notes = desk.sinks.iter().filter_map(Sink::refused).collect();
     let sealed = desk.sinks.iter().filter(|sink| sink.keeps()).all(Sink::is_sealed);
     let mut found = Leftovers { notes, sealed, ..Leftovers::default() };
-    let deadline = Instant::now() + RECHECK_WITHIN;
     for sink in &desk.sinks {
         let (mut sound, mut lost_bytes) = (Vec::new(), 0);
         for record in sink.found() {
-            match sound_piece(desk, record, deadline) {
+            match sound_piece(desk, record, reading) {
                 Some(piece) => sound.push(piece),
                 None => lost_bytes += record.span.bytes(),
             }
@@ -115,14 +111,14 @@ fn has_unread_holes(desk: &Desk, sink: &Sink, sound: &[Kept]) -> bool {
 }
 
 /// The piece that a record speaks of, if it is in every file that it is to go to.
-fn sound_piece(desk: &Desk, record: &Record, deadline: Instant) -> Option<Kept> {
+fn sound_piece(desk: &Desk, record: &Record, reading: &mut ReadProgress<'_>) -> Option<Kept> {
     let mut places = desk.layouts.iter().filter(|layout| layout.range().contains(record.span));
-    let is_there = |layout: &Layout| {
+    let mut is_there = |layout: &Layout| {
         let sink = desk.sink_of(layout);
-        holds(sink, record) && is_sound(desk.method, sink, layout, record, deadline)
+        holds(sink, record) && is_sound(desk.method, sink, layout, record, reading)
     };
     let is_wanted = places.clone().next().is_some();
-    let check = check_of(desk.method, record).filter(|_| is_wanted && places.all(is_there))?;
+    let check = check_of(desk.method, record).filter(|_| is_wanted && places.all(&mut is_there))?;
     let origin = control::Origin { who: record.origin.who, state: record.origin.state };
     Some(Kept { span: record.span, check, origin })
 }
@@ -209,8 +205,13 @@ fn holds(sink: &Sink, record: &Record) -> bool {
 }
 
 /// A record is sound where what it speaks of is in its file for certain, or is found to be when it is read.
-fn is_sound(method: Method, sink: &Sink, layout: &Layout, record: &Record, deadline: Instant) -> bool {
-    sink.doubt().is_none() || (Instant::now() < deadline && reads_right(method, sink, layout, record).unwrap_or(false))
+fn is_sound(method: Method, sink: &Sink, layout: &Layout, record: &Record, reading: &mut ReadProgress<'_>) -> bool {
+    if sink.doubt().is_none() {
+        return true;
+    }
+    let is_right = !reading.is_over() && reads_right(method, sink, layout, record).unwrap_or(false);
+    reading.count(record.span.bytes());
+    is_right
 }
 
 fn reads_right(method: Method, sink: &Sink, layout: &Layout, record: &Record) -> std::io::Result<bool> {

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::devices::Devices;
 use super::lease::Lease;
 use super::ports::Port;
+use super::reading::ReadProgress;
 use super::tenancy::{Note, Tenancy};
 use super::{Node, Role, Session, prepare, replicas};
 use crate::clock::awake;
@@ -141,8 +142,9 @@ impl Node {
             let mut tell = |read_bytes| post.send(Note::Comparing { transfer, read_bytes });
             // Anew for each transfer: something may have been mounted on it, or have taken its name.
             let root = Root::open(&root)?.allowing(allowed);
-            let mut opened = prepare::open(&root, &prepare, rails)?;
-            replicas::compare(&mut opened, &prepare, &quits, &mut tell)?;
+            let mut reading = ReadProgress::new(&mut tell, &quits);
+            let mut opened = prepare::open(&root, &prepare, rails, &mut reading)?;
+            replicas::compare(&mut opened, &prepare, &mut reading)?;
             Ok(Box::new(opened))
         };
         self.workers.run(work, move |result| Note::Prepared { transfer, result });

@@ -16,6 +16,7 @@
 //! - `file_budget`: descriptors for the files of transfers
 //! - `prepare`: opening sources and destinations
 //! - `claims`: whether rows of other nodes name a file by another URI
+//! - `reading`: how far a worker has read before its node is prepared
 //! - `replicas`: what is compared of sources that others offer, too
 //! - `keeping`: what is kept for another attempt, and found of an earlier one
 //! - `events`: the loop's turn
@@ -41,6 +42,7 @@ mod masters;
 mod openings;
 mod ports;
 pub(crate) mod prepare;
+pub(crate) mod reading;
 pub(crate) mod replicas;
 mod sessions;
 mod signals;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
+use super::reading::ReadProgress;
 use super::{claims, keeping, verify};
 use crate::engine::Grid;
 use crate::engine::check::Method;
@@ -32,7 +33,7 @@ pub(crate) struct Opened {
 }
 
 /// Opens every source, then every destination.
-pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opened> {
+pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize, reading: &mut ReadProgress<'_>) -> Result<Opened> {
     let rows: Vec<(DataUri, &WireRow)> = prepare.rows.iter().map(with_uri).collect::<Result<_>>()?;
     let (mut offers, mut holes, mut files) = (Vec::new(), Vec::new(), 0);
     for (uri, row) in rows.iter().filter(|(_, row)| row.role == Role::Sender) {
@@ -94,7 +95,7 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize) -> Result<Opene
         tallies,
         activity,
     };
-    let keeping::Leftovers { kept, have, sealed, notes } = keeping::find(&desk);
+    let keeping::Leftovers { kept, have, sealed, notes } = keeping::find(&desk, reading);
     let found = desk.sinks.iter().any(Sink::keeps).then_some(kept);
     let claims = claims::take(root, prepare)?;
     Ok(Opened {

@@ -2,45 +2,30 @@
 //! the node is prepared.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use super::prepare::Opened;
+use super::reading::ReadProgress;
 use crate::engine::replicas::{PLACE_BYTES, ReplicaHasher, UNREAD, value_count};
 use crate::error::{Code, Error, Result};
 use crate::rail::desk::Offer;
 use crate::units::Span;
 use crate::wire::control::{Prepare, ReplicaRange};
 
-/// How often the master is told how far it is: its patience is forty times as long.
-const TELL_EVERY: Duration = Duration::from_millis(500);
 /// Holes of a source that are not read. What is beyond is read as the zeros that it is.
 const HOLES_MAX: usize = 4096;
 
-/// Adds to `opened` the check values of what is to be compared. `tell` hears now and then how many bytes were read.
-/// Ends early where `quits` is set: nobody waits for the values then.
+/// Adds to `opened` the check values of what is to be compared. Ends early where the transfer is over: nobody waits for
+/// the values then.
 ///
 /// # Errors
 /// `Integrity` where two sources of this node differ; `Data` where all is to be compared, and a source cannot be read.
-pub(crate) fn compare(
-    opened: &mut Opened,
-    prepare: &Prepare,
-    quits: &AtomicBool,
-    tell: &mut dyn FnMut(u64),
-) -> Result<()> {
+pub(crate) fn compare(opened: &mut Opened, prepare: &Prepare, progress: &mut ReadProgress<'_>) -> Result<()> {
     if prepare.replicas.is_empty() {
         return Ok(());
     }
     let sources: Vec<ReplicaSource<'_>> = opened.desk.offers.iter().map(ReplicaSource::new).collect::<Result<_>>()?;
-    let mut reader = Reader {
-        seed: prepare.attempt,
-        buffer: vec![0; PLACE_BYTES as usize],
-        read_bytes: 0,
-        told: Instant::now(),
-        notes: Vec::new(),
-        quits,
-        tell,
-    };
+    let mut reader =
+        Reader { seed: prepare.attempt, buffer: vec![0; PLACE_BYTES as usize], notes: Vec::new(), progress };
     let mut values = Vec::with_capacity(value_count(&prepare.replicas));
     for range in &prepare.replicas {
         let mut own = sources.iter().filter(|source| source.offer.range.contains(range.span));
@@ -59,7 +44,7 @@ pub(crate) fn compare(
             }
         }
         values.extend(answer);
-        if quits.load(Ordering::Relaxed) {
+        if reader.progress.is_over() {
             break;
         }
     }
@@ -93,18 +78,15 @@ impl ReplicaSource<'_> {
     }
 }
 
-struct Reader<'a> {
+struct Reader<'a, 'b> {
     seed: [u8; 16],
     buffer: Vec<u8>,
-    read_bytes: u64,
-    told: Instant,
     /// Sources that could not be read: a sentence each.
     notes: Vec<String>,
-    quits: &'a AtomicBool,
-    tell: &'a mut dyn FnMut(u64),
+    progress: &'a mut ReadProgress<'b>,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     /// The values of one range in one source.
     fn values(&mut self, source: &ReplicaSource<'_>, range: &ReplicaRange) -> Result<Vec<u64>> {
         (0..range.value_count()).map(|part| self.value(source, range, part)).collect()
@@ -113,7 +95,7 @@ impl Reader<'_> {
     fn value(&mut self, source: &ReplicaSource<'_>, range: &ReplicaRange, part: usize) -> Result<u64> {
         let mut hasher = ReplicaHasher::new(&self.seed);
         for place in range.places_of(part, &self.seed) {
-            if self.quits.load(Ordering::Relaxed) {
+            if self.progress.is_over() {
                 return Ok(UNREAD);
             }
             if source.is_hole(place) {
@@ -127,17 +109,9 @@ impl Reader<'_> {
                 }
                 hasher.place(bytes);
             }
-            self.count(place.bytes());
+            self.progress.count(place.bytes());
         }
         Ok(hasher.finish())
-    }
-
-    fn count(&mut self, bytes: u64) {
-        self.read_bytes += bytes;
-        if self.told.elapsed() >= TELL_EVERY {
-            self.told = Instant::now();
-            (self.tell)(self.read_bytes);
-        }
     }
 
     /// A source that fails in a sample may have a replica that stands in for it.

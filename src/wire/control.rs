@@ -341,9 +341,9 @@ pub(crate) enum ToMaster {
         /// [`LEFT_MAX`](super::limits::LEFT_MAX) segments.
         left: Vec<u64>,
     },
-    /// The node still gets ready: it compares replicas.
+    /// The node still gets ready: it compares replicas, or reads what an earlier attempt has left.
     Comparing {
-        /// Bytes of its sources that it has read for that.
+        /// Bytes that it has read for that.
         read_bytes: u64,
     },
     /// Everything that the node wanted is written.

@@ -5,11 +5,13 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use crate::engine::check::Method;
 use crate::engine::member::Kept;
 use crate::engine::replicas::ReplicaHasher;
 use crate::error::{Code, Error, Result};
+use crate::node::reading::ReadProgress;
 use crate::node::{keeping, prepare};
 use crate::rail::desk::Desk;
 use crate::sim::disk::{Disk, Payload, Ready};
@@ -103,7 +105,10 @@ impl Files {
 
 impl Disk for Files {
     fn prepare(&mut self, prepare: &Prepare) -> Result<Ready> {
-        let prepare::Opened { desk, mut prepared, found, .. } = prepare::open(&self.root, prepare, 1)?;
+        let prepare::Opened { desk, mut prepared, found, .. } = {
+            let (mut tell, quits) = (|_| {}, AtomicBool::new(false));
+            prepare::open(&self.root, prepare, 1, &mut ReadProgress::new(&mut tell, &quits))?
+        };
         for (row, state) in prepare.rows.iter().zip(&mut prepared.states).filter(|(row, _)| row.role == Role::Sender) {
             *state = self.data.generation + u64::from(self.touched) * TOUCHED;
             prepared.holes.extend(self.data.holes(row.span));

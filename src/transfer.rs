@@ -280,7 +280,7 @@ impl Transfer {
     }
 
     /// Where every node listens: as launched, or as the rows say.
-    fn reach(&self, roster: &Roster) -> Result<(Key, Option<Launched>, Vec<Result<Vec<SocketAddr>>>)> {
+    fn reach(&self, roster: &Roster) -> Result<(Key, Option<Launched>, Reachable)> {
         let hosts: Vec<Address> = roster.entries.iter().map(|entry| entry.address.clone()).collect();
         if self.settings.launch_local {
             let key = Key::generate()?;
@@ -360,10 +360,13 @@ impl Transfer {
     }
 }
 
+/// The addresses of each name, or why they are not known.
+type Reachable = Vec<Result<Vec<SocketAddr>>>;
+
 /// Resolves names, several at a time; one that takes too long is an error of its own and holds up few others.
-pub(crate) fn resolve(hosts: &[Address]) -> Vec<Result<Vec<SocketAddr>>> {
+pub(crate) fn resolve(hosts: &[Address]) -> Reachable {
     let deadline = clock::awake() + RESOLVE_WITHIN;
-    let mut resolved: Vec<Result<Vec<SocketAddr>>> = Vec::with_capacity(hosts.len());
+    let mut resolved: Reachable = Vec::with_capacity(hosts.len());
     let mut names: Vec<(usize, Address)> = Vec::new();
     for (index, host) in hosts.iter().enumerate() {
         if let Ok(ip) = host.host.parse() {

@@ -217,7 +217,7 @@ impl Tenancy {
         for (lane, story) in &self.stories {
             let is_same = |(other, _): &(&Lane, &LaneStory)| other.sender == lane.sender;
             let of_nic = self.stories.iter().filter(is_same).filter(|(_, other)| other.nic() == story.nic());
-            let others_brought = of_nic.map(|(_, other)| other.has_brought()).any(|brought| brought);
+            let others_brought = of_nic.clone().any(|(_, other)| other.has_brought());
             let opening = self.openings.get(lane).and_then(|it| it.so_far(now, |port| nics[port].to_owned()));
             let warning = story.warning(now, &self.name_of(lane.sender), opening, others_brought);
             if warning.is_some() && told.insert((story.nic(), lane.sender)) {

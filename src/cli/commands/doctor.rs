@@ -95,8 +95,8 @@ fn with_peer(peer: &Address, key_file: Option<&Path>) -> Result<Peer> {
 /// follows says why.
 fn answering(addresses: &[SocketAddr]) -> SocketAddr {
     let answers = |address: &&SocketAddr| TcpStream::connect_timeout(address, ANSWER_WITHIN).is_ok();
-    let several = addresses.iter().filter(|_| addresses.len() > 1);
-    several.filter(answers).next().copied().unwrap_or(addresses[0])
+    let mut several = addresses.iter().filter(|_| addresses.len() > 1);
+    several.find(answers).copied().unwrap_or(addresses[0])
 }
 
 /// The address of this machine that the kernel would dial `remote` from. Nothing is sent.

@@ -243,7 +243,7 @@ impl Message for Stats {
             memory_bytes_max: proto.memory_bytes_max,
             resumed_bytes: proto.resumed_bytes,
             rails: rails(&proto)?,
-            warnings: warnings(text("the warnings of a node", proto.warnings)?),
+            warnings: warnings(&text("the warnings of a node", proto.warnings)?),
         })
     }
 }
@@ -262,7 +262,7 @@ fn warnings_to_proto(warnings: &[String]) -> String {
 }
 
 /// The sentences of one text. They are printed, so that nothing in them may control a terminal.
-fn warnings(text: String) -> Vec<String> {
+fn warnings(text: &str) -> Vec<String> {
     let harmless = |line: &str| line.chars().map(|it| if it.is_control() { '?' } else { it }).collect();
     text.split_terminator('\n').filter(|line| !line.is_empty()).take(WARNINGS_MAX).map(harmless).collect()
 }

@@ -243,7 +243,7 @@ impl Crowd<'_> {
                 self.tell(at, &ToMaster::Report(stats("pattern+send")))
             }
             ToNode::Commit => self.tell(at, &ToMaster::Committed),
-            ToNode::Cancel { reason } => Err(Error::new(Code::Cancelled, reason)),
+            ToNode::Cancel { reason, .. } => Err(Error::new(Code::Cancelled, reason)),
             ToNode::MakeWay { .. } => Ok(()),
             ToNode::Resume(_) => Err(Error::new(Code::Internal, "no session broke here")),
         }

@@ -296,3 +296,36 @@ fn one_file_below_two_roots_is_refused_before_a_byte_moves() {
     assert_eq!(code(&output), 2, "{}", stderr(&output));
     assert!(listing(&root.path().join("d")).is_empty(), "nothing is left");
 }
+
+/// Both mixtures had their final names under status 6.
+#[test]
+fn readers_that_received_other_bytes_keep_no_file_and_nothing_that_a_later_run_would_believe() {
+    let root = folder();
+    let data = random_bytes(9, 4 * MIB);
+    let mut other = data.clone();
+    other[3 * MIB + 12_345] ^= 1;
+    fs::write(root.path().join("one"), &data).unwrap();
+    fs::write(root.path().join("other"), &other).unwrap();
+    let last = data.len() - 1;
+    // Each reader takes from itself what it has, and both want the same range. A sample may see the one byte, or not.
+    let spec = |writers: &str| {
+        format!("id both\n{writers}reader b:1 file:///copy-b 0 0-{last}\nreader c:1 file:///copy-c 0 0-{last}\n")
+    };
+    let (b, c) = (format!("writer b:1 file:///one 0 0-{last}\n"), format!("writer c:1 file:///other 0 0-{last}\n"));
+    for _ in 0..5 {
+        let output = run_spec(root.path(), &spec(&format!("{b}{c}")), &[]);
+        assert_eq!(code(&output), 6, "{}", stderr(&output));
+        assert!(stderr(&output).contains("the replicas differ"), "{}", stderr(&output));
+        assert_eq!(listing(root.path()), [root.path().join("one"), root.path().join("other")], "nothing is left");
+    }
+    complete(root.path(), &spec(&b), &[]);
+    for copy in ["copy-b", "copy-c"] {
+        assert!(fs::read(root.path().join(copy)).unwrap() == data);
+        fs::remove_file(root.path().join(copy)).unwrap();
+    }
+    // Replicas that are equal: both files have their names.
+    fs::write(root.path().join("other"), &data).unwrap();
+    complete(root.path(), &spec(&format!("{b}{c}")), &[]);
+    assert!(["copy-b", "copy-c"].iter().all(|copy| fs::read(root.path().join(copy)).unwrap() == data));
+    assert!(support::beside(root.path(), "").is_empty(), "nothing lies beside them");
+}

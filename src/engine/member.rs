@@ -183,7 +183,7 @@ impl Member {
         match (self.state, event) {
             // Nobody has a plan for a node that is not prepared.
             (State::Ended, _) | (State::Preparing, Event::Master(ToNode::Start(_))) => {}
-            (_, Event::Master(ToNode::Cancel { reason })) => self.cancel(&reason),
+            (_, Event::Master(ToNode::Cancel { reason, .. })) => self.cancel(&reason),
             (_, Event::Master(ToNode::Finish)) => self.finish(),
             (State::Preparing, Event::Found(found)) => self.keeper = Some(Keeper::new(found)),
             (State::Preparing, Event::Prepared(Ok(prepared))) => self.prepared(prepared),

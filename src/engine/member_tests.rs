@@ -21,7 +21,7 @@ fn actions(member: &mut Member) -> Vec<Action> {
 }
 
 fn cancel() -> Event {
-    Event::Master(ToNode::Cancel { reason: "another node failed".into() })
+    Event::Master(ToNode::Cancel { reason: "another node failed".into(), forgets: false })
 }
 
 fn start() -> Start {

@@ -162,7 +162,7 @@ impl World {
     /// The master says something.
     fn say(&mut self, script: &mut Script<'_>) {
         let message = match script.below(16) {
-            0 => ToNode::Cancel { reason: "it was asked to".into() },
+            0 => ToNode::Cancel { reason: "it was asked to".into(), forgets: false },
             1 => ToNode::Finish,
             2 => ToNode::Commit,
             _ => return self.start(script),

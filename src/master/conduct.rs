@@ -29,7 +29,7 @@ use crate::units::{Moment, NodeIx, Span, union};
 use crate::wire::control::{Advert, LandedSegment, Prepared, SegmentChecks, Stats, ToMaster, ToNode};
 
 /// How long nodes may take to answer the dial and its handshake, and to open their files.
-const PREPARE_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const PREPARE_WITHIN: Duration = Duration::from_secs(20);
 
 /// What happens to the master.
 #[derive(Clone, Debug)]
@@ -344,19 +344,6 @@ impl Conductor {
         }
     }
 
-    /// A node that compares much takes its time to get ready. It may, as long as it gets on.
-    fn comparing(&mut self, now: Moment, node: NodeIx, read_bytes: u64) {
-        let is_asked = self.phase == Phase::Preparing && self.peers[node.at()].stage == Stage::Asked;
-        if is_asked && self.replicas.reads(node, read_bytes) {
-            self.deadline = Some(now + PREPARE_WITHIN);
-        }
-    }
-
-    /// Bytes that senders have read to compare replicas, of how many, while that is what is waited for.
-    pub(crate) fn comparison(&self) -> Option<(u64, u64)> {
-        if self.phase == Phase::Preparing { self.replicas.progress(&self.roster) } else { None }
-    }
-
     fn landed(&mut self, node: NodeIx, segments: Vec<LandedSegment>, stats: Stats) {
         let peer = &mut self.peers[node.at()];
         if peer.stage != Stage::Moving {
@@ -391,6 +378,7 @@ impl Conductor {
                 // A digest takes the lists.
                 *kept = checks;
             } else if !are_equal {
+                self.replicas.differ = true;
                 let what = format!("received other bytes for {span} than another receiver: the replicas differ");
                 return Err(Error::new(Code::Integrity, what).remedy("compare the writers' files").missing(vec![span]));
             }
@@ -485,12 +473,17 @@ impl Conductor {
             Said::MakeWay => ToNode::MakeWay { id: self.terms.identity().id.clone() },
             Said::Prepare => {
                 let entry = self.roster.get(node);
-                ToNode::Prepare(self.terms.prepare(node, entry, self.replicas.ranges_of(entry)))
+                ToNode::Prepare(self.terms.prepare(
+                    node,
+                    entry,
+                    self.replicas.ranges_of(entry),
+                    self.replicas.names_wait(node),
+                ))
             }
             Said::Start => ToNode::Start(self.start_of(self.plan.as_ref().expect("made before anybody starts"), node)),
             Said::Commit => ToNode::Commit,
             Said::Finish => ToNode::Finish,
-            Said::Cancel => ToNode::Cancel { reason: self.dismissal.clone() },
+            Said::Cancel => ToNode::Cancel { reason: self.dismissal.clone(), forgets: self.replicas.differ },
         }
     }
 

@@ -15,15 +15,20 @@ const FINISH_WITHIN: Duration = Duration::from_secs(10);
 const FINISH_SILENT_WITHIN: Duration = Duration::from_secs(1);
 
 impl Conductor {
-    /// Shared files get their name from the elected node, once everybody who writes them has landed.
+    /// Shared files get their name from the elected node, once everybody who writes them has landed; and so do files of
+    /// receivers that could have received other bytes than others.
     pub(super) fn commit(&mut self, now: Moment) {
         self.phase = Phase::Committing;
         self.deadline = Some(now + COMMIT_WITHIN);
-        if self.peers.iter().any(|peer| peer.failed && peer.shares_any()) {
+        if self.replicas.differ {
+            // Nobody knows whose bytes are right.
             return;
         }
+        let is_one_short = self.peers.iter().any(|peer| peer.failed && peer.shares_any());
         for node in self.indices() {
-            if self.peers[node.at()].stage == Stage::Landed && self.roster.get(node).is_elected() {
+            let is_elected = self.roster.get(node).is_elected();
+            let waits = is_elected || self.replicas.names_wait(node);
+            if self.peers[node.at()].stage == Stage::Landed && waits && !(is_elected && is_one_short) {
                 self.peers[node.at()].stage = Stage::Committing;
                 self.say(node, Said::Commit);
             }

@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::conduct::{Conductor, PREPARE_WITHIN, Phase};
+use super::peer::Stage;
 use super::roster::{Entry, Roster};
 use crate::engine::replicas::{PLACE_BYTES, Seed, UNREAD};
 use crate::error::{Code, Error, Result};
 use crate::report::{Comparison, ReplicaReport};
 use crate::spec::{DataUri, Role, Row};
-use crate::units::{NodeIx, Span, union};
+use crate::units::{Moment, NodeIx, Span, union};
 use crate::wire::control::ReplicaRange;
 use crate::wire::limits::REPLICA_RANGES_MAX;
 
@@ -43,6 +45,10 @@ pub(super) struct ReplicaSet {
     /// Bytes that several sources offer and some receiver wants.
     of_bytes: u64,
     compared_bytes: u64,
+    /// Receivers whose files get their names together: they want bytes that several senders offer, and others want, too.
+    waiting: BTreeSet<NodeIx>,
+    /// Whether replicas differ, as far as is known: then nothing that has landed is to be believed.
+    pub(super) differ: bool,
     /// Bytes that nodes have read so far.
     read_bytes: BTreeMap<NodeIx, u64>,
 }
@@ -62,6 +68,7 @@ impl ReplicaSet {
     pub(super) fn of(roster: &Roster, compares_all: bool, seed: Seed) -> Result<ReplicaSet> {
         let mut spans = overlaps(roster);
         let of_bytes = spans.iter().map(|span| span.bytes()).sum();
+        let waiting = waiting(roster, &spans);
         let counts = NodeCounts::of(roster, &spans, |_| 1);
         if counts.most > REPLICA_RANGES_MAX as u64 {
             if compares_all {
@@ -85,12 +92,17 @@ impl ReplicaSet {
         });
         let starts: Vec<usize> = starts.collect();
         let firsts = vec![None; count];
-        Ok(ReplicaSet { compares_all, seed, ranges, starts, firsts, of_bytes, ..ReplicaSet::default() })
+        Ok(ReplicaSet { compares_all, seed, ranges, starts, firsts, of_bytes, waiting, ..ReplicaSet::default() })
     }
 
     /// The ranges that a node is to compare.
     pub(super) fn ranges_of(&self, entry: &Entry) -> Vec<ReplicaRange> {
         self.places_of(entry).map(|at| self.ranges[at]).collect()
+    }
+
+    /// Whether the files of a node get their names only with those of others.
+    pub(super) fn names_wait(&self, node: NodeIx) -> bool {
+        self.waiting.contains(&node)
     }
 
     fn places_of(&self, entry: &Entry) -> impl Iterator<Item = usize> + use<> {
@@ -134,6 +146,7 @@ impl ReplicaSet {
                 let first =
                     self.firsts[self.starts[at] + part].get_or_insert(FirstAnswer { value, node, is_compared: false });
                 if first.value != value {
+                    self.differ = true;
                     return Err(difference(
                         roster,
                         first.node.min(node),
@@ -169,6 +182,21 @@ impl ReplicaSet {
 
     fn spans(&self) -> Vec<Span> {
         self.ranges.iter().map(|range| range.span).collect()
+    }
+}
+
+impl Conductor {
+    /// A node that compares much takes its time to get ready. It may, as long as it gets on.
+    pub(super) fn comparing(&mut self, now: Moment, node: NodeIx, read_bytes: u64) {
+        let is_asked = self.phase == Phase::Preparing && self.peers[node.at()].stage == Stage::Asked;
+        if is_asked && self.replicas.reads(node, read_bytes) {
+            self.deadline = Some(now + PREPARE_WITHIN);
+        }
+    }
+
+    /// Bytes that senders have read to compare replicas, of how many, while that is what is waited for.
+    pub(crate) fn comparison(&self) -> Option<(u64, u64)> {
+        if self.phase == Phase::Preparing { self.replicas.progress(&self.roster) } else { None }
     }
 }
 
@@ -226,6 +254,35 @@ fn overlaps(roster: &Roster) -> Vec<Span> {
         (depth, start) = (depth + step, position);
     }
     shared
+}
+
+/// The receivers that want some of `spans`, which several sources offer, where another receiver wants the same. Members of a
+/// group get no byte twice, and what is not kept has no name to wait with.
+fn waiting(roster: &Roster, spans: &[Span]) -> BTreeSet<NodeIx> {
+    let wanted = |entry: &Entry| {
+        let rows = entry.rows.iter().filter(|row| row.role == Role::Receiver && row.group.is_none());
+        union(rows.map(|row| row.range).collect())
+    };
+    let mut edges: Vec<(u64, i64)> = Vec::new();
+    for entry in &roster.entries {
+        edges.extend(wanted(entry).into_iter().flat_map(|span| [(span.start, 1), (span.end, -1)]));
+    }
+    edges.sort_unstable();
+    let (mut depth, mut start, mut both) = (0, 0, Vec::new());
+    for (position, step) in edges {
+        if depth > 1 && start < position {
+            let whole = Span::new(start, position);
+            let first = spans.partition_point(|span| span.end <= whole.start);
+            both.extend(spans[first..].iter().map_while(|span| span.intersection(whole)));
+        }
+        (depth, start) = (depth + step, position);
+    }
+    let both = union(both);
+    let meets =
+        |span: Span| both.get(both.partition_point(|it| it.end <= span.start)).is_some_and(|it| it.start < span.end);
+    let keeps = |entry: &Entry| entry.rows.iter().any(|row| row.role == Role::Receiver && row.uri != DataUri::Null);
+    let waits = roster.nodes().filter(|(_, entry)| keeps(entry) && wanted(entry).into_iter().any(meets));
+    waits.map(|(node, _)| node).collect()
 }
 
 /// What the ranges of each node come to.

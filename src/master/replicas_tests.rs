@@ -112,3 +112,21 @@ fn what_nobody_could_read_counts_as_not_compared() {
     assert_eq!((report.compared_bytes, report.of_bytes), (65_536, 131_072));
     assert_eq!(set.compare(&roster, NodeIx(1), &[5]).expect_err("too few").code, Code::Internal);
 }
+
+#[test]
+fn receivers_wait_with_their_names_where_others_want_the_same_of_several_senders() {
+    let waits = |rows: &str| {
+        let roster = roster(rows);
+        let set = ReplicaSet::of(&roster, false, [7; 16]).expect("it fits");
+        roster
+            .nodes()
+            .filter(|(node, _)| set.names_wait(*node))
+            .map(|(_, it)| it.address.to_string())
+            .collect::<Vec<_>>()
+    };
+    let writers = "writer a:1 file:///x 0 0-99\nwriter b:1 file:///x 0 50-99\n";
+    let readers = "reader c:1 file:///y 0 0-99\nreader d:1 file:///y 0 60-99\nreader e:1 file:///z 0 0-49\nreader f:1 null: 0 0-99";
+    assert_eq!(waits(&format!("{writers}{readers}")), ["c:1", "d:1"], "e wants what one sender has, f keeps nothing");
+    assert!(waits("writer a:1 file:///x 0 0-99\nreader c:1 file:///y 0 0-99\nreader d:1 file:///z 0 0-99").is_empty());
+    assert!(waits(&format!("{writers}reader c:1 file:///y 0 0-99")).is_empty(), "nobody else receives the same");
+}

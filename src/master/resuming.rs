@@ -152,7 +152,10 @@ impl Conductor {
 
     /// Whether some receiver keeps what has landed, so that another attempt continues from there.
     pub(crate) fn is_resumable(&self) -> bool {
-        self.terms.resumes() && self.landed_bytes() > 0 && self.roster.entries.iter().any(keeps)
+        self.terms.resumes()
+            && !self.replicas.differ
+            && self.landed_bytes() > 0
+            && self.roster.entries.iter().any(keeps)
     }
 }
 

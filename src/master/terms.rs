@@ -158,7 +158,13 @@ impl Terms {
     }
 
     /// What one node is told first.
-    pub(super) fn prepare(&self, node: NodeIx, entry: &Entry, replicas: Vec<ReplicaRange>) -> Prepare {
+    pub(super) fn prepare(
+        &self,
+        node: NodeIx,
+        entry: &Entry,
+        replicas: Vec<ReplicaRange>,
+        names_wait: bool,
+    ) -> Prepare {
         let claimant = |at: usize| if entry.claims[at] { entry.address.to_string() } else { String::new() };
         let rows = entry.rows.iter().zip(&entry.sharing).enumerate().map(|(at, (row, sharing))| WireRow {
             role: row.role,
@@ -177,6 +183,7 @@ impl Terms {
             rows: rows.collect(),
             options: self.options(),
             replicas,
+            names_wait,
         }
     }
 

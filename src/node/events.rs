@@ -279,13 +279,14 @@ impl Node {
     /// Hands an event to a member, and carries out what it wants.
     pub(super) fn member(&mut self, transfer: TransferIx, event: member::Event) {
         let now = self.clock.now();
-        if let member::Event::Master(ToNode::Cancel { reason }) = &event {
+        if let member::Event::Master(ToNode::Cancel { reason, .. }) = &event {
             self.log_failure(transfer, &Error::new(Code::Cancelled, reason));
         }
         let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
         if matches!(event, member::Event::Master(ToNode::Cancel { .. } | ToNode::Finish)) {
             tenancy.quit();
         }
+        tenancy.forgets |= matches!(event, member::Event::Master(ToNode::Cancel { forgets: true, .. }));
         tenancy.member.handle(now, event);
         self.follow(transfer);
     }
@@ -374,14 +375,18 @@ impl Node {
             }
             Action::Leave => {
                 let desk = Arc::clone(tenancy.desk.as_ref().expect("what has landed went to open files"));
+                let forgets = tenancy.forgets;
                 let work = move || {
-                    desk.sinks.iter().for_each(Sink::discard);
+                    desk.sinks.iter().for_each(|sink| prepare::discard(sink, forgets));
                     Ok(())
                 };
                 self.workers.run(work, move |_| Note::Left { transfer });
             }
             Action::Confirm => self.confirm(transfer),
-            Action::Discard => self.clear(transfer, Sink::discard),
+            Action::Discard => {
+                let forgets = tenancy.forgets;
+                self.clear(transfer, move |sink| prepare::discard(sink, forgets));
+            }
             Action::Tell(message) => self.tell_master(transfer, message),
             Action::End => self.forget(transfer),
         }

@@ -168,7 +168,7 @@ impl Node {
         for stale in self.stale_attempts(id) {
             self.masters.remove(&stale);
             let reason = "a new attempt takes its place".into();
-            self.member(stale, member::Event::Master(ToNode::Cancel { reason }));
+            self.member(stale, member::Event::Master(ToNode::Cancel { reason, forgets: false }));
         }
     }
 
@@ -303,7 +303,7 @@ impl Node {
         if let Some(transfer) = transfer {
             self.masters.remove(&transfer);
             let reason = error.to_string();
-            self.member(transfer, member::Event::Master(ToNode::Cancel { reason }));
+            self.member(transfer, member::Event::Master(ToNode::Cancel { reason, forgets: false }));
         }
         self.end_without_masters();
     }
@@ -336,7 +336,7 @@ impl Node {
         for transfer in over {
             self.masters.remove(&transfer);
             let reason = "its master is gone".into();
-            self.member(transfer, member::Event::Master(ToNode::Cancel { reason }));
+            self.member(transfer, member::Event::Master(ToNode::Cancel { reason, forgets: false }));
         }
     }
 

@@ -223,6 +223,15 @@ pub(crate) fn commit(desk: &Desk, elected: &[bool], landed_everywhere: bool, che
     Ok(())
 }
 
+/// Leaves what has landed in a file to another attempt, or removes it; where it `forgets`, nothing of it is left.
+pub(crate) fn discard(sink: &Sink, forgets: bool) {
+    if forgets {
+        // Records that cannot be removed are those of a file that is removed.
+        let _ = sink.forget();
+    }
+    sink.discard();
+}
+
 /// Which of the desk's sinks wait for the other nodes.
 pub(crate) fn elected(prepare: &Prepare) -> Vec<bool> {
     let mut seen: Vec<&str> = Vec::new();
@@ -230,7 +239,7 @@ pub(crate) fn elected(prepare: &Prepare) -> Vec<bool> {
     for row in prepare.rows.iter().filter(|row| row.role == Role::Receiver) {
         if !seen.contains(&row.uri.as_str()) {
             seen.push(&row.uri);
-            elected.push(matches!(row.sharing, Sharing::Elected { .. }));
+            elected.push(prepare.names_wait || matches!(row.sharing, Sharing::Elected { .. }));
         }
     }
     elected

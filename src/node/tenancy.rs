@@ -112,6 +112,8 @@ pub(super) struct Tenancy {
     pub(super) ports: Vec<usize>,
     /// Open once the member is prepared.
     pub(super) desk: Option<Arc<Desk>>,
+    /// Whether what has landed is not to be believed.
+    pub(super) forgets: bool,
     /// Files that this node has claimed, until bytes move.
     pub(super) claims: Vec<Claim>,
     /// Whom the plan lets this node ask.
@@ -147,6 +149,7 @@ impl Tenancy {
             member,
             ports,
             desk,
+            forgets: false,
             claims: Vec::new(),
             peers,
             flows: BTreeMap::new(),

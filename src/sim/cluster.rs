@@ -340,7 +340,7 @@ impl Cluster {
             let alone = if died && self.random.chance(500) { ALONE_MAX } else { Duration::ZERO };
             let within = (self.world.noticed_within + alone).as_nanos() as u64;
             let delay = self.world.latency + Duration::from_nanos(self.random.below(within + 1));
-            let cancel = ToNode::Cancel { reason: "the master is gone".into() };
+            let cancel = ToNode::Cancel { reason: "the master is gone".into(), forgets: false };
             let happening = match self.nodes[node.at()].parted {
                 true => Happening::Member(node, member::Event::Master(cancel)),
                 false if is_complete => Happening::GoodBye(node),

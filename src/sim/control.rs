@@ -40,7 +40,12 @@ impl Cluster {
         self.nodes[node.at()].talk.hear();
         match message {
             ToNode::Prepare(prepare) => self.prepare(node, &prepare),
-            message => self.member(node, member::Event::Master(message)),
+            message => {
+                if matches!(message, ToNode::Cancel { forgets: true, .. }) {
+                    self.nodes[node.at()].disk.forget();
+                }
+                self.member(node, member::Event::Master(message));
+            }
         }
     }
 

@@ -80,6 +80,9 @@ pub(crate) trait Disk {
 
     fn confirm(&mut self) {}
 
+    /// What has landed is not to be believed, from now on.
+    fn forget(&mut self) {}
+
     /// Leaves what has landed to another attempt, or removes it.
     fn discard(&mut self) {}
 

@@ -151,7 +151,7 @@ impl Cluster {
         }
         state.parted = true;
         let reason = "no master for 30 s".into();
-        self.after(LEASE, Happening::Member(node, member::Event::Master(ToNode::Cancel { reason })));
+        self.after(LEASE, Happening::Member(node, member::Event::Master(ToNode::Cancel { reason, forgets: false })));
         let error = Error::new(Code::Unreachable, "the control session broke");
         self.conductor.handle(self.now, conduct::Event::NodeDown { node, error });
         self.follow_master();

@@ -5,6 +5,7 @@
 //! `convert` ties the two together and refuses what has no meaning.
 
 mod options;
+mod replicas;
 mod stats;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use crate::spec::Role;
 use crate::units::{BitRate, Span};
 
 pub(crate) use options::Options;
+pub(crate) use replicas::ReplicaRange;
 pub(crate) use stats::{RailStats, Stats};
 
 /// A typed message and the form that it has on the wire.
@@ -131,6 +133,8 @@ pub(crate) enum ToNode {
     Cancel {
         /// Why, for the log.
         reason: String,
+        /// What has landed is not to be believed: keep nothing of it.
+        forgets: bool,
     },
     /// The first words on a session that takes the place of one that broke.
     Resume(Resume),
@@ -175,19 +179,9 @@ pub(crate) struct Prepare {
     pub(crate) options: Options,
     /// Ranges of the rows that offer which are compared with other sources: ascending, apart from each other.
     pub(crate) replicas: Vec<ReplicaRange>,
-}
-
-/// A range of the data space that several sources offer, and how it is compared.
-///
-/// All senders of the range get the same, read the same bytes, and answer with as many values.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ReplicaRange {
-    /// The range; never empty. All of it is offered by the same sources.
-    pub(crate) span: Span,
-    /// Places of it that are compared; 0 for all of it.
-    pub(crate) places: u32,
-    /// The most values that a sender answers with.
-    pub(crate) values_max: u32,
+    /// Whether the node's files get their names only with `Commit`: another receiver may turn out to have received other
+    /// bytes.
+    pub(crate) names_wait: bool,
 }
 
 /// The key that the data flows of one transfer prove. It does not show itself when printed.

@@ -55,7 +55,7 @@ pub(crate) struct FlowHello {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ToNode {
-    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "ToNodeKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub(crate) kind: Option<ToNodeKind>,
 }
 
@@ -75,6 +75,8 @@ pub(crate) enum ToNodeKind {
     Resume(Resume),
     #[prost(string, tag = "7")]
     MakeWay(String),
+    #[prost(string, tag = "8")]
+    CancelAndForget(String),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -109,6 +111,8 @@ pub(crate) struct Prepare {
     /// Of each range that is compared: start, length, places (0 is all) and the most values.
     #[prost(uint64, repeated, tag = "8")]
     pub(crate) replicas: Vec<u64>,
+    #[prost(bool, tag = "9")]
+    pub(crate) names_wait: bool,
 }
 
 impl Drop for Prepare {

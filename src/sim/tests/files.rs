@@ -70,12 +70,13 @@ pub(super) struct Files {
     pub(super) touched: bool,
     desk: Option<Desk>,
     elected: Vec<bool>,
+    forgets: bool,
 }
 
 impl Files {
     pub(super) fn new(folder: &Path, data: Data) -> Files {
         let root = Root::open(folder).expect("the folder is there");
-        Files { root, data, is_full: false, touched: false, desk: None, elected: Vec::new() }
+        Files { root, data, is_full: false, touched: false, desk: None, elected: Vec::new(), forgets: false }
     }
 
     /// The check values of a range that other nodes offer, too.
@@ -168,8 +169,12 @@ impl Disk for Files {
         self.sinks().iter().for_each(Sink::confirm);
     }
 
+    fn forget(&mut self) {
+        self.forgets = true;
+    }
+
     fn discard(&mut self) {
-        self.sinks().iter().for_each(Sink::discard);
+        self.sinks().iter().for_each(|sink| prepare::discard(sink, self.forgets));
     }
 
     fn crash(&mut self) {

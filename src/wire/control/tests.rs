@@ -119,6 +119,7 @@ fn prepare() -> impl Strategy<Value = Prepare> {
             node_index,
             rows,
             options,
+            names_wait: replicas.len() % 2 == 1,
             replicas,
         },
     )
@@ -218,7 +219,7 @@ fn to_node() -> impl Strategy<Value = ToNode> {
         start().prop_map(ToNode::Start),
         Just(ToNode::Commit),
         Just(ToNode::Finish),
-        ".{0,40}".prop_map(|reason| ToNode::Cancel { reason }),
+        (".{0,40}", any::<bool>()).prop_map(|(reason, forgets)| ToNode::Cancel { reason, forgets }),
         ".{0,40}".prop_map(|id| ToNode::MakeWay { id }),
         any::<([u8; 16], [u8; 16], u32)>().prop_map(|(transfer, attempt, heard)| ToNode::Resume(Resume {
             transfer,
@@ -504,6 +505,7 @@ fn plain_prepare() -> Prepare {
             object: Some(Span::new(0, 1 << 30)),
         },
         replicas: Vec::new(),
+        names_wait: false,
     }
 }
 

@@ -29,7 +29,8 @@ impl Message for ToNode {
             ToNode::Start(start) => proto::ToNodeKind::Start(start.to_proto()),
             ToNode::Commit => proto::ToNodeKind::Commit(proto::Empty {}),
             ToNode::Finish => proto::ToNodeKind::Finish(proto::Empty {}),
-            ToNode::Cancel { reason } => proto::ToNodeKind::Cancel(shortened(reason)),
+            ToNode::Cancel { reason, forgets: false } => proto::ToNodeKind::Cancel(shortened(reason)),
+            ToNode::Cancel { reason, forgets: true } => proto::ToNodeKind::CancelAndForget(shortened(reason)),
             ToNode::Resume(resume) => proto::ToNodeKind::Resume(resume.to_proto()),
             ToNode::MakeWay { id } => proto::ToNodeKind::MakeWay(id.clone()),
         };
@@ -42,11 +43,16 @@ impl Message for ToNode {
             proto::ToNodeKind::Start(start) => ToNode::Start(Start::from_proto(start)?),
             proto::ToNodeKind::Commit(proto::Empty {}) => ToNode::Commit,
             proto::ToNodeKind::Finish(proto::Empty {}) => ToNode::Finish,
-            proto::ToNodeKind::Cancel(reason) => ToNode::Cancel { reason: text("the reason of a cancel", reason)? },
+            proto::ToNodeKind::Cancel(reason) => cancel(reason, false)?,
+            proto::ToNodeKind::CancelAndForget(reason) => cancel(reason, true)?,
             proto::ToNodeKind::Resume(resume) => ToNode::Resume(Resume::from_proto(resume)?),
             proto::ToNodeKind::MakeWay(id) => ToNode::MakeWay { id: text("the name of a transfer", id)? },
         })
     }
+}
+
+fn cancel(reason: String, forgets: bool) -> Result<ToNode, WireError> {
+    Ok(ToNode::Cancel { reason: text("the reason of a cancel", reason)?, forgets })
 }
 
 impl Message for Prepare {
@@ -62,6 +68,7 @@ impl Message for Prepare {
             rows: self.rows.iter().map(Message::to_proto).collect(),
             options: Some(self.options.to_proto()),
             replicas: self.replicas.iter().flat_map(replica_numbers).collect(),
+            names_wait: self.names_wait,
         }
     }
 
@@ -75,6 +82,7 @@ impl Message for Prepare {
             rows: list("the rows of a node", take(&mut proto.rows), ROWS_MAX)?,
             options: Options::from_proto(required("the options", proto.options.take())?)?,
             replicas: replicas(&proto.replicas)?,
+            names_wait: proto.names_wait,
         })
     }
 }

@@ -329,3 +329,21 @@ fn readers_that_received_other_bytes_keep_no_file_and_nothing_that_a_later_run_w
     assert!(["copy-b", "copy-c"].iter().all(|copy| fs::read(root.path().join(copy)).unwrap() == data));
     assert!(support::beside(root.path(), "").is_empty(), "nothing lies beside them");
 }
+
+/// The second node made the object anew, and what the first one wrote was lost under status 0.
+#[test]
+fn one_object_in_memory_that_two_nodes_of_a_machine_write_is_refused() {
+    let root = folder();
+    fs::write(root.path().join("x"), [7; 1000]).unwrap();
+    let name = format!("cep-replicas-{}", std::process::id());
+    let spec = format!(
+        "id memory\nwriter a:1 file:///x 0 0-999\nreader b:1 mem:{name} 0 0-499\nreader c:1 mem:{name} 500 500-999\n"
+    );
+    let output = run_spec(root.path(), &spec, &["--overwrite"]);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(stderr(&output).contains(&format!("mem:{name} is the object that ")), "{}", stderr(&output));
+    let left = fs::read_dir("/dev/shm")
+        .unwrap()
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().contains(&name)));
+    assert_eq!(left.count(), 0, "nothing is left");
+}

@@ -138,10 +138,11 @@ impl Roster {
     /// File systems differ in whether the case of letters counts.
     fn find_claims(&mut self) {
         let name = |row: &Row| match &row.uri {
-            DataUri::File(path) if row.role == Role::Receiver => {
-                path.file_name().map(|name| name.to_string_lossy().to_lowercase())
-            }
-            _ => None,
+            _ if row.role == Role::Sender => None,
+            DataUri::File(path) => path.file_name().map(|name| name.to_string_lossy().to_lowercase()),
+            // No path has a slash in its last part.
+            DataUri::Mem(name) => Some(format!("mem/{}", name.to_string_lossy())),
+            DataUri::Pattern(_) | DataUri::Null => None,
         };
         // Of each name: the first row that has it, and whether there are other nodes, and other URIs.
         let mut names: BTreeMap<String, (usize, DataUri, bool, bool)> = BTreeMap::new();
@@ -150,7 +151,8 @@ impl Roster {
                 let Some(name) = name(row) else { continue };
                 let (first, uri, nodes, uris) = names.entry(name).or_insert((node, row.uri.clone(), false, false));
                 *nodes |= *first != node;
-                *uris |= *uri != row.uri;
+                // Nodes of one machine have one memory, and do not share what they write there.
+                *uris |= *uri != row.uri || matches!(row.uri, DataUri::Mem(_));
             }
         }
         names.retain(|_, (_, _, nodes, uris)| *nodes && *uris);
@@ -261,6 +263,10 @@ mod tests {
         assert_eq!(claims(&[("a", "/d/x"), ("b", "/l/x"), ("c", "/d/y")]), [true, true, false]);
         assert_eq!(claims(&[("a", "/d/x"), ("b", "/d/x")]), [false, false], "one URI is shared as it is");
         assert_eq!(claims(&[("a", "/d/x"), ("a", "/l/x")]), [false, false], "one node finds out by itself");
+        let mem = |host: &str| row(Role::Receiver, host, DataUri::Mem("x".into()), 0, (0, 9));
+        let rows = vec![mem("a"), mem("b")];
+        let roster = Roster::new(&Spec { rows, ..Spec::default() });
+        assert!(roster.entries.iter().all(|entry| entry.claims == [true]), "nodes of one machine have one memory");
         assert_eq!(claims(&[("a", "/d/x"), ("b", "/l/X")]), [true, true], "of a file system that folds case");
     }
 

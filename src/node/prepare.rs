@@ -48,6 +48,8 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize, reading: &mut R
         offers.push(Offer { range: row.span, source, layout });
     }
     check_names(root, &rows, &offers)?;
+    // Before anything is made or opened for writing.
+    let claims = claims::take(root, prepare)?;
     let mut sinks: Vec<Sink> = Vec::new();
     let mut places: BTreeMap<&DataUri, (usize, usize)> = BTreeMap::new();
     let (mut layouts, mut shared) = (Vec::new(), Vec::new());
@@ -97,7 +99,6 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize, reading: &mut R
     };
     let keeping::Leftovers { kept, have, sealed, notes } = keeping::find(&desk, reading);
     let found = desk.sinks.iter().any(Sink::keeps).then_some(kept);
-    let claims = claims::take(root, prepare)?;
     Ok(Opened {
         desk,
         found,

@@ -19,6 +19,7 @@ use nix::sys::stat::Mode;
 use super::Root;
 use super::fault::fault;
 use super::partial::unlink;
+use super::region::object_path;
 use super::root::{DIRECTORY, errno_of};
 use crate::error::{Code, Error, Result};
 use crate::spec::DataUri;
@@ -37,13 +38,22 @@ impl Claim {
     /// # Errors
     /// `Usage` where another URI names the same file; `Data` where the system refuses.
     pub(crate) fn take(root: &Root, uri: &DataUri, attempt: &[u8; 16], owner: &str) -> Result<Option<Claim>> {
-        let DataUri::File(path) = uri else { return Ok(None) };
+        let (memory, object);
+        let (root, path) = match uri {
+            DataUri::File(path) => (root, path),
+            DataUri::Mem(name) => {
+                (memory, object) = (Root::shared_memory()?, object_path(name)?);
+                (&memory, &object)
+            }
+            DataUri::Pattern(_) | DataUri::Null => return Ok(None),
+        };
         let (Some(parent), Some(file_name)) = (path.parent(), path.file_name()) else { return Ok(None) };
         let directory = root.try_open(parent, DIRECTORY, Mode::empty())?;
-        let directory = directory.map_err(|errno| fault(errno, parent, "entered"))?;
+        // What is wrong with it is for those to find who open the file.
+        let Ok(directory) = directory else { return Ok(None) };
         let name = claim_name(file_name, attempt);
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match openat(&directory, name.as_os_str(), flags, Mode::from_bits_truncate(0o600)) {
+        match openat(&directory, name.as_os_str(), flags, Mode::from_bits_truncate(0o644)) {
             Ok(file) => {
                 let claim = Claim { directory, name };
                 let mut file = File::from(file);
@@ -52,7 +62,7 @@ impl Claim {
                 written.map_err(|error| fault(errno_of(&error), path, "claimed"))?;
                 Ok(Some(claim))
             }
-            Err(Errno::EEXIST) => compare(&directory, &name, uri, path).map(|()| None),
+            Err(Errno::EEXIST) => compare(&directory, &name, uri, owner, path).map(|()| None),
             Err(errno) => Err(fault(errno, parent, "written to")),
         }
     }
@@ -66,7 +76,7 @@ impl Drop for Claim {
 }
 
 /// Holds the claim that is there against a URI.
-fn compare(directory: &OwnedFd, name: &OsStr, uri: &DataUri, path: &Path) -> Result<()> {
+fn compare(directory: &OwnedFd, name: &OsStr, uri: &DataUri, own: &str, path: &Path) -> Result<()> {
     let mut claimed = String::new();
     for _ in 0..READS_MAX {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -81,12 +91,22 @@ fn compare(directory: &OwnedFd, name: &OsStr, uri: &DataUri, path: &Path) -> Res
         std::thread::sleep(READ_AGAIN_AFTER);
     }
     let (owner, other) = claimed.trim_end().split_once(' ').unwrap_or(("another node", "a file of the same name"));
-    if other == uri.to_string() {
+    // Nodes that name one file by one URI share it. An object in memory is one node's, and a machine may have several nodes.
+    let is_shared = other == uri.to_string() && (owner == own || !matches!(uri, DataUri::Mem(_)));
+    if is_shared {
         return Ok(());
     }
-    let what = format!("{uri} is the file that {owner} writes as {other}");
-    Err(Error::new(Code::Usage, what)
-        .remedy("name one file by one path in all rows, or give each row a file of its own"))
+    let (what, remedy) = match uri {
+        DataUri::Mem(_) => (
+            format!("{uri} is the object that {owner} writes, too, on the same machine"),
+            "give each node an object of its own",
+        ),
+        _ => (
+            format!("{uri} is the file that {owner} writes as {other}"),
+            "name one file by one path in all rows, or give each row a file of its own",
+        ),
+    };
+    Err(Error::new(Code::Usage, what).remedy(remedy))
 }
 
 /// What a claim says.

@@ -40,13 +40,14 @@ fn refused_with(root: &Path, spec: &str, more: &[&str], status: i32, words: &[&s
 }
 
 fn to_y(writer: &str) -> String {
-    format!("id bad\n{writer}\nreader b:2 file:///y 0 0-99999\n")
+    format!("id bad\n{writer}\nreader b:7002 file:///y 0 0-99999\n")
 }
 
 #[test]
 fn a_missing_source() {
     let root = with_source();
-    let output = refused(root.path(), &to_y("writer a:1 file:///gone 0 0-99999"), 5, &["a:1", "/gone", "missing"]);
+    let output =
+        refused(root.path(), &to_y("writer a:7001 file:///gone 0 0-99999"), 5, &["a:7001", "/gone", "missing"]);
     assert_eq!(json(&output)["state"], "failed");
     assert_eq!(json(&output)["error"]["code"], 5);
 }
@@ -55,70 +56,70 @@ fn a_missing_source() {
 fn a_source_that_is_no_file() {
     let root = with_source();
     fs::create_dir(root.path().join("dir")).unwrap();
-    refused(root.path(), &to_y("writer a:1 file:///dir 0 0-99999"), 5, &["a:1", "/dir", "directory"]);
+    refused(root.path(), &to_y("writer a:7001 file:///dir 0 0-99999"), 5, &["a:7001", "/dir", "directory"]);
     nix::unistd::mkfifo(&root.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    refused(root.path(), &to_y("writer a:1 file:///pipe 0 0-99999"), 5, &["a:1", "/pipe"]);
+    refused(root.path(), &to_y("writer a:7001 file:///pipe 0 0-99999"), 5, &["a:7001", "/pipe"]);
 }
 
 #[test]
 fn a_short_source_and_a_range_beyond_the_file() {
     let root = with_source();
-    refused(root.path(), &to_y("writer a:1 file:///x 1 0-99999"), 5, &["a:1", "/x", "100000 bytes"]);
-    let spec = "id bad\nwriter a:1 file:///x 0 0-200000\nreader b:2 file:///y 0 0-200000\n";
-    refused(root.path(), spec, 5, &["a:1", "/x", "100000 bytes"]);
+    refused(root.path(), &to_y("writer a:7001 file:///x 1 0-99999"), 5, &["a:7001", "/x", "100000 bytes"]);
+    let spec = "id bad\nwriter a:7001 file:///x 0 0-200000\nreader b:7002 file:///y 0 0-200000\n";
+    refused(root.path(), spec, 5, &["a:7001", "/x", "100000 bytes"]);
 }
 
 #[test]
 fn a_range_that_nobody_offers() {
     let root = with_source();
-    let spec = "id bad\nwriter a:1 file:///x 0 0-99999\nreader b:2 file:///y 0 50000-150000\n";
+    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///y 0 50000-150000\n";
     refused(root.path(), spec, 2, &["100000-150000"]);
 }
 
 #[test]
 fn rows_of_one_node_that_write_different_bytes_to_one_place() {
     let root = with_source();
-    let spec = "id bad\nwriter a:1 file:///x 0 0-99999\nreader b:2 file:///y 0 0-49999\nreader b:2 file:///y 100 50000-99999\n";
+    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///y 0 0-49999\nreader b:7002 file:///y 100 50000-99999\n";
     refused(root.path(), spec, 2, &["/y"]);
 }
 
 #[test]
 fn rows_of_two_nodes_that_share_a_file_and_disagree() {
     let root = with_source();
-    let spec = "id bad\nwriter a:1 file:///x 0 0-99999\nreader b:2 file:///y 0 0-49999\nreader c:3 file:///y 100 50000-99999\n";
-    refused(root.path(), spec, 2, &["b:2", "c:3", "/y"]);
+    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///y 0 0-49999\nreader c:7003 file:///y 100 50000-99999\n";
+    refused(root.path(), spec, 2, &["b:7002", "c:7003", "/y"]);
 }
 
 #[test]
 fn malformed_lines_of_every_kind() {
     let root = with_source();
     let cases = [
-        ("wrtier a:1 file:///x 0 0-9", "writer"),
+        ("wrtier a:7001 file:///x 0 0-9", "writer"),
         ("writer a file:///x 0 0-9", "port"),
         ("writer a:99999 file:///x 0 0-9", "port"),
-        ("writer a:1 x 0 0-9", "file:///"),
-        ("writer a:1 ftp://x 0 0-9", "file:///"),
-        ("writer a:1 file:///x zero 0-9", "number"),
-        ("writer a:1 file:///x 0 9-0", "9-0"),
-        ("writer a:1 file:///x 0 0", "range"),
-        ("writer a:1 file:///x 0", "range"),
-        ("writer a:1 file:///x 0 0-9 spee=1G", "speed"),
-        ("writer a:1 file:///x 0 0-9 speed=fast", "speed"),
+        ("writer a:7001 x 0 0-9", "file:///"),
+        ("writer a:7001 ftp://x 0 0-9", "file:///"),
+        ("writer a:7001 file:///x zero 0-9", "number"),
+        ("writer a:7001 file:///x 0 9-0", "9-0"),
+        ("writer a:7001 file:///x 0 0", "range"),
+        ("writer a:7001 file:///x 0", "range"),
+        ("writer a:7001 file:///x 0 0-9 spee=1G", "speed"),
+        ("writer a:7001 file:///x 0 0-9 speed=fast", "speed"),
         ("writer a[1-:1 file:///x 0 0-9", "]"),
-        ("writer a:1 \"file:///x 0 0-9", "quote"),
-        ("writer a:1 null: 0 0-9", "null:"),
+        ("writer a:7001 \"file:///x 0 0-9", "quote"),
+        ("writer a:7001 null: 0 0-9", "null:"),
         ("option blokc 4096", "block"),
         ("option block 5000", "power of two"),
-        ("writer a:1 file:///x 0 0-9 speed=0", "above 0"),
-        ("writer a:1 file:///x 0 0-9 speed=1001T", "at most 1000T"),
+        ("writer a:7001 file:///x 0 0-9 speed=0", "above 0"),
+        ("writer a:7001 file:///x 0 0-9 speed=1001T", "at most 1000T"),
         ("option store s 0", "above 0"),
         ("option store s 9999T", "at most 1000T"),
-        ("option pair a:1 b:2", "such as 10G"),
-        ("option pair a:1 a:1 1G", "another node"),
-        ("option pair a:1 b 1G", "port"),
+        ("option pair a:7001 b:7002", "such as 10G"),
+        ("option pair a:7001 a:7001 1G", "another node"),
+        ("option pair a:7001 b 1G", "port"),
     ];
     for (line, expected) in cases {
-        let spec = format!("id bad\n{line}\nreader b:2 file:///y 0 0-9\n");
+        let spec = format!("id bad\n{line}\nreader b:7002 file:///y 0 0-9\n");
         let output = run_spec(root.path(), &spec, &[]);
         let said = stderr(&output);
         assert_eq!(code(&output), 2, "{line}: {said}");
@@ -138,7 +139,7 @@ fn plan_of(text: &str) -> Output {
 #[test]
 fn more_rows_than_a_plan_may_have_and_rows_that_all_overlap() {
     let rows = "writer n[1-65536]:1 pattern:1 0 0-9\n".repeat(17);
-    let output = plan_of(&format!("id many\n{rows}reader r:1 null: 0 0-9\n"));
+    let output = plan_of(&format!("id many\n{rows}reader r:7001 null: 0 0-9\n"));
     assert_eq!(code(&output), 2, "{}", stderr(&output));
     assert!(stderr(&output).contains("many.spec:18:8: ") && stderr(&output).contains("1048576"), "{}", stderr(&output));
     let row = |role: &str, at: u64, uri: &str| format!("{role} {role}{at}:1 {uri} 0 {at}-{}\n", at + 10_000);
@@ -154,8 +155,9 @@ fn more_rows_than_a_plan_may_have_and_rows_that_all_overlap() {
 #[test]
 fn more_nodes_than_one_transfer_may_have() {
     let root = with_source();
-    let spec = "id many\nwriter a:1 file:///x 0 0-9\nreader b:2 file:///y 0 0-9\nreader n[1-65535]:1 null: 0 0-9\n";
-    refused(root.path(), spec, 2, &["line 4", "n65535:1", "65536"]);
+    let spec =
+        "id many\nwriter a:7001 file:///x 0 0-9\nreader b:7002 file:///y 0 0-9\nreader n[1-65535]:7001 null: 0 0-9\n";
+    refused(root.path(), spec, 2, &["line 4", "n65535:7001", "65536"]);
 }
 
 #[test]
@@ -163,7 +165,8 @@ fn a_port_in_use() {
     let root = with_source();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let spec = format!("id bad\nmaster localhost:{port}\nwriter a:1 file:///x 0 0-9\nreader b:2 file:///y 0 0-9\n");
+    let spec =
+        format!("id bad\nmaster localhost:{port}\nwriter a:7001 file:///x 0 0-9\nreader b:7002 file:///y 0 0-9\n");
     refused(root.path(), &spec, 3, &[&format!("localhost:{port}"), "port"]);
     let output =
         run(&mut cep_fast(&["node", "--listen", &format!("127.0.0.1:{port}"), "--root", "/", "--insecure-no-key"]));
@@ -215,11 +218,11 @@ fn paths_that_lead_out_of_the_root() {
     symlink(outside.path(), root.path().join("dir")).unwrap();
     symlink("../../../../../../../etc/hostname", root.path().join("up")).unwrap();
     for source in ["/link", "/dir/secret", "/up", "/../x", "/sub/../../x"] {
-        refused(root.path(), &to_y(&format!("writer a:1 file://{source} 0 0-99999")), 4, &["a:1"]);
+        refused(root.path(), &to_y(&format!("writer a:7001 file://{source} 0 0-99999")), 4, &["a:7001"]);
     }
     for destination in ["/dir/y", "/../y"] {
-        let spec = format!("id bad\nwriter a:1 file:///x 0 0-99999\nreader b:2 file://{destination} 0 0-99999\n");
-        refused(root.path(), &spec, 4, &["b:2"]);
+        let spec = format!("id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file://{destination} 0 0-99999\n");
+        refused(root.path(), &spec, 4, &["b:7002"]);
     }
     assert_eq!(listing(outside.path()).len(), 1);
 }
@@ -243,12 +246,12 @@ fn a_full_disk() {
         eprintln!("skipped: no right to mount a tmpfs");
         return;
     }
-    let spec = "id bad\nwriter a:1 file:///x 0 0-99999\nreader b:2 file:///small/y 0 0-99999\n";
+    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///small/y 0 0-99999\n";
     let output = run_spec(root.path(), spec, &[]);
     let left = listing(&small);
     unmount(&small);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
-    assert!(stderr(&output).contains("b:2") && stderr(&output).contains("full"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("b:7002") && stderr(&output).contains("full"), "{}", stderr(&output));
     assert_eq!(left, [] as [std::path::PathBuf; 0]);
 }
 
@@ -260,7 +263,7 @@ fn a_read_only_destination() {
         eprintln!("skipped: no right to mount a tmpfs");
         return;
     }
-    let spec = "id bad\nwriter a:1 file:///x 0 0-99999\nreader b:2 file:///sealed/y 0 0-99999\n";
+    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///sealed/y 0 0-99999\n";
     let output = run_spec(root.path(), spec, &[]);
     unmount(&sealed);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
@@ -270,11 +273,11 @@ fn a_read_only_destination() {
 #[test]
 fn a_missing_destination_directory_and_a_destination_that_exists() {
     let root = with_source();
-    let spec = "id bad\nwriter a:1 file:///x 0 0-99999\nreader b:2 file:///none/y 0 0-99999\n";
-    refused(root.path(), spec, 5, &["b:2", "/none"]);
+    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///none/y 0 0-99999\n";
+    refused(root.path(), spec, 5, &["b:7002", "/none"]);
     fs::write(root.path().join("y"), "old").unwrap();
-    let spec = to_y("writer a:1 file:///x 0 0-99999");
-    refused(root.path(), &spec, 5, &["b:2", "/y", "--overwrite"]);
+    let spec = to_y("writer a:7001 file:///x 0 0-99999");
+    refused(root.path(), &spec, 5, &["b:7002", "/y", "--overwrite"]);
     assert_eq!(fs::read(root.path().join("y")).unwrap(), b"old");
     complete(root.path(), &spec, &["--overwrite"]);
 }

@@ -90,9 +90,9 @@ fn threads_are_calibrated_over_all_that_the_nodes_have() {
 fn mistakes_are_named() {
     let cases: [(&[&str], i32, &str); 6] = [
         (&[], 2, "--from is missing"),
-        (&["--from", "a:1"], 2, "--to is missing"),
-        (&["--from", "a:1,a:1", "--to", "b:1"], 2, "--from names a:1 twice"),
-        (&["--from", "a:1", "--to", "a:1"], 2, "only sender"),
+        (&["--from", "a:7001"], 2, "--to is missing"),
+        (&["--from", "a:7001,a:7001", "--to", "b:7001"], 2, "--from names a:7001 twice"),
+        (&["--from", "a:7001", "--to", "a:7001"], 2, "only sender"),
         (&["--launch", "local", "--svg", "/nowhere/x.svg"], 5, "/nowhere/x.svg"),
         (&["--launch", "local", "--svg", "x.svg", "--threads"], 2, "--threads"),
     ];

@@ -18,7 +18,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("engine", &["error", "units", "wire", "crc"]),
     ("store", &["error", "spec", "units"]),
     ("session", &["error", "wire"]),
-    ("rail", &["clock", "engine", "error", "store", "units", "wire", "ring", "affinity"]),
+    ("rail", &["clock", "engine", "error", "log", "store", "units", "wire", "ring", "affinity"]),
     ("master", &["clock", "engine", "error", "plan", "report", "session", "spec", "units", "wire"]),
     ("node", &["clock", "engine", "error", "log", "rail", "session", "spec", "store", "units", "wire", "affinity"]),
     ("launch", &["clock", "error", "log", "node", "spec", "units", "affinity"]),

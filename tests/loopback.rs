@@ -109,7 +109,7 @@ fn a_pattern_goes_to_files_and_to_nothing() {
     let root = folder();
     let report = complete(
         root.path(),
-        "id p\nwriter a:1 pattern:42 0 1000-5000999\nreader b:1 null: 0 1000-5000999\nreader c:1 file:///x 0 1000-5000999\n",
+        "id p\nwriter a:7001 pattern:42 0 1000-5000999\nreader b:7001 null: 0 1000-5000999\nreader c:7001 file:///x 0 1000-5000999\n",
         &[],
     );
     assert_eq!(fs::read(root.path().join("x")).unwrap(), pattern(42, 1000, 5_000_000));
@@ -123,7 +123,7 @@ fn shared_memory_is_a_source_and_a_destination() {
         (format!("cepfast-test-{}-a", std::process::id()), format!("cepfast-test-{}-b", std::process::id()));
     let data = random_bytes(5, 3_000_001);
     fs::write(format!("/dev/shm/{from}"), &data).unwrap();
-    let spec = format!("id m\nwriter a:1 mem:{from} 0 0-3000000\nreader b:1 mem:{to} 0 0-3000000\n");
+    let spec = format!("id m\nwriter a:7001 mem:{from} 0 0-3000000\nreader b:7001 mem:{to} 0 0-3000000\n");
     complete(root.path(), &spec, &[]);
     let copy = fs::read(format!("/dev/shm/{to}")).unwrap();
     for name in [from, to] {
@@ -139,7 +139,8 @@ fn holes_stay_holes() {
     source.set_len(64 << 20).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&source, &random_bytes(1, 300_000), 10_000_000).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&source, b"end", (64 << 20) - 3).unwrap();
-    let spec = format!("id s\nwriter a:1 file:///sparse 0 0-{0}\nreader b:1 file:///copy 0 0-{0}\n", (64 << 20) - 1);
+    let spec =
+        format!("id s\nwriter a:7001 file:///sparse 0 0-{0}\nreader b:7001 file:///copy 0 0-{0}\n", (64 << 20) - 1);
     let report = complete(root.path(), &spec, &[]);
     let copy = fs::metadata(root.path().join("copy")).unwrap();
     assert!(copy.blocks() * 512 < 2 << 20, "{} bytes on the disk", copy.blocks() * 512);
@@ -153,8 +154,8 @@ fn digests_are_those_of_the_whole_object() {
     let root = folder();
     let data = random_bytes(9, 2_345_678);
     fs::write(root.path().join("x"), &data).unwrap();
-    let spec = "id d\noption block 65536\nwriter a:1 file:///x 0 0-2345677\n\
-                reader b:1 null: 0 0-1310719\nreader c:1 null: 0 1310720-2345677\n";
+    let spec = "id d\noption block 65536\nwriter a:7001 file:///x 0 0-2345677\n\
+                reader b:7001 null: 0 0-1310719\nreader c:7001 null: 0 1310720-2345677\n";
     let digest = |check: &str| complete(root.path(), spec, &["--check", check])["digest"].clone();
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &data);
     assert_eq!(digest("crc64"), format!("{crc:016x}"));
@@ -170,8 +171,8 @@ fn replicas_that_differ_are_noticed() {
     data[77_777] ^= 1;
     fs::write(root.path().join("y"), &data).unwrap();
     // Each reader has the one copy that the other has not, and both want the same range.
-    let spec = "id d\nwriter b:1 file:///x 0 0-99999\nwriter c:1 file:///y 0 0-99999\n\
-                reader b:1 null: 0 0-99999\nreader c:1 null: 0 0-99999\n";
+    let spec = "id d\nwriter b:7001 file:///x 0 0-99999\nwriter c:7001 file:///y 0 0-99999\n\
+                reader b:7001 null: 0 0-99999\nreader c:7001 null: 0 0-99999\n";
     let output = run_spec(root.path(), spec, &[]);
     assert_eq!(code(&output), 6, "{}", stderr(&output));
     assert!(stderr(&output).contains("replicas differ"), "{}", stderr(&output));
@@ -182,7 +183,7 @@ fn a_node_that_holds_what_it_wants_gets_it_from_itself() {
     let root = folder();
     let data = random_bytes(3, 700_001);
     fs::write(root.path().join("x"), &data).unwrap();
-    let spec = "id self\noption block 65536\nwriter a:1 file:///x 0 0-700000\nreader a:1 file:///y 5 0-700000\n";
+    let spec = "id self\noption block 65536\nwriter a:7001 file:///x 0 0-700000\nreader a:7001 file:///y 5 0-700000\n";
     complete(root.path(), spec, &[]);
     assert!(fs::read(root.path().join("y")).unwrap()[5..] == data);
 }
@@ -192,8 +193,8 @@ fn two_files_of_one_reader_may_want_the_same_bytes() {
     let root = folder();
     let data = random_bytes(4, 500_000);
     fs::write(root.path().join("x"), &data).unwrap();
-    let spec = "id two\noption block 65536\nwriter a:1 file:///x 0 0-499999\n\
-                reader b:1 file:///y 0 0-399999\nreader b:1 file:///z 13 100000-499999\n";
+    let spec = "id two\noption block 65536\nwriter a:7001 file:///x 0 0-499999\n\
+                reader b:7001 file:///y 0 0-399999\nreader b:7001 file:///z 13 100000-499999\n";
     complete(root.path(), spec, &[]);
     assert!(fs::read(root.path().join("y")).unwrap() == data[..400_000]);
     assert!(fs::read(root.path().join("z")).unwrap()[13..] == data[100_000..]);
@@ -205,8 +206,11 @@ fn without_io_uring_the_bytes_are_the_same() {
     let data = random_bytes(6, 2_000_003);
     fs::write(root.path().join("x"), &data).unwrap();
     let spec = root.path().join("spec");
-    fs::write(&spec, "id u\noption block 65536\nwriter a:1 file:///x 0 0-2000002\nreader b:1 file:///y 3 0-2000002\n")
-        .unwrap();
+    fs::write(
+        &spec,
+        "id u\noption block 65536\nwriter a:7001 file:///x 0 0-2000002\nreader b:7001 file:///y 3 0-2000002\n",
+    )
+    .unwrap();
     let mut command = support::cep_fast(&["run", "--launch", "local", "--progress", "never", "--root"]);
     let output = run(command.arg(root.path()).arg(&spec).env("CEP_FAST_IO", "plain"));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -219,7 +223,7 @@ fn few_slots_and_fsync_change_nothing_but_speed() {
     let root = folder();
     let data = random_bytes(8, 5_000_000);
     fs::write(root.path().join("x"), &data).unwrap();
-    let spec = "id few\nwriter a:1 file:///x 0 0-4999999\nreader b:1 file:///y 0 0-4999999\n";
+    let spec = "id few\nwriter a:7001 file:///x 0 0-4999999\nreader b:7001 file:///y 0 0-4999999\n";
     let report = complete(root.path(), spec, &["--slots", "4", "--fsync"]);
     assert!(fs::read(root.path().join("y")).unwrap() == data);
     for node in report["nodes"].as_array().unwrap() {
@@ -292,7 +296,7 @@ fn replicas_on_named_hosts_are_copied_to_several() {
 #[test]
 fn the_report_has_every_field_of_the_contract() {
     let root = folder();
-    let report = complete(root.path(), "id r\nwriter a:1 pattern:1 0 0-99999\nreader b:1 null: 0 0-99999\n", &[]);
+    let report = complete(root.path(), "id r\nwriter a:7001 pattern:1 0 0-99999\nreader b:7001 null: 0 0-99999\n", &[]);
     for field in ["transfer", "state", "scheduler", "check", "digest", "bottleneck"] {
         assert!(report[field].is_string(), "{field}: {report}");
     }
@@ -304,7 +308,7 @@ fn the_report_has_every_field_of_the_contract() {
     }
     assert!(report["error"].is_null());
     let node = &report["nodes"][0];
-    assert_eq!((node["name"].as_str(), node["role"].as_str()), (Some("a:1"), Some("sender")));
+    assert_eq!((node["name"].as_str(), node["role"].as_str()), (Some("a:7001"), Some("sender")));
     assert_eq!(node["bytes_sent"], 100_000);
     assert!(node["cpu_seconds"].is_f64() && node["memory_bytes_max"].as_u64().unwrap() > 0);
     assert_eq!(node["rails"][0]["nic"], "lo");
@@ -315,8 +319,8 @@ fn a_limit_is_kept_by_all_receivers_together() {
     let root = folder();
     // 48 MiB for one and 16 MiB for the other, at 160 Mbit/s: 3.4 s.
     let (all, part) = ((48 << 20) - 1, (16 << 20) - 1);
-    let readers = format!("reader b:1 null: 0 0-{all}\nreader c:1 null: 0 0-{part}\n");
-    let spec = format!("id l\nwriter a:1 pattern:1 0 0-{all}\nwriter d:1 pattern:1 0 0-{all}\n{readers}");
+    let readers = format!("reader b:7001 null: 0 0-{all}\nreader c:7001 null: 0 0-{part}\n");
+    let spec = format!("id l\nwriter a:7001 pattern:1 0 0-{all}\nwriter d:7001 pattern:1 0 0-{all}\n{readers}");
     let report = complete(root.path(), &spec, &["--limit", "160M"]);
     assert!(report["gbit_per_s"].as_f64().unwrap() <= 0.160 * 1.05, "{report}");
     let output = run_spec(root.path(), &spec, &["--limit", "100K"]);
@@ -327,7 +331,7 @@ fn a_limit_is_kept_by_all_receivers_together() {
 #[test]
 fn a_paced_transfer_brings_the_same_bytes() {
     let root = folder();
-    let spec = "id p\nwriter a:1 pattern:1 0 0-9999999\nreader b:1 file:///copy 0 0-9999999\n";
+    let spec = "id p\nwriter a:7001 pattern:1 0 0-9999999\nreader b:7001 file:///copy 0 0-9999999\n";
     complete(root.path(), spec, &["--pace"]);
     assert!(fs::read(root.path().join("copy")).unwrap() == pattern(1, 0, 10_000_000));
 }
@@ -338,13 +342,13 @@ fn a_plan_is_printed_and_nothing_is_contacted() {
     let spec = root.path().join("s");
     fs::write(
         &spec,
-        "id p\nwriter no-such-host:1 file:///x 0 0-999 speed=1G\nreader neither:1 null: 0 0-999 speed=1G\n",
+        "id p\nwriter no-such-host:7001 file:///x 0 0-999 speed=1G\nreader neither:7001 null: 0 0-999 speed=1G\n",
     )
     .unwrap();
     let output = run(support::cep_fast(&["plan"]).arg(&spec));
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert_eq!(code(&output), 0, "{}", stderr(&output));
-    for word in ["0-999", "no-such-host:1 100%", "neither:1", "bound"] {
+    for word in ["0-999", "no-such-host:7001 100%", "neither:7001", "bound"] {
         assert!(text.contains(word), "{word}: {text}");
     }
 }
@@ -354,7 +358,8 @@ fn a_group_of_readers_takes_each_byte_once() {
     let root = folder();
     let bytes: u64 = 8 << 20;
     let rows = |uri: [&str; 3]| {
-        let mut spec = String::from("id group\nwriter a:1 pattern:9 0 0-8388607\nwriter b:1 pattern:9 0 0-8388607\n");
+        let mut spec =
+            String::from("id group\nwriter a:7001 pattern:9 0 0-8388607\nwriter b:7001 pattern:9 0 0-8388607\n");
         for (node, uri) in ["c", "d", "e"].into_iter().zip(uri) {
             spec += &format!("reader {node}:1 {uri} 0 0-8388607 group=readers\n");
         }
@@ -385,8 +390,8 @@ fn a_group_of_readers_takes_each_byte_once() {
 fn a_plan_is_one_object_of_json() {
     let root = folder();
     let spec = root.path().join("spec");
-    let text = "id x\noption store fs 8G\nwriter a:1 pattern:1 0 0-999 speed=16G store=fs\n\
-                writer b:1 pattern:1 0 0-999 speed=16G store=fs\nreader c:1 null: 0 0-999 speed=100G\n";
+    let text = "id x\noption store fs 8G\nwriter a:7001 pattern:1 0 0-999 speed=16G store=fs\n\
+                writer b:7001 pattern:1 0 0-999 speed=16G store=fs\nreader c:7001 null: 0 0-999 speed=100G\n";
     fs::write(&spec, text).unwrap();
     for scheduler in ["greedy", "lp", "uniform"] {
         let spec = spec.to_str().unwrap();

@@ -92,9 +92,9 @@ fn replicas_with_other_permissions_make_what_all_of_them_allow() {
         fs::write(root.path().join(name), &data).unwrap();
         chmod(&root.path().join(name), mode);
     }
-    let spec = "id modes\nwriter a:1 file:///one 0 0-999999\nwriter b:2 file:///two 0 0-999999\n\
-                reader c:3 file:///copy 0 0-499999\nreader d:4 file:///copy 500000 500000-999999\n\
-                writer e:5 pattern:7 0 1000000-1000009\nreader c:3 file:///pattern 0 1000000-1000009\n";
+    let spec = "id modes\nwriter a:7001 file:///one 0 0-999999\nwriter b:7002 file:///two 0 0-999999\n\
+                reader c:7003 file:///copy 0 0-499999\nreader d:7004 file:///copy 500000 500000-999999\n\
+                writer e:7005 pattern:7 0 1000000-1000009\nreader c:7003 file:///pattern 0 1000000-1000009\n";
     complete(root.path(), spec, &[]);
     assert_eq!(fs::read(root.path().join("copy")).unwrap(), data);
     assert_eq!(permissions(&root.path().join("copy")), 0o640 & umask_complement(root.path()));
@@ -290,8 +290,8 @@ fn one_file_under_two_names_is_refused_and_both_are_named() {
     let before = listing(root.path());
     let refuse = |one: &str, other: &str| {
         let spec = format!(
-            "id two\nwriter a:1 pattern:1 0 0-499\nwriter b:2 pattern:2 0 500-999\n\
-             reader c:3 file://{one} 0 0-499\nreader c:3 file://{other} 500 500-999\n"
+            "id two\nwriter a:7001 pattern:1 0 0-499\nwriter b:7002 pattern:2 0 500-999\n\
+             reader c:7003 file://{one} 0 0-499\nreader c:7003 file://{other} 500 500-999\n"
         );
         let output = run_spec(root.path(), &spec, &["--overwrite"]);
         let said = stderr(&output);
@@ -305,7 +305,7 @@ fn one_file_under_two_names_is_refused_and_both_are_named() {
     refuse("/d/hard", "/d/sub/link");
     // What is read is not written at the same time, whatever it is called.
     for other in ["/d/source", "/l/source"] {
-        let spec = format!("id self\nwriter a:1 file:///d/source 0 0-999\nreader a:1 file://{other} 0 0-999\n");
+        let spec = format!("id self\nwriter a:7001 file:///d/source 0 0-999\nreader a:7001 file://{other} 0 0-999\n");
         let output = run_spec(root.path(), &spec, &["--overwrite"]);
         assert_eq!(code(&output), 2, "{}", stderr(&output));
         assert_eq!(listing(root.path()), before);

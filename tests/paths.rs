@@ -32,7 +32,7 @@ fn same_bytes(root: &Path, cached: bool, check: &str, io: &str, judge: impl Fn(&
     fs::write(root.join("source"), &data).unwrap();
     let spec = root.join("spec");
     let text = "id \"paths\"\noption block 262144\n\
-                writer a:1 file:///source 5 0-2999999\nreader b:1 file:///copy 4099 0-2999999\n";
+                writer a:7001 file:///source 5 0-2999999\nreader b:7001 file:///copy 4099 0-2999999\n";
     fs::write(&spec, text).unwrap();
     for path in PATHS {
         if !cached {
@@ -126,7 +126,7 @@ fn other_checks_and_none() {
 #[test]
 fn what_a_pattern_cannot_is_said() {
     let root = folder();
-    let spec = "id p\nwriter a:1 pattern:1 0 0-999999\nreader b:1 file:///x 0 0-999999\n";
+    let spec = "id p\nwriter a:7001 pattern:1 0 0-999999\nreader b:7001 file:///x 0 0-999999\n";
     for path in ["splice", "direct", "copy"] {
         let report = support::complete(root.path(), spec, &["--path", path, "--overwrite"]);
         assert_eq!(rail(&report, 0).0, "pattern+send; a pattern has no file", "{path}");

@@ -9,8 +9,8 @@ use std::process::Output;
 use support::{cep_fast, code, folder, json, run, stderr};
 
 /// A gigabyte from two replicas to two readers, all at 1 Gbit/s: 9 s at best.
-const SPEC: &str = "id two\nwriter a:1 pattern:1 0 0-1073741823 speed=1G\nwriter b:1 pattern:1 0 0-1073741823 speed=1G\n\
-                    reader c:1 null: 0 0-1073741823 speed=1G\nreader d:1 null: 0 0-1073741823 speed=1G\n";
+const SPEC: &str = "id two\nwriter a:7001 pattern:1 0 0-1073741823 speed=1G\nwriter b:7001 pattern:1 0 0-1073741823 speed=1G\n\
+                    reader c:7001 null: 0 0-1073741823 speed=1G\nreader d:7001 null: 0 0-1073741823 speed=1G\n";
 
 fn plan(spec: &str, options: &[&str]) -> Output {
     let folder = folder();
@@ -37,11 +37,11 @@ fn a_simulated_transfer_comes_near_its_bound_and_says_the_same_again() {
 
 #[test]
 fn a_node_that_dies_and_one_that_slows_down_are_told_of() {
-    let options = ["--simulate", "--kill", "a@2s", "--rate", "b:1=500M@4", "--delay", "1ms", "--seed", "7"];
+    let options = ["--simulate", "--kill", "a@2s", "--rate", "b:7001=500M@4", "--delay", "1ms", "--seed", "7"];
     let output = plan(SPEC, &options);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let told = stdout(&output);
-    for word in ["2.000 s: a:1 dies", "4.000 s: b:1 has a line of 500Mbit/s", "complete after", "2 of 2"] {
+    for word in ["2.000 s: a:7001 dies", "4.000 s: b:7001 has a line of 500Mbit/s", "complete after", "2 of 2"] {
         assert!(told.contains(word), "{word}: {told}");
     }
     let lost = plan(SPEC, &["--simulate", "--kill", "a@1", "--kill", "b@1", "--json"]);
@@ -53,9 +53,9 @@ fn a_node_that_dies_and_one_that_slows_down_are_told_of() {
 #[test]
 fn a_node_that_is_not_there_is_named() {
     for (options, word) in [
-        (["--simulate", "--kill", "e:1@1"], "--kill: no row names e:1"),
-        (["--simulate", "--rate", "a:2=1G"], "--rate: no row names a:2"),
-        (["--simulate", "--rate", "a:1=fast"], "--rate"),
+        (["--simulate", "--kill", "e:7001@1"], "--kill: no row names e:7001"),
+        (["--simulate", "--rate", "a:7002=1G"], "--rate: no row names a:7002"),
+        (["--simulate", "--rate", "a:7001=fast"], "--rate"),
     ] {
         let output = plan(SPEC, &options);
         assert_eq!(code(&output), 2, "{word}");
@@ -79,7 +79,7 @@ fn the_picture_is_written_and_where_it_cannot_be_that_is_said() {
     let output = plan(SPEC, &["--svg", file.to_str().unwrap()]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let svg = fs::read_to_string(&file).unwrap();
-    assert!(svg.starts_with("<svg") && svg.contains("a:1") && svg.contains("bound"), "{svg}");
+    assert!(svg.starts_with("<svg") && svg.contains("a:7001") && svg.contains("bound"), "{svg}");
     let output = plan(SPEC, &["--svg", "/nowhere/plan.svg"]);
     assert_eq!(code(&output), 5);
     assert!(stderr(&output).contains("/nowhere/plan.svg"), "{}", stderr(&output));

@@ -20,7 +20,7 @@ fn run_two(root: &Path, one: &[u8], other: &[u8], more: &[&str]) -> Output {
     fs::write(root.join("other"), other).unwrap();
     let last = one.len() - 1;
     let spec = format!(
-        "id two\nwriter a:1 file:///one 0 0-{last}\nwriter b:1 file:///other 0 0-{last}\nreader c:1 file:///copy 0 0-{last}\n"
+        "id two\nwriter a:7001 file:///one 0 0-{last}\nwriter b:7001 file:///other 0 0-{last}\nreader c:7001 file:///copy 0 0-{last}\n"
     );
     run_spec(root, &spec, more)
 }
@@ -29,7 +29,10 @@ fn run_two(root: &Path, one: &[u8], other: &[u8], more: &[&str]) -> Output {
 fn check_refused(root: &Path, output: &Output) {
     assert_eq!(code(output), 6, "{}", stderr(output));
     let said = stderr(output);
-    assert!(said.contains("a:1 and b:1 offer different bytes within ") && said.contains("replicas differ"), "{said}");
+    assert!(
+        said.contains("a:7001 and b:7001 offer different bytes within ") && said.contains("replicas differ"),
+        "{said}"
+    );
     assert!(said.contains("compare the writers' files"), "{said}");
     let report = json(output);
     assert_eq!((report["bytes"].as_u64(), report["error"]["code"].as_u64()), (Some(0), Some(6)), "{report}");
@@ -98,7 +101,7 @@ fn replicas_that_are_equal_complete_and_the_report_says_what_was_compared() {
 fn one_source_is_compared_with_nothing() {
     let root = folder();
     fs::write(root.path().join("x"), [7; 1000]).unwrap();
-    let spec = "id one\nwriter a:1 file:///x 0 0-999\nreader b:1 null: 0 0-999\n";
+    let spec = "id one\nwriter a:7001 file:///x 0 0-999\nreader b:7001 null: 0 0-999\n";
     for verify in [&[][..], &["--verify", "replicas"]] {
         assert!(complete(root.path(), spec, verify)["replicas"].is_null());
     }
@@ -117,8 +120,8 @@ fn a_hole_is_equal_to_zeros_that_are_written() {
     let last = data.len() - 1;
     let spec = |to: &str| {
         format!(
-            "id hole\nwriter a:1 file:///full 0 0-{last}\nwriter b:1 file:///sparse 0 0-{last}\n\
-             reader c:1 file:///{to} 0 0-{last}\n"
+            "id hole\nwriter a:7001 file:///full 0 0-{last}\nwriter b:7001 file:///sparse 0 0-{last}\n\
+             reader c:7001 file:///{to} 0 0-{last}\n"
         )
     };
     complete(root.path(), &spec("sample"), &[]);
@@ -138,8 +141,8 @@ fn parts_of_replicas_are_compared_where_they_overlap() {
     let data = random_bytes(5, 3_000_000);
     let (front, mut back) = (&data[..2_000_000], data[1_000_000..].to_vec());
     fs::write(root.path().join("front"), front).unwrap();
-    let spec = "id parts\nwriter a:1 file:///front 0 0-1999999\nwriter b:1 file:///back 0 1000000-2999999\n\
-                reader c:1 file:///copy 0 0-2999999\n";
+    let spec = "id parts\nwriter a:7001 file:///front 0 0-1999999\nwriter b:7001 file:///back 0 1000000-2999999\n\
+                reader c:7001 file:///copy 0 0-2999999\n";
     for at in [0, 500_000, 999_999] {
         let mut back = back.clone();
         back[at] ^= 1;
@@ -160,12 +163,12 @@ fn two_rows_of_one_node_and_two_patterns_are_compared() {
     fs::write(root.path().join("x"), [7; 1000]).unwrap();
     fs::write(root.path().join("y"), [8; 1000]).unwrap();
     for writers in [
-        "writer a:1 file:///x 0 0-999\nwriter a:1 file:///y 0 0-999\n",
-        "writer a:1 file:///x 0 0-499\nwriter a:1 file:///x 0 500-999\nwriter a:1 file:///y 0 250-749\n",
-        "writer a:1 pattern:7 0 0-999\nwriter b:1 pattern:8 0 0-999\n",
-        "writer a:1 file:///x 0 0-999\nwriter b:1 pattern:8 0 0-999\n",
+        "writer a:7001 file:///x 0 0-999\nwriter a:7001 file:///y 0 0-999\n",
+        "writer a:7001 file:///x 0 0-499\nwriter a:7001 file:///x 0 500-999\nwriter a:7001 file:///y 0 250-749\n",
+        "writer a:7001 pattern:7 0 0-999\nwriter b:7001 pattern:8 0 0-999\n",
+        "writer a:7001 file:///x 0 0-999\nwriter b:7001 pattern:8 0 0-999\n",
     ] {
-        let output = run_spec(root.path(), &format!("id rows\n{writers}reader c:1 null: 0 0-999\n"), &[]);
+        let output = run_spec(root.path(), &format!("id rows\n{writers}reader c:7001 null: 0 0-999\n"), &[]);
         assert_eq!(code(&output), 6, "{writers}: {}", stderr(&output));
         assert!(stderr(&output).contains("the replicas differ"), "{}", stderr(&output));
     }
@@ -179,10 +182,10 @@ fn the_third_of_three_replicas_is_compared_too() {
     data[250_000] ^= 1;
     fs::write(root.path().join("y"), &data).unwrap();
     let writers: String = "abcd".chars().map(|host| format!("writer {host}:1 file:///x 0 0-499999\n")).collect();
-    let spec = format!("id many\n{writers}writer e:1 file:///y 0 0-499999\nreader r:1 null: 0 0-499999\n");
+    let spec = format!("id many\n{writers}writer e:7001 file:///y 0 0-499999\nreader r:7001 null: 0 0-499999\n");
     let output = run_spec(root.path(), &spec, &[]);
     assert_eq!(code(&output), 6, "{}", stderr(&output));
-    assert!(stderr(&output).contains("e:1 offer different bytes within"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("e:7001 offer different bytes within"), "{}", stderr(&output));
 }
 
 /// A terabyte that is all hole on one side, and all hole but for its end on the other: a comparison of all of it takes
@@ -251,9 +254,10 @@ fn one_file_under_two_names_on_two_nodes_is_refused_before_a_byte_moves() {
     }
     symlink("d", root.path().join("l")).unwrap();
     symlink("deep", root.path().join("d/way")).unwrap();
-    let spec = |readers: &str| format!("id names\nwriter a:1 file:///x 0 0-99999\n{readers}");
+    let spec = |readers: &str| format!("id names\nwriter a:7001 file:///x 0 0-99999\n{readers}");
     for (one, other) in [("d/y", "l/y"), ("l/y", "d/y"), ("d/deep/y", "l/way/y"), ("d/y", "d/deep/../y")] {
-        let readers = format!("reader b:1 file:///{one} 0 0-49999\nreader c:1 file:///{other} 50000 50000-99999\n");
+        let readers =
+            format!("reader b:7001 file:///{one} 0 0-49999\nreader c:7001 file:///{other} 50000 50000-99999\n");
         let output = run_spec(root.path(), &spec(&readers), &["--overwrite"]);
         let said = stderr(&output);
         // A path with `..` is refused for that.
@@ -265,15 +269,14 @@ fn one_file_under_two_names_on_two_nodes_is_refused_before_a_byte_moves() {
         assert_eq!(listing(&root.path().join("d")).len(), 2, "nothing is left: {:?}", listing(root.path()));
     }
     // A path that is spelled otherwise is the same path: both write one file.
-    let readers = "reader b:1 file:///d/z 0 0-49999\nreader c:1 file:///./d//z 50000 50000-99999\n";
+    let readers = "reader b:7001 file:///d/z 0 0-49999\nreader c:7001 file:///./d//z 50000 50000-99999\n";
     complete(root.path(), &spec(readers), &[]);
     assert!(fs::read(root.path().join("d/z")).unwrap() == data);
     // Three names for two files.
-    let readers =
-        "reader b:1 file:///other/y 0 0-99999\nreader c:1 file:///l/y 0 0-99999\nreader e:1 file:///d/y 0 0-99999\n";
+    let readers = "reader b:7001 file:///other/y 0 0-99999\nreader c:7001 file:///l/y 0 0-99999\nreader e:7001 file:///d/y 0 0-99999\n";
     assert_eq!(code(&run_spec(root.path(), &spec(readers), &[])), 2);
     // Two files of one name are two files.
-    let readers = "reader b:1 file:///d/y 0 0-99999\nreader c:1 file:///other/y 0 0-99999\n";
+    let readers = "reader b:7001 file:///d/y 0 0-99999\nreader c:7001 file:///other/y 0 0-99999\n";
     complete(root.path(), &spec(readers), &[]);
     for name in ["d/y", "other/y"] {
         assert!(fs::read(root.path().join(name)).unwrap() == data);

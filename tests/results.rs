@@ -10,16 +10,16 @@ use std::process::{Output, Stdio};
 
 use support::{cep_fast, code, end_of, folder, json, run, stderr};
 
-const GOOD: &str = "id good\nwriter a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\n";
+const GOOD: &str = "id good\nwriter a:7001 pattern:1 0 0-99\nreader b:7001 null: 0 0-99\n";
 
 #[test]
 fn every_failure_prints_its_json() {
     let home = folder();
     let write = |name: &str, text: &[u8]| fs::write(home.path().join(name), text).unwrap();
     write("good", GOOD.as_bytes());
-    write("bad", b"id bad\nwritter a:1 pattern:1 0 0-9\n");
-    write("gap", b"id gap\nwriter a:1 pattern:1 0 0-9\nreader b:1 null: 0 0-19\n");
-    write("bytes", b"id bytes\nwriter a:1 file:///\xff 0 0-9\n");
+    write("bad", b"id bad\nwritter a:7001 pattern:1 0 0-9\n");
+    write("gap", b"id gap\nwriter a:7001 pattern:1 0 0-9\nreader b:7001 null: 0 0-19\n");
+    write("bytes", b"id bytes\nwriter a:7001 file:///\xff 0 0-9\n");
     write("nics", GOOD.replace("0-99\n", "0-99 nics=eth0\n").as_bytes());
     write("key", b"1234");
     write("busy", b"");
@@ -148,7 +148,8 @@ fn a_reader_that_has_gone_away_is_none() {
 fn standard_error_may_be_full() {
     let home = folder();
     fs::write(home.path().join("good"), format!("{GOOD}master 127.0.0.1:0\n")).unwrap();
-    for (words, status) in [("run good --launch local", 0), ("run missing", 2), ("fly", 2), ("status nowhere:1", 3)] {
+    for (words, status) in [("run good --launch local", 0), ("run missing", 2), ("fly", 2), ("status nowhere:7001", 3)]
+    {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let mut command = cep_fast(&[]);
         command.current_dir(home.path()).args(words.split(' ')).stdin(Stdio::null()).stdout(Stdio::piped());

@@ -186,7 +186,7 @@ fn a_second_signal_ends_a_node_at_once() {
 #[test]
 fn a_master_whose_terminal_hangs_up_cancels() {
     let root = folder();
-    let spec = "id long\nwriter a:1 pattern:1 0 0-1073741823\nreader b:2 file:///y 0 0-1073741823\n";
+    let spec = "id long\nwriter a:7001 pattern:1 0 0-1073741823\nreader b:7002 file:///y 0 0-1073741823\n";
     fs::write(root.path().join("spec"), spec).unwrap();
     let mut command = cep_fast(&["run", "--launch", "local", "--limit", "400M", "--progress", "never", "--root"]);
     command.arg(root.path()).arg(root.path().join("spec"));

@@ -91,6 +91,16 @@ pub(crate) fn refused(kind: &'static str, from: Option<IpAddr>, why: &dyn Displa
     }
 }
 
+/// Says what somebody should know though all goes on: as a line of the log where there is one, else plainly on standard error.
+/// Either way nobody who does not read there holds anything up for long, and a log of JSON stays one.
+pub(crate) fn say(what: &str) {
+    if tracing::enabled!(Level::WARN) {
+        tracing::warn!("{what}");
+    } else {
+        write(format!("cep-fast: {what}\n").as_bytes());
+    }
+}
+
 /// Writes what is still to be written, for a second at most.
 pub(crate) fn flush() {
     let Some(queue) = QUEUE.get() else { return };

@@ -13,7 +13,7 @@ use affinity::{NicAddress, Sysfs};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::ports::LOOPBACK;
-use crate::error::say;
+use crate::log::say;
 
 /// The addresses of this machine, each with its interface, and which of them answer for others.
 #[derive(PartialEq, Eq, Debug, Default)]

@@ -10,7 +10,8 @@ use super::listen;
 use super::options::Options;
 use super::threads::{Line, threads};
 use crate::clock::Clock;
-use crate::error::{Code, Error, Result, say};
+use crate::error::{Code, Error, Result};
+use crate::log;
 use crate::rail::{Command, Mailbox, Place, Rail, Size};
 use crate::session::Listener;
 use crate::units::BitRate;
@@ -90,7 +91,7 @@ pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
             "allow AF_NETLINK (RestrictAddressFamilies= of systemd, a container's seccomp profile), and mount /sys and /proc",
         ),
     })?;
-    left_out.iter().for_each(|what| say(what));
+    left_out.iter().for_each(|what| log::say(what));
     let allowed = affinity::cpus_allowed().unwrap_or_default();
     check_pinning(&options.pinning, &allowed)?;
     let near = |nic: &Option<&Nic>| nic.map_or(Vec::new(), |nic| nic.cpus.clone());

@@ -116,7 +116,7 @@ fn ring(size: Size, buffers: &Buffers) -> Result<Uring, String> {
 
 /// Says something once in the life of the node, however many rails meet it.
 fn say(said: &Once, what: &str) {
-    said.call_once(|| crate::error::say(what));
+    said.call_once(|| crate::log::say(what));
 }
 
 static PLAIN: Once = Once::new();

@@ -9,7 +9,8 @@ use affinity::Pinning;
 use nix::sys::prctl::set_dumpable;
 
 use crate::cli::args::{Allow, NodeArgs, Pin, ThreadsPerNic};
-use crate::error::{Code, Error, Result, say};
+use crate::error::{Code, Error, Result};
+use crate::log::say;
 use crate::node::options::Options;
 use crate::node::{Allowed, Threads};
 use crate::session::Key;

@@ -44,7 +44,7 @@ fn replicas_that_differ_in_half_of_their_bytes_are_refused_before_a_byte_moves()
     let data = random_bytes(1, 24 * MIB);
     let half = data.len() / 2;
     let block = 4096;
-    let random = |at: usize| Random(at as u64 / 4096).next() % 2 == 0;
+    let random = |at: usize| Random(at as u64 / 4096).next().is_multiple_of(2);
     let halves: [(&str, &dyn Fn(usize) -> bool); 6] = [
         ("the first half", &|at| at < half),
         ("the second half", &|at| at >= half),
@@ -56,8 +56,9 @@ fn replicas_that_differ_in_half_of_their_bytes_are_refused_before_a_byte_moves()
     for (which, differs) in halves {
         let root = folder();
         let other: Vec<u8> = data.iter().enumerate().map(|(at, byte)| byte ^ u8::from(differs(at))).collect();
-        println!("{which}");
-        check_refused(root.path(), &run_two(root.path(), &data, &other, &[]));
+        let output = run_two(root.path(), &data, &other, &[]);
+        assert_eq!(code(&output), 6, "{which}: {}", stderr(&output));
+        check_refused(root.path(), &output);
     }
 }
 

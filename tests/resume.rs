@@ -7,9 +7,13 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::proxy::{self, Gate, Verdict, Way};
 use support::{
     Daemon, JOURNAL_HEADER_BYTES, JOURNAL_RECORD_BYTES, beside, cep_fast, code, end_of, folder, json, listing,
     random_bytes, run, stderr, wait_for,
@@ -624,4 +628,53 @@ fn a_full_disk_loses_nothing() {
     fs::remove_file(disk.join("filler")).unwrap();
     let output = end_of(copy("10G"));
     assert_continued(&disk, &output, &data);
+}
+
+/// Holds a master's good-bye back until the master has ended, or has had ample time for it.
+struct SlowGoodBye {
+    /// Messages of the end of a master.
+    ended: Mutex<Receiver<()>>,
+}
+
+impl Gate for SlowGoodBye {
+    fn record(&self, way: Way, bytes: usize) -> Verdict {
+        if way == Way::ToNode && bytes == proxy::GOOD_BYE_BYTES {
+            let _ = self.ended.lock().unwrap().recv_timeout(Duration::from_millis(300));
+        }
+        Verdict::Pass
+    }
+
+    fn half(&self) {}
+}
+
+/// It ended when it had said good-bye, and journals lay beside complete files for as long as that was on its way.
+#[test]
+fn nothing_is_left_beside_a_file_when_its_master_says_that_all_is_done() {
+    let mut ends: Vec<Sender<()>> = Vec::new();
+    let roots = [folder(), folder()];
+    let readers = roots.each_ref().map(|root| Daemon::start(root.path(), &[]));
+    let addresses = readers.each_ref().map(|reader| {
+        let (end, ended) = channel();
+        ends.push(end);
+        let gate: Arc<dyn Gate> = Arc::new(SlowGoodBye { ended: Mutex::new(ended) });
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        proxy::start(free, reader.address.parse().unwrap(), &gate);
+        free
+    });
+    let folder = folder();
+    let writer = Daemon::start(folder.path(), &[]);
+    // Alone it learns of the end by the good-bye; of two that feed each other, each is told before.
+    for count in [1, 2] {
+        let mut spec = format!("id end\nwriter {} pattern:1 0 0-9999999\n", writer.address);
+        for address in &addresses[..count] {
+            spec += &format!("reader {address} file:///x{count} 0 0-9999999\n");
+        }
+        fs::write(folder.path().join("spec"), spec).unwrap();
+        let output = run(cep_fast(&["run", "--json", "--progress", "never"]).arg(folder.path().join("spec")));
+        let left: Vec<PathBuf> = roots.iter().flat_map(|root| beside(root.path(), "")).collect();
+        ends.iter().for_each(|end| _ = end.send(()));
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert_eq!(left, Vec::<PathBuf>::new(), "{count} readers");
+        assert_eq!(json(&output)["warnings"].as_array().map_or(0, Vec::len), 0, "{}", json(&output)["warnings"]);
+    }
 }

@@ -5,6 +5,7 @@
 pub(crate) mod conduct;
 mod counted;
 mod ending;
+mod farewell;
 mod feedback;
 mod links;
 mod meeting;

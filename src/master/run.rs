@@ -14,30 +14,27 @@ use super::links::Link;
 use super::meeting::PLACES;
 use super::room;
 use super::visitors::Visitors;
-use crate::clock::{Clock, LOOK_EVERY, awake};
+use crate::clock::{Clock, awake};
 use crate::error::{Code, Error, Result};
-use crate::session::{Accepted, Admission, Connection, Hello, Incoming, Key, Listener};
+use crate::session::{Admission, Connection, Hello, Incoming, Key, Listener};
 use crate::units::NodeIx;
-use crate::wire::control::{self, Advert, Answer, Query, Resume, ToMaster, ToNode};
+use crate::wire::control::{self, Advert, Resume, ToMaster, ToNode};
 use crate::wire::limits::{NAME_BYTES_MAX, STATUS_BYTES_MAX};
-use crate::wire::version::Kind;
 
 /// What one node takes in the answer to `status` at most.
 const STATUS_NODE_BYTES: usize = NAME_BYTES_MAX + 64;
 
 /// How long a node may take to be connected and to have shaken hands.
-const SESSION_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const SESSION_WITHIN: Duration = Duration::from_secs(10);
 /// How many nodes are dialled at once. Each has [`SESSION_WITHIN`], of which a handshake takes a fraction of a millisecond
 /// of this thread: all at once, the last of thousands would be late.
 const DIALS_MAX: usize = 256;
-/// How long receivers may take to hear of the end.
-const FAREWELL_WITHIN: Duration = Duration::from_secs(10);
 /// How often whoever watches is shown how far the transfer is.
 const SHOW_EVERY: Duration = Duration::from_millis(200);
 
 const LISTENER: Token = Token(0);
 const WAKE: Token = Token(1);
-const FIRST_NODE: usize = 2;
+pub(super) const FIRST_NODE: usize = 2;
 
 /// What other threads may know and ask of a running transfer.
 #[derive(Debug, Default)]
@@ -73,20 +70,20 @@ pub(crate) struct Setup {
     pub(crate) shared: Arc<Shared>,
 }
 
-struct Loop<'a> {
+pub(super) struct Loop<'a> {
     clock: Clock,
-    poll: Poll,
-    conductor: Conductor,
-    nodes: Vec<Link>,
+    pub(super) poll: Poll,
+    pub(super) conductor: Conductor,
+    pub(super) nodes: Vec<Link>,
     /// The first node that nobody has dialled.
     next_to_dial: usize,
     /// Nodes that a deadline runs for: they are being dialled, or their sessions broke.
     unsettled: BTreeSet<usize>,
     /// The key of the control sessions.
     key: Key,
-    listener: Option<(Listener, Key)>,
-    visitors: Visitors,
-    shared: Arc<Shared>,
+    pub(super) listener: Option<(Listener, Key)>,
+    pub(super) visitors: Visitors,
+    pub(super) shared: Arc<Shared>,
     show: &'a mut dyn FnMut(&Conductor),
     shown: Instant,
 }
@@ -387,115 +384,6 @@ impl Loop<'_> {
             // depends on how far the transfer is.
             ToMaster::Failed { error, .. } if self.nodes[index].is_resuming() => self.node_lost(index, error),
             message => self.tell(Event::Message { node, message }),
-        }
-    }
-
-    /// Takes in visitors that wait, as many as there is time for.
-    fn accept(&mut self, now: Instant) {
-        for _ in 0..self.visitors.strangers.burst_max(now) {
-            let Some((listener, _)) = &mut self.listener else { return };
-            if listener.due().is_none_or(|due| due > now) {
-                return;
-            }
-            match listener.accept(now) {
-                Accepted::Stream(..) if self.visitors.is_full() => {}
-                Accepted::Stream(stream, from) => {
-                    let token = self.visitors.next_token();
-                    // One that is broken already is forgotten.
-                    let connection = Connection::accept(stream, now + SESSION_WITHIN).and_then(|mut connection| {
-                        connection.register(self.poll.registry(), token)?;
-                        Ok(connection)
-                    });
-                    if let Ok(connection) = connection {
-                        self.visitors.admit(token, connection, from, now);
-                        self.visitor_ready(token);
-                    }
-                }
-                Accepted::NoDescriptor if self.visitors.make_room() => {}
-                Accepted::NoDescriptor => listener.shed(now, &mut self.visitors.spare),
-                Accepted::Gone | Accepted::Nobody => {}
-            }
-        }
-    }
-
-    fn visitor_ready(&mut self, token: Token) {
-        if let Err(error) = self.visit(token) {
-            tracing::debug!("a visitor left: {error}");
-            self.visitors.remove(token);
-        }
-    }
-
-    fn visit(&mut self, token: Token) -> Result<()> {
-        let Some((_, key)) = &self.listener else { return Ok(()) };
-        let door =
-            |hello: &Hello| (hello.kind == Kind::Client).then(|| Admission { key: key.clone(), payload: Vec::new() });
-        self.visitors.settle(token, &door)?;
-        while let Some(visitor) = self.visitors.open.get_mut(&token).filter(|visitor| visitor.is_up()) {
-            match visitor.receive()? {
-                Incoming::Pending => return Ok(()),
-                Incoming::Closed { .. } => return Err(Error::new(Code::Unreachable, "it closed the connection")),
-                Incoming::Message(bytes) => {
-                    if control::decode::<Query>(&bytes)? == Query::Cancel {
-                        self.shared.cancelled.store(true, Ordering::Release);
-                    }
-                    let json = status(&self.conductor);
-                    visitor.send(&control::encode(&Answer { json })?)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes every session in good order. A receiver closes its end when no record of the transfer is left beside its
-    /// files: that is waited for, so that nothing is left when this process says that all is done.
-    fn say_goodbye(&mut self) {
-        let nodes = self.nodes.iter_mut().filter_map(|link| link.connection.as_mut());
-        for connection in nodes.chain(self.visitors.open.values_mut()) {
-            // Everything has been said; a peer that is gone already needs no good-bye.
-            let _ = connection.close();
-        }
-        if self.conductor.error().is_some() {
-            return;
-        }
-        let receives = |index: &usize| self.conductor.roster().entries[*index].receives();
-        let mut awaited: BTreeSet<usize> = (0..self.nodes.len()).filter(receives).collect();
-        awaited.retain(|&index| self.is_open(index));
-        let (deadline, mut events) = (awake() + FAREWELL_WITHIN, Events::with_capacity(1024));
-        while !awaited.is_empty() && !self.shared.cancelled.load(Ordering::Acquire) {
-            let left = deadline.saturating_duration_since(awake());
-            if left.is_zero() || self.poll.poll(&mut events, Some(left.min(LOOK_EVERY))).is_err() {
-                break;
-            }
-            for event in &events {
-                let index = event.token().0.wrapping_sub(FIRST_NODE);
-                if awaited.contains(&index) && !self.is_open(index) {
-                    awaited.remove(&index);
-                }
-            }
-        }
-        for index in awaited {
-            let name = &self.conductor.roster().entries[index].address;
-            let what =
-                format!("{name} has not yet heard that all is done: until then, records are left beside its files");
-            self.conductor.warn(what);
-        }
-    }
-
-    /// Whether a node has not closed its end of a session that was closed here.
-    fn is_open(&mut self, index: usize) -> bool {
-        let Some(connection) = self.nodes[index].connection.as_mut().filter(|connection| connection.is_up()) else {
-            return false;
-        };
-        let nobody = |_: &Hello| None::<Admission>;
-        if connection.ready(&nobody).is_err() {
-            return false;
-        }
-        loop {
-            match connection.receive() {
-                Ok(Incoming::Message(_)) => {}
-                Ok(Incoming::Pending) => return true,
-                Ok(Incoming::Closed { .. }) | Err(_) => return false,
-            }
         }
     }
 }

@@ -2,14 +2,18 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use mio::Token;
 
-use crate::error::Result;
+use super::run::{Loop, SESSION_WITHIN, status};
+use crate::error::{Code, Error, Result};
 use crate::session::descriptors::{self, Spare};
 use crate::session::strangers::{self, Deadlines, SILENT_MAX, Strangers};
-use crate::session::{Connection, Door, Listener};
+use crate::session::{Accepted, Admission, Connection, Door, Hello, Incoming, Listener};
+use crate::wire::control::{self, Answer, Query};
+use crate::wire::version::Kind;
 
 /// Visitors at once that have proved the key; as many strangers beside them.
 const VISITORS_MAX: usize = 64;
@@ -89,5 +93,63 @@ impl Visitors {
         self.strangers.remove(token);
         self.deadlines.set(token, None);
         self.open.remove(&token);
+    }
+}
+
+impl Loop<'_> {
+    /// Takes in visitors that wait, as many as there is time for.
+    pub(super) fn accept(&mut self, now: Instant) {
+        for _ in 0..self.visitors.strangers.burst_max(now) {
+            let Some((listener, _)) = &mut self.listener else { return };
+            if listener.due().is_none_or(|due| due > now) {
+                return;
+            }
+            match listener.accept(now) {
+                Accepted::Stream(..) if self.visitors.is_full() => {}
+                Accepted::Stream(stream, from) => {
+                    let token = self.visitors.next_token();
+                    // One that is broken already is forgotten.
+                    let connection = Connection::accept(stream, now + SESSION_WITHIN).and_then(|mut connection| {
+                        connection.register(self.poll.registry(), token)?;
+                        Ok(connection)
+                    });
+                    if let Ok(connection) = connection {
+                        self.visitors.admit(token, connection, from, now);
+                        self.visitor_ready(token);
+                    }
+                }
+                Accepted::NoDescriptor if self.visitors.make_room() => {}
+                Accepted::NoDescriptor => listener.shed(now, &mut self.visitors.spare),
+                Accepted::Gone | Accepted::Nobody => {}
+            }
+        }
+    }
+
+    pub(super) fn visitor_ready(&mut self, token: Token) {
+        if let Err(error) = self.visit(token) {
+            tracing::debug!("a visitor left: {error}");
+            self.visitors.remove(token);
+        }
+    }
+
+    fn visit(&mut self, token: Token) -> Result<()> {
+        let Some((_, key)) = &self.listener else { return Ok(()) };
+        let door =
+            |hello: &Hello| (hello.kind == Kind::Client).then(|| Admission { key: key.clone(), payload: Vec::new() });
+        self.visitors.settle(token, &door)?;
+        while let Some(visitor) = self.visitors.open.get_mut(&token).filter(|visitor| visitor.is_up()) {
+            match visitor.receive()? {
+                Incoming::Pending => return Ok(()),
+                Incoming::Closed { .. } => return Err(Error::new(Code::Unreachable, "it closed the connection")),
+                Incoming::Message(bytes) => {
+                    if control::decode::<Query>(&bytes)? == Query::Cancel {
+                        self.shared.cancelled.store(true, Ordering::Release);
+                    }
+                    let json = status(&self.conductor);
+                    visitor.send(&control::encode(&Answer { json })?)?;
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -405,6 +405,9 @@ impl Node {
         assert_eq!(tenancy.member.state(), State::Ended, "only a member that has ended is forgotten");
         self.log_end(transfer, &tenancy);
         self.doors.shut(&tenancy.prepare.transfer);
+        if let Some(session) = tenancy.leaving {
+            self.sessions.remove(session);
+        }
         let of_transfer = |session: &Session| matches!(session.role, Role::Flow { transfer: of, .. } if of == transfer);
         self.sessions.remove_all(of_transfer);
         // Closing files may block, and what a large transfer knew of its pieces takes its time to free.

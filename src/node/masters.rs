@@ -268,7 +268,11 @@ impl Node {
                 };
                 self.workers.run(work, move |_| Note::Confirmed { id, session: token });
             }
-            None => _ = self.sessions.remove(token),
+            // One that has not been told before that it is over is confirmed by what follows.
+            None => match transfer.and_then(|transfer| self.transfers.get_mut(&transfer)) {
+                Some(tenancy) => tenancy.leaving = Some(token),
+                None => _ = self.sessions.remove(token),
+            },
         }
         if let Some(transfer) = transfer {
             self.member(transfer, member::Event::Master(ToNode::Finish));

@@ -128,6 +128,8 @@ pub(super) struct Tenancy {
     pub(super) quits: Arc<AtomicBool>,
     /// Whether a worker gives up or confirms its files: what the member wants next waits for that.
     pub(super) clearing: bool,
+    /// The session of a master that has said good-bye: it is closed when the transfer is forgotten.
+    pub(super) leaving: Option<Token>,
     /// Whether its sources are still what they were, as far as somebody has looked.
     pub(super) sources: Result<()>,
     /// How many rails have not drained yet, while they do.
@@ -157,6 +159,7 @@ impl Tenancy {
             stories: BTreeMap::new(),
             quits: Arc::default(),
             clearing: false,
+            leaving: None,
             sources: Ok(()),
             draining: 0,
             cpu_before: usage::cpu(),

@@ -20,6 +20,7 @@ mod random;
 mod raw;
 mod report;
 mod series;
+mod soak;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,6 +57,8 @@ enum Command {
     Figures(figures::Options),
     /// Nodes and masters that die at random moments, and transfers that are run again until every byte is right.
     Kills(kills::Options),
+    /// Thousands of small transfers against the same daemons, whose memory, descriptors and threads must stay level.
+    Soak(soak::Options),
     /// One end of the raw limit.
     #[command(hide = true)]
     RawEnd(raw::EndArgs),
@@ -113,6 +116,7 @@ fn main() -> Result<()> {
         Command::Lab(options) => cases::run(&options),
         Command::Figures(options) => figures::run(&options),
         Command::Kills(options) => kills::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::RawEnd(end) => end.run(),
     }
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -107,8 +108,8 @@ impl<I: Io> Faulty<I> {
 }
 
 impl<I: Io> Io for Faulty<I> {
-    fn register(&mut self, fd: OwnedFd) -> io::Result<FileId> {
-        self.inner.register(fd)
+    fn register_shared(&mut self, fd: Arc<OwnedFd>) -> io::Result<FileId> {
+        self.inner.register_shared(fd)
     }
 
     fn unregister(&mut self, file: FileId) -> io::Result<()> {

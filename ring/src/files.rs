@@ -4,6 +4,7 @@
 //! name used after its file was closed is noticed instead of reaching a stranger's file.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -36,7 +37,7 @@ impl FileId {
     }
 }
 
-/// A table of files, allocated once.
+/// A table of files, allocated once. It grows where more are open than it was made for.
 ///
 /// Invariant: an index is on the free list exactly if its entry has no file.
 #[derive(Debug)]
@@ -49,8 +50,11 @@ pub(crate) struct FileTable {
 struct Entry {
     /// Grows each time the entry loses its file.
     generation: u32,
-    file: Option<OwnedFd>,
+    file: Option<Arc<OwnedFd>>,
 }
+
+/// The most descriptors that a process has where nobody has raised that (`fs.nr_open`).
+const FILES_MAX: u32 = 1 << 20;
 
 const INT_BYTES: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
 
@@ -60,16 +64,24 @@ impl FileTable {
         Self { entries, free: (0..capacity).rev().collect() }
     }
 
-    /// Takes a file in; `ENFILE` if the table is full.
-    pub(crate) fn insert(&mut self, file: OwnedFd) -> Result<FileId, Errno> {
-        let index = self.free.pop().ok_or(Errno::ENFILE)?;
+    /// Takes a file in; `ENFILE` beyond what a process may have open.
+    pub(crate) fn insert(&mut self, file: Arc<OwnedFd>) -> Result<FileId, Errno> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                let next = u32::try_from(self.entries.len()).ok().filter(|next| *next < FILES_MAX);
+                let next = next.ok_or(Errno::ENFILE)?;
+                self.entries.push(Entry { generation: 0, file: None });
+                next
+            }
+        };
         let entry = &mut self.entries[index as usize];
         entry.file = Some(file);
         Ok(FileId { index, generation: entry.generation })
     }
 
     /// Gives a file back; `EBADF` if the name is stale.
-    pub(crate) fn remove(&mut self, id: FileId) -> Result<OwnedFd, Errno> {
+    pub(crate) fn remove(&mut self, id: FileId) -> Result<Arc<OwnedFd>, Errno> {
         let entry = self.entries.get_mut(id.index as usize).filter(|entry| entry.generation == id.generation);
         let entry = entry.ok_or(Errno::EBADF)?;
         let file = entry.file.take().ok_or(Errno::EBADF)?;
@@ -140,7 +152,7 @@ impl FileTable {
     /// Borrows a file; `EBADF` if the name is stale.
     pub(crate) fn fd(&self, id: FileId) -> Result<BorrowedFd<'_>, Errno> {
         let entry = self.entries.get(id.index as usize).filter(|entry| entry.generation == id.generation);
-        entry.and_then(|entry| entry.file.as_ref()).map(AsFd::as_fd).ok_or(Errno::EBADF)
+        entry.and_then(|entry| entry.file.as_deref()).map(AsFd::as_fd).ok_or(Errno::EBADF)
     }
 }
 
@@ -186,10 +198,10 @@ const CACHESTAT: libc::c_long = 451;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
-    use super::{Errno, FileTable, OwnedFd};
+    use super::{Arc, Errno, FileTable, OwnedFd};
 
-    fn file() -> OwnedFd {
-        std::fs::File::open("/dev/null").unwrap().into()
+    fn file() -> Arc<OwnedFd> {
+        Arc::new(std::fs::File::open("/dev/null").unwrap().into())
     }
 
     #[test]
@@ -206,11 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_says_so() {
+    fn a_full_table_grows_and_its_places_are_used_again() {
         let mut table = FileTable::new(1);
-        let id = table.insert(file()).unwrap();
-        assert_eq!(table.insert(file()).unwrap_err(), Errno::ENFILE);
-        table.remove(id).unwrap();
-        assert!(table.insert(file()).is_ok());
+        let ids: Vec<_> = (0..3).map(|_| table.insert(file()).unwrap()).collect();
+        assert_eq!(ids.iter().map(|id| id.index()).collect::<Vec<_>>(), [0, 1, 2]);
+        table.remove(ids[1]).unwrap();
+        let again = table.insert(file()).unwrap();
+        assert_eq!(again.index(), 1);
+        assert!(table.fd(again).is_ok() && table.fd(ids[1]).is_err());
     }
 }

@@ -35,6 +35,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 mod entry;
@@ -70,8 +71,16 @@ pub trait Io {
     /// Takes a file in, to be named by operations.
     ///
     /// # Errors
-    /// `ENFILE` if the table is full.
-    fn register(&mut self, fd: OwnedFd) -> io::Result<FileId>;
+    /// As [`Io::register_shared`].
+    fn register(&mut self, fd: OwnedFd) -> io::Result<FileId> {
+        self.register_shared(Arc::new(fd))
+    }
+
+    /// The same for a file that others use as well: no descriptor more is spent on it.
+    ///
+    /// # Errors
+    /// `ENFILE` beyond a million files; what the kernel says.
+    fn register_shared(&mut self, fd: Arc<OwnedFd>) -> io::Result<FileId>;
 
     /// Closes a file. What is in flight on it is cancelled as far as it can be and keeps the file itself alive until it
     /// completes; its slots come back with its completions, as ever. Where the kernel will not let go of it at once, the

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -42,7 +43,7 @@ struct Pending {
 }
 
 impl Plain {
-    /// Makes a ring for at most `entries` operations in flight and `files` files.
+    /// Makes a ring for at most `entries` operations in flight and about `files` files.
     ///
     /// # Errors
     /// If no event counter for the waker can be had.
@@ -102,7 +103,7 @@ impl Plain {
 }
 
 impl Io for Plain {
-    fn register(&mut self, fd: OwnedFd) -> io::Result<FileId> {
+    fn register_shared(&mut self, fd: Arc<OwnedFd>) -> io::Result<FileId> {
         Ok(self.files.insert(fd)?)
     }
 

@@ -29,7 +29,7 @@ use crate::waker::Waker;
 pub struct Config<'a> {
     /// Operations in flight at most.
     pub entries: u32,
-    /// Files registered at most.
+    /// Files that the kernel is told of once, and not at each operation. More may be registered.
     pub files: u32,
     /// The pools whose slots are used most, to be registered as fixed buffers. Slots of others work too.
     pub pools: &'a [&'a Pool],
@@ -47,7 +47,8 @@ pub struct Uring {
     mode: Mode,
     table: Table,
     files: FileTable,
-    files_fixed: bool,
+    /// Places in the kernel's table of files. Files beyond it are named by their descriptors.
+    files_fixed: u32,
     /// The memory of each registered buffer, in the order of the kernel's table.
     registered: Vec<Arc<Mapping>>,
     registration_error: Option<Errno>,
@@ -81,7 +82,7 @@ impl Uring {
         let (mut ring, mode) = setup::build(config.entries.next_power_of_two(), completions)?;
         // It spares looking up the descriptor of the ring at every call; without, everything works as well.
         let _ = ring.submitter().register_ring_fd();
-        let files_fixed = ring.submitter().register_files_sparse(config.files).is_ok();
+        let files_fixed = ring.submitter().register_files_sparse(config.files).map_or(0, |()| config.files);
         let (registered, registration_error) = register_pools(&mut ring, config.pools);
         Ok(Self {
             ring,
@@ -120,10 +121,15 @@ impl Uring {
         self.files.fd(file)
     }
 
+    /// Whether the kernel's table has a place for a file.
+    fn is_fixed(&self, id: FileId) -> bool {
+        id.index() < self.files_fixed
+    }
+
     /// What the entry of `op` needs to know; `EBADF` if its file is unknown.
     fn context(&self, op: &Op) -> Result<Context, Errno> {
         let file = match op.file() {
-            Some(id) if self.files_fixed => self.files.fd(id).map(|_| id.index().cast_signed())?,
+            Some(id) if self.is_fixed(id) => self.files.fd(id).map(|_| id.index().cast_signed())?,
             Some(id) => self.files.fd(id)?.as_raw_fd(),
             None => -1,
         };
@@ -137,7 +143,7 @@ impl Uring {
             let index = self.registered.iter().position(|mapping| Arc::ptr_eq(mapping, slot.mapping()))?;
             u16::try_from(index).ok()
         });
-        Ok(Context { file, fixed_file: self.files_fixed, buffer, cancel_key })
+        Ok(Context { file, fixed_file: op.file().is_some_and(|id| self.is_fixed(id)), buffer, cancel_key })
     }
 
     /// What the kernel knows an operation by: itself, or the poll on the socket of a file that is being sent.
@@ -248,7 +254,7 @@ impl Uring {
 
     fn poll_writable(&mut self, socket: FileId, key: u64) {
         let writable = u32::from(libc::POLLOUT.cast_unsigned());
-        let poll = if self.files_fixed {
+        let poll = if self.is_fixed(socket) {
             opcode::PollAdd::new(types::Fixed(socket.index()), writable).build()
         } else {
             let fd = self.files.fd(socket).map_or(-1, |fd| fd.as_raw_fd());
@@ -292,7 +298,7 @@ impl Uring {
         while !self.ring.submission().is_empty() {
             self.ring.submit()?;
         }
-        if self.files_fixed {
+        if self.is_fixed(id) {
             self.ring.submitter().register_files_update(id.index(), &[-1])?;
         }
         self.files.remove(id)?;
@@ -310,10 +316,10 @@ impl Uring {
 }
 
 impl Io for Uring {
-    fn register(&mut self, fd: OwnedFd) -> io::Result<FileId> {
+    fn register_shared(&mut self, fd: Arc<OwnedFd>) -> io::Result<FileId> {
         let raw = fd.as_raw_fd();
         let id = self.files.insert(fd)?;
-        if self.files_fixed
+        if self.is_fixed(id)
             && let Err(error) = self.ring.submitter().register_files_update(id.index(), &[raw])
         {
             self.files.remove(id)?;

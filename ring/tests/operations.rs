@@ -260,13 +260,40 @@ fn a_full_ring_gives_the_operation_back() {
 }
 
 #[test]
-fn a_full_table_of_files_says_so() {
+fn files_beyond_the_kernels_table_are_used_like_the_others() {
+    on_each_ring(|kind, io, pool| {
+        let count = if kind == "fake" { 260 } else { FILES as usize + 4 };
+        let files: Vec<_> = (0..count).map(|at| io.register(file_with(&[at as u8; 4])).unwrap()).collect();
+        let read = |io: &mut dyn Io, file, expected: u8| {
+            let slot = pool.take().unwrap();
+            io.submit(1, Op::Read { file, slot, range: 0..4, offset: 0, nowait: false }).unwrap();
+            let (result, slot) = wait_one(io, 1);
+            assert_eq!((result, &slot.unwrap().as_slice()[..4]), (Ok(4), &[expected; 4][..]), "{kind}");
+        };
+        for at in [0, count - 1, count - 2] {
+            read(io, files[at], at as u8);
+        }
+        io.unregister(files[count - 2]).unwrap();
+        io.unregister(files[1]).unwrap();
+        let again = [io.register(file_with(&[7; 4])).unwrap(), io.register(file_with(&[9; 4])).unwrap()];
+        read(io, again[0], 7);
+        read(io, again[1], 9);
+        read(io, files[count - 1], (count - 1) as u8);
+    });
+}
+
+#[test]
+fn a_shared_file_is_closed_when_nobody_has_it() {
     on_each_ring(|kind, io, _| {
-        let fill = || std::fs::File::open("/dev/null").unwrap().into();
-        let errors = (0..=256).filter_map(|_| io.register(fill()).err()).collect::<Vec<_>>();
-        let room = if kind == "fake" { 256 } else { FILES as usize };
-        assert_eq!(errors.len(), 257 - room, "{kind}");
-        assert!(errors.iter().all(|error| error.raw_os_error() == Some(libc::ENFILE)), "{kind}");
+        let (ours, mut theirs) = pair();
+        let shared = std::sync::Arc::new(ours);
+        let file = io.register_shared(std::sync::Arc::clone(&shared)).unwrap();
+        io.unregister(file).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        assert_eq!(theirs.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "{kind}");
+        drop(shared);
+        theirs.set_nonblocking(false).unwrap();
+        assert_eq!(theirs.read(&mut [0; 1]).unwrap(), 0, "{kind}");
     });
 }
 

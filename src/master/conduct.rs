@@ -222,10 +222,8 @@ impl Conductor {
     pub(crate) fn digest(&self) -> Option<String> {
         let mut composer = Composer::new(self.terms.method);
         for checks in self.checks.iter().flatten() {
-            match checks {
-                SegmentChecks::Listed(checks) => checks.iter().for_each(|it| composer.add(it.span, it.check)),
-                SegmentChecks::Folded(_) => return None,
-            }
+            let SegmentChecks::Listed(checks) = checks else { return None };
+            checks.iter().for_each(|it| composer.add(it.span, it.check));
         }
         composer.digest()
     }

@@ -8,7 +8,7 @@ use crate::spec::Spec;
 use crate::wire::Check;
 use crate::wire::control::CheckValue;
 use crate::wire::control::{Delivered, PlanSegment, Rail, RowState};
-use crate::wire::limits::SEGMENTS_MAX;
+use crate::wire::limits::{HOLES_MAX, SEGMENTS_MAX};
 
 const NOW: Moment = Moment(1);
 
@@ -287,4 +287,34 @@ fn who_has_landed_everything_has_longer_than_the_stall_timeout_to_make_sure_of_i
     conductor.handle(overdue, Event::Tick);
     let error = conductor.error().expect("not for ever");
     assert!(error.message.starts_with("b:1 did not make sure within 600 s"), "{error}");
+}
+
+/// The holes of two fragmented senders together were more than a receiver could read: it ended its session.
+#[test]
+fn holes_of_many_sources_are_cut_to_the_largest() {
+    let mut conductor = conductor("writer a:1 file:///a 0 0-1G\nwriter b:1 file:///b 0 1G-2G\nreader c:1 null: 0 0-2G");
+    for node in conductor.indices() {
+        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+    }
+    let half = HOLES_MAX as u64 * 3 / 4;
+    let holes = |first: u64| (0..half).map(|at| Span::of(first + at * 8192, 4096 + at % 2)).collect();
+    let mut start = None;
+    while let Some(Action { node, message }) = conductor.poll_action() {
+        match &message {
+            ToNode::Start(told) => start = Some(told.clone()),
+            _ => {
+                let mut message = answer(&message, false).expect("nothing goes wrong");
+                if let ToMaster::Prepared(prepared) = &mut message {
+                    prepared.holes = if node.0 < 2 { holes(u64::from(node.0) << 30) } else { Vec::new() };
+                }
+                conductor.handle(NOW, Event::Message { node, message });
+            }
+        }
+    }
+    let start = start.expect("a plan");
+    assert_eq!(start.holes.len(), HOLES_MAX);
+    let larger = start.holes.iter().filter(|hole| hole.bytes() == 4097).count() as u64;
+    assert_eq!(larger, half, "the larger half of all");
+    let bytes = crate::wire::control::encode(&ToNode::Start(start)).expect("it fits");
+    assert!(crate::wire::control::decode::<ToNode>(&bytes).is_ok());
 }

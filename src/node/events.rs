@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use mio::{Events, Token};
 
 use super::lease::LEASE;
-use super::ports::Port;
 use super::tenancy::{Note, Tenancy};
 use super::{CONTROL, FIRST_PORT, FIRST_SESSION, INBOX};
 use super::{Node, Role, Session, keeping, prepare, transfer_log};
@@ -15,7 +14,7 @@ use crate::clock::{LOOK_EVERY, awake};
 use crate::engine::FlowIx;
 use crate::engine::member::{self, Action, State};
 use crate::error::{Code, Error, Result};
-use crate::rail::{self, Command, Rail, Size, TransferIx};
+use crate::rail::{self, Command, Rail, Size, TransferIx, slots_max};
 use crate::session::Connection;
 use crate::store::Sink;
 use crate::store::steps::PAGE_BYTES;
@@ -23,11 +22,16 @@ use crate::units::MIB;
 use crate::wire::control::{ToMaster, ToNode};
 use crate::wire::version::Kind;
 
-/// What the master asks for, within what the node allows, shared by its rails.
-fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize) -> u32 {
+/// What the master asks for, within what the node allows and one rail can have, shared by its rails.
+fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize, block_bytes: u64) -> u32 {
     let slots = asked.or(allowed).unwrap_or(SLOTS).min(allowed.unwrap_or(u32::MAX));
     let each = slots / u32::try_from(rails).expect("ports are few");
-    if asked.or(allowed).is_none() { each.max(SLOTS_EACH_MIN) } else { each.max(2) }
+    let each = match asked.or(allowed) {
+        Some(_) => each.max(2),
+        // Nobody asked for gigabytes.
+        None => each.min(u32::try_from(SLOTS_BYTES / block_bytes).unwrap_or(SLOTS)).max(SLOTS_EACH_MIN),
+    };
+    each.min(slots_max(block_bytes))
 }
 
 /// How long rails that end are waited for.
@@ -39,13 +43,15 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 const SLOTS_EACH_MIN: u32 = 4;
 /// Slots of each kind where nobody says: with 1 MiB blocks, 32 MiB for a node that sends and receives.
 const SLOTS: u32 = 16;
+/// The same in bytes, which large blocks come to before.
+const SLOTS_BYTES: u64 = 256 * MIB;
 
 /// What a node with so many rails locks where nobody says how many slots: those that serve and those that receive, a
 /// block of 1 MiB with a page of slack at either end each, and each rail's cells and rings.
 pub(crate) fn locked_bytes(rails: usize) -> u64 {
     let rails = rails.max(1);
     let slot_bytes = MIB + 2 * PAGE_BYTES as u64;
-    rails as u64 * (2 * u64::from(slots(None, None, rails)) * slot_bytes + RAIL_BYTES)
+    rails as u64 * (2 * u64::from(slots(None, None, rails, MIB)) * slot_bytes + RAIL_BYTES)
 }
 
 /// A rail's cells (1 MiB), and the queues of its ring.
@@ -231,7 +237,12 @@ impl Node {
         let wait = tenancy.prepare.options.silence();
         let ports = tenancy.ports.clone();
         let size = Size {
-            slots: slots(tenancy.prepare.options.slots, self.options.slots, ports.len()),
+            slots: slots(
+                tenancy.prepare.options.slots,
+                self.options.slots,
+                ports.len(),
+                tenancy.prepare.options.block_bytes.into(),
+            ),
             receives: !desk.sinks.is_empty(),
             sends: !desk.offers.is_empty(),
             block_bytes: tenancy.prepare.options.block_bytes.into(),
@@ -239,7 +250,7 @@ impl Node {
         let (clock, post) = (self.clock, self.post.clone());
         let joined = ports.into_iter().try_for_each(|rail| {
             let joins = Command::Join { transfer, rail, desk: Arc::clone(&desk), silence: wait };
-            self.ports[rail].rail_for(clock, size, post.clone()).map(|rail| rail.tell(joins))
+            self.ports[rail].rail_for(transfer, clock, size, post.clone()).map(|rail| rail.tell(joins))
         });
         if let Some(found) = found {
             self.member(transfer, member::Event::Found(found));
@@ -347,13 +358,19 @@ impl Node {
             }
             Action::Close { flow } => self.tell_rail_of(transfer, flow, Command::Close { flow }),
             Action::Offer { span } => {
-                tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Offer { transfer, span }));
+                tenancy
+                    .ports
+                    .iter()
+                    .for_each(|&port| self.ports[port].tell(transfer, Command::Offer { transfer, span }));
             }
             Action::Withdraw { span } => {
-                tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Withdraw { transfer, span }));
+                tenancy
+                    .ports
+                    .iter()
+                    .for_each(|&port| self.ports[port].tell(transfer, Command::Withdraw { transfer, span }));
             }
             Action::Drain => {
-                tenancy.ports.iter().for_each(|&port| self.ports[port].tell(Command::Drain { transfer }));
+                tenancy.ports.iter().for_each(|&port| self.ports[port].tell(transfer, Command::Drain { transfer }));
                 let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");
                 tenancy.draining = tenancy.ports.len();
             }
@@ -395,12 +412,11 @@ impl Node {
     /// Tells the rail that a flow which this node opened goes over.
     pub(super) fn tell_rail_of(&self, transfer: TransferIx, flow: FlowIx, command: Command) {
         if let Some((_, port)) = self.transfers.get(&transfer).and_then(|tenancy| tenancy.flows.get(&flow)) {
-            self.ports[*port].tell(command);
+            self.ports[*port].tell(transfer, command);
         }
     }
 
     fn forget(&mut self, transfer: TransferIx) {
-        self.ports.iter().for_each(|port| port.tell(Command::Leave { transfer }));
         let Some(tenancy) = self.transfers.remove(&transfer) else { return };
         assert_eq!(tenancy.member.state(), State::Ended, "only a member that has ended is forgotten");
         self.log_end(transfer, &tenancy);
@@ -412,8 +428,9 @@ impl Node {
         self.sessions.remove_all(of_transfer);
         // Closing files may block, and what a large transfer knew of its pieces takes its time to free.
         self.let_go(tenancy);
-        if self.transfers.is_empty() {
-            self.rest();
+        let idle: Vec<Rail> = self.ports.iter_mut().filter_map(|port| port.leave(transfer)).collect();
+        if !idle.is_empty() {
+            self.rest(idle);
         }
         self.begin_waiting();
         self.end_without_masters();
@@ -428,18 +445,15 @@ impl Node {
         self.workers.run(work, |_| Note::Done);
     }
 
-    /// Ends all rails. A transfer that is prepared meanwhile waits for that, since their memory counts against the same
+    /// Ends rails. A transfer that is prepared meanwhile waits for that, since their memory counts against the same
     /// limit; but not for a rail that does not end.
-    fn rest(&mut self) {
-        let rails: Vec<Rail> = self.ports.iter_mut().filter_map(Port::rest).collect();
-        if !rails.is_empty() {
-            self.resting = Some(awake() + REST_WITHIN);
-            let work = move || {
-                drop(rails);
-                Ok(())
-            };
-            self.workers.run(work, |_| Note::Rested);
-        }
+    fn rest(&mut self, rails: Vec<Rail>) {
+        self.resting = Some(awake() + REST_WITHIN);
+        let work = move || {
+            drop(rails);
+            Ok(())
+        };
+        self.workers.run(work, |_| Note::Rested);
     }
 
     fn rested(&mut self) {

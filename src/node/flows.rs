@@ -145,7 +145,7 @@ impl Node {
                 }
                 self.member(transfer, member::Event::Owner(owner::Event::FlowUp { flow, lane }));
                 let side = Side::Fetch { relays };
-                self.ports[way.port].tell(Command::FlowUp { transfer, flow, socket: socket.into(), side });
+                self.ports[way.port].tell(transfer, Command::FlowUp { transfer, flow, socket: socket.into(), side });
             }
             Err(error) => self.lane_failed(transfer, lane, error),
         }
@@ -222,7 +222,7 @@ impl Node {
             }
             let flow = self.next_flow();
             let side = Side::Feed { weight: hello.weight_bytes };
-            self.ports[port].tell(Command::FlowUp { transfer, flow, socket: socket.into(), side });
+            self.ports[port].tell(transfer, Command::FlowUp { transfer, flow, socket: socket.into(), side });
         }
     }
 

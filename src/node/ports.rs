@@ -12,7 +12,7 @@ use super::threads::{Line, threads};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::log;
-use crate::rail::{Command, Mailbox, Place, Rail, Size};
+use crate::rail::{Command, Mailbox, Place, Rail, Size, TransferIx};
 use crate::session::Listener;
 use crate::units::BitRate;
 use crate::wire::control;
@@ -33,7 +33,9 @@ pub(super) struct Port {
     line: Option<BitRate>,
     mtu: Option<u32>,
     place: Place,
-    rail: Option<(Rail, Size)>,
+    /// Each has larger slots than those that were there when it was started, and blocks are powers of two from 4 KiB to
+    /// 64 MiB: there are fifteen at most.
+    rails: Vec<BusyRail>,
 }
 
 impl Port {
@@ -52,28 +54,53 @@ impl Port {
         &self.nic
     }
 
-    /// The rail, started if there is none.
-    pub(super) fn rail_for(&mut self, clock: Clock, size: Size, mailbox: impl Mailbox) -> Result<&Rail> {
-        if self.rail.as_ref().is_some_and(|(_, has)| has.block_bytes < size.block_bytes) {
-            return Err(Error::new(Code::Refused, "another transfer with smaller blocks is under way on this node")
-                .remedy("run it again when that one has ended"));
-        }
-        if self.rail.is_none() {
-            self.rail = Some((Rail::spawn(clock, size, self.place, mailbox)?, size));
-        }
-        Ok(&self.rail.as_ref().expect("made above").0)
+    /// A rail for a transfer: the one with the smallest slots that hold its blocks, started if there is none. Transfers with
+    /// smaller blocks that are under way keep theirs.
+    pub(super) fn rail_for(
+        &mut self,
+        transfer: TransferIx,
+        clock: Clock,
+        size: Size,
+        mailbox: impl Mailbox,
+    ) -> Result<&Rail> {
+        let fitting = self.rails.iter().enumerate().filter(|(_, it)| it.block_bytes >= size.block_bytes);
+        let at = match fitting.min_by_key(|(_, it)| it.block_bytes) {
+            Some((at, _)) => at,
+            None => {
+                let rail = Rail::spawn(clock, size, self.place, mailbox)?;
+                self.rails.push(BusyRail { rail, block_bytes: size.block_bytes, transfers: Vec::new() });
+                self.rails.len() - 1
+            }
+        };
+        self.rails[at].transfers.push(transfer);
+        Ok(&self.rails[at].rail)
     }
 
-    pub(super) fn tell(&self, command: Command) {
-        if let Some((rail, _)) = &self.rail {
-            rail.tell(command);
+    /// Tells the rail that a transfer is on.
+    pub(super) fn tell(&self, transfer: TransferIx, command: Command) {
+        if let Some(busy) = self.rails.iter().find(|it| it.transfers.contains(&transfer)) {
+            busy.rail.tell(command);
         }
     }
 
-    /// The rail, to be ended: a node at rest is small. Dropping it waits for its thread.
-    pub(super) fn rest(&mut self) -> Option<Rail> {
-        self.rail.take().map(|(rail, _)| rail)
+    /// A transfer is over. The rail that it was on is to be ended where no other transfer is: a node at rest is small.
+    /// Dropping it waits for its thread.
+    pub(super) fn leave(&mut self, transfer: TransferIx) -> Option<Rail> {
+        let at = self.rails.iter().position(|it| it.transfers.contains(&transfer))?;
+        let busy = &mut self.rails[at];
+        busy.rail.tell(Command::Leave { transfer });
+        busy.transfers.retain(|other| *other != transfer);
+        busy.transfers.is_empty().then(|| self.rails.swap_remove(at).rail)
     }
+}
+
+/// A rail at work.
+struct BusyRail {
+    rail: Rail,
+    /// The largest block that its slots hold.
+    block_bytes: u64,
+    /// The transfers that it works for.
+    transfers: Vec<TransferIx>,
 }
 
 /// Opens a port for each thread of every NIC that the options choose.
@@ -114,7 +141,7 @@ pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
                 line: nic.and_then(|nic| nic.speed_mbit).map(|mbit| BitRate(u64::from(mbit) * 1_000_000)),
                 mtu: nic.map(|nic| nic.mtu),
                 place: Place { cpu, numa: nic.and_then(|nic| nic.numa_node) },
-                rail: None,
+                rails: Vec::new(),
             });
         }
     }

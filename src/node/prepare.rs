@@ -96,6 +96,7 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize, reading: &mut R
         relays: OnceLock::new(),
         tallies,
         activity,
+        sink_places: OnceLock::new(),
     };
     let keeping::Leftovers { kept, have, sealed, notes } = keeping::find(&desk, reading);
     let found = desk.sinks.iter().any(Sink::keeps).then_some(kept);
@@ -190,15 +191,15 @@ pub(crate) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[
     let kept = desk.sinks.iter().filter(|sink| !sink.files().is_empty());
     for (file, sink) in (offered..).zip(kept) {
         let (mut data, mut empty) = (Vec::new(), Vec::new());
-        for layout in &desk.layouts {
+        for layout in desk.layouts.iter().filter(|layout| layout.file() == file) {
             let range = layout.range();
             let in_file = |span: &Span| {
-                let extents = layout.extents(*span).filter(|extent| extent.file == file);
+                let extents = layout.extents(*span);
                 extents.map(|extent| Span::of(extent.offset_bytes, extent.bytes)).collect::<Vec<_>>()
             };
-            let wanted = wanted.iter().filter_map(|span| span.intersection(range));
+            let wanted = within(wanted, range);
             data.extend(wanted.flat_map(|span| subtract(span, &there)).flat_map(|span| in_file(&span)));
-            empty.extend(holes.iter().filter_map(|hole| hole.intersection(range)).flat_map(|hole| in_file(&hole)));
+            empty.extend(within(holes, range).flat_map(|hole| in_file(&hole)));
         }
         if !sink.is_named() {
             sink.zero(&union(empty))?;
@@ -206,6 +207,12 @@ pub(crate) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[
         sink.preallocate(&union(data))?;
     }
     Ok(())
+}
+
+/// The parts of `spans`, which ascend and share nothing, that lie within `range`.
+fn within(spans: &[Span], range: Span) -> impl Iterator<Item = Span> {
+    let first = spans.partition_point(|span| span.end <= range.start);
+    spans[first..].iter().map_while(move |span| span.intersection(range))
 }
 
 /// Gives files their names; see [`crate::engine::member::Action::Commit`].

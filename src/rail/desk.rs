@@ -50,6 +50,8 @@ pub(crate) struct Desk {
     /// What each rail counts, in the order of the node's rails.
     pub(crate) tallies: Vec<Tally>,
     pub(crate) activity: Activity,
+    /// The place among `sinks` of each file of a layout; known when it is first asked for.
+    pub(crate) sink_places: OnceLock<Vec<Option<usize>>>,
 }
 
 impl Desk {
@@ -86,8 +88,12 @@ impl Desk {
 
     /// The sink behind a file of a layout.
     pub(super) fn sink(&self, file: usize) -> Option<&Sink> {
-        let offered: usize = self.offers.iter().map(|offer| offer.source.files().len()).sum();
-        self.sinks.iter().filter(|sink| !sink.files().is_empty()).nth(file.checked_sub(offered)?)
+        let places = self.sink_places.get_or_init(|| {
+            let sinks = self.sinks.iter().enumerate().filter(|(_, sink)| !sink.files().is_empty());
+            let offered = self.offers.iter().map(|offer| offer.source.files().len()).sum();
+            std::iter::repeat_n(None, offered).chain(sinks.map(|(place, _)| Some(place))).collect()
+        });
+        places.get(file).copied().flatten().map(|place| &self.sinks[place])
     }
 
     /// The sink that a layout of what lands is of.

@@ -31,8 +31,9 @@ pub(super) const FLOWS_MAX: u32 = 96;
 pub(super) const CELLS: u32 = 2 * FLOWS_MAX;
 /// Room for headers and requests: a cell takes 42 of them.
 pub(super) const CELL_BYTES: usize = 4096;
-/// Files of one rail: its flows, and the files of its transfers with their direct twins.
-pub(super) const FILES_MAX: u32 = FLOWS_MAX + 1024;
+/// Files of one rail that the kernel is told of once: its flows, and some files with their direct twins. More are named at
+/// each operation.
+pub(super) const FILES_FIXED: u32 = FLOWS_MAX + 1024;
 /// Landed pieces that are told to the owner together; the last ones of a flow are told at once.
 const LANDED_BATCH: usize = 8;
 /// What may wait unread in the socket of a flow that fetches: a block, so that the sender never waits for this thread to
@@ -183,14 +184,19 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 
     fn join(&mut self, transfer: TransferIx, rail: usize, desk: Arc<Desk>, silence: Duration) {
-        let files = match desk.files().map(|file| self.register(file, desk.path)).collect() {
-            Ok(files) => files,
-            Err(error) => {
-                let error = Error::new(Code::Data, format!("this rail cannot take in the transfer's files: {error}"));
-                self.tell(Event::Broken { transfer, error });
-                Vec::new()
+        let mut files = Vec::with_capacity(desk.files().count());
+        for file in desk.files() {
+            match self.register(file, desk.path) {
+                Ok(registered) => files.push(registered),
+                Err(error) => {
+                    // Without its files it is nobody's transfer here: its flows are refused.
+                    self.unregister(files);
+                    let what = format!("this rail cannot take in the transfer's files: {error}");
+                    let error = Error::new(Code::Data, what).remedy("give the node more descriptors (ulimit -n)");
+                    return self.tell(Event::Broken { transfer, error });
+                }
             }
-        };
+        }
         let pull = Pull::new(self.size.block_bytes, silence);
         let tenant = Tenant { desk, rail, pull, relay: Relay::default(), files, splice_failed: false, draining: false };
         tenant.paths().driven_by(&self.driven_by);
@@ -201,14 +207,28 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 
     fn register(&mut self, file: &OpenFile, path: DataPath) -> std::io::Result<Registered> {
-        let buffered = self.io.register(file.buffered().try_clone_to_owned()?)?;
-        let direct = match (file.direct(), file.direct_alignment()) {
-            (Some(direct), Some(align)) if path != DataPath::Copy => {
-                Some((self.io.register(direct.try_clone_to_owned()?)?, align))
-            }
+        let (buffered, direct) = file.share();
+        let buffered = self.io.register_shared(buffered)?;
+        let direct = match (direct, file.direct_alignment()) {
+            (Some(direct), Some(align)) if path != DataPath::Copy => match self.io.register_shared(direct) {
+                Ok(direct) => Some((direct, align)),
+                Err(error) => {
+                    self.unregister(vec![(buffered, None)]);
+                    return Err(error);
+                }
+            },
             _ => None,
         };
         Ok((buffered, direct))
+    }
+
+    fn unregister(&mut self, files: Vec<Registered>) {
+        for (buffered, direct) in files {
+            for file in [Some(buffered), direct.map(|(file, _)| file)].into_iter().flatten() {
+                // It fails only for a file that is not registered; the ring sees to all else.
+                let _ = self.io.unregister(file);
+            }
+        }
     }
 
     fn flow_up(&mut self, transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: Side) {
@@ -290,12 +310,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             self.close(flow, Error::new(Code::Cancelled, "the transfer is over"));
         }
         self.follow();
-        let Some(tenant) = self.tenants.remove(&transfer) else { return };
-        for (buffered, direct) in tenant.files {
-            for file in [Some(buffered), direct.map(|(file, _)| file)].into_iter().flatten() {
-                // Registered by `join` and by nobody else unregistered.
-                let _ = self.io.unregister(file);
-            }
+        if let Some(tenant) = self.tenants.remove(&transfer) {
+            self.unregister(tenant.files);
         }
     }
 

@@ -13,7 +13,7 @@ use super::zerocopy::refuses_zerocopy;
 use super::{EPOCH, Mailbox, TransferIx};
 use crate::engine::FlowIx;
 use crate::engine::relay::Asked;
-use crate::engine::serve::{self, Ask};
+use crate::engine::serve::{self, Ask, FLOW_REQUESTS_MAX};
 use crate::error::{Code, Error};
 use crate::store::layout::Extent;
 use crate::store::steps::{payload_at, read_step};
@@ -280,6 +280,11 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         match self.flows.get_mut(&flow).and_then(Flow::feed) {
             Some(feed) => {
                 feed.answers.push_back(answer);
+                // Each is the answer to a request that the receiver has outstanding, unless it reads none of them.
+                if feed.answers.len() > FLOW_REQUESTS_MAX {
+                    let error = Error::new(Code::Refused, "the receiver asks for more than its credit");
+                    return self.close(flow, error);
+                }
                 self.answer_next(flow);
             }
             None if matches!(answer, Answer::Piece(_)) => self.serve.handle(serve::Event::Sent { flow }),

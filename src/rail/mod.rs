@@ -42,6 +42,8 @@ use crate::error::{Code, Error, Result};
 use crate::units::Span;
 use desk::Desk;
 
+pub(crate) use start::slots_max;
+
 /// A transfer of this node: an index that is never used twice within a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct TransferIx(pub(crate) u32);

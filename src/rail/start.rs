@@ -7,16 +7,20 @@
 use std::sync::Once;
 
 use crossbeam_channel::{Receiver, Sender};
-use ring::{Config, Errno, Io, Plain, Pool, ProbeError, Uring, Waker};
+use ring::{Config, Errno, Io, POOL_BYTES_MAX, Plain, Pool, ProbeError, Uring, Waker};
 
-use super::driver::{CELL_BYTES, CELLS, Driver, FILES_MAX, FLOWS_MAX};
+use super::driver::{CELL_BYTES, CELLS, Driver, FILES_FIXED, FLOWS_MAX};
 use super::{Command, Mailbox, Size};
 use crate::clock::Clock;
 use crate::error::{Code, Error};
 use crate::store::steps::PAGE_BYTES;
+use crate::units::human_bytes;
 
 /// Set to `plain`, rails do without `io_uring`: for machines where it misbehaves, and for tests.
 const IO_VARIABLE: &str = "CEP_FAST_IO";
+
+/// A rail works with one slot on the wire and one that is checked or written.
+const SLOTS_MIN: u32 = 2;
 
 /// The buffers of a rail.
 pub(super) struct Buffers {
@@ -44,10 +48,19 @@ impl Buffers {
     }
 }
 
+/// As many slots as one rail can have for blocks of this size: what one registered buffer may hold.
+pub(crate) fn slots_max(block_bytes: u64) -> u32 {
+    u32::try_from(POOL_BYTES_MAX / slot_bytes(block_bytes)).expect("a buffer of a GiB has fewer pages than that")
+}
+
 /// A block, and a page of slack at either end.
+fn slot_bytes(block_bytes: u64) -> usize {
+    let block = usize::try_from(block_bytes).expect("blocks are at most 64 MiB");
+    block.next_multiple_of(PAGE_BYTES) + 2 * PAGE_BYTES
+}
+
 pub(super) fn slots(size: Size) -> std::io::Result<Pool> {
-    let block = usize::try_from(size.block_bytes).expect("blocks are at most 64 MiB");
-    Pool::new(size.slots as usize, block.next_multiple_of(PAGE_BYTES) + 2 * PAGE_BYTES)
+    Pool::new(size.slots as usize, slot_bytes(size.block_bytes))
 }
 
 /// Operations in flight: three for each flow, and for each slot what reads, sends or writes it.
@@ -58,17 +71,22 @@ pub(super) fn entries(size: Size) -> u32 {
 /// Runs a rail on the calling thread until it is told to stop. What it needs to begin goes through `ready`.
 pub(super) fn start(
     clock: Clock,
-    size: Size,
+    mut size: Size,
     inbox: Receiver<Command>,
     mailbox: impl Mailbox,
     ready: &Sender<Result<Waker, Error>>,
 ) {
-    let mut buffers = match Buffers::new(size) {
-        Ok(buffers) => buffers,
-        Err(error) => {
-            let error = Error::new(Code::Internal, format!("no memory for {} slots: {error}", size.slots));
-            let _ = ready.send(Err(error.remedy("ask for fewer with --slots")));
-            return;
+    let mut buffers = loop {
+        match Buffers::new(size) {
+            Ok(buffers) => break buffers,
+            // A process whose memory is limited gets along with fewer.
+            Err(_) if size.slots > SLOTS_MIN => size.slots = (size.slots / 2).max(SLOTS_MIN),
+            Err(error) => {
+                let bytes = human_bytes(2 * u64::from(size.slots) * size.block_bytes);
+                let error = Error::new(Code::Internal, format!("no memory for slots of {bytes}: {error}"));
+                let _ = ready.send(Err(error.remedy("give smaller blocks by option block, or raise ulimit -v")));
+                return;
+            }
         }
     };
     match ring(size, &buffers) {
@@ -83,7 +101,7 @@ pub(super) fn start(
             }
             go(Driver::new(clock, size, io, buffers, inbox, mailbox), ready);
         }
-        Err(why) => match Plain::new(entries(size), FILES_MAX) {
+        Err(why) => match Plain::new(entries(size), FILES_FIXED) {
             Ok(io) => {
                 say(&PLAIN, &format!("no io_uring here, so plain calls are used, which is slower ({why})"));
                 buffers.driven_by = format!("plain calls: {why}");
@@ -107,7 +125,7 @@ fn ring(size: Size, buffers: &Buffers) -> Result<Uring, String> {
     if std::env::var_os(IO_VARIABLE).is_some_and(|value| value == "plain") {
         return Err(format!("{IO_VARIABLE}=plain"));
     }
-    let config = Config { entries: entries(size), files: FILES_MAX, pools: &buffers.pools() };
+    let config = Config { entries: entries(size), files: FILES_FIXED, pools: &buffers.pools() };
     Uring::new(&config).map_err(|error| {
         let explained = ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
         format!("{error}; {}", explained.remedy)

@@ -1,6 +1,7 @@
 //! The descriptors of one open file: one that goes through the page cache, and one that does not where that is possible.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -12,8 +13,8 @@ use super::steps::PAGE_BYTES;
 /// One open file.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    buffered: OwnedFd,
-    direct: Option<OwnedFd>,
+    buffered: Arc<OwnedFd>,
+    direct: Option<Arc<OwnedFd>>,
 }
 
 impl OpenFile {
@@ -25,12 +26,12 @@ impl OpenFile {
         // Files of a tmpfs are the page cache: its O_DIRECT saves nothing and would cost three operations for one.
         let in_memory = fstatfs(&buffered).is_ok_and(|about| about.filesystem_type() == TMPFS_MAGIC);
         let direct = if in_memory { None } else { reopen_direct().filter(|other| same_file(&buffered, other)) };
-        OpenFile { buffered, direct }
+        OpenFile { buffered: Arc::new(buffered), direct: direct.map(Arc::new) }
     }
 
     /// A file that is memory anyway.
     pub(super) fn in_memory(buffered: OwnedFd) -> OpenFile {
-        OpenFile { buffered, direct: None }
+        OpenFile { buffered: Arc::new(buffered), direct: None }
     }
 
     /// The descriptor for reads and writes of any alignment.
@@ -41,6 +42,11 @@ impl OpenFile {
     /// The descriptor opened with `O_DIRECT`, where the file system has that.
     pub(crate) fn direct(&self) -> Option<BorrowedFd<'_>> {
         self.direct.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Both descriptors, to be held beside this file: it is closed with the last who has them.
+    pub(crate) fn share(&self) -> (Arc<OwnedFd>, Option<Arc<OwnedFd>>) {
+        (Arc::clone(&self.buffered), self.direct.clone())
     }
 
     /// What direct I/O must be aligned to in the file and in memory, in bytes; `None` where there is none.

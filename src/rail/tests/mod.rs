@@ -4,6 +4,7 @@
 mod counting;
 
 use std::collections::VecDeque;
+use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::desk::{Activity, Desk, Offer, Tally};
-use super::{Command, Event, Mailbox, Place, Rail, Side, Size, TransferIx};
+use super::{Command, Event, Mailbox, Place, Rail, Side, Size, TransferIx, slots_max, start};
 use crate::clock::Clock;
 use crate::engine::check::Method;
 use crate::engine::{FlowIx, Grid, Piece, owner};
@@ -21,6 +22,7 @@ use crate::store::layout::Layout;
 use crate::store::{Root, Shared, Sink, SinkOptions, Source};
 use crate::units::{MIB, Span};
 use crate::wire::DataPath;
+use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 
 const TRANSFER: TransferIx = TransferIx(1);
 const FLOW: FlowIx = FlowIx(1);
@@ -52,7 +54,19 @@ fn desk(path: DataPath, offers: Vec<Offer>, sinks: Vec<Sink>, layouts: Vec<Layou
     let tallies = vec![Tally::default()];
     let (method, grid, activity) = (Method::Crc64, Grid::new(0, MIB), Activity::default());
     let relays = OnceLock::new();
-    Arc::new(Desk { method, grid, path, offers, sinks, layouts, holes, relays, tallies, activity })
+    Arc::new(Desk {
+        method,
+        grid,
+        path,
+        offers,
+        sinks,
+        layouts,
+        holes,
+        relays,
+        tallies,
+        activity,
+        sink_places: OnceLock::new(),
+    })
 }
 
 /// The two ends of a connection over loopback.
@@ -167,4 +181,38 @@ fn more_commands_than_a_turn_takes_may_come_with_one_waking() {
     }
     rail.tell(Command::Drain { transfer: TRANSFER });
     assert!(matches!(events.recv_timeout(STEP).unwrap().0, Event::Drained { transfer: TRANSFER }));
+}
+
+/// A receiver that reads no answer and asks for what nobody has: its refusals were kept without a limit.
+#[test]
+fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rail, _events) = rail(Size { slots: 2, receives: false, sends: true, block_bytes: MIB });
+    let (offering, _) = desks(folder.path(), None, MIB);
+    rail.tell(Command::Join { transfer: TRANSFER, rail: 0, desk: offering, silence: STEP });
+    let (mut dialled, accepted) = connection();
+    let side = Side::Feed { weight: 1 };
+    rail.tell(Command::FlowUp { transfer: TRANSFER, flow: FLOW, socket: accepted.into(), side });
+    dialled.set_write_timeout(Some(STEP)).unwrap();
+    // Far more than the buffers of both sockets hold. They lie behind all that the desk offers.
+    let ended = (0..2_000_000_u32).find_map(|request| {
+        let (kind, position) = (FrameKind::Request { soft: false }, 2 * MIB);
+        let mut bytes = [0; FRAME_BYTES];
+        Frame { kind, epoch: 1, request, position, length: 4096 }.encode(&mut bytes);
+        dialled.write_all(&bytes).err()
+    });
+    let ended = ended.expect("the rail closes the flow").kind();
+    assert!(matches!(ended, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{ended:?}");
+}
+
+/// The largest blocks, and many slots of the usual ones, were more than one registered buffer may hold.
+#[test]
+fn every_number_of_slots_that_fits_a_rail_can_be_had_and_one_more_cannot() {
+    for block_bytes in [4096, 65_536, MIB, 64 * MIB] {
+        let most = slots_max(block_bytes);
+        let size = |slots| Size { slots, receives: true, sends: false, block_bytes };
+        assert!(most >= 15, "{most} slots of {block_bytes}");
+        assert_eq!(start::slots(size(most)).unwrap().slot_count(), most as usize);
+        assert!(start::slots(size(most + 1)).is_err());
+    }
 }

@@ -1,0 +1,100 @@
+//! Block sizes, numbers of files and of pieces at the ends of what is allowed, with every node a process of its own.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::{Child, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use support::{Daemon, cep_fast, code, complete, end_of, folder, json, pattern, random_bytes, run, stderr, wait_for};
+
+/// Sixteen slots of the largest block were more than one registered buffer may hold: no transfer began.
+#[test]
+fn blocks_of_64_mebibytes_work_by_default() {
+    let root = folder();
+    let spec = |block: &str| {
+        format!("option block {block}\nwriter a:1 pattern:3 0 0-149999999\nreader b:1 null: 0 0-149999999\n")
+    };
+    let large = complete(root.path(), &format!("id large\n{}", spec("64M")), &[]);
+    let usual = complete(root.path(), &format!("id usual\n{}", spec("1M")), &[]);
+    assert_eq!((&large["bytes"], &large["digest"]), (&usual["bytes"], &usual["digest"]));
+    assert!(large["digest"].is_string());
+}
+
+/// The first 560 files of a transfer found a place in the ring's table.
+#[test]
+fn a_node_reads_and_writes_more_files_than_the_rings_table_has_places() {
+    let (root, count) = (folder(), 1300_u64);
+    let data = random_bytes(9, count as usize * 100);
+    fs::create_dir(root.path().join("from")).unwrap();
+    fs::create_dir(root.path().join("to")).unwrap();
+    let mut spec = String::from("id \"many files\"\n");
+    for (at, part) in data.chunks(100).enumerate() {
+        let (first, last) = (at * 100, at * 100 + 99);
+        fs::write(root.path().join(format!("from/{at}")), part).unwrap();
+        writeln!(spec, "writer a:1 file:///from/{at} 0 {first}-{last}").unwrap();
+        writeln!(spec, "reader b:1 file:///to/{at} 0 {first}-{last}").unwrap();
+    }
+    let report = complete(root.path(), &spec, &[]);
+    assert_eq!(report["bytes"], count * 100);
+    for (at, part) in data.chunks(100).enumerate() {
+        assert!(fs::read(root.path().join(format!("to/{at}"))).unwrap() == part, "file {at}");
+    }
+}
+
+/// Pieces off the grid, at two receivers: their checks do not join, and were listed one by one.
+#[test]
+fn checks_that_do_not_join_are_told_compared_and_read_back() {
+    let root = folder();
+    let bytes = 12_000_000;
+    let mut spec = String::from("id \"off the grid\"\noption block 4K\nwriter a:1 pattern:5 0 0-11999999\n");
+    for (node, name) in [("b:1", "one"), ("c:1", "other")] {
+        writeln!(spec, "reader {node} file:///{name} 0 0-1000").unwrap();
+        writeln!(spec, "reader {node} file:///{name} 1001 1001-11999999").unwrap();
+    }
+    let report = complete(root.path(), &spec, &["--check", "blake3", "--verify", "disk"]);
+    assert_eq!((&report["check"], &report["bytes"]), (&"blake3".into(), &(2 * bytes).into()));
+    let expected = pattern(5, 0, bytes);
+    for name in ["one", "other"] {
+        assert!(fs::read(root.path().join(name)).unwrap() == expected, "{name}");
+    }
+}
+
+/// A transfer of such blocks that goes on until it is killed.
+fn endless(nodes: [&Daemon; 2], name: &str, block: &str) -> Child {
+    let [from, to] = nodes.map(|node| &node.address);
+    let spec = format!("id {name}\noption block {block}\nwriter {from} pattern:1 0 0-1G\nreader {to} null: 0 0-1G\n");
+    let file = std::env::temp_dir().join(format!("cep-sizes-{}-{name}", std::process::id()));
+    fs::write(&file, spec).unwrap();
+    let mut command = cep_fast(&["run", "--progress", "never", "--limit", "8M"]);
+    let child = command.arg(&file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a rail that works", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", nodes[1].pid())).unwrap().flatten();
+        let mut names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        names.any(|name| name.trim() == "rail")
+    });
+    fs::remove_file(&file).unwrap();
+    child
+}
+
+/// The one with larger blocks was refused as long as the other one went on.
+#[test]
+fn transfers_with_larger_and_smaller_blocks_run_side_by_side() {
+    let root = folder();
+    let (from, to) = (Daemon::start(root.path(), &[]), Daemon::start(root.path(), &[]));
+    let mut slow = endless([&from, &to], "slow", "4K");
+    for (name, block) in [("usual", "1M"), ("between", "64K"), ("large", "4M"), ("again", "1M")] {
+        let spec = root.path().join("spec");
+        let (a, b) = (&from.address, &to.address);
+        let rows = format!("writer {a} pattern:2 0 0-20999999\nreader {b} null: 0 0-20999999\n");
+        fs::write(&spec, format!("id {name}\noption block {block}\n{rows}")).unwrap();
+        let output = run(cep_fast(&["run", "--json", "--progress", "never"]).arg(&spec));
+        assert_eq!(code(&output), 0, "{name}: {}", stderr(&output));
+        assert_eq!(json(&output)["bytes"], 21_000_000);
+    }
+    assert!(slow.try_wait().unwrap().is_none(), "it goes on meanwhile");
+    kill(nix::unistd::Pid::from_raw(slow.id().cast_signed()), Signal::SIGINT).unwrap();
+    assert_eq!(code(&end_of(slow)), 130);
+}

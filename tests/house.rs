@@ -43,7 +43,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
 const CRATES: [&str; 3] = ["ring", "affinity", "crc"];
 
 /// What runs in the simulator, and therefore takes time, randomness, buffers and results as arguments.
-const PURE: [&str; 18] = [
+const PURE: [&str; 19] = [
     "src/engine/",
     "src/plan/",
     "src/wire/",
@@ -54,6 +54,7 @@ const PURE: [&str; 18] = [
     "src/master/counted.rs",
     "src/master/ending.rs",
     "src/master/feedback.rs",
+    "src/master/landing.rs",
     "src/master/overdue.rs",
     "src/master/peer.rs",
     "src/master/planning.rs",

@@ -21,12 +21,11 @@ use super::resuming::Resuming;
 use super::roster::{Entry, Roster};
 use super::silence::Silence;
 use super::terms::Terms;
-use crate::engine::check::{Composer, fold};
 use crate::error::{Code, Error};
 use crate::plan::{ByReceiver, Plan};
 use crate::spec::DataUri;
 use crate::units::{Moment, NodeIx, Span, union};
-use crate::wire::control::{Advert, LandedSegment, Prepared, SegmentChecks, Stats, ToMaster, ToNode};
+use crate::wire::control::{Advert, Prepared, SegmentChecks, ToMaster, ToNode};
 
 /// How long nodes may take to answer the dial and its handshake, and to open their files.
 pub(super) const PREPARE_WITHIN: Duration = Duration::from_secs(20);
@@ -169,7 +168,8 @@ impl Conductor {
             Event::Message { node, message } => self.message(now, node, message),
             Event::Oversized { node, error } => {
                 self.peers[node.at()].stage = Stage::Gone;
-                self.node_failed(node, error);
+                let remedy = "split the transfer, or give it fewer rows and shorter paths";
+                self.node_failed(node, error.remedy(remedy));
             }
             Event::Cancel { reason } => self.fail(now, Error::new(Code::Cancelled, reason)),
             Event::Tick => self.tick(now),
@@ -218,16 +218,6 @@ impl Conductor {
         Some(error)
     }
 
-    /// The digest of all wanted bytes, where they make one.
-    pub(crate) fn digest(&self) -> Option<String> {
-        let mut composer = Composer::new(self.terms.method);
-        for checks in self.checks.iter().flatten() {
-            let SegmentChecks::Listed(checks) = checks else { return None };
-            checks.iter().for_each(|it| composer.add(it.span, it.check));
-        }
-        composer.digest()
-    }
-
     fn node_up(&mut self, now: Moment, node: NodeIx, advert: Advert) {
         let peer = &mut self.peers[node.at()];
         if peer.stage == Stage::Absent {
@@ -254,7 +244,7 @@ impl Conductor {
         }
     }
 
-    fn node_failed(&mut self, node: NodeIx, error: Error) {
+    pub(super) fn node_failed(&mut self, node: NodeIx, error: Error) {
         let address = &self.roster.get(node).address;
         self.peers[node.at()].failed = true;
         self.missing.extend(&error.missing);
@@ -311,7 +301,7 @@ impl Conductor {
         u64::try_from(self.landed_bytes).unwrap_or(u64::MAX)
     }
 
-    fn count(&mut self, node: NodeIx, landed_bytes: u64) {
+    pub(super) fn count(&mut self, node: NodeIx, landed_bytes: u64) {
         let before = std::mem::replace(&mut self.peers[node.at()].landed_bytes, landed_bytes);
         self.landed_bytes = self.landed_bytes - u128::from(before) + u128::from(landed_bytes);
     }
@@ -340,48 +330,6 @@ impl Conductor {
             self.missing.extend(&error.missing);
             self.error.get_or_insert(error);
         }
-    }
-
-    fn landed(&mut self, node: NodeIx, segments: Vec<LandedSegment>, stats: Stats) {
-        let peer = &mut self.peers[node.at()];
-        if peer.stage != Stage::Moving {
-            return;
-        }
-        peer.stage = Stage::Landed;
-        peer.report(stats);
-        self.count(node, segments.iter().map(|segment| segment.span.bytes()).sum());
-        if let Err(error) = self.compare(segments) {
-            self.node_failed(node, error);
-        }
-    }
-
-    /// Keeps the check values of segments, and holds those of other receivers of the same segment against them.
-    fn compare(&mut self, segments: Vec<LandedSegment>) -> Result<(), Error> {
-        let planned = &self.plan.as_ref().expect("receivers land what was planned").planned;
-        for LandedSegment { span, checks } in segments {
-            let at = planned.partition_point(|planned| planned.segment.span.start < span.start);
-            if planned.get(at).is_none_or(|planned| planned.segment.span != span) {
-                return Err(Error::new(Code::Internal, format!("reports {span}, which is no segment of the plan")));
-            }
-            let Some(kept) = &mut self.checks[at] else {
-                self.checks[at] = Some(checks);
-                continue;
-            };
-            let are_equal = match (&*kept, &checks) {
-                (SegmentChecks::Listed(listed), SegmentChecks::Folded(folded))
-                | (SegmentChecks::Folded(folded), SegmentChecks::Listed(listed)) => fold(listed) == *folded,
-                (kept, checks) => kept == checks,
-            };
-            if are_equal && matches!(checks, SegmentChecks::Listed(_)) {
-                // A digest takes the lists.
-                *kept = checks;
-            } else if !are_equal {
-                self.replicas.differ = true;
-                let what = format!("received other bytes for {span} than another receiver: the replicas differ");
-                return Err(Error::new(Code::Integrity, what).remedy("compare the writers' files").missing(vec![span]));
-            }
-        }
-        Ok(())
     }
 
     /// Whether other receivers ask a node for what it has landed.

@@ -6,8 +6,7 @@ use crate::master::terms::{Identity, Wishes};
 use crate::plan::Scheduler;
 use crate::spec::Spec;
 use crate::wire::Check;
-use crate::wire::control::CheckValue;
-use crate::wire::control::{Delivered, PlanSegment, Rail, RowState};
+use crate::wire::control::{CheckValue, Delivered, LandedSegment, PlanSegment, Rail, RowState, Stats};
 use crate::wire::limits::{HOLES_MAX, SEGMENTS_MAX};
 
 const NOW: Moment = Moment(1);

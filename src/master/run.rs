@@ -19,10 +19,6 @@ use crate::error::{Code, Error, Result};
 use crate::session::{Admission, Connection, Hello, Incoming, Key, Listener};
 use crate::units::NodeIx;
 use crate::wire::control::{self, Advert, Resume, ToMaster, ToNode};
-use crate::wire::limits::{NAME_BYTES_MAX, STATUS_BYTES_MAX};
-
-/// What one node takes in the answer to `status` at most.
-const STATUS_NODE_BYTES: usize = NAME_BYTES_MAX + 64;
 
 /// How long a node may take to be connected and to have shaken hands.
 pub(super) const SESSION_WITHIN: Duration = Duration::from_secs(10);
@@ -302,7 +298,7 @@ impl Loop<'_> {
                     self.session_broke(index, error);
                 }
             }
-            Err(error) => self.tell(Event::Oversized { node: NodeIx(index as u32), error: too_much(error.into()) }),
+            Err(error) => self.tell(Event::Oversized { node: NodeIx(index as u32), error: error.into() }),
         }
     }
 
@@ -386,37 +382,4 @@ impl Loop<'_> {
             message => self.tell(Event::Message { node, message }),
         }
     }
-}
-
-/// What makes the message to a node as large as it is, is in the specification.
-fn too_much(error: Error) -> Error {
-    error.remedy("split the transfer, or give it fewer rows and shorter paths")
-}
-
-/// How far a transfer is, as one JSON object.
-pub(crate) fn status(conductor: &Conductor) -> String {
-    let nodes: Vec<serde_json::Value> = conductor
-        .roster()
-        .entries
-        .iter()
-        .zip(conductor.peers())
-        .map(|(entry, peer)| serde_json::json!({ "name": entry.address.to_string(), "bytes": peer.landed_bytes }))
-        .collect();
-    let mut status = serde_json::json!({
-        "transfer": conductor.terms().identity().id,
-        "phase": format!("{:?}", conductor.phase()).to_lowercase(),
-        "bytes": conductor.landed_bytes(),
-        "bytes_total": conductor.wanted_bytes(),
-        "nodes": nodes,
-    });
-    let mut json = status.to_string();
-    if json.len() > STATUS_BYTES_MAX {
-        // As many of the first nodes as certainly fit, and how many there are.
-        status["nodes_total"] = conductor.peers().len().into();
-        if let Some(nodes) = status["nodes"].as_array_mut() {
-            nodes.truncate(STATUS_BYTES_MAX / 2 / STATUS_NODE_BYTES);
-        }
-        json = status.to_string();
-    }
-    json
 }

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use mio::Token;
 
-use super::run::{Loop, SESSION_WITHIN, status};
+use super::run::{Loop, SESSION_WITHIN};
+use super::status::status;
 use crate::error::{Code, Error, Result};
 use crate::session::descriptors::{self, Spare};
 use crate::session::strangers::{self, Deadlines, SILENT_MAX, Strangers};

@@ -4,6 +4,7 @@
 //! four of them: `Prepare` and `Start` come in, `Prepared` and `Landed` go out. How they look on the wire is in `proto`;
 //! `convert` ties the two together and refuses what has no meaning.
 
+mod landed;
 mod options;
 mod replicas;
 mod stats;
@@ -15,11 +16,12 @@ use prost::Message as _;
 use zeroize::Zeroize;
 
 use super::limits::MESSAGE_BYTES_MAX;
-use super::{Check, WireError, scan};
+use super::{WireError, scan};
 use crate::error::Error;
 use crate::spec::Role;
 use crate::units::{BitRate, Span};
 
+pub(crate) use landed::{CheckValue, LandedSegment, SegmentChecks};
 pub(crate) use options::Options;
 pub(crate) use replicas::ReplicaRange;
 pub(crate) use stats::{RailStats, Stats};
@@ -413,32 +415,6 @@ pub(crate) struct RowState {
     pub(crate) shared: bool,
     /// Whether what this node writes to it is kept for another attempt.
     pub(crate) kept: bool,
-}
-
-/// A range that a node landed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct LandedSegment {
-    /// The range; never empty.
-    pub(crate) span: Span,
-    pub(crate) checks: SegmentChecks,
-}
-
-/// The checks of a segment that a node landed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum SegmentChecks {
-    /// Of its parts: sorted, apart from each other, within the range.
-    Listed(Vec<CheckValue>),
-    /// A hash over that list, where a message does not hold the lists of all segments.
-    Folded([u8; 32]),
-}
-
-/// The check of a range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct CheckValue {
-    /// The range; never empty.
-    pub(crate) span: Span,
-    /// Its check.
-    pub(crate) check: Check,
 }
 
 /// What `status` and `cancel` ask of a running master.

@@ -9,7 +9,7 @@ use super::*;
 use crate::error::Code;
 use crate::wire::limits::{ITEMS_MAX, LENGTH_MAX, NAME_BYTES_MAX, NODES_MAX, SLOTS_MAX};
 use crate::wire::proto;
-use crate::wire::{CheckKind, DataPath};
+use crate::wire::{Check, CheckKind, DataPath};
 
 fn span() -> impl Strategy<Value = Span> {
     (any::<u64>(), 1..=u64::MAX).prop_map(|(start, bytes)| {

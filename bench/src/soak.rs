@@ -148,7 +148,7 @@ impl<'a> Soak<'a> {
             timeout: Some(TRANSFER_WITHIN),
             ..Settings::default()
         };
-        let mut transfer = Transfer::from_spec(Spec::parse("soak", &text)?, settings);
+        let transfer = Transfer::from_spec(Spec::parse("soak", &text)?, settings);
         let handle = transfer.handle();
         if code == 130 {
             // Before it has begun, or in the middle.

@@ -169,6 +169,28 @@ fn a_nic_whose_address_changes_is_opened_anew_for_the_next_transfer() {
     }
 }
 
+/// Rules by which a node gets no large packet, and nobody is told.
+const HOLE: &str = "add table inet hole
+add chain inet hole in { type filter hook prerouting priority -300; }
+add rule inet hole in meta l4proto tcp meta length > 1200 drop
+";
+
+#[test]
+fn a_hole_in_the_path_mtu_of_the_only_rail_is_named_and_its_remedy_mends_it() {
+    let single = "ethtool -K eth0 tso off gso off gro off";
+    let Some(lab) = Lab::changed(2, 1, "200mbit", &[(1, single), (2, single)]) else { return };
+    lab.nft(2, HOLE);
+    let output = support::end_of(lab.start_with(&rows(4), &["--stall-timeout", "4s"]));
+    assert!([3, 7].contains(&code(&output)), "{}", stderr(&output));
+    let report = json(&output);
+    let begin = "10.200.0.1:7000: eth0 to 10.200.0.2: small packets pass, large ones do not: ";
+    let named = |it: &&str| it.starts_with(begin) && it.contains("MTU of 1500") && it.contains("tcp_mtu_probing=1");
+    assert!(warnings(&report).iter().any(named), "{report}");
+    let probing = "sysctl -qw net.ipv4.tcp_mtu_probing=1";
+    assert_eq!(code(&support::run(lab.shell(1).arg(probing))), 0);
+    completed(&lab, 4);
+}
+
 /// Runs a transfer from `writer`, a name, where `hosts` says what names mean.
 fn run_with_hosts(lab: &Lab, writer: &str, hosts: &str) -> Output {
     let last = (8 << 20) - 1;

@@ -9,11 +9,11 @@ use mio::Token;
 use nix::sys::socket::setsockopt;
 use nix::{setsockopt_impl, sockopt_impl};
 
-use super::devices;
 use super::openings::{CONNECT_WITHIN, LaneStory, Late, Opening, Way, ways};
 use super::ports::Port;
 use super::tenancy::Tenancy;
 use super::{HANDSHAKE_WITHIN, Node, Role};
+use super::{devices, stuck};
 use crate::clock::awake;
 use crate::engine::lanes::Lane;
 use crate::engine::{member, owner};
@@ -74,6 +74,7 @@ impl Node {
             rail: u32::try_from(way.port).expect("ports are few"),
             weight_bytes: opening.weight_bytes,
             pace_bytes_per_second: opening.pace_bytes_per_second,
+            silent_flows: tenancy.stories.get(&lane).map_or(0, LaneStory::silent_flows),
         };
         let connection = self.dial_sender(transfer, way, &hello);
         let token = self.next_token();
@@ -212,6 +213,14 @@ impl Node {
         if let Some(transfer) = transfer {
             let Port { nic, .. } = &self.ports[port];
             let peer = socket.peer_addr().map(|peer| peer.ip());
+            if let (Ok(own), Ok(peer)) = (socket.local_addr(), &peer)
+                && hello.silent_flows >= SILENT_FLOWS_MIN
+                && let Some(stuck) = stuck::find(own, *peer)
+                && let Some(tenancy) = self.transfers.get_mut(&transfer)
+            {
+                let mtu = self.ports[port].advert().mtu.map_or(String::new(), |mtu| format!(" of {mtu}"));
+                tenancy.large_packets_lost(nic, *peer, &mtu, stuck);
+            }
             if peer.is_ok_and(|peer| self.devices.bind_accepted(nic, self.ports[port].own(), peer)) {
                 devices::bind(&socket, nic);
             }
@@ -248,6 +257,10 @@ impl Node {
         }
     }
 }
+
+/// Silent flows of a lane after which its data is looked for in the kernel's table: after one, the network may have been
+/// away for a moment.
+const SILENT_FLOWS_MIN: u32 = 2;
 
 // The kernel takes it as an unsigned long.
 sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, usize);

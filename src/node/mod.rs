@@ -46,6 +46,7 @@ pub(crate) mod reading;
 pub(crate) mod replicas;
 mod sessions;
 mod signals;
+mod stuck;
 mod tenancy;
 mod threads;
 mod transfer_log;

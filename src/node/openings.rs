@@ -253,6 +253,8 @@ pub(super) struct LaneStory {
     nic: String,
     address: SocketAddr,
     has_brought: bool,
+    /// Flows that stood, owed an answer, and were given up.
+    silent_flows: u32,
     /// Why the last flow did not come up, or brought nothing.
     trouble: Option<String>,
     /// When the flow that stands was asked for something first.
@@ -263,7 +265,7 @@ pub(super) struct LaneStory {
 
 impl LaneStory {
     pub(super) fn new(nic: String, address: SocketAddr) -> LaneStory {
-        LaneStory { nic, address, has_brought: false, trouble: None, asked: None, late: None }
+        LaneStory { nic, address, has_brought: false, silent_flows: 0, trouble: None, asked: None, late: None }
     }
 
     pub(super) fn asked(&mut self, now: Instant) {
@@ -271,11 +273,15 @@ impl LaneStory {
     }
 
     pub(super) fn brought(&mut self) {
-        (self.has_brought, self.trouble) = (true, None);
+        (self.has_brought, self.silent_flows, self.trouble) = (true, 0, None);
     }
 
     pub(super) fn nic(&self) -> &str {
         &self.nic
+    }
+
+    pub(super) fn silent_flows(&self) -> u32 {
+        self.silent_flows
     }
 
     pub(super) fn has_brought(&self) -> bool {
@@ -284,6 +290,7 @@ impl LaneStory {
 
     /// A flow did not come up, or ended.
     pub(super) fn failed(&mut self, error: &Error) {
+        self.silent_flows += u32::from(error.code == Code::Stalled && !self.has_brought);
         self.asked = None;
         if error.code != Code::Cancelled && !self.has_brought {
             self.trouble = Some(error.to_string());

@@ -1,6 +1,7 @@
 //! One transfer on this node: its member, its files, its master, and the senders that it may ask.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use mio::{Token, Waker};
 use super::counters::Counters;
 use super::openings::{LaneStory, Opening};
 use super::prepare::Opened;
+use super::stuck::Stuck;
 use super::usage;
 use crate::clock;
 use crate::engine::FlowIx;
@@ -22,7 +24,7 @@ use crate::rail::paths::{self, Paths};
 use crate::rail::{self, TransferIx};
 use crate::session::Key;
 use crate::store::Claim;
-use crate::units::NodeIx;
+use crate::units::{NodeIx, human_bytes};
 use crate::wire::control::{Peer, Prepare, RailStats, Stats};
 
 /// What arrives in the control thread's inbox.
@@ -124,6 +126,8 @@ pub(super) struct Tenancy {
     pub(super) openings: BTreeMap<Lane, Opening>,
     /// What became of the flows of each lane that was wanted.
     pub(super) stories: BTreeMap<Lane, LaneStory>,
+    /// What is known of large packets that do not arrive, by NIC and peer.
+    mtu_holes: BTreeMap<(String, IpAddr), String>,
     /// Set when nobody waits any more for the worker that opens the transfer.
     pub(super) quits: Arc<AtomicBool>,
     /// Whether a worker gives up or confirms its files: what the member wants next waits for that.
@@ -157,6 +161,7 @@ impl Tenancy {
             flows: BTreeMap::new(),
             openings: BTreeMap::new(),
             stories: BTreeMap::new(),
+            mtu_holes: BTreeMap::new(),
             quits: Arc::default(),
             clearing: false,
             leaving: None,
@@ -217,6 +222,7 @@ impl Tenancy {
     fn warnings(&self, nics: &[&str]) -> Vec<String> {
         let stopped = clock::stopped().saturating_sub(self.stopped_before);
         let mut warnings: Vec<String> = clock::stop_warning("the node", stopped).into_iter().collect();
+        warnings.extend(self.mtu_holes.values().cloned());
         let now = clock::awake();
         // The threads of a NIC have a lane each, and mostly the same to tell.
         let mut told = BTreeSet::new();
@@ -231,6 +237,18 @@ impl Tenancy {
             }
         }
         warnings
+    }
+
+    /// A receiver came back on a lane that has brought nothing, and data that was sent on it before is still sent again.
+    pub(super) fn large_packets_lost(&mut self, nic: &str, peer: IpAddr, mtu: &str, stuck: Stuck) {
+        let Stuck { resent, bytes } = stuck;
+        let found = format!(
+            "{nic} to {peer}: small packets pass, large ones do not: handshakes go through, and {} was sent {resent} times again \
+             and never acknowledged; some hop carries less than {nic}'s MTU{mtu} and does not say so (sysctl -w \
+             net.ipv4.tcp_mtu_probing=1 on both nodes, or a smaller MTU)",
+            human_bytes(bytes)
+        );
+        self.mtu_holes.insert((nic.to_owned(), peer), found);
     }
 
     /// What became of the lane of a flow that this node opened.

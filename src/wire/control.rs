@@ -118,6 +118,8 @@ pub(crate) struct FlowHello {
     pub(crate) weight_bytes: u64,
     /// The sender shall send no faster than this on the flow; 0 for as fast as it goes.
     pub(crate) pace_bytes_per_second: u64,
+    /// Flows of this lane that shook hands before and then were silent: none of them has brought anything.
+    pub(crate) silent_flows: u32,
 }
 
 /// What the master tells a node.

@@ -77,6 +77,7 @@ impl Message for FlowHello {
             rail: self.rail,
             weight_bytes: self.weight_bytes,
             pace_bytes_per_second: self.pace_bytes_per_second,
+            silent_flows: self.silent_flows,
         }
     }
 
@@ -90,6 +91,7 @@ impl Message for FlowHello {
             rail,
             weight_bytes: proto.weight_bytes,
             pace_bytes_per_second: proto.pace_bytes_per_second,
+            silent_flows: proto.silent_flows,
         })
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct FlowHello {
     /// 0 is none.
     #[prost(uint64, tag = "7")]
     pub(crate) pace_bytes_per_second: u64,
+    #[prost(uint32, tag = "8")]
+    pub(crate) silent_flows: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -318,6 +318,7 @@ fn small_messages_survive() {
         rail: 5,
         weight_bytes: 1 << 40,
         pace_bytes_per_second: 125_000_000,
+        silent_flows: 2,
     };
     assert_eq!(decode(&encode(&hello).unwrap()), Ok(hello));
     for query in [Query::Status, Query::Cancel] {

@@ -166,6 +166,7 @@ fn the_largest_advert_fits_a_handshake() {
         rail: RAILS_MAX as u32 - 1,
         weight_bytes: u64::MAX,
         pace_bytes_per_second: u64::MAX,
+        silent_flows: u32::MAX,
     });
 }
 

@@ -74,6 +74,34 @@ fn more_files_than_descriptors_are_refused_by_number_before_one_is_opened() {
     copies(root.path(), &small, &large);
 }
 
+/// Descriptors were judged by a number that was too small, and ran out on the way.
+#[test]
+fn as_many_files_as_are_said_to_fit_do_fit() {
+    let root = with_sources(400);
+    let small = Daemon::start_limited(root.path(), 256, &[]);
+    let large = Daemon::start(root.path(), &[]);
+    for (from, to, source, destination) in
+        [(&large, &small, "pattern:1", "file:///d#"), (&small, &large, "file:///s#", "null:")]
+    {
+        let run_many = |count| {
+            let id = format!("id many{count}");
+            let spec = many_files(count, &from.address, &to.address, source, destination).replace("id many", &id);
+            run_between(root.path(), &spec)
+        };
+        let refused = run_many(400);
+        let said = stderr(&refused);
+        let number = |before: &str, after: &str| -> usize {
+            let rest = said.split_once(before).unwrap().1;
+            rest.split_once(after).unwrap().0.parse().unwrap()
+        };
+        let (need, left) = (number("400 files need ", " open files"), number("here, and ", " are left"));
+        // Masters and flows that are about to end may have theirs still.
+        let fit = left * 400 / need - 3;
+        let output = run_many(fit);
+        assert_eq!(code(&output), 0, "{fit} files: {}", stderr(&output));
+    }
+}
+
 #[test]
 fn a_thread_that_cannot_be_made_costs_one_transfer_and_not_the_node() {
     // Limits of processes do not hold for root, so the node runs as a user that nobody else is.

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
-use support::{cep_fast, code, end_of, folder, json, random_bytes, run, stderr};
+use support::{cep_fast, code, end_of, folder, json, random_bytes, run, stderr, stderr_of_fast};
 
 /// `copy` in a folder, with what `words` has.
 fn copy<Word: AsRef<OsStr>>(folder: &Path, words: &[Word]) -> Output {
@@ -186,7 +186,7 @@ fn several_files_that_were_interrupted_are_gone_on_with() {
     files.iter().for_each(|(name, bytes)| fs::write(home.path().join(name), bytes).unwrap());
     let output = copy(home.path(), &["one", "two", "d", "--limit", "100M", "--timeout", "2s"]);
     assert_eq!(code(&output), 7, "{}", stderr(&output));
-    assert_eq!(stderr(&output).matches("cep-fast: ").count(), 1, "{}", stderr(&output));
+    assert_eq!(stderr_of_fast(&output).matches("cep-fast: ").count(), 1, "{}", stderr(&output));
     assert!(!home.path().join("d/one").exists() || !home.path().join("d/two").exists());
     let report = copied(home.path(), &["one", "two", "d"]);
     assert!(report["resumed_bytes"].as_u64().unwrap() > 1 << 20, "{report}");

@@ -64,14 +64,14 @@ fn random_rows(root: &Path, seed: u64, start: u64, bytes: usize) {
         fs::write(root.join(format!("source{index}")), content).unwrap();
         let node = index % 4;
         let (from, to) = (start + from, start + to);
-        spec += &format!("writer w{node}:50{node} \"file:///source{index}\" {offset} {from}-{to}\n");
+        spec += &format!("writer w{node}:500{node} \"file:///source{index}\" {offset} {from}-{to}\n");
     }
     let mut wants = Vec::new();
     for index in 0..5_u64 {
         let from = random.below(last);
         let to = from + random.below(last - from + 1);
         let (offset, node) = (random.below(9000), index % 3);
-        spec += &format!("reader r{node}:60{node} file:///copy{index} {offset} {}-{}\n", start + from, start + to);
+        spec += &format!("reader r{node}:600{node} file:///copy{index} {offset} {}-{}\n", start + from, start + to);
         wants.push((index, offset as usize, from as usize, to as usize));
     }
     complete(root, &spec, &[]);
@@ -361,7 +361,7 @@ fn a_group_of_readers_takes_each_byte_once() {
         let mut spec =
             String::from("id group\nwriter a:7001 pattern:9 0 0-8388607\nwriter b:7001 pattern:9 0 0-8388607\n");
         for (node, uri) in ["c", "d", "e"].into_iter().zip(uri) {
-            spec += &format!("reader {node}:1 {uri} 0 0-8388607 group=readers\n");
+            spec += &format!("reader {node}:7001 {uri} 0 0-8388607 group=readers\n");
         }
         spec
     };

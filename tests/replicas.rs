@@ -182,7 +182,7 @@ fn the_third_of_three_replicas_is_compared_too() {
     fs::write(root.path().join("x"), &data).unwrap();
     data[250_000] ^= 1;
     fs::write(root.path().join("y"), &data).unwrap();
-    let writers: String = "abcd".chars().map(|host| format!("writer {host}:1 file:///x 0 0-499999\n")).collect();
+    let writers: String = "abcd".chars().map(|host| format!("writer {host}:7001 file:///x 0 0-499999\n")).collect();
     let spec = format!("id many\n{writers}writer e:7001 file:///y 0 0-499999\nreader r:7001 null: 0 0-499999\n");
     let output = run_spec(root.path(), &spec, &[]);
     assert_eq!(code(&output), 6, "{}", stderr(&output));
@@ -313,9 +313,10 @@ fn readers_that_received_other_bytes_keep_no_file_and_nothing_that_a_later_run_w
     let last = data.len() - 1;
     // Each reader takes from itself what it has, and both want the same range. A sample may see the one byte, or not.
     let spec = |writers: &str| {
-        format!("id both\n{writers}reader b:1 file:///copy-b 0 0-{last}\nreader c:1 file:///copy-c 0 0-{last}\n")
+        format!("id both\n{writers}reader b:7001 file:///copy-b 0 0-{last}\nreader c:7001 file:///copy-c 0 0-{last}\n")
     };
-    let (b, c) = (format!("writer b:1 file:///one 0 0-{last}\n"), format!("writer c:1 file:///other 0 0-{last}\n"));
+    let (b, c) =
+        (format!("writer b:7001 file:///one 0 0-{last}\n"), format!("writer c:7001 file:///other 0 0-{last}\n"));
     for _ in 0..5 {
         let output = run_spec(root.path(), &spec(&format!("{b}{c}")), &[]);
         assert_eq!(code(&output), 6, "{}", stderr(&output));
@@ -341,7 +342,7 @@ fn one_object_in_memory_that_two_nodes_of_a_machine_write_is_refused() {
     fs::write(root.path().join("x"), [7; 1000]).unwrap();
     let name = format!("cep-replicas-{}", std::process::id());
     let spec = format!(
-        "id memory\nwriter a:1 file:///x 0 0-999\nreader b:1 mem:{name} 0 0-499\nreader c:1 mem:{name} 500 500-999\n"
+        "id memory\nwriter a:7001 file:///x 0 0-999\nreader b:7001 mem:{name} 0 0-499\nreader c:7001 mem:{name} 500 500-999\n"
     );
     let output = run_spec(root.path(), &spec, &["--overwrite"]);
     assert_eq!(code(&output), 2, "{}", stderr(&output));

@@ -15,7 +15,7 @@ use support::{Daemon, cep_fast, code, complete, end_of, folder, json, pattern, r
 fn blocks_of_64_mebibytes_work_by_default() {
     let root = folder();
     let spec = |block: &str| {
-        format!("option block {block}\nwriter a:1 pattern:3 0 0-149999999\nreader b:1 null: 0 0-149999999\n")
+        format!("option block {block}\nwriter a:7001 pattern:3 0 0-149999999\nreader b:7001 null: 0 0-149999999\n")
     };
     let large = complete(root.path(), &format!("id large\n{}", spec("64M")), &[]);
     let usual = complete(root.path(), &format!("id usual\n{}", spec("1M")), &[]);
@@ -34,8 +34,8 @@ fn a_node_reads_and_writes_more_files_than_the_rings_table_has_places() {
     for (at, part) in data.chunks(100).enumerate() {
         let (first, last) = (at * 100, at * 100 + 99);
         fs::write(root.path().join(format!("from/{at}")), part).unwrap();
-        writeln!(spec, "writer a:1 file:///from/{at} 0 {first}-{last}").unwrap();
-        writeln!(spec, "reader b:1 file:///to/{at} 0 {first}-{last}").unwrap();
+        writeln!(spec, "writer a:7001 file:///from/{at} 0 {first}-{last}").unwrap();
+        writeln!(spec, "reader b:7001 file:///to/{at} 0 {first}-{last}").unwrap();
     }
     let report = complete(root.path(), &spec, &[]);
     assert_eq!(report["bytes"], count * 100);
@@ -49,8 +49,8 @@ fn a_node_reads_and_writes_more_files_than_the_rings_table_has_places() {
 fn checks_that_do_not_join_are_told_compared_and_read_back() {
     let root = folder();
     let bytes = 12_000_000;
-    let mut spec = String::from("id \"off the grid\"\noption block 4K\nwriter a:1 pattern:5 0 0-11999999\n");
-    for (node, name) in [("b:1", "one"), ("c:1", "other")] {
+    let mut spec = String::from("id \"off the grid\"\noption block 4K\nwriter a:7001 pattern:5 0 0-11999999\n");
+    for (node, name) in [("b:7001", "one"), ("c:7001", "other")] {
         writeln!(spec, "reader {node} file:///{name} 0 0-1000").unwrap();
         writeln!(spec, "reader {node} file:///{name} 1001 1001-11999999").unwrap();
     }

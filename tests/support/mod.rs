@@ -64,6 +64,12 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// The same without what nodes say of a machine that makes them slower, as with little locked memory.
+pub(crate) fn stderr_of_fast(output: &Output) -> String {
+    let text = stderr(output);
+    text.split_inclusive('\n').filter(|line| !line.contains("which is slower")).collect()
+}
+
 /// The exit status.
 pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or(-1)

@@ -143,8 +143,8 @@ impl<'a> Soak<'a> {
         let settings = Settings {
             key_file: Some(self.lab.path("key")),
             overwrite: true,
-            resume: number % 3 > 0,
-            limit: (code == 130).then(|| cep_fast::units::BitRate(80_000_000)),
+            resume: !number.is_multiple_of(3),
+            limit: (code == 130).then_some(cep_fast::units::BitRate(80_000_000)),
             timeout: Some(TRANSFER_WITHIN),
             ..Settings::default()
         };
@@ -152,7 +152,7 @@ impl<'a> Soak<'a> {
         let handle = transfer.handle();
         if code == 130 {
             // Before it has begun, or in the middle.
-            let begun = number / 8 % 2 == 0;
+            let begun = (number / 8).is_multiple_of(2);
             std::thread::scope(|scope| -> Result<()> {
                 let running = scope.spawn(|| transfer.transfer());
                 let deadline = Instant::now() + TRANSFER_WITHIN;
@@ -161,10 +161,10 @@ impl<'a> Soak<'a> {
                 }
                 handle.cancel();
                 let report = running.join().map_err(|_| anyhow::anyhow!("the master panicked"))?;
-                expect(report, code)
+                expect(&report, code)
             })
         } else {
-            expect(transfer.transfer(), code)
+            expect(&transfer.transfer(), code)
         }
     }
 
@@ -190,8 +190,8 @@ impl<'a> Soak<'a> {
     }
 }
 
-fn expect(outcome: cep_fast::Result<cep_fast::Report>, code: u8) -> Result<()> {
-    let found = match &outcome {
+fn expect(outcome: &cep_fast::Result<cep_fast::Report>, code: u8) -> Result<()> {
+    let found = match outcome {
         Ok(report) => report.error.as_ref().map(|error| (error.code, &error.message)),
         Err(error) => Some((error.code, &error.message)),
     };

@@ -1,6 +1,6 @@
 //! What a node keeps for another attempt, and what it finds of an earlier one: pieces here, records in the journals.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::reading::ReadProgress;
 use super::verify::reads_as;
@@ -180,10 +180,23 @@ pub(super) fn begin(
 }
 
 /// Hands pieces that have landed to the journals of the files that they went to.
+///
+/// The control thread does it, so thousands of files cost no more than their number: none is looked for in a list.
 pub(crate) fn keep(desk: &Desk, pieces: &[Kept]) {
-    for sink in desk.sinks.iter().filter(|sink| sink.keeps()) {
-        let ranges = union(ranges_of(desk, sink).collect());
-        let own = pieces.iter().filter(|piece| covers(&ranges, piece.span));
+    let mut pieces = pieces.to_vec();
+    pieces.sort_unstable_by_key(|piece| piece.span.start);
+    let mut ranges: BTreeMap<usize, Vec<Span>> = BTreeMap::new();
+    for layout in &desk.layouts {
+        ranges.entry(layout.file()).or_default().push(layout.range());
+    }
+    for (file, ranges) in ranges {
+        let Some(sink) = desk.sink(file).filter(|sink| sink.keeps()) else { continue };
+        let within = |range: Span| {
+            let first = pieces.partition_point(|piece| piece.span.start < range.start);
+            let last = pieces.partition_point(|piece| piece.span.start < range.end);
+            pieces[first..last].iter().filter(move |piece| range.contains(piece.span))
+        };
+        let own = union(ranges).into_iter().flat_map(within);
         sink.keep(own.map(|piece| Record {
             span: piece.span,
             check: piece.check.to_field(),

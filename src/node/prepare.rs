@@ -242,11 +242,10 @@ pub(crate) fn discard(sink: &Sink, forgets: bool) {
 
 /// Which of the desk's sinks wait for the other nodes.
 pub(crate) fn elected(prepare: &Prepare) -> Vec<bool> {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut elected = Vec::new();
     for row in prepare.rows.iter().filter(|row| row.role == Role::Receiver) {
-        if !seen.contains(&row.uri.as_str()) {
-            seen.push(&row.uri);
+        if seen.insert(row.uri.as_str()) {
             elected.push(prepare.names_wait || matches!(row.sharing, Sharing::Elected { .. }));
         }
     }

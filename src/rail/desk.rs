@@ -87,7 +87,7 @@ impl Desk {
     }
 
     /// The sink behind a file of a layout.
-    pub(super) fn sink(&self, file: usize) -> Option<&Sink> {
+    pub(crate) fn sink(&self, file: usize) -> Option<&Sink> {
         let places = self.sink_places.get_or_init(|| {
             let sinks = self.sinks.iter().enumerate().filter(|(_, sink)| !sink.files().is_empty());
             let offered = self.offers.iter().map(|offer| offer.source.files().len()).sum();

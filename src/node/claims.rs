@@ -18,7 +18,7 @@ pub(crate) fn take(root: &Root, prepare: &Prepare) -> Result<Vec<Claim>> {
     let mut claims = Vec::new();
     for (uri, owner) in claimed {
         let uri: DataUri = uri.parse().map_err(|error| Error::new(Code::Usage, format!("{uri}: {error}")))?;
-        claims.extend(Claim::take(root, &uri, &prepare.attempt, owner)?);
+        claims.extend(Claim::take(root, &uri, &prepare.id, &prepare.attempt, owner)?);
     }
     Ok(claims)
 }

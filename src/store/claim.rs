@@ -2,7 +2,8 @@
 //!
 //! A link, a mount or another root can make one file of `/d/x` and `/l/x`. Paths and inode numbers do not tell across hosts, but
 //! the directory does: of all rows of an attempt whose file has one name, the first to make the claim in a directory has the place,
-//! and who comes later reads there whose it is. Claims are gone before bytes move.
+//! and who comes later reads there whose it is. Claims are gone before bytes move; one that a killed node has left goes with
+//! the next attempt at the transfer.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -32,12 +34,12 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Claims the place of `uri` for `owner`, a node's name, in the attempt with these random bytes. `None` where the place is
-    /// claimed already under the same URI.
+    /// Claims the place of `uri` for `owner`, a node's name, in an attempt at the transfer `id`; the attempt's bytes are
+    /// random. `None` where the place is claimed already under the same URI.
     ///
     /// # Errors
     /// `Usage` where another URI names the same file; `Data` where the system refuses.
-    pub(crate) fn take(root: &Root, uri: &DataUri, attempt: &[u8; 16], owner: &str) -> Result<Option<Claim>> {
+    pub(crate) fn take(root: &Root, uri: &DataUri, id: &str, attempt: &[u8; 16], owner: &str) -> Result<Option<Claim>> {
         let (memory, object);
         let (root, path) = match uri {
             DataUri::File(path) => (root, path),
@@ -51,10 +53,12 @@ impl Claim {
         let directory = root.try_open(parent, DIRECTORY, Mode::empty())?;
         // What is wrong with it is for those to find who open the file.
         let Ok(directory) = directory else { return Ok(None) };
-        let name = claim_name(file_name, attempt);
+        let transfer = transfer_prefix(file_name, id);
+        let name = claim_name(&transfer, attempt);
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match openat(&directory, name.as_os_str(), flags, Mode::from_bits_truncate(0o644)) {
             Ok(file) => {
+                remove_older(&directory, &transfer, &name);
                 let claim = Claim { directory, name };
                 let mut file = File::from(file);
                 // On network file systems other nodes see the bytes only after they are written back.
@@ -114,25 +118,76 @@ fn words(uri: &DataUri, owner: &str) -> String {
     format!("{owner} {uri}\n")
 }
 
-/// File names that a file system takes for one have one claim: its letters may be of either case.
-fn claim_name(name: &OsStr, attempt: &[u8; 16]) -> OsString {
+/// Removes the claims that earlier attempts at a transfer have left: this attempt has fenced them. Where the directory cannot
+/// be read they stay, and nobody looks at them.
+fn remove_older(directory: &OwnedFd, transfer: &OsStr, own: &OsStr) {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(mut entries) = Dir::openat(directory, ".", flags, Mode::empty()) else { return };
+    for entry in entries.iter().map_while(std::result::Result::ok) {
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        let is_claim = name.as_bytes().starts_with(transfer.as_bytes()) && name.as_bytes().ends_with(SUFFIX.as_bytes());
+        if is_claim && name != own {
+            let _ = unlink(directory, name);
+        }
+    }
+}
+
+/// The beginning of the names of all claims of a transfer to a file. File names that a file system takes for one have one
+/// claim: its letters may be of either case.
+fn transfer_prefix(name: &OsStr, id: &str) -> OsString {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(attempt).update(name.to_string_lossy().to_lowercase().as_bytes());
-    let mut claim = OsString::from(".");
-    let shown = &name.as_bytes()[..name.len().min(SHOWN_BYTES_MAX)];
-    claim.push(OsStr::from_bytes(shown));
-    claim.push(".cep-");
-    claim.push(&hasher.finalize().to_hex()[..32]);
+    hasher.update(id.as_bytes()).update(&[0]).update(name.to_string_lossy().to_lowercase().as_bytes());
+    let mut prefix = OsString::from(".");
+    prefix.push(OsStr::from_bytes(&name.as_bytes()[..name.len().min(SHOWN_BYTES_MAX)]));
+    prefix.push(".cep-");
+    prefix.push(&hasher.finalize().to_hex()[..HASH_DIGITS]);
+    prefix.push("-");
+    prefix
+}
+
+fn claim_name(transfer: &OsStr, attempt: &[u8; 16]) -> OsString {
+    let mut claim = OsString::from(transfer);
+    claim.push(&blake3::hash(attempt).to_hex()[..HASH_DIGITS]);
     claim.push(SUFFIX);
     claim
 }
 
 const SUFFIX: &str = ".claim";
+const HASH_DIGITS: usize = 16;
 /// Bytes of a destination's name that its claim begins with: a name has 255 at most.
 const SHOWN_BYTES_MAX: usize = 200;
-const _: () = assert!(".".len() + SHOWN_BYTES_MAX + ".cep-".len() + 32 + SUFFIX.len() <= 255);
+const _: () = assert!(".".len() + SHOWN_BYTES_MAX + ".cep-".len() + 2 * HASH_DIGITS + "-".len() + SUFFIX.len() <= 255);
 /// A node's name and a URI.
 const CLAIM_BYTES_MAX: u64 = 8192;
 /// A second in all.
 const READS_MAX: usize = 50;
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_that_a_killed_node_has_left_goes_with_the_next_attempt() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = Root::open(folder.path()).expect("it is there");
+        let uri: DataUri = "file:///x".parse().expect("a URI");
+        let names = || std::fs::read_dir(folder.path()).expect("it is there").count();
+        let take = |id: &str, attempt| Claim::take(&root, &uri, id, &[attempt; 16], "a:1").expect("nobody else has it");
+        let _killed = take("one", 0).expect("the first").leave();
+        let _also_killed = take("another", 0).expect("the first").leave();
+        assert_eq!(names(), 2, "both nodes were killed");
+        let claim = take("one", 1).expect("the first of its attempt");
+        assert_eq!(names(), 2, "its own, and that of another transfer");
+        assert!(take("one", 1).is_none(), "it is claimed under the same URI");
+        drop(claim);
+        assert_eq!(names(), 1, "that of another transfer is not for it to remove");
+    }
+
+    impl Claim {
+        /// As a node that is killed: the file stays.
+        fn leave(self) -> std::mem::ManuallyDrop<Claim> {
+            std::mem::ManuallyDrop::new(self)
+        }
+    }
+}

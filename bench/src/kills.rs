@@ -291,8 +291,12 @@ impl<'a> Bed<'a> {
             let mut made = Bed { lab, program, worker, folder, daemons: Vec::new() };
             for node in 0..NODES.len() {
                 fs::create_dir_all(made.home(node))?;
-                if node < 2 {
-                    fs::hard_link(lab.path("source"), made.root(node).join("source"))?;
+                // A copy for each worker: one more link would change the file that other workers' transfers read.
+                let source = made.root(node).join("source");
+                match node {
+                    0 => _ = fs::copy(lab.path("source"), source)?,
+                    1 => fs::hard_link(made.root(0).join("source"), source)?,
+                    _ => {}
                 }
                 let daemon = made.start(node)?;
                 made.daemons.push(daemon);

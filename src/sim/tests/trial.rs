@@ -403,6 +403,10 @@ impl Trial {
             // What was complete by then is of the old ones.
             self.wishes.overwrite = true;
         }
+        if self.writes_over_itself() {
+            // Nothing is recorded of such a file but that it is complete: then it is refused, as every file that exists.
+            self.wishes.overwrite = true;
+        }
         let synced = self.wishes.fsync;
         for index in self.receivers() {
             let folder = self.folder(index);
@@ -424,6 +428,14 @@ impl Trial {
                 _ => {}
             }
         }
+    }
+
+    /// Two rows write the same bytes of one file that several nodes write.
+    fn writes_over_itself(&self) -> bool {
+        let shared = self.spec.rows.iter().filter(|row| row.uri == DataUri::File("/shared".into()));
+        let mut ranges: Vec<Span> = shared.map(|row| row.range).collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges.windows(2).any(|pair| pair[1].start < pair[0].end)
     }
 
     fn receivers(&self) -> Vec<u64> {

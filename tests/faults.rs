@@ -347,7 +347,7 @@ fn relays_whose_master_is_killed_finish_what_the_plan_gives_them() {
     let is_done = |node| lab.path(&format!("copy{node}")).exists();
     assert!(!receivers.iter().any(is_done), "it was killed too late");
     wait_for("the end without a master", || receivers.iter().all(is_done));
-    let report = assert_complete(&lab, &lab.run(&spec), &receivers, bytes);
+    let report = assert_complete(&lab, &lab.continue_run(&spec), &receivers, bytes);
     let sent = report["nodes"].as_array().unwrap().iter().map(|node| node["bytes_sent"].as_u64().unwrap());
     assert_eq!((&report["resumed_bytes"], sent.sum::<u64>()), (&(3 * bytes).into(), 0), "{report}");
 }

@@ -110,9 +110,13 @@ impl Lab {
 
     /// Starts a transfer; `more` is of `run`.
     pub(crate) fn start_with(&self, spec: &str, more: &[&str]) -> Child {
+        self.start_plain(spec, &[&["--overwrite"], more].concat())
+    }
+
+    fn start_plain(&self, spec: &str, more: &[&str]) -> Child {
         fs::write(self.path("spec"), spec).unwrap();
         let mut command = self.inside(0);
-        command.args(["run", "--json", "--progress", "never", "--overwrite", "--key-file"]).arg(self.path("key"));
+        command.args(["run", "--json", "--progress", "never", "--key-file"]).arg(self.path("key"));
         let command = command.args(more).arg(self.path("spec")).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
@@ -151,6 +155,11 @@ impl Lab {
 
     pub(crate) fn run(&self, spec: &str) -> Output {
         end_of(self.start(spec))
+    }
+
+    /// Runs a transfer that an earlier attempt may have completed: with `--overwrite` it would be written anew.
+    pub(crate) fn continue_run(&self, spec: &str) -> Output {
+        end_of(self.start_plain(spec, &[]))
     }
 }
 

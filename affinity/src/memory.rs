@@ -1,4 +1,4 @@
-//! Which node the calling thread's memory comes from.
+//! Which node the calling thread's memory comes from, and how much of it the allocator keeps.
 //!
 //! A page comes from the node of the CPU that touches it first, so a thread that is pinned near its NIC gets near memory
 //! by itself. One that is not pinned, or is pinned elsewhere, says what it wants.
@@ -27,6 +27,23 @@ pub fn prefer_node(node: u32) -> bool {
     // pages of this thread come from, never what memory holds.
     let answer = unsafe { libc::syscall(libc::SYS_set_mempolicy, libc::MPOL_PREFERRED, nodes.as_ptr(), bits) };
     answer == 0
+}
+
+/// Has all threads of this process share `count` arenas of the allocator, and says whether they will.
+///
+/// glibc gives threads arenas of their own, up to eight for each core, and each keeps what it has once had. A process whose
+/// threads come and go grows by that for hours, as if it leaked. Other allocators are left as they are.
+///
+/// ```
+/// affinity::share_arenas(2);
+/// ```
+#[allow(clippy::must_use_candidate, reason = "most callers have nothing else to try")]
+pub fn share_arenas(count: u16) -> bool {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) takes two numbers and may be called at any time: arenas that are there already stay.
+    return unsafe { libc::mallopt(libc::M_ARENA_MAX, count.into()) } == 1;
+    #[cfg(not(target_env = "gnu"))]
+    return count == 0;
 }
 
 /// As many nodes as any kernel is built for (`CONFIG_NODES_SHIFT` is 10 at most).

@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// After so many the daemons are warm.
     #[arg(long, default_value_t = 500)]
     warm: u32,
+    /// Only transfers of these kinds, to find out which of them leaves something behind; may be repeated.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..i64::from(KINDS)))]
+    kind: Vec<u32>,
     /// KiB by which resident memory may have grown at the end.
     #[arg(long, default_value_t = 1024)]
     growth_kib: u64,
@@ -37,6 +40,8 @@ pub(crate) struct Options {
     common: Common,
 }
 
+/// Kinds of transfers: two to nothing, two to files, one between two replicas, two that fail, one that is cancelled.
+const KINDS: u32 = 8;
 /// How often the daemons are looked at.
 const LOOKS: u32 = 10;
 /// How long a daemon may take to let go of what a transfer had.
@@ -45,6 +50,16 @@ const REST_WITHIN: Duration = Duration::from_secs(30);
 const TRANSFER_WITHIN: Duration = Duration::from_secs(60);
 /// The files that are copied: odd sizes, one larger than the usual block.
 const FILES: [u64; 3] = [1, 70_001, 3_000_001];
+
+impl Options {
+    /// The kind of one of the transfers.
+    fn kind_of(&self, number: u32) -> u32 {
+        match self.kind.len() {
+            0 => number % KINDS,
+            some => self.kind[number as usize % some],
+        }
+    }
+}
 
 /// What a daemon holds.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let step = ((options.transfers - warm) / LOOKS).max(1);
     let mut looks = Vec::new();
     for number in 0..options.transfers {
-        soak.transfer(number).with_context(|| format!("transfer {number}"))?;
+        soak.transfer(number, options.kind_of(number)).with_context(|| format!("transfer {number}"))?;
         let done = number + 1;
         if done == warm || done == options.transfers || (done > warm && (done - warm).is_multiple_of(step)) {
             let look = soak.look(done)?;
@@ -120,11 +135,11 @@ impl<'a> Soak<'a> {
     }
 
     /// Runs one transfer to the end that it should come to.
-    fn transfer(&self, number: u32) -> Result<()> {
+    fn transfer(&self, number: u32, kind: u32) -> Result<()> {
         let [from, to] = &self.addresses;
         let file = number as usize % FILES.len();
         let last = FILES[file] - 1;
-        let (rows, code) = match number % 8 {
+        let (rows, code) = match kind {
             0 | 1 => (format!("writer {from} pattern:{number} 0 0-{last}\nreader {to} null: 0 0-{last}"), 0),
             2 | 3 => {
                 let to_file = format!("reader {to} file:///copy{file} 0 0-{last}");
@@ -138,7 +153,7 @@ impl<'a> Soak<'a> {
             6 => (format!("writer {from} pattern:1 0 0-{last}\nreader {to} file:///none/copy 0 0-{last}"), 5),
             _ => (format!("writer {from} pattern:1 0 0-64M\nreader {to} file:///cancelled 0 0-64M"), 130),
         };
-        let block = ["4K", "64K", "1M", "4M"][number as usize / 8 % 4];
+        let block = ["4K", "64K", "1M", "4M"][(number / KINDS) as usize % 4];
         let text = format!("id \"soak {}\"\noption block {block}\n{rows}\n", number % 16);
         let settings = Settings {
             key_file: Some(self.lab.path("key")),
@@ -152,7 +167,7 @@ impl<'a> Soak<'a> {
         let handle = transfer.handle();
         if code == 130 {
             // Before it has begun, or in the middle.
-            let begun = (number / 8).is_multiple_of(2);
+            let begun = (number / KINDS).is_multiple_of(2);
             std::thread::scope(|scope| -> Result<()> {
                 let running = scope.spawn(|| transfer.transfer());
                 let deadline = Instant::now() + TRANSFER_WITHIN;

@@ -1,7 +1,7 @@
 //! The log on standard error: what a daemon writes for a journal, and what `-v` shows of the other commands.
 //!
 //! The rest of the program speaks through [`tracing`]; a library user who has a subscriber of their own hears it there. Here is
-//! what makes lines of it ([`line`]), what keeps a flood of refusals from filling a disk ([`limiter`]), and the thread that
+//! what makes lines of it ([`mod@line`]), what keeps a flood of refusals from filling a disk ([`mod@limiter`]), and the thread that
 //! writes: a reader of standard error that does not read holds up nobody else. A log that cannot be written is no reason to
 //! stop; what finds no room is counted and said later.
 

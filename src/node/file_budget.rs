@@ -27,8 +27,9 @@ impl FileBudget {
     pub(super) fn claim(&self, prepare: &Prepare, rails: usize) -> Result<FileClaim> {
         let need = Need::of(prepare);
         let (allowed, _) = descriptors::limits().unwrap_or((u64::MAX, u64::MAX));
-        let in_use = descriptors::in_use();
         let mut promised = self.promised();
+        // Counted while no promise can end: descriptors of one that ends now are open, or still promised.
+        let in_use = descriptors::in_use();
         need.judge(allowed, in_use + *promised, KEPT_FREE + KEPT_FREE_EACH * rails as u64)?;
         *promised += need.descriptors;
         Ok(FileClaim { budget: self.clone(), count: need.descriptors })

@@ -1,4 +1,5 @@
-//! The process's monotonic clock. Threads that drive sockets and rings read it and hand moments to the pure core.
+//! The process's monotonic clock. Threads that drive sockets and rings read it and hand moments to
+//! the pure core.
 //!
 //! The clock does not count time in which the process did not run: after Ctrl-Z, SIGSTOP, a batch
 //! system's suspend, or a debugger, no deadline has come closer. It notices by its readings: every
@@ -50,12 +51,16 @@ pub(crate) fn stopped() -> Duration {
 /// A sentence for a report, where the process was stopped for as long as matters to anybody.
 pub(crate) fn stop_warning(who: &str, stopped: Duration) -> Option<String> {
     let seconds = stopped.as_secs_f64();
-    (stopped >= GAP_MIN).then(|| format!("{who} was stopped for {seconds:.1} s, which its timers do not count"))
+    (stopped >= GAP_MIN)
+        .then(|| format!("{who} was stopped for {seconds:.1} s, which its timers do not count"))
 }
 
 /// Waits for something until a deadline that was made from [`awake`]. `wait` is called with short
 /// times until it gives something; `None` when the time is up.
-pub(crate) fn wait_until<T>(deadline: Instant, mut wait: impl FnMut(Duration) -> Option<T>) -> Option<T> {
+pub(crate) fn wait_until<T>(
+    deadline: Instant,
+    mut wait: impl FnMut(Duration) -> Option<T>,
+) -> Option<T> {
     loop {
         let left = deadline.saturating_duration_since(awake());
         if let Some(found) = wait(left.min(LOOK_EVERY)) {
@@ -104,7 +109,8 @@ impl Watch {
                 continue;
             }
             if seen.saturating_sub(raw) >= gap_min {
-                // This thread was stopped with its reading in hand, and another has counted the gap.
+                // This thread was stopped with its reading in hand, and another has counted the
+                // gap.
                 continue;
             }
             self.seen_ns.fetch_max(raw, Ordering::AcqRel);
@@ -136,7 +142,11 @@ mod tests {
         let watch = Watch::default();
         let at = |ms: u64| watch.awake_ns(|| ms * MS) / MS;
         assert_eq!((at(0), at(250), at(900), at(1899)), (0, 250, 900, 1899), "a busy machine");
-        assert_eq!(at(1899 + 35_000), 1899 + 250, "stopped for 35 s: no deadline of a second has passed");
+        assert_eq!(
+            at(1899 + 35_000),
+            1899 + 250,
+            "stopped for 35 s: no deadline of a second has passed"
+        );
         assert_eq!(at(1899 + 35_400), 1899 + 650, "and the clock goes on");
         assert_eq!(at(1899 + 37_400), 1899 + 900, "stopped again");
         assert_eq!(watch.stopped_ns.load(Ordering::Acquire) / MS, 34_750 + 1_750);

@@ -7,7 +7,8 @@ use std::io::{self, Write};
 
 use crate::units::{Span, printable};
 
-/// What kind of ending this is. The number is the exit status, the code on the wire, and the code in C.
+/// What kind of ending this is. The number is the exit status, the code on the wire, and the code
+/// in C.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum Code {
@@ -15,7 +16,8 @@ pub enum Code {
     Internal = 1,
     /// The command line or the specification is wrong, or rows contradict each other.
     Usage = 2,
-    /// A node cannot be reached or was lost, the last replica of a range was lost, or a port is in use.
+    /// A node cannot be reached or was lost, the last replica of a range was lost, or a port is in
+    /// use.
     Unreachable = 3,
     /// The key is wrong or readable by others, or a path leads out of the root.
     Refused = 4,
@@ -48,10 +50,14 @@ impl Code {
         self as u8
     }
 
-    /// The code with this number; a number that a newer peer may send and this version does not know is `Internal`.
+    /// The code with this number; a number that a newer peer may send and this version does not
+    /// know is `Internal`.
     #[must_use]
     pub fn of(number: u32) -> Code {
-        Code::ALL.into_iter().find(|code| u32::from(code.number()) == number).unwrap_or(Code::Internal)
+        Code::ALL
+            .into_iter()
+            .find(|code| u32::from(code.number()) == number)
+            .unwrap_or(Code::Internal)
     }
 }
 
@@ -92,8 +98,8 @@ impl Error {
         self
     }
 
-    /// The same error with another remedy where the system answered `error` as filters of system calls do: `calls` is
-    /// what was tried.
+    /// The same error with another remedy where the system answered `error` as filters of system
+    /// calls do: `calls` is what was tried.
     #[must_use]
     pub(crate) fn perhaps_filtered(self, error: &io::Error, calls: &str) -> Error {
         match error.raw_os_error() {
@@ -120,13 +126,15 @@ impl Error {
     }
 }
 
-/// Says something on standard error, led by the program's name. Where nobody can read there (the disk is full, the
-/// reader is gone) nothing happens: the macros of the standard library would end the thread.
+/// Says something on standard error, led by the program's name. Where nobody can read there (the
+/// disk is full, the reader is gone) nothing happens: the macros of the standard library would end
+/// the thread.
 pub(crate) fn say(what: &str) {
     let _ = io::stderr().write_all(format!("cep-fast: {}\n", printable(what)).as_bytes());
 }
 
-/// Message and remedy on one line, with control characters escaped: both may quote what others said.
+/// Message and remedy on one line, with control characters escaped: both may quote what others
+/// said.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&printable(&self.message))?;

@@ -1,7 +1,9 @@
-//! Moves a logical range of bytes from N sender nodes to M receiver nodes as fast as their NICs allow.
+//! Moves a logical range of bytes from N sender nodes to M receiver nodes as fast as their NICs
+//! allow.
 //!
-//! Senders hold overlapping, partial replicas of a *data space*; receivers want arbitrary parts of it. The calling process
-//! is the master: it reads the rows, plans who sends what to whom, and conducts the nodes. The bytes go from node to node.
+//! Senders hold overlapping, partial replicas of a *data space*; receivers want arbitrary parts of
+//! it. The calling process is the master: it reads the rows, plans who sends what to whom, and
+//! conducts the nodes. The bytes go from node to node.
 //!
 //! ```
 //! use cep_fast::{Settings, Spec, Transfer};
@@ -30,9 +32,10 @@
 //! - [`Report`]: what it came to, beside the bound that no schedule can beat
 //! - [`Error`] and [`Code`]: what went wrong and to whom, what to do, and the exit status for it
 //!
-//! It stands on the Composite Endpoint Protocol (CEP: transfer specification, N-to-M schedules, soft limits) and on the
-//! parallel protocol stacks of Jiang and Yeung (one logical connection over many, one protocol engine per network
-//! interface). `docs/ARCHITECTURE.md` shows how it works inside.
+//! It stands on the Composite Endpoint Protocol (CEP: transfer specification, N-to-M schedules,
+//! soft limits) and on the parallel protocol stacks of Jiang and Yeung (one logical connection over
+//! many, one protocol engine per network interface). `docs/ARCHITECTURE.md` shows how it works
+//! inside.
 
 #[doc(hidden)]
 pub mod cli;

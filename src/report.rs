@@ -1,6 +1,7 @@
 //! What a transfer came to: one JSON object for scripts, a few tables for people.
 //!
-//! The achieved time always stands beside the bound that no schedule can beat, and beside what sets that bound.
+//! The achieved time always stands beside the bound that no schedule can beat, and beside what sets
+//! that bound.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +15,8 @@ use serde::{Serialize, Serializer};
 use crate::error::{Code, Error};
 use crate::units::{BitRate, Span, human_bytes, printable};
 
-/// The result of one transfer that began. It may have failed: [`Report::into_result`] tells. `Display` gives the form for people, [`Report::json`] the one for scripts.
+/// The result of one transfer that began. It may have failed: [`Report::into_result`] tells.
+/// `Display` gives the form for people, [`Report::json`] the one for scripts.
 #[must_use = "a transfer that failed has a report too: see `into_result`"]
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Report {
@@ -22,11 +24,13 @@ pub struct Report {
     pub transfer: String,
     /// How it ended.
     pub state: State,
-    /// Bytes delivered, summed over receivers; those that an earlier attempt had delivered are included.
+    /// Bytes delivered, summed over receivers; those that an earlier attempt had delivered are
+    /// included.
     pub bytes: u64,
     /// Of `bytes`, those that an earlier attempt had delivered.
     pub resumed_bytes: u64,
-    /// From the first request for data to the last piece written, by the receivers' monotonic clocks.
+    /// From the first request for data to the last piece written, by the receivers' monotonic
+    /// clocks.
     pub seconds: f64,
     /// The whole command.
     pub wall_seconds: f64,
@@ -48,7 +52,8 @@ pub struct Report {
     pub stolen_bytes: u64,
     /// Requests made again.
     pub retries: u64,
-    /// How much of the senders' replicas was compared before bytes moved; none where each byte has one source.
+    /// How much of the senders' replicas was compared before bytes moved; none where each byte has
+    /// one source.
     pub replicas: Option<ReplicaReport>,
     /// Every node, in the order of the specification.
     pub nodes: Vec<NodeReport>,
@@ -126,7 +131,8 @@ pub struct NodeReport {
     pub cpu_seconds: f64,
     /// Its largest resident memory.
     pub memory_bytes_max: u64,
-    /// From its first request to the last piece that it wrote, by its own clock. Not part of the JSON object.
+    /// From its first request to the last piece that it wrote, by its own clock. Not part of the
+    /// JSON object.
     #[serde(skip)]
     pub seconds: f64,
     /// Its NICs.
@@ -148,9 +154,11 @@ pub struct RailReport {
     pub line_gbit_per_s: Option<f64>,
     /// The busier direction's rate over the line rate, 0 to 1.
     pub efficiency: Option<f64>,
-    /// Which way its bytes took through the kernel, and why where it was not the one asked for; none if it moved nothing.
+    /// Which way its bytes took through the kernel, and why where it was not the one asked for;
+    /// none if it moved nothing.
     pub path: Option<String>,
-    /// What carried out its operations: `io_uring`, or what stood in for it or for a part of it, and why.
+    /// What carried out its operations: `io_uring`, or what stood in for it or for a part of it,
+    /// and why.
     pub driver: Option<String>,
     /// Its largest packet, where known. Not part of the JSON object.
     #[serde(skip)]
@@ -158,13 +166,14 @@ pub struct RailReport {
     /// Where it listened for flows. Not part of the JSON object.
     #[serde(skip)]
     pub address: Option<SocketAddr>,
-    /// Bytes that the NIC itself counted meanwhile, sent and received, with headers and whatever else went over it; where
-    /// the node's system says so. Not part of the JSON object.
+    /// Bytes that the NIC itself counted meanwhile, sent and received, with headers and whatever
+    /// else went over it; where the node's system says so. Not part of the JSON object.
     #[serde(skip)]
     pub counted: Option<(u64, u64)>,
 }
 
-/// Why a transfer did not complete. In the JSON object `message` has the remedy behind it, in parentheses.
+/// Why a transfer did not complete. In the JSON object `message` has the remedy behind it, in
+/// parentheses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReportError {
     /// The exit status.
@@ -173,7 +182,8 @@ pub struct ReportError {
     pub message: String,
     /// What to do about it, if anything.
     pub remedy: Option<String>,
-    /// The ranges of the data space that are missing, inclusive as in a specification: `["0-1023"]`.
+    /// The ranges of the data space that are missing, inclusive as in a specification:
+    /// `["0-1023"]`.
     pub missing_ranges: Vec<Span>,
 }
 
@@ -235,11 +245,15 @@ impl Report {
         match (&self.error, self.state) {
             (Some(error), _) => Err(error.to_error()),
             (None, State::Complete) => Ok(self),
-            (None, _) => Err(Error::new(Code::Internal, "the transfer did not complete, and does not say why")),
+            (None, _) => Err(Error::new(
+                Code::Internal,
+                "the transfer did not complete, and does not say why",
+            )),
         }
     }
 
-    /// Returns true for a report that has more to tell than its error: something moved, or was there already.
+    /// Returns true for a report that has more to tell than its error: something moved, or was
+    /// there already.
     pub(crate) fn tells(&self) -> bool {
         self.state == State::Complete || self.bytes > 0 || self.wasted_bytes > 0
     }
@@ -271,7 +285,11 @@ impl Report {
         };
         let moved = human_bytes(self.moved_bytes());
         let transfer = printable(&self.transfer);
-        write!(f, "{transfer} {state}: {moved} in {:.3} s, {:.2} Gbit/s", self.seconds, self.gbit_per_s)?;
+        write!(
+            f,
+            "{transfer} {state}: {moved} in {:.3} s, {:.2} Gbit/s",
+            self.seconds, self.gbit_per_s
+        )?;
         if self.resumed_bytes > 0 {
             write!(f, "; {} more were there from before", human_bytes(self.resumed_bytes))?;
         }
@@ -285,7 +303,9 @@ impl Report {
             write!(f, ", set by {}", printable(bottleneck))?;
         }
         match percent(bound_seconds, self.seconds) {
-            Some(percent) if self.state == State::Complete => writeln!(f, "; {percent:.1} % of it achieved"),
+            Some(percent) if self.state == State::Complete => {
+                writeln!(f, "; {percent:.1} % of it achieved")
+            }
             _ => writeln!(f),
         }
     }
@@ -295,7 +315,9 @@ impl Report {
         writeln!(f, "scheduler: {}; check: {}, {digest}", self.scheduler, self.check)?;
         let (wasted, stolen) = (human_bytes(self.wasted_bytes), human_bytes(self.stolen_bytes));
         writeln!(f, "wasted: {wasted}; stolen: {stolen}; retries: {}", self.retries)?;
-        let Some(ReplicaReport { compared_bytes, of_bytes, mode }) = self.replicas else { return Ok(()) };
+        let Some(ReplicaReport { compared_bytes, of_bytes, mode }) = self.replicas else {
+            return Ok(());
+        };
         let how = match mode {
             Comparison::Sample => "a sample",
             Comparison::All => "all",
@@ -326,7 +348,9 @@ impl Report {
     /// One line for each way, with the rails that took it.
     fn write_paths(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut ways: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (node, rail) in self.nodes.iter().flat_map(|node| node.rails.iter().map(move |rail| (node, rail))) {
+        for (node, rail) in
+            self.nodes.iter().flat_map(|node| node.rails.iter().map(move |rail| (node, rail)))
+        {
             if let (Some(path), Some(driver)) = (&rail.path, &rail.driver) {
                 let way = printable(&format!("{path} ({driver})")).into_owned();
                 let rail = printable(&format!("{} {}", node.name, rail.nic)).into_owned();
@@ -367,7 +391,9 @@ impl Report {
 
     fn rail_cells(&self, rail: &RailReport) -> [String; COLUMNS] {
         let of_line = match (rail.line_gbit_per_s, rail.efficiency) {
-            (Some(line), Some(efficiency)) => format!("{:.1} % of {line} Gbit/s", efficiency * 100.0),
+            (Some(line), Some(efficiency)) => {
+                format!("{:.1} % of {line} Gbit/s", efficiency * 100.0)
+            }
             _ => "-".into(),
         };
         [
@@ -394,7 +420,8 @@ impl Report {
         if error.missing_ranges.is_empty() {
             return Ok(());
         }
-        let missing_bytes: u128 = error.missing_ranges.iter().map(|span| u128::from(span.bytes())).sum();
+        let missing_bytes: u128 =
+            error.missing_ranges.iter().map(|span| u128::from(span.bytes())).sum();
         write!(f, "missing: {missing_bytes} bytes:")?;
         for span in error.missing_ranges.iter().take(RANGES_SHOWN_MAX) {
             write!(f, " {span}")?;
@@ -439,7 +466,8 @@ fn percent(part: f64, whole: f64) -> Option<f64> {
 }
 
 const COLUMNS: usize = 8;
-const HEADINGS: [&str; COLUMNS] = ["node", "role", "sent", "received", "rate", "of line", "CPU s", "memory"];
+const HEADINGS: [&str; COLUMNS] =
+    ["node", "role", "sent", "received", "rate", "of line", "CPU s", "memory"];
 const RANGES_SHOWN_MAX: usize = 16;
 const WAYS_SHOWN_MAX: usize = 16;
 

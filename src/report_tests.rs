@@ -4,7 +4,13 @@
 
 use super::*;
 
-fn node(name: &str, role: NodeRole, bytes_sent: u64, bytes_received: u64, line: Option<f64>) -> NodeReport {
+fn node(
+    name: &str,
+    role: NodeRole,
+    bytes_sent: u64,
+    bytes_received: u64,
+    line: Option<f64>,
+) -> NodeReport {
     let rail = RailReport {
         nic: "eth0".into(),
         threads: 2,
@@ -49,7 +55,11 @@ fn report() -> Report {
         wasted_bytes: 0,
         stolen_bytes: 1 << 20,
         retries: 2,
-        replicas: Some(ReplicaReport { compared_bytes: 1 << 20, of_bytes: 1_000_000_000, mode: Comparison::Sample }),
+        replicas: Some(ReplicaReport {
+            compared_bytes: 1 << 20,
+            of_bytes: 1_000_000_000,
+            mode: Comparison::Sample,
+        }),
         nodes: vec![
             node("node1:55553", NodeRole::Sender, 1_000_000_000, 0, Some(10.0)),
             node("node6:55558", NodeRole::Receiver, 0, 1_000_000_000, None),
@@ -61,7 +71,9 @@ fn report() -> Report {
 
 fn failed() -> Report {
     let missing = (0..20).map(|i| Span::of(i * 10, 5)).collect();
-    let error = Error::new(Code::Unreachable, "node1:55553 was lost").remedy("run again to resume").missing(missing);
+    let error = Error::new(Code::Unreachable, "node1:55553 was lost")
+        .remedy("run again to resume")
+        .missing(missing);
     let error = Some(ReportError::from(&error));
     Report {
         state: State::Failed,
@@ -89,7 +101,10 @@ fn json_has_exactly_the_promised_fields_in_one_line() {
     );
     assert!(json.starts_with(expected), "{json}");
     assert!(json.contains(r#""line_gbit_per_s":null,"efficiency":null"#));
-    assert!(json.ends_with(r#"],"warnings":["node1:55553: eth0 is short of bytes"],"error":null}"#), "{json}");
+    assert!(
+        json.ends_with(r#"],"warnings":["node1:55553: eth0 is short of bytes"],"error":null}"#),
+        "{json}"
+    );
 }
 
 #[test]

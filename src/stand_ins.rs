@@ -1,5 +1,6 @@
-//! Nodes that say what nodes say and move nothing: with them one process can be ten thousand nodes, and a master can be
-//! measured. For `cep-bench` alone; everything here is behind the feature `stand-ins`.
+//! Nodes that say what nodes say and move nothing: with them one process can be ten thousand nodes,
+//! and a master can be measured. For `cep-bench` alone; everything here is behind the feature
+//! `stand-ins`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
@@ -17,8 +18,8 @@ use crate::spec::Role;
 use crate::units::BitRate;
 use crate::wire::Check;
 use crate::wire::control::{
-    self, Advert, CheckValue, LandedSegment, Prepared, Rail, RailStats, RowState, SegmentChecks, Start, Stats,
-    ToMaster, ToNode,
+    self, Advert, CheckValue, LandedSegment, Prepared, Rail, RailStats, RowState, SegmentChecks,
+    Start, Stats, ToMaster, ToNode,
 };
 
 /// The kernel's limit is usually this.
@@ -31,7 +32,8 @@ pub enum Milestone {
     FirstCall,
     /// All sessions stand.
     AllMet,
-    /// Every node was told to prepare. None has answered yet; they do when the call with this returns.
+    /// Every node was told to prepare. None has answered yet; they do when the call with this
+    /// returns.
     AllAsked,
     /// A first receiver has its part of the plan.
     FirstStart,
@@ -45,7 +47,8 @@ pub enum Milestone {
     AllClosed,
 }
 
-/// What was said. Bytes are those of whole messages on the wire, sealed; the handshake is not among them.
+/// What was said. Bytes are those of whole messages on the wire, sealed; the handshake is not among
+/// them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
     /// Nodes that receive.
@@ -64,8 +67,8 @@ pub struct Tally {
     pub bytes_max: u64,
 }
 
-/// Bytes of memory that the crate lays out for each node of a transfer before its session stands, and what of them is the
-/// connection.
+/// Bytes of memory that the crate lays out for each node of a transfer before its session stands,
+/// and what of them is the connection.
 #[must_use]
 pub fn laid_out_bytes() -> (usize, usize) {
     crate::master::laid_out_bytes()
@@ -88,13 +91,21 @@ pub fn ciphers(count: usize) -> Result<impl Sized> {
     (0..count).map(|_| session::at_rest(&key)).collect::<Result<Vec<_>>>()
 }
 
-/// Stands in for `count` nodes, all at one port of different loopback addresses, until their master has closed every session.
+/// Stands in for `count` nodes, all at one port of different loopback addresses, until their master
+/// has closed every session.
 ///
 /// # Errors
 /// What breaks a session, `Code::Stalled` after `within`, and what the system refuses.
-pub fn serve(listener: StdListener, count: usize, within: Duration, watch: &mut dyn FnMut(Milestone)) -> Result<Tally> {
+pub fn serve(
+    listener: StdListener,
+    count: usize,
+    within: Duration,
+    watch: &mut dyn FnMut(Milestone),
+) -> Result<Tally> {
     room::make(count, 1)?;
-    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("cannot stand in for nodes: {error}"));
+    let failed = |error: std::io::Error| {
+        Error::new(Code::Internal, format!("cannot stand in for nodes: {error}"))
+    };
     let rails = StdListener::bind(("0.0.0.0", 0)).map_err(failed)?;
     let rail_port = rails.local_addr().map_err(failed)?.port();
     std::thread::spawn(move || rails.incoming().flatten().try_for_each(give_a_byte));
@@ -116,16 +127,25 @@ pub fn serve(listener: StdListener, count: usize, within: Duration, watch: &mut 
         tally: Tally::default(),
         watch,
     };
-    crowd.poll.registry().register(&mut crowd.listener, Token(count), Interest::READABLE).map_err(failed)?;
+    crowd
+        .poll
+        .registry()
+        .register(&mut crowd.listener, Token(count), Interest::READABLE)
+        .map_err(failed)?;
     let end = Instant::now() + within;
     let mut events = Events::with_capacity(1024);
     while crowd.closed < count {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Error::new(Code::Stalled, format!("{} of {count} nodes have met their master", crowd.met)));
+            return Err(Error::new(
+                Code::Stalled,
+                format!("{} of {count} nodes have met their master", crowd.met),
+            ));
         }
         match crowd.poll.poll(&mut events, Some(left)) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(failed(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+                return Err(failed(error));
+            }
             _ => {}
         }
         for event in &events {
@@ -176,13 +196,22 @@ impl Crowd<'_> {
             if self.nodes.is_empty() {
                 (self.watch)(Milestone::FirstCall);
             }
-            let local = stream.local_addr().map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+            let local = stream
+                .local_addr()
+                .map_err(|error| Error::new(Code::Internal, error.to_string()))?;
             let advert = control::encode(&advert(SocketAddr::new(local.ip(), self.rail_port)))?;
-            let mut connection = Connection::accept(stream, Instant::now() + Duration::from_secs(10))?;
+            let mut connection =
+                Connection::accept(stream, Instant::now() + Duration::from_secs(10))?;
             let at = self.nodes.len();
             connection.register(self.poll.registry(), Token(at))?;
             let connection = Some(connection);
-            self.nodes.push(Node { connection, advert, prepared: Vec::new(), messages: 0, bytes: 0 });
+            self.nodes.push(Node {
+                connection,
+                advert,
+                prepared: Vec::new(),
+                messages: 0,
+                bytes: 0,
+            });
             self.ready(at)?;
         }
         Ok(())
@@ -193,7 +222,8 @@ impl Crowd<'_> {
         let Some(connection) = &mut node.connection else { return Ok(()) };
         let was_up = connection.is_up();
         let advert = &node.advert;
-        connection.ready(&|_: &Hello| Some(Admission { key: Key::open(), payload: advert.clone() }))?;
+        connection
+            .ready(&|_: &Hello| Some(Admission { key: Key::open(), payload: advert.clone() }))?;
         if !connection.is_up() {
             return Ok(());
         }
@@ -220,10 +250,12 @@ impl Crowd<'_> {
         self.count(at, bytes.len());
         match control::decode::<ToNode>(bytes)? {
             ToNode::Prepare(prepare) => {
-                self.tally.receivers += u64::from(prepare.rows.iter().any(|row| row.role == Role::Receiver));
+                self.tally.receivers +=
+                    u64::from(prepare.rows.iter().any(|row| row.role == Role::Receiver));
                 let rows = vec![RowState { shared: false, kept: false }; prepare.rows.len()];
                 let replicas = vec![1; value_count(&prepare.replicas)];
-                let prepared = ToMaster::Prepared(Prepared { rows, replicas, ..Prepared::default() });
+                let prepared =
+                    ToMaster::Prepared(Prepared { rows, replicas, ..Prepared::default() });
                 self.nodes[at].prepared = control::encode(&prepared)?;
                 self.asked += 1;
                 if self.asked == self.count {
@@ -262,7 +294,8 @@ impl Crowd<'_> {
             (self.watch)(Milestone::LastStart);
         }
         self.tally.start_bytes += sealed_bytes(bytes) as u64;
-        self.tally.entries += start.segments.iter().map(|segment| segment.senders.len() as u64).sum::<u64>();
+        self.tally.entries +=
+            start.segments.iter().map(|segment| segment.senders.len() as u64).sum::<u64>();
         let landed = start.segments.iter().map(|segment| {
             let checks = vec![CheckValue { span: segment.span, check: Check::Crc64(u64::MAX) }];
             LandedSegment { span: segment.span, checks: SegmentChecks::Listed(checks) }

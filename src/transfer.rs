@@ -1,8 +1,8 @@
 //! A transfer as a library user sees it: rows in, report out.
 //!
-//! The three calls of the CEP paper (Table 1), in this library's idiom: [`Transfer::schedule`] adds a row,
-//! [`Transfer::transfer`] starts or continues the whole, and [`Handle::data_sent`] says how much has arrived. A
-//! [`Handle`] also cancels, from any thread, at any time.
+//! The three calls of the CEP paper (Table 1), in this library's idiom: [`Transfer::schedule`] adds
+//! a row, [`Transfer::transfer`] starts or continues the whole, and [`Handle::data_sent`] says how
+//! much has arrived. A [`Handle`] also cancels, from any thread, at any time.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::num::NonZeroU32;
@@ -32,50 +32,59 @@ use crate::wire::{CheckKind, DataPath};
 
 /// How long names of nodes may take to be resolved.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
-/// Names that are asked for at once: ten thousand threads would be more than a process may have on many machines.
+/// Names that are asked for at once: ten thousand threads would be more than a process may have on
+/// many machines.
 const RESOLVERS_MAX: usize = 64;
 
-/// Blocks that a limit must let each receiver have within the stall timeout, so that it does not count as stalled.
+/// Blocks that a limit must let each receiver have within the stall timeout, so that it does not
+/// count as stalled.
 const STALL_BLOCKS_MIN: f64 = 4.0;
 
 /// How a transfer is carried out. `Default` is the fast and safe way.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Start every node as a child process on this machine, instead of dialling daemons. It needs a `program`.
+    /// Start every node as a child process on this machine, instead of dialling daemons. It needs a
+    /// `program`.
     pub launch_local: bool,
     /// The `cep-fast` program that launched nodes run.
     pub program: Option<PathBuf>,
     /// The directory that launched nodes serve and write below; daemons have their own.
     pub root: PathBuf,
-    /// The file with the site key that the daemons share; without one only nodes on loopback that run as the same user let it in.
+    /// The file with the site key that the daemons share; without one only nodes on loopback that
+    /// run as the same user let it in.
     pub key_file: Option<PathBuf>,
     /// What is computed over every piece.
     pub check: Checking,
     /// Make files and names survive a power cut before the transfer counts as complete.
     pub fsync: bool,
-    /// Read every file back from its disk, past the page cache, and check it once more before it gets its name. Needs a check.
+    /// Read every file back from its disk, past the page cache, and check it once more before it
+    /// gets its name. Needs a check.
     pub verify: bool,
     /// Compare all bytes that several senders offer, not a sample of them, before any byte moves.
     pub verify_replicas: bool,
     /// Replace files that exist.
     pub overwrite: bool,
-    /// Continue what an earlier attempt left, and leave to a later one what has landed; without, start over and leave nothing.
+    /// Continue what an earlier attempt left, and leave to a later one what has landed; without,
+    /// start over and leave nothing.
     pub resume: bool,
-    /// Slots of one block (1 MiB unless the specification says otherwise) that each node's rail may have for either
-    /// direction; `None` for the node's own choice.
+    /// Slots of one block (1 MiB unless the specification says otherwise) that each node's rail may
+    /// have for either direction; `None` for the node's own choice.
     pub slots: Option<u32>,
     /// NICs that each node may use, of those it has: the first of them; `None` for all.
     pub rails_max: Option<NonZeroU32>,
     /// Which way bytes take through the kernel of each node.
     pub path: DataPath,
-    /// Threads that each NIC may use, of those that its node gives it: the first of them; `None` for all.
+    /// Threads that each NIC may use, of those that its node gives it: the first of them; `None`
+    /// for all.
     pub threads_max: Option<NonZeroU32>,
-    /// What all receivers together may receive; `None` for as fast as it goes. Each receiver has a part of it like its part
-    /// of the wanted bytes, which is not more than a block (1 MiB unless the specification says otherwise) ahead.
+    /// What all receivers together may receive; `None` for as fast as it goes. Each receiver has a
+    /// part of it like its part of the wanted bytes, which is not more than a block (1 MiB unless
+    /// the specification says otherwise) ahead.
     pub limit: Option<BitRate>,
     /// Have the senders' kernels pace every flow at what the plan wants of it, and a tenth more.
     pub pace: bool,
-    /// How long nothing may move before the transfer fails. A flow that owes an answer is given up after a third of it.
+    /// How long nothing may move before the transfer fails. A flow that owes an answer is given up
+    /// after a third of it.
     pub stall_timeout: Duration,
     /// How long the transfer may take in all; `None` for as long as it moves.
     pub timeout: Option<Duration>,
@@ -172,15 +181,16 @@ impl Handle {
         self.shared.landed_bytes.load(Ordering::Relaxed)
     }
 
-    /// Where `cep-fast status` and `cancel` reach this transfer's master, once it runs and where its specification has
-    /// a master row; with port 0 there, this is how to learn the port.
+    /// Where `cep-fast status` and `cancel` reach this transfer's master, once it runs and where
+    /// its specification has a master row; with port 0 there, this is how to learn the port.
     #[must_use]
     pub fn master_address(&self) -> Option<SocketAddr> {
         self.shared.address.get().copied()
     }
 
-    /// Ends the transfer. [`Transfer::transfer`] returns with a report whose state is `cancelled`, once every node has
-    /// cleaned up or has had its time for it. Before a transfer has started, this ends it as soon as it does.
+    /// Ends the transfer. [`Transfer::transfer`] returns with a report whose state is `cancelled`,
+    /// once every node has cleaned up or has had its time for it. Before a transfer has started,
+    /// this ends it as soon as it does.
     pub fn cancel(&self) {
         self.shared.cancel();
     }
@@ -216,19 +226,22 @@ impl Transfer {
         Handle { shared: Arc::clone(&self.shared) }
     }
 
-    /// Carries the transfer out, from its start or from where an earlier attempt left it, and returns when it has ended.
-    /// A transfer that failed or was cancelled has a report too, which says what is missing: `Ok` does not mean that it
-    /// completed. [`Report::into_result`] makes an error of such a report.
+    /// Carries the transfer out, from its start or from where an earlier attempt left it, and
+    /// returns when it has ended. A transfer that failed or was cancelled has a report too, which
+    /// says what is missing: `Ok` does not mean that it completed. [`Report::into_result`] makes an
+    /// error of such a report.
     ///
     /// # Errors
-    /// Where it could not even begin: rows that contradict each other, or nodes to launch and no program for them
-    /// (`Code::Usage`); a key file that is missing (`Code::Data`) or open to others (`Code::Refused`); the master's port
-    /// in use or a launched node that did not come up (`Code::Unreachable`).
+    /// Where it could not even begin: rows that contradict each other, or nodes to launch and no
+    /// program for them (`Code::Usage`); a key file that is missing (`Code::Data`) or open to
+    /// others (`Code::Refused`); the master's port in use or a launched node that did not come up
+    /// (`Code::Unreachable`).
     pub fn transfer(&self) -> Result<Report> {
         self.run(&mut |_| {})
     }
 
-    /// As [`Transfer::transfer`]; `show` is called a few times a second with the state of the transfer.
+    /// As [`Transfer::transfer`]; `show` is called a few times a second with the state of the
+    /// transfer.
     pub(crate) fn run(&self, show: &mut dyn FnMut(&Conductor)) -> Result<Report> {
         let began = Instant::now();
         self.spec.validate()?;
@@ -249,29 +262,41 @@ impl Transfer {
         Ok(report)
     }
 
-    /// Words of a specification that this version reads but does not carry out are refused, never ignored.
+    /// Words of a specification that this version reads but does not carry out are refused, never
+    /// ignored.
     fn check_supported(&self, roster: &Roster) -> Result<()> {
         let missing = |what: &str, instead: &str| {
-            Err(Error::new(Code::Usage, format!("{what} is not available in this version")).remedy(instead))
+            Err(Error::new(Code::Usage, format!("{what} is not available in this version"))
+                .remedy(instead))
         };
         for row in &self.spec.rows {
             if !row.nics.is_empty() {
-                return missing("nics= on a row", "choose the NIC with --nic where the node is started");
+                return missing(
+                    "nics= on a row",
+                    "choose the NIC with --nic where the node is started",
+                );
             }
         }
         if self.settings.verify && self.settings.check == Checking::None {
             let what = "there is nothing to hold against what is read back from the disk";
-            return Err(Error::new(Code::Usage, what).remedy("take a check: --verify disk goes with crc64 and blake3"));
+            return Err(Error::new(Code::Usage, what)
+                .remedy("take a check: --verify disk goes with crc64 and blake3"));
         }
         if let Some(entry) = roster.entries.get(NODES_MAX) {
-            let what = format!("line {}: {} is one node too many", entry.rows[0].line, entry.address);
-            return Err(Error::new(Code::Usage, what).remedy(format!("split the transfer: {NODES_MAX} are the most")));
+            let what =
+                format!("line {}: {} is one node too many", entry.rows[0].line, entry.address);
+            return Err(Error::new(Code::Usage, what)
+                .remedy(format!("split the transfer: {NODES_MAX} are the most")));
         }
-        let allowed =
-            self.settings.limit.map(|limit| limit.bytes_per_second() * self.settings.stall_timeout.as_secs_f64());
+        let allowed = self
+            .settings
+            .limit
+            .map(|limit| limit.bytes_per_second() * self.settings.stall_timeout.as_secs_f64());
         let receivers = roster.entries.iter().filter(|entry| entry.receives()).count().max(1);
         let block_bytes = self.spec.block_bytes.unwrap_or(MIB) as f64;
-        if allowed.is_some_and(|allowed| allowed < STALL_BLOCKS_MIN * block_bytes * receivers as f64) {
+        if allowed
+            .is_some_and(|allowed| allowed < STALL_BLOCKS_MIN * block_bytes * receivers as f64)
+        {
             let what = "the limit is so low that a block may take longer than the stall timeout";
             return Err(Error::new(Code::Usage, what)
                 .remedy("take smaller blocks (`option block 64K` in the specification) or a longer --stall-timeout"));
@@ -281,15 +306,23 @@ impl Transfer {
 
     /// Where every node listens: as launched, or as the rows say.
     fn reach(&self, roster: &Roster) -> Result<(Key, Option<Launched>, Reachable)> {
-        let hosts: Vec<Address> = roster.entries.iter().map(|entry| entry.address.clone()).collect();
+        let hosts: Vec<Address> =
+            roster.entries.iter().map(|entry| entry.address.clone()).collect();
         if self.settings.launch_local {
             let key = Key::generate()?;
             let program = self.settings.program.as_deref().ok_or_else(|| {
-                Error::new(Code::Usage, "no program is named for the nodes that are to be started here")
-                    .remedy("set Settings::program to the path of cep-fast")
+                Error::new(
+                    Code::Usage,
+                    "no program is named for the nodes that are to be started here",
+                )
+                .remedy("set Settings::program to the path of cep-fast")
             })?;
-            let orders =
-                Orders { program, root: &self.settings.root, secret: &key.to_hex(), slots: self.settings.slots };
+            let orders = Orders {
+                program,
+                root: &self.settings.root,
+                secret: &key.to_hex(),
+                slots: self.settings.slots,
+            };
             // A pipe to each node, one from it, and its socket.
             room::make(hosts.len(), 3)?;
             let launched = launch::local(&hosts, orders)?;
@@ -314,7 +347,8 @@ impl Transfer {
                 .remedy("choose another port in the master row; 0 takes any free one")
         })?;
         if let Ok(address) = listener.local_addr() {
-            // Of several runs of one transfer the first one's address stays; only the port 0 makes them differ.
+            // Of several runs of one transfer the first one's address stays; only the port 0 makes
+            // them differ.
             let _ = self.shared.address.set(address);
         }
         Ok(Some((listener, self.site_key()?)))
@@ -322,16 +356,33 @@ impl Transfer {
 
     fn identity(&self) -> Result<Identity> {
         let mut random = [0; 64];
-        getrandom::fill(&mut random)
-            .map_err(|error| Error::new(Code::Internal, format!("the system gives no randomness: {error}")))?;
+        getrandom::fill(&mut random).map_err(|error| {
+            Error::new(Code::Internal, format!("the system gives no randomness: {error}"))
+        })?;
         let part = |at: usize| *random[at..].first_chunk().expect("64 bytes hold it");
         let flow_key = *random[32..].first_chunk().expect("64 bytes hold it");
-        Ok(Identity { id: name_within(&self.spec.id), transfer: part(0), attempt: part(16), flow_key })
+        Ok(Identity {
+            id: name_within(&self.spec.id),
+            transfer: part(0),
+            attempt: part(16),
+            flow_key,
+        })
     }
 
     fn wishes(&self) -> Wishes {
-        let Settings { check, fsync, overwrite, resume, slots, rails_max, limit, pace, stall_timeout, timeout, .. } =
-            self.settings;
+        let Settings {
+            check,
+            fsync,
+            overwrite,
+            resume,
+            slots,
+            rails_max,
+            limit,
+            pace,
+            stall_timeout,
+            timeout,
+            ..
+        } = self.settings;
         let check = match check {
             Checking::Crc64 => CheckKind::Crc64,
             Checking::Blake3 => CheckKind::Blake3,
@@ -363,7 +414,8 @@ impl Transfer {
 /// The addresses of each name, or why they are not known.
 type Reachable = Vec<Result<Vec<SocketAddr>>>;
 
-/// Resolves names, several at a time; one that takes too long is an error of its own and holds up few others.
+/// Resolves names, several at a time; one that takes too long is an error of its own and holds up
+/// few others.
 pub(crate) fn resolve(hosts: &[Address]) -> Reachable {
     let deadline = clock::awake() + RESOLVE_WITHIN;
     let mut resolved: Reachable = Vec::with_capacity(hosts.len());
@@ -374,7 +426,8 @@ pub(crate) fn resolve(hosts: &[Address]) -> Reachable {
             continue;
         }
         let what = format!("the name {} was not resolved in time", host.host);
-        resolved.push(Err(Error::new(Code::Unreachable, what).remedy("check the name and this machine's resolver")));
+        resolved.push(Err(Error::new(Code::Unreachable, what)
+            .remedy("check the name and this machine's resolver")));
         names.push((index, host.clone()));
     }
     let (answers, inbox) = channel();
@@ -396,7 +449,8 @@ pub(crate) fn resolve(hosts: &[Address]) -> Reachable {
             Ok(_) => {}
             Err(error) if made == 0 => {
                 let what = format!("no thread can be made to resolve names: {error}");
-                let error = Error::new(Code::Internal, what).remedy("raise the limit of threads: ulimit -u");
+                let error = Error::new(Code::Internal, what)
+                    .remedy("raise the limit of threads: ulimit -u");
                 asked_for.iter().for_each(|&index| resolved[index] = Err(error.clone()));
                 return resolved;
             }
@@ -405,7 +459,11 @@ pub(crate) fn resolve(hosts: &[Address]) -> Reachable {
         }
     }
     for _ in 0..asked {
-        let Some((index, answer)) = clock::wait_until(deadline, |wait| inbox.recv_timeout(wait).ok()) else { break };
+        let Some((index, answer)) =
+            clock::wait_until(deadline, |wait| inbox.recv_timeout(wait).ok())
+        else {
+            break;
+        };
         resolved[index] = answer;
     }
     resolved
@@ -432,16 +490,21 @@ fn look_up(host: &Address) -> Result<Vec<SocketAddr>> {
         .remedy("check the name; --launch local needs none"))
 }
 
-/// The name of a transfer as messages hold it: of one that is too long the beginning, and a hash of all of it.
+/// The name of a transfer as messages hold it: of one that is too long the beginning, and a hash of
+/// all of it.
 fn name_within(id: &str) -> String {
     if id.len() <= TEXT_BYTES_MAX {
         return id.to_owned();
     }
-    format!("{}… {}", &id[..id.floor_char_boundary(TEXT_BYTES_MAX / 2)], blake3::hash(id.as_bytes()).to_hex())
+    format!(
+        "{}… {}",
+        &id[..id.floor_char_boundary(TEXT_BYTES_MAX / 2)],
+        blake3::hash(id.as_bytes()).to_hex()
+    )
 }
 
-/// Addresses in the order in which they are dialled: both families in turn, IPv4 first, because daemons listen on IPv4
-/// unless told otherwise. Within a family the resolver's order stays.
+/// Addresses in the order in which they are dialled: both families in turn, IPv4 first, because
+/// daemons listen on IPv4 unless told otherwise. Within a family the resolver's order stays.
 fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut each: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
     for address in addresses {
@@ -451,7 +514,8 @@ fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
     let (v4, v6): (Vec<_>, Vec<_>) = each.into_iter().partition(SocketAddr::is_ipv4);
     let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
-    let pairs = std::iter::from_fn(|| Some([v4.next(), v6.next()]).filter(|pair| *pair != [None, None]));
+    let pairs =
+        std::iter::from_fn(|| Some([v4.next(), v6.next()]).filter(|pair| *pair != [None, None]));
     pairs.flatten().flatten().collect()
 }
 
@@ -461,8 +525,11 @@ mod tests {
 
     #[test]
     fn addresses_of_both_families_take_turns_and_none_comes_twice() {
-        let parse = |all: &[&str]| all.iter().map(|it| it.parse().expect("an address")).collect::<Vec<SocketAddr>>();
-        let found = parse(&["[::1]:7", "[::2]:7", "10.0.0.1:7", "10.0.0.1:7", "10.0.0.2:7", "10.0.0.3:7"]);
+        let parse = |all: &[&str]| {
+            all.iter().map(|it| it.parse().expect("an address")).collect::<Vec<SocketAddr>>()
+        };
+        let found =
+            parse(&["[::1]:7", "[::2]:7", "10.0.0.1:7", "10.0.0.1:7", "10.0.0.2:7", "10.0.0.3:7"]);
         let ordered = parse(&["10.0.0.1:7", "[::1]:7", "10.0.0.2:7", "[::2]:7", "10.0.0.3:7"]);
         assert_eq!(in_turn(found), ordered.clone());
         assert_eq!(in_turn(ordered.clone()), ordered);

@@ -1,6 +1,8 @@
-//! The quantities that everything else is written in: spans of the data space, rates, and virtual time.
+//! The quantities that everything else is written in: spans of the data space, rates, and virtual
+//! time.
 //!
-//! Counts of bytes are plain `u64` under names that end in `_bytes`; what could be confused with them has a type.
+//! Counts of bytes are plain `u64` under names that end in `_bytes`; what could be confused with
+//! them has a type.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -22,8 +24,8 @@ pub const GIB: u64 = 1 << 30;
 
 /// A half-open range `[start, end)` of positions in the data space, in bytes.
 ///
-/// Files of the user's and messages to the user speak of inclusive ranges (`0-1023`), as the CEP paper does; `Display`
-/// prints that form.
+/// Files of the user's and messages to the user speak of inclusive ranges (`0-1023`), as the CEP
+/// paper does; `Display` prints that form.
 ///
 /// Invariant: `start <= end`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -106,7 +108,8 @@ pub fn union(mut spans: Vec<Span>) -> Vec<Span> {
     joined
 }
 
-/// The `count` largest of `spans`, sorted by where they begin; all of them as they are where there are no more.
+/// The `count` largest of `spans`, sorted by where they begin; all of them as they are where there
+/// are no more.
 #[must_use]
 pub fn largest(mut spans: Vec<Span>, count: usize) -> Vec<Span> {
     if spans.len() > count {
@@ -166,7 +169,8 @@ impl fmt::Display for BitRate {
     }
 }
 
-/// The part of a line's bits that can be payload of TCP: every packet of `mtu` bytes carries headers.
+/// The part of a line's bits that can be payload of TCP: every packet of `mtu` bytes carries
+/// headers.
 ///
 /// ```
 /// use cep_fast::units::goodput;
@@ -178,12 +182,14 @@ pub fn goodput(mtu: u32) -> f64 {
     (mtu - PACKET_HEADERS.0) / (mtu + PACKET_HEADERS.1)
 }
 
-/// Bytes of IP and TCP headers with timestamps in every packet, and of the Ethernet header around it.
+/// Bytes of IP and TCP headers with timestamps in every packet, and of the Ethernet header around
+/// it.
 const PACKET_HEADERS: (f64, f64) = (52.0, 14.0);
 /// What every host must take (RFC 791).
 const MTU_MIN: u32 = 576;
 
-/// A node of a transfer: its index in the transfer's list of nodes, the order of first mention in the rows.
+/// A node of a transfer: its index in the transfer's list of nodes, the order of first mention in
+/// the rows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct NodeIx(pub(crate) u32);
 
@@ -206,7 +212,8 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
-/// A moment on a node's monotonic clock, or on the simulator's virtual one: nanoseconds since an arbitrary start.
+/// A moment on a node's monotonic clock, or on the simulator's virtual one: nanoseconds since an
+/// arbitrary start.
 ///
 /// The pure core is handed moments; it never asks for one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
@@ -247,7 +254,8 @@ mod tests {
 
     #[test]
     fn union_joins_what_touches() {
-        let joined = union(vec![Span::new(10, 20), Span::new(0, 5), Span::new(5, 7), Span::new(8, 8)]);
+        let joined =
+            union(vec![Span::new(10, 20), Span::new(0, 5), Span::new(5, 7), Span::new(8, 8)]);
         assert_eq!(joined, [Span::new(0, 7), Span::new(10, 20)]);
     }
 

@@ -1,5 +1,5 @@
-//! What goes wrong before and while bytes move: the message says what to do, the exit status is the contract's, and
-//! nothing is left half-named.
+//! What goes wrong before and while bytes move: the message says what to do, the exit status is the
+//! contract's, and nothing is left half-named.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -13,7 +13,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
-use support::{Daemon, cep_fast, code, complete, end_of, folder, json, listing, random_bytes, run, run_spec, stderr};
+use support::{
+    Daemon, cep_fast, code, complete, end_of, folder, json, listing, random_bytes, run, run_spec,
+    stderr,
+};
 
 /// A folder with a source `x` of 100,000 bytes.
 fn with_source() -> tempfile::TempDir {
@@ -46,8 +49,12 @@ fn to_y(writer: &str) -> String {
 #[test]
 fn a_missing_source() {
     let root = with_source();
-    let output =
-        refused(root.path(), &to_y("writer a:7001 file:///gone 0 0-99999"), 5, &["a:7001", "/gone", "missing"]);
+    let output = refused(
+        root.path(),
+        &to_y("writer a:7001 file:///gone 0 0-99999"),
+        5,
+        &["a:7001", "/gone", "missing"],
+    );
     assert_eq!(json(&output)["state"], "failed");
     assert_eq!(json(&output)["error"]["code"], 5);
 }
@@ -56,7 +63,12 @@ fn a_missing_source() {
 fn a_source_that_is_no_file() {
     let root = with_source();
     fs::create_dir(root.path().join("dir")).unwrap();
-    refused(root.path(), &to_y("writer a:7001 file:///dir 0 0-99999"), 5, &["a:7001", "/dir", "directory"]);
+    refused(
+        root.path(),
+        &to_y("writer a:7001 file:///dir 0 0-99999"),
+        5,
+        &["a:7001", "/dir", "directory"],
+    );
     nix::unistd::mkfifo(&root.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     refused(root.path(), &to_y("writer a:7001 file:///pipe 0 0-99999"), 5, &["a:7001", "/pipe"]);
 }
@@ -64,7 +76,12 @@ fn a_source_that_is_no_file() {
 #[test]
 fn a_short_source_and_a_range_beyond_the_file() {
     let root = with_source();
-    refused(root.path(), &to_y("writer a:7001 file:///x 1 0-99999"), 5, &["a:7001", "/x", "100000 bytes"]);
+    refused(
+        root.path(),
+        &to_y("writer a:7001 file:///x 1 0-99999"),
+        5,
+        &["a:7001", "/x", "100000 bytes"],
+    );
     let spec = "id bad\nwriter a:7001 file:///x 0 0-200000\nreader b:7002 file:///y 0 0-200000\n";
     refused(root.path(), spec, 5, &["a:7001", "/x", "100000 bytes"]);
 }
@@ -72,7 +89,8 @@ fn a_short_source_and_a_range_beyond_the_file() {
 #[test]
 fn a_range_that_nobody_offers() {
     let root = with_source();
-    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///y 0 50000-150000\n";
+    let spec =
+        "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///y 0 50000-150000\n";
     refused(root.path(), spec, 2, &["100000-150000"]);
 }
 
@@ -128,7 +146,8 @@ fn malformed_lines_of_every_kind() {
     }
 }
 
-/// Rows in a file of their own: `folder` lists what is left, and a megabyte of lines is no argument.
+/// Rows in a file of their own: `folder` lists what is left, and a megabyte of lines is no
+/// argument.
 fn plan_of(text: &str) -> Output {
     let folder = folder();
     let file = folder.path().join("many.spec");
@@ -141,13 +160,21 @@ fn more_rows_than_a_plan_may_have_and_rows_that_all_overlap() {
     let rows = "writer n[1-65536]:1 pattern:1 0 0-9\n".repeat(17);
     let output = plan_of(&format!("id many\n{rows}reader r:7001 null: 0 0-9\n"));
     assert_eq!(code(&output), 2, "{}", stderr(&output));
-    assert!(stderr(&output).contains("many.spec:18:8: ") && stderr(&output).contains("1048576"), "{}", stderr(&output));
-    let row = |role: &str, at: u64, uri: &str| format!("{role} {role}{at}:1 {uri} 0 {at}-{}\n", at + 10_000);
+    assert!(
+        stderr(&output).contains("many.spec:18:8: ") && stderr(&output).contains("1048576"),
+        "{}",
+        stderr(&output)
+    );
+    let row = |role: &str, at: u64, uri: &str| {
+        format!("{role} {role}{at}:1 {uri} 0 {at}-{}\n", at + 10_000)
+    };
     let rows = |role, uri| (0..10_000).map(move |at| row(role, at, uri)).collect::<String>();
-    let output = plan_of(&format!("id many\n{}{}", rows("writer", "pattern:1"), rows("reader", "null:")));
+    let output =
+        plan_of(&format!("id many\n{}{}", rows("writer", "pattern:1"), rows("reader", "null:")));
     assert_eq!(code(&output), 2, "{}", stderr(&output));
-    let place =
-        stderr(&output).split_once(": the rows overlap too much for one plan").map(|(place, _)| place.to_owned());
+    let place = stderr(&output)
+        .split_once(": the rows overlap too much for one plan")
+        .map(|(place, _)| place.to_owned());
     let line = place.and_then(|place| place.rsplit_once("line ")?.1.parse::<u64>().ok());
     assert!(line.is_some_and(|line| (2..20_002).contains(&line)), "{}", stderr(&output));
 }
@@ -155,8 +182,7 @@ fn more_rows_than_a_plan_may_have_and_rows_that_all_overlap() {
 #[test]
 fn more_nodes_than_one_transfer_may_have() {
     let root = with_source();
-    let spec =
-        "id many\nwriter a:7001 file:///x 0 0-9\nreader b:7002 file:///y 0 0-9\nreader n[1-65535]:7001 null: 0 0-9\n";
+    let spec = "id many\nwriter a:7001 file:///x 0 0-9\nreader b:7002 file:///y 0 0-9\nreader n[1-65535]:7001 null: 0 0-9\n";
     refused(root.path(), spec, 2, &["line 4", "n65535:7001", "65536"]);
 }
 
@@ -165,11 +191,18 @@ fn a_port_in_use() {
     let root = with_source();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let spec =
-        format!("id bad\nmaster localhost:{port}\nwriter a:7001 file:///x 0 0-9\nreader b:7002 file:///y 0 0-9\n");
+    let spec = format!(
+        "id bad\nmaster localhost:{port}\nwriter a:7001 file:///x 0 0-9\nreader b:7002 file:///y 0 0-9\n"
+    );
     refused(root.path(), &spec, 3, &[&format!("localhost:{port}"), "port"]);
-    let output =
-        run(&mut cep_fast(&["node", "--listen", &format!("127.0.0.1:{port}"), "--root", "/", "--insecure-no-key"]));
+    let output = run(&mut cep_fast(&[
+        "node",
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+        "--root",
+        "/",
+        "--insecure-no-key",
+    ]));
     assert_eq!(code(&output), 3, "{}", stderr(&output));
 }
 
@@ -186,8 +219,12 @@ fn run_daemons(root: &Path, spec: &str, more: &[&str]) -> Output {
 fn a_host_without_a_name_and_one_that_refuses() {
     let root = with_source();
     let daemon = Daemon::start(root.path(), &[]);
-    let spec =
-        |host: &str| format!("id bad\nwriter {host} file:///x 0 0-9\nreader {} file:///y 0 0-9\n", daemon.address);
+    let spec = |host: &str| {
+        format!(
+            "id bad\nwriter {host} file:///x 0 0-9\nreader {} file:///y 0 0-9\n",
+            daemon.address
+        )
+    };
     let output = run_daemons(root.path(), &spec("no-such-host.invalid:7"), &[]);
     assert_eq!(code(&output), 3, "{}", stderr(&output));
     assert!(stderr(&output).contains("no-such-host.invalid"), "{}", stderr(&output));
@@ -203,7 +240,10 @@ fn a_host_that_says_nothing_is_not_waited_for_forever() {
     let daemon = Daemon::start(root.path(), &[]);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
-    let spec = format!("id bad\nwriter {address} file:///x 0 0-9\nreader {} file:///y 0 0-9\n", daemon.address);
+    let spec = format!(
+        "id bad\nwriter {address} file:///x 0 0-9\nreader {} file:///y 0 0-9\n",
+        daemon.address
+    );
     let output = run_daemons(root.path(), &spec, &[]);
     assert_eq!(code(&output), 3, "{}", stderr(&output));
     assert!(stderr(&output).contains(&address.to_string()), "{}", stderr(&output));
@@ -218,10 +258,17 @@ fn paths_that_lead_out_of_the_root() {
     symlink(outside.path(), root.path().join("dir")).unwrap();
     symlink("../../../../../../../etc/hostname", root.path().join("up")).unwrap();
     for source in ["/link", "/dir/secret", "/up", "/../x", "/sub/../../x"] {
-        refused(root.path(), &to_y(&format!("writer a:7001 file://{source} 0 0-99999")), 4, &["a:7001"]);
+        refused(
+            root.path(),
+            &to_y(&format!("writer a:7001 file://{source} 0 0-99999")),
+            4,
+            &["a:7001"],
+        );
     }
     for destination in ["/dir/y", "/../y"] {
-        let spec = format!("id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file://{destination} 0 0-99999\n");
+        let spec = format!(
+            "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file://{destination} 0 0-99999\n"
+        );
         refused(root.path(), &spec, 4, &["b:7002"]);
     }
     assert_eq!(listing(outside.path()).len(), 1);
@@ -230,7 +277,8 @@ fn paths_that_lead_out_of_the_root() {
 /// Mounts a tmpfs of its own at `at`, where that is permitted.
 fn mount(at: &Path, options: &str) -> bool {
     fs::create_dir_all(at).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status();
     mounted.is_ok_and(|status| status.success())
 }
 
@@ -246,12 +294,17 @@ fn a_full_disk() {
         eprintln!("skipped: no right to mount a tmpfs");
         return;
     }
-    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///small/y 0 0-99999\n";
+    let spec =
+        "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///small/y 0 0-99999\n";
     let output = run_spec(root.path(), spec, &[]);
     let left = listing(&small);
     unmount(&small);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
-    assert!(stderr(&output).contains("b:7002") && stderr(&output).contains("full"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("b:7002") && stderr(&output).contains("full"),
+        "{}",
+        stderr(&output)
+    );
     assert_eq!(left, [] as [std::path::PathBuf; 0]);
 }
 
@@ -263,7 +316,8 @@ fn a_read_only_destination() {
         eprintln!("skipped: no right to mount a tmpfs");
         return;
     }
-    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///sealed/y 0 0-99999\n";
+    let spec =
+        "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///sealed/y 0 0-99999\n";
     let output = run_spec(root.path(), spec, &[]);
     unmount(&sealed);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
@@ -273,7 +327,8 @@ fn a_read_only_destination() {
 #[test]
 fn a_missing_destination_directory_and_a_destination_that_exists() {
     let root = with_source();
-    let spec = "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///none/y 0 0-99999\n";
+    let spec =
+        "id bad\nwriter a:7001 file:///x 0 0-99999\nreader b:7002 file:///none/y 0 0-99999\n";
     refused(root.path(), spec, 5, &["b:7002", "/none"]);
     fs::write(root.path().join("y"), "old").unwrap();
     let spec = to_y("writer a:7001 file:///x 0 0-99999");
@@ -293,7 +348,10 @@ fn keys() {
     }
     assert_eq!(code(&run(&mut cep_fast(&["keygen", &key]))), 5, "it is not replaced");
     let daemon = Daemon::start(root.path(), &["--key-file", &key]);
-    let spec = format!("id keys\nwriter {0} file:///x 0 0-99999\nreader {0} file:///y 0 0-99999\n", daemon.address);
+    let spec = format!(
+        "id keys\nwriter {0} file:///x 0 0-99999\nreader {0} file:///y 0 0-99999\n",
+        daemon.address
+    );
     for more in [&["--key-file", other.as_str()][..], &[]] {
         let output = run_daemons(root.path(), &spec, more);
         assert_eq!(code(&output), 4, "{}", stderr(&output));
@@ -309,12 +367,14 @@ fn keys() {
     assert!(stderr(&output).contains("keygen"), "{}", stderr(&output));
 }
 
-/// Starts a transfer between daemons that takes some time, calls `meddle` once bytes have landed, and gives its end.
+/// Starts a transfer between daemons that takes some time, calls `meddle` once bytes have landed,
+/// and gives its end.
 fn meddled(root: &Path, spec: &str, meddle: impl FnOnce()) -> Output {
     let file = root.join("spec");
     fs::write(&file, spec).unwrap();
     let mut command = cep_fast(&["run", "--json", "--stall-timeout", "5", "--progress", "never"]);
-    let child = command.arg(&file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child =
+        command.arg(&file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = child.spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
@@ -327,7 +387,9 @@ fn meddled(root: &Path, spec: &str, meddle: impl FnOnce()) -> Output {
         }
     }
     meddle();
-    let drained = std::thread::spawn(move || said.lines().map_while(Result::ok).collect::<Vec<_>>().join("\n"));
+    let drained = std::thread::spawn(move || {
+        said.lines().map_while(Result::ok).collect::<Vec<_>>().join("\n")
+    });
     let mut output = end_of(child);
     output.stderr = drained.join().unwrap().into_bytes();
     fs::remove_file(&file).unwrap();
@@ -337,8 +399,10 @@ fn meddled(root: &Path, spec: &str, meddle: impl FnOnce()) -> Output {
 /// A transfer of 40 GiB that takes long enough to be meddled with.
 fn long(writers: &[&Daemon], reader: &Daemon) -> String {
     let last = (40_u64 << 30) - 1;
-    let writers: String =
-        writers.iter().map(|writer| format!("writer {} pattern:1 0 0-{last}\n", writer.address)).collect();
+    let writers: String = writers
+        .iter()
+        .map(|writer| format!("writer {} pattern:1 0 0-{last}\n", writer.address))
+        .collect();
     format!("id long\nmaster 127.0.0.1:0\n{writers}reader {} null: 0 0-{last}\n", reader.address)
 }
 
@@ -346,7 +410,8 @@ fn long(writers: &[&Daemon], reader: &Daemon) -> String {
 fn a_receiver_that_is_killed_is_named() {
     let root = folder();
     let (sender, receiver) = (Daemon::start(root.path(), &[]), Daemon::start(root.path(), &[]));
-    let output = meddled(root.path(), &long(&[&sender], &receiver), || receiver.signal(Signal::SIGKILL));
+    let output =
+        meddled(root.path(), &long(&[&sender], &receiver), || receiver.signal(Signal::SIGKILL));
     assert_eq!(code(&output), 3, "{}", stderr(&output));
     assert!(stderr(&output).contains(&receiver.address), "{}", stderr(&output));
 }
@@ -355,7 +420,8 @@ fn a_receiver_that_is_killed_is_named() {
 fn the_only_sender_that_is_killed_is_named_with_what_is_missing() {
     let root = folder();
     let (sender, receiver) = (Daemon::start(root.path(), &[]), Daemon::start(root.path(), &[]));
-    let output = meddled(root.path(), &long(&[&sender], &receiver), || sender.signal(Signal::SIGKILL));
+    let output =
+        meddled(root.path(), &long(&[&sender], &receiver), || sender.signal(Signal::SIGKILL));
     assert_eq!(code(&output), 3, "{}", stderr(&output));
     assert!(stderr(&output).contains(&sender.address), "{}", stderr(&output));
     assert!(!json(&output)["error"]["missing_ranges"].as_array().unwrap().is_empty());
@@ -366,8 +432,8 @@ fn a_sender_with_a_replica_may_be_killed() {
     let root = folder();
     let daemons: Vec<Daemon> = (0..3).map(|_| Daemon::start(root.path(), &[])).collect();
     let last = (6_u64 << 30) - 1;
-    let spec =
-        long(&[&daemons[0], &daemons[1]], &daemons[2]).replace(&((40_u64 << 30) - 1).to_string(), &last.to_string());
+    let spec = long(&[&daemons[0], &daemons[1]], &daemons[2])
+        .replace(&((40_u64 << 30) - 1).to_string(), &last.to_string());
     let output = meddled(root.path(), &spec, || daemons[0].signal(Signal::SIGKILL));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
 }
@@ -382,7 +448,8 @@ fn a_running_transfer_is_cancelled_by_command_and_by_signal() {
     fs::write(&file, &spec).unwrap();
     for by_signal in [false, true] {
         let mut command = cep_fast(&["run", "--json", "--progress", "never", "--no-resume"]);
-        let command = command.arg(&file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let command =
+            command.arg(&file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();

@@ -1,4 +1,5 @@
-//! `copy` as users of cp and scp would try it: what is a file, which file is meant, and where it goes.
+//! `copy` as users of cp and scp would try it: what is a file, which file is meant, and where it
+//! goes.
 
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -23,7 +24,8 @@ fn copy<Word: AsRef<OsStr>>(folder: &Path, words: &[Word]) -> Output {
 }
 
 fn copied<Word: AsRef<OsStr>>(folder: &Path, words: &[Word]) -> serde_json::Value {
-    let output = run(cep_fast(&["copy", "--json", "--progress", "never"]).current_dir(folder).args(words));
+    let output =
+        run(cep_fast(&["copy", "--json", "--progress", "never"]).current_dir(folder).args(words));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let report = json(&output);
     assert_eq!(report["state"], "complete", "{report}");
@@ -59,7 +61,8 @@ fn standard_input_is_copied_where_it_is_a_file_and_refused_where_it_is_a_pipe() 
     fs::write(home.path().join("file"), "from a file").unwrap();
     let mut command = cep_fast(&["copy", "/dev/stdin", "out", "--progress", "never"]);
     command.current_dir(home.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = end_of(command.stdin(fs::File::open(home.path().join("file")).unwrap()).spawn().unwrap());
+    let output =
+        end_of(command.stdin(fs::File::open(home.path().join("file")).unwrap()).spawn().unwrap());
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(fs::read(home.path().join("out")).unwrap(), b"from a file");
 
@@ -76,7 +79,8 @@ fn a_block_device_is_copied_to_its_end() {
     let home = folder();
     let data = random_bytes(3, 3 << 20);
     fs::write(home.path().join("image"), &data).unwrap();
-    let made = Command::new("losetup").args(["-f", "--show"]).arg(home.path().join("image")).output();
+    let made =
+        Command::new("losetup").args(["-f", "--show"]).arg(home.path().join("image")).output();
     let Some(device) = made.ok().filter(|made| made.status.success()) else {
         eprintln!("skipped: this user or machine makes no loop devices");
         return;
@@ -94,7 +98,11 @@ fn an_empty_file_takes_the_same_way_as_every_other() {
     let at = |name: &str| home.path().join(name);
     fs::write(at("empty"), "").unwrap();
     let report = copied(home.path(), &["empty", "out"]);
-    assert_eq!((&report["bytes"], &report["error"]), (&0.into(), &serde_json::Value::Null), "{report}");
+    assert_eq!(
+        (&report["bytes"], &report["error"]),
+        (&0.into(), &serde_json::Value::Null),
+        "{report}"
+    );
     assert_eq!(fs::read(at("out")).unwrap(), b"");
     // It exists.
     let output = copy(home.path(), &["empty", "out"]);
@@ -111,7 +119,8 @@ fn an_empty_file_takes_the_same_way_as_every_other() {
     let everywhere = format!("b,c:{}", at("both").display());
     copied(home.path(), &["empty", &everywhere, "--launch", "local"]);
     assert_eq!(fs::metadata(at("both")).unwrap().len(), 0);
-    let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.as_bytes().starts_with(b".")), "{left:?}");
 }
 
@@ -135,7 +144,8 @@ fn an_empty_file_does_not_leave_the_root_either() {
 fn several_files_go_into_a_directory() {
     let home = folder();
     let at = |name: &str| home.path().join(name);
-    let files = [("one", random_bytes(1, 3_000_001)), ("two", random_bytes(2, 77)), ("none", Vec::new())];
+    let files =
+        [("one", random_bytes(1, 3_000_001)), ("two", random_bytes(2, 77)), ("none", Vec::new())];
     files.iter().for_each(|(name, bytes)| fs::write(at(name), bytes).unwrap());
     fs::create_dir(at("d")).unwrap();
     fs::create_dir(at("e")).unwrap();
@@ -207,11 +217,15 @@ fn one_name_on_several_hosts_is_one_file_in_replicas() {
         fs::write(at(name).join("x"), &data).unwrap();
     }
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-    let date = |name: &str, time| fs::File::options().append(true).open(at(name)).unwrap().set_modified(time).unwrap();
+    let date = |name: &str, time| {
+        fs::File::options().append(true).open(at(name)).unwrap().set_modified(time).unwrap()
+    };
     date("a/x", time);
     date("b/x", time + Duration::from_millis(300));
-    let (one, other) = (format!("h1:{}", at("a/x").display()), format!("h2:{}", at("b/x").display()));
-    let words = |to: &str| [one.clone(), other.clone(), to.into(), "--launch".into(), "local".into()];
+    let (one, other) =
+        (format!("h1:{}", at("a/x").display()), format!("h2:{}", at("b/x").display()));
+    let words =
+        |to: &str| [one.clone(), other.clone(), to.into(), "--launch".into(), "local".into()];
     let report = copied(home.path(), &words("out"));
     assert_eq!(report["nodes"].as_array().unwrap().len(), 3, "{report}");
     assert_eq!(report["warnings"], serde_json::json!([]), "{report}");
@@ -268,8 +282,16 @@ fn a_local_path_means_what_it_means_to_the_system() {
 fn a_name_is_any_bytes() {
     let home = folder();
     fs::create_dir(home.path().join("d")).unwrap();
-    let names: [&[u8]; 8] =
-        [b"./a:b", b"./-x", b"caf\xe9", b"\xff\xfe", b"100%", b"%41", b"line\nbreak\x1b[2J", "\u{202e}x".as_bytes()];
+    let names: [&[u8]; 8] = [
+        b"./a:b",
+        b"./-x",
+        b"caf\xe9",
+        b"\xff\xfe",
+        b"100%",
+        b"%41",
+        b"line\nbreak\x1b[2J",
+        "\u{202e}x".as_bytes(),
+    ];
     for (at, name) in names.into_iter().enumerate() {
         let name = OsStr::from_bytes(name);
         let data = random_bytes(at as u64, 100_000);
@@ -286,7 +308,11 @@ fn a_name_is_any_bytes() {
     assert_eq!(fs::read(home.path().join("-z")).unwrap(), b"dash");
     let output = copy(home.path(), &["a:b", "d"]);
     assert_eq!(code(&output), 2);
-    assert!(stderr(&output).contains("write ./a:b for the file of that name here"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("write ./a:b for the file of that name here"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -313,7 +339,9 @@ fn names_do_not_move_the_cursor() {
     assert!(!text.chars().any(acts), "{text:?}");
     assert_eq!(text.lines().count(), 2, "{text:?}");
     fs::write(home.path().join("evil\u{1b}[2J"), "x").unwrap();
-    for words in [&["evil\u{1b}[2J", "out"][..], &["evil\u{1b}[2J", "out2", "--json"], &["--bad\u{1b}[2J"]] {
+    for words in
+        [&["evil\u{1b}[2J", "out"][..], &["evil\u{1b}[2J", "out2", "--json"], &["--bad\u{1b}[2J"]]
+    {
         let output = copy(home.path(), words);
         let text = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
         assert!(!text.chars().any(acts), "{text:?}");

@@ -1,8 +1,8 @@
 //! Disks that fail while they are written to and read: power cuts, and errors that no retry mends.
 //!
-//! The disks are file systems of their own on loop devices. Their power is cut with a request that ext4 has for this: from
-//! then on it refuses everything, and what was not on the disk is gone when it is mounted again. Skipped, with a word on it,
-//! where nothing may be mounted.
+//! The disks are file systems of their own on loop devices. Their power is cut with a request that
+//! ext4 has for this: from then on it refuses everything, and what was not on the disk is gone when
+//! it is mounted again. Skipped, with a word on it, where nothing may be mounted.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -16,8 +16,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
 use support::{
-    Daemon, JOURNAL_HEADER_BYTES as HEADER_BYTES, JOURNAL_RECORD_BYTES as RECORD_BYTES, beside, cep_fast, code, end_of,
-    folder, json, random_bytes, run, stderr, wait_for,
+    Daemon, JOURNAL_HEADER_BYTES as HEADER_BYTES, JOURNAL_RECORD_BYTES as RECORD_BYTES, beside,
+    cep_fast, code, end_of, folder, json, random_bytes, run, stderr, wait_for,
 };
 
 const BYTES: usize = 32 << 20;
@@ -30,7 +30,8 @@ struct Disk {
 }
 
 impl Disk {
-    /// A disk whose image is made at `image`; `None`, with a word on it, where that is not permitted.
+    /// A disk whose image is made at `image`; `None`, with a word on it, where that is not
+    /// permitted.
     fn new(image: PathBuf, at: PathBuf) -> Option<Disk> {
         fs::create_dir(&at).unwrap();
         File::create(&image).unwrap().set_len(3 * BYTES as u64).unwrap();
@@ -51,21 +52,26 @@ impl Disk {
 
     /// What was not on the disk will be missing, and until it is mounted again every request fails.
     fn cut_power(&self) {
-        /// `EXT4_IOC_SHUTDOWN`, which is `_IOR('X', 125, u32)`, and its way of writing nothing any more.
+        /// `EXT4_IOC_SHUTDOWN`, which is `_IOR('X', 125, u32)`, and its way of writing nothing any
+        /// more.
         const SHUTDOWN: libc::c_ulong = 0x8004_587d;
         let without_flush: u32 = 2;
         let root = File::open(&self.at).unwrap();
-        // SAFETY: the descriptor is open, and the request reads one u32 behind the pointer, which lives longer.
+        // SAFETY: the descriptor is open, and the request reads one u32 behind the pointer, which
+        // lives longer.
         let done = unsafe { libc::ioctl(root.as_raw_fd(), SHUTDOWN, &raw const without_flush) };
         assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
     }
 
-    /// Starts it again after its power was cut, with what was on it then. Whoever still has it open, also in a copy of the
-    /// table of mounts, keeps the dead one: the new one is a copy.
+    /// Starts it again after its power was cut, with what was on it then. Whoever still has it
+    /// open, also in a copy of the table of mounts, keeps the dead one: the new one is a copy.
     fn restart(&mut self) {
         assert_eq!(code(&run(Command::new("umount").arg("-l").arg(&self.at))), 0);
         let image = self.image.with_extension("again");
-        assert_eq!(code(&run(Command::new("cp").arg("--sparse=always").arg(&self.image).arg(&image))), 0);
+        assert_eq!(
+            code(&run(Command::new("cp").arg("--sparse=always").arg(&self.image).arg(&image))),
+            0
+        );
         self.image = image;
         let mounted = self.try_mount();
         assert_eq!(code(&mounted), 0, "{}", stderr(&mounted));
@@ -106,10 +112,13 @@ impl Lab {
     fn start(&self, more: &[&str]) -> Child {
         let (from, to) = (&self.sender.address, &self.receiver.as_ref().unwrap().address);
         let last = BYTES - 1;
-        let rows = format!("id disk\nwriter {from} file:///source 0 0-{last}\nreader {to} file:///copy 0 0-{last}\n");
+        let rows = format!(
+            "id disk\nwriter {from} file:///source 0 0-{last}\nreader {to} file:///copy 0 0-{last}\n"
+        );
         let spec = self.root.path().join("spec");
         fs::write(&spec, rows).unwrap();
-        let mut command = cep_fast(&["run", "--json", "--progress", "never", "--stall-timeout", "5s"]);
+        let mut command =
+            cep_fast(&["run", "--json", "--progress", "never", "--stall-timeout", "5s"]);
         let command = command.args(more).arg(spec).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
@@ -124,8 +133,8 @@ impl Lab {
         bytes.unwrap_or_default().saturating_sub(HEADER_BYTES) / RECORD_BYTES
     }
 
-    /// Starts it slowly, and waits until some pieces are recorded, and others after them. How many the first ones were: these are
-    /// durable then, if that was asked for.
+    /// Starts it slowly, and waits until some pieces are recorded, and others after them. How many
+    /// the first ones were: these are durable then, if that was asked for.
     fn begin(&self, more: &[&str]) -> (Child, u64) {
         let child = self.start(&[&["--limit", "80M"], more].concat());
         wait_for("a journal", || self.records() > 4);
@@ -150,7 +159,8 @@ impl Lab {
         let file = File::open(path).unwrap();
         let mut block = vec![0; MIB];
         let is_right = |at: &usize| {
-            file.read_exact_at(&mut block, (at * MIB) as u64).is_ok() && block == self.data[at * MIB..][..MIB]
+            file.read_exact_at(&mut block, (at * MIB) as u64).is_ok()
+                && block == self.data[at * MIB..][..MIB]
         };
         (0..BYTES / MIB).filter(is_right).count()
     }
@@ -160,19 +170,25 @@ impl Lab {
         let (report, receiver) = (json(output), &self.receiver.as_ref().unwrap().address);
         let is_it = |node: &&serde_json::Value| node["name"] == receiver.as_str();
         let node = report["nodes"].as_array().unwrap().iter().find(is_it).unwrap();
-        let (landed, received) = (report["bytes"].as_u64().unwrap(), node["bytes_received"].as_u64().unwrap());
+        let (landed, received) =
+            (report["bytes"].as_u64().unwrap(), node["bytes_received"].as_u64().unwrap());
         assert!(landed > 0 && received >= landed, "{report}");
         assert_eq!(node["rails"][0]["bytes_received"], received, "{report}");
     }
 
     fn assert_copied(&self, output: &Output) {
         assert_eq!(code(output), 0, "{}", stderr(output));
-        assert!(fs::read(self.disk.at.join("copy")).unwrap() == self.data, "the bytes differ: {}", json(output));
+        assert!(
+            fs::read(self.disk.at.join("copy")).unwrap() == self.data,
+            "the bytes differ: {}",
+            json(output)
+        );
         assert_eq!(beside(&self.disk.at, ""), Vec::<PathBuf>::new(), "nothing is left");
     }
 }
 
-/// What a killed node has recorded is read before it is believed, so what was resumed shows which records were true.
+/// What a killed node has recorded is read before it is believed, so what was resumed shows which
+/// records were true.
 #[test]
 fn with_fsync_what_was_recorded_before_a_power_cut_is_there_after_it() {
     let Some(mut lab) = Lab::new(61) else { return };
@@ -195,8 +211,9 @@ fn with_fsync_what_was_reported_complete_survives_a_power_cut() {
     assert!(fs::read(lab.disk.at.join("copy")).unwrap() == lab.data);
 }
 
-/// The worst case: the records are on the disk and their bytes are not, because the kernel had written the journal alone. This
-/// machine's boot id is the same afterwards, which no power cut leaves it; so the node that comes after it sees another.
+/// The worst case: the records are on the disk and their bytes are not, because the kernel had
+/// written the journal alone. This machine's boot id is the same afterwards, which no power cut
+/// leaves it; so the node that comes after it sees another.
 #[test]
 fn without_fsync_records_whose_bytes_a_power_cut_has_taken_are_not_believed() {
     let Some(mut lab) = Lab::new(63) else { return };
@@ -204,24 +221,36 @@ fn without_fsync_records_whose_bytes_a_power_cut_has_taken_are_not_believed() {
     File::open(lab.journal().unwrap()).unwrap().sync_all().unwrap();
     let before = lab.records();
     lab.cut_power(Some(master));
-    let partial = beside(&lab.disk.at, "").into_iter().find(|path| !path.to_string_lossy().ends_with(".journal"));
+    let partial = beside(&lab.disk.at, "")
+        .into_iter()
+        .find(|path| !path.to_string_lossy().ends_with(".journal"));
     let right = lab.right_blocks(&partial.unwrap());
-    assert!(lab.records() > right as u64, "{} records of {before}, {right} right: no byte was lost", lab.records());
+    assert!(
+        lab.records() > right as u64,
+        "{} records of {before}, {right} right: no byte was lost",
+        lab.records()
+    );
     let boot = lab.root.path().join("boot_id");
     fs::write(&boot, "4e29c9b6-5bd1-4c80-ae9c-8ff6cd1dd9f4\n").unwrap();
     lab.receiver = Some(Daemon::start_booted(&lab.disk.at, &boot));
     let output = end_of(lab.start(&["--path", "copy"]));
     lab.assert_copied(&output);
     assert!(stderr(&output).contains("started anew"), "{}", stderr(&output));
-    assert!(json(&output)["resumed_bytes"].as_u64().unwrap() <= (right * MIB) as u64, "{}", json(&output));
+    assert!(
+        json(&output)["resumed_bytes"].as_u64().unwrap() <= (right * MIB) as u64,
+        "{}",
+        json(&output)
+    );
 }
 
-/// Records of an attempt without --fsync were taken over into a journal that says all of them are durable.
+/// Records of an attempt without --fsync were taken over into a journal that says all of them are
+/// durable.
 #[test]
 fn with_fsync_what_an_attempt_without_it_had_recorded_is_there_after_a_power_cut() {
     let Some(mut lab) = Lab::new(67) else { return };
     let (master, _) = lab.begin(&["--path", "copy"]);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(master.id().cast_signed()), Signal::SIGINT).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(master.id().cast_signed()), Signal::SIGINT)
+        .unwrap();
     let output = end_of(master);
     assert_eq!(code(&output), 130, "{}", stderr(&output));
     let landed = json(&output)["bytes"].as_u64().unwrap();
@@ -245,7 +274,11 @@ fn a_destination_that_fails_ends_with_5_and_is_continued_when_it_works_again() {
     let output = end_of(master);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
     let receiver = lab.receiver.as_ref().unwrap().address.clone();
-    assert!(stderr(&output).contains(&receiver) && stderr(&output).contains("/copy"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(&receiver) && stderr(&output).contains("/copy"),
+        "{}",
+        stderr(&output)
+    );
     lab.assert_reported(&output);
     assert!(!json(&output)["error"]["missing_ranges"].as_array().unwrap().is_empty());
     lab.disk.restart();
@@ -261,7 +294,9 @@ fn writes_that_fail_on_a_thin_disk_end_with_5_and_the_rest_is_kept() {
     let root = folder();
     let thin = root.path().join("thin");
     fs::create_dir(&thin).unwrap();
-    let tmpfs = |options: &str| run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&thin));
+    let tmpfs = |options: &str| {
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&thin))
+    };
     if code(&tmpfs("size=20m")) != 0 {
         eprintln!("skipped: no right to mount a tmpfs");
         return;
@@ -298,7 +333,9 @@ impl Drop for Unmount {
 fn a_source_that_fails_ends_with_5_or_a_replica_stands_in() {
     for has_replica in [false, true] {
         let root = folder();
-        let Some(mut disk) = Disk::new(root.path().join("image"), root.path().join("disk")) else { return };
+        let Some(mut disk) = Disk::new(root.path().join("image"), root.path().join("disk")) else {
+            return;
+        };
         let data = random_bytes(66, BYTES);
         for folder in [root.path(), &disk.at] {
             fs::write(folder.join("source"), &data).unwrap();
@@ -311,7 +348,8 @@ fn a_source_that_fails_ends_with_5_or_a_replica_stands_in() {
         let begin = |failing: &Daemon, limit: &str| {
             let mut senders = vec![failing];
             senders.extend(has_replica.then_some(&replica));
-            let writer = |node: &&Daemon| format!("writer {} file:///source 0 0-{last}\n", node.address);
+            let writer =
+                |node: &&Daemon| format!("writer {} file:///source 0 0-{last}\n", node.address);
             let writers: String = senders.iter().map(writer).collect();
             let spec = root.path().join("spec");
             let reader = format!("reader {} file:///copy 0 0-{last}\n", receiver.address);
@@ -322,9 +360,9 @@ fn a_source_that_fails_ends_with_5_or_a_replica_stands_in() {
         };
         let master = begin(&failing, "80M");
         wait_for("a journal", || {
-            beside(&root.path().join("r"), ".journal")
-                .iter()
-                .any(|path| fs::metadata(path).is_ok_and(|about| about.len() > HEADER_BYTES + 4 * RECORD_BYTES))
+            beside(&root.path().join("r"), ".journal").iter().any(|path| {
+                fs::metadata(path).is_ok_and(|about| about.len() > HEADER_BYTES + 4 * RECORD_BYTES)
+            })
         });
         disk.cut_power();
         let output = end_of(master);

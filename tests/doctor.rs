@@ -1,4 +1,5 @@
-//! `doctor` on the machine that runs the tests: whatever it finds, it says so in both forms and by its exit status.
+//! `doctor` on the machine that runs the tests: whatever it finds, it says so in both forms and by
+//! its exit status.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -39,7 +40,10 @@ fn people_are_told_the_same() {
     let (status, out) = doctor(&[], false);
     assert!(out.starts_with("Linux "), "{out}");
     assert_eq!(status == Some(5), out.contains("\nSHORTFALL"), "{out}");
-    assert_eq!(status == Some(0), out.ends_with("between this machine and line rate.\n") && out.contains("\nNothing"));
+    assert_eq!(
+        status == Some(0),
+        out.ends_with("between this machine and line rate.\n") && out.contains("\nNothing")
+    );
 }
 
 #[test]
@@ -47,6 +51,14 @@ fn a_machine_that_does_without_a_ring_is_not_well() {
     let (status, out) = doctor(&["--json"], true);
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((status, &json["path"]), (Some(5), &"plain".into()), "{out}");
-    let finding = json["findings"].as_array().unwrap().iter().find(|finding| finding["about"] == "io_uring").unwrap();
-    assert_eq!((&finding["level"], &finding["remedy"]), (&"shortfall".into(), &"unset CEP_FAST_IO".into()));
+    let finding = json["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|finding| finding["about"] == "io_uring")
+        .unwrap();
+    assert_eq!(
+        (&finding["level"], &finding["remedy"]),
+        (&"shortfall".into(), &"unset CEP_FAST_IO".into())
+    );
 }

@@ -1,5 +1,6 @@
-//! Networks and nodes that fail while bytes move, in labs: whatever happens, what arrives is right, or the transfer ends in
-//! bounded time with a name in its message and is completed by running it again.
+//! Networks and nodes that fail while bytes move, in labs: whatever happens, what arrives is right,
+//! or the transfer ends in bounded time with a name in its message and is completed by running it
+//! again.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -11,25 +12,32 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::lab::Lab;
-use support::{JOURNAL_HEADER_BYTES, JOURNAL_RECORD_BYTES, beside, code, end_of, json, pattern, stderr, wait_for};
+use support::{
+    JOURNAL_HEADER_BYTES, JOURNAL_RECORD_BYTES, beside, code, end_of, json, pattern, stderr,
+    wait_for,
+};
 
 const SEED: u64 = 5;
 /// Nodes that are silent are given up soon, so that these tests are quick.
 const STALL: [&str; 2] = ["--stall-timeout", "3s"];
-/// TCP doubles its pause with every try that meets with a NIC that is away: it may miss one return after another.
+/// TCP doubles its pause with every try that meets with a NIC that is away: it may miss one return
+/// after another.
 const FLAPPING_STALL: [&str; 2] = ["--stall-timeout", "15s"];
 /// A failure that takes longer is not bounded by that.
 const FAILS_WITHIN: Duration = Duration::from_secs(20);
-/// The same for nodes that freeze: they are not waited for when the others say good-bye, which would take ten seconds.
+/// The same for nodes that freeze: they are not waited for when the others say good-bye, which
+/// would take ten seconds.
 const FROZEN_WITHIN: Duration = Duration::from_secs(10);
-/// veth carries 64 KiB at once where it may, and one fault in that is not one packet's. Nobody recomputes a checksum then.
+/// veth carries 64 KiB at once where it may, and one fault in that is not one packet's. Nobody
+/// recomputes a checksum then.
 const SINGLE_PACKETS: &str = "ethtool -K eth0 tso off gso off gro off tx off";
 
 /// Everything from each of `senders` to each of `receivers`, who write `copyN`.
 fn spec(senders: &[u32], receivers: &[u32], bytes: u64) -> String {
     let last = bytes - 1;
     let writer = |node: &u32| format!("writer 10.200.0.{node}:7000 pattern:{SEED} 0 0-{last}\n");
-    let reader = |node: &u32| format!("reader 10.200.0.{node}:7000 file:///copy{node} 0 0-{last}\n");
+    let reader =
+        |node: &u32| format!("reader 10.200.0.{node}:7000 file:///copy{node} 0 0-{last}\n");
     let rows = senders.iter().map(writer).chain(receivers.iter().map(reader));
     format!("id faults\n{}", rows.collect::<String>())
 }
@@ -48,8 +56,9 @@ fn begin_with(lab: &Lab, spec: &str, receivers: &[u32], options: &[&str]) -> Chi
             beside(lab.folder.path(), ".journal").iter().any(|path| {
                 let is_its = path.file_name().unwrap().to_string_lossy().starts_with(&name);
                 is_its
-                    && fs::metadata(path)
-                        .is_ok_and(|about| about.len() > JOURNAL_HEADER_BYTES + 2 * JOURNAL_RECORD_BYTES)
+                    && fs::metadata(path).is_ok_and(|about| {
+                        about.len() > JOURNAL_HEADER_BYTES + 2 * JOURNAL_RECORD_BYTES
+                    })
             })
         });
     }
@@ -60,7 +69,8 @@ fn has_copy(lab: &Lab, node: u32, bytes: u64) -> bool {
     fs::read(lab.path(&format!("copy{node}"))).is_ok_and(|copy| copy == pattern(SEED, 0, bytes))
 }
 
-/// Whether a transfer has ended well, with right bytes at each of `receivers` and nothing beside them.
+/// Whether a transfer has ended well, with right bytes at each of `receivers` and nothing beside
+/// them.
 fn assert_complete(lab: &Lab, output: &Output, receivers: &[u32], bytes: u64) -> Value {
     assert_eq!(code(output), 0, "{}", stderr(output));
     for node in receivers {
@@ -70,14 +80,25 @@ fn assert_complete(lab: &Lab, output: &Output, receivers: &[u32], bytes: u64) ->
     json(output)
 }
 
-/// Whether a transfer that was `struck` then has failed `within` that time, with one of `codes`, and has named each of `culprits`.
-fn assert_failed(output: &Output, struck: Instant, within: Duration, codes: &[i32], culprits: &[&str]) {
+/// Whether a transfer that was `struck` then has failed `within` that time, with one of `codes`,
+/// and has named each of `culprits`.
+fn assert_failed(
+    output: &Output,
+    struck: Instant,
+    within: Duration,
+    codes: &[i32],
+    culprits: &[&str],
+) {
     assert!(codes.contains(&code(output)), "{}: {}", code(output), stderr(output));
     assert!(struck.elapsed() < within, "after {:?}: {}", struck.elapsed(), stderr(output));
     for culprit in culprits {
         assert!(stderr(output).contains(culprit), "{culprit} is not in {}", stderr(output));
     }
-    assert!(!json(output)["error"]["missing_ranges"].as_array().unwrap().is_empty(), "{}", json(output));
+    assert!(
+        !json(output)["error"]["missing_ranges"].as_array().unwrap().is_empty(),
+        "{}",
+        json(output)
+    );
 }
 
 /// Runs it again once the fault is gone: it goes on where it was.
@@ -101,7 +122,11 @@ add rule inet wire in tcp dport != 7000 tcp sport != 7000 meta length > 1000 {wh
 fn hits(lab: &Lab, node: u32) -> u64 {
     let listed = support::run(lab.shell(node).arg("nft -j list counters"));
     let listed = json(&listed);
-    let hits = listed["nftables"].as_array().unwrap().iter().find_map(|entry| entry["counter"]["packets"].as_u64());
+    let hits = listed["nftables"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|entry| entry["counter"]["packets"].as_u64());
     hits.unwrap()
 }
 
@@ -119,7 +144,10 @@ fn bytes_that_change_on_the_way_are_caught_and_fetched_again() {
     let retries = report["retries"].as_u64().unwrap();
     assert!(hits >= 5, "the fault did not work: {hits}");
     // A header that changed takes its flow along, and all that it was asked for.
-    assert!(retries >= 3 && retries <= 16 * hits, "{retries} retries of {hits} changed packets: {report}");
+    assert!(
+        retries >= 3 && retries <= 16 * hits,
+        "{retries} retries of {hits} changed packets: {report}"
+    );
     // Without a check nobody notices: the packets were changed indeed.
     let output = end_of(lab.start_with(&spec(&[1, 2], &[3], bytes), &["--check", "none"]));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -131,7 +159,10 @@ fn bytes_that_change_on_the_way_are_caught_and_fetched_again() {
 }
 
 fn with_losses(percent: u32) {
-    let Some(lab) = Lab::changed(2, 1, "200mbit", &[(1, SINGLE_PACKETS), (2, SINGLE_PACKETS)]) else { return };
+    let Some(lab) = Lab::changed(2, 1, "200mbit", &[(1, SINGLE_PACKETS), (2, SINGLE_PACKETS)])
+    else {
+        return;
+    };
     let bytes = 32 << 20;
     lab.nft(2, &on_data(&format!("numgen random mod 100 < {percent} counter name hits drop")));
     let output = lab.run(&spec(&[1], &[2], bytes));
@@ -150,8 +181,8 @@ fn five_packets_in_a_hundred_are_lost() {
     with_losses(5);
 }
 
-/// Connections that have carried 5 MB are reset: the receiver is told in answer to what it acknowledges, and its system
-/// tells the sender, whose data reach nobody any more.
+/// Connections that have carried 5 MB are reset: the receiver is told in answer to what it
+/// acknowledges, and its system tells the sender, whose data reach nobody any more.
 const RESETS: &str = "add table inet wire
 add counter inet wire hits
 add chain inet wire in { type filter hook input priority 0; }
@@ -295,7 +326,8 @@ fn the_only_sender_freezes_and_thaws() {
     assert_complete(&lab, &output, &[2], bytes);
 }
 
-/// One of three receivers of the same bytes, which feed each other, freezes: it is the only one that goes without.
+/// One of three receivers of the same bytes, which feed each other, freezes: it is the only one
+/// that goes without.
 #[test]
 fn a_relay_freezes_and_the_others_finish() {
     let Some(lab) = Lab::up(4, 1, "100mbit") else { return };
@@ -306,7 +338,11 @@ fn a_relay_freezes_and_the_others_finish() {
     let output = end_of(child);
     assert_failed(&output, struck, FROZEN_WITHIN, &[3, 7], &["10.200.0.3:7000"]);
     assert!(has_copy(&lab, 2, bytes) && has_copy(&lab, 4, bytes), "{}", json(&output));
-    assert!(!stderr(&output).contains("10.200.0.2:7000"), "who has finished is not named: {}", stderr(&output));
+    assert!(
+        !stderr(&output).contains("10.200.0.2:7000"),
+        "who has finished is not named: {}",
+        stderr(&output)
+    );
     lab.signal(3, Signal::SIGCONT);
     assert_resumes(&lab, &spec, &[2, 3, 4], bytes);
 }
@@ -348,11 +384,13 @@ fn relays_whose_master_is_killed_finish_what_the_plan_gives_them() {
     assert!(!receivers.iter().any(is_done), "it was killed too late");
     wait_for("the end without a master", || receivers.iter().all(is_done));
     let report = assert_complete(&lab, &lab.continue_run(&spec), &receivers, bytes);
-    let sent = report["nodes"].as_array().unwrap().iter().map(|node| node["bytes_sent"].as_u64().unwrap());
+    let sent =
+        report["nodes"].as_array().unwrap().iter().map(|node| node["bytes_sent"].as_u64().unwrap());
     assert_eq!((&report["resumed_bytes"], sent.sum::<u64>()), (&(3 * bytes).into(), 0), "{report}");
 }
 
-/// A master dies while its nodes move, feed each other, and go on; the next one takes over from what they have by then.
+/// A master dies while its nodes move, feed each other, and go on; the next one takes over from
+/// what they have by then.
 #[test]
 fn a_second_master_takes_over_from_relays_that_still_move() {
     let Some(lab) = Lab::up(4, 1, "100mbit") else { return };

@@ -1,5 +1,5 @@
-//! Filters of system calls, as containers and systemd have them: each call is left out in turn. What can be done without it is
-//! done; what cannot is said, with the call.
+//! Filters of system calls, as containers and systemd have them: each call is left out in turn.
+//! What can be done without it is done; what cannot is said, with the call.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -12,7 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
 };
 use support::{cep_fast, code, end_of, folder, json, random_bytes, run, stderr};
 
@@ -20,10 +21,14 @@ use support::{cep_fast, code, end_of, folder, json, random_bytes, run, stderr};
 fn filter(call: i64, errno: i32, rules: Vec<SeccompRule>) -> BpfProgram {
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let answer = SeccompAction::Errno(errno.cast_unsigned());
-    SeccompFilter::new(BTreeMap::from([(call, rules)]), SeccompAction::Allow, answer, arch).unwrap().try_into().unwrap()
+    SeccompFilter::new(BTreeMap::from([(call, rules)]), SeccompAction::Allow, answer, arch)
+        .unwrap()
+        .try_into()
+        .unwrap()
 }
 
-/// Runs a command behind a filter. It is put on a thread of its own, and what that thread starts has it, too.
+/// Runs a command behind a filter. It is put on a thread of its own, and what that thread starts
+/// has it, too.
 fn filtered(filter: &BpfProgram, command: &mut Command) -> Output {
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = thread::scope(|scope| {
@@ -112,7 +117,8 @@ fn a_call_that_nothing_can_stand_in_for_is_named_at_once() {
 /// As `RestrictAddressFamilies=AF_INET AF_INET6` of systemd does.
 fn without_netlink() -> BpfProgram {
     let family = u64::try_from(libc::AF_NETLINK).unwrap();
-    let is_netlink = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family).unwrap();
+    let is_netlink =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family).unwrap();
     filter(libc::SYS_socket, libc::EAFNOSUPPORT, vec![SeccompRule::new(vec![is_netlink]).unwrap()])
 }
 

@@ -1,4 +1,5 @@
-//! Strangers who open connections and say nothing: whoever holds the key gets through, during and after.
+//! Strangers who open connections and say nothing: whoever holds the key gets through, during and
+//! after.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -36,7 +37,11 @@ impl Flood {
                 for _ in held.len()..count {
                     let port = ports[made.load(Ordering::Relaxed) % ports.len()];
                     let address = SocketAddr::from(([127, 0, 0, 1], port));
-                    let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(20)) else { break };
+                    let Ok(stream) =
+                        TcpStream::connect_timeout(&address, Duration::from_millis(20))
+                    else {
+                        break;
+                    };
                     stream.set_nonblocking(true).unwrap();
                     held.push(stream);
                     made.fetch_add(1, Ordering::Relaxed);
@@ -62,7 +67,8 @@ fn is_open(mut stream: &TcpStream) -> bool {
     matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-/// The ports that a process listens at. `None` where it may not be looked into: a daemon with a key lets only root do so.
+/// The ports that a process listens at. `None` where it may not be looked into: a daemon with a key
+/// lets only root do so.
 fn ports_of(pid: u32) -> Option<Vec<u16>> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     let links = links.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
@@ -80,14 +86,18 @@ fn ports_of(pid: u32) -> Option<Vec<u16>> {
 fn copies(root: &Path, key: &Path, from: &Daemon, to: &Daemon) {
     let _ = fs::remove_file(root.join("y"));
     let (from, to) = (&from.address, &to.address);
-    let spec = format!("id flood\nwriter {from} file:///x 0 0-99999\nreader {to} file:///y 0 0-99999\n");
+    let spec =
+        format!("id flood\nwriter {from} file:///x 0 0-99999\nreader {to} file:///y 0 0-99999\n");
     fs::write(root.join("spec"), spec).unwrap();
-    let output = run(cep_fast(&["run", "--progress", "never", "--key-file"]).arg(key).arg(root.join("spec")));
+    let output = run(cep_fast(&["run", "--progress", "never", "--key-file"])
+        .arg(key)
+        .arg(root.join("spec")));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(fs::read(root.join("y")).unwrap(), random_bytes(1, 100_000));
 }
 
-/// Two daemons with so many descriptors each, one of them flooded at all of its ports by `count` connections.
+/// Two daemons with so many descriptors each, one of them flooded at all of its ports by `count`
+/// connections.
 fn who_holds_the_key_gets_through(descriptors: u64, count: usize) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();

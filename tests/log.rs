@@ -43,11 +43,16 @@ impl Logged {
             assert_eq!(code(&run(cep_fast(&["keygen"]).arg(at(key)))), 0);
         }
         let mut command = command(folder.path());
-        command.args(["node", "--listen", "127.0.0.1:0", "--key-file"]).arg(at("key")).arg("--root").arg(at("data"));
+        command
+            .args(["node", "--listen", "127.0.0.1:0", "--key-file"])
+            .arg(at("key"))
+            .arg("--root")
+            .arg(at("data"));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("ready ").expect("a node says where it listens").into();
+        let address =
+            line.trim().strip_prefix("ready ").expect("a node says where it listens").into();
         Logged { child, address, folder }
     }
 
@@ -57,7 +62,10 @@ impl Logged {
 
     /// Runs a transfer of `from` to `to`, and gives its exit status.
     fn transfer(&self, id: &str, from: &str, to: &str, key: &str) -> i32 {
-        let spec = format!("id \"{id}\"\nwriter {0} {from} 0 0-999\nreader {0} {to} 0 0-999\n", self.address);
+        let spec = format!(
+            "id \"{id}\"\nwriter {0} {from} 0 0-999\nreader {0} {to} 0 0-999\n",
+            self.address
+        );
         fs::write(self.path("spec"), spec).unwrap();
         let mut command = cep_fast(&["run", "--progress", "never", "--key-file"]);
         code(&run(command.arg(self.path(key)).arg(self.path("spec"))))
@@ -123,8 +131,16 @@ fn a_flood_of_wrong_keys_is_one_line_and_a_count() {
         !lines(&fs::read_to_string(node.path("log")).unwrap(), &["handshake"]).is_empty()
     });
     let log = node.log();
-    assert_eq!(lines(&log, &["WARN", "refused: the key differs", "from=127.0.0.1"]).len(), 1, "{log}");
-    assert_eq!(lines(&log, &["refused: 19 more like that", "kind=key", "from=127.0.0.1"]).len(), 1, "{log}");
+    assert_eq!(
+        lines(&log, &["WARN", "refused: the key differs", "from=127.0.0.1"]).len(),
+        1,
+        "{log}"
+    );
+    assert_eq!(
+        lines(&log, &["refused: 19 more like that", "kind=key", "from=127.0.0.1"]).len(),
+        1,
+        "{log}"
+    );
     assert!(lines(&log, &["kind=handshake"]).len() <= 2, "{log}");
 }
 
@@ -138,7 +154,9 @@ fn strangers_who_gave_way_and_a_lack_of_descriptors_are_in_the_log() {
     });
     let strangers: Vec<_> = (0..100).map(|_| TcpStream::connect(&node.address).unwrap()).collect();
     let said = || fs::read_to_string(node.path("log")).unwrap();
-    wait_for("a line of strangers", || !lines(&said(), &["refused", "gave way", "from=127.0.0.1"]).is_empty());
+    wait_for("a line of strangers", || {
+        !lines(&said(), &["refused", "gave way", "from=127.0.0.1"]).is_empty()
+    });
     drop(strangers);
     let log = node.log();
     assert!(lines(&log, &["refused"]).len() < 20, "{log}");
@@ -149,11 +167,17 @@ fn a_journal_can_have_json() {
     let node = Logged::start(&["--log-json"]);
     assert_eq!(node.transfer("one", "file:///x", "file:///y", "key"), 0);
     let log = node.log();
-    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let complete: Vec<_> = lines.iter().filter(|line| line["message"] == "a transfer is complete").collect();
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let complete: Vec<_> =
+        lines.iter().filter(|line| line["message"] == "a transfer is complete").collect();
     assert_eq!(complete.len(), 1, "{log}");
     assert_eq!((&complete[0]["id"], &complete[0]["received_bytes"]), (&"one".into(), &1000.into()));
-    assert!(lines.iter().all(|line| line["level"] != "debug" && line["time"].as_str().unwrap().ends_with('Z')));
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["level"] != "debug" && line["time"].as_str().unwrap().ends_with('Z'))
+    );
 }
 
 /// Its reader may have stopped reading, or be gone.
@@ -161,7 +185,8 @@ fn a_journal_can_have_json() {
 fn a_log_that_nobody_reads_holds_nothing_up() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     // A pipe that is full already.
-    nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+    nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
+        .unwrap();
     while (&writer).write(&[b'.'; 4096]).is_ok() {}
     nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
     let node = Logged::into(&["-v"], |_| writer.into());
@@ -179,7 +204,8 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
     fs::remove_file(node.path("data/y")).unwrap();
     assert_eq!(node.transfer("two", "file:///x", "file:///y", "key"), 0);
     node.log();
-    let full = Logged::into(&["-v"], |_| File::options().write(true).open("/dev/full").unwrap().into());
+    let full =
+        Logged::into(&["-v"], |_| File::options().write(true).open("/dev/full").unwrap().into());
     assert_eq!(full.transfer("one", "file:///x", "file:///y", "key"), 0);
     full.log();
 }
@@ -189,7 +215,9 @@ fn launched_nodes_log_where_it_was_asked_for_only() {
     let folder = folder();
     fs::write(folder.path().join("x"), random_bytes(1, 1000)).unwrap();
     for (more, begins) in [(&[][..], 0), (&["-v"][..], 2), (&["-v", "--log-json"][..], 2)] {
-        let copy = |command: &mut Command| run(command.arg(folder.path().join("x")).arg(folder.path().join("y")));
+        let copy = |command: &mut Command| {
+            run(command.arg(folder.path().join("x")).arg(folder.path().join("y")))
+        };
         let output = copy(cep_fast(&["copy", "--overwrite", "--progress", "never"]).args(more));
         assert_eq!(code(&output), 0, "{}", stderr(&output));
         let said = stderr(&output);

@@ -10,8 +10,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use support::{
-    Daemon, Random, code, complete, folder, folder_in_memory, json, listing, pattern, random_bytes, run, run_spec,
-    stderr,
+    Daemon, Random, code, complete, folder, folder_in_memory, json, listing, pattern, random_bytes,
+    run, run_spec, stderr,
 };
 
 const FIGURE_2: &str = include_str!("../docs/examples/figure2.spec");
@@ -28,7 +28,11 @@ fn figure_2(root: &Path) {
     fs::write(root.join("data/half2"), &data[2048..]).unwrap();
     let report = complete(root, FIGURE_2, &[]);
     assert_eq!(report["bytes"], 8192);
-    assert_eq!(fs::read(root.join("tmp/copy1")).unwrap(), data, "node5 and node7 share it on one machine");
+    assert_eq!(
+        fs::read(root.join("tmp/copy1")).unwrap(),
+        data,
+        "node5 and node7 share it on one machine"
+    );
     assert_eq!(fs::read(root.join("tmp/copy2")).unwrap(), data);
     assert_eq!(listing(&root.join("tmp")).len(), 2, "nothing is left beside them");
 }
@@ -43,8 +47,8 @@ fn figure_2_runs_as_printed_in_memory() {
     figure_2(folder_in_memory().path());
 }
 
-/// Random rows over a data space of `bytes` bytes from `start` on: overlapping replicas in several files at odd offsets,
-/// and readers of odd, overlapping parts, some of them two to a node.
+/// Random rows over a data space of `bytes` bytes from `start` on: overlapping replicas in several
+/// files at odd offsets, and readers of odd, overlapping parts, some of them two to a node.
 fn random_rows(root: &Path, seed: u64, start: u64, bytes: usize) {
     let mut random = Random(seed);
     let data = random_bytes(seed, bytes);
@@ -64,21 +68,29 @@ fn random_rows(root: &Path, seed: u64, start: u64, bytes: usize) {
         fs::write(root.join(format!("source{index}")), content).unwrap();
         let node = index % 4;
         let (from, to) = (start + from, start + to);
-        spec += &format!("writer w{node}:500{node} \"file:///source{index}\" {offset} {from}-{to}\n");
+        spec +=
+            &format!("writer w{node}:500{node} \"file:///source{index}\" {offset} {from}-{to}\n");
     }
     let mut wants = Vec::new();
     for index in 0..5_u64 {
         let from = random.below(last);
         let to = from + random.below(last - from + 1);
         let (offset, node) = (random.below(9000), index % 3);
-        spec += &format!("reader r{node}:600{node} file:///copy{index} {offset} {}-{}\n", start + from, start + to);
+        spec += &format!(
+            "reader r{node}:600{node} file:///copy{index} {offset} {}-{}\n",
+            start + from,
+            start + to
+        );
         wants.push((index, offset as usize, from as usize, to as usize));
     }
     complete(root, &spec, &[]);
     for (index, offset, from, to) in wants {
         let copy = fs::read(root.join(format!("copy{index}"))).unwrap();
         assert_eq!(copy.len(), offset + to - from + 1, "seed {seed}, copy {index}\n{spec}");
-        assert!(copy[..offset].iter().all(|byte| *byte == 0), "seed {seed}, copy {index}: before its offset");
+        assert!(
+            copy[..offset].iter().all(|byte| *byte == 0),
+            "seed {seed}, copy {index}: before its offset"
+        );
         assert!(copy[offset..] == data[from..=to], "seed {seed}, copy {index} differs\n{spec}");
     }
 }
@@ -119,11 +131,14 @@ fn a_pattern_goes_to_files_and_to_nothing() {
 #[test]
 fn shared_memory_is_a_source_and_a_destination() {
     let root = folder();
-    let (from, to) =
-        (format!("cepfast-test-{}-a", std::process::id()), format!("cepfast-test-{}-b", std::process::id()));
+    let (from, to) = (
+        format!("cepfast-test-{}-a", std::process::id()),
+        format!("cepfast-test-{}-b", std::process::id()),
+    );
     let data = random_bytes(5, 3_000_001);
     fs::write(format!("/dev/shm/{from}"), &data).unwrap();
-    let spec = format!("id m\nwriter a:7001 mem:{from} 0 0-3000000\nreader b:7001 mem:{to} 0 0-3000000\n");
+    let spec =
+        format!("id m\nwriter a:7001 mem:{from} 0 0-3000000\nreader b:7001 mem:{to} 0 0-3000000\n");
     complete(root.path(), &spec, &[]);
     let copy = fs::read(format!("/dev/shm/{to}")).unwrap();
     for name in [from, to] {
@@ -137,16 +152,22 @@ fn holes_stay_holes() {
     let root = folder();
     let source = fs::File::create(root.path().join("sparse")).unwrap();
     source.set_len(64 << 20).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&source, &random_bytes(1, 300_000), 10_000_000).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&source, &random_bytes(1, 300_000), 10_000_000)
+        .unwrap();
     std::os::unix::fs::FileExt::write_all_at(&source, b"end", (64 << 20) - 3).unwrap();
-    let spec =
-        format!("id s\nwriter a:7001 file:///sparse 0 0-{0}\nreader b:7001 file:///copy 0 0-{0}\n", (64 << 20) - 1);
+    let spec = format!(
+        "id s\nwriter a:7001 file:///sparse 0 0-{0}\nreader b:7001 file:///copy 0 0-{0}\n",
+        (64 << 20) - 1
+    );
     let report = complete(root.path(), &spec, &[]);
     let copy = fs::metadata(root.path().join("copy")).unwrap();
     assert!(copy.blocks() * 512 < 2 << 20, "{} bytes on the disk", copy.blocks() * 512);
     let bytes = fs::read(root.path().join("sparse")).unwrap();
     assert!(fs::read(root.path().join("copy")).unwrap() == bytes);
-    assert_eq!(report["digest"], format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &bytes)));
+    assert_eq!(
+        report["digest"],
+        format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &bytes))
+    );
 }
 
 #[test]
@@ -211,7 +232,8 @@ fn without_io_uring_the_bytes_are_the_same() {
         "id u\noption block 65536\nwriter a:7001 file:///x 0 0-2000002\nreader b:7001 file:///y 3 0-2000002\n",
     )
     .unwrap();
-    let mut command = support::cep_fast(&["run", "--launch", "local", "--progress", "never", "--root"]);
+    let mut command =
+        support::cep_fast(&["run", "--launch", "local", "--progress", "never", "--root"]);
     let output = run(command.arg(root.path()).arg(&spec).env("CEP_FAST_IO", "plain"));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(stderr(&output).contains("plain calls"), "it says so: {}", stderr(&output));
@@ -240,7 +262,8 @@ fn readers_of_the_same_bytes_feed_each_other() {
     let last = data.len() - 1;
     let mut spec = format!("id \"copies\"\nwriter w:5000 file:///source 0 0-{last} speed=1G\n");
     for copy in 1..=4 {
-        spec += &format!("reader r{copy}:600{copy} file:///copy{copy} {copy}00 0-{last} speed=1G\n");
+        spec +=
+            &format!("reader r{copy}:600{copy} file:///copy{copy} {copy}00 0-{last} speed=1G\n");
     }
     for path in ["auto", "direct", "copy", "zerocopy"] {
         let report = complete(root.path(), &spec, &["--overwrite", "--path", path]);
@@ -253,7 +276,10 @@ fn readers_of_the_same_bytes_feed_each_other() {
         let all: u64 = nodes.iter().map(sent).sum();
         assert!(all >= 4 * data.len() as u64, "{path}: {report}");
         assert!(sent(&nodes[0]) < all / 2, "{path}: the writer sends one copy, not four: {report}");
-        assert!(nodes[1..].iter().all(|node| sent(node) > 0), "{path}: every reader feeds others: {report}");
+        assert!(
+            nodes[1..].iter().all(|node| sent(node) > 0),
+            "{path}: every reader feeds others: {report}"
+        );
     }
 }
 
@@ -286,7 +312,8 @@ fn replicas_on_named_hosts_are_copied_to_several() {
     let data = random_bytes(17, 3_000_000);
     fs::write(root.path().join("x"), &data).unwrap();
     let mut command = support::cep_fast(&["copy", "--launch", "local", "--json", "--root"]);
-    let output = run(command.arg(root.path()).args(["dtn[01-02]:/x", "h3:/y", "--progress", "never"]));
+    let output =
+        run(command.arg(root.path()).args(["dtn[01-02]:/x", "h3:/y", "--progress", "never"]));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let report = json(&output);
     assert_eq!(report["nodes"].as_array().unwrap().len(), 3);
@@ -296,7 +323,11 @@ fn replicas_on_named_hosts_are_copied_to_several() {
 #[test]
 fn the_report_has_every_field_of_the_contract() {
     let root = folder();
-    let report = complete(root.path(), "id r\nwriter a:7001 pattern:1 0 0-99999\nreader b:7001 null: 0 0-99999\n", &[]);
+    let report = complete(
+        root.path(),
+        "id r\nwriter a:7001 pattern:1 0 0-99999\nreader b:7001 null: 0 0-99999\n",
+        &[],
+    );
     for field in ["transfer", "state", "scheduler", "check", "digest", "bottleneck"] {
         assert!(report[field].is_string(), "{field}: {report}");
     }
@@ -320,7 +351,9 @@ fn a_limit_is_kept_by_all_receivers_together() {
     // 48 MiB for one and 16 MiB for the other, at 160 Mbit/s: 3.4 s.
     let (all, part) = ((48 << 20) - 1, (16 << 20) - 1);
     let readers = format!("reader b:7001 null: 0 0-{all}\nreader c:7001 null: 0 0-{part}\n");
-    let spec = format!("id l\nwriter a:7001 pattern:1 0 0-{all}\nwriter d:7001 pattern:1 0 0-{all}\n{readers}");
+    let spec = format!(
+        "id l\nwriter a:7001 pattern:1 0 0-{all}\nwriter d:7001 pattern:1 0 0-{all}\n{readers}"
+    );
     let report = complete(root.path(), &spec, &["--limit", "160M"]);
     assert!(report["gbit_per_s"].as_f64().unwrap() <= 0.160 * 1.05, "{report}");
     let output = run_spec(root.path(), &spec, &["--limit", "100K"]);
@@ -331,7 +364,8 @@ fn a_limit_is_kept_by_all_receivers_together() {
 #[test]
 fn a_paced_transfer_brings_the_same_bytes() {
     let root = folder();
-    let spec = "id p\nwriter a:7001 pattern:1 0 0-9999999\nreader b:7001 file:///copy 0 0-9999999\n";
+    let spec =
+        "id p\nwriter a:7001 pattern:1 0 0-9999999\nreader b:7001 file:///copy 0 0-9999999\n";
     complete(root.path(), spec, &["--pace"]);
     assert!(fs::read(root.path().join("copy")).unwrap() == pattern(1, 0, 10_000_000));
 }
@@ -358,8 +392,9 @@ fn a_group_of_readers_takes_each_byte_once() {
     let root = folder();
     let bytes: u64 = 8 << 20;
     let rows = |uri: [&str; 3]| {
-        let mut spec =
-            String::from("id group\nwriter a:7001 pattern:9 0 0-8388607\nwriter b:7001 pattern:9 0 0-8388607\n");
+        let mut spec = String::from(
+            "id group\nwriter a:7001 pattern:9 0 0-8388607\nwriter b:7001 pattern:9 0 0-8388607\n",
+        );
         for (node, uri) in ["c", "d", "e"].into_iter().zip(uri) {
             spec += &format!("reader {node}:7001 {uri} 0 0-8388607 group=readers\n");
         }
@@ -370,7 +405,10 @@ fn a_group_of_readers_takes_each_byte_once() {
         let report = complete(root.path(), &rows([&shared; 3]), &["--scheduler", scheduler]);
         assert_eq!((&report["bytes"], &report["scheduler"]), (&bytes.into(), &scheduler.into()));
         assert!(report["digest"].is_string(), "{report}");
-        assert!(fs::read(root.path().join(format!("shared-{scheduler}"))).unwrap() == pattern(9, 0, bytes));
+        assert!(
+            fs::read(root.path().join(format!("shared-{scheduler}"))).unwrap()
+                == pattern(9, 0, bytes)
+        );
     }
     // In files of their own the members' parts are disjoint, and nothing else takes room.
     let report = complete(root.path(), &rows(["file:///c", "file:///d", "file:///e"]), &[]);
@@ -379,10 +417,14 @@ fn a_group_of_readers_takes_each_byte_once() {
     let expected = pattern(9, 0, bytes);
     for page in 0..(bytes / 4096) as usize {
         let range = page * 4096..(page + 1) * 4096;
-        let have = files.iter().filter(|file| file[range.clone()] == expected[range.clone()]).count();
+        let have =
+            files.iter().filter(|file| file[range.clone()] == expected[range.clone()]).count();
         assert_eq!(have, 1, "page {page}");
     }
-    let blocks: u64 = ["c", "d", "e"].map(|name| fs::metadata(root.path().join(name)).unwrap().blocks()).iter().sum();
+    let blocks: u64 = ["c", "d", "e"]
+        .map(|name| fs::metadata(root.path().join(name)).unwrap().blocks())
+        .iter()
+        .sum();
     assert!(blocks * 512 < bytes * 3 / 2, "{blocks} blocks of room for {bytes} bytes");
 }
 
@@ -395,16 +437,23 @@ fn a_plan_is_one_object_of_json() {
     fs::write(&spec, text).unwrap();
     for scheduler in ["greedy", "lp", "uniform"] {
         let spec = spec.to_str().unwrap();
-        let plan = json(&run(&mut support::cep_fast(&["plan", spec, "--scheduler", scheduler, "--json"])));
-        let told = ["scheduler", "bytes", "bottleneck", "speeds_assumed"].map(|field| plan[field].clone());
-        let expected: [serde_json::Value; 4] = [scheduler.into(), 1000.into(), "reading store fs".into(), false.into()];
+        let plan =
+            json(&run(&mut support::cep_fast(&["plan", spec, "--scheduler", scheduler, "--json"])));
+        let told =
+            ["scheduler", "bytes", "bottleneck", "speeds_assumed"].map(|field| plan[field].clone());
+        let expected: [serde_json::Value; 4] =
+            [scheduler.into(), 1000.into(), "reading store fs".into(), false.into()];
         assert_eq!(told, expected, "{plan}");
-        // Whoever reads how much, the store gives no more: of all such plans lp takes any, the others the even one.
+        // Whoever reads how much, the store gives no more: of all such plans lp takes any, the
+        // others the even one.
         if scheduler != "lp" {
             assert_eq!(plan["segments"][0]["senders"][0]["weight"], 0.5, "{plan}");
         }
-        let weights =
-            plan["segments"][0]["senders"].as_array().unwrap().iter().map(|it| it["weight"].as_f64().unwrap());
+        let weights = plan["segments"][0]["senders"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| it["weight"].as_f64().unwrap());
         assert!((weights.sum::<f64>() - 1.0).abs() < 1e-9, "{plan}");
         assert!((plan["bound_seconds"].as_f64().unwrap() - 1e-6).abs() < 1e-12, "{plan}");
     }
@@ -420,15 +469,20 @@ fn two_threads_of_one_nic_move_real_bytes_and_count_as_one_nic() {
     let spec = root.path().join("spec");
     let rows = |source: &str, sink: &str, last: u64| {
         let (from, to) = (&from.address, &to.address);
-        fs::write(&spec, format!("id two\nwriter {from} {source} 0 0-{last}\nreader {to} {sink} 0 0-{last}\n"))
-            .unwrap();
+        fs::write(
+            &spec,
+            format!("id two\nwriter {from} {source} 0 0-{last}\nreader {to} {sink} 0 0-{last}\n"),
+        )
+        .unwrap();
     };
     rows("file:///x", "file:///y", 40_000_002);
     let output = run(support::cep_fast(&["run", "--json", "--progress", "never"]).arg(&spec));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(fs::read(root.path().join("y")).unwrap() == data);
     for node in json(&output)["nodes"].as_array().unwrap() {
-        let [rail] = &node["rails"].as_array().unwrap()[..] else { panic!("one NIC is one entry: {node}") };
+        let [rail] = &node["rails"].as_array().unwrap()[..] else {
+            panic!("one NIC is one entry: {node}")
+        };
         assert_eq!((&rail["nic"], &rail["threads"]), (&"lo".into(), &2.into()));
         let moved = rail["bytes_sent"].as_u64().unwrap() + rail["bytes_received"].as_u64().unwrap();
         assert!(moved >= 40_000_003, "all of it is in the one entry: {node}");
@@ -437,10 +491,21 @@ fn two_threads_of_one_nic_move_real_bytes_and_count_as_one_nic() {
     // One that does not end by itself, until both threads of both nodes have been seen at work.
     rows("pattern:1", "null:", (1 << 42) - 1);
     let mut endless = support::cep_fast(&["run", "--progress", "never"]);
-    let child = endless.arg(&spec).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = endless
+        .arg(&spec)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     while busy_rails(from.pid()) < 2 || busy_rails(to.pid()) < 2 {
-        assert!(Instant::now() < deadline, "{} and {} threads at work", busy_rails(from.pid()), busy_rails(to.pid()));
+        assert!(
+            Instant::now() < deadline,
+            "{} and {} threads at work",
+            busy_rails(from.pid()),
+            busy_rails(to.pid())
+        );
         std::thread::yield_now();
     }
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
@@ -448,7 +513,8 @@ fn two_threads_of_one_nic_move_real_bytes_and_count_as_one_nic() {
     assert_eq!(code(&support::end_of(child)), 130);
 }
 
-/// Threads of process `pid` that are rails and have worked for a tenth of a second: more than starting one takes.
+/// Threads of process `pid` that are rails and have worked for a tenth of a second: more than
+/// starting one takes.
 fn busy_rails(pid: u32) -> usize {
     let worked = |task: fs::DirEntry| {
         let stat = fs::read_to_string(task.path().join("stat")).ok()?;
@@ -465,14 +531,22 @@ fn busy_rails(pid: u32) -> usize {
 fn what_a_node_cannot_have_is_refused_before_it_listens() {
     let cases = [(["--threads-per-nic", "65"], "1 to 64"), (["--pin", "8191"], "CPU 8191")];
     for (more, said) in cases {
-        let output =
-            run(support::cep_fast(&["node", "--listen", "127.0.0.1:0", "--root", "/", "--insecure-no-key"]).args(more));
+        let output = run(support::cep_fast(&[
+            "node",
+            "--listen",
+            "127.0.0.1:0",
+            "--root",
+            "/",
+            "--insecure-no-key",
+        ])
+        .args(more));
         assert_eq!(code(&output), 2, "{}", stderr(&output));
         assert!(stderr(&output).contains(said), "{}", stderr(&output));
     }
 }
 
-/// What moves bytes from files to files, checked, in every shape: run again on what stands in for `io_uring`.
+/// What moves bytes from files to files, checked, in every shape: run again on what stands in for
+/// `io_uring`.
 #[test]
 fn without_io_uring_the_same_cases_pass() {
     let cases = [
@@ -488,8 +562,9 @@ fn without_io_uring_the_same_cases_pass() {
         "few_slots",
         "copy_copies",
     ];
-    let output =
-        run(std::process::Command::new(std::env::current_exe().unwrap()).args(cases).env("CEP_FAST_IO", "plain"));
+    let output = run(std::process::Command::new(std::env::current_exe().unwrap())
+        .args(cases)
+        .env("CEP_FAST_IO", "plain"));
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(code(&output), 0, "{said}");
     assert!(!said.contains(" 0 passed"), "{said}");

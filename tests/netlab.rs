@@ -1,5 +1,5 @@
-//! A cluster of network namespaces with shaped NICs: right bytes over links that are real, and a NIC that dies.
-//! Skipped, with a word on it, where namespaces are not permitted.
+//! A cluster of network namespaces with shaped NICs: right bytes over links that are real, and a
+//! NIC that dies. Skipped, with a word on it, where namespaces are not permitted.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -59,7 +59,8 @@ fn every_nic_carries_its_part_and_one_that_dies_costs_only_itself() {
         assert!(bytes > 10 << 20, "a third of it, about: {rail}");
     }
     // 192 MiB over three such links take 2.7 s; the NIC dies while pieces are on it.
-    let output = lab.while_it_moves(&spec(192 << 20), |lab| lab.ip(2, &["link", "set", "eth1", "down"]));
+    let output =
+        lab.while_it_moves(&spec(192 << 20), |lab| lab.ip(2, &["link", "set", "eth1", "down"]));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, 192 << 20));
 }

@@ -1,5 +1,6 @@
-//! Networks as they are found, in labs: filters, routers, NICs that share a subnet. Each transfer takes the way that there
-//! is, and its report names the address that could not be reached and the time that was lost.
+//! Networks as they are found, in labs: filters, routers, NICs that share a subnet. Each transfer
+//! takes the way that there is, and its report names the address that could not be reached and the
+//! time that was lost.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -18,7 +19,9 @@ use support::{Daemon, PROGRAM, cep_fast, code, json, stderr};
 
 fn rows(mib: u64) -> String {
     let last = (mib << 20) - 1;
-    format!("id networks\nwriter 10.200.0.1:7000 pattern:5 0 0-{last}\nreader 10.200.0.2:7000 null: 0 0-{last}\n")
+    format!(
+        "id networks\nwriter 10.200.0.1:7000 pattern:5 0 0-{last}\nreader 10.200.0.2:7000 null: 0 0-{last}\n"
+    )
 }
 
 fn completed(lab: &Lab, mib: u64) -> Value {
@@ -39,7 +42,9 @@ fn lost_seconds(report: &Value) -> f64 {
 /// Bytes that each rail of a node moved.
 fn moved(report: &Value, node: usize) -> Vec<u64> {
     let rails = report["nodes"][node]["rails"].as_array().unwrap().iter();
-    rails.map(|rail| rail["bytes_sent"].as_u64().unwrap() + rail["bytes_received"].as_u64().unwrap()).collect()
+    rails
+        .map(|rail| rail["bytes_sent"].as_u64().unwrap() + rail["bytes_received"].as_u64().unwrap())
+        .collect()
 }
 
 /// The address that daemons of labs are dialled at is open, and nothing else is.
@@ -58,14 +63,19 @@ fn names_the_data_address(output: &Output) -> bool {
 }
 
 #[test]
-fn a_firewall_that_lets_only_the_control_port_through_is_named_by_the_data_address_that_it_closes() {
+fn a_firewall_that_lets_only_the_control_port_through_is_named_by_the_data_address_that_it_closes()
+{
     let Some(lab) = Lab::up(2, 1, "1gbit") else { return };
     lab.nft(1, CONTROL_ONLY);
     let began = Instant::now();
     let output = lab.run(&rows(1));
     assert_eq!(code(&output), 3, "{}", stderr(&output));
     assert!(names_the_data_address(&output), "{}", stderr(&output));
-    assert!(began.elapsed() < Duration::from_secs(25), "before the stall timeout: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(25),
+        "before the stall timeout: {:?}",
+        began.elapsed()
+    );
     // The stall timeout may come first.
     let output = support::end_of(lab.start_with(&rows(1), &["--stall-timeout", "2s"]));
     assert_eq!(code(&output), 7, "{}", stderr(&output));
@@ -76,8 +86,7 @@ fn a_firewall_that_lets_only_the_control_port_through_is_named_by_the_data_addre
 fn two_nics_in_one_subnet_with_the_kernels_defaults_lose_a_second_once_and_say_so() {
     let addresses = "ip address flush dev eth1; ip address add 10.200.0.1$NODE/24 dev eth1";
     let change = |node: u32| {
-        let defaults =
-            "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1 net.ipv4.conf.eth1.rp_filter=1";
+        let defaults = "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.eth0.rp_filter=1 net.ipv4.conf.eth1.rp_filter=1";
         format!("{}; {defaults}", addresses.replace("$NODE", &node.to_string()))
     };
     let (first, second) = (change(1), change(2));
@@ -85,7 +94,10 @@ fn two_nics_in_one_subnet_with_the_kernels_defaults_lose_a_second_once_and_say_s
     lab.join_switches();
     let report = completed(&lab, 32);
     let lost = "10.200.0.2:7000: eth1 lost 1.";
-    assert!(warnings(&report).iter().any(|it| it.starts_with(lost) && it.contains("not bound it was")), "{report}");
+    assert!(
+        warnings(&report).iter().any(|it| it.starts_with(lost) && it.contains("not bound it was")),
+        "{report}"
+    );
     assert!(lost_seconds(&report) < 3.0, "a second, and not ten: {report}");
     // The node keeps in mind what it has found out.
     let report = completed(&lab, 32);
@@ -93,8 +105,8 @@ fn two_nics_in_one_subnet_with_the_kernels_defaults_lose_a_second_once_and_say_s
     assert!(lost_seconds(&report) < 0.9, "{report}");
 }
 
-/// Four subnets behind a router that carries the second NIC of a node to the third of the other, and no other pair; the
-/// first ones share a switch.
+/// Four subnets behind a router that carries the second NIC of a node to the third of the other,
+/// and no other pair; the first ones share a switch.
 const CROSSED: &str = "sysctl -qw net.ipv4.ip_forward=1
 ip address add 10.50.11.254/24 dev br1
 ip address add 10.50.21.254/24 dev br1
@@ -129,14 +141,21 @@ ip route add default via {net}.254 dev eth{nic} table 10{nic}"
     lab.at_the_switch(CROSSED);
     let report = completed(&lab, 96);
     for nic in [1, 2] {
-        let (lost, usual) = (format!("10.200.0.2:7000: eth{nic} lost 1."), format!("its flow to 10.50.1{nic}.1:"));
+        let (lost, usual) =
+            (format!("10.200.0.2:7000: eth{nic} lost 1."), format!("its flow to 10.50.1{nic}.1:"));
         let is_named = |it: &&str| it.starts_with(&lost) && it.contains(&usual);
         assert!(warnings(&report).iter().any(is_named), "{report}");
     }
-    assert!(moved(&report, 1).iter().all(|bytes| *bytes > 4 << 20), "every NIC carries a part: {report}");
+    assert!(
+        moved(&report, 1).iter().all(|bytes| *bytes > 4 << 20),
+        "every NIC carries a part: {report}"
+    );
     let report = completed(&lab, 48);
     assert!(warnings(&report).is_empty(), "it is known by now: {report}");
-    assert!(moved(&report, 1).iter().all(|bytes| *bytes > 8 << 20), "every NIC carries a part: {report}");
+    assert!(
+        moved(&report, 1).iter().all(|bytes| *bytes > 8 << 20),
+        "every NIC carries a part: {report}"
+    );
 }
 
 #[test]
@@ -144,7 +163,10 @@ fn a_rail_that_carried_nothing_is_named_with_its_nic_its_peer_and_the_cause() {
     let Some(lab) = Lab::up(2, 2, "200mbit") else { return };
     let cause = |report: &Value| {
         let begin = "10.200.0.2:7000: eth1 carried nothing from 10.200.0.1:7000: its data address 10.201.0.1:";
-        let said = warnings(report).into_iter().find(|it| it.starts_with(begin)).unwrap_or_else(|| panic!("{report}"));
+        let said = warnings(report)
+            .into_iter()
+            .find(|it| it.starts_with(begin))
+            .unwrap_or_else(|| panic!("{report}"));
         assert_eq!(moved(report, 1)[1], 0, "{report}");
         said.to_owned()
     };
@@ -167,7 +189,10 @@ fn a_nic_whose_address_changes_is_opened_anew_for_the_next_transfer() {
     let report = completed(&lab, 32);
     assert!(warnings(&report).is_empty() && lost_seconds(&report) < 0.9, "{report}");
     for node in [0, 1] {
-        assert!(moved(&report, node).iter().all(|bytes| *bytes > 8 << 20), "both NICs carry a part: {report}");
+        assert!(
+            moved(&report, node).iter().all(|bytes| *bytes > 8 << 20),
+            "both NICs carry a part: {report}"
+        );
     }
 }
 
@@ -186,7 +211,9 @@ fn a_hole_in_the_path_mtu_of_the_only_rail_is_named_and_its_remedy_mends_it() {
     assert!([3, 7].contains(&code(&output)), "{}", stderr(&output));
     let report = json(&output);
     let begin = "10.200.0.1:7000: eth0 to 10.200.0.2: small packets pass, large ones do not: ";
-    let named = |it: &&str| it.starts_with(begin) && it.contains("MTU of 1500") && it.contains("tcp_mtu_probing=1");
+    let named = |it: &&str| {
+        it.starts_with(begin) && it.contains("MTU of 1500") && it.contains("tcp_mtu_probing=1")
+    };
     assert!(warnings(&report).iter().any(named), "{report}");
     let probing = "sysctl -qw net.ipv4.tcp_mtu_probing=1";
     assert_eq!(code(&support::run(lab.shell(1).arg(probing))), 0);
@@ -196,12 +223,18 @@ fn a_hole_in_the_path_mtu_of_the_only_rail_is_named_and_its_remedy_mends_it() {
 /// Runs a transfer from `writer`, a name, where `hosts` says what names mean.
 fn run_with_hosts(lab: &Lab, writer: &str, hosts: &str) -> Output {
     let last = (8 << 20) - 1;
-    let rows = format!("writer {writer} pattern:5 0 0-{last}\nreader 10.200.0.2:7000 null: 0 0-{last}\n");
+    let rows =
+        format!("writer {writer} pattern:5 0 0-{last}\nreader 10.200.0.2:7000 null: 0 0-{last}\n");
     fs::write(lab.path("spec"), format!("id names\n{rows}")).unwrap();
     fs::write(lab.path("hosts"), hosts).unwrap();
     let (hosts, key, spec) = (lab.path("hosts"), lab.path("key"), lab.path("spec"));
-    let run = format!("exec {PROGRAM} run --json --progress never --key-file {} {}", key.display(), spec.display());
-    let inside = format!("unshare --mount sh -ec 'mount --bind {} /etc/hosts; {run}'", hosts.display());
+    let run = format!(
+        "exec {PROGRAM} run --json --progress never --key-file {} {}",
+        key.display(),
+        spec.display()
+    );
+    let inside =
+        format!("unshare --mount sh -ec 'mount --bind {} /etc/hosts; {run}'", hosts.display());
     support::run(lab.shell(0).arg(inside))
 }
 
@@ -210,11 +243,16 @@ fn a_name_with_dead_addresses_is_reached_by_the_one_that_answers() {
     let Some(lab) = Lab::up(2, 1, "1gbit") else { return };
     let began = Instant::now();
     for addresses in [["77", "1", "78"], ["1", "77", "78"], ["77", "78", "1"]] {
-        let hosts: String = addresses.iter().map(|host| format!("10.200.0.{host} twin\n")).collect();
+        let hosts: String =
+            addresses.iter().map(|host| format!("10.200.0.{host} twin\n")).collect();
         let output = run_with_hosts(&lab, "twin:7000", &hosts);
         assert_eq!(code(&output), 0, "{}", stderr(&output));
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "250 ms for each dead one: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "250 ms for each dead one: {:?}",
+        began.elapsed()
+    );
     let output = run_with_hosts(&lab, "gone:7000", "10.200.0.77 gone\n10.200.0.78 gone\n");
     assert_eq!(code(&output), 3, "{}", stderr(&output));
     for named in ["gone:7000: ", "10.200.0.77:7000: ", "10.200.0.78:7000: "] {
@@ -243,7 +281,8 @@ fn a_reset_in_the_handshake_of_a_control_session_is_tried_again() {
     let gate: Arc<dyn Gate> = Arc::new(ResetFirst(AtomicU32::new(2)));
     proxy::start(free, sender.address.parse().unwrap(), &gate);
     let spec = root.path().join("spec");
-    let rows = format!("writer {free} pattern:5 0 0-99\nreader {} null: 0 0-99\n", receiver.address);
+    let rows =
+        format!("writer {free} pattern:5 0 0-99\nreader {} null: 0 0-99\n", receiver.address);
     fs::write(&spec, format!("id reset\n{rows}")).unwrap();
     let output = support::run(cep_fast(&["run", "--json", "--progress", "never"]).arg(&spec));
     assert_eq!(code(&output), 0, "{}", stderr(&output));

@@ -10,7 +10,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::{Daemon, PROGRAM, code, complete, folder, listing, random_bytes, run, run_spec, stderr};
+use support::{
+    Daemon, PROGRAM, code, complete, folder, listing, random_bytes, run, run_spec, stderr,
+};
 
 /// Nobody's number, nearly everywhere.
 const NOBODY: u32 = 65534;
@@ -143,13 +145,19 @@ fn what_another_user_keeps_is_refused_before_bytes_move() {
     }
     let as_nobody = |destination: &str| {
         let mut command = Command::new(&program);
-        command.args(["copy", "--progress", "never", "--overwrite"]).arg(&source).arg(home.path().join(destination));
+        command
+            .args(["copy", "--progress", "never", "--overwrite"])
+            .arg(&source)
+            .arg(home.path().join(destination));
         command.current_dir("/").env("HOME", "/nonexistent").uid(NOBODY).gid(NOBODY);
         run(&mut command)
     };
     let before = listing(home.path());
     for (destination, words) in [
-        ("sticky/x", "cannot be replaced: it is another user's, in a directory with the sticky bit"),
+        (
+            "sticky/x",
+            "cannot be replaced: it is another user's, in a directory with the sticky bit",
+        ),
         ("closed/x", "cannot be written to: permission denied"),
         ("closed/new", "cannot be written to: permission denied"),
     ] {
@@ -170,7 +178,15 @@ fn a_limit_of_file_sizes_is_named_and_leaves_nothing() {
     fs::write(root.path().join("source"), random_bytes(6, 3_000_000)).unwrap();
     let before = listing(root.path());
     let mut command = Command::new("sh");
-    command.args(["-c", r#"ulimit -f 2048; exec "$@""#, "sh", PROGRAM, "copy", "--progress", "never"]);
+    command.args([
+        "-c",
+        r#"ulimit -f 2048; exec "$@""#,
+        "sh",
+        PROGRAM,
+        "copy",
+        "--progress",
+        "never",
+    ]);
     let output = run(command.arg(root.path().join("source")).arg(root.path().join("copy")));
     assert_eq!(code(&output), 5, "{}", stderr(&output));
     let said = stderr(&output);
@@ -179,16 +195,21 @@ fn a_limit_of_file_sizes_is_named_and_leaves_nothing() {
 }
 
 #[test]
-fn a_source_that_was_rewritten_with_its_time_set_back_is_not_mixed_with_what_an_earlier_attempt_left() {
+fn a_source_that_was_rewritten_with_its_time_set_back_is_not_mixed_with_what_an_earlier_attempt_left()
+ {
     let root = folder();
     let (source, copied) = (root.path().join("source"), root.path().join("copied"));
     let old = random_bytes(7, 40_000_000);
     fs::write(&source, &old).unwrap();
     let mut command = Command::new(PROGRAM);
     command.args(["copy", "--limit", "100M", "--progress", "never"]).arg(&source).arg(&copied);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let journal =
-        || support::beside(root.path(), ".journal").first().is_some_and(|it| fs::metadata(it).unwrap().len() > 500);
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let journal = || {
+        support::beside(root.path(), ".journal")
+            .first()
+            .is_some_and(|it| fs::metadata(it).unwrap().len() > 500)
+    };
     support::wait_for("a record in the journal", journal);
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
@@ -209,8 +230,12 @@ fn a_source_that_was_rewritten_with_its_time_set_back_is_not_mixed_with_what_an_
 /// Runs a specification against daemons; `{a}` and `{b}` stand for their addresses.
 fn run_with(daemons: [&Daemon; 2], folder: &Path, spec: &str, more: &[&str]) -> Output {
     let file = folder.join("spec");
-    fs::write(&file, spec.replace("{a}", &daemons[0].address).replace("{b}", &daemons[1].address)).unwrap();
-    let output = run(Command::new(PROGRAM).args(["run", "--json", "--progress", "never"]).args(more).arg(&file));
+    fs::write(&file, spec.replace("{a}", &daemons[0].address).replace("{b}", &daemons[1].address))
+        .unwrap();
+    let output = run(Command::new(PROGRAM)
+        .args(["run", "--json", "--progress", "never"])
+        .args(more)
+        .arg(&file));
     fs::remove_file(&file).unwrap();
     output
 }
@@ -232,10 +257,17 @@ fn a_root_is_the_directory_that_has_its_path_when_a_transfer_begins() {
     let output = run_with([&a, &b], home.path(), spec, &[]);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
     let said = stderr(&output);
-    assert!(said.contains(root.to_str().unwrap()) && said.contains("missing") && said.contains("--root"), "{said}");
+    assert!(
+        said.contains(root.to_str().unwrap())
+            && said.contains("missing")
+            && said.contains("--root"),
+        "{said}"
+    );
     fs::create_dir(&root).unwrap();
     copied("made anew");
-    let mount = |args: &[&str]| Command::new("mount").args(args).arg(&root).output().unwrap().status.success();
+    let mount = |args: &[&str]| {
+        Command::new("mount").args(args).arg(&root).output().unwrap().status.success()
+    };
     if mount(&["-t", "tmpfs", "tmpfs"]) {
         assert!(!root.join("x").exists());
         let output = run_with([&a, &b], home.path(), spec, &[]);
@@ -266,8 +298,10 @@ fn a_daemon_serves_shared_memory_only_where_it_is_told_to() {
         check([&a, &b], spec, &["--overwrite"], 4, "start the node with --allow mem");
     }
     assert_eq!(fs::read(&object).unwrap(), random_bytes(9, 1000));
-    let (a, b) =
-        (Daemon::start(home.path(), &["--allow", "mem"]), Daemon::start(home.path(), &["--allow", "devices,mem"]));
+    let (a, b) = (
+        Daemon::start(home.path(), &["--allow", "mem"]),
+        Daemon::start(home.path(), &["--allow", "devices,mem"]),
+    );
     check([&a, &b], &read, &[], 0, "");
     assert_eq!(fs::read(home.path().join("x")).unwrap(), random_bytes(9, 1000));
     check([&a, &b], &write, &[], 5, "use --overwrite to replace it");
@@ -296,7 +330,10 @@ fn one_file_under_two_names_is_refused_and_both_are_named() {
         let output = run_spec(root.path(), &spec, &["--overwrite"]);
         let said = stderr(&output);
         assert_eq!(code(&output), 2, "{one} {other}: {said}");
-        assert!(said.contains(one) && said.contains(other) && said.contains("one file under two names"), "{said}");
+        assert!(
+            said.contains(one) && said.contains(other) && said.contains("one file under two names"),
+            "{said}"
+        );
         assert_eq!(listing(root.path()), before);
     };
     refuse("/d/x", "/l/x");
@@ -305,7 +342,9 @@ fn one_file_under_two_names_is_refused_and_both_are_named() {
     refuse("/d/hard", "/d/sub/link");
     // What is read is not written at the same time, whatever it is called.
     for other in ["/d/source", "/l/source"] {
-        let spec = format!("id self\nwriter a:7001 file:///d/source 0 0-999\nreader a:7001 file://{other} 0 0-999\n");
+        let spec = format!(
+            "id self\nwriter a:7001 file:///d/source 0 0-999\nreader a:7001 file://{other} 0 0-999\n"
+        );
         let output = run_spec(root.path(), &spec, &["--overwrite"]);
         assert_eq!(code(&output), 2, "{}", stderr(&output));
         assert_eq!(listing(root.path()), before);

@@ -10,7 +10,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use support::{PROGRAM, cep_fast, code, end_of, folder, folder_in_memory, json, pattern, random_bytes, run, stderr};
+use support::{
+    PROGRAM, cep_fast, code, end_of, folder, folder_in_memory, json, pattern, random_bytes, run,
+    stderr,
+};
 
 const PATHS: [&str; 5] = ["auto", "direct", "splice", "zerocopy", "copy"];
 
@@ -28,7 +31,13 @@ fn rail(report: &serde_json::Value, node: usize) -> (&str, &str) {
 }
 
 /// Copies a part of a file to a part of another by each path; `judge` looks at the report.
-fn same_bytes(root: &Path, cached: bool, check: &str, io: &str, judge: impl Fn(&str, &serde_json::Value)) {
+fn same_bytes(
+    root: &Path,
+    cached: bool,
+    check: &str,
+    io: &str,
+    judge: impl Fn(&str, &serde_json::Value),
+) {
     let data = random_bytes(11, 3_000_017);
     fs::write(root.join("source"), &data).unwrap();
     let spec = root.join("spec");
@@ -39,17 +48,33 @@ fn same_bytes(root: &Path, cached: bool, check: &str, io: &str, judge: impl Fn(&
         if !cached {
             forget(&root.join("source"));
         }
-        let mut command = cep_fast(&["run", "--launch", "local", "--json", "--progress", "never", "--overwrite"]);
-        command.args(["--path", path, "--check", check, "--root"]).arg(root).arg(&spec).env("CEP_FAST_IO", io);
+        let mut command =
+            cep_fast(&["run", "--launch", "local", "--json", "--progress", "never", "--overwrite"]);
+        command
+            .args(["--path", path, "--check", check, "--root"])
+            .arg(root)
+            .arg(&spec)
+            .env("CEP_FAST_IO", io);
         let output = run(&mut command);
         assert_eq!(code(&output), 0, "{path}: {}", stderr(&output));
         let copy = fs::read(root.join("copy")).unwrap();
-        assert!(copy[..4099].iter().all(|byte| *byte == 0) && copy[4099..] == data[5..3_000_005], "{path}, {io}");
+        assert!(
+            copy[..4099].iter().all(|byte| *byte == 0) && copy[4099..] == data[5..3_000_005],
+            "{path}, {io}"
+        );
         let report = json(&output);
         if io.is_empty() && rail(&report, 0).1 != "io_uring" {
-            return eprintln!("skipped: no io_uring, or too little locked memory: {}", rail(&report, 0).1);
+            return eprintln!(
+                "skipped: no io_uring, or too little locked memory: {}",
+                rail(&report, 0).1
+            );
         }
-        assert_eq!(rail(&report, 0).1 == "io_uring", io.is_empty(), "{path}: {}", rail(&report, 0).1);
+        assert_eq!(
+            rail(&report, 0).1 == "io_uring",
+            io.is_empty(),
+            "{path}: {}",
+            rail(&report, 0).1
+        );
         judge(path, &report);
     }
 }
@@ -62,7 +87,8 @@ fn has_direct(root: &Path) -> bool {
 }
 
 fn each_engine(mut body: impl FnMut(&str)) {
-    // The variable is there for those machines whose io_uring is forbidden; where it is, the first round is the second.
+    // The variable is there for those machines whose io_uring is forbidden; where it is, the first
+    // round is the second.
     body("");
     body("plain");
 }
@@ -77,7 +103,10 @@ fn cached_files_on_a_disk() {
             match path {
                 "direct" if direct => assert_eq!(sender, "direct+send"),
                 "splice" => assert!(sender.contains("splice"), "{sender}"),
-                "zerocopy" => assert!(sender.contains("zerocopy") && sender.contains("the kernel copies"), "{sender}"),
+                "zerocopy" => assert!(
+                    sender.contains("zerocopy") && sender.contains("the kernel copies"),
+                    "{sender}"
+                ),
                 "copy" => assert_eq!((sender, receiver), ("read+send", "recv+write")),
                 _ => {}
             }
@@ -93,10 +122,15 @@ fn files_on_a_disk_that_are_not_cached() {
         same_bytes(root.path(), false, "crc64", io, |path, report| {
             let sender = rail(report, 0).0;
             match path {
-                "auto" | "direct" if direct => assert!(sender.contains("direct+send"), "{path}: {sender}"),
+                "auto" | "direct" if direct => {
+                    assert!(sender.contains("direct+send"), "{path}: {sender}")
+                }
                 "splice" if direct => {
                     assert!(sender.contains("direct+send"), "{sender}");
-                    assert!(sender.contains("what is not in the page cache is read into buffers"), "{sender}");
+                    assert!(
+                        sender.contains("what is not in the page cache is read into buffers"),
+                        "{sender}"
+                    );
                 }
                 "copy" => assert_eq!(sender, "read+send"),
                 _ => {}
@@ -140,18 +174,25 @@ fn what_a_pattern_cannot_is_said() {
     assert_eq!(code(&output), 2);
 }
 
-/// Copies a file by splice, and does something to the file as soon as bytes have landed. The exit status, and the copy.
-fn disturbed(root: &Path, data: &[u8], disturb: impl Fn(&fs::File)) -> (i32, String, Option<Vec<u8>>) {
+/// Copies a file by splice, and does something to the file as soon as bytes have landed. The exit
+/// status, and the copy.
+fn disturbed(
+    root: &Path,
+    data: &[u8],
+    disturb: impl Fn(&fs::File),
+) -> (i32, String, Option<Vec<u8>>) {
     fs::write(root.join("source"), data).unwrap();
     let source = fs::OpenOptions::new().write(true).open(root.join("source")).unwrap();
     let args = ["copy", "--path", "splice", "--progress", "never", "--overwrite"];
     let mut command = cep_fast(&args);
     command.arg(root.join("source")).arg(root.join("copy"));
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // The receiver's file has another name until it is whole; its first bytes are the sign.
     let has_begun = || {
         let partial = fs::read_dir(root).unwrap().map(|entry| entry.unwrap());
-        let mut partial = partial.filter(|entry| entry.file_name().to_string_lossy().starts_with(".copy"));
+        let mut partial =
+            partial.filter(|entry| entry.file_name().to_string_lossy().starts_with(".copy"));
         partial.any(|entry| entry.metadata().is_ok_and(|about| about.size() > 0))
     };
     while !has_begun() && child.try_wait().unwrap().is_none() {
@@ -166,7 +207,8 @@ fn disturbed(root: &Path, data: &[u8], disturb: impl Fn(&fs::File)) -> (i32, Str
 fn a_source_that_shrinks_under_a_splice_is_a_failed_transfer() {
     let root = folder();
     let data = pattern(3, 0, 200 << 20);
-    let (code, said, copy) = disturbed(root.path(), &data, |source| source.set_len(1 << 20).unwrap());
+    let (code, said, copy) =
+        disturbed(root.path(), &data, |source| source.set_len(1 << 20).unwrap());
     match code {
         0 => assert!(copy.unwrap() == data, "all had been read before"),
         _ => {
@@ -199,7 +241,12 @@ fn little_locked_memory_costs_the_registration_of_slots_and_nothing_else() {
     // Four MiB, and not the right to exceed it: the ring itself fits, the slots do not.
     let limited = |program: &str| {
         let mut command = Command::new("prlimit");
-        command.args(["--memlock=4194304:4194304", "setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]);
+        command.args([
+            "--memlock=4194304:4194304",
+            "setpriv",
+            "--bounding-set=-ipc_lock",
+            "--inh-caps=-ipc_lock",
+        ]);
         command.arg(program);
         command
     };
@@ -208,7 +255,10 @@ fn little_locked_memory_costs_the_registration_of_slots_and_nothing_else() {
         return;
     }
     let mut command = limited(PROGRAM);
-    command.args(["copy", "--json", "--progress", "never"]).arg(root.path().join("x")).arg(root.path().join("y"));
+    command
+        .args(["copy", "--json", "--progress", "never"])
+        .arg(root.path().join("x"))
+        .arg(root.path().join("y"));
     let output = run(&mut command);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(fs::read(root.path().join("y")).unwrap() == data);

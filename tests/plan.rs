@@ -28,7 +28,10 @@ fn a_simulated_transfer_comes_near_its_bound_and_says_the_same_again() {
     let first = plan(SPEC, &["--simulate", "--json"]);
     assert_eq!(code(&first), 0, "{}", stderr(&first));
     let simulated = &json(&first)["simulated"];
-    assert_eq!((&simulated["state"], &simulated["bytes"]), (&"complete".into(), &(2_u64 << 30).into()));
+    assert_eq!(
+        (&simulated["state"], &simulated["bytes"]),
+        (&"complete".into(), &(2_u64 << 30).into())
+    );
     let ratio = simulated["ratio"].as_f64().unwrap();
     assert!((1.0..1.05).contains(&ratio), "{simulated}");
     assert_eq!(simulated["timeline"].as_array().unwrap().len(), 16);
@@ -37,11 +40,26 @@ fn a_simulated_transfer_comes_near_its_bound_and_says_the_same_again() {
 
 #[test]
 fn a_node_that_dies_and_one_that_slows_down_are_told_of() {
-    let options = ["--simulate", "--kill", "a@2s", "--rate", "b:7001=500M@4", "--delay", "1ms", "--seed", "7"];
+    let options = [
+        "--simulate",
+        "--kill",
+        "a@2s",
+        "--rate",
+        "b:7001=500M@4",
+        "--delay",
+        "1ms",
+        "--seed",
+        "7",
+    ];
     let output = plan(SPEC, &options);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let told = stdout(&output);
-    for word in ["2.000 s: a:7001 dies", "4.000 s: b:7001 has a line of 500Mbit/s", "complete after", "2 of 2"] {
+    for word in [
+        "2.000 s: a:7001 dies",
+        "4.000 s: b:7001 has a line of 500Mbit/s",
+        "complete after",
+        "2 of 2",
+    ] {
         assert!(told.contains(word), "{word}: {told}");
     }
     let lost = plan(SPEC, &["--simulate", "--kill", "a@1", "--kill", "b@1", "--json"]);

@@ -1,4 +1,5 @@
-//! Replicas are compared before a byte moves: with real files, and with every node a process of its own.
+//! Replicas are compared before a byte moves: with real files, and with every node a process of its
+//! own.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -9,7 +10,8 @@ use std::path::Path;
 use std::process::Output;
 
 use support::{
-    Daemon, Random, code, complete, end_of, folder, json, listing, random_bytes, run_spec, stderr, wait_for,
+    Daemon, Random, code, complete, end_of, folder, json, listing, random_bytes, run_spec, stderr,
+    wait_for,
 };
 
 const MIB: usize = 1 << 20;
@@ -30,13 +32,22 @@ fn check_refused(root: &Path, output: &Output) {
     assert_eq!(code(output), 6, "{}", stderr(output));
     let said = stderr(output);
     assert!(
-        said.contains("a:7001 and b:7001 offer different bytes within ") && said.contains("replicas differ"),
+        said.contains("a:7001 and b:7001 offer different bytes within ")
+            && said.contains("replicas differ"),
         "{said}"
     );
     assert!(said.contains("compare the writers' files"), "{said}");
     let report = json(output);
-    assert_eq!((report["bytes"].as_u64(), report["error"]["code"].as_u64()), (Some(0), Some(6)), "{report}");
-    assert_eq!(listing(root), [root.join("one"), root.join("other")], "no file of the reader is there");
+    assert_eq!(
+        (report["bytes"].as_u64(), report["error"]["code"].as_u64()),
+        (Some(0), Some(6)),
+        "{report}"
+    );
+    assert_eq!(
+        listing(root),
+        [root.join("one"), root.join("other")],
+        "no file of the reader is there"
+    );
 }
 
 #[test]
@@ -55,7 +66,8 @@ fn replicas_that_differ_in_half_of_their_bytes_are_refused_before_a_byte_moves()
     ];
     for (which, differs) in halves {
         let root = folder();
-        let other: Vec<u8> = data.iter().enumerate().map(|(at, byte)| byte ^ u8::from(differs(at))).collect();
+        let other: Vec<u8> =
+            data.iter().enumerate().map(|(at, byte)| byte ^ u8::from(differs(at))).collect();
         let output = run_two(root.path(), &data, &other, &[]);
         assert_eq!(code(&output), 6, "{which}: {}", stderr(&output));
         check_refused(root.path(), &output);
@@ -76,7 +88,10 @@ fn one_block_of_a_thousand_is_found_where_all_of_the_replicas_are_compared() {
         let named = report["error"]["missing_ranges"][0].as_str().unwrap();
         let (start, end) = named.split_once('-').unwrap();
         let (start, end): (usize, usize) = (start.parse().unwrap(), end.parse().unwrap());
-        assert!((start..=end).contains(&(block * 65_536 + 4711)) && end - start < data.len() / 64, "{named}");
+        assert!(
+            (start..=end).contains(&(block * 65_536 + 4711)) && end - start < data.len() / 64,
+            "{named}"
+        );
     }
 }
 
@@ -89,7 +104,9 @@ fn replicas_that_are_equal_complete_and_the_report_says_what_was_compared() {
         sample["replicas"],
         serde_json::json!({"compared_bytes": MIB, "of_bytes": data.len(), "mode": "sample"})
     );
-    for verify in [&["--verify", "disk,replicas"][..], &["--verify", "replicas", "--verify", "disk"]] {
+    for verify in
+        [&["--verify", "disk,replicas"][..], &["--verify", "replicas", "--verify", "disk"]]
+    {
         fs::remove_file(root.path().join("copy")).unwrap();
         let all = json(&run_two(root.path(), &data, &data, verify));
         let expected = serde_json::json!({"compared_bytes": data.len(), "of_bytes": data.len(), "mode": "all"});
@@ -169,7 +186,8 @@ fn two_rows_of_one_node_and_two_patterns_are_compared() {
         "writer a:7001 pattern:7 0 0-999\nwriter b:7001 pattern:8 0 0-999\n",
         "writer a:7001 file:///x 0 0-999\nwriter b:7001 pattern:8 0 0-999\n",
     ] {
-        let output = run_spec(root.path(), &format!("id rows\n{writers}reader c:7001 null: 0 0-999\n"), &[]);
+        let output =
+            run_spec(root.path(), &format!("id rows\n{writers}reader c:7001 null: 0 0-999\n"), &[]);
         assert_eq!(code(&output), 6, "{writers}: {}", stderr(&output));
         assert!(stderr(&output).contains("the replicas differ"), "{}", stderr(&output));
     }
@@ -182,15 +200,18 @@ fn the_third_of_three_replicas_is_compared_too() {
     fs::write(root.path().join("x"), &data).unwrap();
     data[250_000] ^= 1;
     fs::write(root.path().join("y"), &data).unwrap();
-    let writers: String = "abcd".chars().map(|host| format!("writer {host}:7001 file:///x 0 0-499999\n")).collect();
-    let spec = format!("id many\n{writers}writer e:7001 file:///y 0 0-499999\nreader r:7001 null: 0 0-499999\n");
+    let writers: String =
+        "abcd".chars().map(|host| format!("writer {host}:7001 file:///x 0 0-499999\n")).collect();
+    let spec = format!(
+        "id many\n{writers}writer e:7001 file:///y 0 0-499999\nreader r:7001 null: 0 0-499999\n"
+    );
     let output = run_spec(root.path(), &spec, &[]);
     assert_eq!(code(&output), 6, "{}", stderr(&output));
     assert!(stderr(&output).contains("e:7001 offer different bytes within"), "{}", stderr(&output));
 }
 
-/// A terabyte that is all hole on one side, and all hole but for its end on the other: a comparison of all of it takes
-/// long enough to be stopped, and is stopped at once.
+/// A terabyte that is all hole on one side, and all hole but for its end on the other: a comparison
+/// of all of it takes long enough to be stopped, and is stopped at once.
 #[test]
 fn a_comparison_is_cancelled_in_the_middle() {
     use std::process::Stdio;
@@ -231,7 +252,8 @@ fn a_comparison_is_cancelled_in_the_middle() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     let output = end_of(child);
     assert_eq!(code(&output), 130, "{}", stderr(&output));
-    let is_copy = |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().contains("copy");
+    let is_copy =
+        |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().contains("copy");
     assert!(!listing(root.path()).iter().any(is_copy), "nothing is left");
     // The daemons are as before.
     let spec = format!(
@@ -256,21 +278,31 @@ fn one_file_under_two_names_on_two_nodes_is_refused_before_a_byte_moves() {
     symlink("d", root.path().join("l")).unwrap();
     symlink("deep", root.path().join("d/way")).unwrap();
     let spec = |readers: &str| format!("id names\nwriter a:7001 file:///x 0 0-99999\n{readers}");
-    for (one, other) in [("d/y", "l/y"), ("l/y", "d/y"), ("d/deep/y", "l/way/y"), ("d/y", "d/deep/../y")] {
-        let readers =
-            format!("reader b:7001 file:///{one} 0 0-49999\nreader c:7001 file:///{other} 50000 50000-99999\n");
+    for (one, other) in
+        [("d/y", "l/y"), ("l/y", "d/y"), ("d/deep/y", "l/way/y"), ("d/y", "d/deep/../y")]
+    {
+        let readers = format!(
+            "reader b:7001 file:///{one} 0 0-49999\nreader c:7001 file:///{other} 50000 50000-99999\n"
+        );
         let output = run_spec(root.path(), &spec(&readers), &["--overwrite"]);
         let said = stderr(&output);
         // A path with `..` is refused for that.
         let expected = if other.contains("..") { 4 } else { 2 };
         assert_eq!(code(&output), expected, "{one} and {other}: {said}");
-        let names_both = said.contains(&format!("file:///{one}")) && said.contains(&format!("file:///{other}"));
+        let names_both =
+            said.contains(&format!("file:///{one}")) && said.contains(&format!("file:///{other}"));
         assert!(expected == 4 || names_both, "{said}");
         assert_eq!(json(&output)["bytes"], 0);
-        assert_eq!(listing(&root.path().join("d")).len(), 2, "nothing is left: {:?}", listing(root.path()));
+        assert_eq!(
+            listing(&root.path().join("d")).len(),
+            2,
+            "nothing is left: {:?}",
+            listing(root.path())
+        );
     }
     // A path that is spelled otherwise is the same path: both write one file.
-    let readers = "reader b:7001 file:///d/z 0 0-49999\nreader c:7001 file:///./d//z 50000 50000-99999\n";
+    let readers =
+        "reader b:7001 file:///d/z 0 0-49999\nreader c:7001 file:///./d//z 50000 50000-99999\n";
     complete(root.path(), &spec(readers), &[]);
     assert!(fs::read(root.path().join("d/z")).unwrap() == data);
     // Three names for two files.
@@ -290,7 +322,8 @@ fn one_file_below_two_roots_is_refused_before_a_byte_moves() {
     let root = folder();
     fs::create_dir(root.path().join("d")).unwrap();
     fs::write(root.path().join("x"), [7; 1000]).unwrap();
-    let (whole, part) = (Daemon::start(root.path(), &[]), Daemon::start(&root.path().join("d"), &[]));
+    let (whole, part) =
+        (Daemon::start(root.path(), &[]), Daemon::start(&root.path().join("d"), &[]));
     let spec = format!(
         "id roots\nwriter {0} file:///x 0 0-999\nreader {0} file:///d/y 0 0-499\nreader {1} file:///y 500 500-999\n",
         whole.address, part.address
@@ -311,17 +344,26 @@ fn readers_that_received_other_bytes_keep_no_file_and_nothing_that_a_later_run_w
     fs::write(root.path().join("one"), &data).unwrap();
     fs::write(root.path().join("other"), &other).unwrap();
     let last = data.len() - 1;
-    // Each reader takes from itself what it has, and both want the same range. A sample may see the one byte, or not.
+    // Each reader takes from itself what it has, and both want the same range. A sample may see the
+    // one byte, or not.
     let spec = |writers: &str| {
-        format!("id both\n{writers}reader b:7001 file:///copy-b 0 0-{last}\nreader c:7001 file:///copy-c 0 0-{last}\n")
+        format!(
+            "id both\n{writers}reader b:7001 file:///copy-b 0 0-{last}\nreader c:7001 file:///copy-c 0 0-{last}\n"
+        )
     };
-    let (b, c) =
-        (format!("writer b:7001 file:///one 0 0-{last}\n"), format!("writer c:7001 file:///other 0 0-{last}\n"));
+    let (b, c) = (
+        format!("writer b:7001 file:///one 0 0-{last}\n"),
+        format!("writer c:7001 file:///other 0 0-{last}\n"),
+    );
     for _ in 0..5 {
         let output = run_spec(root.path(), &spec(&format!("{b}{c}")), &[]);
         assert_eq!(code(&output), 6, "{}", stderr(&output));
         assert!(stderr(&output).contains("the replicas differ"), "{}", stderr(&output));
-        assert_eq!(listing(root.path()), [root.path().join("one"), root.path().join("other")], "nothing is left");
+        assert_eq!(
+            listing(root.path()),
+            [root.path().join("one"), root.path().join("other")],
+            "nothing is left"
+        );
     }
     complete(root.path(), &spec(&b), &[]);
     for copy in ["copy-b", "copy-c"] {
@@ -331,7 +373,9 @@ fn readers_that_received_other_bytes_keep_no_file_and_nothing_that_a_later_run_w
     // Replicas that are equal: both files have their names.
     fs::write(root.path().join("other"), &data).unwrap();
     complete(root.path(), &spec(&format!("{b}{c}")), &[]);
-    assert!(["copy-b", "copy-c"].iter().all(|copy| fs::read(root.path().join(copy)).unwrap() == data));
+    assert!(
+        ["copy-b", "copy-c"].iter().all(|copy| fs::read(root.path().join(copy)).unwrap() == data)
+    );
     assert!(support::beside(root.path(), "").is_empty(), "nothing lies beside them");
 }
 
@@ -346,9 +390,13 @@ fn one_object_in_memory_that_two_nodes_of_a_machine_write_is_refused() {
     );
     let output = run_spec(root.path(), &spec, &["--overwrite"]);
     assert_eq!(code(&output), 2, "{}", stderr(&output));
-    assert!(stderr(&output).contains(&format!("mem:{name} is the object that ")), "{}", stderr(&output));
-    let left = fs::read_dir("/dev/shm")
-        .unwrap()
-        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().contains(&name)));
+    assert!(
+        stderr(&output).contains(&format!("mem:{name} is the object that ")),
+        "{}",
+        stderr(&output)
+    );
+    let left = fs::read_dir("/dev/shm").unwrap().filter(|entry| {
+        entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().contains(&name))
+    });
     assert_eq!(left.count(), 0, "nothing is left");
 }

@@ -51,14 +51,24 @@ fn every_failure_prints_its_json() {
         ("copy good", 2),
     ];
     for (words, status) in transfers {
-        let output = run(cep_fast(&[]).current_dir(home.path()).args(words.split(' ')).arg("--json"));
+        let output =
+            run(cep_fast(&[]).current_dir(home.path()).args(words.split(' ')).arg("--json"));
         assert_eq!(code(&output), status, "{words}: {}", stderr(&output));
         let report = json(&output);
-        assert_eq!((&report["state"], &report["bytes"]), (&"failed".into(), &0.into()), "{words}: {report}");
+        assert_eq!(
+            (&report["state"], &report["bytes"]),
+            (&"failed".into(), &0.into()),
+            "{words}: {report}"
+        );
         assert_eq!(report["error"]["code"], status, "{words}: {report}");
         assert!(report["error"]["message"].as_str().unwrap().len() > 10, "{words}: {report}");
         assert!(report["nodes"].is_array() && report["scheduler"].is_string(), "{words}: {report}");
-        assert_eq!(stderr_of_fast(&output).matches("cep-fast: ").count(), 1, "{words}: {}", stderr(&output));
+        assert_eq!(
+            stderr_of_fast(&output).matches("cep-fast: ").count(),
+            1,
+            "{words}: {}",
+            stderr(&output)
+        );
     }
     let report = json(&run(cep_fast(&["run", "gap", "--json"]).current_dir(home.path())));
     assert_eq!(
@@ -80,7 +90,8 @@ fn every_failure_prints_its_json() {
         ("fly".into(), 2),
     ];
     for (words, status) in others {
-        let output = run(cep_fast(&[]).current_dir(home.path()).args(words.split(' ')).arg("--json"));
+        let output =
+            run(cep_fast(&[]).current_dir(home.path()).args(words.split(' ')).arg("--json"));
         assert_eq!(code(&output), status, "{words}: {}", stderr(&output));
         assert_eq!(json(&output)["error"]["code"], status, "{words}: {}", json(&output));
     }
@@ -90,15 +101,33 @@ fn every_failure_prints_its_json() {
 fn what_went_wrong_is_said_once() {
     let home = folder();
     fs::write(home.path().join("spec"), GOOD.replace("pattern:1", "file:///missing")).unwrap();
-    let output = run(cep_fast(&["run", "spec", "--launch", "local", "--root", "."]).current_dir(home.path()));
+    let output = run(
+        cep_fast(&["run", "spec", "--launch", "local", "--root", "."]).current_dir(home.path())
+    );
     assert_eq!(code(&output), 5, "{}", stderr(&output));
     assert!(output.stdout.is_empty(), "nothing moved, so there is no result: {:?}", output.stdout);
     assert_eq!(stderr(&output).matches("/missing").count(), 1, "{}", stderr(&output));
-    assert_eq!(stderr(&output).lines().filter(|line| line.starts_with("  try: ")).count(), 1, "{}", stderr(&output));
+    assert_eq!(
+        stderr(&output).lines().filter(|line| line.starts_with("  try: ")).count(),
+        1,
+        "{}",
+        stderr(&output)
+    );
 
     // What moved is the result, and why it was not all is said beside it.
     fs::write(home.path().join("long"), GOOD.replace("0-99\n", "0-99999999\n")).unwrap();
-    let words = ["run", "long", "--launch", "local", "--limit", "80M", "--timeout", "2s", "--progress", "never"];
+    let words = [
+        "run",
+        "long",
+        "--launch",
+        "local",
+        "--limit",
+        "80M",
+        "--timeout",
+        "2s",
+        "--progress",
+        "never",
+    ];
     let output = run(cep_fast(&words).current_dir(home.path()));
     assert_eq!(code(&output), 7, "{}", stderr(&output));
     let result = String::from_utf8(output.stdout.clone()).unwrap();
@@ -121,10 +150,18 @@ fn a_result_that_cannot_be_written_is_a_failure() {
     ] {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let mut command = cep_fast(&[]);
-        command.current_dir(home.path()).args(words.split(' ')).stdin(Stdio::null()).stderr(Stdio::piped());
+        command
+            .current_dir(home.path())
+            .args(words.split(' '))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
         let output = end_of(command.stdout(full).spawn().unwrap());
         assert_eq!(code(&output), 5, "{words}: {}", stderr(&output));
-        assert!(stderr(&output).contains("cannot be written to standard output"), "{words}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains("cannot be written to standard output"),
+            "{words}: {}",
+            stderr(&output)
+        );
     }
 }
 
@@ -134,7 +171,11 @@ fn a_reader_that_has_gone_away_is_none() {
     fs::write(home.path().join("good"), GOOD).unwrap();
     for words in ["plan good", "run good --launch local --json"] {
         let mut command = cep_fast(&[]);
-        command.current_dir(home.path()).args(words.split(' ')).stdin(Stdio::null()).stderr(Stdio::piped());
+        command
+            .current_dir(home.path())
+            .args(words.split(' '))
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let mut said = String::new();
@@ -148,11 +189,16 @@ fn a_reader_that_has_gone_away_is_none() {
 fn standard_error_may_be_full() {
     let home = folder();
     fs::write(home.path().join("good"), format!("{GOOD}master 127.0.0.1:0\n")).unwrap();
-    for (words, status) in [("run good --launch local", 0), ("run missing", 2), ("fly", 2), ("status nowhere:7001", 3)]
+    for (words, status) in
+        [("run good --launch local", 0), ("run missing", 2), ("fly", 2), ("status nowhere:7001", 3)]
     {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let mut command = cep_fast(&[]);
-        command.current_dir(home.path()).args(words.split(' ')).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .current_dir(home.path())
+            .args(words.split(' '))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         let output: Output = end_of(command.stderr(full).spawn().unwrap());
         assert_eq!(code(&output), status, "{words}");
     }
@@ -162,9 +208,11 @@ fn standard_error_may_be_full() {
 fn the_bound_counts_the_limit() {
     let home = folder();
     fs::write(home.path().join("spec"), GOOD.replace("0-99\n", "0-19999999\n")).unwrap();
-    let words = ["run", "spec", "--launch", "local", "--limit", "160M", "--json", "--progress", "never"];
+    let words =
+        ["run", "spec", "--launch", "local", "--limit", "160M", "--json", "--progress", "never"];
     let report = json(&run(cep_fast(&words).current_dir(home.path())));
-    let (bound, seconds) = (report["bound_seconds"].as_f64().unwrap(), report["seconds"].as_f64().unwrap());
+    let (bound, seconds) =
+        (report["bound_seconds"].as_f64().unwrap(), report["seconds"].as_f64().unwrap());
     // 20 MB at 20 MB/s, of which a block is ahead.
     assert!((bound - 18_951_424.0 / 20e6).abs() < 1e-6, "{report}");
     assert!(bound <= seconds, "{report}");
@@ -177,6 +225,9 @@ fn help_names_only_what_works() {
         let output = run(&mut cep_fast(&[command, "--help"]));
         let help = String::from_utf8(output.stdout.clone()).unwrap();
         assert_eq!(code(&output), 0);
-        assert!(help.contains("local") && !help.contains("ssh") && !help.contains("slurm"), "{help}");
+        assert!(
+            help.contains("local") && !help.contains("ssh") && !help.contains("slurm"),
+            "{help}"
+        );
     }
 }

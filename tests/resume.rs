@@ -1,4 +1,5 @@
-//! Transfers that are interrupted: what has its final name is whole, and what was received is not lost.
+//! Transfers that are interrupted: what has its final name is whole, and what was received is not
+//! lost.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -15,8 +16,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::proxy::{self, Gate, Verdict, Way};
 use support::{
-    Daemon, JOURNAL_HEADER_BYTES, JOURNAL_RECORD_BYTES, beside, cep_fast, code, end_of, folder, json, listing,
-    random_bytes, run, stderr, wait_for,
+    Daemon, JOURNAL_HEADER_BYTES, JOURNAL_RECORD_BYTES, beside, cep_fast, code, end_of, folder,
+    json, listing, random_bytes, run, stderr, wait_for,
 };
 
 /// A copy of `source` to `copy` below `root` that takes so many bits per second, begun.
@@ -34,7 +35,9 @@ fn a_source_overwritten_in_the_middle_leaves_no_file_under_the_final_name() {
         fs::write(root.path().join("source"), &data).unwrap();
         let child = slow_copy(root.path(), "160M", &["--path", path]);
         wait_for("the first piece lands", || {
-            let partial = listing(root.path()).into_iter().find(|path| path.to_string_lossy().contains("/.copy.cep-"));
+            let partial = listing(root.path())
+                .into_iter()
+                .find(|path| path.to_string_lossy().contains("/.copy.cep-"));
             let first = partial.and_then(|path| {
                 let mut page = [0; 4096];
                 fs::File::open(path).ok()?.read_exact_at(&mut page, 0).ok()?;
@@ -61,13 +64,15 @@ fn wait_for_journal(root: &Path, child: &mut Child) {
             panic!("it ended too early: {said}");
         }
         beside(root, ".journal").iter().any(|path| {
-            fs::metadata(path).is_ok_and(|about| about.len() > JOURNAL_HEADER_BYTES + 2 * JOURNAL_RECORD_BYTES)
+            fs::metadata(path)
+                .is_ok_and(|about| about.len() > JOURNAL_HEADER_BYTES + 2 * JOURNAL_RECORD_BYTES)
         })
     });
 }
 
 const BYTES: usize = 40 << 20;
-/// Far more than what is in flight, or landed since the journal was last written, at the rates here.
+/// Far more than what is in flight, or landed since the journal was last written, at the rates
+/// here.
 const AGAIN_BYTES_MAX: u64 = 24 << 20;
 
 /// A source of random bytes below a root, and these.
@@ -79,7 +84,14 @@ fn source(root: &Path, seed: u64) -> Vec<u8> {
 
 fn begin(spec: &Path, more: &[&str]) -> Child {
     let mut command = cep_fast(&["run", "--json", "--progress", "never"]);
-    command.args(more).arg(spec).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command
+        .args(more)
+        .arg(spec)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 fn pid(child: &Child) -> Pid {
@@ -94,7 +106,10 @@ fn assert_continued(root: &Path, output: &Output, data: &[u8]) {
     assert_eq!(report["bytes"], data.len());
     let resumed = report["resumed_bytes"].as_u64().unwrap();
     assert!(resumed > 0 && resumed < data.len() as u64, "{report}");
-    assert!(sent_bytes(&report) <= data.len() as u64 - resumed + (2 << 20), "it is not sent again: {report}");
+    assert!(
+        sent_bytes(&report) <= data.len() as u64 - resumed + (2 << 20),
+        "it is not sent again: {report}"
+    );
     let digest = format!("{:016x}", crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, data));
     assert_eq!(report["digest"], digest, "the digest is of the whole");
     wait_for("the end of the last records", || beside(root, "").is_empty());
@@ -120,7 +135,10 @@ fn a_copy_that_is_cancelled_goes_on_where_it_was() {
         } else {
             assert_continued(root.path(), &output, &data);
         }
-        assert!(report["resumed_bytes"].as_u64().unwrap() >= landed, "all that had landed is kept: {report}");
+        assert!(
+            report["resumed_bytes"].as_u64().unwrap() >= landed,
+            "all that had landed is kept: {report}"
+        );
     }
 }
 
@@ -149,7 +167,9 @@ impl Pair {
         let receiver = Daemon::start(&self.folder(), &[]);
         let last = BYTES - 1;
         let (from, to) = (&self.sender.address, &receiver.address);
-        let spec = format!("id pair\nwriter {from} file:///source 0 0-{last}\nreader {to} file:///copy 0 0-{last}\n");
+        let spec = format!(
+            "id pair\nwriter {from} file:///source 0 0-{last}\nreader {to} file:///copy 0 0-{last}\n"
+        );
         fs::write(&self.spec, spec).unwrap();
         self.receiver = Some(receiver);
     }
@@ -196,10 +216,16 @@ fn a_master_that_is_killed_is_followed_by_another() {
 
 /// Bytes that all nodes of a transfer have sent.
 fn sent_bytes(report: &serde_json::Value) -> u64 {
-    report["nodes"].as_array().unwrap().iter().map(|node| node["bytes_sent"].as_u64().unwrap()).sum()
+    report["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| node["bytes_sent"].as_u64().unwrap())
+        .sum()
 }
 
-/// They ended when its session did, and what had not landed by then was fetched by the next attempt.
+/// They ended when its session did, and what had not landed by then was fetched by the next
+/// attempt.
 #[test]
 fn nodes_whose_master_is_killed_finish_what_the_plan_gives_them() {
     let pair = Pair::new(51);
@@ -244,7 +270,10 @@ fn meddle(path: &Path, how: impl FnOnce(&fs::File)) {
 }
 
 fn partial_of(folder: &Path) -> PathBuf {
-    beside(folder, "").into_iter().find(|path| !path.to_string_lossy().ends_with(".journal")).unwrap()
+    beside(folder, "")
+        .into_iter()
+        .find(|path| !path.to_string_lossy().ends_with(".journal"))
+        .unwrap()
 }
 
 /// The records were believed: the copy was half zeros, with status 0 and a digest.
@@ -255,7 +284,9 @@ fn a_partial_file_that_somebody_changed_is_read_and_what_is_wrong_is_fetched_aga
         file.set_len(1 << 20).unwrap();
         file.set_len(BYTES as u64).unwrap();
     };
-    for (how, check) in [(&zeroed as &dyn Fn(&fs::File), "crc64"), (&cut, "crc64"), (&zeroed, "none")] {
+    for (how, check) in
+        [(&zeroed as &dyn Fn(&fs::File), "crc64"), (&cut, "crc64"), (&zeroed, "none")]
+    {
         let root = folder();
         let data = source(root.path(), 71);
         let mut child = slow_copy(root.path(), "160M", &["--check", check]);
@@ -266,7 +297,11 @@ fn a_partial_file_that_somebody_changed_is_read_and_what_is_wrong_is_fetched_aga
         let output = end_of(slow_copy(root.path(), "10G", &["--check", check]));
         assert_eq!(code(&output), 0, "{}", stderr(&output));
         assert!(fs::read(root.path().join("copy")).unwrap() == data, "the bytes differ");
-        assert!(stderr(&output).contains("could not be confirmed and starts again"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("could not be confirmed and starts again"),
+            "{}",
+            stderr(&output)
+        );
         let resumed = json(&output)["resumed_bytes"].as_u64().unwrap();
         match check {
             "none" => assert_eq!(resumed, 0, "there is nothing to hold it against"),
@@ -291,7 +326,12 @@ fn a_leftover_that_was_given_to_another_user_is_replaced_with_a_word_on_it() {
     std::os::unix::fs::chown(&partial, Some(65_534), Some(65_534)).unwrap();
     let strangers = fs::OpenOptions::new().write(true).open(&partial).unwrap();
     let output = end_of(slow_copy(root.path(), "10G", &[]));
-    assert_eq!((code(&output), &json(&output)["resumed_bytes"]), (0, &0.into()), "{}", stderr(&output));
+    assert_eq!(
+        (code(&output), &json(&output)["resumed_bytes"]),
+        (0, &0.into()),
+        "{}",
+        stderr(&output)
+    );
     assert!(stderr(&output).contains("belongs to another user"), "{}", stderr(&output));
     strangers.write_all_at(&[0; 4096], 0).unwrap();
     let copy = root.path().join("copy");
@@ -342,7 +382,9 @@ fn no_resume_starts_over_and_leaves_nothing() {
     end_of(child);
     let [partial] = &beside(&pair.folder(), "")[..1] else { panic!("a partial file stays") };
     let child = begin(&pair.spec, &["--limit", "160M", "--no-resume"]);
-    wait_for("a new partial file", || beside(&pair.folder(), ".journal").is_empty() && partial.exists());
+    wait_for("a new partial file", || {
+        beside(&pair.folder(), ".journal").is_empty() && partial.exists()
+    });
     kill(pid(&child), Signal::SIGINT).unwrap();
     let output = end_of(child);
     assert_eq!(code(&output), 130);
@@ -362,13 +404,19 @@ fn a_journal_that_is_damaged_is_refused_with_a_reason_and_nothing_of_it_believed
     let file = fs::OpenOptions::new().write(true).open(journal).unwrap();
     file.write_all_at(b"?", 40).unwrap();
     let output = pair.again(&[]);
-    assert_eq!((code(&output), &json(&output)["resumed_bytes"]), (0, &0.into()), "{}", stderr(&output));
+    assert_eq!(
+        (code(&output), &json(&output)["resumed_bytes"]),
+        (0, &0.into()),
+        "{}",
+        stderr(&output)
+    );
     assert!(stderr(&output).contains("starts again: its header is damaged"), "{}", stderr(&output));
     assert!(fs::read(pair.folder().join("copy")).unwrap() == pair.data);
     assert_eq!(beside(&pair.folder(), ""), Vec::<PathBuf>::new());
 }
 
-/// One of two receivers has its file, the other one is killed: the second attempt takes the first file as it is.
+/// One of two receivers has its file, the other one is killed: the second attempt takes the first
+/// file as it is.
 #[test]
 fn a_file_that_is_complete_already_is_not_in_the_way_of_the_second_attempt() {
     let root = folder();
@@ -403,14 +451,26 @@ fn a_file_that_is_complete_already_is_not_in_the_way_of_the_second_attempt() {
     senders[1].signal(Signal::SIGCONT);
     let output = end_of(child);
     assert_eq!(code(&output), 3, "{}", stderr(&output));
-    assert!(first.exists() && beside(root.path(), ".journal").len() == 2, "{:?}", listing(root.path()));
+    assert!(
+        first.exists() && beside(root.path(), ".journal").len() == 2,
+        "{:?}",
+        listing(root.path())
+    );
     let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&first).unwrap());
     let large = start("large");
     write(&small, &large);
     let output = end_of(begin(&spec, &[]));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
-    assert!(json(&output)["resumed_bytes"].as_u64().unwrap() > small_bytes as u64, "{}", json(&output));
-    assert_eq!(std::os::unix::fs::MetadataExt::ino(&fs::metadata(&first).unwrap()), inode, "it is the same file");
+    assert!(
+        json(&output)["resumed_bytes"].as_u64().unwrap() > small_bytes as u64,
+        "{}",
+        json(&output)
+    );
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::ino(&fs::metadata(&first).unwrap()),
+        inode,
+        "it is the same file"
+    );
     assert!(fs::read(&first).unwrap() == data[..small_bytes]);
     assert!(fs::read(second.join("copy")).unwrap() == data[small_bytes..]);
     wait_for("the end of the last records", || beside(root.path(), "").is_empty());
@@ -426,14 +486,19 @@ fn what_the_disk_changed_is_found_when_it_is_read_back() {
         let verify = ["--verify", "disk", "--check", check];
         let mut child = slow_copy(root.path(), "160M", &verify);
         wait_for_journal(root.path(), &mut child);
-        let partial = fs::OpenOptions::new().read(true).write(true).open(partial_of(root.path())).unwrap();
+        let partial =
+            fs::OpenOptions::new().read(true).write(true).open(partial_of(root.path())).unwrap();
         let mut byte = [0];
         partial.read_exact_at(&mut byte, 5000).unwrap();
         assert_eq!(byte[0], data[5000], "the first piece has landed");
         partial.write_all_at(&[!byte[0]], 5000).unwrap();
         let output = end_of(child);
         assert_eq!(code(&output), 6, "{}", stderr(&output));
-        assert!(stderr(&output).contains("reads back from the disk as something else"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("reads back from the disk as something else"),
+            "{}",
+            stderr(&output)
+        );
         assert_eq!(listing(root.path()), [root.path().join("source")], "nothing of it is kept");
         let output = end_of(slow_copy(root.path(), "10G", &verify));
         assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -441,7 +506,8 @@ fn what_the_disk_changed_is_found_when_it_is_read_back() {
     }
 }
 
-/// Two receivers that write a path of the same name; `roots` are where. The nodes still hear the last good-bye.
+/// Two receivers that write a path of the same name; `roots` are where. The nodes still hear the
+/// last good-bye.
 fn interrupted_and_again(roots: [&str; 2]) -> (tempfile::TempDir, Vec<u8>, Output, [Daemon; 3]) {
     let root = folder();
     roots.iter().for_each(|name| fs::create_dir_all(root.path().join(name)).unwrap());
@@ -524,17 +590,22 @@ impl Writers {
     /// Begins slowly, and waits until both have recorded something.
     fn begin(&self) -> Child {
         let child = begin(&self.spec, &["--limit", "160M"]);
-        wait_for("two journals", || self.recorded().iter().filter(|records| **records > 1).count() == 2);
+        wait_for("two journals", || {
+            self.recorded().iter().filter(|records| **records > 1).count() == 2
+        });
         child
     }
 
     /// How many records each journal has.
     fn recorded(&self) -> Vec<u64> {
-        let journals = beside(&self.folder(), "").into_iter().filter(|it| it.to_string_lossy().contains(".journal"));
+        let journals = beside(&self.folder(), "")
+            .into_iter()
+            .filter(|it| it.to_string_lossy().contains(".journal"));
         journals
             .map(|path| {
-                fs::metadata(path)
-                    .map_or(0, |about| about.len().saturating_sub(JOURNAL_HEADER_BYTES) / JOURNAL_RECORD_BYTES)
+                fs::metadata(path).map_or(0, |about| {
+                    about.len().saturating_sub(JOURNAL_HEADER_BYTES) / JOURNAL_RECORD_BYTES
+                })
             })
             .collect()
     }
@@ -563,7 +634,12 @@ fn one_file_that_several_nodes_write_goes_on_whoever_dies() {
         writers.write_spec();
         let output = end_of(begin(&writers.spec, &[]));
         assert_continued(&writers.folder(), &output, &writers.data);
-        assert_eq!(json(&output)["warnings"], serde_json::json!([]), "{victim:?}: {}", stderr(&output));
+        assert_eq!(
+            json(&output)["warnings"],
+            serde_json::json!([]),
+            "{victim:?}: {}",
+            stderr(&output)
+        );
     }
 }
 
@@ -593,7 +669,13 @@ fn a_full_disk_loses_nothing() {
     let disk = root.path().join("disk");
     let mount = |options: &str| {
         let mut mount = std::process::Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&disk).output().unwrap().status.success()
+        mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&disk)
+            .output()
+            .unwrap()
+            .status
+            .success()
     };
     if !mount("size=64m") {
         return;
@@ -615,12 +697,15 @@ fn a_full_disk_loses_nothing() {
     wait_for_journal(&disk, &mut child);
     kill(pid(&child), Signal::SIGINT).unwrap();
     end_of(child);
-    // What was given room is kept; a file that fills the rest is in the way of nothing, and one more byte is refused.
+    // What was given room is kept; a file that fills the rest is in the way of nothing, and one
+    // more byte is refused.
     let partial = partial_of(&disk);
-    let punched =
-        run(std::process::Command::new("fallocate").args(["-p", "-o", "33554432", "-l", "8388608"]).arg(&partial));
+    let punched = run(std::process::Command::new("fallocate")
+        .args(["-p", "-o", "33554432", "-l", "8388608"])
+        .arg(&partial));
     assert_eq!(code(&punched), 0);
-    let filler = run(std::process::Command::new("fallocate").args(["-l", "30M"]).arg(disk.join("filler")));
+    let filler =
+        run(std::process::Command::new("fallocate").args(["-l", "30M"]).arg(disk.join("filler")));
     assert_eq!(code(&filler), 0);
     let output = end_of(copy("10G"));
     assert_eq!(code(&output), 5, "{}", stderr(&output));
@@ -647,7 +732,8 @@ impl Gate for SlowGoodBye {
     fn half(&self) {}
 }
 
-/// It ended when it had said good-bye, and journals lay beside complete files for as long as that was on its way.
+/// It ended when it had said good-bye, and journals lay beside complete files for as long as that
+/// was on its way.
 #[test]
 fn nothing_is_left_beside_a_file_when_its_master_says_that_all_is_done() {
     let mut ends: Vec<Sender<()>> = Vec::new();
@@ -670,11 +756,18 @@ fn nothing_is_left_beside_a_file_when_its_master_says_that_all_is_done() {
             spec += &format!("reader {address} file:///x{count} 0 0-9999999\n");
         }
         fs::write(folder.path().join("spec"), spec).unwrap();
-        let output = run(cep_fast(&["run", "--json", "--progress", "never"]).arg(folder.path().join("spec")));
+        let output = run(
+            cep_fast(&["run", "--json", "--progress", "never"]).arg(folder.path().join("spec"))
+        );
         let left: Vec<PathBuf> = roots.iter().flat_map(|root| beside(root.path(), "")).collect();
         ends.iter().for_each(|end| _ = end.send(()));
         assert_eq!(code(&output), 0, "{}", stderr(&output));
         assert_eq!(left, Vec::<PathBuf>::new(), "{count} readers");
-        assert_eq!(json(&output)["warnings"].as_array().map_or(0, Vec::len), 0, "{}", json(&output)["warnings"]);
+        assert_eq!(
+            json(&output)["warnings"].as_array().map_or(0, Vec::len),
+            0,
+            "{}",
+            json(&output)["warnings"]
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What a node is short of (descriptors, threads, the size of files, a log that can be written) costs one transfer at
-//! most, and never the node.
+//! What a node is short of (descriptors, threads, the size of files, a log that can be written)
+//! costs one transfer at most, and never the node.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -13,7 +13,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
-use support::{Daemon, PROGRAM, cep_fast, code, end_of, folder, listing, random_bytes, run, stderr, wait_for};
+use support::{
+    Daemon, PROGRAM, cep_fast, code, end_of, folder, listing, random_bytes, run, stderr, wait_for,
+};
 
 /// Runs a specification between daemons.
 fn run_between(root: &Path, spec: &str) -> Output {
@@ -32,7 +34,8 @@ fn many_files(count: usize, from: &str, to: &str, source: &str, destination: &st
     for at in 0..count {
         let name = |uri: &str| uri.replace('#', &at.to_string());
         let (source, destination) = (name(source), name(destination));
-        writeln!(spec, "writer {from} {source} 0 {at}-{at}\nreader {to} {destination} 0 {at}-{at}").unwrap();
+        writeln!(spec, "writer {from} {source} 0 {at}-{at}\nreader {to} {destination} 0 {at}-{at}")
+            .unwrap();
     }
     spec
 }
@@ -85,7 +88,8 @@ fn as_many_files_as_are_said_to_fit_do_fit() {
     {
         let run_many = |count| {
             let id = format!("id many{count}");
-            let spec = many_files(count, &from.address, &to.address, source, destination).replace("id many", &id);
+            let spec = many_files(count, &from.address, &to.address, source, destination)
+                .replace("id many", &id);
             run_between(root.path(), &spec)
         };
         let refused = run_many(400);
@@ -94,7 +98,8 @@ fn as_many_files_as_are_said_to_fit_do_fit() {
             let rest = said.split_once(before).unwrap().1;
             rest.split_once(after).unwrap().0.parse().unwrap()
         };
-        let (need, left) = (number("400 files need ", " open files"), number("here, and ", " are left"));
+        let (need, left) =
+            (number("400 files need ", " open files"), number("here, and ", " are left"));
         // Masters and flows that are about to end may have theirs still.
         let fit = left * 400 / need - 3;
         let output = run_many(fit);
@@ -127,12 +132,19 @@ fn a_thread_that_cannot_be_made_costs_one_transfer_and_not_the_node() {
     let large = Daemon::start(root.path(), &["--key-file", key]);
     let limit_threads = |count: usize| {
         let mut command = as_user();
-        command.arg("prlimit").arg(format!("--nproc={count}:")).arg("--pid").arg(small.pid().to_string());
+        command
+            .arg("prlimit")
+            .arg(format!("--nproc={count}:"))
+            .arg("--pid")
+            .arg(small.pid().to_string());
         assert!(command.status().unwrap().success());
     };
     limit_threads(fs::read_dir(format!("/proc/{}/task", small.pid())).unwrap().count());
     for (from, to) in [(&large, &small), (&small, &large)] {
-        let output = run_between(root.path(), &many_files(3, &from.address, &to.address, "pattern:1", "null:"));
+        let output = run_between(
+            root.path(),
+            &many_files(3, &from.address, &to.address, "pattern:1", "null:"),
+        );
         let said = stderr(&output);
         assert_eq!(code(&output), 1, "{said}");
         assert!(said.contains(&small.address) && said.contains("ulimit -u"), "{said}");
@@ -151,7 +163,9 @@ fn a_limit_of_file_sizes_is_an_error_of_the_file_and_not_the_end_of_the_node() {
     let small = Daemon::spawn(&mut command, root.path(), &[]);
     let copy = |bytes: usize| {
         let (address, last) = (&small.address, bytes - 1);
-        let rows = format!("writer {address} file:///x 0 0-{last}\nreader {address} file:///y 0 0-{last}\n");
+        let rows = format!(
+            "writer {address} file:///x 0 0-{last}\nreader {address} file:///y 0 0-{last}\n"
+        );
         run_between(root.path(), &format!("id large\n{rows}"))
     };
     let output = copy(3 << 20);
@@ -176,7 +190,8 @@ fn a_log_that_cannot_be_written_is_no_reason_to_stop() {
     fs::write(root.path().join("x"), random_bytes(1, 100_000)).unwrap();
     let mut command = Command::new("sh");
     command.args(["-ec", r#"ulimit -l 64; exec "$0" copy x y"#, PROGRAM]).current_dir(root.path());
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(full()).status().unwrap();
+    let status =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(full()).status().unwrap();
     assert_eq!(status.code(), Some(0));
     assert_eq!(fs::read(root.path().join("y")).unwrap(), random_bytes(1, 100_000));
 }
@@ -214,13 +229,19 @@ fn a_second_signal_ends_a_node_at_once() {
 #[test]
 fn a_master_whose_terminal_hangs_up_cancels() {
     let root = folder();
-    let spec = "id long\nwriter a:7001 pattern:1 0 0-1073741823\nreader b:7002 file:///y 0 0-1073741823\n";
+    let spec =
+        "id long\nwriter a:7001 pattern:1 0 0-1073741823\nreader b:7002 file:///y 0 0-1073741823\n";
     fs::write(root.path().join("spec"), spec).unwrap();
-    let mut command = cep_fast(&["run", "--launch", "local", "--limit", "400M", "--progress", "never", "--root"]);
+    let mut command =
+        cep_fast(&["run", "--launch", "local", "--limit", "400M", "--progress", "never", "--root"]);
     command.arg(root.path()).arg(root.path().join("spec"));
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for("a partial file", || listing(root.path()).iter().any(|path| path.to_string_lossy().contains(".y.cep-")));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), Signal::SIGHUP).unwrap();
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("a partial file", || {
+        listing(root.path()).iter().any(|path| path.to_string_lossy().contains(".y.cep-"))
+    });
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), Signal::SIGHUP)
+        .unwrap();
     let output = end_of(child);
     assert_eq!(code(&output), 130, "{}", stderr(&output));
 }

@@ -1,4 +1,5 @@
-//! Block sizes, numbers of files and of pieces at the ends of what is allowed, with every node a process of its own.
+//! Block sizes, numbers of files and of pieces at the ends of what is allowed, with every node a
+//! process of its own.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -8,14 +9,20 @@ use std::fs;
 use std::process::{Child, Stdio};
 
 use nix::sys::signal::{Signal, kill};
-use support::{Daemon, cep_fast, code, complete, end_of, folder, json, pattern, random_bytes, run, stderr, wait_for};
+use support::{
+    Daemon, cep_fast, code, complete, end_of, folder, json, pattern, random_bytes, run, stderr,
+    wait_for,
+};
 
-/// Sixteen slots of the largest block were more than one registered buffer may hold: no transfer began.
+/// Sixteen slots of the largest block were more than one registered buffer may hold: no transfer
+/// began.
 #[test]
 fn blocks_of_64_mebibytes_work_by_default() {
     let root = folder();
     let spec = |block: &str| {
-        format!("option block {block}\nwriter a:7001 pattern:3 0 0-149999999\nreader b:7001 null: 0 0-149999999\n")
+        format!(
+            "option block {block}\nwriter a:7001 pattern:3 0 0-149999999\nreader b:7001 null: 0 0-149999999\n"
+        )
     };
     let large = complete(root.path(), &format!("id large\n{}", spec("64M")), &[]);
     let usual = complete(root.path(), &format!("id usual\n{}", spec("1M")), &[]);
@@ -49,7 +56,9 @@ fn a_node_reads_and_writes_more_files_than_the_rings_table_has_places() {
 fn checks_that_do_not_join_are_told_compared_and_read_back() {
     let root = folder();
     let bytes = 12_000_000;
-    let mut spec = String::from("id \"off the grid\"\noption block 4K\nwriter a:7001 pattern:5 0 0-11999999\n");
+    let mut spec = String::from(
+        "id \"off the grid\"\noption block 4K\nwriter a:7001 pattern:5 0 0-11999999\n",
+    );
     for (node, name) in [("b:7001", "one"), ("c:7001", "other")] {
         writeln!(spec, "reader {node} file:///{name} 0 0-1000").unwrap();
         writeln!(spec, "reader {node} file:///{name} 1001 1001-11999999").unwrap();
@@ -65,11 +74,19 @@ fn checks_that_do_not_join_are_told_compared_and_read_back() {
 /// A transfer of such blocks that goes on until it is killed.
 fn endless(nodes: [&Daemon; 2], name: &str, block: &str) -> Child {
     let [from, to] = nodes.map(|node| &node.address);
-    let spec = format!("id {name}\noption block {block}\nwriter {from} pattern:1 0 0-1G\nreader {to} null: 0 0-1G\n");
+    let spec = format!(
+        "id {name}\noption block {block}\nwriter {from} pattern:1 0 0-1G\nreader {to} null: 0 0-1G\n"
+    );
     let file = std::env::temp_dir().join(format!("cep-sizes-{}-{name}", std::process::id()));
     fs::write(&file, spec).unwrap();
     let mut command = cep_fast(&["run", "--progress", "never", "--limit", "8M"]);
-    let child = command.arg(&file).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = command
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     wait_for("a rail that works", || {
         let tasks = fs::read_dir(format!("/proc/{}/task", nodes[1].pid())).unwrap().flatten();
         let mut names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());

@@ -1,8 +1,9 @@
-//! A transfer is struck at every state of its protocol: a node or the master dies, or a connection breaks, when a given record
-//! of a control session is about to be passed on. Run again, it completes, with every byte right and nothing left over.
+//! A transfer is struck at every state of its protocol: a node or the master dies, or a connection
+//! breaks, when a given record of a control session is about to be passed on. Run again, it
+//! completes, with every byte right and nothing left over.
 //!
-//! Records are counted in the order in which they reach a proxy in front of each node. Contents are words that say where
-//! they belong, so that one that is misplaced or stale is named.
+//! Records are counted in the order in which they reach a proxy in front of each node. Contents are
+//! words that say where they belong, so that one that is misplaced or stale is named.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stdout, reason = "figures for documents")]
 
@@ -27,7 +28,8 @@ use support::{Random, cep_fast, folder, listing};
 const NODES: usize = 4;
 const SENDERS: usize = 2;
 /// What each node offers or wants, in words of eight bytes. No boundary is a page's or a block's.
-const WORDS: [(u64, u64); NODES] = [(0, 262_001), (131_003, 393_007), (0, 393_007), (65_537, 393_007)];
+const WORDS: [(u64, u64); NODES] =
+    [(0, 262_001), (131_003, 393_007), (0, 393_007), (65_537, 393_007)];
 const BLOCK: &str = "64K";
 /// Long enough for a journal and a report of progress, which come twice a second.
 const LIMIT: &str = "60M";
@@ -47,7 +49,8 @@ enum Strike {
     HalfAndKillNode,
 }
 
-const STRIKES: [Strike; 4] = [Strike::KillNode, Strike::KillMaster, Strike::Cut, Strike::HalfAndKillNode];
+const STRIKES: [Strike; 4] =
+    [Strike::KillNode, Strike::KillMaster, Strike::Cut, Strike::HalfAndKillNode];
 
 /// A state of the protocol, and what happens there.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +97,11 @@ impl Field {
     }
 
     fn strike(&self, point: Point) {
-        Field::kill(if point.strike == Strike::KillMaster { &self.master } else { &self.nodes[point.node] });
+        Field::kill(if point.strike == Strike::KillMaster {
+            &self.master
+        } else {
+            &self.nodes[point.node]
+        });
     }
 }
 
@@ -111,8 +118,11 @@ impl Gate for NodeGate {
         let mut state = self.field.state.lock().unwrap();
         let count = &mut state.counts[self.node][way as usize];
         let record = std::mem::replace(count, *count + 1);
-        let is_meant = |point: &Point| (point.node, point.way, point.record) == (self.node, way, record);
-        let Some((point, events)) = state.trap.take_if(|(point, _)| is_meant(point)) else { return Verdict::Pass };
+        let is_meant =
+            |point: &Point| (point.node, point.way, point.record) == (self.node, way, record);
+        let Some((point, events)) = state.trap.take_if(|(point, _)| is_meant(point)) else {
+            return Verdict::Pass;
+        };
         state.at_good_bye = bytes == proxy::GOOD_BYE_BYTES;
         drop(state);
         match point.strike {
@@ -162,8 +172,11 @@ impl World {
         for node in 0..NODES {
             fs::create_dir(world.folder(node)).unwrap();
             world.start(node);
-            let gate: Arc<dyn Gate> =
-                Arc::new(NodeGate { node, field: Arc::clone(&world.field), half: Mutex::default() });
+            let gate: Arc<dyn Gate> = Arc::new(NodeGate {
+                node,
+                field: Arc::clone(&world.field),
+                half: Mutex::default(),
+            });
             proxy::start(world.address(node + 100), world.address(node), &gate);
         }
         world
@@ -178,9 +191,19 @@ impl World {
     }
 
     fn start(&self, node: usize) {
-        let mut command =
-            cep_fast(&["node", "--listen", &self.address(node).to_string(), "--insecure-no-key", "--root"]);
-        let mut child = command.arg(self.folder(node)).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = cep_fast(&[
+            "node",
+            "--listen",
+            &self.address(node).to_string(),
+            "--insecure-no-key",
+            "--root",
+        ]);
+        let mut child = command
+            .arg(self.folder(node))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.starts_with("ready "), "{line:?}");
@@ -201,7 +224,8 @@ impl World {
     fn renew_sources(&mut self) {
         self.generation += 1;
         for (node, (first, end)) in WORDS.into_iter().enumerate().take(SENDERS) {
-            let content: Vec<u8> = (first..end).flat_map(|word| told(word, self.generation).to_le_bytes()).collect();
+            let content: Vec<u8> =
+                (first..end).flat_map(|word| told(word, self.generation).to_le_bytes()).collect();
             fs::write(self.folder(node).join("source"), content).unwrap();
         }
     }
@@ -209,7 +233,8 @@ impl World {
     fn specification(&self, id: &str) -> String {
         let mut text = format!("id \"{id}\"\noption block {BLOCK}\n");
         for (node, (first, end)) in WORDS.into_iter().enumerate() {
-            let (role, name) = if node < SENDERS { ("writer", "source") } else { ("reader", "copy") };
+            let (role, name) =
+                if node < SENDERS { ("writer", "source") } else { ("reader", "copy") };
             let address = self.address(node + 100);
             text += &format!("{role} {address} file:///{name} 0 {}-{}\n", first * 8, end * 8 - 1);
         }
@@ -225,7 +250,12 @@ impl World {
         *self.field.state.lock().unwrap() = State { trap, ..State::default() };
         let began = Instant::now();
         let mut command = cep_fast(&["run", "--json", "--progress", "never", "--limit"]);
-        let command = command.args(limit).arg(spec).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let command = command
+            .args(limit)
+            .arg(spec)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         *self.field.master.lock().unwrap() = Some(child);
@@ -261,8 +291,8 @@ impl World {
         }
     }
 
-    /// Whether all copies are there, right and whole, and nothing else is. A node that may have heard no good-bye may still have
-    /// on record that it has all.
+    /// Whether all copies are there, right and whole, and nothing else is. A node that may have
+    /// heard no good-bye may still have on record that it has all.
     fn check(&self, may_remember: impl Fn(usize) -> bool) {
         for (node, words) in WORDS.into_iter().enumerate().skip(SENDERS) {
             let copy = fs::read(self.folder(node).join("copy")).unwrap();
@@ -273,8 +303,11 @@ impl World {
             let may_be = path.ends_with("source") || path.ends_with("copy");
             !(may_be || is_record && may_remember(node))
         };
-        let left =
-            || (0..NODES).find_map(|node| listing(&self.folder(node)).into_iter().find(|path| is_left(node, path)));
+        let left = || {
+            (0..NODES).find_map(|node| {
+                listing(&self.folder(node)).into_iter().find(|path| is_left(node, path))
+            })
+        };
         // The good-bye tells nodes that they may forget, and the master does not wait for them.
         let deadline = Instant::now() + DEADLINE / 2;
         while let Some(path) = left() {
@@ -290,7 +323,8 @@ impl World {
         }
     }
 
-    /// Plays a point: the transfer is struck there, and run again until it completes. Gives its story.
+    /// Plays a point: the transfer is struck there, and run again until it completes. Gives its
+    /// story.
     fn play(&mut self, index: usize, point: Point, second: Option<Point>) -> Played {
         self.renew_sources();
         let id = format!("states {index}");
@@ -311,12 +345,13 @@ impl World {
         }
         let told = || runs.iter().map(Run::told).collect::<Vec<_>>().join("\n");
         let last = runs.last().unwrap();
-        // Nodes that have heard the good-bye of a master which then died have forgotten the transfer: what is there now are
-        // files as any others.
+        // Nodes that have heard the good-bye of a master which then died have forgotten the
+        // transfer: what is there now are files as any others.
         let is_done = |run: &Run| run.at_good_bye && !run.status.success();
         let was_done = runs.iter().any(is_done) && last.complaint.contains("/copy exists");
         assert!(last.status.success() || was_done, "run again, it failed: {}", told());
-        let may_remember = |node: usize| was_done || last.struck.is_some_and(|point| point.node == node);
+        let may_remember =
+            |node: usize| was_done || last.struck.is_some_and(|point| point.node == node);
         if let Err(what) = catch_unwind(AssertUnwindSafe(|| self.check(may_remember))) {
             panic!("{}\n{}", message(&*what), told());
         }
@@ -371,7 +406,11 @@ fn compare(content: &[u8], (first, end): (u64, u64), generation: u64, what: &str
     assert_eq!(content.len() as u64, (end - first) * 8, "the bytes of {what}");
     for (expected, found) in (first..end).zip(content.chunks_exact(8)) {
         let found = place(u64::from_le_bytes(found.try_into().unwrap()));
-        assert_eq!(found, (expected, generation), "{what} has at word {expected} that of (word, generation)");
+        assert_eq!(
+            found,
+            (expected, generation),
+            "{what} has at word {expected} that of (word, generation)"
+        );
     }
 }
 
@@ -388,7 +427,8 @@ fn words_say_where_they_belong() {
     }
 }
 
-/// All states of an undisturbed transfer, and what happens there. Of reports of progress there may be more or fewer another time.
+/// All states of an undisturbed transfer, and what happens there. Of reports of progress there may
+/// be more or fewer another time.
 fn points(world: &mut World) -> Vec<Point> {
     world.renew_sources();
     let run = world.run("states", None, &[LIMIT]);
@@ -407,7 +447,8 @@ fn points(world: &mut World) -> Vec<Point> {
     points
 }
 
-/// How often all points are played, each time with other second strikes; `CEP_FAST_STATES=10` plays them ten times.
+/// How often all points are played, each time with other second strikes; `CEP_FAST_STATES=10` plays
+/// them ten times.
 fn rounds() -> usize {
     std::env::var("CEP_FAST_STATES").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
 }
@@ -418,7 +459,8 @@ fn a_transfer_that_is_struck_at_any_state_completes_when_it_is_run_again() {
     let began = Instant::now();
     // Second strikes are drawn, from the same points.
     let draw = |index: usize| all[Random(index as u64).below(all.len() as u64) as usize];
-    let (next, played, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let (next, played, failed) =
+        (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for number in 0..WORLDS {
             let (all, draw, next, played, failed) = (&all, &draw, &next, &played, &failed);
@@ -429,13 +471,18 @@ fn a_transfer_that_is_struck_at_any_state_completes_when_it_is_run_again() {
                     if index >= all.len() * rounds() {
                         return;
                     }
-                    let (point, second) = (all[index % all.len()], (index % 3 == 0).then(|| draw(index)));
+                    let (point, second) =
+                        (all[index % all.len()], (index % 3 == 0).then(|| draw(index)));
                     match catch_unwind(AssertUnwindSafe(|| world.play(index, point, second))) {
                         Ok(one) => played.lock().unwrap().push((index, point, one)),
                         Err(what) => {
                             let text = message(&*what);
-                            failed.lock().unwrap().push(format!("{index} {point:?}, then {second:?}: {text}"));
-                            // What is left of it is of no use to the next point, and its addresses are taken.
+                            failed
+                                .lock()
+                                .unwrap()
+                                .push(format!("{index} {point:?}, then {second:?}: {text}"));
+                            // What is left of it is of no use to the next point, and its addresses
+                            // are taken.
                             return;
                         }
                     }
@@ -470,7 +517,8 @@ fn a_sender_that_dies_when_all_has_landed_costs_nothing() {
     world.check(|_| false);
 }
 
-/// All files have their names by then, and nodes that pass on what they have were told that they may forget.
+/// All files have their names by then, and nodes that pass on what they have were told that they
+/// may forget.
 #[test]
 fn a_master_that_dies_while_nodes_hand_in_their_reports_is_followed_by_one_that_finds_all_done() {
     let mut world = World::new(WORLDS + 2);
@@ -479,6 +527,10 @@ fn a_master_that_dies_while_nodes_hand_in_their_reports_is_followed_by_one_that_
     let run = world.run("reports", Some(report), &[LIMIT]);
     assert!(run.struck.is_some() && !run.status.success(), "{}", run.told());
     let run = world.run("reports", None, &[LIMIT]);
-    assert!(run.status.success() && run.output.contains("\"resumed_bytes\":5763816"), "{}", run.told());
+    assert!(
+        run.status.success() && run.output.contains("\"resumed_bytes\":5763816"),
+        "{}",
+        run.told()
+    );
     world.check(|_| false);
 }

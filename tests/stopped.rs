@@ -1,4 +1,5 @@
-//! Processes that are stopped in the middle of a transfer and continued: Ctrl-Z, a batch system's suspend.
+//! Processes that are stopped in the middle of a transfer and continued: Ctrl-Z, a batch system's
+//! suspend.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -21,13 +22,19 @@ const BYTES: u64 = 24 << 20;
 fn start(root: &Path, rows: &str, more: &[&str]) -> Child {
     fs::write(root.join("spec"), format!("id stopped\n{rows}")).unwrap();
     let mut command = cep_fast(&["run", "--json", "--progress", "never", "--stall-timeout", STALL]);
-    command.args(more).arg(root.join("spec")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(more)
+        .arg(root.join("spec"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command.spawn().unwrap()
 }
 
 /// Stops processes once bytes have landed below `root`, for longer than the stall timeout.
 fn stop_a_while(root: &Path, pids: &[u32]) {
-    let landed = |path: &std::path::PathBuf| fs::metadata(path).is_ok_and(|about| about.len() > 96 + 64);
+    let landed =
+        |path: &std::path::PathBuf| fs::metadata(path).is_ok_and(|about| about.len() > 96 + 64);
     wait_for("a journal", || beside(root, ".journal").iter().any(landed));
     let signal = |pid: &u32, signal| kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
     pids.iter().for_each(|pid| signal(pid, Signal::SIGSTOP));
@@ -45,7 +52,8 @@ fn run_stopped(stops: [bool; 3], limit: &str) -> Value {
     let rows = format!("writer {from} pattern:5 0 0-{last}\nreader {to} file:///copy 0 0-{last}\n");
     let master = start(root.path(), &rows, &["--limit", limit]);
     let pids = [master.id(), sender.pid(), receiver.pid()];
-    let stopped: Vec<u32> = pids.into_iter().zip(stops).filter(|(_, stops)| *stops).map(|(pid, _)| pid).collect();
+    let stopped: Vec<u32> =
+        pids.into_iter().zip(stops).filter(|(_, stops)| *stops).map(|(pid, _)| pid).collect();
     stop_a_while(root.path(), &stopped);
     let output = end_of(master);
     assert_eq!(code(&output), 0, "{}", stderr(&output));

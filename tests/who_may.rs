@@ -1,4 +1,5 @@
-//! Who may come in: keys and their files, and daemons without one. Other users are tried where the test may become them.
+//! Who may come in: keys and their files, and daemons without one. Other users are tried where the
+//! test may become them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -35,7 +36,10 @@ impl Shared {
         let shared = Shared { folder };
         let probe = shared.command(Some(OTHER), &["--version"]).stdin(Stdio::null()).output();
         if !probe.is_ok_and(|output| output.status.success()) {
-            eprintln!("skipped: no right to become user {OTHER}, or what is in {:?} cannot be run", shared.folder);
+            eprintln!(
+                "skipped: no right to become user {OTHER}, or what is in {:?} cannot be run",
+                shared.folder
+            );
             return None;
         }
         Some(shared)
@@ -57,17 +61,22 @@ impl Shared {
 
     fn node(&self, user: Option<u32>, args: &[&str]) -> Node {
         let mut command = self.command(user, &["node", "--listen", "127.0.0.1:0", "--root"]);
-        let mut child = command.arg(self.path("data")).args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.arg(self.path("data")).args(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("ready ").expect("a node says where it listens").into();
+        let address =
+            line.trim().strip_prefix("ready ").expect("a node says where it listens").into();
         Node { child, address }
     }
 
     /// Runs a transfer from `x` to `y` at a node.
     fn transfer(&self, node: &Node, user: Option<u32>, more: &[&str]) -> Output {
         let spec = self.path("spec");
-        let text = format!("id who\nwriter {0} file:///x 0 0-999\nreader {0} file:///y 0 0-999\n", node.address);
+        let text = format!(
+            "id who\nwriter {0} file:///x 0 0-999\nreader {0} file:///y 0 0-999\n",
+            node.address
+        );
         fs::write(&spec, text).unwrap();
         run(self.command(user, &["run", "--progress", "never", "spec"]).args(more))
     }
@@ -96,7 +105,11 @@ fn without_a_key_no_other_user_is_let_in_neither_by_root_nor_as_root() {
         let node = shared.node(owner, &["--insecure-no-key"]);
         let output = shared.transfer(&node, stranger, &[]);
         assert_eq!(code(&output), 4, "{}", stderr(&output));
-        assert!(stderr(&output).contains("same user") && stderr(&output).contains("--key-file"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("same user") && stderr(&output).contains("--key-file"),
+            "{}",
+            stderr(&output)
+        );
         assert!(!shared.path("data/y").exists());
         assert_eq!(code(&shared.transfer(&node, owner, &[])), 0);
         fs::remove_file(shared.path("data/y")).unwrap();
@@ -166,14 +179,21 @@ fn a_name_that_leads_to_this_machine_alone_is_said_aloud() {
     fs::write(&hosts, "127.0.0.1 localhost\n127.0.1.1 thishost\n").unwrap();
     let script = r#"mount --bind "$0" /etc/hosts; exec "$@""#;
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec", script]).arg(&hosts).args([PROGRAM, "node", "--root", "/"]);
+    command
+        .args(["--mount", "sh", "-ec", script])
+        .arg(&hosts)
+        .args([PROGRAM, "node", "--root", "/"]);
     // It ends at once: there is no key, and nobody said that none is meant.
     let output = run(command.args(["--listen", "thishost:0"]));
     if stderr(&output).contains("unshare") || stderr(&output).contains("mount") {
         eprintln!("skipped: no mount namespace is to be had: {}", stderr(&output));
         return;
     }
-    assert!(stderr(&output).contains("leads to this machine only (thishost"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("leads to this machine only (thishost"),
+        "{}",
+        stderr(&output)
+    );
     let plain = run(&mut cep_fast(&["node", "--listen", "localhost:0", "--root", "/"]));
     assert!(!stderr(&plain).contains("leads to this machine only"), "{}", stderr(&plain));
 }
@@ -224,7 +244,9 @@ fn keygen_on_a_full_disk_leaves_no_empty_key_that_stops_the_next_one() {
     let folder = support::folder();
     let disk = folder.path().join("disk");
     fs::create_dir(&disk).unwrap();
-    let tmpfs = |options: &str| run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&disk));
+    let tmpfs = |options: &str| {
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&disk))
+    };
     if code(&tmpfs("size=16k")) != 0 {
         eprintln!("skipped: no right to mount a tmpfs");
         return;
@@ -235,7 +257,8 @@ fn keygen_on_a_full_disk_leaves_no_empty_key_that_stops_the_next_one() {
     let keygen = || run(cep_fast(&["keygen"]).arg(disk.join("key")));
     let output = keygen();
     assert_eq!(code(&output), 5, "{}", stderr(&output));
-    let left: Vec<_> = fs::read_dir(&disk).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(&disk).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["filler"]);
     fs::remove_file(disk.join("filler")).unwrap();
     assert_eq!(code(&keygen()), 0);
@@ -251,7 +274,10 @@ fn keygen_leaves_alone_what_is_there_also_a_link_to_nothing() {
     symlink(folder.path().join("elsewhere"), &key).unwrap();
     let output = keygen();
     assert_eq!(code(&output), 5, "{}", stderr(&output));
-    assert!(fs::symlink_metadata(&key).unwrap().is_symlink() && !folder.path().join("elsewhere").exists());
+    assert!(
+        fs::symlink_metadata(&key).unwrap().is_symlink()
+            && !folder.path().join("elsewhere").exists()
+    );
     fs::remove_file(&key).unwrap();
     assert_eq!(code(&keygen()), 0);
     let made = fs::read(&key).unwrap();
@@ -296,7 +322,8 @@ fn a_daemon_keeps_no_text_of_its_key_and_lets_nobody_look_into_its_memory() {
     std::os::unix::fs::chown(shared.path("key"), Some(OTHER), None).unwrap();
     let node = shared.node(Some(OTHER), &["--key-file", "key"]);
     let pid = node.child.id();
-    let (text, bytes) = (fs::read_to_string(shared.path("key")).unwrap(), key_bytes(&shared.path("key")));
+    let (text, bytes) =
+        (fs::read_to_string(shared.path("key")).unwrap(), key_bytes(&shared.path("key")));
     assert!(memory_holds(pid, &bytes), "it works with the key, so this test can find one");
     assert!(!memory_holds(pid, text.trim().as_bytes()));
     // What a process that may not be looked into has in /proc belongs to root.

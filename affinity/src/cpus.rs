@@ -30,14 +30,16 @@ pub struct PinError {
 /// If the thread may not run there, or there is no such CPU.
 pub fn pin(cpu: usize) -> Result<(), PinError> {
     let allowed = cpus_allowed().unwrap_or_default();
-    // Asked of the mask first: the kernel would widen it again, which a launcher that gave us few CPUs did not mean.
+    // Asked of the mask first: the kernel would widen it again, which a launcher that gave us few
+    // CPUs did not mean.
     if allowed.contains(&cpu) && core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
         return Ok(());
     }
     Err(PinError { cpu, allowed })
 }
 
-/// Reads a list as sysfs prints it, `0-3,8,10-11`; an empty one is no CPU. `None` if it is not such a list.
+/// Reads a list as sysfs prints it, `0-3,8,10-11`; an empty one is no CPU. `None` if it is not such
+/// a list.
 pub(crate) fn parse_list(list: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
     for item in list.trim().split(',').filter(|item| !item.is_empty()) {

@@ -1,8 +1,9 @@
 //! What hwloc says of a NIC.
 //!
-//! Drivers and firmware forget to say on which memory node a device is; hwloc looks at the bridges above it, knows boards
-//! that are wrong about themselves, and believes an administrator who corrects them (`HWLOC_PCI_LOCALITY`). It also reads
-//! what it wrote down of another machine: a file that `HWLOC_XMLFILE` names stands in for the hardware.
+//! Drivers and firmware forget to say on which memory node a device is; hwloc looks at the bridges
+//! above it, knows boards that are wrong about themselves, and believes an administrator who
+//! corrects them (`HWLOC_PCI_LOCALITY`). It also reads what it wrote down of another machine: a
+//! file that `HWLOC_XMLFILE` names stands in for the hardware.
 
 use std::path::Path;
 
@@ -72,7 +73,8 @@ impl Hwloc {
         names
     }
 
-    /// Where a NIC is; `None` if there is no such NIC, or it is known only to be somewhere in a machine of several nodes.
+    /// Where a NIC is; `None` if there is no such NIC, or it is known only to be somewhere in a
+    /// machine of several nodes.
     #[must_use]
     pub fn place(&self, nic: &str) -> Option<NicPlace> {
         let device = self.nics().find(|device| name(device) == Some(nic))?;
@@ -101,7 +103,9 @@ impl Hwloc {
 
     fn nics(&self) -> impl Iterator<Item = &TopologyObject> {
         let is_nic = |device: &&TopologyObject| match device.attributes() {
-            Some(ObjectAttributes::OSDevice(device)) => device.device_type() == OSDeviceType::Network,
+            Some(ObjectAttributes::OSDevice(device)) => {
+                device.device_type() == OSDeviceType::Network
+            }
             _ => false,
         };
         self.topology.os_devices().filter(is_nic)

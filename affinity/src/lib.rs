@@ -1,8 +1,9 @@
 //! Which CPUs and memory belong to which NIC, and pinning to them.
 //!
-//! A NIC hangs on one socket of the machine; a thread that serves it from another one pays for every byte. This crate
-//! reads what the kernel says about it in sysfs, asks hwloc where the kernel does not know (feature `hwloc`), says which
-//! CPU each thread gets, and knows nothing of the project.
+//! A NIC hangs on one socket of the machine; a thread that serves it from another one pays for
+//! every byte. This crate reads what the kernel says about it in sysfs, asks hwloc where the kernel
+//! does not know (feature `hwloc`), says which CPU each thread gets, and knows nothing of the
+//! project.
 //!
 //! ```
 //! let sysfs = affinity::Sysfs::at("/sys");

@@ -1,8 +1,8 @@
 //! Addresses as `/proc/net` lists them, for processes that may not ask by netlink.
 //!
-//! IPv6 addresses are listed with their interfaces. Those of IPv4 are listed without (`fib_trie`), and interfaces with the
-//! subnets that they lead to (`route`): an address belongs to the interface that leads to its own subnet. One of a subnet that
-//! no interface leads to is left out.
+//! IPv6 addresses are listed with their interfaces. Those of IPv4 are listed without (`fib_trie`),
+//! and interfaces with the subnets that they lead to (`route`): an address belongs to the interface
+//! that leads to its own subnet. One of a subnet that no interface leads to is left out.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -31,12 +31,17 @@ fn subnets(route: &str) -> Vec<Subnet> {
         let [interface, start, gateway, _, _, _, _, mask, ..] = fields[..] else { return None };
         let number = |text| u32::from_str_radix(text, 16).ok().map(u32::from_be);
         let (start, mask) = (number(start)?, number(mask)?);
-        (number(gateway)? == 0 && mask != 0).then(|| Subnet { interface: interface.into(), start, mask })
+        (number(gateway)? == 0 && mask != 0).then(|| Subnet {
+            interface: interface.into(),
+            start,
+            mask,
+        })
     };
     route.lines().skip(1).filter_map(subnet).collect()
 }
 
-/// The addresses that the kernel takes for its own: each stands in the line above its `/32 host LOCAL`.
+/// The addresses that the kernel takes for its own: each stands in the line above its `/32 host
+/// LOCAL`.
 fn local_v4(fib_trie: &str) -> Vec<Ipv4Addr> {
     let (mut found, mut last) = (Vec::new(), None);
     for line in fib_trie.lines().map(str::trim) {
@@ -64,12 +69,16 @@ fn of_subnet(ip: Ipv4Addr, subnets: &[Subnet]) -> Option<(String, NicAddress)> {
     Some((nearest.interface.clone(), own(prefix_bits)))
 }
 
-/// `fe80000000000000021a2bfffe3c4d5e 02 40 20 80     eth0`: address, index, prefix, scope, flags, interface.
+/// `fe80000000000000021a2bfffe3c4d5e 02 40 20 80     eth0`: address, index, prefix, scope, flags,
+/// interface.
 fn v6(line: &str) -> Option<(String, NicAddress)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [address, _, prefix_bits, _, _, interface] = fields[..] else { return None };
     let ip = Ipv6Addr::from_bits(u128::from_str_radix(address, 16).ok()?).into();
-    Some((interface.into(), NicAddress { ip, prefix_bits: u8::from_str_radix(prefix_bits, 16).ok()? }))
+    Some((
+        interface.into(),
+        NicAddress { ip, prefix_bits: u8::from_str_radix(prefix_bits, 16).ok()? },
+    ))
 }
 
 #[cfg(test)]
@@ -82,10 +91,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let word = |ip: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(ip));
         let row = |interface: &str, start, gateway, mask| {
-            format!("{interface}\t{}\t{}\t0001\t0\t0\t0\t{}\t0\t0\t0\n", word(start), word(gateway), word(mask))
+            format!(
+                "{interface}\t{}\t{}\t0001\t0\t0\t0\t{}\t0\t0\t0\n",
+                word(start),
+                word(gateway),
+                word(mask)
+            )
         };
         let route = [
-            "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n".into(),
+            "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+                .into(),
             row("eth0", [0; 4], [10, 0, 0, 1], [0; 4]),
             row("eth0", [10, 0, 0, 0], [0; 4], [255, 255, 0, 0]),
             row("eth1", [10, 0, 7, 0], [0; 4], [255, 255, 255, 0]),
@@ -95,14 +110,19 @@ mod tests {
                     LOCAL\n     |-- 10.0.255.255\n        /32 link BROADCAST\n     |-- 127.0.0.1\n        /32 host LOCAL\n\
                     Local:\n     |-- 10.0.3.4\n        /32 host LOCAL\n     |-- 192.168.0.1\n        /32 host LOCAL\n";
         fs::write(folder.path().join("fib_trie"), trie).unwrap();
-        let v6 =
-            "20010db8000000000000000000000007 02 40 00 80     eth1\n00000000000000000000000000000001 01 80 10 80 lo\n";
+        let v6 = "20010db8000000000000000000000007 02 40 00 80     eth1\n00000000000000000000000000000001 01 80 10 80 lo\n";
         fs::write(folder.path().join("if_inet6"), v6).unwrap();
         let found: Vec<String> = addresses(folder.path())
             .iter()
             .map(|(interface, own)| format!("{interface} {}/{}", own.ip, own.prefix_bits))
             .collect();
-        let expected = ["eth0 10.0.3.4/16", "eth1 10.0.7.9/24", "lo 127.0.0.1/8", "eth1 2001:db8::7/64", "lo ::1/128"];
+        let expected = [
+            "eth0 10.0.3.4/16",
+            "eth1 10.0.7.9/24",
+            "lo 127.0.0.1/8",
+            "eth1 2001:db8::7/64",
+            "lo ::1/128",
+        ];
         assert_eq!(found, expected, "192.168.0.1 is in nobody's subnet");
     }
 

@@ -1,12 +1,15 @@
 //! Which node the calling thread's memory comes from, and how much of it the allocator keeps.
 //!
-//! A page comes from the node of the CPU that touches it first, so a thread that is pinned near its NIC gets near memory
-//! by itself. One that is not pinned, or is pinned elsewhere, says what it wants.
+//! A page comes from the node of the CPU that touches it first, so a thread that is pinned near its
+//! NIC gets near memory by itself. One that is not pinned, or is pinned elsewhere, says what it
+//! wants.
 
-/// Asks the kernel to take the calling thread's new memory from `node` while that has some, and says whether it will.
+/// Asks the kernel to take the calling thread's new memory from `node` while that has some, and
+/// says whether it will.
 ///
-/// It will not where it has no such node, was built without NUMA, or a container's filter forbids the call: then memory
-/// comes from where it would have come from, which costs speed and nothing else. Memory that the thread has touched stays where it is.
+/// It will not where it has no such node, was built without NUMA, or a container's filter forbids
+/// the call: then memory comes from where it would have come from, which costs speed and nothing
+/// else. Memory that the thread has touched stays where it is.
 ///
 /// ```
 /// std::thread::spawn(|| {
@@ -22,17 +25,22 @@ pub fn prefer_node(node: u32) -> bool {
     *word = 1 << (node % 64);
     // The kernel reads one bit less than it is told.
     let bits = NODES_MAX as libc::c_ulong + 1;
-    // SAFETY: set_mempolicy(2) takes a mode, a pointer and a count of bits. `nodes` is alive during the call and holds
-    // NODES_MAX bits, which is what the kernel reads for that count; it writes nothing. The call changes where later
-    // pages of this thread come from, never what memory holds.
-    let answer = unsafe { libc::syscall(libc::SYS_set_mempolicy, libc::MPOL_PREFERRED, nodes.as_ptr(), bits) };
+    // SAFETY: set_mempolicy(2) takes a mode, a pointer and a count of bits. `nodes` is alive during
+    // the call and holds NODES_MAX bits, which is what the kernel reads for that count; it writes
+    // nothing. The call changes where later pages of this thread come from, never what memory
+    // holds.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_set_mempolicy, libc::MPOL_PREFERRED, nodes.as_ptr(), bits)
+    };
     answer == 0
 }
 
-/// Has all threads of this process share `count` arenas of the allocator, and says whether they will.
+/// Has all threads of this process share `count` arenas of the allocator, and says whether they
+/// will.
 ///
-/// glibc gives threads arenas of their own, up to eight for each core, and each keeps what it has once had. A process whose
-/// threads come and go grows by that for hours, as if it leaked. Other allocators are left as they are.
+/// glibc gives threads arenas of their own, up to eight for each core, and each keeps what it has
+/// once had. A process whose threads come and go grows by that for hours, as if it leaked. Other
+/// allocators are left as they are.
 ///
 /// ```
 /// affinity::share_arenas(2);
@@ -40,7 +48,8 @@ pub fn prefer_node(node: u32) -> bool {
 #[allow(clippy::must_use_candidate, reason = "most callers have nothing else to try")]
 pub fn share_arenas(count: u16) -> bool {
     #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt(3) takes two numbers and may be called at any time: arenas that are there already stay.
+    // SAFETY: mallopt(3) takes two numbers and may be called at any time: arenas that are there
+    // already stay.
     return unsafe { libc::mallopt(libc::M_ARENA_MAX, count.into()) } == 1;
     #[cfg(not(target_env = "gnu"))]
     return count == 0;
@@ -56,7 +65,8 @@ mod tests {
 
     use super::prefer_node;
 
-    /// In a thread of its own, which takes the policy with it: what the kernel says of a mapping made after `change`.
+    /// In a thread of its own, which takes the policy with it: what the kernel says of a mapping
+    /// made after `change`.
     fn policies(change: fn()) -> String {
         let read = || fs::read_to_string("/proc/thread-self/numa_maps").unwrap_or_default();
         std::thread::spawn(move || {
@@ -70,7 +80,9 @@ mod tests {
     #[test]
     #[allow(clippy::print_stderr, reason = "a test that cannot run says so")]
     fn memory_is_wanted_from_the_node_that_was_named() {
-        if fs::metadata("/proc/self/numa_maps").is_err() || fs::metadata("/sys/devices/system/node/node0").is_err() {
+        if fs::metadata("/proc/self/numa_maps").is_err()
+            || fs::metadata("/sys/devices/system/node/node0").is_err()
+        {
             eprintln!("skipped: this kernel has no NUMA");
             return;
         }

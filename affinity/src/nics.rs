@@ -31,7 +31,9 @@ impl NicAddress {
     pub fn reaches(&self, peer: IpAddr) -> bool {
         let difference = match (self.ip, peer) {
             // Shifted up, so that both families count their leading bits in the same place.
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => u128::from(ours.to_bits() ^ theirs.to_bits()) << 96,
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                u128::from(ours.to_bits() ^ theirs.to_bits()) << 96
+            }
             (IpAddr::V6(ours), IpAddr::V6(theirs)) => ours.to_bits() ^ theirs.to_bits(),
             _ => return false,
         };
@@ -39,15 +41,17 @@ impl NicAddress {
     }
 }
 
-/// All NICs of the machine, sorted by name, with their addresses. One that vanishes meanwhile is left out.
+/// All NICs of the machine, sorted by name, with their addresses. One that vanishes meanwhile is
+/// left out.
 ///
-/// With the feature `hwloc`, hwloc is asked where NICs are that the kernel does not know the place of, if this machine has
-/// more than one to be.
+/// With the feature `hwloc`, hwloc is asked where NICs are that the kernel does not know the place
+/// of, if this machine has more than one to be.
 ///
 /// # Errors
 /// If sysfs or the list of addresses cannot be read.
 pub fn nics(sysfs: &Sysfs) -> io::Result<Vec<Nic>> {
-    let mut nics: Vec<Nic> = sysfs.nic_names()?.iter().filter_map(|name| sysfs.nic(name).ok()).collect();
+    let mut nics: Vec<Nic> =
+        sysfs.nic_names()?.iter().filter_map(|name| sysfs.nic(name).ok()).collect();
     #[cfg(feature = "hwloc")]
     ask_hwloc(sysfs, &mut nics);
     for (name, address) in addresses()? {
@@ -58,8 +62,8 @@ pub fn nics(sysfs: &Sysfs) -> io::Result<Vec<Nic>> {
     Ok(nics)
 }
 
-/// Every address of the machine, and the interface that has it. Where netlink is filtered, as by `RestrictAddressFamilies`
-/// of systemd, `/proc/net` says it.
+/// Every address of the machine, and the interface that has it. Where netlink is filtered, as by
+/// `RestrictAddressFamilies` of systemd, `/proc/net` says it.
 ///
 /// # Errors
 /// If neither says anything.
@@ -68,14 +72,19 @@ pub fn addresses() -> io::Result<Vec<(String, NicAddress)>> {
         Ok(interfaces) => Ok(interfaces
             .filter_map(|interface| {
                 let ip = interface.address.as_ref().and_then(ip_of)?;
-                let prefix_bits = interface.netmask.as_ref().and_then(ip_of).map_or(host_bits(ip), prefix_bits);
+                let prefix_bits =
+                    interface.netmask.as_ref().and_then(ip_of).map_or(host_bits(ip), prefix_bits);
                 Some((interface.interface_name, NicAddress { ip, prefix_bits }))
             })
             .collect()),
         Err(errno) => {
             let listed = listed::addresses(Path::new("/proc/net"));
             let told = format!("the list of addresses cannot be had by netlink: {}", errno.desc());
-            if listed.is_empty() { Err(io::Error::new(io::Error::from(errno).kind(), told)) } else { Ok(listed) }
+            if listed.is_empty() {
+                Err(io::Error::new(io::Error::from(errno).kind(), told))
+            } else {
+                Ok(listed)
+            }
         }
     }
 }
@@ -86,7 +95,8 @@ pub fn netlink_obstacle() -> Option<io::Error> {
     getifaddrs().err().map(io::Error::from)
 }
 
-/// Looking at all buses takes hwloc longer than anything else here, so it is asked only where its answer can matter.
+/// Looking at all buses takes hwloc longer than anything else here, so it is asked only where its
+/// answer can matter.
 #[cfg(feature = "hwloc")]
 fn ask_hwloc(sysfs: &Sysfs, nics: &mut [Nic]) {
     let is_missing = |nic: &Nic| nic.cpus.is_empty() && !sysfs.carriers(&nic.name).is_empty();
@@ -144,7 +154,9 @@ mod tests {
 
     #[test]
     fn masks() {
-        for (mask, bits) in [("255.255.255.0", 24), ("0.0.0.0", 0), ("255.255.255.255", 32), ("ffff:ffff::", 32)] {
+        for (mask, bits) in
+            [("255.255.255.0", 24), ("0.0.0.0", 0), ("255.255.255.255", 32), ("ffff:ffff::", 32)]
+        {
             assert_eq!(prefix_bits(mask.parse().unwrap()), bits, "{mask}");
         }
     }

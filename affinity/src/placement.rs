@@ -9,7 +9,8 @@ pub enum Pinning {
     None,
     /// The user: these CPUs, one after the other.
     List(Vec<usize>),
-    /// [`place`], near the NICs, starting `spread` CPUs further on: nodes on one machine differ in it.
+    /// [`place`], near the NICs, starting `spread` CPUs further on: nodes on one machine differ in
+    /// it.
     Auto {
         /// How far on. Any number will do.
         spread: usize,
@@ -42,7 +43,8 @@ impl Cores {
         let mut cores: Vec<Vec<usize>> = Vec::new();
         for &cpu in allowed {
             if !cores.iter().any(|core| core.contains(&cpu)) {
-                let core = sysfs.siblings(cpu).into_iter().filter(|sibling| allowed.contains(sibling));
+                let core =
+                    sysfs.siblings(cpu).into_iter().filter(|sibling| allowed.contains(sibling));
                 let is_new = |sibling: &usize| !cores.iter().any(|core| core.contains(sibling));
                 cores.push(core.filter(is_new).collect());
             }
@@ -50,13 +52,16 @@ impl Cores {
         Cores::new(cores)
     }
 
-    /// The CPUs that a NIC may get: first one of each core, then the second of each, as positions in `self`.
+    /// The CPUs that a NIC may get: first one of each core, then the second of each, as positions
+    /// in `self`.
     fn near(&self, near: &[usize]) -> Vec<Seat> {
         let width = self.0.iter().map(Vec::len).max().unwrap_or(0);
         let by_rank = (0..width).flat_map(|rank| (0..self.0.len()).map(move |core| (core, rank)));
-        let seats: Vec<Seat> =
-            by_rank.filter_map(|(core, rank)| Some(Seat { core, cpu: *self.0[core].get(rank)? })).collect();
-        let of_nic: Vec<Seat> = seats.iter().filter(|seat| near.contains(&seat.cpu)).copied().collect();
+        let seats: Vec<Seat> = by_rank
+            .filter_map(|(core, rank)| Some(Seat { core, cpu: *self.0[core].get(rank)? }))
+            .collect();
+        let of_nic: Vec<Seat> =
+            seats.iter().filter(|seat| near.contains(&seat.cpu)).copied().collect();
         if of_nic.is_empty() { seats } else { of_nic }
     }
 }
@@ -68,10 +73,12 @@ struct Seat {
     cpu: usize,
 }
 
-/// The CPU of each thread of each NIC, in the order of `wishes`; `None` for a thread that is not to be pinned.
+/// The CPU of each thread of each NIC, in the order of `wishes`; `None` for a thread that is not to
+/// be pinned.
 ///
-/// On its own it gives each thread a CPU near its NIC, and no CPU to two threads while one is free there; whole cores
-/// come before second threads of a core. NICs that could be anywhere choose last, and so get what the others left.
+/// On its own it gives each thread a CPU near its NIC, and no CPU to two threads while one is free
+/// there; whole cores come before second threads of a core. NICs that could be anywhere choose
+/// last, and so get what the others left.
 ///
 /// ```
 /// use affinity::{Cores, Pinning, Wish, place};
@@ -100,8 +107,8 @@ fn spread_out(wishes: &[Wish], cores: &Cores, spread: usize) -> Vec<Vec<Option<u
         let first = spread % seats.len();
         seats.rotate_left(first);
     }
-    // Near sets are nodes and sockets, one within the other or apart: if those with less choice go first, none shares
-    // a CPU that had a free one.
+    // Near sets are nodes and sockets, one within the other or apart: if those with less choice go
+    // first, none shares a CPU that had a free one.
     let mut order: Vec<usize> = (0..wishes.len()).collect();
     order.sort_by_key(|&nic| (seats[nic].len(), wishes[nic].near.is_empty()));
     let mut taken: Vec<Seat> = Vec::new();
@@ -149,7 +156,8 @@ mod tests {
     fn nics_of_one_socket_share_no_cpu_while_it_has_a_free_one() {
         let near = [4, 5, 6, 7];
         for spread in 0..9 {
-            let placed = auto(&[wish(&near, 1), wish(&near, 2), wish(&near, 1)], &plain(0..8), spread);
+            let placed =
+                auto(&[wish(&near, 1), wish(&near, 2), wish(&near, 1)], &plain(0..8), spread);
             let mut cpus = placed.concat();
             cpus.sort_unstable();
             assert_eq!(cpus, near, "spread {spread}: {placed:?}");
@@ -171,7 +179,10 @@ mod tests {
         assert_eq!(auto(&[wish(&[], 3)], &cores, 0), [[0, 2, 1]]);
         assert_eq!(auto(&[wish(&[], 1), wish(&[], 1)], &cores, 1), [[2], [1]]);
         // The second thread of a core that is busy with another NIC is no whole core.
-        assert_eq!(auto(&[wish(&[0, 1], 1), wish(&[1, 2, 3], 2)], &cores, 0), [vec![0], vec![2, 1]]);
+        assert_eq!(
+            auto(&[wish(&[0, 1], 1), wish(&[1, 2, 3], 2)], &cores, 0),
+            [vec![0], vec![2, 1]]
+        );
     }
 
     #[test]
@@ -185,7 +196,8 @@ mod tests {
     #[test]
     fn a_nic_without_a_place_gets_what_the_others_left() {
         for spread in 0..5 {
-            let placed = auto(&[wish(&[], 1), wish(&[0, 1], 2), wish(&[2, 3], 1)], &plain(0..4), spread);
+            let placed =
+                auto(&[wish(&[], 1), wish(&[0, 1], 2), wish(&[2, 3], 1)], &plain(0..4), spread);
             let mut cpus = placed.concat();
             cpus.sort_unstable();
             assert_eq!(cpus, [0, 1, 2, 3], "spread {spread}: {placed:?}");
@@ -218,6 +230,9 @@ mod tests {
         let unpinned = place(&wishes, &plain(0..8), &Pinning::None);
         assert_eq!(unpinned, [vec![None, None], vec![None], vec![None]]);
         // Where not even the mask is known, nothing is pinned.
-        assert_eq!(place(&wishes[..1], &Cores::new(Vec::new()), &Pinning::Auto { spread: 3 }), [[None, None]]);
+        assert_eq!(
+            place(&wishes[..1], &Cores::new(Vec::new()), &Pinning::Auto { spread: 3 }),
+            [[None, None]]
+        );
     }
 }

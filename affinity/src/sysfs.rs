@@ -1,8 +1,9 @@
 //! What sysfs says about a NIC.
 //!
-//! The root is an argument, so that tests bring a tree of their own. What the kernel does not say is `None`, not a
-//! guess: drivers of virtual NICs report no speed, and machines with one memory node report node −1.
-//! A NIC without hardware of its own (a bond, a VLAN, a bridge) is where the NICs are that it stands on, if they agree.
+//! The root is an argument, so that tests bring a tree of their own. What the kernel does not say
+//! is `None`, not a guess: drivers of virtual NICs report no speed, and machines with one memory
+//! node report node −1. A NIC without hardware of its own (a bond, a VLAN, a bridge) is where the
+//! NICs are that it stands on, if they agree.
 
 use std::fs;
 use std::io;
@@ -22,8 +23,8 @@ pub struct Sysfs {
 pub struct Nic {
     /// The interface's name.
     pub name: String,
-    /// Whether it can carry traffic: its state is `up`, or it is `unknown`, as that of the loopback interface, and there
-    /// is a carrier.
+    /// Whether it can carry traffic: its state is `up`, or it is `unknown`, as that of the loopback
+    /// interface, and there is a carrier.
     pub up: bool,
     /// Largest packet in bytes.
     pub mtu: u32,
@@ -33,7 +34,8 @@ pub struct Nic {
     pub numa_node: Option<u32>,
     /// The CPUs of that node, ascending; empty if it is unknown, and then any CPU is as good.
     pub cpus: Vec<usize>,
-    /// Its addresses, in the kernel's order. [`Sysfs::nic`] leaves them empty; [`crate::nics()`] fills them in.
+    /// Its addresses, in the kernel's order. [`Sysfs::nic`] leaves them empty; [`crate::nics()`]
+    /// fills them in.
     pub addresses: Vec<NicAddress>,
 }
 
@@ -67,9 +69,14 @@ impl Sysfs {
     pub fn nic(&self, name: &str) -> io::Result<Nic> {
         let directory = self.nic_directory(name);
         let mtu = fs::read_to_string(directory.join("mtu"))?;
-        let mtu = mtu.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let devices =
-            self.carriers(name).into_iter().map(|carrier| self.numa_node(&self.nic_directory(&carrier).join("device")));
+        let mtu = mtu
+            .trim()
+            .parse()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let devices = self
+            .carriers(name)
+            .into_iter()
+            .map(|carrier| self.numa_node(&self.nic_directory(&carrier).join("device")));
         let numa_node = agreed(devices);
         Ok(Nic {
             name: name.to_owned(),
@@ -87,8 +94,8 @@ impl Sysfs {
         })
     }
 
-    /// The interfaces with hardware of their own that carry what goes over `name`: itself, or those that it stands on,
-    /// however deep; none for one that is software alone.
+    /// The interfaces with hardware of their own that carry what goes over `name`: itself, or those
+    /// that it stands on, however deep; none for one that is software alone.
     pub(crate) fn carriers(&self, name: &str) -> Vec<String> {
         let (mut carriers, mut waiting, mut seen) = (Vec::new(), vec![name.to_owned()], Vec::new());
         while let Some(name) = waiting.pop() {
@@ -120,10 +127,13 @@ impl Sysfs {
         online.and_then(|list| parse_list(&list)).map_or(1, |nodes| nodes.len())
     }
 
-    /// The CPUs that share a core with `cpu`, itself among them, ascending; only itself where the kernel does not say.
+    /// The CPUs that share a core with `cpu`, itself among them, ascending; only itself where the
+    /// kernel does not say.
     #[must_use]
     pub fn siblings(&self, cpu: usize) -> Vec<usize> {
-        let list = read(&self.root.join(format!("devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")));
+        let list = read(
+            &self.root.join(format!("devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")),
+        );
         let siblings = list.and_then(|list| parse_list(&list)).filter(|list| list.contains(&cpu));
         siblings.unwrap_or_else(|| vec![cpu])
     }
@@ -137,8 +147,8 @@ impl Sysfs {
         parse_list(&read(&self.root.join(format!("devices/system/node/node{node}/cpulist")))?)
     }
 
-    /// The node of a device, or of the nearest device above it that knows: a virtio NIC is a child of a PCI device, and
-    /// some functions say −1 below a bridge that knows better.
+    /// The node of a device, or of the nearest device above it that knows: a virtio NIC is a child
+    /// of a PCI device, and some functions say −1 below a bridge that knows better.
     fn numa_node(&self, device: &Path) -> Option<u32> {
         let (device, root) = (device.canonicalize().ok()?, self.root.canonicalize().ok()?);
         let inside = device.ancestors().take_while(|above| above.starts_with(&root));
@@ -146,7 +156,8 @@ impl Sysfs {
     }
 }
 
-/// The interfaces that one stands on: the kernel links them, and a bond lists them as well, in older kernels alone.
+/// The interfaces that one stands on: the kernel links them, and a bond lists them as well, in
+/// older kernels alone.
 fn below(directory: &Path) -> Vec<String> {
     let slaves = read(&directory.join("bonding/slaves")).unwrap_or_default();
     let slaves = slaves.split_whitespace().map(str::to_owned);
@@ -164,7 +175,8 @@ pub(crate) fn agreed<T: PartialEq>(said: impl Iterator<Item = Option<T>>) -> Opt
     said.all(|other| other == first).then_some(first)
 }
 
-/// Whether an interface has a carrier, as far as it says so. One that was not brought up refuses to say.
+/// Whether an interface has a carrier, as far as it says so. One that was not brought up refuses to
+/// say.
 fn has_carrier(directory: &Path) -> bool {
     match fs::read_to_string(directory.join("carrier")) {
         Ok(carrier) => carrier.trim() != "0",
@@ -197,7 +209,8 @@ mod tests {
         fs::write(path, text).unwrap();
     }
 
-    /// Two sockets; `fast` on the second by itself, `virtio` by its parent, `mute` says nothing of anything.
+    /// Two sockets; `fast` on the second by itself, `virtio` by its parent, `mute` says nothing of
+    /// anything.
     fn tree() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
@@ -206,7 +219,8 @@ mod tests {
         let (bridge, card) = ("devices/pci0000:80", "devices/pci0000:80/0000:81:00.0");
         write(root, &format!("{bridge}/numa_node"), "0\n");
         write(root, &format!("{card}/numa_node"), "1\n");
-        let (parent, child) = ("devices/pci0000:80/0000:82:00.0", "devices/pci0000:80/0000:82:00.0/virtio3");
+        let (parent, child) =
+            ("devices/pci0000:80/0000:82:00.0", "devices/pci0000:80/0000:82:00.0/virtio3");
         write(root, &format!("{parent}/numa_node"), "-1\n");
         write(root, &format!("{child}/status"), "0x7\n");
         for (name, device, speed, state) in [
@@ -218,7 +232,8 @@ mod tests {
             write(root, &format!("class/net/{name}/speed"), speed);
             write(root, &format!("class/net/{name}/operstate"), state);
             if let Some(device) = device {
-                symlink(root.join(device), root.join("class/net").join(name).join("device")).unwrap();
+                symlink(root.join(device), root.join("class/net").join(name).join("device"))
+                    .unwrap();
             }
         }
         write(root, "class/net/bonding_masters", "");
@@ -238,7 +253,11 @@ mod tests {
         ];
         for (name, up, speed_mbit, numa_node, cpus) in table {
             let nic = sysfs.nic(name).unwrap();
-            assert_eq!((nic.up, nic.speed_mbit, nic.numa_node), (up, speed_mbit, numa_node), "{name}");
+            assert_eq!(
+                (nic.up, nic.speed_mbit, nic.numa_node),
+                (up, speed_mbit, numa_node),
+                "{name}"
+            );
             assert_eq!((nic.mtu, &nic.cpus[..]), (9000, cpus), "{name}");
         }
     }

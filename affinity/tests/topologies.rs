@@ -27,12 +27,16 @@ impl Machine {
     fn core(self, cpus: &[usize]) -> Machine {
         let list = cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         for cpu in cpus {
-            self.write(&format!("devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"), &list);
+            self.write(
+                &format!("devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"),
+                &list,
+            );
         }
         self
     }
 
-    /// Interface `name` on the device at `path` below `devices`, whose driver says that it is on `node`.
+    /// Interface `name` on the device at `path` below `devices`, whose driver says that it is on
+    /// `node`.
     fn nic(self, name: &str, path: &str, node: &str) -> Machine {
         self.write(&format!("devices/{path}/numa_node"), node);
         self.on(name, path)
@@ -42,7 +46,8 @@ impl Machine {
     fn on(self, name: &str, path: &str) -> Machine {
         fs::create_dir_all(self.root().join("devices").join(path)).unwrap();
         let machine = self.software(name, &[]);
-        symlink(machine.root().join("devices").join(path), machine.directory(name).join("device")).unwrap();
+        symlink(machine.root().join("devices").join(path), machine.directory(name).join("device"))
+            .unwrap();
         machine
     }
 
@@ -51,7 +56,8 @@ impl Machine {
         self.write(&format!("class/net/{name}/mtu"), "9000");
         self.write(&format!("class/net/{name}/operstate"), "up");
         for other in lower {
-            symlink(self.directory(other), self.directory(name).join(format!("lower_{other}"))).unwrap();
+            symlink(self.directory(other), self.directory(name).join(format!("lower_{other}")))
+                .unwrap();
         }
         self
     }
@@ -92,9 +98,14 @@ impl Machine {
 
     /// The CPU of one thread for each NIC, where the first `cpus` CPUs may be used.
     fn pinned(&self, cpus: usize) -> Vec<usize> {
-        let wishes: Vec<Wish> = self.nics().into_iter().map(|nic| Wish { near: nic.cpus, threads: 1 }).collect();
+        let wishes: Vec<Wish> =
+            self.nics().into_iter().map(|nic| Wish { near: nic.cpus, threads: 1 }).collect();
         let cores = Cores::of(&self.sysfs(), &(0..cpus).collect::<Vec<_>>());
-        place(&wishes, &cores, &Pinning::Auto { spread: 0 }).concat().into_iter().flatten().collect()
+        place(&wishes, &cores, &Pinning::Auto { spread: 0 })
+            .concat()
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -115,7 +126,12 @@ fn two_sockets_with_several_nics_each() {
         .nic("eth2", "pci0000:ae/0000:af:00.0", "1")
         .nic("eth3", "pci0000:ae/0000:af:00.1", "1");
     let (first, second) = ([0, 1, 2, 3], [4, 5, 6, 7]);
-    let expected = [at("eth0", 0, &first), at("eth1", 0, &first), at("eth2", 1, &second), at("eth3", 1, &second)];
+    let expected = [
+        at("eth0", 0, &first),
+        at("eth1", 0, &first),
+        at("eth2", 1, &second),
+        at("eth3", 1, &second),
+    ];
     assert_eq!(machine.places(), expected);
     assert_eq!(machine.pinned(8), [0, 1, 4, 5]);
 }
@@ -130,8 +146,11 @@ fn four_sockets_with_two_threads_a_core() {
     }
     for nic in 0..6 {
         let node = [0, 0, 0, 2, 3, 3][nic];
-        machine =
-            machine.nic(&format!("eth{nic}"), &format!("pci0000:{node}0/0000:{node}{nic}:00.0"), &node.to_string());
+        machine = machine.nic(
+            &format!("eth{nic}"),
+            &format!("pci0000:{node}0/0000:{node}{nic}:00.0"),
+            &node.to_string(),
+        );
     }
     assert_eq!(machine.places()[3], at("eth3", 2, &[4, 5, 12, 13]));
     // The third NIC of the first socket gets a second thread: no whole core of it is free.
@@ -142,7 +161,9 @@ fn four_sockets_with_two_threads_a_core() {
 
 #[test]
 fn without_nodes_any_cpu_will_do() {
-    let machine = Machine::of_nodes(&["0-3"]).nic("eth0", "pci0000:00/0000:00:1f.6", "-1").software("lo", &[]);
+    let machine = Machine::of_nodes(&["0-3"])
+        .nic("eth0", "pci0000:00/0000:00:1f.6", "-1")
+        .software("lo", &[]);
     assert_eq!(machine.places(), [nowhere("eth0"), nowhere("lo")]);
     assert_eq!(machine.pinned(4), [0, 1]);
 }
@@ -192,7 +213,10 @@ mod hwloc {
     const VARIABLE: &str = "HWLOC_XMLFILE";
 
     fn file(name: &str) -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/topologies").join(name).with_extension("xml")
+        PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/topologies")
+            .join(name)
+            .with_extension("xml")
     }
 
     fn replay(name: &str) -> Hwloc {
@@ -204,7 +228,11 @@ mod hwloc {
     fn assert_places(name: &str, expected: &[(&str, Place)]) {
         let machine = replay(name);
         assert!(!machine.is_this_machine());
-        assert_eq!(machine.nic_names(), expected.iter().map(|(nic, _)| *nic).collect::<Vec<_>>(), "{name}");
+        assert_eq!(
+            machine.nic_names(),
+            expected.iter().map(|(nic, _)| *nic).collect::<Vec<_>>(),
+            "{name}"
+        );
         for (nic, place) in expected {
             let place = place.map(|(numa_node, cpus)| NicPlace { numa_node, cpus: cpus.into() });
             assert_eq!(machine.place(nic), place, "{name}: {nic}");
@@ -214,8 +242,12 @@ mod hwloc {
 
     #[test]
     fn two_sockets_and_two_ports_of_one_card() {
-        let (first, second): (Place, Place) = (Some((Some(0), &[0, 1, 2, 3])), Some((Some(1), &[4, 5, 6, 7])));
-        assert_places("two-sockets", &[("eth0", first), ("eth1", first), ("eth2", second), ("eth3", second)]);
+        let (first, second): (Place, Place) =
+            (Some((Some(0), &[0, 1, 2, 3])), Some((Some(1), &[4, 5, 6, 7])));
+        assert_places(
+            "two-sockets",
+            &[("eth0", first), ("eth1", first), ("eth2", second), ("eth3", second)],
+        );
     }
 
     #[test]
@@ -224,7 +256,8 @@ mod hwloc {
         assert_eq!(machine.nic_names().len(), 8);
         for nic in 0..8 {
             let node = nic / 2;
-            let place = NicPlace { numa_node: Some(node), cpus: (4 * node as usize..).take(4).collect() };
+            let place =
+                NicPlace { numa_node: Some(node), cpus: (4 * node as usize..).take(4).collect() };
             assert_eq!(machine.place(&format!("eth{nic}")), Some(place));
         }
     }
@@ -258,7 +291,8 @@ mod hwloc {
             .software("lo", &[]);
         let (sysfs, mut nics) = (machine.sysfs(), machine.nics());
         replay("two-sockets").complete(&sysfs, &mut nics);
-        let places: Vec<_> = nics.into_iter().map(|nic| (nic.name, nic.numa_node, nic.cpus)).collect();
+        let places: Vec<_> =
+            nics.into_iter().map(|nic| (nic.name, nic.numa_node, nic.cpus)).collect();
         let (first, second) = ([0, 1, 2, 3], [4, 5, 6, 7]);
         assert_eq!(places[..2], [nowhere("bond0"), at("bond1", 0, &first)]);
         assert_eq!(places[2..4], [at("eth0", 0, &first), at("eth1", 0, &first)]);
@@ -268,7 +302,9 @@ mod hwloc {
     #[test]
     fn a_file_that_is_none_is_no_machine() {
         assert!(Hwloc::replay(&file("absent")).is_none());
-        assert!(Hwloc::replay(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).is_none());
+        assert!(
+            Hwloc::replay(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).is_none()
+        );
     }
 
     #[test]
@@ -278,7 +314,8 @@ mod hwloc {
         }
     }
 
-    /// The variable is hwloc's own and holds for a whole process, so this test runs itself in another one.
+    /// The variable is hwloc's own and holds for a whole process, so this test runs itself in
+    /// another one.
     #[test]
     fn the_variable_names_a_machine_to_replay() {
         let file = file("nobody-knows");

@@ -1,4 +1,5 @@
-//! A cluster of network namespaces (`tools/netlab`) with the program's daemon in each node; the master runs in node 0.
+//! A cluster of network namespaces (`tools/netlab`) with the program's daemon in each node; the
+//! master runs in node 0.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use crate::process::{self, Ended, Running};
 const PORT: u16 = 7000;
 /// The labs' names start with this and end with the number of the process that owns them.
 const NAME_PREFIX: &str = "bench";
-/// What netlab answers where namespaces are not permitted, and the exit status of a benchmark that cannot run without.
+/// What netlab answers where namespaces are not permitted, and the exit status of a benchmark that
+/// cannot run without.
 pub(crate) const SKIPPED: i32 = 77;
 
 /// The programs that a cluster is made with.
@@ -31,7 +33,9 @@ impl Tools {
     pub(crate) fn forbidden(&self) -> Result<Option<String>> {
         ensure!(self.cep_fast.is_file(), "no {} (cargo build --release)", self.cep_fast.display());
         let output = Command::new(&self.netlab).arg("check").output();
-        let output = output.with_context(|| format!("cannot run {}; name it with --netlab", self.netlab.display()))?;
+        let output = output.with_context(|| {
+            format!("cannot run {}; name it with --netlab", self.netlab.display())
+        })?;
         let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         match output.status.code() {
             Some(0) => Ok(None),
@@ -54,16 +58,32 @@ pub(crate) struct Cluster<'a> {
 }
 
 impl<'a> Cluster<'a> {
-    /// Nodes 1 to `nodes`, each with a NIC of each of these rates and a daemon that serves the working folder.
-    pub(crate) fn up(lab: &'a Lab, tools: &'a Tools, nodes: u32, rates_mbit: &[u32]) -> Result<Cluster<'a>> {
+    /// Nodes 1 to `nodes`, each with a NIC of each of these rates and a daemon that serves the
+    /// working folder.
+    pub(crate) fn up(
+        lab: &'a Lab,
+        tools: &'a Tools,
+        nodes: u32,
+        rates_mbit: &[u32],
+    ) -> Result<Cluster<'a>> {
         Cluster::lay_out(lab, tools, nodes, rates_mbit.to_vec(), &["--rates", &mbit(rates_mbit)])
     }
 
     /// A node for each of these rates, which its only NIC has.
-    pub(crate) fn of_nodes(lab: &'a Lab, tools: &'a Tools, node_rates_mbit: &[u32]) -> Result<Cluster<'a>> {
+    pub(crate) fn of_nodes(
+        lab: &'a Lab,
+        tools: &'a Tools,
+        node_rates_mbit: &[u32],
+    ) -> Result<Cluster<'a>> {
         let nodes = u32::try_from(node_rates_mbit.len()).context("that many nodes do not fit")?;
         let fastest = node_rates_mbit.iter().max().copied().unwrap_or_default();
-        Cluster::lay_out(lab, tools, nodes, vec![fastest], &["--node-rates", &mbit(node_rates_mbit)])
+        Cluster::lay_out(
+            lab,
+            tools,
+            nodes,
+            vec![fastest],
+            &["--node-rates", &mbit(node_rates_mbit)],
+        )
     }
 
     fn lay_out(
@@ -120,7 +140,8 @@ impl<'a> Cluster<'a> {
         command
     }
 
-    /// Starts a transfer of the program: its master, in node 0. `name` is of files and of processes, and unique.
+    /// Starts a transfer of the program: its master, in node 0. `name` is of files and of
+    /// processes, and unique.
     pub(crate) fn start(&self, name: &str, rows: &str) -> Result<Running> {
         self.start_with(name, rows, &[])
     }
@@ -154,7 +175,8 @@ impl<'a> Cluster<'a> {
     pub(crate) fn received(&self, node: u32) -> Result<Vec<u64>> {
         // Any process of the node sees the node's own table; its daemon is one that runs.
         let table = format!("/proc/{}/net/dev", self.daemon(node).id());
-        let table = fs::read_to_string(&table).with_context(|| format!("no {table}: the daemon is gone"))?;
+        let table = fs::read_to_string(&table)
+            .with_context(|| format!("no {table}: the daemon is gone"))?;
         (0..self.rates_mbit.len()).map(|nic| received(&table, nic)).collect()
     }
 
@@ -175,7 +197,12 @@ impl Drop for Cluster<'_> {
 fn netlab(tools: &Tools, arguments: &[&str]) -> Result<String> {
     let output = Command::new(&tools.netlab).args(arguments).output()?;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "netlab {} ended with {}: {complaint}", arguments.join(" "), output.status);
+    ensure!(
+        output.status.success(),
+        "netlab {} ended with {}: {complaint}",
+        arguments.join(" "),
+        output.status
+    );
     Ok(String::from_utf8(output.stdout)?)
 }
 
@@ -222,7 +249,11 @@ impl Transferred {
         let report = report(ended)?;
         let state = report["state"].as_str().unwrap_or_default();
         let message = report["error"]["message"].as_str().unwrap_or_default();
-        ensure!(state == "complete" && ended.status.success(), "the transfer {state} ({}): {message}", ended.status);
+        ensure!(
+            state == "complete" && ended.status.success(),
+            "the transfer {state} ({}): {message}",
+            ended.status
+        );
         ensure!(report["bytes"] == bytes, "{} bytes moved of {bytes}", report["bytes"]);
         let seconds = report["seconds"].as_f64().context("the report has no seconds")?;
         Ok(Transferred { seconds, gbit_per_s: bytes as f64 * 8e-9 / seconds, report })
@@ -236,7 +267,8 @@ impl Transferred {
 
     /// What it cost beside time.
     pub(crate) fn cost(&self) -> String {
-        let mebibytes = |name: &str| self.report[name].as_f64().unwrap_or_default() / f64::from(1 << 20);
+        let mebibytes =
+            |name: &str| self.report[name].as_f64().unwrap_or_default() / f64::from(1 << 20);
         let gibibytes = mebibytes("bytes") / 1024.0;
         format!(
             "wasted {:.0} MiB, stolen {:.0} MiB, {} retries, {:.2} CPU s/GiB",
@@ -251,8 +283,9 @@ impl Transferred {
 /// The object that a transfer ended with, whatever became of it.
 pub(crate) fn report(ended: &Ended) -> Result<Value> {
     let line = ended.output.lines().last();
-    let line =
-        line.with_context(|| format!("cep-fast ended with {} and no report{}", ended.status, ended.complaint))?;
+    let line = line.with_context(|| {
+        format!("cep-fast ended with {} and no report{}", ended.status, ended.complaint)
+    })?;
     serde_json::from_str(line).with_context(|| format!("cep-fast's report reads {line:?}"))
 }
 
@@ -260,7 +293,8 @@ pub(crate) fn report(ended: &Ended) -> Result<Value> {
 fn received(table: &str, nic: usize) -> Result<u64> {
     let name = format!("eth{nic}:");
     let line = table.lines().find_map(|line| line.trim_start().strip_prefix(&name));
-    let count = line.and_then(|line| line.split_whitespace().next()).and_then(|count| count.parse().ok());
+    let count =
+        line.and_then(|line| line.split_whitespace().next()).and_then(|count| count.parse().ok());
     count.with_context(|| format!("no eth{nic} in /proc/net/dev"))
 }
 

@@ -1,7 +1,9 @@
-//! Kills at random moments: a node or the master of a transfer dies, the transfer is run again, and every byte must be right.
+//! Kills at random moments: a node or the master of a transfer dies, the transfer is run again, and
+//! every byte must be right.
 //!
-//! Every round has its own transfer, victim and moment, drawn from the seed and the round's number, so that one that failed can
-//! be run alone. Rounds run side by side on loopback; transfers are limited in speed, so that there is a moment to strike at.
+//! Every round has its own transfer, victim and moment, drawn from the seed and the round's number,
+//! so that one that failed can be run alone. Rounds run side by side on loopback; transfers are
+//! limited in speed, so that there is a moment to strike at.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -82,8 +84,14 @@ enum Victim {
     Interrupted,
 }
 
-const VICTIMS: [Victim; 6] =
-    [Victim::Node(0), Victim::Node(1), Victim::Node(2), Victim::Node(3), Victim::Master, Victim::Interrupted];
+const VICTIMS: [Victim; 6] = [
+    Victim::Node(0),
+    Victim::Node(1),
+    Victim::Node(2),
+    Victim::Node(3),
+    Victim::Master,
+    Victim::Interrupted,
+];
 
 /// A victim as the command line names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -127,7 +135,11 @@ struct Outcome {
     wanted_bytes: u64,
 }
 
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results go to standard output, progress beside them"
+)]
 pub(crate) fn run(options: &Options) -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
     let program = program_beside(options.cep_fast.as_deref())?;
@@ -146,11 +158,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                         return;
                     }
                     let round = Round::draw(options, number);
-                    let is_other = options.victim.is_some_and(|victim| VICTIMS[victim as usize] != round.victim);
+                    let is_other = options
+                        .victim
+                        .is_some_and(|victim| VICTIMS[victim as usize] != round.victim);
                     if is_other || (options.alone && round.replica) {
                         continue;
                     }
-                    let outcome = Bed::made(&mut bed, lab, program, worker).and_then(|bed| bed.play(options, &round));
+                    let outcome = Bed::made(&mut bed, lab, program, worker)
+                        .and_then(|bed| bed.play(options, &round));
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                     match outcome {
                         Ok(outcome) => done.0.push(outcome),
@@ -171,9 +186,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     });
     let (outcomes, failed) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{}", table(&outcomes));
-    println!("{} rounds in {:.0} s, {} failed {failed:?}", options.kills, began.elapsed().as_secs_f64(), failed.len());
+    println!(
+        "{} rounds in {:.0} s, {} failed {failed:?}",
+        options.kills,
+        began.elapsed().as_secs_f64(),
+        failed.len()
+    );
     drop(lab);
-    ensure!(failed.is_empty(), "rounds that failed: --seed {} --kills 1 --first {}", options.seed, failed[0]);
+    ensure!(
+        failed.is_empty(),
+        "rounds that failed: --seed {} --kills 1 --first {}",
+        options.seed,
+        failed[0]
+    );
     Ok(())
 }
 
@@ -192,15 +217,18 @@ fn table(outcomes: &[Outcome]) -> Table {
         "first run ended after, s: mean, most",
     ]);
     for victim in VICTIMS {
-        let of: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.victim == victim).collect();
+        let of: Vec<&Outcome> =
+            outcomes.iter().filter(|outcome| outcome.victim == victim).collect();
         let struck: Vec<&&Outcome> = of.iter().filter(|outcome| outcome.struck).collect();
         let rerun: Vec<&&&Outcome> = struck.iter().filter(|outcome| outcome.reruns > 0).collect();
         let mean_most = |values: Vec<f64>| {
-            let mean = values.iter().fold(0.0, |sum, value| sum + value) / values.len().max(1) as f64;
+            let mean =
+                values.iter().fold(0.0, |sum, value| sum + value) / values.len().max(1) as f64;
             format!("{mean:.1}, {:.1}", values.iter().copied().fold(0.0, f64::max))
         };
-        let (resumed, wanted) =
-            rerun.iter().fold((0, 0), |sum, of| (sum.0 + of.resumed_bytes, sum.1 + of.wanted_bytes));
+        let (resumed, wanted) = rerun
+            .iter()
+            .fold((0, 0), |sum, of| (sum.0 + of.resumed_bytes, sum.1 + of.wanted_bytes));
         let title = match victim {
             Victim::Node(node @ 0..2) => format!("sender {}, killed", NODES[node]),
             Victim::Node(node) => format!("receiver {}, killed", NODES[node]),
@@ -214,7 +242,12 @@ fn table(outcomes: &[Outcome]) -> Table {
             struck.iter().filter(|outcome| outcome.went_on).count().to_string(),
             rerun.iter().map(|outcome| outcome.reruns).sum::<u32>().to_string(),
             format!("{:.0} %", 100.0 * resumed as f64 / f64::max(wanted as f64, 1.0)),
-            mean_most(rerun.iter().map(|outcome| outcome.again_bytes as f64 / f64::from(1 << 20)).collect()),
+            mean_most(
+                rerun
+                    .iter()
+                    .map(|outcome| outcome.again_bytes as f64 / f64::from(1 << 20))
+                    .collect(),
+            ),
             mean_most(struck.iter().map(|outcome| outcome.ended_after).collect()),
         ]);
     }
@@ -238,7 +271,8 @@ impl Round {
         }
     }
 
-    /// Where the second receiver's part begins. Where it has a file of its own, the first one's goes on to the end.
+    /// Where the second receiver's part begins. Where it has a file of its own, the first one's
+    /// goes on to the end.
     fn second_from(&self) -> u64 {
         self.bytes / 3
     }
@@ -261,7 +295,9 @@ impl Round {
         let (first, other) = (bed.address(2), bed.address(3));
         text + &match self.together {
             false => {
-                format!("reader {first} file:///c/copy 0 0-{last}\nreader {other} file:///d/copy 0 {second}-{last}\n")
+                format!(
+                    "reader {first} file:///c/copy 0 0-{last}\nreader {other} file:///d/copy 0 {second}-{last}\n"
+                )
             }
             true => format!(
                 "reader {first} file:///c/copy 0 0-{}\nreader {other} file:///c/copy {second} {second}-{last}\n",
@@ -282,7 +318,12 @@ struct Bed<'a> {
 
 impl<'a> Bed<'a> {
     /// The worker's nodes, made where there are none.
-    fn made<'b>(bed: &'b mut Option<Bed<'a>>, lab: &'a Lab, program: &'a Path, worker: u32) -> Result<&'b mut Bed<'a>> {
+    fn made<'b>(
+        bed: &'b mut Option<Bed<'a>>,
+        lab: &'a Lab,
+        program: &'a Path,
+        worker: u32,
+    ) -> Result<&'b mut Bed<'a>> {
         if bed.is_none() {
             let folder = lab.path(&format!("worker{worker}"));
             if folder.exists() {
@@ -291,7 +332,8 @@ impl<'a> Bed<'a> {
             let mut made = Bed { lab, program, worker, folder, daemons: Vec::new() };
             for node in 0..NODES.len() {
                 fs::create_dir_all(made.home(node))?;
-                // A copy for each worker: one more link would change the file that other workers' transfers read.
+                // A copy for each worker: one more link would change the file that other workers'
+                // transfers read.
                 let source = made.root(node).join("source");
                 match node {
                     0 => _ = fs::copy(lab.path("source"), source)?,
@@ -321,7 +363,9 @@ impl<'a> Bed<'a> {
 
     fn start(&self, node: usize) -> Result<Running> {
         let mut command = process::command(self.program);
-        command.args(["node", "--listen", &self.address(node), "--insecure-no-key", "--root"]).arg(self.root(node));
+        command
+            .args(["node", "--listen", &self.address(node), "--insecure-no-key", "--root"])
+            .arg(self.root(node));
         let name = format!("node-{}", NODES[node]);
         let daemon = Running::start(&name, command, &self.folder, DEADLINE * 1000)?;
         daemon.until_says("ready ")?;
@@ -330,7 +374,9 @@ impl<'a> Bed<'a> {
 
     fn master(&self, spec: &Path, limit_mbit: u64) -> Result<Running> {
         let mut command: Command = process::command(self.program);
-        command.args(["run", "--json", "--progress", "never", "--limit", &format!("{limit_mbit}M")]).arg(spec);
+        command
+            .args(["run", "--json", "--progress", "never", "--limit", &format!("{limit_mbit}M")])
+            .arg(spec);
         Running::start("master", command, &self.folder, DEADLINE)
     }
 
@@ -363,7 +409,9 @@ impl<'a> Bed<'a> {
         let ended_after = blow.elapsed().as_secs_f64();
         let went_on = first.status.success();
         ensure!(struck || went_on, "it failed undisturbed: {}{}", first.output, first.complaint);
-        let report = |output: &str| serde_json::from_str::<Value>(output.lines().last().unwrap_or_default()).ok();
+        let report = |output: &str| {
+            serde_json::from_str::<Value>(output.lines().last().unwrap_or_default()).ok()
+        };
         let number = |report: &Value, name: &str| report[name].as_u64().unwrap_or_default();
         let landed = report(&first.output).map_or(0, |report| number(&report, "bytes"));
         let (mut reruns, mut resumed_bytes) = (0, 0);
@@ -399,8 +447,9 @@ impl<'a> Bed<'a> {
 
     /// Something that lies at a node beside its copy.
     fn left_over(&self, node: usize) -> Result<Option<OsString>> {
-        let names: io::Result<Vec<OsString>> =
-            fs::read_dir(self.home(node))?.map(|entry| entry.map(|entry| entry.file_name())).collect();
+        let names: io::Result<Vec<OsString>> = fs::read_dir(self.home(node))?
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect();
         Ok(names?.into_iter().find(|name| name != "copy"))
     }
 
@@ -408,16 +457,27 @@ impl<'a> Bed<'a> {
     fn compare(&self, round: &Round) -> Result<()> {
         for (node, from) in round.files() {
             let copy = self.home(node).join("copy");
-            let bytes = fs::metadata(&copy).with_context(|| format!("no {}", copy.display()))?.len();
+            let bytes =
+                fs::metadata(&copy).with_context(|| format!("no {}", copy.display()))?.len();
             ensure!(bytes == round.bytes - from, "{} has {bytes} bytes", copy.display());
             let mut cmp = process::command("cmp");
             let skip = format!("{}:0", round.offset + from);
-            cmp.args(["-n", &bytes.to_string(), "-i", &skip]).arg(self.lab.path("source")).arg(&copy);
-            Running::start("cmp", cmp, &self.folder, DEADLINE)?.finish().context("the copy differs")?;
-            // Who has the master's good-bye before it forgets the transfer is not waited for by the master.
+            cmp.args(["-n", &bytes.to_string(), "-i", &skip])
+                .arg(self.lab.path("source"))
+                .arg(&copy);
+            Running::start("cmp", cmp, &self.folder, DEADLINE)?
+                .finish()
+                .context("the copy differs")?;
+            // Who has the master's good-bye before it forgets the transfer is not waited for by the
+            // master.
             let deadline = Instant::now() + FORGOTTEN_WITHIN;
             while let Some(name) = self.left_over(node)? {
-                ensure!(Instant::now() < deadline, "{} is left over at {}", name.display(), NODES[node]);
+                ensure!(
+                    Instant::now() < deadline,
+                    "{} is left over at {}",
+                    name.display(),
+                    NODES[node]
+                );
                 thread::sleep(Duration::from_millis(5));
             }
         }

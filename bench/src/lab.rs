@@ -1,4 +1,5 @@
-//! The working folder of one benchmark: its source file, its destinations, its logs, and the deadline of what runs in it.
+//! The working folder of one benchmark: its source file, its destinations, its logs, and the
+//! deadline of what runs in it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,7 +14,8 @@ use crate::contenders::{Files, Scenario, Work};
 use crate::process::Running;
 
 const BLOCK_BYTES: usize = 1 << 20;
-/// The working folders' names start with this and end with the number of the process that owns them.
+/// The working folders' names start with this and end with the number of the process that owns
+/// them.
 const FOLDER_PREFIX: &str = "run-";
 
 /// A folder of its own that goes when it is dropped.
@@ -25,7 +27,8 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// A working folder below `parent` for work of `bytes` bytes; clears what dead benchmarks left there.
+    /// A working folder below `parent` for work of `bytes` bytes; clears what dead benchmarks left
+    /// there.
     pub(crate) fn new(parent: &Path, bytes: u64, limit: Duration) -> Result<Lab> {
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
         // Peers want absolute paths.
@@ -51,8 +54,8 @@ impl Lab {
         self.bytes
     }
 
-    /// The work of a scenario, ready to be timed: the source cached, the destination absent, nothing left to write back
-    /// from the run before.
+    /// The work of a scenario, ready to be timed: the source cached, the destination absent,
+    /// nothing left to write back from the run before.
     pub(crate) fn prepare(&self, scenario: Scenario) -> Result<Work> {
         self.prepare_part(scenario, self.bytes)
     }
@@ -75,8 +78,13 @@ impl Lab {
     /// Removes the destination, after comparing it where `compare` says so.
     pub(crate) fn clear(&self, work: &Work, compare: bool) -> Result<()> {
         let Some(files) = &work.files else { return Ok(()) };
-        let arrived = fs::metadata(&files.destination).context("no destination file after the run")?.len();
-        ensure!(arrived == work.bytes, "{arrived} of {} bytes are in the destination file", work.bytes);
+        let arrived =
+            fs::metadata(&files.destination).context("no destination file after the run")?.len();
+        ensure!(
+            arrived == work.bytes,
+            "{arrived} of {} bytes are in the destination file",
+            work.bytes
+        );
         if compare {
             let mut cmp = crate::process::command("cmp");
             cmp.args(["-n", &work.bytes.to_string()]).arg(&files.source).arg(&files.destination);
@@ -106,7 +114,10 @@ impl Lab {
         // The source, one destination, and room for the file system's own needs.
         let needed_bytes = self.bytes * 5 / 2;
         if free_bytes < needed_bytes {
-            bail!("{}: needs {needed_bytes} bytes free, has {free_bytes}; name another --dir", self.folder.display());
+            bail!(
+                "{}: needs {needed_bytes} bytes free, has {free_bytes}; name another --dir",
+                self.folder.display()
+            );
         }
         let mut file = File::create_new(path)?;
         let mut state = 0x9e37_79b9_7f4a_7c15;
@@ -144,10 +155,14 @@ fn fill(block: &mut [u8], state: &mut u64) {
 fn remove_left_over(parent: &Path) -> Result<()> {
     for entry in fs::read_dir(parent)? {
         let path = entry?.path();
-        let owner = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(FOLDER_PREFIX));
+        let owner = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_prefix(FOLDER_PREFIX));
         let Some(owner) = owner.and_then(|owner| owner.parse::<u32>().ok()) else { continue };
         if !Path::new(&format!("/proc/{owner}")).exists() {
-            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
     Ok(())
@@ -175,13 +190,16 @@ mod tests {
     #[test]
     fn a_short_or_different_destination_fails_the_run() {
         let parent = tempfile::tempdir().unwrap();
-        let lab = Lab::new(parent.path(), 3 * BLOCK_BYTES as u64 + 1, Duration::from_secs(60)).unwrap();
+        let lab =
+            Lab::new(parent.path(), 3 * BLOCK_BYTES as u64 + 1, Duration::from_secs(60)).unwrap();
         let work = lab.prepare(Scenario::FileToFile).unwrap();
         let files = work.files.as_ref().unwrap();
         let content = fs::read(&files.source).unwrap();
         assert!(lab.clear(&work, false).unwrap_err().to_string().contains("no destination"));
         fs::write(&files.destination, &content[1..]).unwrap();
-        assert!(lab.clear(&work, false).unwrap_err().to_string().contains("3145728 of 3145729 bytes"));
+        assert!(
+            lab.clear(&work, false).unwrap_err().to_string().contains("3145728 of 3145729 bytes")
+        );
         let mut changed = content.clone();
         changed[BLOCK_BYTES] ^= 1;
         fs::write(&files.destination, &changed).unwrap();

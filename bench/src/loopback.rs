@@ -1,6 +1,7 @@
 //! The loopback scenarios: everybody in turn, round by round, on one machine in one run.
 //!
-//! Rounds are interleaved, so that a neighbour's load or a warm disk cache falls on all alike; medians stand for all rounds.
+//! Rounds are interleaved, so that a neighbour's load or a warm disk cache falls on all alike;
+//! medians stand for all rounds.
 
 use std::time::Duration;
 
@@ -51,7 +52,8 @@ pub(crate) struct Outcome {
     pub(crate) note: Option<String>,
 }
 
-/// Gives every contender its turn in every scenario that it plays, `rounds` times; `turn` also hears which round it is.
+/// Gives every contender its turn in every scenario that it plays, `rounds` times; `turn` also
+/// hears which round it is.
 ///
 /// One that is missing or fails gets a note and no further turn; the others go on.
 pub(crate) fn rounds(
@@ -62,13 +64,25 @@ pub(crate) fn rounds(
 ) -> Vec<Outcome> {
     let mut outcomes: Vec<(&dyn Contender, Outcome)> = scenarios
         .iter()
-        .flat_map(|&scenario| contenders.iter().filter(move |who| who.plays(scenario)).map(move |who| (scenario, who)))
+        .flat_map(|&scenario| {
+            contenders.iter().filter(move |who| who.plays(scenario)).map(move |who| (scenario, who))
+        })
         .map(|(scenario, who)| {
-            (who.as_ref(), Outcome { scenario, contender: who.name(), samples: Vec::new(), note: who.missing() })
+            (
+                who.as_ref(),
+                Outcome {
+                    scenario,
+                    contender: who.name(),
+                    samples: Vec::new(),
+                    note: who.missing(),
+                },
+            )
         })
         .collect();
     for round in 1..=rounds {
-        for (contender, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.note.is_none()) {
+        for (contender, outcome) in
+            outcomes.iter_mut().filter(|(_, outcome)| outcome.note.is_none())
+        {
             match turn(*contender, outcome.scenario, round) {
                 Ok(sample) => outcome.samples.push(sample),
                 Err(error) => outcome.note = Some(format!("{error:#}")),
@@ -79,7 +93,12 @@ pub(crate) fn rounds(
 }
 
 /// One run, and everything around it that is not timed; `compare` has the files compared too.
-pub(crate) fn turn(lab: &Lab, contender: &dyn Contender, scenario: Scenario, compare: bool) -> Result<Sample> {
+pub(crate) fn turn(
+    lab: &Lab,
+    contender: &dyn Contender,
+    scenario: Scenario,
+    compare: bool,
+) -> Result<Sample> {
     let work = lab.prepare(scenario)?;
     let sample = measure(lab, contender, &work).and_then(|sample| {
         lab.clear(&work, compare)?;
@@ -94,7 +113,8 @@ pub(crate) fn turn(lab: &Lab, contender: &dyn Contender, scenario: Scenario, com
 fn measure(lab: &Lab, contender: &dyn Contender, work: &Work) -> Result<Sample> {
     let cpu_before = process::cpu_spent()?;
     let timing = contender.run(lab, work);
-    // Servers have been told to leave; what they forked is waited for here, so that its time counts.
+    // Servers have been told to leave; what they forked is waited for here, so that its time
+    // counts.
     process::reap()?;
     Ok(Sample::new(work.bytes, timing?, process::cpu_spent()?.saturating_sub(cpu_before)))
 }
@@ -137,7 +157,14 @@ mod tests {
         });
         let found: Vec<(&str, usize, Option<&str>)> =
             outcomes.iter().map(|o| (o.contender, o.samples.len(), o.note.as_deref())).collect();
-        assert_eq!(found, [("missing", 0, Some("not installed")), ("failing", 0, Some("broken")), ("good", 2, None)]);
+        assert_eq!(
+            found,
+            [
+                ("missing", 0, Some("not installed")),
+                ("failing", 0, Some("broken")),
+                ("good", 2, None)
+            ]
+        );
         assert_eq!(turns, [("failing", 1), ("good", 1), ("good", 2)]);
     }
 

@@ -1,7 +1,8 @@
-//! `cep-bench`: what the program reaches, beside the raw limit of the machine and beside its peers, in one run.
+//! `cep-bench`: what the program reaches, beside the raw limit of the machine and beside its peers,
+//! in one run.
 //!
-//! Speed is judged as a ratio within one run, never as an absolute figure: machines differ, and one machine differs from hour
-//! to hour.
+//! Speed is judged as a ratio within one run, never as an absolute figure: machines differ, and one
+//! machine differs from hour to hour.
 
 mod bar;
 mod cases;
@@ -51,13 +52,17 @@ enum Command {
     Plans(plans::Options),
     /// What a master takes as transfers grow to ten thousand nodes, which are simulated.
     Master(master::Options),
-    /// Two or more nodes with shaped NICs (tools/netlab): what adds up, what survives, and the bars for both. Needs root.
+    /// Two or more nodes with shaped NICs (tools/netlab): what adds up, what survives, and the bars
+    /// for both. Needs root.
     Lab(cases::Options),
-    /// Figures 4 to 7 of the CEP paper, in labs of shaped NICs: ours, its peers and the bound. Needs root.
+    /// Figures 4 to 7 of the CEP paper, in labs of shaped NICs: ours, its peers and the bound.
+    /// Needs root.
     Figures(figures::Options),
-    /// Nodes and masters that die at random moments, and transfers that are run again until every byte is right.
+    /// Nodes and masters that die at random moments, and transfers that are run again until every
+    /// byte is right.
     Kills(kills::Options),
-    /// Thousands of small transfers against the same daemons, whose memory, descriptors and threads must stay level.
+    /// Thousands of small transfers against the same daemons, whose memory, descriptors and threads
+    /// must stay level.
     Soak(soak::Options),
     /// One end of the raw limit.
     #[command(hide = true)]
@@ -110,7 +115,9 @@ struct Cores(Option<(usize, usize)>);
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Loopback(options) => benchmark(&options),
-        Command::Raw(options) => benchmark(&Options { only: RAW.map(str::to_owned).to_vec(), ..options }),
+        Command::Raw(options) => {
+            benchmark(&Options { only: RAW.map(str::to_owned).to_vec(), ..options })
+        }
         Command::Plans(options) => plans::run(&options),
         Command::Master(options) => master::run(&options),
         Command::Lab(options) => cases::run(&options),
@@ -121,23 +128,40 @@ fn main() -> Result<()> {
     }
 }
 
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results go to standard output, progress beside them"
+)]
 fn benchmark(options: &Options) -> Result<()> {
     let contenders = options.contenders()?;
     if options.list {
         for contender in &contenders {
-            println!("{}: {}", contender.name(), contender.missing().unwrap_or_else(|| "ready".to_owned()));
+            println!(
+                "{}: {}",
+                contender.name(),
+                contender.missing().unwrap_or_else(|| "ready".to_owned())
+            );
         }
         return Ok(());
     }
     options::adopt_orphans()?;
     let machine = Machine::look()?;
     let lab = Lab::new(&options.dir, options.bytes, Duration::from_secs(options.deadline))?;
-    let outcomes =
-        loopback::rounds(&contenders, &scenarios(options.scenario), options.rounds, |contender, scenario, round| {
-            eprintln!("round {round} of {}: {}, {}", options.rounds, scenario.title(), contender.name());
+    let outcomes = loopback::rounds(
+        &contenders,
+        &scenarios(options.scenario),
+        options.rounds,
+        |contender, scenario, round| {
+            eprintln!(
+                "round {round} of {}: {}, {}",
+                options.rounds,
+                scenario.title(),
+                contender.name()
+            );
             loopback::turn(&lab, contender, scenario, round == 1)
-        });
+        },
+    );
     let report = Report::new(options.bytes, options.rounds, machine, outcomes);
     println!("{}", report.table());
     options.common.keep(&report)?;
@@ -154,9 +178,15 @@ impl Options {
         let mut contenders = contenders::all(&cep_fast, &self.peers, self.raw_cores.0);
         for name in &self.only {
             let known: Vec<&str> = contenders.iter().map(|contender| contender.name()).collect();
-            ensure!(known.contains(&name.as_str()), "no contender {name}; there are {}", known.join(", "));
+            ensure!(
+                known.contains(&name.as_str()),
+                "no contender {name}; there are {}",
+                known.join(", ")
+            );
         }
-        contenders.retain(|contender| self.only.is_empty() || self.only.iter().any(|name| name == contender.name()));
+        contenders.retain(|contender| {
+            self.only.is_empty() || self.only.iter().any(|name| name == contender.name())
+        });
         Ok(contenders)
     }
 }
@@ -178,9 +208,14 @@ fn bytes(text: &str) -> Result<u64, String> {
         Some((at, 'G')) => (&text[..at], 30),
         _ => (text, 0),
     };
-    let count: u64 = digits.parse().map_err(|_| "expected a number, with K, M or G behind it".to_owned())?;
+    let count: u64 =
+        digits.parse().map_err(|_| "expected a number, with K, M or G behind it".to_owned())?;
     let bytes = count.checked_mul(1 << shift).ok_or("more than 64 bits hold")?;
-    if bytes == 0 || !bytes.is_multiple_of(1 << 20) { Err("expected whole MiB".to_owned()) } else { Ok(bytes) }
+    if bytes == 0 || !bytes.is_multiple_of(1 << 20) {
+        Err("expected whole MiB".to_owned())
+    } else {
+        Ok(bytes)
+    }
 }
 
 /// Reads two cores, `0,1`, or `none`.
@@ -188,8 +223,11 @@ fn cores(text: &str) -> Result<Cores, String> {
     if text == "none" {
         return Ok(Cores(None));
     }
-    let pair = text.split_once(',').and_then(|(sender, receiver)| sender.parse().ok().zip(receiver.parse().ok()));
-    pair.map(|pair| Cores(Some(pair))).ok_or_else(|| "expected two cores as in 0,1, or none".to_owned())
+    let pair = text
+        .split_once(',')
+        .and_then(|(sender, receiver)| sender.parse().ok().zip(receiver.parse().ok()));
+    pair.map(|pair| Cores(Some(pair)))
+        .ok_or_else(|| "expected two cores as in 0,1, or none".to_owned())
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
-//! The master as transfers grow to ten thousand nodes: the real program over real sockets, with nodes that move nothing.
+//! The master as transfers grow to ten thousand nodes: the real program over real sockets, with
+//! nodes that move nothing.
 //!
-//! This process stands in for all nodes, each at a loopback address of its own. They shake hands, open nothing, take their
-//! part of the plan, ask a sender for one byte, and say that all has landed. Half of them send. Of ten ranges that a receiver
-//! wants, six are offered by two senders, so that its part of the plan has sixteen entries.
+//! This process stands in for all nodes, each at a loopback address of its own. They shake hands,
+//! open nothing, take their part of the plan, ask a sender for one byte, and say that all has
+//! landed. Half of them send. Of ten ranges that a receiver wants, six are offered by two senders,
+//! so that its part of the plan has sixteen entries.
 //!
-//! What a master keeps of each node is counted, piece by piece, in a master that is a thread of this process; by how much it
-//! grows from a quarter of the nodes to half of them, because both ends are then in one process. Everything else is measured of the program.
+//! What a master keeps of each node is counted, piece by piece, in a master that is a thread of
+//! this process; by how much it grows from a quarter of the nodes to half of them, because both
+//! ends are then in one process. Everything else is measured of the program.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -59,12 +62,14 @@ struct Found {
     rows: u64,
     /// What `cep-fast plan` takes for the same rows.
     planning_seconds: f64,
-    /// From the first dial to the last session, and what the master's processor time in it comes to for each node.
+    /// From the first dial to the last session, and what the master's processor time in it comes to
+    /// for each node.
     handshakes_seconds: f64,
     handshake_cpu_us: f64,
     /// Those of the nodes, all in this process.
     handshake_node_cpu_us: f64,
-    /// From there to the first byte at a receiver, and to the last receiver that has its part of the plan.
+    /// From there to the first byte at a receiver, and to the last receiver that has its part of
+    /// the plan.
     first_byte_seconds: f64,
     last_start_seconds: f64,
     /// The rest, to the last session closed.
@@ -79,7 +84,8 @@ struct Found {
     messages_max: u64,
     message_bytes: f64,
     message_bytes_max: u64,
-    /// Of receivers: the senders of segments in its part of the plan, and what it takes on the wire.
+    /// Of receivers: the senders of segments in its part of the plan, and what it takes on the
+    /// wire.
     entries: f64,
     start_bytes: f64,
 }
@@ -96,10 +102,15 @@ struct Held {
     state: f64,
 }
 
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results go to standard output, progress beside them"
+)]
 pub(crate) fn run(options: &Options) -> Result<()> {
     let program = options.common.program()?;
-    fs::create_dir_all(&options.dir).with_context(|| format!("cannot make {}", options.dir.display()))?;
+    fs::create_dir_all(&options.dir)
+        .with_context(|| format!("cannot make {}", options.dir.display()))?;
     let mut all = Vec::new();
     for nodes in (2..).map(|power| 10_u64.pow(power)).take_while(|nodes| *nodes <= options.nodes) {
         eprintln!("{nodes} nodes");
@@ -109,7 +120,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let last = all.last().context("no size to measure")?;
     let bars = bars(last);
     for (what, bar, found) in &bars {
-        println!("{what}: {found:.3}, bar {}{}", bar.text(), if bar.holds(*found) { "" } else { ": missed" });
+        println!(
+            "{what}: {found:.3}, bar {}{}",
+            bar.text(),
+            if bar.holds(*found) { "" } else { ": missed" }
+        );
     }
     options.common.keep(&all)?;
     options.common.judge(bars.iter().any(|(_, bar, found)| !bar.holds(*found)));
@@ -125,9 +140,12 @@ fn measure(options: &Options, program: &Path, nodes: u64) -> Result<Found> {
         .with_context(|| format!("cannot write {}", file.display()))?;
     let planning_seconds = plans::plan(program, &file, &options.scheduler)?.seconds;
     let mut command = Command::new(program);
-    command.args(["run", "--json", "--progress", "never", "--scheduler", &options.scheduler]).arg(&file);
+    command
+        .args(["run", "--json", "--progress", "never", "--scheduler", &options.scheduler])
+        .arg(&file);
     command.stdin(Stdio::null()).stdout(File::create(&output)?);
-    let master = Master(command.spawn().with_context(|| format!("cannot run {}", program.display()))?);
+    let master =
+        Master(command.spawn().with_context(|| format!("cannot run {}", program.display()))?);
     let seen = RefCell::new(Vec::new());
     let within = Duration::from_secs(options.deadline);
     let tally = stand_ins::serve(listener, usize::try_from(nodes)?, within, &mut |milestone| {
@@ -181,11 +199,13 @@ fn found(
     }
 }
 
-/// As many rows of a sender's as of a receiver's; three fifths of the first also cover the range behind their own.
+/// As many rows of a sender's as of a receiver's; three fifths of the first also cover the range
+/// behind their own.
 fn specification(nodes: u64, rows: u64, port: u16) -> String {
     let mut text = String::from("id master\n");
     let half = nodes / 2;
-    let host = |node: u64| format!("127.{}.{}.{}", 10 + (node >> 16), (node >> 8) & 255, node & 255);
+    let host =
+        |node: u64| format!("127.{}.{}.{}", 10 + (node >> 16), (node >> 8) & 255, node & 255);
     for row in 0..rows {
         let steps = if row % 5 < 3 { 2 } else { 1 };
         for at in 0..half {
@@ -193,8 +213,10 @@ fn specification(nodes: u64, rows: u64, port: u16) -> String {
             let (offered, wanted) = (start + steps * STEP_BYTES - 1, start + STEP_BYTES - 1);
             // A receiver meets other senders in each of its rows.
             let (sender, receiver) = (host((at + row * 7) % half), host(half + at));
-            writeln!(text, "writer {sender}:{port} pattern:1 {start} {start}-{offered}").expect("memory takes it");
-            writeln!(text, "reader {receiver}:{port} null: 0 {start}-{wanted}").expect("memory takes it");
+            writeln!(text, "writer {sender}:{port} pattern:1 {start} {start}-{offered}")
+                .expect("memory takes it");
+            writeln!(text, "reader {receiver}:{port} null: 0 {start}-{wanted}")
+                .expect("memory takes it");
         }
     }
     text
@@ -214,12 +236,14 @@ fn hold(options: &Options, nodes: u64) -> Result<Held> {
         drop(ciphers);
         Ok(weight)
     });
-    let cipher = per_node(weighed.join().map_err(|_| anyhow!("the scales broke"))??, CIPHERS as u64);
+    let cipher =
+        per_node(weighed.join().map_err(|_| anyhow!("the scales broke"))??, CIPHERS as u64);
     let socket = connection as f64;
     Ok(Held { all, cipher, socket, state: all - cipher - socket })
 }
 
-/// What a master in this process allocates and keeps from the first dial until it has told all nodes to prepare.
+/// What a master in this process allocates and keeps from the first dial until it has told all
+/// nodes to prepare.
 fn growth(options: &Options, nodes: u64) -> Result<i64> {
     stand_ins::make_room(2 * usize::try_from(nodes)?)?;
     let listener = TcpListener::bind(("0.0.0.0", 0))?;
@@ -231,21 +255,27 @@ fn growth(options: &Options, nodes: u64) -> Result<i64> {
     });
     let (mut before, mut after) = (0, 0);
     let within = Duration::from_secs(options.deadline);
-    stand_ins::serve(listener, usize::try_from(nodes)?, within, &mut |milestone| match milestone {
-        Milestone::FirstCall => {
-            // By then it has dialled as many as it does at once, and waits.
-            std::thread::sleep(Duration::from_millis(200));
-            before = counting::held_bytes();
-        }
-        Milestone::AllAsked => after = counting::held_bytes(),
-        _ => {}
-    })?;
+    stand_ins::serve(
+        listener,
+        usize::try_from(nodes)?,
+        within,
+        &mut |milestone| match milestone {
+            Milestone::FirstCall => {
+                // By then it has dialled as many as it does at once, and waits.
+                std::thread::sleep(Duration::from_millis(200));
+                before = counting::held_bytes();
+            }
+            Milestone::AllAsked => after = counting::held_bytes(),
+            _ => {}
+        },
+    )?;
     let report = master.join().map_err(|_| anyhow!("the master panicked"))??;
     ensure!(report.error.is_none(), "the transfer failed: {report}");
     Ok(after - before)
 }
 
-/// With fewer nodes than this a master dials a quarter of them at once, and counts them before it has met them.
+/// With fewer nodes than this a master dials a quarter of them at once, and counts them before it
+/// has met them.
 const COUNTED_NODES_MIN: u64 = 2000;
 
 /// Enough for their number not to matter.
@@ -331,7 +361,10 @@ fn cpu(file: &str) -> Result<Duration> {
 
 fn memory_bytes(pid: u32, field: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).context("no such line")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+        .context("no such line")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
@@ -357,7 +390,9 @@ fn table(all: &[Found]) -> Table {
         "entries",
     ]);
     for found in all {
-        let held = |of: fn(&Held) -> f64| found.node.as_ref().map_or(String::new(), |held| format!("{:.0}", of(held)));
+        let held = |of: fn(&Held) -> f64| {
+            found.node.as_ref().map_or(String::new(), |held| format!("{:.0}", of(held)))
+        };
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         table.add_row([
             found.nodes.to_string(),
@@ -389,6 +424,10 @@ fn bars(found: &Found) -> Vec<(&'static str, Bar, f64)> {
         ("bytes of state for an idle node, beyond socket and cipher", Bar::AtMost(256.0), state),
         ("messages of a node", Bar::AtMost(4.0), found.messages_max as f64),
         ("bytes of them, at the mean", Bar::AtMost(1024.0), found.message_bytes),
-        ("seconds from the last session to the first byte", Bar::AtMost(2.0), found.first_byte_seconds),
+        (
+            "seconds from the last session to the first byte",
+            Bar::AtMost(2.0),
+            found.first_byte_seconds,
+        ),
     ]
 }

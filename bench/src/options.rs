@@ -32,7 +32,8 @@ impl Common {
         self.json.as_deref().map_or(Ok(()), |file| crate::report::write(file, found))
     }
 
-    /// Ends this process with status 1 where bars are missed and that counts. Whatever has to go before it does is gone.
+    /// Ends this process with status 1 where bars are missed and that counts. Whatever has to go
+    /// before it does is gone.
     pub(crate) fn judge(&self, misses: bool) {
         if self.strict && misses {
             std::process::exit(1);
@@ -51,7 +52,8 @@ pub(crate) struct InLabs {
 }
 
 impl InLabs {
-    /// The programs that labs are made with, once this process can look after them. Where labs are not allowed it ends.
+    /// The programs that labs are made with, once this process can look after them. Where labs are
+    /// not allowed it ends.
     #[allow(clippy::print_stderr, reason = "why nothing is measured goes there")]
     pub(crate) fn tools(&self) -> Result<Tools> {
         let tools = Tools { netlab: self.netlab.clone(), cep_fast: self.common.program()? };

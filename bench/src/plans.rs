@@ -1,7 +1,9 @@
-//! How long planning takes as transfers grow: disjoint ranges, and ranges that twenty nodes offer and twenty want.
+//! How long planning takes as transfers grow: disjoint ranges, and ranges that twenty nodes offer
+//! and twenty want.
 //!
-//! Every row has a node of its own. Half of them send, at speeds that differ by up to ten, and the others receive faster than
-//! they can: with overlap no simple plan is the best, because load has to be shifted along chains of neighbours.
+//! Every row has a node of its own. Half of them send, at speeds that differ by up to ten, and the
+//! others receive faster than they can: with overlap no simple plan is the best, because load has
+//! to be shifted along chains of neighbours.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -37,17 +39,27 @@ const STEP_BYTES: u64 = 1 << 24;
 #[allow(clippy::print_stdout, reason = "results go to standard output")]
 pub(crate) fn run(options: &Options) -> Result<()> {
     let program = crate::options::program_beside(options.cep_fast.as_deref())?;
-    std::fs::create_dir_all(&options.dir).with_context(|| format!("cannot make {}", options.dir.display()))?;
+    std::fs::create_dir_all(&options.dir)
+        .with_context(|| format!("cannot make {}", options.dir.display()))?;
     let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header(["rows", "overlap", "scheduler", "planning s", "predicted / bound"]);
+    table.load_style(ASCII_MARKDOWN).set_header([
+        "rows",
+        "overlap",
+        "scheduler",
+        "planning s",
+        "predicted / bound",
+    ]);
     for rows in (2..).map(|power| 10_u64.pow(power)).take_while(|rows| *rows <= options.rows) {
         for overlap in [1, 20] {
             let file = options.dir.join(format!("plan-{rows}-{overlap}.spec"));
             std::fs::write(&file, specification(rows, overlap))
                 .with_context(|| format!("cannot write {}", file.display()))?;
-            for scheduler in ["greedy", "lp"].into_iter().filter(|name| *name != "lp" || rows <= options.lp_rows) {
-                let plans: Vec<Plan> =
-                    (0..options.rounds).map(|_| plan(&program, &file, scheduler)).collect::<Result<_>>()?;
+            for scheduler in
+                ["greedy", "lp"].into_iter().filter(|name| *name != "lp" || rows <= options.lp_rows)
+            {
+                let plans: Vec<Plan> = (0..options.rounds)
+                    .map(|_| plan(&program, &file, scheduler))
+                    .collect::<Result<_>>()?;
                 let seconds = plans.iter().map(|plan| plan.seconds).fold(f64::INFINITY, f64::min);
                 let ratio = plans.first().map_or(f64::NAN, |plan| plan.predicted / plan.bound);
                 table.add_row([
@@ -71,10 +83,13 @@ fn specification(rows: u64, overlap: u64) -> String {
     let mut random = rows;
     for at in 0..rows / 2 {
         for (role, host, uri) in [("writer", "s", "pattern:1"), ("reader", "r", "null:")] {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let (start, end) = (at * STEP_BYTES, (at + overlap) * STEP_BYTES - 1);
             let speed = if role == "writer" { 1000 + (random >> 33) % 9000 } else { 100_000 };
-            writeln!(text, "{role} {host}{at}:1 {uri} 0 {start}-{end} speed={speed}M").expect("memory takes it");
+            writeln!(text, "{role} {host}{at}:1 {uri} 0 {start}-{end} speed={speed}M")
+                .expect("memory takes it");
         }
     }
     text
@@ -95,8 +110,12 @@ pub(crate) fn plan(program: &Path, spec: &Path, scheduler: &str) -> Result<Plan>
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).context("the plan is no text")?;
     let number = |line: &str, before: &str| -> Result<f64> {
-        let line = text.lines().find(|found| found.starts_with(line)).with_context(|| format!("no line {line}"))?;
-        let (_, number) = line.split_once(before).with_context(|| format!("no {before:?} in {line}"))?;
+        let line = text
+            .lines()
+            .find(|found| found.starts_with(line))
+            .with_context(|| format!("no line {line}"))?;
+        let (_, number) =
+            line.split_once(before).with_context(|| format!("no {before:?} in {line}"))?;
         Ok(number.trim().split(' ').next().unwrap_or_default().parse()?)
     };
     Ok(Plan {

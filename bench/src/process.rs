@@ -1,7 +1,8 @@
 //! Processes under a deadline, and the CPU time of everything they start.
 //!
-//! This process adopts orphans (`PR_SET_CHILD_SUBREAPER`), so whatever a server forks is waited for here in the end, and
-//! `RUSAGE_CHILDREN` then counts it. Kernel threads, such as those that write dirty pages back, count for nobody.
+//! This process adopts orphans (`PR_SET_CHILD_SUBREAPER`), so whatever a server forks is waited for
+//! here in the end, and `RUSAGE_CHILDREN` then counts it. Kernel threads, such as those that write
+//! dirty pages back, count for nobody.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -26,7 +27,8 @@ const LISTEN_POLL: Duration = Duration::from_millis(10);
 /// How much of what a failed process wrote is shown.
 const LOG_TAIL_BYTES: usize = 2000;
 
-/// A command that the kernel kills if this process dies first, so that an interrupted benchmark leaves nothing running.
+/// A command that the kernel kills if this process dies first, so that an interrupted benchmark
+/// leaves nothing running.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program).stdin(Stdio::null());
@@ -68,8 +70,14 @@ pub(crate) struct Ended {
 
 impl Running {
     /// Starts `command`, which may run for `limit`; its output goes to files in `folder`.
-    pub(crate) fn start(name: &str, mut command: Command, folder: &Path, limit: Duration) -> Result<Running> {
-        let (output, errors) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
+    pub(crate) fn start(
+        name: &str,
+        mut command: Command,
+        folder: &Path,
+        limit: Duration,
+    ) -> Result<Running> {
+        let (output, errors) =
+            (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
         command.stdout(File::create(&output)?).stderr(File::create(&errors)?);
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("{name}: cannot start {command:?}"))?;
@@ -98,10 +106,16 @@ impl Running {
         if !self.has_ended(left) {
             self.child.kill()?;
             self.child.wait()?;
-            bail!("{} did not end within {:?}{}", self.name, self.deadline - self.started, self.log_tail());
+            bail!(
+                "{} did not end within {:?}{}",
+                self.name,
+                self.deadline - self.started,
+                self.log_tail()
+            );
         }
         let status = self.child.wait()?;
-        let output = fs::read_to_string(&self.output).with_context(|| format!("{}: output", self.name))?;
+        let output =
+            fs::read_to_string(&self.output).with_context(|| format!("{}: output", self.name))?;
         let seconds = (self.end.unwrap_or(self.deadline) - self.started).as_secs_f64();
         Ok(Ended { status, output, complaint: self.log_tail(), seconds })
     }
@@ -132,7 +146,8 @@ impl Running {
         self.until(&format!("listens on port {port}"), || is_listening(port))
     }
 
-    /// Waits until something listens on this port at any address of the network namespace that it runs in.
+    /// Waits until something listens on this port at any address of the network namespace that it
+    /// runs in.
     ///
     /// # Errors
     /// The process ended, or its deadline passed.
@@ -140,7 +155,9 @@ impl Running {
         let table = format!("/proc/{}/net/tcp", self.id());
         self.until(&format!("listens on port {port}"), || {
             let table = fs::read_to_string(&table).with_context(|| format!("no {table}"))?;
-            Ok(table.lines().any(|line| listener(line).is_some_and(|(_, found)| found == format!("{port:04X}"))))
+            Ok(table.lines().any(|line| {
+                listener(line).is_some_and(|(_, found)| found == format!("{port:04X}"))
+            }))
         })
     }
 
@@ -149,7 +166,9 @@ impl Running {
     /// # Errors
     /// The process ended, or its deadline passed.
     pub(crate) fn until_says(&self, word: &str) -> Result<()> {
-        self.until(&format!("says {word:?}"), || Ok(fs::read_to_string(&self.output)?.contains(word)))
+        self.until(&format!("says {word:?}"), || {
+            Ok(fs::read_to_string(&self.output)?.contains(word))
+        })
     }
 
     fn until(&self, what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
@@ -186,22 +205,28 @@ impl Running {
     }
 
     fn log_tail(&self) -> String {
-        let log = fs::read(&self.errors).ok().filter(|log| !log.is_empty()).or_else(|| fs::read(&self.output).ok());
+        let log = fs::read(&self.errors)
+            .ok()
+            .filter(|log| !log.is_empty())
+            .or_else(|| fs::read(&self.output).ok());
         let log = log.unwrap_or_default();
-        let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL_BYTES)..]).trim().to_owned();
+        let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL_BYTES)..])
+            .trim()
+            .to_owned();
         if tail.is_empty() { tail } else { format!(":\n{tail}") }
     }
 }
 
 impl Drop for Running {
-    /// A server goes when its user is done with it. Nothing can be done here about one that cannot be stopped: `reap` kills
-    /// what is left.
+    /// A server goes when its user is done with it. Nothing can be done here about one that cannot
+    /// be stopped: `reap` kills what is left.
     fn drop(&mut self) {
         let _ = self.stop();
     }
 }
 
-/// Waits for every process that is left below this one (orphans of servers), killing those that stay.
+/// Waits for every process that is left below this one (orphans of servers), killing those that
+/// stay.
 pub(crate) fn reap() -> Result<()> {
     loop {
         let children = children()?;
@@ -243,7 +268,9 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 fn watch(pid: Pid) -> Receiver<Instant> {
     let (sender, ended) = channel();
     thread::spawn(move || {
-        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR)
+        {
+        }
         // The receiver is gone where nobody asks any more.
         let _ = sender.send(Instant::now());
     });
@@ -266,22 +293,25 @@ fn children() -> Result<Vec<Pid>> {
     Ok(children)
 }
 
-/// The parent in a line of `/proc/PID/stat`. The program's name before it stands in parentheses and may hold anything.
+/// The parent in a line of `/proc/PID/stat`. The program's name before it stands in parentheses and
+/// may hold anything.
 fn parent(stat: &str) -> Option<&str> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)
 }
 
-/// Whether a socket listens on this port of 127.0.0.1 or of every address. The kernel's table is asked, because a trial
-/// connection would be somebody's first client.
+/// Whether a socket listens on this port of 127.0.0.1 or of every address. The kernel's table is
+/// asked, because a trial connection would be somebody's first client.
 fn is_listening(port: u16) -> Result<bool> {
     let table = fs::read_to_string("/proc/net/tcp").context("/proc is not mounted")?;
     Ok(table.lines().any(|line| listens(line, port)))
 }
 
-/// Whether a line of `/proc/net/tcp` is of a socket that listens (state 0A) on this port of one of these addresses.
+/// Whether a line of `/proc/net/tcp` is of a socket that listens (state 0A) on this port of one of
+/// these addresses.
 fn listens(line: &str, port: u16) -> bool {
-    listener(line)
-        .is_some_and(|(address, found)| ["0100007F", "00000000"].contains(&address) && found == format!("{port:04X}"))
+    listener(line).is_some_and(|(address, found)| {
+        ["0100007F", "00000000"].contains(&address) && found == format!("{port:04X}")
+    })
 }
 
 /// The address and the port, in hexadecimal digits, of a socket that listens.
@@ -292,7 +322,8 @@ fn listener(line: &str) -> Option<(&str, &str)> {
 }
 
 fn duration(time: TimeVal) -> Duration {
-    Duration::from_secs(time.tv_sec().cast_unsigned()) + Duration::from_micros(time.tv_usec().cast_unsigned())
+    Duration::from_secs(time.tv_sec().cast_unsigned())
+        + Duration::from_micros(time.tv_usec().cast_unsigned())
 }
 
 #[cfg(test)]
@@ -310,7 +341,8 @@ mod tests {
     #[test]
     fn output_comes_back_and_failure_shows_its_log() {
         assert_eq!(shell("echo good", Duration::from_secs(60)).unwrap().output, "good\n");
-        let error = shell("echo because >&2; exit 3", Duration::from_secs(60)).err().unwrap().to_string();
+        let error =
+            shell("echo because >&2; exit 3", Duration::from_secs(60)).err().unwrap().to_string();
         assert!(error.contains("exit status: 3") && error.contains("because"), "{error}");
     }
 
@@ -328,7 +360,9 @@ mod tests {
 
     #[test]
     fn only_listeners_on_the_port_count() {
-        let line = |address: &str, state: &str| format!("   0: {address} 00000000:0000 {state} 00000000:00000000 00:0");
+        let line = |address: &str, state: &str| {
+            format!("   0: {address} 00000000:0000 {state} 00000000:00000000 00:0")
+        };
         assert!(listens(&line("0100007F:1F90", "0A"), 8080));
         assert!(listens(&line("00000000:1F90", "0A"), 8080));
         assert!(!listens(&line("0100007F:1F90", "01"), 8080));

@@ -39,7 +39,8 @@ pub(crate) fn write(file: &Path, found: &impl Serialize) -> Result<()> {
 #[derive(Serialize)]
 pub(crate) struct Machine {
     pub(crate) core_count: usize,
-    /// Processes that wanted a core in the minute before the first run: above about a half, somebody else was working too.
+    /// Processes that wanted a core in the minute before the first run: above about a half,
+    /// somebody else was working too.
     pub(crate) load_before: f64,
 }
 
@@ -48,8 +49,11 @@ impl Machine {
     pub(crate) fn look() -> Result<Machine> {
         let core_count = std::thread::available_parallelism()?.get();
         let load = std::fs::read_to_string("/proc/loadavg").context("/proc is not mounted")?;
-        let load_before =
-            load.split(' ').next().and_then(|load| load.parse().ok()).context("no figure in /proc/loadavg")?;
+        let load_before = load
+            .split(' ')
+            .next()
+            .and_then(|load| load.parse().ok())
+            .context("no figure in /proc/loadavg")?;
         Ok(Machine { core_count, load_before })
     }
 }
@@ -92,7 +96,8 @@ pub(crate) enum What {
 impl Report {
     pub(crate) fn new(bytes: u64, rounds: u32, machine: Machine, outcomes: Vec<Outcome>) -> Report {
         let medians: Vec<Median> = outcomes.iter().filter_map(Median::of).collect();
-        let ratios = Scenario::ALL.into_iter().flat_map(|scenario| ratios(scenario, &medians)).collect();
+        let ratios =
+            Scenario::ALL.into_iter().flat_map(|scenario| ratios(scenario, &medians)).collect();
         Report { bytes, rounds, machine, outcomes, medians, ratios }
     }
 
@@ -120,13 +125,22 @@ impl Report {
         let mut table = Table::new();
         table.set_header(["", "Gbit/s", "whole command, Gbit/s", "CPU s/GiB", "rounds"]);
         for outcome in self.outcomes.iter().filter(|outcome| outcome.scenario == scenario) {
-            let median = self.medians.iter().find(|m| m.scenario == scenario && m.contender == outcome.contender);
+            let median = self
+                .medians
+                .iter()
+                .find(|m| m.scenario == scenario && m.contender == outcome.contender);
             let data = median.and_then(|median| median.gbit_per_s);
             table.add_row([
                 outcome.contender.to_owned(),
                 data.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.1}")),
-                median.map_or_else(|| "–".to_owned(), |median| format!("{:.1}", median.wall_gbit_per_s)),
-                median.map_or_else(|| "–".to_owned(), |median| format!("{:.2}", median.cpu_seconds_per_gib)),
+                median.map_or_else(
+                    || "–".to_owned(),
+                    |median| format!("{:.1}", median.wall_gbit_per_s),
+                ),
+                median.map_or_else(
+                    || "–".to_owned(),
+                    |median| format!("{:.2}", median.cpu_seconds_per_gib),
+                ),
                 outcome.note.clone().unwrap_or_else(|| outcome.samples.len().to_string()),
             ]);
         }
@@ -137,7 +151,9 @@ impl Report {
 impl Median {
     /// The medians of an outcome that has samples.
     fn of(outcome: &Outcome) -> Option<Median> {
-        let over = |figure: fn(&Sample) -> Option<f64>| median(outcome.samples.iter().filter_map(figure).collect());
+        let over = |figure: fn(&Sample) -> Option<f64>| {
+            median(outcome.samples.iter().filter_map(figure).collect())
+        };
         Some(Median {
             scenario: outcome.scenario,
             contender: outcome.contender,
@@ -153,17 +169,25 @@ fn ratios(scenario: Scenario, medians: &[Median]) -> Vec<Ratio> {
     let here: Vec<&Median> = medians.iter().filter(|median| median.scenario == scenario).collect();
     let named = |name: &str| here.iter().copied().find(|median| median.contender == name);
     let Some(ours) = named(OURS) else { return Vec::new() };
-    let is_peer = |name: &str| name != OURS && name != UNCHECKED && !RAW.contains(&name) && !IPERF.contains(&name);
+    let is_peer = |name: &str| {
+        name != OURS && name != UNCHECKED && !RAW.contains(&name) && !IPERF.contains(&name)
+    };
     let mut found = Vec::new();
-    if let Some(raw) = hardest(ours, here.iter().copied().filter(|median| RAW.contains(&median.contender))) {
+    if let Some(raw) =
+        hardest(ours, here.iter().copied().filter(|median| RAW.contains(&median.contender)))
+    {
         let part = if scenario == Scenario::MemoryToMemory { 0.95 } else { 0.9 };
         found.push(rate(ours, raw, Some(Bar::AtLeast(part))));
     }
-    if let Some(iperf) = hardest(ours, here.iter().copied().filter(|median| IPERF.contains(&median.contender))) {
+    if let Some(iperf) =
+        hardest(ours, here.iter().copied().filter(|median| IPERF.contains(&median.contender)))
+    {
         found.push(rate(ours, iperf, Some(Bar::AtLeast(0.9))));
         let cpu = ours.cpu_seconds_per_gib / iperf.cpu_seconds_per_gib;
         found.push(Ratio::new(ours, iperf, What::Cpu, cpu, Some(Bar::AtMost(1.3))));
-        found.extend(named(UNCHECKED).map(|unchecked| rate(unchecked, iperf, Some(Bar::AtLeast(1.0)))));
+        found.extend(
+            named(UNCHECKED).map(|unchecked| rate(unchecked, iperf, Some(Bar::AtLeast(1.0)))),
+        );
     }
     let peers = here.iter().copied().filter(|median| is_peer(median.contender));
     found.extend(hardest(ours, peers).map(|peer| rate(ours, peer, None)));
@@ -179,14 +203,28 @@ fn hardest<'a>(ours: &Median, others: impl Iterator<Item = &'a Median>) -> Optio
 fn rate(of: &Median, over: &Median, bar: Option<Bar>) -> Ratio {
     match of.gbit_per_s.zip(over.gbit_per_s) {
         Some((mine, theirs)) => Ratio::new(of, over, What::Rate, mine / theirs, bar),
-        None => Ratio::new(of, over, What::WholeCommandRate, of.wall_gbit_per_s / over.wall_gbit_per_s, bar),
+        None => Ratio::new(
+            of,
+            over,
+            What::WholeCommandRate,
+            of.wall_gbit_per_s / over.wall_gbit_per_s,
+            bar,
+        ),
     }
 }
 
 impl Ratio {
     fn new(of: &Median, over: &Median, what: What, ratio: f64, bar: Option<Bar>) -> Ratio {
         let holds = bar.map(|bar| bar.holds(ratio));
-        Ratio { scenario: of.scenario, what, of: of.contender, over: over.contender, ratio, bar, holds }
+        Ratio {
+            scenario: of.scenario,
+            what,
+            of: of.contender,
+            over: over.contender,
+            ratio,
+            bar,
+            holds,
+        }
     }
 
     fn line(&self) -> String {
@@ -196,9 +234,19 @@ impl Ratio {
             What::Cpu => "CPU",
         };
         let held = self.bar.map_or_else(String::new, |bar| {
-            format!(", bar {}: {}", bar.text(), if self.holds == Some(true) { "holds" } else { "MISSED" })
+            format!(
+                ", bar {}: {}",
+                bar.text(),
+                if self.holds == Some(true) { "holds" } else { "MISSED" }
+            )
         });
-        format!("{}: {} / {} = {:.2} ({what}){held}\n", self.scenario.title(), self.of, self.over, self.ratio)
+        format!(
+            "{}: {} / {} = {:.2} ({what}){held}\n",
+            self.scenario.title(),
+            self.of,
+            self.over,
+            self.ratio
+        )
     }
 }
 
@@ -219,7 +267,13 @@ mod tests {
 
     fn of(contender: &'static str, data: Option<f64>, wall: f64) -> Median {
         let scenario = Scenario::FileToFile;
-        Median { scenario, contender, gbit_per_s: data, wall_gbit_per_s: wall, cpu_seconds_per_gib: 1.0 }
+        Median {
+            scenario,
+            contender,
+            gbit_per_s: data,
+            wall_gbit_per_s: wall,
+            cpu_seconds_per_gib: 1.0,
+        }
     }
 
     #[test]
@@ -240,7 +294,8 @@ mod tests {
             of("fast", None, 8.0),
         ];
         let ratios = ratios(Scenario::FileToFile, &medians);
-        let found: Vec<(&str, f64, What)> = ratios.iter().map(|r| (r.over, r.ratio, r.what)).collect();
+        let found: Vec<(&str, f64, What)> =
+            ratios.iter().map(|r| (r.over, r.ratio, r.what)).collect();
         assert_eq!(found, [(RAW[1], 0.8, What::Rate), ("fast", 2.0, What::WholeCommandRate)]);
         assert_eq!(ratios[0].holds, Some(false), "a bar of 0.9");
         assert!(super::ratios(Scenario::MemoryToMemory, &medians).is_empty());
@@ -250,8 +305,12 @@ mod tests {
     fn the_best_of_iperf_is_what_counts_with_checks_and_without() {
         let mut fast = of(IPERF[2], Some(40.0), 40.0);
         fast.cpu_seconds_per_gib = 0.5;
-        let medians =
-            [of(OURS, Some(38.0), 38.0), of(UNCHECKED, Some(40.0), 40.0), of(IPERF[0], Some(30.0), 30.0), fast];
+        let medians = [
+            of(OURS, Some(38.0), 38.0),
+            of(UNCHECKED, Some(40.0), 40.0),
+            of(IPERF[0], Some(30.0), 30.0),
+            fast,
+        ];
         let ratios = ratios(Scenario::FileToFile, &medians);
         let found: Vec<(&str, &str, What, f64, Option<bool>)> =
             ratios.iter().map(|r| (r.of, r.over, r.what, r.ratio, r.holds)).collect();

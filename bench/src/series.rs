@@ -1,4 +1,5 @@
-//! Counters of NICs over time, and what they say: rates between two moments, idle times, when a part of the bytes was in.
+//! Counters of NICs over time, and what they say: rates between two moments, idle times, when a
+//! part of the bytes was in.
 
 use serde::Serialize;
 
@@ -28,7 +29,8 @@ impl Series {
         (self.count(nic, to) - self.count(nic, from)) * 8e-9 / (to - from)
     }
 
-    /// For how long between two moments a NIC received at less than `gbit_per_s`, reading by reading.
+    /// For how long between two moments a NIC received at less than `gbit_per_s`, reading by
+    /// reading.
     pub(crate) fn seconds_below(&self, nic: usize, from: f64, to: f64, gbit_per_s: f64) -> f64 {
         let windows = self.seconds.windows(2).map(|pair| (pair[0].max(from), pair[1].min(to)));
         let windows = windows.filter(|(start, end)| end > start);
@@ -36,20 +38,25 @@ impl Series {
         idle.fold(0.0, |sum, (start, end)| sum + (end - start))
     }
 
-    /// The first reading from `from` on up to which a NIC had received at least at `gbit_per_s` since the one before.
+    /// The first reading from `from` on up to which a NIC had received at least at `gbit_per_s`
+    /// since the one before.
     pub(crate) fn first_above(&self, nic: usize, from: f64, gbit_per_s: f64) -> Option<f64> {
         let mut windows = self.seconds.windows(2).filter(|pair| pair[0] >= from);
-        windows.find(|pair| self.gbit_per_s(nic, pair[0], pair[1]) >= gbit_per_s).map(|pair| pair[1])
+        windows
+            .find(|pair| self.gbit_per_s(nic, pair[0], pair[1]) >= gbit_per_s)
+            .map(|pair| pair[1])
     }
 
     /// When all NICs together had received `bytes` since the first reading.
     pub(crate) fn when(&self, bytes: u64) -> Option<f64> {
         let first: u64 = self.received.first()?.iter().sum();
-        let at = self.received.iter().position(|counts| counts.iter().sum::<u64>() - first >= bytes)?;
+        let at =
+            self.received.iter().position(|counts| counts.iter().sum::<u64>() - first >= bytes)?;
         Some(self.seconds[at])
     }
 
-    /// A NIC's counter at a moment, on a straight line between readings; what was before or after them counts as they do.
+    /// A NIC's counter at a moment, on a straight line between readings; what was before or after
+    /// them counts as they do.
     fn count(&self, nic: usize, at: f64) -> f64 {
         let counter = |reading: usize| self.received[reading][nic] as f64;
         let after = self.seconds.partition_point(|&seconds| seconds < at);
@@ -68,7 +75,9 @@ mod tests {
     /// One NIC at 1 Gbit/s for two seconds and idle for the third, another the other way round.
     fn series() -> Series {
         let mut series = Series::default();
-        for (seconds, counts) in [(0.0, [1000, 0]), (1.0, [125_001_000, 0]), (2.0, [250_001_000, 0])] {
+        for (seconds, counts) in
+            [(0.0, [1000, 0]), (1.0, [125_001_000, 0]), (2.0, [250_001_000, 0])]
+        {
             series.push(seconds, counts.to_vec());
         }
         series.push(3.0, vec![250_001_000, 125_000_000]);
@@ -90,7 +99,9 @@ mod tests {
     #[test]
     fn idle_times_and_moments_are_found() {
         let series = series();
-        let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found}, not {expected}");
+        let close = |found: f64, expected: f64| {
+            assert!((found - expected).abs() < 1e-9, "{found}, not {expected}")
+        };
         close(series.seconds_below(0, 0.5, 3.0, 0.5), 1.0);
         close(series.seconds_below(1, 0.5, 3.0, 0.5), 1.5);
         assert_eq!(series.first_above(1, 0.5, 0.5), Some(3.0));

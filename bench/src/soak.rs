@@ -1,8 +1,9 @@
-//! Thousands of small transfers against the same two daemons: what each of them leaves behind adds up, and is seen.
+//! Thousands of small transfers against the same two daemons: what each of them leaves behind adds
+//! up, and is seen.
 //!
-//! Transfers differ: from a pattern and from files, to nothing and to files, with small and large blocks, over one thread of
-//! the NIC or two, and some of them fail or are cancelled. Once the daemons are warm, their resident memory, descriptors and
-//! threads must stay where they are.
+//! Transfers differ: from a pattern and from files, to nothing and to files, with small and large
+//! blocks, over one thread of the NIC or two, and some of them fail or are cancelled. Once the
+//! daemons are warm, their resident memory, descriptors and threads must stay where they are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,8 @@ pub(crate) struct Options {
     /// After so many the daemons are warm.
     #[arg(long, default_value_t = 500)]
     warm: u32,
-    /// Only transfers of these kinds, to find out which of them leaves something behind; may be repeated.
+    /// Only transfers of these kinds, to find out which of them leaves something behind; may be
+    /// repeated.
     #[arg(long, value_parser = clap::value_parser!(u32).range(..i64::from(KINDS)))]
     kind: Vec<u32>,
     /// KiB by which resident memory may have grown at the end.
@@ -40,7 +42,8 @@ pub(crate) struct Options {
     common: Common,
 }
 
-/// Kinds of transfers: two to nothing, two to files, one between two replicas, two that fail, one that is cancelled.
+/// Kinds of transfers: two to nothing, two to files, one between two replicas, two that fail, one
+/// that is cancelled.
 const KINDS: u32 = 8;
 /// How often the daemons are looked at.
 const LOOKS: u32 = 10;
@@ -76,7 +79,11 @@ struct Look {
     daemons: Vec<Held>,
 }
 
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results go to standard output, progress beside them"
+)]
 pub(crate) fn run(options: &Options) -> Result<()> {
     let program = options.common.program()?;
     crate::options::adopt_orphans()?;
@@ -86,9 +93,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let step = ((options.transfers - warm) / LOOKS).max(1);
     let mut looks = Vec::new();
     for number in 0..options.transfers {
-        soak.transfer(number, options.kind_of(number)).with_context(|| format!("transfer {number}"))?;
+        soak.transfer(number, options.kind_of(number))
+            .with_context(|| format!("transfer {number}"))?;
         let done = number + 1;
-        if done == warm || done == options.transfers || (done > warm && (done - warm).is_multiple_of(step)) {
+        if done == warm
+            || done == options.transfers
+            || (done > warm && (done - warm).is_multiple_of(step))
+        {
             let look = soak.look(done)?;
             eprintln!("{done} transfers: {:?}", look.daemons);
             looks.push(look);
@@ -117,14 +128,17 @@ impl<'a> Soak<'a> {
         keygen.arg("keygen").arg(lab.path("key"));
         lab.start("keygen", keygen)?.finish()?;
         for (at, bytes) in FILES.into_iter().enumerate() {
-            let content: Vec<u8> = (0..bytes).map(|place| (place * 7 + place / 251) as u8).collect();
+            let content: Vec<u8> =
+                (0..bytes).map(|place| (place * 7 + place / 251) as u8).collect();
             fs::write(lab.path(&format!("source{at}")), content)?;
         }
         let daemon = |name: &str| -> Result<(Running, String)> {
             let port = process::free_port()?;
             let address = format!("127.0.0.1:{port}");
             let mut command = process::command(program);
-            command.args(["node", "--listen", &address, "--threads-per-nic", "2", "--root"]).arg(lab.path(""));
+            command
+                .args(["node", "--listen", &address, "--threads-per-nic", "2", "--root"])
+                .arg(lab.path(""));
             command.arg("--key-file").arg(lab.path("key"));
             let daemon = lab.start(name, command)?;
             daemon.until_says("ready ")?;
@@ -140,18 +154,39 @@ impl<'a> Soak<'a> {
         let file = number as usize % FILES.len();
         let last = FILES[file] - 1;
         let (rows, code) = match kind {
-            0 | 1 => (format!("writer {from} pattern:{number} 0 0-{last}\nreader {to} null: 0 0-{last}"), 0),
+            0 | 1 => (
+                format!("writer {from} pattern:{number} 0 0-{last}\nreader {to} null: 0 0-{last}"),
+                0,
+            ),
             2 | 3 => {
                 let to_file = format!("reader {to} file:///copy{file} 0 0-{last}");
                 (format!("writer {from} file:///source{file} 0 0-{last}\n{to_file}"), 0)
             }
             4 => {
                 let both = format!("writer {to} file:///source{file} 0 0-{last}");
-                (format!("writer {from} file:///source{file} 0 0-{last}\n{both}\nreader {to} null: 0 0-{last}"), 0)
+                (
+                    format!(
+                        "writer {from} file:///source{file} 0 0-{last}\n{both}\nreader {to} null: 0 0-{last}"
+                    ),
+                    0,
+                )
             }
-            5 => (format!("writer {from} file:///missing 0 0-{last}\nreader {to} file:///copy 0 0-{last}"), 5),
-            6 => (format!("writer {from} pattern:1 0 0-{last}\nreader {to} file:///none/copy 0 0-{last}"), 5),
-            _ => (format!("writer {from} pattern:1 0 0-64M\nreader {to} file:///cancelled 0 0-64M"), 130),
+            5 => (
+                format!(
+                    "writer {from} file:///missing 0 0-{last}\nreader {to} file:///copy 0 0-{last}"
+                ),
+                5,
+            ),
+            6 => (
+                format!(
+                    "writer {from} pattern:1 0 0-{last}\nreader {to} file:///none/copy 0 0-{last}"
+                ),
+                5,
+            ),
+            _ => (
+                format!("writer {from} pattern:1 0 0-64M\nreader {to} file:///cancelled 0 0-64M"),
+                130,
+            ),
         };
         let block = ["4K", "64K", "1M", "4M"][(number / KINDS) as usize % 4];
         let text = format!("id \"soak {}\"\noption block {block}\n{rows}\n", number % 16);
@@ -171,7 +206,11 @@ impl<'a> Soak<'a> {
             std::thread::scope(|scope| -> Result<()> {
                 let running = scope.spawn(|| transfer.transfer());
                 let deadline = Instant::now() + TRANSFER_WITHIN;
-                while begun && handle.data_sent() == 0 && !running.is_finished() && Instant::now() < deadline {
+                while begun
+                    && handle.data_sent() == 0
+                    && !running.is_finished()
+                    && Instant::now() < deadline
+                {
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 handle.cancel();
@@ -183,8 +222,8 @@ impl<'a> Soak<'a> {
         }
     }
 
-    /// What the daemons hold once they are at rest: as few descriptors and threads as at the look before, or as they
-    /// have when they stay so.
+    /// What the daemons hold once they are at rest: as few descriptors and threads as at the look
+    /// before, or as they have when they stay so.
     fn look(&self, transfers: u32) -> Result<Look> {
         let deadline = Instant::now() + REST_WITHIN;
         let mut daemons = Vec::new();
@@ -213,14 +252,17 @@ fn expect(outcome: &cep_fast::Result<cep_fast::Report>, code: u8) -> Result<()> 
     match found {
         None if code == 0 => Ok(()),
         Some((found, _)) if found.number() == code => Ok(()),
-        Some((found, message)) => bail!("expected {code}, it ended with {}: {message}", found.number()),
+        Some((found, message)) => {
+            bail!("expected {code}, it ended with {}: {message}", found.number())
+        }
         None => bail!("expected {code}, it completed"),
     }
 }
 
 impl Held {
     fn of(pid: u32) -> Result<Held> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the daemon is gone")?;
+        let status =
+            fs::read_to_string(format!("/proc/{pid}/status")).context("the daemon is gone")?;
         let number = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|line| line.split_whitespace().next()?.parse().ok())
@@ -241,10 +283,16 @@ fn growth(looks: &[Look], growth_kib: u64) -> Vec<String> {
     for (at, (before, after)) in first.daemons.iter().zip(&last.daemons).enumerate() {
         let name = ["the sender", "the receiver"][at];
         if after.resident_kib > before.resident_kib + growth_kib {
-            grown.push(format!("{name} had {} KiB and has {} KiB", before.resident_kib, after.resident_kib));
+            grown.push(format!(
+                "{name} had {} KiB and has {} KiB",
+                before.resident_kib, after.resident_kib
+            ));
         }
         if after.descriptors != before.descriptors {
-            grown.push(format!("{name} had {} descriptors and has {}", before.descriptors, after.descriptors));
+            grown.push(format!(
+                "{name} had {} descriptors and has {}",
+                before.descriptors, after.descriptors
+            ));
         }
         if after.threads != before.threads {
             grown.push(format!("{name} had {} threads and has {}", before.threads, after.threads));
@@ -282,6 +330,9 @@ mod tests {
         assert!(growth(&[first.clone(), level], 1024).is_empty());
         let grown = growth(&[first, look(5000, held(7025, 12, 2), held(6000, 11, 3))], 1024);
         assert_eq!(grown.len(), 3, "{grown:?}");
-        assert!(grown[0].contains("the sender had 6000 KiB") && grown[2].contains("the receiver had 2 threads"));
+        assert!(
+            grown[0].contains("the sender had 6000 KiB")
+                && grown[2].contains("the receiver had 2 threads")
+        );
     }
 }

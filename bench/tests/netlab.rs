@@ -35,7 +35,9 @@ impl Lab {
 
     /// The rates of a node's NICs, as tc prints them.
     fn rates(&self, node: u32) -> Vec<String> {
-        let output = Command::new("tc").args(["-n", &format!("{}-n{node}", self.0), "qdisc", "show"]).output();
+        let output = Command::new("tc")
+            .args(["-n", &format!("{}-n{node}", self.0), "qdisc", "show"])
+            .output();
         let text = String::from_utf8(good(output.unwrap()).stdout).unwrap();
         let after = |line: &str| Some(line.split_once(" rate ")?.1.split(' ').next()?.to_owned());
         text.lines().filter(|line| line.contains(" tbf ")).filter_map(after).collect()
@@ -55,7 +57,8 @@ impl Lab {
     fn connection(&self) -> Option<(TcpStream, TcpStream)> {
         let listener = self.inside(2, || TcpListener::bind("10.201.0.2:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let stream = self.inside(1, || TcpStream::connect_timeout(&address, Duration::from_secs(1))).ok()?;
+        let stream =
+            self.inside(1, || TcpStream::connect_timeout(&address, Duration::from_secs(1))).ok()?;
         Some((stream, listener.accept().unwrap().0))
     }
 }
@@ -78,22 +81,34 @@ fn good(output: Output) -> Output {
 
 #[test]
 fn rates_are_of_nics_or_of_nodes() {
-    let Some(lab) = Lab::up('r', &["--nodes", "2", "--rates", "1gbit,250mbit,100mbit"]) else { return };
+    let Some(lab) = Lab::up('r', &["--nodes", "2", "--rates", "1gbit,250mbit,100mbit"]) else {
+        return;
+    };
     assert_eq!(lab.rates(1), ["1Gbit", "250Mbit", "100Mbit"]);
     assert_eq!(lab.rates(2), lab.rates(1));
     assert!(lab.rates(0).is_empty(), "the master's NICs are not shaped");
     good(netlab(&["up", &lab.0, "--node-rates", "1gbit,100mbit", "--nics", "2"]));
-    assert_eq!((lab.rates(1), lab.rates(2)), (vec!["1Gbit".to_owned(); 2], vec!["100Mbit".to_owned(); 2]));
-    for wrong in
-        [["--rates", "1gbit", "--nics", "2"], ["--rate", "1gbit", "--rates", "1gbit"], ["--rate", "5", "--nics", "1"]]
-    {
-        assert!(!netlab(&[&["up", &lab.0, "--nodes", "1"], &wrong[..]].concat()).status.success(), "{wrong:?}");
+    assert_eq!(
+        (lab.rates(1), lab.rates(2)),
+        (vec!["1Gbit".to_owned(); 2], vec!["100Mbit".to_owned(); 2])
+    );
+    for wrong in [
+        ["--rates", "1gbit", "--nics", "2"],
+        ["--rate", "1gbit", "--rates", "1gbit"],
+        ["--rate", "5", "--nics", "1"],
+    ] {
+        assert!(
+            !netlab(&[&["up", &lab.0, "--nodes", "1"], &wrong[..]].concat()).status.success(),
+            "{wrong:?}"
+        );
     }
 }
 
 #[test]
 fn a_fault_is_felt_and_healed() {
-    let Some(lab) = Lab::up('f', &["--nodes", "2", "--rate", "1gbit", "--nics", "2"]) else { return };
+    let Some(lab) = Lab::up('f', &["--nodes", "2", "--rate", "1gbit", "--nics", "2"]) else {
+        return;
+    };
     for fault in ["down", "drop"] {
         assert!(lab.connection().is_some());
         good(lab.fault(&[fault]));

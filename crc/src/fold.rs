@@ -1,12 +1,16 @@
 //! Folding by 256 bits, for processors with `VPCLMULQDQ` and without AVX-512.
 //!
-//! A message is a polynomial over two elements, and its CRC is the remainder by another one. A block can be moved forward
-//! by `d` bits by multiplying it with `x^d mod P`, which leaves the remainder as it was; so eight lanes of 256 bits run
-//! through the message, each adding to itself the block that lies 2,048 bits further on, until 256 bytes are left that have
-//! the remainder of all. (Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ", Intel, 2009.)
+//! A message is a polynomial over two elements, and its CRC is the remainder by another one. A
+//! block can be moved forward by `d` bits by multiplying it with `x^d mod P`, which leaves the
+//! remainder as it was; so eight lanes of 256 bits run through the message, each adding to itself
+//! the block that lies 2,048 bits further on, until 256 bytes are left that have the remainder of
+//! all. (Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ", Intel,
+//! 2009.)
 
 use std::arch::is_x86_feature_detected;
-use std::arch::x86_64::{__m256i, _mm256_clmulepi64_epi128, _mm256_extract_epi64, _mm256_set_epi64x, _mm256_xor_si256};
+use std::arch::x86_64::{
+    __m256i, _mm256_clmulepi64_epi128, _mm256_extract_epi64, _mm256_set_epi64x, _mm256_xor_si256,
+};
 
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 
@@ -28,8 +32,9 @@ pub(crate) fn crc64_nvme(bytes: &[u8]) -> u64 {
     assert!(is_possible(), "the processor has no VPCLMULQDQ");
     // SAFETY: the processor has the features that the function is compiled for: asked just now.
     let (folded, rest) = unsafe { fold(bytes) };
-    // What is left is shorter than two blocks, and crc-fast is quick with it. It adds the register's start value at the
-    // front, where that has been added and moved on already: added twice, it is gone.
+    // What is left is shorter than two blocks, and crc-fast is quick with it. It adds the
+    // register's start value at the front, where that has been added and moved on already: added
+    // twice, it is gone.
     let mut tail = [0; 2 * BLOCK_BYTES];
     tail[..BLOCK_BYTES].copy_from_slice(&folded);
     tail[..8].iter_mut().for_each(|byte| *byte = !*byte);
@@ -37,14 +42,16 @@ pub(crate) fn crc64_nvme(bytes: &[u8]) -> u64 {
     crc_fast::checksum(Crc64Nvme, &tail[..BLOCK_BYTES + rest.len()])
 }
 
-/// Folds all whole blocks of `bytes` into one that has their remainder, and gives what is left behind them.
+/// Folds all whole blocks of `bytes` into one that has their remainder, and gives what is left
+/// behind them.
 #[target_feature(enable = "avx2,vpclmulqdq")]
 fn fold(bytes: &[u8]) -> ([u8; BLOCK_BYTES], &[u8]) {
     let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
     let (first, blocks) = blocks.split_first().expect("at least one block");
     let mut lanes = load(first);
     lanes[0] = _mm256_xor_si256(lanes[0], _mm256_set_epi64x(0, 0, 0, START));
-    // Each half of a lane is multiplied by what moves it forward a block: the first eight bytes have 64 bits further to go.
+    // Each half of a lane is multiplied by what moves it forward a block: the first eight bytes
+    // have 64 bits further to go.
     let (low, high) = (KEY_LOW.cast_signed(), KEY_HIGH.cast_signed());
     let keys = _mm256_set_epi64x(high, low, high, low);
     for block in blocks {
@@ -98,8 +105,8 @@ const LANES: usize = 8;
 const LANE_BYTES: usize = 32;
 const BLOCK_BYTES: usize = LANES * LANE_BYTES;
 const BLOCK_BITS: u32 = 8 * BLOCK_BYTES as u32;
-/// Multiplying reflected numbers brings one power of `x` along, so each key has one less. The first eight bytes of sixteen
-/// stand 64 powers higher.
+/// Multiplying reflected numbers brings one power of `x` along, so each key has one less. The first
+/// eight bytes of sixteen stand 64 powers higher.
 const KEY_LOW: u64 = power_of_x(BLOCK_BITS + 63);
 const KEY_HIGH: u64 = power_of_x(BLOCK_BITS - 1);
 
@@ -112,7 +119,9 @@ mod tests {
     /// As it is defined, a bit at a time.
     fn by_definition(bytes: &[u8]) -> u64 {
         let step = |value: u64| (value >> 1) ^ if value & 1 == 1 { POLYNOMIAL } else { 0 };
-        !bytes.iter().fold(!0, |value, byte| (0..8).fold(value ^ u64::from(*byte), |value, _| step(value)))
+        !bytes
+            .iter()
+            .fold(!0, |value, byte| (0..8).fold(value ^ u64::from(*byte), |value, _| step(value)))
     }
 
     #[test]
@@ -153,9 +162,15 @@ mod tests {
         if !can_fold() {
             return;
         }
-        let bytes: Vec<u8> = (0..8_u32 << 10).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..8_u32 << 10).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         for bytes in (BLOCK_BYTES..bytes.len()).map(|length| &bytes[..length]) {
-            assert_eq!(crc64_nvme(bytes), crc_fast::checksum(Crc64Nvme, bytes), "{} bytes", bytes.len());
+            assert_eq!(
+                crc64_nvme(bytes),
+                crc_fast::checksum(Crc64Nvme, bytes),
+                "{} bytes",
+                bytes.len()
+            );
         }
     }
 }

@@ -1,8 +1,9 @@
 //! CRC-64/NVME as fast as the processor can.
 //!
-//! The crate crc-fast is as fast as memory where the processor has AVX-512, and falls back to steps of 128 bits where it
-//! has not. Between the two lie processors that multiply 256 bits without carry but know no AVX-512 (AMD Zen 3, Intel
-//! Alder Lake and later client parts). This crate folds by 256 bits there, and leaves everything else to crc-fast.
+//! The crate crc-fast is as fast as memory where the processor has AVX-512, and falls back to steps
+//! of 128 bits where it has not. Between the two lie processors that multiply 256 bits without
+//! carry but know no AVX-512 (AMD Zen 3, Intel Alder Lake and later client parts). This crate folds
+//! by 256 bits there, and leaves everything else to crc-fast.
 //!
 //! ```
 //! assert_eq!(crc::crc64_nvme(b"123456789"), 0xae8b_1486_0a79_9888);

@@ -1,7 +1,7 @@
 //! Operations as submission entries.
 //!
-//! This is where a slot becomes an address. Building an entry touches nothing: what makes it sound is said where it is
-//! pushed (`uring.rs`).
+//! This is where a slot becomes an address. Building an entry touches nothing: what makes it sound
+//! is said where it is pushed (`uring.rs`).
 
 use std::ops::Range;
 
@@ -13,7 +13,8 @@ use crate::slots::Slot;
 
 /// What an entry needs beyond the operation.
 pub(crate) struct Context {
-    /// The descriptor, or with `fixed_file` the place in the ring's file table; unused by a cancellation.
+    /// The descriptor, or with `fixed_file` the place in the ring's file table; unused by a
+    /// cancellation.
     pub(crate) file: i32,
     pub(crate) fixed_file: bool,
     /// Which registered buffer the slot lies in, if any.
@@ -34,15 +35,19 @@ pub(crate) fn build(op: &Op, context: &Context) -> Entry {
             let flags = if *more { SEND_FLAGS | libc::MSG_MORE } else { SEND_FLAGS };
             opcode::Send::new(file, address(slot, range), bytes(range)).flags(flags).build()
         }
-        Op::SendZc { slot, range, .. } => opcode::SendZc::new(file, address(slot, range), bytes(range))
-            .flags(SEND_FLAGS)
-            .zc_flags(SEND_ZC_REPORT_USAGE)
-            .buf_index(context.buffer)
-            .build(),
+        Op::SendZc { slot, range, .. } => {
+            opcode::SendZc::new(file, address(slot, range), bytes(range))
+                .flags(SEND_FLAGS)
+                .zc_flags(SEND_ZC_REPORT_USAGE)
+                .buf_index(context.buffer)
+                .build()
+        }
         Op::Read { slot, range, offset, nowait, .. } => {
             read(file, context, address(slot, range), range, *offset, *nowait)
         }
-        Op::Write { slot, range, offset, .. } => write(file, context, address(slot, range), range, *offset),
+        Op::Write { slot, range, offset, .. } => {
+            write(file, context, address(slot, range), range, *offset)
+        }
         Op::SendFile { .. } => unreachable!("the thread sends files itself"),
         Op::Sync { .. } => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
         Op::Cancel { .. } => return opcode::AsyncCancel::new(context.cancel_key).build(),
@@ -51,17 +56,35 @@ pub(crate) fn build(op: &Op, context: &Context) -> Entry {
 }
 
 /// `READ_FIXED` spares the kernel looking up and pinning the pages; `READ` gives the same bytes.
-fn read(file: types::Fd, context: &Context, to: *mut u8, range: &Range<usize>, offset: u64, nowait: bool) -> Entry {
+fn read(
+    file: types::Fd,
+    context: &Context,
+    to: *mut u8,
+    range: &Range<usize>,
+    offset: u64,
+    nowait: bool,
+) -> Entry {
     let flags = if nowait { libc::RWF_NOWAIT } else { 0 };
     match context.buffer {
-        Some(buffer) => opcode::ReadFixed::new(file, to, bytes(range), buffer).offset(offset).rw_flags(flags).build(),
+        Some(buffer) => opcode::ReadFixed::new(file, to, bytes(range), buffer)
+            .offset(offset)
+            .rw_flags(flags)
+            .build(),
         None => opcode::Read::new(file, to, bytes(range)).offset(offset).rw_flags(flags).build(),
     }
 }
 
-fn write(file: types::Fd, context: &Context, from: *mut u8, range: &Range<usize>, offset: u64) -> Entry {
+fn write(
+    file: types::Fd,
+    context: &Context,
+    from: *mut u8,
+    range: &Range<usize>,
+    offset: u64,
+) -> Entry {
     match context.buffer {
-        Some(buffer) => opcode::WriteFixed::new(file, from, bytes(range), buffer).offset(offset).build(),
+        Some(buffer) => {
+            opcode::WriteFixed::new(file, from, bytes(range), buffer).offset(offset).build()
+        }
         None => opcode::Write::new(file, from, bytes(range)).offset(offset).build(),
     }
 }
@@ -75,7 +98,8 @@ fn bytes(range: &Range<usize>) -> u32 {
     u32::try_from(range.len()).expect("a slot is no larger than its pool, which is at most 1 GiB")
 }
 
-/// A send to a closed flow is an error of that flow, not a signal; and the kernel retries what it sent short.
+/// A send to a closed flow is an error of that flow, not a signal; and the kernel retries what it
+/// sent short.
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
 /// `IORING_SEND_ZC_REPORT_USAGE` (Linux 6.2): the notice says whether the kernel copied.

@@ -1,8 +1,8 @@
 //! A ring that misbehaves on purpose, from a seed.
 //!
-//! Whatever a kernel is allowed to do now and then (short reads, errors, completions in another order, notices that
-//! take their time) this does often, so that tests meet it. It wraps any ring; with the same seed and the same ring
-//! below, the same calls have the same completions.
+//! Whatever a kernel is allowed to do now and then (short reads, errors, completions in another
+//! order, notices that take their time) this does often, so that tests meet it. It wraps any ring;
+//! with the same seed and the same ring below, the same calls have the same completions.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -43,7 +43,8 @@ pub struct Faulty<I> {
     held: Vec<Completion>,
 }
 
-/// The ring for tests: no kernel ring below, faults above. Files and sockets are real; `memfd` and socket pairs do.
+/// The ring for tests: no kernel ring below, faults above. Files and sockets are real; `memfd` and
+/// socket pairs do.
 pub type Fake = Faulty<Plain>;
 
 impl Faulty<Plain> {
@@ -93,7 +94,8 @@ impl<I: Io> Faulty<I> {
             let at = if self.faults.reorder { self.random.below(self.held.len()) } else { 0 };
             // A notice never overtakes the result it belongs to.
             let token = self.held[at].token;
-            let at = self.held.iter().position(|completion| completion.token == token).unwrap_or(at);
+            let at =
+                self.held.iter().position(|completion| completion.token == token).unwrap_or(at);
             let held_back = match self.held[at].stage {
                 Stage::Notice { .. } if self.faults.late_notices => self.random.hits(750),
                 _ => self.faults.reorder && self.random.hits(500),
@@ -139,7 +141,12 @@ impl<I: Io> Io for Faulty<I> {
     fn submit(&mut self, token: u64, mut op: Op) -> Result<(), Refused> {
         op.assert_in_bounds();
         if op.file().is_some() && self.random.hits(self.faults.errors_per_mille) {
-            let failed = Completion { token, result: Err(Errno::EIO), stage: Stage::Done, slot: op.into_slot() };
+            let failed = Completion {
+                token,
+                result: Err(Errno::EIO),
+                stage: Stage::Done,
+                slot: op.into_slot(),
+            };
             self.held.push(failed);
             return Ok(());
         }
@@ -169,11 +176,13 @@ impl<I: Io> Io for Faulty<I> {
     }
 
     fn in_flight(&self) -> usize {
-        self.inner.in_flight() + self.held.iter().filter(|completion| completion.stage.is_final()).count()
+        self.inner.in_flight()
+            + self.held.iter().filter(|completion| completion.stage.is_final()).count()
     }
 }
 
-/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014): small, and good enough for faults.
+/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014): small, and good
+/// enough for faults.
 #[derive(Debug)]
 struct SplitMix64(u64);
 
@@ -186,7 +195,8 @@ impl SplitMix64 {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `limit`, which must not be 0. The bias is far below what a fault rate can show.
+    /// A number below `limit`, which must not be 0. The bias is far below what a fault rate can
+    /// show.
     fn below(&mut self, limit: usize) -> usize {
         assert!(limit > 0, "there is no number below 0");
         usize::try_from(self.next() % limit as u64).expect("it is below a usize")

@@ -1,7 +1,8 @@
 //! The files that a ring works on, by typed name.
 //!
-//! A file descriptor is a number that the next `open` may reuse. A [`FileId`] carries a generation as well, so that a
-//! name used after its file was closed is noticed instead of reaching a stranger's file.
+//! A file descriptor is a number that the next `open` may reuse. A [`FileId`] carries a generation
+//! as well, so that a name used after its file was closed is noticed instead of reaching a
+//! stranger's file.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -24,7 +25,8 @@ pub struct FileId {
 pub enum Cached {
     /// All of it.
     Whole,
-    /// Not all of it, and some of what it holds is not on the disk yet: a read past it would have to wait for that.
+    /// Not all of it, and some of what it holds is not on the disk yet: a read past it would have
+    /// to wait for that.
     Dirty,
     /// Not all of it, perhaps nothing; the disk has everything.
     Clean,
@@ -82,7 +84,10 @@ impl FileTable {
 
     /// Gives a file back; `EBADF` if the name is stale.
     pub(crate) fn remove(&mut self, id: FileId) -> Result<Arc<OwnedFd>, Errno> {
-        let entry = self.entries.get_mut(id.index as usize).filter(|entry| entry.generation == id.generation);
+        let entry = self
+            .entries
+            .get_mut(id.index as usize)
+            .filter(|entry| entry.generation == id.generation);
         let entry = entry.ok_or(Errno::EBADF)?;
         let file = entry.file.take().ok_or(Errno::EBADF)?;
         entry.generation = entry.generation.wrapping_add(1);
@@ -92,8 +97,8 @@ impl FileTable {
 
     /// Makes room for `bytes` unread; see [`crate::Io::widen`].
     pub(crate) fn widen(&self, id: FileId, bytes: usize) -> Result<usize, Errno> {
-        // Linux widens the buffer to twice a low-water mark that would not fit, without taking it out of its own
-        // management as SO_RCVBUF would.
+        // Linux widens the buffer to twice a low-water mark that would not fit, without taking it
+        // out of its own management as SO_RCVBUF would.
         self.wake_at(id, bytes)?;
         self.wake_at(id, 1)?;
         Ok(getsockopt(&self.fd(id)?, sockopt::RcvBuf)? / 6)
@@ -109,11 +114,16 @@ impl FileTable {
         self.set_bytes(id, (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), bytes)
     }
 
-    fn set_bytes(&self, id: FileId, (level, name): (libc::c_int, libc::c_int), bytes: usize) -> Result<(), Errno> {
+    fn set_bytes(
+        &self,
+        id: FileId,
+        (level, name): (libc::c_int, libc::c_int),
+        bytes: usize,
+    ) -> Result<(), Errno> {
         let bytes = libc::c_int::try_from(bytes).map_err(|_| Errno::EINVAL)?;
         let (fd, value) = (self.fd(id)?.as_raw_fd(), (&raw const bytes).cast());
-        // SAFETY: the descriptor is open for as long as this table holds it, and `value` points to an int that outlives
-        // the call, as the options that count bytes want it.
+        // SAFETY: the descriptor is open for as long as this table holds it, and `value` points to
+        // an int that outlives the call, as the options that count bytes want it.
         let result = unsafe { libc::setsockopt(fd, level, name, value, INT_BYTES) };
         Errno::result(result).map(drop)
     }
@@ -123,8 +133,8 @@ impl FileTable {
         let range = CachestatRange { offset, bytes: bytes as u64 };
         let mut found = Cachestat::default();
         let (fd, range, into) = (self.fd(id)?.as_raw_fd(), &raw const range, &raw mut found);
-        // SAFETY: the descriptor is open for as long as this table holds it; the kernel reads one structure and writes
-        // the other, both of which have its layout and outlive the call.
+        // SAFETY: the descriptor is open for as long as this table holds it; the kernel reads one
+        // structure and writes the other, both of which have its layout and outlive the call.
         let result = unsafe { libc::syscall(CACHESTAT, fd, range, into, 0) };
         Errno::result(result)?;
         let first = offset / PAGE_BYTES as u64;
@@ -151,7 +161,8 @@ impl FileTable {
 
     /// Borrows a file; `EBADF` if the name is stale.
     pub(crate) fn fd(&self, id: FileId) -> Result<BorrowedFd<'_>, Errno> {
-        let entry = self.entries.get(id.index as usize).filter(|entry| entry.generation == id.generation);
+        let entry =
+            self.entries.get(id.index as usize).filter(|entry| entry.generation == id.generation);
         entry.and_then(|entry| entry.file.as_deref()).map(AsFd::as_fd).ok_or(Errno::EBADF)
     }
 }
@@ -159,8 +170,10 @@ impl FileTable {
 /// `preadv2` with `RWF_NOWAIT`: what the page cache holds, or `EAGAIN`.
 pub(crate) fn pread_cached(fd: BorrowedFd<'_>, to: &mut [u8], offset: i64) -> nix::Result<usize> {
     let vector = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
-    // SAFETY: one vector over a slice that is borrowed exclusively for the call, and an open descriptor.
-    let read = unsafe { libc::preadv2(fd.as_raw_fd(), &raw const vector, 1, offset, libc::RWF_NOWAIT) };
+    // SAFETY: one vector over a slice that is borrowed exclusively for the call, and an open
+    // descriptor.
+    let read =
+        unsafe { libc::preadv2(fd.as_raw_fd(), &raw const vector, 1, offset, libc::RWF_NOWAIT) };
     Errno::result(read).map(isize::cast_unsigned)
 }
 

@@ -1,7 +1,7 @@
 //! What can be asked of a ring, and what comes back.
 //!
-//! An operation takes its slot by value: from submission to the *final* completion the kernel owns the memory. If
-//! submission fails, the operation comes back whole inside [`Refused`].
+//! An operation takes its slot by value: from submission to the *final* completion the kernel owns
+//! the memory. If submission fails, the operation comes back whole inside [`Refused`].
 
 use std::fmt;
 use std::ops::Range;
@@ -14,8 +14,9 @@ use crate::slots::Slot;
 /// One operation. Ranges are byte ranges of the slot; offsets are byte offsets in the file.
 #[derive(Debug)]
 pub enum Op {
-    /// Receives from a socket into `range`. With `wait_all`, completes when the range is full, the stream has ended or
-    /// an error came (`MSG_WAITALL`); otherwise as soon as there is anything. 0 bytes: the peer has closed.
+    /// Receives from a socket into `range`. With `wait_all`, completes when the range is full, the
+    /// stream has ended or an error came (`MSG_WAITALL`); otherwise as soon as there is anything. 0
+    /// bytes: the peer has closed.
     Recv {
         /// The socket.
         file: FileId,
@@ -26,7 +27,8 @@ pub enum Op {
         /// Whether to wait until the range is full.
         wait_all: bool,
     },
-    /// Sends `range` to a socket. The kernel itself goes on after a short send; fewer bytes mean that the flow broke.
+    /// Sends `range` to a socket. The kernel itself goes on after a short send; fewer bytes mean
+    /// that the flow broke.
     Send {
         /// The socket.
         file: FileId,
@@ -38,8 +40,9 @@ pub enum Op {
         more: bool,
     },
     /// As [`Op::Send`] without a copy where the device can (Linux 6.2). Its result comes first, as
-    /// [`Stage::NoticeFollows`]; the slot comes with the [`Stage::Notice`], when the last byte is acknowledged. `ENOMEM`
-    /// means too little locked memory, which slots of a registered pool need none of here: a plain send will do.
+    /// [`Stage::NoticeFollows`]; the slot comes with the [`Stage::Notice`], when the last byte is
+    /// acknowledged. `ENOMEM` means too little locked memory, which slots of a registered pool need
+    /// none of here: a plain send will do.
     SendZc {
         /// The socket.
         file: FileId,
@@ -48,9 +51,11 @@ pub enum Op {
         /// Which bytes of the slot are sent.
         range: Range<usize>,
     },
-    /// Sends `range` to a socket, and behind it `bytes` bytes of another file, which are not copied on the way (`sendfile`).
-    /// The result counts both; fewer bytes mean that the flow broke. `ENODATA` means that the other file did not give all
-    /// of them, because it has become shorter, failed, or cannot be sent from. The calling thread does the work, so what is sent should be in the page cache: see [`crate::Io::peek`].
+    /// Sends `range` to a socket, and behind it `bytes` bytes of another file, which are not copied
+    /// on the way (`sendfile`). The result counts both; fewer bytes mean that the flow broke.
+    /// `ENODATA` means that the other file did not give all of them, because it has become shorter,
+    /// failed, or cannot be sent from. The calling thread does the work, so what is sent should be
+    /// in the page cache: see [`crate::Io::peek`].
     SendFile {
         /// The socket.
         file: FileId,
@@ -75,7 +80,8 @@ pub enum Op {
         range: Range<usize>,
         /// Where in the file to read.
         offset: u64,
-        /// Only what the page cache holds (`RWF_NOWAIT`): `EAGAIN` or fewer bytes instead of waiting for the disk.
+        /// Only what the page cache holds (`RWF_NOWAIT`): `EAGAIN` or fewer bytes instead of
+        /// waiting for the disk.
         nowait: bool,
     },
     /// Writes `range` to a file at `offset`.
@@ -89,15 +95,15 @@ pub enum Op {
         /// Where in the file to write.
         offset: u64,
     },
-    /// Makes what was written durable, with the metadata needed to read it back (`fdatasync`). Orders nothing: ask
-    /// when the writes it is for have completed.
+    /// Makes what was written durable, with the metadata needed to read it back (`fdatasync`).
+    /// Orders nothing: ask when the writes it is for have completed.
     Sync {
         /// The file.
         file: FileId,
     },
-    /// Cancels the operation that was submitted with `token`. Its slot still comes with its own completion, whose result
-    /// is `ECANCELED` or whatever it managed to do. This one completes with 0, `ENOENT` (nothing by that name) or
-    /// `EALREADY` (too late to stop).
+    /// Cancels the operation that was submitted with `token`. Its slot still comes with its own
+    /// completion, whose result is `ECANCELED` or whatever it managed to do. This one completes
+    /// with 0, `ENOENT` (nothing by that name) or `EALREADY` (too late to stop).
     Cancel {
         /// The token of the operation to stop.
         token: u64,
@@ -165,14 +171,22 @@ impl Op {
         }
     }
 
-    /// Panics if the range is not a range of the slot: the caller's arithmetic is wrong, and the kernel would be let
-    /// loose on memory that nobody lent it. Nor may a result be larger than it can say.
+    /// Panics if the range is not a range of the slot: the caller's arithmetic is wrong, and the
+    /// kernel would be let loose on memory that nobody lent it. Nor may a result be larger than it
+    /// can say.
     pub(crate) fn assert_in_bounds(&self) {
         if let Some((slot, range)) = self.buffer() {
-            assert!(range.start <= range.end && range.end <= slot.len(), "range {range:?} of {} bytes", slot.len());
+            assert!(
+                range.start <= range.end && range.end <= slot.len(),
+                "range {range:?} of {} bytes",
+                slot.len()
+            );
         }
         if let Self::SendFile { range, bytes, .. } = self {
-            assert!(*bytes as usize + range.len() <= i32::MAX as usize, "{bytes} bytes of a file in one send");
+            assert!(
+                *bytes as usize + range.len() <= i32::MAX as usize,
+                "{bytes} bytes of a file in one send"
+            );
         }
     }
 }
@@ -199,7 +213,8 @@ pub enum Stage {
     NoticeFollows,
     /// The end of a zero-copy send: nothing follows.
     Notice {
-        /// Whether the kernel copied the bytes after all, so that a plain send would have been cheaper.
+        /// Whether the kernel copied the bytes after all, so that a plain send would have been
+        /// cheaper.
         copied: bool,
     },
 }
@@ -216,8 +231,8 @@ impl Stage {
 pub struct Refused {
     /// The operation as it was given, slot and all.
     pub op: Op,
-    /// `EBUSY`: as many in flight as the ring has room for. `EBADF`: the file is not registered, or no longer.
-    /// Anything else is the kernel's word.
+    /// `EBUSY`: as many in flight as the ring has room for. `EBADF`: the file is not registered, or
+    /// no longer. Anything else is the kernel's word.
     pub error: Errno,
 }
 

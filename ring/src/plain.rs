@@ -1,8 +1,9 @@
 //! The same interface without `io_uring`: plain calls, and `poll` to wait.
 //!
-//! Containers often forbid `io_uring`; the engine above must not notice more than the speed. Sockets are used without
-//! blocking, files with blocking calls (which `poll` cannot wait for). It is also the ground that [`crate::Fake`] stands
-//! on: in one thread, the order of its completions depends on the order of submission and nothing else.
+//! Containers often forbid `io_uring`; the engine above must not notice more than the speed.
+//! Sockets are used without blocking, files with blocking calls (which `poll` cannot wait for). It
+//! is also the ground that [`crate::Fake`] stands on: in one thread, the order of its completions
+//! depends on the order of submission and nothing else.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -26,7 +27,8 @@ use crate::waker::Waker;
 #[derive(Debug)]
 pub struct Plain {
     files: FileTable,
-    /// In the order of submission. Invariant: no longer than `entries_max`, which it was allocated for.
+    /// In the order of submission. Invariant: no longer than `entries_max`, which it was allocated
+    /// for.
     pending: Vec<Pending>,
     entries_max: usize,
     /// Completed between two waits.
@@ -81,7 +83,13 @@ impl Plain {
                 _ => PollFlags::POLLOUT,
             };
             // A file cannot be unregistered while something is pending on it.
-            fds.extend(pending.op.file().and_then(|id| self.files.fd(id).ok()).map(|fd| PollFd::new(fd, interest)));
+            fds.extend(
+                pending
+                    .op
+                    .file()
+                    .and_then(|id| self.files.fd(id).ok())
+                    .map(|fd| PollFd::new(fd, interest)),
+            );
         }
         match poll(&mut fds, milliseconds_up(timeout)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -89,7 +97,8 @@ impl Plain {
         }
     }
 
-    /// Ends what `chosen` chooses with `ECANCELED`, or with the bytes it had moved; how many there were.
+    /// Ends what `chosen` chooses with `ECANCELED`, or with the bytes it had moved; how many there
+    /// were.
     fn cancel(&mut self, chosen: impl Fn(&Pending) -> bool) -> usize {
         let Self { pending, ready, .. } = self;
         let mut cancelled = 0;
@@ -148,7 +157,11 @@ impl Io for Plain {
             return Err(Refused { op, error });
         }
         if let Op::Cancel { token: wanted } = op {
-            let result = if self.cancel(|pending| pending.token == wanted) > 0 { Ok(0) } else { Err(Errno::ENOENT) };
+            let result = if self.cancel(|pending| pending.token == wanted) > 0 {
+                Ok(0)
+            } else {
+                Err(Errno::ENOENT)
+            };
             self.ready.push(Completion { token, result, stage: Stage::Done, slot: None });
         } else {
             self.pending.push(Pending { token, op, moved: 0 });
@@ -175,7 +188,8 @@ impl Io for Plain {
     }
 
     fn in_flight(&self) -> usize {
-        self.pending.len() + self.ready.iter().filter(|completion| completion.stage.is_final()).count()
+        self.pending.len()
+            + self.ready.iter().filter(|completion| completion.stage.is_final()).count()
     }
 }
 
@@ -184,19 +198,28 @@ fn attempt(files: &FileTable, pending: &mut Pending) -> Result<Option<usize>, Er
     let Pending { op, moved, .. } = pending;
     let fd = op.file().ok_or(Errno::EINVAL).and_then(|id| files.fd(id))?;
     match op {
-        Op::Recv { slot, range, wait_all, .. } => transfer(*wait_all, range.len(), moved, |moved| {
-            let rest = &mut slot.as_mut_slice()[range.start + moved..range.end];
-            recv(fd.as_raw_fd(), rest, MsgFlags::MSG_DONTWAIT)
-        }),
+        Op::Recv { slot, range, wait_all, .. } => {
+            transfer(*wait_all, range.len(), moved, |moved| {
+                let rest = &mut slot.as_mut_slice()[range.start + moved..range.end];
+                recv(fd.as_raw_fd(), rest, MsgFlags::MSG_DONTWAIT)
+            })
+        }
         Op::Send { slot, range, more, .. } => {
-            let flags = if *more { SEND_FLAGS | MsgFlags::from_bits_retain(libc::MSG_MORE) } else { SEND_FLAGS };
-            transfer(true, range.len(), moved, |moved| send_rest(fd, slot, range.start + moved..range.end, flags))
+            let flags = if *more {
+                SEND_FLAGS | MsgFlags::from_bits_retain(libc::MSG_MORE)
+            } else {
+                SEND_FLAGS
+            };
+            transfer(true, range.len(), moved, |moved| {
+                send_rest(fd, slot, range.start + moved..range.end, flags)
+            })
         }
-        Op::SendZc { slot, range, .. } => {
-            transfer(true, range.len(), moved, |moved| send_rest(fd, slot, range.start + moved..range.end, SEND_FLAGS))
-        }
+        Op::SendZc { slot, range, .. } => transfer(true, range.len(), moved, |moved| {
+            send_rest(fd, slot, range.start + moved..range.end, SEND_FLAGS)
+        }),
         &mut Op::SendFile { file: socket, ref slot, ref range, source, offset, bytes } => {
-            let mut sending = Sending { socket, range: range.clone(), source, offset, bytes, moved: *moved };
+            let mut sending =
+                Sending { socket, range: range.clone(), source, offset, bytes, moved: *moved };
             let result = sending.attempt(files, slot);
             *moved = sending.moved;
             result
@@ -218,8 +241,9 @@ fn attempt(files: &FileTable, pending: &mut Pending) -> Result<Option<usize>, Er
     }
 }
 
-/// Moves bytes over a socket until `bytes` are through or it has to wait, as the kernel does with `MSG_WAITALL`; without
-/// `all`, the first bytes are enough. An error after some bytes ends with the bytes: the next call gets the error.
+/// Moves bytes over a socket until `bytes` are through or it has to wait, as the kernel does with
+/// `MSG_WAITALL`; without `all`, the first bytes are enough. An error after some bytes ends with
+/// the bytes: the next call gets the error.
 fn transfer(
     all: bool,
     bytes: usize,
@@ -241,7 +265,12 @@ fn transfer(
     }
 }
 
-fn send_rest(fd: BorrowedFd<'_>, slot: &Slot, rest: std::ops::Range<usize>, flags: MsgFlags) -> nix::Result<usize> {
+fn send_rest(
+    fd: BorrowedFd<'_>,
+    slot: &Slot,
+    rest: std::ops::Range<usize>,
+    flags: MsgFlags,
+) -> nix::Result<usize> {
     send(fd.as_raw_fd(), &slot.as_slice()[rest], flags)
 }
 
@@ -249,7 +278,8 @@ fn file_offset(offset: u64) -> Result<i64, Errno> {
     i64::try_from(offset).map_err(|_| Errno::EINVAL)
 }
 
-/// Turns an operation that is over into its completions: two for a zero-copy send that worked, as the kernel does.
+/// Turns an operation that is over into its completions: two for a zero-copy send that worked, as
+/// the kernel does.
 fn finish(pending: Pending, result: Result<usize, Errno>, ready: &mut Vec<Completion>) {
     let Pending { token, op, .. } = pending;
     let result = result.map(|bytes| u32::try_from(bytes).expect("a slot has at most 1 GiB"));
@@ -257,7 +287,12 @@ fn finish(pending: Pending, result: Result<usize, Errno>, ready: &mut Vec<Comple
     let slot = op.into_slot();
     if zero_copy {
         ready.push(Completion { token, result, stage: Stage::NoticeFollows, slot: None });
-        ready.push(Completion { token, result: Ok(0), stage: Stage::Notice { copied: true }, slot });
+        ready.push(Completion {
+            token,
+            result: Ok(0),
+            stage: Stage::Notice { copied: true },
+            slot,
+        });
     } else {
         ready.push(Completion { token, result, stage: Stage::Done, slot });
     }

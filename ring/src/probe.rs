@@ -1,7 +1,7 @@
 //! What this kernel allows, and what to do about what it does not.
 //!
-//! `io_uring` is missing for three different reasons that look alike from outside: an old kernel, a ban, and too little
-//! locked memory. Each has its own remedy, so each has its own cause here.
+//! `io_uring` is missing for three different reasons that look alike from outside: an old kernel, a
+//! ban, and too little locked memory. Each has its own remedy, so each has its own cause here.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,8 @@ pub struct Probe {
     pub release: String,
     /// The best mode that a ring can be made in.
     pub mode: Mode,
-    /// Every operation that [`crate::Op`] needs, by the kernel's name, and whether the kernel has it.
+    /// Every operation that [`crate::Op`] needs, by the kernel's name, and whether the kernel has
+    /// it.
     pub operations: Vec<(&'static str, bool)>,
     /// Whether as many bytes as were asked for can be registered as buffers, or why not.
     pub locked_memory: Result<(), ProbeError>,
@@ -80,9 +81,11 @@ impl ProbeError {
     }
 }
 
-/// Asks the kernel what a ring can do, and whether `locked_bytes` of buffers can be registered with it.
+/// Asks the kernel what a ring can do, and whether `locked_bytes` of buffers can be registered with
+/// it.
 ///
-/// It makes a small ring and, for a moment, a pool of `locked_bytes` (at most [`crate::POOL_BYTES_MAX`]).
+/// It makes a small ring and, for a moment, a pool of `locked_bytes` (at most
+/// [`crate::POOL_BYTES_MAX`]).
 ///
 /// # Errors
 /// If no ring can be made at all.
@@ -90,11 +93,13 @@ pub fn probe(locked_bytes: usize) -> Result<Probe, ProbeError> {
     let (ring, mode) = setup::build(4, 8).map_err(|error| explain(&error))?;
     let mut answers = io_uring::Probe::new();
     ring.submitter().register_probe(&mut answers).map_err(|error| explain(&error))?;
-    let operations = OPERATIONS.iter().map(|(name, code)| (*name, answers.is_supported(*code))).collect();
+    let operations =
+        OPERATIONS.iter().map(|(name, code)| (*name, answers.is_supported(*code))).collect();
     Ok(Probe { release: release(), mode, operations, locked_memory: lock(&ring, locked_bytes) })
 }
 
-/// Registers a pool of so many bytes: the limit depends on the user's other processes too, so that only trying tells.
+/// Registers a pool of so many bytes: the limit depends on the user's other processes too, so that
+/// only trying tells.
 fn lock(ring: &IoUring, bytes: usize) -> Result<(), ProbeError> {
     if bytes == 0 {
         return Ok(());
@@ -106,7 +111,8 @@ fn lock(ring: &IoUring, bytes: usize) -> Result<(), ProbeError> {
 }
 
 fn release() -> String {
-    nix::sys::utsname::uname().map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned())
+    nix::sys::utsname::uname()
+        .map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned())
 }
 
 fn explain(error: &io::Error) -> ProbeError {
@@ -127,13 +133,19 @@ fn cause(error: Errno, setting: &str) -> Cause {
 
 fn remedy(cause: Cause) -> &'static str {
     match cause {
-        Cause::Missing => "run Linux 6.1 or later, and allow io_uring in the container's seccomp profile",
+        Cause::Missing => {
+            "run Linux 6.1 or later, and allow io_uring in the container's seccomp profile"
+        }
         Cause::Disabled => "ask the administrator for `sysctl kernel.io_uring_disabled=0`",
         Cause::Privileged => {
             "join the group of `sysctl kernel.io_uring_group`, or ask for `kernel.io_uring_disabled=0`"
         }
-        Cause::Filtered => "allow io_uring in the container's seccomp profile (`--security-opt seccomp=…`)",
-        Cause::LockedMemory => "raise the limit with `ulimit -l unlimited` or LimitMEMLOCK, or use fewer slots",
+        Cause::Filtered => {
+            "allow io_uring in the container's seccomp profile (`--security-opt seccomp=…`)"
+        }
+        Cause::LockedMemory => {
+            "raise the limit with `ulimit -l unlimited` or LimitMEMLOCK, or use fewer slots"
+        }
         Cause::Files => "raise the limit with `ulimit -n`",
         Cause::Other(_) => "look the error up in io_uring_setup(2)",
     }
@@ -178,6 +190,8 @@ mod tests {
     #[test]
     fn causes_of_one_errno_differ_in_their_remedy() {
         let remedies = [Cause::Disabled, Cause::Privileged, Cause::Filtered].map(remedy);
-        assert!(remedies[0] != remedies[1] && remedies[1] != remedies[2] && remedies[0] != remedies[2]);
+        assert!(
+            remedies[0] != remedies[1] && remedies[1] != remedies[2] && remedies[0] != remedies[2]
+        );
     }
 }

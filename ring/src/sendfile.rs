@@ -1,9 +1,10 @@
 //! Sending from the page cache: the part of a send that the thread does itself.
 //!
-//! The kernel's ring can splice, but it hands every splice to a worker thread. `sendfile` in this thread is faster, as
-//! long as it waits for nothing: not for the disk, which is why the caller looks into the page cache first, and not for
-//! the socket. `sendfile` has no flag for that and goes by the mode of the socket, which is therefore
-//! set. Sends and receptions do not mind: they say themselves whether they wait.
+//! The kernel's ring can splice, but it hands every splice to a worker thread. `sendfile` in this
+//! thread is faster, as long as it waits for nothing: not for the disk, which is why the caller
+//! looks into the page cache first, and not for the socket. `sendfile` has no flag for that and
+//! goes by the mode of the socket, which is therefore set. Sends and receptions do not mind: they
+//! say themselves whether they wait.
 
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -28,8 +29,13 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Moves what the socket takes: all that has been moved once nothing is left to do, `None` where the socket is full.
-    pub(crate) fn attempt(&mut self, files: &FileTable, slot: &Slot) -> Result<Option<usize>, Errno> {
+    /// Moves what the socket takes: all that has been moved once nothing is left to do, `None`
+    /// where the socket is full.
+    pub(crate) fn attempt(
+        &mut self,
+        files: &FileTable,
+        slot: &Slot,
+    ) -> Result<Option<usize>, Errno> {
         let (Ok(socket), Ok(source)) = (files.fd(self.socket), files.fd(self.source)) else {
             return self.end(Errno::ECANCELED).map(Some);
         };
@@ -41,12 +47,18 @@ impl Sending {
         }
     }
 
-    /// What a send comes to that ends early for `error`: the bytes that it has moved, if there are any.
+    /// What a send comes to that ends early for `error`: the bytes that it has moved, if there are
+    /// any.
     pub(crate) fn end(&self, error: Errno) -> Result<usize, Errno> {
         if self.moved > 0 { Ok(self.moved) } else { Err(error) }
     }
 
-    fn send(&mut self, socket: BorrowedFd<'_>, source: BorrowedFd<'_>, slot: &Slot) -> nix::Result<()> {
+    fn send(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        source: BorrowedFd<'_>,
+        slot: &Slot,
+    ) -> nix::Result<()> {
         while self.moved < self.range.len() {
             let front = &slot.as_slice()[self.range.start + self.moved..self.range.end];
             self.moved += unless_interrupted(|| send(socket.as_raw_fd(), front, FRONT_FLAGS))?;
@@ -59,10 +71,20 @@ impl Sending {
         while self.moved < whole {
             let at = self.offset + (self.moved - self.range.len()) as u64;
             let mut at = libc::off64_t::try_from(at).map_err(|_| Errno::EINVAL)?;
-            match unless_interrupted(|| sendfile64(socket, source, Some(&mut at), whole - self.moved)) {
-                // The file, its file system, or a filter of system calls does not allow it: the bytes go another way.
+            match unless_interrupted(|| {
+                sendfile64(socket, source, Some(&mut at), whole - self.moved)
+            }) {
+                // The file, its file system, or a filter of system calls does not allow it: the
+                // bytes go another way.
                 Ok(0)
-                | Err(Errno::EINVAL | Errno::EIO | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => {
+                | Err(
+                    Errno::EINVAL
+                    | Errno::EIO
+                    | Errno::EOPNOTSUPP
+                    | Errno::ENOSYS
+                    | Errno::EPERM
+                    | Errno::EACCES,
+                ) => {
                     return Err(Errno::ENODATA);
                 }
                 sent => self.moved += sent?,
@@ -73,5 +95,6 @@ impl Sending {
 }
 
 /// The bytes in front wait for those behind them, so that both leave in full segments.
-const FRONT_FLAGS: MsgFlags =
-    MsgFlags::MSG_NOSIGNAL.union(MsgFlags::MSG_DONTWAIT).union(MsgFlags::from_bits_retain(libc::MSG_MORE));
+const FRONT_FLAGS: MsgFlags = MsgFlags::MSG_NOSIGNAL
+    .union(MsgFlags::MSG_DONTWAIT)
+    .union(MsgFlags::from_bits_retain(libc::MSG_MORE));

@@ -1,8 +1,9 @@
 //! Buffers as move-only tokens.
 //!
-//! The kernel writes into a buffer while nobody in this process looks at it, so a buffer must not be reachable while it
-//! is lent. A [`Slot`] is the only way to its memory and can be neither copied nor cloned: who gave it away cannot
-//! touch it. All slots of a [`Pool`] lie in one mapping, which the ring registers as one fixed buffer.
+//! The kernel writes into a buffer while nobody in this process looks at it, so a buffer must not
+//! be reachable while it is lent. A [`Slot`] is the only way to its memory and can be neither
+//! copied nor cloned: who gave it away cannot touch it. All slots of a [`Pool`] lie in one mapping,
+//! which the ring registers as one fixed buffer.
 
 use std::fmt;
 use std::io;
@@ -20,7 +21,8 @@ pub const POOL_BYTES_MAX: usize = 1 << 30;
 
 /// A number of equal, page-aligned buffers in one anonymous mapping.
 ///
-/// The memory starts as zeros and is populated when it is first touched, or when the ring registers it.
+/// The memory starts as zeros and is populated when it is first touched, or when the ring registers
+/// it.
 ///
 /// ```
 /// let pool = ring::Pool::new(2, 4096)?;
@@ -40,23 +42,29 @@ impl Pool {
     /// Maps `slot_count` slots of `slot_bytes` each, rounded up to whole pages.
     ///
     /// # Errors
-    /// `InvalidInput` if either is 0 or the pool would exceed [`POOL_BYTES_MAX`]; what `mmap` says otherwise.
+    /// `InvalidInput` if either is 0 or the pool would exceed [`POOL_BYTES_MAX`]; what `mmap` says
+    /// otherwise.
     pub fn new(slot_count: usize, slot_bytes: usize) -> io::Result<Self> {
         let slot_bytes = slot_bytes.checked_next_multiple_of(PAGE_BYTES).unwrap_or(usize::MAX);
         let bytes = slot_count.checked_mul(slot_bytes).filter(|&bytes| bytes <= POOL_BYTES_MAX);
         let Some(bytes) = bytes.and_then(NonZeroUsize::new) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a pool holds between 1 byte and 1 GiB"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a pool holds between 1 byte and 1 GiB",
+            ));
         };
         Ok(Self { mapping: Arc::new(Mapping::new(bytes, slot_bytes)?) })
     }
 
-    /// A free slot, the one returned last first because its memory is likely still in cache; `None` if all are out.
+    /// A free slot, the one returned last first because its memory is likely still in cache; `None`
+    /// if all are out.
     ///
     /// The slot holds whatever its last user left in it.
     #[must_use]
     pub fn take(&self) -> Option<Slot> {
         let index = self.mapping.free_list().pop()?;
-        // SAFETY: an index on the free list is below the slot count, so the result is inside the mapping.
+        // SAFETY: an index on the free list is below the slot count, so the result is inside the
+        // mapping.
         let base = unsafe { self.mapping.base.add(index as usize * self.mapping.slot_bytes) };
         Some(Slot { base, index, mapping: Arc::clone(&self.mapping) })
     }
@@ -95,8 +103,8 @@ impl Pool {
 
 /// The exclusive right to one buffer of a pool.
 ///
-/// A dropped slot goes back to its pool by itself, so that an early return cannot make a pool smaller; the memory
-/// outlives the pool while any slot is out.
+/// A dropped slot goes back to its pool by itself, so that an early return cannot make a pool
+/// smaller; the memory outlives the pool while any slot is out.
 pub struct Slot {
     /// Invariant: the start of slot `index` in `mapping`.
     base: NonNull<u8>,
@@ -104,8 +112,8 @@ pub struct Slot {
     mapping: Arc<Mapping>,
 }
 
-// SAFETY: a slot is the only access to its bytes, which are plain memory that any thread may use; the free list it
-// returns to is behind a lock.
+// SAFETY: a slot is the only access to its bytes, which are plain memory that any thread may use;
+// the free list it returns to is behind a lock.
 unsafe impl Send for Slot {}
 // SAFETY: a shared slot gives out shared slices only.
 unsafe impl Sync for Slot {}
@@ -121,8 +129,9 @@ impl Slot {
     /// The whole slot.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `base` starts `slot_bytes` mapped, initialised bytes that live as long as `mapping`; this token is
-        // the only way to them, and it is borrowed for as long as the slice.
+        // SAFETY: `base` starts `slot_bytes` mapped, initialised bytes that live as long as
+        // `mapping`; this token is the only way to them, and it is borrowed for as long as the
+        // slice.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.mapping.slot_bytes) }
     }
 
@@ -157,10 +166,11 @@ impl fmt::Debug for Slot {
 
 /// The memory of a pool, and which of its slots are free.
 ///
-/// The lock is taken once for each time a slot is taken or returned, mostly by one thread: nanoseconds against the
-/// hundreds of microseconds that a block takes on the wire.
+/// The lock is taken once for each time a slot is taken or returned, mostly by one thread:
+/// nanoseconds against the hundreds of microseconds that a block takes on the wire.
 ///
-/// Invariant: `bytes` is a multiple of `slot_bytes`; the list names each free slot once and never reallocates.
+/// Invariant: `bytes` is a multiple of `slot_bytes`; the list names each free slot once and never
+/// reallocates.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: NonNull<u8>,
@@ -169,7 +179,8 @@ pub(crate) struct Mapping {
     free: Mutex<Vec<u32>>,
 }
 
-// SAFETY: the mapping itself is only an address and a length; access to the bytes goes through slots, one owner each.
+// SAFETY: the mapping itself is only an address and a length; access to the bytes goes through
+// slots, one owner each.
 unsafe impl Send for Mapping {}
 // SAFETY: as above; the free list is behind a lock.
 unsafe impl Sync for Mapping {}
@@ -179,7 +190,8 @@ impl Mapping {
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice aliases nothing.
         let base = unsafe { mmap_anonymous(None, bytes, access, MapFlags::MAP_PRIVATE) }?;
-        let slot_count = u32::try_from(bytes.get() / slot_bytes).expect("1 GiB has fewer than 2^32 pages");
+        let slot_count =
+            u32::try_from(bytes.get() / slot_bytes).expect("1 GiB has fewer than 2^32 pages");
         let free = Mutex::new((0..slot_count).rev().collect());
         Ok(Self { base: base.cast(), bytes, slot_bytes, free })
     }
@@ -189,7 +201,8 @@ impl Mapping {
         libc::iovec { iov_base: self.base.as_ptr().cast(), iov_len: self.bytes.get() }
     }
 
-    /// The free list is a plain vector, whole at every step, so that a panic elsewhere does not spoil it.
+    /// The free list is a plain vector, whole at every step, so that a panic elsewhere does not
+    /// spoil it.
     fn free_list(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -197,7 +210,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: this is the whole of one mapping of ours, and no slot is left, for each holds an `Arc` of it.
+        // SAFETY: this is the whole of one mapping of ours, and no slot is left, for each holds an
+        // `Arc` of it.
         let unmapped = unsafe { munmap(self.base.cast(), self.bytes.get()) };
         assert_eq!(unmapped, Ok(()), "a mapping of ours can be unmapped");
     }
@@ -245,7 +259,9 @@ mod tests {
 
     #[test]
     fn sizes_out_of_bounds_are_errors() {
-        for (count, bytes) in [(0, 1), (1, 0), (1, usize::MAX), (usize::MAX, 4096), (2, POOL_BYTES_MAX)] {
+        for (count, bytes) in
+            [(0, 1), (1, 0), (1, usize::MAX), (usize::MAX, 4096), (2, POOL_BYTES_MAX)]
+        {
             assert!(Pool::new(count, bytes).is_err(), "{count} slots of {bytes}");
         }
     }

@@ -1,7 +1,7 @@
 //! What the kernel has been lent: the operations in flight.
 //!
-//! The table is allocated once and bounds the ring. Its keys travel through the kernel and back; a key carries a
-//! generation, so that a late answer to an operation that is over finds nothing.
+//! The table is allocated once and bounds the ring. Its keys travel through the kernel and back; a
+//! key carries a generation, so that a late answer to an operation that is over finds nothing.
 
 use crate::files::FileId;
 use crate::sendfile::Sending;
@@ -66,7 +66,8 @@ impl Table {
 
     pub(crate) fn token(&self, key: u64) -> Option<u64> {
         let (index, generation) = parts(key);
-        let entry = self.entries.get(index as usize).filter(|entry| entry.generation == generation)?;
+        let entry =
+            self.entries.get(index as usize).filter(|entry| entry.generation == generation)?;
         entry.operation.as_ref().map(|operation| operation.token)
     }
 
@@ -74,26 +75,35 @@ impl Table {
     pub(crate) fn is_sending(&self, key: u64) -> bool {
         let (index, generation) = parts(key);
         let entry = self.entries.get(index as usize).filter(|entry| entry.generation == generation);
-        entry.and_then(|entry| entry.operation.as_ref()).is_some_and(|operation| operation.sending.is_some())
+        entry
+            .and_then(|entry| entry.operation.as_ref())
+            .is_some_and(|operation| operation.sending.is_some())
     }
 
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut InFlight> {
         let (index, generation) = parts(key);
-        let entry = self.entries.get_mut(index as usize).filter(|entry| entry.generation == generation)?;
+        let entry =
+            self.entries.get_mut(index as usize).filter(|entry| entry.generation == generation)?;
         entry.operation.as_mut()
     }
 
     pub(crate) fn remove(&mut self, key: u64) -> Option<InFlight> {
         let (index, generation) = parts(key);
-        let entry = self.entries.get_mut(index as usize).filter(|entry| entry.generation == generation)?;
+        let entry =
+            self.entries.get_mut(index as usize).filter(|entry| entry.generation == generation)?;
         let operation = entry.operation.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(index);
         Some(operation)
     }
 
-    /// The key of an operation that `wanted` accepts, at or after `start` in the table, and where to go on.
-    pub(crate) fn find(&self, start: usize, wanted: impl Fn(&InFlight) -> bool) -> Option<(u64, usize)> {
+    /// The key of an operation that `wanted` accepts, at or after `start` in the table, and where
+    /// to go on.
+    pub(crate) fn find(
+        &self,
+        start: usize,
+        wanted: impl Fn(&InFlight) -> bool,
+    ) -> Option<(u64, usize)> {
         (start..self.entries.len()).find_map(|index| {
             let entry = &self.entries[index];
             let found = entry.operation.as_ref().is_some_and(&wanted);

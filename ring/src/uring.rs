@@ -1,7 +1,8 @@
 //! The ring of the kernel.
 //!
-//! One thread makes it, uses it and drops it. Whatever the kernel may still touch is in the table of operations in
-//! flight, which nobody can reach; a slot leaves it with the final completion and not before.
+//! One thread makes it, uses it and drops it. Whatever the kernel may still touch is in the table
+//! of operations in flight, which nobody can reach; a slot leaves it with the final completion and
+//! not before.
 
 use std::io;
 use std::marker::PhantomData;
@@ -31,14 +32,15 @@ pub struct Config<'a> {
     pub entries: u32,
     /// Files that the kernel is told of once, and not at each operation. More may be registered.
     pub files: u32,
-    /// The pools whose slots are used most, to be registered as fixed buffers. Slots of others work too.
+    /// The pools whose slots are used most, to be registered as fixed buffers. Slots of others work
+    /// too.
     pub pools: &'a [&'a Pool],
 }
 
 /// A ring of the kernel's.
 ///
-/// Dropping it cancels what is in flight and waits for it, two seconds at most. Memory that the kernel holds even then
-/// is never reused: it is leaked on purpose.
+/// Dropping it cancels what is in flight and waits for it, two seconds at most. Memory that the
+/// kernel holds even then is never reused: it is leaked on purpose.
 ///
 /// Invariant: every slot that an entry of `ring` names is in `table`, until its final completion.
 pub struct Uring {
@@ -56,7 +58,8 @@ pub struct Uring {
     ready: Vec<Completion>,
     /// Sends of files whose socket has room again.
     writable: Vec<u64>,
-    /// Files that the caller has given up and the kernel would not let go of yet: each wait tries again.
+    /// Files that the caller has given up and the kernel would not let go of yet: each wait tries
+    /// again.
     closing: Vec<FileId>,
     waker: Waker,
     waker_armed: bool,
@@ -67,22 +70,30 @@ pub struct Uring {
 impl Uring {
     /// Makes a ring for the calling thread, in the best [`Mode`] the kernel has.
     ///
-    /// If the buffers cannot be registered (mostly: too little locked memory), the ring works without, somewhat
-    /// slower, and [`Uring::registration_error`] says why. The same holds, silently, for the table of files.
+    /// If the buffers cannot be registered (mostly: too little locked memory), the ring works
+    /// without, somewhat slower, and [`Uring::registration_error`] says why. The same holds,
+    /// silently, for the table of files.
     ///
     /// # Errors
-    /// What the kernel says; [`crate::ProbeError::explain`] puts it into words. Where even the few pages of the ring
-    /// itself exceed the user's locked memory (recent kernels count them), it is `ENOMEM`; [`crate::Plain`] needs none.
+    /// What the kernel says; [`crate::ProbeError::explain`] puts it into words. Where even the few
+    /// pages of the ring itself exceed the user's locked memory (recent kernels count them), it is
+    /// `ENOMEM`; [`crate::Plain`] needs none.
     pub fn new(config: &Config<'_>) -> io::Result<Self> {
         if config.entries == 0 || config.entries > CAPACITY_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a ring has 1 to 2^20 entries"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a ring has 1 to 2^20 entries",
+            ));
         }
-        // Two completions per operation (a zero-copy send has two), and some for the waker and for cancellations.
+        // Two completions per operation (a zero-copy send has two), and some for the waker and for
+        // cancellations.
         let completions = config.entries.saturating_mul(2).saturating_add(64).next_power_of_two();
         let (mut ring, mode) = setup::build(config.entries.next_power_of_two(), completions)?;
-        // It spares looking up the descriptor of the ring at every call; without, everything works as well.
+        // It spares looking up the descriptor of the ring at every call; without, everything works
+        // as well.
         let _ = ring.submitter().register_ring_fd();
-        let files_fixed = ring.submitter().register_files_sparse(config.files).map_or(0, |()| config.files);
+        let files_fixed =
+            ring.submitter().register_files_sparse(config.files).map_or(0, |()| config.files);
         let (registered, registration_error) = register_pools(&mut ring, config.pools);
         Ok(Self {
             ring,
@@ -113,7 +124,8 @@ impl Uring {
         self.registration_error.is_none()
     }
 
-    /// The descriptor of a registered file, for what is not an operation (socket options, `TCP_INFO`).
+    /// The descriptor of a registered file, for what is not an operation (socket options,
+    /// `TCP_INFO`).
     ///
     /// # Errors
     /// `EBADF` if the file is not registered, or no longer.
@@ -134,19 +146,27 @@ impl Uring {
             None => -1,
         };
         let cancel_key = match op {
-            Op::Cancel { token } => {
-                self.table.find(0, |other| other.token == *token).map_or(KEY_NONE, |(key, _)| self.kernel_key(key))
-            }
+            Op::Cancel { token } => self
+                .table
+                .find(0, |other| other.token == *token)
+                .map_or(KEY_NONE, |(key, _)| self.kernel_key(key)),
             _ => KEY_NONE,
         };
         let buffer = op.buffer().and_then(|(slot, _)| {
-            let index = self.registered.iter().position(|mapping| Arc::ptr_eq(mapping, slot.mapping()))?;
+            let index =
+                self.registered.iter().position(|mapping| Arc::ptr_eq(mapping, slot.mapping()))?;
             u16::try_from(index).ok()
         });
-        Ok(Context { file, fixed_file: op.file().is_some_and(|id| self.is_fixed(id)), buffer, cancel_key })
+        Ok(Context {
+            file,
+            fixed_file: op.file().is_some_and(|id| self.is_fixed(id)),
+            buffer,
+            cancel_key,
+        })
     }
 
-    /// What the kernel knows an operation by: itself, or the poll on the socket of a file that is being sent.
+    /// What the kernel knows an operation by: itself, or the poll on the socket of a file that is
+    /// being sent.
     fn kernel_key(&self, key: u64) -> u64 {
         if self.table.is_sending(key) { key | KEY_POLL } else { key }
     }
@@ -179,7 +199,8 @@ impl Uring {
         Ok(())
     }
 
-    /// Hands the queued entries to the kernel and waits for one completion, as long as `timeout` says.
+    /// Hands the queued entries to the kernel and waits for one completion, as long as `timeout`
+    /// says.
     fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let entered = match timeout {
             None => self.ring.submit_and_wait(1),
@@ -191,9 +212,16 @@ impl Uring {
         };
         match entered {
             Ok(_) => Ok(()),
-            // The time is up; a signal came; completions must be reaped or memory freed before more can be submitted.
-            // In each case the queue is as it was, and the next turn goes on.
-            Err(error) if matches!(errno(&error), Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(()),
+            // The time is up; a signal came; completions must be reaped or memory freed before more
+            // can be submitted. In each case the queue is as it was, and the next turn goes on.
+            Err(error)
+                if matches!(
+                    errno(&error),
+                    Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN
+                ) =>
+            {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -233,8 +261,8 @@ impl Uring {
         out.append(&mut self.ready);
     }
 
-    /// Sends more of a file, as far as the socket takes it, and has the ring wait for the socket where it is full. There
-    /// must be room for an entry. Its completion, if that was all.
+    /// Sends more of a file, as far as the socket takes it, and has the ring wait for the socket
+    /// where it is full. There must be room for an entry. Its completion, if that was all.
     fn send_on(&mut self, key: u64) -> Option<Completion> {
         let Self { table, files, .. } = self;
         let InFlight { slot, sending, .. } = table.get_mut(key)?;
@@ -272,8 +300,14 @@ impl Uring {
         if let Err(error) = known.and_then(|()| self.make_room()) {
             return Err(Refused { op, error });
         }
-        let sending = Some(Sending { socket, range: range.clone(), source, offset, bytes, moved: 0 });
-        let key = self.table.insert(InFlight { token, file: Some(socket), slot: op.into_slot(), sending });
+        let sending =
+            Some(Sending { socket, range: range.clone(), source, offset, bytes, moved: 0 });
+        let key = self.table.insert(InFlight {
+            token,
+            file: Some(socket),
+            slot: op.into_slot(),
+            sending,
+        });
         if let Some(completion) = self.send_on(key) {
             self.ready.push(completion);
         }
@@ -294,7 +328,8 @@ impl Uring {
     /// Cancels what is in flight on a file, and closes it.
     fn close_file(&mut self, id: FileId) -> io::Result<()> {
         self.cancel_file(id)?;
-        // The entries that name the file must be the kernel's before its name is free: they hold the file itself then.
+        // The entries that name the file must be the kernel's before its name is free: they hold
+        // the file itself then.
         while !self.ring.submission().is_empty() {
             self.ring.submit()?;
         }
@@ -333,8 +368,8 @@ impl Io for Uring {
         if self.closing.contains(&id) {
             return Err(Errno::EBADF.into());
         }
-        // The kernel may be out of memory, or want its completions reaped first. Neither is the caller's business, who is
-        // done with the file.
+        // The kernel may be out of memory, or want its completions reaped first. Neither is the
+        // caller's business, who is done with the file.
         if self.close_file(id).is_err() {
             self.closing.push(id);
         }
@@ -374,10 +409,16 @@ impl Io for Uring {
             Err(error) => return Err(Refused { op, error }),
         };
         let entry = entry::build(&op, &context);
-        let key = self.table.insert(InFlight { token, file: op.file(), slot: op.into_slot(), sending: None });
+        let key = self.table.insert(InFlight {
+            token,
+            file: op.file(),
+            slot: op.into_slot(),
+            sending: None,
+        });
         let entry = entry.user_data(key);
-        // SAFETY: the range lies in the slot, and the slot is now in the table: its memory is mapped and out of
-        // everybody's reach until the final completion of `key` takes it out again, or for ever.
+        // SAFETY: the range lies in the slot, and the slot is now in the table: its memory is
+        // mapped and out of everybody's reach until the final completion of `key` takes it out
+        // again, or for ever.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("room has been made");
         Ok(())
@@ -426,16 +467,18 @@ impl Drop for Uring {
             self.reap(&mut completions);
         }
         if self.table.len() == 0 {
-            // The kernel takes a closed ring apart later; sockets should close and locked memory be free at once. Not
-            // with operations in flight, which older kernels would wait for without a limit.
+            // The kernel takes a closed ring apart later; sockets should close and locked memory be
+            // free at once. Not with operations in flight, which older kernels would wait for
+            // without a limit.
             let _ = self.ring.submitter().unregister_files();
             let _ = self.ring.submitter().unregister_buffers();
         }
         let table = std::mem::replace(&mut self.table, Table::new(0));
         let left = table.into_in_flight();
         if !left.is_empty() {
-            // The kernel may still write to these: their slots must never be returned, nor their memory unmapped. An empty
-            // list may own the whole table's memory, which is not to be leaked along.
+            // The kernel may still write to these: their slots must never be returned, nor their
+            // memory unmapped. An empty list may own the whole table's memory, which is not to be
+            // leaked along.
             left.leak();
         }
     }
@@ -447,7 +490,8 @@ fn register_pools(ring: &mut IoUring, pools: &[&Pool]) -> (Vec<Arc<Mapping>>, Op
         return (Vec::new(), None);
     }
     let buffers: Vec<libc::iovec> = pools.iter().map(|pool| pool.mapping().iovec()).collect();
-    // SAFETY: each vector is one whole mapping, which the returned `Arc`s keep until the ring is closed.
+    // SAFETY: each vector is one whole mapping, which the returned `Arc`s keep until the ring is
+    // closed.
     let registered = unsafe { ring.submitter().register_buffers(&buffers) };
     match registered {
         Ok(()) => (pools.iter().map(|pool| Arc::clone(pool.mapping())).collect(), None),
@@ -455,7 +499,8 @@ fn register_pools(ring: &mut IoUring, pools: &[&Pool]) -> (Vec<Arc<Mapping>>, Op
     }
 }
 
-/// Turns one answer of the kernel into a completion; `None` for an operation that is not in the table.
+/// Turns one answer of the kernel into a completion; `None` for an operation that is not in the
+/// table.
 fn complete(table: &mut Table, event: &cqueue::Entry) -> Option<Completion> {
     let (key, flags) = (event.user_data(), event.flags());
     if cqueue::notif(flags) {
@@ -484,7 +529,8 @@ fn end_sending(table: &mut Table, key: u64, error: Errno) -> Option<Completion> 
     Some(Completion { token, result, stage: Stage::Done, slot })
 }
 
-/// Added to the key of a send of a file, it is the key of the poll on its socket. Indices of the table are below it.
+/// Added to the key of a send of a file, it is the key of the poll on its socket. Indices of the
+/// table are below it.
 const KEY_POLL: u64 = 1 << 31;
 const _: () = assert!(CAPACITY_MAX as u64 <= KEY_POLL);
 
@@ -494,8 +540,8 @@ const KEY_WAKER: u64 = u64::MAX;
 /// The key of what nobody waits for, and of nothing: a cancellation of it answers `ENOENT`.
 const KEY_NONE: u64 = u64::MAX - 1;
 
-/// How long a dropped ring waits for the kernel. A disk that takes longer is broken; so is a peer that acknowledges
-/// nothing, and their memory is leaked.
+/// How long a dropped ring waits for the kernel. A disk that takes longer is broken; so is a peer
+/// that acknowledges nothing, and their memory is leaked.
 const DROP_TIME_MAX: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Waking a thread that waits in its ring.
 //!
-//! An event counter stays readable until it is drained, so a wake that comes just before the wait is not lost.
+//! An event counter stays readable until it is drained, so a wake that comes just before the wait
+//! is not lost.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

@@ -1,5 +1,5 @@
-//! Nothing is allocated between the making of a ring and its end, and nothing is left of it after that: a counting
-//! allocator says so.
+//! Nothing is allocated between the making of a ring and its end, and nothing is left of it after
+//! that: a counting allocator says so.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -19,7 +19,9 @@ thread_local! {
 
 fn hold(layout: Layout, sign: i64) {
     // A thread that ends may free after its locals are gone; then nobody asks any more.
-    let _ = HELD_BYTES.try_with(|held| held.set(held.get() + sign * i64::try_from(layout.size()).unwrap_or(i64::MAX)));
+    let _ = HELD_BYTES.try_with(|held| {
+        held.set(held.get() + sign * i64::try_from(layout.size()).unwrap_or(i64::MAX))
+    });
 }
 
 // SAFETY: every call goes to the system's allocator as it came.
@@ -56,7 +58,8 @@ fn a_running_ring_allocates_nothing() {
     let before = ALLOCATIONS.get();
     for round in 0..1000 {
         while let Some(slot) = pool.take() {
-            io.submit(round, Op::Read { file, slot, range: 0..4096, offset: 0, nowait: false }).unwrap();
+            io.submit(round, Op::Read { file, slot, range: 0..4096, offset: 0, nowait: false })
+                .unwrap();
         }
         while io.in_flight() > 0 {
             io.wait(None, &mut completions).unwrap();
@@ -77,7 +80,11 @@ fn a_ring_that_has_ended_holds_nothing() {
         let mut io = Uring::new(&Config { entries: 300, files: 100, pools: &[&pool] }).unwrap();
         let file = io.register(ours.try_clone().unwrap().into()).unwrap();
         if in_flight {
-            io.submit(1, Op::Recv { file, slot: pool.take().unwrap(), range: 0..1, wait_all: true }).unwrap();
+            io.submit(
+                1,
+                Op::Recv { file, slot: pool.take().unwrap(), range: 0..1, wait_all: true },
+            )
+            .unwrap();
             io.wait(Some(std::time::Duration::ZERO), &mut Vec::with_capacity(8)).unwrap();
         }
     };

@@ -1,4 +1,5 @@
-//! The faulty ring: it misbehaves as told, loses nothing, and does the same again for the same seed.
+//! The faulty ring: it misbehaves as told, loses nothing, and does the same again for the same
+//! seed.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod common;
@@ -19,7 +20,8 @@ const ALL: Faults = Faults {
 /// What a completion says, apart from which slot it brings.
 type Line = (u64, Result<u32, Errno>, Stage);
 
-/// Reads and writes 64 pieces of a file, all in flight at once, and notes what comes in which order.
+/// Reads and writes 64 pieces of a file, all in flight at once, and notes what comes in which
+/// order.
 fn run(seed: u64, faults: Faults) -> Vec<Line> {
     let pool = Pool::new(64, 4096).unwrap();
     let mut io = Fake::new(seed, faults).unwrap();
@@ -34,8 +36,15 @@ fn run(seed: u64, faults: Faults) -> Vec<Line> {
         io.submit(token, op).unwrap();
     }
     let completions = drain(&mut io);
-    assert_eq!(completions.iter().filter(|completion| completion.slot.is_some()).count(), 64, "no slot is lost");
-    completions.iter().map(|completion| (completion.token, completion.result, completion.stage)).collect()
+    assert_eq!(
+        completions.iter().filter(|completion| completion.slot.is_some()).count(),
+        64,
+        "no slot is lost"
+    );
+    completions
+        .iter()
+        .map(|completion| (completion.token, completion.result, completion.stage))
+        .collect()
 }
 
 fn drain(io: &mut impl Io) -> Vec<Completion> {
@@ -60,10 +69,19 @@ fn each_fault_is_seen_and_only_when_asked_for() {
 
     let wild = run(1, ALL);
     assert!(wild.iter().any(|(_, result, _)| *result == Err(Errno::EIO)));
-    assert!(wild.iter().any(|(token, result, _)| token % 2 == 0 && result.is_ok_and(|bytes| bytes < 4096)));
-    assert!(wild.iter().any(|(token, result, _)| token % 2 == 1 && result.is_ok_and(|bytes| bytes < 4096)));
+    assert!(
+        wild.iter()
+            .any(|(token, result, _)| token % 2 == 0 && result.is_ok_and(|bytes| bytes < 4096))
+    );
+    assert!(
+        wild.iter()
+            .any(|(token, result, _)| token % 2 == 1 && result.is_ok_and(|bytes| bytes < 4096))
+    );
     assert!(!wild.is_sorted_by_key(|(token, ..)| *token));
-    assert!(wild.iter().all(|(_, result, _)| *result != Ok(0)), "a short read is not an end of the file");
+    assert!(
+        wild.iter().all(|(_, result, _)| *result != Ok(0)),
+        "a short read is not an end of the file"
+    );
 }
 
 #[test]
@@ -71,7 +89,9 @@ fn a_notice_never_overtakes_its_result() {
     for seed in 0..50 {
         let pool = Pool::new(8, 4096).unwrap();
         let (ours, mut theirs) = tcp_pair();
-        let mut io = Fake::new(seed, Faults { reorder: true, late_notices: true, ..Faults::default() }).unwrap();
+        let mut io =
+            Fake::new(seed, Faults { reorder: true, late_notices: true, ..Faults::default() })
+                .unwrap();
         let file = io.register(ours.into()).unwrap();
         for token in 0..8 {
             let slot = filled(&pool, &[u8::try_from(token).unwrap(); 4096]);
@@ -82,8 +102,14 @@ fn a_notice_never_overtakes_its_result() {
             order.entry(completion.token).or_default().push(completion.stage.is_final());
             assert_eq!(completion.slot.is_some(), completion.stage.is_final());
         }
-        assert!(order.len() == 8 && order.values().all(|stages| *stages == [false, true]), "seed {seed}: {order:?}");
+        assert!(
+            order.len() == 8 && order.values().all(|stages| *stages == [false, true]),
+            "seed {seed}: {order:?}"
+        );
         let bytes = read_exactly(&mut theirs, 8 * 4096);
-        assert!(bytes.chunks(4096).zip(0..).all(|(chunk, token)| chunk == [token; 4096]), "seed {seed}");
+        assert!(
+            bytes.chunks(4096).zip(0..).all(|(chunk, token)| chunk == [token; 4096]),
+            "seed {seed}"
+        );
     }
 }

@@ -23,7 +23,10 @@ fn the_probe_agrees_with_a_ring() {
     let probe = ring::probe(8192).unwrap();
     assert_eq!(probe.mode, uring(&[]).mode());
     assert!(probe.release.contains('.'), "{}", probe.release);
-    assert!(["RECV", "SEND", "READ_FIXED", "WRITE_FIXED"].iter().all(|name| probe.supports(name)), "{probe:?}");
+    assert!(
+        ["RECV", "SEND", "READ_FIXED", "WRITE_FIXED"].iter().all(|name| probe.supports(name)),
+        "{probe:?}"
+    );
     assert!(!probe.supports("NO_SUCH_OPERATION"));
     let pool = Pool::new(2, 4096).unwrap();
     assert_eq!(probe.locked_memory.is_ok(), uring(&[&pool]).registered());
@@ -44,7 +47,8 @@ fn dropping_a_ring_brings_home_what_the_kernel_gives_back() {
         io.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
     }
     // The third is queued and never handed to the kernel.
-    io.submit(2, Op::Recv { file, slot: pool.take().unwrap(), range: 0..4096, wait_all: true }).unwrap();
+    io.submit(2, Op::Recv { file, slot: pool.take().unwrap(), range: 0..4096, wait_all: true })
+        .unwrap();
     assert_eq!((pool.free(), io.in_flight()), (0, 3));
     drop(io);
     assert_eq!(pool.free(), 3, "the kernel has let go of all of them");
@@ -61,7 +65,8 @@ fn memory_that_is_lent_outlives_its_pool() {
     let (ours, mut theirs) = pair();
     let mut io = uring(&[]);
     let file = io.register(ours).unwrap();
-    io.submit(1, Op::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true }).unwrap();
+    io.submit(1, Op::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true })
+        .unwrap();
     io.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
     drop(pool);
     theirs.write_all(b"0123456789").unwrap();
@@ -75,7 +80,8 @@ fn a_refused_registration_leaves_a_ring_that_works() {
     if forbidden() {
         return;
     }
-    // More buffers than the kernel takes: a refusal that needs no limit of this process to be changed.
+    // More buffers than the kernel takes: a refusal that needs no limit of this process to be
+    // changed.
     let pool = Pool::new(1, 4096).unwrap();
     let pools = vec![&pool; (1 << 14) + 1];
     let mut io = Uring::new(&Config { entries: ENTRIES, files: FILES, pools: &pools }).unwrap();
@@ -83,7 +89,11 @@ fn a_refused_registration_leaves_a_ring_that_works() {
     assert_eq!(io.registration_error(), Some(Errno::EINVAL));
     let bytes = pattern(1000);
     let file = io.register(file_with(&bytes)).unwrap();
-    io.submit(1, Op::Read { file, slot: pool.take().unwrap(), range: 0..1000, offset: 0, nowait: false }).unwrap();
+    io.submit(
+        1,
+        Op::Read { file, slot: pool.take().unwrap(), range: 0..1000, offset: 0, nowait: false },
+    )
+    .unwrap();
     let (result, slot) = wait_one(&mut io, 1);
     assert_eq!(result, Ok(1000));
     assert_eq!(slot.unwrap().as_slice()[..1000], bytes);
@@ -95,10 +105,15 @@ fn a_ring_without_a_table_of_files_uses_descriptors() {
         return;
     }
     // More files than the kernel's table may have; ours has room all the same.
-    let mut io = Uring::new(&Config { entries: ENTRIES, files: (1 << 20) + 1, pools: &[] }).unwrap();
+    let mut io =
+        Uring::new(&Config { entries: ENTRIES, files: (1 << 20) + 1, pools: &[] }).unwrap();
     let pool = Pool::new(1, 4096).unwrap();
     let file = io.register(file_with(b"bytes")).unwrap();
-    io.submit(1, Op::Read { file, slot: pool.take().unwrap(), range: 0..5, offset: 0, nowait: false }).unwrap();
+    io.submit(
+        1,
+        Op::Read { file, slot: pool.take().unwrap(), range: 0..5, offset: 0, nowait: false },
+    )
+    .unwrap();
     assert_eq!(wait_one(&mut io, 1).0, Ok(5));
     io.unregister(file).unwrap();
     assert_eq!(io.fd(file).unwrap_err(), Errno::EBADF);
@@ -107,7 +122,10 @@ fn a_ring_without_a_table_of_files_uses_descriptors() {
 #[test]
 fn sizes_out_of_bounds_are_errors() {
     for entries in [0, u32::MAX] {
-        assert!(Uring::new(&Config { entries, files: 1, pools: &[] }).is_err(), "{entries} entries");
+        assert!(
+            Uring::new(&Config { entries, files: 1, pools: &[] }).is_err(),
+            "{entries} entries"
+        );
     }
 }
 
@@ -116,7 +134,8 @@ fn operations_of_one_file_after_another_reach_the_right_one() {
     if forbidden() {
         return;
     }
-    // The place in the table and the descriptor are both reused at once, with an entry of the old file just queued.
+    // The place in the table and the descriptor are both reused at once, with an entry of the old
+    // file just queued.
     let pool = Pool::new(1, 4096).unwrap();
     let mut io = uring(&[]);
     let mut slot = pool.take().unwrap();

@@ -1,4 +1,5 @@
-//! Any sequence of reads and writes does to a file what it does to a vector of bytes, on every kind of ring.
+//! Any sequence of reads and writes does to a file what it does to a vector of bytes, on every kind
+//! of ring.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod common;

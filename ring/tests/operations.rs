@@ -8,8 +8,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
 use common::{
-    ENTRIES, FILES, SLOT_BYTES, cancelled, file_with, filled, on_each_ring, pair, pattern, read_exactly, tcp_pair,
-    wait, wait_one,
+    ENTRIES, FILES, SLOT_BYTES, cancelled, file_with, filled, on_each_ring, pair, pattern,
+    read_exactly, tcp_pair, wait, wait_one,
 };
 use ring::{Errno, Io, Op, PAGE_BYTES, Pool, Stage};
 
@@ -36,7 +36,8 @@ fn recv_waits_for_the_whole_range_only_if_asked() {
         assert_eq!(result, Ok(50), "{kind}");
 
         drop(theirs);
-        io.submit(3, Op::Recv { file, slot: slot.unwrap(), range: 0..8000, wait_all: true }).unwrap();
+        io.submit(3, Op::Recv { file, slot: slot.unwrap(), range: 0..8000, wait_all: true })
+            .unwrap();
         assert_eq!(wait_one(io, 3).0, Ok(0), "{kind}: the end of the stream");
     });
 }
@@ -49,7 +50,11 @@ fn a_send_larger_than_the_socket_buffer_is_sent_whole() {
         let (ours, mut theirs) = tcp_pair();
         let file = io.register(ours.into()).unwrap();
         let reader = std::thread::spawn(move || read_exactly(&mut theirs, 4 << 20));
-        io.submit(7, Op::Send { file, slot: filled(&pool, &bytes), range: 0..bytes.len(), more: false }).unwrap();
+        io.submit(
+            7,
+            Op::Send { file, slot: filled(&pool, &bytes), range: 0..bytes.len(), more: false },
+        )
+        .unwrap();
         assert_eq!(wait_one(io, 7).0, Ok(4 << 20), "{kind}");
         assert!(reader.join().unwrap() == bytes, "{kind}");
     });
@@ -75,7 +80,8 @@ fn a_send_to_a_closed_flow_is_an_error_not_a_signal() {
         let (ours, theirs) = pair();
         drop(theirs);
         let file = io.register(ours).unwrap();
-        io.submit(1, Op::Send { file, slot: pool.take().unwrap(), range: 0..10, more: false }).unwrap();
+        io.submit(1, Op::Send { file, slot: pool.take().unwrap(), range: 0..10, more: false })
+            .unwrap();
         let (result, slot) = wait_one(io, 1);
         assert_eq!(result, Err(Errno::EPIPE), "{kind}");
         assert!(slot.is_some(), "{kind}: the slot comes back with an error too");
@@ -88,11 +94,16 @@ fn a_zero_copy_send_gives_its_slot_with_the_notice() {
         let (ours, mut theirs) = tcp_pair();
         let file = io.register(ours.into()).unwrap();
         let bytes = pattern(SLOT_BYTES);
-        io.submit(5, Op::SendZc { file, slot: filled(pool, &bytes), range: 0..bytes.len() }).unwrap();
+        io.submit(5, Op::SendZc { file, slot: filled(pool, &bytes), range: 0..bytes.len() })
+            .unwrap();
         let reader = std::thread::spawn(move || read_exactly(&mut theirs, SLOT_BYTES));
         let completions = wait(io, 2);
         let [sent, notice] = &completions[..] else { panic!("{completions:?}") };
-        assert_eq!((sent.token, sent.stage, sent.result), (5, Stage::NoticeFollows, Ok(65536)), "{kind}");
+        assert_eq!(
+            (sent.token, sent.stage, sent.result),
+            (5, Stage::NoticeFollows, Ok(65536)),
+            "{kind}"
+        );
         assert!(sent.slot.is_none(), "{kind}");
         assert_eq!(notice.token, 5, "{kind}");
         assert_eq!(notice.stage, Stage::Notice { copied: true }, "{kind}: loopback always copies");
@@ -111,7 +122,8 @@ fn reads_and_writes_meet_their_offsets() {
         let written = io.register(target.try_clone().unwrap().into()).unwrap();
 
         let slot = pool.take().unwrap();
-        io.submit(1, Op::Read { file: source, slot, range: 11..5011, offset: 777, nowait: false }).unwrap();
+        io.submit(1, Op::Read { file: source, slot, range: 11..5011, offset: 777, nowait: false })
+            .unwrap();
         let (result, slot) = wait_one(io, 1);
         assert_eq!(result, Ok(5000), "{kind}");
         let slot = slot.unwrap();
@@ -124,14 +136,28 @@ fn reads_and_writes_meet_their_offsets() {
         let mut read = vec![0; 5000];
         target.read_exact_at(&mut read, 333).unwrap();
         assert_eq!(read, bytes[777..5777], "{kind}");
-        assert_eq!(target.metadata().unwrap().len(), 5333, "{kind}: not a byte more than was asked");
+        assert_eq!(
+            target.metadata().unwrap().len(),
+            5333,
+            "{kind}: not a byte more than was asked"
+        );
 
         let slot = pool.take().unwrap();
-        io.submit(4, Op::Read { file: source, slot, range: 0..100, offset: 19_990, nowait: false }).unwrap();
+        io.submit(4, Op::Read { file: source, slot, range: 0..100, offset: 19_990, nowait: false })
+            .unwrap();
         let (result, slot) = wait_one(io, 4);
         assert_eq!(result, Ok(10), "{kind}: as far as the file goes");
-        io.submit(5, Op::Read { file: source, slot: slot.unwrap(), range: 0..100, offset: 20_000, nowait: false })
-            .unwrap();
+        io.submit(
+            5,
+            Op::Read {
+                file: source,
+                slot: slot.unwrap(),
+                range: 0..100,
+                offset: 20_000,
+                nowait: false,
+            },
+        )
+        .unwrap();
         assert_eq!(wait_one(io, 5).0, Ok(0), "{kind}: the end of the file");
     });
 }
@@ -148,16 +174,25 @@ fn direct_writes_and_reads_of_a_real_file() {
         let bytes = pattern(4 * PAGE_BYTES);
         let slot = filled(pool, &bytes);
 
-        io.submit(1, Op::Write { file, slot, range: PAGE_BYTES..3 * PAGE_BYTES, offset: 8192 }).unwrap();
+        io.submit(1, Op::Write { file, slot, range: PAGE_BYTES..3 * PAGE_BYTES, offset: 8192 })
+            .unwrap();
         let (result, slot) = wait_one(io, 1);
         assert_eq!(result, Ok(8192), "{kind}");
         let mut slot = slot.unwrap();
         slot.as_mut_slice().fill(0);
-        io.submit(2, Op::Read { file, slot, range: 0..2 * PAGE_BYTES, offset: 8192, nowait: false }).unwrap();
+        io.submit(
+            2,
+            Op::Read { file, slot, range: 0..2 * PAGE_BYTES, offset: 8192, nowait: false },
+        )
+        .unwrap();
         let (result, slot) = wait_one(io, 2);
         assert_eq!(result, Ok(8192), "{kind}");
         assert_eq!(slot.unwrap().as_slice()[..8192], bytes[PAGE_BYTES..3 * PAGE_BYTES], "{kind}");
-        assert_eq!(std::fs::read(&path).unwrap()[8192..], bytes[PAGE_BYTES..3 * PAGE_BYTES], "{kind}");
+        assert_eq!(
+            std::fs::read(&path).unwrap()[8192..],
+            bytes[PAGE_BYTES..3 * PAGE_BYTES],
+            "{kind}"
+        );
     });
 }
 
@@ -166,13 +201,17 @@ fn nowait_gives_what_is_cached() {
     on_each_ring(|kind, io, pool| {
         let bytes = pattern(4096);
         let file = io.register(file_with(&bytes)).unwrap();
-        let op = Op::Read { file, slot: pool.take().unwrap(), range: 0..4096, offset: 0, nowait: true };
+        let op =
+            Op::Read { file, slot: pool.take().unwrap(), range: 0..4096, offset: 0, nowait: true };
         io.submit(1, op).unwrap();
         let (result, slot) = wait_one(io, 1);
         match result {
             Ok(4096) => assert_eq!(slot.unwrap().as_slice()[..4096], bytes, "{kind}"),
             // tmpfs and others may not know the flag.
-            other => assert!(matches!(other, Err(Errno::EOPNOTSUPP | Errno::EAGAIN)), "{kind}: {other:?}"),
+            other => assert!(
+                matches!(other, Err(Errno::EOPNOTSUPP | Errno::EAGAIN)),
+                "{kind}: {other:?}"
+            ),
         }
     });
 }
@@ -182,7 +221,8 @@ fn cancelling_a_recv_brings_both_completions_and_the_slot() {
     on_each_ring(|kind, io, pool| {
         let (ours, _theirs) = pair();
         let file = io.register(ours).unwrap();
-        io.submit(1, Op::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true }).unwrap();
+        io.submit(1, Op::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true })
+            .unwrap();
         io.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
         io.submit(2, Op::Cancel { token: 1 }).unwrap();
         cancelled(kind, io);
@@ -213,7 +253,8 @@ fn unregistering_closes_the_file_and_returns_what_is_in_flight() {
     on_each_ring(|kind, io, pool| {
         let (ours, mut theirs) = pair();
         let file = io.register(ours).unwrap();
-        io.submit(1, Op::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true }).unwrap();
+        io.submit(1, Op::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true })
+            .unwrap();
         io.unregister(file).unwrap();
         let (result, slot) = wait_one(io, 1);
         assert_eq!(result, Err(Errno::ECANCELED), "{kind}");
@@ -222,9 +263,13 @@ fn unregistering_closes_the_file_and_returns_what_is_in_flight() {
         // Another file in the same place is not reached by the old name.
         let (other, mut other_end) = pair();
         let new = io.register(other).unwrap();
-        let refused = io.submit(2, Op::Send { file, slot: slot.unwrap(), range: 0..3, more: false }).unwrap_err();
+        let refused = io
+            .submit(2, Op::Send { file, slot: slot.unwrap(), range: 0..3, more: false })
+            .unwrap_err();
         assert_eq!(refused.error, Errno::EBADF, "{kind}");
-        let Op::Send { slot, .. } = refused.op else { panic!("{kind}: the operation comes back as it was") };
+        let Op::Send { slot, .. } = refused.op else {
+            panic!("{kind}: the operation comes back as it was")
+        };
         io.submit(3, Op::Send { file: new, slot, range: 0..3, more: false }).unwrap();
         assert_eq!(wait_one(io, 3).0, Ok(3), "{kind}");
         assert_eq!(read_exactly(&mut other_end, 3).len(), 3, "{kind}");
@@ -263,19 +308,25 @@ fn a_full_ring_gives_the_operation_back() {
 fn files_beyond_the_kernels_table_are_used_like_the_others() {
     on_each_ring(|kind, io, pool| {
         let count = if kind == "fake" { 260 } else { FILES as usize + 4 };
-        let files: Vec<_> = (0..count).map(|at| io.register(file_with(&[at as u8; 4])).unwrap()).collect();
+        let files: Vec<_> =
+            (0..count).map(|at| io.register(file_with(&[at as u8; 4])).unwrap()).collect();
         let read = |io: &mut dyn Io, file, expected: u8| {
             let slot = pool.take().unwrap();
             io.submit(1, Op::Read { file, slot, range: 0..4, offset: 0, nowait: false }).unwrap();
             let (result, slot) = wait_one(io, 1);
-            assert_eq!((result, &slot.unwrap().as_slice()[..4]), (Ok(4), &[expected; 4][..]), "{kind}");
+            assert_eq!(
+                (result, &slot.unwrap().as_slice()[..4]),
+                (Ok(4), &[expected; 4][..]),
+                "{kind}"
+            );
         };
         for at in [0, count - 1, count - 2] {
             read(io, files[at], at as u8);
         }
         io.unregister(files[count - 2]).unwrap();
         io.unregister(files[1]).unwrap();
-        let again = [io.register(file_with(&[7; 4])).unwrap(), io.register(file_with(&[9; 4])).unwrap()];
+        let again =
+            [io.register(file_with(&[7; 4])).unwrap(), io.register(file_with(&[9; 4])).unwrap()];
         read(io, again[0], 7);
         read(io, again[1], 9);
         read(io, files[count - 1], (count - 1) as u8);
@@ -290,7 +341,11 @@ fn a_shared_file_is_closed_when_nobody_has_it() {
         let file = io.register_shared(std::sync::Arc::clone(&shared)).unwrap();
         io.unregister(file).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        assert_eq!(theirs.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "{kind}");
+        assert_eq!(
+            theirs.read(&mut [0; 1]).unwrap_err().kind(),
+            std::io::ErrorKind::WouldBlock,
+            "{kind}"
+        );
         drop(shared);
         theirs.set_nonblocking(false).unwrap();
         assert_eq!(theirs.read(&mut [0; 1]).unwrap(), 0, "{kind}");

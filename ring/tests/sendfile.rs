@@ -10,7 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use common::{
-    cancelled, file_with, filled, on_each_ring, pair, pattern, read_exactly, tcp_pair, uring, wait, wait_one,
+    cancelled, file_with, filled, on_each_ring, pair, pattern, read_exactly, tcp_pair, uring, wait,
+    wait_one,
 };
 use ring::{Cached, Config, Errno, Fake, Faults, Io, Op, Pool, Uring};
 
@@ -39,7 +40,11 @@ fn bytes_in_front_and_a_part_of_a_file_arrive_in_order() {
         let source = io.register(file_with(&bytes)).unwrap();
         for (token, offset, count) in [(1, 0, 20_000), (2, 4097, 5000), (3, 19_999, 1), (4, 7, 0)] {
             let slot = filled(pool, b"..header");
-            io.submit(token, Op::SendFile { file, slot, range: 2..8, source, offset, bytes: count }).unwrap();
+            io.submit(
+                token,
+                Op::SendFile { file, slot, range: 2..8, source, offset, bytes: count },
+            )
+            .unwrap();
             let (result, slot) = wait_one(io, token);
             assert_eq!(result, Ok(6 + count), "{kind}");
             assert!(slot.is_some(), "{kind}");
@@ -58,7 +63,8 @@ fn a_file_larger_than_the_socket_buffer_is_sent_whole() {
         let file = io.register(ours.into()).unwrap();
         let source = io.register(file_with(&bytes)).unwrap();
         let slot = filled(pool, &[9; 96]);
-        io.submit(7, Op::SendFile { file, slot, range: 0..96, source, offset: 0, bytes: 8 << 20 }).unwrap();
+        io.submit(7, Op::SendFile { file, slot, range: 0..96, source, offset: 0, bytes: 8 << 20 })
+            .unwrap();
         // The socket is full before the first byte is read: the rest is sent when there is room.
         hand_over(io);
         assert_eq!(io.in_flight(), 1, "{kind}");
@@ -72,9 +78,11 @@ fn a_file_larger_than_the_socket_buffer_is_sent_whole() {
 fn a_socket_that_sends_a_file_receives_as_before() {
     on_each_ring(receives_as_before);
     if ring::probe(0).is_ok() {
-        // Without the kernel's table of files, which notes the mode of a socket when it is registered: more than it takes.
+        // Without the kernel's table of files, which notes the mode of a socket when it is
+        // registered: more than it takes.
         let pool = Pool::new(2, 4096).unwrap();
-        let mut io = Uring::new(&Config { entries: 16, files: (1 << 20) + 1, pools: &[&pool] }).unwrap();
+        let mut io =
+            Uring::new(&Config { entries: 16, files: (1 << 20) + 1, pools: &[&pool] }).unwrap();
         receives_as_before("without a table", &mut io, &pool);
     }
 }
@@ -85,7 +93,14 @@ fn receives_as_before(kind: &str, io: &mut dyn Io, pool: &Pool) {
     let source = io.register(file_with(&pattern(1000))).unwrap();
     for token in [1, 3] {
         let receive = Op::Recv { file, slot: pool.take().unwrap(), range: 0..5, wait_all: true };
-        let send = Op::SendFile { file, slot: pool.take().unwrap(), range: 0..0, source, offset: 0, bytes: 1000 };
+        let send = Op::SendFile {
+            file,
+            slot: pool.take().unwrap(),
+            range: 0..0,
+            source,
+            offset: 0,
+            bytes: 1000,
+        };
         // In either order: a socket left in another mode would end the reception with EAGAIN.
         let (first, second) = if token == 1 { (receive, send) } else { (send, receive) };
         io.submit(token, first).unwrap();
@@ -107,10 +122,20 @@ fn a_full_socket_holds_up_nobody_and_is_sent_to_when_it_has_room() {
         let bytes = pattern(9000);
         let source = io.register(file_with(&bytes)).unwrap();
         let slot = filled(pool, b"head");
-        io.submit(1, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 9000 }).unwrap();
-        // Another operation goes its way meanwhile.
-        io.submit(2, Op::Read { file: source, slot: pool.take().unwrap(), range: 0..9000, offset: 0, nowait: false })
+        io.submit(1, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 9000 })
             .unwrap();
+        // Another operation goes its way meanwhile.
+        io.submit(
+            2,
+            Op::Read {
+                file: source,
+                slot: pool.take().unwrap(),
+                range: 0..9000,
+                offset: 0,
+                nowait: false,
+            },
+        )
+        .unwrap();
         assert_eq!(wait_one(io, 2).0, Ok(9000), "{kind}");
         let reader = std::thread::spawn(move || read_exactly(&mut theirs, before + 4 + 9000));
         assert_eq!(wait_one(io, 1).0, Ok(9004), "{kind}");
@@ -128,7 +153,8 @@ fn cancelling_a_send_of_a_file_brings_both_completions_and_the_slot() {
         let source = io.register(file_with(&pattern(5000))).unwrap();
         for hands_over in [true, false] {
             let slot = pool.take().unwrap();
-            io.submit(1, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 5000 }).unwrap();
+            io.submit(1, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 5000 })
+                .unwrap();
             if hands_over {
                 hand_over(io);
             }
@@ -147,11 +173,14 @@ fn cancelling_in_the_middle_tells_what_was_sent() {
         let bytes = pattern(8 << 20);
         let source = io.register(file_with(&bytes)).unwrap();
         let slot = pool.take().unwrap();
-        io.submit(1, Op::SendFile { file, slot, range: 0..0, source, offset: 0, bytes: 8 << 20 }).unwrap();
+        io.submit(1, Op::SendFile { file, slot, range: 0..0, source, offset: 0, bytes: 8 << 20 })
+            .unwrap();
         hand_over(io);
         io.submit(2, Op::Cancel { token: 1 }).unwrap();
         let completions = wait(io, 2);
-        let sent = completions.iter().find(|completion| completion.token == 1).unwrap().result.unwrap() as usize;
+        let sent =
+            completions.iter().find(|completion| completion.token == 1).unwrap().result.unwrap()
+                as usize;
         assert!(sent > 0 && sent < 8 << 20, "{kind}: {sent}");
         io.unregister(file).unwrap();
         let mut arrived = Vec::new();
@@ -168,7 +197,8 @@ fn unregistering_the_socket_or_the_file_ends_the_send() {
             let file = io.register(ours).unwrap();
             let source = io.register(file_with(&pattern(5000))).unwrap();
             let slot = pool.take().unwrap();
-            io.submit(1, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 5000 }).unwrap();
+            io.submit(1, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 5000 })
+                .unwrap();
             io.unregister(if of_socket { file } else { source }).unwrap();
             let (result, slot) = wait_one(io, 1);
             assert_eq!(result, Err(Errno::ECANCELED), "{kind}");
@@ -178,7 +208,14 @@ fn unregistering_the_socket_or_the_file_ends_the_send() {
 
             let (other, _other_end) = pair();
             let file = io.register(other).unwrap();
-            let op = Op::SendFile { file, slot: slot.unwrap(), range: 0..4, source, offset: 0, bytes: 1 };
+            let op = Op::SendFile {
+                file,
+                slot: slot.unwrap(),
+                range: 0..4,
+                source,
+                offset: 0,
+                bytes: 1,
+            };
             assert_eq!(io.submit(2, op).unwrap_err().error, Errno::EBADF, "{kind}: a stale name");
             io.unregister(file).unwrap();
         }
@@ -191,16 +228,40 @@ fn a_file_that_became_shorter_is_told_from_a_flow_that_broke() {
         let (ours, mut theirs) = tcp_pair();
         let file = io.register(ours.into()).unwrap();
         let source = io.register(file_with(&pattern(1000))).unwrap();
-        io.submit(1, Op::SendFile { file, slot: filled(pool, b"head"), range: 0..4, source, offset: 0, bytes: 1001 })
-            .unwrap();
+        io.submit(
+            1,
+            Op::SendFile {
+                file,
+                slot: filled(pool, b"head"),
+                range: 0..4,
+                source,
+                offset: 0,
+                bytes: 1001,
+            },
+        )
+        .unwrap();
         assert_eq!(wait_one(io, 1).0, Err(Errno::ENODATA), "{kind}");
-        assert_eq!(read_exactly(&mut theirs, 1004)[4..], pattern(1000), "{kind}: what there was had gone");
+        assert_eq!(
+            read_exactly(&mut theirs, 1004)[4..],
+            pattern(1000),
+            "{kind}: what there was had gone"
+        );
 
         let (ours, theirs) = pair();
         drop(theirs);
         let file = io.register(ours).unwrap();
-        io.submit(2, Op::SendFile { file, slot: pool.take().unwrap(), range: 0..0, source, offset: 0, bytes: 10 })
-            .unwrap();
+        io.submit(
+            2,
+            Op::SendFile {
+                file,
+                slot: pool.take().unwrap(),
+                range: 0..0,
+                source,
+                offset: 0,
+                bytes: 10,
+            },
+        )
+        .unwrap();
         assert_eq!(wait_one(io, 2).0, Err(Errno::EPIPE), "{kind}");
     });
 }
@@ -235,7 +296,8 @@ fn faults_shorten_and_fail_sends_of_files() {
     let mut results = Vec::new();
     for token in 0..100 {
         let slot = pool.take().unwrap();
-        io.submit(token, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 100 }).unwrap();
+        io.submit(token, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 100 })
+            .unwrap();
         let (result, _) = wait_one(&mut io, token);
         let sent = result.unwrap_or(0) as usize;
         let arrived = read_exactly(&mut theirs, sent);
@@ -257,13 +319,23 @@ fn a_look_into_the_page_cache_gives_what_is_there_and_waits_for_nothing() {
         let mut read = vec![0; 5000];
         assert_eq!(io.peek(file, 777, &mut read).unwrap(), 5000, "{kind}");
         assert_eq!(read, bytes[777..5777], "{kind}");
-        assert_eq!(io.peek(file, 299_990, &mut read).unwrap(), 10, "{kind}: as far as the file goes");
+        assert_eq!(
+            io.peek(file, 299_990, &mut read).unwrap(),
+            10,
+            "{kind}: as far as the file goes"
+        );
         assert_eq!(io.peek(file, 300_000, &mut read).unwrap(), 0, "{kind}: the end of the file");
         if let Ok(cached) = io.cached(file, 777, 5000) {
             assert_eq!(cached, Cached::Whole, "{kind}");
         }
 
-        nix::fcntl::posix_fadvise(&on_disk, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+        nix::fcntl::posix_fadvise(
+            &on_disk,
+            0,
+            0,
+            nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+        )
+        .unwrap();
         match io.cached(file, 0, 300_000) {
             // A file system that keeps it all the same is memory itself.
             Ok(Cached::Whole) => {}
@@ -271,10 +343,14 @@ fn a_look_into_the_page_cache_gives_what_is_there_and_waits_for_nothing() {
                 assert_eq!(cached, Cached::Clean, "{kind}");
                 // Some of it may have stayed; then a look ends where that does.
                 let looked = io.peek(file, 0, &mut vec![0; 300_000]);
-                let waits = looked.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EAGAIN));
+                let waits =
+                    looked.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EAGAIN));
                 assert!(waits || looked.is_ok_and(|read| read < 300_000), "{kind}");
             }
-            Err(error) => assert!(matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)), "{kind}: {error}"),
+            Err(error) => assert!(
+                matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)),
+                "{kind}: {error}"
+            ),
         }
         // A page that is written to is there, and not on the disk.
         on_disk.write_all_at(b"new", 8192).unwrap();
@@ -288,7 +364,8 @@ fn a_look_into_the_page_cache_gives_what_is_there_and_waits_for_nothing() {
 #[test]
 fn a_look_into_shared_memory_finds_it() {
     on_each_ring(|kind, io, _| {
-        let memory = nix::sys::memfd::memfd_create("look", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+        let memory =
+            nix::sys::memfd::memfd_create("look", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
         let mut memory = std::fs::File::from(memory);
         memory.write_all(&pattern(10_000)).unwrap();
         let file = io.register(memory.into()).unwrap();

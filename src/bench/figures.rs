@@ -1,4 +1,5 @@
-//! What a run means: a transfer's report as rates, efficiency and processor time for each node and NIC.
+//! What a run means: a transfer's report as rates, efficiency and processor time for each node and
+//! NIC.
 
 use serde::Serialize;
 
@@ -12,7 +13,8 @@ pub(crate) struct Figures {
     pub(crate) seconds_asked: f64,
     /// `crc64`, `blake3` or `none`.
     pub(crate) check: String,
-    /// One measurement for each number of NICs, ascending; with `--threads`, for each number of threads instead.
+    /// One measurement for each number of NICs, ascending; with `--threads`, for each number of
+    /// threads instead.
     pub(crate) steps: Vec<Step>,
     /// With `--threads`: how many threads for each NIC are enough.
     pub(crate) threads_per_nic: Option<usize>,
@@ -20,8 +22,9 @@ pub(crate) struct Figures {
     pub(crate) error: Option<ReportError>,
 }
 
-/// The fewest threads for each NIC that come close to what the best number of them reached; `None` where nothing was
-/// measured. More would cost CPUs, slots and flows, and gain what the next measurement loses again.
+/// The fewest threads for each NIC that come close to what the best number of them reached; `None`
+/// where nothing was measured. More would cost CPUs, slots and flows, and gain what the next
+/// measurement loses again.
 pub(crate) fn threads_enough(steps: &[Step]) -> Option<usize> {
     let best = steps.iter().map(|step| step.rate.gbit_per_s).reduce(f64::max)?;
     let enough = steps.iter().filter(|step| step.rate.gbit_per_s >= ENOUGH * best);
@@ -108,33 +111,48 @@ struct Line {
 }
 
 impl Step {
-    /// The figures of a complete transfer over `nics` NICs; `line_rate` is what the user says of every NIC.
+    /// The figures of a complete transfer over `nics` NICs; `line_rate` is what the user says of
+    /// every NIC.
     pub(crate) fn new(nics: u32, report: &Report, line_rate: Option<BitRate>) -> Step {
-        let nodes: Vec<Node> = report.nodes.iter().map(|node| Node::new(node, report.seconds, line_rate)).collect();
+        let nodes: Vec<Node> =
+            report.nodes.iter().map(|node| Node::new(node, report.seconds, line_rate)).collect();
         let side = |roles: [NodeRole; 2]| {
             let of_side = nodes.iter().filter(|node| roles.contains(&node.role));
             sum(of_side.map(|node| node.rate.line()))
         };
         // What all send is what all receive, so the smaller side limits both.
-        let sides = [side([NodeRole::Sender, NodeRole::Both]), side([NodeRole::Receiver, NodeRole::Both])];
+        let sides =
+            [side([NodeRole::Sender, NodeRole::Both]), side([NodeRole::Receiver, NodeRole::Both])];
         let line = match sides {
-            [Some(a), Some(b)] => Some(if a.goodput_gbit_per_s < b.goodput_gbit_per_s { a } else { b }),
+            [Some(a), Some(b)] => {
+                Some(if a.goodput_gbit_per_s < b.goodput_gbit_per_s { a } else { b })
+            }
             _ => None,
         };
         let rate = Rate::new(report.gbit_per_s, line);
         let cpu_seconds = report.nodes.iter().map(|node| node.cpu_seconds).sum();
         let cost = Cost::new(cpu_seconds, report.seconds, rate);
-        let threads = report.nodes.iter().flat_map(|node| &node.rails).map(|rail| rail.threads).max().unwrap_or(1);
+        let threads = report
+            .nodes
+            .iter()
+            .flat_map(|node| &node.rails)
+            .map(|rail| rail.threads)
+            .max()
+            .unwrap_or(1);
         Step { nics, threads, bytes: report.bytes, seconds: report.seconds, rate, cost, nodes }
     }
 }
 
 impl Node {
     fn new(node: &NodeReport, seconds: f64, line_rate: Option<BitRate>) -> Node {
-        let rails: Vec<Rail> = node.rails.iter().map(|rail| Rail::new(rail, seconds, line_rate)).collect();
+        let rails: Vec<Rail> =
+            node.rails.iter().map(|rail| Rail::new(rail, seconds, line_rate)).collect();
         let sent_gbit_per_s = gbit_per_s(node.bytes_sent, seconds);
         let received_gbit_per_s = gbit_per_s(node.bytes_received, seconds);
-        let rate = Rate::new(sent_gbit_per_s.max(received_gbit_per_s), sum(rails.iter().map(|rail| rail.rate.line())));
+        let rate = Rate::new(
+            sent_gbit_per_s.max(received_gbit_per_s),
+            sum(rails.iter().map(|rail| rail.rate.line())),
+        );
         Node {
             name: node.name.clone(),
             role: node.role,
@@ -174,7 +192,8 @@ impl Rate {
     }
 
     fn line(&self) -> Option<Line> {
-        let (gbit_per_s, goodput_gbit_per_s) = (self.line_gbit_per_s?, self.goodput_limit_gbit_per_s?);
+        let (gbit_per_s, goodput_gbit_per_s) =
+            (self.line_gbit_per_s?, self.goodput_limit_gbit_per_s?);
         Some(Line { gbit_per_s, goodput_gbit_per_s })
     }
 }

@@ -5,7 +5,12 @@
 use super::*;
 use crate::report::State;
 
-fn rail(nic: &str, bytes_sent: u64, bytes_received: u64, line_gbit_per_s: Option<f64>) -> RailReport {
+fn rail(
+    nic: &str,
+    bytes_sent: u64,
+    bytes_received: u64,
+    line_gbit_per_s: Option<f64>,
+) -> RailReport {
     let (nic, efficiency, mtu) = (nic.into(), None, Some(9000));
     RailReport {
         nic,
@@ -57,8 +62,16 @@ pub(in crate::bench) fn report(line: Option<f64>) -> Report {
         retries: 0,
         replicas: None,
         nodes: vec![
-            node("a:1", NodeRole::Sender, vec![rail("eth0", one, 0, line), rail("eth1", two, 0, line)]),
-            node("b:2", NodeRole::Receiver, vec![rail("eth0", 0, one, line), rail("eth1", 0, two, line)]),
+            node(
+                "a:1",
+                NodeRole::Sender,
+                vec![rail("eth0", one, 0, line), rail("eth1", two, 0, line)],
+            ),
+            node(
+                "b:2",
+                NodeRole::Receiver,
+                vec![rail("eth0", 0, one, line), rail("eth1", 0, two, line)],
+            ),
         ],
         warnings: Vec::new(),
         error: None,
@@ -72,13 +85,23 @@ fn close(found: Option<f64>, expected: f64) -> bool {
 #[test]
 fn rates_stand_beside_the_line_and_its_goodput() {
     let step = Step::new(2, &report(Some(10.0)), None);
-    assert!(close(Some(step.rate.gbit_per_s), 14.0) && close(step.rate.line_gbit_per_s, 20.0), "{step:?}");
+    assert!(
+        close(Some(step.rate.gbit_per_s), 14.0) && close(step.rate.line_gbit_per_s, 20.0),
+        "{step:?}"
+    );
     assert!(close(step.rate.efficiency, 0.7));
     assert!(close(step.rate.goodput_efficiency, 0.7 / goodput(9000)));
-    assert!(close(Some(step.cost.cpu_seconds), 3.0) && close(step.cost.cpu_per_gbit_per_s, 3.0 / 2.0 / 14.0));
+    assert!(
+        close(Some(step.cost.cpu_seconds), 3.0)
+            && close(step.cost.cpu_per_gbit_per_s, 3.0 / 2.0 / 14.0)
+    );
     let sender = &step.nodes[0];
-    assert!(close(Some(sender.sent_gbit_per_s), 14.0) && close(Some(sender.received_gbit_per_s), 0.0));
-    assert!(close(sender.rails[0].rate.efficiency, 0.8) && close(sender.rails[1].rate.efficiency, 0.6));
+    assert!(
+        close(Some(sender.sent_gbit_per_s), 14.0) && close(Some(sender.received_gbit_per_s), 0.0)
+    );
+    assert!(
+        close(sender.rails[0].rate.efficiency, 0.8) && close(sender.rails[1].rate.efficiency, 0.6)
+    );
 }
 
 #[test]
@@ -119,7 +142,11 @@ fn a_step_has_the_threads_of_the_nic_with_the_most() {
 
 #[test]
 fn a_run_of_no_time_divides_by_nothing() {
-    let step = Step::new(1, &Report { seconds: 0.0, bytes: 0, gbit_per_s: 0.0, ..report(Some(1.0)) }, None);
+    let step = Step::new(
+        1,
+        &Report { seconds: 0.0, bytes: 0, gbit_per_s: 0.0, ..report(Some(1.0)) },
+        None,
+    );
     assert_eq!(step.cost.cpu_per_gbit_per_s, None);
     let json = serde_json::to_string(&step).unwrap();
     assert!(json.contains("\"cpu_per_gbit_per_s\":null"), "{json}");

@@ -8,8 +8,8 @@ const SEED: u64 = 1;
 
 /// The rows of one run. `parts` says how many bytes each of the `receivers` gets; none is 0.
 ///
-/// A node may stand on both sides, which loads its NICs in both directions; it does not offer what it wants itself,
-/// because that would never see a NIC.
+/// A node may stand on both sides, which loads its NICs in both directions; it does not offer what
+/// it wants itself, because that would never see a NIC.
 pub(crate) fn rows(senders: &[Address], receivers: &[Address], parts: &[u64]) -> Vec<Row> {
     let mut wants = Vec::with_capacity(receivers.len());
     let mut end = 0;
@@ -19,17 +19,33 @@ pub(crate) fn rows(senders: &[Address], receivers: &[Address], parts: &[u64]) ->
     }
     let whole = Span::new(0, end);
     let offers = senders.iter().flat_map(|sender| {
-        let own: Vec<Span> = wants.iter().filter(|(receiver, _)| *receiver == sender).map(|it| it.1).collect();
-        subtract(whole, &own).into_iter().map(move |range| row(Role::Sender, sender, DataUri::Pattern(SEED), range))
+        let own: Vec<Span> =
+            wants.iter().filter(|(receiver, _)| *receiver == sender).map(|it| it.1).collect();
+        subtract(whole, &own)
+            .into_iter()
+            .map(move |range| row(Role::Sender, sender, DataUri::Pattern(SEED), range))
     });
-    let wants = wants.iter().map(|&(receiver, range)| row(Role::Receiver, receiver, DataUri::Null, range));
+    let wants =
+        wants.iter().map(|&(receiver, range)| row(Role::Receiver, receiver, DataUri::Null, range));
     offers.chain(wants).collect()
 }
 
 fn row(role: Role, node: &Address, uri: DataUri, range: Span) -> Row {
     let (node, nics) = (node.clone(), Vec::new());
-    // A pattern is made from positions of the data space, and nothing is kept: offsets have no meaning here.
-    Row { role, node, uri, offset_bytes: 0, range, speed: None, nics, group: None, store: None, line: 0 }
+    // A pattern is made from positions of the data space, and nothing is kept: offsets have no
+    // meaning here.
+    Row {
+        role,
+        node,
+        uri,
+        offset_bytes: 0,
+        range,
+        speed: None,
+        nics,
+        group: None,
+        store: None,
+        line: 0,
+    }
 }
 
 #[cfg(test)]
@@ -60,7 +76,13 @@ mod tests {
     fn a_node_on_both_sides_does_not_offer_what_it_wants() {
         assert_eq!(
             shown(&["a", "b", "c"], &["a", "b", "c"], &[10, 10, 10])[..5],
-            ["a pattern:1 10-29", "b pattern:1 0-9", "b pattern:1 20-29", "c pattern:1 0-19", "a null: 0-9"]
+            [
+                "a pattern:1 10-29",
+                "b pattern:1 0-9",
+                "b pattern:1 20-29",
+                "c pattern:1 0-19",
+                "a null: 0-9"
+            ]
         );
     }
 }

@@ -1,12 +1,15 @@
-//! How much data lasts as long as was asked for: a short run tells the rate, the rate tells the size.
+//! How much data lasts as long as was asked for: a short run tells the rate, the rate tells the
+//! size.
 
 use std::time::Duration;
 
 use crate::units::MIB;
 
-/// What each receiver gets in the first short run: over in a blink on a fast NIC, in three seconds at 100 Mbit/s.
+/// What each receiver gets in the first short run: over in a blink on a fast NIC, in three seconds
+/// at 100 Mbit/s.
 pub(crate) const PROBE_BYTES: u64 = 32 * MIB;
-/// The part of the asked time that a run must have lasted before its rate is believed: TCP starts slowly.
+/// The part of the asked time that a run must have lasted before its rate is believed: TCP starts
+/// slowly.
 const BELIEVED_PART: f64 = 0.1;
 /// No run needs to have lasted longer than this to be believed.
 const BELIEVED_SECONDS: f64 = 0.5;
@@ -49,14 +52,24 @@ mod tests {
     #[test]
     fn a_run_that_lasted_tells_the_size() {
         assert_eq!(parts(&[(100 * MIB, 1.0)], FIVE), Next::Measure(vec![500 * MIB]));
-        assert_eq!(parts(&[(100 * MIB, 1.0), (100 * MIB, 0.1)], FIVE), Next::Measure(vec![500 * MIB, 5000 * MIB]));
-        assert_eq!(parts(&[(32 * MIB, 64.0)], FIVE), Next::Measure(vec![3 * MIB]), "whole blocks, rounded up");
+        assert_eq!(
+            parts(&[(100 * MIB, 1.0), (100 * MIB, 0.1)], FIVE),
+            Next::Measure(vec![500 * MIB, 5000 * MIB])
+        );
+        assert_eq!(
+            parts(&[(32 * MIB, 64.0)], FIVE),
+            Next::Measure(vec![3 * MIB]),
+            "whole blocks, rounded up"
+        );
     }
 
     #[test]
     fn one_that_was_over_at_once_is_followed_by_a_larger_one() {
         assert_eq!(parts(&[(32 * MIB, 0.01)], FIVE), Next::Probe(vec![256 * MIB]));
-        assert_eq!(parts(&[(32 * MIB, 0.1)], Duration::from_secs(1)), Next::Measure(vec![320 * MIB]));
+        assert_eq!(
+            parts(&[(32 * MIB, 0.1)], Duration::from_secs(1)),
+            Next::Measure(vec![320 * MIB])
+        );
     }
 
     #[test]

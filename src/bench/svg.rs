@@ -1,4 +1,5 @@
-//! The figures as a picture: Gbit/s over the number of NICs, beside what their lines leave for payload.
+//! The figures as a picture: Gbit/s over the number of NICs, beside what their lines leave for
+//! payload.
 
 use std::fmt::Write;
 
@@ -17,18 +18,31 @@ pub(crate) fn svg(figures: &Figures) -> String {
     );
     line(&mut out, format_args!("<title>{title}</title>"));
     line(&mut out, format_args!(r##"<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>"##));
-    line(&mut out, format_args!(r##"<text x="{LEFT}" y="26" font-size="16" fill="#222">{title}</text>"##));
+    line(
+        &mut out,
+        format_args!(r##"<text x="{LEFT}" y="26" font-size="16" fill="#222">{title}</text>"##),
+    );
     chart.grid(&mut out);
-    let limits: Vec<(u32, f64)> =
-        figures.steps.iter().filter_map(|step| Some((step.nics, step.rate.goodput_limit_gbit_per_s?))).collect();
+    let limits: Vec<(u32, f64)> = figures
+        .steps
+        .iter()
+        .filter_map(|step| Some((step.nics, step.rate.goodput_limit_gbit_per_s?)))
+        .collect();
     if !limits.is_empty() {
         chart.curve(&mut out, &limits, r##"class="limit" stroke="#ccc" stroke-width="7""##);
         for &(nics, limit) in &limits {
             let (x, y) = (chart.x(nics), chart.y(limit));
-            line(&mut out, format_args!(r##"<path d="M{:.1} {y:.1}h28" stroke="#ccc" stroke-width="7"/>"##, x - 14.0));
+            line(
+                &mut out,
+                format_args!(
+                    r##"<path d="M{:.1} {y:.1}h28" stroke="#ccc" stroke-width="7"/>"##,
+                    x - 14.0
+                ),
+            );
         }
     }
-    let rates: Vec<(u32, f64)> = figures.steps.iter().map(|step| (step.nics, step.rate.gbit_per_s)).collect();
+    let rates: Vec<(u32, f64)> =
+        figures.steps.iter().map(|step| (step.nics, step.rate.gbit_per_s)).collect();
     chart.curve(&mut out, &rates, r##"class="rate" stroke="#1565c0" stroke-width="2""##);
     for step in &figures.steps {
         chart.point(&mut out, step);
@@ -47,7 +61,9 @@ struct Chart {
 
 impl Chart {
     fn of(steps: &[Step]) -> Chart {
-        let tops = steps.iter().map(|step| step.rate.gbit_per_s.max(step.rate.goodput_limit_gbit_per_s.unwrap_or(0.0)));
+        let tops = steps.iter().map(|step| {
+            step.rate.gbit_per_s.max(step.rate.goodput_limit_gbit_per_s.unwrap_or(0.0))
+        });
         let top = tops.fold(0.0, f64::max);
         let nics_max = steps.iter().map(|step| step.nics).max().unwrap_or(1);
         Chart { nics_max, tick: round_up(top / TICKS as f64) }
@@ -70,26 +86,51 @@ impl Chart {
             line(out, format_args!(r#"<path d="M{LEFT} {y:.1}H{RIGHT}" stroke="{stroke}"/>"#));
             let (x, below) = (LEFT - 8.0, y + 4.5);
             let label = plain(value);
-            line(out, format_args!(r##"<text x="{x}" y="{below:.1}" text-anchor="end" fill="#444">{label}</text>"##));
+            line(
+                out,
+                format_args!(
+                    r##"<text x="{x}" y="{below:.1}" text-anchor="end" fill="#444">{label}</text>"##
+                ),
+            );
         }
         for nics in 1..=self.nics_max {
             let (x, y) = (self.x(nics), BOTTOM + 20.0);
-            line(out, format_args!(r##"<text x="{x:.1}" y="{y}" text-anchor="middle" fill="#444">{nics}</text>"##));
+            line(
+                out,
+                format_args!(
+                    r##"<text x="{x:.1}" y="{y}" text-anchor="middle" fill="#444">{nics}</text>"##
+                ),
+            );
         }
         let (x, y) = (f64::midpoint(LEFT, RIGHT), BOTTOM + 40.0);
-        line(out, format_args!(r##"<text x="{x}" y="{y}" text-anchor="middle" fill="#444">NICs a node</text>"##));
+        line(
+            out,
+            format_args!(
+                r##"<text x="{x}" y="{y}" text-anchor="middle" fill="#444">NICs a node</text>"##
+            ),
+        );
     }
 
     fn curve(&self, out: &mut String, points: &[(u32, f64)], how: &str) {
-        let points: Vec<String> =
-            points.iter().map(|&(nics, value)| format!("{:.1},{:.1}", self.x(nics), self.y(value))).collect();
+        let points: Vec<String> = points
+            .iter()
+            .map(|&(nics, value)| format!("{:.1},{:.1}", self.x(nics), self.y(value)))
+            .collect();
         line(out, format_args!(r#"<polyline {how} fill="none" points="{}"/>"#, points.join(" ")));
     }
 
     fn point(&self, out: &mut String, step: &Step) {
         let (x, y) = (self.x(step.nics), self.y(step.rate.gbit_per_s));
-        line(out, format_args!(r##"<circle class="point" cx="{x:.1}" cy="{y:.1}" r="4.5" fill="#1565c0"/>"##));
-        let share = step.rate.goodput_efficiency.map_or_else(String::new, |part| format!(" ({:.1} %)", part * 100.0));
+        line(
+            out,
+            format_args!(
+                r##"<circle class="point" cx="{x:.1}" cy="{y:.1}" r="4.5" fill="#1565c0"/>"##
+            ),
+        );
+        let share = step
+            .rate
+            .goodput_efficiency
+            .map_or_else(String::new, |part| format!(" ({:.1} %)", part * 100.0));
         let (value, below) = (plain(step.rate.gbit_per_s), y + 20.0);
         line(
             out,
@@ -137,7 +178,11 @@ fn plain(value: f64) -> String {
         3
     };
     let text = format!("{value:.decimals$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
 }
 
 const WIDTH: f64 = 720.0;
@@ -154,7 +199,13 @@ mod tests {
     use super::*;
 
     fn figures(steps: Vec<Step>) -> Figures {
-        Figures { seconds_asked: 1.0, check: "crc64".into(), steps, threads_per_nic: None, error: None }
+        Figures {
+            seconds_asked: 1.0,
+            check: "crc64".into(),
+            steps,
+            threads_per_nic: None,
+            error: None,
+        }
     }
 
     #[test]
@@ -162,10 +213,18 @@ mod tests {
         let steps = (1..=4).map(|nics| Step::new(nics, &report(Some(10.0)), None)).collect();
         let picture = svg(&figures(steps));
         assert_eq!(picture.matches("<circle class=\"point\"").count(), 4);
-        let curve = picture.split("class=\"rate\"").nth(1).and_then(|rest| rest.split("points=\"").nth(1));
-        assert_eq!(curve.and_then(|rest| rest.split('"').next()).map(|points| points.split(' ').count()), Some(4));
-        assert!(picture.contains("class=\"limit\"") && picture.contains("14 (70.5 %)"), "{picture}");
-        // The limit is 19.9 Gbit/s, a fifth of which is rounded up to 5: 14 stand at 14/25 of the paper's height.
+        let curve =
+            picture.split("class=\"rate\"").nth(1).and_then(|rest| rest.split("points=\"").nth(1));
+        assert_eq!(
+            curve.and_then(|rest| rest.split('"').next()).map(|points| points.split(' ').count()),
+            Some(4)
+        );
+        assert!(
+            picture.contains("class=\"limit\"") && picture.contains("14 (70.5 %)"),
+            "{picture}"
+        );
+        // The limit is 19.9 Gbit/s, a fifth of which is rounded up to 5: 14 stand at 14/25 of the
+        // paper's height.
         assert!(picture.contains("cx=\"148.8\" cy=\"188.6\""), "{picture}");
     }
 
@@ -174,12 +233,17 @@ mod tests {
         let picture = svg(&figures(vec![Step::new(1, &report(None), None)]));
         assert!(!picture.contains("limit") && picture.contains(">14</text>"), "{picture}");
         let empty = svg(&figures(Vec::new()));
-        assert!(empty.starts_with("<svg ") && empty.ends_with("</svg>\n") && !empty.contains("NaN"), "{empty}");
+        assert!(
+            empty.starts_with("<svg ") && empty.ends_with("</svg>\n") && !empty.contains("NaN"),
+            "{empty}"
+        );
     }
 
     #[test]
     fn grids_have_round_numbers() {
-        for (value, round) in [(0.19, "0.2"), (2.8, "5"), (2.1, "2.5"), (1.0, "1"), (70.0, "100"), (0.0, "1")] {
+        for (value, round) in
+            [(0.19, "0.2"), (2.8, "5"), (2.1, "2.5"), (1.0, "1"), (70.0, "100"), (0.0, "1")]
+        {
             assert_eq!(plain(round_up(value)), round, "{value}");
         }
     }

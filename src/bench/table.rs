@@ -1,4 +1,5 @@
-//! The figures for people: a table for each number of NICs or threads, and a summary where there are several.
+//! The figures for people: a table for each number of NICs or threads, and a summary where there
+//! are several.
 
 use std::fmt;
 
@@ -42,7 +43,8 @@ impl Figures {
         ]);
         let first = self.steps.first().map(|step| step.rate.gbit_per_s);
         for step in &self.steps {
-            let gain = first.map(|first| step.rate.gbit_per_s / first).filter(|gain| gain.is_finite());
+            let gain =
+                first.map(|first| step.rate.gbit_per_s / first).filter(|gain| gain.is_finite());
             table.add_row([
                 step.nics.to_string(),
                 step.threads.to_string(),
@@ -61,7 +63,11 @@ impl Figures {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nics = if self.nics == 1 { "1 NIC".to_owned() } else { format!("{} NICs", self.nics) };
-        let threads = if self.threads == 1 { String::new() } else { format!(", {} threads each", self.threads) };
+        let threads = if self.threads == 1 {
+            String::new()
+        } else {
+            format!(", {} threads each", self.threads)
+        };
         write!(
             f,
             "{nics} a node{threads}: {:.3} Gbit/s, {} in {:.3} s",
@@ -69,8 +75,11 @@ impl fmt::Display for Step {
             human_bytes(self.bytes),
             self.seconds
         )?;
-        if let (Some(line), Some(goodput)) = (self.rate.line_gbit_per_s, self.rate.goodput_limit_gbit_per_s) {
-            let (of_line, of_goodput) = (percent(self.rate.efficiency), percent(self.rate.goodput_efficiency));
+        if let (Some(line), Some(goodput)) =
+            (self.rate.line_gbit_per_s, self.rate.goodput_limit_gbit_per_s)
+        {
+            let (of_line, of_goodput) =
+                (percent(self.rate.efficiency), percent(self.rate.goodput_efficiency));
             write!(
                 f,
                 "; {of_line} of the line's {line} Gbit/s, {of_goodput} of the {goodput:.3} that packets leave of it"
@@ -98,16 +107,28 @@ fn node_cells(node: &Node) -> [String; COLUMNS] {
         NodeRole::Receiver => "receiver",
         NodeRole::Both => "both",
     };
-    let [sent, received, line, of_line, of_goodput] = rates(node.sent_gbit_per_s, node.received_gbit_per_s, &node.rate);
+    let [sent, received, line, of_line, of_goodput] =
+        rates(node.sent_gbit_per_s, node.received_gbit_per_s, &node.rate);
     let cost = [format!("{:.2}", node.cost.cpu_seconds), cores(node.cost.cpu_per_gbit_per_s)];
     let [cpu, per_gbit] = cost;
     [node.name.clone(), role.into(), sent, received, line, of_line, of_goodput, cpu, per_gbit]
 }
 
 fn rail_cells(rail: &Rail) -> [String; COLUMNS] {
-    let [sent, received, line, of_line, of_goodput] = rates(rail.sent_gbit_per_s, rail.received_gbit_per_s, &rail.rate);
+    let [sent, received, line, of_line, of_goodput] =
+        rates(rail.sent_gbit_per_s, rail.received_gbit_per_s, &rail.rate);
     let mtu = rail.mtu.map_or_else(nothing, |mtu| format!("MTU {mtu}"));
-    [format!("  {}", rail.nic), mtu, sent, received, line, of_line, of_goodput, String::new(), String::new()]
+    [
+        format!("  {}", rail.nic),
+        mtu,
+        sent,
+        received,
+        line,
+        of_line,
+        of_goodput,
+        String::new(),
+        String::new(),
+    ]
 }
 
 fn rates(sent: f64, received: f64, rate: &Rate) -> [String; 5] {
@@ -129,8 +150,17 @@ fn nothing() -> String {
 }
 
 const COLUMNS: usize = 9;
-const HEADINGS: [&str; COLUMNS] =
-    ["node", "", "sent Gbit/s", "received", "line", "of line", "of goodput", "CPU s", "CPU per Gbit/s"];
+const HEADINGS: [&str; COLUMNS] = [
+    "node",
+    "",
+    "sent Gbit/s",
+    "received",
+    "line",
+    "of line",
+    "of goodput",
+    "CPU s",
+    "CPU per Gbit/s",
+];
 
 #[cfg(test)]
 mod tests {
@@ -139,13 +169,28 @@ mod tests {
 
     #[test]
     fn people_read_rates_beside_lines() {
-        let steps = vec![Step::new(1, &report(None), None), Step::new(2, &report(Some(10.0)), None)];
-        let text = Figures { seconds_asked: 2.0, check: "crc64".into(), steps, threads_per_nic: None, error: None }
-            .to_string();
-        let lines: Vec<String> =
-            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-        assert_eq!(lines[0], "1 NIC a node: 14.000 Gbit/s, 3.26 GiB in 2.000 s; 0.107 CPU per Gbit/s");
-        assert!(lines.contains(&"a:1 sender 14.000 0.000 20 70.0 % 70.5 % 1.50 0.054".to_owned()), "{text}");
+        let steps =
+            vec![Step::new(1, &report(None), None), Step::new(2, &report(Some(10.0)), None)];
+        let text = Figures {
+            seconds_asked: 2.0,
+            check: "crc64".into(),
+            steps,
+            threads_per_nic: None,
+            error: None,
+        }
+        .to_string();
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            lines[0],
+            "1 NIC a node: 14.000 Gbit/s, 3.26 GiB in 2.000 s; 0.107 CPU per Gbit/s"
+        );
+        assert!(
+            lines.contains(&"a:1 sender 14.000 0.000 20 70.0 % 70.5 % 1.50 0.054".to_owned()),
+            "{text}"
+        );
         assert!(lines.contains(&"eth1 MTU 9000 0.000 6.000 10 60.0 % 60.4 %".to_owned()), "{text}");
         assert!(lines.contains(&"eth1 MTU 9000 0.000 6.000 - - -".to_owned()), "{text}");
         assert!(lines.contains(&"2 1 14.000 ×1.00 70.0 % 70.5 % 0.107".to_owned()), "{text}");

@@ -11,7 +11,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use super::values::{
-    Check, DataPath, Launch, NodeDeath, NodeRate, Nodes, Pin, ProgressMode, Scheduler, ThreadsPerNic, Verify,
+    Check, DataPath, Launch, NodeDeath, NodeRate, Nodes, Pin, ProgressMode, Scheduler,
+    ThreadsPerNic, Verify,
 };
 use crate::cli::Operand;
 use crate::error::{Code, Error};
@@ -33,7 +34,8 @@ pub struct Args {
 /// What every command has in common: its log.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct LogArgs {
-    /// Log more on standard error: also what a fault is looked for with, and what launched nodes have to say
+    /// Log more on standard error: also what a fault is looked for with, and what launched nodes
+    /// have to say
     #[arg(short, long, global = true)]
     pub verbose: bool,
     /// Log one JSON object a line; a daemon logs always, other commands and launched nodes with -v
@@ -67,9 +69,13 @@ impl Args {
     pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Args, Mistyped> {
         let words: Vec<OsString> = words.into_iter().collect();
         let command = Args::command().mut_subcommand("copy", |copy| {
-            copy.mut_arg("launch", |launch| launch.help("Where the hosts of operands are: local starts each here"))
+            copy.mut_arg("launch", |launch| {
+                launch.help("Where the hosts of operands are: local starts each here")
+            })
         });
-        let parsed = command.try_get_matches_from(&words).and_then(|matches| Args::from_arg_matches(&matches));
+        let parsed = command
+            .try_get_matches_from(&words)
+            .and_then(|matches| Args::from_arg_matches(&matches));
         let mistake = match parsed {
             Ok(args) => return Ok(args),
             Err(mistake) => mistake,
@@ -85,8 +91,15 @@ impl Args {
         // It quotes what was typed.
         let text = printable_lines(&mistake.render().to_string()).into_owned();
         let said = text.strip_prefix("error: ").unwrap_or(&text);
-        let message = said.split("\n\n").next().unwrap_or(said).split_whitespace().collect::<Vec<&str>>().join(" ");
-        let error = Error::new(Code::Usage, message).remedy("cep-fast --help lists commands and options");
+        let message = said
+            .split("\n\n")
+            .next()
+            .unwrap_or(said)
+            .split_whitespace()
+            .collect::<Vec<&str>>()
+            .join(" ");
+        let error =
+            Error::new(Code::Usage, message).remedy("cep-fast --help lists commands and options");
         let json = words.iter().any(|word| word == "--json");
         let transfer = words.get(1).is_some_and(|word| word == "run" || word == "copy");
         Err(Mistyped::Usage { text, error, json, transfer })
@@ -96,7 +109,8 @@ impl Args {
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Copy files on this machine, each host of an operand being a process of its own with --launch local
+    /// Copy files on this machine, each host of an operand being a process of its own with --launch
+    /// local
     Copy(CopyArgs),
     /// Run a transfer specification; this process is the master
     Run(RunArgs),
@@ -136,8 +150,10 @@ impl Command {
 #[derive(Clone, Debug, clap::Args)]
 #[command(override_usage = "cep-fast copy [OPTIONS] <SRC>... <DST>")]
 pub struct CopyArgs {
-    /// What to copy, and last where to: a file, or a directory, which takes each file under its own name
-    // One list: of a list and a last one, clap does not take names that begin with a dash behind `--`.
+    /// What to copy, and last where to: a file, or a directory, which takes each file under its own
+    /// name
+    // One list: of a list and a last one, clap does not take names that begin with a dash behind
+    // `--`.
     #[arg(required = true, num_args = 2.., value_name = "SRC... DST", long_help = OPERANDS_HELP, value_parser = operand())]
     pub operands: Vec<Operand>,
     #[command(flatten)]
@@ -196,17 +212,19 @@ pub struct TransferArgs {
     /// When to draw progress on standard error
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto, value_name = "WHEN")]
     pub progress: ProgressMode,
-    /// Move at most RATE bits per second in all; K, M, G and T are powers of 1000 [default: no limit]
+    /// Move at most RATE bits per second in all; K, M, G and T are powers of 1000 [default: no
+    /// limit]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub limit: Option<BitRate>,
-    /// Have senders pace every flow at what the plan wants of it: fewer losses where many send to one, slower where
-    /// speeds differ from what the plan believes
+    /// Have senders pace every flow at what the plan wants of it: fewer losses where many send to
+    /// one, slower where speeds differ from what the plan believes
     #[arg(long)]
     pub pace: bool,
     /// Which way bytes take through the kernel
     #[arg(long, value_enum, default_value_t = DataPath::Auto, value_name = "PATH")]
     pub path: DataPath,
-    /// Buffers of one block (1 MiB by default) that a node may use in each direction, 2 to 4096 [default: 16, shared by its NICs]
+    /// Buffers of one block (1 MiB by default) that a node may use in each direction, 2 to 4096
+    /// [default: 16, shared by its NICs]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
     /// Report success only when all bytes are on stable storage
@@ -243,17 +261,19 @@ pub struct PlanArgs {
     /// Draw who sends how much to whom into FILE; one that exists is replaced
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
-    /// Run the transfer on virtual time, with the machines that would run it, and tell how it goes; moves nothing
+    /// Run the transfer on virtual time, with the machines that would run it, and tell how it goes;
+    /// moves nothing
     #[arg(long)]
     pub simulate: bool,
-    /// The line of a node has another rate than its rows say, from the start or from TIME on (500ms, 2s, or plain
-    /// seconds); may be given again
+    /// The line of a node has another rate than its rows say, from the start or from TIME on
+    /// (500ms, 2s, or plain seconds); may be given again
     #[arg(long = "rate", value_name = "NODE=RATE[@TIME]", value_parser = expect::<NodeRate>, requires = "simulate")]
     pub rates: Vec<NodeRate>,
     /// A node dies at TIME; may be given again
     #[arg(long = "kill", value_name = "NODE@TIME", value_parser = expect::<NodeDeath>, requires = "simulate")]
     pub kills: Vec<NodeDeath>,
-    /// What a packet takes from any node to any other, in whole milliseconds or more [default: 0.1 ms]
+    /// What a packet takes from any node to any other, in whole milliseconds or more [default: 0.1
+    /// ms]
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "simulate")]
     pub delay: Option<Duration>,
     /// Where chance starts: what happens at one moment happens in another order with another seed
@@ -270,10 +290,12 @@ pub struct BenchArgs {
     /// Who receives; a node may stand on both sides, which loads both directions
     #[arg(long, value_name = "NODES", value_parser = expect::<Nodes>)]
     pub to: Option<Nodes>,
-    /// How long to measure for each number of NICs; short runs before it find out how much data that takes
+    /// How long to measure for each number of NICs; short runs before it find out how much data
+    /// that takes
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub seconds: Duration,
-    /// The line rate of every NIC, in bits per second, where the kernel does not know it or knows it wrongly
+    /// The line rate of every NIC, in bits per second, where the kernel does not know it or knows
+    /// it wrongly
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub line_rate: Option<BitRate>,
     /// How nodes get started; with local and no names, one sender and one receiver on this machine
@@ -291,7 +313,8 @@ pub struct BenchArgs {
     /// End with one JSON object on one line of standard output, instead of tables
     #[arg(long)]
     pub json: bool,
-    /// Measure over all NICs with 1, 2, … threads each, as many as the nodes have, and say which --threads-per-nic is enough
+    /// Measure over all NICs with 1, 2, … threads each, as many as the nodes have, and say which
+    /// --threads-per-nic is enough
     #[arg(long)]
     pub threads: bool,
     /// Draw Gbit/s over the number of NICs into FILE; one that exists is replaced
@@ -317,14 +340,16 @@ pub struct NodeArgs {
     /// The control address; port 0 takes any free one; without a key it must be a loopback address
     #[arg(long, value_name = "ADDR:PORT", value_parser = expect::<Address>)]
     pub listen: Address,
-    /// The directory to serve and to write below; nothing outside can be reached. Without it no daemon starts
+    /// The directory to serve and to write below; nothing outside can be reached. Without it no
+    /// daemon starts
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// Serve more than the files below the root: `mem` is shared memory (mem:NAME, outside of the root), `devices` are block
-    /// devices below the root
+    /// Serve more than the files below the root: `mem` is shared memory (mem:NAME, outside of the
+    /// root), `devices` are block devices below the root
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
     pub allow: Vec<Allow>,
-    /// The key shared with masters and nodes: 64 hex digits in a file of mode 0600; keygen makes one
+    /// The key shared with masters and nodes: 64 hex digits in a file of mode 0600; keygen makes
+    /// one
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Start without a key, on a loopback address: only processes of the same user are let in
@@ -383,7 +408,8 @@ pub struct CancelArgs {
 /// Where a running master is and how to be let in.
 #[derive(Clone, Debug, clap::Args)]
 pub struct MasterArgs {
-    /// The master's host:port: its row in the specification, or what run printed where the port was 0
+    /// The master's host:port: its row in the specification, or what run printed where the port was
+    /// 0
     #[arg(value_name = "HOST:PORT", value_parser = expect::<Address>)]
     pub address: Address,
     /// The key that the master runs with
@@ -437,7 +463,8 @@ ends with a slash. Directories are never made. Each of several hosts gets a copy
 /// A node that relays needs one to serve from and one to receive into.
 const SLOTS_MIN: u32 = 2;
 
-/// At 1 MiB each this is 4 GiB of locked memory; what more would hide is a NIC that is not kept busy.
+/// At 1 MiB each this is 4 GiB of locked memory; what more would hide is a NIC that is not kept
+/// busy.
 const SLOTS_MAX: u32 = 4096;
 
 const EXIT_STATUS: &str = "Exit status: 0 complete, 1 internal, 2 usage or specification, 3 node unreachable or lost, \

@@ -7,7 +7,8 @@ use clap::error::ErrorKind;
 use super::*;
 
 fn typed(line: &str) -> Result<Command, clap::Error> {
-    Args::try_parse_from(["cep-fast"].into_iter().chain(line.split_whitespace())).map(|args| args.command)
+    Args::try_parse_from(["cep-fast"].into_iter().chain(line.split_whitespace()))
+        .map(|args| args.command)
 }
 
 #[test]
@@ -17,12 +18,20 @@ fn the_definition_holds_together() {
 
 #[test]
 fn defaults_are_the_promised_ones() {
-    let Command::Run(RunArgs { spec, transfer }) = typed("run cluster.spec").unwrap() else { panic!("not run") };
+    let Command::Run(RunArgs { spec, transfer }) = typed("run cluster.spec").unwrap() else {
+        panic!("not run")
+    };
     assert_eq!(spec, PathBuf::from("cluster.spec"));
-    assert_eq!((transfer.launch, transfer.scheduler, transfer.check), (Launch::None, Scheduler::Auto, Check::Crc64));
+    assert_eq!(
+        (transfer.launch, transfer.scheduler, transfer.check),
+        (Launch::None, Scheduler::Auto, Check::Crc64)
+    );
     assert_eq!((transfer.path, transfer.progress), (DataPath::Auto, ProgressMode::Auto));
     assert_eq!((transfer.timeout, transfer.stall_timeout), (None, Duration::from_secs(30)));
-    assert_eq!((transfer.limit, transfer.slots, transfer.root, transfer.key_file), (None, None, None, None));
+    assert_eq!(
+        (transfer.limit, transfer.slots, transfer.root, transfer.key_file),
+        (None, None, None, None)
+    );
     assert!(!(transfer.json || transfer.fsync || transfer.overwrite || transfer.no_resume));
 
     let Command::Node(node) = typed("node --listen [::1]:0").unwrap() else { panic!("not node") };
@@ -59,7 +68,9 @@ fn the_other_commands() {
     assert_eq!((node.nics.len(), node.slots, node.pin), (2, Some(8), Pin::List(vec![0, 1])));
     assert!(node.launched);
 
-    let Command::Status(status) = typed("status m:1 --json --key-file k").unwrap() else { panic!("not status") };
+    let Command::Status(status) = typed("status m:1 --json --key-file k").unwrap() else {
+        panic!("not status")
+    };
     assert!(status.json && status.master.key_file.is_some());
     assert!(matches!(typed("cancel m:1").unwrap(), Command::Cancel(_)));
     let Command::Doctor(doctor) = typed("doctor --json").unwrap() else { panic!("not doctor") };

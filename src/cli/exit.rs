@@ -59,14 +59,18 @@ mod tests {
         let error = Error::new(Code::Data, "node1: /x is missing");
         assert_eq!(written(&error), "cep-fast: node1: /x is missing\n");
         let error = error.remedy("check --root").missing(vec![Span::new(0, 10), Span::new(20, 30)]);
-        assert_eq!(written(&error), "cep-fast: node1: /x is missing\n  try: check --root\n  missing: 0-9 20-29\n");
+        assert_eq!(
+            written(&error),
+            "cep-fast: node1: /x is missing\n  try: check --root\n  missing: 0-9 20-29\n"
+        );
         let error = error.missing((0..20).map(|i| Span::of(2 * i, 1)).collect());
         assert!(written(&error).ends_with("30-30 and 4 more ranges\n"));
     }
 
     #[test]
     fn control_characters_of_names_do_not_reach_the_terminal() {
-        let error = Error::new(Code::Data, "/x\u{1b}]0;owned\u{7} is missing\nall is well").remedy("look at \u{202e}x");
+        let error = Error::new(Code::Data, "/x\u{1b}]0;owned\u{7} is missing\nall is well")
+            .remedy("look at \u{202e}x");
         assert_eq!(
             written(&error),
             "cep-fast: /x\\x1b]0;owned\\x07 is missing\\nall is well\n  try: look at \\u{202e}x\n"

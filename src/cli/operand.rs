@@ -38,8 +38,8 @@ impl FromStr for Operand {
 impl TryFrom<OsString> for Operand {
     type Error = String;
 
-    /// Reads an operand. As scp has it, a colon before the first slash makes a remote one; `./a:b` is local. Colons in
-    /// brackets (IPv6, hostlists) do not count.
+    /// Reads an operand. As scp has it, a colon before the first slash makes a remote one; `./a:b`
+    /// is local. Colons in brackets (IPv6, hostlists) do not count.
     ///
     /// # Errors
     /// What was expected instead.
@@ -53,13 +53,17 @@ impl TryFrom<OsString> for Operand {
             return Err("a path, or [user@]host[,host…]:path".into());
         }
         let path = PathBuf::from(OsStr::from_bytes(path));
-        let Some(remote) = remote else { return Ok(Operand { user: None, hosts: Vec::new(), path }) };
+        let Some(remote) = remote else {
+            return Ok(Operand { user: None, hosts: Vec::new(), path });
+        };
         let remote = str::from_utf8(remote).map_err(|_| "a host name before the colon")?;
         let (user, hosts) = match remote.split_once('@') {
             Some((user, hosts)) => (Some(user), hosts),
             None => (None, remote),
         };
-        if user.is_some_and(|user| user.is_empty() || user.starts_with('-') || user.contains(char::is_whitespace)) {
+        if user.is_some_and(|user| {
+            user.is_empty() || user.starts_with('-') || user.contains(char::is_whitespace)
+        }) {
             return Err("a user's name before @".into());
         }
         // A name that starts with a dash would be an option to the program that logs in there.
@@ -79,7 +83,11 @@ impl fmt::Display for Operand {
         }
         for (i, host) in self.hosts.iter().enumerate() {
             let comma = if i == 0 { "" } else { "," };
-            if host.contains(':') { write!(f, "{comma}[{host}]") } else { write!(f, "{comma}{host}") }?;
+            if host.contains(':') {
+                write!(f, "{comma}[{host}]")
+            } else {
+                write!(f, "{comma}{host}")
+            }?;
         }
         let colon = if self.is_local() { "" } else { ":" };
         write!(f, "{colon}{}", self.path.display())
@@ -124,7 +132,11 @@ mod tests {
         ];
         for (text, user, hosts, path) in cases {
             let operand: Operand = text.parse().unwrap();
-            assert_eq!((operand.user.as_deref(), operand.path.to_str()), (user, Some(path)), "{text}");
+            assert_eq!(
+                (operand.user.as_deref(), operand.path.to_str()),
+                (user, Some(path)),
+                "{text}"
+            );
             assert_eq!(operand.hosts, hosts, "{text}");
         }
     }
@@ -132,7 +144,9 @@ mod tests {
     #[test]
     fn a_path_may_be_any_bytes_and_a_host_may_not() {
         let operand = |bytes: &[u8]| Operand::try_from(OsStr::from_bytes(bytes).to_os_string());
-        for (typed, path) in [(&b"/a\xff"[..], &b"/a\xff"[..]), (b"h:\xfe/x", b"\xfe/x"), (b"\xff", b"\xff")] {
+        for (typed, path) in
+            [(&b"/a\xff"[..], &b"/a\xff"[..]), (b"h:\xfe/x", b"\xfe/x"), (b"\xff", b"\xff")]
+        {
             assert_eq!(operand(typed).unwrap().path.as_os_str().as_bytes(), path);
         }
         operand(b"h\xff:/x").unwrap_err();

@@ -1,6 +1,7 @@
 //! Progress on standard error: bars on a terminal, else a plain line every few seconds.
 //!
-//! It is given snapshots and the time, and asks for neither; drawing never holds up what it reports on.
+//! It is given snapshots and the time, and asks for neither; drawing never holds up what it reports
+//! on.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -42,7 +43,8 @@ pub struct NodeProgress {
     pub rate: BitRate,
 }
 
-/// Draws snapshots. Call [`Progress::show`] as often as there is news, and [`Progress::finish`] before the result.
+/// Draws snapshots. Call [`Progress::show`] as often as there is news, and [`Progress::finish`]
+/// before the result.
 pub struct Progress {
     view: View,
     recent: Recent,
@@ -63,7 +65,9 @@ impl Progress {
     pub fn new(mode: ProgressMode) -> Progress {
         let view = match mode {
             ProgressMode::Never => View::Silent,
-            ProgressMode::Auto if io::stderr().is_terminal() => View::Bars(Bars::new(ProgressDrawTarget::stderr())),
+            ProgressMode::Auto if io::stderr().is_terminal() => {
+                View::Bars(Bars::new(ProgressDrawTarget::stderr()))
+            }
             ProgressMode::Auto => View::Lines(Lines::new(Box::new(io::stderr()))),
         };
         Progress { view, recent: Recent::default() }
@@ -98,8 +102,8 @@ struct Bars {
 impl Bars {
     fn new(target: ProgressDrawTarget) -> Bars {
         let all = MultiProgress::with_draw_target(target);
-        let style =
-            ProgressStyle::with_template("[{bar:40}] {percent:>3} % {msg}").expect("the template is well-formed");
+        let style = ProgressStyle::with_template("[{bar:40}] {percent:>3} % {msg}")
+            .expect("the template is well-formed");
         let whole = all.add(ProgressBar::new(0).with_style(style.progress_chars("=> ")));
         Bars { all, whole, nodes: Vec::new() }
     }
@@ -111,7 +115,8 @@ impl Bars {
         self.whole.set_message(whole_line(snapshot, rate));
         let lines = node_lines(&snapshot.per_node);
         while self.nodes.len() < lines.len() {
-            let style = ProgressStyle::with_template("  {msg}").expect("the template is well-formed");
+            let style =
+                ProgressStyle::with_template("  {msg}").expect("the template is well-formed");
             self.nodes.push(self.all.add(ProgressBar::new_spinner().with_style(style)));
         }
         for (bar, line) in self.nodes.iter().zip(lines) {
@@ -167,7 +172,8 @@ impl Recent {
             self.points.pop_back();
         }
         self.points.push_back((now, bytes_done));
-        while self.points.len() > 2 && now.saturating_duration_since(self.points[0].0) > RATE_WINDOW {
+        while self.points.len() > 2 && now.saturating_duration_since(self.points[0].0) > RATE_WINDOW
+        {
             self.points.pop_front();
         }
     }
@@ -185,7 +191,8 @@ fn plain_line(snapshot: &Snapshot, rate: Option<f64>) -> String {
         (_, 0) => 100.0,
         (done, total) => done as f64 * 100.0 / total as f64,
     };
-    let nodes: String = node_lines(&snapshot.per_node).into_iter().map(|line| format!("; {line}")).collect();
+    let nodes: String =
+        node_lines(&snapshot.per_node).into_iter().map(|line| format!("; {line}")).collect();
     format!("{percent:.0} % {}{nodes}", whole_line(snapshot, rate))
 }
 
@@ -217,8 +224,9 @@ fn time_left(seconds: f64) -> String {
 /// A line for each of the first nodes, and one for the rest together.
 fn node_lines(nodes: &[NodeProgress]) -> Vec<String> {
     let shown = nodes.iter().take(NODES_SHOWN_MAX);
-    let mut lines: Vec<String> =
-        shown.map(|node| format!("{} {} at {}", node.name, human_bytes(node.bytes), node.rate)).collect();
+    let mut lines: Vec<String> = shown
+        .map(|node| format!("{} {} at {}", node.name, human_bytes(node.bytes), node.rate))
+        .collect();
     let rest = nodes.len().saturating_sub(NODES_SHOWN_MAX);
     if rest > 0 {
         lines.push(format!("and {rest} more nodes"));

@@ -6,14 +6,26 @@ use super::*;
 use crate::units::{GIB, MIB};
 
 fn snapshot(bytes_done: u64, node_count: usize) -> Snapshot {
-    let node = |i| NodeProgress { name: format!("n{i}:1"), bytes: bytes_done, rate: BitRate(8_000_000_000) };
-    Snapshot { bytes_done, bytes_total: 4 * GIB, comparison: None, per_node: (0..node_count).map(node).collect() }
+    let node = |i| NodeProgress {
+        name: format!("n{i}:1"),
+        bytes: bytes_done,
+        rate: BitRate(8_000_000_000),
+    };
+    Snapshot {
+        bytes_done,
+        bytes_total: 4 * GIB,
+        comparison: None,
+        per_node: (0..node_count).map(node).collect(),
+    }
 }
 
 #[test]
 fn a_line_has_bytes_rate_time_left_and_nodes() {
     let line = plain_line(&snapshot(GIB, 1), Some(GIB as f64));
-    assert_eq!(line, "25 % 1.00 GiB of 4.00 GiB, 8.59 Gbit/s, 3s left; n0:1 1.00 GiB at 8.00 Gbit/s");
+    assert_eq!(
+        line,
+        "25 % 1.00 GiB of 4.00 GiB, 8.59 Gbit/s, 3s left; n0:1 1.00 GiB at 8.00 Gbit/s"
+    );
     assert_eq!(plain_line(&snapshot(0, 0), None), "0 % 0 B of 4.00 GiB");
     assert_eq!(plain_line(&Snapshot::default(), None), "100 % 0 B of 0 B");
     assert!(plain_line(&snapshot(GIB, 0), Some(0.0)).ends_with("unknown time left"));

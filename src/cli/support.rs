@@ -9,7 +9,9 @@ use crate::error::{Code, Error, Result};
 /// [`Code::Usage`] with the option or operand at fault, and what to use instead.
 pub fn unsupported(command: &Command) -> Result<()> {
     let asked: Vec<Asked> = match command {
-        Command::Copy(copy) => copy_asks(copy).into_iter().chain(transfer_asks(&copy.transfer)).collect(),
+        Command::Copy(copy) => {
+            copy_asks(copy).into_iter().chain(transfer_asks(&copy.transfer)).collect()
+        }
         Command::Run(run) => transfer_asks(&run.transfer).into(),
         Command::Bench(BenchArgs { launch, .. }) => launch_asks(*launch).into(),
         Command::Plan(_)
@@ -22,7 +24,8 @@ pub fn unsupported(command: &Command) -> Result<()> {
     match asked.into_iter().find(|asked| asked.is_asked) {
         None => Ok(()),
         Some(Asked { what, instead, .. }) => {
-            Err(Error::new(Code::Usage, format!("{what} is not available in this version")).remedy(instead))
+            Err(Error::new(Code::Usage, format!("{what} is not available in this version"))
+                .remedy(instead))
         }
     }
 }
@@ -49,8 +52,16 @@ fn transfer_asks(transfer: &TransferArgs) -> [Asked; 2] {
 
 fn launch_asks(launch: Launch) -> [Asked; 2] {
     [
-        asked(launch == Launch::Ssh, "--launch ssh", "start the nodes yourself and use --launch none"),
-        asked(launch == Launch::Slurm, "--launch slurm", "start the nodes with srun and use --launch none"),
+        asked(
+            launch == Launch::Ssh,
+            "--launch ssh",
+            "start the nodes yourself and use --launch none",
+        ),
+        asked(
+            launch == Launch::Slurm,
+            "--launch slurm",
+            "start the nodes with srun and use --launch none",
+        ),
     ]
 }
 
@@ -63,7 +74,8 @@ mod tests {
     use crate::cli::Args;
 
     fn judged(line: &str) -> Result<()> {
-        let args = Args::try_parse_from(["cep-fast"].into_iter().chain(line.split_whitespace())).unwrap();
+        let args =
+            Args::try_parse_from(["cep-fast"].into_iter().chain(line.split_whitespace())).unwrap();
         unsupported(&args.command)
     }
 

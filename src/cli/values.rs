@@ -87,7 +87,8 @@ pub struct Nodes(pub Vec<Address>);
 impl FromStr for Nodes {
     type Err = String;
 
-    /// Reads addresses and hostlists with commas between them: `a:1,b:2`, `dtn[01-04]:5000`, `a,b:5000`.
+    /// Reads addresses and hostlists with commas between them: `a:1,b:2`, `dtn[01-04]:5000`,
+    /// `a,b:5000`.
     ///
     /// # Errors
     /// What was expected instead.
@@ -115,7 +116,8 @@ impl FromStr for NodeRate {
     /// # Errors
     /// What was expected instead.
     fn from_str(text: &str) -> Result<NodeRate, String> {
-        let (node, rest) = text.split_once('=').filter(|(node, _)| !node.is_empty()).ok_or(NODE_RATE_EXPECTED)?;
+        let (node, rest) =
+            text.split_once('=').filter(|(node, _)| !node.is_empty()).ok_or(NODE_RATE_EXPECTED)?;
         let (rate, after) = match rest.split_once('@') {
             None => (rest, Duration::ZERO),
             Some((rate, time)) => (rate, parse_duration(time)?),
@@ -141,7 +143,8 @@ impl FromStr for NodeDeath {
     /// # Errors
     /// What was expected instead.
     fn from_str(text: &str) -> Result<NodeDeath, String> {
-        let (node, time) = text.split_once('@').filter(|(node, _)| !node.is_empty()).ok_or(NODE_DEATH_EXPECTED)?;
+        let (node, time) =
+            text.split_once('@').filter(|(node, _)| !node.is_empty()).ok_or(NODE_DEATH_EXPECTED)?;
         Ok(NodeDeath { node: node.into(), after: parse_duration(time)? })
     }
 }

@@ -168,10 +168,14 @@ fn cells(nic: &NicReading) -> [String; COLUMNS] {
 
 /// CPUs as the kernel and `taskset` write them: `0-3,8`.
 pub(super) fn list(cpus: &[usize]) -> String {
-    let runs = cpus.chunk_by(|a, b| a + 1 == *b).filter_map(|run| Some((*run.first()?, *run.last()?)));
-    let runs = runs.map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") });
+    let runs =
+        cpus.chunk_by(|a, b| a + 1 == *b).filter_map(|run| Some((*run.first()?, *run.last()?)));
+    let runs = runs.map(
+        |(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") },
+    );
     runs.collect::<Vec<_>>().join(",")
 }
 
 const COLUMNS: usize = 9;
-const HEADINGS: [&str; COLUMNS] = ["NIC", "used", "speed", "MTU", "NUMA node", "CPUs", "driver", "queues", "addresses"];
+const HEADINGS: [&str; COLUMNS] =
+    ["NIC", "used", "speed", "MTU", "NUMA node", "CPUs", "driver", "queues", "addresses"];

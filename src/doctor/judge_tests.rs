@@ -61,9 +61,19 @@ fn a_machine_that_is_well() {
     assert_eq!(complaints(well()), []);
     assert!(diagnosis.is_well());
     assert_eq!(diagnosis.path, Path::IoUringRegistered);
-    let looked_at: Vec<&str> = diagnosis.findings.iter().map(|finding| finding.about.as_str()).collect();
-    let expected =
-        ["eth0", "CPUs", "io_uring", "memlock", "seccomp", "governor", "congestion control", "tcp_rmem", "tcp_wmem"];
+    let looked_at: Vec<&str> =
+        diagnosis.findings.iter().map(|finding| finding.about.as_str()).collect();
+    let expected = [
+        "eth0",
+        "CPUs",
+        "io_uring",
+        "memlock",
+        "seccomp",
+        "governor",
+        "congestion control",
+        "tcp_rmem",
+        "tcp_wmem",
+    ];
     assert_eq!(looked_at, expected);
 }
 
@@ -73,28 +83,106 @@ type Spoil = fn(&mut Machine);
 type Case = (&'static str, Spoil, Level, &'static str, &'static str);
 
 const CASES: &[Case] = &[
-    ("no sysfs", |m| (m.nics_error, m.nics) = (Some("gone".into()), Vec::new()), Level::Shortfall, "NICs", "mount"),
+    (
+        "no sysfs",
+        |m| (m.nics_error, m.nics) = (Some("gone".into()), Vec::new()),
+        Level::Shortfall,
+        "NICs",
+        "mount",
+    ),
     ("no NIC", |m| m.nics.clear(), Level::Shortfall, "NICs", "ip address add"),
-    ("loopback only", |m| m.nics[0].usage = Usage::Loopback, Level::Shortfall, "NICs", "ip address add"),
+    (
+        "loopback only",
+        |m| m.nics[0].usage = Usage::Loopback,
+        Level::Shortfall,
+        "NICs",
+        "ip address add",
+    ),
     ("unknown speed", |m| m.nics[0].speed_mbit = None, Level::Note, "eth0", "speed=RATE"),
-    ("small frames", |m| m.nics[0].mtu = 1500, Level::Note, "eth0", "ip link set dev eth0 mtu 9000"),
+    (
+        "small frames",
+        |m| m.nics[0].mtu = 1500,
+        Level::Note,
+        "eth0",
+        "ip link set dev eth0 mtu 9000",
+    ),
     ("one queue", |m| m.nics[0].rx_queues = 1, Level::Note, "eth0", "ethtool -L eth0 combined 8"),
     ("unknown memory node", |m| m.nics[0].numa_node = None, Level::Note, "eth0", "--pin"),
-    ("the wrong socket", |m| m.cpus_allowed = vec![4, 5], Level::Shortfall, "eth0", "taskset -c 0-3 "),
-    ("a CPU too few", |m| (m.nics.push(nic("eth1")), m.cpus_allowed = vec![1]).0, Level::Shortfall, "CPUs", "srun"),
+    (
+        "the wrong socket",
+        |m| m.cpus_allowed = vec![4, 5],
+        Level::Shortfall,
+        "eth0",
+        "taskset -c 0-3 ",
+    ),
+    (
+        "a CPU too few",
+        |m| (m.nics.push(nic("eth1")), m.cpus_allowed = vec![1]).0,
+        Level::Shortfall,
+        "CPUs",
+        "srun",
+    ),
     ("one for the other", |m| twins(m), Level::Shortfall, "eth0", "conf.all.arp_ignore=1"),
     ("no ring", |m| m.io_uring = Err(obstacle()), Level::Shortfall, "io_uring", "the remedy"),
     ("an old kernel", |m| ring(m).is_deferred = false, Level::Shortfall, "io_uring", "Linux 6.1"),
     ("no RECV", |m| ring(m).missing = vec!["RECV"], Level::Shortfall, "io_uring", "Linux 6.1"),
     ("no SEND_ZC", |m| ring(m).missing = vec!["SEND_ZC"], Level::Note, "io_uring", "Linux 6.1"),
-    ("memory refused", |m| ring(m).locked = Err(obstacle()), Level::Shortfall, "memlock", "ulimit -l unlimited"),
-    ("a limit for others", |m| m.memlock_bytes = Some(8 << 20), Level::Note, "memlock", "(34816 is the least"),
-    ("reno", |m| m.congestion_control = Some("reno".into()), Level::Note, "congestion control", "=cubic"),
-    ("rmem", |m| m.tcp_rmem = Some([1, 2, 6 << 20]), Level::Shortfall, "tcp_rmem", "tcp_rmem=\"1 2 312500000\""),
-    ("wmem", |m| m.tcp_wmem = Some([1, 2, 4 << 20]), Level::Shortfall, "tcp_wmem", "tcp_wmem=\"1 2 312500000\""),
-    ("lowest clock", |m| m.governors[3].name = "powersave".into(), Level::Shortfall, "governor", "cpupower"),
-    ("ondemand", |m| m.governors[0].name = "ondemand".into(), Level::Note, "governor", "-g performance"),
-    ("advice", |m| m.governors[0] = governor(0, "powersave", "intel_pstate"), Level::Note, "governor", "cpupower"),
+    (
+        "memory refused",
+        |m| ring(m).locked = Err(obstacle()),
+        Level::Shortfall,
+        "memlock",
+        "ulimit -l unlimited",
+    ),
+    (
+        "a limit for others",
+        |m| m.memlock_bytes = Some(8 << 20),
+        Level::Note,
+        "memlock",
+        "(34816 is the least",
+    ),
+    (
+        "reno",
+        |m| m.congestion_control = Some("reno".into()),
+        Level::Note,
+        "congestion control",
+        "=cubic",
+    ),
+    (
+        "rmem",
+        |m| m.tcp_rmem = Some([1, 2, 6 << 20]),
+        Level::Shortfall,
+        "tcp_rmem",
+        "tcp_rmem=\"1 2 312500000\"",
+    ),
+    (
+        "wmem",
+        |m| m.tcp_wmem = Some([1, 2, 4 << 20]),
+        Level::Shortfall,
+        "tcp_wmem",
+        "tcp_wmem=\"1 2 312500000\"",
+    ),
+    (
+        "lowest clock",
+        |m| m.governors[3].name = "powersave".into(),
+        Level::Shortfall,
+        "governor",
+        "cpupower",
+    ),
+    (
+        "ondemand",
+        |m| m.governors[0].name = "ondemand".into(),
+        Level::Note,
+        "governor",
+        "-g performance",
+    ),
+    (
+        "advice",
+        |m| m.governors[0] = governor(0, "powersave", "intel_pstate"),
+        Level::Note,
+        "governor",
+        "cpupower",
+    ),
 ];
 
 /// A second NIC in the subnet of the first.
@@ -134,7 +222,8 @@ fn what_is_not_known_is_not_judged() {
     };
     let diagnosis = judge(machine);
     assert!(diagnosis.is_well());
-    let looked_at: Vec<&str> = diagnosis.findings.iter().map(|finding| finding.about.as_str()).collect();
+    let looked_at: Vec<&str> =
+        diagnosis.findings.iter().map(|finding| finding.about.as_str()).collect();
     assert_eq!(looked_at, ["eth0", "io_uring", "memlock"]);
 }
 
@@ -145,7 +234,9 @@ fn interfaces_that_never_lead_out_are_shown_and_not_judged() {
         machine.nics.push(NicReading { usage, mtu: 1500, speed_mbit: None, ..nic("other") });
         assert_eq!(complaints(machine), [], "{usage}");
     }
-    for (usage, remedy) in [(Usage::Down, "ip link set dev eth1 up"), (Usage::NoAddress, "ip address add")] {
+    for (usage, remedy) in
+        [(Usage::Down, "ip link set dev eth1 up"), (Usage::NoAddress, "ip address add")]
+    {
         let mut machine = well();
         machine.nics.push(NicReading { usage, mtu: 1500, ..nic("eth1") });
         let found = complaints(machine.clone());
@@ -175,7 +266,8 @@ fn the_path_is_the_ladder_that_rails_climb_down() {
 fn a_filter_is_worth_a_note_and_more_where_there_is_no_ring() {
     let found = complaints(Machine { is_filtered: Some(true), ..well() });
     assert!(found.len() == 1 && found[0].found.contains("lets io_uring pass"), "{found:?}");
-    let found = complaints(Machine { is_filtered: Some(true), io_uring: Err(obstacle()), ..well() });
+    let found =
+        complaints(Machine { is_filtered: Some(true), io_uring: Err(obstacle()), ..well() });
     let about: Vec<&str> = found.iter().map(|finding| finding.about.as_str()).collect();
     assert_eq!(about, ["io_uring", "seccomp"]);
 }
@@ -206,7 +298,10 @@ fn buffers_are_measured_by_the_fastest_nic_and_by_a_floor() {
     let mut machine = well();
     (machine.nics[0].speed_mbit, machine.tcp_wmem) = (Some(10_000), Some([1, 2, 4 << 20]));
     let text = complaints(machine)[0].to_string();
-    assert!(text.contains("up to a round trip of 3.4 ms; at 100 ms it gets 335.54 Mbit/s"), "{text}");
+    assert!(
+        text.contains("up to a round trip of 3.4 ms; at 100 ms it gets 335.54 Mbit/s"),
+        "{text}"
+    );
 }
 
 #[test]

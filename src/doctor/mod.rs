@@ -2,11 +2,13 @@
 //!
 //! - [`readings`]: what there is to know of a machine, as plain values
 //! - [`reader`]: takes the readings of this one; decides nothing
-//! - [`judge`]: readings in, findings out; touches nothing, so that tables of made-up machines test it
+//! - [`judge`]: readings in, findings out; touches nothing, so that tables of made-up machines test
+//!   it
 //! - [`peer`]: what went between this machine and another one, rail by rail
 //! - [`diagnosis`]: what came out, for people and for scripts
 //!
-//! A finding says what was found, what it costs, and what to type. Only what would hold a transfer back is a shortfall.
+//! A finding says what was found, what it costs, and what to type. Only what would hold a transfer
+//! back is a shortfall.
 
 mod diagnosis;
 mod judge;

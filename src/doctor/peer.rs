@@ -1,4 +1,5 @@
-//! What went between this machine and a peer: each pair of rails in each direction, and which NIC carried it.
+//! What went between this machine and a peer: each pair of rails in each direction, and which NIC
+//! carried it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -71,7 +72,8 @@ pub(crate) struct Pair {
 /// What a NIC is said to be that is none of those that have rails.
 pub(super) const ANOTHER: &str = "another";
 
-/// The pairs of one run that lasted `seconds`; `reaches` says whether an address of ours is in one subnet with one of theirs.
+/// The pairs of one run that lasted `seconds`; `reaches` says whether an address of ours is in one
+/// subnet with one of theirs.
 pub(crate) fn pairs(
     direction: Direction,
     (here, there): (&NodeReport, &NodeReport),
@@ -120,12 +122,17 @@ fn slower(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     [a, b].into_iter().flatten().min_by(f64::total_cmp)
 }
 
-/// Which NIC carried the payload of the rails of `nic`: itself, or one that counted about as much more than its own.
+/// Which NIC carried the payload of the rails of `nic`: itself, or one that counted about as much
+/// more than its own.
 fn carrier(rails: &[RailReport], nic: &str, sends: bool) -> Option<String> {
     // Rails of one NIC all tell what the NIC counted.
     let sums = |nic: &str| {
         let of_nic = rails.iter().filter(|rail| rail.nic == nic);
-        let counted = of_nic.clone().filter_map(|rail| rail.counted).map(|it| if sends { it.0 } else { it.1 }).max()?;
+        let counted = of_nic
+            .clone()
+            .filter_map(|rail| rail.counted)
+            .map(|it| if sends { it.0 } else { it.1 })
+            .max()?;
         Some((of_nic.map(|rail| payload(rail, sends)).sum::<u64>(), counted))
     };
     let (moved, counted) = sums(nic)?;
@@ -135,7 +142,8 @@ fn carrier(rails: &[RailReport], nic: &str, sends: bool) -> Option<String> {
     }
     let has_more = |other: &&RailReport| {
         other.nic != nic
-            && sums(&other.nic).is_some_and(|(moved, counted)| counted.saturating_sub(moved) >= missing / 2)
+            && sums(&other.nic)
+                .is_some_and(|(moved, counted)| counted.saturating_sub(moved) >= missing / 2)
     };
     Some(rails.iter().find(has_more).map_or(ANOTHER, |other| &other.nic).into())
 }
@@ -143,11 +151,19 @@ fn carrier(rails: &[RailReport], nic: &str, sends: bool) -> Option<String> {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
-        table.load_style(NOTHING).set_header(["rails", "payload", "rate", "of line", "carried here by", "there by"]);
+        table.load_style(NOTHING).set_header([
+            "rails",
+            "payload",
+            "rate",
+            "of line",
+            "carried here by",
+            "there by",
+        ]);
         for pair in &self.pairs {
             let or_dash = |nic: &Option<String>| nic.clone().unwrap_or_else(|| "-".into());
-            let of_line =
-                pair.line_gbit_per_s.map(|line| format!("{:.1} % of {line} Gbit/s", pair.gbit_per_s / line * 100.0));
+            let of_line = pair
+                .line_gbit_per_s
+                .map(|line| format!("{:.1} % of {line} Gbit/s", pair.gbit_per_s / line * 100.0));
             table.add_row([
                 pair.to_string(),
                 crate::units::human_bytes(pair.bytes),

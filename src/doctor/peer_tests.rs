@@ -1,4 +1,5 @@
-//! Made-up runs between two machines: which pairs there are, who carried what, and what is said of it.
+//! Made-up runs between two machines: which pairs there are, who carried what, and what is said of
+//! it.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
@@ -6,7 +7,8 @@ use crate::doctor::diagnosis::Level;
 use crate::doctor::judge::judge_peer;
 use crate::report::NodeRole;
 
-/// A rail with its third and fourth byte of address, MiB sent and received, and what its NIC counted of each.
+/// A rail with its third and fourth byte of address, MiB sent and received, and what its NIC
+/// counted of each.
 fn rail(nic: &str, host: [u8; 2], moved: (u64, u64), counted: (u64, u64)) -> RailReport {
     RailReport {
         threads: 1,
@@ -46,24 +48,34 @@ fn out(here: Vec<RailReport>, there: Vec<RailReport>) -> Vec<Pair> {
 
 fn said(pairs: Vec<Pair>) -> Vec<(Level, String)> {
     let findings = judge_peer(&Peer { name: "p:1".into(), pairs, warnings: Vec::new() });
-    assert!(
-        findings
-            .iter()
-            .all(|it| (it.level == Level::Ok) == it.remedy.is_none() && it.remedy.is_none() == it.cost.is_none())
-    );
-    findings.into_iter().map(|finding| (finding.level, format!("{}: {}", finding.about, finding.found))).collect()
+    assert!(findings.iter().all(|it| (it.level == Level::Ok) == it.remedy.is_none()
+        && it.remedy.is_none() == it.cost.is_none()));
+    findings
+        .into_iter()
+        .map(|finding| (finding.level, format!("{}: {}", finding.about, finding.found)))
+        .collect()
 }
 
 #[test]
 fn pairs_are_of_one_subnet_and_every_rail_is_in_one() {
-    let here = vec![rail("eth0", [0, 1], (112, 0), (113, 1)), rail("eth1", [1, 1], (111, 0), (112, 1))];
-    let there = vec![rail("ib1", [1, 2], (0, 111), (1, 112)), rail("ib0", [0, 2], (0, 112), (1, 113))];
+    let here =
+        vec![rail("eth0", [0, 1], (112, 0), (113, 1)), rail("eth1", [1, 1], (111, 0), (112, 1))];
+    let there =
+        vec![rail("ib1", [1, 2], (0, 111), (1, 112)), rail("ib0", [0, 2], (0, 112), (1, 113))];
     let pairs = out(here, there);
-    let named: Vec<(&str, &str, u64)> =
-        pairs.iter().map(|pair| (pair.nic.as_str(), pair.peer_nic.as_str(), pair.bytes / MIB)).collect();
+    let named: Vec<(&str, &str, u64)> = pairs
+        .iter()
+        .map(|pair| (pair.nic.as_str(), pair.peer_nic.as_str(), pair.bytes / MIB))
+        .collect();
     assert_eq!(named, [("eth0", "ib0", 112), ("eth1", "ib1", 111)]);
-    assert_eq!((&pairs[1].carried_by, &pairs[1].peer_carried_by), (&Some("eth1".into()), &Some("ib1".into())));
-    assert!((pairs[0].gbit_per_s - 0.9395).abs() < 1e-3 && (pairs[0].goodput_gbit_per_s.unwrap() - 0.956).abs() < 1e-3);
+    assert_eq!(
+        (&pairs[1].carried_by, &pairs[1].peer_carried_by),
+        (&Some("eth1".into()), &Some("ib1".into()))
+    );
+    assert!(
+        (pairs[0].gbit_per_s - 0.9395).abs() < 1e-3
+            && (pairs[0].goodput_gbit_per_s.unwrap() - 0.956).abs() < 1e-3
+    );
     for (level, text) in said(pairs) {
         assert!(level == Level::Ok && text.contains("98 %") || text.contains("97 %"), "{text}");
     }
@@ -73,7 +85,8 @@ fn pairs_are_of_one_subnet_and_every_rail_is_in_one() {
 fn the_side_with_more_rails_tells_what_went_over_each_pair() {
     let here = vec![rail("eth0", [0, 1], (30, 0), (31, 1))];
     let there = vec![rail("a", [0, 2], (0, 20), (1, 21)), rail("b", [0, 3], (0, 10), (1, 11))];
-    let moved: Vec<u64> = out(here.clone(), there.clone()).iter().map(|pair| pair.bytes / MIB).collect();
+    let moved: Vec<u64> =
+        out(here.clone(), there.clone()).iter().map(|pair| pair.bytes / MIB).collect();
     assert_eq!(moved, [20, 10]);
     // Two rails of one NIC at either side are one pair of NICs.
     let twice = |rail: &RailReport| vec![rail.clone(), rail.clone()];
@@ -83,35 +96,46 @@ fn the_side_with_more_rails_tells_what_went_over_each_pair() {
 
 #[test]
 fn what_another_nic_carried_is_named_with_both() {
-    let there = vec![rail("eth0", [0, 2], (0, 50), (1, 102)), rail("eth1", [1, 2], (0, 50), (1, 0))];
+    let there =
+        vec![rail("eth0", [0, 2], (0, 50), (1, 102)), rail("eth1", [1, 2], (0, 50), (1, 0))];
     let here = vec![rail("eth0", [0, 1], (50, 0), (51, 1)), rail("eth1", [1, 1], (50, 0), (0, 1))];
     let pairs = out(here, there);
     assert_eq!(pairs[1].carried_by.as_deref(), Some(ANOTHER));
     assert_eq!(pairs[1].peer_carried_by.as_deref(), Some("eth0"));
     let said = said(pairs);
-    let expected = "eth1 → peer's eth1: here, none of the NICs in use carried what eth1 should have";
+    let expected =
+        "eth1 → peer's eth1: here, none of the NICs in use carried what eth1 should have";
     assert_eq!(said[1], (Level::Shortfall, expected.into()));
 }
 
 #[test]
 fn nothing_little_and_less_than_the_others_are_shortfalls() {
     let pair = |bytes_per_second: u64, line: Option<f64>| {
-        let rail =
-            |nic: &str, moved: (u64, u64)| RailReport { line_gbit_per_s: line, ..rail(nic, [0, 1], moved, moved) };
-        let (here, there) = (rail("eth0", (bytes_per_second, 0)), rail("eth0", (0, bytes_per_second)));
+        let rail = |nic: &str, moved: (u64, u64)| RailReport {
+            line_gbit_per_s: line,
+            ..rail(nic, [0, 1], moved, moved)
+        };
+        let (here, there) =
+            (rail("eth0", (bytes_per_second, 0)), rail("eth0", (0, bytes_per_second)));
         out(vec![here], vec![there]).remove(0)
     };
-    let texts =
-        |pairs: Vec<Pair>| said(pairs).into_iter().map(|(level, text)| (level == Level::Ok, text)).collect::<Vec<_>>();
+    let texts = |pairs: Vec<Pair>| {
+        said(pairs).into_iter().map(|(level, text)| (level == Level::Ok, text)).collect::<Vec<_>>()
+    };
     let dead = texts(vec![pair(110, Some(1.0)), pair(1, Some(1.0))]);
     assert!(
         dead[0].0
             && !dead[1].0
-            && dead[1].1.contains("it carried nothing, while eth0 → peer's eth0 carried 922.75 Mbit/s"),
+            && dead[1]
+                .1
+                .contains("it carried nothing, while eth0 → peer's eth0 carried 922.75 Mbit/s"),
         "{dead:?}"
     );
     let slow = texts(vec![pair(110, Some(10.0))]);
-    assert!(!slow[0].0 && slow[0].1.contains("922.75 Mbit/s of a line of 10.00 Gbit/s"), "{slow:?}");
+    assert!(
+        !slow[0].0 && slow[0].1.contains("922.75 Mbit/s of a line of 10.00 Gbit/s"),
+        "{slow:?}"
+    );
     let uneven = texts(vec![pair(110, None), pair(40, None)]);
     assert!(uneven[0].0 && uneven[0].1.contains("not known") && !uneven[1].0, "{uneven:?}");
     let of_its_kind = texts(vec![pair(1100, Some(10.0)), pair(110, Some(1.0))]);

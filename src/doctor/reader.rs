@@ -1,4 +1,5 @@
-//! Takes the readings of a machine. The roots are arguments, so that tests bring trees of their own.
+//! Takes the readings of a machine. The roots are arguments, so that tests bring trees of their
+//! own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use crate::node::{INSIDE_PREFIXES, LOOPBACK, Line, Threads, is_link_local, locke
 /// Set to `plain`, rails do without `io_uring`.
 const IO_VARIABLE: &str = "CEP_FAST_IO";
 
-/// Operations in flight in a rail's ring by default: three for each of 128 flows, four for each of 16 slots.
+/// Operations in flight in a rail's ring by default: three for each of 128 flows, four for each of
+/// 16 slots.
 const RAIL_ENTRIES: u32 = 3 * 128 + 4 * 16;
 /// Files in its table.
 const RAIL_FILES: u32 = 128 + 1024;
@@ -60,13 +62,18 @@ impl Reader {
     fn nic(&self, nic: Nic) -> NicReading {
         let directory = self.sys.join("class/net").join(&nic.name);
         let driver = fs::read_link(directory.join("device/driver")).ok();
-        let driver = driver.and_then(|driver| Some(driver.file_name()?.to_string_lossy().into_owned()));
+        let driver =
+            driver.and_then(|driver| Some(driver.file_name()?.to_string_lossy().into_owned()));
         NicReading {
             usage: usage(&nic),
             driver,
             rx_queues: entries(&directory.join("queues"), "rx-"),
             tx_queues: entries(&directory.join("queues"), "tx-"),
-            addresses: nic.addresses.iter().map(|own| format!("{}/{}", own.ip, own.prefix_bits)).collect(),
+            addresses: nic
+                .addresses
+                .iter()
+                .map(|own| format!("{}/{}", own.ip, own.prefix_bits))
+                .collect(),
             arp_ignore: self.arp_ignore("all").max(self.arp_ignore(&nic.name)),
             name: nic.name,
             speed_mbit: nic.speed_mbit,
@@ -98,7 +105,8 @@ impl Reader {
 
     fn sizes(&self, name: &str) -> Option<[u64; 3]> {
         let text = text(&self.proc.join("sys/net/ipv4").join(name))?;
-        let sizes: Vec<u64> = text.split_whitespace().map(u64::from_str).collect::<Result<_, _>>().ok()?;
+        let sizes: Vec<u64> =
+            text.split_whitespace().map(u64::from_str).collect::<Result<_, _>>().ok()?;
         sizes.try_into().ok()
     }
 }
@@ -106,7 +114,8 @@ impl Reader {
 /// How many rails a node has when nobody says how many threads each NIC gets.
 fn rails(nics: &[NicReading], cpus_allowed: &[usize]) -> usize {
     let used = nics.iter().filter(|nic| nic.usage == Usage::Rail);
-    let lines: Vec<Line> = used.map(|nic| Line { speed_mbit: nic.speed_mbit, near: &nic.cpus }).collect();
+    let lines: Vec<Line> =
+        used.map(|nic| Line { speed_mbit: nic.speed_mbit, near: &nic.cpus }).collect();
     threads(Threads::Auto, &lines, cpus_allowed).map_or(lines.len(), |threads| threads.iter().sum())
 }
 
@@ -130,12 +139,17 @@ fn io_uring(locked_bytes: u64) -> Result<IoUring, Obstacle> {
         let cause = format!("{IO_VARIABLE}=plain is set");
         return Err(Obstacle { cause, remedy: format!("unset {IO_VARIABLE}") });
     }
-    // Recent kernels count the queues of a ring as locked memory, so that a small one may be had where a rail's may not.
-    Uring::new(&Config { entries: RAIL_ENTRIES, files: RAIL_FILES, pools: &[] })
-        .map_err(|error| obstacle(&ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))))?;
+    // Recent kernels count the queues of a ring as locked memory, so that a small one may be had
+    // where a rail's may not.
+    Uring::new(&Config { entries: RAIL_ENTRIES, files: RAIL_FILES, pools: &[] }).map_err(
+        |error| {
+            obstacle(&ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))
+        },
+    )?;
     let bytes = usize::try_from(locked_bytes).unwrap_or(usize::MAX).min(ring::POOL_BYTES_MAX);
     let probe = ring::probe(bytes).map_err(|error| obstacle(&error))?;
-    let missing = probe.operations.iter().filter(|(_, is_there)| !is_there).map(|(name, _)| *name).collect();
+    let missing =
+        probe.operations.iter().filter(|(_, is_there)| !is_there).map(|(name, _)| *name).collect();
     let locked = probe.locked_memory.map_err(|error| obstacle(&error));
     Ok(IoUring { is_deferred: probe.mode == Mode::Deferred, missing, locked })
 }
@@ -151,14 +165,19 @@ fn memlock_bytes() -> Option<u64> {
 }
 
 fn kernel() -> String {
-    nix::sys::utsname::uname().map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned())
+    nix::sys::utsname::uname()
+        .map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned())
 }
 
 /// Entries of a directory that are called `prefix` and a number.
 fn entries(directory: &Path, prefix: &str) -> usize {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter(|name| name.strip_prefix(prefix).is_some_and(|number| number.parse::<u32>().is_ok())).count()
+    names
+        .filter(|name| {
+            name.strip_prefix(prefix).is_some_and(|number| number.parse::<u32>().is_ok())
+        })
+        .count()
 }
 
 fn text(path: &Path) -> Option<String> {

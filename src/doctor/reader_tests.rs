@@ -61,7 +61,10 @@ fn what_the_trees_say() {
     assert_eq!(machine.congestion_control.as_deref(), Some("cubic"));
     assert_eq!((machine.tcp_rmem, machine.tcp_wmem), (Some([4096, 131_072, 6_291_456]), None));
     let [governor] = &machine.governors[..] else { panic!("{:?}", machine.governors) };
-    assert_eq!((governor.name.as_str(), governor.driver.as_deref()), ("powersave", Some("intel_pstate")));
+    assert_eq!(
+        (governor.name.as_str(), governor.driver.as_deref()),
+        ("powersave", Some("intel_pstate"))
+    );
     assert!(machine.nics_error.is_none() && !machine.kernel.is_empty());
     // 16 slots of 1 MiB and two pages each way, cells and rings.
     assert_eq!(machine.locked_bytes_wanted, 2 * 16 * (1_048_576 + 8192) + 1_048_576 + 262_144);
@@ -71,7 +74,9 @@ fn what_the_trees_say() {
 fn trees_that_are_not_there() {
     let home = tempfile::tempdir().unwrap();
     let machine = Reader { sys: home.path().join("sys"), proc: home.path().join("proc") }.read();
-    assert!(machine.nics_error.is_some() && machine.nics.is_empty() && machine.governors.is_empty());
+    assert!(
+        machine.nics_error.is_some() && machine.nics.is_empty() && machine.governors.is_empty()
+    );
     assert_eq!((machine.is_filtered, machine.tcp_rmem, machine.numa_node_count), (None, None, 1));
 }
 
@@ -84,7 +89,10 @@ fn what_a_node_uses() {
         speed_mbit: None,
         numa_node: None,
         cpus: Vec::new(),
-        addresses: ips.iter().map(|ip| NicAddress { ip: ip.parse().unwrap(), prefix_bits: 24 }).collect(),
+        addresses: ips
+            .iter()
+            .map(|ip| NicAddress { ip: ip.parse().unwrap(), prefix_bits: 24 })
+            .collect(),
     };
     let table = [
         (nic("eth0", true, &["10.0.0.1"]), Usage::Rail),

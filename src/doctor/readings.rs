@@ -59,7 +59,8 @@ pub(super) struct NicReading {
     pub(super) tx_queues: usize,
     /// Its addresses, as `address/prefix`.
     pub(super) addresses: Vec<String>,
-    /// The larger of its own and everybody's setting of whom it answers for; at 0, for every NIC of the machine.
+    /// The larger of its own and everybody's setting of whom it answers for; at 0, for every NIC of
+    /// the machine.
     #[serde(skip)]
     pub(super) arp_ignore: Option<u32>,
 }

@@ -1,4 +1,5 @@
-//! A limit on bytes per second: a bucket that fills at the rate of the limit, and that every piece is taken out of.
+//! A limit on bytes per second: a bucket that fills at the rate of the limit, and that every piece
+//! is taken out of.
 
 use std::time::Duration;
 
@@ -6,11 +7,12 @@ use crate::units::Moment;
 
 /// What a full bucket holds, in pieces: one to be asked for and one behind it.
 const BURST_PIECES: u64 = 2;
-/// …and in time, so that a clock of milliseconds does not hold up what is faster than a piece in one.
+/// …and in time, so that a clock of milliseconds does not hold up what is faster than a piece in
+/// one.
 const BURST_SECONDS: f64 = 0.01;
 
-/// Tokens for bytes. Whoever finds enough for a piece in it takes what the piece has, and may leave it in debt: so a
-/// piece of any size passes, and what follows it waits the longer.
+/// Tokens for bytes. Whoever finds enough for a piece in it takes what the piece has, and may leave
+/// it in debt: so a piece of any size passes, and what follows it waits the longer.
 ///
 /// Events: `is_open`, `spend`, `give_back`. Time: `next`.
 ///
@@ -99,7 +101,10 @@ mod tests {
         bucket.give_back(100);
         assert!(take(&mut bucket, at(5000), 100));
         let mut fast = Bucket::new(at(0), 1_000_000, 100);
-        assert!(take(&mut fast, at(1000), 9_950) && !take(&mut fast, at(1000), 100), "ten milliseconds of it");
+        assert!(
+            take(&mut fast, at(1000), 9_950) && !take(&mut fast, at(1000), 100),
+            "ten milliseconds of it"
+        );
     }
 
     #[test]

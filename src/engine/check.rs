@@ -1,8 +1,9 @@
-//! Check values that compose: computed a piece at a time, joined into the check of a whole range with no second read.
+//! Check values that compose: computed a piece at a time, joined into the check of a whole range
+//! with no second read.
 //!
-//! CRC-64/NVME composes over any two neighbours (it is what S3 calls CRC64NVME). BLAKE3 composes over subtrees
-//! (BLAKE3 paper, section 5.5): a piece on the grid of a gapless object has a chaining value, and the values merge into
-//! what `b3sum` prints of the whole.
+//! CRC-64/NVME composes over any two neighbours (it is what S3 calls CRC64NVME). BLAKE3 composes
+//! over subtrees (BLAKE3 paper, section 5.5): a piece on the grid of a gapless object has a
+//! chaining value, and the values merge into what `b3sum` prints of the whole.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,8 @@ use crate::wire::{Check, CheckKind};
 pub(crate) enum Method {
     None,
     Crc64,
-    /// With the object that the pieces are subtrees of; without one every piece is hashed by itself.
+    /// With the object that the pieces are subtrees of; without one every piece is hashed by
+    /// itself.
     Blake3(Option<Span>),
 }
 
@@ -34,15 +36,18 @@ impl Method {
         }
     }
 
-    /// Whether the bytes at `span` have a check: of an object's subtrees, only what one of them can hold has.
+    /// Whether the bytes at `span` have a check: of an object's subtrees, only what one of them can
+    /// hold has.
     pub(crate) fn takes(self, span: Span) -> bool {
         let Method::Blake3(Some(object)) = self else { return true };
         let offset = span.start.wrapping_sub(object.start);
         let is_chunk = object.contains(span) && offset.is_multiple_of(blake3::CHUNK_LEN as u64);
-        is_chunk && hazmat::max_subtree_len(offset).is_none_or(|bytes_max| span.bytes() <= bytes_max)
+        is_chunk
+            && hazmat::max_subtree_len(offset).is_none_or(|bytes_max| span.bytes() <= bytes_max)
     }
 
-    /// The check of `bytes`, which lie at `span` of the data space and are what it [`takes`](Method::takes).
+    /// The check of `bytes`, which lie at `span` of the data space and are what it
+    /// [`takes`](Method::takes).
     pub(crate) fn of(self, span: Span, bytes: &[u8]) -> Check {
         debug_assert_eq!(span.bytes(), bytes.len() as u64);
         match self {
@@ -57,7 +62,8 @@ impl Method {
         }
     }
 
-    /// The check of bytes that come in parts, from the first on; they lie at `span` of the data space.
+    /// The check of bytes that come in parts, from the first on; they lie at `span` of the data
+    /// space.
     pub(crate) fn running(self, span: Span) -> Running {
         match self {
             Method::None => Running::None,
@@ -91,18 +97,23 @@ impl Method {
             (Method::Crc64, Check::Crc64(left), Check::Crc64(right_crc)) => {
                 Some(Check::Crc64(crc::join(left, right_crc, right.bytes())))
             }
-            (Method::Blake3(Some(object)), Check::Blake3(left_value), Check::Blake3(right_value))
-                if are_siblings(object, left, right) =>
-            {
-                Some(Check::Blake3(hazmat::merge_subtrees_non_root(&left_value, &right_value, Mode::Hash)))
-            }
+            (
+                Method::Blake3(Some(object)),
+                Check::Blake3(left_value),
+                Check::Blake3(right_value),
+            ) if are_siblings(object, left, right) => Some(Check::Blake3(
+                hazmat::merge_subtrees_non_root(&left_value, &right_value, Mode::Hash),
+            )),
             _ => None,
         }
     }
 }
 
 /// A check that is being computed.
-#[allow(clippy::large_enum_variant, reason = "it lives on the stack for the length of one piece; nothing is allocated")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for the length of one piece; nothing is allocated"
+)]
 pub(crate) enum Running {
     None,
     /// Of what was taken in; that of nothing is 0.
@@ -116,7 +127,9 @@ impl Running {
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Running::None => {}
-            Running::Crc64(crc) => *crc = crc::join(*crc, ::crc::crc64_nvme(bytes), bytes.len() as u64),
+            Running::Crc64(crc) => {
+                *crc = crc::join(*crc, ::crc::crc64_nvme(bytes), bytes.len() as u64)
+            }
             Running::Subtree(hasher) | Running::Whole(hasher) => {
                 hasher.update(bytes);
             }
@@ -143,8 +156,8 @@ fn are_siblings(object: Span, left: Span, right: Span) -> bool {
         && Span::new(left.start, right.end) != object
 }
 
-/// Two runs of a segment's pieces that are neighbours in the tree over all of them: of one length, a power of two, and the
-/// left one begins at a multiple of twice that.
+/// Two runs of a segment's pieces that are neighbours in the tree over all of them: of one length,
+/// a power of two, and the left one begins at a multiple of twice that.
 fn are_tree_neighbours(grid: Grid, segment: Span, left: Span, right: Span) -> bool {
     let index = |position: u64| grid.index_of(segment, position);
     let (first, middle, last) = (index(left.start), index(right.start), index(right.end - 1));
@@ -163,13 +176,16 @@ fn tree_hash(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
 pub(crate) fn fold(checks: &[CheckValue]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_keyed(b"cep-fast: all checks of a segmnt");
     for CheckValue { span, check } in checks {
-        hasher.update(&span.start.to_le_bytes()).update(&span.end.to_le_bytes()).update(&check.to_field());
+        hasher
+            .update(&span.start.to_le_bytes())
+            .update(&span.end.to_le_bytes())
+            .update(&check.to_field());
     }
     *hasher.finalize().as_bytes()
 }
 
-/// What is told of segments and their checks: lists, as long as a message holds them all, and else a fold for each segment
-/// of more than one check.
+/// What is told of segments and their checks: lists, as long as a message holds them all, and else
+/// a fold for each segment of more than one check.
 pub(crate) fn within_limits(segments: Vec<(Span, Vec<CheckValue>)>) -> Vec<LandedSegment> {
     let count: usize = segments.iter().map(|(_, checks)| checks.len()).sum();
     let told = |checks: Vec<CheckValue>| {
@@ -179,13 +195,17 @@ pub(crate) fn within_limits(segments: Vec<(Span, Vec<CheckValue>)>) -> Vec<Lande
             SegmentChecks::Listed(checks)
         }
     };
-    segments.into_iter().map(|(span, checks)| LandedSegment { span, checks: told(checks) }).collect()
+    segments
+        .into_iter()
+        .map(|(span, checks)| LandedSegment { span, checks: told(checks) })
+        .collect()
 }
 
 /// Checks of disjoint spans, joined as their neighbours come in.
 ///
-/// While the pieces of a segment come in, there is one entry of about 80 bytes for each run that cannot be joined with its
-/// neighbour: a few for each gap, and half as many as there are pieces at the very worst.
+/// While the pieces of a segment come in, there is one entry of about 80 bytes for each run that
+/// cannot be joined with its neighbour: a few for each gap, and half as many as there are pieces at
+/// the very worst.
 #[derive(Clone, Debug)]
 pub(crate) struct Composer {
     method: Method,
@@ -206,11 +226,20 @@ impl Composer {
         Composer { segment: Some((grid, segment)), ..Composer::new(method) }
     }
 
-    fn join(&self, left: Span, left_check: Check, right: Span, right_check: Check) -> Option<Check> {
+    fn join(
+        &self,
+        left: Span,
+        left_check: Check,
+        right: Span,
+        right_check: Check,
+    ) -> Option<Check> {
         match (self.method, self.segment, left_check, right_check) {
-            (Method::Blake3(None), Some((grid, segment)), Check::Blake3(left_value), Check::Blake3(right_value))
-                if are_tree_neighbours(grid, segment, left, right) =>
-            {
+            (
+                Method::Blake3(None),
+                Some((grid, segment)),
+                Check::Blake3(left_value),
+                Check::Blake3(right_value),
+            ) if are_tree_neighbours(grid, segment, left, right) => {
                 Some(Check::Blake3(tree_hash(&left_value, &right_value)))
             }
             _ => self.method.join(left, left_check, right, right_check),
@@ -223,7 +252,11 @@ impl Composer {
     /// If part of the span was added before.
     pub(crate) fn add(&mut self, mut span: Span, mut check: Check) {
         loop {
-            let before = self.checks.range(..span.end).next_back().map(|(&start, &(end, check))| (start, end, check));
+            let before = self
+                .checks
+                .range(..span.end)
+                .next_back()
+                .map(|(&start, &(end, check))| (start, end, check));
             if let Some((start, end, left)) = before {
                 assert!(end <= span.start, "a check of {span} was added before");
                 if end == span.start
@@ -251,12 +284,17 @@ impl Composer {
         self.checks.iter().map(|(&start, &(end, check))| (Span::new(start, end), check))
     }
 
-    /// The digest of everything added, as people print it; `None` where the checks do not join into one.
+    /// The digest of everything added, as people print it; `None` where the checks do not join into
+    /// one.
     pub(crate) fn digest(&self) -> Option<String> {
         let only = (self.checks.len() == 1).then(|| self.checks().next()).flatten();
         match (self.method, only) {
             (Method::Crc64, Some((_, Check::Crc64(crc)))) => Some(format!("{crc:016x}")),
-            (Method::Blake3(Some(object)), Some((span, Check::Blake3(value)))) if span == object => Some(hex(&value)),
+            (Method::Blake3(Some(object)), Some((span, Check::Blake3(value))))
+                if span == object =>
+            {
+                Some(hex(&value))
+            }
             (Method::Blake3(Some(object)), _) => self.root(object).map(|value| hex(&value)),
             _ => None,
         }
@@ -306,7 +344,8 @@ mod tests {
     fn composed(method: Method, data: &[u8], start: u64, block: u64, seed: u64) -> Option<String> {
         let grid = Grid::new(start, block);
         let whole = Span::of(start, data.len() as u64);
-        let mut pieces: Vec<Span> = (0..grid.piece_count(whole)).map(|index| grid.piece(whole, index)).collect();
+        let mut pieces: Vec<Span> =
+            (0..grid.piece_count(whole)).map(|index| grid.piece(whole, index)).collect();
         pieces.sort_by_key(|piece| (piece.start ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut composer = Composer::new(method);
         for piece in pieces {
@@ -350,7 +389,10 @@ mod tests {
     #[test]
     fn crc_is_the_published_one() {
         // The check value of CRC-64/NVME in the catalogue of parametrised CRC algorithms.
-        assert_eq!(Method::Crc64.of(Span::new(0, 9), b"123456789"), Check::Crc64(0xae8b_1486_0a79_9888));
+        assert_eq!(
+            Method::Crc64.of(Span::new(0, 9), b"123456789"),
+            Check::Crc64(0xae8b_1486_0a79_9888)
+        );
     }
 
     #[test]
@@ -366,8 +408,13 @@ mod tests {
         Check::Blake3(*blake3::hash(&piece.start.to_le_bytes()).as_bytes())
     }
 
-    /// The checks of `segment` in pieces of a grid, as they come in in the order that `place` gives.
-    fn composed_in(order: impl Iterator<Item = u64>, grid: Grid, segment: Span) -> (Vec<CheckValue>, usize) {
+    /// The checks of `segment` in pieces of a grid, as they come in in the order that `place`
+    /// gives.
+    fn composed_in(
+        order: impl Iterator<Item = u64>,
+        grid: Grid,
+        segment: Span,
+    ) -> (Vec<CheckValue>, usize) {
         let mut composer = Composer::of_segment(Method::Blake3(None), grid, segment);
         let mut most = 0;
         for index in order {
@@ -379,7 +426,8 @@ mod tests {
         (listed, most)
     }
 
-    /// The list of their checks ended a transfer after everything had landed, and from 350,000 pieces on the whole node.
+    /// The list of their checks ended a transfer after everything had landed, and from 350,000
+    /// pieces on the whole node.
     #[test]
     fn pieces_off_the_grid_have_a_few_checks_in_whichever_order_they_land() {
         let (grid, segment) = (Grid::new(0, 4096), Span::new(1001, 4096 * 50_003 - 5));
@@ -390,7 +438,8 @@ mod tests {
         assert_eq!(ascending.first().map(|it| it.span.start), Some(segment.start));
         assert_eq!(ascending.last().map(|it| it.span.end), Some(segment.end));
         // Sixty-four runs side by side, as flows bring them.
-        let runs = (0..pieces.div_ceil(64)).flat_map(|at| (0..64).map(move |run| run * pieces.div_ceil(64) + at));
+        let runs = (0..pieces.div_ceil(64))
+            .flat_map(|at| (0..64).map(move |run| run * pieces.div_ceil(64) + at));
         let (side_by_side, most) = composed_in(runs.filter(|index| *index < pieces), grid, segment);
         assert_eq!(side_by_side, ascending);
         assert!(most <= 64 * 16, "{most} entries while they land");
@@ -435,16 +484,24 @@ mod tests {
         let part = |at: u64| CheckValue { span: Span::of(at * 10, 10), check: Check::Crc64(at) };
         let segment = |at: u64| (Span::of(at * 20, 20), vec![part(2 * at), part(2 * at + 1)]);
         let few = within_limits((0..10).map(segment).collect());
-        assert!(few.iter().all(|it| matches!(&it.checks, SegmentChecks::Listed(checks) if checks.len() == 2)));
+        assert!(
+            few.iter()
+                .all(|it| matches!(&it.checks, SegmentChecks::Listed(checks) if checks.len() == 2))
+        );
         let mut many: Vec<(Span, Vec<CheckValue>)> = (0..CHECKS_MAX as u64).map(segment).collect();
         many[0].1.pop();
         let told = within_limits(many);
-        assert_eq!(told[0].checks, SegmentChecks::Listed(vec![part(0)]), "one check is shorter than a fold");
+        assert_eq!(
+            told[0].checks,
+            SegmentChecks::Listed(vec![part(0)]),
+            "one check is shorter than a fold"
+        );
         assert_eq!(told[1].checks, SegmentChecks::Folded(fold(&segment(1).1)));
         assert_ne!(fold(&segment(1).1), fold(&segment(2).1));
     }
 
-    /// A receiver may ask for any range: of one that is no piece, BLAKE3 ended the rail with an assertion.
+    /// A receiver may ask for any range: of one that is no piece, BLAKE3 ended the rail with an
+    /// assertion.
     #[test]
     fn what_is_no_subtree_has_no_check_and_all_else_has() {
         let object = Span::new(5, 5 + 10_000);

@@ -1,9 +1,10 @@
-//! CRC-64/NVME over ranges: the check of two neighbours from the checks of each, and of zeros without reading them.
+//! CRC-64/NVME over ranges: the check of two neighbours from the checks of each, and of zeros
+//! without reading them.
 //!
-//! A CRC is a remainder of polynomials over GF(2), so putting `n` bytes behind a range multiplies its remainder by
-//! x^(8n). With the powers x^(2^k) at hand that is one multiplication for each bit that is set in `n`: a tenth of a
-//! microsecond for a block, where building the operator anew takes a thousand times as long. (The method of zlib's
-//! `crc32_combine` by Mark Adler.)
+//! A CRC is a remainder of polynomials over GF(2), so putting `n` bytes behind a range multiplies
+//! its remainder by x^(8n). With the powers x^(2^k) at hand that is one multiplication for each bit
+//! that is set in `n`: a tenth of a microsecond for a block, where building the operator anew takes
+//! a thousand times as long. (The method of zlib's `crc32_combine` by Mark Adler.)
 
 /// The polynomial of CRC-64/NVME, reflected: the lowest bit is the highest power.
 const POLYNOMIAL: u64 = 0x9a6c_9329_ac4b_c9b5;

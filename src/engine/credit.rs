@@ -1,16 +1,18 @@
 //! How many requests a receiver may have outstanding on a flow.
 //!
-//! Enough to keep the link busy while a request travels: two pieces, so that one is read while the other is sent, plus
-//! what the bandwidth-delay product asks for, up to a cap that bounds the sender's queue.
+//! Enough to keep the link busy while a request travels: two pieces, so that one is read while the
+//! other is sent, plus what the bandwidth-delay product asks for, up to a cap that bounds the
+//! sender's queue.
 
 use std::time::Duration;
 
-/// Outstanding requests while nothing is measured, and the floor where a flow is fast: on a fast local link the delay
-/// is mostly threads being woken, which the product does not see.
+/// Outstanding requests while nothing is measured, and the floor where a flow is fast: on a fast
+/// local link the delay is mostly threads being woken, which the product does not see.
 const REQUESTS_START: u32 = 4;
 /// The floor for slow flows: one piece on the wire and one behind it.
 const REQUESTS_MIN: u32 = 2;
-/// The floor in bytes: requests wait in the queues of busy links, as pieces do, which the least delay does not see either.
+/// The floor in bytes: requests wait in the queues of busy links, as pieces do, which the least
+/// delay does not see either.
 const OUTSTANDING_BYTES_MIN: u64 = 512 << 10;
 /// The cap: with 1 MiB pieces this covers 10 Gbit/s at 13 ms.
 pub(crate) const REQUESTS_MAX: u32 = 16;
@@ -36,9 +38,12 @@ impl Credit {
         self.delay_min = Some(self.delay_min.map_or(delay, |least| least.min(delay)));
     }
 
-    /// How many requests may be outstanding, given the flow's measured rate and the size of a piece.
+    /// How many requests may be outstanding, given the flow's measured rate and the size of a
+    /// piece.
     pub(crate) fn requests(&self, bytes_per_second: Option<f64>, block_bytes: u64) -> u32 {
-        let (Some(rate), Some(delay)) = (bytes_per_second, self.delay_min) else { return REQUESTS_START };
+        let (Some(rate), Some(delay)) = (bytes_per_second, self.delay_min) else {
+            return REQUESTS_START;
+        };
         let product = (rate * delay.as_secs_f64() / block_bytes as f64).ceil() as u32;
         let floor = if rate > FAST_BYTES_PER_SECOND { REQUESTS_START } else { REQUESTS_MIN };
         let small = u32::try_from(OUTSTANDING_BYTES_MIN / block_bytes.max(1)).unwrap_or(u32::MAX);

@@ -42,7 +42,11 @@ struct SegmentExtents {
 
 impl Extents {
     /// The map of `segments`, ascending and disjoint, of which nothing has landed.
-    pub(super) fn new(grid: Grid, method: Method, segments: impl Iterator<Item = (Span, Vec<NodeIx>)>) -> Extents {
+    pub(super) fn new(
+        grid: Grid,
+        method: Method,
+        segments: impl Iterator<Item = (Span, Vec<NodeIx>)>,
+    ) -> Extents {
         let segments: Vec<SegmentExtents> = segments
             .map(|(span, mut senders)| {
                 senders.sort_unstable();
@@ -51,7 +55,10 @@ impl Extents {
                 SegmentExtents { span, senders, settled, left_bytes, missing: Vec::new(), checks }
             })
             .collect();
-        assert!(segments.is_sorted_by(|a, b| a.span.end <= b.span.start), "segments ascend and share no byte");
+        assert!(
+            segments.is_sorted_by(|a, b| a.span.end <= b.span.start),
+            "segments ascend and share no byte"
+        );
         let wanted_bytes = segments.iter().map(|segment| segment.span.bytes()).sum();
         Extents { grid, method, segments, wanted_bytes, landed_bytes: 0, missing_bytes: 0 }
     }
@@ -100,8 +107,9 @@ impl Extents {
         runs
     }
 
-    /// Marks the pieces that lie wholly in `holes` (ascending, disjoint) landed: they are zeros, and a new file's
-    /// holes read as zeros. Returns their bytes. It comes before anything else lands.
+    /// Marks the pieces that lie wholly in `holes` (ascending, disjoint) landed: they are zeros,
+    /// and a new file's holes read as zeros. Returns their bytes. It comes before anything else
+    /// lands.
     pub(super) fn land_holes(&mut self, holes: &[Span]) -> u64 {
         let mut bytes = 0;
         for segment in 0..self.segment_count() {
@@ -109,9 +117,11 @@ impl Extents {
             let first = holes.partition_point(|hole| hole.end <= span.start);
             for hole in holes[first..].iter().take_while(|hole| hole.start < span.end) {
                 let Some(part) = hole.intersection(span) else { continue };
-                let (first, last) = (self.grid.index_of(span, part.start), self.grid.index_of(span, part.end - 1));
+                let (first, last) =
+                    (self.grid.index_of(span, part.start), self.grid.index_of(span, part.end - 1));
                 let is_cut = |index| u64::from(!hole.contains(self.grid.piece(span, index)));
-                let run = Run { segment, first: first + is_cut(first), end: last + 1 - is_cut(last) };
+                let run =
+                    Run { segment, first: first + is_cut(first), end: last + 1 - is_cut(last) };
                 if run.first < run.end {
                     bytes += self.land_zeros(run);
                 }
@@ -120,10 +130,13 @@ impl Extents {
         bytes
     }
 
-    /// Marks a run of zeros landed. There may be tens of millions of pieces in it: where checks of zeros join whatever
-    /// their length is, theirs are not computed one by one.
+    /// Marks a run of zeros landed. There may be tens of millions of pieces in it: where checks of
+    /// zeros join whatever their length is, theirs are not computed one by one.
     fn land_zeros(&mut self, run: Run) -> u64 {
-        let span = Span::new(self.piece(run.segment, run.first).start, self.piece(run.segment, run.end - 1).end);
+        let span = Span::new(
+            self.piece(run.segment, run.first).start,
+            self.piece(run.segment, run.end - 1).end,
+        );
         if matches!(self.method, Method::Blake3(_)) {
             for index in run.first..run.end {
                 let piece = self.piece(run.segment, index);
@@ -139,12 +152,17 @@ impl Extents {
         span.bytes()
     }
 
-    /// Marks a range landed that an earlier attempt had, if it is a piece of this map. Returns its bytes, if that is news:
-    /// where segments are cut otherwise than they were, what is at the cuts is fetched again.
+    /// Marks a range landed that an earlier attempt had, if it is a piece of this map. Returns its
+    /// bytes, if that is news: where segments are cut otherwise than they were, what is at the cuts
+    /// is fetched again.
     pub(super) fn land_kept(&mut self, span: Span, check: Check) -> u64 {
         let at = self.segments.partition_point(|segment| segment.span.end <= span.start);
-        let Some(segment) = self.segments.get(at).filter(|segment| segment.span.contains(span)) else { return 0 };
-        let is_piece = self.grid.piece(segment.span, self.grid.index_of(segment.span, span.start)) == span;
+        let Some(segment) = self.segments.get(at).filter(|segment| segment.span.contains(span))
+        else {
+            return 0;
+        };
+        let is_piece =
+            self.grid.piece(segment.span, self.grid.index_of(segment.span, span.start)) == span;
         if is_piece && self.land(span, check) { span.bytes() } else { 0 }
     }
 
@@ -188,8 +206,11 @@ impl Extents {
     pub(super) fn landed_within(&self, span: Span) -> Vec<Span> {
         let first = self.segments.partition_point(|segment| segment.span.end <= span.start);
         let mut landed = Vec::new();
-        for segment in self.segments[first..].iter().take_while(|segment| segment.span.start < span.end) {
-            let has_landed = |&index: &u64| segment.settled.contains(index) && !segment.missing.contains(&index);
+        for segment in
+            self.segments[first..].iter().take_while(|segment| segment.span.start < span.end)
+        {
+            let has_landed =
+                |&index: &u64| segment.settled.contains(index) && !segment.missing.contains(&index);
             let pieces = (0..self.grid.piece_count(segment.span)).filter(has_landed);
             let pieces = pieces.map(|index| self.grid.piece(segment.span, index));
             landed.extend(pieces.filter(|piece| span.contains(*piece)));
@@ -206,7 +227,8 @@ impl Extents {
         self.segments[segment as usize].settled.contains(index)
     }
 
-    /// Marks a piece landed. Says whether that is news: a piece may land twice when two senders were asked for it.
+    /// Marks a piece landed. Says whether that is news: a piece may land twice when two senders
+    /// were asked for it.
     pub(super) fn land(&mut self, piece: Span, check: Check) -> bool {
         let (segment, index) = self.place(piece);
         let segment = &mut self.segments[segment as usize];
@@ -232,18 +254,21 @@ impl Extents {
 
     /// What was given up, ascending and joined.
     pub(super) fn missing(&self) -> Vec<Span> {
-        let pieces = self
-            .segments
-            .iter()
-            .flat_map(|segment| segment.missing.iter().map(|&index| self.grid.piece(segment.span, index)));
+        let pieces = self.segments.iter().flat_map(|segment| {
+            segment.missing.iter().map(|&index| self.grid.piece(segment.span, index))
+        });
         union(pieces.collect())
     }
 
     /// What has not landed, given up or not, ascending and joined.
     pub(super) fn lacking(&self) -> Vec<Span> {
         let open = (0..self.segment_count()).flat_map(|segment| self.open_runs(segment));
-        let open = open
-            .map(|run| Span::new(self.piece(run.segment, run.first).start, self.piece(run.segment, run.end - 1).end));
+        let open = open.map(|run| {
+            Span::new(
+                self.piece(run.segment, run.first).start,
+                self.piece(run.segment, run.end - 1).end,
+            )
+        });
         union(open.chain(self.missing()).collect())
     }
 
@@ -291,7 +316,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn extents() -> Extents {
-        let segments = [(Span::new(5, 25), vec![NodeIx(1), NodeIx(0)]), (Span::new(30, 40), vec![NodeIx(2)])];
+        let segments =
+            [(Span::new(5, 25), vec![NodeIx(1), NodeIx(0)]), (Span::new(30, 40), vec![NodeIx(2)])];
         Extents::new(Grid::new(0, 10), Method::Crc64, segments.into_iter())
     }
 
@@ -318,7 +344,8 @@ mod tests {
         assert!(map.is_settled());
     }
 
-    /// A sparse file of that size in the smallest blocks kept a node's control thread busy for 15 s.
+    /// A sparse file of that size in the smallest blocks kept a node's control thread busy for 15
+    /// s.
     #[test]
     fn the_hole_of_a_huge_file_lands_as_one() {
         let bytes = 200 << 30;

@@ -42,7 +42,8 @@ impl Grid {
             return 0;
         }
         let reach = u128::from(self.phase(segment.start)) + u128::from(segment.bytes());
-        u64::try_from(reach.div_ceil(u128::from(self.block_bytes))).expect("fewer pieces than bytes")
+        u64::try_from(reach.div_ceil(u128::from(self.block_bytes)))
+            .expect("fewer pieces than bytes")
     }
 
     /// Piece `index` of `segment`.
@@ -73,8 +74,12 @@ mod tests {
     fn a_segment_across_lines_is_cut_at_them() {
         let grid = Grid::new(10, 100);
         let segment = Span::new(50, 320);
-        let pieces: Vec<Span> = (0..grid.piece_count(segment)).map(|index| grid.piece(segment, index)).collect();
-        assert_eq!(pieces, [Span::new(50, 110), Span::new(110, 210), Span::new(210, 310), Span::new(310, 320)]);
+        let pieces: Vec<Span> =
+            (0..grid.piece_count(segment)).map(|index| grid.piece(segment, index)).collect();
+        assert_eq!(
+            pieces,
+            [Span::new(50, 110), Span::new(110, 210), Span::new(210, 310), Span::new(310, 320)]
+        );
     }
 
     proptest! {

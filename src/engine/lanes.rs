@@ -1,9 +1,11 @@
-//! The lanes of one receiver: which flows it holds, opens, or rests from, and when a sender counts as lost.
+//! The lanes of one receiver: which flows it holds, opens, or rests from, and when a sender counts
+//! as lost.
 //!
-//! A lane is a pair of rails, one here and one at a sender; it carries one flow at a time. A lane whose flow breaks is
-//! opened again, at first at once, then after a rest that doubles with every break. Success makes the rest shorter only
-//! step by step, so that a link that flaps is not trusted after one good block. But a flow that brought something and was
-//! then closed, not silent, cost no time: on a network that resets connections every few megabytes the next one goes on at
+//! A lane is a pair of rails, one here and one at a sender; it carries one flow at a time. A lane
+//! whose flow breaks is opened again, at first at once, then after a rest that doubles with every
+//! break. Success makes the rest shorter only step by step, so that a link that flaps is not
+//! trusted after one good block. But a flow that brought something and was then closed, not silent,
+//! cost no time: on a network that resets connections every few megabytes the next one goes on at
 //! once. A sender is lost when none of its lanes stands and every one of them has broken too often.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,7 +15,8 @@ use super::FlowIx;
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx};
 
-/// Flows that one receiver holds open at once; further lanes wait until one of these has nothing left to do.
+/// Flows that one receiver holds open at once; further lanes wait until one of these has nothing
+/// left to do.
 const FLOWS_MAX: usize = 64;
 /// How often every lane of a sender may break in a row before the sender counts as lost.
 pub(super) const BREAKS_MAX: u32 = 3;
@@ -72,7 +75,8 @@ enum Stage {
 impl Lanes {
     /// The lanes to each of `senders`, as many as it says.
     pub(super) fn new(senders: impl Iterator<Item = (NodeIx, u32)>) -> Lanes {
-        let lanes = senders.flat_map(|(sender, count)| (0..count.max(1)).map(move |index| Lane { sender, index }));
+        let lanes = senders
+            .flat_map(|(sender, count)| (0..count.max(1)).map(move |index| Lane { sender, index }));
         let lanes = lanes.map(|lane| (lane, State::default())).collect();
         Lanes { lanes, lost: Vec::new(), waiting: VecDeque::new(), to_open: VecDeque::new() }
     }
@@ -81,7 +85,9 @@ impl Lanes {
     pub(super) fn add(&mut self, senders: impl Iterator<Item = (NodeIx, u32)>) {
         for (sender, count) in senders {
             if self.of(sender).next().is_none() {
-                self.lanes.extend((0..count.max(1)).map(|index| (Lane { sender, index }, State::default())));
+                self.lanes.extend(
+                    (0..count.max(1)).map(|index| (Lane { sender, index }, State::default())),
+                );
             }
         }
     }
@@ -107,8 +113,11 @@ impl Lanes {
 
     /// There is work for `sender`: its idle lanes are opened, now or when there is a place.
     pub(super) fn want(&mut self, sender: NodeIx) {
-        let of_sender: Vec<Lane> =
-            self.of(sender).filter(|(_, state)| state.stage == Stage::Idle).map(|it| it.0).collect();
+        let of_sender: Vec<Lane> = self
+            .of(sender)
+            .filter(|(_, state)| state.stage == Stage::Idle)
+            .map(|it| it.0)
+            .collect();
         if !self.is_lost(sender) {
             of_sender.into_iter().for_each(|lane| self.open(lane));
         }
@@ -163,7 +172,8 @@ impl Lanes {
     /// Opens the lanes whose rest has ended.
     pub(super) fn wake(&mut self, now: Moment) {
         let rested = |state: &State| state.rests_until().is_some_and(|until| now >= until);
-        let rested: Vec<Lane> = self.lanes.iter().filter(|(_, state)| rested(state)).map(|(&lane, _)| lane).collect();
+        let rested: Vec<Lane> =
+            self.lanes.iter().filter(|(_, state)| rested(state)).map(|(&lane, _)| lane).collect();
         rested.into_iter().for_each(|lane| self.open(lane));
     }
 

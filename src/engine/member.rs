@@ -8,9 +8,9 @@
 //!                         Ended ◀──────Finish──────────┘ └──Commit (shared files)──────────▶
 //! ```
 //!
-//! From every state, an error or `Cancel` leads through `Draining` and `Leaving` to `Ended`: what has landed is kept for
-//! another attempt where that is possible, and else the destination discarded.
-//! Nodes that only send stay `Ready` until `Finish`.
+//! From every state, an error or `Cancel` leads through `Draining` and `Leaving` to `Ended`: what
+//! has landed is kept for another attempt where that is possible, and else the destination
+//! discarded. Nodes that only send stay `Ready` until `Finish`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -40,8 +40,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// What happens to a member.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// What lands here is kept for another attempt, and this is what an earlier one has left: pieces, ascending. It comes
-    /// before `Prepared`, or never.
+    /// What lands here is kept for another attempt, and this is what an earlier one has left:
+    /// pieces, ascending. It comes before `Prepared`, or never.
     Found(Vec<Kept>),
     /// Sources and destinations are open, or one of them is not to be had.
     Prepared(Result<Prepared, Error>),
@@ -51,7 +51,8 @@ pub(crate) enum Event {
     Preallocated(Result<(), Error>),
     /// Something happened to a flow or a piece.
     Owner(owner::Event),
-    /// The rails cannot take the files in, or a destination failed under them: nothing more can land here.
+    /// The rails cannot take the files in, or a destination failed under them: nothing more can
+    /// land here.
     Broken(Error),
     /// The rails hold nothing of this transfer any more.
     Drained,
@@ -68,9 +69,10 @@ pub(crate) enum Event {
 /// What a member wants done.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Action {
-    /// Make room in the destinations for what is `wanted`, except for `holes`; answered by `Preallocated`. A member of a
-    /// group is asked for less than its rows say. What is `kept` is there already; what else an earlier attempt has left
-    /// counts no more. Of files that it shares with other nodes nothing is kept for another attempt where it `forgets` them.
+    /// Make room in the destinations for what is `wanted`, except for `holes`; answered by
+    /// `Preallocated`. A member of a group is asked for less than its rows say. What is `kept` is
+    /// there already; what else an earlier attempt has left counts no more. Of files that it shares
+    /// with other nodes nothing is kept for another attempt where it `forgets` them.
     Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, forgets: bool },
     /// Open a flow to a sender; answered by the owner's `FlowUp` or `OpenFailed`.
     Open { lane: Lane, weight: u64, pace_bytes_per_second: u64 },
@@ -86,15 +88,16 @@ pub(crate) enum Action {
     Withdraw { span: Span },
     /// Close every flow and wait for what the kernel still holds; answered by `Drained`.
     Drain,
-    /// Give files their final names; answered by `Committed`. Files that other nodes may write too get theirs only
-    /// when all have `landed_everywhere`; before that, what this node wrote of them is made durable.
-    /// What has `checks` is read back first.
+    /// Give files their final names; answered by `Committed`. Files that other nodes may write too
+    /// get theirs only when all have `landed_everywhere`; before that, what this node wrote of them
+    /// is made durable. What has `checks` is read back first.
     Commit { landed_everywhere: bool, checks: Vec<(Span, Check)> },
     /// Write down pieces that have landed; answered by `Kept`.
     Keep { pieces: Vec<Kept> },
     /// Leave what has landed to another attempt, or remove it; answered by `Left`.
     Leave,
-    /// Everybody has all they want: forget how the files came to be. What follows is done when that is.
+    /// Everybody has all they want: forget how the files came to be. What follows is done when that
+    /// is.
     Confirm,
     /// Give up what has no final name yet. What follows is done when that is.
     Discard,
@@ -120,7 +123,8 @@ pub(crate) enum State {
 
 /// A node's part in one transfer.
 ///
-/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions: `state`.
+/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
+/// `state`.
 pub(crate) struct Member {
     terms: Terms,
     state: State,
@@ -187,15 +191,19 @@ impl Member {
             (_, Event::Master(ToNode::Finish)) => self.finish(),
             (State::Preparing, Event::Found(found)) => self.keeper = Some(Keeper::new(found)),
             (State::Preparing, Event::Prepared(Ok(prepared))) => self.prepared(prepared),
-            (State::Preparing, Event::Prepared(Err(error))) | (State::Ready, Event::Broken(error)) => {
+            (State::Preparing, Event::Prepared(Err(error)))
+            | (State::Ready, Event::Broken(error)) => {
                 self.refuse(error);
             }
             // The worker still makes room: the end comes with its answer.
             (State::Starting, Event::Broken(error)) => self.error = Some(error),
             (State::Ready, Event::Master(ToNode::Start(start))) => self.start(start),
-            (_, Event::Master(ToNode::Start(start))) if start.epoch > self.epoch => self.start_again(now, start),
+            (_, Event::Master(ToNode::Start(start))) if start.epoch > self.epoch => {
+                self.start_again(now, start)
+            }
             (State::Starting, Event::Preallocated(Ok(()))) => self.begin(now),
-            (State::Starting, Event::Preallocated(Err(error))) | (State::Moving, Event::Broken(error)) => {
+            (State::Starting, Event::Preallocated(Err(error)))
+            | (State::Moving, Event::Broken(error)) => {
                 self.abort(error);
             }
             (State::Moving, Event::Owner(event)) => self.owner_event(now, event),
@@ -207,7 +215,8 @@ impl Member {
             (State::Committing, Event::Committed(result)) => self.commit_done(result),
             (State::Leaving, Event::Left) => self.left(),
             (_, Event::Kept) => self.kept(),
-            // Late news of flows, ticks and repeated messages change nothing outside the states that wait for them.
+            // Late news of flows, ticks and repeated messages change nothing outside the states
+            // that wait for them.
             _ => {}
         }
     }
@@ -252,9 +261,14 @@ impl Member {
         self.holes = start.holes;
         self.kept = start.kept;
         self.keeper.iter_mut().for_each(|keeper| keeper.learn(&start.origins));
-        (self.limit_bytes_per_second, self.bound_us) = (start.limit_bytes_per_second, start.bound_us);
+        (self.limit_bytes_per_second, self.bound_us) =
+            (start.limit_bytes_per_second, start.bound_us);
         self.relays = start.relays;
-        self.lanes = start.peers.iter().map(|peer| (NodeIx(peer.index), lanes(self.terms.rails, peer))).collect();
+        self.lanes = start
+            .peers
+            .iter()
+            .map(|peer| (NodeIx(peer.index), lanes(self.terms.rails, peer)))
+            .collect();
         self.weights = planned_bytes(&self.sources);
         let wanted = union(self.sources.iter().map(|source| source.span).collect());
         let (holes, kept) = (self.holes.clone(), self.kept.clone());
@@ -316,10 +330,12 @@ impl Member {
         self.follow_owner();
     }
 
-    /// Has the owner keep to what is left of the plan's time. Under a limit the plan takes longer than its bound, and
-    /// nobody's link is full.
+    /// Has the owner keep to what is left of the plan's time. Under a limit the plan takes longer
+    /// than its bound, and nobody's link is full.
     fn keep_to_plan(&mut self, now: Moment) {
-        if let Some(owner) = self.owner.as_mut().filter(|_| self.bound_us > 0 && self.limit_bytes_per_second == 0) {
+        if let Some(owner) =
+            self.owner.as_mut().filter(|_| self.bound_us > 0 && self.limit_bytes_per_second == 0)
+        {
             owner.keep_to_plan(now, self.bound_us as f64 * 1e-6 * owner.part_left());
         }
     }
@@ -348,7 +364,8 @@ impl Member {
     fn tell_progress(&mut self) {
         let received_bytes = self.owner.as_ref().map_or(0, Owner::landed_bytes);
         let delivered = self.owner.iter().flat_map(Owner::delivered);
-        let delivered = delivered.map(|(node, bytes, busy)| Delivered { index: node.0, bytes, busy }).collect();
+        let delivered =
+            delivered.map(|(node, bytes, busy)| Delivered { index: node.0, bytes, busy }).collect();
         let left = self.owner.as_ref().map_or(Vec::new(), Owner::left);
         self.tell(ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left });
     }
@@ -358,12 +375,18 @@ impl Member {
             let action = match action {
                 owner::Action::Open { lane } => {
                     let pace_bytes_per_second = self.pace(lane.sender);
-                    Action::Open { lane, weight: weight(&self.weights, lane.sender), pace_bytes_per_second }
+                    Action::Open {
+                        lane,
+                        weight: weight(&self.weights, lane.sender),
+                        pace_bytes_per_second,
+                    }
                 }
                 owner::Action::Lease { flow, pieces } => Action::Lease { flow, pieces },
                 owner::Action::Revoke { flow, pieces } => Action::Revoke { flow, pieces },
                 owner::Action::Close { flow } => Action::Close { flow },
-                owner::Action::GiveUp { span } | owner::Action::Withhold { span } if covers(&self.relays, span) => {
+                owner::Action::GiveUp { span } | owner::Action::Withhold { span }
+                    if covers(&self.relays, span) =>
+                {
                     Action::Withdraw { span }
                 }
                 owner::Action::GiveUp { .. } | owner::Action::Withhold { .. } => continue,
@@ -399,7 +422,8 @@ impl Member {
         self.keep_rest();
         let verify = self.terms.verify && !landed_everywhere;
         let owner = self.owner.as_ref().filter(|_| verify);
-        let checks = owner.iter().flat_map(|owner| owner.checks()).flat_map(|(_, checks)| checks).collect();
+        let checks =
+            owner.iter().flat_map(|owner| owner.checks()).flat_map(|(_, checks)| checks).collect();
         if !landed_everywhere && (self.terms.fsync || self.terms.verify) {
             // What follows may take long, and no byte lands meanwhile.
             self.tell_progress();
@@ -423,7 +447,8 @@ impl Member {
         self.state = State::Landed;
         let owner = self.owner.as_ref().expect("what has landed had an owner");
         let value = |(span, check)| CheckValue { span, check };
-        let listed = |(span, checks): (Span, Vec<_>)| (span, checks.into_iter().map(value).collect());
+        let listed =
+            |(span, checks): (Span, Vec<_>)| (span, checks.into_iter().map(value).collect());
         let segments = check::within_limits(owner.checks().map(listed).collect());
         let message = ToMaster::Landed { segments, stats: self.stats() };
         self.tell(message);
@@ -446,11 +471,17 @@ impl Member {
             State::Ready | State::Starting | State::Landed => self.dismiss(),
             State::Moving => {
                 // Where nothing landed any more, the master would like to know why.
-                let trouble = self.owner.as_ref().and_then(Owner::trouble).map(|error| error.message.clone());
+                let trouble =
+                    self.owner.as_ref().and_then(Owner::trouble).map(|error| error.message.clone());
                 self.abort(Error::new(Code::Cancelled, trouble.unwrap_or_else(|| reason.into())));
             }
-            // Half-made destinations are removed when they are made, and not by leaving them to chance.
-            State::Preparing | State::Draining | State::Leaving | State::Committing | State::Ended => {}
+            // Half-made destinations are removed when they are made, and not by leaving them to
+            // chance.
+            State::Preparing
+            | State::Draining
+            | State::Leaving
+            | State::Committing
+            | State::Ended => {}
         }
     }
 

@@ -64,7 +64,10 @@ fn a_sender_says_good_bye_when_it_is_asked_to() {
     member.handle(Moment(0), prepared());
     assert!(matches!(actions(&mut member)[..], [Action::Tell(ToMaster::Prepared(_))]));
     member.handle(Moment(1), Event::Master(ToNode::Finish));
-    assert!(matches!(actions(&mut member)[..], [Action::Discard, Action::Tell(ToMaster::Report(_)), Action::End]));
+    assert!(matches!(
+        actions(&mut member)[..],
+        [Action::Discard, Action::Tell(ToMaster::Report(_)), Action::End]
+    ));
 }
 
 #[test]
@@ -109,7 +112,10 @@ fn a_plan_of_too_many_pieces_is_refused() {
         verify: false,
     });
     member.handle(Moment(0), prepared());
-    let segments = vec![PlanSegment { span: Span::new(0, u64::MAX), senders: vec![Share { index: 0, weight: 1 }] }];
+    let segments = vec![PlanSegment {
+        span: Span::new(0, u64::MAX),
+        senders: vec![Share { index: 0, weight: 1 }],
+    }];
     member.handle(Moment(1), Event::Master(ToNode::Start(Start { segments, ..start() })));
     assert_eq!(actions(&mut member).last(), Some(&Action::Drain));
     member.handle(Moment(2), Event::Drained);
@@ -125,8 +131,14 @@ fn a_plan_off_the_grid_of_its_object_is_refused() {
         (Span::new(1, 4096), false),
         (Span::new(1024, 4096), false),
     ] {
-        let mut member =
-            Member::new(Terms { grid: Grid::new(0, 4096), method, rails: 1, pace: false, fsync: false, verify: false });
+        let mut member = Member::new(Terms {
+            grid: Grid::new(0, 4096),
+            method,
+            rails: 1,
+            pace: false,
+            fsync: false,
+            verify: false,
+        });
         member.handle(Moment(0), prepared());
         let segments = vec![PlanSegment { span, senders: vec![Share { index: 0, weight: 1 }] }];
         member.handle(Moment(1), Event::Master(ToNode::Start(Start { segments, ..start() })));
@@ -139,7 +151,10 @@ fn a_plan_off_the_grid_of_its_object_is_refused() {
 fn a_newer_plan_for_other_bytes_is_refused_also_before_the_first_has_begun() {
     let mut member = member();
     let plan = |end: u64, epoch: u32| {
-        let segments = vec![PlanSegment { span: Span::new(0, end), senders: vec![Share { index: 0, weight: 1 }] }];
+        let segments = vec![PlanSegment {
+            span: Span::new(0, end),
+            senders: vec![Share { index: 0, weight: 1 }],
+        }];
         Event::Master(ToNode::Start(Start { segments, epoch, ..start() }))
     };
     member.handle(Moment(0), prepared());
@@ -162,15 +177,20 @@ fn who_fails_by_itself_says_what_it_had_and_what_that_cost() {
     actions(&mut member);
     member.handle(Moment(4), Event::Drained);
     let done = actions(&mut member);
-    let [Action::Tell(ToMaster::Progress { .. }), Action::Discard, Action::Tell(ToMaster::Failed { error, stats }), ..] =
-        &done[..]
+    let [
+        Action::Tell(ToMaster::Progress { .. }),
+        Action::Discard,
+        Action::Tell(ToMaster::Failed { error, stats }),
+        ..,
+    ] = &done[..]
     else {
         panic!("{done:?}")
     };
     assert!(error.code == Code::Data && stats.is_some(), "{done:?}");
 }
 
-/// The rails could not take its files in, and it waited for a start, and its master for bytes, until somebody gave up.
+/// The rails could not take its files in, and it waited for a start, and its master for bytes,
+/// until somebody gave up.
 #[test]
 fn a_node_whose_rails_cannot_take_its_files_in_says_so_at_once() {
     let broken = || Event::Broken(Error::new(Code::Data, "too many open files"));
@@ -202,22 +222,36 @@ fn failure(member: &mut Member) -> Code {
 fn eighty_megabytes(weights: [u32; 2]) -> Start {
     let rails = vec!["10.0.0.1:1".parse().expect("an address")];
     let peers = ["a", "b"].into_iter().zip(0..);
-    let peer = |(name, index): (&str, u32)| Peer { index, name: name.into(), rails: rails.clone(), relays: false };
+    let peer = |(name, index): (&str, u32)| Peer {
+        index,
+        name: name.into(),
+        rails: rails.clone(),
+        relays: false,
+    };
     let peers = peers.map(peer).collect();
     let senders = (0..).zip(weights).map(|(index, weight)| Share { index, weight }).collect();
     let segments = vec![PlanSegment { span: Span::new(0, 80_000_000), senders }];
     Start { peers, segments, ..start() }
 }
 
-/// Every flow that a member with so many rails opens by `plan`: to whom, on which lane, and at which pace.
+/// Every flow that a member with so many rails opens by `plan`: to whom, on which lane, and at
+/// which pace.
 fn paces(rails: u32, pace: bool, plan: Start) -> Vec<(u32, u32, u64)> {
-    let mut member =
-        Member::new(Terms { grid: Grid::new(0, 1000), method: Method::None, rails, pace, fsync: false, verify: false });
+    let mut member = Member::new(Terms {
+        grid: Grid::new(0, 1000),
+        method: Method::None,
+        rails,
+        pace,
+        fsync: false,
+        verify: false,
+    });
     member.handle(Moment(0), prepared());
     member.handle(Moment(1), Event::Master(ToNode::Start(plan)));
     member.handle(Moment(2), Event::Preallocated(Ok(())));
     let paces = actions(&mut member).into_iter().filter_map(|action| match action {
-        Action::Open { lane, pace_bytes_per_second, .. } => Some((lane.sender.0, lane.index, pace_bytes_per_second)),
+        Action::Open { lane, pace_bytes_per_second, .. } => {
+            Some((lane.sender.0, lane.index, pace_bytes_per_second))
+        }
         _ => None,
     });
     paces.collect()
@@ -225,7 +259,11 @@ fn paces(rails: u32, pace: bool, plan: Start) -> Vec<(u32, u32, u64)> {
 
 #[test]
 fn receivers_that_feed_each_other_keep_in_step() {
-    let plan = |weights| Start { bound_us: 2_000_000, relays: vec![Span::new(0, 10)], ..eighty_megabytes(weights) };
+    let plan = |weights| Start {
+        bound_us: 2_000_000,
+        relays: vec![Span::new(0, 10)],
+        ..eighty_megabytes(weights)
+    };
     assert_eq!(paces(1, false, plan([3, 1])), [(0, 0, 37_500_000), (1, 0, 12_500_000)]);
     let uneven = [(0, 0, 50_000_000), (0, 1, 50_000_000)];
     assert_eq!(paces(2, false, plan([1, 0]))[..2], uneven, "one lane of two may have to carry all");
@@ -243,5 +281,10 @@ fn a_paced_flow_is_told_what_the_plan_wants_of_it_and_a_tenth_more() {
     assert_eq!(paced(true, 0, 2_000_000), planned);
     let limited = [(0, 0, 4_125_000), (0, 1, 4_125_000), (1, 0, 1_375_000), (1, 1, 1_375_000)];
     assert_eq!(paced(true, 10_000_000, 2_000_000), limited);
-    assert!(paced(true, 0, 0).iter().chain(&paced(false, 10_000_000, 2_000_000)).all(|&(.., pace)| pace == 0));
+    assert!(
+        paced(true, 0, 0)
+            .iter()
+            .chain(&paced(false, 10_000_000, 2_000_000))
+            .all(|&(.., pace)| pace == 0)
+    );
 }

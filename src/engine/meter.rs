@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::units::Moment;
 
-/// How long until half of the weight of a measurement is gone. Long against one piece on a slow link (a 1 MiB piece
-/// takes 84 ms at 100 Mbit/s), short against the transfers that re-balancing is for.
+/// How long until half of the weight of a measurement is gone. Long against one piece on a slow
+/// link (a 1 MiB piece takes 84 ms at 100 Mbit/s), short against the transfers that re-balancing is
+/// for.
 const HALF_LIFE: Duration = Duration::from_millis(500);
 
 /// An exponentially forgetting rate, fed with byte counts as they land.
@@ -51,9 +52,10 @@ impl Meter {
 
 /// What a receiver takes in, and whether that is all it can.
 ///
-/// A flow that is dry while as much comes in as ever leaves no bandwidth idle: the others have taken it. Stealing for it
-/// would win nothing, and would take the sender's NIC from those receivers whose own share comes from there: both are in
-/// flight at once, and TCP knows nothing of firm and soft.
+/// A flow that is dry while as much comes in as ever leaves no bandwidth idle: the others have
+/// taken it. Stealing for it would win nothing, and would take the sender's NIC from those
+/// receivers whose own share comes from there: both are in flight at once, and TCP knows nothing of
+/// firm and soft.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Intake {
     meter: Meter,
@@ -61,8 +63,8 @@ pub(super) struct Intake {
     bytes_per_second_max: f64,
 }
 
-/// The part of the highest rate so far that counts as no less: pieces land at intervals, and shapers let the first ones pass in
-/// a burst (measured: 6 % on a link of 100 Mbit/s).
+/// The part of the highest rate so far that counts as no less: pieces land at intervals, and
+/// shapers let the first ones pass in a burst (measured: 6 % on a link of 100 Mbit/s).
 const FULL_PART: f64 = 0.9;
 /// A rate that fewer pieces make says nothing.
 const INTAKE_PIECES_MIN: u32 = 16;
@@ -113,6 +115,10 @@ mod tests {
         let stalled = meter.bytes_per_second(at(3000)).expect("measured");
         assert!(stalled < steady / 8.0, "{stalled}");
         meter.pause(at(3000));
-        assert_eq!(meter.bytes_per_second(at(9000)), Some(stalled), "a paused meter forgets nothing");
+        assert_eq!(
+            meter.bytes_per_second(at(9000)),
+            Some(stalled),
+            "a paused meter forgets nothing"
+        );
     }
 }

@@ -1,20 +1,25 @@
-//! The state machines that move bytes. Pure: time, sizes and results are arguments; no clock, socket, file, thread or
-//! hash map, so that a whole cluster runs in the seeded simulator exactly as it runs on a network.
+//! The state machines that move bytes. Pure: time, sizes and results are arguments; no clock,
+//! socket, file, thread or hash map, so that a whole cluster runs in the seeded simulator exactly
+//! as it runs on a network.
 //!
 //! The way of a byte, as the machines see it:
 //!
-//! 1. [`owner::Owner`] (one a node and transfer) holds the extent map: which pieces have landed, and a queue of pieces
-//!    for each sender, cut by the plan's weights. It leases runs of pieces to flows that have room.
-//! 2. [`pull::Pull`] (one a rail and transfer) turns leases into requests, as many as [`credit`] allows.
-//! 3. [`serve::Serve`] (one a rail) chooses which request is read next: firm ones by weight, stolen ones when nothing
-//!    else is asked. It sends each piece behind a header that carries its position and its check value.
-//! 4. [`pull::Pull`] sees the header, has a slot bound and the payload received, checked and written; the owner then
-//!    marks the piece landed and composes its check value with its neighbours' ([`check`]).
-//! 5. [`relay::Relay`] (one a rail and transfer) lets other receivers wait for what has not landed yet, and hands their
-//!    requests to [`serve::Serve`] once it has.
+//! 1. [`owner::Owner`] (one a node and transfer) holds the extent map: which pieces have landed,
+//!    and a queue of pieces for each sender, cut by the plan's weights. It leases runs of pieces to
+//!    flows that have room.
+//! 2. [`pull::Pull`] (one a rail and transfer) turns leases into requests, as many as [`credit`]
+//!    allows.
+//! 3. [`serve::Serve`] (one a rail) chooses which request is read next: firm ones by weight, stolen
+//!    ones when nothing else is asked. It sends each piece behind a header that carries its
+//!    position and its check value.
+//! 4. [`pull::Pull`] sees the header, has a slot bound and the payload received, checked and
+//!    written; the owner then marks the piece landed and composes its check value with its
+//!    neighbours' ([`check`]).
+//! 5. [`relay::Relay`] (one a rail and transfer) lets other receivers wait for what has not landed
+//!    yet, and hands their requests to [`serve::Serve`] once it has.
 //!
-//! Every machine has the same shape: `handle(now, event)`, then `poll_action()` until it gives `None`, and
-//! `poll_timeout()` for the moment at which `handle(now, Tick)` is due.
+//! Every machine has the same shape: `handle(now, event)`, then `poll_action()` until it gives
+//! `None`, and `poll_timeout()` for the moment at which `handle(now, Tick)` is due.
 
 mod bucket;
 pub(crate) mod check;
@@ -38,7 +43,8 @@ pub(crate) use grid::Grid;
 
 use crate::units::Span;
 
-/// A flow of this node: one TCP connection between a rail here and a rail of a peer. Never reused within a process.
+/// A flow of this node: one TCP connection between a rail here and a rail of a peer. Never reused
+/// within a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct FlowIx(pub(crate) u32);
 
@@ -46,6 +52,7 @@ pub(crate) struct FlowIx(pub(crate) u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Piece {
     pub(crate) span: Span,
-    /// Taken over from another sender's share: the sender serves it only when nobody asks for their own share.
+    /// Taken over from another sender's share: the sender serves it only when nobody asks for their
+    /// own share.
     pub(crate) soft: bool,
 }

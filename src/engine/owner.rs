@@ -1,10 +1,11 @@
-//! The owner of one receiver's extent map: leases pieces to flows, takes them back, steals, retries, and knows when
-//! everything has landed.
+//! The owner of one receiver's extent map: leases pieces to flows, takes them back, steals,
+//! retries, and knows when everything has landed.
 //!
-//! A piece is bound to a flow as late as can be: it stays in its sender's share until a flow to that sender has room.
-//! What weights and speeds got wrong is mended in this order: a dry flow first *steals* from the share of the slowest
-//! sender that it can stand in for, then has unasked leases of other flows *revoked*, and at the very end asks *twice*
-//! for what another flow is late with.
+//! A piece is bound to a flow as late as can be: it stays in its sender's share until a flow to
+//! that sender has room. What weights and speeds got wrong is mended in this order: a dry flow
+//! first *steals* from the share of the slowest sender that it can stand in for, then has unasked
+//! leases of other flows *revoked*, and at the very end asks *twice* for what another flow is late
+//! with.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -45,7 +46,8 @@ pub(crate) struct Source {
 
 impl From<PlanSegment> for Source {
     fn from(segment: PlanSegment) -> Source {
-        let senders = segment.senders.iter().map(|share| (NodeIx(share.index), share.weight)).collect();
+        let senders =
+            segment.senders.iter().map(|share| (NodeIx(share.index), share.weight)).collect();
         Source { span: segment.span, senders }
     }
 }
@@ -86,7 +88,8 @@ pub(crate) enum Action {
     Close { flow: FlowIx },
     /// Nobody is left who could bring a piece.
     GiveUp { span: Span },
-    /// Nobody is left who could bring a piece but one who may wait for this node to have it: nobody should.
+    /// Nobody is left who could bring a piece but one who may wait for this node to have it: nobody
+    /// should.
     Withhold { span: Span },
     /// Every piece has landed or was given up; said once.
     Settled,
@@ -115,8 +118,8 @@ pub(crate) struct Already<'a> {
 
 /// The owner of the extent map of one receiver in one transfer.
 ///
-/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions: `landed_bytes`, `missing`,
-/// `checks`, `counts`.
+/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
+/// `landed_bytes`, `missing`, `checks`, `counts`.
 pub(crate) struct Owner {
     extents: Extents,
     shares: Shares,
@@ -131,7 +134,8 @@ pub(crate) struct Owner {
     twice_bytes: u64,
     actions: VecDeque<Action>,
     look_again: Option<Moment>,
-    /// What limits the rate at which pieces are leased, where that was asked for, and the flow that got one last.
+    /// What limits the rate at which pieces are leased, where that was asked for, and the flow that
+    /// got one last.
     limit: Option<(Bucket, FlowIx)>,
     /// The plan's clock, where there is one.
     pace: Option<Pace>,
@@ -159,8 +163,8 @@ struct Flow {
 }
 
 impl Owner {
-    /// An owner that wants `sources` (ascending, disjoint), of which some is `there` already; `lane_count` says how many lanes
-    /// there are to a sender.
+    /// An owner that wants `sources` (ascending, disjoint), of which some is `there` already;
+    /// `lane_count` says how many lanes there are to a sender.
     pub(crate) fn new(
         grid: Grid,
         method: Method,
@@ -168,11 +172,13 @@ impl Owner {
         there: Already<'_>,
         lane_count: impl Fn(NodeIx) -> u32,
     ) -> Owner {
-        let segments =
-            sources.iter().map(|source| (source.span, source.senders.iter().map(|sender| sender.0).collect()));
+        let segments = sources
+            .iter()
+            .map(|source| (source.span, source.senders.iter().map(|sender| sender.0).collect()));
         let mut extents = Extents::new(grid, method, segments);
         extents.land_holes(there.holes);
-        let resumed_bytes = there.kept.iter().map(|piece| extents.land_kept(piece.span, piece.check)).sum();
+        let resumed_bytes =
+            there.kept.iter().map(|piece| extents.land_kept(piece.span, piece.check)).sum();
         let shares = Shares::cut(&extents, sources.iter().map(|source| source.senders.as_slice()));
         let senders: BTreeSet<NodeIx> =
             sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
@@ -202,10 +208,14 @@ impl Owner {
 
     /// Leases no more than so many bytes per second from now on.
     pub(crate) fn limit(&mut self, now: Moment, bytes_per_second: u64) {
-        self.limit = Some((Bucket::new(now, bytes_per_second, self.extents.grid().block_bytes()), FlowIx(0)));
+        self.limit = Some((
+            Bucket::new(now, bytes_per_second, self.extents.grid().block_bytes()),
+            FlowIx(0),
+        ));
     }
 
-    /// Has flows that are ahead of a plan that takes `seconds` rest in favour of those that are behind.
+    /// Has flows that are ahead of a plan that takes `seconds` rest in favour of those that are
+    /// behind.
     pub(crate) fn keep_to_plan(&mut self, now: Moment, seconds: f64) {
         self.pace = Some(Pace::new(now, seconds, &self.shares));
     }
@@ -335,9 +345,16 @@ impl Owner {
         let sender = state.lane.sender;
         for piece in pieces {
             let (segment, index) = self.extents.place(piece.span);
-            // To whom it was taken back for; its old flow has room, too, and would only take it again.
-            if !self.extents.is_settled_piece(segment, index) && !self.lease_to_hungry(now, flow, piece.span, segment) {
-                self.shares.push_back(&self.extents, sender, Run { segment, first: index, end: index + 1 });
+            // To whom it was taken back for; its old flow has room, too, and would only take it
+            // again.
+            if !self.extents.is_settled_piece(segment, index)
+                && !self.lease_to_hungry(now, flow, piece.span, segment)
+            {
+                self.shares.push_back(
+                    &self.extents,
+                    sender,
+                    Run { segment, first: index, end: index + 1 },
+                );
                 self.limit.iter_mut().for_each(|(bucket, _)| bucket.give_back(piece.span.bytes()));
             }
         }
@@ -346,12 +363,17 @@ impl Owner {
         }
     }
 
-    /// Leases a piece that `from` gave back to another flow with room, if there is one that can bring it.
+    /// Leases a piece that `from` gave back to another flow with room, if there is one that can
+    /// bring it.
     fn lease_to_hungry(&mut self, now: Moment, from: FlowIx, span: Span, segment: u32) -> bool {
-        let is_free = |state: &Flow| state.leased.iter().filter(|piece| piece.soft).count() < SOFT_MAX;
+        let is_free =
+            |state: &Flow| state.leased.iter().filter(|piece| piece.soft).count() < SOFT_MAX;
         let extents = &self.extents;
         let hungry = self.flows.iter_mut().find(|(flow, state)| {
-            **flow != from && state.room > 0 && is_free(state) && extents.offers(state.lane.sender, segment)
+            **flow != from
+                && state.room > 0
+                && is_free(state)
+                && extents.offers(state.lane.sender, segment)
         });
         let Some((&flow, state)) = hungry else { return false };
         let piece = Piece { span, soft: true };
@@ -364,8 +386,12 @@ impl Owner {
 
     /// Opens a flow to every sender that has a share, those with the largest first.
     fn open_all(&mut self) {
-        let mut shares: Vec<(u64, NodeIx)> =
-            self.shares.bytes().filter(|(_, bytes)| *bytes > 0).map(|(sender, bytes)| (bytes, sender)).collect();
+        let mut shares: Vec<(u64, NodeIx)> = self
+            .shares
+            .bytes()
+            .filter(|(_, bytes)| *bytes > 0)
+            .map(|(sender, bytes)| (bytes, sender))
+            .collect();
         shares.sort_unstable_by_key(|&(bytes, sender)| (std::cmp::Reverse(bytes), sender));
         for (_, sender) in shares {
             self.lanes.want(sender);
@@ -401,7 +427,11 @@ impl Owner {
     /// Leases what there is, and what the limit allows, to a flow with room.
     fn feed(&mut self, now: Moment, flow: FlowIx) {
         let Flow { lane, room, .. } = self.flows[&flow];
-        if self.pace.as_ref().is_some_and(|pace| pace.is_ahead(now, lane.sender, self.extents.grid().block_bytes())) {
+        if self
+            .pace
+            .as_ref()
+            .is_some_and(|pace| pace.is_ahead(now, lane.sender, self.extents.grid().block_bytes()))
+        {
             return self.look_again_at(now + pace::REST);
         }
         if self.would_be_last(now, flow) {
@@ -446,8 +476,9 @@ impl Owner {
         self.look_again = Some(self.look_again.map_or(moment, |due| due.min(moment)));
     }
 
-    /// How many pieces one flow of a sender may take at once: towards the end of a share they are handed out ever more
-    /// thinly, so that the flows end together (guided self-scheduling, Polychronopoulos and Kuck 1987).
+    /// How many pieces one flow of a sender may take at once: towards the end of a share they are
+    /// handed out ever more thinly, so that the flows end together (guided self-scheduling,
+    /// Polychronopoulos and Kuck 1987).
     fn fair_part(&self, sender: NodeIx) -> usize {
         let flows = self.flows.values().filter(|flow| flow.lane.sender == sender).count() as u64;
         if flows <= 1 {

@@ -89,7 +89,8 @@ fn a_dry_flow_steals_from_the_end_of_the_slower_share() {
     assert_eq!(owner.counts().stolen_bytes, 10);
 }
 
-/// In a lab of ten-fold uneven nodes, fast receivers stole from a slow sender whose whole NIC was another one's share.
+/// In a lab of ten-fold uneven nodes, fast receivers stole from a slow sender whose whole NIC was
+/// another one's share.
 #[test]
 fn a_dry_flow_steals_nothing_while_the_others_bring_as_much_as_ever() {
     let mut owner = owner(&[source(0, 1000, &[(A, 9), (B, 1)])]);
@@ -132,7 +133,10 @@ fn a_lost_senders_share_goes_to_the_replica_and_without_one_is_missing() {
     owner.handle(at(1), Event::FlowDown { flow: FLOW_A, error: error(Code::Unreachable) });
     for break_ms in [1, 2000] {
         owner.handle(at(break_ms), Event::Tick);
-        owner.handle(at(break_ms), Event::OpenFailed { lane: lane(A), error: error(Code::Unreachable) });
+        owner.handle(
+            at(break_ms),
+            Event::OpenFailed { lane: lane(A), error: error(Code::Unreachable) },
+        );
     }
     actions(&mut owner);
     owner.handle(at(2001), Event::Room { flow: FLOW_B, pieces: 9 });
@@ -188,7 +192,13 @@ fn a_late_piece_is_asked_for_twice_and_the_loser_is_waste() {
 fn holes_land_without_being_asked_for() {
     let sources = [source(0, 100, &[(A, 1)])];
     let holes = [Span::new(5, 95)];
-    let owner = Owner::new(Grid::new(0, 10), Method::Crc64, &sources, Already { holes: &holes, kept: &[] }, |_| 1);
+    let owner = Owner::new(
+        Grid::new(0, 10),
+        Method::Crc64,
+        &sources,
+        Already { holes: &holes, kept: &[] },
+        |_| 1,
+    );
     assert_eq!(owner.landed_bytes(), 80);
     let mut all = Owner::new(
         Grid::new(0, 10),
@@ -202,8 +212,13 @@ fn holes_land_without_being_asked_for() {
 
 #[test]
 fn two_lanes_to_one_sender_empty_one_share() {
-    let mut owner =
-        Owner::new(Grid::new(0, 10), Method::None, &[source(0, 1000, &[(A, 1)])], Already::default(), |_| 2);
+    let mut owner = Owner::new(
+        Grid::new(0, 10),
+        Method::None,
+        &[source(0, 1000, &[(A, 1)])],
+        Already::default(),
+        |_| 2,
+    );
     let opened: Vec<Lane> = actions(&mut owner)
         .into_iter()
         .map(|action| match action {
@@ -225,7 +240,10 @@ fn two_lanes_to_one_sender_empty_one_share() {
     assert_eq!(taken_over.len(), 9);
     let of_broken = first.iter().filter(|(flow, _)| *flow == FLOW_A).map(|(_, piece)| piece.span);
     for span in of_broken {
-        assert!(taken_over.iter().any(|(flow, piece)| *flow == FLOW_B && piece.span == span), "{span} is taken over");
+        assert!(
+            taken_over.iter().any(|(flow, piece)| *flow == FLOW_B && piece.span == span),
+            "{span} is taken over"
+        );
     }
 }
 

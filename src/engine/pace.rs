@@ -1,9 +1,10 @@
 //! The plan's clock at one receiver: which senders are ahead of what the plan wants of them by now.
 //!
-//! TCP shares a full link equally between its flows, and a plan does not. Left alone, a sender of little takes as much of
-//! a receiver's link as one of much, and a sender that the plan needs every second of sends at half its speed first and
-//! alone at the end. So flows that are ahead rest in favour of those that are behind. It is a soft limit: where nobody is
-//! behind, a flow may be twice as far as is due, and the later the whole is, the further ahead a flow may be.
+//! TCP shares a full link equally between its flows, and a plan does not. Left alone, a sender of
+//! little takes as much of a receiver's link as one of much, and a sender that the plan needs every
+//! second of sends at half its speed first and alone at the end. So flows that are ahead rest in
+//! favour of those that are behind. It is a soft limit: where nobody is behind, a flow may be twice
+//! as far as is due, and the later the whole is, the further ahead a flow may be.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,19 +12,23 @@ use std::time::Duration;
 use super::shares::Shares;
 use crate::units::{Moment, NodeIx};
 
-/// How long a flow that is ahead rests before it looks again: less than a piece takes on a gigabit link.
+/// How long a flow that is ahead rests before it looks again: less than a piece takes on a gigabit
+/// link.
 pub(super) const REST: Duration = Duration::from_millis(5);
 
-/// What is always allowed beyond the plan: so much of what is due, and so many blocks, because pieces come whole.
+/// What is always allowed beyond the plan: so much of what is due, and so many blocks, because
+/// pieces come whole.
 const AHEAD: f64 = 1.05;
 const AHEAD_BLOCKS: f64 = 2.0;
-/// The same where no other sender is behind. What this receiver takes early may be what another needs of the same sender now;
-/// or speeds are better than the plan believes.
+/// The same where no other sender is behind. What this receiver takes early may be what another
+/// needs of the same sender now; or speeds are better than the plan believes.
 const AHEAD_ALONE: f64 = 2.0;
-/// How late the whole may be, as a part of it, before flows may be further ahead; handshakes cost about as much.
+/// How late the whole may be, as a part of it, before flows may be further ahead; handshakes cost
+/// about as much.
 const LATE: f64 = 0.01;
-/// How much further ahead they may be then, for a part of the whole that it is late. With ten, a receiver is late by less
-/// than a tenth when a sender that should bring half of everything brings nothing.
+/// How much further ahead they may be then, for a part of the whole that it is late. With ten, a
+/// receiver is late by less than a tenth when a sender that should bring half of everything brings
+/// nothing.
 const LATE_GAIN: f64 = 10.0;
 
 /// The clock.
@@ -66,9 +71,11 @@ impl Pace {
         let Some(progress) = self.senders.get(&sender).filter(|_| due < 1.0) else { return false };
         let late = (due - self.landed_bytes / self.planned_bytes - LATE).max(0.0);
         // A piece that is on its way is not late yet.
-        let is_behind = |it: &Progress| it.landed_bytes + (block_bytes as f64) < it.planned_bytes * due;
+        let is_behind =
+            |it: &Progress| it.landed_bytes + (block_bytes as f64) < it.planned_bytes * due;
         let ahead = if self.senders.values().any(is_behind) { AHEAD } else { AHEAD_ALONE };
-        let allowed = progress.planned_bytes * (due * ahead + LATE_GAIN * late) + AHEAD_BLOCKS * block_bytes as f64;
+        let allowed = progress.planned_bytes * (due * ahead + LATE_GAIN * late)
+            + AHEAD_BLOCKS * block_bytes as f64;
         progress.landed_bytes >= allowed
     }
 }
@@ -86,7 +93,11 @@ mod tests {
 
     /// A thousand bytes from two senders within ten seconds, half from each, in blocks of ten.
     fn pace() -> Pace {
-        let extents = Extents::new(Grid::new(0, 10), Method::None, [(Span::new(0, 1000), vec![A, B])].into_iter());
+        let extents = Extents::new(
+            Grid::new(0, 10),
+            Method::None,
+            [(Span::new(0, 1000), vec![A, B])].into_iter(),
+        );
         let weights = [(A, 1), (B, 1)];
         Pace::new(Moment(0), 10.0, &Shares::cut(&extents, [weights.as_slice()].into_iter()))
     }
@@ -102,7 +113,10 @@ mod tests {
         pace.landed(B, 60);
         assert!(pace.is_ahead(at(2), A, 10) && !pace.is_ahead(at(2), B, 10));
         pace.landed(B, 40);
-        assert!(!pace.is_ahead(at(2), A, 10), "nobody is behind: all are faster than the plan thought");
+        assert!(
+            !pace.is_ahead(at(2), A, 10),
+            "nobody is behind: all are faster than the plan thought"
+        );
         assert!(!pace.is_ahead(at(10), A, 10), "the plan's time is over");
     }
 
@@ -110,7 +124,10 @@ mod tests {
     fn the_later_the_whole_is_the_further_ahead_a_flow_may_be() {
         let mut pace = pace();
         pace.landed(A, 150);
-        assert!(!pace.is_ahead(at(2), A, 10), "a twentieth is late; half as much again is not too far ahead for that");
+        assert!(
+            !pace.is_ahead(at(2), A, 10),
+            "a twentieth is late; half as much again is not too far ahead for that"
+        );
         pace.landed(A, 40);
         assert!(pace.is_ahead(at(2), A, 10), "it makes up for the other, and the whole is in time");
     }

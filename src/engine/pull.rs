@@ -1,8 +1,9 @@
 //! The receiving half of a rail: turns leases into requests, and answers into landed pieces.
 //!
-//! For each flow there is a short line of leased pieces, and a set of requests that the sender has not answered; the
-//! first hides the way to the owner and back, the second the way to the sender and back. A request reserves no slot:
-//! the driver binds one when the header arrives, and does not read the flow while none is free.
+//! For each flow there is a short line of leased pieces, and a set of requests that the sender has
+//! not answered; the first hides the way to the owner and back, the second the way to the sender
+//! and back. A request reserves no slot: the driver binds one when the header arrives, and does not
+//! read the flow while none is free.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -14,8 +15,8 @@ use crate::error::{Code, Error};
 use crate::units::{Moment, Span};
 use crate::wire::Check;
 
-/// How much longer than a sender a relay may be silent: it may be waiting for its own sender, and when it has found out
-/// that this one is silent it still has to fetch the piece from another.
+/// How much longer than a sender a relay may be silent: it may be waiting for its own sender, and
+/// when it has found out that this one is silent it still has to fetch the piece from another.
 const RELAY_SILENCE: u32 = 2;
 
 /// What happens to the receiving half of a rail.
@@ -53,16 +54,18 @@ pub(crate) enum Answer {
 pub(crate) enum Action {
     /// Ask the sender for a piece.
     Request { flow: FlowIx, request: u32, piece: Piece },
-    /// Bind a slot, receive the payload that follows into it, check it against `check`, and write it.
+    /// Bind a slot, receive the payload that follows into it, check it against `check`, and write
+    /// it.
     Land { flow: FlowIx, piece: Piece, check: Check },
-    /// The sender broke the protocol or fell silent: close the flow. Its `FlowDown` has been told to the owner.
+    /// The sender broke the protocol or fell silent: close the flow. Its `FlowDown` has been told
+    /// to the owner.
     Close { flow: FlowIx, error: Error },
 }
 
 /// The receiving half of one rail in one transfer.
 ///
-/// Events: `handle`. Actions: `poll_action`, and `poll_owner` for what the owner must hear, until both give `None`.
-/// Time: `poll_timeout`.
+/// Events: `handle`. Actions: `poll_action`, and `poll_owner` for what the owner must hear, until
+/// both give `None`. Time: `poll_timeout`.
 pub(crate) struct Pull {
     block_bytes: u64,
     silence: Duration,
@@ -94,8 +97,8 @@ struct Asked {
 }
 
 impl Pull {
-    /// A receiving half for pieces of up to `block_bytes`; a flow that is silent for `silence` while it owes an answer
-    /// is closed, and one to a relay after twice that.
+    /// A receiving half for pieces of up to `block_bytes`; a flow that is silent for `silence`
+    /// while it owes an answer is closed, and one to a relay after twice that.
     pub(crate) fn new(block_bytes: u64, silence: Duration) -> Pull {
         let (flows, actions, for_owner) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
         Pull { block_bytes, silence, flows, requests: 0, actions, for_owner }
@@ -106,11 +109,20 @@ impl Pull {
         match event {
             Event::FlowUp { flow, relays } => {
                 let meter = Meter::default();
-                let (leased, asked) = (VecDeque::with_capacity(64), Vec::with_capacity(REQUESTS_MAX as usize));
+                let (leased, asked) =
+                    (VecDeque::with_capacity(64), Vec::with_capacity(REQUESTS_MAX as usize));
                 let credit = Credit::new();
                 let silence = self.silence * if relays { RELAY_SILENCE } else { 1 };
-                let state =
-                    Flow { leased, asked, arriving: None, credit, meter, room_told: false, heard: now, silence };
+                let state = Flow {
+                    leased,
+                    asked,
+                    arriving: None,
+                    credit,
+                    meter,
+                    room_told: false,
+                    heard: now,
+                    silence,
+                };
                 self.flows.insert(flow, state);
                 self.ask(now, flow);
             }
@@ -143,7 +155,8 @@ impl Pull {
     }
 
     fn lease(&mut self, now: Moment, flow: FlowIx, pieces: Vec<Piece>) {
-        // A lease that crossed its flow's end on the way: the owner hears of the end and takes the pieces back.
+        // A lease that crossed its flow's end on the way: the owner hears of the end and takes the
+        // pieces back.
         let Some(state) = self.flows.get_mut(&flow) else { return };
         state.room_told = false;
         state.leased.extend(pieces);
@@ -160,9 +173,15 @@ impl Pull {
     fn answer(&mut self, now: Moment, flow: FlowIx, answer: Answer) {
         let Some(state) = self.flows.get_mut(&flow) else { return };
         let (Answer::Data { request, span, .. } | Answer::Refuse { request, span, .. }) = answer;
-        let asked = state.asked.iter().position(|asked| asked.request == request && asked.piece.span == span);
+        let asked = state
+            .asked
+            .iter()
+            .position(|asked| asked.request == request && asked.piece.span == span);
         let Some(asked) = asked.map(|at| state.asked.swap_remove(at)) else {
-            let error = Error::new(Code::Integrity, format!("the sender answered {span}, which it was not asked for"));
+            let error = Error::new(
+                Code::Integrity,
+                format!("the sender answered {span}, which it was not asked for"),
+            );
             return self.close(flow, error);
         };
         state.heard = now;
@@ -173,9 +192,11 @@ impl Pull {
                 self.actions.push_back(Action::Land { flow, piece: asked.piece, check });
             }
             Answer::Refuse { code, .. } => {
-                let error =
-                    Error::new(code, format!("it cannot give {span}: its source failed, shrank or was changed"))
-                        .remedy("check the source there, then run the transfer again");
+                let error = Error::new(
+                    code,
+                    format!("it cannot give {span}: its source failed, shrank or was changed"),
+                )
+                .remedy("check the source there, then run the transfer again");
                 self.for_owner.push_back(owner::Event::Failed { flow, piece: asked.piece, error });
                 self.ask(now, flow);
             }
@@ -200,7 +221,8 @@ impl Pull {
     /// Requests what credit allows, and tells the owner of room.
     fn ask(&mut self, now: Moment, flow: FlowIx) {
         let Some(state) = self.flows.get_mut(&flow) else { return };
-        let credit = state.credit.requests(state.meter.bytes_per_second(now), self.block_bytes) as usize;
+        let credit =
+            state.credit.requests(state.meter.bytes_per_second(now), self.block_bytes) as usize;
         while state.outstanding() < credit
             && let Some(piece) = state.leased.pop_front()
         {
@@ -223,8 +245,13 @@ impl Pull {
     fn close_silent(&mut self, now: Moment) {
         let is_silent = |flow: &Flow| flow.owes() && now.since(flow.heard) >= flow.silence;
         let silent = self.flows.iter().filter(|(_, flow)| is_silent(flow));
-        for (flow, silence) in silent.map(|(&flow, state)| (flow, state.silence)).collect::<Vec<_>>() {
-            let error = Error::new(Code::Stalled, format!("the sender was silent for {} s", silence.as_secs()));
+        for (flow, silence) in
+            silent.map(|(&flow, state)| (flow, state.silence)).collect::<Vec<_>>()
+        {
+            let error = Error::new(
+                Code::Stalled,
+                format!("the sender was silent for {} s", silence.as_secs()),
+            );
             self.close(flow, error);
         }
     }
@@ -310,7 +337,11 @@ mod tests {
         assert!(matches!(pull.poll_action(), Some(Action::Land { .. })));
         pull.handle(Moment(3), Event::Received { flow: FLOW, piece: asked, intact: false });
         let heard: Vec<_> = std::iter::from_fn(|| pull.poll_owner()).collect();
-        assert!(heard.iter().any(|event| matches!(event, owner::Event::Failed { piece, .. } if *piece == asked)));
+        assert!(
+            heard.iter().any(
+                |event| matches!(event, owner::Event::Failed { piece, .. } if *piece == asked)
+            )
+        );
         assert!(pull.poll_timeout().is_some(), "the second request is still owed");
     }
 
@@ -325,7 +356,8 @@ mod tests {
         assert!(matches!(closed, Some(Action::Close { error, .. }) if error.code == Code::Stalled));
     }
 
-    /// A relay's own sender fell silent; the relay found out after as long as anybody, and took the piece from another.
+    /// A relay's own sender fell silent; the relay found out after as long as anybody, and took the
+    /// piece from another.
     #[test]
     fn a_relay_that_waits_for_its_sender_is_not_taken_for_silent() {
         let mut pull = pull();

@@ -1,7 +1,8 @@
 //! What a receiver passes on: requests for what has not landed yet wait here until it has.
 //!
-//! One per transfer and rail. It holds no bytes: what has landed is read back from where it was written. A request that
-//! waits takes no slot, so nodes that feed each other cannot hold each other up.
+//! One per transfer and rail. It holds no bytes: what has landed is read back from where it was
+//! written. A request that waits takes no slot, so nodes that feed each other cannot hold each
+//! other up.
 
 use super::FlowIx;
 use super::serve::{Ask, FLOW_REQUESTS_MAX};
@@ -55,8 +56,9 @@ impl Relay {
     /// A range will never land here: those who wait for any of it.
     pub(crate) fn give_up(&mut self, span: Span) -> Vec<(FlowIx, Ask)> {
         join(&mut self.given_up, span);
-        let (refused, parked) =
-            std::mem::take(&mut self.parked).into_iter().partition(|(_, ask)| ask.span.intersection(span).is_some());
+        let (refused, parked) = std::mem::take(&mut self.parked)
+            .into_iter()
+            .partition(|(_, ask)| ask.span.intersection(span).is_some());
         self.parked = parked;
         refused
     }

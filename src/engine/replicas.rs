@@ -1,7 +1,9 @@
-//! Replicas are compared before bytes move: which bytes of a range are read, and the check value of those.
+//! Replicas are compared before bytes move: which bytes of a range are read, and the check value of
+//! those.
 //!
-//! Every sender of a range reads the same places of it, because places follow from the range and from the
-//! attempt's random bytes. A sender answers with a few values for each range; the master compares them.
+//! Every sender of a range reads the same places of it, because places follow from the range and
+//! from the attempt's random bytes. A sender answers with a few values for each range; the master
+//! compares them.
 
 use crate::units::{KIB, Span};
 use crate::wire::control::ReplicaRange;
@@ -33,9 +35,13 @@ impl ReplicaRange {
         usize::try_from(count).expect("no more than 32 bits hold")
     }
 
-    /// The places whose bytes make one of the values: ascending, none of them larger than a place, apart from
-    /// each other.
-    pub(crate) fn places_of(&self, value: usize, seed: &Seed) -> impl Iterator<Item = Span> + use<> {
+    /// The places whose bytes make one of the values: ascending, none of them larger than a place,
+    /// apart from each other.
+    pub(crate) fn places_of(
+        &self,
+        value: usize,
+        seed: &Seed,
+    ) -> impl Iterator<Item = Span> + use<> {
         let (range, seed) = (*self, *seed);
         let (places, values) = (range.place_count(), range.value_count() as u64);
         let cut = |value: u64| (u128::from(places) * u128::from(value) / u128::from(values)) as u64;
@@ -60,8 +66,9 @@ impl ReplicaRange {
         if self.is_whole() { self.span.bytes().div_ceil(PLACE_BYTES) } else { self.places.into() }
     }
 
-    /// One place: of a whole range, all of them side by side. Of a sample, the first and the last bytes, and
-    /// one place at random in each of as many equal parts of the rest as there are places left.
+    /// One place: of a whole range, all of them side by side. Of a sample, the first and the last
+    /// bytes, and one place at random in each of as many equal parts of the rest as there are
+    /// places left.
     fn place(&self, place: u64, seed: &Seed) -> Span {
         let Span { start, end } = self.span;
         if self.is_whole() {
@@ -85,7 +92,9 @@ impl ReplicaRange {
     fn chance(&self, place: u64, seed: &Seed) -> u64 {
         let mut hasher = blake3::Hasher::new_derive_key("cep-fast 1 place of a replica");
         hasher.update(seed);
-        [self.span.start, self.span.end, place].iter().for_each(|number| _ = hasher.update(&number.to_le_bytes()));
+        [self.span.start, self.span.end, place]
+            .iter()
+            .for_each(|number| _ = hasher.update(&number.to_le_bytes()));
         first_word(&hasher)
     }
 }

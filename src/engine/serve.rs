@@ -1,11 +1,12 @@
-//! The sending half of a rail: chooses which request is read next, and keeps one piece on its way for every flow that
-//! can take it.
+//! The sending half of a rail: chooses which request is read next, and keeps one piece on its way
+//! for every flow that can take it.
 //!
-//! A sender shares its rail over receivers by weight, which a flow brings along: the bytes that the plan wants from it.
-//! The flow that has had the least for its weight comes first (start-time fair queueing, Goyal et al. 1996). Stolen
-//! pieces wait until nobody asks for their own share, so that stealing only ever uses what is idle: what they took from
-//! others would come back as more stealing. A slow receiver could keep the rail from being idle for ever; so one stolen
-//! piece at a time goes out all the same, for as long as others' own pieces hardly come through meanwhile.
+//! A sender shares its rail over receivers by weight, which a flow brings along: the bytes that the
+//! plan wants from it. The flow that has had the least for its weight comes first (start-time fair
+//! queueing, Goyal et al. 1996). Stolen pieces wait until nobody asks for their own share, so that
+//! stealing only ever uses what is idle: what they took from others would come back as more
+//! stealing. A slow receiver could keep the rail from being idle for ever; so one stolen piece at a
+//! time goes out all the same, for as long as others' own pieces hardly come through meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,9 +14,11 @@ use super::FlowIx;
 use crate::error::{Code, Error};
 use crate::units::Span;
 
-/// Pieces of one flow that are read, waiting or being sent: one on the wire, and the next ones ready behind it.
+/// Pieces of one flow that are read, waiting or being sent: one on the wire, and the next ones
+/// ready behind it.
 const FLOW_SLOTS_MAX: u32 = 4;
-/// Own pieces that are sent for each flow that asks for them, while one stolen piece is: with more, they share a full link.
+/// Own pieces that are sent for each flow that asks for them, while one stolen piece is: with more,
+/// they share a full link.
 const RIVALS: f64 = 0.5;
 /// How much of the mean of them the last stolen piece is.
 const RIVALS_GAIN: f64 = 0.25;
@@ -68,7 +71,8 @@ pub(crate) enum Action {
 
 /// The sending half of one rail, for all its transfers.
 ///
-/// Events: `handle`. Actions: `poll_action`, until `None`. It waits for nothing that time alone would bring.
+/// Events: `handle`. Actions: `poll_action`, until `None`. It waits for nothing that time alone
+/// would bring.
 pub(crate) struct Serve {
     slots_total: u32,
     slots_free: u32,
@@ -171,7 +175,8 @@ impl Serve {
             state.has_asked(ask.request).then_some("the receiver gives two requests one number")
         };
         if let Some(message) = broken {
-            self.actions.push_back(Action::Close { flow, error: Error::new(Code::Refused, message) });
+            self.actions
+                .push_back(Action::Close { flow, error: Error::new(Code::Refused, message) });
             return;
         }
         if !state.is_busy() {
@@ -183,7 +188,8 @@ impl Serve {
 
     fn loaded(&mut self, flow: FlowIx, ask: Ask, result: Result<(), Code>) {
         if let Some(state) = self.flows.get_mut(&flow) {
-            let at = state.loading.iter().position(|loading| *loading == ask).expect("a load ends once");
+            let at =
+                state.loading.iter().position(|loading| *loading == ask).expect("a load ends once");
             state.loading.swap_remove(at);
         }
         match (self.flows.get_mut(&flow), result) {
@@ -215,7 +221,8 @@ impl Serve {
         self.send_next(flow);
     }
 
-    /// A stolen piece was sent: whether others' own pieces came through beside it as if they shared a full link.
+    /// A stolen piece was sent: whether others' own pieces came through beside it as if they shared
+    /// a full link.
     fn judge_rivals(&mut self) {
         let asking = self.flows.values().filter(|flow| flow.has_firm()).count();
         let rivals = f64::from(std::mem::take(&mut self.rivals)) / asking.max(1) as f64;
@@ -244,19 +251,23 @@ impl Serve {
         }
     }
 
-    /// Whether a stolen piece may be read: when nobody asks for their own, or to see whether that takes anything from them.
+    /// Whether a stolen piece may be read: when nobody asks for their own, or to see whether that
+    /// takes anything from them.
     fn is_soft_due(&self) -> bool {
         let nobody_asks = !self.flows.values().any(Flow::has_firm);
         nobody_asks || (self.pause == 0 && self.flows.values().all(|flow| flow.soft_slots() == 0))
     }
 
-    /// Reads ahead while there are slots: firm requests first, the flow that has had least for its weight first.
+    /// Reads ahead while there are slots: firm requests first, the flow that has had least for its
+    /// weight first.
     fn load_next(&mut self) {
-        let flow_slots = (self.slots_total / self.flows.len().max(1) as u32).clamp(1, FLOW_SLOTS_MAX);
+        let flow_slots =
+            (self.slots_total / self.flows.len().max(1) as u32).clamp(1, FLOW_SLOTS_MAX);
         while self.slots_free > 0 {
             let ready = self.flows.iter().filter(|(_, state)| state.slots() < flow_slots);
             let firm = ready.clone().filter(|(_, state)| !state.firm.is_empty());
-            let least = firm.min_by(|a, b| a.1.served.total_cmp(&b.1.served)).map(|(&flow, _)| flow);
+            let least =
+                firm.min_by(|a, b| a.1.served.total_cmp(&b.1.served)).map(|(&flow, _)| flow);
             let least = least.or_else(|| {
                 let soft = ready.filter(|(_, state)| !state.soft.is_empty() && self.is_soft_due());
                 soft.min_by(|a, b| a.1.served.total_cmp(&b.1.served)).map(|(&flow, _)| flow)
@@ -266,7 +277,11 @@ impl Serve {
                 self.rivals = 0;
             }
             let state = self.flows.get_mut(&flow).expect("found above");
-            let ask = state.firm.pop_front().or_else(|| state.soft.pop_front()).expect("a flow with requests");
+            let ask = state
+                .firm
+                .pop_front()
+                .or_else(|| state.soft.pop_front())
+                .expect("a flow with requests");
             state.served += ask.span.bytes() as f64 / state.weight as f64;
             state.loading.push(ask);
             self.slots_free -= 1;
@@ -289,7 +304,11 @@ impl Flow {
     /// Whether a request with this number has not been answered.
     fn has_asked(&self, request: u32) -> bool {
         let in_line = self.firm.iter().chain(&self.soft);
-        in_line.chain(&self.loading).chain(&self.loaded).chain(&self.sending).any(|ask| ask.request == request)
+        in_line
+            .chain(&self.loading)
+            .chain(&self.loaded)
+            .chain(&self.sending)
+            .any(|ask| ask.request == request)
     }
 
     /// Whether it wants something of its own share.
@@ -318,7 +337,9 @@ mod tests {
         let mut sent = Vec::new();
         while let Some(action) = serve.poll_action() {
             match action {
-                Action::Load { flow, ask } => serve.handle(Event::Loaded { flow, ask, result: Ok(()) }),
+                Action::Load { flow, ask } => {
+                    serve.handle(Event::Loaded { flow, ask, result: Ok(()) })
+                }
                 Action::Send { flow, ask } => {
                     sent.push((flow, ask.request));
                     serve.handle(Event::Sent { flow });
@@ -357,8 +378,9 @@ mod tests {
         assert_eq!(run(&mut serve), [(B, 9), (B, 10), (B, 11), (A, 1)]);
     }
 
-    /// Runs a rail of which A asks for its own pieces and B steals, and gives how many pieces of B went out of 200. Of A's
-    /// pieces `own` go through while one of B's does, and one where none of B's does.
+    /// Runs a rail of which A asks for its own pieces and B steals, and gives how many pieces of B
+    /// went out of 200. Of A's pieces `own` go through while one of B's does, and one where none of
+    /// B's does.
     fn stolen_beside(own: f64) -> usize {
         let mut serve = Serve::new(8);
         for flow in [A, B] {
@@ -374,7 +396,9 @@ mod tests {
             }
             while let Some(action) = serve.poll_action() {
                 match action {
-                    Action::Load { flow, ask } => serve.handle(Event::Loaded { flow, ask, result: Ok(()) }),
+                    Action::Load { flow, ask } => {
+                        serve.handle(Event::Loaded { flow, ask, result: Ok(()) })
+                    }
                     Action::Send { flow, .. } if flow == A => sending.0 = Some(flow),
                     Action::Send { flow, .. } => sending.1 = Some(flow),
                     other => panic!("{other:?}"),
@@ -433,10 +457,16 @@ mod tests {
         let mut sent = 0;
         while let Some(action) = serve.poll_action() {
             match action {
-                Action::Load { flow, ask } => serve.handle(Event::Loaded { flow, ask, result: Ok(()) }),
+                Action::Load { flow, ask } => {
+                    serve.handle(Event::Loaded { flow, ask, result: Ok(()) })
+                }
                 Action::Send { flow, .. } => {
                     sent += 1;
-                    serve.handle(if sent <= 2 { Event::SentHeld { flow } } else { Event::Sent { flow } });
+                    serve.handle(if sent <= 2 {
+                        Event::SentHeld { flow }
+                    } else {
+                        Event::Sent { flow }
+                    });
                 }
                 other => panic!("{other:?}"),
             }
@@ -456,11 +486,15 @@ mod tests {
         serve.handle(Event::Request { flow: A, ask: ask(1) });
         serve.poll_action();
         serve.handle(Event::Loaded { flow: A, ask: ask(0), result: Err(Code::Data) });
-        assert_eq!(serve.poll_action(), Some(Action::Refuse { flow: A, ask: ask(0), code: Code::Data }));
+        assert_eq!(
+            serve.poll_action(),
+            Some(Action::Refuse { flow: A, ask: ask(0), code: Code::Data })
+        );
         assert_eq!(serve.poll_action(), Some(Action::Load { flow: A, ask: ask(1) }));
     }
 
-    /// The rail found the second piece under the number of both, and nothing when it came to send the other.
+    /// The rail found the second piece under the number of both, and nothing when it came to send
+    /// the other.
     #[test]
     fn a_receiver_that_gives_two_requests_one_number_is_closed() {
         let mut serve = Serve::new(4);
@@ -469,17 +503,26 @@ mod tests {
             serve.handle(Event::Request { flow, ask: ask(7) });
         }
         let loads: Vec<_> = std::iter::from_fn(|| serve.poll_action()).collect();
-        assert!(matches!(loads[..], [Action::Load { flow: A, .. }, Action::Load { flow: B, .. }]), "{loads:?}");
+        assert!(
+            matches!(loads[..], [Action::Load { flow: A, .. }, Action::Load { flow: B, .. }]),
+            "{loads:?}"
+        );
         serve.handle(Event::Loaded { flow: A, ask: ask(7), result: Ok(()) });
         serve.handle(Event::Request { flow: A, ask: Ask { span: Span::of(0, 5), ..ask(7) } });
         let done: Vec<_> = std::iter::from_fn(|| serve.poll_action()).collect();
-        assert!(matches!(done[..], [Action::Send { .. }, Action::Close { flow: A, .. }]), "{done:?}");
+        assert!(
+            matches!(done[..], [Action::Send { .. }, Action::Close { flow: A, .. }]),
+            "{done:?}"
+        );
         // One that was answered may be asked again.
         serve.handle(Event::Loaded { flow: B, ask: ask(7), result: Ok(()) });
         serve.handle(Event::Sent { flow: B });
         serve.handle(Event::Request { flow: B, ask: ask(7) });
         let done: Vec<_> = std::iter::from_fn(|| serve.poll_action()).collect();
-        assert!(matches!(done[..], [Action::Send { flow: B, .. }, Action::Load { flow: B, .. }]), "{done:?}");
+        assert!(
+            matches!(done[..], [Action::Send { flow: B, .. }, Action::Load { flow: B, .. }]),
+            "{done:?}"
+        );
     }
 
     #[test]
@@ -489,6 +532,9 @@ mod tests {
         for request in 0..=(FLOW_REQUESTS_MAX as u32 + 1) {
             serve.handle(Event::Request { flow: A, ask: ask(request) });
         }
-        assert!(std::iter::from_fn(|| serve.poll_action()).any(|action| matches!(action, Action::Close { .. })));
+        assert!(
+            std::iter::from_fn(|| serve.poll_action())
+                .any(|action| matches!(action, Action::Close { .. }))
+        );
     }
 }

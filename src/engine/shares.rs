@@ -1,7 +1,7 @@
 //! The queues of pieces that a receiver means to ask each sender for, cut by the plan's weights.
 //!
-//! A share is a soft limit: when one runs dry, its sender takes pieces from the end of another's share that it can
-//! stand in for (stealing).
+//! A share is a soft limit: when one runs dry, its sender takes pieces from the end of another's
+//! share that it can stand in for (stealing).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,9 +25,13 @@ struct Queue {
 impl Shares {
     /// Cuts every segment of `extents` by the weights of its senders.
     ///
-    /// Weights are kept over the whole transfer, not in every segment alone: what rounding takes from a sender in one
-    /// segment it gets in a later one, so that segments of a single piece are spread by weight too.
-    pub(super) fn cut<'a>(extents: &Extents, weights: impl Iterator<Item = &'a [(NodeIx, u32)]>) -> Shares {
+    /// Weights are kept over the whole transfer, not in every segment alone: what rounding takes
+    /// from a sender in one segment it gets in a later one, so that segments of a single piece are
+    /// spread by weight too.
+    pub(super) fn cut<'a>(
+        extents: &Extents,
+        weights: impl Iterator<Item = &'a [(NodeIx, u32)]>,
+    ) -> Shares {
         let runs = (0..extents.segment_count()).map(|segment| extents.open_runs(segment));
         Shares::cut_runs(extents, runs, weights)
     }
@@ -38,7 +42,11 @@ impl Shares {
     }
 
     /// Cuts what is left in all shares by other weights.
-    pub(super) fn cut_again<'a>(self, extents: &Extents, weights: impl Iterator<Item = &'a [(NodeIx, u32)]>) -> Shares {
+    pub(super) fn cut_again<'a>(
+        self,
+        extents: &Extents,
+        weights: impl Iterator<Item = &'a [(NodeIx, u32)]>,
+    ) -> Shares {
         let mut runs: Vec<Vec<Run>> = vec![Vec::new(); extents.segment_count() as usize];
         for run in self.queues.into_values().flat_map(|queue| queue.runs) {
             runs[run.segment as usize].push(run);
@@ -110,10 +118,17 @@ impl Shares {
     }
 
     /// Takes a piece from the end of `victim`'s share that `thief` offers too.
-    pub(super) fn steal(&mut self, extents: &Extents, thief: NodeIx, victim: NodeIx) -> Option<Span> {
+    pub(super) fn steal(
+        &mut self,
+        extents: &Extents,
+        thief: NodeIx,
+        victim: NodeIx,
+    ) -> Option<Span> {
         let queue = self.queues.get_mut(&victim)?;
         let looked = queue.runs.len().saturating_sub(STEAL_LOOK_RUNS);
-        let at = (looked..queue.runs.len()).rev().find(|&at| extents.offers(thief, queue.runs[at].segment))?;
+        let at = (looked..queue.runs.len())
+            .rev()
+            .find(|&at| extents.offers(thief, queue.runs[at].segment))?;
         let run = &mut queue.runs[at];
         run.end -= 1;
         let piece = extents.piece(run.segment, run.end);
@@ -155,8 +170,13 @@ fn take_pieces(runs: &mut VecDeque<Run>, mut count: u64) -> Vec<Run> {
     taken
 }
 
-/// How many of a segment's `pieces` each sender gets: whole numbers as near to what it is due as can be.
-fn apportion(pieces: u64, weights: &[(NodeIx, u32)], due: &mut BTreeMap<NodeIx, f64>) -> Vec<(NodeIx, u64)> {
+/// How many of a segment's `pieces` each sender gets: whole numbers as near to what it is due as
+/// can be.
+fn apportion(
+    pieces: u64,
+    weights: &[(NodeIx, u32)],
+    due: &mut BTreeMap<NodeIx, f64>,
+) -> Vec<(NodeIx, u64)> {
     let mut counts: Vec<(NodeIx, u64)> = Vec::with_capacity(weights.len());
     let mut left = pieces;
     for &(sender, _) in weights {
@@ -165,9 +185,12 @@ fn apportion(pieces: u64, weights: &[(NodeIx, u32)], due: &mut BTreeMap<NodeIx, 
         counts.push((sender, count));
     }
     while left > 0 {
-        // Rounding leaves fewer pieces than there are senders; a first sender that was owed much may leave more.
+        // Rounding leaves fewer pieces than there are senders; a first sender that was owed much
+        // may leave more.
         let behind = |at: &usize| due[&counts[*at].0] - counts[*at].1 as f64;
-        let next = (0..counts.len()).max_by(|a, b| behind(a).total_cmp(&behind(b))).expect("a segment has senders");
+        let next = (0..counts.len())
+            .max_by(|a, b| behind(a).total_cmp(&behind(b)))
+            .expect("a segment has senders");
         let missing = (behind(&next).floor().max(1.0) as u64).min(left);
         counts[next].1 += missing;
         left -= missing;
@@ -222,7 +245,10 @@ mod tests {
             taken.push(piece);
         }
         taken.sort_unstable();
-        assert_eq!(crate::units::union(taken.clone()), [Span::new(3, 47), Span::new(50, 51), Span::new(60, 200)]);
+        assert_eq!(
+            crate::units::union(taken.clone()),
+            [Span::new(3, 47), Span::new(50, 51), Span::new(60, 200)]
+        );
         assert_eq!(taken.iter().map(|piece| piece.bytes()).sum::<u64>(), extents.wanted_bytes());
     }
 }

@@ -1,9 +1,10 @@
 //! What a node has said to its master, so that it can be said again.
 //!
-//! A control session may break at any point while both ends live: a NIC dies, a firewall forgets. Nobody knows then what
-//! was still on the way. So each side counts the messages that it has heard; on the session that follows they tell each
-//! other, and say again what is behind that. The master makes its messages anew from what it knows; a node keeps what it
-//! said, which is two messages in a transfer without incident.
+//! A control session may break at any point while both ends live: a NIC dies, a firewall forgets.
+//! Nobody knows then what was still on the way. So each side counts the messages that it has heard;
+//! on the session that follows they tell each other, and say again what is behind that. The master
+//! makes its messages anew from what it knows; a node keeps what it said, which is two messages in
+//! a transfer without incident.
 
 /// One node's side of the talk with a master about one transfer.
 ///

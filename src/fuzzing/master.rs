@@ -1,5 +1,5 @@
-//! A master without its sessions: a `Conductor` whose nodes come and go and say anything that the wire lets through, and a user
-//! who may give up.
+//! A master without its sessions: a `Conductor` whose nodes come and go and say anything that the
+//! wire lets through, and a user who may give up.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::spec::Spec;
 use crate::units::{Moment, NodeIx, Span, union};
 use crate::wire::Check;
 use crate::wire::control::{
-    Advert, CheckValue, Delivered, Have, LandedSegment, Origin, Prepared, Rail, RowState, SegmentChecks, Start, Stats,
-    ToMaster, ToNode, decode, encode,
+    Advert, CheckValue, Delivered, Have, LandedSegment, Origin, Prepared, Rail, RowState,
+    SegmentChecks, Start, Stats, ToMaster, ToNode, decode, encode,
 };
 
 /// What is moved: apart, copied, into one file, by a group, by a node that does both.
@@ -31,11 +31,13 @@ const ROWS: [&str; 5] = [
      reader a:1 file:///x 0 10000-19999\n",
 ];
 
-/// How often a kind world is asked to go on; every wait has a deadline, and there are some ten of them.
+/// How often a kind world is asked to go on; every wait has a deadline, and there are some ten of
+/// them.
 const ROUNDS_MAX: usize = 1000;
 
-/// Phases follow each other, every wait has a deadline, whatever is said can be read, numbers add up, nobody's word but that of
-/// all receivers makes the transfer complete, and once everybody is kind, it ends.
+/// Phases follow each other, every wait has a deadline, whatever is said can be read, numbers add
+/// up, nobody's word but that of all receivers makes the transfer complete, and once everybody is
+/// kind, it ends.
 pub fn master(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let mut world = World::new(&mut script);
@@ -65,7 +67,8 @@ impl World {
         let rows = script.pick(&ROWS);
         let spec = Spec::parse("fuzz", &format!("id fuzz\n{rows}")).expect("a specification");
         let roster = Roster::new(&spec);
-        let identity = Identity { id: "fuzz".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
+        let identity =
+            Identity { id: "fuzz".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
         let timeout = script.coin().then_some(Duration::from_secs(60));
         let terms = Terms::new(&spec, &roster, identity, Wishes { timeout, ..Wishes::default() });
         let now = Moment(1_000_000);
@@ -151,25 +154,42 @@ impl World {
                     Some(start) => landed(start, script.below(2) as u64),
                     None => spans(script).into_iter().map(strange).collect(),
                 };
-                ToMaster::Landed { segments, stats: Stats { received_bytes: number(script), ..Stats::default() } }
+                ToMaster::Landed {
+                    segments,
+                    stats: Stats { received_bytes: number(script), ..Stats::default() },
+                }
             }
             5 => ToMaster::Report(Stats { sent_bytes: number(script), ..Stats::default() }),
             6 => ToMaster::Committed,
             _ => {
-                let code = script.pick(&[Code::Cancelled, Code::Data, Code::Integrity, Code::Stalled, Code::Internal]);
+                let code = script.pick(&[
+                    Code::Cancelled,
+                    Code::Data,
+                    Code::Integrity,
+                    Code::Stalled,
+                    Code::Internal,
+                ]);
                 let stats = script.coin().then(Box::default);
-                ToMaster::Failed { error: Error::new(code, "it says so").missing(spans(script)), stats }
+                ToMaster::Failed {
+                    error: Error::new(code, "it says so").missing(spans(script)),
+                    stats,
+                }
             }
         }
     }
 
     fn prepared(&self, at: usize, script: &mut Script<'_>) -> Prepared {
-        let rows = self.conductor.roster().entries[at].rows.len() + usize::from(script.below(16) == 15);
+        let rows =
+            self.conductor.roster().entries[at].rows.len() + usize::from(script.below(16) == 15);
         let row = |script: &mut Script<'_>| RowState { shared: script.coin(), kept: script.coin() };
         let rows: Vec<RowState> = (0..rows).map(|_| row(script)).collect();
         let states = rows.iter().map(|_| script.pick(&[0, 1, 2])).collect();
-        let origin = |script: &mut Script<'_>| Origin { who: script.pick(&[0, 1]), state: script.pick(&[0, 1, 2]) };
-        let have = spans(script).into_iter().map(|span| Have { span, origin: origin(script) }).collect();
+        let origin = |script: &mut Script<'_>| Origin {
+            who: script.pick(&[0, 1]),
+            state: script.pick(&[0, 1, 2]),
+        };
+        let have =
+            spans(script).into_iter().map(|span| Have { span, origin: origin(script) }).collect();
         let error = (script.below(32) == 31).then(|| Error::new(Code::Data, "no such file"));
         let replicas = (0..script.below(40)).map(|_| script.pick(&[0, 1, 2])).collect();
         let (holes, sealed, notes, modes) = (spans(script), script.coin(), Vec::new(), Vec::new());
@@ -191,7 +211,11 @@ impl World {
         let phase = self.conductor.phase();
         assert!(phase >= before, "from {before:?} back to {phase:?}");
         assert_eq!(self.conductor.poll_timeout().is_none(), phase == Phase::Done, "{phase:?}");
-        let landed = self.conductor.peers().iter().fold(0_u64, |sum, peer| sum.saturating_add(peer.landed_bytes));
+        let landed = self
+            .conductor
+            .peers()
+            .iter()
+            .fold(0_u64, |sum, peer| sum.saturating_add(peer.landed_bytes));
         assert_eq!(self.conductor.landed_bytes(), landed);
         if phase == Phase::Done && self.conductor.error().is_none() {
             for (entry, node) in self.conductor.roster().entries.iter().zip(&self.nodes) {
@@ -199,7 +223,10 @@ impl World {
             }
         }
         let report = summary::report(&self.conductor, Duration::from_secs(1));
-        assert_eq!((report.error.is_none(), report.bytes), (self.conductor.error().is_none(), landed));
+        assert_eq!(
+            (report.error.is_none(), report.bytes),
+            (self.conductor.error().is_none(), landed)
+        );
     }
 
     /// Everybody is kind from now on.
@@ -223,7 +250,8 @@ impl World {
 
 fn advert(rails: usize) -> Advert {
     let address = std::net::SocketAddr::from(([10, 0, 0, 1], 40_000));
-    let rail = |at: usize| Rail { nic: format!("eth{at}"), address, line: None, mtu: None, numa: None };
+    let rail =
+        |at: usize| Rail { nic: format!("eth{at}"), address, line: None, mtu: None, numa: None };
     let rails = (0..rails).map(rail).collect();
     Advert { software: "fuzz".into(), rails, cores: 1, boot_id: String::new(), incarnation: 1 }
 }
@@ -231,7 +259,11 @@ fn advert(rails: usize) -> Advert {
 /// All that a plan wants, with a check that says which replica it came from.
 fn landed(start: &Start, replica: u64) -> Vec<LandedSegment> {
     let checks = |span: Span| listed(span, span.start + replica);
-    start.segments.iter().map(|it| LandedSegment { span: it.span, checks: checks(it.span) }).collect()
+    start
+        .segments
+        .iter()
+        .map(|it| LandedSegment { span: it.span, checks: checks(it.span) })
+        .collect()
 }
 
 fn listed(span: Span, crc: u64) -> SegmentChecks {

@@ -1,7 +1,9 @@
-//! What is fuzzed: for each target one function of arbitrary bytes, which panics where a promise is broken.
+//! What is fuzzed: for each target one function of arbitrary bytes, which panics where a promise is
+//! broken.
 //!
-//! The programs in `fuzz/` find bytes that reach ever more of the code, and the tests below replay what they found: the same
-//! functions over `fuzz/corpus`. Behind the feature `fuzzing`, which nothing but `fuzz/` asks for.
+//! The programs in `fuzz/` find bytes that reach ever more of the code, and the tests below replay
+//! what they found: the same functions over `fuzz/corpus`. Behind the feature `fuzzing`, which
+//! nothing but `fuzz/` asks for.
 
 mod master;
 mod receiver;
@@ -41,7 +43,8 @@ mod tests {
     /// The files and folders of a folder below `fuzz/`.
     fn found(folder: &str) -> Vec<PathBuf> {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(folder);
-        let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let entries =
+            fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         entries.map(|entry| entry.expect("an entry").path()).collect()
     }
 
@@ -61,7 +64,8 @@ mod tests {
     #[test]
     fn every_target_has_a_program() {
         let programs = found("fuzz_targets");
-        let programs: BTreeSet<_> = programs.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
+        let programs: BTreeSet<_> =
+            programs.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
         assert_eq!(programs, TARGETS.iter().map(|(name, _)| *name).collect());
     }
 }

@@ -1,7 +1,9 @@
-//! A receiver without its threads: a `Member`, the `Owner` in it and a `Pull` for each of two rails, with a master that says
-//! anything, senders that answer anything, and a kernel that ends what it was asked for in any order.
+//! A receiver without its threads: a `Member`, the `Owner` in it and a `Pull` for each of two
+//! rails, with a master that says anything, senders that answer anything, and a kernel that ends
+//! what it was asked for in any order.
 //!
-//! Between the machines, messages go the way that they go between threads: in order, and as late as can be.
+//! Between the machines, messages go the way that they go between threads: in order, and as late as
+//! can be.
 
 mod rail;
 
@@ -18,18 +20,20 @@ use crate::engine::{FlowIx, Grid, owner};
 use crate::error::{Code, Error};
 use crate::units::{Moment, Span, covers, union};
 use crate::wire::control::{
-    Options, Peer, PlanSegment, Prepared, SegmentChecks, Share, Start, ToMaster, ToNode, decode, encode,
+    Options, Peer, PlanSegment, Prepared, SegmentChecks, Share, Start, ToMaster, ToNode, decode,
+    encode,
 };
 use crate::wire::{Check, CheckKind};
 
-/// How many steps a receiver may need to its end once everybody is kind to it; a plan has some hundred pieces.
+/// How many steps a receiver may need to its end once everybody is kind to it; a plan has some
+/// hundred pieces.
 const STEPS_MAX: usize = 100_000;
 
 /// Pieces of a plan that is played through; what is larger is as good as one that is refused.
 const PIECES_MAX: u64 = 600;
 
-/// Nothing is asked for or written that is not wanted, nothing is named before all has landed, every number adds up, and once
-/// everybody is kind, the transfer ends.
+/// Nothing is asked for or written that is not wanted, nothing is named before all has landed,
+/// every number adds up, and once everybody is kind, the transfer ends.
 pub fn receiver(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let Some(mut world) = World::new(&mut script) else { return };
@@ -84,7 +88,8 @@ impl World {
         let origin = script.pick(&[0, 5, 1024, u64::MAX - 2000, u64::MAX]);
         let check = script.pick(&[CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
         let object = script.coin().then(|| Span::new(origin.min(u64::MAX - 1), u64::MAX));
-        let options: Options = decode(&encode(&Options { block_bytes, origin, check, object, ..plain }).ok()?).ok()?;
+        let options: Options =
+            decode(&encode(&Options { block_bytes, origin, check, object, ..plain }).ok()?).ok()?;
         let grid = Grid::new(options.origin, options.block_bytes.into());
         let method = Method::new(options.check, options.object);
         let rail = || Rail {
@@ -145,13 +150,18 @@ impl World {
                 }
             }
             12 => {
-                let (rail, code) = (script.below(2), script.pick(&[Code::Unreachable, Code::Refused, Code::Stalled]));
+                let (rail, code) = (
+                    script.below(2),
+                    script.pick(&[Code::Unreachable, Code::Refused, Code::Stalled]),
+                );
                 if let Some(at) = script.place(self.rails[rail].flows.len()) {
                     let flow = *self.rails[rail].flows.keys().nth(at).expect("one of them");
                     self.rails[rail].close(self.now, flow, Error::new(code, "it broke"));
                 }
             }
-            13 if script.below(32) == 31 => self.hear(Event::Broken(Error::new(Code::Data, "the disk is full"))),
+            13 if script.below(32) == 31 => {
+                self.hear(Event::Broken(Error::new(Code::Data, "the disk is full")))
+            }
             _ => {
                 let wait = script.pick(&[0, 1_000_000, 20_000_000, 500_000_000, 10_000_000_000]);
                 self.pass(Duration::from_nanos(wait));
@@ -178,12 +188,19 @@ impl World {
         let spans = if again && self.epoch > 1 { self.told.wanted.clone() } else { spans(script) };
         let senders = |script: &mut Script<'_>| {
             let weight = |script: &mut Script<'_>| script.pick(&[1, 0, 3, u32::MAX]);
-            (0..script.below(4)).map(|_| Share { index: script.below(4) as u32, weight: weight(script) }).collect()
+            (0..script.below(4))
+                .map(|_| Share { index: script.below(4) as u32, weight: weight(script) })
+                .collect()
         };
-        start.segments = spans.into_iter().map(|span| PlanSegment { span, senders: senders(script) }).collect();
+        start.segments =
+            spans.into_iter().map(|span| PlanSegment { span, senders: senders(script) }).collect();
         let rails = vec!["10.0.0.1:1".parse().expect("an address"); script.below(3)];
-        let peer =
-            |index: usize| Peer { index: index as u32, name: "a".into(), rails: rails.clone(), relays: index == 1 };
+        let peer = |index: usize| Peer {
+            index: index as u32,
+            name: "a".into(),
+            rails: rails.clone(),
+            relays: index == 1,
+        };
         start.epoch = self.epoch;
         start.peers = (0..script.below(5)).map(peer).collect();
         start.holes = union(spans_of(script, 2));
@@ -193,7 +210,8 @@ impl World {
         start.relays = union(spans_of(script, 2));
         let Ok(bytes) = encode(&ToNode::Start(start)) else { return };
         let Ok(ToNode::Start(start)) = decode(&bytes) else { return };
-        let pieces = start.segments.iter().map(|segment| u128::from(self.grid.piece_count(segment.span)));
+        let pieces =
+            start.segments.iter().map(|segment| u128::from(self.grid.piece_count(segment.span)));
         if pieces.sum::<u128>() > PIECES_MAX.into() {
             return;
         }
@@ -233,7 +251,9 @@ impl World {
     fn opened(&mut self, lane: Lane) {
         let flow = FlowIx(self.flow_count);
         self.flow_count += 1;
-        self.rails[lane.index as usize % 2].commands.push_back(Command::Up { flow, relays: lane.sender.0 == 1 });
+        self.rails[lane.index as usize % 2]
+            .commands
+            .push_back(Command::Up { flow, relays: lane.sender.0 == 1 });
         self.hear(Event::Owner(owner::Event::FlowUp { flow, lane }));
     }
 
@@ -248,7 +268,9 @@ impl World {
             self.hear(Event::Owner(event));
             return true;
         }
-        let Some(rail) = self.rails.iter_mut().find(|rail| !rail.commands.is_empty()) else { return false };
+        let Some(rail) = self.rails.iter_mut().find(|rail| !rail.commands.is_empty()) else {
+            return false;
+        };
         let command = rail.commands.pop_front().expect("looked at above");
         rail.hear(self.now, command);
         true
@@ -263,7 +285,8 @@ impl World {
             return;
         }
         let known = script.place(state.asked.len()).map(|at| state.asked[at]);
-        let (request, mut span) = known.map_or((7, Span::new(0, 10)), |(request, piece)| (request, piece.span));
+        let (request, mut span) =
+            known.map_or((7, Span::new(0, 10)), |(request, piece)| (request, piece.span));
         if script.below(16) == 15 {
             span = Span::of(u64::from(script.byte()), 1 + u64::from(script.byte()));
         }
@@ -272,10 +295,16 @@ impl World {
             _ => check_of(self.kind, span),
         };
         let answer = match script.below(8) {
-            7 => Answer::Refuse { request, span, code: script.pick(&[Code::Data, Code::Integrity, Code::Refused]) },
+            7 => Answer::Refuse {
+                request,
+                span,
+                code: script.pick(&[Code::Data, Code::Integrity, Code::Refused]),
+            },
             _ => Answer::Data { request, span, check },
         };
-        if let (Answer::Refuse { .. }, Some(state)) = (answer, self.rails[rail].flows.get_mut(&flow)) {
+        if let (Answer::Refuse { .. }, Some(state)) =
+            (answer, self.rails[rail].flows.get_mut(&flow))
+        {
             state.asked.retain(|(of, piece)| (*of, piece.span) != (request, span));
         }
         self.rails[rail].pull.handle(self.now, pull::Event::Answer { flow, answer });
@@ -301,7 +330,10 @@ impl World {
         for rail in &mut self.rails {
             if rail.pull.poll_timeout().is_some_and(|due| self.now >= due) {
                 rail.pull.handle(self.now, pull::Event::Tick);
-                assert!(rail.pull.poll_timeout().is_none_or(|due| due > self.now), "a tick that changes nothing");
+                assert!(
+                    rail.pull.poll_timeout().is_none_or(|due| due > self.now),
+                    "a tick that changes nothing"
+                );
             }
         }
         if self.member.poll_timeout().is_some_and(|due| self.now >= due) {
@@ -339,7 +371,9 @@ impl World {
                 assert!(!self.opening.contains(&lane), "{lane:?} is being opened");
                 self.opening.push(lane);
             }
-            Action::Lease { flow, pieces } => self.tell_all(|| Command::Lease { flow, pieces: pieces.clone() }),
+            Action::Lease { flow, pieces } => {
+                self.tell_all(|| Command::Lease { flow, pieces: pieces.clone() })
+            }
             Action::Revoke { flow, pieces } => self.tell_all(|| Command::Revoke { flow, pieces }),
             Action::Close { flow } => self.tell_all(|| Command::Close { flow }),
             Action::Offer { span } => {
@@ -347,13 +381,24 @@ impl World {
             }
             Action::Drain => self.tell_all(|| Command::Drain),
             Action::Commit { .. } => {
-                assert!(self.has_all(), "{:?} is not all of {:?}", self.told.landed, self.told.wanted);
-                assert!(self.rails.iter().all(|rail| rail.writing.is_empty()), "named while it is written to");
+                assert!(
+                    self.has_all(),
+                    "{:?} is not all of {:?}",
+                    self.told.landed,
+                    self.told.wanted
+                );
+                assert!(
+                    self.rails.iter().all(|rail| rail.writing.is_empty()),
+                    "named while it is written to"
+                );
                 self.jobs.push_back(Job::Commit);
             }
             Action::Keep { pieces } => {
                 let there = self.there();
-                assert!(pieces.iter().all(|piece| covers(&there, piece.span)), "{pieces:?} are kept and not there");
+                assert!(
+                    pieces.iter().all(|piece| covers(&there, piece.span)),
+                    "{pieces:?} are kept and not there"
+                );
                 self.jobs.push_back(Job::Keep);
             }
             Action::Leave => self.jobs.push_back(Job::Leave),
@@ -379,12 +424,17 @@ impl World {
                 let spans: Vec<Span> = segments.iter().map(|segment| segment.span).collect();
                 assert_eq!(spans, self.told.wanted);
                 for segment in segments {
-                    let SegmentChecks::Listed(checks) = &segment.checks else { panic!("few checks are listed") };
+                    let SegmentChecks::Listed(checks) = &segment.checks else {
+                        panic!("few checks are listed")
+                    };
                     let checked = union(checks.iter().map(|check| check.span).collect());
                     assert_eq!(checked, [segment.span], "every byte has a check");
                 }
                 let wanted: u64 = spans.iter().map(|span| span.bytes()).sum();
-                assert!(stats.received_bytes <= wanted && stats.stolen_bytes <= stats.received_bytes, "{stats:?}");
+                assert!(
+                    stats.received_bytes <= wanted && stats.stolen_bytes <= stats.received_bytes,
+                    "{stats:?}"
+                );
             }
             ToMaster::Failed { error, .. } => {
                 let wanted = union(self.told.wanted.clone());
@@ -427,7 +477,8 @@ impl World {
             if !self.advance() {
                 let due = self.rails.iter().filter_map(|rail| rail.pull.poll_timeout());
                 let due = due.chain(self.member.poll_timeout()).min();
-                let due = due.unwrap_or_else(|| panic!("{:?} waits for nothing", self.member.state()));
+                let due =
+                    due.unwrap_or_else(|| panic!("{:?} waits for nothing", self.member.state()));
                 self.pass(due.since(self.now));
             }
         }
@@ -452,7 +503,10 @@ impl World {
     }
 }
 
-fn pick_flow<'a>(script: &mut Script<'_>, flows: &'a BTreeMap<FlowIx, Flow>) -> Option<(FlowIx, &'a Flow)> {
+fn pick_flow<'a>(
+    script: &mut Script<'_>,
+    flows: &'a BTreeMap<FlowIx, Flow>,
+) -> Option<(FlowIx, &'a Flow)> {
     let at = script.place(flows.len())?;
     flows.iter().nth(at).map(|(&flow, state)| (flow, state))
 }

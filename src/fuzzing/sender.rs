@@ -1,7 +1,8 @@
-//! The sending half of a rail, with receivers that ask for anything at any time and a kernel that answers in any order.
+//! The sending half of a rail, with receivers that ask for anything at any time and a kernel that
+//! answers in any order.
 //!
-//! What the driver promises the machines is kept here: an answer to each `Load` and each `Send`, and a slot that is held is
-//! freed once.
+//! What the driver promises the machines is kept here: an answer to each `Load` and each `Send`,
+//! and a slot that is held is freed once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +13,8 @@ use crate::engine::serve::{Action, Ask, Event, Serve};
 use crate::error::Code;
 use crate::units::Span;
 
-/// No more slots are in use than there are, no flow has two sends at once, and every request of a flow that stands is
-/// answered once.
+/// No more slots are in use than there are, no flow has two sends at once, and every request of a
+/// flow that stands is answered once.
 pub fn sender(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let slots = 1 + script.below(8);
@@ -73,7 +74,11 @@ impl World {
                 let (flow, _) = self.sending.swap_remove(at);
                 let held = script.coin();
                 self.held += usize::from(held);
-                self.serve.handle(if held { Event::SentHeld { flow } } else { Event::Sent { flow } });
+                self.serve.handle(if held {
+                    Event::SentHeld { flow }
+                } else {
+                    Event::Sent { flow }
+                });
             }
             5 if self.held > 0 => {
                 self.held -= 1;
@@ -129,7 +134,11 @@ impl World {
         self.relay.land(span);
         while let Some((flow, ask)) = self.relay.poll_ready() {
             let state = self.flows.get_mut(&flow).expect("nobody waits on a flow that is gone");
-            let at = state.parked.iter().position(|parked| *parked == ask).expect("it waited, and for once");
+            let at = state
+                .parked
+                .iter()
+                .position(|parked| *parked == ask)
+                .expect("it waited, and for once");
             state.parked.remove(at);
             self.serve.handle(Event::Request { flow, ask });
             self.follow();
@@ -139,7 +148,11 @@ impl World {
     fn give_up(&mut self, span: Span) {
         for (flow, ask) in self.relay.give_up(span) {
             let state = self.flows.get_mut(&flow).expect("nobody waits on a flow that is gone");
-            let at = state.parked.iter().position(|parked| *parked == ask).expect("it waited, and for once");
+            let at = state
+                .parked
+                .iter()
+                .position(|parked| *parked == ask)
+                .expect("it waited, and for once");
             state.parked.remove(at);
             self.answered(flow, ask);
         }
@@ -167,19 +180,29 @@ impl World {
             match action {
                 Action::Load { flow, ask } => {
                     let mut slots = self.loading.iter().chain(&self.loaded);
-                    let is_new = |(of, it): &(FlowIx, Ask)| (*of, it.request) != (flow, ask.request);
-                    assert!(slots.all(is_new), "the driver knows what is loaded by its flow and number");
+                    let is_new =
+                        |(of, it): &(FlowIx, Ask)| (*of, it.request) != (flow, ask.request);
+                    assert!(
+                        slots.all(is_new),
+                        "the driver knows what is loaded by its flow and number"
+                    );
                     self.loading.push((flow, ask));
                 }
                 Action::Send { flow, ask } => {
                     self.take_loaded(flow, ask);
                     self.answered(flow, ask);
-                    assert!(self.sending.iter().all(|(of, _)| *of != flow), "two sends on one flow");
+                    assert!(
+                        self.sending.iter().all(|(of, _)| *of != flow),
+                        "two sends on one flow"
+                    );
                     self.sending.push((flow, ask));
                 }
                 Action::Unload { flow, ask } => {
                     self.take_loaded(flow, ask);
-                    assert!(!self.flows.contains_key(&flow), "only what nobody waits for is thrown away");
+                    assert!(
+                        !self.flows.contains_key(&flow),
+                        "only what nobody waits for is thrown away"
+                    );
                 }
                 Action::Refuse { flow, ask, .. } => self.answered(flow, ask),
                 Action::Close { flow, .. } => self.flow_down(flow),
@@ -190,14 +213,22 @@ impl World {
     }
 
     fn take_loaded(&mut self, flow: FlowIx, ask: Ask) {
-        let at = self.loaded.iter().position(|loaded| *loaded == (flow, ask)).expect("a piece that is in a slot");
+        let at = self
+            .loaded
+            .iter()
+            .position(|loaded| *loaded == (flow, ask))
+            .expect("a piece that is in a slot");
         self.loaded.remove(at);
     }
 
     /// A flow may have gone since the machine decided to answer it.
     fn answered(&mut self, flow: FlowIx, ask: Ask) {
         if let Some(state) = self.flows.get_mut(&flow) {
-            let at = state.asked.iter().position(|asked| *asked == ask).expect("an answer to a request, and one only");
+            let at = state
+                .asked
+                .iter()
+                .position(|asked| *asked == ask)
+                .expect("an answer to a request, and one only");
             state.asked.remove(at);
         }
     }
@@ -220,8 +251,16 @@ impl World {
             }
             self.follow();
         }
-        let waiting: BTreeSet<FlowIx> =
-            self.flows.iter().filter(|(_, flow)| !flow.asked.is_empty()).map(|(&flow, _)| flow).collect();
-        assert!(waiting.is_empty() && self.loaded.is_empty(), "{waiting:?} wait, {:?} lie", self.loaded);
+        let waiting: BTreeSet<FlowIx> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| !flow.asked.is_empty())
+            .map(|(&flow, _)| flow)
+            .collect();
+        assert!(
+            waiting.is_empty() && self.loaded.is_empty(),
+            "{waiting:?} wait, {:?} lie",
+            self.loaded
+        );
     }
 }

@@ -1,8 +1,11 @@
-//! What users write, and what peers and files say: read to something that can be written again, or refused.
+//! What users write, and what peers and files say: read to something that can be written again, or
+//! refused.
 
 use crate::error::Code;
 use crate::spec::{Spec, hostlist};
-use crate::wire::control::{Advert, Answer, FlowHello, Message, Query, ToMaster, ToNode, decode, encode};
+use crate::wire::control::{
+    Advert, Answer, FlowHello, Message, Query, ToMaster, ToNode, decode, encode,
+};
 use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 use crate::wire::version::{Preamble, REPLY_BYTES, Reply, VERSIONS, negotiate};
 
@@ -24,7 +27,8 @@ pub fn spec(bytes: &[u8]) {
     }
     if spec.rows.len() <= ROWS_PRINTED_MAX {
         let printed = spec.to_string();
-        let again = Spec::parse("printed", &printed).unwrap_or_else(|error| panic!("{error}\n{printed}"));
+        let again =
+            Spec::parse("printed", &printed).unwrap_or_else(|error| panic!("{error}\n{printed}"));
         assert_eq!(without_lines(again), without_lines(spec), "{printed}");
     }
 }

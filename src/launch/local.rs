@@ -1,5 +1,6 @@
-//! `--launch local`: every host of a specification is a child process of its own on this machine, with a loopback
-//! address of its own and the port that the specification gives it. The bytes still cross real sockets.
+//! `--launch local`: every host of a specification is a child process of its own on this machine,
+//! with a loopback address of its own and the port that the specification gives it. The bytes still
+//! cross real sockets.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -33,7 +34,8 @@ pub(crate) struct Orders<'a> {
     pub(crate) program: &'a Path,
     /// The directory that the nodes serve and write below.
     pub(crate) root: &'a Path,
-    /// The key of this transfer's control sessions, as hex digits; it goes over standard input, never the command line.
+    /// The key of this transfer's control sessions, as hex digits; it goes over standard input,
+    /// never the command line.
     pub(crate) secret: &'a str,
     pub(crate) slots: Option<u32>,
 }
@@ -57,15 +59,16 @@ impl Launched {
     }
 }
 
-/// The mark of a process that was started as a node, and of all that it starts. Such a process starts no nodes: a program
-/// that is named by mistake, and starts nodes whatever it is told, would start itself for ever.
+/// The mark of a process that was started as a node, and of all that it starts. Such a process
+/// starts no nodes: a program that is named by mistake, and starts nodes whatever it is told, would
+/// start itself for ever.
 const LAUNCHED: &str = "CEP_FAST_LAUNCHED";
 
 /// Starts a child for each of `hosts`.
 ///
 /// # Errors
-/// `Code::Unreachable` where a child does not come to listen, with what it said; `Code::Usage` in a process that was
-/// started as a node itself.
+/// `Code::Unreachable` where a child does not come to listen, with what it said; `Code::Usage` in a
+/// process that was started as a node itself.
 pub(crate) fn local(hosts: &[Address], orders: Orders<'_>) -> Result<Launched> {
     check_program(std::env::var_os(LAUNCHED).is_some(), orders.program)?;
     let cpus = affinity::cpus_allowed().unwrap_or_default();
@@ -84,12 +87,14 @@ pub(crate) fn local(hosts: &[Address], orders: Orders<'_>) -> Result<Launched> {
     }
     let deadline = awake() + READY_WITHIN;
     for ((node, ready), host) in launched.nodes.iter_mut().zip(said).zip(hosts) {
-        node.address = listening(&mut node.child, &ready, deadline).map_err(|error| error.at(host))?;
+        node.address =
+            listening(&mut node.child, &ready, deadline).map_err(|error| error.at(host))?;
     }
     Ok(launched)
 }
 
-/// Starts one child that listens at `address`, and uses every NIC that leads out of this machine unless that is loopback.
+/// Starts one child that listens at `address`, and uses every NIC that leads out of this machine
+/// unless that is loopback.
 ///
 /// # Errors
 /// As for [`local`].
@@ -99,7 +104,8 @@ pub(crate) fn here(address: SocketAddr, orders: Orders<'_>) -> Result<Launched> 
     let (node, ready) = spawn(command(address, orders), &host, address, orders.secret)?;
     let mut launched = Launched { nodes: vec![node] };
     let deadline = awake() + READY_WITHIN;
-    let address = listening(&mut launched.nodes[0].child, &ready, deadline).map_err(|error| error.at(&host))?;
+    let address = listening(&mut launched.nodes[0].child, &ready, deadline)
+        .map_err(|error| error.at(&host))?;
     launched.nodes[0].address = address;
     Ok(launched)
 }
@@ -108,7 +114,10 @@ fn check_program(was_launched: bool, program: &Path) -> Result<()> {
     if !was_launched {
         return Ok(());
     }
-    let what = format!("this process was started as a node, and would start {} as more of them", program.display());
+    let what = format!(
+        "this process was started as a node, and would start {} as more of them",
+        program.display()
+    );
     Err(Error::new(Code::Usage, what)
         .remedy(format!("name the cep-fast program in Settings::program, or unset {LAUNCHED}")))
 }
@@ -117,7 +126,11 @@ fn check_program(was_launched: bool, program: &Path) -> Result<()> {
 fn command(address: SocketAddr, orders: Orders<'_>) -> Command {
     let mut command = Command::new(orders.program);
     command.env(LAUNCHED, "1");
-    command.args(["node", "--launched", "--listen"]).arg(address.to_string()).arg("--root").arg(orders.root);
+    command
+        .args(["node", "--launched", "--listen"])
+        .arg(address.to_string())
+        .arg("--root")
+        .arg(orders.root);
     command.args(log::node_arguments());
     if let Some(slots) = orders.slots {
         command.arg("--slots").arg(slots.to_string());
@@ -125,9 +138,17 @@ fn command(address: SocketAddr, orders: Orders<'_>) -> Command {
     command
 }
 
-/// Starts one child and hands it the secret. What it says until it listens comes through the channel.
-fn spawn(mut command: Command, host: &Address, address: SocketAddr, secret: &str) -> Result<(Node, Receiver<String>)> {
-    let failed = |error: io::Error| Error::new(Code::Unreachable, format!("{host}: cannot start a node: {error}"));
+/// Starts one child and hands it the secret. What it says until it listens comes through the
+/// channel.
+fn spawn(
+    mut command: Command,
+    host: &Address,
+    address: SocketAddr,
+    secret: &str,
+) -> Result<(Node, Receiver<String>)> {
+    let failed = |error: io::Error| {
+        Error::new(Code::Unreachable, format!("{host}: cannot start a node: {error}"))
+    };
     let (said, its_end) = io::pipe().map_err(failed)?;
     command.stdin(Stdio::piped()).stdout(its_end.try_clone().map_err(failed)?).stderr(its_end);
     // A group of its own: a Ctrl-C is for the master, which then lets the nodes clean up.
@@ -150,7 +171,8 @@ fn spawn(mut command: Command, host: &Address, address: SocketAddr, secret: &str
             }
         }
         drop(sender);
-        // A node's later words are for people. They are read in any case, so that it never waits for a full pipe.
+        // A node's later words are for people. They are read in any case, so that it never waits
+        // for a full pipe.
         lines.for_each(|line| pass_on(&String::from_utf8_lossy(&line)));
     };
     let mut node = Node { child, _stdin: stdin, address };
@@ -171,8 +193,8 @@ fn pass_on(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Waits until a child says where it listens. What it says before that is passed on where it does come to listen, and is
-/// the error where it ends.
+/// Waits until a child says where it listens. What it says before that is passed on where it does
+/// come to listen, and is the error where it ends.
 fn listening(child: &mut Child, heard: &Receiver<String>, deadline: Instant) -> Result<SocketAddr> {
     let mut words: Vec<String> = Vec::new();
     loop {
@@ -185,16 +207,22 @@ fn listening(child: &mut Child, heard: &Receiver<String>, deadline: Instant) -> 
                 Some(address) => {
                     words.iter().for_each(|line| pass_on(line));
                     return address.parse().map_err(|_| {
-                        Error::new(Code::Internal, format!("the node said {line:?} instead of its address"))
-                            .remedy("name the cep-fast program of this version")
+                        Error::new(
+                            Code::Internal,
+                            format!("the node said {line:?} instead of its address"),
+                        )
+                        .remedy("name the cep-fast program of this version")
                     });
                 }
                 None if words.len() < WORDS_MAX => words.push(line),
                 None => {}
             },
             Err(RecvTimeoutError::Timeout) => {
-                return Err(Error::new(Code::Unreachable, "the node did not come to listen in time")
-                    .remedy("try again when this machine is less busy"));
+                return Err(Error::new(
+                    Code::Unreachable,
+                    "the node did not come to listen in time",
+                )
+                .remedy("try again when this machine is less busy"));
             }
             Err(RecvTimeoutError::Disconnected) => {
                 // Its end of the pipe is closed: it has ended, or is about to.
@@ -206,7 +234,8 @@ fn listening(child: &mut Child, heard: &Receiver<String>, deadline: Instant) -> 
 
 /// The error of a node that ended before it listened, by what it printed as an error of its own.
 fn last_words(status: Option<i32>, words: &[String]) -> Error {
-    let code = status.and_then(|status| u32::try_from(status).ok()).map_or(Code::Unreachable, Code::of);
+    let code =
+        status.and_then(|status| u32::try_from(status).ok()).map_or(Code::Unreachable, Code::of);
     let led_by = |lead: &str| words.iter().find_map(|line| line.strip_prefix(lead));
     let message = match led_by("cep-fast: ") {
         Some(message) => message.to_owned(),
@@ -268,11 +297,13 @@ fn pid(child: &Child) -> Pid {
 /// A random place in 127/8, so that transfers that run at the same time do not meet.
 fn random_base() -> Result<u32> {
     let mut bytes = [0; 4];
-    getrandom::fill(&mut bytes).map_err(|error| Error::new(Code::Internal, format!("no randomness: {error}")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::new(Code::Internal, format!("no randomness: {error}")))?;
     Ok(u32::from_le_bytes(bytes))
 }
 
-/// Address `index` behind `base`: in 127.16.0.0 to 127.255.255.255, never one that ends in 0 or 255.
+/// Address `index` behind `base`: in 127.16.0.0 to 127.255.255.255, never one that ends in 0 or
+/// 255.
 fn loopback(base: u32, index: usize) -> IpAddr {
     let hosts = 240 * 256 * 254;
     let place = (u64::from(base) + index as u64) % hosts;
@@ -287,11 +318,13 @@ mod tests {
 
     #[test]
     fn a_node_that_was_launched_launches_no_nodes() {
-        let error = check_program(true, Path::new("/usr/bin/mine")).expect_err("it would start itself for ever");
+        let error = check_program(true, Path::new("/usr/bin/mine"))
+            .expect_err("it would start itself for ever");
         assert_eq!(error.code, Code::Usage);
         assert!(error.message.contains("/usr/bin/mine"), "{error}");
         let address = SocketAddr::new(loopback(0, 0), 0);
-        let orders = Orders { program: Path::new("/x"), root: Path::new("/"), secret: "", slots: None };
+        let orders =
+            Orders { program: Path::new("/x"), root: Path::new("/"), secret: "", slots: None };
         let command = command(address, orders);
         assert!(command.get_envs().any(|(name, value)| name == LAUNCHED && value.is_some()));
     }
@@ -302,19 +335,26 @@ mod tests {
             let words: Vec<String> = words.iter().map(ToString::to_string).collect();
             last_words(status, &words)
         };
-        let error = said(Some(5), &["cep-fast: r is missing", "  try: name an existing directory with --root"]);
-        let expected = Error::new(Code::Data, "r is missing").remedy("name an existing directory with --root");
+        let error = said(
+            Some(5),
+            &["cep-fast: r is missing", "  try: name an existing directory with --root"],
+        );
+        let expected =
+            Error::new(Code::Data, "r is missing").remedy("name an existing directory with --root");
         assert_eq!(error, expected);
         assert_eq!(said(None, &[]).code, Code::Unreachable);
         assert!(
-            said(Some(101), &["thread 'main' panicked", "at x"]).message.ends_with("said: thread 'main' panicked at x")
+            said(Some(101), &["thread 'main' panicked", "at x"])
+                .message
+                .ends_with("said: thread 'main' panicked at x")
         );
     }
 
     #[test]
     fn every_node_has_a_loopback_address_of_its_own() {
         for base in [0, 12_345, u32::MAX] {
-            let addresses: BTreeSet<IpAddr> = (0..1000).map(|index| loopback(base, index)).collect();
+            let addresses: BTreeSet<IpAddr> =
+                (0..1000).map(|index| loopback(base, index)).collect();
             assert_eq!(addresses.len(), 1000);
             assert!(addresses.iter().all(IpAddr::is_loopback));
         }

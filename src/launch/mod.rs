@@ -1,4 +1,5 @@
-//! How nodes get started: not at all (they run as daemons), or each as a child process on this machine.
+//! How nodes get started: not at all (they run as daemons), or each as a child process on this
+//! machine.
 
 mod local;
 

@@ -1,10 +1,12 @@
-//! Which refusals are written: of each kind and address one in a while, and then how many more there were.
+//! Which refusals are written: of each kind and address one in a while, and then how many more
+//! there were.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// A kind of refusal, and whom it met. `None` where that is not known, or where there are too many to tell apart.
+/// A kind of refusal, and whom it met. `None` where that is not known, or where there are too many
+/// to tell apart.
 type Key = (&'static str, Option<IpAddr>);
 
 /// How many refusals of a kind and an address were held back.
@@ -76,7 +78,8 @@ impl Limiter {
 
 /// How long after a line the next one of its kind and address is only counted.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Kinds and addresses that are told apart. A kind itself always has its place: there are a handful.
+/// Kinds and addresses that are told apart. A kind itself always has its place: there are a
+/// handful.
 const WINDOWS_MAX: usize = 256;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! One event, one line: as text for people, or as a JSON object. Nothing in it moves a terminal's cursor: control characters
-//! come from peers, too, and are written as escapes.
+//! One event, one line: as text for people, or as a JSON object. Nothing in it moves a terminal's
+//! cursor: control characters come from peers, too, and are written as escapes.
 
 use std::fmt::{self, Debug, Write};
 
@@ -21,13 +21,22 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         let mut fields = Fields::default();
         event.record(&mut fields);
         let level = event.metadata().level();
-        writer.write_str(&if self.json { fields.json(&time, *level) } else { fields.text(&time, *level) })
+        writer.write_str(&if self.json {
+            fields.json(&time, *level)
+        } else {
+            fields.text(&time, *level)
+        })
     }
 }
 
@@ -45,7 +54,11 @@ impl Fields {
             let value = value.as_str().map_or_else(|| value.to_string(), String::from);
             let is_plain = !value.is_empty() && !value.contains([' ', '"', '=']);
             let value = escaped(&value);
-            let _ = if is_plain { write!(line, " {name}={value}") } else { write!(line, " {name}={value:?}") };
+            let _ = if is_plain {
+                write!(line, " {name}={value}")
+            } else {
+                write!(line, " {name}={value:?}")
+            };
         }
         ended(line)
     }
@@ -62,7 +75,11 @@ impl Fields {
         let mut line = String::new();
         // JSON itself lets some pass that terminals act upon.
         for letter in Value::Object(object).to_string().chars() {
-            let _ = if moves(letter) { write!(line, "\\u{:04x}", u32::from(letter)) } else { line.write_char(letter) };
+            let _ = if moves(letter) {
+                write!(line, "\\u{:04x}", u32::from(letter))
+            } else {
+                line.write_char(letter)
+            };
         }
         line + "\n"
     }
@@ -79,7 +96,11 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" { self.message = value.into() } else { self.add(field, value.into()) }
+        if field.name() == "message" {
+            self.message = value.into()
+        } else {
+            self.add(field, value.into())
+        }
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
@@ -153,7 +174,10 @@ mod tests {
         assert_eq!(text.matches('\n').count(), 1);
         assert!(!text.trim_end().contains(moves), "{text:?}");
         assert!(text.starts_with("now  INFO begins \\u{1b}]0;title\\u{7}\\nready"), "{text}");
-        assert!(text.ends_with("bytes=12 none=\"\"\n") && text.contains(r#"id="my \"file\"""#), "{text}");
+        assert!(
+            text.ends_with("bytes=12 none=\"\"\n") && text.contains(r#"id="my \"file\"""#),
+            "{text}"
+        );
     }
 
     #[test]
@@ -161,7 +185,10 @@ mod tests {
         let line = fields().json("now", Level::WARN);
         assert!(!line.trim_end().contains(moves), "{line:?}");
         let object: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!((&object["level"], &object["time"], &object["bytes"]), (&"warn".into(), &"now".into(), &12.into()));
+        assert_eq!(
+            (&object["level"], &object["time"], &object["bytes"]),
+            (&"warn".into(), &"now".into(), &12.into())
+        );
         assert_eq!(object["path"], "/a\u{9b}31m\u{202e}b");
         assert_eq!(object["message"], "begins \u{1b}]0;title\u{7}\nready 1.2.3.4:5");
     }

@@ -1,8 +1,10 @@
-//! The log on standard error: what a daemon writes for a journal, and what `-v` shows of the other commands.
+//! The log on standard error: what a daemon writes for a journal, and what `-v` shows of the other
+//! commands.
 //!
-//! The rest of the program speaks through [`tracing`]; a library user who has a subscriber of their own hears it there. Here is
-//! what makes lines of it ([`mod@line`]), what keeps a flood of refusals from filling a disk ([`mod@limiter`]), and the thread that
-//! writes: a reader of standard error that does not read holds up nobody else. A log that cannot be written is no reason to
+//! The rest of the program speaks through [`tracing`]; a library user who has a subscriber of their
+//! own hears it there. Here is what makes lines of it ([`mod@line`]), what keeps a flood of
+//! refusals from filling a disk ([`mod@limiter`]), and the thread that writes: a reader of standard
+//! error that does not read holds up nobody else. A log that cannot be written is no reason to
 //! stop; what finds no room is counted and said later.
 
 mod limiter;
@@ -32,10 +34,14 @@ pub(crate) struct LogOptions {
 }
 
 impl LogOptions {
-    /// The same wishes as arguments of a node that this process launches. Without `-v` such a node logs nothing.
+    /// The same wishes as arguments of a node that this process launches. Without `-v` such a node
+    /// logs nothing.
     fn arguments(self) -> Vec<&'static str> {
         let wanted = [(self.verbose, "-v"), (self.verbose && self.json, "--log-json")];
-        wanted.into_iter().filter_map(|(is_wanted, argument)| is_wanted.then_some(argument)).collect()
+        wanted
+            .into_iter()
+            .filter_map(|(is_wanted, argument)| is_wanted.then_some(argument))
+            .collect()
     }
 }
 
@@ -55,7 +61,8 @@ enum Item {
     Flush(Sender<()>),
 }
 
-/// Starts to write what is at least as grave as `least`. A process has one log: the first call counts.
+/// Starts to write what is at least as grave as `least`. A process has one log: the first call
+/// counts.
 pub(crate) fn install(options: LogOptions, least: Level) {
     if OPTIONS.set(options).is_err() {
         return;
@@ -80,7 +87,8 @@ pub(crate) fn node_arguments() -> Vec<&'static str> {
     OPTIONS.get().map_or(Vec::new(), |options| options.arguments())
 }
 
-/// Logs that somebody was refused. Of one `kind` and address one line is written in ten seconds; the others are counted.
+/// Logs that somebody was refused. Of one `kind` and address one line is written in ten seconds;
+/// the others are counted.
 pub(crate) fn refused(kind: &'static str, from: Option<IpAddr>, why: &dyn Display) {
     if !tracing::enabled!(Level::WARN) || !limiter().admit(Instant::now(), kind, from) {
         return;
@@ -91,8 +99,9 @@ pub(crate) fn refused(kind: &'static str, from: Option<IpAddr>, why: &dyn Displa
     }
 }
 
-/// Says what somebody should know though all goes on: as a line of the log where there is one, else plainly on standard error.
-/// Either way nobody who does not read there holds anything up for long, and a log of JSON stays one.
+/// Says what somebody should know though all goes on: as a line of the log where there is one, else
+/// plainly on standard error. Either way nobody who does not read there holds anything up for long,
+/// and a log of JSON stays one.
 pub(crate) fn say(what: &str) {
     if tracing::enabled!(Level::WARN) {
         tracing::warn!("{what}");
@@ -117,7 +126,8 @@ fn limiter() -> std::sync::MutexGuard<'static, Limiter> {
     LIMITER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The log's thread: writes lines, and tells of refusals that were held back once their ten seconds are over.
+/// The log's thread: writes lines, and tells of refusals that were held back once their ten seconds
+/// are over.
 fn write_all(lines: &Receiver<Item>) {
     loop {
         let due = limiter().due();

@@ -1,13 +1,15 @@
-//! The master's side of a transfer as a pure state machine: who is asked what, when, and how it ended.
+//! The master's side of a transfer as a pure state machine: who is asked what, when, and how it
+//! ended.
 //!
 //! ```text
 //! Meeting ──all nodes up──▶ Preparing (in waves) ──all prepared──▶ Moving ──all receivers landed or lost──▶
 //! Committing (shared files only) ──▶ Finishing (reports) ──▶ Done
 //! ```
 //!
-//! Four messages a node in a transfer without incident: a receiver hears `Prepare` and `Start` and says `Prepared` and
-//! `Landed`; a sender hears `Prepare` and `Finish` and says `Prepared` and `Report`. An error before any byte moves
-//! ends the transfer for everybody; later, whoever can still finish does, and the ending names what is missing.
+//! Four messages a node in a transfer without incident: a receiver hears `Prepare` and `Start` and
+//! says `Prepared` and `Landed`; a sender hears `Prepare` and `Finish` and says `Prepared` and
+//! `Report`. An error before any byte moves ends the transfer for everybody; later, whoever can
+//! still finish does, and the ending names what is missing.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,7 +39,8 @@ pub(crate) enum Event {
     NodeUp { node: NodeIx, advert: Advert },
     /// A node cannot be reached, or its session broke and could not be resumed.
     NodeDown { node: NodeIx, error: Error },
-    /// A node's session goes on, over another connection, on which it has said how many messages it had `heard`.
+    /// A node's session goes on, over another connection, on which it has said how many messages it
+    /// had `heard`.
     NodeBack { node: NodeIx, heard: u32 },
     /// A node says something.
     Message { node: NodeIx, message: ToMaster },
@@ -69,8 +72,8 @@ pub(crate) enum Phase {
 
 /// The master's machine.
 ///
-/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions: `phase`, `peers`, `plan`,
-/// `error`, `digest`.
+/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
+/// `phase`, `peers`, `plan`, `error`, `digest`.
 pub(crate) struct Conductor {
     pub(super) roster: Roster,
     pub(super) terms: Terms,
@@ -116,8 +119,8 @@ pub(crate) struct Conductor {
     pub(super) last_news: Moment,
     /// How long there may be no news while bytes should move.
     pub(super) patience: Duration,
-    /// What is still to be said. It becomes a message when it is asked for: for ten thousand nodes at once, messages
-    /// would fill tens of megabytes.
+    /// What is still to be said. It becomes a message when it is asked for: for ten thousand nodes
+    /// at once, messages would fill tens of megabytes.
     to_say: VecDeque<(NodeIx, Said)>,
 }
 
@@ -186,7 +189,11 @@ impl Conductor {
     /// When `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let stall = (self.phase == Phase::Moving).then(|| self.last_news + self.patience);
-        [self.deadline, self.overall, stall].into_iter().flatten().min().filter(|_| self.phase != Phase::Done)
+        [self.deadline, self.overall, stall]
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| self.phase != Phase::Done)
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -222,7 +229,8 @@ impl Conductor {
         let peer = &mut self.peers[node.at()];
         if peer.stage == Stage::Absent {
             peer.meet(&self.terms.admit(advert));
-            // Thousands of handshakes take their time; what must not happen is that nobody answers any more.
+            // Thousands of handshakes take their time; what must not happen is that nobody answers
+            // any more.
             self.deadline = Some(now + PREPARE_WITHIN);
         }
     }
@@ -233,9 +241,11 @@ impl Conductor {
             return;
         }
         let was = std::mem::replace(&mut peer.stage, Stage::Gone);
-        // A sender that is lost in mid-transfer may be replaced by a replica: the receivers find out and say so.
+        // A sender that is lost in mid-transfer may be replaced by a replica: the receivers find
+        // out and say so.
         let harmless = self.phase >= Phase::Finishing
-            || (self.phase >= Phase::Moving && (was == Stage::Committed || !self.roster.get(node).receives()));
+            || (self.phase >= Phase::Moving
+                && (was == Stage::Committed || !self.roster.get(node).receives()));
         if was == Stage::Moving {
             self.missing.extend(self.unsettled(node));
         }
@@ -272,9 +282,14 @@ impl Conductor {
                 self.peers[node.at()].stage = Stage::Gone;
             }
             ToMaster::Report(_) => {
-                self.node_down(node, Error::new(Code::Internal, "it says good-bye before it was asked to"));
+                self.node_down(
+                    node,
+                    Error::new(Code::Internal, "it says good-bye before it was asked to"),
+                );
             }
-            ToMaster::Failed { error, .. } if error.code == Code::Cancelled => self.left_short(node, &error),
+            ToMaster::Failed { error, .. } if error.code == Code::Cancelled => {
+                self.left_short(node, &error)
+            }
             ToMaster::Failed { error, stats } => {
                 self.peers[node.at()].stage = Stage::Gone;
                 stats.into_iter().for_each(|stats| self.peers[node.at()].report(*stats));
@@ -288,7 +303,8 @@ impl Conductor {
         }
     }
 
-    /// Bytes that receivers want, each counted for itself; what a group wants is counted once when it is planned.
+    /// Bytes that receivers want, each counted for itself; what a group wants is counted once when
+    /// it is planned.
     pub(crate) fn wanted_bytes(&self) -> u64 {
         match &self.plan {
             Some(_) => self.planned_bytes,
@@ -321,7 +337,9 @@ impl Conductor {
         peer.stage = Stage::Prepared;
         peer.share(&prepared.rows);
         let rows = self.roster.get(node).rows.iter().zip(&prepared.rows);
-        self.unkept.extend(rows.filter(|(_, state)| state.shared && !state.kept).map(|(row, _)| row.uri.clone()));
+        self.unkept.extend(
+            rows.filter(|(_, state)| state.shared && !state.kept).map(|(row, _)| row.uri.clone()),
+        );
         let compared = self.replicas.compare(&self.roster, node, &prepared.replicas);
         self.modes.prepared(self.roster.get(node), &prepared);
         self.resuming.prepared(node, self.roster.get(node), &mut prepared);
@@ -337,7 +355,8 @@ impl Conductor {
         self.relayed.contains_key(&node)
     }
 
-    /// Goes on while everybody that the phase waits for is through; a phase may have nobody to wait for.
+    /// Goes on while everybody that the phase waits for is through; a phase may have nobody to wait
+    /// for.
     fn advance(&mut self, now: Moment) {
         loop {
             let phase = (self.phase, self.wave);
@@ -354,7 +373,8 @@ impl Conductor {
         }
         match self.phase {
             Phase::Meeting if self.all(|peer, _| peer.stage == Stage::Met) => {
-                let (compares_all, seed) = (self.terms.compares_all(), self.terms.identity().attempt);
+                let (compares_all, seed) =
+                    (self.terms.compares_all(), self.terms.identity().attempt);
                 match ReplicaSet::of(&self.roster, compares_all, seed) {
                     Ok(replicas) => self.replicas = replicas,
                     Err(error) => return self.fail(now, error),
@@ -363,7 +383,10 @@ impl Conductor {
                 self.deadline = Some(now + PREPARE_WITHIN);
                 self.prepare_wave();
             }
-            Phase::Preparing if self.all(|peer, entry| peer.stage == Stage::Prepared || entry.wave > self.wave) => {
+            Phase::Preparing
+                if self
+                    .all(|peer, entry| peer.stage == Stage::Prepared || entry.wave > self.wave) =>
+            {
                 if self.roster.entries.iter().any(|entry| entry.wave > self.wave) {
                     self.wave += 1;
                     self.deadline = Some(now + PREPARE_WITHIN);
@@ -372,7 +395,9 @@ impl Conductor {
                     self.fail(now, error);
                 }
             }
-            Phase::Moving if self.all(|peer, entry| !entry.receives() || peer.stage >= Stage::Landed) => {
+            Phase::Moving
+                if self.all(|peer, entry| !entry.receives() || peer.stage >= Stage::Landed) =>
+            {
                 self.commit(now);
             }
             Phase::Committing if self.all(|peer, _| peer.stage != Stage::Committing) => {
@@ -384,10 +409,12 @@ impl Conductor {
     }
 
     fn all(&self, is_through: impl Fn(&Peer, &Entry) -> bool) -> bool {
-        // From the one that was waited for last and round: over a phase, every node is looked at about once.
+        // From the one that was waited for last and round: over a phase, every node is looked at
+        // about once.
         let waits_for = self.waits_for.get();
         let round = (waits_for..self.peers.len()).chain(0..waits_for);
-        let late = round.into_iter().find(|&at| !is_through(&self.peers[at], &self.roster.entries[at]));
+        let late =
+            round.into_iter().find(|&at| !is_through(&self.peers[at], &self.roster.entries[at]));
         self.waits_for.set(late.unwrap_or(0));
         late.is_none()
     }
@@ -426,10 +453,14 @@ impl Conductor {
                     self.replicas.names_wait(node),
                 ))
             }
-            Said::Start => ToNode::Start(self.start_of(self.plan.as_ref().expect("made before anybody starts"), node)),
+            Said::Start => ToNode::Start(
+                self.start_of(self.plan.as_ref().expect("made before anybody starts"), node),
+            ),
             Said::Commit => ToNode::Commit,
             Said::Finish => ToNode::Finish,
-            Said::Cancel => ToNode::Cancel { reason: self.dismissal.clone(), forgets: self.replicas.differ },
+            Said::Cancel => {
+                ToNode::Cancel { reason: self.dismissal.clone(), forgets: self.replicas.differ }
+            }
         }
     }
 

@@ -6,7 +6,9 @@ use crate::master::terms::{Identity, Wishes};
 use crate::plan::Scheduler;
 use crate::spec::Spec;
 use crate::wire::Check;
-use crate::wire::control::{CheckValue, Delivered, LandedSegment, PlanSegment, Rail, RowState, Stats};
+use crate::wire::control::{
+    CheckValue, Delivered, LandedSegment, PlanSegment, Rail, RowState, Stats,
+};
 use crate::wire::limits::{HOLES_MAX, SEGMENTS_MAX};
 
 const NOW: Moment = Moment(1);
@@ -14,7 +16,8 @@ const NOW: Moment = Moment(1);
 fn conductor(rows: &str) -> Conductor {
     let spec = Spec::parse("test", &format!("id test\n{rows}")).expect("a specification");
     let roster = Roster::new(&spec);
-    let identity = Identity { id: "test".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
+    let identity =
+        Identity { id: "test".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
     let wishes = Wishes { scheduler: Scheduler::Greedy, ..Wishes::default() };
     let terms = Terms::new(&spec, &roster, identity, wishes);
     Conductor::new(NOW, roster, terms)
@@ -23,7 +26,13 @@ fn conductor(rows: &str) -> Conductor {
 fn advert() -> Advert {
     let address = std::net::SocketAddr::from(([10, 0, 0, 1], 40_000));
     let rail = Rail { nic: "eth0".into(), address, line: None, mtu: Some(1500), numa: None };
-    Advert { software: "test".into(), rails: vec![rail], cores: 1, boot_id: "a boot".into(), incarnation: 1 }
+    Advert {
+        software: "test".into(),
+        rails: vec![rail],
+        cores: 1,
+        boot_id: "a boot".into(),
+        incarnation: 1,
+    }
 }
 
 /// What a node answers; a node whose rows share files with others says so where `shared`.
@@ -40,7 +49,10 @@ fn answer(message: &ToNode, shared: bool) -> Option<ToMaster> {
                 LandedSegment { span: segment.span, checks: SegmentChecks::Listed(checks) }
             };
             let segments = start.segments.iter().map(landed).collect();
-            Some(ToMaster::Landed { segments, stats: Stats { received_bytes: 7, ..Stats::default() } })
+            Some(ToMaster::Landed {
+                segments,
+                stats: Stats { received_bytes: 7, ..Stats::default() },
+            })
         }
         ToNode::Commit => Some(ToMaster::Committed),
         ToNode::Finish => Some(ToMaster::Report(Stats { sent_bytes: 9, ..Stats::default() })),
@@ -73,25 +85,36 @@ fn four_messages_a_node_in_a_transfer_without_incident() {
     );
     assert_eq!(messages(&mut conductor, false), [4; 4]);
     assert_eq!(conductor.landed_bytes(), 350);
-    let stats: Vec<(u64, u64)> =
-        conductor.peers().iter().map(|peer| (peer.stats().sent_bytes, peer.stats().received_bytes)).collect();
+    let stats: Vec<(u64, u64)> = conductor
+        .peers()
+        .iter()
+        .map(|peer| (peer.stats().sent_bytes, peer.stats().received_bytes))
+        .collect();
     assert_eq!(stats, [(9, 0), (9, 0), (0, 7), (0, 7)]);
 }
 
 #[test]
 fn who_writes_a_shared_file_or_also_sends_is_told_of_the_end() {
-    let mut shared =
-        conductor("writer a:1 pattern:1 0 0-99\nreader c:1 file:///x 0 0-49\nreader d:1 file:///x 50 50-99");
-    assert_eq!(messages(&mut shared, true), [4, 8, 7], "the elected commits, too, and the other one makes way first");
-    let mut both = conductor("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nwriter b:1 file:///x 0 0-9");
+    let mut shared = conductor(
+        "writer a:1 pattern:1 0 0-99\nreader c:1 file:///x 0 0-49\nreader d:1 file:///x 50 50-99",
+    );
+    assert_eq!(
+        messages(&mut shared, true),
+        [4, 8, 7],
+        "the elected commits, too, and the other one makes way first"
+    );
+    let mut both = conductor(
+        "writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nwriter b:1 file:///x 0 0-9",
+    );
     assert_eq!(messages(&mut both, false), [4, 6]);
 }
 
 #[test]
 fn a_part_of_a_plan_that_fits_no_message_is_refused() {
     // Two writers cut what the reader wants into more parts than it could report.
-    let rows: String =
-        (0..SEGMENTS_MAX as u64 + 2).map(|at| format!("writer w{}:1 pattern:1 0 {at}-{at}\n", at % 100)).collect();
+    let rows: String = (0..SEGMENTS_MAX as u64 + 2)
+        .map(|at| format!("writer w{}:1 pattern:1 0 {at}-{at}\n", at % 100))
+        .collect();
     let mut conductor = conductor(&format!("reader r:1 null: 0 0-{}\n{rows}", SEGMENTS_MAX + 1));
     for node in conductor.indices() {
         conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
@@ -104,7 +127,10 @@ fn a_part_of_a_plan_that_fits_no_message_is_refused() {
     }
     let error = conductor.error().expect("it is refused");
     assert_eq!(error.code, Code::Usage);
-    assert!(error.message.contains("line 2: the rows cut what r:1 wants into 131074 parts"), "{error}");
+    assert!(
+        error.message.contains("line 2: the rows cut what r:1 wants into 131074 parts"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -115,7 +141,8 @@ fn a_node_at_rest_takes_little_memory() {
     }
     let peer = &conductor.peers()[0];
     assert_eq!(peer.advert().expect("it was met").rails, advert().rails);
-    // Beside its session: the bar is 256, and run's part of it, without the session, is held by `links`.
+    // Beside its session: the bar is 256, and run's part of it, without the session, is held by
+    // `links`.
     assert!(peer.bytes() <= 160, "{} bytes", peer.bytes());
 }
 
@@ -137,7 +164,9 @@ fn moving(rows: &str) -> Conductor {
         conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
     }
     while let Some(Action { node, message }) = conductor.poll_action() {
-        if let Some(message) = answer(&message, false).filter(|message| !matches!(message, ToMaster::Landed { .. })) {
+        if let Some(message) =
+            answer(&message, false).filter(|message| !matches!(message, ToMaster::Landed { .. }))
+        {
             conductor.handle(NOW, Event::Message { node, message });
         }
     }
@@ -170,7 +199,10 @@ fn reads_while_it_is_waited_for(slow: NodeIx, name: &str) {
         assert!(later > due);
         due = later;
         let now = Moment(due.0 - 1);
-        conductor.handle(now, Event::Message { node: slow, message: ToMaster::Comparing { read_bytes } });
+        conductor.handle(
+            now,
+            Event::Message { node: slow, message: ToMaster::Comparing { read_bytes } },
+        );
     }
     let due = conductor.poll_timeout().expect("a wait has a deadline");
     let again = ToMaster::Comparing { read_bytes: 3 };
@@ -211,7 +243,10 @@ fn a_receiver_that_is_silent_already_is_not_waited_for_at_the_end() {
         conductor.handle(NOW, Event::Message { node: NodeIx(1), message: progress(50, 50, true) });
         let stalled = conductor.poll_timeout().expect("a wait has a deadline");
         if !is_frozen {
-            conductor.handle(stalled, Event::Message { node: NodeIx(1), message: progress(50, 50, true) });
+            conductor.handle(
+                stalled,
+                Event::Message { node: NodeIx(1), message: progress(50, 50, true) },
+            );
         }
         conductor.handle(stalled, Event::Tick);
         assert_eq!(good_byes(&mut conductor, stalled, &[0]), Duration::from_secs(seconds));
@@ -223,10 +258,15 @@ fn a_receiver_that_is_silent_already_is_not_waited_for_at_the_end() {
 #[test]
 fn a_sender_that_others_have_stood_in_for_is_not_waited_for_at_the_end() {
     for (is_frozen, seconds) in [(true, 1), (false, 10)] {
-        let mut conductor = moving("writer a:1 pattern:1 0 0-99\nwriter b:1 pattern:1 0 0-99\nreader c:1 null: 0 0-99");
+        let mut conductor = moving(
+            "writer a:1 pattern:1 0 0-99\nwriter b:1 pattern:1 0 0-99\nreader c:1 null: 0 0-99",
+        );
         let later = NOW + Duration::from_secs(6);
         conductor.handle(NOW, Event::Message { node: NodeIx(2), message: progress(50, 50, true) });
-        conductor.handle(later, Event::Message { node: NodeIx(2), message: progress(50, 50, is_frozen) });
+        conductor.handle(
+            later,
+            Event::Message { node: NodeIx(2), message: progress(50, 50, is_frozen) },
+        );
         let start = conductor.start_of(conductor.plan().expect("they move"), NodeIx(2));
         let message = answer(&ToNode::Start(start), false).expect("it lands");
         conductor.handle(later, Event::Message { node: NodeIx(2), message });
@@ -251,7 +291,8 @@ fn a_receiver_that_fails_by_itself_is_in_the_report_with_what_it_did() {
 /// It counted as one that is through, and the transfer as complete.
 #[test]
 fn a_receiver_that_says_good_bye_before_it_has_landed_has_failed() {
-    let mut conductor = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nreader c:1 null: 0 0-99");
+    let mut conductor =
+        moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nreader c:1 null: 0 0-99");
     let message = ToMaster::Report(Stats::default());
     conductor.handle(NOW, Event::Message { node: NodeIx(1), message });
     let error = conductor.error().expect("it has not landed");
@@ -263,9 +304,13 @@ fn a_receiver_that_says_good_bye_before_it_has_landed_has_failed() {
 /// Their sum did not fit.
 #[test]
 fn nodes_may_say_any_number() {
-    let mut conductor = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nreader c:1 null: 0 0-99");
+    let mut conductor =
+        moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nreader c:1 null: 0 0-99");
     for node in [1, 2] {
-        conductor.handle(NOW, Event::Message { node: NodeIx(node), message: progress(u64::MAX, u64::MAX, true) });
+        conductor.handle(
+            NOW,
+            Event::Message { node: NodeIx(node), message: progress(u64::MAX, u64::MAX, true) },
+        );
     }
     assert_eq!(conductor.landed_bytes(), u64::MAX);
     conductor.handle(NOW, Event::Message { node: NodeIx(1), message: progress(50, 50, true) });
@@ -288,15 +333,19 @@ fn who_has_landed_everything_has_longer_than_the_stall_timeout_to_make_sure_of_i
     assert!(error.message.starts_with("b:1 did not make sure within 600 s"), "{error}");
 }
 
-/// The holes of two fragmented senders together were more than a receiver could read: it ended its session.
+/// The holes of two fragmented senders together were more than a receiver could read: it ended its
+/// session.
 #[test]
 fn holes_of_many_sources_are_cut_to_the_largest() {
-    let mut conductor = conductor("writer a:1 file:///a 0 0-1G\nwriter b:1 file:///b 0 1G-2G\nreader c:1 null: 0 0-2G");
+    let mut conductor = conductor(
+        "writer a:1 file:///a 0 0-1G\nwriter b:1 file:///b 0 1G-2G\nreader c:1 null: 0 0-2G",
+    );
     for node in conductor.indices() {
         conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
     }
     let half = HOLES_MAX as u64 * 3 / 4;
-    let holes = |first: u64| (0..half).map(|at| Span::of(first + at * 8192, 4096 + at % 2)).collect();
+    let holes =
+        |first: u64| (0..half).map(|at| Span::of(first + at * 8192, 4096 + at % 2)).collect();
     let mut start = None;
     while let Some(Action { node, message }) = conductor.poll_action() {
         match &message {
@@ -304,7 +353,8 @@ fn holes_of_many_sources_are_cut_to_the_largest() {
             _ => {
                 let mut message = answer(&message, false).expect("nothing goes wrong");
                 if let ToMaster::Prepared(prepared) = &mut message {
-                    prepared.holes = if node.0 < 2 { holes(u64::from(node.0) << 30) } else { Vec::new() };
+                    prepared.holes =
+                        if node.0 < 2 { holes(u64::from(node.0) << 30) } else { Vec::new() };
                 }
                 conductor.handle(NOW, Event::Message { node, message });
             }

@@ -1,4 +1,5 @@
-//! What rails say they moved, held against what their NICs counted: payload that took another way is seen.
+//! What rails say they moved, held against what their NICs counted: payload that took another way
+//! is seen.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +7,14 @@ use crate::spec::Address;
 use crate::units::{MIB, human_bytes};
 use crate::wire::control::RailStats;
 
-/// What a NIC counted must reach this part of the payload at least. It counts headers, too, so that less says that
-/// something else carried the payload; what is left allows for counters that are read a moment late.
+/// What a NIC counted must reach this part of the payload at least. It counts headers, too, so that
+/// less says that something else carried the payload; what is left allows for counters that are
+/// read a moment late.
 const COUNTED_PART: f64 = 0.98;
 /// Less payload than this proves nothing.
 const PAYLOAD_BYTES_MIN: u64 = MIB;
-/// What may have been sent into the sockets of flows that were closed before it left: the kernel's usual limit, twice.
+/// What may have been sent into the sockets of flows that were closed before it left: the kernel's
+/// usual limit, twice.
 const UNSENT_BYTES_MAX: u64 = 8 * MIB;
 
 /// A sentence for each NIC of a node, and each direction, that counted less than its rails moved.
@@ -47,9 +50,18 @@ fn is_short(payload: u64, counted: u64) -> bool {
     payload > PAYLOAD_BYTES_MIN && payload as f64 * COUNTED_PART > counted as f64
 }
 
-fn sentence(node: &Address, nic: &str, verb: &str, payload: u64, counted: u64, cause: &str) -> String {
+fn sentence(
+    node: &Address,
+    nic: &str,
+    verb: &str,
+    payload: u64,
+    counted: u64,
+    cause: &str,
+) -> String {
     let (payload, counted) = (human_bytes(payload), human_bytes(counted));
-    format!("{node}: the rail of {nic} {verb} {payload}, but {nic} itself counted {counted}: {cause}")
+    format!(
+        "{node}: the rail of {nic} {verb} {payload}, but {nic} itself counted {counted}: {cause}"
+    )
 }
 
 const SENT_REMEDY: &str = "the kernel's routes send them over another NIC (look at `ip rule` and `ip route get PEER from \
@@ -77,11 +89,16 @@ mod tests {
         let text = warned(&[rail("eth0", 0, 100, (3, 205)), rail("eth1", 0, 100, (2, 1))]);
         let [text] = &text[..] else { panic!("{text:?}") };
         assert!(
-            text.starts_with("a:1: the rail of eth1 received 100.00 MiB, but eth1 itself counted 1.00 MiB: "),
+            text.starts_with(
+                "a:1: the rail of eth1 received 100.00 MiB, but eth1 itself counted 1.00 MiB: "
+            ),
             "{text}"
         );
         let text = warned(&[rail("eth1", 100, 0, (0, 0))]);
-        assert!(text[0].contains("eth1 sent 100.00 MiB") && text[0].contains("ip route get"), "{text:?}");
+        assert!(
+            text[0].contains("eth1 sent 100.00 MiB") && text[0].contains("ip route get"),
+            "{text:?}"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The end of a transfer at its master: files get their names, nodes hand in their reports, or everybody is sent home.
+//! The end of a transfer at its master: files get their names, nodes hand in their reports, or
+//! everybody is sent home.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use super::peer::{Said, Stage};
 use crate::error::Error;
 use crate::units::{Moment, NodeIx};
 
-/// How long nodes may take to commit and to hand in their reports. Syncing a large file takes its time.
+/// How long nodes may take to commit and to hand in their reports. Syncing a large file takes its
+/// time.
 pub(super) const COMMIT_WITHIN: Duration = Duration::from_secs(600);
 /// How long nodes may take to say good-bye.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
@@ -15,8 +17,8 @@ const FINISH_WITHIN: Duration = Duration::from_secs(10);
 const FINISH_SILENT_WITHIN: Duration = Duration::from_secs(1);
 
 impl Conductor {
-    /// Shared files get their name from the elected node, once everybody who writes them has landed; and so do files of
-    /// receivers that could have received other bytes than others.
+    /// Shared files get their name from the elected node, once everybody who writes them has
+    /// landed; and so do files of receivers that could have received other bytes than others.
     pub(super) fn commit(&mut self, now: Moment) {
         self.phase = Phase::Committing;
         self.deadline = Some(now + COMMIT_WITHIN);
@@ -28,7 +30,10 @@ impl Conductor {
         for node in self.indices() {
             let is_elected = self.roster.get(node).is_elected();
             let waits = is_elected || self.replicas.names_wait(node);
-            if self.peers[node.at()].stage == Stage::Landed && waits && !(is_elected && is_one_short) {
+            if self.peers[node.at()].stage == Stage::Landed
+                && waits
+                && !(is_elected && is_one_short)
+            {
                 self.peers[node.at()].stage = Stage::Committing;
                 self.say(node, Said::Commit);
             }
@@ -44,8 +49,8 @@ impl Conductor {
             let peer = &self.peers[node.at()];
             match peer.stage {
                 Stage::Gone => {}
-                // It has said everything with `Landed`, and keeps nothing that could be in anybody's way: it forgets the
-                // transfer when its session is closed.
+                // It has said everything with `Landed`, and keeps nothing that could be in
+                // anybody's way: it forgets the transfer when its session is closed.
                 Stage::Landed
                     if said == Said::Finish
                         && !self.roster.get(node).sends()
@@ -87,11 +92,13 @@ impl Conductor {
         self.deadline = Some(now + FINISH_SILENT_WITHIN);
     }
 
-    /// Good-byes that have not come are waited for no longer: those of nodes that were silent already, and when it is time
-    /// all the others. Who does not answer cannot say what it has.
+    /// Good-byes that have not come are waited for no longer: those of nodes that were silent
+    /// already, and when it is time all the others. Who does not answer cannot say what it has.
     pub(super) fn wait_no_longer(&mut self, now: Moment) {
         let is_last = now >= self.last_words;
-        for node in self.indices().filter(|node| is_last || self.is_silent(now, *node)).collect::<Vec<_>>() {
+        for node in
+            self.indices().filter(|node| is_last || self.is_silent(now, *node)).collect::<Vec<_>>()
+        {
             if std::mem::replace(&mut self.peers[node.at()].stage, Stage::Gone) == Stage::Moving {
                 let missing = self.unsettled(node);
                 self.missing.extend(missing);
@@ -108,7 +115,8 @@ impl Conductor {
         }
     }
 
-    /// A receiver that was told to leave while bytes moved says what it lacks and what it had waited for. Its report follows.
+    /// A receiver that was told to leave while bytes moved says what it lacks and what it had
+    /// waited for. Its report follows.
     pub(super) fn left_short(&mut self, node: NodeIx, error: &Error) {
         self.missing.extend(&error.missing);
         if error.message != self.dismissal {

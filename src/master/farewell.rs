@@ -14,8 +14,9 @@ use crate::session::{Admission, Hello, Incoming};
 const FAREWELL_WITHIN: Duration = Duration::from_secs(10);
 
 impl Loop<'_> {
-    /// Closes every session in good order. A receiver closes its end when no record of the transfer is left beside its
-    /// files: that is waited for, so that nothing is left when this process says that all is done.
+    /// Closes every session in good order. A receiver closes its end when no record of the transfer
+    /// is left beside its files: that is waited for, so that nothing is left when this process says
+    /// that all is done.
     pub(super) fn say_goodbye(&mut self) {
         let nodes = self.nodes.iter_mut().filter_map(|link| link.connection.as_mut());
         for connection in nodes.chain(self.visitors.open.values_mut()) {
@@ -43,15 +44,18 @@ impl Loop<'_> {
         }
         for index in awaited {
             let name = &self.conductor.roster().entries[index].address;
-            let what =
-                format!("{name} has not yet heard that all is done: until then, records are left beside its files");
+            let what = format!(
+                "{name} has not yet heard that all is done: until then, records are left beside its files"
+            );
             self.conductor.warn(what);
         }
     }
 
     /// Whether a node has not closed its end of a session that was closed here.
     fn is_open(&mut self, index: usize) -> bool {
-        let Some(connection) = self.nodes[index].connection.as_mut().filter(|connection| connection.is_up()) else {
+        let Some(connection) =
+            self.nodes[index].connection.as_mut().filter(|connection| connection.is_up())
+        else {
             return false;
         };
         let nobody = |_: &Hello| None::<Admission>;

@@ -1,10 +1,11 @@
 //! What receivers report of their senders, and whether that calls for another plan.
 //!
-//! The master compares what each pair of nodes moved within a while with what the plan wanted of it. A sender is as slow as the
-//! best of its receivers say, and a receiver as the best of its senders: whoever is late with everybody is late itself. A relay
-//! is judged by what it receives. All are measured against the best pair of all, so that a network that is slower than it says
-//! moves no work about. Nodes that turn out to be slow count as slow from then on, and a plan that is noticeably better by that
-//! takes the place of the old one.
+//! The master compares what each pair of nodes moved within a while with what the plan wanted of
+//! it. A sender is as slow as the best of its receivers say, and a receiver as the best of its
+//! senders: whoever is late with everybody is late itself. A relay is judged by what it receives.
+//! All are measured against the best pair of all, so that a network that is slower than it says
+//! moves no work about. Nodes that turn out to be slow count as slow from then on, and a plan that
+//! is noticeably better by that takes the place of the old one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -64,7 +65,9 @@ impl Feedback {
         self.epochs += 1;
         for one in planned {
             for receiver in one.segment.remote_receivers() {
-                for (sender, weight) in one.senders_for(receiver).into_iter().filter(|(_, weight)| *weight > 0.0) {
+                for (sender, weight) in
+                    one.senders_for(receiver).into_iter().filter(|(_, weight)| *weight > 0.0)
+                {
                     let rate = weight * one.segment.span.bytes() as f64 / seconds[receiver.at()];
                     *self.wanted.entry((receiver, sender)).or_insert(0.0) += rate;
                 }
@@ -88,11 +91,23 @@ impl Feedback {
     }
 
     /// A receiver reports. True where some node turns out to be slower than it was taken for.
-    pub(super) fn report(&mut self, now: Moment, receiver: NodeIx, delivered: &[Delivered], block_bytes: u64) -> bool {
+    pub(super) fn report(
+        &mut self,
+        now: Moment,
+        receiver: NodeIx,
+        delivered: &[Delivered],
+        block_bytes: u64,
+    ) -> bool {
         for it in delivered {
             let pair = (receiver, NodeIx(it.index));
             if self.wanted.contains_key(&pair) {
-                let begun = Moved { since: now, heard: now, before: it.bytes, now: it.bytes, busy: it.busy };
+                let begun = Moved {
+                    since: now,
+                    heard: now,
+                    before: it.bytes,
+                    now: it.bytes,
+                    busy: it.busy,
+                };
                 let moved = self.moved.entry(pair).or_insert(begun);
                 (moved.heard, moved.now) = (now, moved.now.max(it.bytes));
                 moved.busy &= it.busy;
@@ -116,14 +131,16 @@ impl Feedback {
             if moved.busy {
                 parts.push((*pair, (moved.now - moved.before) as f64 / wanted));
             }
-            *moved = Moved { since: now, heard: now, before: moved.now, now: moved.now, busy: true };
+            *moved =
+                Moved { since: now, heard: now, before: moved.now, now: moved.now, busy: true };
         }
         // More than what was wanted is what others left.
         let best = parts.iter().map(|(_, part)| *part).fold(0.0, f64::max).min(1.0);
         if best <= 0.0 {
             return false;
         }
-        let (mut sent, mut received): (BTreeMap<NodeIx, f64>, BTreeMap<NodeIx, f64>) = Default::default();
+        let (mut sent, mut received): (BTreeMap<NodeIx, f64>, BTreeMap<NodeIx, f64>) =
+            Default::default();
         for ((receiver, sender), part) in parts {
             let part = (part / best).max(FACTOR_MIN);
             let of = |parts: &mut BTreeMap<NodeIx, f64>, node| {
@@ -131,7 +148,8 @@ impl Feedback {
                 *most = most.max(part);
             };
             of(&mut received, receiver);
-            // A relay sends no faster than it receives: what it is late with may be somebody else's fault.
+            // A relay sends no faster than it receives: what it is late with may be somebody else's
+            // fault.
             if !self.is_receiver(sender) {
                 of(&mut sent, sender);
             }
@@ -166,13 +184,15 @@ impl Feedback {
 
     /// The nodes that are not to be waited for.
     pub(super) fn slow(&self) -> Vec<NodeIx> {
-        let mut slow: Vec<NodeIx> = self.sends.keys().chain(self.receives.keys()).copied().collect();
+        let mut slow: Vec<NodeIx> =
+            self.sends.keys().chain(self.receives.keys()).copied().collect();
         slow.sort_unstable();
         slow.dedup();
         slow
     }
 
-    /// Whether a plan is so much better than the old one, by what is known now, that it is worth telling everybody.
+    /// Whether a plan is so much better than the old one, by what is known now, that it is worth
+    /// telling everybody.
     pub(super) fn is_worth(problem: &Problem, old: &[Planned], new: &[Planned]) -> bool {
         crate::plan::mean_seconds(problem, new) < WORTH * crate::plan::mean_seconds(problem, old)
     }
@@ -207,7 +227,8 @@ mod tests {
         (problem, plan, feedback)
     }
 
-    /// Reports of both receivers, twice a second for `seconds`, of senders that move so many bytes per second to each.
+    /// Reports of both receivers, twice a second for `seconds`, of senders that move so many bytes
+    /// per second to each.
     fn reports(feedback: &mut Feedback, seconds: u64, rates: [[u64; 2]; 2], busy: bool) -> bool {
         let mut changed = false;
         for tick in 0..=2 * seconds {
@@ -228,7 +249,11 @@ mod tests {
         assert!(reports(&mut feedback, 3, [[500_000, 50_000], [500_000, 50_000]], true));
         assert_eq!(feedback.slow(), [NodeIx(1)]);
         feedback.apply(&mut problem);
-        assert!((problem.nodes[1].send_bytes_per_second - 1e5).abs() < 1e4, "{:?}", problem.nodes[1]);
+        assert!(
+            (problem.nodes[1].send_bytes_per_second - 1e5).abs() < 1e4,
+            "{:?}",
+            problem.nodes[1]
+        );
         let new = crate::plan::replan(&problem, &plan, &feedback.slow(), &[1.0]).expect("a plan");
         assert!(Feedback::is_worth(&problem, &plan.planned, &new.planned), "{new:?}");
     }
@@ -253,8 +278,12 @@ mod tests {
         let (_, _, mut feedback) = begun();
         assert!(!reports(&mut feedback, 3, [[500_000, 500_000]; 2], true));
         for tick in 7..=24 {
-            let delivered = [0, 1].map(|index| Delivered { index, bytes: 500_000 * tick / 2, busy: true });
-            assert!(!feedback.report(Moment(tick * 500_000_000), NodeIx(2), &delivered, BLOCK), "{feedback:?}");
+            let delivered =
+                [0, 1].map(|index| Delivered { index, bytes: 500_000 * tick / 2, busy: true });
+            assert!(
+                !feedback.report(Moment(tick * 500_000_000), NodeIx(2), &delivered, BLOCK),
+                "{feedback:?}"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! What receivers have landed: the check values of segments, held against those of other receivers and joined.
+//! What receivers have landed: the check values of segments, held against those of other receivers
+//! and joined.
 
 use super::conduct::Conductor;
 use super::peer::Stage;
@@ -31,13 +32,17 @@ impl Conductor {
         }
     }
 
-    /// Keeps the check values of segments, and holds those of other receivers of the same segment against them.
+    /// Keeps the check values of segments, and holds those of other receivers of the same segment
+    /// against them.
     fn compare(&mut self, segments: Vec<LandedSegment>) -> Result<(), Error> {
         let planned = &self.plan.as_ref().expect("receivers land what was planned").planned;
         for LandedSegment { span, checks } in segments {
             let at = planned.partition_point(|planned| planned.segment.span.start < span.start);
             if planned.get(at).is_none_or(|planned| planned.segment.span != span) {
-                return Err(Error::new(Code::Internal, format!("reports {span}, which is no segment of the plan")));
+                return Err(Error::new(
+                    Code::Internal,
+                    format!("reports {span}, which is no segment of the plan"),
+                ));
             }
             let Some(kept) = &mut self.checks[at] else {
                 self.checks[at] = Some(checks);
@@ -45,7 +50,9 @@ impl Conductor {
             };
             let are_equal = match (&*kept, &checks) {
                 (SegmentChecks::Listed(listed), SegmentChecks::Folded(folded))
-                | (SegmentChecks::Folded(folded), SegmentChecks::Listed(listed)) => fold(listed) == *folded,
+                | (SegmentChecks::Folded(folded), SegmentChecks::Listed(listed)) => {
+                    fold(listed) == *folded
+                }
                 (kept, checks) => kept == checks,
             };
             if are_equal && matches!(checks, SegmentChecks::Listed(_)) {
@@ -53,8 +60,12 @@ impl Conductor {
                 *kept = checks;
             } else if !are_equal {
                 self.replicas.differ = true;
-                let what = format!("received other bytes for {span} than another receiver: the replicas differ");
-                return Err(Error::new(Code::Integrity, what).remedy("compare the writers' files").missing(vec![span]));
+                let what = format!(
+                    "received other bytes for {span} than another receiver: the replicas differ"
+                );
+                return Err(Error::new(Code::Integrity, what)
+                    .remedy("compare the writers' files")
+                    .missing(vec![span]));
             }
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! The master's way to one node: a session that is dialled again, over any of the node's NICs, when it breaks.
+//! The master's way to one node: a session that is dialled again, over any of the node's NICs, when
+//! it breaks.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -10,8 +11,8 @@ use crate::session::{Connection, Hello, Key, dial};
 use crate::wire::control::Rail;
 use crate::wire::version::Kind;
 
-/// How long one address may take to answer when a session is resumed: a live node on a network of this world needs
-/// milliseconds, and there are other addresses to try.
+/// How long one address may take to answer when a session is resumed: a live node on a network of
+/// this world needs milliseconds, and there are other addresses to try.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// The pause between two tries, so that a node that turns us away is not asked in a tight loop.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -30,7 +31,8 @@ pub(super) struct Link {
     heard: u32,
 }
 
-// Tens of thousands of nodes are kept: what a link takes beside its connection, with `Peer`, stays within 256 bytes.
+// Tens of thousands of nodes are kept: what a link takes beside its connection, with `Peer`, stays
+// within 256 bytes.
 const _: () = assert!(size_of::<Link>() - size_of::<Option<Connection>>() <= 96);
 
 enum Stage {
@@ -51,13 +53,20 @@ struct Broken {
 impl Link {
     /// A node that nobody has dialled, or that nobody can.
     pub(super) fn new(addresses: &[SocketAddr]) -> Link {
-        Link { connection: None, addresses: addresses.into(), at: None, stage: Stage::Meeting(None), heard: 0 }
+        Link {
+            connection: None,
+            addresses: addresses.into(),
+            at: None,
+            stage: Stage::Meeting(None),
+            heard: 0,
+        }
     }
 
     /// Begins to dial a node for the first time, if its addresses are known.
     pub(super) fn meet(&mut self, now: Instant, deadline: Instant) {
         if !self.addresses.is_empty() {
-            self.stage = Stage::Meeting(Some(Box::new(Meeting::new(now, &self.addresses, deadline))));
+            self.stage =
+                Stage::Meeting(Some(Box::new(Meeting::new(now, &self.addresses, deadline))));
         }
     }
 
@@ -80,7 +89,8 @@ impl Link {
     /// The connection at a place of the dialling is up: it becomes the node's.
     pub(super) fn met(&mut self, place: usize) {
         let Stage::Meeting(meeting) = &mut self.stage else { return };
-        if let Some((address, connection)) = meeting.take().and_then(|meeting| meeting.take(place)) {
+        if let Some((address, connection)) = meeting.take().and_then(|meeting| meeting.take(place))
+        {
             self.connection = Some(connection);
             (self.at, self.addresses) = (Some(address.ip()), [address].into());
         }
@@ -89,11 +99,13 @@ impl Link {
     fn connect(&mut self, address: SocketAddr, key: &Key, deadline: Instant) -> Result<()> {
         let hello = Hello { kind: Kind::Control, key_id: [0; 16] };
         self.at = Some(address.ip());
-        self.connection = Some(Connection::initiate(dial(address, None)?, hello, key, &[], deadline)?);
+        self.connection =
+            Some(Connection::initiate(dial(address, None)?, hello, key, &[], deadline)?);
         Ok(())
     }
 
-    /// A connection came up. Whether it is the first one; on a later one the session has to be resumed.
+    /// A connection came up. Whether it is the first one; on a later one the session has to be
+    /// resumed.
     pub(super) fn up(&mut self) -> bool {
         let is_first = matches!(self.stage, Stage::Meeting(_));
         if is_first {
@@ -102,12 +114,14 @@ impl Link {
         is_first
     }
 
-    /// Whether messages can be sent: on a session that is being resumed they would overtake older ones.
+    /// Whether messages can be sent: on a session that is being resumed they would overtake older
+    /// ones.
     pub(super) fn takes_messages(&self) -> bool {
         matches!(self.stage, Stage::Up) && self.connection.as_ref().is_some_and(Connection::is_up)
     }
 
-    /// Whether the node has yet to say how far it heard us, on a session that takes the place of one that broke.
+    /// Whether the node has yet to say how far it heard us, on a session that takes the place of
+    /// one that broke.
     pub(super) fn is_resuming(&self) -> bool {
         matches!(self.stage, Stage::Broken(_))
     }
@@ -126,8 +140,8 @@ impl Link {
         self.heard
     }
 
-    /// The connection broke, or was not to be had. Whether there is something left to try; [`Link::retry_at`] says when.
-    /// `rails` are those that the node has advertised.
+    /// The connection broke, or was not to be had. Whether there is something left to try;
+    /// [`Link::retry_at`] says when. `rails` are those that the node has advertised.
     pub(super) fn broke(&mut self, now: Instant, rails: &[Rail]) -> bool {
         self.connection = None;
         match &mut self.stage {
@@ -144,8 +158,8 @@ impl Link {
         }
     }
 
-    /// Its control address and one of each of its NICs, those of other NICs than the one that the session went over first:
-    /// that one is likely what broke.
+    /// Its control address and one of each of its NICs, those of other NICs than the one that the
+    /// session went over first: that one is likely what broke.
     fn to_try(&self, rails: &[Rail]) -> VecDeque<SocketAddr> {
         let mut nics: Vec<SocketAddr> = Vec::new();
         for rail in rails {
@@ -171,7 +185,8 @@ impl Link {
     pub(super) fn retry(&mut self, now: Instant, key: &Key) -> Result<()> {
         let Stage::Broken(broken) = &mut self.stage else { return Ok(()) };
         broken.retry_at = None;
-        let address = broken.to_try.pop_front().expect("a retry is due only while there is something to try");
+        let address =
+            broken.to_try.pop_front().expect("a retry is due only while there is something to try");
         self.connect(address, key, now + ANSWER_WITHIN)
     }
 }

@@ -32,7 +32,8 @@ impl Meeting {
         Meeting { reach, attempts: Vec::new(), has_others: addresses.len() > 1 }
     }
 
-    /// Dials the next address, if it is time for one; `register` is given the connection and its place.
+    /// Dials the next address, if it is time for one; `register` is given the connection and its
+    /// place.
     pub(super) fn dial_next(
         &mut self,
         now: Instant,
@@ -40,11 +41,13 @@ impl Meeting {
         register: impl FnOnce(&mut Connection, usize) -> Result<()>,
     ) -> bool {
         let Some(address) = self.reach.next(now) else { return false };
-        let place = (0..PLACES).find(|place| self.attempts.iter().all(|attempt| attempt.place != *place));
+        let place =
+            (0..PLACES).find(|place| self.attempts.iter().all(|attempt| attempt.place != *place));
         let place = place.expect("no more attempts than addresses");
         let connect = || {
             let hello = Hello { kind: Kind::Control, key_id: [0; 16] };
-            let mut connection = Connection::initiate(dial(address, None)?, hello, key, &[], self.reach.deadline())?;
+            let mut connection =
+                Connection::initiate(dial(address, None)?, hello, key, &[], self.reach.deadline())?;
             if self.has_others {
                 connection = connection.connected_by(now + CONNECT_WITHIN);
             }
@@ -53,7 +56,9 @@ impl Meeting {
         };
         match connect() {
             Ok(connection) => self.attempts.push(Attempt { place, address, connection }),
-            Err(error) => self.reach.fail(now, address, crate::session::Progress::Connecting, error),
+            Err(error) => {
+                self.reach.fail(now, address, crate::session::Progress::Connecting, error)
+            }
         }
         true
     }
@@ -71,14 +76,17 @@ impl Meeting {
 
     /// The connection at a place failed.
     pub(super) fn fail(&mut self, now: Instant, place: usize, error: Error) {
-        let Some(at) = self.attempts.iter().position(|attempt| attempt.place == place) else { return };
+        let Some(at) = self.attempts.iter().position(|attempt| attempt.place == place) else {
+            return;
+        };
         let Attempt { address, connection, .. } = self.attempts.swap_remove(at);
         self.reach.fail(now, address, connection.progress(), error);
     }
 
     /// Gives up the connections that have had their time.
     pub(super) fn fail_overdue(&mut self, now: Instant) {
-        let is_over = |attempt: &&Attempt| attempt.connection.deadline().is_some_and(|due| now >= due);
+        let is_over =
+            |attempt: &&Attempt| attempt.connection.deadline().is_some_and(|due| now >= due);
         while let Some(attempt) = self.attempts.iter().find(is_over) {
             let (place, error) = (attempt.place, attempt.connection.overdue());
             self.fail(now, place, error);

@@ -1,6 +1,7 @@
 //! The permissions of what is written: those of the sources that it comes from.
 //!
-//! Bytes of several sources in one file may be read by those who may read each of them. A pattern may be read by all.
+//! Bytes of several sources in one file may be read by those who may read each of them. A pattern
+//! may be read by all.
 
 use std::collections::BTreeMap;
 
@@ -37,11 +38,16 @@ impl FileModes {
     /// Every node is prepared: finds the permissions of each file.
     pub(super) fn decide(&mut self, roster: &Roster) {
         let offers = std::mem::take(&mut self.offers);
-        let offers: Vec<(u32, Vec<Span>)> = offers.into_iter().map(|(mode, spans)| (mode, union(spans))).collect();
+        let offers: Vec<(u32, Vec<Span>)> =
+            offers.into_iter().map(|(mode, spans)| (mode, union(spans))).collect();
         let rows = roster.entries.iter().flat_map(|entry| &entry.rows);
-        for row in rows.filter(|row| row.role == Role::Receiver && matches!(row.uri, DataUri::File(_))) {
-            let sources = offers.iter().filter(|(_, spans)| overlap(spans, row.range)).map(|(mode, _)| *mode);
-            let is_meant = |(start, _): &&(u64, u32)| row.range.is_empty() && *start == row.range.start;
+        for row in
+            rows.filter(|row| row.role == Role::Receiver && matches!(row.uri, DataUri::File(_)))
+        {
+            let sources =
+                offers.iter().filter(|(_, spans)| overlap(spans, row.range)).map(|(mode, _)| *mode);
+            let is_meant =
+                |(start, _): &&(u64, u32)| row.range.is_empty() && *start == row.range.start;
             let empty = self.empty.iter().filter(is_meant).map(|(_, mode)| *mode);
             let mode = self.files.entry(row.uri.clone()).or_insert(PERMISSIONS);
             *mode = sources.chain(empty).fold(*mode, |mode, permissions| mode & permissions);
@@ -53,7 +59,11 @@ impl FileModes {
         if entry.rows.iter().all(|row| row.role == Role::Sender) {
             return Vec::new();
         }
-        entry.rows.iter().map(|row| self.files.get(&row.uri).copied().unwrap_or(OF_PATTERNS)).collect()
+        entry
+            .rows
+            .iter()
+            .map(|row| self.files.get(&row.uri).copied().unwrap_or(OF_PATTERNS))
+            .collect()
     }
 }
 
@@ -75,7 +85,18 @@ mod tests {
     fn row(role: Role, host: &str, path: &str, range: Span) -> Row {
         let node = Address { host: host.into(), port: 1 };
         let uri = DataUri::File(path.into());
-        Row { role, node, uri, offset_bytes: 0, range, speed: None, nics: vec![], group: None, store: None, line: 0 }
+        Row {
+            role,
+            node,
+            uri,
+            offset_bytes: 0,
+            range,
+            speed: None,
+            nics: vec![],
+            group: None,
+            store: None,
+            line: 0,
+        }
     }
 
     fn modes_of(rows: Vec<Row>, modes: &[(usize, u32)]) -> Vec<Vec<u32>> {
@@ -83,7 +104,10 @@ mod tests {
         let mut files = FileModes::default();
         for (at, entry) in roster.entries.iter().enumerate() {
             let mode = modes.iter().find(|(node, _)| *node == at).map(|(_, mode)| *mode);
-            files.prepared(entry, &Prepared { modes: mode.into_iter().collect(), ..Prepared::default() });
+            files.prepared(
+                entry,
+                &Prepared { modes: mode.into_iter().collect(), ..Prepared::default() },
+            );
         }
         files.decide(&roster);
         roster.entries.iter().map(|entry| files.of_rows(entry)).collect()
@@ -103,7 +127,8 @@ mod tests {
         ];
         let modes = modes_of(rows, &[(0, 0o100_755), (1, 0o100_750), (2, 0o104_644)]);
         let none: Vec<u32> = Vec::new();
-        // The two nodes that write one path give it the same permissions, whatever part of it each of them writes.
+        // The two nodes that write one path give it the same permissions, whatever part of it each
+        // of them writes.
         assert_eq!(modes[..3], [none.clone(), none.clone(), none]);
         assert_eq!(modes[3..], [vec![0o750], vec![0o640], vec![0o640], vec![0o640]]);
     }
@@ -111,8 +136,10 @@ mod tests {
     #[test]
     fn what_has_no_permissions_of_its_own_is_read_by_all_and_an_empty_source_counts() {
         let (range, empty) = (Span::new(0, 10), Span::new(10, 10));
-        let of_pattern =
-            modes_of(vec![row(Role::Sender, "a", "/x", range), row(Role::Receiver, "b", "/y", range)], &[(0, 0)]);
+        let of_pattern = modes_of(
+            vec![row(Role::Sender, "a", "/x", range), row(Role::Receiver, "b", "/y", range)],
+            &[(0, 0)],
+        );
         assert_eq!(of_pattern[1], [0o666]);
         let rows = vec![row(Role::Sender, "a", "/x", empty), row(Role::Receiver, "b", "/y", empty)];
         assert_eq!(modes_of(rows.clone(), &[(0, 0o100_600)])[1], [0o600]);

@@ -11,7 +11,10 @@ impl Conductor {
         if self.overall.is_some_and(|due| now >= due) && self.phase < Phase::Finishing {
             self.overall = None;
             let seconds = self.terms.timeout.unwrap_or_default().as_secs_f64();
-            self.fail(now, Error::new(Code::Stalled, format!("the transfer took longer than {seconds} s")));
+            self.fail(
+                now,
+                Error::new(Code::Stalled, format!("the transfer took longer than {seconds} s")),
+            );
         }
         if self.phase == Phase::Moving && now >= self.last_news + self.patience {
             self.stalled(now);
@@ -26,7 +29,9 @@ impl Conductor {
     fn stalled(&mut self, now: Moment) {
         let seconds = self.patience.as_secs_f64();
         let waited = self.names(|peer| peer.stage == Stage::Moving);
-        let is_through = |node: NodeIx| self.peers[node.at()].stage != Stage::Moving || self.has_landed_all(node);
+        let is_through = |node: NodeIx| {
+            self.peers[node.at()].stage != Stage::Moving || self.has_landed_all(node)
+        };
         let has_landed = self.indices().all(is_through);
         if has_landed && self.patience < COMMIT_WITHIN {
             self.patience = COMMIT_WITHIN;
@@ -34,14 +39,18 @@ impl Conductor {
             let what = format!("{waited} did not make sure within {seconds} s of what has landed");
             self.fail(now, Error::new(Code::Stalled, what));
         } else {
-            self.fail(now, Error::new(Code::Stalled, format!("no byte landed for {seconds} s at {waited}")));
+            self.fail(
+                now,
+                Error::new(Code::Stalled, format!("no byte landed for {seconds} s at {waited}")),
+            );
         }
     }
 
     /// Whether a receiver has said that everything it wants has landed.
     pub(super) fn has_landed_all(&self, node: NodeIx) -> bool {
         let planned = self.plan.as_ref().map_or(&[][..], |plan| &plan.planned);
-        let planned = self.by_receiver.segments(planned, node).map(|planned| planned.segment.span.bytes());
+        let planned =
+            self.by_receiver.segments(planned, node).map(|planned| planned.segment.span.bytes());
         self.peers[node.at()].landed_bytes >= planned.sum::<u64>()
     }
 
@@ -50,15 +59,24 @@ impl Conductor {
             Phase::Meeting => {
                 let silent = self.names(|peer| peer.stage == Stage::Absent);
                 let error = Error::new(Code::Unreachable, format!("no answer from {silent}"));
-                self.fail(now, error.remedy("is `cep-fast node` running there, with the same key?"));
+                self.fail(
+                    now,
+                    error.remedy("is `cep-fast node` running there, with the same key?"),
+                );
             }
             Phase::Preparing => {
                 let silent = self.names(|peer| peer.stage == Stage::Asked);
-                self.fail(now, Error::new(Code::Stalled, format!("{silent} did not open its files in time")));
+                self.fail(
+                    now,
+                    Error::new(Code::Stalled, format!("{silent} did not open its files in time")),
+                );
             }
             Phase::Committing => {
                 let silent = self.names(|peer| peer.stage == Stage::Committing);
-                self.fail(now, Error::new(Code::Stalled, format!("{silent} did not commit in time")));
+                self.fail(
+                    now,
+                    Error::new(Code::Stalled, format!("{silent} did not commit in time")),
+                );
             }
             Phase::Finishing => self.wait_no_longer(now),
             Phase::Moving | Phase::Done => {}

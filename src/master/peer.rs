@@ -16,7 +16,8 @@ pub(super) enum Stage {
     Gone,
 }
 
-/// What a node was told. It can be told again: all that a message says is in the roster, the terms and the plan.
+/// What a node was told. It can be told again: all that a message says is in the roster, the terms
+/// and the plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Said {
     MakeWay,
@@ -27,8 +28,8 @@ pub(super) enum Said {
     Cancel,
 }
 
-/// What the master knows of one node. There may be tens of thousands, at rest for hours: what is large is on the heap, and
-/// there only once it is known.
+/// What the master knows of one node. There may be tens of thousands, at rest for hours: what is
+/// large is on the heap, and there only once it is known.
 pub(crate) struct Peer {
     pub(super) stage: Stage,
     pub(super) failed: bool,
@@ -59,7 +60,9 @@ impl Peer {
     /// Its session stands, and this is what it says of itself.
     pub(super) fn meet(&mut self, advert: &Advert) {
         self.stage = Stage::Met;
-        self.advert = Some(control::encode(advert).expect("an advert came in a handshake, which is small").into());
+        self.advert = Some(
+            control::encode(advert).expect("an advert came in a handshake, which is small").into(),
+        );
     }
 
     /// What it said of itself, once it was met.
@@ -94,7 +97,8 @@ impl Peer {
     /// The memory that it takes, with what the allocator adds to each of its parts.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        let heap = |bytes: usize| if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) };
+        let heap =
+            |bytes: usize| if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) };
         let advert = self.advert.as_ref().map_or(0, |advert| advert.len());
         let stats = self.stats.as_ref().map_or(0, |stats| size_of_val(&**stats));
         let parts = [self.said.capacity() * size_of::<Said>(), advert, self.shared.len(), stats];

@@ -1,5 +1,5 @@
-//! The plan at its master: made once everybody is prepared, told to every receiver, and made anew where nodes turn out to
-//! be slower than they said.
+//! The plan at its master: made once everybody is prepared, told to every receiver, and made anew
+//! where nodes turn out to be slower than they said.
 
 use super::conduct::{Conductor, Phase};
 use super::feedback::Feedback;
@@ -8,9 +8,12 @@ use crate::error::{Code, Error};
 use crate::plan::{self, ByReceiver, Plan, Planned, Scheduler};
 use crate::units::{Moment, NodeIx, Span, largest, subtract, union};
 use crate::wire::control::{self, Advert, Delivered, PlanSegment, Sharing, Start, ToNode};
-use crate::wire::limits::{HOLES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, ORIGINS_MAX, RAILS_MAX, SEGMENTS_MAX};
+use crate::wire::limits::{
+    HOLES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, ORIGINS_MAX, RAILS_MAX, SEGMENTS_MAX,
+};
 
-/// What one segment, one sender of one, one peer, one range and one origin take in a message at most.
+/// What one segment, one sender of one, one peer, one range and one origin take in a message at
+/// most.
 const SEGMENT_BYTES: usize = 48;
 const SHARE_BYTES: usize = 10;
 const PEER_BYTES: usize = NAME_BYTES_MAX + 19 * RAILS_MAX + 32;
@@ -21,7 +24,8 @@ impl Conductor {
     /// Plans, and tells every receiver its part.
     pub(super) fn start(&mut self, now: Moment) -> Result<(), Error> {
         // Whoever writes over what another node has written may leave it half done.
-        self.unkept.extend(self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?);
+        self.unkept
+            .extend(self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?);
         let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
         let problem = self.roster.problem(&adverts);
         self.decide_what_is_kept(&problem);
@@ -84,14 +88,16 @@ impl Conductor {
         }
     }
 
-    /// The part of each segment of the plan that is still to come, in the mean over its receivers. Of one that did not say it is
-    /// all.
+    /// The part of each segment of the plan that is still to come, in the mean over its receivers.
+    /// Of one that did not say it is all.
     fn left(&self, plan: &Plan) -> Vec<f64> {
         let mut left = vec![0.0; plan.planned.len()];
         for node in self.indices() {
             let places = self.by_receiver.places(node);
             let said = self.feedback.left_of(node).filter(|said| said.len() == places.len());
-            for (at, place) in places.enumerate().filter(|_| self.peers[node.at()].stage <= Stage::Moving) {
+            for (at, place) in
+                places.enumerate().filter(|_| self.peers[node.at()].stage <= Stage::Moving)
+            {
                 let bytes = plan.planned[place].segment.span.bytes() as f64;
                 left[place] += said.map_or(1.0, |said| (said[at] as f64 / bytes).min(1.0));
             }
@@ -100,8 +106,14 @@ impl Conductor {
         left.iter().zip(receivers).map(|(left, receivers)| left / receivers).collect()
     }
 
-    /// How long each receiver's whole part would take at the pace at which what is left of it takes `seconds`.
-    fn seconds_for_all(&self, seconds: Vec<f64>, planned: &[Planned], rest: &[Planned]) -> Vec<f64> {
+    /// How long each receiver's whole part would take at the pace at which what is left of it takes
+    /// `seconds`.
+    fn seconds_for_all(
+        &self,
+        seconds: Vec<f64>,
+        planned: &[Planned],
+        rest: &[Planned],
+    ) -> Vec<f64> {
         let bytes = |planned: &[Planned], node| {
             let segments = self.by_receiver.segments(planned, node);
             segments.map(|planned| planned.segment.span.bytes() as f64).sum::<f64>()
@@ -113,18 +125,21 @@ impl Conductor {
         all.collect()
     }
 
-    /// Whether every receiver's part of the plan fits into a message. Few are large enough to be worth a look.
+    /// Whether every receiver's part of the plan fits into a message. Few are large enough to be
+    /// worth a look.
     fn check_parts(&self, plan: &Plan) -> Result<(), Error> {
         let large = |node: &NodeIx| {
             let own = self.by_receiver.segments(&plan.planned, *node);
-            let (segments, shares) =
-                own.fold((0, 0), |(segments, shares), it| (segments + 1, shares + it.segment.senders.len()));
+            let (segments, shares) = own.fold((0, 0), |(segments, shares), it| {
+                (segments + 1, shares + it.segment.senders.len())
+            });
             let ranges = self.holes.len() + segments + self.relayed.get(node).map_or(0, Vec::len);
             let ranges = ranges + self.resuming.kept_of(*node).len();
             let peers = shares.min(self.peers.len());
             let bytes = segments * SEGMENT_BYTES + shares * SHARE_BYTES + peers * PEER_BYTES;
             segments > SEGMENTS_MAX
-                || bytes + ranges * RANGE_BYTES + ORIGINS_MAX * ORIGIN_BYTES + 1024 > MESSAGE_BYTES_MAX
+                || bytes + ranges * RANGE_BYTES + ORIGINS_MAX * ORIGIN_BYTES + 1024
+                    > MESSAGE_BYTES_MAX
         };
         for node in self.indices().filter(large) {
             let start = self.start_of(plan, node);
@@ -136,15 +151,15 @@ impl Conductor {
                      than {SEGMENTS_MAX} parts or {MESSAGE_BYTES_MAX} bytes",
                     entry.rows[0].line, entry.address
                 );
-                return Err(
-                    Error::new(Code::Usage, what).remedy("cut rows at the same positions, or split the transfer")
-                );
+                return Err(Error::new(Code::Usage, what)
+                    .remedy("cut rows at the same positions, or split the transfer"));
             }
         }
         Ok(())
     }
 
-    /// Whether nobody would know what to believe of a file that this node writes together with others.
+    /// Whether nobody would know what to believe of a file that this node writes together with
+    /// others.
     fn forgets(&self, node: NodeIx) -> bool {
         let entry = self.roster.get(node);
         let mut rows = entry.rows.iter().zip(&entry.sharing);
@@ -159,12 +174,15 @@ impl Conductor {
         start.segments.iter().flat_map(|segment| subtract(segment.span, &there)).collect()
     }
 
-    /// What no schedule can beat under the limit: each receiver has a part of it, and begins a block ahead.
+    /// What no schedule can beat under the limit: each receiver has a part of it, and begins a
+    /// block ahead.
     pub(super) fn limit_seconds(&self) -> Option<f64> {
         let plan = self.plan.as_ref().filter(|_| self.terms.has_limit())?;
         let block_bytes = self.terms.block_bytes() as f64;
         let seconds = |node: NodeIx| {
-            let wanted = union(self.by_receiver.segments(&plan.planned, node).map(|it| it.segment.span).collect());
+            let wanted = union(
+                self.by_receiver.segments(&plan.planned, node).map(|it| it.segment.span).collect(),
+            );
             let wanted_bytes: u64 = wanted.into_iter().map(Span::bytes).sum();
             let missing_bytes: u64 = self.unsettled(node).into_iter().map(Span::bytes).sum();
             let rate = self.terms.limit_of(wanted_bytes, self.wanted_bytes());
@@ -177,7 +195,8 @@ impl Conductor {
     /// What one receiver needs of the plan.
     pub(super) fn start_of(&self, plan: &Plan, node: NodeIx) -> Start {
         let mine = self.by_receiver.segments(&plan.planned, node);
-        let segments: Vec<PlanSegment> = mine.map(|planned| super::terms::segment(planned, node)).collect();
+        let segments: Vec<PlanSegment> =
+            mine.map(|planned| super::terms::segment(planned, node)).collect();
         let senders = segments.iter().flat_map(|segment| &segment.senders);
         let mut senders: Vec<NodeIx> = senders.map(|share| NodeIx(share.index)).collect();
         senders.sort_unstable();

@@ -1,7 +1,9 @@
-//! Replicas at the master: which ranges are compared, and the answers of their senders held against each other.
+//! Replicas at the master: which ranges are compared, and the answers of their senders held against
+//! each other.
 //!
-//! Everything is decided before a byte moves. `Prepare` tells each sender which of its ranges others offer as well;
-//! `Prepared` brings back its check values. The master keeps one value of each part, whoever was first.
+//! Everything is decided before a byte moves. `Prepare` tells each sender which of its ranges
+//! others offer as well; `Prepared` brings back its check values. The master keeps one value of
+//! each part, whoever was first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,12 +26,15 @@ const BYTES_EACH: u64 = 100;
 const NODE_PLACES_MAX: u64 = 1 << 12;
 /// Values of a range: a difference is named to a place, or to a sixty-fourth of the range.
 const VALUES_MAX_SAMPLE: u64 = 64;
-/// The same where all is compared: twice as many, because parts are whole places and not of one size.
+/// The same where all is compared: twice as many, because parts are whole places and not of one
+/// size.
 const VALUES_MAX_ALL: u64 = 128;
 /// Values of one node over all ranges, as far as each range keeps one: a MiB.
 const NODE_VALUES_MAX: u64 = 1 << 17;
 
-const _: () = assert!(NODE_VALUES_MAX as usize + REPLICA_RANGES_MAX <= crate::wire::limits::REPLICA_VALUES_MAX);
+const _: () = assert!(
+    NODE_VALUES_MAX as usize + REPLICA_RANGES_MAX <= crate::wire::limits::REPLICA_VALUES_MAX
+);
 
 /// The comparison of one attempt.
 #[derive(Debug, Default)]
@@ -45,7 +50,8 @@ pub(super) struct ReplicaSet {
     /// Bytes that several sources offer and some receiver wants.
     of_bytes: u64,
     compared_bytes: u64,
-    /// Receivers whose files get their names together: they want bytes that several senders offer, and others want, too.
+    /// Receivers whose files get their names together: they want bytes that several senders offer,
+    /// and others want, too.
     waiting: BTreeSet<NodeIx>,
     /// Whether replicas differ, as far as is known: then nothing that has landed is to be believed.
     pub(super) differ: bool,
@@ -78,7 +84,8 @@ impl ReplicaSet {
                     roster.get(counts.node).address,
                     counts.most
                 );
-                return Err(Error::new(Code::Usage, what).remedy("leave --verify replicas out, or split the transfer"));
+                return Err(Error::new(Code::Usage, what)
+                    .remedy("leave --verify replicas out, or split the transfer"));
             }
             spans.sort_unstable_by_key(|span| std::cmp::Reverse(span.bytes()));
             spans.truncate(REPLICA_RANGES_MAX);
@@ -92,7 +99,16 @@ impl ReplicaSet {
         });
         let starts: Vec<usize> = starts.collect();
         let firsts = vec![None; count];
-        Ok(ReplicaSet { compares_all, seed, ranges, starts, firsts, of_bytes, waiting, ..ReplicaSet::default() })
+        Ok(ReplicaSet {
+            compares_all,
+            seed,
+            ranges,
+            starts,
+            firsts,
+            of_bytes,
+            waiting,
+            ..ReplicaSet::default()
+        })
     }
 
     /// The ranges that a node is to compare.
@@ -125,14 +141,17 @@ impl ReplicaSet {
     /// Holds the answers of a node against those of others.
     ///
     /// # Errors
-    /// `Code::Integrity` where they differ, naming both nodes and the first range; `Code::Internal` where the node
-    /// has answered something else than it was asked.
+    /// `Code::Integrity` where they differ, naming both nodes and the first range; `Code::Internal`
+    /// where the node has answered something else than it was asked.
     pub(super) fn compare(&mut self, roster: &Roster, node: NodeIx, values: &[u64]) -> Result<()> {
         let entry = roster.get(node);
         let asked: Vec<usize> = self.places_of(entry).collect();
         let count: usize = asked.iter().map(|&at| self.ranges[at].value_count()).sum();
         if values.len() != count {
-            let what = format!("it was asked for {count} check values of replicas, and sent {}", values.len());
+            let what = format!(
+                "it was asked for {count} check values of replicas, and sent {}",
+                values.len()
+            );
             return Err(Error::new(Code::Internal, what).at(&entry.address));
         }
         let mut values = values.iter();
@@ -143,8 +162,11 @@ impl ReplicaSet {
                 if value == UNREAD {
                     continue;
                 }
-                let first =
-                    self.firsts[self.starts[at] + part].get_or_insert(FirstAnswer { value, node, is_compared: false });
+                let first = self.firsts[self.starts[at] + part].get_or_insert(FirstAnswer {
+                    value,
+                    node,
+                    is_compared: false,
+                });
                 if first.value != value {
                     self.differ = true;
                     return Err(difference(
@@ -156,7 +178,9 @@ impl ReplicaSet {
                         &self.seed,
                     ));
                 }
-                if (first.node != node || has_several) && !std::mem::replace(&mut first.is_compared, true) {
+                if (first.node != node || has_several)
+                    && !std::mem::replace(&mut first.is_compared, true)
+                {
                     self.compared_bytes += range.bytes_of(part, &self.seed);
                 }
             }
@@ -177,7 +201,10 @@ impl ReplicaSet {
             return None;
         }
         let counts = NodeCounts::of(roster, &self.spans(), Span::bytes);
-        Some((self.read_bytes.values().fold(0, |sum, bytes| sum.saturating_add(*bytes)), counts.sum))
+        Some((
+            self.read_bytes.values().fold(0, |sum, bytes| sum.saturating_add(*bytes)),
+            counts.sum,
+        ))
     }
 
     fn spans(&self) -> Vec<Span> {
@@ -188,23 +215,33 @@ impl ReplicaSet {
 impl Conductor {
     /// A node that compares much takes its time to get ready. It may, as long as it gets on.
     pub(super) fn comparing(&mut self, now: Moment, node: NodeIx, read_bytes: u64) {
-        let is_asked = self.phase == Phase::Preparing && self.peers[node.at()].stage == Stage::Asked;
+        let is_asked =
+            self.phase == Phase::Preparing && self.peers[node.at()].stage == Stage::Asked;
         if is_asked && self.replicas.reads(node, read_bytes) {
             self.deadline = Some(now + PREPARE_WITHIN);
         }
     }
 
-    /// Bytes that senders have read to compare replicas, of how many, while that is what is waited for.
+    /// Bytes that senders have read to compare replicas, of how many, while that is what is waited
+    /// for.
     pub(crate) fn comparison(&self) -> Option<(u64, u64)> {
         if self.phase == Phase::Preparing { self.replicas.progress(&self.roster) } else { None }
     }
 }
 
 /// The error for two nodes that offer different bytes.
-fn difference(roster: &Roster, one: NodeIx, other: NodeIx, range: &ReplicaRange, part: usize, seed: &Seed) -> Error {
+fn difference(
+    roster: &Roster,
+    one: NodeIx,
+    other: NodeIx,
+    range: &ReplicaRange,
+    part: usize,
+    seed: &Seed,
+) -> Error {
     let extent = range.extent_of(part, seed);
     let (one, other) = (&roster.get(one).address, &roster.get(other).address);
-    let what = format!("{one} and {other} offer different bytes within {extent}: the replicas differ");
+    let what =
+        format!("{one} and {other} offer different bytes within {extent}: the replicas differ");
     Error::new(Code::Integrity, what).remedy("compare the writers' files").missing(vec![extent])
 }
 
@@ -213,7 +250,8 @@ fn sources(entry: &Entry) -> impl Iterator<Item = &Row> {
     entry.rows.iter().filter(|row| row.role == Role::Sender)
 }
 
-/// What tells the bytes of a row from those of other rows: whose data they are, and which of them is at position 0.
+/// What tells the bytes of a row from those of other rows: whose data they are, and which of them
+/// is at position 0.
 ///
 /// A pattern is the same on every node, and depends on the position alone.
 fn source_of(node: usize, row: &Row) -> (usize, &DataUri, u64) {
@@ -229,7 +267,8 @@ fn source_count(entry: &Entry, span: Span) -> usize {
     rows.map(|row| source_of(0, row)).collect::<BTreeSet<_>>().len()
 }
 
-/// The ranges that several sources offer and some receiver wants, cut where a row begins or ends: ascending.
+/// The ranges that several sources offer and some receiver wants, cut where a row begins or ends:
+/// ascending.
 fn overlaps(roster: &Roster) -> Vec<Span> {
     let mut offered: BTreeMap<_, Vec<Span>> = BTreeMap::new();
     let mut edges: Vec<(u64, i64)> = Vec::new();
@@ -256,11 +295,13 @@ fn overlaps(roster: &Roster) -> Vec<Span> {
     shared
 }
 
-/// The receivers that want some of `spans`, which several sources offer, where another receiver wants the same. Members of a
-/// group get no byte twice, and what is not kept has no name to wait with.
+/// The receivers that want some of `spans`, which several sources offer, where another receiver
+/// wants the same. Members of a group get no byte twice, and what is not kept has no name to wait
+/// with.
 fn waiting(roster: &Roster, spans: &[Span]) -> BTreeSet<NodeIx> {
     let wanted = |entry: &Entry| {
-        let rows = entry.rows.iter().filter(|row| row.role == Role::Receiver && row.group.is_none());
+        let rows =
+            entry.rows.iter().filter(|row| row.role == Role::Receiver && row.group.is_none());
         union(rows.map(|row| row.range).collect())
     };
     let mut edges: Vec<(u64, i64)> = Vec::new();
@@ -278,10 +319,15 @@ fn waiting(roster: &Roster, spans: &[Span]) -> BTreeSet<NodeIx> {
         (depth, start) = (depth + step, position);
     }
     let both = union(both);
-    let meets =
-        |span: Span| both.get(both.partition_point(|it| it.end <= span.start)).is_some_and(|it| it.start < span.end);
-    let keeps = |entry: &Entry| entry.rows.iter().any(|row| row.role == Role::Receiver && row.uri != DataUri::Null);
-    let waits = roster.nodes().filter(|(_, entry)| keeps(entry) && wanted(entry).into_iter().any(meets));
+    let meets = |span: Span| {
+        both.get(both.partition_point(|it| it.end <= span.start))
+            .is_some_and(|it| it.start < span.end)
+    };
+    let keeps = |entry: &Entry| {
+        entry.rows.iter().any(|row| row.role == Role::Receiver && row.uri != DataUri::Null)
+    };
+    let waits =
+        roster.nodes().filter(|(_, entry)| keeps(entry) && wanted(entry).into_iter().any(meets));
     waits.map(|(node, _)| node).collect()
 }
 
@@ -332,7 +378,8 @@ fn sample(roster: &Roster, spans: &[Span]) -> Vec<ReplicaRange> {
         let places = (span.bytes() / BYTES_EACH / PLACE_BYTES).clamp(PLACES_MIN, PLACES_MAX);
         places.min(span.bytes().div_ceil(PLACE_BYTES))
     };
-    let (ranges, places) = (NodeCounts::of(roster, spans, |_| 1).most, NodeCounts::of(roster, spans, wanted).most);
+    let (ranges, places) =
+        (NodeCounts::of(roster, spans, |_| 1).most, NodeCounts::of(roster, spans, wanted).most);
     let least = (NODE_PLACES_MAX / ranges.max(1)).clamp(2, PLACES_MIN);
     let range = |&span: &Span| {
         let mut count = wanted(span);

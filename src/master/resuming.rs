@@ -1,7 +1,8 @@
 //! What receivers have from an earlier attempt, and how much of it is still good.
 //!
-//! A range is good unless the sender that it came from takes part again and its source is not what it was. Of a sender that
-//! does not take part nobody knows better than the journal, if that is sealed.
+//! A range is good unless the sender that it came from takes part again and its source is not what
+//! it was. Of a sender that does not take part nobody knows better than the journal, if that is
+//! sealed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,8 @@ use crate::units::{NodeIx, Span, human_bytes, subtract, union};
 use crate::wire::control::{Have, Offered, Origin, Prepared, Start};
 use crate::wire::limits::ORIGINS_MAX;
 
-/// Ranges with holes of what is there already that the bound is computed for; more would take longer than they are worth.
+/// Ranges with holes of what is there already that the bound is computed for; more would take
+/// longer than they are worth.
 const MISSING_MAX: usize = 1 << 12;
 
 /// What nodes have told of their sources and of an earlier attempt.
@@ -66,7 +68,8 @@ impl Resuming {
             for it in bad.iter().filter(|it| self.states.contains_key(&it.origin.who)) {
                 *changed.entry(it.origin.who).or_default() += it.span.bytes();
             }
-            // A complete file is all or nothing: each of its ranges is said to come from all of its sources.
+            // A complete file is all or nothing: each of its ranges is said to come from all of its
+            // sources.
             let (good, bad) = (spans(good), spans(bad));
             let kept: Vec<Span> = good.into_iter().flat_map(|span| subtract(span, &bad)).collect();
             if !kept.is_empty() {
@@ -77,8 +80,9 @@ impl Resuming {
             let (_, node, row) = self.states[&who];
             let (address, uri) = (&roster.get(node).address, &roster.get(node).rows[row].uri);
             let bytes = human_bytes(bytes);
-            self.warnings
-                .push(format!("the source changed: {uri} at {address}; {bytes} that came from it start again"));
+            self.warnings.push(format!(
+                "the source changed: {uri} at {address}; {bytes} that came from it start again"
+            ));
         }
     }
 
@@ -90,11 +94,15 @@ impl Resuming {
         });
         let wants: Vec<(NodeIx, Span)> = wants.take(MISSING_MAX + 1).collect();
         match wants.len() {
-            0 if problem.group_wants.is_empty() => {
-                Some(Bound { seconds: 0.0, bottleneck: "nothing: all of it is there".into(), parts: Vec::new() })
-            }
+            0 if problem.group_wants.is_empty() => Some(Bound {
+                seconds: 0.0,
+                bottleneck: "nothing: all of it is there".into(),
+                parts: Vec::new(),
+            }),
             count if count > MISSING_MAX => None,
-            _ => plan::plan(&Problem { wants, ..problem.clone() }, plan::Scheduler::Greedy).ok().map(|plan| plan.bound),
+            _ => plan::plan(&Problem { wants, ..problem.clone() }, plan::Scheduler::Greedy)
+                .ok()
+                .map(|plan| plan.bound),
         }
     }
 
@@ -116,7 +124,11 @@ impl Resuming {
                 start.segments.get(next).is_some_and(|it| it.span.start < span.end)
             };
             let wanted = offers.filter(|(span, _)| is_wanted(*span));
-            start.origins.extend(wanted.map(|&(span, origin)| Offered { index: peer.index, span, origin }));
+            start.origins.extend(wanted.map(|&(span, origin)| Offered {
+                index: peer.index,
+                span,
+                origin,
+            }));
         }
         if start.origins.len() > ORIGINS_MAX {
             start.origins.sort_by_key(|it| std::cmp::Reverse(it.span.bytes()));
@@ -171,6 +183,9 @@ fn spans(have: Vec<Have>) -> Vec<Span> {
 /// What tells the source of a row from every other.
 fn who(entry: &Entry, row: &Row) -> u64 {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(entry.address.to_string().as_bytes()).update(&[0]).update(row.uri.to_string().as_bytes());
+    hasher
+        .update(entry.address.to_string().as_bytes())
+        .update(&[0])
+        .update(row.uri.to_string().as_bytes());
     u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
 }

@@ -3,12 +3,12 @@
 use crate::error::{Code, Error, Result};
 use crate::session::descriptors;
 
-/// Descriptors that a master needs besides those for its nodes: an event queue, a descriptor in reserve, a few visitors,
-/// and files that are read in between.
+/// Descriptors that a master needs besides those for its nodes: an event queue, a descriptor in
+/// reserve, a few visitors, and files that are read in between.
 const OTHERS: u64 = 12;
 
-/// Raises this process's limit of open files, as far as it has to be and may be, so that `each` more can be open for
-/// each of `nodes`.
+/// Raises this process's limit of open files, as far as it has to be and may be, so that `each`
+/// more can be open for each of `nodes`.
 ///
 /// # Errors
 /// `Code::Internal` where the hard limit is lower, with the number that is needed.
@@ -19,7 +19,11 @@ pub(crate) fn make(nodes: usize, each: u64) -> Result<()> {
     if allowed >= wanted {
         return Ok(());
     }
-    let what = format!("{nodes} nodes need {wanted} open files, {in_use} of them open now, and {allowed} are allowed");
-    let remedy = format!("raise the limit to {wanted}: ulimit -n, LimitNOFILE= of a unit, or nofile in limits.conf");
+    let what = format!(
+        "{nodes} nodes need {wanted} open files, {in_use} of them open now, and {allowed} are allowed"
+    );
+    let remedy = format!(
+        "raise the limit to {wanted}: ulimit -n, LimitNOFILE= of a unit, or nofile in limits.conf"
+    );
     Err(Error::new(Code::Internal, what).remedy(remedy))
 }

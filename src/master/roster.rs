@@ -1,4 +1,5 @@
-//! Who takes part: the rows of a specification, sorted by node, and which nodes may turn out to share a file.
+//! Who takes part: the rows of a specification, sorted by node, and which nodes may turn out to
+//! share a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +21,8 @@ pub(crate) struct Entry {
     pub(crate) sharing: Vec<Sharing>,
     /// For each row, whether other nodes may name its file by another URI.
     pub(crate) claims: Vec<bool>,
-    /// In which wave the node is prepared: a node that may share a file comes after the one elected to create it.
+    /// In which wave the node is prepared: a node that may share a file comes after the one elected
+    /// to create it.
     pub(crate) wave: u32,
 }
 
@@ -79,10 +81,15 @@ impl Roster {
             });
             entries[place].rows.push(Row { uri: plain(&row.uri), ..row.clone() });
         }
-        let ix =
-            |node: &Address| places.get(node).map(|place| NodeIx(u32::try_from(*place).expect("rows are limited")));
+        let ix = |node: &Address| {
+            places.get(node).map(|place| NodeIx(u32::try_from(*place).expect("rows are limited")))
+        };
         // A pair whose nodes no row names was refused, and limits nothing.
-        let pairs = spec.pairs.iter().filter_map(|pair| Some((ix(&pair.from)?, ix(&pair.to)?, pair.rate))).collect();
+        let pairs = spec
+            .pairs
+            .iter()
+            .filter_map(|pair| Some((ix(&pair.from)?, ix(&pair.to)?, pair.rate)))
+            .collect();
         entries.iter_mut().for_each(|entry| entry.rows.shrink_to_fit());
         let mut roster = Roster { entries, stores: spec.stores.clone(), pairs, grid: grid(spec) };
         roster.elect();
@@ -117,7 +124,11 @@ impl Roster {
         }
         let mut waits_for: Vec<Vec<usize>> = vec![Vec::new(); self.entries.len()];
         for rows in groups.values().filter(|rows| rows.iter().any(|(node, _)| *node != rows[0].0)) {
-            let file_bytes = rows.iter().map(|&(node, at)| file_end(&self.entries[node].rows[at])).max().unwrap_or(0);
+            let file_bytes = rows
+                .iter()
+                .map(|&(node, at)| file_end(&self.entries[node].rows[at]))
+                .max()
+                .unwrap_or(0);
             let elected = rows[0].0;
             for &(node, at) in rows {
                 self.entries[node].sharing[at] =
@@ -127,29 +138,34 @@ impl Roster {
                 }
             }
         }
-        // The elected node stands before those that wait for it, so its wave is known when theirs is asked for.
+        // The elected node stands before those that wait for it, so its wave is known when theirs
+        // is asked for.
         for (node, elected) in waits_for.iter().enumerate() {
             let waves = elected.iter().map(|&elected| self.entries[elected].wave + 1);
             self.entries[node].wave = waves.max().unwrap_or(0);
         }
     }
 
-    /// Finds the rows whose file may be another node's under another URI: one in the same directory has the same name there.
-    /// File systems differ in whether the case of letters counts.
+    /// Finds the rows whose file may be another node's under another URI: one in the same directory
+    /// has the same name there. File systems differ in whether the case of letters counts.
     fn find_claims(&mut self) {
         let name = |row: &Row| match &row.uri {
             _ if row.role == Role::Sender => None,
-            DataUri::File(path) => path.file_name().map(|name| name.to_string_lossy().to_lowercase()),
+            DataUri::File(path) => {
+                path.file_name().map(|name| name.to_string_lossy().to_lowercase())
+            }
             // No path has a slash in its last part.
             DataUri::Mem(name) => Some(format!("mem/{}", name.to_string_lossy())),
             DataUri::Pattern(_) | DataUri::Null => None,
         };
-        // Of each name: the first row that has it, and whether there are other nodes, and other URIs.
+        // Of each name: the first row that has it, and whether there are other nodes, and other
+        // URIs.
         let mut names: BTreeMap<String, (usize, DataUri, bool, bool)> = BTreeMap::new();
         for (node, entry) in self.entries.iter().enumerate() {
             for row in &entry.rows {
                 let Some(name) = name(row) else { continue };
-                let (first, uri, nodes, uris) = names.entry(name).or_insert((node, row.uri.clone(), false, false));
+                let (first, uri, nodes, uris) =
+                    names.entry(name).or_insert((node, row.uri.clone(), false, false));
                 *nodes |= *first != node;
                 // Nodes of one machine have one memory, and do not share what they write there.
                 *uris |= *uri != row.uri || matches!(row.uri, DataUri::Mem(_));
@@ -157,18 +173,26 @@ impl Roster {
         }
         names.retain(|_, (_, _, nodes, uris)| *nodes && *uris);
         for entry in &mut self.entries {
-            let claims = entry.rows.iter().map(|row| name(row).is_some_and(|name| names.contains_key(&name)));
+            let claims = entry
+                .rows
+                .iter()
+                .map(|row| name(row).is_some_and(|name| names.contains_key(&name)));
             entry.claims = claims.collect();
         }
     }
 
-    /// The files in which rows of several nodes meet, which must want the same bytes there. `joined` says of a row whether its
-    /// node sees the elected one's file.
+    /// The files in which rows of several nodes meet, which must want the same bytes there.
+    /// `joined` says of a row whether its node sees the elected one's file.
     ///
     /// # Errors
     /// `Code::Usage`, naming two rows that put different bytes at one place.
-    pub(crate) fn check_shared(&self, joined: impl Fn(NodeIx, usize) -> bool) -> Result<BTreeSet<DataUri>> {
-        let rows = self.nodes().flat_map(|(node, entry)| (0..entry.rows.len()).map(move |row| (node, entry, row)));
+    pub(crate) fn check_shared(
+        &self,
+        joined: impl Fn(NodeIx, usize) -> bool,
+    ) -> Result<BTreeSet<DataUri>> {
+        let rows = self
+            .nodes()
+            .flat_map(|(node, entry)| (0..entry.rows.len()).map(move |row| (node, entry, row)));
         let shares = |&(node, entry, row): &(NodeIx, &Entry, usize)| {
             matches!(entry.sharing[row], Sharing::Elected { .. }) || joined(node, row)
         };
@@ -182,13 +206,15 @@ impl Roster {
         for b in rows {
             let Some(a) = furthest.replace(b) else { continue };
             let overlap = a.uri == b.uri && b.offset_bytes < file_end(a);
-            let same = b.offset_bytes.wrapping_sub(b.range.start) == a.offset_bytes.wrapping_sub(a.range.start);
+            let same = b.offset_bytes.wrapping_sub(b.range.start)
+                == a.offset_bytes.wrapping_sub(a.range.start);
             if overlap && !same {
                 let what = format!(
                     "{} and {} both write {}, and put different bytes at offset {} of it",
                     a.node, b.node, a.uri, b.offset_bytes
                 );
-                return Err(Error::new(Code::Usage, what).remedy("give each its own path or its own part of the file"));
+                return Err(Error::new(Code::Usage, what)
+                    .remedy("give each its own path or its own part of the file"));
             }
             if overlap && a.node != b.node {
                 meet.insert(a.uri.clone());
@@ -201,14 +227,16 @@ impl Roster {
     }
 }
 
-/// The grid of a transfer: through the specification's origin, else through the lowest byte offered.
+/// The grid of a transfer: through the specification's origin, else through the lowest byte
+/// offered.
 fn grid(spec: &Spec) -> Grid {
-    let offered = spec.rows.iter().filter(|row| row.role == Role::Sender).map(|row| row.range.start).min();
+    let offered =
+        spec.rows.iter().filter(|row| row.role == Role::Sender).map(|row| row.range.start).min();
     Grid::new(spec.origin.or(offered).unwrap_or(0), spec.block_bytes.unwrap_or(BLOCK_BYTES))
 }
 
-/// A URI as nodes are told it. Paths that differ in `.` and in doubled slashes are equal, and what is named after them has to be,
-/// too.
+/// A URI as nodes are told it. Paths that differ in `.` and in doubled slashes are equal, and what
+/// is named after them has to be, too.
 fn plain(uri: &DataUri) -> DataUri {
     match uri {
         DataUri::File(path) => DataUri::File(path.components().collect()),
@@ -228,7 +256,18 @@ mod tests {
     fn row(role: Role, host: &str, uri: DataUri, offset_bytes: u64, range: (u64, u64)) -> Row {
         let node = Address { host: host.into(), port: 1 };
         let range = Span::new(range.0, range.1);
-        Row { role, node, uri, offset_bytes, range, speed: None, nics: Vec::new(), group: None, store: None, line: 0 }
+        Row {
+            role,
+            node,
+            uri,
+            offset_bytes,
+            range,
+            speed: None,
+            nics: Vec::new(),
+            group: None,
+            store: None,
+            line: 0,
+        }
     }
 
     fn file(path: &str) -> DataUri {
@@ -256,21 +295,38 @@ mod tests {
     #[test]
     fn files_of_one_name_and_several_uris_on_several_nodes_are_claimed() {
         let claims = |rows: &[(&str, &str)]| {
-            let rows = rows.iter().map(|(host, path)| row(Role::Receiver, host, file(path), 0, (0, 9)));
+            let rows =
+                rows.iter().map(|(host, path)| row(Role::Receiver, host, file(path), 0, (0, 9)));
             let roster = Roster::new(&Spec { rows: rows.collect(), ..Spec::default() });
             roster.entries.into_iter().flat_map(|entry| entry.claims).collect::<Vec<bool>>()
         };
         assert_eq!(claims(&[("a", "/d/x"), ("b", "/l/x"), ("c", "/d/y")]), [true, true, false]);
-        assert_eq!(claims(&[("a", "/d/x"), ("b", "/d/x")]), [false, false], "one URI is shared as it is");
-        assert_eq!(claims(&[("a", "/d/x"), ("a", "/l/x")]), [false, false], "one node finds out by itself");
+        assert_eq!(
+            claims(&[("a", "/d/x"), ("b", "/d/x")]),
+            [false, false],
+            "one URI is shared as it is"
+        );
+        assert_eq!(
+            claims(&[("a", "/d/x"), ("a", "/l/x")]),
+            [false, false],
+            "one node finds out by itself"
+        );
         let mem = |host: &str| row(Role::Receiver, host, DataUri::Mem("x".into()), 0, (0, 9));
         let rows = vec![mem("a"), mem("b")];
         let roster = Roster::new(&Spec { rows, ..Spec::default() });
-        assert!(roster.entries.iter().all(|entry| entry.claims == [true]), "nodes of one machine have one memory");
-        assert_eq!(claims(&[("a", "/d/x"), ("b", "/l/X")]), [true, true], "of a file system that folds case");
+        assert!(
+            roster.entries.iter().all(|entry| entry.claims == [true]),
+            "nodes of one machine have one memory"
+        );
+        assert_eq!(
+            claims(&[("a", "/d/x"), ("b", "/l/X")]),
+            [true, true],
+            "of a file system that folds case"
+        );
     }
 
-    /// Each of the two nodes made a file of its own, and the last one to name it lost the other's half.
+    /// Each of the two nodes made a file of its own, and the last one to name it lost the other's
+    /// half.
     #[test]
     fn paths_that_differ_in_slashes_alone_are_one_path_to_nodes() {
         let rows = vec![
@@ -278,7 +334,8 @@ mod tests {
             row(Role::Receiver, "b", file("/./d//x"), 10, (10, 19)),
         ];
         let roster = Roster::new(&Spec { rows, ..Spec::default() });
-        let uris: Vec<String> = roster.entries.iter().map(|entry| entry.rows[0].uri.to_string()).collect();
+        let uris: Vec<String> =
+            roster.entries.iter().map(|entry| entry.rows[0].uri.to_string()).collect();
         assert_eq!(uris, ["file:///d/x", "file:///d/x"]);
         assert_eq!(roster.entries[1].sharing, [Sharing::Member]);
     }

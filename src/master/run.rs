@@ -22,8 +22,8 @@ use crate::wire::control::{self, Advert, Resume, ToMaster, ToNode};
 
 /// How long a node may take to be connected and to have shaken hands.
 pub(super) const SESSION_WITHIN: Duration = Duration::from_secs(10);
-/// How many nodes are dialled at once. Each has [`SESSION_WITHIN`], of which a handshake takes a fraction of a millisecond
-/// of this thread: all at once, the last of thousands would be late.
+/// How many nodes are dialled at once. Each has [`SESSION_WITHIN`], of which a handshake takes a
+/// fraction of a millisecond of this thread: all at once, the last of thousands would be late.
 const DIALS_MAX: usize = 256;
 /// How often whoever watches is shown how far the transfer is.
 const SHOW_EVERY: Duration = Duration::from_millis(200);
@@ -87,7 +87,8 @@ pub(super) struct Loop<'a> {
 /// Conducts a transfer to its end; `show` is called now and then with how far it is.
 ///
 /// # Errors
-/// `Code::Internal` where this process has no event queue, or may not hold a socket for every node. How the transfer ended is in the conductor.
+/// `Code::Internal` where this process has no event queue, or may not hold a socket for every node.
+/// How the transfer ended is in the conductor.
 pub(crate) fn conduct(
     clock: Clock,
     conductor: Conductor,
@@ -114,7 +115,11 @@ pub(crate) fn conduct(
     let mut the_loop = Loop {
         clock,
         poll,
-        nodes: setup.nodes.iter().map(|addresses| Link::new(addresses.as_deref().unwrap_or_default())).collect(),
+        nodes: setup
+            .nodes
+            .iter()
+            .map(|addresses| Link::new(addresses.as_deref().unwrap_or_default()))
+            .collect(),
         next_to_dial: 0,
         unsettled: BTreeSet::new(),
         key: setup.key,
@@ -160,14 +165,17 @@ impl Loop<'_> {
         let (registry, nodes) = (self.poll.registry(), self.nodes.len());
         let Some(meeting) = self.nodes[index].meeting() else { return };
         let token = |place: usize| Token(FIRST_NODE + place * nodes + index);
-        while meeting.dial_next(now, &self.key, |connection, place| connection.register(registry, token(place))) {}
+        while meeting.dial_next(now, &self.key, |connection, place| {
+            connection.register(registry, token(place))
+        }) {}
         if meeting.is_over() {
             let error = meeting.error(&self.conductor.roster().entries[index].address.to_string());
             self.node_lost(index, error);
         }
     }
 
-    /// Something happened to a connection to a node that has not been met. Returns whether it is met now.
+    /// Something happened to a connection to a node that has not been met. Returns whether it is
+    /// met now.
     fn meeting_ready(&mut self, index: usize, place: usize) -> bool {
         let Some(meeting) = self.nodes[index].meeting() else { return true };
         let Some(connection) = meeting.connection(place) else { return false };
@@ -191,7 +199,9 @@ impl Loop<'_> {
     fn register(&mut self, index: usize, dialled: Result<()>) {
         self.unsettled.insert(index);
         let registered = dialled.and_then(|()| match &mut self.nodes[index].connection {
-            Some(connection) => connection.register(self.poll.registry(), Token(FIRST_NODE + index)),
+            Some(connection) => {
+                connection.register(self.poll.registry(), Token(FIRST_NODE + index))
+            }
             None => Ok(()),
         });
         if let Err(error) = registered {
@@ -204,14 +214,22 @@ impl Loop<'_> {
         while self.conductor.phase() != Phase::Done {
             match self.poll.poll(&mut events, Some(self.timeout())) {
                 Ok(()) => {}
-                // A process that was stopped and continues sees what has come before it judges who is late.
+                // A process that was stopped and continues sees what has come before it judges who
+                // is late.
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Error::new(Code::Internal, format!("the event queue failed: {error}"))),
+                Err(error) => {
+                    return Err(Error::new(
+                        Code::Internal,
+                        format!("the event queue failed: {error}"),
+                    ));
+                }
             }
             let now = awake();
             for event in &events {
                 match event.token() {
-                    LISTENER => self.listener.iter_mut().for_each(|(listener, _)| listener.wake(now)),
+                    LISTENER => {
+                        self.listener.iter_mut().for_each(|(listener, _)| listener.wake(now))
+                    }
                     WAKE => {}
                     Token(token) if token < FIRST_NODE + PLACES * self.nodes.len() => {
                         let (at, nodes) = (token - FIRST_NODE, self.nodes.len());
@@ -232,9 +250,11 @@ impl Loop<'_> {
         let now = awake();
         let unsettled = || self.unsettled.iter().map(|index| &self.nodes[*index]);
         let connections = unsettled().filter_map(|link| link.connection.as_ref());
-        let retries = unsettled().filter_map(Link::retry_at).chain(unsettled().filter_map(Link::meeting_due));
+        let retries =
+            unsettled().filter_map(Link::retry_at).chain(unsettled().filter_map(Link::meeting_due));
         let visits = self.visitors.deadlines.first().into_iter();
-        let visits = visits.chain(self.listener.as_ref().and_then(|(listener, _)| self.visitors.due(listener)));
+        let visits = visits
+            .chain(self.listener.as_ref().and_then(|(listener, _)| self.visitors.due(listener)));
         let sessions = connections.filter_map(Connection::deadline).chain(retries).chain(visits);
         let sessions = sessions.map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
@@ -245,9 +265,11 @@ impl Loop<'_> {
 
     fn tick(&mut self) {
         let now = awake();
-        let is_overdue = |connection: &Connection| connection.deadline().is_some_and(|due| now >= due);
+        let is_overdue =
+            |connection: &Connection| connection.deadline().is_some_and(|due| now >= due);
         for index in self.unsettled.iter().copied().collect::<Vec<_>>() {
-            let overdue = self.nodes[index].connection.as_ref().filter(|connection| is_overdue(connection));
+            let overdue =
+                self.nodes[index].connection.as_ref().filter(|connection| is_overdue(connection));
             if let Some(error) = overdue.map(Connection::overdue) {
                 self.session_broke(index, error);
             }
@@ -282,7 +304,8 @@ impl Loop<'_> {
         self.conductor.handle(self.clock.now(), event);
         while let Some(action) = self.conductor.poll_action() {
             let Action { node, message } = action;
-            // What a node cannot be told now it is told when its session is resumed: the machine remembers.
+            // What a node cannot be told now it is told when its session is resumed: the machine
+            // remembers.
             let link = &mut self.nodes[node.at()];
             if link.takes_messages() {
                 self.send(node.at(), &message);
@@ -298,11 +321,14 @@ impl Loop<'_> {
                     self.session_broke(index, error);
                 }
             }
-            Err(error) => self.tell(Event::Oversized { node: NodeIx(index as u32), error: error.into() }),
+            Err(error) => {
+                self.tell(Event::Oversized { node: NodeIx(index as u32), error: error.into() })
+            }
         }
     }
 
-    /// A connection to a node broke: the session is resumed over another one, unless the node is done, or not to be had.
+    /// A connection to a node broke: the session is resumed over another one, unless the node is
+    /// done, or not to be had.
     fn session_broke(&mut self, index: usize, error: Error) {
         let peer = &self.conductor.peers()[index];
         let rails = peer.advert().map_or(Vec::new(), |advert| advert.rails);
@@ -376,9 +402,11 @@ impl Loop<'_> {
                 self.nodes[index].resumed();
                 self.tell(Event::NodeBack { node, heard });
             }
-            // It was started anew, and what we knew is lost, no less than if nobody had answered. Whether that matters
-            // depends on how far the transfer is.
-            ToMaster::Failed { error, .. } if self.nodes[index].is_resuming() => self.node_lost(index, error),
+            // It was started anew, and what we knew is lost, no less than if nobody had answered.
+            // Whether that matters depends on how far the transfer is.
+            ToMaster::Failed { error, .. } if self.nodes[index].is_resuming() => {
+                self.node_lost(index, error)
+            }
             message => self.tell(Event::Message { node, message }),
         }
     }

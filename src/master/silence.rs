@@ -1,7 +1,8 @@
-//! Which nodes have fallen silent while bytes moved. At the end they are not waited for as long as the others: most likely they
-//! are frozen, or cut off.
+//! Which nodes have fallen silent while bytes moved. At the end they are not waited for as long as
+//! the others: most likely they are frozen, or cut off.
 //!
-//! A receiver speaks for itself, twice a second. A sender has nothing to say in mid-transfer; its receivers say what it brings.
+//! A receiver speaks for itself, twice a second. A sender has nothing to say in mid-transfer; its
+//! receivers say what it brings.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use crate::wire::control::Delivered;
 
 /// A receiver that says nothing for so long is silent: it should have spoken four times.
 const RECEIVER_SILENT: Duration = Duration::from_secs(2);
-/// A sender that brings nothing of what it is asked for is silent after this part of the stall timeout. Its receivers turn to
-/// others after a third, and say no more then that they wait for it.
+/// A sender that brings nothing of what it is asked for is silent after this part of the stall
+/// timeout. Its receivers turn to others after a third, and say no more then that they wait for it.
 const SENDER_SILENT: u32 = 6;
 /// Pairs of nodes that are watched.
 const PAIRS_MAX: usize = 1 << 16;
@@ -35,8 +36,15 @@ struct Sender {
 }
 
 impl Silence {
-    /// A receiver says how far it is, and what its senders have brought; `stall` is how long nothing may move.
-    pub(super) fn hear(&mut self, now: Moment, receiver: NodeIx, delivered: &[Delivered], stall: Duration) {
+    /// A receiver says how far it is, and what its senders have brought; `stall` is how long
+    /// nothing may move.
+    pub(super) fn hear(
+        &mut self,
+        now: Moment,
+        receiver: NodeIx,
+        delivered: &[Delivered],
+        stall: Duration,
+    ) {
         self.receivers.insert(receiver, now);
         for it in delivered {
             let pair = (receiver, NodeIx(it.index));
@@ -82,7 +90,8 @@ mod tests {
         [Delivered { index: SENDER.0, bytes, busy }]
     }
 
-    /// Whether the sender counts as silent after one receiver's reports: at which second, how many bytes, and whether it waits.
+    /// Whether the sender counts as silent after one receiver's reports: at which second, how many
+    /// bytes, and whether it waits.
     fn is_silent(reports: &[(u64, u64, bool)]) -> bool {
         let mut silence = Silence::default();
         for &(second, bytes, busy) in reports {
@@ -96,7 +105,10 @@ mod tests {
         assert!(!is_silent(&[]));
         assert!(!is_silent(&[(0, 7, true), (4, 7, true)]), "not for long");
         assert!(is_silent(&[(0, 7, true), (5, 7, true)]));
-        assert!(is_silent(&[(0, 7, true), (5, 7, true), (12, 7, false)]), "others were asked instead");
+        assert!(
+            is_silent(&[(0, 7, true), (5, 7, true), (12, 7, false)]),
+            "others were asked instead"
+        );
         assert!(!is_silent(&[(0, 7, true), (5, 7, true), (6, 8, true)]), "it speaks again");
         assert!(!is_silent(&[(0, 7, true), (3, 8, true), (7, 8, true)]));
         assert!(!is_silent(&[(0, 7, false), (50, 7, false)]), "nobody asks it for anything");

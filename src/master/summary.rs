@@ -30,12 +30,15 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
     let active_ns = peers.iter().map(|peer| peer.stats().active_ns).max().unwrap_or(0);
     let seconds = active_ns as f64 / 1e9;
     let adverts: Vec<Option<Advert>> = peers.iter().map(Peer::advert).collect();
-    let (bound_seconds, bottleneck) = bound(conductor, conductor.roster().assumes_speed(&adverts)).unzip();
+    let (bound_seconds, bottleneck) =
+        bound(conductor, conductor.roster().assumes_speed(&adverts)).unzip();
     let nodes = conductor.roster().entries.iter().zip(peers);
     let said = nodes.clone().flat_map(|(entry, peer)| {
         peer.stats().warnings.iter().map(move |warning| format!("{}: {warning}", entry.address))
     });
-    let counted = nodes.clone().flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats().rails));
+    let counted = nodes
+        .clone()
+        .flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats().rails));
     Report {
         transfer: conductor.terms().identity().id.clone(),
         state,
@@ -47,7 +50,11 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         bound_seconds,
         bottleneck,
         // Whose plan it became, where that was left open.
-        scheduler: conductor.plan().map_or(conductor.terms().scheduler(), |plan| plan.scheduler).name().into(),
+        scheduler: conductor
+            .plan()
+            .map_or(conductor.terms().scheduler(), |plan| plan.scheduler)
+            .name()
+            .into(),
         check: check_name(conductor.terms().check()).into(),
         digest: error.is_none().then(|| conductor.digest()).flatten(),
         wasted_bytes: sum(|peer| peer.stats().wasted_bytes),
@@ -60,7 +67,8 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
     }
 }
 
-/// What no schedule can beat, and what sets it: nodes and networks, or the limit that was asked for.
+/// What no schedule can beat, and what sets it: nodes and networks, or the limit that was asked
+/// for.
 fn bound(conductor: &Conductor, assumes_speed: bool) -> Option<(f64, String)> {
     let bound = conductor.plan().and(conductor.bound())?;
     if let Some(seconds) = conductor.limit_seconds().filter(|seconds| *seconds > bound.seconds) {

@@ -11,11 +11,13 @@ use crate::engine::check::Method;
 use crate::plan::{self, Capacity, GroupIx, Planned, Problem, Scheduler, StoreIx};
 use crate::spec::{Role, Spec};
 use crate::units::{BitRate, NodeIx, goodput};
-use crate::wire::control::{Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, ReplicaRange, Share, WireRow};
+use crate::wire::control::{
+    Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, ReplicaRange, Share, WireRow,
+};
 use crate::wire::{CheckKind, DataPath};
 
-/// The rate of a NIC that nobody knows. Faster than what memory can feed through TCP here and now, so that the bound
-/// stays a bound.
+/// The rate of a NIC that nobody knows. Faster than what memory can feed through TCP here and now,
+/// so that the bound stays a bound.
 const ASSUMED_BITS_PER_SECOND: f64 = 100e9;
 /// Weights travel as whole numbers out of this many.
 const WEIGHT_SUM: f64 = 1e6;
@@ -142,14 +144,15 @@ impl Terms {
         self.wishes.limit.is_some()
     }
 
-    /// The part of the limit that a receiver of so many of all wanted bytes has; 0 where there is none.
+    /// The part of the limit that a receiver of so many of all wanted bytes has; 0 where there is
+    /// none.
     pub(super) fn limit_of(&self, bytes: u64, wanted_bytes: u64) -> u64 {
         let part = bytes as f64 / wanted_bytes.max(1) as f64;
         self.wishes.limit.map_or(0, |limit| (limit.bytes_per_second() * part).max(1.0) as u64)
     }
 
-    /// What is kept of a node's advert: the rails that it will use (it leaves out the others itself), and nothing that only
-    /// people read.
+    /// What is kept of a node's advert: the rails that it will use (it leaves out the others
+    /// itself), and nothing that only people read.
     pub(super) fn admit(&self, mut advert: Advert) -> Advert {
         let used = self.options().rails(advert.rails.iter().map(|rail| rail.nic.as_str()));
         advert.rails = used.into_iter().map(|rail| advert.rails[rail].clone()).collect();
@@ -165,15 +168,17 @@ impl Terms {
         replicas: Vec<ReplicaRange>,
         names_wait: bool,
     ) -> Prepare {
-        let claimant = |at: usize| if entry.claims[at] { entry.address.to_string() } else { String::new() };
-        let rows = entry.rows.iter().zip(&entry.sharing).enumerate().map(|(at, (row, sharing))| WireRow {
-            role: row.role,
-            uri: row.uri.to_string(),
-            offset_bytes: row.offset_bytes,
-            span: row.range,
-            sharing: *sharing,
-            claimant: claimant(at),
-        });
+        let claimant =
+            |at: usize| if entry.claims[at] { entry.address.to_string() } else { String::new() };
+        let rows =
+            entry.rows.iter().zip(&entry.sharing).enumerate().map(|(at, (row, sharing))| WireRow {
+                role: row.role,
+                uri: row.uri.to_string(),
+                offset_bytes: row.offset_bytes,
+                span: row.range,
+                sharing: *sharing,
+                claimant: claimant(at),
+            });
         Prepare {
             transfer: self.identity.transfer,
             id: self.identity.id.clone(),
@@ -193,7 +198,8 @@ impl Terms {
             Method::None | Method::Crc64 => None,
         };
         Options {
-            block_bytes: u32::try_from(self.block_bytes).expect("the parser limits blocks to 64 MiB"),
+            block_bytes: u32::try_from(self.block_bytes)
+                .expect("the parser limits blocks to 64 MiB"),
             origin: self.origin,
             check: self.wishes.check,
             object,
@@ -211,8 +217,8 @@ impl Terms {
     }
 }
 
-/// The check of a transfer. BLAKE3 makes a digest of the whole where the pieces are subtrees of it: the wanted bytes
-/// are one range, the grid starts with it, and rows are cut on the grid.
+/// The check of a transfer. BLAKE3 makes a digest of the whole where the pieces are subtrees of it:
+/// the wanted bytes are one range, the grid starts with it, and rows are cut on the grid.
 fn method(kind: CheckKind, grid: Grid, spec: &Spec, roster: &Roster) -> Method {
     let wanted = roster.wanted();
     let object = match wanted.as_slice() {
@@ -220,7 +226,8 @@ fn method(kind: CheckKind, grid: Grid, spec: &Spec, roster: &Roster) -> Method {
             let inside = |position: u64| whole.start < position && position < whole.end;
             let boundaries = spec.rows.iter().flat_map(|row| [row.range.start, row.range.end]);
             let on_grid = boundaries.filter(|&at| inside(at)).all(|at| grid.is_line(at));
-            (grid.is_line(whole.start) && on_grid && grid.block_bytes().is_power_of_two()).then_some(whole)
+            (grid.is_line(whole.start) && on_grid && grid.block_bytes().is_power_of_two())
+                .then_some(whole)
         }
         _ => None,
     };
@@ -228,9 +235,11 @@ fn method(kind: CheckKind, grid: Grid, spec: &Spec, roster: &Roster) -> Method {
 }
 
 impl Roster {
-    /// The scheduler's view of the transfer; `adverts` are what the nodes said of their NICs, where they were met.
+    /// The scheduler's view of the transfer; `adverts` are what the nodes said of their NICs, where
+    /// they were met.
     pub(crate) fn problem(&self, adverts: &[Option<Advert>]) -> Problem {
-        let mut problem = Problem { grid: (self.grid.origin(), self.grid.block_bytes()), ..Problem::default() };
+        let mut problem =
+            Problem { grid: (self.grid.origin(), self.grid.block_bytes()), ..Problem::default() };
         for store in &self.stores {
             let bytes_per_second = store.rate.bytes_per_second();
             problem.stores.push(plan::Store { name: store.name.clone(), bytes_per_second });
@@ -256,7 +265,8 @@ impl Roster {
                     (Role::Sender, _) => problem.offers.push((node, row.range)),
                     (Role::Receiver, None) => problem.wants.push((node, row.range)),
                     (Role::Receiver, Some(name)) => {
-                        let next = GroupIx(u32::try_from(groups.len()).expect("fewer groups than rows"));
+                        let next =
+                            GroupIx(u32::try_from(groups.len()).expect("fewer groups than rows"));
                         let group = *groups.entry(name).or_insert(next);
                         problem.group_wants.push((group, node, row.range));
                     }
@@ -275,7 +285,10 @@ impl Roster {
 
     /// Whether some node's speed is neither declared nor known to its kernel.
     pub(crate) fn assumes_speed(&self, adverts: &[Option<Advert>]) -> bool {
-        self.entries.iter().zip(adverts).any(|(entry, advert)| known_bits_per_second(entry, advert.as_ref()).is_none())
+        self.entries
+            .iter()
+            .zip(adverts)
+            .any(|(entry, advert)| known_bits_per_second(entry, advert.as_ref()).is_none())
     }
 }
 
@@ -301,8 +314,10 @@ fn rail_bits_per_second(rail: &Rail) -> Option<f64> {
 
 /// A planned segment as `receiver` needs it.
 pub(super) fn segment(planned: &Planned, receiver: NodeIx) -> PlanSegment {
-    let share =
-        |(sender, weight): (NodeIx, f64)| Share { index: sender.0, weight: (weight * WEIGHT_SUM).round() as u32 };
+    let share = |(sender, weight): (NodeIx, f64)| Share {
+        index: sender.0,
+        weight: (weight * WEIGHT_SUM).round() as u32,
+    };
     let senders = planned.senders_for(receiver).into_iter().map(share).collect();
     PlanSegment { span: planned.segment.span, senders }
 }
@@ -323,14 +338,24 @@ mod tests {
         let plan = |option: &str| {
             let rows = "writer a:1 pattern:1 0 0-99999999 speed=10G\nwriter b:1 pattern:1 0 0-99999999 speed=10G\n\
                         reader c:1 null: 0 0-99999999 speed=10G\n";
-            let spec = Spec::parse("pair", &format!("id pair\n{option}\n{rows}")).expect("a specification");
-            plan::plan(&Roster::new(&spec).problem(&[None, None, None]), Scheduler::Lp).expect("a plan")
+            let spec = Spec::parse("pair", &format!("id pair\n{option}\n{rows}"))
+                .expect("a specification");
+            plan::plan(&Roster::new(&spec).problem(&[None, None, None]), Scheduler::Lp)
+                .expect("a plan")
         };
         let (free, slow) = (plan(""), plan("option pair a:1 c:1 1G\noption pair b:1 c:1 4G"));
-        assert!((slow.bound.seconds / free.bound.seconds - 2.0).abs() < 1e-6, "{:?} {:?}", slow.bound, free.bound);
+        assert!(
+            (slow.bound.seconds / free.bound.seconds - 2.0).abs() < 1e-6,
+            "{:?} {:?}",
+            slow.bound,
+            free.bound
+        );
         assert!(slow.bound.bottleneck.contains("link"), "{}", slow.bound.bottleneck);
         let weights = slow.planned[0].senders_for(NodeIx(2));
-        assert!((weights[0].1 - 0.2).abs() < 1e-6 && (weights[1].1 - 0.8).abs() < 1e-6, "{weights:?}");
+        assert!(
+            (weights[0].1 - 0.2).abs() < 1e-6 && (weights[1].1 - 0.8).abs() < 1e-6,
+            "{weights:?}"
+        );
     }
 
     #[test]
@@ -343,11 +368,23 @@ mod tests {
             numa: None,
         };
         let rails = vec![rail("eth0", 1), rail("eth0", 2), rail("eth1", 3), rail("eth1", 4)];
-        let advert = Advert { software: String::new(), rails, cores: 4, boot_id: String::new(), incarnation: 1 };
-        let spec = Spec::parse("two", "id two\nwriter a:1 pattern:1 0 0-9\nreader b:1 null: 0 0-9\n").expect("a spec");
+        let advert = Advert {
+            software: String::new(),
+            rails,
+            cores: 4,
+            boot_id: String::new(),
+            incarnation: 1,
+        };
+        let spec =
+            Spec::parse("two", "id two\nwriter a:1 pattern:1 0 0-9\nreader b:1 null: 0 0-9\n")
+                .expect("a spec");
         let roster = Roster::new(&spec);
         let problem = roster.problem(&[Some(advert), None]);
         let expected = 80e9 / 8.0 * goodput(1500);
-        assert!((problem.nodes[0].send_bytes_per_second - expected).abs() < 1.0, "{:?}", problem.nodes[0]);
+        assert!(
+            (problem.nodes[0].send_bytes_per_second - expected).abs() < 1.0,
+            "{:?}",
+            problem.nodes[0]
+        );
     }
 }

@@ -51,7 +51,13 @@ impl Visitors {
     }
 
     /// Takes in a connection. The stranger that gives way to it is cut off.
-    pub(super) fn admit(&mut self, token: Token, connection: Connection, from: SocketAddr, now: Instant) {
+    pub(super) fn admit(
+        &mut self,
+        token: Token,
+        connection: Connection,
+        from: SocketAddr,
+        now: Instant,
+    ) {
         if let Some(leaves) = self.strangers.add(token, from.ip()) {
             self.remove(leaves);
         }
@@ -110,10 +116,12 @@ impl Loop<'_> {
                 Accepted::Stream(stream, from) => {
                     let token = self.visitors.next_token();
                     // One that is broken already is forgotten.
-                    let connection = Connection::accept(stream, now + SESSION_WITHIN).and_then(|mut connection| {
-                        connection.register(self.poll.registry(), token)?;
-                        Ok(connection)
-                    });
+                    let connection = Connection::accept(stream, now + SESSION_WITHIN).and_then(
+                        |mut connection| {
+                            connection.register(self.poll.registry(), token)?;
+                            Ok(connection)
+                        },
+                    );
                     if let Ok(connection) = connection {
                         self.visitors.admit(token, connection, from, now);
                         self.visitor_ready(token);
@@ -135,13 +143,19 @@ impl Loop<'_> {
 
     fn visit(&mut self, token: Token) -> Result<()> {
         let Some((_, key)) = &self.listener else { return Ok(()) };
-        let door =
-            |hello: &Hello| (hello.kind == Kind::Client).then(|| Admission { key: key.clone(), payload: Vec::new() });
+        let door = |hello: &Hello| {
+            (hello.kind == Kind::Client)
+                .then(|| Admission { key: key.clone(), payload: Vec::new() })
+        };
         self.visitors.settle(token, &door)?;
-        while let Some(visitor) = self.visitors.open.get_mut(&token).filter(|visitor| visitor.is_up()) {
+        while let Some(visitor) =
+            self.visitors.open.get_mut(&token).filter(|visitor| visitor.is_up())
+        {
             match visitor.receive()? {
                 Incoming::Pending => return Ok(()),
-                Incoming::Closed { .. } => return Err(Error::new(Code::Unreachable, "it closed the connection")),
+                Incoming::Closed { .. } => {
+                    return Err(Error::new(Code::Unreachable, "it closed the connection"));
+                }
                 Incoming::Message(bytes) => {
                     if control::decode::<Query>(&bytes)? == Query::Cancel {
                         self.shared.cancelled.store(true, Ordering::Release);

@@ -7,7 +7,8 @@ use super::{CONNECTIONS_MAX, FIRST_PORT, HANDSHAKE_WITHIN, Node, Role, Session};
 use crate::log;
 use crate::session::{Accepted, Connection, Listener};
 
-/// How often addresses are read at most, which takes some 50 µs: whoever connects may be a stranger.
+/// How often addresses are read at most, which takes some 50 µs: whoever connects may be a
+/// stranger.
 const READ_ADDRESSES_EVERY: Duration = Duration::from_millis(10);
 
 impl Node {
@@ -23,10 +24,12 @@ impl Node {
         Some(self.sessions.full_until().map_or(due, |full| full.max(due)))
     }
 
-    /// Takes in connections that wait, of all listeners in turn. Those beyond this turn's number wait for the next one.
+    /// Takes in connections that wait, of all listeners in turn. Those beyond this turn's number
+    /// wait for the next one.
     pub(super) fn accept(&mut self, now: Instant) {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
-        let ports = (0..self.ports.len()).filter(|&port| is_due(self.ports[port].listener.due())).map(Some);
+        let ports =
+            (0..self.ports.len()).filter(|&port| is_due(self.ports[port].listener.due())).map(Some);
         let control = is_due(self.control.due()).then_some(None);
         let mut due: Vec<Option<usize>> = control.into_iter().chain(ports).collect();
         let mut left = self.sessions.burst_max(now);
@@ -56,25 +59,36 @@ impl Node {
     fn accept_one(&mut self, port: Option<usize>, now: Instant) {
         match self.listener(port).accept(now) {
             Accepted::Stream(_, from) if self.sessions.member_count() >= CONNECTIONS_MAX => {
-                log::refused("connections", Some(from.ip()), &"all connections that a node may have are in use");
+                log::refused(
+                    "connections",
+                    Some(from.ip()),
+                    &"all connections that a node may have are in use",
+                );
             }
             Accepted::Stream(stream, from) => {
                 self.follow_addresses(now);
                 let token = self.next_token();
                 // One that is broken already is forgotten.
-                let connection = Connection::accept(stream, now + HANDSHAKE_WITHIN).and_then(|mut connection| {
-                    connection.register(self.poll.registry(), token)?;
-                    Ok(connection)
-                });
+                let connection = Connection::accept(stream, now + HANDSHAKE_WITHIN).and_then(
+                    |mut connection| {
+                        connection.register(self.poll.registry(), token)?;
+                        Ok(connection)
+                    },
+                );
                 if let Ok(connection) = connection {
-                    let session = Session { connection, role: Role::Visitor { port, from: from.ip() } };
+                    let session =
+                        Session { connection, role: Role::Visitor { port, from: from.ip() } };
                     self.sessions.admit(token, session, from.ip(), now);
                     self.session_ready(token);
                 }
             }
             Accepted::NoDescriptor if self.sessions.make_room() => {}
             Accepted::NoDescriptor => {
-                log::refused("descriptors", None, &"no file descriptor is left: raise the limit of open files");
+                log::refused(
+                    "descriptors",
+                    None,
+                    &"no file descriptor is left: raise the limit of open files",
+                );
                 let Node { control, ports, spare, .. } = self;
                 let listener = port.map_or(control, |port| &mut ports[port].listener);
                 listener.shed(now, spare);

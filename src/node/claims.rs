@@ -1,5 +1,5 @@
-//! Destinations whose name other nodes write, too: whether two URIs name one file. Runs in a worker thread, before the node is
-//! prepared.
+//! Destinations whose name other nodes write, too: whether two URIs name one file. Runs in a worker
+//! thread, before the node is prepared.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,16 @@ use crate::wire::control::Prepare;
 /// Claims the places of all rows that have to.
 ///
 /// # Errors
-/// `Usage` where another row of the attempt names the same file by another URI; `Data` where the system refuses.
+/// `Usage` where another row of the attempt names the same file by another URI; `Data` where the
+/// system refuses.
 pub(crate) fn take(root: &Root, prepare: &Prepare) -> Result<Vec<Claim>> {
     let claimed = prepare.rows.iter().filter(|row| !row.claimant.is_empty());
-    let claimed: BTreeMap<&str, &str> = claimed.map(|row| (row.uri.as_str(), row.claimant.as_str())).collect();
+    let claimed: BTreeMap<&str, &str> =
+        claimed.map(|row| (row.uri.as_str(), row.claimant.as_str())).collect();
     let mut claims = Vec::new();
     for (uri, owner) in claimed {
-        let uri: DataUri = uri.parse().map_err(|error| Error::new(Code::Usage, format!("{uri}: {error}")))?;
+        let uri: DataUri =
+            uri.parse().map_err(|error| Error::new(Code::Usage, format!("{uri}: {error}")))?;
         claims.extend(Claim::take(root, &uri, &prepare.id, &prepare.attempt, owner)?);
     }
     Ok(claims)

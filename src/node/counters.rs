@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 pub(super) struct Counter {
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
-    /// The kernel's number of the interface: one that was made anew has another, and counts from zero.
+    /// The kernel's number of the interface: one that was made anew has another, and counts from
+    /// zero.
     index: u32,
 }
 
@@ -16,8 +17,8 @@ pub(super) struct Counter {
 pub(super) struct Counters(BTreeMap<String, Counter>);
 
 impl Counters {
-    /// Reads them. `/proc/self/net/dev` counts in 64 bits, and speaks of the namespace that this process is in, whichever
-    /// `/sys` it sees.
+    /// Reads them. `/proc/self/net/dev` counts in 64 bits, and speaks of the namespace that this
+    /// process is in, whichever `/sys` it sees.
     pub(super) fn read() -> Counters {
         let text = std::fs::read_to_string("/proc/self/net/dev");
         let mut counters = text.map_or_else(|_| BTreeMap::new(), |text| parse(&text));
@@ -41,13 +42,15 @@ impl Counters {
     }
 }
 
-/// Two lines of headings, then a line for each interface: its name, eight columns of what it received and eight of what
-/// it sent, bytes first.
+/// Two lines of headings, then a line for each interface: its name, eight columns of what it
+/// received and eight of what it sent, bytes first.
 fn parse(text: &str) -> BTreeMap<String, Counter> {
     let line = |line: &str| {
         let (name, columns) = line.rsplit_once(':')?;
-        let columns: Vec<u64> = columns.split_ascii_whitespace().map_while(|column| column.parse().ok()).collect();
-        let counter = Counter { received_bytes: *columns.first()?, sent_bytes: *columns.get(8)?, index: 0 };
+        let columns: Vec<u64> =
+            columns.split_ascii_whitespace().map_while(|column| column.parse().ok()).collect();
+        let counter =
+            Counter { received_bytes: *columns.first()?, sent_bytes: *columns.get(8)?, index: 0 };
         Some((name.trim().to_owned(), counter))
     };
     text.lines().filter_map(line).collect()
@@ -67,10 +70,16 @@ eth0.5:8589934592  9    0    0    0     0          0         0 17179869184   7  
     #[test]
     fn lines_are_read_and_compared() {
         let (before, mut now) = (Counters(parse(TEXT)), Counters(parse(TEXT)));
-        assert_eq!(before.0["eth0.5"], Counter { sent_bytes: 1 << 34, received_bytes: 1 << 33, index: 0 });
+        assert_eq!(
+            before.0["eth0.5"],
+            Counter { sent_bytes: 1 << 34, received_bytes: 1 << 33, index: 0 }
+        );
         assert_eq!(before.0.len(), 2);
         now.0.insert("lo".into(), Counter { sent_bytes: 1300, received_bytes: 1297, index: 0 });
-        assert_eq!(now.since(&before, "lo"), Some(Counter { sent_bytes: 4, received_bytes: 1, index: 0 }));
+        assert_eq!(
+            now.since(&before, "lo"),
+            Some(Counter { sent_bytes: 4, received_bytes: 1, index: 0 })
+        );
         assert_eq!(before.since(&now, "lo"), None, "counted from zero again");
         assert_eq!(now.since(&before, "eth9"), None);
     }
@@ -81,7 +90,11 @@ eth0.5:8589934592  9    0    0    0     0          0         0 17179869184   7  
             let counter = Counter { sent_bytes: bytes, received_bytes: bytes, index };
             Counters([("eth1".to_owned(), counter)].into())
         };
-        assert_eq!(of(8, 5000).since(&of(7, 100), "eth1"), None, "it has moved more since it was made");
+        assert_eq!(
+            of(8, 5000).since(&of(7, 100), "eth1"),
+            None,
+            "it has moved more since it was made"
+        );
         assert_eq!(of(7, 5000).since(&of(7, 100), "eth1").map(|it| it.sent_bytes), Some(4900));
     }
 

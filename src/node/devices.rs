@@ -1,8 +1,10 @@
-//! Which NIC a flow is bound to: an address alone says where packets come from, and not by which NIC they leave.
+//! Which NIC a flow is bound to: an address alone says where packets come from, and not by which
+//! NIC they leave.
 //!
-//! The kernel chooses a NIC by the destination, so that of two NICs in one subnet the first carries everything, whatever
-//! address a flow has. A flow whose peer is in the subnet of its rail is therefore bound to the rail's NIC at both ends;
-//! the decision page on binding says why not everywhere.
+//! The kernel chooses a NIC by the destination, so that of two NICs in one subnet the first carries
+//! everything, whatever address a flow has. A flow whose peer is in the subnet of its rail is
+//! therefore bound to the rail's NIC at both ends; the decision page on binding says why not
+//! everywhere.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -25,19 +27,25 @@ pub(super) struct Devices {
 struct Interface {
     name: String,
     own: NicAddress,
-    /// Whether it answers when other NICs' addresses are asked for in its subnet, as Linux does unless told otherwise.
+    /// Whether it answers when other NICs' addresses are asked for in its subnet, as Linux does
+    /// unless told otherwise.
     answers_for_others: bool,
 }
 
 impl Devices {
-    /// What there is just now. Where the system does not say, flows are bound by their addresses alone.
+    /// What there is just now. Where the system does not say, flows are bound by their addresses
+    /// alone.
     pub(super) fn read() -> Devices {
         let all = arp_ignore("all");
         let mut interfaces = Vec::new();
         for nic in affinity::nics(&Sysfs::at("/sys")).unwrap_or_default() {
             let answers_for_others = all.max(arp_ignore(&nic.name)) == 0;
             let of_nic = nic.addresses.iter();
-            interfaces.extend(of_nic.map(|&own| Interface { name: nic.name.clone(), own, answers_for_others }));
+            interfaces.extend(of_nic.map(|&own| Interface {
+                name: nic.name.clone(),
+                own,
+                answers_for_others,
+            }));
         }
         Devices { interfaces }
     }
@@ -45,29 +53,38 @@ impl Devices {
     /// Whether a flow that leaves from `own`, on `nic`, is bound to that NIC.
     pub(super) fn bind_dialled(&self, nic: &str, own: NicAddress, peer: IpAddr) -> bool {
         let is_known = self.interfaces.iter().any(|interface| interface.name == nic);
-        // What goes to an address of this machine goes over its loopback, whichever NIC has the address.
-        let is_here = peer.is_loopback() || self.interfaces.iter().any(|interface| interface.own.ip == peer);
+        // What goes to an address of this machine goes over its loopback, whichever NIC has the
+        // address.
+        let is_here =
+            peer.is_loopback() || self.interfaces.iter().any(|interface| interface.own.ip == peer);
         is_known && nic != LOOPBACK && !is_here && own.reaches(peer)
     }
 
-    /// The same for a flow that arrived at `own`. Its peer may have been told by another NIC that `own` is found there;
-    /// then packets come in by that one, and a socket that is bound to `nic` would never see them.
+    /// The same for a flow that arrived at `own`. Its peer may have been told by another NIC that
+    /// `own` is found there; then packets come in by that one, and a socket that is bound to `nic`
+    /// would never see them.
     pub(super) fn bind_accepted(&self, nic: &str, own: NicAddress, peer: IpAddr) -> bool {
-        let answers = |other: &Interface| other.name != nic && other.own.reaches(own.ip) && other.answers_for_others;
+        let answers = |other: &Interface| {
+            other.name != nic && other.own.reaches(own.ip) && other.answers_for_others
+        };
         let is_answered_for = own.ip.is_ipv4() && self.interfaces.iter().any(answers);
         self.bind_dialled(nic, own, peer) && !is_answered_for
     }
 }
 
-/// Binds a socket to a NIC. Where that is denied, its source address alone decides, and that is said once.
+/// Binds a socket to a NIC. Where that is denied, its source address alone decides, and that is
+/// said once.
 pub(super) fn bind(socket: &impl AsFd, nic: &str) {
     static SAID: Once = Once::new();
     if let Err(errno) = setsockopt(socket, sockopt::BindToDevice, &OsString::from(nic)) {
         // A weaker way is taken without being asked for.
         let why = errno.desc();
-        let what =
-            format!("flows cannot be bound to {nic} and other NICs ({why}), so the kernel's routes choose the NIC");
-        SAID.call_once(|| say(&format!("{what}; it takes Linux 5.7, or the capability CAP_NET_RAW")));
+        let what = format!(
+            "flows cannot be bound to {nic} and other NICs ({why}), so the kernel's routes choose the NIC"
+        );
+        SAID.call_once(|| {
+            say(&format!("{what}; it takes Linux 5.7, or the capability CAP_NET_RAW"))
+        });
     }
 }
 
@@ -86,8 +103,17 @@ mod tests {
     }
 
     fn devices(answers_for_others: bool) -> Devices {
-        let interface = |name: &str, host| Interface { name: name.into(), own: address(host), answers_for_others };
-        let hosts = [("eth0", [10, 0, 0, 1]), ("eth1", [10, 0, 0, 2]), ("eth2", [10, 0, 2, 1]), ("lo", [127, 0, 0, 1])];
+        let interface = |name: &str, host| Interface {
+            name: name.into(),
+            own: address(host),
+            answers_for_others,
+        };
+        let hosts = [
+            ("eth0", [10, 0, 0, 1]),
+            ("eth1", [10, 0, 0, 2]),
+            ("eth2", [10, 0, 2, 1]),
+            ("lo", [127, 0, 0, 1]),
+        ];
         Devices { interfaces: hosts.map(|(name, host)| interface(name, host)).into() }
     }
 
@@ -95,14 +121,41 @@ mod tests {
     fn flows_of_one_subnet_are_bound_at_both_ends() {
         let bound = |nic, own, peer: [u8; 4], quiet: bool| {
             let (devices, own) = (devices(!quiet), address(own));
-            (devices.bind_dialled(nic, own, peer.into()), devices.bind_accepted(nic, own, peer.into()))
+            (
+                devices.bind_dialled(nic, own, peer.into()),
+                devices.bind_accepted(nic, own, peer.into()),
+            )
         };
-        assert_eq!(bound("eth2", [10, 0, 2, 1], [10, 0, 2, 9], false), (true, true), "alone in its subnet");
-        assert_eq!(bound("eth1", [10, 0, 0, 2], [10, 0, 0, 9], true), (true, true), "NICs answer for themselves");
-        assert_eq!(bound("eth1", [10, 0, 0, 2], [10, 0, 0, 9], false), (true, false), "eth0 answers for eth1");
-        assert_eq!(bound("eth2", [10, 0, 2, 1], [10, 9, 9, 9], false), (false, false), "behind a router");
-        assert_eq!(bound("eth1", [10, 0, 0, 2], [10, 0, 0, 1], true), (false, false), "an address of this machine");
+        assert_eq!(
+            bound("eth2", [10, 0, 2, 1], [10, 0, 2, 9], false),
+            (true, true),
+            "alone in its subnet"
+        );
+        assert_eq!(
+            bound("eth1", [10, 0, 0, 2], [10, 0, 0, 9], true),
+            (true, true),
+            "NICs answer for themselves"
+        );
+        assert_eq!(
+            bound("eth1", [10, 0, 0, 2], [10, 0, 0, 9], false),
+            (true, false),
+            "eth0 answers for eth1"
+        );
+        assert_eq!(
+            bound("eth2", [10, 0, 2, 1], [10, 9, 9, 9], false),
+            (false, false),
+            "behind a router"
+        );
+        assert_eq!(
+            bound("eth1", [10, 0, 0, 2], [10, 0, 0, 1], true),
+            (false, false),
+            "an address of this machine"
+        );
         assert_eq!(bound("lo", [127, 0, 0, 1], [127, 0, 0, 9], true), (false, false));
-        assert_eq!(bound("unknown", [10, 0, 2, 1], [10, 0, 2, 9], true), (false, false), "no such interface");
+        assert_eq!(
+            bound("unknown", [10, 0, 2, 1], [10, 0, 2, 9], true),
+            (false, false),
+            "no such interface"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Who may connect: masters with the site key, and flows with the key of a transfer that is under way here.
+//! Who may connect: masters with the site key, and flows with the key of a transfer that is under
+//! way here.
 
 use std::collections::HashMap;
 
@@ -40,7 +41,9 @@ fn encoded(advert: &Advert) -> Vec<u8> {
 impl Door for Doors {
     fn admit(&self, hello: &Hello) -> Option<Admission> {
         match hello.kind {
-            Kind::Control => Some(Admission { key: self.site_key.clone(), payload: self.advert.clone() }),
+            Kind::Control => {
+                Some(Admission { key: self.site_key.clone(), payload: self.advert.clone() })
+            }
             Kind::Data => {
                 let key = self.flow_keys.get(&hello.key_id)?.clone();
                 Some(Admission { key, payload: Vec::new() })

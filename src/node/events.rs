@@ -22,14 +22,17 @@ use crate::units::MIB;
 use crate::wire::control::{ToMaster, ToNode};
 use crate::wire::version::Kind;
 
-/// What the master asks for, within what the node allows and one rail can have, shared by its rails.
+/// What the master asks for, within what the node allows and one rail can have, shared by its
+/// rails.
 fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize, block_bytes: u64) -> u32 {
     let slots = asked.or(allowed).unwrap_or(SLOTS).min(allowed.unwrap_or(u32::MAX));
     let each = slots / u32::try_from(rails).expect("ports are few");
     let each = match asked.or(allowed) {
         Some(_) => each.max(2),
         // Nobody asked for gigabytes.
-        None => each.min(u32::try_from(SLOTS_BYTES / block_bytes).unwrap_or(SLOTS)).max(SLOTS_EACH_MIN),
+        None => {
+            each.min(u32::try_from(SLOTS_BYTES / block_bytes).unwrap_or(SLOTS)).max(SLOTS_EACH_MIN)
+        }
     };
     each.min(slots_max(block_bytes))
 }
@@ -39,15 +42,18 @@ const REST_WITHIN: Duration = Duration::from_secs(2);
 /// How long a good-bye may be on its way.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Slots of a rail where nobody says: one on the wire, one being checked or written, and as much again.
+/// Slots of a rail where nobody says: one on the wire, one being checked or written, and as much
+/// again.
 const SLOTS_EACH_MIN: u32 = 4;
-/// Slots of each kind where nobody says: with 1 MiB blocks, 32 MiB for a node that sends and receives.
+/// Slots of each kind where nobody says: with 1 MiB blocks, 32 MiB for a node that sends and
+/// receives.
 const SLOTS: u32 = 16;
 /// The same in bytes, which large blocks come to before.
 const SLOTS_BYTES: u64 = 256 * MIB;
 
-/// What a node with so many rails locks where nobody says how many slots: those that serve and those that receive, a
-/// block of 1 MiB with a page of slack at either end each, and each rail's cells and rings.
+/// What a node with so many rails locks where nobody says how many slots: those that serve and
+/// those that receive, a block of 1 MiB with a page of slack at either end each, and each rail's
+/// cells and rings.
 pub(crate) fn locked_bytes(rails: usize) -> u64 {
     let rails = rails.max(1);
     let slot_bytes = MIB + 2 * PAGE_BYTES as u64;
@@ -62,16 +68,21 @@ impl Node {
         let mut events = Events::with_capacity(256);
         match self.poll.poll(&mut events, self.timeout()) {
             Ok(()) => {}
-            // A process that was stopped and continues sees what has come before it judges who is late.
+            // A process that was stopped and continues sees what has come before it judges who is
+            // late.
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),
-            Err(error) => return Err(Error::new(Code::Internal, format!("the event queue failed: {error}"))),
+            Err(error) => {
+                return Err(Error::new(Code::Internal, format!("the event queue failed: {error}")));
+            }
         }
         let now = awake();
         for event in &events {
             match event.token() {
                 CONTROL => self.listener(None).wake(now),
                 INBOX => self.take_notes(),
-                Token(token) if token < FIRST_SESSION => self.listener(Some(token - FIRST_PORT)).wake(now),
+                Token(token) if token < FIRST_SESSION => {
+                    self.listener(Some(token - FIRST_PORT)).wake(now)
+                }
                 session => self.session_ready(session),
             }
         }
@@ -82,14 +93,20 @@ impl Node {
 
     fn timeout(&self) -> Option<Duration> {
         let now = awake();
-        let leases = self.alone_since.map(|since| since + LEASE).into_iter().chain(self.lease_due()).chain(self.stops);
+        let leases = self
+            .alone_since
+            .map(|since| since + LEASE)
+            .into_iter()
+            .chain(self.lease_due())
+            .chain(self.stops);
         let leases = leases.chain(self.way_due()).chain(self.resting);
         let instants = self.sessions.due().into_iter().chain(self.arrivals_due()).chain(leases);
         let instants = instants.map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
         let members = self.transfers.values().filter_map(|tenancy| tenancy.member.poll_timeout());
         let due = instants.chain(members.map(|due| due.since(moment))).min();
-        // Whoever has a transfer under way looks at the clock often, so that it notices being stopped.
+        // Whoever has a transfer under way looks at the clock often, so that it notices being
+        // stopped.
         let look = (due.is_some() || !self.transfers.is_empty()).then_some(LOOK_EVERY);
         due.into_iter().chain(look).min()
     }
@@ -104,8 +121,9 @@ impl Node {
             self.session_ready(token);
             // A flow that is connected at last has the time of its handshake before it.
             let is_dialled = |session: &Session| matches!(session.role, Role::Flow { .. });
-            let goes_on =
-                |session: &Session| is_dialled(session) && session.connection.deadline().is_none_or(|due| due > now);
+            let goes_on = |session: &Session| {
+                is_dialled(session) && session.connection.deadline().is_none_or(|due| due > now)
+            };
             let is_over = |session: &&Session| !session.connection.is_up() && !goes_on(session);
             if let Some(session) = self.sessions.get(token).filter(is_over) {
                 let error = session.connection.overdue();
@@ -113,8 +131,13 @@ impl Node {
             }
         }
         let moment = self.clock.now();
-        let due = |tenancy: &Tenancy| tenancy.member.poll_timeout().is_some_and(|due| moment >= due);
-        let due = self.transfers.iter().filter(|(_, tenancy)| due(tenancy)).map(|(&transfer, _)| transfer);
+        let due =
+            |tenancy: &Tenancy| tenancy.member.poll_timeout().is_some_and(|due| moment >= due);
+        let due = self
+            .transfers
+            .iter()
+            .filter(|(_, tenancy)| due(tenancy))
+            .map(|(&transfer, _)| transfer);
         for transfer in due.collect::<Vec<_>>() {
             self.member(transfer, member::Event::Tick);
         }
@@ -124,7 +147,8 @@ impl Node {
             self.rested();
         }
         let is_over = |since: Instant| now >= since;
-        self.ends |= self.alone_since.is_some_and(|since| is_over(since + LEASE)) || self.stops.is_some_and(is_over);
+        self.ends |= self.alone_since.is_some_and(|since| is_over(since + LEASE))
+            || self.stops.is_some_and(is_over);
     }
 
     /// Takes in a connection that was dialled.
@@ -155,9 +179,12 @@ impl Node {
         }
         let kind = session.connection.hello().map(|hello| hello.kind);
         match (session.role, kind) {
-            (Role::Visitor { port: Some(port), .. }, Some(Kind::Data)) => self.flow_arrived(token, port),
+            (Role::Visitor { port: Some(port), .. }, Some(Kind::Data)) => {
+                self.flow_arrived(token, port)
+            }
             (Role::Flow { transfer, lane, way }, _) => self.flow_opened(token, transfer, lane, way),
-            // Flows belong to the NICs' own ports. A master may come over any of them: its first way may be gone.
+            // Flows belong to the NICs' own ports. A master may come over any of them: its first
+            // way may be gone.
             (Role::Visitor { port: None, .. }, Some(Kind::Data)) => {
                 self.sessions.remove(token);
             }
@@ -198,11 +225,17 @@ impl Node {
                     self.opened_early.push((transfer, result));
                 }
                 Note::Prepared { transfer, result } => self.opened(transfer, result),
-                Note::Comparing { transfer, read_bytes } if self.transfers.contains_key(&transfer) => {
+                Note::Comparing { transfer, read_bytes }
+                    if self.transfers.contains_key(&transfer) =>
+                {
                     self.tell_master(transfer, ToMaster::Comparing { read_bytes });
                 }
-                Note::Preallocated { transfer, result } => self.member(transfer, member::Event::Preallocated(result)),
-                Note::Committed { transfer, result } => self.member(transfer, member::Event::Committed(result)),
+                Note::Preallocated { transfer, result } => {
+                    self.member(transfer, member::Event::Preallocated(result))
+                }
+                Note::Committed { transfer, result } => {
+                    self.member(transfer, member::Event::Committed(result))
+                }
                 Note::Kept { transfer } => self.member(transfer, member::Event::Kept),
                 Note::Left { transfer } => self.member(transfer, member::Event::Left),
                 Note::Cleared { transfer, sources } => self.cleared(transfer, sources),
@@ -213,8 +246,9 @@ impl Node {
         }
     }
 
-    /// A signal asks the node to end. Whoever launched it says good-bye first, and that may be on its way still: without it
-    /// the node would leave records of files that everybody knows are complete.
+    /// A signal asks the node to end. Whoever launched it says good-bye first, and that may be on
+    /// its way still: without it the node would leave records of files that everybody knows are
+    /// complete.
     fn stop(&mut self) {
         let is_complete = |tenancy: &Tenancy| tenancy.member.state() == State::Landed;
         if self.options.launched && self.transfers.values().any(is_complete) {
@@ -250,7 +284,9 @@ impl Node {
         let (clock, post) = (self.clock, self.post.clone());
         let joined = ports.into_iter().try_for_each(|rail| {
             let joins = Command::Join { transfer, rail, desk: Arc::clone(&desk), silence: wait };
-            self.ports[rail].rail_for(transfer, clock, size, post.clone()).map(|rail| rail.tell(joins))
+            self.ports[rail]
+                .rail_for(transfer, clock, size, post.clone())
+                .map(|rail| rail.tell(joins))
         });
         if let Some(found) = found {
             self.member(transfer, member::Event::Found(found));
@@ -264,11 +300,14 @@ impl Node {
                 let event = self.named(transfer, event);
                 self.member(transfer, member::Event::Owner(event));
             }
-            rail::Event::Broken { transfer, error } => self.member(transfer, member::Event::Broken(error)),
+            rail::Event::Broken { transfer, error } => {
+                self.member(transfer, member::Event::Broken(error))
+            }
             rail::Event::Drained { transfer } => self.drained(transfer),
             rail::Event::Failed { error } => {
                 for transfer in self.transfers.keys().copied().collect::<Vec<_>>() {
-                    // Who only sends does so over its other rails; those that it fed notice by themselves.
+                    // Who only sends does so over its other rails; those that it fed notice by
+                    // themselves.
                     if self.transfers[&transfer].member.state() != State::Ready {
                         self.member(transfer, member::Event::Broken(error.clone()));
                     }
@@ -297,20 +336,24 @@ impl Node {
         if matches!(event, member::Event::Master(ToNode::Cancel { .. } | ToNode::Finish)) {
             tenancy.quit();
         }
-        tenancy.forgets |= matches!(event, member::Event::Master(ToNode::Cancel { forgets: true, .. }));
+        tenancy.forgets |=
+            matches!(event, member::Event::Master(ToNode::Cancel { forgets: true, .. }));
         tenancy.member.handle(now, event);
         self.follow(transfer);
     }
 
     /// Carries out what a member wants, until it wants nothing or has to wait for a worker.
     fn follow(&mut self, transfer: TransferIx) {
-        let next = |tenancy: &mut Tenancy| if tenancy.clearing { None } else { tenancy.member.poll_action() };
+        let next = |tenancy: &mut Tenancy| {
+            if tenancy.clearing { None } else { tenancy.member.poll_action() }
+        };
         while let Some(action) = self.transfers.get_mut(&transfer).and_then(next) {
             self.carry_out(transfer, action);
         }
     }
 
-    /// Has a worker do something to all files that a transfer writes, and look at its sources, before anything else.
+    /// Has a worker do something to all files that a transfer writes, and look at its sources,
+    /// before anything else.
     pub(super) fn clear(&mut self, transfer: TransferIx, with: impl Fn(&Sink) + Send + 'static) {
         let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
         let Some(desk) = tenancy.desk.clone() else { return };
@@ -336,8 +379,13 @@ impl Node {
         let tenancy = &self.transfers[&transfer];
         match action {
             Action::Preallocate { wanted, holes, kept, forgets } => {
-                let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
-                let claims = self.transfers.get_mut(&transfer).map(|tenancy| std::mem::take(&mut tenancy.claims));
+                let desk = Arc::clone(
+                    tenancy.desk.as_ref().expect("a prepared member has its files open"),
+                );
+                let claims = self
+                    .transfers
+                    .get_mut(&transfer)
+                    .map(|tenancy| std::mem::take(&mut tenancy.claims));
                 let work = move || {
                     // Everybody is prepared, and has seen them.
                     drop(claims);
@@ -358,30 +406,34 @@ impl Node {
             }
             Action::Close { flow } => self.tell_rail_of(transfer, flow, Command::Close { flow }),
             Action::Offer { span } => {
-                tenancy
-                    .ports
-                    .iter()
-                    .for_each(|&port| self.ports[port].tell(transfer, Command::Offer { transfer, span }));
+                tenancy.ports.iter().for_each(|&port| {
+                    self.ports[port].tell(transfer, Command::Offer { transfer, span })
+                });
             }
             Action::Withdraw { span } => {
+                tenancy.ports.iter().for_each(|&port| {
+                    self.ports[port].tell(transfer, Command::Withdraw { transfer, span })
+                });
+            }
+            Action::Drain => {
                 tenancy
                     .ports
                     .iter()
-                    .for_each(|&port| self.ports[port].tell(transfer, Command::Withdraw { transfer, span }));
-            }
-            Action::Drain => {
-                tenancy.ports.iter().for_each(|&port| self.ports[port].tell(transfer, Command::Drain { transfer }));
+                    .for_each(|&port| self.ports[port].tell(transfer, Command::Drain { transfer }));
                 let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");
                 tenancy.draining = tenancy.ports.len();
             }
             Action::Commit { landed_everywhere, checks } => {
-                let desk = Arc::clone(tenancy.desk.as_ref().expect("a prepared member has its files open"));
+                let desk = Arc::clone(
+                    tenancy.desk.as_ref().expect("a prepared member has its files open"),
+                );
                 let elected = prepare::elected(&tenancy.prepare);
                 let work = move || prepare::commit(&desk, &elected, landed_everywhere, &checks);
                 self.workers.run(work, move |result| Note::Committed { transfer, result });
             }
             Action::Keep { pieces } => {
-                let desk = Arc::clone(tenancy.desk.as_ref().expect("what has landed went to open files"));
+                let desk =
+                    Arc::clone(tenancy.desk.as_ref().expect("what has landed went to open files"));
                 // Handed over here and now, so that whatever is done with the files next finds it.
                 keeping::keep(&desk, &pieces);
                 let work = move || {
@@ -391,7 +443,8 @@ impl Node {
                 self.workers.run(work, move |_| Note::Kept { transfer });
             }
             Action::Leave => {
-                let desk = Arc::clone(tenancy.desk.as_ref().expect("what has landed went to open files"));
+                let desk =
+                    Arc::clone(tenancy.desk.as_ref().expect("what has landed went to open files"));
                 let forgets = tenancy.forgets;
                 let work = move || {
                     desk.sinks.iter().for_each(|sink| prepare::discard(sink, forgets));
@@ -411,14 +464,20 @@ impl Node {
 
     /// Tells the rail that a flow which this node opened goes over.
     pub(super) fn tell_rail_of(&self, transfer: TransferIx, flow: FlowIx, command: Command) {
-        if let Some((_, port)) = self.transfers.get(&transfer).and_then(|tenancy| tenancy.flows.get(&flow)) {
+        if let Some((_, port)) =
+            self.transfers.get(&transfer).and_then(|tenancy| tenancy.flows.get(&flow))
+        {
             self.ports[*port].tell(transfer, command);
         }
     }
 
     fn forget(&mut self, transfer: TransferIx) {
         let Some(tenancy) = self.transfers.remove(&transfer) else { return };
-        assert_eq!(tenancy.member.state(), State::Ended, "only a member that has ended is forgotten");
+        assert_eq!(
+            tenancy.member.state(),
+            State::Ended,
+            "only a member that has ended is forgotten"
+        );
         self.log_end(transfer, &tenancy);
         self.doors.shut(&tenancy.prepare.transfer);
         if let Some(session) = tenancy.leaving {
@@ -426,9 +485,11 @@ impl Node {
         }
         let of_transfer = |session: &Session| matches!(session.role, Role::Flow { transfer: of, .. } if of == transfer);
         self.sessions.remove_all(of_transfer);
-        // Closing files may block, and what a large transfer knew of its pieces takes its time to free.
+        // Closing files may block, and what a large transfer knew of its pieces takes its time to
+        // free.
         self.let_go(tenancy);
-        let idle: Vec<Rail> = self.ports.iter_mut().filter_map(|port| port.leave(transfer)).collect();
+        let idle: Vec<Rail> =
+            self.ports.iter_mut().filter_map(|port| port.leave(transfer)).collect();
         if !idle.is_empty() {
             self.rest(idle);
         }
@@ -445,8 +506,8 @@ impl Node {
         self.workers.run(work, |_| Note::Done);
     }
 
-    /// Ends rails. A transfer that is prepared meanwhile waits for that, since their memory counts against the same
-    /// limit; but not for a rail that does not end.
+    /// Ends rails. A transfer that is prepared meanwhile waits for that, since their memory counts
+    /// against the same limit; but not for a rail that does not end.
     fn rest(&mut self, rails: Vec<Rail>) {
         self.resting = Some(awake() + REST_WITHIN);
         let work = move || {

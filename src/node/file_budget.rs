@@ -8,11 +8,13 @@ use crate::session::descriptors;
 use crate::spec::{DataUri, Role};
 use crate::wire::control::Prepare;
 
-/// Descriptors of this process that transfers being prepared were promised, and have not opened yet.
+/// Descriptors of this process that transfers being prepared were promised, and have not opened
+/// yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FileBudget(Arc<Mutex<u64>>);
 
-/// A promise of descriptors. It ends when it is dropped: when they are open, and counted as such, or not needed.
+/// A promise of descriptors. It ends when it is dropped: when they are open, and counted as such,
+/// or not needed.
 #[derive(Debug)]
 pub(super) struct FileClaim {
     budget: FileBudget,
@@ -20,7 +22,8 @@ pub(super) struct FileClaim {
 }
 
 impl FileBudget {
-    /// Promises the descriptors that a transfer needs here; `rails` is the number of this node's rails.
+    /// Promises the descriptors that a transfer needs here; `rails` is the number of this node's
+    /// rails.
     ///
     /// # Errors
     /// `Code::Data` where they are not left, with the number that is needed.
@@ -28,7 +31,8 @@ impl FileBudget {
         let need = Need::of(prepare);
         let (allowed, _) = descriptors::limits().unwrap_or((u64::MAX, u64::MAX));
         let mut promised = self.promised();
-        // Counted while no promise can end: descriptors of one that ends now are open, or still promised.
+        // Counted while no promise can end: descriptors of one that ends now are open, or still
+        // promised.
         let in_use = descriptors::in_use();
         need.judge(allowed, in_use + *promised, KEPT_FREE + KEPT_FREE_EACH * rails as u64)?;
         *promised += need.descriptors;
@@ -65,7 +69,8 @@ impl Need {
                     DESTINATION + u64::from(!row.claimant.is_empty())
                 }
                 (Role::Receiver, Ok(DataUri::Mem(_))) if written.insert(&row.uri) => REGION,
-                // Patterns and null: have no file; a destination of several rows is open once; others are refused.
+                // Patterns and null: have no file; a destination of several rows is open once;
+                // others are refused.
                 _ => continue,
             };
             need.files += 1;
@@ -81,7 +86,9 @@ impl Need {
         }
         let left = allowed.saturating_sub(in_use + kept_free);
         let Need { files, descriptors } = self;
-        let what = format!("{files} files need {descriptors} open files here, and {left} are left of {allowed}");
+        let what = format!(
+            "{files} files need {descriptors} open files here, and {left} are left of {allowed}"
+        );
         let remedy = format!(
             "raise the node's limit of open files to {wanted} (ulimit -n, LimitNOFILE= of a unit), or split the transfer"
         );
@@ -91,13 +98,13 @@ impl Need {
 
 /// Descriptors of a source: one through the page cache, one past it.
 const SOURCE: u64 = 2;
-/// Descriptors of a destination: the same, its directory and its journal. One whose place is claimed has its directory
-/// open twice until bytes move.
+/// Descriptors of a destination: the same, its directory and its journal. One whose place is
+/// claimed has its directory open twice until bytes move.
 const DESTINATION: u64 = 4;
 const REGION: u64 = 1;
 
-/// Descriptors that files leave for everything else: files that are read in between, connections of masters, and, of
-/// each rail, its ring, its waker and two flows. Strangers give way by themselves.
+/// Descriptors that files leave for everything else: files that are read in between, connections of
+/// masters, and, of each rail, its ring, its waker and two flows. Strangers give way by themselves.
 const KEPT_FREE: u64 = 8;
 const KEPT_FREE_EACH: u64 = 4;
 
@@ -110,7 +117,10 @@ mod tests {
         let need = Need { files: 4096, descriptors: 4096 * DESTINATION };
         let error = need.judge(1024, 20, 12).expect_err("too many");
         assert_eq!(error.code, Code::Data);
-        assert_eq!(error.message, "4096 files need 16384 open files here, and 992 are left of 1024");
+        assert_eq!(
+            error.message,
+            "4096 files need 16384 open files here, and 992 are left of 1024"
+        );
         assert!(error.remedy.as_ref().is_some_and(|remedy| remedy.contains("16416")), "{error}");
         assert!(need.judge(16_415, 20, 12).is_err());
         assert!(need.judge(16_416, 20, 12).is_ok());

@@ -1,4 +1,5 @@
-//! Flows: opened to senders, taken in from receivers, and handed to the rail once they have proved themselves.
+//! Flows: opened to senders, taken in from receivers, and handed to the rail once they have proved
+//! themselves.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -43,12 +44,15 @@ impl Node {
         ways.iter_mut().for_each(|way| way.port = tenancy.ports[way.port]);
         let remembered = self.detours.recall(&ways, |port| self.nic_of(port));
         if tenancy.stories.get(&lane).is_some_and(LaneStory::has_brought) {
-            // One of these works: it is cut off now, and other pairs of rails would be in each other's way.
+            // One of these works: it is cut off now, and other pairs of rails would be in each
+            // other's way.
             let usual = (ways[0].port, ways[0].address);
             ways.retain(|way| (way.port, way.address) == usual || Some(*way) == remembered);
         }
         let now = awake();
-        let Some(opening) = Opening::new(now, ways, remembered, weight_bytes, pace_bytes_per_second) else {
+        let Some(opening) =
+            Opening::new(now, ways, remembered, weight_bytes, pace_bytes_per_second)
+        else {
             let error = Error::new(Code::Internal, "the plan names a sender without an address");
             return self.lane_failed(transfer, lane, error);
         };
@@ -93,7 +97,13 @@ impl Node {
         let open = Hello { kind: Kind::Data, key_id: hello.transfer };
         let now = awake();
         let payload = control::encode(hello)?;
-        let connection = Connection::initiate(stream, open, &tenancy.flow_key, &payload, now + HANDSHAKE_WITHIN)?;
+        let connection = Connection::initiate(
+            stream,
+            open,
+            &tenancy.flow_key,
+            &payload,
+            now + HANDSHAKE_WITHIN,
+        )?;
         Ok(connection.connected_by(now + CONNECT_WITHIN))
     }
 
@@ -107,7 +117,10 @@ impl Node {
     pub(super) fn try_due_ways(&mut self, now: Instant) {
         let mut due = Vec::new();
         for (&transfer, tenancy) in &self.transfers {
-            let of = tenancy.openings.iter().filter(|(_, opening)| opening.due().is_some_and(|due| now >= due));
+            let of = tenancy
+                .openings
+                .iter()
+                .filter(|(_, opening)| opening.due().is_some_and(|due| now >= due));
             due.extend(of.map(|(&lane, _)| (transfer, lane)));
         }
         for (transfer, lane) in due {
@@ -119,7 +132,8 @@ impl Node {
     /// The master will want to know what is waited for, should nothing land any more.
     fn opening_is_slow(&mut self, transfer: TransferIx, lane: Lane) {
         let tenancy = &self.transfers[&transfer];
-        let so_far = tenancy.openings.get(&lane).and_then(|it| it.so_far(awake(), |port| self.nic_of(port)));
+        let so_far =
+            tenancy.openings.get(&lane).and_then(|it| it.so_far(awake(), |port| self.nic_of(port)));
         if let Some(error) = so_far {
             let error = tenancy.blame(lane.sender, error);
             self.member(transfer, member::Event::Owner(owner::Event::OpenSlow { error }));
@@ -129,11 +143,11 @@ impl Node {
     /// A flow that this node opened stands.
     pub(super) fn flow_opened(&mut self, token: Token, transfer: TransferIx, lane: Lane, way: Way) {
         let session = self.sessions.remove(token).expect("called for a session that is up");
-        let opening = self.transfers.get_mut(&transfer).and_then(|tenancy| tenancy.openings.remove(&lane));
+        let opening =
+            self.transfers.get_mut(&transfer).and_then(|tenancy| tenancy.openings.remove(&lane));
         // One that comes up beside another that was faster is not needed.
         let Some(opening) = opening else { return };
-        let is_rival =
-            |role: Role| matches!(role, Role::Flow { transfer: of, lane: to, .. } if (of, to) == (transfer, lane));
+        let is_rival = |role: Role| matches!(role, Role::Flow { transfer: of, lane: to, .. } if (of, to) == (transfer, lane));
         self.sessions.remove_all(|session| is_rival(session.role));
         match session.connection.into_stream(self.poll.registry()) {
             Ok((socket, _)) => {
@@ -146,7 +160,10 @@ impl Node {
                 }
                 self.member(transfer, member::Event::Owner(owner::Event::FlowUp { flow, lane }));
                 let side = Side::Fetch { relays };
-                self.ports[way.port].tell(transfer, Command::FlowUp { transfer, flow, socket: socket.into(), side });
+                self.ports[way.port].tell(
+                    transfer,
+                    Command::FlowUp { transfer, flow, socket: socket.into(), side },
+                );
             }
             Err(error) => self.lane_failed(transfer, lane, error),
         }
@@ -163,7 +180,8 @@ impl Node {
             let how = if !is_detour {
                 "it took so long to be answered".into()
             } else if (port, address) == (opening.usual().port, opening.usual().address) {
-                "bound to the NIC it was not answered; not bound it was, by the kernel's routes".into()
+                "bound to the NIC it was not answered; not bound it was, by the kernel's routes"
+                    .into()
             } else {
                 format!("this pair was not answered, {} to {address} was", names[port])
             };
@@ -196,11 +214,13 @@ impl Node {
         self.ports[port].nic().to_owned()
     }
 
-    /// A receiver's flow stands. One that is for another node, for an attempt that is over, or over a rail that the
-    /// transfer does not use, is closed.
+    /// A receiver's flow stands. One that is for another node, for an attempt that is over, or over
+    /// a rail that the transfer does not use, is closed.
     pub(super) fn flow_arrived(&mut self, token: Token, port: usize) {
         let session = self.sessions.remove(token).expect("called for a session that is up");
-        let Ok((socket, hello)) = session.connection.into_stream(self.poll.registry()) else { return };
+        let Ok((socket, hello)) = session.connection.into_stream(self.poll.registry()) else {
+            return;
+        };
         let Ok(hello) = control::decode::<FlowHello>(&hello) else { return };
         let is_meant = |tenancy: &Tenancy| {
             let prepare = &tenancy.prepare;
@@ -209,7 +229,8 @@ impl Node {
                 && prepare.attempt == hello.attempt
                 && prepare.node_index == hello.to_node
         };
-        let transfer = self.transfers.iter().find(|(_, tenancy)| is_meant(tenancy)).map(|(&at, _)| at);
+        let transfer =
+            self.transfers.iter().find(|(_, tenancy)| is_meant(tenancy)).map(|(&at, _)| at);
         if let Some(transfer) = transfer {
             let Port { nic, .. } = &self.ports[port];
             let peer = socket.peer_addr().map(|peer| peer.ip());
@@ -218,24 +239,29 @@ impl Node {
                 && let Some(stuck) = stuck::find(own, *peer)
                 && let Some(tenancy) = self.transfers.get_mut(&transfer)
             {
-                let mtu = self.ports[port].advert().mtu.map_or(String::new(), |mtu| format!(" of {mtu}"));
+                let mtu =
+                    self.ports[port].advert().mtu.map_or(String::new(), |mtu| format!(" of {mtu}"));
                 tenancy.large_packets_lost(nic, *peer, &mtu, stuck);
             }
-            if peer.is_ok_and(|peer| self.devices.bind_accepted(nic, self.ports[port].own(), peer)) {
+            if peer.is_ok_and(|peer| self.devices.bind_accepted(nic, self.ports[port].own(), peer))
+            {
                 devices::bind(&socket, nic);
             }
             if hello.pace_bytes_per_second > 0 {
-                // A kernel that cannot sends as fast as it goes; the receiver asks for no more than it wants anyway.
+                // A kernel that cannot sends as fast as it goes; the receiver asks for no more than
+                // it wants anyway.
                 let pace = usize::try_from(hello.pace_bytes_per_second).unwrap_or(usize::MAX);
                 let _ = setsockopt(&socket, MaxPacingRate, &pace);
             }
             let flow = self.next_flow();
             let side = Side::Feed { weight: hello.weight_bytes };
-            self.ports[port].tell(transfer, Command::FlowUp { transfer, flow, socket: socket.into(), side });
+            self.ports[port]
+                .tell(transfer, Command::FlowUp { transfer, flow, socket: socket.into(), side });
         }
     }
 
-    /// Puts the sender's name in front of what went wrong with its flow, and notes what the report will tell.
+    /// Puts the sender's name in front of what went wrong with its flow, and notes what the report
+    /// will tell.
     pub(super) fn named(&mut self, transfer: TransferIx, event: owner::Event) -> owner::Event {
         let Some(tenancy) = self.transfers.get_mut(&transfer) else { return event };
         match event {
@@ -258,23 +284,31 @@ impl Node {
     }
 }
 
-/// Silent flows of a lane after which its data is looked for in the kernel's table: after one, the network may have been
-/// away for a moment.
+/// Silent flows of a lane after which its data is looked for in the kernel's table: after one, the
+/// network may have been away for a moment.
 const SILENT_FLOWS_MIN: u32 = 2;
 
 // The kernel takes it as an unsigned long.
 sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, usize);
 
-/// Which port here and which rail there make up lane `index`: rails of one subnet where there are such, else those of one
-/// index, so that a router between them may carry it.
+/// Which port here and which rail there make up lane `index`: rails of one subnet where there are
+/// such, else those of one index, so that a router between them may carry it.
 ///
-/// The threads of a NIC are rails of one subnet, so that they spread over the threads of the NIC at the other end.
-pub(super) fn pair(ports: &[NicAddress], rails: &[SocketAddr], index: usize) -> Option<(usize, SocketAddr)> {
-    let (port, rail) = pair_by(ports.len(), rails.len(), index, |port, rail| ports[port].reaches(rails[rail].ip()))?;
+/// The threads of a NIC are rails of one subnet, so that they spread over the threads of the NIC at
+/// the other end.
+pub(super) fn pair(
+    ports: &[NicAddress],
+    rails: &[SocketAddr],
+    index: usize,
+) -> Option<(usize, SocketAddr)> {
+    let (port, rail) = pair_by(ports.len(), rails.len(), index, |port, rail| {
+        ports[port].reaches(rails[rail].ip())
+    })?;
     Some((port, rails[rail]))
 }
 
-/// The same by indices, for so many ports and rails; `reaches` says of a port and a rail whether they are in one subnet.
+/// The same by indices, for so many ports and rails; `reaches` says of a port and a rail whether
+/// they are in one subnet.
 pub(crate) fn pair_by(
     ports: usize,
     rails: usize,
@@ -300,8 +334,9 @@ pub(crate) fn pair_by(
 
 /// Which local address a flow leaves from: that of the rail, where it can reach the peer at all.
 fn local_end(rail: IpAddr, peer: SocketAddr) -> Option<IpAddr> {
-    let reaches =
-        !rail.is_unspecified() && rail.is_ipv4() == peer.is_ipv4() && rail.is_loopback() == peer.ip().is_loopback();
+    let reaches = !rail.is_unspecified()
+        && rail.is_ipv4() == peer.is_ipv4()
+        && rail.is_loopback() == peer.ip().is_loopback();
     reaches.then_some(rail)
 }
 
@@ -319,7 +354,9 @@ mod tests {
 
     /// The same as others see it: one address, a port of its own for each thread.
     fn rails(nics: &[(u8, u8, usize)]) -> Vec<SocketAddr> {
-        let port = |(at, own): (usize, NicAddress)| SocketAddr::new(own.ip, 1000 + u16::try_from(at).expect("few"));
+        let port = |(at, own): (usize, NicAddress)| {
+            SocketAddr::new(own.ip, 1000 + u16::try_from(at).expect("few"))
+        };
         ports(nics).into_iter().enumerate().map(port).collect()
     }
 
@@ -349,11 +386,15 @@ mod tests {
         assert_eq!(pairs(&node(1, 2, 2), &node(2, 2, 2)), [(0, 0), (1, 1), (2, 2), (3, 3)]);
         assert_eq!(pairs(&node(1, 2, 2), &node(2, 1, 1)), [(0, 0), (1, 0), (2, 1), (3, 1)]);
         assert_eq!(pairs(&node(1, 1, 1), &node(2, 2, 2)), [(0, 0), (0, 1), (1, 2), (1, 3)]);
-        // A group that does not begin at a multiple of its size pairs crosswise, and still one to one.
+        // A group that does not begin at a multiple of its size pairs crosswise, and still one to
+        // one.
         assert_eq!(pairs(&node(1, 1, 2), &node(2, 1, 2)), [(0, 0), (1, 2), (2, 1)]);
         assert_eq!(pairs(&node(1, 3, 1), &node(2, 1, 3)), [(0, 0), (1, 0), (2, 0), (3, 1)]);
         // The other way round in the advert.
-        assert_eq!(pairs(&[(1, 1, 2), (0, 1, 2)], &node(2, 2, 2)), [(0, 2), (1, 3), (2, 0), (3, 1)]);
+        assert_eq!(
+            pairs(&[(1, 1, 2), (0, 1, 2)], &node(2, 2, 2)),
+            [(0, 2), (1, 3), (2, 0), (3, 1)]
+        );
     }
 
     #[test]

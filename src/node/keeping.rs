@@ -1,4 +1,5 @@
-//! What a node keeps for another attempt, and what it finds of an earlier one: pieces here, records in the journals.
+//! What a node keeps for another attempt, and what it finds of an earlier one: pieces here, records
+//! in the journals.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,8 @@ use crate::wire::{Check, CheckKind};
 /// Cuts of plans that a journal may show, beside those of the grid.
 const CUTS_MAX: u64 = 1 << 16;
 
-/// All that must be the same for what is kept of a destination to mean the same; `rows` are those that write it.
+/// All that must be the same for what is kept of a destination to mean the same; `rows` are those
+/// that write it.
 pub(super) fn keeping(prepare: &Prepare, uri: &str, rows: &[(u64, Span)]) -> Keeping {
     let options = &prepare.options;
     let object = options.object.unwrap_or(Span::new(0, 0));
@@ -30,14 +32,20 @@ pub(super) fn keeping(prepare: &Prepare, uri: &str, rows: &[(u64, Span)]) -> Kee
     let mut rows = rows.to_vec();
     rows.sort_unstable_by_key(|(offset, span)| (*offset, span.start, span.end));
     let rows = rows.iter().flat_map(|(offset, span)| [*offset, span.start, span.end]);
-    let options = [options.origin, options.block_bytes.into(), options.check as u64, object.start, object.end];
+    let options = [
+        options.origin,
+        options.block_bytes.into(),
+        options.check as u64,
+        object.start,
+        object.end,
+    ];
     options.into_iter().chain(rows).for_each(|number| _ = hasher.update(&number.to_le_bytes()));
     let identity = *hasher.finalize().as_bytes();
     Keeping { identity, records_max: records_max(prepare, &wanted), key: SealKey::of_this_user() }
 }
 
-/// More records than rows can make: one for each of their pieces, twice where an earlier plan cut them otherwise, and as
-/// many more as plans have cuts.
+/// More records than rows can make: one for each of their pieces, twice where an earlier plan cut
+/// them otherwise, and as many more as plans have cuts.
 fn records_max(prepare: &Prepare, rows: &[Span]) -> u64 {
     let block_bytes = u64::from(prepare.options.block_bytes).max(1);
     let pieces = rows.iter().map(|span| span.bytes() / block_bytes + 2);
@@ -68,8 +76,8 @@ pub(super) struct Leftovers {
     pub(super) notes: Vec<String>,
 }
 
-/// Finds what an earlier attempt has left at a desk. Reads what is not certain to be as it was recorded; `reading` counts
-/// that, because the master waits for it.
+/// Finds what an earlier attempt has left at a desk. Reads what is not certain to be as it was
+/// recorded; `reading` counts that, because the master waits for it.
 pub(super) fn find(desk: &Desk, reading: &mut ReadProgress<'_>) -> Leftovers {
     let notes = desk.sinks.iter().filter_map(Sink::refused).collect();
     let sealed = desk.sinks.iter().filter(|sink| sink.keeps()).all(Sink::is_sealed);
@@ -103,8 +111,8 @@ pub(super) fn find(desk: &Desk, reading: &mut ReadProgress<'_>) -> Leftovers {
     found
 }
 
-/// Whether a file that is held against its records has parts that no record speaks of: holes of the source, which nobody can
-/// tell here from bytes that somebody has put there.
+/// Whether a file that is held against its records has parts that no record speaks of: holes of the
+/// source, which nobody can tell here from bytes that somebody has put there.
 fn has_unread_holes(desk: &Desk, sink: &Sink, sound: &[Kept]) -> bool {
     let known = union(sound.iter().map(|piece| piece.span).collect());
     sink.doubt().is_some() && ranges_of(desk, sink).any(|range| !covers(&known, range))
@@ -128,17 +136,21 @@ fn note_of(doubt: Doubt, sink: &Sink, lost_bytes: u64) -> String {
     let (name, lost) = (sink.name().display(), crate::units::human_bytes(lost_bytes));
     let why = match doubt {
         Doubt::Restart => "the machine was started anew since an earlier attempt",
-        Doubt::Change => "the file was changed since an earlier attempt recorded it, or that attempt was killed",
+        Doubt::Change => {
+            "the file was changed since an earlier attempt recorded it, or that attempt was killed"
+        }
         Doubt::Seal => "an earlier attempt had no key to seal its journal with",
     };
     format!("{why}: of what that left of {name}, {lost} could not be confirmed and starts again")
 }
 
-/// The pieces that were found in a file, in as few ranges as they make. A complete file is all or nothing: each of its
-/// ranges comes from all of its sources, so that none is good if one of them has changed.
+/// The pieces that were found in a file, in as few ranges as they make. A complete file is all or
+/// nothing: each of its ranges comes from all of its sources, so that none is good if one of them
+/// has changed.
 fn have(sink: &Sink, found: &[Kept]) -> Vec<Have> {
     if sink.is_named() {
-        let origins: BTreeSet<(u64, u64)> = found.iter().map(|it| (it.origin.who, it.origin.state)).collect();
+        let origins: BTreeSet<(u64, u64)> =
+            found.iter().map(|it| (it.origin.who, it.origin.state)).collect();
         let ranges = union(found.iter().map(|it| it.span).collect());
         let of_all = |span: Span| {
             let origins = origins.iter().map(|&(who, state)| control::Origin { who, state });
@@ -149,15 +161,18 @@ fn have(sink: &Sink, found: &[Kept]) -> Vec<Have> {
     let mut have: Vec<Have> = Vec::new();
     for &Kept { span, origin, .. } in found {
         match have.last_mut() {
-            Some(last) if last.span.end == span.start && last.origin == origin => last.span.end = span.end,
+            Some(last) if last.span.end == span.start && last.origin == origin => {
+                last.span.end = span.end
+            }
             _ => have.push(Have { span, origin }),
         }
     }
     have
 }
 
-/// Begins the journals of an attempt that `wanted`, of which so much is `there` already, and `kept` of that by an earlier one.
-/// Files that it shares with other nodes have none where it `forgets` them.
+/// Begins the journals of an attempt that `wanted`, of which so much is `there` already, and `kept`
+/// of that by an earlier one. Files that it shares with other nodes have none where it `forgets`
+/// them.
 pub(super) fn begin(
     desk: &Desk,
     wanted: &[Span],
@@ -181,7 +196,8 @@ pub(super) fn begin(
 
 /// Hands pieces that have landed to the journals of the files that they went to.
 ///
-/// The control thread does it, so thousands of files cost no more than their number: none is looked for in a list.
+/// The control thread does it, so thousands of files cost no more than their number: none is looked
+/// for in a list.
 pub(crate) fn keep(desk: &Desk, pieces: &[Kept]) {
     let mut pieces = pieces.to_vec();
     pieces.sort_unstable_by_key(|piece| piece.span.start);
@@ -217,8 +233,15 @@ fn holds(sink: &Sink, record: &Record) -> bool {
     found.get(at).is_some_and(|it| it.span == record.span && it.check == record.check)
 }
 
-/// A record is sound where what it speaks of is in its file for certain, or is found to be when it is read.
-fn is_sound(method: Method, sink: &Sink, layout: &Layout, record: &Record, reading: &mut ReadProgress<'_>) -> bool {
+/// A record is sound where what it speaks of is in its file for certain, or is found to be when it
+/// is read.
+fn is_sound(
+    method: Method,
+    sink: &Sink,
+    layout: &Layout,
+    record: &Record,
+    reading: &mut ReadProgress<'_>,
+) -> bool {
     if sink.doubt().is_none() {
         return true;
     }
@@ -227,7 +250,12 @@ fn is_sound(method: Method, sink: &Sink, layout: &Layout, record: &Record, readi
     is_right
 }
 
-fn reads_right(method: Method, sink: &Sink, layout: &Layout, record: &Record) -> std::io::Result<bool> {
+fn reads_right(
+    method: Method,
+    sink: &Sink,
+    layout: &Layout,
+    record: &Record,
+) -> std::io::Result<bool> {
     match check_of(method, record).filter(|check| *check != Check::None) {
         Some(check) => reads_as(method, sink, layout, record.span, check, false),
         None => Ok(false),

@@ -1,14 +1,17 @@
 //! How long a transfer goes on without its master.
 //!
-//! A node needs nothing of its master between two plans. So a daemon finishes what the plan gives it, also when nobody is left
-//! who could be told, and ends when there is nothing left to finish: when nothing has moved for a while. A launched node
-//! stops after the same time whatever moves, because nobody but its master knows of it.
+//! A node needs nothing of its master between two plans. So a daemon finishes what the plan gives
+//! it, also when nobody is left who could be told, and ends when there is nothing left to finish:
+//! when nothing has moved for a while. A launched node stops after the same time whatever moves,
+//! because nobody but its master knows of it.
 
 use std::time::{Duration, Instant};
 
-/// How long a launched node goes on without a master, and any other without one while nothing moves.
+/// How long a launched node goes on without a master, and any other without one while nothing
+/// moves.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
-/// How often is looked whether something has moved. Rails send and receive without the control thread.
+/// How often is looked whether something has moved. Rails send and receive without the control
+/// thread.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is left of a transfer's time while its master is out of reach.
@@ -18,7 +21,8 @@ pub(super) struct Lease {
     /// When the master was lost, or something moved after that.
     since: Instant,
     looked: Instant,
-    /// The most payload that had been sent and received at any look: a piece that fails on its way is counted back.
+    /// The most payload that had been sent and received at any look: a piece that fails on its way
+    /// is counted back.
     moved_bytes: u64,
 }
 
@@ -48,7 +52,8 @@ impl Lease {
 mod tests {
     use super::*;
 
-    /// When a transfer ends that has lost its master at 0 s, in seconds; `moved_bytes` says how much had moved by each second.
+    /// When a transfer ends that has lost its master at 0 s, in seconds; `moved_bytes` says how
+    /// much had moved by each second.
     fn ends_at(launched: bool, moved_bytes: impl Fn(u64) -> u64) -> u64 {
         let start = Instant::now();
         let mut lease = Lease::new(start, launched, moved_bytes(0));

@@ -1,10 +1,11 @@
-//! The masters of this node's transfers: what they say, what they are told, and what becomes of a transfer whose master is
-//! out of reach.
+//! The masters of this node's transfers: what they say, what they are told, and what becomes of a
+//! transfer whose master is out of reach.
 //!
-//! A session that ends with a good-bye takes its transfer along: its master is done. One that breaks, or is closed without a
-//! good-bye, does not: the master comes back over another NIC, and both say again what the other has not heard; or it is dead, and
-//! the transfer goes on without it as long as [`lease`](super::lease) lets it. A launched node ends with the process that started it,
-//! as far as it notices: whoever comes after that starts nodes of its own.
+//! A session that ends with a good-bye takes its transfer along: its master is done. One that
+//! breaks, or is closed without a good-bye, does not: the master comes back over another NIC, and
+//! both say again what the other has not heard; or it is dead, and the transfer goes on without it
+//! as long as [`lease`](super::lease) lets it. A launched node ends with the process that started
+//! it, as far as it notices: whoever comes after that starts nodes of its own.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,8 +39,9 @@ pub(super) struct Master {
     /// Its session, or how long the transfer goes on without one.
     session: Result<Token, Lease>,
     talk: Talk,
-    /// Files of a transfer that is over here: that they are complete is remembered until the master says good-bye. One that
-    /// dies before has told nobody of the end, and the transfer may be run again.
+    /// Files of a transfer that is over here: that they are complete is remembered until the master
+    /// says good-bye. One that dies before has told nobody of the end, and the transfer may be run
+    /// again.
     remembered: Option<Arc<Desk>>,
 }
 
@@ -48,7 +50,9 @@ impl Node {
         while let Some(session) = self.sessions.get_mut(token) {
             let message = match session.connection.receive() {
                 // It may hold the key of a transfer's flows.
-                Ok(Incoming::Message(bytes)) => control::decode::<ToNode>(&Zeroizing::new(bytes)).map_err(Error::from),
+                Ok(Incoming::Message(bytes)) => {
+                    control::decode::<ToNode>(&Zeroizing::new(bytes)).map_err(Error::from)
+                }
                 Ok(Incoming::Pending) => return,
                 Ok(Incoming::Closed { in_order: true }) => return self.master_done(token),
                 Ok(Incoming::Closed { in_order: false }) => {
@@ -71,7 +75,9 @@ impl Node {
     }
 
     fn master_says(&mut self, token: Token, message: ToNode) {
-        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.get(token) else { return };
+        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.get(token) else {
+            return;
+        };
         let transfer = *transfer;
         if let Some(master) = transfer.and_then(|transfer| self.masters.get_mut(&transfer)) {
             master.talk.hear();
@@ -82,9 +88,12 @@ impl Node {
             (ToNode::Resume(resume), None) => self.resume(token, &resume),
             (ToNode::Start(start), Some(transfer)) => {
                 if let Some(tenancy) = self.transfers.get_mut(&transfer) {
-                    tenancy.peers.extend(start.peers.iter().map(|peer| (NodeIx(peer.index), peer.clone())));
+                    tenancy
+                        .peers
+                        .extend(start.peers.iter().map(|peer| (NodeIx(peer.index), peer.clone())));
                     if let Some(desk) = &tenancy.desk {
-                        // The first plan's holes stay: a new plan assigns, it does not change the data.
+                        // The first plan's holes stay: a new plan assigns, it does not change the
+                        // data.
                         let _ = desk.holes.set(start.holes.clone());
                         let _ = desk.relays.set(start.relays.clone());
                         prepare::set_modes(desk, &tenancy.prepare, &start.modes);
@@ -93,19 +102,21 @@ impl Node {
                 self.member(transfer, member::Event::Master(ToNode::Start(start)));
             }
             (message, Some(transfer)) => self.member(transfer, member::Event::Master(message)),
-            // A master that speaks of a transfer before it has prepared one has lost its mind, not ours.
+            // A master that speaks of a transfer before it has prepared one has lost its mind, not
+            // ours.
             (_, None) => {}
         }
     }
 
-    /// A master prepares a transfer. An earlier attempt at it whose master is gone ends first: it must not touch files
-    /// that this one makes.
+    /// A master prepares a transfer. An earlier attempt at it whose master is gone ends first: it
+    /// must not touch files that this one makes.
     pub(super) fn begin(&mut self, token: Token, prepare: Prepare) {
         if self.sessions.get(token).is_none() {
             return;
         }
         self.make_way(&prepare.id);
-        if !self.stale_attempts(&prepare.id).is_empty() || self.confirming.contains_key(&prepare.id) {
+        if !self.stale_attempts(&prepare.id).is_empty() || self.confirming.contains_key(&prepare.id)
+        {
             return self.waiting.push((token, prepare));
         }
         let transfer = TransferIx(self.next_transfer);
@@ -116,7 +127,10 @@ impl Node {
         }
         self.devices = devices;
         let ports = prepare.options.rails(self.ports.iter().map(Port::nic));
-        let member = Member::new(member::Terms::of(&prepare, u32::try_from(ports.len()).expect("ports are few")));
+        let member = Member::new(member::Terms::of(
+            &prepare,
+            u32::try_from(ports.len()).expect("ports are few"),
+        ));
         let tenancy = Tenancy::new(prepare.clone(), member, ports);
         let master = self.sessions.get(token).and_then(|session| session.connection.peer());
         self.log_begin(transfer, &prepare, master);
@@ -134,13 +148,15 @@ impl Node {
             remembered: None,
         };
         self.masters.insert(transfer, master);
-        self.sessions.get_mut(token).expect("looked up above").role = Role::Master { transfer: Some(transfer) };
+        self.sessions.get_mut(token).expect("looked up above").role =
+            Role::Master { transfer: Some(transfer) };
         let (root, allowed) = (self.options.root.clone(), self.options.allowed);
         let (rails, post, budget) = (self.ports.len(), self.post.clone(), self.file_budget.clone());
         let work = move || {
             let _claim = budget.claim(&prepare, rails)?;
             let mut tell = |read_bytes| post.send(Note::Comparing { transfer, read_bytes });
-            // Anew for each transfer: something may have been mounted on it, or have taken its name.
+            // Anew for each transfer: something may have been mounted on it, or have taken its
+            // name.
             let root = Root::open(&root)?.allowing(allowed);
             let mut reading = ReadProgress::new(&mut tell, &quits);
             let mut opened = prepare::open(&root, &prepare, rails, &mut reading)?;
@@ -161,7 +177,8 @@ impl Node {
     fn make_way(&mut self, id: &str) {
         // Files are open as long as they are remembered, and the next attempt may want them.
         let gone = self.masters.values_mut().filter(|master| master.session.is_err());
-        let remembered: Vec<Arc<Desk>> = gone.filter_map(|master| master.remembered.take()).collect();
+        let remembered: Vec<Arc<Desk>> =
+            gone.filter_map(|master| master.remembered.take()).collect();
         if !remembered.is_empty() {
             self.let_go(remembered);
         }
@@ -174,18 +191,26 @@ impl Node {
 
     /// Attempts at the transfer `id` that no master can be heard from.
     fn stale_attempts(&self, id: &str) -> Vec<TransferIx> {
-        let is_led = |transfer: &TransferIx| self.masters.get(transfer).is_some_and(|master| master.session.is_ok());
+        let is_led = |transfer: &TransferIx| {
+            self.masters.get(transfer).is_some_and(|master| master.session.is_ok())
+        };
         let of_id = self.transfers.iter().filter(|(_, tenancy)| tenancy.prepare.id == id);
         of_id.map(|(&transfer, _)| transfer).filter(|transfer| !is_led(transfer)).collect()
     }
 
     /// A master comes back on a new session.
     fn resume(&mut self, token: Token, resume: &Resume) {
-        let is_meant = |master: &Master| master.transfer == resume.transfer && master.attempt == resume.attempt;
-        let Some((&transfer, master)) = self.masters.iter_mut().find(|(_, master)| is_meant(master)) else {
-            let error =
-                Error::new(Code::Unreachable, "it knows nothing of this attempt: it was started anew, or gave it up")
-                    .remedy("run the transfer again");
+        let is_meant = |master: &Master| {
+            master.transfer == resume.transfer && master.attempt == resume.attempt
+        };
+        let Some((&transfer, master)) =
+            self.masters.iter_mut().find(|(_, master)| is_meant(master))
+        else {
+            let error = Error::new(
+                Code::Unreachable,
+                "it knows nothing of this attempt: it was started anew, or gave it up",
+            )
+            .remedy("run the transfer again");
             return self.say(token, &ToMaster::Failed { error, stats: None });
         };
         let replaced = std::mem::replace(&mut master.session, Ok(token));
@@ -195,7 +220,8 @@ impl Node {
             // It broke at the other end; here nobody had noticed.
             self.sessions.remove(broken);
         }
-        self.sessions.get_mut(token).expect("it spoke just now").role = Role::Master { transfer: Some(transfer) };
+        self.sessions.get_mut(token).expect("it spoke just now").role =
+            Role::Master { transfer: Some(transfer) };
         self.say(token, &resumed);
         unheard.iter().for_each(|message| self.send(token, message));
     }
@@ -227,7 +253,8 @@ impl Node {
             ToMaster::Report(stats) => {
                 tenancy.complete(stats, &self.nics());
                 if let Err(error) = tenancy.sources.clone() {
-                    message = ToMaster::Failed { error, stats: Some(Box::new(std::mem::take(stats))) };
+                    message =
+                        ToMaster::Failed { error, stats: Some(Box::new(std::mem::take(stats))) };
                 }
             }
             ToMaster::Failed { stats: Some(stats), .. } => tenancy.complete(stats, &self.nics()),
@@ -240,7 +267,8 @@ impl Node {
         }
         let Some(master) = self.masters.get_mut(&transfer) else { return };
         let encoded = control::encode(&message).or_else(|error| {
-            // It costs this transfer, and no other one. Ranges and statistics may be what is too large.
+            // It costs this transfer, and no other one. Ranges and statistics may be what is too
+            // large.
             let error = Error::from(error).remedy("split the transfer, or give it larger blocks");
             message = ToMaster::Failed { error, stats: None };
             control::encode(&message)
@@ -254,10 +282,13 @@ impl Node {
         }
     }
 
-    /// A master that is done has said good-bye: whoever was not told otherwise before may forget the transfer.
+    /// A master that is done has said good-bye: whoever was not told otherwise before may forget
+    /// the transfer.
     fn master_done(&mut self, token: Token) {
         let Some(session) = self.sessions.get_mut(token) else { return };
-        let Role::Master { transfer } = std::mem::replace(&mut session.role, Role::Leaving) else { return };
+        let Role::Master { transfer } = std::mem::replace(&mut session.role, Role::Leaving) else {
+            return;
+        };
         let master = transfer.and_then(|transfer| self.masters.remove(&transfer));
         match master.and_then(|master| Some((master.id, master.remembered?))) {
             Some((id, desk)) => {
@@ -280,7 +311,8 @@ impl Node {
         self.end_without_masters();
     }
 
-    /// The files of a transfer whose master has said good-bye are confirmed: its session is closed, which tells it so.
+    /// The files of a transfer whose master has said good-bye are confirmed: its session is closed,
+    /// which tells it so.
     pub(super) fn confirmed(&mut self, id: &str, session: Token) {
         self.sessions.remove(session);
         if let Some(count) = self.confirming.get_mut(id) {
@@ -292,7 +324,8 @@ impl Node {
         }
     }
 
-    /// All has landed everywhere: how this node's files came to be is forgotten, with the master's good-bye at the latest.
+    /// All has landed everywhere: how this node's files came to be is forgotten, with the master's
+    /// good-bye at the latest.
     pub(super) fn confirm(&mut self, transfer: TransferIx) {
         let desk = self.transfers[&transfer].desk.clone();
         match self.masters.get_mut(&transfer) {
@@ -301,9 +334,13 @@ impl Node {
         }
     }
 
-    /// The master that launched this node is dead, or a master does not speak the protocol: its transfer ends with it.
+    /// The master that launched this node is dead, or a master does not speak the protocol: its
+    /// transfer ends with it.
     fn master_left(&mut self, token: Token, error: &Error) {
-        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(token) else { return };
+        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(token)
+        else {
+            return;
+        };
         if let Some(transfer) = transfer {
             self.masters.remove(&transfer);
             let reason = error.to_string();
@@ -325,7 +362,11 @@ impl Node {
 
     /// When transfers that have no master are to be looked at.
     pub(super) fn lease_due(&self) -> Option<Instant> {
-        self.masters.values().filter_map(|master| master.session.as_ref().err()).map(Lease::due).min()
+        self.masters
+            .values()
+            .filter_map(|master| master.session.as_ref().err())
+            .map(Lease::due)
+            .min()
     }
 
     /// Ends the transfers that have gone on without a master for as long as they may.
@@ -347,7 +388,11 @@ impl Node {
     /// A launched node serves one master, and ends with it.
     pub(super) fn end_without_masters(&mut self) {
         let speaks = self.sessions.any(|session| matches!(session.role, Role::Master { .. }));
-        self.ends |= self.options.launched && !speaks && self.masters.is_empty() && self.transfers.is_empty();
-        self.alone_since = (self.options.launched && !speaks).then(|| self.alone_since.unwrap_or_else(awake));
+        self.ends |= self.options.launched
+            && !speaks
+            && self.masters.is_empty()
+            && self.transfers.is_empty();
+        self.alone_since =
+            (self.options.launched && !speaks).then(|| self.alone_since.unwrap_or_else(awake));
     }
 }

@@ -1,9 +1,9 @@
-//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's member, and one rail or
-//! more for each NIC.
+//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's member,
+//! and one rail or more for each NIC.
 //!
-//! The loop is thin: sockets become messages and flows here, and everything that decides is in [`crate::engine`]. Work
-//! that may block (opening, preallocating, syncing, renaming) is done by short-lived worker threads, which answer
-//! through the same inbox as the rails.
+//! The loop is thin: sockets become messages and flows here, and everything that decides is in
+//! [`crate::engine`]. Work that may block (opening, preallocating, syncing, renaming) is done by
+//! short-lived worker threads, which answer through the same inbox as the rails.
 //!
 //! - [`options`]: what the daemon is told on its command line
 //! - `doors`: who may connect, with which key
@@ -100,9 +100,11 @@ pub(crate) const READY: &str = "ready ";
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a node that ends waits for workers that are still opening or naming files.
 const WIND_DOWN_WITHIN: Duration = Duration::from_secs(5);
-/// Notes that wait for the control thread. It never waits for those who write them; rails keep back what does not fit.
+/// Notes that wait for the control thread. It never waits for those who write them; rails keep back
+/// what does not fit.
 const NOTES_MAX: usize = 1024;
-/// Connections at once of those who have proved that they hold a key. Strangers have a share of their own beside it.
+/// Connections at once of those who have proved that they hold a key. Strangers have a share of
+/// their own beside it.
 const CONNECTIONS_MAX: usize = 4096;
 
 const CONTROL: Token = Token(0);
@@ -135,7 +137,8 @@ struct Node {
     transfers: BTreeMap<TransferIx, Tenancy>,
     /// Who conducts each transfer, or has conducted it and not yet closed its session.
     masters: BTreeMap<TransferIx, Master>,
-    /// Attempts that begin when the ones before them have ended. Bounded by the sessions that asked for them.
+    /// Attempts that begin when the ones before them have ended. Bounded by the sessions that asked
+    /// for them.
     waiting: Vec<(Token, Prepare)>,
     next_transfer: u32,
     next_flow: u32,
@@ -151,7 +154,8 @@ struct Node {
     stops: Option<Instant>,
     workers: Workers,
     file_budget: FileBudget,
-    /// How many files of transfers with an id are being confirmed; a new attempt at it waits for that.
+    /// How many files of transfers with an id are being confirmed; a new attempt at it waits for
+    /// that.
     confirming: BTreeMap<String, usize>,
     /// Until when rails that end are waited for, while they end.
     resting: Option<Instant>,
@@ -177,7 +181,8 @@ impl Session {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
-    /// Accepted, on a port or (`None`) at the control address; what it is for is known when it is up.
+    /// Accepted, on a port or (`None`) at the control address; what it is for is known when it is
+    /// up.
     Visitor { port: Option<usize>, from: IpAddr },
     /// A master, and the transfer that it conducts once it has said so.
     Master { transfer: Option<TransferIx> },
@@ -190,10 +195,11 @@ enum Role {
 /// Runs a node until it is told to stop.
 ///
 /// # Errors
-/// `Code::Unreachable` where the port is in use, `Code::Refused` where it would listen beyond this machine without a key,
-/// `Code::Data` where the root is missing.
+/// `Code::Unreachable` where the port is in use, `Code::Refused` where it would listen beyond this
+/// machine without a key, `Code::Data` where the root is missing.
 pub(crate) fn run(options: Options) -> Result<()> {
-    // The control thread has one, and short-lived workers share the other. Rails allocate nothing while bytes move.
+    // The control thread has one, and short-lived workers share the other. Rails allocate nothing
+    // while bytes move.
     affinity::share_arenas(2);
     let mut node = Node::new(options)?;
     node.announce()?;
@@ -268,19 +274,24 @@ impl Node {
     /// Says on standard output where it listens: a launcher waits for that line.
     fn announce(&self) -> Result<()> {
         let address = self.control.local_addr();
-        let address = address.map_err(|error| Error::new(Code::Internal, format!("no address: {error}")))?;
-        // A launcher that is gone is noticed by the lease, and a log that cannot be written is no reason to stop.
+        let address =
+            address.map_err(|error| Error::new(Code::Internal, format!("no address: {error}")))?;
+        // A launcher that is gone is noticed by the lease, and a log that cannot be written is no
+        // reason to stop.
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "{READY}{address}").and_then(|()| out.flush());
         Ok(())
     }
 
-    /// Waits for the workers: what they have made is removed with their notes, and would stay behind without them.
+    /// Waits for the workers: what they have made is removed with their notes, and would stay
+    /// behind without them.
     fn wind_down(&mut self) {
         self.transfers.values().for_each(Tenancy::quit);
         let deadline = awake() + WIND_DOWN_WITHIN;
         while self.workers.busy > 0 {
-            let Some(note) = wait_until(deadline, |wait| self.inbox.recv_timeout(wait).ok()) else { return };
+            let Some(note) = wait_until(deadline, |wait| self.inbox.recv_timeout(wait).ok()) else {
+                return;
+            };
             self.workers.busy -= usize::from(note.is_work());
         }
     }

@@ -1,4 +1,5 @@
-//! Opening the flow of one lane: which ways are tried, when, and what is remembered of those that fail.
+//! Opening the flow of one lane: which ways are tried, when, and what is remembered of those that
+//! fail.
 //!
 //! The usual way joins the lane's two rails, bound to the NIC here where the peer is in its subnet.
 //! A connection over it may never come up: answers come in by another NIC, a filter drops them, a
@@ -65,7 +66,11 @@ impl Opening {
     ) -> Option<Opening> {
         let usual = *ways.first()?;
         let mut untried = VecDeque::from(ways);
-        if let Some(way) = untried.iter().position(|way| Some(*way) == remembered).and_then(|at| untried.remove(at)) {
+        if let Some(way) = untried
+            .iter()
+            .position(|way| Some(*way) == remembered)
+            .and_then(|at| untried.remove(at))
+        {
             untried.push_front(way);
         }
         let (under_way, failed) = (Vec::new(), Vec::new());
@@ -188,7 +193,8 @@ impl Detours {
         if way == usual {
             self.0.remove(&key);
         } else if self.0.len() < DETOURS_MAX || self.0.contains_key(&key) {
-            let detour = Detour { nic: nic_of(way.port), address: way.address.ip(), is_bound: way.is_bound };
+            let detour =
+                Detour { nic: nic_of(way.port), address: way.address.ip(), is_bound: way.is_bound };
             self.0.insert(key, detour);
         }
     }
@@ -210,10 +216,11 @@ impl Detours {
     }
 }
 
-/// The ways of lane `index`, the usual one first, by the places of `ports`. Over all lanes of two nodes,
-/// every pair of a NIC here and an address there is among them once.
+/// The ways of lane `index`, the usual one first, by the places of `ports`. Over all lanes of two
+/// nodes, every pair of a NIC here and an address there is among them once.
 ///
-/// The lane keeps its rail of the side that has more of them, and goes through those of the other side.
+/// The lane keeps its rail of the side that has more of them, and goes through those of the other
+/// side.
 pub(super) fn ways(
     ports: &[NicAddress],
     rails: &[SocketAddr],
@@ -221,7 +228,11 @@ pub(super) fn ways(
     binds: impl Fn(usize, IpAddr) -> bool,
 ) -> Vec<Way> {
     let Some((port, address)) = pair(ports, rails, index) else { return Vec::new() };
-    let way = |port: usize, address: SocketAddr| Way { port, address, is_bound: binds(port, address.ip()) };
+    let way = |port: usize, address: SocketAddr| Way {
+        port,
+        address,
+        is_bound: binds(port, address.ip()),
+    };
     let usual = way(port, address);
     let mut ways = vec![usual];
     if usual.is_bound {
@@ -238,8 +249,9 @@ pub(super) fn ways(
     }
     for other in others {
         // Threads of one NIC are no other way.
-        let is_same =
-            |known: &Way| ports[known.port].ip == ports[other.port].ip && known.address.ip() == other.address.ip();
+        let is_same = |known: &Way| {
+            ports[known.port].ip == ports[other.port].ip && known.address.ip() == other.address.ip()
+        };
         if !ways.iter().any(is_same) {
             ways.push(other);
         }
@@ -265,7 +277,15 @@ pub(super) struct LaneStory {
 
 impl LaneStory {
     pub(super) fn new(nic: String, address: SocketAddr) -> LaneStory {
-        LaneStory { nic, address, has_brought: false, silent_flows: 0, trouble: None, asked: None, late: None }
+        LaneStory {
+            nic,
+            address,
+            has_brought: false,
+            silent_flows: 0,
+            trouble: None,
+            asked: None,
+            late: None,
+        }
     }
 
     pub(super) fn asked(&mut self, now: Instant) {
@@ -314,12 +334,19 @@ impl LaneStory {
         if self.has_brought || others_brought {
             let (took, how) = self.late.as_ref()?;
             let seconds = took.as_secs_f64();
-            return Some(format!("{nic} lost {seconds:.1} s before its flow to {address} of {peer} stood: {how}"));
+            return Some(format!(
+                "{nic} lost {seconds:.1} s before its flow to {address} of {peer} stood: {how}"
+            ));
         }
-        let waited = self.asked.map(|asked| now.saturating_duration_since(asked)).filter(|waited| *waited >= LATE);
-        let silent =
-            waited.map(|waited| format!("nothing came for {:.1} s of what it was asked for", waited.as_secs_f64()));
-        let why = opening.map(|error| error.to_string()).or(silent).or_else(|| self.trouble.clone())?;
+        let waited = self
+            .asked
+            .map(|asked| now.saturating_duration_since(asked))
+            .filter(|waited| *waited >= LATE);
+        let silent = waited.map(|waited| {
+            format!("nothing came for {:.1} s of what it was asked for", waited.as_secs_f64())
+        });
+        let why =
+            opening.map(|error| error.to_string()).or(silent).or_else(|| self.trouble.clone())?;
         Some(format!("{nic} carried nothing from {peer}: {why}"))
     }
 }
@@ -333,11 +360,14 @@ mod tests {
     }
 
     fn rails(hosts: &[[u8; 4]]) -> Vec<SocketAddr> {
-        let port = |(at, host): (usize, &[u8; 4])| SocketAddr::from((*host, 1000 + u16::try_from(at).expect("few")));
+        let port = |(at, host): (usize, &[u8; 4])| {
+            SocketAddr::from((*host, 1000 + u16::try_from(at).expect("few")))
+        };
         hosts.iter().enumerate().map(port).collect()
     }
 
-    /// The ways of each lane: the port, the last two numbers of the address, and whether it is bound.
+    /// The ways of each lane: the port, the last two numbers of the address, and whether it is
+    /// bound.
     fn all(ports: &[[u8; 4]], there: &[[u8; 4]]) -> Vec<Vec<(usize, [u8; 2], bool)>> {
         let (own, rails) = (own(ports), rails(there));
         let binds = |port: usize, peer: IpAddr| own[port].reaches(peer);
@@ -355,22 +385,35 @@ mod tests {
         assert_eq!(lanes[0], [(0, [0, 1], true), (0, [0, 1], false), (0, [1, 1], false)]);
         assert_eq!(lanes[1], [(1, [1, 1], true), (1, [1, 1], false), (1, [0, 1], false)]);
         let routed = all(&[[10, 0, 0, 2], [10, 0, 1, 2]], &[[10, 0, 8, 1], [10, 0, 9, 1]]);
-        assert_eq!(routed[0], [(0, [8, 1], false), (0, [9, 1], false)], "nothing is bound behind a router");
+        assert_eq!(
+            routed[0],
+            [(0, [8, 1], false), (0, [9, 1], false)],
+            "nothing is bound behind a router"
+        );
     }
 
     #[test]
     fn the_lanes_of_two_nodes_have_every_pair_of_nics_once() {
         for (here, there) in [(1, 1), (1, 3), (3, 1), (2, 2), (3, 5), (16, 16)] {
-            let hosts = |net: u8, count: u8| (0..count).map(|nic| [10, net, nic, 1]).collect::<Vec<_>>();
+            let hosts =
+                |net: u8, count: u8| (0..count).map(|nic| [10, net, nic, 1]).collect::<Vec<_>>();
             let lanes = all(&hosts(1, here), &hosts(2, there));
-            let mut pairs: Vec<(usize, [u8; 2])> = lanes.iter().flatten().map(|way| (way.0, way.1)).collect();
+            let mut pairs: Vec<(usize, [u8; 2])> =
+                lanes.iter().flatten().map(|way| (way.0, way.1)).collect();
             pairs.sort_unstable();
             pairs.dedup();
-            assert_eq!(pairs.len(), usize::from(here) * usize::from(there), "{here} and {there} NICs");
+            assert_eq!(
+                pairs.len(),
+                usize::from(here) * usize::from(there),
+                "{here} and {there} NICs"
+            );
             assert_eq!(lanes.iter().map(Vec::len).sum::<usize>(), pairs.len(), "none twice");
         }
         let threads = all(&[[10, 0, 0, 2]; 4], &[[10, 0, 0, 1]; 4]);
-        assert!(threads.iter().all(|ways| ways.len() == 2), "threads of a NIC are no other way: {threads:?}");
+        assert!(
+            threads.iter().all(|ways| ways.len() == 2),
+            "threads of a NIC are no other way: {threads:?}"
+        );
     }
 
     fn opening(now: Instant, remembered: Option<Way>) -> (Opening, Vec<Way>) {
@@ -405,11 +448,14 @@ mod tests {
         let mut refused = false;
         for way in &ways {
             assert!(!refused && opening.next(start) == Some(*way));
-            refused = opening.fail(*way, Error::new(Code::Unreachable, "refused").remedy("look there"));
+            refused =
+                opening.fail(*way, Error::new(Code::Unreachable, "refused").remedy("look there"));
         }
         assert!(refused);
         let text = opening.error(nic_of).to_string();
-        assert!(text.starts_with("its data address 10.0.1.1:1001 from eth1: refused; its data address 10.0.0.1:1000 "));
+        assert!(text.starts_with(
+            "its data address 10.0.1.1:1001 from eth1: refused; its data address 10.0.0.1:1000 "
+        ));
         assert!(text.contains("data ports") && text.matches("10.0.1.1").count() == 1, "{text}");
     }
 
@@ -420,7 +466,10 @@ mod tests {
         detours.remember(ways[0], ways[2], nic_of);
         assert_eq!(detours.recall(&ways, nic_of), Some(ways[2]));
         let (mut again, _) = opening(now, detours.recall(&ways, nic_of));
-        assert_eq!((again.next(now), again.next(now), again.next(now)), (Some(ways[2]), Some(ways[0]), Some(ways[1])));
+        assert_eq!(
+            (again.next(now), again.next(now), again.next(now)),
+            (Some(ways[2]), Some(ways[0]), Some(ways[1]))
+        );
         assert!(again.came_up(now, ways[2]).is_detour);
         detours.remember(ways[0], ways[0], nic_of);
         assert_eq!(detours.recall(&ways, nic_of), None);
@@ -431,19 +480,27 @@ mod tests {
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
         let story = || LaneStory::new("eth1".into(), ([10, 0, 1, 1], 1001).into());
-        let said = |story: &LaneStory, others: bool| story.warning(at(5000), "a:1", None, others).unwrap_or_default();
+        let said = |story: &LaneStory, others: bool| {
+            story.warning(at(5000), "a:1", None, others).unwrap_or_default()
+        };
         assert_eq!(said(&story(), false), "", "it had nothing to do");
         let mut failed = story();
         failed.failed(&Error::new(Code::Cancelled, "everything has landed"));
         assert_eq!(said(&failed, false), "");
         failed.failed(&Error::new(Code::Stalled, "the sender was silent for 10 s"));
-        assert_eq!(said(&failed, false), "eth1 carried nothing from a:1: the sender was silent for 10 s");
+        assert_eq!(
+            said(&failed, false),
+            "eth1 carried nothing from a:1: the sender was silent for 10 s"
+        );
         assert_eq!(said(&failed, true), "", "another thread of the NIC carried what there was");
         let mut silent = story();
         silent.asked(at(1500));
         assert!(said(&silent, false).contains("nothing came for 3.5 s of what it was asked for"));
         silent.came_up(Duration::from_millis(1040), "not bound".into());
         silent.brought();
-        assert_eq!(said(&silent, false), "eth1 lost 1.0 s before its flow to 10.0.1.1:1001 of a:1 stood: not bound");
+        assert_eq!(
+            said(&silent, false),
+            "eth1 lost 1.0 s before its flow to 10.0.1.1:1001 of a:1 stood: not bound"
+        );
     }
 }

@@ -11,7 +11,8 @@ use crate::session::Key;
 use crate::store::Allowed;
 use crate::wire::control::{Advert, Rail};
 
-const KEY_REMEDY: &str = "make one with `cep-fast keygen FILE`, copy it to every node, and pass --key-file FILE";
+const KEY_REMEDY: &str =
+    "make one with `cep-fast keygen FILE`, copy it to every node, and pass --key-file FILE";
 
 /// The options of a daemon.
 #[derive(Clone, Debug)]
@@ -28,7 +29,8 @@ pub(crate) struct Options {
     /// Where the threads of rails run.
     pub(crate) pinning: Pinning,
     pub(crate) threads: Threads,
-    /// The NICs to use, by name or address; without any, all that are up and lead out of this machine.
+    /// The NICs to use, by name or address; without any, all that are up and lead out of this
+    /// machine.
     pub(crate) nics: Vec<String>,
 }
 
@@ -41,12 +43,15 @@ impl Options {
         if has_key || listen.ip().is_loopback() {
             return Ok(());
         }
-        Err(Error::new(Code::Refused, format!("{listen} can be reached from other machines, and there is no key"))
-            .remedy(KEY_REMEDY))
+        Err(Error::new(
+            Code::Refused,
+            format!("{listen} can be reached from other machines, and there is no key"),
+        )
+        .remedy(KEY_REMEDY))
     }
 
-    /// The directory that a daemon serves and writes below. There is no default: one that was not thought of would open all
-    /// that the daemon's user can reach to whoever holds the key.
+    /// The directory that a daemon serves and writes below. There is no default: one that was not
+    /// thought of would open all that the daemon's user can reach to whoever holds the key.
     ///
     /// # Errors
     /// `Code::Usage` where none is given.
@@ -78,8 +83,12 @@ impl Options {
         Advert {
             software: format!("cep-fast {}", env!("CARGO_PKG_VERSION")),
             rails,
-            cores: affinity::cpus_allowed().map_or(1, |cpus| u32::try_from(cpus.len()).unwrap_or(u32::MAX)),
-            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().into(),
+            cores: affinity::cpus_allowed()
+                .map_or(1, |cpus| u32::try_from(cpus.len()).unwrap_or(u32::MAX)),
+            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .unwrap_or_default()
+                .trim()
+                .into(),
             incarnation: u64::from(std::process::id()),
         }
     }

@@ -1,4 +1,5 @@
-//! The NICs that a node moves data over: which they are, where each thread of each listens, and the rail behind it.
+//! The NICs that a node moves data over: which they are, where each thread of each listens, and the
+//! rail behind it.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
@@ -33,8 +34,8 @@ pub(super) struct Port {
     line: Option<BitRate>,
     mtu: Option<u32>,
     place: Place,
-    /// Each has larger slots than those that were there when it was started, and blocks are powers of two from 4 KiB to
-    /// 64 MiB: there are fifteen at most.
+    /// Each has larger slots than those that were there when it was started, and blocks are powers
+    /// of two from 4 KiB to 64 MiB: there are fifteen at most.
     rails: Vec<BusyRail>,
 }
 
@@ -54,8 +55,8 @@ impl Port {
         &self.nic
     }
 
-    /// A rail for a transfer: the one with the smallest slots that hold its blocks, started if there is none. Transfers with
-    /// smaller blocks that are under way keep theirs.
+    /// A rail for a transfer: the one with the smallest slots that hold its blocks, started if
+    /// there is none. Transfers with smaller blocks that are under way keep theirs.
     pub(super) fn rail_for(
         &mut self,
         transfer: TransferIx,
@@ -63,12 +64,17 @@ impl Port {
         size: Size,
         mailbox: impl Mailbox,
     ) -> Result<&Rail> {
-        let fitting = self.rails.iter().enumerate().filter(|(_, it)| it.block_bytes >= size.block_bytes);
+        let fitting =
+            self.rails.iter().enumerate().filter(|(_, it)| it.block_bytes >= size.block_bytes);
         let at = match fitting.min_by_key(|(_, it)| it.block_bytes) {
             Some((at, _)) => at,
             None => {
                 let rail = Rail::spawn(clock, size, self.place, mailbox)?;
-                self.rails.push(BusyRail { rail, block_bytes: size.block_bytes, transfers: Vec::new() });
+                self.rails.push(BusyRail {
+                    rail,
+                    block_bytes: size.block_bytes,
+                    transfers: Vec::new(),
+                });
                 self.rails.len() - 1
             }
         };
@@ -83,8 +89,8 @@ impl Port {
         }
     }
 
-    /// A transfer is over. The rail that it was on is to be ended where no other transfer is: a node at rest is small.
-    /// Dropping it waits for its thread.
+    /// A transfer is over. The rail that it was on is to be ended where no other transfer is: a
+    /// node at rest is small. Dropping it waits for its thread.
     pub(super) fn leave(&mut self, transfer: TransferIx) -> Option<Rail> {
         let at = self.rails.iter().position(|it| it.transfers.contains(&transfer))?;
         let busy = &mut self.rails[at];
@@ -106,12 +112,13 @@ struct BusyRail {
 /// Opens a port for each thread of every NIC that the options choose.
 ///
 /// # Errors
-/// `Code::Usage` where a chosen NIC is not there or has no address, a chosen CPU is not ours, or the threads are too many, `Code::Unreachable` where
-/// it cannot be listened on.
+/// `Code::Usage` where a chosen NIC is not there or has no address, a chosen CPU is not ours, or
+/// the threads are too many, `Code::Unreachable` where it cannot be listened on.
 pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
     let sysfs = Sysfs::at("/sys");
     let listed = affinity::nics(&sysfs);
-    let (nics, obstacle) = listed.map_or_else(|error| (Vec::new(), Some(error)), |nics| (nics, None));
+    let (nics, obstacle) =
+        listed.map_or_else(|error| (Vec::new(), Some(error)), |nics| (nics, None));
     let Choice { chosen, left_out } = choose(options, control, &nics).map_err(|error| match obstacle {
         None => error,
         Some(obstacle) => Error::new(error.code, format!("the NICs of this machine cannot be listed: {obstacle}")).remedy(
@@ -124,10 +131,12 @@ pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
     let near = |nic: &Option<&Nic>| nic.map_or(Vec::new(), |nic| nic.cpus.clone());
     let near: Vec<Vec<usize>> = chosen.iter().map(|(nic, _)| near(nic)).collect();
     let lines = chosen.iter().zip(&near);
-    let lines: Vec<Line> =
-        lines.map(|((nic, _), near)| Line { speed_mbit: nic.and_then(|nic| nic.speed_mbit), near }).collect();
+    let lines: Vec<Line> = lines
+        .map(|((nic, _), near)| Line { speed_mbit: nic.and_then(|nic| nic.speed_mbit), near })
+        .collect();
     let threads = threads(options.threads, &lines, &allowed)?;
-    let wishes: Vec<Wish> = near.into_iter().zip(threads).map(|(near, threads)| Wish { near, threads }).collect();
+    let wishes: Vec<Wish> =
+        near.into_iter().zip(threads).map(|(near, threads)| Wish { near, threads }).collect();
     let cpus = affinity::place(&wishes, &Cores::of(&sysfs, &allowed), &options.pinning);
     let mut ports = Vec::with_capacity(chosen.len());
     for ((nic, own), cpus) in chosen.into_iter().zip(cpus) {
@@ -138,7 +147,9 @@ pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
                 address,
                 own,
                 nic: nic.map_or_else(|| "unknown".into(), |nic| nic.name.clone()),
-                line: nic.and_then(|nic| nic.speed_mbit).map(|mbit| BitRate(u64::from(mbit) * 1_000_000)),
+                line: nic
+                    .and_then(|nic| nic.speed_mbit)
+                    .map(|mbit| BitRate(u64::from(mbit) * 1_000_000)),
                 mtu: nic.map(|nic| nic.mtu),
                 place: Place { cpu, numa: nic.and_then(|nic| nic.numa_node) },
                 rails: Vec::new(),
@@ -154,8 +165,14 @@ impl Port {
     ///
     /// # Errors
     /// `Code::Unreachable` where the new address cannot be listened on. The port is what it was.
-    fn follow(&mut self, addresses: &[(String, NicAddress)], registry: &Registry, token: Token) -> Result<bool> {
-        let of_nic = || addresses.iter().filter(|(nic, _)| *nic == self.nic).map(|(_, address)| *address);
+    fn follow(
+        &mut self,
+        addresses: &[(String, NicAddress)],
+        registry: &Registry,
+        token: Token,
+    ) -> Result<bool> {
+        let of_nic =
+            || addresses.iter().filter(|(nic, _)| *nic == self.nic).map(|(_, address)| *address);
         if self.own.ip.is_loopback() || of_nic().any(|address| address.ip == self.own.ip) {
             return Ok(false);
         }
@@ -165,7 +182,8 @@ impl Port {
         };
         let Some(own) = of_nic().find(is_like) else { return Ok(false) };
         let (mut listener, address) = listen(SocketAddr::new(own.ip, 0))?;
-        let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
+        let failed =
+            |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
         listener.register(registry, token).map_err(failed)?;
         // The old listener goes with the old address.
         (self.listener, self.address, self.own) = (listener, address, own);
@@ -187,11 +205,17 @@ pub(super) fn follow(ports: &mut [Port], registry: &Registry, first: usize) -> b
 /// What is asked for by name is never ignored: each CPU of a list must be one that we may use.
 fn check_pinning(pinning: &Pinning, allowed: &[usize]) -> Result<()> {
     let Pinning::List(cpus) = pinning else { return Ok(()) };
-    // On a machine that is too large for us to know the mask, the kernel decides when the rail starts.
+    // On a machine that is too large for us to know the mask, the kernel decides when the rail
+    // starts.
     match cpus.iter().find(|cpu| !allowed.is_empty() && !allowed.contains(cpu)) {
         None => Ok(()),
-        Some(cpu) => Err(Error::new(Code::Usage, format!("--pin names CPU {cpu}, which this process may not run on"))
-            .remedy(format!("choose among {allowed:?}, or start it with more CPUs: taskset -c, srun --cpus-per-task"))),
+        Some(cpu) => Err(Error::new(
+            Code::Usage,
+            format!("--pin names CPU {cpu}, which this process may not run on"),
+        )
+        .remedy(format!(
+            "choose among {allowed:?}, or start it with more CPUs: taskset -c, srun --cpus-per-task"
+        ))),
     }
 }
 
@@ -204,11 +228,13 @@ struct Choice<'a> {
     left_out: Option<String>,
 }
 
-/// Those named; else, on loopback, only that; else all that are up, have an address, and lead out of this machine.
+/// Those named; else, on loopback, only that; else all that are up, have an address, and lead out
+/// of this machine.
 fn choose<'a>(options: &Options, control: IpAddr, nics: &'a [Nic]) -> Result<Choice<'a>> {
     let first = |nic: &'a Nic| usable(nic, control, &[]).map(|address| (Some(nic), address));
     if !options.nics.is_empty() {
-        let chosen = options.nics.iter().map(|name| named(name, nics, first)).collect::<Result<_>>()?;
+        let chosen =
+            options.nics.iter().map(|name| named(name, nics, first)).collect::<Result<_>>()?;
         return Ok(Choice { chosen, left_out: None });
     }
     if control.is_loopback() {
@@ -218,17 +244,28 @@ fn choose<'a>(options: &Options, control: IpAddr, nics: &'a [Nic]) -> Result<Cho
         return Ok(Choice { chosen: vec![(nic, own)], left_out: None });
     }
     let mut found: Vec<(&Nic, NicAddress)> = Vec::new();
-    // The NIC of the control address comes first: masters have proved that it leads out, whatever its name says.
-    let mut ordered: Vec<&Nic> = nics.iter().filter(|nic| nic.up && leads_out(nic, control)).collect();
-    ordered.sort_by_cached_key(|nic| (!has(nic, control), Reverse(nic.speed_mbit), natural(&nic.name)));
+    // The NIC of the control address comes first: masters have proved that it leads out, whatever
+    // its name says.
+    let mut ordered: Vec<&Nic> =
+        nics.iter().filter(|nic| nic.up && leads_out(nic, control)).collect();
+    ordered.sort_by_cached_key(|nic| {
+        (!has(nic, control), Reverse(nic.speed_mbit), natural(&nic.name))
+    });
     for nic in ordered {
         let taken: Vec<IpAddr> = found.iter().map(|(_, own)| own.ip).collect();
         found.extend(usable(nic, control, &taken).map(|own| (nic, own)));
     }
     if found.is_empty() {
-        let family = if control.is_ipv4() { "an IPv4 address" } else { "an IPv6 address that is not link-local" };
-        return Err(Error::new(Code::Usage, format!("no NIC of this machine is up and has {family}"))
-            .remedy("bring one up, name one with --nic, or listen on a loopback address"));
+        let family = if control.is_ipv4() {
+            "an IPv4 address"
+        } else {
+            "an IPv6 address that is not link-local"
+        };
+        return Err(Error::new(
+            Code::Usage,
+            format!("no NIC of this machine is up and has {family}"),
+        )
+        .remedy("bring one up, name one with --nic, or listen on a loopback address"));
     }
     let left_out = found.split_off(found.len().min(PORTS_MAX));
     let names: Vec<&str> = left_out.iter().map(|(nic, _)| nic.name.as_str()).collect();
@@ -242,36 +279,45 @@ fn choose<'a>(options: &Options, control: IpAddr, nics: &'a [Nic]) -> Result<Cho
     Ok(Choice { chosen: found.into_iter().map(|(nic, own)| (Some(nic), own)).collect(), left_out })
 }
 
-/// Whether a NIC may lead out of this machine. The name is a guess; that it has the control address is none.
+/// Whether a NIC may lead out of this machine. The name is a guess; that it has the control address
+/// is none.
 fn leads_out(nic: &Nic, control: IpAddr) -> bool {
-    nic.name != LOOPBACK && (has(nic, control) || !INSIDE_PREFIXES.iter().any(|it| nic.name.starts_with(it)))
+    nic.name != LOOPBACK
+        && (has(nic, control) || !INSIDE_PREFIXES.iter().any(|it| nic.name.starts_with(it)))
 }
 
 fn has(nic: &Nic, ip: IpAddr) -> bool {
     nic.addresses.iter().any(|own| own.ip == ip)
 }
 
-/// The address of a NIC that data comes and goes by: the control address, or else the first one of its family that no other
-/// NIC has `taken`. A link-local address leads nowhere without the name of the interface, which peers do not know.
+/// The address of a NIC that data comes and goes by: the control address, or else the first one of
+/// its family that no other NIC has `taken`. A link-local address leads nowhere without the name of
+/// the interface, which peers do not know.
 fn usable(nic: &Nic, control: IpAddr, taken: &[IpAddr]) -> Option<NicAddress> {
     let of_family = nic.addresses.iter().filter(|own| own.ip.is_ipv4() == control.is_ipv4());
     let fit = of_family.filter(|own| !is_link_local(own.ip) && !taken.contains(&own.ip));
     fit.min_by_key(|own| own.ip != control).copied()
 }
 
-/// Whether an address is one that every IPv6 interface gives itself, and that says nothing about where it leads.
+/// Whether an address is one that every IPv6 interface gives itself, and that says nothing about
+/// where it leads.
 pub(crate) fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
-/// The order of people, for whom eth2 comes before eth10: the text before the first number, the number, and the whole.
+/// The order of people, for whom eth2 comes before eth10: the text before the first number, the
+/// number, and the whole.
 fn natural(name: &str) -> (String, u64, String) {
     let text = name.trim_start_matches(|letter: char| !letter.is_ascii_digit());
     let digits = &text[..text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len())];
     (name[..name.len() - text.len()].into(), digits.parse().unwrap_or(0), name.into())
 }
 
-fn named<'a>(name: &str, nics: &'a [Nic], first: impl Fn(&'a Nic) -> Option<Chosen<'a>>) -> Result<Chosen<'a>> {
+fn named<'a>(
+    name: &str,
+    nics: &'a [Nic],
+    first: impl Fn(&'a Nic) -> Option<Chosen<'a>>,
+) -> Result<Chosen<'a>> {
     if let Some(nic) = nics.iter().find(|nic| nic.name == *name) {
         return first(nic).ok_or_else(|| {
             Error::new(
@@ -299,7 +345,15 @@ mod tests {
 
     fn nic(name: &str, up: bool, ip: [u8; 4]) -> Nic {
         let addresses = vec![NicAddress { ip: ip.into(), prefix_bits: 24 }];
-        Nic { name: name.into(), up, mtu: 1500, speed_mbit: None, numa_node: None, cpus: Vec::new(), addresses }
+        Nic {
+            name: name.into(),
+            up,
+            mtu: 1500,
+            speed_mbit: None,
+            numa_node: None,
+            cpus: Vec::new(),
+            addresses,
+        }
     }
 
     fn chosen(names: &[&str], control: [u8; 4]) -> Result<Vec<String>> {
@@ -310,9 +364,15 @@ mod tests {
             nic("eth2", false, [10, 0, 2, 5]),
             nic("lo", true, [127, 0, 0, 1]),
         ];
-        let options = Options { nics: names.iter().map(ToString::to_string).collect(), ..Options::for_tests() };
+        let options = Options {
+            nics: names.iter().map(ToString::to_string).collect(),
+            ..Options::for_tests()
+        };
         let chosen = choose(&options, control.into(), &nics)?.chosen;
-        Ok(chosen.iter().map(|(nic, own)| format!("{} {}", nic.map_or("?", |nic| &nic.name), own.ip)).collect())
+        Ok(chosen
+            .iter()
+            .map(|(nic, own)| format!("{} {}", nic.map_or("?", |nic| &nic.name), own.ip))
+            .collect())
     }
 
     #[test]
@@ -341,23 +401,40 @@ mod tests {
             ["eth1 10.0.1.5", "docker0 172.17.0.1"]
         );
         let error = chosen(&["eth9"], [10, 0, 0, 5]).expect_err("not there");
-        assert!(error.to_string().contains("eth9") && error.to_string().contains("eth1"), "{error}");
+        assert!(
+            error.to_string().contains("eth9") && error.to_string().contains("eth1"),
+            "{error}"
+        );
     }
 
     /// A NIC with addresses in the notation of `ip address`.
     fn nic_with(name: &str, speed_mbit: Option<u32>, addresses: &[&str]) -> Nic {
         let address = |text: &&str| {
             let (ip, bits) = text.split_once('/').expect("a prefix");
-            NicAddress { ip: ip.parse().expect("an address"), prefix_bits: bits.parse().expect("bits") }
+            NicAddress {
+                ip: ip.parse().expect("an address"),
+                prefix_bits: bits.parse().expect("bits"),
+            }
         };
         let addresses = addresses.iter().map(address).collect();
-        Nic { name: name.into(), up: true, mtu: 1500, speed_mbit, numa_node: None, cpus: Vec::new(), addresses }
+        Nic {
+            name: name.into(),
+            up: true,
+            mtu: 1500,
+            speed_mbit,
+            numa_node: None,
+            cpus: Vec::new(),
+            addresses,
+        }
     }
 
     /// What a node at `control` uses of these NICs, and what it says of the others.
     fn used(nics: &[Nic], control: &str) -> Result<(Vec<String>, Option<String>)> {
         let choice = choose(&Options::for_tests(), control.parse().expect("an address"), nics)?;
-        let used = choice.chosen.iter().map(|(nic, own)| format!("{} {}", nic.map_or("?", |nic| &nic.name), own.ip));
+        let used = choice
+            .chosen
+            .iter()
+            .map(|(nic, own)| format!("{} {}", nic.map_or("?", |nic| &nic.name), own.ip));
         Ok((used.collect(), choice.left_out))
     }
 
@@ -376,7 +453,8 @@ mod tests {
     #[test]
     fn the_nic_of_the_control_address_counts_whatever_its_name() {
         for name in ["br-lan", "veth7", "tap0", "docker0", "virbr0", "cni0"] {
-            let nics = [nic_with("eth0", None, &["10.0.0.1/24"]), nic_with(name, None, &["10.0.1.1/24"])];
+            let nics =
+                [nic_with("eth0", None, &["10.0.0.1/24"]), nic_with(name, None, &["10.0.1.1/24"])];
             assert_eq!(used(&nics, "10.0.0.1").expect("one").0, ["eth0 10.0.0.1"]);
             let both = used(&nics, "10.0.1.1").expect("two").0;
             assert!(both.len() == 2 && both.contains(&format!("{name} 10.0.1.1")), "{both:?}");
@@ -395,14 +473,18 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_nics_the_fastest_are_kept_with_that_of_the_control_address_and_the_others_are_said() {
-        let nic = |at: u32, speed| nic_with(&format!("eth{at}"), speed, &[&format!("10.0.{at}.1/24")]);
+    fn of_too_many_nics_the_fastest_are_kept_with_that_of_the_control_address_and_the_others_are_said()
+     {
+        let nic =
+            |at: u32, speed| nic_with(&format!("eth{at}"), speed, &[&format!("10.0.{at}.1/24")]);
         let same: Vec<Nic> = (0..18).map(|at| nic(at, None)).collect();
         let (kept, said) = used(&same, "10.0.17.1").expect("some");
-        let expected = (0..15).chain([17]).map(|at| format!("eth{at} 10.0.{at}.1")).collect::<Vec<_>>();
+        let expected =
+            (0..15).chain([17]).map(|at| format!("eth{at} 10.0.{at}.1")).collect::<Vec<_>>();
         assert_eq!(kept, expected, "in the order of people");
         assert!(said.is_some_and(|said| said.contains("left out: eth15, eth16 ")));
-        let fast: Vec<Nic> = (0..18).map(|at| nic(at, Some(if at < 2 { 1_000 } else { 100_000 }))).collect();
+        let fast: Vec<Nic> =
+            (0..18).map(|at| nic(at, Some(if at < 2 { 1_000 } else { 100_000 }))).collect();
         let (kept, said) = used(&fast, "10.0.5.1").expect("some");
         assert!(kept.len() == 16 && kept[0] == "eth2 10.0.2.1", "{kept:?}");
         assert!(said.is_some_and(|said| said.contains("left out: eth0, eth1 ")));

@@ -1,4 +1,5 @@
-//! Opening what the rows of one transfer name, in a worker thread: it may block for as long as disks do.
+//! Opening what the rows of one transfer name, in a worker thread: it may block for as long as
+//! disks do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -33,17 +34,28 @@ pub(crate) struct Opened {
 }
 
 /// Opens every source, then every destination.
-pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize, reading: &mut ReadProgress<'_>) -> Result<Opened> {
-    let rows: Vec<(DataUri, &WireRow)> = prepare.rows.iter().map(with_uri).collect::<Result<_>>()?;
+pub(crate) fn open(
+    root: &Root,
+    prepare: &Prepare,
+    rails: usize,
+    reading: &mut ReadProgress<'_>,
+) -> Result<Opened> {
+    let rows: Vec<(DataUri, &WireRow)> =
+        prepare.rows.iter().map(with_uri).collect::<Result<_>>()?;
     let (mut offers, mut holes, mut files) = (Vec::new(), Vec::new(), 0);
     for (uri, row) in rows.iter().filter(|(_, row)| row.role == Role::Sender) {
         let source = Source::open(root, uri, row.offset_bytes, row.span.bytes())?;
         let found = source.holes(ROW_HOLES_MAX)?;
-        holes.extend(found.iter().map(|hole| Span::new(row.span.start + hole.start, row.span.start + hole.end)));
+        holes.extend(
+            found
+                .iter()
+                .map(|hole| Span::new(row.span.start + hole.start, row.span.start + hole.end)),
+        );
         if holes.len() > 2 * HOLES_MAX {
             holes = largest(union(holes), HOLES_MAX);
         }
-        let layout = (!source.files().is_empty()).then(|| Layout::of_file(files, row.offset_bytes, row.span));
+        let layout = (!source.files().is_empty())
+            .then(|| Layout::of_file(files, row.offset_bytes, row.span));
         files += source.files().len();
         offers.push(Offer { range: row.span, source, layout });
     }
@@ -68,7 +80,12 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize, reading: &mut R
         let (sink, file) = match places.get(uri) {
             Some(&place) => place,
             None => {
-                let sink = Sink::prepare(root, uri, file_bytes(uri, row, &rows), &sink_options(prepare, uri, row))?;
+                let sink = Sink::prepare(
+                    root,
+                    uri,
+                    file_bytes(uri, row, &rows),
+                    &sink_options(prepare, uri, row),
+                )?;
                 let place = (sinks.len(), files);
                 files += sink.files().len();
                 sinks.push(sink);
@@ -118,12 +135,14 @@ pub(crate) fn open(root: &Root, prepare: &Prepare, rails: usize, reading: &mut R
     })
 }
 
-/// Has each file get the permissions of its rows, as the master says; `modes` has one for each of the node's rows.
+/// Has each file get the permissions of its rows, as the master says; `modes` has one for each of
+/// the node's rows.
 pub(crate) fn set_modes(desk: &Desk, prepare: &Prepare, modes: &[u32]) {
     let mut uris: BTreeSet<&str> = BTreeSet::new();
     // Sinks stand in the order in which rows first name them.
     let mut sinks = desk.sinks.iter();
-    for (row, &mode) in prepare.rows.iter().zip(modes).filter(|(row, _)| row.role == Role::Receiver) {
+    for (row, &mode) in prepare.rows.iter().zip(modes).filter(|(row, _)| row.role == Role::Receiver)
+    {
         if uris.insert(&row.uri)
             && let Some(sink) = sinks.next()
         {
@@ -145,7 +164,10 @@ fn check_names(root: &Root, rows: &[(DataUri, &WireRow)], offers: &[Offer]) -> R
 }
 
 fn with_uri(row: &WireRow) -> Result<(DataUri, &WireRow)> {
-    let uri = row.uri.parse().map_err(|error| Error::new(Code::Usage, format!("{}: {error}", row.uri)))?;
+    let uri = row
+        .uri
+        .parse()
+        .map_err(|error| Error::new(Code::Usage, format!("{}: {error}", row.uri)))?;
     Ok((uri, row))
 }
 
@@ -169,10 +191,9 @@ fn sink_options(prepare: &Prepare, uri: &DataUri, row: &WireRow) -> SinkOptions 
             Sharing::Elected { .. } => Shared::Elected,
             Sharing::Member => Shared::Member(prepare.node_index),
         },
-        keep: prepare
-            .options
-            .resume
-            .then(|| keeping::keeping(prepare, &row.uri, &keeping::rows_of(&prepare.rows, &row.uri))),
+        keep: prepare.options.resume.then(|| {
+            keeping::keeping(prepare, &row.uri, &keeping::rows_of(&prepare.rows, &row.uri))
+        }),
     }
 }
 
@@ -183,8 +204,15 @@ fn tag(id: &str, uri: &DataUri) -> String {
     hasher.finalize().to_hex()[..16].into()
 }
 
-/// Makes room for what is wanted in every destination, and makes the holes of those that are not new read as zeros.
-pub(crate) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[Span], forgets: bool) -> Result<()> {
+/// Makes room for what is wanted in every destination, and makes the holes of those that are not
+/// new read as zeros.
+pub(crate) fn preallocate(
+    desk: &Desk,
+    wanted: &[Span],
+    holes: &[Span],
+    kept: &[Span],
+    forgets: bool,
+) -> Result<()> {
     let there = union(holes.iter().chain(kept).copied().collect());
     keeping::begin(desk, wanted, &there, kept, forgets)?;
     let offered: usize = desk.offers.iter().map(|offer| offer.source.files().len()).sum();
@@ -195,10 +223,14 @@ pub(crate) fn preallocate(desk: &Desk, wanted: &[Span], holes: &[Span], kept: &[
             let range = layout.range();
             let in_file = |span: &Span| {
                 let extents = layout.extents(*span);
-                extents.map(|extent| Span::of(extent.offset_bytes, extent.bytes)).collect::<Vec<_>>()
+                extents
+                    .map(|extent| Span::of(extent.offset_bytes, extent.bytes))
+                    .collect::<Vec<_>>()
             };
             let wanted = within(wanted, range);
-            data.extend(wanted.flat_map(|span| subtract(span, &there)).flat_map(|span| in_file(&span)));
+            data.extend(
+                wanted.flat_map(|span| subtract(span, &there)).flat_map(|span| in_file(&span)),
+            );
             empty.extend(within(holes, range).flat_map(|hole| in_file(&hole)));
         }
         if !sink.is_named() {
@@ -216,7 +248,12 @@ fn within(spans: &[Span], range: Span) -> impl Iterator<Item = Span> {
 }
 
 /// Gives files their names; see [`crate::engine::member::Action::Commit`].
-pub(crate) fn commit(desk: &Desk, elected: &[bool], landed_everywhere: bool, checks: &[(Span, Check)]) -> Result<()> {
+pub(crate) fn commit(
+    desk: &Desk,
+    elected: &[bool],
+    landed_everywhere: bool,
+    checks: &[(Span, Check)],
+) -> Result<()> {
     if !checks.is_empty() {
         desk.sinks.iter().try_for_each(Sink::sync)?;
         verify::disk(desk, checks)?;
@@ -231,7 +268,8 @@ pub(crate) fn commit(desk: &Desk, elected: &[bool], landed_everywhere: bool, che
     Ok(())
 }
 
-/// Leaves what has landed in a file to another attempt, or removes it; where it `forgets`, nothing of it is left.
+/// Leaves what has landed in a file to another attempt, or removes it; where it `forgets`, nothing
+/// of it is left.
 pub(crate) fn discard(sink: &Sink, forgets: bool) {
     if forgets {
         // Records that cannot be removed are those of a file that is removed.

@@ -15,7 +15,8 @@ pub(crate) struct ReadProgress<'a> {
 }
 
 impl ReadProgress<'_> {
-    /// Nothing is read yet. `tell` hears how many bytes were read; reading stops where `quits` is set.
+    /// Nothing is read yet. `tell` hears how many bytes were read; reading stops where `quits` is
+    /// set.
     pub(crate) fn new<'a>(tell: &'a mut dyn FnMut(u64), quits: &'a AtomicBool) -> ReadProgress<'a> {
         ReadProgress { read_bytes: 0, told: Instant::now(), tell, quits }
     }

@@ -1,5 +1,5 @@
-//! Replicas at a node: the check values of what it offers and others offer, too. Runs in a worker thread, before
-//! the node is prepared.
+//! Replicas at a node: the check values of what it offers and others offer, too. Runs in a worker
+//! thread, before the node is prepared.
 
 use std::io;
 
@@ -14,31 +14,48 @@ use crate::wire::control::{Prepare, ReplicaRange};
 /// Holes of a source that are not read. What is beyond is read as the zeros that it is.
 const HOLES_MAX: usize = 4096;
 
-/// Adds to `opened` the check values of what is to be compared. Ends early where the transfer is over: nobody waits for
-/// the values then.
+/// Adds to `opened` the check values of what is to be compared. Ends early where the transfer is
+/// over: nobody waits for the values then.
 ///
 /// # Errors
-/// `Integrity` where two sources of this node differ; `Data` where all is to be compared, and a source cannot be read.
-pub(crate) fn compare(opened: &mut Opened, prepare: &Prepare, progress: &mut ReadProgress<'_>) -> Result<()> {
+/// `Integrity` where two sources of this node differ; `Data` where all is to be compared, and a
+/// source cannot be read.
+pub(crate) fn compare(
+    opened: &mut Opened,
+    prepare: &Prepare,
+    progress: &mut ReadProgress<'_>,
+) -> Result<()> {
     if prepare.replicas.is_empty() {
         return Ok(());
     }
-    let sources: Vec<ReplicaSource<'_>> = opened.desk.offers.iter().map(ReplicaSource::new).collect::<Result<_>>()?;
-    let mut reader =
-        Reader { seed: prepare.attempt, buffer: vec![0; PLACE_BYTES as usize], notes: Vec::new(), progress };
+    let sources: Vec<ReplicaSource<'_>> =
+        opened.desk.offers.iter().map(ReplicaSource::new).collect::<Result<_>>()?;
+    let mut reader = Reader {
+        seed: prepare.attempt,
+        buffer: vec![0; PLACE_BYTES as usize],
+        notes: Vec::new(),
+        progress,
+    };
     let mut values = Vec::with_capacity(value_count(&prepare.replicas));
     for range in &prepare.replicas {
         let mut own = sources.iter().filter(|source| source.offer.range.contains(range.span));
         let Some(first) = own.next() else {
-            let what = format!("the master wants {} compared, which no row of this node offers", range.span);
+            let what = format!(
+                "the master wants {} compared, which no row of this node offers",
+                range.span
+            );
             return Err(Error::new(Code::Internal, what));
         };
         let answer = reader.values(first, range)?;
         for other in own {
             let other_answer = reader.values(other, range)?;
-            if let Some(part) = (0..range.value_count()).find(|&at| differ(&answer, &other_answer, at)) {
+            if let Some(part) =
+                (0..range.value_count()).find(|&at| differ(&answer, &other_answer, at))
+            {
                 let extent = range.extent_of(part, &prepare.attempt);
-                let what = format!("two writer rows offer different bytes within {extent}: the replicas differ");
+                let what = format!(
+                    "two writer rows offer different bytes within {extent}: the replicas differ"
+                );
                 let error = Error::new(Code::Integrity, what).remedy("compare the writers' files");
                 return Err(error.missing(vec![extent]));
             }
@@ -69,7 +86,8 @@ impl ReplicaSource<'_> {
     fn new(offer: &Offer) -> Result<ReplicaSource<'_>> {
         let start = offer.range.start;
         let holes = offer.source.holes(HOLES_MAX)?;
-        let holes = holes.into_iter().map(|hole| Span::new(start + hole.start, start + hole.end)).collect();
+        let holes =
+            holes.into_iter().map(|hole| Span::new(start + hole.start, start + hole.end)).collect();
         Ok(ReplicaSource { offer, holes })
     }
 
@@ -92,7 +110,12 @@ impl Reader<'_, '_> {
         (0..range.value_count()).map(|part| self.value(source, range, part)).collect()
     }
 
-    fn value(&mut self, source: &ReplicaSource<'_>, range: &ReplicaRange, part: usize) -> Result<u64> {
+    fn value(
+        &mut self,
+        source: &ReplicaSource<'_>,
+        range: &ReplicaRange,
+        part: usize,
+    ) -> Result<u64> {
         let mut hasher = ReplicaHasher::new(&self.seed);
         for place in range.places_of(part, &self.seed) {
             if self.progress.is_over() {
@@ -116,7 +139,8 @@ impl Reader<'_, '_> {
 
     /// A source that fails in a sample may have a replica that stands in for it.
     fn cannot_read(&mut self, range: &ReplicaRange, place: Span, error: &io::Error) -> Result<()> {
-        let what = format!("{place} of a source cannot be read to compare it with its replicas: {error}");
+        let what =
+            format!("{place} of a source cannot be read to compare it with its replicas: {error}");
         if range.places == 0 {
             let error = Error::new(Code::Data, what).remedy("look at that source and its disk");
             return Err(error.missing(vec![place]));

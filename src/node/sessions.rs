@@ -14,8 +14,8 @@ const GAVE_WAY: &str = "it had proved nothing yet, and gave way to a newer conne
 
 /// All connections of the control thread, by token.
 ///
-/// Every change of a session goes through here, so that its share and its deadline go with it: no turn walks all of
-/// them.
+/// Every change of a session goes through here, so that its share and its deadline go with it: no
+/// turn walks all of them.
 pub(super) struct Sessions {
     open: HashMap<Token, Session>,
     strangers: Strangers,
@@ -25,7 +25,11 @@ pub(super) struct Sessions {
 impl Sessions {
     /// None yet; of strangers never more than `strangers_max`.
     pub(super) fn new(strangers_max: usize) -> Sessions {
-        Sessions { open: HashMap::new(), strangers: Strangers::new(strangers_max), deadlines: Deadlines::default() }
+        Sessions {
+            open: HashMap::new(),
+            strangers: Strangers::new(strangers_max),
+            deadlines: Deadlines::default(),
+        }
     }
 
     /// Takes in a connection that was accepted. The stranger that gives way to it is cut off.
@@ -83,7 +87,8 @@ impl Sessions {
 
     /// Removes the sessions that `is_over` names.
     pub(super) fn remove_all(&mut self, is_over: impl Fn(&Session) -> bool) {
-        let over = self.open.iter().filter(|(_, session)| is_over(session)).map(|(&token, _)| token);
+        let over =
+            self.open.iter().filter(|(_, session)| is_over(session)).map(|(&token, _)| token);
         for token in over.collect::<Vec<_>>() {
             self.remove(token);
         }

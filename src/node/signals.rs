@@ -9,9 +9,10 @@ use signal_hook::iterator::Signals;
 use super::tenancy::Post;
 use crate::error::{Code, Error, Result};
 
-/// Watches the signals that end the node: the first one sets the flag that is returned and wakes the control thread, so
-/// that what cannot be gone on with is removed on the way out. A second SIGTERM or SIGINT ends the process in its handler,
-/// whatever the threads are waiting for, with the status that shells give: 128 and the signal's number.
+/// Watches the signals that end the node: the first one sets the flag that is returned and wakes
+/// the control thread, so that what cannot be gone on with is removed on the way out. A second
+/// SIGTERM or SIGINT ends the process in its handler, whatever the threads are waiting for, with
+/// the status that shells give: 128 and the signal's number.
 ///
 /// # Errors
 /// `Code::Internal` where they cannot be watched.
@@ -23,7 +24,8 @@ pub(super) fn watch(post: Post) -> Result<Arc<AtomicBool>> {
     let (stopped, once) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     for signal in [SIGTERM, SIGINT] {
         // In this order: the first signal finds the flag unset, and sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&once)).map_err(failed)?;
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&once))
+            .map_err(failed)?;
         signal_hook::flag::register(signal, Arc::clone(&once)).map_err(failed)?;
     }
     let mut signals = Signals::new(ending()).map_err(failed)?;
@@ -38,18 +40,22 @@ pub(super) fn watch(post: Post) -> Result<Arc<AtomicBool>> {
     Ok(stopped)
 }
 
-/// The signals that end this program. Whoever had SIGHUP ignored (nohup) wants it to go on without its terminal.
+/// The signals that end this program. Whoever had SIGHUP ignored (nohup) wants it to go on without
+/// its terminal.
 pub(crate) fn ending() -> impl Iterator<Item = i32> {
     let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
     [SIGTERM, SIGINT].into_iter().chain(hangup)
 }
 
-/// A write beyond the limit of a file's size (ulimit -f) is an error of that write, and not the end of the process.
+/// A write beyond the limit of a file's size (ulimit -f) is an error of that write, and not the end
+/// of the process.
 ///
 /// # Errors
 /// `Code::Internal` where the signal cannot be caught.
 pub(crate) fn outlive_file_limits() -> Result<()> {
-    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("cannot catch SIGXFSZ: {error}"));
+    let failed = |error: std::io::Error| {
+        Error::new(Code::Internal, format!("cannot catch SIGXFSZ: {error}"))
+    };
     // Nobody reads the flag: with a handler the write returns EFBIG.
     signal_hook::flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(failed)
 }
@@ -57,7 +63,8 @@ pub(crate) fn outlive_file_limits() -> Result<()> {
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 #[cfg(test)]

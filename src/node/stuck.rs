@@ -1,8 +1,9 @@
-//! Connections whose data is sent again and again and never acknowledged, by the kernel's own table.
+//! Connections whose data is sent again and again and never acknowledged, by the kernel's own
+//! table.
 //!
 //! A hole in the path MTU looks like a silent sender to its receiver: handshakes and requests are
-//! small and pass, data fills whole packets and does not. The sender's kernel knows. It is asked when a
-//! receiver comes back on a lane that has brought nothing, so that a handshake has just gone
+//! small and pass, data fills whole packets and does not. The sender's kernel knows. It is asked
+//! when a receiver comes back on a lane that has brought nothing, so that a handshake has just gone
 //! through where data does not.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -26,8 +27,9 @@ pub(super) fn find(own: SocketAddr, peer: IpAddr) -> Option<Stuck> {
     stuck_in(&std::fs::read_to_string(table).ok()?, own, peer)
 }
 
-/// A line of headings, then a line for each connection: its number, both addresses, its state, the bytes that
-/// wait to be acknowledged and to be read, its timer, and how often it has sent again in a row.
+/// A line of headings, then a line for each connection: its number, both addresses, its state, the
+/// bytes that wait to be acknowledged and to be read, its timer, and how often it has sent again in
+/// a row.
 fn stuck_in(table: &str, own: SocketAddr, peer: IpAddr) -> Option<Stuck> {
     let line = |line: &str| {
         let columns: Vec<&str> = line.split_ascii_whitespace().take(7).collect();
@@ -45,7 +47,8 @@ fn stuck_in(table: &str, own: SocketAddr, peer: IpAddr) -> Option<Stuck> {
 /// An address as the kernel prints it: words of 32 bits in the machine's byte order, in hex.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
-    let word = |at: usize| Some(u32::from_str_radix(ip.get(8 * at..8 * at + 8)?, 16).ok()?.to_ne_bytes());
+    let word =
+        |at: usize| Some(u32::from_str_radix(ip.get(8 * at..8 * at + 8)?, 16).ok()?.to_ne_bytes());
     let ip: IpAddr = match ip.len() {
         8 => word(0)?.into(),
         32 => {
@@ -69,7 +72,9 @@ mod tests {
 
     /// A line as the kernel writes it, with this many bytes unacknowledged and retransmissions.
     fn line(local: &str, remote: &str, bytes: u64, resent: u32) -> String {
-        format!("   1: {local} {remote} 01 {bytes:08X}:00000000 01:00000014 {resent:08X}     0        0 7 2 0 100\n")
+        format!(
+            "   1: {local} {remote} 01 {bytes:08X}:00000000 01:00000014 {resent:08X}     0        0 7 2 0 100\n"
+        )
     }
 
     fn v4(ip: [u8; 4], port: u16) -> String {
@@ -81,9 +86,17 @@ mod tests {
         let (own, peer) = (v4([10, 0, 0, 1], 4000), v4([10, 0, 0, 2], 5000));
         let other = v4([10, 0, 0, 3], 5000);
         let found = |lines: &[String]| {
-            stuck_in(&format!("headings\n{}", lines.concat()), ([10, 0, 0, 1], 4000).into(), [10, 0, 0, 2].into())
+            stuck_in(
+                &format!("headings\n{}", lines.concat()),
+                ([10, 0, 0, 1], 4000).into(),
+                [10, 0, 0, 2].into(),
+            )
         };
-        let lines = [line(&own, &peer, 96, 9), line(&own, &peer, 1 << 20, 1), line(&own, &other, 1 << 20, 9)];
+        let lines = [
+            line(&own, &peer, 96, 9),
+            line(&own, &peer, 1 << 20, 1),
+            line(&own, &other, 1 << 20, 9),
+        ];
         assert_eq!(found(&lines), None, "a handshake, a lost packet, another peer");
         let lines = [line(&own, &peer, 1448, 2), line(&own, &peer, 1 << 20, 5)];
         assert_eq!(found(&lines), Some(Stuck { resent: 5, bytes: 1 << 20 }));
@@ -104,7 +117,10 @@ mod tests {
                 let mut columns = line.split_ascii_whitespace().skip(1);
                 Some((address(columns.next()?)?, address(columns.next()?)?))
             };
-            assert!(text.lines().filter_map(pair).any(|it| it == (own, peer)), "{own} {peer}\n{text}");
+            assert!(
+                text.lines().filter_map(pair).any(|it| it == (own, peer)),
+                "{own} {peer}\n{text}"
+            );
             assert_eq!(find(own, peer.ip()), None, "what arrives is not stuck");
             drop(client);
         }

@@ -44,10 +44,11 @@ pub(super) enum Note {
     Kept { transfer: TransferIx },
     /// What has landed is left to another attempt, or removed.
     Left { transfer: TransferIx },
-    /// What has no final name is removed, or how the files came to be is forgotten; and whether all sources are still
-    /// what they were.
+    /// What has no final name is removed, or how the files came to be is forgotten; and whether all
+    /// sources are still what they were.
     Cleared { transfer: TransferIx, sources: Result<()> },
-    /// How the files of a transfer with this id came to be is forgotten; its master closes that session.
+    /// How the files of a transfer with this id came to be is forgotten; its master closes that
+    /// session.
     Confirmed { id: String, session: Token },
     /// Rails have ended.
     Rested,
@@ -183,10 +184,11 @@ impl Tenancy {
         self.peers.get(&node).map_or_else(|| format!("node {}", node.0), |peer| peer.name.clone())
     }
 
-    /// Adds to the member's counts what the rails and the process counted; `nics` are the names of the ports' NICs. The
-    /// threads of one NIC count as one.
+    /// Adds to the member's counts what the rails and the process counted; `nics` are the names of
+    /// the ports' NICs. The threads of one NIC count as one.
     pub(super) fn complete(&self, stats: &mut Stats, nics: &[&str]) {
-        stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos()).unwrap_or(u64::MAX);
+        stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos())
+            .unwrap_or(u64::MAX);
         stats.memory_bytes_max = usage::memory_bytes_max();
         stats.warnings = self.warnings(nics);
         let Some(desk) = &self.desk else { return };
@@ -206,7 +208,14 @@ impl Tenancy {
                     let same = self.ports.iter().filter(|&&port| nics[port] == nic);
                     let paths: Vec<&Paths> = same.map(|&port| &desk.tallies[port].paths).collect();
                     let (path, driver) = (paths::describe(&paths), tally.paths.driver());
-                    stats.rails.push(RailStats { nic: nic.into(), sent_bytes, received_bytes, counted, path, driver });
+                    stats.rails.push(RailStats {
+                        nic: nic.into(),
+                        sent_bytes,
+                        received_bytes,
+                        counted,
+                        path,
+                        driver,
+                    });
                 }
             }
         }
@@ -221,16 +230,19 @@ impl Tenancy {
     /// What the report says of time that was lost here, and of NICs that carried nothing.
     fn warnings(&self, nics: &[&str]) -> Vec<String> {
         let stopped = clock::stopped().saturating_sub(self.stopped_before);
-        let mut warnings: Vec<String> = clock::stop_warning("the node", stopped).into_iter().collect();
+        let mut warnings: Vec<String> =
+            clock::stop_warning("the node", stopped).into_iter().collect();
         warnings.extend(self.mtu_holes.values().cloned());
         let now = clock::awake();
         // The threads of a NIC have a lane each, and mostly the same to tell.
         let mut told = BTreeSet::new();
         for (lane, story) in &self.stories {
             let is_same = |(other, _): &(&Lane, &LaneStory)| other.sender == lane.sender;
-            let of_nic = self.stories.iter().filter(is_same).filter(|(_, other)| other.nic() == story.nic());
+            let of_nic =
+                self.stories.iter().filter(is_same).filter(|(_, other)| other.nic() == story.nic());
             let others_brought = of_nic.clone().any(|(_, other)| other.has_brought());
-            let opening = self.openings.get(lane).and_then(|it| it.so_far(now, |port| nics[port].to_owned()));
+            let opening =
+                self.openings.get(lane).and_then(|it| it.so_far(now, |port| nics[port].to_owned()));
             let warning = story.warning(now, &self.name_of(lane.sender), opening, others_brought);
             if warning.is_some() && told.insert((story.nic(), lane.sender)) {
                 warnings.extend(warning);
@@ -239,7 +251,8 @@ impl Tenancy {
         warnings
     }
 
-    /// A receiver came back on a lane that has brought nothing, and data that was sent on it before is still sent again.
+    /// A receiver came back on a lane that has brought nothing, and data that was sent on it before
+    /// is still sent again.
     pub(super) fn large_packets_lost(&mut self, nic: &str, peer: IpAddr, mtu: &str, stuck: Stuck) {
         let Stuck { resent, bytes } = stuck;
         let found = format!(

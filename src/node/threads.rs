@@ -1,6 +1,7 @@
 //! How many threads serve each NIC.
 //!
-//! One thread moves what one core can; a faster NIC needs several, each with a port, a ring and a CPU of its own.
+//! One thread moves what one core can; a faster NIC needs several, each with a port, a ring and a
+//! CPU of its own.
 
 use crate::error::{Code, Error, Result};
 use crate::wire::limits::RAILS_MAX;
@@ -23,7 +24,8 @@ pub(crate) struct Line<'a> {
     pub(crate) near: &'a [usize],
 }
 
-/// What one thread is taken to move, to begin with: `bench --threads` finds out what it is on a machine.
+/// What one thread is taken to move, to begin with: `bench --threads` finds out what it is on a
+/// machine.
 const MBIT_PER_THREAD: u32 = 40_000;
 
 /// The number of threads of each NIC, where the node may use the `allowed` CPUs.
@@ -35,21 +37,28 @@ pub(crate) fn threads(asked: Threads, nics: &[Line], allowed: &[usize]) -> Resul
         Threads::Auto => Ok(nics.iter().map(|nic| auto(*nic, nics, allowed)).collect()),
         Threads::Each(count) if count.saturating_mul(nics.len()) > RAILS_MAX => {
             let most = (RAILS_MAX / nics.len().max(1)).max(1);
-            let what = format!("{count} threads for each of {} NICs are more than {RAILS_MAX}", nics.len());
-            Err(Error::new(Code::Usage, what).remedy(format!("--threads-per-nic {most}, or fewer NICs with --nic")))
+            let what = format!(
+                "{count} threads for each of {} NICs are more than {RAILS_MAX}",
+                nics.len()
+            );
+            Err(Error::new(Code::Usage, what)
+                .remedy(format!("--threads-per-nic {most}, or fewer NICs with --nic")))
         }
         Threads::Each(count) => Ok(vec![count; nics.len()]),
     }
 }
 
-/// As many as the line needs, as far as there are CPUs near it for that beside the other NICs there.
+/// As many as the line needs, as far as there are CPUs near it for that beside the other NICs
+/// there.
 fn auto(nic: Line, nics: &[Line], allowed: &[usize]) -> usize {
     let usable = |nic: &Line| {
-        let near: Vec<usize> = nic.near.iter().copied().filter(|cpu| allowed.contains(cpu)).collect();
+        let near: Vec<usize> =
+            nic.near.iter().copied().filter(|cpu| allowed.contains(cpu)).collect();
         if near.is_empty() { allowed.to_vec() } else { near }
     };
     let cpus = usable(&nic);
-    let sharing = nics.iter().filter(|other| usable(other).iter().any(|cpu| cpus.contains(cpu))).count();
+    let sharing =
+        nics.iter().filter(|other| usable(other).iter().any(|cpu| cpus.contains(cpu))).count();
     let wanted = nic.speed_mbit.map_or(1, |mbit| mbit.div_ceil(MBIT_PER_THREAD)) as usize;
     let most = (cpus.len() / sharing.max(1)).min(RAILS_MAX / nics.len().max(1));
     wanted.min(most).max(1)
@@ -60,13 +69,23 @@ mod tests {
     use super::*;
 
     fn auto_of(nics: &[(Option<u32>, &[usize])], cpus: usize) -> Vec<usize> {
-        let nics: Vec<Line> = nics.iter().map(|&(speed_mbit, near)| Line { speed_mbit, near }).collect();
-        threads(Threads::Auto, &nics, &(0..cpus).collect::<Vec<_>>()).expect("auto always has an answer")
+        let nics: Vec<Line> =
+            nics.iter().map(|&(speed_mbit, near)| Line { speed_mbit, near }).collect();
+        threads(Threads::Auto, &nics, &(0..cpus).collect::<Vec<_>>())
+            .expect("auto always has an answer")
     }
 
     #[test]
     fn a_thread_for_every_forty_gigabits() {
-        let table = [(1_000, 1), (25_000, 1), (40_000, 1), (50_000, 2), (100_000, 3), (200_000, 5), (400_000, 10)];
+        let table = [
+            (1_000, 1),
+            (25_000, 1),
+            (40_000, 1),
+            (50_000, 2),
+            (100_000, 3),
+            (200_000, 5),
+            (400_000, 10),
+        ];
         for (mbit, expected) in table {
             assert_eq!(auto_of(&[(Some(mbit), &[])], 64), [expected], "{mbit} Mbit/s");
         }
@@ -95,6 +114,9 @@ mod tests {
         let nics = [Line { speed_mbit: None, near: &[] }; 3];
         assert_eq!(threads(Threads::Each(21), &nics, &[0]).expect("63"), [21; 3]);
         let error = threads(Threads::Each(22), &nics, &[0]).expect_err("66");
-        assert!(error.code == Code::Usage && error.to_string().contains("--threads-per-nic 21"), "{error}");
+        assert!(
+            error.code == Code::Usage && error.to_string().contains("--threads-per-nic 21"),
+            "{error}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What the node's log says of itself and of its transfers: who had what read and written here, and how it ended.
+//! What the node's log says of itself and of its transfers: who had what read and written here, and
+//! how it ended.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -36,7 +37,12 @@ impl Node {
     }
 
     /// A master has a transfer prepared here.
-    pub(super) fn log_begin(&self, transfer: TransferIx, prepare: &Prepare, master: Option<SocketAddr>) {
+    pub(super) fn log_begin(
+        &self,
+        transfer: TransferIx,
+        prepare: &Prepare,
+        master: Option<SocketAddr>,
+    ) {
         let of = |role| prepare.rows.iter().filter(move |row| row.role == role);
         let bytes = |role| of(role).fold(0_u64, |sum, row| sum.saturating_add(row.span.bytes()));
         tracing::info!(
@@ -66,9 +72,23 @@ impl Node {
         let sent_bytes = tenancy.sent_bytes();
         let received_bytes = tenancy.moved_bytes().saturating_sub(sent_bytes);
         match failure {
-            None => tracing::info!(transfer, id, attempt, sent_bytes, received_bytes, "a transfer is complete"),
+            None => tracing::info!(
+                transfer,
+                id,
+                attempt,
+                sent_bytes,
+                received_bytes,
+                "a transfer is complete"
+            ),
             Some(Error { code: Code::Cancelled, message, .. }) => {
-                tracing::info!(transfer, id, attempt, sent_bytes, received_bytes, "a transfer ends: {message}");
+                tracing::info!(
+                    transfer,
+                    id,
+                    attempt,
+                    sent_bytes,
+                    received_bytes,
+                    "a transfer ends: {message}"
+                );
             }
             Some(Error { code, message, .. }) => {
                 let status = code.number();
@@ -99,7 +119,8 @@ fn attempt(prepare: &Prepare) -> String {
 
 /// The data of a node's rows in one role, those of the first few rows by name.
 fn listed(rows: &[WireRow], role: Role) -> String {
-    let mut uris: Vec<&str> = rows.iter().filter(|row| row.role == role).map(|row| row.uri.as_str()).collect();
+    let mut uris: Vec<&str> =
+        rows.iter().filter(|row| row.role == role).map(|row| row.uri.as_str()).collect();
     uris.dedup();
     let more = uris.len().saturating_sub(ROWS_NAMED_MAX);
     uris.truncate(ROWS_NAMED_MAX);

@@ -21,11 +21,12 @@ const READ_BYTES: usize = 1 << 20;
 /// Every file system with direct I/O takes reads of whole pages.
 const PAGE_BYTES: u64 = 4096;
 
-/// Holds what is on the disk against the checks of what landed: in every file that it went to. Memory has nothing to read
-/// back.
+/// Holds what is on the disk against the checks of what landed: in every file that it went to.
+/// Memory has nothing to read back.
 ///
 /// # Errors
-/// `Integrity` where the disk has something else, `Data` where it cannot be read. Nothing of that file is kept then.
+/// `Integrity` where the disk has something else, `Data` where it cannot be read. Nothing of that
+/// file is kept then.
 pub(super) fn disk(desk: &Desk, checks: &[(Span, Check)]) -> Result<()> {
     for layout in &desk.layouts {
         let sink = desk.sink_of(layout);
@@ -35,9 +36,14 @@ pub(super) fn disk(desk: &Desk, checks: &[(Span, Check)]) -> Result<()> {
         for &(span, check) in checks.iter().filter(|(span, _)| layout.range().contains(*span)) {
             let wrong = match reads_as_all(desk, sink, layout, span, check) {
                 Ok(true) => continue,
-                Ok(false) => Error::new(Code::Integrity, format!("{span} reads back from the disk as something else"))
-                    .remedy("look at that disk and its controller, then run the transfer again"),
-                Err(error) => Error::new(Code::Data, format!("{span} cannot be read back: {error}")),
+                Ok(false) => Error::new(
+                    Code::Integrity,
+                    format!("{span} reads back from the disk as something else"),
+                )
+                .remedy("look at that disk and its controller, then run the transfer again"),
+                Err(error) => {
+                    Error::new(Code::Data, format!("{span} cannot be read back: {error}"))
+                }
             };
             // What a disk has changed once it may have changed elsewhere, too.
             sink.forget()?;
@@ -47,13 +53,21 @@ pub(super) fn disk(desk: &Desk, checks: &[(Span, Check)]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the disk has bytes with this check where `span` lies, which may be the check of several pieces together.
-fn reads_as_all(desk: &Desk, sink: &Sink, layout: &Layout, span: Span, check: Check) -> io::Result<bool> {
+/// Whether the disk has bytes with this check where `span` lies, which may be the check of several
+/// pieces together.
+fn reads_as_all(
+    desk: &Desk,
+    sink: &Sink,
+    layout: &Layout,
+    span: Span,
+    check: Check,
+) -> io::Result<bool> {
     let pieces = desk.grid.piece_count(span);
     if desk.method != Method::Blake3(None) || pieces == 1 {
         return reads_as(desk.method, sink, layout, span, check, true);
     }
-    // A run of pieces that have one check is a whole tree, and has the same one as a segment of its own.
+    // A run of pieces that have one check is a whole tree, and has the same one as a segment of its
+    // own.
     let mut composer = Composer::of_segment(desk.method, desk.grid, span);
     for index in 0..pieces {
         let piece = desk.grid.piece(span, index);
@@ -62,7 +76,8 @@ fn reads_as_all(desk: &Desk, sink: &Sink, layout: &Layout, span: Span, check: Ch
     Ok(composer.checks().eq([(span, check)]))
 }
 
-/// Whether the file of `sink` has bytes with this check where `span` lies; past the page cache if `from_disk`.
+/// Whether the file of `sink` has bytes with this check where `span` lies; past the page cache if
+/// `from_disk`.
 pub(super) fn reads_as(
     method: Method,
     sink: &Sink,
@@ -75,7 +90,13 @@ pub(super) fn reads_as(
 }
 
 /// The check of what the file of `sink` has where `span` lies.
-fn read_check(method: Method, sink: &Sink, layout: &Layout, span: Span, from_disk: bool) -> io::Result<Check> {
+fn read_check(
+    method: Method,
+    sink: &Sink,
+    layout: &Layout,
+    span: Span,
+    from_disk: bool,
+) -> io::Result<Check> {
     let file = &sink.files()[0];
     let direct = if from_disk { file.direct() } else { None };
     let mut running = method.running(span);
@@ -96,17 +117,30 @@ fn read_check(method: Method, sink: &Sink, layout: &Layout, span: Span, from_dis
     Ok(running.finish())
 }
 
-/// Where a file system has no direct reads, its page cache can be asked to let go of what is written.
+/// Where a file system has no direct reads, its page cache can be asked to let go of what is
+/// written.
 fn drop_cached(file: BorrowedFd<'_>, extent: Extent) -> io::Result<()> {
     let range = |bytes: u64| i64::try_from(bytes).map_err(|_| io::Error::from(Errno::EFBIG));
     fdatasync(file)?;
-    posix_fadvise(file, range(extent.offset_bytes)?, range(extent.bytes)?, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+    posix_fadvise(
+        file,
+        range(extent.offset_bytes)?,
+        range(extent.bytes)?,
+        PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+    )?;
     Ok(())
 }
 
-/// Reads `bytes` bytes at an offset, in whole pages into whole pages, which suits every kind of read.
-fn read_at<'a>(file: BorrowedFd<'_>, buffer: &'a mut [u8], offset: u64, bytes: usize) -> io::Result<&'a [u8]> {
-    let to_page = (buffer.as_ptr() as usize).next_multiple_of(PAGE_BYTES as usize) - buffer.as_ptr() as usize;
+/// Reads `bytes` bytes at an offset, in whole pages into whole pages, which suits every kind of
+/// read.
+fn read_at<'a>(
+    file: BorrowedFd<'_>,
+    buffer: &'a mut [u8],
+    offset: u64,
+    bytes: usize,
+) -> io::Result<&'a [u8]> {
+    let to_page =
+        (buffer.as_ptr() as usize).next_multiple_of(PAGE_BYTES as usize) - buffer.as_ptr() as usize;
     let first = offset - offset % PAGE_BYTES;
     let skipped = (offset - first) as usize;
     let wanted = (skipped + bytes).next_multiple_of(PAGE_BYTES as usize);

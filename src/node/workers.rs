@@ -1,7 +1,9 @@
-//! Workers: threads that do what may block for as long as disks do, so that the control thread does not.
+//! Workers: threads that do what may block for as long as disks do, so that the control thread does
+//! not.
 //!
-//! Each piece of work gets a thread of its own, which ends with it. Where the system gives no more threads, the work
-//! stands in line for one that was made when the node started: it takes longer then, and nothing is lost.
+//! Each piece of work gets a thread of its own, which ends with it. Where the system gives no more
+//! threads, the work stands in line for one that was made when the node started: it takes longer
+//! then, and nothing is lost.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +17,8 @@ use crate::error::{Code, Error, Result};
 /// The workers of a node.
 pub(super) struct Workers {
     post: Post,
-    /// Work that found no thread. Bounded by the transfers: each has at most a few pieces of work under way.
+    /// Work that found no thread. Bounded by the transfers: each has at most a few pieces of work
+    /// under way.
     line: Sender<Job>,
     /// Pieces of work whose notes have not come.
     pub(super) busy: usize,
@@ -38,7 +41,8 @@ impl Workers {
         Ok(Workers { post, line, busy: 0 })
     }
 
-    /// Does `work` elsewhere. Its result comes back in the note that `note` makes of it, a panic as an error.
+    /// Does `work` elsewhere. Its result comes back in the note that `note` makes of it, a panic as
+    /// an error.
     pub(super) fn run<T: 'static>(
         &mut self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -48,16 +52,22 @@ impl Workers {
         let post = self.post.clone();
         let job: Job = Box::new(move || {
             let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-                Err(Error::new(Code::Internal, "a worker of this node failed: its standard error says where"))
+                Err(Error::new(
+                    Code::Internal,
+                    "a worker of this node failed: its standard error says where",
+                ))
             });
             post.send(note(result));
         });
-        // A thread that cannot be made takes what it was to run along: it is handed over once the thread runs.
+        // A thread that cannot be made takes what it was to run along: it is handed over once the
+        // thread runs.
         let held = Arc::new(Mutex::new(Some(job)));
-        let take = |held: &Mutex<Option<Job>>| held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let take =
+            |held: &Mutex<Option<Job>>| held.lock().unwrap_or_else(PoisonError::into_inner).take();
         let for_thread = Arc::clone(&held);
-        let made =
-            Builder::new().name("worker".into()).spawn(move || take(&for_thread).into_iter().for_each(|job| job()));
+        let made = Builder::new()
+            .name("worker".into())
+            .spawn(move || take(&for_thread).into_iter().for_each(|job| job()));
         if made.is_err()
             && let Some(job) = take(&held)
         {
@@ -82,7 +92,8 @@ mod tests {
         let mut workers = Workers::start(Post::new(notes, waker)).expect("a thread");
         let work = || -> Result<()> { panic!("as a test") };
         workers.run(work, |result| Note::Committed { transfer: TransferIx(7), result });
-        let Ok(Note::Committed { transfer: TransferIx(7), result: Err(error) }) = inbox.recv() else {
+        let Ok(Note::Committed { transfer: TransferIx(7), result: Err(error) }) = inbox.recv()
+        else {
             panic!("no answer")
         };
         assert_eq!(error.code, Code::Internal);

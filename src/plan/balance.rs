@@ -1,10 +1,12 @@
 //! Shifts what greedy weights ask of busy nodes to idle ones that could do it as well.
 //!
-//! Every node has a price, and a demand is shared by its nodes in proportion to their prices. A round adds up what that asks of
-//! each node, and multiplies its price by what it has room for over what it is asked for: Sinkhorn's scaling of rows and
-//! columns (1967) where all can be equally busy, and proportional allocation (Agrawal, Mirrokni, Zadimoghaddam, 2018), which
-//! comes as near to the optimum as one has patience, where they cannot. Rounds are linear in the incidences, their number is
-//! bounded by the work that they make, and the best one counts, so that no plan is worse for it.
+//! Every node has a price, and a demand is shared by its nodes in proportion to their prices. A
+//! round adds up what that asks of each node, and multiplies its price by what it has room for over
+//! what it is asked for: Sinkhorn's scaling of rows and columns (1967) where all can be equally
+//! busy, and proportional allocation (Agrawal, Mirrokni, Zadimoghaddam, 2018), which comes as near
+//! to the optimum as one has patience, where they cannot. Rounds are linear in the incidences,
+//! their number is bounded by the work that they make, and the best one counts, so that no plan is
+//! worse for it.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +14,8 @@ use super::demand::{Choice, Class, Demand};
 use super::{Problem, StoreIx};
 use crate::units::NodeIx;
 
-/// What nodes share, and what they pass it through: the sending side of a problem, or the receiving side.
+/// What nodes share, and what they pass it through: the sending side of a problem, or the receiving
+/// side.
 pub(super) struct Side<'a> {
     problem: &'a Problem,
     shared: Vec<Shared<'a>>,
@@ -44,32 +47,46 @@ const ROUNDS_MAX: usize = 500;
 const WORK_MAX: usize = 1 << 25;
 /// A price changes by no more than this factor in a round.
 const STEP_MAX: f64 = 16.0;
-/// The price of a node that is never busy rises in every round. Beyond this it has all it can share.
+/// The price of a node that is never busy rises in every round. Beyond this it has all it can
+/// share.
 const PRICE_MAX: f64 = 1e150;
 
 impl<'a> Side<'a> {
     /// What senders share.
     pub(super) fn sending(problem: &'a Problem, demand: &Demand<'a>) -> Side<'a> {
-        let shared = |class: &Class<'a>| Shared { nodes: class.senders, receiver: class.receiver, bytes: class.bytes };
+        let shared = |class: &Class<'a>| Shared {
+            nodes: class.senders,
+            receiver: class.receiver,
+            bytes: class.bytes,
+        };
         let mut shared: Vec<Shared> = demand.classes.iter().map(shared).collect();
         for choice in &demand.choices {
             shared[choice.class as usize].bytes += choice.bytes;
         }
         let gates = problem.nodes.iter().map(|node| Gate::new(node.send_bytes_per_second, 0.0));
         let stores = problem.stores.iter().zip(&demand.intake.read);
-        let gates = gates.chain(stores.map(|(store, read)| Gate::new(store.bytes_per_second, *read))).collect();
+        let gates = gates
+            .chain(stores.map(|(store, read)| Gate::new(store.bytes_per_second, *read)))
+            .collect();
         let stores = problem.nodes.iter().map(|node| node.reads).collect();
         Side { problem, shared, gates, stores, limits: limits(problem) }
     }
 
     /// What members of groups share.
     pub(super) fn receiving(problem: &'a Problem, demand: &Demand<'a>) -> Side<'a> {
-        let shared = |choice: &Choice<'a>| Shared { nodes: choice.members, receiver: None, bytes: choice.bytes };
+        let shared = |choice: &Choice<'a>| Shared {
+            nodes: choice.members,
+            receiver: None,
+            bytes: choice.bytes,
+        };
         let shared = demand.choices.iter().map(shared).collect();
         let nodes = problem.nodes.iter().zip(&demand.intake.received);
-        let gates = nodes.map(|(node, received)| Gate::new(node.receive_bytes_per_second, *received));
+        let gates =
+            nodes.map(|(node, received)| Gate::new(node.receive_bytes_per_second, *received));
         let stores = problem.stores.iter().zip(&demand.intake.written);
-        let gates = gates.chain(stores.map(|(store, written)| Gate::new(store.bytes_per_second, *written))).collect();
+        let gates = gates
+            .chain(stores.map(|(store, written)| Gate::new(store.bytes_per_second, *written)))
+            .collect();
         let stores = problem.nodes.iter().map(|node| node.writes).collect();
         Side { problem, shared, gates, stores, limits: Limits::new() }
     }
@@ -83,8 +100,8 @@ impl<'a> Side<'a> {
         touched
     }
 
-    /// Prices by which all is through as early as was found, beginning with `first`, which is the answer where none are better.
-    /// Seconds that are `enough` are not worth shortening.
+    /// Prices by which all is through as early as was found, beginning with `first`, which is the
+    /// answer where none are better. Seconds that are `enough` are not worth shortening.
     pub(super) fn balance(&self, first: Vec<f64>, enough: f64) -> Vec<f64> {
         let incidences: usize = self.shared.iter().map(|shared| shared.nodes.len()).sum();
         let rounds = (WORK_MAX / incidences.max(1)).min(ROUNDS_MAX);
@@ -104,7 +121,8 @@ impl<'a> Side<'a> {
         best.1
     }
 
-    /// Multiplies each price by what its node has room for in so many seconds over what it is asked for.
+    /// Multiplies each price by what its node has room for in so many seconds over what it is asked
+    /// for.
     fn raise(&self, prices: &mut [f64], asked: &[f64], seconds: f64) {
         let room = |gate: usize| {
             let Gate { bytes_per_second, besides } = self.gates[gate];
@@ -112,7 +130,8 @@ impl<'a> Side<'a> {
         };
         for (node, price) in prices.iter_mut().enumerate().filter(|(node, _)| asked[*node] > 0.0) {
             let store = self.store(node).map_or(f64::INFINITY, room);
-            *price = (*price * room(node).min(store).clamp(1.0 / STEP_MAX, STEP_MAX)).clamp(1.0 / PRICE_MAX, PRICE_MAX);
+            *price = (*price * room(node).min(store).clamp(1.0 / STEP_MAX, STEP_MAX))
+                .clamp(1.0 / PRICE_MAX, PRICE_MAX);
         }
     }
 
@@ -126,13 +145,17 @@ impl<'a> Side<'a> {
     fn ask(&self, prices: &[f64]) -> (Vec<f64>, f64) {
         let mut asked = vec![0.0; self.gates.len()];
         let mut links = Limits::new();
-        for Shared { nodes, receiver, bytes } in self.shared.iter().filter(|shared| shared.bytes > 0.0) {
+        for Shared { nodes, receiver, bytes } in
+            self.shared.iter().filter(|shared| shared.bytes > 0.0)
+        {
             let Some(receiver) = receiver else {
                 let all: f64 = nodes.iter().map(|node| prices[node.at()]).sum();
                 nodes.iter().for_each(|node| asked[node.at()] += prices[node.at()] * (bytes / all));
                 continue;
             };
-            let amount = |node: &NodeIx| prices[node.at()] * part(self.problem, &self.limits, *node, *receiver);
+            let amount = |node: &NodeIx| {
+                prices[node.at()] * part(self.problem, &self.limits, *node, *receiver)
+            };
             let all: f64 = nodes.iter().map(amount).sum();
             for node in *nodes {
                 asked[node.at()] += amount(node) * (bytes / all);
@@ -144,7 +167,10 @@ impl<'a> Side<'a> {
                 asked[store] += asked[node];
             }
         }
-        let gates = asked.iter().zip(&self.gates).map(|(asked, gate)| (asked + gate.besides) / gate.bytes_per_second);
+        let gates = asked
+            .iter()
+            .zip(&self.gates)
+            .map(|(asked, gate)| (asked + gate.besides) / gate.bytes_per_second);
         let links = links.iter().filter_map(|(link, bytes)| Some(bytes / self.limits.get(link)?));
         let seconds = gates.chain(links).fold(0.0, f64::max);
         (asked, seconds)

@@ -1,8 +1,9 @@
 //! What no schedule can beat, and who sets it.
 //!
-//! Each receiver must take in what it wants, and each set of senders must send what nobody outside the set offers.
-//! Every such sentence is a lower bound on the time. This module says the simple ones, in work linear in the demands;
-//! where no plan reaches them, [`super::network`] finds the largest of all by minimum cuts.
+//! Each receiver must take in what it wants, and each set of senders must send what nobody outside
+//! the set offers. Every such sentence is a lower bound on the time. This module says the simple
+//! ones, in work linear in the demands; where no plan reaches them, [`super::network`] finds the
+//! largest of all by minimum cuts.
 
 use super::demand::Demand;
 use super::{Problem, StoreIx};
@@ -31,19 +32,31 @@ pub(crate) enum Part {
 /// The largest of the bounds that one node, one store, one demand, or all senders together give.
 pub(super) fn floor(problem: &Problem, demand: &Demand) -> Bound {
     let mut best = Best { seconds: 0.0, parts: Vec::new() };
-    for (node, (bytes, capacity)) in (0..).map(NodeIx).zip(demand.intake.received.iter().zip(&problem.nodes)) {
+    for (node, (bytes, capacity)) in
+        (0..).map(NodeIx).zip(demand.intake.received.iter().zip(&problem.nodes))
+    {
         best.consider(*bytes, capacity.receive_bytes_per_second, || vec![Part::Receiver(node)]);
     }
     let send = |sender: &NodeIx| problem.nodes[sender.at()].send_bytes_per_second;
     for class in &demand.classes {
         let rate = class.senders.iter().map(send).sum();
-        best.consider(class.bytes, rate, || class.senders.iter().map(|&sender| Part::Sender(sender)).collect());
+        best.consider(class.bytes, rate, || {
+            class.senders.iter().map(|&sender| Part::Sender(sender)).collect()
+        });
     }
     for choice in &demand.choices {
-        let rate = choice.members.iter().map(|node| problem.nodes[node.at()].receive_bytes_per_second).sum();
-        best.consider(choice.bytes, rate, || choice.members.iter().map(|&node| Part::Receiver(node)).collect());
+        let rate = choice
+            .members
+            .iter()
+            .map(|node| problem.nodes[node.at()].receive_bytes_per_second)
+            .sum();
+        best.consider(choice.bytes, rate, || {
+            choice.members.iter().map(|&node| Part::Receiver(node)).collect()
+        });
     }
-    for (store, rate) in (0..).map(StoreIx).zip(problem.stores.iter().map(|store| store.bytes_per_second)) {
+    for (store, rate) in
+        (0..).map(StoreIx).zip(problem.stores.iter().map(|store| store.bytes_per_second))
+    {
         best.consider(demand.intake.read[store.0 as usize], rate, || vec![Part::Read(store)]);
         best.consider(demand.intake.written[store.0 as usize], rate, || vec![Part::Written(store)]);
     }
@@ -57,7 +70,8 @@ pub(super) fn floor(problem: &Problem, demand: &Demand) -> Bound {
 
 /// `floor`, or what all that `sends` say need together to send so many bytes.
 pub(super) fn together(problem: &Problem, floor: Bound, bytes: f64, sends: &[bool]) -> Bound {
-    let senders = || (0..).map(NodeIx).zip(sends).filter(|(_, sends)| **sends).map(|(node, _)| node);
+    let senders =
+        || (0..).map(NodeIx).zip(sends).filter(|(_, sends)| **sends).map(|(node, _)| node);
     let rate: f64 = senders().map(|node| problem.nodes[node.at()].send_bytes_per_second).sum();
     let mut best = Best { seconds: floor.seconds, parts: Vec::new() };
     best.consider(bytes, rate, || senders().map(Part::Sender).collect());

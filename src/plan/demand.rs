@@ -1,7 +1,9 @@
-//! What has to be sent, seen from the senders: segments with the same senders are one demand, however many there are.
+//! What has to be sent, seen from the senders: segments with the same senders are one demand,
+//! however many there are.
 //!
-//! That is what keeps the exact plan small. Who receives matters to a flow in two cases only: where a receiver's links
-//! have limits of their own, and where a group may choose who receives. Everybody else's incoming bytes are fixed.
+//! That is what keeps the exact plan small. Who receives matters to a flow in two cases only: where
+//! a receiver's links have limits of their own, and where a group may choose who receives.
+//! Everybody else's incoming bytes are fixed.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +17,8 @@ pub(super) struct Demand<'a> {
     pub(super) choices: Vec<Choice<'a>>,
     /// What is taken in whatever is planned; without what is taken for groups.
     pub(super) intake: Intake,
-    /// For each segment, the class of its receivers without limits and of its groups; `NONE` where there are neither.
+    /// For each segment, the class of its receivers without limits and of its groups; `NONE` where
+    /// there are neither.
     class_of: Vec<u32>,
     /// The classes of receivers with limits, and the choices of groups: by segment, ascending.
     own: Vec<(u32, NodeIx, u32)>,
@@ -63,7 +66,8 @@ impl<'a> Demand<'a> {
         demand
     }
 
-    /// The class of a segment for everybody without limits; where there is none such, the class of somebody.
+    /// The class of a segment for everybody without limits; where there is none such, the class of
+    /// somebody.
     pub(super) fn class_of(&self, place: usize) -> Option<u32> {
         let class = self.class_of[place];
         let own = || self.own(place).next().map(|(_, class)| class);
@@ -82,7 +86,10 @@ impl<'a> Demand<'a> {
     /// The choices that a segment's groups have, in their order.
     pub(super) fn choices_of(&self, place: usize) -> impl Iterator<Item = u32> {
         let first = self.choice_of.partition_point(|(at, _)| (*at as usize) < place);
-        self.choice_of[first..].iter().take_while(move |(at, _)| *at as usize == place).map(|(_, choice)| *choice)
+        self.choice_of[first..]
+            .iter()
+            .take_while(move |(at, _)| *at as usize == place)
+            .map(|(_, choice)| *choice)
     }
 
     /// Bytes that cross the network in all.
@@ -92,7 +99,14 @@ impl<'a> Demand<'a> {
         classes + choices
     }
 
-    fn add(&mut self, problem: &Problem, limited: &[NodeIx], set: &mut Set<'a>, place: u32, segment: &'a Segment) {
+    fn add(
+        &mut self,
+        problem: &Problem,
+        limited: &[NodeIx],
+        set: &mut Set<'a>,
+        place: u32,
+        segment: &'a Segment,
+    ) {
         let bytes = segment.span.bytes() as f64;
         let mut free = 0;
         for &receiver in &segment.receivers {
@@ -103,7 +117,10 @@ impl<'a> Demand<'a> {
                 free += 1;
                 continue;
             }
-            let class = *set.own.entry(receiver).or_insert_with(|| self.class(&segment.senders, Some(receiver)));
+            let class = *set
+                .own
+                .entry(receiver)
+                .or_insert_with(|| self.class(&segment.senders, Some(receiver)));
             self.classes[class as usize].bytes += bytes;
             self.own.push((place, receiver, class));
         }
@@ -139,15 +156,17 @@ struct Set<'a> {
     choices: BTreeMap<&'a [NodeIx], u32>,
 }
 
-/// The segments' places in an order that puts those with the same senders together. Different senders that share a hash
-/// may lie between them, which makes more classes than need be and changes nothing else.
+/// The segments' places in an order that puts those with the same senders together. Different
+/// senders that share a hash may lie between them, which makes more classes than need be and
+/// changes nothing else.
 fn by_senders(segments: &[Segment]) -> Vec<(u64, u32)> {
     let hash = |senders: &[NodeIx]| {
-        senders
-            .iter()
-            .fold(HASH_SEED, |hash, sender| (hash ^ u64::from(sender.0)).wrapping_mul(HASH_FACTOR).rotate_left(29))
+        senders.iter().fold(HASH_SEED, |hash, sender| {
+            (hash ^ u64::from(sender.0)).wrapping_mul(HASH_FACTOR).rotate_left(29)
+        })
     };
-    let mut places: Vec<(u64, u32)> = segments.iter().map(|segment| hash(&segment.senders)).zip(0..).collect();
+    let mut places: Vec<(u64, u32)> =
+        segments.iter().map(|segment| hash(&segment.senders)).zip(0..).collect();
     places.sort_unstable();
     places
 }

@@ -1,12 +1,14 @@
 //! The greedy scheduler of the CEP paper, section 3.2.
 //!
-//! A sender spreads its speed over the segments it offers in proportion to their demand; a receiver splits its request
-//! for a segment over the senders in proportion to what each set aside for it. A member of a group spreads the speed that
-//! its own wants leave it over what its groups want in the same way. Linear in the incidences of senders, segments and
-//! receivers, and optimal where a transfer is limited by its senders alone or by its receivers alone.
+//! A sender spreads its speed over the segments it offers in proportion to their demand; a receiver
+//! splits its request for a segment over the senders in proportion to what each set aside for it. A
+//! member of a group spreads the speed that its own wants leave it over what its groups want in the
+//! same way. Linear in the incidences of senders, segments and receivers, and optimal where a
+//! transfer is limited by its senders alone or by its receivers alone.
 //!
-//! Elsewhere a sender keeps speed for segments that others could bring as well. Where the paper's shares do not reach the
-//! bound, some rounds move load from busy nodes to idle ones ([`super::balance`]).
+//! Elsewhere a sender keeps speed for segments that others could bring as well. Where the paper's
+//! shares do not reach the bound, some rounds move load from busy nodes to idle ones
+//! ([`super::balance`]).
 //!
 //! Speeds are what the problem says: measured ones bias the plan as the paper means it.
 
@@ -16,8 +18,8 @@ use super::{Planned, Problem, Segment, groups};
 use crate::error::Result;
 use crate::units::NodeIx;
 
-/// Gives the parts of groups to their members. `seconds` is about how long the whole takes, and `enough` what is not worth
-/// shortening.
+/// Gives the parts of groups to their members. `seconds` is about how long the whole takes, and
+/// `enough` what is not worth shortening.
 pub(super) fn deal(
     problem: &Problem,
     segments: &[Segment],
@@ -36,7 +38,8 @@ pub(super) fn deal(
     })
 }
 
-/// What each sender sets aside for a byte of demand, in bytes per second. Seconds that are `enough` are not worth shortening.
+/// What each sender sets aside for a byte of demand, in bytes per second. Seconds that are `enough`
+/// are not worth shortening.
 pub(super) fn set_aside(problem: &Problem, demand: &Demand, enough: f64) -> Vec<f64> {
     let side = Side::sending(problem, demand);
     side.balance(as_in_the_paper(problem, &side), enough)
@@ -52,8 +55,11 @@ pub(super) fn as_in_the_paper(problem: &Problem, side: &Side) -> Vec<f64> {
 pub(super) fn weigh(problem: &Problem, segments: Vec<Segment>, set_aside: &[f64]) -> Vec<Planned> {
     let limits = limits(problem);
     let weigh_one = |segment: Segment| {
-        let weights = shares(&segment.senders.iter().map(|sender| set_aside[sender.at()]).collect::<Vec<f64>>());
-        let own = if limits.is_empty() { Vec::new() } else { own(problem, &limits, set_aside, &segment) };
+        let weights = shares(
+            &segment.senders.iter().map(|sender| set_aside[sender.at()]).collect::<Vec<f64>>(),
+        );
+        let own =
+            if limits.is_empty() { Vec::new() } else { own(problem, &limits, set_aside, &segment) };
         Planned { weights, own, segment, relays: Vec::new() }
     };
     segments.into_iter().map(weigh_one).collect()
@@ -68,18 +74,20 @@ fn speeds(problem: &Problem) -> Vec<f64> {
         }
     }
     let through = |store: usize| (problem.stores[store].bytes_per_second / behind[store]).min(1.0);
-    let speed =
-        |node: &super::Capacity| node.send_bytes_per_second * node.reads.map_or(1.0, |store| through(store.0 as usize));
+    let speed = |node: &super::Capacity| {
+        node.send_bytes_per_second * node.reads.map_or(1.0, |store| through(store.0 as usize))
+    };
     problem.nodes.iter().map(speed).collect()
 }
 
-/// What each node has left to receive for its groups, for a byte that they want of it; a little where it has nothing, for
-/// the whole may take longer, and what is nothing cannot be raised.
+/// What each node has left to receive for its groups, for a byte that they want of it; a little
+/// where it has nothing, for the whole may take longer, and what is nothing cannot be raised.
 pub(super) fn spare(problem: &Problem, demand: &Demand, side: &Side, seconds: f64) -> Vec<f64> {
     let wanted = side.touched_bytes();
     let left = |at: usize| {
         let rate = problem.nodes[at].receive_bytes_per_second;
-        (rate * seconds - demand.intake.received[at]).max(rate * seconds * LITTLE) / f64::max(wanted[at], 1.0)
+        (rate * seconds - demand.intake.received[at]).max(rate * seconds * LITTLE)
+            / f64::max(wanted[at], 1.0)
     };
     (0..problem.nodes.len()).map(left).collect()
 }
@@ -87,14 +95,21 @@ pub(super) fn spare(problem: &Problem, demand: &Demand, side: &Side, seconds: f6
 /// The part of a node's rate that is next to nothing.
 const LITTLE: f64 = 1e-9;
 
-/// The weights of receivers that have links with limits: no more is asked over a link than it carries.
-fn own(problem: &Problem, limits: &Limits, set_aside: &[f64], segment: &Segment) -> Vec<(NodeIx, Vec<f64>)> {
+/// The weights of receivers that have links with limits: no more is asked over a link than it
+/// carries.
+fn own(
+    problem: &Problem,
+    limits: &Limits,
+    set_aside: &[f64],
+    segment: &Segment,
+) -> Vec<(NodeIx, Vec<f64>)> {
     let mut own = Vec::new();
     for receiver in segment.remote_receivers() {
         if limits.range((receiver, NodeIx(0))..=(receiver, NodeIx(u32::MAX))).next().is_none() {
             continue;
         }
-        let amount = |sender: &NodeIx| set_aside[sender.at()] * part(problem, limits, *sender, receiver);
+        let amount =
+            |sender: &NodeIx| set_aside[sender.at()] * part(problem, limits, *sender, receiver);
         own.push((receiver, shares(&segment.senders.iter().map(amount).collect::<Vec<f64>>())));
     }
     own

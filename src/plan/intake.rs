@@ -1,5 +1,5 @@
-//! What receiving alone fixes, whoever sends: the bytes that each node takes in, and that stores are written to and, for
-//! copies inside nodes, read from.
+//! What receiving alone fixes, whoever sends: the bytes that each node takes in, and that stores
+//! are written to and, for copies inside nodes, read from.
 
 use super::{Problem, Segment};
 use crate::units::NodeIx;
@@ -22,7 +22,8 @@ impl Intake {
         Intake { received: zeros(nodes), written: zeros(stores), read: zeros(stores) }
     }
 
-    /// Counts a segment at one of its receivers. Whether it has to be sent there: a node that offers it copies it inside.
+    /// Counts a segment at one of its receivers. Whether it has to be sent there: a node that
+    /// offers it copies it inside.
     pub(super) fn add(&mut self, problem: &Problem, segment: &Segment, receiver: NodeIx) -> bool {
         let (node, bytes) = (&problem.nodes[receiver.at()], segment.span.bytes() as f64);
         if let Some(store) = node.writes {

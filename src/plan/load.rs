@@ -6,7 +6,8 @@ use super::intake::Intake;
 use super::{Planned, Problem};
 use crate::units::NodeIx;
 
-/// What the weights alone would take: the busiest part's time, with nobody taking over another's work.
+/// What the weights alone would take: the busiest part's time, with nobody taking over another's
+/// work.
 pub(super) fn seconds(problem: &Problem, planned: &[Planned]) -> f64 {
     let load = Load::of(problem, planned);
     load.sending_seconds(problem).max(load.receiving_seconds(problem).fold(0.0, f64::max))
@@ -16,24 +17,30 @@ pub(super) fn seconds(problem: &Problem, planned: &[Planned]) -> f64 {
 pub(super) fn mean_seconds(problem: &Problem, planned: &[Planned]) -> f64 {
     let load = Load::of(problem, planned);
     let sending = load.sending_seconds(problem);
-    let receiving: Vec<f64> = load.receiving_seconds(problem).filter(|seconds| *seconds > 0.0).collect();
-    receiving.iter().map(|seconds| seconds.max(sending)).sum::<f64>() / receiving.len().max(1) as f64
+    let receiving: Vec<f64> =
+        load.receiving_seconds(problem).filter(|seconds| *seconds > 0.0).collect();
+    receiving.iter().map(|seconds| seconds.max(sending)).sum::<f64>()
+        / receiving.len().max(1) as f64
 }
 
-/// When each node has all it wants, as the busiest of those say that have a part in it: itself, and whom it asks.
+/// When each node has all it wants, as the busiest of those say that have a part in it: itself, and
+/// whom it asks.
 pub(super) fn receiver_seconds(problem: &Problem, planned: &[Planned]) -> Vec<f64> {
     let load = Load::of(problem, planned);
-    let sending = |node: NodeIx| load.sent[node.at()] / problem.nodes[node.at()].send_bytes_per_second;
+    let sending =
+        |node: NodeIx| load.sent[node.at()] / problem.nodes[node.at()].send_bytes_per_second;
     let mut seconds: Vec<f64> = load.receiving_seconds(problem).collect();
     for one in planned {
-        let alike = one.segment.senders.iter().zip(&one.weights).filter(|(_, weight)| **weight > 0.0);
+        let alike =
+            one.segment.senders.iter().zip(&one.weights).filter(|(_, weight)| **weight > 0.0);
         let alike = alike.map(|(sender, _)| sending(*sender)).fold(0.0, f64::max);
         for receiver in one.segment.remote_receivers() {
             let latest = match (one.relay_of(receiver), one.own.is_empty()) {
                 (Some(relay), _) => sending(relay),
                 (None, true) => alike,
                 (None, false) => {
-                    let asked = one.senders_for(receiver).into_iter().filter(|(_, weight)| *weight > 0.0);
+                    let asked =
+                        one.senders_for(receiver).into_iter().filter(|(_, weight)| *weight > 0.0);
                     asked.map(|(sender, _)| sending(sender)).fold(0.0, f64::max)
                 }
             };
@@ -108,8 +115,11 @@ impl Load {
         for (node, sent) in problem.nodes.iter().zip(&self.sent) {
             seconds = seconds.max(sent / node.send_bytes_per_second);
         }
-        for (store, (read, written)) in problem.stores.iter().zip(self.intake.read.iter().zip(&self.intake.written)) {
-            seconds = seconds.max(read / store.bytes_per_second).max(written / store.bytes_per_second);
+        for (store, (read, written)) in
+            problem.stores.iter().zip(self.intake.read.iter().zip(&self.intake.written))
+        {
+            seconds =
+                seconds.max(read / store.bytes_per_second).max(written / store.bytes_per_second);
         }
         for pair in &problem.pairs {
             seconds = seconds.max(self.pairs[&(pair.from, pair.to)] / pair.bytes_per_second);

@@ -1,9 +1,10 @@
 //! The exact optimum of the CEP paper's linear program (section 3.2), by parametric maximum flow.
 //!
-//! Minimise T such that every receiver gets what it wants, every sender and receiver keeps to its rate times T, and so do
-//! links and stores. At a T that is too small, a minimum cut of the network names bytes that must pass through parts with
-//! too little rate; their quotient is the next T. It is a lower bound itself, so T only grows, the flow so far stays, and
-//! the last cut is the bottleneck: Dinkelbach's iteration for ratios (1967), whose use on cuts Radzik (1992) describes.
+//! Minimise T such that every receiver gets what it wants, every sender and receiver keeps to its
+//! rate times T, and so do links and stores. At a T that is too small, a minimum cut of the network
+//! names bytes that must pass through parts with too little rate; their quotient is the next T. It
+//! is a lower bound itself, so T only grows, the flow so far stays, and the last cut is the
+//! bottleneck: Dinkelbach's iteration for ratios (1967), whose use on cuts Radzik (1992) describes.
 //! A general solver finds the same optimum, and is what tests hold this against.
 
 use super::bound::{self, Bound, Part};
@@ -16,13 +17,14 @@ use super::{Planned, Problem, Segment, groups};
 use crate::error::{Code, Error, Result};
 use crate::units::NodeIx;
 
-/// Arcs of a network that is worth an exact plan: senders of demands and members of choices. Four million take seconds, and
-/// 200 MiB.
+/// Arcs of a network that is worth an exact plan: senders of demands and members of choices. Four
+/// million take seconds, and 200 MiB.
 const ARCS_MAX: usize = 1 << 22;
-/// Arcs of a network that is searched only for the bound that is printed beside a simple plan. Such a plan shall stay quick.
+/// Arcs of a network that is searched only for the bound that is printed beside a simple plan. Such
+/// a plan shall stay quick.
 const BOUND_ARCS_MAX: usize = 1 << 18;
-/// Cuts that are looked at. Each has a larger quotient than the one before, and a handful is what they take; past so many,
-/// T may still be a little low, and is a bound all the same.
+/// Cuts that are looked at. Each has a larger quotient than the one before, and a handful is what
+/// they take; past so many, T may still be a little low, and is a bound all the same.
 const CUTS_MAX: u32 = 200;
 /// A quotient that is larger by no more than this part is the same.
 const SAME: f64 = 1e-12;
@@ -38,16 +40,20 @@ pub(super) fn plan(
     floor: Bound,
 ) -> Result<(Vec<Planned>, Bound)> {
     if arc_count(demand) > ARCS_MAX {
-        let what =
-            format!("an exact plan would weigh {} senders of segments; {ARCS_MAX} are the most", arc_count(demand));
+        let what = format!(
+            "an exact plan would weigh {} senders of segments; {ARCS_MAX} are the most",
+            arc_count(demand)
+        );
         return Err(Error::new(Code::Usage, what).remedy("use --scheduler greedy"));
     }
     let net = Network::new(problem, demand);
     let (flow, bound) = search(problem, demand, &net, floor);
     let flows = |arcs: std::ops::Range<usize>| arcs.map(|arc| flow.flow(arc)).collect::<Vec<f64>>();
-    let given: Vec<Vec<f64>> = net.class_arcs.iter().map(|arcs| shares(&flows(arcs.clone()))).collect();
-    let dealt =
-        groups::deal(problem, segments, demand, |choice| shares(&flows(net.choice_arcs[choice as usize].clone())))?;
+    let given: Vec<Vec<f64>> =
+        net.class_arcs.iter().map(|arcs| shares(&flows(arcs.clone()))).collect();
+    let dealt = groups::deal(problem, segments, demand, |choice| {
+        shares(&flows(net.choice_arcs[choice as usize].clone()))
+    })?;
     Ok((weigh(segments, demand, &given, dealt.unwrap_or_else(|| segments.to_vec())), bound))
 }
 
@@ -55,7 +61,11 @@ pub(super) fn plan(
 ///
 /// # Errors
 /// As [`plan`].
-pub(super) fn weights(problem: &Problem, segments: &[Segment], intake: Option<&Intake>) -> Result<Vec<Planned>> {
+pub(super) fn weights(
+    problem: &Problem,
+    segments: &[Segment],
+    intake: Option<&Intake>,
+) -> Result<Vec<Planned>> {
     let mut demand = Demand::of(problem, segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
     let floor = bound::floor(problem, &demand);
@@ -111,14 +121,17 @@ struct Cut {
 }
 
 impl Cut {
-    /// The minimum cut around what the source reaches. Demands that lie wholly on one side are left out of the sum on both
-    /// sides of the comparison, so that a large transfer does not blur a small part's shortage.
+    /// The minimum cut around what the source reaches. Demands that lie wholly on one side are left
+    /// out of the sum on both sides of the comparison, so that a large transfer does not blur a
+    /// small part's shortage.
     fn of(net: &Network, flow: &Flow) -> Cut {
         let mut cut = Cut { bytes: 0.0, bytes_per_second: 0.0, parts: Vec::new() };
         for arc in &net.arcs {
             match (arc.kind, flow.reached(arc.from), flow.reached(arc.to)) {
                 // A class in need, or what all members are too slow for.
-                (Kind::Wanted { bytes }, from, to) if to || (!from && arc.from != SOURCE) => cut.bytes += bytes,
+                (Kind::Wanted { bytes }, from, to) if to || (!from && arc.from != SOURCE) => {
+                    cut.bytes += bytes
+                }
                 (Kind::Part { part, bytes_per_second, besides }, true, false) => {
                     cut.bytes += besides;
                     cut.bytes_per_second += bytes_per_second;
@@ -132,18 +145,21 @@ impl Cut {
     }
 }
 
-/// Loads the network with what the greedy weights put into it, as far as it fits: close to a maximum, and spread evenly
-/// wherever there is room, which a flow from nothing would not be.
+/// Loads the network with what the greedy weights put into it, as far as it fits: close to a
+/// maximum, and spread evenly wherever there is room, which a flow from nothing would not be.
 fn preload(problem: &Problem, demand: &Demand, net: &Network, flow: &mut Flow, seconds: f64) {
     let mut offered_bytes = vec![0.0; problem.nodes.len()];
     for class in &demand.classes {
         class.senders.iter().for_each(|sender| offered_bytes[sender.at()] += class.bytes);
     }
-    let set_aside =
-        |sender: &NodeIx| problem.nodes[sender.at()].send_bytes_per_second / offered_bytes[sender.at()].max(1.0);
+    let set_aside = |sender: &NodeIx| {
+        problem.nodes[sender.at()].send_bytes_per_second / offered_bytes[sender.at()].max(1.0)
+    };
     let mut loads = vec![0.0; net.arcs.len()];
     let mut amounts: Vec<(usize, f64)> = Vec::new();
-    for (class, arcs) in demand.classes.iter().zip(&net.class_arcs).filter(|(class, _)| class.bytes > 0.0) {
+    for (class, arcs) in
+        demand.classes.iter().zip(&net.class_arcs).filter(|(class, _)| class.bytes > 0.0)
+    {
         let weights = shares(&class.senders.iter().map(set_aside).collect::<Vec<f64>>());
         for (arc, weight) in arcs.clone().zip(weights) {
             amounts.push((arc, weight * class.bytes));
@@ -170,7 +186,12 @@ fn preload(problem: &Problem, demand: &Demand, net: &Network, flow: &mut Flow, s
 }
 
 /// The weights of `dealt`, which is `segments` with the parts of groups cut out.
-fn weigh(segments: &[Segment], demand: &Demand, given: &[Vec<f64>], dealt: Vec<Segment>) -> Vec<Planned> {
+fn weigh(
+    segments: &[Segment],
+    demand: &Demand,
+    given: &[Vec<f64>],
+    dealt: Vec<Segment>,
+) -> Vec<Planned> {
     let mut place = 0;
     let weigh_one = |segment: Segment| {
         while segments[place].span.end <= segment.span.start {
@@ -181,7 +202,10 @@ fn weigh(segments: &[Segment], demand: &Demand, given: &[Vec<f64>], dealt: Vec<S
             || shares(&vec![0.0; segment.senders.len()]),
             |class| given[class as usize].clone(),
         );
-        let own = demand.own(place).map(|(receiver, class)| (receiver, given[class as usize].clone())).collect();
+        let own = demand
+            .own(place)
+            .map(|(receiver, class)| (receiver, given[class as usize].clone()))
+            .collect();
         Planned { weights, own, segment, relays: Vec::new() }
     };
     dealt.into_iter().map(weigh_one).collect()

@@ -1,7 +1,9 @@
-//! Maximum flow by Dinic's algorithm (1970), on a network that can be loaded with a flow to start from.
+//! Maximum flow by Dinic's algorithm (1970), on a network that can be loaded with a flow to start
+//! from.
 //!
-//! Capacities are bytes in floating point. What is left of an arc after a push is taken for nothing where it is less than a
-//! rounding error of the arc's whole capacity; without that, arcs that are full would stay open by their last bit.
+//! Capacities are bytes in floating point. What is left of an arc after a push is taken for nothing
+//! where it is less than a rounding error of the arc's whole capacity; without that, arcs that are
+//! full would stay open by their last bit.
 
 /// One arc as it is put in.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +15,8 @@ pub(super) struct Arc {
 
 /// A flow in a network. Node [`SOURCE`] gives, node [`SINK`] takes.
 ///
-/// Build: `new`, then `preload`. Run: `run`; raise capacities with `widen` and run again. Questions: `flow`, `reached`.
+/// Build: `new`, then `preload`. Run: `run`; raise capacities with `widen` and run again.
+/// Questions: `flow`, `reached`.
 pub(super) struct Flow {
     /// Where the half arcs of each node begin; one entry more than there are nodes.
     first: Vec<u32>,
@@ -68,10 +71,18 @@ impl Flow {
             halves[back as usize] = Half { to: arc.from, mate: forward, residual: 0.0 };
             place.push(forward);
         }
-        Flow { first, halves, place, level: vec![UNSEEN; nodes], next: vec![0; nodes], queue: Vec::new() }
+        Flow {
+            first,
+            halves,
+            place,
+            level: vec![UNSEEN; nodes],
+            next: vec![0; nodes],
+            queue: Vec::new(),
+        }
     }
 
-    /// Puts `bytes` on an arc before the first run. The caller keeps what flows into each node equal to what leaves it.
+    /// Puts `bytes` on an arc before the first run. The caller keeps what flows into each node
+    /// equal to what leaves it.
     pub(super) fn preload(&mut self, arc: usize, bytes: f64) {
         self.push(self.place[arc], bytes);
     }
@@ -87,7 +98,8 @@ impl Flow {
         self.halves[forward.mate as usize].residual
     }
 
-    /// Whether the last search found a way from the source to `node`: after `run`, the source's side of a minimum cut.
+    /// Whether the last search found a way from the source to `node`: after `run`, the source's
+    /// side of a minimum cut.
     pub(super) fn reached(&self, node: u32) -> bool {
         self.level[node as usize] != UNSEEN
     }
@@ -115,7 +127,8 @@ impl Flow {
             self.next[node] = self.first[node];
             let level = self.level[node] + 1;
             if level > enough {
-                // Farther than the sink: no shortest way leads through here, but its cursor had to be set.
+                // Farther than the sink: no shortest way leads through here, but its cursor had to
+                // be set.
                 continue;
             }
             for half in &self.halves[self.first[node] as usize..self.first[node + 1] as usize] {
@@ -166,7 +179,10 @@ impl Flow {
 
     /// Pushes what the path carries and goes back to where its first full arc begins.
     fn fill(&mut self, path: &mut Vec<u32>) -> u32 {
-        let bytes = path.iter().map(|&half| self.halves[half as usize].residual).fold(f64::INFINITY, f64::min);
+        let bytes = path
+            .iter()
+            .map(|&half| self.halves[half as usize].residual)
+            .fold(f64::INFINITY, f64::min);
         for &half in path.iter() {
             self.push(half, bytes);
         }
@@ -195,15 +211,26 @@ mod tests {
     use super::*;
 
     fn flow(nodes: u32, arcs: &[(u32, u32, f64)]) -> Flow {
-        let arcs: Vec<Arc> = arcs.iter().map(|&(from, to, capacity)| Arc { from, to, capacity }).collect();
+        let arcs: Vec<Arc> =
+            arcs.iter().map(|&(from, to, capacity)| Arc { from, to, capacity }).collect();
         Flow::new(nodes, &arcs)
     }
 
     #[test]
     fn a_flow_turns_back_where_it_went_wrong() {
         // The first shortest way blocks both others unless it is taken back over 2 → 3.
-        let mut flow =
-            flow(6, &[(0, 2, 1.0), (0, 4, 1.0), (2, 3, 1.0), (3, 1, 1.0), (2, 5, 1.0), (5, 1, 1.0), (4, 3, 1.0)]);
+        let mut flow = flow(
+            6,
+            &[
+                (0, 2, 1.0),
+                (0, 4, 1.0),
+                (2, 3, 1.0),
+                (3, 1, 1.0),
+                (2, 5, 1.0),
+                (5, 1, 1.0),
+                (4, 3, 1.0),
+            ],
+        );
         flow.run();
         assert!((flow.flow(3) + flow.flow(5) - 2.0).abs() < 1e-12);
         assert!(!flow.reached(SINK));
@@ -227,6 +254,8 @@ mod tests {
         }
         flow.run();
         let flows = [(0, 3.0), (1, 1.0), (2, 2.0)];
-        assert!(flows.iter().all(|&(arc, bytes): &(usize, f64)| (flow.flow(arc) - bytes).abs() < 1e-12));
+        assert!(
+            flows.iter().all(|&(arc, bytes): &(usize, f64)| (flow.flow(arc) - bytes).abs() < 1e-12)
+        );
     }
 }

@@ -6,14 +6,15 @@
 //!                                 └─▶ greedy (balance), uniform, or lp (network, maxflow) ─▶ groups ─▶ load ─▶ Plan
 //! ```
 //!
-//! Where receivers want the same bytes and keep them, a second plan has them feed each other ([`relay`]); the faster one is
-//! taken.
+//! Where receivers want the same bytes and keep them, a second plan has them feed each other
+//! ([`relay`]); the faster one is taken.
 //!
-//! The data space is cut at every row boundary into segments ([`segments`]); for the scheduler, segments with the same
-//! senders are one demand ([`demand`]). A scheduler gives each segment's senders weights, and decides which member of a
-//! reader group takes which part. Every plan comes with its predicted time ([`load`]) and with what no schedule can beat,
-//! and who sets it ([`bound`]).
-//! Weights are soft limits: the engine treats them as order and share, and lets idle links take what others leave.
+//! The data space is cut at every row boundary into segments ([`segments`]); for the scheduler,
+//! segments with the same senders are one demand ([`demand`]). A scheduler gives each segment's
+//! senders weights, and decides which member of a reader group takes which part. Every plan comes
+//! with its predicted time ([`load`]) and with what no schedule can beat, and who sets it
+//! ([`bound`]). Weights are soft limits: the engine treats them as order and share, and lets idle
+//! links take what others leave.
 
 mod balance;
 pub(crate) mod bound;
@@ -49,16 +50,18 @@ pub(crate) use segments::Segment;
 /// Who decides which sender serves what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Scheduler {
-    /// Greedy where its plan is the best there is, or where the best would take long to find; else the best. The plan says
-    /// which of the two it was.
+    /// Greedy where its plan is the best there is, or where the best would take long to find; else
+    /// the best. The plan says which of the two it was.
     #[default]
     Auto,
-    /// In proportion to demand and speed, and then balanced: the CEP paper's greedy algorithm (section 3.2), and some rounds
-    /// that move load from busy nodes to idle ones. Linear in the size of the plan.
+    /// In proportion to demand and speed, and then balanced: the CEP paper's greedy algorithm
+    /// (section 3.2), and some rounds that move load from busy nodes to idle ones. Linear in the
+    /// size of the plan.
     Greedy,
     /// The exact optimum of the paper's linear program, by parametric maximum flow.
     Lp,
-    /// Equal stripes with no regard to speed, as striped `GridFTP` does: a baseline to compare with.
+    /// Equal stripes with no regard to speed, as striped `GridFTP` does: a baseline to compare
+    /// with.
     Uniform,
 }
 
@@ -75,7 +78,8 @@ impl Scheduler {
     }
 }
 
-/// What a plan is made from: who can send and receive how fast, who offers what, and who wants what.
+/// What a plan is made from: who can send and receive how fast, who offers what, and who wants
+/// what.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Problem {
     /// The nodes, in the order of their index.
@@ -90,7 +94,8 @@ pub(crate) struct Problem {
     pub(crate) stores: Vec<Store>,
     /// What is known to pass between two nodes, where that is less than what either can.
     pub(crate) pairs: Vec<Pair>,
-    /// Where the block grid starts, and the bytes of one cell; 0 for no grid. Parts of a group are cut on it.
+    /// Where the block grid starts, and the bytes of one cell; 0 for no grid. Parts of a group are
+    /// cut on it.
     pub(crate) grid: (u64, u64),
 }
 
@@ -128,8 +133,9 @@ impl Capacity {
     }
 }
 
-/// A shared store, such as a parallel file system or one disk behind several nodes. Its rate holds for all that is read
-/// and for all that is written, each for itself, like the two directions of a NIC.
+/// A shared store, such as a parallel file system or one disk behind several nodes. Its rate holds
+/// for all that is read and for all that is written, each for itself, like the two directions of a
+/// NIC.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(crate) name: String,
@@ -144,16 +150,18 @@ pub(crate) struct Pair {
     pub(crate) bytes_per_second: f64,
 }
 
-/// One segment of a plan: the bytes, who wants them, and each sender's share of every receiver's demand.
+/// One segment of a plan: the bytes, who wants them, and each sender's share of every receiver's
+/// demand.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Planned {
     pub(crate) segment: Segment,
     /// Weights in the order of `segment.senders`; they sum to 1.
     pub(crate) weights: Vec<f64>,
-    /// Receivers whose weights differ, because some of their links have limits of their own; ascending.
+    /// Receivers whose weights differ, because some of their links have limits of their own;
+    /// ascending.
     pub(crate) own: Vec<(NodeIx, Vec<f64>)>,
-    /// Receivers that another receiver passes it on to, each with that other one; ascending. They ask the senders only
-    /// when that one fails them.
+    /// Receivers that another receiver passes it on to, each with that other one; ascending. They
+    /// ask the senders only when that one fails them.
     pub(crate) relays: Vec<(NodeIx, NodeIx)>,
 }
 
@@ -161,7 +169,8 @@ pub(crate) struct Planned {
 pub(crate) type Asking = (Vec<(NodeIx, f64)>, Vec<NodeIx>);
 
 impl Planned {
-    /// Who sends this segment to `receiver`, with which weight. A node that offers what it wants copies it inside.
+    /// Who sends this segment to `receiver`, with which weight. A node that offers what it wants
+    /// copies it inside.
     pub(crate) fn senders_for(&self, receiver: NodeIx) -> Vec<(NodeIx, f64)> {
         if self.segment.senders.binary_search(&receiver).is_ok() {
             return vec![(receiver, 1.0)];
@@ -208,8 +217,8 @@ impl Planned {
 pub(crate) struct Plan {
     /// Whose weights these are; never `Auto`.
     pub(crate) scheduler: Scheduler,
-    /// Ascending and disjoint. What a group wants is cut further than the rows cut it: at each segment its receivers are
-    /// those that take it.
+    /// Ascending and disjoint. What a group wants is cut further than the rows cut it: at each
+    /// segment its receivers are those that take it.
     pub(crate) planned: Vec<Planned>,
     /// What the weights alone would take, without stealing.
     pub(crate) predicted_seconds: f64,
@@ -217,7 +226,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// When each node has all it wants by these weights, in seconds: slow ones are no reason for others to be late.
+    /// When each node has all it wants by these weights, in seconds: slow ones are no reason for
+    /// others to be late.
     pub(crate) fn receiver_seconds(&self, problem: &Problem) -> Vec<f64> {
         load::receiver_seconds(problem, &self.planned)
     }
@@ -229,31 +239,39 @@ impl Plan {
             let mut relays: Vec<NodeIx> = planned.relays.iter().map(|(_, relay)| *relay).collect();
             relays.sort_unstable();
             relays.dedup();
-            relays.into_iter().for_each(|relay| relayed.entry(relay).or_default().push(planned.segment.span));
+            relays
+                .into_iter()
+                .for_each(|relay| relayed.entry(relay).or_default().push(planned.segment.span));
         }
         relayed.into_iter().map(|(node, spans)| (node, union(spans))).collect()
     }
 
     /// Bytes that receivers want, each counted for itself, and a group's once.
     pub(crate) fn wanted_bytes(&self) -> u64 {
-        self.planned.iter().map(|Planned { segment, .. }| segment.span.bytes() * segment.receivers.len() as u64).sum()
+        self.planned
+            .iter()
+            .map(|Planned { segment, .. }| segment.span.bytes() * segment.receivers.len() as u64)
+            .sum()
     }
 }
 
 /// A plan is as good as the bound where it takes no longer than this part more.
 const TIGHT: f64 = 1e-9;
 
-/// Greedy weights are balanced until the plan takes no longer than this part more than the simple bounds.
+/// Greedy weights are balanced until the plan takes no longer than this part more than the simple
+/// bounds.
 const NEAR: f64 = 1e-3;
 
-/// Receivers feed each other where they have all they want, in the mean, within this part of the time without.
+/// Receivers feed each other where they have all they want, in the mean, within this part of the
+/// time without.
 const WORTH: f64 = 0.98;
 
 /// The plan for `problem` by `scheduler`.
 ///
 /// # Errors
-/// `Code::Usage` where a wanted range is offered by nobody (the error carries the ranges), where a speed is zero or beyond
-/// all networks, where rows overlap so much that the plan would not fit into memory, or where `lp` would take too long.
+/// `Code::Usage` where a wanted range is offered by nobody (the error carries the ranges), where a
+/// speed is zero or beyond all networks, where rows overlap so much that the plan would not fit
+/// into memory, or where `lp` would take too long.
 pub(crate) fn plan(problem: &Problem, scheduler: Scheduler) -> Result<Plan> {
     check::check(problem)?;
     let segments = segments::cut(problem)?;
@@ -274,30 +292,39 @@ pub(crate) fn plan(problem: &Problem, scheduler: Scheduler) -> Result<Plan> {
     split.complete(&mut relayed.planned);
     relayed.predicted_seconds = load::seconds(problem, &relayed.planned);
     // By the mean: a slow receiver that is late in any case is no reason to let the others wait.
-    let [by_relays, by_senders] = [&relayed, &direct].map(|plan| load::mean_seconds(problem, &plan.planned));
-    let is_better = by_relays < WORTH * by_senders && relayed.predicted_seconds <= direct.predicted_seconds;
+    let [by_relays, by_senders] =
+        [&relayed, &direct].map(|plan| load::mean_seconds(problem, &plan.planned));
+    let is_better =
+        by_relays < WORTH * by_senders && relayed.predicted_seconds <= direct.predicted_seconds;
     Ok(Plan { bound, ..if is_better { relayed } else { direct } })
 }
 
-/// The segments of a plan, each as long as what is `left` of it: the part that is still wanted, in the mean over its
-/// receivers.
+/// The segments of a plan, each as long as what is `left` of it: the part that is still wanted, in
+/// the mean over its receivers.
 pub(crate) fn rest(planned: &[Planned], left: &[f64]) -> Vec<Planned> {
     let short = |(planned, left): (&Planned, &f64)| {
         let mut planned = planned.clone();
         let Span { start, .. } = planned.segment.span;
         // No segment is empty.
-        planned.segment.span = Span::of(start, ((planned.segment.span.bytes() as f64 * left) as u64).max(1));
+        planned.segment.span =
+            Span::of(start, ((planned.segment.span.bytes() as f64 * left) as u64).max(1));
         planned
     };
     planned.iter().zip(left).map(short).collect()
 }
 
-/// What `plan` becomes where nodes are as fast as `problem` says now, of which `slow` are not to be waited for, and so much is
-/// `left` of every segment: other weights and other relays for the same segments.
+/// What `plan` becomes where nodes are as fast as `problem` says now, of which `slow` are not to be
+/// waited for, and so much is `left` of every segment: other weights and other relays for the same
+/// segments.
 ///
 /// # Errors
 /// As [`plan`].
-pub(crate) fn replan(problem: &Problem, plan: &Plan, slow: &[NodeIx], left: &[f64]) -> Result<Plan> {
+pub(crate) fn replan(
+    problem: &Problem,
+    plan: &Plan,
+    slow: &[NodeIx],
+    left: &[f64],
+) -> Result<Plan> {
     let mut planned = plan.planned.clone();
     relay::hand_over(problem, &mut planned, slow);
     let short = rest(&planned, left);
@@ -308,10 +335,14 @@ pub(crate) fn replan(problem: &Problem, plan: &Plan, slow: &[NodeIx], left: &[f6
     };
     let full: Vec<Segment> = short.iter().map(|planned| planned.segment.clone()).collect();
     let intake = Demand::of(problem, &full).intake;
-    let weighed = schedule(problem, short.iter().map(once).collect(), Some(&intake), plan.scheduler)?;
+    let weighed =
+        schedule(problem, short.iter().map(once).collect(), Some(&intake), plan.scheduler)?;
     assert_eq!(weighed.planned.len(), planned.len(), "segments without groups stay as they are");
     for (planned, weighed) in planned.iter_mut().zip(weighed.planned) {
-        assert_eq!(planned.segment.span.start, weighed.segment.span.start, "segments without groups stay as they are");
+        assert_eq!(
+            planned.segment.span.start, weighed.segment.span.start,
+            "segments without groups stay as they are"
+        );
         (planned.weights, planned.own) = (weighed.weights, weighed.own);
     }
     let predicted_seconds = load::seconds(problem, &planned);
@@ -328,7 +359,8 @@ pub(crate) fn receiver_seconds(problem: &Problem, planned: &[Planned]) -> Vec<f6
     load::receiver_seconds(problem, planned)
 }
 
-/// The plan that takes less time by its weights, of two with one bound; the first one where they take alike.
+/// The plan that takes less time by its weights, of two with one bound; the first one where they
+/// take alike.
 fn faster(problem: &Problem, plan: Plan, planned: Vec<Planned>, scheduler: Scheduler) -> Plan {
     let predicted_seconds = load::seconds(problem, &planned);
     if predicted_seconds < plan.predicted_seconds * (1.0 - TIGHT) {
@@ -341,13 +373,20 @@ fn segments_of(planned: &[Planned]) -> Vec<Segment> {
     planned.iter().map(|planned| planned.segment.clone()).collect()
 }
 
-/// The plan by which senders alone send; `intake` is what receivers take in, where that is more than the segments say.
-fn schedule(problem: &Problem, segments: Vec<Segment>, intake: Option<&Intake>, scheduler: Scheduler) -> Result<Plan> {
+/// The plan by which senders alone send; `intake` is what receivers take in, where that is more
+/// than the segments say.
+fn schedule(
+    problem: &Problem,
+    segments: Vec<Segment>,
+    intake: Option<&Intake>,
+    scheduler: Scheduler,
+) -> Result<Plan> {
     let mut demand = Demand::of(problem, &segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
     let floor = bound::floor(problem, &demand);
     // Where the exact bound is searched for anyway, the plan that attains it costs nothing more.
-    let is_exact = scheduler == Scheduler::Lp || (scheduler == Scheduler::Auto && lp::is_quick(&demand));
+    let is_exact =
+        scheduler == Scheduler::Lp || (scheduler == Scheduler::Auto && lp::is_quick(&demand));
     // Balancing does not see which member's links are slow, as the exact plan does not.
     let is_blind = !problem.pairs.is_empty() && !demand.choices.is_empty();
     let enough = if is_exact || is_blind { f64::INFINITY } else { floor.seconds * (1.0 + NEAR) };
@@ -358,35 +397,48 @@ fn schedule(problem: &Problem, segments: Vec<Segment>, intake: Option<&Intake>, 
             greedy::set_aside(problem, &demand, enough),
         ),
     };
-    // Most plans end without a second look at the demands, and there may be millions of lists that need not be copied.
+    // Most plans end without a second look at the demands, and there may be millions of lists that
+    // need not be copied.
     let (dealt, kept) = match dealt {
         None => (segments, None),
         Some(dealt) => (dealt, Some(segments)),
     };
     let planned = match scheduler {
         Scheduler::Uniform => uniform::weigh(dealt),
-        Scheduler::Auto | Scheduler::Greedy | Scheduler::Lp => greedy::weigh(problem, dealt, &set_aside),
+        Scheduler::Auto | Scheduler::Greedy | Scheduler::Lp => {
+            greedy::weigh(problem, dealt, &set_aside)
+        }
     };
     let predicted_seconds = load::seconds(problem, &planned);
     let simple = if scheduler == Scheduler::Auto { Scheduler::Greedy } else { scheduler };
-    // A simple plan that reaches a simple bound is the best there is, and weighs the senders more evenly than a flow does.
+    // A simple plan that reaches a simple bound is the best there is, and weighs the senders more
+    // evenly than a flow does.
     if predicted_seconds <= floor.seconds * (1.0 + TIGHT) {
         return Ok(Plan { scheduler: simple, planned, predicted_seconds, bound: floor });
     }
-    let segments = kept.unwrap_or_else(|| planned.iter().map(|planned| planned.segment.clone()).collect());
+    let segments =
+        kept.unwrap_or_else(|| planned.iter().map(|planned| planned.segment.clone()).collect());
     let mut demand = Demand::of(problem, &segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
     if is_exact {
         let (exact, bound) = lp::plan(problem, &segments, &demand, floor)?;
-        let mut best =
-            Plan { scheduler: Scheduler::Lp, predicted_seconds: load::seconds(problem, &exact), planned: exact, bound };
+        let mut best = Plan {
+            scheduler: Scheduler::Lp,
+            predicted_seconds: load::seconds(problem, &exact),
+            planned: exact,
+            bound,
+        };
         if is_blind {
             // Once it is settled which member takes what, the links of members count.
             for dealt in [&best.planned, &planned].map(|planned| segments_of(planned)) {
                 best = faster(problem, best, lp::weights(problem, &dealt, intake)?, Scheduler::Lp);
             }
         }
-        return Ok(if scheduler == Scheduler::Auto { faster(problem, best, planned, simple) } else { best });
+        return Ok(if scheduler == Scheduler::Auto {
+            faster(problem, best, planned, simple)
+        } else {
+            best
+        });
     }
     let bound = lp::bound(problem, &demand, floor);
     Ok(Plan { scheduler: simple, planned, predicted_seconds, bound })

@@ -5,12 +5,14 @@
 //!       ╲─▶ [store it writes] ─▶ member ─▶ choice ─▶ class
 //! ```
 //!
-//! The flow runs from demand to supply, so that what is short is what the source still reaches. Only what is wanted has a
-//! capacity in bytes; every other part passes its rate times T, and [`super::lp`] looks for T.
+//! The flow runs from demand to supply, so that what is short is what the source still reaches.
+//! Only what is wanted has a capacity in bytes; every other part passes its rate times T, and
+//! [`super::lp`] looks for T.
 //!
-//! A link into a member of a group is not among the links: which bytes a member takes is decided before the classes and
-//! which link they come by after them, so that no flow could tell. Such a limit is left out here, which keeps the least T a
-//! bound, and is counted in the plan's predicted time.
+//! A link into a member of a group is not among the links: which bytes a member takes is decided
+//! before the classes and which link they come by after them, so that no flow could tell. Such a
+//! limit is left out here, which keeps the least T a bound, and is counted in the plan's predicted
+//! time.
 
 use std::ops::Range;
 
@@ -44,7 +46,8 @@ pub(super) enum Kind {
     Wanted { bytes: f64 },
     /// What a part passes in T at its rate, less the bytes that pass it besides.
     Part { part: Part, bytes_per_second: f64, besides: f64 },
-    /// Any bytes; more than these cannot come. It passes twice as many, so that it is never full and in no cut.
+    /// Any bytes; more than these cannot come. It passes twice as many, so that it is never full
+    /// and in no cut.
     Open { bytes: f64 },
 }
 
@@ -53,7 +56,9 @@ impl Kind {
         match self {
             Kind::Wanted { bytes } => bytes,
             Kind::Open { bytes } => 2.0 * bytes,
-            Kind::Part { bytes_per_second, besides, .. } => (bytes_per_second * seconds - besides).max(0.0),
+            Kind::Part { bytes_per_second, besides, .. } => {
+                (bytes_per_second * seconds - besides).max(0.0)
+            }
         }
     }
 }
@@ -86,9 +91,12 @@ impl Network {
         Flow::new(self.node_count, &arcs)
     }
 
-    /// The arcs from a class's arc on to the sink, that one first. There is one way, because stores nest.
+    /// The arcs from a class's arc on to the sink, that one first. There is one way, because stores
+    /// nest.
     pub(super) fn way(&self, class_arc: usize) -> impl Iterator<Item = usize> {
-        std::iter::successors(Some(class_arc), |&arc| Some(self.way_out[self.arcs[arc].to as usize]? as usize))
+        std::iter::successors(Some(class_arc), |&arc| {
+            Some(self.way_out[self.arcs[arc].to as usize]? as usize)
+        })
     }
 
     fn add_classes(&mut self, layout: &Layout, demand: &Demand) {
@@ -100,7 +108,11 @@ impl Network {
             let first = self.arcs.len();
             for &sender in class.senders {
                 let to = class.receiver.and_then(|receiver| layout.link_of(sender, receiver));
-                self.add(layout.class(at), to.unwrap_or(layout.sender(sender)), Kind::Open { bytes });
+                self.add(
+                    layout.class(at),
+                    to.unwrap_or(layout.sender(sender)),
+                    Kind::Open { bytes },
+                );
             }
             self.class_arcs.push(first..self.arcs.len());
             if class.bytes > 0.0 {
@@ -117,10 +129,18 @@ impl Network {
         for (at, choice) in demand.choices.iter().enumerate() {
             let first = self.arcs.len();
             for &member in choice.members {
-                self.add(layout.member(member), layout.choice(at), Kind::Open { bytes: choice.bytes });
+                self.add(
+                    layout.member(member),
+                    layout.choice(at),
+                    Kind::Open { bytes: choice.bytes },
+                );
             }
             self.choice_arcs.push(first..self.arcs.len());
-            self.add(layout.choice(at), layout.class(choice.class as usize), Kind::Wanted { bytes: choice.bytes });
+            self.add(
+                layout.choice(at),
+                layout.class(choice.class as usize),
+                Kind::Wanted { bytes: choice.bytes },
+            );
         }
     }
 
@@ -135,8 +155,14 @@ impl Network {
                 Kind::Part { part: Part::Sender(sender), bytes_per_second, besides: 0.0 },
             );
         }
-        for (store, (stored, &besides)) in (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.intake.read)) {
-            let kind = Kind::Part { part: Part::Read(store), bytes_per_second: stored.bytes_per_second, besides };
+        for (store, (stored, &besides)) in
+            (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.intake.read))
+        {
+            let kind = Kind::Part {
+                part: Part::Read(store),
+                bytes_per_second: stored.bytes_per_second,
+                besides,
+            };
             self.add_way_out(layout.read(store), SINK, kind);
         }
     }
@@ -145,15 +171,22 @@ impl Network {
         for member in distinct(demand.choices.iter().flat_map(|choice| choice.members)) {
             let node = &problem.nodes[member.at()];
             let from = node.writes.map_or(SOURCE, |store| layout.written(store));
-            let (bytes_per_second, besides) = (node.receive_bytes_per_second, demand.intake.received[member.at()]);
+            let (bytes_per_second, besides) =
+                (node.receive_bytes_per_second, demand.intake.received[member.at()]);
             self.add(
                 from,
                 layout.member(member),
                 Kind::Part { part: Part::Receiver(member), bytes_per_second, besides },
             );
         }
-        for (store, (stored, &besides)) in (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.intake.written)) {
-            let kind = Kind::Part { part: Part::Written(store), bytes_per_second: stored.bytes_per_second, besides };
+        for (store, (stored, &besides)) in
+            (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.intake.written))
+        {
+            let kind = Kind::Part {
+                part: Part::Written(store),
+                bytes_per_second: stored.bytes_per_second,
+                besides,
+            };
             self.add(SOURCE, layout.written(store), kind);
         }
     }
@@ -168,7 +201,8 @@ impl Network {
     }
 }
 
-/// Which node of the network stands for what: source, sink, classes, choices, senders, members, stores twice, links.
+/// Which node of the network stands for what: source, sink, classes, choices, senders, members,
+/// stores twice, links.
 struct Layout {
     classes: u32,
     choices: u32,
@@ -182,7 +216,9 @@ impl Layout {
     fn new(problem: &Problem, demand: &Demand) -> Layout {
         let mut pairs = problem.pairs.clone();
         pairs.sort_by(|a, b| {
-            (a.to, a.from).cmp(&(b.to, b.from)).then(a.bytes_per_second.total_cmp(&b.bytes_per_second))
+            (a.to, a.from)
+                .cmp(&(b.to, b.from))
+                .then(a.bytes_per_second.total_cmp(&b.bytes_per_second))
         });
         pairs.dedup_by_key(|pair| (pair.to, pair.from));
         let [classes, choices] = [demand.classes.len(), demand.choices.len()].map(count);
@@ -219,7 +255,10 @@ impl Layout {
     }
 
     fn link_of(&self, sender: NodeIx, receiver: NodeIx) -> Option<u32> {
-        let at = self.pairs.binary_search_by_key(&(receiver, sender), |pair| (pair.to, pair.from)).ok()?;
+        let at = self
+            .pairs
+            .binary_search_by_key(&(receiver, sender), |pair| (pair.to, pair.from))
+            .ok()?;
         Some(self.link(at))
     }
 }

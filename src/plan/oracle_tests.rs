@@ -1,10 +1,13 @@
-//! Plans of random problems, held against a general solver for linear programs and against their own demands.
+//! Plans of random problems, held against a general solver for linear programs and against their
+//! own demands.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeMap;
 
 use clarabel::algebra::CscMatrix;
-use clarabel::solver::{DefaultSettingsBuilder, DefaultSolver, IPSolver, SolverStatus, SupportedConeT};
+use clarabel::solver::{
+    DefaultSettingsBuilder, DefaultSolver, IPSolver, SolverStatus, SupportedConeT,
+};
 
 use super::balance::Side;
 use super::*;
@@ -77,11 +80,17 @@ fn problem(seed: u64, with: With) -> Problem {
         }
         let span = if random.one_in(3) { Span::new(0, SPACE) } else { window(random) };
         if with.groups && random.one_in(2) {
-            // No node wants a byte for two groups: the upper half of the space belongs to another pair of groups.
+            // No node wants a byte for two groups: the upper half of the space belongs to another
+            // pair of groups.
             let half = SPACE / 2;
-            let halves = [Span::new(0, half), Span::new(half, SPACE)].map(|half| span.intersection(half));
+            let halves =
+                [Span::new(0, half), Span::new(half, SPACE)].map(|half| span.intersection(half));
             for (half, span) in (0..).zip(halves).filter_map(|(half, span)| Some((half, span?))) {
-                problem.group_wants.push((GroupIx(2 * half + random.below(2) as u32), NodeIx(at), span));
+                problem.group_wants.push((
+                    GroupIx(2 * half + random.below(2) as u32),
+                    NodeIx(at),
+                    span,
+                ));
             }
         } else {
             problem.wants.push((NodeIx(at), span));
@@ -98,7 +107,8 @@ fn problem(seed: u64, with: With) -> Problem {
     if with.pairs {
         for _ in 0..random.below(6) {
             let count = problem.nodes.len() as u64;
-            let (from, to) = (NodeIx(random.below(count) as u32), NodeIx(random.below(count) as u32));
+            let (from, to) =
+                (NodeIx(random.below(count) as u32), NodeIx(random.below(count) as u32));
             let bytes_per_second = 1e8 * (1 + random.below(100)) as f64;
             if !problem.pairs.iter().any(|pair| (pair.from, pair.to) == (from, to)) {
                 problem.pairs.push(Pair { from, to, bytes_per_second });
@@ -107,7 +117,10 @@ fn problem(seed: u64, with: With) -> Problem {
     }
     if with.stores {
         for name in ["lustre", "disk"] {
-            problem.stores.push(Store { name: name.into(), bytes_per_second: 1e9 * (1 + random.below(100)) as f64 });
+            problem.stores.push(Store {
+                name: name.into(),
+                bytes_per_second: 1e9 * (1 + random.below(100)) as f64,
+            });
         }
         for node in &mut problem.nodes {
             node.reads = random.one_in(2).then(|| StoreIx(random.below(2) as u32));
@@ -117,7 +130,8 @@ fn problem(seed: u64, with: With) -> Problem {
     problem
 }
 
-/// The least time by the linear program as it stands in the papers, solved by an interior point method.
+/// The least time by the linear program as it stands in the papers, solved by an interior point
+/// method.
 fn optimum(problem: &Problem) -> f64 {
     let mut program = Program::default();
     for segment in segments::cut(problem).unwrap() {
@@ -126,7 +140,8 @@ fn optimum(problem: &Problem) -> f64 {
     program.solve(problem)
 }
 
-/// Rows of the program: variable 0 is T in [`UNIT_SECONDS`], the others are bytes in [`UNIT`], so that all are near 1.
+/// Rows of the program: variable 0 is T in [`UNIT_SECONDS`], the others are bytes in [`UNIT`], so
+/// that all are near 1.
 #[derive(Default)]
 struct Program {
     variables: usize,
@@ -144,8 +159,12 @@ impl Program {
         for &receiver in &segment.receivers {
             let node = &problem.nodes[receiver.at()];
             if segment.senders.contains(&receiver) {
-                node.reads.into_iter().for_each(|store| self.besides(bound::Part::Read(store), bytes));
-                node.writes.into_iter().for_each(|store| self.besides(bound::Part::Written(store), bytes));
+                node.reads
+                    .into_iter()
+                    .for_each(|store| self.besides(bound::Part::Read(store), bytes));
+                node.writes
+                    .into_iter()
+                    .for_each(|store| self.besides(bound::Part::Written(store), bytes));
             } else {
                 self.want(problem, &segment.senders, &[receiver], bytes);
             }
@@ -169,8 +188,14 @@ impl Program {
                 let mut through = |part| self.parts.entry(part).or_default().0.push(x);
                 through(bound::Part::Sender(from));
                 through(bound::Part::Receiver(to));
-                problem.nodes[from.at()].reads.into_iter().for_each(|store| through(bound::Part::Read(store)));
-                problem.nodes[to.at()].writes.into_iter().for_each(|store| through(bound::Part::Written(store)));
+                problem.nodes[from.at()]
+                    .reads
+                    .into_iter()
+                    .for_each(|store| through(bound::Part::Read(store)));
+                problem.nodes[to.at()]
+                    .writes
+                    .into_iter()
+                    .for_each(|store| through(bound::Part::Written(store)));
                 if problem.pairs.iter().any(|pair| (pair.from, pair.to) == (from, to)) {
                     through(bound::Part::Link(from, to));
                 }
@@ -198,13 +223,15 @@ impl Program {
             right.push(0.0);
         }
         let rows = right.len();
-        let [i, j, v] = [0, 1, 2]
-            .map(|which| entries.iter().map(|&(i, j, v)| [i as f64, j as f64, v][which]).collect::<Vec<f64>>());
+        let [i, j, v] = [0, 1, 2].map(|which| {
+            entries.iter().map(|&(i, j, v)| [i as f64, j as f64, v][which]).collect::<Vec<f64>>()
+        });
         let index = |list: Vec<f64>| list.into_iter().map(|index| index as usize).collect();
         let a = CscMatrix::new_from_triplets(rows, columns, index(i), index(j), v);
         let mut cost = vec![0.0; columns];
         cost[0] = 1.0;
-        let cones = [SupportedConeT::ZeroConeT(equal), SupportedConeT::NonnegativeConeT(rows - equal)];
+        let cones =
+            [SupportedConeT::ZeroConeT(equal), SupportedConeT::NonnegativeConeT(rows - equal)];
         let settings = DefaultSettingsBuilder::default().verbose(false).build().unwrap();
         let p = CscMatrix::zeros((columns, columns));
         let mut solver = DefaultSolver::new(&p, &cost, &a, &right, &cones, settings).unwrap();
@@ -218,7 +245,9 @@ fn rate(problem: &Problem, part: bound::Part) -> f64 {
     match part {
         bound::Part::Sender(node) => problem.nodes[node.at()].send_bytes_per_second,
         bound::Part::Receiver(node) => problem.nodes[node.at()].receive_bytes_per_second,
-        bound::Part::Read(store) | bound::Part::Written(store) => problem.stores[store.0 as usize].bytes_per_second,
+        bound::Part::Read(store) | bound::Part::Written(store) => {
+            problem.stores[store.0 as usize].bytes_per_second
+        }
         bound::Part::Link(from, to) => {
             let pair = problem.pairs.iter().find(|pair| (pair.from, pair.to) == (from, to));
             pair.unwrap().bytes_per_second
@@ -226,33 +255,49 @@ fn rate(problem: &Problem, part: bound::Part) -> f64 {
     }
 }
 
-/// Every wanted byte is taken once by each who wants it, from senders who offer it, by weights that make a whole.
+/// Every wanted byte is taken once by each who wants it, from senders who offer it, by weights that
+/// make a whole.
 fn check_demands(problem: &Problem, plan: &Plan) {
     let mut taken: BTreeMap<NodeIx, Vec<Span>> = BTreeMap::new();
     assert!(plan.planned.is_sorted_by(|a, b| a.segment.span.end <= b.segment.span.start));
     for planned in &plan.planned {
         let segment = &planned.segment;
-        assert!(segment.groups.is_empty() && !segment.receivers.is_empty() && !segment.span.is_empty());
+        assert!(
+            segment.groups.is_empty() && !segment.receivers.is_empty() && !segment.span.is_empty()
+        );
         for sender in &segment.senders {
-            let offers = |&(node, span): &(NodeIx, Span)| node == *sender && span.contains(segment.span);
-            assert!(problem.offers.iter().any(offers), "{sender:?} does not offer {}", segment.span);
+            let offers =
+                |&(node, span): &(NodeIx, Span)| node == *sender && span.contains(segment.span);
+            assert!(
+                problem.offers.iter().any(offers),
+                "{sender:?} does not offer {}",
+                segment.span
+            );
         }
         for &receiver in &segment.receivers {
             taken.entry(receiver).or_default().push(segment.span);
             let shares = planned.senders_for(receiver);
             assert!(shares.iter().all(|(_, weight)| *weight >= 0.0));
-            assert!((shares.iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
+            assert!(
+                (shares.iter().map(|(_, weight)| weight).sum::<f64>() - 1.0).abs() < 1e-9,
+                "{shares:?}"
+            );
         }
     }
     let taken = |node: NodeIx| union(taken.get(&node).cloned().unwrap_or_default());
     for &(node, span) in &problem.wants {
-        assert!(taken(node).iter().any(|taken| taken.contains(span)), "{node:?} is not given {span}");
+        assert!(
+            taken(node).iter().any(|taken| taken.contains(span)),
+            "{node:?} is not given {span}"
+        );
     }
-    let groups: std::collections::BTreeSet<GroupIx> = problem.group_wants.iter().map(|(group, _, _)| *group).collect();
+    let groups: std::collections::BTreeSet<GroupIx> =
+        problem.group_wants.iter().map(|(group, _, _)| *group).collect();
     for group in groups {
         let rows = || problem.group_wants.iter().filter(|row| row.0 == group);
         let wanted = union(rows().map(|row| row.2).collect());
-        let parts = rows().flat_map(|row| taken(row.1).into_iter().filter_map(|span| span.intersection(row.2)));
+        let parts = rows()
+            .flat_map(|row| taken(row.1).into_iter().filter_map(|span| span.intersection(row.2)));
         assert_eq!(union(parts.collect()), wanted, "{group:?}");
     }
 }
@@ -270,11 +315,17 @@ fn hold_against_the_oracle(first_seed: u64, with: With) {
         let optimum = optimum(&problem);
         let Plan { predicted_seconds, bound, .. } = &plan;
         assert!(near(bound.seconds, optimum), "seed {seed}: bound {bound:?}, optimum {optimum}");
-        assert!(near(*predicted_seconds, optimum), "seed {seed}: predicted {predicted_seconds}, optimum {optimum}");
+        assert!(
+            near(*predicted_seconds, optimum),
+            "seed {seed}: predicted {predicted_seconds}, optimum {optimum}"
+        );
         for scheduler in [Scheduler::Greedy, Scheduler::Uniform] {
             let other = super::plan(&problem, scheduler).unwrap();
             check_demands(&problem, &other);
-            assert!(near(other.bound.seconds, bound.seconds), "seed {seed}: one problem, two bounds");
+            assert!(
+                near(other.bound.seconds, bound.seconds),
+                "seed {seed}: one problem, two bounds"
+            );
             assert!(
                 other.predicted_seconds >= bound.seconds * (1.0 - 1e-9),
                 "seed {seed}: {scheduler:?} beats the bound"
@@ -317,43 +368,66 @@ fn where_pair_limits_meet_groups_the_bound_is_one_and_the_prediction_honest() {
         check_demands(&problem, &plan);
         let optimum = optimum(&problem);
         assert!(plan.bound.seconds <= optimum * (1.0 + 1e-6), "seed {seed}");
-        assert!(plan.predicted_seconds.max(optimum) - plan.predicted_seconds <= 1e-6 * optimum + 1e-6, "seed {seed}");
+        assert!(
+            plan.predicted_seconds.max(optimum) - plan.predicted_seconds <= 1e-6 * optimum + 1e-6,
+            "seed {seed}"
+        );
     }
 }
 
-/// Rounds of balancing only ever help, and what they reckon with is what the plan is then predicted to take.
+/// Rounds of balancing only ever help, and what they reckon with is what the plan is then predicted
+/// to take.
 #[test]
 fn balanced_weights_are_never_worse_than_the_papers() {
     let with = |groups, pairs, stores| With { groups, pairs, stores };
     let kinds = [PLAIN, with(true, false, true), with(false, true, true)];
     let mut better = [0; 2];
-    for (seed, kind) in (8_000_000..).zip(kinds.into_iter().cycle()).take(rounds() as usize * kinds.len()) {
+    for (seed, kind) in
+        (8_000_000..).zip(kinds.into_iter().cycle()).take(rounds() as usize * kinds.len())
+    {
         let problem = problem(seed, kind);
         let segments = segments::cut(&problem).unwrap();
         let demand = Demand::of(&problem, &segments);
         let floor = bound::floor(&problem, &demand).seconds;
-        let (sending, receiving) = (Side::sending(&problem, &demand), Side::receiving(&problem, &demand));
+        let (sending, receiving) =
+            (Side::sending(&problem, &demand), Side::receiving(&problem, &demand));
         let spare = greedy::spare(&problem, &demand, &receiving, floor);
         let mut seconds: f64 = 0.0;
         for (at, (side, first)) in
-            [(&sending, greedy::as_in_the_paper(&problem, &sending)), (&receiving, spare)].into_iter().enumerate()
+            [(&sending, greedy::as_in_the_paper(&problem, &sending)), (&receiving, spare)]
+                .into_iter()
+                .enumerate()
         {
             let balanced = side.balance(first.clone(), floor * (1.0 + NEAR));
-            assert!(balanced.iter().all(|price| price.is_finite() && *price >= 0.0), "seed {seed}: {balanced:?}");
-            assert_eq!(balanced, side.balance(first.clone(), floor * (1.0 + NEAR)), "seed {seed}: the same again");
+            assert!(
+                balanced.iter().all(|price| price.is_finite() && *price >= 0.0),
+                "seed {seed}: {balanced:?}"
+            );
+            assert_eq!(
+                balanced,
+                side.balance(first.clone(), floor * (1.0 + NEAR)),
+                "seed {seed}: the same again"
+            );
             let [before, after] = [&first, &balanced].map(|prices| side.seconds(prices));
             assert!(after <= before, "seed {seed}: {before}, then {after}");
             better[at] += u64::from(after < before * 0.999);
             seconds = seconds.max(after);
         }
         let plan = plan(&problem, Scheduler::Greedy).unwrap();
-        assert!(near(plan.predicted_seconds, seconds), "seed {seed}: {seconds}, but {}", plan.predicted_seconds);
+        assert!(
+            near(plan.predicted_seconds, seconds),
+            "seed {seed}: {seconds}, but {}",
+            plan.predicted_seconds
+        );
     }
     assert!(better.iter().all(|count| *count > 0), "{better:?}");
 }
 
 #[test]
-#[allow(clippy::print_stdout, reason = "what greedy loses is a figure to be read, not only one to be kept")]
+#[allow(
+    clippy::print_stdout,
+    reason = "what greedy loses is a figure to be read, not only one to be kept"
+)]
 fn greedy_is_near_the_optimum_on_average() {
     let gap = |scheduler| {
         let of = |seed| {
@@ -364,7 +438,9 @@ fn greedy_is_near_the_optimum_on_average() {
         (gaps.iter().sum::<f64>() / 1000.0, gaps.iter().copied().fold(0.0, f64::max))
     };
     let [greedy, uniform] = [Scheduler::Greedy, Scheduler::Uniform].map(gap);
-    println!("of the optimum, without stealing: greedy {greedy:?}, uniform {uniform:?} (mean, worst)");
+    println!(
+        "of the optimum, without stealing: greedy {greedy:?}, uniform {uniform:?} (mean, worst)"
+    );
     assert!(greedy.0 < 1.001 && greedy.1 < 1.05, "{greedy:?}");
     assert!(greedy.0 < uniform.0 && greedy.1 < uniform.1, "{greedy:?}, {uniform:?}");
 }

@@ -1,5 +1,6 @@
-//! A plan read from the receivers' side: which segments each of them wants. Made once, so that telling every receiver its
-//! part takes as long as the parts together are, and not as long as the plan times the receivers.
+//! A plan read from the receivers' side: which segments each of them wants. Made once, so that
+//! telling every receiver its part takes as long as the parts together are, and not as long as the
+//! plan times the receivers.
 
 use super::Planned;
 use crate::units::NodeIx;
@@ -35,7 +36,8 @@ impl ByReceiver {
         ByReceiver { firsts, places }
     }
 
-    /// The segments of `planned` that `receiver` wants, ascending; `planned` is what the index was made of.
+    /// The segments of `planned` that `receiver` wants, ascending; `planned` is what the index was
+    /// made of.
     pub(crate) fn segments<'a>(
         &'a self,
         planned: &'a [Planned],
@@ -70,9 +72,11 @@ mod tests {
             own: Vec::new(),
             relays: Vec::new(),
         };
-        let plan = [planned(0, &[1, 3]), planned(10, &[3]), planned(20, &[1, 2, 3]), planned(30, &[2])];
+        let plan =
+            [planned(0, &[1, 3]), planned(10, &[3]), planned(20, &[1, 2, 3]), planned(30, &[2])];
         let index = ByReceiver::of(&plan, 5);
-        let starts = |node| index.segments(&plan, NodeIx(node)).map(|planned| planned.segment.span.start);
+        let starts =
+            |node| index.segments(&plan, NodeIx(node)).map(|planned| planned.segment.span.start);
         let found: Vec<Vec<u64>> = (0..5).map(|node| starts(node).collect()).collect();
         assert_eq!(found, [vec![], vec![0, 20], vec![20, 30], vec![0, 10, 20], vec![]]);
         assert_eq!(ByReceiver::of(&[], 2).segments(&[], NodeIx(1)).count(), 0);

@@ -1,15 +1,18 @@
 //! Receivers that want the same bytes feed each other.
 //!
-//! What k receivers want alike is cut into k parts, one of each in proportion to what it can send. A receiver asks the
-//! senders for its own part alone, and every other receiver for that one's part; what has not landed there yet waits there
-//! for it. So the senders send one copy, each receiver sends about as much as it receives, and all have everything
-//! after about the time of one copy, which is the optimum for equal speeds (Mundinger, Weber, Weiss: "Optimal scheduling
-//! of peer-to-peer file dissemination", 2008).
+//! What k receivers want alike is cut into k parts, one of each in proportion to what it can send.
+//! A receiver asks the senders for its own part alone, and every other receiver for that one's
+//! part; what has not landed there yet waits there for it. So the senders send one copy, each
+//! receiver sends about as much as it receives, and all have everything after about the time of one
+//! copy, which is the optimum for equal speeds (Mundinger, Weber, Weiss: "Optimal scheduling of
+//! peer-to-peer file dissemination", 2008).
 //!
-//! Many receivers form groups of at most [`GROUP_MAX`], so that nobody holds more flows than that. The owner of a part in one
-//! group asks the owner of that part in the group before: a chain in which everybody still sends one copy.
+//! Many receivers form groups of at most [`GROUP_MAX`], so that nobody holds more flows than that.
+//! The owner of a part in one group asks the owner of that part in the group before: a chain in
+//! which everybody still sends one copy.
 //!
-//! To a scheduler, bytes that are passed on are wanted once, by the receiver that asks the senders for them.
+//! To a scheduler, bytes that are passed on are wanted once, by the receiver that asks the senders
+//! for them.
 
 use std::collections::BTreeMap;
 
@@ -20,13 +23,16 @@ use crate::units::{NodeIx, Span};
 
 /// Receivers that all ask each other: a flow each way for each pair of them.
 const GROUP_MAX: usize = 16;
-/// A part is cut into so many pieces of about equal size, each of which can be handed over to another receiver.
+/// A part is cut into so many pieces of about equal size, each of which can be handed over to
+/// another receiver.
 const CHUNKS_MAX: usize = 16;
 /// No chunk is smaller than so many blocks.
 const CHUNK_BLOCKS_MIN: u64 = 4;
-/// A receiver that is slower than this part of the fastest passes nothing on: the others would have to wait for it.
+/// A receiver that is slower than this part of the fastest passes nothing on: the others would have
+/// to wait for it.
 const SLOW: f64 = 0.5;
-/// Who asks whom, over all parts: what the plan's size grows by. Beyond it, everybody asks the senders.
+/// Who asks whom, over all parts: what the plan's size grows by. Beyond it, everybody asks the
+/// senders.
 const ENTRIES_MAX: usize = 1 << 21;
 
 /// Segments of which receivers get some from each other.
@@ -45,7 +51,8 @@ struct Fed {
     relays: Vec<(NodeIx, NodeIx)>,
 }
 
-/// The segments of a problem with what receivers could pass on cut out; `None` where they could pass on nothing.
+/// The segments of a problem with what receivers could pass on cut out; `None` where they could
+/// pass on nothing.
 pub(super) fn split(problem: &Problem, segments: &[Segment]) -> Option<Split> {
     let mut split = Split { segments: Vec::with_capacity(segments.len()), fed: Vec::new() };
     let mut due: BTreeMap<NodeIx, f64> = BTreeMap::new();
@@ -93,7 +100,12 @@ fn groups_of(able: &[NodeIx]) -> impl Iterator<Item = &[NodeIx]> {
 }
 
 /// Cuts a segment into one part for each member of a group, by what they can send.
-fn parts(problem: &Problem, span: Span, group: &[NodeIx], due: &mut BTreeMap<NodeIx, f64>) -> Vec<(Span, NodeIx)> {
+fn parts(
+    problem: &Problem,
+    span: Span,
+    group: &[NodeIx],
+    due: &mut BTreeMap<NodeIx, f64>,
+) -> Vec<(Span, NodeIx)> {
     let speed = |node: &NodeIx| problem.nodes[node.at()].send_bytes_per_second;
     let all: f64 = group.iter().map(speed).sum();
     for node in group {
@@ -119,15 +131,16 @@ fn chunks((origin, block): (u64, u64), part: Span) -> Vec<Span> {
         let position = part.start + part.bytes() / count * at;
         origin + (position - origin) / block.max(1) * block.max(1)
     };
-    let mut ends: Vec<u64> = (1..count).map(cut).filter(|&end| part.start < end && end < part.end).collect();
+    let mut ends: Vec<u64> =
+        (1..count).map(cut).filter(|&end| part.start < end && end < part.end).collect();
     ends.push(part.end);
     ends.dedup();
     let starts = std::iter::once(part.start).chain(ends.iter().copied());
     starts.zip(ends.iter().copied()).map(|(start, end)| Span::new(start, end)).collect()
 }
 
-/// Gives what slow receivers should pass on to others that want it as well: whoever owns least takes the slow one's place,
-/// and the slow one asks it.
+/// Gives what slow receivers should pass on to others that want it as well: whoever owns least
+/// takes the slow one's place, and the slow one asks it.
 pub(super) fn hand_over(problem: &Problem, planned: &mut [Planned], slow: &[NodeIx]) {
     let mut owned: BTreeMap<NodeIx, u64> = BTreeMap::new();
     for one in planned.iter() {
@@ -139,12 +152,19 @@ pub(super) fn hand_over(problem: &Problem, planned: &mut [Planned], slow: &[Node
         let bytes = one.segment.span.bytes();
         for owner in owners(one).into_iter().filter(|owner| slow.contains(owner)) {
             let owners = owners(one);
-            let able = one.segment.remote_receivers().filter(|node| problem.nodes[node.at()].relays);
+            let able =
+                one.segment.remote_receivers().filter(|node| problem.nodes[node.at()].relays);
             let able = able.filter(|node| !slow.contains(node) && !owners.contains(node));
-            let Some(heir) = able.min_by_key(|node| (owned.get(node).copied().unwrap_or(0), *node)) else { continue };
+            let Some(heir) = able.min_by_key(|node| (owned.get(node).copied().unwrap_or(0), *node))
+            else {
+                continue;
+            };
             let asked = one.relay_of(owner);
             one.relays.retain(|(asks, _)| *asks != heir && *asks != owner);
-            one.relays.iter_mut().filter(|(_, relay)| *relay == owner).for_each(|(_, relay)| *relay = heir);
+            one.relays
+                .iter_mut()
+                .filter(|(_, relay)| *relay == owner)
+                .for_each(|(_, relay)| *relay = heir);
             one.relays.push((owner, heir));
             one.relays.extend(asked.map(|asked| (heir, asked)));
             one.relays.sort_unstable();
@@ -164,22 +184,35 @@ fn owners(planned: &Planned) -> Vec<NodeIx> {
 
 impl Split {
     fn add(&mut self, segment: &Segment, span: Span, groups: &[Vec<(Span, NodeIx)>]) {
-        let owner = |group: &Vec<(Span, NodeIx)>| group[group.partition_point(|(part, _)| part.end <= span.start)].1;
+        let owner = |group: &Vec<(Span, NodeIx)>| {
+            group[group.partition_point(|(part, _)| part.end <= span.start)].1
+        };
         let owners: Vec<NodeIx> = groups.iter().map(owner).collect();
-        let mut relays: Vec<(NodeIx, NodeIx)> = owners.windows(2).map(|pair| (pair[1], pair[0])).collect();
+        let mut relays: Vec<(NodeIx, NodeIx)> =
+            owners.windows(2).map(|pair| (pair[1], pair[0])).collect();
         for (group, owner) in groups.iter().zip(&owners) {
             let members: Vec<NodeIx> = group.iter().map(|(_, member)| *member).collect();
-            relays.extend(members.iter().filter(|member| *member != owner).map(|member| (*member, *owner)));
+            relays.extend(
+                members.iter().filter(|member| *member != owner).map(|member| (*member, *owner)),
+            );
         }
         // Who passes nothing on, for what reason ever, asks the group whose turn it is.
-        let mut asks: Vec<NodeIx> = relays.iter().map(|(asks, _)| *asks).chain([owners[0]]).collect();
+        let mut asks: Vec<NodeIx> =
+            relays.iter().map(|(asks, _)| *asks).chain([owners[0]]).collect();
         asks.sort_unstable();
         let others = segment.remote_receivers().filter(|node| asks.binary_search(node).is_err());
         relays.extend(others.zip(owners.iter().cycle()).map(|(node, owner)| (node, *owner)));
         relays.sort_unstable();
-        let from_senders = |node: &NodeIx| relays.binary_search_by_key(node, |(asks, _)| *asks).is_err();
-        let receivers = segment.receivers.iter().filter(|node| from_senders(node)).copied().collect();
-        self.segments.push(Segment { span, senders: segment.senders.clone(), receivers, groups: Vec::new() });
+        let from_senders =
+            |node: &NodeIx| relays.binary_search_by_key(node, |(asks, _)| *asks).is_err();
+        let receivers =
+            segment.receivers.iter().filter(|node| from_senders(node)).copied().collect();
+        self.segments.push(Segment {
+            span,
+            senders: segment.senders.clone(),
+            receivers,
+            groups: Vec::new(),
+        });
         self.fed.push(Fed { start: span.start, receivers: segment.receivers.clone(), relays });
     }
 
@@ -196,9 +229,15 @@ impl Split {
     }
 }
 
-/// What no schedule can beat where receivers feed each other: everybody must take in what it wants (`full`), senders must
-/// send one copy of everything (`once`), and all together must send all copies.
-pub(super) fn bound(problem: &Problem, full: &Demand, once: &Demand, segments: &[Segment]) -> Bound {
+/// What no schedule can beat where receivers feed each other: everybody must take in what it wants
+/// (`full`), senders must send one copy of everything (`once`), and all together must send all
+/// copies.
+pub(super) fn bound(
+    problem: &Problem,
+    full: &Demand,
+    once: &Demand,
+    segments: &[Segment],
+) -> Bound {
     let floor = bound::floor(problem, once);
     let mut sends = vec![false; problem.nodes.len()];
     for segment in segments {

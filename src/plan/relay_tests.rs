@@ -6,14 +6,22 @@ use super::*;
 
 const BLOCK: u64 = 10;
 
-/// Node 0 sends `bytes` to as many receivers as there are further speeds; all but those in `deaf` keep what they receive.
+/// Node 0 sends `bytes` to as many receivers as there are further speeds; all but those in `deaf`
+/// keep what they receive.
 fn copies(bytes: u64, speeds: &[f64], deaf: &[u32]) -> Problem {
     let mut nodes = nodes(speeds);
     for (at, node) in nodes.iter_mut().enumerate().skip(1) {
         node.relays = !deaf.contains(&(at as u32));
     }
-    let wants: Vec<(u32, u64, u64)> = (1..speeds.len() as u32).map(|node| (node, 0, bytes)).collect();
-    Problem { nodes, offers: rows(&[(0, 0, bytes)]), wants: rows(&wants), grid: (0, BLOCK), ..Problem::default() }
+    let wants: Vec<(u32, u64, u64)> =
+        (1..speeds.len() as u32).map(|node| (node, 0, bytes)).collect();
+    Problem {
+        nodes,
+        offers: rows(&[(0, 0, bytes)]),
+        wants: rows(&wants),
+        grid: (0, BLOCK),
+        ..Problem::default()
+    }
 }
 
 fn planned(problem: &Problem) -> Plan {
@@ -25,12 +33,18 @@ fn depth(plan: &Plan) -> usize {
     let of = |planned: &Planned, mut node: NodeIx| {
         let mut depth = 1;
         while let Some(relay) = planned.relay_of(node) {
-            assert!(depth < planned.segment.receivers.len(), "receivers wait for each other in a circle");
+            assert!(
+                depth < planned.segment.receivers.len(),
+                "receivers wait for each other in a circle"
+            );
             (node, depth) = (relay, depth + 1);
         }
         depth
     };
-    let depths = plan.planned.iter().flat_map(|one| one.segment.receivers.iter().map(move |&node| of(one, node)));
+    let depths = plan
+        .planned
+        .iter()
+        .flat_map(|one| one.segment.receivers.iter().map(move |&node| of(one, node)));
     depths.max().expect("somebody receives")
 }
 
@@ -40,7 +54,11 @@ fn many_copies_take_about_the_time_of_one() {
         let bytes = count as u64 * BLOCK * 20;
         let plan = planned(&copies(bytes, &vec![100.0; count + 1], &[]));
         let one = bytes as f64 / 100.0;
-        assert!(plan.predicted_seconds <= 1.15 * one, "{count}: {} s, not {one} s", plan.predicted_seconds);
+        assert!(
+            plan.predicted_seconds <= 1.15 * one,
+            "{count}: {} s, not {one} s",
+            plan.predicted_seconds
+        );
         assert!((plan.bound.seconds - one).abs() < 1e-9, "{count}: {:?}", plan.bound);
         assert_eq!(depth(&plan), 1 + count.div_ceil(GROUP_MAX), "{count}");
         assert_eq!(plan.wanted_bytes(), count as u64 * bytes);
@@ -60,12 +78,16 @@ fn a_slow_receiver_passes_nothing_on_and_the_others_do_not_wait_for_it() {
 #[test]
 fn who_keeps_nothing_is_fed_and_feeds_nobody() {
     let plan = planned(&copies(8000, &[100.0; 4], &[3]));
-    let relays: Vec<(NodeIx, NodeIx)> = plan.planned.iter().flat_map(|planned| planned.relays.clone()).collect();
+    let relays: Vec<(NodeIx, NodeIx)> =
+        plan.planned.iter().flat_map(|planned| planned.relays.clone()).collect();
     assert!(relays.iter().all(|(_, relay)| relay.0 != 3), "{relays:?}");
     assert!(relays.iter().any(|(asks, _)| asks.0 == 3), "{relays:?}");
     // One that keeps nothing, and one that does: the latter is fed first.
     let plan = planned(&copies(8000, &[100.0; 3], &[2]));
-    assert!(plan.planned.iter().all(|planned| planned.relays == [(NodeIx(2), NodeIx(1))]), "{plan:?}");
+    assert!(
+        plan.planned.iter().all(|planned| planned.relays == [(NodeIx(2), NodeIx(1))]),
+        "{plan:?}"
+    );
     // Nobody keeps anything: as many copies leave the sender.
     let plan = planned(&copies(8000, &[100.0; 4], &[1, 2, 3]));
     assert!(plan.planned.iter().all(|planned| planned.relays.is_empty()));
@@ -82,11 +104,18 @@ fn where_senders_are_no_bottleneck_nobody_relays() {
 #[test]
 fn every_scheduler_says_the_same_bound() {
     let problem = copies(8000, &[100.0, 100.0, 60.0, 100.0], &[]);
-    let plans = [Scheduler::Greedy, Scheduler::Lp, Scheduler::Uniform].map(|scheduler| plan(&problem, scheduler));
+    let plans = [Scheduler::Greedy, Scheduler::Lp, Scheduler::Uniform]
+        .map(|scheduler| plan(&problem, scheduler));
     let plans = plans.map(|plan| plan.expect("a plan"));
     assert!(plans.iter().all(|plan| plan.bound == plans[0].bound));
-    assert!(plans.iter().all(|plan| plan.predicted_seconds >= plan.bound.seconds * (1.0 - 1e-9)), "{plans:?}");
-    assert!(plans[2].planned.iter().all(|planned| planned.relays.is_empty()), "stripes heed nothing");
+    assert!(
+        plans.iter().all(|plan| plan.predicted_seconds >= plan.bound.seconds * (1.0 - 1e-9)),
+        "{plans:?}"
+    );
+    assert!(
+        plans[2].planned.iter().all(|planned| planned.relays.is_empty()),
+        "stripes heed nothing"
+    );
 }
 
 #[test]

@@ -6,11 +6,13 @@ use super::{GroupIx, Problem};
 use crate::error::{Code, Error, Result};
 use crate::units::{NodeIx, Span, union};
 
-/// Senders and receivers of all segments together: what a plan's size and work grow with. Two million nodes in segments
-/// of twenty senders and twenty receivers would need more; at 16 bytes each this bounds a plan to a quarter of a gigabyte.
+/// Senders and receivers of all segments together: what a plan's size and work grow with. Two
+/// million nodes in segments of twenty senders and twenty receivers would need more; at 16 bytes
+/// each this bounds a plan to a quarter of a gigabyte.
 pub(super) const INCIDENCES_MAX: usize = 1 << 24;
 
-/// A range between two neighbouring row boundaries, with one set of senders and one set of receivers.
+/// A range between two neighbouring row boundaries, with one set of senders and one set of
+/// receivers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Segment {
     pub(crate) span: Span,
@@ -18,15 +20,18 @@ pub(crate) struct Segment {
     pub(crate) senders: Vec<NodeIx>,
     /// Who wants it, ascending, each once.
     pub(crate) receivers: Vec<NodeIx>,
-    /// The groups that want it once each: their members, ascending, none of them a sender or a receiver of the segment.
-    /// Empty in a plan, where a member has become a receiver.
+    /// The groups that want it once each: their members, ascending, none of them a sender or a
+    /// receiver of the segment. Empty in a plan, where a member has become a receiver.
     pub(crate) groups: Vec<Vec<NodeIx>>,
 }
 
 impl Segment {
     /// The receivers that have to fetch it from another node.
     pub(crate) fn remote_receivers(&self) -> impl Iterator<Item = NodeIx> {
-        self.receivers.iter().copied().filter(|receiver| self.senders.binary_search(receiver).is_err())
+        self.receivers
+            .iter()
+            .copied()
+            .filter(|receiver| self.senders.binary_search(receiver).is_err())
     }
 
     fn incidences(&self) -> usize {
@@ -59,8 +64,8 @@ struct Cover {
     group_wants: BTreeMap<(GroupIx, NodeIx), u32>,
 }
 
-/// Cuts the wanted parts of the data space into segments, ascending. Work grows with the incidences of segments and
-/// nodes, which is the size of the answer.
+/// Cuts the wanted parts of the data space into segments, ascending. Work grows with the incidences
+/// of segments and nodes, which is the size of the answer.
 pub(super) fn cut(problem: &Problem) -> Result<Vec<Segment>> {
     let mut cover = Cover::default();
     let (mut segments, mut unserved) = (Vec::new(), Vec::new());
@@ -90,9 +95,14 @@ pub(super) fn cut(problem: &Problem) -> Result<Vec<Segment>> {
 fn edges(problem: &Problem) -> Vec<Edge> {
     let offers = problem.offers.iter().map(|&(node, span)| (Kind::Offer, node, span));
     let wants = problem.wants.iter().map(|&(node, span)| (Kind::Want, node, span));
-    let group_wants = problem.group_wants.iter().map(|&(group, node, span)| (Kind::GroupWant(group), node, span));
-    let mut edges = Vec::with_capacity(2 * (problem.offers.len() + problem.wants.len() + problem.group_wants.len()));
-    for (kind, node, span) in offers.chain(wants).chain(group_wants).filter(|(_, _, span)| !span.is_empty()) {
+    let group_wants =
+        problem.group_wants.iter().map(|&(group, node, span)| (Kind::GroupWant(group), node, span));
+    let mut edges = Vec::with_capacity(
+        2 * (problem.offers.len() + problem.wants.len() + problem.group_wants.len()),
+    );
+    for (kind, node, span) in
+        offers.chain(wants).chain(group_wants).filter(|(_, _, span)| !span.is_empty())
+    {
         edges.push(Edge { position: span.start, kind, starts: true, node });
         edges.push(Edge { position: span.end, kind, starts: false, node });
     }
@@ -113,7 +123,8 @@ impl Cover {
         }
     }
 
-    /// A node that wants this place for two groups. What it took would serve both, and no flow could count that.
+    /// A node that wants this place for two groups. What it took would serve both, and no flow
+    /// could count that.
     fn in_two_groups(&self) -> Option<NodeIx> {
         let mut nodes: Vec<NodeIx> = self.group_wants.keys().map(|(_, node)| *node).collect();
         nodes.sort_unstable();
@@ -121,13 +132,15 @@ impl Cover {
     }
 
     fn segment(&self, span: Span) -> Segment {
-        let (senders, receivers) = (self.offers.keys().copied().collect(), self.wants.keys().copied().collect());
+        let (senders, receivers) =
+            (self.offers.keys().copied().collect(), self.wants.keys().copied().collect());
         let mut segment = Segment { span, senders, receivers, groups: Vec::new() };
         let members: Vec<(GroupIx, NodeIx)> = self.group_wants.keys().copied().collect();
         let mut served = Vec::new();
         for group in members.chunk_by(|a, b| a.0 == b.0) {
-            let has =
-                |list: &[NodeIx]| group.iter().map(|(_, node)| *node).find(|node| list.binary_search(node).is_ok());
+            let has = |list: &[NodeIx]| {
+                group.iter().map(|(_, node)| *node).find(|node| list.binary_search(node).is_ok())
+            };
             if has(&segment.receivers).is_some() {
                 // A member that wants it for itself brings it to its group as well.
                 continue;
@@ -161,10 +174,14 @@ fn step<Key: Ord>(cover: &mut BTreeMap<Key, u32>, key: Key, starts: bool) {
 fn nobody_offers(unserved: Vec<Span>) -> Error {
     let missing = union(unserved);
     let named: Vec<String> = missing.iter().take(4).map(ToString::to_string).collect();
-    let more = if missing.len() > 4 { format!(" and {} more", missing.len() - 4) } else { String::new() };
-    Error::new(Code::Usage, format!("a reader wants {}{more}, which no writer offers", named.join(", ")))
-        .remedy("add a writer row for it, or want less")
-        .missing(missing)
+    let more =
+        if missing.len() > 4 { format!(" and {} more", missing.len() - 4) } else { String::new() };
+    Error::new(
+        Code::Usage,
+        format!("a reader wants {}{more}, which no writer offers", named.join(", ")),
+    )
+    .remedy("add a writer row for it, or want less")
+    .missing(missing)
 }
 
 fn two_groups(problem: &Problem, node: NodeIx, span: Span) -> Error {
@@ -174,7 +191,8 @@ fn two_groups(problem: &Problem, node: NodeIx, span: Span) -> Error {
 }
 
 fn too_many(problem: &Problem, segment: &Segment) -> Error {
-    let nodes = segment.senders.iter().chain(&segment.receivers).chain(segment.groups.iter().flatten());
+    let nodes =
+        segment.senders.iter().chain(&segment.receivers).chain(segment.groups.iter().flatten());
     let node = &problem.nodes[nodes.last().expect("a segment has receivers").at()];
     let what = format!(
         "{}the rows overlap too much for one plan: where the rows of {} and {} others meet, at bytes {}, its list of \
@@ -192,16 +210,27 @@ mod tests {
     use super::*;
 
     fn problem(offers: &[(u32, u64, u64)], wants: &[(u32, u64, u64)]) -> Problem {
-        let rows = |rows: &[(u32, u64, u64)]| rows.iter().map(|&(n, s, e)| (NodeIx(n), Span::new(s, e))).collect();
+        let rows = |rows: &[(u32, u64, u64)]| {
+            rows.iter().map(|&(n, s, e)| (NodeIx(n), Span::new(s, e))).collect()
+        };
         Problem { offers: rows(offers), wants: rows(wants), ..Problem::default() }
     }
 
     #[test]
     fn figure_2_has_four_segments_with_one_sender_each() {
         let offers = [(0, 0, 1024), (1, 1024, 2048), (2, 2048, 3072), (3, 3072, 4096)];
-        let segments = cut(&problem(&offers, &[(4, 0, 2048), (5, 2048, 4096), (6, 0, 4096)])).expect("servable");
+        let segments = cut(&problem(&offers, &[(4, 0, 2048), (5, 2048, 4096), (6, 0, 4096)]))
+            .expect("servable");
         let spans: Vec<Span> = segments.iter().map(|segment| segment.span).collect();
-        assert_eq!(spans, [Span::new(0, 1024), Span::new(1024, 2048), Span::new(2048, 3072), Span::new(3072, 4096)]);
+        assert_eq!(
+            spans,
+            [
+                Span::new(0, 1024),
+                Span::new(1024, 2048),
+                Span::new(2048, 3072),
+                Span::new(3072, 4096)
+            ]
+        );
         assert_eq!(segments[1].senders, [NodeIx(1)]);
         assert_eq!(segments[1].receivers, [NodeIx(4), NodeIx(6)]);
     }
@@ -227,7 +256,8 @@ mod tests {
         let group = GroupIx(0);
         problem.group_wants = [1, 2, 3].map(|node| (group, NodeIx(node), Span::new(0, 40))).into();
         let segments = cut(&problem).expect("servable");
-        let facts = |segment: &Segment| (segment.span, segment.receivers.clone(), segment.groups.clone());
+        let facts =
+            |segment: &Segment| (segment.span, segment.receivers.clone(), segment.groups.clone());
         let members = vec![vec![NodeIx(1), NodeIx(2), NodeIx(3)]];
         // Node 3 wants the start for itself, node 2 has the end.
         assert_eq!(facts(&segments[0]), (Span::new(0, 10), vec![NodeIx(3)], vec![]));
@@ -237,9 +267,15 @@ mod tests {
 
     #[test]
     fn rows_that_all_overlap_are_refused_before_they_fill_the_memory() {
-        let windows =
-            |first: u32| (0..6000).map(move |n| (NodeIx(first + n), Span::new(u64::from(n), 10_000 + u64::from(n))));
-        let node = |n: u32| super::super::Capacity { name: format!("n{n}:1"), line: n + 2, ..Default::default() };
+        let windows = |first: u32| {
+            (0..6000)
+                .map(move |n| (NodeIx(first + n), Span::new(u64::from(n), 10_000 + u64::from(n))))
+        };
+        let node = |n: u32| super::super::Capacity {
+            name: format!("n{n}:1"),
+            line: n + 2,
+            ..Default::default()
+        };
         let nodes = (0..12_000).map(node);
         let problem = Problem {
             nodes: nodes.collect(),
@@ -250,8 +286,14 @@ mod tests {
         let error = cut(&problem).expect_err("72 million incidences");
         assert_eq!(error.code, Code::Usage);
         assert!(error.message.contains("others meet, at bytes"), "{error}");
-        let place = error.message.split_once(": the rows overlap too much").map(|(place, _)| place.to_owned());
-        let node = error.message.split_once("the rows of n").and_then(|(_, rest)| rest.split(':').next()?.parse().ok());
+        let place = error
+            .message
+            .split_once(": the rows overlap too much")
+            .map(|(place, _)| place.to_owned());
+        let node = error
+            .message
+            .split_once("the rows of n")
+            .and_then(|(_, rest)| rest.split(':').next()?.parse().ok());
         assert_eq!(place, node.map(|node: u32| format!("line {}", node + 2)), "{error}");
     }
 }

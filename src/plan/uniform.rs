@@ -1,14 +1,22 @@
-//! Equal striping with no regard to speed, as striped `GridFTP` does: the baseline of the CEP paper's Figures 6 and 7.
+//! Equal striping with no regard to speed, as striped `GridFTP` does: the baseline of the CEP
+//! paper's Figures 6 and 7.
 //!
-//! Every receiver asks every sender of a segment for an equal part, and the members of a group take equal parts.
+//! Every receiver asks every sender of a segment for an equal part, and the members of a group take
+//! equal parts.
 
 use super::demand::Demand;
 use super::{Planned, Problem, Segment, groups};
 use crate::error::Result;
 
 /// Gives the parts of groups to their members.
-pub(super) fn deal(problem: &Problem, segments: &[Segment], demand: &Demand) -> Result<Option<Vec<Segment>>> {
-    groups::deal(problem, segments, demand, |choice| equal(demand.choices[choice as usize].members.len()))
+pub(super) fn deal(
+    problem: &Problem,
+    segments: &[Segment],
+    demand: &Demand,
+) -> Result<Option<Vec<Segment>>> {
+    groups::deal(problem, segments, demand, |choice| {
+        equal(demand.choices[choice as usize].members.len())
+    })
 }
 
 /// Gives every segment's senders their weights.

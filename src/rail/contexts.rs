@@ -66,7 +66,8 @@ pub(super) struct Sending {
     /// Where the header lies in the slot.
     pub(super) start: usize,
     pub(super) route: Route,
-    /// Whether the kernel refused to send without a copy, and the slot is to be sent plainly once it is back.
+    /// Whether the kernel refused to send without a copy, and the slot is to be sent plainly once
+    /// it is back.
     pub(super) again: bool,
 }
 
@@ -74,7 +75,9 @@ impl Context {
     /// The transfer that the operation lands a piece of.
     fn lands(&self) -> Option<TransferIx> {
         match self {
-            Context::Payload { landing, .. } | Context::Write { landing, .. } => Some(landing.transfer),
+            Context::Payload { landing, .. } | Context::Write { landing, .. } => {
+                Some(landing.transfer)
+            }
             _ => None,
         }
     }
@@ -93,7 +96,11 @@ pub(super) struct Contexts {
 
 impl Contexts {
     pub(super) fn new(places: u32) -> Contexts {
-        Contexts { places: vec![None; places as usize], free: (0..places).rev().collect(), landing: 0 }
+        Contexts {
+            places: vec![None; places as usize],
+            free: (0..places).rev().collect(),
+            landing: 0,
+        }
     }
 
     /// Keeps `context` and gives its token, or `None` where the table is full.

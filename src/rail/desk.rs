@@ -1,4 +1,5 @@
-//! One transfer's data as the node's rails see it: which row holds a piece, and which files and offsets that means.
+//! One transfer's data as the node's rails see it: which row holds a piece, and which files and
+//! offsets that means.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,7 +64,8 @@ impl Desk {
 
     /// Where all of `span` can be had: in an offer, or where it lands.
     pub(super) fn held(&self, span: Span) -> Option<Held> {
-        let offer = self.offers.iter().position(|offer| offer.range.contains(span)).map(Held::Offered);
+        let offer =
+            self.offers.iter().position(|offer| offer.range.contains(span)).map(Held::Offered);
         offer.or_else(|| self.layout(span, 0).map(Held::Landed))
     }
 
@@ -82,7 +84,8 @@ impl Desk {
 
     /// The next layout from `first` on that a landed piece is written by.
     pub(super) fn layout(&self, piece: Span, first: usize) -> Option<usize> {
-        let place = self.layouts[first..].iter().position(|layout| layout.range().contains(piece))?;
+        let place =
+            self.layouts[first..].iter().position(|layout| layout.range().contains(piece))?;
         Some(first + place)
     }
 
@@ -123,8 +126,8 @@ impl Tally {
         self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts a piece that is handed to its socket: once its receiver has it, the sender may be asked for its counts at
-    /// any moment, and before this rail has heard of the end of the send.
+    /// Counts a piece that is handed to its socket: once its receiver has it, the sender may be
+    /// asked for its counts at any moment, and before this rail has heard of the end of the send.
     pub(super) fn sends(&self, bytes: u64) {
         self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -156,7 +159,12 @@ pub(crate) struct Activity {
 impl Activity {
     pub(super) fn requested(&self, now: Moment) {
         // Losing the race to another rail is fine: that one was first.
-        let _ = self.first_request.compare_exchange(0, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.first_request.compare_exchange(
+            0,
+            now.0.max(1),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 
     pub(super) fn written(&self, now: Moment) {

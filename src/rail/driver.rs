@@ -31,19 +31,22 @@ pub(super) const FLOWS_MAX: u32 = 96;
 pub(super) const CELLS: u32 = 2 * FLOWS_MAX;
 /// Room for headers and requests: a cell takes 42 of them.
 pub(super) const CELL_BYTES: usize = 4096;
-/// Files of one rail that the kernel is told of once: its flows, and some files with their direct twins. More are named at
-/// each operation.
+/// Files of one rail that the kernel is told of once: its flows, and some files with their direct
+/// twins. More are named at each operation.
 pub(super) const FILES_FIXED: u32 = FLOWS_MAX + 1024;
 /// Landed pieces that are told to the owner together; the last ones of a flow are told at once.
 const LANDED_BATCH: usize = 8;
-/// What may wait unread in the socket of a flow that fetches: a block, so that the sender never waits for this thread to
-/// copy one out. A flow's own buffers grow beyond it where the delay asks for more.
+/// What may wait unread in the socket of a flow that fetches: a block, so that the sender never
+/// waits for this thread to copy one out. A flow's own buffers grow beyond it where the delay asks
+/// for more.
 const UNREAD_BYTES: usize = 4 << 20;
-/// What may wait unsent in the sockets of all flows that feed: enough that none runs dry before this thread comes round.
+/// What may wait unsent in the sockets of all flows that feed: enough that none runs dry before
+/// this thread comes round.
 const UNSENT_BYTES: usize = 1 << 20;
 /// The same for one of them: a wake for less costs more than what is sent by it.
 const UNSENT_BYTES_MIN: usize = 32 * 1024;
-/// Events that wait for the mailbox without its place having to grow: a batch, and what flows say meanwhile.
+/// Events that wait for the mailbox without its place having to grow: a batch, and what flows say
+/// meanwhile.
 const OUTBOX: usize = 256;
 /// When a mailbox that was full is tried again.
 const POST_AGAIN: Duration = Duration::from_millis(1);
@@ -97,7 +100,8 @@ pub(super) struct Driver<I, M> {
     pub(super) loaded: HashMap<(FlowIx, u32), Loaded>,
     /// Slots that sends without a copy have, until their notices come.
     pub(super) lent: u32,
-    /// Which slots hold the filler of the pattern, at which phase and for how many bytes; by address.
+    /// Which slots hold the filler of the pattern, at which phase and for how many bytes; by
+    /// address.
     pub(super) dressed: HashMap<usize, (usize, usize)>,
     /// What carries out the operations, for the report.
     driven_by: String,
@@ -109,7 +113,14 @@ pub(super) struct Driver<I, M> {
 }
 
 impl<I: Io, M: Mailbox> Driver<I, M> {
-    pub(super) fn new(clock: Clock, size: Size, io: I, buffers: Buffers, inbox: Receiver<Command>, mailbox: M) -> Self {
+    pub(super) fn new(
+        clock: Clock,
+        size: Size,
+        io: I,
+        buffers: Buffers,
+        inbox: Receiver<Command>,
+        mailbox: M,
+    ) -> Self {
         let Buffers { cells, landing_slots, serving_slots, driven_by } = buffers;
         Driver {
             clock,
@@ -142,7 +153,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             self.drain_ended();
             self.post();
             if let Err(error) = self.io.wait(self.timeout(), &mut completions) {
-                self.tell(Event::Failed { error: Error::new(Code::Internal, format!("the ring failed: {error}")) });
+                self.tell(Event::Failed {
+                    error: Error::new(Code::Internal, format!("the ring failed: {error}")),
+                });
                 return self.post_all();
             }
             for completion in completions.drain(..) {
@@ -158,17 +171,27 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             let Ok(command) = self.inbox.try_recv() else { return true };
             let now = self.clock.now();
             match command {
-                Command::Join { transfer, rail, desk, silence } => self.join(transfer, rail, desk, silence),
-                Command::FlowUp { transfer, flow, socket, side } => self.flow_up(transfer, flow, socket, side),
+                Command::Join { transfer, rail, desk, silence } => {
+                    self.join(transfer, rail, desk, silence)
+                }
+                Command::FlowUp { transfer, flow, socket, side } => {
+                    self.flow_up(transfer, flow, socket, side)
+                }
                 Command::Lease { transfer, flow, pieces } => {
-                    self.pull(transfer, |pull| pull.handle(now, pull::Event::Lease { flow, pieces }));
+                    self.pull(transfer, |pull| {
+                        pull.handle(now, pull::Event::Lease { flow, pieces })
+                    });
                 }
                 Command::Revoke { transfer, flow, pieces } => {
-                    self.pull(transfer, |pull| pull.handle(now, pull::Event::Revoke { flow, pieces }));
+                    self.pull(transfer, |pull| {
+                        pull.handle(now, pull::Event::Revoke { flow, pieces })
+                    });
                 }
                 Command::Offer { transfer, span } => self.offer(transfer, span),
                 Command::Withdraw { transfer, span } => self.withdraw(transfer, span),
-                Command::Close { flow } => self.close(flow, Error::new(Code::Cancelled, "not needed any more")),
+                Command::Close { flow } => {
+                    self.close(flow, Error::new(Code::Cancelled, "not needed any more"))
+                }
                 Command::Drain { transfer } => self.drain(transfer),
                 Command::Leave { transfer } => self.leave(transfer),
                 Command::Stop => return false,
@@ -192,15 +215,26 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                     // Without its files it is nobody's transfer here: its flows are refused.
                     self.unregister(files);
                     let what = format!("this rail cannot take in the transfer's files: {error}");
-                    let error = Error::new(Code::Data, what).remedy("give the node more descriptors (ulimit -n)");
+                    let error = Error::new(Code::Data, what)
+                        .remedy("give the node more descriptors (ulimit -n)");
                     return self.tell(Event::Broken { transfer, error });
                 }
             }
         }
         let pull = Pull::new(self.size.block_bytes, silence);
-        let tenant = Tenant { desk, rail, pull, relay: Relay::default(), files, splice_failed: false, draining: false };
+        let tenant = Tenant {
+            desk,
+            rail,
+            pull,
+            relay: Relay::default(),
+            files,
+            splice_failed: false,
+            draining: false,
+        };
         tenant.paths().driven_by(&self.driven_by);
-        if tenant.desk.path == DataPath::Direct && tenant.files.iter().any(|(_, direct)| direct.is_none()) {
+        if tenant.desk.path == DataPath::Direct
+            && tenant.files.iter().any(|(_, direct)| direct.is_none())
+        {
             tenant.paths().because(Reason::NoDirect);
         }
         self.tenants.insert(transfer, tenant);
@@ -210,13 +244,15 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let (buffered, direct) = file.share();
         let buffered = self.io.register_shared(buffered)?;
         let direct = match (direct, file.direct_alignment()) {
-            (Some(direct), Some(align)) if path != DataPath::Copy => match self.io.register_shared(direct) {
-                Ok(direct) => Some((direct, align)),
-                Err(error) => {
-                    self.unregister(vec![(buffered, None)]);
-                    return Err(error);
+            (Some(direct), Some(align)) if path != DataPath::Copy => {
+                match self.io.register_shared(direct) {
+                    Ok(direct) => Some((direct, align)),
+                    Err(error) => {
+                        self.unregister(vec![(buffered, None)]);
+                        return Err(error);
+                    }
                 }
-            },
+            }
             _ => None,
         };
         Ok((buffered, direct))
@@ -232,7 +268,10 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 
     fn flow_up(&mut self, transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: Side) {
-        let broken = |error: String| owner::Event::FlowDown { flow, error: Error::new(Code::Unreachable, error) };
+        let broken = |error: String| owner::Event::FlowDown {
+            flow,
+            error: Error::new(Code::Unreachable, error),
+        };
         let fetches = matches!(side, Side::Fetch { .. });
         let joined = self.tenants.get(&transfer).is_some_and(|tenant| !tenant.draining || !fetches);
         let registered = match joined && self.flows.len() < FLOWS_MAX as usize {
@@ -241,7 +280,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         };
         let socket = match registered {
             Ok(socket) => socket,
-            Err(error) if fetches => return self.tell(Event::Owner { transfer, event: broken(error) }),
+            Err(error) if fetches => {
+                return self.tell(Event::Owner { transfer, event: broken(error) });
+            }
             Err(_) => return,
         };
         let now = self.clock.now();
@@ -251,9 +292,10 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                 let requests = VecDeque::with_capacity(REQUESTS_MAX as usize);
                 Half::Fetch(Fetch { requests, asking: false, wake_bytes_max })
             }
-            Side::Feed { .. } => {
-                Half::Feed(Feed { answers: VecDeque::with_capacity(FLOW_REQUESTS_MAX), ..Feed::default() })
-            }
+            Side::Feed { .. } => Half::Feed(Feed {
+                answers: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
+                ..Feed::default()
+            }),
         };
         self.flows.insert(flow, Flow { transfer, socket, half });
         self.keep_unsent();
@@ -269,20 +311,24 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         }
     }
 
-    /// Keeps what waits in the sockets of the flows that feed short, so that who is served next is decided here, by weight,
-    /// and not by how much of it each socket has swallowed.
+    /// Keeps what waits in the sockets of the flows that feed short, so that who is served next is
+    /// decided here, by weight, and not by how much of it each socket has swallowed.
     fn keep_unsent(&mut self) {
         let feeds = || self.flows.values().filter(|flow| matches!(flow.half, Half::Feed(_)));
-        let bytes = (UNSENT_BYTES / feeds().count().max(1).next_power_of_two()).max(UNSENT_BYTES_MIN);
+        let bytes =
+            (UNSENT_BYTES / feeds().count().max(1).next_power_of_two()).max(UNSENT_BYTES_MIN);
         for flow in feeds() {
-            // A kernel that does not know the option shares the rail by what sockets hold, as it always has.
+            // A kernel that does not know the option shares the rail by what sockets hold, as it
+            // always has.
             let _ = self.io.keep_unsent(flow.socket, bytes);
         }
     }
 
     fn drain(&mut self, transfer: TransferIx) {
-        let is_fetch = |flow: &Flow| flow.transfer == transfer && matches!(flow.half, Half::Fetch(_));
-        let flows: Vec<FlowIx> = self.flows.iter().filter(|(_, flow)| is_fetch(flow)).map(|(&flow, _)| flow).collect();
+        let is_fetch =
+            |flow: &Flow| flow.transfer == transfer && matches!(flow.half, Half::Fetch(_));
+        let flows: Vec<FlowIx> =
+            self.flows.iter().filter(|(_, flow)| is_fetch(flow)).map(|(&flow, _)| flow).collect();
         for flow in flows {
             self.close(flow, Error::new(Code::Cancelled, "everything has landed"));
         }
@@ -296,7 +342,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     fn drain_ended(&mut self) {
         let Driver { tenants, contexts, .. } = self;
         let mut draining = tenants.iter_mut().filter(|(_, tenant)| tenant.draining);
-        while let Some((&transfer, tenant)) = draining.find(|(transfer, _)| !contexts.lands(**transfer)) {
+        while let Some((&transfer, tenant)) =
+            draining.find(|(transfer, _)| !contexts.lands(**transfer))
+        {
             tenant.draining = false;
             self.outbox.push_back(Event::Drained { transfer });
             self.urgent = true;
@@ -321,10 +369,14 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             let mut idle = true;
             let mut next = self.tenants.first_key_value().map(|(&transfer, _)| transfer);
             while let Some(transfer) = next {
-                while let Some(event) = self.tenants.get_mut(&transfer).and_then(|tenant| tenant.pull.poll_owner()) {
+                while let Some(event) =
+                    self.tenants.get_mut(&transfer).and_then(|tenant| tenant.pull.poll_owner())
+                {
                     self.tell(Event::Owner { transfer, event });
                 }
-                while let Some(action) = self.tenants.get_mut(&transfer).and_then(|tenant| tenant.pull.poll_action()) {
+                while let Some(action) =
+                    self.tenants.get_mut(&transfer).and_then(|tenant| tenant.pull.poll_action())
+                {
                     idle = false;
                     self.fetch(transfer, action);
                 }
@@ -349,8 +401,12 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         }
         match self.contexts.take(token) {
             Context::Header { flow } => self.header_received(flow, result, slot),
-            Context::Payload { landing, done } => self.payload_received(landing, done, result, slot),
-            Context::Write { landing, sink, step, done } => self.wrote(landing, (sink, step, done), result, slot),
+            Context::Payload { landing, done } => {
+                self.payload_received(landing, done, result, slot)
+            }
+            Context::Write { landing, sink, step, done } => {
+                self.wrote(landing, (sink, step, done), result, slot)
+            }
             Context::Asking { flow } => self.asked(flow, result),
             Context::Requests { flow } => self.requests_received(flow, result, slot),
             Context::Load { loading, way, done } => self.read(loading, way, done, result, slot),
@@ -382,11 +438,17 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         match state.half {
             Half::Fetch(_) => {
                 let now = self.clock.now();
-                self.pull(state.transfer, |pull| pull.handle(now, pull::Event::FlowDown { flow, error }));
+                self.pull(state.transfer, |pull| {
+                    pull.handle(now, pull::Event::FlowDown { flow, error })
+                });
             }
             Half::Feed(feed) => {
-                // What stood in line has left the machine as sent; its slots are free with the pieces.
-                let pieces = feed.answers.iter().filter(|answer| matches!(answer, super::sockets::Answer::Piece(_)));
+                // What stood in line has left the machine as sent; its slots are free with the
+                // pieces.
+                let pieces = feed
+                    .answers
+                    .iter()
+                    .filter(|answer| matches!(answer, super::sockets::Answer::Piece(_)));
                 let waiting = pieces.count();
                 for _ in 0..waiting {
                     self.serve.handle(serve::Event::Sent { flow });
@@ -420,7 +482,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         loop {
             self.mailbox.deliver(&mut self.outbox);
             let told = self.inbox.recv_timeout(POST_AGAIN);
-            if self.outbox.is_empty() || matches!(told, Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected)) {
+            if self.outbox.is_empty()
+                || matches!(told, Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected))
+            {
                 return;
             }
         }

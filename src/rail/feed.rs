@@ -28,7 +28,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         match action {
             serve::Action::Load { flow, ask } => self.load(flow, ask),
             serve::Action::Send { flow, ask } => self.answer(flow, Answer::Piece(ask)),
-            serve::Action::Refuse { flow, ask, code } => self.answer(flow, Answer::Refusal(ask, code)),
+            serve::Action::Refuse { flow, ask, code } => {
+                self.answer(flow, Answer::Refusal(ask, code))
+            }
             serve::Action::Unload { flow, ask } => {
                 self.loaded.remove(&(flow, ask.request));
             }
@@ -42,11 +44,21 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let socket = state.socket;
         let partial_bytes = state.feed().map_or(0, |feed| feed.partial_bytes);
         let Some(cell) = cell.or_else(|| self.cells.take()) else { return self.out_of_cells(flow) };
-        let op = Op::Recv { file: socket, slot: cell, range: partial_bytes..CELL_BYTES, wait_all: false };
+        let op = Op::Recv {
+            file: socket,
+            slot: cell,
+            range: partial_bytes..CELL_BYTES,
+            wait_all: false,
+        };
         self.submit_or_close(flow, Context::Requests { flow }, op);
     }
 
-    pub(super) fn requests_received(&mut self, flow: FlowIx, result: Result<u32, Errno>, cell: Option<Slot>) {
+    pub(super) fn requests_received(
+        &mut self,
+        flow: FlowIx,
+        result: Result<u32, Errno>,
+        cell: Option<Slot>,
+    ) {
         let Some(feed) = self.flows.get_mut(&flow).and_then(Flow::feed) else { return };
         let mut cell = cell.expect("requests come in a cell");
         let Some(received) = result.ok().filter(|received| *received > 0) else {
@@ -57,13 +69,20 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         feed.partial_bytes = filled - whole;
         for header in cell.as_slice()[..whole].chunks_exact(FRAME_BYTES) {
             match Frame::decode(header).map(|frame| (frame.kind, frame)) {
-                Ok((FrameKind::Request { soft }, frame)) if u64::from(frame.length) <= self.size.block_bytes => {
+                Ok((FrameKind::Request { soft }, frame))
+                    if u64::from(frame.length) <= self.size.block_bytes =>
+                {
                     let ask = Ask { request: frame.request, span: frame.span(), soft };
                     if let Err(error) = self.requested(flow, ask) {
                         return self.close(flow, error);
                     }
                 }
-                Ok(_) => return self.close(flow, Error::new(Code::Internal, "the receiver asks for what is no piece")),
+                Ok(_) => {
+                    return self.close(
+                        flow,
+                        Error::new(Code::Internal, "the receiver asks for what is no piece"),
+                    );
+                }
                 Err(error) => return self.close(flow, Error::from(error)),
             }
         }
@@ -78,7 +97,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         if tenant.as_ref().is_some_and(|tenant| !tenant.desk.method.takes(ask.span)) {
             return Err(Error::new(Code::Internal, "the receiver asks for what is no piece"));
         }
-        let relay = tenant.filter(|tenant| matches!(tenant.desk.held(ask.span), Some(Held::Landed(_))));
+        let relay =
+            tenant.filter(|tenant| matches!(tenant.desk.held(ask.span), Some(Held::Landed(_))));
         match relay.map_or(Ok(Asked::Ready), |tenant| tenant.relay.ask(flow, ask))? {
             Asked::Ready => self.serve.handle(serve::Event::Request { flow, ask }),
             Asked::Waits => {}
@@ -108,7 +128,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     fn load(&mut self, flow: FlowIx, ask: Ask) {
         let transfer = self.flows.get(&flow).map(|flow| flow.transfer);
         let tenant = transfer.and_then(|transfer| Some((transfer, self.tenants.get(&transfer)?)));
-        let held = tenant.and_then(|(transfer, tenant)| Some((transfer, tenant.desk.held(ask.span)?)));
+        let held =
+            tenant.and_then(|(transfer, tenant)| Some((transfer, tenant.desk.held(ask.span)?)));
         let Some((transfer, held)) = held else {
             return self.serve.handle(serve::Event::Loaded { flow, ask, result: Err(Code::Data) });
         };
@@ -116,7 +137,11 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             self.serving_slots = slots(self.size).ok();
         }
         let Some(slot) = self.serving_slots.as_ref().and_then(ring::Pool::take) else {
-            return self.serve.handle(serve::Event::Loaded { flow, ask, result: Err(Code::Internal) });
+            return self.serve.handle(serve::Event::Loaded {
+                flow,
+                ask,
+                result: Err(Code::Internal),
+            });
         };
         let loading = Loading { transfer, flow, ask, held };
         let desk = &self.tenants[&transfer].desk;
@@ -163,13 +188,16 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let address = slot.as_slice().as_ptr() as usize;
         let piece = &mut slot.as_mut_slice()[start..start + bytes];
         match self.dressed.get(&address) {
-            Some(&(phase, dressed)) if phase == start && dressed >= bytes => pattern::stamp(seed, span.start, piece),
+            Some(&(phase, dressed)) if phase == start && dressed >= bytes => {
+                pattern::stamp(seed, span.start, piece)
+            }
             _ => {
                 pattern::fill(seed, span.start, piece);
                 self.dressed.insert(address, (start, bytes));
             }
         }
-        if !matches!(self.tenants[&loading.transfer].desk.path, DataPath::Auto | DataPath::Zerocopy) {
+        if !matches!(self.tenants[&loading.transfer].desk.path, DataPath::Auto | DataPath::Zerocopy)
+        {
             self.tenants[&loading.transfer].paths().because(Reason::NoFile);
         }
         self.loaded(loading, start, Route::PatternSend, slot);
@@ -182,7 +210,11 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let extent = extent(tenant, loading);
         let (buffered, direct) = tenant.files[extent.file];
         let direct = direct.filter(|_| way == Way::Direct);
-        let step = read_step(extent.offset_bytes, piece_bytes(loading.ask), direct.map(|(_, align)| align));
+        let step = read_step(
+            extent.offset_bytes,
+            piece_bytes(loading.ask),
+            direct.map(|(_, align)| align),
+        );
         let op = Op::Read {
             file: direct.map_or(buffered, |(file, _)| file),
             slot,
@@ -231,7 +263,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             Ok(read) if read > 0 && (done + read as usize).is_multiple_of(align.unwrap_or(1)) => {
                 self.read_on(loading, way, done + read as usize, slot);
             }
-            // The end of the file, where there were bytes when the transfer began; or the disk fails.
+            // The end of the file, where there were bytes when the transfer began; or the disk
+            // fails.
             Ok(_) | Err(_) => {
                 drop(slot);
                 self.load_failed(loading, Code::Data);
@@ -239,18 +272,24 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         }
     }
 
-    /// Whether the source of a piece that was just read is still what it was when the transfer began. A write changes what a
-    /// file looks like before it changes its bytes: what was read before this is what was there then. It costs less than a
-    /// microsecond.
+    /// Whether the source of a piece that was just read is still what it was when the transfer
+    /// began. A write changes what a file looks like before it changes its bytes: what was read
+    /// before this is what was there then. It costs less than a microsecond.
     pub(super) fn is_unchanged(&self, loading: Loading) -> bool {
         match (loading.held, self.tenants.get(&loading.transfer)) {
-            (Held::Offered(at), Some(tenant)) => tenant.desk.offers[at].source.check_unchanged().is_ok(),
+            (Held::Offered(at), Some(tenant)) => {
+                tenant.desk.offers[at].source.check_unchanged().is_ok()
+            }
             _ => true,
         }
     }
 
     pub(super) fn load_failed(&mut self, loading: Loading, code: Code) {
-        self.serve.handle(serve::Event::Loaded { flow: loading.flow, ask: loading.ask, result: Err(code) });
+        self.serve.handle(serve::Event::Loaded {
+            flow: loading.flow,
+            ask: loading.ask,
+            result: Err(code),
+        });
     }
 
     /// Checks a piece that is in its slot.
@@ -262,14 +301,20 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         }
         let piece = &slot.as_slice()[start..start + piece_bytes(ask)];
         let check = self.tenants[&transfer].desk.method.of(ask.span, piece);
-        self.ready(loading, check, Loaded { slot, start: start - FRAME_BYTES, behind: None, route });
+        self.ready(
+            loading,
+            check,
+            Loaded { slot, start: start - FRAME_BYTES, behind: None, route },
+        );
     }
 
     /// Puts the header of a piece in its place, and says that the piece can be sent.
     pub(super) fn ready(&mut self, loading: Loading, check: Check, mut loaded: Loaded) {
         let Loading { flow, ask, .. } = loading;
         let header = loaded.start..loaded.start + FRAME_BYTES;
-        let place = loaded.slot.as_mut_slice()[header].first_chunk_mut().expect("the slack has room for a header");
+        let place = loaded.slot.as_mut_slice()[header]
+            .first_chunk_mut()
+            .expect("the slack has room for a header");
         frame(ask, FrameKind::Data(check)).encode(place);
         self.loaded.insert((flow, ask.request), loaded);
         self.serve.handle(serve::Event::Loaded { flow, ask, result: Ok(()) });
@@ -280,14 +325,18 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         match self.flows.get_mut(&flow).and_then(Flow::feed) {
             Some(feed) => {
                 feed.answers.push_back(answer);
-                // Each is the answer to a request that the receiver has outstanding, unless it reads none of them.
+                // Each is the answer to a request that the receiver has outstanding, unless it
+                // reads none of them.
                 if feed.answers.len() > FLOW_REQUESTS_MAX {
-                    let error = Error::new(Code::Refused, "the receiver asks for more than its credit");
+                    let error =
+                        Error::new(Code::Refused, "the receiver asks for more than its credit");
                     return self.close(flow, error);
                 }
                 self.answer_next(flow);
             }
-            None if matches!(answer, Answer::Piece(_)) => self.serve.handle(serve::Event::Sent { flow }),
+            None if matches!(answer, Answer::Piece(_)) => {
+                self.serve.handle(serve::Event::Sent { flow })
+            }
             None => {}
         }
     }
@@ -300,12 +349,16 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         feed.answering = true;
         let (loaded, bytes) = match answer {
             Answer::Piece(ask) => {
-                let loaded = self.loaded.remove(&(flow, ask.request)).expect("a piece is loaded before it is sent");
+                let loaded = self
+                    .loaded
+                    .remove(&(flow, ask.request))
+                    .expect("a piece is loaded before it is sent");
                 (loaded, piece_bytes(ask))
             }
             Answer::Refusal(ask, code) => {
                 let Some(mut slot) = self.cells.take() else { return self.out_of_cells(flow) };
-                let place = slot.as_mut_slice().first_chunk_mut().expect("a cell has room for a header");
+                let place =
+                    slot.as_mut_slice().first_chunk_mut().expect("a cell has room for a header");
                 frame(ask, FrameKind::Refuse(code)).encode(place);
                 (Loaded { slot, start: 0, behind: None, route: Route::ReadSend }, 0)
             }
@@ -314,15 +367,28 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let op = match behind {
             Some((source, offset)) => {
                 let bytes = u32::try_from(bytes).expect("a piece is a block at most");
-                Op::SendFile { file: socket, slot, range: start..start + FRAME_BYTES, source, offset, bytes }
+                Op::SendFile {
+                    file: socket,
+                    slot,
+                    range: start..start + FRAME_BYTES,
+                    source,
+                    offset,
+                    bytes,
+                }
             }
             None if bytes > 0 && self.lends(flow) => {
                 route = Route::Zerocopy;
                 Op::SendZc { file: socket, slot, range: start..start + FRAME_BYTES + bytes }
             }
-            None => Op::Send { file: socket, slot, range: start..start + FRAME_BYTES + bytes, more: false },
+            None => Op::Send {
+                file: socket,
+                slot,
+                range: start..start + FRAME_BYTES + bytes,
+                more: false,
+            },
         };
-        let sending = Sending { transfer, flow, piece_bytes: bytes as u64, start, route, again: false };
+        let sending =
+            Sending { transfer, flow, piece_bytes: bytes as u64, start, route, again: false };
         if let Some(tenant) = self.tenants.get(&transfer) {
             tenant.tally().sends(sending.piece_bytes);
         }
@@ -345,7 +411,12 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 
     /// A send ended, and the kernel has no part of its slot any more.
-    pub(super) fn answered(&mut self, sending: Sending, result: Result<u32, Errno>, slot: Option<Slot>) {
+    pub(super) fn answered(
+        &mut self,
+        sending: Sending,
+        result: Result<u32, Errno>,
+        slot: Option<Slot>,
+    ) {
         let slot = slot.expect("a send gives its slot back");
         if sending.route == Route::Zerocopy {
             self.lent -= 1;
@@ -373,7 +444,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     /// Counts what was sent, and sends what stands next in line.
     pub(super) fn sent(&mut self, sending: Sending, result: Result<u32, Errno>) {
         let Sending { transfer, flow, piece_bytes, route, .. } = sending;
-        let whole = result == Ok(u32::try_from(piece_bytes).expect("a piece is a block at most") + FRAME_BYTES as u32);
+        let whole = result
+            == Ok(u32::try_from(piece_bytes).expect("a piece is a block at most")
+                + FRAME_BYTES as u32);
         match self.tenants.get(&transfer) {
             Some(tenant) if whole => tenant.paths().took(route, piece_bytes),
             Some(tenant) => tenant.tally().failed_to_send(piece_bytes),

@@ -30,7 +30,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             pull::Action::Request { flow, request, piece } => {
                 let length = u32::try_from(piece.span.bytes()).expect("a piece is a block at most");
                 let kind = FrameKind::Request { soft: piece.soft };
-                let frame = Frame { kind, epoch: EPOCH, request, position: piece.span.start, length };
+                let frame =
+                    Frame { kind, epoch: EPOCH, request, position: piece.span.start, length };
                 if let Some(fetch) = self.flows.get_mut(&flow).and_then(Flow::fetch) {
                     fetch.requests.push_back(frame);
                     self.tenants[&transfer].desk.activity.requested(self.clock.now());
@@ -49,10 +50,15 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     fn ask(&mut self, flow: FlowIx) {
         let Some(state) = self.flows.get_mut(&flow) else { return };
         let socket = state.socket;
-        let Some(fetch) = state.fetch().filter(|fetch| !fetch.asking && !fetch.requests.is_empty()) else { return };
+        let Some(fetch) = state.fetch().filter(|fetch| !fetch.asking && !fetch.requests.is_empty())
+        else {
+            return;
+        };
         let Some(mut cell) = self.cells.take() else { return self.out_of_cells(flow) };
         let count = fetch.requests.len().min(CELL_BYTES / FRAME_BYTES);
-        for (frame, place) in fetch.requests.drain(..count).zip(cell.as_mut_slice().as_chunks_mut::<FRAME_BYTES>().0) {
+        for (frame, place) in
+            fetch.requests.drain(..count).zip(cell.as_mut_slice().as_chunks_mut::<FRAME_BYTES>().0)
+        {
             frame.encode(place);
         }
         fetch.asking = true;
@@ -76,13 +82,19 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     pub(super) fn receive_header(&mut self, flow: FlowIx) {
         let Some(socket) = self.flows.get(&flow).map(|flow| flow.socket) else { return };
         let Some(cell) = self.cells.take() else { return self.out_of_cells(flow) };
-        // A low-water mark that is left higher would let a header lie until the payload behind it is there, too.
+        // A low-water mark that is left higher would let a header lie until the payload behind it
+        // is there, too.
         let _ = self.io.wake_at(socket, FRAME_BYTES);
         let op = Op::Recv { file: socket, slot: cell, range: 0..FRAME_BYTES, wait_all: true };
         self.submit_or_close(flow, Context::Header { flow }, op);
     }
 
-    pub(super) fn header_received(&mut self, flow: FlowIx, result: Result<u32, Errno>, cell: Option<Slot>) {
+    pub(super) fn header_received(
+        &mut self,
+        flow: FlowIx,
+        result: Result<u32, Errno>,
+        cell: Option<Slot>,
+    ) {
         let Some(transfer) = self.flows.get(&flow).map(|flow| flow.transfer) else { return };
         let cell = cell.expect("a header comes in a cell");
         if result != Ok(FRAME_BYTES as u32) {
@@ -97,7 +109,12 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let answer = match frame.map(|frame| frame.kind) {
             Ok(FrameKind::Data(check)) => Answer::Data { request, span, check },
             Ok(FrameKind::Refuse(code)) => Answer::Refuse { request, span, code },
-            _ => return self.close(flow, Error::new(Code::Internal, "the sender asks instead of answering")),
+            _ => {
+                return self.close(
+                    flow,
+                    Error::new(Code::Internal, "the sender asks instead of answering"),
+                );
+            }
         };
         let now = self.clock.now();
         let refused = matches!(answer, Answer::Refuse { .. });
@@ -133,7 +150,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         self.submit_or_close(landing.flow, Context::Payload { landing, done }, op);
     }
 
-    /// Where a payload lies in its slot: at the phase that it has in the first file that it goes to.
+    /// Where a payload lies in its slot: at the phase that it has in the first file that it goes
+    /// to.
     fn payload_start(&self, landing: Landing) -> usize {
         let desk = &self.tenants[&landing.transfer].desk;
         let layout = desk.layout(landing.piece.span, 0);
@@ -152,7 +170,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let Landing { transfer, flow, piece, check } = landing;
         let received = done + result.unwrap_or(0) as usize;
         let whole = result.is_ok() && received == piece_bytes(landing);
-        let Some(tenant) = self.tenants.get(&transfer).filter(|_| self.flows.contains_key(&flow)) else {
+        let Some(tenant) = self.tenants.get(&transfer).filter(|_| self.flows.contains_key(&flow))
+        else {
             drop(slot);
             return self.land_parked();
         };
@@ -165,7 +184,11 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             return self.land_parked();
         }
         let start = self.payload_start(landing);
-        let intact = tenant.desk.method.of(piece.span, &slot.as_slice()[start..start + piece_bytes(landing)]) == check;
+        let intact = tenant
+            .desk
+            .method
+            .of(piece.span, &slot.as_slice()[start..start + piece_bytes(landing)])
+            == check;
         tenant.tally().received(piece.span.bytes());
         let now = self.clock.now();
         let pull = &mut self.tenants.get_mut(&transfer).expect("looked up above").pull;
@@ -187,14 +210,16 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         while let Some(at) = desk.layout(piece, sink) {
             let extent = desk.layouts[at].extents(piece).next().expect("a piece is not empty");
             let (buffered, direct) = files[extent.file];
-            // Of several sinks, the later ones may have the piece at another phase: those are written buffered. So is
-            // what is passed on, for it is read again at once, and as often as others ask.
+            // Of several sinks, the later ones may have the piece at another phase: those are
+            // written buffered. So is what is passed on, for it is read again at once, and as often
+            // as others ask.
             let passed_on = desk.path != DataPath::Direct && desk.relays(piece);
             let in_phase = |align: usize| start % align == payload_at(extent.offset_bytes) % align;
             let direct = direct.filter(|&(_, align)| !passed_on && in_phase(align));
             let align = direct.map(|(_, align)| align);
             step = if at == sink { step } else { 0 };
-            let found = write_steps_around(piece, desk.holes(), extent.offset_bytes, align, start).nth(step);
+            let found = write_steps_around(piece, desk.holes(), extent.offset_bytes, align, start)
+                .nth(step);
             if let Some(found) = found {
                 let file = direct.filter(|_| found.direct).map_or(buffered, |(file, _)| file);
                 return Some(Write { sink: at, step, file, what: found });
@@ -222,7 +247,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             tenant.paths().took(Route::Receive, piece.span.bytes());
         }
         tenant.desk.activity.written(now);
-        tenant.pull.handle(now, pull::Event::Written { flow: landing.flow, piece, check: landing.check });
+        tenant
+            .pull
+            .handle(now, pull::Event::Written { flow: landing.flow, piece, check: landing.check });
         if tenant.desk.relays(piece.span) {
             // Flows of the other rails wait for it too, and hear of it by way of the owner.
             self.urgent = true;
@@ -247,14 +274,21 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             Ok(0) => self.write_failed(landing, sink, Errno::EIO),
             Ok(written) => {
                 let done = done + written as usize;
-                let submitted = self.next_write(landing, sink, step).expect("a step that was submitted");
-                let route = if submitted.what.direct { Route::ReceiveDirect } else { Route::ReceiveWrite };
+                let submitted =
+                    self.next_write(landing, sink, step).expect("a step that was submitted");
+                let route =
+                    if submitted.what.direct { Route::ReceiveDirect } else { Route::ReceiveWrite };
                 self.tenants[&landing.transfer].paths().took(route, u64::from(written));
-                let next =
-                    if done >= submitted.what.slot_range.len() { (sink, step + 1, 0) } else { (sink, step, done) };
+                let next = if done >= submitted.what.slot_range.len() {
+                    (sink, step + 1, 0)
+                } else {
+                    (sink, step, done)
+                };
                 return self.write(landing, next, slot);
             }
-            Err(Errno::EINTR | Errno::EAGAIN) => return self.write(landing, (sink, step, done), slot),
+            Err(Errno::EINTR | Errno::EAGAIN) => {
+                return self.write(landing, (sink, step, done), slot);
+            }
             Err(errno) => self.write_failed(landing, sink, errno),
         }
         drop(slot);
@@ -263,8 +297,12 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
 
     fn write_failed(&mut self, landing: Landing, sink: usize, errno: Errno) {
         let desk = &self.tenants[&landing.transfer].desk;
-        let extent = desk.layouts[sink].extents(landing.piece.span).next().expect("a piece is not empty");
-        let error = desk.sink(extent.file).expect("layouts of sinks name files of sinks").write_failed(errno);
+        let extent =
+            desk.layouts[sink].extents(landing.piece.span).next().expect("a piece is not empty");
+        let error = desk
+            .sink(extent.file)
+            .expect("layouts of sinks name files of sinks")
+            .write_failed(errno);
         self.tell(Event::Broken { transfer: landing.transfer, error });
     }
 
@@ -287,6 +325,8 @@ fn piece_bytes(landing: Landing) -> usize {
 pub(super) fn broken(doing: &str, result: Result<u32, Errno>) -> Error {
     match result {
         Ok(_) => Error::new(Code::Unreachable, format!("the peer closed the flow while {doing}")),
-        Err(errno) => Error::new(Code::Unreachable, format!("the flow broke while {doing}: {}", errno.desc())),
+        Err(errno) => {
+            Error::new(Code::Unreachable, format!("the flow broke while {doing}: {}", errno.desc()))
+        }
     }
 }

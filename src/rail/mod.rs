@@ -1,8 +1,9 @@
 //! The driver: one thread, one NIC, one ring.
 //!
-//! The machines of [`crate::engine`] decide; this turns their actions into operations of the ring, and completions into
-//! their events. A turn of the loop: take in commands of the control thread, carry out what the machines want, submit
-//! and wait, handle what has completed. Nothing runs where it is reaped, and nothing here blocks but that one wait.
+//! The machines of [`crate::engine`] decide; this turns their actions into operations of the ring,
+//! and completions into their events. A turn of the loop: take in commands of the control thread,
+//! carry out what the machines want, submit and wait, handle what has completed. Nothing runs where
+//! it is reaped, and nothing here blocks but that one wait.
 //!
 //! - [`desk`]: one transfer's files and layouts, shared by the node's rails
 //! - `fetch`: the receiving half — headers, payloads, checks, writes
@@ -48,7 +49,8 @@ pub(crate) use start::slots_max;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct TransferIx(pub(crate) u32);
 
-/// The version of the plan that frames carry. It decides nothing: what is wanted is taken, whoever sent it for which plan.
+/// The version of the plan that frames carry. It decides nothing: what is wanted is taken, whoever
+/// sent it for which plan.
 const EPOCH: u32 = 1;
 
 /// What the control thread tells a rail.
@@ -68,7 +70,8 @@ pub(crate) enum Command {
     Withdraw { transfer: TransferIx, span: Span },
     /// A flow is not needed any more.
     Close { flow: FlowIx },
-    /// Close the flows that fetch for a transfer; answered by `Drained` when nothing that lands is in flight.
+    /// Close the flows that fetch for a transfer; answered by `Drained` when nothing that lands is
+    /// in flight.
     Drain { transfer: TransferIx },
     /// Close what is left of a transfer and forget it.
     Leave { transfer: TransferIx },
@@ -121,14 +124,16 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Takes the calling thread there. Neither step can fail the rail: without them it is slower, not wrong.
+    /// Takes the calling thread there. Neither step can fail the rail: without them it is slower,
+    /// not wrong.
     fn settle(self) {
         if let Some(cpu) = self.cpu {
             // The mask may have changed since the CPU was chosen.
             let _ = affinity::pin(cpu);
         }
         if let Some(node) = self.numa {
-            // A thread that is pinned near its NIC gets this by itself; one that is not, or elsewhere, does not.
+            // A thread that is pinned near its NIC gets this by itself; one that is not, or
+            // elsewhere, does not.
             affinity::prefer_node(node);
         }
     }
@@ -144,8 +149,8 @@ pub(crate) struct Rail {
 
 /// Where a rail's events go, and what makes the control thread look.
 pub(crate) trait Mailbox: Send + 'static {
-    /// Takes events from the front of `events`, as many as there is room for: all, unless the control thread is far behind.
-    /// Neither blocks nor allocates, for a rail does neither.
+    /// Takes events from the front of `events`, as many as there is room for: all, unless the
+    /// control thread is far behind. Neither blocks nor allocates, for a rail does neither.
     fn deliver(&self, events: &mut VecDeque<Event>);
 }
 
@@ -154,11 +159,17 @@ impl Rail {
     ///
     /// # Errors
     /// `Code::Internal` where no ring can be made, with the remedy; the thread has ended then.
-    pub(crate) fn spawn(clock: Clock, size: Size, place: Place, mailbox: impl Mailbox) -> Result<Rail> {
+    pub(crate) fn spawn(
+        clock: Clock,
+        size: Size,
+        place: Place,
+        mailbox: impl Mailbox,
+    ) -> Result<Rail> {
         let (commands, inbox) = crossbeam_channel::unbounded();
         let (ready, started) = crossbeam_channel::bounded(1);
         let thread = std::thread::Builder::new().name("rail".into()).spawn(move || {
-            // Before anything is mapped: pages come from where the thread is that touches them first.
+            // Before anything is mapped: pages come from where the thread is that touches them
+            // first.
             place.settle();
             // `sendfile` cannot be told to leave the signal of a closed flow out, as a send can.
             let _ = SigSet::from(Signal::SIGPIPE).thread_block();
@@ -187,7 +198,8 @@ impl Drop for Rail {
     fn drop(&mut self) {
         self.tell(Command::Stop);
         if let Some(thread) = self.thread.take() {
-            // A rail that panicked has printed why; the process ends with the transfer failed either way.
+            // A rail that panicked has printed why; the process ends with the transfer failed
+            // either way.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,5 @@
-//! Which way the bytes of one rail and transfer took through the kernel, and why where it was not the one asked for.
+//! Which way the bytes of one rail and transfer took through the kernel, and why where it was not
+//! the one asked for.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -67,11 +68,15 @@ impl Paths {
     }
 }
 
-/// The ways that the rails of one NIC took, the one of most bytes first, and why: `splice` alone, or `direct+send 97.0 %,
-/// splice 3.0 %; what is not in the page cache is read into buffers`. Empty where nothing moved.
+/// The ways that the rails of one NIC took, the one of most bytes first, and why: `splice` alone,
+/// or `direct+send 97.0 %, splice 3.0 %; what is not in the page cache is read into buffers`. Empty
+/// where nothing moved.
 pub(crate) fn describe(rails: &[&Paths]) -> String {
-    let bytes = |route: Route| rails.iter().map(|paths| paths.bytes[route as usize].load(Ordering::Relaxed)).sum();
-    let mut taken: Vec<(u64, &str)> = ROUTES.iter().map(|&(route, name)| (bytes(route), name)).collect();
+    let bytes = |route: Route| {
+        rails.iter().map(|paths| paths.bytes[route as usize].load(Ordering::Relaxed)).sum()
+    };
+    let mut taken: Vec<(u64, &str)> =
+        ROUTES.iter().map(|&(route, name)| (bytes(route), name)).collect();
     taken.retain(|(bytes, _)| *bytes > 0);
     taken.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
     let whole: u64 = taken.iter().map(|(bytes, _)| bytes).sum();
@@ -79,11 +84,13 @@ pub(crate) fn describe(rails: &[&Paths]) -> String {
         [] => return String::new(),
         [(_, only)] => (*only).into(),
         several => {
-            let shares = several.iter().map(|(bytes, name)| format!("{name} {:.1} %", share(*bytes, whole)));
+            let shares =
+                several.iter().map(|(bytes, name)| format!("{name} {:.1} %", share(*bytes, whole)));
             shares.collect::<Vec<_>>().join(", ")
         }
     };
-    let reasons = rails.iter().fold(0, |reasons, paths| reasons | paths.reasons.load(Ordering::Relaxed));
+    let reasons =
+        rails.iter().fold(0, |reasons, paths| reasons | paths.reasons.load(Ordering::Relaxed));
     for (_, why) in REASONS.iter().filter(|(reason, _)| reasons & *reason as u32 != 0) {
         text += "; ";
         text += why;
@@ -129,7 +136,8 @@ mod tests {
         paths.took(Route::DirectSend, 700);
         paths.because(Reason::NotCached);
         paths.because(Reason::NotCached);
-        let text = "direct+send 70.0 %, splice 30.0 %; what is not in the page cache is read into buffers";
+        let text =
+            "direct+send 70.0 %, splice 30.0 %; what is not in the page cache is read into buffers";
         assert_eq!(describe(&[&paths]), text);
     }
 

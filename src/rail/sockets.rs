@@ -31,7 +31,8 @@ pub(super) struct Fetch {
     pub(super) requests: VecDeque<Frame>,
     /// Whether a send of requests is in flight.
     pub(super) asking: bool,
-    /// How many bytes the rail may wait for at once: each wake costs as much as copying some tens of kilobytes.
+    /// How many bytes the rail may wait for at once: each wake costs as much as copying some tens
+    /// of kilobytes.
     pub(super) wake_bytes_max: usize,
 }
 

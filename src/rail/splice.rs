@@ -1,9 +1,10 @@
 //! Sending pieces from where they lie in the page cache.
 //!
-//! A piece is looked at first: its check is computed from small reads that stay in the processor's cache and wait for
-//! nothing. A file that shrinks or changes meanwhile is a short read or a check that fails at the receiver, never a fault
-//! of this process, as a mapping would have it. What is sent then is the pages themselves: bytes that change between the look
-//! and the wire are noticed by their check, and without one not before the source is looked at again at the end.
+//! A piece is looked at first: its check is computed from small reads that stay in the processor's
+//! cache and wait for nothing. A file that shrinks or changes meanwhile is a short read or a check
+//! that fails at the receiver, never a fault of this process, as a mapping would have it. What is
+//! sent then is the pages themselves: bytes that change between the look and the wire are noticed
+//! by their check, and without one not before the source is looked at again at the end.
 
 use ring::{Cached, FileId, Io, Slot};
 
@@ -16,12 +17,13 @@ use crate::engine::check::Method;
 use crate::error::Code;
 use crate::wire::{Check, DataPath};
 
-/// What is read at once to compute a check: a piece's worth in flight of it fits the cache that each core has for itself.
+/// What is read at once to compute a check: a piece's worth in flight of it fits the cache that
+/// each core has for itself.
 const LOOK_BYTES: usize = 64 * 1024;
 
 impl<I: Io, M: Mailbox> Driver<I, M> {
-    /// What the page cache holds of a piece, where the kernel tells. Asking by a read would have the kernel read ahead
-    /// what is not there, and the disk work for nothing.
+    /// What the page cache holds of a piece, where the kernel tells. Asking by a read would have
+    /// the kernel read ahead what is not there, and the disk work for nothing.
     pub(super) fn cached(&self, loading: Loading) -> Option<Cached> {
         let tenant = &self.tenants[&loading.transfer];
         let extent = extent(tenant, loading);
@@ -35,9 +37,14 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         matches!(tenant.desk.path, DataPath::Auto | DataPath::Splice) && !tenant.splice_failed
     }
 
-    /// Checks a piece in the page cache and gets it ready to be sent from there; `cached` is what is known of it. The slot
-    /// comes back where the page cache does not hold all of it.
-    pub(super) fn load_cached(&mut self, loading: Loading, cached: Option<Cached>, mut slot: Slot) -> Option<Slot> {
+    /// Checks a piece in the page cache and gets it ready to be sent from there; `cached` is what
+    /// is known of it. The slot comes back where the page cache does not hold all of it.
+    pub(super) fn load_cached(
+        &mut self,
+        loading: Loading,
+        cached: Option<Cached>,
+        mut slot: Slot,
+    ) -> Option<Slot> {
         self.dressed.remove(&(slot.as_slice().as_ptr() as usize));
         let tenant = &self.tenants[&loading.transfer];
         let extent = extent(tenant, loading);
@@ -58,14 +65,21 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 
     /// The check of a piece, if the page cache holds all of it.
-    fn look(&self, loading: Loading, source: FileId, offset: u64, slot: &mut Slot) -> Option<Check> {
+    fn look(
+        &self,
+        loading: Loading,
+        source: FileId,
+        offset: u64,
+        slot: &mut Slot,
+    ) -> Option<Check> {
         let bytes = piece_bytes(loading.ask);
         let mut running = self.tenants[&loading.transfer].desk.method.running(loading.ask.span);
         let mut done = 0;
         while done < bytes {
             let part = LOOK_BYTES.min(bytes - done).min(slot.len());
             let to = &mut slot.as_mut_slice()[..part];
-            let read = self.io.peek(source, offset + done as u64, to).ok().filter(|read| *read > 0)?;
+            let read =
+                self.io.peek(source, offset + done as u64, to).ok().filter(|read| *read > 0)?;
             running.update(&to[..read]);
             done += read;
         }

@@ -1,8 +1,8 @@
 //! Making a rail: its buffers, and the ring or what stands in for one.
 //!
-//! Where the kernel has no `io_uring` for us (containers and hardened systems forbid it), the same driver runs over plain
-//! calls and `poll`: it loses speed and nothing else. Where the locked memory is too small, the ring itself does
-//! without registered buffers.
+//! Where the kernel has no `io_uring` for us (containers and hardened systems forbid it), the same
+//! driver runs over plain calls and `poll`: it loses speed and nothing else. Where the locked
+//! memory is too small, the ring itself does without registered buffers.
 
 use std::sync::Once;
 
@@ -50,7 +50,8 @@ impl Buffers {
 
 /// As many slots as one rail can have for blocks of this size: what one registered buffer may hold.
 pub(crate) fn slots_max(block_bytes: u64) -> u32 {
-    u32::try_from(POOL_BYTES_MAX / slot_bytes(block_bytes)).expect("a buffer of a GiB has fewer pages than that")
+    u32::try_from(POOL_BYTES_MAX / slot_bytes(block_bytes))
+        .expect("a buffer of a GiB has fewer pages than that")
 }
 
 /// A block, and a page of slack at either end.
@@ -68,7 +69,8 @@ pub(super) fn entries(size: Size) -> u32 {
     3 * FLOWS_MAX + 4 * size.slots
 }
 
-/// Runs a rail on the calling thread until it is told to stop. What it needs to begin goes through `ready`.
+/// Runs a rail on the calling thread until it is told to stop. What it needs to begin goes through
+/// `ready`.
 pub(super) fn start(
     clock: Clock,
     mut size: Size,
@@ -83,8 +85,11 @@ pub(super) fn start(
             Err(_) if size.slots > SLOTS_MIN => size.slots = (size.slots / 2).max(SLOTS_MIN),
             Err(error) => {
                 let bytes = human_bytes(2 * u64::from(size.slots) * size.block_bytes);
-                let error = Error::new(Code::Internal, format!("no memory for slots of {bytes}: {error}"));
-                let _ = ready.send(Err(error.remedy("give smaller blocks by option block, or raise ulimit -v")));
+                let error =
+                    Error::new(Code::Internal, format!("no memory for slots of {bytes}: {error}"));
+                let _ = ready.send(Err(
+                    error.remedy("give smaller blocks by option block, or raise ulimit -v")
+                ));
                 return;
             }
         }
@@ -96,19 +101,25 @@ pub(super) fn start(
                 buffers.driven_by = format!("io_uring, slots not registered: {}", explained.cause);
                 say(
                     &UNREGISTERED,
-                    &format!("the slots are not registered with the kernel, which is slower ({explained})"),
+                    &format!(
+                        "the slots are not registered with the kernel, which is slower ({explained})"
+                    ),
                 );
             }
             go(Driver::new(clock, size, io, buffers, inbox, mailbox), ready);
         }
         Err(why) => match Plain::new(entries(size), FILES_FIXED) {
             Ok(io) => {
-                say(&PLAIN, &format!("no io_uring here, so plain calls are used, which is slower ({why})"));
+                say(
+                    &PLAIN,
+                    &format!("no io_uring here, so plain calls are used, which is slower ({why})"),
+                );
                 buffers.driven_by = format!("plain calls: {why}");
                 go(Driver::new(clock, size, io, buffers, inbox, mailbox), ready);
             }
             Err(error) => {
-                let _ = ready.send(Err(Error::new(Code::Internal, format!("no event counter: {error}"))));
+                let _ = ready
+                    .send(Err(Error::new(Code::Internal, format!("no event counter: {error}"))));
             }
         },
     }
@@ -127,7 +138,8 @@ fn ring(size: Size, buffers: &Buffers) -> Result<Uring, String> {
     }
     let config = Config { entries: entries(size), files: FILES_FIXED, pools: &buffers.pools() };
     Uring::new(&config).map_err(|error| {
-        let explained = ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+        let explained =
+            ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
         format!("{error}; {}", explained.remedy)
     })
 }

@@ -1,9 +1,10 @@
 //! Sends that copy nothing: the kernel reads a slot until the peer has acknowledged its last byte.
 //!
-//! A send has two ends then: its result, after which the flow goes on, and the notice that the slot is free. Nobody waits
-//! for a notice. At most half of the slots are lent at a time; what is sent beyond them is copied, so that a rail whose
-//! notices are late still has slots to read into. A flow whose notices say that the kernel copied after all (loopback,
-//! veth, many virtual devices) sends plainly from then on: a copy is cheaper without notices.
+//! A send has two ends then: its result, after which the flow goes on, and the notice that the slot
+//! is free. Nobody waits for a notice. At most half of the slots are lent at a time; what is sent
+//! beyond them is copied, so that a rail whose notices are late still has slots to read into. A
+//! flow whose notices say that the kernel copied after all (loopback, veth, many virtual devices)
+//! sends plainly from then on: a copy is cheaper without notices.
 
 use ring::{Errno, Io, Op, Slot};
 
@@ -81,7 +82,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 }
 
-/// Whether the kernel would have sent it with a copy: too little locked memory, or no such operation or device.
+/// Whether the kernel would have sent it with a copy: too little locked memory, or no such
+/// operation or device.
 pub(super) fn refuses_zerocopy(result: Result<u32, Errno>) -> bool {
     matches!(result, Err(Errno::ENOMEM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOBUFS))
 }

@@ -1,8 +1,8 @@
 //! A secured connection over a non-blocking socket, for a loop on edge-triggered events.
 //!
-//! It reads exactly the bytes that the next step needs and never one more, so that the socket of a data flow can be
-//! handed over behind the handshake with nothing lost. Control messages are few and small, so that the extra read of a
-//! length does not matter.
+//! It reads exactly the bytes that the next step needs and never one more, so that the socket of a
+//! data flow can be handed over behind the handshake with nothing lost. Control messages are few
+//! and small, so that the extra read of a length does not matter.
 
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::time::Instant;
@@ -21,11 +21,13 @@ use crate::wire::version::Kind;
 
 /// One end of a secured connection.
 ///
-/// Made by [`Connection::initiate`] or [`Connection::accept`] and registered once with [`Connection::register`]. On
-/// every event call [`Connection::ready`]. Then, once [`Connection::is_up`]: on a data flow
-/// [`Connection::into_stream`]; on others [`Connection::receive`] until it is `Pending` (events come on changes only),
-/// and [`Connection::send`] at any time. Until it is up, [`Connection::deadline`] says how long to wait. An error ends
-/// the connection: drop it. The caller knows the peer's name and puts it in front of errors.
+/// Made by [`Connection::initiate`] or [`Connection::accept`] and registered once with
+/// [`Connection::register`]. On every event call [`Connection::ready`]. Then, once
+/// [`Connection::is_up`]: on a data flow [`Connection::into_stream`]; on others
+/// [`Connection::receive`] until it is `Pending` (events come on changes only), and
+/// [`Connection::send`] at any time. Until it is up, [`Connection::deadline`] says how long to
+/// wait. An error ends the connection: drop it. The caller knows the peer's name and puts it in
+/// front of errors.
 pub(crate) struct Connection {
     socket: Socket,
     state: State,
@@ -61,8 +63,8 @@ struct Up {
 }
 
 impl Connection {
-    /// The side that dials: `stream` may still be connecting. `payload` is what the other side gets to read; a data
-    /// flow sends its `FlowHello`.
+    /// The side that dials: `stream` may still be connecting. `payload` is what the other side gets
+    /// to read; a data flow sends its `FlowHello`.
     ///
     /// # Errors
     /// `Internal` if the system gives no randomness, `Unreachable` if the socket is already broken.
@@ -74,7 +76,8 @@ impl Connection {
         deadline: Instant,
     ) -> Result<Connection> {
         let (handshake, first) = Handshake::initiate(hello, key, payload)?;
-        let mut connection = Connection::new(stream, State::Connecting(Box::new(handshake)), deadline)?;
+        let mut connection =
+            Connection::new(stream, State::Connecting(Box::new(handshake)), deadline)?;
         connection.dialled_without_key = key.is_open();
         connection.socket.outbox().extend(first);
         Ok(connection)
@@ -89,7 +92,13 @@ impl Connection {
     }
 
     fn new(stream: TcpStream, state: State, deadline: Instant) -> Result<Connection> {
-        Ok(Connection { socket: Socket::new(stream)?, state, deadline, connected_by: None, dialled_without_key: false })
+        Ok(Connection {
+            socket: Socket::new(stream)?,
+            state,
+            deadline,
+            connected_by: None,
+            dialled_without_key: false,
+        })
     }
 
     /// Gives up sooner where not even the peer's kernel answers.
@@ -112,12 +121,12 @@ impl Connection {
         self.socket.register(registry, token)
     }
 
-    /// Does what can be done now: connects, shakes hands, sends. Calling it without need does no harm. `door` decides
-    /// who comes in; the side that dials never asks it.
+    /// Does what can be done now: connects, shakes hands, sends. Calling it without need does no
+    /// harm. `door` decides who comes in; the side that dials never asks it.
     ///
     /// # Errors
-    /// `Unreachable` if the peer cannot be reached, is lost, or does not speak the protocol; `Refused` if the keys
-    /// differ or the peer is not let in.
+    /// `Unreachable` if the peer cannot be reached, is lost, or does not speak the protocol;
+    /// `Refused` if the keys differ or the peer is not let in.
     pub(crate) fn ready(&mut self, door: &dyn Door) -> Result<()> {
         if matches!(self.state, State::Connecting(_)) {
             if !self.socket.is_connected()? {
@@ -131,14 +140,18 @@ impl Connection {
                 Filled::Whole => self.shake(door)?,
                 Filled::Blocked => return Ok(()),
                 Filled::Ended => {
-                    return Err(Error::new(Code::Unreachable, "the peer closed the connection during the handshake"));
+                    return Err(Error::new(
+                        Code::Unreachable,
+                        "the peer closed the connection during the handshake",
+                    ));
                 }
             }
         }
         Ok(())
     }
 
-    /// Whether the connection can be used. A data flow is up when its last word of the handshake is sent, too.
+    /// Whether the connection can be used. A data flow is up when its last word of the handshake is
+    /// sent, too.
     pub(crate) fn is_up(&self) -> bool {
         match &self.state {
             State::Up(up) => up.hello.kind != Kind::Data || self.socket.is_drained(),
@@ -146,7 +159,8 @@ impl Connection {
         }
     }
 
-    /// Whether the peer's first message has been read, and fits the key. It may be a recorded one, sent again.
+    /// Whether the peer's first message has been read, and fits the key. It may be a recorded one,
+    /// sent again.
     pub(crate) fn has_heard(&self) -> bool {
         match &self.state {
             State::Connecting(handshake) | State::Handshaking(handshake) => handshake.has_heard(),
@@ -181,8 +195,8 @@ impl Connection {
         self.up().map(|up| up.hello)
     }
 
-    /// What the peer put into its handshake: an advert, a flow's hello, or nothing. It can be had once; until the
-    /// connection is up it is empty.
+    /// What the peer put into its handshake: an advert, a flow's hello, or nothing. It can be had
+    /// once; until the connection is up it is empty.
     pub(crate) fn take_payload(&mut self) -> Vec<u8> {
         match &mut self.state {
             State::Up(up) => std::mem::take(&mut up.payload),
@@ -199,9 +213,14 @@ impl Connection {
     /// If the connection is not up, or was closed here.
     pub(crate) fn send(&mut self, message: &[u8]) -> Result<()> {
         if self.socket.waiting_bytes() + sealed_bytes(message.len()) > OUTBOX_BYTES_MAX {
-            return Err(Error::new(Code::Unreachable, "the peer does not read its control messages"));
+            return Err(Error::new(
+                Code::Unreachable,
+                "the peer does not read its control messages",
+            ));
         }
-        let State::Up(up) = &mut self.state else { panic!("messages are sent on connections that are up") };
+        let State::Up(up) = &mut self.state else {
+            panic!("messages are sent on connections that are up")
+        };
         up.sealed.seal(message, self.socket.outbox());
         self.socket.flush()
     }
@@ -215,7 +234,9 @@ impl Connection {
     /// If the connection is not up, or is a data flow.
     pub(crate) fn receive(&mut self) -> Result<Incoming> {
         loop {
-            let State::Up(up) = &mut self.state else { panic!("messages are received on connections that are up") };
+            let State::Up(up) = &mut self.state else {
+                panic!("messages are received on connections that are up")
+            };
             assert!(up.hello.kind != Kind::Data, "a data flow carries frames");
             let (wants, between) = (up.sealed.wants(), up.sealed.is_between_messages());
             match self.socket.fill(wants)? {
@@ -224,7 +245,10 @@ impl Connection {
                     return Ok(Incoming::Closed { in_order: false });
                 }
                 Filled::Ended => {
-                    return Err(Error::new(Code::Unreachable, "the peer closed the connection within a message"));
+                    return Err(Error::new(
+                        Code::Unreachable,
+                        "the peer closed the connection within a message",
+                    ));
                 }
                 Filled::Whole => {}
             }
@@ -239,8 +263,8 @@ impl Connection {
         }
     }
 
-    /// Closes in good order: what waits is sent first, by this call or by the calls of [`Connection::ready`] that follow.
-    /// Dropping the connection cuts it off.
+    /// Closes in good order: what waits is sent first, by this call or by the calls of
+    /// [`Connection::ready`] that follow. Dropping the connection cuts it off.
     pub(crate) fn close(&mut self) -> Result<()> {
         if let State::Up(up) = &mut self.state
             && up.hello.kind != Kind::Data
@@ -256,8 +280,8 @@ impl Connection {
         self.socket.is_drained()
     }
 
-    /// Hands the socket of a data flow over, with the peer's hello. It is in blocking mode, as rings want it, and no
-    /// byte behind the handshake was read from it.
+    /// Hands the socket of a data flow over, with the peer's hello. It is in blocking mode, as
+    /// rings want it, and no byte behind the handshake was read from it.
     ///
     /// # Errors
     /// `Unreachable` if the socket is broken.
@@ -265,8 +289,13 @@ impl Connection {
     /// # Panics
     /// If the connection is not a data flow that is up.
     pub(crate) fn into_stream(mut self, registry: &Registry) -> Result<(StdTcpStream, Vec<u8>)> {
-        assert!(self.is_up() && self.socket.has_nothing_read(), "a flow is handed over once it is up");
-        let State::Up(up) = std::mem::replace(&mut self.state, State::Over) else { unreachable!("it is up") };
+        assert!(
+            self.is_up() && self.socket.has_nothing_read(),
+            "a flow is handed over once it is up"
+        );
+        let State::Up(up) = std::mem::replace(&mut self.state, State::Over) else {
+            unreachable!("it is up")
+        };
         assert_eq!(up.hello.kind, Kind::Data, "only data flows are handed over");
         let stream = self.socket.into_stream(registry)?;
         Ok((stream, up.payload))
@@ -290,7 +319,9 @@ impl Connection {
     /// One step of the handshake, with the bytes that it wanted.
     fn shake(&mut self, door: &dyn Door) -> Result<()> {
         let bytes = self.socket.take_inbox();
-        let State::Handshaking(handshake) = &mut self.state else { unreachable!("reading changes no state") };
+        let State::Handshaking(handshake) = &mut self.state else {
+            unreachable!("reading changes no state")
+        };
         let step = handshake.handle(&bytes, door);
         if handshake.asks_without_key() && !self.socket.is_own_users() {
             handshake.refuse_other_user();
@@ -310,7 +341,8 @@ impl Connection {
             None => {}
             Some(Ok(established)) => self.rise(*established)?,
             Some(Err(error)) => {
-                // The refusal tells the peer why. If it cannot be sent, the peer learns from the close.
+                // The refusal tells the peer why. If it cannot be sent, the peer learns from the
+                // close.
                 let _ = self.socket.close();
                 self.state = State::Over;
                 return Err(error);
@@ -347,7 +379,11 @@ pub(crate) fn at_rest(key: &Key) -> Result<impl Sized + use<>> {
             Step::Send(out) => to_listener.extend(out),
             Step::Up(_, established) => {
                 let Established { hello, transport, .. } = *established;
-                return Ok(Box::new(Up { hello, payload: Vec::new(), sealed: Sealed::new(transport) }));
+                return Ok(Box::new(Up {
+                    hello,
+                    payload: Vec::new(),
+                    sealed: Sealed::new(transport),
+                }));
             }
             Step::Over(_, error) => return Err(error),
         }

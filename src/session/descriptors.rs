@@ -14,7 +14,8 @@ pub(crate) fn limits() -> Result<(u64, u64), Errno> {
     getrlimit(Resource::RLIMIT_NOFILE)
 }
 
-/// Raises the soft limit to `wanted`, or to the hard limit if that is lower. Returns the limit that holds then.
+/// Raises the soft limit to `wanted`, or to the hard limit if that is lower. Returns the limit that
+/// holds then.
 pub(crate) fn raise(wanted: u64) -> u64 {
     let Ok((soft, hard)) = limits() else { return u64::MAX };
     let target = wanted.min(hard);
@@ -25,16 +26,18 @@ pub(crate) fn raise(wanted: u64) -> u64 {
     setrlimit(Resource::RLIMIT_NOFILE, target, hard).map_or(soft, |()| target)
 }
 
-/// How many descriptors this process has open. Where /proc does not say, as many as a small process has.
+/// How many descriptors this process has open. Where /proc does not say, as many as a small process
+/// has.
 pub(crate) fn in_use() -> u64 {
     // The directory that is being read is one of them.
-    std::fs::read_dir("/proc/self/fd").map_or(IN_USE_UNKNOWN, |entries| (entries.count() as u64).saturating_sub(1))
+    std::fs::read_dir("/proc/self/fd")
+        .map_or(IN_USE_UNKNOWN, |entries| (entries.count() as u64).saturating_sub(1))
 }
 
 const IN_USE_UNKNOWN: u64 = 32;
 
-/// A descriptor in reserve: given up for a moment, it lets a process that has no other left accept a connection and
-/// close it, so that the peer is told and the queue of the listener moves on.
+/// A descriptor in reserve: given up for a moment, it lets a process that has no other left accept
+/// a connection and close it, so that the peer is told and the queue of the listener moves on.
 #[derive(Debug)]
 pub(crate) struct Spare(Option<OwnedFd>);
 

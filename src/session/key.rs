@@ -1,4 +1,5 @@
-//! The secret that both ends of a connection share: 32 bytes, kept as 64 hex digits in a file that only its owner reads.
+//! The secret that both ends of a connection share: 32 bytes, kept as 64 hex digits in a file that
+//! only its owner reads.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -27,13 +28,14 @@ impl Key {
     /// A key from the system's randomness.
     pub(crate) fn generate() -> Result<Key> {
         let mut key = Key([0; KEY_BYTES]);
-        let failed = |error| Error::new(Code::Internal, format!("the system gives no randomness: {error}"));
+        let failed =
+            |error| Error::new(Code::Internal, format!("the system gives no randomness: {error}"));
         getrandom::fill(&mut key.0).map_err(failed)?;
         Ok(key)
     }
 
-    /// The key that everybody knows. It is for nodes without a key, which listen on loopback only and let in no process of
-    /// another user.
+    /// The key that everybody knows. It is for nodes without a key, which listen on loopback only
+    /// and let in no process of another user.
     pub(crate) fn open() -> Key {
         Key(blake3::derive_key("cep-fast 2026 key of nodes on loopback without a key", b""))
     }
@@ -75,27 +77,46 @@ impl Key {
     pub(crate) fn load(path: &Path) -> Result<Key> {
         let failed = |error| file_error(path, &error);
         // A named pipe without a writer would be waited for.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path);
         let file = file.map_err(failed)?;
-        // Owner and mode are those of the open file, so that nobody can change what is checked before it is read. A link
-        // leads to it as well as its own name: whoever can change the link does not choose what is in a file of ours.
+        // Owner and mode are those of the open file, so that nobody can change what is checked
+        // before it is read. A link leads to it as well as its own name: whoever can change the
+        // link does not choose what is in a file of ours.
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(Error::new(Code::Usage, format!("{} is not a file", path.display()))
                 .remedy("name a regular file; cep-fast keygen FILE makes one"));
         }
         if !owners().contains(&metadata.uid()) {
-            let message = format!("{} belongs to user {}, who may put any key into it", path.display(), metadata.uid());
-            return Err(Error::new(Code::Refused, message).remedy(format!("chown {} {}", geteuid(), path.display())));
+            let message = format!(
+                "{} belongs to user {}, who may put any key into it",
+                path.display(),
+                metadata.uid()
+            );
+            return Err(Error::new(Code::Refused, message).remedy(format!(
+                "chown {} {}",
+                geteuid(),
+                path.display()
+            )));
         }
         if metadata.mode() & 0o077 != 0 {
-            let message = format!("{} is readable by others: mode {:04o}", path.display(), metadata.mode() & 0o7777);
-            return Err(Error::new(Code::Refused, message).remedy(format!("chmod 600 {}", path.display())));
+            let message = format!(
+                "{} is readable by others: mode {:04o}",
+                path.display(),
+                metadata.mode() & 0o7777
+            );
+            return Err(
+                Error::new(Code::Refused, message).remedy(format!("chmod 600 {}", path.display()))
+            );
         }
         Key::read(file, HasEnd::File).map_err(|error| error.at(path.display()))
     }
 
-    /// Reads a key from what its launcher writes to a process. One line, and no byte more than a key may take.
+    /// Reads a key from what its launcher writes to a process. One line, and no byte more than a
+    /// key may take.
     ///
     /// # Errors
     /// `Code::Refused` where nothing can be read, `Code::Usage` where that is no key.
@@ -113,7 +134,12 @@ impl Key {
                 Ok(0) => break,
                 Ok(bytes) => length += bytes,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::new(Code::Refused, format!("the key cannot be read: {error}"))),
+                Err(error) => {
+                    return Err(Error::new(
+                        Code::Refused,
+                        format!("the key cannot be read: {error}"),
+                    ));
+                }
             }
             if end == HasEnd::Line && text[..length].ends_with(b"\n") {
                 break;
@@ -122,8 +148,8 @@ impl Key {
         Key::from_hex(&text[..length])
     }
 
-    /// Makes a new key and its file. A file that exists is left alone: a key may be in use. There is never a file of that
-    /// name with less than a key in it.
+    /// Makes a new key and its file. A file that exists is left alone: a key may be in use. There
+    /// is never a file of that name with less than a key in it.
     pub(crate) fn keygen(path: &Path) -> Result<Key> {
         let failed = |error| file_error(path, &error);
         if fs::symlink_metadata(path).is_ok() {
@@ -166,7 +192,9 @@ impl Draft {
         let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
         // Names have 255 bytes at most; this one keeps clear of that.
         let name: String = name.chars().take(50).collect();
-        let draft = Draft { path: path.with_file_name(format!(".{name}.{:016x}", u64::from_ne_bytes(salt))) };
+        let draft = Draft {
+            path: path.with_file_name(format!(".{name}.{:016x}", u64::from_ne_bytes(salt))),
+        };
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.path)?;
         // Whatever the umask has left of it.
         file.set_permissions(Permissions::from_mode(0o600))?;
@@ -185,11 +213,13 @@ impl Draft {
     fn publish(&self, path: &Path) -> io::Result<()> {
         match renameat2(AT_FDCWD, &self.path, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
             Ok(()) => {}
-            // A file system, or a filter of system calls, that does not know of it: a second name does not replace either.
+            // A file system, or a filter of system calls, that does not know of it: a second name
+            // does not replace either.
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => fs::hard_link(&self.path, path)?,
             Err(errno) => return Err(errno.into()),
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder =
+            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // Not every file system can: then the name is as safe as it gets.
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
         Ok(())
@@ -223,7 +253,9 @@ fn file_error(path: &Path, error: &io::Error) -> Error {
     let converted = Error::new(code, format!("{}: {error}", path.display()));
     match error.kind() {
         ErrorKind::NotFound => converted.remedy("make a key with cep-fast keygen FILE"),
-        ErrorKind::AlreadyExists => converted.remedy("choose another name, or remove the old key if nobody uses it"),
+        ErrorKind::AlreadyExists => {
+            converted.remedy("choose another name, or remove the old key if nobody uses it")
+        }
         _ => converted,
     }
 }
@@ -260,13 +292,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         Key::keygen(&path).unwrap();
-        for (mode, fine) in [(0o400, true), (0o640, false), (0o604, false), (0o610, false), (0o600, true)] {
+        for (mode, fine) in
+            [(0o400, true), (0o640, false), (0o604, false), (0o610, false), (0o600, true)]
+        {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let loaded = Key::load(&path);
             assert_eq!(loaded.is_ok(), fine, "{mode:o}");
             if let Err(error) = loaded {
                 assert_eq!(error.code, Code::Refused);
-                assert!(error.to_string().contains("readable by others") && error.to_string().contains("chmod 600"));
+                assert!(
+                    error.to_string().contains("readable by others")
+                        && error.to_string().contains("chmod 600")
+                );
             }
         }
     }
@@ -275,7 +312,8 @@ mod tests {
     fn what_is_not_a_key_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
-        let contents = [&b"12"[..], b"", &[b'0'; 63], &[b'0'; 65], &[b'g'; 64], &[0xff; 64], &[b'0'; 9000]];
+        let contents =
+            [&b"12"[..], b"", &[b'0'; 63], &[b'0'; 65], &[b'g'; 64], &[0xff; 64], &[b'0'; 9000]];
         for content in contents {
             fs::write(&path, content).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
@@ -290,7 +328,10 @@ mod tests {
         let key = Key::generate().unwrap();
         assert_ne!(key, Key::generate().unwrap());
         assert_ne!(key, Key::open());
-        assert_eq!(Key::from_hex(format!(" {}\n", key.to_hex().to_uppercase()).as_bytes()).unwrap(), key);
+        assert_eq!(
+            Key::from_hex(format!(" {}\n", key.to_hex().to_uppercase()).as_bytes()).unwrap(),
+            key
+        );
         assert_eq!(format!("{key:?}"), "Key(…)");
     }
 }

@@ -1,8 +1,9 @@
 //! A listening socket for a loop on edge-triggered events, which never goes deaf.
 //!
-//! An event comes when a connection joins the queue of a listener, and not again for those that are in it already. While
-//! the queue is full no connection can join it, so that a loop which leaves some of them waiting for the next event may
-//! wait for ever. [`Listener::due`] therefore stays set until the queue was found empty, whatever happened in between.
+//! An event comes when a connection joins the queue of a listener, and not again for those that are
+//! in it already. While the queue is full no connection can join it, so that a loop which leaves
+//! some of them waiting for the next event may wait for ever. [`Listener::due`] therefore stays set
+//! until the queue was found empty, whatever happened in between.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -19,7 +20,8 @@ use super::socket::set_nonblocking;
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
-    /// When connections may be waiting, or a failed attempt is to be repeated; `None` once the queue was empty.
+    /// When connections may be waiting, or a failed attempt is to be repeated; `None` once the
+    /// queue was empty.
     due: Option<Instant>,
 }
 
@@ -32,7 +34,8 @@ pub(crate) enum Accepted {
     Gone,
     /// This process, or the system, has no descriptor left. Give one up, or use [`Listener::shed`].
     NoDescriptor,
-    /// Nobody is waiting, or the system is short of something: [`Listener::due`] says when to ask again.
+    /// Nobody is waiting, or the system is short of something: [`Listener::due`] says when to ask
+    /// again.
     Nobody,
 }
 
@@ -70,7 +73,8 @@ impl Listener {
         self.due
     }
 
-    /// Takes in the next connection. Call it while [`Listener::due`] has come, a bounded number of times in one turn.
+    /// Takes in the next connection. Call it while [`Listener::due`] has come, a bounded number of
+    /// times in one turn.
     pub(crate) fn accept(&mut self, now: Instant) -> Accepted {
         let accepted = self.try_accept();
         match accepted {
@@ -79,11 +83,13 @@ impl Listener {
         }
     }
 
-    /// Takes in the next connection and closes it, by means of the descriptor that is kept in reserve.
+    /// Takes in the next connection and closes it, by means of the descriptor that is kept in
+    /// reserve.
     pub(crate) fn shed(&mut self, now: Instant, spare: &mut Spare) {
         let accepted = spare.lend(|| self.try_accept().map(drop));
         if let Err(error) = accepted {
-            // Another thread has taken the descriptor: it will have given one back by the next attempt.
+            // Another thread has taken the descriptor: it will have given one back by the next
+            // attempt.
             if matches!(self.failed(now, &error), Accepted::NoDescriptor) {
                 self.due = Some(now + AGAIN_AFTER);
             }
@@ -106,7 +112,8 @@ impl Listener {
     }
 }
 
-/// The meaning of an error of accept(2), and after how long it is to be tried again, if no event will tell.
+/// The meaning of an error of accept(2), and after how long it is to be tried again, if no event
+/// will tell.
 fn judged(error: &io::Error) -> (Accepted, Option<Duration>) {
     match error.raw_os_error() {
         _ if error.kind() == ErrorKind::WouldBlock => (Accepted::Nobody, None),
@@ -152,7 +159,10 @@ mod tests {
             assert!(after.is_none_or(|after| after <= Duration::from_millis(100)), "{error}");
             // What would fail again at once is not tried again at once.
             let passes = !matches!(accepted, Accepted::Nobody);
-            assert!(is_drained || passes == (after == Some(Duration::ZERO)), "{error}: {accepted:?}");
+            assert!(
+                is_drained || passes == (after == Some(Duration::ZERO)),
+                "{error}: {accepted:?}"
+            );
         }
         let (mut listener, _) = listener();
         listener.wake(now);

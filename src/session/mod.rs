@@ -1,12 +1,14 @@
 //! One secured connection: whoever does not hold the key gets no further than the preamble.
 //!
-//! `key` is the secret, `noise` the handshake and `sealed` the messages after it; none of these touches a socket.
-//! `peer_user` says whose process is at the other end where there is no key.
-//! `connection` drives them over a non-blocking socket for the control thread, and hands the socket of a data flow over
-//! once it has proved itself. `reach` says which of a peer's addresses is dialled when.
+//! `key` is the secret, `noise` the handshake and `sealed` the messages after it; none of these
+//! touches a socket. `peer_user` says whose process is at the other end where there is no key.
+//! `connection` drives them over a non-blocking socket for the control thread, and hands the socket
+//! of a data flow over once it has proved itself. `reach` says which of a peer's addresses is
+//! dialled when.
 //!
-//! Before that, `listener` takes connections in whatever happens, `strangers` says how many of those that have proved
-//! nothing there may be, and `descriptors` how many descriptors there are for all of them.
+//! Before that, `listener` takes connections in whatever happens, `strangers` says how many of
+//! those that have proved nothing there may be, and `descriptors` how many descriptors there are
+//! for all of them.
 
 mod connection;
 pub(crate) mod descriptors;

@@ -7,12 +7,13 @@
 //! confirmation: an empty sealed message              →   up
 //! ```
 //!
-//! Noise's `NNpsk0` ends after two messages. A recorded first message can be sent again by anybody, and control connections
-//! would notice at the next message; but a data flow goes on in clear, so that the responder waits for a confirmation
-//! that only a holder of the key can make now. It costs the initiator no round trip.
+//! Noise's `NNpsk0` ends after two messages. A recorded first message can be sent again by anybody,
+//! and control connections would notice at the next message; but a data flow goes on in clear, so
+//! that the responder waits for a confirmation that only a holder of the key can make now. It costs
+//! the initiator no round trip.
 //!
-//! The cipher suite is `ChaChaPoly` with `BLAKE2s`: a kilobyte of control per node asks for no speed, and neither needs
-//! special instructions to be fast or free of timing leaks.
+//! The cipher suite is `ChaChaPoly` with `BLAKE2s`: a kilobyte of control per node asks for no
+//! speed, and neither needs special instructions to be fast or free of timing leaks.
 
 use snow::{Builder, HandshakeState, TransportState};
 
@@ -20,7 +21,9 @@ use super::key::Key;
 use crate::error::{Code, Error, Result};
 use crate::wire::WireError;
 use crate::wire::limits::ADVERT_BYTES_MAX;
-use crate::wire::version::{Kind, PREAMBLE_BYTES, Preamble, REPLY_BYTES, Refusal, Reply, VERSIONS, negotiate};
+use crate::wire::version::{
+    Kind, PREAMBLE_BYTES, Preamble, REPLY_BYTES, Refusal, Reply, VERSIONS, negotiate,
+};
 
 /// What a connection is for, and which key it proves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,8 +56,9 @@ impl<F: Fn(&Hello) -> Option<Admission>> Door for F {
 
 /// A handshake in progress, of either side.
 ///
-/// Call [`Handshake::wants`], gather exactly so many bytes, pass them to [`Handshake::handle`], do what the [`Step`]
-/// says; repeat until it is `Up` or `Over`. No byte behind the handshake is ever asked for.
+/// Call [`Handshake::wants`], gather exactly so many bytes, pass them to [`Handshake::handle`], do
+/// what the [`Step`] says; repeat until it is `Up` or `Over`. No byte behind the handshake is ever
+/// asked for.
 pub(super) struct Handshake {
     state: State,
 }
@@ -78,8 +82,8 @@ pub(super) struct Established {
     pub(super) transport: TransportState,
 }
 
-/// Where a handshake stands. The initiator goes from `Reply` to `Answer`, the responder from `Preamble` over `First` to
-/// `Confirmation`.
+/// Where a handshake stands. The initiator goes from `Reply` to `Answer`, the responder from
+/// `Preamble` over `First` to `Confirmation`.
 enum State {
     Reply(Hello, Box<HandshakeState>),
     Answer { hello: Hello, noise: Box<HandshakeState>, version: u16, bytes: usize },
@@ -89,8 +93,9 @@ enum State {
     Over,
 }
 
-/// Somebody whose preamble was read and whose first message is still to come. Whoever is refused is heard out first: an
-/// answer sent while their bytes lie unread would be lost with the reset that closing then causes.
+/// Somebody whose preamble was read and whose first message is still to come. Whoever is refused is
+/// heard out first: an answer sent while their bytes lie unread would be lost with the reset that
+/// closing then causes.
 struct Visitor {
     preamble: Preamble,
     verdict: std::result::Result<(u16, Admission), Refusal>,
@@ -101,9 +106,14 @@ impl Handshake {
     ///
     /// # Panics
     /// If `payload` is longer than [`HELLO_BYTES_MAX`].
-    pub(super) fn initiate(hello: Hello, key: &Key, payload: &[u8]) -> Result<(Handshake, Vec<u8>)> {
+    pub(super) fn initiate(
+        hello: Hello,
+        key: &Key,
+        payload: &[u8],
+    ) -> Result<(Handshake, Vec<u8>)> {
         assert!(payload.len() <= HELLO_BYTES_MAX, "a hello of {} bytes", payload.len());
-        let handshake_bytes = u16::try_from(payload.len() + OVERHEAD_BYTES).expect("hellos are limited");
+        let handshake_bytes =
+            u16::try_from(payload.len() + OVERHEAD_BYTES).expect("hellos are limited");
         let (kind, key_id) = (hello.kind, hello.key_id);
         let preamble = Preamble { kind, versions: VERSIONS, key_id, handshake_bytes }.encode();
         let mut noise = builder(key, &preamble).build_initiator().map_err(|error| ours(&error))?;
@@ -134,12 +144,14 @@ impl Handshake {
         }
     }
 
-    /// Whether somebody asks to be let in by the key that everybody knows: whose process it is decides then.
+    /// Whether somebody asks to be let in by the key that everybody knows: whose process it is
+    /// decides then.
     pub(super) fn asks_without_key(&self) -> bool {
         matches!(&self.state, State::First(Visitor { verdict: Ok((_, admission)), .. }) if admission.key.is_open())
     }
 
-    /// Turns away whoever was to be let in by the key that everybody knows, once they have been heard out.
+    /// Turns away whoever was to be let in by the key that everybody knows, once they have been
+    /// heard out.
     ///
     /// # Panics
     /// If nobody asks so: see [`Handshake::asks_without_key`].
@@ -187,7 +199,9 @@ impl Handshake {
             Err(_) => Err(Refusal::Version(VERSIONS)),
             Ok(version) => {
                 let hello = Hello { kind: preamble.kind, key_id: preamble.key_id };
-                door.admit(&hello).map(|admission| (version, admission)).ok_or(unexpected(preamble.kind))
+                door.admit(&hello)
+                    .map(|admission| (version, admission))
+                    .ok_or(unexpected(preamble.kind))
             }
         };
         self.state = State::First(Visitor { preamble, verdict });
@@ -201,7 +215,8 @@ impl Handshake {
             Err(refusal) => return Ok(turn_away(&visitor.preamble, refusal)),
         };
         let prologue = visitor.preamble.encode();
-        let mut noise = builder(&admission.key, &prologue).build_responder().map_err(|error| ours(&error))?;
+        let mut noise =
+            builder(&admission.key, &prologue).build_responder().map_err(|error| ours(&error))?;
         let Ok(payload) = read(&mut noise, bytes) else {
             return Ok(turn_away(&visitor.preamble, Refusal::KeyDiffers));
         };
@@ -210,15 +225,17 @@ impl Handshake {
         let mut bytes = Reply::Accepted { version, handshake_bytes }.encode().to_vec();
         bytes.extend(answer);
         let transport = noise.into_transport_mode().map_err(|error| ours(&error))?;
-        self.state = State::Confirmation(Box::new(Established { hello, version, payload, transport }));
+        self.state =
+            State::Confirmation(Box::new(Established { hello, version, payload, transport }));
         Ok(Step::Send(bytes))
     }
 }
 
-/// The initiator reads the answer and confirms. The version in it is sealed, so that nobody can have talked the two
-/// sides down to an old one.
+/// The initiator reads the answer and confirms. The version in it is sealed, so that nobody can
+/// have talked the two sides down to an old one.
 fn on_answer(hello: Hello, mut noise: HandshakeState, version: u16, bytes: &[u8]) -> Result<Step> {
-    let mut payload = read(&mut noise, bytes).map_err(|_| refused(hello.kind, Refusal::KeyDiffers))?;
+    let mut payload =
+        read(&mut noise, bytes).map_err(|_| refused(hello.kind, Refusal::KeyDiffers))?;
     if payload.len() < VERSION_BYTES || payload[..VERSION_BYTES] != version.to_le_bytes() {
         return Err(nonsense());
     }
@@ -235,7 +252,8 @@ fn on_confirmation(mut established: Box<Established>, bytes: &[u8]) -> Result<St
     Ok(Step::Up(Vec::new(), established))
 }
 
-/// Tells the visitor why, and tells us with the versions that the visitor speaks instead of our own.
+/// Tells the visitor why, and tells us with the versions that the visitor speaks instead of our
+/// own.
 fn turn_away(preamble: &Preamble, refusal: Refusal) -> Step {
     let seen = match refusal {
         Refusal::Version(_) => Refusal::Version(preamble.versions),
@@ -254,25 +272,34 @@ fn unexpected(kind: Kind) -> Refusal {
 /// What a refusal means to whoever reads it, on either side.
 fn refused(kind: Kind, refusal: Refusal) -> Error {
     match refusal {
-        Refusal::Version(theirs) => {
-            WireError::Version { theirs: theirs.max, ours_min: VERSIONS.min, ours_max: VERSIONS.max }.into()
+        Refusal::Version(theirs) => WireError::Version {
+            theirs: theirs.max,
+            ours_min: VERSIONS.min,
+            ours_max: VERSIONS.max,
         }
-        Refusal::UnknownKey => Error::new(Code::Refused, "the transfer of this flow is not known here"),
-        Refusal::NotHere => Error::new(Code::Unreachable, "connections of this kind are not taken here")
-            .remedy("check the port: nodes and masters listen on different ones"),
-        Refusal::OtherUser => other_user("without a key, only processes of the same user are let in"),
+        .into(),
+        Refusal::UnknownKey => {
+            Error::new(Code::Refused, "the transfer of this flow is not known here")
+        }
+        Refusal::NotHere => {
+            Error::new(Code::Unreachable, "connections of this kind are not taken here")
+                .remedy("check the port: nodes and masters listen on different ones")
+        }
+        Refusal::OtherUser => {
+            other_user("without a key, only processes of the same user are let in")
+        }
         Refusal::KeyDiffers if kind == Kind::Data => {
             Error::new(Code::Refused, "the key differs: the flow belongs to another session")
         }
-        Refusal::KeyDiffers => {
-            Error::new(Code::Refused, "the key differs").remedy("give both sides the same --key-file")
-        }
+        Refusal::KeyDiffers => Error::new(Code::Refused, "the key differs")
+            .remedy("give both sides the same --key-file"),
     }
 }
 
 /// There is no key, and the process at the other end is another user's.
 pub(super) fn other_user(what: &str) -> Error {
-    Error::new(Code::Refused, what).remedy("make a key with `cep-fast keygen FILE` and give both sides --key-file FILE")
+    Error::new(Code::Refused, what)
+        .remedy("make a key with `cep-fast keygen FILE` and give both sides --key-file FILE")
 }
 
 fn nonsense() -> Error {
@@ -286,7 +313,8 @@ fn ours(error: &snow::Error) -> Error {
 
 fn builder<'a>(key: &'a Key, prologue: &'a [u8; PREAMBLE_BYTES]) -> Builder<'a> {
     let suite = SUITE.parse().expect("the suite is spelled right");
-    let builder = Builder::new(suite).psk(0, key.as_bytes()).and_then(|builder| builder.prologue(prologue));
+    let builder =
+        Builder::new(suite).psk(0, key.as_bytes()).and_then(|builder| builder.prologue(prologue));
     builder.expect("key and prologue are set once each")
 }
 

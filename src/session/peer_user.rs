@@ -1,8 +1,8 @@
 //! The user at the other end of a TCP connection within this machine.
 //!
-//! Where there is no key, everybody who reaches the port could come in. The kernel knows who owns the socket at the other
-//! end of a connection that does not leave the machine: `sock_diag` says it for one pair of addresses, and where netlink is
-//! filtered, `/proc/net/tcp` lists all of them.
+//! Where there is no key, everybody who reaches the port could come in. The kernel knows who owns
+//! the socket at the other end of a connection that does not leave the machine: `sock_diag` says it
+//! for one pair of addresses, and where netlink is filtered, `/proc/net/tcp` lists all of them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -13,10 +13,11 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
 use nix::unistd::geteuid;
 
-/// Whether the socket at `remote` that is connected to our `local` address belongs to a process of our own user.
+/// Whether the socket at `remote` that is connected to our `local` address belongs to a process of
+/// our own user.
 ///
-/// Root is no exception, in either direction: a key is the way to let another user in. `false`, too, where nobody can say
-/// whose it is.
+/// Root is no exception, in either direction: a key is the way to let another user in. `false`,
+/// too, where nobody can say whose it is.
 pub(super) fn is_own(local: SocketAddr, remote: SocketAddr) -> bool {
     let (local, remote) = (plain(local), plain(remote));
     let owner = match by_netlink(local, remote) {
@@ -31,7 +32,8 @@ fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// In a user namespace without a number for every user, all of the others go by one number, which may be ours.
+/// In a user namespace without a number for every user, all of the others go by one number, which
+/// may be ours.
 fn users_have_numbers_of_their_own() -> bool {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let others = read("/proc/sys/kernel/overflowuid");
@@ -39,8 +41,8 @@ fn users_have_numbers_of_their_own() -> bool {
     !is_others || read("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Asks for the one socket. `Ok(None)` where there is none, or it has been given up by its process: the kernel counts such
-/// a socket as root's.
+/// Asks for the one socket. `Ok(None)` where there is none, or it has been given up by its process:
+/// the kernel counts such a socket as root's.
 fn by_netlink(local: SocketAddr, remote: SocketAddr) -> nix::Result<Option<u32>> {
     let netlink = socket::socket(
         AddressFamily::Netlink,
@@ -55,7 +57,8 @@ fn by_netlink(local: SocketAddr, remote: SocketAddr) -> nix::Result<Option<u32>>
     read_answer(&answer[..length], local, remote)
 }
 
-/// A `nlmsghdr` and an `inet_diag_req_v2`: the socket whose own address is `remote` and whose peer is `local`.
+/// A `nlmsghdr` and an `inet_diag_req_v2`: the socket whose own address is `remote` and whose peer
+/// is `local`.
 fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(REQUEST_BYTES);
     bytes.extend(u32::to_ne_bytes(REQUEST_BYTES as u32));
@@ -90,7 +93,9 @@ fn address_bytes(ip: IpAddr) -> [u8; 16] {
 }
 
 fn read_answer(bytes: &[u8], local: SocketAddr, remote: SocketAddr) -> nix::Result<Option<u32>> {
-    let word = |at: usize| bytes.get(at..at + 4).map(|word| u32::from_ne_bytes(word.try_into().expect("four bytes")));
+    let word = |at: usize| {
+        bytes.get(at..at + 4).map(|word| u32::from_ne_bytes(word.try_into().expect("four bytes")))
+    };
     let kind = bytes.get(4..6).map(|kind| u16::from_ne_bytes(kind.try_into().expect("two bytes")));
     match kind {
         Some(NLMSG_ERROR) => match word(16).map_or(0, u32::cast_signed) {
@@ -110,7 +115,11 @@ fn read_answer(bytes: &[u8], local: SocketAddr, remote: SocketAddr) -> nix::Resu
 
 /// The same, looked for in the list of all connections.
 fn by_proc(local: SocketAddr, remote: SocketAddr) -> Option<u32> {
-    let tables = if remote.is_ipv4() { &["/proc/net/tcp", "/proc/net/tcp6"][..] } else { &["/proc/net/tcp6"] };
+    let tables = if remote.is_ipv4() {
+        &["/proc/net/tcp", "/proc/net/tcp6"][..]
+    } else {
+        &["/proc/net/tcp6"]
+    };
     tables.iter().find_map(|table| {
         let lines = BufReader::new(File::open(table).ok()?).lines().map_while(Result::ok);
         lines.skip(1).find_map(|line| owner_in(&line, local, remote))
@@ -133,7 +142,9 @@ fn listed_address(text: &str) -> Option<SocketAddr> {
         .collect::<Option<_>>()?;
     let ip = match *words.as_slice() {
         [ip] => Ipv4Addr::from(ip).into(),
-        [a, b, c, d] => Ipv6Addr::from(<[u8; 16]>::try_from([a, b, c, d].concat()).ok()?).to_canonical(),
+        [a, b, c, d] => {
+            Ipv6Addr::from(<[u8; 16]>::try_from([a, b, c, d].concat()).ok()?).to_canonical()
+        }
         _ => return None,
     };
     Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
@@ -195,7 +206,8 @@ mod tests {
     #[test]
     fn a_listener_does_not_answer_for_a_connection_that_is_gone() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (local, remote) = (SocketAddr::from(([127, 0, 0, 1], 9)), listener.local_addr().unwrap());
+        let (local, remote) =
+            (SocketAddr::from(([127, 0, 0, 1], 9)), listener.local_addr().unwrap());
         assert!(!is_own(local, remote));
     }
 
@@ -204,9 +216,13 @@ mod tests {
         let listed = |word: u32| format!("{word:08X}");
         let v4 = format!("{}:1F90", listed(u32::from_ne_bytes([127, 0, 0, 1])));
         assert_eq!(listed_address(&v4), Some(SocketAddr::from(([127, 0, 0, 1], 8080))));
-        let mapped = [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), u32::from_ne_bytes([10, 0, 0, 7])];
+        let mapped =
+            [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), u32::from_ne_bytes([10, 0, 0, 7])];
         let mapped: String = mapped.into_iter().map(listed).collect();
-        assert_eq!(listed_address(&format!("{mapped}:0001")), Some(SocketAddr::from(([10, 0, 0, 7], 1))));
+        assert_eq!(
+            listed_address(&format!("{mapped}:0001")),
+            Some(SocketAddr::from(([10, 0, 0, 7], 1)))
+        );
         for strange in ["", ":", "7F:1", "0100007F", "0100007F:fffff", "zzzzzzzz:1"] {
             assert_eq!(listed_address(strange), None, "{strange}");
         }

@@ -1,4 +1,5 @@
-//! Reaching a peer by the addresses of its name: which of them is dialled when, and what is said where none answers.
+//! Reaching a peer by the addresses of its name: which of them is dialled when, and what is said
+//! where none answers.
 //!
 //! Addresses are dialled 250 ms apart, and the next one at once when one fails (RFC 8305); the
 //! caller takes the first connection that is up. A connection that is lost in its handshake is
@@ -87,7 +88,13 @@ impl Reach {
     }
 
     /// A connection to an address failed.
-    pub(crate) fn fail(&mut self, now: Instant, address: SocketAddr, progress: Progress, error: Error) {
+    pub(crate) fn fail(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+        progress: Progress,
+        error: Error,
+    ) {
         self.under_way = self.under_way.saturating_sub(1);
         self.next_at = now;
         let until = match progress {
@@ -108,7 +115,8 @@ impl Reach {
         self.under_way == 0 && self.undialled.is_empty() && self.again.is_empty()
     }
 
-    /// Why the peer that `name` names was not reached. Its addresses are told where the name does not.
+    /// Why the peer that `name` names was not reached. Its addresses are told where the name does
+    /// not.
     pub(crate) fn error(&self, name: &str) -> Error {
         let judged = self.failed.iter().find(|(_, error)| error.code != Code::Unreachable);
         let Some((address, first)) = judged.or(self.failed.first()) else {
@@ -174,12 +182,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_in_the_handshake_is_dialled_again_until_the_deadline_and_a_refusal_for_a_while() {
+    fn what_is_lost_in_the_handshake_is_dialled_again_until_the_deadline_and_a_refusal_for_a_while()
+    {
         let (lost, count) = dialled_for(Progress::Handshaking);
-        assert!(lost > Duration::from_secs(8) && lost < Duration::from_secs(10) && count < 15, "{lost:?} {count}");
+        assert!(
+            lost > Duration::from_secs(8) && lost < Duration::from_secs(10) && count < 15,
+            "{lost:?} {count}"
+        );
         let (refused, count) = dialled_for(Progress::Connecting);
-        assert!(refused > Duration::from_secs(2) && refused < REFUSED_FOR && count < 8, "{refused:?} {count}");
-        assert_eq!(dialled_for(Progress::Judged), (Duration::ZERO, 1), "who turns us away does so again");
+        assert!(
+            refused > Duration::from_secs(2) && refused < REFUSED_FOR && count < 8,
+            "{refused:?} {count}"
+        );
+        assert_eq!(
+            dialled_for(Progress::Judged),
+            (Duration::ZERO, 1),
+            "who turns us away does so again"
+        );
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Messages on a connection that is up, without its socket: sealed, cut into chunks, put together again.
+//! Messages on a connection that is up, without its socket: sealed, cut into chunks, put together
+//! again.
 //!
-//! A chunk is a length (two bytes, little endian) and so many bytes of ciphertext; Noise limits it to 65,535. The first
-//! byte inside says whether the message ends here. What is held for a message grows only with chunks that carry the
-//! right seal, and never beyond the limit of a message; between two messages nothing is held.
+//! A chunk is a length (two bytes, little endian) and so many bytes of ciphertext; Noise limits it
+//! to 65,535. The first byte inside says whether the message ends here. What is held for a message
+//! grows only with chunks that carry the right seal, and never beyond the limit of a message;
+//! between two messages nothing is held.
 
 use snow::TransportState;
 use zeroize::Zeroizing;
@@ -47,7 +49,8 @@ impl Sealed {
         }
     }
 
-    /// Appends a good-bye to `out`: that nothing follows is the peer's word then, and not only the network's.
+    /// Appends a good-bye to `out`: that nothing follows is the peer's word then, and not only the
+    /// network's.
     pub(super) fn bye(&mut self, out: &mut Vec<u8>) {
         self.seal_chunk(BYE, &[], out);
     }
@@ -63,7 +66,9 @@ impl Sealed {
         out.extend(u16::try_from(bytes).expect("parts are cut to fit").to_le_bytes());
         let start = out.len();
         out.resize(start + bytes, 0);
-        self.transport.write_message(&plain, &mut out[start..]).expect("the room fits, and 2⁶⁴ chunks are never sent");
+        self.transport
+            .write_message(&plain, &mut out[start..])
+            .expect("the room fits, and 2⁶⁴ chunks are never sent");
     }
 
     /// How many bytes [`Sealed::open`] needs next.
@@ -99,7 +104,10 @@ impl Sealed {
         self.transport.read_message(bytes, &mut plain).map_err(|_| changed())?;
         let (flag, part) = plain.split_first().expect("a chunk holds a flag");
         if self.message.len() + part.len() > MESSAGE_BYTES_MAX {
-            return Err(Error::new(Code::Internal, "the peer sent a control message that is too large"));
+            return Err(Error::new(
+                Code::Internal,
+                "the peer sent a control message that is too large",
+            ));
         }
         self.message.extend_from_slice(part);
         match *flag {

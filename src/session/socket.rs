@@ -12,7 +12,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::peer_user::is_own;
 use crate::error::{Code, Error, Result};
 
-/// A socket that is read by exact counts and written through a queue. It holds no memory while nothing is under way.
+/// A socket that is read by exact counts and written through a queue. It holds no memory while
+/// nothing is under way.
 pub(super) struct Socket {
     stream: TcpStream,
     /// What was read of the wanted bytes. Invariant: only the first `filled` were.
@@ -35,8 +36,9 @@ pub(super) enum Filled {
     Ended,
 }
 
-/// A peer that lost its power or its network says nothing, ever. The kernel asks it after ten seconds of silence, and
-/// gives up after three unanswered questions, or when what was sent is not acknowledged for half a minute.
+/// A peer that lost its power or its network says nothing, ever. The kernel asks it after ten
+/// seconds of silence, and gives up after three unanswered questions, or when what was sent is not
+/// acknowledged for half a minute.
 fn notice_dead_peers(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::KeepAlive, &true)?;
     setsockopt(stream, sockopt::TcpKeepIdle, &10)?;
@@ -45,8 +47,8 @@ fn notice_dead_peers(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::TcpUserTimeout, &30_000)
 }
 
-/// A master and a node have other ways to each other, and want to know soon that this one is gone: after three seconds of
-/// silence they ask every second, and give up after six.
+/// A master and a node have other ways to each other, and want to know soon that this one is gone:
+/// after three seconds of silence they ask every second, and give up after six.
 fn notice_dead_ways(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::TcpKeepIdle, &3)?;
     setsockopt(stream, sockopt::TcpKeepInterval, &1)?;
@@ -58,7 +60,14 @@ impl Socket {
         // Each message is written at once, and the peer waits for it.
         stream.set_nodelay(true).map_err(|error| lost(&error))?;
         notice_dead_peers(&stream).map_err(|errno| lost(&errno.into()))?;
-        Ok(Socket { stream, inbox: Vec::new(), filled: 0, outbox: Vec::new(), sent: 0, closing: false })
+        Ok(Socket {
+            stream,
+            inbox: Vec::new(),
+            filled: 0,
+            outbox: Vec::new(),
+            sent: 0,
+            closing: false,
+        })
     }
 
     /// For a connection that others can take the place of.
@@ -146,7 +155,8 @@ impl Socket {
         self.outbox.is_empty()
     }
 
-    /// Sends what waits as far as the socket takes it, and half-closes behind the last byte if that was asked.
+    /// Sends what waits as far as the socket takes it, and half-closes behind the last byte if that
+    /// was asked.
     pub(super) fn flush(&mut self) -> Result<()> {
         while self.sent < self.outbox.len() {
             match self.stream.write(&self.outbox[self.sent..]) {
@@ -167,7 +177,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Forgets what was sent once it is the larger part, so that a queue that never runs empty does not grow either.
+    /// Forgets what was sent once it is the larger part, so that a queue that never runs empty does
+    /// not grow either.
     fn drop_sent(&mut self) {
         if self.sent > self.outbox.len() / 2 {
             self.outbox.drain(..self.sent);

@@ -1,8 +1,9 @@
-//! Connections whose peers have proved nothing yet, and who of them gives way when there are too many.
+//! Connections whose peers have proved nothing yet, and who of them gives way when there are too
+//! many.
 //!
-//! Anybody can open connections, so they have a share of their own that takes nothing from those who hold a key. Within
-//! it the oldest gives way to the newest, so that a fresh one always has the time of a handshake: first one that has
-//! said nothing, of the address that has the most.
+//! Anybody can open connections, so they have a share of their own that takes nothing from those
+//! who hold a key. Within it the oldest gives way to the newest, so that a fresh one always has the
+//! time of a handshake: first one that has said nothing, of the address that has the most.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use mio::Token;
 
-/// How long a stranger may take to say its first message. It costs one packet, right behind the connection.
+/// How long a stranger may take to say its first message. It costs one packet, right behind the
+/// connection.
 pub(crate) const SILENT_MAX: Duration = Duration::from_secs(2);
 
 /// The share of strangers where this process may have `descriptors`.
@@ -19,12 +21,14 @@ pub(crate) fn share(descriptors: u64) -> usize {
     usize::try_from(descriptors / 4).unwrap_or(usize::MAX).clamp(SHARE_MIN, SHARE_MAX)
 }
 
-/// Enough that a handshake over a slow line outlives a burst of others; their memory is a few kilobytes each.
+/// Enough that a handshake over a slow line outlives a burst of others; their memory is a few
+/// kilobytes each.
 const SHARE_MAX: usize = 512;
 /// Two addresses with one each, in the smallest process.
 const SHARE_MIN: usize = 4;
 
-/// Connections that have proved nothing yet, in the order of their tokens, which is that of their arrival.
+/// Connections that have proved nothing yet, in the order of their tokens, which is that of their
+/// arrival.
 #[derive(Debug)]
 pub(crate) struct Strangers {
     count_max: usize,
@@ -60,8 +64,9 @@ impl Strangers {
         Strangers { count_max, window: (0, None), known: HashMap::new(), origins: HashMap::new() }
     }
 
-    /// How many connections may be taken in in this turn. Each is listened to before it gives way, and has
-    /// [`SETTLE_WITHIN`] for that whoever else comes; more than that wait in the queue of their listener.
+    /// How many connections may be taken in in this turn. Each is listened to before it gives way,
+    /// and has [`SETTLE_WITHIN`] for that whoever else comes; more than that wait in the queue of
+    /// their listener.
     pub(crate) fn burst_max(&mut self, now: Instant) -> usize {
         if self.window.1.is_none_or(|end| end <= now) {
             self.window = (0, Some(now + SETTLE_WITHIN));
@@ -102,13 +107,17 @@ impl Strangers {
 
     /// The stranger that gives way where room is needed for something else.
     pub(crate) fn oldest(&self) -> Option<Token> {
-        let rank = |origin: &&Origin| (!origin.silent.is_empty(), origin.count(), Reverse(origin.oldest()));
+        let rank = |origin: &&Origin| {
+            (!origin.silent.is_empty(), origin.count(), Reverse(origin.oldest()))
+        };
         self.origins.values().max_by_key(rank).and_then(Origin::oldest)
     }
 
     /// A stranger has said its first message. Returns whether that is news.
     pub(crate) fn heard(&mut self, token: Token) -> bool {
-        let Some((from, heard)) = self.known.get_mut(&token).filter(|(_, heard)| !heard) else { return false };
+        let Some((from, heard)) = self.known.get_mut(&token).filter(|(_, heard)| !heard) else {
+            return false;
+        };
         *heard = true;
         let origin = self.origins.get_mut(from).expect("a known stranger has an origin");
         origin.silent.remove(&token);
@@ -127,8 +136,8 @@ impl Strangers {
     }
 }
 
-/// The time that a fresh connection has to say something before it can be the oldest: its first message is right behind
-/// it, unless the peer waits for a processor.
+/// The time that a fresh connection has to say something before it can be the oldest: its first
+/// message is right behind it, unless the peer waits for a processor.
 const SETTLE_WITHIN: Duration = Duration::from_millis(40);
 /// Connections taken in in one turn: a millisecond of work.
 const BURST_MAX: usize = 64;
@@ -238,7 +247,8 @@ mod tests {
             assert_ne!(strangers.add(Token(token), from), Some(Token(0)));
             assert!(strangers.len() <= 16);
         }
-        // As many addresses as there are places: then the oldest of all gives way, as late as possible.
+        // As many addresses as there are places: then the oldest of all gives way, as late as
+        // possible.
         let left = (1_000..2_000).find(|&token| {
             let from = IpAddr::from([10, 1, (token / 256) as u8, (token % 256) as u8]);
             strangers.add(Token(token), from) == Some(Token(0))

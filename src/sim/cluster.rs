@@ -1,4 +1,5 @@
-//! The simulated world: one clock, one queue of happenings, the network, and what connects the machines.
+//! The simulated world: one clock, one queue of happenings, the network, and what connects the
+//! machines.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,8 @@ use crate::units::{BitRate, Moment, NodeIx, Span, union};
 use crate::wire::Check;
 use crate::wire::control::{self, ToNode};
 
-/// A transfer that takes longer than this on the virtual clock, and than [`LONGEST_BOUNDS`], is stuck.
+/// A transfer that takes longer than this on the virtual clock, and than [`LONGEST_BOUNDS`], is
+/// stuck.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How many times its bound a transfer may take.
 const LONGEST_BOUNDS: f64 = 1e4;
@@ -178,8 +180,8 @@ pub(crate) struct Cluster {
     pub(crate) master_dies: Option<Moment>,
     /// When the transfer must have ended, well or not.
     pub(crate) deadline: Option<Moment>,
-    /// When a machine of a node wants a tick, and the same by node. Brought up to date when the node is followed, as it must be
-    /// after every event of its machines.
+    /// When a machine of a node wants a tick, and the same by node. Brought up to date when the
+    /// node is followed, as it must be after every event of its machines.
     due: BTreeSet<(Moment, NodeIx)>,
     due_of: Vec<Option<Moment>>,
     /// What happens so long after the first bytes may move.
@@ -213,8 +215,11 @@ impl Cluster {
     pub(crate) fn new(roster: Roster, terms: Terms, world: World) -> Cluster {
         assert_eq!(roster.entries.len(), world.links.len(), "every node has links");
         let nodes = roster.entries.iter().map(|entry| {
-            let of = |role: Role| entry.rows.iter().filter(move |row| row.role == role).map(|row| row.range);
-            let [wanted, offered] = [Role::Receiver, Role::Sender].map(|role| union(of(role).collect()));
+            let of = |role: Role| {
+                entry.rows.iter().filter(move |row| row.role == role).map(|row| row.range)
+            };
+            let [wanted, offered] =
+                [Role::Receiver, Role::Sender].map(|role| union(of(role).collect()));
             Node::new(terms.block_bytes(), terms.silence(), wanted, offered)
         });
         let mut cluster = Cluster {
@@ -275,10 +280,18 @@ impl Cluster {
     /// Whether every reader has what it wants, and every group between its members.
     fn is_complete(&self) -> bool {
         let entries = || self.conductor.roster().entries.iter().zip(&self.nodes);
-        let readers = || entries().flat_map(|(entry, node)| entry.rows.iter().map(move |row| (row, node)));
+        let readers =
+            || entries().flat_map(|(entry, node)| entry.rows.iter().map(move |row| (row, node)));
         readers().filter(|(row, _)| row.role == Role::Receiver).all(|(row, node)| {
-            let mates = readers().filter(|(mate, _)| mate.group.is_some() && mate.group == row.group);
-            let have = union(node.landed.iter().chain(mates.flat_map(|(_, mate)| &mate.landed)).copied().collect());
+            let mates =
+                readers().filter(|(mate, _)| mate.group.is_some() && mate.group == row.group);
+            let have = union(
+                node.landed
+                    .iter()
+                    .chain(mates.flat_map(|(_, mate)| &mate.landed))
+                    .copied()
+                    .collect(),
+            );
             have.iter().any(|have| have.contains(row.range))
         })
     }
@@ -289,7 +302,9 @@ impl Cluster {
     /// If a promise is broken, or the transfer hangs.
     pub(crate) fn run(mut self) -> Outcome {
         let mut began = None;
-        while self.conductor.phase() != Phase::Done && self.master_dies.is_none_or(|dies| self.now < dies) {
+        while self.conductor.phase() != Phase::Done
+            && self.master_dies.is_none_or(|dies| self.now < dies)
+        {
             self.step();
             if began.is_none() && self.conductor.phase() == Phase::Moving {
                 began = Some(self.now);
@@ -299,7 +314,10 @@ impl Cluster {
             }
             let longest = LONGEST.as_secs_f64().max(self.bound_seconds() * LONGEST_BOUNDS);
             let is_late = self.now.since(began.unwrap_or_default()).as_secs_f64() > longest;
-            assert!(!is_late && self.deadline.is_none_or(|deadline| self.now < deadline), "the transfer hangs");
+            assert!(
+                !is_late && self.deadline.is_none_or(|deadline| self.now < deadline),
+                "the transfer hangs"
+            );
         }
         self.history.began = began.unwrap_or(self.now);
         let is_done = self.conductor.phase() == Phase::Done;
@@ -307,7 +325,8 @@ impl Cluster {
             None if !is_done => Some(Error::new(Code::Unreachable, "the master died")),
             error => error,
         };
-        let is_everywhere = self.conductor.error().is_none() && self.conductor.phase() >= Phase::Finishing;
+        let is_everywhere =
+            self.conductor.error().is_none() && self.conductor.phase() >= Phase::Finishing;
         assert!(!is_everywhere || self.is_complete(), "complete is complete");
         self.wind_down(error.is_none(), !is_done);
         let mut counts = owner::Counts::default();
@@ -318,7 +337,8 @@ impl Cluster {
             counts.resumed_bytes += peer.stats().resumed_bytes;
         }
         let began = self.history.began;
-        let node_seconds = self.nodes.iter().map(|node| node.committed.map(|at| at.since(began).as_secs_f64()));
+        let node_seconds =
+            self.nodes.iter().map(|node| node.committed.map(|at| at.since(began).as_secs_f64()));
         Outcome {
             seconds: self.history.seconds(),
             node_seconds: node_seconds.collect(),
@@ -336,7 +356,8 @@ impl Cluster {
     fn wind_down(&mut self, is_complete: bool, died: bool) {
         self.is_orphaned = true;
         for node in (0..self.nodes.len() as u32).map(NodeIx) {
-            // Nodes without a master go on, until another attempt takes their place or nothing moves any more.
+            // Nodes without a master go on, until another attempt takes their place or nothing
+            // moves any more.
             let alone = if died && self.random.chance(500) { ALONE_MAX } else { Duration::ZERO };
             let within = (self.world.noticed_within + alone).as_nanos() as u64;
             let delay = self.world.latency + Duration::from_nanos(self.random.below(within + 1));
@@ -344,12 +365,16 @@ impl Cluster {
             let happening = match self.nodes[node.at()].parted {
                 true => Happening::Member(node, member::Event::Master(cancel)),
                 false if is_complete => Happening::GoodBye(node),
-                false => Happening::ToNode(node, control::encode(&cancel).expect("a reason is cut")),
+                false => {
+                    Happening::ToNode(node, control::encode(&cancel).expect("a reason is cut"))
+                }
             };
             self.in_order(Way::ToNode(node), delay, happening);
         }
         let deadline = self.deadline.unwrap_or(self.now).max(self.now) + ENDED_WITHIN;
-        let waits = |node: &Node| node.is_in_attempt() || (is_complete && node.is_reached() && node.remembers);
+        let waits = |node: &Node| {
+            node.is_in_attempt() || (is_complete && node.is_reached() && node.remembers)
+        };
         while self.nodes.iter().any(waits) {
             self.step();
             assert!(self.now < deadline, "nodes do not end");
@@ -397,7 +422,8 @@ impl Cluster {
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= next) {
             let ((_, sequence), happening) = entry.remove_entry();
             match self.held(&happening) {
-                // In its old place: what was sent first arrives first, however long it was on the way.
+                // In its old place: what was sent first arrives first, however long it was on the
+                // way.
                 Some(until) => _ = self.queue.insert((until, sequence), happening),
                 None => {
                     if self.world.keeps_log {
@@ -417,7 +443,9 @@ impl Cluster {
                 state.pull.handle(self.now, pull::Event::Tick);
             }
             let member = state.member.as_mut();
-            if let Some(member) = member.filter(|member| member.poll_timeout().is_some_and(|due| self.now >= due)) {
+            if let Some(member) =
+                member.filter(|member| member.poll_timeout().is_some_and(|due| self.now >= due))
+            {
                 member.handle(self.now, member::Event::Tick);
             }
             self.follow(node);
@@ -433,7 +461,8 @@ impl Cluster {
     pub(super) fn rearm(&mut self, node: NodeIx) {
         let state = &self.nodes[node.at()];
         let member = state.member.as_ref().and_then(Member::poll_timeout);
-        let due = [state.pull.poll_timeout(), member].into_iter().flatten().min().filter(|_| state.alive);
+        let due =
+            [state.pull.poll_timeout(), member].into_iter().flatten().min().filter(|_| state.alive);
         let due = due.map(|due| due.max(state.frozen_until));
         let before = std::mem::replace(&mut self.due_of[node.at()], due);
         if before != due {
@@ -450,16 +479,22 @@ impl Cluster {
             Happening::GoodBye(node) => self.good_bye(node),
             Happening::Member(node, event) => self.member(node, event),
             Happening::Done(node, job) => self.done(node, job),
-            Happening::FlowOpened { receiver, lane, weight } => self.flow_opened(receiver, lane, weight),
+            Happening::FlowOpened { receiver, lane, weight } => {
+                self.flow_opened(receiver, lane, weight)
+            }
             Happening::Request { sender, flow, ask, .. } => self.requested(sender, flow, ask),
             Happening::Sent { sender, flow } => self.sent(sender, flow),
-            Happening::Arrived { receiver, flow, parcel, .. } => self.arrived(receiver, flow, parcel),
+            Happening::Arrived { receiver, flow, parcel, .. } => {
+                self.arrived(receiver, flow, parcel)
+            }
             Happening::Loaded { sender, flow, ask } => self.loaded(sender, flow, ask),
             Happening::Written { receiver, flow, piece, check, payload } => {
                 self.written(receiver, flow, piece, check, &payload);
             }
             Happening::SenderDown { sender, flow } => self.sender_down(sender, flow),
-            Happening::ReceiverDown { receiver, flow, error } => self.receiver_down(receiver, flow, &error),
+            Happening::ReceiverDown { receiver, flow, error } => {
+                self.receiver_down(receiver, flow, &error)
+            }
             Happening::Relink(node, links, rate) => {
                 rate.iter().for_each(|&rate| self.history.tell(self.now, node, News::Rate(rate)));
                 self.net.set_links(node, links);

@@ -16,7 +16,13 @@ use crate::wire::control::{self, Advert, Prepare, Rail, ToMaster, ToNode};
 fn advert() -> Advert {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
     let rail = Rail { nic: "sim0".into(), address, line: None, mtu: None, numa: None };
-    Advert { software: "simulator".into(), rails: vec![rail], cores: 1, boot_id: String::new(), incarnation: 1 }
+    Advert {
+        software: "simulator".into(),
+        rails: vec![rail],
+        cores: 1,
+        boot_id: String::new(),
+        incarnation: 1,
+    }
 }
 
 impl Cluster {
@@ -74,8 +80,13 @@ impl Cluster {
         while let Some(action) = self.conductor.poll_action() {
             let conduct::Action { node, message } = action;
             if !self.nodes[node.at()].parted {
-                let bytes = control::encode(&message).expect("transfers in the simulator are small");
-                self.in_order(Way::ToNode(node), self.world.latency, Happening::ToNode(node, bytes));
+                let bytes =
+                    control::encode(&message).expect("transfers in the simulator are small");
+                self.in_order(
+                    Way::ToNode(node),
+                    self.world.latency,
+                    Happening::ToNode(node, bytes),
+                );
             }
         }
     }
@@ -140,11 +151,20 @@ impl Cluster {
                 self.do_later(node, Job::Preallocate { wanted, holes, kept, forgets });
             }
             Action::Open { lane, weight, .. } => {
-                self.after(3 * self.world.latency, Happening::FlowOpened { receiver: node, lane, weight });
+                self.after(
+                    3 * self.world.latency,
+                    Happening::FlowOpened { receiver: node, lane, weight },
+                );
             }
-            Action::Lease { flow, pieces } => state.pull.handle(now, pull::Event::Lease { flow, pieces }),
-            Action::Revoke { flow, pieces } => state.pull.handle(now, pull::Event::Revoke { flow, pieces }),
-            Action::Close { flow } => self.close_fetching(node, flow, &Error::new(Code::Cancelled, "closed")),
+            Action::Lease { flow, pieces } => {
+                state.pull.handle(now, pull::Event::Lease { flow, pieces })
+            }
+            Action::Revoke { flow, pieces } => {
+                state.pull.handle(now, pull::Event::Revoke { flow, pieces })
+            }
+            Action::Close { flow } => {
+                self.close_fetching(node, flow, &Error::new(Code::Cancelled, "closed"))
+            }
             Action::Offer { span } => {
                 state.relay.land(span);
                 while let Some((flow, ask)) = state.relay.poll_ready() {
@@ -169,12 +189,17 @@ impl Cluster {
                 self.do_later(node, Job::Commit { landed_everywhere, checks });
             }
             Action::Tell(message) => {
-                let bytes = control::encode(&message).expect("transfers in the simulator are small");
+                let bytes =
+                    control::encode(&message).expect("transfers in the simulator are small");
                 if message.is_counted() {
                     state.talk.say(bytes.clone());
                 }
                 if !state.parted {
-                    self.in_order(Way::ToMaster(node), self.world.latency, Happening::ToMaster(node, bytes));
+                    self.in_order(
+                        Way::ToMaster(node),
+                        self.world.latency,
+                        Happening::ToMaster(node, bytes),
+                    );
                 }
             }
             Action::Keep { pieces } => {
@@ -188,7 +213,11 @@ impl Cluster {
             Action::End => {
                 let serving: Vec<FlowIx> = state.serving.keys().copied().collect();
                 for flow in serving {
-                    self.close_serving(node, flow, &Error::new(Code::Cancelled, "the transfer has ended"));
+                    self.close_serving(
+                        node,
+                        flow,
+                        &Error::new(Code::Cancelled, "the transfer has ended"),
+                    );
                 }
             }
         }
@@ -209,8 +238,11 @@ impl Cluster {
         let event = match job {
             Job::Preallocate { wanted, holes, kept, forgets } => {
                 let done = state.disk.preallocate(&wanted, &holes, &kept, forgets);
-                let found = state.found.iter().map(|piece| piece.span).filter(|span| covers(&kept, *span));
-                let empty = holes.iter().flat_map(|hole| state.wanted.iter().filter_map(|it| it.intersection(*hole)));
+                let found =
+                    state.found.iter().map(|piece| piece.span).filter(|span| covers(&kept, *span));
+                let empty = holes
+                    .iter()
+                    .flat_map(|hole| state.wanted.iter().filter_map(|it| it.intersection(*hole)));
                 state.landed.extend(found.chain(empty));
                 Event::Preallocated(done)
             }
@@ -231,7 +263,10 @@ impl Cluster {
 
     /// What a disk takes for so many bytes.
     pub(super) fn disk_seconds(&mut self, bytes: u64) -> Duration {
-        let whims = Duration::from_nanos(self.random.below(self.world.disk_whims.as_nanos() as u64 + 1));
-        self.world.disk_latency + whims + Duration::from_secs_f64(bytes as f64 / self.world.disk_bytes_per_second)
+        let whims =
+            Duration::from_nanos(self.random.below(self.world.disk_whims.as_nanos() as u64 + 1));
+        self.world.disk_latency
+            + whims
+            + Duration::from_secs_f64(bytes as f64 / self.world.disk_bytes_per_second)
     }
 }

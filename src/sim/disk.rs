@@ -1,7 +1,7 @@
 //! What a simulated node reads from and writes to.
 //!
-//! A forecast moves counts of bytes, and its disks hold nothing. Tests give nodes real files, through the code that opens,
-//! journals and names them in a real node.
+//! A forecast moves counts of bytes, and its disks hold nothing. Tests give nodes real files,
+//! through the code that opens, journals and names them in a real node.
 
 use std::rc::Rc;
 
@@ -54,11 +54,18 @@ pub(crate) struct Ready {
     pub(crate) found: Option<Vec<Kept>>,
 }
 
-/// The sources and destinations of one node in one attempt; see the actions of [`crate::engine::member`].
+/// The sources and destinations of one node in one attempt; see the actions of
+/// [`crate::engine::member`].
 pub(crate) trait Disk {
     fn prepare(&mut self, prepare: &Prepare) -> Result<Ready>;
 
-    fn preallocate(&mut self, _wanted: &[Span], _holes: &[Span], _kept: &[Span], _forgets: bool) -> Result<()> {
+    fn preallocate(
+        &mut self,
+        _wanted: &[Span],
+        _holes: &[Span],
+        _kept: &[Span],
+        _forgets: bool,
+    ) -> Result<()> {
         Ok(())
     }
 
@@ -109,7 +116,8 @@ impl Disk for Void {
         let check = match method {
             Method::None => Check::None,
             _ => {
-                let bytes: Vec<u8> = (span.start..span.end).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
+                let bytes: Vec<u8> =
+                    (span.start..span.end).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
                 method.of(span, &bytes)
             }
         };

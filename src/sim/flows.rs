@@ -1,4 +1,5 @@
-//! The flows of the simulated cluster: requests and pieces on their way, and what becomes of them at either end.
+//! The flows of the simulated cluster: requests and pieces on their way, and what becomes of them
+//! at either end.
 
 use std::collections::VecDeque;
 
@@ -21,7 +22,12 @@ impl Cluster {
             pull::Action::Request { flow, request, piece } => {
                 if let Some(end) = self.nodes[node.at()].fetching.get(&flow).copied() {
                     let ask = Ask { request, span: piece.span, soft: piece.soft };
-                    let happening = Happening::Request { receiver: node, sender: end.peer, flow: end.there, ask };
+                    let happening = Happening::Request {
+                        receiver: node,
+                        sender: end.peer,
+                        flow: end.there,
+                        ask,
+                    };
                     self.in_order(Way::Requests(node, flow), self.world.latency, happening);
                 }
             }
@@ -43,7 +49,9 @@ impl Cluster {
         match is_ready {
             Ok(Asked::Ready) => state.serve.handle(serve::Event::Request { flow, ask }),
             Ok(Asked::Waits) => {}
-            Ok(Asked::Never) => self.serve_action(node, serve::Action::Refuse { flow, ask, code: Code::Data }),
+            Ok(Asked::Never) => {
+                self.serve_action(node, serve::Action::Refuse { flow, ask, code: Code::Data })
+            }
             Err(error) => panic!("a simulated receiver keeps to its credit: {error}"),
         }
         self.follow(node);
@@ -59,7 +67,8 @@ impl Cluster {
                 self.after(delay, Happening::Loaded { sender: node, flow, ask });
             }
             Action::Send { flow, ask } => {
-                let (check, mut payload) = state.loaded.remove(&(flow, ask.request)).expect("what is sent was read");
+                let (check, mut payload) =
+                    state.loaded.remove(&(flow, ask.request)).expect("what is sent was read");
                 let Some(end) = state.serving.get(&flow).copied() else {
                     return state.serve.handle(serve::Event::Sent { flow });
                 };
@@ -93,8 +102,11 @@ impl Cluster {
         }
         state.loading -= 1;
         let is_readable = !self.random.chance(self.world.faults.unreadable);
-        let read =
-            if is_readable { state.disk.read(method, ask.span).map_err(|error| error.code) } else { Err(Code::Data) };
+        let read = if is_readable {
+            state.disk.read(method, ask.span).map_err(|error| error.code)
+        } else {
+            Err(Code::Data)
+        };
         let result = read.map(|read| _ = state.loaded.insert((flow, ask.request), read));
         state.serve.handle(serve::Event::Loaded { flow, ask, result });
         self.follow(node);
@@ -107,7 +119,10 @@ impl Cluster {
         }
         let failed = |why: &str| {
             let error = Error::new(Code::Unreachable, why);
-            Happening::Member(receiver, member::Event::Owner(owner::Event::OpenFailed { lane, error }))
+            Happening::Member(
+                receiver,
+                member::Event::Owner(owner::Event::OpenFailed { lane, error }),
+            )
         };
         if let Some(until) = self.apart(receiver, sender) {
             let given_up = self.now + CONNECTED_WITHIN;
@@ -130,7 +145,9 @@ impl Cluster {
         self.member(receiver, event);
         if self.nodes[receiver.at()].fetching.contains_key(&here) {
             let relays = self.conductor.relays(sender);
-            self.nodes[receiver.at()].pull.handle(self.now, pull::Event::FlowUp { flow: here, relays });
+            self.nodes[receiver.at()]
+                .pull
+                .handle(self.now, pull::Event::FlowUp { flow: here, relays });
         }
         self.follow(receiver);
     }
@@ -158,7 +175,11 @@ impl Cluster {
             return;
         }
         if self.random.chance(self.world.faults.broken) {
-            return self.close_fetching(receiver, flow, &Error::new(Code::Unreachable, "connection reset"));
+            return self.close_fetching(
+                receiver,
+                flow,
+                &Error::new(Code::Unreachable, "connection reset"),
+            );
         }
         self.nodes[receiver.at()].unread.entry(flow).or_default().push_back(parcel);
         self.read(receiver, flow);
@@ -170,7 +191,9 @@ impl Cluster {
         loop {
             let state = &mut self.nodes[receiver.at()];
             let is_parked = state.parked.iter().any(|parked| parked.flow == flow);
-            let Some(parcel) = state.unread.get_mut(&flow).filter(|_| !is_parked).and_then(VecDeque::pop_front) else {
+            let Some(parcel) =
+                state.unread.get_mut(&flow).filter(|_| !is_parked).and_then(VecDeque::pop_front)
+            else {
                 return;
             };
             match parcel {
@@ -216,7 +239,14 @@ impl Cluster {
         self.land_parked(receiver);
     }
 
-    pub(super) fn written(&mut self, receiver: NodeIx, flow: FlowIx, piece: Piece, check: Check, payload: &Payload) {
+    pub(super) fn written(
+        &mut self,
+        receiver: NodeIx,
+        flow: FlowIx,
+        piece: Piece,
+        check: Check,
+        payload: &Payload,
+    ) {
         let state = &mut self.nodes[receiver.at()];
         state.writing -= 1;
         state.slots_free += 1;
@@ -240,19 +270,27 @@ impl Cluster {
     /// A receiver closes a flow; the sender hears of it.
     pub(super) fn close_fetching(&mut self, receiver: NodeIx, flow: FlowIx, error: &Error) {
         if let Some(end) = self.nodes[receiver.at()].fetching.get(&flow).copied() {
-            self.after(self.world.latency, Happening::SenderDown { sender: end.peer, flow: end.there });
+            self.after(
+                self.world.latency,
+                Happening::SenderDown { sender: end.peer, flow: end.there },
+            );
             self.receiver_down(receiver, flow, error);
         }
     }
 
-    /// A sender closes a flow; the receiver hears of it. What is on the way gets there before, or does not.
+    /// A sender closes a flow; the receiver hears of it. What is on the way gets there before, or
+    /// does not.
     pub(super) fn close_serving(&mut self, sender: NodeIx, flow: FlowIx, error: &Error) {
         if let Some(end) = self.nodes[sender.at()].serving.get(&flow).copied() {
             let is_reset = self.random.chance(500);
             if is_reset {
                 self.net.close(end.there, end.peer);
             }
-            let news = Happening::ReceiverDown { receiver: end.peer, flow: end.there, error: error.clone() };
+            let news = Happening::ReceiverDown {
+                receiver: end.peer,
+                flow: end.there,
+                error: error.clone(),
+            };
             self.in_order(Way::Data(end.peer, end.there), self.world.latency, news);
             self.sender_down(sender, flow);
         }

@@ -1,4 +1,5 @@
-//! A transfer of a specification on virtual time: what it would come to if speeds, delays and failures were these.
+//! A transfer of a specification on virtual time: what it would come to if speeds, delays and
+//! failures were these.
 
 use std::time::Duration;
 
@@ -49,19 +50,25 @@ pub(crate) struct Forecast {
     pub(crate) error: Option<Error>,
 }
 
-/// Runs the transfer of `spec`, for which `plan` is the plan of `problem`. It takes time and memory, but no network and no disk:
-/// data is where it is wanted at once.
+/// Runs the transfer of `spec`, for which `plan` is the plan of `problem`. It takes time and
+/// memory, but no network and no disk: data is where it is wanted at once.
 ///
 /// # Errors
 /// `Code::Usage` where it would take too long.
-pub(crate) fn forecast(spec: &Spec, problem: &Problem, plan: &Plan, scenario: &Scenario) -> Result<Forecast> {
+pub(crate) fn forecast(
+    spec: &Spec,
+    problem: &Problem,
+    plan: &Plan,
+    scenario: &Scenario,
+) -> Result<Forecast> {
     let block_bytes = block_bytes(problem.grid.1, plan)?;
     let mut spec = spec.clone();
     // The grid has to go through where it did.
     (spec.block_bytes, spec.origin) = (Some(block_bytes), Some(problem.grid.0));
     let roster = Roster::new(&spec);
     let slowest = scenario.slowest(problem);
-    let terms = Terms::new(&spec, &roster, nobody(&spec), scenario.wishes(block_bytes as f64 / slowest));
+    let terms =
+        Terms::new(&spec, &roster, nobody(&spec), scenario.wishes(block_bytes as f64 / slowest));
     let world = World {
         links: problem.nodes.iter().map(|node| links(node.send_bytes_per_second)).collect(),
         stores: stores(problem),
@@ -94,33 +101,48 @@ impl Scenario {
             Change::Rate(rate) => Some(payload(rate)),
             Change::Kill => None,
         });
-        problem.nodes.iter().map(|node| node.send_bytes_per_second).chain(changed).fold(f64::INFINITY, f64::min)
+        problem
+            .nodes
+            .iter()
+            .map(|node| node.send_bytes_per_second)
+            .chain(changed)
+            .fold(f64::INFINITY, f64::min)
     }
 
-    /// What the user of the transfer would ask for; `piece_seconds` is what one piece takes over the slowest link.
+    /// What the user of the transfer would ask for; `piece_seconds` is what one piece takes over
+    /// the slowest link.
     fn wishes(&self, piece_seconds: f64) -> Wishes {
         // Pieces may be larger than they will be. Nobody shall be taken for dead for that.
-        let patience = Duration::try_from_secs_f64(piece_seconds * PATIENCE_PIECES).unwrap_or(Duration::MAX);
+        let patience =
+            Duration::try_from_secs_f64(piece_seconds * PATIENCE_PIECES).unwrap_or(Duration::MAX);
         let stall_timeout = STALL_TIMEOUT.max(patience.min(PATIENCE_MAX));
         let (check, scheduler) = (CheckKind::None, self.scheduler);
         Wishes { check, resume: false, stall_timeout, scheduler, ..Wishes::default() }
     }
 }
 
-/// The pieces to simulate: those of the grid, or several of them together where there would be too many.
+/// The pieces to simulate: those of the grid, or several of them together where there would be too
+/// many.
 fn block_bytes(block_bytes: u64, plan: &Plan) -> Result<u64> {
     // Segments are cut into pieces each for itself, so that every one of them has a piece at least.
-    let least: u64 = plan.planned.iter().map(|planned| planned.segment.receivers.len() as u64).sum();
+    let least: u64 =
+        plan.planned.iter().map(|planned| planned.segment.receivers.len() as u64).sum();
     if least > PIECES_MAX {
-        let what = format!("the plan has {least} parts of segments and receivers; {PIECES_MAX} can be simulated");
+        let what = format!(
+            "the plan has {least} parts of segments and receivers; {PIECES_MAX} can be simulated"
+        );
         return Err(Error::new(Code::Usage, what).remedy("simulate a part of the transfer"));
     }
-    let doubled = std::iter::successors(Some(block_bytes), |block| block.checked_mul(2).filter(|it| *it <= BLOCK_MAX));
+    let doubled = std::iter::successors(Some(block_bytes), |block| {
+        block.checked_mul(2).filter(|it| *it <= BLOCK_MAX)
+    });
     let enough = doubled.clone().find(|block| plan.wanted_bytes() / block <= PIECES_WANTED);
     let block = enough.or_else(|| doubled.last()).unwrap_or(block_bytes);
     let pieces = plan.wanted_bytes() / block;
     if pieces > PIECES_MAX {
-        let what = format!("{pieces} pieces of {block} bytes are too many to simulate; {PIECES_MAX} are the most");
+        let what = format!(
+            "{pieces} pieces of {block} bytes are too many to simulate; {PIECES_MAX} are the most"
+        );
         return Err(Error::new(Code::Usage, what).remedy("simulate a part of the transfer"));
     }
     Ok(block)
@@ -130,7 +152,10 @@ fn stores(problem: &Problem) -> Vec<Store> {
     let nodes = || (0..).map(NodeIx).zip(&problem.nodes);
     let stores = problem.stores.iter().zip(0..).map(|(store, at)| Store {
         bytes_per_second: store.bytes_per_second,
-        read_by: nodes().filter(|(_, node)| node.reads.is_some_and(|it| it.0 == at)).map(|(node, _)| node).collect(),
+        read_by: nodes()
+            .filter(|(_, node)| node.reads.is_some_and(|it| it.0 == at))
+            .map(|(node, _)| node)
+            .collect(),
         written_by: nodes()
             .filter(|(_, node)| node.writes.is_some_and(|it| it.0 == at))
             .map(|(node, _)| node)
@@ -160,8 +185,8 @@ const PIECES_MAX: u64 = 1 << 20;
 const BLOCK_MAX: u64 = 64 << 20;
 /// The MTU of Ethernet where nobody changed it.
 const ETHERNET_MTU: u32 = 1500;
-/// Pieces that may have to pass the slowest link before one of them is there: those of 64 flows, of which each has a few on
-/// its way; and three, because a silent flow is given a third of the time.
+/// Pieces that may have to pass the slowest link before one of them is there: those of 64 flows, of
+/// which each has a few on its way; and three, because a silent flow is given a third of the time.
 const PATIENCE_PIECES: f64 = 3.0 * 64.0 * 4.0;
 /// What the protocol can tell, by far.
 const PATIENCE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);

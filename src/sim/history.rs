@@ -53,15 +53,19 @@ impl History {
         self.landed.last().map_or(0, |&(_, bytes)| bytes)
     }
 
-    /// Bytes that have landed `seconds` after the beginning. What lands between two moments of the story lands evenly: pieces
-    /// are large where a transfer is, and would make the rate of a short time jump.
+    /// Bytes that have landed `seconds` after the beginning. What lands between two moments of the
+    /// story lands evenly: pieces are large where a transfer is, and would make the rate of a short
+    /// time jump.
     pub(crate) fn landed_by(&self, seconds: f64) -> u64 {
         let since = |at: usize| self.landed[at].0.since(self.began).as_secs_f64();
-        let after = self.landed.partition_point(|&(moment, _)| moment.since(self.began).as_secs_f64() <= seconds);
+        let after = self
+            .landed
+            .partition_point(|&(moment, _)| moment.since(self.began).as_secs_f64() <= seconds);
         if after == self.landed.len() {
             return self.landed_bytes();
         }
-        let (start, before) = after.checked_sub(1).map_or((0.0, 0), |at| (since(at), self.landed[at].1));
+        let (start, before) =
+            after.checked_sub(1).map_or((0.0, 0), |at| (since(at), self.landed[at].1));
         let part = (seconds - start) / (since(after) - start);
         before + ((self.landed[after].1 - before) as f64 * part) as u64
     }

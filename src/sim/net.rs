@@ -1,8 +1,10 @@
-//! A fluid network on virtual time: links are shared max–min fairly, as long-lived TCP flows roughly do.
+//! A fluid network on virtual time: links are shared max–min fairly, as long-lived TCP flows
+//! roughly do.
 //!
-//! A node has one uplink and one downlink, and may read from and write to a store that others share. Bytes in flight are a
-//! fluid, so that a transfer of a terabyte costs as many events as it has pieces, not packets. (Progressive filling:
-//! Bertsekas and Gallager, Data Networks, section 6.5.2.)
+//! A node has one uplink and one downlink, and may read from and write to a store that others
+//! share. Bytes in flight are a fluid, so that a transfer of a terabyte costs as many events as it
+//! has pieces, not packets. (Progressive filling: Bertsekas and Gallager, Data Networks, section
+//! 6.5.2.)
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,7 +18,8 @@ pub(crate) struct Links {
     pub(crate) down: f64,
 }
 
-/// A store: its rate for all that is read, and again for all that is written, and the nodes that do so.
+/// A store: its rate for all that is read, and again for all that is written, and the nodes that do
+/// so.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Store {
     pub(crate) bytes_per_second: f64,
@@ -42,8 +45,8 @@ struct Pipe<T> {
 
 /// The network. Flows are named by the receiver and its flow index.
 pub(crate) struct Net<T> {
-    /// Bytes per second of everything that is shared: an uplink, a downlink and the inside of every node, and both
-    /// directions of every store.
+    /// Bytes per second of everything that is shared: an uplink, a downlink and the inside of every
+    /// node, and both directions of every store.
     rates: Vec<f64>,
     /// The stores that a node reads from and writes to, as places in `rates`.
     stores: Vec<[Option<usize>; 2]>,
@@ -62,7 +65,8 @@ pub(crate) struct Net<T> {
 
 impl<T> Net<T> {
     pub(crate) fn new(links: &[Links], stores: &[Store]) -> Net<T> {
-        let mut rates: Vec<f64> = links.iter().flat_map(|links| [links.up, links.down, INSIDE]).collect();
+        let mut rates: Vec<f64> =
+            links.iter().flat_map(|links| [links.up, links.down, INSIDE]).collect();
         let mut behind = vec![[None; 2]; links.len()];
         for store in stores {
             for (direction, nodes) in [&store.read_by, &store.written_by].into_iter().enumerate() {
@@ -71,7 +75,17 @@ impl<T> Net<T> {
             }
         }
         let (pipes, cuts, now) = (BTreeMap::new(), BTreeSet::new(), Moment(0));
-        Net { rates, stores: behind, pipes, cuts, now, moved: now, arrival: None, is_stale: false, is_changed: false }
+        Net {
+            rates,
+            stores: behind,
+            pipes,
+            cuts,
+            now,
+            moved: now,
+            arrival: None,
+            is_stale: false,
+            is_changed: false,
+        }
     }
 
     /// Changes a node's links from now on.
@@ -97,8 +111,10 @@ impl<T> Net<T> {
         // What a node copies inside passes no NIC.
         let mut way = if from == to { vec![sender + 2] } else { vec![sender, receiver + 1] };
         way.extend(self.stores[from.at()][0].into_iter().chain(self.stores[to.at()][1]));
-        self.pipes
-            .insert((to, flow), Pipe { from, way, queue: VecDeque::new(), bytes_per_second: 0.0, was_busy: false });
+        self.pipes.insert(
+            (to, flow),
+            Pipe { from, way, queue: VecDeque::new(), bytes_per_second: 0.0, was_busy: false },
+        );
     }
 
     /// Closes a flow; what is on its way is lost.
@@ -123,7 +139,8 @@ impl<T> Net<T> {
         self.arrival
     }
 
-    /// Lets time pass until `to`, which must not lie beyond `next_arrival`, and gives what got through.
+    /// Lets time pass until `to`, which must not lie beyond `next_arrival`, and gives what got
+    /// through.
     pub(crate) fn advance(&mut self, to: Moment) -> Vec<(NodeIx, FlowIx, T)> {
         self.refresh();
         self.now = to;
@@ -169,17 +186,22 @@ impl<T> Net<T> {
         }
         let arrivals = self.pipes.values().filter_map(|pipe| {
             let parcel = pipe.queue.front()?;
-            (pipe.bytes_per_second > 0.0).then(|| parcel.bytes_left.max(0.0) / pipe.bytes_per_second)
+            (pipe.bytes_per_second > 0.0)
+                .then(|| parcel.bytes_left.max(0.0) / pipe.bytes_per_second)
         });
         let soonest = arrivals.fold(f64::INFINITY, f64::min);
-        self.arrival = soonest.is_finite().then(|| Moment(self.now.0.saturating_add((soonest * 1e9).ceil() as u64)));
+        self.arrival = soonest
+            .is_finite()
+            .then(|| Moment(self.now.0.saturating_add((soonest * 1e9).ceil() as u64)));
     }
 
-    /// Progressive filling: raise all flows together; those through a full link stay where they are.
+    /// Progressive filling: raise all flows together; those through a full link stay where they
+    /// are.
     fn share(&mut self) {
         let mut left = self.rates.clone();
         let mut through: Vec<Vec<usize>> = vec![Vec::new(); left.len()];
-        let mut pipes: Vec<(NodeIx, &mut Pipe<T>)> = self.pipes.iter_mut().map(|(&(to, _), pipe)| (to, pipe)).collect();
+        let mut pipes: Vec<(NodeIx, &mut Pipe<T>)> =
+            self.pipes.iter_mut().map(|(&(to, _), pipe)| (to, pipe)).collect();
         let mut open = 0;
         for (at, (to, pipe)) in pipes.iter_mut().enumerate() {
             (pipe.bytes_per_second, pipe.was_busy) = (0.0, !pipe.queue.is_empty());
@@ -195,7 +217,8 @@ impl<T> Net<T> {
             let room = |place: usize| (left[place] / flows[place] as f64).max(0.0);
             let used = || (0..left.len()).filter(|&place| flows[place] > 0);
             let least = used().map(room).fold(f64::INFINITY, f64::min);
-            let full: Vec<usize> = used().filter(|&place| room(place) <= least * (1.0 + 1e-9) + 1e-6).collect();
+            let full: Vec<usize> =
+                used().filter(|&place| room(place) <= least * (1.0 + 1e-9) + 1e-6).collect();
             for at in full.into_iter().flat_map(|place| std::mem::take(&mut through[place])) {
                 if !std::mem::replace(&mut is_full[at], true) {
                     pipes[at].1.bytes_per_second = least;
@@ -238,7 +261,8 @@ mod tests {
 
     #[test]
     fn two_flows_share_an_uplink_and_the_rest_goes_to_the_third() {
-        let nodes = [links(100.0, 100.0), links(100.0, 100.0), links(10.0, 100.0), links(9.0, 30.0)];
+        let nodes =
+            [links(100.0, 100.0), links(100.0, 100.0), links(10.0, 100.0), links(9.0, 30.0)];
         let mut net = Net::new(&nodes, &[]);
         // Node 0 sends to 2 and 3, node 1 to 3; node 3 takes 30 in all.
         send(&mut net, &[(1, 0, 2), (2, 0, 3), (3, 1, 3)]);
@@ -260,7 +284,11 @@ mod tests {
 
     #[test]
     fn a_store_is_shared_by_its_readers_and_what_is_copied_inside_passes_no_link() {
-        let store = Store { bytes_per_second: 60.0, read_by: vec![NodeIx(0), NodeIx(1)], written_by: Vec::new() };
+        let store = Store {
+            bytes_per_second: 60.0,
+            read_by: vec![NodeIx(0), NodeIx(1)],
+            written_by: Vec::new(),
+        };
         let mut net = Net::new(&[links(100.0, 100.0); 4], &[store]);
         send(&mut net, &[(1, 0, 2), (2, 1, 3), (3, 1, 1)]);
         assert_eq!(rates(&mut net), [20.0, 20.0, 20.0]);

@@ -95,7 +95,12 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(block_bytes: u64, silence: Duration, wanted: Vec<Span>, offered: Vec<Span>) -> Node {
+    pub(super) fn new(
+        block_bytes: u64,
+        silence: Duration,
+        wanted: Vec<Span>,
+        offered: Vec<Span>,
+    ) -> Node {
         Node {
             member: None,
             pull: Pull::new(block_bytes, silence),
@@ -150,10 +155,18 @@ impl Node {
     /// # Panics
     /// If that breaks a promise: it is not wanted here, or this node has said that it is done.
     pub(super) fn land(&mut self, piece: Piece) -> bool {
-        assert!(self.wanted.iter().any(|wanted| wanted.contains(piece.span)), "{} is not wanted here", piece.span);
+        assert!(
+            self.wanted.iter().any(|wanted| wanted.contains(piece.span)),
+            "{} is not wanted here",
+            piece.span
+        );
         assert!(self.committed.is_none(), "{} lands after the commit", piece.span);
         let state = self.member.as_ref().map(Member::state);
-        assert!(matches!(state, Some(State::Moving | State::Draining)), "{} lands while {state:?}", piece.span);
+        assert!(
+            matches!(state, Some(State::Moving | State::Draining)),
+            "{} lands while {state:?}",
+            piece.span
+        );
         self.landed.insert(piece.span)
     }
 

@@ -1,4 +1,5 @@
-//! Random transfers, run to their end: how near to the optimum simple weights come, once work is stolen.
+//! Random transfers, run to their end: how near to the optimum simple weights come, once work is
+//! stolen.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::time::Duration;
@@ -23,7 +24,8 @@ fn instance(seed: u64) -> Spec {
     let optimum = plan(&problem, Scheduler::Lp).unwrap();
     let part = SECONDS / optimum.bound.seconds;
     let mut spec = scaled(seed, ((1_u64 << 40) as f64 * part) as u64);
-    spec.block_bytes = Some((optimum.wanted_bytes() as f64 * part / PIECES as f64).log2().round().exp2() as u64);
+    spec.block_bytes =
+        Some((optimum.wanted_bytes() as f64 * part / PIECES as f64).log2().round().exp2() as u64);
     spec
 }
 
@@ -61,7 +63,8 @@ fn ratios(spec: &Spec, scheduler: Scheduler) -> Ratios {
     let roster = Roster::new(spec);
     let problem = roster.problem(&vec![None; roster.entries.len()]);
     let planned = plan(&problem, scheduler).unwrap();
-    let scenario = Scenario { scheduler, delay: Duration::from_micros(100), seed: 1, changes: Vec::new() };
+    let scenario =
+        Scenario { scheduler, delay: Duration::from_micros(100), seed: 1, changes: Vec::new() };
     let run = forecast(spec, &problem, &planned, &scenario).unwrap();
     assert_eq!(run.error, None);
     Ratios {
@@ -81,15 +84,20 @@ fn count() -> u64 {
 fn a_transfer_comes_near_the_optimum_however_it_is_shaped() {
     let mut runs = Vec::new();
     for scheduler in [Scheduler::Auto, Scheduler::Greedy] {
-        let all: Vec<Ratios> = (0..count()).map(|seed| ratios(&instance(seed), scheduler)).collect();
+        let all: Vec<Ratios> =
+            (0..count()).map(|seed| ratios(&instance(seed), scheduler)).collect();
         let told = |what: &str, of: fn(&Ratios) -> f64| {
             let mean = all.iter().map(of).sum::<f64>() / count() as f64;
-            let (at, worst) = (0..).zip(all.iter().map(of)).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+            let (at, worst) =
+                (0..).zip(all.iter().map(of)).max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
             println!("{}: {what}: mean {mean:.4}, worst {worst:.4} (seed {at})", scheduler.name());
             (mean, worst)
         };
         told("the weights alone / the optimum", |it| it.alone);
-        runs.push((told("the run / the optimum", |it| it.run), told("wasted / wanted", |it| it.wasted)));
+        runs.push((
+            told("the run / the optimum", |it| it.run),
+            told("wasted / wanted", |it| it.wasted),
+        ));
     }
     for ((mean, worst), (wasted, _)) in runs {
         assert!(mean <= 1.05 && worst <= 1.2, "mean {mean}, worst {worst}");

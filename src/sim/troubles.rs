@@ -1,4 +1,5 @@
-//! What befalls a simulated cluster: nodes that die or freeze, places that do not reach each other, sessions that break.
+//! What befalls a simulated cluster: nodes that die or freeze, places that do not reach each other,
+//! sessions that break.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +20,8 @@ pub(super) type Cuts = BTreeMap<(Place, Place), Moment>;
 const SILENT_MAX: Duration = Duration::from_secs(6);
 /// How long the master tries to resume it, at least and at most.
 const TRIED_FOR: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(12)];
-/// How long a node stays in a transfer whose master does not come back. A real one stays for longer where something moves.
+/// How long a node stays in a transfer whose master does not come back. A real one stays for longer
+/// where something moves.
 const LEASE: Duration = Duration::from_secs(30);
 /// How long a flow may take to stand.
 pub(super) const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
@@ -65,14 +67,16 @@ impl Cluster {
             Trouble::Lose(node) => self.lose(node),
             Trouble::Cancel => {
                 if !self.is_orphaned {
-                    self.conductor.handle(self.now, conduct::Event::Cancel { reason: "cancelled".into() });
+                    self.conductor
+                        .handle(self.now, conduct::Event::Cancel { reason: "cancelled".into() });
                     self.follow_master();
                 }
             }
         }
     }
 
-    /// Until when something that would happen now has to wait, because who is to take it in is frozen, or out of reach.
+    /// Until when something that would happen now has to wait, because who is to take it in is
+    /// frozen, or out of reach.
     pub(super) fn held(&self, happening: &Happening) -> Option<Moment> {
         let frozen = |node: NodeIx| self.nodes[node.at()].frozen_until;
         let cut = |from: Place, to: Place| self.cuts.get(&(from, to)).copied().unwrap_or_default();
@@ -82,8 +86,12 @@ impl Cluster {
             }
             Happening::ToMaster(node, _) => cut(Some(node), None),
             Happening::Member(node, _) | Happening::Done(node, _) => frozen(node),
-            Happening::Request { receiver, sender, .. } => frozen(sender).max(cut(Some(receiver), Some(sender))),
-            Happening::Arrived { receiver, sender, .. } => frozen(receiver).max(cut(Some(sender), Some(receiver))),
+            Happening::Request { receiver, sender, .. } => {
+                frozen(sender).max(cut(Some(receiver), Some(sender)))
+            }
+            Happening::Arrived { receiver, sender, .. } => {
+                frozen(receiver).max(cut(Some(sender), Some(receiver)))
+            }
             Happening::Sent { sender, .. }
             | Happening::Loaded { sender, .. }
             | Happening::SenderDown { sender, .. } => frozen(sender),
@@ -99,10 +107,12 @@ impl Cluster {
     pub(super) fn apart(&self, receiver: NodeIx, sender: NodeIx) -> Option<Moment> {
         let cut = |from, to| self.cuts.get(&(Some(from), Some(to))).copied().unwrap_or_default();
         let frozen = self.nodes[sender.at()].frozen_until;
-        Some(cut(receiver, sender).max(cut(sender, receiver)).max(frozen)).filter(|until| *until > self.now)
+        Some(cut(receiver, sender).max(cut(sender, receiver)).max(frozen))
+            .filter(|until| *until > self.now)
     }
 
-    /// The master and a node do not hear each other for so long: the session breaks, if that is long enough.
+    /// The master and a node do not hear each other for so long: the session breaks, if that is
+    /// long enough.
     fn silence(&mut self, node: NodeIx, length: Duration) {
         if length <= SILENT_MAX {
             return;
@@ -137,7 +147,11 @@ impl Cluster {
         state.parted = false;
         let (heard, unheard) = (state.talk.heard(), state.talk.unheard(state.heard_of).to_vec());
         for message in unheard {
-            self.in_order(Way::ToMaster(node), self.world.latency, Happening::ToMaster(node, message));
+            self.in_order(
+                Way::ToMaster(node),
+                self.world.latency,
+                Happening::ToMaster(node, message),
+            );
         }
         self.conductor.handle(self.now, conduct::Event::NodeBack { node, heard });
         self.follow_master();
@@ -151,7 +165,13 @@ impl Cluster {
         }
         state.parted = true;
         let reason = "no master for 30 s".into();
-        self.after(LEASE, Happening::Member(node, member::Event::Master(ToNode::Cancel { reason, forgets: false })));
+        self.after(
+            LEASE,
+            Happening::Member(
+                node,
+                member::Event::Master(ToNode::Cancel { reason, forgets: false }),
+            ),
+        );
         let error = Error::new(Code::Unreachable, "the control session broke");
         self.conductor.handle(self.now, conduct::Event::NodeDown { node, error });
         self.follow_master();
@@ -172,14 +192,18 @@ impl Cluster {
         let within = self.world.noticed_within.as_nanos() as u64;
         match self.random.below(within + 1) {
             0 => self.lose(node),
-            soon => self.at(self.now + Duration::from_nanos(soon), Happening::Trouble(Trouble::Lose(node))),
+            soon => self
+                .at(self.now + Duration::from_nanos(soon), Happening::Trouble(Trouble::Lose(node))),
         }
     }
 
-    /// A process ends where it stands. What its kernel had begun to write, it may write, or a part of it.
+    /// A process ends where it stands. What its kernel had begun to write, it may write, or a part
+    /// of it.
     fn crash(&mut self, node: NodeIx) {
-        let in_flight =
-            self.queue.extract_if(.., |_, it| matches!(it, Happening::Written { receiver, .. } if *receiver == node));
+        let in_flight = self.queue.extract_if(
+            ..,
+            |_, it| matches!(it, Happening::Written { receiver, .. } if *receiver == node),
+        );
         let in_flight: Vec<Happening> = in_flight.map(|(_, it)| it).collect();
         let state = &mut self.nodes[node.at()];
         for happening in in_flight {

@@ -15,12 +15,16 @@ pub(super) fn parse_all(text: &str) -> Result<Vec<Address>, String> {
         return Err("host:port, with an IPv6 address in brackets such as [::1]:5000".into());
     }
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-    let port = digits.then(|| port.parse().ok()).flatten().ok_or("host:port with a port from 0 to 65535")?;
+    let port = digits
+        .then(|| port.parse().ok())
+        .flatten()
+        .ok_or("host:port with a port from 0 to 65535")?;
     Ok(hostlist::expand(hosts)?.into_iter().map(|host| Address { host, port }).collect())
 }
 
 impl Address {
-    /// Reads addresses with commas between them, where hosts may be hostlists: `a:1,b:2`, `n[1-4]:5000`, `a,b:5000`.
+    /// Reads addresses with commas between them, where hosts may be hostlists: `a:1,b:2`,
+    /// `n[1-4]:5000`, `a,b:5000`.
     ///
     /// # Errors
     /// What was expected instead.
@@ -68,14 +72,26 @@ mod tests {
 
     #[test]
     fn one_address() {
-        let cases =
-            [("node1:55553", "node1", 55553), ("192.168.3.4:0", "192.168.3.4", 0), ("[0::1]:65535", "::1", 65535)];
+        let cases = [
+            ("node1:55553", "node1", 55553),
+            ("192.168.3.4:0", "192.168.3.4", 0),
+            ("[0::1]:65535", "::1", 65535),
+        ];
         for (text, host, port) in cases {
             assert_eq!(text.parse(), Ok(Address { host: host.into(), port }), "{text}");
         }
-        for text in
-            ["", "node1", "node1:", ":5000", "node1:x", "node1:+5", "node1:65536", "::1:5000", "[::1]", "n[1-2]:5"]
-        {
+        for text in [
+            "",
+            "node1",
+            "node1:",
+            ":5000",
+            "node1:x",
+            "node1:+5",
+            "node1:65536",
+            "::1:5000",
+            "[::1]",
+            "n[1-2]:5",
+        ] {
             text.parse::<Address>().unwrap_err();
         }
     }
@@ -89,7 +105,8 @@ mod tests {
             ("n[1,3-4]:5,m:6", "n1:5 n3:5 n4:5 m:6"),
         ];
         for (text, expected) in cases {
-            let all: Vec<String> = Address::list(text).unwrap().iter().map(ToString::to_string).collect();
+            let all: Vec<String> =
+                Address::list(text).unwrap().iter().map(ToString::to_string).collect();
             assert_eq!(all.join(" "), expected, "{text}");
         }
         for text in ["", "a", "a:1,", ",a:1", "a:1,b", "a:1:2"] {
@@ -99,7 +116,8 @@ mod tests {
 
     #[test]
     fn lists_keep_the_port() {
-        let all: Vec<String> = parse_all("a[1-2],[::1]:7").unwrap().iter().map(ToString::to_string).collect();
+        let all: Vec<String> =
+            parse_all("a[1-2],[::1]:7").unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(all, ["a1:7", "a2:7", "[::1]:7"]);
     }
 }

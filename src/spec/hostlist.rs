@@ -1,8 +1,9 @@
 //! Slurm's hostlists: `node[01-04,7]`, several brackets, several lists with commas between.
 //!
-//! The names come in the order, and with the repeats and the zero padding, that `scontrol show hostnames` gives them: the
-//! last bracket counts fastest, and the first number of a range says how wide its numbers are. The size of the result is
-//! known, and bounded, before anything is allocated.
+//! The names come in the order, and with the repeats and the zero padding, that `scontrol show
+//! hostnames` gives them: the last bracket counts fastest, and the first number of a range says how
+//! wide its numbers are. The size of the result is known, and bounded, before anything is
+//! allocated.
 
 use std::net::Ipv6Addr;
 
@@ -14,9 +15,12 @@ pub(crate) const HOSTS_MAX: u64 = 65_536;
 /// # Errors
 /// What was expected instead.
 pub(crate) fn expand(text: &str) -> Result<Vec<String>, String> {
-    let items = split_outside_brackets(text).into_iter().map(parse_item).collect::<Result<Vec<_>, _>>()?;
+    let items =
+        split_outside_brackets(text).into_iter().map(parse_item).collect::<Result<Vec<_>, _>>()?;
     let count = items.iter().try_fold(0u64, |sum, item| sum.checked_add(item.count()?));
-    let count = count.filter(|&count| count <= HOSTS_MAX).ok_or_else(|| format!("at most {HOSTS_MAX} hosts"))?;
+    let count = count
+        .filter(|&count| count <= HOSTS_MAX)
+        .ok_or_else(|| format!("at most {HOSTS_MAX} hosts"))?;
     if items.iter().any(|item| item.longest() > HOST_BYTES_MAX) {
         return Err(format!("host names of at most {HOST_BYTES_MAX} characters"));
     }
@@ -65,7 +69,9 @@ impl Item<'_> {
         for part in &self.0 {
             match part {
                 Part::Fixed(text) => prefixes.iter_mut().for_each(|prefix| prefix.push_str(text)),
-                Part::Ipv6(address) => prefixes.iter_mut().for_each(|prefix| prefix.push_str(address)),
+                Part::Ipv6(address) => {
+                    prefixes.iter_mut().for_each(|prefix| prefix.push_str(address))
+                }
                 Part::Ranges(ranges) => {
                     prefixes = prefixes
                         .iter()
@@ -82,9 +88,9 @@ impl Part<'_> {
     fn count(&self) -> Option<u64> {
         match self {
             Part::Fixed(_) | Part::Ipv6(_) => Some(1),
-            Part::Ranges(ranges) => {
-                ranges.iter().try_fold(0u64, |sum, range| sum.checked_add((range.last - range.first).checked_add(1)?))
-            }
+            Part::Ranges(ranges) => ranges.iter().try_fold(0u64, |sum, range| {
+                sum.checked_add((range.last - range.first).checked_add(1)?)
+            }),
         }
     }
 
@@ -104,7 +110,8 @@ impl Range {
 
     /// The prefix followed by each number.
     fn after(&self, prefix: &str) -> impl Iterator<Item = String> {
-        (self.first..=self.last).map(move |number| format!("{prefix}{number:0width$}", width = self.width))
+        (self.first..=self.last)
+            .map(move |number| format!("{prefix}{number:0width$}", width = self.width))
     }
 }
 
@@ -119,7 +126,9 @@ fn split_outside_brackets(text: &str) -> Vec<&str> {
 }
 
 fn parse_item(text: &str) -> Result<Item<'_>, String> {
-    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|a| a.contains(':')) {
+    if let Some(address) =
+        text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|a| a.contains(':'))
+    {
         return Ok(Item(vec![Part::Ipv6(ipv6(address)?)]));
     }
     if text.is_empty() {
@@ -139,7 +148,8 @@ fn parse_item(text: &str) -> Result<Item<'_>, String> {
 
 /// One spelling per address, so that one address is one node.
 fn ipv6(text: &str) -> Result<String, String> {
-    let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
+    let (address, zone) =
+        text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
     let address: Ipv6Addr = address.parse().map_err(|_| "an IPv6 address between [ and ]")?;
     match zone {
         None => Ok(address.to_string()),
@@ -158,10 +168,16 @@ fn name_part(text: &str) -> Result<&str, String> {
 
 fn parse_range(text: &str) -> Result<Range, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let number = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok())?;
+    let number = |digits: &str| {
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok())?
+    };
     match (number(first), number(last)) {
-        (Some(low), Some(high)) if low <= high => Ok(Range { first: low, last: high, width: first.len() }),
-        (Some(_), Some(_)) => Err(format!("a range that does not count down, such as {last}-{first}")),
+        (Some(low), Some(high)) if low <= high => {
+            Ok(Range { first: low, last: high, width: first.len() })
+        }
+        (Some(_), Some(_)) => {
+            Err(format!("a range that does not count down, such as {last}-{first}"))
+        }
         _ => Err("numbers and ranges between [ and ], such as [01-04,7]".into()),
     }
 }
@@ -224,8 +240,12 @@ mod tests {
     #[test]
     fn size_is_bounded_before_anything_is_built() {
         assert_eq!(expand("n[1-65536]").unwrap().len(), 65_536);
-        let huge =
-            ["n[0-65536]", "n[0-18446744073709551615]", "n[1-60000],m[1-60000]", "n[1-99999][1-99999][1-99999999999]"];
+        let huge = [
+            "n[0-65536]",
+            "n[0-18446744073709551615]",
+            "n[1-60000],m[1-60000]",
+            "n[1-99999][1-99999][1-99999999999]",
+        ];
         for text in huge {
             assert_eq!(expand(text).unwrap_err(), "at most 65536 hosts", "{text}");
         }

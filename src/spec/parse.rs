@@ -14,9 +14,10 @@ impl Spec {
 
     /// Reads a specification; `file_name` is what errors call it.
     ///
-    /// A row whose host is a hostlist stands for one row per host: each reader gets a copy, each writer holds a replica.
-    /// Ranges are inclusive and their ends are plain numbers: `0-1M` is the 1,048,577 bytes from 0 to 1,048,576, and the
-    /// first megabyte is `0-1048575`. What rows say together is for [`Spec::validate`] to judge.
+    /// A row whose host is a hostlist stands for one row per host: each reader gets a copy, each
+    /// writer holds a replica. Ranges are inclusive and their ends are plain numbers: `0-1M` is the
+    /// 1,048,577 bytes from 0 to 1,048,576, and the first megabyte is `0-1048575`. What rows say
+    /// together is for [`Spec::validate`] to judge.
     ///
     /// # Errors
     /// [`Code::Usage`] with file, line, column, what was found and what was expected:
@@ -31,7 +32,8 @@ impl Spec {
     /// ```
     pub fn parse(file_name: &str, text: &str) -> Result<Spec> {
         if text.len() > TEXT_BYTES_MAX {
-            let message = format!("{file_name}: the file has more than 64 MiB, expected at most that");
+            let message =
+                format!("{file_name}: the file has more than 64 MiB, expected at most that");
             return Err(Error::new(Code::Usage, message).remedy("split the transfer"));
         }
         let mut parser = Parser::default();
@@ -41,8 +43,13 @@ impl Spec {
             parser.line(line, line_number).map_err(|fault| at(file_name, line_number, &fault))?;
         }
         if !parser.id_seen {
-            let fault = missing(1, "an id line that names the transfer, such as id \"My Data File\"");
-            return Err(at(file_name, line_number + 1, &Fault { found: "the end of the file".into(), ..fault }.into()));
+            let fault =
+                missing(1, "an id line that names the transfer, such as id \"My Data File\"");
+            return Err(at(
+                file_name,
+                line_number + 1,
+                &Fault { found: "the end of the file".into(), ..fault }.into(),
+            ));
         }
         Ok(parser.spec)
     }
@@ -68,7 +75,8 @@ type Parsed<T> = std::result::Result<T, Refusal>;
 struct Parser {
     spec: Spec,
     id_seen: bool,
-    /// Bytes of text that rows from hostlists hold over and over; bounded by [`EXPANDED_BYTES_MAX`].
+    /// Bytes of text that rows from hostlists hold over and over; bounded by
+    /// [`EXPANDED_BYTES_MAX`].
     expanded_bytes: usize,
 }
 
@@ -87,7 +95,9 @@ impl Parser {
             "writer" => self.row(Role::Sender, number, &mut words)?,
             "reader" => self.row(Role::Receiver, number, &mut words)?,
             "option" => self.option(number, &mut words)?,
-            other => return Err(unknown(keyword, "id, master, writer, reader or option", meant(other))),
+            other => {
+                return Err(unknown(keyword, "id, master, writer, reader or option", meant(other)));
+            }
         }
         words.end()
     }
@@ -106,7 +116,8 @@ impl Parser {
     fn master(&mut self, keyword: &Word, words: &mut Words) -> Parsed<()> {
         once(keyword, self.spec.master.is_some())?;
         let word = words.need("the master's host:port")?;
-        self.spec.master = Some(word.text.parse().map_err(|expected: String| refuse(word, expected))?);
+        self.spec.master =
+            Some(word.text.parse().map_err(|expected: String| refuse(word, expected))?);
         Ok(())
     }
 
@@ -117,7 +128,13 @@ impl Parser {
             "block" => &mut self.spec.block_bytes,
             "store" => return self.store(words),
             "pair" => return self.pair(line, words),
-            other => return Err(unknown(key, OPTIONS, nearest(other, &["origin", "block", "store", "pair"]))),
+            other => {
+                return Err(unknown(
+                    key,
+                    OPTIONS,
+                    nearest(other, &["origin", "block", "store", "pair"]),
+                ));
+            }
         };
         once(key, slot.is_some())?;
         let word = words.need("a number of bytes")?;
@@ -214,7 +231,9 @@ impl<'a> Words<'a> {
     fn end(&mut self) -> Parsed<()> {
         match self.take() {
             None => Ok(()),
-            Some(word) => Err(refuse(word, "the end of the line (a name with spaces needs quotes)")),
+            Some(word) => {
+                Err(refuse(word, "the end of the line (a name with spaces needs quotes)"))
+            }
         }
     }
 }
@@ -248,10 +267,15 @@ fn range(word: &Word) -> Parsed<Span> {
     let Some((first, last)) = word.text.split_once('-') else {
         return Err(refuse(word, "an inclusive range START-END, such as 0-1023"));
     };
-    let end_of = |text| parse_size(text).map_err(|expected| refuse(word, format!("in START-END {expected}")));
+    let end_of = |text| {
+        parse_size(text).map_err(|expected| refuse(word, format!("in START-END {expected}")))
+    };
     let (first, last) = (end_of(first)?, end_of(last)?);
     if first > last {
-        return Err(refuse(word, format!("a range that ends at or after its start, such as {last}-{first}")));
+        return Err(refuse(
+            word,
+            format!("a range that ends at or after its start, such as {last}-{first}"),
+        ));
     }
     match last.checked_add(1) {
         Some(end) => Ok(Span::new(first, end)),
@@ -261,7 +285,11 @@ fn range(word: &Word) -> Parsed<Span> {
 
 /// One `key=value` pair at the end of a row.
 fn pair(row: &mut Row, word: &Word) -> Parsed<()> {
-    let keys = if row.role == Role::Receiver { "speed=, nics=, store= or group=" } else { "speed=, nics= or store=" };
+    let keys = if row.role == Role::Receiver {
+        "speed=, nics=, store= or group="
+    } else {
+        "speed=, nics= or store="
+    };
     let Some((key, value)) = word.text.split_once('=') else {
         return Err(refuse(word, format!("{keys} or the end of the line")));
     };
@@ -302,7 +330,10 @@ fn nics(word: &Word, value: &str) -> Parsed<Vec<String>> {
     let mut sorted: Vec<&String> = nics.iter().collect();
     sorted.sort_unstable();
     if nics.iter().any(String::is_empty) || sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(refuse(word, "nics= and different names with commas between, such as nics=eth0,eth1"));
+        return Err(refuse(
+            word,
+            "nics= and different names with commas between, such as nics=eth0,eth1",
+        ));
     }
     Ok(nics)
 }
@@ -365,7 +396,10 @@ fn missing(column: usize, expected: &'static str) -> Fault {
 
 fn at(file_name: &str, line: u32, refusal: &Refusal) -> Error {
     let Refusal { column, found, expected } = refusal;
-    Error::new(Code::Usage, format!("{file_name}:{line}:{column}: found {found}, expected {expected}"))
+    Error::new(
+        Code::Usage,
+        format!("{file_name}:{line}:{column}: found {found}, expected {expected}"),
+    )
 }
 
 /// A million rows of sixty characters.
@@ -380,7 +414,8 @@ pub(super) const ROWS_MAX: usize = 1 << 20;
 /// Bounds what hostlists can make of a long path: the same path again for each host.
 const EXPANDED_BYTES_MAX: usize = 256 * MIB as usize;
 
-/// Ids travel in control messages, to every node; names of groups and stores are no longer than they.
+/// Ids travel in control messages, to every node; names of groups and stores are no longer than
+/// they.
 pub(crate) const ID_BYTES_MAX: usize = 1024;
 
 /// What an option is called.

@@ -31,7 +31,12 @@ fn figure_2_verbatim() {
     let rows: Vec<String> = spec
         .rows
         .iter()
-        .map(|row| format!("{:?} {} {} {} {} @{}", row.role, row.node, row.uri, row.offset_bytes, row.range, row.line))
+        .map(|row| {
+            format!(
+                "{:?} {} {} {} {} @{}",
+                row.role, row.node, row.uri, row.offset_bytes, row.range, row.line
+            )
+        })
         .collect();
     assert_eq!(
         rows,
@@ -55,7 +60,10 @@ fn everything_that_a_row_can_say() {
                 reader [::1]:5 file:///a#b 0 1K-2K group=\"a b\" # comment\n\
                 reader [::1]:5 \"file:///a#b\" 0 1K-2K group=g\n";
     let refused = Spec::parse("s", text).unwrap_err();
-    assert!(refused.message.starts_with("s:5:25: found the end of the line, expected the offset"), "{refused}");
+    assert!(
+        refused.message.starts_with("s:5:25: found the end of the line, expected the offset"),
+        "{refused}"
+    );
 
     let spec = Spec::parse("s", &text.replace("file:///a#b 0", "file:///a 0")).unwrap();
     assert_eq!((spec.origin, spec.block_bytes), (Some(1024), Some(65_536)));
@@ -79,7 +87,10 @@ fn errors_name_place_found_and_expected() {
         ("id \"My", "1:4: found \", expected a closing quote"),
         ("id \"\\x\"", "1:5: found \\x, expected one of"),
         ("id a\nid b", "2:1: found \"id\", expected it only once"),
-        ("Id a", "1:1: found \"Id\", expected id, master, writer, reader or option (did you mean id?)"),
+        (
+            "Id a",
+            "1:1: found \"Id\", expected id, master, writer, reader or option (did you mean id?)",
+        ),
         (
             "sender n:1 null: 0 0-1",
             "1:1: found \"sender\", expected id, master, writer, reader or option (did you mean wr",
@@ -89,9 +100,15 @@ fn errors_name_place_found_and_expected() {
         ("master # none", "1:7: found the end of the line, expected the master's host:port"),
         ("master a:1\nmaster b:1", "2:1: found \"master\", expected it only once"),
         ("master a", "1:8: found \"a\", expected host:port"),
-        ("master n[1-2]:1", "1:8: found \"n[1-2]:1\", expected one host:port, not a list of 2 hosts"),
+        (
+            "master n[1-2]:1",
+            "1:8: found \"n[1-2]:1\", expected one host:port, not a list of 2 hosts",
+        ),
         ("option", "1:7: found the end of the line, expected origin, block, store or pair"),
-        ("option blok 1M", "1:8: found \"blok\", expected origin, block, store or pair (did you mean block?)"),
+        (
+            "option blok 1M",
+            "1:8: found \"blok\", expected origin, block, store or pair (did you mean block?)",
+        ),
         ("option block 5000", "1:14: found \"5000\", expected a power of two from 4K to 64M"),
         ("option block 2K", "1:14: found \"2K\", expected a power of two from 4K to 64M"),
         ("option block 128M", "1:14: found \"128M\", expected a power of two from 4K to 64M"),
@@ -101,7 +118,10 @@ fn errors_name_place_found_and_expected() {
         ("writer n", "1:8: found \"n\", expected host:port"),
         ("writer n:0 pattern:1 0 0-1", "1:8: found \"n:0\", expected host:port with a port from 1"),
         ("writer n:1", "1:11: found the end of the line, expected the data URI"),
-        ("writer n:1 /data/x 0 0-1", "1:12: found \"/data/x\", expected a data URI, such as file:///data/x"),
+        (
+            "writer n:1 /data/x 0 0-1",
+            "1:12: found \"/data/x\", expected a data URI, such as file:///data/x",
+        ),
         ("writer n:1 null: 0 0-1", "1:12: found \"null:\", expected data to read from"),
         ("reader n:1 pattern:1 0 0-1", "1:12: found \"pattern:1\", expected a place to write to"),
         ("reader n:1 null: -1 0-1", "1:18: found \"-1\", expected a number"),
@@ -121,10 +141,22 @@ fn errors_name_place_found_and_expected() {
             "reader n:1 null: 0 0-1 sped=1G",
             "1:24: found \"sped=1G\", expected speed=, nics=, store= or group= (did you mean speed?)",
         ),
-        ("reader n:1 null: 0 0-1 speed=", "1:24: found \"speed=\", expected speed= and bits per second"),
-        ("reader n:1 null: 0 0-1 speed=1 speed=2", "1:32: found \"speed=2\", expected it only once"),
-        ("reader n:1 null: 0 0-1 nics=a,,b", "1:24: found \"nics=a,,b\", expected nics= and different names"),
-        ("reader n:1 null: 0 0-1 nics=a,a", "1:24: found \"nics=a,a\", expected nics= and different names"),
+        (
+            "reader n:1 null: 0 0-1 speed=",
+            "1:24: found \"speed=\", expected speed= and bits per second",
+        ),
+        (
+            "reader n:1 null: 0 0-1 speed=1 speed=2",
+            "1:32: found \"speed=2\", expected it only once",
+        ),
+        (
+            "reader n:1 null: 0 0-1 nics=a,,b",
+            "1:24: found \"nics=a,,b\", expected nics= and different names",
+        ),
+        (
+            "reader n:1 null: 0 0-1 nics=a,a",
+            "1:24: found \"nics=a,a\", expected nics= and different names",
+        ),
         ("reader n:1 null: 0 0-1 group=", "1:24: found \"group=\", expected group= and a name"),
         ("reader n:1 null: 0 0-1 store=", "1:24: found \"store=\", expected store= and a name"),
         ("option store", "1:13: found the end of the line, expected the store's name"),
@@ -132,14 +164,24 @@ fn errors_name_place_found_and_expected() {
         ("option store fs fast", "1:17: found \"fast\", expected "),
         ("option store fs 1G\noption store fs 2G", "2:14: found \"fs\", expected it only once"),
         ("option store fs 1G x", "1:20: found \"x\", expected the end of the line"),
-        ("option stroe fs 1G", "1:8: found \"stroe\", expected origin, block, store or pair (did you mean store?)"),
-        ("writer n:1 pattern:1 0 0-1 group=g", "1:28: found \"group=g\", expected group= on readers only"),
+        (
+            "option stroe fs 1G",
+            "1:8: found \"stroe\", expected origin, block, store or pair (did you mean store?)",
+        ),
+        (
+            "writer n:1 pattern:1 0 0-1 group=g",
+            "1:28: found \"group=g\", expected group= on readers only",
+        ),
     ];
     for (text, expected) in cases {
         let error = Spec::parse("f", text).unwrap_err();
         assert_eq!(error.code, Code::Usage);
         assert!(error.message.starts_with("f:"), "{}", error.message);
-        assert!(error.message.contains(expected), "{text:?}\n gave {}\n not {expected}", error.message);
+        assert!(
+            error.message.contains(expected),
+            "{text:?}\n gave {}\n not {expected}",
+            error.message
+        );
     }
 }
 
@@ -153,15 +195,27 @@ fn long_words_are_clipped_in_messages() {
 fn input_is_bounded() {
     let long_line = format!("id x # {}", "x".repeat(LINE_BYTES_MAX));
     assert!(Spec::parse("f", &long_line).unwrap_err().message.contains("1:1: found a line of"));
-    assert!(Spec::parse("f", &"\n".repeat(TEXT_BYTES_MAX + 1)).unwrap_err().message.contains("more than 64 MiB"));
+    assert!(
+        Spec::parse("f", &"\n".repeat(TEXT_BYTES_MAX + 1))
+            .unwrap_err()
+            .message
+            .contains("more than 64 MiB")
+    );
 
     let many = "id x\n".to_owned() + &"reader n[1-65536]:1 null: 0 0-1\n".repeat(17);
     let error = Spec::parse("f", &many).map(|spec| spec.rows.len()).unwrap_err();
-    assert!(error.message.contains("f:18:8: ") && error.message.contains("at most 1048576 rows"), "{error}");
+    assert!(
+        error.message.contains("f:18:8: ") && error.message.contains("at most 1048576 rows"),
+        "{error}"
+    );
 
     let row = format!("reader n[1-65536]:1 \"file:///{}\" 0 0-1\n", "x".repeat(4000));
     let wide = Spec::parse("f", &format!("id x\n{row}{row}")).map(|spec| spec.rows.len());
-    assert!(wide.unwrap_err().message.contains("f:3:8: found \"n[1-65536]:1\", expected hostlists that expand"));
+    assert!(
+        wide.unwrap_err()
+            .message
+            .contains("f:3:8: found \"n[1-65536]:1\", expected hostlists that expand")
+    );
 }
 
 #[test]
@@ -201,7 +255,15 @@ fn any_row() -> impl Strategy<Value = Row> {
     let nics = proptest::sample::subsequence(vec!["eth0", "eth1", "10.0.0.1", "a b", "=#\""], 0..4);
     let place = (any::<u64>(), 0..u64::MAX - 1, 1u64..1 << 40);
     role.prop_flat_map(move |role| {
-        (Just(role), address(), any_uri(role), place.clone(), option::of(1..=RATE_MAX.0), nics.clone(), group.clone())
+        (
+            Just(role),
+            address(),
+            any_uri(role),
+            place.clone(),
+            option::of(1..=RATE_MAX.0),
+            nics.clone(),
+            group.clone(),
+        )
     })
     .prop_map(|(role, node, uri, (offset_bytes, start, bytes), speed, nics, group)| Row {
         role,

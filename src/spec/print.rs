@@ -8,7 +8,8 @@ use crate::units::print_rate;
 
 /// Prints a specification file. Parsing it gives an equal [`Spec`], apart from line numbers.
 ///
-/// Two things have no spelling in a file and do not survive: empty ranges, and NIC names with commas.
+/// Two things have no spelling in a file and do not survive: empty ranges, and NIC names with
+/// commas.
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "id {}", quote(&self.id))?;
@@ -25,7 +26,8 @@ impl fmt::Display for Spec {
             writeln!(f, "option pair {from} {to} {}", print_rate(*rate))?;
         }
         let rows: Vec<Cells> = self.rows.iter().map(cells).collect();
-        let heading = ["# Role", "Host:Port", "Data URI", "Offset", "Start-End", ""].map(String::from);
+        let heading =
+            ["# Role", "Host:Port", "Data URI", "Offset", "Start-End", ""].map(String::from);
         let widths = widths(rows.iter().chain([&heading]));
         write_aligned(f, &heading, widths)?;
         if let Some(master) = &self.master {

@@ -43,7 +43,8 @@ pub enum DataUri {
     File(PathBuf),
     /// `mem:NAME`: POSIX shared memory.
     Mem(OsString),
-    /// `pattern:SEED`: bytes that depend on the seed and the position in the data space alone (senders only).
+    /// `pattern:SEED`: bytes that depend on the seed and the position in the data space alone
+    /// (senders only).
     Pattern(u64),
     /// `null:`: check and discard (receivers only).
     Null,
@@ -78,7 +79,8 @@ pub struct Row {
     pub uri: DataUri,
     /// Byte `x` of `range` lies at `offset_bytes + (x - range.start)` of the data.
     pub offset_bytes: u64,
-    /// The range of the data space. It is empty for an empty file, which a specification in text cannot say.
+    /// The range of the data space. It is empty for an empty file, which a specification in text
+    /// cannot say.
     pub range: Span,
     /// `speed=`: the declared rate of the node's NICs together, in bits per second.
     pub speed: Option<BitRate>,
@@ -86,23 +88,26 @@ pub struct Row {
     pub nics: Vec<String>,
     /// `group=`: receivers of one group together want each byte once.
     pub group: Option<String>,
-    /// `store=`: what the row's data is read from or written to together with other nodes'; one of [`Spec::stores`].
+    /// `store=`: what the row's data is read from or written to together with other nodes'; one of
+    /// [`Spec::stores`].
     pub store: Option<String>,
     /// The line of the file that it came from, counted from 1; 0 for rows made in code.
     pub line: u32,
 }
 
-/// `option store NAME RATE`: something that several nodes read from or write to, such as a parallel file system.
+/// `option store NAME RATE`: something that several nodes read from or write to, such as a parallel
+/// file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Store {
     /// What rows call it.
     pub name: String,
-    /// What all may read from it together, and what all may write to it together, in bits per second.
+    /// What all may read from it together, and what all may write to it together, in bits per
+    /// second.
     pub rate: BitRate,
 }
 
-/// `option pair HOST:PORT HOST:PORT RATE`: what can pass from one node to another, where that is less than what the nodes
-/// themselves can.
+/// `option pair HOST:PORT HOST:PORT RATE`: what can pass from one node to another, where that is
+/// less than what the nodes themselves can.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pair {
     /// The node that sends.
@@ -130,6 +135,7 @@ pub struct Spec {
     pub block_bytes: Option<u64>,
     /// `option store NAME RATE`: the stores that rows name, each once.
     pub stores: Vec<Store>,
-    /// `option pair HOST:PORT HOST:PORT RATE`: ways between nodes that are slower than the nodes, each once.
+    /// `option pair HOST:PORT HOST:PORT RATE`: ways between nodes that are slower than the nodes,
+    /// each once.
     pub pairs: Vec<Pair>,
 }

@@ -1,7 +1,7 @@
 //! Lines of a specification cut into words that know their column.
 //!
-//! Words are separated by white space. A part in double quotes is taken as it is, except that `\"`, `\\`, `\n`, `\r` and
-//! `\t` stand for one character each. `#` outside quotes starts a comment.
+//! Words are separated by white space. A part in double quotes is taken as it is, except that `\"`,
+//! `\\`, `\n`, `\r` and `\t` stand for one character each. `#` outside quotes starts a comment.
 
 use std::fmt::Write as _;
 
@@ -61,15 +61,24 @@ pub(super) fn cut(line: &str) -> Result<Line, Fault> {
 }
 
 /// Reads what follows an opening quote into `text`; gives the column of the closing one.
-fn quoted(chars: &mut impl Iterator<Item = (char, usize)>, opened: usize, text: &mut String) -> Result<usize, Fault> {
-    let unclosed = Fault { column: opened, found: "\"".into(), expected: "a closing quote on the same line" };
+fn quoted(
+    chars: &mut impl Iterator<Item = (char, usize)>,
+    opened: usize,
+    text: &mut String,
+) -> Result<usize, Fault> {
+    let unclosed =
+        Fault { column: opened, found: "\"".into(), expected: "a closing quote on the same line" };
     while let Some((c, column)) = chars.next() {
         match c {
             '"' => return Ok(column),
             '\\' => {
                 let Some((escaped, _)) = chars.next() else { return Err(unclosed) };
                 let found = || format!("\\{escaped}");
-                text.push(unescape(escaped).ok_or_else(|| Fault { column, found: found(), expected: ESCAPES })?);
+                text.push(unescape(escaped).ok_or_else(|| Fault {
+                    column,
+                    found: found(),
+                    expected: ESCAPES,
+                })?);
             }
             _ => text.push(c),
         }
@@ -110,17 +119,23 @@ pub(super) fn quote_if_needed(text: &str) -> String {
     if !text.is_empty() && text.chars().all(plain) { text.into() } else { quote(text) }
 }
 
-/// The nearest of `known` to a word that is none of them, where one is near enough to have been meant.
+/// The nearest of `known` to a word that is none of them, where one is near enough to have been
+/// meant.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     // Longer words are no slips of the finger, and the distance costs the product of the lengths.
     if word.len() > 32 {
         return None;
     }
-    let distances = known.iter().map(|&candidate| (distance(&word.to_lowercase(), candidate), candidate));
-    distances.min_by_key(|&(distance, _)| distance).filter(|&(d, found)| 2 * d <= found.len()).map(|(_, found)| found)
+    let distances =
+        known.iter().map(|&candidate| (distance(&word.to_lowercase(), candidate), candidate));
+    distances
+        .min_by_key(|&(distance, _)| distance)
+        .filter(|&(d, found)| 2 * d <= found.len())
+        .map(|(_, found)| found)
 }
 
-/// How many letters must be put in, left out or changed to make one word the other (Levenshtein's distance).
+/// How many letters must be put in, left out or changed to make one word the other (Levenshtein's
+/// distance).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -159,14 +174,17 @@ mod tests {
             ("\"#\" #", &[(1, "#")], 4),
         ];
         for (text, words, end_column) in cases {
-            let words = words.iter().map(|&(column, text)| Word { column, text: text.into() }).collect();
+            let words =
+                words.iter().map(|&(column, text)| Word { column, text: text.into() }).collect();
             assert_eq!(cut(text), Ok(Line { words, end_column }), "{text}");
         }
     }
 
     #[test]
     fn faults_point_at_the_quote_or_the_escape() {
-        for (text, column, found) in [("id \"x", 4, "\""), (r#"id "x\"#, 4, "\""), (r#"id "x\q""#, 6, "\\q")] {
+        for (text, column, found) in
+            [("id \"x", 4, "\""), (r#"id "x\"#, 4, "\""), (r#"id "x\q""#, 6, "\\q")]
+        {
             let fault = cut(text).unwrap_err();
             assert_eq!((fault.column, fault.found.as_str()), (column, found), "{text}");
         }
@@ -175,9 +193,12 @@ mod tests {
     #[test]
     fn nearest_knows_slips_from_other_words() {
         let known = ["writer", "reader", "master"];
-        for (word, expected) in
-            [("writter", Some("writer")), ("Reader", Some("reader")), ("mastre", Some("master")), ("zebra", None)]
-        {
+        for (word, expected) in [
+            ("writter", Some("writer")),
+            ("Reader", Some("reader")),
+            ("mastre", Some("master")),
+            ("zebra", None),
+        ] {
             assert_eq!(nearest(word, &known), expected, "{word}");
         }
         assert_eq!(nearest(&"x".repeat(1 << 20), &known), None);

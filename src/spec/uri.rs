@@ -1,7 +1,8 @@
 //! Data URIs: where a row's bytes are.
 //!
-//! A path and the name of a memory object may hold any bytes. In a URI, `%` and two hex digits stand for one byte (RFC
-//! 3986, section 2.1), and a `%` itself is `%25`; every other character stands for itself.
+//! A path and the name of a memory object may hold any bytes. In a URI, `%` and two hex digits
+//! stand for one byte (RFC 3986, section 2.1), and a `%` itself is `%25`; every other character
+//! stands for itself.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -34,7 +35,8 @@ impl FromStr for DataUri {
             "pattern" => {
                 let digits = !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
                 let seed = digits.then(|| rest.parse().ok()).flatten();
-                seed.map(DataUri::Pattern).ok_or_else(|| "pattern: and a seed, a number below 2^64".into())
+                seed.map(DataUri::Pattern)
+                    .ok_or_else(|| "pattern: and a seed, a number below 2^64".into())
             }
             "null" if rest.is_empty() => Ok(DataUri::Null),
             "null" => Err("null: and nothing after it".into()),
@@ -50,8 +52,12 @@ impl DataUri {
     /// What a row of this role would need instead, if this cannot serve it.
     pub(super) fn unfit_for(&self, role: Role) -> Option<&'static str> {
         match (self, role) {
-            (DataUri::Pattern(_), Role::Receiver) => Some("a place to write to (pattern: can only be read from)"),
-            (DataUri::Null, Role::Sender) => Some("data to read from (null: can only be written to)"),
+            (DataUri::Pattern(_), Role::Receiver) => {
+                Some("a place to write to (pattern: can only be read from)")
+            }
+            (DataUri::Null, Role::Sender) => {
+                Some("data to read from (null: can only be written to)")
+            }
             _ => None,
         }
     }
@@ -92,7 +98,12 @@ fn path_fault(path: &Path) -> Option<&'static str> {
 
 fn mem(name: &[u8]) -> Result<OsString, String> {
     let holds = |byte: u8| name.contains(&byte);
-    if name.is_empty() || name.len() > MEM_BYTES_MAX || holds(b'/') || holds(0) || matches!(name, b"." | b"..") {
+    if name.is_empty()
+        || name.len() > MEM_BYTES_MAX
+        || holds(b'/')
+        || holds(0)
+        || matches!(name, b"." | b"..")
+    {
         return Err("mem: and a name of 1 to 254 bytes without '/'".into());
     }
     Ok(OsStr::from_bytes(name).to_os_string())
@@ -121,7 +132,8 @@ fn decoded(text: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Writes bytes such that [`decoded`] gives them back, with nothing in them that a terminal acts on.
+/// Writes bytes such that [`decoded`] gives them back, with nothing in them that a terminal acts
+/// on.
 pub(super) fn write_encoded(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for letter in chunk.valid().chars() {
@@ -140,7 +152,11 @@ pub(super) fn write_encoded(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Re
 
 /// The start of a text that may be long.
 fn clip(text: &str) -> String {
-    if text.chars().count() <= 40 { text.into() } else { text.chars().take(40).chain(['…']).collect() }
+    if text.chars().count() <= 40 {
+        text.into()
+    } else {
+        text.chars().take(40).chain(['…']).collect()
+    }
 }
 
 const SCHEMES: [&str; 4] = ["file", "mem", "pattern", "null"];
@@ -166,7 +182,9 @@ mod tests {
 
     #[test]
     fn other_spellings_name_the_same_bytes() {
-        for (text, bytes) in [("file:///a%20b", "/a b"), ("file:///%61", "/a"), ("file:///%c3%bc", "/\u{fc}")] {
+        for (text, bytes) in
+            [("file:///a%20b", "/a b"), ("file:///%61", "/a"), ("file:///%c3%bc", "/\u{fc}")]
+        {
             assert_eq!(text.parse(), Ok(DataUri::File(bytes.into())), "{text}");
         }
     }

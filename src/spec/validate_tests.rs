@@ -36,7 +36,10 @@ fn contradictions_name_their_lines() {
             "writer w:1 file:///a 0 0-9\nreader w:1 file:///./a 50 0-9",
             "w:1 reads file:///./a in line 2 and writes it in line 3",
         ),
-        ("writer w:1 file:///a 9223372036854775800 0-9\nreader r:1 null: 0 0-9", "line 2: found offset 92233720"),
+        (
+            "writer w:1 file:///a 9223372036854775800 0-9\nreader r:1 null: 0 0-9",
+            "line 2: found offset 92233720",
+        ),
         (
             "writer w:1 pattern:1 0 0-9 store=fs\nreader r:1 null: 0 0-9",
             "line 2 names store fs, which no option declares",
@@ -68,9 +71,18 @@ fn contradictions_name_their_lines() {
             "writer w:1 pattern:1 0 0-9\nreader r:1 null: 0 0-4 group=g\nreader q:1 null: 0 5-12 group=g",
             "no writer offers bytes 10-12, which line 4 wants",
         ),
-        ("writer w:1 mem:a 18446744073709551615 0-9\nreader r:1 null: 0 0-9", "line 2: found offset 18446744"),
-        ("writer w:1 pattern:1 18446744073709551615 0-99\nreader r:1 null: 0 0-99", "line 2: found offset 18446744"),
-        ("writer w:1 pattern:1 0 0-99\nreader r:1 null: 18446744073709551600 0-99", "line 3: found offset 18446744"),
+        (
+            "writer w:1 mem:a 18446744073709551615 0-9\nreader r:1 null: 0 0-9",
+            "line 2: found offset 18446744",
+        ),
+        (
+            "writer w:1 pattern:1 18446744073709551615 0-99\nreader r:1 null: 0 0-99",
+            "line 2: found offset 18446744",
+        ),
+        (
+            "writer w:1 pattern:1 0 0-99\nreader r:1 null: 18446744073709551600 0-99",
+            "line 3: found offset 18446744",
+        ),
     ];
     for (rows, expected) in cases {
         let error = check(rows).unwrap_err();
@@ -81,7 +93,9 @@ fn contradictions_name_their_lines() {
 
 #[test]
 fn what_nobody_offers_is_listed() {
-    let error = check("writer w:1 pattern:1 0 10-19\nreader r:1 null: 0 10-12\nreader r:1 null: 0 0-29").unwrap_err();
+    let error =
+        check("writer w:1 pattern:1 0 10-19\nreader r:1 null: 0 10-12\nreader r:1 null: 0 0-29")
+            .unwrap_err();
     assert_eq!(error.message, "no writer offers bytes 0-9, 20-29, which line 4 wants");
     assert_eq!(error.missing, [Span::new(0, 10), Span::new(20, 30)]);
 
@@ -106,7 +120,8 @@ fn what_only_looks_like_a_contradiction_passes() {
         // One speed said twice; one node both ways with two files, or with one region of memory.
         "writer w:1 pattern:1 0 0-9 speed=1G\nreader w:1 null: 0 0-9 speed=1000M",
         "writer w:1 file:///a 0 0-9\nreader w:1 file:///b 0 0-9",
-        // Two groups of one node that want different bytes; a store for what is read and another for what is written.
+        // Two groups of one node that want different bytes; a store for what is read and another
+        // for what is written.
         "writer w:1 pattern:1 0 0-9\nreader r:1 null: 0 0-4 group=a\nreader r:1 null: 0 5-9 group=b",
         "option store a 1G\noption store b 1G\nwriter w:1 file:///a 0 0-9 store=a\nreader w:1 file:///b 0 0-9 store=b",
         "writer w:1 mem:a 0 0-9\nwriter v:1 mem:a 0 10-19\nreader w:1 mem:a 10 10-19",
@@ -118,7 +133,8 @@ fn what_only_looks_like_a_contradiction_passes() {
 
 #[test]
 fn rows_built_in_code_are_held_to_the_same() {
-    let good = Spec::parse("f", "id x\nwriter w:1 pattern:1 0 0-9\nreader r:1 file:///a 0 0-9").unwrap();
+    let good =
+        Spec::parse("f", "id x\nwriter w:1 pattern:1 0 0-9\nreader r:1 file:///a 0 0-9").unwrap();
     type Spoil = fn(&mut Spec);
     let cases: [(Spoil, &str); 17] = [
         (|spec| spec.rows[0].uri = DataUri::Null, "expected data to read from"),
@@ -127,9 +143,18 @@ fn rows_built_in_code_are_held_to_the_same() {
         (|spec| spec.id.clear(), "the transfer's id has 0 bytes"),
         (|spec| spec.id = "x".repeat(ID_BYTES_MAX + 1), "the transfer's id has 1025 bytes"),
         (|spec| spec.rows[0].node.host.clear(), "a host name of 0 bytes"),
-        (|spec| spec.rows[0].node.host = "x".repeat(HOST_BYTES_MAX + 1), "a host name of 254 bytes"),
-        (|spec| spec.rows[1].group = Some("g".repeat(ID_BYTES_MAX + 1)), "the name of a group or a store"),
-        (|spec| spec.rows[1].uri = DataUri::File(format!("/{}", "x".repeat(4095)).into()), "at most 4095 bytes"),
+        (
+            |spec| spec.rows[0].node.host = "x".repeat(HOST_BYTES_MAX + 1),
+            "a host name of 254 bytes",
+        ),
+        (
+            |spec| spec.rows[1].group = Some("g".repeat(ID_BYTES_MAX + 1)),
+            "the name of a group or a store",
+        ),
+        (
+            |spec| spec.rows[1].uri = DataUri::File(format!("/{}", "x".repeat(4095)).into()),
+            "at most 4095 bytes",
+        ),
         (|spec| spec.rows[0].offset_bytes = u64::MAX - 8, "expected data that ends below 2^64"),
         (
             |spec| spec.stores = vec![Store { name: "s".into(), rate: BitRate(1) }; STORES_MAX + 1],
@@ -138,7 +163,10 @@ fn rows_built_in_code_are_held_to_the_same() {
         (|spec| spec.rows[0].group = Some("g".into()), "on readers only"),
         (|spec| spec.rows[0].speed = Some(BitRate(0)), "a speed of 0"),
         (|spec| spec.rows[0].speed = Some(BitRate(u64::MAX)), "expected at most 1000T"),
-        (|spec| spec.stores.push(Store { name: "s".into(), rate: BitRate(0) }), "store s has a rate of 0 bit/s"),
+        (
+            |spec| spec.stores.push(Store { name: "s".into(), rate: BitRate(0) }),
+            "store s has a rate of 0 bit/s",
+        ),
         (
             |spec| {
                 let [from, to] = [0, 1].map(|at: usize| spec.rows[at].node.clone());
@@ -164,17 +192,23 @@ fn rows_built_in_code_are_held_to_the_same() {
 
 #[test]
 fn a_node_with_more_rows_than_a_message_holds_is_named_with_the_row() {
-    let rows = |count: u64| -> String { (0..count).map(|at| format!("writer w:1 pattern:1 0 {at}-{at}\n")).collect() };
+    let rows = |count: u64| -> String {
+        (0..count).map(|at| format!("writer w:1 pattern:1 0 {at}-{at}\n")).collect()
+    };
     check(&format!("reader r:1 null: 0 0-9\n{}", rows(4096))).unwrap();
     let error = check(&format!("reader r:1 null: 0 0-9\n{}", rows(4097))).unwrap_err();
-    assert!(error.message.starts_with("w:1 has more than 4096 rows: line 4099 is one more"), "{error}");
+    assert!(
+        error.message.starts_with("w:1 has more than 4096 rows: line 4099 is one more"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_node_whose_uris_do_not_fit_a_message_is_named_with_the_row() {
     let path = |at: usize| format!("/{at:04}{}", "%FF".repeat(4000));
-    let rows =
-        |count: usize| -> String { (0..count).map(|at| format!("reader r:1 file://{} 0 0-9\n", path(at))).collect() };
+    let rows = |count: usize| -> String {
+        (0..count).map(|at| format!("reader r:1 file://{} 0 0-9\n", path(at))).collect()
+    };
     let fitting = NODE_URIS_BYTES_MAX / ("file://".len() + path(0).len());
     check(&format!("writer w:1 pattern:1 0 0-9\n{}", rows(fitting))).unwrap();
     let error = check(&format!("writer w:1 pattern:1 0 0-9\n{}", rows(fitting + 1))).unwrap_err();
@@ -187,7 +221,9 @@ fn a_node_whose_uris_do_not_fit_a_message_is_named_with_the_row() {
 
 #[test]
 fn the_row_of_an_empty_file_is_in_nobodys_way() {
-    let mut spec = Spec::parse("f", "id x\nwriter w:1 pattern:1 0 0-99\nreader r:1 file:///a 0 0-99\n").unwrap();
+    let mut spec =
+        Spec::parse("f", "id x\nwriter w:1 pattern:1 0 0-99\nreader r:1 file:///a 0 0-99\n")
+            .unwrap();
     let mut empty = spec.rows[1].clone();
     (empty.offset_bytes, empty.range) = (50, Span::new(10, 10));
     spec.rows.push(empty);
@@ -199,7 +235,9 @@ fn conflicts_by_definition(rows: &[Row]) -> bool {
     let positions = |row: &Row| row.offset_bytes..end_in_data(row);
     rows.iter().enumerate().any(|(i, a)| {
         rows[..i].iter().any(|b| {
-            a.uri == b.uri && mapping(a) != mapping(b) && positions(a).any(|position| positions(b).contains(&position))
+            a.uri == b.uri
+                && mapping(a) != mapping(b)
+                && positions(a).any(|position| positions(b).contains(&position))
         })
     })
 }

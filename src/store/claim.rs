@@ -1,9 +1,11 @@
-//! The claim of a place: a file beside a destination, by which nodes find out that two URIs name one file.
+//! The claim of a place: a file beside a destination, by which nodes find out that two URIs name
+//! one file.
 //!
-//! A link, a mount or another root can make one file of `/d/x` and `/l/x`. Paths and inode numbers do not tell across hosts, but
-//! the directory does: of all rows of an attempt whose file has one name, the first to make the claim in a directory has the place,
-//! and who comes later reads there whose it is. Claims are gone before bytes move; one that a killed node has left goes with
-//! the next attempt at the transfer.
+//! A link, a mount or another root can make one file of `/d/x` and `/l/x`. Paths and inode numbers
+//! do not tell across hosts, but the directory does: of all rows of an attempt whose file has one
+//! name, the first to make the claim in a directory has the place, and who comes later reads there
+//! whose it is. Claims are gone before bytes move; one that a killed node has left goes with the
+//! next attempt at the transfer.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -34,12 +36,19 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Claims the place of `uri` for `owner`, a node's name, in an attempt at the transfer `id`; the attempt's bytes are
-    /// random. `None` where the place is claimed already under the same URI.
+    /// Claims the place of `uri` for `owner`, a node's name, in an attempt at the transfer `id`;
+    /// the attempt's bytes are random. `None` where the place is claimed already under the same
+    /// URI.
     ///
     /// # Errors
     /// `Usage` where another URI names the same file; `Data` where the system refuses.
-    pub(crate) fn take(root: &Root, uri: &DataUri, id: &str, attempt: &[u8; 16], owner: &str) -> Result<Option<Claim>> {
+    pub(crate) fn take(
+        root: &Root,
+        uri: &DataUri,
+        id: &str,
+        attempt: &[u8; 16],
+        owner: &str,
+    ) -> Result<Option<Claim>> {
         let (memory, object);
         let (root, path) = match uri {
             DataUri::File(path) => (root, path),
@@ -49,20 +58,25 @@ impl Claim {
             }
             DataUri::Pattern(_) | DataUri::Null => return Ok(None),
         };
-        let (Some(parent), Some(file_name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+        let (Some(parent), Some(file_name)) = (path.parent(), path.file_name()) else {
+            return Ok(None);
+        };
         let directory = root.try_open(parent, DIRECTORY, Mode::empty())?;
         // What is wrong with it is for those to find who open the file.
         let Ok(directory) = directory else { return Ok(None) };
         let transfer = transfer_prefix(file_name, id);
         let name = claim_name(&transfer, attempt);
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match openat(&directory, name.as_os_str(), flags, Mode::from_bits_truncate(0o644)) {
             Ok(file) => {
                 remove_older(&directory, &transfer, &name);
                 let claim = Claim { directory, name };
                 let mut file = File::from(file);
-                // On network file systems other nodes see the bytes only after they are written back.
-                let written = file.write_all(words(uri, owner).as_bytes()).and_then(|()| file.sync_all());
+                // On network file systems other nodes see the bytes only after they are written
+                // back.
+                let written =
+                    file.write_all(words(uri, owner).as_bytes()).and_then(|()| file.sync_all());
                 written.map_err(|error| fault(errno_of(&error), path, "claimed"))?;
                 Ok(Some(claim))
             }
@@ -84,7 +98,8 @@ fn compare(directory: &OwnedFd, name: &OsStr, uri: &DataUri, own: &str, path: &P
     let mut claimed = String::new();
     for _ in 0..READS_MAX {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(directory, name, flags, Mode::empty()).map_err(|errno| fault(errno, path, "claimed"))?;
+        let file = openat(directory, name, flags, Mode::empty())
+            .map_err(|errno| fault(errno, path, "claimed"))?;
         claimed.clear();
         let read = File::from(file).take(CLAIM_BYTES_MAX).read_to_string(&mut claimed);
         read.map_err(|error| fault(errno_of(&error), path, "claimed"))?;
@@ -94,8 +109,10 @@ fn compare(directory: &OwnedFd, name: &OsStr, uri: &DataUri, own: &str, path: &P
         // Another host has made it, and has yet to write it; no event tells when it has.
         std::thread::sleep(READ_AGAIN_AFTER);
     }
-    let (owner, other) = claimed.trim_end().split_once(' ').unwrap_or(("another node", "a file of the same name"));
-    // Nodes that name one file by one URI share it. An object in memory is one node's, and a machine may have several nodes.
+    let (owner, other) =
+        claimed.trim_end().split_once(' ').unwrap_or(("another node", "a file of the same name"));
+    // Nodes that name one file by one URI share it. An object in memory is one node's, and a
+    // machine may have several nodes.
     let is_shared = other == uri.to_string() && (owner == own || !matches!(uri, DataUri::Mem(_)));
     if is_shared {
         return Ok(());
@@ -118,25 +135,29 @@ fn words(uri: &DataUri, owner: &str) -> String {
     format!("{owner} {uri}\n")
 }
 
-/// Removes the claims that earlier attempts at a transfer have left: this attempt has fenced them. Where the directory cannot
-/// be read they stay, and nobody looks at them.
+/// Removes the claims that earlier attempts at a transfer have left: this attempt has fenced them.
+/// Where the directory cannot be read they stay, and nobody looks at them.
 fn remove_older(directory: &OwnedFd, transfer: &OsStr, own: &OsStr) {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(mut entries) = Dir::openat(directory, ".", flags, Mode::empty()) else { return };
     for entry in entries.iter().map_while(std::result::Result::ok) {
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        let is_claim = name.as_bytes().starts_with(transfer.as_bytes()) && name.as_bytes().ends_with(SUFFIX.as_bytes());
+        let is_claim = name.as_bytes().starts_with(transfer.as_bytes())
+            && name.as_bytes().ends_with(SUFFIX.as_bytes());
         if is_claim && name != own {
             let _ = unlink(directory, name);
         }
     }
 }
 
-/// The beginning of the names of all claims of a transfer to a file. File names that a file system takes for one have one
-/// claim: its letters may be of either case.
+/// The beginning of the names of all claims of a transfer to a file. File names that a file system
+/// takes for one have one claim: its letters may be of either case.
 fn transfer_prefix(name: &OsStr, id: &str) -> OsString {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(id.as_bytes()).update(&[0]).update(name.to_string_lossy().to_lowercase().as_bytes());
+    hasher
+        .update(id.as_bytes())
+        .update(&[0])
+        .update(name.to_string_lossy().to_lowercase().as_bytes());
     let mut prefix = OsString::from(".");
     prefix.push(OsStr::from_bytes(&name.as_bytes()[..name.len().min(SHOWN_BYTES_MAX)]));
     prefix.push(".cep-");
@@ -156,7 +177,9 @@ const SUFFIX: &str = ".claim";
 const HASH_DIGITS: usize = 16;
 /// Bytes of a destination's name that its claim begins with: a name has 255 at most.
 const SHOWN_BYTES_MAX: usize = 200;
-const _: () = assert!(".".len() + SHOWN_BYTES_MAX + ".cep-".len() + 2 * HASH_DIGITS + "-".len() + SUFFIX.len() <= 255);
+const _: () = assert!(
+    ".".len() + SHOWN_BYTES_MAX + ".cep-".len() + 2 * HASH_DIGITS + "-".len() + SUFFIX.len() <= 255
+);
 /// A node's name and a URI.
 const CLAIM_BYTES_MAX: u64 = 8192;
 /// A second in all.
@@ -173,7 +196,9 @@ mod tests {
         let root = Root::open(folder.path()).expect("it is there");
         let uri: DataUri = "file:///x".parse().expect("a URI");
         let names = || std::fs::read_dir(folder.path()).expect("it is there").count();
-        let take = |id: &str, attempt| Claim::take(&root, &uri, id, &[attempt; 16], "a:1").expect("nobody else has it");
+        let take = |id: &str, attempt| {
+            Claim::take(&root, &uri, id, &[attempt; 16], "a:1").expect("nobody else has it")
+        };
         let _killed = take("one", 0).expect("the first").leave();
         let _also_killed = take("another", 0).expect("the first").leave();
         assert_eq!(names(), 2, "both nodes were killed");

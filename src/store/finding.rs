@@ -1,4 +1,5 @@
-//! Opens the file of a destination: what an earlier attempt has left of it, another node's, or a new one.
+//! Opens the file of a destination: what an earlier attempt has left of it, another node's, or a
+//! new one.
 
 use std::path::Path;
 
@@ -22,7 +23,10 @@ pub(super) fn find_file(
 ) -> Result<(Target, Option<Journal>)> {
     let tag = &options.tag;
     assert!((1..=TAG_BYTES_MAX).contains(&tag.len()), "a tag has 1 to {TAG_BYTES_MAX} bytes");
-    assert!(tag.bytes().all(|byte| byte.is_ascii_alphanumeric()), "a tag is made of letters and digits");
+    assert!(
+        tag.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+        "a tag is made of letters and digits"
+    );
     let (place, existing) = Place::look(root, path, tag)?;
     if let Shared::Member(number) = options.shared
         && place.has_token(&options.attempt)?
@@ -38,11 +42,16 @@ pub(super) fn find_file(
 }
 
 /// Opens the file that the elected node has made, and finds what this node has left in it.
-fn join_file(place: Place, number: u32, options: &SinkOptions) -> Result<(Target, Option<Journal>)> {
+fn join_file(
+    place: Place,
+    number: u32,
+    options: &SinkOptions,
+) -> Result<(Target, Option<Journal>)> {
     let partial = place.join(number)?;
     let about = examined(&partial)?;
     let journal = options.keep.filter(|_| partial.is_locked).map(|keeping| {
-        let writing = Writing { salt: keep::salt_of(&options.attempt, number), ..writing(options, keeping) };
+        let writing =
+            Writing { salt: keep::salt_of(&options.attempt, number), ..writing(options, keeping) };
         if keep::is_gone_on_with(&partial.place, about.st_ino) {
             Journal::find(&partial.place, &about, &writing)
         } else {
@@ -95,7 +104,9 @@ fn continue_file(
             let about = examined(&partial)?;
             let journal = Journal::find(&partial.place, &about, &writing);
             let is_kept = match options.shared {
-                Shared::Elected => journal.found.refused.is_none() && keep::is_kept(&partial.place, about.st_ino),
+                Shared::Elected => {
+                    journal.found.refused.is_none() && keep::is_kept(&partial.place, about.st_ino)
+                }
                 _ => !journal.found.records.is_empty(),
             };
             if is_kept && about.st_size.unsigned_abs() == file_bytes {
@@ -114,7 +125,11 @@ fn continue_file(
 }
 
 /// A new file and its journal; there is none where nobody could know who else writes to the file.
-fn with_new_journal(partial: Partial, found: Found, writing: &Writing) -> Result<(Target, Option<Journal>)> {
+fn with_new_journal(
+    partial: Partial,
+    found: Found,
+    writing: &Writing,
+) -> Result<(Target, Option<Journal>)> {
     let journal = Journal::new(examined(&partial)?.st_ino, writing, found);
     let journal = Some(journal).filter(|_| partial.is_locked);
     Ok((Target::Owned(partial), journal))
@@ -124,15 +139,16 @@ fn examined(partial: &Partial) -> Result<FileStat> {
     fstat(partial.file.buffered()).map_err(|errno| fault(errno, &partial.place.path, "examined"))
 }
 
-/// Whether what has the final name was completed by an earlier attempt, and this one writes another file to replace it. The
-/// journal speaks of the former until then.
+/// Whether what has the final name was completed by an earlier attempt, and this one writes another
+/// file to replace it. The journal speaks of the former until then.
 pub(super) fn replaces_own(target: &Target, journal: Option<&Journal>) -> bool {
     let is_another = matches!(target, Target::Owned(partial) if partial.is_new);
-    is_another && journal.is_some_and(|journal| journal.found.complete.is_some() && !journal.has_begun())
+    is_another
+        && journal.is_some_and(|journal| journal.found.complete.is_some() && !journal.has_begun())
 }
 
-/// Whether a file that has its final name can be the one that was complete: getting a name changes no more of it than the
-/// time of its last change.
+/// Whether a file that has its final name can be the one that was complete: getting a name changes
+/// no more of it than the time of its last change.
 fn is_like(complete: &FileState, existing: &FileStat) -> bool {
     let now = state_of(existing);
     (now.size_bytes, now.modified) == (complete.size_bytes, complete.modified)

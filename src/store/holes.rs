@@ -9,10 +9,12 @@ use nix::unistd::{Whence, lseek};
 
 use crate::units::Span;
 
-/// The holes of `file` inside `within` (offsets of the file), the largest `count_max` of them, in order.
+/// The holes of `file` inside `within` (offsets of the file), the largest `count_max` of them, in
+/// order.
 ///
-/// Holes smaller than [`HOLE_BYTES_MIN`] are sent as the zeros they read as. So is everything behind the point where a
-/// badly fragmented file has used up the steps that are spent on it, and everything where the file system cannot tell.
+/// Holes smaller than [`HOLE_BYTES_MIN`] are sent as the zeros they read as. So is everything
+/// behind the point where a badly fragmented file has used up the steps that are spent on it, and
+/// everything where the file system cannot tell.
 pub(super) fn find<F: AsFd>(file: F, within: Span, count_max: usize) -> nix::Result<Vec<Span>> {
     let mut largest = BinaryHeap::with_capacity(count_max.min(1024) + 1);
     let mut position = within.start;
@@ -26,7 +28,8 @@ pub(super) fn find<F: AsFd>(file: F, within: Span, count_max: usize) -> nix::Res
             }
         }
     }
-    let mut holes: Vec<Span> = largest.into_iter().map(|Reverse((bytes, start))| Span::of(start, bytes)).collect();
+    let mut holes: Vec<Span> =
+        largest.into_iter().map(|Reverse((bytes, start))| Span::of(start, bytes)).collect();
     holes.sort_unstable();
     Ok(holes)
 }
@@ -38,8 +41,10 @@ fn next_hole<F: AsFd>(file: &F, position: u64, end: u64) -> nix::Result<Option<S
     }
     let start = match seek(file, position, Whence::SeekHole) {
         Ok(start) if start < end => start,
-        // At or behind the end; or the file shrank; or the file system does not know holes, or a filter hides the call.
-        Ok(_) | Err(Errno::ENXIO | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) => {
+        // At or behind the end; or the file shrank; or the file system does not know holes, or a
+        // filter hides the call.
+        Ok(_)
+        | Err(Errno::ENXIO | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) => {
             return Ok(None);
         }
         Err(errno) => return Err(errno),

@@ -39,14 +39,16 @@ impl<'a> FileNames<'a> {
     /// Takes in a destination, each URI once.
     ///
     /// # Errors
-    /// `Usage`, with both URIs, where it is a source, or another destination under another name. What else is wrong with it is
-    /// for those to find who open it.
+    /// `Usage`, with both URIs, where it is a source, or another destination under another name.
+    /// What else is wrong with it is for those to find who open it.
     pub(crate) fn add_destination(&mut self, root: &Root, uri: &'a DataUri) -> Result<()> {
         let Some((directory, name, existing)) = look(root, uri)? else { return Ok(()) };
         if let Some(other) = self.destinations.insert((directory, name), uri) {
             return Err(one_file(other, uri));
         }
-        let Some(existing) = existing.filter(|about| is_kind(about, SFlag::S_IFREG)) else { return Ok(()) };
+        let Some(existing) = existing.filter(|about| is_kind(about, SFlag::S_IFREG)) else {
+            return Ok(());
+        };
         if let Some(source) = self.sources.get(&identity(&existing)) {
             let what = format!("{source} is read and {uri} is written, and both are one file");
             return Err(Error::new(Code::Usage, what).remedy("write to another path"));
@@ -63,7 +65,8 @@ fn look(root: &Root, uri: &DataUri) -> Result<Option<(Inode, OsString, Option<Fi
     match uri {
         DataUri::File(path) => {
             let (place, existing) = Place::look(root, path, "")?;
-            let directory = fstat(&place.directory).map_err(|errno| fault(errno, path, "examined"))?;
+            let directory =
+                fstat(&place.directory).map_err(|errno| fault(errno, path, "examined"))?;
             Ok(Some((identity(&directory), place.name, existing)))
         }
         DataUri::Mem(name) => {

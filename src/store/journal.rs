@@ -1,17 +1,19 @@
-//! The journal of a partial file as bytes: which ranges of the data space are in it, with their checks and where they came
-//! from.
+//! The journal of a partial file as bytes: which ranges of the data space are in it, with their
+//! checks and where they came from.
 //!
-//! A header says whose journal it is; behind it lie records of one size, each with a sum of its own. Records are only ever
-//! appended, so a process or a machine that dies leaves at most one of them torn: reading ends at the first whose sum is
-//! wrong. The sum takes in the header's random salt and the record's place, so that what an older file left on the disk is
-//! never taken for a record of this one.
+//! A header says whose journal it is; behind it lie records of one size, each with a sum of its
+//! own. Records are only ever appended, so a process or a machine that dies leaves at most one of
+//! them torn: reading ends at the first whose sum is wrong. The sum takes in the header's random
+//! salt and the record's place, so that what an older file left on the disk is never taken for a
+//! record of this one.
 //!
-//! The header is sealed: with a key that other users do not have, where there is one. The sums of records are made with the
-//! seal, so that nobody without the key can write one.
+//! The header is sealed: with a key that other users do not have, where there is one. The sums of
+//! records are made with the seal, so that nobody without the key can write one.
 //!
-//! A record is written when its bytes are in the partial file, and never before. It has 64 bytes for a piece of up to
-//! 64 MiB, 1 MiB unless the user says otherwise; what starts again is dropped when an attempt begins. So a journal has no
-//! more records than its rows have pieces, and one for the whole file: 0.006 % of it.
+//! A record is written when its bytes are in the partial file, and never before. It has 64 bytes
+//! for a piece of up to 64 MiB, 1 MiB unless the user says otherwise; what starts again is dropped
+//! when an attempt begins. So a journal has no more records than its rows have pieces, and one for
+//! the whole file: 0.006 % of it.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +52,8 @@ pub(super) struct FileState {
 /// Whose journal it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Header {
-    /// The hash of all that must be the same for a record to mean the same: transfer, destination, rows, grid, check.
+    /// The hash of all that must be the same for a record to mean the same: transfer, destination,
+    /// rows, grid, check.
     pub(super) identity: [u8; 32],
     /// The boot in which it was begun.
     pub(super) boot: [u8; 16],
@@ -68,7 +71,8 @@ pub(super) struct Header {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Read {
     pub(super) header: Header,
-    /// The ranges, ascending and apart from each other: of two that overlap, the later one was written over the other.
+    /// The ranges, ascending and apart from each other: of two that overlap, the later one was
+    /// written over the other.
     pub(super) records: Vec<Record>,
     /// The file that was complete and about to get its name.
     pub(super) complete: Option<FileState>,
@@ -97,12 +101,15 @@ impl std::fmt::Display for Refusal {
                 write!(f, "its journal is of version {version}, and this program knows {VERSION}")
             }
             Refusal::Damaged => f.write_str("its header is damaged"),
-            Refusal::Seal => f.write_str("its journal is not sealed with this user's key on this machine"),
+            Refusal::Seal => {
+                f.write_str("its journal is not sealed with this user's key on this machine")
+            }
         }
     }
 }
 
-/// The seal of one journal, and what its records are sealed with; whoever has no key can make none that this key accepts.
+/// The seal of one journal, and what its records are sealed with; whoever has no key can make none
+/// that this key accepts.
 #[derive(Clone, Copy)]
 pub(super) struct Seal([u8; 32]);
 
@@ -174,7 +181,14 @@ fn encode_state(seal: &Seal, place: u64, kind: u32, state: &FileState) -> [u8; R
     sealed(seal, place, state.size_bytes, kind, numbers(state.modified), &rest)
 }
 
-fn sealed(seal: &Seal, place: u64, start: u64, bytes: u32, two: [u64; 2], check: &[u8; 32]) -> [u8; RECORD_BYTES] {
+fn sealed(
+    seal: &Seal,
+    place: u64,
+    start: u64,
+    bytes: u32,
+    two: [u64; 2],
+    check: &[u8; 32],
+) -> [u8; RECORD_BYTES] {
     let mut record = [0; RECORD_BYTES];
     record[..8].copy_from_slice(&start.to_le_bytes());
     record[8..12].copy_from_slice(&bytes.to_le_bytes());
@@ -221,7 +235,8 @@ pub(super) fn decode(bytes: &[u8], key: Option<&SealKey>) -> Result<Read, Refusa
         if record[60..] != seal.sum(place, &record[..60]) {
             break;
         }
-        let (start, bytes) = (u64::from_le_bytes(field(record, 0)), u32::from_le_bytes(field(record, 8)));
+        let (start, bytes) =
+            (u64::from_le_bytes(field(record, 0)), u32::from_le_bytes(field(record, 8)));
         match bytes {
             COMPLETE => complete = Some(state_of(record)),
             LEFT => left = Some(state_of(record)),
@@ -229,7 +244,11 @@ pub(super) fn decode(bytes: &[u8], key: Option<&SealKey>) -> Result<Read, Refusa
                 let Some(end) = start.checked_add(bytes.into()) else { break };
                 let [who, state] = [12, 20].map(|at| u64::from_le_bytes(field(record, at)));
                 let origin = Origin { who, state };
-                ranges.add(Record { span: Span::new(start, end), check: field(record, 28), origin });
+                ranges.add(Record {
+                    span: Span::new(start, end),
+                    check: field(record, 28),
+                    origin,
+                });
                 // A file that is written to is neither complete nor left.
                 (complete, left) = (None, None);
             }
@@ -238,18 +257,25 @@ pub(super) fn decode(bytes: &[u8], key: Option<&SealKey>) -> Result<Read, Refusa
     Ok(Read { header, records: ranges.0.into_values().collect(), complete, left })
 }
 
-/// What a record of one's own says of the file when its node let go of it, where it is the last one of a journal: `head` is
-/// the journal's header, and `record` lies at `place` behind it.
-pub(super) fn decode_left(head: &[u8], place: u64, record: &[u8], key: &SealKey) -> Option<FileState> {
+/// What a record of one's own says of the file when its node let go of it, where it is the last one
+/// of a journal: `head` is the journal's header, and `record` lies at `place` behind it.
+pub(super) fn decode_left(
+    head: &[u8],
+    place: u64,
+    record: &[u8],
+    key: &SealKey,
+) -> Option<FileState> {
     decode_header(head).ok()?;
     let seal = Seal::of(Some(key), &head[..SEALED_BYTES]);
-    let record =
-        record.first_chunk::<RECORD_BYTES>().filter(|record| record[60..] == seal.sum(place, &record[..60]))?;
+    let record = record
+        .first_chunk::<RECORD_BYTES>()
+        .filter(|record| record[60..] == seal.sum(place, &record[..60]))?;
     (u32::from_le_bytes(field(record, 8)) == LEFT).then(|| state_of(record))
 }
 
 fn state_of(record: &[u8; RECORD_BYTES]) -> FileState {
-    let [first, second, third, fourth] = [12, 20, 28, 36].map(|at| i64::from_le_bytes(field(record, at)));
+    let [first, second, third, fourth] =
+        [12, 20, 28, 36].map(|at| i64::from_le_bytes(field(record, at)));
     let size_bytes = u64::from_le_bytes(field(record, 0));
     FileState { size_bytes, modified: (first, second), changed: (third, fourth) }
 }
@@ -294,23 +320,32 @@ pub(super) const HEADER_BYTES: usize = SEALED_BYTES + SEAL_BYTES;
 /// The size of a record.
 pub(super) const RECORD_BYTES: usize = 64;
 
-/// Reads what `bytes` hold, as they are, and again as records of 60 bytes with good sums behind a header: what is read is
-/// ascending and apart, and was written.
+/// Reads what `bytes` hold, as they are, and again as records of 60 bytes with good sums behind a
+/// header: what is read is ascending and apart, and was written.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn read_anything(bytes: &[u8]) {
-    let is_apart = |read: &Read| read.records.is_sorted_by(|left, right| left.span.end <= right.span.start);
+    let is_apart =
+        |read: &Read| read.records.is_sorted_by(|left, right| left.span.end <= right.span.start);
     for key in [None, Some(&SealKey::of_test(6))] {
         if let Ok(read) = decode(bytes, key) {
             assert!(is_apart(&read), "{:?}", read.records);
         }
     }
     let key = Some(&SealKey::of_test(5));
-    let header = Header { identity: [1; 32], boot: [2; 16], inode: 3, synced: false, overwrite: true, salt: [4; 16] };
+    let header = Header {
+        identity: [1; 32],
+        boot: [2; 16],
+        inode: 3,
+        synced: false,
+        overwrite: true,
+        salt: [4; 16],
+    };
     let (head, seal) = encode_header(&header, key);
     let mut journal = head.to_vec();
     for (place, part) in (0_u64..).zip(bytes.as_chunks::<60>().0) {
         let two = [u64::from_le_bytes(field(part, 12)), u64::from_le_bytes(field(part, 20))];
-        let (start, length) = (u64::from_le_bytes(field(part, 0)), u32::from_le_bytes(field(part, 8)));
+        let (start, length) =
+            (u64::from_le_bytes(field(part, 0)), u32::from_le_bytes(field(part, 8)));
         journal.extend(sealed(&seal, place, start, length, two, &field(part, 28)));
     }
     let whole = decode(&journal, key).expect("a header");
@@ -320,7 +355,10 @@ pub(crate) fn read_anything(bytes: &[u8]) {
     let torn = decode(&journal[..journal.len() - usize::from(!bytes.is_empty())], key);
     let all_but_last = journal.len().saturating_sub(HEADER_BYTES + 1) / RECORD_BYTES * RECORD_BYTES;
     if let Ok(torn) = torn {
-        assert_eq!(Ok(torn), decode(&journal[..(HEADER_BYTES + all_but_last).min(journal.len())], key));
+        assert_eq!(
+            Ok(torn),
+            decode(&journal[..(HEADER_BYTES + all_but_last).min(journal.len())], key)
+        );
     }
 }
 
@@ -353,7 +391,8 @@ pub(super) fn of_inode(bytes: &[u8], inode: u64) -> Vec<u8> {
     with_header(bytes, |header| header.inode = inode).expect("a journal")
 }
 
-/// The same journal by somebody who knows everything but the key: sealed with another one, or with none.
+/// The same journal by somebody who knows everything but the key: sealed with another one, or with
+/// none.
 #[cfg(test)]
 pub(super) fn forged(bytes: &[u8], key: Option<&SealKey>) -> Vec<u8> {
     let read = decode(bytes, SealKey::of_this_user().as_ref()).expect("a journal");
@@ -386,7 +425,14 @@ mod tests {
     }
 
     fn header(salt: u8) -> Header {
-        Header { identity: [7; 32], boot: [8; 16], inode: 99, synced: false, overwrite: false, salt: [salt; 16] }
+        Header {
+            identity: [7; 32],
+            boot: [8; 16],
+            inode: 99,
+            synced: false,
+            overwrite: false,
+            salt: [salt; 16],
+        }
     }
 
     fn record(start: u64, bytes: u32, mark: u8) -> Record {
@@ -450,7 +496,13 @@ mod tests {
 
     #[test]
     fn of_two_ranges_that_overlap_the_later_one_counts() {
-        let records = [record(0, 10, 1), record(10, 10, 2), record(20, 10, 3), record(5, 16, 4), record(0, 5, 5)];
+        let records = [
+            record(0, 10, 1),
+            record(10, 10, 2),
+            record(20, 10, 3),
+            record(5, 16, 4),
+            record(0, 5, 5),
+        ];
         let read = decode(&journal(&header(1), &records)).expect("a journal");
         assert_eq!(read.records, [record(0, 5, 5), record(5, 16, 4)]);
     }

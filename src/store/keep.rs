@@ -1,7 +1,8 @@
 //! The journal of a partial file as a file beside it: found, begun, added to, and removed.
 //!
-//! What it found stays as it was until the attempt begins, so that one which fails before has lost nothing. Then a new
-//! journal takes its place in one step, with what is still good; only after that may a byte of the rest be written over.
+//! What it found stays as it was until the attempt begins, so that one which fails before has lost
+//! nothing. Then a new journal takes its place in one step, with what is still good; only after
+//! that may a byte of the rest be written over.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -11,7 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::fdatasync;
 
-use super::journal::{self, FileState, HEADER_BYTES, Header, RECORD_BYTES, Read, Record, Refusal, Seal};
+use super::journal::{
+    self, FileState, HEADER_BYTES, Header, RECORD_BYTES, Read, Record, Refusal, Seal,
+};
 use super::open::{OpenFile, retried};
 use super::partial::Place;
 use super::seal::SealKey;
@@ -42,7 +45,14 @@ pub(super) struct Writing {
 impl Writing {
     fn header(&self, inode: u64, overwrite: bool) -> Header {
         let Writing { keeping, salt, fsync, .. } = *self;
-        Header { identity: keeping.identity, boot: boot(salt), inode, synced: fsync, overwrite, salt }
+        Header {
+            identity: keeping.identity,
+            boot: boot(salt),
+            inode,
+            synced: fsync,
+            overwrite,
+            salt,
+        }
     }
 }
 
@@ -51,7 +61,8 @@ impl Writing {
 pub(crate) enum Doubt {
     /// The machine was started anew, and nothing had been made durable; or it is another machine.
     Restart,
-    /// The file is not as the node that recorded it left it, or the node did not get to say how that was.
+    /// The file is not as the node that recorded it left it, or the node did not get to say how
+    /// that was.
     Change,
     /// There is no key to seal journals with.
     Seal,
@@ -107,7 +118,8 @@ impl Written {
 }
 
 impl Journal {
-    /// The journal for the file at a place that looks like `about`, with what an earlier attempt left.
+    /// The journal for the file at a place that looks like `about`, with what an earlier attempt
+    /// left.
     pub(super) fn find(place: &Place, about: &FileStat, writing: &Writing) -> Journal {
         let Writing { keeping, .. } = writing;
         let found = match read(place, place.member, keeping) {
@@ -121,11 +133,14 @@ impl Journal {
             Ok(Some(read)) => {
                 let is_as_left = |key: &SealKey| {
                     let now = state_of(about);
-                    read.left == Some(now) || (writing.is_of_several && was_left_as(place, about.st_ino, now, key))
+                    read.left == Some(now)
+                        || (writing.is_of_several && was_left_as(place, about.st_ino, now, key))
                 };
                 let doubt = match &keeping.key {
                     None => Some(Doubt::Seal),
-                    Some(_) if !read.header.synced && read.header.boot != boot(writing.salt) => Some(Doubt::Restart),
+                    Some(_) if !read.header.synced && read.header.boot != boot(writing.salt) => {
+                        Some(Doubt::Restart)
+                    }
                     Some(key) if !is_as_left(key) => Some(Doubt::Change),
                     Some(_) => None,
                 };
@@ -148,9 +163,16 @@ impl Journal {
         Journal { header, key, found, file: Mutex::default(), pending: Mutex::default() }
     }
 
-    /// Begins the journal of this attempt with the records that are still good. What was found is gone then.
-    pub(super) fn begin(&self, place: &Place, partial: &OpenFile, is_good: impl Fn(&Record) -> bool) -> io::Result<()> {
-        let good: Vec<&Record> = self.found.records.iter().filter(|record| is_good(record)).collect();
+    /// Begins the journal of this attempt with the records that are still good. What was found is
+    /// gone then.
+    pub(super) fn begin(
+        &self,
+        place: &Place,
+        partial: &OpenFile,
+        is_good: impl Fn(&Record) -> bool,
+    ) -> io::Result<()> {
+        let good: Vec<&Record> =
+            self.found.records.iter().filter(|record| is_good(record)).collect();
         if self.header.synced && !self.found.synced && !good.is_empty() {
             // The journal is going to say of these, too, that they are durable.
             retried(|| fdatasync(partial.buffered()))?;
@@ -162,17 +184,20 @@ impl Journal {
         }
         let file = place.write_journal()?;
         file.write_all_at(&bytes, 0)?;
-        // An older journal that came back with a power cut would vouch for what is written over from now on.
+        // An older journal that came back with a power cut would vouch for what is written over
+        // from now on.
         let lasts = self.header.synced || !self.found.records.is_empty();
         if lasts {
             file.sync_all()?;
         }
         place.name_journal(lasts)?;
-        *self.written() = Written { file: Some((file, seal)), records: good.len() as u64, forgotten: false };
+        *self.written() =
+            Written { file: Some((file, seal)), records: good.len() as u64, forgotten: false };
         Ok(())
     }
 
-    /// Whether a file that has the final name may be replaced: by this attempt, or by the one that it continues.
+    /// Whether a file that has the final name may be replaced: by this attempt, or by the one that
+    /// it continues.
     pub(super) fn overwrites(&self) -> bool {
         self.header.overwrite
     }
@@ -232,7 +257,8 @@ impl Journal {
         })
     }
 
-    /// Writes `count` records, as `encode` makes them, behind those that are there, when what they speak of is durable.
+    /// Writes `count` records, as `encode` makes them, behind those that are there, when what they
+    /// speak of is durable.
     fn append(
         &self,
         partial: &OpenFile,
@@ -263,7 +289,11 @@ impl Journal {
         if self.written().forgotten {
             return false;
         }
-        let named = place.open_journal_of(place.member).ok().flatten().and_then(|file| file.metadata().ok());
+        let named = place
+            .open_journal_of(place.member)
+            .ok()
+            .flatten()
+            .and_then(|file| file.metadata().ok());
         match (named, self.written().file.as_ref().map(|(file, _)| file.metadata())) {
             (Some(named), Some(Ok(ours))) => (named.dev(), named.ino()) == (ours.dev(), ours.ino()),
             // Never begun: the file was complete from the start.
@@ -295,8 +325,8 @@ pub(super) fn is_gone_on_with(place: &Place, inode: u64) -> bool {
     header_of(place, None).is_some_and(|(header, _)| header.inode == inode)
 }
 
-/// Whether any node has recorded something of the partial file `inode`. Without the journal of the one that made it nobody's
-/// counts.
+/// Whether any node has recorded something of the partial file `inode`. Without the journal of the
+/// one that made it nobody's counts.
 pub(super) fn is_kept(place: &Place, inode: u64) -> bool {
     let has_records = |bytes: u64| bytes >= (HEADER_BYTES + RECORD_BYTES) as u64;
     is_gone_on_with(place, inode) && headers(place, inode).any(|(_, _, bytes)| has_records(bytes))
@@ -307,25 +337,31 @@ pub(super) fn remove_all(place: &Place, inode: u64) {
     headers(place, inode).for_each(|(member, ..)| place.remove_journal_of(member));
 }
 
-/// Whether one of the nodes that write the file `inode` together left it as it is `now`: the last one did, if nobody has
-/// changed it since.
+/// Whether one of the nodes that write the file `inode` together left it as it is `now`: the last
+/// one did, if nobody has changed it since.
 fn was_left_as(place: &Place, inode: u64, now: FileState, key: &SealKey) -> bool {
     headers(place, inode).any(|(member, _, bytes)| {
         let last = (bytes.saturating_sub(HEADER_BYTES as u64) / RECORD_BYTES as u64).checked_sub(1);
-        let Some((last, file)) = last.zip(place.open_journal_of(member).ok().flatten()) else { return false };
+        let Some((last, file)) = last.zip(place.open_journal_of(member).ok().flatten()) else {
+            return false;
+        };
         let (mut head, mut record) = ([0; HEADER_BYTES], [0; RECORD_BYTES]);
         let at = HEADER_BYTES as u64 + last * RECORD_BYTES as u64;
-        let is_read = file.read_exact_at(&mut head, 0).is_ok() && file.read_exact_at(&mut record, at).is_ok();
+        let is_read =
+            file.read_exact_at(&mut head, 0).is_ok() && file.read_exact_at(&mut record, at).is_ok();
         is_read && journal::decode_left(&head, last, &record, key) == Some(now)
     })
 }
 
-/// The headers of the journals that speak of the partial file `inode`, by the member that writes them, or the node that
-/// makes the file; and how long the journals are. Another node may have another key: what is concluded from these alone is
-/// whether files are kept, and never which bytes are right.
+/// The headers of the journals that speak of the partial file `inode`, by the member that writes
+/// them, or the node that makes the file; and how long the journals are. Another node may have
+/// another key: what is concluded from these alone is whether files are kept, and never which bytes
+/// are right.
 fn headers(place: &Place, inode: u64) -> impl Iterator<Item = (Option<u32>, Header, u64)> {
     let all = place.journals().unwrap_or_default().into_iter();
-    let all = all.filter_map(|member| header_of(place, member).map(|(header, bytes)| (member, header, bytes)));
+    let all = all.filter_map(|member| {
+        header_of(place, member).map(|(header, bytes)| (member, header, bytes))
+    });
     all.filter(move |(_, header, _)| header.inode == inode)
 }
 
@@ -340,8 +376,8 @@ fn refused(reason: &str) -> Found {
     Found::nothing(Some(reason.into()))
 }
 
-/// Reads a member's journal, or that of the node that makes the file, if there is one. One that is longer than the rows can
-/// make it is not read.
+/// Reads a member's journal, or that of the node that makes the file, if there is one. One that is
+/// longer than the rows can make it is not read.
 fn read(place: &Place, member: Option<u32>, keeping: &Keeping) -> Result<Option<Read>, String> {
     let unreadable = |error: io::Error| format!("its journal cannot be read: {error}");
     let Some(mut file) = place.open_journal_of(member)? else { return Ok(None) };
@@ -369,10 +405,13 @@ pub(super) fn state_of(about: &FileStat) -> FileState {
 /// Records that speak of the file as a whole: that it is complete, and how it was left.
 const STATES_MAX: u64 = 2;
 
-/// What tells this boot of the machine from every other; where the system does not say, no two are the same.
+/// What tells this boot of the machine from every other; where the system does not say, no two are
+/// the same.
 fn boot(unknown: [u8; 16]) -> [u8; 16] {
     let id = std::fs::read("/proc/sys/kernel/random/boot_id");
-    id.map_or(unknown, |id| *blake3::hash(&id).as_bytes().first_chunk().expect("a hash has 32 bytes"))
+    id.map_or(unknown, |id| {
+        *blake3::hash(&id).as_bytes().first_chunk().expect("a hash has 32 bytes")
+    })
 }
 
 /// A panic elsewhere leaves no half-made state: each holder only adds to it or takes it.

@@ -1,7 +1,7 @@
 //! Which bytes of which files a piece of the data space is.
 //!
-//! A row maps its range to one file today. A tree of files laid end to end will map one piece to many, so everything
-//! above speaks of extents in the plural and indexes a list of files.
+//! A row maps its range to one file today. A tree of files laid end to end will map one piece to
+//! many, so everything above speaks of extents in the plural and indexes a list of files.
 
 use crate::units::Span;
 
@@ -30,9 +30,13 @@ impl Layout {
     /// The layout of a row that keeps `range` of the data space at `offset_bytes` of one file.
     ///
     /// # Panics
-    /// If the end of the range in the file does not fit 64 bits; opening the file has refused that before.
+    /// If the end of the range in the file does not fit 64 bits; opening the file has refused that
+    /// before.
     pub(crate) fn of_file(file: usize, offset_bytes: u64, range: Span) -> Layout {
-        assert!(offset_bytes.checked_add(range.bytes()).is_some(), "a row's end in its file fits 64 bits");
+        assert!(
+            offset_bytes.checked_add(range.bytes()).is_some(),
+            "a row's end in its file fits 64 bits"
+        );
         Layout { file, offset_bytes, range }
     }
 
@@ -51,9 +55,14 @@ impl Layout {
     /// # Panics
     /// If the piece is not inside the layout's range: pieces are cut at row boundaries.
     pub(crate) fn extents(&self, piece: Span) -> impl Iterator<Item = Extent> + use<> {
-        assert!(self.range.contains(piece), "piece {piece} is cut at the boundaries of row {}", self.range);
+        assert!(
+            self.range.contains(piece),
+            "piece {piece} is cut at the boundaries of row {}",
+            self.range
+        );
         let offset_bytes = self.offset_bytes + (piece.start - self.range.start);
-        std::iter::once(Extent { file: self.file, offset_bytes, bytes: piece.bytes() }).filter(|one| one.bytes > 0)
+        std::iter::once(Extent { file: self.file, offset_bytes, bytes: piece.bytes() })
+            .filter(|one| one.bytes > 0)
     }
 }
 

@@ -1,9 +1,11 @@
-//! Data URIs: from `file:`, `mem:`, `pattern:` and `null:` to descriptors and exact steps, and to a final name.
+//! Data URIs: from `file:`, `mem:`, `pattern:` and `null:` to descriptors and exact steps, and to a
+//! final name.
 //!
-//! Two kinds of work live here and never mix. What may block (open, preallocate, sync, rename) is done by [`Source`] and
-//! [`Sink`], called from a worker thread before and after the bytes move. What a rail needs for each piece is pure and
-//! does not allocate: [`layout`] says which extents of which files a piece is, [`steps`] says which aligned reads and
-//! writes move an extent. The rail submits those to its own ring with the descriptors that it finds here.
+//! Two kinds of work live here and never mix. What may block (open, preallocate, sync, rename) is
+//! done by [`Source`] and [`Sink`], called from a worker thread before and after the bytes move.
+//! What a rail needs for each piece is pure and does not allocate: [`layout`] says which extents of
+//! which files a piece is, [`steps`] says which aligned reads and writes move an extent. The rail
+//! submits those to its own ring with the descriptors that it finds here.
 
 pub(crate) mod layout;
 pub(crate) mod pattern;

@@ -1,4 +1,5 @@
-//! The descriptors of one open file: one that goes through the page cache, and one that does not where that is possible.
+//! The descriptors of one open file: one that goes through the page cache, and one that does not
+//! where that is possible.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -20,12 +21,21 @@ pub(crate) struct OpenFile {
 impl OpenFile {
     /// A file of which `reopen_direct` gives a second descriptor with `O_DIRECT`.
     ///
-    /// Where the file system refuses that, or the second descriptor is of another file because a name changed hands in
-    /// between, the file goes without.
-    pub(super) fn new(buffered: OwnedFd, reopen_direct: impl FnOnce() -> Option<OwnedFd>) -> OpenFile {
-        // Files of a tmpfs are the page cache: its O_DIRECT saves nothing and would cost three operations for one.
-        let in_memory = fstatfs(&buffered).is_ok_and(|about| about.filesystem_type() == TMPFS_MAGIC);
-        let direct = if in_memory { None } else { reopen_direct().filter(|other| same_file(&buffered, other)) };
+    /// Where the file system refuses that, or the second descriptor is of another file because a
+    /// name changed hands in between, the file goes without.
+    pub(super) fn new(
+        buffered: OwnedFd,
+        reopen_direct: impl FnOnce() -> Option<OwnedFd>,
+    ) -> OpenFile {
+        // Files of a tmpfs are the page cache: its O_DIRECT saves nothing and would cost three
+        // operations for one.
+        let in_memory =
+            fstatfs(&buffered).is_ok_and(|about| about.filesystem_type() == TMPFS_MAGIC);
+        let direct = if in_memory {
+            None
+        } else {
+            reopen_direct().filter(|other| same_file(&buffered, other))
+        };
         OpenFile { buffered: Arc::new(buffered), direct: direct.map(Arc::new) }
     }
 
@@ -49,7 +59,8 @@ impl OpenFile {
         (Arc::clone(&self.buffered), self.direct.clone())
     }
 
-    /// What direct I/O must be aligned to in the file and in memory, in bytes; `None` where there is none.
+    /// What direct I/O must be aligned to in the file and in memory, in bytes; `None` where there
+    /// is none.
     ///
     /// A page satisfies every file system with direct I/O whose blocks are no larger than a page.
     pub(crate) fn direct_alignment(&self) -> Option<usize> {
@@ -62,8 +73,8 @@ pub(super) fn identity(about: &FileStat) -> (u64, u64) {
     (about.st_dev, about.st_ino)
 }
 
-/// Has the operations on a file that was opened without waiting wait again: rings would give up where memory does not have
-/// what is asked for.
+/// Has the operations on a file that was opened without waiting wait again: rings would give up
+/// where memory does not have what is asked for.
 pub(super) fn let_wait(file: impl AsFd) -> nix::Result<()> {
     let file = file.as_fd();
     let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);

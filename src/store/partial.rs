@@ -1,13 +1,16 @@
 //! A file that is not complete yet: `.NAME.cep-TAG` beside the place it will have.
 //!
-//! It gets its name in one step, and only when it is complete; from then on nobody opens it for writing again. Whoever writes one has it locked. Another attempt of the same
-//! transfer goes on with a partial file only when that lock is gone, and it goes with the last operation on the file, not
-//! only with its process: rings hold the locked descriptor as long as they have anything in flight. Otherwise the new attempt
-//! replaces the partial file by a new one of the same name: what a node of the old attempt still writes goes to a file without
-//! a name. For the same reason nothing here renames or removes a partial file before it has looked whether that is still ours.
+//! It gets its name in one step, and only when it is complete; from then on nobody opens it for
+//! writing again. Whoever writes one has it locked. Another attempt of the same transfer goes on
+//! with a partial file only when that lock is gone, and it goes with the last operation on the
+//! file, not only with its process: rings hold the locked descriptor as long as they have anything
+//! in flight. Otherwise the new attempt replaces the partial file by a new one of the same name:
+//! what a node of the old attempt still writes goes to a file without a name. For the same reason
+//! nothing here renames or removes a partial file before it has looked whether that is still ours.
 //!
-//! Where several nodes write one file, each has a lock that it shares with the others, and a journal of its own. There are file
-//! systems whose locks reach no further than one machine; a node that does not see the lock of the one that made the file knows.
+//! Where several nodes write one file, each has a lock that it shares with the others, and a
+//! journal of its own. There are file systems whose locks reach no further than one machine; a node
+//! that does not see the lock of the one that made the file knows.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
@@ -61,7 +64,8 @@ pub(super) struct Partial {
     pub(super) is_new: bool,
     /// Whether an earlier attempt has given it its final name already.
     named: bool,
-    /// The permissions that it will have with its final name, as far as they are granted here. Until then it has others.
+    /// The permissions that it will have with its final name, as far as they are granted here.
+    /// Until then it has others.
     pub(super) mode: AtomicU32,
 }
 
@@ -83,10 +87,11 @@ impl Place {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(fault(Errno::EISDIR, path, "written"));
         };
-        let directory = root.try_open(parent, DIRECTORY, Mode::empty())?.map_err(|errno| match errno {
-            Errno::ENOENT => no_directory(parent),
-            other => fault(other, parent, "entered"),
-        })?;
+        let directory =
+            root.try_open(parent, DIRECTORY, Mode::empty())?.map_err(|errno| match errno {
+                Errno::ENOENT => no_directory(parent),
+                other => fault(other, parent, "entered"),
+            })?;
         let place = Place {
             directory,
             path: path.to_path_buf(),
@@ -103,7 +108,8 @@ impl Place {
     /// Refuses to replace what is there, unless that was asked for.
     ///
     /// # Errors
-    /// `Data` where it is not to be overwritten, is no file, or cannot be replaced, and where nothing can be made there.
+    /// `Data` where it is not to be overwritten, is no file, or cannot be replaced, and where
+    /// nothing can be made there.
     pub(super) fn accept(&self, existing: Option<&FileStat>, overwrite: bool) -> Result<()> {
         if let Some(existing) = existing {
             self.check_replaceable(existing, overwrite)?;
@@ -111,8 +117,8 @@ impl Place {
         self.check_grants()
     }
 
-    /// Makes a new partial file, in the place of any that an earlier attempt has left. Other nodes may write it, too, if it is
-    /// `shared`.
+    /// Makes a new partial file, in the place of any that an earlier attempt has left. Other nodes
+    /// may write it, too, if it is `shared`.
     pub(super) fn create(self, shared: bool) -> Result<Partial> {
         self.remove_journal()?;
         // Whose journals lie there costs a look at the whole directory.
@@ -137,7 +143,8 @@ impl Place {
         Err(being_written(&self.path))
     }
 
-    /// Opens the partial file that an earlier attempt has left, as soon as nobody writes to it any more.
+    /// Opens the partial file that an earlier attempt has left, as soon as nobody writes to it any
+    /// more.
     ///
     /// # Errors
     /// `Data` where the system refuses to open it.
@@ -159,35 +166,57 @@ impl Place {
                     if partial.is_ours() {
                         return Ok(Left::Partial(partial));
                     }
-                    // It was renamed or replaced between the opening and the lock: once more, with what has the name now.
+                    // It was renamed or replaced between the opening and the lock: once more, with
+                    // what has the name now.
                     self = partial.place;
                 }
-                Ok((_, false)) => return Ok(Left::Nothing(self, Some("its file system has no locks".into()))),
-                Err(_) => return Ok(Left::Nothing(self, Some("an earlier attempt still writes to it".into()))),
+                Ok((_, false)) => {
+                    return Ok(Left::Nothing(self, Some("its file system has no locks".into())));
+                }
+                Err(_) => {
+                    return Ok(Left::Nothing(
+                        self,
+                        Some("an earlier attempt still writes to it".into()),
+                    ));
+                }
             }
         }
     }
 
-    /// Opens the complete file that has the final name already, which was `existing` when it was looked at. It is only read.
+    /// Opens the complete file that has the final name already, which was `existing` when it was
+    /// looked at. It is only read.
     pub(super) fn reopen_named(self, existing: &FileStat) -> std::result::Result<Partial, Place> {
         // A complete file has the permissions of its sources.
         match open_if(&self.directory, &self.name, OFlag::O_RDONLY, is_own) {
             Ok(Trusted::File(file, about)) if identity(&about) == identity(existing) => {
-                let direct = || open_at_once(&self.directory, &self.name, OFlag::O_RDONLY | OFlag::O_DIRECT).ok();
+                let direct = || {
+                    open_at_once(&self.directory, &self.name, OFlag::O_RDONLY | OFlag::O_DIRECT)
+                        .ok()
+                };
                 let file = OpenFile::new(file, direct);
-                Ok(Partial { file, place: self, is_locked: true, is_new: false, named: true, mode: UNTOLD.into() })
+                Ok(Partial {
+                    file,
+                    place: self,
+                    is_locked: true,
+                    is_new: false,
+                    named: true,
+                    mode: UNTOLD.into(),
+                })
             }
             _ => Err(self),
         }
     }
 
-    /// Opens the file that another node of this attempt has made, or found complete; this one is its `member` of that number.
+    /// Opens the file that another node of this attempt has made, or found complete; this one is
+    /// its `member` of that number.
     pub(super) fn join(mut self, member: u32) -> Result<Partial> {
         self.member = Some(member);
         let file = match open_own(&self.directory, &self.partial, OFlag::O_RDWR) {
             Ok(Trusted::File(file, _)) => file,
             Ok(Trusted::Nothing) => return self.join_named(),
-            Ok(Trusted::Unfit(why)) => return Err(Error::new(Code::Data, self.about_partial(why)).remedy(REMOVE)),
+            Ok(Trusted::Unfit(why)) => {
+                return Err(Error::new(Code::Data, self.about_partial(why)).remedy(REMOVE));
+            }
             Err(errno) => return Err(fault(errno, &self.path, "written")),
         };
         match lock(file) {
@@ -199,14 +228,19 @@ impl Place {
             }
             Err(file) => {
                 let partial = self.opened(file, true, false);
-                if partial.let_others_write() { Ok(partial) } else { Err(given_up(&partial.place.path)) }
+                if partial.let_others_write() {
+                    Ok(partial)
+                } else {
+                    Err(given_up(&partial.place.path))
+                }
             }
         }
     }
 
     /// As [`Place::join`], where the node that makes the file has found it complete.
     fn join_named(self) -> Result<Partial> {
-        let named = fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok();
+        let named =
+            fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok();
         let complete = named.filter(|named| is_gone_on_with(&self, named.st_ino));
         let Some(complete) = complete else { return Err(given_up(&self.path)) };
         self.reopen_named(&complete).map_err(|place| given_up(&place.path))
@@ -231,8 +265,8 @@ impl Place {
     pub(super) fn existing(&self, root: &Root) -> Result<Option<FileStat>> {
         match fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(about) if is_kind(&about, SFlag::S_IFLNK) => {
-                // The link itself would be replaced, not what it leads to. One that leads out is refused all the same:
-                // whoever named it meant what it leads to.
+                // The link itself would be replaced, not what it leads to. One that leads out is
+                // refused all the same: whoever named it meant what it leads to.
                 let _ = root.try_open(&self.path, OFlag::O_PATH, Mode::empty())?;
                 Ok(Some(about))
             }
@@ -250,20 +284,24 @@ impl Place {
             return renameat(directory, from, directory, to);
         }
         match renameat2(directory, from, directory, to, RenameFlags::RENAME_NOREPLACE) {
-            // Network file systems often do not know this flag, and filters of system calls hide the call.
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EPERM) => self.rename_by_link(),
+            // Network file systems often do not know this flag, and filters of system calls hide
+            // the call.
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EPERM) => {
+                self.rename_by_link()
+            }
             done => done,
         }
     }
 
-    /// As [`Place::rename`] without overwriting, for file systems that cannot do it in one step: a second name is refused
-    /// where something has it, too.
+    /// As [`Place::rename`] without overwriting, for file systems that cannot do it in one step: a
+    /// second name is refused where something has it, too.
     fn rename_by_link(&self) -> nix::Result<()> {
         let (from, to) = (self.partial.as_os_str(), self.name.as_os_str());
         let directory = &self.directory;
         match linkat(directory, from, directory, to, LinkatFlags::empty()) {
             Ok(()) => unlinkat(directory, from, UnlinkatFlags::NoRemoveDir),
-            // No second names either: looking first is the best that is left, and a name taken just then is lost.
+            // No second names either: looking first is the best that is left, and a name taken just
+            // then is lost.
             Err(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
                 match fstatat(directory, to, AtFlags::AT_SYMLINK_NOFOLLOW) {
                     Err(Errno::ENOENT) => renameat(directory, from, directory, to),
@@ -285,7 +323,8 @@ impl Place {
     }
 
     pub(super) fn sync_directory(&self) -> nix::Result<()> {
-        let listed = openat(&self.directory, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let listed =
+            openat(&self.directory, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         retried(|| fsync(&listed))
     }
 
@@ -303,7 +342,10 @@ impl Partial {
         if !self.is_ours() {
             let error = Error::new(
                 Code::Data,
-                format!("another attempt has replaced the partial file of {}", place.path.display()),
+                format!(
+                    "another attempt has replaced the partial file of {}",
+                    place.path.display()
+                ),
             );
             return Err(error.remedy("let that attempt end"));
         }
@@ -329,7 +371,9 @@ impl Partial {
 
     /// Shares the lock with other nodes that write this file; false where somebody else has it.
     pub(super) fn let_others_write(&self) -> bool {
-        !self.is_locked || self.named || self.descriptor().is_ok_and(|file| file.try_lock_shared().is_ok())
+        !self.is_locked
+            || self.named
+            || self.descriptor().is_ok_and(|file| file.try_lock_shared().is_ok())
     }
 
     /// Whether no other node writes this file; the lock on it may be gone otherwise.
@@ -342,7 +386,8 @@ impl Partial {
         self.file.buffered().try_clone_to_owned().map(File::from)
     }
 
-    /// Removes the partial file. Failing to is no error: the transfer has one already, and the next attempt tries again.
+    /// Removes the partial file. Failing to is no error: the transfer has one already, and the next
+    /// attempt tries again.
     pub(super) fn discard(&self) {
         if !self.is_named() && self.is_ours() {
             let _ = self.place.remove(&self.place.partial);
@@ -380,7 +425,8 @@ fn partial_name(name: &OsStr, tag: &str) -> OsString {
     OsStr::from_bytes(&partial).to_owned()
 }
 
-/// Removes a name, if there is one: of a file or a link, or of a directory in which there is nothing.
+/// Removes a name, if there is one: of a file or a link, or of a directory in which there is
+/// nothing.
 pub(super) fn unlink(directory: &OwnedFd, name: &OsStr) -> nix::Result<()> {
     match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -389,8 +435,8 @@ pub(super) fn unlink(directory: &OwnedFd, name: &OsStr) -> nix::Result<()> {
     }
 }
 
-/// Locks a file for as long as it is open anywhere in this process: the file, and whether it is; an error where another
-/// process has it. There are file systems without locks.
+/// Locks a file for as long as it is open anywhere in this process: the file, and whether it is; an
+/// error where another process has it. There are file systems without locks.
 fn lock(file: OwnedFd) -> std::result::Result<(OwnedFd, bool), OwnedFd> {
     let file = File::from(file);
     match file.try_lock() {
@@ -401,7 +447,10 @@ fn lock(file: OwnedFd) -> std::result::Result<(OwnedFd, bool), OwnedFd> {
 }
 
 /// Locks a file as soon as nobody else has it, or not at all.
-fn lock_soon(mut file: OwnedFd, deadline: Instant) -> std::result::Result<(OwnedFd, bool), OwnedFd> {
+fn lock_soon(
+    mut file: OwnedFd,
+    deadline: Instant,
+) -> std::result::Result<(OwnedFd, bool), OwnedFd> {
     loop {
         file = match lock(file) {
             Err(taken) if Instant::now() < deadline => taken,
@@ -440,7 +489,8 @@ pub(super) fn being_written(path: &Path) -> Error {
 }
 
 pub(super) fn exists(path: &Path) -> Error {
-    Error::new(Code::Data, format!("{} exists", path.display())).remedy("use --overwrite to replace it")
+    Error::new(Code::Data, format!("{} exists", path.display()))
+        .remedy("use --overwrite to replace it")
 }
 
 /// The permissions of a file of whose sources nobody has told any.
@@ -449,7 +499,8 @@ const UNTOLD: u32 = 0o666;
 /// What to do about something that this program does not touch, or cannot.
 const REMOVE: &str = "remove it, or name another directory";
 
-/// How long an earlier attempt may take to let go of its partial file: a process that was killed has writes in flight.
+/// How long an earlier attempt may take to let go of its partial file: a process that was killed
+/// has writes in flight.
 const LOCKED_MAX: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
 const LOCKED_AGAIN: Duration = Duration::from_millis(5);
 
@@ -469,7 +520,8 @@ mod tests {
     fn file_systems_without_the_flag_do_not_replace_either() {
         let home = tempfile::tempdir().unwrap();
         let root = Root::open(home.path()).unwrap();
-        let create = || Place::look(&root, Path::new("/x"), "ab12").unwrap().0.create(false).unwrap();
+        let create =
+            || Place::look(&root, Path::new("/x"), "ab12").unwrap().0.create(false).unwrap();
         create().place.rename_by_link().unwrap();
         assert!(home.path().join("x").exists() && !home.path().join(".x.cep-ab12").exists());
         let taken = create();
@@ -481,7 +533,8 @@ mod tests {
     fn partial_names_fit_and_tell_long_names_apart() {
         assert_eq!(partial_name(OsStr::new("copy2"), "ab12"), OsStr::new(".copy2.cep-ab12"));
         let (one, other) = ("x".repeat(254) + "1", "x".repeat(254) + "2");
-        let (one, other) = (partial_name(OsStr::new(&one), "ab12"), partial_name(OsStr::new(&other), "ab12"));
+        let (one, other) =
+            (partial_name(OsStr::new(&one), "ab12"), partial_name(OsStr::new(&other), "ab12"));
         assert_ne!(one, other);
         assert_eq!(one.len() + SUFFIX_BYTES_MAX, NAME_BYTES_MAX);
     }

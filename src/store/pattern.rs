@@ -1,8 +1,9 @@
 //! `pattern:SEED`: bytes that depend on the seed and the position in the data space alone.
 //!
-//! Every page of the data space starts with its own position and with a word made from the seed; the rest is filler,
-//! the same for every page and seed. So making the bytes of a slot that already holds filler costs sixteen bytes a page,
-//! and a page that ends up at a wrong place, or comes from another seed, is seen.
+//! Every page of the data space starts with its own position and with a word made from the seed;
+//! the rest is filler, the same for every page and seed. So making the bytes of a slot that already
+//! holds filler costs sixteen bytes a page, and a page that ends up at a wrong place, or comes from
+//! another seed, is seen.
 
 use std::io;
 
@@ -18,10 +19,11 @@ pub(crate) fn fill(seed: u64, start: u64, bytes: &mut [u8]) {
     stamp(seed, start, bytes);
 }
 
-/// Rewrites only what differs from page to page: for bytes that hold filler of the same phase already.
+/// Rewrites only what differs from page to page: for bytes that hold filler of the same phase
+/// already.
 ///
-/// After [`fill`] of a slot at some position, `stamp` at any position with the same remainder modulo the page gives what
-/// `fill` would.
+/// After [`fill`] of a slot at some position, `stamp` at any position with the same remainder
+/// modulo the page gives what `fill` would.
 pub(crate) fn stamp(seed: u64, start: u64, bytes: &mut [u8]) {
     for (position, chunk) in page_chunks(start, bytes) {
         let at = in_page(position);
@@ -54,7 +56,8 @@ pub(crate) fn verify(seed: u64, start: u64, bytes: &[u8]) -> Option<u64> {
     None
 }
 
-/// The pattern over a span of the data space as a stream: what tests and benchmarks write to a file as the reference.
+/// The pattern over a span of the data space as a stream: what tests and benchmarks write to a file
+/// as the reference.
 ///
 /// ```
 /// use std::io::Read;

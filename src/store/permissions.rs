@@ -1,8 +1,9 @@
 //! Whether a destination can have its name, and whose it will be: found out before any byte moves.
 //!
-//! A new file has the permissions of its sources, as far as the umask, or the default ACL of the directory, grants them. Until
-//! it has its name nobody but its owner can open it. One that replaces another belongs to the owner of that, where this is
-//! allowed; never to whoever could have put it there.
+//! A new file has the permissions of its sources, as far as the umask, or the default ACL of the
+//! directory, grants them. Until it has its name nobody but its owner can open it. One that
+//! replaces another belongs to the owner of that, where this is allowed; never to whoever could
+//! have put it there.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -33,7 +34,8 @@ impl Place {
             return Err(fault(Errno::EISDIR, &self.path, "written"));
         }
         if !is_kind(existing, SFlag::S_IFREG) && !is_kind(existing, SFlag::S_IFLNK) {
-            let error = Error::new(Code::Data, format!("{shown} is {}, not a file", kind_name(existing)));
+            let error =
+                Error::new(Code::Data, format!("{shown} is {}, not a file", kind_name(existing)));
             return Err(error.remedy("name a file, or null: to discard"));
         }
         if !overwrite {
@@ -57,7 +59,8 @@ impl Place {
         Err(Error::new(Code::Data, format!("{shown} cannot be replaced: {why}")).remedy(remedy))
     }
 
-    /// Finds out which permissions a new file may have here, and with that whether one can be made at all.
+    /// Finds out which permissions a new file may have here, and with that whether one can be made
+    /// at all.
     ///
     /// # Errors
     /// `Data`, with what is in the way.
@@ -74,11 +77,13 @@ impl Place {
             return self.granted().map(drop);
         };
         let directory = self.path.parent().unwrap_or(&self.path).display();
-        Err(Error::new(Code::Data, format!("{directory} cannot be written to: {why}")).remedy(remedy))
+        Err(Error::new(Code::Data, format!("{directory} cannot be written to: {why}"))
+            .remedy(remedy))
     }
 
-    /// The permissions that the system leaves to a new file that asks for all of them: a file that is never named, or only
-    /// for a moment and empty, says so. The umask alone does not know of default ACLs.
+    /// The permissions that the system leaves to a new file that asks for all of them: a file that
+    /// is never named, or only for a moment and empty, says so. The umask alone does not know of
+    /// default ACLs.
     pub(super) fn granted(&self) -> Result<Mode> {
         if let Some(granted) = self.granted.get() {
             return Ok(*granted);
@@ -96,7 +101,8 @@ impl Place {
         let mut name = self.partial.clone();
         name.push(PROBE);
         self.remove(&name)?;
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let named = retried(|| openat(&self.directory, name.as_os_str(), flags, ALL));
         let named = named.map_err(|errno| self.unwritable(errno))?;
         self.remove(&name)?;
@@ -108,7 +114,8 @@ impl Place {
         Ok(Mode::from_bits_truncate(about.st_mode) & ALL)
     }
 
-    /// Whether the sticky bit of the directory keeps this user from giving away or taking a file's name.
+    /// Whether the sticky bit of the directory keeps this user from giving away or taking a file's
+    /// name.
     fn is_stuck(&self, existing: &FileStat) -> bool {
         let Ok(directory) = fstat(&self.directory) else { return false };
         let ours = geteuid().as_raw();
@@ -118,13 +125,15 @@ impl Place {
             && !has_capability(CAP_FOWNER)
     }
 
-    /// Refuses to give a name in a directory that the path does not lead to any more: nobody would find the file.
+    /// Refuses to give a name in a directory that the path does not lead to any more: nobody would
+    /// find the file.
     ///
     /// # Errors
     /// `Data`.
     pub(super) fn check_found_again(&self) -> Result<()> {
         let parent = self.path.parent().unwrap_or(&self.path);
-        let now = Root::open(&self.root)?.try_open(parent, DIRECTORY, Mode::empty())?.and_then(fstat);
+        let now =
+            Root::open(&self.root)?.try_open(parent, DIRECTORY, Mode::empty())?.and_then(fstat);
         let now = now.map_err(|errno| fault(errno, parent, "found again"))?;
         let held = fstat(&self.directory).map_err(|errno| fault(errno, parent, "examined"))?;
         if identity(&now) == identity(&held) {
@@ -137,10 +146,11 @@ impl Place {
         Err(Error::new(Code::Data, what).remedy("run again when nobody changes it"))
     }
 
-    /// The owner and group of the file that will be replaced, where the new one may have them: not where everybody can put
-    /// a file of their own in its place.
+    /// The owner and group of the file that will be replaced, where the new one may have them: not
+    /// where everybody can put a file of their own in its place.
     fn replaced_owner(&self, ours: &FileStat) -> Option<(Uid, Gid)> {
-        let replaced = fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        let replaced =
+            fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
         let directory = fstat(&self.directory).ok()?;
         let planted = directory.st_mode & libc::S_IWOTH != 0 && replaced.st_uid != directory.st_uid;
         let same = (replaced.st_uid, replaced.st_gid) == (ours.st_uid, ours.st_gid);
@@ -150,13 +160,15 @@ impl Place {
 }
 
 impl Partial {
-    /// Gives the complete file the permissions of its sources, and the owner of the file that it replaces.
+    /// Gives the complete file the permissions of its sources, and the owner of the file that it
+    /// replaces.
     pub(super) fn take_permissions(&self, overwrite: bool, durably: bool) -> Result<()> {
         let (file, place) = (self.file.buffered(), &self.place);
         let failed = |errno| fault(errno, &place.path, "given its permissions");
         let ours = fstat(file).map_err(failed)?;
         if let Some((owner, group)) = place.replaced_owner(&ours).filter(|_| overwrite) {
-            // Who may not give files away may still share one with a group. Else it stays this user's.
+            // Who may not give files away may still share one with a group. Else it stays this
+            // user's.
             if fchown(file, Some(owner), Some(group)).is_err() {
                 let _ = fchown(file, None, Some(group));
             }
@@ -164,8 +176,12 @@ impl Partial {
         let wanted = Mode::from_bits_truncate(self.mode.load(Ordering::Relaxed)) & ALL;
         let mode = wanted & place.granted()?;
         if let Err(errno) = fchmod(file, mode) {
-            // File systems without permissions, and filters of system calls. Nobody may do more than before.
-            tracing::warn!("{} keeps the permissions that it was made with: {errno}", place.path.display());
+            // File systems without permissions, and filters of system calls. Nobody may do more
+            // than before.
+            tracing::warn!(
+                "{} keeps the permissions that it was made with: {errno}",
+                place.path.display()
+            );
         }
         if durably {
             retried(|| fsync(file)).map_err(|errno| fault(errno, &place.path, "written"))?;
@@ -174,9 +190,15 @@ impl Partial {
     }
 }
 
-/// What the file system says of a name besides its permissions; nothing where the system cannot tell.
+/// What the file system says of a name besides its permissions; nothing where the system cannot
+/// tell.
 fn attributes<D: AsFd>(directory: D, name: &OsStr) -> StatxAttributes {
-    match statx(directory, name, StatxAt::SYMLINK_NOFOLLOW | StatxAt::NO_AUTOMOUNT, StatxFlags::BASIC_STATS) {
+    match statx(
+        directory,
+        name,
+        StatxAt::SYMLINK_NOFOLLOW | StatxAt::NO_AUTOMOUNT,
+        StatxFlags::BASIC_STATS,
+    ) {
         Ok(about) => about.stx_attributes & about.stx_attributes_mask,
         Err(_) => StatxAttributes::empty(),
     }

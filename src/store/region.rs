@@ -1,7 +1,7 @@
 //! `mem:NAME` as a destination: a POSIX shared memory object, written in place.
 //!
-//! Programs have it mapped under its name, so there is no partial object and no renaming. What was made here and did not
-//! become complete is unlinked again.
+//! Programs have it mapped under its name, so there is no partial object and no renaming. What was
+//! made here and did not become complete is unlinked again.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -26,15 +26,23 @@ pub(super) struct Region {
     pub(super) file: OpenFile,
     /// As the user names it.
     pub(super) name: PathBuf,
-    /// Whether this sink made it, so that everything in it is zero until written, and it is ours to remove.
+    /// Whether this sink made it, so that everything in it is zero until written, and it is ours to
+    /// remove.
     pub(super) fresh: bool,
     directory: Root,
     path: PathBuf,
 }
 
 impl Region {
-    /// Opens or makes the object `name` with room for `bytes`. One that exists is written to only if that was asked for.
-    pub(super) fn prepare(root: &Root, name: &OsStr, bytes: u64, overwrite: bool, shared: Shared) -> Result<Region> {
+    /// Opens or makes the object `name` with room for `bytes`. One that exists is written to only
+    /// if that was asked for.
+    pub(super) fn prepare(
+        root: &Root,
+        name: &OsStr,
+        bytes: u64,
+        overwrite: bool,
+        shared: Shared,
+    ) -> Result<Region> {
         let (path, name) = (object_path(name)?, object_name(name));
         root.check_memory(&name)?;
         let directory = Root::shared_memory()?;
@@ -44,7 +52,9 @@ impl Region {
             return Err(exists(&name));
         }
         let region = Region { file: OpenFile::in_memory(object), name, fresh, directory, path };
-        let waits = || let_wait(region.file.buffered()).map_err(|errno| fault(errno, &region.name, "written"));
+        let waits = || {
+            let_wait(region.file.buffered()).map_err(|errno| fault(errno, &region.name, "written"))
+        };
         match region.fit(bytes, shared).and_then(|()| waits()) {
             Ok(()) => Ok(region),
             Err(error) => {
@@ -54,7 +64,8 @@ impl Region {
         }
     }
 
-    /// Refuses an object that has lost its name, or whose name another one has now: nobody would find what was written.
+    /// Refuses an object that has lost its name, or whose name another one has now: nobody would
+    /// find what was written.
     ///
     /// # Errors
     /// `Data`.
@@ -86,9 +97,13 @@ impl Region {
     }
 
     fn fit(&self, bytes: u64, shared: Shared) -> Result<()> {
-        let about = fstat(self.file.buffered()).map_err(|errno| fault(errno, &self.name, "examined"))?;
+        let about =
+            fstat(self.file.buffered()).map_err(|errno| fault(errno, &self.name, "examined"))?;
         if SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
-            return Err(Error::new(Code::Data, format!("{} is no shared memory object", self.name.display())));
+            return Err(Error::new(
+                Code::Data,
+                format!("{} is no shared memory object", self.name.display()),
+            ));
         }
         let has = about.st_size.unsigned_abs();
         match shared {
@@ -96,7 +111,9 @@ impl Region {
             _ if self.fresh || has == 0 => space::size(self.file.buffered(), &self.name, bytes),
             // The node that made it knew only its own rows.
             Shared::Member(_) => space::grow(self.file.buffered(), &self.name, bytes),
-            Shared::Alone | Shared::Elected if has < bytes => Err(too_small(&self.name, bytes, has)),
+            Shared::Alone | Shared::Elected if has < bytes => {
+                Err(too_small(&self.name, bytes, has))
+            }
             Shared::Alone | Shared::Elected => Ok(()),
         }
     }
@@ -109,9 +126,13 @@ impl Region {
 pub(super) fn object_path(name: &OsStr) -> Result<PathBuf> {
     let bytes = name.as_bytes();
     let is_size_fit = (1..=255).contains(&bytes.len());
-    if !is_size_fit || bytes.contains(&b'/') || bytes.contains(&0) || matches!(bytes, b"." | b"..") {
-        return Err(Error::new(Code::Data, format!("mem:{} is not a name of shared memory", name.display()))
-            .remedy("use 1 to 255 bytes without a slash"));
+    if !is_size_fit || bytes.contains(&b'/') || bytes.contains(&0) || matches!(bytes, b"." | b"..")
+    {
+        return Err(Error::new(
+            Code::Data,
+            format!("mem:{} is not a name of shared memory", name.display()),
+        )
+        .remedy("use 1 to 255 bytes without a slash"));
     }
     Ok(Path::new("/").join(name))
 }
@@ -126,10 +147,16 @@ pub(super) fn object_name(name: &OsStr) -> PathBuf {
 /// The object, and whether it was made by this call.
 fn open_or_create(directory: &Root, path: &Path, name: &Path) -> Result<(OwnedFd, bool)> {
     // Whatever else lies there is looked at by its descriptor; a pipe would wait.
-    let open =
-        |flags| directory.try_open(path, OFlag::O_RDWR | OFlag::O_NONBLOCK | flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    let open = |flags| {
+        directory.try_open(
+            path,
+            OFlag::O_RDWR | OFlag::O_NONBLOCK | flags,
+            Mode::S_IRUSR | Mode::S_IWUSR,
+        )
+    };
     let blame = |errno| fault(errno, name, "written");
-    // Opening comes first and making is exclusive: kernels refuse O_CREAT on what others made in a sticky directory.
+    // Opening comes first and making is exclusive: kernels refuse O_CREAT on what others made in a
+    // sticky directory.
     for _ in 0..ATTEMPTS_MAX {
         match open(OFlag::empty())? {
             Err(Errno::ENOENT) => {}
@@ -144,8 +171,11 @@ fn open_or_create(directory: &Root, path: &Path, name: &Path) -> Result<(OwnedFd
 }
 
 fn too_small(name: &Path, bytes: u64, has: u64) -> Error {
-    Error::new(Code::Data, format!("{} has {has} bytes, but the rows that write it need {bytes}", name.display()))
-        .remedy("make it larger or remove it")
+    Error::new(
+        Code::Data,
+        format!("{} has {has} bytes, but the rows that write it need {bytes}", name.display()),
+    )
+    .remedy("make it larger or remove it")
 }
 
 const ATTEMPTS_MAX: u32 = 8;

@@ -1,9 +1,11 @@
 //! The root that a node serves below, and writes below, and nowhere else.
 //!
-//! The kernel keeps the promise (`openat2` with `RESOLVE_BENEATH`), so a link that is swapped in while we look cannot
-//! lead us out. Where a filter of system calls hides `openat2`, `walk` keeps it, a component at a time.
+//! The kernel keeps the promise (`openat2` with `RESOLVE_BENEATH`), so a link that is swapped in
+//! while we look cannot lead us out. Where a filter of system calls hides `openat2`, `walk` keeps
+//! it, a component at a time.
 //!
-//! A root is opened for each transfer: what is mounted on it, or made anew under its name, is seen by the next one.
+//! A root is opened for each transfer: what is mounted on it, or made anew under its name, is seen
+//! by the next one.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -27,7 +29,8 @@ pub(crate) struct Root {
     allowed: Allowed,
 }
 
-/// The kinds of data that a node serves only where its owner says so: they reach beyond the files below its root.
+/// The kinds of data that a node serves only where its owner says so: they reach beyond the files
+/// below its root.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Allowed {
     /// `mem:` objects, which belong to the whole machine.
@@ -42,17 +45,27 @@ impl Allowed {
 }
 
 impl Root {
-    /// Opens the root directory `path`, which the node's owner chose and which may itself go through links.
+    /// Opens the root directory `path`, which the node's owner chose and which may itself go
+    /// through links.
     ///
     /// # Errors
     /// `Data` where it is missing, no directory, or not to be entered.
     pub(crate) fn open(path: &Path) -> Result<Root> {
-        let blame = |errno| fault(errno, path, "used as the root").remedy("name an existing directory with --root");
+        let blame = |errno| {
+            fault(errno, path, "used as the root").remedy("name an existing directory with --root")
+        };
         let whole = path.canonicalize().map_err(|error| blame(errno_of(&error)))?;
         let directory = open(&whole, DIRECTORY, Mode::empty()).map_err(blame)?;
-        // Nothing leads out of `/`. There, absolute links are how machines lay out their disks (/home, /scratch).
+        // Nothing leads out of `/`. There, absolute links are how machines lay out their disks
+        // (/home, /scratch).
         let rules = Rules { beneath: whole != Path::new("/"), links: true };
-        Ok(Root { directory, given: path.to_path_buf(), path: whole, rules, allowed: Allowed::default() })
+        Ok(Root {
+            directory,
+            given: path.to_path_buf(),
+            path: whole,
+            rules,
+            allowed: Allowed::default(),
+        })
     }
 
     /// The same root for a node that serves more than regular files.
@@ -60,18 +73,20 @@ impl Root {
         Root { allowed, ..self }
     }
 
-    /// The path that it was opened by. Opened again it may be another directory: one that was mounted on it, or has taken
-    /// its name.
+    /// The path that it was opened by. Opened again it may be another directory: one that was
+    /// mounted on it, or has taken its name.
     pub(super) fn given(&self) -> &Path {
         &self.given
     }
 
-    /// The directory of POSIX shared memory, where no link is followed at all: everybody may make links there.
+    /// The directory of POSIX shared memory, where no link is followed at all: everybody may make
+    /// links there.
     ///
     /// # Errors
     /// `Data` where the system has none.
     pub(super) fn shared_memory() -> Result<Root> {
-        let root = Root::open(Path::new("/dev/shm")).map_err(|error| error.remedy("mount a tmpfs at /dev/shm"))?;
+        let root = Root::open(Path::new("/dev/shm"))
+            .map_err(|error| error.remedy("mount a tmpfs at /dev/shm"))?;
         Ok(Root { rules: Rules { links: false, ..root.rules }, ..root })
     }
 
@@ -91,27 +106,37 @@ impl Root {
         &self.path
     }
 
-    /// Opens `path`, absolute as in a data URI, below the root. The mode counts where `flags` create.
+    /// Opens `path`, absolute as in a data URI, below the root. The mode counts where `flags`
+    /// create.
     ///
     /// # Errors
-    /// `Refused` where the path has `..` or leads out through a link, `Data` for everything else that fails.
+    /// `Refused` where the path has `..` or leads out through a link, `Data` for everything else
+    /// that fails.
     #[cfg(test)]
     pub(crate) fn open_beneath(&self, path: &Path, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
         self.try_open(path, flags, mode)?.map_err(|errno| fault(errno, path, "opened"))
     }
 
-    /// Opens `path`, absolute as in a data URI, below the root. The system's refusals are left for the caller to judge:
-    /// only paths that lead out (`..`, or a link) are errors of the outer kind, `Refused`.
-    pub(super) fn try_open(&self, path: &Path, flags: OFlag, mode: Mode) -> Result<nix::Result<OwnedFd>> {
+    /// Opens `path`, absolute as in a data URI, below the root. The system's refusals are left for
+    /// the caller to judge: only paths that lead out (`..`, or a link) are errors of the outer
+    /// kind, `Refused`.
+    pub(super) fn try_open(
+        &self,
+        path: &Path,
+        flags: OFlag,
+        mode: Mode,
+    ) -> Result<nix::Result<OwnedFd>> {
         let relative = self.relative(path)?;
         // The kernel refuses a mode where nothing is created.
         let mode = if flags.contains(OFlag::O_CREAT) { mode } else { Mode::empty() };
         self.judged(
             path,
             match self.resolved_by_kernel(&relative, flags, mode) {
-                // A filter hides the call (containers, service managers), or the file itself forbids to be opened: then the
-                // walk is refused, too.
-                Err(Errno::ENOSYS | Errno::EPERM) => walk::open(&self.directory, &relative, flags, mode, self.rules),
+                // A filter hides the call (containers, service managers), or the file itself
+                // forbids to be opened: then the walk is refused, too.
+                Err(Errno::ENOSYS | Errno::EPERM) => {
+                    walk::open(&self.directory, &relative, flags, mode, self.rules)
+                }
                 done => done,
             },
         )
@@ -119,17 +144,28 @@ impl Root {
 
     /// The same by `walk` alone.
     #[cfg(test)]
-    pub(super) fn walk_beneath(&self, path: &Path, flags: OFlag, mode: Mode) -> Result<nix::Result<OwnedFd>> {
+    pub(super) fn walk_beneath(
+        &self,
+        path: &Path,
+        flags: OFlag,
+        mode: Mode,
+    ) -> Result<nix::Result<OwnedFd>> {
         let relative = self.relative(path)?;
         self.judged(path, walk::open(&self.directory, &relative, flags, mode, self.rules))
     }
 
-    fn resolved_by_kernel(&self, relative: &Path, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+    fn resolved_by_kernel(
+        &self,
+        relative: &Path,
+        flags: OFlag,
+        mode: Mode,
+    ) -> nix::Result<OwnedFd> {
         let mut resolve = ResolveFlag::RESOLVE_NO_MAGICLINKS;
         resolve.set(ResolveFlag::RESOLVE_BENEATH, self.rules.beneath);
         resolve.set(ResolveFlag::RESOLVE_NO_SYMLINKS, !self.rules.links);
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(resolve);
-        // EAGAIN says that something was renamed while the kernel resolved; that cannot go on for long by accident.
+        // EAGAIN says that something was renamed while the kernel resolved; that cannot go on for
+        // long by accident.
         let mut attempts_left = RESOLVE_ATTEMPTS_MAX;
         loop {
             attempts_left -= 1;
@@ -142,7 +178,9 @@ impl Root {
 
     fn judged(&self, path: &Path, opened: nix::Result<OwnedFd>) -> Result<nix::Result<OwnedFd>> {
         match opened {
-            Err(Errno::EXDEV) => Err(refused(path, &self.path, "a link in it leads out of the root")),
+            Err(Errno::EXDEV) => {
+                Err(refused(path, &self.path, "a link in it leads out of the root"))
+            }
             Err(Errno::ELOOP) => Err(refused(path, &self.path, "a link in it may not be followed")),
             done => Ok(done),
         }

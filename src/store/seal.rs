@@ -1,9 +1,10 @@
 //! The key that seals journals: random bytes that other users of the machine do not have.
 //!
-//! A journal vouches for bytes that nobody reads again, so it must be certain who wrote it. Owner and mode of a file say
-//! much, but a service that writes files for many users also writes files whose content others choose. The key is a file of
-//! mode 0600 in the user's state directory, made once. Where there is no such directory journals are not sealed; then
-//! ownership decides, and what they speak of is read before it is believed.
+//! A journal vouches for bytes that nobody reads again, so it must be certain who wrote it. Owner
+//! and mode of a file say much, but a service that writes files for many users also writes files
+//! whose content others choose. The key is a file of mode 0600 in the user's state directory, made
+//! once. Where there is no such directory journals are not sealed; then ownership decides, and what
+//! they speak of is read before it is believed.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -40,7 +41,10 @@ impl SealKey {
         let found = state_directories().find_map(|directory| match SealKey::at(&directory) {
             Ok(key) => Some(key),
             Err(error) => {
-                tracing::debug!("journals are not sealed by a key in {}: {error}", directory.display());
+                tracing::debug!(
+                    "journals are not sealed by a key in {}: {error}",
+                    directory.display()
+                );
                 None
             }
         })?;
@@ -71,7 +75,9 @@ impl SealKey {
         let directory = open(&path, flags, Mode::empty())?;
         let about = fstat(&directory)?;
         if about.st_uid != geteuid().as_raw() || about.st_mode & 0o022 != 0 {
-            return Err(io::Error::other("the directory is another user's, or others may write to it"));
+            return Err(io::Error::other(
+                "the directory is another user's, or others may write to it",
+            ));
         }
         match read(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -87,8 +93,8 @@ impl SealKey {
     }
 }
 
-/// Where the user's programs keep their state: as the environment says, and as the user's entry does where it does not
-/// (services of a system have no `HOME`).
+/// Where the user's programs keep their state: as the environment says, and as the user's entry
+/// does where it does not (services of a system have no `HOME`).
 #[cfg_attr(test, allow(dead_code, reason = "unit tests have a key of their own"))]
 fn state_directories() -> impl Iterator<Item = PathBuf> {
     let named = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
@@ -108,7 +114,9 @@ fn read(directory: &OwnedFd) -> io::Result<SealKey> {
     let mut file = File::from(openat(directory, NAME, flags, Mode::empty())?);
     let about = fstat(&file)?;
     if !is_secret(&about) {
-        return Err(io::Error::other("the key is no regular file of this user's alone (mode 0600)"));
+        return Err(io::Error::other(
+            "the key is no regular file of this user's alone (mode 0600)",
+        ));
     }
     let mut bytes = [0; KEY_BYTES];
     file.read_exact(&mut bytes)?;
@@ -117,20 +125,28 @@ fn read(directory: &OwnedFd) -> io::Result<SealKey> {
 
 fn is_secret(about: &FileStat) -> bool {
     let has_size = about.st_size == KEY_BYTES as i64;
-    is_regular(about) && about.st_uid == geteuid().as_raw() && about.st_mode & 0o077 == 0 && has_size
+    is_regular(about)
+        && about.st_uid == geteuid().as_raw()
+        && about.st_mode & 0o077 == 0
+        && has_size
 }
 
-/// Makes the key, unless another process is quicker: it gets its name in one step, and only when it is whole.
+/// Makes the key, unless another process is quicker: it gets its name in one step, and only when it
+/// is whole.
 fn make(directory: &OwnedFd) -> io::Result<()> {
     let mut random = [0; KEY_BYTES + 8];
-    getrandom::fill(&mut random).map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
     let (key, name) = random.split_at(KEY_BYTES);
     let name = format!("{NAME}.{}", blake3::hash(name).to_hex().split_at(16).0);
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut file = File::from(openat(directory, name.as_str(), flags, Mode::from_bits_truncate(0o600))?);
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file =
+        File::from(openat(directory, name.as_str(), flags, Mode::from_bits_truncate(0o600))?);
     let named = file.write_all(key).and_then(|()| file.sync_all()).and_then(|()| {
         match renameat2(directory, name.as_str(), directory, NAME, RenameFlags::RENAME_NOREPLACE) {
-            // Network file systems often do not know this flag; a second name is refused where there is one, too.
+            // Network file systems often do not know this flag; a second name is refused where
+            // there is one, too.
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
                 Ok(linkat(directory, name.as_str(), directory, NAME, LinkatFlags::empty())?)
             }
@@ -186,7 +202,9 @@ mod tests {
             meddle(&directory, &directory.join(NAME));
             SealKey::at(state.path()).unwrap_err();
         };
-        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+        };
         refused(&|_, key| mode(key, 0o640));
         refused(&|directory, _| mode(directory, 0o777));
         refused(&|_, key| fs::write(key, "short").unwrap());

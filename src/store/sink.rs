@@ -1,12 +1,14 @@
 //! A destination: what a receiver's rows write.
 //!
-//! All rows of one node that name the same data share one sink. The order of calls: [`Sink::prepare`], then
-//! [`Sink::begin`], [`Sink::zero`] for holes and [`Sink::preallocate`] for the rest, then the rails write, then [`Sink::sync`]
-//! and [`Sink::commit`], and at the very end [`Sink::confirm`]. A sink that is dropped before its commit leaves behind what
-//! another attempt can continue with, or nothing.
+//! All rows of one node that name the same data share one sink. The order of calls:
+//! [`Sink::prepare`], then [`Sink::begin`], [`Sink::zero`] for holes and [`Sink::preallocate`] for
+//! the rest, then the rails write, then [`Sink::sync`] and [`Sink::commit`], and at the very end
+//! [`Sink::confirm`]. A sink that is dropped before its commit leaves behind what another attempt
+//! can continue with, or nothing.
 //!
-//! Where several nodes write one path, the elected one prepares first and commits last, when all others have synced. Each
-//! keeps a journal of what it has written, and the last one that leaves removes what nobody can continue with.
+//! Where several nodes write one path, the elected one prepares first and commits last, when all
+//! others have synced. Each keeps a journal of what it has written, and the last one that leaves
+//! removes what nobody can continue with.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,8 +37,8 @@ pub(crate) enum Shared {
     Alone,
     /// Others do, and this one makes the file, sizes it and gives it its name.
     Elected,
-    /// Others do, and this is a number that none of them has. Where this node sees the elected one's file it writes into
-    /// that, else into one of its own.
+    /// Others do, and this is a number that none of them has. Where this node sees the elected
+    /// one's file it writes into that, else into one of its own.
     Member(u32),
 }
 
@@ -53,8 +55,8 @@ pub(crate) struct SinkOptions {
     pub(crate) attempt: [u8; 16],
     /// Whether other nodes write the same path.
     pub(crate) shared: Shared,
-    /// How it is kept for an attempt that continues this one, and goes on with what an earlier one left; `None` where it
-    /// starts from nothing and leaves nothing. Of files alone.
+    /// How it is kept for an attempt that continues this one, and goes on with what an earlier one
+    /// left; `None` where it starts from nothing and leaves nothing. Of files alone.
     pub(crate) keep: Option<Keeping>,
 }
 
@@ -87,27 +89,36 @@ impl Sink {
     /// Opens what `uri` names for rows that together end at byte `file_bytes` of it.
     ///
     /// # Errors
-    /// `Data` where the destination cannot be made, exists (without `overwrite`), or is too small; `Refused` where it
-    /// lies out of the root; `Usage` for a URI that only a sender can have. Nothing is left behind then.
+    /// `Data` where the destination cannot be made, exists (without `overwrite`), or is too small;
+    /// `Refused` where it lies out of the root; `Usage` for a URI that only a sender can have.
+    /// Nothing is left behind then.
     ///
     /// # Panics
     /// If the tag is not 1 to 64 letters and digits: it is made of a hash.
-    pub(crate) fn prepare(root: &Root, uri: &DataUri, file_bytes: u64, options: &SinkOptions) -> Result<Sink> {
+    pub(crate) fn prepare(
+        root: &Root,
+        uri: &DataUri,
+        file_bytes: u64,
+        options: &SinkOptions,
+    ) -> Result<Sink> {
         let (target, journal) = match uri {
             DataUri::File(path) => find_file(root, path, file_bytes, options)?,
             DataUri::Mem(name) => {
-                let region = Region::prepare(root, name, file_bytes, options.overwrite, options.shared)?;
+                let region =
+                    Region::prepare(root, name, file_bytes, options.overwrite, options.shared)?;
                 (Target::Region(region), None)
             }
             DataUri::Null => (Target::Nothing, None),
             DataUri::Pattern(_) => {
-                return Err(Error::new(Code::Usage, format!("{uri} cannot be written")).remedy("use null: to discard"));
+                return Err(Error::new(Code::Usage, format!("{uri} cannot be written"))
+                    .remedy("use null: to discard"));
             }
         };
         let SinkOptions { fsync, shared, .. } = *options;
         let overwrite = options.overwrite || journal.as_ref().is_some_and(Journal::overwrites);
         // From here on an error drops the sink, and that removes what was made.
-        let sink = Sink { target, overwrite, fsync, shared, journal, settled: AtomicBool::new(false) };
+        let sink =
+            Sink { target, overwrite, fsync, shared, journal, settled: AtomicBool::new(false) };
         sink.make_room(file_bytes)?;
         if let (Target::Owned(partial), Shared::Elected) = (&sink.target, shared) {
             if !partial.let_others_write() {
@@ -150,7 +161,8 @@ impl Sink {
         self.journal.as_ref().map_or(&[], |journal| &journal.found.records)
     }
 
-    /// Why what was found is to be held against the file before it is believed; `None` where it is there for certain.
+    /// Why what was found is to be held against the file before it is believed; `None` where it is
+    /// there for certain.
     pub(crate) fn doubt(&self) -> Option<Doubt> {
         self.journal.as_ref().and_then(|journal| journal.found.doubt)
     }
@@ -163,21 +175,28 @@ impl Sink {
     /// Why what was there of an earlier attempt is not continued, in a sentence.
     pub(crate) fn refused(&self) -> Option<String> {
         let reason = self.journal.as_ref()?.found.refused.as_ref()?;
-        Some(format!("what an earlier attempt left of {} starts again: {reason}", self.name().display()))
+        Some(format!(
+            "what an earlier attempt left of {} starts again: {reason}",
+            self.name().display()
+        ))
     }
 
-    /// Begins this attempt: of what was found only `kept` counts from now on, and the rest may be written over.
-    /// `is_whole` says that nothing more will be written.
+    /// Begins this attempt: of what was found only `kept` counts from now on, and the rest may be
+    /// written over. `is_whole` says that nothing more will be written.
     ///
     /// # Errors
-    /// `Data` where the journal cannot be written, and where the file is complete already and not whole any more.
+    /// `Data` where the journal cannot be written, and where the file is complete already and not
+    /// whole any more.
     pub(crate) fn begin(&self, kept: &[Span], is_whole: bool) -> Result<()> {
         let (Some(journal), Some(partial)) = (&self.journal, self.partial()) else { return Ok(()) };
         if partial.is_named() {
             return if is_whole { Ok(()) } else { Err(is_otherwise(&partial.place.path)) };
         }
-        let begun = journal.begin(&partial.place, &partial.file, |record| covers(kept, record.span));
-        begun.map_err(|error| fault(errno_of(&error), self.name(), "recorded in a journal beside it"))
+        let begun =
+            journal.begin(&partial.place, &partial.file, |record| covers(kept, record.span));
+        begun.map_err(|error| {
+            fault(errno_of(&error), self.name(), "recorded in a journal beside it")
+        })
     }
 
     /// Whether there is something to read back from.
@@ -197,10 +216,15 @@ impl Sink {
     pub(crate) fn forget(&self) -> Result<()> {
         let (Some(journal), Some(partial)) = (&self.journal, self.partial()) else { return Ok(()) };
         journal.forget();
-        if replaces_own(&self.target, Some(journal)) { Ok(()) } else { partial.place.remove_journal() }
+        if replaces_own(&self.target, Some(journal)) {
+            Ok(())
+        } else {
+            partial.place.remove_journal()
+        }
     }
 
-    /// Whether an earlier attempt has completed it: it has its final name, and nothing is written to it.
+    /// Whether an earlier attempt has completed it: it has its final name, and nothing is written
+    /// to it.
     pub(crate) fn is_named(&self) -> bool {
         self.partial().is_some_and(Partial::is_named)
     }
@@ -216,12 +240,17 @@ impl Sink {
     pub(crate) fn flush(&self) {
         let (Some(journal), Some(partial)) = (&self.journal, self.partial()) else { return };
         if let Err(error) = journal.flush(&partial.file) {
-            // The transfer can do without; what is not recorded is only fetched again if it is interrupted.
-            tracing::warn!("what lands in {} is not recorded any more: {error}", self.name().display());
+            // The transfer can do without; what is not recorded is only fetched again if it is
+            // interrupted.
+            tracing::warn!(
+                "what lands in {} is not recorded any more: {error}",
+                self.name().display()
+            );
         }
     }
 
-    /// Says which permissions the file shall have, as far as they are granted where it lies. Memory objects keep theirs.
+    /// Says which permissions the file shall have, as far as they are granted where it lies. Memory
+    /// objects keep theirs.
     pub(crate) fn set_mode(&self, mode: u32) {
         if let Some(partial) = self.partial() {
             partial.mode.store(mode, Ordering::Relaxed);
@@ -234,10 +263,12 @@ impl Sink {
     /// `Data` where the disk has not that much left.
     pub(crate) fn preallocate(&self, spans: &[Span]) -> Result<()> {
         let only_here = matches!(self.target, Target::Owned(_)) && self.shared == Shared::Alone;
-        self.file().map_or(Ok(()), |file| space::reserve(file.buffered(), self.name(), spans, only_here))
+        self.file()
+            .map_or(Ok(()), |file| space::reserve(file.buffered(), self.name(), spans, only_here))
     }
 
-    /// Makes the holes read as zeros: `spans` are offsets of the file. Does nothing for a fresh file.
+    /// Makes the holes read as zeros: `spans` are offsets of the file. Does nothing for a fresh
+    /// file.
     ///
     /// # Errors
     /// `Data` where the system refuses to.
@@ -248,28 +279,33 @@ impl Sink {
         }
     }
 
-    /// Makes what was written durable, if that was asked for. Each node does it for itself, before the commit.
+    /// Makes what was written durable, if that was asked for. Each node does it for itself, before
+    /// the commit.
     ///
     /// # Errors
     /// `Data` where the device could not write.
     pub(crate) fn sync(&self) -> Result<()> {
         match self.partial().filter(|_| self.fsync) {
-            Some(partial) => retried(|| fsync(partial.file.buffered())).map_err(|errno| self.write_failed(errno)),
+            Some(partial) => {
+                retried(|| fsync(partial.file.buffered())).map_err(|errno| self.write_failed(errno))
+            }
             None => Ok(()),
         }
     }
 
-    /// Gives the complete file its name; for a shared file that is the elected node's part, after everybody's sync.
+    /// Gives the complete file its name; for a shared file that is the elected node's part, after
+    /// everybody's sync.
     ///
     /// # Errors
-    /// `Data` where the name was taken meanwhile, where another attempt has replaced the file, or where the system refuses.
-    /// The file is then discarded.
+    /// `Data` where the name was taken meanwhile, where another attempt has replaced the file, or
+    /// where the system refuses. The file is then discarded.
     pub(crate) fn commit(&self) -> Result<()> {
         self.flush();
         self.sync()?;
         if let Target::Owned(partial) = &self.target {
             self.record_completion(partial);
-            // The token goes first: while the file has its final name nothing of ours lies beside it.
+            // The token goes first: while the file has its final name nothing of ours lies beside
+            // it.
             self.remove_token(partial)?;
             let finished = partial.finish(self.overwrite, self.fsync);
             if let Err(error) = finished {
@@ -301,8 +337,8 @@ impl Sink {
         }
     }
 
-    /// Gives up what is not complete: removes it, unless another attempt can continue with it. Where several nodes write it,
-    /// that is for the last one to do.
+    /// Gives up what is not complete: removes it, unless another attempt can continue with it.
+    /// Where several nodes write it, that is for the last one to do.
     pub(crate) fn discard(&self) {
         if self.settled.swap(true, Ordering::Relaxed) {
             return;
@@ -330,14 +366,16 @@ impl Sink {
         }
     }
 
-    /// Leaves a file that several nodes write. Only the last one knows that nobody writes to it any more.
+    /// Leaves a file that several nodes write. Only the last one knows that nobody writes to it any
+    /// more.
     fn leave(&self, partial: &Partial) {
         // It speaks of this attempt alone. A removal that fails has no one to tell.
         let _ = self.remove_token(partial);
         if partial.is_named() || !partial.is_ours() {
             return;
         }
-        if let Some(journal) = self.journal.as_ref().filter(|_| self.is_shared() && !self.is_worth_keeping())
+        if let Some(journal) =
+            self.journal.as_ref().filter(|_| self.is_shared() && !self.is_worth_keeping())
             && journal.is_ours(&partial.place)
         {
             let _ = partial.place.remove_journal();
@@ -366,18 +404,24 @@ impl Sink {
         fault(errno, self.name(), "written")
     }
 
-    /// Leaves a record of the file that is complete, for an attempt that has to find out which files are.
+    /// Leaves a record of the file that is complete, for an attempt that has to find out which
+    /// files are.
     fn record_completion(&self, partial: &Partial) {
         self.record(partial, "the completion", Journal::complete);
     }
 
-    /// Leaves a record of what the file looks like, now that this node does not write to it any more: whoever finds it like
-    /// that need not read it.
+    /// Leaves a record of what the file looks like, now that this node does not write to it any
+    /// more: whoever finds it like that need not read it.
     fn record_leaving(&self, partial: &Partial) {
         self.record(partial, "the state", Journal::leave);
     }
 
-    fn record(&self, partial: &Partial, what: &str, record: fn(&Journal, &OpenFile) -> std::io::Result<()>) {
+    fn record(
+        &self,
+        partial: &Partial,
+        what: &str,
+        record: fn(&Journal, &OpenFile) -> std::io::Result<()>,
+    ) {
         if let Some(journal) = self.journal.as_ref().filter(|_| !partial.is_named())
             && let Err(error) = record(journal, &partial.file)
         {
@@ -385,10 +429,13 @@ impl Sink {
         }
     }
 
-    /// New partial files are empty; one that is gone on with has its size, and a region has fitted itself.
+    /// New partial files are empty; one that is gone on with has its size, and a region has fitted
+    /// itself.
     fn make_room(&self, bytes: u64) -> Result<()> {
         match &self.target {
-            Target::Owned(partial) if partial.is_new => space::size(partial.file.buffered(), self.name(), bytes),
+            Target::Owned(partial) if partial.is_new => {
+                space::size(partial.file.buffered(), self.name(), bytes)
+            }
             Target::Joined(partial) => space::grow(partial.file.buffered(), self.name(), bytes),
             Target::Owned(_) | Target::Region(_) | Target::Nothing => Ok(()),
         }

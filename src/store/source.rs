@@ -57,18 +57,31 @@ impl Source {
     /// Opens what `uri` names and checks that it has the `bytes` bytes at `offset_bytes`.
     ///
     /// # Errors
-    /// `Data` where it is missing, unreadable, short, or no file; `Refused` where it lies out of the root; `Usage` for a
-    /// URI that only a receiver can have.
-    pub(crate) fn open(root: &Root, uri: &DataUri, offset_bytes: u64, bytes: u64) -> Result<Source> {
+    /// `Data` where it is missing, unreadable, short, or no file; `Refused` where it lies out of
+    /// the root; `Usage` for a URI that only a receiver can have.
+    pub(crate) fn open(
+        root: &Root,
+        uri: &DataUri,
+        offset_bytes: u64,
+        bytes: u64,
+    ) -> Result<Source> {
         match uri {
-            DataUri::File(path) => FileSource::open(root, path, path.clone(), offset_bytes, bytes).map(Source::File),
-            DataUri::Mem(name) => FileSource::open_object(root, name, offset_bytes, bytes).map(Source::File),
+            DataUri::File(path) => {
+                FileSource::open(root, path, path.clone(), offset_bytes, bytes).map(Source::File)
+            }
+            DataUri::Mem(name) => {
+                FileSource::open_object(root, name, offset_bytes, bytes).map(Source::File)
+            }
             DataUri::Pattern(seed) => Ok(Source::Pattern(*seed)),
-            DataUri::Null => Err(Error::new(Code::Usage, "null: has no bytes to send").remedy("use pattern:SEED")),
+            DataUri::Null => {
+                Err(Error::new(Code::Usage, "null: has no bytes to send")
+                    .remedy("use pattern:SEED"))
+            }
         }
     }
 
-    /// The files to read from, indexed as the extents of this source's layout say; none for a pattern.
+    /// The files to read from, indexed as the extents of this source's layout say; none for a
+    /// pattern.
     pub(crate) fn files(&self) -> &[OpenFile] {
         match self {
             Source::File(source) => std::slice::from_ref(&source.file),
@@ -87,14 +100,16 @@ impl Source {
         }
     }
 
-    /// Reads bytes of what the row offers, from `at` behind its first byte on; `position` is where they lie in the data
-    /// space.
+    /// Reads bytes of what the row offers, from `at` behind its first byte on; `position` is where
+    /// they lie in the data space.
     ///
     /// # Errors
     /// What the system says, and `UnexpectedEof` where the file has become shorter.
     pub(crate) fn read_at(&self, at: u64, position: u64, bytes: &mut [u8]) -> io::Result<()> {
         match self {
-            Source::File(source) => read_exact(source.file.buffered(), source.offered.start + at, bytes),
+            Source::File(source) => {
+                read_exact(source.file.buffered(), source.offered.start + at, bytes)
+            }
             Source::Pattern(seed) => {
                 super::pattern::fill(*seed, position, bytes);
                 Ok(())
@@ -102,7 +117,8 @@ impl Source {
         }
     }
 
-    /// Whether the source is still what it was when it was opened. Ask when a read comes up short, and at the end.
+    /// Whether the source is still what it was when it was opened. Ask when a read comes up short,
+    /// and at the end.
     ///
     /// # Errors
     /// `Data` where it shrank or was written to.
@@ -143,18 +159,29 @@ impl Source {
     }
 
     /// The error for a read that the system refused with `errno`.
-    #[cfg_attr(not(test), allow(dead_code, reason = "a refusal carries a code, not yet the reason of the system"))]
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "a refusal carries a code, not yet the reason of the system")
+    )]
     pub(crate) fn read_failed(&self, errno: Errno) -> Error {
         match self {
             Source::File(source) => fault(errno, &source.name, "read"),
-            Source::Pattern(seed) => Error::new(Code::Internal, format!("pattern:{seed} was read from a file")),
+            Source::Pattern(seed) => {
+                Error::new(Code::Internal, format!("pattern:{seed} was read from a file"))
+            }
         }
     }
 }
 
 impl FileSource {
     /// Opens `path` below `root`; `name` is what the user calls it.
-    fn open(root: &Root, path: &Path, name: PathBuf, offset_bytes: u64, bytes: u64) -> Result<FileSource> {
+    fn open(
+        root: &Root,
+        path: &Path,
+        name: PathBuf,
+        offset_bytes: u64,
+        bytes: u64,
+    ) -> Result<FileSource> {
         let open = |flags| -> Result<OwnedFd> {
             root.try_open(path, flags, Mode::empty())?.map_err(|errno| fault(errno, &name, "read"))
         };
@@ -165,7 +192,8 @@ impl FileSource {
         // Looking before opening: opening a device may do anything.
         let seen = stat(open(OFlag::O_PATH)?, &name)?;
         check(&seen)?;
-        // And without waiting: a pipe that has taken the name since would have us wait for its writer.
+        // And without waiting: a pipe that has taken the name since would have us wait for its
+        // writer.
         let buffered = open(READING)?;
         let about = stat(&buffered, &name)?;
         check(&about)?;
@@ -216,13 +244,17 @@ impl FileSource {
         let now = Fingerprint::of(self.file.buffered(), &about, &self.name)?;
         if now.size_bytes < self.fingerprint.size_bytes {
             let (had, has) = (self.fingerprint.size_bytes, now.size_bytes);
-            return Err(changed(&self.name, &format!("shrank from {had} to {has} bytes while it was read")));
+            return Err(changed(
+                &self.name,
+                &format!("shrank from {had} to {has} bytes while it was read"),
+            ));
         }
         if now == self.fingerprint {
             return Ok(());
         }
         // Whoever sets the time of a file back after writing to it leaves this trace, and no other.
-        let only_status = Fingerprint { changed: self.fingerprint.changed, ..now } == self.fingerprint;
+        let only_status =
+            Fingerprint { changed: self.fingerprint.changed, ..now } == self.fingerprint;
         let how = if only_status {
             "was changed while it was read: its time of change (ctime) is another, so it may have been written to"
         } else {
@@ -233,16 +265,20 @@ impl FileSource {
 }
 
 impl Fingerprint {
-    /// Waits until a write from now on is sure to change it: kernels stamp files with a clock that stands still for some
-    /// milliseconds, so that a file which was written to just now could be written to again and look the same.
+    /// Waits until a write from now on is sure to change it: kernels stamp files with a clock that
+    /// stands still for some milliseconds, so that a file which was written to just now could be
+    /// written to again and look the same.
     fn ripen(&self) {
         // File systems that count whole seconds, or two of them, stamp no fractions.
         let tick = if self.changed.1 == 0 { TICK_OF_SECONDS } else { TICK };
         // Writes stamp both. Where a file system has no time of change, that says nothing.
         let (seconds, nanoseconds) = self.changed.max(self.modified);
-        let (Ok(seconds), Ok(nanoseconds)) = (seconds.try_into(), nanoseconds.try_into()) else { return };
+        let (Ok(seconds), Ok(nanoseconds)) = (seconds.try_into(), nanoseconds.try_into()) else {
+            return;
+        };
         let stamp = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        // A stamp of the future is of another machine's clock, and says nothing about this one's ticks.
+        // A stamp of the future is of another machine's clock, and says nothing about this one's
+        // ticks.
         if let Ok(age) = SystemTime::now().duration_since(stamp) {
             std::thread::sleep(tick.saturating_sub(age));
         }
@@ -251,15 +287,24 @@ impl Fingerprint {
     fn of(file: BorrowedFd<'_>, about: &FileStat, name: &Path) -> Result<Fingerprint> {
         let size_bytes = match kind(about) {
             // A device has no size of its own in its entry, but an end that can be sought.
-            SFlag::S_IFBLK => lseek(file, 0, Whence::SeekEnd).map_err(|errno| fault(errno, name, "measured"))?,
+            SFlag::S_IFBLK => {
+                lseek(file, 0, Whence::SeekEnd).map_err(|errno| fault(errno, name, "measured"))?
+            }
             _ => about.st_size,
         };
-        let (modified, changed) = ((about.st_mtime, about.st_mtime_nsec), (about.st_ctime, about.st_ctime_nsec));
-        Ok(Fingerprint { size_bytes: size_bytes.unsigned_abs(), modified, changed, identity: identity(about) })
+        let (modified, changed) =
+            ((about.st_mtime, about.st_mtime_nsec), (about.st_ctime, about.st_ctime_nsec));
+        Ok(Fingerprint {
+            size_bytes: size_bytes.unsigned_abs(),
+            modified,
+            changed,
+            identity: identity(about),
+        })
     }
 }
 
-/// The longest that the clock of file stamps stands still, on a kernel that ticks a hundred times a second.
+/// The longest that the clock of file stamps stands still, on a kernel that ticks a hundred times a
+/// second.
 const TICK: Duration = Duration::from_millis(10);
 /// The same where stamps count seconds: FAT counts every other one.
 const TICK_OF_SECONDS: Duration = Duration::from_secs(2);
@@ -304,14 +349,20 @@ fn check_kind(about: &FileStat, name: &Path) -> Result<SFlag> {
     Err(Error::new(Code::Data, format!("{} {what}", name.display())).remedy("name a file"))
 }
 
-/// A file that says it has no bytes is read before that is believed: those of /proc and /sys are made while they are read.
+/// A file that says it has no bytes is read before that is believed: those of /proc and /sys are
+/// made while they are read.
 fn check_empty(file: &OwnedFd, about: &FileStat, name: &Path) -> Result<()> {
     if about.st_size == 0 && kind(about) == SFlag::S_IFREG {
         match retried(|| pread(file, &mut [0; 1], 0)) {
             Ok(0) => {}
             Ok(_) => {
-                let what = format!("{} has bytes, but no size: it is made while it is read", name.display());
-                return Err(Error::new(Code::Data, what).remedy("read it into a file, and name that"));
+                let what = format!(
+                    "{} has bytes, but no size: it is made while it is read",
+                    name.display()
+                );
+                return Err(
+                    Error::new(Code::Data, what).remedy("read it into a file, and name that")
+                );
             }
             Err(errno) => return Err(fault(errno, name, "read")),
         }
@@ -322,12 +373,15 @@ fn check_empty(file: &OwnedFd, about: &FileStat, name: &Path) -> Result<()> {
 fn too_short(name: &Path, offset_bytes: u64, bytes: u64, end: Option<u64>, has: u64) -> Error {
     let name = name.display();
     let message = match end {
-        Some(end) => format!("the range ends at byte {end} of {name}, but the file has {has} bytes"),
+        Some(end) => {
+            format!("the range ends at byte {end} of {name}, but the file has {has} bytes")
+        }
         None => format!("offset {offset_bytes} and {bytes} bytes of {name} do not fit 64 bits"),
     };
     Error::new(Code::Data, message).remedy("check the row's offset and range")
 }
 
 fn changed(name: &Path, how: &str) -> Error {
-    Error::new(Code::Data, format!("{} {how}", name.display())).remedy("run again when nobody writes to it")
+    Error::new(Code::Data, format!("{} {how}", name.display()))
+        .remedy("run again when nobody writes to it")
 }

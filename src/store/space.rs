@@ -26,20 +26,23 @@ pub(super) fn size(file: BorrowedFd<'_>, name: &Path, bytes: u64) -> Result<()> 
     })
 }
 
-/// Refuses a file that is larger than this process may write: the system would send it a signal for trying.
+/// Refuses a file that is larger than this process may write: the system would send it a signal for
+/// trying.
 fn check_limit(name: &Path, bytes: u64) -> Result<()> {
     match getrlimit(Resource::RLIMIT_FSIZE) {
         Ok((limit, _)) if limit != RLIM_INFINITY && bytes > limit => {
             let (name, needs, limit) = (name.display(), human_bytes(bytes), human_bytes(limit));
-            let what = format!("{name} needs {needs}, but the node may write files of {limit} at most");
-            Err(Error::new(Code::Data, what).remedy("raise its limit of file sizes (ulimit -f, LimitFSIZE=)"))
+            let what =
+                format!("{name} needs {needs}, but the node may write files of {limit} at most");
+            Err(Error::new(Code::Data, what)
+                .remedy("raise its limit of file sizes (ulimit -f, LimitFSIZE=)"))
         }
         _ => Ok(()),
     }
 }
 
-/// Makes `file` at least `bytes` long, and never shorter, although others may be doing the same: setting a size after
-/// looking at it could cut off what they have grown it to.
+/// Makes `file` at least `bytes` long, and never shorter, although others may be doing the same:
+/// setting a size after looking at it could cut off what they have grown it to.
 pub(super) fn grow(file: BorrowedFd<'_>, name: &Path, bytes: u64) -> Result<()> {
     let about = fstat(file).map_err(|errno| fault(errno, name, "examined"))?;
     if about.st_size.unsigned_abs() >= bytes {
@@ -56,9 +59,15 @@ pub(super) fn grow(file: BorrowedFd<'_>, name: &Path, bytes: u64) -> Result<()> 
     }
 }
 
-/// Reserves the blocks of `spans`, and of nothing else, so that holes stay holes and a full disk is known at once. Where
-/// that fails they are given back, if nobody but this node writes to them (`only_here`), and nothing is there yet.
-pub(super) fn reserve(file: BorrowedFd<'_>, name: &Path, spans: &[Span], only_here: bool) -> Result<()> {
+/// Reserves the blocks of `spans`, and of nothing else, so that holes stay holes and a full disk is
+/// known at once. Where that fails they are given back, if nobody but this node writes to them
+/// (`only_here`), and nothing is there yet.
+pub(super) fn reserve(
+    file: BorrowedFd<'_>,
+    name: &Path,
+    spans: &[Span],
+    only_here: bool,
+) -> Result<()> {
     let needed_bytes = spans.iter().map(|span| span.bytes()).sum();
     // Before the attempt: one that fails may have used up what there was.
     let free_bytes = free(file);
@@ -70,8 +79,8 @@ pub(super) fn reserve(file: BorrowedFd<'_>, name: &Path, spans: &[Span], only_he
             Err(errno) => errno,
         };
         if only_here {
-            // A file that another attempt can continue with stays, and shall not keep the disk full until then. Where blocks
-            // cannot be given back they stay, too.
+            // A file that another attempt can continue with stays, and shall not keep the disk full
+            // until then. Where blocks cannot be given back they stay, too.
             spans.iter().for_each(|span| _ = allocate(file, PUNCH, *span));
         }
         return Err(match errno {
@@ -94,7 +103,8 @@ pub(super) fn zero(file: BorrowedFd<'_>, name: &Path, spans: &[Span]) -> Result<
     Ok(())
 }
 
-/// The bytes that this user may still write to the file system of `file`; `None` where that is not known.
+/// The bytes that this user may still write to the file system of `file`; `None` where that is not
+/// known.
 fn free(file: BorrowedFd<'_>) -> Option<u64> {
     let disk = fstatvfs(file).ok()?;
     // File systems reserve a part for root.
@@ -110,20 +120,26 @@ fn full(name: &Path, needed_bytes: u64, free_bytes: Option<u64>) -> Error {
             format!("the disk is full: {name} needs {needed}, {said} are free")
         }
         // What is free is no one's to take: other writers, metadata, a quota of a project.
-        Some((_, said)) => format!("the disk has no room: {name} needs {needed}; {said} are said to be free"),
+        Some((_, said)) => {
+            format!("the disk has no room: {name} needs {needed}; {said} are said to be free")
+        }
         None => format!("the disk is full: {name} needs {needed}"),
     };
     Error::new(Code::Data, message).remedy("free space or choose another directory")
 }
 
-/// As [`fault`], where it may be that no files, and not no bytes, fit the file system of `directory` any more.
+/// As [`fault`], where it may be that no files, and not no bytes, fit the file system of
+/// `directory` any more.
 pub(super) fn fault_at<D: AsFd>(directory: D, errno: Errno, path: &Path, done: &str) -> Error {
     // File systems that make inodes as they need them count none at all.
     let is_out_of_inodes = |disk: &Statvfs| disk.files() > 0 && disk.files_available() == 0;
     if errno == Errno::ENOSPC && fstatvfs(directory).is_ok_and(|disk| is_out_of_inodes(&disk)) {
-        let what =
-            format!("{} cannot be {done}: its file system has no inodes left, so no file more fits", path.display());
-        return Error::new(Code::Data, what).remedy("remove files there (df -i), or choose another directory");
+        let what = format!(
+            "{} cannot be {done}: its file system has no inodes left, so no file more fits",
+            path.display()
+        );
+        return Error::new(Code::Data, what)
+            .remedy("remove files there (df -i), or choose another directory");
     }
     fault(errno, path, done)
 }
@@ -144,10 +160,11 @@ fn write_zeros(file: BorrowedFd<'_>, span: Span) -> nix::Result<()> {
 }
 
 /// Blocks that are given back; the file keeps its size.
-const PUNCH: FallocateFlags = FallocateFlags::FALLOC_FL_PUNCH_HOLE.union(FallocateFlags::FALLOC_FL_KEEP_SIZE);
+const PUNCH: FallocateFlags =
+    FallocateFlags::FALLOC_FL_PUNCH_HOLE.union(FallocateFlags::FALLOC_FL_KEEP_SIZE);
 
-/// What says that `fallocate` cannot be had: of the file system, and of filters of system calls. Where a file really must
-/// not be written to (`EPERM`), writing says so.
+/// What says that `fallocate` cannot be had: of the file system, and of filters of system calls.
+/// Where a file really must not be written to (`EPERM`), writing says so.
 const UNSUPPORTED: [Errno; 3] = [Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::EPERM];
 
 /// Offsets of the kernel's are signed.

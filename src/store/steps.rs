@@ -1,16 +1,18 @@
 //! From an extent to the reads and writes that move it: the leaf that must be right.
 //!
-//! A slot is a page of slack, a block, and a page of slack. An extent's bytes lie in it at the phase that they have in
-//! the file: byte `x` of the file is at a slot offset that equals `x` modulo the page. So whatever is aligned in the file
-//! is aligned in memory too, and the middle of any extent can bypass the page cache. A read takes in the rest of the first
-//! and last page, which lands in the slack; a write must not, because the rest of those pages may be another row's or
+//! A slot is a page of slack, a block, and a page of slack. An extent's bytes lie in it at the
+//! phase that they have in the file: byte `x` of the file is at a slot offset that equals `x`
+//! modulo the page. So whatever is aligned in the file is aligned in memory too, and the middle of
+//! any extent can bypass the page cache. A read takes in the rest of the first and last page, which
+//! lands in the slack; a write must not, because the rest of those pages may be another row's or
 //! another node's. Edges are therefore buffered writes of exactly their bytes.
 
 use std::ops::Range;
 
 use crate::units::Span;
 
-/// The page that slots, phases and direct I/O are counted in, in bytes; also each slot's slack at either end.
+/// The page that slots, phases and direct I/O are counted in, in bytes; also each slot's slack at
+/// either end.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
 /// One read that brings an extent into a slot, with what alignment adds around it.
@@ -20,7 +22,8 @@ pub(crate) struct ReadStep {
     pub(crate) direct: bool,
     /// Where the read starts in the file.
     pub(crate) file_offset: u64,
-    /// Where its bytes go in the slot. The end may be past the file's end, so the read may be short.
+    /// Where its bytes go in the slot. The end may be past the file's end, so the read may be
+    /// short.
     pub(crate) slot_range: Range<usize>,
     /// Where the extent's first byte is then found in the slot.
     pub(crate) payload_at: usize,
@@ -44,7 +47,8 @@ pub(crate) fn payload_at(offset_bytes: u64) -> usize {
     PAGE_BYTES + phase(offset_bytes)
 }
 
-/// The read of `bytes` bytes at `offset_bytes`; `direct` is the alignment that direct I/O wants, `None` without it.
+/// The read of `bytes` bytes at `offset_bytes`; `direct` is the alignment that direct I/O wants,
+/// `None` without it.
 pub(crate) fn read_step(offset_bytes: u64, bytes: usize, direct: Option<usize>) -> ReadStep {
     let payload_at = payload_at(offset_bytes);
     let align = alignment(direct);
@@ -59,11 +63,12 @@ pub(crate) fn read_step(offset_bytes: u64, bytes: usize, direct: Option<usize>) 
     }
 }
 
-/// The writes that put the `bytes` bytes at slot offset `payload_at` to `offset_bytes` of the file: at most a buffered
-/// head, a direct middle and a buffered tail, none of them empty.
+/// The writes that put the `bytes` bytes at slot offset `payload_at` to `offset_bytes` of the file:
+/// at most a buffered head, a direct middle and a buffered tail, none of them empty.
 ///
 /// # Panics
-/// If `direct` is given and the payload does not lie at the file's phase: then nothing would be aligned.
+/// If `direct` is given and the payload does not lie at the file's phase: then nothing would be
+/// aligned.
 pub(crate) fn write_steps(
     offset_bytes: u64,
     bytes: usize,
@@ -71,7 +76,11 @@ pub(crate) fn write_steps(
     payload_at: usize,
 ) -> impl Iterator<Item = WriteStep> {
     let align = alignment(direct);
-    assert_eq!(payload_at % align, phase(offset_bytes) % align, "a payload lies in the slot at its file's phase");
+    assert_eq!(
+        payload_at % align,
+        phase(offset_bytes) % align,
+        "a payload lies in the slot at its file's phase"
+    );
     let end = payload_at + bytes;
     let middle_start = payload_at.next_multiple_of(align).min(end);
     let middle_end = (end - end % align).max(middle_start);
@@ -91,8 +100,8 @@ pub(crate) fn write_steps(
 
 /// The writes of `piece`, a span of the data space, with what lies in `holes` left out.
 ///
-/// `holes` is sorted and disjoint, in the data space too. A fresh file reads as zeros where nothing is written, so the
-/// holes stay holes; elsewhere [`super::Sink::zero`] has cleared them.
+/// `holes` is sorted and disjoint, in the data space too. A fresh file reads as zeros where nothing
+/// is written, so the holes stay holes; elsewhere [`super::Sink::zero`] has cleared them.
 pub(crate) fn write_steps_around<'a>(
     piece: Span,
     holes: &'a [Span],
@@ -107,7 +116,8 @@ pub(crate) fn write_steps_around<'a>(
     })
 }
 
-/// The parts of `whole` that `holes` leave, one by one: as [`crate::units::subtract`], without allocating.
+/// The parts of `whole` that `holes` leave, one by one: as [`crate::units::subtract`], without
+/// allocating.
 pub(crate) fn parts<'a>(whole: Span, holes: &'a [Span]) -> impl Iterator<Item = Span> + use<'a> {
     let first = holes.partition_point(|hole| hole.end <= whole.start);
     let mut start = whole.start;
@@ -123,7 +133,10 @@ pub(crate) fn parts<'a>(whole: Span, holes: &'a [Span]) -> impl Iterator<Item = 
 /// Without direct I/O every byte is aligned.
 fn alignment(direct: Option<usize>) -> usize {
     let align = direct.unwrap_or(1);
-    assert!(align.is_power_of_two() && align <= PAGE_BYTES, "a slot's slack is one page, so alignment is at most that");
+    assert!(
+        align.is_power_of_two() && align <= PAGE_BYTES,
+        "a slot's slack is one page, so alignment is at most that"
+    );
     align
 }
 
@@ -162,8 +175,12 @@ mod tests {
 
     #[test]
     fn an_aligned_block_is_one_direct_write() {
-        let steps: Vec<WriteStep> = write_steps(8192, BLOCK_BYTES, Some(4096), payload_at(8192)).collect();
-        assert_eq!(steps, [WriteStep { direct: true, file_offset: 8192, slot_range: 4096..4096 + BLOCK_BYTES }]);
+        let steps: Vec<WriteStep> =
+            write_steps(8192, BLOCK_BYTES, Some(4096), payload_at(8192)).collect();
+        assert_eq!(
+            steps,
+            [WriteStep { direct: true, file_offset: 8192, slot_range: 4096..4096 + BLOCK_BYTES }]
+        );
     }
 
     #[test]

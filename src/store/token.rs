@@ -1,8 +1,10 @@
-//! The token beside a partial file, by which nodes that write one path find out whether it is one file.
+//! The token beside a partial file, by which nodes that write one path find out whether it is one
+//! file.
 //!
-//! Two nodes may mean different files by the same path (a local disk each) or the same (a network file system). The
-//! elected node leaves the attempt's random bytes beside its partial file; who finds them there sees the same directory.
-//! Only this user may read them, so that nobody else can leave them beside another file.
+//! Two nodes may mean different files by the same path (a local disk each) or the same (a network
+//! file system). The elected node leaves the attempt's random bytes beside its partial file; who
+//! finds them there sees the same directory. Only this user may read them, so that nobody else can
+//! leave them beside another file.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -30,7 +32,8 @@ pub(super) fn name(partial: &OsStr) -> OsString {
 
 /// Writes a token that does not exist yet.
 pub(super) fn write(directory: &OwnedFd, name: &OsStr, attempt: &Attempt) -> nix::Result<()> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut file = File::from(openat(directory, name, flags, Mode::from_bits_truncate(0o600))?);
     // On network file systems other nodes see the bytes only after they are written back.
     file.write_all(attempt).and_then(|()| file.sync_all()).map_err(|error| errno_of(&error))
@@ -44,6 +47,8 @@ pub(super) fn found(directory: &OwnedFd, name: &OsStr, attempt: &Attempt) -> nix
         Trusted::Nothing | Trusted::Unfit(_) => return Ok(false),
     };
     let mut bytes = Vec::with_capacity(attempt.len() + 1);
-    file.take(attempt.len() as u64 + 1).read_to_end(&mut bytes).map_err(|error| errno_of(&error))?;
+    file.take(attempt.len() as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| errno_of(&error))?;
     Ok(bytes == attempt)
 }

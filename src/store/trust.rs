@@ -1,7 +1,9 @@
-//! Files that an earlier attempt may have left: opened only where nobody else can have chosen what is in them.
+//! Files that an earlier attempt may have left: opened only where nobody else can have chosen what
+//! is in them.
 //!
-//! Whoever can write to a destination's directory can put anything under the names that this program uses: files of their
-//! own, links, pipes. What is gone on with is a regular file of this user's, with one name, that nobody else may write to.
+//! Whoever can write to a destination's directory can put anything under the names that this
+//! program uses: files of their own, links, pipes. What is gone on with is a regular file of this
+//! user's, with one name, that nobody else may write to.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -32,8 +34,8 @@ pub(super) fn open_own(directory: &OwnedFd, name: &OsStr, access: OFlag) -> nix:
     })
 }
 
-/// Opens `name` for `access` if it `is_fit`. Nothing else is opened at all: opening a pipe would wait, and opening a device
-/// may do anything.
+/// Opens `name` for `access` if it `is_fit`. Nothing else is opened at all: opening a pipe would
+/// wait, and opening a device may do anything.
 ///
 /// # Errors
 /// Where the system cannot say, or cannot open a file that is fit.
@@ -63,13 +65,19 @@ pub(super) fn open_if(
             })
         }
         Err(Errno::ENOENT) => Ok(Trusted::Nothing),
-        Err(Errno::EACCES | Errno::EPERM | Errno::ELOOP | Errno::ENXIO) => Ok(Trusted::Unfit("may not be opened")),
+        Err(Errno::EACCES | Errno::EPERM | Errno::ELOOP | Errno::ENXIO) => {
+            Ok(Trusted::Unfit("may not be opened"))
+        }
         Err(errno) => Err(errno),
     }
 }
 
 /// Opens `name`, whatever it is, without waiting for anything, and never through a link.
-pub(super) fn open_at_once(directory: &OwnedFd, name: &OsStr, access: OFlag) -> nix::Result<OwnedFd> {
+pub(super) fn open_at_once(
+    directory: &OwnedFd,
+    name: &OsStr,
+    access: OFlag,
+) -> nix::Result<OwnedFd> {
     let flags = access | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = retried(|| openat(directory, name, flags, Mode::empty()))?;
     // Rings would give up reads and writes of a file that is not to wait.
@@ -77,7 +85,8 @@ pub(super) fn open_at_once(directory: &OwnedFd, name: &OsStr, access: OFlag) -> 
     Ok(file)
 }
 
-/// A file is one's own where it has no other owner and no other name; else the reason, in words that follow its name.
+/// A file is one's own where it has no other owner and no other name; else the reason, in words
+/// that follow its name.
 pub(super) fn is_own(about: &FileStat) -> Result<(), &'static str> {
     if !is_regular(about) {
         Err("is no regular file")

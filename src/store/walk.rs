@@ -1,8 +1,10 @@
-//! Opening a path below a directory without `openat2`, for machines where a filter of system calls hides it.
+//! Opening a path below a directory without `openat2`, for machines where a filter of system calls
+//! hides it.
 //!
-//! Each component is opened by its name alone, from the descriptor of the directory before it, and no link is followed by
-//! the kernel: links are read and walked here. `..` of a link goes back to the descriptor that the walk came from. Whatever
-//! is renamed or swapped meanwhile, no component is taken from anywhere but a directory that the walk has reached.
+//! Each component is opened by its name alone, from the descriptor of the directory before it, and
+//! no link is followed by the kernel: links are read and walked here. `..` of a link goes back to
+//! the descriptor that the walk came from. Whatever is renamed or swapped meanwhile, no component
+//! is taken from anywhere but a directory that the walk has reached.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,16 +20,25 @@ use super::open::retried;
 /// The rules that paths are resolved by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Rules {
-    /// Whether absolute links, and `..` above the start, are refused. Where nothing lies above, `..` stays there.
+    /// Whether absolute links, and `..` above the start, are refused. Where nothing lies above,
+    /// `..` stays there.
     pub(super) beneath: bool,
-    /// Whether links are followed at all; those of the kernel, which lead where no name does, never are.
+    /// Whether links are followed at all; those of the kernel, which lead where no name does, never
+    /// are.
     pub(super) links: bool,
 }
 
-/// Opens `path` below `start`, as `openat2` does with the same rules: `EXDEV` for what leads out, `ELOOP` for links that
-/// are not followed.
-pub(super) fn open(start: &OwnedFd, path: &Path, flags: OFlag, mode: Mode, rules: Rules) -> nix::Result<OwnedFd> {
-    let mut walk = Walk { start, below: Vec::new(), ahead: steps(path), links_left: LINKS_MAX, rules };
+/// Opens `path` below `start`, as `openat2` does with the same rules: `EXDEV` for what leads out,
+/// `ELOOP` for links that are not followed.
+pub(super) fn open(
+    start: &OwnedFd,
+    path: &Path,
+    flags: OFlag,
+    mode: Mode,
+    rules: Rules,
+) -> nix::Result<OwnedFd> {
+    let mut walk =
+        Walk { start, below: Vec::new(), ahead: steps(path), links_left: LINKS_MAX, rules };
     while let Some(step) = walk.ahead.pop() {
         let is_last = walk.ahead.is_empty();
         match step {
@@ -69,12 +80,14 @@ impl Walk<'_> {
         self.below.last().map_or(self.start.as_fd(), AsFd::as_fd)
     }
 
-    /// Goes on to `name`: into a directory, along a link, or, at the end of the path, by opening what it is.
+    /// Goes on to `name`: into a directory, along a link, or, at the end of the path, by opening
+    /// what it is.
     fn enter(&mut self, name: &OsStr, last: Option<(OFlag, Mode)>) -> nix::Result<Option<OwnedFd>> {
         let found = match self.open_at(name, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
             Ok(found) => found,
             Err(Errno::ENOENT) => {
-                let Some((flags, mode)) = last.filter(|(flags, _)| flags.contains(OFlag::O_CREAT)) else {
+                let Some((flags, mode)) = last.filter(|(flags, _)| flags.contains(OFlag::O_CREAT))
+                else {
                     return Err(Errno::ENOENT);
                 };
                 return self.open_at(name, flags | OFlag::O_NOFOLLOW, mode).map(Some);
@@ -85,7 +98,9 @@ impl Walk<'_> {
         let kind = SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT;
         match (kind, last) {
             // As openat2 has it: an exclusive creation finds the name taken, whatever has it.
-            (_, Some((flags, _))) if flags.contains(OFlag::O_CREAT | OFlag::O_EXCL) => Err(Errno::EEXIST),
+            (_, Some((flags, _))) if flags.contains(OFlag::O_CREAT | OFlag::O_EXCL) => {
+                Err(Errno::EEXIST)
+            }
             (SFlag::S_IFLNK, Some((flags, mode))) if flags.contains(OFlag::O_NOFOLLOW) => {
                 self.open_at(name, flags, mode).map(Some)
             }
@@ -121,7 +136,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether a link may lead where no name does. Those at the top of a /proc are plain ones (`self`, `mounts`).
+    /// Whether a link may lead where no name does. Those at the top of a /proc are plain ones
+    /// (`self`, `mounts`).
     fn is_of_the_kernel(&self, about: &FileStat) -> nix::Result<bool> {
         let here = self.here();
         let is_proc = match fstatfs(here) {
@@ -139,7 +155,9 @@ impl Walk<'_> {
 
 fn is_link(opened: &nix::Result<OwnedFd>) -> bool {
     let about = opened.as_ref().ok().and_then(|opened| fstat(opened).ok());
-    about.is_some_and(|about| SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK)
+    about.is_some_and(|about| {
+        SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK
+    })
 }
 
 /// The steps of a path, the first one last.

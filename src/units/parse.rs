@@ -1,7 +1,8 @@
 //! Sizes, rates and durations as people type them.
 //!
-//! Sizes are binary (`1M` is 1,048,576 bytes), rates are decimal (`10G` is 10¹⁰ bits per second, as NICs are sold).
-//! The error of each function is what it expected, so that callers can say `found "x", expected …`.
+//! Sizes are binary (`1M` is 1,048,576 bytes), rates are decimal (`10G` is 10¹⁰ bits per second, as
+//! NICs are sold). The error of each function is what it expected, so that callers can say `found
+//! "x", expected …`.
 
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ pub fn parse_size(text: &str) -> Result<u64, &'static str> {
     number.checked_mul(1024u64.pow(power)).ok_or("a number below 2^64")
 }
 
-/// A rate in bits per second: a number, perhaps with a fraction, and perhaps K, M, G or T for a power of 1000.
+/// A rate in bits per second: a number, perhaps with a fraction, and perhaps K, M, G or T for a
+/// power of 1000.
 ///
 /// ```
 /// use cep_fast::units::{BitRate, parse_rate};
@@ -70,7 +72,8 @@ pub fn print_rate(rate: BitRate) -> String {
 /// ```
 ///
 /// # Errors
-/// What was expected instead; 0 is refused, because every wait has a deadline and none may have passed already.
+/// What was expected instead; 0 is refused, because every wait has a deadline and none may have
+/// passed already.
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits_end);
@@ -108,7 +111,8 @@ fn parse_digits(text: &str) -> Option<u64> {
 }
 
 const SIZE_EXPECTED: &str = "a number with an optional suffix K, M, G or T, such as 0, 4096 or 16M";
-const RATE_EXPECTED: &str = "bits per second with an optional suffix K, M, G or T, such as 10G or 2.5G";
+const RATE_EXPECTED: &str =
+    "bits per second with an optional suffix K, M, G or T, such as 10G or 2.5G";
 const DURATION_EXPECTED: &str = "a time such as 30s, 5m or 2h; a plain number is seconds";
 
 /// A terabit has twelve decimal places; more would say nothing.
@@ -125,36 +129,69 @@ mod tests {
 
     #[test]
     fn sizes() {
-        let good =
-            [("0", 0), ("007", 7), ("4096", 4096), ("1K", 1024), ("1m", 1 << 20), ("2G", 2 << 30), ("3T", 3 << 40)];
+        let good = [
+            ("0", 0),
+            ("007", 7),
+            ("4096", 4096),
+            ("1K", 1024),
+            ("1m", 1 << 20),
+            ("2G", 2 << 30),
+            ("3T", 3 << 40),
+        ];
         for (text, bytes) in good {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "K", "-1", "+1", "1.5K", "1KK", "1KiB", "١", "18446744073709551616", "16777216T"] {
+        for text in
+            ["", "K", "-1", "+1", "1.5K", "1KK", "1KiB", "١", "18446744073709551616", "16777216T"]
+        {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn rates() {
-        let good =
-            [("1", 1), ("10G", 10_000_000_000), ("2.5G", 2_500_000_000), ("0.1K", 100), ("1T", 1_000_000_000_000)];
+        let good = [
+            ("1", 1),
+            ("10G", 10_000_000_000),
+            ("2.5G", 2_500_000_000),
+            ("0.1K", 100),
+            ("1T", 1_000_000_000_000),
+        ];
         for (text, bits) in good {
             assert_eq!(parse_rate(text), Ok(BitRate(bits)), "{text}");
         }
-        for text in ["", "G", "0", "0.0G", ".5G", "5.G", "1.2.3", "10Gbit", "99999999999T", "1.0000000000001T"] {
+        for text in [
+            "",
+            "G",
+            "0",
+            "0.0G",
+            ".5G",
+            "5.G",
+            "1.2.3",
+            "10Gbit",
+            "99999999999T",
+            "1.0000000000001T",
+        ] {
             assert!(parse_rate(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn durations() {
-        let good =
-            [("250ms", 250), ("30", 30_000), ("30s", 30_000), ("5m", 300_000), ("2h", 7_200_000), ("1d", 86_400_000)];
+        let good = [
+            ("250ms", 250),
+            ("30", 30_000),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+        ];
         for (text, ms) in good {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "s", "0", "0s", "-1s", "1.5h", "5 m", "5w", "3651d", "99999999999999999999"] {
+        for text in
+            ["", "s", "0", "0s", "-1s", "1.5h", "5 m", "5w", "3651d", "99999999999999999999"]
+        {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

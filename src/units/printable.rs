@@ -1,15 +1,17 @@
 //! Text from outside, made safe for a terminal.
 //!
-//! Names of files, ids, node names and the words of peers may hold anything. Printed as they are, control characters
-//! move the cursor, retitle the window or forge a line of output, and bidirectional controls reorder what is read.
+//! Names of files, ids, node names and the words of peers may hold anything. Printed as they are,
+//! control characters move the cursor, retitle the window or forge a line of output, and
+//! bidirectional controls reorder what is read.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// The text with every character escaped that a terminal acts on or that hides from the eye: `\n`, `\x1b`, `\u{202e}`.
+/// The text with every character escaped that a terminal acts on or that hides from the eye: `\n`,
+/// `\x1b`, `\u{202e}`.
 ///
-/// Everything else stays as it is, so text without such characters is borrowed. A line's end is escaped too: the result
-/// is one line.
+/// Everything else stays as it is, so text without such characters is borrowed. A line's end is
+/// escaped too: the result is one line.
 ///
 /// ```
 /// use cep_fast::units::printable;
@@ -38,8 +40,9 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(lines.join("\n"))
 }
 
-/// JSON with the characters escaped that it allows as they are and that a terminal acts on. It means the same as before:
-/// such characters stand in strings only, and there `\\u009b` is another spelling.
+/// JSON with the characters escaped that it allows as they are and that a terminal acts on. It
+/// means the same as before: such characters stand in strings only, and there `\\u009b` is another
+/// spelling.
 #[must_use]
 pub(crate) fn printable_json(json: &str) -> Cow<'_, str> {
     if !json.chars().any(acts) {
@@ -72,8 +75,9 @@ fn push(safe: &mut String, letter: char) {
     written.expect("writing to a string succeeds");
 }
 
-/// Returns true for a character that a terminal does not simply show: controls (C0, DEL, C1), separators of lines and
-/// paragraphs, bidirectional controls (Unicode Annex 9), characters without a width, and tags.
+/// Returns true for a character that a terminal does not simply show: controls (C0, DEL, C1),
+/// separators of lines and paragraphs, bidirectional controls (Unicode Annex 9), characters without
+/// a width, and tags.
 ///
 /// The zero-width joiners stay: scripts and emoji are spelled with them.
 pub(crate) fn acts(letter: char) -> bool {

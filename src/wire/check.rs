@@ -48,7 +48,8 @@ impl Check {
         }
     }
 
-    /// The value as a field of fixed size holds it: a CRC in the first eight bytes, little endian, zeros behind it.
+    /// The value as a field of fixed size holds it: a CRC in the first eight bytes, little endian,
+    /// zeros behind it.
     pub(crate) fn to_field(self) -> [u8; 32] {
         let mut field = [0; 32];
         match self {
@@ -61,10 +62,13 @@ impl Check {
 
     /// The check that a field of fixed size holds. What a kind does not use must be zero.
     pub(crate) fn from_field(kind: CheckKind, field: &[u8; 32]) -> Result<Check, WireError> {
-        let (crc, rest) = field.split_first_chunk::<8>().expect("the field is longer than eight bytes");
+        let (crc, rest) =
+            field.split_first_chunk::<8>().expect("the field is longer than eight bytes");
         let check = match kind {
             CheckKind::None => Check::None,
-            CheckKind::Crc64 if rest.iter().all(|byte| *byte == 0) => Check::Crc64(u64::from_le_bytes(*crc)),
+            CheckKind::Crc64 if rest.iter().all(|byte| *byte == 0) => {
+                Check::Crc64(u64::from_le_bytes(*crc))
+            }
             CheckKind::Crc64 => return Err(WireError::Contradiction { field: "the check" }),
             CheckKind::Blake3 => Check::Blake3(*field),
         };

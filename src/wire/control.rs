@@ -1,8 +1,9 @@
 //! Control messages as the rest of the program sees them: plain data that cannot be nonsense.
 //!
-//! The pure engine, the two processes and the simulator share these types. A transfer without incident costs a node
-//! four of them: `Prepare` and `Start` come in, `Prepared` and `Landed` go out. How they look on the wire is in `proto`;
-//! `convert` ties the two together and refuses what has no meaning.
+//! The pure engine, the two processes and the simulator share these types. A transfer without
+//! incident costs a node four of them: `Prepare` and `Start` come in, `Prepared` and `Landed` go
+//! out. How they look on the wire is in `proto`; `convert` ties the two together and refuses what
+//! has no meaning.
 
 mod landed;
 mod options;
@@ -41,7 +42,8 @@ pub(crate) trait Message: Sized {
 /// The bytes of a message.
 ///
 /// # Errors
-/// `Limit` where the message is larger than [`MESSAGE_BYTES_MAX`]: data has made it so, and its transfer fails.
+/// `Limit` where the message is larger than [`MESSAGE_BYTES_MAX`]: data has made it so, and its
+/// transfer fails.
 pub(crate) fn encode<M: Message>(message: &M) -> Result<Vec<u8>, WireError> {
     let proto = message.to_proto();
     let bytes = proto.encoded_len();
@@ -79,14 +81,17 @@ pub(crate) struct Advert {
 }
 
 impl Advert {
-    /// Its NICs, as the first rail of each: the threads of one NIC are rails that share its name, and its line.
+    /// Its NICs, as the first rail of each: the threads of one NIC are rails that share its name,
+    /// and its line.
     pub(crate) fn nics(&self) -> impl Iterator<Item = &Rail> {
-        let is_first = |at: usize| self.rails[..at].iter().all(|earlier| earlier.nic != self.rails[at].nic);
+        let is_first =
+            |at: usize| self.rails[..at].iter().all(|earlier| earlier.nic != self.rails[at].nic);
         self.rails.iter().enumerate().filter(move |(at, _)| is_first(*at)).map(|(_, rail)| rail)
     }
 }
 
-/// One thread of a NIC of a node, and where its data flows are accepted. Threads of one NIC differ in the port alone.
+/// One thread of a NIC of a node, and where its data flows are accepted. Threads of one NIC differ
+/// in the port alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Rail {
     /// The interface's name.
@@ -118,7 +123,8 @@ pub(crate) struct FlowHello {
     pub(crate) weight_bytes: u64,
     /// The sender shall send no faster than this on the flow; 0 for as fast as it goes.
     pub(crate) pace_bytes_per_second: u64,
-    /// Flows of this lane that shook hands before and then were silent: none of them has brought anything.
+    /// Flows of this lane that shook hands before and then were silent: none of them has brought
+    /// anything.
     pub(crate) silent_flows: u32,
 }
 
@@ -142,8 +148,8 @@ pub(crate) enum ToNode {
     },
     /// The first words on a session that takes the place of one that broke.
     Resume(Resume),
-    /// Another attempt begins: end earlier ones that have no master any more, which may write to files that another node is
-    /// about to open. Heard or not, `Prepare` follows.
+    /// Another attempt begins: end earlier ones that have no master any more, which may write to
+    /// files that another node is about to open. Heard or not, `Prepare` follows.
     MakeWay {
         /// The transfer's name: the specification's `id` line.
         id: String,
@@ -152,8 +158,9 @@ pub(crate) enum ToNode {
 
 /// Whose session it is that goes on, and how far it came.
 ///
-/// Both sides count what they hear of each other, but for `Progress`, `Comparing`, `Resume`, `Resumed` and `MakeWay`, and
-/// say again what the other has not heard. So a session may break at any point, and none of its messages is lost or heard twice.
+/// Both sides count what they hear of each other, but for `Progress`, `Comparing`, `Resume`,
+/// `Resumed` and `MakeWay`, and say again what the other has not heard. So a session may break at
+/// any point, and none of its messages is lost or heard twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Resume {
     /// The transfer.
@@ -181,10 +188,11 @@ pub(crate) struct Prepare {
     pub(crate) rows: Vec<WireRow>,
     /// How to move the bytes.
     pub(crate) options: Options,
-    /// Ranges of the rows that offer which are compared with other sources: ascending, apart from each other.
+    /// Ranges of the rows that offer which are compared with other sources: ascending, apart from
+    /// each other.
     pub(crate) replicas: Vec<ReplicaRange>,
-    /// Whether the node's files get their names only with `Commit`: another receiver may turn out to have received other
-    /// bytes.
+    /// Whether the node's files get their names only with `Commit`: another receiver may turn out
+    /// to have received other bytes.
     pub(crate) names_wait: bool,
 }
 
@@ -217,8 +225,8 @@ pub(crate) struct WireRow {
     pub(crate) span: Span,
     /// Who makes the file.
     pub(crate) sharing: Sharing,
-    /// The node's name, which it claims the file with: rows of other nodes may name the same file by another URI. Empty where
-    /// none can.
+    /// The node's name, which it claims the file with: rows of other nodes may name the same file
+    /// by another URI. Empty where none can.
     pub(crate) claimant: String,
 }
 
@@ -243,7 +251,8 @@ pub(crate) struct Start {
     pub(crate) epoch: u32,
     /// The nodes that this one will speak to, each index once.
     pub(crate) peers: Vec<Peer>,
-    /// What to pull, and from whom: sorted, apart from each other; empty for a node that only sends.
+    /// What to pull, and from whom: sorted, apart from each other; empty for a node that only
+    /// sends.
     pub(crate) segments: Vec<PlanSegment>,
     /// Ranges that are known to be zeros: sorted, apart from each other.
     pub(crate) holes: Vec<Span>,
@@ -251,7 +260,8 @@ pub(crate) struct Start {
     pub(crate) limit_bytes_per_second: u64,
     /// How long the plan takes at best; 0 where that is not known.
     pub(crate) bound_us: u64,
-    /// What other receivers will ask this node for, once it has landed here: sorted, apart from each other.
+    /// What other receivers will ask this node for, once it has landed here: sorted, apart from
+    /// each other.
     pub(crate) relays: Vec<Span>,
     /// What the node has from an earlier attempt and is still good: sorted, apart from each other.
     pub(crate) kept: Vec<Span>,
@@ -259,8 +269,8 @@ pub(crate) struct Start {
     pub(crate) origins: Vec<Offered>,
     /// Whether nothing of the files that this node shares with others is kept for another attempt.
     pub(crate) forgets: bool,
-    /// The permissions that the files of the node's rows will have, as far as its umask allows; of no meaning for rows that
-    /// offer. Nothing where the node only sends.
+    /// The permissions that the files of the node's rows will have, as far as its umask allows; of
+    /// no meaning for rows that offer. Nothing where the node only sends.
     pub(crate) modes: Vec<u32>,
 }
 
@@ -335,8 +345,8 @@ pub(crate) enum ToMaster {
         sent_bytes: u64,
         /// Bytes that arrived from each sender so far.
         delivered: Vec<Delivered>,
-        /// Bytes that have not landed, of each segment of its part of the plan; nothing where there are more than
-        /// [`LEFT_MAX`](super::limits::LEFT_MAX) segments.
+        /// Bytes that have not landed, of each segment of its part of the plan; nothing where there
+        /// are more than [`LEFT_MAX`](super::limits::LEFT_MAX) segments.
         left: Vec<u64>,
     },
     /// The node still gets ready: it compares replicas, or reads what an earlier attempt has left.
@@ -381,9 +391,13 @@ pub(crate) struct Delivered {
 }
 
 impl ToMaster {
-    /// Whether the message is counted, and said again on a new session where it was not heard on the old one.
+    /// Whether the message is counted, and said again on a new session where it was not heard on
+    /// the old one.
     pub(crate) fn is_counted(&self) -> bool {
-        !matches!(self, ToMaster::Progress { .. } | ToMaster::Comparing { .. } | ToMaster::Resumed { .. })
+        !matches!(
+            self,
+            ToMaster::Progress { .. } | ToMaster::Comparing { .. } | ToMaster::Resumed { .. }
+        )
     }
 }
 
@@ -406,7 +420,8 @@ pub(crate) struct Prepared {
     pub(crate) notes: Vec<String>,
     /// Check values of the ranges that are compared, range after range.
     pub(crate) replicas: Vec<u64>,
-    /// Type and permissions of the source of each row, as in `st_mode`; 0 for a pattern, and for rows that want. Or nothing.
+    /// Type and permissions of the source of each row, as in `st_mode`; 0 for a pattern, and for
+    /// rows that want. Or nothing.
     pub(crate) modes: Vec<u32>,
 }
 

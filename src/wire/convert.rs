@@ -1,7 +1,8 @@
 //! Typed messages ⇄ their form on the wire, one to one.
 //!
-//! Going out, nothing can fail. Coming in, every number is held against its limit, every text against its length, and
-//! parts that must agree are compared; what has no meaning is refused with the name of its field.
+//! Going out, nothing can fail. Coming in, every number is held against its limit, every text
+//! against its length, and parts that must agree are compared; what has no meaning is refused with
+//! the name of its field.
 
 mod fields;
 mod master;

@@ -2,7 +2,8 @@
 
 use crate::error::{Code, Error};
 
-/// Why bytes were refused. It names the field, never the bytes themselves: they may be secret, and they may be long.
+/// Why bytes were refused. It names the field, never the bytes themselves: they may be secret, and
+/// they may be long.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum WireError {
     /// The bytes are too few or too many for what they claim to be.
@@ -35,8 +36,9 @@ pub(crate) enum WireError {
 }
 
 impl From<WireError> for Error {
-    /// A header that changed is a matter of integrity. A peer that does not speak our protocol is as good as not there.
-    /// Anything else was sent by a holder of the key and is a fault of the program.
+    /// A header that changed is a matter of integrity. A peer that does not speak our protocol is
+    /// as good as not there. Anything else was sent by a holder of the key and is a fault of the
+    /// program.
     fn from(error: WireError) -> Error {
         let code = match error {
             WireError::HeaderChanged => Code::Integrity,
@@ -45,8 +47,12 @@ impl From<WireError> for Error {
         };
         let converted = Error::new(code, error.to_string());
         match error {
-            WireError::Version { .. } => converted.remedy("run the same version of cep-fast on both nodes"),
-            WireError::Magic { .. } => converted.remedy("check the port: something else may be listening there"),
+            WireError::Version { .. } => {
+                converted.remedy("run the same version of cep-fast on both nodes")
+            }
+            WireError::Magic { .. } => {
+                converted.remedy("check the port: something else may be listening there")
+            }
             _ => converted,
         }
     }

@@ -1,8 +1,9 @@
 //! The header of a data frame: 96 bytes in front of every payload, with a checksum of their own.
 //!
-//! A receiver asks (`Request`), a sender answers with the bytes (`Data`) or with why not (`Refuse`). Every frame says
-//! which position of the data space it speaks of, so that frames may come in any order over any flow. The header is
-//! written into the slack in front of the payload, so that both leave in one send.
+//! A receiver asks (`Request`), a sender answers with the bytes (`Data`) or with why not
+//! (`Refuse`). Every frame says which position of the data space it speaks of, so that frames may
+//! come in any order over any flow. The header is written into the slack in front of the payload,
+//! so that both leave in one send.
 //!
 //! ```text
 //!  0 magic "CEPd"      16 position u64      72 request u32       80 reserved, zero
@@ -95,7 +96,13 @@ impl Frame {
         view.check_envelope()?;
         let (position, length) = (view.position.get(), view.length.get());
         check_extent(position, length)?;
-        Ok(Frame { kind: view.typed_kind()?, epoch: view.epoch.get(), request: view.request.get(), position, length })
+        Ok(Frame {
+            kind: view.typed_kind()?,
+            epoch: view.epoch.get(),
+            request: view.request.get(),
+            position,
+            length,
+        })
     }
 
     /// What the frame speaks of.
@@ -121,7 +128,8 @@ struct Header {
     magic: [u8; 4],
     version: u8,
     kind: u8,
-    /// Bit 0 will say that the payload is encrypted and sealed; bit 1 makes a request soft. Others are refused.
+    /// Bit 0 will say that the payload is encrypted and sealed; bit 1 makes a request soft. Others
+    /// are refused.
     flags: U16,
     epoch: U32,
     length: U32,
@@ -137,21 +145,28 @@ struct Header {
 }
 
 impl Header {
-    /// What holds for every kind of frame. The checksum comes after magic and version, so that a stranger is told from
-    /// a damaged friend.
+    /// What holds for every kind of frame. The checksum comes after magic and version, so that a
+    /// stranger is told from a damaged friend.
     fn check_envelope(&self) -> Result<(), WireError> {
         if self.magic != MAGIC {
             return Err(WireError::Magic { what: "a data frame" });
         }
         if self.version != VERSION {
             let ours = VERSION.into();
-            return Err(WireError::Version { theirs: self.version.into(), ours_min: ours, ours_max: ours });
+            return Err(WireError::Version {
+                theirs: self.version.into(),
+                ours_min: ours,
+                ours_max: ours,
+            });
         }
         if self.crc.get() != self.computed_crc() {
             return Err(WireError::HeaderChanged);
         }
         if self.flags.get() & !self.known_flags() != 0 {
-            return Err(WireError::Unknown { field: "the flags of a frame", value: self.flags.get().into() });
+            return Err(WireError::Unknown {
+                field: "the flags of a frame",
+                value: self.flags.get().into(),
+            });
         }
         if self.seal != [0; 16] || self.reserved != [0; 13] {
             return Err(WireError::Contradiction { field: "a reserved field of a frame" });
@@ -166,11 +181,19 @@ impl Header {
     fn typed_kind(&self) -> Result<FrameKind, WireError> {
         let check = Check::from_field(CheckKind::of(self.check_kind.into())?, &self.check)?;
         match (self.kind, check, self.reason.get()) {
-            (1, Check::None, 0) => Ok(FrameKind::Request { soft: self.flags.get() & FLAG_SOFT != 0 }),
+            (1, Check::None, 0) => {
+                Ok(FrameKind::Request { soft: self.flags.get() & FLAG_SOFT != 0 })
+            }
             (2, check, 0) => Ok(FrameKind::Data(check)),
-            (3, Check::None, reason) if reason != 0 => Ok(FrameKind::Refuse(Code::of(reason.into()))),
-            (1..=3, ..) => Err(WireError::Contradiction { field: "the check or the reason of a frame" }),
-            (kind, ..) => Err(WireError::Unknown { field: "the kind of a frame", value: kind.into() }),
+            (3, Check::None, reason) if reason != 0 => {
+                Ok(FrameKind::Refuse(Code::of(reason.into())))
+            }
+            (1..=3, ..) => {
+                Err(WireError::Contradiction { field: "the check or the reason of a frame" })
+            }
+            (kind, ..) => {
+                Err(WireError::Unknown { field: "the kind of a frame", value: kind.into() })
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::WireError;
 
-/// Which way bytes take through the kernel of a node. A way that a source or a machine cannot take is left for the next
-/// best one, and the report says so.
+/// Which way bytes take through the kernel of a node. A way that a source or a machine cannot take
+/// is left for the next best one, and the report says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u8)]
 pub enum DataPath {
@@ -12,7 +12,8 @@ pub enum DataPath {
     Auto = 0,
     /// Past the page cache (`O_DIRECT`) into registered buffers, and plain sends.
     Direct = 1,
-    /// From the page cache to the socket without a copy (`sendfile`); what is not cached goes through buffers.
+    /// From the page cache to the socket without a copy (`sendfile`); what is not cached goes
+    /// through buffers.
     Splice = 2,
     /// Buffers, and sends that do not copy them where the device can do without.
     Zerocopy = 3,

@@ -1,7 +1,7 @@
 //! Control messages as they lie on the wire (Protocol Buffers, version 3), without any meaning yet.
 //!
-//! Tags are never reused. Lists of messages stand at most one level below the top, so that `scan` can count them; lists
-//! of spans are flat lists of numbers: start and length, start and length.
+//! Tags are never reused. Lists of messages stand at most one level below the top, so that `scan`
+//! can count them; lists of spans are flat lists of numbers: start and length, start and length.
 
 use prost::{Message, Oneof};
 use zeroize::Zeroize;
@@ -216,8 +216,8 @@ pub(crate) struct Peer {
     /// Where it begins with a colon, the first rail's address stands before that.
     #[prost(string, tag = "2")]
     pub(crate) name: String,
-    /// Of each rail: how many bytes its IP address has, these, and two of its port. A plan may have thousands of them, and a
-    /// list of messages would be a list too deep.
+    /// Of each rail: how many bytes its IP address has, these, and two of its port. A plan may have
+    /// thousands of them, and a list of messages would be a list too deep.
     #[prost(bytes = "vec", tag = "3")]
     pub(crate) rails: Vec<u8>,
     #[prost(bool, tag = "4")]
@@ -262,7 +262,8 @@ pub(crate) enum ToMasterKind {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Prepared {
-    /// One number per row; bit 0 says that the row's file is shared, bit 1 that this node keeps its part of it.
+    /// One number per row; bit 0 says that the row's file is shared, bit 1 that this node keeps its
+    /// part of it.
     #[prost(uint32, repeated, tag = "1")]
     pub(crate) rows: Vec<u32>,
     #[prost(uint64, repeated, tag = "2")]
@@ -294,7 +295,8 @@ pub(crate) struct Progress {
     pub(crate) received_bytes: u64,
     #[prost(uint64, tag = "2")]
     pub(crate) sent_bytes: u64,
-    /// Two numbers for each sender: its index, twice, and one more where there is more to ask it for; the bytes.
+    /// Two numbers for each sender: its index, twice, and one more where there is more to ask it
+    /// for; the bytes.
     #[prost(uint64, repeated, tag = "3")]
     pub(crate) delivered: Vec<u64>,
     /// Bytes that have not landed, of each segment of the node's part of the plan.
@@ -355,7 +357,8 @@ pub(crate) struct Stats {
     /// Bytes that the NICs counted, sent and received, rail after rail; or nothing.
     #[prost(uint64, repeated, tag = "12")]
     pub(crate) rail_counted_bytes: Vec<u64>,
-    /// One text of lines, two for each rail: which way the bytes took, and what carried out the operations.
+    /// One text of lines, two for each rail: which way the bytes took, and what carried out the
+    /// operations.
     #[prost(string, tag = "11")]
     pub(crate) rail_paths: String,
     #[prost(uint64, tag = "20")]

@@ -1,8 +1,9 @@
 //! A first look at a message: how many list entries will it make us allocate?
 //!
-//! In the encoding of control messages two bytes can stand for an empty list entry of a hundred bytes in memory. So the
-//! entries are counted before anything is decoded. Lists lie at most one level below the top (`proto` keeps it so);
-//! deeper lists of numbers are packed, which costs no more than eight bytes in memory for each on the wire.
+//! In the encoding of control messages two bytes can stand for an empty list entry of a hundred
+//! bytes in memory. So the entries are counted before anything is decoded. Lists lie at most one
+//! level below the top (`proto` keeps it so); deeper lists of numbers are packed, which costs no
+//! more than eight bytes in memory for each on the wire.
 
 use prost::decode_length_delimiter;
 
@@ -71,7 +72,8 @@ mod tests {
         let bomb = |entries: usize| {
             let body = [0x0a, 0x00].repeat(entries);
             let mut message = vec![0x0a];
-            prost::encode_length_delimiter(body.len(), &mut message).expect("a vector takes any length");
+            prost::encode_length_delimiter(body.len(), &mut message)
+                .expect("a vector takes any length");
             message.extend(body);
             message
         };

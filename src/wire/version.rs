@@ -1,8 +1,8 @@
 //! The first bytes of every connection, in clear: who speaks what, and which key proves it.
 //!
-//! The one who dials sends a [`Preamble`], and right behind it the first handshake message, whose length the preamble
-//! tells. The other side answers with a [`Reply`] in the same manner. Both are bound into the handshake, so that nobody
-//! between the two can change them unnoticed.
+//! The one who dials sends a [`Preamble`], and right behind it the first handshake message, whose
+//! length the preamble tells. The other side answers with a [`Reply`] in the same manner. Both are
+//! bound into the handshake, so that nobody between the two can change them unnoticed.
 
 use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -31,7 +31,11 @@ pub(crate) struct Versions {
 pub(crate) fn negotiate(ours: Versions, theirs: Versions) -> Result<u16, WireError> {
     let newest = ours.max.min(theirs.max);
     if newest < ours.min.max(theirs.min) {
-        return Err(WireError::Version { theirs: theirs.max, ours_min: ours.min, ours_max: ours.max });
+        return Err(WireError::Version {
+            theirs: theirs.max,
+            ours_min: ours.min,
+            ours_max: ours.max,
+        });
     }
     Ok(newest)
 }
@@ -88,20 +92,32 @@ impl Preamble {
             1 => Kind::Control,
             2 => Kind::Data,
             3 => Kind::Client,
-            other => return Err(WireError::Unknown { field: "the kind of a connection", value: other.into() }),
+            other => {
+                return Err(WireError::Unknown {
+                    field: "the kind of a connection",
+                    value: other.into(),
+                });
+            }
         };
         let versions = Versions { min: view.version_min.get(), max: view.version_max.get() };
-        if versions.min > versions.max || view.reserved_short != [0; 3] || view.reserved != [0; 18] {
+        if versions.min > versions.max || view.reserved_short != [0; 3] || view.reserved != [0; 18]
+        {
             return Err(WireError::Contradiction { field: "a preamble" });
         }
-        Ok(Preamble { kind, versions, key_id: view.key_id, handshake_bytes: view.handshake_bytes.get() })
+        Ok(Preamble {
+            kind,
+            versions,
+            key_id: view.key_id,
+            handshake_bytes: view.handshake_bytes.get(),
+        })
     }
 }
 
 /// The answer to a preamble.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reply {
-    /// The connection goes on in `version`, with a handshake message of `handshake_bytes` behind this reply.
+    /// The connection goes on in `version`, with a handshake message of `handshake_bytes` behind
+    /// this reply.
     Accepted {
         /// The version that both will speak.
         version: u16,
@@ -140,7 +156,8 @@ impl Reply {
             Reply::Refused(refusal) => {
                 view.verdict = refusal.number();
                 if let Refusal::Version(versions) = refusal {
-                    (view.version_min, view.version_max) = (versions.min.into(), versions.max.into());
+                    (view.version_min, view.version_max) =
+                        (versions.min.into(), versions.max.into());
                 }
             }
         }
@@ -159,13 +176,21 @@ impl Reply {
         }
         let versions = Versions { min: view.version_min.get(), max: view.version_max.get() };
         let reply = match view.verdict {
-            0 => Reply::Accepted { version: versions.max, handshake_bytes: view.handshake_bytes.get() },
+            0 => Reply::Accepted {
+                version: versions.max,
+                handshake_bytes: view.handshake_bytes.get(),
+            },
             1 => Reply::Refused(Refusal::Version(versions)),
             2 => Reply::Refused(Refusal::UnknownKey),
             3 => Reply::Refused(Refusal::KeyDiffers),
             4 => Reply::Refused(Refusal::NotHere),
             5 => Reply::Refused(Refusal::OtherUser),
-            other => return Err(WireError::Unknown { field: "the verdict of a reply", value: other.into() }),
+            other => {
+                return Err(WireError::Unknown {
+                    field: "the verdict of a reply",
+                    value: other.into(),
+                });
+            }
         };
         // Each reply has one form: whatever its kind does not use is zero.
         if reply.encode() != bytes {
@@ -214,7 +239,8 @@ struct ReplyView {
 
 const PREAMBLE_MAGIC: [u8; 4] = *b"CEP1";
 const REPLY_MAGIC: [u8; 4] = *b"CEPr";
-const _: () = assert!(size_of::<PreambleView>() == PREAMBLE_BYTES && size_of::<ReplyView>() == REPLY_BYTES);
+const _: () =
+    assert!(size_of::<PreambleView>() == PREAMBLE_BYTES && size_of::<ReplyView>() == REPLY_BYTES);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,5 @@
-//! Labs: nodes that are network namespaces with shaped NICs, and a daemon in each. `None` with a word on it where
-//! namespaces are not permitted.
+//! Labs: nodes that are network namespaces with shaped NICs, and a daemon in each. `None` with a
+//! word on it where namespaces are not permitted.
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::fs;
@@ -24,13 +24,20 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// `nodes` nodes with `nics` NICs of `rate` each, and a daemon on each; `None` where that is not permitted.
+    /// `nodes` nodes with `nics` NICs of `rate` each, and a daemon on each; `None` where that is
+    /// not permitted.
     pub(crate) fn up(nodes: u32, nics: u32, rate: &str) -> Option<Lab> {
         Lab::changed(nodes, nics, rate, &[])
     }
 
-    /// The same, with `changes` made before the daemons start: each a node and a command that is run in it.
-    pub(crate) fn changed(nodes: u32, nics: u32, rate: &str, changes: &[(u32, &str)]) -> Option<Lab> {
+    /// The same, with `changes` made before the daemons start: each a node and a command that is
+    /// run in it.
+    pub(crate) fn changed(
+        nodes: u32,
+        nics: u32,
+        rate: &str,
+        changes: &[(u32, &str)],
+    ) -> Option<Lab> {
         let check = run(netlab().arg("check"));
         if code(&check) == 77 {
             eprintln!("skipped: {}", stderr(&check));
@@ -40,7 +47,16 @@ impl Lab {
         static LABS: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let (nodes_text, nics_text) = (nodes.to_string(), nics.to_string());
-        let up = run(netlab().args(["up", &name, "--nodes", &nodes_text, "--nics", &nics_text, "--rate", rate]));
+        let up = run(netlab().args([
+            "up",
+            &name,
+            "--nodes",
+            &nodes_text,
+            "--nics",
+            &nics_text,
+            "--rate",
+            rate,
+        ]));
         assert_eq!(code(&up), 0, "{}", stderr(&up));
         let mut lab = Lab { name, daemons: Vec::new(), folder: folder() };
         for (node, change) in changes {
@@ -58,10 +74,17 @@ impl Lab {
 
     fn daemon(&self, node: u32) -> Child {
         let mut command = self.inside(node);
-        command.args(["node", "--listen", &format!("10.200.0.{node}:7000"), "--root"]).arg(self.folder.path());
-        let mut child = command.arg("--key-file").arg(self.path("key")).stdout(Stdio::piped()).spawn().unwrap();
+        command
+            .args(["node", "--listen", &format!("10.200.0.{node}:7000"), "--root"])
+            .arg(self.folder.path());
+        let mut child =
+            command.arg("--key-file").arg(self.path("key")).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        std::io::BufRead::read_line(
+            &mut std::io::BufReader::new(child.stdout.take().unwrap()),
+            &mut line,
+        )
+        .unwrap();
         assert!(line.starts_with("ready "), "{line}");
         child
     }
@@ -99,8 +122,7 @@ impl Lab {
 
     /// Joins the switches of the first two rails into one network.
     pub(crate) fn join_switches(&self) {
-        let join =
-            "ip link add join0 type veth peer name join1; for i in 0 1; do ip link set join$i master br$i up; done";
+        let join = "ip link add join0 type veth peer name join1; for i in 0 1; do ip link set join$i master br$i up; done";
         self.at_the_switch(join);
     }
 
@@ -141,7 +163,10 @@ impl Lab {
     /// Does something to the NICs of a node.
     pub(crate) fn ip(&self, node: u32, what: &[&str]) {
         let namespace = format!("{}-n{node}", self.name);
-        assert!(Command::new("ip").args(["-n", &namespace]).args(what).status().unwrap().success(), "{what:?}");
+        assert!(
+            Command::new("ip").args(["-n", &namespace]).args(what).status().unwrap().success(),
+            "{what:?}"
+        );
     }
 
     /// Gives a node's firewall rules, one to a line.
@@ -157,7 +182,8 @@ impl Lab {
         end_of(self.start(spec))
     }
 
-    /// Runs a transfer that an earlier attempt may have completed: with `--overwrite` it would be written anew.
+    /// Runs a transfer that an earlier attempt may have completed: with `--overwrite` it would be
+    /// written anew.
     pub(crate) fn continue_run(&self, spec: &str) -> Output {
         end_of(self.start_plain(spec, &[]))
     }

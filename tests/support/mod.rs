@@ -1,4 +1,5 @@
-//! What whole-program tests share: running the program with a deadline, folders of their own, and bytes to move.
+//! What whole-program tests share: running the program with a deadline, folders of their own, and
+//! bytes to move.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(dead_code, reason = "every test file uses its part")]
 
@@ -42,7 +43,8 @@ pub(crate) fn cep_fast(args: &[&str]) -> Command {
 
 /// Runs a command to its end, which must come in time.
 pub(crate) fn run(command: &mut Command) -> Output {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     end_of(child)
 }
 
@@ -64,7 +66,8 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The same without what nodes say of a machine that makes them slower, as with little locked memory.
+/// The same without what nodes say of a machine that makes them slower, as with little locked
+/// memory.
 pub(crate) fn stderr_of_fast(output: &Output) -> String {
     let text = stderr(output);
     text.split_inclusive('\n').filter(|line| !line.contains("which is slower")).collect()
@@ -86,10 +89,11 @@ pub(crate) fn json(output: &Output) -> serde_json::Value {
 pub(crate) fn run_spec(root: &Path, spec: &str, more: &[&str]) -> Output {
     let file = root.join("spec");
     fs::write(&file, spec).unwrap();
-    let output = run(cep_fast(&["run", "--launch", "local", "--json", "--progress", "never", "--root"])
-        .arg(root)
-        .args(more)
-        .arg(&file));
+    let output =
+        run(cep_fast(&["run", "--launch", "local", "--json", "--progress", "never", "--root"])
+            .arg(root)
+            .args(more)
+            .arg(&file));
     fs::remove_file(&file).unwrap();
     output
 }
@@ -182,7 +186,8 @@ impl Daemon {
         Daemon::spawn(&mut command, root, more)
     }
 
-    /// The same, on a machine that seems to have been booted anew: its boot id is what the file `boot` says.
+    /// The same, on a machine that seems to have been booted anew: its boot id is what the file
+    /// `boot` says.
     pub(crate) fn start_booted(root: &Path, boot: &Path) -> Daemon {
         let mut command = Command::new("unshare");
         let script = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id; exec "$@""#;
@@ -193,7 +198,10 @@ impl Daemon {
     /// The same, with so many descriptors and no way to more.
     pub(crate) fn start_limited(root: &Path, descriptors: u64, more: &[&str]) -> Daemon {
         let mut command = Command::new("sh");
-        command.args(["-ec", r#"ulimit -n "$0"; exec "$@""#]).arg(descriptors.to_string()).arg(PROGRAM);
+        command
+            .args(["-ec", r#"ulimit -n "$0"; exec "$@""#])
+            .arg(descriptors.to_string())
+            .arg(PROGRAM);
         Daemon::spawn(&mut command, root, more)
     }
 
@@ -208,7 +216,8 @@ impl Daemon {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("ready ").expect("a node says where it listens").to_string();
+        let address =
+            line.trim().strip_prefix("ready ").expect("a node says where it listens").to_string();
         Daemon { child, address }
     }
 

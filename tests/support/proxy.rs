@@ -1,6 +1,8 @@
-//! A proxy in front of a node's control port that passes on whole records, and asks about each of them first.
+//! A proxy in front of a node's control port that passes on whole records, and asks about each of
+//! them first.
 //!
-//! It knows where records begin and end (a handshake message, or a sealed chunk; docs/PROTOCOL.md) and not what is in them.
+//! It knows where records begin and end (a handshake message, or a sealed chunk; docs/PROTOCOL.md)
+//! and not what is in them.
 
 use std::io::{Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -22,7 +24,8 @@ pub(crate) enum Way {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
     Pass,
-    /// It is lost, because one end is dead: what the other one hears is what the dead one's kernel says.
+    /// It is lost, because one end is dead: what the other one hears is what the dead one's kernel
+    /// says.
     Lose,
     /// Half of it is passed on, and no more.
     Half,
@@ -32,7 +35,8 @@ pub(crate) enum Verdict {
 
 /// Decides about records, in whichever thread carries them.
 pub(crate) trait Gate: Send + Sync {
-    /// A record of so many bytes is there. What the gate does before it answers happens before the record goes on.
+    /// A record of so many bytes is there. What the gate does before it answers happens before the
+    /// record goes on.
     fn record(&self, way: Way, bytes: usize) -> Verdict;
     /// Half a record is gone.
     fn half(&self);
@@ -63,13 +67,18 @@ struct Both {
 
 impl Both {
     fn carry(&self, way: Way, gate: &dyn Gate) {
-        let (source, mut sink) =
-            if way == Way::ToNode { (&self.master, &self.node) } else { (&self.node, &self.master) };
+        let (source, mut sink) = if way == Way::ToNode {
+            (&self.master, &self.node)
+        } else {
+            (&self.node, &self.master)
+        };
         for index in 0.. {
             let record = match record(source, way, index) {
                 Ok(Some(record)) => record,
                 // The end of one side is passed on as it came.
-                Ok(None) if !self.is_reset.load(Ordering::Relaxed) => return drop(sink.shutdown(Shutdown::Write)),
+                Ok(None) if !self.is_reset.load(Ordering::Relaxed) => {
+                    return drop(sink.shutdown(Shutdown::Write));
+                }
                 Ok(None) | Err(_) => return self.reset(),
             };
             match gate.record(way, record.len()) {

@@ -1,5 +1,6 @@
-//! A link that loses packets, has its connections reset, flaps, or fails for a while in one direction, and a sender that is
-//! frozen for a while: what the program gets through, and what iperf3 does with as many bytes.
+//! A link that loses packets, has its connections reset, flaps, or fails for a while in one
+//! direction, and a sender that is frozen for a while: what the program gets through, and what
+//! iperf3 does with as many bytes.
 
 use std::thread;
 use std::time::Duration;
@@ -21,8 +22,10 @@ const RECEIVER: u32 = 2;
 const SINGLE_PACKETS: &str =
     "ethtool -K eth0 tso off gso off gro off tx off; sysctl -q net.netfilter.nf_conntrack_acct=1";
 /// What flaps is gone for a fifth of every second.
-const FLAPPING: &str = "while ip link set eth0 down && sleep 0.2 && ip link set eth0 up; do sleep 0.8; done";
-/// When a fault that comes later comes, and how long one lasts that goes again: longer than a flow may be silent.
+const FLAPPING: &str =
+    "while ip link set eth0 down && sleep 0.2 && ip link set eth0 up; do sleep 0.8; done";
+/// When a fault that comes later comes, and how long one lasts that goes again: longer than a flow
+/// may be silent.
 const BEFORE: Duration = Duration::from_secs(1);
 const LASTS: Duration = Duration::from_secs(2);
 
@@ -42,8 +45,15 @@ enum Fault {
     Frozen,
 }
 
-const FAULTS: [Fault; 7] =
-    [Fault::None, Fault::Loss(1), Fault::Loss(5), Fault::Resets, Fault::Flapping, Fault::OneWay, Fault::Frozen];
+const FAULTS: [Fault; 7] = [
+    Fault::None,
+    Fault::Loss(1),
+    Fault::Loss(5),
+    Fault::Resets,
+    Fault::Flapping,
+    Fault::OneWay,
+    Fault::Frozen,
+];
 
 pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     for fault in FAULTS {
@@ -51,19 +61,25 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
         book.now(&title);
         // What one fault did to the daemons is not the next one's matter.
         let cluster = bench.cluster(2, &[RATE_MBIT])?;
-        [SENDER, RECEIVER].iter().try_for_each(|&node| iperf::inside(&cluster, node, SINGLE_PACKETS))?;
+        [SENDER, RECEIVER]
+            .iter()
+            .try_for_each(|&node| iperf::inside(&cluster, node, SINGLE_PACKETS))?;
         fault.lay(&cluster)?;
         let work = bench.work(Scenario::MemoryToMemory, &[RATE_MBIT])?;
         let ours = ours(&cluster, fault, &work);
         let theirs = theirs(&cluster, fault, &work);
         match &ours {
-            Ok(ours) => book.figure(format!("{title}: ours"), ours.gbit_per_s, "Gbit/s", ours.cost()),
+            Ok(ours) => {
+                book.figure(format!("{title}: ours"), ours.gbit_per_s, "Gbit/s", ours.cost())
+            }
             Err(error) => book.failed(format!("{title}: ours"), error),
         }
         match &theirs {
             Ok(theirs) => book.figure(format!("{title}: iperf3"), *theirs, "Gbit/s", ""),
             // A connection that is gone is all that it has.
-            Err(error) => book.figure(format!("{title}: iperf3"), 0.0, "Gbit/s", format!("{error:#}")),
+            Err(error) => {
+                book.figure(format!("{title}: iperf3"), 0.0, "Gbit/s", format!("{error:#}"))
+            }
         }
         if let (Ok(ours), Ok(theirs)) = (&ours, &theirs) {
             book.figure(format!("{title}: ours / iperf3"), ours.gbit_per_s / theirs, "", "");
@@ -111,7 +127,8 @@ impl Fault {
 add rule inet wire in {spared} meta length > 1000 numgen random mod 100 < {percent} drop"
                 ),
             ),
-            // The receiver is told in answer to what it acknowledges, and its system tells the sender.
+            // The receiver is told in answer to what it acknowledges, and its system tells the
+            // sender.
             Fault::Resets => (
                 SENDER,
                 format!(
@@ -124,8 +141,8 @@ add rule inet wire in {spared} tcp flags & rst == 0 ct bytes > 5000000 reject wi
         lay_rules(cluster, node, &rules)
     }
 
-    /// Lets what comes later come to a transfer whose sender this is, and go again where it does. What makes it go on, where
-    /// that is a process, ends it when it is dropped.
+    /// Lets what comes later come to a transfer whose sender this is, and go again where it does.
+    /// What makes it go on, where that is a process, ends it when it is dropped.
     fn strike(self, cluster: &Cluster, sender: &Running) -> Result<Option<Running>> {
         thread::sleep(BEFORE);
         match self {

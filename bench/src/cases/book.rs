@@ -1,4 +1,5 @@
-//! What the cases found: figures, the bars that some are held to, and whether these hold; as a table and as JSON.
+//! What the cases found: figures, the bars that some are held to, and whether these hold; as a
+//! table and as JSON.
 
 use std::fmt::Debug;
 
@@ -59,12 +60,31 @@ impl Book {
     }
 
     /// A figure that has no bar.
-    pub(crate) fn figure(&mut self, what: impl Into<String>, value: f64, unit: &'static str, note: impl Into<String>) {
-        self.add(Finding { what: what.into(), value: Some(value), unit, bar: None, holds: None, note: note.into() });
+    pub(crate) fn figure(
+        &mut self,
+        what: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        note: impl Into<String>,
+    ) {
+        self.add(Finding {
+            what: what.into(),
+            value: Some(value),
+            unit,
+            bar: None,
+            holds: None,
+            note: note.into(),
+        });
     }
 
     /// A ratio with its bar.
-    pub(crate) fn ratio(&mut self, what: impl Into<String>, value: f64, bar: Bar, note: impl Into<String>) {
+    pub(crate) fn ratio(
+        &mut self,
+        what: impl Into<String>,
+        value: f64,
+        bar: Bar,
+        note: impl Into<String>,
+    ) {
         let holds = Some(bar.holds(value));
         let (what, note) = (what.into(), note.into());
         self.add(Finding { what, value: Some(value), unit: "", bar: Some(bar), holds, note });
@@ -88,7 +108,10 @@ impl Book {
 
     /// Whether any bar is missed.
     pub(crate) fn misses(&self) -> bool {
-        self.chapters.iter().flat_map(|chapter| &chapter.findings).any(|finding| finding.holds == Some(false))
+        self.chapters
+            .iter()
+            .flat_map(|chapter| &chapter.findings)
+            .any(|finding| finding.holds == Some(false))
     }
 
     /// The tables for people.
@@ -124,13 +147,20 @@ impl Book {
 impl Finding {
     fn cells(&self) -> [String; 5] {
         let digits = if self.unit.is_empty() { 3 } else { 2 };
-        let value = self.value.map_or_else(String::new, |value| format!("{value:.digits$} {}", self.unit));
+        let value =
+            self.value.map_or_else(String::new, |value| format!("{value:.digits$} {}", self.unit));
         let holds = match self.holds {
             None => "",
             Some(true) => "yes",
             Some(false) => "NO",
         };
-        [self.what.clone(), value, self.bar.map_or_else(String::new, Bar::text), holds.to_owned(), self.note.clone()]
+        [
+            self.what.clone(),
+            value,
+            self.bar.map_or_else(String::new, Bar::text),
+            holds.to_owned(),
+            self.note.clone(),
+        ]
     }
 }
 
@@ -150,7 +180,10 @@ mod tests {
         book.ratio("ours / MPTCP", 1.0, Bar::Above(1.0), "");
         assert!(book.misses());
         let table = book.table();
-        assert!(table.contains("3.80 Gbit/s") && table.contains("≥ 0.98") && table.contains("NO"), "{table}");
+        assert!(
+            table.contains("3.80 Gbit/s") && table.contains("≥ 0.98") && table.contains("NO"),
+            "{table}"
+        );
     }
 
     #[test]

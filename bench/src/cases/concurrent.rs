@@ -1,4 +1,5 @@
-//! Several transfers at once between the same two nodes: together as fast as one, and fair to each other.
+//! Several transfers at once between the same two nodes: together as fast as one, and fair to each
+//! other.
 
 use anyhow::Result;
 
@@ -33,18 +34,35 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
         }
         let each: Vec<String> = together.each.iter().map(|rate| format!("{rate:.2}")).collect();
         let note = format!("{:.2} Gbit/s; each {}", together.gbit_per_s, each.join(", "));
-        book.ratio(format!("{count} transfers / 1"), together.gbit_per_s / one, Bar::AtLeast(0.95), note);
-        book.ratio(format!("{count} transfers: farthest from the mean"), spread(&together.each), Bar::AtMost(0.2), "");
+        book.ratio(
+            format!("{count} transfers / 1"),
+            together.gbit_per_s / one,
+            Bar::AtLeast(0.95),
+            note,
+        );
+        book.ratio(
+            format!("{count} transfers: farthest from the mean"),
+            spread(&together.each),
+            Bar::AtMost(0.2),
+            "",
+        );
     }
     Ok(())
 }
 
-fn at_once(bench: &Bench, cluster: &Cluster, count: u64, bytes: u64, book: &mut Book) -> Result<Together> {
+fn at_once(
+    bench: &Bench,
+    cluster: &Cluster,
+    count: u64,
+    bytes: u64,
+    book: &mut Book,
+) -> Result<Together> {
     let work = bench.lab.prepare_part(Scenario::MemoryToMemory, bytes >> 20 << 20)?;
     let started: Result<Vec<Running>> =
         (0..count).map(|each| cluster.start(&format!("at-once-{each}"), &rows(&work))).collect();
     let started = started?;
-    let offsets: Vec<f64> = started.iter().map(|it| (it.started() - started[0].started()).as_secs_f64()).collect();
+    let offsets: Vec<f64> =
+        started.iter().map(|it| (it.started() - started[0].started()).as_secs_f64()).collect();
     let ended: Result<Vec<Ended>> = started.into_iter().map(Running::wait).collect();
     let (mut last, mut each) = (0.0_f64, Vec::new());
     for (ended, offset) in ended?.iter().zip(offsets) {

@@ -1,4 +1,5 @@
-//! One file to 1, 2, 4, 8 and 16 nodes at once: receivers feed each other, so that all copies take about the time of one.
+//! One file to 1, 2, 4, 8 and 16 nodes at once: receivers feed each other, so that all copies take
+//! about the time of one.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -34,8 +35,13 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
         book.now(&format!("{count} copies"));
         let copied = copy(bench, &cluster, count, RATE_MBIT)?;
         let sent = &copied.transferred.report["nodes"][0]["bytes_sent"];
-        let sent = sent.as_f64().context("the report says nothing of what was sent")? / copied.bytes as f64;
-        let note = format!("{:.2} s; the writer sent {sent:.2} copies; {}", copied.seconds, copied.transferred.cost());
+        let sent = sent.as_f64().context("the report says nothing of what was sent")?
+            / copied.bytes as f64;
+        let note = format!(
+            "{:.2} s; the writer sent {sent:.2} copies; {}",
+            copied.seconds,
+            copied.transferred.cost()
+        );
         if count == 1 {
             one = copied.seconds;
             book.figure("1 copy", one, "s", note);
@@ -49,7 +55,9 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
         cluster.fault(1 + COUNT_WITH_SLOW, 0, &["rate", &format!("{SLOW_MBIT}mbit")])?;
         book.now(&format!("{COUNT_WITH_SLOW} copies, one receiver ten times slower, {known}"));
         let copied = copy(bench, &cluster, COUNT_WITH_SLOW, speed)?;
-        let what = format!("{COUNT_WITH_SLOW} copies, one receiver ten times slower ({known}): the others / 1 copy");
+        let what = format!(
+            "{COUNT_WITH_SLOW} copies, one receiver ten times slower ({known}): the others / 1 copy"
+        );
         let note = format!("{:.2} s; the slow one {:.2} s", copied.others_seconds, copied.seconds);
         book.ratio(what, copied.others_seconds / one, bar(COUNT_WITH_SLOW), note);
         book.keep(copied.transferred.report);
@@ -66,13 +74,17 @@ struct Copied {
     transferred: Transferred,
 }
 
-/// Copies as many bytes as one NIC carries in the time that was asked for; `last_mbit` is the speed of the last node.
+/// Copies as many bytes as one NIC carries in the time that was asked for; `last_mbit` is the speed
+/// of the last node.
 fn copy(bench: &Bench, cluster: &Cluster, count: u32, last_mbit: u32) -> Result<Copied> {
     let bytes = bench.bytes_in(bench.options.seconds, &[RATE_MBIT]);
     let last = bytes - 1;
     // As many blocks as a gibibyte has: what is pipelined are blocks.
     let block = (bytes / BLOCKS).next_power_of_two();
-    let mut rows = format!("option block {block}\nwriter {} pattern:3 0 0-{last} speed={RATE_MBIT}M\n", address(1));
+    let mut rows = format!(
+        "option block {block}\nwriter {} pattern:3 0 0-{last} speed={RATE_MBIT}M\n",
+        address(1)
+    );
     let files: Vec<String> = (1..=count).map(|copy| format!("copy{copy}")).collect();
     for (node, file) in (2..).zip(&files) {
         // A file that is replaced keeps the time at which the first was made.
@@ -82,9 +94,15 @@ fn copy(bench: &Bench, cluster: &Cluster, count: u32, last_mbit: u32) -> Result<
     }
     let ended = cluster.start(&format!("copies-{count}-{last_mbit}"), &rows)?.wait()?;
     let transferred = Transferred::of(&ended, bytes * u64::from(count))?;
-    let seconds: Vec<f64> = files.iter().map(|file| took(&bench.lab.path(file), bytes)).collect::<Result<_>>()?;
+    let seconds: Vec<f64> =
+        files.iter().map(|file| took(&bench.lab.path(file), bytes)).collect::<Result<_>>()?;
     let latest = |seconds: &[f64]| seconds.iter().copied().fold(0.0, f64::max);
-    Ok(Copied { bytes, seconds: latest(&seconds), others_seconds: latest(&seconds[..seconds.len() - 1]), transferred })
+    Ok(Copied {
+        bytes,
+        seconds: latest(&seconds),
+        others_seconds: latest(&seconds[..seconds.len() - 1]),
+        transferred,
+    })
 }
 
 /// From the moment at which a file was made to that at which it got its name.

@@ -1,4 +1,5 @@
-//! One NIC of four fails in mid-transfer: what the others carry from then on, and whether it is used again when it is back.
+//! One NIC of four fails in mid-transfer: what the others carry from then on, and whether it is
+//! used again when it is back.
 
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ const READING: Duration = Duration::from_millis(100);
 const GRACE_SECONDS: f64 = 1.0;
 /// How long iperf3 measures the links: they are as shaped, so it need not be long.
 const LINKS_SECONDS: f64 = 5.0;
-/// How long the fault lasts in the transfer in which the NIC comes back, and how long that transfer goes on then: longer
-/// than the longest rest of a lane.
+/// How long the fault lasts in the transfer in which the NIC comes back, and how long that transfer
+/// goes on then: longer than the longest rest of a lane.
 const RETURN_SECONDS: f64 = 6.0;
 
 /// What happens to a NIC.
@@ -68,7 +69,9 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     let node = if bench.options.at == End::Sender { 1 } else { RECEIVER };
     for &nic in &bench.options.struck {
         ensure!(nic < RATES_MBIT.len(), "there is no NIC {nic}");
-        for &fault in if bench.options.faults.is_empty() { &Fault::ALL[..] } else { &bench.options.faults } {
+        for &fault in
+            if bench.options.faults.is_empty() { &Fault::ALL[..] } else { &bench.options.faults }
+        {
             let strike = Strike { node, nic, fault };
             if let Err(error) = goes_on(bench, &mut cluster, &strike, &links, book) {
                 book.failed(strike.title(), &error);
@@ -84,7 +87,13 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
 }
 
 /// A file arrives as it was, at what the links that are left give.
-fn goes_on(bench: &Bench, cluster: &mut Cluster, strike: &Strike, links: &[f64], book: &mut Book) -> Result<()> {
+fn goes_on(
+    bench: &Bench,
+    cluster: &mut Cluster,
+    strike: &Strike,
+    links: &[f64],
+    book: &mut Book,
+) -> Result<()> {
     book.now(&strike.title());
     let work = bench.work(Scenario::FileToFile, &RATES_MBIT)?;
     let watched = watch(cluster, &work, strike, None);
@@ -101,7 +110,13 @@ fn goes_on(bench: &Bench, cluster: &mut Cluster, strike: &Strike, links: &[f64],
 }
 
 /// The NIC carries its part again when it is whole again.
-fn comes_back(bench: &Bench, cluster: &mut Cluster, strike: &Strike, links: &[f64], book: &mut Book) -> Result<()> {
+fn comes_back(
+    bench: &Bench,
+    cluster: &mut Cluster,
+    strike: &Strike,
+    links: &[f64],
+    book: &mut Book,
+) -> Result<()> {
     let title = format!("{}, then back", strike.title());
     book.now(&title);
     let third = bench.bytes_in(RETURN_SECONDS, &RATES_MBIT);
@@ -124,14 +139,24 @@ fn comes_back(bench: &Bench, cluster: &mut Cluster, strike: &Strike, links: &[f6
 }
 
 /// What the transfer reached between a second after the fault and a second before its end.
-fn judge(watched: &Watched, work: &Work, strike: &Strike, links: &[f64], book: &mut Book) -> Result<()> {
+fn judge(
+    watched: &Watched,
+    work: &Work,
+    strike: &Strike,
+    links: &[f64],
+    book: &mut Book,
+) -> Result<()> {
     let title = strike.title();
     keep(watched, &title, book);
     let transferred = Transferred::of(&watched.ended, work.bytes)?;
     let struck = watched.struck.unwrap_or(f64::MAX);
     let end = last_byte(watched, &transferred);
     let (from, to) = (struck + GRACE_SECONDS, end - GRACE_SECONDS);
-    ensure!(from < to, "the transfer ended {:.1} s after the fault, too early to tell", end - struck);
+    ensure!(
+        from < to,
+        "the transfer ended {:.1} s after the fault, too early to tell",
+        end - struck
+    );
     let left = strike.left(links);
     // What a dead NIC still receives reaches nobody.
     let carrying: Vec<usize> = (0..links.len()).filter(|&nic| left[nic] > 0.0).collect();
@@ -139,10 +164,16 @@ fn judge(watched: &Watched, work: &Work, strike: &Strike, links: &[f64], book: &
     let remaining: f64 = left.iter().sum();
     let idle: Vec<String> = carrying
         .iter()
-        .map(|&nic| format!("eth{nic} {:.1}", watched.series.seconds_below(nic, struck, end, left[nic] / 2.0)))
+        .map(|&nic| {
+            format!(
+                "eth{nic} {:.1}",
+                watched.series.seconds_below(nic, struck, end, left[nic] / 2.0)
+            )
+        })
         .collect();
     // Where it was slow before, the machine had other work.
-    let before: f64 = (0..links.len()).map(|nic| watched.series.gbit_per_s(nic, GRACE_SECONDS, struck)).sum();
+    let before: f64 =
+        (0..links.len()).map(|nic| watched.series.gbit_per_s(nic, GRACE_SECONDS, struck)).sum();
     let late = watched.series.when(work.bytes / 100 * 99).map_or(0.0, |most| end - most);
     let note = format!(
         "{reached:.2} of {remaining:.2} Gbit/s, {before:.2} before; struck at {struck:.1} s of {end:.1}; below half, s: {}; \
@@ -151,13 +182,23 @@ fn judge(watched: &Watched, work: &Work, strike: &Strike, links: &[f64], book: &
         watched.ended.seconds - end,
         transferred.cost()
     );
-    book.ratio(format!("{title}: reached / remaining"), reached / remaining, Bar::AtLeast(0.9), note);
+    book.ratio(
+        format!("{title}: reached / remaining"),
+        reached / remaining,
+        Bar::AtLeast(0.9),
+        note,
+    );
     Ok(())
 }
 
-/// Runs a transfer and strikes when a third of its bytes are in. Reads the receiver's counters all the time. Whatever comes
-/// of it, the NIC is whole afterwards.
-fn watch(cluster: &mut Cluster, work: &Work, strike: &Strike, heal_after: Option<f64>) -> Result<Watched> {
+/// Runs a transfer and strikes when a third of its bytes are in. Reads the receiver's counters all
+/// the time. Whatever comes of it, the NIC is whole afterwards.
+fn watch(
+    cluster: &mut Cluster,
+    work: &Work,
+    strike: &Strike,
+    heal_after: Option<f64>,
+) -> Result<Watched> {
     // What one fault did to the daemons is not the next one's matter.
     cluster.restart()?;
     let watched = watch_struck(cluster, work, strike, heal_after);
@@ -165,7 +206,12 @@ fn watch(cluster: &mut Cluster, work: &Work, strike: &Strike, heal_after: Option
     watched
 }
 
-fn watch_struck(cluster: &Cluster, work: &Work, strike: &Strike, heal_after: Option<f64>) -> Result<Watched> {
+fn watch_struck(
+    cluster: &Cluster,
+    work: &Work,
+    strike: &Strike,
+    heal_after: Option<f64>,
+) -> Result<Watched> {
     let (mut series, mut struck, mut healed) = (Series::default(), None, None);
     let mut master = cluster.start("struck", &rows(work))?;
     loop {
@@ -229,7 +275,11 @@ impl Strike {
     /// What each of the links still gives.
     fn left(&self, links: &[f64]) -> Vec<f64> {
         let part = if self.fault == Fault::Tenth { 0.1 } else { 0.0 };
-        links.iter().enumerate().map(|(nic, rate)| if nic == self.nic { rate * part } else { *rate }).collect()
+        links
+            .iter()
+            .enumerate()
+            .map(|(nic, rate)| if nic == self.nic { rate * part } else { *rate })
+            .collect()
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the links of a cluster give: iperf3 over each NIC at the same time, and over all of them as one MPTCP connection.
+//! What the links of a cluster give: iperf3 over each NIC at the same time, and over all of them as
+//! one MPTCP connection.
 
 use std::process::Command;
 
@@ -39,7 +40,8 @@ impl Pair {
         &self.client
     }
 
-    /// The Gbit/s that arrived, once all has. A server whose client failed is not waited for: it may never have come.
+    /// The Gbit/s that arrived, once all has. A server whose client failed is not waited for: it
+    /// may never have come.
     pub(super) fn rate(self) -> Result<f64> {
         let rate = rate(self.client)?;
         self.server.finish()?;
@@ -66,7 +68,8 @@ pub(super) fn mptcp(cluster: &Cluster, seconds: f64) -> Result<f64> {
         )?;
     }
     for nic in 1..cluster.rates_mbit().len() {
-        let endpoint = format!("ip mptcp endpoint add {} dev eth{nic} signal", address(RECEIVER, nic));
+        let endpoint =
+            format!("ip mptcp endpoint add {} dev eth{nic} signal", address(RECEIVER, nic));
         inside(cluster, RECEIVER, &endpoint)?;
     }
     let server = server(cluster, 0, &["mptcpize", "run"])?;
@@ -90,7 +93,17 @@ fn server(cluster: &Cluster, nic: usize, wrapper: &[&str]) -> Result<Running> {
 
 fn client(cluster: &Cluster, nic: usize, wrapper: &[&str], amount: Amount) -> Result<Running> {
     let mut command = iperf(cluster, SENDER, wrapper);
-    command.args(["-c", &address(RECEIVER, nic), "-B", &address(SENDER, nic), "-p", PORT, "-l", "1M", "-J"]);
+    command.args([
+        "-c",
+        &address(RECEIVER, nic),
+        "-B",
+        &address(SENDER, nic),
+        "-p",
+        PORT,
+        "-l",
+        "1M",
+        "-J",
+    ]);
     match amount {
         Amount::Seconds(seconds) => command.args(["-t", &seconds.round().to_string()]),
         Amount::Bytes(bytes) => command.args(["-n", &bytes.to_string()]),
@@ -109,8 +122,11 @@ fn iperf(cluster: &Cluster, node: u32, wrapper: &[&str]) -> Command {
 }
 
 fn rate(client: Running) -> Result<f64> {
-    let report: Value = serde_json::from_str(&client.finish()?.output).context("iperf3 printed no JSON")?;
-    let rate = report["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 reports no rate")?;
+    let report: Value =
+        serde_json::from_str(&client.finish()?.output).context("iperf3 printed no JSON")?;
+    let rate = report["end"]["sum_received"]["bits_per_second"]
+        .as_f64()
+        .context("iperf3 reports no rate")?;
     Ok(rate / 1e9)
 }
 

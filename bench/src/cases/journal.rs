@@ -1,4 +1,5 @@
-//! What it costs to record what has landed: a file to a file over one link, with a journal and without one, in turns.
+//! What it costs to record what has landed: a file to a file over one link, with a journal and
+//! without one, in turns.
 
 use anyhow::Result;
 
@@ -42,14 +43,20 @@ fn at(bench: &Bench, rate_mbit: u32, book: &mut Book) -> Result<()> {
         }
     }
     let [without, with] = sides;
-    let ratios =
-        |with: &[f64], without: &[f64]| with.iter().zip(without).map(|(with, without)| with / without).collect();
+    let ratios = |with: &[f64], without: &[f64]| {
+        with.iter().zip(without).map(|(with, without)| with / without).collect()
+    };
     let ratio = |with: &[f64], without: &[f64]| median(ratios(with, without)).unwrap_or_default();
     let rate = median(with.gbit_per_s.clone()).unwrap_or_default();
     book.figure(format!("{rate_mbit} Mbit/s: with a journal"), rate, "Gbit/s", "");
     let note = format!("median of {PAIRS} pairs");
     let rates = ratio(&with.gbit_per_s, &without.gbit_per_s);
-    book.ratio(format!("{rate_mbit} Mbit/s: rate with / without"), rates, Bar::AtLeast(0.99), note.clone());
+    book.ratio(
+        format!("{rate_mbit} Mbit/s: rate with / without"),
+        rates,
+        Bar::AtLeast(0.99),
+        note.clone(),
+    );
     let cpu = ratio(&with.cpu_seconds, &without.cpu_seconds);
     book.figure(format!("{rate_mbit} Mbit/s: CPU time with / without"), cpu, "", note);
     Ok(())
@@ -57,7 +64,8 @@ fn at(bench: &Bench, rate_mbit: u32, book: &mut Book) -> Result<()> {
 
 fn transfer(bench: &Bench, cluster: &Cluster, work: &Work, keeps: bool) -> Result<Transferred> {
     let rows = rows(work);
-    let started = if keeps { cluster.start_kept("journal", &rows) } else { cluster.start("journal", &rows) };
+    let started =
+        if keeps { cluster.start_kept("journal", &rows) } else { cluster.start("journal", &rows) };
     let transferred = started?.wait().and_then(|ended| {
         let transferred = Transferred::of(&ended, work.bytes)?;
         bench.lab.clear(work, false)?;

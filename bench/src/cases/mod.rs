@@ -1,4 +1,5 @@
-//! The cases of the lab: shaped links between network namespaces, each with the bar that it is held to.
+//! The cases of the lab: shaped links between network namespaces, each with the bar that it is held
+//! to.
 //!
 //! What the links give is measured with iperf3 in the same run, so a bar is a ratio.
 
@@ -50,12 +51,13 @@ pub(crate) enum Case {
     Copies,
     /// A sender that slows to a tenth in mid-transfer, or is a tenth as fast as its row says.
     Slowed,
-    /// A link that loses packets, resets connections, flaps or fails one way, and a frozen sender: beside iperf3 under the
-    /// same, with no bar.
+    /// A link that loses packets, resets connections, flaps or fails one way, and a frozen sender:
+    /// beside iperf3 under the same, with no bar.
     Adverse,
     /// What it costs to record what has landed, at 1 and 2.5 Gbit/s.
     Journal,
-    /// What is left of an interrupted transfer of 102,400 pieces, and how long it takes to decide that.
+    /// What is left of an interrupted transfer of 102,400 pieces, and how long it takes to decide
+    /// that.
     Resume,
 }
 
@@ -127,14 +129,20 @@ struct Bench<'a> {
 }
 
 /// Runs the cases and prints what they found.
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results go to standard output, progress beside them"
+)]
 pub(crate) fn run(options: &Options) -> Result<()> {
     let tools = options.labs.tools()?;
     let machine = Machine::look()?;
     let lab = Lab::new(&options.dir, options.file_bytes, Duration::from_secs(options.deadline))?;
     let bench = Bench { options, lab: &lab, tools: &tools };
     let mut book = Book::new(machine);
-    for case in ALL.into_iter().filter(|case| options.cases.is_empty() || options.cases.contains(case)) {
+    for case in
+        ALL.into_iter().filter(|case| options.cases.is_empty() || options.cases.contains(case))
+    {
         for scenario in bench.scenarios(case) {
             book.open(case, scenario);
             if let Err(error) = bench.play(case, scenario, &mut book) {
@@ -153,9 +161,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 impl<'a> Bench<'a> {
     fn scenarios(&self, case: Case) -> Vec<Scenario> {
         match case {
-            Case::Concurrent | Case::Random | Case::Slowed | Case::Adverse => vec![Scenario::MemoryToMemory],
+            Case::Concurrent | Case::Random | Case::Slowed | Case::Adverse => {
+                vec![Scenario::MemoryToMemory]
+            }
             // Right bytes are part of it, so there are files to compare.
-            Case::Faults | Case::Copies | Case::Journal | Case::Resume => vec![Scenario::FileToFile],
+            Case::Faults | Case::Copies | Case::Journal | Case::Resume => {
+                vec![Scenario::FileToFile]
+            }
             Case::Nics | Case::Fast | Case::Uneven => crate::scenarios(self.options.scenario),
         }
     }

@@ -1,4 +1,5 @@
-//! Four senders of random overlapping windows, three receivers of random ranges: how near the plan's bound they come.
+//! Four senders of random overlapping windows, three receivers of random ranges: how near the
+//! plan's bound they come.
 
 use anyhow::{Context, Result};
 
@@ -19,7 +20,8 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
         let (rows, bytes) = specification(seed);
         let ended = cluster.start(&format!("seed-{seed}"), &rows)?.wait()?;
         let transferred = Transferred::of(&ended, bytes)?;
-        let bound = transferred.report["bound_seconds"].as_f64().context("the report has no bound")?;
+        let bound =
+            transferred.report["bound_seconds"].as_f64().context("the report has no bound")?;
         let what = format!("seed {seed}: the bound / the time taken");
         let note = format!("{:.2} s, {}", transferred.seconds, transferred.cost());
         book.ratio(what, bound / transferred.seconds, Bar::AtLeast(0.95), note);
@@ -28,7 +30,8 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     Ok(())
 }
 
-/// The rows of a seed, and the bytes that they move. One sender has everything, so that nothing is missing.
+/// The rows of a seed, and the bytes that they move. One sender has everything, so that nothing is
+/// missing.
 fn specification(seed: u64) -> (String, u64) {
     let mut random = Random(seed);
     let mut part = || {

@@ -1,7 +1,8 @@
-//! How long a transfer takes to decide what an earlier attempt has left of it: one receiver has finished, another one has not.
+//! How long a transfer takes to decide what an earlier attempt has left of it: one receiver has
+//! finished, another one has not.
 //!
-//! What counts is the number of pieces, and a piece of 4 KiB is recorded as one of 1 MiB is: these files have as many as
-//! 100 GiB have in blocks of 1 MiB.
+//! What counts is the number of pieces, and a piece of 4 KiB is recorded as one of 1 MiB is: these
+//! files have as many as 100 GiB have in blocks of 1 MiB.
 
 use std::fs;
 use std::time::Duration;
@@ -22,11 +23,13 @@ const BYTES: [u64; 2] = [PIECES * BLOCK, PIECES * BLOCK / 8];
 
 pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     let cluster = Cluster::of_nodes(bench.lab, bench.tools, &RATES_MBIT)?;
-    let mut rows = format!("option block {BLOCK}\nwriter {} pattern:5 0 0-{}\n", address(1), BYTES[0] - 1);
+    let mut rows =
+        format!("option block {BLOCK}\nwriter {} pattern:5 0 0-{}\n", address(1), BYTES[0] - 1);
     for (node, bytes) in (2..).zip(BYTES) {
         let _ = fs::remove_file(bench.lab.path(&format!("resumed{node}")));
         let (last, speed) = (bytes - 1, RATES_MBIT[node as usize - 1]);
-        rows += &format!("reader {} file:///resumed{node} 0 0-{last} speed={speed}M\n", address(node));
+        rows +=
+            &format!("reader {} file:///resumed{node} 0 0-{last} speed={speed}M\n", address(node));
     }
     book.now("the first attempt");
     let mut first = cluster.start_kept("resume", &rows)?;
@@ -48,10 +51,17 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     let ended = cluster.start_kept("resume", &rows)?.wait()?;
     let wanted_bytes = BYTES.iter().sum();
     let again = Transferred::of(&ended, wanted_bytes)?;
-    let number = |name: &str| again.report[name].as_f64().with_context(|| format!("the report has no {name}"));
+    let number = |name: &str| {
+        again.report[name].as_f64().with_context(|| format!("the report has no {name}"))
+    };
     let resumed = number("resumed_bytes")? / wanted_bytes as f64;
     let decided = number("wall_seconds")? - number("seconds")?;
-    book.ratio("seconds besides moving", decided, Bar::AtMost(1.0), format!("{:.0} % was there", 100.0 * resumed));
+    book.ratio(
+        "seconds besides moving",
+        decided,
+        Bar::AtMost(1.0),
+        format!("{:.0} % was there", 100.0 * resumed),
+    );
     book.keep(again.report);
     Ok(())
 }

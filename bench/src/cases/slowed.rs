@@ -1,5 +1,5 @@
-//! A sender that slows to a tenth in mid-transfer, or is a tenth of what its row says: how near the rest comes to what one
-//! could do who had known it at that moment.
+//! A sender that slows to a tenth in mid-transfer, or is a tenth of what its row says: how near the
+//! rest comes to what one could do who had known it at that moment.
 
 use std::time::Duration;
 
@@ -29,8 +29,15 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     Ok(())
 }
 
-/// Slows the first sender when one byte in `part_before` is in, or before the start where that is 0.
-fn misjudged(bench: &Bench, cluster: &Cluster, title: &str, part_before: u64, book: &mut Book) -> Result<()> {
+/// Slows the first sender when one byte in `part_before` is in, or before the start where that is
+/// 0.
+fn misjudged(
+    bench: &Bench,
+    cluster: &Cluster,
+    title: &str,
+    part_before: u64,
+    book: &mut Book,
+) -> Result<()> {
     let bytes = bench.bytes_in(bench.options.seconds, &[SENDER_MBIT; 3]);
     let slow = format!("{SLOW_MBIT}mbit");
     let slow_down = || cluster.fault(1, 0, &["rate", &slow]);
@@ -60,7 +67,11 @@ fn misjudged(bench: &Bench, cluster: &Cluster, title: &str, part_before: u64, bo
     };
     ensure!(left > 0, "the transfer was over before its sender became slow");
     let oracle = before + left as f64 / left_rate;
-    let note = format!("{:.2} s, {oracle:.2} s with foresight; {}", transferred.seconds, transferred.cost());
+    let note = format!(
+        "{:.2} s, {oracle:.2} s with foresight; {}",
+        transferred.seconds,
+        transferred.cost()
+    );
     book.ratio(
         format!("a sender of three {title}: taken / best"),
         transferred.seconds / oracle,
@@ -71,7 +82,8 @@ fn misjudged(bench: &Bench, cluster: &Cluster, title: &str, part_before: u64, bo
     Ok(())
 }
 
-/// The first sender has everything, the others two thirds each, which overlap; each receiver wants a half.
+/// The first sender has everything, the others two thirds each, which overlap; each receiver wants
+/// a half.
 fn specification(bytes: u64) -> String {
     let (last, third, half) = (bytes - 1, bytes / 3, bytes / 2);
     let mut rows = String::new();

@@ -24,7 +24,12 @@ pub(super) fn nics(bench: &Bench, scenario: Scenario, book: &mut Book) -> Result
         let rates = vec![GIGABIT; count];
         let medians = stripe(bench, scenario, book, &format!("{count} × 1 Gbit/s"), &rates, 0.98)?;
         if let Some((fewer, rate)) = before.filter(|(fewer, _)| fewer * 2 == count) {
-            book.ratio(format!("{fewer} → {count} NICs"), medians.ours / rate, Bar::AtLeast(1.95), "");
+            book.ratio(
+                format!("{fewer} → {count} NICs"),
+                medians.ours / rate,
+                Bar::AtLeast(1.95),
+                "",
+            );
         }
         before = Some((count, medians.ours));
     }
@@ -49,9 +54,11 @@ fn stripe(
     bar: f64,
 ) -> Result<Medians> {
     let cluster = bench.cluster(2, rates_mbit)?;
-    let (mut sums, mut ours, mut mptcp, mut cost) = (Vec::new(), Vec::new(), Vec::new(), String::new());
+    let (mut sums, mut ours, mut mptcp, mut cost) =
+        (Vec::new(), Vec::new(), Vec::new(), String::new());
     for round in 1..=bench.options.rounds {
-        // First, because it waits until what the run before has written is on the disk: iperf3 needs the cores to itself too.
+        // First, because it waits until what the run before has written is on the disk: iperf3
+        // needs the cores to itself too.
         let work = bench.work(scenario, cluster.rates_mbit())?;
         book.now(&format!("{title}, round {round}: iperf3"));
         let each = iperf::together(&cluster, bench.options.seconds)?;
@@ -66,10 +73,16 @@ fn stripe(
             mptcp.push(iperf::mptcp(&cluster, bench.options.seconds)?);
         }
     }
-    let medians = Medians { ours: median(ours).unwrap_or_default(), sum: median(sums).unwrap_or_default() };
+    let medians =
+        Medians { ours: median(ours).unwrap_or_default(), sum: median(sums).unwrap_or_default() };
     book.figure(format!("{title}: ours"), medians.ours, "Gbit/s", cost);
     book.figure(format!("{title}: iperf3, one over each NIC"), medians.sum, "Gbit/s", "");
-    book.ratio(format!("{title}: ours / sum of iperf3"), medians.ours / medians.sum, Bar::AtLeast(bar), "");
+    book.ratio(
+        format!("{title}: ours / sum of iperf3"),
+        medians.ours / medians.sum,
+        Bar::AtLeast(bar),
+        "",
+    );
     if let Some(mptcp) = median(mptcp) {
         let note = format!("MPTCP {mptcp:.2} Gbit/s");
         book.ratio(format!("{title}: ours / MPTCP"), medians.ours / mptcp, Bar::Above(1.0), note);

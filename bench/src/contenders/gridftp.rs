@@ -1,4 +1,5 @@
-//! `GridFTP`, third party: the client only steers, and two sessions of the server move the bytes, as two nodes would.
+//! `GridFTP`, third party: the client only steers, and two sessions of the server move the bytes,
+//! as two nodes would.
 
 use anyhow::Result;
 use nix::unistd::Uid;
@@ -37,7 +38,9 @@ impl Contender for GridFtp {
         let mut client = process::command(program(CLIENT));
         client.args(["-p", "2", "-bs", "4M"]);
         let (source, destination) = match &work.files {
-            Some(files) => (files.source.display().to_string(), files.destination.display().to_string()),
+            Some(files) => {
+                (files.source.display().to_string(), files.destination.display().to_string())
+            }
             None => {
                 client.args(["-len", &work.bytes.to_string()]);
                 ("/dev/zero".to_owned(), "/dev/null".to_owned())

@@ -43,7 +43,17 @@ impl Contender for Iperf {
         let server = lab.start("iperf3-server", server)?;
         server.until_listening(port)?;
         let mut client = process::command(program("iperf3"));
-        client.args(["-c", "127.0.0.1", "-p", &port.to_string(), "-l", "1M", "-J", "-n", &work.bytes.to_string()]);
+        client.args([
+            "-c",
+            "127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "-l",
+            "1M",
+            "-J",
+            "-n",
+            &work.bytes.to_string(),
+        ]);
         let streams = match self.streams {
             Streams::One => "1",
             Streams::Two => "2",
@@ -52,8 +62,14 @@ impl Contender for Iperf {
         client.args(["-P", streams]);
         let client = lab.start("iperf3-client", client)?.finish()?;
         server.finish()?;
-        let report: Value = serde_json::from_str(&client.output).context("iperf3 printed no JSON")?;
-        let rate = report["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 reports no rate")?;
-        Ok(Timing { data_seconds: Some(work.bytes as f64 * 8.0 / rate), wall_seconds: client.seconds })
+        let report: Value =
+            serde_json::from_str(&client.output).context("iperf3 printed no JSON")?;
+        let rate = report["end"]["sum_received"]["bits_per_second"]
+            .as_f64()
+            .context("iperf3 reports no rate")?;
+        Ok(Timing {
+            data_seconds: Some(work.bytes as f64 * 8.0 / rate),
+            wall_seconds: client.seconds,
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! Those that take part in a scenario: the program, its raw limit, and its peers.
 //!
-//! Each drives real programs the way their users would, on their fast settings; measurements.md says where those come from.
+//! Each drives real programs the way their users would, on their fast settings; measurements.md
+//! says where those come from.
 
 pub(crate) mod gridftp;
 mod iperf;
@@ -56,7 +57,8 @@ pub(crate) struct Files {
 pub(crate) struct Timing {
     /// From the first byte to the last, where the program itself tells.
     pub(crate) data_seconds: Option<f64>,
-    /// The whole command, from start to end; servers that a user would find running are not part of it.
+    /// The whole command, from start to end; servers that a user would find running are not part of
+    /// it.
     pub(crate) wall_seconds: f64,
 }
 
@@ -84,8 +86,13 @@ pub(crate) trait Contender {
 
 /// Everybody, ourselves first.
 ///
-/// `cep_fast` is the program to measure, `peers` the folder that `tools/peers` built in, `cores` where the raw limit is pinned.
-pub(crate) fn all(cep_fast: &Path, peers: &Path, cores: Option<(usize, usize)>) -> Vec<Box<dyn Contender>> {
+/// `cep_fast` is the program to measure, `peers` the folder that `tools/peers` built in, `cores`
+/// where the raw limit is pinned.
+pub(crate) fn all(
+    cep_fast: &Path,
+    peers: &Path,
+    cores: Option<(usize, usize)>,
+) -> Vec<Box<dyn Contender>> {
     vec![
         Box::new(ours::Ours { program: cep_fast.to_owned(), checks: true }),
         Box::new(ours::Ours { program: cep_fast.to_owned(), checks: false }),

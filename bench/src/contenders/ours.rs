@@ -71,7 +71,8 @@ fn memory_spec(bytes: u64) -> String {
 }
 
 fn timing(line: &str, bytes: u64) -> Result<Timing> {
-    let report: Report = serde_json::from_str(line).with_context(|| format!("cep-fast's report reads {line:?}"))?;
+    let report: Report =
+        serde_json::from_str(line).with_context(|| format!("cep-fast's report reads {line:?}"))?;
     ensure!(report.state == "complete" && report.bytes == bytes, "cep-fast's report reads {line}");
     Ok(Timing { data_seconds: Some(report.seconds), wall_seconds: report.wall_seconds })
 }
@@ -84,7 +85,9 @@ mod tests {
     #[test]
     fn only_a_complete_report_of_all_bytes_counts() {
         let line = |state: &str, bytes: u64| {
-            format!(r#"{{"transfer":"x","state":"{state}","bytes":{bytes},"seconds":2.0,"wall_seconds":2.5}}"#)
+            format!(
+                r#"{{"transfer":"x","state":"{state}","bytes":{bytes},"seconds":2.0,"wall_seconds":2.5}}"#
+            )
         };
         let good = timing(&line("complete", 8), 8).unwrap();
         assert_eq!((good.data_seconds, good.wall_seconds), (Some(2.0), 2.5));

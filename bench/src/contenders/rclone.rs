@@ -37,8 +37,11 @@ impl Contender for Rclone {
         let mut server = rclone();
         server.args(["serve", "http", "--read-only", "--addr", &address]).arg(folder);
         let server = lab.start("rclone-server", server)?;
-        let port =
-            address.rsplit(':').next().and_then(|port| port.parse().ok()).context("an address ends in its port")?;
+        let port = address
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok())
+            .context("an address ends in its port")?;
         server.until_listening(port)?;
         let mut client = rclone();
         client.args(["copyto", "--multi-thread-streams", "4", "--multi-thread-cutoff", "1M"]);

@@ -1,7 +1,7 @@
 //! rcp (crate rcp-tools-rcp) between two ssh names of one private sshd.
 //!
-//! Two names, because it copies locally where both sides have the same one; no encryption, because that is its fastest.
-//! ssh only starts its two halves; the bytes go over connections of its own.
+//! Two names, because it copies locally where both sides have the same one; no encryption, because
+//! that is its fastest. ssh only starts its two halves; the bytes go over connections of its own.
 
 use std::ffi::OsString;
 use std::fs;
@@ -48,7 +48,10 @@ impl Contender for Rcp {
         let _server = start_sshd(lab, &home, port)?;
         let mut client = process::command(self.binaries.join("rcp"));
         client.env("PATH", path_with(&home));
-        client.arg("--no-encryption").arg("--rcpd-path").arg(fs::canonicalize(self.binaries.join("rcpd"))?);
+        client
+            .arg("--no-encryption")
+            .arg("--rcpd-path")
+            .arg(fs::canonicalize(self.binaries.join("rcpd"))?);
         client.arg(format!("benchsource:{}", files.source.display()));
         client.arg(format!("benchdestination:{}", files.destination.display()));
         Ok(Timing::wall(lab.start("rcp", client)?.finish()?.seconds))
@@ -66,10 +69,12 @@ fn make_keys(lab: &Lab, home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes what sshd, ssh and rcp read: nothing of the machine's or the user's own ssh settings plays a part.
+/// Writes what sshd, ssh and rcp read: nothing of the machine's or the user's own ssh settings
+/// plays a part.
 fn configure(home: &Path, port: u16) -> Result<()> {
     let folder = home.display();
-    let user = User::from_uid(nix::unistd::Uid::effective())?.context("this user has no name")?.name;
+    let user =
+        User::from_uid(nix::unistd::Uid::effective())?.context("this user has no name")?.name;
     fs::write(
         home.join("sshd_config"),
         format!(
@@ -87,7 +92,10 @@ fn configure(home: &Path, port: u16) -> Result<()> {
     )?;
     // rcp offers no way to name a configuration, so the `ssh` that it finds first does.
     let wrapper = home.join("ssh");
-    fs::write(&wrapper, format!("#!/bin/sh\nexec {} -F {folder}/config \"$@\"\n", program("ssh").display()))?;
+    fs::write(
+        &wrapper,
+        format!("#!/bin/sh\nexec {} -F {folder}/config \"$@\"\n", program("ssh").display()),
+    )?;
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o700))?;
     Ok(())
 }

@@ -36,7 +36,8 @@ impl Chart {
     /// The picture as one document.
     pub(super) fn svg(&self) -> String {
         let paper = Paper::of(self);
-        let (title, middle, centre) = (self.title, f64::midpoint(LEFT, RIGHT), f64::midpoint(TOP, BOTTOM));
+        let (title, middle, centre) =
+            (self.title, f64::midpoint(LEFT, RIGHT), f64::midpoint(TOP, BOTTOM));
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
              font-family=\"sans-serif\" font-size=\"13\" fill=\"#444\">\n<title>{title}</title>\n\
@@ -59,7 +60,8 @@ impl Chart {
         text(&mut out, (18.0, centre), "middle", self.y_title);
         out.push_str("</g>\n");
         for curve in &self.curves {
-            let points: Vec<(f64, f64)> = curve.points.iter().map(|&(x, y)| (paper.x(x), paper.y(y))).collect();
+            let points: Vec<(f64, f64)> =
+                curve.points.iter().map(|&(x, y)| (paper.x(x), paper.y(y))).collect();
             curve.look.draw(&mut out, &points);
         }
         for (row, curve) in self.curves.iter().rev().enumerate() {
@@ -84,23 +86,46 @@ impl Look {
         let line: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let style = format!("stroke=\"{color}\" stroke-width=\"{width}\"");
         let line = line.join(" ");
-        put(out, format_args!("<polyline points=\"{line}\" fill=\"none\" {style} stroke-dasharray=\"{dashes}\"/>"));
+        put(
+            out,
+            format_args!(
+                "<polyline points=\"{line}\" fill=\"none\" {style} stroke-dasharray=\"{dashes}\"/>"
+            ),
+        );
         for (x, y) in points {
             match self {
                 Look::Limit | Look::Thin => {}
                 Look::Disc => {
-                    put(out, format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{color}\"/>"));
+                    put(
+                        out,
+                        format_args!(
+                            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{color}\"/>"
+                        ),
+                    );
                 }
                 Look::Circle => {
-                    put(out, format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"6.5\" fill=\"none\" {style}/>"));
+                    put(
+                        out,
+                        format_args!(
+                            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"6.5\" fill=\"none\" {style}/>"
+                        ),
+                    );
                 }
                 Look::Triangle => {
                     let top = y - 6.0;
-                    put(out, format_args!("<path d=\"M{x:.1} {top:.1}l6 10h-12z\" fill=\"{color}\"/>"));
+                    put(
+                        out,
+                        format_args!("<path d=\"M{x:.1} {top:.1}l6 10h-12z\" fill=\"{color}\"/>"),
+                    );
                 }
                 Look::Square => {
                     let (left, top) = (x - 4.5, y - 4.5);
-                    put(out, format_args!("<path d=\"M{left:.1} {top:.1}h9v9h-9z\" fill=\"#fff\" {style}/>"));
+                    put(
+                        out,
+                        format_args!(
+                            "<path d=\"M{left:.1} {top:.1}h9v9h-9z\" fill=\"#fff\" {style}/>"
+                        ),
+                    );
                 }
             }
         }
@@ -118,16 +143,27 @@ struct Paper {
 
 impl Paper {
     fn of(chart: &Chart) -> Paper {
-        let top = chart.curves.iter().flat_map(|curve| &curve.points).map(|point| point.1).fold(0.0, f64::max);
+        let top = chart
+            .curves
+            .iter()
+            .flat_map(|curve| &curve.points)
+            .map(|point| point.1)
+            .fold(0.0, f64::max);
         let tick = round_up(top / TICKS_MAX);
         let xs = || chart.labels.iter().map(|label| label.0);
-        let (x_first, x_last) = (xs().fold(f64::INFINITY, f64::min), xs().fold(f64::NEG_INFINITY, f64::max));
+        let (x_first, x_last) =
+            (xs().fold(f64::INFINITY, f64::min), xs().fold(f64::NEG_INFINITY, f64::max));
         Paper { x_first, x_last, tick, ticks: (top / tick).ceil().max(1.0) as u32 }
     }
 
-    /// The first point stands a little to the right of the axis; one that is alone stands there too.
+    /// The first point stands a little to the right of the axis; one that is alone stands there
+    /// too.
     fn x(&self, x: f64) -> f64 {
-        let part = if self.x_last > self.x_first { (x - self.x_first) / (self.x_last - self.x_first) } else { 0.0 };
+        let part = if self.x_last > self.x_first {
+            (x - self.x_first) / (self.x_last - self.x_first)
+        } else {
+            0.0
+        };
         LEFT + 24.0 + (RIGHT - LEFT - 48.0) * part
     }
 
@@ -137,7 +173,10 @@ impl Paper {
 }
 
 fn text(out: &mut String, (x, y): (f64, f64), anchor: &str, words: &str) {
-    put(out, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>"));
+    put(
+        out,
+        format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>"),
+    );
 }
 
 fn put(out: &mut String, what: std::fmt::Arguments<'_>) {
@@ -187,7 +226,8 @@ mod tests {
         let picture = chart(vec![(1.0, 0.0), (2.0, 1.4), (3.0, 0.7)]);
         // Three points, and two marks in the legend.
         assert_eq!(picture.matches("<circle").count(), 5);
-        // 1.4 is the top of seven lines a fifth apart; the middle of three points stands in the middle.
+        // 1.4 is the top of seven lines a fifth apart; the middle of three points stands in the
+        // middle.
         assert!(picture.contains("points=\"98.0,340.0 337.0,50.0 576.0,195.0\""), "{picture}");
         for words in [">at 2<", ">pairs<", ">Gbit/s<", ">ours<", ">1.4<"] {
             assert!(picture.contains(words), "{words}: {picture}");
@@ -198,7 +238,12 @@ mod tests {
     fn one_point_or_none_is_a_picture_too() {
         for points in [vec![], vec![(1.0, 0.0)], vec![(4.0, 3.0)]] {
             let picture = chart(points);
-            assert!(picture.ends_with("</svg>\n") && !picture.contains("NaN") && !picture.contains("inf"), "{picture}");
+            assert!(
+                picture.ends_with("</svg>\n")
+                    && !picture.contains("NaN")
+                    && !picture.contains("inf"),
+                "{picture}"
+            );
         }
     }
 }

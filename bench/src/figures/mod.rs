@@ -1,8 +1,9 @@
-//! The figures of the CEP paper, in labs of shaped NICs: what the program reaches, beside the same work striped equally, by
-//! itself and by `GridFTP`, and beside what the plan says that nobody can beat.
+//! The figures of the CEP paper, in labs of shaped NICs: what the program reaches, beside the same
+//! work striped equally, by itself and by `GridFTP`, and beside what the plan says that nobody can
+//! beat.
 //!
-//! Rates are those of the paper's slow nodes or less, so that the machine is not the limit. Every transfer is as large as
-//! should take the same time.
+//! Rates are those of the paper's slow nodes or less, so that the machine is not the limit. Every
+//! transfer is as large as should take the same time.
 
 mod chart;
 mod striped;
@@ -51,7 +52,8 @@ pub(crate) struct Options {
     /// How often each transfer is made; medians count.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// The rate of slow nodes; fast ones have ten times as much, and the equal ones of Figures 4 and 5 half.
+    /// The rate of slow nodes; fast ones have ten times as much, and the equal ones of Figures 4
+    /// and 5 half.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     slow_mbit: u32,
     /// Where the pictures go, and the files of a run while it lasts.
@@ -88,20 +90,29 @@ const SAME_PLAN: f64 = 0.01;
 const NOMINAL_BYTES: u64 = 1 << 30;
 
 /// Draws the figures and prints what they show.
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "results go to standard output, progress beside them")]
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "results go to standard output, progress beside them"
+)]
 pub(crate) fn run(options: &Options) -> Result<()> {
     let tools = options.labs.tools()?;
     let lab = Lab::new(&options.dir, 1 << 20, Duration::from_secs(options.deadline))?;
-    let mut ways: Vec<Way> =
-        [Way::Greedy, Way::Lp, Way::Uniform, Way::Gridftp].into_iter().filter(|way| options.takes(*way)).collect();
-    if let Some(missing) = missing_program(&[gridftp::SERVER, gridftp::CLIENT]).filter(|_| options.takes(Way::Gridftp))
+    let mut ways: Vec<Way> = [Way::Greedy, Way::Lp, Way::Uniform, Way::Gridftp]
+        .into_iter()
+        .filter(|way| options.takes(*way))
+        .collect();
+    if let Some(missing) =
+        missing_program(&[gridftp::SERVER, gridftp::CLIENT]).filter(|_| options.takes(Way::Gridftp))
     {
         eprintln!("without striped GridFTP: {missing}");
         ways.retain(|way| *way != Way::Gridftp);
     }
     let mut book = Book::new(Machine::look()?);
     let mut tables = String::new();
-    for figure in study::ALL.into_iter().filter(|figure| options.figures.is_empty() || options.figures.contains(figure))
+    for figure in study::ALL
+        .into_iter()
+        .filter(|figure| options.figures.is_empty() || options.figures.contains(figure))
     {
         book.open(figure, Scenario::MemoryToMemory);
         let measured = match measure(options, &lab, &tools, figure, &ways, &mut book) {
@@ -115,7 +126,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         tables += &format!("\n{}\n", table(figure, &ways, &measured));
         for (name, chart) in charts(figure, &ways, &measured, options.slow_mbit) {
             let file = options.dir.join(name);
-            fs::write(&file, chart.svg()).with_context(|| format!("cannot write {}", file.display()))?;
+            fs::write(&file, chart.svg())
+                .with_context(|| format!("cannot write {}", file.display()))?;
         }
     }
     println!("{}{tables}", book.table());
@@ -153,7 +165,8 @@ impl Way {
     }
 }
 
-/// Every point in one lab. What could not be measured is told in the book, and missing at its point.
+/// Every point in one lab. What could not be measured is told in the book, and missing at its
+/// point.
 fn measure(
     options: &Options,
     lab: &Lab,
@@ -166,8 +179,13 @@ fn measure(
     let nodes = [&rates[..], &rates[..]].concat();
     book.now(&format!("a lab of {} nodes", nodes.len()));
     let cluster = Cluster::of_nodes(lab, tools, &nodes)?;
-    let striped = if ways.contains(&Way::Gridftp) { Some(Striped::up(&cluster, nodes.len() as u32)?) } else { None };
-    let setting = Setting { options, cluster: &cluster, striped, program: &tools.cep_fast, rates: &rates };
+    let striped = if ways.contains(&Way::Gridftp) {
+        Some(Striped::up(&cluster, nodes.len() as u32)?)
+    } else {
+        None
+    };
+    let setting =
+        Setting { options, cluster: &cluster, striped, program: &tools.cep_fast, rates: &rates };
     let wanted = |point: &Point| options.points.is_empty() || options.points.contains(&point.label);
     let mut all: Vec<Measured> = Vec::new();
     for point in figure.points().into_iter().filter(wanted) {
@@ -207,7 +225,8 @@ impl Setting<'_> {
         let seconds_nominal = match way {
             Way::Greedy => self.plan(point, way)?.bound,
             Way::Lp => {
-                let (lp, greedy) = (self.plan(point, way)?.predicted, self.plan(point, Way::Greedy)?.predicted);
+                let (lp, greedy) =
+                    (self.plan(point, way)?.predicted, self.plan(point, Way::Greedy)?.predicted);
                 if lp > greedy * (1.0 - SAME_PLAN) {
                     return Ok(None);
                 }
@@ -215,14 +234,20 @@ impl Setting<'_> {
             }
             Way::Uniform => self.plan(point, way)?.predicted,
             Way::Gridftp => {
-                let slowest = self.rates[..point.windows.len()].iter().min().copied().unwrap_or_default();
+                let slowest =
+                    self.rates[..point.windows.len()].iter().min().copied().unwrap_or_default();
                 NOMINAL_BYTES as f64 * 8e-6 / (f64::from(slowest * point.pairs()) * GOODPUT)
             }
         };
         let bytes = (NOMINAL_BYTES as f64 * self.options.seconds / seconds_nominal) as u64;
         let bytes = bytes.next_multiple_of(1 << 20);
         let rounds = (1..=self.options.rounds).map(|round| {
-            book.now(&format!("{}, round {round}: {}, {} MiB", point.label, way.name(), bytes >> 20));
+            book.now(&format!(
+                "{}, round {round}: {}, {} MiB",
+                point.label,
+                way.name(),
+                bytes >> 20
+            ));
             self.transfer(point, way, bytes, book)
         });
         Ok(median(rounds.collect::<Result<_>>()?))
@@ -238,10 +263,13 @@ impl Setting<'_> {
             seconds
         } else {
             let rows = point.rows(self.rates, bytes);
-            let ended = self.cluster.start_with("figure", &rows, &["--scheduler", way.name()])?.wait()?;
+            let ended =
+                self.cluster.start_with("figure", &rows, &["--scheduler", way.name()])?.wait()?;
             let transferred = Transferred::of(&ended, bytes)?;
             book.now(&format!("{:.2} s, {}", transferred.seconds, transferred.cost()));
-            book.keep(json!({ "point": point.label, "way": way.name(), "report": transferred.report }));
+            book.keep(
+                json!({ "point": point.label, "way": way.name(), "report": transferred.report }),
+            );
             transferred.seconds
         };
         Ok(bytes as f64 * 8e-9 / seconds)
@@ -262,16 +290,30 @@ fn hold(figure: Figure, measured: &[Measured], book: &mut Book) {
         for way in [Way::Greedy, Way::Lp] {
             if let Some(rate) = rates.get(&way) {
                 let note = format!("{rate:.3} of {bound:.3} Gbit/s");
-                book.ratio(format!("{}: {} / bound", point.label, way.name()), rate / bound, bar, note);
+                book.ratio(
+                    format!("{}: {} / bound", point.label, way.name()),
+                    rate / bound,
+                    bar,
+                    note,
+                );
             }
         }
     }
     let last = measured.last().filter(|last| figure == Figure::Access && last.point.label == "8/8");
-    let Some((rates, ours)) = last.and_then(|last| Some((&last.rates, last.rates.get(&Way::Greedy)?))) else { return };
+    let Some((rates, ours)) =
+        last.and_then(|last| Some((&last.rates, last.rates.get(&Way::Greedy)?)))
+    else {
+        return;
+    };
     for way in [Way::Uniform, Way::Gridftp] {
         if let Some(rate) = rates.get(&way) {
             let note = format!("{ours:.3} and {rate:.3} Gbit/s");
-            book.ratio(format!("8/8: greedy / {}", way.name()), ours / rate, Bar::AtLeast(5.0), note);
+            book.ratio(
+                format!("8/8: greedy / {}", way.name()),
+                ours / rate,
+                Bar::AtLeast(5.0),
+                note,
+            );
         }
     }
 }
@@ -285,25 +327,39 @@ fn table(figure: Figure, ways: &[Way], measured: &[Measured]) -> Table {
     };
     let mut table = Table::new();
     let names = ways.iter().map(|way| way.name());
-    let header: Vec<&str> = [first].into_iter().chain(names).chain(["bound", "best of ours / bound"]).collect();
+    let header: Vec<&str> =
+        [first].into_iter().chain(names).chain(["bound", "best of ours / bound"]).collect();
     table.load_style(ASCII_MARKDOWN).set_header(header);
     for Measured { point, bound, rates } in measured {
         let rate = |way| rates.get(way).map_or_else(String::new, |rate| format!("{rate:.3}"));
-        let ours = [Way::Greedy, Way::Lp].iter().filter_map(|way| rates.get(way)).copied().fold(f64::NAN, f64::max);
-        let cells = ways.iter().map(rate).chain([format!("{bound:.3}"), format!("{:.3}", ours / bound)]);
+        let ours = [Way::Greedy, Way::Lp]
+            .iter()
+            .filter_map(|way| rates.get(way))
+            .copied()
+            .fold(f64::NAN, f64::max);
+        let cells =
+            ways.iter().map(rate).chain([format!("{bound:.3}"), format!("{:.3}", ours / bound)]);
         table.add_row([point.label.clone()].into_iter().chain(cells));
     }
     table
 }
 
 /// The pictures of a figure, with the names of their files.
-fn charts(figure: Figure, ways: &[Way], measured: &[Measured], slow_mbit: u32) -> Vec<(&'static str, Chart)> {
+fn charts(
+    figure: Figure,
+    ways: &[Way],
+    measured: &[Measured],
+    slow_mbit: u32,
+) -> Vec<(&'static str, Chart)> {
     // Ours above the others.
     let curves = |value: &dyn Fn(&Measured, f64) -> f64| -> Vec<Curve> {
         let curve = |way: &Way| Curve {
             name: way.name().to_owned(),
             look: way.look(),
-            points: measured.iter().filter_map(|at| Some((at.point.x, value(at, *at.rates.get(way)?)))).collect(),
+            points: measured
+                .iter()
+                .filter_map(|at| Some((at.point.x, value(at, *at.rates.get(way)?))))
+                .collect(),
         };
         ways.iter().rev().map(curve).filter(|curve| !curve.points.is_empty()).collect()
     };
@@ -318,14 +374,23 @@ fn charts(figure: Figure, ways: &[Way], measured: &[Measured], slow_mbit: u32) -
     match figure {
         Figure::Composition => {
             let each_mbit = figure.pair_rates_mbit(slow_mbit)[0];
-            let line_rate = |at: &Measured| f64::from(each_mbit * at.point.pairs()) * GOODPUT / 1000.0;
-            let shares = [line("bar: 97 %", Look::Thin, &|_| 97.0), line("the paper: 75 %", Look::Thin, &|_| 75.0)];
-            let shares =
-                Vec::from(shares).into_iter().chain(curves(&|at, rate| 100.0 * rate / line_rate(at))).collect();
+            let line_rate =
+                |at: &Measured| f64::from(each_mbit * at.point.pairs()) * GOODPUT / 1000.0;
+            let shares = [
+                line("bar: 97 %", Look::Thin, &|_| 97.0),
+                line("the paper: 75 %", Look::Thin, &|_| 75.0),
+            ];
+            let shares = Vec::from(shares)
+                .into_iter()
+                .chain(curves(&|at, rate| 100.0 * rate / line_rate(at)))
+                .collect();
             let x_title = "pairs of equal nodes";
             let title = "Figure 4: composition of equal nodes";
             vec![
-                ("figure-4.svg", Chart { title, x_title, y_title, labels: labels(), curves: rates() }),
+                (
+                    "figure-4.svg",
+                    Chart { title, x_title, y_title, labels: labels(), curves: rates() },
+                ),
                 (
                     "figure-5.svg",
                     Chart {
@@ -341,12 +406,18 @@ fn charts(figure: Figure, ways: &[Way], measured: &[Measured], slow_mbit: u32) -
         Figure::Heterogeneity => {
             let title = "Figure 6: adding slow nodes, then nodes ten times faster";
             let x_title = "slow + fast pairs";
-            vec![("figure-6.svg", Chart { title, x_title, y_title, labels: labels(), curves: rates() })]
+            vec![(
+                "figure-6.svg",
+                Chart { title, x_title, y_title, labels: labels(), curves: rates() },
+            )]
         }
         Figure::Access => {
             let title = "Figure 7: the more each node may touch, the more the fast ones take";
             let x_title = "part of the data that each of 4 + 4 nodes may send or receive";
-            vec![("figure-7.svg", Chart { title, x_title, y_title, labels: labels(), curves: rates() })]
+            vec![(
+                "figure-7.svg",
+                Chart { title, x_title, y_title, labels: labels(), curves: rates() },
+            )]
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Striped `GridFTP` in a lab: a data node in every node, and two front ends, which steer them, beside the client in node 0.
+//! Striped `GridFTP` in a lab: a data node in every node, and two front ends, which steer them,
+//! beside the client in node 0.
 
 use std::fs;
 
@@ -36,7 +37,8 @@ impl<'a> Striped<'a> {
     /// Moves bytes that cost nothing from these nodes to those; answers how long the client took.
     pub(super) fn run(&self, senders: &[u32], receivers: &[u32], bytes: u64) -> Result<f64> {
         let contacts = |nodes: &[u32]| {
-            let contacts: Vec<String> = nodes.iter().map(|&node| format!("{}:{DATA_PORT}", host(node))).collect();
+            let contacts: Vec<String> =
+                nodes.iter().map(|&node| format!("{}:{DATA_PORT}", host(node))).collect();
             contacts.join(",")
         };
         let _front_ends = [
@@ -46,7 +48,11 @@ impl<'a> Striped<'a> {
         let [source, destination] = [(FRONT_PORTS[0], "/dev/zero"), (FRONT_PORTS[1], "/dev/null")]
             .map(|(port, path)| format!("ftp://{}:{port}{path}", host(0)));
         let Finished { seconds, .. } = self
-            .start("striped-client", 0, &[CLIENT, "-stripe", "-len", &bytes.to_string(), &source, &destination])?
+            .start(
+                "striped-client",
+                0,
+                &[CLIENT, "-stripe", "-len", &bytes.to_string(), &source, &destination],
+            )?
             .finish()?;
         Ok(seconds)
     }
@@ -78,11 +84,13 @@ impl<'a> Striped<'a> {
         Ok(server)
     }
 
-    /// Starts a program in a node, which finds the lab's names in its own `/etc/hosts`: every `ip netns exec` has mounts of
-    /// its own.
+    /// Starts a program in a node, which finds the lab's names in its own `/etc/hosts`: every `ip
+    /// netns exec` has mounts of its own.
     fn start(&self, name: &str, node: u32, arguments: &[&str]) -> Result<Running> {
         let mut command = self.cluster.command(node, "sh");
-        command.args(["-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]).arg(self.cluster.lab().path("hosts"));
+        command
+            .args(["-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
+            .arg(self.cluster.lab().path("hosts"));
         command.args(["env", &format!("GLOBUS_HOSTNAME={}", host(node))]).args(arguments);
         self.cluster.lab().start(name, command)
     }

@@ -1,7 +1,8 @@
-//! What the paper's figures vary: which nodes take part, and which part of the data each of them may touch.
+//! What the paper's figures vary: which nodes take part, and which part of the data each of them
+//! may touch.
 //!
-//! Sender k and receiver k of a lab are equals: the same speed, and the same window of the data. Receivers are one group,
-//! so that the plan decides who takes what, within the windows.
+//! Sender k and receiver k of a lab are equals: the same speed, and the same window of the data.
+//! Receivers are one group, so that the plan decides who takes what, within the windows.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -36,7 +37,8 @@ pub(super) struct Point {
 
 /// How much faster fast nodes are than slow ones.
 const FAST: u32 = 10;
-/// The part of a slow node's rate that equal nodes have: 45 pairs at 100 Mbit/s are as much as two cores move at best.
+/// The part of a slow node's rate that equal nodes have: 45 pairs at 100 Mbit/s are as much as two
+/// cores move at best.
 const EQUAL_PART: u32 = 2;
 const EQUAL_PAIRS: [usize; 7] = [1, 2, 4, 8, 16, 32, 45];
 const SLOW_PAIRS: usize = 5;
@@ -45,8 +47,8 @@ const FAST_PAIRS: usize = 3;
 const ACCESS_PAIRS: u32 = 4;
 /// The narrowest windows of Figure 7, in eighths of the data: 1/n.
 const NARROWEST_EIGHTHS: u32 = 2;
-/// The unit of scheduling, on which windows begin and end: a sixteenth of what is usual, because these links have a
-/// tenth of the rates that are usual, or less.
+/// The unit of scheduling, on which windows begin and end: a sixteenth of what is usual, because
+/// these links have a tenth of the rates that are usual, or less.
 const BLOCK_BYTES: u64 = 1 << 16;
 
 impl Figure {
@@ -54,9 +56,15 @@ impl Figure {
     pub(super) fn pair_rates_mbit(self, slow_mbit: u32) -> Vec<u32> {
         let fast_mbit = slow_mbit * FAST;
         match self {
-            Figure::Composition => vec![slow_mbit.div_ceil(EQUAL_PART); EQUAL_PAIRS[EQUAL_PAIRS.len() - 1]],
-            Figure::Heterogeneity => [vec![slow_mbit; SLOW_PAIRS], vec![fast_mbit; FAST_PAIRS]].concat(),
-            Figure::Access => (0..ACCESS_PAIRS).map(|pair| if pair % 2 == 0 { fast_mbit } else { slow_mbit }).collect(),
+            Figure::Composition => {
+                vec![slow_mbit.div_ceil(EQUAL_PART); EQUAL_PAIRS[EQUAL_PAIRS.len() - 1]]
+            }
+            Figure::Heterogeneity => {
+                [vec![slow_mbit; SLOW_PAIRS], vec![fast_mbit; FAST_PAIRS]].concat()
+            }
+            Figure::Access => (0..ACCESS_PAIRS)
+                .map(|pair| if pair % 2 == 0 { fast_mbit } else { slow_mbit })
+                .collect(),
         }
     }
 
@@ -71,14 +79,20 @@ impl Figure {
 
 /// Pairs that have a part each.
 fn equal(pairs: usize) -> Point {
-    let windows = (0..pairs).map(|pair| pair as f64 / pairs as f64..(pair + 1) as f64 / pairs as f64).collect();
+    let windows = (0..pairs)
+        .map(|pair| pair as f64 / pairs as f64..(pair + 1) as f64 / pairs as f64)
+        .collect();
     Point { label: pairs.to_string(), x: pairs as f64, windows }
 }
 
 /// Pairs that have everything, slow ones before fast ones.
 fn mixed(pairs: usize) -> Point {
     let slow = pairs.min(SLOW_PAIRS);
-    Point { label: format!("{slow}+{}", pairs - slow), x: pairs as f64, windows: vec![0.0..1.0; pairs] }
+    Point {
+        label: format!("{slow}+{}", pairs - slow),
+        x: pairs as f64,
+        windows: vec![0.0..1.0; pairs],
+    }
 }
 
 /// Pairs whose windows have this width, the first at the data's start and the last at its end.
@@ -98,7 +112,10 @@ impl Point {
     pub(super) fn rows(&self, pair_rates_mbit: &[u32], bytes: u64) -> String {
         let mut rows = format!("option block {BLOCK_BYTES}\n");
         // Receivers come behind all senders of the lab.
-        let ends = [("writer", "pattern:7", 1, ""), ("reader", "null:", 1 + pair_rates_mbit.len(), " group=all")];
+        let ends = [
+            ("writer", "pattern:7", 1, ""),
+            ("reader", "null:", 1 + pair_rates_mbit.len(), " group=all"),
+        ];
         for (role, uri, first_node, group) in ends {
             for (pair, (window, rate)) in self.windows.iter().zip(pair_rates_mbit).enumerate() {
                 let (start, end) = (line(window.start, bytes), line(window.end, bytes));
@@ -125,9 +142,14 @@ mod tests {
 
     #[test]
     fn points_are_the_papers() {
-        let labels = |figure: Figure| figure.points().into_iter().map(|point| point.label).collect::<Vec<_>>();
+        let labels = |figure: Figure| {
+            figure.points().into_iter().map(|point| point.label).collect::<Vec<_>>()
+        };
         assert_eq!(labels(Figure::Composition), ["1", "2", "4", "8", "16", "32", "45"]);
-        assert_eq!(labels(Figure::Heterogeneity), ["1+0", "2+0", "3+0", "4+0", "5+0", "5+1", "5+2", "5+3"]);
+        assert_eq!(
+            labels(Figure::Heterogeneity),
+            ["1+0", "2+0", "3+0", "4+0", "5+0", "5+1", "5+2", "5+3"]
+        );
         assert_eq!(labels(Figure::Access), ["2/8", "3/8", "4/8", "5/8", "6/8", "7/8", "8/8"]);
         for figure in ALL {
             let most = figure.points().iter().map(Point::pairs).max();

@@ -1,7 +1,8 @@
-//! The raw limit of this machine: what the same kernel operations reach with no protocol around them.
+//! The raw limit of this machine: what the same kernel operations reach with no protocol around
+//! them.
 //!
-//! It is the denominator of our own figures. Sender and receiver are processes of their own, as the program's nodes are; each
-//! is handed its end of one loopback connection as its standard input.
+//! It is the denominator of our own figures. Sender and receiver are processes of their own, as the
+//! program's nodes are; each is handed its end of one loopback connection as its standard input.
 
 mod pump;
 mod ring;
@@ -46,7 +47,10 @@ pub(crate) struct EndArgs {
 
 impl EndArgs {
     /// Does this end's work; the receiver prints the seconds it took.
-    #[allow(clippy::print_stdout, reason = "standard output is how an end answers the process that started it")]
+    #[allow(
+        clippy::print_stdout,
+        reason = "standard output is how an end answers the process that started it"
+    )]
     pub(crate) fn run(&self) -> Result<()> {
         if let Some(core) = self.core {
             pin(core)?;
@@ -67,7 +71,8 @@ impl EndArgs {
 pub(crate) struct Raw {
     /// The cores of sender and receiver; without them the scheduler chooses.
     pub(crate) cores: Option<(usize, usize)>,
-    /// How the receiver waits. Which way is faster depends on the machine, so both take part and the better one is the limit.
+    /// How the receiver waits. Which way is faster depends on the machine, so both take part and
+    /// the better one is the limit.
     pub(crate) wait: Wait,
 }
 
@@ -89,7 +94,10 @@ impl Contender for Raw {
 
     fn run(&self, lab: &Lab, work: &Work) -> Result<Timing> {
         let block_bytes = u64::from(ring::BLOCK_BYTES);
-        ensure!(work.bytes.is_multiple_of(block_bytes), "the raw limit moves whole blocks of {block_bytes} bytes");
+        ensure!(
+            work.bytes.is_multiple_of(block_bytes),
+            "the raw limit moves whole blocks of {block_bytes} bytes"
+        );
         let listener = TcpListener::bind("127.0.0.1:0").context("no loopback listener")?;
         let sending = TcpStream::connect(listener.local_addr()?)?;
         let (receiving, _) = listener.accept()?;
@@ -104,12 +112,19 @@ impl Contender for Raw {
 impl Raw {
     fn start(&self, lab: &Lab, work: &Work, end: End, socket: TcpStream) -> Result<Running> {
         let (name, core, file) = match end {
-            End::Sender => ("sender", self.cores.map(|cores| cores.0), work.files.as_ref().map(|files| &files.source)),
-            End::Receiver => {
-                ("receiver", self.cores.map(|cores| cores.1), work.files.as_ref().map(|files| &files.destination))
-            }
+            End::Sender => (
+                "sender",
+                self.cores.map(|cores| cores.0),
+                work.files.as_ref().map(|files| &files.source),
+            ),
+            End::Receiver => (
+                "receiver",
+                self.cores.map(|cores| cores.1),
+                work.files.as_ref().map(|files| &files.destination),
+            ),
         };
-        let mut command = process::command(std::env::current_exe().context("no path to this program")?);
+        let mut command =
+            process::command(std::env::current_exe().context("no path to this program")?);
         command.args(["raw-end", name, "--bytes", &work.bytes.to_string()]);
         command.args(["--wait", if self.wait == Wait::Rest { "rest" } else { "gather" }]);
         if let Some(file) = file {
@@ -126,5 +141,6 @@ impl Raw {
 fn pin(core: usize) -> Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core).with_context(|| format!("core {core} is beyond what a CPU set holds"))?;
-    sched_setaffinity(Pid::from_raw(0), &cores).with_context(|| format!("cannot pin to core {core}"))
+    sched_setaffinity(Pid::from_raw(0), &cores)
+        .with_context(|| format!("cannot pin to core {core}"))
 }

@@ -1,4 +1,5 @@
-//! The two ends of the raw limit: a sender and a receiver of whole blocks with nothing between them but TCP.
+//! The two ends of the raw limit: a sender and a receiver of whole blocks with nothing between them
+//! but TCP.
 //!
 //! No header, no request, no check: what is left is what the kernel and the memory cost.
 
@@ -24,7 +25,8 @@ pub(super) fn send_memory(socket: &impl AsFd, blocks: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Receives `blocks` blocks into one slot, over and over; answers how long that took from the first byte's arrival.
+/// Receives `blocks` blocks into one slot, over and over; answers how long that took from the first
+/// byte's arrival.
 pub(super) fn receive_memory(socket: &impl AsFd, blocks: u64, wait: Wait) -> io::Result<Duration> {
     let mut ring = Ring::new(&[socket.as_fd().as_raw_fd()])?;
     ring.receive_as(socket, wait)?;
@@ -62,9 +64,14 @@ pub(super) fn send_file(socket: &impl AsFd, path: &Path, blocks: u64) -> io::Res
     Ok(())
 }
 
-/// Receives `blocks` blocks into a new, preallocated file with `O_DIRECT`; answers how long that took from the first byte's
-/// arrival to the last block written.
-pub(super) fn receive_file(socket: &impl AsFd, path: &Path, blocks: u64, wait: Wait) -> io::Result<Duration> {
+/// Receives `blocks` blocks into a new, preallocated file with `O_DIRECT`; answers how long that
+/// took from the first byte's arrival to the last block written.
+pub(super) fn receive_file(
+    socket: &impl AsFd,
+    path: &Path,
+    blocks: u64,
+    wait: Wait,
+) -> io::Result<Duration> {
     let file = preallocated(path, blocks * u64::from(BLOCK_BYTES))?;
     let mut ring = Ring::new(&[socket.as_fd().as_raw_fd(), file.as_raw_fd()])?;
     ring.receive_as(socket, wait)?;
@@ -98,12 +105,14 @@ fn slot_of(block: u64) -> u16 {
 
 /// A new file with its blocks allocated, so that the writes extend nothing.
 fn preallocated(path: &Path, bytes: u64) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create_new(true).custom_flags(libc::O_DIRECT).open(path)?;
+    let file =
+        OpenOptions::new().write(true).create_new(true).custom_flags(libc::O_DIRECT).open(path)?;
     fallocate(&file, FallocateFlags::empty(), 0, bytes.cast_signed())?;
     Ok(file)
 }
 
-/// The moment at which the socket has something to read. Whoever started this process bounds the wait.
+/// The moment at which the socket has something to read. Whoever started this process bounds the
+/// wait.
 fn first_byte(socket: &impl AsFd) -> io::Result<Instant> {
     poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
     Ok(Instant::now())
@@ -132,7 +141,8 @@ mod tests {
         // Below the build's own folder: a tmpfs may refuse O_DIRECT.
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let source = folder.path().join("source");
-        let content: Vec<u8> = (0..BLOCKS * u64::from(BLOCK_BYTES)).map(|at| (at / 8191 % 251) as u8).collect();
+        let content: Vec<u8> =
+            (0..BLOCKS * u64::from(BLOCK_BYTES)).map(|at| (at / 8191 % 251) as u8).collect();
         fs::write(&source, &content).unwrap();
         for wait in [Wait::Gather, Wait::Rest] {
             let (source, copy) = (source.clone(), folder.path().join(format!("{wait:?}")));

@@ -1,7 +1,8 @@
-//! As little `io_uring` as the raw limit needs: eight registered blocks, four operations, one completion at a time.
+//! As little `io_uring` as the raw limit needs: eight registered blocks, four operations, one
+//! completion at a time.
 //!
-//! It is deliberately not the project's own ring layer: a denominator that shared code with what it measures would hide
-//! what that code costs.
+//! It is deliberately not the project's own ring layer: a denominator that shared code with what it
+//! measures would hide what that code costs.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -17,7 +18,8 @@ pub(super) const BLOCK_BYTES: u32 = 1 << 20;
 const PAGE_BYTES: usize = 4096;
 /// What a socket that rests makes room for, unread: the blocks that its sender has on the way.
 const UNREAD_BYTES: u32 = 4 * BLOCK_BYTES;
-/// A socket rests until this part of its buffer is full at most: with more of it, both ends wait for each other.
+/// A socket rests until this part of its buffer is full at most: with more of it, both ends wait
+/// for each other.
 const REST_PART: u32 = 6;
 
 /// The registered files, by index: each ring has a socket and, in the file scenario, a file.
@@ -43,7 +45,8 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 4] = [Operation::Send, Operation::Receive, Operation::Read, Operation::Write];
+    const ALL: [Operation; 4] =
+        [Operation::Send, Operation::Receive, Operation::Read, Operation::Write];
 }
 
 /// How a block is waited for.
@@ -64,27 +67,40 @@ pub(super) struct Ring {
     received: [u32; SLOT_COUNT as usize],
     /// Where slot 0 starts.
     ///
-    /// Invariant: it heads `SLOT_COUNT` blocks that are never freed and that no reference of ours points into.
+    /// Invariant: it heads `SLOT_COUNT` blocks that are never freed and that no reference of ours
+    /// points into.
     slots: *mut u8,
 }
 
 impl Ring {
-    /// A ring over these files: the socket first, then the file if there is one. It must be used by the thread that made it.
+    /// A ring over these files: the socket first, then the file if there is one. It must be used by
+    /// the thread that made it.
     pub(super) fn new(files: &[RawFd]) -> io::Result<Ring> {
-        let uring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(u32::from(SLOT_COUNT) * 4)?;
-        // Leaked on purpose: an operation that an error leaves in flight may write into its slot until the process ends.
-        let pages = Box::leak(vec![Page([0x5a; PAGE_BYTES]); slots_bytes() / PAGE_BYTES].into_boxed_slice());
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .build(u32::from(SLOT_COUNT) * 4)?;
+        // Leaked on purpose: an operation that an error leaves in flight may write into its slot
+        // until the process ends.
+        let pages = Box::leak(
+            vec![Page([0x5a; PAGE_BYTES]); slots_bytes() / PAGE_BYTES].into_boxed_slice(),
+        );
         let slots = pages.as_mut_ptr().cast::<u8>();
         let blocks: Vec<libc::iovec> = (0..SLOT_COUNT)
-            .map(|slot| libc::iovec { iov_base: address(slots, slot).cast(), iov_len: BLOCK_BYTES as usize })
+            .map(|slot| libc::iovec {
+                iov_base: address(slots, slot).cast(),
+                iov_len: BLOCK_BYTES as usize,
+            })
             .collect();
         uring.submitter().register_files(files)?;
-        // SAFETY: each iovec covers one block inside the pages leaked above: valid, writable and never freed.
+        // SAFETY: each iovec covers one block inside the pages leaked above: valid, writable and
+        // never freed.
         unsafe { uring.submitter().register_buffers(&blocks) }?;
         Ok(Ring { uring, rests: None, received: [0; SLOT_COUNT as usize], slots })
     }
 
-    /// Waits for blocks from this socket, which is the one registered, as `wait` says; without this it gathers.
+    /// Waits for blocks from this socket, which is the one registered, as `wait` says; without this
+    /// it gathers.
     pub(super) fn receive_as(&mut self, socket: &impl AsFd, wait: Wait) -> io::Result<()> {
         if wait == Wait::Rest {
             // Linux widens the buffer to twice a low-water mark that would not fit.
@@ -97,25 +113,35 @@ impl Ring {
         Ok(())
     }
 
-    /// Queues an operation on a slot; `offset` is the place in the file and means nothing to a socket.
+    /// Queues an operation on a slot; `offset` is the place in the file and means nothing to a
+    /// socket.
     pub(super) fn push(&mut self, operation: Operation, slot: u16, offset: u64) -> io::Result<()> {
         if operation == Operation::Receive
             && let Some((socket, rest_bytes)) = &self.rests
         {
-            set_low_water(socket, (*rest_bytes).min(BLOCK_BYTES - self.received[usize::from(slot)]))?;
+            set_low_water(
+                socket,
+                (*rest_bytes).min(BLOCK_BYTES - self.received[usize::from(slot)]),
+            )?;
         }
-        let entry = self.entry(operation, slot, offset).user_data((operation as u64) << 16 | u64::from(slot));
-        // SAFETY: the entry's address comes from `entry`: inside a block of the leaked pages up to its end, so it outlives
-        // the operation whatever happens; its files are registered indexes, which the kernel checks.
+        let entry = self
+            .entry(operation, slot, offset)
+            .user_data((operation as u64) << 16 | u64::from(slot));
+        // SAFETY: the entry's address comes from `entry`: inside a block of the leaked pages up to
+        // its end, so it outlives the operation whatever happens; its files are registered indexes,
+        // which the kernel checks.
         let pushed = unsafe { self.uring.submission().push(&entry) };
-        pushed.expect("the queue holds four entries per slot, and a slot has one operation at a time");
+        pushed.expect(
+            "the queue holds four entries per slot, and a slot has one operation at a time",
+        );
         Ok(())
     }
 
     /// The next whole block that was moved; waits for it.
     ///
     /// # Errors
-    /// What the kernel said, or that a block was cut short: the peer left, or the file is shorter than promised.
+    /// What the kernel said, or that a block was cut short: the peer left, or the file is shorter
+    /// than promised.
     pub(super) fn wait(&mut self) -> io::Result<(Operation, u16)> {
         loop {
             let (operation, slot, moved) = self.completion()?;
@@ -124,7 +150,10 @@ impl Ring {
                 return Ok((operation, slot));
             }
             if operation != Operation::Receive || self.rests.is_none() || moved == 0 {
-                return Err(io::Error::other(format!("{operation:?} moved {} of {BLOCK_BYTES} bytes", before + moved)));
+                return Err(io::Error::other(format!(
+                    "{operation:?} moved {} of {BLOCK_BYTES} bytes",
+                    before + moved
+                )));
             }
             self.received[usize::from(slot)] = before + moved;
             self.push(operation, slot, 0)?;
@@ -141,22 +170,29 @@ impl Ring {
         }
         let done = self.uring.completion().next().expect("the queue was seen not to be empty");
         let operation = Operation::ALL[(done.user_data() >> 16) as usize];
-        let moved = u32::try_from(done.result()).map_err(|_| io::Error::from_raw_os_error(-done.result()))?;
+        let moved = u32::try_from(done.result())
+            .map_err(|_| io::Error::from_raw_os_error(-done.result()))?;
         Ok((operation, (done.user_data() & 0xffff) as u16, moved))
     }
 
     fn entry(&self, operation: Operation, slot: u16, offset: u64) -> squeue::Entry {
         let block = address(self.slots, slot);
         match operation {
-            Operation::Send => opcode::Send::new(SOCKET, block, BLOCK_BYTES).flags(libc::MSG_WAITALL).build(),
+            Operation::Send => {
+                opcode::Send::new(SOCKET, block, BLOCK_BYTES).flags(libc::MSG_WAITALL).build()
+            }
             Operation::Receive => {
                 let before = self.received[usize::from(slot)];
                 let flags = if self.rests.is_some() { 0 } else { libc::MSG_WAITALL };
                 let rest = block.wrapping_add(before as usize);
                 opcode::Recv::new(SOCKET, rest, BLOCK_BYTES - before).flags(flags).build()
             }
-            Operation::Read => opcode::ReadFixed::new(FILE, block, BLOCK_BYTES, slot).offset(offset).build(),
-            Operation::Write => opcode::WriteFixed::new(FILE, block, BLOCK_BYTES, slot).offset(offset).build(),
+            Operation::Read => {
+                opcode::ReadFixed::new(FILE, block, BLOCK_BYTES, slot).offset(offset).build()
+            }
+            Operation::Write => {
+                opcode::WriteFixed::new(FILE, block, BLOCK_BYTES, slot).offset(offset).build()
+            }
         }
     }
 }
@@ -164,7 +200,8 @@ impl Ring {
 /// Sets how many bytes must be there before a socket counts as readable.
 fn set_low_water(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
     let (fd, value) = (socket.as_fd().as_raw_fd(), bytes.cast_signed());
-    // SAFETY: the descriptor is open while it is borrowed, and the value is an int that outlives the call, of the size told.
+    // SAFETY: the descriptor is open while it is borrowed, and the value is an int that outlives
+    // the call, of the size told.
     let result = unsafe {
         libc::setsockopt(
             fd,

@@ -1,5 +1,9 @@
 //! The rings that every test body runs on, and the files and sockets it runs with.
-#![allow(clippy::unwrap_used, dead_code, reason = "a failed step is a failed test; not every test uses all of it")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a failed step is a failed test; not every test uses all of it"
+)]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +12,8 @@ use std::os::unix::net::UnixStream;
 
 use ring::{Completion, Config, Errno, Fake, Faults, Io, Plain, Pool, Slot, Uring};
 
-/// Runs `body` on each kind of ring, with a pool of eight slots of 64 KiB that is registered where that is possible.
+/// Runs `body` on each kind of ring, with a pool of eight slots of 64 KiB that is registered where
+/// that is possible.
 ///
 /// A machine that forbids `io_uring` runs the rest; `probe.rs` is where its absence is a matter.
 pub(crate) fn on_each_ring(body: impl Fn(&str, &mut dyn Io, &Pool)) {
@@ -16,7 +21,11 @@ pub(crate) fn on_each_ring(body: impl Fn(&str, &mut dyn Io, &Pool)) {
     if ring::probe(0).is_ok() {
         body("registered", &mut uring(&[&pool]), &pool);
         body("unregistered", &mut uring(&[]), &pool);
-        body("faulty kernel ring", &mut ring::Faulty::over(uring(&[&pool]), 1, Faults::default()), &pool);
+        body(
+            "faulty kernel ring",
+            &mut ring::Faulty::over(uring(&[&pool]), 1, Faults::default()),
+            &pool,
+        );
     }
     body("plain", &mut Plain::new(ENTRIES, FILES).unwrap(), &pool);
     body("fake", &mut Fake::new(1, Faults::default()).unwrap(), &pool);

@@ -1,4 +1,5 @@
-//! `bench`: memory to memory between nodes, against line rate, over 1 … k NICs or with 1 … t threads each.
+//! `bench`: memory to memory between nodes, against line rate, over 1 … k NICs or with 1 … t
+//! threads each.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -26,7 +27,10 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     // What cannot be written is known before anything is measured.
     args.svg.as_deref().map_or(Ok(()), can_write)?;
     let bench = Bench { args, senders, receivers, stop };
-    let check = args.check.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+    let check = args
+        .check
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned());
     let mut figures = Figures {
         seconds_asked: args.seconds.as_secs_f64(),
         check,
@@ -37,7 +41,8 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     let ended = bench.measure(&mut figures)?;
     figures.error = ended.error.clone();
     // Of steps that are missing nobody knows whether they were better.
-    figures.threads_per_nic = threads_enough(&figures.steps).filter(|_| args.threads && ended.error.is_none());
+    figures.threads_per_nic =
+        threads_enough(&figures.steps).filter(|_| args.threads && ended.error.is_none());
     if let Some(path) = &args.svg {
         write(path, &svg(&figures))?;
     }
@@ -75,7 +80,9 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Error {
 /// Who sends and who receives. Nodes that are started for it need no names.
 fn sides(args: &BenchArgs) -> Result<(Vec<Address>, Vec<Address>)> {
     let given = |nodes: &Option<Nodes>| nodes.as_ref().map(|nodes| nodes.0.clone());
-    let local = |host: &str| (args.launch == Launch::Local).then(|| vec![Address { host: host.into(), port: 0 }]);
+    let local = |host: &str| {
+        (args.launch == Launch::Local).then(|| vec![Address { host: host.into(), port: 0 }])
+    };
     let side = |option: &str, nodes: Option<Vec<Address>>, host: &str| {
         nodes.or_else(|| local(host)).ok_or_else(|| {
             Error::new(Code::Usage, format!("{option} is missing"))
@@ -85,14 +92,19 @@ fn sides(args: &BenchArgs) -> Result<(Vec<Address>, Vec<Address>)> {
     let senders = side("--from", given(&args.from), "sender")?;
     let receivers = side("--to", given(&args.to), "receiver")?;
     for (option, nodes) in [("--from", &senders), ("--to", &receivers)] {
-        if let Some((_, twice)) = nodes.iter().enumerate().find(|(at, node)| nodes[..*at].contains(node)) {
-            return Err(Error::new(Code::Usage, format!("{option} names {twice} twice")).remedy("name each node once"));
+        if let Some((_, twice)) =
+            nodes.iter().enumerate().find(|(at, node)| nodes[..*at].contains(node))
+        {
+            return Err(Error::new(Code::Usage, format!("{option} names {twice} twice"))
+                .remedy("name each node once"));
         }
     }
     if let [only] = senders.as_slice()
         && receivers.contains(only)
     {
-        let what = format!("{only} is the only sender and a receiver, too: its own bytes would never see a NIC");
+        let what = format!(
+            "{only} is the only sender and a receiver, too: its own bytes would never see a NIC"
+        );
         return Err(Error::new(Code::Usage, what).remedy("name another node in --from or in --to"));
     }
     Ok((senders, receivers))
@@ -107,7 +119,8 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Measures over 1 … k NICs, or with 1 … t threads, and gives the last report: the one that failed, if one did.
+    /// Measures over 1 … k NICs, or with 1 … t threads, and gives the last report: the one that
+    /// failed, if one did.
     fn measure(&self, figures: &mut Figures) -> Result<Report> {
         // The first short run uses all NICs and all threads, and so tells how many there are.
         let first = self.run(Limits::default(), &vec![PROBE_BYTES; self.receivers.len()])?;
@@ -121,7 +134,10 @@ impl Bench<'_> {
                 break;
             }
             let (limits, nics) = if self.args.threads {
-                (Limits { threads: Some(count), ..Limits::default() }, u32::try_from(nics_max).unwrap_or(u32::MAX))
+                (
+                    Limits { threads: Some(count), ..Limits::default() },
+                    u32::try_from(nics_max).unwrap_or(u32::MAX),
+                )
             } else {
                 (Limits { nics: Some(count), ..Limits::default() }, count.get())
             };

@@ -33,7 +33,8 @@ pub(super) fn cancel(args: &CancelArgs) -> Result<ExitCode> {
 
 fn in_words(status: &Value) -> String {
     let bytes = |field: &str| human_bytes(status[field].as_u64().unwrap_or(0));
-    let (transfer, phase) = (status["transfer"].as_str().unwrap_or("?"), status["phase"].as_str().unwrap_or("?"));
+    let (transfer, phase) =
+        (status["transfer"].as_str().unwrap_or("?"), status["phase"].as_str().unwrap_or("?"));
     let (transfer, phase) = (printable(transfer), printable(phase));
     format!("{transfer}: {phase}, {} of {}", bytes("bytes"), bytes("bytes_total"))
 }
@@ -42,10 +43,15 @@ fn in_words(status: &Value) -> String {
 fn ask(master: &MasterArgs, query: Query) -> Result<Value> {
     let addresses = resolve_one(&master.address)?;
     let key = master.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)?;
-    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
+    let failed =
+        |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
     let now = Instant::now();
     let poll = Poll::new().map_err(failed)?;
-    let mut client = Client { poll, reach: Reach::new(now, &addresses, now + ANSWER_WITHIN), attempts: Vec::new() };
+    let mut client = Client {
+        poll,
+        reach: Reach::new(now, &addresses, now + ANSWER_WITHIN),
+        attempts: Vec::new(),
+    };
     let answer = client.converse(&key, query, &master.address.to_string());
     let answer = answer.map_err(|error| error.at(&master.address))?;
     // Whatever it says goes on as we print it.
@@ -73,7 +79,10 @@ impl Client {
                 Incoming::Message(bytes) => return Ok(control::decode::<Answer>(&bytes)?.json),
                 Incoming::Pending => {}
                 Incoming::Closed { .. } => {
-                    return Err(Error::new(Code::Unreachable, "the master ended before it answered"));
+                    return Err(Error::new(
+                        Code::Unreachable,
+                        "the master ended before it answered",
+                    ));
                 }
             }
             if Instant::now() >= self.reach.deadline() {
@@ -95,7 +104,9 @@ impl Client {
             for attempt in &mut self.attempts {
                 let Some((address, connection)) = attempt else { continue };
                 let error = match connection.ready(&NOBODY) {
-                    Ok(()) if connection.is_up() => return Ok(attempt.take().expect("it is one").1),
+                    Ok(()) if connection.is_up() => {
+                        return Ok(attempt.take().expect("it is one").1);
+                    }
                     Ok(()) if connection.deadline().is_none_or(|due| now < due) => continue,
                     Ok(()) => connection.overdue(),
                     Err(error) => error,
@@ -106,13 +117,18 @@ impl Client {
             if self.reach.is_over() {
                 return Err(self.reach.error(name));
             }
-            self.wait(self.reach.due().map_or(self.reach.deadline(), |due| due.min(self.reach.deadline())))?;
+            self.wait(
+                self.reach
+                    .due()
+                    .map_or(self.reach.deadline(), |due| due.min(self.reach.deadline())),
+            )?;
         }
     }
 
     fn dial(&mut self, address: SocketAddr, key: &Key) -> Result<()> {
         let hello = Hello { kind: Kind::Client, key_id: [0; 16] };
-        let mut connection = Connection::initiate(dial(address, None)?, hello, key, &[], self.reach.deadline())?;
+        let mut connection =
+            Connection::initiate(dial(address, None)?, hello, key, &[], self.reach.deadline())?;
         connection.register(self.poll.registry(), Token(self.attempts.len()))?;
         self.attempts.push(Some((address, connection)));
         Ok(())

@@ -21,8 +21,8 @@ use crate::units::{MIB, Span};
 
 /// Files of one command: a node is told all its rows in one message.
 const FILES_MAX: usize = crate::spec::NODE_ROWS_MAX;
-/// Where the next file begins in the data space: on the grid, so that its blocks are the file's own, and are written
-/// without the page cache.
+/// Where the next file begins in the data space: on the grid, so that its blocks are the file's
+/// own, and are written without the page cache.
 const FILE_ALIGNMENT: u64 = MIB;
 /// An id is told to every node; a longer one is cut and ends with its hash.
 const ID_BYTES_MAX: usize = crate::spec::ID_BYTES_MAX;
@@ -31,7 +31,8 @@ pub(super) fn copy(args: &CopyArgs) -> ExitCode {
     let id = id_of(args.sources(), args.destination());
     match rows(args) {
         Ok((rows, warnings)) => {
-            let settings = crate::transfer::Settings { launch_local: true, ..settings(&args.transfer) };
+            let settings =
+                crate::transfer::Settings { launch_local: true, ..settings(&args.transfer) };
             let spec = Spec { id, rows, ..Spec::default() };
             carry_out(&Transfer::from_spec(spec, settings), &args.transfer, warnings)
         }
@@ -48,17 +49,28 @@ fn rows(args: &CopyArgs) -> Result<(Vec<Row>, Vec<String>)> {
         let hosts = if operand.is_local() { vec![local.to_owned()] } else { operand.hosts.clone() };
         Ok(Place { hosts, path: absolute(operand, &root)?, typed: operand.to_string() })
     };
-    let sources = args.sources().iter().map(|source| place(source, &node_names.0)).collect::<Result<Vec<Place>>>()?;
+    let sources = args
+        .sources()
+        .iter()
+        .map(|source| place(source, &node_names.0))
+        .collect::<Result<Vec<Place>>>()?;
     let files = group(sources)?;
     if files.len() > FILES_MAX {
-        let what = format!("{} files are more than one command copies: {FILES_MAX} are the most", files.len());
-        return Err(Error::new(Code::Usage, what).remedy("copy them in several commands, or pack them first"));
+        let what = format!(
+            "{} files are more than one command copies: {FILES_MAX} are the most",
+            files.len()
+        );
+        return Err(Error::new(Code::Usage, what)
+            .remedy("copy them in several commands, or pack them first"));
     }
     let mut destination = place(args.destination(), &node_names.1)?;
     let is_directory = destination.names_directory() || below(&root, &destination.path).is_dir();
     if let ([first, second, ..], false) = (files.as_slice(), is_directory) {
         let (first, second) = (first.name.display(), second.name.display());
-        let what = format!("{first} and {second} are two files, and {} is no directory", args.destination());
+        let what = format!(
+            "{first} and {second} are two files, and {} is no directory",
+            args.destination()
+        );
         return Err(Error::new(Code::Usage, what)
             .remedy("name a directory that exists, or end its name with a slash; replicas of one file have one name"));
     }
@@ -75,7 +87,8 @@ fn rows(args: &CopyArgs) -> Result<(Vec<Row>, Vec<String>)> {
         let bytes = survey(file, &target, &root, &mut warnings)?;
         let range = range(start, bytes)?;
         for source in &file.places {
-            let path = if root == Path::new("/") { real(&source.path) } else { source.path.clone() };
+            let path =
+                if root == Path::new("/") { real(&source.path) } else { source.path.clone() };
             rows.extend(source.hosts.iter().map(|host| row(Role::Sender, host, &path, range)));
         }
         rows.extend(destination.hosts.iter().map(|host| row(Role::Receiver, host, &target, range)));
@@ -95,12 +108,14 @@ fn check_launch(args: &CopyArgs) -> Result<()> {
     let remedy = if Path::new(&typed).exists() {
         format!("write ./{typed} for the file of that name here")
     } else {
-        "use --launch local to try it on this machine, or write a specification for running daemons".into()
+        "use --launch local to try it on this machine, or write a specification for running daemons"
+            .into()
     };
     Err(Error::new(Code::Usage, what).remedy(remedy))
 }
 
-/// What the nodes of local sources and of a local destination are called in reports: no host of an operand.
+/// What the nodes of local sources and of a local destination are called in reports: no host of an
+/// operand.
 fn node_names(args: &CopyArgs) -> (String, String) {
     let is_host = |name: &str| {
         let mut operands = args.sources().iter().chain([args.destination()]);
@@ -122,11 +137,15 @@ fn absolute(operand: &Operand, root: &Path) -> Result<PathBuf> {
         return Ok(operand.path.clone());
     }
     if !operand.is_local() || root != Path::new("/") {
-        let what = format!("{operand}: the path must start with a slash: it names a place below the node's root");
+        let what = format!(
+            "{operand}: the path must start with a slash: it names a place below the node's root"
+        );
         return Err(Error::new(Code::Usage, what));
     }
     let here = std::env::current_dir();
-    let here = here.map_err(|error| Error::new(Code::Usage, format!("there is no current directory: {error}")))?;
+    let here = here.map_err(|error| {
+        Error::new(Code::Usage, format!("there is no current directory: {error}"))
+    })?;
     Ok(here.join(&operand.path))
 }
 
@@ -134,17 +153,19 @@ fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The file that a local path leads to from here, which `/dev/stdin` does not from a node; the path itself where that is
-/// not to be found.
+/// The file that a local path leads to from here, which `/dev/stdin` does not from a node; the path
+/// itself where that is not to be found.
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.into())
 }
 
-/// A destination without `..`, which a node refuses: a local path is the user's own, and means what it means to the
-/// system. Below a root given with --root, `..` is left for the node to refuse.
+/// A destination without `..`, which a node refuses: a local path is the user's own, and means what
+/// it means to the system. Below a root given with --root, `..` is left for the node to refuse.
 fn real_parent(path: &Path, typed: &Operand, root: &Path) -> Result<PathBuf> {
     let climbs = path.components().any(|component| component == Component::ParentDir);
-    let (Some(parent), Some(name), true) = (path.parent(), path.file_name(), typed.is_local() && climbs) else {
+    let (Some(parent), Some(name), true) =
+        (path.parent(), path.file_name(), typed.is_local() && climbs)
+    else {
         return Ok(path.into());
     };
     if root != Path::new("/") {
@@ -163,8 +184,11 @@ fn survey(file: &File, target: &Path, root: &Path, warnings: &mut Vec<String>) -
     for place in &file.places {
         let path = below(root, &place.path);
         if same_file(&path, &below(root, target)) {
-            return Err(Error::new(Code::Usage, format!("{} is both source and destination", place.typed))
-                .remedy("name another destination"));
+            return Err(Error::new(
+                Code::Usage,
+                format!("{} is both source and destination", place.typed),
+            )
+            .remedy("name another destination"));
         }
         let found = survey::of(&path).map_err(|error| error.at(&place.typed))?;
         let Some((replica, known)) = first else {
@@ -173,10 +197,13 @@ fn survey(file: &File, target: &Path, root: &Path, warnings: &mut Vec<String>) -
         };
         if known.bytes != found.bytes {
             let (bytes, other) = (known.bytes, found.bytes);
-            let what =
-                format!("{} has {bytes} bytes and {} has {other}: they are not replicas", replica.typed, place.typed);
-            return Err(Error::new(Code::Integrity, what)
-                .remedy("compare the files; different files need different names, and a directory to go to"));
+            let what = format!(
+                "{} has {bytes} bytes and {} has {other}: they are not replicas",
+                replica.typed, place.typed
+            );
+            return Err(Error::new(Code::Integrity, what).remedy(
+                "compare the files; different files need different names, and a directory to go to",
+            ));
         }
         if known.modified_seconds != found.modified_seconds {
             warnings.push(format!(
@@ -194,9 +221,12 @@ fn same_file(one: &Path, other: &Path) -> bool {
 
 /// The range of the data space that a file gets.
 fn range(start: u64, bytes: u64) -> Result<Span> {
-    let end = start.checked_add(bytes).filter(|end| end.checked_next_multiple_of(FILE_ALIGNMENT).is_some());
+    let end = start
+        .checked_add(bytes)
+        .filter(|end| end.checked_next_multiple_of(FILE_ALIGNMENT).is_some());
     end.map(|end| Span::new(start, end)).ok_or_else(|| {
-        Error::new(Code::Usage, "the files have more than 2^64 bytes together").remedy("copy them in several commands")
+        Error::new(Code::Usage, "the files have more than 2^64 bytes together")
+            .remedy("copy them in several commands")
     })
 }
 
@@ -215,14 +245,19 @@ fn row(role: Role, host: &str, path: &Path, range: Span) -> Row {
     }
 }
 
-/// The transfer's id, by which another attempt finds what this one left: the first source and the destination, as typed.
+/// The transfer's id, by which another attempt finds what this one left: the first source and the
+/// destination, as typed.
 fn id_of(sources: &[Operand], destination: &Operand) -> String {
     let absolute = |operand: &Operand| {
         let here = std::env::current_dir().unwrap_or_default();
         let path = if operand.is_local() { here.join(&operand.path) } else { operand.path.clone() };
         let uri = DataUri::File(path).to_string();
         let hosts = Operand { path: PathBuf::new(), ..operand.clone() };
-        format!("{}{}", if operand.is_local() { String::new() } else { hosts.to_string() }, &uri["file://".len()..])
+        format!(
+            "{}{}",
+            if operand.is_local() { String::new() } else { hosts.to_string() },
+            &uri["file://".len()..]
+        )
     };
     let first = sources.first().map(absolute).unwrap_or_default();
     let more = match sources.len() {

@@ -42,7 +42,8 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A launched node serves the one who started it, with that user's rights; a daemon serves whoever has the key.
+/// A launched node serves the one who started it, with that user's rights; a daemon serves whoever
+/// has the key.
 fn allowed(args: &NodeArgs) -> Allowed {
     let allows = |kind| args.launched || args.allow.contains(&kind);
     Allowed { memory: allows(Allow::Mem), devices: allows(Allow::Devices) }
@@ -53,20 +54,22 @@ fn key(args: &NodeArgs) -> Result<Key> {
     if args.launched {
         // Not by way of the library's buffer, which would keep a copy.
         let stdin = std::io::stdin().as_fd().try_clone_to_owned().map(File::from);
-        let stdin =
-            stdin.map_err(|error| Error::new(Code::Refused, format!("no secret on standard input: {error}")))?;
+        let stdin = stdin.map_err(|error| {
+            Error::new(Code::Refused, format!("no secret on standard input: {error}"))
+        })?;
         return Key::read_line(stdin).map_err(|error| error.at("standard input"));
     }
     let Some(file) = &args.key_file else {
         return Options::check_insecure(false, args.insecure_no_key).map(|()| Key::open());
     };
-    // From here on there is a secret in memory: it goes into no core dump, and no other process of this user looks at it. A
-    // kernel or a filter that refuses leaves the daemon as it was.
+    // From here on there is a secret in memory: it goes into no core dump, and no other process of
+    // this user looks at it. A kernel or a filter that refuses leaves the daemon as it was.
     let _ = set_dumpable(false);
     Key::load(file)
 }
 
-/// A host whose own name leads to itself alone, as `127.0.1.1` in `/etc/hosts` has it, would wait for masters in vain.
+/// A host whose own name leads to itself alone, as `127.0.1.1` in `/etc/hosts` has it, would wait
+/// for masters in vain.
 fn say_if_inside(asked: &Address, listen: SocketAddr) {
     let is_name = asked.host.parse::<IpAddr>().is_err() && asked.host != "localhost";
     if is_name && listen.ip().is_loopback() {
@@ -82,6 +85,8 @@ fn pinning(pin: &Pin, listen: SocketAddr) -> Pinning {
     match pin {
         Pin::None => Pinning::None,
         Pin::List(cpus) => Pinning::List(cpus.clone()),
-        Pin::Auto => Pinning::Auto { spread: std::process::id() as usize + usize::from(listen.port()) },
+        Pin::Auto => {
+            Pinning::Auto { spread: std::process::id() as usize + usize::from(listen.port()) }
+        }
     }
 }

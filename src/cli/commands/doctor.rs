@@ -1,4 +1,5 @@
-//! `doctor`: what stands between this machine and line rate; with a peer, what stands between the two.
+//! `doctor`: what stands between this machine and line rate; with a peer, what stands between the
+//! two.
 
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
@@ -27,8 +28,8 @@ const TRY_FOR: Duration = Duration::from_secs(1);
 /// How long one of several addresses of a peer may take to be answered.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// What the node that is started for it serves below: a directory that is everywhere, with nothing in it to keep secret
-/// or to write. Patterns need none.
+/// What the node that is started for it serves below: a directory that is everywhere, with nothing
+/// in it to keep secret or to write. Patterns need none.
 const ROOT: &str = "/sys/class/net";
 
 pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
@@ -76,14 +77,17 @@ fn with_peer(peer: &Address, key_file: Option<&Path>) -> Result<Peer> {
     let try_out = TryOut { peer, own, secret, settings };
     let nics = affinity::nics(&affinity::Sysfs::at("/sys")).unwrap_or_default();
     let reaches = |own: IpAddr, far: IpAddr| {
-        nics.iter().flat_map(|nic| &nic.addresses).any(|address| address.ip == own && address.reaches(far))
+        nics.iter()
+            .flat_map(|nic| &nic.addresses)
+            .any(|address| address.ip == own && address.reaches(far))
     };
     let (mut tried, mut warnings) = (Vec::new(), Vec::new());
     for direction in [Direction::Out, Direction::In] {
         let report = try_out.moved(direction, &mut warnings)?;
         let is_peer = |node: &&NodeReport| node.name == peer.to_string();
         let there = report.nodes.iter().find(is_peer).expect("both nodes are in the report");
-        let here = report.nodes.iter().find(|node| !is_peer(node)).expect("both nodes are in the report");
+        let here =
+            report.nodes.iter().find(|node| !is_peer(node)).expect("both nodes are in the report");
         tried.extend(pairs(direction, (here, there), report.seconds, reaches));
     }
     warnings.sort();
@@ -91,10 +95,11 @@ fn with_peer(peer: &Address, key_file: Option<&Path>) -> Result<Peer> {
     Ok(Peer { name: peer.to_string(), pairs: tried, warnings })
 }
 
-/// The address of a peer that takes connections, of all that its name has; the first where none does: the transfer that
-/// follows says why.
+/// The address of a peer that takes connections, of all that its name has; the first where none
+/// does: the transfer that follows says why.
 fn answering(addresses: &[SocketAddr]) -> SocketAddr {
-    let answers = |address: &&SocketAddr| TcpStream::connect_timeout(address, ANSWER_WITHIN).is_ok();
+    let answers =
+        |address: &&SocketAddr| TcpStream::connect_timeout(address, ANSWER_WITHIN).is_ok();
     let mut several = addresses.iter().filter(|_| addresses.len() > 1);
     several.find(answers).copied().unwrap_or(addresses[0])
 }
@@ -107,7 +112,8 @@ fn address_towards(remote: SocketAddr) -> Result<IpAddr> {
         socket.local_addr()
     });
     own.map(|own| own.ip()).map_err(|error| {
-        Error::new(Code::Unreachable, format!("no way from here to {remote}: {error}")).remedy("look at `ip route`")
+        Error::new(Code::Unreachable, format!("no way from here to {remote}: {error}"))
+            .remedy("look at `ip route`")
     })
 }
 
@@ -140,9 +146,11 @@ impl TryOut<'_> {
 
     fn run(&self, direction: Direction, bytes: u64) -> Result<Report> {
         // A launched node serves one master, and ends with it.
-        let program = own_program()
-            .ok_or_else(|| Error::new(Code::Internal, "this program cannot find itself").remedy("mount /proc"))?;
-        let orders = Orders { program: &program, root: Path::new(ROOT), secret: &self.secret, slots: None };
+        let program = own_program().ok_or_else(|| {
+            Error::new(Code::Internal, "this program cannot find itself").remedy("mount /proc")
+        })?;
+        let orders =
+            Orders { program: &program, root: Path::new(ROOT), secret: &self.secret, slots: None };
         let launched = launch::here(self.own, orders)?;
         let node = launched.addresses().next().expect("one was started");
         let here = [Address { host: node.ip().to_string(), port: node.port() }];

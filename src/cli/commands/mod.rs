@@ -1,4 +1,5 @@
-//! What each command does. A command's result goes to standard output; everything else goes to standard error.
+//! What each command does. A command's result goes to standard output; everything else goes to
+//! standard error.
 //!
 //! With `--json` every ending prints one object, also where a command could not begin.
 
@@ -38,9 +39,13 @@ pub fn main() -> ExitCode {
 fn carry_out() -> ExitCode {
     let (command, log) = match Args::read(std::env::args_os()) {
         Ok(Args { command, log }) => (command, log),
-        Err(Mistyped::Help(text)) => return ended(false, output::print(&text).map(|()| ExitCode::SUCCESS)),
+        Err(Mistyped::Help(text)) => {
+            return ended(false, output::print(&text).map(|()| ExitCode::SUCCESS));
+        }
         Err(Mistyped::Usage { json: false, text, .. }) => return usage(&text),
-        Err(Mistyped::Usage { json: true, transfer, error, .. }) if transfer => return run::mistyped(&error),
+        Err(Mistyped::Usage { json: true, transfer, error, .. }) if transfer => {
+            return run::mistyped(&error);
+        }
         Err(Mistyped::Usage { error, .. }) => return failed(true, &error),
     };
     let is_daemon = matches!(&command, Command::Node(node) if !node.launched);
@@ -61,7 +66,9 @@ fn carry_out() -> ExitCode {
         (Ok(()), Command::Node(args)) => ended(json, daemon::node(&args)),
         (Ok(()), Command::Status(args)) => ended(json, client::status(&args)),
         (Ok(()), Command::Cancel(args)) => ended(json, client::cancel(&args)),
-        (Ok(()), Command::Keygen(args)) => ended(json, Key::keygen(&args.file).map(|_| ExitCode::SUCCESS)),
+        (Ok(()), Command::Keygen(args)) => {
+            ended(json, Key::keygen(&args.file).map(|_| ExitCode::SUCCESS))
+        }
     }
 }
 
@@ -73,7 +80,8 @@ fn ended(json: bool, done: Result<ExitCode>) -> ExitCode {
 fn read_spec(path: &Path) -> Result<Spec> {
     let name = path.display().to_string();
     let cannot = |error: std::io::Error| {
-        Error::new(Code::Usage, format!("{name}: cannot be read: {error}")).remedy("name a specification file")
+        Error::new(Code::Usage, format!("{name}: cannot be read: {error}"))
+            .remedy("name a specification file")
     };
     let mut bytes = Vec::new();
     // One byte more than a specification may have says that it is too long, however long it is.

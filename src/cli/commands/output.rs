@@ -13,15 +13,17 @@ use crate::units::printable_json;
 /// Prints a result.
 ///
 /// # Errors
-/// `Data` where it cannot be written. A reader that has gone away (`| head`) is not an error of ours.
+/// `Data` where it cannot be written. A reader that has gone away (`| head`) is not an error of
+/// ours.
 pub(super) fn print(result: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "{}", result.trim_end()).and_then(|()| out.flush());
     match written {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Error::new(Code::Data, format!("the result cannot be written to standard output: {error}"))
-                .remedy("look at what standard output leads to"))
-        }
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::new(
+            Code::Data,
+            format!("the result cannot be written to standard output: {error}"),
+        )
+        .remedy("look at what standard output leads to")),
         _ => Ok(()),
     }
 }

@@ -32,7 +32,8 @@ pub(super) fn plan(args: &PlanArgs) -> Result<ExitCode> {
     let nobody = vec![None; roster.entries.len()];
     let problem = roster.problem(&nobody);
     let began = Instant::now();
-    let plan = crate::plan::plan(&problem, scheduler(args.scheduler)).map_err(|error| error.at(args.spec.display()))?;
+    let plan = crate::plan::plan(&problem, scheduler(args.scheduler))
+        .map_err(|error| error.at(args.spec.display()))?;
     let planning_seconds = began.elapsed().as_secs_f64();
     let assumes_speed = roster.assumes_speed(&nobody);
     let simulated = if args.simulate {
@@ -44,7 +45,14 @@ pub(super) fn plan(args: &PlanArgs) -> Result<ExitCode> {
         let captions = if assumes_speed { vec![ASSUMED.to_owned()] } else { Vec::new() };
         write(path, &Picture::new(&spec.id, &roster, &problem, &plan, captions).svg())?;
     }
-    let said = Said { transfer: &spec.id, roster: &roster, plan: &plan, assumes_speed, planning_seconds, simulated };
+    let said = Said {
+        transfer: &spec.id,
+        roster: &roster,
+        plan: &plan,
+        assumes_speed,
+        planning_seconds,
+        simulated,
+    };
     if args.json { print_json(&said.json()) } else { print(&said.in_words()) }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -129,7 +137,10 @@ impl Said<'_> {
         let segment = |(senders, receivers): Asking| SegmentJson {
             range: span.to_string(),
             bytes: span.bytes(),
-            senders: senders.into_iter().map(|(node, weight)| SenderJson { node: self.name(node), weight }).collect(),
+            senders: senders
+                .into_iter()
+                .map(|(node, weight)| SenderJson { node: self.name(node), weight })
+                .collect(),
             receivers: receivers.into_iter().map(|node| self.name(node)).collect(),
         };
         planned.by_senders().into_iter().map(segment).collect()
@@ -141,15 +152,24 @@ impl Said<'_> {
         for planned in self.plan.planned.iter().take(SEGMENTS_SHOWN_MAX) {
             let span = planned.segment.span;
             for (senders, receivers) in planned.by_senders() {
-                let from = senders.iter().map(|(node, weight)| format!("{} {:.0}%", self.name(*node), weight * 100.0));
+                let from = senders
+                    .iter()
+                    .map(|(node, weight)| format!("{} {:.0}%", self.name(*node), weight * 100.0));
                 let from: Vec<String> = from.collect();
                 let to: Vec<String> = receivers.iter().map(|node| self.name(*node)).collect();
-                table.add_row([span.to_string(), human_bytes(span.bytes()), from.join(", "), to.join(", ")]);
+                table.add_row([
+                    span.to_string(),
+                    human_bytes(span.bytes()),
+                    from.join(", "),
+                    to.join(", "),
+                ]);
             }
         }
         let hidden = self.plan.planned.len().saturating_sub(SEGMENTS_SHOWN_MAX);
-        let more = if hidden > 0 { format!("… and {hidden} more segments\n") } else { String::new() };
-        let assumed = if self.assumes_speed { format!("speed      {ASSUMED}\n") } else { String::new() };
+        let more =
+            if hidden > 0 { format!("… and {hidden} more segments\n") } else { String::new() };
+        let assumed =
+            if self.assumes_speed { format!("speed      {ASSUMED}\n") } else { String::new() };
         let simulated = self.simulated.as_ref().map_or_else(String::new, Simulated::in_words);
         let Plan { scheduler, predicted_seconds, bound, .. } = self.plan;
         format!(

@@ -28,10 +28,16 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     carry_out(&Transfer::from_spec(spec, settings(&args.transfer)), &args.transfer, Vec::new())
 }
 
-/// Runs a transfer with progress, and prints what it came to; `noticed` are warnings from before it began.
-pub(super) fn carry_out(transfer: &Transfer, args: &TransferArgs, noticed: Vec<String>) -> ExitCode {
+/// Runs a transfer with progress, and prints what it came to; `noticed` are warnings from before it
+/// began.
+pub(super) fn carry_out(
+    transfer: &Transfer,
+    args: &TransferArgs,
+    noticed: Vec<String>,
+) -> ExitCode {
     let handle = transfer.handle();
-    let ended = cancel_on_signals(move || handle.cancel()).and_then(|()| watch(transfer, args.progress));
+    let ended =
+        cancel_on_signals(move || handle.cancel()).and_then(|()| watch(transfer, args.progress));
     let mut report = match ended {
         Ok(report) => report,
         Err(error) => return failed(&transfer.spec().id, args, &error),
@@ -54,7 +60,11 @@ pub(super) fn carry_out(transfer: &Transfer, args: &TransferArgs, noticed: Vec<S
 /// Says why a transfer did not begin, and gives the exit status.
 pub(super) fn failed(id: &str, args: &TransferArgs, error: &Error) -> ExitCode {
     let scheduler = scheduler(args.scheduler).name();
-    transfer_failed(args.json, &Report::failed(id, scheduler, checking(args.check).name(), error), error)
+    transfer_failed(
+        args.json,
+        &Report::failed(id, scheduler, checking(args.check).name(), error),
+        error,
+    )
 }
 
 /// As [`failed`], for a command line that asks for JSON and is wrong otherwise.
@@ -106,7 +116,8 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
     }
 }
 
-/// This program, which nodes on this machine run. Where the system does not say what it is, starting one says so.
+/// This program, which nodes on this machine run. Where the system does not say what it is,
+/// starting one says so.
 pub(super) fn own_program() -> Option<PathBuf> {
     std::env::current_exe().ok()
 }
@@ -166,9 +177,11 @@ impl Rates {
         let peers = conductor.roster().entries.iter().zip(conductor.peers());
         let per_node = peers.filter(|(entry, _)| entry.receives()).map(|(entry, peer)| {
             let name = entry.address.to_string();
-            let (since, before, rate) = self.0.entry(name.clone()).or_insert((now, peer.landed_bytes, 0.0));
+            let (since, before, rate) =
+                self.0.entry(name.clone()).or_insert((now, peer.landed_bytes, 0.0));
             if peer.landed_bytes > *before {
-                *rate = (peer.landed_bytes - *before) as f64 * 8.0 / (now - *since).as_secs_f64().max(1e-3);
+                *rate = (peer.landed_bytes - *before) as f64 * 8.0
+                    / (now - *since).as_secs_f64().max(1e-3);
                 (*since, *before) = (now, peer.landed_bytes);
             }
             NodeProgress { name, bytes: peer.landed_bytes, rate: BitRate(*rate as u64) }

@@ -9,8 +9,8 @@ use crate::units::BitRate;
 
 /// The usual size of jumbo frames.
 const MTU_JUMBO: u32 = 9000;
-/// Where one queue, and so one CPU for all of a NIC's interrupts, begins to be the limit: about what a CPU takes from a
-/// driver in small frames.
+/// Where one queue, and so one CPU for all of a NIC's interrupts, begins to be the limit: about
+/// what a CPU takes from a driver in small frames.
 const QUEUE_MBIT_MAX: u32 = 10_000;
 
 pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
@@ -18,10 +18,16 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
     if let Some(error) = &machine.nics_error {
         let found = finding(Level::Shortfall, "NICs", format!("they cannot be listed: {error}"));
         findings.push(
-            found.costs("nodes use one address and know nothing of its NIC").mended_by("mount -t sysfs sysfs /sys"),
+            found
+                .costs("nodes use one address and know nothing of its NIC")
+                .mended_by("mount -t sysfs sysfs /sys"),
         );
     } else if machine.rails().next().is_none() {
-        let found = finding(Level::Shortfall, "NICs", "none is up, has an address and leads out of this machine");
+        let found = finding(
+            Level::Shortfall,
+            "NICs",
+            "none is up, has an address and leads out of this machine",
+        );
         findings.push(
             found
                 .costs("nodes can only listen on 127.0.0.1, or on what --nic names")
@@ -29,7 +35,11 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
         );
     }
     if let Some(error) = &machine.netlink_error {
-        let found = finding(Level::Note, "NICs", format!("their addresses cannot be asked for by netlink: {error}"));
+        let found = finding(
+            Level::Note,
+            "NICs",
+            format!("their addresses cannot be asked for by netlink: {error}"),
+        );
         findings.push(
             found
                 .costs("addresses are pieced together from /proc/net, and one in a subnet of its own may be missed")
@@ -39,9 +49,12 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
     for nic in &machine.nics {
         match nic.usage {
             Usage::Rail => findings.extend(rail(machine, nic)),
-            Usage::Down if nic.driver.is_some() => findings.push(
-                unused(nic, "down").mended_by(format!("ip link set dev {} up, if there is a cable in it", nic.name)),
-            ),
+            Usage::Down if nic.driver.is_some() => {
+                findings.push(unused(nic, "down").mended_by(format!(
+                    "ip link set dev {} up, if there is a cable in it",
+                    nic.name
+                )))
+            }
             Usage::NoAddress if nic.driver.is_some() => {
                 findings.push(unused(nic, "up, but without an address").mended_by(format!(
                     "ip address add ADDRESS/PREFIX dev {}, unless it is part of a bond or a bridge",
@@ -71,7 +84,9 @@ fn rail(machine: &Machine, nic: &NicReading) -> Vec<Finding> {
     if !findings.is_empty() {
         return findings;
     }
-    let speed = nic.speed_mbit.map_or_else(|| "-".into(), |mbit| BitRate(u64::from(mbit) * 1_000_000).to_string());
+    let speed = nic
+        .speed_mbit
+        .map_or_else(|| "-".into(), |mbit| BitRate(u64::from(mbit) * 1_000_000).to_string());
     vec![finding(Level::Ok, &nic.name, format!("{speed}, MTU {}", nic.mtu))]
 }
 
@@ -95,8 +110,14 @@ fn mtu(nic: &NicReading) -> Option<Finding> {
     let found = finding(Level::Note, &nic.name, format!("MTU {}", nic.mtu));
     Some(
         found
-            .costs(format!("{:.1} % of the line is headers, and every packet costs processor time", headers(nic.mtu)))
-            .mended_by(format!("ip link set dev {} mtu {MTU_JUMBO}, if all switches and peers have it too", nic.name)),
+            .costs(format!(
+                "{:.1} % of the line is headers, and every packet costs processor time",
+                headers(nic.mtu)
+            ))
+            .mended_by(format!(
+                "ip link set dev {} mtu {MTU_JUMBO}, if all switches and peers have it too",
+                nic.name
+            )),
     )
 }
 
@@ -127,8 +148,10 @@ fn memory_node(machine: &Machine, nic: &NicReading) -> Option<Finding> {
     if nic.numa_node.is_some() || machine.numa_node_count < 2 {
         return None;
     }
-    let found =
-        format!("this machine has {} memory nodes, and the NIC does not say on which it is", machine.numa_node_count);
+    let found = format!(
+        "this machine has {} memory nodes, and the NIC does not say on which it is",
+        machine.numa_node_count
+    );
     let cost = "its rail may run on the far one, where every byte crosses between sockets";
     Some(
         finding(Level::Note, &nic.name, found)
@@ -139,21 +162,25 @@ fn memory_node(machine: &Machine, nic: &NicReading) -> Option<Finding> {
 
 /// A launcher that left us only CPUs of the other socket.
 fn near(machine: &Machine, nic: &NicReading) -> Option<Finding> {
-    let is_far = !nic.cpus.is_empty() && !nic.cpus.iter().any(|cpu| machine.cpus_allowed.contains(cpu));
+    let is_far =
+        !nic.cpus.is_empty() && !nic.cpus.iter().any(|cpu| machine.cpus_allowed.contains(cpu));
     if !is_far || machine.cpus_allowed.is_empty() {
         return None;
     }
     let (near, allowed) = (list(&nic.cpus), list(&machine.cpus_allowed));
     let found = format!("the CPUs near it are {near}, but this process may run on {allowed} only");
     let cost = "its rail runs on another socket, and every byte crosses between sockets";
-    let remedy = format!("taskset -c {near} cep-fast …, or srun --cpu-bind=map_cpu:{}", nic.cpus[0]);
+    let remedy =
+        format!("taskset -c {near} cep-fast …, or srun --cpu-bind=map_cpu:{}", nic.cpus[0]);
     Some(finding(Level::Shortfall, &nic.name, found).costs(cost).mended_by(remedy))
 }
 
-/// Two NICs in one subnet, of which each answers when the other's address is asked for: peers then send to either.
+/// Two NICs in one subnet, of which each answers when the other's address is asked for: peers then
+/// send to either.
 fn one_for_the_other(machine: &Machine) -> Option<Finding> {
     let rails: Vec<&NicReading> = machine.rails().filter(|nic| nic.arp_ignore == Some(0)).collect();
-    let subnets = |nic: &NicReading| nic.addresses.iter().filter_map(|own| subnet(own)).collect::<Vec<_>>();
+    let subnets =
+        |nic: &NicReading| nic.addresses.iter().filter_map(|own| subnet(own)).collect::<Vec<_>>();
     let is_shared = |nic: &&&NicReading| {
         let others = rails.iter().filter(|other| other.name != nic.name);
         others.flat_map(|other| subnets(other)).any(|theirs| subnets(nic).contains(&theirs))
@@ -162,7 +189,10 @@ fn one_for_the_other(machine: &Machine) -> Option<Finding> {
     if names.is_empty() {
         return None;
     }
-    let found = format!("{} are in one subnet, and each answers for the others' addresses", names.join(" and "));
+    let found = format!(
+        "{} are in one subnet, and each answers for the others' addresses",
+        names.join(" and ")
+    );
     Some(
         finding(Level::Shortfall, names[0], found)
             .costs("what is sent to one may arrive by another, so that together they may carry no more than one does")
@@ -188,6 +218,9 @@ fn cpus_for_rails(machine: &Machine) -> Option<Finding> {
     if cpus >= rails {
         return Some(finding(Level::Ok, "CPUs", found));
     }
-    let found = finding(Level::Shortfall, "CPUs", found).costs("rails share CPUs, each for the work of one");
-    Some(found.mended_by(format!("srun --cpus-per-task={rails}, or taskset -c with {rails} CPUs at least")))
+    let found = finding(Level::Shortfall, "CPUs", found)
+        .costs("rails share CPUs, each for the work of one");
+    Some(found.mended_by(format!(
+        "srun --cpus-per-task={rails}, or taskset -c with {rails} CPUs at least"
+    )))
 }

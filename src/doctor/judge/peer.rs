@@ -7,26 +7,30 @@ use crate::units::BitRate;
 
 /// Less than this part of what the fastest pair carried is nothing: a block or two that were tried.
 const NOTHING_PART: f64 = 0.02;
-/// What a pair should reach of what packets leave of its line: a run of a second has its slow start in it.
+/// What a pair should reach of what packets leave of its line: a run of a second has its slow start
+/// in it.
 const GOODPUT_PART: f64 = 0.8;
 /// What a pair should reach of what the fastest one does, where its line is no slower.
 const FELLOW_PART: f64 = 0.5;
 
 pub(crate) fn judge(peer: &Peer) -> Vec<Finding> {
-    let is_new =
-        |warning: &&String| !warning.contains(" carried nothing from ") && !warning.contains(" itself counted ");
+    let is_new = |warning: &&String| {
+        !warning.contains(" carried nothing from ") && !warning.contains(" itself counted ")
+    };
     let said = peer.warnings.iter().filter(is_new);
     let said = said.map(|warning| {
-        finding(Level::Note, &peer.name, warning.clone())
-            .costs("time before bytes move")
-            .mended_by("as it says; `cep-fast doctor` on each machine names NICs that answer for each other")
+        finding(Level::Note, &peer.name, warning.clone()).costs("time before bytes move").mended_by(
+            "as it says; `cep-fast doctor` on each machine names NICs that answer for each other",
+        )
     });
     peer.pairs.iter().map(|pair| one(peer, pair)).chain(said).collect()
 }
 
 fn one(peer: &Peer, pair: &Pair) -> Finding {
     let fellows = peer.pairs.iter().filter(|other| other.direction == pair.direction);
-    let fastest = fellows.max_by(|a, b| a.gbit_per_s.total_cmp(&b.gbit_per_s)).expect("the pair is one of them");
+    let fastest = fellows
+        .max_by(|a, b| a.gbit_per_s.total_cmp(&b.gbit_per_s))
+        .expect("the pair is one of them");
     let rate = BitRate((pair.gbit_per_s * 1e9) as u64);
     let found = |level, text: String| finding(level, &pair.to_string(), text);
     if pair.bytes == 0 || pair.gbit_per_s < NOTHING_PART * fastest.gbit_per_s {
@@ -50,9 +54,14 @@ fn one(peer: &Peer, pair: &Pair) -> Finding {
         return slow(found(Level::Shortfall, format!("{rate} of a line of {line}")), peer, pair);
     }
     let is_slower = |line: f64| fastest.line_gbit_per_s.is_some_and(|other| line < other);
-    if pair.gbit_per_s < FELLOW_PART * fastest.gbit_per_s && !pair.line_gbit_per_s.is_some_and(is_slower) {
+    if pair.gbit_per_s < FELLOW_PART * fastest.gbit_per_s
+        && !pair.line_gbit_per_s.is_some_and(is_slower)
+    {
         return slow(
-            found(Level::Shortfall, format!("{rate}, where {fastest} has {}", fastest_rate(fastest))),
+            found(
+                Level::Shortfall,
+                format!("{rate}, where {fastest} has {}", fastest_rate(fastest)),
+            ),
             peer,
             pair,
         );
@@ -79,9 +88,13 @@ fn slow(found: Finding, peer: &Peer, pair: &Pair) -> Finding {
 
 /// Payload that was counted by another NIC, here or there.
 fn misled(pair: &Pair) -> Option<Finding> {
-    let sides = [("here", &pair.nic, &pair.carried_by), ("at the peer", &pair.peer_nic, &pair.peer_carried_by)];
-    let (place, nic, by) =
-        sides.into_iter().find_map(|(place, nic, by)| Some((place, nic, by.as_ref().filter(|by| *by != nic)?)))?;
+    let sides = [
+        ("here", &pair.nic, &pair.carried_by),
+        ("at the peer", &pair.peer_nic, &pair.peer_carried_by),
+    ];
+    let (place, nic, by) = sides
+        .into_iter()
+        .find_map(|(place, nic, by)| Some((place, nic, by.as_ref().filter(|by| *by != nic)?)))?;
     let by = if by == ANOTHER { "none of the NICs in use" } else { by };
     let sends = (pair.direction == Direction::Out) == (place == "here");
     let remedy = if sends {
@@ -90,6 +103,10 @@ fn misled(pair: &Pair) -> Option<Finding> {
         "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 there, where two NICs are in one subnet; look at \
          the routes of the other side"
     };
-    let found = finding(Level::Shortfall, &pair.to_string(), format!("{place}, {by} carried what {nic} should have"));
+    let found = finding(
+        Level::Shortfall,
+        &pair.to_string(),
+        format!("{place}, {by} carried what {nic} should have"),
+    );
     Some(found.costs("two rails share one line").mended_by(remedy))
 }

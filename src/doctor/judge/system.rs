@@ -28,18 +28,29 @@ fn with_ring(machine: &Machine, io_uring: &IoUring) -> Vec<Finding> {
     if !io_uring.is_deferred {
         let found = format!("Linux {} has no DEFER_TASKRUN", machine.kernel);
         let cost = "completions interrupt the rail instead of waiting for it";
-        findings.push(finding(Level::Shortfall, "io_uring", found).costs(cost).mended_by("run Linux 6.1 or later"));
+        findings.push(
+            finding(Level::Shortfall, "io_uring", found)
+                .costs(cost)
+                .mended_by("run Linux 6.1 or later"),
+        );
     }
-    let (spared, needed): (Vec<&str>, Vec<&str>) = io_uring.missing.iter().partition(|name| **name == ZERO_COPY);
+    let (spared, needed): (Vec<&str>, Vec<&str>) =
+        io_uring.missing.iter().partition(|name| **name == ZERO_COPY);
     if !needed.is_empty() {
         let found = format!("this kernel lacks {}", needed.join(", "));
         let cost = "what needs them fails or is done in other ways";
-        findings.push(finding(Level::Shortfall, "io_uring", found).costs(cost).mended_by("run Linux 6.1 or later"));
+        findings.push(
+            finding(Level::Shortfall, "io_uring", found)
+                .costs(cost)
+                .mended_by("run Linux 6.1 or later"),
+        );
     }
     if !spared.is_empty() {
         let found = format!("this kernel lacks {ZERO_COPY}");
         let cost = "nothing yet: this version copies into the socket";
-        findings.push(finding(Level::Note, "io_uring", found).costs(cost).mended_by("run Linux 6.1 or later"));
+        findings.push(
+            finding(Level::Note, "io_uring", found).costs(cost).mended_by("run Linux 6.1 or later"),
+        );
     }
     if findings.is_empty() {
         findings.push(finding(Level::Ok, "io_uring", "allowed, with all that is needed"));
@@ -48,7 +59,8 @@ fn with_ring(machine: &Machine, io_uring: &IoUring) -> Vec<Finding> {
     findings
 }
 
-/// Trying tells: the limit does not bind the privileged, and is shared with the user's other processes.
+/// Trying tells: the limit does not bind the privileged, and is shared with the user's other
+/// processes.
 fn memlock(machine: &Machine, locked: &Result<(), Obstacle>) -> Finding {
     let wanted = human_bytes(machine.locked_bytes_wanted);
     let limit = machine.memlock_bytes.map_or_else(|| "unlimited".into(), human_bytes);
@@ -59,12 +71,15 @@ fn memlock(machine: &Machine, locked: &Result<(), Obstacle>) -> Finding {
     );
     match locked {
         Err(Obstacle { cause, .. }) => {
-            let found =
-                format!("{wanted} for a node that sends and receives were refused, the limit being {limit}: {cause}");
+            let found = format!(
+                "{wanted} for a node that sends and receives were refused, the limit being {limit}: {cause}"
+            );
             let cost = "slots are not registered: the kernel looks up and pins their pages at every operation";
             finding(Level::Shortfall, "memlock", found).costs(cost).mended_by(raised)
         }
-        Ok(()) if is_enough => finding(Level::Ok, "memlock", format!("{wanted} wanted, limit {limit}")),
+        Ok(()) if is_enough => {
+            finding(Level::Ok, "memlock", format!("{wanted} wanted, limit {limit}"))
+        }
         Ok(()) => {
             let found = format!("{wanted} wanted, limit {limit}, which does not bind this user");
             let cost = "nothing to this user; slots of users without privileges are not registered";
@@ -93,10 +108,14 @@ fn governor(governors: &[Governor]) -> Option<Finding> {
     if governors.is_empty() {
         return None;
     }
-    let lazy: Vec<&Governor> = governors.iter().filter(|governor| governor.name != "performance").collect();
-    let Some(first) = lazy.first() else { return Some(finding(Level::Ok, "governor", "performance")) };
+    let lazy: Vec<&Governor> =
+        governors.iter().filter(|governor| governor.name != "performance").collect();
+    let Some(first) = lazy.first() else {
+        return Some(finding(Level::Ok, "governor", "performance"));
+    };
     let cpus: Vec<usize> = lazy.iter().map(|governor| governor.cpu).collect();
-    let found = finding(worst(&lazy), "governor", format!("{} on CPUs {}", first.name, list(&cpus)));
+    let found =
+        finding(worst(&lazy), "governor", format!("{} on CPUs {}", first.name, list(&cpus)));
     let found = match found.level {
         Level::Shortfall => found.costs("these CPUs stay at their lowest clock"),
         _ => found.costs("CPUs take a while to speed up, in which a queue runs full or dry"),
@@ -104,10 +123,13 @@ fn governor(governors: &[Governor]) -> Option<Finding> {
     Some(found.mended_by("cpupower frequency-set -g performance"))
 }
 
-/// `powersave` is the lowest clock, except where the processor itself decides and takes it as advice.
+/// `powersave` is the lowest clock, except where the processor itself decides and takes it as
+/// advice.
 fn worst(lazy: &[&Governor]) -> Level {
-    let decides_itself = |driver: &str| driver.starts_with("intel_pstate") || driver.starts_with("amd-pstate-epp");
-    let is_slowest =
-        |governor: &&&Governor| governor.name == "powersave" && !governor.driver.as_deref().is_some_and(decides_itself);
+    let decides_itself =
+        |driver: &str| driver.starts_with("intel_pstate") || driver.starts_with("amd-pstate-epp");
+    let is_slowest = |governor: &&&Governor| {
+        governor.name == "powersave" && !governor.driver.as_deref().is_some_and(decides_itself)
+    };
     if lazy.iter().any(|governor| is_slowest(&governor)) { Level::Shortfall } else { Level::Note }
 }

@@ -7,7 +7,8 @@ use crate::units::{BitRate, MIB, human_bytes};
 
 /// The round trip that buffers should cover: between continents.
 const ROUND_TRIP_SECONDS: f64 = 0.1;
-/// What a socket should be able to hold in any case: a few blocks of 1 MiB, and what Linux allows a receiver by default.
+/// What a socket should be able to hold in any case: a few blocks of 1 MiB, and what Linux allows a
+/// receiver by default.
 const BUFFER_BYTES_MIN: u64 = 6 * MIB;
 /// The kernel keeps these limits in an `int`.
 const BUFFER_BYTES_MAX: u64 = i32::MAX as u64;
@@ -25,7 +26,11 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
 }
 
 fn control(name: &str) -> Finding {
-    let found = finding(if CONTROLS.contains(&name) { Level::Ok } else { Level::Note }, "congestion control", name);
+    let found = finding(
+        if CONTROLS.contains(&name) { Level::Ok } else { Level::Note },
+        "congestion control",
+        name,
+    );
     match found.level {
         Level::Ok => found,
         _ => found
@@ -36,7 +41,8 @@ fn control(name: &str) -> Finding {
 
 /// A flow never has more on its way than the socket at either end may hold.
 fn buffer(name: &str, [least, first, most]: [u64; 3], line_bits: Option<u64>) -> Finding {
-    let product = line_bits.map_or(0, |bits| (BitRate(bits).bytes_per_second() * ROUND_TRIP_SECONDS) as u64);
+    let product =
+        line_bits.map_or(0, |bits| (BitRate(bits).bytes_per_second() * ROUND_TRIP_SECONDS) as u64);
     let wanted = product.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
     let found = format!("a socket may hold {}", human_bytes(most));
     if most >= wanted {

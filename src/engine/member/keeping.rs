@@ -1,7 +1,8 @@
-//! What a receiver keeps for an attempt that continues this one: what has landed, with its check and where it came from.
+//! What a receiver keeps for an attempt that continues this one: what has landed, with its check
+//! and where it came from.
 //!
-//! A piece that another receiver passed on counts as coming from the first of the senders that offer it: replicas are
-//! alike, and if that one is what it was, so is the piece.
+//! A piece that another receiver passed on counts as coming from the first of the senders that
+//! offer it: replicas are alike, and if that one is what it was, so is the piece.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +49,8 @@ impl Keeper {
         }
     }
 
-    /// What an earlier attempt has left, of which `kept` (ascending, apart from each other) is still good.
+    /// What an earlier attempt has left, of which `kept` (ascending, apart from each other) is
+    /// still good.
     pub(super) fn take_found(&mut self, kept: &[Span]) -> Vec<Kept> {
         let mut found = std::mem::take(&mut self.found);
         found.retain(|piece| crate::units::covers(kept, piece.span));
@@ -56,7 +58,9 @@ impl Keeper {
     }
 
     fn land(&mut self, sender: Option<NodeIx>, span: Span, check: Check) {
-        let holds = |offers: &Vec<(Span, Origin)>| offers.iter().find(|(offer, _)| offer.contains(span)).map(|it| it.1);
+        let holds = |offers: &Vec<(Span, Origin)>| {
+            offers.iter().find(|(offer, _)| offer.contains(span)).map(|it| it.1)
+        };
         let own = sender.and_then(|sender| self.offers.get(&sender)).and_then(holds);
         // What nobody is known to offer could not be told from what has changed since.
         if let Some(origin) = own.or_else(|| self.offers.values().find_map(holds)) {
@@ -70,20 +74,26 @@ impl Member {
     pub(super) fn tell_owner(&mut self, now: Moment, event: owner::Event) {
         let owner = self.owner.as_mut().expect("a moving member has an owner");
         let landed = match event {
-            owner::Event::Landed { flow, piece, check } => Some((owner.sender_of(flow), piece.span, check)),
+            owner::Event::Landed { flow, piece, check } => {
+                Some((owner.sender_of(flow), piece.span, check))
+            }
             _ => None,
         };
         let before = owner.counts().kept_bytes;
         owner.handle(now, event);
         let is_news = owner.counts().kept_bytes > before;
-        if let (Some((sender, span, check)), Some(keeper)) = (landed.filter(|_| is_news), &mut self.keeper) {
+        if let (Some((sender, span, check)), Some(keeper)) =
+            (landed.filter(|_| is_news), &mut self.keeper)
+        {
             keeper.land(sender, span, check);
         }
     }
 
     /// Has what has landed written down, unless that is under way already.
     pub(super) fn keep(&mut self) {
-        if let Some(keeper) = self.keeper.as_mut().filter(|keeper| !keeper.writing && !keeper.fresh.is_empty()) {
+        if let Some(keeper) =
+            self.keeper.as_mut().filter(|keeper| !keeper.writing && !keeper.fresh.is_empty())
+        {
             keeper.writing = true;
             self.actions.push_back(Action::Keep { pieces: std::mem::take(&mut keeper.fresh) });
         }
@@ -116,7 +126,10 @@ impl Member {
             Some(error) if !self.dismissed => self.refuse(error),
             // Nobody knows better than this node what it lacks; its report follows.
             Some(error) => {
-                self.tell(ToMaster::Failed { error: Error { code: Code::Cancelled, ..error }, stats: None });
+                self.tell(ToMaster::Failed {
+                    error: Error { code: Code::Cancelled, ..error },
+                    stats: None,
+                });
                 self.dismiss();
             }
             None => self.dismiss(),

@@ -6,7 +6,8 @@ use crate::error::{Code, Error};
 use crate::units::Span;
 use crate::wire::control::{PlanSegment, Prepare};
 
-/// Pieces of one receiver: a bit each in its extent map, 128 MiB. In blocks of the usual size they are a pebibyte.
+/// Pieces of one receiver: a bit each in its extent map, 128 MiB. In blocks of the usual size they
+/// are a pebibyte.
 const PIECES_MAX: u64 = 1 << 30;
 
 /// What a member is told of its transfer when it is made.
@@ -38,18 +39,27 @@ impl Terms {
         }
     }
 
-    /// Whether a plan can be followed: it has no more pieces than the extent map may hold, and all have a check.
+    /// Whether a plan can be followed: it has no more pieces than the extent map may hold, and all
+    /// have a check.
     pub(super) fn judge(&self, segments: &[PlanSegment]) -> Result<(), Error> {
-        let pieces: u128 = segments.iter().map(|segment| u128::from(self.grid.piece_count(segment.span))).sum();
+        let pieces: u128 =
+            segments.iter().map(|segment| u128::from(self.grid.piece_count(segment.span))).sum();
         if pieces > PIECES_MAX.into() {
-            let error = Error::new(Code::Usage, format!("a plan of {pieces} pieces; a node takes {PIECES_MAX}"));
+            let error = Error::new(
+                Code::Usage,
+                format!("a plan of {pieces} pieces; a node takes {PIECES_MAX}"),
+            );
             return Err(error.remedy("give larger blocks by option block"));
         }
         let last = |span: Span| self.grid.piece(span, self.grid.piece_count(span) - 1);
-        let has_check =
-            |span: Span| [self.grid.piece(span, 0), last(span)].iter().all(|&piece| self.method.takes(piece));
+        let has_check = |span: Span| {
+            [self.grid.piece(span, 0), last(span)].iter().all(|&piece| self.method.takes(piece))
+        };
         match segments.iter().find(|segment| !has_check(segment.span)) {
-            Some(segment) => Err(Error::new(Code::Internal, format!("the plan cuts {} off the grid", segment.span))),
+            Some(segment) => Err(Error::new(
+                Code::Internal,
+                format!("the plan cuts {} off the grid", segment.span),
+            )),
             None => Ok(()),
         }
     }

@@ -15,10 +15,12 @@ pub(crate) fn cut_otherwise() -> Error {
 }
 
 impl Owner {
-    /// A newer plan: what nobody was asked for yet is shared out by it. What was asked for, and what has landed, stays.
+    /// A newer plan: what nobody was asked for yet is shared out by it. What was asked for, and
+    /// what has landed, stays.
     ///
     /// # Errors
-    /// `Code::Internal` where its segments are not those of the plan before: nothing is changed then.
+    /// `Code::Internal` where its segments are not those of the plan before: nothing is changed
+    /// then.
     pub(crate) fn reassign(
         &mut self,
         now: Moment,
@@ -29,14 +31,17 @@ impl Owner {
             return Err(cut_otherwise());
         }
         for (segment, source) in (0..).zip(sources) {
-            self.extents.set_senders(segment, source.senders.iter().map(|sender| sender.0).collect());
+            self.extents
+                .set_senders(segment, source.senders.iter().map(|sender| sender.0).collect());
         }
         let senders: BTreeSet<NodeIx> =
             sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
         self.lanes.add(senders.iter().map(|&sender| (sender, lane_count(sender))));
         let shares = std::mem::replace(&mut self.shares, Shares::empty());
-        self.shares = shares.cut_again(&self.extents, sources.iter().map(|source| source.senders.as_slice()));
-        let lost: Vec<NodeIx> = senders.into_iter().filter(|sender| self.lanes.is_lost(*sender)).collect();
+        self.shares =
+            shares.cut_again(&self.extents, sources.iter().map(|source| source.senders.as_slice()));
+        let lost: Vec<NodeIx> =
+            senders.into_iter().filter(|sender| self.lanes.is_lost(*sender)).collect();
         for sender in lost {
             self.dissolve(sender, &Error::new(Code::Unreachable, "it was lost before"));
         }
@@ -52,7 +57,8 @@ impl Owner {
         self.flows.get(&flow).map(|flow| flow.lane.sender)
     }
 
-    /// The parts of a range that an earlier attempt had landed, asked before anything lands in this one.
+    /// The parts of a range that an earlier attempt had landed, asked before anything lands in this
+    /// one.
     pub(crate) fn kept_within(&self, span: Span) -> Vec<Span> {
         if self.counts.resumed_bytes > 0 { self.landed_within(span) } else { Vec::new() }
     }
@@ -79,7 +85,10 @@ impl Owner {
     /// What each sender has brought, and whether there is more to ask it for.
     pub(crate) fn delivered(&self) -> impl Iterator<Item = (NodeIx, u64, bool)> {
         let is_busy = |sender: NodeIx| {
-            let leased = self.flows.values().any(|flow| flow.lane.sender == sender && !flow.leased.is_empty());
+            let leased = self
+                .flows
+                .values()
+                .any(|flow| flow.lane.sender == sender && !flow.leased.is_empty());
             leased || self.shares.bytes_of(sender) > 0
         };
         self.delivered.iter().map(move |(&sender, &bytes)| (sender, bytes, is_busy(sender)))

@@ -1,5 +1,5 @@
-//! Work for flows whose own share is dry: what is stolen from slower senders, asked for twice, or taken back from flows that
-//! are late with it.
+//! Work for flows whose own share is dry: what is stolen from slower senders, asked for twice, or
+//! taken back from flows that are late with it.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use crate::units::{Moment, NodeIx, Span};
 
 /// Somebody is late who needs this much longer than the flow that would be asked instead.
 const LATE_FACTOR: f64 = 2.0;
-/// Bytes asked for twice, in blocks, that are always allowed. Beyond, one byte in a hundred: they may all come twice.
+/// Bytes asked for twice, in blocks, that are always allowed. Beyond, one byte in a hundred: they
+/// may all come twice.
 const TWICE_BLOCKS: u64 = 2;
 /// The same where the other flow is silent and may not bring them at all: what two such flows hold.
 const TWICE_BLOCKS_SILENT: u64 = 32;
@@ -34,15 +35,18 @@ impl Owner {
             .map(|(victim, bytes)| (bytes as f64 / self.sender_rate(now, victim), victim))
             .collect();
         victims.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let stolen = victims.into_iter().find_map(|(_, victim)| self.shares.steal(&self.extents, thief, victim));
+        let stolen = victims
+            .into_iter()
+            .find_map(|(_, victim)| self.shares.steal(&self.extents, thief, victim));
         stolen.or_else(|| self.ask_twice(now, flow)).or_else(|| {
             self.revoke(now, flow);
             None
         })
     }
 
-    /// Whether everything else would have landed before this flow brought one more piece of its own, and another flow could
-    /// bring that in half the time: then it is left for others to steal. What a slow flow was asked for cannot be taken back.
+    /// Whether everything else would have landed before this flow brought one more piece of its
+    /// own, and another flow could bring that in half the time: then it is left for others to
+    /// steal. What a slow flow was asked for cannot be taken back.
     pub(super) fn would_be_last(&self, now: Moment, flow: FlowIx) -> bool {
         let block = self.extents.grid().block_bytes();
         let seconds = |state: &Flow| {
@@ -50,10 +54,13 @@ impl Owner {
             state.meter.bytes_per_second(now).map(|rate| (leased + block) as f64 / rate)
         };
         let mine = &self.flows[&flow];
-        let (Some(mine_seconds), Some(segment)) = (seconds(mine), self.shares.next_segment(mine.lane.sender)) else {
+        let (Some(mine_seconds), Some(segment)) =
+            (seconds(mine), self.shares.next_segment(mine.lane.sender))
+        else {
             return false;
         };
-        let rate: f64 = self.flows.values().filter_map(|state| state.meter.bytes_per_second(now)).sum();
+        let rate: f64 =
+            self.flows.values().filter_map(|state| state.meter.bytes_per_second(now)).sum();
         let left = self.extents.left_bytes() as f64;
         let is_better = |(of, state): (&FlowIx, &Flow)| {
             let offers = *of != flow && self.extents.offers(state.lane.sender, segment);
@@ -62,29 +69,36 @@ impl Owner {
         mine_seconds > left / rate && self.flows.iter().any(is_better)
     }
 
-    /// Bytes per second that a sender's flows deliver; a sender that has delivered nothing counts as very slow.
+    /// Bytes per second that a sender's flows deliver; a sender that has delivered nothing counts
+    /// as very slow.
     fn sender_rate(&self, now: Moment, sender: NodeIx) -> f64 {
         let flows = self.flows.values().filter(|flow| flow.lane.sender == sender);
         flows.filter_map(|flow| flow.meter.bytes_per_second(now)).sum::<f64>().max(1.0)
     }
 
-    /// The flow whose leases will take longest, of those that hold a piece which `thief` could bring much sooner.
+    /// The flow whose leases will take longest, of those that hold a piece which `thief` could
+    /// bring much sooner.
     fn latest(&self, now: Moment, thief: FlowIx) -> Option<FlowIx> {
         let mine = &self.flows[&thief];
         let rate = mine.meter.bytes_per_second(now)?;
         let mine_seconds = self.extents.grid().block_bytes() as f64 / rate;
-        let late = self.flows.iter().filter(|(flow, state)| **flow != thief && !state.leased.is_empty());
+        let late =
+            self.flows.iter().filter(|(flow, state)| **flow != thief && !state.leased.is_empty());
         let late = late.map(|(&flow, state)| {
             let bytes: u64 = state.leased.iter().map(|piece| piece.span.bytes()).sum();
-            // Of a flow that has brought nothing yet, all that is known is how long that has been so.
+            // Of a flow that has brought nothing yet, all that is known is how long that has been
+            // so.
             let waited = now.since(state.up_at).as_secs_f64();
             (state.meter.bytes_per_second(now).map_or(waited, |rate| bytes as f64 / rate), flow)
         });
-        let late = late.filter(|&(seconds, _)| seconds > LATE_FACTOR * mine_seconds + LOOK_AGAIN.as_secs_f64());
+        let late = late.filter(|&(seconds, _)| {
+            seconds > LATE_FACTOR * mine_seconds + LOOK_AGAIN.as_secs_f64()
+        });
         late.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, flow)| flow)
     }
 
-    /// A piece that another flow is late with. The extent map decides who brings it; the other is counted as waste.
+    /// A piece that another flow is late with. The extent map decides who brings it; the other is
+    /// counted as waste.
     fn ask_twice(&mut self, now: Moment, thief: FlowIx) -> Option<Span> {
         let late = self.latest(now, thief)?;
         let sender = self.flows[&thief].lane.sender;
@@ -97,7 +111,8 @@ impl Owner {
         let piece = self.flows[&late].leased.iter().rev().find(is_free)?.span;
         let is_silent = now.since(self.flows[&late].heard) >= SILENT;
         let blocks = if is_silent { TWICE_BLOCKS_SILENT } else { TWICE_BLOCKS };
-        let allowed = (blocks * self.extents.grid().block_bytes()).max(self.extents.wanted_bytes() / 100);
+        let allowed =
+            (blocks * self.extents.grid().block_bytes()).max(self.extents.wanted_bytes() / 100);
         if self.twice_bytes + piece.bytes() > allowed {
             return None;
         }

@@ -15,7 +15,8 @@ impl Owner {
         let sender = state.lane.sender;
         self.counts.retries += 1;
         let faults = self.faults.entry(piece.span.start).or_default().entry(sender).or_insert(0);
-        // Changed bytes may arrive whole the next time; a sender that refuses has no better answer later.
+        // Changed bytes may arrive whole the next time; a sender that refuses has no better answer
+        // later.
         *faults += if error.code == Code::Integrity { 1 } else { FAULTS_MAX };
         self.put_back(piece.span, error);
         self.feed_hungry(now);
@@ -40,22 +41,31 @@ impl Owner {
         }
     }
 
-    /// Finds another sender for a piece, or gives it up. Whether it needed one: another flow may be bringing it, or it is here,
-    /// or given up.
+    /// Finds another sender for a piece, or gives it up. Whether it needed one: another flow may be
+    /// bringing it, or it is here, or given up.
     pub(super) fn put_back(&mut self, piece: Span, error: &Error) -> bool {
         let (segment, index) = self.extents.place(piece);
-        let held = self.flows.values().any(|flow| flow.leased.iter().any(|leased| leased.span == piece));
+        let held =
+            self.flows.values().any(|flow| flow.leased.iter().any(|leased| leased.span == piece));
         if held || self.extents.is_settled_piece(segment, index) {
             return false;
         }
         let faults = self.faults.get(&piece.start);
-        let faults_of = |sender: &NodeIx| faults.and_then(|faults| faults.get(sender)).copied().unwrap_or(0);
-        let usable = |sender: &&NodeIx| !self.lanes.is_lost(**sender) && faults_of(sender) < FAULTS_MAX;
+        let faults_of =
+            |sender: &NodeIx| faults.and_then(|faults| faults.get(sender)).copied().unwrap_or(0);
+        let usable =
+            |sender: &&NodeIx| !self.lanes.is_lost(**sender) && faults_of(sender) < FAULTS_MAX;
         let best = self.extents.senders(segment).iter().filter(usable);
-        let best = best.min_by_key(|sender| (faults_of(sender), self.shares.bytes_of(**sender), **sender)).copied();
+        let best = best
+            .min_by_key(|sender| (faults_of(sender), self.shares.bytes_of(**sender), **sender))
+            .copied();
         match best {
             Some(sender) => {
-                self.shares.push_front(&self.extents, sender, Run { segment, first: index, end: index + 1 });
+                self.shares.push_front(
+                    &self.extents,
+                    sender,
+                    Run { segment, first: index, end: index + 1 },
+                );
                 self.lanes.want(sender);
             }
             None => {
@@ -78,17 +88,22 @@ impl Owner {
         self.withhold();
     }
 
-    /// A relay that an older plan had brings what it was asked for all the same, and by the newer one it may wait for that very
-    /// piece to land here. As long as another sender is left, that one is asked, too, and both have it. Where all are lost, two
-    /// nodes would wait for each other.
+    /// A relay that an older plan had brings what it was asked for all the same, and by the newer
+    /// one it may wait for that very piece to land here. As long as another sender is left, that
+    /// one is asked, too, and both have it. Where all are lost, two nodes would wait for each
+    /// other.
     fn withhold(&mut self) {
         let extents = &self.extents;
         let is_stuck = |sender: NodeIx, piece: &Piece| {
             let (segment, _) = extents.place(piece.span);
-            let all_lost = || extents.senders(segment).iter().all(|sender| self.lanes.is_lost(*sender));
+            let all_lost =
+                || extents.senders(segment).iter().all(|sender| self.lanes.is_lost(*sender));
             !extents.offers(sender, segment) && all_lost()
         };
-        let leased = self.flows.values().flat_map(|flow| flow.leased.iter().map(|piece| (flow.lane.sender, piece)));
+        let leased = self
+            .flows
+            .values()
+            .flat_map(|flow| flow.leased.iter().map(|piece| (flow.lane.sender, piece)));
         let stuck = leased.filter(|(sender, piece)| is_stuck(*sender, piece));
         self.actions.extend(stuck.map(|(_, piece)| Action::Withhold { span: piece.span }));
     }

@@ -43,9 +43,15 @@ impl Rail {
                 self.flows.insert(flow, Flow::default());
                 self.pull.handle(now, pull::Event::FlowUp { flow, relays });
             }
-            Command::Lease { flow, pieces } => self.pull.handle(now, pull::Event::Lease { flow, pieces }),
-            Command::Revoke { flow, pieces } => self.pull.handle(now, pull::Event::Revoke { flow, pieces }),
-            Command::Close { flow } => self.close(now, flow, Error::new(Code::Cancelled, "it has nothing to do")),
+            Command::Lease { flow, pieces } => {
+                self.pull.handle(now, pull::Event::Lease { flow, pieces })
+            }
+            Command::Revoke { flow, pieces } => {
+                self.pull.handle(now, pull::Event::Revoke { flow, pieces })
+            }
+            Command::Close { flow } => {
+                self.close(now, flow, Error::new(Code::Cancelled, "it has nothing to do"))
+            }
             Command::Drain => {
                 for flow in self.flows.keys().copied().collect::<Vec<_>>() {
                     self.close(now, flow, Error::new(Code::Cancelled, "everything has landed"));
@@ -75,9 +81,20 @@ impl Rail {
             match action {
                 pull::Action::Request { flow, request, piece } => {
                     let Some(state) = self.flows.get_mut(&flow) else { continue };
-                    assert!(state.asked.iter().all(|(other, _)| *other != request), "{request} is asked twice");
-                    assert!(wanted.iter().any(|span| span.contains(piece.span)), "{} is not wanted", piece.span);
-                    assert!(piece.span.bytes() <= block_bytes && !piece.span.is_empty(), "{}", piece.span);
+                    assert!(
+                        state.asked.iter().all(|(other, _)| *other != request),
+                        "{request} is asked twice"
+                    );
+                    assert!(
+                        wanted.iter().any(|span| span.contains(piece.span)),
+                        "{} is not wanted",
+                        piece.span
+                    );
+                    assert!(
+                        piece.span.bytes() <= block_bytes && !piece.span.is_empty(),
+                        "{}",
+                        piece.span
+                    );
                     state.asked.push((request, piece));
                     let asked = state.asked.len() + usize::from(state.arriving.is_some());
                     assert!(asked <= REQUESTS_MAX as usize, "{asked} requests");
@@ -86,7 +103,11 @@ impl Rail {
                     let Some(state) = self.flows.get_mut(&flow) else { continue };
                     let before = state.asked.len();
                     state.asked.retain(|(_, asked)| *asked != piece);
-                    assert!(state.arriving.is_none() && state.asked.len() < before, "{} was not asked", piece.span);
+                    assert!(
+                        state.arriving.is_none() && state.asked.len() < before,
+                        "{} was not asked",
+                        piece.span
+                    );
                     state.arriving = Some((piece, check));
                 }
                 pull::Action::Close { flow, error } => self.close(now, flow, error),
@@ -101,9 +122,11 @@ impl Rail {
             self.received(now, flow, check == check_of(kind, piece.span));
             return true;
         }
-        let asked = self.flows.iter().find_map(|(&flow, state)| Some((flow, *state.asked.first()?)));
+        let asked =
+            self.flows.iter().find_map(|(&flow, state)| Some((flow, *state.asked.first()?)));
         if let Some((flow, (request, piece))) = asked {
-            let answer = Answer::Data { request, span: piece.span, check: check_of(kind, piece.span) };
+            let answer =
+                Answer::Data { request, span: piece.span, check: check_of(kind, piece.span) };
             self.pull.handle(now, pull::Event::Answer { flow, answer });
         }
         asked.is_some()

@@ -76,7 +76,8 @@ fn connection() -> (TcpStream, TcpStream) {
     (dialled, listener.accept().unwrap().0)
 }
 
-/// A desk that offers `source`, and one that wants it at `destination`; without a way for files, a pattern and nothing.
+/// A desk that offers `source`, and one that wants it at `destination`; without a way for files, a
+/// pattern and nothing.
 fn desks(folder: &Path, files: Option<DataPath>, bytes: u64) -> (Arc<Desk>, Arc<Desk>) {
     let (root, range) = (Root::open(folder).unwrap(), Span::new(0, bytes));
     let layout = || Layout::of_file(0, 0, range);
@@ -113,8 +114,9 @@ fn allocations_of(rail: &Rail, events: &Receiver<(Event, u64)>) -> u64 {
     events.recv_timeout(STEP).unwrap().1
 }
 
-/// Moves `bytes`, and gives how often the sending and the receiving rail allocated after the first quarter. `None` where one
-/// of them had no ring, as with too little locked memory: what plain calls need is not promised.
+/// Moves `bytes`, and gives how often the sending and the receiving rail allocated after the first
+/// quarter. `None` where one of them had no ring, as with too little locked memory: what plain
+/// calls need is not promised.
 fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Option<(u64, u64)> {
     let size = |receives| Size { slots: 8, receives, sends: !receives, block_bytes: MIB };
     let ((feeder, feeder_events), (fetcher, events)) = (rail(size(false)), rail(size(true)));
@@ -136,7 +138,9 @@ fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Op
                 let pieces = to_lease.by_ref().take(pieces as usize).collect();
                 fetcher.tell(Command::Lease { transfer: TRANSFER, flow, pieces });
             }
-            Event::Owner { event: owner::Event::Landed { piece, .. }, .. } => landed += piece.span.bytes(),
+            Event::Owner { event: owner::Event::Landed { piece, .. }, .. } => {
+                landed += piece.span.bytes()
+            }
             other => panic!("{other:?}"),
         }
         if before.is_none() && landed >= bytes / 4 {
@@ -149,7 +153,9 @@ fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Op
         wanting.sinks[0].commit().unwrap();
     }
     let counts = (allocations_of(&feeder, &feeder_events) - feeder_before, after - fetcher_before);
-    let has_ring = |desk: &Arc<Desk>| desk.tallies.iter().all(|tally| tally.paths.driver().starts_with("io_uring"));
+    let has_ring = |desk: &Arc<Desk>| {
+        desk.tallies.iter().all(|tally| tally.paths.driver().starts_with("io_uring"))
+    };
     tallied.iter().all(has_ring).then_some(counts)
 }
 
@@ -172,18 +178,22 @@ fn a_rail_at_work_allocates_nothing() {
     }
 }
 
-/// A receiver that gave up thousands of pieces at once, and then everything, was never told that its rail had drained.
+/// A receiver that gave up thousands of pieces at once, and then everything, was never told that
+/// its rail had drained.
 #[test]
 fn more_commands_than_a_turn_takes_may_come_with_one_waking() {
     let (rail, events) = rail(Size { slots: 2, receives: true, sends: false, block_bytes: MIB });
     for at in 0..300 {
-        rail.commands.send(Command::Withdraw { transfer: TRANSFER, span: Span::of(at, 1) }).unwrap();
+        rail.commands
+            .send(Command::Withdraw { transfer: TRANSFER, span: Span::of(at, 1) })
+            .unwrap();
     }
     rail.tell(Command::Drain { transfer: TRANSFER });
     assert!(matches!(events.recv_timeout(STEP).unwrap().0, Event::Drained { transfer: TRANSFER }));
 }
 
-/// A receiver that reads no answer and asks for what nobody has: its refusals were kept without a limit.
+/// A receiver that reads no answer and asks for what nobody has: its refusals were kept without a
+/// limit.
 #[test]
 fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
     let folder = tempfile::tempdir().unwrap();
@@ -205,7 +215,8 @@ fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
     assert!(matches!(ended, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{ended:?}");
 }
 
-/// The largest blocks, and many slots of the usual ones, were more than one registered buffer may hold.
+/// The largest blocks, and many slots of the usual ones, were more than one registered buffer may
+/// hold.
 #[test]
 fn every_number_of_slots_that_fits_a_rail_can_be_had_and_one_more_cannot() {
     for block_bytes in [4096, 65_536, MIB, 64 * MIB] {

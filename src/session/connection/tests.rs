@@ -1,4 +1,5 @@
-//! Connections over real sockets on loopback: friends, strangers, and networks that deliver one byte at a time.
+//! Connections over real sockets on loopback: friends, strangers, and networks that deliver one
+//! byte at a time.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::io::{self, Read, Write};
@@ -19,7 +20,8 @@ const CONTROL: Hello = Hello { kind: Kind::Control, key_id: [0; 16] };
 /// To a node without a key.
 const KEYLESS: Hello = Hello { kind: Kind::Control, key_id: [9; 16] };
 
-/// How long a loop waits for an event before the test counts as hung. No test waits that long to pass.
+/// How long a loop waits for an event before the test counts as hung. No test waits that long to
+/// pass.
 const HUNG: Duration = Duration::from_secs(20);
 
 fn key() -> Key {
@@ -30,7 +32,8 @@ fn door(hello: &Hello) -> Option<Admission> {
     if *hello == KEYLESS {
         return Some(Admission { key: Key::open(), payload: Vec::new() });
     }
-    (*hello == DATA || *hello == CONTROL).then(|| Admission { key: key(), payload: b"advert".to_vec() })
+    (*hello == DATA || *hello == CONTROL)
+        .then(|| Admission { key: key(), payload: b"advert".to_vec() })
 }
 
 fn listener() -> (TcpListener, SocketAddr) {
@@ -117,7 +120,8 @@ fn echo(listener: TcpListener) -> thread::JoinHandle<Result<()>> {
     })
 }
 
-/// Copies from one socket to the other one byte at a time, each in a packet of its own as far as the kernel lets it.
+/// Copies from one socket to the other one byte at a time, each in a packet of its own as far as
+/// the kernel lets it.
 fn trickle(mut from: StdTcpStream, mut to: StdTcpStream) {
     to.set_nodelay(true).unwrap();
     let mut byte = [0];
@@ -172,7 +176,8 @@ fn a_network_of_single_bytes_is_good_enough() {
     node.join().unwrap().unwrap();
 }
 
-/// The last word of the handshake and the first frames come in one packet, and the frames are still in the socket.
+/// The last word of the handshake and the first frames come in one packet, and the frames are still
+/// in the socket.
 #[test]
 fn a_flow_is_handed_over_with_nothing_read_behind_the_handshake() {
     let (node_listener, address) = listener();
@@ -188,7 +193,8 @@ fn a_flow_is_handed_over_with_nothing_read_behind_the_handshake() {
         (hello, frames)
     });
     let between = thread::spawn(move || {
-        let (mut near, mut far) = (front_listener.accept().unwrap().0, StdTcpStream::connect(address).unwrap());
+        let (mut near, mut far) =
+            (front_listener.accept().unwrap().0, StdTcpStream::connect(address).unwrap());
         let mut first = [0; PREAMBLE_BYTES + 48 + 5];
         near.read_exact(&mut first).unwrap();
         far.write_all(&first).unwrap();
@@ -225,7 +231,8 @@ fn the_wrong_key_and_unknown_transfers_are_refused_on_both_sides() {
     }
 }
 
-/// Makes the sockets that this thread comes to own another user's. `false` where that is not permitted.
+/// Makes the sockets that this thread comes to own another user's. `false` where that is not
+/// permitted.
 fn become_another_user() -> bool {
     let other = nix::unistd::Uid::from_raw(65534);
     nix::unistd::setfsuid(other);
@@ -269,8 +276,13 @@ fn without_a_key_neither_side_trusts_another_users_process() {
 fn a_visitor_who_speaks_garbage_or_leaves_early_is_an_error() {
     let recorded = Handshake::initiate(CONTROL, &key(), b"hello").unwrap().1;
     let endless = [&recorded[..], &vec![0; 100_000]].concat();
-    let prefixes = [0, 1, PREAMBLE_BYTES, PREAMBLE_BYTES + 5, recorded.len()].map(|length| recorded[..length].to_vec());
-    let visits = prefixes.into_iter().chain([b"GET / HTTP/1.1\r\n\r\n".repeat(9), vec![0xff; 5000], endless]);
+    let prefixes = [0, 1, PREAMBLE_BYTES, PREAMBLE_BYTES + 5, recorded.len()]
+        .map(|length| recorded[..length].to_vec());
+    let visits = prefixes.into_iter().chain([
+        b"GET / HTTP/1.1\r\n\r\n".repeat(9),
+        vec![0xff; 5000],
+        endless,
+    ]);
     for said in visits {
         let (listener, address) = listener();
         let node = echo(listener);
@@ -285,7 +297,12 @@ fn a_visitor_who_speaks_garbage_or_leaves_early_is_an_error() {
 
 #[test]
 fn a_port_of_somebody_else_is_an_error() {
-    for said in [&b""[..], b"220 ready\r\n", b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", &[0; 3000]] {
+    for said in [
+        &b""[..],
+        b"220 ready\r\n",
+        b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+        &[0; 3000],
+    ] {
         let (listener, address) = listener();
         let stranger = thread::spawn(move || {
             let mut stream = listener.accept().unwrap().0;
@@ -316,7 +333,8 @@ fn a_silent_peer_leaves_the_deadline_to_the_caller() {
     let deadline = soon();
     let stream = dial(address, None).unwrap();
     let silent = listener.accept().unwrap().0;
-    let mut master = Driver::new(Connection::initiate(stream, CONTROL, &key(), b"", deadline).unwrap());
+    let mut master =
+        Driver::new(Connection::initiate(stream, CONTROL, &key(), b"", deadline).unwrap());
     master.until(|connection| Ok(connection.is_drained())).unwrap();
     assert_eq!(master.connection.deadline(), Some(deadline));
     assert!(!master.connection.is_up());
@@ -350,7 +368,8 @@ fn a_message_cut_short_is_an_error() {
     let (front_listener, front) = self::listener();
     let node = echo(listener);
     let between = thread::spawn(move || {
-        let (mut near, mut far) = (front_listener.accept().unwrap().0, StdTcpStream::connect(address).unwrap());
+        let (mut near, mut far) =
+            (front_listener.accept().unwrap().0, StdTcpStream::connect(address).unwrap());
         let (mut near_again, mut far_again) = (near.try_clone().unwrap(), far.try_clone().unwrap());
         let back = thread::spawn(move || io::copy(&mut far_again, &mut near_again));
         // The hello, then the confirmation with half of the message.

@@ -64,8 +64,12 @@ impl Side {
     }
 }
 
-/// Both sides talk until neither has anything to say. `meddle` may change what is said, in its order.
-fn converse(initiator: (Side, Vec<u8>), mut meddle: impl FnMut(usize, &mut Vec<u8>)) -> (Side, Side) {
+/// Both sides talk until neither has anything to say. `meddle` may change what is said, in its
+/// order.
+fn converse(
+    initiator: (Side, Vec<u8>),
+    mut meddle: impl FnMut(usize, &mut Vec<u8>),
+) -> (Side, Side) {
     let (mut initiator, mut said) = initiator;
     let mut responder = Side::responder();
     for turn in 0.. {
@@ -83,7 +87,10 @@ fn converse(initiator: (Side, Vec<u8>), mut meddle: impl FnMut(usize, &mut Vec<u
 fn both_sides_come_up_and_know_each_other() {
     let (initiator, responder) = converse(Side::initiator(HELLO, &key(1), b"hello"), |_, _| {});
     let (mut initiator, mut responder) = (initiator.established(), responder.established());
-    assert_eq!((initiator.payload.as_slice(), responder.payload.as_slice()), (&b"advert"[..], &b"hello"[..]));
+    assert_eq!(
+        (initiator.payload.as_slice(), responder.payload.as_slice()),
+        (&b"advert"[..], &b"hello"[..])
+    );
     assert_eq!((initiator.hello, responder.hello), (HELLO, HELLO));
     assert_eq!((initiator.version, responder.version), (VERSIONS.max, VERSIONS.max));
     let (mut sealed, mut plain) = ([0; 64], [0; 64]);
@@ -140,7 +147,8 @@ fn a_replayed_hello_is_not_enough() {
 fn oversized_and_undersized_hellos_are_refused_before_they_are_read() {
     for handshake_bytes in [0, 47, 48 + HELLO_BYTES_MAX as u16 + 1, u16::MAX] {
         let mut responder = Side::responder();
-        let preamble = Preamble { kind: Kind::Data, versions: VERSIONS, key_id: [7; 16], handshake_bytes };
+        let preamble =
+            Preamble { kind: Kind::Data, versions: VERSIONS, key_id: [7; 16], handshake_bytes };
         let answer = responder.hear(&preamble.encode());
         assert!(answer.is_empty());
         assert_eq!(responder.error().code, Code::Unreachable);

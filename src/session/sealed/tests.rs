@@ -15,7 +15,10 @@ fn ends() -> (Sealed, Sealed) {
     responder.read_message(&message[..length], &mut payload).unwrap();
     let length = responder.write_message(&[], &mut message).unwrap();
     initiator.read_message(&message[..length], &mut payload).unwrap();
-    (Sealed::new(initiator.into_transport_mode().unwrap()), Sealed::new(responder.into_transport_mode().unwrap()))
+    (
+        Sealed::new(initiator.into_transport_mode().unwrap()),
+        Sealed::new(responder.into_transport_mode().unwrap()),
+    )
 }
 
 /// The messages in `bytes`, and whether they ended between two messages.
@@ -31,7 +34,15 @@ fn opened(end: &mut Sealed, mut bytes: &[u8]) -> Result<(Vec<Vec<u8>>, bool)> {
 #[test]
 fn messages_of_every_size_arrive() {
     let (mut near, mut far) = ends();
-    for size in [0, 1, PART_BYTES_MAX - 1, PART_BYTES_MAX, PART_BYTES_MAX + 1, 3 * PART_BYTES_MAX, MESSAGE_BYTES_MAX] {
+    for size in [
+        0,
+        1,
+        PART_BYTES_MAX - 1,
+        PART_BYTES_MAX,
+        PART_BYTES_MAX + 1,
+        3 * PART_BYTES_MAX,
+        MESSAGE_BYTES_MAX,
+    ] {
         let message: Vec<u8> = (0..size).map(|at| at as u8).collect();
         let mut bytes = Vec::new();
         near.seal(&message, &mut bytes);
@@ -64,7 +75,11 @@ fn chunks_without_a_meaning_are_refused() {
         assert!(opened(&mut far, &bytes).is_err());
     }
     let (_, mut far) = ends();
-    assert_eq!(opened(&mut far, &[16, 0]).unwrap_err().code, Code::Integrity, "shorter than a seal");
+    assert_eq!(
+        opened(&mut far, &[16, 0]).unwrap_err().code,
+        Code::Integrity,
+        "shorter than a seal"
+    );
 }
 
 #[test]

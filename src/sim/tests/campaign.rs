@@ -1,4 +1,5 @@
-//! Many random transfers: a fixed set in every test run, fresh ones for as long as one likes (`tools/sim`), and one again.
+//! Many random transfers: a fixed set in every test run, fresh ones for as long as one likes
+//! (`tools/sim`), and one again.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,11 +13,13 @@ use super::trial::{Tally, play};
 const FIXED: u64 = 2000;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+    std::env::var(name)
+        .ok()
+        .map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// Plays trials from a seed on, on every core, until `is_enough`; what they came to, and the seeds of those that broke a
-/// promise, with what they said.
+/// Plays trials from a seed on, on every core, until `is_enough`; what they came to, and the seeds
+/// of those that broke a promise, with what they said.
 fn campaign(first: u64, is_enough: impl Fn(u64) -> bool + Sync) -> (Tally, BTreeMap<u64, String>) {
     let (next, results) = (AtomicU64::new(first), Mutex::new((Tally::default(), BTreeMap::new())));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -33,7 +36,9 @@ fn campaign(first: u64, is_enough: impl Fn(u64) -> bool + Sync) -> (Tally, BTree
                         Ok(played) => tally.add(&played),
                         Err(cause) => {
                             let said = cause.downcast_ref::<String>().cloned();
-                            let said = said.or_else(|| cause.downcast_ref::<&str>().map(|said| (*said).into()));
+                            let said = said.or_else(|| {
+                                cause.downcast_ref::<&str>().map(|said| (*said).into())
+                            });
                             let mut results = results.lock().expect("nobody panics with it");
                             results.1.insert(seed, said.unwrap_or_default());
                         }
@@ -46,7 +51,8 @@ fn campaign(first: u64, is_enough: impl Fn(u64) -> bool + Sync) -> (Tally, BTree
     results.into_inner().expect("nobody panics with it")
 }
 
-/// The fixed set, or, for so many `CEP_FAST_SIM_MINUTES`, fresh ones from the seed `CEP_FAST_SIM_FIRST` on.
+/// The fixed set, or, for so many `CEP_FAST_SIM_MINUTES`, fresh ones from the seed
+/// `CEP_FAST_SIM_FIRST` on.
 #[test]
 fn random_transfers_with_random_troubles_end_with_every_byte_right() {
     let first = number("CEP_FAST_SIM_FIRST").unwrap_or(0);
@@ -55,9 +61,17 @@ fn random_transfers_with_random_troubles_end_with_every_byte_right() {
         Some(minutes) => campaign(first, |_| began.elapsed() >= Duration::from_secs(60 * minutes)),
         None => campaign(first, |done| done >= FIXED),
     };
-    println!("{} transfers in {:.0} s from seed {first} on: {tally:#?}", tally.trials, began.elapsed().as_secs_f64());
+    println!(
+        "{} transfers in {:.0} s from seed {first} on: {tally:#?}",
+        tally.trials,
+        began.elapsed().as_secs_f64()
+    );
     broken.iter().for_each(|(seed, said)| println!("seed {seed}: {said}"));
-    assert!(broken.is_empty(), "a promise was broken {} times; CEP_FAST_SIM_SEED=N plays one again", broken.len());
+    assert!(
+        broken.is_empty(),
+        "a promise was broken {} times; CEP_FAST_SIM_SEED=N plays one again",
+        broken.len()
+    );
 }
 
 /// One trial again, with every event: `CEP_FAST_SIM_SEED`.

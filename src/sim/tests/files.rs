@@ -1,5 +1,5 @@
-//! Real files for simulated nodes, by the code that opens, journals and names those of real nodes; and what befalls files
-//! between two attempts.
+//! Real files for simulated nodes, by the code that opens, journals and names those of real nodes;
+//! and what befalls files between two attempts.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -54,7 +54,9 @@ impl Data {
 
     /// The parts of a range that are zeros.
     fn holes(self, span: Span) -> Vec<Span> {
-        let is_hole = |stretch: &u64| self.hole_every > 0 && Random::new(*stretch).below(self.hole_every) == 0;
+        let is_hole = |stretch: &u64| {
+            self.hole_every > 0 && Random::new(*stretch).below(self.hole_every) == 0
+        };
         let stretches = (span.start / STRETCH..span.end.div_ceil(STRETCH)).filter(is_hole);
         stretches.filter_map(|it| Span::of(it * STRETCH, STRETCH).intersection(span)).collect()
     }
@@ -76,7 +78,15 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn new(folder: &Path, data: Data) -> Files {
         let root = Root::open(folder).expect("the folder is there");
-        Files { root, data, is_full: false, touched: false, desk: None, elected: Vec::new(), forgets: false }
+        Files {
+            root,
+            data,
+            is_full: false,
+            touched: false,
+            desk: None,
+            elected: Vec::new(),
+            forgets: false,
+        }
     }
 
     /// The check values of a range that other nodes offer, too.
@@ -94,7 +104,10 @@ impl Files {
     }
 
     fn layouts(&self, span: Span) -> impl Iterator<Item = &Layout> {
-        self.desk.iter().flat_map(|desk| &desk.layouts).filter(move |layout| layout.range().contains(span))
+        self.desk
+            .iter()
+            .flat_map(|desk| &desk.layouts)
+            .filter(move |layout| layout.range().contains(span))
     }
 
     fn file(&self, layout: &Layout) -> File {
@@ -110,22 +123,43 @@ impl Disk for Files {
             let (mut tell, quits) = (|_| {}, AtomicBool::new(false));
             prepare::open(&self.root, prepare, 1, &mut ReadProgress::new(&mut tell, &quits))?
         };
-        for (row, state) in prepare.rows.iter().zip(&mut prepared.states).filter(|(row, _)| row.role == Role::Sender) {
+        for (row, state) in prepare
+            .rows
+            .iter()
+            .zip(&mut prepared.states)
+            .filter(|(row, _)| row.role == Role::Sender)
+        {
             *state = self.data.generation + u64::from(self.touched) * TOUCHED;
             prepared.holes.extend(self.data.holes(row.span));
         }
         prepared.holes = crate::units::union(prepared.holes);
-        prepared.replicas = prepare.replicas.iter().flat_map(|range| self.values(range, &prepare.attempt)).collect();
+        prepared.replicas = prepare
+            .replicas
+            .iter()
+            .flat_map(|range| self.values(range, &prepare.attempt))
+            .collect();
         self.elected = prepare::elected(prepare);
         self.desk = Some(desk);
         Ok(Ready { prepared, found })
     }
 
-    fn preallocate(&mut self, wanted: &[Span], holes: &[Span], kept: &[Span], forgets: bool) -> Result<()> {
+    fn preallocate(
+        &mut self,
+        wanted: &[Span],
+        holes: &[Span],
+        kept: &[Span],
+        forgets: bool,
+    ) -> Result<()> {
         if self.is_full {
             return Err(Error::new(Code::Data, "No space left on device"));
         }
-        prepare::preallocate(self.desk.as_ref().expect("files are open"), wanted, holes, kept, forgets)
+        prepare::preallocate(
+            self.desk.as_ref().expect("files are open"),
+            wanted,
+            holes,
+            kept,
+            forgets,
+        )
     }
 
     fn read(&mut self, method: Method, span: Span) -> Result<(Check, Payload)> {
@@ -162,7 +196,12 @@ impl Disk for Files {
     }
 
     fn commit(&mut self, landed_everywhere: bool, checks: &[(Span, Check)]) -> Result<()> {
-        prepare::commit(self.desk.as_ref().expect("files are open"), &self.elected, landed_everywhere, checks)
+        prepare::commit(
+            self.desk.as_ref().expect("files are open"),
+            &self.elected,
+            landed_everywhere,
+            checks,
+        )
     }
 
     fn confirm(&mut self) {
@@ -190,7 +229,9 @@ pub(super) fn listed(folder: &Path) -> Vec<PathBuf> {
 }
 
 pub(super) fn is_journal(path: &Path) -> bool {
-    path.extension().and_then(OsStr::to_str).is_some_and(|extension| extension.starts_with("journal"))
+    path.extension()
+        .and_then(OsStr::to_str)
+        .is_some_and(|extension| extension.starts_with("journal"))
 }
 
 /// Something happens to a journal: it is cut, changed, or gone.
@@ -213,34 +254,46 @@ pub(super) fn damage(folder: &Path, random: &mut Random) {
     }
 }
 
-/// The power fails: what was not made durable is there, or not, page by page, and a journal up to some byte. With `synced`,
-/// records and their bytes are there; `in_file` says where ranges lie in the file that a name beginning like that is for.
-pub(super) fn cut_power(folder: &Path, synced: bool, random: &mut Random, in_file: impl Fn(&str, Span) -> Vec<Span>) {
+/// The power fails: what was not made durable is there, or not, page by page, and a journal up to
+/// some byte. With `synced`, records and their bytes are there; `in_file` says where ranges lie in
+/// the file that a name beginning like that is for.
+pub(super) fn cut_power(
+    folder: &Path,
+    synced: bool,
+    random: &mut Random,
+    in_file: impl Fn(&str, Span) -> Vec<Span>,
+) {
     const PAGE: u64 = 4096;
     for path in listed(folder) {
-        let name = path.file_name().and_then(|name| name.to_str()).expect("names are ours").to_owned();
+        let name =
+            path.file_name().and_then(|name| name.to_str()).expect("names are ours").to_owned();
         if is_journal(&path) {
             let mut bytes = fs::read(&path).expect("it is there");
             if !synced {
                 bytes.truncate(random.below(2 * bytes.len() as u64 + 1) as usize);
             }
-            fs::write(&path, journal::of_another_boot(&bytes).unwrap_or(bytes)).expect("it may be written");
+            fs::write(&path, journal::of_another_boot(&bytes).unwrap_or(bytes))
+                .expect("it may be written");
             continue;
         }
         if !name.starts_with('.') && synced {
             // One that is complete is durable where anything is.
             continue;
         }
-        let journals = listed(folder).into_iter().filter(|it| is_journal(it) && it.with_extension("") == path);
-        let records = journals.flat_map(|journal| journal::spans(&fs::read(journal).expect("it is there")));
-        let safe: Vec<Span> = records.filter(|_| synced).flat_map(|span| in_file(&name, span)).collect();
+        let journals =
+            listed(folder).into_iter().filter(|it| is_journal(it) && it.with_extension("") == path);
+        let records =
+            journals.flat_map(|journal| journal::spans(&fs::read(journal).expect("it is there")));
+        let safe: Vec<Span> =
+            records.filter(|_| synced).flat_map(|span| in_file(&name, span)).collect();
         let file = File::options().read(true).write(true).open(&path).expect("it is there");
         let about = file.metadata().expect("it is open");
         for page in 0..about.len().div_ceil(PAGE) {
             let page = Span::new(page * PAGE, about.len().min((page + 1) * PAGE));
             if random.chance(300) {
                 for lost in crate::units::subtract(page, &crate::units::union(safe.clone())) {
-                    file.write_all_at(&vec![0; lost.bytes() as usize], lost.start).expect("it may be written");
+                    file.write_all_at(&vec![0; lost.bytes() as usize], lost.start)
+                        .expect("it may be written");
                 }
             }
         }

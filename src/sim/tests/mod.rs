@@ -1,5 +1,8 @@
 //! What a simulated cluster must do, whatever the seed.
-#![allow(clippy::print_stdout, reason = "campaigns and trials that are played again print what they saw")]
+#![allow(
+    clippy::print_stdout,
+    reason = "campaigns and trials that are played again print what they saw"
+)]
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,21 +31,39 @@ fn row(role: Role, node: u32, start: u64, end: u64) -> Row {
     let uri = if role == Role::Sender { DataUri::Pattern(1) } else { DataUri::Null };
     let node = Address { host: format!("n{node}"), port: 1 };
     let (range, speed) = (Span::new(start, end), Some(BitRate(1_000_000_000)));
-    Row { role, node, uri, offset_bytes: 0, range, speed, nics: Vec::new(), group: None, store: None, line: 0 }
+    Row {
+        role,
+        node,
+        uri,
+        offset_bytes: 0,
+        range,
+        speed,
+        nics: Vec::new(),
+        group: None,
+        store: None,
+        line: 0,
+    }
 }
 
 fn cluster(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64) -> Cluster {
     limited(rows, check, faults, seed, None)
 }
 
-fn limited(rows: Vec<Row>, check: CheckKind, faults: Faults, seed: u64, limit: Option<BitRate>) -> Cluster {
+fn limited(
+    rows: Vec<Row>,
+    check: CheckKind,
+    faults: Faults,
+    seed: u64,
+    limit: Option<BitRate>,
+) -> Cluster {
     with(Wishes { check, limit, ..Wishes::default() }, rows, faults, seed)
 }
 
 fn with(wishes: Wishes, rows: Vec<Row>, faults: Faults, seed: u64) -> Cluster {
     let spec = Spec { rows, block_bytes: Some(BLOCK), ..Spec::default() };
     let roster = Roster::new(&spec);
-    let identity = Identity { id: "test".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
+    let identity =
+        Identity { id: "test".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
     let terms = Terms::new(&spec, &roster, identity, wishes);
     // Payload on a 1 Gbit/s line, as the plan counts it.
     let goodput = GBIT * crate::units::goodput(1500);
@@ -66,7 +87,9 @@ fn with(wishes: Wishes, rows: Vec<Row>, faults: Faults, seed: u64) -> Cluster {
 fn overlapping(mib: u64) -> Vec<Row> {
     let total = mib << 20;
     let mut rows: Vec<Row> = [(0, 0, 50), (1, 25, 75), (2, 50, 100), (3, 0, 100)]
-        .map(|(node, from, to)| row(Role::Sender, node, total * from / 100, total * to / 100 + 7 * u64::from(node) % 5))
+        .map(|(node, from, to)| {
+            row(Role::Sender, node, total * from / 100, total * to / 100 + 7 * u64::from(node) % 5)
+        })
         .into();
     rows[2].range.end = total;
     rows[3].range.end = total;
@@ -94,14 +117,23 @@ fn a_quiet_cluster_comes_within_five_per_cent_of_the_bound() {
     let outcome = cluster(overlapping(256), CheckKind::None, Faults::default(), 1).run();
     assert_eq!(outcome.error, None);
     let efficiency = outcome.bound_seconds / outcome.seconds;
-    assert!(efficiency > 0.95, "{efficiency} of the bound in {} s: {:?}", outcome.seconds, outcome.counts);
+    assert!(
+        efficiency > 0.95,
+        "{efficiency} of the bound in {} s: {:?}",
+        outcome.seconds,
+        outcome.counts
+    );
     assert!(outcome.counts.wasted_bytes <= (256 << 20) / 100, "{:?}", outcome.counts);
 }
 
 #[test]
 fn changed_bytes_are_fetched_again_and_breaks_are_survived() {
     for seed in 0..30 {
-        let outcome = run(overlapping(4), Faults { changed: 30, broken: 5, unreadable: 0, unwritable: 0 }, seed);
+        let outcome = run(
+            overlapping(4),
+            Faults { changed: 30, broken: 5, unreadable: 0, unwritable: 0 },
+            seed,
+        );
         match outcome.error {
             None => assert!(outcome.digest.is_some(), "seed {seed}"),
             Some(error) => assert!(!error.missing.is_empty(), "seed {seed}: {error}"),
@@ -190,7 +222,11 @@ fn a_limited_transfer_takes_the_time_that_the_limit_says() {
         let outcome = limited(rows, CheckKind::None, Faults::default(), seed, limit).run();
         assert_eq!(outcome.error, None);
         let ratio = outcome.seconds / expected;
-        assert!((0.97..1.03).contains(&ratio), "{mbit} Mbit/s: {} s, not {expected} s", outcome.seconds);
+        assert!(
+            (0.97..1.03).contains(&ratio),
+            "{mbit} Mbit/s: {} s, not {expected} s",
+            outcome.seconds
+        );
     }
 }
 
@@ -213,14 +249,23 @@ fn a_limit_holds_while_work_is_stolen_from_a_sender_that_slows_down() {
 
 #[test]
 fn a_sender_that_slows_down_is_relieved() {
-    let rows =
-        vec![row(Role::Sender, 0, 0, 64 << 20), row(Role::Sender, 1, 0, 64 << 20), row(Role::Receiver, 2, 0, 64 << 20)];
+    let rows = vec![
+        row(Role::Sender, 0, 0, 64 << 20),
+        row(Role::Sender, 1, 0, 64 << 20),
+        row(Role::Receiver, 2, 0, 64 << 20),
+    ];
     let mut cluster = cluster(rows, CheckKind::None, Faults::default(), 2);
     cluster.relink(NodeIx(0), Moment(100_000_000), Links { up: GBIT / 20.0, down: GBIT });
     let outcome = cluster.run();
     assert_eq!(outcome.error, None);
-    // One line's worth reaches the receiver throughout; the slow sender's share must not be waited for.
-    assert!(outcome.seconds < 1.15 * outcome.bound_seconds, "{} s, bound {}", outcome.seconds, outcome.bound_seconds);
+    // One line's worth reaches the receiver throughout; the slow sender's share must not be waited
+    // for.
+    assert!(
+        outcome.seconds < 1.15 * outcome.bound_seconds,
+        "{} s, bound {}",
+        outcome.seconds,
+        outcome.bound_seconds
+    );
     assert!(outcome.counts.stolen_bytes > 0);
 }
 
@@ -239,11 +284,21 @@ fn blake3_merges_to_the_digest_of_the_whole() {
 #[test]
 fn a_group_takes_each_byte_once() {
     let grouped = |node| Row { group: Some("g".into()), ..row(Role::Receiver, node, 0, 64 << 20) };
-    let rows = vec![row(Role::Sender, 0, 0, 64 << 20), row(Role::Sender, 1, 0, 64 << 20), grouped(2), grouped(3)];
+    let rows = vec![
+        row(Role::Sender, 0, 0, 64 << 20),
+        row(Role::Sender, 1, 0, 64 << 20),
+        grouped(2),
+        grouped(3),
+    ];
     let outcome = cluster(rows, CheckKind::Crc64, Faults::default(), 1).run();
     assert_eq!(outcome.error, None);
     assert!(outcome.digest.is_some(), "the members' parts make a whole");
-    assert!(outcome.seconds < 1.1 * outcome.bound_seconds, "{} s, bound {}", outcome.seconds, outcome.bound_seconds);
+    assert!(
+        outcome.seconds < 1.1 * outcome.bound_seconds,
+        "{} s, bound {}",
+        outcome.seconds,
+        outcome.bound_seconds
+    );
 }
 
 #[test]
@@ -252,7 +307,8 @@ fn a_control_session_that_breaks_at_any_moment_costs_nothing() {
     let microseconds = (whole.seconds * 1e6) as u64 + 2_000;
     for seed in 0..40 {
         let mut cluster = cluster(overlapping(8), CheckKind::Crc64, Faults::default(), seed);
-        // Every node in turn, at moments spread over the whole transfer, its first and last messages included.
+        // Every node in turn, at moments spread over the whole transfer, its first and last
+        // messages included.
         let moment = Moment(400_000 + seed * microseconds * 1000 / 40);
         let node = NodeIx((seed % 7) as u32);
         cluster.trouble(moment, Trouble::Part(node));
@@ -265,7 +321,10 @@ fn a_control_session_that_breaks_at_any_moment_costs_nothing() {
 
 /// One sender, and so many receivers that keep a copy each.
 fn copies(count: u32, mib: u64) -> Vec<Row> {
-    let keeps = |node| Row { uri: DataUri::File("/copy".into()), ..row(Role::Receiver, node, 0, mib << 20) };
+    let keeps = |node| Row {
+        uri: DataUri::File("/copy".into()),
+        ..row(Role::Receiver, node, 0, mib << 20)
+    };
     std::iter::once(row(Role::Sender, 0, 0, mib << 20)).chain((1..=count).map(keeps)).collect()
 }
 
@@ -296,7 +355,11 @@ fn copies_do_not_wait_for_a_receiver_that_is_ten_times_slower() {
     let others = outcome.node_seconds[1..8].iter().map(|seconds| seconds.expect("all is landed"));
     let latest = others.fold(0.0, f64::max);
     assert!(latest < 1.15 * one, "{latest} s, where one copy takes {one} s");
-    assert!(outcome.seconds < 10.5 * one, "{} s for the slow one, where one copy takes {one} s", outcome.seconds);
+    assert!(
+        outcome.seconds < 10.5 * one,
+        "{} s for the slow one, where one copy takes {one} s",
+        outcome.seconds
+    );
 }
 
 /// Its NIC claims to be as fast as the others': the plan finds out.
@@ -312,11 +375,16 @@ fn copies_do_not_wait_for_a_receiver_that_turns_out_to_be_ten_times_slower() {
     let others = outcome.node_seconds[1..8].iter().map(|seconds| seconds.expect("all is landed"));
     let latest = others.fold(0.0, f64::max);
     assert!(latest < 1.15 * one, "{latest} s, where one copy takes {one} s; {:?}", outcome.counts);
-    assert!(outcome.seconds < 10.5 * one, "{} s for the slow one, where one copy takes {one} s", outcome.seconds);
+    assert!(
+        outcome.seconds < 10.5 * one,
+        "{} s for the slow one, where one copy takes {one} s",
+        outcome.seconds
+    );
 }
 
-/// Two senders, each of them needed by a receiver of its own as well: one of them slows down to a tenth. Whoever knew from
-/// the beginning could do no better than plan with the speed that it has on average.
+/// Two senders, each of them needed by a receiver of its own as well: one of them slows down to a
+/// tenth. Whoever knew from the beginning could do no better than plan with the speed that it has
+/// on average.
 #[test]
 fn a_sender_that_slows_to_a_tenth_costs_little_more_than_if_it_had_been_known() {
     let mib: u32 = 1024;
@@ -336,16 +404,24 @@ fn a_sender_that_slows_to_a_tenth_costs_little_more_than_if_it_had_been_known() 
     // Three lines for two seconds, 2.1 lines after.
     let bytes = 3.0 * f64::from(mib << 20);
     let oracle = 2.0 + (bytes - 2.0 * 3.0 * goodput) / (2.1 * goodput);
-    assert!(outcome.seconds < 1.1 * oracle, "{} s, an oracle needs {oracle} s; {:?}", outcome.seconds, outcome.counts);
+    assert!(
+        outcome.seconds < 1.1 * oracle,
+        "{} s, an oracle needs {oracle} s; {:?}",
+        outcome.seconds,
+        outcome.counts
+    );
 }
 
-/// Of the first two thirds of the bytes one sender is left when another one slows down, and of the last two thirds another:
-/// what they bring of the third that both have decides whether they end together.
+/// Of the first two thirds of the bytes one sender is left when another one slows down, and of the
+/// last two thirds another: what they bring of the third that both have decides whether they end
+/// together.
 #[test]
 fn a_newer_plan_is_made_for_what_is_left() {
     let third: u64 = 640 << 20;
-    let receiver =
-        |node, start, end| Row { speed: Some(BitRate(1_500_000_000)), ..row(Role::Receiver, node, start, end) };
+    let receiver = |node, start, end| Row {
+        speed: Some(BitRate(1_500_000_000)),
+        ..row(Role::Receiver, node, start, end)
+    };
     let rows = vec![
         row(Role::Sender, 0, 0, 3 * third),
         row(Role::Sender, 1, 0, 2 * third),
@@ -359,17 +435,25 @@ fn a_newer_plan_is_made_for_what_is_left() {
         for node in [NodeIx(3), NodeIx(4)] {
             cluster.relink(node, Moment(0), Links { up: goodput, down: 1.5 * goodput });
         }
-        cluster.relink(NodeIx(0), Moment(struck * 1_000_000_000), Links { up: goodput / 10.0, down: goodput });
+        cluster.relink(
+            NodeIx(0),
+            Moment(struck * 1_000_000_000),
+            Links { up: goodput / 10.0, down: goodput },
+        );
         let outcome = cluster.run();
         assert_eq!(outcome.error, None);
         let before = struck as f64;
         let oracle = before + (3.0 * third as f64 - before * 3.0 * goodput) / (2.1 * goodput);
         let (seconds, counts) = (outcome.seconds, outcome.counts);
-        assert!(seconds < 1.1 * oracle, "struck at {struck} s: {seconds} s, an oracle needs {oracle} s; {counts:?}");
+        assert!(
+            seconds < 1.1 * oracle,
+            "struck at {struck} s: {seconds} s, an oracle needs {oracle} s; {counts:?}"
+        );
     }
 }
 
-/// Each waited for the part that the other one should have had from the sender, for as long as the stall timeout.
+/// Each waited for the part that the other one should have had from the sender, for as long as the
+/// stall timeout.
 #[test]
 fn receivers_whose_only_sender_dies_do_not_wait_for_each_other() {
     for seed in 0..10 {
@@ -381,24 +465,31 @@ fn receivers_whose_only_sender_dies_do_not_wait_for_each_other() {
     }
 }
 
-/// One receiver turns out to be slow, and a newer plan has another pass on its part. What it was asked for by the older plan it
-/// then asks the other one for, which waits for it: as long as there is a sender neither has to wait, and there is none.
+/// One receiver turns out to be slow, and a newer plan has another pass on its part. What it was
+/// asked for by the older plan it then asks the other one for, which waits for it: as long as there
+/// is a sender neither has to wait, and there is none.
 #[test]
 fn receivers_that_follow_a_newer_plan_do_not_wait_for_each_other_when_the_only_sender_dies() {
     let goodput = GBIT / 5.0 * crate::units::goodput(1500);
     for (receivers, from) in [(2, 2_270), (3, 2_280)] {
         for step in 0..10 {
-            let mut cluster = cluster(copies(receivers, 80), CheckKind::None, Faults::default(), step);
+            let mut cluster =
+                cluster(copies(receivers, 80), CheckKind::None, Faults::default(), step);
             for node in 0..=receivers {
                 let rate = if node == receivers { goodput / 4.0 } else { goodput };
                 cluster.relink(NodeIx(node), Moment(0), Links { up: rate, down: rate });
             }
             cluster.trouble(Moment((from + step * 30) * 1_000_000), Trouble::Kill(NodeIx(0)));
             let outcome = cluster.run();
-            assert!(outcome.error.is_some(), "{receivers} receivers, step {step}: the only sender is lost");
-            let last = outcome.log.last().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
+            assert!(
+                outcome.error.is_some(),
+                "{receivers} receivers, step {step}: the only sender is lost"
+            );
+            let last =
+                outcome.log.last().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
             let seconds = last.expect("a log of moments") * 1e-9;
-            // What the slow one can still get takes it nine; a relay that is waited for is silent for twenty.
+            // What the slow one can still get takes it nine; a relay that is waited for is silent
+            // for twenty.
             assert!(seconds < 13.0, "{receivers} receivers, step {step}: {seconds} s");
         }
     }
@@ -426,11 +517,16 @@ fn to_files(mib: u64) -> Vec<Row> {
     rows
 }
 
-/// An attempt at moving them, of about three seconds, with real files in `home`; the sources of `touched` look otherwise, and
-/// then what is complete may be replaced.
+/// An attempt at moving them, of about three seconds, with real files in `home`; the sources of
+/// `touched` look otherwise, and then what is complete may be replaced.
 fn attempt(home: &Path, faults: Faults, seed: u64, touched: &[u32]) -> Cluster {
     let limit = Some(BitRate(50_000_000));
-    let wishes = Wishes { check: CheckKind::Crc64, limit, overwrite: !touched.is_empty(), ..Wishes::default() };
+    let wishes = Wishes {
+        check: CheckKind::Crc64,
+        limit,
+        overwrite: !touched.is_empty(),
+        ..Wishes::default()
+    };
     let mut cluster = with(wishes, to_files(8), faults, seed);
     for node in 0..7 {
         let mut files = Files::new(home, Data { generation: 1, hole_every: 0 });
@@ -447,8 +543,8 @@ fn kept_bytes(home: &Path) -> u64 {
     spans.map(Span::bytes).sum()
 }
 
-/// A transfer that a death at any moment interrupts, and another attempt: nothing that was kept moves again, everything else
-/// does, and the digest is that of a transfer in one go.
+/// A transfer that a death at any moment interrupts, and another attempt: nothing that was kept
+/// moves again, everything else does, and the digest is that of a transfer in one go.
 #[test]
 fn an_attempt_that_dies_at_any_moment_is_continued() {
     let new_home = || tempfile::tempdir().expect("a folder");
@@ -459,7 +555,8 @@ fn an_attempt_that_dies_at_any_moment_is_continued() {
         let home = new_home();
         let faults = Faults { changed: 10, broken: 3, ..Faults::default() };
         let mut first = attempt(home.path(), faults, seed, &[]);
-        // Two of the readers, and both senders of some part: what they would have brought is missing then.
+        // Two of the readers, and both senders of some part: what they would have brought is
+        // missing then.
         let victims: &[u32] = [&[4][..], &[5, 6], &[0, 3], &[4, 5, 6]][seed as usize % 4];
         for &victim in victims {
             first.trouble(Moment((100 + seed * 90) * 1_000_000), Trouble::Kill(NodeIx(victim)));
@@ -476,7 +573,11 @@ fn an_attempt_that_dies_at_any_moment_is_continued() {
         assert_eq!(second.error, None, "seed {seed}");
         assert_eq!(second.digest, whole.digest, "seed {seed}");
         assert_eq!(second.counts.resumed_bytes, kept_bytes, "seed {seed}");
-        assert_eq!(second.history.landed_bytes() + kept_bytes, all_bytes, "seed {seed}: nothing moves again");
+        assert_eq!(
+            second.history.landed_bytes() + kept_bytes,
+            all_bytes,
+            "seed {seed}: nothing moves again"
+        );
     }
     assert!(interrupted_not < 10, "{interrupted_not} of 30 were not interrupted");
 }
@@ -497,5 +598,9 @@ fn what_came_from_a_source_that_has_changed_starts_again() {
     let kept = kept_bytes(home.path());
     let third = attempt(home.path(), Faults::default(), 3, &[3]).run();
     assert_eq!(third.error, None);
-    assert!(third.counts.resumed_bytes > 0 && third.counts.resumed_bytes < kept, "{:?} of {kept}", third.counts);
+    assert!(
+        third.counts.resumed_bytes > 0 && third.counts.resumed_bytes < kept,
+        "{:?} of {kept}",
+        third.counts
+    );
 }

@@ -1,5 +1,5 @@
-//! One random transfer from a seed: a cluster, what befalls it, and as many attempts as it takes. In the end every byte is
-//! right, and nothing else is there.
+//! One random transfer from a seed: a cluster, what befalls it, and as many attempts as it takes.
+//! In the end every byte is right, and nothing else is there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,8 +21,8 @@ use crate::wire::CheckKind;
 
 /// How many attempts may meet with trouble before one that does not.
 const TROUBLED_MAX: u64 = 3;
-/// A transfer stalls only where something lasts at least so long: what is silent is given up after a third of the stall
-/// timeout.
+/// A transfer stalls only where something lasts at least so long: what is silent is given up after
+/// a third of the stall timeout.
 const STALLS_FROM: Duration = Duration::from_secs(10);
 /// How long an attempt may take when all troubles are over, besides what its bytes take.
 const CALM_WITHIN: Duration = Duration::from_secs(300);
@@ -55,7 +55,10 @@ impl Tally {
             let failed = self.failed.entry(kind.clone()).or_default();
             *failed = (failed.0 + count, example.clone());
         }
-        other.troubles.iter().for_each(|(kind, count)| *self.troubles.entry(kind).or_default() += count);
+        other
+            .troubles
+            .iter()
+            .for_each(|(kind, count)| *self.troubles.entry(kind).or_default() += count);
     }
 
     fn met(&mut self, kind: &'static str) {
@@ -130,7 +133,8 @@ impl Trial {
         let bytes = block * (1 + random.below(40)) - random.below(block);
         let whole = Span::of(start, bytes);
         let (senders, receivers) = (1 + random.below(3), 1 + random.below(4));
-        let sharers = if receivers > 1 && random.below(6) == 0 { 2 + random.below(receivers - 1) } else { 0 };
+        let sharers =
+            if receivers > 1 && random.below(6) == 0 { 2 + random.below(receivers - 1) } else { 0 };
         let mut rows = Vec::new();
         let row = |role, index: u64, uri, offset_bytes, range: Span| {
             let row = super::row(role, index as u32, range.start, range.end);
@@ -138,16 +142,23 @@ impl Trial {
         };
         let is_whole = random.below(2) == 0;
         for sender in 0..senders {
-            let own = Span::new(start + bytes * sender / senders, start + bytes * (sender + 1) / senders);
+            let own =
+                Span::new(start + bytes * sender / senders, start + bytes * (sender + 1) / senders);
             let more = part(&mut random, whole);
-            let ranges = if is_whole && (sender == 0 || random.below(2) == 0) { vec![whole] } else { vec![own, more] };
+            let ranges = if is_whole && (sender == 0 || random.below(2) == 0) {
+                vec![whole]
+            } else {
+                vec![own, more]
+            };
             for range in union(ranges) {
                 rows.push(row(Role::Sender, sender, DataUri::Pattern(1), 0, range));
             }
         }
         // One range for all of them has them feed each other.
-        let same = (random.below(2) == 0).then(|| if random.below(2) == 0 { whole } else { part(&mut random, whole) });
-        let group = (receivers > 1 && sharers == 0 && random.below(8) == 0).then(|| String::from("group"));
+        let same = (random.below(2) == 0)
+            .then(|| if random.below(2) == 0 { whole } else { part(&mut random, whole) });
+        let group =
+            (receivers > 1 && sharers == 0 && random.below(8) == 0).then(|| String::from("group"));
         for index in 0..receivers {
             let mut range = same.unwrap_or_else(|| part(&mut random, whole));
             let mut uri = match random.below(8) {
@@ -159,7 +170,10 @@ impl Trial {
                 // A part each, or some that write over one another.
                 range = match random.below(8) {
                     0 => part(&mut random, whole),
-                    _ => Span::new(start + bytes * index / sharers, start + bytes * (index + 1) / sharers),
+                    _ => Span::new(
+                        start + bytes * index / sharers,
+                        start + bytes * (index + 1) / sharers,
+                    ),
                 };
                 (uri, offset) = (DataUri::File("/shared".into()), range.start - start);
             }
@@ -173,21 +187,30 @@ impl Trial {
             }
         }
         rows.retain(|row| !row.range.is_empty());
-        let mut spec = Spec { id: format!("trial {seed}"), rows, block_bytes: Some(block), ..Spec::default() };
+        let mut spec =
+            Spec { id: format!("trial {seed}"), rows, block_bytes: Some(block), ..Spec::default() };
         if random.below(4) == 0 {
             spec.rows.iter_mut().for_each(|row| row.speed = Some(BitRate(8_000_000)));
         }
         let count = Roster::new(&spec).entries.len();
         let rate = |random: &mut Random| f64::from(1 << 18) * f64::from(1 << random.below(8));
-        let links: Vec<Links> = (0..count).map(|_| Links { up: rate(&mut random), down: rate(&mut random) }).collect();
-        let slowest = links.iter().flat_map(|links| [links.up, links.down]).fold(f64::INFINITY, f64::min);
+        let links: Vec<Links> =
+            (0..count).map(|_| Links { up: rate(&mut random), down: rate(&mut random) }).collect();
+        let slowest =
+            links.iter().flat_map(|links| [links.up, links.down]).fold(f64::INFINITY, f64::min);
         let mut seconds = bytes as f64 * receivers as f64 / slowest;
-        let wanted: u64 = spec.rows.iter().filter(|row| row.role == Role::Receiver).map(|row| row.range.bytes()).sum();
+        let wanted: u64 = spec
+            .rows
+            .iter()
+            .filter(|row| row.role == Role::Receiver)
+            .map(|row| row.range.bytes())
+            .sum();
         let limit = (random.below(4) == 0).then(|| BitRate(wanted * 8 / (1 + random.below(4))));
         if limit.is_some() {
             seconds += 4.0;
         }
-        let microseconds = |random: &mut Random, most: u64| Duration::from_micros(random.below(most));
+        let microseconds =
+            |random: &mut Random, most: u64| Duration::from_micros(random.below(most));
         let world = World {
             links,
             stores: Vec::new(),
@@ -207,17 +230,24 @@ impl Trial {
             keeps_log: false,
         };
         let wishes = Wishes {
-            check: [CheckKind::Crc64, CheckKind::Crc64, CheckKind::Crc64, CheckKind::Blake3, CheckKind::None]
-                [random.below(5) as usize],
+            check: [
+                CheckKind::Crc64,
+                CheckKind::Crc64,
+                CheckKind::Crc64,
+                CheckKind::Blake3,
+                CheckKind::None,
+            ][random.below(5) as usize],
             fsync: random.below(4) == 0,
             verify: random.below(8) == 0,
             limit,
-            scheduler: [Scheduler::default(), Scheduler::Greedy, Scheduler::Lp][random.below(3) as usize],
+            scheduler: [Scheduler::default(), Scheduler::Greedy, Scheduler::Lp]
+                [random.below(3) as usize],
             ..Wishes::default()
         };
         let data = Data { generation: 1, hole_every: random.below(3) * 2 };
-        let home =
-            tempfile::tempdir_in(HOMES.iter().find(|home| fs::metadata(home).is_ok()).expect("a place for files"));
+        let home = tempfile::tempdir_in(
+            HOMES.iter().find(|home| fs::metadata(home).is_ok()).expect("a place for files"),
+        );
         let home = home.expect("a folder");
         let trial = Trial {
             random,
@@ -252,7 +282,8 @@ impl Trial {
     fn attempt(&mut self, number: u64, is_troubled: bool) -> Result<(), Error> {
         let roster = Roster::new(&self.spec);
         let attempt = [number as u8 + 1; 16];
-        let identity = Identity { id: self.spec.id.clone(), transfer: attempt, attempt, flow_key: [3; 32] };
+        let identity =
+            Identity { id: self.spec.id.clone(), transfer: attempt, attempt, flow_key: [3; 32] };
         let terms = Terms::new(&self.spec, &roster, identity, self.wishes);
         let mut world = self.world.clone();
         world.seed = self.random.next();
@@ -260,7 +291,8 @@ impl Trial {
         if is_troubled {
             world.faults = self.faults();
         }
-        let indices: Vec<u64> = roster.entries.iter().map(|entry| index_of(&entry.address)).collect();
+        let indices: Vec<u64> =
+            roster.entries.iter().map(|entry| index_of(&entry.address)).collect();
         let mut cluster = Cluster::new(roster, terms, world);
         for (at, index) in indices.iter().enumerate() {
             let mut files = Files::new(&self.folder(*index), self.data);
@@ -304,7 +336,8 @@ impl Trial {
                 assert!(!error.message.is_empty(), "an error says what happened");
                 let is_stalled = error.code == Code::Stalled;
                 // What one keeps from moving until the other comes was kept from moving by both.
-                let longest = union(self.spells.clone()).into_iter().map(Span::bytes).max().unwrap_or(0);
+                let longest =
+                    union(self.spells.clone()).into_iter().map(Span::bytes).max().unwrap_or(0);
                 let may_stall = u128::from(longest) > STALLS_FROM.as_nanos();
                 assert!(!is_stalled || may_stall, "{error}, and nothing lasted that long");
                 let failed = self.tally.failed.entry(format!("{:?}", error.code)).or_default();
@@ -315,10 +348,15 @@ impl Trial {
     }
 
     fn faults(&mut self) -> Faults {
-        let mut often =
-            |one_in: u64, most: u64| if self.random.below(one_in) == 0 { self.random.below(most) } else { 0 };
-        let faults =
-            Faults { changed: often(3, 50), broken: often(3, 30), unreadable: often(6, 20), unwritable: often(8, 5) };
+        let mut often = |one_in: u64, most: u64| {
+            if self.random.below(one_in) == 0 { self.random.below(most) } else { 0 }
+        };
+        let faults = Faults {
+            changed: often(3, 50),
+            broken: often(3, 30),
+            unreadable: often(6, 20),
+            unwritable: often(8, 5),
+        };
         // Nobody would see it.
         let changed = if self.wishes.check == CheckKind::None { 0 } else { faults.changed };
         Faults { changed, ..faults }
@@ -326,9 +364,14 @@ impl Trial {
 
     /// A moment at which something may still be going on.
     fn moment(&mut self) -> Moment {
-        let span = (self.seconds * 1.3e9) as u64 + 4 * self.world.latency.as_nanos() as u64 + 50_000_000;
+        let span =
+            (self.seconds * 1.3e9) as u64 + 4 * self.world.latency.as_nanos() as u64 + 50_000_000;
         // Short transfers are begun and ended for most of their time.
-        Moment(if self.random.below(2) == 0 { self.random.below(span) } else { self.random.below(span / 8 + 1) })
+        Moment(if self.random.below(2) == 0 {
+            self.random.below(span)
+        } else {
+            self.random.below(span / 8 + 1)
+        })
     }
 
     /// From a millisecond to a minute.
@@ -343,7 +386,8 @@ impl Trial {
         let [one, other] = [(); 2].map(|()| NodeIx(self.random.below(nodes) as u32));
         let mut over = moment + length;
         self.spells.push(Span::new(moment.0, over.0));
-        let mut cut = |from: Place, to: Place| cluster.trouble(moment, Trouble::Cut(from, to, length));
+        let mut cut =
+            |from: Place, to: Place| cluster.trouble(moment, Trouble::Cut(from, to, length));
         let kind = match self.random.below(10) {
             0 | 1 => {
                 cluster.trouble(moment, Trouble::Kill(one));
@@ -404,7 +448,8 @@ impl Trial {
             self.wishes.overwrite = true;
         }
         if self.writes_over_itself() {
-            // Nothing is recorded of such a file but that it is complete: then it is refused, as every file that exists.
+            // Nothing is recorded of such a file but that it is complete: then it is refused, as
+            // every file that exists.
             self.wishes.overwrite = true;
         }
         let synced = self.wishes.fsync;
@@ -419,8 +464,13 @@ impl Trial {
                 }
                 1 => {
                     self.tally.met("a power cut");
-                    let rows = self.spec.rows.iter().filter(|row| self.folder(index_of(&row.node)) == folder);
-                    let rows: Vec<Row> = rows.filter(|row| row.role == Role::Receiver).cloned().collect();
+                    let rows = self
+                        .spec
+                        .rows
+                        .iter()
+                        .filter(|row| self.folder(index_of(&row.node)) == folder);
+                    let rows: Vec<Row> =
+                        rows.filter(|row| row.role == Role::Receiver).cloned().collect();
                     let in_file = |name: &str, span: Span| places(&rows, name, span);
                     cut_power(&folder, synced, &mut self.random, in_file);
                     self.wishes.overwrite = true;
@@ -458,10 +508,17 @@ impl Trial {
             let Ok(bytes) = fs::read(&path) else { continue };
             let offset = row.offset_bytes as usize;
             let bytes = &bytes[offset..offset + row.range.bytes() as usize];
-            let is_of = |generation: &u64| Data { generation: *generation, ..self.data }.bytes(row.range) == bytes;
-            // What a power cut leaves of a file that nobody has called complete yet is for the next attempt to find out.
+            let is_of = |generation: &u64| {
+                Data { generation: *generation, ..self.data }.bytes(row.range) == bytes
+            };
+            // What a power cut leaves of a file that nobody has called complete yet is for the next
+            // attempt to find out.
             let is_cut = !self.wishes.fsync && self.tally.troubles.contains_key("a power cut");
-            assert!(is_cut || (1..=self.data.generation).any(|it| is_of(&it)), "{} is wrong", path.display());
+            assert!(
+                is_cut || (1..=self.data.generation).any(|it| is_of(&it)),
+                "{} is wrong",
+                path.display()
+            );
         }
     }
 
@@ -469,23 +526,33 @@ impl Trial {
     fn check_all(&self) {
         let mut named = Vec::new();
         for (row, path) in self.files() {
-            let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let bytes =
+                fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             if row.group.is_none() {
                 let offset = row.offset_bytes as usize;
                 let expected = self.data.bytes(row.range);
                 let found = &bytes[offset..offset + expected.len()];
-                let wrong = found.iter().zip(&expected).position(|(found, expected)| found != expected);
-                assert_eq!(wrong, None, "{}: the first wrong byte of {} in the row", path.display(), row.range);
+                let wrong =
+                    found.iter().zip(&expected).position(|(found, expected)| found != expected);
+                assert_eq!(
+                    wrong,
+                    None,
+                    "{}: the first wrong byte of {} in the row",
+                    path.display(),
+                    row.range
+                );
             }
             named.push(path);
         }
         self.check_group();
         for index in self.receivers() {
-            // Who died or was out of reach when everything had landed does not know that its journal is of no use.
+            // Who died or was out of reach when everything had landed does not know that its
+            // journal is of no use.
             let folder = self.folder(index);
             let is_deaf = self.deaf.iter().any(|deaf| self.folder(*deaf) == folder);
             let may_stay = |path: &PathBuf| is_deaf && is_journal(path);
-            let left = listed(&folder).into_iter().filter(|path| !named.contains(path) && !may_stay(path));
+            let left =
+                listed(&folder).into_iter().filter(|path| !named.contains(path) && !may_stay(path));
             let left: Vec<PathBuf> = left.collect();
             assert!(left.is_empty(), "{left:?} are left over");
         }
@@ -501,7 +568,9 @@ impl Trial {
         let all = self.spec.rows.iter().filter(|row| row.group.is_some()).count();
         let expected = self.data.bytes(first.range);
         for (at, byte) in expected.iter().enumerate().filter(|_| all == parts.len()) {
-            let has = parts.iter().any(|(row, bytes)| bytes.get(row.offset_bytes as usize + at) == Some(byte));
+            let has = parts
+                .iter()
+                .any(|(row, bytes)| bytes.get(row.offset_bytes as usize + at) == Some(byte));
             assert!(has, "byte {at} of the group's range is nowhere");
         }
     }

@@ -55,12 +55,18 @@ fn another_attempt_goes_on_with_the_same_file() {
         land(&sink, record(15_000, 25_000), b'c');
         sink.commit().unwrap();
         let x = home.path().join("x");
-        assert_eq!((fs::metadata(&x).unwrap().ino(), fs::metadata(&x).unwrap().len()), (inode, BYTES));
+        assert_eq!(
+            (fs::metadata(&x).unwrap().ino(), fs::metadata(&x).unwrap().len()),
+            (inode, BYTES)
+        );
         assert_eq!(names(home.path()), [".x.cep-ab12.journal", "x"], "until everybody has landed");
         sink.confirm();
         assert_eq!(names(home.path()), ["x"]);
         let bytes = fs::read(&x).unwrap();
-        assert!(bytes[..10_000].iter().all(|byte| *byte == b'a') && bytes[15_000..].iter().all(|byte| *byte == b'c'));
+        assert!(
+            bytes[..10_000].iter().all(|byte| *byte == b'a')
+                && bytes[15_000..].iter().all(|byte| *byte == b'c')
+        );
     }
 }
 
@@ -72,7 +78,8 @@ fn an_attempt_that_fails_before_it_begins_loses_nothing() {
     assert_eq!(open(home.path(), 3).found().len(), 2);
 }
 
-/// A token says that the partial file is this attempt's, to others who name the same path. It is of no use to the next one.
+/// A token says that the partial file is this attempt's, to others who name the same path. It is of
+/// no use to the next one.
 #[test]
 fn what_is_left_to_another_attempt_is_left_without_a_token() {
     let home = directory();
@@ -203,7 +210,8 @@ fn a_torn_record_is_cut_and_the_rest_believed() {
     assert_eq!(open(home.path(), 3).found().len(), 2);
 }
 
-/// It was sized anew when the second attempt opened it, and the third found a file that was none of this transfer's.
+/// It was sized anew when the second attempt opened it, and the third found a file that was none of
+/// this transfer's.
 #[test]
 fn a_file_that_is_all_holes_is_complete_as_often_as_it_is_opened() {
     let home = directory();

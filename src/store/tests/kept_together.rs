@@ -19,7 +19,8 @@ fn open_as(home: &Path, attempt: u8, shared: Shared) -> Sink {
     prepare(home, "/x", BYTES, &SinkOptions { shared, ..keeping(attempt) }).unwrap()
 }
 
-/// Both nodes of an attempt: the elected one, which wants the first half of the file, and the other one.
+/// Both nodes of an attempt: the elected one, which wants the first half of the file, and the other
+/// one.
 fn open(home: &Path, attempt: u8) -> [Sink; 2] {
     let elected = open_as(home, attempt, Shared::Elected);
     let member = open_as(home, attempt, Shared::Member(7));
@@ -60,7 +61,10 @@ fn each_goes_on_with_what_it_has_written() {
         }
         assert_eq!(names(home.path()), [PARTIAL, FIRST, MEMBERS]);
         let [elected, member] = open(home.path(), 2);
-        assert_eq!((elected.found(), member.found()), (&[record(0, 5000)][..], &[record(HALF, 7000)][..]));
+        assert_eq!(
+            (elected.found(), member.found()),
+            (&[record(0, 5000)][..], &[record(HALF, 7000)][..])
+        );
         assert!(!elected.is_fresh() && elected.refused().is_none() && member.refused().is_none());
         elected.begin(&[Span::new(0, 5000)], false).unwrap();
         member.begin(&[Span::of(HALF, 7000)], false).unwrap();
@@ -70,7 +74,10 @@ fn each_goes_on_with_what_it_has_written() {
         elected.commit().unwrap();
         assert_eq!(names(home.path()), [FIRST, MEMBERS, "x"], "until everybody has landed");
         let bytes = fs::read(home.path().join("x")).unwrap();
-        assert_eq!((bytes[0], bytes[5000], bytes[HALF as usize], bytes[BYTES as usize - 1]), (1, 2, 1, 2));
+        assert_eq!(
+            (bytes[0], bytes[5000], bytes[HALF as usize], bytes[BYTES as usize - 1]),
+            (1, 2, 1, 2)
+        );
         member.confirm();
         elected.confirm();
         drop([elected, member]);
@@ -86,7 +93,10 @@ fn what_one_of_them_has_is_enough_to_go_on_with() {
         drop(attempt(home.path(), 1, firsts, others));
         assert!(names(home.path()).contains(&PARTIAL.to_owned()), "{:?}", names(home.path()));
         let [elected, member] = open(home.path(), 2);
-        assert_eq!((elected.found().len(), member.found().len()), (firsts.min(1) as usize, others.min(1) as usize));
+        assert_eq!(
+            (elected.found().len(), member.found().len()),
+            (firsts.min(1) as usize, others.min(1) as usize)
+        );
         assert!(!elected.is_fresh(), "the other's bytes are in it");
     }
 }
@@ -137,7 +147,11 @@ fn a_file_that_they_have_completed_is_found_complete_by_each_and_keeps_its_name(
     member.commit().unwrap();
     elected.commit().unwrap();
     elected.confirm();
-    assert_eq!(names(home.path()), ["x"], "the elected node clears up after those that do not hear of the end");
+    assert_eq!(
+        names(home.path()),
+        ["x"],
+        "the elected node clears up after those that do not hear of the end"
+    );
     assert_eq!(fs::metadata(home.path().join("x")).unwrap().ino(), inode);
     member.confirm();
 }
@@ -152,7 +166,11 @@ fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
     elected.begin(&[Span::new(0, HALF)], true).unwrap();
     let error = member.begin(&[], false).unwrap_err();
     assert_eq!(error.code, crate::error::Code::Data);
-    assert!(error.message.contains("/x exists: it was completed by an earlier attempt"), "{}", error.message);
+    assert!(
+        error.message.contains("/x exists: it was completed by an earlier attempt"),
+        "{}",
+        error.message
+    );
     drop([elected, member]);
     assert_eq!(names(home.path()), [FIRST, MEMBERS, "x"]);
     // With --overwrite there is another file beside it.

@@ -23,7 +23,8 @@ use super::{Keeping, Root, SealKey, Shared, Sink, SinkOptions};
 use crate::error::Result;
 use crate::spec::DataUri;
 
-/// A directory on the disk that the tests are built on: unlike the system's temporary directory, hardly ever a tmpfs.
+/// A directory on the disk that the tests are built on: unlike the system's temporary directory,
+/// hardly ever a tmpfs.
 fn directory() -> TempDir {
     let beside_the_tests = std::env::current_exe().unwrap();
     tempfile::tempdir_in(beside_the_tests.parent().unwrap()).unwrap()
@@ -50,7 +51,10 @@ impl Mounted {
     }
 
     fn mount(&self, options: &str) -> bool {
-        let quiet = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(self.path()).output();
+        let quiet = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(self.path())
+            .output();
         quiet.is_ok_and(|output| output.status.success())
     }
 
@@ -72,7 +76,14 @@ fn announce(what: &str) {
 
 fn options() -> SinkOptions {
     let tag = "ab12".to_owned();
-    SinkOptions { overwrite: false, fsync: false, tag, attempt: [1; 16], shared: Shared::Alone, keep: None }
+    SinkOptions {
+        overwrite: false,
+        fsync: false,
+        tag,
+        attempt: [1; 16],
+        shared: Shared::Alone,
+        keep: None,
+    }
 }
 
 /// How files are kept that are to have this identity.
@@ -91,7 +102,8 @@ fn prepare(root: &Path, path: &str, bytes: u64, options: &SinkOptions) -> Result
 /// The names in a directory, sorted.
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
-    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }

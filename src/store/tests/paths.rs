@@ -27,8 +27,15 @@ fn paths_that_lead_out_are_refused_for_reading_and_writing() {
     symlink("/proc/self/root", inside.join("magic")).unwrap();
 
     let root = Root::open(&inside).unwrap();
-    let table =
-        ["/../secret/key", "/sub/../sub/deep", "/absolute/key", "/relative/key", "/sub/deep", "/loop", "/magic/etc"];
+    let table = [
+        "/../secret/key",
+        "/sub/../sub/deep",
+        "/absolute/key",
+        "/relative/key",
+        "/sub/deep",
+        "/loop",
+        "/magic/etc",
+    ];
     for path in table {
         let read = Source::open(&root, &file_uri(path), 0, 1).unwrap_err();
         assert_eq!(read.code, Code::Refused, "{path}: {read}");
@@ -66,10 +73,14 @@ fn below_the_whole_machine_absolute_links_are_followed() {
     let magic = Source::open(&root, &file_uri("/proc/self/exe"), 0, 1).unwrap_err();
     assert_eq!(magic.code, Code::Refused, "{magic}");
     let dotted = home.path().join("../x");
-    assert_eq!(Source::open(&root, &file_uri(dotted.to_str().unwrap()), 0, 5).unwrap_err().code, Code::Refused);
+    assert_eq!(
+        Source::open(&root, &file_uri(dotted.to_str().unwrap()), 0, 5).unwrap_err().code,
+        Code::Refused
+    );
 }
 
-/// What the kernel makes of a path, and what `walk` makes of it: the error, or the inode and what is there.
+/// What the kernel makes of a path, and what `walk` makes of it: the error, or the inode and what
+/// is there.
 fn both_ways(root: &Root, path: &str, flags: OFlag) -> [String; 2] {
     let said = |opened: Result<nix::Result<OwnedFd>>| match opened {
         Ok(Ok(file)) => {
@@ -158,8 +169,12 @@ fn a_machine_without_openat2_resolves_paths_alike() {
     let root = Root::open(&inside).unwrap();
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
     for name in paths {
-        for flags in [OFlag::O_PATH, directory, OFlag::O_RDONLY | OFlag::O_NONBLOCK, OFlag::O_PATH | OFlag::O_NOFOLLOW]
-        {
+        for flags in [
+            OFlag::O_PATH,
+            directory,
+            OFlag::O_RDONLY | OFlag::O_NONBLOCK,
+            OFlag::O_PATH | OFlag::O_NOFOLLOW,
+        ] {
             let [kernel, walk] = both_ways(&root, &format!("/{name}"), flags);
             assert_eq!(kernel, walk, "/{name} with {flags:?}");
         }
@@ -171,7 +186,11 @@ fn a_machine_without_openat2_resolves_paths_alike() {
         }
     }
     assert_eq!(names(&home.path().join("secret")), ["key"]);
-    let made = root.walk_beneath(Path::new("/up/new"), OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL, Mode::S_IRUSR);
+    let made = root.walk_beneath(
+        Path::new("/up/new"),
+        OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL,
+        Mode::S_IRUSR,
+    );
     made.unwrap().unwrap();
     assert!(inside.join("a/new").exists());
 
@@ -197,7 +216,10 @@ fn a_machine_without_openat2_resolves_paths_alike() {
         let [kernel, walk] = both_ways(&whole, &path, OFlag::O_PATH);
         // Each look at /proc may find an inode of its own.
         let is_made = path.starts_with("/proc") && kernel.starts_with("inode");
-        assert!(kernel == walk || (is_made && walk.starts_with("inode")), "{path}: {kernel}, {walk}");
+        assert!(
+            kernel == walk || (is_made && walk.starts_with("inode")),
+            "{path}: {kernel}, {walk}"
+        );
     }
 }
 
@@ -225,6 +247,7 @@ fn a_root_is_an_existing_directory() {
     let root = Root::open(home.path()).unwrap();
     assert_eq!(root.path(), home.path().canonicalize().unwrap());
     assert!(root.open_beneath(Path::new("/file"), OFlag::O_RDONLY, Mode::empty()).is_ok());
-    let missing = root.open_beneath(Path::new("/gone"), OFlag::O_RDONLY, Mode::empty()).unwrap_err();
+    let missing =
+        root.open_beneath(Path::new("/gone"), OFlag::O_RDONLY, Mode::empty()).unwrap_err();
     assert_eq!((missing.code, missing.message.as_str()), (Code::Data, "/gone is missing"));
 }

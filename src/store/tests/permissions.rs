@@ -25,7 +25,11 @@ fn granted(directory: &Path) -> u32 {
 
 /// Runs a tool; says and tells where it cannot do what it is asked for.
 fn can(tool: &str, args: &[&str], path: &Path) -> bool {
-    let done = Command::new(tool).args(args).arg(path).output().is_ok_and(|output| output.status.success());
+    let done = Command::new(tool)
+        .args(args)
+        .arg(path)
+        .output()
+        .is_ok_and(|output| output.status.success());
     if !done {
         announce(&format!("skipped: {tool} cannot do this here"));
     }
@@ -84,7 +88,8 @@ fn a_default_acl_is_heeded_instead_of_the_umask() {
 #[test]
 fn a_file_system_without_unnamed_files_grants_the_same() {
     let home = directory();
-    let look = || Place::look(&Root::open(home.path()).unwrap(), Path::new("/x"), "ab12").unwrap().0;
+    let look =
+        || Place::look(&Root::open(home.path()).unwrap(), Path::new("/x"), "ab12").unwrap().0;
     assert_eq!(look().granted_by_name().unwrap(), look().granted().unwrap());
     if can("setfacl", &["-d", "-m", "u::rwx,g::r-x,o::---,u:65534:rwx,m::rwx"], home.path()) {
         assert_eq!(look().granted_by_name().unwrap().bits(), 0o770);
@@ -182,6 +187,9 @@ fn a_directory_that_is_another_one_at_the_end_gets_no_file() {
     fs::rename(&at, home.path().join("old")).unwrap();
     fs::create_dir(&at).unwrap();
     let replaced = sink.commit().unwrap_err();
-    assert!(replaced.message.starts_with("/d is another directory than when the transfer began"), "{replaced}");
+    assert!(
+        replaced.message.starts_with("/d is another directory than when the transfer began"),
+        "{replaced}"
+    );
     assert!(names(&at).is_empty() && names(&home.path().join("old")).is_empty());
 }

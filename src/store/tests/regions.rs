@@ -74,7 +74,10 @@ fn an_object_that_is_too_small_is_an_error() {
     fs::write(&object.0, [7; 100]).unwrap();
     let error = object.sink_over(101).unwrap_err();
     assert_eq!(error.code, Code::Data);
-    assert!(error.message.ends_with("has 100 bytes, but the rows that write it need 101"), "{error}");
+    assert!(
+        error.message.ends_with("has 100 bytes, but the rows that write it need 101"),
+        "{error}"
+    );
     assert!(object.0.exists());
 }
 
@@ -83,7 +86,9 @@ fn nodes_of_one_machine_share_an_object() {
     let object = Object::new("shared");
     let elected = object.sink(100, Shared::Elected).unwrap();
     let member = object.sink(5000, Shared::Member(7)).unwrap();
-    File::from(member.files()[0].buffered().try_clone_to_owned().unwrap()).write_all_at(&[3], 4999).unwrap();
+    File::from(member.files()[0].buffered().try_clone_to_owned().unwrap())
+        .write_all_at(&[3], 4999)
+        .unwrap();
     member.commit().unwrap();
     elected.commit().unwrap();
     let source = Source::open(&root(), &object.uri(), 4000, 1000).unwrap();
@@ -96,7 +101,10 @@ fn sources_must_exist_and_be_large_enough() {
     let object = Object::new("source");
     let missing = Source::open(&root(), &object.uri(), 0, 1).unwrap_err();
     assert_eq!(missing.code, Code::Data);
-    assert!(missing.message.starts_with("mem:") && missing.message.ends_with("is missing"), "{missing}");
+    assert!(
+        missing.message.starts_with("mem:") && missing.message.ends_with("is missing"),
+        "{missing}"
+    );
     fs::write(&object.0, [7; 100]).unwrap();
     assert_eq!(Source::open(&root(), &object.uri(), 1, 100).unwrap_err().code, Code::Data);
     assert!(Source::open(&root(), &object.uri(), 1, 99).is_ok());
@@ -107,7 +115,11 @@ fn names_that_are_paths_and_links_are_refused() {
     for name in ["", ".", "..", "a/b", "/etc/passwd", "a\0b", &"n".repeat(256)] {
         let uri = DataUri::Mem(name.into());
         assert_eq!(Source::open(&root(), &uri, 0, 1).unwrap_err().code, Code::Data, "{name:?}");
-        assert_eq!(Sink::prepare(&root(), &uri, 1, &options()).unwrap_err().code, Code::Data, "{name:?}");
+        assert_eq!(
+            Sink::prepare(&root(), &uri, 1, &options()).unwrap_err().code,
+            Code::Data,
+            "{name:?}"
+        );
     }
     let object = Object::new("link");
     symlink("/etc/passwd", &object.0).unwrap();
@@ -120,10 +132,14 @@ fn another_programs_object_is_neither_written_nor_removed_unasked() {
     let object = Object::new("others");
     fs::write(&object.0, [7; 100]).unwrap();
     let error = object.sink(100, Shared::Alone).unwrap_err();
-    assert_eq!((error.code, error.remedy.as_deref()), (Code::Data, Some("use --overwrite to replace it")));
+    assert_eq!(
+        (error.code, error.remedy.as_deref()),
+        (Code::Data, Some("use --overwrite to replace it"))
+    );
     assert!(error.message.starts_with("mem:") && error.message.ends_with("exists"), "{error}");
     assert_eq!(fs::read(&object.0).unwrap(), [7; 100]);
-    // One that was made here, and has lost its name to another program's meanwhile, is neither: that is left alone.
+    // One that was made here, and has lost its name to another program's meanwhile, is neither:
+    // that is left alone.
     let ours = Object::new("ours");
     let sink = ours.sink(100, Shared::Alone).unwrap();
     fs::remove_file(&ours.0).unwrap();
@@ -143,8 +159,14 @@ fn shared_memory_is_served_only_where_that_is_allowed() {
     let over = SinkOptions { overwrite: true, ..options() };
     let written = Sink::prepare(&files_only, &object.uri(), 100, &over).unwrap_err();
     for error in [read, written] {
-        assert_eq!((error.code, error.remedy.as_deref()), (Code::Refused, Some("start the node with --allow mem")));
-        assert!(error.message.ends_with("is refused: this node serves no shared memory"), "{error}");
+        assert_eq!(
+            (error.code, error.remedy.as_deref()),
+            (Code::Refused, Some("start the node with --allow mem"))
+        );
+        assert!(
+            error.message.ends_with("is refused: this node serves no shared memory"),
+            "{error}"
+        );
     }
     assert_eq!(fs::read(&object.0).unwrap(), [7; 100]);
 }

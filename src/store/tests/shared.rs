@@ -26,7 +26,11 @@ fn nodes_that_see_one_directory_write_one_file() {
     write(&elected, b"hello", 0);
     member.commit().unwrap();
     drop(member);
-    assert_eq!(names(home.path()), [".x.cep-ab12", ".x.cep-ab12.token"], "the name is the elected node's to give");
+    assert_eq!(
+        names(home.path()),
+        [".x.cep-ab12", ".x.cep-ab12.token"],
+        "the name is the elected node's to give"
+    );
     elected.commit().unwrap();
     assert_eq!(names(home.path()), ["x"]);
     assert_eq!(fs::read(home.path().join("x")).unwrap(), b"helloworld");
@@ -147,5 +151,8 @@ fn a_shared_file_that_is_complete_is_replaced_only_where_that_is_asked_for() {
     assert_eq!(names(home.path()), ["x"], "what was complete is still there");
     assert_eq!(fs::read(&x).unwrap(), b"helloworld");
     run(3, b"greetings!", true).confirm();
-    assert_eq!((fs::read(&x).unwrap(), names(home.path())), (b"greetings!".to_vec(), vec!["x".to_owned()]));
+    assert_eq!(
+        (fs::read(&x).unwrap(), names(home.path())),
+        (b"greetings!".to_vec(), vec!["x".to_owned()])
+    );
 }

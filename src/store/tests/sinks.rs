@@ -47,7 +47,8 @@ fn an_existing_file_is_replaced_only_when_asked() {
     assert_eq!(error.to_string(), "/x exists (use --overwrite to replace it)");
     assert_eq!(error.code, Code::Data);
 
-    let sink = prepare(home.path(), "/x", 5, &SinkOptions { overwrite: true, ..options() }).unwrap();
+    let sink =
+        prepare(home.path(), "/x", 5, &SinkOptions { overwrite: true, ..options() }).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"old");
     write(&sink, b"newer", 0);
     sink.commit().unwrap();
@@ -84,7 +85,8 @@ fn places_that_can_take_no_file_are_named() {
         (long.as_str(), "cannot be written: a name in it is too long"),
     ];
     for (path, message) in table {
-        let error = prepare(home.path(), path, 5, &SinkOptions { overwrite: true, ..options() }).unwrap_err();
+        let error = prepare(home.path(), path, 5, &SinkOptions { overwrite: true, ..options() })
+            .unwrap_err();
         assert_eq!(error.code, Code::Data, "{error}");
         assert!(error.message.ends_with(message) && error.remedy.is_some(), "{error}");
     }
@@ -109,7 +111,10 @@ fn a_link_is_replaced_and_not_what_it_leads_to() {
     fs::write(home.path().join("target"), "kept").unwrap();
     symlink("target", home.path().join("link")).unwrap();
     assert!(prepare(home.path(), "/link", 5, &options()).is_err());
-    prepare(home.path(), "/link", 5, &SinkOptions { overwrite: true, ..options() }).unwrap().commit().unwrap();
+    prepare(home.path(), "/link", 5, &SinkOptions { overwrite: true, ..options() })
+        .unwrap()
+        .commit()
+        .unwrap();
     assert_eq!(fs::read(home.path().join("target")).unwrap(), b"kept");
     assert_eq!(fs::symlink_metadata(home.path().join("link")).unwrap().len(), 5);
 }
@@ -118,7 +123,8 @@ fn a_link_is_replaced_and_not_what_it_leads_to() {
 fn a_new_attempt_fences_the_old() {
     let home = directory();
     let old = prepare(home.path(), "/x", 5, &options()).unwrap();
-    let new = prepare(home.path(), "/x", 5, &SinkOptions { attempt: [2; 16], ..options() }).unwrap();
+    let new =
+        prepare(home.path(), "/x", 5, &SinkOptions { attempt: [2; 16], ..options() }).unwrap();
     write(&old, b"stale", 0);
     write(&new, b"fresh", 0);
     let error = old.commit().unwrap_err();
@@ -133,7 +139,8 @@ fn a_new_attempt_fences_the_old() {
 fn only_data_is_given_room() {
     let home = directory();
     let sink = prepare(home.path(), "/x", 64 * MIB, &options()).unwrap();
-    sink.preallocate(&[Span::new(0, MIB), Span::new(10, 10), Span::new(63 * MIB, 64 * MIB)]).unwrap();
+    sink.preallocate(&[Span::new(0, MIB), Span::new(10, 10), Span::new(63 * MIB, 64 * MIB)])
+        .unwrap();
     sink.zero(&[Span::new(MIB, 63 * MIB)]).unwrap();
     sink.commit().unwrap();
     let about = fs::metadata(home.path().join("x")).unwrap();
@@ -158,7 +165,8 @@ fn a_disk_without_inodes_is_not_called_full() {
     let Some(disk) = Mounted::tmpfs("nr_inodes=2") else { return };
     fs::write(disk.path().join("last"), "").unwrap();
     let error = prepare(disk.path(), "/x", 5, &options()).unwrap_err();
-    let message = "/ cannot be written to: its file system has no inodes left, so no file more fits";
+    let message =
+        "/ cannot be written to: its file system has no inodes left, so no file more fits";
     assert_eq!((error.code, error.message.as_str()), (Code::Data, message));
     assert!(error.remedy.unwrap().contains("df -i"));
 }
@@ -170,7 +178,10 @@ fn an_attempt_that_finds_no_room_takes_none() {
     let halves = [Span::new(0, 3 * MIB), Span::new(3 * MIB, 8 * MIB)];
     let error = sink.preallocate(&halves).unwrap_err();
     // What is free is what was before the attempt.
-    assert!(error.message.starts_with("the disk is full: /x needs 8.00 MiB, 4.00 MiB are free"), "{error}");
+    assert!(
+        error.message.starts_with("the disk is full: /x needs 8.00 MiB, 4.00 MiB are free"),
+        "{error}"
+    );
     // The partial file may stay for another attempt, and the disk is not full until then.
     fs::write(disk.path().join("other"), vec![1; 3 << 20]).unwrap();
 }
@@ -185,7 +196,12 @@ fn an_empty_file_takes_the_same_way_as_every_other() {
     symlink("here", home.path().join("link")).unwrap();
     nix::unistd::mkfifo(&home.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let over = SinkOptions { overwrite: true, fsync: true, ..options() };
-    let refused = [("/out", Code::Refused), ("/../x", Code::Refused), ("/pipe", Code::Data), ("/", Code::Data)];
+    let refused = [
+        ("/out", Code::Refused),
+        ("/../x", Code::Refused),
+        ("/pipe", Code::Data),
+        ("/", Code::Data),
+    ];
     for (path, code) in refused {
         assert_eq!(prepare(home.path(), path, 0, &over).unwrap_err().code, code, "{path}");
     }
@@ -199,7 +215,10 @@ fn an_empty_file_takes_the_same_way_as_every_other() {
         assert!(path != "/link" || fs::read(home.path().join("here")).unwrap() == b"kept");
         sink.commit().unwrap();
         let about = fs::symlink_metadata(home.path().join(&path[1..])).unwrap();
-        assert!(about.is_file() && about.len() == 0 && about.mode() & 0o777 == 0o600, "{path}: {about:?}");
+        assert!(
+            about.is_file() && about.len() == 0 && about.mode() & 0o777 == 0o600,
+            "{path}: {about:?}"
+        );
     }
     assert_eq!(fs::read(outside.path().join("victim")).unwrap(), b"kept");
     assert_eq!(names(home.path()), ["here", "link", "new", "out", "pipe"]);
@@ -240,5 +259,8 @@ fn null_takes_everything_and_patterns_nothing() {
     assert!(null.files().is_empty() && null.is_fresh() && !null.is_shared());
     null.preallocate(&[Span::new(0, 1 << 40)]).unwrap();
     null.commit().unwrap();
-    assert_eq!(Sink::prepare(&root, &DataUri::Pattern(1), 5, &options()).unwrap_err().code, Code::Usage);
+    assert_eq!(
+        Sink::prepare(&root, &DataUri::Pattern(1), 5, &options()).unwrap_err().code,
+        Code::Usage
+    );
 }

@@ -32,7 +32,12 @@ fn bad_sources_are_named_with_a_remedy() {
         ("/pipe", 0, 1, "/pipe is a pipe"),
         ("/short", 0, 1001, "the range ends at byte 1001 of /short, but the file has 1000 bytes"),
         ("/short", 990, 11, "the range ends at byte 1001 of /short, but the file has 1000 bytes"),
-        ("/short", u64::MAX, 2, "offset 18446744073709551615 and 2 bytes of /short do not fit 64 bits"),
+        (
+            "/short",
+            u64::MAX,
+            2,
+            "offset 18446744073709551615 and 2 bytes of /short do not fit 64 bits",
+        ),
     ];
     for (path, offset_bytes, bytes, message) in table {
         let error = open(home.path(), path, offset_bytes, bytes).unwrap_err();
@@ -45,7 +50,10 @@ fn bad_sources_are_named_with_a_remedy() {
 #[test]
 fn a_device_without_positions_is_no_source() {
     let error = open(Path::new("/"), "/dev/zero", 0, 1).unwrap_err();
-    assert_eq!((error.code, error.message.as_str()), (Code::Data, "/dev/zero is neither a file nor a block device"));
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (Code::Data, "/dev/zero is neither a file nor a block device")
+    );
 }
 
 #[test]
@@ -60,11 +68,17 @@ fn a_source_that_shrinks_or_changes_is_noticed() {
     source.check_unchanged().unwrap();
     writer.write_all_at(b"other", 0).unwrap();
     let written = source.check_unchanged().unwrap_err();
-    assert_eq!((written.code, written.message.as_str()), (Code::Data, "/x was written to while it was read"));
+    assert_eq!(
+        (written.code, written.message.as_str()),
+        (Code::Data, "/x was written to while it was read")
+    );
     writer.set_len(10).unwrap();
     let shrunk = source.check_unchanged().unwrap_err();
     assert_eq!(shrunk.message, "/x shrank from 1000 to 10 bytes while it was read");
-    assert_eq!(source.read_failed(Errno::EIO).message, "/x cannot be read: the device reports an error");
+    assert_eq!(
+        source.read_failed(Errno::EIO).message,
+        "/x cannot be read: the device reports an error"
+    );
 }
 
 /// Writes other bytes to a file, in place, and sets its time back.
@@ -76,7 +90,8 @@ fn rewrite(path: &Path, bytes: &[u8]) {
 }
 
 #[test]
-fn a_source_that_is_rewritten_and_has_its_time_set_back_is_noticed_at_the_end_and_by_another_attempt() {
+fn a_source_that_is_rewritten_and_has_its_time_set_back_is_noticed_at_the_end_and_by_another_attempt()
+ {
     let home = directory();
     let path = home.path().join("x");
     fs::write(&path, [1; 1000]).unwrap();
@@ -84,7 +99,10 @@ fn a_source_that_is_rewritten_and_has_its_time_set_back_is_noticed_at_the_end_an
     let before = source.looks();
     rewrite(&path, &[2; 1000]);
     let error = source.check_unchanged().unwrap_err();
-    assert!(error.message.starts_with("/x was changed while it was read: its time of change (ctime)"), "{error}");
+    assert!(
+        error.message.starts_with("/x was changed while it was read: its time of change (ctime)"),
+        "{error}"
+    );
     assert_ne!(open(home.path(), "/x", 0, 1000).unwrap().looks(), before);
 }
 
@@ -139,7 +157,14 @@ fn a_pipe_that_takes_the_name_of_a_source_holds_nobody_up() {
         scope.spawn(|| {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
-                nix::fcntl::renameat2(nix::fcntl::AT_FDCWD, &path, nix::fcntl::AT_FDCWD, &pipe, flags).unwrap();
+                nix::fcntl::renameat2(
+                    nix::fcntl::AT_FDCWD,
+                    &path,
+                    nix::fcntl::AT_FDCWD,
+                    &pipe,
+                    flags,
+                )
+                .unwrap();
             }
         });
         for _ in 0..2000 {
@@ -165,7 +190,10 @@ fn block_devices_are_served_only_where_that_is_allowed() {
         return super::announce("skipped: no right to make a device");
     }
     let error = open(home.path(), "/device", 0, 0).unwrap_err();
-    assert_eq!((error.code, error.remedy.as_deref()), (Code::Refused, Some("start the node with --allow devices")));
+    assert_eq!(
+        (error.code, error.remedy.as_deref()),
+        (Code::Refused, Some("start the node with --allow devices"))
+    );
     let allowed = Root::open(home.path()).unwrap().allowing(Allowed::ALL);
     if let Err(error) = Source::open(&allowed, &file_uri("/device"), 0, 0) {
         assert_eq!(error.code, Code::Data, "no loop device here, or no right to read it: {error}");
@@ -196,7 +224,9 @@ fn holes_are_found_and_the_largest_kept() {
         file.write_all_at(&vec![1; unit as usize], at * unit).unwrap();
     }
     let source = open(home.path(), "/sparse", 0, 20 * unit).unwrap();
-    let holes = |units: &[(u64, u64)]| units.iter().map(|(a, b)| Span::new(a * unit, b * unit)).collect::<Vec<_>>();
+    let holes = |units: &[(u64, u64)]| {
+        units.iter().map(|(a, b)| Span::new(a * unit, b * unit)).collect::<Vec<_>>()
+    };
     assert_eq!(source.holes(100).unwrap(), holes(&[(1, 3), (4, 5), (6, 9), (10, 20)]));
     assert_eq!(source.holes(2).unwrap(), holes(&[(6, 9), (10, 20)]));
     assert_eq!(source.holes(0).unwrap(), []);
@@ -204,8 +234,11 @@ fn holes_are_found_and_the_largest_kept() {
     // Relative to the row: it starts inside the first hole, ends one byte short of
     // what would make the rest of the last one worth naming.
     let odd = open(home.path(), "/sparse", 2 * unit - 1, 9 * unit).unwrap();
-    let expected =
-        [Span::new(0, unit + 1), Span::new(2 * unit + 1, 3 * unit + 1), Span::new(4 * unit + 1, 7 * unit + 1)];
+    let expected = [
+        Span::new(0, unit + 1),
+        Span::new(2 * unit + 1, 3 * unit + 1),
+        Span::new(4 * unit + 1, 7 * unit + 1),
+    ];
     assert_eq!(odd.holes(100).unwrap(), expected);
 }
 

@@ -1,4 +1,5 @@
-//! What others have put under the names of this program: never gone on with, never written to, and named.
+//! What others have put under the names of this program: never gone on with, never written to, and
+//! named.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
@@ -31,7 +32,8 @@ fn interrupted(home: &Path) {
     assert_eq!(names(home), [PARTIAL, JOURNAL]);
 }
 
-/// Something happens to a leftover: then all starts again, in a new file, and the note names what was there and why.
+/// Something happens to a leftover: then all starts again, in a new file, and the note names what
+/// was there and why.
 fn starts_again(reason: &str, meddle: &dyn Fn(&Path)) {
     let home = directory();
     interrupted(home.path());
@@ -47,9 +49,16 @@ fn starts_again(reason: &str, meddle: &dyn Fn(&Path)) {
     sink.commit().unwrap();
     sink.confirm();
     let x = home.path().join("x");
-    assert!(fs::metadata(&x).unwrap().is_file() && fs::metadata(&x).unwrap().ino() != old.metadata().unwrap().ino());
+    assert!(
+        fs::metadata(&x).unwrap().is_file()
+            && fs::metadata(&x).unwrap().ino() != old.metadata().unwrap().ino()
+    );
     assert_eq!(fs::read(&x).unwrap(), vec![b'c'; BYTES as usize]);
-    assert!(!names(home.path()).iter().any(|name| name.starts_with(".x.cep-")), "{:?}", names(home.path()));
+    assert!(
+        !names(home.path()).iter().any(|name| name.starts_with(".x.cep-")),
+        "{:?}",
+        names(home.path())
+    );
 }
 
 fn planted(name: &'static str, kind: &'static str, plant: impl Fn(&Path)) {
@@ -63,11 +72,15 @@ fn planted(name: &'static str, kind: &'static str, plant: impl Fn(&Path)) {
 #[test]
 fn what_is_no_regular_file_is_replaced_and_never_opened() {
     for name in [PARTIAL, JOURNAL] {
-        planted(name, "is no regular file", |path| mkfifo(path, Mode::from_bits_truncate(0o600)).unwrap());
+        planted(name, "is no regular file", |path| {
+            mkfifo(path, Mode::from_bits_truncate(0o600)).unwrap()
+        });
         planted(name, "is no regular file", |path| symlink("moved", path).unwrap());
         planted(name, "is no regular file", |path| symlink("nowhere", path).unwrap());
         planted(name, "is no regular file", |path| fs::create_dir(path).unwrap());
-        planted(name, "is no regular file", |path| drop(std::os::unix::net::UnixListener::bind(path).unwrap()));
+        planted(name, "is no regular file", |path| {
+            drop(std::os::unix::net::UnixListener::bind(path).unwrap())
+        });
     }
 }
 
@@ -126,7 +139,12 @@ fn a_journal_that_is_not_sealed_with_the_key_is_not_believed_whoever_owns_it() {
 #[test]
 fn a_journal_longer_than_its_rows_can_make_it_is_not_read() {
     starts_again("longer than its rows can make it", &|home| {
-        fs::OpenOptions::new().write(true).open(home.join(JOURNAL)).unwrap().set_len(1 << 40).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(home.join(JOURNAL))
+            .unwrap()
+            .set_len(1 << 40)
+            .unwrap();
     });
     starts_again("its journal is none", &|home| {
         let planted = File::create(home.join(JOURNAL)).unwrap();
@@ -159,7 +177,10 @@ fn without_a_key_ownership_decides_and_what_is_found_is_in_doubt() {
 #[test]
 fn a_token_that_others_have_made_or_may_write_is_none() {
     let home = directory();
-    let member = || prepare(home.path(), "/x", 5, &SinkOptions { shared: Shared::Member(7), ..keeping(1) }).unwrap();
+    let member = || {
+        prepare(home.path(), "/x", 5, &SinkOptions { shared: Shared::Member(7), ..keeping(1) })
+            .unwrap()
+    };
     let plant = |mode: u32| {
         let token = home.path().join(TOKEN);
         fs::write(&token, [1; 16]).unwrap();
@@ -176,7 +197,9 @@ fn a_token_that_others_have_made_or_may_write_is_none() {
     fs::remove_file(home.path().join(TOKEN)).unwrap();
     mkfifo(&home.path().join(TOKEN), Mode::from_bits_truncate(0o600)).unwrap();
     assert!(!member().is_shared());
-    let elected = prepare(home.path(), "/x", 5, &SinkOptions { shared: Shared::Elected, ..keeping(1) }).unwrap();
+    let elected =
+        prepare(home.path(), "/x", 5, &SinkOptions { shared: Shared::Elected, ..keeping(1) })
+            .unwrap();
     assert_eq!(fs::metadata(home.path().join(TOKEN)).unwrap().permissions().mode() & 0o777, 0o600);
     drop(elected);
 }
@@ -261,7 +284,8 @@ fn a_complete_file_that_was_changed_without_a_trace_is_read_before_it_counts() {
     assert_eq!(sink.doubt(), Some(Doubt::Change));
 }
 
-/// It lost its name, and was written to in place: whoever had it open saw it change, and a failure left nothing.
+/// It lost its name, and was written to in place: whoever had it open saw it change, and a failure
+/// left nothing.
 #[test]
 fn a_complete_file_is_never_opened_for_writing_again() {
     let home = directory();
@@ -284,8 +308,10 @@ fn a_complete_file_is_never_opened_for_writing_again() {
     drop(sink);
     assert!(is_old(&File::open(&x).unwrap()));
     assert_eq!(names(home.path()), [JOURNAL, "x"]);
-    // With --overwrite there is a new file, until it is complete; one that fails leaves the old one.
-    let sink = prepare(home.path(), "/x", BYTES, &SinkOptions { overwrite: true, ..keeping(3) }).unwrap();
+    // With --overwrite there is a new file, until it is complete; one that fails leaves the old
+    // one.
+    let sink =
+        prepare(home.path(), "/x", BYTES, &SinkOptions { overwrite: true, ..keeping(3) }).unwrap();
     assert!(sink.is_fresh() && sink.found().is_empty());
     sink.begin(&[], false).unwrap();
     land(&sink, record(0, 10_000), b'b');
@@ -310,7 +336,8 @@ fn an_attempt_with_overwrite_is_continued_without_it_and_nothing_else_is() {
     let home = directory();
     fs::write(home.path().join("x"), "old").unwrap();
     assert_eq!(prepare(home.path(), "/x", BYTES, &keeping(1)).unwrap_err().message, "/x exists");
-    let sink = prepare(home.path(), "/x", BYTES, &SinkOptions { overwrite: true, ..keeping(1) }).unwrap();
+    let sink =
+        prepare(home.path(), "/x", BYTES, &SinkOptions { overwrite: true, ..keeping(1) }).unwrap();
     sink.begin(&[], false).unwrap();
     land(&sink, record(0, 10_000), b'a');
     drop(sink);
@@ -326,7 +353,8 @@ fn an_attempt_with_overwrite_is_continued_without_it_and_nothing_else_is() {
     sink.commit().unwrap();
     sink.confirm();
     assert_eq!(fs::metadata(home.path().join("x")).unwrap().len(), BYTES);
-    // That attempt is over; and one that was begun without the flag does not replace what has come since.
+    // That attempt is over; and one that was begun without the flag does not replace what has come
+    // since.
     assert_eq!(prepare(home.path(), "/x", BYTES, &keeping(5)).unwrap_err().message, "/x exists");
     fs::remove_file(home.path().join("x")).unwrap();
     interrupted(home.path());

@@ -1,4 +1,5 @@
-//! The whole way of bytes through steps and descriptors, with plain system calls in the place of a ring.
+//! The whole way of bytes through steps and descriptors, with plain system calls in the place of a
+//! ring.
 
 use std::fs::{self, File};
 use std::os::fd::BorrowedFd;
@@ -47,22 +48,35 @@ fn read(file: &OpenFile, extent: Extent, slot: &mut Slot) -> Vec<u8> {
     slot.bytes()[step.payload_at..step.payload_at + bytes].to_vec()
 }
 
-fn write(file: &OpenFile, extent: Extent, piece: Span, holes: &[Span], bytes: &[u8], slot: &mut Slot) {
+fn write(
+    file: &OpenFile,
+    extent: Extent,
+    piece: Span,
+    holes: &[Span],
+    bytes: &[u8],
+    slot: &mut Slot,
+) {
     let at = payload_at(extent.offset_bytes);
     slot.bytes()[at..at + bytes.len()].copy_from_slice(bytes);
     for step in write_steps_around(piece, holes, extent.offset_bytes, file.direct_alignment(), at) {
         let source = &slot.bytes()[step.slot_range.clone()];
-        assert_eq!(pwrite(descriptor(file, step.direct), source, step.file_offset as i64).unwrap(), source.len());
+        assert_eq!(
+            pwrite(descriptor(file, step.direct), source, step.file_offset as i64).unwrap(),
+            source.len()
+        );
     }
 }
 
-/// Copies the range of `source` to `/copy` at `to`, piece by piece, backwards (any order is as good).
+/// Copies the range of `source` to `/copy` at `to`, piece by piece, backwards (any order is as
+/// good).
 fn copy(root: &Root, source: &Source, from: Layout, to: Layout, holes: &[Span]) {
     let range = from.range();
-    let end_bytes = to.extents(range).map(|extent| extent.offset_bytes + extent.bytes).max().unwrap();
+    let end_bytes =
+        to.extents(range).map(|extent| extent.offset_bytes + extent.bytes).max().unwrap();
     let sink = Sink::prepare(root, &file_uri("/copy"), end_bytes, &options()).unwrap();
     let mut slots = [Slot::new(), Slot::new()];
-    let grid: Vec<u64> = (range.start / BLOCK_BYTES as u64..=range.end / BLOCK_BYTES as u64).collect();
+    let grid: Vec<u64> =
+        (range.start / BLOCK_BYTES as u64..=range.end / BLOCK_BYTES as u64).collect();
     for cell in grid.into_iter().rev() {
         let cell = Span::of(cell * BLOCK_BYTES as u64, BLOCK_BYTES as u64);
         let Some(piece) = cell.intersection(range) else { continue };
@@ -75,8 +89,13 @@ fn copy(root: &Root, source: &Source, from: Layout, to: Layout, holes: &[Span]) 
 }
 
 fn bytes_arrive_at_any_alignment(directory: &Path) {
-    let table =
-        [(0, 0, 0, 300_000), (1, 0, 1, 1023), (4095, 4097, 77, 200_000), (512, 513, 65_535, 65_537), (3, 3, 5, 1)];
+    let table = [
+        (0, 0, 0, 300_000),
+        (1, 0, 1, 1023),
+        (4095, 4097, 77, 200_000),
+        (512, 513, 65_535, 65_537),
+        (3, 3, 5, 1),
+    ];
     let root = Root::open(directory).unwrap();
     for (from_offset, to_offset, start, bytes) in table {
         let mut original = File::create(directory.join("original")).unwrap();
@@ -84,7 +103,13 @@ fn bytes_arrive_at_any_alignment(directory: &Path) {
         std::io::copy(&mut PatternReader::new(2, start, bytes), &mut original).unwrap();
         let range = Span::of(start, bytes);
         let source = Source::open(&root, &file_uri("/original"), from_offset, bytes).unwrap();
-        copy(&root, &source, Layout::of_file(0, from_offset, range), Layout::of_file(0, to_offset, range), &[]);
+        copy(
+            &root,
+            &source,
+            Layout::of_file(0, from_offset, range),
+            Layout::of_file(0, to_offset, range),
+            &[],
+        );
         let copied = fs::read(directory.join("copy")).unwrap();
         assert_eq!(copied.len() as u64, to_offset + bytes);
         assert!(copied[..to_offset as usize].iter().all(|byte| *byte == 0));
@@ -130,5 +155,10 @@ fn holes_stay_holes() {
     copy(&root, &source, Layout::of_file(0, 0, range), Layout::of_file(0, 0, range), &holes);
     assert!(fs::read(&path).unwrap() == fs::read(home.path().join("copy")).unwrap());
     let blocks = |name: &str| fs::metadata(home.path().join(name)).unwrap().blocks();
-    assert!(blocks("copy") * 512 < hole, "{} blocks, {} in the source", blocks("copy"), blocks("sparse"));
+    assert!(
+        blocks("copy") * 512 < hole,
+        "{} blocks, {} in the source",
+        blocks("copy"),
+        blocks("sparse")
+    );
 }

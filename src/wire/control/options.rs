@@ -39,8 +39,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Which of its rails a node uses, when `nics` are the names of the rails' NICs: those of the first NICs, and of each
-    /// NIC the first ones.
+    /// Which of its rails a node uses, when `nics` are the names of the rails' NICs: those of the
+    /// first NICs, and of each NIC the first ones.
     pub(crate) fn rails<'a>(&self, nics: impl Iterator<Item = &'a str>) -> Vec<usize> {
         let most = |most: Option<u32>| most.map_or(usize::MAX, |most| most as usize);
         let (nics_max, threads_max) = (most(self.rails_max), most(self.threads_max));
@@ -59,7 +59,8 @@ impl Options {
         used
     }
 
-    /// How long a flow may owe an answer in silence: short of the stall timeout, so that a replica can still step in.
+    /// How long a flow may owe an answer in silence: short of the stall timeout, so that a replica
+    /// can still step in.
     pub(crate) fn silence(&self) -> Duration {
         Duration::from_millis(self.stall_timeout_ms) / 3
     }

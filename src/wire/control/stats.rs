@@ -36,8 +36,9 @@ pub(crate) struct RailStats {
     pub(crate) sent_bytes: u64,
     /// Bytes of payload received.
     pub(crate) received_bytes: u64,
-    /// Bytes that the NIC itself counted meanwhile, sent and received, with all headers and whatever else went over it;
-    /// `None` where the node's system does not say. Several rails of one NIC have the same counts.
+    /// Bytes that the NIC itself counted meanwhile, sent and received, with all headers and
+    /// whatever else went over it; `None` where the node's system does not say. Several rails of
+    /// one NIC have the same counts.
     pub(crate) counted: Option<(u64, u64)>,
     /// Which way the bytes took through the kernel, in words of one line; empty where none moved.
     pub(crate) path: String,

@@ -51,12 +51,8 @@ fn address() -> impl Strategy<Value = SocketAddr> {
 
 fn error() -> impl Strategy<Value = Error> {
     let code = prop::sample::select(Code::ALL.to_vec());
-    (code, ".{0,40}", option::of(".{0,40}"), vec(span(), 0..4)).prop_map(|(code, message, remedy, missing)| Error {
-        code,
-        message,
-        remedy,
-        missing,
-    })
+    (code, ".{0,40}", option::of(".{0,40}"), vec(span(), 0..4))
+        .prop_map(|(code, message, remedy, missing)| Error { code, message, remedy, missing })
 }
 
 fn row() -> impl Strategy<Value = WireRow> {
@@ -66,11 +62,14 @@ fn row() -> impl Strategy<Value = WireRow> {
         Just(Sharing::Member),
     ];
     let role = prop_oneof![Just(Role::Sender), Just(Role::Receiver)];
-    (role, ".{0,60}", any::<u64>(), span(), sharing).prop_map(|(role, uri, offset, span, sharing)| {
-        let offset_bytes = offset.min(u64::MAX - span.bytes());
-        let claimant = if span.start % 2 == 0 { String::new() } else { "node7:55558".to_owned() };
-        WireRow { role, uri, offset_bytes, span, sharing, claimant }
-    })
+    (role, ".{0,60}", any::<u64>(), span(), sharing).prop_map(
+        |(role, uri, offset, span, sharing)| {
+            let offset_bytes = offset.min(u64::MAX - span.bytes());
+            let claimant =
+                if span.start % 2 == 0 { String::new() } else { "node7:55558".to_owned() };
+            WireRow { role, uri, offset_bytes, span, sharing, claimant }
+        },
+    )
 }
 
 fn options() -> impl Strategy<Value = Options> {
@@ -79,28 +78,37 @@ fn options() -> impl Strategy<Value = Options> {
     let path = (0..=4u32).prop_map(|number| DataPath::of(number).expect("one of five"));
     let most = (option::of(1..=u32::MAX), option::of(1..=u32::MAX), path);
     let block_bytes = prop_oneof![1..=LENGTH_MAX, (0..=26u32).prop_map(|power| 1 << power)];
-    (block_bytes, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), most).prop_map(
-        |(block_bytes, origin, check, [fsync, overwrite, resume, pace, verify], slots, stall_timeout_ms, most)| {
-            let (rails_max, threads_max, path) = most;
-            Options {
+    (block_bytes, any::<u64>(), check, flags, option::of(0..=SLOTS_MAX), any::<u64>(), most)
+        .prop_map(
+            |(
                 block_bytes,
                 origin,
                 check,
-                fsync,
-                overwrite,
-                resume,
+                [fsync, overwrite, resume, pace, verify],
                 slots,
                 stall_timeout_ms,
-                path,
-                rails_max,
-                threads_max,
-                pace,
-                verify,
-                object: (block_bytes.is_power_of_two() && block_bytes >= 1024)
-                    .then(|| Span::new(origin % u64::from(block_bytes), u64::MAX)),
-            }
-        },
-    )
+                most,
+            )| {
+                let (rails_max, threads_max, path) = most;
+                Options {
+                    block_bytes,
+                    origin,
+                    check,
+                    fsync,
+                    overwrite,
+                    resume,
+                    slots,
+                    stall_timeout_ms,
+                    path,
+                    rails_max,
+                    threads_max,
+                    pace,
+                    verify,
+                    object: (block_bytes.is_power_of_two() && block_bytes >= 1024)
+                        .then(|| Span::new(origin % u64::from(block_bytes), u64::MAX)),
+                }
+            },
+        )
 }
 
 fn prepare() -> impl Strategy<Value = Prepare> {
@@ -136,10 +144,20 @@ fn start() -> impl Strategy<Value = Start> {
     let share = (index, any::<u32>()).prop_map(|(index, weight)| Share { index, weight });
     let senders = vec(vec(share, 1..5), 20);
     let origins = vec((0..NODES_MAX as u32, have()), 0..4).prop_map(|offers| {
-        offers.into_iter().map(|(index, Have { span, origin })| Offered { index, span, origin }).collect::<Vec<_>>()
+        offers
+            .into_iter()
+            .map(|(index, Have { span, origin })| Offered { index, span, origin })
+            .collect::<Vec<_>>()
     });
     let spans = [apart(), apart(), apart(), apart()];
-    (any::<u32>(), peers, senders, spans, (any::<[u64; 2]>(), any::<bool>(), vec(any::<u32>(), 0..5)), origins)
+    (
+        any::<u32>(),
+        peers,
+        senders,
+        spans,
+        (any::<[u64; 2]>(), any::<bool>(), vec(any::<u32>(), 0..5)),
+        origins,
+    )
         .prop_map(
             |(
                 epoch,
@@ -169,7 +187,8 @@ fn start() -> impl Strategy<Value = Start> {
 }
 
 fn have() -> impl Strategy<Value = Have> {
-    (span(), any::<[u64; 2]>()).prop_map(|(span, [who, state])| Have { span, origin: Origin { who, state } })
+    (span(), any::<[u64; 2]>())
+        .prop_map(|(span, [who, state])| Have { span, origin: Origin { who, state } })
 }
 
 fn stats() -> impl Strategy<Value = Stats> {
@@ -183,7 +202,9 @@ fn stats() -> impl Strategy<Value = Stats> {
             driver: "io_uring".to_owned(),
         },
     );
-    let uncounted = |rails: Vec<RailStats>| rails.into_iter().map(|rail| RailStats { counted: None, ..rail }).collect();
+    let uncounted = |rails: Vec<RailStats>| {
+        rails.into_iter().map(|rail| RailStats { counted: None, ..rail }).collect()
+    };
     let rails = (vec(rail, 0..4), any::<bool>())
         .prop_map(move |(rails, is_counted)| if is_counted { rails } else { uncounted(rails) });
     let warnings = vec("[ -~]{1,40}", 0..4);
@@ -204,13 +225,22 @@ fn stats() -> impl Strategy<Value = Stats> {
 
 /// A segment at the start of the data space, with checks of some of its quarters.
 fn landed_segment() -> impl Strategy<Value = LandedSegment> {
-    let check =
-        prop_oneof![Just(Check::None), any::<u64>().prop_map(Check::Crc64), any::<[u8; 32]>().prop_map(Check::Blake3),];
-    (vec(check, 0..4), 4..1u64 << 40, option::of(any::<[u8; 32]>())).prop_map(|(checks, bytes, fold)| {
-        let part = |(at, check)| CheckValue { span: Span::of(at * (bytes / 4), bytes / 4), check };
-        let listed = || SegmentChecks::Listed((0..).zip(checks).map(part).collect());
-        LandedSegment { span: Span::of(0, bytes), checks: fold.map_or_else(listed, SegmentChecks::Folded) }
-    })
+    let check = prop_oneof![
+        Just(Check::None),
+        any::<u64>().prop_map(Check::Crc64),
+        any::<[u8; 32]>().prop_map(Check::Blake3),
+    ];
+    (vec(check, 0..4), 4..1u64 << 40, option::of(any::<[u8; 32]>())).prop_map(
+        |(checks, bytes, fold)| {
+            let part =
+                |(at, check)| CheckValue { span: Span::of(at * (bytes / 4), bytes / 4), check };
+            let listed = || SegmentChecks::Listed((0..).zip(checks).map(part).collect());
+            LandedSegment {
+                span: Span::of(0, bytes),
+                checks: fold.map_or_else(listed, SegmentChecks::Folded),
+            }
+        },
+    )
 }
 
 fn to_node() -> impl Strategy<Value = ToNode> {
@@ -221,46 +251,81 @@ fn to_node() -> impl Strategy<Value = ToNode> {
         Just(ToNode::Finish),
         (".{0,40}", any::<bool>()).prop_map(|(reason, forgets)| ToNode::Cancel { reason, forgets }),
         ".{0,40}".prop_map(|id| ToNode::MakeWay { id }),
-        any::<([u8; 16], [u8; 16], u32)>().prop_map(|(transfer, attempt, heard)| ToNode::Resume(Resume {
-            transfer,
-            attempt,
-            heard
-        })),
+        any::<([u8; 16], [u8; 16], u32)>().prop_map(|(transfer, attempt, heard)| ToNode::Resume(
+            Resume { transfer, attempt, heard }
+        )),
     ]
 }
 
 fn to_master() -> impl Strategy<Value = ToMaster> {
     let rows = vec((any::<bool>(), any::<bool>(), any::<(u64, u32)>()), 0..5);
-    let more = (vec(have(), 0..4), any::<bool>(), vec("[ -~]{0,30}", 0..3), vec(any::<u64>(), 0..9));
-    let prepared =
-        (rows, apart(), option::of(error()), more).prop_map(|(rows, holes, error, (have, sealed, notes, replicas))| {
-            let (rows, of_sources): (Vec<RowState>, Vec<(u64, u32)>) =
-                rows.into_iter().map(|(shared, kept, of_source)| (RowState { shared, kept }, of_source)).unzip();
+    let more =
+        (vec(have(), 0..4), any::<bool>(), vec("[ -~]{0,30}", 0..3), vec(any::<u64>(), 0..9));
+    let prepared = (rows, apart(), option::of(error()), more).prop_map(
+        |(rows, holes, error, (have, sealed, notes, replicas))| {
+            let (rows, of_sources): (Vec<RowState>, Vec<(u64, u32)>) = rows
+                .into_iter()
+                .map(|(shared, kept, of_source)| (RowState { shared, kept }, of_source))
+                .unzip();
             let (states, modes) = of_sources.into_iter().unzip();
             Prepared { rows, holes, error, states, have, sealed, notes, replicas, modes }
-        });
+        },
+    );
     prop_oneof![
         prepared.prop_map(ToMaster::Prepared),
-        (any::<(u64, u64)>(), vec((0..NODES_MAX as u32, any::<(u64, bool)>()), 0..4), vec(any::<u64>(), 0..4))
+        (
+            any::<(u64, u64)>(),
+            vec((0..NODES_MAX as u32, any::<(u64, bool)>()), 0..4),
+            vec(any::<u64>(), 0..4)
+        )
             .prop_map(|((received_bytes, sent_bytes), delivered, left)| {
-                let delivered = delivered.into_iter().map(|(index, (bytes, busy))| Delivered { index, bytes, busy });
-                ToMaster::Progress { received_bytes, sent_bytes, delivered: delivered.collect(), left }
+                let delivered = delivered.into_iter().map(|(index, (bytes, busy))| Delivered {
+                    index,
+                    bytes,
+                    busy,
+                });
+                ToMaster::Progress {
+                    received_bytes,
+                    sent_bytes,
+                    delivered: delivered.collect(),
+                    left,
+                }
             },),
-        (vec(landed_segment(), 0..5), stats())
-            .prop_map(|(segments, stats)| { ToMaster::Landed { segments: one_behind_another(segments), stats } }),
+        (vec(landed_segment(), 0..5), stats()).prop_map(|(segments, stats)| {
+            ToMaster::Landed { segments: one_behind_another(segments), stats }
+        }),
         stats().prop_map(ToMaster::Report),
         Just(ToMaster::Committed),
         any::<u64>().prop_map(|read_bytes| ToMaster::Comparing { read_bytes }),
-        (error(), option::of(stats().prop_map(Box::new))).prop_map(|(error, stats)| ToMaster::Failed { error, stats }),
+        (error(), option::of(stats().prop_map(Box::new)))
+            .prop_map(|(error, stats)| ToMaster::Failed { error, stats }),
         any::<u32>().prop_map(|heard| ToMaster::Resumed { heard }),
     ]
 }
 
 fn advert() -> impl Strategy<Value = Advert> {
-    let rail = (".{0,15}", address(), option::of(any::<u64>()), option::of(any::<u32>()), option::of(any::<u32>()))
-        .prop_map(|(nic, address, line, mtu, numa)| Rail { nic, address, line: line.map(BitRate), mtu, numa });
+    let rail = (
+        ".{0,15}",
+        address(),
+        option::of(any::<u64>()),
+        option::of(any::<u32>()),
+        option::of(any::<u32>()),
+    )
+        .prop_map(|(nic, address, line, mtu, numa)| Rail {
+            nic,
+            address,
+            line: line.map(BitRate),
+            mtu,
+            numa,
+        });
     (".{0,30}", vec(rail, 0..8), any::<u32>(), ".{0,40}", any::<u64>()).prop_map(
-        |(software, rails, cores, boot_id, incarnation)| Advert { software, rails, cores, boot_id, incarnation },
+        |(software, rails, cores, boot_id, incarnation)| Advert {
+            software,
+            rails,
+            cores,
+            boot_id,
+            incarnation,
+        },
     )
 }
 
@@ -342,17 +407,44 @@ fn nonsense_in_a_plan_is_refused() {
         change(&mut start);
         Start::from_proto(start).unwrap_err()
     };
-    assert!(matches!(refused(|s| s.peers[1].index = 0), WireError::Contradiction { .. }), "one index twice");
+    assert!(
+        matches!(refused(|s| s.peers[1].index = 0), WireError::Contradiction { .. }),
+        "one index twice"
+    );
     assert!(matches!(refused(|s| s.peers[1].index = 1 << 16), WireError::Limit { .. }));
-    assert!(matches!(refused(|s| s.peers[1].rails = b"nowhere".into()), WireError::Contradiction { .. }));
-    assert!(matches!(refused(|s| s.peers[1].rails = vec![4, 10, 0, 0, 1, 0]), WireError::Contradiction { .. }));
-    assert!(matches!(refused(|s| s.peers[1].rails = [4, 10, 0, 0, 1, 0, 1].repeat(65)), WireError::Limit { .. }));
-    assert!(matches!(refused(|s| s.peers[1].name = "n".repeat(NAME_BYTES_MAX + 1)), WireError::Limit { .. }));
-    assert!(matches!(refused(|s| s.segments[0].span = vec![5, 0]), WireError::Contradiction { .. }), "empty");
-    assert!(matches!(refused(|s| s.segments[0].span = vec![5, u64::MAX]), WireError::Contradiction { .. }));
+    assert!(matches!(
+        refused(|s| s.peers[1].rails = b"nowhere".into()),
+        WireError::Contradiction { .. }
+    ));
+    assert!(matches!(
+        refused(|s| s.peers[1].rails = vec![4, 10, 0, 0, 1, 0]),
+        WireError::Contradiction { .. }
+    ));
+    assert!(matches!(
+        refused(|s| s.peers[1].rails = [4, 10, 0, 0, 1, 0, 1].repeat(65)),
+        WireError::Limit { .. }
+    ));
+    assert!(matches!(
+        refused(|s| s.peers[1].name = "n".repeat(NAME_BYTES_MAX + 1)),
+        WireError::Limit { .. }
+    ));
+    assert!(
+        matches!(refused(|s| s.segments[0].span = vec![5, 0]), WireError::Contradiction { .. }),
+        "empty"
+    );
+    assert!(matches!(
+        refused(|s| s.segments[0].span = vec![5, u64::MAX]),
+        WireError::Contradiction { .. }
+    ));
     assert!(matches!(refused(|s| s.segments[0].span = vec![]), WireError::Missing { .. }));
-    assert!(matches!(refused(|s| s.segments[0].weights.truncate(1)), WireError::Contradiction { .. }));
-    assert!(matches!(refused(|s| s.holes = vec![5, 5, 9, 5]), WireError::Contradiction { .. }), "overlapping");
+    assert!(matches!(
+        refused(|s| s.segments[0].weights.truncate(1)),
+        WireError::Contradiction { .. }
+    ));
+    assert!(
+        matches!(refused(|s| s.holes = vec![5, 5, 9, 5]), WireError::Contradiction { .. }),
+        "overlapping"
+    );
     assert!(matches!(refused(|s| s.holes = vec![5]), WireError::Contradiction { .. }));
 }
 
@@ -364,27 +456,46 @@ fn a_plan_with_segments_out_of_order_or_without_senders_is_refused() {
         change(&mut start);
         Start::from_proto(start).unwrap_err()
     };
-    assert!(matches!(refused(|s| s.segments.swap(0, 1)), WireError::Contradiction { field: "the segments of a plan" }));
-    assert!(matches!(refused(|s| s.segments[1].span[0] -= 1), WireError::Contradiction { .. }), "overlapping");
-    let nobody = |s: &mut proto::Start| (s.segments[1].indices, s.segments[1].weights) = (vec![], vec![]);
+    assert!(matches!(
+        refused(|s| s.segments.swap(0, 1)),
+        WireError::Contradiction { field: "the segments of a plan" }
+    ));
+    assert!(
+        matches!(refused(|s| s.segments[1].span[0] -= 1), WireError::Contradiction { .. }),
+        "overlapping"
+    );
+    let nobody =
+        |s: &mut proto::Start| (s.segments[1].indices, s.segments[1].weights) = (vec![], vec![]);
     assert!(matches!(refused(nobody), WireError::Missing { field: "the senders of a segment" }));
 }
 
-/// Positions within the object that begin no chunk have no subtree: a rail ended with an assertion of BLAKE3's.
+/// Positions within the object that begin no chunk have no subtree: a rail ended with an assertion
+/// of BLAKE3's.
 #[test]
 fn an_object_whose_blocks_are_no_subtrees_is_refused() {
     let options = |block_bytes: u32, origin: u64, start: u64| {
         let object = vec![start, 1 << 30];
-        Options::from_proto(proto::Options { block_bytes, origin, object, check: 2, ..proto::Options::default() })
+        Options::from_proto(proto::Options {
+            block_bytes,
+            origin,
+            object,
+            check: 2,
+            ..proto::Options::default()
+        })
     };
     assert!(options(4096, 0, 8192).is_ok() && options(1024, 5, 1029).is_ok());
     for (block_bytes, origin, start) in [(4096, 0, 1024), (4096, 5, 0), (512, 0, 0), (6144, 0, 0)] {
         let refused = options(block_bytes, origin, start).unwrap_err();
-        assert_eq!(refused, WireError::Contradiction { field: "the object" }, "{block_bytes} {origin} {start}");
+        assert_eq!(
+            refused,
+            WireError::Contradiction { field: "the object" },
+            "{block_bytes} {origin} {start}"
+        );
     }
 }
 
-/// A master took such a report's bytes together, beyond 64 bits, and its checks for those of different bytes.
+/// A master took such a report's bytes together, beyond 64 bits, and its checks for those of
+/// different bytes.
 #[test]
 fn what_lands_twice_in_one_report_is_refused() {
     let mut twice = plain_landed(0);
@@ -399,37 +510,62 @@ fn what_lands_twice_in_one_report_is_refused() {
 #[test]
 fn checks_belong_to_their_segments() {
     let refused = |change: fn(&mut proto::Landed)| {
-        let landed = ToMaster::Landed { segments: vec![plain_landed(0), plain_landed(1)], stats: Stats::default() };
-        let Some(proto::ToMasterKind::Landed(mut landed)) = landed.to_proto().kind else { unreachable!() };
+        let landed = ToMaster::Landed {
+            segments: vec![plain_landed(0), plain_landed(1)],
+            stats: Stats::default(),
+        };
+        let Some(proto::ToMasterKind::Landed(mut landed)) = landed.to_proto().kind else {
+            unreachable!()
+        };
         change(&mut landed);
-        ToMaster::from_proto(proto::ToMaster { kind: Some(proto::ToMasterKind::Landed(landed)) }).unwrap_err()
+        ToMaster::from_proto(proto::ToMaster { kind: Some(proto::ToMasterKind::Landed(landed)) })
+            .unwrap_err()
     };
     assert!(matches!(refused(|l| l.check_counts[0] = 2), WireError::Contradiction { .. }));
-    assert!(matches!(refused(|l| l.check_counts[1] = 0), WireError::Contradiction { .. }), "one is left over");
-    assert!(matches!(refused(|l| l.checks.swap(0, 1)), WireError::Contradiction { .. }), "outside the segment");
-    assert!(matches!(refused(|l| l.checks[0].blake3 = Some(vec![0; 32])), WireError::Contradiction { .. }));
+    assert!(
+        matches!(refused(|l| l.check_counts[1] = 0), WireError::Contradiction { .. }),
+        "one is left over"
+    );
+    assert!(
+        matches!(refused(|l| l.checks.swap(0, 1)), WireError::Contradiction { .. }),
+        "outside the segment"
+    );
+    assert!(matches!(
+        refused(|l| l.checks[0].blake3 = Some(vec![0; 32])),
+        WireError::Contradiction { .. }
+    ));
     assert!(matches!(refused(|l| l.stats = None), WireError::Missing { .. }));
 }
 
 #[test]
 fn large_plans_fit_and_endless_ones_are_refused() {
     let share = Share { index: 65_535, weight: u32::MAX };
-    let segment = |index: u64| PlanSegment { span: Span::of(index << 40, 1 << 40), senders: vec![share; 4] };
-    let plan = ToNode::Start(Start { segments: (0..100_000).map(segment).collect(), ..plain_start() });
+    let segment =
+        |index: u64| PlanSegment { span: Span::of(index << 40, 1 << 40), senders: vec![share; 4] };
+    let plan =
+        ToNode::Start(Start { segments: (0..100_000).map(segment).collect(), ..plain_start() });
     assert!(decode(&encode(&plan).unwrap()) == Ok(plan));
     let segments = vec![proto::PlanSegment::default(); ITEMS_MAX];
     let kind = proto::ToNodeKind::Start(proto::Start { segments, ..proto::Start::default() });
     let endless = proto::ToNode { kind: Some(kind) }.encode_to_vec();
     assert!(matches!(decode::<ToNode>(&endless), Err(WireError::Limit { .. })));
-    assert!(matches!(decode::<ToNode>(&vec![0; MESSAGE_BYTES_MAX + 1]), Err(WireError::Limit { .. })));
+    assert!(matches!(
+        decode::<ToNode>(&vec![0; MESSAGE_BYTES_MAX + 1]),
+        Err(WireError::Limit { .. })
+    ));
 }
 
 #[test]
 fn errors_arrive_shortened_rather_than_not() {
     let long = Error::new(Code::Data, "é".repeat(4096)).missing(vec![Span::new(0, 1); 1 << 19]);
     let failed = ToMaster::Failed { error: long, stats: None };
-    let ToMaster::Failed { error: arrived, .. } = decode(&encode(&failed).unwrap()).unwrap() else { unreachable!() };
-    assert_eq!((arrived.code, arrived.message.len(), arrived.missing.len()), (Code::Data, 4096, 1 << 18));
+    let ToMaster::Failed { error: arrived, .. } = decode(&encode(&failed).unwrap()).unwrap() else {
+        unreachable!()
+    };
+    assert_eq!(
+        (arrived.code, arrived.message.len(), arrived.missing.len()),
+        (Code::Data, 4096, 1 << 18)
+    );
 }
 
 #[test]
@@ -442,12 +578,16 @@ fn a_peer_that_is_named_by_its_address_says_it_once() {
         ("node1:55553", "10.0.0.1:40000", "node1:55553"),
     ];
     for (name, rail, sent) in cases {
-        let peer = Peer { index: 1, name: name.into(), rails: vec![rail.parse().unwrap()], relays: false };
+        let peer =
+            Peer { index: 1, name: name.into(), rails: vec![rail.parse().unwrap()], relays: false };
         assert_eq!(peer.to_proto().name, sent);
         assert_eq!(Peer::from_proto(peer.to_proto()).unwrap(), peer);
     }
     assert!(
-        Peer { index: 1, name: "10.0.0.1:5".into(), rails: vec![], relays: false }.to_proto().name.starts_with("10.")
+        Peer { index: 1, name: "10.0.0.1:5".into(), rails: vec![], relays: false }
+            .to_proto()
+            .name
+            .starts_with("10.")
     );
 }
 
@@ -457,7 +597,8 @@ fn keys_do_not_show() {
     assert!(shown.contains("171") && !shown.contains("205"), "{shown}");
 }
 
-/// The promise of about 1 KB of control per node: sixteen plan entries are four segments with four senders each.
+/// The promise of about 1 KB of control per node: sixteen plan entries are four segments with four
+/// senders each.
 #[test]
 fn a_plain_transfer_costs_a_node_one_kibibyte() {
     let rows = vec![RowState { shared: false, kept: false }];
@@ -574,11 +715,17 @@ fn plain_stats() -> Stats {
 #[test]
 fn warnings_of_a_node_fit_one_text_and_cannot_control_a_terminal() {
     let long = "x".repeat(1000);
-    let said = ["a\nb", "\u{1b}[2J", &long, &long, &long, &long, &long, "last"].map(String::from).to_vec();
+    let said =
+        ["a\nb", "\u{1b}[2J", &long, &long, &long, &long, &long, "last"].map(String::from).to_vec();
     let stats = Stats { warnings: said, ..plain_stats() };
-    let heard = decode::<Stats>(&encode(&stats).expect("it fits")).expect("a text that fits").warnings;
+    let heard =
+        decode::<Stats>(&encode(&stats).expect("it fits")).expect("a text that fits").warnings;
     assert_eq!(heard[..2], ["a b", "?[2J"]);
-    assert_eq!((heard.len(), heard.last().map(String::as_str)), (7, Some("last")), "what does not fit is left out");
+    assert_eq!(
+        (heard.len(), heard.last().map(String::as_str)),
+        (7, Some("last")),
+        "what does not fit is left out"
+    );
 }
 
 #[test]

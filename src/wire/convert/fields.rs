@@ -29,7 +29,8 @@ pub(super) fn spans(field: &'static str, pairs: &Pairs) -> Result<Vec<Span>, Wir
     pairs.iter().map(|&[start, bytes]| span_of(field, start, bytes)).collect()
 }
 
-/// A list of spans that is sorted, and whose spans share nothing: what [`crate::units::subtract`] takes.
+/// A list of spans that is sorted, and whose spans share nothing: what [`crate::units::subtract`]
+/// takes.
 pub(super) fn apart(field: &'static str, pairs: &Pairs) -> Result<Vec<Span>, WireError> {
     let spans = spans(field, pairs)?;
     let sorted = spans.is_sorted_by(|left, right| left.end <= right.start);
@@ -78,7 +79,11 @@ pub(super) fn node_index(value: u32) -> Result<u32, WireError> {
     below("the index of a node", value, NODES_MAX)
 }
 
-pub(super) fn text_within(field: &'static str, text: String, limit: usize) -> Result<String, WireError> {
+pub(super) fn text_within(
+    field: &'static str,
+    text: String,
+    limit: usize,
+) -> Result<String, WireError> {
     within(field, text.len(), limit)?;
     Ok(text)
 }
@@ -97,7 +102,11 @@ pub(super) fn key<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[
 }
 
 /// A list of messages, none of them without a meaning.
-pub(super) fn list<M: Message>(field: &'static str, protos: Vec<M::Proto>, limit: usize) -> Result<Vec<M>, WireError> {
+pub(super) fn list<M: Message>(
+    field: &'static str,
+    protos: Vec<M::Proto>,
+    limit: usize,
+) -> Result<Vec<M>, WireError> {
     within(field, protos.len(), limit)?;
     protos.into_iter().map(M::from_proto).collect()
 }
@@ -107,8 +116,8 @@ pub(super) fn join(texts: impl Iterator<Item = String>) -> String {
     texts.collect::<Vec<_>>().join(" ")
 }
 
-/// Texts as the lines of one text, each with its end; a line's end inside of one becomes a space. Texts that are too long
-/// are cut.
+/// Texts as the lines of one text, each with its end; a line's end inside of one becomes a space.
+/// Texts that are too long are cut.
 pub(super) fn lines<'a>(texts: impl Iterator<Item = &'a String>) -> String {
     texts.map(|text| shortened(text).replace('\n', " ") + "\n").collect()
 }
@@ -133,7 +142,10 @@ pub(super) fn packed(addresses: &[SocketAddr]) -> Vec<u8> {
 }
 
 /// The addresses of a peer's rails.
-pub(super) fn addresses(field: &'static str, mut packed: &[u8]) -> Result<Vec<SocketAddr>, WireError> {
+pub(super) fn addresses(
+    field: &'static str,
+    mut packed: &[u8],
+) -> Result<Vec<SocketAddr>, WireError> {
     let mut addresses = Vec::new();
     while let Some((length, rest)) = packed.split_first() {
         within(field, addresses.len() + 1, RAILS_MAX)?;
@@ -143,7 +155,8 @@ pub(super) fn addresses(field: &'static str, mut packed: &[u8]) -> Result<Vec<So
             _ => None,
         }
         .ok_or(WireError::Contradiction { field })?;
-        let (port, rest) = rest.split_first_chunk::<2>().ok_or(WireError::Contradiction { field })?;
+        let (port, rest) =
+            rest.split_first_chunk::<2>().ok_or(WireError::Contradiction { field })?;
         addresses.push(SocketAddr::new(ip, u16::from_be_bytes(*port)));
         packed = rest;
     }
@@ -153,14 +166,18 @@ pub(super) fn addresses(field: &'static str, mut packed: &[u8]) -> Result<Vec<So
 impl Message for Error {
     type Proto = proto::Failure;
 
-    /// The text of an error may come from anywhere and the missing ranges may be many, so both are cut to their limits:
-    /// an error that arrives shortened is worth more than one that does not arrive.
+    /// The text of an error may come from anywhere and the missing ranges may be many, so both are
+    /// cut to their limits: an error that arrives shortened is worth more than one that does not
+    /// arrive.
     fn to_proto(&self) -> proto::Failure {
         let (told, rest) = self.missing.split_at(self.missing.len().min(SPANS_MAX));
         let mut message = shortened(&self.message);
         if !rest.is_empty() {
             let bytes: u128 = rest.iter().map(|span| u128::from(span.bytes())).sum();
-            let more = format!("; {} more ranges of {bytes} bytes are missing than are listed", rest.len());
+            let more = format!(
+                "; {} more ranges of {bytes} bytes are missing than are listed",
+                rest.len()
+            );
             message.truncate(message.floor_char_boundary(TEXT_BYTES_MAX - more.len()));
             message += &more;
         }
@@ -177,7 +194,10 @@ impl Message for Error {
         Ok(Error {
             code: Code::of(proto.code),
             message: text("the message of an error", proto.message)?,
-            remedy: proto.remedy.map(|remedy| text("the remedy of an error", remedy)).transpose()?,
+            remedy: proto
+                .remedy
+                .map(|remedy| text("the remedy of an error", remedy))
+                .transpose()?,
             missing: spans("the missing ranges of an error", &proto.missing)?,
         })
     }

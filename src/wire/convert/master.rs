@@ -1,16 +1,17 @@
 //! What a node tells the master.
 
 use super::fields::{
-    apart, join, key, lines, list, name, node_index, pair, pairs, required, span, span_of, text, within,
+    apart, join, key, lines, list, name, node_index, pair, pairs, required, span, span_of, text,
+    within,
 };
 use crate::error::Error;
 use crate::wire::control::{
-    CheckValue, Delivered, Have, LandedSegment, Message, Origin, Prepared, RailStats, RowState, SegmentChecks, Stats,
-    ToMaster,
+    CheckValue, Delivered, Have, LandedSegment, Message, Origin, Prepared, RailStats, RowState,
+    SegmentChecks, Stats, ToMaster,
 };
 use crate::wire::limits::{
-    HAVE_MAX, ITEMS_MAX, LEFT_MAX, NODES_MAX, NOTES_MAX, RAILS_MAX, REPLICA_VALUES_MAX, ROWS_MAX, TEXT_BYTES_MAX,
-    WARNINGS_MAX,
+    HAVE_MAX, ITEMS_MAX, LEFT_MAX, NODES_MAX, NOTES_MAX, RAILS_MAX, REPLICA_VALUES_MAX, ROWS_MAX,
+    TEXT_BYTES_MAX, WARNINGS_MAX,
 };
 use crate::wire::{Check, WireError, proto};
 
@@ -21,13 +22,22 @@ impl Message for ToMaster {
         let kind = match self {
             ToMaster::Prepared(prepared) => proto::ToMasterKind::Prepared(prepared.to_proto()),
             ToMaster::Progress { received_bytes, sent_bytes, delivered, left } => {
-                let pair = |it: &Delivered| [u64::from(it.index) << 1 | u64::from(it.busy), it.bytes];
+                let pair =
+                    |it: &Delivered| [u64::from(it.index) << 1 | u64::from(it.busy), it.bytes];
                 let delivered = delivered.iter().flat_map(pair).collect();
-                let (received_bytes, sent_bytes, left) = (*received_bytes, *sent_bytes, left.clone());
-                proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes, delivered, left })
+                let (received_bytes, sent_bytes, left) =
+                    (*received_bytes, *sent_bytes, left.clone());
+                proto::ToMasterKind::Progress(proto::Progress {
+                    received_bytes,
+                    sent_bytes,
+                    delivered,
+                    left,
+                })
             }
             &ToMaster::Comparing { read_bytes } => proto::ToMasterKind::Comparing(read_bytes),
-            ToMaster::Landed { segments, stats } => proto::ToMasterKind::Landed(landed_to_proto(segments, stats)),
+            ToMaster::Landed { segments, stats } => {
+                proto::ToMasterKind::Landed(landed_to_proto(segments, stats))
+            }
             ToMaster::Report(stats) => proto::ToMasterKind::Report(stats.to_proto()),
             ToMaster::Committed => proto::ToMasterKind::Committed(proto::Empty {}),
             ToMaster::Failed { error, stats } => {
@@ -41,10 +51,22 @@ impl Message for ToMaster {
 
     fn from_proto(proto: proto::ToMaster) -> Result<ToMaster, WireError> {
         Ok(match required("the kind of a message to the master", proto.kind)? {
-            proto::ToMasterKind::Prepared(prepared) => ToMaster::Prepared(Prepared::from_proto(prepared)?),
-            proto::ToMasterKind::Progress(proto::Progress { received_bytes, sent_bytes, delivered, left }) => {
+            proto::ToMasterKind::Prepared(prepared) => {
+                ToMaster::Prepared(Prepared::from_proto(prepared)?)
+            }
+            proto::ToMasterKind::Progress(proto::Progress {
+                received_bytes,
+                sent_bytes,
+                delivered,
+                left,
+            }) => {
                 within("the segments of a report", left.len(), LEFT_MAX)?;
-                ToMaster::Progress { received_bytes, sent_bytes, delivered: delivered_of(&delivered)?, left }
+                ToMaster::Progress {
+                    received_bytes,
+                    sent_bytes,
+                    delivered: delivered_of(&delivered)?,
+                    left,
+                }
             }
             proto::ToMasterKind::Comparing(read_bytes) => ToMaster::Comparing { read_bytes },
             proto::ToMasterKind::Landed(landed) => landed_from_proto(landed)?,
@@ -64,7 +86,11 @@ impl Message for Prepared {
 
     fn to_proto(&self) -> proto::Prepared {
         proto::Prepared {
-            rows: self.rows.iter().map(|row| u32::from(row.shared) | u32::from(row.kept) << 1).collect(),
+            rows: self
+                .rows
+                .iter()
+                .map(|row| u32::from(row.shared) | u32::from(row.kept) << 1)
+                .collect(),
             holes: pairs(&self.holes),
             error: self.error.as_ref().map(Message::to_proto),
             states: self.states.clone(),
@@ -93,7 +119,10 @@ impl Message for Prepared {
             modes: proto.modes,
             have: have(&proto.have)?,
             sealed: proto.sealed,
-            notes: notes.into_iter().map(|note| text("a note", note.to_owned())).collect::<Result<_, _>>()?,
+            notes: notes
+                .into_iter()
+                .map(|note| text("a note", note.to_owned()))
+                .collect::<Result<_, _>>()?,
             rows: proto.rows.into_iter().map(row_state).collect::<Result<_, _>>()?,
             holes: apart("the holes of a node", &proto.holes)?,
             error: proto.error.map(Error::from_proto).transpose()?,
@@ -103,8 +132,10 @@ impl Message for Prepared {
 
 /// Sentences as one text; of too many the last says how many there were.
 fn notes(notes: &[String]) -> String {
-    let (told, rest) = notes.split_at(if notes.len() > NOTES_MAX { NOTES_MAX - 1 } else { notes.len() });
-    let more = (!rest.is_empty()).then(|| format!("there are {} more notes like these", rest.len()));
+    let (told, rest) =
+        notes.split_at(if notes.len() > NOTES_MAX { NOTES_MAX - 1 } else { notes.len() });
+    let more =
+        (!rest.is_empty()).then(|| format!("there are {} more notes like these", rest.len()));
     lines(told.iter().chain(&more))
 }
 
@@ -147,8 +178,8 @@ fn landed_to_proto(segments: &[LandedSegment], stats: &Stats) -> proto::Landed {
     landed
 }
 
-/// Deals the checks out to the segments, and wants each check inside its segment, in order and behind the one before, and
-/// none left over. The same for the folds.
+/// Deals the checks out to the segments, and wants each check inside its segment, in order and
+/// behind the one before, and none left over. The same for the folds.
 fn landed_from_proto(proto: proto::Landed) -> Result<ToMaster, WireError> {
     let field = "the checks of a segment";
     let spans = apart("the landed segments", &proto.segments)?;
@@ -171,7 +202,10 @@ fn landed_from_proto(proto: proto::Landed) -> Result<ToMaster, WireError> {
         let count = count as usize;
         let own: Vec<CheckValue> = checks.by_ref().take(count).collect();
         let inside = own.iter().all(|check| span.contains(check.span));
-        if own.len() != count || !inside || !own.is_sorted_by(|left, right| left.span.end <= right.span.start) {
+        if own.len() != count
+            || !inside
+            || !own.is_sorted_by(|left, right| left.span.end <= right.span.start)
+        {
             return Err(WireError::Contradiction { field });
         }
         segments.push(LandedSegment { span, checks: SegmentChecks::Listed(own) });
@@ -203,7 +237,9 @@ impl Message for CheckValue {
             (None, None) => Check::None,
             (Some(crc), None) => Check::Crc64(crc),
             (None, Some(value)) => Check::Blake3(key("a BLAKE3 value", &value)?),
-            (Some(_), Some(_)) => return Err(WireError::Contradiction { field: "the check of a range" }),
+            (Some(_), Some(_)) => {
+                return Err(WireError::Contradiction { field: "the check of a range" });
+            }
         };
         Ok(CheckValue { span: span("the range of a check", &proto.span)?, check })
     }
@@ -223,7 +259,11 @@ impl Message for Stats {
             cpu_ns: self.cpu_ns,
             memory_bytes_max: self.memory_bytes_max,
             rail_nics: join(self.rails.iter().map(|rail| rail.nic.clone())),
-            rail_bytes: self.rails.iter().flat_map(|rail| [rail.sent_bytes, rail.received_bytes]).collect(),
+            rail_bytes: self
+                .rails
+                .iter()
+                .flat_map(|rail| [rail.sent_bytes, rail.received_bytes])
+                .collect(),
             rail_counted_bytes: counted(&self.rails),
             resumed_bytes: self.resumed_bytes,
             rail_paths: lines(self.rails.iter().flat_map(|rail| [&rail.path, &rail.driver])),
@@ -263,8 +303,13 @@ fn warnings_to_proto(warnings: &[String]) -> String {
 
 /// The sentences of one text. They are printed, so that nothing in them may control a terminal.
 fn warnings(text: &str) -> Vec<String> {
-    let harmless = |line: &str| line.chars().map(|it| if it.is_control() { '?' } else { it }).collect();
-    text.split_terminator('\n').filter(|line| !line.is_empty()).take(WARNINGS_MAX).map(harmless).collect()
+    let harmless =
+        |line: &str| line.chars().map(|it| if it.is_control() { '?' } else { it }).collect();
+    text.split_terminator('\n')
+        .filter(|line| !line.is_empty())
+        .take(WARNINGS_MAX)
+        .map(harmless)
+        .collect()
 }
 
 /// What the NICs counted: of all rails, or of none.
@@ -280,12 +325,16 @@ fn rails(proto: &proto::Stats) -> Result<Vec<RailStats>, WireError> {
     let names: Vec<&str> = nics.split_ascii_whitespace().take(RAILS_MAX + 1).collect();
     within(field, names.len(), RAILS_MAX)?;
     let (counts, rest) = bytes.as_chunks::<2>();
-    if counts.len() != names.len() || !rest.is_empty() || !(counted.is_empty() || counted.len() == bytes.len()) {
+    if counts.len() != names.len()
+        || !rest.is_empty()
+        || !(counted.is_empty() || counted.len() == bytes.len())
+    {
         return Err(WireError::Contradiction { field });
     }
     let counted = counted.as_chunks::<2>().0.iter().map(|&[sent, received]| Some((sent, received)));
     let counted = counted.chain(std::iter::repeat(None));
-    let lines: Vec<&str> = proto.rail_paths.split_terminator('\n').take(2 * RAILS_MAX + 1).collect();
+    let lines: Vec<&str> =
+        proto.rail_paths.split_terminator('\n').take(2 * RAILS_MAX + 1).collect();
     let (paths, rest) = lines.as_chunks::<2>();
     if paths.len() != names.len() || !rest.is_empty() {
         return Err(WireError::Contradiction { field: "the paths of a node" });

@@ -5,18 +5,18 @@ use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 
 use super::fields::{
-    addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, row_span, shortened, span,
-    span_of, text, text_within, within,
+    addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, row_span,
+    shortened, span, span_of, text, text_within, within,
 };
 use crate::spec::Role;
 use crate::units::Span;
 use crate::wire::control::{
-    FlowKey, Message, Offered, Options, Origin, Peer, PlanSegment, Prepare, ReplicaRange, Resume, Share, Sharing,
-    Start, ToNode, WireRow,
+    FlowKey, Message, Offered, Options, Origin, Peer, PlanSegment, Prepare, ReplicaRange, Resume,
+    Share, Sharing, Start, ToNode, WireRow,
 };
 use crate::wire::limits::{
-    LENGTH_MAX, NODES_MAX, ORIGINS_MAX, REPLICA_RANGES_MAX, REPLICA_VALUES_MAX, ROWS_MAX, SEGMENTS_MAX, SLOTS_MAX,
-    URI_BYTES_MAX,
+    LENGTH_MAX, NODES_MAX, ORIGINS_MAX, REPLICA_RANGES_MAX, REPLICA_VALUES_MAX, ROWS_MAX,
+    SEGMENTS_MAX, SLOTS_MAX, URI_BYTES_MAX,
 };
 use crate::wire::{CheckKind, DataPath, WireError, proto};
 
@@ -29,8 +29,12 @@ impl Message for ToNode {
             ToNode::Start(start) => proto::ToNodeKind::Start(start.to_proto()),
             ToNode::Commit => proto::ToNodeKind::Commit(proto::Empty {}),
             ToNode::Finish => proto::ToNodeKind::Finish(proto::Empty {}),
-            ToNode::Cancel { reason, forgets: false } => proto::ToNodeKind::Cancel(shortened(reason)),
-            ToNode::Cancel { reason, forgets: true } => proto::ToNodeKind::CancelAndForget(shortened(reason)),
+            ToNode::Cancel { reason, forgets: false } => {
+                proto::ToNodeKind::Cancel(shortened(reason))
+            }
+            ToNode::Cancel { reason, forgets: true } => {
+                proto::ToNodeKind::CancelAndForget(shortened(reason))
+            }
             ToNode::Resume(resume) => proto::ToNodeKind::Resume(resume.to_proto()),
             ToNode::MakeWay { id } => proto::ToNodeKind::MakeWay(id.clone()),
         };
@@ -46,7 +50,9 @@ impl Message for ToNode {
             proto::ToNodeKind::Cancel(reason) => cancel(reason, false)?,
             proto::ToNodeKind::CancelAndForget(reason) => cancel(reason, true)?,
             proto::ToNodeKind::Resume(resume) => ToNode::Resume(Resume::from_proto(resume)?),
-            proto::ToNodeKind::MakeWay(id) => ToNode::MakeWay { id: text("the name of a transfer", id)? },
+            proto::ToNodeKind::MakeWay(id) => {
+                ToNode::MakeWay { id: text("the name of a transfer", id)? }
+            }
         })
     }
 }
@@ -98,25 +104,35 @@ fn replicas(numbers: &[u64]) -> Result<Vec<ReplicaRange>, WireError> {
         return Err(WireError::Contradiction { field });
     }
     within(field, ranges.len(), REPLICA_RANGES_MAX)?;
-    let number = |number: u64| u32::try_from(number).map_err(|_| WireError::Contradiction { field });
+    let number =
+        |number: u64| u32::try_from(number).map_err(|_| WireError::Contradiction { field });
     let one = |&[start, bytes, places, values_max]: &[u64; 4]| {
         let span = span_of(field, start, bytes)?;
         Ok(ReplicaRange { span, places: number(places)?, values_max: number(values_max)? })
     };
     let ranges: Vec<ReplicaRange> = ranges.iter().map(one).collect::<Result<_, WireError>>()?;
-    let values = ranges.iter().fold(0_usize, |sum, range| sum.saturating_add(range.values_max as usize));
+    let values =
+        ranges.iter().fold(0_usize, |sum, range| sum.saturating_add(range.values_max as usize));
     within("the values of ranges to compare", values, REPLICA_VALUES_MAX)?;
     // One place alone is not both the first and the last.
     let is_sound = |range: &ReplicaRange| range.places != 1 && range.values_max > 0;
     let apart = ranges.is_sorted_by(|one, next| one.span.end <= next.span.start);
-    if apart && ranges.iter().all(is_sound) { Ok(ranges) } else { Err(WireError::Contradiction { field }) }
+    if apart && ranges.iter().all(is_sound) {
+        Ok(ranges)
+    } else {
+        Err(WireError::Contradiction { field })
+    }
 }
 
 impl Message for Resume {
     type Proto = proto::Resume;
 
     fn to_proto(&self) -> proto::Resume {
-        proto::Resume { transfer: self.transfer.to_vec(), attempt: self.attempt.to_vec(), heard: self.heard }
+        proto::Resume {
+            transfer: self.transfer.to_vec(),
+            attempt: self.attempt.to_vec(),
+            heard: self.heard,
+        }
     }
 
     fn from_proto(proto: proto::Resume) -> Result<Resume, WireError> {
@@ -141,7 +157,8 @@ impl Message for WireRow {
             Role::Sender => 1,
             Role::Receiver => 2,
         };
-        let (uri, offset_bytes, claimant) = (self.uri.clone(), self.offset_bytes, self.claimant.clone());
+        let (uri, offset_bytes, claimant) =
+            (self.uri.clone(), self.offset_bytes, self.claimant.clone());
         proto::Row { role, uri, offset_bytes, span: pair(self.span), sharing, file_bytes, claimant }
     }
 
@@ -149,7 +166,9 @@ impl Message for WireRow {
         let role = match proto.role {
             1 => Role::Sender,
             2 => Role::Receiver,
-            other => return Err(WireError::Unknown { field: "the role of a row", value: other.into() }),
+            other => {
+                return Err(WireError::Unknown { field: "the role of a row", value: other.into() });
+            }
         };
         let sharing = match (proto.sharing, proto.file_bytes) {
             (1, None) => Sharing::Alone,
@@ -193,15 +212,20 @@ impl Message for Options {
         if proto.block_bytes == 0 {
             return Err(WireError::Missing { field: "the size of a block" });
         }
-        let slots = proto.slots.map(|slots| below("the number of slots", slots, SLOTS_MAX as usize + 1)).transpose()?;
+        let slots = proto
+            .slots
+            .map(|slots| below("the number of slots", slots, SLOTS_MAX as usize + 1))
+            .transpose()?;
         if proto.rails_max == Some(0) {
             return Err(WireError::Missing { field: "the most rails" });
         }
         if proto.threads_max == Some(0) {
             return Err(WireError::Missing { field: "the most threads of a NIC" });
         }
-        let object = (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?;
-        // Its subtrees are blocks: of whole chunks, a power of two of them, the first where the object begins.
+        let object =
+            (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?;
+        // Its subtrees are blocks: of whole chunks, a power of two of them, the first where the
+        // object begins.
         let are_subtrees = |object: Span| {
             let block_bytes = u64::from(proto.block_bytes);
             let begins = object.start % block_bytes == proto.origin % block_bytes;
@@ -245,7 +269,11 @@ impl Message for Start {
             bound_us: self.bound_us,
             relays: pairs(&self.relays),
             kept: pairs(&self.kept),
-            offers: self.origins.iter().flat_map(|it| [it.index.into(), it.span.start, it.span.bytes()]).collect(),
+            offers: self
+                .origins
+                .iter()
+                .flat_map(|it| [it.index.into(), it.span.start, it.span.bytes()])
+                .collect(),
             origins: self.origins.iter().flat_map(|it| [it.origin.who, it.origin.state]).collect(),
             forgets: self.forgets,
             modes: self.modes.clone(),
@@ -258,7 +286,8 @@ impl Message for Start {
         if indices.len() != peers.len() {
             return Err(WireError::Contradiction { field: "the peers of a node" });
         }
-        let segments: Vec<PlanSegment> = list("the segments of a plan", proto.segments, SEGMENTS_MAX)?;
+        let segments: Vec<PlanSegment> =
+            list("the segments of a plan", proto.segments, SEGMENTS_MAX)?;
         if !segments.is_sorted_by(|left, right| left.span.end <= right.span.start) {
             return Err(WireError::Contradiction { field: "the segments of a plan" });
         }
@@ -304,7 +333,9 @@ impl Message for Peer {
 
     fn to_proto(&self) -> proto::Peer {
         let host = self.rails.first().map(host_of);
-        let port = host.and_then(|host| self.name.strip_prefix(&host)).filter(|port| port.starts_with(':'));
+        let port = host
+            .and_then(|host| self.name.strip_prefix(&host))
+            .filter(|port| port.starts_with(':'));
         let name = port.unwrap_or(&self.name).to_owned();
         proto::Peer { index: self.index, name, rails: packed(&self.rails), relays: self.relays }
     }
@@ -332,7 +363,8 @@ impl Message for PlanSegment {
     type Proto = proto::PlanSegment;
 
     fn to_proto(&self) -> proto::PlanSegment {
-        let (indices, weights) = self.senders.iter().map(|share| (share.index, share.weight)).unzip();
+        let (indices, weights) =
+            self.senders.iter().map(|share| (share.index, share.weight)).unzip();
         proto::PlanSegment { span: pair(self.span), indices, weights }
     }
 

@@ -71,10 +71,16 @@ fn each_field_has_its_limits() {
     assert!(matches!(refused(0, b"HTTP"), WireError::Magic { .. }));
     assert!(matches!(refused(4, &[2]), WireError::Version { theirs: 2, .. }));
     assert!(matches!(refused(5, &[9]), WireError::Unknown { value: 9, .. }));
-    assert!(matches!(refused(5, &[1]), WireError::Contradiction { .. }), "a request carries no check");
+    assert!(
+        matches!(refused(5, &[1]), WireError::Contradiction { .. }),
+        "a request carries no check"
+    );
     assert!(matches!(refused(5, &[3]), WireError::Contradiction { .. }), "a refusal has a reason");
     assert!(matches!(refused(6, &[1]), WireError::Unknown { .. }), "sealed payloads come later");
-    assert!(matches!(refused(12, &[0; 4]), WireError::Contradiction { .. }), "nothing is asked for");
+    assert!(
+        matches!(refused(12, &[0; 4]), WireError::Contradiction { .. }),
+        "nothing is asked for"
+    );
     assert!(matches!(refused(12, &(LENGTH_MAX + 1).to_le_bytes()), WireError::Limit { .. }));
     assert!(matches!(refused(16, &[0xff; 8]), WireError::Contradiction { .. }), "beyond 64 bits");
     assert!(matches!(refused(40, &[1]), WireError::Contradiction { .. }), "behind the CRC");
@@ -114,7 +120,8 @@ proptest! {
         if let Ok(frame) = Frame::decode(&header) {
             let code = header[76..78].to_vec();
             let again = encoded(&frame);
-            // A code that this version does not know is read as an internal error; everything else is kept.
+            // A code that this version does not know is read as an internal error; everything else
+            // is kept.
             prop_assert!(again == header || code != again[76..78]);
         }
     }

@@ -1,4 +1,5 @@
-//! The largest of everything that may travel fits its message and is read again; what is larger is an error, not a panic.
+//! The largest of everything that may travel fits its message and is read again; what is larger is
+//! an error, not a panic.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::net::SocketAddr;
@@ -8,9 +9,10 @@ use crate::error::{Code, Error};
 use crate::spec::Role;
 use crate::units::Span;
 use crate::wire::control::{
-    Advert, Answer, CheckValue, Delivered, FlowHello, FlowKey, Have, LandedSegment, Message, Offered, Options, Origin,
-    Peer, PlanSegment, Prepare, Prepared, Rail, RailStats, ReplicaRange, RowState, SegmentChecks, Share, Sharing,
-    Start, Stats, ToMaster, ToNode, WireRow, decode, encode,
+    Advert, Answer, CheckValue, Delivered, FlowHello, FlowKey, Have, LandedSegment, Message,
+    Offered, Options, Origin, Peer, PlanSegment, Prepare, Prepared, Rail, RailStats, ReplicaRange,
+    RowState, SegmentChecks, Share, Sharing, Start, Stats, ToMaster, ToNode, WireRow, decode,
+    encode,
 };
 use crate::wire::{Check, CheckKind, DataPath, WireError};
 
@@ -137,7 +139,12 @@ fn start() -> Start {
 }
 
 fn peer(index: usize, rails: usize) -> Peer {
-    Peer { index: index as u32, name: name(NAME_BYTES_MAX), rails: vec![address(); rails], relays: true }
+    Peer {
+        index: index as u32,
+        name: name(NAME_BYTES_MAX),
+        rails: vec![address(); rails],
+        relays: true,
+    }
 }
 
 #[test]
@@ -187,10 +194,23 @@ fn the_largest_part_of_a_plan_fits_one_message() {
     let shares = (0..NODES_MAX).map(|at| Share { index: at as u32, weight: u32::MAX }).collect();
     let one = vec![PlanSegment { span: range(0), senders: shares }];
     let named = |at: usize| Peer { name: name(64), ..peer(at, 1) };
-    travels(&ToNode::Start(Start { segments: one, peers: (0..NODES_MAX).map(named).collect(), ..bare.clone() }));
-    travels(&ToNode::Start(Start { peers: (0..8000).map(|at| peer(at, RAILS_MAX)).collect(), ..bare.clone() }));
-    let more = ToNode::Start(Start { peers: (0..NODES_MAX).map(|at| peer(at, RAILS_MAX)).collect(), ..bare });
-    assert!(matches!(encode(&more), Err(WireError::Limit { .. })), "the master says so by name before it asks");
+    travels(&ToNode::Start(Start {
+        segments: one,
+        peers: (0..NODES_MAX).map(named).collect(),
+        ..bare.clone()
+    }));
+    travels(&ToNode::Start(Start {
+        peers: (0..8000).map(|at| peer(at, RAILS_MAX)).collect(),
+        ..bare.clone()
+    }));
+    let more = ToNode::Start(Start {
+        peers: (0..NODES_MAX).map(|at| peer(at, RAILS_MAX)).collect(),
+        ..bare
+    });
+    assert!(
+        matches!(encode(&more), Err(WireError::Limit { .. })),
+        "the master says so by name before it asks"
+    );
 }
 
 #[test]
@@ -210,26 +230,45 @@ fn the_largest_answer_to_prepare_fits_one_message() {
     };
     travels(&ToMaster::Prepared(prepared.clone()));
     // Notes name paths, and there may be one for each file.
-    let long = ToMaster::Prepared(Prepared { notes: vec!["é".repeat(TEXT_BYTES_MAX); ROWS_MAX], ..prepared });
-    let ToMaster::Prepared(arrived) = decode(&encode(&long).unwrap()).unwrap() else { unreachable!() };
+    let long = ToMaster::Prepared(Prepared {
+        notes: vec!["é".repeat(TEXT_BYTES_MAX); ROWS_MAX],
+        ..prepared
+    });
+    let ToMaster::Prepared(arrived) = decode(&encode(&long).unwrap()).unwrap() else {
+        unreachable!()
+    };
     assert_eq!(arrived.notes.len(), NOTES_MAX);
     assert_eq!(arrived.notes[0].len(), TEXT_BYTES_MAX);
-    assert_eq!(arrived.notes[NOTES_MAX - 1], format!("there are {} more notes like these", ROWS_MAX - NOTES_MAX + 1));
+    assert_eq!(
+        arrived.notes[NOTES_MAX - 1],
+        format!("there are {} more notes like these", ROWS_MAX - NOTES_MAX + 1)
+    );
 }
 
 #[test]
 fn reports_of_as_many_segments_and_nodes_as_there_may_be_fit_one_message() {
     let check = |span| CheckValue { span, check: Check::Blake3([255; 32]) };
-    let listed = |at| LandedSegment { span: range(at), checks: SegmentChecks::Listed(vec![check(range(at))]) };
+    let listed = |at| LandedSegment {
+        span: range(at),
+        checks: SegmentChecks::Listed(vec![check(range(at))]),
+    };
     let folded = |at| LandedSegment { span: range(at), checks: SegmentChecks::Folded([255; 32]) };
-    travels(&ToMaster::Landed { segments: (0..SEGMENTS_MAX).map(listed).collect(), stats: stats() });
-    travels(&ToMaster::Landed { segments: (0..SEGMENTS_MAX).map(folded).collect(), stats: stats() });
+    travels(&ToMaster::Landed {
+        segments: (0..SEGMENTS_MAX).map(listed).collect(),
+        stats: stats(),
+    });
+    travels(&ToMaster::Landed {
+        segments: (0..SEGMENTS_MAX).map(folded).collect(),
+        stats: stats(),
+    });
     let part = |at: usize| check(Span::of(range(0).start + at as u64, 1));
     let all_of_one = SegmentChecks::Listed((0..CHECKS_MAX).map(part).collect());
     let mut segments: Vec<LandedSegment> = (1..SEGMENTS_MAX).map(folded).collect();
     segments.insert(0, LandedSegment { span: range(0), checks: all_of_one });
     travels(&ToMaster::Landed { segments, stats: stats() });
-    let delivered = (0..NODES_MAX).map(|at| Delivered { index: at as u32, bytes: u64::MAX, busy: true }).collect();
+    let delivered = (0..NODES_MAX)
+        .map(|at| Delivered { index: at as u32, bytes: u64::MAX, busy: true })
+        .collect();
     travels(&ToMaster::Progress {
         received_bytes: u64::MAX,
         sent_bytes: u64::MAX,
@@ -246,20 +285,30 @@ fn a_list_of_checks_that_is_too_long_is_an_error_and_no_panic() {
     let checks = vec![CheckValue { span: range(0), check: Check::Blake3([255; 32]) }; 400_000];
     let segments = vec![LandedSegment { span: range(0), checks: SegmentChecks::Listed(checks) }];
     let landed = ToMaster::Landed { segments, stats: stats() };
-    assert!(matches!(encode(&landed), Err(WireError::Limit { field: "the size of a message", .. })));
+    assert!(matches!(
+        encode(&landed),
+        Err(WireError::Limit { field: "the size of a message", .. })
+    ));
 }
 
 #[test]
 fn failures_say_how_much_more_is_missing_than_they_list() {
     let error = Error::new(Code::Data, name(2 * TEXT_BYTES_MAX)).remedy(name(2 * TEXT_BYTES_MAX));
-    let failed = ToMaster::Failed { error: error.missing(ranges(SPANS_MAX + 7)), stats: Some(Box::new(stats())) };
-    let ToMaster::Failed { error, stats: told } = decode(&encode(&failed).unwrap()).unwrap() else { unreachable!() };
+    let failed = ToMaster::Failed {
+        error: error.missing(ranges(SPANS_MAX + 7)),
+        stats: Some(Box::new(stats())),
+    };
+    let ToMaster::Failed { error, stats: told } = decode(&encode(&failed).unwrap()).unwrap() else {
+        unreachable!()
+    };
     assert_eq!((error.missing.len(), error.message.len()), (SPANS_MAX, TEXT_BYTES_MAX));
     let more = format!("; 7 more ranges of {} bytes are missing than are listed", 7_u64 << 39);
     assert!(error.message.ends_with(&more), "{}", &error.message[TEXT_BYTES_MAX - 100..]);
     assert_eq!(told, Some(Box::new(stats())));
     let reason = "é".repeat(TEXT_BYTES_MAX);
     let cancel = ToNode::Cancel { reason, forgets: true };
-    let ToNode::Cancel { reason, .. } = decode(&encode(&cancel).unwrap()).unwrap() else { unreachable!() };
+    let ToNode::Cancel { reason, .. } = decode(&encode(&cancel).unwrap()).unwrap() else {
+        unreachable!()
+    };
     assert_eq!(reason.len(), TEXT_BYTES_MAX);
 }

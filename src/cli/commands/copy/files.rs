@@ -24,7 +24,8 @@ pub(super) struct File {
 }
 
 impl Place {
-    /// Returns true for a path that can only be a directory's: it ends with a slash, or with `.` or `..`.
+    /// Returns true for a path that can only be a directory's: it ends with a slash, or with `.` or
+    /// `..`.
     pub(super) fn names_directory(&self) -> bool {
         let bytes = self.path.as_os_str().as_bytes();
         bytes.ends_with(b"/") || bytes.ends_with(b"/.") || bytes.ends_with(b"/..")
@@ -36,7 +37,8 @@ impl Place {
 /// Places with the same last name on different hosts hold one file.
 ///
 /// # Errors
-/// `Usage` where two places of one host have the same last name: they would be one file at the destination.
+/// `Usage` where two places of one host have the same last name: they would be one file at the
+/// destination.
 pub(super) fn group(places: Vec<Place>) -> Result<Vec<File>> {
     let mut files: Vec<File> = Vec::new();
     for place in places {
@@ -45,10 +47,17 @@ pub(super) fn group(places: Vec<Place>) -> Result<Vec<File>> {
             files.push(File { name, places: vec![place] });
             continue;
         };
-        let shares_host = |other: &&Place| other.hosts.iter().any(|host| place.hosts.contains(host));
+        let shares_host =
+            |other: &&Place| other.hosts.iter().any(|host| place.hosts.contains(host));
         if let Some(other) = file.places.iter().find(shares_host) {
-            let what = format!("{} and {} would both become {}", other.typed, place.typed, Path::new(&name).display());
-            return Err(Error::new(Code::Usage, what).remedy("copy them one by one, each to a name of its own"));
+            let what = format!(
+                "{} and {} would both become {}",
+                other.typed,
+                place.typed,
+                Path::new(&name).display()
+            );
+            return Err(Error::new(Code::Usage, what)
+                .remedy("copy them one by one, each to a name of its own"));
         }
         file.places.push(place);
     }
@@ -61,12 +70,17 @@ mod tests {
     use super::*;
 
     fn place(host: &str, path: &str) -> Place {
-        Place { hosts: host.split(',').map(String::from).collect(), path: path.into(), typed: format!("{host}:{path}") }
+        Place {
+            hosts: host.split(',').map(String::from).collect(),
+            path: path.into(),
+            typed: format!("{host}:{path}"),
+        }
     }
 
     #[test]
     fn one_name_on_different_hosts_is_one_file_and_another_name_is_another() {
-        let places = vec![place("a,b", "/d/x"), place("c", "/e/x"), place("a", "/d/y"), place("a", "/d/x2")];
+        let places =
+            vec![place("a,b", "/d/x"), place("c", "/e/x"), place("a", "/d/y"), place("a", "/d/x2")];
         let files = group(places).unwrap();
         let facts: Vec<(String, usize)> =
             files.iter().map(|file| (file.name.display().to_string(), file.places.len())).collect();
@@ -88,7 +102,9 @@ mod tests {
 
     #[test]
     fn a_slash_or_dots_at_the_end_name_a_directory() {
-        for (path, is_directory) in [("/d/", true), ("/d/.", true), ("/d/..", true), ("/d", false), ("/d/.x", false)] {
+        for (path, is_directory) in
+            [("/d/", true), ("/d/.", true), ("/d/..", true), ("/d", false), ("/d/.x", false)]
+        {
             assert_eq!(place("a", path).names_directory(), is_directory, "{path}");
         }
     }

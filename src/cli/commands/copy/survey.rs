@@ -1,6 +1,7 @@
 //! How large a file is, before anything of it is believed.
 //!
-//! The size in a file's entry is no promise: a device, a pipe and the files of /proc have 0 there, those of /sys a page.
+//! The size in a file's entry is no promise: a device, a pipe and the files of /proc have 0 there,
+//! those of /sys a page.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -24,13 +25,15 @@ pub(super) struct Survey {
 /// Looks at the file that `path` leads to.
 ///
 /// # Errors
-/// `Data` for what is missing, unreadable, or neither a regular file nor a block device, and for files that the kernel
-/// makes up as they are read.
+/// `Data` for what is missing, unreadable, or neither a regular file nor a block device, and for
+/// files that the kernel makes up as they are read.
 pub(super) fn of(path: &Path) -> Result<Survey> {
     let cannot = |error: io::Error| {
-        Error::new(Code::Data, format!("cannot be read: {error}")).remedy("check the path and its permissions")
+        Error::new(Code::Data, format!("cannot be read: {error}"))
+            .remedy("check the path and its permissions")
     };
-    // Looked at before it is opened: opening a pipe would wait for its writer, and opening a device may do anything.
+    // Looked at before it is opened: opening a pipe would wait for its writer, and opening a device
+    // may do anything.
     let about = fs::metadata(path).map_err(cannot)?;
     let kind = about.file_type();
     if !kind.is_file() && !kind.is_block_device() {
@@ -39,7 +42,9 @@ pub(super) fn of(path: &Path) -> Result<Survey> {
     let mut file = open(path).map_err(cannot)?;
     let opened = file.metadata().map_err(cannot)?;
     if (opened.dev(), opened.ino()) != (about.dev(), about.ino()) {
-        return Err(Error::new(Code::Data, "was replaced while it was looked at").remedy("copy it again"));
+        return Err(
+            Error::new(Code::Data, "was replaced while it was looked at").remedy("copy it again")
+        );
     }
     let bytes = if kind.is_block_device() {
         file.seek(SeekFrom::End(0)).map_err(cannot)?
@@ -65,10 +70,8 @@ fn believable(file: &mut File, bytes: u64) -> Result<u64> {
             // It has bytes, or would have some for those who wait.
             Ok(_) => Err(made_up()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(made_up()),
-            Err(error) => {
-                Err(Error::new(Code::Data, format!("cannot be read: {error}"))
-                    .remedy("check the path and its permissions"))
-            }
+            Err(error) => Err(Error::new(Code::Data, format!("cannot be read: {error}"))
+                .remedy("check the path and its permissions")),
         };
     }
     Ok(bytes)
@@ -91,13 +94,17 @@ fn refused(kind: fs::FileType) -> Error {
     } else if kind.is_socket() {
         ("is a socket", "name a regular file or a block device")
     } else {
-        ("is a character device, which has no size", "save what is wanted of it first (head -c BYTES SRC > FILE)")
+        (
+            "is a character device, which has no size",
+            "save what is wanted of it first (head -c BYTES SRC > FILE)",
+        )
     };
     Error::new(Code::Data, what).remedy(remedy)
 }
 
 fn made_up() -> Error {
-    Error::new(Code::Data, "is made by the kernel as it is read, and its size is not known").remedy(SAVE_IT)
+    Error::new(Code::Data, "is made by the kernel as it is read, and its size is not known")
+        .remedy(SAVE_IT)
 }
 
 const SAVE_IT: &str = "save what it gives in a regular file first (cat SRC > FILE), and copy that";
@@ -139,7 +146,9 @@ mod tests {
             ("/sys/kernel/mm/transparent_hugepage/enabled".into(), "made by the kernel"),
             (at("nothing"), "cannot be read"),
         ];
-        for (path, expected) in cases.into_iter().filter(|(path, _)| !path.starts_with("/sys") || path.exists()) {
+        for (path, expected) in
+            cases.into_iter().filter(|(path, _)| !path.starts_with("/sys") || path.exists())
+        {
             let error = of(&path).unwrap_err();
             assert_eq!(error.code, Code::Data, "{}", path.display());
             assert!(error.message.contains(expected), "{}: {error}", path.display());

@@ -1,4 +1,5 @@
-//! A plan as a picture: senders left, receivers right, and what goes from whom to whom as bands between them.
+//! A plan as a picture: senders left, receivers right, and what goes from whom to whom as bands
+//! between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -34,7 +35,13 @@ pub(super) struct Link {
 
 impl Picture {
     /// The picture of `plan`.
-    pub(super) fn new(id: &str, roster: &Roster, problem: &Problem, plan: &Plan, captions: Vec<String>) -> Picture {
+    pub(super) fn new(
+        id: &str,
+        roster: &Roster,
+        problem: &Problem,
+        plan: &Plan,
+        captions: Vec<String>,
+    ) -> Picture {
         let mut bytes: BTreeMap<(NodeIx, NodeIx), f64> = BTreeMap::new();
         for planned in &plan.planned {
             let size = planned.segment.span.bytes() as f64;
@@ -44,7 +51,8 @@ impl Picture {
                 }
             }
         }
-        let inside: f64 = bytes.iter().filter(|((from, to), _)| from == to).map(|(_, bytes)| bytes).sum();
+        let inside: f64 =
+            bytes.iter().filter(|((from, to), _)| from == to).map(|(_, bytes)| bytes).sum();
         // A millionth of a weight is what rounding leaves.
         bytes.retain(|(from, to), bytes| from != to && *bytes >= 1.0);
         let parts: BTreeSet<Part> = plan.bound.parts.iter().copied().collect();
@@ -64,7 +72,11 @@ impl Picture {
             is_bottleneck: is_part(Part::Link(from, to)),
         };
         let mut all = vec![
-            format!("predicted {:.3} s by these weights alone ({})", plan.predicted_seconds, plan.scheduler.name()),
+            format!(
+                "predicted {:.3} s by these weights alone ({})",
+                plan.predicted_seconds,
+                plan.scheduler.name()
+            ),
             format!("bound {:.3} s, set by {}", plan.bound.seconds, plan.bound.bottleneck),
         ];
         if inside >= 1.0 {
@@ -94,7 +106,10 @@ impl Picture {
         );
         let title = escaped(&self.title);
         line(&mut out, format_args!("<title>{title}</title>"));
-        line(&mut out, format_args!(r##"<rect width="{WIDTH}" height="{height:.0}" fill="#fff"/>"##));
+        line(
+            &mut out,
+            format_args!(r##"<rect width="{WIDTH}" height="{height:.0}" fill="#fff"/>"##),
+        );
         let middle = WIDTH / 2.0;
         line(
             &mut out,
@@ -106,7 +121,10 @@ impl Picture {
         for (at, caption) in captions.iter().enumerate() {
             let y = paper.bottom + 24.0 + CAPTION_LINE * at as f64;
             let caption = escaped(caption);
-            line(&mut out, format_args!(r##"<text x="20" y="{y:.1}" fill="#222">{caption}</text>"##));
+            line(
+                &mut out,
+                format_args!(r##"<text x="20" y="{y:.1}" fill="#222">{caption}</text>"##),
+            );
         }
         out.push_str("</svg>\n");
         out
@@ -147,7 +165,8 @@ struct Paper<'a> {
 
 impl<'a> Paper<'a> {
     fn new(picture: &'a Picture) -> Paper<'a> {
-        let (mut sent, mut received) = (vec![0.0; picture.nodes.len()], vec![0.0; picture.nodes.len()]);
+        let (mut sent, mut received) =
+            (vec![0.0; picture.nodes.len()], vec![0.0; picture.nodes.len()]);
         for link in &picture.links {
             sent[link.from] += link.bytes;
             received[link.to] += link.bytes;
@@ -155,11 +174,16 @@ impl<'a> Paper<'a> {
         let mut bars: Vec<Bar> = Vec::new();
         let mut bar_of = vec![usize::MAX; picture.nodes.len()];
         for is_right in [false, true] {
-            let here = |&node: &usize| (received[node] > 0.0) == is_right && sent[node] + received[node] > 0.0;
+            let here = |&node: &usize| {
+                (received[node] > 0.0) == is_right && sent[node] + received[node] > 0.0
+            };
             let mut nodes: Vec<usize> = (0..picture.nodes.len()).filter(here).collect();
-            // The busiest stand for themselves, in the order of the specification; the others share a bar.
+            // The busiest stand for themselves, in the order of the specification; the others share
+            // a bar.
             if nodes.len() > BARS_MAX {
-                nodes.sort_by(|&a, &b| (sent[b] + received[b]).total_cmp(&(sent[a] + received[a])).then(a.cmp(&b)));
+                nodes.sort_by(|&a, &b| {
+                    (sent[b] + received[b]).total_cmp(&(sent[a] + received[a])).then(a.cmp(&b))
+                });
                 nodes[..BARS_MAX - 1].sort_unstable();
             }
             for (place, node) in nodes.into_iter().enumerate() {
@@ -167,7 +191,16 @@ impl<'a> Paper<'a> {
                     bars.last_mut().expect("earlier nodes have bars").names.push(node);
                 } else {
                     let (left, right, y, next) = (0.0, 0.0, 0.0, [0.0; 2]);
-                    bars.push(Bar { names: vec![node], is_right, left, right, sent: 0.0, received: 0.0, y, next });
+                    bars.push(Bar {
+                        names: vec![node],
+                        is_right,
+                        left,
+                        right,
+                        sent: 0.0,
+                        received: 0.0,
+                        y,
+                        next,
+                    });
                 }
                 bar_of[node] = bars.len() - 1;
             }
@@ -187,9 +220,11 @@ impl<'a> Paper<'a> {
             bars[band.to].received += band.bytes;
             // Within the right column, bands leave and enter at the outer edge.
             bars[band.from].right += band.bytes;
-            *(if is_within { &mut bars[band.to].right } else { &mut bars[band.to].left }) += band.bytes;
+            *(if is_within { &mut bars[band.to].right } else { &mut bars[band.to].left }) +=
+                band.bytes;
         }
-        let mut paper = Paper { picture, bars, bands, pixels_a_byte: 0.0, bottom: 0.0, hidden: (0, 0.0) };
+        let mut paper =
+            Paper { picture, bars, bands, pixels_a_byte: 0.0, bottom: 0.0, hidden: (0, 0.0) };
         paper.place();
         paper
     }
@@ -224,12 +259,21 @@ impl<'a> Paper<'a> {
     fn left_out(&self) -> Vec<String> {
         let mut said = Vec::new();
         for (is_right, side) in [(false, "senders"), (true, "receivers")] {
-            let many = self.bars.iter().filter(|bar| bar.is_right == is_right && bar.names.len() > 1);
-            said.extend(many.map(|bar| format!("the {} {side} with least to do share a bar", bar.names.len())));
+            let many =
+                self.bars.iter().filter(|bar| bar.is_right == is_right && bar.names.len() > 1);
+            said.extend(
+                many.map(|bar| {
+                    format!("the {} {side} with least to do share a bar", bar.names.len())
+                }),
+            );
         }
         if self.hidden.0 > 0 {
             let bytes = human_bytes(self.hidden.1 as u64);
-            said.push(format!("the {} thinnest of {} links are left out: {bytes}", self.hidden.0, self.bands.len()));
+            said.push(format!(
+                "the {} thinnest of {} links are left out: {bytes}",
+                self.hidden.0,
+                self.bands.len()
+            ));
         }
         said
     }
@@ -237,7 +281,8 @@ impl<'a> Paper<'a> {
     fn draw(&self, out: &mut String) {
         let mut next: Vec<[f64; 2]> = self.bars.iter().map(|bar| bar.next).collect();
         let mut by_size: Vec<usize> = (0..self.bands.len()).collect();
-        by_size.sort_by(|&a, &b| self.bands[b].bytes.total_cmp(&self.bands[a].bytes).then(a.cmp(&b)));
+        by_size
+            .sort_by(|&a, &b| self.bands[b].bytes.total_cmp(&self.bands[a].bytes).then(a.cmp(&b)));
         let shown: BTreeSet<usize> = by_size.into_iter().take(BANDS_MAX).collect();
         for (at, band) in self.bands.iter().enumerate() {
             let thickness = band.bytes * self.pixels_a_byte;
@@ -258,14 +303,20 @@ impl<'a> Paper<'a> {
                 let (x, middle) = (LEFT + BAR_WIDTH, f64::midpoint(LEFT + BAR_WIDTH, RIGHT));
                 format!("M{x} {from:.2}C{middle} {from:.2} {middle} {to:.2} {RIGHT} {to:.2}")
             };
-            let marked = |bar: usize| self.bars[bar].names.iter().any(|&node| self.picture.nodes[node].is_bottleneck);
+            let marked = |bar: usize| {
+                self.bars[bar].names.iter().any(|&node| self.picture.nodes[node].is_bottleneck)
+            };
             let colour = match (band.is_bottleneck, marked(band.from) || marked(band.to)) {
                 (true, _) => MARK,
                 (false, true) => "#f0a868",
                 (false, false) => "#7d9cc0",
             };
-            let told =
-                format!("{} to {}: {}", self.name(band.from), self.name(band.to), human_bytes(band.bytes as u64));
+            let told = format!(
+                "{} to {}: {}",
+                self.name(band.from),
+                self.name(band.to),
+                human_bytes(band.bytes as u64)
+            );
             line(
                 out,
                 format_args!(
@@ -347,7 +398,11 @@ fn shortened(name: &str) -> String {
 
 /// Text as XML takes it, which knows no control characters at all.
 fn escaped(text: &str) -> String {
-    printable(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    printable(text)
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 fn line(out: &mut String, what: std::fmt::Arguments<'_>) {
@@ -388,7 +443,8 @@ mod tests {
 
     fn picture(senders: usize, receivers: usize) -> Picture {
         let link = |from: usize, to: usize| Link { from, to, bytes: 1e9, is_bottleneck: false };
-        let links = (0..senders).flat_map(|from| (senders..senders + receivers).map(move |to| link(from, to)));
+        let links = (0..senders)
+            .flat_map(|from| (senders..senders + receivers).map(move |to| link(from, to)));
         Picture {
             title: "a & b".into(),
             captions: vec!["bound 1 s".into()],
@@ -406,7 +462,11 @@ mod tests {
         let mut picture = picture(2, 2);
         picture.nodes[1].is_bottleneck = true;
         let svg = picture.svg();
-        assert_eq!((count(&svg, r#"class="link""#), count(&svg, r#"class="bar""#)), (4, 3), "{svg}");
+        assert_eq!(
+            (count(&svg, r#"class="link""#), count(&svg, r#"class="bar""#)),
+            (4, 3),
+            "{svg}"
+        );
         assert_eq!(count(&svg, r#"class="bar bottleneck""#), 1);
         assert!(svg.contains("a &amp; b") && svg.contains("bound 1 s") && svg.contains("n3:1"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"));

@@ -39,7 +39,8 @@ pub(super) fn simulate(
         changes.push((named(roster, "--kill", &kill.node)?, kill.after, Change::Kill));
     }
     let delay = args.delay.unwrap_or(DELAY);
-    let forecast = forecast(spec, problem, plan, &Scenario { scheduler, delay, seed: args.seed, changes })?;
+    let forecast =
+        forecast(spec, problem, plan, &Scenario { scheduler, delay, seed: args.seed, changes })?;
     Ok(Simulated::new(roster, problem, plan, &forecast, args.seed, delay))
 }
 
@@ -52,7 +53,8 @@ fn named(roster: &Roster, option: &str, name: &str) -> Result<NodeIx> {
     let found = if exactly.is_empty() { called(&|address| address.host == name) } else { exactly };
     match found.as_slice() {
         &[node] => Ok(node),
-        [] => Err(Error::new(Code::Usage, format!("{option}: no row names {name}")).remedy("name a row's host:port")),
+        [] => Err(Error::new(Code::Usage, format!("{option}: no row names {name}"))
+            .remedy("name a row's host:port")),
         _ => {
             let what = format!("{option}: {} nodes have the host {name}", found.len());
             Err(Error::new(Code::Usage, what).remedy("name one of them with its port"))
@@ -136,10 +138,15 @@ impl Simulated {
         let mut timeline: Vec<Sample> = Vec::new();
         for row in 1..=ROWS {
             let seconds = forecast.seconds * f64::from(row) / f64::from(ROWS);
-            let (before, since) = timeline.last().map_or((0, 0.0), |sample| (sample.bytes, sample.seconds));
-            let bytes = if row == ROWS { history.landed_bytes() } else { history.landed_by(seconds) };
+            let (before, since) =
+                timeline.last().map_or((0, 0.0), |sample| (sample.bytes, sample.seconds));
+            let bytes =
+                if row == ROWS { history.landed_bytes() } else { history.landed_by(seconds) };
             let is_last = row == ROWS;
-            let done = events.iter().filter(|event| event.is_end && (is_last || event.seconds <= seconds)).count();
+            let done = events
+                .iter()
+                .filter(|event| event.is_end && (is_last || event.seconds <= seconds))
+                .count();
             let gbit_per_s = crate::report::gbit_per_s(bytes - before, seconds - since);
             timeline.push(Sample { seconds, bytes, gbit_per_s, receivers_done: done });
         }
@@ -168,7 +175,14 @@ impl Simulated {
     /// The timeline, and how it ends.
     pub(super) fn in_words(&self) -> String {
         let mut table = Table::new();
-        table.load_style(NOTHING).set_header(["at", "landed", "of all", "Gbit/s", "done", "what happens"]);
+        table.load_style(NOTHING).set_header([
+            "at",
+            "landed",
+            "of all",
+            "Gbit/s",
+            "done",
+            "what happens",
+        ]);
         let ends = self.events.iter().filter(|event| event.is_end).count();
         let told = |event: &&Told| !event.is_end || ends <= ENDS_TOLD_MAX;
         let mut from = 0.0;
@@ -176,7 +190,8 @@ impl Simulated {
             // What happens after the last piece belongs to the last row.
             let until = if at + 1 == self.timeline.len() { f64::INFINITY } else { sample.seconds };
             let within = |event: &&Told| (from..until).contains(&event.seconds);
-            let events: Vec<String> = self.events.iter().filter(within).filter(told).map(Told::in_words).collect();
+            let events: Vec<String> =
+                self.events.iter().filter(within).filter(told).map(Told::in_words).collect();
             from = until;
             table.add_row([
                 format!("{:.3} s", sample.seconds),
@@ -195,8 +210,12 @@ impl Simulated {
         } else {
             String::new()
         };
-        let ratio = self.ratio.map_or_else(String::new, |ratio| format!(", {ratio:.3} times the bound"));
-        let error = self.error.as_ref().map_or_else(String::new, |error| format!("\nerror      {}", error.to_error()));
+        let ratio =
+            self.ratio.map_or_else(String::new, |ratio| format!(", {ratio:.3} times the bound"));
+        let error = self
+            .error
+            .as_ref()
+            .map_or_else(String::new, |error| format!("\nerror      {}", error.to_error()));
         format!(
             "simulated  {} after {:.6} s{ratio} (seed {}, {} ms from node to node{coarse})\n\
              wasted     {}; stolen: {}; retries: {}{error}\n{table}\n",

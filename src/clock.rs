@@ -81,14 +81,14 @@ fn raw_ns(start: &Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn shared() -> &'static (Instant, Watch) {
-    static SHARED: OnceLock<(Instant, Watch)> = OnceLock::new();
-    SHARED.get_or_init(|| (Instant::now(), Watch::default()))
+fn shared() -> &'static (Instant, StopWatcher) {
+    static SHARED: OnceLock<(Instant, StopWatcher)> = OnceLock::new();
+    SHARED.get_or_init(|| (Instant::now(), StopWatcher::default()))
 }
 
 /// Finds the gaps between readings of a clock.
 #[derive(Default)]
-struct Watch {
+struct StopWatcher {
     /// The latest reading.
     seen_ns: AtomicU64,
     /// The sum of all gaps. Invariant: it is raised before the reading that ends the gap is stored.
@@ -97,7 +97,7 @@ struct Watch {
     counting: Mutex<()>,
 }
 
-impl Watch {
+impl StopWatcher {
     /// What `read` says, without the gaps.
     fn awake_ns(&self, read: impl Fn() -> u64) -> u64 {
         let gap_min = GAP_MIN.as_nanos() as u64;
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn time_in_which_nobody_looked_is_not_counted() {
-        let watch = Watch::default();
+        let watch = StopWatcher::default();
         let at = |ms: u64| watch.awake_ns(|| ms * MS) / MS;
         assert_eq!((at(0), at(250), at(900), at(1899)), (0, 250, 900, 1899), "a busy machine");
         assert_eq!(
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_was_stopped_with_its_reading_in_hand_reads_again() {
-        let watch = Watch::default();
+        let watch = StopWatcher::default();
         assert_eq!(watch.awake_ns(|| 100 * MS), 100 * MS);
         // Its first reading is from before the stop; meanwhile another thread has looked.
         let readings = RefCell::new(vec![40_000 * MS, 200 * MS]);
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn many_threads_count_one_gap_once() {
-        let watch = Watch::default();
+        let watch = StopWatcher::default();
         watch.awake_ns(|| 0);
         std::thread::scope(|scope| {
             for _ in 0..8 {

@@ -71,5 +71,5 @@ pub use plan::Scheduler;
 pub use report::Report;
 pub use spec::Spec;
 pub use store::PatternReader;
-pub use transfer::{Checking, Handle, Settings, Transfer};
+pub use transfer::{CheckSetting, Settings, Transfer, TransferHandle};
 pub use wire::DataPath;

@@ -23,7 +23,7 @@ pub struct Report {
     /// The transfer's id, from the specification.
     pub transfer: String,
     /// How it ended.
-    pub state: State,
+    pub state: TransferState,
     /// Bytes delivered, summed over receivers; those that an earlier attempt had delivered are
     /// included.
     pub bytes: u64,
@@ -71,13 +71,13 @@ pub struct ReplicaReport {
     /// Bytes that several sources offer and some receiver wants.
     pub of_bytes: u64,
     /// What was asked for.
-    pub mode: Comparison,
+    pub mode: ReplicaComparison,
 }
 
 /// Which bytes of replicas are compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Comparison {
+pub enum ReplicaComparison {
     /// Some places of every range.
     Sample,
     /// All of them.
@@ -87,7 +87,7 @@ pub enum Comparison {
 /// How a transfer ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum TransferState {
     /// Every wanted byte is at its place.
     Complete,
     /// It ended early; `error` says why and what is missing.
@@ -96,11 +96,11 @@ pub enum State {
     Cancelled,
 }
 
-impl State {
+impl TransferState {
     /// How a transfer ended that ended with `error`.
     #[must_use]
-    pub fn of(error: &Error) -> State {
-        if error.code == Code::Cancelled { State::Cancelled } else { State::Failed }
+    pub fn of(error: &Error) -> TransferState {
+        if error.code == Code::Cancelled { TransferState::Cancelled } else { TransferState::Failed }
     }
 }
 
@@ -216,7 +216,7 @@ impl Report {
     pub(crate) fn failed(transfer: &str, scheduler: &str, check: &str, error: &Error) -> Report {
         Report {
             transfer: transfer.into(),
-            state: State::of(error),
+            state: TransferState::of(error),
             bytes: 0,
             resumed_bytes: 0,
             seconds: 0.0,
@@ -244,7 +244,7 @@ impl Report {
     pub fn into_result(self) -> Result<Report, Error> {
         match (&self.error, self.state) {
             (Some(error), _) => Err(error.to_error()),
-            (None, State::Complete) => Ok(self),
+            (None, TransferState::Complete) => Ok(self),
             (None, _) => Err(Error::new(
                 Code::Internal,
                 "the transfer did not complete, and does not say why",
@@ -255,7 +255,7 @@ impl Report {
     /// Returns true for a report that has more to tell than its error: something moved, or was
     /// there already.
     pub(crate) fn tells(&self) -> bool {
-        self.state == State::Complete || self.bytes > 0 || self.wasted_bytes > 0
+        self.state == TransferState::Complete || self.bytes > 0 || self.wasted_bytes > 0
     }
 
     /// The form for people, without the error, which goes to standard error.
@@ -279,9 +279,9 @@ impl Report {
 
     fn write_result(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
-            State::Complete => "complete",
-            State::Failed => "FAILED",
-            State::Cancelled => "cancelled",
+            TransferState::Complete => "complete",
+            TransferState::Failed => "FAILED",
+            TransferState::Cancelled => "cancelled",
         };
         let moved = human_bytes(self.moved_bytes());
         let transfer = printable(&self.transfer);
@@ -303,7 +303,7 @@ impl Report {
             write!(f, ", set by {}", printable(bottleneck))?;
         }
         match percent(bound_seconds, self.seconds) {
-            Some(percent) if self.state == State::Complete => {
+            Some(percent) if self.state == TransferState::Complete => {
                 writeln!(f, "; {percent:.1} % of it achieved")
             }
             _ => writeln!(f),
@@ -319,8 +319,8 @@ impl Report {
             return Ok(());
         };
         let how = match mode {
-            Comparison::Sample => "a sample",
-            Comparison::All => "all",
+            ReplicaComparison::Sample => "a sample",
+            ReplicaComparison::All => "all",
         };
         let (compared, of) = (human_bytes(compared_bytes), human_bytes(of_bytes));
         writeln!(f, "replicas: {compared} of {of} compared ({how})")

@@ -41,7 +41,7 @@ fn node(
 fn report() -> Report {
     Report {
         transfer: "My Data File".into(),
-        state: State::Complete,
+        state: TransferState::Complete,
         bytes: 1_000_000_000,
         resumed_bytes: 0,
         seconds: 1.0,
@@ -58,7 +58,7 @@ fn report() -> Report {
         replicas: Some(ReplicaReport {
             compared_bytes: 1 << 20,
             of_bytes: 1_000_000_000,
-            mode: Comparison::Sample,
+            mode: ReplicaComparison::Sample,
         }),
         nodes: vec![
             node("node1:55553", NodeRole::Sender, 1_000_000_000, 0, Some(10.0)),
@@ -76,7 +76,7 @@ fn failed() -> Report {
         .missing(missing);
     let error = Some(ReportError::from(&error));
     Report {
-        state: State::Failed,
+        state: TransferState::Failed,
         digest: None,
         bound_seconds: None,
         bottleneck: None,

@@ -13,13 +13,15 @@ use nix::sys::socket::{Backlog, listen};
 use crate::engine::replicas::value_count;
 use crate::error::{Code, Error, Result};
 use crate::master::room;
-use crate::session::{self, Admission, Connection, Hello, Incoming, Key, sealed_bytes};
-use crate::spec::Role;
+use crate::session::{
+    self, Connection, ConnectionHello, HelloReply, IncomingData, Key, sealed_bytes,
+};
+use crate::spec::RowRole;
 use crate::units::BitRate;
 use crate::wire::Check;
 use crate::wire::control::{
-    self, Advert, CheckValue, LandedSegment, Prepared, Rail, RailStats, RowState, SegmentChecks,
-    Start, Stats, ToMaster, ToNode,
+    self, CheckValue, LandedSegment, NodeAdvert, NodeStats, Prepared, RailAdvert, RailStats,
+    RowState, SegmentChecks, Start, ToMaster, ToNode,
 };
 
 /// The kernel's limit is usually this.
@@ -27,7 +29,7 @@ const BACKLOG: i32 = 4096;
 
 /// What a master has come to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Milestone {
+pub enum MasterMilestone {
     /// It dialled the first node.
     FirstCall,
     /// All sessions stand.
@@ -50,7 +52,7 @@ pub enum Milestone {
 /// What was said. Bytes are those of whole messages on the wire, sealed; the handshake is not among
 /// them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Tally {
+pub struct MessageTally {
     /// Nodes that receive.
     pub receivers: u64,
     /// Messages, of both sides.
@@ -100,8 +102,8 @@ pub fn serve(
     listener: StdListener,
     count: usize,
     within: Duration,
-    watch: &mut dyn FnMut(Milestone),
-) -> Result<Tally> {
+    watch: &mut dyn FnMut(MasterMilestone),
+) -> Result<MessageTally> {
     room::make(count, 1)?;
     let failed = |error: std::io::Error| {
         Error::new(Code::Internal, format!("cannot stand in for nodes: {error}"))
@@ -113,7 +115,7 @@ pub fn serve(
     // Everybody is dialled at this one socket, whose queue is short unless one asks.
     let backlog = Backlog::new(BACKLOG).map_err(|errno| failed(errno.into()))?;
     listen(&listener, backlog).map_err(|errno| failed(errno.into()))?;
-    let mut crowd = Crowd {
+    let mut stub_nodes = StubNodes {
         listener: TcpListener::from_std(listener),
         poll: Poll::new().map_err(failed)?,
         rail_port,
@@ -124,25 +126,25 @@ pub fn serve(
         started: 0,
         finished: false,
         closed: 0,
-        tally: Tally::default(),
+        tally: MessageTally::default(),
         watch,
     };
-    crowd
+    stub_nodes
         .poll
         .registry()
-        .register(&mut crowd.listener, Token(count), Interest::READABLE)
+        .register(&mut stub_nodes.listener, Token(count), Interest::READABLE)
         .map_err(failed)?;
     let end = Instant::now() + within;
     let mut events = Events::with_capacity(1024);
-    while crowd.closed < count {
+    while stub_nodes.closed < count {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Error::new(
                 Code::Stalled,
-                format!("{} of {count} nodes have met their master", crowd.met),
+                format!("{} of {count} nodes have met their master", stub_nodes.met),
             ));
         }
-        match crowd.poll.poll(&mut events, Some(left)) {
+        match stub_nodes.poll.poll(&mut events, Some(left)) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
                 return Err(failed(error));
             }
@@ -150,36 +152,36 @@ pub fn serve(
         }
         for event in &events {
             match event.token() {
-                Token(token) if token == count => crowd.accept()?,
-                Token(at) => crowd.ready(at)?,
+                Token(token) if token == count => stub_nodes.accept()?,
+                Token(at) => stub_nodes.ready(at)?,
             }
         }
     }
-    (crowd.watch)(Milestone::AllClosed);
-    for node in &crowd.nodes {
-        crowd.tally.messages_max = crowd.tally.messages_max.max(node.messages);
-        crowd.tally.bytes_max = crowd.tally.bytes_max.max(node.bytes);
+    (stub_nodes.watch)(MasterMilestone::AllClosed);
+    for node in &stub_nodes.nodes {
+        stub_nodes.tally.messages_max = stub_nodes.tally.messages_max.max(node.messages);
+        stub_nodes.tally.bytes_max = stub_nodes.tally.bytes_max.max(node.bytes);
     }
-    Ok(crowd.tally)
+    Ok(stub_nodes.tally)
 }
 
-struct Crowd<'a> {
+struct StubNodes<'a> {
     listener: TcpListener,
     poll: Poll,
     /// Where senders are asked for bytes.
     rail_port: u16,
-    nodes: Vec<Node>,
+    nodes: Vec<StubNode>,
     count: usize,
     met: usize,
     asked: usize,
     started: u64,
     finished: bool,
     closed: usize,
-    tally: Tally,
-    watch: &'a mut dyn FnMut(Milestone),
+    tally: MessageTally,
+    watch: &'a mut dyn FnMut(MasterMilestone),
 }
 
-struct Node {
+struct StubNode {
     connection: Option<Connection>,
     advert: Vec<u8>,
     /// The answer to `Prepare`.
@@ -188,13 +190,13 @@ struct Node {
     bytes: u64,
 }
 
-impl Crowd<'_> {
+impl StubNodes<'_> {
     fn accept(&mut self) -> Result<()> {
         while self.nodes.len() < self.count
             && let Ok((stream, _)) = self.listener.accept()
         {
             if self.nodes.is_empty() {
-                (self.watch)(Milestone::FirstCall);
+                (self.watch)(MasterMilestone::FirstCall);
             }
             let local = stream
                 .local_addr()
@@ -205,7 +207,7 @@ impl Crowd<'_> {
             let at = self.nodes.len();
             connection.register(self.poll.registry(), Token(at))?;
             let connection = Some(connection);
-            self.nodes.push(Node {
+            self.nodes.push(StubNode {
                 connection,
                 advert,
                 prepared: Vec::new(),
@@ -222,22 +224,23 @@ impl Crowd<'_> {
         let Some(connection) = &mut node.connection else { return Ok(()) };
         let was_up = connection.is_up();
         let advert = &node.advert;
-        connection
-            .ready(&|_: &Hello| Some(Admission { key: Key::open(), payload: advert.clone() }))?;
+        connection.ready(&|_: &ConnectionHello| {
+            Some(HelloReply { key: Key::open(), payload: advert.clone() })
+        })?;
         if !connection.is_up() {
             return Ok(());
         }
         if !was_up {
             self.met += 1;
             if self.met == self.count {
-                (self.watch)(Milestone::AllMet);
+                (self.watch)(MasterMilestone::AllMet);
             }
         }
         while let Some(connection) = &mut self.nodes[at].connection {
             match connection.receive()? {
-                Incoming::Pending => return Ok(()),
-                Incoming::Message(bytes) => self.hears(at, &bytes)?,
-                Incoming::Closed { .. } => {
+                IncomingData::Pending => return Ok(()),
+                IncomingData::Message(bytes) => self.hears(at, &bytes)?,
+                IncomingData::Closed { .. } => {
                     self.nodes[at].connection = None;
                     self.closed += 1;
                 }
@@ -251,7 +254,7 @@ impl Crowd<'_> {
         match control::decode::<ToNode>(bytes)? {
             ToNode::Prepare(prepare) => {
                 self.tally.receivers +=
-                    u64::from(prepare.rows.iter().any(|row| row.role == Role::Receiver));
+                    u64::from(prepare.rows.iter().any(|row| row.role == RowRole::Receiver));
                 let rows = vec![RowState { shared: false, kept: false }; prepare.rows.len()];
                 let replicas = vec![1; value_count(&prepare.replicas)];
                 let prepared =
@@ -259,7 +262,7 @@ impl Crowd<'_> {
                 self.nodes[at].prepared = control::encode(&prepared)?;
                 self.asked += 1;
                 if self.asked == self.count {
-                    (self.watch)(Milestone::AllAsked);
+                    (self.watch)(MasterMilestone::AllAsked);
                     for at in 0..self.count {
                         let prepared = std::mem::take(&mut self.nodes[at].prepared);
                         self.say(at, &prepared)?;
@@ -270,7 +273,7 @@ impl Crowd<'_> {
             ToNode::Start(start) => self.start(at, &start, bytes.len()),
             ToNode::Finish => {
                 if !std::mem::replace(&mut self.finished, true) {
-                    (self.watch)(Milestone::FirstFinish);
+                    (self.watch)(MasterMilestone::FirstFinish);
                 }
                 self.tell(at, &ToMaster::Report(stats("pattern+send")))
             }
@@ -283,15 +286,15 @@ impl Crowd<'_> {
 
     fn start(&mut self, at: usize, start: &Start, bytes: usize) -> Result<()> {
         if self.started == 0 {
-            (self.watch)(Milestone::FirstStart);
+            (self.watch)(MasterMilestone::FirstStart);
         }
         take_a_byte(start)?;
         if self.started == 0 {
-            (self.watch)(Milestone::FirstByte);
+            (self.watch)(MasterMilestone::FirstByte);
         }
         self.started += 1;
         if self.started == self.tally.receivers {
-            (self.watch)(Milestone::LastStart);
+            (self.watch)(MasterMilestone::LastStart);
         }
         self.tally.start_bytes += sealed_bytes(bytes) as u64;
         self.tally.entries +=
@@ -322,10 +325,10 @@ impl Crowd<'_> {
 }
 
 /// One NIC of 10 Gbit/s.
-fn advert(address: SocketAddr) -> Advert {
+fn advert(address: SocketAddr) -> NodeAdvert {
     let line = Some(BitRate(10_000_000_000));
-    let rail = Rail { nic: "eth0".into(), address, line, mtu: Some(1500), numa: Some(0) };
-    Advert {
+    let rail = RailAdvert { nic: "eth0".into(), address, line, mtu: Some(1500), numa: Some(0) };
+    NodeAdvert {
         software: concat!("cep-fast ", env!("CARGO_PKG_VERSION")).into(),
         rails: vec![rail],
         cores: 64,
@@ -335,7 +338,7 @@ fn advert(address: SocketAddr) -> Advert {
 }
 
 /// What a transfer of some gigabytes costs a node.
-fn stats(path: &str) -> Stats {
+fn stats(path: &str) -> NodeStats {
     let (sent_bytes, received_bytes) = (3 << 30, 3 << 30);
     let counted = Some((3_300_000_000, 3_300_000_000));
     let rails = vec![RailStats {
@@ -346,14 +349,14 @@ fn stats(path: &str) -> Stats {
         path: path.into(),
         driver: "io_uring".into(),
     }];
-    Stats {
+    NodeStats {
         received_bytes,
         sent_bytes,
         active_ns: 3_000_000_000,
         cpu_ns: 1_000_000_000,
         memory_bytes_max: 24 << 20,
         rails,
-        ..Stats::default()
+        ..NodeStats::default()
     }
 }
 

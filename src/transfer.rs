@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{self, Clock};
 use crate::error::{Code, Error, Result};
-use crate::launch::{self, Launched, Orders};
-use crate::master::conduct::Conductor;
+use crate::launch::{self, LaunchConfig, LaunchedNodes};
+use crate::master::conduct::Coordinator;
 use crate::master::room;
 use crate::master::roster::Roster;
-use crate::master::run::{self, Setup, Shared};
+use crate::master::run::{self, MasterSetup, MasterShared};
 use crate::master::summary;
-use crate::master::terms::{Identity, STALL_TIMEOUT, Terms, Wishes};
+use crate::master::terms::{AttemptConfig, STALL_TIMEOUT, TransferIdentity, TransferOptions};
 use crate::plan::Scheduler;
 use crate::report::Report;
 use crate::session::Key;
-use crate::spec::{Address, Row, Spec};
+use crate::spec::{NodeAddress, Row, Spec};
 use crate::units::{BitRate, MIB};
 use crate::wire::limits::{NODES_MAX, TEXT_BYTES_MAX};
 use crate::wire::{CheckKind, DataPath};
@@ -54,7 +54,7 @@ pub struct Settings {
     /// run as the same user let it in.
     pub key_file: Option<PathBuf>,
     /// What is computed over every piece.
-    pub check: Checking,
+    pub check: CheckSetting,
     /// Make files and names survive a power cut before the transfer counts as complete.
     pub fsync: bool,
     /// Read every file back from its disk, past the page cache, and check it once more before it
@@ -94,7 +94,7 @@ pub struct Settings {
 
 /// What is computed over every piece, and verified before it is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Checking {
+pub enum CheckSetting {
     /// CRC-64/NVME, which composes over any ranges (what S3 calls CRC64NVME).
     #[default]
     Crc64,
@@ -104,14 +104,14 @@ pub enum Checking {
     None,
 }
 
-impl Checking {
+impl CheckSetting {
     /// Its name on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Checking::Crc64 => "crc64",
-            Checking::Blake3 => "blake3",
-            Checking::None => "none",
+            CheckSetting::Crc64 => "crc64",
+            CheckSetting::Blake3 => "blake3",
+            CheckSetting::None => "none",
         }
     }
 }
@@ -123,7 +123,7 @@ impl Default for Settings {
             program: None,
             root: "/".into(),
             key_file: None,
-            check: Checking::default(),
+            check: CheckSetting::default(),
             fsync: false,
             verify: false,
             verify_replicas: false,
@@ -165,16 +165,16 @@ impl Default for Settings {
 pub struct Transfer {
     spec: Spec,
     settings: Settings,
-    shared: Arc<Shared>,
+    shared: Arc<MasterShared>,
 }
 
 /// A view of a transfer for other threads: how far it is, and its end.
 #[derive(Clone, Debug)]
-pub struct Handle {
-    shared: Arc<Shared>,
+pub struct TransferHandle {
+    shared: Arc<MasterShared>,
 }
 
-impl Handle {
+impl TransferHandle {
     /// Bytes that have arrived and are written, summed over receivers; at most half a second old.
     #[must_use]
     pub fn data_sent(&self) -> u64 {
@@ -222,8 +222,8 @@ impl Transfer {
 
     /// A handle to look and to cancel with.
     #[must_use]
-    pub fn handle(&self) -> Handle {
-        Handle { shared: Arc::clone(&self.shared) }
+    pub fn handle(&self) -> TransferHandle {
+        TransferHandle { shared: Arc::clone(&self.shared) }
     }
 
     /// Carries the transfer out, from its start or from where an earlier attempt left it, and
@@ -242,22 +242,23 @@ impl Transfer {
 
     /// As [`Transfer::transfer`]; `show` is called a few times a second with the state of the
     /// transfer.
-    pub(crate) fn run(&self, show: &mut dyn FnMut(&Conductor)) -> Result<Report> {
+    pub(crate) fn run(&self, show: &mut dyn FnMut(&Coordinator)) -> Result<Report> {
         let began = Instant::now();
         self.spec.validate()?;
         let roster = Roster::new(&self.spec);
         self.check_supported(&roster)?;
         let visitors = self.listen()?;
         let (key, launched, nodes) = self.reach(&roster)?;
-        let terms = Terms::new(&self.spec, &roster, self.identity()?, self.wishes());
+        let terms =
+            AttemptConfig::new(&self.spec, &roster, self.identity()?, self.transfer_options());
         let clock = Clock::start();
-        let conductor = Conductor::new(clock.now(), roster, terms);
-        let setup = Setup { nodes, key, visitors, shared: Arc::clone(&self.shared) };
+        let coordinator = Coordinator::new(clock.now(), roster, terms);
+        let setup = MasterSetup { nodes, key, visitors, shared: Arc::clone(&self.shared) };
         let stopped_before = clock::stopped();
-        let conductor = run::conduct(clock, conductor, setup, show)?;
+        let coordinator = run::conduct(clock, coordinator, setup, show)?;
         let stopped = clock::stopped().saturating_sub(stopped_before);
         drop(launched);
-        let mut report = summary::report(&conductor, began.elapsed());
+        let mut report = summary::report(&coordinator, began.elapsed());
         report.warnings.extend(clock::stop_warning("the master", stopped));
         Ok(report)
     }
@@ -277,7 +278,7 @@ impl Transfer {
                 );
             }
         }
-        if self.settings.verify && self.settings.check == Checking::None {
+        if self.settings.verify && self.settings.check == CheckSetting::None {
             let what = "there is nothing to hold against what is read back from the disk";
             return Err(Error::new(Code::Usage, what)
                 .remedy("take a check: --verify disk goes with crc64 and blake3"));
@@ -305,8 +306,8 @@ impl Transfer {
     }
 
     /// Where every node listens: as launched, or as the rows say.
-    fn reach(&self, roster: &Roster) -> Result<(Key, Option<Launched>, Reachable)> {
-        let hosts: Vec<Address> =
+    fn reach(&self, roster: &Roster) -> Result<(Key, Option<LaunchedNodes>, ResolvedAddresses)> {
+        let hosts: Vec<NodeAddress> =
             roster.entries.iter().map(|entry| entry.address.clone()).collect();
         if self.settings.launch_local {
             let key = Key::generate()?;
@@ -317,7 +318,7 @@ impl Transfer {
                 )
                 .remedy("set Settings::program to the path of cep-fast")
             })?;
-            let orders = Orders {
+            let launch_config = LaunchConfig {
                 program,
                 root: &self.settings.root,
                 secret: &key.to_hex(),
@@ -325,7 +326,7 @@ impl Transfer {
             };
             // A pipe to each node, one from it, and its socket.
             room::make(hosts.len(), 3)?;
-            let launched = launch::local(&hosts, orders)?;
+            let launched = launch::local(&hosts, launch_config)?;
             let nodes = launched.addresses().map(|address| Ok(vec![address])).collect();
             return Ok((key, Some(launched), nodes));
         }
@@ -341,7 +342,7 @@ impl Transfer {
         let Some(master) = &self.spec.master else { return Ok(None) };
         let address = resolve_first(master)?;
         let has_key = self.settings.key_file.is_some();
-        crate::node::options::Options::check_key(address, has_key)?;
+        crate::node::options::NodeOptions::check_key(address, has_key)?;
         let listener = TcpListener::bind(address).map_err(|error| {
             Error::new(Code::Unreachable, format!("the master cannot listen on {master}: {error}"))
                 .remedy("choose another port in the master row; 0 takes any free one")
@@ -354,14 +355,14 @@ impl Transfer {
         Ok(Some((listener, self.site_key()?)))
     }
 
-    fn identity(&self) -> Result<Identity> {
+    fn identity(&self) -> Result<TransferIdentity> {
         let mut random = [0; 64];
         getrandom::fill(&mut random).map_err(|error| {
             Error::new(Code::Internal, format!("the system gives no randomness: {error}"))
         })?;
         let part = |at: usize| *random[at..].first_chunk().expect("64 bytes hold it");
         let flow_key = *random[32..].first_chunk().expect("64 bytes hold it");
-        Ok(Identity {
+        Ok(TransferIdentity {
             id: name_within(&self.spec.id),
             transfer: part(0),
             attempt: part(16),
@@ -369,7 +370,7 @@ impl Transfer {
         })
     }
 
-    fn wishes(&self) -> Wishes {
+    fn transfer_options(&self) -> TransferOptions {
         let Settings {
             check,
             fsync,
@@ -384,14 +385,14 @@ impl Transfer {
             ..
         } = self.settings;
         let check = match check {
-            Checking::Crc64 => CheckKind::Crc64,
-            Checking::Blake3 => CheckKind::Blake3,
-            Checking::None => CheckKind::None,
+            CheckSetting::Crc64 => CheckKind::Crc64,
+            CheckSetting::Blake3 => CheckKind::Blake3,
+            CheckSetting::None => CheckKind::None,
         };
         let rails_max = rails_max.map(NonZeroU32::get);
         let threads_max = self.settings.threads_max.map(NonZeroU32::get);
         let scheduler = self.settings.scheduler;
-        Wishes {
+        TransferOptions {
             check,
             fsync,
             verify: self.settings.verify,
@@ -412,14 +413,14 @@ impl Transfer {
 }
 
 /// The addresses of each name, or why they are not known.
-type Reachable = Vec<Result<Vec<SocketAddr>>>;
+type ResolvedAddresses = Vec<Result<Vec<SocketAddr>>>;
 
 /// Resolves names, several at a time; one that takes too long is an error of its own and holds up
 /// few others.
-pub(crate) fn resolve(hosts: &[Address]) -> Reachable {
+pub(crate) fn resolve(hosts: &[NodeAddress]) -> ResolvedAddresses {
     let deadline = clock::awake() + RESOLVE_WITHIN;
-    let mut resolved: Reachable = Vec::with_capacity(hosts.len());
-    let mut names: Vec<(usize, Address)> = Vec::new();
+    let mut resolved: ResolvedAddresses = Vec::with_capacity(hosts.len());
+    let mut names: Vec<(usize, NodeAddress)> = Vec::new();
     for (index, host) in hosts.iter().enumerate() {
         if let Ok(ip) = host.host.parse() {
             resolved.push(Ok(vec![SocketAddr::new(ip, host.port)]));
@@ -470,16 +471,16 @@ pub(crate) fn resolve(hosts: &[Address]) -> Reachable {
 }
 
 /// All addresses of one name.
-pub(crate) fn resolve_one(host: &Address) -> Result<Vec<SocketAddr>> {
+pub(crate) fn resolve_one(host: &NodeAddress) -> Result<Vec<SocketAddr>> {
     resolve(std::slice::from_ref(host)).pop().expect("one name gives one answer")
 }
 
 /// The address of a name to listen at.
-pub(crate) fn resolve_first(host: &Address) -> Result<SocketAddr> {
+pub(crate) fn resolve_first(host: &NodeAddress) -> Result<SocketAddr> {
     Ok(resolve_one(host)?[0])
 }
 
-fn look_up(host: &Address) -> Result<Vec<SocketAddr>> {
+fn look_up(host: &NodeAddress) -> Result<Vec<SocketAddr>> {
     let found = (host.host.as_str(), host.port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
     let why = match found {
         Ok(addresses) if addresses.is_empty() => "it has no address".to_string(),

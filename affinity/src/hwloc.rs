@@ -13,7 +13,7 @@ use hwlocality::object::attributes::ObjectAttributes;
 use hwlocality::object::types::OSDeviceType;
 use hwlocality::topology::builder::{TopologyBuilder, TypeFilter};
 
-use crate::sysfs::{Nic, Sysfs, agreed};
+use crate::sysfs::{NicInfo, SysfsTree, agreed};
 
 /// A machine as hwloc sees it.
 ///
@@ -25,7 +25,7 @@ use crate::sysfs::{Nic, Sysfs, agreed};
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Hwloc {
+pub struct HwlocTopology {
     topology: Topology,
 }
 
@@ -38,25 +38,25 @@ pub struct NicPlace {
     pub cpus: Vec<usize>,
 }
 
-impl Hwloc {
+impl HwlocTopology {
     /// This machine, or the one that `HWLOC_XMLFILE` describes; `None` if hwloc fails.
     #[must_use]
-    pub fn load() -> Option<Hwloc> {
-        Hwloc::build(Topology::builder())
+    pub fn load() -> Option<HwlocTopology> {
+        HwlocTopology::build(Topology::builder())
     }
 
     /// The machine that a file of `lstopo --of xml` describes; `None` if it is not such a file.
     #[must_use]
-    pub fn replay(file: &Path) -> Option<Hwloc> {
+    pub fn replay(file: &Path) -> Option<HwlocTopology> {
         // Read here: the binding panics over a file that cannot be opened.
         let text = std::fs::read_to_string(file).ok()?;
-        Hwloc::build(Topology::builder().from_xml(&text).ok()?)
+        HwlocTopology::build(Topology::builder().from_xml(&text).ok()?)
     }
 
-    fn build(builder: TopologyBuilder) -> Option<Hwloc> {
+    fn build(builder: TopologyBuilder) -> Option<HwlocTopology> {
         // Devices are left out unless they are asked for.
         let topology = builder.with_io_type_filter(TypeFilter::KeepImportant).ok()?.build().ok()?;
-        Some(Hwloc { topology })
+        Some(HwlocTopology { topology })
     }
 
     /// Whether it is the machine that runs this program; a replayed one is not.
@@ -91,7 +91,7 @@ impl Hwloc {
     }
 
     /// Fills in where NICs are that sysfs does not know the place of. What sysfs knows stays.
-    pub fn complete(&self, sysfs: &Sysfs, nics: &mut [Nic]) {
+    pub fn complete(&self, sysfs: &SysfsTree, nics: &mut [NicInfo]) {
         for nic in nics.iter_mut().filter(|nic| nic.cpus.is_empty()) {
             let places = sysfs.carriers(&nic.name).into_iter().map(|carrier| self.place(&carrier));
             if let Some(place) = agreed(places) {

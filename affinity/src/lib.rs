@@ -24,8 +24,8 @@ mod sysfs;
 
 pub use cpus::{PinError, cpus_allowed, pin};
 #[cfg(feature = "hwloc")]
-pub use hwloc::{Hwloc, NicPlace};
+pub use hwloc::{HwlocTopology, NicPlace};
 pub use memory::{prefer_node, share_arenas};
 pub use nics::{NicAddress, addresses, netlink_obstacle, nics};
-pub use placement::{Cores, Pinning, Wish, place};
-pub use sysfs::{Nic, Sysfs};
+pub use placement::{FreeCores, NicRequest, PinningPolicy, place};
+pub use sysfs::{NicInfo, SysfsTree};

@@ -19,19 +19,19 @@ pub(crate) fn addresses(proc_net: &Path) -> Vec<(String, NicAddress)> {
 }
 
 /// An interface and a subnet that it leads to without a router.
-struct Subnet {
+struct LinkedSubnet {
     interface: String,
     start: u32,
     mask: u32,
 }
 
-fn subnets(route: &str) -> Vec<Subnet> {
+fn subnets(route: &str) -> Vec<LinkedSubnet> {
     let subnet = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [interface, start, gateway, _, _, _, _, mask, ..] = fields[..] else { return None };
         let number = |text| u32::from_str_radix(text, 16).ok().map(u32::from_be);
         let (start, mask) = (number(start)?, number(mask)?);
-        (number(gateway)? == 0 && mask != 0).then(|| Subnet {
+        (number(gateway)? == 0 && mask != 0).then(|| LinkedSubnet {
             interface: interface.into(),
             start,
             mask,
@@ -57,7 +57,7 @@ fn local_v4(fib_trie: &str) -> Vec<Ipv4Addr> {
     found
 }
 
-fn of_subnet(ip: Ipv4Addr, subnets: &[Subnet]) -> Option<(String, NicAddress)> {
+fn of_subnet(ip: Ipv4Addr, subnets: &[LinkedSubnet]) -> Option<(String, NicAddress)> {
     let own = |prefix_bits| NicAddress { ip: IpAddr::V4(ip), prefix_bits };
     if ip.is_loopback() {
         // The kernel lists no route to it.

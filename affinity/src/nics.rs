@@ -8,7 +8,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
 use crate::listed;
-use crate::sysfs::{Nic, Sysfs};
+use crate::sysfs::{NicInfo, SysfsTree};
 
 /// An address of a NIC, and how much of it names the subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +49,8 @@ impl NicAddress {
 ///
 /// # Errors
 /// If sysfs or the list of addresses cannot be read.
-pub fn nics(sysfs: &Sysfs) -> io::Result<Vec<Nic>> {
-    let mut nics: Vec<Nic> =
+pub fn nics(sysfs: &SysfsTree) -> io::Result<Vec<NicInfo>> {
+    let mut nics: Vec<NicInfo> =
         sysfs.nic_names()?.iter().filter_map(|name| sysfs.nic(name).ok()).collect();
     #[cfg(feature = "hwloc")]
     ask_hwloc(sysfs, &mut nics);
@@ -98,11 +98,11 @@ pub fn netlink_obstacle() -> Option<io::Error> {
 /// Looking at all buses takes hwloc longer than anything else here, so it is asked only where its
 /// answer can matter.
 #[cfg(feature = "hwloc")]
-fn ask_hwloc(sysfs: &Sysfs, nics: &mut [Nic]) {
-    let is_missing = |nic: &Nic| nic.cpus.is_empty() && !sysfs.carriers(&nic.name).is_empty();
+fn ask_hwloc(sysfs: &SysfsTree, nics: &mut [NicInfo]) {
+    let is_missing = |nic: &NicInfo| nic.cpus.is_empty() && !sysfs.carriers(&nic.name).is_empty();
     if sysfs.is_this_machine() && sysfs.node_count() > 1 && nics.iter().any(is_missing) {
         // A replayed machine may have NICs of the same names elsewhere.
-        let hwloc = crate::Hwloc::load().filter(crate::Hwloc::is_this_machine);
+        let hwloc = crate::HwlocTopology::load().filter(crate::HwlocTopology::is_this_machine);
         hwloc.iter().for_each(|hwloc| hwloc.complete(sysfs, nics));
     }
 }
@@ -132,7 +132,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::{NicAddress, nics, prefix_bits};
-    use crate::sysfs::Sysfs;
+    use crate::sysfs::SysfsTree;
 
     #[test]
     fn subnets() {
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_loopback_interface() {
-        let nics = nics(&Sysfs::at("/sys")).unwrap();
+        let nics = nics(&SysfsTree::at("/sys")).unwrap();
         let loopback = nics.iter().find(|nic| nic.name == "lo").unwrap();
         let localhost = NicAddress { ip: IpAddr::from([127, 0, 0, 1]), prefix_bits: 8 };
         assert!(loopback.addresses.contains(&localhost), "{loopback:?}");

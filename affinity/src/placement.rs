@@ -1,10 +1,10 @@
 //! Which CPU each thread of each NIC gets. Pure: what the machine has is an argument.
 
-use crate::sysfs::Sysfs;
+use crate::sysfs::SysfsTree;
 
 /// Who decides.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Pinning {
+pub enum PinningPolicy {
     /// Nobody: threads run wherever the kernel likes.
     None,
     /// The user: these CPUs, one after the other.
@@ -19,7 +19,7 @@ pub enum Pinning {
 
 /// What one NIC wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Wish {
+pub struct NicRequest {
     /// The CPUs near it; empty if that is unknown.
     pub near: Vec<usize>,
     /// How many threads serve it.
@@ -28,18 +28,18 @@ pub struct Wish {
 
 /// The CPUs that may be used, by core.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Cores(Vec<Vec<usize>>);
+pub struct FreeCores(Vec<Vec<usize>>);
 
-impl Cores {
+impl FreeCores {
     /// Each inner list has the CPUs of one core; a CPU is in one list only.
     #[must_use]
-    pub fn new(cores: Vec<Vec<usize>>) -> Cores {
-        Cores(cores.into_iter().filter(|core| !core.is_empty()).collect())
+    pub fn new(cores: Vec<Vec<usize>>) -> FreeCores {
+        FreeCores(cores.into_iter().filter(|core| !core.is_empty()).collect())
     }
 
     /// The cores that `allowed` CPUs belong to, without the CPUs that are not allowed.
     #[must_use]
-    pub fn of(sysfs: &Sysfs, allowed: &[usize]) -> Cores {
+    pub fn of(sysfs: &SysfsTree, allowed: &[usize]) -> FreeCores {
         let mut cores: Vec<Vec<usize>> = Vec::new();
         for &cpu in allowed {
             if !cores.iter().any(|core| core.contains(&cpu)) {
@@ -49,18 +49,18 @@ impl Cores {
                 cores.push(core.filter(is_new).collect());
             }
         }
-        Cores::new(cores)
+        FreeCores::new(cores)
     }
 
     /// The CPUs that a NIC may get: first one of each core, then the second of each, as positions
     /// in `self`.
-    fn near(&self, near: &[usize]) -> Vec<Seat> {
+    fn near(&self, near: &[usize]) -> Vec<AssignedCpu> {
         let width = self.0.iter().map(Vec::len).max().unwrap_or(0);
         let by_rank = (0..width).flat_map(|rank| (0..self.0.len()).map(move |core| (core, rank)));
-        let seats: Vec<Seat> = by_rank
-            .filter_map(|(core, rank)| Some(Seat { core, cpu: *self.0[core].get(rank)? }))
+        let seats: Vec<AssignedCpu> = by_rank
+            .filter_map(|(core, rank)| Some(AssignedCpu { core, cpu: *self.0[core].get(rank)? }))
             .collect();
-        let of_nic: Vec<Seat> =
+        let of_nic: Vec<AssignedCpu> =
             seats.iter().filter(|seat| near.contains(&seat.cpu)).copied().collect();
         if of_nic.is_empty() { seats } else { of_nic }
     }
@@ -68,7 +68,7 @@ impl Cores {
 
 /// A CPU, and the core that it is part of.
 #[derive(Clone, Copy, Debug)]
-struct Seat {
+struct AssignedCpu {
     core: usize,
     cpu: usize,
 }
@@ -90,19 +90,24 @@ struct Seat {
 /// assert_eq!(cpus, [[Some(2)], [Some(0)], [Some(3)]]);
 /// ```
 #[must_use]
-pub fn place(wishes: &[Wish], cores: &Cores, pinning: &Pinning) -> Vec<Vec<Option<usize>>> {
+pub fn place(
+    wishes: &[NicRequest],
+    cores: &FreeCores,
+    pinning: &PinningPolicy,
+) -> Vec<Vec<Option<usize>>> {
     match pinning {
-        Pinning::None => wishes.iter().map(|wish| vec![None; wish.threads]).collect(),
-        Pinning::List(cpus) => {
+        PinningPolicy::None => wishes.iter().map(|wish| vec![None; wish.threads]).collect(),
+        PinningPolicy::List(cpus) => {
             let mut cpus = cpus.iter().copied().cycle();
             wishes.iter().map(|wish| (0..wish.threads).map(|_| cpus.next()).collect()).collect()
         }
-        Pinning::Auto { spread } => spread_out(wishes, cores, *spread),
+        PinningPolicy::Auto { spread } => spread_out(wishes, cores, *spread),
     }
 }
 
-fn spread_out(wishes: &[Wish], cores: &Cores, spread: usize) -> Vec<Vec<Option<usize>>> {
-    let mut seats: Vec<Vec<Seat>> = wishes.iter().map(|wish| cores.near(&wish.near)).collect();
+fn spread_out(wishes: &[NicRequest], cores: &FreeCores, spread: usize) -> Vec<Vec<Option<usize>>> {
+    let mut seats: Vec<Vec<AssignedCpu>> =
+        wishes.iter().map(|wish| cores.near(&wish.near)).collect();
     for seats in seats.iter_mut().filter(|seats| !seats.is_empty()) {
         let first = spread % seats.len();
         seats.rotate_left(first);
@@ -111,11 +116,11 @@ fn spread_out(wishes: &[Wish], cores: &Cores, spread: usize) -> Vec<Vec<Option<u
     // first, none shares a CPU that had a free one.
     let mut order: Vec<usize> = (0..wishes.len()).collect();
     order.sort_by_key(|&nic| (seats[nic].len(), wishes[nic].near.is_empty()));
-    let mut taken: Vec<Seat> = Vec::new();
+    let mut taken: Vec<AssignedCpu> = Vec::new();
     let mut placed = vec![Vec::new(); wishes.len()];
     for nic in order {
         for _ in 0..wishes[nic].threads {
-            let load = |seat: &Seat| {
+            let load = |seat: &AssignedCpu| {
                 let on_cpu = taken.iter().filter(|other| other.cpu == seat.cpu).count();
                 let on_core = taken.iter().filter(|other| other.core == seat.core).count();
                 (on_cpu, on_core)
@@ -131,24 +136,24 @@ fn spread_out(wishes: &[Wish], cores: &Cores, spread: usize) -> Vec<Vec<Option<u
 
 #[cfg(test)]
 mod tests {
-    use super::{Cores, Pinning, Wish, place};
+    use super::{FreeCores, NicRequest, PinningPolicy, place};
 
-    fn wish(near: &[usize], threads: usize) -> Wish {
-        Wish { near: near.into(), threads }
+    fn wish(near: &[usize], threads: usize) -> NicRequest {
+        NicRequest { near: near.into(), threads }
     }
 
     /// Cores without second threads.
-    fn plain(cpus: std::ops::Range<usize>) -> Cores {
-        Cores::new(cpus.map(|cpu| vec![cpu]).collect())
+    fn plain(cpus: std::ops::Range<usize>) -> FreeCores {
+        FreeCores::new(cpus.map(|cpu| vec![cpu]).collect())
     }
 
     /// Core *k* of `count` has the CPUs *k* and *k* + `count`, as Linux counts them.
-    fn twofold(count: usize) -> Cores {
-        Cores::new((0..count).map(|core| vec![core, core + count]).collect())
+    fn twofold(count: usize) -> FreeCores {
+        FreeCores::new((0..count).map(|core| vec![core, core + count]).collect())
     }
 
-    fn auto(wishes: &[Wish], cores: &Cores, spread: usize) -> Vec<Vec<usize>> {
-        let placed = place(wishes, cores, &Pinning::Auto { spread });
+    fn auto(wishes: &[NicRequest], cores: &FreeCores, spread: usize) -> Vec<Vec<usize>> {
+        let placed = place(wishes, cores, &PinningPolicy::Auto { spread });
         placed.into_iter().map(|cpus| cpus.into_iter().flatten().collect()).collect()
     }
 
@@ -175,7 +180,7 @@ mod tests {
     fn whole_cores_come_before_second_threads() {
         assert_eq!(auto(&[wish(&[], 5)], &twofold(4), 0), [[0, 1, 2, 3, 4]]);
         // Another order of counting: the two threads of a core side by side.
-        let cores = Cores::new(vec![vec![0, 1], vec![2, 3]]);
+        let cores = FreeCores::new(vec![vec![0, 1], vec![2, 3]]);
         assert_eq!(auto(&[wish(&[], 3)], &cores, 0), [[0, 2, 1]]);
         assert_eq!(auto(&[wish(&[], 1), wish(&[], 1)], &cores, 1), [[2], [1]]);
         // The second thread of a core that is busy with another NIC is no whole core.
@@ -225,13 +230,13 @@ mod tests {
     #[test]
     fn a_list_is_taken_in_turn_and_none_is_none() {
         let wishes = [wish(&[], 2), wish(&[5], 1), wish(&[], 1)];
-        let listed = place(&wishes, &plain(0..8), &Pinning::List(vec![7, 3, 1]));
+        let listed = place(&wishes, &plain(0..8), &PinningPolicy::List(vec![7, 3, 1]));
         assert_eq!(listed, [vec![Some(7), Some(3)], vec![Some(1)], vec![Some(7)]]);
-        let unpinned = place(&wishes, &plain(0..8), &Pinning::None);
+        let unpinned = place(&wishes, &plain(0..8), &PinningPolicy::None);
         assert_eq!(unpinned, [vec![None, None], vec![None], vec![None]]);
         // Where not even the mask is known, nothing is pinned.
         assert_eq!(
-            place(&wishes[..1], &Cores::new(Vec::new()), &Pinning::Auto { spread: 3 }),
+            place(&wishes[..1], &FreeCores::new(Vec::new()), &PinningPolicy::Auto { spread: 3 }),
             [[None, None]]
         );
     }

@@ -14,13 +14,13 @@ use crate::nics::NicAddress;
 
 /// A tree like `/sys`.
 #[derive(Clone, Debug)]
-pub struct Sysfs {
+pub struct SysfsTree {
     root: PathBuf,
 }
 
 /// A network interface and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Nic {
+pub struct NicInfo {
     /// The interface's name.
     pub name: String,
     /// Whether it can carry traffic: its state is `up`, or it is `unknown`, as that of the loopback
@@ -39,7 +39,7 @@ pub struct Nic {
     pub addresses: Vec<NicAddress>,
 }
 
-impl Sysfs {
+impl SysfsTree {
     /// The tree at `root`, `/sys` outside tests. Nothing is read yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -66,7 +66,7 @@ impl Sysfs {
     ///
     /// # Errors
     /// If there is no such interface, or its MTU cannot be read.
-    pub fn nic(&self, name: &str) -> io::Result<Nic> {
+    pub fn nic(&self, name: &str) -> io::Result<NicInfo> {
         let directory = self.nic_directory(name);
         let mtu = fs::read_to_string(directory.join("mtu"))?;
         let mtu = mtu
@@ -78,7 +78,7 @@ impl Sysfs {
             .into_iter()
             .map(|carrier| self.numa_node(&self.nic_directory(&carrier).join("device")));
         let numa_node = agreed(devices);
-        Ok(Nic {
+        Ok(NicInfo {
             name: name.to_owned(),
             up: match read(&directory.join("operstate")).as_deref() {
                 Some("up") => true,
@@ -201,7 +201,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
-    use super::Sysfs;
+    use super::SysfsTree;
 
     fn write(root: &Path, path: &str, text: &str) {
         let path = root.join(path);
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn what_the_tree_says_and_what_it_does_not() {
         let directory = tree();
-        let sysfs = Sysfs::at(directory.path());
+        let sysfs = SysfsTree::at(directory.path());
         assert_eq!(sysfs.nic_names().unwrap(), ["fast", "mute", "virtio"]);
         type Expected = (&'static str, bool, Option<u32>, Option<u32>, &'static [usize]);
         let table: [Expected; 3] = [
@@ -265,10 +265,10 @@ mod tests {
     #[test]
     fn errors_for_what_must_be_there() {
         let directory = tree();
-        let sysfs = Sysfs::at(directory.path());
+        let sysfs = SysfsTree::at(directory.path());
         assert!(sysfs.nic("absent").is_err());
         write(directory.path(), "class/net/fast/mtu", "much\n");
         assert!(sysfs.nic("fast").is_err());
-        assert!(Sysfs::at(directory.path().join("absent")).nic_names().is_err());
+        assert!(SysfsTree::at(directory.path().join("absent")).nic_names().is_err());
     }
 }

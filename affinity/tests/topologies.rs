@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use affinity::{Cores, Nic, Pinning, Sysfs, Wish, place};
+use affinity::{FreeCores, NicInfo, NicRequest, PinningPolicy, SysfsTree, place};
 
 /// A tree like `/sys`, in a folder that goes with it.
 struct Machine {
@@ -82,11 +82,11 @@ impl Machine {
         self.root().join("class/net").join(name)
     }
 
-    fn sysfs(&self) -> Sysfs {
-        Sysfs::at(self.root())
+    fn sysfs(&self) -> SysfsTree {
+        SysfsTree::at(self.root())
     }
 
-    fn nics(&self) -> Vec<Nic> {
+    fn nics(&self) -> Vec<NicInfo> {
         let sysfs = self.sysfs();
         sysfs.nic_names().unwrap().iter().map(|name| sysfs.nic(name).unwrap()).collect()
     }
@@ -98,10 +98,10 @@ impl Machine {
 
     /// The CPU of one thread for each NIC, where the first `cpus` CPUs may be used.
     fn pinned(&self, cpus: usize) -> Vec<usize> {
-        let wishes: Vec<Wish> =
-            self.nics().into_iter().map(|nic| Wish { near: nic.cpus, threads: 1 }).collect();
-        let cores = Cores::of(&self.sysfs(), &(0..cpus).collect::<Vec<_>>());
-        place(&wishes, &cores, &Pinning::Auto { spread: 0 })
+        let wishes: Vec<NicRequest> =
+            self.nics().into_iter().map(|nic| NicRequest { near: nic.cpus, threads: 1 }).collect();
+        let cores = FreeCores::of(&self.sysfs(), &(0..cpus).collect::<Vec<_>>());
+        place(&wishes, &cores, &PinningPolicy::Auto { spread: 0 })
             .concat()
             .into_iter()
             .flatten()
@@ -206,7 +206,7 @@ mod hwloc {
     use std::path::PathBuf;
     use std::process::Command;
 
-    use affinity::{Hwloc, NicPlace};
+    use affinity::{HwlocTopology, NicPlace};
 
     use super::{Machine, at, nowhere};
 
@@ -219,8 +219,8 @@ mod hwloc {
             .with_extension("xml")
     }
 
-    fn replay(name: &str) -> Hwloc {
-        Hwloc::replay(&file(name)).unwrap()
+    fn replay(name: &str) -> HwlocTopology {
+        HwlocTopology::replay(&file(name)).unwrap()
     }
 
     type Place<'a> = Option<(Option<u32>, &'a [usize])>;
@@ -301,16 +301,17 @@ mod hwloc {
 
     #[test]
     fn a_file_that_is_none_is_no_machine() {
-        assert!(Hwloc::replay(&file("absent")).is_none());
+        assert!(HwlocTopology::replay(&file("absent")).is_none());
         assert!(
-            Hwloc::replay(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).is_none()
+            HwlocTopology::replay(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+                .is_none()
         );
     }
 
     #[test]
     fn this_machine_is_told_from_a_replayed_one() {
         if std::env::var_os(VARIABLE).is_none() {
-            assert!(Hwloc::load().unwrap().is_this_machine());
+            assert!(HwlocTopology::load().unwrap().is_this_machine());
         }
     }
 
@@ -320,7 +321,7 @@ mod hwloc {
     fn the_variable_names_a_machine_to_replay() {
         let file = file("nobody-knows");
         if std::env::var_os(VARIABLE).is_some_and(|name| name == file) {
-            let machine = Hwloc::load().unwrap();
+            let machine = HwlocTopology::load().unwrap();
             assert!(!machine.is_this_machine());
             assert_eq!(machine.nic_names(), ["eth0", "eth1"]);
             return;

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// What a figure is held to.
 #[derive(Serialize, Clone, Copy, PartialEq, Debug)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Bar {
+pub(crate) enum Threshold {
     /// This much or more.
     AtLeast(f64),
     /// This much or less.
@@ -14,22 +14,22 @@ pub(crate) enum Bar {
     Above(f64),
 }
 
-impl Bar {
+impl Threshold {
     /// Whether a figure reaches it.
     pub(crate) fn holds(self, value: f64) -> bool {
         match self {
-            Bar::AtLeast(bar) => value >= bar,
-            Bar::AtMost(bar) => value <= bar,
-            Bar::Above(bar) => value > bar,
+            Threshold::AtLeast(bar) => value >= bar,
+            Threshold::AtMost(bar) => value <= bar,
+            Threshold::Above(bar) => value > bar,
         }
     }
 
     /// As a table shows it.
     pub(crate) fn text(self) -> String {
         match self {
-            Bar::AtLeast(bar) => format!("≥ {bar}"),
-            Bar::AtMost(bar) => format!("≤ {bar}"),
-            Bar::Above(bar) => format!("> {bar}"),
+            Threshold::AtLeast(bar) => format!("≥ {bar}"),
+            Threshold::AtMost(bar) => format!("≤ {bar}"),
+            Threshold::Above(bar) => format!("> {bar}"),
         }
     }
 }

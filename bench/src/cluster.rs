@@ -8,8 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::lab::Lab;
-use crate::process::{self, Ended, Running};
+use crate::lab::WorkDir;
+use crate::process::{self, EndedProcess, RunningProcess};
 
 /// The port of every daemon.
 const PORT: u16 = 7000;
@@ -20,12 +20,12 @@ const NAME_PREFIX: &str = "bench";
 pub(crate) const SKIPPED: i32 = 77;
 
 /// The programs that a cluster is made with.
-pub(crate) struct Tools {
+pub(crate) struct LabTools {
     pub(crate) netlab: PathBuf,
     pub(crate) cep_fast: PathBuf,
 }
 
-impl Tools {
+impl LabTools {
     /// Why no cluster can be made here, if so.
     ///
     /// # Errors
@@ -46,38 +46,38 @@ impl Tools {
 }
 
 /// A cluster that goes when it is dropped, with all that runs in it.
-pub(crate) struct Cluster<'a> {
-    lab: &'a Lab,
-    tools: &'a Tools,
+pub(crate) struct LabCluster<'a> {
+    lab: &'a WorkDir,
+    tools: &'a LabTools,
     name: String,
     nodes: u32,
     /// Of each NIC of a node; where nodes differ, the fastest one's.
     rates_mbit: Vec<u32>,
     /// The daemon of node i at i − 1.
-    daemons: Vec<Running>,
+    daemons: Vec<RunningProcess>,
 }
 
-impl<'a> Cluster<'a> {
+impl<'a> LabCluster<'a> {
     /// Nodes 1 to `nodes`, each with a NIC of each of these rates and a daemon that serves the
     /// working folder.
     pub(crate) fn up(
-        lab: &'a Lab,
-        tools: &'a Tools,
+        lab: &'a WorkDir,
+        tools: &'a LabTools,
         nodes: u32,
         rates_mbit: &[u32],
-    ) -> Result<Cluster<'a>> {
-        Cluster::lay_out(lab, tools, nodes, rates_mbit.to_vec(), &["--rates", &mbit(rates_mbit)])
+    ) -> Result<LabCluster<'a>> {
+        LabCluster::lay_out(lab, tools, nodes, rates_mbit.to_vec(), &["--rates", &mbit(rates_mbit)])
     }
 
     /// A node for each of these rates, which its only NIC has.
     pub(crate) fn of_nodes(
-        lab: &'a Lab,
-        tools: &'a Tools,
+        lab: &'a WorkDir,
+        tools: &'a LabTools,
         node_rates_mbit: &[u32],
-    ) -> Result<Cluster<'a>> {
+    ) -> Result<LabCluster<'a>> {
         let nodes = u32::try_from(node_rates_mbit.len()).context("that many nodes do not fit")?;
         let fastest = node_rates_mbit.iter().max().copied().unwrap_or_default();
-        Cluster::lay_out(
+        LabCluster::lay_out(
             lab,
             tools,
             nodes,
@@ -87,15 +87,15 @@ impl<'a> Cluster<'a> {
     }
 
     fn lay_out(
-        lab: &'a Lab,
-        tools: &'a Tools,
+        lab: &'a WorkDir,
+        tools: &'a LabTools,
         nodes: u32,
         rates_mbit: Vec<u32>,
         rates: &[&str],
-    ) -> Result<Cluster<'a>> {
+    ) -> Result<LabCluster<'a>> {
         remove_left_over(tools)?;
         let name = format!("{NAME_PREFIX}{}", std::process::id());
-        let mut cluster = Cluster { lab, tools, name, nodes, rates_mbit, daemons: Vec::new() };
+        let mut cluster = LabCluster { lab, tools, name, nodes, rates_mbit, daemons: Vec::new() };
         cluster.netlab(&[&["up", &cluster.name, "--nodes", &nodes.to_string()], rates].concat())?;
         if !lab.path("key").exists() {
             let mut keygen = process::command(&tools.cep_fast);
@@ -120,7 +120,7 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    pub(crate) fn lab(&self) -> &Lab {
+    pub(crate) fn lab(&self) -> &WorkDir {
         self.lab
     }
 
@@ -129,7 +129,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// The daemon of a node.
-    pub(crate) fn daemon(&self, node: u32) -> &Running {
+    pub(crate) fn daemon(&self, node: u32) -> &RunningProcess {
         &self.daemons[node as usize - 1]
     }
 
@@ -142,21 +142,26 @@ impl<'a> Cluster<'a> {
 
     /// Starts a transfer of the program: its master, in node 0. `name` is of files and of
     /// processes, and unique.
-    pub(crate) fn start(&self, name: &str, rows: &str) -> Result<Running> {
+    pub(crate) fn start(&self, name: &str, rows: &str) -> Result<RunningProcess> {
         self.start_with(name, rows, &[])
     }
 
     /// The same, with further options of `run`.
-    pub(crate) fn start_with(&self, name: &str, rows: &str, options: &[&str]) -> Result<Running> {
+    pub(crate) fn start_with(
+        &self,
+        name: &str,
+        rows: &str,
+        options: &[&str],
+    ) -> Result<RunningProcess> {
         self.begin(name, rows, &[&["--no-resume"], options].concat())
     }
 
     /// The same, recording what has landed, as transfers do unless they are told otherwise.
-    pub(crate) fn start_kept(&self, name: &str, rows: &str) -> Result<Running> {
+    pub(crate) fn start_kept(&self, name: &str, rows: &str) -> Result<RunningProcess> {
         self.begin(name, rows, &[])
     }
 
-    fn begin(&self, name: &str, rows: &str, options: &[&str]) -> Result<Running> {
+    fn begin(&self, name: &str, rows: &str, options: &[&str]) -> Result<RunningProcess> {
         let spec = self.lab.path(&format!("{name}.spec"));
         fs::write(&spec, format!("id \"{name}\"\n{rows}"))?;
         let mut command = self.command(0, &self.tools.cep_fast);
@@ -185,7 +190,7 @@ impl<'a> Cluster<'a> {
     }
 }
 
-impl Drop for Cluster<'_> {
+impl Drop for LabCluster<'_> {
     /// What cannot be removed now is removed by the next benchmark.
     fn drop(&mut self) {
         self.daemons.clear();
@@ -194,7 +199,7 @@ impl Drop for Cluster<'_> {
 }
 
 /// Runs netlab; answers what it printed.
-fn netlab(tools: &Tools, arguments: &[&str]) -> Result<String> {
+fn netlab(tools: &LabTools, arguments: &[&str]) -> Result<String> {
     let output = Command::new(&tools.netlab).args(arguments).output()?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(
@@ -207,7 +212,7 @@ fn netlab(tools: &Tools, arguments: &[&str]) -> Result<String> {
 }
 
 /// Removes the labs of benchmarks that were killed.
-fn remove_left_over(tools: &Tools) -> Result<()> {
+fn remove_left_over(tools: &LabTools) -> Result<()> {
     for name in netlab(tools, &["list"])?.lines() {
         let owner = name.strip_prefix(NAME_PREFIX).and_then(|owner| owner.parse::<u32>().ok());
         if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
@@ -233,19 +238,19 @@ fn mbit(rates_mbit: &[u32]) -> String {
 }
 
 /// What a transfer that completed says of itself.
-pub(crate) struct Transferred {
+pub(crate) struct CompletedTransfer {
     pub(crate) seconds: f64,
     pub(crate) gbit_per_s: f64,
     /// The whole object that `--json` ends with.
     pub(crate) report: Value,
 }
 
-impl Transferred {
+impl CompletedTransfer {
     /// Of a transfer that has ended.
     ///
     /// # Errors
     /// It did not complete, or not with so many bytes.
-    pub(crate) fn of(ended: &Ended, bytes: u64) -> Result<Transferred> {
+    pub(crate) fn of(ended: &EndedProcess, bytes: u64) -> Result<CompletedTransfer> {
         let report = report(ended)?;
         let state = report["state"].as_str().unwrap_or_default();
         let message = report["error"]["message"].as_str().unwrap_or_default();
@@ -256,7 +261,7 @@ impl Transferred {
         );
         ensure!(report["bytes"] == bytes, "{} bytes moved of {bytes}", report["bytes"]);
         let seconds = report["seconds"].as_f64().context("the report has no seconds")?;
-        Ok(Transferred { seconds, gbit_per_s: bytes as f64 * 8e-9 / seconds, report })
+        Ok(CompletedTransfer { seconds, gbit_per_s: bytes as f64 * 8e-9 / seconds, report })
     }
 
     /// The processor time of all nodes.
@@ -281,7 +286,7 @@ impl Transferred {
 }
 
 /// The object that a transfer ended with, whatever became of it.
-pub(crate) fn report(ended: &Ended) -> Result<Value> {
+pub(crate) fn report(ended: &EndedProcess) -> Result<Value> {
     let line = ended.output.lines().last();
     let line = line.with_context(|| {
         format!("cep-fast ended with {} and no report{}", ended.status, ended.complaint)
@@ -316,7 +321,7 @@ mod tests {
 
     #[test]
     fn only_a_complete_report_of_all_bytes_counts() {
-        let ended = |code: i32, state: &str| Ended {
+        let ended = |code: i32, state: &str| EndedProcess {
             status: ExitStatus::from_raw(code << 8),
             output: format!(
                 "{{\"state\":\"{state}\",\"bytes\":1000000000,\"seconds\":2.0,\"error\":{{\"message\":\"gone\"}}}}\n"
@@ -324,10 +329,11 @@ mod tests {
             complaint: String::new(),
             seconds: 3.0,
         };
-        let good = Transferred::of(&ended(0, "complete"), 1_000_000_000).unwrap();
+        let good = CompletedTransfer::of(&ended(0, "complete"), 1_000_000_000).unwrap();
         assert!((good.gbit_per_s - 4.0).abs() < 1e-9);
-        assert!(Transferred::of(&ended(0, "complete"), 8).is_err());
-        let error = Transferred::of(&ended(3, "failed"), 1_000_000_000).err().unwrap().to_string();
+        assert!(CompletedTransfer::of(&ended(0, "complete"), 8).is_err());
+        let error =
+            CompletedTransfer::of(&ended(3, "failed"), 1_000_000_000).err().unwrap().to_string();
         assert!(error.contains("failed") && error.contains("gone"), "{error}");
     }
 }

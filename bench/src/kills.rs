@@ -21,14 +21,14 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::contenders::Scenario;
-use crate::lab::Lab;
+use crate::contenders::BenchScenario;
+use crate::lab::WorkDir;
 use crate::options::program_beside;
-use crate::process::{self, Running};
+use crate::process::{self, RunningProcess};
 use crate::random::Random;
 
 #[derive(Args)]
-pub(crate) struct Options {
+pub(crate) struct KillOptions {
     /// Rounds, each with one kill.
     #[arg(long, default_value_t = 100)]
     kills: u32,
@@ -46,7 +46,7 @@ pub(crate) struct Options {
     seconds: f64,
     /// Takes only rounds in which this one dies.
     #[arg(long, value_enum)]
-    victim: Option<Named>,
+    victim: Option<VictimName>,
     /// Takes only rounds in which one sender alone has everything, and receivers feed each other.
     #[arg(long)]
     alone: bool,
@@ -77,25 +77,25 @@ const RECEIVERS: &str = "receivers";
 
 /// Who dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Victim {
+enum KillVictim {
     Node(usize),
     Master,
     /// The master is asked to stop, as by Ctrl-C.
     Interrupted,
 }
 
-const VICTIMS: [Victim; 6] = [
-    Victim::Node(0),
-    Victim::Node(1),
-    Victim::Node(2),
-    Victim::Node(3),
-    Victim::Master,
-    Victim::Interrupted,
+const VICTIMS: [KillVictim; 6] = [
+    KillVictim::Node(0),
+    KillVictim::Node(1),
+    KillVictim::Node(2),
+    KillVictim::Node(3),
+    KillVictim::Master,
+    KillVictim::Interrupted,
 ];
 
 /// A victim as the command line names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-enum Named {
+enum VictimName {
     A,
     B,
     C,
@@ -106,9 +106,9 @@ enum Named {
 
 /// One round, as it is drawn.
 #[derive(Clone, Debug)]
-struct Round {
+struct KillRound {
     number: u32,
-    victim: Victim,
+    victim: KillVictim,
     after: Duration,
     bytes: u64,
     offset: u64,
@@ -119,8 +119,8 @@ struct Round {
 }
 
 /// What became of a round.
-struct Outcome {
-    victim: Victim,
+struct RoundOutcome {
+    victim: KillVictim,
     /// Whether the transfer was still running.
     struck: bool,
     /// Whether it completed all the same, without being run again.
@@ -140,11 +140,11 @@ struct Outcome {
     clippy::print_stderr,
     reason = "results go to standard output, progress beside them"
 )]
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &KillOptions) -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")?;
     let program = program_beside(options.cep_fast.as_deref())?;
-    let lab = Lab::new(&options.dir, options.bytes_max + (1 << 20), DEADLINE)?;
-    lab.prepare(Scenario::FileToFile)?;
+    let lab = WorkDir::new(&options.dir, options.bytes_max + (1 << 20), DEADLINE)?;
+    lab.prepare(BenchScenario::FileToFile)?;
     let (next, done) = (AtomicU32::new(options.first), Mutex::new((Vec::new(), Vec::new())));
     let began = Instant::now();
     thread::scope(|scope| {
@@ -157,14 +157,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                     if number >= options.first + options.kills {
                         return;
                     }
-                    let round = Round::draw(options, number);
+                    let round = KillRound::draw(options, number);
                     let is_other = options
                         .victim
                         .is_some_and(|victim| VICTIMS[victim as usize] != round.victim);
                     if is_other || (options.alone && round.replica) {
                         continue;
                     }
-                    let outcome = Bed::made(&mut bed, lab, program, worker)
+                    let outcome = WorkerNodes::made(&mut bed, lab, program, worker)
                         .and_then(|bed| bed.play(options, &round));
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                     match outcome {
@@ -203,7 +203,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// What it came to, by victim.
-fn table(outcomes: &[Outcome]) -> Table {
+fn table(outcomes: &[RoundOutcome]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
     table.set_header([
@@ -217,10 +217,11 @@ fn table(outcomes: &[Outcome]) -> Table {
         "first run ended after, s: mean, most",
     ]);
     for victim in VICTIMS {
-        let of: Vec<&Outcome> =
+        let of: Vec<&RoundOutcome> =
             outcomes.iter().filter(|outcome| outcome.victim == victim).collect();
-        let struck: Vec<&&Outcome> = of.iter().filter(|outcome| outcome.struck).collect();
-        let rerun: Vec<&&&Outcome> = struck.iter().filter(|outcome| outcome.reruns > 0).collect();
+        let struck: Vec<&&RoundOutcome> = of.iter().filter(|outcome| outcome.struck).collect();
+        let rerun: Vec<&&&RoundOutcome> =
+            struck.iter().filter(|outcome| outcome.reruns > 0).collect();
         let mean_most = |values: Vec<f64>| {
             let mean =
                 values.iter().fold(0.0, |sum, value| sum + value) / values.len().max(1) as f64;
@@ -230,10 +231,10 @@ fn table(outcomes: &[Outcome]) -> Table {
             .iter()
             .fold((0, 0), |sum, of| (sum.0 + of.resumed_bytes, sum.1 + of.wanted_bytes));
         let title = match victim {
-            Victim::Node(node @ 0..2) => format!("sender {}, killed", NODES[node]),
-            Victim::Node(node) => format!("receiver {}, killed", NODES[node]),
-            Victim::Master => "master, killed".to_owned(),
-            Victim::Interrupted => "master, interrupted".to_owned(),
+            KillVictim::Node(node @ 0..2) => format!("sender {}, killed", NODES[node]),
+            KillVictim::Node(node) => format!("receiver {}, killed", NODES[node]),
+            KillVictim::Master => "master, killed".to_owned(),
+            KillVictim::Interrupted => "master, interrupted".to_owned(),
         };
         table.add_row([
             title,
@@ -254,12 +255,12 @@ fn table(outcomes: &[Outcome]) -> Table {
     table
 }
 
-impl Round {
-    fn draw(options: &Options, number: u32) -> Round {
+impl KillRound {
+    fn draw(options: &KillOptions, number: u32) -> KillRound {
         let mut random = Random(options.seed ^ u64::from(number) << 32);
         let doublings = u64::from((options.bytes_max / BYTES_MIN).max(1).ilog2()).max(1);
         let doubling = random.below(doublings).min(random.below(doublings));
-        Round {
+        KillRound {
             number,
             victim: VICTIMS[random.below(VICTIMS.len() as u64) as usize],
             after: Duration::from_secs_f64(options.seconds * random.below(1100) as f64 / 1000.0),
@@ -286,7 +287,7 @@ impl Round {
         self.files().iter().map(|(_, from)| self.bytes - from).sum()
     }
 
-    fn specification(&self, bed: &Bed<'_>) -> String {
+    fn specification(&self, bed: &WorkerNodes<'_>) -> String {
         let (last, offset, second) = (self.bytes - 1, self.offset, self.second_from());
         let mut text = format!("id \"kill {}\"\noption block {BLOCK}\n", self.number);
         for node in 0..=usize::from(self.replica) {
@@ -308,28 +309,28 @@ impl Round {
 }
 
 /// The nodes of one worker.
-struct Bed<'a> {
-    lab: &'a Lab,
+struct WorkerNodes<'a> {
+    lab: &'a WorkDir,
     program: &'a Path,
     worker: u32,
     folder: PathBuf,
-    daemons: Vec<Running>,
+    daemons: Vec<RunningProcess>,
 }
 
-impl<'a> Bed<'a> {
+impl<'a> WorkerNodes<'a> {
     /// The worker's nodes, made where there are none.
     fn made<'b>(
-        bed: &'b mut Option<Bed<'a>>,
-        lab: &'a Lab,
+        bed: &'b mut Option<WorkerNodes<'a>>,
+        lab: &'a WorkDir,
         program: &'a Path,
         worker: u32,
-    ) -> Result<&'b mut Bed<'a>> {
+    ) -> Result<&'b mut WorkerNodes<'a>> {
         if bed.is_none() {
             let folder = lab.path(&format!("worker{worker}"));
             if folder.exists() {
                 fs::remove_dir_all(&folder)?;
             }
-            let mut made = Bed { lab, program, worker, folder, daemons: Vec::new() };
+            let mut made = WorkerNodes { lab, program, worker, folder, daemons: Vec::new() };
             for node in 0..NODES.len() {
                 fs::create_dir_all(made.home(node))?;
                 // A copy for each worker: one more link would change the file that other workers'
@@ -361,27 +362,27 @@ impl<'a> Bed<'a> {
         format!("127.77.{}.{}:7000", self.worker, node + 1)
     }
 
-    fn start(&self, node: usize) -> Result<Running> {
+    fn start(&self, node: usize) -> Result<RunningProcess> {
         let mut command = process::command(self.program);
         command
             .args(["node", "--listen", &self.address(node), "--insecure-no-key", "--root"])
             .arg(self.root(node));
         let name = format!("node-{}", NODES[node]);
-        let daemon = Running::start(&name, command, &self.folder, DEADLINE * 1000)?;
+        let daemon = RunningProcess::start(&name, command, &self.folder, DEADLINE * 1000)?;
         daemon.until_says("ready ")?;
         Ok(daemon)
     }
 
-    fn master(&self, spec: &Path, limit_mbit: u64) -> Result<Running> {
+    fn master(&self, spec: &Path, limit_mbit: u64) -> Result<RunningProcess> {
         let mut command: Command = process::command(self.program);
         command
             .args(["run", "--json", "--progress", "never", "--limit", &format!("{limit_mbit}M")])
             .arg(spec);
-        Running::start("master", command, &self.folder, DEADLINE)
+        RunningProcess::start("master", command, &self.folder, DEADLINE)
     }
 
     /// Plays one round, and says what became of it.
-    fn play(&mut self, options: &Options, round: &Round) -> Result<Outcome> {
+    fn play(&mut self, options: &KillOptions, round: &KillRound) -> Result<RoundOutcome> {
         for node in 2..4 {
             let _ = fs::remove_file(self.home(node).join("copy"));
         }
@@ -394,15 +395,15 @@ impl<'a> Bed<'a> {
         let blow = Instant::now();
         if struck {
             match round.victim {
-                Victim::Node(node) => {
+                KillVictim::Node(node) => {
                     self.daemons[node].signal(Signal::SIGKILL)?;
                     // Its port is free when it is gone.
                     ensure!(self.daemons[node].has_ended(DEADLINE), "{} survives", NODES[node]);
                     let daemon = self.start(node)?;
                     self.daemons[node] = daemon;
                 }
-                Victim::Master => master.signal(Signal::SIGKILL)?,
-                Victim::Interrupted => master.signal(Signal::SIGINT)?,
+                KillVictim::Master => master.signal(Signal::SIGKILL)?,
+                KillVictim::Interrupted => master.signal(Signal::SIGINT)?,
             }
         }
         let first = master.wait()?;
@@ -433,7 +434,7 @@ impl<'a> Bed<'a> {
             resumed_bytes = number(&report, "resumed_bytes");
         }
         self.compare(round)?;
-        Ok(Outcome {
+        Ok(RoundOutcome {
             victim: round.victim,
             struck,
             went_on,
@@ -454,7 +455,7 @@ impl<'a> Bed<'a> {
     }
 
     /// Every byte is right, and nothing else is there.
-    fn compare(&self, round: &Round) -> Result<()> {
+    fn compare(&self, round: &KillRound) -> Result<()> {
         for (node, from) in round.files() {
             let copy = self.home(node).join("copy");
             let bytes =
@@ -465,7 +466,7 @@ impl<'a> Bed<'a> {
             cmp.args(["-n", &bytes.to_string(), "-i", &skip])
                 .arg(self.lab.path("source"))
                 .arg(&copy);
-            Running::start("cmp", cmp, &self.folder, DEADLINE)?
+            RunningProcess::start("cmp", cmp, &self.folder, DEADLINE)?
                 .finish()
                 .context("the copy differs")?;
             // Who has the master's good-bye before it forgets the transfer is not waited for by the

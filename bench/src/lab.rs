@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::statvfs::statvfs;
 
-use crate::contenders::{Files, Scenario, Work};
-use crate::process::Running;
+use crate::contenders::{BenchFiles, BenchScenario, WorkItem};
+use crate::process::RunningProcess;
 
 const BLOCK_BYTES: usize = 1 << 20;
 /// The working folders' names start with this and end with the number of the process that owns
@@ -19,24 +19,24 @@ const BLOCK_BYTES: usize = 1 << 20;
 const FOLDER_PREFIX: &str = "run-";
 
 /// A folder of its own that goes when it is dropped.
-pub(crate) struct Lab {
+pub(crate) struct WorkDir {
     folder: PathBuf,
     bytes: u64,
     /// How long any one process may run.
     limit: Duration,
 }
 
-impl Lab {
+impl WorkDir {
     /// A working folder below `parent` for work of `bytes` bytes; clears what dead benchmarks left
     /// there.
-    pub(crate) fn new(parent: &Path, bytes: u64, limit: Duration) -> Result<Lab> {
+    pub(crate) fn new(parent: &Path, bytes: u64, limit: Duration) -> Result<WorkDir> {
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
         // Peers want absolute paths.
         let parent = fs::canonicalize(parent)?;
         remove_left_over(&parent)?;
         let folder = parent.join(format!("{FOLDER_PREFIX}{}", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Lab { folder, bytes, limit })
+        Ok(WorkDir { folder, bytes, limit })
     }
 
     /// A path in the folder.
@@ -45,8 +45,8 @@ impl Lab {
     }
 
     /// Starts a process whose logs go to the folder.
-    pub(crate) fn start(&self, name: &str, command: Command) -> Result<Running> {
-        Running::start(name, command, &self.folder, self.limit)
+    pub(crate) fn start(&self, name: &str, command: Command) -> Result<RunningProcess> {
+        RunningProcess::start(name, command, &self.folder, self.limit)
     }
 
     /// The bytes that its source file has.
@@ -56,27 +56,28 @@ impl Lab {
 
     /// The work of a scenario, ready to be timed: the source cached, the destination absent,
     /// nothing left to write back from the run before.
-    pub(crate) fn prepare(&self, scenario: Scenario) -> Result<Work> {
+    pub(crate) fn prepare(&self, scenario: BenchScenario) -> Result<WorkItem> {
         self.prepare_part(scenario, self.bytes)
     }
 
     /// The same, with the first `bytes` bytes of the source alone.
-    pub(crate) fn prepare_part(&self, scenario: Scenario, bytes: u64) -> Result<Work> {
-        if scenario == Scenario::MemoryToMemory {
-            return Ok(Work { bytes, files: None });
+    pub(crate) fn prepare_part(&self, scenario: BenchScenario, bytes: u64) -> Result<WorkItem> {
+        if scenario == BenchScenario::MemoryToMemory {
+            return Ok(WorkItem { bytes, files: None });
         }
         ensure!(bytes <= self.bytes, "the source has {} bytes, not {bytes}", self.bytes);
-        let files = Files { source: self.path("source"), destination: self.path("destination") };
+        let files =
+            BenchFiles { source: self.path("source"), destination: self.path("destination") };
         if !files.source.exists() {
             self.make_source(&files.source)?;
         }
         nix::unistd::sync();
         io::copy(&mut File::open(&files.source)?, &mut io::sink())?;
-        Ok(Work { bytes, files: Some(files) })
+        Ok(WorkItem { bytes, files: Some(files) })
     }
 
     /// Removes the destination, after comparing it where `compare` says so.
-    pub(crate) fn clear(&self, work: &Work, compare: bool) -> Result<()> {
+    pub(crate) fn clear(&self, work: &WorkItem, compare: bool) -> Result<()> {
         let Some(files) = &work.files else { return Ok(()) };
         let arrived =
             fs::metadata(&files.destination).context("no destination file after the run")?.len();
@@ -95,7 +96,7 @@ impl Lab {
     }
 
     /// Removes what a failed run may have left.
-    pub(crate) fn discard(&self, work: &Work) {
+    pub(crate) fn discard(&self, work: &WorkItem) {
         if let Some(files) = &work.files {
             // It may never have been made.
             let _ = fs::remove_file(&files.destination);
@@ -134,7 +135,7 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for WorkDir {
     fn drop(&mut self) {
         // The next benchmark removes what cannot be removed now.
         let _ = fs::remove_dir_all(&self.folder);
@@ -180,7 +181,7 @@ mod tests {
         let (dead, other) = (parent.path().join("run-4194305"), parent.path().join("run-down"));
         fs::create_dir(&dead).unwrap();
         fs::create_dir(&other).unwrap();
-        let lab = Lab::new(parent.path(), 1, Duration::from_secs(60)).unwrap();
+        let lab = WorkDir::new(parent.path(), 1, Duration::from_secs(60)).unwrap();
         let own = lab.path("");
         assert!(own.exists() && !dead.exists() && other.exists());
         drop(lab);
@@ -190,9 +191,9 @@ mod tests {
     #[test]
     fn a_short_or_different_destination_fails_the_run() {
         let parent = tempfile::tempdir().unwrap();
-        let lab =
-            Lab::new(parent.path(), 3 * BLOCK_BYTES as u64 + 1, Duration::from_secs(60)).unwrap();
-        let work = lab.prepare(Scenario::FileToFile).unwrap();
+        let lab = WorkDir::new(parent.path(), 3 * BLOCK_BYTES as u64 + 1, Duration::from_secs(60))
+            .unwrap();
+        let work = lab.prepare(BenchScenario::FileToFile).unwrap();
         let files = work.files.as_ref().unwrap();
         let content = fs::read(&files.source).unwrap();
         assert!(lab.clear(&work, false).unwrap_err().to_string().contains("no destination"));

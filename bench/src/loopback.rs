@@ -8,15 +8,15 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::contenders::{Contender, Scenario, Timing, Work};
-use crate::lab::Lab;
+use crate::contenders::{BenchScenario, Contender, RunTiming, WorkItem};
+use crate::lab::WorkDir;
 use crate::process;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// One run of one contender.
 #[derive(Clone, Copy, Serialize, Debug)]
-pub(crate) struct Sample {
+pub(crate) struct RunSample {
     /// From the first byte to the last; absent where the program does not tell.
     pub(crate) seconds: Option<f64>,
     /// The whole command.
@@ -29,10 +29,10 @@ pub(crate) struct Sample {
     pub(crate) cpu_seconds_per_gib: f64,
 }
 
-impl Sample {
-    fn new(bytes: u64, timing: Timing, cpu: Duration) -> Sample {
+impl RunSample {
+    fn new(bytes: u64, timing: RunTiming, cpu: Duration) -> RunSample {
         let gigabits = bytes as f64 * 8.0 / 1e9;
-        Sample {
+        RunSample {
             seconds: timing.data_seconds,
             wall_seconds: timing.wall_seconds,
             gbit_per_s: timing.data_seconds.map(|seconds| gigabits / seconds),
@@ -44,10 +44,10 @@ impl Sample {
 
 /// What became of one contender in one scenario.
 #[derive(Serialize, Debug)]
-pub(crate) struct Outcome {
-    pub(crate) scenario: Scenario,
+pub(crate) struct ContenderOutcome {
+    pub(crate) scenario: BenchScenario,
     pub(crate) contender: &'static str,
-    pub(crate) samples: Vec<Sample>,
+    pub(crate) samples: Vec<RunSample>,
     /// Why there are no samples, or no more of them.
     pub(crate) note: Option<String>,
 }
@@ -58,11 +58,11 @@ pub(crate) struct Outcome {
 /// One that is missing or fails gets a note and no further turn; the others go on.
 pub(crate) fn rounds(
     contenders: &[Box<dyn Contender>],
-    scenarios: &[Scenario],
+    scenarios: &[BenchScenario],
     rounds: u32,
-    mut turn: impl FnMut(&dyn Contender, Scenario, u32) -> Result<Sample>,
-) -> Vec<Outcome> {
-    let mut outcomes: Vec<(&dyn Contender, Outcome)> = scenarios
+    mut turn: impl FnMut(&dyn Contender, BenchScenario, u32) -> Result<RunSample>,
+) -> Vec<ContenderOutcome> {
+    let mut outcomes: Vec<(&dyn Contender, ContenderOutcome)> = scenarios
         .iter()
         .flat_map(|&scenario| {
             contenders.iter().filter(move |who| who.plays(scenario)).map(move |who| (scenario, who))
@@ -70,7 +70,7 @@ pub(crate) fn rounds(
         .map(|(scenario, who)| {
             (
                 who.as_ref(),
-                Outcome {
+                ContenderOutcome {
                     scenario,
                     contender: who.name(),
                     samples: Vec::new(),
@@ -94,11 +94,11 @@ pub(crate) fn rounds(
 
 /// One run, and everything around it that is not timed; `compare` has the files compared too.
 pub(crate) fn turn(
-    lab: &Lab,
+    lab: &WorkDir,
     contender: &dyn Contender,
-    scenario: Scenario,
+    scenario: BenchScenario,
     compare: bool,
-) -> Result<Sample> {
+) -> Result<RunSample> {
     let work = lab.prepare(scenario)?;
     let sample = measure(lab, contender, &work).and_then(|sample| {
         lab.clear(&work, compare)?;
@@ -110,13 +110,13 @@ pub(crate) fn turn(
     sample
 }
 
-fn measure(lab: &Lab, contender: &dyn Contender, work: &Work) -> Result<Sample> {
+fn measure(lab: &WorkDir, contender: &dyn Contender, work: &WorkItem) -> Result<RunSample> {
     let cpu_before = process::cpu_spent()?;
     let timing = contender.run(lab, work);
     // Servers have been told to leave; what they forked is waited for here, so that its time
     // counts.
     process::reap()?;
-    Ok(Sample::new(work.bytes, timing?, process::cpu_spent()?.saturating_sub(cpu_before)))
+    Ok(RunSample::new(work.bytes, timing?, process::cpu_spent()?.saturating_sub(cpu_before)))
 }
 
 #[cfg(test)]
@@ -125,35 +125,40 @@ mod tests {
 
     use super::*;
 
-    struct Stub {
+    struct StubContender {
         name: &'static str,
         missing: bool,
     }
 
-    impl Contender for Stub {
+    impl Contender for StubContender {
         fn name(&self) -> &'static str {
             self.name
         }
-        fn plays(&self, scenario: Scenario) -> bool {
-            scenario == Scenario::MemoryToMemory
+        fn plays(&self, scenario: BenchScenario) -> bool {
+            scenario == BenchScenario::MemoryToMemory
         }
         fn missing(&self) -> Option<String> {
             self.missing.then(|| "not installed".to_owned())
         }
-        fn run(&self, _: &Lab, _: &Work) -> Result<Timing> {
+        fn run(&self, _: &WorkDir, _: &WorkItem) -> Result<RunTiming> {
             bail!("no turn is taken here")
         }
     }
 
     #[test]
     fn the_missing_and_the_failing_do_not_stop_the_others() {
-        let stub = |name, missing| -> Box<dyn Contender> { Box::new(Stub { name, missing }) };
+        let stub =
+            |name, missing| -> Box<dyn Contender> { Box::new(StubContender { name, missing }) };
         let contenders = [stub("missing", true), stub("failing", false), stub("good", false)];
         let mut turns = Vec::new();
-        let outcomes = rounds(&contenders, &Scenario::ALL, 2, |contender, _, round| {
+        let outcomes = rounds(&contenders, &BenchScenario::ALL, 2, |contender, _, round| {
             turns.push((contender.name(), round));
             anyhow::ensure!(contender.name() != "failing", "broken");
-            Ok(Sample::new(1, Timing { data_seconds: None, wall_seconds: 1.0 }, Duration::ZERO))
+            Ok(RunSample::new(
+                1,
+                RunTiming { data_seconds: None, wall_seconds: 1.0 },
+                Duration::ZERO,
+            ))
         });
         let found: Vec<(&str, usize, Option<&str>)> =
             outcomes.iter().map(|o| (o.contender, o.samples.len(), o.note.as_deref())).collect();
@@ -170,8 +175,8 @@ mod tests {
 
     #[test]
     fn rates_are_decimal_and_cpu_is_per_binary_gigabyte() {
-        let timing = Timing { data_seconds: Some(1.0), wall_seconds: 2.0 };
-        let sample = Sample::new(2 << 30, timing, Duration::from_secs(3));
+        let timing = RunTiming { data_seconds: Some(1.0), wall_seconds: 2.0 };
+        let sample = RunSample::new(2 << 30, timing, Duration::from_secs(3));
         let expected = (2u64 << 30) as f64 * 8.0 / 1e9;
         assert!((sample.gbit_per_s.unwrap_or(0.0) - expected).abs() < 1e-9);
         assert!((sample.wall_gbit_per_s - expected / 2.0).abs() < 1e-9);

@@ -29,48 +29,48 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
-use contenders::{Contender, Scenario};
-use lab::Lab;
-use options::Common;
-use report::{Machine, RAW, Report};
+use contenders::{BenchScenario, Contender};
+use lab::WorkDir;
+use options::CommonOptions;
+use report::{BenchMachine, BenchReport, RAW};
 
 /// Measures cep-fast against the raw limit of this machine and against its peers.
 #[derive(Parser)]
 #[command(version)]
-struct Cli {
+struct BenchCli {
     #[command(subcommand)]
-    command: Command,
+    command: BenchCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum BenchCommand {
     /// Everybody who is installed, over loopback, in turn.
-    Loopback(Options),
+    Loopback(LoopbackOptions),
     /// The raw limit of this machine alone.
-    Raw(Options),
+    Raw(LoopbackOptions),
     /// How long planning takes as transfers grow.
-    Plans(plans::Options),
+    Plans(plans::PlanOptions),
     /// What a master takes as transfers grow to ten thousand nodes, which are simulated.
-    Master(master::Options),
+    Master(master::MasterOptions),
     /// Two or more nodes with shaped NICs (tools/netlab): what adds up, what survives, and the bars
     /// for both. Needs root.
-    Lab(cases::Options),
+    Lab(cases::CaseOptions),
     /// Figures 4 to 7 of the CEP paper, in labs of shaped NICs: ours, its peers and the bound.
     /// Needs root.
-    Figures(figures::Options),
+    Figures(figures::FigureOptions),
     /// Nodes and masters that die at random moments, and transfers that are run again until every
     /// byte is right.
-    Kills(kills::Options),
+    Kills(kills::KillOptions),
     /// Thousands of small transfers against the same daemons, whose memory, descriptors and threads
     /// must stay level.
-    Soak(soak::Options),
+    Soak(soak::SoakOptions),
     /// One end of the raw limit.
     #[command(hide = true)]
     RawEnd(raw::EndArgs),
 }
 
 #[derive(Args)]
-struct Options {
+struct LoopbackOptions {
     /// Bytes to move in each run; K, M, G are powers of 1024. Whole MiB.
     #[arg(long, default_value = "4G", value_parser = bytes)]
     bytes: u64,
@@ -94,12 +94,12 @@ struct Options {
     peers: PathBuf,
     /// Cores of the raw limit's sender and receiver, as in 0,1; or none.
     #[arg(long, default_value = "0,1", value_parser = cores)]
-    raw_cores: Cores,
+    raw_cores: RawCores,
     /// Seconds that any one process may run.
     #[arg(long, default_value_t = 180)]
     deadline: u64,
     #[command(flatten)]
-    common: Common,
+    common: CommonOptions,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -110,21 +110,21 @@ enum ScenarioName {
 
 /// Where the raw limit's two processes are pinned, if anywhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Cores(Option<(usize, usize)>);
+struct RawCores(Option<(usize, usize)>);
 
 fn main() -> Result<()> {
-    match Cli::parse().command {
-        Command::Loopback(options) => benchmark(&options),
-        Command::Raw(options) => {
-            benchmark(&Options { only: RAW.map(str::to_owned).to_vec(), ..options })
+    match BenchCli::parse().command {
+        BenchCommand::Loopback(options) => benchmark(&options),
+        BenchCommand::Raw(options) => {
+            benchmark(&LoopbackOptions { only: RAW.map(str::to_owned).to_vec(), ..options })
         }
-        Command::Plans(options) => plans::run(&options),
-        Command::Master(options) => master::run(&options),
-        Command::Lab(options) => cases::run(&options),
-        Command::Figures(options) => figures::run(&options),
-        Command::Kills(options) => kills::run(&options),
-        Command::Soak(options) => soak::run(&options),
-        Command::RawEnd(end) => end.run(),
+        BenchCommand::Plans(options) => plans::run(&options),
+        BenchCommand::Master(options) => master::run(&options),
+        BenchCommand::Lab(options) => cases::run(&options),
+        BenchCommand::Figures(options) => figures::run(&options),
+        BenchCommand::Kills(options) => kills::run(&options),
+        BenchCommand::Soak(options) => soak::run(&options),
+        BenchCommand::RawEnd(end) => end.run(),
     }
 }
 
@@ -133,7 +133,7 @@ fn main() -> Result<()> {
     clippy::print_stderr,
     reason = "results go to standard output, progress beside them"
 )]
-fn benchmark(options: &Options) -> Result<()> {
+fn benchmark(options: &LoopbackOptions) -> Result<()> {
     let contenders = options.contenders()?;
     if options.list {
         for contender in &contenders {
@@ -146,8 +146,8 @@ fn benchmark(options: &Options) -> Result<()> {
         return Ok(());
     }
     options::adopt_orphans()?;
-    let machine = Machine::look()?;
-    let lab = Lab::new(&options.dir, options.bytes, Duration::from_secs(options.deadline))?;
+    let machine = BenchMachine::look()?;
+    let lab = WorkDir::new(&options.dir, options.bytes, Duration::from_secs(options.deadline))?;
     let outcomes = loopback::rounds(
         &contenders,
         &scenarios(options.scenario),
@@ -162,7 +162,7 @@ fn benchmark(options: &Options) -> Result<()> {
             loopback::turn(&lab, contender, scenario, round == 1)
         },
     );
-    let report = Report::new(options.bytes, options.rounds, machine, outcomes);
+    let report = BenchReport::new(options.bytes, options.rounds, machine, outcomes);
     println!("{}", report.table());
     options.common.keep(&report)?;
     // The working folder goes before this process does.
@@ -171,7 +171,7 @@ fn benchmark(options: &Options) -> Result<()> {
     Ok(())
 }
 
-impl Options {
+impl LoopbackOptions {
     /// Those who take part.
     fn contenders(&self) -> Result<Vec<Box<dyn Contender>>> {
         let cep_fast = self.common.program()?;
@@ -192,11 +192,11 @@ impl Options {
 }
 
 /// The scenario of this name, or all of them.
-fn scenarios(name: Option<ScenarioName>) -> Vec<Scenario> {
+fn scenarios(name: Option<ScenarioName>) -> Vec<BenchScenario> {
     match name {
-        None => Scenario::ALL.to_vec(),
-        Some(ScenarioName::Memory) => vec![Scenario::MemoryToMemory],
-        Some(ScenarioName::File) => vec![Scenario::FileToFile],
+        None => BenchScenario::ALL.to_vec(),
+        Some(ScenarioName::Memory) => vec![BenchScenario::MemoryToMemory],
+        Some(ScenarioName::File) => vec![BenchScenario::FileToFile],
     }
 }
 
@@ -219,14 +219,14 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// Reads two cores, `0,1`, or `none`.
-fn cores(text: &str) -> Result<Cores, String> {
+fn cores(text: &str) -> Result<RawCores, String> {
     if text == "none" {
-        return Ok(Cores(None));
+        return Ok(RawCores(None));
     }
     let pair = text
         .split_once(',')
         .and_then(|(sender, receiver)| sender.parse().ok().zip(receiver.parse().ok()));
-    pair.map(|pair| Cores(Some(pair)))
+    pair.map(|pair| RawCores(Some(pair)))
         .ok_or_else(|| "expected two cores as in 0,1, or none".to_owned())
 }
 
@@ -246,8 +246,8 @@ mod tests {
 
     #[test]
     fn cores_are_a_pair_or_none() {
-        assert_eq!(cores("none"), Ok(Cores(None)));
-        assert_eq!(cores("1,0"), Ok(Cores(Some((1, 0)))));
+        assert_eq!(cores("none"), Ok(RawCores(None)));
+        assert_eq!(cores("1,0"), Ok(RawCores(Some((1, 0)))));
         for wrong in ["", "1", "a,b", "1,2,3"] {
             assert!(cores(wrong).is_err(), "{wrong}");
         }

@@ -19,20 +19,20 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use cep_fast::stand_ins::{self, Milestone, Tally};
+use cep_fast::stand_ins::{self, MasterMilestone, MessageTally};
 use cep_fast::{Settings, Spec, Transfer};
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use serde::Serialize;
 
-use crate::bar::Bar;
+use crate::bar::Threshold;
 use crate::counting;
-use crate::options::Common;
+use crate::options::CommonOptions;
 use crate::plans;
 
 #[derive(Args)]
-pub(crate) struct Options {
+pub(crate) struct MasterOptions {
     /// The most nodes; sizes grow tenfold from 100.
     #[arg(long, default_value_t = 10_000)]
     nodes: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Options {
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
     #[command(flatten)]
-    common: Common,
+    common: CommonOptions,
 }
 
 /// Bytes between one row's start and the next one's.
@@ -57,7 +57,7 @@ const STEP_BYTES: u64 = 1 << 20;
 
 /// What one size came to.
 #[derive(Serialize)]
-struct Found {
+struct MasterResult {
     nodes: u64,
     rows: u64,
     /// What `cep-fast plan` takes for the same rows.
@@ -78,7 +78,7 @@ struct Found {
     rows_bytes: u64,
     memory_bytes_max: u64,
     /// What the master holds for each node once all sessions stand and nothing has been planned.
-    node: Option<Held>,
+    node: Option<BytesPerNode>,
     /// For each node.
     messages: f64,
     messages_max: u64,
@@ -92,7 +92,7 @@ struct Found {
 
 /// Bytes of memory for one node, beside its rows.
 #[derive(Serialize, Clone, Copy)]
-struct Held {
+struct BytesPerNode {
     all: f64,
     /// Of that its cipher, with what it holds of a message.
     cipher: f64,
@@ -107,7 +107,7 @@ struct Held {
     clippy::print_stderr,
     reason = "results go to standard output, progress beside them"
 )]
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &MasterOptions) -> Result<()> {
     let program = options.common.program()?;
     fs::create_dir_all(&options.dir)
         .with_context(|| format!("cannot make {}", options.dir.display()))?;
@@ -131,7 +131,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(options: &Options, program: &Path, nodes: u64) -> Result<Found> {
+fn measure(options: &MasterOptions, program: &Path, nodes: u64) -> Result<MasterResult> {
     let listener = TcpListener::bind(("0.0.0.0", 0))?;
     let port = listener.local_addr()?.port();
     let file = options.dir.join(format!("master-{nodes}.spec"));
@@ -144,12 +144,13 @@ fn measure(options: &Options, program: &Path, nodes: u64) -> Result<Found> {
         .args(["run", "--json", "--progress", "never", "--scheduler", &options.scheduler])
         .arg(&file);
     command.stdin(Stdio::null()).stdout(File::create(&output)?);
-    let master =
-        Master(command.spawn().with_context(|| format!("cannot run {}", program.display()))?);
+    let master = MasterProcess(
+        command.spawn().with_context(|| format!("cannot run {}", program.display()))?,
+    );
     let seen = RefCell::new(Vec::new());
     let within = Duration::from_secs(options.deadline);
     let tally = stand_ins::serve(listener, usize::try_from(nodes)?, within, &mut |milestone| {
-        seen.borrow_mut().push((milestone, Reading::take(&master)));
+        seen.borrow_mut().push((milestone, ProcessReading::take(&master)));
     })?;
     ensure!(master.ends(within)?, "{} failed", program.display());
     let report: serde_json::Value = serde_json::from_slice(&fs::read(&output)?)?;
@@ -157,27 +158,27 @@ fn measure(options: &Options, program: &Path, nodes: u64) -> Result<Found> {
     fs::remove_file(&file)?;
     fs::remove_file(&output)?;
     let seen = seen.into_inner();
-    let at = |wanted: Milestone| -> Result<&Reading> {
+    let at = |wanted: MasterMilestone| -> Result<&ProcessReading> {
         let found = seen.iter().find(|(milestone, _)| *milestone == wanted);
         found.map(|(_, reading)| reading).with_context(|| format!("{wanted:?} never came"))
     };
     let node = if nodes >= COUNTED_NODES_MIN { Some(hold(options, nodes)?) } else { None };
-    Ok(found(options, nodes, planning_seconds, node, &Readings::of(at)?, &tally))
+    Ok(found(options, nodes, planning_seconds, node, &PhaseReadings::of(at)?, &tally))
 }
 
 fn found(
-    options: &Options,
+    options: &MasterOptions,
     nodes: u64,
     planning_seconds: f64,
-    node: Option<Held>,
-    readings: &Readings,
-    tally: &Tally,
-) -> Found {
-    let Readings { called, met, byte, started, end, finish } = readings;
+    node: Option<BytesPerNode>,
+    readings: &PhaseReadings,
+    tally: &MessageTally,
+) -> MasterResult {
+    let PhaseReadings { called, met, byte, started, end, finish } = readings;
     let per_node = |sum: u64| sum as f64 / nodes as f64;
     let per_receiver = |sum: u64| sum as f64 / tally.receivers as f64;
     let cpu_us = |from: Duration, to: Duration| (to - from).as_secs_f64() * 1e6 / nodes as f64;
-    Found {
+    MasterResult {
         nodes,
         rows: nodes * options.rows,
         planning_seconds,
@@ -223,7 +224,7 @@ fn specification(nodes: u64, rows: u64, port: u16) -> String {
 }
 
 /// What a master holds for each of so many nodes.
-fn hold(options: &Options, nodes: u64) -> Result<Held> {
+fn hold(options: &MasterOptions, nodes: u64) -> Result<BytesPerNode> {
     let per_node = |bytes: i64, count: u64| bytes as f64 / count as f64;
     let grown = growth(options, nodes / 2)? - growth(options, nodes / 4)?;
     let (laid_out, connection) = stand_ins::laid_out_bytes();
@@ -239,12 +240,12 @@ fn hold(options: &Options, nodes: u64) -> Result<Held> {
     let cipher =
         per_node(weighed.join().map_err(|_| anyhow!("the scales broke"))??, CIPHERS as u64);
     let socket = connection as f64;
-    Ok(Held { all, cipher, socket, state: all - cipher - socket })
+    Ok(BytesPerNode { all, cipher, socket, state: all - cipher - socket })
 }
 
 /// What a master in this process allocates and keeps from the first dial until it has told all
 /// nodes to prepare.
-fn growth(options: &Options, nodes: u64) -> Result<i64> {
+fn growth(options: &MasterOptions, nodes: u64) -> Result<i64> {
     stand_ins::make_room(2 * usize::try_from(nodes)?)?;
     let listener = TcpListener::bind(("0.0.0.0", 0))?;
     let text = specification(nodes, options.rows, listener.local_addr()?.port());
@@ -260,12 +261,12 @@ fn growth(options: &Options, nodes: u64) -> Result<i64> {
         usize::try_from(nodes)?,
         within,
         &mut |milestone| match milestone {
-            Milestone::FirstCall => {
+            MasterMilestone::FirstCall => {
                 // By then it has dialled as many as it does at once, and waits.
                 std::thread::sleep(Duration::from_millis(200));
                 before = counting::held_bytes();
             }
-            Milestone::AllAsked => after = counting::held_bytes(),
+            MasterMilestone::AllAsked => after = counting::held_bytes(),
             _ => {}
         },
     )?;
@@ -282,9 +283,9 @@ const COUNTED_NODES_MIN: u64 = 2000;
 const CIPHERS: usize = 1000;
 
 /// The master process; it ends with this value.
-struct Master(Child);
+struct MasterProcess(Child);
 
-impl Master {
+impl MasterProcess {
     /// Waits for its end, and says whether it was a success.
     fn ends(mut self, within: Duration) -> Result<bool> {
         let deadline = Instant::now() + within;
@@ -298,7 +299,7 @@ impl Master {
     }
 }
 
-impl Drop for Master {
+impl Drop for MasterProcess {
     fn drop(&mut self) {
         // One that has ended cannot be killed, and need not be.
         let _ = self.0.kill();
@@ -308,7 +309,7 @@ impl Drop for Master {
 
 /// Clocks and memory at one moment. What cannot be read of a master that has just ended is zero.
 #[derive(Clone, Copy)]
-struct Reading {
+struct ProcessReading {
     at: Instant,
     /// Processor time of the master, and of this thread.
     cpu: Duration,
@@ -317,10 +318,10 @@ struct Reading {
     memory_bytes_max: u64,
 }
 
-impl Reading {
-    fn take(master: &Master) -> Reading {
+impl ProcessReading {
+    fn take(master: &MasterProcess) -> ProcessReading {
         let pid = master.0.id();
-        Reading {
+        ProcessReading {
             at: Instant::now(),
             cpu: cpu(&format!("/proc/{pid}/schedstat")).unwrap_or_default(),
             own_cpu: cpu("/proc/thread-self/schedstat").unwrap_or_default(),
@@ -331,24 +332,24 @@ impl Reading {
 }
 
 /// The readings that figures are made of.
-struct Readings {
-    called: Reading,
-    met: Reading,
-    byte: Reading,
-    started: Reading,
-    finish: Reading,
-    end: Reading,
+struct PhaseReadings {
+    called: ProcessReading,
+    met: ProcessReading,
+    byte: ProcessReading,
+    started: ProcessReading,
+    finish: ProcessReading,
+    end: ProcessReading,
 }
 
-impl Readings {
-    fn of<'a>(at: impl Fn(Milestone) -> Result<&'a Reading>) -> Result<Readings> {
-        Ok(Readings {
-            called: *at(Milestone::FirstCall)?,
-            met: *at(Milestone::AllMet)?,
-            byte: *at(Milestone::FirstByte)?,
-            started: *at(Milestone::LastStart)?,
-            finish: *at(Milestone::FirstFinish)?,
-            end: *at(Milestone::AllClosed)?,
+impl PhaseReadings {
+    fn of<'a>(at: impl Fn(MasterMilestone) -> Result<&'a ProcessReading>) -> Result<PhaseReadings> {
+        Ok(PhaseReadings {
+            called: *at(MasterMilestone::FirstCall)?,
+            met: *at(MasterMilestone::AllMet)?,
+            byte: *at(MasterMilestone::FirstByte)?,
+            started: *at(MasterMilestone::LastStart)?,
+            finish: *at(MasterMilestone::FirstFinish)?,
+            end: *at(MasterMilestone::AllClosed)?,
         })
     }
 }
@@ -368,7 +369,7 @@ fn memory_bytes(pid: u32, field: &str) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
-fn table(all: &[Found]) -> Table {
+fn table(all: &[MasterResult]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header([
         "nodes",
@@ -390,7 +391,7 @@ fn table(all: &[Found]) -> Table {
         "entries",
     ]);
     for found in all {
-        let held = |of: fn(&Held) -> f64| {
+        let held = |of: fn(&BytesPerNode) -> f64| {
             found.node.as_ref().map_or(String::new(), |held| format!("{:.0}", of(held)))
         };
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -418,15 +419,19 @@ fn table(all: &[Found]) -> Table {
 }
 
 /// What is promised of a master, for the largest size.
-fn bars(found: &Found) -> Vec<(&'static str, Bar, f64)> {
+fn bars(found: &MasterResult) -> Vec<(&'static str, Threshold, f64)> {
     let state = found.node.map_or(f64::NAN, |held| held.state);
     vec![
-        ("bytes of state for an idle node, beyond socket and cipher", Bar::AtMost(256.0), state),
-        ("messages of a node", Bar::AtMost(4.0), found.messages_max as f64),
-        ("bytes of them, at the mean", Bar::AtMost(1024.0), found.message_bytes),
+        (
+            "bytes of state for an idle node, beyond socket and cipher",
+            Threshold::AtMost(256.0),
+            state,
+        ),
+        ("messages of a node", Threshold::AtMost(4.0), found.messages_max as f64),
+        ("bytes of them, at the mean", Threshold::AtMost(1024.0), found.message_bytes),
         (
             "seconds from the last session to the first byte",
-            Bar::AtMost(2.0),
+            Threshold::AtMost(2.0),
             found.first_byte_seconds,
         ),
     ]

@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 
-use crate::cluster::{SKIPPED, Tools};
+use crate::cluster::{LabTools, SKIPPED};
 
 /// What is measured, and what becomes of what was found.
 #[derive(Args)]
-pub(crate) struct Common {
+pub(crate) struct CommonOptions {
     /// Writes everything that was measured to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -22,7 +22,7 @@ pub(crate) struct Common {
     strict: bool,
 }
 
-impl Common {
+impl CommonOptions {
     pub(crate) fn program(&self) -> Result<PathBuf> {
         program_beside(self.cep_fast.as_deref())
     }
@@ -43,20 +43,20 @@ impl Common {
 
 /// The same for what runs in labs of shaped NICs.
 #[derive(Args)]
-pub(crate) struct InLabs {
+pub(crate) struct LabOptions {
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonOptions,
     /// The script that makes the lab.
     #[arg(long, default_value = "tools/netlab")]
     netlab: PathBuf,
 }
 
-impl InLabs {
+impl LabOptions {
     /// The programs that labs are made with, once this process can look after them. Where labs are
     /// not allowed it ends.
     #[allow(clippy::print_stderr, reason = "why nothing is measured goes there")]
-    pub(crate) fn tools(&self) -> Result<Tools> {
-        let tools = Tools { netlab: self.netlab.clone(), cep_fast: self.common.program()? };
+    pub(crate) fn tools(&self) -> Result<LabTools> {
+        let tools = LabTools { netlab: self.netlab.clone(), cep_fast: self.common.program()? };
         if let Some(reason) = tools.forbidden()? {
             eprintln!("skipped: {reason}");
             std::process::exit(SKIPPED);

@@ -15,7 +15,7 @@ use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 
 #[derive(Args)]
-pub(crate) struct Options {
+pub(crate) struct PlanOptions {
     /// The most rows; sizes grow tenfold from 100.
     #[arg(long, default_value_t = 100_000)]
     rows: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Options {
 const STEP_BYTES: u64 = 1 << 24;
 
 #[allow(clippy::print_stdout, reason = "results go to standard output")]
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &PlanOptions) -> Result<()> {
     let program = crate::options::program_beside(options.cep_fast.as_deref())?;
     std::fs::create_dir_all(&options.dir)
         .with_context(|| format!("cannot make {}", options.dir.display()))?;
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             for scheduler in
                 ["greedy", "lp"].into_iter().filter(|name| *name != "lp" || rows <= options.lp_rows)
             {
-                let plans: Vec<Plan> = (0..options.rounds)
+                let plans: Vec<PlanResult> = (0..options.rounds)
                     .map(|_| plan(&program, &file, scheduler))
                     .collect::<Result<_>>()?;
                 let seconds = plans.iter().map(|plan| plan.seconds).fold(f64::INFINITY, f64::min);
@@ -96,14 +96,14 @@ fn specification(rows: u64, overlap: u64) -> String {
 }
 
 /// What one plan came to.
-pub(crate) struct Plan {
+pub(crate) struct PlanResult {
     pub(crate) seconds: f64,
     pub(crate) predicted: f64,
     pub(crate) bound: f64,
 }
 
 /// Has the program plan a specification.
-pub(crate) fn plan(program: &Path, spec: &Path, scheduler: &str) -> Result<Plan> {
+pub(crate) fn plan(program: &Path, spec: &Path, scheduler: &str) -> Result<PlanResult> {
     let mut command = Command::new(program);
     command.arg("plan").arg(spec).args(["--scheduler", scheduler]);
     let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;
@@ -118,7 +118,7 @@ pub(crate) fn plan(program: &Path, spec: &Path, scheduler: &str) -> Result<Plan>
             line.split_once(before).with_context(|| format!("no {before:?} in {line}"))?;
         Ok(number.trim().split(' ').next().unwrap_or_default().parse()?)
     };
-    Ok(Plan {
+    Ok(PlanResult {
         seconds: number("scheduler", ", in ")?,
         predicted: number("predicted", "predicted")?,
         bound: number("bound", "bound")?,

@@ -36,7 +36,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// A process that was started and has not been waited for.
-pub(crate) struct Running {
+pub(crate) struct RunningProcess {
     name: String,
     child: Child,
     ended: Receiver<Instant>,
@@ -50,7 +50,7 @@ pub(crate) struct Running {
 }
 
 /// What a process that succeeded left.
-pub(crate) struct Finished {
+pub(crate) struct FinishedProcess {
     /// What it wrote to its standard output.
     pub(crate) output: String,
     /// From its start to its end.
@@ -58,7 +58,7 @@ pub(crate) struct Finished {
 }
 
 /// How a process ended, well or not.
-pub(crate) struct Ended {
+pub(crate) struct EndedProcess {
     pub(crate) status: ExitStatus,
     /// What it wrote to its standard output.
     pub(crate) output: String,
@@ -68,14 +68,14 @@ pub(crate) struct Ended {
     pub(crate) seconds: f64,
 }
 
-impl Running {
+impl RunningProcess {
     /// Starts `command`, which may run for `limit`; its output goes to files in `folder`.
     pub(crate) fn start(
         name: &str,
         mut command: Command,
         folder: &Path,
         limit: Duration,
-    ) -> Result<Running> {
+    ) -> Result<RunningProcess> {
         let (output, errors) =
             (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
         command.stdout(File::create(&output)?).stderr(File::create(&errors)?);
@@ -83,25 +83,25 @@ impl Running {
         let child = command.spawn().with_context(|| format!("{name}: cannot start {command:?}"))?;
         let ended = watch(Pid::from_raw(child.id().cast_signed()));
         let (name, deadline) = (name.to_owned(), started + limit);
-        Ok(Running { name, child, ended, end: None, started, deadline, output, errors })
+        Ok(RunningProcess { name, child, ended, end: None, started, deadline, output, errors })
     }
 
     /// Waits for a good end.
     ///
     /// # Errors
     /// The process failed, or its deadline passed: then it is killed first.
-    pub(crate) fn finish(self) -> Result<Finished> {
+    pub(crate) fn finish(self) -> Result<FinishedProcess> {
         let name = self.name.clone();
-        let Ended { status, output, complaint, seconds } = self.wait()?;
+        let EndedProcess { status, output, complaint, seconds } = self.wait()?;
         ensure!(status.success(), "{name} ended with {status}{complaint}");
-        Ok(Finished { output, seconds })
+        Ok(FinishedProcess { output, seconds })
     }
 
     /// Waits for the end, good or not.
     ///
     /// # Errors
     /// The deadline passed: then the process is killed first.
-    pub(crate) fn wait(mut self) -> Result<Ended> {
+    pub(crate) fn wait(mut self) -> Result<EndedProcess> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if !self.has_ended(left) {
             self.child.kill()?;
@@ -117,7 +117,7 @@ impl Running {
         let output =
             fs::read_to_string(&self.output).with_context(|| format!("{}: output", self.name))?;
         let seconds = (self.end.unwrap_or(self.deadline) - self.started).as_secs_f64();
-        Ok(Ended { status, output, complaint: self.log_tail(), seconds })
+        Ok(EndedProcess { status, output, complaint: self.log_tail(), seconds })
     }
 
     /// Whether it has ended; waits up to `patience` for that.
@@ -217,7 +217,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProcess {
     /// A server goes when its user is done with it. Nothing can be done here about one that cannot
     /// be stopped: `reap` kills what is left.
     fn drop(&mut self) {
@@ -331,11 +331,11 @@ fn duration(time: TimeVal) -> Duration {
 mod tests {
     use super::*;
 
-    fn shell(script: &str, limit: Duration) -> Result<Finished> {
+    fn shell(script: &str, limit: Duration) -> Result<FinishedProcess> {
         let folder = tempfile::tempdir().unwrap();
         let mut shell = command("sh");
         shell.args(["-c", script]);
-        Running::start("shell", shell, folder.path(), limit).unwrap().finish()
+        RunningProcess::start("shell", shell, folder.path(), limit).unwrap().finish()
     }
 
     #[test]

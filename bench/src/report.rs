@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use comfy_table::Table;
 use serde::Serialize;
 
-use crate::bar::Bar;
-use crate::contenders::Scenario;
-use crate::loopback::{Outcome, Sample};
+use crate::bar::Threshold;
+use crate::contenders::BenchScenario;
+use crate::loopback::{ContenderOutcome, RunSample};
 
 /// The contenders that are not peers.
 const OURS: &str = "ours";
@@ -20,13 +20,13 @@ const IPERF: [&str; 3] = ["iperf3", "iperf3-p2", "iperf3-p4"];
 
 /// Everything that one benchmark found.
 #[derive(Serialize)]
-pub(crate) struct Report {
+pub(crate) struct BenchReport {
     pub(crate) bytes: u64,
     pub(crate) rounds: u32,
-    pub(crate) machine: Machine,
-    pub(crate) outcomes: Vec<Outcome>,
-    pub(crate) medians: Vec<Median>,
-    pub(crate) ratios: Vec<Ratio>,
+    pub(crate) machine: BenchMachine,
+    pub(crate) outcomes: Vec<ContenderOutcome>,
+    pub(crate) medians: Vec<ContenderMedian>,
+    pub(crate) ratios: Vec<FigureRatio>,
 }
 
 /// Keeps everything that a benchmark found in a file.
@@ -37,16 +37,16 @@ pub(crate) fn write(file: &Path, found: &impl Serialize) -> Result<()> {
 
 /// What the figures depend on beside the programs.
 #[derive(Serialize)]
-pub(crate) struct Machine {
+pub(crate) struct BenchMachine {
     pub(crate) core_count: usize,
     /// Processes that wanted a core in the minute before the first run: above about a half,
     /// somebody else was working too.
     pub(crate) load_before: f64,
 }
 
-impl Machine {
+impl BenchMachine {
     /// This machine, now.
-    pub(crate) fn look() -> Result<Machine> {
+    pub(crate) fn look() -> Result<BenchMachine> {
         let core_count = std::thread::available_parallelism()?.get();
         let load = std::fs::read_to_string("/proc/loadavg").context("/proc is not mounted")?;
         let load_before = load
@@ -54,14 +54,14 @@ impl Machine {
             .next()
             .and_then(|load| load.parse().ok())
             .context("no figure in /proc/loadavg")?;
-        Ok(Machine { core_count, load_before })
+        Ok(BenchMachine { core_count, load_before })
     }
 }
 
 /// The medians of one contender in one scenario, each figure by itself.
 #[derive(Serialize, Clone, Copy)]
-pub(crate) struct Median {
-    pub(crate) scenario: Scenario,
+pub(crate) struct ContenderMedian {
+    pub(crate) scenario: BenchScenario,
     pub(crate) contender: &'static str,
     pub(crate) gbit_per_s: Option<f64>,
     pub(crate) wall_gbit_per_s: f64,
@@ -70,13 +70,13 @@ pub(crate) struct Median {
 
 /// One of our figures as a multiple of another's.
 #[derive(Serialize)]
-pub(crate) struct Ratio {
-    pub(crate) scenario: Scenario,
-    pub(crate) what: What,
+pub(crate) struct FigureRatio {
+    pub(crate) scenario: BenchScenario,
+    pub(crate) what: RatioKind,
     pub(crate) of: &'static str,
     pub(crate) over: &'static str,
     pub(crate) ratio: f64,
-    pub(crate) bar: Option<Bar>,
+    pub(crate) bar: Option<Threshold>,
     /// Whether the bar holds, where there is one.
     pub(crate) holds: Option<bool>,
 }
@@ -84,7 +84,7 @@ pub(crate) struct Ratio {
 /// What a ratio is of.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum What {
+pub(crate) enum RatioKind {
     /// The rate of the data alone, where both programs tell it.
     Rate,
     /// The rate of the whole command, otherwise.
@@ -93,19 +93,27 @@ pub(crate) enum What {
     Cpu,
 }
 
-impl Report {
-    pub(crate) fn new(bytes: u64, rounds: u32, machine: Machine, outcomes: Vec<Outcome>) -> Report {
-        let medians: Vec<Median> = outcomes.iter().filter_map(Median::of).collect();
-        let ratios =
-            Scenario::ALL.into_iter().flat_map(|scenario| ratios(scenario, &medians)).collect();
-        Report { bytes, rounds, machine, outcomes, medians, ratios }
+impl BenchReport {
+    pub(crate) fn new(
+        bytes: u64,
+        rounds: u32,
+        machine: BenchMachine,
+        outcomes: Vec<ContenderOutcome>,
+    ) -> BenchReport {
+        let medians: Vec<ContenderMedian> =
+            outcomes.iter().filter_map(ContenderMedian::of).collect();
+        let ratios = BenchScenario::ALL
+            .into_iter()
+            .flat_map(|scenario| ratios(scenario, &medians))
+            .collect();
+        BenchReport { bytes, rounds, machine, outcomes, medians, ratios }
     }
 
     /// The tables for people.
     pub(crate) fn table(&self) -> String {
-        let Machine { core_count, load_before } = self.machine;
+        let BenchMachine { core_count, load_before } = self.machine;
         let mut text = format!("{core_count} cores, load before the first run {load_before}\n");
-        for scenario in Scenario::ALL {
+        for scenario in BenchScenario::ALL {
             if self.outcomes.iter().any(|outcome| outcome.scenario == scenario) {
                 text += &format!("\n{}\n{}\n", scenario.title(), self.scenario_table(scenario));
             }
@@ -121,7 +129,7 @@ impl Report {
         self.ratios.iter().any(|ratio| ratio.holds == Some(false))
     }
 
-    fn scenario_table(&self, scenario: Scenario) -> Table {
+    fn scenario_table(&self, scenario: BenchScenario) -> Table {
         let mut table = Table::new();
         table.set_header(["", "Gbit/s", "whole command, Gbit/s", "CPU s/GiB", "rounds"]);
         for outcome in self.outcomes.iter().filter(|outcome| outcome.scenario == scenario) {
@@ -148,13 +156,13 @@ impl Report {
     }
 }
 
-impl Median {
+impl ContenderMedian {
     /// The medians of an outcome that has samples.
-    fn of(outcome: &Outcome) -> Option<Median> {
-        let over = |figure: fn(&Sample) -> Option<f64>| {
+    fn of(outcome: &ContenderOutcome) -> Option<ContenderMedian> {
+        let over = |figure: fn(&RunSample) -> Option<f64>| {
             median(outcome.samples.iter().filter_map(figure).collect())
         };
-        Some(Median {
+        Some(ContenderMedian {
             scenario: outcome.scenario,
             contender: outcome.contender,
             gbit_per_s: over(|sample| sample.gbit_per_s),
@@ -165,8 +173,9 @@ impl Median {
 }
 
 /// Ours over the raw limit, over the best iperf3, and over the fastest of the others.
-fn ratios(scenario: Scenario, medians: &[Median]) -> Vec<Ratio> {
-    let here: Vec<&Median> = medians.iter().filter(|median| median.scenario == scenario).collect();
+fn ratios(scenario: BenchScenario, medians: &[ContenderMedian]) -> Vec<FigureRatio> {
+    let here: Vec<&ContenderMedian> =
+        medians.iter().filter(|median| median.scenario == scenario).collect();
     let named = |name: &str| here.iter().copied().find(|median| median.contender == name);
     let Some(ours) = named(OURS) else { return Vec::new() };
     let is_peer = |name: &str| {
@@ -176,17 +185,23 @@ fn ratios(scenario: Scenario, medians: &[Median]) -> Vec<Ratio> {
     if let Some(raw) =
         hardest(ours, here.iter().copied().filter(|median| RAW.contains(&median.contender)))
     {
-        let part = if scenario == Scenario::MemoryToMemory { 0.95 } else { 0.9 };
-        found.push(rate(ours, raw, Some(Bar::AtLeast(part))));
+        let part = if scenario == BenchScenario::MemoryToMemory { 0.95 } else { 0.9 };
+        found.push(rate(ours, raw, Some(Threshold::AtLeast(part))));
     }
     if let Some(iperf) =
         hardest(ours, here.iter().copied().filter(|median| IPERF.contains(&median.contender)))
     {
-        found.push(rate(ours, iperf, Some(Bar::AtLeast(0.9))));
+        found.push(rate(ours, iperf, Some(Threshold::AtLeast(0.9))));
         let cpu = ours.cpu_seconds_per_gib / iperf.cpu_seconds_per_gib;
-        found.push(Ratio::new(ours, iperf, What::Cpu, cpu, Some(Bar::AtMost(1.3))));
+        found.push(FigureRatio::new(
+            ours,
+            iperf,
+            RatioKind::Cpu,
+            cpu,
+            Some(Threshold::AtMost(1.3)),
+        ));
         found.extend(
-            named(UNCHECKED).map(|unchecked| rate(unchecked, iperf, Some(Bar::AtLeast(1.0)))),
+            named(UNCHECKED).map(|unchecked| rate(unchecked, iperf, Some(Threshold::AtLeast(1.0)))),
         );
     }
     let peers = here.iter().copied().filter(|median| is_peer(median.contender));
@@ -195,28 +210,37 @@ fn ratios(scenario: Scenario, medians: &[Median]) -> Vec<Ratio> {
 }
 
 /// The one that we are least ahead of.
-fn hardest<'a>(ours: &Median, others: impl Iterator<Item = &'a Median>) -> Option<&'a Median> {
+fn hardest<'a>(
+    ours: &ContenderMedian,
+    others: impl Iterator<Item = &'a ContenderMedian>,
+) -> Option<&'a ContenderMedian> {
     others.min_by(|a, b| rate(ours, a, None).ratio.total_cmp(&rate(ours, b, None).ratio))
 }
 
 /// Like with like: the data's rate where both programs tell it, the whole command's otherwise.
-fn rate(of: &Median, over: &Median, bar: Option<Bar>) -> Ratio {
+fn rate(of: &ContenderMedian, over: &ContenderMedian, bar: Option<Threshold>) -> FigureRatio {
     match of.gbit_per_s.zip(over.gbit_per_s) {
-        Some((mine, theirs)) => Ratio::new(of, over, What::Rate, mine / theirs, bar),
-        None => Ratio::new(
+        Some((mine, theirs)) => FigureRatio::new(of, over, RatioKind::Rate, mine / theirs, bar),
+        None => FigureRatio::new(
             of,
             over,
-            What::WholeCommandRate,
+            RatioKind::WholeCommandRate,
             of.wall_gbit_per_s / over.wall_gbit_per_s,
             bar,
         ),
     }
 }
 
-impl Ratio {
-    fn new(of: &Median, over: &Median, what: What, ratio: f64, bar: Option<Bar>) -> Ratio {
+impl FigureRatio {
+    fn new(
+        of: &ContenderMedian,
+        over: &ContenderMedian,
+        what: RatioKind,
+        ratio: f64,
+        bar: Option<Threshold>,
+    ) -> FigureRatio {
         let holds = bar.map(|bar| bar.holds(ratio));
-        Ratio {
+        FigureRatio {
             scenario: of.scenario,
             what,
             of: of.contender,
@@ -229,9 +253,9 @@ impl Ratio {
 
     fn line(&self) -> String {
         let what = match self.what {
-            What::Rate => "data",
-            What::WholeCommandRate => "whole command",
-            What::Cpu => "CPU",
+            RatioKind::Rate => "data",
+            RatioKind::WholeCommandRate => "whole command",
+            RatioKind::Cpu => "CPU",
         };
         let held = self.bar.map_or_else(String::new, |bar| {
             format!(
@@ -265,9 +289,9 @@ pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn of(contender: &'static str, data: Option<f64>, wall: f64) -> Median {
-        let scenario = Scenario::FileToFile;
-        Median {
+    fn of(contender: &'static str, data: Option<f64>, wall: f64) -> ContenderMedian {
+        let scenario = BenchScenario::FileToFile;
+        ContenderMedian {
             scenario,
             contender,
             gbit_per_s: data,
@@ -293,12 +317,15 @@ mod tests {
             of("slow", None, 2.0),
             of("fast", None, 8.0),
         ];
-        let ratios = ratios(Scenario::FileToFile, &medians);
-        let found: Vec<(&str, f64, What)> =
+        let ratios = ratios(BenchScenario::FileToFile, &medians);
+        let found: Vec<(&str, f64, RatioKind)> =
             ratios.iter().map(|r| (r.over, r.ratio, r.what)).collect();
-        assert_eq!(found, [(RAW[1], 0.8, What::Rate), ("fast", 2.0, What::WholeCommandRate)]);
+        assert_eq!(
+            found,
+            [(RAW[1], 0.8, RatioKind::Rate), ("fast", 2.0, RatioKind::WholeCommandRate)]
+        );
         assert_eq!(ratios[0].holds, Some(false), "a bar of 0.9");
-        assert!(super::ratios(Scenario::MemoryToMemory, &medians).is_empty());
+        assert!(super::ratios(BenchScenario::MemoryToMemory, &medians).is_empty());
     }
 
     #[test]
@@ -311,13 +338,13 @@ mod tests {
             of(IPERF[0], Some(30.0), 30.0),
             fast,
         ];
-        let ratios = ratios(Scenario::FileToFile, &medians);
-        let found: Vec<(&str, &str, What, f64, Option<bool>)> =
+        let ratios = ratios(BenchScenario::FileToFile, &medians);
+        let found: Vec<(&str, &str, RatioKind, f64, Option<bool>)> =
             ratios.iter().map(|r| (r.of, r.over, r.what, r.ratio, r.holds)).collect();
         let expected = [
-            (OURS, IPERF[2], What::Rate, 0.95, Some(true)),
-            (OURS, IPERF[2], What::Cpu, 2.0, Some(false)),
-            (UNCHECKED, IPERF[2], What::Rate, 1.0, Some(true)),
+            (OURS, IPERF[2], RatioKind::Rate, 0.95, Some(true)),
+            (OURS, IPERF[2], RatioKind::Cpu, 2.0, Some(false)),
+            (UNCHECKED, IPERF[2], RatioKind::Rate, 1.0, Some(true)),
         ];
         assert_eq!(found, expected);
     }

@@ -5,13 +5,13 @@ use serde::Serialize;
 
 /// Counters that were read now and then. Times are seconds from a start that the reader chose.
 #[derive(Serialize, Default)]
-pub(crate) struct Series {
+pub(crate) struct CounterSeries {
     seconds: Vec<f64>,
     /// For each time, the bytes that each NIC had received.
     received: Vec<Vec<u64>>,
 }
 
-impl Series {
+impl CounterSeries {
     /// Adds a reading, later than those before.
     pub(crate) fn push(&mut self, seconds: f64, received: Vec<u64>) {
         self.seconds.push(seconds);
@@ -73,8 +73,8 @@ mod tests {
     use super::*;
 
     /// One NIC at 1 Gbit/s for two seconds and idle for the third, another the other way round.
-    fn series() -> Series {
-        let mut series = Series::default();
+    fn series() -> CounterSeries {
+        let mut series = CounterSeries::default();
         for (seconds, counts) in
             [(0.0, [1000, 0]), (1.0, [125_001_000, 0]), (2.0, [250_001_000, 0])]
         {

@@ -16,12 +16,12 @@ use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use serde::Serialize;
 
-use crate::lab::Lab;
-use crate::options::Common;
-use crate::process::{self, Running};
+use crate::lab::WorkDir;
+use crate::options::CommonOptions;
+use crate::process::{self, RunningProcess};
 
 #[derive(Args)]
-pub(crate) struct Options {
+pub(crate) struct SoakOptions {
     /// Transfers in all.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(2..))]
     transfers: u32,
@@ -39,7 +39,7 @@ pub(crate) struct Options {
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
     #[command(flatten)]
-    common: Common,
+    common: CommonOptions,
 }
 
 /// Kinds of transfers: two to nothing, two to files, one between two replicas, two that fail, one
@@ -54,7 +54,7 @@ const TRANSFER_WITHIN: Duration = Duration::from_secs(60);
 /// The files that are copied: odd sizes, one larger than the usual block.
 const FILES: [u64; 3] = [1, 70_001, 3_000_001];
 
-impl Options {
+impl SoakOptions {
     /// The kind of one of the transfers.
     fn kind_of(&self, number: u32) -> u32 {
         match self.kind.len() {
@@ -66,7 +66,7 @@ impl Options {
 
 /// What a daemon holds.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
-struct Held {
+struct DaemonUsage {
     resident_kib: u64,
     descriptors: usize,
     threads: u64,
@@ -74,9 +74,9 @@ struct Held {
 
 /// What both daemons hold after so many transfers.
 #[derive(Serialize, Clone, Debug)]
-struct Look {
+struct SoakSample {
     transfers: u32,
-    daemons: Vec<Held>,
+    daemons: Vec<DaemonUsage>,
 }
 
 #[allow(
@@ -84,11 +84,11 @@ struct Look {
     clippy::print_stderr,
     reason = "results go to standard output, progress beside them"
 )]
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &SoakOptions) -> Result<()> {
     let program = options.common.program()?;
     crate::options::adopt_orphans()?;
-    let lab = Lab::new(&options.dir, 0, Duration::from_secs(24 * 3600))?;
-    let soak = Soak::begin(&lab, &program)?;
+    let lab = WorkDir::new(&options.dir, 0, Duration::from_secs(24 * 3600))?;
+    let soak = SoakDaemons::begin(&lab, &program)?;
     let warm = options.warm.clamp(1, options.transfers - 1);
     let step = ((options.transfers - warm) / LOOKS).max(1);
     let mut looks = Vec::new();
@@ -116,14 +116,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Two daemons, and what they copy.
-struct Soak<'a> {
-    lab: &'a Lab,
-    daemons: [Running; 2],
+struct SoakDaemons<'a> {
+    lab: &'a WorkDir,
+    daemons: [RunningProcess; 2],
     addresses: [String; 2],
 }
 
-impl<'a> Soak<'a> {
-    fn begin(lab: &'a Lab, program: &Path) -> Result<Soak<'a>> {
+impl<'a> SoakDaemons<'a> {
+    fn begin(lab: &'a WorkDir, program: &Path) -> Result<SoakDaemons<'a>> {
         let mut keygen = process::command(program);
         keygen.arg("keygen").arg(lab.path("key"));
         lab.start("keygen", keygen)?.finish()?;
@@ -132,7 +132,7 @@ impl<'a> Soak<'a> {
                 (0..bytes).map(|place| (place * 7 + place / 251) as u8).collect();
             fs::write(lab.path(&format!("source{at}")), content)?;
         }
-        let daemon = |name: &str| -> Result<(Running, String)> {
+        let daemon = |name: &str| -> Result<(RunningProcess, String)> {
             let port = process::free_port()?;
             let address = format!("127.0.0.1:{port}");
             let mut command = process::command(program);
@@ -145,7 +145,7 @@ impl<'a> Soak<'a> {
             Ok((daemon, address))
         };
         let ((one, at_one), (other, at_other)) = (daemon("sender")?, daemon("receiver")?);
-        Ok(Soak { lab, daemons: [one, other], addresses: [at_one, at_other] })
+        Ok(SoakDaemons { lab, daemons: [one, other], addresses: [at_one, at_other] })
     }
 
     /// Runs one transfer to the end that it should come to.
@@ -224,23 +224,23 @@ impl<'a> Soak<'a> {
 
     /// What the daemons hold once they are at rest: as few descriptors and threads as at the look
     /// before, or as they have when they stay so.
-    fn look(&self, transfers: u32) -> Result<Look> {
+    fn look(&self, transfers: u32) -> Result<SoakSample> {
         let deadline = Instant::now() + REST_WITHIN;
         let mut daemons = Vec::new();
         for daemon in &self.daemons {
-            let mut held = Held::of(daemon.id())?;
+            let mut held = DaemonUsage::of(daemon.id())?;
             let mut quiet = 0;
             // A master that is gone has said good-bye; files are closed by workers behind that.
             while quiet < 20 && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(50));
-                let now = Held::of(daemon.id())?;
+                let now = DaemonUsage::of(daemon.id())?;
                 let stays = (now.descriptors, now.threads) == (held.descriptors, held.threads);
                 quiet = if stays { quiet + 1 } else { 0 };
                 held = now;
             }
             daemons.push(held);
         }
-        Ok(Look { transfers, daemons })
+        Ok(SoakSample { transfers, daemons })
     }
 }
 
@@ -259,8 +259,8 @@ fn expect(outcome: &cep_fast::Result<cep_fast::Report>, code: u8) -> Result<()> 
     }
 }
 
-impl Held {
-    fn of(pid: u32) -> Result<Held> {
+impl DaemonUsage {
+    fn of(pid: u32) -> Result<DaemonUsage> {
         let status =
             fs::read_to_string(format!("/proc/{pid}/status")).context("the daemon is gone")?;
         let number = |name: &str| {
@@ -268,7 +268,7 @@ impl Held {
             line.and_then(|line| line.split_whitespace().next()?.parse().ok())
         };
         let missing = || format!("/proc/{pid}/status has no such line");
-        Ok(Held {
+        Ok(DaemonUsage {
             resident_kib: number("VmRSS:").with_context(missing)?,
             descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
             threads: number("Threads:").with_context(missing)?,
@@ -277,7 +277,7 @@ impl Held {
 }
 
 /// What has grown since the first look, in words.
-fn growth(looks: &[Look], growth_kib: u64) -> Vec<String> {
+fn growth(looks: &[SoakSample], growth_kib: u64) -> Vec<String> {
     let (Some(first), Some(last)) = (looks.first(), looks.last()) else { return Vec::new() };
     let mut grown = Vec::new();
     for (at, (before, after)) in first.daemons.iter().zip(&last.daemons).enumerate() {
@@ -301,7 +301,7 @@ fn growth(looks: &[Look], growth_kib: u64) -> Vec<String> {
     grown
 }
 
-fn table(looks: &[Look]) -> String {
+fn table(looks: &[SoakSample]) -> String {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header([
         "transfers",
@@ -309,7 +309,8 @@ fn table(looks: &[Look]) -> String {
         "receiver KiB, fds, threads",
     ]);
     for look in looks {
-        let held = |it: &Held| format!("{}, {}, {}", it.resident_kib, it.descriptors, it.threads);
+        let held =
+            |it: &DaemonUsage| format!("{}, {}, {}", it.resident_kib, it.descriptors, it.threads);
         let mut row = vec![look.transfers.to_string()];
         row.extend(look.daemons.iter().map(held));
         table.add_row(row);
@@ -323,8 +324,9 @@ mod tests {
 
     #[test]
     fn what_grows_is_named_and_what_is_level_is_not() {
-        let held = |resident_kib, descriptors, threads| Held { resident_kib, descriptors, threads };
-        let look = |transfers, one, other| Look { transfers, daemons: vec![one, other] };
+        let held =
+            |resident_kib, descriptors, threads| DaemonUsage { resident_kib, descriptors, threads };
+        let look = |transfers, one, other| SoakSample { transfers, daemons: vec![one, other] };
         let first = look(500, held(6000, 11, 2), held(6000, 11, 2));
         let level = look(5000, held(7024, 11, 2), held(5000, 11, 2));
         assert!(growth(&[first.clone(), level], 1024).is_empty());

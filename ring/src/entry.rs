@@ -8,11 +8,11 @@ use std::ops::Range;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{opcode, types};
 
-use crate::op::Op;
+use crate::op::RingOp;
 use crate::slots::Slot;
 
 /// What an entry needs beyond the operation.
-pub(crate) struct Context {
+pub(crate) struct EntryContext {
     /// The descriptor, or with `fixed_file` the place in the ring's file table; unused by a
     /// cancellation.
     pub(crate) file: i32,
@@ -24,33 +24,33 @@ pub(crate) struct Context {
 }
 
 /// Builds the entry of `op`. The range has been checked against the slot.
-pub(crate) fn build(op: &Op, context: &Context) -> Entry {
+pub(crate) fn build(op: &RingOp, context: &EntryContext) -> Entry {
     let file = types::Fd(context.file);
     let entry = match op {
-        Op::Recv { slot, range, wait_all, .. } => {
+        RingOp::Recv { slot, range, wait_all, .. } => {
             let flags = if *wait_all { libc::MSG_WAITALL } else { 0 };
             opcode::Recv::new(file, address(slot, range), bytes(range)).flags(flags).build()
         }
-        Op::Send { slot, range, more, .. } => {
+        RingOp::Send { slot, range, more, .. } => {
             let flags = if *more { SEND_FLAGS | libc::MSG_MORE } else { SEND_FLAGS };
             opcode::Send::new(file, address(slot, range), bytes(range)).flags(flags).build()
         }
-        Op::SendZc { slot, range, .. } => {
+        RingOp::SendZc { slot, range, .. } => {
             opcode::SendZc::new(file, address(slot, range), bytes(range))
                 .flags(SEND_FLAGS)
                 .zc_flags(SEND_ZC_REPORT_USAGE)
                 .buf_index(context.buffer)
                 .build()
         }
-        Op::Read { slot, range, offset, nowait, .. } => {
+        RingOp::Read { slot, range, offset, nowait, .. } => {
             read(file, context, address(slot, range), range, *offset, *nowait)
         }
-        Op::Write { slot, range, offset, .. } => {
+        RingOp::Write { slot, range, offset, .. } => {
             write(file, context, address(slot, range), range, *offset)
         }
-        Op::SendFile { .. } => unreachable!("the thread sends files itself"),
-        Op::Sync { .. } => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
-        Op::Cancel { .. } => return opcode::AsyncCancel::new(context.cancel_key).build(),
+        RingOp::SendFile { .. } => unreachable!("the thread sends files itself"),
+        RingOp::Sync { .. } => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
+        RingOp::Cancel { .. } => return opcode::AsyncCancel::new(context.cancel_key).build(),
     };
     if context.fixed_file { entry.flags(Flags::FIXED_FILE) } else { entry }
 }
@@ -58,7 +58,7 @@ pub(crate) fn build(op: &Op, context: &Context) -> Entry {
 /// `READ_FIXED` spares the kernel looking up and pinning the pages; `READ` gives the same bytes.
 fn read(
     file: types::Fd,
-    context: &Context,
+    context: &EntryContext,
     to: *mut u8,
     range: &Range<usize>,
     offset: u64,
@@ -76,7 +76,7 @@ fn read(
 
 fn write(
     file: types::Fd,
-    context: &Context,
+    context: &EntryContext,
     from: *mut u8,
     range: &Range<usize>,
     offset: u64,

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::Io;
-use crate::files::{Cached, FileId};
-use crate::op::{Completion, Op, Refused, Stage};
-use crate::plain::Plain;
+use crate::RingIo;
+use crate::files::{CachedPages, FileId};
+use crate::op::{Completion, CompletionStage, RefusedOp, RingOp};
+use crate::plain::PlainRing;
 use crate::slots::PAGE_BYTES;
 use crate::waker::Waker;
 
 /// How a [`Faulty`] ring misbehaves. The default: not at all.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
+pub struct RingFaults {
     /// Of 1000 reads and receptions without `wait_all`, how many move only a part.
     pub short_reads_per_mille: u16,
     /// Of 1000 writes and sends, how many move only a part.
@@ -35,44 +35,47 @@ pub struct Faults {
 
 /// A ring over another, with faults.
 #[derive(Debug)]
-pub struct Faulty<I> {
+pub struct FaultyRing<I> {
     inner: I,
     random: SplitMix64,
-    faults: Faults,
+    faults: RingFaults,
     /// Completed below or made up here, and not handed out yet.
     held: Vec<Completion>,
 }
 
 /// The ring for tests: no kernel ring below, faults above. Files and sockets are real; `memfd` and
 /// socket pairs do.
-pub type Fake = Faulty<Plain>;
+pub type FakeRing = FaultyRing<PlainRing>;
 
-impl Faulty<Plain> {
+impl FaultyRing<PlainRing> {
     /// Makes a ring over plain calls, with room for 256 operations and 256 files.
     ///
     /// # Errors
     /// If no event counter for the waker can be had.
-    pub fn new(seed: u64, faults: Faults) -> io::Result<Self> {
-        Ok(Self::over(Plain::new(256, 256)?, seed, faults))
+    pub fn new(seed: u64, faults: RingFaults) -> io::Result<Self> {
+        Ok(Self::over(PlainRing::new(256, 256)?, seed, faults))
     }
 }
 
-impl<I: Io> Faulty<I> {
+impl<I: RingIo> FaultyRing<I> {
     /// Wraps a ring.
-    pub fn over(inner: I, seed: u64, faults: Faults) -> Self {
+    pub fn over(inner: I, seed: u64, faults: RingFaults) -> Self {
         Self { inner, random: SplitMix64(seed), faults, held: Vec::with_capacity(512) }
     }
 
     /// Makes an operation move less than it was asked to, sometimes.
-    fn shorten(&mut self, op: &mut Op) {
+    fn shorten(&mut self, op: &mut RingOp) {
         let per_mille = match op {
-            Op::Read { .. } | Op::Recv { wait_all: false, .. } => self.faults.short_reads_per_mille,
-            Op::Write { .. } | Op::Send { .. } | Op::SendZc { .. } | Op::SendFile { .. } => {
-                self.faults.short_writes_per_mille
+            RingOp::Read { .. } | RingOp::Recv { wait_all: false, .. } => {
+                self.faults.short_reads_per_mille
             }
-            Op::Recv { .. } | Op::Sync { .. } | Op::Cancel { .. } => 0,
+            RingOp::Write { .. }
+            | RingOp::Send { .. }
+            | RingOp::SendZc { .. }
+            | RingOp::SendFile { .. } => self.faults.short_writes_per_mille,
+            RingOp::Recv { .. } | RingOp::Sync { .. } | RingOp::Cancel { .. } => 0,
         };
-        if let Op::SendFile { bytes, .. } = op {
+        if let RingOp::SendFile { bytes, .. } = op {
             if *bytes > 1 && self.random.hits(per_mille) {
                 *bytes = 1 + self.random.below(*bytes as usize - 1) as u32;
             }
@@ -97,7 +100,7 @@ impl<I: Io> Faulty<I> {
             let at =
                 self.held.iter().position(|completion| completion.token == token).unwrap_or(at);
             let held_back = match self.held[at].stage {
-                Stage::Notice { .. } if self.faults.late_notices => self.random.hits(750),
+                CompletionStage::Notice { .. } if self.faults.late_notices => self.random.hits(750),
                 _ => self.faults.reorder && self.random.hits(500),
             };
             if held_back && !must {
@@ -109,7 +112,7 @@ impl<I: Io> Faulty<I> {
     }
 }
 
-impl<I: Io> Io for Faulty<I> {
+impl<I: RingIo> RingIo for FaultyRing<I> {
     fn register_shared(&mut self, fd: Arc<OwnedFd>) -> io::Result<FileId> {
         self.inner.register_shared(fd)
     }
@@ -118,46 +121,46 @@ impl<I: Io> Io for Faulty<I> {
         self.inner.unregister(file)
     }
 
-    fn keep_unsent(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
-        self.inner.keep_unsent(file, bytes)
+    fn set_notsent_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
+        self.inner.set_notsent_lowat(file, bytes)
     }
 
-    fn widen(&mut self, file: FileId, bytes: usize) -> io::Result<usize> {
-        self.inner.widen(file, bytes)
+    fn set_recv_buffer(&mut self, file: FileId, bytes: usize) -> io::Result<usize> {
+        self.inner.set_recv_buffer(file, bytes)
     }
 
-    fn wake_at(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
-        self.inner.wake_at(file, bytes)
+    fn set_recv_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
+        self.inner.set_recv_lowat(file, bytes)
     }
 
-    fn cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<Cached> {
-        self.inner.cached(file, offset, bytes)
+    fn cachestat(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<CachedPages> {
+        self.inner.cachestat(file, offset, bytes)
     }
 
-    fn peek(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {
-        self.inner.peek(file, offset, to)
+    fn read_cached(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {
+        self.inner.read_cached(file, offset, to)
     }
 
-    fn submit(&mut self, token: u64, mut op: Op) -> Result<(), Refused> {
+    fn submit(&mut self, token: u64, mut op: RingOp) -> Result<(), RefusedOp> {
         op.assert_in_bounds();
         if op.file().is_some() && self.random.hits(self.faults.errors_per_mille) {
             let failed = Completion {
                 token,
                 result: Err(Errno::EIO),
-                stage: Stage::Done,
+                stage: CompletionStage::Done,
                 slot: op.into_slot(),
             };
             self.held.push(failed);
             return Ok(());
         }
         let whole = op.buffer().map(|(_, range)| range.clone());
-        let whole_bytes = if let Op::SendFile { bytes, .. } = op { bytes } else { 0 };
+        let whole_bytes = if let RingOp::SendFile { bytes, .. } = op { bytes } else { 0 };
         self.shorten(&mut op);
         self.inner.submit(token, op).map_err(|mut refused| {
             if let (Some(range), Some(whole)) = (refused.op.range_mut(), whole) {
                 *range = whole;
             }
-            if let Op::SendFile { bytes, .. } = &mut refused.op {
+            if let RingOp::SendFile { bytes, .. } = &mut refused.op {
                 *bytes = whole_bytes;
             }
             refused

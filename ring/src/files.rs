@@ -22,7 +22,7 @@ pub struct FileId {
 
 /// What the page cache holds of a range of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cached {
+pub enum CachedPages {
     /// All of it.
     Whole,
     /// Not all of it, and some of what it holds is not on the disk yet: a read past it would have
@@ -44,12 +44,12 @@ impl FileId {
 /// Invariant: an index is on the free list exactly if its entry has no file.
 #[derive(Debug)]
 pub(crate) struct FileTable {
-    entries: Vec<Entry>,
+    entries: Vec<FileEntry>,
     free: Vec<u32>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct FileEntry {
     /// Grows each time the entry loses its file.
     generation: u32,
     file: Option<Arc<OwnedFd>>,
@@ -62,7 +62,7 @@ const INT_BYTES: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
 
 impl FileTable {
     pub(crate) fn new(capacity: u32) -> Self {
-        let entries = (0..capacity).map(|_| Entry { generation: 0, file: None }).collect();
+        let entries = (0..capacity).map(|_| FileEntry { generation: 0, file: None }).collect();
         Self { entries, free: (0..capacity).rev().collect() }
     }
 
@@ -73,7 +73,7 @@ impl FileTable {
             None => {
                 let next = u32::try_from(self.entries.len()).ok().filter(|next| *next < FILES_MAX);
                 let next = next.ok_or(Errno::ENFILE)?;
-                self.entries.push(Entry { generation: 0, file: None });
+                self.entries.push(FileEntry { generation: 0, file: None });
                 next
             }
         };
@@ -95,22 +95,22 @@ impl FileTable {
         Ok(file)
     }
 
-    /// Makes room for `bytes` unread; see [`crate::Io::widen`].
-    pub(crate) fn widen(&self, id: FileId, bytes: usize) -> Result<usize, Errno> {
+    /// Makes room for `bytes` unread; see [`crate::Io::set_recv_buffer`].
+    pub(crate) fn set_recv_buffer(&self, id: FileId, bytes: usize) -> Result<usize, Errno> {
         // Linux widens the buffer to twice a low-water mark that would not fit, without taking it
         // out of its own management as SO_RCVBUF would.
-        self.wake_at(id, bytes)?;
-        self.wake_at(id, 1)?;
+        self.set_recv_lowat(id, bytes)?;
+        self.set_recv_lowat(id, 1)?;
         Ok(getsockopt(&self.fd(id)?, sockopt::RcvBuf)? / 6)
     }
 
-    /// Sets how many bytes wake a receiver; see [`crate::Io::wake_at`].
-    pub(crate) fn wake_at(&self, id: FileId, bytes: usize) -> Result<(), Errno> {
+    /// Sets how many bytes wake a receiver; see [`crate::Io::set_recv_lowat`].
+    pub(crate) fn set_recv_lowat(&self, id: FileId, bytes: usize) -> Result<(), Errno> {
         self.set_bytes(id, (libc::SOL_SOCKET, libc::SO_RCVLOWAT), bytes)
     }
 
-    /// Sets how many bytes may wait unsent; see [`crate::Io::keep_unsent`].
-    pub(crate) fn keep_unsent(&self, id: FileId, bytes: usize) -> Result<(), Errno> {
+    /// Sets how many bytes may wait unsent; see [`crate::Io::set_notsent_lowat`].
+    pub(crate) fn set_notsent_lowat(&self, id: FileId, bytes: usize) -> Result<(), Errno> {
         self.set_bytes(id, (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), bytes)
     }
 
@@ -128,8 +128,13 @@ impl FileTable {
         Errno::result(result).map(drop)
     }
 
-    /// What the page cache holds of a range; see [`crate::Io::cached`].
-    pub(crate) fn cached(&self, id: FileId, offset: u64, bytes: usize) -> Result<Cached, Errno> {
+    /// What the page cache holds of a range; see [`crate::Io::cachestat`].
+    pub(crate) fn cachestat(
+        &self,
+        id: FileId,
+        offset: u64,
+        bytes: usize,
+    ) -> Result<CachedPages, Errno> {
         let range = CachestatRange { offset, bytes: bytes as u64 };
         let mut found = Cachestat::default();
         let (fd, range, into) = (self.fd(id)?.as_raw_fd(), &raw const range, &raw mut found);
@@ -140,19 +145,26 @@ impl FileTable {
         let first = offset / PAGE_BYTES as u64;
         let pages = (offset + bytes as u64).div_ceil(PAGE_BYTES as u64) - first;
         Ok(match found {
-            found if found.cached_pages >= pages => Cached::Whole,
-            Cachestat { dirty_pages: 0, writeback_pages: 0, .. } => Cached::Clean,
-            _ => Cached::Dirty,
+            found if found.cached_pages >= pages => CachedPages::Whole,
+            Cachestat { dirty_pages: 0, writeback_pages: 0, .. } => CachedPages::Clean,
+            _ => CachedPages::Dirty,
         })
     }
 
-    /// Reads what is in memory; see [`crate::Io::peek`].
-    pub(crate) fn peek(&self, id: FileId, offset: u64, to: &mut [u8]) -> Result<usize, Errno> {
+    /// Reads what is in memory; see [`crate::Io::read_cached`].
+    pub(crate) fn read_cached(
+        &self,
+        id: FileId,
+        offset: u64,
+        to: &mut [u8],
+    ) -> Result<usize, Errno> {
         let fd = self.fd(id)?;
         let at = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
         match unless_interrupted(|| pread_cached(fd, to, at)) {
             // A tmpfs knows no such flag. Its pages are in memory unless they were swapped out.
-            Err(Errno::EOPNOTSUPP) if self.cached(id, offset, to.len())? == Cached::Whole => {
+            Err(Errno::EOPNOTSUPP)
+                if self.cachestat(id, offset, to.len())? == CachedPages::Whole =>
+            {
                 unless_interrupted(|| pread(fd, to, at))
             }
             result => result,

@@ -55,14 +55,14 @@ mod waker;
 
 pub use nix::errno::Errno;
 
-pub use faulty::{Fake, Faults, Faulty};
-pub use files::{Cached, FileId};
-pub use op::{Completion, Op, Refused, Stage};
-pub use plain::Plain;
-pub use probe::{Cause, Probe, ProbeError, probe};
-pub use setup::Mode;
-pub use slots::{PAGE_BYTES, POOL_BYTES_MAX, Pool, Slot};
-pub use uring::{Config, Uring};
+pub use faulty::{FakeRing, FaultyRing, RingFaults};
+pub use files::{CachedPages, FileId};
+pub use op::{Completion, CompletionStage, RefusedOp, RingOp};
+pub use plain::PlainRing;
+pub use probe::{ProbeCause, ProbeError, RingProbe, probe};
+pub use setup::CompletionMode;
+pub use slots::{PAGE_BYTES, POOL_BYTES_MAX, Slot, SlotPool};
+pub use uring::{RingConfig, Uring};
 pub use waker::Waker;
 
 /// What a driver asks of a ring.
@@ -70,7 +70,7 @@ pub use waker::Waker;
 /// The order of a turn: `submit` as much as there is to do, `wait`, then handle the completions.
 /// Nothing runs where it is reaped, and nothing is submitted before `wait` (or a full queue) hands
 /// it to the kernel.
-pub trait Io {
+pub trait RingIo {
     /// Takes a file in, to be named by operations.
     ///
     /// # Errors
@@ -94,12 +94,12 @@ pub trait Io {
     fn unregister(&mut self, file: FileId) -> io::Result<()>;
 
     /// Makes room in a socket for `bytes` to wait unread, as far as the system allows, and tells
-    /// how many may be asked of [`Io::wake_at`] then: an eighth of it, so that the peer can always
-    /// send what the receiver rests for.
+    /// how many may be asked of [`Io::set_recv_lowat`] then: an eighth of it, so that the peer can
+    /// always send what the receiver rests for.
     ///
     /// # Errors
-    /// As [`Io::wake_at`].
-    fn widen(&mut self, file: FileId, bytes: usize) -> io::Result<usize>;
+    /// As [`Io::set_recv_lowat`].
+    fn set_recv_buffer(&mut self, file: FileId, bytes: usize) -> io::Result<usize>;
 
     /// Lets a socket rest until `bytes` are there to be received (`SO_RCVLOWAT`), or no more can
     /// come: a receiver that knows how much it waits for is woken once, and not for every packet.
@@ -108,7 +108,7 @@ pub trait Io {
     /// # Errors
     /// `EBADF` if the file is not registered, or no longer; what the kernel says if it is no
     /// socket.
-    fn wake_at(&mut self, file: FileId, bytes: usize) -> io::Result<()>;
+    fn set_recv_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()>;
 
     /// Lets a socket take in what is to be sent only while fewer than `bytes` wait in it that have
     /// never left (`TCP_NOTSENT_LOWAT`). Sends end late, then, and whoever has several sockets
@@ -116,22 +116,22 @@ pub trait Io {
     ///
     /// # Errors
     /// `EBADF` if the file is not registered, and what the system says of other than TCP sockets.
-    fn keep_unsent(&mut self, file: FileId, bytes: usize) -> io::Result<()>;
+    fn set_notsent_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()>;
 
     /// What the page cache holds of a range of a file (`cachestat`, Linux 6.5). The answer may be
     /// over at once.
     ///
     /// # Errors
     /// What the kernel says: `ENOSYS` where it has no such call, `EPERM` where it keeps this to the
-    /// file's owner. Then only [`Io::peek`] tells.
-    fn cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<Cached>;
+    /// file's owner. Then only [`Io::read_cached`] tells.
+    fn cachestat(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<CachedPages>;
 
     /// Reads what the page cache holds, at once and in this thread: as many bytes of `to` as are
     /// there.
     ///
     /// # Errors
     /// `EAGAIN` if the first byte is not there.
-    fn peek(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize>;
+    fn read_cached(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize>;
 
     /// Queues an operation. `token` comes back with its completions; tokens in flight should
     /// differ, or a cancellation takes any of those that are equal.
@@ -145,7 +145,7 @@ pub trait Io {
         clippy::result_large_err,
         reason = "the operation goes back by value, as it came; nothing is allocated"
     )]
-    fn submit(&mut self, token: u64, op: Op) -> Result<(), Refused>;
+    fn submit(&mut self, token: u64, op: RingOp) -> Result<(), RefusedOp>;
 
     /// Hands over what is queued and appends what has completed to `out`. Returns when something
     /// has, when a [`Waker`] was used, when `timeout` has passed (`None`: never; zero: at once),

@@ -13,7 +13,7 @@ use crate::slots::Slot;
 
 /// One operation. Ranges are byte ranges of the slot; offsets are byte offsets in the file.
 #[derive(Debug)]
-pub enum Op {
+pub enum RingOp {
     /// Receives from a socket into `range`. With `wait_all`, completes when the range is full, the
     /// stream has ended or an error came (`MSG_WAITALL`); otherwise as soon as there is anything. 0
     /// bytes: the peer has closed.
@@ -55,7 +55,7 @@ pub enum Op {
     /// on the way (`sendfile`). The result counts both; fewer bytes mean that the flow broke.
     /// `ENODATA` means that the other file did not give all of them, because it has become shorter,
     /// failed, or cannot be sent from. The calling thread does the work, so what is sent should be
-    /// in the page cache: see [`crate::Io::peek`].
+    /// in the page cache: see [`crate::Io::read_cached`].
     SendFile {
         /// The socket.
         file: FileId,
@@ -110,7 +110,7 @@ pub enum Op {
     },
 }
 
-impl Op {
+impl RingOp {
     /// The file that the operation works on.
     #[must_use]
     pub fn file(&self) -> Option<FileId> {
@@ -199,14 +199,14 @@ pub struct Completion {
     /// Bytes moved, or the kernel's error. A notice carries `Ok(0)`.
     pub result: Result<u32, Errno>,
     /// Whether more follows.
-    pub stage: Stage,
+    pub stage: CompletionStage,
     /// The slot, if the operation had one and this is its final completion.
     pub slot: Option<Slot>,
 }
 
 /// Which of an operation's completions this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum CompletionStage {
     /// The only one: nothing follows.
     Done,
     /// The result of a zero-copy send; the notice with the slot follows.
@@ -219,7 +219,7 @@ pub enum Stage {
     },
 }
 
-impl Stage {
+impl CompletionStage {
     /// Whether nothing follows.
     #[must_use]
     pub fn is_final(self) -> bool {
@@ -228,24 +228,24 @@ impl Stage {
 }
 
 /// An operation that was not submitted, and why.
-pub struct Refused {
+pub struct RefusedOp {
     /// The operation as it was given, slot and all.
-    pub op: Op,
+    pub op: RingOp,
     /// `EBUSY`: as many in flight as the ring has room for. `EBADF`: the file is not registered, or
     /// no longer. Anything else is the kernel's word.
     pub error: Errno,
 }
 
-impl fmt::Debug for Refused {
+impl fmt::Debug for RefusedOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Refused").field("error", &self.error).field("op", &self.op).finish()
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedOp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the ring refused an operation: {}", self.error.desc())
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for RefusedOp {}

@@ -16,20 +16,20 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::uio::{pread, pwrite};
 use nix::unistd::fdatasync;
 
-use crate::Io;
-use crate::files::{Cached, FileId, FileTable, pread_cached, unless_interrupted};
-use crate::op::{Completion, Op, Refused, Stage};
-use crate::sendfile::Sending;
+use crate::RingIo;
+use crate::files::{CachedPages, FileId, FileTable, pread_cached, unless_interrupted};
+use crate::op::{Completion, CompletionStage, RefusedOp, RingOp};
+use crate::sendfile::SendfileProgress;
 use crate::slots::Slot;
 use crate::waker::Waker;
 
 /// A ring made of plain calls.
 #[derive(Debug)]
-pub struct Plain {
+pub struct PlainRing {
     files: FileTable,
     /// In the order of submission. Invariant: no longer than `entries_max`, which it was allocated
     /// for.
-    pending: Vec<Pending>,
+    pending: Vec<PendingOp>,
     entries_max: usize,
     /// Completed between two waits.
     ready: Vec<Completion>,
@@ -38,13 +38,13 @@ pub struct Plain {
 
 /// An operation that has not completed, and the bytes it has moved so far.
 #[derive(Debug)]
-struct Pending {
+struct PendingOp {
     token: u64,
-    op: Op,
+    op: RingOp,
     moved: usize,
 }
 
-impl Plain {
+impl PlainRing {
     /// Makes a ring for at most `entries` operations in flight and about `files` files.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Plain {
         fds.push(PollFd::new(self.waker.fd(), PollFlags::POLLIN));
         for pending in &self.pending {
             let interest = match pending.op {
-                Op::Recv { .. } => PollFlags::POLLIN,
+                RingOp::Recv { .. } => PollFlags::POLLIN,
                 _ => PollFlags::POLLOUT,
             };
             // A file cannot be unregistered while something is pending on it.
@@ -99,7 +99,7 @@ impl Plain {
 
     /// Ends what `chosen` chooses with `ECANCELED`, or with the bytes it had moved; how many there
     /// were.
-    fn cancel(&mut self, chosen: impl Fn(&Pending) -> bool) -> usize {
+    fn cancel(&mut self, chosen: impl Fn(&PendingOp) -> bool) -> usize {
         let Self { pending, ready, .. } = self;
         let mut cancelled = 0;
         for pending in pending.extract_if(.., |pending| chosen(pending)) {
@@ -111,7 +111,7 @@ impl Plain {
     }
 }
 
-impl Io for Plain {
+impl RingIo for PlainRing {
     fn register_shared(&mut self, fd: Arc<OwnedFd>) -> io::Result<FileId> {
         Ok(self.files.insert(fd)?)
     }
@@ -123,48 +123,48 @@ impl Io for Plain {
         Ok(())
     }
 
-    fn widen(&mut self, file: FileId, bytes: usize) -> io::Result<usize> {
-        Ok(self.files.widen(file, bytes)?)
+    fn set_recv_buffer(&mut self, file: FileId, bytes: usize) -> io::Result<usize> {
+        Ok(self.files.set_recv_buffer(file, bytes)?)
     }
 
-    fn wake_at(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
-        Ok(self.files.wake_at(file, bytes)?)
+    fn set_recv_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
+        Ok(self.files.set_recv_lowat(file, bytes)?)
     }
 
-    fn keep_unsent(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
-        Ok(self.files.keep_unsent(file, bytes)?)
+    fn set_notsent_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
+        Ok(self.files.set_notsent_lowat(file, bytes)?)
     }
 
-    fn cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<Cached> {
-        Ok(self.files.cached(file, offset, bytes)?)
+    fn cachestat(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<CachedPages> {
+        Ok(self.files.cachestat(file, offset, bytes)?)
     }
 
-    fn peek(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {
-        Ok(self.files.peek(file, offset, to)?)
+    fn read_cached(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {
+        Ok(self.files.read_cached(file, offset, to)?)
     }
 
-    fn submit(&mut self, token: u64, op: Op) -> Result<(), Refused> {
+    fn submit(&mut self, token: u64, op: RingOp) -> Result<(), RefusedOp> {
         op.assert_in_bounds();
         if self.in_flight() >= self.entries_max {
-            return Err(Refused { op, error: Errno::EBUSY });
+            return Err(RefusedOp { op, error: Errno::EBUSY });
         }
         if let Some(Err(error)) = op.file().map(|file| self.files.fd(file)) {
-            return Err(Refused { op, error });
+            return Err(RefusedOp { op, error });
         }
-        if let Op::SendFile { source, .. } = op
+        if let RingOp::SendFile { source, .. } = op
             && let Err(error) = self.files.fd(source)
         {
-            return Err(Refused { op, error });
+            return Err(RefusedOp { op, error });
         }
-        if let Op::Cancel { token: wanted } = op {
+        if let RingOp::Cancel { token: wanted } = op {
             let result = if self.cancel(|pending| pending.token == wanted) > 0 {
                 Ok(0)
             } else {
                 Err(Errno::ENOENT)
             };
-            self.ready.push(Completion { token, result, stage: Stage::Done, slot: None });
+            self.ready.push(Completion { token, result, stage: CompletionStage::Done, slot: None });
         } else {
-            self.pending.push(Pending { token, op, moved: 0 });
+            self.pending.push(PendingOp { token, op, moved: 0 });
         }
         Ok(())
     }
@@ -194,17 +194,17 @@ impl Io for Plain {
 }
 
 /// Takes a step of one operation: its bytes if it is complete, `None` if it has to wait.
-fn attempt(files: &FileTable, pending: &mut Pending) -> Result<Option<usize>, Errno> {
-    let Pending { op, moved, .. } = pending;
+fn attempt(files: &FileTable, pending: &mut PendingOp) -> Result<Option<usize>, Errno> {
+    let PendingOp { op, moved, .. } = pending;
     let fd = op.file().ok_or(Errno::EINVAL).and_then(|id| files.fd(id))?;
     match op {
-        Op::Recv { slot, range, wait_all, .. } => {
+        RingOp::Recv { slot, range, wait_all, .. } => {
             transfer(*wait_all, range.len(), moved, |moved| {
                 let rest = &mut slot.as_mut_slice()[range.start + moved..range.end];
                 recv(fd.as_raw_fd(), rest, MsgFlags::MSG_DONTWAIT)
             })
         }
-        Op::Send { slot, range, more, .. } => {
+        RingOp::Send { slot, range, more, .. } => {
             let flags = if *more {
                 SEND_FLAGS | MsgFlags::from_bits_retain(libc::MSG_MORE)
             } else {
@@ -214,30 +214,36 @@ fn attempt(files: &FileTable, pending: &mut Pending) -> Result<Option<usize>, Er
                 send_rest(fd, slot, range.start + moved..range.end, flags)
             })
         }
-        Op::SendZc { slot, range, .. } => transfer(true, range.len(), moved, |moved| {
+        RingOp::SendZc { slot, range, .. } => transfer(true, range.len(), moved, |moved| {
             send_rest(fd, slot, range.start + moved..range.end, SEND_FLAGS)
         }),
-        &mut Op::SendFile { file: socket, ref slot, ref range, source, offset, bytes } => {
-            let mut sending =
-                Sending { socket, range: range.clone(), source, offset, bytes, moved: *moved };
+        &mut RingOp::SendFile { file: socket, ref slot, ref range, source, offset, bytes } => {
+            let mut sending = SendfileProgress {
+                socket,
+                range: range.clone(),
+                source,
+                offset,
+                bytes,
+                moved: *moved,
+            };
             let result = sending.attempt(files, slot);
             *moved = sending.moved;
             result
         }
-        Op::Read { slot, range, offset, nowait: false, .. } => {
+        RingOp::Read { slot, range, offset, nowait: false, .. } => {
             let (to, offset) = (&mut slot.as_mut_slice()[range.clone()], file_offset(*offset)?);
             unless_interrupted(|| pread(fd, to, offset)).map(Some)
         }
-        Op::Read { slot, range, offset, nowait: true, .. } => {
+        RingOp::Read { slot, range, offset, nowait: true, .. } => {
             let (to, offset) = (&mut slot.as_mut_slice()[range.clone()], file_offset(*offset)?);
             unless_interrupted(|| pread_cached(fd, to, offset)).map(Some)
         }
-        Op::Write { slot, range, offset, .. } => {
+        RingOp::Write { slot, range, offset, .. } => {
             let (from, offset) = (&slot.as_slice()[range.clone()], file_offset(*offset)?);
             unless_interrupted(|| pwrite(fd, from, offset)).map(Some)
         }
-        Op::Sync { .. } => unless_interrupted(|| fdatasync(fd)).map(|()| Some(0)),
-        Op::Cancel { .. } => Err(Errno::EINVAL),
+        RingOp::Sync { .. } => unless_interrupted(|| fdatasync(fd)).map(|()| Some(0)),
+        RingOp::Cancel { .. } => Err(Errno::EINVAL),
     }
 }
 
@@ -280,21 +286,21 @@ fn file_offset(offset: u64) -> Result<i64, Errno> {
 
 /// Turns an operation that is over into its completions: two for a zero-copy send that worked, as
 /// the kernel does.
-fn finish(pending: Pending, result: Result<usize, Errno>, ready: &mut Vec<Completion>) {
-    let Pending { token, op, .. } = pending;
+fn finish(pending: PendingOp, result: Result<usize, Errno>, ready: &mut Vec<Completion>) {
+    let PendingOp { token, op, .. } = pending;
     let result = result.map(|bytes| u32::try_from(bytes).expect("a slot has at most 1 GiB"));
-    let zero_copy = matches!(op, Op::SendZc { .. }) && result.is_ok();
+    let zero_copy = matches!(op, RingOp::SendZc { .. }) && result.is_ok();
     let slot = op.into_slot();
     if zero_copy {
-        ready.push(Completion { token, result, stage: Stage::NoticeFollows, slot: None });
+        ready.push(Completion { token, result, stage: CompletionStage::NoticeFollows, slot: None });
         ready.push(Completion {
             token,
             result: Ok(0),
-            stage: Stage::Notice { copied: true },
+            stage: CompletionStage::Notice { copied: true },
             slot,
         });
     } else {
-        ready.push(Completion { token, result, stage: Stage::Done, slot });
+        ready.push(Completion { token, result, stage: CompletionStage::Done, slot });
     }
 }
 

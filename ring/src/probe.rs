@@ -9,17 +9,17 @@ use std::io;
 use io_uring::{IoUring, opcode};
 use nix::errno::Errno;
 
-use crate::setup::{self, Mode};
-use crate::slots::Pool;
+use crate::setup::{self, CompletionMode};
+use crate::slots::SlotPool;
 
 /// What a ring of this process can do.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Probe {
+pub struct RingProbe {
     /// The kernel's release, as `uname -r` prints it.
     pub release: String,
     /// The best mode that a ring can be made in.
-    pub mode: Mode,
+    pub mode: CompletionMode,
     /// Every operation that [`crate::Op`] needs, by the kernel's name, and whether the kernel has
     /// it.
     pub operations: Vec<(&'static str, bool)>,
@@ -27,7 +27,7 @@ pub struct Probe {
     pub locked_memory: Result<(), ProbeError>,
 }
 
-impl Probe {
+impl RingProbe {
     /// Whether the kernel has an operation, by its name: `"SEND_ZC"`.
     #[must_use]
     pub fn supports(&self, operation: &str) -> bool {
@@ -40,14 +40,14 @@ impl Probe {
 #[error("{cause}; {remedy}")]
 pub struct ProbeError {
     /// What is in the way.
-    pub cause: Cause,
+    pub cause: ProbeCause,
     /// What to do about it, as a clause: "run with …".
     pub remedy: &'static str,
 }
 
 /// What is in the way of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Cause {
+pub enum ProbeCause {
     /// `ENOSYS`.
     #[error("this kernel has no io_uring, or a filter of system calls hides it")]
     Missing,
@@ -89,13 +89,13 @@ impl ProbeError {
 ///
 /// # Errors
 /// If no ring can be made at all.
-pub fn probe(locked_bytes: usize) -> Result<Probe, ProbeError> {
+pub fn probe(locked_bytes: usize) -> Result<RingProbe, ProbeError> {
     let (ring, mode) = setup::build(4, 8).map_err(|error| explain(&error))?;
     let mut answers = io_uring::Probe::new();
     ring.submitter().register_probe(&mut answers).map_err(|error| explain(&error))?;
     let operations =
         OPERATIONS.iter().map(|(name, code)| (*name, answers.is_supported(*code))).collect();
-    Ok(Probe { release: release(), mode, operations, locked_memory: lock(&ring, locked_bytes) })
+    Ok(RingProbe { release: release(), mode, operations, locked_memory: lock(&ring, locked_bytes) })
 }
 
 /// Registers a pool of so many bytes: the limit depends on the user's other processes too, so that
@@ -104,7 +104,7 @@ fn lock(ring: &IoUring, bytes: usize) -> Result<(), ProbeError> {
     if bytes == 0 {
         return Ok(());
     }
-    let pool = Pool::new(1, bytes).map_err(|error| explain(&error))?;
+    let pool = SlotPool::new(1, bytes).map_err(|error| explain(&error))?;
     // SAFETY: the vector is the pool's whole mapping, which outlives the registration below.
     let registered = unsafe { ring.submitter().register_buffers(&[pool.mapping().iovec()]) };
     registered.and_then(|()| ring.submitter().unregister_buffers()).map_err(|error| explain(&error))
@@ -119,35 +119,35 @@ fn explain(error: &io::Error) -> ProbeError {
     ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
 }
 
-fn cause(error: Errno, setting: &str) -> Cause {
+fn cause(error: Errno, setting: &str) -> ProbeCause {
     match (error, setting) {
-        (Errno::ENOSYS, _) => Cause::Missing,
-        (Errno::EPERM, "2") => Cause::Disabled,
-        (Errno::EPERM, "1") => Cause::Privileged,
-        (Errno::EPERM | Errno::EACCES, _) => Cause::Filtered,
-        (Errno::ENOMEM, _) => Cause::LockedMemory,
-        (Errno::EMFILE | Errno::ENFILE, _) => Cause::Files,
-        (other, _) => Cause::Other(other),
+        (Errno::ENOSYS, _) => ProbeCause::Missing,
+        (Errno::EPERM, "2") => ProbeCause::Disabled,
+        (Errno::EPERM, "1") => ProbeCause::Privileged,
+        (Errno::EPERM | Errno::EACCES, _) => ProbeCause::Filtered,
+        (Errno::ENOMEM, _) => ProbeCause::LockedMemory,
+        (Errno::EMFILE | Errno::ENFILE, _) => ProbeCause::Files,
+        (other, _) => ProbeCause::Other(other),
     }
 }
 
-fn remedy(cause: Cause) -> &'static str {
+fn remedy(cause: ProbeCause) -> &'static str {
     match cause {
-        Cause::Missing => {
+        ProbeCause::Missing => {
             "run Linux 6.1 or later, and allow io_uring in the container's seccomp profile"
         }
-        Cause::Disabled => "ask the administrator for `sysctl kernel.io_uring_disabled=0`",
-        Cause::Privileged => {
+        ProbeCause::Disabled => "ask the administrator for `sysctl kernel.io_uring_disabled=0`",
+        ProbeCause::Privileged => {
             "join the group of `sysctl kernel.io_uring_group`, or ask for `kernel.io_uring_disabled=0`"
         }
-        Cause::Filtered => {
+        ProbeCause::Filtered => {
             "allow io_uring in the container's seccomp profile (`--security-opt seccomp=…`)"
         }
-        Cause::LockedMemory => {
+        ProbeCause::LockedMemory => {
             "raise the limit with `ulimit -l unlimited` or LimitMEMLOCK, or use fewer slots"
         }
-        Cause::Files => "raise the limit with `ulimit -n`",
-        Cause::Other(_) => "look the error up in io_uring_setup(2)",
+        ProbeCause::Files => "raise the limit with `ulimit -n`",
+        ProbeCause::Other(_) => "look the error up in io_uring_setup(2)",
     }
 }
 
@@ -167,20 +167,20 @@ const OPERATIONS: [(&str, u8); 11] = [
 
 #[cfg(test)]
 mod tests {
-    use super::{Cause, Errno, cause, remedy};
+    use super::{Errno, ProbeCause, cause, remedy};
 
     #[test]
     fn each_error_has_its_cause() {
         let table = [
-            (Errno::ENOSYS, "", Cause::Missing),
-            (Errno::EPERM, "2", Cause::Disabled),
-            (Errno::EPERM, "1", Cause::Privileged),
-            (Errno::EPERM, "0", Cause::Filtered),
-            (Errno::EPERM, "", Cause::Filtered),
-            (Errno::EACCES, "0", Cause::Filtered),
-            (Errno::ENOMEM, "0", Cause::LockedMemory),
-            (Errno::EMFILE, "0", Cause::Files),
-            (Errno::EINVAL, "0", Cause::Other(Errno::EINVAL)),
+            (Errno::ENOSYS, "", ProbeCause::Missing),
+            (Errno::EPERM, "2", ProbeCause::Disabled),
+            (Errno::EPERM, "1", ProbeCause::Privileged),
+            (Errno::EPERM, "0", ProbeCause::Filtered),
+            (Errno::EPERM, "", ProbeCause::Filtered),
+            (Errno::EACCES, "0", ProbeCause::Filtered),
+            (Errno::ENOMEM, "0", ProbeCause::LockedMemory),
+            (Errno::EMFILE, "0", ProbeCause::Files),
+            (Errno::EINVAL, "0", ProbeCause::Other(Errno::EINVAL)),
         ];
         for (error, setting, expected) in table {
             assert_eq!(cause(error, setting), expected, "{error} with the setting {setting:?}");
@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn causes_of_one_errno_differ_in_their_remedy() {
-        let remedies = [Cause::Disabled, Cause::Privileged, Cause::Filtered].map(remedy);
+        let remedies =
+            [ProbeCause::Disabled, ProbeCause::Privileged, ProbeCause::Filtered].map(remedy);
         assert!(
             remedies[0] != remedies[1] && remedies[1] != remedies[2] && remedies[0] != remedies[2]
         );

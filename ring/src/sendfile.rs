@@ -19,7 +19,7 @@ use crate::slots::Slot;
 
 /// How far a send of bytes in front and of a file behind them has come.
 #[derive(Debug)]
-pub(crate) struct Sending {
+pub(crate) struct SendfileProgress {
     pub(crate) socket: FileId,
     pub(crate) range: Range<usize>,
     pub(crate) source: FileId,
@@ -28,7 +28,7 @@ pub(crate) struct Sending {
     pub(crate) moved: usize,
 }
 
-impl Sending {
+impl SendfileProgress {
     /// Moves what the socket takes: all that has been moved once nothing is left to do, `None`
     /// where the socket is full.
     pub(crate) fn attempt(

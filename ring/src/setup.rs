@@ -6,7 +6,7 @@ use io_uring::{IoUring, squeue};
 
 /// How the kernel delivers completions, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum CompletionMode {
     /// `SINGLE_ISSUER` and `DEFER_TASKRUN` (Linux 6.1): completions are worked off where the thread
     /// waits, together.
     Deferred,
@@ -16,7 +16,7 @@ pub enum Mode {
     Plain,
 }
 
-impl Mode {
+impl CompletionMode {
     /// Every mode, best first.
     pub(crate) const LADDER: [Self; 3] = [Self::Deferred, Self::Cooperative, Self::Plain];
 
@@ -38,8 +38,8 @@ impl Mode {
 
 /// Makes a ring in the best mode that works. Only `EINVAL`, which means an unknown flag, leads to
 /// the next mode: any other error would come again.
-pub(crate) fn build(entries: u32, completions: u32) -> io::Result<(IoUring, Mode)> {
-    for mode in Mode::LADDER {
+pub(crate) fn build(entries: u32, completions: u32) -> io::Result<(IoUring, CompletionMode)> {
+    for mode in CompletionMode::LADDER {
         match mode.build(entries, completions) {
             Ok(ring) => {
                 // A filter may let rings be made and not be entered: that is found out now, and not

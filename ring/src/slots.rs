@@ -34,11 +34,11 @@ pub const POOL_BYTES_MAX: usize = 1 << 30;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Pool {
-    mapping: Arc<Mapping>,
+pub struct SlotPool {
+    mapping: Arc<SlotMapping>,
 }
 
-impl Pool {
+impl SlotPool {
     /// Maps `slot_count` slots of `slot_bytes` each, rounded up to whole pages.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Pool {
                 "a pool holds between 1 byte and 1 GiB",
             ));
         };
-        Ok(Self { mapping: Arc::new(Mapping::new(bytes, slot_bytes)?) })
+        Ok(Self { mapping: Arc::new(SlotMapping::new(bytes, slot_bytes)?) })
     }
 
     /// A free slot, the one returned last first because its memory is likely still in cache; `None`
@@ -96,7 +96,7 @@ impl Pool {
         self.mapping.slot_bytes
     }
 
-    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+    pub(crate) fn mapping(&self) -> &Arc<SlotMapping> {
         &self.mapping
     }
 }
@@ -109,7 +109,7 @@ pub struct Slot {
     /// Invariant: the start of slot `index` in `mapping`.
     base: NonNull<u8>,
     index: u32,
-    mapping: Arc<Mapping>,
+    mapping: Arc<SlotMapping>,
 }
 
 // SAFETY: a slot is the only access to its bytes, which are plain memory that any thread may use;
@@ -147,7 +147,7 @@ impl Slot {
         self.base
     }
 
-    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+    pub(crate) fn mapping(&self) -> &Arc<SlotMapping> {
         &self.mapping
     }
 }
@@ -172,7 +172,7 @@ impl fmt::Debug for Slot {
 /// Invariant: `bytes` is a multiple of `slot_bytes`; the list names each free slot once and never
 /// reallocates.
 #[derive(Debug)]
-pub(crate) struct Mapping {
+pub(crate) struct SlotMapping {
     base: NonNull<u8>,
     bytes: NonZeroUsize,
     slot_bytes: usize,
@@ -181,11 +181,11 @@ pub(crate) struct Mapping {
 
 // SAFETY: the mapping itself is only an address and a length; access to the bytes goes through
 // slots, one owner each.
-unsafe impl Send for Mapping {}
+unsafe impl Send for SlotMapping {}
 // SAFETY: as above; the free list is behind a lock.
-unsafe impl Sync for Mapping {}
+unsafe impl Sync for SlotMapping {}
 
-impl Mapping {
+impl SlotMapping {
     fn new(bytes: NonZeroUsize, slot_bytes: usize) -> io::Result<Self> {
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice aliases nothing.
@@ -208,7 +208,7 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
+impl Drop for SlotMapping {
     fn drop(&mut self) {
         // SAFETY: this is the whole of one mapping of ours, and no slot is left, for each holds an
         // `Arc` of it.
@@ -220,11 +220,11 @@ impl Drop for Mapping {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
-    use super::{PAGE_BYTES, POOL_BYTES_MAX, Pool};
+    use super::{PAGE_BYTES, POOL_BYTES_MAX, SlotPool};
 
     #[test]
     fn slots_are_disjoint_aligned_and_rounded_up() {
-        let pool = Pool::new(3, 5000).unwrap();
+        let pool = SlotPool::new(3, 5000).unwrap();
         assert_eq!((pool.slot_count(), pool.slot_bytes()), (3, 8192));
         let mut slots: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
         assert_eq!(slots.len(), 3);
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_slot_returns_when_put_and_when_dropped() {
-        let pool = Pool::new(2, 4096).unwrap();
+        let pool = SlotPool::new(2, 4096).unwrap();
         let (first, second) = (pool.take().unwrap(), pool.take().unwrap());
         assert!(pool.take().is_none());
         pool.put(first);
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn memory_outlives_its_pool() {
-        let pool = Pool::new(1, 4096).unwrap();
+        let pool = SlotPool::new(1, 4096).unwrap();
         let mut slot = pool.take().unwrap();
         drop(pool);
         slot.as_mut_slice().fill(9);
@@ -262,14 +262,14 @@ mod tests {
         for (count, bytes) in
             [(0, 1), (1, 0), (1, usize::MAX), (usize::MAX, 4096), (2, POOL_BYTES_MAX)]
         {
-            assert!(Pool::new(count, bytes).is_err(), "{count} slots of {bytes}");
+            assert!(SlotPool::new(count, bytes).is_err(), "{count} slots of {bytes}");
         }
     }
 
     #[test]
     #[should_panic(expected = "another pool")]
     fn a_foreign_slot_is_not_taken_in() {
-        let (one, other) = (Pool::new(1, 1).unwrap(), Pool::new(1, 1).unwrap());
+        let (one, other) = (SlotPool::new(1, 1).unwrap(), SlotPool::new(1, 1).unwrap());
         one.put(other.take().unwrap());
     }
 }

@@ -4,7 +4,7 @@
 //! key carries a generation, so that a late answer to an operation that is over finds nothing.
 
 use crate::files::FileId;
-use crate::sendfile::Sending;
+use crate::sendfile::SendfileProgress;
 use crate::slots::Slot;
 
 /// One operation in flight.
@@ -14,7 +14,7 @@ pub(crate) struct InFlight {
     pub(crate) file: Option<FileId>,
     pub(crate) slot: Option<Slot>,
     /// What the thread itself has to do when the socket has room.
-    pub(crate) sending: Option<Sending>,
+    pub(crate) sending: Option<SendfileProgress>,
 }
 
 impl InFlight {
@@ -27,13 +27,13 @@ impl InFlight {
 ///
 /// Invariant: an index is on the free list exactly if its entry is empty.
 #[derive(Debug)]
-pub(crate) struct Table {
-    entries: Vec<Entry>,
+pub(crate) struct InFlightTable {
+    entries: Vec<InFlightEntry>,
     free: Vec<u32>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct InFlightEntry {
     generation: u32,
     operation: Option<InFlight>,
 }
@@ -41,10 +41,11 @@ struct Entry {
 /// The largest table: keys above it are left for the ring's own use.
 pub(crate) const CAPACITY_MAX: u32 = 1 << 20;
 
-impl Table {
+impl InFlightTable {
     pub(crate) fn new(capacity: u32) -> Self {
         assert!(capacity <= CAPACITY_MAX, "{capacity} operations in flight");
-        let entries = (0..capacity).map(|_| Entry { generation: 0, operation: None }).collect();
+        let entries =
+            (0..capacity).map(|_| InFlightEntry { generation: 0, operation: None }).collect();
         Self { entries, free: (0..capacity).rev().collect() }
     }
 
@@ -130,7 +131,7 @@ fn parts(key: u64) -> (u32, u32) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
-    use super::{InFlight, Table};
+    use super::{InFlight, InFlightTable};
 
     fn operation(token: u64) -> InFlight {
         InFlight { token, file: None, slot: None, sending: None }
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_key_names_one_operation_once() {
-        let mut table = Table::new(2);
+        let mut table = InFlightTable::new(2);
         let (a, b) = (table.insert(operation(10)), table.insert(operation(11)));
         assert!(table.is_full());
         assert_eq!((table.token(a), table.token(b)), (Some(10), Some(11)));
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn find_visits_every_match() {
-        let mut table = Table::new(4);
+        let mut table = InFlightTable::new(4);
         let keys: Vec<u64> = (0..4).map(|token| table.insert(operation(token % 2))).collect();
         let mut found = Vec::new();
         let mut start = 0;

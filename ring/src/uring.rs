@@ -15,26 +15,26 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 
-use crate::Io;
-use crate::entry::{self, Context};
-use crate::files::{Cached, FileId, FileTable};
-use crate::op::{Completion, Op, Refused, Stage};
-use crate::sendfile::Sending;
-use crate::setup::{self, Mode};
-use crate::slots::{Mapping, Pool};
-use crate::table::{CAPACITY_MAX, InFlight, Table};
+use crate::RingIo;
+use crate::entry::{self, EntryContext};
+use crate::files::{CachedPages, FileId, FileTable};
+use crate::op::{Completion, CompletionStage, RefusedOp, RingOp};
+use crate::sendfile::SendfileProgress;
+use crate::setup::{self, CompletionMode};
+use crate::slots::{SlotMapping, SlotPool};
+use crate::table::{CAPACITY_MAX, InFlight, InFlightTable};
 use crate::waker::Waker;
 
 /// How large a ring is. All of it is allocated by [`Uring::new`].
 #[derive(Clone, Copy, Debug)]
-pub struct Config<'a> {
+pub struct RingConfig<'a> {
     /// Operations in flight at most.
     pub entries: u32,
     /// Files that the kernel is told of once, and not at each operation. More may be registered.
     pub files: u32,
     /// The pools whose slots are used most, to be registered as fixed buffers. Slots of others work
     /// too.
-    pub pools: &'a [&'a Pool],
+    pub pools: &'a [&'a SlotPool],
 }
 
 /// A ring of the kernel's.
@@ -46,13 +46,13 @@ pub struct Config<'a> {
 pub struct Uring {
     /// First, so that it is closed before `registered` is unmapped.
     ring: IoUring,
-    mode: Mode,
-    table: Table,
+    mode: CompletionMode,
+    table: InFlightTable,
     files: FileTable,
     /// Places in the kernel's table of files. Files beyond it are named by their descriptors.
     files_fixed: u32,
     /// The memory of each registered buffer, in the order of the kernel's table.
-    registered: Vec<Arc<Mapping>>,
+    registered: Vec<Arc<SlotMapping>>,
     registration_error: Option<Errno>,
     /// Completed without the kernel's queue, and not handed out yet.
     ready: Vec<Completion>,
@@ -78,7 +78,7 @@ impl Uring {
     /// What the kernel says; [`crate::ProbeError::explain`] puts it into words. Where even the few
     /// pages of the ring itself exceed the user's locked memory (recent kernels count them), it is
     /// `ENOMEM`; [`crate::Plain`] needs none.
-    pub fn new(config: &Config<'_>) -> io::Result<Self> {
+    pub fn new(config: &RingConfig<'_>) -> io::Result<Self> {
         if config.entries == 0 || config.entries > CAPACITY_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -98,7 +98,7 @@ impl Uring {
         Ok(Self {
             ring,
             mode,
-            table: Table::new(config.entries),
+            table: InFlightTable::new(config.entries),
             files: FileTable::new(config.files),
             files_fixed,
             registered,
@@ -114,7 +114,7 @@ impl Uring {
 
     /// How the kernel delivers completions to this ring.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> CompletionMode {
         self.mode
     }
 
@@ -139,14 +139,14 @@ impl Uring {
     }
 
     /// What the entry of `op` needs to know; `EBADF` if its file is unknown.
-    fn context(&self, op: &Op) -> Result<Context, Errno> {
+    fn context(&self, op: &RingOp) -> Result<EntryContext, Errno> {
         let file = match op.file() {
             Some(id) if self.is_fixed(id) => self.files.fd(id).map(|_| id.index().cast_signed())?,
             Some(id) => self.files.fd(id)?.as_raw_fd(),
             None => -1,
         };
         let cancel_key = match op {
-            Op::Cancel { token } => self
+            RingOp::Cancel { token } => self
                 .table
                 .find(0, |other| other.token == *token)
                 .map_or(KEY_NONE, |(key, _)| self.kernel_key(key)),
@@ -157,7 +157,7 @@ impl Uring {
                 self.registered.iter().position(|mapping| Arc::ptr_eq(mapping, slot.mapping()))?;
             u16::try_from(index).ok()
         });
-        Ok(Context {
+        Ok(EntryContext {
             file,
             fixed_file: op.file().is_some_and(|id| self.is_fixed(id)),
             buffer,
@@ -277,7 +277,7 @@ impl Uring {
             Err(error) => Err(error),
         };
         let InFlight { token, slot, .. } = self.table.remove(key)?;
-        Some(Completion { token, result, stage: Stage::Done, slot })
+        Some(Completion { token, result, stage: CompletionStage::Done, slot })
     }
 
     fn poll_writable(&mut self, socket: FileId, key: u64) {
@@ -292,16 +292,22 @@ impl Uring {
     }
 
     /// Begins the send of a file, which may be all of it.
-    fn submit_file(&mut self, token: u64, op: Op) -> Result<(), Refused> {
-        let Op::SendFile { file: socket, ref range, source, offset, bytes, .. } = op else {
-            return Err(Refused { op, error: Errno::EINVAL });
+    fn submit_file(&mut self, token: u64, op: RingOp) -> Result<(), RefusedOp> {
+        let RingOp::SendFile { file: socket, ref range, source, offset, bytes, .. } = op else {
+            return Err(RefusedOp { op, error: Errno::EINVAL });
         };
         let known = self.files.fd(socket).and(self.files.fd(source)).map(drop);
         if let Err(error) = known.and_then(|()| self.make_room()) {
-            return Err(Refused { op, error });
+            return Err(RefusedOp { op, error });
         }
-        let sending =
-            Some(Sending { socket, range: range.clone(), source, offset, bytes, moved: 0 });
+        let sending = Some(SendfileProgress {
+            socket,
+            range: range.clone(),
+            source,
+            offset,
+            bytes,
+            moved: 0,
+        });
         let key = self.table.insert(InFlight {
             token,
             file: Some(socket),
@@ -350,7 +356,7 @@ impl Uring {
     }
 }
 
-impl Io for Uring {
+impl RingIo for Uring {
     fn register_shared(&mut self, fd: Arc<OwnedFd>) -> io::Result<FileId> {
         let raw = fd.as_raw_fd();
         let id = self.files.insert(fd)?;
@@ -376,37 +382,37 @@ impl Io for Uring {
         Ok(())
     }
 
-    fn widen(&mut self, file: FileId, bytes: usize) -> io::Result<usize> {
-        Ok(self.files.widen(file, bytes)?)
+    fn set_recv_buffer(&mut self, file: FileId, bytes: usize) -> io::Result<usize> {
+        Ok(self.files.set_recv_buffer(file, bytes)?)
     }
 
-    fn wake_at(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
-        Ok(self.files.wake_at(file, bytes)?)
+    fn set_recv_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
+        Ok(self.files.set_recv_lowat(file, bytes)?)
     }
 
-    fn keep_unsent(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
-        Ok(self.files.keep_unsent(file, bytes)?)
+    fn set_notsent_lowat(&mut self, file: FileId, bytes: usize) -> io::Result<()> {
+        Ok(self.files.set_notsent_lowat(file, bytes)?)
     }
 
-    fn cached(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<Cached> {
-        Ok(self.files.cached(file, offset, bytes)?)
+    fn cachestat(&self, file: FileId, offset: u64, bytes: usize) -> io::Result<CachedPages> {
+        Ok(self.files.cachestat(file, offset, bytes)?)
     }
 
-    fn peek(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {
-        Ok(self.files.peek(file, offset, to)?)
+    fn read_cached(&self, file: FileId, offset: u64, to: &mut [u8]) -> io::Result<usize> {
+        Ok(self.files.read_cached(file, offset, to)?)
     }
 
-    fn submit(&mut self, token: u64, op: Op) -> Result<(), Refused> {
+    fn submit(&mut self, token: u64, op: RingOp) -> Result<(), RefusedOp> {
         op.assert_in_bounds();
         if self.table.len() + self.ready.len() >= self.ready.capacity() || self.table.is_full() {
-            return Err(Refused { op, error: Errno::EBUSY });
+            return Err(RefusedOp { op, error: Errno::EBUSY });
         }
-        if let Op::SendFile { .. } = op {
+        if let RingOp::SendFile { .. } = op {
             return self.submit_file(token, op);
         }
         let context = match self.make_room().and_then(|()| self.context(&op)) {
             Ok(context) => context,
-            Err(error) => return Err(Refused { op, error }),
+            Err(error) => return Err(RefusedOp { op, error }),
         };
         let entry = entry::build(&op, &context);
         let key = self.table.insert(InFlight {
@@ -473,7 +479,7 @@ impl Drop for Uring {
             let _ = self.ring.submitter().unregister_files();
             let _ = self.ring.submitter().unregister_buffers();
         }
-        let table = std::mem::replace(&mut self.table, Table::new(0));
+        let table = std::mem::replace(&mut self.table, InFlightTable::new(0));
         let left = table.into_in_flight();
         if !left.is_empty() {
             // The kernel may still write to these: their slots must never be returned, nor their
@@ -485,7 +491,10 @@ impl Drop for Uring {
 }
 
 /// Registers each pool as one fixed buffer: all of them, or none and why not.
-fn register_pools(ring: &mut IoUring, pools: &[&Pool]) -> (Vec<Arc<Mapping>>, Option<Errno>) {
+fn register_pools(
+    ring: &mut IoUring,
+    pools: &[&SlotPool],
+) -> (Vec<Arc<SlotMapping>>, Option<Errno>) {
     if pools.is_empty() {
         return (Vec::new(), None);
     }
@@ -501,20 +510,25 @@ fn register_pools(ring: &mut IoUring, pools: &[&Pool]) -> (Vec<Arc<Mapping>>, Op
 
 /// Turns one answer of the kernel into a completion; `None` for an operation that is not in the
 /// table.
-fn complete(table: &mut Table, event: &cqueue::Entry) -> Option<Completion> {
+fn complete(table: &mut InFlightTable, event: &cqueue::Entry) -> Option<Completion> {
     let (key, flags) = (event.user_data(), event.flags());
     if cqueue::notif(flags) {
         let InFlight { token, slot, .. } = table.remove(key)?;
-        let stage = Stage::Notice { copied: entry::notice_says_copied(event.result()) };
+        let stage = CompletionStage::Notice { copied: entry::notice_says_copied(event.result()) };
         return Some(Completion { token, result: Ok(0), stage, slot });
     }
     let result = u32::try_from(event.result()).map_err(|_| Errno::from_raw(-event.result()));
     if cqueue::more(flags) {
         let token = table.token(key)?;
-        return Some(Completion { token, result, stage: Stage::NoticeFollows, slot: None });
+        return Some(Completion {
+            token,
+            result,
+            stage: CompletionStage::NoticeFollows,
+            slot: None,
+        });
     }
     let InFlight { token, slot, .. } = table.remove(key)?;
-    Some(Completion { token, result, stage: Stage::Done, slot })
+    Some(Completion { token, result, stage: CompletionStage::Done, slot })
 }
 
 fn errno(error: &io::Error) -> Errno {
@@ -522,11 +536,11 @@ fn errno(error: &io::Error) -> Errno {
 }
 
 /// Ends the send of a file with what it has moved, or with `error`.
-fn end_sending(table: &mut Table, key: u64, error: Errno) -> Option<Completion> {
+fn end_sending(table: &mut InFlightTable, key: u64, error: Errno) -> Option<Completion> {
     let InFlight { token, slot, sending, .. } = table.remove(key)?;
     let moved = sending.map_or(Err(error), |sending| sending.end(error));
     let result = moved.map(|bytes| u32::try_from(bytes).expect("checked when it was submitted"));
-    Some(Completion { token, result, stage: Stage::Done, slot })
+    Some(Completion { token, result, stage: CompletionStage::Done, slot })
 }
 
 /// Added to the key of a send of a file, it is the key of the poll on its socket. Indices of the
@@ -554,7 +568,9 @@ mod tests {
 
     #[test]
     fn a_file_that_could_not_be_closed_is_closed_by_the_next_wait() {
-        let Ok(mut io) = Uring::new(&Config { entries: 4, files: 1, pools: &[] }) else { return };
+        let Ok(mut io) = Uring::new(&RingConfig { entries: 4, files: 1, pools: &[] }) else {
+            return;
+        };
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let file = io.register(ours.into()).unwrap();
         // As `unregister` leaves it where the kernel has no memory.

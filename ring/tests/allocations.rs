@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::Write;
 
-use ring::{Config, Io, Op, Pool, Uring};
+use ring::{RingConfig, RingIo, RingOp, SlotPool, Uring};
 
 struct Counting;
 
@@ -48,8 +48,8 @@ fn a_running_ring_allocates_nothing() {
     if ring::probe(0).is_err() {
         return;
     }
-    let pool = Pool::new(4, 4096).unwrap();
-    let mut io = Uring::new(&Config { entries: 8, files: 4, pools: &[&pool] }).unwrap();
+    let pool = SlotPool::new(4, 4096).unwrap();
+    let mut io = Uring::new(&RingConfig { entries: 8, files: 4, pools: &[&pool] }).unwrap();
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&[1; 4096]).unwrap();
     let file = io.register(file.into()).unwrap();
@@ -58,7 +58,7 @@ fn a_running_ring_allocates_nothing() {
     let before = ALLOCATIONS.get();
     for round in 0..1000 {
         while let Some(slot) = pool.take() {
-            io.submit(round, Op::Read { file, slot, range: 0..4096, offset: 0, nowait: false })
+            io.submit(round, RingOp::Read { file, slot, range: 0..4096, offset: 0, nowait: false })
                 .unwrap();
         }
         while io.in_flight() > 0 {
@@ -74,15 +74,15 @@ fn a_ring_that_has_ended_holds_nothing() {
     if ring::probe(0).is_err() {
         return;
     }
-    let pool = Pool::new(4, 4096).unwrap();
+    let pool = SlotPool::new(4, 4096).unwrap();
     let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let once = |in_flight: bool| {
-        let mut io = Uring::new(&Config { entries: 300, files: 100, pools: &[&pool] }).unwrap();
+        let mut io = Uring::new(&RingConfig { entries: 300, files: 100, pools: &[&pool] }).unwrap();
         let file = io.register(ours.try_clone().unwrap().into()).unwrap();
         if in_flight {
             io.submit(
                 1,
-                Op::Recv { file, slot: pool.take().unwrap(), range: 0..1, wait_all: true },
+                RingOp::Recv { file, slot: pool.take().unwrap(), range: 0..1, wait_all: true },
             )
             .unwrap();
             io.wait(Some(std::time::Duration::ZERO), &mut Vec::with_capacity(8)).unwrap();

@@ -7,9 +7,9 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{file_with, filled, pattern, read_exactly, tcp_pair};
-use ring::{Completion, Errno, Fake, Faults, Io, Op, Pool, Stage};
+use ring::{Completion, CompletionStage, Errno, FakeRing, RingFaults, RingIo, RingOp, SlotPool};
 
-const ALL: Faults = Faults {
+const ALL: RingFaults = RingFaults {
     short_reads_per_mille: 300,
     short_writes_per_mille: 300,
     errors_per_mille: 100,
@@ -18,19 +18,21 @@ const ALL: Faults = Faults {
 };
 
 /// What a completion says, apart from which slot it brings.
-type Line = (u64, Result<u32, Errno>, Stage);
+type Line = (u64, Result<u32, Errno>, CompletionStage);
 
 /// Reads and writes 64 pieces of a file, all in flight at once, and notes what comes in which
 /// order.
-fn run(seed: u64, faults: Faults) -> Vec<Line> {
-    let pool = Pool::new(64, 4096).unwrap();
-    let mut io = Fake::new(seed, faults).unwrap();
+fn run(seed: u64, faults: RingFaults) -> Vec<Line> {
+    let pool = SlotPool::new(64, 4096).unwrap();
+    let mut io = FakeRing::new(seed, faults).unwrap();
     let file = io.register(file_with(&pattern(64 * 4096))).unwrap();
     for token in 0..64 {
         let (slot, range, offset) = (pool.take().unwrap(), 0..4096, token * 4096);
-        let read = Op::Read { file, slot, range: range.clone(), offset, nowait: false };
+        let read = RingOp::Read { file, slot, range: range.clone(), offset, nowait: false };
         let op = match read {
-            Op::Read { slot, .. } if token % 2 == 1 => Op::Write { file, slot, range, offset },
+            RingOp::Read { slot, .. } if token % 2 == 1 => {
+                RingOp::Write { file, slot, range, offset }
+            }
             read => read,
         };
         io.submit(token, op).unwrap();
@@ -47,7 +49,7 @@ fn run(seed: u64, faults: Faults) -> Vec<Line> {
         .collect()
 }
 
-fn drain(io: &mut impl Io) -> Vec<Completion> {
+fn drain(io: &mut impl RingIo) -> Vec<Completion> {
     let mut completions = Vec::new();
     while io.in_flight() > 0 {
         io.wait(None, &mut completions).unwrap();
@@ -63,7 +65,7 @@ fn the_same_seed_gives_the_same_completions() {
 
 #[test]
 fn each_fault_is_seen_and_only_when_asked_for() {
-    let calm = run(1, Faults::default());
+    let calm = run(1, RingFaults::default());
     assert!(calm.iter().all(|(_, result, _)| *result == Ok(4096)));
     assert!(calm.is_sorted_by_key(|(token, ..)| *token));
 
@@ -87,15 +89,17 @@ fn each_fault_is_seen_and_only_when_asked_for() {
 #[test]
 fn a_notice_never_overtakes_its_result() {
     for seed in 0..50 {
-        let pool = Pool::new(8, 4096).unwrap();
+        let pool = SlotPool::new(8, 4096).unwrap();
         let (ours, mut theirs) = tcp_pair();
-        let mut io =
-            Fake::new(seed, Faults { reorder: true, late_notices: true, ..Faults::default() })
-                .unwrap();
+        let mut io = FakeRing::new(
+            seed,
+            RingFaults { reorder: true, late_notices: true, ..RingFaults::default() },
+        )
+        .unwrap();
         let file = io.register(ours.into()).unwrap();
         for token in 0..8 {
             let slot = filled(&pool, &[u8::try_from(token).unwrap(); 4096]);
-            io.submit(token, Op::SendZc { file, slot, range: 0..4096 }).unwrap();
+            io.submit(token, RingOp::SendZc { file, slot, range: 0..4096 }).unwrap();
         }
         let mut order: BTreeMap<u64, Vec<bool>> = BTreeMap::new();
         for completion in drain(&mut io) {

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use common::{ENTRIES, FILES, file_with, pair, pattern, uring, wait_one};
-use ring::{Config, Errno, Io, Op, Pool, Uring};
+use ring::{Errno, RingConfig, RingIo, RingOp, SlotPool, Uring};
 
 fn forbidden() -> bool {
     ring::probe(0).is_err()
@@ -28,7 +28,7 @@ fn the_probe_agrees_with_a_ring() {
         "{probe:?}"
     );
     assert!(!probe.supports("NO_SUCH_OPERATION"));
-    let pool = Pool::new(2, 4096).unwrap();
+    let pool = SlotPool::new(2, 4096).unwrap();
     assert_eq!(probe.locked_memory.is_ok(), uring(&[&pool]).registered());
 }
 
@@ -37,17 +37,17 @@ fn dropping_a_ring_brings_home_what_the_kernel_gives_back() {
     if forbidden() {
         return;
     }
-    let pool = Pool::new(3, 4096).unwrap();
+    let pool = SlotPool::new(3, 4096).unwrap();
     let (ours, mut theirs) = pair();
     let mut io = uring(&[&pool]);
     let file = io.register(ours).unwrap();
     for token in 0..2 {
         let slot = pool.take().unwrap();
-        io.submit(token, Op::Recv { file, slot, range: 0..4096, wait_all: true }).unwrap();
+        io.submit(token, RingOp::Recv { file, slot, range: 0..4096, wait_all: true }).unwrap();
         io.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
     }
     // The third is queued and never handed to the kernel.
-    io.submit(2, Op::Recv { file, slot: pool.take().unwrap(), range: 0..4096, wait_all: true })
+    io.submit(2, RingOp::Recv { file, slot: pool.take().unwrap(), range: 0..4096, wait_all: true })
         .unwrap();
     assert_eq!((pool.free(), io.in_flight()), (0, 3));
     drop(io);
@@ -61,11 +61,11 @@ fn memory_that_is_lent_outlives_its_pool() {
     if forbidden() {
         return;
     }
-    let pool = Pool::new(1, 4096).unwrap();
+    let pool = SlotPool::new(1, 4096).unwrap();
     let (ours, mut theirs) = pair();
     let mut io = uring(&[]);
     let file = io.register(ours).unwrap();
-    io.submit(1, Op::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true })
+    io.submit(1, RingOp::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true })
         .unwrap();
     io.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
     drop(pool);
@@ -82,16 +82,16 @@ fn a_refused_registration_leaves_a_ring_that_works() {
     }
     // More buffers than the kernel takes: a refusal that needs no limit of this process to be
     // changed.
-    let pool = Pool::new(1, 4096).unwrap();
+    let pool = SlotPool::new(1, 4096).unwrap();
     let pools = vec![&pool; (1 << 14) + 1];
-    let mut io = Uring::new(&Config { entries: ENTRIES, files: FILES, pools: &pools }).unwrap();
+    let mut io = Uring::new(&RingConfig { entries: ENTRIES, files: FILES, pools: &pools }).unwrap();
     assert!(!io.registered());
     assert_eq!(io.registration_error(), Some(Errno::EINVAL));
     let bytes = pattern(1000);
     let file = io.register(file_with(&bytes)).unwrap();
     io.submit(
         1,
-        Op::Read { file, slot: pool.take().unwrap(), range: 0..1000, offset: 0, nowait: false },
+        RingOp::Read { file, slot: pool.take().unwrap(), range: 0..1000, offset: 0, nowait: false },
     )
     .unwrap();
     let (result, slot) = wait_one(&mut io, 1);
@@ -106,12 +106,12 @@ fn a_ring_without_a_table_of_files_uses_descriptors() {
     }
     // More files than the kernel's table may have; ours has room all the same.
     let mut io =
-        Uring::new(&Config { entries: ENTRIES, files: (1 << 20) + 1, pools: &[] }).unwrap();
-    let pool = Pool::new(1, 4096).unwrap();
+        Uring::new(&RingConfig { entries: ENTRIES, files: (1 << 20) + 1, pools: &[] }).unwrap();
+    let pool = SlotPool::new(1, 4096).unwrap();
     let file = io.register(file_with(b"bytes")).unwrap();
     io.submit(
         1,
-        Op::Read { file, slot: pool.take().unwrap(), range: 0..5, offset: 0, nowait: false },
+        RingOp::Read { file, slot: pool.take().unwrap(), range: 0..5, offset: 0, nowait: false },
     )
     .unwrap();
     assert_eq!(wait_one(&mut io, 1).0, Ok(5));
@@ -123,7 +123,7 @@ fn a_ring_without_a_table_of_files_uses_descriptors() {
 fn sizes_out_of_bounds_are_errors() {
     for entries in [0, u32::MAX] {
         assert!(
-            Uring::new(&Config { entries, files: 1, pools: &[] }).is_err(),
+            Uring::new(&RingConfig { entries, files: 1, pools: &[] }).is_err(),
             "{entries} entries"
         );
     }
@@ -136,12 +136,13 @@ fn operations_of_one_file_after_another_reach_the_right_one() {
     }
     // The place in the table and the descriptor are both reused at once, with an entry of the old
     // file just queued.
-    let pool = Pool::new(1, 4096).unwrap();
+    let pool = SlotPool::new(1, 4096).unwrap();
     let mut io = uring(&[]);
     let mut slot = pool.take().unwrap();
     for round in 0..50u8 {
         let old = io.register(file_with(&[round; 8])).unwrap();
-        io.submit(1, Op::Read { file: old, slot, range: 0..8, offset: 0, nowait: false }).unwrap();
+        io.submit(1, RingOp::Read { file: old, slot, range: 0..8, offset: 0, nowait: false })
+            .unwrap();
         io.unregister(old).unwrap();
         let new = io.register(file_with(&[255; 8])).unwrap();
         let (result, returned) = wait_one(&mut io, 1);

@@ -6,7 +6,7 @@ mod common;
 
 use common::{file_with, on_each_ring, wait_one};
 use proptest::prelude::*;
-use ring::Op;
+use ring::RingOp;
 
 const FILE_BYTES: usize = 12_000;
 
@@ -38,9 +38,9 @@ proptest! {
                 slot.as_mut_slice().fill(value);
                 let (range, offset_u64) = (at..at + bytes, offset as u64);
                 let op = if write {
-                    Op::Write { file, slot, range: range.clone(), offset: offset_u64 }
+                    RingOp::Write { file, slot, range: range.clone(), offset: offset_u64 }
                 } else {
-                    Op::Read { file, slot, range: range.clone(), offset: offset_u64, nowait: false }
+                    RingOp::Read { file, slot, range: range.clone(), offset: offset_u64, nowait: false }
                 };
                 io.submit(token, op).unwrap();
                 let (result, slot) = wait_one(io, token);

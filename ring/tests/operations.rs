@@ -11,7 +11,7 @@ use common::{
     ENTRIES, FILES, SLOT_BYTES, cancelled, file_with, filled, on_each_ring, pair, pattern,
     read_exactly, tcp_pair, wait, wait_one,
 };
-use ring::{Errno, Io, Op, PAGE_BYTES, Pool, Stage};
+use ring::{CompletionStage, Errno, PAGE_BYTES, RingIo, RingOp, SlotPool};
 
 #[test]
 fn recv_waits_for_the_whole_range_only_if_asked() {
@@ -22,7 +22,7 @@ fn recv_waits_for_the_whole_range_only_if_asked() {
 
         theirs.write_all(&bytes[..3000]).unwrap();
         let slot = pool.take().unwrap();
-        io.submit(1, Op::Recv { file, slot, range: 100..8100, wait_all: true }).unwrap();
+        io.submit(1, RingOp::Recv { file, slot, range: 100..8100, wait_all: true }).unwrap();
         io.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
         theirs.write_all(&bytes[3000..]).unwrap();
         let (result, slot) = wait_one(io, 1);
@@ -31,12 +31,12 @@ fn recv_waits_for_the_whole_range_only_if_asked() {
         assert_eq!(slot.as_slice()[100..8100], bytes, "{kind}");
 
         theirs.write_all(&bytes[..50]).unwrap();
-        io.submit(2, Op::Recv { file, slot, range: 0..8000, wait_all: false }).unwrap();
+        io.submit(2, RingOp::Recv { file, slot, range: 0..8000, wait_all: false }).unwrap();
         let (result, slot) = wait_one(io, 2);
         assert_eq!(result, Ok(50), "{kind}");
 
         drop(theirs);
-        io.submit(3, Op::Recv { file, slot: slot.unwrap(), range: 0..8000, wait_all: true })
+        io.submit(3, RingOp::Recv { file, slot: slot.unwrap(), range: 0..8000, wait_all: true })
             .unwrap();
         assert_eq!(wait_one(io, 3).0, Ok(0), "{kind}: the end of the stream");
     });
@@ -45,14 +45,14 @@ fn recv_waits_for_the_whole_range_only_if_asked() {
 #[test]
 fn a_send_larger_than_the_socket_buffer_is_sent_whole() {
     on_each_ring(|kind, io, _| {
-        let pool = Pool::new(1, 4 << 20).unwrap();
+        let pool = SlotPool::new(1, 4 << 20).unwrap();
         let bytes = pattern(pool.slot_bytes());
         let (ours, mut theirs) = tcp_pair();
         let file = io.register(ours.into()).unwrap();
         let reader = std::thread::spawn(move || read_exactly(&mut theirs, 4 << 20));
         io.submit(
             7,
-            Op::Send { file, slot: filled(&pool, &bytes), range: 0..bytes.len(), more: false },
+            RingOp::Send { file, slot: filled(&pool, &bytes), range: 0..bytes.len(), more: false },
         )
         .unwrap();
         assert_eq!(wait_one(io, 7).0, Ok(4 << 20), "{kind}");
@@ -67,7 +67,7 @@ fn more_and_its_successor_arrive_in_order() {
         let file = io.register(ours.into()).unwrap();
         for (token, more) in [(1, true), (2, false)] {
             let slot = filled(pool, &[u8::try_from(token).unwrap(); 10]);
-            io.submit(token, Op::Send { file, slot, range: 0..10, more }).unwrap();
+            io.submit(token, RingOp::Send { file, slot, range: 0..10, more }).unwrap();
             assert_eq!(wait_one(io, token).0, Ok(10), "{kind}");
         }
         assert_eq!(read_exactly(&mut theirs, 20), [[1; 10], [2; 10]].concat(), "{kind}");
@@ -80,7 +80,7 @@ fn a_send_to_a_closed_flow_is_an_error_not_a_signal() {
         let (ours, theirs) = pair();
         drop(theirs);
         let file = io.register(ours).unwrap();
-        io.submit(1, Op::Send { file, slot: pool.take().unwrap(), range: 0..10, more: false })
+        io.submit(1, RingOp::Send { file, slot: pool.take().unwrap(), range: 0..10, more: false })
             .unwrap();
         let (result, slot) = wait_one(io, 1);
         assert_eq!(result, Err(Errno::EPIPE), "{kind}");
@@ -94,19 +94,23 @@ fn a_zero_copy_send_gives_its_slot_with_the_notice() {
         let (ours, mut theirs) = tcp_pair();
         let file = io.register(ours.into()).unwrap();
         let bytes = pattern(SLOT_BYTES);
-        io.submit(5, Op::SendZc { file, slot: filled(pool, &bytes), range: 0..bytes.len() })
+        io.submit(5, RingOp::SendZc { file, slot: filled(pool, &bytes), range: 0..bytes.len() })
             .unwrap();
         let reader = std::thread::spawn(move || read_exactly(&mut theirs, SLOT_BYTES));
         let completions = wait(io, 2);
         let [sent, notice] = &completions[..] else { panic!("{completions:?}") };
         assert_eq!(
             (sent.token, sent.stage, sent.result),
-            (5, Stage::NoticeFollows, Ok(65536)),
+            (5, CompletionStage::NoticeFollows, Ok(65536)),
             "{kind}"
         );
         assert!(sent.slot.is_none(), "{kind}");
         assert_eq!(notice.token, 5, "{kind}");
-        assert_eq!(notice.stage, Stage::Notice { copied: true }, "{kind}: loopback always copies");
+        assert_eq!(
+            notice.stage,
+            CompletionStage::Notice { copied: true },
+            "{kind}: loopback always copies"
+        );
         assert!(notice.slot.is_some(), "{kind}");
         assert_eq!(io.in_flight(), 0, "{kind}");
         assert_eq!(reader.join().unwrap(), bytes, "{kind}");
@@ -122,16 +126,19 @@ fn reads_and_writes_meet_their_offsets() {
         let written = io.register(target.try_clone().unwrap().into()).unwrap();
 
         let slot = pool.take().unwrap();
-        io.submit(1, Op::Read { file: source, slot, range: 11..5011, offset: 777, nowait: false })
-            .unwrap();
+        io.submit(
+            1,
+            RingOp::Read { file: source, slot, range: 11..5011, offset: 777, nowait: false },
+        )
+        .unwrap();
         let (result, slot) = wait_one(io, 1);
         assert_eq!(result, Ok(5000), "{kind}");
         let slot = slot.unwrap();
         assert_eq!(slot.as_slice()[11..5011], bytes[777..5777], "{kind}");
 
-        io.submit(2, Op::Write { file: written, slot, range: 11..5011, offset: 333 }).unwrap();
+        io.submit(2, RingOp::Write { file: written, slot, range: 11..5011, offset: 333 }).unwrap();
         assert_eq!(wait_one(io, 2).0, Ok(5000), "{kind}");
-        io.submit(3, Op::Sync { file: written }).unwrap();
+        io.submit(3, RingOp::Sync { file: written }).unwrap();
         assert_eq!(wait_one(io, 3).0, Ok(0), "{kind}");
         let mut read = vec![0; 5000];
         target.read_exact_at(&mut read, 333).unwrap();
@@ -143,13 +150,16 @@ fn reads_and_writes_meet_their_offsets() {
         );
 
         let slot = pool.take().unwrap();
-        io.submit(4, Op::Read { file: source, slot, range: 0..100, offset: 19_990, nowait: false })
-            .unwrap();
+        io.submit(
+            4,
+            RingOp::Read { file: source, slot, range: 0..100, offset: 19_990, nowait: false },
+        )
+        .unwrap();
         let (result, slot) = wait_one(io, 4);
         assert_eq!(result, Ok(10), "{kind}: as far as the file goes");
         io.submit(
             5,
-            Op::Read {
+            RingOp::Read {
                 file: source,
                 slot: slot.unwrap(),
                 range: 0..100,
@@ -174,7 +184,7 @@ fn direct_writes_and_reads_of_a_real_file() {
         let bytes = pattern(4 * PAGE_BYTES);
         let slot = filled(pool, &bytes);
 
-        io.submit(1, Op::Write { file, slot, range: PAGE_BYTES..3 * PAGE_BYTES, offset: 8192 })
+        io.submit(1, RingOp::Write { file, slot, range: PAGE_BYTES..3 * PAGE_BYTES, offset: 8192 })
             .unwrap();
         let (result, slot) = wait_one(io, 1);
         assert_eq!(result, Ok(8192), "{kind}");
@@ -182,7 +192,7 @@ fn direct_writes_and_reads_of_a_real_file() {
         slot.as_mut_slice().fill(0);
         io.submit(
             2,
-            Op::Read { file, slot, range: 0..2 * PAGE_BYTES, offset: 8192, nowait: false },
+            RingOp::Read { file, slot, range: 0..2 * PAGE_BYTES, offset: 8192, nowait: false },
         )
         .unwrap();
         let (result, slot) = wait_one(io, 2);
@@ -201,8 +211,13 @@ fn nowait_gives_what_is_cached() {
     on_each_ring(|kind, io, pool| {
         let bytes = pattern(4096);
         let file = io.register(file_with(&bytes)).unwrap();
-        let op =
-            Op::Read { file, slot: pool.take().unwrap(), range: 0..4096, offset: 0, nowait: true };
+        let op = RingOp::Read {
+            file,
+            slot: pool.take().unwrap(),
+            range: 0..4096,
+            offset: 0,
+            nowait: true,
+        };
         io.submit(1, op).unwrap();
         let (result, slot) = wait_one(io, 1);
         match result {
@@ -221,13 +236,16 @@ fn cancelling_a_recv_brings_both_completions_and_the_slot() {
     on_each_ring(|kind, io, pool| {
         let (ours, _theirs) = pair();
         let file = io.register(ours).unwrap();
-        io.submit(1, Op::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true })
-            .unwrap();
+        io.submit(
+            1,
+            RingOp::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true },
+        )
+        .unwrap();
         io.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
-        io.submit(2, Op::Cancel { token: 1 }).unwrap();
+        io.submit(2, RingOp::Cancel { token: 1 }).unwrap();
         cancelled(kind, io);
 
-        io.submit(3, Op::Cancel { token: 99 }).unwrap();
+        io.submit(3, RingOp::Cancel { token: 99 }).unwrap();
         assert_eq!(wait_one(io, 3).0, Err(Errno::ENOENT), "{kind}");
     });
 }
@@ -253,8 +271,11 @@ fn unregistering_closes_the_file_and_returns_what_is_in_flight() {
     on_each_ring(|kind, io, pool| {
         let (ours, mut theirs) = pair();
         let file = io.register(ours).unwrap();
-        io.submit(1, Op::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true })
-            .unwrap();
+        io.submit(
+            1,
+            RingOp::Recv { file, slot: pool.take().unwrap(), range: 0..10, wait_all: true },
+        )
+        .unwrap();
         io.unregister(file).unwrap();
         let (result, slot) = wait_one(io, 1);
         assert_eq!(result, Err(Errno::ECANCELED), "{kind}");
@@ -264,13 +285,13 @@ fn unregistering_closes_the_file_and_returns_what_is_in_flight() {
         let (other, mut other_end) = pair();
         let new = io.register(other).unwrap();
         let refused = io
-            .submit(2, Op::Send { file, slot: slot.unwrap(), range: 0..3, more: false })
+            .submit(2, RingOp::Send { file, slot: slot.unwrap(), range: 0..3, more: false })
             .unwrap_err();
         assert_eq!(refused.error, Errno::EBADF, "{kind}");
-        let Op::Send { slot, .. } = refused.op else {
+        let RingOp::Send { slot, .. } = refused.op else {
             panic!("{kind}: the operation comes back as it was")
         };
-        io.submit(3, Op::Send { file: new, slot, range: 0..3, more: false }).unwrap();
+        io.submit(3, RingOp::Send { file: new, slot, range: 0..3, more: false }).unwrap();
         assert_eq!(wait_one(io, 3).0, Ok(3), "{kind}");
         assert_eq!(read_exactly(&mut other_end, 3).len(), 3, "{kind}");
         assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0, "{kind}: the first socket is closed");
@@ -280,12 +301,13 @@ fn unregistering_closes_the_file_and_returns_what_is_in_flight() {
 #[test]
 fn a_full_ring_gives_the_operation_back() {
     on_each_ring(|kind, io, _| {
-        let pool = Pool::new(300, 1).unwrap();
+        let pool = SlotPool::new(300, 1).unwrap();
         let (ours, mut theirs) = pair();
         let file = io.register(ours).unwrap();
         let mut submitted = 0;
         let refused = loop {
-            let op = Op::Recv { file, slot: pool.take().unwrap(), range: 0..1, wait_all: false };
+            let op =
+                RingOp::Recv { file, slot: pool.take().unwrap(), range: 0..1, wait_all: false };
             match io.submit(submitted, op) {
                 Ok(()) => submitted += 1,
                 Err(refused) => break refused,
@@ -310,9 +332,10 @@ fn files_beyond_the_kernels_table_are_used_like_the_others() {
         let count = if kind == "fake" { 260 } else { FILES as usize + 4 };
         let files: Vec<_> =
             (0..count).map(|at| io.register(file_with(&[at as u8; 4])).unwrap()).collect();
-        let read = |io: &mut dyn Io, file, expected: u8| {
+        let read = |io: &mut dyn RingIo, file, expected: u8| {
             let slot = pool.take().unwrap();
-            io.submit(1, Op::Read { file, slot, range: 0..4, offset: 0, nowait: false }).unwrap();
+            io.submit(1, RingOp::Read { file, slot, range: 0..4, offset: 0, nowait: false })
+                .unwrap();
             let (result, slot) = wait_one(io, 1);
             assert_eq!(
                 (result, &slot.unwrap().as_slice()[..4]),
@@ -354,11 +377,11 @@ fn a_shared_file_is_closed_when_nobody_has_it() {
 
 #[test]
 fn a_range_beyond_the_slot_is_a_bug_of_the_caller() {
-    let mut io = ring::Plain::new(1, 1).unwrap();
+    let mut io = ring::PlainRing::new(1, 1).unwrap();
     let file = io.register(file_with(b"x")).unwrap();
-    let slot = Pool::new(1, 4096).unwrap().take().unwrap();
+    let slot = SlotPool::new(1, 4096).unwrap().take().unwrap();
     let submit = std::panic::AssertUnwindSafe(|| {
-        io.submit(1, Op::Read { file, slot, range: 0..4097, offset: 0, nowait: false })
+        io.submit(1, RingOp::Read { file, slot, range: 0..4097, offset: 0, nowait: false })
     });
     assert!(std::panic::catch_unwind(submit).is_err());
 }

@@ -13,7 +13,7 @@ use common::{
     cancelled, file_with, filled, on_each_ring, pair, pattern, read_exactly, tcp_pair, uring, wait,
     wait_one,
 };
-use ring::{Cached, Config, Errno, Fake, Faults, Io, Op, Pool, Uring};
+use ring::{CachedPages, Errno, FakeRing, RingConfig, RingFaults, RingIo, RingOp, SlotPool, Uring};
 
 /// A socket that takes nothing more, and its other end.
 fn full_pair() -> (OwnedFd, UnixStream, usize) {
@@ -27,7 +27,7 @@ fn full_pair() -> (OwnedFd, UnixStream, usize) {
     (ours.into(), theirs, filled)
 }
 
-fn hand_over(io: &mut dyn Io) {
+fn hand_over(io: &mut dyn RingIo) {
     io.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();
 }
 
@@ -42,7 +42,7 @@ fn bytes_in_front_and_a_part_of_a_file_arrive_in_order() {
             let slot = filled(pool, b"..header");
             io.submit(
                 token,
-                Op::SendFile { file, slot, range: 2..8, source, offset, bytes: count },
+                RingOp::SendFile { file, slot, range: 2..8, source, offset, bytes: count },
             )
             .unwrap();
             let (result, slot) = wait_one(io, token);
@@ -63,8 +63,11 @@ fn a_file_larger_than_the_socket_buffer_is_sent_whole() {
         let file = io.register(ours.into()).unwrap();
         let source = io.register(file_with(&bytes)).unwrap();
         let slot = filled(pool, &[9; 96]);
-        io.submit(7, Op::SendFile { file, slot, range: 0..96, source, offset: 0, bytes: 8 << 20 })
-            .unwrap();
+        io.submit(
+            7,
+            RingOp::SendFile { file, slot, range: 0..96, source, offset: 0, bytes: 8 << 20 },
+        )
+        .unwrap();
         // The socket is full before the first byte is read: the rest is sent when there is room.
         hand_over(io);
         assert_eq!(io.in_flight(), 1, "{kind}");
@@ -80,20 +83,21 @@ fn a_socket_that_sends_a_file_receives_as_before() {
     if ring::probe(0).is_ok() {
         // Without the kernel's table of files, which notes the mode of a socket when it is
         // registered: more than it takes.
-        let pool = Pool::new(2, 4096).unwrap();
+        let pool = SlotPool::new(2, 4096).unwrap();
         let mut io =
-            Uring::new(&Config { entries: 16, files: (1 << 20) + 1, pools: &[&pool] }).unwrap();
+            Uring::new(&RingConfig { entries: 16, files: (1 << 20) + 1, pools: &[&pool] }).unwrap();
         receives_as_before("without a table", &mut io, &pool);
     }
 }
 
-fn receives_as_before(kind: &str, io: &mut dyn Io, pool: &Pool) {
+fn receives_as_before(kind: &str, io: &mut dyn RingIo, pool: &SlotPool) {
     let (ours, mut theirs) = tcp_pair();
     let file = io.register(ours.into()).unwrap();
     let source = io.register(file_with(&pattern(1000))).unwrap();
     for token in [1, 3] {
-        let receive = Op::Recv { file, slot: pool.take().unwrap(), range: 0..5, wait_all: true };
-        let send = Op::SendFile {
+        let receive =
+            RingOp::Recv { file, slot: pool.take().unwrap(), range: 0..5, wait_all: true };
+        let send = RingOp::SendFile {
             file,
             slot: pool.take().unwrap(),
             range: 0..0,
@@ -122,12 +126,12 @@ fn a_full_socket_holds_up_nobody_and_is_sent_to_when_it_has_room() {
         let bytes = pattern(9000);
         let source = io.register(file_with(&bytes)).unwrap();
         let slot = filled(pool, b"head");
-        io.submit(1, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 9000 })
+        io.submit(1, RingOp::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 9000 })
             .unwrap();
         // Another operation goes its way meanwhile.
         io.submit(
             2,
-            Op::Read {
+            RingOp::Read {
                 file: source,
                 slot: pool.take().unwrap(),
                 range: 0..9000,
@@ -153,12 +157,15 @@ fn cancelling_a_send_of_a_file_brings_both_completions_and_the_slot() {
         let source = io.register(file_with(&pattern(5000))).unwrap();
         for hands_over in [true, false] {
             let slot = pool.take().unwrap();
-            io.submit(1, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 5000 })
-                .unwrap();
+            io.submit(
+                1,
+                RingOp::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 5000 },
+            )
+            .unwrap();
             if hands_over {
                 hand_over(io);
             }
-            io.submit(2, Op::Cancel { token: 1 }).unwrap();
+            io.submit(2, RingOp::Cancel { token: 1 }).unwrap();
             cancelled(kind, io);
             assert_eq!(io.in_flight(), 0, "{kind}");
         }
@@ -173,10 +180,13 @@ fn cancelling_in_the_middle_tells_what_was_sent() {
         let bytes = pattern(8 << 20);
         let source = io.register(file_with(&bytes)).unwrap();
         let slot = pool.take().unwrap();
-        io.submit(1, Op::SendFile { file, slot, range: 0..0, source, offset: 0, bytes: 8 << 20 })
-            .unwrap();
+        io.submit(
+            1,
+            RingOp::SendFile { file, slot, range: 0..0, source, offset: 0, bytes: 8 << 20 },
+        )
+        .unwrap();
         hand_over(io);
-        io.submit(2, Op::Cancel { token: 1 }).unwrap();
+        io.submit(2, RingOp::Cancel { token: 1 }).unwrap();
         let completions = wait(io, 2);
         let sent =
             completions.iter().find(|completion| completion.token == 1).unwrap().result.unwrap()
@@ -197,8 +207,11 @@ fn unregistering_the_socket_or_the_file_ends_the_send() {
             let file = io.register(ours).unwrap();
             let source = io.register(file_with(&pattern(5000))).unwrap();
             let slot = pool.take().unwrap();
-            io.submit(1, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 5000 })
-                .unwrap();
+            io.submit(
+                1,
+                RingOp::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 5000 },
+            )
+            .unwrap();
             io.unregister(if of_socket { file } else { source }).unwrap();
             let (result, slot) = wait_one(io, 1);
             assert_eq!(result, Err(Errno::ECANCELED), "{kind}");
@@ -208,7 +221,7 @@ fn unregistering_the_socket_or_the_file_ends_the_send() {
 
             let (other, _other_end) = pair();
             let file = io.register(other).unwrap();
-            let op = Op::SendFile {
+            let op = RingOp::SendFile {
                 file,
                 slot: slot.unwrap(),
                 range: 0..4,
@@ -230,7 +243,7 @@ fn a_file_that_became_shorter_is_told_from_a_flow_that_broke() {
         let source = io.register(file_with(&pattern(1000))).unwrap();
         io.submit(
             1,
-            Op::SendFile {
+            RingOp::SendFile {
                 file,
                 slot: filled(pool, b"head"),
                 range: 0..4,
@@ -252,7 +265,7 @@ fn a_file_that_became_shorter_is_told_from_a_flow_that_broke() {
         let file = io.register(ours).unwrap();
         io.submit(
             2,
-            Op::SendFile {
+            RingOp::SendFile {
                 file,
                 slot: pool.take().unwrap(),
                 range: 0..0,
@@ -271,13 +284,14 @@ fn a_dropped_ring_lets_go_of_a_send_that_waits() {
     if ring::probe(0).is_err() {
         return;
     }
-    let pool = Pool::new(1, 4096).unwrap();
+    let pool = SlotPool::new(1, 4096).unwrap();
     let (ours, mut theirs, before) = full_pair();
     let mut io = uring(&[&pool]);
     let file = io.register(ours).unwrap();
     let source = io.register(file_with(&pattern(5000))).unwrap();
     let slot = pool.take().unwrap();
-    io.submit(1, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 5000 }).unwrap();
+    io.submit(1, RingOp::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 5000 })
+        .unwrap();
     hand_over(&mut io);
     drop(io);
     assert_eq!(pool.free(), 1);
@@ -287,17 +301,21 @@ fn a_dropped_ring_lets_go_of_a_send_that_waits() {
 
 #[test]
 fn faults_shorten_and_fail_sends_of_files() {
-    let pool = Pool::new(1, 4096).unwrap();
-    let faults = Faults { short_writes_per_mille: 500, errors_per_mille: 100, ..Faults::default() };
-    let mut io = Fake::new(3, faults).unwrap();
+    let pool = SlotPool::new(1, 4096).unwrap();
+    let faults =
+        RingFaults { short_writes_per_mille: 500, errors_per_mille: 100, ..RingFaults::default() };
+    let mut io = FakeRing::new(3, faults).unwrap();
     let (ours, mut theirs) = tcp_pair();
     let file = io.register(ours.into()).unwrap();
     let source = io.register(file_with(&pattern(100))).unwrap();
     let mut results = Vec::new();
     for token in 0..100 {
         let slot = pool.take().unwrap();
-        io.submit(token, Op::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 100 })
-            .unwrap();
+        io.submit(
+            token,
+            RingOp::SendFile { file, slot, range: 0..4, source, offset: 0, bytes: 100 },
+        )
+        .unwrap();
         let (result, _) = wait_one(&mut io, token);
         let sent = result.unwrap_or(0) as usize;
         let arrived = read_exactly(&mut theirs, sent);
@@ -317,16 +335,20 @@ fn a_look_into_the_page_cache_gives_what_is_there_and_waits_for_nothing() {
         on_disk.sync_all().unwrap();
         let file = io.register(on_disk.try_clone().unwrap().into()).unwrap();
         let mut read = vec![0; 5000];
-        assert_eq!(io.peek(file, 777, &mut read).unwrap(), 5000, "{kind}");
+        assert_eq!(io.read_cached(file, 777, &mut read).unwrap(), 5000, "{kind}");
         assert_eq!(read, bytes[777..5777], "{kind}");
         assert_eq!(
-            io.peek(file, 299_990, &mut read).unwrap(),
+            io.read_cached(file, 299_990, &mut read).unwrap(),
             10,
             "{kind}: as far as the file goes"
         );
-        assert_eq!(io.peek(file, 300_000, &mut read).unwrap(), 0, "{kind}: the end of the file");
-        if let Ok(cached) = io.cached(file, 777, 5000) {
-            assert_eq!(cached, Cached::Whole, "{kind}");
+        assert_eq!(
+            io.read_cached(file, 300_000, &mut read).unwrap(),
+            0,
+            "{kind}: the end of the file"
+        );
+        if let Ok(cachestat) = io.cachestat(file, 777, 5000) {
+            assert_eq!(cachestat, CachedPages::Whole, "{kind}");
         }
 
         nix::fcntl::posix_fadvise(
@@ -336,13 +358,13 @@ fn a_look_into_the_page_cache_gives_what_is_there_and_waits_for_nothing() {
             nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
         )
         .unwrap();
-        match io.cached(file, 0, 300_000) {
+        match io.cachestat(file, 0, 300_000) {
             // A file system that keeps it all the same is memory itself.
-            Ok(Cached::Whole) => {}
-            Ok(cached) => {
-                assert_eq!(cached, Cached::Clean, "{kind}");
+            Ok(CachedPages::Whole) => {}
+            Ok(cachestat) => {
+                assert_eq!(cachestat, CachedPages::Clean, "{kind}");
                 // Some of it may have stayed; then a look ends where that does.
-                let looked = io.peek(file, 0, &mut vec![0; 300_000]);
+                let looked = io.read_cached(file, 0, &mut vec![0; 300_000]);
                 let waits =
                     looked.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EAGAIN));
                 assert!(waits || looked.is_ok_and(|read| read < 300_000), "{kind}");
@@ -354,8 +376,8 @@ fn a_look_into_the_page_cache_gives_what_is_there_and_waits_for_nothing() {
         }
         // A page that is written to is there, and not on the disk.
         on_disk.write_all_at(b"new", 8192).unwrap();
-        if let Ok(cached) = io.cached(file, 0, 300_000) {
-            assert_ne!(cached, Cached::Clean, "{kind}");
+        if let Ok(cachestat) = io.cachestat(file, 0, 300_000) {
+            assert_ne!(cachestat, CachedPages::Clean, "{kind}");
         }
         io.unregister(file).unwrap();
     });
@@ -370,7 +392,7 @@ fn a_look_into_shared_memory_finds_it() {
         memory.write_all(&pattern(10_000)).unwrap();
         let file = io.register(memory.into()).unwrap();
         let mut read = vec![0; 4000];
-        assert_eq!(io.peek(file, 5001, &mut read).unwrap(), 4000, "{kind}");
+        assert_eq!(io.read_cached(file, 5001, &mut read).unwrap(), 4000, "{kind}");
         assert_eq!(read, pattern(10_000)[5001..9001], "{kind}");
     });
 }

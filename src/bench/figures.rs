@@ -8,14 +8,14 @@ use crate::units::{BitRate, goodput};
 
 /// Everything that `bench` found: the object that `--json` prints.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub(crate) struct Figures {
+pub(crate) struct BenchFigures {
     /// How long each measurement was meant to last.
     pub(crate) seconds_asked: f64,
     /// `crc64`, `blake3` or `none`.
     pub(crate) check: String,
     /// One measurement for each number of NICs, ascending; with `--threads`, for each number of
     /// threads instead.
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<BenchStep>,
     /// With `--threads`: how many threads for each NIC are enough.
     pub(crate) threads_per_nic: Option<usize>,
     /// Why the last one did not complete.
@@ -25,7 +25,7 @@ pub(crate) struct Figures {
 /// The fewest threads for each NIC that come close to what the best number of them reached; `None`
 /// where nothing was measured. More would cost CPUs, slots and flows, and gain what the next
 /// measurement loses again.
-pub(crate) fn threads_enough(steps: &[Step]) -> Option<usize> {
+pub(crate) fn threads_enough(steps: &[BenchStep]) -> Option<usize> {
     let best = steps.iter().map(|step| step.rate.gbit_per_s).reduce(f64::max)?;
     let enough = steps.iter().filter(|step| step.rate.gbit_per_s >= ENOUGH * best);
     enough.map(|step| step.threads).min()
@@ -36,7 +36,7 @@ const ENOUGH: f64 = 0.95;
 
 /// One measurement.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub(crate) struct Step {
+pub(crate) struct BenchStep {
     /// How many NICs each node used, where it has as many.
     pub(crate) nics: u32,
     /// How many threads served each of them, where it has as many.
@@ -47,43 +47,43 @@ pub(crate) struct Step {
     pub(crate) seconds: f64,
     /// Payload over time.
     #[serde(flatten)]
-    pub(crate) rate: Rate,
+    pub(crate) rate: LineUse,
     /// User and system time of all nodes together.
     #[serde(flatten)]
-    pub(crate) cost: Cost,
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) cost: CpuCost,
+    pub(crate) nodes: Vec<BenchNode>,
 }
 
 /// One node of a measurement.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub(crate) struct Node {
+pub(crate) struct BenchNode {
     /// Its host:port.
     pub(crate) name: String,
     pub(crate) role: NodeRole,
     pub(crate) sent_gbit_per_s: f64,
     pub(crate) received_gbit_per_s: f64,
     #[serde(flatten)]
-    pub(crate) rate: Rate,
+    pub(crate) rate: LineUse,
     #[serde(flatten)]
-    pub(crate) cost: Cost,
+    pub(crate) cost: CpuCost,
     pub(crate) memory_bytes_max: u64,
-    pub(crate) rails: Vec<Rail>,
+    pub(crate) rails: Vec<BenchRail>,
 }
 
 /// One NIC of a node.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub(crate) struct Rail {
+pub(crate) struct BenchRail {
     pub(crate) nic: String,
     pub(crate) mtu: Option<u32>,
     pub(crate) sent_gbit_per_s: f64,
     pub(crate) received_gbit_per_s: f64,
     #[serde(flatten)]
-    pub(crate) rate: Rate,
+    pub(crate) rate: LineUse,
 }
 
 /// Payload over time, in the busier direction, against what the line could carry.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub(crate) struct Rate {
+pub(crate) struct LineUse {
     pub(crate) gbit_per_s: f64,
     /// The line rate, where it is known.
     pub(crate) line_gbit_per_s: Option<f64>,
@@ -97,7 +97,7 @@ pub(crate) struct Rate {
 
 /// Processor time.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub(crate) struct Cost {
+pub(crate) struct CpuCost {
     pub(crate) cpu_seconds: f64,
     /// Cores that a rate of 1 Gbit/s keeps busy: processor time over time over rate.
     pub(crate) cpu_per_gbit_per_s: Option<f64>,
@@ -105,17 +105,20 @@ pub(crate) struct Cost {
 
 /// What a line can carry.
 #[derive(Clone, Copy)]
-struct Line {
+struct LineRate {
     gbit_per_s: f64,
     goodput_gbit_per_s: f64,
 }
 
-impl Step {
+impl BenchStep {
     /// The figures of a complete transfer over `nics` NICs; `line_rate` is what the user says of
     /// every NIC.
-    pub(crate) fn new(nics: u32, report: &Report, line_rate: Option<BitRate>) -> Step {
-        let nodes: Vec<Node> =
-            report.nodes.iter().map(|node| Node::new(node, report.seconds, line_rate)).collect();
+    pub(crate) fn new(nics: u32, report: &Report, line_rate: Option<BitRate>) -> BenchStep {
+        let nodes: Vec<BenchNode> = report
+            .nodes
+            .iter()
+            .map(|node| BenchNode::new(node, report.seconds, line_rate))
+            .collect();
         let side = |roles: [NodeRole; 2]| {
             let of_side = nodes.iter().filter(|node| roles.contains(&node.role));
             sum(of_side.map(|node| node.rate.line()))
@@ -129,9 +132,9 @@ impl Step {
             }
             _ => None,
         };
-        let rate = Rate::new(report.gbit_per_s, line);
+        let rate = LineUse::new(report.gbit_per_s, line);
         let cpu_seconds = report.nodes.iter().map(|node| node.cpu_seconds).sum();
-        let cost = Cost::new(cpu_seconds, report.seconds, rate);
+        let cost = CpuCost::new(cpu_seconds, report.seconds, rate);
         let threads = report
             .nodes
             .iter()
@@ -139,50 +142,56 @@ impl Step {
             .map(|rail| rail.threads)
             .max()
             .unwrap_or(1);
-        Step { nics, threads, bytes: report.bytes, seconds: report.seconds, rate, cost, nodes }
+        BenchStep { nics, threads, bytes: report.bytes, seconds: report.seconds, rate, cost, nodes }
     }
 }
 
-impl Node {
-    fn new(node: &NodeReport, seconds: f64, line_rate: Option<BitRate>) -> Node {
-        let rails: Vec<Rail> =
-            node.rails.iter().map(|rail| Rail::new(rail, seconds, line_rate)).collect();
+impl BenchNode {
+    fn new(node: &NodeReport, seconds: f64, line_rate: Option<BitRate>) -> BenchNode {
+        let rails: Vec<BenchRail> =
+            node.rails.iter().map(|rail| BenchRail::new(rail, seconds, line_rate)).collect();
         let sent_gbit_per_s = gbit_per_s(node.bytes_sent, seconds);
         let received_gbit_per_s = gbit_per_s(node.bytes_received, seconds);
-        let rate = Rate::new(
+        let rate = LineUse::new(
             sent_gbit_per_s.max(received_gbit_per_s),
             sum(rails.iter().map(|rail| rail.rate.line())),
         );
-        Node {
+        BenchNode {
             name: node.name.clone(),
             role: node.role,
             sent_gbit_per_s,
             received_gbit_per_s,
             rate,
-            cost: Cost::new(node.cpu_seconds, seconds, rate),
+            cost: CpuCost::new(node.cpu_seconds, seconds, rate),
             memory_bytes_max: node.memory_bytes_max,
             rails,
         }
     }
 }
 
-impl Rail {
-    fn new(rail: &RailReport, seconds: f64, line_rate: Option<BitRate>) -> Rail {
+impl BenchRail {
+    fn new(rail: &RailReport, seconds: f64, line_rate: Option<BitRate>) -> BenchRail {
         let sent_gbit_per_s = gbit_per_s(rail.bytes_sent, seconds);
         let received_gbit_per_s = gbit_per_s(rail.bytes_received, seconds);
         let line_gbit_per_s = line_rate.map(|rate| rate.0 as f64 / 1e9).or(rail.line_gbit_per_s);
         let line = line_gbit_per_s.map(|gbit_per_s| {
             let share = goodput(rail.mtu.unwrap_or(ETHERNET_MTU));
-            Line { gbit_per_s, goodput_gbit_per_s: gbit_per_s * share }
+            LineRate { gbit_per_s, goodput_gbit_per_s: gbit_per_s * share }
         });
-        let rate = Rate::new(sent_gbit_per_s.max(received_gbit_per_s), line);
-        Rail { nic: rail.nic.clone(), mtu: rail.mtu, sent_gbit_per_s, received_gbit_per_s, rate }
+        let rate = LineUse::new(sent_gbit_per_s.max(received_gbit_per_s), line);
+        BenchRail {
+            nic: rail.nic.clone(),
+            mtu: rail.mtu,
+            sent_gbit_per_s,
+            received_gbit_per_s,
+            rate,
+        }
     }
 }
 
-impl Rate {
-    fn new(gbit_per_s: f64, line: Option<Line>) -> Rate {
-        Rate {
+impl LineUse {
+    fn new(gbit_per_s: f64, line: Option<LineRate>) -> LineUse {
+        LineUse {
             gbit_per_s,
             line_gbit_per_s: line.map(|line| line.gbit_per_s),
             goodput_limit_gbit_per_s: line.map(|line| line.goodput_gbit_per_s),
@@ -191,26 +200,26 @@ impl Rate {
         }
     }
 
-    fn line(&self) -> Option<Line> {
+    fn line(&self) -> Option<LineRate> {
         let (gbit_per_s, goodput_gbit_per_s) =
             (self.line_gbit_per_s?, self.goodput_limit_gbit_per_s?);
-        Some(Line { gbit_per_s, goodput_gbit_per_s })
+        Some(LineRate { gbit_per_s, goodput_gbit_per_s })
     }
 }
 
-impl Cost {
-    fn new(cpu_seconds: f64, seconds: f64, rate: Rate) -> Cost {
-        Cost { cpu_seconds, cpu_per_gbit_per_s: finite(cpu_seconds / seconds / rate.gbit_per_s) }
+impl CpuCost {
+    fn new(cpu_seconds: f64, seconds: f64, rate: LineUse) -> CpuCost {
+        CpuCost { cpu_seconds, cpu_per_gbit_per_s: finite(cpu_seconds / seconds / rate.gbit_per_s) }
     }
 }
 
 /// Lines side by side; unknown where one of them is, or where there is none.
-fn sum(lines: impl Iterator<Item = Option<Line>>) -> Option<Line> {
-    let add = |a: Line, b: Line| Line {
+fn sum(lines: impl Iterator<Item = Option<LineRate>>) -> Option<LineRate> {
+    let add = |a: LineRate, b: LineRate| LineRate {
         gbit_per_s: a.gbit_per_s + b.gbit_per_s,
         goodput_gbit_per_s: a.goodput_gbit_per_s + b.goodput_gbit_per_s,
     };
-    lines.collect::<Option<Vec<Line>>>()?.into_iter().reduce(add)
+    lines.collect::<Option<Vec<LineRate>>>()?.into_iter().reduce(add)
 }
 
 fn finite(value: f64) -> Option<f64> {

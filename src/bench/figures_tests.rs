@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
-use crate::report::State;
+use crate::report::TransferState;
 
 fn rail(
     nic: &str,
@@ -46,7 +46,7 @@ pub(in crate::bench) fn report(line: Option<f64>) -> Report {
     let (one, two) = (2_000_000_000, 1_500_000_000);
     Report {
         transfer: "bench".into(),
-        state: State::Complete,
+        state: TransferState::Complete,
         bytes: one + two,
         resumed_bytes: 0,
         seconds: 2.0,
@@ -84,7 +84,7 @@ fn close(found: Option<f64>, expected: f64) -> bool {
 
 #[test]
 fn rates_stand_beside_the_line_and_its_goodput() {
-    let step = Step::new(2, &report(Some(10.0)), None);
+    let step = BenchStep::new(2, &report(Some(10.0)), None);
     assert!(
         close(Some(step.rate.gbit_per_s), 14.0) && close(step.rate.line_gbit_per_s, 20.0),
         "{step:?}"
@@ -106,9 +106,9 @@ fn rates_stand_beside_the_line_and_its_goodput() {
 
 #[test]
 fn the_user_knows_the_line_better() {
-    let step = Step::new(2, &report(None), Some(BitRate(8_000_000_000)));
+    let step = BenchStep::new(2, &report(None), Some(BitRate(8_000_000_000)));
     assert!(close(step.nodes[1].rails[0].rate.efficiency, 1.0), "{step:?}");
-    let unknown = Step::new(2, &report(None), None);
+    let unknown = BenchStep::new(2, &report(None), None);
     assert_eq!(
         (unknown.rate.line_gbit_per_s, unknown.rate.efficiency, unknown.rate.goodput_efficiency),
         (None, None, None)
@@ -119,7 +119,7 @@ fn the_user_knows_the_line_better() {
 fn the_fewest_threads_that_are_as_good_as_the_best_are_enough() {
     let enough = |rates: &[f64]| {
         let step = |(at, rate): (usize, &f64)| {
-            let mut step = Step::new(1, &report(None), None);
+            let mut step = BenchStep::new(1, &report(None), None);
             (step.threads, step.rate.gbit_per_s) = (at + 1, *rate);
             step
         };
@@ -137,12 +137,12 @@ fn the_fewest_threads_that_are_as_good_as_the_best_are_enough() {
 fn a_step_has_the_threads_of_the_nic_with_the_most() {
     let mut two = report(None);
     two.nodes[1].rails[0].threads = 2;
-    assert_eq!(Step::new(1, &two, None).threads, 2);
+    assert_eq!(BenchStep::new(1, &two, None).threads, 2);
 }
 
 #[test]
 fn a_run_of_no_time_divides_by_nothing() {
-    let step = Step::new(
+    let step = BenchStep::new(
         1,
         &Report { seconds: 0.0, bytes: 0, gbit_per_s: 0.0, ..report(Some(1.0)) },
         None,

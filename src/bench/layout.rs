@@ -1,6 +1,6 @@
 //! Nodes to rows: every sender offers the whole data space, every receiver wants a part of its own.
 
-use crate::spec::{Address, DataUri, Role, Row};
+use crate::spec::{DataUri, NodeAddress, Row, RowRole};
 use crate::units::{Span, subtract};
 
 /// What the senders make their bytes from; any number would do.
@@ -10,7 +10,7 @@ const SEED: u64 = 1;
 ///
 /// A node may stand on both sides, which loads its NICs in both directions; it does not offer what
 /// it wants itself, because that would never see a NIC.
-pub(crate) fn rows(senders: &[Address], receivers: &[Address], parts: &[u64]) -> Vec<Row> {
+pub(crate) fn rows(senders: &[NodeAddress], receivers: &[NodeAddress], parts: &[u64]) -> Vec<Row> {
     let mut wants = Vec::with_capacity(receivers.len());
     let mut end = 0;
     for (receiver, &bytes) in receivers.iter().zip(parts) {
@@ -23,14 +23,15 @@ pub(crate) fn rows(senders: &[Address], receivers: &[Address], parts: &[u64]) ->
             wants.iter().filter(|(receiver, _)| *receiver == sender).map(|it| it.1).collect();
         subtract(whole, &own)
             .into_iter()
-            .map(move |range| row(Role::Sender, sender, DataUri::Pattern(SEED), range))
+            .map(move |range| row(RowRole::Sender, sender, DataUri::Pattern(SEED), range))
     });
-    let wants =
-        wants.iter().map(|&(receiver, range)| row(Role::Receiver, receiver, DataUri::Null, range));
+    let wants = wants
+        .iter()
+        .map(|&(receiver, range)| row(RowRole::Receiver, receiver, DataUri::Null, range));
     offers.chain(wants).collect()
 }
 
-fn row(role: Role, node: &Address, uri: DataUri, range: Span) -> Row {
+fn row(role: RowRole, node: &NodeAddress, uri: DataUri, range: Span) -> Row {
     let (node, nics) = (node.clone(), Vec::new());
     // A pattern is made from positions of the data space, and nothing is kept: offsets have no
     // meaning here.
@@ -53,8 +54,8 @@ mod tests {
     use super::*;
     use crate::Spec;
 
-    fn nodes(names: &[&str]) -> Vec<Address> {
-        names.iter().map(|name| Address { host: (*name).into(), port: 1 }).collect()
+    fn nodes(names: &[&str]) -> Vec<NodeAddress> {
+        names.iter().map(|name| NodeAddress { host: (*name).into(), port: 1 }).collect()
     }
 
     fn shown(from: &[&str], to: &[&str], parts: &[u64]) -> Vec<String> {

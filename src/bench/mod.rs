@@ -13,7 +13,7 @@ mod sizing;
 mod svg;
 mod table;
 
-pub(crate) use figures::{Figures, Step, threads_enough};
+pub(crate) use figures::{BenchFigures, BenchStep, threads_enough};
 pub(crate) use layout::rows;
-pub(crate) use sizing::{Next, PROBE_BYTES, parts};
+pub(crate) use sizing::{NextRun, PROBE_BYTES, parts};
 pub(crate) use svg::svg;

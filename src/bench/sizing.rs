@@ -20,7 +20,7 @@ const PART_BYTES_MAX: f64 = (1_u64 << 40) as f64;
 
 /// What follows a short run.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Next {
+pub(crate) enum NextRun {
     /// It was too short to tell: another short run, with this many bytes for each receiver.
     Probe(Vec<u64>),
     /// This many bytes for each receiver last about as long as was asked for.
@@ -28,7 +28,7 @@ pub(crate) enum Next {
 }
 
 /// Sizes the next run from one in which the receivers got `(bytes, seconds)` each.
-pub(crate) fn parts(last: &[(u64, f64)], target: Duration) -> Next {
+pub(crate) fn parts(last: &[(u64, f64)], target: Duration) -> NextRun {
     let target = target.as_secs_f64();
     let longest = last.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
     let is_largest = last.iter().all(|&(bytes, _)| bytes as f64 >= PART_BYTES_MAX);
@@ -40,7 +40,7 @@ pub(crate) fn parts(last: &[(u64, f64)], target: Duration) -> Next {
         (bytes.min(PART_BYTES_MAX) as u64).next_multiple_of(MIB).max(MIB)
     };
     let sizes = last.iter().map(size).collect();
-    if is_believed { Next::Measure(sizes) } else { Next::Probe(sizes) }
+    if is_believed { NextRun::Measure(sizes) } else { NextRun::Probe(sizes) }
 }
 
 #[cfg(test)]
@@ -51,33 +51,33 @@ mod tests {
 
     #[test]
     fn a_run_that_lasted_tells_the_size() {
-        assert_eq!(parts(&[(100 * MIB, 1.0)], FIVE), Next::Measure(vec![500 * MIB]));
+        assert_eq!(parts(&[(100 * MIB, 1.0)], FIVE), NextRun::Measure(vec![500 * MIB]));
         assert_eq!(
             parts(&[(100 * MIB, 1.0), (100 * MIB, 0.1)], FIVE),
-            Next::Measure(vec![500 * MIB, 5000 * MIB])
+            NextRun::Measure(vec![500 * MIB, 5000 * MIB])
         );
         assert_eq!(
             parts(&[(32 * MIB, 64.0)], FIVE),
-            Next::Measure(vec![3 * MIB]),
+            NextRun::Measure(vec![3 * MIB]),
             "whole blocks, rounded up"
         );
     }
 
     #[test]
     fn one_that_was_over_at_once_is_followed_by_a_larger_one() {
-        assert_eq!(parts(&[(32 * MIB, 0.01)], FIVE), Next::Probe(vec![256 * MIB]));
+        assert_eq!(parts(&[(32 * MIB, 0.01)], FIVE), NextRun::Probe(vec![256 * MIB]));
         assert_eq!(
             parts(&[(32 * MIB, 0.1)], Duration::from_secs(1)),
-            Next::Measure(vec![320 * MIB])
+            NextRun::Measure(vec![320 * MIB])
         );
     }
 
     #[test]
     fn nothing_grows_without_end() {
         let largest = 1 << 40;
-        assert_eq!(parts(&[(MIB, 0.0)], FIVE), Next::Probe(vec![8 * MIB]));
-        assert_eq!(parts(&[(largest, 0.0)], FIVE), Next::Measure(vec![largest]));
-        assert_eq!(parts(&[(largest, 1.0)], FIVE), Next::Measure(vec![largest]));
-        assert_eq!(parts(&[(MIB, 1e9)], FIVE), Next::Measure(vec![MIB]));
+        assert_eq!(parts(&[(MIB, 0.0)], FIVE), NextRun::Probe(vec![8 * MIB]));
+        assert_eq!(parts(&[(largest, 0.0)], FIVE), NextRun::Measure(vec![largest]));
+        assert_eq!(parts(&[(largest, 1.0)], FIVE), NextRun::Measure(vec![largest]));
+        assert_eq!(parts(&[(MIB, 1e9)], FIVE), NextRun::Measure(vec![MIB]));
     }
 }

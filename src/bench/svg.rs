@@ -3,11 +3,11 @@
 
 use std::fmt::Write;
 
-use super::figures::{Figures, Step};
+use super::figures::{BenchFigures, BenchStep};
 
 /// The picture as one SVG document, without a script, a font or anything else from elsewhere.
-pub(crate) fn svg(figures: &Figures) -> String {
-    let chart = Chart::of(&figures.steps);
+pub(crate) fn svg(figures: &BenchFigures) -> String {
+    let chart = BarChart::of(&figures.steps);
     let mut out = String::new();
     let title = "Gbit/s of payload over NICs a node";
     line(
@@ -53,20 +53,20 @@ pub(crate) fn svg(figures: &Figures) -> String {
 }
 
 /// Where values lie on the paper.
-struct Chart {
+struct BarChart {
     nics_max: u32,
     /// The distance between two lines of the grid, in Gbit/s; five of them fill the paper.
     tick: f64,
 }
 
-impl Chart {
-    fn of(steps: &[Step]) -> Chart {
+impl BarChart {
+    fn of(steps: &[BenchStep]) -> BarChart {
         let tops = steps.iter().map(|step| {
             step.rate.gbit_per_s.max(step.rate.goodput_limit_gbit_per_s.unwrap_or(0.0))
         });
         let top = tops.fold(0.0, f64::max);
         let nics_max = steps.iter().map(|step| step.nics).max().unwrap_or(1);
-        Chart { nics_max, tick: round_up(top / TICKS as f64) }
+        BarChart { nics_max, tick: round_up(top / TICKS as f64) }
     }
 
     /// A column for each number of NICs; each point stands in the middle of its column.
@@ -119,7 +119,7 @@ impl Chart {
         line(out, format_args!(r#"<polyline {how} fill="none" points="{}"/>"#, points.join(" ")));
     }
 
-    fn point(&self, out: &mut String, step: &Step) {
+    fn point(&self, out: &mut String, step: &BenchStep) {
         let (x, y) = (self.x(step.nics), self.y(step.rate.gbit_per_s));
         line(
             out,
@@ -198,8 +198,8 @@ mod tests {
     use super::super::figures::tests::report;
     use super::*;
 
-    fn figures(steps: Vec<Step>) -> Figures {
-        Figures {
+    fn figures(steps: Vec<BenchStep>) -> BenchFigures {
+        BenchFigures {
             seconds_asked: 1.0,
             check: "crc64".into(),
             steps,
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_step_is_a_point_of_the_curve() {
-        let steps = (1..=4).map(|nics| Step::new(nics, &report(Some(10.0)), None)).collect();
+        let steps = (1..=4).map(|nics| BenchStep::new(nics, &report(Some(10.0)), None)).collect();
         let picture = svg(&figures(steps));
         assert_eq!(picture.matches("<circle class=\"point\"").count(), 4);
         let curve =
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn without_a_line_rate_there_is_no_limit_and_without_steps_no_point() {
-        let picture = svg(&figures(vec![Step::new(1, &report(None), None)]));
+        let picture = svg(&figures(vec![BenchStep::new(1, &report(None), None)]));
         assert!(!picture.contains("limit") && picture.contains(">14</text>"), "{picture}");
         let empty = svg(&figures(Vec::new()));
         assert!(

@@ -6,11 +6,11 @@ use std::fmt;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
-use super::figures::{Figures, Node, Rail, Rate, Step};
+use super::figures::{BenchFigures, BenchNode, BenchRail, BenchStep, LineUse};
 use crate::report::NodeRole;
 use crate::units::human_bytes;
 
-impl fmt::Display for Figures {
+impl fmt::Display for BenchFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, step) in self.steps.iter().enumerate() {
             if at > 0 {
@@ -28,7 +28,7 @@ impl fmt::Display for Figures {
     }
 }
 
-impl Figures {
+impl BenchFigures {
     /// What more NICs brought, or more threads.
     fn write_growth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
@@ -60,7 +60,7 @@ impl Figures {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for BenchStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nics = if self.nics == 1 { "1 NIC".to_owned() } else { format!("{} NICs", self.nics) };
         let threads = if self.threads == 1 {
@@ -101,7 +101,7 @@ impl fmt::Display for Step {
     }
 }
 
-fn node_cells(node: &Node) -> [String; COLUMNS] {
+fn node_cells(node: &BenchNode) -> [String; COLUMNS] {
     let role = match node.role {
         NodeRole::Sender => "sender",
         NodeRole::Receiver => "receiver",
@@ -114,7 +114,7 @@ fn node_cells(node: &Node) -> [String; COLUMNS] {
     [node.name.clone(), role.into(), sent, received, line, of_line, of_goodput, cpu, per_gbit]
 }
 
-fn rail_cells(rail: &Rail) -> [String; COLUMNS] {
+fn rail_cells(rail: &BenchRail) -> [String; COLUMNS] {
     let [sent, received, line, of_line, of_goodput] =
         rates(rail.sent_gbit_per_s, rail.received_gbit_per_s, &rail.rate);
     let mtu = rail.mtu.map_or_else(nothing, |mtu| format!("MTU {mtu}"));
@@ -131,7 +131,7 @@ fn rail_cells(rail: &Rail) -> [String; COLUMNS] {
     ]
 }
 
-fn rates(sent: f64, received: f64, rate: &Rate) -> [String; 5] {
+fn rates(sent: f64, received: f64, rate: &LineUse) -> [String; 5] {
     let line = rate.line_gbit_per_s.map_or_else(nothing, |line| line.to_string());
     let (of_line, of_goodput) = (percent(rate.efficiency), percent(rate.goodput_efficiency));
     [format!("{sent:.3}"), format!("{received:.3}"), line, of_line, of_goodput]
@@ -169,9 +169,11 @@ mod tests {
 
     #[test]
     fn people_read_rates_beside_lines() {
-        let steps =
-            vec![Step::new(1, &report(None), None), Step::new(2, &report(Some(10.0)), None)];
-        let text = Figures {
+        let steps = vec![
+            BenchStep::new(1, &report(None), None),
+            BenchStep::new(2, &report(Some(10.0)), None),
+        ];
+        let text = BenchFigures {
             seconds_asked: 2.0,
             check: "crc64".into(),
             steps,

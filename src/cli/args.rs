@@ -11,12 +11,12 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use super::values::{
-    Check, DataPath, Launch, NodeDeath, NodeRate, Nodes, Pin, ProgressMode, Scheduler,
-    ThreadsPerNic, Verify,
+    BenchNodes, CheckArg, DataPathArg, LaunchMethod, NodeDeath, NodeRate, PinArg, ProgressMode,
+    SchedulerArg, ThreadsPerNic, VerifyArg,
 };
 use crate::cli::Operand;
 use crate::error::{Code, Error};
-use crate::spec::Address;
+use crate::spec::NodeAddress;
 use crate::units::{BitRate, parse_duration, parse_rate, printable_lines};
 
 /// Moves a range of bytes from many nodes to many nodes as fast as their NICs allow.
@@ -25,7 +25,7 @@ use crate::units::{BitRate, parse_duration, parse_rate, printable_lines};
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
     #[command(flatten)]
     /// How to log.
     pub log: LogArgs,
@@ -45,7 +45,7 @@ pub struct LogArgs {
 
 /// Why there is no command to carry out.
 #[derive(Clone, Debug)]
-pub enum Mistyped {
+pub enum UsageError {
     /// Help or the version was asked for: this text.
     Help(String),
     /// The command line is wrong.
@@ -66,7 +66,7 @@ impl Args {
     ///
     /// # Errors
     /// What to print where there is no command to carry out.
-    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Args, Mistyped> {
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Args, UsageError> {
         let words: Vec<OsString> = words.into_iter().collect();
         let command = Args::command().mut_subcommand("copy", |copy| {
             copy.mut_arg("launch", |launch| {
@@ -82,7 +82,7 @@ impl Args {
         };
         if !mistake.use_stderr() {
             let text = mistake.render();
-            return Err(Mistyped::Help(if io::stdout().is_terminal() {
+            return Err(UsageError::Help(if io::stdout().is_terminal() {
                 text.ansi().to_string()
             } else {
                 text.to_string()
@@ -102,13 +102,13 @@ impl Args {
             Error::new(Code::Usage, message).remedy("cep-fast --help lists commands and options");
         let json = words.iter().any(|word| word == "--json");
         let transfer = words.get(1).is_some_and(|word| word == "run" || word == "copy");
-        Err(Mistyped::Usage { text, error, json, transfer })
+        Err(UsageError::Usage { text, error, json, transfer })
     }
 }
 
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Copy files on this machine, each host of an operand being a process of its own with --launch
     /// local
     Copy(CopyArgs),
@@ -130,18 +130,18 @@ pub enum Command {
     Keygen(KeygenArgs),
 }
 
-impl Command {
+impl CliCommand {
     /// Whether the command's result, or its failure, is to be a JSON object.
     #[must_use]
     pub fn json(&self) -> bool {
         match self {
-            Command::Copy(copy) => copy.transfer.json,
-            Command::Run(run) => run.transfer.json,
-            Command::Plan(plan) => plan.json,
-            Command::Bench(bench) => bench.json,
-            Command::Doctor(doctor) => doctor.json,
-            Command::Status(status) => status.json,
-            Command::Node(_) | Command::Cancel(_) | Command::Keygen(_) => false,
+            CliCommand::Copy(copy) => copy.transfer.json,
+            CliCommand::Run(run) => run.transfer.json,
+            CliCommand::Plan(plan) => plan.json,
+            CliCommand::Bench(bench) => bench.json,
+            CliCommand::Doctor(doctor) => doctor.json,
+            CliCommand::Status(status) => status.json,
+            CliCommand::Node(_) | CliCommand::Cancel(_) | CliCommand::Keygen(_) => false,
         }
     }
 }
@@ -192,8 +192,8 @@ pub struct RunArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct TransferArgs {
     /// How nodes get started
-    #[arg(long, value_enum, default_value_t = Launch::None, value_name = "HOW")]
-    pub launch: Launch,
+    #[arg(long, value_enum, default_value_t = LaunchMethod::None, value_name = "HOW")]
+    pub launch: LaunchMethod,
     /// The directory that launched nodes serve and write below: their /x is DIR/x [default: /]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
@@ -201,11 +201,11 @@ pub struct TransferArgs {
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Who decides which sender serves what
-    #[arg(long, value_enum, default_value_t = Scheduler::Auto, value_name = "NAME")]
-    pub scheduler: Scheduler,
+    #[arg(long, value_enum, default_value_t = SchedulerArg::Auto, value_name = "NAME")]
+    pub scheduler: SchedulerArg,
     /// How bytes are checked after they left the network
-    #[arg(long, value_enum, default_value_t = Check::Crc64, value_name = "NAME")]
-    pub check: Check,
+    #[arg(long, value_enum, default_value_t = CheckArg::Crc64, value_name = "NAME")]
+    pub check: CheckArg,
     /// End with one JSON object on one line of standard output, instead of tables
     #[arg(long)]
     pub json: bool,
@@ -221,8 +221,8 @@ pub struct TransferArgs {
     #[arg(long)]
     pub pace: bool,
     /// Which way bytes take through the kernel
-    #[arg(long, value_enum, default_value_t = DataPath::Auto, value_name = "PATH")]
-    pub path: DataPath,
+    #[arg(long, value_enum, default_value_t = DataPathArg::Auto, value_name = "PATH")]
+    pub path: DataPathArg,
     /// Buffers of one block (1 MiB by default) that a node may use in each direction, 2 to 4096
     /// [default: 16, shared by its NICs]
     #[arg(long, value_name = "N", value_parser = slots)]
@@ -232,7 +232,7 @@ pub struct TransferArgs {
     pub fsync: bool,
     /// What to check beyond what is checked anyway; both with a comma between them
     #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
-    pub verify: Vec<Verify>,
+    pub verify: Vec<VerifyArg>,
     /// Replace destination files that exist; without it they are an error
     #[arg(long)]
     pub overwrite: bool,
@@ -253,8 +253,8 @@ pub struct PlanArgs {
     /// The specification file; no host in it is resolved or contacted
     pub spec: PathBuf,
     /// Who decides which sender serves what
-    #[arg(long, value_enum, default_value_t = Scheduler::Auto, value_name = "NAME")]
-    pub scheduler: Scheduler,
+    #[arg(long, value_enum, default_value_t = SchedulerArg::Auto, value_name = "NAME")]
+    pub scheduler: SchedulerArg,
     /// Print the whole plan as one JSON object on one line, instead of a table
     #[arg(long)]
     pub json: bool,
@@ -285,11 +285,11 @@ pub struct PlanArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
     /// Who sends: host:port, several with commas, hostlists such as dtn[01-04]:5000
-    #[arg(long, value_name = "NODES", value_parser = expect::<Nodes>)]
-    pub from: Option<Nodes>,
+    #[arg(long, value_name = "NODES", value_parser = expect::<BenchNodes>)]
+    pub from: Option<BenchNodes>,
     /// Who receives; a node may stand on both sides, which loads both directions
-    #[arg(long, value_name = "NODES", value_parser = expect::<Nodes>)]
-    pub to: Option<Nodes>,
+    #[arg(long, value_name = "NODES", value_parser = expect::<BenchNodes>)]
+    pub to: Option<BenchNodes>,
     /// How long to measure for each number of NICs; short runs before it find out how much data
     /// that takes
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
@@ -299,14 +299,14 @@ pub struct BenchArgs {
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub line_rate: Option<BitRate>,
     /// How nodes get started; with local and no names, one sender and one receiver on this machine
-    #[arg(long, value_enum, default_value_t = Launch::None, value_name = "HOW")]
-    pub launch: Launch,
+    #[arg(long, value_enum, default_value_t = LaunchMethod::None, value_name = "HOW")]
+    pub launch: LaunchMethod,
     /// The key shared with the nodes: 64 hex digits in a file of mode 0600; keygen makes one
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// How bytes are checked after they left the network
-    #[arg(long, value_enum, default_value_t = Check::Crc64, value_name = "NAME")]
-    pub check: Check,
+    #[arg(long, value_enum, default_value_t = CheckArg::Crc64, value_name = "NAME")]
+    pub check: CheckArg,
     /// Buffers of 1 MiB that each launched node keeps, 2 to 4096 [default: 16, shared by its NICs]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
@@ -327,7 +327,7 @@ pub struct BenchArgs {
 
 /// A kind of data that a node serves only where it is told to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum Allow {
+pub enum AllowedKind {
     /// POSIX shared memory
     Mem,
     /// Block devices
@@ -338,8 +338,8 @@ pub enum Allow {
 #[derive(Clone, Debug, clap::Args)]
 pub struct NodeArgs {
     /// The control address; port 0 takes any free one; without a key it must be a loopback address
-    #[arg(long, value_name = "ADDR:PORT", value_parser = expect::<Address>)]
-    pub listen: Address,
+    #[arg(long, value_name = "ADDR:PORT", value_parser = expect::<NodeAddress>)]
+    pub listen: NodeAddress,
     /// The directory to serve and to write below; nothing outside can be reached. Without it no
     /// daemon starts
     #[arg(long, value_name = "DIR")]
@@ -347,7 +347,7 @@ pub struct NodeArgs {
     /// Serve more than the files below the root: `mem` is shared memory (mem:NAME, outside of the
     /// root), `devices` are block devices below the root
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
-    pub allow: Vec<Allow>,
+    pub allow: Vec<AllowedKind>,
     /// The key shared with masters and nodes: 64 hex digits in a file of mode 0600; keygen makes
     /// one
     #[arg(long, value_name = "FILE")]
@@ -362,8 +362,8 @@ pub struct NodeArgs {
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
     /// CPUs for the threads of the NICs: auto (near the NIC), none, or a list such as 0-3,8
-    #[arg(long, value_name = "CPUS", default_value = "auto", value_parser = expect::<Pin>)]
-    pub pin: Pin,
+    #[arg(long, value_name = "CPUS", default_value = "auto", value_parser = expect::<PinArg>)]
+    pub pin: PinArg,
     /// Threads for each NIC: auto, or 1 to 64
     #[arg(long, value_name = "N", default_value = "auto", value_parser = expect::<ThreadsPerNic>)]
     pub threads_per_nic: ThreadsPerNic,
@@ -376,8 +376,8 @@ pub struct NodeArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct DoctorArgs {
     /// A node to try every pair of rails with, in both directions, for a few seconds
-    #[arg(value_name = "HOST:PORT", value_parser = expect::<Address>)]
-    pub peer: Option<Address>,
+    #[arg(value_name = "HOST:PORT", value_parser = expect::<NodeAddress>)]
+    pub peer: Option<NodeAddress>,
     /// The key shared with the node: 64 hex digits in a file of mode 0600; keygen makes one
     #[arg(long, value_name = "FILE", requires = "peer")]
     pub key_file: Option<PathBuf>,
@@ -410,8 +410,8 @@ pub struct CancelArgs {
 pub struct MasterArgs {
     /// The master's host:port: its row in the specification, or what run printed where the port was
     /// 0
-    #[arg(value_name = "HOST:PORT", value_parser = expect::<Address>)]
-    pub address: Address,
+    #[arg(value_name = "HOST:PORT", value_parser = expect::<NodeAddress>)]
+    pub address: NodeAddress,
     /// The key that the master runs with
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,

@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 
 use super::*;
 
-fn typed(line: &str) -> Result<Command, clap::Error> {
+fn typed(line: &str) -> Result<CliCommand, clap::Error> {
     Args::try_parse_from(["cep-fast"].into_iter().chain(line.split_whitespace()))
         .map(|args| args.command)
 }
@@ -18,15 +18,15 @@ fn the_definition_holds_together() {
 
 #[test]
 fn defaults_are_the_promised_ones() {
-    let Command::Run(RunArgs { spec, transfer }) = typed("run cluster.spec").unwrap() else {
+    let CliCommand::Run(RunArgs { spec, transfer }) = typed("run cluster.spec").unwrap() else {
         panic!("not run")
     };
     assert_eq!(spec, PathBuf::from("cluster.spec"));
     assert_eq!(
         (transfer.launch, transfer.scheduler, transfer.check),
-        (Launch::None, Scheduler::Auto, Check::Crc64)
+        (LaunchMethod::None, SchedulerArg::Auto, CheckArg::Crc64)
     );
-    assert_eq!((transfer.path, transfer.progress), (DataPath::Auto, ProgressMode::Auto));
+    assert_eq!((transfer.path, transfer.progress), (DataPathArg::Auto, ProgressMode::Auto));
     assert_eq!((transfer.timeout, transfer.stall_timeout), (None, Duration::from_secs(30)));
     assert_eq!(
         (transfer.limit, transfer.slots, transfer.root, transfer.key_file),
@@ -34,9 +34,14 @@ fn defaults_are_the_promised_ones() {
     );
     assert!(!(transfer.json || transfer.fsync || transfer.overwrite || transfer.no_resume));
 
-    let Command::Node(node) = typed("node --listen [::1]:0").unwrap() else { panic!("not node") };
-    assert_eq!(node.listen, Address { host: "::1".into(), port: 0 });
-    assert_eq!((node.root, node.pin, node.threads_per_nic), (None, Pin::Auto, ThreadsPerNic::Auto));
+    let CliCommand::Node(node) = typed("node --listen [::1]:0").unwrap() else {
+        panic!("not node")
+    };
+    assert_eq!(node.listen, NodeAddress { host: "::1".into(), port: 0 });
+    assert_eq!(
+        (node.root, node.pin, node.threads_per_nic),
+        (None, PinArg::Auto, ThreadsPerNic::Auto)
+    );
     assert!(!node.launched && !node.insecure_no_key && node.nics.is_empty());
 }
 
@@ -45,14 +50,14 @@ fn every_option_of_a_transfer() {
     let line = "copy --launch local --root /d --key-file k --scheduler lp --check blake3 --json --progress never \
                 --limit 2.5G --path splice --slots 4 --fsync --overwrite --no-resume --timeout 2h --stall-timeout 5 \
                 dtn[01-02]:/x b:/x /y";
-    let Command::Copy(copy) = typed(line).unwrap() else { panic!("not copy") };
+    let CliCommand::Copy(copy) = typed(line).unwrap() else { panic!("not copy") };
     assert_eq!(copy.sources()[0].hosts, ["dtn01", "dtn02"]);
     assert_eq!((copy.sources().len(), copy.destination().path.to_str()), (2, Some("/y")));
     let transfer = &copy.transfer;
-    assert_eq!((transfer.launch, transfer.scheduler), (Launch::Local, Scheduler::Lp));
+    assert_eq!((transfer.launch, transfer.scheduler), (LaunchMethod::Local, SchedulerArg::Lp));
     assert_eq!(
         (transfer.check, transfer.path, transfer.progress),
-        (Check::Blake3, DataPath::Splice, ProgressMode::Never)
+        (CheckArg::Blake3, DataPathArg::Splice, ProgressMode::Never)
     );
     assert_eq!((transfer.limit, transfer.slots), (Some(BitRate(2_500_000_000)), Some(4)));
     assert_eq!(transfer.timeout, Some(Duration::from_secs(7200)));
@@ -64,19 +69,19 @@ fn every_option_of_a_transfer() {
 fn the_other_commands() {
     let line = "node --listen 10.0.0.1:7000 --root /d --key-file k --nic eth0 --nic eth1 --slots 8 --pin 0-1 \
                 --threads-per-nic 2 --launched";
-    let Command::Node(node) = typed(line).unwrap() else { panic!("not node") };
-    assert_eq!((node.nics.len(), node.slots, node.pin), (2, Some(8), Pin::List(vec![0, 1])));
+    let CliCommand::Node(node) = typed(line).unwrap() else { panic!("not node") };
+    assert_eq!((node.nics.len(), node.slots, node.pin), (2, Some(8), PinArg::List(vec![0, 1])));
     assert!(node.launched);
 
-    let Command::Status(status) = typed("status m:1 --json --key-file k").unwrap() else {
+    let CliCommand::Status(status) = typed("status m:1 --json --key-file k").unwrap() else {
         panic!("not status")
     };
     assert!(status.json && status.master.key_file.is_some());
-    assert!(matches!(typed("cancel m:1").unwrap(), Command::Cancel(_)));
-    let Command::Doctor(doctor) = typed("doctor --json").unwrap() else { panic!("not doctor") };
+    assert!(matches!(typed("cancel m:1").unwrap(), CliCommand::Cancel(_)));
+    let CliCommand::Doctor(doctor) = typed("doctor --json").unwrap() else { panic!("not doctor") };
     assert!(doctor.json);
-    assert!(matches!(typed("keygen k").unwrap(), Command::Keygen(_)));
-    assert!(matches!(typed("plan s --scheduler uniform").unwrap(), Command::Plan(_)));
+    assert!(matches!(typed("keygen k").unwrap(), CliCommand::Keygen(_)));
+    assert!(matches!(typed("plan s --scheduler uniform").unwrap(), CliCommand::Plan(_)));
 }
 
 #[test]

@@ -13,9 +13,9 @@ pub mod support;
 mod commands;
 mod values;
 
-pub use args::{Args, Command};
+pub use args::{Args, CliCommand};
 pub use commands::main;
 pub use exit::{exit_code, fail};
 pub use operand::Operand;
-pub use progress::{NodeProgress, Progress, Snapshot};
+pub use progress::{NodeProgress, ProgressDisplay, ProgressSnapshot};
 pub use support::unsupported;

@@ -14,7 +14,7 @@ use crate::units::{BitRate, human_bytes};
 
 /// How far a transfer is.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct Snapshot {
+pub struct ProgressSnapshot {
     /// Bytes delivered so far, summed over receivers.
     pub bytes_done: u64,
     /// Bytes to deliver in all.
@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub per_node: Vec<NodeProgress>,
 }
 
-impl Snapshot {
+impl ProgressSnapshot {
     /// What is done of what there is to do now.
     fn counted(&self) -> (u64, u64) {
         self.comparison.unwrap_or((self.bytes_done, self.bytes_total))
@@ -45,70 +45,70 @@ pub struct NodeProgress {
 
 /// Draws snapshots. Call [`Progress::show`] as often as there is news, and [`Progress::finish`]
 /// before the result.
-pub struct Progress {
-    view: View,
-    recent: Recent,
+pub struct ProgressDisplay {
+    view: ProgressView,
+    recent: RecentRate,
 }
 
-enum View {
+enum ProgressView {
     /// Draws nothing.
     Silent,
     /// Redraws in place.
-    Bars(Bars),
+    Bars(ProgressBars),
     /// A line at a time.
-    Lines(Lines<Box<dyn Write + Send>>),
+    Lines(ProgressLines<Box<dyn Write + Send>>),
 }
 
-impl Progress {
+impl ProgressDisplay {
     /// Progress on standard error, in the form that suits where it leads.
     #[must_use]
-    pub fn new(mode: ProgressMode) -> Progress {
+    pub fn new(mode: ProgressMode) -> ProgressDisplay {
         let view = match mode {
-            ProgressMode::Never => View::Silent,
+            ProgressMode::Never => ProgressView::Silent,
             ProgressMode::Auto if io::stderr().is_terminal() => {
-                View::Bars(Bars::new(ProgressDrawTarget::stderr()))
+                ProgressView::Bars(ProgressBars::new(ProgressDrawTarget::stderr()))
             }
-            ProgressMode::Auto => View::Lines(Lines::new(Box::new(io::stderr()))),
+            ProgressMode::Auto => ProgressView::Lines(ProgressLines::new(Box::new(io::stderr()))),
         };
-        Progress { view, recent: Recent::default() }
+        ProgressDisplay { view, recent: RecentRate::default() }
     }
 
     /// Draws the snapshot, if it is time to.
-    pub fn show(&mut self, now: Instant, snapshot: &Snapshot) {
+    pub fn show(&mut self, now: Instant, snapshot: &ProgressSnapshot) {
         self.recent.add(now, snapshot.bytes_done);
         let rate = self.recent.bytes_per_second();
         match &mut self.view {
-            View::Silent => {}
-            View::Bars(bars) => bars.draw(snapshot, rate),
-            View::Lines(lines) => lines.draw(now, snapshot, rate),
+            ProgressView::Silent => {}
+            ProgressView::Bars(bars) => bars.draw(snapshot, rate),
+            ProgressView::Lines(lines) => lines.draw(now, snapshot, rate),
         }
     }
 
     /// Takes the bars off the terminal, so that the result stands alone.
     pub fn finish(self) {
-        if let View::Bars(bars) = self.view {
+        if let ProgressView::Bars(bars) = self.view {
             bars.clear();
         }
     }
 }
 
 /// One bar for the whole, and below it a line for each of the first nodes.
-struct Bars {
+struct ProgressBars {
     all: MultiProgress,
     whole: ProgressBar,
     nodes: Vec<ProgressBar>,
 }
 
-impl Bars {
-    fn new(target: ProgressDrawTarget) -> Bars {
+impl ProgressBars {
+    fn new(target: ProgressDrawTarget) -> ProgressBars {
         let all = MultiProgress::with_draw_target(target);
         let style = ProgressStyle::with_template("[{bar:40}] {percent:>3} % {msg}")
             .expect("the template is well-formed");
         let whole = all.add(ProgressBar::new(0).with_style(style.progress_chars("=> ")));
-        Bars { all, whole, nodes: Vec::new() }
+        ProgressBars { all, whole, nodes: Vec::new() }
     }
 
-    fn draw(&mut self, snapshot: &Snapshot, rate: Option<f64>) {
+    fn draw(&mut self, snapshot: &ProgressSnapshot, rate: Option<f64>) {
         let (done, total) = snapshot.counted();
         self.whole.set_length(total);
         self.whole.set_position(done);
@@ -130,17 +130,17 @@ impl Bars {
 }
 
 /// Plain lines for logs.
-struct Lines<W> {
+struct ProgressLines<W> {
     out: W,
     last: Option<Instant>,
 }
 
-impl<W: Write> Lines<W> {
-    fn new(out: W) -> Lines<W> {
-        Lines { out, last: None }
+impl<W: Write> ProgressLines<W> {
+    fn new(out: W) -> ProgressLines<W> {
+        ProgressLines { out, last: None }
     }
 
-    fn draw(&mut self, now: Instant, snapshot: &Snapshot, rate: Option<f64>) {
+    fn draw(&mut self, now: Instant, snapshot: &ProgressSnapshot, rate: Option<f64>) {
         // The first line comes after one interval too: what is done by then needs none.
         let last = *self.last.get_or_insert(now);
         if now.saturating_duration_since(last) < LINE_INTERVAL {
@@ -154,11 +154,11 @@ impl<W: Write> Lines<W> {
 
 /// The last few seconds of `bytes_done`, from which the rate comes.
 #[derive(Default)]
-struct Recent {
+struct RecentRate {
     points: VecDeque<(Instant, u64)>,
 }
 
-impl Recent {
+impl RecentRate {
     fn add(&mut self, now: Instant, bytes_done: u64) {
         // Points closer than this would say nothing new, and would be without limit.
         let crowded = self.points.len() >= 2
@@ -186,7 +186,7 @@ impl Recent {
     }
 }
 
-fn plain_line(snapshot: &Snapshot, rate: Option<f64>) -> String {
+fn plain_line(snapshot: &ProgressSnapshot, rate: Option<f64>) -> String {
     let percent = match snapshot.counted() {
         (_, 0) => 100.0,
         (done, total) => done as f64 * 100.0 / total as f64,
@@ -197,7 +197,7 @@ fn plain_line(snapshot: &Snapshot, rate: Option<f64>) -> String {
 }
 
 /// Bytes, rate and time left.
-fn whole_line(snapshot: &Snapshot, rate: Option<f64>) -> String {
+fn whole_line(snapshot: &ProgressSnapshot, rate: Option<f64>) -> String {
     let (done, total) = snapshot.counted();
     let (done, total) = (human_bytes(done), human_bytes(total));
     if snapshot.comparison.is_some() {

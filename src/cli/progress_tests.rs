@@ -5,13 +5,13 @@
 use super::*;
 use crate::units::{GIB, MIB};
 
-fn snapshot(bytes_done: u64, node_count: usize) -> Snapshot {
+fn snapshot(bytes_done: u64, node_count: usize) -> ProgressSnapshot {
     let node = |i| NodeProgress {
         name: format!("n{i}:1"),
         bytes: bytes_done,
         rate: BitRate(8_000_000_000),
     };
-    Snapshot {
+    ProgressSnapshot {
         bytes_done,
         bytes_total: 4 * GIB,
         comparison: None,
@@ -27,13 +27,13 @@ fn a_line_has_bytes_rate_time_left_and_nodes() {
         "25 % 1.00 GiB of 4.00 GiB, 8.59 Gbit/s, 3s left; n0:1 1.00 GiB at 8.00 Gbit/s"
     );
     assert_eq!(plain_line(&snapshot(0, 0), None), "0 % 0 B of 4.00 GiB");
-    assert_eq!(plain_line(&Snapshot::default(), None), "100 % 0 B of 0 B");
+    assert_eq!(plain_line(&ProgressSnapshot::default(), None), "100 % 0 B of 0 B");
     assert!(plain_line(&snapshot(GIB, 0), Some(0.0)).ends_with("unknown time left"));
 }
 
 #[test]
 fn a_comparison_of_replicas_is_shown_before_bytes_move() {
-    let compares = Snapshot { comparison: Some((GIB, 2 * GIB)), ..snapshot(0, 0) };
+    let compares = ProgressSnapshot { comparison: Some((GIB, 2 * GIB)), ..snapshot(0, 0) };
     assert_eq!(plain_line(&compares, Some(0.0)), "50 % comparing replicas: 1.00 GiB of 2.00 GiB");
 }
 
@@ -58,7 +58,7 @@ fn time_left_is_rounded_up_and_short() {
 #[test]
 fn lines_come_at_intervals_whatever_the_news() {
     let start = Instant::now();
-    let mut lines = Lines::new(Vec::new());
+    let mut lines = ProgressLines::new(Vec::new());
     for ms in (0..=12_000).step_by(100) {
         lines.draw(start + Duration::from_millis(ms), &snapshot(ms * MIB, 0), None);
     }
@@ -70,7 +70,7 @@ fn lines_come_at_intervals_whatever_the_news() {
 #[test]
 fn the_rate_is_that_of_the_last_seconds_and_its_memory_is_bounded() {
     let start = Instant::now();
-    let mut recent = Recent::default();
+    let mut recent = RecentRate::default();
     recent.add(start, 1_000_000);
     assert_eq!(recent.bytes_per_second(), None, "bytes resumed at the start are no rate");
     for ms in 1..=60_000u64 {
@@ -84,7 +84,7 @@ fn the_rate_is_that_of_the_last_seconds_and_its_memory_is_bounded() {
 
 #[test]
 fn bars_follow_the_snapshots() {
-    let mut bars = Bars::new(ProgressDrawTarget::hidden());
+    let mut bars = ProgressBars::new(ProgressDrawTarget::hidden());
     bars.draw(&snapshot(GIB, 2), None);
     bars.draw(&snapshot(2 * GIB, 20), Some(GIB as f64));
     assert_eq!((bars.whole.position(), bars.whole.length()), (2 * GIB, Some(4 * GIB)));

@@ -1,29 +1,29 @@
 //! What can be typed but is not carried out yet: refused in one place, never silently ignored.
 
-use super::args::{BenchArgs, Command, CopyArgs, Launch, TransferArgs};
+use super::args::{BenchArgs, CliCommand, CopyArgs, LaunchMethod, TransferArgs};
 use crate::error::{Code, Error, Result};
 
 /// Refuses a command that asks for what this version does not do.
 ///
 /// # Errors
 /// [`Code::Usage`] with the option or operand at fault, and what to use instead.
-pub fn unsupported(command: &Command) -> Result<()> {
-    let asked: Vec<Asked> = match command {
-        Command::Copy(copy) => {
+pub fn unsupported(command: &CliCommand) -> Result<()> {
+    let asked: Vec<UnsupportedFeature> = match command {
+        CliCommand::Copy(copy) => {
             copy_asks(copy).into_iter().chain(transfer_asks(&copy.transfer)).collect()
         }
-        Command::Run(run) => transfer_asks(&run.transfer).into(),
-        Command::Bench(BenchArgs { launch, .. }) => launch_asks(*launch).into(),
-        Command::Plan(_)
-        | Command::Node(_)
-        | Command::Doctor(_)
-        | Command::Status(_)
-        | Command::Cancel(_)
-        | Command::Keygen(_) => Vec::new(),
+        CliCommand::Run(run) => transfer_asks(&run.transfer).into(),
+        CliCommand::Bench(BenchArgs { launch, .. }) => launch_asks(*launch).into(),
+        CliCommand::Plan(_)
+        | CliCommand::Node(_)
+        | CliCommand::Doctor(_)
+        | CliCommand::Status(_)
+        | CliCommand::Cancel(_)
+        | CliCommand::Keygen(_) => Vec::new(),
     };
     match asked.into_iter().find(|asked| asked.is_asked) {
         None => Ok(()),
-        Some(Asked { what, instead, .. }) => {
+        Some(UnsupportedFeature { what, instead, .. }) => {
             Err(Error::new(Code::Usage, format!("{what} is not available in this version"))
                 .remedy(instead))
         }
@@ -31,34 +31,34 @@ pub fn unsupported(command: &Command) -> Result<()> {
 }
 
 /// One thing that this version does not do.
-struct Asked {
+struct UnsupportedFeature {
     is_asked: bool,
     what: &'static str,
     instead: &'static str,
 }
 
-fn asked(is_asked: bool, what: &'static str, instead: &'static str) -> Asked {
-    Asked { is_asked, what, instead }
+fn asked(is_asked: bool, what: &'static str, instead: &'static str) -> UnsupportedFeature {
+    UnsupportedFeature { is_asked, what, instead }
 }
 
-fn copy_asks(copy: &CopyArgs) -> [Asked; 1] {
+fn copy_asks(copy: &CopyArgs) -> [UnsupportedFeature; 1] {
     let has_user = copy.operands.iter().any(|operand| operand.user.is_some());
     [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
 }
 
-fn transfer_asks(transfer: &TransferArgs) -> [Asked; 2] {
+fn transfer_asks(transfer: &TransferArgs) -> [UnsupportedFeature; 2] {
     launch_asks(transfer.launch)
 }
 
-fn launch_asks(launch: Launch) -> [Asked; 2] {
+fn launch_asks(launch: LaunchMethod) -> [UnsupportedFeature; 2] {
     [
         asked(
-            launch == Launch::Ssh,
+            launch == LaunchMethod::Ssh,
             "--launch ssh",
             "start the nodes yourself and use --launch none",
         ),
         asked(
-            launch == Launch::Slurm,
+            launch == LaunchMethod::Slurm,
             "--launch slurm",
             "start the nodes with srun and use --launch none",
         ),

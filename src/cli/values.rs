@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::spec::Address;
+use crate::spec::NodeAddress;
 use crate::units::{BitRate, parse_duration, parse_rate};
 
 /// How nodes get started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Launch {
+pub enum LaunchMethod {
     /// They run already: dial each row's host:port
     None,
     /// Each host is a child process on this machine with a loopback address of its own
@@ -25,7 +25,7 @@ pub enum Launch {
 
 /// Who decides which sender serves what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Scheduler {
+pub enum SchedulerArg {
     /// Greedy where that is the best or the plan is very large, else lp
     Auto,
     /// In proportion to demand and speed
@@ -38,7 +38,7 @@ pub enum Scheduler {
 
 /// How bytes are checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Check {
+pub enum CheckArg {
     /// CRC-64/NVME of every piece, combined into the checksum of the whole
     Crc64,
     /// BLAKE3 of every piece, merged into what b3sum prints
@@ -49,7 +49,7 @@ pub enum Check {
 
 /// Which way bytes take through the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum DataPath {
+pub enum DataPathArg {
     /// What was measured to be the fastest
     Auto,
     /// Past the page cache (`O_DIRECT`), into registered buffers
@@ -64,7 +64,7 @@ pub enum DataPath {
 
 /// What is checked beyond what is checked anyway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Verify {
+pub enum VerifyArg {
     /// Read every file back from its disk, past the page cache, before it gets its name
     Disk,
     /// Compare all bytes that several senders offer, not a sample of them, before any byte moves
@@ -82,9 +82,9 @@ pub enum ProgressMode {
 
 /// The nodes of one side of a benchmark, each `host:port`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Nodes(pub Vec<Address>);
+pub struct BenchNodes(pub Vec<NodeAddress>);
 
-impl FromStr for Nodes {
+impl FromStr for BenchNodes {
     type Err = String;
 
     /// Reads addresses and hostlists with commas between them: `a:1,b:2`, `dtn[01-04]:5000`,
@@ -92,8 +92,8 @@ impl FromStr for Nodes {
     ///
     /// # Errors
     /// What was expected instead.
-    fn from_str(text: &str) -> Result<Nodes, String> {
-        Address::list(text).map(Nodes)
+    fn from_str(text: &str) -> Result<BenchNodes, String> {
+        NodeAddress::list(text).map(BenchNodes)
     }
 }
 
@@ -151,7 +151,7 @@ impl FromStr for NodeDeath {
 
 /// Which CPUs rail threads are pinned to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Pin {
+pub enum PinArg {
     /// Those nearest to the NIC.
     Auto,
     /// Wherever the kernel likes.
@@ -160,18 +160,18 @@ pub enum Pin {
     List(Vec<usize>),
 }
 
-impl FromStr for Pin {
+impl FromStr for PinArg {
     type Err = &'static str;
 
     /// Reads `auto`, `none`, or CPUs as taskset writes them: `0-3,8`.
     ///
     /// # Errors
     /// What was expected instead.
-    fn from_str(text: &str) -> Result<Pin, &'static str> {
+    fn from_str(text: &str) -> Result<PinArg, &'static str> {
         match text {
-            "auto" => Ok(Pin::Auto),
-            "none" => Ok(Pin::None),
-            _ => cpus(text).map(Pin::List).ok_or(PIN_EXPECTED),
+            "auto" => Ok(PinArg::Auto),
+            "none" => Ok(PinArg::None),
+            _ => cpus(text).map(PinArg::List).ok_or(PIN_EXPECTED),
         }
     }
 }
@@ -231,10 +231,10 @@ mod tests {
     #[test]
     fn pins() {
         let cases = [
-            ("auto", Ok(Pin::Auto)),
-            ("none", Ok(Pin::None)),
-            ("5", Ok(Pin::List(vec![5]))),
-            ("0-2,8", Ok(Pin::List(vec![0, 1, 2, 8]))),
+            ("auto", Ok(PinArg::Auto)),
+            ("none", Ok(PinArg::None)),
+            ("5", Ok(PinArg::List(vec![5]))),
+            ("0-2,8", Ok(PinArg::List(vec![0, 1, 2, 8]))),
             ("", Err(PIN_EXPECTED)),
             ("3-1", Err(PIN_EXPECTED)),
             ("0-99999999999", Err(PIN_EXPECTED)),

@@ -6,8 +6,8 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
-use super::peer::Peer;
-use super::readings::{NicReading, Usage};
+use super::peer::DoctorPeer;
+use super::readings::{NicReading, NicUse};
 use crate::units::BitRate;
 
 /// A machine and what was found. `Display` is for people, [`Diagnosis::json`] for scripts.
@@ -16,19 +16,19 @@ pub(crate) struct Diagnosis {
     /// As `uname -r` prints it.
     pub(super) kernel: String,
     /// The data path that rails will take.
-    pub(super) path: Path,
+    pub(super) path: KernelPath,
     pub(super) nics: Vec<NicReading>,
     /// What was found out together with a peer, where one was named.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) peer: Option<Peer>,
+    pub(super) peer: Option<DoctorPeer>,
     /// Worst first.
-    pub(super) findings: Vec<Finding>,
+    pub(super) findings: Vec<DoctorFinding>,
 }
 
 /// How the bytes get to the kernel and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Path {
+pub(super) enum KernelPath {
     /// A ring, and slots that the kernel has pinned once.
     IoUringRegistered,
     /// A ring; the kernel pins the pages of a slot at every operation.
@@ -40,7 +40,7 @@ pub(super) enum Path {
 /// How bad a finding is; the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Level {
+pub(super) enum FindingLevel {
     /// It stands between this machine and line rate.
     Shortfall,
     /// It may cost something, or is good to know.
@@ -51,8 +51,8 @@ pub(super) enum Level {
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
-    pub(super) level: Level,
+pub(super) struct DoctorFinding {
+    pub(super) level: FindingLevel,
     /// The culprit: a NIC's name, or a word such as `memlock`.
     pub(super) about: String,
     pub(super) found: String,
@@ -75,7 +75,7 @@ impl Diagnosis {
     }
 
     fn shortfalls(&self) -> usize {
-        self.findings.iter().filter(|finding| finding.level == Level::Shortfall).count()
+        self.findings.iter().filter(|finding| finding.level == FindingLevel::Shortfall).count()
     }
 }
 
@@ -111,12 +111,12 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for DoctorFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = match self.level {
-            Level::Shortfall => "SHORTFALL",
-            Level::Note => "note",
-            Level::Ok => "ok",
+            FindingLevel::Shortfall => "SHORTFALL",
+            FindingLevel::Note => "note",
+            FindingLevel::Ok => "ok",
         };
         write!(f, "{level:<9}  {}: {}", self.about, self.found)?;
         if let Some(cost) = &self.cost {
@@ -129,24 +129,24 @@ impl fmt::Display for Finding {
     }
 }
 
-impl fmt::Display for Path {
+impl fmt::Display for KernelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Path::IoUringRegistered => "io_uring with registered slots",
-            Path::IoUringUnregistered => "io_uring without registered slots",
-            Path::Plain => "plain calls, no io_uring",
+            KernelPath::IoUringRegistered => "io_uring with registered slots",
+            KernelPath::IoUringUnregistered => "io_uring without registered slots",
+            KernelPath::Plain => "plain calls, no io_uring",
         })
     }
 }
 
-impl fmt::Display for Usage {
+impl fmt::Display for NicUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Usage::Rail => "yes",
-            Usage::Loopback => "no: loopback",
-            Usage::Inside => "no: inside this machine",
-            Usage::Down => "no: down",
-            Usage::NoAddress => "no: no address",
+            NicUse::Rail => "yes",
+            NicUse::Loopback => "no: loopback",
+            NicUse::Inside => "no: inside this machine",
+            NicUse::Down => "no: down",
+            NicUse::NoAddress => "no: no address",
         })
     }
 }

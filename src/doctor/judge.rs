@@ -1,8 +1,8 @@
 //! Readings in, findings out: what holds a machine back, what it costs, and what mends it.
 
-use super::diagnosis::{Diagnosis, Finding, Level, Path};
-use super::peer::Peer;
-use super::readings::Machine;
+use super::diagnosis::{Diagnosis, DoctorFinding, FindingLevel, KernelPath};
+use super::peer::DoctorPeer;
+use super::readings::MachineReadings;
 
 mod nics;
 mod peer;
@@ -10,7 +10,7 @@ mod system;
 mod tcp;
 
 /// Judges a machine; the worst findings come first.
-pub(super) fn judge(machine: Machine) -> Diagnosis {
+pub(super) fn judge(machine: MachineReadings) -> Diagnosis {
     let mut findings = nics::judge(&machine);
     findings.extend(system::judge(&machine));
     findings.extend(tcp::judge(&machine));
@@ -21,7 +21,7 @@ pub(super) fn judge(machine: Machine) -> Diagnosis {
 
 impl Diagnosis {
     /// The same with what was found out together with a peer.
-    pub(crate) fn with(mut self, peer: Peer) -> Diagnosis {
+    pub(crate) fn with(mut self, peer: DoctorPeer) -> Diagnosis {
         self.findings.extend(judge_peer(&peer));
         self.findings.sort_by_key(|finding| finding.level);
         Diagnosis { peer: Some(peer), ..self }
@@ -29,30 +29,30 @@ impl Diagnosis {
 }
 
 /// What rails will do here: the same ladder that they climb down themselves.
-fn path(machine: &Machine) -> Path {
+fn path(machine: &MachineReadings) -> KernelPath {
     match &machine.io_uring {
-        Ok(io_uring) if io_uring.locked.is_ok() => Path::IoUringRegistered,
-        Ok(_) => Path::IoUringUnregistered,
-        Err(_) => Path::Plain,
+        Ok(io_uring) if io_uring.locked.is_ok() => KernelPath::IoUringRegistered,
+        Ok(_) => KernelPath::IoUringUnregistered,
+        Err(_) => KernelPath::Plain,
     }
 }
 
 /// Judges what went between this machine and a peer.
-pub(super) fn judge_peer(peer: &Peer) -> Vec<Finding> {
+pub(super) fn judge_peer(peer: &DoctorPeer) -> Vec<DoctorFinding> {
     peer::judge(peer)
 }
 
-fn finding(level: Level, about: &str, found: impl Into<String>) -> Finding {
-    Finding { level, about: about.into(), found: found.into(), cost: None, remedy: None }
+fn finding(level: FindingLevel, about: &str, found: impl Into<String>) -> DoctorFinding {
+    DoctorFinding { level, about: about.into(), found: found.into(), cost: None, remedy: None }
 }
 
-impl Finding {
-    fn costs(mut self, cost: impl Into<String>) -> Finding {
+impl DoctorFinding {
+    fn costs(mut self, cost: impl Into<String>) -> DoctorFinding {
         self.cost = Some(cost.into());
         self
     }
 
-    fn mended_by(mut self, remedy: impl Into<String>) -> Finding {
+    fn mended_by(mut self, remedy: impl Into<String>) -> DoctorFinding {
         self.remedy = Some(remedy.into());
         self
     }

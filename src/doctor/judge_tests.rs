@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
-use crate::doctor::readings::{Governor, IoUring, NicReading, Obstacle, Usage};
+use crate::doctor::readings::{CpuGovernor, IoUring, NicReading, NicUse, RingObstacle};
 
 /// A machine that nothing is wrong with.
-fn well() -> Machine {
-    Machine {
+fn well() -> MachineReadings {
+    MachineReadings {
         kernel: "6.12.1".into(),
         nics_error: None,
         netlink_error: None,
@@ -27,7 +27,7 @@ fn well() -> Machine {
 fn nic(name: &str) -> NicReading {
     NicReading {
         name: name.into(),
-        usage: Usage::Rail,
+        usage: NicUse::Rail,
         speed_mbit: Some(25_000),
         mtu: 9000,
         numa_node: Some(0),
@@ -40,18 +40,18 @@ fn nic(name: &str) -> NicReading {
     }
 }
 
-fn governor(cpu: usize, name: &str, driver: &str) -> Governor {
-    Governor { cpu, name: name.into(), driver: Some(driver.into()) }
+fn governor(cpu: usize, name: &str, driver: &str) -> CpuGovernor {
+    CpuGovernor { cpu, name: name.into(), driver: Some(driver.into()) }
 }
 
-fn obstacle() -> Obstacle {
-    Obstacle { cause: "the cause".into(), remedy: "the remedy".into() }
+fn obstacle() -> RingObstacle {
+    RingObstacle { cause: "the cause".into(), remedy: "the remedy".into() }
 }
 
 /// What is not as it should be.
-fn complaints(machine: Machine) -> Vec<Finding> {
+fn complaints(machine: MachineReadings) -> Vec<DoctorFinding> {
     let mut findings = judge(machine).findings;
-    findings.retain(|finding| finding.level != Level::Ok);
+    findings.retain(|finding| finding.level != FindingLevel::Ok);
     findings
 }
 
@@ -60,7 +60,7 @@ fn a_machine_that_is_well() {
     let diagnosis = judge(well());
     assert_eq!(complaints(well()), []);
     assert!(diagnosis.is_well());
-    assert_eq!(diagnosis.path, Path::IoUringRegistered);
+    assert_eq!(diagnosis.path, KernelPath::IoUringRegistered);
     let looked_at: Vec<&str> =
         diagnosis.findings.iter().map(|finding| finding.about.as_str()).collect();
     let expected = [
@@ -77,121 +77,151 @@ fn a_machine_that_is_well() {
     assert_eq!(looked_at, expected);
 }
 
-type Spoil = fn(&mut Machine);
+type Spoil = fn(&mut MachineReadings);
 
 /// What is changed, what is found by whose name, and a part of what mends it.
-type Case = (&'static str, Spoil, Level, &'static str, &'static str);
+type Case = (&'static str, Spoil, FindingLevel, &'static str, &'static str);
 
 const CASES: &[Case] = &[
     (
         "no sysfs",
         |m| (m.nics_error, m.nics) = (Some("gone".into()), Vec::new()),
-        Level::Shortfall,
+        FindingLevel::Shortfall,
         "NICs",
         "mount",
     ),
-    ("no NIC", |m| m.nics.clear(), Level::Shortfall, "NICs", "ip address add"),
+    ("no NIC", |m| m.nics.clear(), FindingLevel::Shortfall, "NICs", "ip address add"),
     (
         "loopback only",
-        |m| m.nics[0].usage = Usage::Loopback,
-        Level::Shortfall,
+        |m| m.nics[0].usage = NicUse::Loopback,
+        FindingLevel::Shortfall,
         "NICs",
         "ip address add",
     ),
-    ("unknown speed", |m| m.nics[0].speed_mbit = None, Level::Note, "eth0", "speed=RATE"),
+    ("unknown speed", |m| m.nics[0].speed_mbit = None, FindingLevel::Note, "eth0", "speed=RATE"),
     (
         "small frames",
         |m| m.nics[0].mtu = 1500,
-        Level::Note,
+        FindingLevel::Note,
         "eth0",
         "ip link set dev eth0 mtu 9000",
     ),
-    ("one queue", |m| m.nics[0].rx_queues = 1, Level::Note, "eth0", "ethtool -L eth0 combined 8"),
-    ("unknown memory node", |m| m.nics[0].numa_node = None, Level::Note, "eth0", "--pin"),
+    (
+        "one queue",
+        |m| m.nics[0].rx_queues = 1,
+        FindingLevel::Note,
+        "eth0",
+        "ethtool -L eth0 combined 8",
+    ),
+    ("unknown memory node", |m| m.nics[0].numa_node = None, FindingLevel::Note, "eth0", "--pin"),
     (
         "the wrong socket",
         |m| m.cpus_allowed = vec![4, 5],
-        Level::Shortfall,
+        FindingLevel::Shortfall,
         "eth0",
         "taskset -c 0-3 ",
     ),
     (
         "a CPU too few",
         |m| (m.nics.push(nic("eth1")), m.cpus_allowed = vec![1]).0,
-        Level::Shortfall,
+        FindingLevel::Shortfall,
         "CPUs",
         "srun",
     ),
-    ("one for the other", |m| twins(m), Level::Shortfall, "eth0", "conf.all.arp_ignore=1"),
-    ("no ring", |m| m.io_uring = Err(obstacle()), Level::Shortfall, "io_uring", "the remedy"),
-    ("an old kernel", |m| ring(m).is_deferred = false, Level::Shortfall, "io_uring", "Linux 6.1"),
-    ("no RECV", |m| ring(m).missing = vec!["RECV"], Level::Shortfall, "io_uring", "Linux 6.1"),
-    ("no SEND_ZC", |m| ring(m).missing = vec!["SEND_ZC"], Level::Note, "io_uring", "Linux 6.1"),
+    ("one for the other", |m| twins(m), FindingLevel::Shortfall, "eth0", "conf.all.arp_ignore=1"),
+    (
+        "no ring",
+        |m| m.io_uring = Err(obstacle()),
+        FindingLevel::Shortfall,
+        "io_uring",
+        "the remedy",
+    ),
+    (
+        "an old kernel",
+        |m| ring(m).is_deferred = false,
+        FindingLevel::Shortfall,
+        "io_uring",
+        "Linux 6.1",
+    ),
+    (
+        "no RECV",
+        |m| ring(m).missing = vec!["RECV"],
+        FindingLevel::Shortfall,
+        "io_uring",
+        "Linux 6.1",
+    ),
+    (
+        "no SEND_ZC",
+        |m| ring(m).missing = vec!["SEND_ZC"],
+        FindingLevel::Note,
+        "io_uring",
+        "Linux 6.1",
+    ),
     (
         "memory refused",
         |m| ring(m).locked = Err(obstacle()),
-        Level::Shortfall,
+        FindingLevel::Shortfall,
         "memlock",
         "ulimit -l unlimited",
     ),
     (
         "a limit for others",
         |m| m.memlock_bytes = Some(8 << 20),
-        Level::Note,
+        FindingLevel::Note,
         "memlock",
         "(34816 is the least",
     ),
     (
         "reno",
         |m| m.congestion_control = Some("reno".into()),
-        Level::Note,
+        FindingLevel::Note,
         "congestion control",
         "=cubic",
     ),
     (
         "rmem",
         |m| m.tcp_rmem = Some([1, 2, 6 << 20]),
-        Level::Shortfall,
+        FindingLevel::Shortfall,
         "tcp_rmem",
         "tcp_rmem=\"1 2 312500000\"",
     ),
     (
         "wmem",
         |m| m.tcp_wmem = Some([1, 2, 4 << 20]),
-        Level::Shortfall,
+        FindingLevel::Shortfall,
         "tcp_wmem",
         "tcp_wmem=\"1 2 312500000\"",
     ),
     (
         "lowest clock",
         |m| m.governors[3].name = "powersave".into(),
-        Level::Shortfall,
+        FindingLevel::Shortfall,
         "governor",
         "cpupower",
     ),
     (
         "ondemand",
         |m| m.governors[0].name = "ondemand".into(),
-        Level::Note,
+        FindingLevel::Note,
         "governor",
         "-g performance",
     ),
     (
         "advice",
         |m| m.governors[0] = governor(0, "powersave", "intel_pstate"),
-        Level::Note,
+        FindingLevel::Note,
         "governor",
         "cpupower",
     ),
 ];
 
 /// A second NIC in the subnet of the first.
-fn twins(machine: &mut Machine) {
+fn twins(machine: &mut MachineReadings) {
     machine.nics.push(NicReading { addresses: vec!["10.0.0.2/24".into()], ..nic("eth1") });
     machine.nics.iter_mut().for_each(|nic| nic.arp_ignore = Some(0));
 }
 
-fn ring(machine: &mut Machine) -> &mut IoUring {
+fn ring(machine: &mut MachineReadings) -> &mut IoUring {
     machine.io_uring.as_mut().unwrap()
 }
 
@@ -205,13 +235,13 @@ fn one_thing_wrong_is_one_finding() {
         assert_eq!((finding.level, finding.about.as_str()), (*level, *about), "{what}");
         assert!(finding.remedy.as_ref().unwrap().contains(remedy), "{what}: {finding}");
         assert!(finding.cost.is_some(), "{what}");
-        assert_eq!(judge(machine).is_well(), *level != Level::Shortfall, "{what}");
+        assert_eq!(judge(machine).is_well(), *level != FindingLevel::Shortfall, "{what}");
     }
 }
 
 #[test]
 fn what_is_not_known_is_not_judged() {
-    let machine = Machine {
+    let machine = MachineReadings {
         is_filtered: None,
         congestion_control: None,
         tcp_rmem: None,
@@ -229,18 +259,18 @@ fn what_is_not_known_is_not_judged() {
 
 #[test]
 fn interfaces_that_never_lead_out_are_shown_and_not_judged() {
-    for usage in [Usage::Loopback, Usage::Inside] {
+    for usage in [NicUse::Loopback, NicUse::Inside] {
         let mut machine = well();
         machine.nics.push(NicReading { usage, mtu: 1500, speed_mbit: None, ..nic("other") });
         assert_eq!(complaints(machine), [], "{usage}");
     }
     for (usage, remedy) in
-        [(Usage::Down, "ip link set dev eth1 up"), (Usage::NoAddress, "ip address add")]
+        [(NicUse::Down, "ip link set dev eth1 up"), (NicUse::NoAddress, "ip address add")]
     {
         let mut machine = well();
         machine.nics.push(NicReading { usage, mtu: 1500, ..nic("eth1") });
         let found = complaints(machine.clone());
-        assert_eq!((found.len(), found[0].level), (1, Level::Note));
+        assert_eq!((found.len(), found[0].level), (1, FindingLevel::Note));
         assert!(found[0].remedy.as_ref().unwrap().starts_with(remedy), "{found:?}");
         // Nothing made of software is missed when it is down.
         machine.nics[1].driver = None;
@@ -250,10 +280,10 @@ fn interfaces_that_never_lead_out_are_shown_and_not_judged() {
 
 #[test]
 fn the_path_is_the_ladder_that_rails_climb_down() {
-    let table: [(Spoil, Path); 3] = [
-        (|_| (), Path::IoUringRegistered),
-        (|m| ring(m).locked = Err(obstacle()), Path::IoUringUnregistered),
-        (|m| m.io_uring = Err(obstacle()), Path::Plain),
+    let table: [(Spoil, KernelPath); 3] = [
+        (|_| (), KernelPath::IoUringRegistered),
+        (|m| ring(m).locked = Err(obstacle()), KernelPath::IoUringUnregistered),
+        (|m| m.io_uring = Err(obstacle()), KernelPath::Plain),
     ];
     for (spoil, path) in table {
         let mut machine = well();
@@ -264,10 +294,13 @@ fn the_path_is_the_ladder_that_rails_climb_down() {
 
 #[test]
 fn a_filter_is_worth_a_note_and_more_where_there_is_no_ring() {
-    let found = complaints(Machine { is_filtered: Some(true), ..well() });
+    let found = complaints(MachineReadings { is_filtered: Some(true), ..well() });
     assert!(found.len() == 1 && found[0].found.contains("lets io_uring pass"), "{found:?}");
-    let found =
-        complaints(Machine { is_filtered: Some(true), io_uring: Err(obstacle()), ..well() });
+    let found = complaints(MachineReadings {
+        is_filtered: Some(true),
+        io_uring: Err(obstacle()),
+        ..well()
+    });
     let about: Vec<&str> = found.iter().map(|finding| finding.about.as_str()).collect();
     assert_eq!(about, ["io_uring", "seccomp"]);
 }
@@ -279,7 +312,9 @@ fn buffers_are_measured_by_the_fastest_nic_and_by_a_floor() {
         machine.nics[0].speed_mbit = speed_mbit;
         machine.tcp_wmem = Some([4096, 16_384, most]);
         let mut findings = judge(machine).findings;
-        findings.retain(|finding| finding.about == "tcp_wmem" && finding.level == Level::Shortfall);
+        findings.retain(|finding| {
+            finding.about == "tcp_wmem" && finding.level == FindingLevel::Shortfall
+        });
         let remedy = findings.pop()?.remedy?;
         Some(remedy.rsplit(' ').next()?.trim_end_matches('"').parse::<u64>().unwrap())
     };

@@ -17,9 +17,9 @@ mod reader;
 mod readings;
 
 pub(crate) use diagnosis::Diagnosis;
-pub(crate) use peer::{Direction, Peer, pairs};
+pub(crate) use peer::{DoctorPeer, PairDirection, pairs};
 
 /// Examines this machine.
 pub(crate) fn examine() -> Diagnosis {
-    judge::judge(reader::Reader::of_this_machine().read())
+    judge::judge(reader::MachineReader::of_this_machine().read())
 }

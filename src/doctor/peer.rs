@@ -19,19 +19,19 @@ const UNSENT_BYTES_MAX: u64 = 8 * MIB;
 
 /// A peer, and the rails between it and this machine.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Peer {
+pub(crate) struct DoctorPeer {
     /// Its host:port.
     pub(crate) name: String,
     /// Each direction of each pair of rails.
-    pub(crate) pairs: Vec<Pair>,
+    pub(crate) pairs: Vec<TriedPair>,
     /// What the nodes said of time that was lost, and of rails that carried nothing.
     pub(crate) warnings: Vec<String>,
 }
 
-impl Peer {
+impl DoctorPeer {
     /// Why nothing came over the receiving NIC of a pair, where the receiver said it.
-    pub(crate) fn cause(&self, pair: &Pair) -> Option<&str> {
-        let receiver = if pair.direction == Direction::In { &pair.nic } else { &pair.peer_nic };
+    pub(crate) fn cause(&self, pair: &TriedPair) -> Option<&str> {
+        let receiver = if pair.direction == PairDirection::In { &pair.nic } else { &pair.peer_nic };
         let begin = format!(": {receiver} carried nothing from ");
         let said = self.warnings.iter().find_map(|warning| warning.split_once(&begin))?.1;
         Some(said.split_once(": ").map_or(said, |(_, cause)| cause))
@@ -41,7 +41,7 @@ impl Peer {
 /// Which way a pair of rails was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Direction {
+pub(crate) enum PairDirection {
     /// From here to the peer.
     Out,
     /// From the peer to here.
@@ -50,8 +50,8 @@ pub(crate) enum Direction {
 
 /// A rail here and a rail there, in one direction. All pairs of a direction work at the same time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Pair {
-    pub(crate) direction: Direction,
+pub(crate) struct TriedPair {
+    pub(crate) direction: PairDirection,
     /// The NIC here.
     pub(crate) nic: String,
     /// The peer's NIC.
@@ -75,25 +75,27 @@ pub(super) const ANOTHER: &str = "another";
 /// The pairs of one run that lasted `seconds`; `reaches` says whether an address of ours is in one
 /// subnet with one of theirs.
 pub(crate) fn pairs(
-    direction: Direction,
+    direction: PairDirection,
     (here, there): (&NodeReport, &NodeReport),
     seconds: f64,
     reaches: impl Fn(IpAddr, IpAddr) -> bool,
-) -> Vec<Pair> {
+) -> Vec<TriedPair> {
     let (ours, theirs) = (here.rails.len(), there.rails.len());
     let near = |own: usize, far: usize| match (here.rails[own].address, there.rails[far].address) {
         (Some(own), Some(far)) => reaches(own.ip(), far.ip()),
         _ => false,
     };
-    let sends = direction == Direction::Out;
-    let mut pairs: Vec<Pair> = Vec::new();
-    for (own, far) in (0..ours.max(theirs)).filter_map(|lane| pair_by(ours, theirs, lane, near)) {
+    let sends = direction == PairDirection::Out;
+    let mut pairs: Vec<TriedPair> = Vec::new();
+    for (own, far) in
+        (0..ours.max(theirs)).filter_map(|rail_pair| pair_by(ours, theirs, rail_pair, near))
+    {
         let (own, far) = (&here.rails[own], &there.rails[far]);
         // The side with more rails has one for each pair.
         let bytes = if ours >= theirs { payload(own, sends) } else { payload(far, !sends) };
         match pairs.iter_mut().find(|pair| pair.nic == own.nic && pair.peer_nic == far.nic) {
             Some(pair) => pair.bytes += bytes,
-            None => pairs.push(Pair {
+            None => pairs.push(TriedPair {
                 direction,
                 nic: own.nic.clone(),
                 peer_nic: far.nic.clone(),
@@ -148,7 +150,7 @@ fn carrier(rails: &[RailReport], nic: &str, sends: bool) -> Option<String> {
     Some(rails.iter().find(has_more).map_or(ANOTHER, |other| &other.nic).into())
 }
 
-impl fmt::Display for Peer {
+impl fmt::Display for DoctorPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table.load_style(NOTHING).set_header([
@@ -177,9 +179,9 @@ impl fmt::Display for Peer {
     }
 }
 
-impl fmt::Display for Pair {
+impl fmt::Display for TriedPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let arrow = if self.direction == Direction::Out { "→" } else { "←" };
+        let arrow = if self.direction == PairDirection::Out { "→" } else { "←" };
         write!(f, "{} {arrow} peer's {}", self.nic, self.peer_nic)
     }
 }

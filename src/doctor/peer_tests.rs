@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
-use crate::doctor::diagnosis::Level;
+use crate::doctor::diagnosis::FindingLevel;
 use crate::doctor::judge::judge_peer;
 use crate::report::NodeRole;
 
@@ -42,13 +42,13 @@ fn near(own: IpAddr, far: IpAddr) -> bool {
     own.to_string().rsplit_once('.').unwrap().0 == far.to_string().rsplit_once('.').unwrap().0
 }
 
-fn out(here: Vec<RailReport>, there: Vec<RailReport>) -> Vec<Pair> {
-    pairs(Direction::Out, (&node(here), &node(there)), 1.0, near)
+fn out(here: Vec<RailReport>, there: Vec<RailReport>) -> Vec<TriedPair> {
+    pairs(PairDirection::Out, (&node(here), &node(there)), 1.0, near)
 }
 
-fn said(pairs: Vec<Pair>) -> Vec<(Level, String)> {
-    let findings = judge_peer(&Peer { name: "p:1".into(), pairs, warnings: Vec::new() });
-    assert!(findings.iter().all(|it| (it.level == Level::Ok) == it.remedy.is_none()
+fn said(pairs: Vec<TriedPair>) -> Vec<(FindingLevel, String)> {
+    let findings = judge_peer(&DoctorPeer { name: "p:1".into(), pairs, warnings: Vec::new() });
+    assert!(findings.iter().all(|it| (it.level == FindingLevel::Ok) == it.remedy.is_none()
         && it.remedy.is_none() == it.cost.is_none()));
     findings
         .into_iter()
@@ -77,7 +77,10 @@ fn pairs_are_of_one_subnet_and_every_rail_is_in_one() {
             && (pairs[0].goodput_gbit_per_s.unwrap() - 0.956).abs() < 1e-3
     );
     for (level, text) in said(pairs) {
-        assert!(level == Level::Ok && text.contains("98 %") || text.contains("97 %"), "{text}");
+        assert!(
+            level == FindingLevel::Ok && text.contains("98 %") || text.contains("97 %"),
+            "{text}"
+        );
     }
 }
 
@@ -105,7 +108,7 @@ fn what_another_nic_carried_is_named_with_both() {
     let said = said(pairs);
     let expected =
         "eth1 → peer's eth1: here, none of the NICs in use carried what eth1 should have";
-    assert_eq!(said[1], (Level::Shortfall, expected.into()));
+    assert_eq!(said[1], (FindingLevel::Shortfall, expected.into()));
 }
 
 #[test]
@@ -119,8 +122,11 @@ fn nothing_little_and_less_than_the_others_are_shortfalls() {
             (rail("eth0", (bytes_per_second, 0)), rail("eth0", (0, bytes_per_second)));
         out(vec![here], vec![there]).remove(0)
     };
-    let texts = |pairs: Vec<Pair>| {
-        said(pairs).into_iter().map(|(level, text)| (level == Level::Ok, text)).collect::<Vec<_>>()
+    let texts = |pairs: Vec<TriedPair>| {
+        said(pairs)
+            .into_iter()
+            .map(|(level, text)| (level == FindingLevel::Ok, text))
+            .collect::<Vec<_>>()
     };
     let dead = texts(vec![pair(110, Some(1.0)), pair(1, Some(1.0))]);
     assert!(

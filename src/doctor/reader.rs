@@ -5,12 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use affinity::{Nic, Sysfs};
+use affinity::{NicInfo, SysfsTree};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-use ring::{Config, Errno, Mode, ProbeError, Uring};
+use ring::{CompletionMode, Errno, ProbeError, RingConfig, Uring};
 
-use super::readings::{Governor, IoUring, Machine, NicReading, Obstacle, Usage};
-use crate::node::{INSIDE_PREFIXES, LOOPBACK, Line, Threads, is_link_local, locked_bytes, threads};
+use super::readings::{CpuGovernor, IoUring, MachineReadings, NicReading, NicUse, RingObstacle};
+use crate::node::{
+    INSIDE_PREFIXES, LOOPBACK, NicLine, ThreadCount, is_link_local, locked_bytes, threads,
+};
 
 /// Set to `plain`, rails do without `io_uring`.
 const IO_VARIABLE: &str = "CEP_FAST_IO";
@@ -22,26 +24,26 @@ const RAIL_ENTRIES: u32 = 3 * 128 + 4 * 16;
 const RAIL_FILES: u32 = 128 + 1024;
 
 /// Where to read.
-pub(super) struct Reader {
+pub(super) struct MachineReader {
     sys: PathBuf,
     proc: PathBuf,
 }
 
-impl Reader {
+impl MachineReader {
     /// The kernel's own trees.
-    pub(super) fn of_this_machine() -> Reader {
-        Reader { sys: "/sys".into(), proc: "/proc".into() }
+    pub(super) fn of_this_machine() -> MachineReader {
+        MachineReader { sys: "/sys".into(), proc: "/proc".into() }
     }
 
     /// Reads everything; what cannot be read is left out, or says why.
-    pub(super) fn read(&self) -> Machine {
-        let (nics, nics_error) = match affinity::nics(&Sysfs::at(&self.sys)) {
+    pub(super) fn read(&self) -> MachineReadings {
+        let (nics, nics_error) = match affinity::nics(&SysfsTree::at(&self.sys)) {
             Ok(nics) => (nics.into_iter().map(|nic| self.nic(nic)).collect(), None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
         let cpus_allowed = affinity::cpus_allowed().unwrap_or_default();
         let locked_bytes_wanted = locked_bytes(rails(&nics, &cpus_allowed));
-        Machine {
+        MachineReadings {
             kernel: kernel(),
             nics_error,
             netlink_error: affinity::netlink_obstacle().map(|error| error.to_string()),
@@ -59,7 +61,7 @@ impl Reader {
         }
     }
 
-    fn nic(&self, nic: Nic) -> NicReading {
+    fn nic(&self, nic: NicInfo) -> NicReading {
         let directory = self.sys.join("class/net").join(&nic.name);
         let driver = fs::read_link(directory.join("device/driver")).ok();
         let driver =
@@ -87,11 +89,11 @@ impl Reader {
         text(&self.proc.join(format!("sys/net/ipv4/conf/{nic}/arp_ignore")))?.parse().ok()
     }
 
-    fn governors(&self, cpus: &[usize]) -> Vec<Governor> {
+    fn governors(&self, cpus: &[usize]) -> Vec<CpuGovernor> {
         let of = |cpu: &usize| {
             let directory = self.sys.join(format!("devices/system/cpu/cpu{cpu}/cpufreq"));
             let name = text(&directory.join("scaling_governor"))?;
-            Some(Governor { cpu: *cpu, name, driver: text(&directory.join("scaling_driver")) })
+            Some(CpuGovernor { cpu: *cpu, name, driver: text(&directory.join("scaling_driver")) })
         };
         cpus.iter().filter_map(of).collect()
     }
@@ -113,35 +115,36 @@ impl Reader {
 
 /// How many rails a node has when nobody says how many threads each NIC gets.
 fn rails(nics: &[NicReading], cpus_allowed: &[usize]) -> usize {
-    let used = nics.iter().filter(|nic| nic.usage == Usage::Rail);
-    let lines: Vec<Line> =
-        used.map(|nic| Line { speed_mbit: nic.speed_mbit, near: &nic.cpus }).collect();
-    threads(Threads::Auto, &lines, cpus_allowed).map_or(lines.len(), |threads| threads.iter().sum())
+    let used = nics.iter().filter(|nic| nic.usage == NicUse::Rail);
+    let lines: Vec<NicLine> =
+        used.map(|nic| NicLine { speed_mbit: nic.speed_mbit, near: &nic.cpus }).collect();
+    threads(ThreadCount::Auto, &lines, cpus_allowed)
+        .map_or(lines.len(), |threads| threads.iter().sum())
 }
 
 /// What a node does with a NIC when nobody names any; the rule is the node's.
-fn usage(nic: &Nic) -> Usage {
+fn usage(nic: &NicInfo) -> NicUse {
     if nic.name == LOOPBACK {
-        Usage::Loopback
+        NicUse::Loopback
     } else if INSIDE_PREFIXES.iter().any(|prefix| nic.name.starts_with(prefix)) {
-        Usage::Inside
+        NicUse::Inside
     } else if !nic.up {
-        Usage::Down
+        NicUse::Down
     } else if nic.addresses.iter().any(|own| !is_link_local(own.ip)) {
-        Usage::Rail
+        NicUse::Rail
     } else {
-        Usage::NoAddress
+        NicUse::NoAddress
     }
 }
 
-fn io_uring(locked_bytes: u64) -> Result<IoUring, Obstacle> {
+fn io_uring(locked_bytes: u64) -> Result<IoUring, RingObstacle> {
     if std::env::var_os(IO_VARIABLE).is_some_and(|value| value == "plain") {
         let cause = format!("{IO_VARIABLE}=plain is set");
-        return Err(Obstacle { cause, remedy: format!("unset {IO_VARIABLE}") });
+        return Err(RingObstacle { cause, remedy: format!("unset {IO_VARIABLE}") });
     }
     // Recent kernels count the queues of a ring as locked memory, so that a small one may be had
     // where a rail's may not.
-    Uring::new(&Config { entries: RAIL_ENTRIES, files: RAIL_FILES, pools: &[] }).map_err(
+    Uring::new(&RingConfig { entries: RAIL_ENTRIES, files: RAIL_FILES, pools: &[] }).map_err(
         |error| {
             obstacle(&ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))
         },
@@ -151,11 +154,11 @@ fn io_uring(locked_bytes: u64) -> Result<IoUring, Obstacle> {
     let missing =
         probe.operations.iter().filter(|(_, is_there)| !is_there).map(|(name, _)| *name).collect();
     let locked = probe.locked_memory.map_err(|error| obstacle(&error));
-    Ok(IoUring { is_deferred: probe.mode == Mode::Deferred, missing, locked })
+    Ok(IoUring { is_deferred: probe.mode == CompletionMode::Deferred, missing, locked })
 }
 
-fn obstacle(error: &ProbeError) -> Obstacle {
-    Obstacle { cause: error.cause.to_string(), remedy: error.remedy.into() }
+fn obstacle(error: &ProbeError) -> RingObstacle {
+    RingObstacle { cause: error.cause.to_string(), remedy: error.remedy.into() }
 }
 
 /// The limit that counts for this process; `None` where there is none.

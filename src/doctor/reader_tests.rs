@@ -14,7 +14,7 @@ fn write(root: &Path, path: &str, text: &str) {
 }
 
 /// A NIC that is up, one that is down, and what the kernel says of TCP.
-fn trees() -> (tempfile::TempDir, Reader) {
+fn trees() -> (tempfile::TempDir, MachineReader) {
     let home = tempfile::tempdir().unwrap();
     let (sys, proc) = (home.path().join("sys"), home.path().join("proc"));
     let card = "devices/pci0000:80/0000:81:00.0";
@@ -42,7 +42,7 @@ fn trees() -> (tempfile::TempDir, Reader) {
     write(&proc, "sys/net/ipv4/tcp_congestion_control", "cubic\n");
     write(&proc, "sys/net/ipv4/tcp_rmem", "4096\t131072\t6291456\n");
     write(&proc, "sys/net/ipv4/tcp_wmem", "4096\tmany\t1\n");
-    (home, Reader { sys, proc })
+    (home, MachineReader { sys, proc })
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn what_the_trees_say() {
     assert_eq!((up.arp_ignore, down.arp_ignore), (Some(1), Some(0)));
     assert_eq!((up.rx_queues, up.tx_queues, &up.cpus[..]), (3, 1, &[4, 5, 6, 7][..]));
     // No interface of this machine has that name, so it has no address either.
-    assert_eq!((up.usage, down.usage), (Usage::NoAddress, Usage::Down));
+    assert_eq!((up.usage, down.usage), (NicUse::NoAddress, NicUse::Down));
     assert_eq!((down.driver.as_deref(), down.rx_queues), (None, 0));
     assert_eq!((machine.numa_node_count, machine.is_filtered), (2, Some(true)));
     assert_eq!(machine.congestion_control.as_deref(), Some("cubic"));
@@ -73,7 +73,8 @@ fn what_the_trees_say() {
 #[test]
 fn trees_that_are_not_there() {
     let home = tempfile::tempdir().unwrap();
-    let machine = Reader { sys: home.path().join("sys"), proc: home.path().join("proc") }.read();
+    let machine =
+        MachineReader { sys: home.path().join("sys"), proc: home.path().join("proc") }.read();
     assert!(
         machine.nics_error.is_some() && machine.nics.is_empty() && machine.governors.is_empty()
     );
@@ -82,7 +83,7 @@ fn trees_that_are_not_there() {
 
 #[test]
 fn what_a_node_uses() {
-    let nic = |name: &str, up, ips: &[&str]| Nic {
+    let nic = |name: &str, up, ips: &[&str]| NicInfo {
         name: name.into(),
         up,
         mtu: 1500,
@@ -95,14 +96,14 @@ fn what_a_node_uses() {
             .collect(),
     };
     let table = [
-        (nic("eth0", true, &["10.0.0.1"]), Usage::Rail),
-        (nic("eth0", true, &["fe80::1", "fd00::1"]), Usage::Rail),
-        (nic("eth0", true, &["fe80::1"]), Usage::NoAddress),
-        (nic("eth0", true, &[]), Usage::NoAddress),
-        (nic("eth0", false, &["10.0.0.1"]), Usage::Down),
-        (nic("lo", true, &["127.0.0.1"]), Usage::Loopback),
-        (nic("docker0", true, &["172.17.0.1"]), Usage::Inside),
-        (nic("veth1a2b", true, &["10.0.0.1"]), Usage::Inside),
+        (nic("eth0", true, &["10.0.0.1"]), NicUse::Rail),
+        (nic("eth0", true, &["fe80::1", "fd00::1"]), NicUse::Rail),
+        (nic("eth0", true, &["fe80::1"]), NicUse::NoAddress),
+        (nic("eth0", true, &[]), NicUse::NoAddress),
+        (nic("eth0", false, &["10.0.0.1"]), NicUse::Down),
+        (nic("lo", true, &["127.0.0.1"]), NicUse::Loopback),
+        (nic("docker0", true, &["172.17.0.1"]), NicUse::Inside),
+        (nic("veth1a2b", true, &["10.0.0.1"]), NicUse::Inside),
     ];
     for (nic, expected) in table {
         assert_eq!(usage(&nic), expected, "{nic:?}");

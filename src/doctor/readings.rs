@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// Everything that is judged.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Machine {
+pub(super) struct MachineReadings {
     /// As `uname -r` prints it.
     pub(super) kernel: String,
     /// Why the NICs could not be listed, if so; then `nics` is empty.
@@ -18,7 +18,7 @@ pub(super) struct Machine {
     /// Memory nodes of the machine.
     pub(super) numa_node_count: usize,
     /// What a ring of this process can do, or why there is none.
-    pub(super) io_uring: Result<IoUring, Obstacle>,
+    pub(super) io_uring: Result<IoUring, RingObstacle>,
     /// What a node locks for the NICs that it would use.
     pub(super) locked_bytes_wanted: u64,
     /// The limit of locked memory; `None` if there is none.
@@ -32,7 +32,7 @@ pub(super) struct Machine {
     /// The same of bytes to be sent.
     pub(super) tcp_wmem: Option<[u64; 3]>,
     /// Who sets the clock of which allowed CPU; empty where nobody says.
-    pub(super) governors: Vec<Governor>,
+    pub(super) governors: Vec<CpuGovernor>,
 }
 
 /// One network interface.
@@ -42,7 +42,7 @@ pub(super) struct NicReading {
     pub(super) name: String,
     /// What a node does with it.
     #[serde(rename = "use")]
-    pub(super) usage: Usage,
+    pub(super) usage: NicUse,
     /// Line rate in 10⁶ bits per second.
     pub(super) speed_mbit: Option<u32>,
     /// Largest packet in bytes.
@@ -68,7 +68,7 @@ pub(super) struct NicReading {
 /// What a node does with an interface when nobody names NICs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Usage {
+pub(super) enum NicUse {
     /// A rail of its own.
     Rail,
     /// Nothing: it leads back to this machine.
@@ -89,29 +89,29 @@ pub(super) struct IoUring {
     /// Operations that the kernel does not have.
     pub(super) missing: Vec<&'static str>,
     /// Whether `locked_bytes_wanted` could be registered, or why not.
-    pub(super) locked: Result<(), Obstacle>,
+    pub(super) locked: Result<(), RingObstacle>,
 }
 
 /// What is in the way, and what removes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Obstacle {
+pub(super) struct RingObstacle {
     pub(super) cause: String,
     pub(super) remedy: String,
 }
 
 /// Who sets the clock of a CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Governor {
+pub(super) struct CpuGovernor {
     pub(super) cpu: usize,
     pub(super) name: String,
     /// Some drivers mean other things by the same name.
     pub(super) driver: Option<String>,
 }
 
-impl Machine {
+impl MachineReadings {
     /// The NICs that a node uses.
     pub(super) fn rails(&self) -> impl Iterator<Item = &NicReading> {
-        self.nics.iter().filter(|nic| nic.usage == Usage::Rail)
+        self.nics.iter().filter(|nic| nic.usage == NicUse::Rail)
     }
 
     /// The rate of the fastest NIC that a node uses and whose rate is known, in bits per second.

@@ -18,7 +18,7 @@ const BURST_SECONDS: f64 = 0.01;
 ///
 /// Invariant: `tokens` ≤ `burst_bytes`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bucket {
+pub(super) struct TokenBucket {
     bytes_per_second: f64,
     piece_bytes: f64,
     burst_bytes: f64,
@@ -27,12 +27,12 @@ pub(super) struct Bucket {
     at: Moment,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// A bucket with enough for the first piece of the usual size.
-    pub(super) fn new(now: Moment, bytes_per_second: u64, piece_bytes: u64) -> Bucket {
+    pub(super) fn new(now: Moment, bytes_per_second: u64, piece_bytes: u64) -> TokenBucket {
         let (bytes_per_second, piece_bytes) = (bytes_per_second.max(1) as f64, piece_bytes as f64);
         let burst_bytes = (BURST_PIECES as f64 * piece_bytes).max(bytes_per_second * BURST_SECONDS);
-        Bucket { bytes_per_second, piece_bytes, burst_bytes, tokens: piece_bytes, at: now }
+        TokenBucket { bytes_per_second, piece_bytes, burst_bytes, tokens: piece_bytes, at: now }
     }
 
     /// Whether there is enough for a piece of the usual size.
@@ -71,7 +71,7 @@ mod tests {
         Moment(ms * 1_000_000)
     }
 
-    fn take(bucket: &mut Bucket, now: Moment, bytes: u64) -> bool {
+    fn take(bucket: &mut TokenBucket, now: Moment, bytes: u64) -> bool {
         let is_open = bucket.is_open(now);
         if is_open {
             bucket.spend(bytes);
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn pieces_pass_at_the_rate_of_the_limit() {
-        let mut bucket = Bucket::new(at(0), 1000, 100);
+        let mut bucket = TokenBucket::new(at(0), 1000, 100);
         let (mut now, mut taken) = (at(0), 0);
         while now <= at(10_000) {
             assert!(take(&mut bucket, now, 100), "what was promised is there");
@@ -94,13 +94,13 @@ mod tests {
 
     #[test]
     fn rest_is_saved_up_to_a_burst_and_no_further() {
-        let mut bucket = Bucket::new(at(0), 1000, 100);
+        let mut bucket = TokenBucket::new(at(0), 1000, 100);
         assert!(take(&mut bucket, at(0), 100) && !take(&mut bucket, at(0), 100));
         assert!(take(&mut bucket, at(5000), 100) && take(&mut bucket, at(5000), 100));
         assert!(!take(&mut bucket, at(5000), 100));
         bucket.give_back(100);
         assert!(take(&mut bucket, at(5000), 100));
-        let mut fast = Bucket::new(at(0), 1_000_000, 100);
+        let mut fast = TokenBucket::new(at(0), 1_000_000, 100);
         assert!(
             take(&mut fast, at(1000), 9_950) && !take(&mut fast, at(1000), 100),
             "ten milliseconds of it"
@@ -109,14 +109,14 @@ mod tests {
 
     #[test]
     fn a_piece_larger_than_a_full_bucket_passes_and_is_paid_for_later() {
-        let mut bucket = Bucket::new(at(0), 1000, 100);
+        let mut bucket = TokenBucket::new(at(0), 1000, 100);
         assert!(take(&mut bucket, at(0), 1000));
         assert!(!take(&mut bucket, at(999), 100) && take(&mut bucket, at(1001), 100));
     }
 
     #[test]
     fn a_clock_that_stands_still_gives_nothing_and_no_wait_is_endless() {
-        let mut bucket = Bucket::new(at(1000), 1, 100);
+        let mut bucket = TokenBucket::new(at(1000), 1, 100);
         assert!(take(&mut bucket, at(500), u64::MAX) && !take(&mut bucket, at(500), 1));
         assert!(bucket.next() <= at(1000) + Duration::from_secs(3601));
     }

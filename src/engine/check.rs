@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use blake3::hazmat::{self, HasherExt, Mode};
 
 use super::crc;
-use super::grid::Grid;
+use super::grid::BlockGrid;
 use crate::units::Span;
 use crate::wire::control::{CheckValue, LandedSegment, SegmentChecks};
 use crate::wire::limits::CHECKS_MAX;
@@ -18,7 +18,7 @@ use crate::wire::{Check, CheckKind};
 
 /// What is computed over every piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Method {
+pub(crate) enum CheckMethod {
     None,
     Crc64,
     /// With the object that the pieces are subtrees of; without one every piece is hashed by
@@ -26,20 +26,20 @@ pub(crate) enum Method {
     Blake3(Option<Span>),
 }
 
-impl Method {
+impl CheckMethod {
     /// The method of a transfer; `object` is what its pieces are subtrees of, where they are.
-    pub(crate) fn new(kind: CheckKind, object: Option<Span>) -> Method {
+    pub(crate) fn new(kind: CheckKind, object: Option<Span>) -> CheckMethod {
         match kind {
-            CheckKind::None => Method::None,
-            CheckKind::Crc64 => Method::Crc64,
-            CheckKind::Blake3 => Method::Blake3(object),
+            CheckKind::None => CheckMethod::None,
+            CheckKind::Crc64 => CheckMethod::Crc64,
+            CheckKind::Blake3 => CheckMethod::Blake3(object),
         }
     }
 
     /// Whether the bytes at `span` have a check: of an object's subtrees, only what one of them can
     /// hold has.
     pub(crate) fn takes(self, span: Span) -> bool {
-        let Method::Blake3(Some(object)) = self else { return true };
+        let CheckMethod::Blake3(Some(object)) = self else { return true };
         let offset = span.start.wrapping_sub(object.start);
         let is_chunk = object.contains(span) && offset.is_multiple_of(blake3::CHUNK_LEN as u64);
         is_chunk
@@ -51,38 +51,38 @@ impl Method {
     pub(crate) fn of(self, span: Span, bytes: &[u8]) -> Check {
         debug_assert_eq!(span.bytes(), bytes.len() as u64);
         match self {
-            Method::None => Check::None,
-            Method::Crc64 => Check::Crc64(::crc::crc64_nvme(bytes)),
-            Method::Blake3(Some(object)) if object != span => {
+            CheckMethod::None => Check::None,
+            CheckMethod::Crc64 => Check::Crc64(::crc::crc64_nvme(bytes)),
+            CheckMethod::Blake3(Some(object)) if object != span => {
                 let mut hasher = blake3::Hasher::new();
                 hasher.set_input_offset(span.start - object.start).update(bytes);
                 Check::Blake3(hasher.finalize_non_root())
             }
-            Method::Blake3(_) => Check::Blake3(*blake3::hash(bytes).as_bytes()),
+            CheckMethod::Blake3(_) => Check::Blake3(*blake3::hash(bytes).as_bytes()),
         }
     }
 
     /// The check of bytes that come in parts, from the first on; they lie at `span` of the data
     /// space.
-    pub(crate) fn running(self, span: Span) -> Running {
+    pub(crate) fn running(self, span: Span) -> RunningCheck {
         match self {
-            Method::None => Running::None,
-            Method::Crc64 => Running::Crc64(0),
-            Method::Blake3(Some(object)) if object != span => {
+            CheckMethod::None => RunningCheck::None,
+            CheckMethod::Crc64 => RunningCheck::Crc64(0),
+            CheckMethod::Blake3(Some(object)) if object != span => {
                 let mut hasher = blake3::Hasher::new();
                 hasher.set_input_offset(span.start - object.start);
-                Running::Subtree(hasher)
+                RunningCheck::Subtree(hasher)
             }
-            Method::Blake3(_) => Running::Whole(blake3::Hasher::new()),
+            CheckMethod::Blake3(_) => RunningCheck::Whole(blake3::Hasher::new()),
         }
     }
 
     /// The check of a hole of `span.bytes()` zeros.
     pub(crate) fn of_zeros(self, span: Span) -> Check {
         match self {
-            Method::None => Check::None,
-            Method::Crc64 => Check::Crc64(crc::of_zeros(span.bytes())),
-            Method::Blake3(_) => {
+            CheckMethod::None => Check::None,
+            CheckMethod::Crc64 => Check::Crc64(crc::of_zeros(span.bytes())),
+            CheckMethod::Blake3(_) => {
                 // Pieces are a block at most, so the zeros fit a small buffer.
                 let zeros = vec![0; usize::try_from(span.bytes()).expect("a piece fits memory")];
                 self.of(span, &zeros)
@@ -93,12 +93,12 @@ impl Method {
     /// The check of two neighbours together, where theirs join into one.
     fn join(self, left: Span, left_check: Check, right: Span, right_check: Check) -> Option<Check> {
         match (self, left_check, right_check) {
-            (Method::None, ..) => Some(Check::None),
-            (Method::Crc64, Check::Crc64(left), Check::Crc64(right_crc)) => {
+            (CheckMethod::None, ..) => Some(Check::None),
+            (CheckMethod::Crc64, Check::Crc64(left), Check::Crc64(right_crc)) => {
                 Some(Check::Crc64(crc::join(left, right_crc, right.bytes())))
             }
             (
-                Method::Blake3(Some(object)),
+                CheckMethod::Blake3(Some(object)),
                 Check::Blake3(left_value),
                 Check::Blake3(right_value),
             ) if are_siblings(object, left, right) => Some(Check::Blake3(
@@ -114,7 +114,7 @@ impl Method {
     clippy::large_enum_variant,
     reason = "it lives on the stack for the length of one piece; nothing is allocated"
 )]
-pub(crate) enum Running {
+pub(crate) enum RunningCheck {
     None,
     /// Of what was taken in; that of nothing is 0.
     Crc64(u64),
@@ -122,15 +122,15 @@ pub(crate) enum Running {
     Whole(blake3::Hasher),
 }
 
-impl Running {
+impl RunningCheck {
     /// Takes in the next bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
-            Running::None => {}
-            Running::Crc64(crc) => {
+            RunningCheck::None => {}
+            RunningCheck::Crc64(crc) => {
                 *crc = crc::join(*crc, ::crc::crc64_nvme(bytes), bytes.len() as u64)
             }
-            Running::Subtree(hasher) | Running::Whole(hasher) => {
+            RunningCheck::Subtree(hasher) | RunningCheck::Whole(hasher) => {
                 hasher.update(bytes);
             }
         }
@@ -139,10 +139,10 @@ impl Running {
     /// The check of all that was taken in.
     pub(crate) fn finish(self) -> Check {
         match self {
-            Running::None => Check::None,
-            Running::Crc64(crc) => Check::Crc64(crc),
-            Running::Subtree(hasher) => Check::Blake3(hasher.finalize_non_root()),
-            Running::Whole(hasher) => Check::Blake3(*hasher.finalize().as_bytes()),
+            RunningCheck::None => Check::None,
+            RunningCheck::Crc64(crc) => Check::Crc64(crc),
+            RunningCheck::Subtree(hasher) => Check::Blake3(hasher.finalize_non_root()),
+            RunningCheck::Whole(hasher) => Check::Blake3(*hasher.finalize().as_bytes()),
         }
     }
 }
@@ -158,7 +158,7 @@ fn are_siblings(object: Span, left: Span, right: Span) -> bool {
 
 /// Two runs of a segment's pieces that are neighbours in the tree over all of them: of one length,
 /// a power of two, and the left one begins at a multiple of twice that.
-fn are_tree_neighbours(grid: Grid, segment: Span, left: Span, right: Span) -> bool {
+fn are_tree_neighbours(grid: BlockGrid, segment: Span, left: Span, right: Span) -> bool {
     let index = |position: u64| grid.index_of(segment, position);
     let (first, middle, last) = (index(left.start), index(right.start), index(right.end - 1));
     let pieces = middle - first;
@@ -207,23 +207,23 @@ pub(crate) fn within_limits(segments: Vec<(Span, Vec<CheckValue>)>) -> Vec<Lande
 /// cannot be joined with its neighbour: a few for each gap, and half as many as there are pieces at
 /// the very worst.
 #[derive(Clone, Debug)]
-pub(crate) struct Composer {
-    method: Method,
+pub(crate) struct CheckComposer {
+    method: CheckMethod,
     /// The segment whose pieces come in, and the grid that cuts it, where that is what comes in.
-    segment: Option<(Grid, Span)>,
+    segment: Option<(BlockGrid, Span)>,
     /// Invariant: keyed by start, disjoint; no two neighbours that could be joined.
     checks: BTreeMap<u64, (u64, Check)>,
 }
 
-impl Composer {
+impl CheckComposer {
     /// For checks of any spans.
-    pub(crate) fn new(method: Method) -> Composer {
-        Composer { method, segment: None, checks: BTreeMap::new() }
+    pub(crate) fn new(method: CheckMethod) -> CheckComposer {
+        CheckComposer { method, segment: None, checks: BTreeMap::new() }
     }
 
     /// For checks of the pieces that `grid` cuts `segment` into.
-    pub(crate) fn of_segment(method: Method, grid: Grid, segment: Span) -> Composer {
-        Composer { segment: Some((grid, segment)), ..Composer::new(method) }
+    pub(crate) fn of_segment(method: CheckMethod, grid: BlockGrid, segment: Span) -> CheckComposer {
+        CheckComposer { segment: Some((grid, segment)), ..CheckComposer::new(method) }
     }
 
     fn join(
@@ -235,7 +235,7 @@ impl Composer {
     ) -> Option<Check> {
         match (self.method, self.segment, left_check, right_check) {
             (
-                Method::Blake3(None),
+                CheckMethod::Blake3(None),
                 Some((grid, segment)),
                 Check::Blake3(left_value),
                 Check::Blake3(right_value),
@@ -289,13 +289,13 @@ impl Composer {
     pub(crate) fn digest(&self) -> Option<String> {
         let only = (self.checks.len() == 1).then(|| self.checks().next()).flatten();
         match (self.method, only) {
-            (Method::Crc64, Some((_, Check::Crc64(crc)))) => Some(format!("{crc:016x}")),
-            (Method::Blake3(Some(object)), Some((span, Check::Blake3(value))))
+            (CheckMethod::Crc64, Some((_, Check::Crc64(crc)))) => Some(format!("{crc:016x}")),
+            (CheckMethod::Blake3(Some(object)), Some((span, Check::Blake3(value))))
                 if span == object =>
             {
                 Some(hex(&value))
             }
-            (Method::Blake3(Some(object)), _) => self.root(object).map(|value| hex(&value)),
+            (CheckMethod::Blake3(Some(object)), _) => self.root(object).map(|value| hex(&value)),
             _ => None,
         }
     }
@@ -333,7 +333,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Grid;
+    use crate::engine::BlockGrid;
     use proptest::prelude::*;
 
     fn bytes(count: usize) -> Vec<u8> {
@@ -341,13 +341,19 @@ mod tests {
     }
 
     /// The digest of `data` at `start`, composed from its pieces in the order that `order` gives.
-    fn composed(method: Method, data: &[u8], start: u64, block: u64, seed: u64) -> Option<String> {
-        let grid = Grid::new(start, block);
+    fn composed(
+        method: CheckMethod,
+        data: &[u8],
+        start: u64,
+        block: u64,
+        seed: u64,
+    ) -> Option<String> {
+        let grid = BlockGrid::new(start, block);
         let whole = Span::of(start, data.len() as u64);
         let mut pieces: Vec<Span> =
             (0..grid.piece_count(whole)).map(|index| grid.piece(whole, index)).collect();
         pieces.sort_by_key(|piece| (piece.start ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut composer = Composer::new(method);
+        let mut composer = CheckComposer::new(method);
         for piece in pieces {
             let from = (piece.start - start) as usize;
             composer.add(piece, method.of(piece, &data[from..from + piece.bytes() as usize]));
@@ -361,16 +367,16 @@ mod tests {
             let data = bytes(count);
             let object = Span::of(start, count as u64);
             let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &data);
-            prop_assert_eq!(composed(Method::Crc64, &data, start, 4096, seed), Some(format!("{crc:016x}")));
+            prop_assert_eq!(composed(CheckMethod::Crc64, &data, start, 4096, seed), Some(format!("{crc:016x}")));
             let hash = blake3::hash(&data).to_hex().to_string();
-            prop_assert_eq!(composed(Method::Blake3(Some(object)), &data, start, 4096, seed), Some(hash));
+            prop_assert_eq!(composed(CheckMethod::Blake3(Some(object)), &data, start, 4096, seed), Some(hash));
         }
 
         #[test]
         fn a_piece_in_parts_has_the_check_of_the_piece(blocks in 0u64..3, count in 1usize..9000, cut in 0usize..9000) {
             let (object, span) = (Span::of(7, 100_000), Span::of(7 + 16_384 * blocks, count as u64));
             let (data, cut) = (bytes(count), cut.min(count));
-            let methods = [Method::None, Method::Crc64, Method::Blake3(Some(object)), Method::Blake3(Some(span)), Method::Blake3(None)];
+            let methods = [CheckMethod::None, CheckMethod::Crc64, CheckMethod::Blake3(Some(object)), CheckMethod::Blake3(Some(span)), CheckMethod::Blake3(None)];
             for method in methods {
                 let mut running = method.running(span);
                 running.update(&data[..cut]);
@@ -382,7 +388,7 @@ mod tests {
         #[test]
         fn zeros_need_no_reading(count in 0usize..20_000) {
             let span = Span::of(7, count as u64);
-            prop_assert_eq!(Method::Crc64.of_zeros(span), Method::Crc64.of(span, &vec![0; count]));
+            prop_assert_eq!(CheckMethod::Crc64.of_zeros(span), CheckMethod::Crc64.of(span, &vec![0; count]));
         }
     }
 
@@ -390,14 +396,14 @@ mod tests {
     fn crc_is_the_published_one() {
         // The check value of CRC-64/NVME in the catalogue of parametrised CRC algorithms.
         assert_eq!(
-            Method::Crc64.of(Span::new(0, 9), b"123456789"),
+            CheckMethod::Crc64.of(Span::new(0, 9), b"123456789"),
             Check::Crc64(0xae8b_1486_0a79_9888)
         );
     }
 
     #[test]
     fn a_gap_has_no_digest() {
-        let mut composer = Composer::new(Method::Crc64);
+        let mut composer = CheckComposer::new(CheckMethod::Crc64);
         composer.add(Span::new(0, 4), Check::Crc64(0));
         composer.add(Span::new(8, 12), Check::Crc64(0));
         assert_eq!(composer.digest(), None);
@@ -412,10 +418,10 @@ mod tests {
     /// gives.
     fn composed_in(
         order: impl Iterator<Item = u64>,
-        grid: Grid,
+        grid: BlockGrid,
         segment: Span,
     ) -> (Vec<CheckValue>, usize) {
-        let mut composer = Composer::of_segment(Method::Blake3(None), grid, segment);
+        let mut composer = CheckComposer::of_segment(CheckMethod::Blake3(None), grid, segment);
         let mut most = 0;
         for index in order {
             let piece = grid.piece(segment, index);
@@ -430,7 +436,7 @@ mod tests {
     /// pieces on the whole node.
     #[test]
     fn pieces_off_the_grid_have_a_few_checks_in_whichever_order_they_land() {
-        let (grid, segment) = (Grid::new(0, 4096), Span::new(1001, 4096 * 50_003 - 5));
+        let (grid, segment) = (BlockGrid::new(0, 4096), Span::new(1001, 4096 * 50_003 - 5));
         let pieces = grid.piece_count(segment);
         assert_eq!(pieces, 50_003);
         let (ascending, most) = composed_in(0..pieces, grid, segment);
@@ -453,7 +459,7 @@ mod tests {
         fn pieces_that_do_not_join_give_every_receiver_the_same_list(
             start in 0u64..5000, pieces in 1u64..300, one: u64, other: u64, changed in 0u64..300,
         ) {
-            let grid = Grid::new(0, 100);
+            let grid = BlockGrid::new(0, 100);
             let segment = Span::of(start, 100 * pieces);
             let count = grid.piece_count(segment);
             let order = |seed: u64| {
@@ -465,7 +471,7 @@ mod tests {
             prop_assert_eq!(&composed_in(order(other).into_iter(), grid, segment).0, &listed);
             prop_assert!(listed.len() <= 9, "{}", listed.len());
             // One piece that is not what the other receiver has changes the list.
-            let mut composer = Composer::of_segment(Method::Blake3(None), grid, segment);
+            let mut composer = CheckComposer::of_segment(CheckMethod::Blake3(None), grid, segment);
             for index in 0..count {
                 let piece = grid.piece(segment, index);
                 composer.add(piece, if index == changed % count { Check::Blake3([7; 32]) } else { value(piece) });
@@ -505,7 +511,7 @@ mod tests {
     #[test]
     fn what_is_no_subtree_has_no_check_and_all_else_has() {
         let object = Span::new(5, 5 + 10_000);
-        let method = Method::Blake3(Some(object));
+        let method = CheckMethod::Blake3(Some(object));
         for start in (0..object.end + 10).step_by(257).chain([5, 1029, 2053, 4101]) {
             for bytes in [1, 1024, 1025, 2048, 2049, 4096, 10_000] {
                 let span = Span::of(start, bytes);
@@ -518,6 +524,9 @@ mod tests {
         assert!(taken.iter().all(|&(start, bytes)| method.takes(Span::of(start, bytes))));
         let refused = [(0, 5), (6, 10), (1029, 1025), (2053, 2049), (5, 10_001), (517, 512)];
         assert!(refused.iter().all(|&(start, bytes)| !method.takes(Span::of(start, bytes))));
-        assert!(Method::Crc64.takes(Span::of(3, 7)) && Method::Blake3(None).takes(Span::of(3, 7)));
+        assert!(
+            CheckMethod::Crc64.takes(Span::of(3, 7))
+                && CheckMethod::Blake3(None).takes(Span::of(3, 7))
+        );
     }
 }

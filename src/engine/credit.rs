@@ -23,14 +23,14 @@ const _: () = assert!(REQUESTS_MIN <= REQUESTS_START && REQUESTS_START <= REQUES
 
 /// The credit of one flow.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Credit {
+pub(crate) struct FlowCredit {
     /// The least time from a request to its header: the flow's delay with an empty queue.
     delay_min: Option<Duration>,
 }
 
-impl Credit {
-    pub(crate) fn new() -> Credit {
-        Credit { delay_min: None }
+impl FlowCredit {
+    pub(crate) fn new() -> FlowCredit {
+        FlowCredit { delay_min: None }
     }
 
     /// A request was answered after `delay`.
@@ -58,13 +58,13 @@ mod tests {
 
     #[test]
     fn a_long_fat_link_gets_more_than_a_short_thin_one() {
-        let mut credit = Credit::new();
+        let mut credit = FlowCredit::new();
         assert_eq!(credit.requests(None, 1 << 20), REQUESTS_START);
         credit.answered(Duration::from_micros(100));
         assert_eq!(credit.requests(Some(12.5e6), 1 << 20), 3);
         assert_eq!(credit.requests(Some(4e9), 1 << 20), REQUESTS_START);
         assert_eq!(credit.requests(Some(12.5e6), 64 << 10), 8);
-        let mut far = Credit::new();
+        let mut far = FlowCredit::new();
         far.answered(Duration::from_millis(100));
         assert_eq!(far.requests(Some(125e6), 1 << 20), 14);
         assert_eq!(far.requests(Some(1.25e9), 1 << 20), REQUESTS_MAX);

@@ -2,8 +2,8 @@
 //!
 //! One owner per node holds it; rails only ever hold leases on parts of it.
 
-use super::check::{Composer, Method};
-use super::grid::Grid;
+use super::check::{CheckComposer, CheckMethod};
+use super::grid::BlockGrid;
 use crate::units::{NodeIx, Span, union};
 use crate::wire::Check;
 
@@ -11,16 +11,16 @@ use crate::wire::Check;
 ///
 /// Invariant: `first < end`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Run {
+pub(super) struct PieceRun {
     pub(super) segment: u32,
     pub(super) first: u64,
     pub(super) end: u64,
 }
 
 /// What is wanted and what has landed.
-pub(super) struct Extents {
-    grid: Grid,
-    method: Method,
+pub(super) struct ExtentMap {
+    grid: BlockGrid,
+    method: CheckMethod,
     /// Invariant: ascending and disjoint.
     segments: Vec<SegmentExtents>,
     wanted_bytes: u64,
@@ -33,25 +33,26 @@ struct SegmentExtents {
     span: Span,
     /// Who offers it, in the plan's order; ascending by index.
     senders: Vec<NodeIx>,
-    settled: Bits,
+    settled: BitSet,
     /// Bytes that are not settled.
     left_bytes: u64,
     missing: Vec<u64>,
-    checks: Composer,
+    checks: CheckComposer,
 }
 
-impl Extents {
+impl ExtentMap {
     /// The map of `segments`, ascending and disjoint, of which nothing has landed.
     pub(super) fn new(
-        grid: Grid,
-        method: Method,
+        grid: BlockGrid,
+        method: CheckMethod,
         segments: impl Iterator<Item = (Span, Vec<NodeIx>)>,
-    ) -> Extents {
+    ) -> ExtentMap {
         let segments: Vec<SegmentExtents> = segments
             .map(|(span, mut senders)| {
                 senders.sort_unstable();
-                let settled = Bits::new(grid.piece_count(span));
-                let (left_bytes, checks) = (span.bytes(), Composer::of_segment(method, grid, span));
+                let settled = BitSet::new(grid.piece_count(span));
+                let (left_bytes, checks) =
+                    (span.bytes(), CheckComposer::of_segment(method, grid, span));
                 SegmentExtents { span, senders, settled, left_bytes, missing: Vec::new(), checks }
             })
             .collect();
@@ -60,10 +61,10 @@ impl Extents {
             "segments ascend and share no byte"
         );
         let wanted_bytes = segments.iter().map(|segment| segment.span.bytes()).sum();
-        Extents { grid, method, segments, wanted_bytes, landed_bytes: 0, missing_bytes: 0 }
+        ExtentMap { grid, method, segments, wanted_bytes, landed_bytes: 0, missing_bytes: 0 }
     }
 
-    pub(super) fn grid(&self) -> Grid {
+    pub(super) fn grid(&self) -> BlockGrid {
         self.grid
     }
 
@@ -95,13 +96,13 @@ impl Extents {
     }
 
     /// The runs of a segment's pieces that have not landed.
-    pub(super) fn open_runs(&self, segment: u32) -> Vec<Run> {
+    pub(super) fn open_runs(&self, segment: u32) -> Vec<PieceRun> {
         let SegmentExtents { span, settled, .. } = &self.segments[segment as usize];
-        let mut runs: Vec<Run> = Vec::new();
+        let mut runs: Vec<PieceRun> = Vec::new();
         for index in (0..self.grid.piece_count(*span)).filter(|&index| !settled.contains(index)) {
             match runs.last_mut() {
                 Some(run) if run.end == index => run.end += 1,
-                _ => runs.push(Run { segment, first: index, end: index + 1 }),
+                _ => runs.push(PieceRun { segment, first: index, end: index + 1 }),
             }
         }
         runs
@@ -120,8 +121,11 @@ impl Extents {
                 let (first, last) =
                     (self.grid.index_of(span, part.start), self.grid.index_of(span, part.end - 1));
                 let is_cut = |index| u64::from(!hole.contains(self.grid.piece(span, index)));
-                let run =
-                    Run { segment, first: first + is_cut(first), end: last + 1 - is_cut(last) };
+                let run = PieceRun {
+                    segment,
+                    first: first + is_cut(first),
+                    end: last + 1 - is_cut(last),
+                };
                 if run.first < run.end {
                     bytes += self.land_zeros(run);
                 }
@@ -132,12 +136,12 @@ impl Extents {
 
     /// Marks a run of zeros landed. There may be tens of millions of pieces in it: where checks of
     /// zeros join whatever their length is, theirs are not computed one by one.
-    fn land_zeros(&mut self, run: Run) -> u64 {
+    fn land_zeros(&mut self, run: PieceRun) -> u64 {
         let span = Span::new(
             self.piece(run.segment, run.first).start,
             self.piece(run.segment, run.end - 1).end,
         );
-        if matches!(self.method, Method::Blake3(_)) {
+        if matches!(self.method, CheckMethod::Blake3(_)) {
             for index in run.first..run.end {
                 let piece = self.piece(run.segment, index);
                 self.land(piece, self.method.of_zeros(piece));
@@ -171,7 +175,7 @@ impl Extents {
     }
 
     /// The bytes of `run`.
-    pub(super) fn run_bytes(&self, run: Run) -> u64 {
+    pub(super) fn run_bytes(&self, run: PieceRun) -> u64 {
         self.piece(run.segment, run.end - 1).end - self.piece(run.segment, run.first).start
     }
 
@@ -279,13 +283,13 @@ impl Extents {
 }
 
 /// A set of small numbers.
-struct Bits {
+struct BitSet {
     words: Vec<u64>,
 }
 
-impl Bits {
-    fn new(count: u64) -> Bits {
-        Bits { words: vec![0; usize::try_from(count.div_ceil(64)).expect("pieces fit memory")] }
+impl BitSet {
+    fn new(count: u64) -> BitSet {
+        BitSet { words: vec![0; usize::try_from(count.div_ceil(64)).expect("pieces fit memory")] }
     }
 
     fn contains(&self, index: u64) -> bool {
@@ -315,10 +319,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn extents() -> Extents {
+    fn extents() -> ExtentMap {
         let segments =
             [(Span::new(5, 25), vec![NodeIx(1), NodeIx(0)]), (Span::new(30, 40), vec![NodeIx(2)])];
-        Extents::new(Grid::new(0, 10), Method::Crc64, segments.into_iter())
+        ExtentMap::new(BlockGrid::new(0, 10), CheckMethod::Crc64, segments.into_iter())
     }
 
     #[test]
@@ -350,11 +354,12 @@ mod tests {
     fn the_hole_of_a_huge_file_lands_as_one() {
         let bytes = 200 << 30;
         let segment = (Span::new(0, bytes), vec![NodeIx(0)]);
-        let mut map = Extents::new(Grid::new(0, 4096), Method::Crc64, [segment].into_iter());
+        let mut map =
+            ExtentMap::new(BlockGrid::new(0, 4096), CheckMethod::Crc64, [segment].into_iter());
         assert_eq!(map.land_holes(&[Span::new(1, bytes - 1)]), bytes - 2 * 4096);
         let checks: Vec<_> = map.checks().flat_map(|(_, checks)| checks).collect();
         let zeros = Span::new(4096, bytes - 4096);
-        assert_eq!(checks, [(zeros, Method::Crc64.of_zeros(zeros))]);
+        assert_eq!(checks, [(zeros, CheckMethod::Crc64.of_zeros(zeros))]);
         assert_eq!(map.left_bytes(), 2 * 4096);
     }
 
@@ -366,8 +371,8 @@ mod tests {
             cuts.sort_unstable();
             cuts.dedup();
             let holes: Vec<Span> = cuts.chunks_exact(2).map(|ends| Span::new(ends[0], ends[1])).collect();
-            for method in [Method::None, Method::Crc64] {
-                let map = || Extents::new(Grid::new(0, 10), method, [(span, vec![NodeIx(0)])].into_iter());
+            for method in [CheckMethod::None, CheckMethod::Crc64] {
+                let map = || ExtentMap::new(BlockGrid::new(0, 10), method, [(span, vec![NodeIx(0)])].into_iter());
                 let (mut whole, mut pieces) = (map(), map());
                 let landed = whole.land_holes(&holes);
                 for index in 0..pieces.grid.piece_count(span) {
@@ -379,7 +384,7 @@ mod tests {
                 prop_assert_eq!(landed, pieces.landed_bytes());
                 prop_assert_eq!(whole.left_bytes(), pieces.left_bytes());
                 prop_assert_eq!(whole.open_runs(0), pieces.open_runs(0));
-                let checks = |map: &Extents| map.checks().collect::<Vec<_>>();
+                let checks = |map: &ExtentMap| map.checks().collect::<Vec<_>>();
                 prop_assert_eq!(checks(&whole), checks(&pieces));
             }
         }

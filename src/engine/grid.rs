@@ -4,17 +4,17 @@ use crate::units::Span;
 
 /// Grid lines every `block_bytes`, through the origin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Grid {
+pub(crate) struct BlockGrid {
     origin: u64,
     block_bytes: u64,
 }
 
-impl Grid {
+impl BlockGrid {
     /// # Panics
     /// If `block_bytes` is zero.
-    pub(crate) fn new(origin: u64, block_bytes: u64) -> Grid {
+    pub(crate) fn new(origin: u64, block_bytes: u64) -> BlockGrid {
         assert!(block_bytes > 0, "a block has bytes");
-        Grid { origin, block_bytes }
+        BlockGrid { origin, block_bytes }
     }
 
     pub(crate) fn origin(self) -> u64 {
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_segment_across_lines_is_cut_at_them() {
-        let grid = Grid::new(10, 100);
+        let grid = BlockGrid::new(10, 100);
         let segment = Span::new(50, 320);
         let pieces: Vec<Span> =
             (0..grid.piece_count(segment)).map(|index| grid.piece(segment, index)).collect();
@@ -85,7 +85,7 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_tile_the_segment(origin in 0u64..10_000, block in 1u64..5_000, start in 0u64..100_000, bytes in 1u64..100_000) {
-            let grid = Grid::new(origin, block);
+            let grid = BlockGrid::new(origin, block);
             let segment = Span::of(start, bytes);
             let mut next = segment.start;
             for index in 0..grid.piece_count(segment) {

@@ -11,13 +11,13 @@ const HALF_LIFE: Duration = Duration::from_millis(500);
 
 /// An exponentially forgetting rate, fed with byte counts as they land.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Meter {
+pub(crate) struct RateMeter {
     bytes: f64,
     seconds: f64,
     last: Option<Moment>,
 }
 
-impl Meter {
+impl RateMeter {
     /// Starts the clock, unless it runs: bytes are awaited from now on.
     pub(crate) fn start(&mut self, now: Moment) {
         self.last.get_or_insert(now);
@@ -57,8 +57,8 @@ impl Meter {
 /// receivers whose own share comes from there: both are in flight at once, and TCP knows nothing of
 /// firm and soft.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Intake {
-    meter: Meter,
+pub(super) struct ReceiverIntake {
+    meter: RateMeter,
     pieces: u32,
     bytes_per_second_max: f64,
 }
@@ -69,7 +69,7 @@ const FULL_PART: f64 = 0.9;
 /// A rate that fewer pieces make says nothing.
 const INTAKE_PIECES_MIN: u32 = 16;
 
-impl Intake {
+impl ReceiverIntake {
     /// Starts the clock, unless it runs: bytes are awaited from now on.
     pub(super) fn start(&mut self, now: Moment) {
         self.meter.start(now);
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_steady_flow_reads_its_rate_and_a_stalled_one_falls() {
-        let mut meter = Meter::default();
+        let mut meter = RateMeter::default();
         assert!(meter.bytes_per_second(at(0)).is_none());
         meter.start(at(0));
         for tick in 1..=100 {

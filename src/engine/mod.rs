@@ -4,19 +4,19 @@
 //!
 //! The way of a byte, as the machines see it:
 //!
-//! 1. [`owner::Owner`] (one a node and transfer) holds the extent map: which pieces have landed,
-//!    and a queue of pieces for each sender, cut by the plan's weights. It leases runs of pieces to
-//!    flows that have room.
-//! 2. [`pull::Pull`] (one a rail and transfer) turns leases into requests, as many as [`credit`]
-//!    allows.
-//! 3. [`serve::Serve`] (one a rail) chooses which request is read next: firm ones by weight, stolen
-//!    ones when nothing else is asked. It sends each piece behind a header that carries its
+//! 1. [`scheduler::Owner`] (one a node and transfer) holds the extent map: which pieces have
+//!    landed, and a queue of pieces for each sender, cut by the plan's weights. It leases runs of
+//!    pieces to flows that have room.
+//! 2. [`piece_receiver::Pull`] (one a rail and transfer) turns leases into requests, as many as
+//!    [`credit`] allows.
+//! 3. [`piece_sender::Serve`] (one a rail) chooses which request is read next: firm ones by weight,
+//!    stolen ones when nothing else is asked. It sends each piece behind a header that carries its
 //!    position and its check value.
-//! 4. [`pull::Pull`] sees the header, has a slot bound and the payload received, checked and
-//!    written; the owner then marks the piece landed and composes its check value with its
+//! 4. [`piece_receiver::Pull`] sees the header, has a slot bound and the payload received, checked
+//!    and written; the scheduler then marks the piece landed and composes its check value with its
 //!    neighbours' ([`check`]).
 //! 5. [`relay::Relay`] (one a rail and transfer) lets other receivers wait for what has not landed
-//!    yet, and hands their requests to [`serve::Serve`] once it has.
+//!    yet, and hands their requests to [`piece_sender::Serve`] once it has.
 //!
 //! Every machine has the same shape: `handle(now, event)`, then `poll_action()` until it gives
 //! `None`, and `poll_timeout()` for the moment at which `handle(now, Tick)` is due.
@@ -27,19 +27,19 @@ mod crc;
 pub(crate) mod credit;
 mod extents;
 mod grid;
-pub(crate) mod lanes;
-pub(crate) mod member;
 mod meter;
-pub(crate) mod owner;
 mod pace;
-pub(crate) mod pull;
+pub(crate) mod participant;
+pub(crate) mod piece_receiver;
+pub(crate) mod piece_sender;
+pub(crate) mod rail_pairs;
 pub(crate) mod relay;
+pub(crate) mod replay_buffer;
 pub(crate) mod replicas;
-pub(crate) mod serve;
+pub(crate) mod scheduler;
 mod shares;
-pub(crate) mod talk;
 
-pub(crate) use grid::Grid;
+pub(crate) use grid::BlockGrid;
 
 use crate::units::Span;
 
@@ -54,5 +54,5 @@ pub(crate) struct Piece {
     pub(crate) span: Span,
     /// Taken over from another sender's share: the sender serves it only when nobody asks for their
     /// own share.
-    pub(crate) soft: bool,
+    pub(crate) stolen: bool,
 }

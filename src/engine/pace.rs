@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::shares::Shares;
+use super::shares::SenderShares;
 use crate::units::{Moment, NodeIx};
 
 /// How long a flow that is ahead rests before it looks again: less than a piece takes on a gigabit
@@ -32,29 +32,30 @@ const LATE: f64 = 0.01;
 const LATE_GAIN: f64 = 10.0;
 
 /// The clock.
-pub(super) struct Pace {
+pub(super) struct PlanPacing {
     began: Moment,
     /// When the plan is through, if nothing is in its way.
     seconds: f64,
     planned_bytes: f64,
     landed_bytes: f64,
-    senders: BTreeMap<NodeIx, Progress>,
+    senders: BTreeMap<NodeIx, PacingProgress>,
 }
 
 #[derive(Clone, Copy)]
-struct Progress {
+struct PacingProgress {
     planned_bytes: f64,
     landed_bytes: f64,
 }
 
-impl Pace {
+impl PlanPacing {
     /// A clock that starts now, over what is still to be asked for.
-    pub(super) fn new(now: Moment, seconds: f64, shares: &Shares) -> Pace {
-        let progress = |bytes: u64| Progress { planned_bytes: bytes as f64, landed_bytes: 0.0 };
-        let senders: BTreeMap<NodeIx, Progress> =
+    pub(super) fn new(now: Moment, seconds: f64, shares: &SenderShares) -> PlanPacing {
+        let progress =
+            |bytes: u64| PacingProgress { planned_bytes: bytes as f64, landed_bytes: 0.0 };
+        let senders: BTreeMap<NodeIx, PacingProgress> =
             shares.bytes().map(|(sender, bytes)| (sender, progress(bytes))).collect();
         let planned_bytes = senders.values().map(|progress| progress.planned_bytes).sum();
-        Pace { began: now, seconds, planned_bytes, landed_bytes: 0.0, senders }
+        PlanPacing { began: now, seconds, planned_bytes, landed_bytes: 0.0, senders }
     }
 
     /// Bytes landed that `sender` brought.
@@ -72,7 +73,7 @@ impl Pace {
         let late = (due - self.landed_bytes / self.planned_bytes - LATE).max(0.0);
         // A piece that is on its way is not late yet.
         let is_behind =
-            |it: &Progress| it.landed_bytes + (block_bytes as f64) < it.planned_bytes * due;
+            |it: &PacingProgress| it.landed_bytes + (block_bytes as f64) < it.planned_bytes * due;
         let ahead = if self.senders.values().any(is_behind) { AHEAD } else { AHEAD_ALONE };
         let allowed = progress.planned_bytes * (due * ahead + LATE_GAIN * late)
             + AHEAD_BLOCKS * block_bytes as f64;
@@ -83,23 +84,27 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Grid;
-    use crate::engine::check::Method;
-    use crate::engine::extents::Extents;
+    use crate::engine::BlockGrid;
+    use crate::engine::check::CheckMethod;
+    use crate::engine::extents::ExtentMap;
     use crate::units::Span;
 
     const A: NodeIx = NodeIx(0);
     const B: NodeIx = NodeIx(1);
 
     /// A thousand bytes from two senders within ten seconds, half from each, in blocks of ten.
-    fn pace() -> Pace {
-        let extents = Extents::new(
-            Grid::new(0, 10),
-            Method::None,
+    fn pace() -> PlanPacing {
+        let extents = ExtentMap::new(
+            BlockGrid::new(0, 10),
+            CheckMethod::None,
             [(Span::new(0, 1000), vec![A, B])].into_iter(),
         );
         let weights = [(A, 1), (B, 1)];
-        Pace::new(Moment(0), 10.0, &Shares::cut(&extents, [weights.as_slice()].into_iter()))
+        PlanPacing::new(
+            Moment(0),
+            10.0,
+            &SenderShares::cut(&extents, [weights.as_slice()].into_iter()),
+        )
     }
 
     fn at(seconds: u64) -> Moment {

@@ -15,7 +15,7 @@ pub(crate) const PLACE_BYTES: u64 = 64 * KIB;
 pub(crate) const UNREAD: u64 = 0;
 
 /// Random bytes of one attempt: places and values of two attempts have nothing in common.
-pub(crate) type Seed = [u8; 16];
+pub(crate) type ReplicaSeed = [u8; 16];
 
 impl ReplicaRange {
     /// Whether every byte of the range is compared.
@@ -40,7 +40,7 @@ impl ReplicaRange {
     pub(crate) fn places_of(
         &self,
         value: usize,
-        seed: &Seed,
+        seed: &ReplicaSeed,
     ) -> impl Iterator<Item = Span> + use<> {
         let (range, seed) = (*self, *seed);
         let (places, values) = (range.place_count(), range.value_count() as u64);
@@ -49,7 +49,7 @@ impl ReplicaRange {
     }
 
     /// The range that a value speaks for, from its first place to its last.
-    pub(crate) fn extent_of(&self, value: usize, seed: &Seed) -> Span {
+    pub(crate) fn extent_of(&self, value: usize, seed: &ReplicaSeed) -> Span {
         let (mut extent, mut places) = (self.span, self.places_of(value, seed));
         if let Some(first) = places.next() {
             extent = Span::new(first.start, places.last().unwrap_or(first).end);
@@ -58,7 +58,7 @@ impl ReplicaRange {
     }
 
     /// Bytes that make one of the values.
-    pub(crate) fn bytes_of(&self, value: usize, seed: &Seed) -> u64 {
+    pub(crate) fn bytes_of(&self, value: usize, seed: &ReplicaSeed) -> u64 {
         self.places_of(value, seed).map(Span::bytes).sum()
     }
 
@@ -69,7 +69,7 @@ impl ReplicaRange {
     /// One place: of a whole range, all of them side by side. Of a sample, the first and the last
     /// bytes, and one place at random in each of as many equal parts of the rest as there are
     /// places left.
-    fn place(&self, place: u64, seed: &Seed) -> Span {
+    fn place(&self, place: u64, seed: &ReplicaSeed) -> Span {
         let Span { start, end } = self.span;
         if self.is_whole() {
             let at = start + place * PLACE_BYTES;
@@ -89,7 +89,7 @@ impl ReplicaRange {
         Span::of(start + PLACE_BYTES + from + chance, PLACE_BYTES)
     }
 
-    fn chance(&self, place: u64, seed: &Seed) -> u64 {
+    fn chance(&self, place: u64, seed: &ReplicaSeed) -> u64 {
         let mut hasher = blake3::Hasher::new_derive_key("cep-fast 1 place of a replica");
         hasher.update(seed);
         [self.span.start, self.span.end, place]
@@ -114,7 +114,7 @@ pub(crate) struct ReplicaHasher {
 }
 
 impl ReplicaHasher {
-    pub(crate) fn new(seed: &Seed) -> ReplicaHasher {
+    pub(crate) fn new(seed: &ReplicaSeed) -> ReplicaHasher {
         let mut hasher = blake3::Hasher::new_derive_key("cep-fast 1 bytes of a replica");
         hasher.update(seed);
         ReplicaHasher { hasher, zero_bytes: 0 }
@@ -163,14 +163,14 @@ mod tests {
         ReplicaRange { span: Span::of(start, bytes), places, values_max }
     }
 
-    fn places(range: ReplicaRange, seed: &Seed) -> Vec<Span> {
+    fn places(range: ReplicaRange, seed: &ReplicaSeed) -> Vec<Span> {
         (0..range.value_count()).flat_map(|value| range.places_of(value, seed)).collect()
     }
 
     proptest! {
         #[test]
         fn places_are_apart_and_hold_the_first_and_the_last_bytes(
-            start in 0..1u64 << 50, bytes in 1..1u64 << 44, count in 2..300u32, values_max in 0..200u32, seed: Seed,
+            start in 0..1u64 << 50, bytes in 1..1u64 << 44, count in 2..300u32, values_max in 0..200u32, seed: ReplicaSeed,
         ) {
             let range = range(start, bytes, count, values_max);
             prop_assume!(!range.is_whole());
@@ -184,7 +184,7 @@ mod tests {
 
         #[test]
         fn a_whole_range_is_read_without_a_gap(
-            start in 0..1u64 << 50, bytes in 1..1u64 << 26, values_max in 0..200u32, seed: Seed,
+            start in 0..1u64 << 50, bytes in 1..1u64 << 26, values_max in 0..200u32, seed: ReplicaSeed,
         ) {
             let range = range(start, bytes, 0, values_max);
             prop_assert_eq!(union(places(range, &seed)), vec![range.span]);
@@ -196,7 +196,7 @@ mod tests {
 
         #[test]
         fn places_of_any_contiguous_half_are_read(
-            bytes in 1u64 << 21..1u64 << 40, from in 0..1u64 << 39, seed: Seed,
+            bytes in 1u64 << 21..1u64 << 40, from in 0..1u64 << 39, seed: ReplicaSeed,
         ) {
             let from = from % (bytes / 2);
             let half = Span::of(from, bytes / 2);

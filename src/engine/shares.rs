@@ -5,62 +5,62 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::extents::{Extents, Run};
+use super::extents::{ExtentMap, PieceRun};
 use crate::units::{NodeIx, Span};
 
 /// How many runs of a share a thief looks at, from the end.
 const STEAL_LOOK_RUNS: usize = 64;
 
 /// Every sender's share of what is still to be asked for.
-pub(super) struct Shares {
-    queues: BTreeMap<NodeIx, Queue>,
+pub(super) struct SenderShares {
+    queues: BTreeMap<NodeIx, ShareQueue>,
 }
 
 #[derive(Default)]
-struct Queue {
-    runs: VecDeque<Run>,
+struct ShareQueue {
+    runs: VecDeque<PieceRun>,
     bytes: u64,
 }
 
-impl Shares {
+impl SenderShares {
     /// Cuts every segment of `extents` by the weights of its senders.
     ///
     /// Weights are kept over the whole transfer, not in every segment alone: what rounding takes
     /// from a sender in one segment it gets in a later one, so that segments of a single piece are
     /// spread by weight too.
     pub(super) fn cut<'a>(
-        extents: &Extents,
+        extents: &ExtentMap,
         weights: impl Iterator<Item = &'a [(NodeIx, u32)]>,
-    ) -> Shares {
+    ) -> SenderShares {
         let runs = (0..extents.segment_count()).map(|segment| extents.open_runs(segment));
-        Shares::cut_runs(extents, runs, weights)
+        SenderShares::cut_runs(extents, runs, weights)
     }
 
     /// No shares of nobody.
-    pub(super) fn empty() -> Shares {
-        Shares { queues: BTreeMap::new() }
+    pub(super) fn empty() -> SenderShares {
+        SenderShares { queues: BTreeMap::new() }
     }
 
     /// Cuts what is left in all shares by other weights.
     pub(super) fn cut_again<'a>(
         self,
-        extents: &Extents,
+        extents: &ExtentMap,
         weights: impl Iterator<Item = &'a [(NodeIx, u32)]>,
-    ) -> Shares {
-        let mut runs: Vec<Vec<Run>> = vec![Vec::new(); extents.segment_count() as usize];
+    ) -> SenderShares {
+        let mut runs: Vec<Vec<PieceRun>> = vec![Vec::new(); extents.segment_count() as usize];
         for run in self.queues.into_values().flat_map(|queue| queue.runs) {
             runs[run.segment as usize].push(run);
         }
         runs.iter_mut().for_each(|runs| runs.sort_unstable_by_key(|run| run.first));
-        Shares::cut_runs(extents, runs.into_iter(), weights)
+        SenderShares::cut_runs(extents, runs.into_iter(), weights)
     }
 
     fn cut_runs<'a>(
-        extents: &Extents,
-        runs: impl Iterator<Item = Vec<Run>>,
+        extents: &ExtentMap,
+        runs: impl Iterator<Item = Vec<PieceRun>>,
         weights: impl Iterator<Item = &'a [(NodeIx, u32)]>,
-    ) -> Shares {
-        let mut shares = Shares { queues: BTreeMap::new() };
+    ) -> SenderShares {
+        let mut shares = SenderShares { queues: BTreeMap::new() };
         let mut due: BTreeMap<NodeIx, f64> = BTreeMap::new();
         for (runs, weights) in runs.zip(weights) {
             let pieces: u64 = runs.iter().map(|run| run.end - run.first).sum();
@@ -86,14 +86,14 @@ impl Shares {
     }
 
     /// Puts a run behind everything in a sender's share.
-    pub(super) fn push_back(&mut self, extents: &Extents, sender: NodeIx, run: Run) {
+    pub(super) fn push_back(&mut self, extents: &ExtentMap, sender: NodeIx, run: PieceRun) {
         let queue = self.queues.entry(sender).or_default();
         queue.bytes += extents.run_bytes(run);
         queue.runs.push_back(run);
     }
 
     /// Puts a run in front of a sender's share: it was asked for once and comes first.
-    pub(super) fn push_front(&mut self, extents: &Extents, sender: NodeIx, run: Run) {
+    pub(super) fn push_front(&mut self, extents: &ExtentMap, sender: NodeIx, run: PieceRun) {
         let queue = self.queues.entry(sender).or_default();
         queue.bytes += extents.run_bytes(run);
         queue.runs.push_front(run);
@@ -105,7 +105,7 @@ impl Shares {
     }
 
     /// Takes the next piece of a sender's own share.
-    pub(super) fn take(&mut self, extents: &Extents, sender: NodeIx) -> Option<Span> {
+    pub(super) fn take(&mut self, extents: &ExtentMap, sender: NodeIx) -> Option<Span> {
         let queue = self.queues.get_mut(&sender)?;
         let run = queue.runs.front_mut()?;
         let piece = extents.piece(run.segment, run.first);
@@ -120,7 +120,7 @@ impl Shares {
     /// Takes a piece from the end of `victim`'s share that `thief` offers too.
     pub(super) fn steal(
         &mut self,
-        extents: &Extents,
+        extents: &ExtentMap,
         thief: NodeIx,
         victim: NodeIx,
     ) -> Option<Span> {
@@ -140,7 +140,7 @@ impl Shares {
     }
 
     /// Takes a lost sender's whole share.
-    pub(super) fn dissolve(&mut self, sender: NodeIx) -> Vec<Run> {
+    pub(super) fn dissolve(&mut self, sender: NodeIx) -> Vec<PieceRun> {
         self.queues.remove(&sender).map(|queue| queue.runs.into()).unwrap_or_default()
     }
 }
@@ -155,12 +155,12 @@ fn accrue(pieces: u64, weights: &[(NodeIx, u32)], due: &mut BTreeMap<NodeIx, f64
 }
 
 /// Takes the first `count` pieces off `runs`.
-fn take_pieces(runs: &mut VecDeque<Run>, mut count: u64) -> Vec<Run> {
+fn take_pieces(runs: &mut VecDeque<PieceRun>, mut count: u64) -> Vec<PieceRun> {
     let mut taken = Vec::new();
     while count > 0 {
         let run = runs.front_mut().expect("as many pieces as were apportioned");
         let pieces = count.min(run.end - run.first);
-        taken.push(Run { end: run.first + pieces, ..*run });
+        taken.push(PieceRun { end: run.first + pieces, ..*run });
         run.first += pieces;
         count -= pieces;
         if run.first == run.end {
@@ -204,29 +204,29 @@ fn apportion(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Grid;
-    use crate::engine::check::Method;
+    use crate::engine::BlockGrid;
+    use crate::engine::check::CheckMethod;
 
     const A: NodeIx = NodeIx(0);
     const B: NodeIx = NodeIx(1);
 
-    fn map(segments: &[(u64, u64)]) -> Extents {
+    fn map(segments: &[(u64, u64)]) -> ExtentMap {
         let segments = segments.iter().map(|&(start, end)| (Span::new(start, end), vec![A, B]));
-        Extents::new(Grid::new(0, 10), Method::None, segments)
+        ExtentMap::new(BlockGrid::new(0, 10), CheckMethod::None, segments)
     }
 
     #[test]
     fn segments_of_one_piece_are_spread_by_weight() {
         let extents = map(&(0..100).map(|at| (at * 10, at * 10 + 10)).collect::<Vec<_>>());
         let weights = [(A, 3), (B, 1)];
-        let shares = Shares::cut(&extents, (0..100).map(|_| weights.as_slice()));
+        let shares = SenderShares::cut(&extents, (0..100).map(|_| weights.as_slice()));
         assert_eq!(shares.bytes().collect::<Vec<_>>(), [(A, 750), (B, 250)]);
     }
 
     #[test]
     fn a_thief_takes_from_the_end_and_the_owner_from_the_front() {
         let extents = map(&[(0, 100)]);
-        let mut shares = Shares::cut(&extents, [[(A, 1), (B, 0)].as_slice()].into_iter());
+        let mut shares = SenderShares::cut(&extents, [[(A, 1), (B, 0)].as_slice()].into_iter());
         assert_eq!(shares.bytes_of(A), 100);
         assert_eq!(shares.steal(&extents, B, A), Some(Span::new(90, 100)));
         assert_eq!(shares.take(&extents, A), Some(Span::new(0, 10)));
@@ -239,7 +239,7 @@ mod tests {
     fn every_piece_is_taken_exactly_once() {
         let extents = map(&[(3, 47), (50, 51), (60, 200)]);
         let weights = [(A, 1), (B, 2)];
-        let mut shares = Shares::cut(&extents, (0..3).map(|_| weights.as_slice()));
+        let mut shares = SenderShares::cut(&extents, (0..3).map(|_| weights.as_slice()));
         let mut taken = Vec::new();
         while let Some(piece) = shares.take(&extents, A).or_else(|| shares.steal(&extents, A, B)) {
             taken.push(piece);

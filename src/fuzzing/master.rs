@@ -4,19 +4,19 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::script::Script;
+use super::script::ByteSource;
 use crate::engine::replicas::value_count;
 use crate::error::{Code, Error};
-use crate::master::conduct::{Action, Conductor, Event, Phase};
+use crate::master::conduct::{Coordinator, CoordinatorAction, CoordinatorEvent, TransferPhase};
 use crate::master::roster::Roster;
 use crate::master::summary;
-use crate::master::terms::{Identity, Terms, Wishes};
+use crate::master::terms::{AttemptConfig, TransferIdentity, TransferOptions};
 use crate::spec::Spec;
 use crate::units::{Moment, NodeIx, Span, union};
 use crate::wire::Check;
 use crate::wire::control::{
-    Advert, CheckValue, Delivered, Have, LandedSegment, Origin, Prepared, Rail, RowState,
-    SegmentChecks, Start, Stats, ToMaster, ToNode, decode, encode,
+    CheckValue, KeptRanges, LandedSegment, NodeAdvert, NodeStats, Prepared, RailAdvert, RowState,
+    SegmentChecks, SenderDelivery, SourceOrigin, Start, ToMaster, ToNode, decode, encode,
 };
 
 /// What is moved: apart, copied, into one file, by a group, by a node that does both.
@@ -39,58 +39,72 @@ const ROUNDS_MAX: usize = 1000;
 /// up, nobody's word but that of all receivers makes the transfer complete, and once everybody is
 /// kind, it ends.
 pub fn master(bytes: &[u8]) {
-    let mut script = Script::new(bytes);
-    let mut world = World::new(&mut script);
+    let mut script = ByteSource::new(bytes);
+    let mut world = MasterWorld::new(&mut script);
     while !script.is_over() {
         world.step(&mut script);
     }
     world.end();
 }
 
-struct World {
+struct MasterWorld {
     now: Moment,
-    conductor: Conductor,
-    nodes: Vec<Node>,
+    coordinator: Coordinator,
+    nodes: Vec<FuzzedNode>,
 }
 
 /// What a node was told and has said.
 #[derive(Default)]
-struct Node {
+struct FuzzedNode {
     /// What it has not answered.
     unanswered: VecDeque<ToNode>,
     start: Option<Start>,
     has_landed: bool,
 }
 
-impl World {
-    fn new(script: &mut Script<'_>) -> World {
+impl MasterWorld {
+    fn new(script: &mut ByteSource<'_>) -> MasterWorld {
         let rows = script.pick(&ROWS);
         let spec = Spec::parse("fuzz", &format!("id fuzz\n{rows}")).expect("a specification");
         let roster = Roster::new(&spec);
-        let identity =
-            Identity { id: "fuzz".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
+        let identity = TransferIdentity {
+            id: "fuzz".into(),
+            transfer: [1; 16],
+            attempt: [2; 16],
+            flow_key: [3; 32],
+        };
         let timeout = script.coin().then_some(Duration::from_secs(60));
-        let terms = Terms::new(&spec, &roster, identity, Wishes { timeout, ..Wishes::default() });
+        let terms = AttemptConfig::new(
+            &spec,
+            &roster,
+            identity,
+            TransferOptions { timeout, ..TransferOptions::default() },
+        );
         let now = Moment(1_000_000);
-        let nodes = roster.entries.iter().map(|_| Node::default()).collect();
-        World { now, conductor: Conductor::new(now, roster, terms), nodes }
+        let nodes = roster.entries.iter().map(|_| FuzzedNode::default()).collect();
+        MasterWorld { now, coordinator: Coordinator::new(now, roster, terms), nodes }
     }
 
-    fn step(&mut self, script: &mut Script<'_>) {
+    fn step(&mut self, script: &mut ByteSource<'_>) {
         let at = script.below(self.nodes.len());
         let node = NodeIx(at as u32);
         match script.below(16) {
-            0 | 1 => self.hear(Event::NodeUp { node, advert: advert(script.below(3)) }),
+            0 | 1 => self.hear(CoordinatorEvent::NodeUp { node, advert: advert(script.below(3)) }),
             2 if script.below(8) == 7 => {
-                self.hear(Event::NodeDown { node, error: Error::new(Code::Stalled, "it broke") });
+                self.hear(CoordinatorEvent::NodeDown {
+                    node,
+                    error: Error::new(Code::Stalled, "it broke"),
+                });
             }
-            3 => self.hear(Event::NodeBack { node, heard: script.below(6) as u32 }),
-            4 if script.below(8) == 7 => self.hear(Event::Cancel { reason: "enough".into() }),
+            3 => self.hear(CoordinatorEvent::NodeBack { node, heard: script.below(6) as u32 }),
+            4 if script.below(8) == 7 => {
+                self.hear(CoordinatorEvent::Cancel { reason: "enough".into() })
+            }
             5 => {
                 let wait = script.pick(&[0, 1_000_000, 1_000_000_000, 20_000_000_000]);
                 self.now = self.now + Duration::from_nanos(wait);
-                if self.conductor.poll_timeout().is_some_and(|due| self.now >= due) {
-                    self.hear(Event::Tick);
+                if self.coordinator.poll_timeout().is_some_and(|due| self.now >= due) {
+                    self.hear(CoordinatorEvent::Tick);
                 }
             }
             6..=10 => self.answer(at),
@@ -113,10 +127,10 @@ impl World {
                 ToMaster::Prepared(Prepared { rows, replicas, ..Prepared::default() })
             }
             ToNode::Start(start) if start.epoch == 1 => {
-                ToMaster::Landed { segments: landed(&start, 1), stats: Stats::default() }
+                ToMaster::Landed { segments: landed(&start, 1), stats: NodeStats::default() }
             }
             ToNode::Commit => ToMaster::Committed,
-            ToNode::Finish | ToNode::Cancel { .. } => ToMaster::Report(Stats::default()),
+            ToNode::Finish | ToNode::Cancel { .. } => ToMaster::Report(NodeStats::default()),
             // One that was prepared anew would have heard of its first plan.
             ToNode::Start(_) | ToNode::Resume(_) | ToNode::MakeWay { .. } => return,
         };
@@ -126,16 +140,16 @@ impl World {
     fn say(&mut self, at: usize, message: ToMaster) {
         let node = &mut self.nodes[at];
         node.has_landed |= node.start.is_some() && matches!(message, ToMaster::Landed { .. });
-        self.hear(Event::Message { node: NodeIx(at as u32), message });
+        self.hear(CoordinatorEvent::Message { node: NodeIx(at as u32), message });
     }
 
     /// Something that a node may say, or not.
-    fn anything(&self, at: usize, script: &mut Script<'_>) -> ToMaster {
+    fn anything(&self, at: usize, script: &mut ByteSource<'_>) -> ToMaster {
         match script.below(9) {
             8 => ToMaster::Comparing { read_bytes: number(script) },
             0 | 1 => ToMaster::Prepared(self.prepared(at, script)),
             2 | 3 => {
-                let delivered = |script: &mut Script<'_>| Delivered {
+                let delivered = |script: &mut ByteSource<'_>| SenderDelivery {
                     index: script.below(6) as u32,
                     bytes: number(script),
                     busy: script.coin(),
@@ -156,10 +170,10 @@ impl World {
                 };
                 ToMaster::Landed {
                     segments,
-                    stats: Stats { received_bytes: number(script), ..Stats::default() },
+                    stats: NodeStats { received_bytes: number(script), ..NodeStats::default() },
                 }
             }
-            5 => ToMaster::Report(Stats { sent_bytes: number(script), ..Stats::default() }),
+            5 => ToMaster::Report(NodeStats { sent_bytes: number(script), ..NodeStats::default() }),
             6 => ToMaster::Committed,
             _ => {
                 let code = script.pick(&[
@@ -178,28 +192,31 @@ impl World {
         }
     }
 
-    fn prepared(&self, at: usize, script: &mut Script<'_>) -> Prepared {
+    fn prepared(&self, at: usize, script: &mut ByteSource<'_>) -> Prepared {
         let rows =
-            self.conductor.roster().entries[at].rows.len() + usize::from(script.below(16) == 15);
-        let row = |script: &mut Script<'_>| RowState { shared: script.coin(), kept: script.coin() };
+            self.coordinator.roster().entries[at].rows.len() + usize::from(script.below(16) == 15);
+        let row =
+            |script: &mut ByteSource<'_>| RowState { shared: script.coin(), kept: script.coin() };
         let rows: Vec<RowState> = (0..rows).map(|_| row(script)).collect();
         let states = rows.iter().map(|_| script.pick(&[0, 1, 2])).collect();
-        let origin = |script: &mut Script<'_>| Origin {
+        let origin = |script: &mut ByteSource<'_>| SourceOrigin {
             who: script.pick(&[0, 1]),
             state: script.pick(&[0, 1, 2]),
         };
-        let have =
-            spans(script).into_iter().map(|span| Have { span, origin: origin(script) }).collect();
+        let have = spans(script)
+            .into_iter()
+            .map(|span| KeptRanges { span, origin: origin(script) })
+            .collect();
         let error = (script.below(32) == 31).then(|| Error::new(Code::Data, "no such file"));
         let replicas = (0..script.below(40)).map(|_| script.pick(&[0, 1, 2])).collect();
         let (holes, sealed, notes, modes) = (spans(script), script.coin(), Vec::new(), Vec::new());
         Prepared { rows, states, have, error, holes, sealed, notes, modes, replicas }
     }
 
-    fn hear(&mut self, event: Event) {
-        let before = self.conductor.phase();
-        self.conductor.handle(self.now, event);
-        while let Some(Action { node, message }) = self.conductor.poll_action() {
+    fn hear(&mut self, event: CoordinatorEvent) {
+        let before = self.coordinator.phase();
+        self.coordinator.handle(self.now, event);
+        while let Some(CoordinatorAction { node, message }) = self.coordinator.poll_action() {
             let bytes = encode(&message).expect("it fits");
             assert_eq!(decode::<ToNode>(&bytes).as_ref(), Ok(&message), "it can be read");
             let node = &mut self.nodes[node.at()];
@@ -208,31 +225,35 @@ impl World {
             }
             node.unanswered.push_back(message);
         }
-        let phase = self.conductor.phase();
+        let phase = self.coordinator.phase();
         assert!(phase >= before, "from {before:?} back to {phase:?}");
-        assert_eq!(self.conductor.poll_timeout().is_none(), phase == Phase::Done, "{phase:?}");
+        assert_eq!(
+            self.coordinator.poll_timeout().is_none(),
+            phase == TransferPhase::Done,
+            "{phase:?}"
+        );
         let landed = self
-            .conductor
+            .coordinator
             .peers()
             .iter()
             .fold(0_u64, |sum, peer| sum.saturating_add(peer.landed_bytes));
-        assert_eq!(self.conductor.landed_bytes(), landed);
-        if phase == Phase::Done && self.conductor.error().is_none() {
-            for (entry, node) in self.conductor.roster().entries.iter().zip(&self.nodes) {
+        assert_eq!(self.coordinator.landed_bytes(), landed);
+        if phase == TransferPhase::Done && self.coordinator.error().is_none() {
+            for (entry, node) in self.coordinator.roster().entries.iter().zip(&self.nodes) {
                 assert!(node.has_landed || !entry.receives(), "{} has not landed", entry.address);
             }
         }
-        let report = summary::report(&self.conductor, Duration::from_secs(1));
+        let report = summary::report(&self.coordinator, Duration::from_secs(1));
         assert_eq!(
             (report.error.is_none(), report.bytes),
-            (self.conductor.error().is_none(), landed)
+            (self.coordinator.error().is_none(), landed)
         );
     }
 
     /// Everybody is kind from now on.
     fn end(&mut self) {
         for at in 0..self.nodes.len() {
-            self.hear(Event::NodeUp { node: NodeIx(at as u32), advert: advert(1) });
+            self.hear(CoordinatorEvent::NodeUp { node: NodeIx(at as u32), advert: advert(1) });
         }
         for _ in 0..ROUNDS_MAX {
             for at in 0..self.nodes.len() {
@@ -240,20 +261,25 @@ impl World {
                     self.answer(at);
                 }
             }
-            let Some(due) = self.conductor.poll_timeout() else { return };
+            let Some(due) = self.coordinator.poll_timeout() else { return };
             self.now = self.now.max(due);
-            self.hear(Event::Tick);
+            self.hear(CoordinatorEvent::Tick);
         }
-        panic!("it does not end: {:?}", self.conductor.phase());
+        panic!("it does not end: {:?}", self.coordinator.phase());
     }
 }
 
-fn advert(rails: usize) -> Advert {
+fn advert(rails: usize) -> NodeAdvert {
     let address = std::net::SocketAddr::from(([10, 0, 0, 1], 40_000));
-    let rail =
-        |at: usize| Rail { nic: format!("eth{at}"), address, line: None, mtu: None, numa: None };
+    let rail = |at: usize| RailAdvert {
+        nic: format!("eth{at}"),
+        address,
+        line: None,
+        mtu: None,
+        numa: None,
+    };
     let rails = (0..rails).map(rail).collect();
-    Advert { software: "fuzz".into(), rails, cores: 1, boot_id: String::new(), incarnation: 1 }
+    NodeAdvert { software: "fuzz".into(), rails, cores: 1, boot_id: String::new(), incarnation: 1 }
 }
 
 /// All that a plan wants, with a check that says which replica it came from.
@@ -270,13 +296,14 @@ fn listed(span: Span, crc: u64) -> SegmentChecks {
     SegmentChecks::Listed(vec![CheckValue { span, check: Check::Crc64(crc) }])
 }
 
-fn number(script: &mut Script<'_>) -> u64 {
+fn number(script: &mut ByteSource<'_>) -> u64 {
     script.pick(&[0, 1, 100, 5_000_000, 10_000_000, u64::MAX / 2, u64::MAX])
 }
 
 /// Up to three ranges, ascending and apart.
-fn spans(script: &mut Script<'_>) -> Vec<Span> {
+fn spans(script: &mut ByteSource<'_>) -> Vec<Span> {
     let starts = [0, 50, 4000, 5000, 10_000, 5_000_000, u64::MAX - 100];
-    let span = |script: &mut Script<'_>| Span::of(script.pick(&starts), script.pick(&[1, 50, 100]));
+    let span =
+        |script: &mut ByteSource<'_>| Span::of(script.pick(&starts), script.pick(&[1, 50, 100]));
     union((0..script.below(4)).map(|_| span(script)).collect())
 }

@@ -17,10 +17,10 @@ pub use sender::sender;
 pub use texts::{control, frame, hostlists as hostlist, journal, preamble, spec};
 
 /// What a program of `fuzz/` calls.
-pub type Target = fn(&[u8]);
+pub type FuzzTarget = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, FuzzTarget); 9] = [
     ("spec", spec),
     ("hostlist", hostlist),
     ("frame", frame),

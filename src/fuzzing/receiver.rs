@@ -10,18 +10,20 @@ mod rail;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use self::rail::{Command, Flow, Rail, check_of};
-use super::script::Script;
-use crate::engine::check::Method;
-use crate::engine::lanes::Lane;
-use crate::engine::member::{Action, Event, Member, State, Terms};
-use crate::engine::pull::{self, Answer, Pull};
-use crate::engine::{FlowIx, Grid, owner};
+use self::rail::{FuzzedCommand, FuzzedFlow, FuzzedRail, check_of};
+use super::script::ByteSource;
+use crate::engine::check::CheckMethod;
+use crate::engine::participant::{
+    Participant, ParticipantAction, ParticipantConfig, ParticipantEvent, ParticipantState,
+};
+use crate::engine::piece_receiver::{self, PieceReceiver, SenderAnswer};
+use crate::engine::rail_pairs::RailPair;
+use crate::engine::{BlockGrid, FlowIx, scheduler};
 use crate::error::{Code, Error};
 use crate::units::{Moment, Span, covers, union};
 use crate::wire::control::{
-    Options, Peer, PlanSegment, Prepared, SegmentChecks, Share, Start, ToMaster, ToNode, decode,
-    encode,
+    PeerNode, PlanSegment, Prepared, SegmentChecks, SenderShare, Start, ToMaster, ToNode,
+    WireOptions, decode, encode,
 };
 use crate::wire::{Check, CheckKind};
 
@@ -35,8 +37,8 @@ const PIECES_MAX: u64 = 600;
 /// Nothing is asked for or written that is not wanted, nothing is named before all has landed,
 /// every number adds up, and once everybody is kind, the transfer ends.
 pub fn receiver(bytes: &[u8]) {
-    let mut script = Script::new(bytes);
-    let Some(mut world) = World::new(&mut script) else { return };
+    let mut script = ByteSource::new(bytes);
+    let Some(mut world) = ReceiverWorld::new(&mut script) else { return };
     while !script.is_over() {
         world.step(&mut script);
         world.follow();
@@ -44,92 +46,101 @@ pub fn receiver(bytes: &[u8]) {
     world.end();
 }
 
-struct World {
+struct ReceiverWorld {
     now: Moment,
-    grid: Grid,
+    grid: BlockGrid,
     kind: CheckKind,
-    member: Member,
-    rails: [Rail; 2],
-    /// What the rails have told the member and it has not heard.
-    inbox: VecDeque<owner::Event>,
-    opening: Vec<Lane>,
+    participant: Participant,
+    rails: [FuzzedRail; 2],
+    /// What the rails have told the participant and it has not heard.
+    inbox: VecDeque<scheduler::SchedulerEvent>,
+    opening: Vec<RailPair>,
     flow_count: u32,
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<PendingJob>,
     epoch: u32,
-    told: Told,
+    told: ParticipantLog,
 }
 
-/// What somebody else does for the member.
+/// What somebody else does for the participant.
 #[derive(Clone, Copy, PartialEq)]
-enum Job {
+enum PendingJob {
     Preallocate,
     Commit,
     Keep,
     Leave,
 }
 
-/// What the member has been told and what it has said.
+/// What the participant has been told and what it has said.
 #[derive(Default)]
-struct Told {
+struct ParticipantLog {
     wanted: Vec<Span>,
     holes: Vec<Span>,
-    /// What is written, and the member has heard of.
+    /// What is written, and the participant has heard of.
     landed: Vec<Span>,
     received_bytes: u64,
     drained: u32,
     ended: bool,
 }
 
-impl World {
+impl ReceiverWorld {
     /// A receiver whose master has sent its terms, where those are none that the wire refuses.
-    fn new(script: &mut Script<'_>) -> Option<World> {
-        let plain: Options = decode(&[0x08, 1]).expect("only the size of a block must be there");
+    fn new(script: &mut ByteSource<'_>) -> Option<ReceiverWorld> {
+        let plain: WireOptions =
+            decode(&[0x08, 1]).expect("only the size of a block must be there");
         let block_bytes = script.pick(&[1, 3, 10, 1024, 4096, 5000]);
         let origin = script.pick(&[0, 5, 1024, u64::MAX - 2000, u64::MAX]);
         let check = script.pick(&[CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
         let object = script.coin().then(|| Span::new(origin.min(u64::MAX - 1), u64::MAX));
-        let options: Options =
-            decode(&encode(&Options { block_bytes, origin, check, object, ..plain }).ok()?).ok()?;
-        let grid = Grid::new(options.origin, options.block_bytes.into());
-        let method = Method::new(options.check, options.object);
-        let rail = || Rail {
-            pull: Pull::new(block_bytes.into(), Duration::from_secs(10)),
+        let options: WireOptions =
+            decode(&encode(&WireOptions { block_bytes, origin, check, object, ..plain }).ok()?)
+                .ok()?;
+        let grid = BlockGrid::new(options.origin, options.block_bytes.into());
+        let method = CheckMethod::new(options.check, options.object);
+        let rail = || FuzzedRail {
+            piece_receiver: PieceReceiver::new(block_bytes.into(), Duration::from_secs(10)),
             commands: VecDeque::new(),
             flows: BTreeMap::new(),
             writing: Vec::new(),
             draining: false,
         };
         let pace = script.coin();
-        let mut world = World {
+        let mut world = ReceiverWorld {
             now: Moment(1_000_000),
             grid,
             kind: options.check,
-            member: Member::new(Terms { grid, method, rails: 2, pace, fsync: pace, verify: !pace }),
+            participant: Participant::new(ParticipantConfig {
+                grid,
+                method,
+                rails: 2,
+                pace,
+                fsync: pace,
+                verify: !pace,
+            }),
             rails: [rail(), rail()],
             inbox: VecDeque::new(),
             opening: Vec::new(),
             flow_count: 0,
             jobs: VecDeque::new(),
             epoch: 0,
-            told: Told::default(),
+            told: ParticipantLog::default(),
         };
         if script.coin() {
-            world.hear(Event::Found(Vec::new()));
+            world.hear(ParticipantEvent::Found(Vec::new()));
         }
         if script.below(8) != 7 {
             let prepared: Prepared = decode(&[]).expect("nothing of it must be there");
-            world.hear(Event::Prepared(Ok(prepared)));
+            world.hear(ParticipantEvent::Prepared(Ok(prepared)));
             world.start(script);
             world.follow();
         }
         Some(world)
     }
 
-    fn hear(&mut self, event: Event) {
-        self.member.handle(self.now, event);
+    fn hear(&mut self, event: ParticipantEvent) {
+        self.participant.handle(self.now, event);
     }
 
-    fn step(&mut self, script: &mut Script<'_>) {
+    fn step(&mut self, script: &mut ByteSource<'_>) {
         match script.below(16) {
             0 => self.say(script),
             1 => {
@@ -160,7 +171,7 @@ impl World {
                 }
             }
             13 if script.below(32) == 31 => {
-                self.hear(Event::Broken(Error::new(Code::Data, "the disk is full")))
+                self.hear(ParticipantEvent::Broken(Error::new(Code::Data, "the disk is full")))
             }
             _ => {
                 let wait = script.pick(&[0, 1_000_000, 20_000_000, 500_000_000, 10_000_000_000]);
@@ -170,32 +181,32 @@ impl World {
     }
 
     /// The master says something.
-    fn say(&mut self, script: &mut Script<'_>) {
+    fn say(&mut self, script: &mut ByteSource<'_>) {
         let message = match script.below(16) {
             0 => ToNode::Cancel { reason: "it was asked to".into(), forgets: false },
             1 => ToNode::Finish,
             2 => ToNode::Commit,
             _ => return self.start(script),
         };
-        self.hear(Event::Master(message));
+        self.hear(ParticipantEvent::Master(message));
     }
 
     /// A plan, if it is one that the wire lets through.
-    fn start(&mut self, script: &mut Script<'_>) {
+    fn start(&mut self, script: &mut ByteSource<'_>) {
         let mut start: Start = decode(&[]).expect("nothing of it must be there");
         let again = script.below(4) != 3;
         self.epoch += u32::from(script.below(8) != 7);
         let spans = if again && self.epoch > 1 { self.told.wanted.clone() } else { spans(script) };
-        let senders = |script: &mut Script<'_>| {
-            let weight = |script: &mut Script<'_>| script.pick(&[1, 0, 3, u32::MAX]);
+        let senders = |script: &mut ByteSource<'_>| {
+            let weight = |script: &mut ByteSource<'_>| script.pick(&[1, 0, 3, u32::MAX]);
             (0..script.below(4))
-                .map(|_| Share { index: script.below(4) as u32, weight: weight(script) })
+                .map(|_| SenderShare { index: script.below(4) as u32, weight: weight(script) })
                 .collect()
         };
         start.segments =
             spans.into_iter().map(|span| PlanSegment { span, senders: senders(script) }).collect();
         let rails = vec!["10.0.0.1:1".parse().expect("an address"); script.below(3)];
-        let peer = |index: usize| Peer {
+        let peer = |index: usize| PeerNode {
             index: index as u32,
             name: "a".into(),
             rails: rails.clone(),
@@ -215,57 +226,60 @@ impl World {
         if pieces.sum::<u128>() > PIECES_MAX.into() {
             return;
         }
-        if self.member.state() == State::Ready {
+        if self.participant.state() == ParticipantState::Ready {
             self.told.wanted = start.segments.iter().map(|segment| segment.span).collect();
             self.told.holes.clone_from(&start.holes);
         }
-        self.hear(Event::Master(ToNode::Start(start)));
+        self.hear(ParticipantEvent::Master(ToNode::Start(start)));
     }
 
-    fn finish_job(&mut self, job: Job, well: bool) {
+    fn finish_job(&mut self, job: PendingJob, well: bool) {
         let result = if well { Ok(()) } else { Err(Error::new(Code::Data, "the disk is full")) };
         self.hear(match job {
-            Job::Preallocate => Event::Preallocated(result),
-            Job::Commit => Event::Committed(result),
-            Job::Keep => Event::Kept,
-            Job::Leave => Event::Left,
+            PendingJob::Preallocate => ParticipantEvent::Preallocated(result),
+            PendingJob::Commit => ParticipantEvent::Committed(result),
+            PendingJob::Keep => ParticipantEvent::Kept,
+            PendingJob::Leave => ParticipantEvent::Left,
         });
     }
 
     /// A flow that was asked for stands, or cannot be opened.
-    fn open(&mut self, script: &mut Script<'_>) {
+    fn open(&mut self, script: &mut ByteSource<'_>) {
         let Some(at) = script.place(self.opening.len()) else { return };
-        let lane = self.opening.swap_remove(at);
+        let rail_pair = self.opening.swap_remove(at);
         match script.below(8) {
-            6 => self.open_failed(lane, Code::Refused),
-            7 => self.open_failed(lane, Code::Unreachable),
-            _ => self.opened(lane),
+            6 => self.open_failed(rail_pair, Code::Refused),
+            7 => self.open_failed(rail_pair, Code::Unreachable),
+            _ => self.opened(rail_pair),
         }
     }
 
-    fn open_failed(&mut self, lane: Lane, code: Code) {
+    fn open_failed(&mut self, rail_pair: RailPair, code: Code) {
         let error = Error::new(code, "nobody is there");
-        self.hear(Event::Owner(owner::Event::OpenFailed { lane, error }));
+        self.hear(ParticipantEvent::Owner(scheduler::SchedulerEvent::OpenFailed {
+            rail_pair,
+            error,
+        }));
     }
 
-    fn opened(&mut self, lane: Lane) {
+    fn opened(&mut self, rail_pair: RailPair) {
         let flow = FlowIx(self.flow_count);
         self.flow_count += 1;
-        self.rails[lane.index as usize % 2]
+        self.rails[rail_pair.index as usize % 2]
             .commands
-            .push_back(Command::Up { flow, relays: lane.sender.0 == 1 });
-        self.hear(Event::Owner(owner::Event::FlowUp { flow, lane }));
+            .push_back(FuzzedCommand::Up { flow, relays: rail_pair.sender.0 == 1 });
+        self.hear(ParticipantEvent::Owner(scheduler::SchedulerEvent::FlowUp { flow, rail_pair }));
     }
 
     /// The next message between the threads arrives, if there is one.
     fn deliver(&mut self, to_rails: bool) -> bool {
         if !to_rails {
             let Some(event) = self.inbox.pop_front() else { return false };
-            if let owner::Event::Landed { piece, .. } = &event {
+            if let scheduler::SchedulerEvent::Landed { piece, .. } = &event {
                 self.told.landed.push(piece.span);
                 self.told.landed = union(std::mem::take(&mut self.told.landed));
             }
-            self.hear(Event::Owner(event));
+            self.hear(ParticipantEvent::Owner(event));
             return true;
         }
         let Some(rail) = self.rails.iter_mut().find(|rail| !rail.commands.is_empty()) else {
@@ -277,7 +291,7 @@ impl World {
     }
 
     /// A sender answers a request, or says something else.
-    fn answer(&mut self, script: &mut Script<'_>) {
+    fn answer(&mut self, script: &mut ByteSource<'_>) {
         let rail = script.below(2);
         let Some((flow, state)) = pick_flow(script, &self.rails[rail].flows) else { return };
         // No header is read before the payload in front of it.
@@ -295,23 +309,25 @@ impl World {
             _ => check_of(self.kind, span),
         };
         let answer = match script.below(8) {
-            7 => Answer::Refuse {
+            7 => SenderAnswer::Refuse {
                 request,
                 span,
                 code: script.pick(&[Code::Data, Code::Integrity, Code::Refused]),
             },
-            _ => Answer::Data { request, span, check },
+            _ => SenderAnswer::Data { request, span, check },
         };
-        if let (Answer::Refuse { .. }, Some(state)) =
+        if let (SenderAnswer::Refuse { .. }, Some(state)) =
             (answer, self.rails[rail].flows.get_mut(&flow))
         {
             state.asked.retain(|(of, piece)| (*of, piece.span) != (request, span));
         }
-        self.rails[rail].pull.handle(self.now, pull::Event::Answer { flow, answer });
+        self.rails[rail]
+            .piece_receiver
+            .handle(self.now, piece_receiver::ReceiverEvent::Answer { flow, answer });
     }
 
     /// A payload is there, or comes changed.
-    fn received(&mut self, script: &mut Script<'_>) {
+    fn received(&mut self, script: &mut ByteSource<'_>) {
         let rail = script.below(2);
         let Some((flow, state)) = pick_flow(script, &self.rails[rail].flows) else { return };
         let Some((piece, check)) = state.arriving else { return };
@@ -321,23 +337,25 @@ impl World {
 
     fn written(&mut self, rail: usize, at: usize) {
         let (flow, piece, check) = self.rails[rail].writing.remove(at);
-        self.rails[rail].pull.handle(self.now, pull::Event::Written { flow, piece, check });
+        self.rails[rail]
+            .piece_receiver
+            .handle(self.now, piece_receiver::ReceiverEvent::Written { flow, piece, check });
     }
 
     /// Time passes, and who waits for a moment hears of it.
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
         for rail in &mut self.rails {
-            if rail.pull.poll_timeout().is_some_and(|due| self.now >= due) {
-                rail.pull.handle(self.now, pull::Event::Tick);
+            if rail.piece_receiver.poll_timeout().is_some_and(|due| self.now >= due) {
+                rail.piece_receiver.handle(self.now, piece_receiver::ReceiverEvent::Tick);
                 assert!(
-                    rail.pull.poll_timeout().is_none_or(|due| due > self.now),
+                    rail.piece_receiver.poll_timeout().is_none_or(|due| due > self.now),
                     "a tick that changes nothing"
                 );
             }
         }
-        if self.member.poll_timeout().is_some_and(|due| self.now >= due) {
-            self.hear(Event::Tick);
+        if self.participant.poll_timeout().is_some_and(|due| self.now >= due) {
+            self.hear(ParticipantEvent::Tick);
         }
     }
 
@@ -345,7 +363,7 @@ impl World {
     fn follow(&mut self) {
         for rail in &mut self.rails {
             rail.follow(self.now, &self.told.wanted, self.grid.block_bytes());
-            while let Some(event) = rail.pull.poll_owner() {
+            while let Some(event) = rail.piece_receiver.poll_scheduler() {
                 self.inbox.push_back(event);
             }
             // Only a rail that writes nothing holds nothing.
@@ -356,31 +374,33 @@ impl World {
         }
         if self.told.drained == 2 && self.inbox.is_empty() {
             self.told.drained = 0;
-            self.hear(Event::Drained);
+            self.hear(ParticipantEvent::Drained);
         }
-        while let Some(action) = self.member.poll_action() {
+        while let Some(action) = self.participant.poll_action() {
             self.carry_out(action);
         }
     }
 
-    fn carry_out(&mut self, action: Action) {
+    fn carry_out(&mut self, action: ParticipantAction) {
         assert!(!self.told.ended, "{action:?} after the end");
         match action {
-            Action::Preallocate { .. } => self.jobs.push_back(Job::Preallocate),
-            Action::Open { lane, .. } => {
-                assert!(!self.opening.contains(&lane), "{lane:?} is being opened");
-                self.opening.push(lane);
+            ParticipantAction::Preallocate { .. } => self.jobs.push_back(PendingJob::Preallocate),
+            ParticipantAction::Open { rail_pair, .. } => {
+                assert!(!self.opening.contains(&rail_pair), "{rail_pair:?} is being opened");
+                self.opening.push(rail_pair);
             }
-            Action::Lease { flow, pieces } => {
-                self.tell_all(|| Command::Lease { flow, pieces: pieces.clone() })
+            ParticipantAction::Lease { flow, pieces } => {
+                self.tell_all(|| FuzzedCommand::Lease { flow, pieces: pieces.clone() })
             }
-            Action::Revoke { flow, pieces } => self.tell_all(|| Command::Revoke { flow, pieces }),
-            Action::Close { flow } => self.tell_all(|| Command::Close { flow }),
-            Action::Offer { span } => {
+            ParticipantAction::Revoke { flow, pieces } => {
+                self.tell_all(|| FuzzedCommand::Revoke { flow, pieces })
+            }
+            ParticipantAction::Close { flow } => self.tell_all(|| FuzzedCommand::Close { flow }),
+            ParticipantAction::Offer { span } => {
                 assert!(covers(&self.there(), span), "{span} is offered and not there");
             }
-            Action::Drain => self.tell_all(|| Command::Drain),
-            Action::Commit { .. } => {
+            ParticipantAction::Drain => self.tell_all(|| FuzzedCommand::Drain),
+            ParticipantAction::Commit { .. } => {
                 assert!(
                     self.has_all(),
                     "{:?} is not all of {:?}",
@@ -391,25 +411,25 @@ impl World {
                     self.rails.iter().all(|rail| rail.writing.is_empty()),
                     "named while it is written to"
                 );
-                self.jobs.push_back(Job::Commit);
+                self.jobs.push_back(PendingJob::Commit);
             }
-            Action::Keep { pieces } => {
+            ParticipantAction::Keep { pieces } => {
                 let there = self.there();
                 assert!(
                     pieces.iter().all(|piece| covers(&there, piece.span)),
                     "{pieces:?} are kept and not there"
                 );
-                self.jobs.push_back(Job::Keep);
+                self.jobs.push_back(PendingJob::Keep);
             }
-            Action::Leave => self.jobs.push_back(Job::Leave),
-            Action::Tell(message) => self.listen(&message),
-            Action::End => self.told.ended = true,
+            ParticipantAction::Leave => self.jobs.push_back(PendingJob::Leave),
+            ParticipantAction::Tell(message) => self.listen(&message),
+            ParticipantAction::End => self.told.ended = true,
             _ => {}
         }
     }
 
     /// Flows are of one rail, which is the only one to know them.
-    fn tell_all(&mut self, command: impl Fn() -> Command) {
+    fn tell_all(&mut self, command: impl Fn() -> FuzzedCommand) {
         self.rails.iter_mut().for_each(|rail| rail.commands.push_back(command()));
     }
 
@@ -463,22 +483,25 @@ impl World {
             if self.told.ended {
                 return;
             }
-            match self.member.state() {
-                State::Preparing => {
-                    self.hear(Event::Prepared(Err(Error::new(Code::Data, "it is not there"))));
+            match self.participant.state() {
+                ParticipantState::Preparing => {
+                    self.hear(ParticipantEvent::Prepared(Err(Error::new(
+                        Code::Data,
+                        "it is not there",
+                    ))));
                     continue;
                 }
-                State::Ready | State::Landed => {
-                    self.hear(Event::Master(ToNode::Finish));
+                ParticipantState::Ready | ParticipantState::Landed => {
+                    self.hear(ParticipantEvent::Master(ToNode::Finish));
                     continue;
                 }
                 _ => {}
             }
             if !self.advance() {
-                let due = self.rails.iter().filter_map(|rail| rail.pull.poll_timeout());
-                let due = due.chain(self.member.poll_timeout()).min();
-                let due =
-                    due.unwrap_or_else(|| panic!("{:?} waits for nothing", self.member.state()));
+                let due = self.rails.iter().filter_map(|rail| rail.piece_receiver.poll_timeout());
+                let due = due.chain(self.participant.poll_timeout()).min();
+                let due = due
+                    .unwrap_or_else(|| panic!("{:?} waits for nothing", self.participant.state()));
                 self.pass(due.since(self.now));
             }
         }
@@ -489,8 +512,8 @@ impl World {
     fn advance(&mut self) -> bool {
         if let Some(job) = self.jobs.pop_front() {
             self.finish_job(job, true);
-        } else if let Some(lane) = self.opening.pop() {
-            self.opened(lane);
+        } else if let Some(rail_pair) = self.opening.pop() {
+            self.opened(rail_pair);
         } else if self.deliver(true) || self.deliver(false) {
         } else if let Some(rail) = self.rails.iter().position(|rail| !rail.writing.is_empty()) {
             self.written(rail, 0);
@@ -504,24 +527,24 @@ impl World {
 }
 
 fn pick_flow<'a>(
-    script: &mut Script<'_>,
-    flows: &'a BTreeMap<FlowIx, Flow>,
-) -> Option<(FlowIx, &'a Flow)> {
+    script: &mut ByteSource<'_>,
+    flows: &'a BTreeMap<FlowIx, FuzzedFlow>,
+) -> Option<(FlowIx, &'a FuzzedFlow)> {
     let at = script.place(flows.len())?;
     flows.iter().nth(at).map(|(&flow, state)| (flow, state))
 }
 
 /// The ranges of a plan: mostly in order, as the wire wants them.
-fn spans(script: &mut Script<'_>) -> Vec<Span> {
+fn spans(script: &mut ByteSource<'_>) -> Vec<Span> {
     let count = script.below(5);
     let spans = spans_of(script, count);
     if script.below(8) == 7 { spans } else { union(spans) }
 }
 
-fn spans_of(script: &mut Script<'_>, count: usize) -> Vec<Span> {
+fn spans_of(script: &mut ByteSource<'_>, count: usize) -> Vec<Span> {
     let base = script.pick(&[0, 1024, 100_000, u64::MAX - 100_000]);
     let unit = script.pick(&[1, 10, 1024]);
-    let span = |script: &mut Script<'_>| {
+    let span = |script: &mut ByteSource<'_>| {
         let start = base + unit * script.below(64) as u64;
         Span::of(start, 1 + unit * script.below(30) as u64)
     };

@@ -1,11 +1,11 @@
 //! Arbitrary bytes as a series of choices. Where they end, every choice is the first one.
 
 /// What is left of the bytes.
-pub(super) struct Script<'a>(&'a [u8]);
+pub(super) struct ByteSource<'a>(&'a [u8]);
 
-impl<'a> Script<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Script<'a> {
-        Script(bytes)
+impl<'a> ByteSource<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> ByteSource<'a> {
+        ByteSource(bytes)
     }
 
     pub(super) fn is_over(&self) -> bool {

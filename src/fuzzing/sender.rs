@@ -6,19 +6,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::script::Script;
+use super::script::ByteSource;
 use crate::engine::FlowIx;
-use crate::engine::relay::{Asked, Relay};
-use crate::engine::serve::{Action, Ask, Event, Serve};
+use crate::engine::piece_sender::{PieceRequest, PieceSender, SenderAction, SenderEvent};
+use crate::engine::relay::{RelayDecision, RelayQueue};
 use crate::error::Code;
 use crate::units::Span;
 
 /// No more slots are in use than there are, no flow has two sends at once, and every request of a
 /// flow that stands is answered once.
 pub fn sender(bytes: &[u8]) {
-    let mut script = Script::new(bytes);
+    let mut script = ByteSource::new(bytes);
     let slots = 1 + script.below(8);
-    let mut world = World { slots, serve: Serve::new(slots as u32), ..World::default() };
+    let mut world = SenderWorld {
+        slots,
+        piece_sender: PieceSender::new(slots as u32),
+        ..SenderWorld::default()
+    };
     while !script.is_over() {
         world.step(&mut script);
         world.follow();
@@ -26,33 +30,33 @@ pub fn sender(bytes: &[u8]) {
     world.end();
 }
 
-struct World {
+struct SenderWorld {
     slots: usize,
-    serve: Serve,
-    relay: Relay,
-    flows: BTreeMap<FlowIx, Flow>,
+    piece_sender: PieceSender,
+    relay: RelayQueue,
+    flows: BTreeMap<FlowIx, RequestedFlow>,
     flow_count: u32,
-    loading: Vec<(FlowIx, Ask)>,
-    loaded: Vec<(FlowIx, Ask)>,
-    sending: Vec<(FlowIx, Ask)>,
+    loading: Vec<(FlowIx, PieceRequest)>,
+    loaded: Vec<(FlowIx, PieceRequest)>,
+    sending: Vec<(FlowIx, PieceRequest)>,
     /// Slots that are sent and that the kernel still reads.
     held: usize,
 }
 
 /// What a flow that stands has asked for and got no answer to.
 #[derive(Default)]
-struct Flow {
-    asked: Vec<Ask>,
+struct RequestedFlow {
+    asked: Vec<PieceRequest>,
     /// Of these, what waits until it lands.
-    parked: Vec<Ask>,
+    parked: Vec<PieceRequest>,
 }
 
-impl Default for World {
-    fn default() -> World {
-        World {
+impl Default for SenderWorld {
+    fn default() -> SenderWorld {
+        SenderWorld {
             slots: 1,
-            serve: Serve::new(1),
-            relay: Relay::default(),
+            piece_sender: PieceSender::new(1),
+            relay: RelayQueue::default(),
             flows: BTreeMap::new(),
             flow_count: 0,
             loading: Vec::new(),
@@ -63,8 +67,8 @@ impl Default for World {
     }
 }
 
-impl World {
-    fn step(&mut self, script: &mut Script<'_>) {
+impl SenderWorld {
+    fn step(&mut self, script: &mut ByteSource<'_>) {
         match script.below(8) {
             0 => self.flow_up(script),
             1 | 2 => self.ask(script),
@@ -74,15 +78,15 @@ impl World {
                 let (flow, _) = self.sending.swap_remove(at);
                 let held = script.coin();
                 self.held += usize::from(held);
-                self.serve.handle(if held {
-                    Event::SentHeld { flow }
+                self.piece_sender.handle(if held {
+                    SenderEvent::SentHeld { flow }
                 } else {
-                    Event::Sent { flow }
+                    SenderEvent::Sent { flow }
                 });
             }
             5 if self.held > 0 => {
                 self.held -= 1;
-                self.serve.handle(Event::Freed);
+                self.piece_sender.handle(SenderEvent::Freed);
             }
             6 => {
                 let start = u64::from(script.byte());
@@ -98,34 +102,35 @@ impl World {
         }
     }
 
-    fn flow_up(&mut self, script: &mut Script<'_>) {
+    fn flow_up(&mut self, script: &mut ByteSource<'_>) {
         let flow = FlowIx(self.flow_count);
         self.flow_count += 1;
-        self.flows.insert(flow, Flow::default());
+        self.flows.insert(flow, RequestedFlow::default());
         let weight = script.pick(&[0, 1, 1000, u64::MAX]);
-        self.serve.handle(Event::FlowUp { flow, weight });
+        self.piece_sender.handle(SenderEvent::FlowUp { flow, weight });
     }
 
     /// A receiver asks; what begins below 256 is what this node has yet to land.
-    fn ask(&mut self, script: &mut Script<'_>) {
+    fn ask(&mut self, script: &mut ByteSource<'_>) {
         let Some(at) = script.place(self.flows.len()) else { return };
         let flow = *self.flows.keys().nth(at).expect("one of them");
         let start = script.pick(&[0, 7, 1000, u64::MAX - 400]) + u64::from(script.byte());
         let span = Span::of(start, 1 + script.below(100) as u64);
-        let ask = Ask { request: script.below(8) as u32, span, soft: script.coin() };
+        let ask = PieceRequest { request: script.below(8) as u32, span, stolen: script.coin() };
         let state = self.flows.get_mut(&flow).expect("one of them");
-        let now = if span.start < 256 { self.relay.ask(flow, ask) } else { Ok(Asked::Ready) };
+        let now =
+            if span.start < 256 { self.relay.ask(flow, ask) } else { Ok(RelayDecision::Ready) };
         match now {
-            Ok(Asked::Ready) => {
+            Ok(RelayDecision::Ready) => {
                 state.asked.push(ask);
-                self.serve.handle(Event::Request { flow, ask });
+                self.piece_sender.handle(SenderEvent::Request { flow, ask });
             }
-            Ok(Asked::Waits) => {
+            Ok(RelayDecision::Waits) => {
                 state.asked.push(ask);
                 state.parked.push(ask);
             }
             // The rail refuses it at once.
-            Ok(Asked::Never) => {}
+            Ok(RelayDecision::Never) => {}
             Err(_) => self.flow_down(flow),
         }
     }
@@ -140,7 +145,7 @@ impl World {
                 .position(|parked| *parked == ask)
                 .expect("it waited, and for once");
             state.parked.remove(at);
-            self.serve.handle(Event::Request { flow, ask });
+            self.piece_sender.handle(SenderEvent::Request { flow, ask });
             self.follow();
         }
     }
@@ -158,37 +163,38 @@ impl World {
         }
     }
 
-    fn loaded(&mut self, script: &mut Script<'_>) {
+    fn loaded(&mut self, script: &mut ByteSource<'_>) {
         let Some(at) = script.place(self.loading.len()) else { return };
         let (flow, ask) = self.loading.swap_remove(at);
         let result = if script.below(4) == 3 { Err(Code::Data) } else { Ok(()) };
         if result.is_ok() {
             self.loaded.push((flow, ask));
         }
-        self.serve.handle(Event::Loaded { flow, ask, result });
+        self.piece_sender.handle(SenderEvent::Loaded { flow, ask, result });
     }
 
     fn flow_down(&mut self, flow: FlowIx) {
         if self.flows.remove(&flow).is_some() {
             self.relay.flow_down(flow);
-            self.serve.handle(Event::FlowDown { flow });
+            self.piece_sender.handle(SenderEvent::FlowDown { flow });
         }
     }
 
     fn follow(&mut self) {
-        while let Some(action) = self.serve.poll_action() {
+        while let Some(action) = self.piece_sender.poll_action() {
             match action {
-                Action::Load { flow, ask } => {
+                SenderAction::Load { flow, ask } => {
                     let mut slots = self.loading.iter().chain(&self.loaded);
-                    let is_new =
-                        |(of, it): &(FlowIx, Ask)| (*of, it.request) != (flow, ask.request);
+                    let is_new = |(of, it): &(FlowIx, PieceRequest)| {
+                        (*of, it.request) != (flow, ask.request)
+                    };
                     assert!(
                         slots.all(is_new),
                         "the driver knows what is loaded by its flow and number"
                     );
                     self.loading.push((flow, ask));
                 }
-                Action::Send { flow, ask } => {
+                SenderAction::Send { flow, ask } => {
                     self.take_loaded(flow, ask);
                     self.answered(flow, ask);
                     assert!(
@@ -197,22 +203,22 @@ impl World {
                     );
                     self.sending.push((flow, ask));
                 }
-                Action::Unload { flow, ask } => {
+                SenderAction::Unload { flow, ask } => {
                     self.take_loaded(flow, ask);
                     assert!(
                         !self.flows.contains_key(&flow),
                         "only what nobody waits for is thrown away"
                     );
                 }
-                Action::Refuse { flow, ask, .. } => self.answered(flow, ask),
-                Action::Close { flow, .. } => self.flow_down(flow),
+                SenderAction::Refuse { flow, ask, .. } => self.answered(flow, ask),
+                SenderAction::Close { flow, .. } => self.flow_down(flow),
             }
             let used = self.loading.len() + self.loaded.len() + self.sending.len() + self.held;
             assert!(used <= self.slots, "{used} slots in use of {}", self.slots);
         }
     }
 
-    fn take_loaded(&mut self, flow: FlowIx, ask: Ask) {
+    fn take_loaded(&mut self, flow: FlowIx, ask: PieceRequest) {
         let at = self
             .loaded
             .iter()
@@ -222,7 +228,7 @@ impl World {
     }
 
     /// A flow may have gone since the machine decided to answer it.
-    fn answered(&mut self, flow: FlowIx, ask: Ask) {
+    fn answered(&mut self, flow: FlowIx, ask: PieceRequest) {
         if let Some(state) = self.flows.get_mut(&flow) {
             let at = state
                 .asked
@@ -240,12 +246,12 @@ impl World {
         loop {
             if let Some((flow, ask)) = self.loading.pop() {
                 self.loaded.push((flow, ask));
-                self.serve.handle(Event::Loaded { flow, ask, result: Ok(()) });
+                self.piece_sender.handle(SenderEvent::Loaded { flow, ask, result: Ok(()) });
             } else if let Some((flow, _)) = self.sending.pop() {
-                self.serve.handle(Event::Sent { flow });
+                self.piece_sender.handle(SenderEvent::Sent { flow });
             } else if self.held > 0 {
                 self.held -= 1;
-                self.serve.handle(Event::Freed);
+                self.piece_sender.handle(SenderEvent::Freed);
             } else {
                 break;
             }

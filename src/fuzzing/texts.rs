@@ -4,10 +4,10 @@
 use crate::error::Code;
 use crate::spec::{Spec, hostlist};
 use crate::wire::control::{
-    Advert, Answer, FlowHello, Message, Query, ToMaster, ToNode, decode, encode,
+    FlowHello, MasterQuery, NodeAdvert, QueryAnswer, ToMaster, ToNode, WireMessage, decode, encode,
 };
 use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
-use crate::wire::version::{Preamble, REPLY_BYTES, Reply, VERSIONS, negotiate};
+use crate::wire::version::{Preamble, PreambleReply, REPLY_BYTES, VERSIONS, negotiate};
 
 /// More rows than this are judged and not printed: what a line means is seen in a few.
 const ROWS_PRINTED_MAX: usize = 256;
@@ -81,14 +81,14 @@ pub fn control(bytes: &[u8]) {
     match kind % 6 {
         0 => message::<ToNode>(bytes),
         1 => message::<ToMaster>(bytes),
-        2 => message::<Advert>(bytes),
+        2 => message::<NodeAdvert>(bytes),
         3 => message::<FlowHello>(bytes),
-        4 => message::<Query>(bytes),
-        _ => message::<Answer>(bytes),
+        4 => message::<MasterQuery>(bytes),
+        _ => message::<QueryAnswer>(bytes),
     }
 }
 
-fn message<M: Message + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+fn message<M: WireMessage + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     let Ok(message) = decode::<M>(bytes) else { return };
     let again = decode::<M>(&encode(&message).expect("what was decoded fits"));
     assert_eq!(again.as_ref(), Ok(&message));
@@ -109,7 +109,7 @@ pub fn preamble(bytes: &[u8]) {
         assert!(agreed.is_err() || agreed.is_ok_and(|version| spoken.contains(&version)));
     }
     if let Some(reply) = bytes.first_chunk::<REPLY_BYTES>()
-        && let Ok(decoded) = Reply::decode(reply)
+        && let Ok(decoded) = PreambleReply::decode(reply)
     {
         assert_eq!(decoded.encode(), *reply);
     }

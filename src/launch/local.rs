@@ -19,7 +19,7 @@ use crate::clock::{awake, wait_until};
 use crate::error::{Code, Error, Result};
 use crate::log;
 use crate::node::READY;
-use crate::spec::Address;
+use crate::spec::NodeAddress;
 use crate::units::{printable, printable_json};
 
 /// How long a child may take to say that it listens.
@@ -29,7 +29,7 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 
 /// What launched nodes are told.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Orders<'a> {
+pub(crate) struct LaunchConfig<'a> {
     /// The `cep-fast` program.
     pub(crate) program: &'a Path,
     /// The directory that the nodes serve and write below.
@@ -41,18 +41,18 @@ pub(crate) struct Orders<'a> {
 }
 
 /// Child processes that are nodes. Dropping it ends them.
-pub(crate) struct Launched {
-    nodes: Vec<Node>,
+pub(crate) struct LaunchedNodes {
+    nodes: Vec<LaunchedNode>,
 }
 
-struct Node {
+struct LaunchedNode {
     child: Child,
     /// Held open: a launched node ends when this closes and no master is left.
     _stdin: ChildStdin,
     address: SocketAddr,
 }
 
-impl Launched {
+impl LaunchedNodes {
     /// Where each node listens, in the order that the hosts were given in.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.nodes.iter().map(|node| node.address)
@@ -69,19 +69,22 @@ const LAUNCHED: &str = "CEP_FAST_LAUNCHED";
 /// # Errors
 /// `Code::Unreachable` where a child does not come to listen, with what it said; `Code::Usage` in a
 /// process that was started as a node itself.
-pub(crate) fn local(hosts: &[Address], orders: Orders<'_>) -> Result<Launched> {
-    check_program(std::env::var_os(LAUNCHED).is_some(), orders.program)?;
+pub(crate) fn local(
+    hosts: &[NodeAddress],
+    launch_config: LaunchConfig<'_>,
+) -> Result<LaunchedNodes> {
+    check_program(std::env::var_os(LAUNCHED).is_some(), launch_config.program)?;
     let cpus = affinity::cpus_allowed().unwrap_or_default();
-    let mut launched = Launched { nodes: Vec::with_capacity(hosts.len()) };
+    let mut launched = LaunchedNodes { nodes: Vec::with_capacity(hosts.len()) };
     let base = random_base()?;
     let mut said = Vec::with_capacity(hosts.len());
     for (index, host) in hosts.iter().enumerate() {
         let address = SocketAddr::new(loopback(base, index), host.port);
-        let mut command = command(address, orders);
+        let mut command = command(address, launch_config);
         if !cpus.is_empty() {
             command.arg("--pin").arg(cpus[index % cpus.len()].to_string());
         }
-        let (node, ready) = spawn(command, host, address, orders.secret)?;
+        let (node, ready) = spawn(command, host, address, launch_config.secret)?;
         launched.nodes.push(node);
         said.push(ready);
     }
@@ -98,11 +101,12 @@ pub(crate) fn local(hosts: &[Address], orders: Orders<'_>) -> Result<Launched> {
 ///
 /// # Errors
 /// As for [`local`].
-pub(crate) fn here(address: SocketAddr, orders: Orders<'_>) -> Result<Launched> {
-    check_program(std::env::var_os(LAUNCHED).is_some(), orders.program)?;
-    let host = Address { host: address.ip().to_string(), port: address.port() };
-    let (node, ready) = spawn(command(address, orders), &host, address, orders.secret)?;
-    let mut launched = Launched { nodes: vec![node] };
+pub(crate) fn here(address: SocketAddr, launch_config: LaunchConfig<'_>) -> Result<LaunchedNodes> {
+    check_program(std::env::var_os(LAUNCHED).is_some(), launch_config.program)?;
+    let host = NodeAddress { host: address.ip().to_string(), port: address.port() };
+    let (node, ready) =
+        spawn(command(address, launch_config), &host, address, launch_config.secret)?;
+    let mut launched = LaunchedNodes { nodes: vec![node] };
     let deadline = awake() + READY_WITHIN;
     let address = listening(&mut launched.nodes[0].child, &ready, deadline)
         .map_err(|error| error.at(&host))?;
@@ -123,16 +127,16 @@ fn check_program(was_launched: bool, program: &Path) -> Result<()> {
 }
 
 /// The command that starts a node which listens at `address`.
-fn command(address: SocketAddr, orders: Orders<'_>) -> Command {
-    let mut command = Command::new(orders.program);
+fn command(address: SocketAddr, launch_config: LaunchConfig<'_>) -> Command {
+    let mut command = Command::new(launch_config.program);
     command.env(LAUNCHED, "1");
     command
         .args(["node", "--launched", "--listen"])
         .arg(address.to_string())
         .arg("--root")
-        .arg(orders.root);
+        .arg(launch_config.root);
     command.args(log::node_arguments());
-    if let Some(slots) = orders.slots {
+    if let Some(slots) = launch_config.slots {
         command.arg("--slots").arg(slots.to_string());
     }
     command
@@ -142,10 +146,10 @@ fn command(address: SocketAddr, orders: Orders<'_>) -> Command {
 /// channel.
 fn spawn(
     mut command: Command,
-    host: &Address,
+    host: &NodeAddress,
     address: SocketAddr,
     secret: &str,
-) -> Result<(Node, Receiver<String>)> {
+) -> Result<(LaunchedNode, Receiver<String>)> {
     let failed = |error: io::Error| {
         Error::new(Code::Unreachable, format!("{host}: cannot start a node: {error}"))
     };
@@ -175,7 +179,7 @@ fn spawn(
         // for a full pipe.
         lines.for_each(|line| pass_on(&String::from_utf8_lossy(&line)));
     };
-    let mut node = Node { child, _stdin: stdin, address };
+    let mut node = LaunchedNode { child, _stdin: stdin, address };
     match thread::Builder::new().name("node's words".into()).spawn(listen) {
         Ok(_) => Ok((node, heard)),
         Err(error) => {
@@ -226,14 +230,14 @@ fn listening(child: &mut Child, heard: &Receiver<String>, deadline: Instant) -> 
             }
             Err(RecvTimeoutError::Disconnected) => {
                 // Its end of the pipe is closed: it has ended, or is about to.
-                return Err(last_words(end(child, deadline), &words));
+                return Err(exit_message(end(child, deadline), &words));
             }
         }
     }
 }
 
 /// The error of a node that ended before it listened, by what it printed as an error of its own.
-fn last_words(status: Option<i32>, words: &[String]) -> Error {
+fn exit_message(status: Option<i32>, words: &[String]) -> Error {
     let code =
         status.and_then(|status| u32::try_from(status).ok()).map_or(Code::Unreachable, Code::of);
     let led_by = |lead: &str| words.iter().find_map(|line| line.strip_prefix(lead));
@@ -252,7 +256,7 @@ fn last_words(status: Option<i32>, words: &[String]) -> Error {
 /// Lines of a node that does not come to listen: an error has three.
 const WORDS_MAX: usize = 16;
 
-impl Drop for Launched {
+impl Drop for LaunchedNodes {
     fn drop(&mut self) {
         for node in &mut self.nodes {
             // Only the id of a child that has not been waited for is still ours.
@@ -323,9 +327,13 @@ mod tests {
         assert_eq!(error.code, Code::Usage);
         assert!(error.message.contains("/usr/bin/mine"), "{error}");
         let address = SocketAddr::new(loopback(0, 0), 0);
-        let orders =
-            Orders { program: Path::new("/x"), root: Path::new("/"), secret: "", slots: None };
-        let command = command(address, orders);
+        let launch_config = LaunchConfig {
+            program: Path::new("/x"),
+            root: Path::new("/"),
+            secret: "",
+            slots: None,
+        };
+        let command = command(address, launch_config);
         assert!(command.get_envs().any(|(name, value)| name == LAUNCHED && value.is_some()));
     }
 
@@ -333,7 +341,7 @@ mod tests {
     fn the_error_of_a_node_that_does_not_come_to_listen_is_its_own() {
         let said = |status, words: &[&str]| {
             let words: Vec<String> = words.iter().map(ToString::to_string).collect();
-            last_words(status, &words)
+            exit_message(status, &words)
         };
         let error = said(
             Some(5),

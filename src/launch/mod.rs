@@ -3,4 +3,4 @@
 
 mod local;
 
-pub(crate) use local::{Launched, Orders, here, local};
+pub(crate) use local::{LaunchConfig, LaunchedNodes, here, local};

@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 
 /// A kind of refusal, and whom it met. `None` where that is not known, or where there are too many
 /// to tell apart.
-type Key = (&'static str, Option<IpAddr>);
+type RefusalKey = (&'static str, Option<IpAddr>);
 
 /// How many refusals of a kind and an address were held back.
-pub(super) type Count = (&'static str, Option<IpAddr>, u64);
+pub(super) type RefusalCount = (&'static str, Option<IpAddr>, u64);
 
 /// Counts refusals. Its memory is bounded however many addresses there are.
 ///
 /// Call [`Limiter::admit`] for each refusal, and [`Limiter::over`] when [`Limiter::due`] has come.
-pub(super) struct Limiter {
-    windows: BTreeMap<Key, Window>,
+pub(super) struct RefusalLimiter {
+    windows: BTreeMap<RefusalKey, QuietWindow>,
 }
 
 /// The time after a line in which no other of its key is written.
-struct Window {
+struct QuietWindow {
     end: Instant,
     held_back: u64,
 }
 
-impl Limiter {
-    pub(super) const fn new() -> Limiter {
-        Limiter { windows: BTreeMap::new() }
+impl RefusalLimiter {
+    pub(super) const fn new() -> RefusalLimiter {
+        RefusalLimiter { windows: BTreeMap::new() }
     }
 
     /// Whether this one is written. Otherwise it is counted.
@@ -48,7 +48,7 @@ impl Limiter {
             _ => {
                 // What an earlier window has held back is still to be told.
                 let held_back = self.windows.get(&key).map_or(0, |window| window.held_back);
-                self.windows.insert(key, Window { end: now + WINDOW, held_back });
+                self.windows.insert(key, QuietWindow { end: now + WINDOW, held_back });
                 true
             }
         }
@@ -60,16 +60,16 @@ impl Limiter {
     }
 
     /// Forgets the windows that are over, and gives the counts of those that held something back.
-    pub(super) fn over(&mut self, now: Instant) -> Vec<Count> {
+    pub(super) fn over(&mut self, now: Instant) -> Vec<RefusalCount> {
         self.take(|window| window.end <= now)
     }
 
     /// Forgets all windows, and gives their counts: nothing follows.
-    pub(super) fn all(&mut self) -> Vec<Count> {
+    pub(super) fn all(&mut self) -> Vec<RefusalCount> {
         self.take(|_| true)
     }
 
-    fn take(&mut self, is_wanted: impl Fn(&Window) -> bool) -> Vec<Count> {
+    fn take(&mut self, is_wanted: impl Fn(&QuietWindow) -> bool) -> Vec<RefusalCount> {
         let taken = self.windows.extract_if(.., |_, window| is_wanted(window));
         let counts = taken.map(|((kind, from), window)| (kind, from, window.held_back));
         counts.filter(|(_, _, held_back)| *held_back > 0).collect()
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_one_line_and_one_count_for_each_kind_and_address() {
-        let (mut limiter, start) = (Limiter::new(), Instant::now());
+        let (mut limiter, start) = (RefusalLimiter::new(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(limiter.admit(at(0), "key", ip(1)));
         for _ in 0..1000 {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_was_held_back_is_told_though_a_new_window_has_begun() {
-        let (mut limiter, start) = (Limiter::new(), Instant::now());
+        let (mut limiter, start) = (RefusalLimiter::new(), Instant::now());
         assert!(limiter.admit(start, "key", ip(1)));
         assert!(!limiter.admit(start, "key", ip(1)));
         assert!(limiter.admit(start + WINDOW, "key", ip(1)));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn many_addresses_take_no_more_memory_and_no_more_lines() {
-        let (mut limiter, now) = (Limiter::new(), Instant::now());
+        let (mut limiter, now) = (RefusalLimiter::new(), Instant::now());
         let address = |at: u32| Some(IpAddr::from(at.to_be_bytes()));
         let written = (0..100_000).filter(|&at| limiter.admit(now, "key", address(at))).count();
         assert_eq!(written, WINDOWS_MAX + 1, "those that are told apart, and all others together");

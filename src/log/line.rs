@@ -12,11 +12,11 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 /// Makes the lines.
-pub(super) struct Lines {
+pub(super) struct LogFormat {
     pub(super) json: bool,
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for LogFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -29,7 +29,7 @@ where
     ) -> fmt::Result {
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
-        let mut fields = Fields::default();
+        let mut fields = LogFields::default();
         event.record(&mut fields);
         let level = event.metadata().level();
         writer.write_str(&if self.json {
@@ -42,12 +42,12 @@ where
 
 /// What an event says: its message, and values with names.
 #[derive(Default)]
-struct Fields {
+struct LogFields {
     message: String,
     values: Vec<(&'static str, Value)>,
 }
 
-impl Fields {
+impl LogFields {
     fn text(self, time: &str, level: Level) -> String {
         let mut line = format!("{time} {level:>5} {}", escaped(&self.message));
         for (name, value) in &self.values {
@@ -89,7 +89,7 @@ impl Fields {
     }
 }
 
-impl Visit for Fields {
+impl Visit for LogFields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let text = format!("{value:?}");
         if field.name() == "message" { self.message = text } else { self.add(field, text.into()) }
@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    fn fields() -> Fields {
+    fn fields() -> LogFields {
         let message = "begins \u{1b}]0;title\u{7}\nready 1.2.3.4:5".into();
         let values = vec![
             ("id", Value::from("my \"file\"")),
@@ -165,7 +165,7 @@ mod tests {
             ("bytes", Value::from(12)),
             ("none", Value::from("")),
         ];
-        Fields { message, values }
+        LogFields { message, values }
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_line_has_an_end_however_much_is_to_be_said() {
-        let long = || Fields { message: "ä".repeat(1 << 20), values: Vec::new() };
+        let long = || LogFields { message: "ä".repeat(1 << 20), values: Vec::new() };
         assert!(long().text("now", Level::INFO).len() < LINE_BYTES_MAX + 10);
         let line = long().json("now", Level::INFO);
         assert!(line.len() < 2 * LINE_BYTES_MAX && serde_json::from_str::<Value>(&line).is_ok());

@@ -21,8 +21,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
-use self::limiter::{Count, Limiter};
-use self::line::Lines;
+use self::limiter::{RefusalCount, RefusalLimiter};
+use self::line::LogFormat;
 
 /// How the log was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct LogOptions {
 }
 
 impl LogOptions {
-    /// The same wishes as arguments of a node that this process launches. Without `-v` such a node
+    /// The same options as arguments of a node that this process launches. Without `-v` such a node
     /// logs nothing.
     fn arguments(self) -> Vec<&'static str> {
         let wanted = [(self.verbose, "-v"), (self.verbose && self.json, "--log-json")];
@@ -51,12 +51,12 @@ const LINES_MAX: usize = 1024;
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 static OPTIONS: OnceLock<LogOptions> = OnceLock::new();
-static QUEUE: OnceLock<Sender<Item>> = OnceLock::new();
-static LIMITER: Mutex<Limiter> = Mutex::new(Limiter::new());
+static QUEUE: OnceLock<Sender<LogItem>> = OnceLock::new();
+static LIMITER: Mutex<RefusalLimiter> = Mutex::new(RefusalLimiter::new());
 /// Lines that found no room in the queue, and nobody has been told of.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-enum Item {
+enum LogItem {
     Line(Vec<u8>),
     Flush(Sender<()>),
 }
@@ -75,8 +75,8 @@ pub(crate) fn install(options: LogOptions, least: Level) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(least)
         .log_internal_errors(false)
-        .event_format(Lines { json: options.json })
-        .with_writer(ToQueue)
+        .event_format(LogFormat { json: options.json })
+        .with_writer(QueueWriter)
         .finish();
     // Another subscriber of the process, if there is one, keeps what it has.
     let _ = tracing::subscriber::set_global_default(subscriber);
@@ -116,19 +116,19 @@ pub(crate) fn flush() {
     limiter().all().into_iter().for_each(say_held_back);
     let deadline = Instant::now() + FLUSH_WITHIN;
     let (done, wait) = bounded(1);
-    if queue.send_deadline(Item::Flush(done), deadline).is_ok() {
+    if queue.send_deadline(LogItem::Flush(done), deadline).is_ok() {
         // Whoever reads the log may have stopped reading.
         let _ = wait.recv_deadline(deadline);
     }
 }
 
-fn limiter() -> std::sync::MutexGuard<'static, Limiter> {
+fn limiter() -> std::sync::MutexGuard<'static, RefusalLimiter> {
     LIMITER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The log's thread: writes lines, and tells of refusals that were held back once their ten seconds
 /// are over.
-fn write_all(lines: &Receiver<Item>) {
+fn write_all(lines: &Receiver<LogItem>) {
     loop {
         let due = limiter().due();
         let item = match due {
@@ -137,8 +137,8 @@ fn write_all(lines: &Receiver<Item>) {
             None => lines.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match item {
-            Ok(Item::Line(line)) => write(&line),
-            Ok(Item::Flush(done)) => drop(done.send(())),
+            Ok(LogItem::Line(line)) => write(&line),
+            Ok(LogItem::Flush(done)) => drop(done.send(())),
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -150,7 +150,7 @@ fn write_all(lines: &Receiver<Item>) {
     }
 }
 
-fn say_held_back((kind, from, count): Count) {
+fn say_held_back((kind, from, count): RefusalCount) {
     match from {
         Some(from) => tracing::warn!(kind, %from, "refused: {count} more like that"),
         None => tracing::warn!(kind, "refused: {count} more like that"),
@@ -163,22 +163,22 @@ fn write(line: &[u8]) {
 }
 
 /// Takes whole lines, and never waits.
-struct ToQueue;
+struct QueueWriter;
 
-impl<'a> MakeWriter<'a> for ToQueue {
-    type Writer = ToQueue;
+impl<'a> MakeWriter<'a> for QueueWriter {
+    type Writer = QueueWriter;
 
-    fn make_writer(&'a self) -> ToQueue {
-        ToQueue
+    fn make_writer(&'a self) -> QueueWriter {
+        QueueWriter
     }
 }
 
-impl Write for ToQueue {
+impl Write for QueueWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match QUEUE.get() {
             None => write(line),
             Some(queue) => {
-                if queue.try_send(Item::Line(line.to_vec())).is_err() {
+                if queue.try_send(LogItem::Line(line.to_vec())).is_err() {
                     LOST.fetch_add(1, Ordering::Relaxed);
                 }
             }

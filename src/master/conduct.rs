@@ -15,28 +15,28 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::feedback::Feedback;
+use super::feedback::SpeedFeedback;
 use super::modes::FileModes;
-use super::peer::{Peer, Said, Stage};
+use super::peer::{PeerRecord, PeerStage, SentMessage};
 use super::replicas::ReplicaSet;
-use super::resuming::Resuming;
-use super::roster::{Entry, Roster};
-use super::silence::Silence;
-use super::terms::Terms;
+use super::resuming::ResumeState;
+use super::roster::{Roster, RosterEntry};
+use super::silence::SilentSenders;
+use super::terms::AttemptConfig;
 use crate::error::{Code, Error};
 use crate::plan::{ByReceiver, Plan};
 use crate::spec::DataUri;
 use crate::units::{Moment, NodeIx, Span, union};
-use crate::wire::control::{Advert, Prepared, SegmentChecks, ToMaster, ToNode};
+use crate::wire::control::{NodeAdvert, Prepared, SegmentChecks, ToMaster, ToNode};
 
 /// How long nodes may take to answer the dial and its handshake, and to open their files.
 pub(super) const PREPARE_WITHIN: Duration = Duration::from_secs(20);
 
 /// What happens to the master.
 #[derive(Clone, Debug)]
-pub(crate) enum Event {
+pub(crate) enum CoordinatorEvent {
     /// A node's control session stands.
-    NodeUp { node: NodeIx, advert: Advert },
+    NodeUp { node: NodeIx, advert: NodeAdvert },
     /// A node cannot be reached, or its session broke and could not be resumed.
     NodeDown { node: NodeIx, error: Error },
     /// A node's session goes on, over another connection, on which it has said how many messages it
@@ -54,14 +54,14 @@ pub(crate) enum Event {
 
 /// What the master wants done: tell a node.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Action {
+pub(crate) struct CoordinatorAction {
     pub(crate) node: NodeIx,
     pub(crate) message: ToNode,
 }
 
 /// Where the transfer stands as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Phase {
+pub(crate) enum TransferPhase {
     Meeting,
     Preparing,
     Moving,
@@ -74,12 +74,12 @@ pub(crate) enum Phase {
 ///
 /// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
 /// `phase`, `peers`, `plan`, `error`, `digest`.
-pub(crate) struct Conductor {
+pub(crate) struct Coordinator {
     pub(super) roster: Roster,
-    pub(super) terms: Terms,
-    pub(super) phase: Phase,
+    pub(super) terms: AttemptConfig,
+    pub(super) phase: TransferPhase,
     wave: u32,
-    pub(super) peers: Vec<Peer>,
+    pub(super) peers: Vec<PeerRecord>,
     /// Whom the phase waited for when it was looked at last.
     waits_for: Cell<usize>,
     /// Invariant: the sum of what the peers have landed, who may say anything.
@@ -96,9 +96,9 @@ pub(crate) struct Conductor {
     pub(super) receiver_seconds: Vec<f64>,
     /// The plan's version.
     pub(super) epoch: u32,
-    pub(super) feedback: Feedback,
-    pub(super) silence: Silence,
-    pub(super) resuming: Resuming,
+    pub(super) feedback: SpeedFeedback,
+    pub(super) silence: SilentSenders,
+    pub(super) resuming: ResumeState,
     pub(super) replicas: ReplicaSet,
     /// The permissions of what is written.
     pub(super) modes: FileModes,
@@ -114,27 +114,27 @@ pub(crate) struct Conductor {
     pub(super) trouble: Option<String>,
     pub(super) deadline: Option<Moment>,
     /// Until when nodes may say good-bye, once they are asked to.
-    pub(super) last_words: Moment,
+    pub(super) exit_message: Moment,
     pub(super) overall: Option<Moment>,
     pub(super) last_news: Moment,
     /// How long there may be no news while bytes should move.
     pub(super) patience: Duration,
     /// What is still to be said. It becomes a message when it is asked for: for ten thousand nodes
     /// at once, messages would fill tens of megabytes.
-    to_say: VecDeque<(NodeIx, Said)>,
+    to_say: VecDeque<(NodeIx, SentMessage)>,
 }
 
-impl Conductor {
+impl Coordinator {
     /// A master that waits for the nodes of `roster`.
-    pub(crate) fn new(now: Moment, roster: Roster, terms: Terms) -> Conductor {
-        Conductor {
-            peers: roster.entries.iter().map(|_| Peer::absent()).collect(),
+    pub(crate) fn new(now: Moment, roster: Roster, terms: AttemptConfig) -> Coordinator {
+        Coordinator {
+            peers: roster.entries.iter().map(|_| PeerRecord::absent()).collect(),
             overall: terms.timeout.map(|timeout| now + timeout),
             deadline: Some(now + PREPARE_WITHIN),
             patience: terms.stall_timeout,
             roster,
             terms,
-            phase: Phase::Meeting,
+            phase: TransferPhase::Meeting,
             wave: 0,
             waits_for: Cell::new(0),
             landed_bytes: 0,
@@ -145,9 +145,9 @@ impl Conductor {
             relayed: BTreeMap::new(),
             receiver_seconds: Vec::new(),
             epoch: 1,
-            feedback: Feedback::default(),
-            silence: Silence::default(),
-            resuming: Resuming::default(),
+            feedback: SpeedFeedback::default(),
+            silence: SilentSenders::default(),
+            resuming: ResumeState::default(),
             replicas: ReplicaSet::default(),
             modes: FileModes::default(),
             planned_bytes: 0,
@@ -156,47 +156,49 @@ impl Conductor {
             dismissal: String::new(),
             missing: Vec::new(),
             trouble: None,
-            last_words: now,
+            exit_message: now,
             last_news: now,
             to_say: VecDeque::new(),
         }
     }
 
     /// Takes in what happened.
-    pub(crate) fn handle(&mut self, now: Moment, event: Event) {
+    pub(crate) fn handle(&mut self, now: Moment, event: CoordinatorEvent) {
         match event {
-            Event::NodeUp { node, advert } => self.node_up(now, node, advert),
-            Event::NodeDown { node, error } => self.node_down(node, error),
-            Event::NodeBack { node, heard } => self.node_back(node, heard),
-            Event::Message { node, message } => self.message(now, node, message),
-            Event::Oversized { node, error } => {
-                self.peers[node.at()].stage = Stage::Gone;
+            CoordinatorEvent::NodeUp { node, advert } => self.node_up(now, node, advert),
+            CoordinatorEvent::NodeDown { node, error } => self.node_down(node, error),
+            CoordinatorEvent::NodeBack { node, heard } => self.node_back(node, heard),
+            CoordinatorEvent::Message { node, message } => self.message(now, node, message),
+            CoordinatorEvent::Oversized { node, error } => {
+                self.peers[node.at()].stage = PeerStage::Gone;
                 let remedy = "split the transfer, or give it fewer rows and shorter paths";
                 self.node_failed(node, error.remedy(remedy));
             }
-            Event::Cancel { reason } => self.fail(now, Error::new(Code::Cancelled, reason)),
-            Event::Tick => self.tick(now),
+            CoordinatorEvent::Cancel { reason } => {
+                self.fail(now, Error::new(Code::Cancelled, reason))
+            }
+            CoordinatorEvent::Tick => self.tick(now),
         }
         self.advance(now);
     }
 
     /// The next thing to do.
-    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+    pub(crate) fn poll_action(&mut self) -> Option<CoordinatorAction> {
         let (node, said) = self.to_say.pop_front()?;
-        Some(Action { node, message: self.message_of(node, said) })
+        Some(CoordinatorAction { node, message: self.message_of(node, said) })
     }
 
     /// When `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        let stall = (self.phase == Phase::Moving).then(|| self.last_news + self.patience);
+        let stall = (self.phase == TransferPhase::Moving).then(|| self.last_news + self.patience);
         [self.deadline, self.overall, stall]
             .into_iter()
             .flatten()
             .min()
-            .filter(|_| self.phase != Phase::Done)
+            .filter(|_| self.phase != TransferPhase::Done)
     }
 
-    pub(crate) fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> TransferPhase {
         self.phase
     }
 
@@ -204,11 +206,11 @@ impl Conductor {
         &self.roster
     }
 
-    pub(crate) fn terms(&self) -> &Terms {
+    pub(crate) fn terms(&self) -> &AttemptConfig {
         &self.terms
     }
 
-    pub(crate) fn peers(&self) -> &[Peer] {
+    pub(crate) fn peers(&self) -> &[PeerRecord] {
         &self.peers
     }
 
@@ -225,9 +227,9 @@ impl Conductor {
         Some(error)
     }
 
-    fn node_up(&mut self, now: Moment, node: NodeIx, advert: Advert) {
+    fn node_up(&mut self, now: Moment, node: NodeIx, advert: NodeAdvert) {
         let peer = &mut self.peers[node.at()];
-        if peer.stage == Stage::Absent {
+        if peer.stage == PeerStage::Absent {
             peer.meet(&self.terms.admit(advert));
             // Thousands of handshakes take their time; what must not happen is that nobody answers
             // any more.
@@ -237,16 +239,16 @@ impl Conductor {
 
     fn node_down(&mut self, node: NodeIx, error: Error) {
         let peer = &mut self.peers[node.at()];
-        if peer.stage == Stage::Gone {
+        if peer.stage == PeerStage::Gone {
             return;
         }
-        let was = std::mem::replace(&mut peer.stage, Stage::Gone);
+        let was = std::mem::replace(&mut peer.stage, PeerStage::Gone);
         // A sender that is lost in mid-transfer may be replaced by a replica: the receivers find
         // out and say so.
-        let harmless = self.phase >= Phase::Finishing
-            || (self.phase >= Phase::Moving
-                && (was == Stage::Committed || !self.roster.get(node).receives()));
-        if was == Stage::Moving {
+        let harmless = self.phase >= TransferPhase::Finishing
+            || (self.phase >= TransferPhase::Moving
+                && (was == PeerStage::Committed || !self.roster.get(node).receives()));
+        if was == PeerStage::Moving {
             self.missing.extend(self.unsettled(node));
         }
         if !harmless {
@@ -276,10 +278,10 @@ impl Conductor {
             }
             ToMaster::Comparing { read_bytes } => self.comparing(now, node, read_bytes),
             ToMaster::Landed { segments, stats } => self.landed(node, segments, stats),
-            ToMaster::Committed => self.move_to(node, Stage::Committing, Stage::Committed),
-            ToMaster::Report(stats) if self.phase >= Phase::Finishing => {
+            ToMaster::Committed => self.move_to(node, PeerStage::Committing, PeerStage::Committed),
+            ToMaster::Report(stats) if self.phase >= TransferPhase::Finishing => {
                 self.peers[node.at()].report(stats);
-                self.peers[node.at()].stage = Stage::Gone;
+                self.peers[node.at()].stage = PeerStage::Gone;
             }
             ToMaster::Report(_) => {
                 self.node_down(
@@ -291,7 +293,7 @@ impl Conductor {
                 self.left_short(node, &error)
             }
             ToMaster::Failed { error, stats } => {
-                self.peers[node.at()].stage = Stage::Gone;
+                self.peers[node.at()].stage = PeerStage::Gone;
                 stats.into_iter().for_each(|stats| self.peers[node.at()].report(*stats));
                 self.node_failed(node, error);
             }
@@ -322,7 +324,7 @@ impl Conductor {
         self.landed_bytes = self.landed_bytes - u128::from(before) + u128::from(landed_bytes);
     }
 
-    fn move_to(&mut self, node: NodeIx, from: Stage, to: Stage) {
+    fn move_to(&mut self, node: NodeIx, from: PeerStage, to: PeerStage) {
         let peer = &mut self.peers[node.at()];
         if peer.stage == from {
             peer.stage = to;
@@ -331,10 +333,11 @@ impl Conductor {
 
     fn prepared(&mut self, node: NodeIx, mut prepared: Prepared) {
         let peer = &mut self.peers[node.at()];
-        if peer.stage != Stage::Asked || prepared.rows.len() != self.roster.get(node).rows.len() {
+        if peer.stage != PeerStage::Asked || prepared.rows.len() != self.roster.get(node).rows.len()
+        {
             return;
         }
-        peer.stage = Stage::Prepared;
+        peer.stage = PeerStage::Prepared;
         peer.share(&prepared.rows);
         let rows = self.roster.get(node).rows.iter().zip(&prepared.rows);
         self.unkept.extend(
@@ -368,24 +371,25 @@ impl Conductor {
     }
 
     fn advance_once(&mut self, now: Moment) {
-        if self.error.is_some() && self.phase < Phase::Moving {
+        if self.error.is_some() && self.phase < TransferPhase::Moving {
             self.dismiss(now, "the transfer failed before it started");
         }
         match self.phase {
-            Phase::Meeting if self.all(|peer, _| peer.stage == Stage::Met) => {
+            TransferPhase::Meeting if self.all(|peer, _| peer.stage == PeerStage::Met) => {
                 let (compares_all, seed) =
                     (self.terms.compares_all(), self.terms.identity().attempt);
                 match ReplicaSet::of(&self.roster, compares_all, seed) {
                     Ok(replicas) => self.replicas = replicas,
                     Err(error) => return self.fail(now, error),
                 }
-                self.phase = Phase::Preparing;
+                self.phase = TransferPhase::Preparing;
                 self.deadline = Some(now + PREPARE_WITHIN);
                 self.prepare_wave();
             }
-            Phase::Preparing
-                if self
-                    .all(|peer, entry| peer.stage == Stage::Prepared || entry.wave > self.wave) =>
+            TransferPhase::Preparing
+                if self.all(|peer, entry| {
+                    peer.stage == PeerStage::Prepared || entry.wave > self.wave
+                }) =>
             {
                 if self.roster.entries.iter().any(|entry| entry.wave > self.wave) {
                     self.wave += 1;
@@ -395,20 +399,24 @@ impl Conductor {
                     self.fail(now, error);
                 }
             }
-            Phase::Moving
-                if self.all(|peer, entry| !entry.receives() || peer.stage >= Stage::Landed) =>
+            TransferPhase::Moving
+                if self.all(|peer, entry| !entry.receives() || peer.stage >= PeerStage::Landed) =>
             {
                 self.commit(now);
             }
-            Phase::Committing if self.all(|peer, _| peer.stage != Stage::Committing) => {
+            TransferPhase::Committing
+                if self.all(|peer, _| peer.stage != PeerStage::Committing) =>
+            {
                 self.finish(now);
             }
-            Phase::Finishing if self.all(|peer, _| peer.stage == Stage::Gone) => self.done(),
+            TransferPhase::Finishing if self.all(|peer, _| peer.stage == PeerStage::Gone) => {
+                self.done()
+            }
             _ => {}
         }
     }
 
-    fn all(&self, is_through: impl Fn(&Peer, &Entry) -> bool) -> bool {
+    fn all(&self, is_through: impl Fn(&PeerRecord, &RosterEntry) -> bool) -> bool {
         // From the one that was waited for last and round: over a phase, every node is looked at
         // about once.
         let waits_for = self.waits_for.get();
@@ -423,11 +431,11 @@ impl Conductor {
         for node in self.indices() {
             let wave = self.roster.get(node).wave;
             if wave == self.wave {
-                self.peers[node.at()].stage = Stage::Asked;
-                self.say(node, Said::Prepare);
+                self.peers[node.at()].stage = PeerStage::Asked;
+                self.say(node, SentMessage::Prepare);
             } else if self.wave == 0 {
                 // Not to be repeated: who does not hear it is waited for a while.
-                self.to_say.push_back((node, Said::MakeWay));
+                self.to_say.push_back((node, SentMessage::MakeWay));
             }
         }
     }
@@ -436,15 +444,15 @@ impl Conductor {
         (0..self.peers.len() as u32).map(NodeIx)
     }
 
-    pub(super) fn say(&mut self, node: NodeIx, said: Said) {
+    pub(super) fn say(&mut self, node: NodeIx, said: SentMessage) {
         self.peers[node.at()].said.push(said);
         self.to_say.push_back((node, said));
     }
 
-    fn message_of(&self, node: NodeIx, said: Said) -> ToNode {
+    fn message_of(&self, node: NodeIx, said: SentMessage) -> ToNode {
         match said {
-            Said::MakeWay => ToNode::MakeWay { id: self.terms.identity().id.clone() },
-            Said::Prepare => {
+            SentMessage::MakeWay => ToNode::MakeWay { id: self.terms.identity().id.clone() },
+            SentMessage::Prepare => {
                 let entry = self.roster.get(node);
                 ToNode::Prepare(self.terms.prepare(
                     node,
@@ -453,12 +461,12 @@ impl Conductor {
                     self.replicas.names_wait(node),
                 ))
             }
-            Said::Start => ToNode::Start(
+            SentMessage::Start => ToNode::Start(
                 self.start_of(self.plan.as_ref().expect("made before anybody starts"), node),
             ),
-            Said::Commit => ToNode::Commit,
-            Said::Finish => ToNode::Finish,
-            Said::Cancel => {
+            SentMessage::Commit => ToNode::Commit,
+            SentMessage::Finish => ToNode::Finish,
+            SentMessage::Cancel => {
                 ToNode::Cancel { reason: self.dismissal.clone(), forgets: self.replicas.differ }
             }
         }

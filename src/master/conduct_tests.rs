@@ -2,31 +2,36 @@
 
 use super::*;
 use crate::engine::replicas::value_count;
-use crate::master::terms::{Identity, Wishes};
+use crate::master::terms::{TransferIdentity, TransferOptions};
 use crate::plan::Scheduler;
 use crate::spec::Spec;
 use crate::wire::Check;
 use crate::wire::control::{
-    CheckValue, Delivered, LandedSegment, PlanSegment, Rail, RowState, Stats,
+    CheckValue, LandedSegment, NodeStats, PlanSegment, RailAdvert, RowState, SenderDelivery,
 };
 use crate::wire::limits::{HOLES_MAX, SEGMENTS_MAX};
 
 const NOW: Moment = Moment(1);
 
-fn conductor(rows: &str) -> Conductor {
+fn coordinator(rows: &str) -> Coordinator {
     let spec = Spec::parse("test", &format!("id test\n{rows}")).expect("a specification");
     let roster = Roster::new(&spec);
-    let identity =
-        Identity { id: "test".into(), transfer: [1; 16], attempt: [2; 16], flow_key: [3; 32] };
-    let wishes = Wishes { scheduler: Scheduler::Greedy, ..Wishes::default() };
-    let terms = Terms::new(&spec, &roster, identity, wishes);
-    Conductor::new(NOW, roster, terms)
+    let identity = TransferIdentity {
+        id: "test".into(),
+        transfer: [1; 16],
+        attempt: [2; 16],
+        flow_key: [3; 32],
+    };
+    let transfer_options =
+        TransferOptions { scheduler: Scheduler::Greedy, ..TransferOptions::default() };
+    let terms = AttemptConfig::new(&spec, &roster, identity, transfer_options);
+    Coordinator::new(NOW, roster, terms)
 }
 
-fn advert() -> Advert {
+fn advert() -> NodeAdvert {
     let address = std::net::SocketAddr::from(([10, 0, 0, 1], 40_000));
-    let rail = Rail { nic: "eth0".into(), address, line: None, mtu: Some(1500), numa: None };
-    Advert {
+    let rail = RailAdvert { nic: "eth0".into(), address, line: None, mtu: Some(1500), numa: None };
+    NodeAdvert {
         software: "test".into(),
         rails: vec![rail],
         cores: 1,
@@ -51,41 +56,43 @@ fn answer(message: &ToNode, shared: bool) -> Option<ToMaster> {
             let segments = start.segments.iter().map(landed).collect();
             Some(ToMaster::Landed {
                 segments,
-                stats: Stats { received_bytes: 7, ..Stats::default() },
+                stats: NodeStats { received_bytes: 7, ..NodeStats::default() },
             })
         }
         ToNode::Commit => Some(ToMaster::Committed),
-        ToNode::Finish => Some(ToMaster::Report(Stats { sent_bytes: 9, ..Stats::default() })),
+        ToNode::Finish => {
+            Some(ToMaster::Report(NodeStats { sent_bytes: 9, ..NodeStats::default() }))
+        }
         ToNode::Cancel { .. } | ToNode::Resume(_) | ToNode::MakeWay { .. } => None,
     }
 }
 
 /// Messages from and to each node in a transfer without incident.
-fn messages(conductor: &mut Conductor, shared: bool) -> Vec<usize> {
-    let mut counts = vec![0; conductor.peers().len()];
-    for node in conductor.indices() {
-        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+fn messages(coordinator: &mut Coordinator, shared: bool) -> Vec<usize> {
+    let mut counts = vec![0; coordinator.peers().len()];
+    for node in coordinator.indices() {
+        coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
-    while let Some(Action { node, message }) = conductor.poll_action() {
+    while let Some(CoordinatorAction { node, message }) = coordinator.poll_action() {
         counts[node.at()] += 1;
         if let Some(message) = answer(&message, shared) {
             counts[node.at()] += 1;
-            conductor.handle(NOW, Event::Message { node, message });
+            coordinator.handle(NOW, CoordinatorEvent::Message { node, message });
         }
     }
-    assert_eq!(conductor.phase(), Phase::Done);
-    assert_eq!(conductor.error(), None);
+    assert_eq!(coordinator.phase(), TransferPhase::Done);
+    assert_eq!(coordinator.error(), None);
     counts
 }
 
 #[test]
 fn four_messages_a_node_in_a_transfer_without_incident() {
-    let mut conductor = conductor(
+    let mut coordinator = coordinator(
         "writer a:1 pattern:1 0 0-99\nwriter b:1 pattern:1 0 0-199\nreader c:1 null: 0 0-149\nreader d:1 null: 0 0-199",
     );
-    assert_eq!(messages(&mut conductor, false), [4; 4]);
-    assert_eq!(conductor.landed_bytes(), 350);
-    let stats: Vec<(u64, u64)> = conductor
+    assert_eq!(messages(&mut coordinator, false), [4; 4]);
+    assert_eq!(coordinator.landed_bytes(), 350);
+    let stats: Vec<(u64, u64)> = coordinator
         .peers()
         .iter()
         .map(|peer| (peer.stats().sent_bytes, peer.stats().received_bytes))
@@ -95,7 +102,7 @@ fn four_messages_a_node_in_a_transfer_without_incident() {
 
 #[test]
 fn who_writes_a_shared_file_or_also_sends_is_told_of_the_end() {
-    let mut shared = conductor(
+    let mut shared = coordinator(
         "writer a:1 pattern:1 0 0-99\nreader c:1 file:///x 0 0-49\nreader d:1 file:///x 50 50-99",
     );
     assert_eq!(
@@ -103,7 +110,7 @@ fn who_writes_a_shared_file_or_also_sends_is_told_of_the_end() {
         [4, 8, 7],
         "the elected commits, too, and the other one makes way first"
     );
-    let mut both = conductor(
+    let mut both = coordinator(
         "writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nwriter b:1 file:///x 0 0-9",
     );
     assert_eq!(messages(&mut both, false), [4, 6]);
@@ -115,17 +122,18 @@ fn a_part_of_a_plan_that_fits_no_message_is_refused() {
     let rows: String = (0..SEGMENTS_MAX as u64 + 2)
         .map(|at| format!("writer w{}:1 pattern:1 0 {at}-{at}\n", at % 100))
         .collect();
-    let mut conductor = conductor(&format!("reader r:1 null: 0 0-{}\n{rows}", SEGMENTS_MAX + 1));
-    for node in conductor.indices() {
-        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+    let mut coordinator =
+        coordinator(&format!("reader r:1 null: 0 0-{}\n{rows}", SEGMENTS_MAX + 1));
+    for node in coordinator.indices() {
+        coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
-    while let Some(Action { node, message }) = conductor.poll_action() {
+    while let Some(CoordinatorAction { node, message }) = coordinator.poll_action() {
         assert!(!matches!(message, ToNode::Start(_)), "nobody starts");
         if let Some(message) = answer(&message, false) {
-            conductor.handle(NOW, Event::Message { node, message });
+            coordinator.handle(NOW, CoordinatorEvent::Message { node, message });
         }
     }
-    let error = conductor.error().expect("it is refused");
+    let error = coordinator.error().expect("it is refused");
     assert_eq!(error.code, Code::Usage);
     assert!(
         error.message.contains("line 2: the rows cut what r:1 wants into 131074 parts"),
@@ -135,11 +143,11 @@ fn a_part_of_a_plan_that_fits_no_message_is_refused() {
 
 #[test]
 fn a_node_at_rest_takes_little_memory() {
-    let mut conductor = conductor("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
-    for node in conductor.indices() {
-        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+    let mut coordinator = coordinator("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
+    for node in coordinator.indices() {
+        coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
-    let peer = &conductor.peers()[0];
+    let peer = &coordinator.peers()[0];
     assert_eq!(peer.advert().expect("it was met").rails, advert().rails);
     // Beside its session: the bar is 256, and run's part of it, without the session, is held by
     // `links`.
@@ -149,29 +157,29 @@ fn a_node_at_rest_takes_little_memory() {
 /// What a receiver has sent on is known at the end alone.
 #[test]
 fn who_feeds_other_receivers_is_told_of_the_end() {
-    let mut conductor = conductor(
+    let mut coordinator = coordinator(
         "writer a:1 pattern:1 0 0-9999999\nreader b:1 file:///x 0 0-9999999\nreader c:1 file:///y 0 0-9999999\n\
          reader d:1 null: 0 0-9999999",
     );
-    assert_eq!(messages(&mut conductor, false), [4, 6, 6, 4]);
-    assert_eq!(conductor.peers()[1].stats().sent_bytes, 9);
+    assert_eq!(messages(&mut coordinator, false), [4, 6, 6, 4]);
+    assert_eq!(coordinator.peers()[1].stats().sent_bytes, 9);
 }
 
-/// A conductor whose nodes all have begun.
-fn moving(rows: &str) -> Conductor {
-    let mut conductor = conductor(rows);
-    for node in conductor.indices() {
-        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+/// A coordinator whose nodes all have begun.
+fn moving(rows: &str) -> Coordinator {
+    let mut coordinator = coordinator(rows);
+    for node in coordinator.indices() {
+        coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
-    while let Some(Action { node, message }) = conductor.poll_action() {
+    while let Some(CoordinatorAction { node, message }) = coordinator.poll_action() {
         if let Some(message) =
             answer(&message, false).filter(|message| !matches!(message, ToMaster::Landed { .. }))
         {
-            conductor.handle(NOW, Event::Message { node, message });
+            coordinator.handle(NOW, CoordinatorEvent::Message { node, message });
         }
     }
-    assert_eq!(conductor.phase(), Phase::Moving);
-    conductor
+    assert_eq!(coordinator.phase(), TransferPhase::Moving);
+    coordinator
 }
 
 #[test]
@@ -184,53 +192,53 @@ fn who_gets_on_with_reading_is_waited_for_and_who_does_not_is_not() {
 
 fn reads_while_it_is_waited_for(slow: NodeIx, name: &str) {
     let rows = "writer a:1 file:///x 0 0-99\nwriter b:1 file:///x 0 0-99\nreader c:1 null: 0 0-99";
-    let mut conductor = conductor(rows);
-    for node in conductor.indices() {
-        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+    let mut coordinator = coordinator(rows);
+    for node in coordinator.indices() {
+        coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
-    while let Some(Action { node, message }) = conductor.poll_action() {
+    while let Some(CoordinatorAction { node, message }) = coordinator.poll_action() {
         if let Some(message) = answer(&message, false).filter(|_| node != slow) {
-            conductor.handle(NOW, Event::Message { node, message });
+            coordinator.handle(NOW, CoordinatorEvent::Message { node, message });
         }
     }
     let mut due = NOW;
     for read_bytes in [1, 2, 3] {
-        let later = conductor.poll_timeout().expect("a wait has a deadline");
+        let later = coordinator.poll_timeout().expect("a wait has a deadline");
         assert!(later > due);
         due = later;
         let now = Moment(due.0 - 1);
-        conductor.handle(
+        coordinator.handle(
             now,
-            Event::Message { node: slow, message: ToMaster::Comparing { read_bytes } },
+            CoordinatorEvent::Message { node: slow, message: ToMaster::Comparing { read_bytes } },
         );
     }
-    let due = conductor.poll_timeout().expect("a wait has a deadline");
+    let due = coordinator.poll_timeout().expect("a wait has a deadline");
     let again = ToMaster::Comparing { read_bytes: 3 };
-    conductor.handle(Moment(due.0 - 1), Event::Message { node: slow, message: again });
-    assert_eq!(conductor.poll_timeout(), Some(due), "it has read nothing more");
-    conductor.handle(due, Event::Tick);
-    let error = conductor.error().expect("it hangs");
+    coordinator.handle(Moment(due.0 - 1), CoordinatorEvent::Message { node: slow, message: again });
+    assert_eq!(coordinator.poll_timeout(), Some(due), "it has read nothing more");
+    coordinator.handle(due, CoordinatorEvent::Tick);
+    let error = coordinator.error().expect("it hangs");
     assert_eq!(error.code, Code::Stalled);
     assert!(error.message.contains(&format!("{name} did not open")), "{error}");
 }
 
 /// So many bytes have landed, and node 0 has brought so many, or is asked for more.
 fn progress(received_bytes: u64, bytes: u64, busy: bool) -> ToMaster {
-    let delivered = vec![Delivered { index: 0, bytes, busy }];
+    let delivered = vec![SenderDelivery { index: 0, bytes, busy }];
     ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left: Vec::new() }
 }
 
 /// How long a transfer takes to end once everybody was told to, where only `answers` do.
-fn good_byes(conductor: &mut Conductor, now: Moment, answers: &[u32]) -> Duration {
-    assert_eq!(conductor.phase(), Phase::Finishing);
+fn good_byes(coordinator: &mut Coordinator, now: Moment, answers: &[u32]) -> Duration {
+    assert_eq!(coordinator.phase(), TransferPhase::Finishing);
     for node in answers {
-        let message = ToMaster::Report(Stats::default());
-        conductor.handle(now, Event::Message { node: NodeIx(*node), message });
+        let message = ToMaster::Report(NodeStats::default());
+        coordinator.handle(now, CoordinatorEvent::Message { node: NodeIx(*node), message });
     }
     let mut ended = now;
-    while conductor.phase() != Phase::Done {
-        ended = conductor.poll_timeout().expect("a wait has a deadline");
-        conductor.handle(ended, Event::Tick);
+    while coordinator.phase() != TransferPhase::Done {
+        ended = coordinator.poll_timeout().expect("a wait has a deadline");
+        coordinator.handle(ended, CoordinatorEvent::Tick);
     }
     ended.since(now)
 }
@@ -239,18 +247,21 @@ fn good_byes(conductor: &mut Conductor, now: Moment, answers: &[u32]) -> Duratio
 #[test]
 fn a_receiver_that_is_silent_already_is_not_waited_for_at_the_end() {
     for (is_frozen, seconds) in [(true, 1), (false, 10)] {
-        let mut conductor = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
-        conductor.handle(NOW, Event::Message { node: NodeIx(1), message: progress(50, 50, true) });
-        let stalled = conductor.poll_timeout().expect("a wait has a deadline");
+        let mut coordinator = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
+        coordinator.handle(
+            NOW,
+            CoordinatorEvent::Message { node: NodeIx(1), message: progress(50, 50, true) },
+        );
+        let stalled = coordinator.poll_timeout().expect("a wait has a deadline");
         if !is_frozen {
-            conductor.handle(
+            coordinator.handle(
                 stalled,
-                Event::Message { node: NodeIx(1), message: progress(50, 50, true) },
+                CoordinatorEvent::Message { node: NodeIx(1), message: progress(50, 50, true) },
             );
         }
-        conductor.handle(stalled, Event::Tick);
-        assert_eq!(good_byes(&mut conductor, stalled, &[0]), Duration::from_secs(seconds));
-        let error = conductor.error().expect("it stalled");
+        coordinator.handle(stalled, CoordinatorEvent::Tick);
+        assert_eq!(good_byes(&mut coordinator, stalled, &[0]), Duration::from_secs(seconds));
+        let error = coordinator.error().expect("it stalled");
         assert_eq!((error.code, error.missing), (Code::Stalled, vec![Span::new(0, 100)]));
     }
 }
@@ -258,78 +269,96 @@ fn a_receiver_that_is_silent_already_is_not_waited_for_at_the_end() {
 #[test]
 fn a_sender_that_others_have_stood_in_for_is_not_waited_for_at_the_end() {
     for (is_frozen, seconds) in [(true, 1), (false, 10)] {
-        let mut conductor = moving(
+        let mut coordinator = moving(
             "writer a:1 pattern:1 0 0-99\nwriter b:1 pattern:1 0 0-99\nreader c:1 null: 0 0-99",
         );
         let later = NOW + Duration::from_secs(6);
-        conductor.handle(NOW, Event::Message { node: NodeIx(2), message: progress(50, 50, true) });
-        conductor.handle(
-            later,
-            Event::Message { node: NodeIx(2), message: progress(50, 50, is_frozen) },
+        coordinator.handle(
+            NOW,
+            CoordinatorEvent::Message { node: NodeIx(2), message: progress(50, 50, true) },
         );
-        let start = conductor.start_of(conductor.plan().expect("they move"), NodeIx(2));
+        coordinator.handle(
+            later,
+            CoordinatorEvent::Message { node: NodeIx(2), message: progress(50, 50, is_frozen) },
+        );
+        let start = coordinator.start_of(coordinator.plan().expect("they move"), NodeIx(2));
         let message = answer(&ToNode::Start(start), false).expect("it lands");
-        conductor.handle(later, Event::Message { node: NodeIx(2), message });
-        assert_eq!(good_byes(&mut conductor, later, &[1]), Duration::from_secs(seconds));
-        assert_eq!(conductor.error(), None);
+        coordinator.handle(later, CoordinatorEvent::Message { node: NodeIx(2), message });
+        assert_eq!(good_byes(&mut coordinator, later, &[1]), Duration::from_secs(seconds));
+        assert_eq!(coordinator.error(), None);
     }
 }
 
 /// It reported no bytes and no NICs.
 #[test]
 fn a_receiver_that_fails_by_itself_is_in_the_report_with_what_it_did() {
-    let mut conductor = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
-    let stats = Some(Box::new(Stats { received_bytes: 50, ..Stats::default() }));
+    let mut coordinator = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
+    let stats = Some(Box::new(NodeStats { received_bytes: 50, ..NodeStats::default() }));
     let failed = ToMaster::Failed { error: Error::new(Code::Data, "the disk is full"), stats };
     for message in [progress(50, 50, true), failed] {
-        conductor.handle(NOW, Event::Message { node: NodeIx(1), message });
+        coordinator.handle(NOW, CoordinatorEvent::Message { node: NodeIx(1), message });
     }
-    assert_eq!(conductor.error().map(|error| error.code), Some(Code::Data));
-    assert_eq!((conductor.landed_bytes(), conductor.peers()[1].stats().received_bytes), (50, 50));
+    assert_eq!(coordinator.error().map(|error| error.code), Some(Code::Data));
+    assert_eq!(
+        (coordinator.landed_bytes(), coordinator.peers()[1].stats().received_bytes),
+        (50, 50)
+    );
 }
 
 /// It counted as one that is through, and the transfer as complete.
 #[test]
 fn a_receiver_that_says_good_bye_before_it_has_landed_has_failed() {
-    let mut conductor =
+    let mut coordinator =
         moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nreader c:1 null: 0 0-99");
-    let message = ToMaster::Report(Stats::default());
-    conductor.handle(NOW, Event::Message { node: NodeIx(1), message });
-    let error = conductor.error().expect("it has not landed");
+    let message = ToMaster::Report(NodeStats::default());
+    coordinator.handle(NOW, CoordinatorEvent::Message { node: NodeIx(1), message });
+    let error = coordinator.error().expect("it has not landed");
     assert_eq!((error.code, error.missing), (Code::Internal, vec![Span::new(0, 100)]));
     assert!(error.message.starts_with("b:1: it says good-bye before"), "{}", error.message);
-    assert_eq!(conductor.phase(), Phase::Moving, "the other one goes on");
+    assert_eq!(coordinator.phase(), TransferPhase::Moving, "the other one goes on");
 }
 
 /// Their sum did not fit.
 #[test]
 fn nodes_may_say_any_number() {
-    let mut conductor =
+    let mut coordinator =
         moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99\nreader c:1 null: 0 0-99");
     for node in [1, 2] {
-        conductor.handle(
+        coordinator.handle(
             NOW,
-            Event::Message { node: NodeIx(node), message: progress(u64::MAX, u64::MAX, true) },
+            CoordinatorEvent::Message {
+                node: NodeIx(node),
+                message: progress(u64::MAX, u64::MAX, true),
+            },
         );
     }
-    assert_eq!(conductor.landed_bytes(), u64::MAX);
-    conductor.handle(NOW, Event::Message { node: NodeIx(1), message: progress(50, 50, true) });
-    conductor.handle(NOW, Event::Message { node: NodeIx(2), message: progress(50, 50, true) });
-    assert_eq!(conductor.landed_bytes(), 100);
+    assert_eq!(coordinator.landed_bytes(), u64::MAX);
+    coordinator.handle(
+        NOW,
+        CoordinatorEvent::Message { node: NodeIx(1), message: progress(50, 50, true) },
+    );
+    coordinator.handle(
+        NOW,
+        CoordinatorEvent::Message { node: NodeIx(2), message: progress(50, 50, true) },
+    );
+    assert_eq!(coordinator.landed_bytes(), 100);
 }
 
 /// A disk may take longer to sync than a network may be silent.
 #[test]
 fn who_has_landed_everything_has_longer_than_the_stall_timeout_to_make_sure_of_it() {
-    let mut conductor = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
-    conductor.handle(NOW, Event::Message { node: NodeIx(1), message: progress(100, 100, true) });
-    let stalled = conductor.poll_timeout().expect("a wait has a deadline");
-    conductor.handle(stalled, Event::Tick);
-    assert_eq!(conductor.error(), None);
-    let overdue = conductor.poll_timeout().expect("a wait has a deadline");
+    let mut coordinator = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
+    coordinator.handle(
+        NOW,
+        CoordinatorEvent::Message { node: NodeIx(1), message: progress(100, 100, true) },
+    );
+    let stalled = coordinator.poll_timeout().expect("a wait has a deadline");
+    coordinator.handle(stalled, CoordinatorEvent::Tick);
+    assert_eq!(coordinator.error(), None);
+    let overdue = coordinator.poll_timeout().expect("a wait has a deadline");
     assert!(overdue > stalled);
-    conductor.handle(overdue, Event::Tick);
-    let error = conductor.error().expect("not for ever");
+    coordinator.handle(overdue, CoordinatorEvent::Tick);
+    let error = coordinator.error().expect("not for ever");
     assert!(error.message.starts_with("b:1 did not make sure within 600 s"), "{error}");
 }
 
@@ -337,17 +366,17 @@ fn who_has_landed_everything_has_longer_than_the_stall_timeout_to_make_sure_of_i
 /// session.
 #[test]
 fn holes_of_many_sources_are_cut_to_the_largest() {
-    let mut conductor = conductor(
+    let mut coordinator = coordinator(
         "writer a:1 file:///a 0 0-1G\nwriter b:1 file:///b 0 1G-2G\nreader c:1 null: 0 0-2G",
     );
-    for node in conductor.indices() {
-        conductor.handle(NOW, Event::NodeUp { node, advert: advert() });
+    for node in coordinator.indices() {
+        coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
     let half = HOLES_MAX as u64 * 3 / 4;
     let holes =
         |first: u64| (0..half).map(|at| Span::of(first + at * 8192, 4096 + at % 2)).collect();
     let mut start = None;
-    while let Some(Action { node, message }) = conductor.poll_action() {
+    while let Some(CoordinatorAction { node, message }) = coordinator.poll_action() {
         match &message {
             ToNode::Start(told) => start = Some(told.clone()),
             _ => {
@@ -356,7 +385,7 @@ fn holes_of_many_sources_are_cut_to_the_largest() {
                     prepared.holes =
                         if node.0 < 2 { holes(u64::from(node.0) << 30) } else { Vec::new() };
                 }
-                conductor.handle(NOW, Event::Message { node, message });
+                coordinator.handle(NOW, CoordinatorEvent::Message { node, message });
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::spec::Address;
+use crate::spec::NodeAddress;
 use crate::units::{MIB, human_bytes};
 use crate::wire::control::RailStats;
 
@@ -18,9 +18,9 @@ const PAYLOAD_BYTES_MIN: u64 = MIB;
 const UNSENT_BYTES_MAX: u64 = 8 * MIB;
 
 /// A sentence for each NIC of a node, and each direction, that counted less than its rails moved.
-pub(super) fn warnings(node: &Address, rails: &[RailStats]) -> Vec<String> {
+pub(super) fn warnings(node: &NodeAddress, rails: &[RailStats]) -> Vec<String> {
     // A NIC may have several rails, which all tell the same counts.
-    let mut nics: BTreeMap<&str, Sum> = BTreeMap::new();
+    let mut nics: BTreeMap<&str, CounterSum> = BTreeMap::new();
     for rail in rails {
         let Some(counted) = rail.counted else { continue };
         let nic = nics.entry(&rail.nic).or_default();
@@ -29,7 +29,7 @@ pub(super) fn warnings(node: &Address, rails: &[RailStats]) -> Vec<String> {
         nic.counted = (nic.counted.0.max(counted.0), nic.counted.1.max(counted.1));
     }
     let mut warnings = Vec::new();
-    for (nic, Sum { payload, counted }) in nics {
+    for (nic, CounterSum { payload, counted }) in nics {
         if is_short(payload.0.saturating_sub(UNSENT_BYTES_MAX), counted.0) {
             warnings.push(sentence(node, nic, "sent", payload.0, counted.0, SENT_REMEDY));
         }
@@ -41,7 +41,7 @@ pub(super) fn warnings(node: &Address, rails: &[RailStats]) -> Vec<String> {
 }
 
 #[derive(Default)]
-struct Sum {
+struct CounterSum {
     payload: (u64, u64),
     counted: (u64, u64),
 }
@@ -51,7 +51,7 @@ fn is_short(payload: u64, counted: u64) -> bool {
 }
 
 fn sentence(
-    node: &Address,
+    node: &NodeAddress,
     nic: &str,
     verb: &str,
     payload: u64,
@@ -81,7 +81,7 @@ mod tests {
     }
 
     fn warned(rails: &[RailStats]) -> Vec<String> {
-        warnings(&Address { host: "a".into(), port: 1 }, rails)
+        warnings(&NodeAddress { host: "a".into(), port: 1 }, rails)
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::conduct::{Conductor, Phase};
-use super::peer::{Said, Stage};
+use super::conduct::{Coordinator, TransferPhase};
+use super::peer::{PeerStage, SentMessage};
 use crate::error::Error;
 use crate::units::{Moment, NodeIx};
 
@@ -16,11 +16,11 @@ const FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// The same for those that were silent already.
 const FINISH_SILENT_WITHIN: Duration = Duration::from_secs(1);
 
-impl Conductor {
+impl Coordinator {
     /// Shared files get their name from the elected node, once everybody who writes them has
     /// landed; and so do files of receivers that could have received other bytes than others.
     pub(super) fn commit(&mut self, now: Moment) {
-        self.phase = Phase::Committing;
+        self.phase = TransferPhase::Committing;
         self.deadline = Some(now + COMMIT_WITHIN);
         if self.replicas.differ {
             // Nobody knows whose bytes are right.
@@ -30,12 +30,12 @@ impl Conductor {
         for node in self.indices() {
             let is_elected = self.roster.get(node).is_elected();
             let waits = is_elected || self.replicas.names_wait(node);
-            if self.peers[node.at()].stage == Stage::Landed
+            if self.peers[node.at()].stage == PeerStage::Landed
                 && waits
                 && !(is_elected && is_one_short)
             {
-                self.peers[node.at()].stage = Stage::Committing;
-                self.say(node, Said::Commit);
+                self.peers[node.at()].stage = PeerStage::Committing;
+                self.say(node, SentMessage::Commit);
             }
         }
     }
@@ -43,21 +43,21 @@ impl Conductor {
     pub(super) fn finish(&mut self, now: Moment) {
         self.begin_finishing(now);
         // Who has landed keeps in mind that it has, until everybody has.
-        let said = if self.error.is_some() { Said::Cancel } else { Said::Finish };
+        let said = if self.error.is_some() { SentMessage::Cancel } else { SentMessage::Finish };
         self.dismissal = "not everything has landed elsewhere".into();
         for node in self.indices() {
             let peer = &self.peers[node.at()];
             match peer.stage {
-                Stage::Gone => {}
+                PeerStage::Gone => {}
                 // It has said everything with `Landed`, and keeps nothing that could be in
                 // anybody's way: it forgets the transfer when its session is closed.
-                Stage::Landed
-                    if said == Said::Finish
+                PeerStage::Landed
+                    if said == SentMessage::Finish
                         && !self.roster.get(node).sends()
                         && !peer.shares_any()
                         && !self.relays(node) =>
                 {
-                    self.peers[node.at()].stage = Stage::Gone;
+                    self.peers[node.at()].stage = PeerStage::Gone;
                 }
                 _ => self.say(node, said),
             }
@@ -66,7 +66,7 @@ impl Conductor {
 
     /// Ends the transfer for everybody, with `error` as its cause unless there was one before.
     pub(super) fn fail(&mut self, now: Moment, error: Error) {
-        if self.phase < Phase::Finishing {
+        if self.phase < TransferPhase::Finishing {
             self.missing.extend(&error.missing);
             let reason = error.to_string();
             self.error.get_or_insert(error);
@@ -79,38 +79,40 @@ impl Conductor {
         self.dismissal = reason.into();
         for node in self.indices() {
             match self.peers[node.at()].stage {
-                Stage::Absent | Stage::Met => self.peers[node.at()].stage = Stage::Gone,
-                Stage::Gone => {}
-                _ => self.say(node, Said::Cancel),
+                PeerStage::Absent | PeerStage::Met => self.peers[node.at()].stage = PeerStage::Gone,
+                PeerStage::Gone => {}
+                _ => self.say(node, SentMessage::Cancel),
             }
         }
     }
 
     fn begin_finishing(&mut self, now: Moment) {
-        self.phase = Phase::Finishing;
-        self.last_words = now + FINISH_WITHIN;
+        self.phase = TransferPhase::Finishing;
+        self.exit_message = now + FINISH_WITHIN;
         self.deadline = Some(now + FINISH_SILENT_WITHIN);
     }
 
     /// Good-byes that have not come are waited for no longer: those of nodes that were silent
     /// already, and when it is time all the others. Who does not answer cannot say what it has.
     pub(super) fn wait_no_longer(&mut self, now: Moment) {
-        let is_last = now >= self.last_words;
+        let is_last = now >= self.exit_message;
         for node in
             self.indices().filter(|node| is_last || self.is_silent(now, *node)).collect::<Vec<_>>()
         {
-            if std::mem::replace(&mut self.peers[node.at()].stage, Stage::Gone) == Stage::Moving {
+            if std::mem::replace(&mut self.peers[node.at()].stage, PeerStage::Gone)
+                == PeerStage::Moving
+            {
                 let missing = self.unsettled(node);
                 self.missing.extend(missing);
             }
         }
-        self.deadline = (!is_last).then_some(self.last_words);
+        self.deadline = (!is_last).then_some(self.exit_message);
     }
 
     fn is_silent(&self, now: Moment, node: NodeIx) -> bool {
         match self.peers[node.at()].stage {
             // Who makes sure of what has landed says nothing meanwhile.
-            Stage::Moving => !self.has_landed_all(node) && self.silence.is_receiver(now, node),
+            PeerStage::Moving => !self.has_landed_all(node) && self.silence.is_receiver(now, node),
             _ => self.silence.is_sender(node),
         }
     }
@@ -126,6 +128,6 @@ impl Conductor {
     }
 
     pub(super) fn done(&mut self) {
-        self.phase = Phase::Done;
+        self.phase = TransferPhase::Done;
     }
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use mio::Events;
 
-use super::run::{FIRST_NODE, Loop};
+use super::run::{FIRST_NODE, MasterLoop};
 use crate::clock::{LOOK_EVERY, awake};
-use crate::session::{Admission, Hello, Incoming};
+use crate::session::{ConnectionHello, HelloReply, IncomingData};
 
 /// How long receivers may take to hear of the end.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(10);
 
-impl Loop<'_> {
+impl MasterLoop<'_> {
     /// Closes every session in good order. A receiver closes its end when no record of the transfer
     /// is left beside its files: that is waited for, so that nothing is left when this process says
     /// that all is done.
@@ -23,10 +23,10 @@ impl Loop<'_> {
             // Everything has been said; a peer that is gone already needs no good-bye.
             let _ = connection.close();
         }
-        if self.conductor.error().is_some() {
+        if self.coordinator.error().is_some() {
             return;
         }
-        let receives = |index: &usize| self.conductor.roster().entries[*index].receives();
+        let receives = |index: &usize| self.coordinator.roster().entries[*index].receives();
         let mut awaited: BTreeSet<usize> = (0..self.nodes.len()).filter(receives).collect();
         awaited.retain(|&index| self.is_open(index));
         let (deadline, mut events) = (awake() + FAREWELL_WITHIN, Events::with_capacity(1024));
@@ -43,11 +43,11 @@ impl Loop<'_> {
             }
         }
         for index in awaited {
-            let name = &self.conductor.roster().entries[index].address;
+            let name = &self.coordinator.roster().entries[index].address;
             let what = format!(
                 "{name} has not yet heard that all is done: until then, records are left beside its files"
             );
-            self.conductor.warn(what);
+            self.coordinator.warn(what);
         }
     }
 
@@ -58,15 +58,15 @@ impl Loop<'_> {
         else {
             return false;
         };
-        let nobody = |_: &Hello| None::<Admission>;
+        let nobody = |_: &ConnectionHello| None::<HelloReply>;
         if connection.ready(&nobody).is_err() {
             return false;
         }
         loop {
             match connection.receive() {
-                Ok(Incoming::Message(_)) => {}
-                Ok(Incoming::Pending) => return true,
-                Ok(Incoming::Closed { .. }) | Err(_) => return false,
+                Ok(IncomingData::Message(_)) => {}
+                Ok(IncomingData::Pending) => return true,
+                Ok(IncomingData::Closed { .. }) | Err(_) => return false,
             }
         }
     }

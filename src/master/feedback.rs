@@ -10,9 +10,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::plan::{Planned, Problem};
+use crate::plan::{PlanProblem, PlannedSegment};
 use crate::units::{Moment, NodeIx};
-use crate::wire::control::Delivered;
+use crate::wire::control::SenderDelivery;
 
 /// How long is measured before it is judged; a receiver reports twice a second.
 const WINDOW: Duration = Duration::from_secs(2);
@@ -31,11 +31,11 @@ const FACTOR_MIN: f64 = 0.01;
 
 /// What is known of the nodes' true speeds.
 #[derive(Debug, Default)]
-pub(super) struct Feedback {
+pub(super) struct SpeedFeedback {
     /// What the plan wants each pair to move, in bytes per second; by receiver, then sender.
     wanted: BTreeMap<(NodeIx, NodeIx), f64>,
     /// What each pair had moved when the window began, and has by now.
-    moved: BTreeMap<(NodeIx, NodeIx), Moved>,
+    moved: BTreeMap<(NodeIx, NodeIx), MovedBytes>,
     /// The part of what they said that nodes can send and receive, where that is less than all.
     sends: BTreeMap<NodeIx, f64>,
     receives: BTreeMap<NodeIx, f64>,
@@ -46,7 +46,7 @@ pub(super) struct Feedback {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Moved {
+struct MovedBytes {
     since: Moment,
     /// The latest report: of a receiver that has landed everything there are no more.
     heard: Moment,
@@ -56,9 +56,9 @@ struct Moved {
     busy: bool,
 }
 
-impl Feedback {
+impl SpeedFeedback {
     /// A plan begins; `seconds` is how long each receiver has for it.
-    pub(super) fn begin(&mut self, planned: &[Planned], seconds: &[f64]) {
+    pub(super) fn begin(&mut self, planned: &[PlannedSegment], seconds: &[f64]) {
         self.wanted.clear();
         self.moved.clear();
         self.judged = None;
@@ -95,13 +95,13 @@ impl Feedback {
         &mut self,
         now: Moment,
         receiver: NodeIx,
-        delivered: &[Delivered],
+        delivered: &[SenderDelivery],
         block_bytes: u64,
     ) -> bool {
         for it in delivered {
             let pair = (receiver, NodeIx(it.index));
             if self.wanted.contains_key(&pair) {
-                let begun = Moved {
+                let begun = MovedBytes {
                     since: now,
                     heard: now,
                     before: it.bytes,
@@ -131,8 +131,13 @@ impl Feedback {
             if moved.busy {
                 parts.push((*pair, (moved.now - moved.before) as f64 / wanted));
             }
-            *moved =
-                Moved { since: now, heard: now, before: moved.now, now: moved.now, busy: true };
+            *moved = MovedBytes {
+                since: now,
+                heard: now,
+                before: moved.now,
+                now: moved.now,
+                busy: true,
+            };
         }
         // More than what was wanted is what others left.
         let best = parts.iter().map(|(_, part)| *part).fold(0.0, f64::max).min(1.0);
@@ -170,7 +175,7 @@ impl Feedback {
     }
 
     /// Makes nodes as slow as they turned out to be.
-    pub(super) fn apply(&self, problem: &mut Problem) {
+    pub(super) fn apply(&self, problem: &mut PlanProblem) {
         for (node, factor) in &self.sends {
             problem.nodes[node.at()].send_bytes_per_second *= factor;
         }
@@ -193,7 +198,11 @@ impl Feedback {
 
     /// Whether a plan is so much better than the old one, by what is known now, that it is worth
     /// telling everybody.
-    pub(super) fn is_worth(problem: &Problem, old: &[Planned], new: &[Planned]) -> bool {
+    pub(super) fn is_worth(
+        problem: &PlanProblem,
+        old: &[PlannedSegment],
+        new: &[PlannedSegment],
+    ) -> bool {
         crate::plan::mean_seconds(problem, new) < WORTH * crate::plan::mean_seconds(problem, old)
     }
 }
@@ -201,41 +210,46 @@ impl Feedback {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Capacity, Plan, Scheduler, plan};
+    use crate::plan::{NodeCapacity, Plan, Scheduler, plan};
     use crate::units::Span;
 
     const BLOCK: u64 = 1000;
 
     /// Nodes 0 and 1 send to nodes 2 and 3, all with the same speed.
-    fn begun() -> (Problem, Plan, Feedback) {
-        let node = |name: u32| Capacity {
+    fn begun() -> (PlanProblem, Plan, SpeedFeedback) {
+        let node = |name: u32| NodeCapacity {
             name: format!("n{name}:1"),
             send_bytes_per_second: 1e6,
             receive_bytes_per_second: 1e6,
-            ..Capacity::default()
+            ..NodeCapacity::default()
         };
         let whole = Span::new(0, 100 << 20);
-        let problem = Problem {
+        let problem = PlanProblem {
             nodes: (0..4).map(node).collect(),
             offers: vec![(NodeIx(0), whole), (NodeIx(1), whole)],
             wants: vec![(NodeIx(2), whole), (NodeIx(3), whole)],
-            ..Problem::default()
+            ..PlanProblem::default()
         };
         let plan = plan(&problem, Scheduler::Greedy).expect("a plan");
-        let mut feedback = Feedback::default();
+        let mut feedback = SpeedFeedback::default();
         feedback.begin(&plan.planned, &plan.receiver_seconds(&problem));
         (problem, plan, feedback)
     }
 
     /// Reports of both receivers, twice a second for `seconds`, of senders that move so many bytes
     /// per second to each.
-    fn reports(feedback: &mut Feedback, seconds: u64, rates: [[u64; 2]; 2], busy: bool) -> bool {
+    fn reports(
+        feedback: &mut SpeedFeedback,
+        seconds: u64,
+        rates: [[u64; 2]; 2],
+        busy: bool,
+    ) -> bool {
         let mut changed = false;
         for tick in 0..=2 * seconds {
             for (receiver, rates) in [NodeIx(2), NodeIx(3)].into_iter().zip(rates) {
                 let delivered = [0, 1].map(|index: u32| {
                     let bytes = rates[index as usize] * tick / 2;
-                    Delivered { index, bytes, busy }
+                    SenderDelivery { index, bytes, busy }
                 });
                 changed |= feedback.report(Moment(tick * 500_000_000), receiver, &delivered, BLOCK);
             }
@@ -255,7 +269,7 @@ mod tests {
             problem.nodes[1]
         );
         let new = crate::plan::replan(&problem, &plan, &feedback.slow(), &[1.0]).expect("a plan");
-        assert!(Feedback::is_worth(&problem, &plan.planned, &new.planned), "{new:?}");
+        assert!(SpeedFeedback::is_worth(&problem, &plan.planned, &new.planned), "{new:?}");
     }
 
     #[test]
@@ -279,7 +293,7 @@ mod tests {
         assert!(!reports(&mut feedback, 3, [[500_000, 500_000]; 2], true));
         for tick in 7..=24 {
             let delivered =
-                [0, 1].map(|index| Delivered { index, bytes: 500_000 * tick / 2, busy: true });
+                [0, 1].map(|index| SenderDelivery { index, bytes: 500_000 * tick / 2, busy: true });
             assert!(
                 !feedback.report(Moment(tick * 500_000_000), NodeIx(2), &delivered, BLOCK),
                 "{feedback:?}"

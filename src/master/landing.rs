@@ -1,17 +1,17 @@
 //! What receivers have landed: the check values of segments, held against those of other receivers
 //! and joined.
 
-use super::conduct::Conductor;
-use super::peer::Stage;
-use crate::engine::check::{Composer, fold};
+use super::conduct::Coordinator;
+use super::peer::PeerStage;
+use crate::engine::check::{CheckComposer, fold};
 use crate::error::{Code, Error};
 use crate::units::NodeIx;
-use crate::wire::control::{LandedSegment, SegmentChecks, Stats};
+use crate::wire::control::{LandedSegment, NodeStats, SegmentChecks};
 
-impl Conductor {
+impl Coordinator {
     /// The digest of all wanted bytes, where they make one.
     pub(crate) fn digest(&self) -> Option<String> {
-        let mut composer = Composer::new(self.terms.method);
+        let mut composer = CheckComposer::new(self.terms.method);
         for checks in self.checks.iter().flatten() {
             let SegmentChecks::Listed(checks) = checks else { return None };
             checks.iter().for_each(|it| composer.add(it.span, it.check));
@@ -19,12 +19,12 @@ impl Conductor {
         composer.digest()
     }
 
-    pub(super) fn landed(&mut self, node: NodeIx, segments: Vec<LandedSegment>, stats: Stats) {
+    pub(super) fn landed(&mut self, node: NodeIx, segments: Vec<LandedSegment>, stats: NodeStats) {
         let peer = &mut self.peers[node.at()];
-        if peer.stage != Stage::Moving {
+        if peer.stage != PeerStage::Moving {
             return;
         }
-        peer.stage = Stage::Landed;
+        peer.stage = PeerStage::Landed;
         peer.report(stats);
         self.count(node, segments.iter().map(|segment| segment.span.bytes()).sum());
         if let Err(error) = self.compare(segments) {

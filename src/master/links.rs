@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::meeting::Meeting;
+use super::meeting::NodeDialing;
 use crate::error::Result;
-use crate::session::{Connection, Hello, Key, dial};
-use crate::wire::control::Rail;
-use crate::wire::version::Kind;
+use crate::session::{Connection, ConnectionHello, Key, dial};
+use crate::wire::control::RailAdvert;
+use crate::wire::version::ConnectionKind;
 
 /// How long one address may take to answer when a session is resumed: a live node on a network of
 /// this world needs milliseconds, and there are other addresses to try.
@@ -20,44 +20,44 @@ const PAUSE: Duration = Duration::from_millis(200);
 const PASSES: usize = 2;
 
 /// A node as the master reaches it.
-pub(super) struct Link {
+pub(super) struct NodeLink {
     pub(super) connection: Option<Connection>,
     /// Its control addresses: those of its name, and only the right one once it was met.
     addresses: Box<[SocketAddr]>,
     /// Where the connection leads.
     at: Option<IpAddr>,
-    stage: Stage,
+    stage: LinkStage,
     /// Messages of the node's that were counted.
     heard: u32,
 }
 
 // Tens of thousands of nodes are kept: what a link takes beside its connection, with `Peer`, stays
 // within 256 bytes.
-const _: () = assert!(size_of::<Link>() - size_of::<Option<Connection>>() <= 96);
+const _: () = assert!(size_of::<NodeLink>() - size_of::<Option<Connection>>() <= 96);
 
-enum Stage {
+enum LinkStage {
     /// The node has not been met, and may be dialled: a session that never stood cannot be resumed.
-    Meeting(Option<Box<Meeting>>),
+    Meeting(Option<Box<NodeDialing>>),
     Up,
-    Broken(Box<Broken>),
+    Broken(Box<BrokenSession>),
 }
 
 /// A session that broke, and has not been resumed.
-struct Broken {
+struct BrokenSession {
     /// The addresses that are still to be tried.
     to_try: VecDeque<SocketAddr>,
     /// When the next of them is tried.
     retry_at: Option<Instant>,
 }
 
-impl Link {
+impl NodeLink {
     /// A node that nobody has dialled, or that nobody can.
-    pub(super) fn new(addresses: &[SocketAddr]) -> Link {
-        Link {
+    pub(super) fn new(addresses: &[SocketAddr]) -> NodeLink {
+        NodeLink {
             connection: None,
             addresses: addresses.into(),
             at: None,
-            stage: Stage::Meeting(None),
+            stage: LinkStage::Meeting(None),
             heard: 0,
         }
     }
@@ -65,30 +65,33 @@ impl Link {
     /// Begins to dial a node for the first time, if its addresses are known.
     pub(super) fn meet(&mut self, now: Instant, deadline: Instant) {
         if !self.addresses.is_empty() {
-            self.stage =
-                Stage::Meeting(Some(Box::new(Meeting::new(now, &self.addresses, deadline))));
+            self.stage = LinkStage::Meeting(Some(Box::new(NodeDialing::new(
+                now,
+                &self.addresses,
+                deadline,
+            ))));
         }
     }
 
     /// The dialling of a node that has not been met.
-    pub(super) fn meeting(&mut self) -> Option<&mut Meeting> {
+    pub(super) fn meeting(&mut self) -> Option<&mut NodeDialing> {
         match &mut self.stage {
-            Stage::Meeting(meeting) => meeting.as_deref_mut(),
-            Stage::Up | Stage::Broken(_) => None,
+            LinkStage::Meeting(meeting) => meeting.as_deref_mut(),
+            LinkStage::Up | LinkStage::Broken(_) => None,
         }
     }
 
     /// When the dialling of a node has something to do.
     pub(super) fn meeting_due(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Meeting(meeting) => meeting.as_ref()?.due(),
-            Stage::Up | Stage::Broken(_) => None,
+            LinkStage::Meeting(meeting) => meeting.as_ref()?.due(),
+            LinkStage::Up | LinkStage::Broken(_) => None,
         }
     }
 
     /// The connection at a place of the dialling is up: it becomes the node's.
     pub(super) fn met(&mut self, place: usize) {
-        let Stage::Meeting(meeting) = &mut self.stage else { return };
+        let LinkStage::Meeting(meeting) = &mut self.stage else { return };
         if let Some((address, connection)) = meeting.take().and_then(|meeting| meeting.take(place))
         {
             self.connection = Some(connection);
@@ -97,7 +100,7 @@ impl Link {
     }
 
     fn connect(&mut self, address: SocketAddr, key: &Key, deadline: Instant) -> Result<()> {
-        let hello = Hello { kind: Kind::Control, key_id: [0; 16] };
+        let hello = ConnectionHello { kind: ConnectionKind::Control, key_id: [0; 16] };
         self.at = Some(address.ip());
         self.connection =
             Some(Connection::initiate(dial(address, None)?, hello, key, &[], deadline)?);
@@ -107,9 +110,9 @@ impl Link {
     /// A connection came up. Whether it is the first one; on a later one the session has to be
     /// resumed.
     pub(super) fn up(&mut self) -> bool {
-        let is_first = matches!(self.stage, Stage::Meeting(_));
+        let is_first = matches!(self.stage, LinkStage::Meeting(_));
         if is_first {
-            self.stage = Stage::Up;
+            self.stage = LinkStage::Up;
         }
         is_first
     }
@@ -117,18 +120,19 @@ impl Link {
     /// Whether messages can be sent: on a session that is being resumed they would overtake older
     /// ones.
     pub(super) fn takes_messages(&self) -> bool {
-        matches!(self.stage, Stage::Up) && self.connection.as_ref().is_some_and(Connection::is_up)
+        matches!(self.stage, LinkStage::Up)
+            && self.connection.as_ref().is_some_and(Connection::is_up)
     }
 
     /// Whether the node has yet to say how far it heard us, on a session that takes the place of
     /// one that broke.
     pub(super) fn is_resuming(&self) -> bool {
-        matches!(self.stage, Stage::Broken(_))
+        matches!(self.stage, LinkStage::Broken(_))
     }
 
     /// The node has said how far it heard us: the session goes on.
     pub(super) fn resumed(&mut self) {
-        self.stage = Stage::Up;
+        self.stage = LinkStage::Up;
     }
 
     /// Counts a message of the node's.
@@ -142,16 +146,17 @@ impl Link {
 
     /// The connection broke, or was not to be had. Whether there is something left to try;
     /// [`Link::retry_at`] says when. `rails` are those that the node has advertised.
-    pub(super) fn broke(&mut self, now: Instant, rails: &[Rail]) -> bool {
+    pub(super) fn broke(&mut self, now: Instant, rails: &[RailAdvert]) -> bool {
         self.connection = None;
         match &mut self.stage {
-            Stage::Meeting(_) => false,
-            Stage::Up => {
+            LinkStage::Meeting(_) => false,
+            LinkStage::Up => {
                 let to_try = self.to_try(rails);
-                self.stage = Stage::Broken(Box::new(Broken { to_try, retry_at: Some(now) }));
+                self.stage =
+                    LinkStage::Broken(Box::new(BrokenSession { to_try, retry_at: Some(now) }));
                 true
             }
-            Stage::Broken(broken) => {
+            LinkStage::Broken(broken) => {
                 broken.retry_at = (!broken.to_try.is_empty()).then(|| now + PAUSE);
                 broken.retry_at.is_some()
             }
@@ -160,7 +165,7 @@ impl Link {
 
     /// Its control address and one of each of its NICs, those of other NICs than the one that the
     /// session went over first: that one is likely what broke.
-    fn to_try(&self, rails: &[Rail]) -> VecDeque<SocketAddr> {
+    fn to_try(&self, rails: &[RailAdvert]) -> VecDeque<SocketAddr> {
         let mut nics: Vec<SocketAddr> = Vec::new();
         for rail in rails {
             // Of several ports at one address, the first will do.
@@ -176,14 +181,14 @@ impl Link {
 
     pub(super) fn retry_at(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Broken(broken) => broken.retry_at,
-            Stage::Meeting(_) | Stage::Up => None,
+            LinkStage::Broken(broken) => broken.retry_at,
+            LinkStage::Meeting(_) | LinkStage::Up => None,
         }
     }
 
     /// Tries the next address.
     pub(super) fn retry(&mut self, now: Instant, key: &Key) -> Result<()> {
-        let Stage::Broken(broken) = &mut self.stage else { return Ok(()) };
+        let LinkStage::Broken(broken) = &mut self.stage else { return Ok(()) };
         broken.retry_at = None;
         let address =
             broken.to_try.pop_front().expect("a retry is due only while there is something to try");

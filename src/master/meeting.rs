@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::session::{Connection, Hello, Key, Reach, dial};
-use crate::wire::version::Kind;
+use crate::session::{Connection, ConnectionHello, Key, PeerDialer, dial};
+use crate::wire::version::ConnectionKind;
 
 /// Addresses of a name that are dialled; the places of their connections among the loop's tokens.
 pub(super) const PLACES: usize = 8;
@@ -13,23 +13,23 @@ pub(super) const PLACES: usize = 8;
 const CONNECT_WITHIN: Duration = Duration::from_secs(4);
 
 /// The dialling of one node.
-pub(super) struct Meeting {
-    reach: Reach,
-    attempts: Vec<Attempt>,
+pub(super) struct NodeDialing {
+    reach: PeerDialer,
+    attempts: Vec<DialAttempt>,
     has_others: bool,
 }
 
-struct Attempt {
+struct DialAttempt {
     place: usize,
     address: SocketAddr,
     connection: Connection,
 }
 
-impl Meeting {
-    pub(super) fn new(now: Instant, addresses: &[SocketAddr], deadline: Instant) -> Meeting {
+impl NodeDialing {
+    pub(super) fn new(now: Instant, addresses: &[SocketAddr], deadline: Instant) -> NodeDialing {
         let addresses = &addresses[..addresses.len().min(PLACES)];
-        let reach = Reach::new(now, addresses, deadline);
-        Meeting { reach, attempts: Vec::new(), has_others: addresses.len() > 1 }
+        let reach = PeerDialer::new(now, addresses, deadline);
+        NodeDialing { reach, attempts: Vec::new(), has_others: addresses.len() > 1 }
     }
 
     /// Dials the next address, if it is time for one; `register` is given the connection and its
@@ -45,7 +45,7 @@ impl Meeting {
             (0..PLACES).find(|place| self.attempts.iter().all(|attempt| attempt.place != *place));
         let place = place.expect("no more attempts than addresses");
         let connect = || {
-            let hello = Hello { kind: Kind::Control, key_id: [0; 16] };
+            let hello = ConnectionHello { kind: ConnectionKind::Control, key_id: [0; 16] };
             let mut connection =
                 Connection::initiate(dial(address, None)?, hello, key, &[], self.reach.deadline())?;
             if self.has_others {
@@ -55,9 +55,9 @@ impl Meeting {
             Ok(connection)
         };
         match connect() {
-            Ok(connection) => self.attempts.push(Attempt { place, address, connection }),
+            Ok(connection) => self.attempts.push(DialAttempt { place, address, connection }),
             Err(error) => {
-                self.reach.fail(now, address, crate::session::Progress::Connecting, error)
+                self.reach.fail(now, address, crate::session::DialProgress::Connecting, error)
             }
         }
         true
@@ -79,14 +79,14 @@ impl Meeting {
         let Some(at) = self.attempts.iter().position(|attempt| attempt.place == place) else {
             return;
         };
-        let Attempt { address, connection, .. } = self.attempts.swap_remove(at);
+        let DialAttempt { address, connection, .. } = self.attempts.swap_remove(at);
         self.reach.fail(now, address, connection.progress(), error);
     }
 
     /// Gives up the connections that have had their time.
     pub(super) fn fail_overdue(&mut self, now: Instant) {
         let is_over =
-            |attempt: &&Attempt| attempt.connection.deadline().is_some_and(|due| now >= due);
+            |attempt: &&DialAttempt| attempt.connection.deadline().is_some_and(|due| now >= due);
         while let Some(attempt) = self.attempts.iter().find(is_over) {
             let (place, error) = (attempt.place, attempt.connection.overdue());
             self.fail(now, place, error);

@@ -29,5 +29,5 @@ mod visitors;
 #[cfg(feature = "stand-ins")]
 pub(crate) fn laid_out_bytes() -> (usize, usize) {
     let connection = size_of::<Option<crate::session::Connection>>();
-    (size_of::<peer::Peer>() + size_of::<links::Link>(), connection)
+    (size_of::<peer::PeerRecord>() + size_of::<links::NodeLink>(), connection)
 }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::roster::{Entry, Roster};
-use crate::spec::{DataUri, Role};
+use super::roster::{Roster, RosterEntry};
+use crate::spec::{DataUri, RowRole};
 use crate::units::{Span, union};
 use crate::wire::control::Prepared;
 
@@ -23,8 +23,10 @@ pub(super) struct FileModes {
 
 impl FileModes {
     /// Takes in what a node says of its sources.
-    pub(super) fn prepared(&mut self, entry: &Entry, prepared: &Prepared) {
-        for (at, row) in entry.rows.iter().enumerate().filter(|(_, row)| row.role == Role::Sender) {
+    pub(super) fn prepared(&mut self, entry: &RosterEntry, prepared: &Prepared) {
+        for (at, row) in
+            entry.rows.iter().enumerate().filter(|(_, row)| row.role == RowRole::Sender)
+        {
             let mode = prepared.modes.get(at).copied().filter(|&mode| mode != 0);
             let permissions = mode.map_or(OF_PATTERNS, |mode| mode & PERMISSIONS);
             if row.range.is_empty() {
@@ -42,7 +44,7 @@ impl FileModes {
             offers.into_iter().map(|(mode, spans)| (mode, union(spans))).collect();
         let rows = roster.entries.iter().flat_map(|entry| &entry.rows);
         for row in
-            rows.filter(|row| row.role == Role::Receiver && matches!(row.uri, DataUri::File(_)))
+            rows.filter(|row| row.role == RowRole::Receiver && matches!(row.uri, DataUri::File(_)))
         {
             let sources =
                 offers.iter().filter(|(_, spans)| overlap(spans, row.range)).map(|(mode, _)| *mode);
@@ -55,8 +57,8 @@ impl FileModes {
     }
 
     /// The permissions of the files of a node's rows, in their order; nothing where it writes none.
-    pub(super) fn of_rows(&self, entry: &Entry) -> Vec<u32> {
-        if entry.rows.iter().all(|row| row.role == Role::Sender) {
+    pub(super) fn of_rows(&self, entry: &RosterEntry) -> Vec<u32> {
+        if entry.rows.iter().all(|row| row.role == RowRole::Sender) {
             return Vec::new();
         }
         entry
@@ -80,10 +82,10 @@ const OF_PATTERNS: u32 = 0o666;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Address, Row, Spec};
+    use crate::spec::{NodeAddress, Row, Spec};
 
-    fn row(role: Role, host: &str, path: &str, range: Span) -> Row {
-        let node = Address { host: host.into(), port: 1 };
+    fn row(role: RowRole, host: &str, path: &str, range: Span) -> Row {
+        let node = NodeAddress { host: host.into(), port: 1 };
         let uri = DataUri::File(path.into());
         Row {
             role,
@@ -117,13 +119,13 @@ mod tests {
     fn bytes_of_several_sources_may_be_read_by_those_who_may_read_each() {
         let (low, high) = (Span::new(0, 10), Span::new(10, 20));
         let rows = vec![
-            row(Role::Sender, "a", "/x", low),
-            row(Role::Sender, "b", "/x", low),
-            row(Role::Sender, "c", "/y", high),
-            row(Role::Receiver, "d", "/low", low),
-            row(Role::Receiver, "e", "/both", Span::new(0, 20)),
-            row(Role::Receiver, "f", "/parts", low),
-            row(Role::Receiver, "g", "/parts", high),
+            row(RowRole::Sender, "a", "/x", low),
+            row(RowRole::Sender, "b", "/x", low),
+            row(RowRole::Sender, "c", "/y", high),
+            row(RowRole::Receiver, "d", "/low", low),
+            row(RowRole::Receiver, "e", "/both", Span::new(0, 20)),
+            row(RowRole::Receiver, "f", "/parts", low),
+            row(RowRole::Receiver, "g", "/parts", high),
         ];
         let modes = modes_of(rows, &[(0, 0o100_755), (1, 0o100_750), (2, 0o104_644)]);
         let none: Vec<u32> = Vec::new();
@@ -137,11 +139,12 @@ mod tests {
     fn what_has_no_permissions_of_its_own_is_read_by_all_and_an_empty_source_counts() {
         let (range, empty) = (Span::new(0, 10), Span::new(10, 10));
         let of_pattern = modes_of(
-            vec![row(Role::Sender, "a", "/x", range), row(Role::Receiver, "b", "/y", range)],
+            vec![row(RowRole::Sender, "a", "/x", range), row(RowRole::Receiver, "b", "/y", range)],
             &[(0, 0)],
         );
         assert_eq!(of_pattern[1], [0o666]);
-        let rows = vec![row(Role::Sender, "a", "/x", empty), row(Role::Receiver, "b", "/y", empty)];
+        let rows =
+            vec![row(RowRole::Sender, "a", "/x", empty), row(RowRole::Receiver, "b", "/y", empty)];
         assert_eq!(modes_of(rows.clone(), &[(0, 0o100_600)])[1], [0o600]);
         assert_eq!(modes_of(rows, &[(0, 0o100_000)])[1], [0], "read by nobody but root");
     }

@@ -1,14 +1,14 @@
 //! The master's deadlines: what ends when which time is up, and who was waited for.
 
-use super::conduct::{Conductor, Phase};
+use super::conduct::{Coordinator, TransferPhase};
 use super::ending::COMMIT_WITHIN;
-use super::peer::{Peer, Stage};
+use super::peer::{PeerRecord, PeerStage};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx};
 
-impl Conductor {
+impl Coordinator {
     pub(super) fn tick(&mut self, now: Moment) {
-        if self.overall.is_some_and(|due| now >= due) && self.phase < Phase::Finishing {
+        if self.overall.is_some_and(|due| now >= due) && self.phase < TransferPhase::Finishing {
             self.overall = None;
             let seconds = self.terms.timeout.unwrap_or_default().as_secs_f64();
             self.fail(
@@ -16,7 +16,7 @@ impl Conductor {
                 Error::new(Code::Stalled, format!("the transfer took longer than {seconds} s")),
             );
         }
-        if self.phase == Phase::Moving && now >= self.last_news + self.patience {
+        if self.phase == TransferPhase::Moving && now >= self.last_news + self.patience {
             self.stalled(now);
         }
         if self.deadline.is_some_and(|due| now >= due) {
@@ -28,9 +28,9 @@ impl Conductor {
     /// Nothing landed for a while. Where everything has, nodes sync their disks, or read them back.
     fn stalled(&mut self, now: Moment) {
         let seconds = self.patience.as_secs_f64();
-        let waited = self.names(|peer| peer.stage == Stage::Moving);
+        let waited = self.names(|peer| peer.stage == PeerStage::Moving);
         let is_through = |node: NodeIx| {
-            self.peers[node.at()].stage != Stage::Moving || self.has_landed_all(node)
+            self.peers[node.at()].stage != PeerStage::Moving || self.has_landed_all(node)
         };
         let has_landed = self.indices().all(is_through);
         if has_landed && self.patience < COMMIT_WITHIN {
@@ -56,34 +56,34 @@ impl Conductor {
 
     fn overdue(&mut self, now: Moment) {
         match self.phase {
-            Phase::Meeting => {
-                let silent = self.names(|peer| peer.stage == Stage::Absent);
+            TransferPhase::Meeting => {
+                let silent = self.names(|peer| peer.stage == PeerStage::Absent);
                 let error = Error::new(Code::Unreachable, format!("no answer from {silent}"));
                 self.fail(
                     now,
                     error.remedy("is `cep-fast node` running there, with the same key?"),
                 );
             }
-            Phase::Preparing => {
-                let silent = self.names(|peer| peer.stage == Stage::Asked);
+            TransferPhase::Preparing => {
+                let silent = self.names(|peer| peer.stage == PeerStage::Asked);
                 self.fail(
                     now,
                     Error::new(Code::Stalled, format!("{silent} did not open its files in time")),
                 );
             }
-            Phase::Committing => {
-                let silent = self.names(|peer| peer.stage == Stage::Committing);
+            TransferPhase::Committing => {
+                let silent = self.names(|peer| peer.stage == PeerStage::Committing);
                 self.fail(
                     now,
                     Error::new(Code::Stalled, format!("{silent} did not commit in time")),
                 );
             }
-            Phase::Finishing => self.wait_no_longer(now),
-            Phase::Moving | Phase::Done => {}
+            TransferPhase::Finishing => self.wait_no_longer(now),
+            TransferPhase::Moving | TransferPhase::Done => {}
         }
     }
 
-    fn names(&self, which: impl Fn(&Peer) -> bool) -> String {
+    fn names(&self, which: impl Fn(&PeerRecord) -> bool) -> String {
         let nodes = self.roster.nodes().filter(|(node, _)| which(&self.peers[node.at()]));
         let names: Vec<String> = nodes.map(|(_, entry)| entry.address.to_string()).collect();
         match names.len() {

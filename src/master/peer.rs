@@ -1,10 +1,10 @@
 //! What the master keeps of one node: where it stands, what it was told, and what it has reported.
 
-use crate::wire::control::{self, Advert, RowState, Stats};
+use crate::wire::control::{self, NodeAdvert, NodeStats, RowState};
 
 /// Where one node stands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Stage {
+pub(super) enum PeerStage {
     Absent,
     Met,
     Asked,
@@ -19,7 +19,7 @@ pub(super) enum Stage {
 /// What a node was told. It can be told again: all that a message says is in the roster, the terms
 /// and the plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Said {
+pub(super) enum SentMessage {
     MakeWay,
     Prepare,
     Start,
@@ -30,24 +30,24 @@ pub(super) enum Said {
 
 /// What the master knows of one node. There may be tens of thousands, at rest for hours: what is
 /// large is on the heap, and there only once it is known.
-pub(crate) struct Peer {
-    pub(super) stage: Stage,
+pub(crate) struct PeerRecord {
+    pub(super) stage: PeerStage,
     pub(super) failed: bool,
     /// What it was told, in order, whether or not it has heard it.
-    pub(super) said: Vec<Said>,
+    pub(super) said: Vec<SentMessage>,
     /// What it said of itself, as it travels.
     advert: Option<Box<[u8]>>,
     /// Which of its rows share a file with other nodes; empty where none does.
     shared: Box<[bool]>,
     pub(crate) landed_bytes: u64,
-    stats: Option<Box<Stats>>,
+    stats: Option<Box<NodeStats>>,
 }
 
-impl Peer {
+impl PeerRecord {
     /// A node that has not been met.
-    pub(super) fn absent() -> Peer {
-        Peer {
-            stage: Stage::Absent,
+    pub(super) fn absent() -> PeerRecord {
+        PeerRecord {
+            stage: PeerStage::Absent,
             failed: false,
             said: Vec::new(),
             advert: None,
@@ -58,15 +58,15 @@ impl Peer {
     }
 
     /// Its session stands, and this is what it says of itself.
-    pub(super) fn meet(&mut self, advert: &Advert) {
-        self.stage = Stage::Met;
+    pub(super) fn meet(&mut self, advert: &NodeAdvert) {
+        self.stage = PeerStage::Met;
         self.advert = Some(
             control::encode(advert).expect("an advert came in a handshake, which is small").into(),
         );
     }
 
     /// What it said of itself, once it was met.
-    pub(crate) fn advert(&self) -> Option<Advert> {
+    pub(crate) fn advert(&self) -> Option<NodeAdvert> {
         self.advert.as_ref().map(|bytes| control::decode(bytes).expect("it was encoded here"))
     }
 
@@ -85,12 +85,12 @@ impl Peer {
         self.shared.contains(&true)
     }
 
-    pub(super) fn report(&mut self, stats: Stats) {
+    pub(super) fn report(&mut self, stats: NodeStats) {
         self.stats = Some(Box::new(stats));
     }
 
     /// What the transfer has cost it, as far as it has told.
-    pub(crate) fn stats(&self) -> &Stats {
+    pub(crate) fn stats(&self) -> &NodeStats {
         self.stats.as_deref().unwrap_or(const { &NO_STATS })
     }
 
@@ -101,17 +101,18 @@ impl Peer {
             |bytes: usize| if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) };
         let advert = self.advert.as_ref().map_or(0, |advert| advert.len());
         let stats = self.stats.as_ref().map_or(0, |stats| size_of_val(&**stats));
-        let parts = [self.said.capacity() * size_of::<Said>(), advert, self.shared.len(), stats];
-        size_of::<Peer>() + parts.into_iter().map(heap).sum::<usize>()
+        let parts =
+            [self.said.capacity() * size_of::<SentMessage>(), advert, self.shared.len(), stats];
+        size_of::<PeerRecord>() + parts.into_iter().map(heap).sum::<usize>()
     }
 
     /// Whether nothing more is expected of it.
     pub(super) fn is_gone(&self) -> bool {
-        self.stage == Stage::Gone
+        self.stage == PeerStage::Gone
     }
 }
 
-const NO_STATS: Stats = Stats {
+const NO_STATS: NodeStats = NodeStats {
     received_bytes: 0,
     sent_bytes: 0,
     wasted_bytes: 0,

@@ -1,13 +1,15 @@
 //! The plan at its master: made once everybody is prepared, told to every receiver, and made anew
 //! where nodes turn out to be slower than they said.
 
-use super::conduct::{Conductor, Phase};
-use super::feedback::Feedback;
-use super::peer::{Peer, Said, Stage};
+use super::conduct::{Coordinator, TransferPhase};
+use super::feedback::SpeedFeedback;
+use super::peer::{PeerRecord, PeerStage, SentMessage};
 use crate::error::{Code, Error};
-use crate::plan::{self, ByReceiver, Plan, Planned, Scheduler};
+use crate::plan::{self, ByReceiver, Plan, PlannedSegment, Scheduler};
 use crate::units::{Moment, NodeIx, Span, largest, subtract, union};
-use crate::wire::control::{self, Advert, Delivered, PlanSegment, Sharing, Start, ToNode};
+use crate::wire::control::{
+    self, FileSharing, NodeAdvert, PlanSegment, SenderDelivery, Start, ToNode,
+};
 use crate::wire::limits::{
     HOLES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, ORIGINS_MAX, RAILS_MAX, SEGMENTS_MAX,
 };
@@ -20,13 +22,13 @@ const PEER_BYTES: usize = NAME_BYTES_MAX + 19 * RAILS_MAX + 32;
 const RANGE_BYTES: usize = 20;
 const ORIGIN_BYTES: usize = 3 + 2 * 10 + 2 * 8;
 
-impl Conductor {
+impl Coordinator {
     /// Plans, and tells every receiver its part.
     pub(super) fn start(&mut self, now: Moment) -> Result<(), Error> {
         // Whoever writes over what another node has written may leave it half done.
         self.unkept
             .extend(self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?);
-        let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
+        let adverts: Vec<Option<NodeAdvert>> = self.peers.iter().map(PeerRecord::advert).collect();
         let problem = self.roster.problem(&adverts);
         self.decide_what_is_kept(&problem);
         let plan = plan::plan(&problem, self.terms.scheduler())?;
@@ -41,25 +43,26 @@ impl Conductor {
         self.plan = Some(plan);
         for node in self.indices() {
             if self.roster.get(node).receives() {
-                self.peers[node.at()].stage = Stage::Moving;
-                self.say(node, Said::Start);
+                self.peers[node.at()].stage = PeerStage::Moving;
+                self.say(node, SentMessage::Start);
             }
         }
-        self.phase = Phase::Moving;
+        self.phase = TransferPhase::Moving;
         self.deadline = None;
         self.last_news = now;
         Ok(())
     }
 
     /// Takes in what a receiver says of its senders, and plans anew where that is worth it.
-    pub(super) fn feed_back(&mut self, now: Moment, node: NodeIx, delivered: &[Delivered]) {
-        let is_moving = self.phase == Phase::Moving && self.peers[node.at()].stage == Stage::Moving;
+    pub(super) fn feed_back(&mut self, now: Moment, node: NodeIx, delivered: &[SenderDelivery]) {
+        let is_moving =
+            self.phase == TransferPhase::Moving && self.peers[node.at()].stage == PeerStage::Moving;
         let heeds_speed = self.terms.scheduler() != Scheduler::Uniform;
         let block_bytes = self.roster.grid.block_bytes();
         if !is_moving || !heeds_speed || !self.feedback.report(now, node, delivered, block_bytes) {
             return;
         }
-        let adverts: Vec<Option<Advert>> = self.peers.iter().map(Peer::advert).collect();
+        let adverts: Vec<Option<NodeAdvert>> = self.peers.iter().map(PeerRecord::advert).collect();
         let mut problem = self.roster.problem(&adverts);
         self.feedback.apply(&mut problem);
         let old = self.plan.as_ref().expect("bytes move by a plan");
@@ -67,7 +70,7 @@ impl Conductor {
         // A plan that is not to be had now is no reason to give up the one there is.
         let Ok(new) = plan::replan(&problem, old, &self.feedback.slow(), &left) else { return };
         let rest = plan::rest(&new.planned, &left);
-        if !Feedback::is_worth(&problem, &plan::rest(&old.planned, &left), &rest) {
+        if !SpeedFeedback::is_worth(&problem, &plan::rest(&old.planned, &left), &rest) {
             return;
         }
         let relayed = std::mem::replace(&mut self.relayed, new.relayed());
@@ -82,8 +85,8 @@ impl Conductor {
         self.epoch += 1;
         for node in self.indices() {
             let stage = self.peers[node.at()].stage;
-            if stage == Stage::Moving || (stage == Stage::Landed && self.relays(node)) {
-                self.say(node, Said::Start);
+            if stage == PeerStage::Moving || (stage == PeerStage::Landed && self.relays(node)) {
+                self.say(node, SentMessage::Start);
             }
         }
     }
@@ -96,7 +99,7 @@ impl Conductor {
             let places = self.by_receiver.places(node);
             let said = self.feedback.left_of(node).filter(|said| said.len() == places.len());
             for (at, place) in
-                places.enumerate().filter(|_| self.peers[node.at()].stage <= Stage::Moving)
+                places.enumerate().filter(|_| self.peers[node.at()].stage <= PeerStage::Moving)
             {
                 let bytes = plan.planned[place].segment.span.bytes() as f64;
                 left[place] += said.map_or(1.0, |said| (said[at] as f64 / bytes).min(1.0));
@@ -111,10 +114,10 @@ impl Conductor {
     fn seconds_for_all(
         &self,
         seconds: Vec<f64>,
-        planned: &[Planned],
-        rest: &[Planned],
+        planned: &[PlannedSegment],
+        rest: &[PlannedSegment],
     ) -> Vec<f64> {
-        let bytes = |planned: &[Planned], node| {
+        let bytes = |planned: &[PlannedSegment], node| {
             let segments = self.by_receiver.segments(planned, node);
             segments.map(|planned| planned.segment.span.bytes() as f64).sum::<f64>()
         };
@@ -163,7 +166,7 @@ impl Conductor {
     fn forgets(&self, node: NodeIx) -> bool {
         let entry = self.roster.get(node);
         let mut rows = entry.rows.iter().zip(&entry.sharing);
-        rows.any(|(row, sharing)| *sharing != Sharing::Alone && self.unkept.contains(&row.uri))
+        rows.any(|(row, sharing)| *sharing != FileSharing::Alone && self.unkept.contains(&row.uri))
     }
 
     /// All that a receiver was to fetch, as far as it had not got it when it was told.

@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::conduct::{Conductor, PREPARE_WITHIN, Phase};
-use super::peer::Stage;
-use super::roster::{Entry, Roster};
-use crate::engine::replicas::{PLACE_BYTES, Seed, UNREAD};
+use super::conduct::{Coordinator, PREPARE_WITHIN, TransferPhase};
+use super::peer::PeerStage;
+use super::roster::{Roster, RosterEntry};
+use crate::engine::replicas::{PLACE_BYTES, ReplicaSeed, UNREAD};
 use crate::error::{Code, Error, Result};
-use crate::report::{Comparison, ReplicaReport};
-use crate::spec::{DataUri, Role, Row};
+use crate::report::{ReplicaComparison, ReplicaReport};
+use crate::spec::{DataUri, Row, RowRole};
 use crate::units::{Moment, NodeIx, Span, union};
 use crate::wire::control::ReplicaRange;
 use crate::wire::limits::REPLICA_RANGES_MAX;
@@ -40,7 +40,7 @@ const _: () = assert!(
 #[derive(Debug, Default)]
 pub(super) struct ReplicaSet {
     compares_all: bool,
-    seed: Seed,
+    seed: ReplicaSeed,
     /// Ascending, apart from each other.
     ranges: Vec<ReplicaRange>,
     /// For each range, the place of its first value in `firsts`.
@@ -71,7 +71,7 @@ impl ReplicaSet {
     ///
     /// # Errors
     /// `Code::Usage` where all is to be compared, and that is more ranges than a message can tell.
-    pub(super) fn of(roster: &Roster, compares_all: bool, seed: Seed) -> Result<ReplicaSet> {
+    pub(super) fn of(roster: &Roster, compares_all: bool, seed: ReplicaSeed) -> Result<ReplicaSet> {
         let mut spans = overlaps(roster);
         let of_bytes = spans.iter().map(|span| span.bytes()).sum();
         let waiting = waiting(roster, &spans);
@@ -112,7 +112,7 @@ impl ReplicaSet {
     }
 
     /// The ranges that a node is to compare.
-    pub(super) fn ranges_of(&self, entry: &Entry) -> Vec<ReplicaRange> {
+    pub(super) fn ranges_of(&self, entry: &RosterEntry) -> Vec<ReplicaRange> {
         self.places_of(entry).map(|at| self.ranges[at]).collect()
     }
 
@@ -121,7 +121,7 @@ impl ReplicaSet {
         self.waiting.contains(&node)
     }
 
-    fn places_of(&self, entry: &Entry) -> impl Iterator<Item = usize> + use<> {
+    fn places_of(&self, entry: &RosterEntry) -> impl Iterator<Item = usize> + use<> {
         let offered = union(sources(entry).map(|row| row.range).collect());
         let run = |span: Span| {
             let first = self.ranges.partition_point(|range| range.span.start < span.start);
@@ -190,7 +190,8 @@ impl ReplicaSet {
 
     /// What was compared, where there was something to compare.
     pub(super) fn report(&self) -> Option<ReplicaReport> {
-        let mode = if self.compares_all { Comparison::All } else { Comparison::Sample };
+        let mode =
+            if self.compares_all { ReplicaComparison::All } else { ReplicaComparison::Sample };
         let (compared_bytes, of_bytes) = (self.compared_bytes, self.of_bytes);
         (of_bytes > 0).then_some(ReplicaReport { compared_bytes, of_bytes, mode })
     }
@@ -212,11 +213,11 @@ impl ReplicaSet {
     }
 }
 
-impl Conductor {
+impl Coordinator {
     /// A node that compares much takes its time to get ready. It may, as long as it gets on.
     pub(super) fn comparing(&mut self, now: Moment, node: NodeIx, read_bytes: u64) {
-        let is_asked =
-            self.phase == Phase::Preparing && self.peers[node.at()].stage == Stage::Asked;
+        let is_asked = self.phase == TransferPhase::Preparing
+            && self.peers[node.at()].stage == PeerStage::Asked;
         if is_asked && self.replicas.reads(node, read_bytes) {
             self.deadline = Some(now + PREPARE_WITHIN);
         }
@@ -225,7 +226,11 @@ impl Conductor {
     /// Bytes that senders have read to compare replicas, of how many, while that is what is waited
     /// for.
     pub(crate) fn comparison(&self) -> Option<(u64, u64)> {
-        if self.phase == Phase::Preparing { self.replicas.progress(&self.roster) } else { None }
+        if self.phase == TransferPhase::Preparing {
+            self.replicas.progress(&self.roster)
+        } else {
+            None
+        }
     }
 }
 
@@ -236,7 +241,7 @@ fn difference(
     other: NodeIx,
     range: &ReplicaRange,
     part: usize,
-    seed: &Seed,
+    seed: &ReplicaSeed,
 ) -> Error {
     let extent = range.extent_of(part, seed);
     let (one, other) = (&roster.get(one).address, &roster.get(other).address);
@@ -246,8 +251,8 @@ fn difference(
 }
 
 /// The rows of a node that offer.
-fn sources(entry: &Entry) -> impl Iterator<Item = &Row> {
-    entry.rows.iter().filter(|row| row.role == Role::Sender)
+fn sources(entry: &RosterEntry) -> impl Iterator<Item = &Row> {
+    entry.rows.iter().filter(|row| row.role == RowRole::Sender)
 }
 
 /// What tells the bytes of a row from those of other rows: whose data they are, and which of them
@@ -262,7 +267,7 @@ fn source_of(node: usize, row: &Row) -> (usize, &DataUri, u64) {
 }
 
 /// How many sources of one node hold a range.
-fn source_count(entry: &Entry, span: Span) -> usize {
+fn source_count(entry: &RosterEntry, span: Span) -> usize {
     let rows = sources(entry).filter(|row| row.range.contains(span));
     rows.map(|row| source_of(0, row)).collect::<BTreeSet<_>>().len()
 }
@@ -299,9 +304,9 @@ fn overlaps(roster: &Roster) -> Vec<Span> {
 /// wants the same. Members of a group get no byte twice, and what is not kept has no name to wait
 /// with.
 fn waiting(roster: &Roster, spans: &[Span]) -> BTreeSet<NodeIx> {
-    let wanted = |entry: &Entry| {
+    let wanted = |entry: &RosterEntry| {
         let rows =
-            entry.rows.iter().filter(|row| row.role == Role::Receiver && row.group.is_none());
+            entry.rows.iter().filter(|row| row.role == RowRole::Receiver && row.group.is_none());
         union(rows.map(|row| row.range).collect())
     };
     let mut edges: Vec<(u64, i64)> = Vec::new();
@@ -323,8 +328,8 @@ fn waiting(roster: &Roster, spans: &[Span]) -> BTreeSet<NodeIx> {
         both.get(both.partition_point(|it| it.end <= span.start))
             .is_some_and(|it| it.start < span.end)
     };
-    let keeps = |entry: &Entry| {
-        entry.rows.iter().any(|row| row.role == Role::Receiver && row.uri != DataUri::Null)
+    let keeps = |entry: &RosterEntry| {
+        entry.rows.iter().any(|row| row.role == RowRole::Receiver && row.uri != DataUri::Null)
     };
     let waits =
         roster.nodes().filter(|(_, entry)| keeps(entry) && wanted(entry).into_iter().any(meets));

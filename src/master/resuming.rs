@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::conduct::Conductor;
-use super::roster::{Entry, Roster};
-use crate::plan::{self, Bound, Problem};
-use crate::spec::{DataUri, Role, Row};
+use super::conduct::Coordinator;
+use super::roster::{Roster, RosterEntry};
+use crate::plan::{self, LowerBound, PlanProblem};
+use crate::spec::{DataUri, Row, RowRole};
 use crate::units::{NodeIx, Span, human_bytes, subtract, union};
-use crate::wire::control::{Have, Offered, Origin, Prepared, Start};
+use crate::wire::control::{KeptRanges, OfferedSource, Prepared, SourceOrigin, Start};
 use crate::wire::limits::ORIGINS_MAX;
 
 /// Ranges with holes of what is there already that the bound is computed for; more would take
@@ -20,12 +20,12 @@ const MISSING_MAX: usize = 1 << 12;
 
 /// What nodes have told of their sources and of an earlier attempt.
 #[derive(Debug, Default)]
-pub(super) struct Resuming {
+pub(super) struct ResumeState {
     /// What each sender offers.
-    offers: BTreeMap<NodeIx, Vec<(Span, Origin)>>,
+    offers: BTreeMap<NodeIx, Vec<(Span, SourceOrigin)>>,
     /// What each source looks like now, by who it is, and the row that names it.
     states: BTreeMap<u64, (u64, NodeIx, usize)>,
-    have: BTreeMap<NodeIx, Vec<Have>>,
+    have: BTreeMap<NodeIx, Vec<KeptRanges>>,
     /// The nodes whose journals are not sealed.
     unsealed: BTreeSet<NodeIx>,
     /// What is still good of that: ascending, apart from each other.
@@ -33,15 +33,15 @@ pub(super) struct Resuming {
     /// What people should know: a sentence each.
     warnings: Vec<String>,
     /// What no schedule can beat for what is missing.
-    bound: Option<Bound>,
+    bound: Option<LowerBound>,
 }
 
-impl Resuming {
+impl ResumeState {
     /// Takes in what a node says when it is prepared.
-    pub(super) fn prepared(&mut self, node: NodeIx, entry: &Entry, prepared: &mut Prepared) {
+    pub(super) fn prepared(&mut self, node: NodeIx, entry: &RosterEntry, prepared: &mut Prepared) {
         for (at, (row, &state)) in entry.rows.iter().zip(&prepared.states).enumerate() {
-            if row.role == Role::Sender {
-                let origin = Origin { who: who(entry, row), state };
+            if row.role == RowRole::Sender {
+                let origin = SourceOrigin { who: who(entry, row), state };
                 self.offers.entry(node).or_default().push((row.range, origin));
                 self.states.insert(origin.who, (state, node, at));
             }
@@ -60,11 +60,12 @@ impl Resuming {
     fn decide(&mut self, roster: &Roster) {
         let mut changed: BTreeMap<u64, u64> = BTreeMap::new();
         for (node, have) in std::mem::take(&mut self.have) {
-            let is_believed = |it: &Have| match self.states.get(&it.origin.who) {
+            let is_believed = |it: &KeptRanges| match self.states.get(&it.origin.who) {
                 Some(now) => now.0 == it.origin.state,
                 None => !self.unsealed.contains(&node),
             };
-            let (good, bad): (Vec<Have>, Vec<Have>) = have.into_iter().partition(is_believed);
+            let (good, bad): (Vec<KeptRanges>, Vec<KeptRanges>) =
+                have.into_iter().partition(is_believed);
             for it in bad.iter().filter(|it| self.states.contains_key(&it.origin.who)) {
                 *changed.entry(it.origin.who).or_default() += it.span.bytes();
             }
@@ -87,20 +88,20 @@ impl Resuming {
     }
 
     /// What no schedule can beat, where something is there already.
-    fn bound(&self, problem: &Problem) -> Option<Bound> {
+    fn bound(&self, problem: &PlanProblem) -> Option<LowerBound> {
         let wants = problem.wants.iter().flat_map(|&(node, want)| {
             let kept = self.kept.get(&node).map_or(&[][..], Vec::as_slice);
             subtract(want, kept).into_iter().map(move |missing| (node, missing))
         });
         let wants: Vec<(NodeIx, Span)> = wants.take(MISSING_MAX + 1).collect();
         match wants.len() {
-            0 if problem.group_wants.is_empty() => Some(Bound {
+            0 if problem.group_wants.is_empty() => Some(LowerBound {
                 seconds: 0.0,
                 bottleneck: "nothing: all of it is there".into(),
                 parts: Vec::new(),
             }),
             count if count > MISSING_MAX => None,
-            _ => plan::plan(&Problem { wants, ..problem.clone() }, plan::Scheduler::Greedy)
+            _ => plan::plan(&PlanProblem { wants, ..problem.clone() }, plan::Scheduler::Greedy)
                 .ok()
                 .map(|plan| plan.bound),
         }
@@ -112,7 +113,7 @@ impl Resuming {
     }
 
     /// Adds what one receiver needs to know to its part of the plan.
-    pub(super) fn complete(&self, node: NodeIx, entry: &Entry, start: &mut Start) {
+    pub(super) fn complete(&self, node: NodeIx, entry: &RosterEntry, start: &mut Start) {
         start.kept = self.kept_of(node).to_vec();
         if !keeps(entry) {
             return;
@@ -124,7 +125,7 @@ impl Resuming {
                 start.segments.get(next).is_some_and(|it| it.span.start < span.end)
             };
             let wanted = offers.filter(|(span, _)| is_wanted(*span));
-            start.origins.extend(wanted.map(|&(span, origin)| Offered {
+            start.origins.extend(wanted.map(|&(span, origin)| OfferedSource {
                 index: peer.index,
                 span,
                 origin,
@@ -137,9 +138,9 @@ impl Resuming {
     }
 }
 
-impl Conductor {
+impl Coordinator {
     /// Decides what is still good of what an earlier attempt has left, before there is a plan.
-    pub(super) fn decide_what_is_kept(&mut self, problem: &Problem) {
+    pub(super) fn decide_what_is_kept(&mut self, problem: &PlanProblem) {
         self.resuming.decide(&self.roster);
         self.modes.decide(&self.roster);
         if !self.resuming.kept.is_empty() {
@@ -148,7 +149,7 @@ impl Conductor {
     }
 
     /// What no schedule can beat: for what is missing, where an earlier attempt has left something.
-    pub(crate) fn bound(&self) -> Option<&Bound> {
+    pub(crate) fn bound(&self) -> Option<&LowerBound> {
         self.resuming.bound.as_ref().or(self.plan.as_ref().map(|plan| &plan.bound))
     }
 
@@ -172,16 +173,19 @@ impl Conductor {
 }
 
 /// Whether a node may keep what it receives for another attempt: files.
-fn keeps(entry: &Entry) -> bool {
-    entry.rows.iter().any(|row| row.role == Role::Receiver && matches!(row.uri, DataUri::File(_)))
+fn keeps(entry: &RosterEntry) -> bool {
+    entry
+        .rows
+        .iter()
+        .any(|row| row.role == RowRole::Receiver && matches!(row.uri, DataUri::File(_)))
 }
 
-fn spans(have: Vec<Have>) -> Vec<Span> {
+fn spans(have: Vec<KeptRanges>) -> Vec<Span> {
     union(have.into_iter().map(|it| it.span).collect())
 }
 
 /// What tells the source of a row from every other.
-fn who(entry: &Entry, row: &Row) -> u64 {
+fn who(entry: &RosterEntry, row: &Row) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher
         .update(entry.address.to_string().as_bytes())

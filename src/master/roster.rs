@@ -3,22 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::Grid;
+use crate::engine::BlockGrid;
 use crate::error::{Code, Error, Result};
-use crate::spec::{Address, DataUri, Role, Row, Spec, Store};
+use crate::spec::{DataUri, NodeAddress, Row, RowRole, Spec, StoreRate};
 use crate::units::{BitRate, MIB, NodeIx, Span, union};
-use crate::wire::control::Sharing;
+use crate::wire::control::FileSharing;
 
 /// One cell of the grid, unless the specification says otherwise.
 const BLOCK_BYTES: u64 = MIB;
 
 /// One node and what the specification says of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) address: Address,
+pub(crate) struct RosterEntry {
+    pub(crate) address: NodeAddress,
     pub(crate) rows: Vec<Row>,
     /// For each row, how its destination may be shared with other nodes.
-    pub(crate) sharing: Vec<Sharing>,
+    pub(crate) sharing: Vec<FileSharing>,
     /// For each row, whether other nodes may name its file by another URI.
     pub(crate) claims: Vec<bool>,
     /// In which wave the node is prepared: a node that may share a file comes after the one elected
@@ -26,18 +26,18 @@ pub(crate) struct Entry {
     pub(crate) wave: u32,
 }
 
-impl Entry {
+impl RosterEntry {
     pub(crate) fn sends(&self) -> bool {
-        self.rows.iter().any(|row| row.role == Role::Sender)
+        self.rows.iter().any(|row| row.role == RowRole::Sender)
     }
 
     pub(crate) fn receives(&self) -> bool {
-        self.rows.iter().any(|row| row.role == Role::Receiver)
+        self.rows.iter().any(|row| row.role == RowRole::Receiver)
     }
 
     /// Whether it receives, and keeps all of it, so that it could pass it on.
     pub(crate) fn keeps_all(&self) -> bool {
-        let mut received = self.rows.iter().filter(|row| row.role == Role::Receiver);
+        let mut received = self.rows.iter().filter(|row| row.role == RowRole::Receiver);
         self.receives() && received.all(|row| row.uri != DataUri::Null)
     }
 
@@ -48,40 +48,46 @@ impl Entry {
 
     /// Bytes that it wants; where its rows overlap, once.
     pub(crate) fn wanted_bytes(&self) -> u64 {
-        let wanted = self.rows.iter().filter(|row| row.role == Role::Receiver);
+        let wanted = self.rows.iter().filter(|row| row.role == RowRole::Receiver);
         union(wanted.map(|row| row.range).collect()).into_iter().map(Span::bytes).sum()
     }
 
     /// Whether it creates a file that other nodes may write too.
     pub(crate) fn is_elected(&self) -> bool {
-        self.sharing.iter().any(|sharing| matches!(sharing, Sharing::Elected { .. }))
+        self.sharing.iter().any(|sharing| matches!(sharing, FileSharing::Elected { .. }))
     }
 }
 
 /// The nodes of a transfer, in the order of first mention; a node's place is its [`NodeIx`].
 #[derive(Clone, Debug)]
 pub(crate) struct Roster {
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<RosterEntry>,
     /// What several nodes read from or write to.
-    pub(crate) stores: Vec<Store>,
+    pub(crate) stores: Vec<StoreRate>,
     /// What passes between two nodes at most: from, to, rate.
     pub(crate) pairs: Vec<(NodeIx, NodeIx, BitRate)>,
-    pub(crate) grid: Grid,
+    pub(crate) grid: BlockGrid,
 }
 
 impl Roster {
     pub(crate) fn new(spec: &Spec) -> Roster {
-        let mut places: BTreeMap<&Address, usize> = BTreeMap::new();
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut places: BTreeMap<&NodeAddress, usize> = BTreeMap::new();
+        let mut entries: Vec<RosterEntry> = Vec::new();
         for row in &spec.rows {
             let place = *places.entry(&row.node).or_insert_with(|| {
                 let (rows, sharing, claims) = (Vec::new(), Vec::new(), Vec::new());
-                entries.push(Entry { address: row.node.clone(), rows, sharing, claims, wave: 0 });
+                entries.push(RosterEntry {
+                    address: row.node.clone(),
+                    rows,
+                    sharing,
+                    claims,
+                    wave: 0,
+                });
                 entries.len() - 1
             });
             entries[place].rows.push(Row { uri: plain(&row.uri), ..row.clone() });
         }
-        let ix = |node: &Address| {
+        let ix = |node: &NodeAddress| {
             places.get(node).map(|place| NodeIx(u32::try_from(*place).expect("rows are limited")))
         };
         // A pair whose nodes no row names was refused, and limits nothing.
@@ -97,27 +103,27 @@ impl Roster {
         roster
     }
 
-    pub(crate) fn get(&self, node: NodeIx) -> &Entry {
+    pub(crate) fn get(&self, node: NodeIx) -> &RosterEntry {
         &self.entries[node.at()]
     }
 
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = (NodeIx, &Entry)> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (NodeIx, &RosterEntry)> {
         (0..).map(NodeIx).zip(&self.entries)
     }
 
     /// Every byte that some receiver wants, ascending and joined.
     pub(crate) fn wanted(&self) -> Vec<Span> {
         let rows = self.entries.iter().flat_map(|entry| &entry.rows);
-        union(rows.filter(|row| row.role == Role::Receiver).map(|row| row.range).collect())
+        union(rows.filter(|row| row.role == RowRole::Receiver).map(|row| row.range).collect())
     }
 
     /// Elects, for each path that several nodes write, the first of them.
     fn elect(&mut self) {
         let mut groups: BTreeMap<DataUri, Vec<(usize, usize)>> = BTreeMap::new();
         for (node, entry) in self.entries.iter_mut().enumerate() {
-            entry.sharing = vec![Sharing::Alone; entry.rows.len()];
+            entry.sharing = vec![FileSharing::Alone; entry.rows.len()];
             for (at, row) in entry.rows.iter().enumerate() {
-                if row.role == Role::Receiver && matches!(row.uri, DataUri::File(_)) {
+                if row.role == RowRole::Receiver && matches!(row.uri, DataUri::File(_)) {
                     groups.entry(row.uri.clone()).or_default().push((node, at));
                 }
             }
@@ -131,8 +137,11 @@ impl Roster {
                 .unwrap_or(0);
             let elected = rows[0].0;
             for &(node, at) in rows {
-                self.entries[node].sharing[at] =
-                    if node == elected { Sharing::Elected { file_bytes } } else { Sharing::Member };
+                self.entries[node].sharing[at] = if node == elected {
+                    FileSharing::Elected { file_bytes }
+                } else {
+                    FileSharing::Member
+                };
                 if node != elected {
                     waits_for[node].push(elected);
                 }
@@ -150,7 +159,7 @@ impl Roster {
     /// has the same name there. File systems differ in whether the case of letters counts.
     fn find_claims(&mut self) {
         let name = |row: &Row| match &row.uri {
-            _ if row.role == Role::Sender => None,
+            _ if row.role == RowRole::Sender => None,
             DataUri::File(path) => {
                 path.file_name().map(|name| name.to_string_lossy().to_lowercase())
             }
@@ -193,8 +202,8 @@ impl Roster {
         let rows = self
             .nodes()
             .flat_map(|(node, entry)| (0..entry.rows.len()).map(move |row| (node, entry, row)));
-        let shares = |&(node, entry, row): &(NodeIx, &Entry, usize)| {
-            matches!(entry.sharing[row], Sharing::Elected { .. }) || joined(node, row)
+        let shares = |&(node, entry, row): &(NodeIx, &RosterEntry, usize)| {
+            matches!(entry.sharing[row], FileSharing::Elected { .. }) || joined(node, row)
         };
         let rows = rows.filter(shares).map(|(_, entry, row)| &entry.rows[row]);
         // The rows of an empty file put nothing anywhere.
@@ -229,10 +238,10 @@ impl Roster {
 
 /// The grid of a transfer: through the specification's origin, else through the lowest byte
 /// offered.
-fn grid(spec: &Spec) -> Grid {
+fn grid(spec: &Spec) -> BlockGrid {
     let offered =
-        spec.rows.iter().filter(|row| row.role == Role::Sender).map(|row| row.range.start).min();
-    Grid::new(spec.origin.or(offered).unwrap_or(0), spec.block_bytes.unwrap_or(BLOCK_BYTES))
+        spec.rows.iter().filter(|row| row.role == RowRole::Sender).map(|row| row.range.start).min();
+    BlockGrid::new(spec.origin.or(offered).unwrap_or(0), spec.block_bytes.unwrap_or(BLOCK_BYTES))
 }
 
 /// A URI as nodes are told it. Paths that differ in `.` and in doubled slashes are equal, and what
@@ -253,8 +262,8 @@ fn file_end(row: &Row) -> u64 {
 mod tests {
     use super::*;
 
-    fn row(role: Role, host: &str, uri: DataUri, offset_bytes: u64, range: (u64, u64)) -> Row {
-        let node = Address { host: host.into(), port: 1 };
+    fn row(role: RowRole, host: &str, uri: DataUri, offset_bytes: u64, range: (u64, u64)) -> Row {
+        let node = NodeAddress { host: host.into(), port: 1 };
         let range = Span::new(range.0, range.1);
         Row {
             role,
@@ -277,15 +286,16 @@ mod tests {
     #[test]
     fn figure_2_elects_the_first_writer_of_copy1() {
         let rows = vec![
-            row(Role::Sender, "node1", file("/data/half1"), 0, (0, 4096)),
-            row(Role::Receiver, "node5", file("/tmp/copy1"), 0, (0, 2048)),
-            row(Role::Receiver, "node7", file("/tmp/copy1"), 2048, (2048, 4096)),
-            row(Role::Receiver, "node6", file("/tmp/copy2"), 0, (0, 4096)),
+            row(RowRole::Sender, "node1", file("/data/half1"), 0, (0, 4096)),
+            row(RowRole::Receiver, "node5", file("/tmp/copy1"), 0, (0, 2048)),
+            row(RowRole::Receiver, "node7", file("/tmp/copy1"), 2048, (2048, 4096)),
+            row(RowRole::Receiver, "node6", file("/tmp/copy2"), 0, (0, 4096)),
         ];
         let roster = Roster::new(&Spec { rows, ..Spec::default() });
-        let sharing: Vec<Sharing> = roster.entries.iter().map(|entry| entry.sharing[0]).collect();
-        let elected = Sharing::Elected { file_bytes: 4096 };
-        assert_eq!(sharing, [Sharing::Alone, elected, Sharing::Member, Sharing::Alone]);
+        let sharing: Vec<FileSharing> =
+            roster.entries.iter().map(|entry| entry.sharing[0]).collect();
+        let elected = FileSharing::Elected { file_bytes: 4096 };
+        assert_eq!(sharing, [FileSharing::Alone, elected, FileSharing::Member, FileSharing::Alone]);
         let waves: Vec<u32> = roster.entries.iter().map(|entry| entry.wave).collect();
         assert_eq!(waves, [0, 0, 1, 0]);
         let meet = roster.check_shared(|node, _| node == NodeIx(2)).expect("they agree");
@@ -296,7 +306,7 @@ mod tests {
     fn files_of_one_name_and_several_uris_on_several_nodes_are_claimed() {
         let claims = |rows: &[(&str, &str)]| {
             let rows =
-                rows.iter().map(|(host, path)| row(Role::Receiver, host, file(path), 0, (0, 9)));
+                rows.iter().map(|(host, path)| row(RowRole::Receiver, host, file(path), 0, (0, 9)));
             let roster = Roster::new(&Spec { rows: rows.collect(), ..Spec::default() });
             roster.entries.into_iter().flat_map(|entry| entry.claims).collect::<Vec<bool>>()
         };
@@ -311,7 +321,7 @@ mod tests {
             [false, false],
             "one node finds out by itself"
         );
-        let mem = |host: &str| row(Role::Receiver, host, DataUri::Mem("x".into()), 0, (0, 9));
+        let mem = |host: &str| row(RowRole::Receiver, host, DataUri::Mem("x".into()), 0, (0, 9));
         let rows = vec![mem("a"), mem("b")];
         let roster = Roster::new(&Spec { rows, ..Spec::default() });
         assert!(
@@ -330,21 +340,21 @@ mod tests {
     #[test]
     fn paths_that_differ_in_slashes_alone_are_one_path_to_nodes() {
         let rows = vec![
-            row(Role::Receiver, "a", file("/d/x"), 0, (0, 9)),
-            row(Role::Receiver, "b", file("/./d//x"), 10, (10, 19)),
+            row(RowRole::Receiver, "a", file("/d/x"), 0, (0, 9)),
+            row(RowRole::Receiver, "b", file("/./d//x"), 10, (10, 19)),
         ];
         let roster = Roster::new(&Spec { rows, ..Spec::default() });
         let uris: Vec<String> =
             roster.entries.iter().map(|entry| entry.rows[0].uri.to_string()).collect();
         assert_eq!(uris, ["file:///d/x", "file:///d/x"]);
-        assert_eq!(roster.entries[1].sharing, [Sharing::Member]);
+        assert_eq!(roster.entries[1].sharing, [FileSharing::Member]);
     }
 
     #[test]
     fn shared_rows_that_disagree_are_named() {
         let rows = vec![
-            row(Role::Receiver, "node5", file("/tmp/x"), 0, (0, 2048)),
-            row(Role::Receiver, "node7", file("/tmp/x"), 1024, (2048, 4096)),
+            row(RowRole::Receiver, "node5", file("/tmp/x"), 0, (0, 2048)),
+            row(RowRole::Receiver, "node7", file("/tmp/x"), 1024, (2048, 4096)),
         ];
         let roster = Roster::new(&Spec { rows, ..Spec::default() });
         let error = roster.check_shared(|node, _| node == NodeIx(1)).expect_err("they overlap");

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 use zeroize::Zeroizing;
 
-use super::conduct::{Action, Conductor, Event, Phase};
-use super::links::Link;
+use super::conduct::{Coordinator, CoordinatorAction, CoordinatorEvent, TransferPhase};
+use super::links::NodeLink;
 use super::meeting::PLACES;
 use super::room;
-use super::visitors::Visitors;
+use super::visitors::PendingConnections;
 use crate::clock::{Clock, awake};
 use crate::error::{Code, Error, Result};
-use crate::session::{Admission, Connection, Hello, Incoming, Key, Listener};
+use crate::session::{Connection, ConnectionHello, HelloReply, IncomingData, Key, Listener};
 use crate::units::NodeIx;
-use crate::wire::control::{self, Advert, Resume, ToMaster, ToNode};
+use crate::wire::control::{self, NodeAdvert, ResumeSession, ToMaster, ToNode};
 
 /// How long a node may take to be connected and to have shaken hands.
 pub(super) const SESSION_WITHIN: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ pub(super) const FIRST_NODE: usize = 2;
 
 /// What other threads may know and ask of a running transfer.
 #[derive(Debug, Default)]
-pub(crate) struct Shared {
+pub(crate) struct MasterShared {
     /// Bytes that receivers have landed.
     pub(crate) landed_bytes: AtomicU64,
     pub(crate) cancelled: AtomicBool,
@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) waker: std::sync::Mutex<Option<Arc<Waker>>>,
 }
 
-impl Shared {
+impl MasterShared {
     /// Asks the master to end the transfer.
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
@@ -56,21 +56,21 @@ impl Shared {
 }
 
 /// What a master's loop needs besides its machine.
-pub(crate) struct Setup {
+pub(crate) struct MasterSetup {
     /// Where each node may listen, all addresses of its name; or why that is not known.
     pub(crate) nodes: Vec<Result<Vec<SocketAddr>>>,
     /// The key of the control sessions.
     pub(crate) key: Key,
     /// Where `status` and `cancel` reach the master, and their key.
     pub(crate) visitors: Option<(StdListener, Key)>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<MasterShared>,
 }
 
-pub(super) struct Loop<'a> {
+pub(super) struct MasterLoop<'a> {
     clock: Clock,
     pub(super) poll: Poll,
-    pub(super) conductor: Conductor,
-    pub(super) nodes: Vec<Link>,
+    pub(super) coordinator: Coordinator,
+    pub(super) nodes: Vec<NodeLink>,
     /// The first node that nobody has dialled.
     next_to_dial: usize,
     /// Nodes that a deadline runs for: they are being dialled, or their sessions broke.
@@ -78,9 +78,9 @@ pub(super) struct Loop<'a> {
     /// The key of the control sessions.
     key: Key,
     pub(super) listener: Option<(Listener, Key)>,
-    pub(super) visitors: Visitors,
-    pub(super) shared: Arc<Shared>,
-    show: &'a mut dyn FnMut(&Conductor),
+    pub(super) visitors: PendingConnections,
+    pub(super) shared: Arc<MasterShared>,
+    show: &'a mut dyn FnMut(&Coordinator),
     shown: Instant,
 }
 
@@ -88,13 +88,13 @@ pub(super) struct Loop<'a> {
 ///
 /// # Errors
 /// `Code::Internal` where this process has no event queue, or may not hold a socket for every node.
-/// How the transfer ended is in the conductor.
+/// How the transfer ended is in the coordinator.
 pub(crate) fn conduct(
     clock: Clock,
-    conductor: Conductor,
-    setup: Setup,
-    show: &mut dyn FnMut(&Conductor),
-) -> Result<Conductor> {
+    coordinator: Coordinator,
+    setup: MasterSetup,
+    show: &mut dyn FnMut(&Coordinator),
+) -> Result<Coordinator> {
     let failed = |error: std::io::Error| {
         let what = Error::new(Code::Internal, format!("no event queue: {error}"));
         what.perhaps_filtered(&error, "epoll or eventfd2")
@@ -112,30 +112,30 @@ pub(crate) fn conduct(
         None => None,
     };
     let next_visitor = FIRST_NODE + PLACES * setup.nodes.len();
-    let mut the_loop = Loop {
+    let mut the_loop = MasterLoop {
         clock,
         poll,
         nodes: setup
             .nodes
             .iter()
-            .map(|addresses| Link::new(addresses.as_deref().unwrap_or_default()))
+            .map(|addresses| NodeLink::new(addresses.as_deref().unwrap_or_default()))
             .collect(),
         next_to_dial: 0,
         unsettled: BTreeSet::new(),
         key: setup.key,
-        conductor,
+        coordinator,
         listener,
-        visitors: Visitors::new(next_visitor),
+        visitors: PendingConnections::new(next_visitor),
         shared: setup.shared,
         show,
         shown: awake(),
     };
     the_loop.dial_all(setup.nodes);
     the_loop.run()?;
-    Ok(the_loop.conductor)
+    Ok(the_loop.coordinator)
 }
 
-impl Loop<'_> {
+impl MasterLoop<'_> {
     fn dial_all(&mut self, nodes: Vec<Result<Vec<SocketAddr>>>) {
         for (index, addresses) in nodes.into_iter().enumerate() {
             if let Err(error) = addresses {
@@ -147,7 +147,8 @@ impl Loop<'_> {
 
     /// Dials as many nodes as may be dialled at once.
     fn dial_some(&mut self) {
-        while self.unsettled.len() < DIALS_MAX && self.conductor.phase() == Phase::Meeting {
+        while self.unsettled.len() < DIALS_MAX && self.coordinator.phase() == TransferPhase::Meeting
+        {
             let index = self.next_to_dial;
             let Some(link) = self.nodes.get_mut(index) else { return };
             self.next_to_dial += 1;
@@ -169,7 +170,8 @@ impl Loop<'_> {
             connection.register(registry, token(place))
         }) {}
         if meeting.is_over() {
-            let error = meeting.error(&self.conductor.roster().entries[index].address.to_string());
+            let error =
+                meeting.error(&self.coordinator.roster().entries[index].address.to_string());
             self.node_lost(index, error);
         }
     }
@@ -179,7 +181,7 @@ impl Loop<'_> {
     fn meeting_ready(&mut self, index: usize, place: usize) -> bool {
         let Some(meeting) = self.nodes[index].meeting() else { return true };
         let Some(connection) = meeting.connection(place) else { return false };
-        let nobody = |_: &Hello| None::<Admission>;
+        let nobody = |_: &ConnectionHello| None::<HelloReply>;
         match connection.ready(&nobody) {
             Ok(()) if connection.is_up() => {
                 self.nodes[index].met(place);
@@ -211,7 +213,7 @@ impl Loop<'_> {
 
     fn run(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(1024);
-        while self.conductor.phase() != Phase::Done {
+        while self.coordinator.phase() != TransferPhase::Done {
             match self.poll.poll(&mut events, Some(self.timeout())) {
                 Ok(()) => {}
                 // A process that was stopped and continues sees what has come before it judges who
@@ -250,17 +252,18 @@ impl Loop<'_> {
         let now = awake();
         let unsettled = || self.unsettled.iter().map(|index| &self.nodes[*index]);
         let connections = unsettled().filter_map(|link| link.connection.as_ref());
-        let retries =
-            unsettled().filter_map(Link::retry_at).chain(unsettled().filter_map(Link::meeting_due));
+        let retries = unsettled()
+            .filter_map(NodeLink::retry_at)
+            .chain(unsettled().filter_map(NodeLink::meeting_due));
         let visits = self.visitors.deadlines.first().into_iter();
         let visits = visits
             .chain(self.listener.as_ref().and_then(|(listener, _)| self.visitors.due(listener)));
         let sessions = connections.filter_map(Connection::deadline).chain(retries).chain(visits);
         let sessions = sessions.map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
-        let conductor = self.conductor.poll_timeout().map(|due| due.since(moment));
+        let coordinator = self.coordinator.poll_timeout().map(|due| due.since(moment));
         let show = (self.shown + SHOW_EVERY).saturating_duration_since(now);
-        sessions.chain(conductor).min().unwrap_or(show).min(show)
+        sessions.chain(coordinator).min().unwrap_or(show).min(show)
     }
 
     fn tick(&mut self) {
@@ -286,24 +289,24 @@ impl Loop<'_> {
             self.visitors.remove(token);
         }
         if self.shared.cancelled.swap(false, Ordering::AcqRel) {
-            self.tell(Event::Cancel { reason: "cancelled".into() });
+            self.tell(CoordinatorEvent::Cancel { reason: "cancelled".into() });
         }
         let moment = self.clock.now();
-        if self.conductor.poll_timeout().is_some_and(|due| moment >= due) {
-            self.tell(Event::Tick);
+        if self.coordinator.poll_timeout().is_some_and(|due| moment >= due) {
+            self.tell(CoordinatorEvent::Tick);
         }
-        self.shared.landed_bytes.store(self.conductor.landed_bytes(), Ordering::Relaxed);
+        self.shared.landed_bytes.store(self.coordinator.landed_bytes(), Ordering::Relaxed);
         if now >= self.shown + SHOW_EVERY {
             self.shown = now;
-            (self.show)(&self.conductor);
+            (self.show)(&self.coordinator);
         }
     }
 
     /// Hands an event to the machine and carries out what it wants.
-    fn tell(&mut self, event: Event) {
-        self.conductor.handle(self.clock.now(), event);
-        while let Some(action) = self.conductor.poll_action() {
-            let Action { node, message } = action;
+    fn tell(&mut self, event: CoordinatorEvent) {
+        self.coordinator.handle(self.clock.now(), event);
+        while let Some(action) = self.coordinator.poll_action() {
+            let CoordinatorAction { node, message } = action;
             // What a node cannot be told now it is told when its session is resumed: the machine
             // remembers.
             let link = &mut self.nodes[node.at()];
@@ -321,16 +324,17 @@ impl Loop<'_> {
                     self.session_broke(index, error);
                 }
             }
-            Err(error) => {
-                self.tell(Event::Oversized { node: NodeIx(index as u32), error: error.into() })
-            }
+            Err(error) => self.tell(CoordinatorEvent::Oversized {
+                node: NodeIx(index as u32),
+                error: error.into(),
+            }),
         }
     }
 
     /// A connection to a node broke: the session is resumed over another one, unless the node is
     /// done, or not to be had.
     fn session_broke(&mut self, index: usize, error: Error) {
-        let peer = &self.conductor.peers()[index];
+        let peer = &self.coordinator.peers()[index];
         let rails = peer.advert().map_or(Vec::new(), |advert| advert.rails);
         if self.nodes[index].broke(awake(), &rails) && !peer.is_gone() {
             self.unsettled.insert(index);
@@ -341,9 +345,9 @@ impl Loop<'_> {
     }
 
     fn node_lost(&mut self, index: usize, error: Error) {
-        self.nodes[index] = Link::new(&[]);
+        self.nodes[index] = NodeLink::new(&[]);
         self.unsettled.remove(&index);
-        self.tell(Event::NodeDown { node: NodeIx(index as u32), error });
+        self.tell(CoordinatorEvent::NodeDown { node: NodeIx(index as u32), error });
     }
 
     fn node_ready(&mut self, index: usize, place: usize) {
@@ -353,7 +357,7 @@ impl Loop<'_> {
         }
         let Some(connection) = self.nodes[index].connection.as_mut() else { return };
         let was_up = !is_new && connection.is_up();
-        let nobody = |_: &Hello| None::<Admission>;
+        let nobody = |_: &ConnectionHello| None::<HelloReply>;
         if let Err(error) = connection.ready(&nobody) {
             return self.session_broke(index, error);
         }
@@ -362,19 +366,19 @@ impl Loop<'_> {
         }
         if !was_up {
             self.unsettled.remove(&index);
-            match control::decode::<Advert>(&connection.take_payload()) {
+            match control::decode::<NodeAdvert>(&connection.take_payload()) {
                 Ok(advert) => self.node_up(index, advert),
                 Err(error) => return self.node_lost(index, error.into()),
             }
         }
         while let Some(connection) = self.nodes[index].connection.as_mut() {
             match connection.receive() {
-                Ok(Incoming::Message(bytes)) => match control::decode::<ToMaster>(&bytes) {
+                Ok(IncomingData::Message(bytes)) => match control::decode::<ToMaster>(&bytes) {
                     Ok(message) => self.node_says(index, message),
                     Err(error) => return self.node_lost(index, error.into()),
                 },
-                Ok(Incoming::Pending) => return,
-                Ok(Incoming::Closed { .. }) => {
+                Ok(IncomingData::Pending) => return,
+                Ok(IncomingData::Closed { .. }) => {
                     let error = Error::new(Code::Unreachable, "the node ended its control session");
                     return self.node_lost(index, error);
                 }
@@ -383,12 +387,13 @@ impl Loop<'_> {
         }
     }
 
-    fn node_up(&mut self, index: usize, advert: Advert) {
+    fn node_up(&mut self, index: usize, advert: NodeAdvert) {
         if self.nodes[index].up() {
-            return self.tell(Event::NodeUp { node: NodeIx(index as u32), advert });
+            return self.tell(CoordinatorEvent::NodeUp { node: NodeIx(index as u32), advert });
         }
-        let (identity, heard) = (self.conductor.terms().identity(), self.nodes[index].heard());
-        let resume = Resume { transfer: identity.transfer, attempt: identity.attempt, heard };
+        let (identity, heard) = (self.coordinator.terms().identity(), self.nodes[index].heard());
+        let resume =
+            ResumeSession { transfer: identity.transfer, attempt: identity.attempt, heard };
         self.send(index, &ToNode::Resume(resume));
     }
 
@@ -400,14 +405,14 @@ impl Loop<'_> {
         match message {
             ToMaster::Resumed { heard } => {
                 self.nodes[index].resumed();
-                self.tell(Event::NodeBack { node, heard });
+                self.tell(CoordinatorEvent::NodeBack { node, heard });
             }
             // It was started anew, and what we knew is lost, no less than if nobody had answered.
             // Whether that matters depends on how far the transfer is.
             ToMaster::Failed { error, .. } if self.nodes[index].is_resuming() => {
                 self.node_lost(index, error)
             }
-            message => self.tell(Event::Message { node, message }),
+            message => self.tell(CoordinatorEvent::Message { node, message }),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::units::{Moment, NodeIx};
-use crate::wire::control::Delivered;
+use crate::wire::control::SenderDelivery;
 
 /// A receiver that says nothing for so long is silent: it should have spoken four times.
 const RECEIVER_SILENT: Duration = Duration::from_secs(2);
@@ -20,29 +20,29 @@ const PAIRS_MAX: usize = 1 << 16;
 
 /// What is known of who speaks and who does not.
 #[derive(Debug, Default)]
-pub(super) struct Silence {
+pub(super) struct SilentSenders {
     /// When each receiver said last how far it is.
     receivers: BTreeMap<NodeIx, Moment>,
-    senders: BTreeMap<NodeIx, Sender>,
+    senders: BTreeMap<NodeIx, SenderActivity>,
     /// What each receiver said last that each sender had brought.
     brought: BTreeMap<(NodeIx, NodeIx), u64>,
 }
 
 #[derive(Debug)]
-struct Sender {
+struct SenderActivity {
     /// When it last brought something to anybody.
     brought_at: Moment,
     is_silent: bool,
 }
 
-impl Silence {
+impl SilentSenders {
     /// A receiver says how far it is, and what its senders have brought; `stall` is how long
     /// nothing may move.
     pub(super) fn hear(
         &mut self,
         now: Moment,
         receiver: NodeIx,
-        delivered: &[Delivered],
+        delivered: &[SenderDelivery],
         stall: Duration,
     ) {
         self.receivers.insert(receiver, now);
@@ -52,10 +52,10 @@ impl Silence {
                 continue;
             }
             let before = self.brought.insert(pair, it.bytes);
-            let new = Sender { brought_at: now, is_silent: false };
+            let new = SenderActivity { brought_at: now, is_silent: false };
             let sender = self.senders.entry(pair.1).or_insert(new);
             if before.is_none_or(|before| it.bytes > before) {
-                *sender = Sender { brought_at: now, is_silent: false };
+                *sender = SenderActivity { brought_at: now, is_silent: false };
             } else if it.busy && now.since(sender.brought_at) >= stall / SENDER_SILENT {
                 sender.is_silent = true;
             }
@@ -86,14 +86,14 @@ mod tests {
         Moment(seconds * 1_000_000_000)
     }
 
-    fn delivered(bytes: u64, busy: bool) -> [Delivered; 1] {
-        [Delivered { index: SENDER.0, bytes, busy }]
+    fn delivered(bytes: u64, busy: bool) -> [SenderDelivery; 1] {
+        [SenderDelivery { index: SENDER.0, bytes, busy }]
     }
 
     /// Whether the sender counts as silent after one receiver's reports: at which second, how many
     /// bytes, and whether it waits.
     fn is_silent(reports: &[(u64, u64, bool)]) -> bool {
-        let mut silence = Silence::default();
+        let mut silence = SilentSenders::default();
         for &(second, bytes, busy) in reports {
             silence.hear(at(second), ONE, &delivered(bytes, busy), STALL);
         }
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn who_brings_something_to_one_receiver_is_not_silent() {
-        let mut silence = Silence::default();
+        let mut silence = SilentSenders::default();
         for second in 0..20 {
             silence.hear(at(second), ONE, &delivered(7, true), STALL);
             silence.hear(at(second), OTHER, &delivered(second, true), STALL);
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_receiver_that_does_not_report_is_silent() {
-        let mut silence = Silence::default();
+        let mut silence = SilentSenders::default();
         assert!(!silence.is_receiver(at(9), ONE), "nobody expects it to");
         silence.hear(at(10), ONE, &[], STALL);
         assert!(!silence.is_receiver(at(11), ONE));

@@ -1,38 +1,40 @@
-//! What a transfer came to: the conductor's knowledge as a [`Report`].
+//! What a transfer came to: the coordinator's knowledge as a [`Report`].
 
 use std::time::Duration;
 
-use super::conduct::Conductor;
+use super::conduct::Coordinator;
 use super::counted;
-use super::peer::Peer;
-use super::roster::Entry;
+use super::peer::PeerRecord;
+use super::roster::RosterEntry;
 use crate::error::Code;
-use crate::report::{NodeReport, NodeRole, RailReport, Report, ReportError, State, gbit_per_s};
+use crate::report::{
+    NodeReport, NodeRole, RailReport, Report, ReportError, TransferState, gbit_per_s,
+};
 use crate::wire::CheckKind;
-use crate::wire::control::Advert;
+use crate::wire::control::NodeAdvert;
 
 /// The report of a transfer that has ended; `wall` is what the whole command took.
-pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
-    let mut error = conductor.error();
-    if let Some(error) = error.as_mut().filter(|_| conductor.is_resumable()) {
+pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
+    let mut error = coordinator.error();
+    if let Some(error) = error.as_mut().filter(|_| coordinator.is_resumable()) {
         error.message += "; what has landed is kept: run it again to continue";
     }
     let state = match &error {
-        None => State::Complete,
-        Some(error) if error.code == Code::Cancelled => State::Cancelled,
-        Some(_) => State::Failed,
+        None => TransferState::Complete,
+        Some(error) if error.code == Code::Cancelled => TransferState::Cancelled,
+        Some(_) => TransferState::Failed,
     };
-    let peers = conductor.peers();
-    let bytes = conductor.landed_bytes();
+    let peers = coordinator.peers();
+    let bytes = coordinator.landed_bytes();
     // Nodes may say anything.
-    let sum = |count: fn(&Peer) -> u64| peers.iter().map(count).fold(0, u64::saturating_add);
+    let sum = |count: fn(&PeerRecord) -> u64| peers.iter().map(count).fold(0, u64::saturating_add);
     let resumed_bytes = sum(|peer| peer.stats().resumed_bytes).min(bytes);
     let active_ns = peers.iter().map(|peer| peer.stats().active_ns).max().unwrap_or(0);
     let seconds = active_ns as f64 / 1e9;
-    let adverts: Vec<Option<Advert>> = peers.iter().map(Peer::advert).collect();
+    let adverts: Vec<Option<NodeAdvert>> = peers.iter().map(PeerRecord::advert).collect();
     let (bound_seconds, bottleneck) =
-        bound(conductor, conductor.roster().assumes_speed(&adverts)).unzip();
-    let nodes = conductor.roster().entries.iter().zip(peers);
+        bound(coordinator, coordinator.roster().assumes_speed(&adverts)).unzip();
+    let nodes = coordinator.roster().entries.iter().zip(peers);
     let said = nodes.clone().flat_map(|(entry, peer)| {
         peer.stats().warnings.iter().map(move |warning| format!("{}: {warning}", entry.address))
     });
@@ -40,7 +42,7 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         .clone()
         .flat_map(|(entry, peer)| counted::warnings(&entry.address, &peer.stats().rails));
     Report {
-        transfer: conductor.terms().identity().id.clone(),
+        transfer: coordinator.terms().identity().id.clone(),
         state,
         bytes,
         resumed_bytes,
@@ -50,18 +52,18 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
         bound_seconds,
         bottleneck,
         // Whose plan it became, where that was left open.
-        scheduler: conductor
+        scheduler: coordinator
             .plan()
-            .map_or(conductor.terms().scheduler(), |plan| plan.scheduler)
+            .map_or(coordinator.terms().scheduler(), |plan| plan.scheduler)
             .name()
             .into(),
-        check: check_name(conductor.terms().check()).into(),
-        digest: error.is_none().then(|| conductor.digest()).flatten(),
+        check: check_name(coordinator.terms().check()).into(),
+        digest: error.is_none().then(|| coordinator.digest()).flatten(),
         wasted_bytes: sum(|peer| peer.stats().wasted_bytes),
         stolen_bytes: sum(|peer| peer.stats().stolen_bytes),
         retries: sum(|peer| peer.stats().retries),
-        replicas: conductor.replicas.report(),
-        warnings: conductor.warnings().iter().cloned().chain(said).chain(counted).collect(),
+        replicas: coordinator.replicas.report(),
+        warnings: coordinator.warnings().iter().cloned().chain(said).chain(counted).collect(),
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
     }
@@ -69,9 +71,9 @@ pub(crate) fn report(conductor: &Conductor, wall: Duration) -> Report {
 
 /// What no schedule can beat, and what sets it: nodes and networks, or the limit that was asked
 /// for.
-fn bound(conductor: &Conductor, assumes_speed: bool) -> Option<(f64, String)> {
-    let bound = conductor.plan().and(conductor.bound())?;
-    if let Some(seconds) = conductor.limit_seconds().filter(|seconds| *seconds > bound.seconds) {
+fn bound(coordinator: &Coordinator, assumes_speed: bool) -> Option<(f64, String)> {
+    let bound = coordinator.plan().and(coordinator.bound())?;
+    if let Some(seconds) = coordinator.limit_seconds().filter(|seconds| *seconds > bound.seconds) {
         return Some((seconds, "the limit".into()));
     }
     let assumed = if bound.seconds > 0.0 && assumes_speed { " (its speed is assumed)" } else { "" };
@@ -86,7 +88,7 @@ fn check_name(check: CheckKind) -> &'static str {
     }
 }
 
-fn node(entry: &Entry, peer: &Peer, seconds: f64) -> NodeReport {
+fn node(entry: &RosterEntry, peer: &PeerRecord, seconds: f64) -> NodeReport {
     let role = match (entry.sends(), entry.receives()) {
         (true, true) => NodeRole::Both,
         (true, false) => NodeRole::Sender,

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
-use super::roster::{Entry, Roster};
-use crate::engine::Grid;
-use crate::engine::check::Method;
-use crate::plan::{self, Capacity, GroupIx, Planned, Problem, Scheduler, StoreIx};
-use crate::spec::{Role, Spec};
+use super::roster::{Roster, RosterEntry};
+use crate::engine::BlockGrid;
+use crate::engine::check::CheckMethod;
+use crate::plan::{self, GroupIx, NodeCapacity, PlanProblem, PlannedSegment, Scheduler, StoreIx};
+use crate::spec::{RowRole, Spec};
 use crate::units::{BitRate, NodeIx, goodput};
 use crate::wire::control::{
-    Advert, FlowKey, Options, Peer, PlanSegment, Prepare, Rail, ReplicaRange, Share, WireRow,
+    FlowKey, NodeAdvert, PeerNode, PlanSegment, Prepare, RailAdvert, ReplicaRange, SenderShare,
+    WireOptions, WireRow,
 };
 use crate::wire::{CheckKind, DataPath};
 
@@ -27,7 +28,7 @@ pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the user asked for besides the rows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wishes {
+pub(crate) struct TransferOptions {
     pub(crate) check: CheckKind,
     pub(crate) fsync: bool,
     /// Whether receivers read back from their disks what they have written.
@@ -51,10 +52,10 @@ pub(crate) struct Wishes {
     pub(crate) pace: bool,
 }
 
-impl Default for Wishes {
+impl Default for TransferOptions {
     /// What somebody asks for who asks for nothing.
-    fn default() -> Wishes {
-        Wishes {
+    fn default() -> TransferOptions {
+        TransferOptions {
             check: CheckKind::Crc64,
             fsync: false,
             verify: false,
@@ -76,14 +77,14 @@ impl Default for Wishes {
 
 /// What identifies this run of the transfer to its nodes.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
+pub(crate) struct TransferIdentity {
     pub(crate) id: String,
     pub(crate) transfer: [u8; 16],
     pub(crate) attempt: [u8; 16],
     pub(crate) flow_key: [u8; 32],
 }
 
-impl Drop for Identity {
+impl Drop for TransferIdentity {
     fn drop(&mut self) {
         self.flow_key.zeroize();
     }
@@ -91,44 +92,57 @@ impl Drop for Identity {
 
 /// The terms of one attempt at a transfer.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
-    identity: Identity,
-    wishes: Wishes,
+pub(crate) struct AttemptConfig {
+    identity: TransferIdentity,
+    transfer_options: TransferOptions,
     block_bytes: u64,
     origin: u64,
-    pub(crate) method: Method,
+    pub(crate) method: CheckMethod,
     pub(crate) stall_timeout: Duration,
     pub(crate) timeout: Option<Duration>,
 }
 
-impl Terms {
-    pub(crate) fn new(spec: &Spec, roster: &Roster, identity: Identity, wishes: Wishes) -> Terms {
+impl AttemptConfig {
+    pub(crate) fn new(
+        spec: &Spec,
+        roster: &Roster,
+        identity: TransferIdentity,
+        transfer_options: TransferOptions,
+    ) -> AttemptConfig {
         let grid = roster.grid;
         let (origin, block_bytes) = (grid.origin(), grid.block_bytes());
-        let (stall_timeout, timeout) = (wishes.stall_timeout, wishes.timeout);
-        let method = method(wishes.check, grid, spec, roster);
-        Terms { identity, wishes, block_bytes, origin, method, stall_timeout, timeout }
+        let (stall_timeout, timeout) = (transfer_options.stall_timeout, transfer_options.timeout);
+        let method = method(transfer_options.check, grid, spec, roster);
+        AttemptConfig {
+            identity,
+            transfer_options,
+            block_bytes,
+            origin,
+            method,
+            stall_timeout,
+            timeout,
+        }
     }
 
-    pub(crate) fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &TransferIdentity {
         &self.identity
     }
 
     pub(crate) fn check(&self) -> CheckKind {
-        self.wishes.check
+        self.transfer_options.check
     }
 
     /// Whether all bytes of replicas are compared.
     pub(super) fn compares_all(&self) -> bool {
-        self.wishes.verify_replicas
+        self.transfer_options.verify_replicas
     }
 
     pub(crate) fn resumes(&self) -> bool {
-        self.wishes.resume
+        self.transfer_options.resume
     }
 
     pub(crate) fn scheduler(&self) -> Scheduler {
-        self.wishes.scheduler
+        self.transfer_options.scheduler
     }
 
     pub(crate) fn block_bytes(&self) -> u64 {
@@ -141,19 +155,21 @@ impl Terms {
     }
 
     pub(super) fn has_limit(&self) -> bool {
-        self.wishes.limit.is_some()
+        self.transfer_options.limit.is_some()
     }
 
     /// The part of the limit that a receiver of so many of all wanted bytes has; 0 where there is
     /// none.
     pub(super) fn limit_of(&self, bytes: u64, wanted_bytes: u64) -> u64 {
         let part = bytes as f64 / wanted_bytes.max(1) as f64;
-        self.wishes.limit.map_or(0, |limit| (limit.bytes_per_second() * part).max(1.0) as u64)
+        self.transfer_options
+            .limit
+            .map_or(0, |limit| (limit.bytes_per_second() * part).max(1.0) as u64)
     }
 
     /// What is kept of a node's advert: the rails that it will use (it leaves out the others
     /// itself), and nothing that only people read.
-    pub(super) fn admit(&self, mut advert: Advert) -> Advert {
+    pub(super) fn admit(&self, mut advert: NodeAdvert) -> NodeAdvert {
         let used = self.options().rails(advert.rails.iter().map(|rail| rail.nic.as_str()));
         advert.rails = used.into_iter().map(|rail| advert.rails[rail].clone()).collect();
         (advert.software, advert.boot_id) = Default::default();
@@ -164,7 +180,7 @@ impl Terms {
     pub(super) fn prepare(
         &self,
         node: NodeIx,
-        entry: &Entry,
+        entry: &RosterEntry,
         replicas: Vec<ReplicaRange>,
         names_wait: bool,
     ) -> Prepare {
@@ -192,34 +208,34 @@ impl Terms {
         }
     }
 
-    fn options(&self) -> Options {
+    fn options(&self) -> WireOptions {
         let object = match self.method {
-            Method::Blake3(object) => object,
-            Method::None | Method::Crc64 => None,
+            CheckMethod::Blake3(object) => object,
+            CheckMethod::None | CheckMethod::Crc64 => None,
         };
-        Options {
+        WireOptions {
             block_bytes: u32::try_from(self.block_bytes)
                 .expect("the parser limits blocks to 64 MiB"),
             origin: self.origin,
-            check: self.wishes.check,
+            check: self.transfer_options.check,
             object,
-            fsync: self.wishes.fsync,
-            verify: self.wishes.verify,
-            overwrite: self.wishes.overwrite,
-            resume: self.wishes.resume,
-            slots: self.wishes.slots,
+            fsync: self.transfer_options.fsync,
+            verify: self.transfer_options.verify,
+            overwrite: self.transfer_options.overwrite,
+            resume: self.transfer_options.resume,
+            slots: self.transfer_options.slots,
             stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
-            path: self.wishes.path,
-            rails_max: self.wishes.rails_max,
-            threads_max: self.wishes.threads_max,
-            pace: self.wishes.pace,
+            path: self.transfer_options.path,
+            rails_max: self.transfer_options.rails_max,
+            threads_max: self.transfer_options.threads_max,
+            pace: self.transfer_options.pace,
         }
     }
 }
 
 /// The check of a transfer. BLAKE3 makes a digest of the whole where the pieces are subtrees of it:
 /// the wanted bytes are one range, the grid starts with it, and rows are cut on the grid.
-fn method(kind: CheckKind, grid: Grid, spec: &Spec, roster: &Roster) -> Method {
+fn method(kind: CheckKind, grid: BlockGrid, spec: &Spec, roster: &Roster) -> CheckMethod {
     let wanted = roster.wanted();
     let object = match wanted.as_slice() {
         &[whole] => {
@@ -231,40 +247,42 @@ fn method(kind: CheckKind, grid: Grid, spec: &Spec, roster: &Roster) -> Method {
         }
         _ => None,
     };
-    Method::new(kind, object)
+    CheckMethod::new(kind, object)
 }
 
 impl Roster {
     /// The scheduler's view of the transfer; `adverts` are what the nodes said of their NICs, where
     /// they were met.
-    pub(crate) fn problem(&self, adverts: &[Option<Advert>]) -> Problem {
-        let mut problem =
-            Problem { grid: (self.grid.origin(), self.grid.block_bytes()), ..Problem::default() };
+    pub(crate) fn problem(&self, adverts: &[Option<NodeAdvert>]) -> PlanProblem {
+        let mut problem = PlanProblem {
+            grid: (self.grid.origin(), self.grid.block_bytes()),
+            ..PlanProblem::default()
+        };
         for store in &self.stores {
             let bytes_per_second = store.rate.bytes_per_second();
-            problem.stores.push(plan::Store { name: store.name.clone(), bytes_per_second });
+            problem.stores.push(plan::StoreCapacity { name: store.name.clone(), bytes_per_second });
         }
         for &(from, to, rate) in &self.pairs {
             let bytes_per_second = rate.bytes_per_second() * headers(adverts[to.at()].as_ref());
-            problem.pairs.push(plan::Pair { from, to, bytes_per_second });
+            problem.pairs.push(plan::PairLimit { from, to, bytes_per_second });
         }
         let mut groups: BTreeMap<&str, GroupIx> = BTreeMap::new();
         for ((node, entry), advert) in self.nodes().zip(adverts) {
             let bytes_per_second = bytes_per_second(entry, advert.as_ref());
-            problem.nodes.push(Capacity {
+            problem.nodes.push(NodeCapacity {
                 name: entry.address.to_string(),
                 line: entry.rows[0].line,
                 send_bytes_per_second: bytes_per_second,
                 receive_bytes_per_second: bytes_per_second,
                 relays: entry.keeps_all(),
-                reads: self.store(entry, Role::Sender),
-                writes: self.store(entry, Role::Receiver),
+                reads: self.store(entry, RowRole::Sender),
+                writes: self.store(entry, RowRole::Receiver),
             });
             for row in &entry.rows {
                 match (row.role, &row.group) {
-                    (Role::Sender, _) => problem.offers.push((node, row.range)),
-                    (Role::Receiver, None) => problem.wants.push((node, row.range)),
-                    (Role::Receiver, Some(name)) => {
+                    (RowRole::Sender, _) => problem.offers.push((node, row.range)),
+                    (RowRole::Receiver, None) => problem.wants.push((node, row.range)),
+                    (RowRole::Receiver, Some(name)) => {
                         let next =
                             GroupIx(u32::try_from(groups.len()).expect("fewer groups than rows"));
                         let group = *groups.entry(name).or_insert(next);
@@ -277,14 +295,14 @@ impl Roster {
     }
 
     /// The store of a node's rows of one role; they all name the same.
-    fn store(&self, entry: &Entry, role: Role) -> Option<StoreIx> {
+    fn store(&self, entry: &RosterEntry, role: RowRole) -> Option<StoreIx> {
         let name = entry.rows.iter().find(|row| row.role == role)?.store.as_ref()?;
         let at = self.stores.iter().position(|store| store.name == *name)?;
         u32::try_from(at).ok().map(StoreIx)
     }
 
     /// Whether some node's speed is neither declared nor known to its kernel.
-    pub(crate) fn assumes_speed(&self, adverts: &[Option<Advert>]) -> bool {
+    pub(crate) fn assumes_speed(&self, adverts: &[Option<NodeAdvert>]) -> bool {
         self.entries
             .iter()
             .zip(adverts)
@@ -292,29 +310,29 @@ impl Roster {
     }
 }
 
-fn bytes_per_second(entry: &Entry, advert: Option<&Advert>) -> f64 {
+fn bytes_per_second(entry: &RosterEntry, advert: Option<&NodeAdvert>) -> f64 {
     let bits = known_bits_per_second(entry, advert).unwrap_or(ASSUMED_BITS_PER_SECOND);
     bits / 8.0 * headers(advert)
 }
 
 /// The part of a line's bits that packets leave to payload.
-fn headers(advert: Option<&Advert>) -> f64 {
+fn headers(advert: Option<&NodeAdvert>) -> f64 {
     let mtu = advert.and_then(|advert| advert.rails.iter().filter_map(|rail| rail.mtu).max());
     goodput(mtu.unwrap_or(1500))
 }
 
-fn known_bits_per_second(entry: &Entry, advert: Option<&Advert>) -> Option<f64> {
+fn known_bits_per_second(entry: &RosterEntry, advert: Option<&NodeAdvert>) -> Option<f64> {
     let declared = entry.speed().map(|rate| rate.0 as f64);
     declared.or_else(|| advert?.nics().map(rail_bits_per_second).sum())
 }
 
-fn rail_bits_per_second(rail: &Rail) -> Option<f64> {
+fn rail_bits_per_second(rail: &RailAdvert) -> Option<f64> {
     rail.line.map(|rate| rate.0 as f64)
 }
 
 /// A planned segment as `receiver` needs it.
-pub(super) fn segment(planned: &Planned, receiver: NodeIx) -> PlanSegment {
-    let share = |(sender, weight): (NodeIx, f64)| Share {
+pub(super) fn segment(planned: &PlannedSegment, receiver: NodeIx) -> PlanSegment {
+    let share = |(sender, weight): (NodeIx, f64)| SenderShare {
         index: sender.0,
         weight: (weight * WEIGHT_SUM).round() as u32,
     };
@@ -323,9 +341,14 @@ pub(super) fn segment(planned: &Planned, receiver: NodeIx) -> PlanSegment {
 }
 
 /// A sender as a receiver needs it; `relays` where it passes on what it receives.
-pub(super) fn peer(node: NodeIx, entry: &Entry, advert: &Advert, relays: bool) -> Peer {
+pub(super) fn peer(
+    node: NodeIx,
+    entry: &RosterEntry,
+    advert: &NodeAdvert,
+    relays: bool,
+) -> PeerNode {
     let rails = advert.rails.iter().map(|rail| rail.address).collect();
-    Peer { index: node.0, name: entry.address.to_string(), rails, relays }
+    PeerNode { index: node.0, name: entry.address.to_string(), rails, relays }
 }
 
 #[cfg(test)]
@@ -360,7 +383,7 @@ mod tests {
 
     #[test]
     fn two_threads_of_one_nic_have_one_line() {
-        let rail = |nic: &str, port| Rail {
+        let rail = |nic: &str, port| RailAdvert {
             nic: nic.into(),
             address: ([10, 0, 0, 1], port).into(),
             line: Some(BitRate(40_000_000_000)),
@@ -368,7 +391,7 @@ mod tests {
             numa: None,
         };
         let rails = vec![rail("eth0", 1), rail("eth0", 2), rail("eth1", 3), rail("eth1", 4)];
-        let advert = Advert {
+        let advert = NodeAdvert {
             software: String::new(),
             rails,
             cores: 4,

@@ -7,35 +7,40 @@ use std::time::Instant;
 
 use mio::Token;
 
-use super::run::{Loop, SESSION_WITHIN};
+use super::run::{MasterLoop, SESSION_WITHIN};
 use super::status::status;
 use crate::error::{Code, Error, Result};
-use crate::session::descriptors::{self, Spare};
-use crate::session::strangers::{self, Deadlines, SILENT_MAX, Strangers};
-use crate::session::{Accepted, Admission, Connection, Door, Hello, Incoming, Listener};
-use crate::wire::control::{self, Answer, Query};
-use crate::wire::version::Kind;
+use crate::session::descriptors::{self, SpareDescriptor};
+use crate::session::strangers::{self, OrderedDeadlines, SILENT_MAX, UnprovenConnections};
+use crate::session::{
+    AcceptOutcome, Connection, ConnectionHello, HelloReply, IncomingData, KeyAuthenticator,
+    Listener,
+};
+use crate::wire::control::{self, MasterQuery, QueryAnswer};
+use crate::wire::version::ConnectionKind;
 
 /// Visitors at once that have proved the key; as many strangers beside them.
 const VISITORS_MAX: usize = 64;
 
 /// The connections of visitors, by token.
-pub(super) struct Visitors {
+pub(super) struct PendingConnections {
     pub(super) open: HashMap<Token, Connection>,
-    pub(super) strangers: Strangers,
-    pub(super) deadlines: Deadlines,
-    pub(super) spare: Spare,
+    pub(super) strangers: UnprovenConnections,
+    pub(super) deadlines: OrderedDeadlines,
+    pub(super) spare: SpareDescriptor,
     next_token: usize,
 }
 
-impl Visitors {
+impl PendingConnections {
     /// Nobody yet; tokens are given out from `first_token` on.
-    pub(super) fn new(first_token: usize) -> Visitors {
-        Visitors {
+    pub(super) fn new(first_token: usize) -> PendingConnections {
+        PendingConnections {
             open: HashMap::new(),
-            strangers: Strangers::new(VISITORS_MAX.min(strangers::share(descriptors::raise(0)))),
-            deadlines: Deadlines::default(),
-            spare: Spare::new(),
+            strangers: UnprovenConnections::new(
+                VISITORS_MAX.min(strangers::share(descriptors::raise(0))),
+            ),
+            deadlines: OrderedDeadlines::default(),
+            spare: SpareDescriptor::new(),
             next_token: first_token,
         }
     }
@@ -69,7 +74,7 @@ impl Visitors {
     ///
     /// # Errors
     /// Those of the handshake.
-    pub(super) fn settle(&mut self, token: Token, door: &dyn Door) -> Result<()> {
+    pub(super) fn settle(&mut self, token: Token, door: &dyn KeyAuthenticator) -> Result<()> {
         let Some(visitor) = self.open.get_mut(&token) else { return Ok(()) };
         visitor.ready(door)?;
         if visitor.is_up() {
@@ -103,7 +108,7 @@ impl Visitors {
     }
 }
 
-impl Loop<'_> {
+impl MasterLoop<'_> {
     /// Takes in visitors that wait, as many as there is time for.
     pub(super) fn accept(&mut self, now: Instant) {
         for _ in 0..self.visitors.strangers.burst_max(now) {
@@ -112,8 +117,8 @@ impl Loop<'_> {
                 return;
             }
             match listener.accept(now) {
-                Accepted::Stream(..) if self.visitors.is_full() => {}
-                Accepted::Stream(stream, from) => {
+                AcceptOutcome::Stream(..) if self.visitors.is_full() => {}
+                AcceptOutcome::Stream(stream, from) => {
                     let token = self.visitors.next_token();
                     // One that is broken already is forgotten.
                     let connection = Connection::accept(stream, now + SESSION_WITHIN).and_then(
@@ -127,9 +132,9 @@ impl Loop<'_> {
                         self.visitor_ready(token);
                     }
                 }
-                Accepted::NoDescriptor if self.visitors.make_room() => {}
-                Accepted::NoDescriptor => listener.shed(now, &mut self.visitors.spare),
-                Accepted::Gone | Accepted::Nobody => {}
+                AcceptOutcome::NoDescriptor if self.visitors.make_room() => {}
+                AcceptOutcome::NoDescriptor => listener.shed(now, &mut self.visitors.spare),
+                AcceptOutcome::Gone | AcceptOutcome::Nobody => {}
             }
         }
     }
@@ -143,25 +148,25 @@ impl Loop<'_> {
 
     fn visit(&mut self, token: Token) -> Result<()> {
         let Some((_, key)) = &self.listener else { return Ok(()) };
-        let door = |hello: &Hello| {
-            (hello.kind == Kind::Client)
-                .then(|| Admission { key: key.clone(), payload: Vec::new() })
+        let door = |hello: &ConnectionHello| {
+            (hello.kind == ConnectionKind::Client)
+                .then(|| HelloReply { key: key.clone(), payload: Vec::new() })
         };
         self.visitors.settle(token, &door)?;
         while let Some(visitor) =
             self.visitors.open.get_mut(&token).filter(|visitor| visitor.is_up())
         {
             match visitor.receive()? {
-                Incoming::Pending => return Ok(()),
-                Incoming::Closed { .. } => {
+                IncomingData::Pending => return Ok(()),
+                IncomingData::Closed { .. } => {
                     return Err(Error::new(Code::Unreachable, "it closed the connection"));
                 }
-                Incoming::Message(bytes) => {
-                    if control::decode::<Query>(&bytes)? == Query::Cancel {
+                IncomingData::Message(bytes) => {
+                    if control::decode::<MasterQuery>(&bytes)? == MasterQuery::Cancel {
                         self.shared.cancelled.store(true, Ordering::Release);
                     }
-                    let json = status(&self.conductor);
-                    visitor.send(&control::encode(&Answer { json })?)?;
+                    let json = status(&self.coordinator);
+                    visitor.send(&control::encode(&QueryAnswer { json })?)?;
                 }
             }
         }

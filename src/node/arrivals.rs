@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::ports::{self, Port};
-use super::{CONNECTIONS_MAX, FIRST_PORT, HANDSHAKE_WITHIN, Node, Role, Session};
+use super::ports::{self, RailPort};
+use super::{CONNECTIONS_MAX, FIRST_PORT, HANDSHAKE_WITHIN, Node, NodeSession, SessionRole};
 use crate::log;
-use crate::session::{Accepted, Connection, Listener};
+use crate::session::{AcceptOutcome, Connection, Listener};
 
 /// How often addresses are read at most, which takes some 50 µs: whoever connects may be a
 /// stranger.
@@ -51,21 +51,21 @@ impl Node {
         }
         self.addresses_read = now;
         if ports::follow(&mut self.ports, self.poll.registry(), FIRST_PORT) {
-            self.advert.rails = self.ports.iter().map(Port::advert).collect();
-            self.doors.tell(&self.advert);
+            self.advert.rails = self.ports.iter().map(RailPort::advert).collect();
+            self.keyring.tell(&self.advert);
         }
     }
 
     fn accept_one(&mut self, port: Option<usize>, now: Instant) {
         match self.listener(port).accept(now) {
-            Accepted::Stream(_, from) if self.sessions.member_count() >= CONNECTIONS_MAX => {
+            AcceptOutcome::Stream(_, from) if self.sessions.member_count() >= CONNECTIONS_MAX => {
                 log::refused(
                     "connections",
                     Some(from.ip()),
                     &"all connections that a node may have are in use",
                 );
             }
-            Accepted::Stream(stream, from) => {
+            AcceptOutcome::Stream(stream, from) => {
                 self.follow_addresses(now);
                 let token = self.next_token();
                 // One that is broken already is forgotten.
@@ -76,14 +76,16 @@ impl Node {
                     },
                 );
                 if let Ok(connection) = connection {
-                    let session =
-                        Session { connection, role: Role::Visitor { port, from: from.ip() } };
+                    let session = NodeSession {
+                        connection,
+                        role: SessionRole::Visitor { port, from: from.ip() },
+                    };
                     self.sessions.admit(token, session, from.ip(), now);
                     self.session_ready(token);
                 }
             }
-            Accepted::NoDescriptor if self.sessions.make_room() => {}
-            Accepted::NoDescriptor => {
+            AcceptOutcome::NoDescriptor if self.sessions.make_room() => {}
+            AcceptOutcome::NoDescriptor => {
                 log::refused(
                     "descriptors",
                     None,
@@ -93,7 +95,7 @@ impl Node {
                 let listener = port.map_or(control, |port| &mut ports[port].listener);
                 listener.shed(now, spare);
             }
-            Accepted::Gone | Accepted::Nobody => {}
+            AcceptOutcome::Gone | AcceptOutcome::Nobody => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{Code, Error, Result};
 use crate::spec::DataUri;
-use crate::store::{Claim, Root};
+use crate::store::{DestinationClaim, StoreRoot};
 use crate::wire::control::Prepare;
 
 /// Claims the places of all rows that have to.
@@ -13,15 +13,21 @@ use crate::wire::control::Prepare;
 /// # Errors
 /// `Usage` where another row of the attempt names the same file by another URI; `Data` where the
 /// system refuses.
-pub(crate) fn take(root: &Root, prepare: &Prepare) -> Result<Vec<Claim>> {
+pub(crate) fn take(root: &StoreRoot, prepare: &Prepare) -> Result<Vec<DestinationClaim>> {
     let claimed = prepare.rows.iter().filter(|row| !row.claimant.is_empty());
     let claimed: BTreeMap<&str, &str> =
         claimed.map(|row| (row.uri.as_str(), row.claimant.as_str())).collect();
     let mut claims = Vec::new();
-    for (uri, owner) in claimed {
+    for (uri, scheduler) in claimed {
         let uri: DataUri =
             uri.parse().map_err(|error| Error::new(Code::Usage, format!("{uri}: {error}")))?;
-        claims.extend(Claim::take(root, &uri, &prepare.id, &prepare.attempt, owner)?);
+        claims.extend(DestinationClaim::take(
+            root,
+            &uri,
+            &prepare.id,
+            &prepare.attempt,
+            scheduler,
+        )?);
     }
     Ok(claims)
 }

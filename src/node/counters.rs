@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Bytes that went over a NIC, packet headers included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Counter {
+pub(super) struct NicCounter {
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
     /// The kernel's number of the interface: one that was made anew has another, and counts from
@@ -14,23 +14,23 @@ pub(super) struct Counter {
 
 /// The counters of all interfaces at one moment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Counters(BTreeMap<String, Counter>);
+pub(super) struct NicCounters(BTreeMap<String, NicCounter>);
 
-impl Counters {
+impl NicCounters {
     /// Reads them. `/proc/self/net/dev` counts in 64 bits, and speaks of the namespace that this
     /// process is in, whichever `/sys` it sees.
-    pub(super) fn read() -> Counters {
+    pub(super) fn read() -> NicCounters {
         let text = std::fs::read_to_string("/proc/self/net/dev");
         let mut counters = text.map_or_else(|_| BTreeMap::new(), |text| parse(&text));
         for (nic, counter) in &mut counters {
             // One that is gone by now has no number, and is compared with nothing.
             counter.index = nix::net::if_::if_nametoindex(nic.as_str()).unwrap_or(0);
         }
-        Counters(counters)
+        NicCounters(counters)
     }
 
     /// What was counted on a NIC since `before`; `None` where the system does not say.
-    pub(super) fn since(&self, before: &Counters, nic: &str) -> Option<Counter> {
+    pub(super) fn since(&self, before: &NicCounters, nic: &str) -> Option<NicCounter> {
         let (now, then) = (self.0.get(nic)?, before.0.get(nic)?);
         if now.index != then.index {
             return None;
@@ -38,19 +38,22 @@ impl Counters {
         // A driver that was loaded anew counts from zero.
         let sent_bytes = now.sent_bytes.checked_sub(then.sent_bytes)?;
         let received_bytes = now.received_bytes.checked_sub(then.received_bytes)?;
-        Some(Counter { sent_bytes, received_bytes, index: now.index })
+        Some(NicCounter { sent_bytes, received_bytes, index: now.index })
     }
 }
 
 /// Two lines of headings, then a line for each interface: its name, eight columns of what it
 /// received and eight of what it sent, bytes first.
-fn parse(text: &str) -> BTreeMap<String, Counter> {
+fn parse(text: &str) -> BTreeMap<String, NicCounter> {
     let line = |line: &str| {
         let (name, columns) = line.rsplit_once(':')?;
         let columns: Vec<u64> =
             columns.split_ascii_whitespace().map_while(|column| column.parse().ok()).collect();
-        let counter =
-            Counter { received_bytes: *columns.first()?, sent_bytes: *columns.get(8)?, index: 0 };
+        let counter = NicCounter {
+            received_bytes: *columns.first()?,
+            sent_bytes: *columns.get(8)?,
+            index: 0,
+        };
         Some((name.trim().to_owned(), counter))
     };
     text.lines().filter_map(line).collect()
@@ -69,16 +72,16 @@ eth0.5:8589934592  9    0    0    0     0          0         0 17179869184   7  
 
     #[test]
     fn lines_are_read_and_compared() {
-        let (before, mut now) = (Counters(parse(TEXT)), Counters(parse(TEXT)));
+        let (before, mut now) = (NicCounters(parse(TEXT)), NicCounters(parse(TEXT)));
         assert_eq!(
             before.0["eth0.5"],
-            Counter { sent_bytes: 1 << 34, received_bytes: 1 << 33, index: 0 }
+            NicCounter { sent_bytes: 1 << 34, received_bytes: 1 << 33, index: 0 }
         );
         assert_eq!(before.0.len(), 2);
-        now.0.insert("lo".into(), Counter { sent_bytes: 1300, received_bytes: 1297, index: 0 });
+        now.0.insert("lo".into(), NicCounter { sent_bytes: 1300, received_bytes: 1297, index: 0 });
         assert_eq!(
             now.since(&before, "lo"),
-            Some(Counter { sent_bytes: 4, received_bytes: 1, index: 0 })
+            Some(NicCounter { sent_bytes: 4, received_bytes: 1, index: 0 })
         );
         assert_eq!(before.since(&now, "lo"), None, "counted from zero again");
         assert_eq!(now.since(&before, "eth9"), None);
@@ -87,8 +90,8 @@ eth0.5:8589934592  9    0    0    0     0          0         0 17179869184   7  
     #[test]
     fn a_nic_that_was_made_anew_has_counted_nothing_that_could_be_compared() {
         let of = |index, bytes| {
-            let counter = Counter { sent_bytes: bytes, received_bytes: bytes, index };
-            Counters([("eth1".to_owned(), counter)].into())
+            let counter = NicCounter { sent_bytes: bytes, received_bytes: bytes, index };
+            NicCounters([("eth1".to_owned(), counter)].into())
         };
         assert_eq!(
             of(8, 5000).since(&of(7, 100), "eth1"),
@@ -100,6 +103,6 @@ eth0.5:8589934592  9    0    0    0     0          0         0 17179869184   7  
 
     #[test]
     fn this_machine_has_counters() {
-        assert!(Counters::read().0["lo"].index > 0);
+        assert!(NicCounters::read().0["lo"].index > 0);
     }
 }

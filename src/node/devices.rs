@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Once;
 
-use affinity::{NicAddress, Sysfs};
+use affinity::{NicAddress, SysfsTree};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::ports::LOOPBACK;
@@ -19,12 +19,12 @@ use crate::log::say;
 
 /// The addresses of this machine, each with its interface, and which of them answer for others.
 #[derive(PartialEq, Eq, Debug, Default)]
-pub(super) struct Devices {
-    interfaces: Vec<Interface>,
+pub(super) struct LocalAddresses {
+    interfaces: Vec<LocalInterface>,
 }
 
 #[derive(PartialEq, Eq, Debug)]
-struct Interface {
+struct LocalInterface {
     name: String,
     own: NicAddress,
     /// Whether it answers when other NICs' addresses are asked for in its subnet, as Linux does
@@ -32,22 +32,22 @@ struct Interface {
     answers_for_others: bool,
 }
 
-impl Devices {
+impl LocalAddresses {
     /// What there is just now. Where the system does not say, flows are bound by their addresses
     /// alone.
-    pub(super) fn read() -> Devices {
+    pub(super) fn read() -> LocalAddresses {
         let all = arp_ignore("all");
         let mut interfaces = Vec::new();
-        for nic in affinity::nics(&Sysfs::at("/sys")).unwrap_or_default() {
+        for nic in affinity::nics(&SysfsTree::at("/sys")).unwrap_or_default() {
             let answers_for_others = all.max(arp_ignore(&nic.name)) == 0;
             let of_nic = nic.addresses.iter();
-            interfaces.extend(of_nic.map(|&own| Interface {
+            interfaces.extend(of_nic.map(|&own| LocalInterface {
                 name: nic.name.clone(),
                 own,
                 answers_for_others,
             }));
         }
-        Devices { interfaces }
+        LocalAddresses { interfaces }
     }
 
     /// Whether a flow that leaves from `own`, on `nic`, is bound to that NIC.
@@ -64,7 +64,7 @@ impl Devices {
     /// `own` is found there; then packets come in by that one, and a socket that is bound to `nic`
     /// would never see them.
     pub(super) fn bind_accepted(&self, nic: &str, own: NicAddress, peer: IpAddr) -> bool {
-        let answers = |other: &Interface| {
+        let answers = |other: &LocalInterface| {
             other.name != nic && other.own.reaches(own.ip) && other.answers_for_others
         };
         let is_answered_for = own.ip.is_ipv4() && self.interfaces.iter().any(answers);
@@ -102,8 +102,8 @@ mod tests {
         NicAddress { ip: host.into(), prefix_bits: 24 }
     }
 
-    fn devices(answers_for_others: bool) -> Devices {
-        let interface = |name: &str, host| Interface {
+    fn devices(answers_for_others: bool) -> LocalAddresses {
+        let interface = |name: &str, host| LocalInterface {
             name: name.into(),
             own: address(host),
             answers_for_others,
@@ -114,7 +114,7 @@ mod tests {
             ("eth2", [10, 0, 2, 1]),
             ("lo", [127, 0, 0, 1]),
         ];
-        Devices { interfaces: hosts.map(|(name, host)| interface(name, host)).into() }
+        LocalAddresses { interfaces: hosts.map(|(name, host)| interface(name, host)).into() }
     }
 
     #[test]

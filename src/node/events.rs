@@ -1,4 +1,4 @@
-//! One turn of the control thread: wait, take in what came, carry out what the members want.
+//! One turn of the control thread: wait, take in what came, carry out what the participants want.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 use mio::{Events, Token};
 
 use super::lease::LEASE;
-use super::tenancy::{Note, Tenancy};
+use super::node_transfer::{NodeEvent, NodeTransfer};
 use super::{CONTROL, FIRST_PORT, FIRST_SESSION, INBOX};
-use super::{Node, Role, Session, keeping, prepare, transfer_log};
+use super::{Node, NodeSession, SessionRole, keeping, prepare, transfer_log};
 use crate::clock::{LOOK_EVERY, awake};
 use crate::engine::FlowIx;
-use crate::engine::member::{self, Action, State};
+use crate::engine::participant::{self, ParticipantAction, ParticipantState};
 use crate::error::{Code, Error, Result};
-use crate::rail::{self, Command, Rail, Size, TransferIx, slots_max};
+use crate::rail::{self, RailCommand, RailHandle, RailSize, TransferIx, slots_max};
 use crate::session::Connection;
 use crate::store::Sink;
 use crate::store::steps::PAGE_BYTES;
 use crate::units::MIB;
 use crate::wire::control::{ToMaster, ToNode};
-use crate::wire::version::Kind;
+use crate::wire::version::ConnectionKind;
 
 /// What the master asks for, within what the node allows and one rail can have, shared by its
 /// rails.
@@ -103,8 +103,11 @@ impl Node {
         let instants = self.sessions.due().into_iter().chain(self.arrivals_due()).chain(leases);
         let instants = instants.map(|due| due.saturating_duration_since(now));
         let moment = self.clock.now();
-        let members = self.transfers.values().filter_map(|tenancy| tenancy.member.poll_timeout());
-        let due = instants.chain(members.map(|due| due.since(moment))).min();
+        let participants = self
+            .transfers
+            .values()
+            .filter_map(|node_transfer| node_transfer.participant.poll_timeout());
+        let due = instants.chain(participants.map(|due| due.since(moment))).min();
         // Whoever has a transfer under way looks at the clock often, so that it notices being
         // stopped.
         let look = (due.is_some() || !self.transfers.is_empty()).then_some(LOOK_EVERY);
@@ -120,26 +123,28 @@ impl Node {
             // Its event may be among those that this turn had no time for.
             self.session_ready(token);
             // A flow that is connected at last has the time of its handshake before it.
-            let is_dialled = |session: &Session| matches!(session.role, Role::Flow { .. });
-            let goes_on = |session: &Session| {
+            let is_dialled =
+                |session: &NodeSession| matches!(session.role, SessionRole::Flow { .. });
+            let goes_on = |session: &NodeSession| {
                 is_dialled(session) && session.connection.deadline().is_none_or(|due| due > now)
             };
-            let is_over = |session: &&Session| !session.connection.is_up() && !goes_on(session);
+            let is_over = |session: &&NodeSession| !session.connection.is_up() && !goes_on(session);
             if let Some(session) = self.sessions.get(token).filter(is_over) {
                 let error = session.connection.overdue();
                 self.session_over(token, error);
             }
         }
         let moment = self.clock.now();
-        let due =
-            |tenancy: &Tenancy| tenancy.member.poll_timeout().is_some_and(|due| moment >= due);
+        let due = |node_transfer: &NodeTransfer| {
+            node_transfer.participant.poll_timeout().is_some_and(|due| moment >= due)
+        };
         let due = self
             .transfers
             .iter()
-            .filter(|(_, tenancy)| due(tenancy))
+            .filter(|(_, node_transfer)| due(node_transfer))
             .map(|(&transfer, _)| transfer);
         for transfer in due.collect::<Vec<_>>() {
-            self.member(transfer, member::Event::Tick);
+            self.participant(transfer, participant::ParticipantEvent::Tick);
         }
         self.try_due_ways(now);
         self.end_leases(now);
@@ -152,7 +157,12 @@ impl Node {
     }
 
     /// Takes in a connection that was dialled.
-    pub(super) fn add_session(&mut self, token: Token, connection: Result<Connection>, role: Role) {
+    pub(super) fn add_session(
+        &mut self,
+        token: Token,
+        connection: Result<Connection>,
+        role: SessionRole,
+    ) {
         assert!(token.0 >= FIRST_SESSION, "the first tokens are the listeners'");
         let registered = connection.and_then(|mut connection| {
             connection.register(self.poll.registry(), token)?;
@@ -160,7 +170,7 @@ impl Node {
         });
         match registered {
             Ok(connection) => {
-                self.sessions.insert(token, Session { connection, role });
+                self.sessions.insert(token, NodeSession { connection, role });
                 self.session_ready(token);
             }
             Err(error) => self.role_over(role, error),
@@ -169,7 +179,7 @@ impl Node {
 
     pub(super) fn session_ready(&mut self, token: Token) {
         let Some(session) = self.sessions.get_mut(token) else { return };
-        if let Err(error) = session.connection.ready(&self.doors) {
+        if let Err(error) = session.connection.ready(&self.keyring) {
             return self.session_over(token, error);
         }
         self.sessions.settle(token);
@@ -179,40 +189,44 @@ impl Node {
         }
         let kind = session.connection.hello().map(|hello| hello.kind);
         match (session.role, kind) {
-            (Role::Visitor { port: Some(port), .. }, Some(Kind::Data)) => {
+            (SessionRole::Visitor { port: Some(port), .. }, Some(ConnectionKind::Data)) => {
                 self.flow_arrived(token, port)
             }
-            (Role::Flow { transfer, lane, way }, _) => self.flow_opened(token, transfer, lane, way),
+            (SessionRole::Flow { transfer, rail_pair, way }, _) => {
+                self.flow_opened(token, transfer, rail_pair, way)
+            }
             // Flows belong to the NICs' own ports. A master may come over any of them: its first
             // way may be gone.
-            (Role::Visitor { port: None, .. }, Some(Kind::Data)) => {
+            (SessionRole::Visitor { port: None, .. }, Some(ConnectionKind::Data)) => {
                 self.sessions.remove(token);
             }
-            (Role::Visitor { .. }, _) => {
-                session.role = Role::Master { transfer: None };
+            (SessionRole::Visitor { .. }, _) => {
+                session.role = SessionRole::Master { transfer: None };
                 self.alone_since = None;
                 self.master_ready(token);
             }
-            (Role::Master { .. }, _) => self.master_ready(token),
-            (Role::Leaving, _) => {}
+            (SessionRole::Master { .. }, _) => self.master_ready(token),
+            (SessionRole::Leaving, _) => {}
         }
     }
 
     /// A session ended: its transfer or its flow ends with it.
     pub(super) fn session_over(&mut self, token: Token, error: Error) {
         if let Some(session) = self.sessions.remove(token) {
-            if let Role::Visitor { from, .. } = session.role {
+            if let SessionRole::Visitor { from, .. } = session.role {
                 transfer_log::log_refused(from, &error);
             }
             self.role_over(session.role, error);
         }
     }
 
-    fn role_over(&mut self, role: Role, error: Error) {
+    fn role_over(&mut self, role: SessionRole, error: Error) {
         match role {
-            Role::Visitor { .. } | Role::Leaving => {}
-            Role::Flow { transfer, lane, way } => self.flow_failed(transfer, lane, way, error),
-            Role::Master { transfer } => self.master_lost(transfer),
+            SessionRole::Visitor { .. } | SessionRole::Leaving => {}
+            SessionRole::Flow { transfer, rail_pair, way } => {
+                self.flow_failed(transfer, rail_pair, way, error)
+            }
+            SessionRole::Master { transfer } => self.master_lost(transfer),
         }
     }
 
@@ -220,28 +234,32 @@ impl Node {
         while let Ok(note) = self.inbox.try_recv() {
             self.workers.busy -= usize::from(note.is_work());
             match note {
-                Note::Rail(event) => self.rail_says(event),
-                Note::Prepared { transfer, result } if self.resting.is_some() => {
+                NodeEvent::Rail(event) => self.rail_says(event),
+                NodeEvent::Prepared { transfer, result } if self.resting.is_some() => {
                     self.opened_early.push((transfer, result));
                 }
-                Note::Prepared { transfer, result } => self.opened(transfer, result),
-                Note::Comparing { transfer, read_bytes }
+                NodeEvent::Prepared { transfer, result } => self.opened(transfer, result),
+                NodeEvent::Comparing { transfer, read_bytes }
                     if self.transfers.contains_key(&transfer) =>
                 {
                     self.tell_master(transfer, ToMaster::Comparing { read_bytes });
                 }
-                Note::Preallocated { transfer, result } => {
-                    self.member(transfer, member::Event::Preallocated(result))
+                NodeEvent::Preallocated { transfer, result } => {
+                    self.participant(transfer, participant::ParticipantEvent::Preallocated(result))
                 }
-                Note::Committed { transfer, result } => {
-                    self.member(transfer, member::Event::Committed(result))
+                NodeEvent::Committed { transfer, result } => {
+                    self.participant(transfer, participant::ParticipantEvent::Committed(result))
                 }
-                Note::Kept { transfer } => self.member(transfer, member::Event::Kept),
-                Note::Left { transfer } => self.member(transfer, member::Event::Left),
-                Note::Cleared { transfer, sources } => self.cleared(transfer, sources),
-                Note::Confirmed { id, session } => self.confirmed(&id, session),
-                Note::Rested => self.rested(),
-                Note::Comparing { .. } | Note::Done => {}
+                NodeEvent::Kept { transfer } => {
+                    self.participant(transfer, participant::ParticipantEvent::Kept)
+                }
+                NodeEvent::Left { transfer } => {
+                    self.participant(transfer, participant::ParticipantEvent::Left)
+                }
+                NodeEvent::Cleared { transfer, sources } => self.cleared(transfer, sources),
+                NodeEvent::Confirmed { id, session } => self.confirmed(&id, session),
+                NodeEvent::Rested => self.rested(),
+                NodeEvent::Comparing { .. } | NodeEvent::Done => {}
             }
         }
     }
@@ -250,7 +268,9 @@ impl Node {
     /// its way still: without it the node would leave records of files that everybody knows are
     /// complete.
     fn stop(&mut self) {
-        let is_complete = |tenancy: &Tenancy| tenancy.member.state() == State::Landed;
+        let is_complete = |node_transfer: &NodeTransfer| {
+            node_transfer.participant.state() == ParticipantState::Landed
+        };
         if self.options.launched && self.transfers.values().any(is_complete) {
             self.stops = Some(awake() + GOODBYE_WITHIN);
         } else {
@@ -258,58 +278,72 @@ impl Node {
         }
     }
 
-    fn opened(&mut self, transfer: TransferIx, result: Result<Box<prepare::Opened>>) {
-        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
+    fn opened(&mut self, transfer: TransferIx, result: Result<Box<prepare::OpenedTransfer>>) {
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
         let opened = match result {
             Ok(opened) => opened,
-            Err(error) => return self.member(transfer, member::Event::Prepared(Err(error))),
+            Err(error) => {
+                return self
+                    .participant(transfer, participant::ParticipantEvent::Prepared(Err(error)));
+            }
         };
-        let prepare::Opened { desk, prepared, found, claims } = *opened;
-        tenancy.claims = claims;
-        let desk = Arc::new(desk);
-        tenancy.desk = Some(Arc::clone(&desk));
-        let wait = tenancy.prepare.options.silence();
-        let ports = tenancy.ports.clone();
-        let size = Size {
+        let prepare::OpenedTransfer { transfer_files, prepared, found, claims } = *opened;
+        node_transfer.claims = claims;
+        let transfer_files = Arc::new(transfer_files);
+        node_transfer.transfer_files = Some(Arc::clone(&transfer_files));
+        let wait = node_transfer.prepare.options.silence();
+        let ports = node_transfer.ports.clone();
+        let size = RailSize {
             slots: slots(
-                tenancy.prepare.options.slots,
+                node_transfer.prepare.options.slots,
                 self.options.slots,
                 ports.len(),
-                tenancy.prepare.options.block_bytes.into(),
+                node_transfer.prepare.options.block_bytes.into(),
             ),
-            receives: !desk.sinks.is_empty(),
-            sends: !desk.offers.is_empty(),
-            block_bytes: tenancy.prepare.options.block_bytes.into(),
+            receives: !transfer_files.sinks.is_empty(),
+            sends: !transfer_files.offers.is_empty(),
+            block_bytes: node_transfer.prepare.options.block_bytes.into(),
         };
         let (clock, post) = (self.clock, self.post.clone());
         let joined = ports.into_iter().try_for_each(|rail| {
-            let joins = Command::Join { transfer, rail, desk: Arc::clone(&desk), silence: wait };
+            let joins = RailCommand::Join {
+                transfer,
+                rail,
+                transfer_files: Arc::clone(&transfer_files),
+                silence: wait,
+            };
             self.ports[rail]
                 .rail_for(transfer, clock, size, post.clone())
                 .map(|rail| rail.tell(joins))
         });
         if let Some(found) = found {
-            self.member(transfer, member::Event::Found(found));
+            self.participant(transfer, participant::ParticipantEvent::Found(found));
         }
-        self.member(transfer, member::Event::Prepared(joined.map(|()| prepared)));
+        self.participant(
+            transfer,
+            participant::ParticipantEvent::Prepared(joined.map(|()| prepared)),
+        );
     }
 
-    fn rail_says(&mut self, event: rail::Event) {
+    fn rail_says(&mut self, event: rail::RailEvent) {
         match event {
-            rail::Event::Owner { transfer, event } => {
+            rail::RailEvent::Owner { transfer, event } => {
                 let event = self.named(transfer, event);
-                self.member(transfer, member::Event::Owner(event));
+                self.participant(transfer, participant::ParticipantEvent::Owner(event));
             }
-            rail::Event::Broken { transfer, error } => {
-                self.member(transfer, member::Event::Broken(error))
+            rail::RailEvent::Broken { transfer, error } => {
+                self.participant(transfer, participant::ParticipantEvent::Broken(error))
             }
-            rail::Event::Drained { transfer } => self.drained(transfer),
-            rail::Event::Failed { error } => {
+            rail::RailEvent::Drained { transfer } => self.drained(transfer),
+            rail::RailEvent::Failed { error } => {
                 for transfer in self.transfers.keys().copied().collect::<Vec<_>>() {
                     // Who only sends does so over its other rails; those that it fed notice by
                     // themselves.
-                    if self.transfers[&transfer].member.state() != State::Ready {
-                        self.member(transfer, member::Event::Broken(error.clone()));
+                    if self.transfers[&transfer].participant.state() != ParticipantState::Ready {
+                        self.participant(
+                            transfer,
+                            participant::ParticipantEvent::Broken(error.clone()),
+                        );
                     }
                     self.drained(transfer);
                 }
@@ -317,35 +351,44 @@ impl Node {
         }
     }
 
-    /// A rail holds nothing of a transfer any more; the member waits for all of them.
+    /// A rail holds nothing of a transfer any more; the participant waits for all of them.
     fn drained(&mut self, transfer: TransferIx) {
-        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
-        tenancy.draining = tenancy.draining.saturating_sub(1);
-        if tenancy.draining == 0 {
-            self.member(transfer, member::Event::Drained);
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
+        node_transfer.draining = node_transfer.draining.saturating_sub(1);
+        if node_transfer.draining == 0 {
+            self.participant(transfer, participant::ParticipantEvent::Drained);
         }
     }
 
-    /// Hands an event to a member, and carries out what it wants.
-    pub(super) fn member(&mut self, transfer: TransferIx, event: member::Event) {
+    /// Hands an event to a participant, and carries out what it wants.
+    pub(super) fn participant(
+        &mut self,
+        transfer: TransferIx,
+        event: participant::ParticipantEvent,
+    ) {
         let now = self.clock.now();
-        if let member::Event::Master(ToNode::Cancel { reason, .. }) = &event {
+        if let participant::ParticipantEvent::Master(ToNode::Cancel { reason, .. }) = &event {
             self.log_failure(transfer, &Error::new(Code::Cancelled, reason));
         }
-        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
-        if matches!(event, member::Event::Master(ToNode::Cancel { .. } | ToNode::Finish)) {
-            tenancy.quit();
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
+        if matches!(
+            event,
+            participant::ParticipantEvent::Master(ToNode::Cancel { .. } | ToNode::Finish)
+        ) {
+            node_transfer.quit();
         }
-        tenancy.forgets |=
-            matches!(event, member::Event::Master(ToNode::Cancel { forgets: true, .. }));
-        tenancy.member.handle(now, event);
+        node_transfer.forgets |= matches!(
+            event,
+            participant::ParticipantEvent::Master(ToNode::Cancel { forgets: true, .. })
+        );
+        node_transfer.participant.handle(now, event);
         self.follow(transfer);
     }
 
-    /// Carries out what a member wants, until it wants nothing or has to wait for a worker.
+    /// Carries out what a participant wants, until it wants nothing or has to wait for a worker.
     fn follow(&mut self, transfer: TransferIx) {
-        let next = |tenancy: &mut Tenancy| {
-            if tenancy.clearing { None } else { tenancy.member.poll_action() }
+        let next = |node_transfer: &mut NodeTransfer| {
+            if node_transfer.clearing { None } else { node_transfer.participant.poll_action() }
         };
         while let Some(action) = self.transfers.get_mut(&transfer).and_then(next) {
             self.carry_out(transfer, action);
@@ -355,140 +398,158 @@ impl Node {
     /// Has a worker do something to all files that a transfer writes, and look at its sources,
     /// before anything else.
     pub(super) fn clear(&mut self, transfer: TransferIx, with: impl Fn(&Sink) + Send + 'static) {
-        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
-        let Some(desk) = tenancy.desk.clone() else { return };
-        tenancy.clearing = true;
-        let claims = std::mem::take(&mut tenancy.claims);
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
+        let Some(transfer_files) = node_transfer.transfer_files.clone() else { return };
+        node_transfer.clearing = true;
+        let claims = std::mem::take(&mut node_transfer.claims);
         let work = move || {
             drop(claims);
-            desk.sinks.iter().for_each(with);
+            transfer_files.sinks.iter().for_each(with);
             // A source that was written to meanwhile may have been sent half old, half new.
-            desk.offers.iter().try_for_each(|offer| offer.source.check_unchanged())
+            transfer_files.offers.iter().try_for_each(|offer| offer.source.check_unchanged())
         };
-        self.workers.run(work, move |sources| Note::Cleared { transfer, sources });
+        self.workers.run(work, move |sources| NodeEvent::Cleared { transfer, sources });
     }
 
     fn cleared(&mut self, transfer: TransferIx, sources: Result<()>) {
-        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
-        tenancy.clearing = false;
-        tenancy.sources = sources;
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
+        node_transfer.clearing = false;
+        node_transfer.sources = sources;
         self.follow(transfer);
     }
 
-    fn carry_out(&mut self, transfer: TransferIx, action: Action) {
-        let tenancy = &self.transfers[&transfer];
+    fn carry_out(&mut self, transfer: TransferIx, action: ParticipantAction) {
+        let node_transfer = &self.transfers[&transfer];
         match action {
-            Action::Preallocate { wanted, holes, kept, forgets } => {
-                let desk = Arc::clone(
-                    tenancy.desk.as_ref().expect("a prepared member has its files open"),
+            ParticipantAction::Preallocate { wanted, holes, kept, forgets } => {
+                let transfer_files = Arc::clone(
+                    node_transfer
+                        .transfer_files
+                        .as_ref()
+                        .expect("a prepared member has its files open"),
                 );
                 let claims = self
                     .transfers
                     .get_mut(&transfer)
-                    .map(|tenancy| std::mem::take(&mut tenancy.claims));
+                    .map(|node_transfer| std::mem::take(&mut node_transfer.claims));
                 let work = move || {
                     // Everybody is prepared, and has seen them.
                     drop(claims);
-                    prepare::preallocate(&desk, &wanted, &holes, &kept, forgets)
+                    prepare::preallocate(&transfer_files, &wanted, &holes, &kept, forgets)
                 };
-                self.workers.run(work, move |result| Note::Preallocated { transfer, result });
+                self.workers.run(work, move |result| NodeEvent::Preallocated { transfer, result });
             }
-            Action::Open { lane, weight, pace_bytes_per_second } => {
-                self.open_flow(transfer, lane, weight, pace_bytes_per_second);
+            ParticipantAction::Open { rail_pair, weight, pace_bytes_per_second } => {
+                self.open_flow(transfer, rail_pair, weight, pace_bytes_per_second);
             }
-            Action::Lease { flow, pieces } => {
-                let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");
-                tenancy.story_of(flow).into_iter().for_each(|story| story.asked(awake()));
-                self.tell_rail_of(transfer, flow, Command::Lease { transfer, flow, pieces });
+            ParticipantAction::Lease { flow, pieces } => {
+                let node_transfer =
+                    self.transfers.get_mut(&transfer).expect("it is carried out for it");
+                node_transfer.story_of(flow).into_iter().for_each(|story| story.asked(awake()));
+                self.tell_rail_of(transfer, flow, RailCommand::Lease { transfer, flow, pieces });
             }
-            Action::Revoke { flow, pieces } => {
-                self.tell_rail_of(transfer, flow, Command::Revoke { transfer, flow, pieces });
+            ParticipantAction::Revoke { flow, pieces } => {
+                self.tell_rail_of(transfer, flow, RailCommand::Revoke { transfer, flow, pieces });
             }
-            Action::Close { flow } => self.tell_rail_of(transfer, flow, Command::Close { flow }),
-            Action::Offer { span } => {
-                tenancy.ports.iter().for_each(|&port| {
-                    self.ports[port].tell(transfer, Command::Offer { transfer, span })
+            ParticipantAction::Close { flow } => {
+                self.tell_rail_of(transfer, flow, RailCommand::Close { flow })
+            }
+            ParticipantAction::Offer { span } => {
+                node_transfer.ports.iter().for_each(|&port| {
+                    self.ports[port].tell(transfer, RailCommand::Offer { transfer, span })
                 });
             }
-            Action::Withdraw { span } => {
-                tenancy.ports.iter().for_each(|&port| {
-                    self.ports[port].tell(transfer, Command::Withdraw { transfer, span })
+            ParticipantAction::Withdraw { span } => {
+                node_transfer.ports.iter().for_each(|&port| {
+                    self.ports[port].tell(transfer, RailCommand::Withdraw { transfer, span })
                 });
             }
-            Action::Drain => {
-                tenancy
-                    .ports
-                    .iter()
-                    .for_each(|&port| self.ports[port].tell(transfer, Command::Drain { transfer }));
-                let tenancy = self.transfers.get_mut(&transfer).expect("it is carried out for it");
-                tenancy.draining = tenancy.ports.len();
+            ParticipantAction::Drain => {
+                node_transfer.ports.iter().for_each(|&port| {
+                    self.ports[port].tell(transfer, RailCommand::Drain { transfer })
+                });
+                let node_transfer =
+                    self.transfers.get_mut(&transfer).expect("it is carried out for it");
+                node_transfer.draining = node_transfer.ports.len();
             }
-            Action::Commit { landed_everywhere, checks } => {
-                let desk = Arc::clone(
-                    tenancy.desk.as_ref().expect("a prepared member has its files open"),
+            ParticipantAction::Commit { landed_everywhere, checks } => {
+                let transfer_files = Arc::clone(
+                    node_transfer
+                        .transfer_files
+                        .as_ref()
+                        .expect("a prepared member has its files open"),
                 );
-                let elected = prepare::elected(&tenancy.prepare);
-                let work = move || prepare::commit(&desk, &elected, landed_everywhere, &checks);
-                self.workers.run(work, move |result| Note::Committed { transfer, result });
+                let elected = prepare::elected(&node_transfer.prepare);
+                let work =
+                    move || prepare::commit(&transfer_files, &elected, landed_everywhere, &checks);
+                self.workers.run(work, move |result| NodeEvent::Committed { transfer, result });
             }
-            Action::Keep { pieces } => {
-                let desk =
-                    Arc::clone(tenancy.desk.as_ref().expect("what has landed went to open files"));
+            ParticipantAction::Keep { pieces } => {
+                let transfer_files = Arc::clone(
+                    node_transfer
+                        .transfer_files
+                        .as_ref()
+                        .expect("what has landed went to open files"),
+                );
                 // Handed over here and now, so that whatever is done with the files next finds it.
-                keeping::keep(&desk, &pieces);
+                keeping::keep(&transfer_files, &pieces);
                 let work = move || {
-                    desk.sinks.iter().for_each(Sink::flush);
+                    transfer_files.sinks.iter().for_each(Sink::flush);
                     Ok(())
                 };
-                self.workers.run(work, move |_| Note::Kept { transfer });
+                self.workers.run(work, move |_| NodeEvent::Kept { transfer });
             }
-            Action::Leave => {
-                let desk =
-                    Arc::clone(tenancy.desk.as_ref().expect("what has landed went to open files"));
-                let forgets = tenancy.forgets;
+            ParticipantAction::Leave => {
+                let transfer_files = Arc::clone(
+                    node_transfer
+                        .transfer_files
+                        .as_ref()
+                        .expect("what has landed went to open files"),
+                );
+                let forgets = node_transfer.forgets;
                 let work = move || {
-                    desk.sinks.iter().for_each(|sink| prepare::discard(sink, forgets));
+                    transfer_files.sinks.iter().for_each(|sink| prepare::discard(sink, forgets));
                     Ok(())
                 };
-                self.workers.run(work, move |_| Note::Left { transfer });
+                self.workers.run(work, move |_| NodeEvent::Left { transfer });
             }
-            Action::Confirm => self.confirm(transfer),
-            Action::Discard => {
-                let forgets = tenancy.forgets;
+            ParticipantAction::Confirm => self.confirm(transfer),
+            ParticipantAction::Discard => {
+                let forgets = node_transfer.forgets;
                 self.clear(transfer, move |sink| prepare::discard(sink, forgets));
             }
-            Action::Tell(message) => self.tell_master(transfer, message),
-            Action::End => self.forget(transfer),
+            ParticipantAction::Tell(message) => self.tell_master(transfer, message),
+            ParticipantAction::End => self.forget(transfer),
         }
     }
 
     /// Tells the rail that a flow which this node opened goes over.
-    pub(super) fn tell_rail_of(&self, transfer: TransferIx, flow: FlowIx, command: Command) {
+    pub(super) fn tell_rail_of(&self, transfer: TransferIx, flow: FlowIx, command: RailCommand) {
         if let Some((_, port)) =
-            self.transfers.get(&transfer).and_then(|tenancy| tenancy.flows.get(&flow))
+            self.transfers.get(&transfer).and_then(|node_transfer| node_transfer.flows.get(&flow))
         {
             self.ports[*port].tell(transfer, command);
         }
     }
 
     fn forget(&mut self, transfer: TransferIx) {
-        let Some(tenancy) = self.transfers.remove(&transfer) else { return };
+        let Some(node_transfer) = self.transfers.remove(&transfer) else { return };
         assert_eq!(
-            tenancy.member.state(),
-            State::Ended,
+            node_transfer.participant.state(),
+            ParticipantState::Ended,
             "only a member that has ended is forgotten"
         );
-        self.log_end(transfer, &tenancy);
-        self.doors.shut(&tenancy.prepare.transfer);
-        if let Some(session) = tenancy.leaving {
+        self.log_end(transfer, &node_transfer);
+        self.keyring.shut(&node_transfer.prepare.transfer);
+        if let Some(session) = node_transfer.leaving {
             self.sessions.remove(session);
         }
-        let of_transfer = |session: &Session| matches!(session.role, Role::Flow { transfer: of, .. } if of == transfer);
+        let of_transfer = |session: &NodeSession| matches!(session.role, SessionRole::Flow { transfer: of, .. } if of == transfer);
         self.sessions.remove_all(of_transfer);
         // Closing files may block, and what a large transfer knew of its pieces takes its time to
         // free.
-        self.let_go(tenancy);
-        let idle: Vec<Rail> =
+        self.let_go(node_transfer);
+        let idle: Vec<RailHandle> =
             self.ports.iter_mut().filter_map(|port| port.leave(transfer)).collect();
         if !idle.is_empty() {
             self.rest(idle);
@@ -503,18 +564,18 @@ impl Node {
             drop(what);
             Ok(())
         };
-        self.workers.run(work, |_| Note::Done);
+        self.workers.run(work, |_| NodeEvent::Done);
     }
 
     /// Ends rails. A transfer that is prepared meanwhile waits for that, since their memory counts
     /// against the same limit; but not for a rail that does not end.
-    fn rest(&mut self, rails: Vec<Rail>) {
+    fn rest(&mut self, rails: Vec<RailHandle>) {
         self.resting = Some(awake() + REST_WITHIN);
         let work = move || {
             drop(rails);
             Ok(())
         };
-        self.workers.run(work, |_| Note::Rested);
+        self.workers.run(work, |_| NodeEvent::Rested);
     }
 
     fn rested(&mut self) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Code, Error, Result};
 use crate::session::descriptors;
-use crate::spec::{DataUri, Role};
+use crate::spec::{DataUri, RowRole};
 use crate::wire::control::Prepare;
 
 /// Descriptors of this process that transfers being prepared were promised, and have not opened
@@ -28,7 +28,7 @@ impl FileBudget {
     /// # Errors
     /// `Code::Data` where they are not left, with the number that is needed.
     pub(super) fn claim(&self, prepare: &Prepare, rails: usize) -> Result<FileClaim> {
-        let need = Need::of(prepare);
+        let need = FileNeed::of(prepare);
         let (allowed, _) = descriptors::limits().unwrap_or((u64::MAX, u64::MAX));
         let mut promised = self.promised();
         // Counted while no promise can end: descriptors of one that ends now are open, or still
@@ -53,22 +53,22 @@ impl Drop for FileClaim {
 
 /// The descriptors that the files of a transfer need at a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Need {
+struct FileNeed {
     files: u64,
     descriptors: u64,
 }
 
-impl Need {
-    fn of(prepare: &Prepare) -> Need {
-        let mut need = Need::default();
+impl FileNeed {
+    fn of(prepare: &Prepare) -> FileNeed {
+        let mut need = FileNeed::default();
         let mut written = BTreeSet::new();
         for row in &prepare.rows {
             let descriptors = match (row.role, row.uri.parse()) {
-                (Role::Sender, Ok(DataUri::File(_) | DataUri::Mem(_))) => SOURCE,
-                (Role::Receiver, Ok(DataUri::File(_))) if written.insert(&row.uri) => {
+                (RowRole::Sender, Ok(DataUri::File(_) | DataUri::Mem(_))) => SOURCE,
+                (RowRole::Receiver, Ok(DataUri::File(_))) if written.insert(&row.uri) => {
                     DESTINATION + u64::from(!row.claimant.is_empty())
                 }
-                (Role::Receiver, Ok(DataUri::Mem(_))) if written.insert(&row.uri) => REGION,
+                (RowRole::Receiver, Ok(DataUri::Mem(_))) if written.insert(&row.uri) => REGION,
                 // Patterns and null: have no file; a destination of several rows is open once;
                 // others are refused.
                 _ => continue,
@@ -85,7 +85,7 @@ impl Need {
             return Ok(());
         }
         let left = allowed.saturating_sub(in_use + kept_free);
-        let Need { files, descriptors } = self;
+        let FileNeed { files, descriptors } = self;
         let what = format!(
             "{files} files need {descriptors} open files here, and {left} are left of {allowed}"
         );
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_the_number_that_does() {
-        let need = Need { files: 4096, descriptors: 4096 * DESTINATION };
+        let need = FileNeed { files: 4096, descriptors: 4096 * DESTINATION };
         let error = need.judge(1024, 20, 12).expect_err("too many");
         assert_eq!(error.code, Code::Data);
         assert_eq!(
@@ -124,6 +124,6 @@ mod tests {
         assert!(error.remedy.as_ref().is_some_and(|remedy| remedy.contains("16416")), "{error}");
         assert!(need.judge(16_415, 20, 12).is_err());
         assert!(need.judge(16_416, 20, 12).is_ok());
-        assert!(Need::default().judge(10, 20, 12).is_ok(), "no files, no descriptors");
+        assert!(FileNeed::default().judge(10, 20, 12).is_ok(), "no files, no descriptors");
     }
 }

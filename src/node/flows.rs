@@ -10,40 +10,41 @@ use mio::Token;
 use nix::sys::socket::setsockopt;
 use nix::{setsockopt_impl, sockopt_impl};
 
-use super::openings::{CONNECT_WITHIN, LaneStory, Late, Opening, Way, ways};
-use super::ports::Port;
-use super::tenancy::Tenancy;
-use super::{HANDSHAKE_WITHIN, Node, Role};
+use super::node_transfer::NodeTransfer;
+use super::openings::{CONNECT_WITHIN, FlowOpening, FlowOutcome, FlowRoute, RailPairHistory, ways};
+use super::ports::RailPort;
+use super::{HANDSHAKE_WITHIN, Node, SessionRole};
 use super::{devices, stuck};
 use crate::clock::awake;
-use crate::engine::lanes::Lane;
-use crate::engine::{member, owner};
+use crate::engine::rail_pairs::RailPair;
+use crate::engine::{participant, scheduler};
 use crate::error::{Code, Error, Result};
-use crate::rail::{Command, Side, TransferIx};
-use crate::session::{Connection, Hello, dial_over};
+use crate::rail::{FlowDirection, RailCommand, TransferIx};
+use crate::session::{Connection, ConnectionHello, dial_over};
 use crate::wire::control::{self, FlowHello};
-use crate::wire::version::Kind;
+use crate::wire::version::ConnectionKind;
 
 impl Node {
-    /// Starts to open a flow on a lane.
+    /// Starts to open a flow on a rail pair.
     pub(super) fn open_flow(
         &mut self,
         transfer: TransferIx,
-        lane: Lane,
+        rail_pair: RailPair,
         weight_bytes: u64,
         pace_bytes_per_second: u64,
     ) {
-        let tenancy = &self.transfers[&transfer];
-        let rails = tenancy.peers.get(&lane.sender).map_or(&[][..], |peer| &peer.rails);
-        let own: Vec<NicAddress> = tenancy.ports.iter().map(|&port| self.ports[port].own).collect();
+        let node_transfer = &self.transfers[&transfer];
+        let rails = node_transfer.peers.get(&rail_pair.sender).map_or(&[][..], |peer| &peer.rails);
+        let own: Vec<NicAddress> =
+            node_transfer.ports.iter().map(|&port| self.ports[port].own).collect();
         let binds = |place: usize, peer: IpAddr| {
-            let port = &self.ports[tenancy.ports[place]];
+            let port = &self.ports[node_transfer.ports[place]];
             self.devices.bind_dialled(port.nic(), port.own(), peer)
         };
-        let mut ways = ways(&own, rails, lane.index as usize, binds);
-        ways.iter_mut().for_each(|way| way.port = tenancy.ports[way.port]);
+        let mut ways = ways(&own, rails, rail_pair.index as usize, binds);
+        ways.iter_mut().for_each(|way| way.port = node_transfer.ports[way.port]);
         let remembered = self.detours.recall(&ways, |port| self.nic_of(port));
-        if tenancy.stories.get(&lane).is_some_and(LaneStory::has_brought) {
+        if node_transfer.stories.get(&rail_pair).is_some_and(RailPairHistory::has_brought) {
             // One of these works: it is cut off now, and other pairs of rails would be in each
             // other's way.
             let usual = (ways[0].port, ways[0].address);
@@ -51,56 +52,67 @@ impl Node {
         }
         let now = awake();
         let Some(opening) =
-            Opening::new(now, ways, remembered, weight_bytes, pace_bytes_per_second)
+            FlowOpening::new(now, ways, remembered, weight_bytes, pace_bytes_per_second)
         else {
             let error = Error::new(Code::Internal, "the plan names a sender without an address");
-            return self.lane_failed(transfer, lane, error);
+            return self.lane_failed(transfer, rail_pair, error);
         };
         let usual = opening.usual();
         let nic = self.nic_of(usual.port);
-        let tenancy = self.transfers.get_mut(&transfer).expect("looked up above");
-        tenancy.stories.entry(lane).or_insert_with(|| LaneStory::new(nic, usual.address));
-        tenancy.openings.insert(lane, opening);
-        self.try_next_way(transfer, lane);
+        let node_transfer = self.transfers.get_mut(&transfer).expect("looked up above");
+        node_transfer
+            .stories
+            .entry(rail_pair)
+            .or_insert_with(|| RailPairHistory::new(nic, usual.address));
+        node_transfer.openings.insert(rail_pair, opening);
+        self.try_next_way(transfer, rail_pair);
     }
 
     /// Tries the next way to open a flow, beside those that are still waited for.
-    pub(super) fn try_next_way(&mut self, transfer: TransferIx, lane: Lane) {
+    pub(super) fn try_next_way(&mut self, transfer: TransferIx, rail_pair: RailPair) {
         let now = awake();
-        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
-        let Some(opening) = tenancy.openings.get_mut(&lane) else { return };
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
+        let Some(opening) = node_transfer.openings.get_mut(&rail_pair) else { return };
         let Some(way) = opening.next(now) else { return };
         let hello = FlowHello {
-            transfer: tenancy.prepare.transfer,
-            attempt: tenancy.prepare.attempt,
-            from_node: tenancy.prepare.node_index,
-            to_node: lane.sender.0,
+            transfer: node_transfer.prepare.transfer,
+            attempt: node_transfer.prepare.attempt,
+            from_node: node_transfer.prepare.node_index,
+            to_node: rail_pair.sender.0,
             rail: u32::try_from(way.port).expect("ports are few"),
             weight_bytes: opening.weight_bytes,
             pace_bytes_per_second: opening.pace_bytes_per_second,
-            silent_flows: tenancy.stories.get(&lane).map_or(0, LaneStory::silent_flows),
+            silent_flows: node_transfer
+                .stories
+                .get(&rail_pair)
+                .map_or(0, RailPairHistory::silent_flows),
         };
         let connection = self.dial_sender(transfer, way, &hello);
         let token = self.next_token();
-        self.add_session(token, connection, Role::Flow { transfer, lane, way });
+        self.add_session(token, connection, SessionRole::Flow { transfer, rail_pair, way });
     }
 
-    fn dial_sender(&self, transfer: TransferIx, way: Way, hello: &FlowHello) -> Result<Connection> {
-        let tenancy = &self.transfers[&transfer];
-        let Port { nic, address: own, .. } = &self.ports[way.port];
+    fn dial_sender(
+        &self,
+        transfer: TransferIx,
+        way: FlowRoute,
+        hello: &FlowHello,
+    ) -> Result<Connection> {
+        let node_transfer = &self.transfers[&transfer];
+        let RailPort { nic, address: own, .. } = &self.ports[way.port];
         let bind = |socket: &OwnedFd| {
             if way.is_bound {
                 devices::bind(socket, nic);
             }
         };
         let stream = dial_over(way.address, local_end(own.ip(), way.address), bind)?;
-        let open = Hello { kind: Kind::Data, key_id: hello.transfer };
+        let open = ConnectionHello { kind: ConnectionKind::Data, key_id: hello.transfer };
         let now = awake();
         let payload = control::encode(hello)?;
         let connection = Connection::initiate(
             stream,
             open,
-            &tenancy.flow_key,
+            &node_transfer.flow_key,
             &payload,
             now + HANDSHAKE_WITHIN,
         )?;
@@ -109,74 +121,101 @@ impl Node {
 
     /// When the next way of some flow is to be tried.
     pub(super) fn way_due(&self) -> Option<Instant> {
-        let openings = self.transfers.values().flat_map(|tenancy| tenancy.openings.values());
-        openings.filter_map(Opening::due).min()
+        let openings =
+            self.transfers.values().flat_map(|node_transfer| node_transfer.openings.values());
+        openings.filter_map(FlowOpening::due).min()
     }
 
     /// Tries the ways whose time has come.
     pub(super) fn try_due_ways(&mut self, now: Instant) {
         let mut due = Vec::new();
-        for (&transfer, tenancy) in &self.transfers {
-            let of = tenancy
+        for (&transfer, node_transfer) in &self.transfers {
+            let of = node_transfer
                 .openings
                 .iter()
                 .filter(|(_, opening)| opening.due().is_some_and(|due| now >= due));
-            due.extend(of.map(|(&lane, _)| (transfer, lane)));
+            due.extend(of.map(|(&rail_pair, _)| (transfer, rail_pair)));
         }
-        for (transfer, lane) in due {
-            self.opening_is_slow(transfer, lane);
-            self.try_next_way(transfer, lane);
+        for (transfer, rail_pair) in due {
+            self.opening_is_slow(transfer, rail_pair);
+            self.try_next_way(transfer, rail_pair);
         }
     }
 
     /// The master will want to know what is waited for, should nothing land any more.
-    fn opening_is_slow(&mut self, transfer: TransferIx, lane: Lane) {
-        let tenancy = &self.transfers[&transfer];
-        let so_far =
-            tenancy.openings.get(&lane).and_then(|it| it.so_far(awake(), |port| self.nic_of(port)));
+    fn opening_is_slow(&mut self, transfer: TransferIx, rail_pair: RailPair) {
+        let node_transfer = &self.transfers[&transfer];
+        let so_far = node_transfer
+            .openings
+            .get(&rail_pair)
+            .and_then(|it| it.so_far(awake(), |port| self.nic_of(port)));
         if let Some(error) = so_far {
-            let error = tenancy.blame(lane.sender, error);
-            self.member(transfer, member::Event::Owner(owner::Event::OpenSlow { error }));
+            let error = node_transfer.blame(rail_pair.sender, error);
+            self.participant(
+                transfer,
+                participant::ParticipantEvent::Owner(scheduler::SchedulerEvent::OpenSlow { error }),
+            );
         }
     }
 
     /// A flow that this node opened stands.
-    pub(super) fn flow_opened(&mut self, token: Token, transfer: TransferIx, lane: Lane, way: Way) {
+    pub(super) fn flow_opened(
+        &mut self,
+        token: Token,
+        transfer: TransferIx,
+        rail_pair: RailPair,
+        way: FlowRoute,
+    ) {
         let session = self.sessions.remove(token).expect("called for a session that is up");
-        let opening =
-            self.transfers.get_mut(&transfer).and_then(|tenancy| tenancy.openings.remove(&lane));
+        let opening = self
+            .transfers
+            .get_mut(&transfer)
+            .and_then(|node_transfer| node_transfer.openings.remove(&rail_pair));
         // One that comes up beside another that was faster is not needed.
         let Some(opening) = opening else { return };
-        let is_rival = |role: Role| matches!(role, Role::Flow { transfer: of, lane: to, .. } if (of, to) == (transfer, lane));
+        let is_rival = |role: SessionRole| matches!(role, SessionRole::Flow { transfer: of, rail_pair: to, .. } if (of, to) == (transfer, rail_pair));
         self.sessions.remove_all(|session| is_rival(session.role));
         match session.connection.into_stream(self.poll.registry()) {
             Ok((socket, _)) => {
-                self.way_came_up(transfer, lane, &opening, way);
+                self.way_came_up(transfer, rail_pair, &opening, way);
                 let flow = self.next_flow();
                 let mut relays = false;
-                if let Some(tenancy) = self.transfers.get_mut(&transfer) {
-                    tenancy.flows.insert(flow, (lane, way.port));
-                    relays = tenancy.peers.get(&lane.sender).is_some_and(|peer| peer.relays);
+                if let Some(node_transfer) = self.transfers.get_mut(&transfer) {
+                    node_transfer.flows.insert(flow, (rail_pair, way.port));
+                    relays =
+                        node_transfer.peers.get(&rail_pair.sender).is_some_and(|peer| peer.relays);
                 }
-                self.member(transfer, member::Event::Owner(owner::Event::FlowUp { flow, lane }));
-                let side = Side::Fetch { relays };
+                self.participant(
+                    transfer,
+                    participant::ParticipantEvent::Owner(scheduler::SchedulerEvent::FlowUp {
+                        flow,
+                        rail_pair,
+                    }),
+                );
+                let side = FlowDirection::Fetch { relays };
                 self.ports[way.port].tell(
                     transfer,
-                    Command::FlowUp { transfer, flow, socket: socket.into(), side },
+                    RailCommand::FlowUp { transfer, flow, socket: socket.into(), side },
                 );
             }
-            Err(error) => self.lane_failed(transfer, lane, error),
+            Err(error) => self.lane_failed(transfer, rail_pair, error),
         }
     }
 
     /// Notes how a flow came up, for later ones and for the report.
-    fn way_came_up(&mut self, transfer: TransferIx, lane: Lane, opening: &Opening, way: Way) {
+    fn way_came_up(
+        &mut self,
+        transfer: TransferIx,
+        rail_pair: RailPair,
+        opening: &FlowOpening,
+        way: FlowRoute,
+    ) {
         let names: Vec<String> = self.ports.iter().map(|port| port.nic().to_owned()).collect();
         self.detours.remember(opening.usual(), way, |port| names[port].clone());
-        let Late { took, is_detour } = opening.came_up(awake(), way);
-        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
-        if let (Some(took), Some(story)) = (took, tenancy.stories.get_mut(&lane)) {
-            let Way { port, address, .. } = way;
+        let FlowOutcome { took, is_detour } = opening.came_up(awake(), way);
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
+        if let (Some(took), Some(story)) = (took, node_transfer.stories.get_mut(&rail_pair)) {
+            let FlowRoute { port, address, .. } = way;
             let how = if !is_detour {
                 "it took so long to be answered".into()
             } else if (port, address) == (opening.usual().port, opening.usual().address) {
@@ -190,24 +229,36 @@ impl Node {
     }
 
     /// One way to open a flow failed; others may be left.
-    pub(super) fn flow_failed(&mut self, transfer: TransferIx, lane: Lane, way: Way, error: Error) {
-        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
-        let Some(opening) = tenancy.openings.get_mut(&lane) else { return };
+    pub(super) fn flow_failed(
+        &mut self,
+        transfer: TransferIx,
+        rail_pair: RailPair,
+        way: FlowRoute,
+        error: Error,
+    ) {
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
+        let Some(opening) = node_transfer.openings.get_mut(&rail_pair) else { return };
         if opening.fail(way, error) {
-            let opening = tenancy.openings.remove(&lane).expect("looked up above");
+            let opening = node_transfer.openings.remove(&rail_pair).expect("looked up above");
             let error = opening.error(|port| self.nic_of(port));
-            self.lane_failed(transfer, lane, error);
+            self.lane_failed(transfer, rail_pair, error);
         } else if opening.is_idle() {
-            self.try_next_way(transfer, lane);
+            self.try_next_way(transfer, rail_pair);
         }
     }
 
     /// No way is left to open a flow.
-    fn lane_failed(&mut self, transfer: TransferIx, lane: Lane, error: Error) {
-        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return };
-        tenancy.stories.entry(lane).and_modify(|story| story.failed(&error));
-        let error = tenancy.blame(lane.sender, error);
-        self.member(transfer, member::Event::Owner(owner::Event::OpenFailed { lane, error }));
+    fn lane_failed(&mut self, transfer: TransferIx, rail_pair: RailPair, error: Error) {
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
+        node_transfer.stories.entry(rail_pair).and_modify(|story| story.failed(&error));
+        let error = node_transfer.blame(rail_pair.sender, error);
+        self.participant(
+            transfer,
+            participant::ParticipantEvent::Owner(scheduler::SchedulerEvent::OpenFailed {
+                rail_pair,
+                error,
+            }),
+        );
     }
 
     fn nic_of(&self, port: usize) -> String {
@@ -222,26 +273,29 @@ impl Node {
             return;
         };
         let Ok(hello) = control::decode::<FlowHello>(&hello) else { return };
-        let is_meant = |tenancy: &Tenancy| {
-            let prepare = &tenancy.prepare;
-            tenancy.ports.contains(&port)
+        let is_meant = |node_transfer: &NodeTransfer| {
+            let prepare = &node_transfer.prepare;
+            node_transfer.ports.contains(&port)
                 && prepare.transfer == hello.transfer
                 && prepare.attempt == hello.attempt
                 && prepare.node_index == hello.to_node
         };
-        let transfer =
-            self.transfers.iter().find(|(_, tenancy)| is_meant(tenancy)).map(|(&at, _)| at);
+        let transfer = self
+            .transfers
+            .iter()
+            .find(|(_, node_transfer)| is_meant(node_transfer))
+            .map(|(&at, _)| at);
         if let Some(transfer) = transfer {
-            let Port { nic, .. } = &self.ports[port];
+            let RailPort { nic, .. } = &self.ports[port];
             let peer = socket.peer_addr().map(|peer| peer.ip());
             if let (Ok(own), Ok(peer)) = (socket.local_addr(), &peer)
                 && hello.silent_flows >= SILENT_FLOWS_MIN
                 && let Some(stuck) = stuck::find(own, *peer)
-                && let Some(tenancy) = self.transfers.get_mut(&transfer)
+                && let Some(node_transfer) = self.transfers.get_mut(&transfer)
             {
                 let mtu =
                     self.ports[port].advert().mtu.map_or(String::new(), |mtu| format!(" of {mtu}"));
-                tenancy.large_packets_lost(nic, *peer, &mtu, stuck);
+                node_transfer.large_packets_lost(nic, *peer, &mtu, stuck);
             }
             if peer.is_ok_and(|peer| self.devices.bind_accepted(nic, self.ports[port].own(), peer))
             {
@@ -254,45 +308,51 @@ impl Node {
                 let _ = setsockopt(&socket, MaxPacingRate, &pace);
             }
             let flow = self.next_flow();
-            let side = Side::Feed { weight: hello.weight_bytes };
-            self.ports[port]
-                .tell(transfer, Command::FlowUp { transfer, flow, socket: socket.into(), side });
+            let side = FlowDirection::Feed { weight: hello.weight_bytes };
+            self.ports[port].tell(
+                transfer,
+                RailCommand::FlowUp { transfer, flow, socket: socket.into(), side },
+            );
         }
     }
 
     /// Puts the sender's name in front of what went wrong with its flow, and notes what the report
     /// will tell.
-    pub(super) fn named(&mut self, transfer: TransferIx, event: owner::Event) -> owner::Event {
-        let Some(tenancy) = self.transfers.get_mut(&transfer) else { return event };
+    pub(super) fn named(
+        &mut self,
+        transfer: TransferIx,
+        event: scheduler::SchedulerEvent,
+    ) -> scheduler::SchedulerEvent {
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return event };
         match event {
-            owner::Event::Landed { flow, .. } => {
-                tenancy.story_of(flow).into_iter().for_each(LaneStory::brought);
+            scheduler::SchedulerEvent::Landed { flow, .. } => {
+                node_transfer.story_of(flow).into_iter().for_each(RailPairHistory::brought);
                 event
             }
-            owner::Event::Failed { flow, piece, error } => {
-                let error = tenancy.blame_flow(flow, error);
-                owner::Event::Failed { flow, piece, error }
+            scheduler::SchedulerEvent::Failed { flow, piece, error } => {
+                let error = node_transfer.blame_flow(flow, error);
+                scheduler::SchedulerEvent::Failed { flow, piece, error }
             }
-            owner::Event::FlowDown { flow, error } => {
-                tenancy.story_of(flow).into_iter().for_each(|story| story.failed(&error));
-                let error = tenancy.blame_flow(flow, error);
-                tenancy.flows.remove(&flow);
-                owner::Event::FlowDown { flow, error }
+            scheduler::SchedulerEvent::FlowDown { flow, error } => {
+                node_transfer.story_of(flow).into_iter().for_each(|story| story.failed(&error));
+                let error = node_transfer.blame_flow(flow, error);
+                node_transfer.flows.remove(&flow);
+                scheduler::SchedulerEvent::FlowDown { flow, error }
             }
             other => other,
         }
     }
 }
 
-/// Silent flows of a lane after which its data is looked for in the kernel's table: after one, the
-/// network may have been away for a moment.
+/// Silent flows of a rail pair after which its data is looked for in the kernel's table: after one,
+/// the network may have been away for a moment.
 const SILENT_FLOWS_MIN: u32 = 2;
 
 // The kernel takes it as an unsigned long.
 sockopt_impl!(MaxPacingRate, SetOnly, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, usize);
 
-/// Which port here and which rail there make up lane `index`: rails of one subnet where there are
-/// such, else those of one index, so that a router between them may carry it.
+/// Which port here and which rail there make up rail pair `index`: rails of one subnet where there
+/// are such, else those of one index, so that a router between them may carry it.
 ///
 /// The threads of a NIC are rails of one subnet, so that they spread over the threads of the NIC at
 /// the other end.
@@ -360,14 +420,14 @@ mod tests {
         ports(nics).into_iter().enumerate().map(port).collect()
     }
 
-    /// The pairs that the lanes of `here` and `there` make up: rails by index.
+    /// The pairs that the rail pairs of `here` and `there` make up: rails by index.
     fn pairs(here: &[(u8, u8, usize)], there: &[(u8, u8, usize)]) -> Vec<(usize, usize)> {
         let (own, rails) = (ports(here), rails(there));
-        let lane = |index| {
+        let rail_pair = |index| {
             let (port, rail) = pair(&own, &rails, index).expect("there are rails");
             (port, rails.iter().position(|known| *known == rail).expect("one of them"))
         };
-        (0..own.len().max(rails.len())).map(lane).collect()
+        (0..own.len().max(rails.len())).map(rail_pair).collect()
     }
 
     #[test]

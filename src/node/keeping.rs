@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::reading::ReadProgress;
 use super::verify::reads_as;
-use crate::engine::check::Method;
-use crate::engine::member::Kept;
-use crate::rail::desk::Desk;
-use crate::spec::Role;
-use crate::store::layout::Layout;
-use crate::store::{Doubt, Keeping, Origin, Record, SealKey, Sink};
+use crate::engine::check::CheckMethod;
+use crate::engine::participant::LandedPiece;
+use crate::rail::transfer_files::TransferFiles;
+use crate::spec::RowRole;
+use crate::store::layout::FileLayout;
+use crate::store::{JournalDoubt, JournalIdentity, JournalRecord, RangeOrigin, SealKey, Sink};
 use crate::units::{Span, covers, subtract, union};
-use crate::wire::control::{self, Have, Prepare, WireRow};
+use crate::wire::control::{self, KeptRanges, Prepare, WireRow};
 use crate::wire::limits::HAVE_MAX;
 use crate::wire::{Check, CheckKind};
 
@@ -21,7 +21,7 @@ const CUTS_MAX: u64 = 1 << 16;
 
 /// All that must be the same for what is kept of a destination to mean the same; `rows` are those
 /// that write it.
-pub(super) fn keeping(prepare: &Prepare, uri: &str, rows: &[(u64, Span)]) -> Keeping {
+pub(super) fn keeping(prepare: &Prepare, uri: &str, rows: &[(u64, Span)]) -> JournalIdentity {
     let options = &prepare.options;
     let object = options.object.unwrap_or(Span::new(0, 0));
     let mut hasher = blake3::Hasher::new();
@@ -41,7 +41,11 @@ pub(super) fn keeping(prepare: &Prepare, uri: &str, rows: &[(u64, Span)]) -> Kee
     ];
     options.into_iter().chain(rows).for_each(|number| _ = hasher.update(&number.to_le_bytes()));
     let identity = *hasher.finalize().as_bytes();
-    Keeping { identity, records_max: records_max(prepare, &wanted), key: SealKey::of_this_user() }
+    JournalIdentity {
+        identity,
+        records_max: records_max(prepare, &wanted),
+        key: SealKey::of_this_user(),
+    }
 }
 
 /// More records than rows can make: one for each of their pieces, twice where an earlier plan cut
@@ -54,7 +58,7 @@ fn records_max(prepare: &Prepare, rows: &[Span]) -> u64 {
 
 /// The offsets and ranges of the rows that write `uri`.
 pub(super) fn rows_of(rows: &[WireRow], uri: &str) -> Vec<(u64, Span)> {
-    let rows = rows.iter().filter(|row| row.role == Role::Receiver && row.uri == uri);
+    let rows = rows.iter().filter(|row| row.role == RowRole::Receiver && row.uri == uri);
     rows.map(|row| (row.offset_bytes, row.span)).collect()
 }
 
@@ -63,36 +67,36 @@ pub(super) fn state_of(looks: &[u8]) -> u64 {
     u64::from_le_bytes(*blake3::hash(looks).as_bytes().first_chunk().expect("a hash has 32 bytes"))
 }
 
-/// What an earlier attempt has left at a desk.
+/// What an earlier attempt has left at a transfer's files.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
     /// The pieces: in every file that they are to go to.
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<LandedPiece>,
     /// The same for the master, in as few ranges as they make.
-    pub(super) have: Vec<Have>,
+    pub(super) have: Vec<KeptRanges>,
     /// Whether nobody else can have written the records of these.
     pub(super) sealed: bool,
     /// What people should know: a sentence each.
     pub(super) notes: Vec<String>,
 }
 
-/// Finds what an earlier attempt has left at a desk. Reads what is not certain to be as it was
-/// recorded; `reading` counts that, because the master waits for it.
-pub(super) fn find(desk: &Desk, reading: &mut ReadProgress<'_>) -> Leftovers {
-    let notes = desk.sinks.iter().filter_map(Sink::refused).collect();
-    let sealed = desk.sinks.iter().filter(|sink| sink.keeps()).all(Sink::is_sealed);
+/// Finds what an earlier attempt has left at a transfer's files. Reads what is not certain to be as
+/// it was recorded; `reading` counts that, because the master waits for it.
+pub(super) fn find(transfer_files: &TransferFiles, reading: &mut ReadProgress<'_>) -> Leftovers {
+    let notes = transfer_files.sinks.iter().filter_map(Sink::refused).collect();
+    let sealed = transfer_files.sinks.iter().filter(|sink| sink.keeps()).all(Sink::is_sealed);
     let mut found = Leftovers { notes, sealed, ..Leftovers::default() };
-    for sink in &desk.sinks {
+    for sink in &transfer_files.sinks {
         let (mut sound, mut lost_bytes) = (Vec::new(), 0);
         for record in sink.found() {
-            match sound_piece(desk, record, reading) {
+            match sound_piece(transfer_files, record, reading) {
                 Some(piece) => sound.push(piece),
                 None => lost_bytes += record.span.bytes(),
             }
         }
-        if sink.is_named() && (lost_bytes > 0 || has_unread_holes(desk, sink, &sound)) {
+        if sink.is_named() && (lost_bytes > 0 || has_unread_holes(transfer_files, sink, &sound)) {
             // Nothing is written to a complete file again: it is whole, or it is replaced.
-            lost_bytes = ranges_of(desk, sink).map(Span::bytes).sum();
+            lost_bytes = ranges_of(transfer_files, sink).map(Span::bytes).sum();
             sound.clear();
         }
         if let Some(doubt) = sink.doubt().filter(|_| lost_bytes > 0) {
@@ -113,33 +117,39 @@ pub(super) fn find(desk: &Desk, reading: &mut ReadProgress<'_>) -> Leftovers {
 
 /// Whether a file that is held against its records has parts that no record speaks of: holes of the
 /// source, which nobody can tell here from bytes that somebody has put there.
-fn has_unread_holes(desk: &Desk, sink: &Sink, sound: &[Kept]) -> bool {
+fn has_unread_holes(transfer_files: &TransferFiles, sink: &Sink, sound: &[LandedPiece]) -> bool {
     let known = union(sound.iter().map(|piece| piece.span).collect());
-    sink.doubt().is_some() && ranges_of(desk, sink).any(|range| !covers(&known, range))
+    sink.doubt().is_some() && ranges_of(transfer_files, sink).any(|range| !covers(&known, range))
 }
 
 /// The piece that a record speaks of, if it is in every file that it is to go to.
-fn sound_piece(desk: &Desk, record: &Record, reading: &mut ReadProgress<'_>) -> Option<Kept> {
-    let mut places = desk.layouts.iter().filter(|layout| layout.range().contains(record.span));
-    let mut is_there = |layout: &Layout| {
-        let sink = desk.sink_of(layout);
-        holds(sink, record) && is_sound(desk.method, sink, layout, record, reading)
+fn sound_piece(
+    transfer_files: &TransferFiles,
+    record: &JournalRecord,
+    reading: &mut ReadProgress<'_>,
+) -> Option<LandedPiece> {
+    let mut places =
+        transfer_files.layouts.iter().filter(|layout| layout.range().contains(record.span));
+    let mut is_there = |layout: &FileLayout| {
+        let sink = transfer_files.sink_of(layout);
+        holds(sink, record) && is_sound(transfer_files.method, sink, layout, record, reading)
     };
     let is_wanted = places.clone().next().is_some();
-    let check = check_of(desk.method, record).filter(|_| is_wanted && places.all(&mut is_there))?;
-    let origin = control::Origin { who: record.origin.who, state: record.origin.state };
-    Some(Kept { span: record.span, check, origin })
+    let check = check_of(transfer_files.method, record)
+        .filter(|_| is_wanted && places.all(&mut is_there))?;
+    let origin = control::SourceOrigin { who: record.origin.who, state: record.origin.state };
+    Some(LandedPiece { span: record.span, check, origin })
 }
 
 /// What people should know of pieces that are fetched again.
-fn note_of(doubt: Doubt, sink: &Sink, lost_bytes: u64) -> String {
+fn note_of(doubt: JournalDoubt, sink: &Sink, lost_bytes: u64) -> String {
     let (name, lost) = (sink.name().display(), crate::units::human_bytes(lost_bytes));
     let why = match doubt {
-        Doubt::Restart => "the machine was started anew since an earlier attempt",
-        Doubt::Change => {
+        JournalDoubt::Restart => "the machine was started anew since an earlier attempt",
+        JournalDoubt::Change => {
             "the file was changed since an earlier attempt recorded it, or that attempt was killed"
         }
-        Doubt::Seal => "an earlier attempt had no key to seal its journal with",
+        JournalDoubt::Seal => "an earlier attempt had no key to seal its journal with",
     };
     format!("{why}: of what that left of {name}, {lost} could not be confirmed and starts again")
 }
@@ -147,24 +157,24 @@ fn note_of(doubt: Doubt, sink: &Sink, lost_bytes: u64) -> String {
 /// The pieces that were found in a file, in as few ranges as they make. A complete file is all or
 /// nothing: each of its ranges comes from all of its sources, so that none is good if one of them
 /// has changed.
-fn have(sink: &Sink, found: &[Kept]) -> Vec<Have> {
+fn have(sink: &Sink, found: &[LandedPiece]) -> Vec<KeptRanges> {
     if sink.is_named() {
         let origins: BTreeSet<(u64, u64)> =
             found.iter().map(|it| (it.origin.who, it.origin.state)).collect();
         let ranges = union(found.iter().map(|it| it.span).collect());
         let of_all = |span: Span| {
-            let origins = origins.iter().map(|&(who, state)| control::Origin { who, state });
-            origins.map(move |origin| Have { span, origin }).collect::<Vec<_>>()
+            let origins = origins.iter().map(|&(who, state)| control::SourceOrigin { who, state });
+            origins.map(move |origin| KeptRanges { span, origin }).collect::<Vec<_>>()
         };
         return ranges.into_iter().flat_map(of_all).collect();
     }
-    let mut have: Vec<Have> = Vec::new();
-    for &Kept { span, origin, .. } in found {
+    let mut have: Vec<KeptRanges> = Vec::new();
+    for &LandedPiece { span, origin, .. } in found {
         match have.last_mut() {
             Some(last) if last.span.end == span.start && last.origin == origin => {
                 last.span.end = span.end
             }
-            _ => have.push(Have { span, origin }),
+            _ => have.push(KeptRanges { span, origin }),
         }
     }
     have
@@ -174,18 +184,18 @@ fn have(sink: &Sink, found: &[Kept]) -> Vec<Have> {
 /// of that by an earlier one. Files that it shares with other nodes have none where it `forgets`
 /// them.
 pub(super) fn begin(
-    desk: &Desk,
+    transfer_files: &TransferFiles,
     wanted: &[Span],
     there: &[Span],
     kept: &[Span],
     forgets: bool,
 ) -> crate::error::Result<()> {
-    for sink in desk.sinks.iter().filter(|sink| sink.keeps()) {
+    for sink in transfer_files.sinks.iter().filter(|sink| sink.keeps()) {
         if forgets && sink.is_of_several() && !sink.is_named() {
             sink.forget()?;
             continue;
         }
-        let mut missing = ranges_of(desk, sink).flat_map(|range| {
+        let mut missing = ranges_of(transfer_files, sink).flat_map(|range| {
             let wanted = wanted.iter().filter_map(move |span| span.intersection(range));
             wanted.flat_map(|span| subtract(span, there))
         });
@@ -198,36 +208,40 @@ pub(super) fn begin(
 ///
 /// The control thread does it, so thousands of files cost no more than their number: none is looked
 /// for in a list.
-pub(crate) fn keep(desk: &Desk, pieces: &[Kept]) {
+pub(crate) fn keep(transfer_files: &TransferFiles, pieces: &[LandedPiece]) {
     let mut pieces = pieces.to_vec();
     pieces.sort_unstable_by_key(|piece| piece.span.start);
     let mut ranges: BTreeMap<usize, Vec<Span>> = BTreeMap::new();
-    for layout in &desk.layouts {
+    for layout in &transfer_files.layouts {
         ranges.entry(layout.file()).or_default().push(layout.range());
     }
     for (file, ranges) in ranges {
-        let Some(sink) = desk.sink(file).filter(|sink| sink.keeps()) else { continue };
+        let Some(sink) = transfer_files.sink(file).filter(|sink| sink.keeps()) else { continue };
         let within = |range: Span| {
             let first = pieces.partition_point(|piece| piece.span.start < range.start);
             let last = pieces.partition_point(|piece| piece.span.start < range.end);
             pieces[first..last].iter().filter(move |piece| range.contains(piece.span))
         };
         let own = union(ranges).into_iter().flat_map(within);
-        sink.keep(own.map(|piece| Record {
+        sink.keep(own.map(|piece| JournalRecord {
             span: piece.span,
             check: piece.check.to_field(),
-            origin: Origin { who: piece.origin.who, state: piece.origin.state },
+            origin: RangeOrigin { who: piece.origin.who, state: piece.origin.state },
         }));
     }
 }
 
 /// The ranges that land in a file.
-fn ranges_of(desk: &Desk, sink: &Sink) -> impl Iterator<Item = Span> {
-    desk.layouts.iter().filter(|layout| std::ptr::eq(desk.sink_of(layout), sink)).map(Layout::range)
+fn ranges_of(transfer_files: &TransferFiles, sink: &Sink) -> impl Iterator<Item = Span> {
+    transfer_files
+        .layouts
+        .iter()
+        .filter(|layout| std::ptr::eq(transfer_files.sink_of(layout), sink))
+        .map(FileLayout::range)
 }
 
 /// Whether another file of the same piece has it, too.
-fn holds(sink: &Sink, record: &Record) -> bool {
+fn holds(sink: &Sink, record: &JournalRecord) -> bool {
     let found = sink.found();
     let at = found.partition_point(|it| it.span.start < record.span.start);
     found.get(at).is_some_and(|it| it.span == record.span && it.check == record.check)
@@ -236,10 +250,10 @@ fn holds(sink: &Sink, record: &Record) -> bool {
 /// A record is sound where what it speaks of is in its file for certain, or is found to be when it
 /// is read.
 fn is_sound(
-    method: Method,
+    method: CheckMethod,
     sink: &Sink,
-    layout: &Layout,
-    record: &Record,
+    layout: &FileLayout,
+    record: &JournalRecord,
     reading: &mut ReadProgress<'_>,
 ) -> bool {
     if sink.doubt().is_none() {
@@ -251,10 +265,10 @@ fn is_sound(
 }
 
 fn reads_right(
-    method: Method,
+    method: CheckMethod,
     sink: &Sink,
-    layout: &Layout,
-    record: &Record,
+    layout: &FileLayout,
+    record: &JournalRecord,
 ) -> std::io::Result<bool> {
     match check_of(method, record).filter(|check| *check != Check::None) {
         Some(check) => reads_as(method, sink, layout, record.span, check, false),
@@ -262,11 +276,11 @@ fn reads_right(
     }
 }
 
-fn check_of(method: Method, record: &Record) -> Option<Check> {
+fn check_of(method: CheckMethod, record: &JournalRecord) -> Option<Check> {
     let kind = match method {
-        Method::None => CheckKind::None,
-        Method::Crc64 => CheckKind::Crc64,
-        Method::Blake3(_) => CheckKind::Blake3,
+        CheckMethod::None => CheckKind::None,
+        CheckMethod::Crc64 => CheckKind::Crc64,
+        CheckMethod::Blake3(_) => CheckKind::Blake3,
     };
     Check::from_field(kind, &record.check).ok()
 }

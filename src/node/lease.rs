@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is left of a transfer's time while its master is out of reach.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lease {
+pub(super) struct MasterLease {
     launched: bool,
     /// When the master was lost, or something moved after that.
     since: Instant,
@@ -26,10 +26,10 @@ pub(super) struct Lease {
     moved_bytes: u64,
 }
 
-impl Lease {
+impl MasterLease {
     /// A master is lost, after so many bytes were sent and received.
-    pub(super) fn new(now: Instant, launched: bool, moved_bytes: u64) -> Lease {
-        Lease { launched, since: now, looked: now, moved_bytes }
+    pub(super) fn new(now: Instant, launched: bool, moved_bytes: u64) -> MasterLease {
+        MasterLease { launched, since: now, looked: now, moved_bytes }
     }
 
     /// Looks at how many bytes were sent and received until now. Whether the time is over.
@@ -56,7 +56,7 @@ mod tests {
     /// much had moved by each second.
     fn ends_at(launched: bool, moved_bytes: impl Fn(u64) -> u64) -> u64 {
         let start = Instant::now();
-        let mut lease = Lease::new(start, launched, moved_bytes(0));
+        let mut lease = MasterLease::new(start, launched, moved_bytes(0));
         loop {
             let now = lease.due();
             let second = (now - start).as_secs();

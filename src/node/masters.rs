@@ -13,36 +13,36 @@ use std::time::Instant;
 use mio::Token;
 use zeroize::Zeroizing;
 
-use super::devices::Devices;
-use super::lease::Lease;
-use super::ports::Port;
+use super::devices::LocalAddresses;
+use super::lease::MasterLease;
+use super::node_transfer::{NodeEvent, NodeTransfer};
+use super::ports::RailPort;
 use super::reading::ReadProgress;
-use super::tenancy::{Note, Tenancy};
-use super::{Node, Role, Session, prepare, replicas};
+use super::{Node, NodeSession, SessionRole, prepare, replicas};
 use crate::clock::awake;
-use crate::engine::member::{self, Member};
-use crate::engine::talk::Talk;
+use crate::engine::participant::{self, Participant};
+use crate::engine::replay_buffer::ReplayBuffer;
 use crate::error::{Code, Error};
 use crate::rail::TransferIx;
-use crate::rail::desk::Desk;
-use crate::session::Incoming;
-use crate::store::{Root, Sink};
+use crate::rail::transfer_files::TransferFiles;
+use crate::session::IncomingData;
+use crate::store::{Sink, StoreRoot};
 use crate::units::NodeIx;
-use crate::wire::control::{self, Prepare, Resume, ToMaster, ToNode};
+use crate::wire::control::{self, Prepare, ResumeSession, ToMaster, ToNode};
 
 /// The master of one transfer. It outlives the transfer until the master has heard the last word.
-pub(super) struct Master {
+pub(super) struct MasterSession {
     /// What people call the transfer.
     id: String,
     transfer: [u8; 16],
     attempt: [u8; 16],
     /// Its session, or how long the transfer goes on without one.
-    session: Result<Token, Lease>,
-    talk: Talk,
+    session: Result<Token, MasterLease>,
+    replay_buffer: ReplayBuffer,
     /// Files of a transfer that is over here: that they are complete is remembered until the master
     /// says good-bye. One that dies before has told nobody of the end, and the transfer may be run
     /// again.
-    remembered: Option<Arc<Desk>>,
+    remembered: Option<Arc<TransferFiles>>,
 }
 
 impl Node {
@@ -50,12 +50,12 @@ impl Node {
         while let Some(session) = self.sessions.get_mut(token) {
             let message = match session.connection.receive() {
                 // It may hold the key of a transfer's flows.
-                Ok(Incoming::Message(bytes)) => {
+                Ok(IncomingData::Message(bytes)) => {
                     control::decode::<ToNode>(&Zeroizing::new(bytes)).map_err(Error::from)
                 }
-                Ok(Incoming::Pending) => return,
-                Ok(Incoming::Closed { in_order: true }) => return self.master_done(token),
-                Ok(Incoming::Closed { in_order: false }) => {
+                Ok(IncomingData::Pending) => return,
+                Ok(IncomingData::Closed { in_order: true }) => return self.master_done(token),
+                Ok(IncomingData::Closed { in_order: false }) => {
                     let error = Error::new(Code::Unreachable, "the master closed its session");
                     if !self.options.launched {
                         return self.session_over(token, error);
@@ -75,33 +75,40 @@ impl Node {
     }
 
     fn master_says(&mut self, token: Token, message: ToNode) {
-        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.get(token) else {
+        let Some(NodeSession { role: SessionRole::Master { transfer }, .. }) =
+            self.sessions.get(token)
+        else {
             return;
         };
         let transfer = *transfer;
         if let Some(master) = transfer.and_then(|transfer| self.masters.get_mut(&transfer)) {
-            master.talk.hear();
+            master.replay_buffer.hear();
         }
         match (message, transfer) {
             (ToNode::MakeWay { id }, None) => self.make_way(&id),
             (ToNode::Prepare(prepare), None) => self.begin(token, prepare),
             (ToNode::Resume(resume), None) => self.resume(token, &resume),
             (ToNode::Start(start), Some(transfer)) => {
-                if let Some(tenancy) = self.transfers.get_mut(&transfer) {
-                    tenancy
+                if let Some(node_transfer) = self.transfers.get_mut(&transfer) {
+                    node_transfer
                         .peers
                         .extend(start.peers.iter().map(|peer| (NodeIx(peer.index), peer.clone())));
-                    if let Some(desk) = &tenancy.desk {
+                    if let Some(transfer_files) = &node_transfer.transfer_files {
                         // The first plan's holes stay: a new plan assigns, it does not change the
                         // data.
-                        let _ = desk.holes.set(start.holes.clone());
-                        let _ = desk.relays.set(start.relays.clone());
-                        prepare::set_modes(desk, &tenancy.prepare, &start.modes);
+                        let _ = transfer_files.holes.set(start.holes.clone());
+                        let _ = transfer_files.relays.set(start.relays.clone());
+                        prepare::set_modes(transfer_files, &node_transfer.prepare, &start.modes);
                     }
                 }
-                self.member(transfer, member::Event::Master(ToNode::Start(start)));
+                self.participant(
+                    transfer,
+                    participant::ParticipantEvent::Master(ToNode::Start(start)),
+                );
             }
-            (message, Some(transfer)) => self.member(transfer, member::Event::Master(message)),
+            (message, Some(transfer)) => {
+                self.participant(transfer, participant::ParticipantEvent::Master(message))
+            }
             // A master that speaks of a transfer before it has prepared one has lost its mind, not
             // ours.
             (_, None) => {}
@@ -121,49 +128,49 @@ impl Node {
         }
         let transfer = TransferIx(self.next_transfer);
         self.next_transfer += 1;
-        let devices = Devices::read();
+        let devices = LocalAddresses::read();
         if devices != self.devices {
             self.detours.forget();
         }
         self.devices = devices;
-        let ports = prepare.options.rails(self.ports.iter().map(Port::nic));
-        let member = Member::new(member::Terms::of(
+        let ports = prepare.options.rails(self.ports.iter().map(RailPort::nic));
+        let participant = Participant::new(participant::ParticipantConfig::of(
             &prepare,
             u32::try_from(ports.len()).expect("ports are few"),
         ));
-        let tenancy = Tenancy::new(prepare.clone(), member, ports);
+        let node_transfer = NodeTransfer::new(prepare.clone(), participant, ports);
         let master = self.sessions.get(token).and_then(|session| session.connection.peer());
         self.log_begin(transfer, &prepare, master);
-        self.doors.open(prepare.transfer, tenancy.flow_key.clone());
-        let quits = Arc::clone(&tenancy.quits);
-        self.transfers.insert(transfer, tenancy);
-        let mut talk = Talk::default();
-        talk.hear();
-        let master = Master {
+        self.keyring.open(prepare.transfer, node_transfer.flow_key.clone());
+        let quits = Arc::clone(&node_transfer.quits);
+        self.transfers.insert(transfer, node_transfer);
+        let mut replay_buffer = ReplayBuffer::default();
+        replay_buffer.hear();
+        let master = MasterSession {
             id: prepare.id.clone(),
             transfer: prepare.transfer,
             attempt: prepare.attempt,
             session: Ok(token),
-            talk,
+            replay_buffer,
             remembered: None,
         };
         self.masters.insert(transfer, master);
         self.sessions.get_mut(token).expect("looked up above").role =
-            Role::Master { transfer: Some(transfer) };
+            SessionRole::Master { transfer: Some(transfer) };
         let (root, allowed) = (self.options.root.clone(), self.options.allowed);
         let (rails, post, budget) = (self.ports.len(), self.post.clone(), self.file_budget.clone());
         let work = move || {
             let _claim = budget.claim(&prepare, rails)?;
-            let mut tell = |read_bytes| post.send(Note::Comparing { transfer, read_bytes });
+            let mut tell = |read_bytes| post.send(NodeEvent::Comparing { transfer, read_bytes });
             // Anew for each transfer: something may have been mounted on it, or have taken its
             // name.
-            let root = Root::open(&root)?.allowing(allowed);
+            let root = StoreRoot::open(&root)?.allowing(allowed);
             let mut reading = ReadProgress::new(&mut tell, &quits);
             let mut opened = prepare::open(&root, &prepare, rails, &mut reading)?;
             replicas::compare(&mut opened, &prepare, &mut reading)?;
             Ok(Box::new(opened))
         };
-        self.workers.run(work, move |result| Note::Prepared { transfer, result });
+        self.workers.run(work, move |result| NodeEvent::Prepared { transfer, result });
     }
 
     /// Begins the attempts whose way is free by now.
@@ -177,7 +184,7 @@ impl Node {
     fn make_way(&mut self, id: &str) {
         // Files are open as long as they are remembered, and the next attempt may want them.
         let gone = self.masters.values_mut().filter(|master| master.session.is_err());
-        let remembered: Vec<Arc<Desk>> =
+        let remembered: Vec<Arc<TransferFiles>> =
             gone.filter_map(|master| master.remembered.take()).collect();
         if !remembered.is_empty() {
             self.let_go(remembered);
@@ -185,7 +192,10 @@ impl Node {
         for stale in self.stale_attempts(id) {
             self.masters.remove(&stale);
             let reason = "a new attempt takes its place".into();
-            self.member(stale, member::Event::Master(ToNode::Cancel { reason, forgets: false }));
+            self.participant(
+                stale,
+                participant::ParticipantEvent::Master(ToNode::Cancel { reason, forgets: false }),
+            );
         }
     }
 
@@ -194,13 +204,14 @@ impl Node {
         let is_led = |transfer: &TransferIx| {
             self.masters.get(transfer).is_some_and(|master| master.session.is_ok())
         };
-        let of_id = self.transfers.iter().filter(|(_, tenancy)| tenancy.prepare.id == id);
+        let of_id =
+            self.transfers.iter().filter(|(_, node_transfer)| node_transfer.prepare.id == id);
         of_id.map(|(&transfer, _)| transfer).filter(|transfer| !is_led(transfer)).collect()
     }
 
     /// A master comes back on a new session.
-    fn resume(&mut self, token: Token, resume: &Resume) {
-        let is_meant = |master: &Master| {
+    fn resume(&mut self, token: Token, resume: &ResumeSession) {
+        let is_meant = |master: &MasterSession| {
             master.transfer == resume.transfer && master.attempt == resume.attempt
         };
         let Some((&transfer, master)) =
@@ -214,14 +225,14 @@ impl Node {
             return self.say(token, &ToMaster::Failed { error, stats: None });
         };
         let replaced = std::mem::replace(&mut master.session, Ok(token));
-        let resumed = ToMaster::Resumed { heard: master.talk.heard() };
-        let unheard = master.talk.unheard(resume.heard).to_vec();
+        let resumed = ToMaster::Resumed { heard: master.replay_buffer.heard() };
+        let unheard = master.replay_buffer.unheard(resume.heard).to_vec();
         if let Ok(broken) = replaced {
             // It broke at the other end; here nobody had noticed.
             self.sessions.remove(broken);
         }
         self.sessions.get_mut(token).expect("it spoke just now").role =
-            Role::Master { transfer: Some(transfer) };
+            SessionRole::Master { transfer: Some(transfer) };
         self.say(token, &resumed);
         unheard.iter().for_each(|message| self.send(token, message));
     }
@@ -244,22 +255,24 @@ impl Node {
 
     /// The names of the ports' NICs.
     fn nics(&self) -> Vec<&str> {
-        self.ports.iter().map(Port::nic).collect()
+        self.ports.iter().map(RailPort::nic).collect()
     }
 
     pub(super) fn tell_master(&mut self, transfer: TransferIx, mut message: ToMaster) {
-        let tenancy = &self.transfers[&transfer];
+        let node_transfer = &self.transfers[&transfer];
         match &mut message {
             ToMaster::Report(stats) => {
-                tenancy.complete(stats, &self.nics());
-                if let Err(error) = tenancy.sources.clone() {
+                node_transfer.complete(stats, &self.nics());
+                if let Err(error) = node_transfer.sources.clone() {
                     message =
                         ToMaster::Failed { error, stats: Some(Box::new(std::mem::take(stats))) };
                 }
             }
-            ToMaster::Failed { stats: Some(stats), .. } => tenancy.complete(stats, &self.nics()),
-            ToMaster::Landed { stats, .. } => tenancy.complete(stats, &self.nics()),
-            ToMaster::Progress { sent_bytes, .. } => *sent_bytes = tenancy.sent_bytes(),
+            ToMaster::Failed { stats: Some(stats), .. } => {
+                node_transfer.complete(stats, &self.nics())
+            }
+            ToMaster::Landed { stats, .. } => node_transfer.complete(stats, &self.nics()),
+            ToMaster::Progress { sent_bytes, .. } => *sent_bytes = node_transfer.sent_bytes(),
             _ => {}
         }
         if let ToMaster::Failed { error, .. } = &message {
@@ -275,7 +288,7 @@ impl Node {
         });
         let Ok(bytes) = encoded else { return };
         if message.is_counted() {
-            master.talk.say(bytes.clone());
+            master.replay_buffer.say(bytes.clone());
         }
         if let Ok(session) = master.session {
             self.send(session, &bytes);
@@ -286,27 +299,29 @@ impl Node {
     /// the transfer.
     fn master_done(&mut self, token: Token) {
         let Some(session) = self.sessions.get_mut(token) else { return };
-        let Role::Master { transfer } = std::mem::replace(&mut session.role, Role::Leaving) else {
+        let SessionRole::Master { transfer } =
+            std::mem::replace(&mut session.role, SessionRole::Leaving)
+        else {
             return;
         };
         let master = transfer.and_then(|transfer| self.masters.remove(&transfer));
         match master.and_then(|master| Some((master.id, master.remembered?))) {
-            Some((id, desk)) => {
+            Some((id, transfer_files)) => {
                 *self.confirming.entry(id.clone()).or_default() += 1;
                 let work = move || {
-                    desk.sinks.iter().for_each(Sink::confirm);
+                    transfer_files.sinks.iter().for_each(Sink::confirm);
                     Ok(())
                 };
-                self.workers.run(work, move |_| Note::Confirmed { id, session: token });
+                self.workers.run(work, move |_| NodeEvent::Confirmed { id, session: token });
             }
             // One that has not been told before that it is over is confirmed by what follows.
             None => match transfer.and_then(|transfer| self.transfers.get_mut(&transfer)) {
-                Some(tenancy) => tenancy.leaving = Some(token),
+                Some(node_transfer) => node_transfer.leaving = Some(token),
                 None => _ = self.sessions.remove(token),
             },
         }
         if let Some(transfer) = transfer {
-            self.member(transfer, member::Event::Master(ToNode::Finish));
+            self.participant(transfer, participant::ParticipantEvent::Master(ToNode::Finish));
         }
         self.end_without_masters();
     }
@@ -327,9 +342,9 @@ impl Node {
     /// All has landed everywhere: how this node's files came to be is forgotten, with the master's
     /// good-bye at the latest.
     pub(super) fn confirm(&mut self, transfer: TransferIx) {
-        let desk = self.transfers[&transfer].desk.clone();
+        let transfer_files = self.transfers[&transfer].transfer_files.clone();
         match self.masters.get_mut(&transfer) {
-            Some(master) => master.remembered = desk,
+            Some(master) => master.remembered = transfer_files,
             None => self.clear(transfer, Sink::confirm),
         }
     }
@@ -337,14 +352,18 @@ impl Node {
     /// The master that launched this node is dead, or a master does not speak the protocol: its
     /// transfer ends with it.
     fn master_left(&mut self, token: Token, error: &Error) {
-        let Some(Session { role: Role::Master { transfer }, .. }) = self.sessions.remove(token)
+        let Some(NodeSession { role: SessionRole::Master { transfer }, .. }) =
+            self.sessions.remove(token)
         else {
             return;
         };
         if let Some(transfer) = transfer {
             self.masters.remove(&transfer);
             let reason = error.to_string();
-            self.member(transfer, member::Event::Master(ToNode::Cancel { reason, forgets: false }));
+            self.participant(
+                transfer,
+                participant::ParticipantEvent::Master(ToNode::Cancel { reason, forgets: false }),
+            );
         }
         self.end_without_masters();
     }
@@ -354,8 +373,8 @@ impl Node {
         if let Some(transfer) = transfer
             && let Some(master) = self.masters.get_mut(&transfer)
         {
-            let moved_bytes = self.transfers.get(&transfer).map_or(0, Tenancy::moved_bytes);
-            master.session = Err(Lease::new(awake(), self.options.launched, moved_bytes));
+            let moved_bytes = self.transfers.get(&transfer).map_or(0, NodeTransfer::moved_bytes);
+            master.session = Err(MasterLease::new(awake(), self.options.launched, moved_bytes));
         }
         self.end_without_masters();
     }
@@ -365,7 +384,7 @@ impl Node {
         self.masters
             .values()
             .filter_map(|master| master.session.as_ref().err())
-            .map(Lease::due)
+            .map(MasterLease::due)
             .min()
     }
 
@@ -373,7 +392,7 @@ impl Node {
     pub(super) fn end_leases(&mut self, now: Instant) {
         let mut over = Vec::new();
         for (&transfer, master) in &mut self.masters {
-            let moved_bytes = self.transfers.get(&transfer).map_or(0, Tenancy::moved_bytes);
+            let moved_bytes = self.transfers.get(&transfer).map_or(0, NodeTransfer::moved_bytes);
             if master.session.as_mut().is_err_and(|lease| lease.is_over(now, moved_bytes)) {
                 over.push(transfer);
             }
@@ -381,13 +400,17 @@ impl Node {
         for transfer in over {
             self.masters.remove(&transfer);
             let reason = "its master is gone".into();
-            self.member(transfer, member::Event::Master(ToNode::Cancel { reason, forgets: false }));
+            self.participant(
+                transfer,
+                participant::ParticipantEvent::Master(ToNode::Cancel { reason, forgets: false }),
+            );
         }
     }
 
     /// A launched node serves one master, and ends with it.
     pub(super) fn end_without_masters(&mut self) {
-        let speaks = self.sessions.any(|session| matches!(session.role, Role::Master { .. }));
+        let speaks =
+            self.sessions.any(|session| matches!(session.role, SessionRole::Master { .. }));
         self.ends |= self.options.launched
             && !speaks
             && self.masters.is_empty()

@@ -6,8 +6,8 @@
 //! short-lived worker threads, which answer through the same inbox as the rails.
 //!
 //! - [`options`]: what the daemon is told on its command line
-//! - `doors`: who may connect, with which key
-//! - `tenancy`: one transfer on this node
+//! - `keyring`: who may connect, with which key
+//! - `node_transfer`: one transfer on this node
 //! - `ports`: the NICs, their listeners and rails
 //! - `threads`: how many of them each NIC gets
 //! - `devices`: which NIC a flow is bound to
@@ -32,13 +32,14 @@ mod arrivals;
 mod claims;
 mod counters;
 mod devices;
-mod doors;
 mod events;
 mod file_budget;
 mod flows;
 pub(crate) mod keeping;
+mod keyring;
 mod lease;
 mod masters;
+mod node_transfer;
 mod openings;
 mod ports;
 pub(crate) mod prepare;
@@ -47,7 +48,6 @@ pub(crate) mod replicas;
 mod sessions;
 mod signals;
 mod stuck;
-mod tenancy;
 mod threads;
 mod transfer_log;
 mod usage;
@@ -56,12 +56,12 @@ mod workers;
 
 pub(crate) mod options;
 
-pub(crate) use crate::store::Allowed;
+pub(crate) use crate::store::AllowedKinds;
 pub(crate) use events::locked_bytes;
 pub(crate) use flows::pair_by;
 pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK, is_link_local};
 pub(crate) use signals::{ending, outlive_file_limits};
-pub(crate) use threads::{Line, Threads, threads};
+pub(crate) use threads::{NicLine, ThreadCount, threads};
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -73,26 +73,26 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
 
-use self::devices::Devices;
-use self::doors::Doors;
+use self::devices::LocalAddresses;
 use self::file_budget::FileBudget;
-use self::masters::Master;
-use self::openings::{Detours, Way};
-use self::options::Options;
-use self::ports::Port;
-use self::sessions::Sessions;
-use self::tenancy::{Note, Post, Tenancy};
+use self::keyring::Keyring;
+use self::masters::MasterSession;
+use self::node_transfer::{EventSender, NodeEvent, NodeTransfer};
+use self::openings::{FlowRoute, KnownDetours};
+use self::options::NodeOptions;
+use self::ports::RailPort;
+use self::sessions::SessionTable;
 use self::transfer_log::TransferLog;
-use self::workers::Workers;
+use self::workers::WorkerPool;
 use crate::clock::{Clock, awake, wait_until};
 use crate::engine::FlowIx;
-use crate::engine::lanes::Lane;
+use crate::engine::rail_pairs::RailPair;
 use crate::error::{Code, Error, Result};
 use crate::rail::TransferIx;
-use crate::session::descriptors::{self, Spare};
+use crate::session::descriptors::{self, SpareDescriptor};
 use crate::session::{Connection, Listener, strangers};
-use crate::store::Root;
-use crate::wire::control::{Advert, Prepare};
+use crate::store::StoreRoot;
+use crate::wire::control::{NodeAdvert, Prepare};
 
 /// What a node prints when it listens, followed by the address.
 pub(crate) const READY: &str = "ready ";
@@ -114,36 +114,36 @@ const FIRST_SESSION: usize = 128;
 
 /// A running node.
 struct Node {
-    options: Options,
+    options: NodeOptions,
     clock: Clock,
     poll: Poll,
     control: Listener,
     /// Where flows leave from and arrive at, one for each thread of each NIC.
-    ports: Vec<Port>,
+    ports: Vec<RailPort>,
     /// The machine's interfaces, as they were when the last transfer began.
-    devices: Devices,
+    devices: LocalAddresses,
     /// Ways that came up where the usual ones did not.
-    detours: Detours,
-    doors: Doors,
+    detours: KnownDetours,
+    keyring: Keyring,
     /// What masters are told of this node.
-    advert: Advert,
+    advert: NodeAdvert,
     /// When the addresses of the NICs were read last.
     addresses_read: Instant,
-    sessions: Sessions,
+    sessions: SessionTable,
     /// Which of the listeners that have somebody waiting was served last.
     next_listener: usize,
-    spare: Spare,
+    spare: SpareDescriptor,
     next_token: usize,
-    transfers: BTreeMap<TransferIx, Tenancy>,
+    transfers: BTreeMap<TransferIx, NodeTransfer>,
     /// Who conducts each transfer, or has conducted it and not yet closed its session.
-    masters: BTreeMap<TransferIx, Master>,
+    masters: BTreeMap<TransferIx, MasterSession>,
     /// Attempts that begin when the ones before them have ended. Bounded by the sessions that asked
     /// for them.
     waiting: Vec<(Token, Prepare)>,
     next_transfer: u32,
     next_flow: u32,
-    post: Post,
-    inbox: Receiver<Note>,
+    post: EventSender,
+    inbox: Receiver<NodeEvent>,
     transfer_log: TransferLog,
     /// Since when a launched node has been without a master; `None` while it has one.
     alone_since: Option<Instant>,
@@ -152,7 +152,7 @@ struct Node {
     ends: bool,
     /// When a node that was asked to end waits no longer for its master's good-bye.
     stops: Option<Instant>,
-    workers: Workers,
+    workers: WorkerPool,
     file_budget: FileBudget,
     /// How many files of transfers with an id are being confirmed; a new attempt at it waits for
     /// that.
@@ -160,27 +160,27 @@ struct Node {
     /// Until when rails that end are waited for, while they end.
     resting: Option<Instant>,
     /// Transfers that were prepared meanwhile. Bounded by the transfers.
-    opened_early: Vec<(TransferIx, Result<Box<prepare::Opened>>)>,
+    opened_early: Vec<(TransferIx, Result<Box<prepare::OpenedTransfer>>)>,
 }
 
 /// One connection of the control thread, and what it is for.
-struct Session {
+struct NodeSession {
     connection: Connection,
-    role: Role,
+    role: SessionRole,
 }
 
-impl Session {
+impl NodeSession {
     /// Whose connection was accepted, as long as it is nobody yet.
     fn from(&self) -> Option<IpAddr> {
         match self.role {
-            Role::Visitor { from, .. } => Some(from),
-            Role::Master { .. } | Role::Leaving | Role::Flow { .. } => None,
+            SessionRole::Visitor { from, .. } => Some(from),
+            SessionRole::Master { .. } | SessionRole::Leaving | SessionRole::Flow { .. } => None,
         }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Role {
+enum SessionRole {
     /// Accepted, on a port or (`None`) at the control address; what it is for is known when it is
     /// up.
     Visitor { port: Option<usize>, from: IpAddr },
@@ -189,7 +189,7 @@ enum Role {
     /// A master that has said good-bye: it waits until its files are confirmed.
     Leaving,
     /// A flow that this node opens to a sender, over one of its ports.
-    Flow { transfer: TransferIx, lane: Lane, way: Way },
+    Flow { transfer: TransferIx, rail_pair: RailPair, way: FlowRoute },
 }
 
 /// Runs a node until it is told to stop.
@@ -197,7 +197,7 @@ enum Role {
 /// # Errors
 /// `Code::Unreachable` where the port is in use, `Code::Refused` where it would listen beyond this
 /// machine without a key, `Code::Data` where the root is missing.
-pub(crate) fn run(options: Options) -> Result<()> {
+pub(crate) fn run(options: NodeOptions) -> Result<()> {
     // The control thread has one, and short-lived workers share the other. Rails allocate nothing
     // while bytes move.
     affinity::share_arenas(2);
@@ -213,10 +213,10 @@ pub(crate) fn run(options: Options) -> Result<()> {
 }
 
 impl Node {
-    fn new(mut options: Options) -> Result<Node> {
+    fn new(mut options: NodeOptions) -> Result<Node> {
         let descriptors = descriptors::raise(u64::MAX);
         // Each transfer opens it; that it is there is found out now.
-        Root::open(&options.root)?;
+        StoreRoot::open(&options.root)?;
         options.root = std::path::absolute(&options.root).unwrap_or(options.root);
         let failed = |error: std::io::Error| {
             let what = Error::new(Code::Internal, format!("no event queue: {error}"));
@@ -225,24 +225,24 @@ impl Node {
         let poll = Poll::new().map_err(failed)?;
         let (control, control_address) = listen(options.listen)?;
         let ports = ports::open(&options, control_address.ip())?;
-        let advert = Options::advert(ports.iter().map(Port::advert).collect());
+        let advert = NodeOptions::advert(ports.iter().map(RailPort::advert).collect());
         let (notes, inbox) = crossbeam_channel::bounded(NOTES_MAX);
         let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
-        let post = Post::new(notes, waker);
+        let post = EventSender::new(notes, waker);
         let stopped = signals::watch(post.clone())?;
         let mut node = Node {
-            doors: Doors::new(options.key.clone(), &advert),
+            keyring: Keyring::new(options.key.clone(), &advert),
             advert,
             addresses_read: awake(),
             clock: Clock::start(),
             poll,
             control,
             ports,
-            devices: Devices::default(),
-            detours: Detours::default(),
-            sessions: Sessions::new(strangers::share(descriptors)),
+            devices: LocalAddresses::default(),
+            detours: KnownDetours::default(),
+            sessions: SessionTable::new(strangers::share(descriptors)),
             next_listener: 0,
-            spare: Spare::new(),
+            spare: SpareDescriptor::new(),
             next_token: FIRST_SESSION,
             transfers: BTreeMap::new(),
             masters: BTreeMap::new(),
@@ -255,7 +255,7 @@ impl Node {
             stopped,
             ends: false,
             stops: None,
-            workers: Workers::start(post.clone())?,
+            workers: WorkerPool::start(post.clone())?,
             file_budget: FileBudget::default(),
             confirming: BTreeMap::new(),
             resting: None,
@@ -286,7 +286,7 @@ impl Node {
     /// Waits for the workers: what they have made is removed with their notes, and would stay
     /// behind without them.
     fn wind_down(&mut self) {
-        self.transfers.values().for_each(Tenancy::quit);
+        self.transfers.values().for_each(NodeTransfer::quit);
         let deadline = awake() + WIND_DOWN_WITHIN;
         while self.workers.busy > 0 {
             let Some(note) = wait_until(deadline, |wait| self.inbox.recv_timeout(wait).ok()) else {

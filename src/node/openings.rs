@@ -1,11 +1,11 @@
-//! Opening the flow of one lane: which ways are tried, when, and what is remembered of those that
-//! fail.
+//! Opening the flow of one rail pair: which ways are tried, when, and what is remembered of those
+//! that fail.
 //!
-//! The usual way joins the lane's two rails, bound to the NIC here where the peer is in its subnet.
-//! A connection over it may never come up: answers come in by another NIC, a filter drops them, a
-//! router carries only other pairs of NICs. So the next way is tried while the first is still
-//! waited for, and the first that comes up is taken, as RFC 8305 does for the addresses of a name.
-//! The decision page on ways and addresses says which ways there are.
+//! The usual way joins the rail pair's two rails, bound to the NIC here where the peer is in its
+//! subnet. A connection over it may never come up: answers come in by another NIC, a filter drops
+//! them, a router carries only other pairs of NICs. So the next way is tried while the first is
+//! still waited for, and the first that comes up is taken, as RFC 8305 does for the addresses of a
+//! name. The decision page on ways and addresses says which ways there are.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -31,7 +31,7 @@ const NAMED_MAX: usize = 4;
 
 /// One way to open a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Way {
+pub(super) struct FlowRoute {
     /// The port here that the flow leaves from.
     pub(super) port: usize,
     /// The data address there.
@@ -42,28 +42,28 @@ pub(super) struct Way {
 
 /// A flow that is being opened.
 #[derive(Debug)]
-pub(super) struct Opening {
+pub(super) struct FlowOpening {
     pub(super) weight_bytes: u64,
     pub(super) pace_bytes_per_second: u64,
-    usual: Way,
-    untried: VecDeque<Way>,
-    under_way: Vec<Way>,
+    usual: FlowRoute,
+    untried: VecDeque<FlowRoute>,
+    under_way: Vec<FlowRoute>,
     /// When the next way is tried, although others are still waited for.
     next_at: Option<Instant>,
     began: Instant,
-    failed: Vec<(Way, Error)>,
+    failed: Vec<(FlowRoute, Error)>,
 }
 
-impl Opening {
+impl FlowOpening {
     /// A flow that is opened by `ways`, the first of which is the usual one; `remembered` is tried
     /// before it.
     pub(super) fn new(
         now: Instant,
-        ways: Vec<Way>,
-        remembered: Option<Way>,
+        ways: Vec<FlowRoute>,
+        remembered: Option<FlowRoute>,
         weight_bytes: u64,
         pace_bytes_per_second: u64,
-    ) -> Option<Opening> {
+    ) -> Option<FlowOpening> {
         let usual = *ways.first()?;
         let mut untried = VecDeque::from(ways);
         if let Some(way) = untried
@@ -74,7 +74,7 @@ impl Opening {
             untried.push_front(way);
         }
         let (under_way, failed) = (Vec::new(), Vec::new());
-        Some(Opening {
+        Some(FlowOpening {
             weight_bytes,
             pace_bytes_per_second,
             usual,
@@ -92,7 +92,7 @@ impl Opening {
     }
 
     /// The next way to try.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Way> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<FlowRoute> {
         let way = self.untried.pop_front()?;
         let is_first = self.under_way.is_empty() && self.failed.is_empty();
         self.next_at = Some(now + if is_first { FIRST_STAGGER } else { STAGGER });
@@ -101,7 +101,7 @@ impl Opening {
     }
 
     /// A way did not come up. True where no other is left or still waited for.
-    pub(super) fn fail(&mut self, way: Way, error: Error) -> bool {
+    pub(super) fn fail(&mut self, way: FlowRoute, error: Error) -> bool {
         self.under_way.retain(|other| *other != way);
         self.failed.push((way, error));
         self.under_way.is_empty() && self.untried.is_empty()
@@ -113,9 +113,9 @@ impl Opening {
     }
 
     /// How the flow came up by `way`, where that was not at once or not the usual way.
-    pub(super) fn came_up(&self, now: Instant, way: Way) -> Late {
+    pub(super) fn came_up(&self, now: Instant, way: FlowRoute) -> FlowOutcome {
         let took = now.saturating_duration_since(self.began);
-        Late { took: (took >= LATE).then_some(took), is_detour: way != self.usual }
+        FlowOutcome { took: (took >= LATE).then_some(took), is_detour: way != self.usual }
     }
 
     /// Why the flow did not come up, with the addresses that were tried.
@@ -123,7 +123,8 @@ impl Opening {
         let Some((way, first)) = self.failed.first() else {
             return Error::new(Code::Unreachable, "its flow could not be opened");
         };
-        let at = |way: &Way| format!("its data address {} from {}", way.address, nic_of(way.port));
+        let at =
+            |way: &FlowRoute| format!("its data address {} from {}", way.address, nic_of(way.port));
         let mut error = first.clone().at(at(way));
         let mut named = vec![(way.port, way.address)];
         for (way, other) in &self.failed[1..] {
@@ -147,7 +148,7 @@ impl Opening {
         if !self.failed.is_empty() {
             return Some(self.error(nic_of));
         }
-        let Way { address, port, .. } = self.usual;
+        let FlowRoute { address, port, .. } = self.usual;
         let what = format!(
             "its data address {address} from {}: no connection for {:.1} s",
             nic_of(port),
@@ -156,7 +157,7 @@ impl Opening {
         Some(Error::new(Code::Unreachable, what).remedy(DATA_PORTS))
     }
 
-    pub(super) fn usual(&self) -> Way {
+    pub(super) fn usual(&self) -> FlowRoute {
         self.usual
     }
 }
@@ -166,7 +167,7 @@ const DATA_PORTS: &str = "let TCP connections to the data ports of that node thr
 
 /// How a flow came up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Late {
+pub(super) struct FlowOutcome {
     /// How long it took, where that is worth telling.
     pub(super) took: Option<Duration>,
     /// Whether another way than the usual one was taken.
@@ -176,36 +177,48 @@ pub(super) struct Late {
 /// Ways that came up where the usual ones did not, as long as the node runs and its interfaces stay
 /// what they are: by the NIC and the address there of the usual way.
 #[derive(Debug, Default)]
-pub(super) struct Detours(BTreeMap<(String, IpAddr), Detour>);
+pub(super) struct KnownDetours(BTreeMap<(String, IpAddr), RouteDetour>);
 
 /// A way, without the ports that each process chooses anew.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Detour {
+struct RouteDetour {
     nic: String,
     address: IpAddr,
     is_bound: bool,
 }
 
-impl Detours {
+impl KnownDetours {
     /// Remembers which of `ways` came up in place of the usual one.
-    pub(super) fn remember(&mut self, usual: Way, way: Way, nic_of: impl Fn(usize) -> String) {
+    pub(super) fn remember(
+        &mut self,
+        usual: FlowRoute,
+        way: FlowRoute,
+        nic_of: impl Fn(usize) -> String,
+    ) {
         let key = (nic_of(usual.port), usual.address.ip());
         if way == usual {
             self.0.remove(&key);
         } else if self.0.len() < DETOURS_MAX || self.0.contains_key(&key) {
-            let detour =
-                Detour { nic: nic_of(way.port), address: way.address.ip(), is_bound: way.is_bound };
+            let detour = RouteDetour {
+                nic: nic_of(way.port),
+                address: way.address.ip(),
+                is_bound: way.is_bound,
+            };
             self.0.insert(key, detour);
         }
     }
 
     /// The one of `ways` that came up the last time.
-    pub(super) fn recall(&self, ways: &[Way], nic_of: impl Fn(usize) -> String) -> Option<Way> {
+    pub(super) fn recall(
+        &self,
+        ways: &[FlowRoute],
+        nic_of: impl Fn(usize) -> String,
+    ) -> Option<FlowRoute> {
         let usual = ways.first()?;
         let known = self.0.get(&(nic_of(usual.port), usual.address.ip()))?;
-        let is_known = |way: &&Way| {
+        let is_known = |way: &&FlowRoute| {
             let nic = nic_of(way.port);
-            *known == Detour { nic, address: way.address.ip(), is_bound: way.is_bound }
+            *known == RouteDetour { nic, address: way.address.ip(), is_bound: way.is_bound }
         };
         ways.iter().find(is_known).copied()
     }
@@ -216,19 +229,19 @@ impl Detours {
     }
 }
 
-/// The ways of lane `index`, the usual one first, by the places of `ports`. Over all lanes of two
-/// nodes, every pair of a NIC here and an address there is among them once.
+/// The ways of rail pair `index`, the usual one first, by the places of `ports`. Over all rail
+/// pairs of two nodes, every pair of a NIC here and an address there is among them once.
 ///
-/// The lane keeps its rail of the side that has more of them, and goes through those of the other
-/// side.
+/// The rail pair keeps its rail of the side that has more of them, and goes through those of the
+/// other side.
 pub(super) fn ways(
     ports: &[NicAddress],
     rails: &[SocketAddr],
     index: usize,
     binds: impl Fn(usize, IpAddr) -> bool,
-) -> Vec<Way> {
+) -> Vec<FlowRoute> {
     let Some((port, address)) = pair(ports, rails, index) else { return Vec::new() };
-    let way = |port: usize, address: SocketAddr| Way {
+    let way = |port: usize, address: SocketAddr| FlowRoute {
         port,
         address,
         is_bound: binds(port, address.ip()),
@@ -236,9 +249,9 @@ pub(super) fn ways(
     let usual = way(port, address);
     let mut ways = vec![usual];
     if usual.is_bound {
-        ways.push(Way { is_bound: false, ..usual });
+        ways.push(FlowRoute { is_bound: false, ..usual });
     }
-    let mut others: Vec<Way> = Vec::new();
+    let mut others: Vec<FlowRoute> = Vec::new();
     if ports.len() >= rails.len() {
         let at = rails.iter().position(|rail| *rail == address).unwrap_or(0);
         let round = (1..rails.len()).map(|step| rails[(at + step) % rails.len()]);
@@ -249,7 +262,7 @@ pub(super) fn ways(
     }
     for other in others {
         // Threads of one NIC are no other way.
-        let is_same = |known: &Way| {
+        let is_same = |known: &FlowRoute| {
             ports[known.port].ip == ports[other.port].ip && known.address.ip() == other.address.ip()
         };
         if !ways.iter().any(is_same) {
@@ -259,9 +272,9 @@ pub(super) fn ways(
     ways
 }
 
-/// What became of the flows of one lane, for the report.
+/// What became of the flows of one rail pair, for the report.
 #[derive(Debug)]
-pub(super) struct LaneStory {
+pub(super) struct RailPairHistory {
     nic: String,
     address: SocketAddr,
     has_brought: bool,
@@ -275,9 +288,9 @@ pub(super) struct LaneStory {
     late: Option<(Duration, String)>,
 }
 
-impl LaneStory {
-    pub(super) fn new(nic: String, address: SocketAddr) -> LaneStory {
-        LaneStory {
+impl RailPairHistory {
+    pub(super) fn new(nic: String, address: SocketAddr) -> RailPairHistory {
+        RailPairHistory {
             nic,
             address,
             has_brought: false,
@@ -322,7 +335,7 @@ impl LaneStory {
     }
 
     /// What the report says, with the peer's name; `opening` is what is known of a flow that is
-    /// still being opened, `others_brought` whether another lane of the NIC to the peer did.
+    /// still being opened, `others_brought` whether another rail pair of the NIC to the peer did.
     pub(super) fn warning(
         &self,
         now: Instant,
@@ -330,7 +343,7 @@ impl LaneStory {
         opening: Option<Error>,
         others_brought: bool,
     ) -> Option<String> {
-        let LaneStory { nic, address, .. } = self;
+        let RailPairHistory { nic, address, .. } = self;
         if self.has_brought || others_brought {
             let (took, how) = self.late.as_ref()?;
             let seconds = took.as_secs_f64();
@@ -366,24 +379,26 @@ mod tests {
         hosts.iter().enumerate().map(port).collect()
     }
 
-    /// The ways of each lane: the port, the last two numbers of the address, and whether it is
+    /// The ways of each rail pair: the port, the last two numbers of the address, and whether it is
     /// bound.
     fn all(ports: &[[u8; 4]], there: &[[u8; 4]]) -> Vec<Vec<(usize, [u8; 2], bool)>> {
         let (own, rails) = (own(ports), rails(there));
         let binds = |port: usize, peer: IpAddr| own[port].reaches(peer);
-        let short = |way: &Way| match way.address.ip() {
+        let short = |way: &FlowRoute| match way.address.ip() {
             IpAddr::V4(ip) => (way.port, [ip.octets()[2], ip.octets()[3]], way.is_bound),
             IpAddr::V6(_) => panic!("only IPv4 here"),
         };
-        let lanes = 0..ports.len().max(there.len());
-        lanes.map(|lane| ways(&own, &rails, lane, binds).iter().map(short).collect()).collect()
+        let rail_pairs = 0..ports.len().max(there.len());
+        rail_pairs
+            .map(|rail_pair| ways(&own, &rails, rail_pair, binds).iter().map(short).collect())
+            .collect()
     }
 
     #[test]
     fn the_usual_way_is_first_then_the_same_unbound_then_other_pairs() {
-        let lanes = all(&[[10, 0, 0, 2], [10, 0, 1, 2]], &[[10, 0, 0, 1], [10, 0, 1, 1]]);
-        assert_eq!(lanes[0], [(0, [0, 1], true), (0, [0, 1], false), (0, [1, 1], false)]);
-        assert_eq!(lanes[1], [(1, [1, 1], true), (1, [1, 1], false), (1, [0, 1], false)]);
+        let rail_pairs = all(&[[10, 0, 0, 2], [10, 0, 1, 2]], &[[10, 0, 0, 1], [10, 0, 1, 1]]);
+        assert_eq!(rail_pairs[0], [(0, [0, 1], true), (0, [0, 1], false), (0, [1, 1], false)]);
+        assert_eq!(rail_pairs[1], [(1, [1, 1], true), (1, [1, 1], false), (1, [0, 1], false)]);
         let routed = all(&[[10, 0, 0, 2], [10, 0, 1, 2]], &[[10, 0, 8, 1], [10, 0, 9, 1]]);
         assert_eq!(
             routed[0],
@@ -397,9 +412,9 @@ mod tests {
         for (here, there) in [(1, 1), (1, 3), (3, 1), (2, 2), (3, 5), (16, 16)] {
             let hosts =
                 |net: u8, count: u8| (0..count).map(|nic| [10, net, nic, 1]).collect::<Vec<_>>();
-            let lanes = all(&hosts(1, here), &hosts(2, there));
+            let rail_pairs = all(&hosts(1, here), &hosts(2, there));
             let mut pairs: Vec<(usize, [u8; 2])> =
-                lanes.iter().flatten().map(|way| (way.0, way.1)).collect();
+                rail_pairs.iter().flatten().map(|way| (way.0, way.1)).collect();
             pairs.sort_unstable();
             pairs.dedup();
             assert_eq!(
@@ -407,7 +422,7 @@ mod tests {
                 usize::from(here) * usize::from(there),
                 "{here} and {there} NICs"
             );
-            assert_eq!(lanes.iter().map(Vec::len).sum::<usize>(), pairs.len(), "none twice");
+            assert_eq!(rail_pairs.iter().map(Vec::len).sum::<usize>(), pairs.len(), "none twice");
         }
         let threads = all(&[[10, 0, 0, 2]; 4], &[[10, 0, 0, 1]; 4]);
         assert!(
@@ -416,11 +431,11 @@ mod tests {
         );
     }
 
-    fn opening(now: Instant, remembered: Option<Way>) -> (Opening, Vec<Way>) {
+    fn opening(now: Instant, remembered: Option<FlowRoute>) -> (FlowOpening, Vec<FlowRoute>) {
         let ports = own(&[[10, 0, 0, 2], [10, 0, 1, 2]]);
         let rails = rails(&[[10, 0, 0, 1], [10, 0, 1, 1]]);
         let ways = ways(&ports, &rails, 1, |port, peer| ports[port].reaches(peer));
-        (Opening::new(now, ways.clone(), remembered, 1, 0).expect("there are ways"), ways)
+        (FlowOpening::new(now, ways.clone(), remembered, 1, 0).expect("there are ways"), ways)
     }
 
     fn nic_of(port: usize) -> String {
@@ -437,8 +452,8 @@ mod tests {
         assert_eq!((opening.due(), opening.next(at(1250))), (Some(at(1250)), Some(ways[2])));
         assert_eq!((opening.due(), opening.next(at(2000))), (None, None));
         let took = Some(Duration::from_millis(1300));
-        assert_eq!(opening.came_up(at(1300), ways[1]), Late { took, is_detour: true });
-        assert_eq!(opening.came_up(at(10), ways[0]), Late { took: None, is_detour: false });
+        assert_eq!(opening.came_up(at(1300), ways[1]), FlowOutcome { took, is_detour: true });
+        assert_eq!(opening.came_up(at(10), ways[0]), FlowOutcome { took: None, is_detour: false });
     }
 
     #[test]
@@ -461,7 +476,7 @@ mod tests {
 
     #[test]
     fn what_came_up_is_tried_first_the_next_time_and_forgotten_once_the_usual_way_does() {
-        let (mut detours, now) = (Detours::default(), Instant::now());
+        let (mut detours, now) = (KnownDetours::default(), Instant::now());
         let (_, ways) = opening(now, None);
         detours.remember(ways[0], ways[2], nic_of);
         assert_eq!(detours.recall(&ways, nic_of), Some(ways[2]));
@@ -479,8 +494,8 @@ mod tests {
     fn a_lane_that_brought_nothing_says_why_and_one_that_was_late_how_long() {
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
-        let story = || LaneStory::new("eth1".into(), ([10, 0, 1, 1], 1001).into());
-        let said = |story: &LaneStory, others: bool| {
+        let story = || RailPairHistory::new("eth1".into(), ([10, 0, 1, 1], 1001).into());
+        let said = |story: &RailPairHistory, others: bool| {
             story.warning(at(5000), "a:1", None, others).unwrap_or_default()
         };
         assert_eq!(said(&story(), false), "", "it had nothing to do");

@@ -3,38 +3,38 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use affinity::Pinning;
+use affinity::PinningPolicy;
 
-use super::threads::Threads;
+use super::threads::ThreadCount;
 use crate::error::{Code, Error, Result};
 use crate::session::Key;
-use crate::store::Allowed;
-use crate::wire::control::{Advert, Rail};
+use crate::store::AllowedKinds;
+use crate::wire::control::{NodeAdvert, RailAdvert};
 
 const KEY_REMEDY: &str =
     "make one with `cep-fast keygen FILE`, copy it to every node, and pass --key-file FILE";
 
 /// The options of a daemon.
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct NodeOptions {
     pub(crate) listen: SocketAddr,
     pub(crate) root: PathBuf,
     /// What is served besides the regular files below the root.
-    pub(crate) allowed: Allowed,
+    pub(crate) allowed: AllowedKinds,
     /// The site key; the open one where there is none.
     pub(crate) key: Key,
     /// Whether a master has started it, so that it ends when that master is gone.
     pub(crate) launched: bool,
     pub(crate) slots: Option<u32>,
     /// Where the threads of rails run.
-    pub(crate) pinning: Pinning,
-    pub(crate) threads: Threads,
+    pub(crate) pinning: PinningPolicy,
+    pub(crate) threads: ThreadCount,
     /// The NICs to use, by name or address; without any, all that are up and lead out of this
     /// machine.
     pub(crate) nics: Vec<String>,
 }
 
-impl Options {
+impl NodeOptions {
     /// Refuses to listen beyond this machine where anybody could come in.
     ///
     /// # Errors
@@ -79,8 +79,8 @@ impl Options {
     }
 
     /// What this node says of itself.
-    pub(super) fn advert(rails: Vec<Rail>) -> Advert {
-        Advert {
+    pub(super) fn advert(rails: Vec<RailAdvert>) -> NodeAdvert {
+        NodeAdvert {
             software: format!("cep-fast {}", env!("CARGO_PKG_VERSION")),
             rails,
             cores: affinity::cpus_allowed()
@@ -94,16 +94,16 @@ impl Options {
     }
 
     #[cfg(test)]
-    pub(super) fn for_tests() -> Options {
-        Options {
+    pub(super) fn for_tests() -> NodeOptions {
+        NodeOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             root: "/".into(),
-            allowed: Allowed::ALL,
+            allowed: AllowedKinds::ALL,
             key: Key::open(),
             launched: false,
             slots: None,
-            pinning: Pinning::None,
-            threads: Threads::Auto,
+            pinning: PinningPolicy::None,
+            threads: ThreadCount::Auto,
             nics: Vec::new(),
         }
     }

@@ -4,16 +4,16 @@
 use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 
-use affinity::{Cores, Nic, NicAddress, Pinning, Sysfs, Wish};
+use affinity::{FreeCores, NicAddress, NicInfo, NicRequest, PinningPolicy, SysfsTree};
 use mio::{Registry, Token};
 
 use super::listen;
-use super::options::Options;
-use super::threads::{Line, threads};
+use super::options::NodeOptions;
+use super::threads::{NicLine, threads};
 use crate::clock::Clock;
 use crate::error::{Code, Error, Result};
 use crate::log;
-use crate::rail::{Command, Mailbox, Place, Rail, Size, TransferIx};
+use crate::rail::{RailCommand, RailEvents, RailHandle, RailPlacement, RailSize, TransferIx};
 use crate::session::Listener;
 use crate::units::BitRate;
 use crate::wire::control;
@@ -26,24 +26,24 @@ pub(crate) const LOOPBACK: &str = "lo";
 const PORTS_MAX: usize = 16;
 
 /// One thread of a NIC: its listener for data flows, and its rail while a transfer is under way.
-pub(super) struct Port {
+pub(super) struct RailPort {
     pub(super) listener: Listener,
     pub(super) address: SocketAddr,
     pub(super) nic: String,
     pub(super) own: NicAddress,
     line: Option<BitRate>,
     mtu: Option<u32>,
-    place: Place,
+    place: RailPlacement,
     /// Each has larger slots than those that were there when it was started, and blocks are powers
     /// of two from 4 KiB to 64 MiB: there are fifteen at most.
     rails: Vec<BusyRail>,
 }
 
-impl Port {
+impl RailPort {
     /// What other nodes are told of it.
-    pub(super) fn advert(&self) -> control::Rail {
-        let Port { address, line, mtu, place: Place { numa, .. }, .. } = *self;
-        control::Rail { nic: self.nic.clone(), address, line, mtu, numa }
+    pub(super) fn advert(&self) -> control::RailAdvert {
+        let RailPort { address, line, mtu, place: RailPlacement { numa, .. }, .. } = *self;
+        control::RailAdvert { nic: self.nic.clone(), address, line, mtu, numa }
     }
 
     /// Its address, and the subnet that it is in.
@@ -61,15 +61,15 @@ impl Port {
         &mut self,
         transfer: TransferIx,
         clock: Clock,
-        size: Size,
-        mailbox: impl Mailbox,
-    ) -> Result<&Rail> {
+        size: RailSize,
+        rail_events: impl RailEvents,
+    ) -> Result<&RailHandle> {
         let fitting =
             self.rails.iter().enumerate().filter(|(_, it)| it.block_bytes >= size.block_bytes);
         let at = match fitting.min_by_key(|(_, it)| it.block_bytes) {
             Some((at, _)) => at,
             None => {
-                let rail = Rail::spawn(clock, size, self.place, mailbox)?;
+                let rail = RailHandle::spawn(clock, size, self.place, rail_events)?;
                 self.rails.push(BusyRail {
                     rail,
                     block_bytes: size.block_bytes,
@@ -83,7 +83,7 @@ impl Port {
     }
 
     /// Tells the rail that a transfer is on.
-    pub(super) fn tell(&self, transfer: TransferIx, command: Command) {
+    pub(super) fn tell(&self, transfer: TransferIx, command: RailCommand) {
         if let Some(busy) = self.rails.iter().find(|it| it.transfers.contains(&transfer)) {
             busy.rail.tell(command);
         }
@@ -91,10 +91,10 @@ impl Port {
 
     /// A transfer is over. The rail that it was on is to be ended where no other transfer is: a
     /// node at rest is small. Dropping it waits for its thread.
-    pub(super) fn leave(&mut self, transfer: TransferIx) -> Option<Rail> {
+    pub(super) fn leave(&mut self, transfer: TransferIx) -> Option<RailHandle> {
         let at = self.rails.iter().position(|it| it.transfers.contains(&transfer))?;
         let busy = &mut self.rails[at];
-        busy.rail.tell(Command::Leave { transfer });
+        busy.rail.tell(RailCommand::Leave { transfer });
         busy.transfers.retain(|other| *other != transfer);
         busy.transfers.is_empty().then(|| self.rails.swap_remove(at).rail)
     }
@@ -102,7 +102,7 @@ impl Port {
 
 /// A rail at work.
 struct BusyRail {
-    rail: Rail,
+    rail: RailHandle,
     /// The largest block that its slots hold.
     block_bytes: u64,
     /// The transfers that it works for.
@@ -114,12 +114,12 @@ struct BusyRail {
 /// # Errors
 /// `Code::Usage` where a chosen NIC is not there or has no address, a chosen CPU is not ours, or
 /// the threads are too many, `Code::Unreachable` where it cannot be listened on.
-pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
-    let sysfs = Sysfs::at("/sys");
+pub(super) fn open(options: &NodeOptions, control: IpAddr) -> Result<Vec<RailPort>> {
+    let sysfs = SysfsTree::at("/sys");
     let listed = affinity::nics(&sysfs);
     let (nics, obstacle) =
         listed.map_or_else(|error| (Vec::new(), Some(error)), |nics| (nics, None));
-    let Choice { chosen, left_out } = choose(options, control, &nics).map_err(|error| match obstacle {
+    let NicChoice { chosen, left_out } = choose(options, control, &nics).map_err(|error| match obstacle {
         None => error,
         Some(obstacle) => Error::new(error.code, format!("the NICs of this machine cannot be listed: {obstacle}")).remedy(
             "allow AF_NETLINK (RestrictAddressFamilies= of systemd, a container's seccomp profile), and mount /sys and /proc",
@@ -128,21 +128,22 @@ pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
     left_out.iter().for_each(|what| log::say(what));
     let allowed = affinity::cpus_allowed().unwrap_or_default();
     check_pinning(&options.pinning, &allowed)?;
-    let near = |nic: &Option<&Nic>| nic.map_or(Vec::new(), |nic| nic.cpus.clone());
+    let near = |nic: &Option<&NicInfo>| nic.map_or(Vec::new(), |nic| nic.cpus.clone());
     let near: Vec<Vec<usize>> = chosen.iter().map(|(nic, _)| near(nic)).collect();
     let lines = chosen.iter().zip(&near);
-    let lines: Vec<Line> = lines
-        .map(|((nic, _), near)| Line { speed_mbit: nic.and_then(|nic| nic.speed_mbit), near })
+    let lines: Vec<NicLine> = lines
+        .map(|((nic, _), near)| NicLine { speed_mbit: nic.and_then(|nic| nic.speed_mbit), near })
         .collect();
     let threads = threads(options.threads, &lines, &allowed)?;
-    let wishes: Vec<Wish> =
-        near.into_iter().zip(threads).map(|(near, threads)| Wish { near, threads }).collect();
-    let cpus = affinity::place(&wishes, &Cores::of(&sysfs, &allowed), &options.pinning);
+    let transfer_options: Vec<NicRequest> =
+        near.into_iter().zip(threads).map(|(near, threads)| NicRequest { near, threads }).collect();
+    let cpus =
+        affinity::place(&transfer_options, &FreeCores::of(&sysfs, &allowed), &options.pinning);
     let mut ports = Vec::with_capacity(chosen.len());
     for ((nic, own), cpus) in chosen.into_iter().zip(cpus) {
         for cpu in cpus {
             let (listener, address) = listen(SocketAddr::new(own.ip, 0))?;
-            ports.push(Port {
+            ports.push(RailPort {
                 listener,
                 address,
                 own,
@@ -151,7 +152,7 @@ pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
                     .and_then(|nic| nic.speed_mbit)
                     .map(|mbit| BitRate(u64::from(mbit) * 1_000_000)),
                 mtu: nic.map(|nic| nic.mtu),
-                place: Place { cpu, numa: nic.and_then(|nic| nic.numa_node) },
+                place: RailPlacement { cpu, numa: nic.and_then(|nic| nic.numa_node) },
                 rails: Vec::new(),
             });
         }
@@ -159,7 +160,7 @@ pub(super) fn open(options: &Options, control: IpAddr) -> Result<Vec<Port>> {
     Ok(ports)
 }
 
-impl Port {
+impl RailPort {
     /// Listens anew where the NIC no longer has the port's address, but another one of its family.
     /// Returns whether it does.
     ///
@@ -192,7 +193,7 @@ impl Port {
 }
 
 /// Has each port follow its NIC to the address that this has now. Returns whether any had to.
-pub(super) fn follow(ports: &mut [Port], registry: &Registry, first: usize) -> bool {
+pub(super) fn follow(ports: &mut [RailPort], registry: &Registry, first: usize) -> bool {
     let addresses = affinity::addresses().unwrap_or_default();
     let mut has_changed = false;
     for (at, port) in ports.iter_mut().enumerate() {
@@ -203,8 +204,8 @@ pub(super) fn follow(ports: &mut [Port], registry: &Registry, first: usize) -> b
 }
 
 /// What is asked for by name is never ignored: each CPU of a list must be one that we may use.
-fn check_pinning(pinning: &Pinning, allowed: &[usize]) -> Result<()> {
-    let Pinning::List(cpus) = pinning else { return Ok(()) };
+fn check_pinning(pinning: &PinningPolicy, allowed: &[usize]) -> Result<()> {
+    let PinningPolicy::List(cpus) = pinning else { return Ok(()) };
     // On a machine that is too large for us to know the mask, the kernel decides when the rail
     // starts.
     match cpus.iter().find(|cpu| !allowed.is_empty() && !allowed.contains(cpu)) {
@@ -220,33 +221,37 @@ fn check_pinning(pinning: &Pinning, allowed: &[usize]) -> Result<()> {
 }
 
 /// A NIC, where it is known, and the address of it to use.
-type Chosen<'a> = (Option<&'a Nic>, NicAddress);
+type ChosenNic<'a> = (Option<&'a NicInfo>, NicAddress);
 
 /// The NICs that are used, and what is to be said about those that are not.
-struct Choice<'a> {
-    chosen: Vec<Chosen<'a>>,
+struct NicChoice<'a> {
+    chosen: Vec<ChosenNic<'a>>,
     left_out: Option<String>,
 }
 
 /// Those named; else, on loopback, only that; else all that are up, have an address, and lead out
 /// of this machine.
-fn choose<'a>(options: &Options, control: IpAddr, nics: &'a [Nic]) -> Result<Choice<'a>> {
-    let first = |nic: &'a Nic| usable(nic, control, &[]).map(|address| (Some(nic), address));
+fn choose<'a>(
+    options: &NodeOptions,
+    control: IpAddr,
+    nics: &'a [NicInfo],
+) -> Result<NicChoice<'a>> {
+    let first = |nic: &'a NicInfo| usable(nic, control, &[]).map(|address| (Some(nic), address));
     if !options.nics.is_empty() {
         let chosen =
             options.nics.iter().map(|name| named(name, nics, first)).collect::<Result<_>>()?;
-        return Ok(Choice { chosen, left_out: None });
+        return Ok(NicChoice { chosen, left_out: None });
     }
     if control.is_loopback() {
         let nic = nics.iter().find(|nic| nic.name == LOOPBACK);
         // All of 127/8 belongs to the loopback device, though only one address of it is listed.
         let own = NicAddress { ip: control, prefix_bits: if control.is_ipv4() { 8 } else { 128 } };
-        return Ok(Choice { chosen: vec![(nic, own)], left_out: None });
+        return Ok(NicChoice { chosen: vec![(nic, own)], left_out: None });
     }
-    let mut found: Vec<(&Nic, NicAddress)> = Vec::new();
+    let mut found: Vec<(&NicInfo, NicAddress)> = Vec::new();
     // The NIC of the control address comes first: masters have proved that it leads out, whatever
     // its name says.
-    let mut ordered: Vec<&Nic> =
+    let mut ordered: Vec<&NicInfo> =
         nics.iter().filter(|nic| nic.up && leads_out(nic, control)).collect();
     ordered.sort_by_cached_key(|nic| {
         (!has(nic, control), Reverse(nic.speed_mbit), natural(&nic.name))
@@ -276,24 +281,27 @@ fn choose<'a>(options: &Options, control: IpAddr, nics: &'a [Nic]) -> Result<Cho
         )
     });
     found.sort_by_cached_key(|(nic, _)| natural(&nic.name));
-    Ok(Choice { chosen: found.into_iter().map(|(nic, own)| (Some(nic), own)).collect(), left_out })
+    Ok(NicChoice {
+        chosen: found.into_iter().map(|(nic, own)| (Some(nic), own)).collect(),
+        left_out,
+    })
 }
 
 /// Whether a NIC may lead out of this machine. The name is a guess; that it has the control address
 /// is none.
-fn leads_out(nic: &Nic, control: IpAddr) -> bool {
+fn leads_out(nic: &NicInfo, control: IpAddr) -> bool {
     nic.name != LOOPBACK
         && (has(nic, control) || !INSIDE_PREFIXES.iter().any(|it| nic.name.starts_with(it)))
 }
 
-fn has(nic: &Nic, ip: IpAddr) -> bool {
+fn has(nic: &NicInfo, ip: IpAddr) -> bool {
     nic.addresses.iter().any(|own| own.ip == ip)
 }
 
 /// The address of a NIC that data comes and goes by: the control address, or else the first one of
 /// its family that no other NIC has `taken`. A link-local address leads nowhere without the name of
 /// the interface, which peers do not know.
-fn usable(nic: &Nic, control: IpAddr, taken: &[IpAddr]) -> Option<NicAddress> {
+fn usable(nic: &NicInfo, control: IpAddr, taken: &[IpAddr]) -> Option<NicAddress> {
     let of_family = nic.addresses.iter().filter(|own| own.ip.is_ipv4() == control.is_ipv4());
     let fit = of_family.filter(|own| !is_link_local(own.ip) && !taken.contains(&own.ip));
     fit.min_by_key(|own| own.ip != control).copied()
@@ -315,9 +323,9 @@ fn natural(name: &str) -> (String, u64, String) {
 
 fn named<'a>(
     name: &str,
-    nics: &'a [Nic],
-    first: impl Fn(&'a Nic) -> Option<Chosen<'a>>,
-) -> Result<Chosen<'a>> {
+    nics: &'a [NicInfo],
+    first: impl Fn(&'a NicInfo) -> Option<ChosenNic<'a>>,
+) -> Result<ChosenNic<'a>> {
     if let Some(nic) = nics.iter().find(|nic| nic.name == *name) {
         return first(nic).ok_or_else(|| {
             Error::new(
@@ -343,9 +351,9 @@ fn named<'a>(
 mod tests {
     use super::*;
 
-    fn nic(name: &str, up: bool, ip: [u8; 4]) -> Nic {
+    fn nic(name: &str, up: bool, ip: [u8; 4]) -> NicInfo {
         let addresses = vec![NicAddress { ip: ip.into(), prefix_bits: 24 }];
-        Nic {
+        NicInfo {
             name: name.into(),
             up,
             mtu: 1500,
@@ -364,9 +372,9 @@ mod tests {
             nic("eth2", false, [10, 0, 2, 5]),
             nic("lo", true, [127, 0, 0, 1]),
         ];
-        let options = Options {
+        let options = NodeOptions {
             nics: names.iter().map(ToString::to_string).collect(),
-            ..Options::for_tests()
+            ..NodeOptions::for_tests()
         };
         let chosen = choose(&options, control.into(), &nics)?.chosen;
         Ok(chosen
@@ -387,11 +395,14 @@ mod tests {
 
     #[test]
     fn a_list_of_cpus_names_those_that_we_have() {
-        let pinned = |cpus: &[usize]| check_pinning(&Pinning::List(cpus.into()), &[2, 3]);
+        let pinned = |cpus: &[usize]| check_pinning(&PinningPolicy::List(cpus.into()), &[2, 3]);
         assert!(pinned(&[3, 2, 3]).is_ok());
         let error = pinned(&[2, 5]).expect_err("not ours");
         assert!(error.code == Code::Usage && error.to_string().contains("CPU 5"), "{error}");
-        assert!(check_pinning(&Pinning::List(vec![5]), &[]).is_ok(), "where the mask is not known");
+        assert!(
+            check_pinning(&PinningPolicy::List(vec![5]), &[]).is_ok(),
+            "where the mask is not known"
+        );
     }
 
     #[test]
@@ -408,7 +419,7 @@ mod tests {
     }
 
     /// A NIC with addresses in the notation of `ip address`.
-    fn nic_with(name: &str, speed_mbit: Option<u32>, addresses: &[&str]) -> Nic {
+    fn nic_with(name: &str, speed_mbit: Option<u32>, addresses: &[&str]) -> NicInfo {
         let address = |text: &&str| {
             let (ip, bits) = text.split_once('/').expect("a prefix");
             NicAddress {
@@ -417,7 +428,7 @@ mod tests {
             }
         };
         let addresses = addresses.iter().map(address).collect();
-        Nic {
+        NicInfo {
             name: name.into(),
             up: true,
             mtu: 1500,
@@ -429,8 +440,8 @@ mod tests {
     }
 
     /// What a node at `control` uses of these NICs, and what it says of the others.
-    fn used(nics: &[Nic], control: &str) -> Result<(Vec<String>, Option<String>)> {
-        let choice = choose(&Options::for_tests(), control.parse().expect("an address"), nics)?;
+    fn used(nics: &[NicInfo], control: &str) -> Result<(Vec<String>, Option<String>)> {
+        let choice = choose(&NodeOptions::for_tests(), control.parse().expect("an address"), nics)?;
         let used = choice
             .chosen
             .iter()
@@ -477,13 +488,13 @@ mod tests {
      {
         let nic =
             |at: u32, speed| nic_with(&format!("eth{at}"), speed, &[&format!("10.0.{at}.1/24")]);
-        let same: Vec<Nic> = (0..18).map(|at| nic(at, None)).collect();
+        let same: Vec<NicInfo> = (0..18).map(|at| nic(at, None)).collect();
         let (kept, said) = used(&same, "10.0.17.1").expect("some");
         let expected =
             (0..15).chain([17]).map(|at| format!("eth{at} 10.0.{at}.1")).collect::<Vec<_>>();
         assert_eq!(kept, expected, "in the order of people");
         assert!(said.is_some_and(|said| said.contains("left out: eth15, eth16 ")));
-        let fast: Vec<Nic> =
+        let fast: Vec<NicInfo> =
             (0..18).map(|at| nic(at, Some(if at < 2 { 1_000 } else { 100_000 }))).collect();
         let (kept, said) = used(&fast, "10.0.5.1").expect("some");
         assert!(kept.len() == 16 && kept[0] == "eth2 10.0.2.1", "{kept:?}");

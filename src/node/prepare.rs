@@ -6,17 +6,17 @@ use std::sync::OnceLock;
 
 use super::reading::ReadProgress;
 use super::{claims, keeping, verify};
-use crate::engine::Grid;
-use crate::engine::check::Method;
-use crate::engine::member::Kept;
+use crate::engine::BlockGrid;
+use crate::engine::check::CheckMethod;
+use crate::engine::participant::LandedPiece;
 use crate::error::{Code, Error, Result};
-use crate::rail::desk::{Activity, Desk, Offer, Tally};
-use crate::spec::{DataUri, Role};
-use crate::store::layout::Layout;
-use crate::store::{Claim, FileNames, Root, Shared, Sink, SinkOptions, Source};
+use crate::rail::transfer_files::{RailTally, SourceRow, TransferActivity, TransferFiles};
+use crate::spec::{DataUri, RowRole};
+use crate::store::layout::FileLayout;
+use crate::store::{DestinationClaim, FileNames, SharedRole, Sink, SinkOptions, Source, StoreRoot};
 use crate::units::{Span, largest, subtract, union};
 use crate::wire::Check;
-use crate::wire::control::{Prepare, Prepared, RowState, Sharing, WireRow};
+use crate::wire::control::{FileSharing, Prepare, Prepared, RowState, WireRow};
 use crate::wire::limits::HOLES_MAX;
 
 /// Holes that one row may report: what is beyond is moved as the zeros that it reads as.
@@ -24,26 +24,26 @@ const ROW_HOLES_MAX: usize = 4096;
 
 /// An open transfer, and what the master is told of it.
 #[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) desk: Desk,
+pub(crate) struct OpenedTransfer {
+    pub(crate) transfer_files: TransferFiles,
     pub(crate) prepared: Prepared,
     /// What an earlier attempt has left, where what lands is kept for another one.
-    pub(crate) found: Option<Vec<Kept>>,
+    pub(crate) found: Option<Vec<LandedPiece>>,
     /// Held until bytes move.
-    pub(crate) claims: Vec<Claim>,
+    pub(crate) claims: Vec<DestinationClaim>,
 }
 
 /// Opens every source, then every destination.
 pub(crate) fn open(
-    root: &Root,
+    root: &StoreRoot,
     prepare: &Prepare,
     rails: usize,
     reading: &mut ReadProgress<'_>,
-) -> Result<Opened> {
+) -> Result<OpenedTransfer> {
     let rows: Vec<(DataUri, &WireRow)> =
         prepare.rows.iter().map(with_uri).collect::<Result<_>>()?;
     let (mut offers, mut holes, mut files) = (Vec::new(), Vec::new(), 0);
-    for (uri, row) in rows.iter().filter(|(_, row)| row.role == Role::Sender) {
+    for (uri, row) in rows.iter().filter(|(_, row)| row.role == RowRole::Sender) {
         let source = Source::open(root, uri, row.offset_bytes, row.span.bytes())?;
         let found = source.holes(ROW_HOLES_MAX)?;
         holes.extend(
@@ -55,9 +55,9 @@ pub(crate) fn open(
             holes = largest(union(holes), HOLES_MAX);
         }
         let layout = (!source.files().is_empty())
-            .then(|| Layout::of_file(files, row.offset_bytes, row.span));
+            .then(|| FileLayout::of_file(files, row.offset_bytes, row.span));
         files += source.files().len();
-        offers.push(Offer { range: row.span, source, layout });
+        offers.push(SourceRow { range: row.span, source, layout });
     }
     check_names(root, &rows, &offers)?;
     // Before anything is made or opened for writing.
@@ -68,8 +68,8 @@ pub(crate) fn open(
     let mut sources = offers.iter();
     let (mut states, mut modes) = (Vec::new(), Vec::new());
     for (uri, row) in &rows {
-        if row.role == Role::Sender {
-            let offer: &Offer = sources.next().expect("one for each row that offers");
+        if row.role == RowRole::Sender {
+            let offer: &SourceRow = sources.next().expect("one for each row that offers");
             states.push(keeping::state_of(&offer.source.looks()));
             modes.push(offer.source.mode());
             shared.push(RowState { shared: false, kept: false });
@@ -95,16 +95,16 @@ pub(crate) fn open(
         };
         shared.push(RowState { shared: sinks[sink].is_shared(), kept: sinks[sink].keeps() });
         if !sinks[sink].files().is_empty() {
-            layouts.push(Layout::of_file(file, row.offset_bytes, row.span));
+            layouts.push(FileLayout::of_file(file, row.offset_bytes, row.span));
         }
     }
-    let method = Method::new(prepare.options.check, prepare.options.object);
-    let tallies = (0..rails).map(|_| Tally::default()).collect();
-    let activity = Activity::default();
+    let method = CheckMethod::new(prepare.options.check, prepare.options.object);
+    let tallies = (0..rails).map(|_| RailTally::default()).collect();
+    let activity = TransferActivity::default();
     let path = prepare.options.path;
-    let desk = Desk {
+    let transfer_files = TransferFiles {
         method,
-        grid: Grid::new(prepare.options.origin, prepare.options.block_bytes.into()),
+        grid: BlockGrid::new(prepare.options.origin, prepare.options.block_bytes.into()),
         path,
         offers,
         sinks,
@@ -115,10 +115,10 @@ pub(crate) fn open(
         activity,
         sink_places: OnceLock::new(),
     };
-    let keeping::Leftovers { kept, have, sealed, notes } = keeping::find(&desk, reading);
-    let found = desk.sinks.iter().any(Sink::keeps).then_some(kept);
-    Ok(Opened {
-        desk,
+    let keeping::Leftovers { kept, have, sealed, notes } = keeping::find(&transfer_files, reading);
+    let found = transfer_files.sinks.iter().any(Sink::keeps).then_some(kept);
+    Ok(OpenedTransfer {
+        transfer_files,
         found,
         claims,
         prepared: Prepared {
@@ -137,11 +137,12 @@ pub(crate) fn open(
 
 /// Has each file get the permissions of its rows, as the master says; `modes` has one for each of
 /// the node's rows.
-pub(crate) fn set_modes(desk: &Desk, prepare: &Prepare, modes: &[u32]) {
+pub(crate) fn set_modes(transfer_files: &TransferFiles, prepare: &Prepare, modes: &[u32]) {
     let mut uris: BTreeSet<&str> = BTreeSet::new();
     // Sinks stand in the order in which rows first name them.
-    let mut sinks = desk.sinks.iter();
-    for (row, &mode) in prepare.rows.iter().zip(modes).filter(|(row, _)| row.role == Role::Receiver)
+    let mut sinks = transfer_files.sinks.iter();
+    for (row, &mode) in
+        prepare.rows.iter().zip(modes).filter(|(row, _)| row.role == RowRole::Receiver)
     {
         if uris.insert(&row.uri)
             && let Some(sink) = sinks.next()
@@ -152,11 +153,13 @@ pub(crate) fn set_modes(desk: &Desk, prepare: &Prepare, modes: &[u32]) {
 }
 
 /// Refuses one file under two names, before anything is made: its halves would replace each other.
-fn check_names(root: &Root, rows: &[(DataUri, &WireRow)], offers: &[Offer]) -> Result<()> {
+fn check_names(root: &StoreRoot, rows: &[(DataUri, &WireRow)], offers: &[SourceRow]) -> Result<()> {
     let mut names = FileNames::default();
     let of_role = |role| rows.iter().filter(move |(_, row)| row.role == role).map(|(uri, _)| uri);
-    of_role(Role::Sender).zip(offers).for_each(|(uri, offer)| names.add_source(uri, &offer.source));
-    let destinations: BTreeSet<&DataUri> = of_role(Role::Receiver).collect();
+    of_role(RowRole::Sender)
+        .zip(offers)
+        .for_each(|(uri, offer)| names.add_source(uri, &offer.source));
+    let destinations: BTreeSet<&DataUri> = of_role(RowRole::Receiver).collect();
     if destinations.len() + offers.len() > 1 {
         destinations.into_iter().try_for_each(|uri| names.add_destination(root, uri))?;
     }
@@ -173,10 +176,10 @@ fn with_uri(row: &WireRow) -> Result<(DataUri, &WireRow)> {
 
 /// How large a destination will be: as far as any row of it reaches.
 fn file_bytes(uri: &DataUri, row: &WireRow, rows: &[(DataUri, &WireRow)]) -> u64 {
-    if let Sharing::Elected { file_bytes } = row.sharing {
+    if let FileSharing::Elected { file_bytes } = row.sharing {
         return file_bytes;
     }
-    let same = rows.iter().filter(|(other, row)| other == uri && row.role == Role::Receiver);
+    let same = rows.iter().filter(|(other, row)| other == uri && row.role == RowRole::Receiver);
     same.map(|(_, row)| row.offset_bytes + row.span.bytes()).max().unwrap_or(0)
 }
 
@@ -187,9 +190,9 @@ fn sink_options(prepare: &Prepare, uri: &DataUri, row: &WireRow) -> SinkOptions 
         tag: tag(&prepare.id, uri),
         attempt: prepare.attempt,
         shared: match row.sharing {
-            Sharing::Alone => Shared::Alone,
-            Sharing::Elected { .. } => Shared::Elected,
-            Sharing::Member => Shared::Member(prepare.node_index),
+            FileSharing::Alone => SharedRole::Alone,
+            FileSharing::Elected { .. } => SharedRole::Elected,
+            FileSharing::Member => SharedRole::Member(prepare.node_index),
         },
         keep: prepare.options.resume.then(|| {
             keeping::keeping(prepare, &row.uri, &keeping::rows_of(&prepare.rows, &row.uri))
@@ -207,19 +210,19 @@ fn tag(id: &str, uri: &DataUri) -> String {
 /// Makes room for what is wanted in every destination, and makes the holes of those that are not
 /// new read as zeros.
 pub(crate) fn preallocate(
-    desk: &Desk,
+    transfer_files: &TransferFiles,
     wanted: &[Span],
     holes: &[Span],
     kept: &[Span],
     forgets: bool,
 ) -> Result<()> {
     let there = union(holes.iter().chain(kept).copied().collect());
-    keeping::begin(desk, wanted, &there, kept, forgets)?;
-    let offered: usize = desk.offers.iter().map(|offer| offer.source.files().len()).sum();
-    let kept = desk.sinks.iter().filter(|sink| !sink.files().is_empty());
+    keeping::begin(transfer_files, wanted, &there, kept, forgets)?;
+    let offered: usize = transfer_files.offers.iter().map(|offer| offer.source.files().len()).sum();
+    let kept = transfer_files.sinks.iter().filter(|sink| !sink.files().is_empty());
     for (file, sink) in (offered..).zip(kept) {
         let (mut data, mut empty) = (Vec::new(), Vec::new());
-        for layout in desk.layouts.iter().filter(|layout| layout.file() == file) {
+        for layout in transfer_files.layouts.iter().filter(|layout| layout.file() == file) {
             let range = layout.range();
             let in_file = |span: &Span| {
                 let extents = layout.extents(*span);
@@ -247,18 +250,18 @@ fn within(spans: &[Span], range: Span) -> impl Iterator<Item = Span> {
     spans[first..].iter().map_while(move |span| span.intersection(range))
 }
 
-/// Gives files their names; see [`crate::engine::member::Action::Commit`].
+/// Gives files their names; see [`crate::engine::participant::Action::Commit`].
 pub(crate) fn commit(
-    desk: &Desk,
+    transfer_files: &TransferFiles,
     elected: &[bool],
     landed_everywhere: bool,
     checks: &[(Span, Check)],
 ) -> Result<()> {
     if !checks.is_empty() {
-        desk.sinks.iter().try_for_each(Sink::sync)?;
-        verify::disk(desk, checks)?;
+        transfer_files.sinks.iter().try_for_each(Sink::sync)?;
+        verify::disk(transfer_files, checks)?;
     }
-    for (sink, &elected) in desk.sinks.iter().zip(elected) {
+    for (sink, &elected) in transfer_files.sinks.iter().zip(elected) {
         match (elected, landed_everywhere) {
             (true, false) => sink.sync()?,
             (true, true) | (false, false) => sink.commit()?,
@@ -278,13 +281,13 @@ pub(crate) fn discard(sink: &Sink, forgets: bool) {
     sink.discard();
 }
 
-/// Which of the desk's sinks wait for the other nodes.
+/// Which of the transfer's files's sinks wait for the other nodes.
 pub(crate) fn elected(prepare: &Prepare) -> Vec<bool> {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut elected = Vec::new();
-    for row in prepare.rows.iter().filter(|row| row.role == Role::Receiver) {
+    for row in prepare.rows.iter().filter(|row| row.role == RowRole::Receiver) {
         if seen.insert(row.uri.as_str()) {
-            elected.push(prepare.names_wait || matches!(row.sharing, Sharing::Elected { .. }));
+            elected.push(prepare.names_wait || matches!(row.sharing, FileSharing::Elected { .. }));
         }
     }
     elected

@@ -3,11 +3,11 @@
 
 use std::io;
 
-use super::prepare::Opened;
+use super::prepare::OpenedTransfer;
 use super::reading::ReadProgress;
 use crate::engine::replicas::{PLACE_BYTES, ReplicaHasher, UNREAD, value_count};
 use crate::error::{Code, Error, Result};
-use crate::rail::desk::Offer;
+use crate::rail::transfer_files::SourceRow;
 use crate::units::Span;
 use crate::wire::control::{Prepare, ReplicaRange};
 
@@ -21,7 +21,7 @@ const HOLES_MAX: usize = 4096;
 /// `Integrity` where two sources of this node differ; `Data` where all is to be compared, and a
 /// source cannot be read.
 pub(crate) fn compare(
-    opened: &mut Opened,
+    opened: &mut OpenedTransfer,
     prepare: &Prepare,
     progress: &mut ReadProgress<'_>,
 ) -> Result<()> {
@@ -29,8 +29,8 @@ pub(crate) fn compare(
         return Ok(());
     }
     let sources: Vec<ReplicaSource<'_>> =
-        opened.desk.offers.iter().map(ReplicaSource::new).collect::<Result<_>>()?;
-    let mut reader = Reader {
+        opened.transfer_files.offers.iter().map(ReplicaSource::new).collect::<Result<_>>()?;
+    let mut reader = ReplicaReader {
         seed: prepare.attempt,
         buffer: vec![0; PLACE_BYTES as usize],
         notes: Vec::new(),
@@ -77,13 +77,13 @@ fn differ(one: &[u64], other: &[u64], at: usize) -> bool {
 
 /// One source, and where it has holes.
 struct ReplicaSource<'a> {
-    offer: &'a Offer,
+    offer: &'a SourceRow,
     /// In the data space: ascending, apart from each other.
     holes: Vec<Span>,
 }
 
 impl ReplicaSource<'_> {
-    fn new(offer: &Offer) -> Result<ReplicaSource<'_>> {
+    fn new(offer: &SourceRow) -> Result<ReplicaSource<'_>> {
         let start = offer.range.start;
         let holes = offer.source.holes(HOLES_MAX)?;
         let holes =
@@ -96,7 +96,7 @@ impl ReplicaSource<'_> {
     }
 }
 
-struct Reader<'a, 'b> {
+struct ReplicaReader<'a, 'b> {
     seed: [u8; 16],
     buffer: Vec<u8>,
     /// Sources that could not be read: a sentence each.
@@ -104,7 +104,7 @@ struct Reader<'a, 'b> {
     progress: &'a mut ReadProgress<'b>,
 }
 
-impl Reader<'_, '_> {
+impl ReplicaReader<'_, '_> {
     /// The values of one range in one source.
     fn values(&mut self, source: &ReplicaSource<'_>, range: &ReplicaRange) -> Result<Vec<u64>> {
         (0..range.value_count()).map(|part| self.value(source, range, part)).collect()

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use mio::Token;
 
-use super::{Role, Session};
+use super::{NodeSession, SessionRole};
 use crate::log;
-use crate::session::strangers::{Deadlines, SILENT_MAX, Strangers};
+use crate::session::strangers::{OrderedDeadlines, SILENT_MAX, UnprovenConnections};
 
 const GAVE_WAY: &str = "it had proved nothing yet, and gave way to a newer connection";
 
@@ -16,24 +16,24 @@ const GAVE_WAY: &str = "it had proved nothing yet, and gave way to a newer conne
 ///
 /// Every change of a session goes through here, so that its share and its deadline go with it: no
 /// turn walks all of them.
-pub(super) struct Sessions {
-    open: HashMap<Token, Session>,
-    strangers: Strangers,
-    deadlines: Deadlines,
+pub(super) struct SessionTable {
+    open: HashMap<Token, NodeSession>,
+    strangers: UnprovenConnections,
+    deadlines: OrderedDeadlines,
 }
 
-impl Sessions {
+impl SessionTable {
     /// None yet; of strangers never more than `strangers_max`.
-    pub(super) fn new(strangers_max: usize) -> Sessions {
-        Sessions {
+    pub(super) fn new(strangers_max: usize) -> SessionTable {
+        SessionTable {
             open: HashMap::new(),
-            strangers: Strangers::new(strangers_max),
-            deadlines: Deadlines::default(),
+            strangers: UnprovenConnections::new(strangers_max),
+            deadlines: OrderedDeadlines::default(),
         }
     }
 
     /// Takes in a connection that was accepted. The stranger that gives way to it is cut off.
-    pub(super) fn admit(&mut self, token: Token, session: Session, from: IpAddr, now: Instant) {
+    pub(super) fn admit(&mut self, token: Token, session: NodeSession, from: IpAddr, now: Instant) {
         if let Some(left) = self.strangers.add(token, from).and_then(|leaves| self.remove(leaves)) {
             log::refused("strangers", left.from(), &GAVE_WAY);
         }
@@ -43,7 +43,7 @@ impl Sessions {
     }
 
     /// Takes in a connection that this node has dialled.
-    pub(super) fn insert(&mut self, token: Token, session: Session) {
+    pub(super) fn insert(&mut self, token: Token, session: NodeSession) {
         self.deadlines.set(token, session.connection.deadline());
         self.open.insert(token, session);
     }
@@ -54,7 +54,7 @@ impl Sessions {
         if session.connection.is_up() {
             self.strangers.remove(token);
             self.deadlines.set(token, None);
-        } else if matches!(session.role, Role::Flow { .. }) {
+        } else if matches!(session.role, SessionRole::Flow { .. }) {
             // Once the peer's kernel has answered, the handshake has its own time.
             self.deadlines.set(token, session.connection.deadline());
         } else if session.connection.has_heard() && self.strangers.heard(token) {
@@ -71,22 +71,22 @@ impl Sessions {
         left.is_some()
     }
 
-    pub(super) fn get(&self, token: Token) -> Option<&Session> {
+    pub(super) fn get(&self, token: Token) -> Option<&NodeSession> {
         self.open.get(&token)
     }
 
-    pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut Session> {
+    pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut NodeSession> {
         self.open.get_mut(&token)
     }
 
-    pub(super) fn remove(&mut self, token: Token) -> Option<Session> {
+    pub(super) fn remove(&mut self, token: Token) -> Option<NodeSession> {
         self.strangers.remove(token);
         self.deadlines.set(token, None);
         self.open.remove(&token)
     }
 
     /// Removes the sessions that `is_over` names.
-    pub(super) fn remove_all(&mut self, is_over: impl Fn(&Session) -> bool) {
+    pub(super) fn remove_all(&mut self, is_over: impl Fn(&NodeSession) -> bool) {
         let over =
             self.open.iter().filter(|(_, session)| is_over(session)).map(|(&token, _)| token);
         for token in over.collect::<Vec<_>>() {
@@ -109,7 +109,7 @@ impl Sessions {
         self.strangers.full_until()
     }
 
-    pub(super) fn any(&self, is_meant: impl Fn(&Session) -> bool) -> bool {
+    pub(super) fn any(&self, is_meant: impl Fn(&NodeSession) -> bool) -> bool {
         self.open.values().any(is_meant)
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use super::tenancy::Post;
+use super::node_transfer::EventSender;
 use crate::error::{Code, Error, Result};
 
 /// Watches the signals that end the node: the first one sets the flag that is returned and wakes
@@ -16,7 +16,7 @@ use crate::error::{Code, Error, Result};
 ///
 /// # Errors
 /// `Code::Internal` where they cannot be watched.
-pub(super) fn watch(post: Post) -> Result<Arc<AtomicBool>> {
+pub(super) fn watch(post: EventSender) -> Result<Arc<AtomicBool>> {
     let failed = |error: std::io::Error| {
         let what = Error::new(Code::Internal, format!("cannot watch signals: {error}"));
         what.perhaps_filtered(&error, "socketpair, clone3 or rt_sigaction")

@@ -3,8 +3,8 @@
 //!
 //! A hole in the path MTU looks like a silent sender to its receiver: handshakes and requests are
 //! small and pass, data fills whole packets and does not. The sender's kernel knows. It is asked
-//! when a receiver comes back on a lane that has brought nothing, so that a handshake has just gone
-//! through where data does not.
+//! when a receiver comes back on a rail pair that has brought nothing, so that a handshake has just
+//! gone through where data does not.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -15,14 +15,14 @@ const BYTES_MIN: u64 = 1000;
 
 /// Data that does not arrive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Stuck {
+pub(super) struct StuckData {
     /// How often its beginning was sent again.
     pub(super) resent: u32,
     pub(super) bytes: u64,
 }
 
 /// The worst connection from `own` to any port of `peer`, if there is one.
-pub(super) fn find(own: SocketAddr, peer: IpAddr) -> Option<Stuck> {
+pub(super) fn find(own: SocketAddr, peer: IpAddr) -> Option<StuckData> {
     let table = if own.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
     stuck_in(&std::fs::read_to_string(table).ok()?, own, peer)
 }
@@ -30,7 +30,7 @@ pub(super) fn find(own: SocketAddr, peer: IpAddr) -> Option<Stuck> {
 /// A line of headings, then a line for each connection: its number, both addresses, its state, the
 /// bytes that wait to be acknowledged and to be read, its timer, and how often it has sent again in
 /// a row.
-fn stuck_in(table: &str, own: SocketAddr, peer: IpAddr) -> Option<Stuck> {
+fn stuck_in(table: &str, own: SocketAddr, peer: IpAddr) -> Option<StuckData> {
     let line = |line: &str| {
         let columns: Vec<&str> = line.split_ascii_whitespace().take(7).collect();
         let &[_, local, remote, _, queues, _, resent] = &columns[..] else { return None };
@@ -39,7 +39,7 @@ fn stuck_in(table: &str, own: SocketAddr, peer: IpAddr) -> Option<Stuck> {
         }
         let bytes = u64::from_str_radix(queues.split_once(':')?.0, 16).ok()?;
         let resent = u32::from_str_radix(resent, 16).ok()?;
-        (resent >= RESENT_MIN && bytes >= BYTES_MIN).then_some(Stuck { resent, bytes })
+        (resent >= RESENT_MIN && bytes >= BYTES_MIN).then_some(StuckData { resent, bytes })
     };
     table.lines().skip(1).filter_map(line).max_by_key(|stuck| stuck.resent)
 }
@@ -99,7 +99,7 @@ mod tests {
         ];
         assert_eq!(found(&lines), None, "a handshake, a lost packet, another peer");
         let lines = [line(&own, &peer, 1448, 2), line(&own, &peer, 1 << 20, 5)];
-        assert_eq!(found(&lines), Some(Stuck { resent: 5, bytes: 1 << 20 }));
+        assert_eq!(found(&lines), Some(StuckData { resent: 5, bytes: 1 << 20 }));
         assert_eq!(found(&["nonsense\n".into(), "1: a b c d:e f g\n".into()]), None);
     }
 

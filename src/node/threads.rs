@@ -8,7 +8,7 @@ use crate::wire::limits::RAILS_MAX;
 
 /// How many threads each NIC gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Threads {
+pub(crate) enum ThreadCount {
     /// As many as its line rate needs.
     Auto,
     /// This many, at least one.
@@ -17,7 +17,7 @@ pub(crate) enum Threads {
 
 /// What decides about a NIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Line<'a> {
+pub(crate) struct NicLine<'a> {
     /// Its line rate in 10^6 bits per second, where it is known.
     pub(crate) speed_mbit: Option<u32>,
     /// The CPUs near it; empty if that is unknown.
@@ -32,10 +32,14 @@ const MBIT_PER_THREAD: u32 = 40_000;
 ///
 /// # Errors
 /// `Code::Usage` where more are asked for than a node can have.
-pub(crate) fn threads(asked: Threads, nics: &[Line], allowed: &[usize]) -> Result<Vec<usize>> {
+pub(crate) fn threads(
+    asked: ThreadCount,
+    nics: &[NicLine],
+    allowed: &[usize],
+) -> Result<Vec<usize>> {
     match asked {
-        Threads::Auto => Ok(nics.iter().map(|nic| auto(*nic, nics, allowed)).collect()),
-        Threads::Each(count) if count.saturating_mul(nics.len()) > RAILS_MAX => {
+        ThreadCount::Auto => Ok(nics.iter().map(|nic| auto(*nic, nics, allowed)).collect()),
+        ThreadCount::Each(count) if count.saturating_mul(nics.len()) > RAILS_MAX => {
             let most = (RAILS_MAX / nics.len().max(1)).max(1);
             let what = format!(
                 "{count} threads for each of {} NICs are more than {RAILS_MAX}",
@@ -44,14 +48,14 @@ pub(crate) fn threads(asked: Threads, nics: &[Line], allowed: &[usize]) -> Resul
             Err(Error::new(Code::Usage, what)
                 .remedy(format!("--threads-per-nic {most}, or fewer NICs with --nic")))
         }
-        Threads::Each(count) => Ok(vec![count; nics.len()]),
+        ThreadCount::Each(count) => Ok(vec![count; nics.len()]),
     }
 }
 
 /// As many as the line needs, as far as there are CPUs near it for that beside the other NICs
 /// there.
-fn auto(nic: Line, nics: &[Line], allowed: &[usize]) -> usize {
-    let usable = |nic: &Line| {
+fn auto(nic: NicLine, nics: &[NicLine], allowed: &[usize]) -> usize {
+    let usable = |nic: &NicLine| {
         let near: Vec<usize> =
             nic.near.iter().copied().filter(|cpu| allowed.contains(cpu)).collect();
         if near.is_empty() { allowed.to_vec() } else { near }
@@ -69,9 +73,9 @@ mod tests {
     use super::*;
 
     fn auto_of(nics: &[(Option<u32>, &[usize])], cpus: usize) -> Vec<usize> {
-        let nics: Vec<Line> =
-            nics.iter().map(|&(speed_mbit, near)| Line { speed_mbit, near }).collect();
-        threads(Threads::Auto, &nics, &(0..cpus).collect::<Vec<_>>())
+        let nics: Vec<NicLine> =
+            nics.iter().map(|&(speed_mbit, near)| NicLine { speed_mbit, near }).collect();
+        threads(ThreadCount::Auto, &nics, &(0..cpus).collect::<Vec<_>>())
             .expect("auto always has an answer")
     }
 
@@ -111,9 +115,9 @@ mod tests {
     fn a_node_has_so_many_rails_and_no_more() {
         let (fast, anywhere): (_, &[usize]) = (Some(400_000), &[]);
         assert_eq!(auto_of(&[(fast, anywhere); 16], 1024), [4; 16]);
-        let nics = [Line { speed_mbit: None, near: &[] }; 3];
-        assert_eq!(threads(Threads::Each(21), &nics, &[0]).expect("63"), [21; 3]);
-        let error = threads(Threads::Each(22), &nics, &[0]).expect_err("66");
+        let nics = [NicLine { speed_mbit: None, near: &[] }; 3];
+        assert_eq!(threads(ThreadCount::Each(21), &nics, &[0]).expect("63"), [21; 3]);
+        let error = threads(ThreadCount::Each(22), &nics, &[0]).expect_err("66");
         assert!(
             error.code == Code::Usage && error.to_string().contains("--threads-per-nic 21"),
             "{error}"

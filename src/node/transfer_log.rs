@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Node;
-use super::tenancy::Tenancy;
+use super::node_transfer::NodeTransfer;
 use crate::error::{Code, Error};
 use crate::log;
 use crate::rail::TransferIx;
-use crate::spec::Role;
+use crate::spec::RowRole;
 use crate::wire::control::{Prepare, WireRow};
 
 /// The transfers under way, as far as the log has to remember them.
@@ -23,7 +23,7 @@ impl Node {
     /// The node listens.
     pub(super) fn log_start(&self) {
         let Ok(address) = self.control.local_addr() else { return };
-        let mut nics: Vec<&str> = self.ports.iter().map(super::ports::Port::nic).collect();
+        let mut nics: Vec<&str> = self.ports.iter().map(super::ports::RailPort::nic).collect();
         nics.dedup();
         let (root, key) = (self.options.root.display(), !self.options.key.is_open());
         let threads = self.ports.len();
@@ -50,10 +50,10 @@ impl Node {
             id = prepare.id,
             attempt = attempt(prepare),
             master = master.map_or_else(|| "gone".into(), |master| master.to_string()),
-            reads = listed(&prepare.rows, Role::Sender),
-            writes = listed(&prepare.rows, Role::Receiver),
-            offered_bytes = bytes(Role::Sender),
-            wanted_bytes = bytes(Role::Receiver),
+            reads = listed(&prepare.rows, RowRole::Sender),
+            writes = listed(&prepare.rows, RowRole::Receiver),
+            offered_bytes = bytes(RowRole::Sender),
+            wanted_bytes = bytes(RowRole::Receiver),
             "a transfer begins"
         );
     }
@@ -66,11 +66,12 @@ impl Node {
     }
 
     /// A transfer is over here.
-    pub(super) fn log_end(&mut self, transfer: TransferIx, tenancy: &Tenancy) {
+    pub(super) fn log_end(&mut self, transfer: TransferIx, node_transfer: &NodeTransfer) {
         let failure = self.transfer_log.failures.remove(&transfer);
-        let (transfer, id, attempt) = (transfer.0, &tenancy.prepare.id, attempt(&tenancy.prepare));
-        let sent_bytes = tenancy.sent_bytes();
-        let received_bytes = tenancy.moved_bytes().saturating_sub(sent_bytes);
+        let (transfer, id, attempt) =
+            (transfer.0, &node_transfer.prepare.id, attempt(&node_transfer.prepare));
+        let sent_bytes = node_transfer.sent_bytes();
+        let received_bytes = node_transfer.moved_bytes().saturating_sub(sent_bytes);
         match failure {
             None => tracing::info!(
                 transfer,
@@ -118,7 +119,7 @@ fn attempt(prepare: &Prepare) -> String {
 }
 
 /// The data of a node's rows in one role, those of the first few rows by name.
-fn listed(rows: &[WireRow], role: Role) -> String {
+fn listed(rows: &[WireRow], role: RowRole) -> String {
     let mut uris: Vec<&str> =
         rows.iter().filter(|row| row.role == role).map(|row| row.uri.as_str()).collect();
     uris.dedup();

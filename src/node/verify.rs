@@ -8,11 +8,11 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::uio::pread;
 use nix::unistd::fdatasync;
 
-use crate::engine::check::{Composer, Method};
+use crate::engine::check::{CheckComposer, CheckMethod};
 use crate::error::{Code, Error, Result};
-use crate::rail::desk::Desk;
+use crate::rail::transfer_files::TransferFiles;
 use crate::store::Sink;
-use crate::store::layout::{Extent, Layout};
+use crate::store::layout::{FileExtent, FileLayout};
 use crate::units::Span;
 use crate::wire::Check;
 
@@ -27,14 +27,14 @@ const PAGE_BYTES: u64 = 4096;
 /// # Errors
 /// `Integrity` where the disk has something else, `Data` where it cannot be read. Nothing of that
 /// file is kept then.
-pub(super) fn disk(desk: &Desk, checks: &[(Span, Check)]) -> Result<()> {
-    for layout in &desk.layouts {
-        let sink = desk.sink_of(layout);
+pub(super) fn disk(transfer_files: &TransferFiles, checks: &[(Span, Check)]) -> Result<()> {
+    for layout in &transfer_files.layouts {
+        let sink = transfer_files.sink_of(layout);
         if !sink.is_file() {
             continue;
         }
         for &(span, check) in checks.iter().filter(|(span, _)| layout.range().contains(*span)) {
-            let wrong = match reads_as_all(desk, sink, layout, span, check) {
+            let wrong = match reads_as_all(transfer_files, sink, layout, span, check) {
                 Ok(true) => continue,
                 Ok(false) => Error::new(
                     Code::Integrity,
@@ -56,22 +56,22 @@ pub(super) fn disk(desk: &Desk, checks: &[(Span, Check)]) -> Result<()> {
 /// Whether the disk has bytes with this check where `span` lies, which may be the check of several
 /// pieces together.
 fn reads_as_all(
-    desk: &Desk,
+    transfer_files: &TransferFiles,
     sink: &Sink,
-    layout: &Layout,
+    layout: &FileLayout,
     span: Span,
     check: Check,
 ) -> io::Result<bool> {
-    let pieces = desk.grid.piece_count(span);
-    if desk.method != Method::Blake3(None) || pieces == 1 {
-        return reads_as(desk.method, sink, layout, span, check, true);
+    let pieces = transfer_files.grid.piece_count(span);
+    if transfer_files.method != CheckMethod::Blake3(None) || pieces == 1 {
+        return reads_as(transfer_files.method, sink, layout, span, check, true);
     }
     // A run of pieces that have one check is a whole tree, and has the same one as a segment of its
     // own.
-    let mut composer = Composer::of_segment(desk.method, desk.grid, span);
+    let mut composer = CheckComposer::of_segment(transfer_files.method, transfer_files.grid, span);
     for index in 0..pieces {
-        let piece = desk.grid.piece(span, index);
-        composer.add(piece, read_check(desk.method, sink, layout, piece, true)?);
+        let piece = transfer_files.grid.piece(span, index);
+        composer.add(piece, read_check(transfer_files.method, sink, layout, piece, true)?);
     }
     Ok(composer.checks().eq([(span, check)]))
 }
@@ -79,9 +79,9 @@ fn reads_as_all(
 /// Whether the file of `sink` has bytes with this check where `span` lies; past the page cache if
 /// `from_disk`.
 pub(super) fn reads_as(
-    method: Method,
+    method: CheckMethod,
     sink: &Sink,
-    layout: &Layout,
+    layout: &FileLayout,
     span: Span,
     check: Check,
     from_disk: bool,
@@ -91,9 +91,9 @@ pub(super) fn reads_as(
 
 /// The check of what the file of `sink` has where `span` lies.
 fn read_check(
-    method: Method,
+    method: CheckMethod,
     sink: &Sink,
-    layout: &Layout,
+    layout: &FileLayout,
     span: Span,
     from_disk: bool,
 ) -> io::Result<Check> {
@@ -119,7 +119,7 @@ fn read_check(
 
 /// Where a file system has no direct reads, its page cache can be asked to let go of what is
 /// written.
-fn drop_cached(file: BorrowedFd<'_>, extent: Extent) -> io::Result<()> {
+fn drop_cached(file: BorrowedFd<'_>, extent: FileExtent) -> io::Result<()> {
     let range = |bytes: u64| i64::try_from(bytes).map_err(|_| io::Error::from(Errno::EFBIG));
     fdatasync(file)?;
     posix_fadvise(

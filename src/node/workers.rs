@@ -11,34 +11,34 @@ use std::thread::Builder;
 
 use crossbeam_channel::{Sender, unbounded};
 
-use super::tenancy::{Note, Post};
+use super::node_transfer::{EventSender, NodeEvent};
 use crate::error::{Code, Error, Result};
 
 /// The workers of a node.
-pub(super) struct Workers {
-    post: Post,
+pub(super) struct WorkerPool {
+    post: EventSender,
     /// Work that found no thread. Bounded by the transfers: each has at most a few pieces of work
     /// under way.
-    line: Sender<Job>,
+    line: Sender<WorkerJob>,
     /// Pieces of work whose notes have not come.
     pub(super) busy: usize,
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+type WorkerJob = Box<dyn FnOnce() + Send>;
 
-impl Workers {
+impl WorkerPool {
     /// Starts the one that is always there.
     ///
     /// # Errors
     /// `Code::Internal` where the system gives no thread.
-    pub(super) fn start(post: Post) -> Result<Workers> {
-        let (line, jobs) = unbounded::<Job>();
+    pub(super) fn start(post: EventSender) -> Result<WorkerPool> {
+        let (line, jobs) = unbounded::<WorkerJob>();
         let work = move || jobs.iter().for_each(|job| job());
         Builder::new().name("worker".into()).spawn(work).map_err(|error| {
             Error::new(Code::Internal, format!("no thread can be made: {error}"))
                 .remedy("raise the limit of threads: TasksMax= of a unit, ulimit -u")
         })?;
-        Ok(Workers { post, line, busy: 0 })
+        Ok(WorkerPool { post, line, busy: 0 })
     }
 
     /// Does `work` elsewhere. Its result comes back in the note that `note` makes of it, a panic as
@@ -46,11 +46,11 @@ impl Workers {
     pub(super) fn run<T: 'static>(
         &mut self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
-        note: impl FnOnce(Result<T>) -> Note + Send + 'static,
+        note: impl FnOnce(Result<T>) -> NodeEvent + Send + 'static,
     ) {
         self.busy += 1;
         let post = self.post.clone();
-        let job: Job = Box::new(move || {
+        let job: WorkerJob = Box::new(move || {
             let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
                 Err(Error::new(
                     Code::Internal,
@@ -62,8 +62,9 @@ impl Workers {
         // A thread that cannot be made takes what it was to run along: it is handed over once the
         // thread runs.
         let held = Arc::new(Mutex::new(Some(job)));
-        let take =
-            |held: &Mutex<Option<Job>>| held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let take = |held: &Mutex<Option<WorkerJob>>| {
+            held.lock().unwrap_or_else(PoisonError::into_inner).take()
+        };
         let for_thread = Arc::clone(&held);
         let made = Builder::new()
             .name("worker".into())
@@ -89,10 +90,10 @@ mod tests {
         let (notes, inbox) = crossbeam_channel::bounded(4);
         let poll = Poll::new().expect("an event queue");
         let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
-        let mut workers = Workers::start(Post::new(notes, waker)).expect("a thread");
+        let mut workers = WorkerPool::start(EventSender::new(notes, waker)).expect("a thread");
         let work = || -> Result<()> { panic!("as a test") };
-        workers.run(work, |result| Note::Committed { transfer: TransferIx(7), result });
-        let Ok(Note::Committed { transfer: TransferIx(7), result: Err(error) }) = inbox.recv()
+        workers.run(work, |result| NodeEvent::Committed { transfer: TransferIx(7), result });
+        let Ok(NodeEvent::Committed { transfer: TransferIx(7), result: Err(error) }) = inbox.recv()
         else {
             panic!("no answer")
         };

@@ -10,24 +10,24 @@
 
 use std::collections::BTreeMap;
 
-use super::demand::{Choice, Class, Demand};
-use super::{Problem, StoreIx};
+use super::demand::{MemberChoice, PlanDemand, SenderClass};
+use super::{PlanProblem, StoreIx};
 use crate::units::NodeIx;
 
 /// What nodes share, and what they pass it through: the sending side of a problem, or the receiving
 /// side.
-pub(super) struct Side<'a> {
-    problem: &'a Problem,
-    shared: Vec<Shared<'a>>,
+pub(super) struct NodeSide<'a> {
+    problem: &'a PlanProblem,
+    shared: Vec<SharedBytes<'a>>,
     /// By node, and then by store.
-    gates: Vec<Gate>,
+    gates: Vec<PassThrough>,
     /// By node.
     stores: Vec<Option<StoreIx>>,
-    limits: Limits,
+    limits: LinkLimits,
 }
 
 /// Bytes that some nodes share.
-struct Shared<'a> {
+struct SharedBytes<'a> {
     nodes: &'a [NodeIx],
     /// The one receiver of all of it, where it is one whose links have limits of their own.
     receiver: Option<NodeIx>,
@@ -35,7 +35,7 @@ struct Shared<'a> {
 }
 
 /// What bytes pass through.
-struct Gate {
+struct PassThrough {
     bytes_per_second: f64,
     /// Bytes that pass in any case.
     besides: f64,
@@ -51,44 +51,47 @@ const STEP_MAX: f64 = 16.0;
 /// share.
 const PRICE_MAX: f64 = 1e150;
 
-impl<'a> Side<'a> {
+impl<'a> NodeSide<'a> {
     /// What senders share.
-    pub(super) fn sending(problem: &'a Problem, demand: &Demand<'a>) -> Side<'a> {
-        let shared = |class: &Class<'a>| Shared {
+    pub(super) fn sending(problem: &'a PlanProblem, demand: &PlanDemand<'a>) -> NodeSide<'a> {
+        let shared = |class: &SenderClass<'a>| SharedBytes {
             nodes: class.senders,
             receiver: class.receiver,
             bytes: class.bytes,
         };
-        let mut shared: Vec<Shared> = demand.classes.iter().map(shared).collect();
+        let mut shared: Vec<SharedBytes> = demand.classes.iter().map(shared).collect();
         for choice in &demand.choices {
             shared[choice.class as usize].bytes += choice.bytes;
         }
-        let gates = problem.nodes.iter().map(|node| Gate::new(node.send_bytes_per_second, 0.0));
+        let gates =
+            problem.nodes.iter().map(|node| PassThrough::new(node.send_bytes_per_second, 0.0));
         let stores = problem.stores.iter().zip(&demand.intake.read);
         let gates = gates
-            .chain(stores.map(|(store, read)| Gate::new(store.bytes_per_second, *read)))
+            .chain(stores.map(|(store, read)| PassThrough::new(store.bytes_per_second, *read)))
             .collect();
         let stores = problem.nodes.iter().map(|node| node.reads).collect();
-        Side { problem, shared, gates, stores, limits: limits(problem) }
+        NodeSide { problem, shared, gates, stores, limits: limits(problem) }
     }
 
     /// What members of groups share.
-    pub(super) fn receiving(problem: &'a Problem, demand: &Demand<'a>) -> Side<'a> {
-        let shared = |choice: &Choice<'a>| Shared {
+    pub(super) fn receiving(problem: &'a PlanProblem, demand: &PlanDemand<'a>) -> NodeSide<'a> {
+        let shared = |choice: &MemberChoice<'a>| SharedBytes {
             nodes: choice.members,
             receiver: None,
             bytes: choice.bytes,
         };
         let shared = demand.choices.iter().map(shared).collect();
         let nodes = problem.nodes.iter().zip(&demand.intake.received);
-        let gates =
-            nodes.map(|(node, received)| Gate::new(node.receive_bytes_per_second, *received));
+        let gates = nodes
+            .map(|(node, received)| PassThrough::new(node.receive_bytes_per_second, *received));
         let stores = problem.stores.iter().zip(&demand.intake.written);
         let gates = gates
-            .chain(stores.map(|(store, written)| Gate::new(store.bytes_per_second, *written)))
+            .chain(
+                stores.map(|(store, written)| PassThrough::new(store.bytes_per_second, *written)),
+            )
             .collect();
         let stores = problem.nodes.iter().map(|node| node.writes).collect();
-        Side { problem, shared, gates, stores, limits: Limits::new() }
+        NodeSide { problem, shared, gates, stores, limits: LinkLimits::new() }
     }
 
     /// For each node, the bytes of all that it has a share in.
@@ -125,7 +128,7 @@ impl<'a> Side<'a> {
     /// for.
     fn raise(&self, prices: &mut [f64], asked: &[f64], seconds: f64) {
         let room = |gate: usize| {
-            let Gate { bytes_per_second, besides } = self.gates[gate];
+            let PassThrough { bytes_per_second, besides } = self.gates[gate];
             (seconds * bytes_per_second - besides) / asked[gate]
         };
         for (node, price) in prices.iter_mut().enumerate().filter(|(node, _)| asked[*node] > 0.0) {
@@ -144,8 +147,8 @@ impl<'a> Side<'a> {
     /// What these prices ask of every gate, and how long that takes with what passes besides.
     fn ask(&self, prices: &[f64]) -> (Vec<f64>, f64) {
         let mut asked = vec![0.0; self.gates.len()];
-        let mut links = Limits::new();
-        for Shared { nodes, receiver, bytes } in
+        let mut links = LinkLimits::new();
+        for SharedBytes { nodes, receiver, bytes } in
             self.shared.iter().filter(|shared| shared.bytes > 0.0)
         {
             let Some(receiver) = receiver else {
@@ -182,21 +185,21 @@ impl<'a> Side<'a> {
     }
 }
 
-impl Gate {
-    fn new(bytes_per_second: f64, besides: f64) -> Gate {
-        Gate { bytes_per_second, besides }
+impl PassThrough {
+    fn new(bytes_per_second: f64, besides: f64) -> PassThrough {
+        PassThrough { bytes_per_second, besides }
     }
 }
 
 /// The limits of links: by receiver and sender, in bytes per second.
-pub(super) type Limits = BTreeMap<(NodeIx, NodeIx), f64>;
+pub(super) type LinkLimits = BTreeMap<(NodeIx, NodeIx), f64>;
 
-pub(super) fn limits(problem: &Problem) -> Limits {
+pub(super) fn limits(problem: &PlanProblem) -> LinkLimits {
     problem.pairs.iter().map(|pair| ((pair.to, pair.from), pair.bytes_per_second)).collect()
 }
 
 /// The part of a sender's speed that its link to a receiver lets through.
-pub(super) fn part(problem: &Problem, limits: &Limits, from: NodeIx, to: NodeIx) -> f64 {
+pub(super) fn part(problem: &PlanProblem, limits: &LinkLimits, from: NodeIx, to: NodeIx) -> f64 {
     let limit = limits.get(&(to, from));
     limit.map_or(1.0, |limit| (limit / problem.nodes[from.at()].send_bytes_per_second).min(1.0))
 }

@@ -1,7 +1,7 @@
 //! What a problem must be like before it is worth planning; everything that users, peers and
 //! kernels can get wrong.
 
-use super::{Pair, Problem, Store};
+use super::{PairLimit, PlanProblem, StoreCapacity};
 use crate::error::{Code, Error, Result};
 
 /// Speeds that are taken for speeds, in bytes per second: from below one bit per second, to a
@@ -14,7 +14,7 @@ const ROWS_MAX: usize = 1 << 20;
 
 /// # Errors
 /// `Code::Usage` naming the node, pair or store.
-pub(super) fn check(problem: &Problem) -> Result<()> {
+pub(super) fn check(problem: &PlanProblem) -> Result<()> {
     let rows = problem.offers.len() + problem.wants.len() + problem.group_wants.len();
     if rows > ROWS_MAX || problem.nodes.len() > ROWS_MAX {
         let what = format!(
@@ -28,10 +28,10 @@ pub(super) fn check(problem: &Problem) -> Result<()> {
             speed(|| format!("{}{}", node.place(), node.name), bytes_per_second)?;
         }
     }
-    for Store { name, bytes_per_second } in &problem.stores {
+    for StoreCapacity { name, bytes_per_second } in &problem.stores {
         speed(|| format!("store {name}"), *bytes_per_second)?;
     }
-    for Pair { from, to, bytes_per_second } in &problem.pairs {
+    for PairLimit { from, to, bytes_per_second } in &problem.pairs {
         let [from, to] = [from, to].map(|node| &problem.nodes[node.at()].name);
         speed(|| format!("link {from} to {to}"), *bytes_per_second)?;
     }

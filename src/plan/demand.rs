@@ -7,16 +7,16 @@
 
 use std::collections::BTreeMap;
 
-use super::intake::Intake;
-use super::{Problem, Segment};
+use super::intake::PlanIntake;
+use super::{PlanProblem, Segment};
 use crate::units::NodeIx;
 
 /// The demands of a problem, and where each segment's bytes went.
-pub(super) struct Demand<'a> {
-    pub(super) classes: Vec<Class<'a>>,
-    pub(super) choices: Vec<Choice<'a>>,
+pub(super) struct PlanDemand<'a> {
+    pub(super) classes: Vec<SenderClass<'a>>,
+    pub(super) choices: Vec<MemberChoice<'a>>,
     /// What is taken in whatever is planned; without what is taken for groups.
-    pub(super) intake: Intake,
+    pub(super) intake: PlanIntake,
     /// For each segment, the class of its receivers without limits and of its groups; `NONE` where
     /// there are neither.
     class_of: Vec<u32>,
@@ -26,7 +26,7 @@ pub(super) struct Demand<'a> {
 }
 
 /// Bytes that any of some senders can send.
-pub(super) struct Class<'a> {
+pub(super) struct SenderClass<'a> {
     pub(super) senders: &'a [NodeIx],
     /// The one receiver of all of it, where it is one whose links have limits of their own.
     pub(super) receiver: Option<NodeIx>,
@@ -34,7 +34,7 @@ pub(super) struct Class<'a> {
 }
 
 /// Bytes of a class that any of some members can take.
-pub(super) struct Choice<'a> {
+pub(super) struct MemberChoice<'a> {
     pub(super) class: u32,
     pub(super) members: &'a [NodeIx],
     pub(super) bytes: f64,
@@ -42,22 +42,22 @@ pub(super) struct Choice<'a> {
 
 const NONE: u32 = u32::MAX;
 
-impl<'a> Demand<'a> {
-    pub(super) fn of(problem: &Problem, segments: &'a [Segment]) -> Demand<'a> {
+impl<'a> PlanDemand<'a> {
+    pub(super) fn of(problem: &PlanProblem, segments: &'a [Segment]) -> PlanDemand<'a> {
         let limited = limited(problem);
-        let mut demand = Demand {
+        let mut demand = PlanDemand {
             classes: Vec::new(),
             choices: Vec::new(),
-            intake: Intake::new(problem),
+            intake: PlanIntake::new(problem),
             class_of: vec![NONE; segments.len()],
             own: Vec::new(),
             choice_of: Vec::new(),
         };
-        let mut set = Set::default();
+        let mut set = SenderSet::default();
         for (_, place) in by_senders(segments) {
             let segment = &segments[place as usize];
             if set.senders != segment.senders {
-                set = Set { senders: &segment.senders, ..Set::default() };
+                set = SenderSet { senders: &segment.senders, ..SenderSet::default() };
             }
             demand.add(problem, &limited, &mut set, place, segment);
         }
@@ -101,9 +101,9 @@ impl<'a> Demand<'a> {
 
     fn add(
         &mut self,
-        problem: &Problem,
+        problem: &PlanProblem,
         limited: &[NodeIx],
-        set: &mut Set<'a>,
+        set: &mut SenderSet<'a>,
         place: u32,
         segment: &'a Segment,
     ) {
@@ -133,7 +133,7 @@ impl<'a> Demand<'a> {
         for members in &segment.groups {
             let choices = &mut self.choices;
             let choice = *set.choices.entry(members).or_insert_with(|| {
-                choices.push(Choice { class, members, bytes: 0.0 });
+                choices.push(MemberChoice { class, members, bytes: 0.0 });
                 index(choices.len())
             });
             self.choices[choice as usize].bytes += bytes;
@@ -142,14 +142,14 @@ impl<'a> Demand<'a> {
     }
 
     fn class(&mut self, senders: &'a [NodeIx], receiver: Option<NodeIx>) -> u32 {
-        self.classes.push(Class { senders, receiver, bytes: 0.0 });
+        self.classes.push(SenderClass { senders, receiver, bytes: 0.0 });
         index(self.classes.len())
     }
 }
 
 /// What is known of one set of senders while its segments are added up.
 #[derive(Default)]
-struct Set<'a> {
+struct SenderSet<'a> {
     senders: &'a [NodeIx],
     class: Option<u32>,
     own: BTreeMap<NodeIx, u32>,
@@ -172,7 +172,7 @@ fn by_senders(segments: &[Segment]) -> Vec<(u64, u32)> {
 }
 
 /// The receivers that have a link with a limit of its own.
-fn limited(problem: &Problem) -> Vec<NodeIx> {
+fn limited(problem: &PlanProblem) -> Vec<NodeIx> {
     let mut nodes: Vec<NodeIx> = problem.pairs.iter().map(|pair| pair.to).collect();
     nodes.sort_unstable();
     nodes.dedup();

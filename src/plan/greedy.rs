@@ -12,25 +12,25 @@
 //!
 //! Speeds are what the problem says: measured ones bias the plan as the paper means it.
 
-use super::balance::{Limits, Side, limits, part};
-use super::demand::Demand;
-use super::{Planned, Problem, Segment, groups};
+use super::balance::{LinkLimits, NodeSide, limits, part};
+use super::demand::PlanDemand;
+use super::{PlanProblem, PlannedSegment, Segment, groups};
 use crate::error::Result;
 use crate::units::NodeIx;
 
 /// Gives the parts of groups to their members. `seconds` is about how long the whole takes, and
 /// `enough` what is not worth shortening.
 pub(super) fn deal(
-    problem: &Problem,
+    problem: &PlanProblem,
     segments: &[Segment],
-    demand: &Demand,
+    demand: &PlanDemand,
     seconds: f64,
     enough: f64,
 ) -> Result<Option<Vec<Segment>>> {
     if demand.choices.is_empty() {
         return Ok(None);
     }
-    let side = Side::receiving(problem, demand);
+    let side = NodeSide::receiving(problem, demand);
     let spare = side.balance(spare(problem, demand, &side, seconds), enough);
     groups::deal(problem, segments, demand, |choice| {
         let members = demand.choices[choice as usize].members;
@@ -40,19 +40,23 @@ pub(super) fn deal(
 
 /// What each sender sets aside for a byte of demand, in bytes per second. Seconds that are `enough`
 /// are not worth shortening.
-pub(super) fn set_aside(problem: &Problem, demand: &Demand, enough: f64) -> Vec<f64> {
-    let side = Side::sending(problem, demand);
+pub(super) fn set_aside(problem: &PlanProblem, demand: &PlanDemand, enough: f64) -> Vec<f64> {
+    let side = NodeSide::sending(problem, demand);
     side.balance(as_in_the_paper(problem, &side), enough)
 }
 
 /// The speed of each sender over the demand for all it offers.
-pub(super) fn as_in_the_paper(problem: &Problem, side: &Side) -> Vec<f64> {
+pub(super) fn as_in_the_paper(problem: &PlanProblem, side: &NodeSide) -> Vec<f64> {
     let each = |(speed, bytes): (f64, f64)| if bytes > 0.0 { speed / bytes } else { 0.0 };
     speeds(problem).into_iter().zip(side.touched_bytes()).map(each).collect()
 }
 
 /// Gives every segment's senders their weights, by what each sets aside.
-pub(super) fn weigh(problem: &Problem, segments: Vec<Segment>, set_aside: &[f64]) -> Vec<Planned> {
+pub(super) fn weigh(
+    problem: &PlanProblem,
+    segments: Vec<Segment>,
+    set_aside: &[f64],
+) -> Vec<PlannedSegment> {
     let limits = limits(problem);
     let weigh_one = |segment: Segment| {
         let weights = shares(
@@ -60,13 +64,13 @@ pub(super) fn weigh(problem: &Problem, segments: Vec<Segment>, set_aside: &[f64]
         );
         let own =
             if limits.is_empty() { Vec::new() } else { own(problem, &limits, set_aside, &segment) };
-        Planned { weights, own, segment, relays: Vec::new() }
+        PlannedSegment { weights, own, segment, relays: Vec::new() }
     };
     segments.into_iter().map(weigh_one).collect()
 }
 
 /// How fast every node can send; those that read from one store share its rate by their own.
-fn speeds(problem: &Problem) -> Vec<f64> {
+fn speeds(problem: &PlanProblem) -> Vec<f64> {
     let mut behind = vec![0.0; problem.stores.len()];
     for node in &problem.nodes {
         if let Some(store) = node.reads {
@@ -74,7 +78,7 @@ fn speeds(problem: &Problem) -> Vec<f64> {
         }
     }
     let through = |store: usize| (problem.stores[store].bytes_per_second / behind[store]).min(1.0);
-    let speed = |node: &super::Capacity| {
+    let speed = |node: &super::NodeCapacity| {
         node.send_bytes_per_second * node.reads.map_or(1.0, |store| through(store.0 as usize))
     };
     problem.nodes.iter().map(speed).collect()
@@ -82,7 +86,12 @@ fn speeds(problem: &Problem) -> Vec<f64> {
 
 /// What each node has left to receive for its groups, for a byte that they want of it; a little
 /// where it has nothing, for the whole may take longer, and what is nothing cannot be raised.
-pub(super) fn spare(problem: &Problem, demand: &Demand, side: &Side, seconds: f64) -> Vec<f64> {
+pub(super) fn spare(
+    problem: &PlanProblem,
+    demand: &PlanDemand,
+    side: &NodeSide,
+    seconds: f64,
+) -> Vec<f64> {
     let wanted = side.touched_bytes();
     let left = |at: usize| {
         let rate = problem.nodes[at].receive_bytes_per_second;
@@ -98,8 +107,8 @@ const LITTLE: f64 = 1e-9;
 /// The weights of receivers that have links with limits: no more is asked over a link than it
 /// carries.
 fn own(
-    problem: &Problem,
-    limits: &Limits,
+    problem: &PlanProblem,
+    limits: &LinkLimits,
     set_aside: &[f64],
     segment: &Segment,
 ) -> Vec<(NodeIx, Vec<f64>)> {

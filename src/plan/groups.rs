@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::demand::Demand;
+use super::demand::PlanDemand;
 use super::segments::INCIDENCES_MAX;
-use super::{Problem, Segment};
+use super::{PlanProblem, Segment};
 use crate::error::{Code, Error, Result};
 use crate::units::{NodeIx, Span};
 
@@ -16,9 +16,9 @@ use crate::units::{NodeIx, Span};
 /// members should take. The segments of the answer are wanted by receivers alone. `None` where no
 /// group wants anything: the segments stay as they are.
 pub(super) fn deal(
-    problem: &Problem,
+    problem: &PlanProblem,
     segments: &[Segment],
-    demand: &Demand,
+    demand: &PlanDemand,
     shares: impl Fn(u32) -> Vec<f64>,
 ) -> Result<Option<Vec<Segment>>> {
     if demand.choices.is_empty() {

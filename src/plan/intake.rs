@@ -1,12 +1,12 @@
 //! What receiving alone fixes, whoever sends: the bytes that each node takes in, and that stores
 //! are written to and, for copies inside nodes, read from.
 
-use super::{Problem, Segment};
+use super::{PlanProblem, Segment};
 use crate::units::NodeIx;
 
 /// Bytes by node and by store.
 #[derive(Clone)]
-pub(super) struct Intake {
+pub(super) struct PlanIntake {
     /// Bytes that each node receives over the network.
     pub(super) received: Vec<f64>,
     /// Bytes that each store is written to.
@@ -15,16 +15,21 @@ pub(super) struct Intake {
     pub(super) read: Vec<f64>,
 }
 
-impl Intake {
-    pub(super) fn new(problem: &Problem) -> Intake {
+impl PlanIntake {
+    pub(super) fn new(problem: &PlanProblem) -> PlanIntake {
         let zeros = |count: usize| vec![0.0; count];
         let (nodes, stores) = (problem.nodes.len(), problem.stores.len());
-        Intake { received: zeros(nodes), written: zeros(stores), read: zeros(stores) }
+        PlanIntake { received: zeros(nodes), written: zeros(stores), read: zeros(stores) }
     }
 
     /// Counts a segment at one of its receivers. Whether it has to be sent there: a node that
     /// offers it copies it inside.
-    pub(super) fn add(&mut self, problem: &Problem, segment: &Segment, receiver: NodeIx) -> bool {
+    pub(super) fn add(
+        &mut self,
+        problem: &PlanProblem,
+        segment: &Segment,
+        receiver: NodeIx,
+    ) -> bool {
         let (node, bytes) = (&problem.nodes[receiver.at()], segment.span.bytes() as f64);
         if let Some(store) = node.writes {
             self.written[store.0 as usize] += bytes;

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::intake::Intake;
-use super::{Planned, Problem};
+use super::intake::PlanIntake;
+use super::{PlanProblem, PlannedSegment};
 use crate::units::NodeIx;
 
 /// What the weights alone would take: the busiest part's time, with nobody taking over another's
 /// work.
-pub(super) fn seconds(problem: &Problem, planned: &[Planned]) -> f64 {
-    let load = Load::of(problem, planned);
+pub(super) fn seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> f64 {
+    let load = PlanLoad::of(problem, planned);
     load.sending_seconds(problem).max(load.receiving_seconds(problem).fold(0.0, f64::max))
 }
 
 /// About when a receiver has all it wants, in the mean over those that fetch something.
-pub(super) fn mean_seconds(problem: &Problem, planned: &[Planned]) -> f64 {
-    let load = Load::of(problem, planned);
+pub(super) fn mean_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> f64 {
+    let load = PlanLoad::of(problem, planned);
     let sending = load.sending_seconds(problem);
     let receiving: Vec<f64> =
         load.receiving_seconds(problem).filter(|seconds| *seconds > 0.0).collect();
@@ -25,8 +25,8 @@ pub(super) fn mean_seconds(problem: &Problem, planned: &[Planned]) -> f64 {
 
 /// When each node has all it wants, as the busiest of those say that have a part in it: itself, and
 /// whom it asks.
-pub(super) fn receiver_seconds(problem: &Problem, planned: &[Planned]) -> Vec<f64> {
-    let load = Load::of(problem, planned);
+pub(super) fn receiver_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> Vec<f64> {
+    let load = PlanLoad::of(problem, planned);
     let sending =
         |node: NodeIx| load.sent[node.at()] / problem.nodes[node.at()].send_bytes_per_second;
     let mut seconds: Vec<f64> = load.receiving_seconds(problem).collect();
@@ -50,11 +50,11 @@ pub(super) fn receiver_seconds(problem: &Problem, planned: &[Planned]) -> Vec<f6
     seconds
 }
 
-impl Load {
-    fn of(problem: &Problem, planned: &[Planned]) -> Load {
-        let mut load = Load {
+impl PlanLoad {
+    fn of(problem: &PlanProblem, planned: &[PlannedSegment]) -> PlanLoad {
+        let mut load = PlanLoad {
             sent: vec![0.0; problem.nodes.len()],
-            intake: Intake::new(problem),
+            intake: PlanIntake::new(problem),
             pairs: problem.pairs.iter().map(|pair| ((pair.from, pair.to), 0.0)).collect(),
         };
         for one in planned {
@@ -70,15 +70,15 @@ impl Load {
 }
 
 /// Bytes that pass through every node, store and limited link.
-struct Load {
+struct PlanLoad {
     sent: Vec<f64>,
     /// Also what stores are read from to be sent.
-    intake: Intake,
+    intake: PlanIntake,
     pairs: BTreeMap<(NodeIx, NodeIx), f64>,
 }
 
-impl Load {
-    fn add(&mut self, problem: &Problem, planned: &Planned) {
+impl PlanLoad {
+    fn add(&mut self, problem: &PlanProblem, planned: &PlannedSegment) {
         let segment = &planned.segment;
         let bytes = segment.span.bytes() as f64;
         let mut alike = 0.0;
@@ -104,13 +104,13 @@ impl Load {
     }
 
     /// How long each node receives.
-    fn receiving_seconds(&self, problem: &Problem) -> impl Iterator<Item = f64> {
+    fn receiving_seconds(&self, problem: &PlanProblem) -> impl Iterator<Item = f64> {
         let nodes = problem.nodes.iter().zip(&self.intake.received);
         nodes.map(|(node, received)| received / node.receive_bytes_per_second)
     }
 
     /// How long everything else takes that is shared.
-    fn sending_seconds(&self, problem: &Problem) -> f64 {
+    fn sending_seconds(&self, problem: &PlanProblem) -> f64 {
         let mut seconds: f64 = 0.0;
         for (node, sent) in problem.nodes.iter().zip(&self.sent) {
             seconds = seconds.max(sent / node.send_bytes_per_second);

@@ -7,13 +7,13 @@
 //! bottleneck: Dinkelbach's iteration for ratios (1967), whose use on cuts Radzik (1992) describes.
 //! A general solver finds the same optimum, and is what tests hold this against.
 
-use super::bound::{self, Bound, Part};
-use super::demand::Demand;
+use super::bound::{self, FullPart, LowerBound};
+use super::demand::PlanDemand;
 use super::greedy::shares;
-use super::intake::Intake;
-use super::maxflow::{Flow, SOURCE};
-use super::network::{Kind, Network};
-use super::{Planned, Problem, Segment, groups};
+use super::intake::PlanIntake;
+use super::maxflow::{FlowNetwork, SOURCE};
+use super::network::{ArcKind, PlanNetwork};
+use super::{PlanProblem, PlannedSegment, Segment, groups};
 use crate::error::{Code, Error, Result};
 use crate::units::NodeIx;
 
@@ -34,11 +34,11 @@ const SAME: f64 = 1e-12;
 /// # Errors
 /// `Code::Usage` where the problem is too large for an exact plan.
 pub(super) fn plan(
-    problem: &Problem,
+    problem: &PlanProblem,
     segments: &[Segment],
-    demand: &Demand,
-    floor: Bound,
-) -> Result<(Vec<Planned>, Bound)> {
+    demand: &PlanDemand,
+    floor: LowerBound,
+) -> Result<(Vec<PlannedSegment>, LowerBound)> {
     if arc_count(demand) > ARCS_MAX {
         let what = format!(
             "an exact plan would weigh {} senders of segments; {ARCS_MAX} are the most",
@@ -46,7 +46,7 @@ pub(super) fn plan(
         );
         return Err(Error::new(Code::Usage, what).remedy("use --scheduler greedy"));
     }
-    let net = Network::new(problem, demand);
+    let net = PlanNetwork::new(problem, demand);
     let (flow, bound) = search(problem, demand, &net, floor);
     let flows = |arcs: std::ops::Range<usize>| arcs.map(|arc| flow.flow(arc)).collect::<Vec<f64>>();
     let given: Vec<Vec<f64>> =
@@ -62,77 +62,82 @@ pub(super) fn plan(
 /// # Errors
 /// As [`plan`].
 pub(super) fn weights(
-    problem: &Problem,
+    problem: &PlanProblem,
     segments: &[Segment],
-    intake: Option<&Intake>,
-) -> Result<Vec<Planned>> {
-    let mut demand = Demand::of(problem, segments);
+    intake: Option<&PlanIntake>,
+) -> Result<Vec<PlannedSegment>> {
+    let mut demand = PlanDemand::of(problem, segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
     let floor = bound::floor(problem, &demand);
     Ok(plan(problem, segments, &demand, floor)?.0)
 }
 
 /// The lower bound alone; the simple one where the best would take too long to find.
-pub(super) fn bound(problem: &Problem, demand: &Demand, floor: Bound) -> Bound {
+pub(super) fn bound(problem: &PlanProblem, demand: &PlanDemand, floor: LowerBound) -> LowerBound {
     if !is_quick(demand) {
         return floor;
     }
-    let net = Network::new(problem, demand);
+    let net = PlanNetwork::new(problem, demand);
     search(problem, demand, &net, floor).1
 }
 
 /// Whether the best is found in a moment.
-pub(super) fn is_quick(demand: &Demand) -> bool {
+pub(super) fn is_quick(demand: &PlanDemand) -> bool {
     arc_count(demand) <= BOUND_ARCS_MAX
 }
 
-fn arc_count(demand: &Demand) -> usize {
+fn arc_count(demand: &PlanDemand) -> usize {
     let classes: usize = demand.classes.iter().map(|class| class.senders.len()).sum();
     classes + demand.choices.iter().map(|choice| choice.members.len()).sum::<usize>()
 }
 
 /// Raises T from `floor` until everything that is wanted fits through the network.
-fn search(problem: &Problem, demand: &Demand, net: &Network, floor: Bound) -> (Flow, Bound) {
+fn search(
+    problem: &PlanProblem,
+    demand: &PlanDemand,
+    net: &PlanNetwork,
+    floor: LowerBound,
+) -> (FlowNetwork, LowerBound) {
     let mut best = floor;
     let mut flow = net.at(best.seconds);
     preload(problem, demand, net, &mut flow, best.seconds);
     for _ in 0..CUTS_MAX {
         flow.run();
-        let cut = Cut::of(net, &flow);
+        let cut = BindingCut::of(net, &flow);
         let seconds = cut.bytes / cut.bytes_per_second;
         if !(seconds > best.seconds * (1.0 + SAME) && seconds.is_finite()) {
             break;
         }
         for (at, arc) in net.arcs.iter().enumerate() {
-            if let Kind::Part { .. } = arc.kind {
+            if let ArcKind::Part { .. } = arc.kind {
                 flow.widen(at, arc.kind.capacity(seconds) - arc.kind.capacity(best.seconds));
             }
         }
-        best = Bound::new(problem, seconds, cut.parts);
+        best = LowerBound::new(problem, seconds, cut.parts);
     }
     (flow, best)
 }
 
 /// What is short: bytes, and the parts that they all must pass through.
-struct Cut {
+struct BindingCut {
     bytes: f64,
     bytes_per_second: f64,
-    parts: Vec<Part>,
+    parts: Vec<FullPart>,
 }
 
-impl Cut {
+impl BindingCut {
     /// The minimum cut around what the source reaches. Demands that lie wholly on one side are left
     /// out of the sum on both sides of the comparison, so that a large transfer does not blur a
     /// small part's shortage.
-    fn of(net: &Network, flow: &Flow) -> Cut {
-        let mut cut = Cut { bytes: 0.0, bytes_per_second: 0.0, parts: Vec::new() };
+    fn of(net: &PlanNetwork, flow: &FlowNetwork) -> BindingCut {
+        let mut cut = BindingCut { bytes: 0.0, bytes_per_second: 0.0, parts: Vec::new() };
         for arc in &net.arcs {
             match (arc.kind, flow.reached(arc.from), flow.reached(arc.to)) {
                 // A class in need, or what all members are too slow for.
-                (Kind::Wanted { bytes }, from, to) if to || (!from && arc.from != SOURCE) => {
+                (ArcKind::Wanted { bytes }, from, to) if to || (!from && arc.from != SOURCE) => {
                     cut.bytes += bytes
                 }
-                (Kind::Part { part, bytes_per_second, besides }, true, false) => {
+                (ArcKind::Part { part, bytes_per_second, besides }, true, false) => {
                     cut.bytes += besides;
                     cut.bytes_per_second += bytes_per_second;
                     cut.parts.push(part);
@@ -147,7 +152,13 @@ impl Cut {
 
 /// Loads the network with what the greedy weights put into it, as far as it fits: close to a
 /// maximum, and spread evenly wherever there is room, which a flow from nothing would not be.
-fn preload(problem: &Problem, demand: &Demand, net: &Network, flow: &mut Flow, seconds: f64) {
+fn preload(
+    problem: &PlanProblem,
+    demand: &PlanDemand,
+    net: &PlanNetwork,
+    flow: &mut FlowNetwork,
+    seconds: f64,
+) {
     let mut offered_bytes = vec![0.0; problem.nodes.len()];
     for class in &demand.classes {
         class.senders.iter().for_each(|sender| offered_bytes[sender.at()] += class.bytes);
@@ -174,7 +185,7 @@ fn preload(problem: &Problem, demand: &Demand, net: &Network, flow: &mut Flow, s
     }
     // What enters a class is what leaves it.
     for (at, arc) in net.arcs.iter().enumerate() {
-        if let (SOURCE, Kind::Wanted { .. }) = (arc.from, arc.kind) {
+        if let (SOURCE, ArcKind::Wanted { .. }) = (arc.from, arc.kind) {
             // The arc from the source follows those to the class's senders.
             let class = net.class_arcs.partition_point(|arcs| arcs.end <= at) - 1;
             loaded[at] = net.class_arcs[class].clone().map(|arc| loaded[arc]).sum();
@@ -188,10 +199,10 @@ fn preload(problem: &Problem, demand: &Demand, net: &Network, flow: &mut Flow, s
 /// The weights of `dealt`, which is `segments` with the parts of groups cut out.
 fn weigh(
     segments: &[Segment],
-    demand: &Demand,
+    demand: &PlanDemand,
     given: &[Vec<f64>],
     dealt: Vec<Segment>,
-) -> Vec<Planned> {
+) -> Vec<PlannedSegment> {
     let mut place = 0;
     let weigh_one = |segment: Segment| {
         while segments[place].span.end <= segment.span.start {
@@ -206,7 +217,7 @@ fn weigh(
             .own(place)
             .map(|(receiver, class)| (receiver, given[class as usize].clone()))
             .collect();
-        Planned { weights, own, segment, relays: Vec::new() }
+        PlannedSegment { weights, own, segment, relays: Vec::new() }
     };
     dealt.into_iter().map(weigh_one).collect()
 }

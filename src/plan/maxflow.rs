@@ -7,7 +7,7 @@
 
 /// One arc as it is put in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arc {
+pub(super) struct FlowArc {
     pub(super) from: u32,
     pub(super) to: u32,
     pub(super) capacity: f64,
@@ -17,10 +17,10 @@ pub(super) struct Arc {
 ///
 /// Build: `new`, then `preload`. Run: `run`; raise capacities with `widen` and run again.
 /// Questions: `flow`, `reached`.
-pub(super) struct Flow {
+pub(super) struct FlowNetwork {
     /// Where the half arcs of each node begin; one entry more than there are nodes.
     first: Vec<u32>,
-    halves: Vec<Half>,
+    halves: Vec<HalfArc>,
     /// The forward half of each arc, in the order that they were put in.
     place: Vec<u32>,
     /// Steps from the source over arcs that are open; [`UNSEEN`] where there is no way.
@@ -35,7 +35,7 @@ pub(super) const SINK: u32 = 1;
 
 /// One direction of an arc, kept with the node that it leaves.
 #[derive(Clone, Copy)]
-struct Half {
+struct HalfArc {
     to: u32,
     mate: u32,
     residual: f64,
@@ -45,9 +45,9 @@ const UNSEEN: u32 = u32::MAX;
 /// The part of an arc's capacity that is a rounding error.
 const ROUNDING: f64 = 1e-12;
 
-impl Flow {
+impl FlowNetwork {
     /// The network of `arcs` between `node_count` nodes, without a flow.
-    pub(super) fn new(node_count: u32, arcs: &[Arc]) -> Flow {
+    pub(super) fn new(node_count: u32, arcs: &[FlowArc]) -> FlowNetwork {
         let nodes = node_count as usize;
         let mut first = vec![0_u32; nodes + 1];
         for arc in arcs {
@@ -63,15 +63,15 @@ impl Flow {
             free[node as usize] += 1;
             at
         };
-        let mut halves = vec![Half { to: 0, mate: 0, residual: 0.0 }; 2 * arcs.len()];
+        let mut halves = vec![HalfArc { to: 0, mate: 0, residual: 0.0 }; 2 * arcs.len()];
         let mut place = Vec::with_capacity(arcs.len());
         for arc in arcs {
             let (forward, back) = (take(arc.from), take(arc.to));
-            halves[forward as usize] = Half { to: arc.to, mate: back, residual: arc.capacity };
-            halves[back as usize] = Half { to: arc.from, mate: forward, residual: 0.0 };
+            halves[forward as usize] = HalfArc { to: arc.to, mate: back, residual: arc.capacity };
+            halves[back as usize] = HalfArc { to: arc.from, mate: forward, residual: 0.0 };
             place.push(forward);
         }
-        Flow {
+        FlowNetwork {
             first,
             halves,
             place,
@@ -194,7 +194,7 @@ impl Flow {
     }
 
     fn push(&mut self, half: u32, bytes: f64) {
-        let Half { mate, residual, .. } = self.halves[half as usize];
+        let HalfArc { mate, residual, .. } = self.halves[half as usize];
         let capacity = residual + self.halves[mate as usize].residual;
         let left = residual - bytes;
         self.halves[half as usize].residual = if left > capacity * ROUNDING { left } else { 0.0 };
@@ -210,10 +210,10 @@ impl Flow {
 mod tests {
     use super::*;
 
-    fn flow(nodes: u32, arcs: &[(u32, u32, f64)]) -> Flow {
-        let arcs: Vec<Arc> =
-            arcs.iter().map(|&(from, to, capacity)| Arc { from, to, capacity }).collect();
-        Flow::new(nodes, &arcs)
+    fn flow(nodes: u32, arcs: &[(u32, u32, f64)]) -> FlowNetwork {
+        let arcs: Vec<FlowArc> =
+            arcs.iter().map(|&(from, to, capacity)| FlowArc { from, to, capacity }).collect();
+        FlowNetwork::new(nodes, &arcs)
     }
 
     #[test]

@@ -41,9 +41,9 @@ use std::collections::BTreeMap;
 use crate::error::Result;
 use crate::units::{NodeIx, Span, union};
 
-pub(crate) use bound::Bound;
-use demand::Demand;
-use intake::Intake;
+pub(crate) use bound::LowerBound;
+use demand::PlanDemand;
+use intake::PlanIntake;
 pub(crate) use receivers::ByReceiver;
 pub(crate) use segments::Segment;
 
@@ -81,9 +81,9 @@ impl Scheduler {
 /// What a plan is made from: who can send and receive how fast, who offers what, and who wants
 /// what.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Problem {
+pub(crate) struct PlanProblem {
     /// The nodes, in the order of their index.
-    pub(crate) nodes: Vec<Capacity>,
+    pub(crate) nodes: Vec<NodeCapacity>,
     /// A range that a node offers, one entry a sender row.
     pub(crate) offers: Vec<(NodeIx, Span)>,
     /// A range that a node wants, one entry a receiver row without a group.
@@ -91,9 +91,9 @@ pub(crate) struct Problem {
     /// A range that a node wants as a member of a group: the members together want each byte once.
     pub(crate) group_wants: Vec<(GroupIx, NodeIx, Span)>,
     /// What several nodes read from or write to together.
-    pub(crate) stores: Vec<Store>,
+    pub(crate) stores: Vec<StoreCapacity>,
     /// What is known to pass between two nodes, where that is less than what either can.
-    pub(crate) pairs: Vec<Pair>,
+    pub(crate) pairs: Vec<PairLimit>,
     /// Where the block grid starts, and the bytes of one cell; 0 for no grid. Parts of a group are
     /// cut on it.
     pub(crate) grid: (u64, u64),
@@ -109,7 +109,7 @@ pub(crate) struct StoreIx(pub(crate) u32);
 
 /// How fast a node can send and receive, in payload bytes per second.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Capacity {
+pub(crate) struct NodeCapacity {
     /// `host:port`, for messages and the bottleneck's name.
     pub(crate) name: String,
     /// The line of its first row, for messages; 0 where rows are no lines of a file.
@@ -126,7 +126,7 @@ pub(crate) struct Capacity {
     pub(crate) writes: Option<StoreIx>,
 }
 
-impl Capacity {
+impl NodeCapacity {
     /// How a message about its rows begins.
     fn place(&self) -> String {
         if self.line == 0 { String::new() } else { format!("line {}: ", self.line) }
@@ -137,14 +137,14 @@ impl Capacity {
 /// for all that is read and for all that is written, each for itself, like the two directions of a
 /// NIC.
 #[derive(Clone, Debug)]
-pub(crate) struct Store {
+pub(crate) struct StoreCapacity {
     pub(crate) name: String,
     pub(crate) bytes_per_second: f64,
 }
 
 /// A limit on what one node sends to another, in payload bytes per second.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pair {
+pub(crate) struct PairLimit {
     pub(crate) from: NodeIx,
     pub(crate) to: NodeIx,
     pub(crate) bytes_per_second: f64,
@@ -153,7 +153,7 @@ pub(crate) struct Pair {
 /// One segment of a plan: the bytes, who wants them, and each sender's share of every receiver's
 /// demand.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Planned {
+pub(crate) struct PlannedSegment {
     pub(crate) segment: Segment,
     /// Weights in the order of `segment.senders`; they sum to 1.
     pub(crate) weights: Vec<f64>,
@@ -166,9 +166,9 @@ pub(crate) struct Planned {
 }
 
 /// Senders with their weights, and the receivers that ask them.
-pub(crate) type Asking = (Vec<(NodeIx, f64)>, Vec<NodeIx>);
+pub(crate) type SenderWeights = (Vec<(NodeIx, f64)>, Vec<NodeIx>);
 
-impl Planned {
+impl PlannedSegment {
     /// Who sends this segment to `receiver`, with which weight. A node that offers what it wants
     /// copies it inside.
     pub(crate) fn senders_for(&self, receiver: NodeIx) -> Vec<(NodeIx, f64)> {
@@ -190,8 +190,8 @@ impl Planned {
     }
 
     /// Receivers that ask the same senders with the same weights, together.
-    pub(crate) fn by_senders(&self) -> Vec<Asking> {
-        let mut told: Vec<Asking> = Vec::new();
+    pub(crate) fn by_senders(&self) -> Vec<SenderWeights> {
+        let mut told: Vec<SenderWeights> = Vec::new();
         let remote: Vec<NodeIx> = self.segment.remote_receivers().collect();
         let alike = |a: NodeIx, b: NodeIx| {
             let are_remote = [a, b].iter().all(|node| remote.binary_search(node).is_ok());
@@ -219,16 +219,16 @@ pub(crate) struct Plan {
     pub(crate) scheduler: Scheduler,
     /// Ascending and disjoint. What a group wants is cut further than the rows cut it: at each
     /// segment its receivers are those that take it.
-    pub(crate) planned: Vec<Planned>,
+    pub(crate) planned: Vec<PlannedSegment>,
     /// What the weights alone would take, without stealing.
     pub(crate) predicted_seconds: f64,
-    pub(crate) bound: Bound,
+    pub(crate) bound: LowerBound,
 }
 
 impl Plan {
     /// When each node has all it wants by these weights, in seconds: slow ones are no reason for
     /// others to be late.
-    pub(crate) fn receiver_seconds(&self, problem: &Problem) -> Vec<f64> {
+    pub(crate) fn receiver_seconds(&self, problem: &PlanProblem) -> Vec<f64> {
         load::receiver_seconds(problem, &self.planned)
     }
 
@@ -250,7 +250,9 @@ impl Plan {
     pub(crate) fn wanted_bytes(&self) -> u64 {
         self.planned
             .iter()
-            .map(|Planned { segment, .. }| segment.span.bytes() * segment.receivers.len() as u64)
+            .map(|PlannedSegment { segment, .. }| {
+                segment.span.bytes() * segment.receivers.len() as u64
+            })
             .sum()
     }
 }
@@ -272,14 +274,14 @@ const WORTH: f64 = 0.98;
 /// `Code::Usage` where a wanted range is offered by nobody (the error carries the ranges), where a
 /// speed is zero or beyond all networks, where rows overlap so much that the plan would not fit
 /// into memory, or where `lp` would take too long.
-pub(crate) fn plan(problem: &Problem, scheduler: Scheduler) -> Result<Plan> {
+pub(crate) fn plan(problem: &PlanProblem, scheduler: Scheduler) -> Result<Plan> {
     check::check(problem)?;
     let segments = segments::cut(problem)?;
     let Some(split) = relay::split(problem, &segments) else {
         return schedule(problem, segments, None, scheduler);
     };
-    let full = Demand::of(problem, &segments);
-    let mut once = Demand::of(problem, &split.segments);
+    let full = PlanDemand::of(problem, &segments);
+    let mut once = PlanDemand::of(problem, &split.segments);
     once.intake.clone_from(&full.intake);
     let bound = relay::bound(problem, &full, &once, &segments);
     let intake = full.intake.clone();
@@ -301,8 +303,8 @@ pub(crate) fn plan(problem: &Problem, scheduler: Scheduler) -> Result<Plan> {
 
 /// The segments of a plan, each as long as what is `left` of it: the part that is still wanted, in
 /// the mean over its receivers.
-pub(crate) fn rest(planned: &[Planned], left: &[f64]) -> Vec<Planned> {
-    let short = |(planned, left): (&Planned, &f64)| {
+pub(crate) fn rest(planned: &[PlannedSegment], left: &[f64]) -> Vec<PlannedSegment> {
+    let short = |(planned, left): (&PlannedSegment, &f64)| {
         let mut planned = planned.clone();
         let Span { start, .. } = planned.segment.span;
         // No segment is empty.
@@ -320,7 +322,7 @@ pub(crate) fn rest(planned: &[Planned], left: &[f64]) -> Vec<Planned> {
 /// # Errors
 /// As [`plan`].
 pub(crate) fn replan(
-    problem: &Problem,
+    problem: &PlanProblem,
     plan: &Plan,
     slow: &[NodeIx],
     left: &[f64],
@@ -328,13 +330,13 @@ pub(crate) fn replan(
     let mut planned = plan.planned.clone();
     relay::hand_over(problem, &mut planned, slow);
     let short = rest(&planned, left);
-    let once = |planned: &Planned| {
+    let once = |planned: &PlannedSegment| {
         let from_senders = |node: &&NodeIx| planned.relay_of(**node).is_none();
         let receivers = planned.segment.receivers.iter().filter(from_senders).copied().collect();
         Segment { receivers, ..planned.segment.clone() }
     };
     let full: Vec<Segment> = short.iter().map(|planned| planned.segment.clone()).collect();
-    let intake = Demand::of(problem, &full).intake;
+    let intake = PlanDemand::of(problem, &full).intake;
     let weighed =
         schedule(problem, short.iter().map(once).collect(), Some(&intake), plan.scheduler)?;
     assert_eq!(weighed.planned.len(), planned.len(), "segments without groups stay as they are");
@@ -350,18 +352,23 @@ pub(crate) fn replan(
 }
 
 /// When receivers have all they want, in the mean, where nodes are as fast as `problem` says.
-pub(crate) fn mean_seconds(problem: &Problem, planned: &[Planned]) -> f64 {
+pub(crate) fn mean_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> f64 {
     load::mean_seconds(problem, planned)
 }
 
 /// When each receiver has all it wants, where nodes are as fast as `problem` says.
-pub(crate) fn receiver_seconds(problem: &Problem, planned: &[Planned]) -> Vec<f64> {
+pub(crate) fn receiver_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> Vec<f64> {
     load::receiver_seconds(problem, planned)
 }
 
 /// The plan that takes less time by its weights, of two with one bound; the first one where they
 /// take alike.
-fn faster(problem: &Problem, plan: Plan, planned: Vec<Planned>, scheduler: Scheduler) -> Plan {
+fn faster(
+    problem: &PlanProblem,
+    plan: Plan,
+    planned: Vec<PlannedSegment>,
+    scheduler: Scheduler,
+) -> Plan {
     let predicted_seconds = load::seconds(problem, &planned);
     if predicted_seconds < plan.predicted_seconds * (1.0 - TIGHT) {
         return Plan { scheduler, planned, predicted_seconds, bound: plan.bound };
@@ -369,19 +376,19 @@ fn faster(problem: &Problem, plan: Plan, planned: Vec<Planned>, scheduler: Sched
     plan
 }
 
-fn segments_of(planned: &[Planned]) -> Vec<Segment> {
+fn segments_of(planned: &[PlannedSegment]) -> Vec<Segment> {
     planned.iter().map(|planned| planned.segment.clone()).collect()
 }
 
 /// The plan by which senders alone send; `intake` is what receivers take in, where that is more
 /// than the segments say.
 fn schedule(
-    problem: &Problem,
+    problem: &PlanProblem,
     segments: Vec<Segment>,
-    intake: Option<&Intake>,
+    intake: Option<&PlanIntake>,
     scheduler: Scheduler,
 ) -> Result<Plan> {
-    let mut demand = Demand::of(problem, &segments);
+    let mut demand = PlanDemand::of(problem, &segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
     let floor = bound::floor(problem, &demand);
     // Where the exact bound is searched for anyway, the plan that attains it costs nothing more.
@@ -418,7 +425,7 @@ fn schedule(
     }
     let segments =
         kept.unwrap_or_else(|| planned.iter().map(|planned| planned.segment.clone()).collect());
-    let mut demand = Demand::of(problem, &segments);
+    let mut demand = PlanDemand::of(problem, &segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
     if is_exact {
         let (exact, bound) = lp::plan(problem, &segments, &demand, floor)?;

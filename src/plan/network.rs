@@ -16,13 +16,13 @@
 
 use std::ops::Range;
 
-use super::bound::Part;
-use super::demand::Demand;
-use super::maxflow::{Arc, Flow, SINK, SOURCE};
-use super::{Pair, Problem, StoreIx};
+use super::bound::FullPart;
+use super::demand::PlanDemand;
+use super::maxflow::{FlowArc, FlowNetwork, SINK, SOURCE};
+use super::{PairLimit, PlanProblem, StoreIx};
 use crate::units::NodeIx;
 
-pub(super) struct Network {
+pub(super) struct PlanNetwork {
     pub(super) arcs: Vec<NetArc>,
     node_count: u32,
     /// For each class, the arcs to its senders, in their order.
@@ -36,38 +36,38 @@ pub(super) struct Network {
 pub(super) struct NetArc {
     pub(super) from: u32,
     pub(super) to: u32,
-    pub(super) kind: Kind,
+    pub(super) kind: ArcKind,
 }
 
 /// What an arc stands for, and with it what it passes in a time T.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(super) enum ArcKind {
     /// Bytes that are wanted, whatever T is.
     Wanted { bytes: f64 },
     /// What a part passes in T at its rate, less the bytes that pass it besides.
-    Part { part: Part, bytes_per_second: f64, besides: f64 },
+    Part { part: FullPart, bytes_per_second: f64, besides: f64 },
     /// Any bytes; more than these cannot come. It passes twice as many, so that it is never full
     /// and in no cut.
     Open { bytes: f64 },
 }
 
-impl Kind {
+impl ArcKind {
     pub(super) fn capacity(self, seconds: f64) -> f64 {
         match self {
-            Kind::Wanted { bytes } => bytes,
-            Kind::Open { bytes } => 2.0 * bytes,
-            Kind::Part { bytes_per_second, besides, .. } => {
+            ArcKind::Wanted { bytes } => bytes,
+            ArcKind::Open { bytes } => 2.0 * bytes,
+            ArcKind::Part { bytes_per_second, besides, .. } => {
                 (bytes_per_second * seconds - besides).max(0.0)
             }
         }
     }
 }
 
-impl Network {
-    pub(super) fn new(problem: &Problem, demand: &Demand) -> Network {
-        let layout = Layout::new(problem, demand);
+impl PlanNetwork {
+    pub(super) fn new(problem: &PlanProblem, demand: &PlanDemand) -> PlanNetwork {
+        let layout = NetworkLayout::new(problem, demand);
         let node_count = layout.link(layout.pairs.len());
-        let mut net = Network {
+        let mut net = PlanNetwork {
             arcs: Vec::new(),
             node_count,
             class_arcs: Vec::new(),
@@ -82,13 +82,13 @@ impl Network {
     }
 
     /// The network at a time T, without a flow.
-    pub(super) fn at(&self, seconds: f64) -> Flow {
-        let arcs: Vec<Arc> = self
+    pub(super) fn at(&self, seconds: f64) -> FlowNetwork {
+        let arcs: Vec<FlowArc> = self
             .arcs
             .iter()
-            .map(|arc| Arc { from: arc.from, to: arc.to, capacity: arc.kind.capacity(seconds) })
+            .map(|arc| FlowArc { from: arc.from, to: arc.to, capacity: arc.kind.capacity(seconds) })
             .collect();
-        Flow::new(self.node_count, &arcs)
+        FlowNetwork::new(self.node_count, &arcs)
     }
 
     /// The arcs from a class's arc on to the sink, that one first. There is one way, because stores
@@ -99,7 +99,7 @@ impl Network {
         })
     }
 
-    fn add_classes(&mut self, layout: &Layout, demand: &Demand) {
+    fn add_classes(&mut self, layout: &NetworkLayout, demand: &PlanDemand) {
         let mut bytes: Vec<f64> = demand.classes.iter().map(|class| class.bytes).collect();
         for choice in &demand.choices {
             bytes[choice.class as usize] += choice.bytes;
@@ -111,40 +111,41 @@ impl Network {
                 self.add(
                     layout.class(at),
                     to.unwrap_or(layout.sender(sender)),
-                    Kind::Open { bytes },
+                    ArcKind::Open { bytes },
                 );
             }
             self.class_arcs.push(first..self.arcs.len());
             if class.bytes > 0.0 {
-                self.add(SOURCE, layout.class(at), Kind::Wanted { bytes: class.bytes });
+                self.add(SOURCE, layout.class(at), ArcKind::Wanted { bytes: class.bytes });
             }
         }
-        for (at, &Pair { from, to, bytes_per_second }) in layout.pairs.iter().enumerate() {
-            let kind = Kind::Part { part: Part::Link(from, to), bytes_per_second, besides: 0.0 };
+        for (at, &PairLimit { from, to, bytes_per_second }) in layout.pairs.iter().enumerate() {
+            let kind =
+                ArcKind::Part { part: FullPart::Link(from, to), bytes_per_second, besides: 0.0 };
             self.add_way_out(layout.link(at), layout.sender(from), kind);
         }
     }
 
-    fn add_choices(&mut self, layout: &Layout, demand: &Demand) {
+    fn add_choices(&mut self, layout: &NetworkLayout, demand: &PlanDemand) {
         for (at, choice) in demand.choices.iter().enumerate() {
             let first = self.arcs.len();
             for &member in choice.members {
                 self.add(
                     layout.member(member),
                     layout.choice(at),
-                    Kind::Open { bytes: choice.bytes },
+                    ArcKind::Open { bytes: choice.bytes },
                 );
             }
             self.choice_arcs.push(first..self.arcs.len());
             self.add(
                 layout.choice(at),
                 layout.class(choice.class as usize),
-                Kind::Wanted { bytes: choice.bytes },
+                ArcKind::Wanted { bytes: choice.bytes },
             );
         }
     }
 
-    fn add_supply(&mut self, problem: &Problem, layout: &Layout, demand: &Demand) {
+    fn add_supply(&mut self, problem: &PlanProblem, layout: &NetworkLayout, demand: &PlanDemand) {
         for sender in distinct(demand.classes.iter().flat_map(|class| class.senders)) {
             let node = &problem.nodes[sender.at()];
             let to = node.reads.map_or(SINK, |store| layout.read(store));
@@ -152,14 +153,14 @@ impl Network {
             self.add_way_out(
                 layout.sender(sender),
                 to,
-                Kind::Part { part: Part::Sender(sender), bytes_per_second, besides: 0.0 },
+                ArcKind::Part { part: FullPart::Sender(sender), bytes_per_second, besides: 0.0 },
             );
         }
         for (store, (stored, &besides)) in
             (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.intake.read))
         {
-            let kind = Kind::Part {
-                part: Part::Read(store),
+            let kind = ArcKind::Part {
+                part: FullPart::Read(store),
                 bytes_per_second: stored.bytes_per_second,
                 besides,
             };
@@ -167,7 +168,7 @@ impl Network {
         }
     }
 
-    fn add_members(&mut self, problem: &Problem, layout: &Layout, demand: &Demand) {
+    fn add_members(&mut self, problem: &PlanProblem, layout: &NetworkLayout, demand: &PlanDemand) {
         for member in distinct(demand.choices.iter().flat_map(|choice| choice.members)) {
             let node = &problem.nodes[member.at()];
             let from = node.writes.map_or(SOURCE, |store| layout.written(store));
@@ -176,14 +177,14 @@ impl Network {
             self.add(
                 from,
                 layout.member(member),
-                Kind::Part { part: Part::Receiver(member), bytes_per_second, besides },
+                ArcKind::Part { part: FullPart::Receiver(member), bytes_per_second, besides },
             );
         }
         for (store, (stored, &besides)) in
             (0..).map(StoreIx).zip(problem.stores.iter().zip(&demand.intake.written))
         {
-            let kind = Kind::Part {
-                part: Part::Written(store),
+            let kind = ArcKind::Part {
+                part: FullPart::Written(store),
                 bytes_per_second: stored.bytes_per_second,
                 besides,
             };
@@ -191,11 +192,11 @@ impl Network {
         }
     }
 
-    fn add(&mut self, from: u32, to: u32, kind: Kind) {
+    fn add(&mut self, from: u32, to: u32, kind: ArcKind) {
         self.arcs.push(NetArc { from, to, kind });
     }
 
-    fn add_way_out(&mut self, from: u32, to: u32, kind: Kind) {
+    fn add_way_out(&mut self, from: u32, to: u32, kind: ArcKind) {
         self.way_out[from as usize] = Some(count(self.arcs.len()));
         self.add(from, to, kind);
     }
@@ -203,17 +204,17 @@ impl Network {
 
 /// Which node of the network stands for what: source, sink, classes, choices, senders, members,
 /// stores twice, links.
-struct Layout {
+struct NetworkLayout {
     classes: u32,
     choices: u32,
     nodes: u32,
     stores: u32,
     /// By receiver and sender; of several limits for one link the lowest.
-    pairs: Vec<Pair>,
+    pairs: Vec<PairLimit>,
 }
 
-impl Layout {
-    fn new(problem: &Problem, demand: &Demand) -> Layout {
+impl NetworkLayout {
+    fn new(problem: &PlanProblem, demand: &PlanDemand) -> NetworkLayout {
         let mut pairs = problem.pairs.clone();
         pairs.sort_by(|a, b| {
             (a.to, a.from)
@@ -223,7 +224,7 @@ impl Layout {
         pairs.dedup_by_key(|pair| (pair.to, pair.from));
         let [classes, choices] = [demand.classes.len(), demand.choices.len()].map(count);
         let [nodes, stores] = [problem.nodes.len(), problem.stores.len()].map(count);
-        Layout { classes, choices, nodes, stores, pairs }
+        NetworkLayout { classes, choices, nodes, stores, pairs }
     }
 
     fn class(&self, at: usize) -> u32 {

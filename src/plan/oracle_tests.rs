@@ -9,7 +9,7 @@ use clarabel::solver::{
     DefaultSettingsBuilder, DefaultSolver, IPSolver, SolverStatus, SupportedConeT,
 };
 
-use super::balance::Side;
+use super::balance::NodeSide;
 use super::*;
 
 /// Problems that each test looks at; `CEP_FAST_PLANS=5000` looks at more.
@@ -50,18 +50,18 @@ const PLAIN: With = With { groups: false, pairs: false, stores: false };
 const SPACE: u64 = 1 << 40;
 
 /// A problem of a few nodes whose speeds differ by up to a hundred. Somebody offers everything.
-fn problem(seed: u64, with: With) -> Problem {
+fn problem(seed: u64, with: With) -> PlanProblem {
     let random = &mut Random(seed);
     let (senders, receivers) = (1 + random.below(6) as u32, 1 + random.below(6) as u32);
-    let mut problem = Problem::default();
+    let mut problem = PlanProblem::default();
     for (count, name) in [(senders, "s"), (receivers, "r")] {
         for at in 0..count {
             let speed = |random: &mut Random| 1e9 * 10_f64.powf(random.below(2001) as f64 / 1000.0);
-            problem.nodes.push(Capacity {
+            problem.nodes.push(NodeCapacity {
                 name: format!("{name}{at}:1"),
                 send_bytes_per_second: speed(random),
                 receive_bytes_per_second: speed(random),
-                ..Capacity::default()
+                ..NodeCapacity::default()
             });
         }
     }
@@ -111,13 +111,13 @@ fn problem(seed: u64, with: With) -> Problem {
                 (NodeIx(random.below(count) as u32), NodeIx(random.below(count) as u32));
             let bytes_per_second = 1e8 * (1 + random.below(100)) as f64;
             if !problem.pairs.iter().any(|pair| (pair.from, pair.to) == (from, to)) {
-                problem.pairs.push(Pair { from, to, bytes_per_second });
+                problem.pairs.push(PairLimit { from, to, bytes_per_second });
             }
         }
     }
     if with.stores {
         for name in ["lustre", "disk"] {
-            problem.stores.push(Store {
+            problem.stores.push(StoreCapacity {
                 name: name.into(),
                 bytes_per_second: 1e9 * (1 + random.below(100)) as f64,
             });
@@ -132,7 +132,7 @@ fn problem(seed: u64, with: With) -> Problem {
 
 /// The least time by the linear program as it stands in the papers, solved by an interior point
 /// method.
-fn optimum(problem: &Problem) -> f64 {
+fn optimum(problem: &PlanProblem) -> f64 {
     let mut program = Program::default();
     for segment in segments::cut(problem).unwrap() {
         program.add_segment(problem, &segment);
@@ -147,24 +147,24 @@ struct Program {
     variables: usize,
     equal: Vec<(Vec<(usize, f64)>, f64)>,
     /// What passes each part, and the bytes that pass it besides.
-    parts: BTreeMap<bound::Part, (Vec<usize>, f64)>,
+    parts: BTreeMap<bound::FullPart, (Vec<usize>, f64)>,
 }
 
 const UNIT: f64 = SPACE as f64;
 const UNIT_SECONDS: f64 = 1000.0;
 
 impl Program {
-    fn add_segment(&mut self, problem: &Problem, segment: &Segment) {
+    fn add_segment(&mut self, problem: &PlanProblem, segment: &Segment) {
         let bytes = segment.span.bytes() as f64 / UNIT;
         for &receiver in &segment.receivers {
             let node = &problem.nodes[receiver.at()];
             if segment.senders.contains(&receiver) {
                 node.reads
                     .into_iter()
-                    .for_each(|store| self.besides(bound::Part::Read(store), bytes));
+                    .for_each(|store| self.besides(bound::FullPart::Read(store), bytes));
                 node.writes
                     .into_iter()
-                    .for_each(|store| self.besides(bound::Part::Written(store), bytes));
+                    .for_each(|store| self.besides(bound::FullPart::Written(store), bytes));
             } else {
                 self.want(problem, &segment.senders, &[receiver], bytes);
             }
@@ -174,11 +174,11 @@ impl Program {
         }
     }
 
-    fn besides(&mut self, part: bound::Part, bytes: f64) {
+    fn besides(&mut self, part: bound::FullPart, bytes: f64) {
         self.parts.entry(part).or_default().1 += bytes;
     }
 
-    fn want(&mut self, problem: &Problem, senders: &[NodeIx], members: &[NodeIx], bytes: f64) {
+    fn want(&mut self, problem: &PlanProblem, senders: &[NodeIx], members: &[NodeIx], bytes: f64) {
         let mut all = Vec::new();
         for &to in members {
             for &from in senders {
@@ -186,25 +186,25 @@ impl Program {
                 let x = self.variables;
                 all.push((x, 1.0));
                 let mut through = |part| self.parts.entry(part).or_default().0.push(x);
-                through(bound::Part::Sender(from));
-                through(bound::Part::Receiver(to));
+                through(bound::FullPart::Sender(from));
+                through(bound::FullPart::Receiver(to));
                 problem.nodes[from.at()]
                     .reads
                     .into_iter()
-                    .for_each(|store| through(bound::Part::Read(store)));
+                    .for_each(|store| through(bound::FullPart::Read(store)));
                 problem.nodes[to.at()]
                     .writes
                     .into_iter()
-                    .for_each(|store| through(bound::Part::Written(store)));
+                    .for_each(|store| through(bound::FullPart::Written(store)));
                 if problem.pairs.iter().any(|pair| (pair.from, pair.to) == (from, to)) {
-                    through(bound::Part::Link(from, to));
+                    through(bound::FullPart::Link(from, to));
                 }
             }
         }
         self.equal.push((all, bytes));
     }
 
-    fn solve(self, problem: &Problem) -> f64 {
+    fn solve(self, problem: &PlanProblem) -> f64 {
         let columns = 1 + self.variables;
         let (mut entries, mut right) = (Vec::new(), Vec::new());
         for (terms, bytes) in &self.equal {
@@ -241,14 +241,14 @@ impl Program {
     }
 }
 
-fn rate(problem: &Problem, part: bound::Part) -> f64 {
+fn rate(problem: &PlanProblem, part: bound::FullPart) -> f64 {
     match part {
-        bound::Part::Sender(node) => problem.nodes[node.at()].send_bytes_per_second,
-        bound::Part::Receiver(node) => problem.nodes[node.at()].receive_bytes_per_second,
-        bound::Part::Read(store) | bound::Part::Written(store) => {
+        bound::FullPart::Sender(node) => problem.nodes[node.at()].send_bytes_per_second,
+        bound::FullPart::Receiver(node) => problem.nodes[node.at()].receive_bytes_per_second,
+        bound::FullPart::Read(store) | bound::FullPart::Written(store) => {
             problem.stores[store.0 as usize].bytes_per_second
         }
-        bound::Part::Link(from, to) => {
+        bound::FullPart::Link(from, to) => {
             let pair = problem.pairs.iter().find(|pair| (pair.from, pair.to) == (from, to));
             pair.unwrap().bytes_per_second
         }
@@ -257,7 +257,7 @@ fn rate(problem: &Problem, part: bound::Part) -> f64 {
 
 /// Every wanted byte is taken once by each who wants it, from senders who offer it, by weights that
 /// make a whole.
-fn check_demands(problem: &Problem, plan: &Plan) {
+fn check_demands(problem: &PlanProblem, plan: &Plan) {
     let mut taken: BTreeMap<NodeIx, Vec<Span>> = BTreeMap::new();
     assert!(plan.planned.is_sorted_by(|a, b| a.segment.span.end <= b.segment.span.start));
     for planned in &plan.planned {
@@ -387,10 +387,10 @@ fn balanced_weights_are_never_worse_than_the_papers() {
     {
         let problem = problem(seed, kind);
         let segments = segments::cut(&problem).unwrap();
-        let demand = Demand::of(&problem, &segments);
+        let demand = PlanDemand::of(&problem, &segments);
         let floor = bound::floor(&problem, &demand).seconds;
         let (sending, receiving) =
-            (Side::sending(&problem, &demand), Side::receiving(&problem, &demand));
+            (NodeSide::sending(&problem, &demand), NodeSide::receiving(&problem, &demand));
         let spare = greedy::spare(&problem, &demand, &receiving, floor);
         let mut seconds: f64 = 0.0;
         for (at, (side, first)) in

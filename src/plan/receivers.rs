@@ -2,7 +2,7 @@
 //! telling every receiver its part takes as long as the parts together are, and not as long as the
 //! plan times the receivers.
 
-use super::Planned;
+use super::PlannedSegment;
 use crate::units::NodeIx;
 
 /// The segments of every receiver, in two flat lists.
@@ -16,7 +16,7 @@ pub(crate) struct ByReceiver {
 
 impl ByReceiver {
     /// The index of a plan for `node_count` nodes.
-    pub(crate) fn of(planned: &[Planned], node_count: usize) -> ByReceiver {
+    pub(crate) fn of(planned: &[PlannedSegment], node_count: usize) -> ByReceiver {
         let receivers = || planned.iter().map(|planned| &planned.segment.receivers);
         let mut firsts = vec![0; node_count + 1];
         for receiver in receivers().flatten() {
@@ -40,9 +40,9 @@ impl ByReceiver {
     /// made of.
     pub(crate) fn segments<'a>(
         &'a self,
-        planned: &'a [Planned],
+        planned: &'a [PlannedSegment],
         receiver: NodeIx,
-    ) -> impl Iterator<Item = &'a Planned> {
+    ) -> impl Iterator<Item = &'a PlannedSegment> {
         self.places(receiver).map(|place| &planned[place])
     }
 
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn every_receiver_finds_its_segments_in_order() {
-        let planned = |start, receivers: &[u32]| Planned {
+        let planned = |start, receivers: &[u32]| PlannedSegment {
             segment: Segment {
                 span: Span::of(start, 10),
                 senders: vec![NodeIx(0)],

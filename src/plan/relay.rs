@@ -16,9 +16,9 @@
 
 use std::collections::BTreeMap;
 
-use super::bound::{self, Bound};
-use super::demand::Demand;
-use super::{Planned, Problem, Segment, groups};
+use super::bound::{self, LowerBound};
+use super::demand::PlanDemand;
+use super::{PlanProblem, PlannedSegment, Segment, groups};
 use crate::units::{NodeIx, Span};
 
 /// Receivers that all ask each other: a flow each way for each pair of them.
@@ -36,15 +36,15 @@ const SLOW: f64 = 0.5;
 const ENTRIES_MAX: usize = 1 << 21;
 
 /// Segments of which receivers get some from each other.
-pub(super) struct Split {
+pub(super) struct RelaySplit {
     /// As the senders see them: what is passed on is wanted once.
     pub(super) segments: Vec<Segment>,
     /// Ascending by the start of their segment.
-    fed: Vec<Fed>,
+    fed: Vec<RelayedPart>,
 }
 
 /// One part that receivers pass on.
-struct Fed {
+struct RelayedPart {
     start: u64,
     receivers: Vec<NodeIx>,
     /// Who asks which other receiver, ascending.
@@ -53,8 +53,8 @@ struct Fed {
 
 /// The segments of a problem with what receivers could pass on cut out; `None` where they could
 /// pass on nothing.
-pub(super) fn split(problem: &Problem, segments: &[Segment]) -> Option<Split> {
-    let mut split = Split { segments: Vec::with_capacity(segments.len()), fed: Vec::new() };
+pub(super) fn split(problem: &PlanProblem, segments: &[Segment]) -> Option<RelaySplit> {
+    let mut split = RelaySplit { segments: Vec::with_capacity(segments.len()), fed: Vec::new() };
     let mut due: BTreeMap<NodeIx, f64> = BTreeMap::new();
     let mut entries = 0;
     for segment in segments {
@@ -79,7 +79,7 @@ pub(super) fn split(problem: &Problem, segments: &[Segment]) -> Option<Split> {
 }
 
 /// The receivers that can pass a segment on, if there is somebody to pass it on to.
-fn able(problem: &Problem, segment: &Segment) -> Vec<NodeIx> {
+fn able(problem: &PlanProblem, segment: &Segment) -> Vec<NodeIx> {
     let remote: Vec<NodeIx> = segment.remote_receivers().collect();
     if remote.len() < 2 || !segment.groups.is_empty() {
         return Vec::new();
@@ -101,7 +101,7 @@ fn groups_of(able: &[NodeIx]) -> impl Iterator<Item = &[NodeIx]> {
 
 /// Cuts a segment into one part for each member of a group, by what they can send.
 fn parts(
-    problem: &Problem,
+    problem: &PlanProblem,
     span: Span,
     group: &[NodeIx],
     due: &mut BTreeMap<NodeIx, f64>,
@@ -141,7 +141,7 @@ fn chunks((origin, block): (u64, u64), part: Span) -> Vec<Span> {
 
 /// Gives what slow receivers should pass on to others that want it as well: whoever owns least
 /// takes the slow one's place, and the slow one asks it.
-pub(super) fn hand_over(problem: &Problem, planned: &mut [Planned], slow: &[NodeIx]) {
+pub(super) fn hand_over(problem: &PlanProblem, planned: &mut [PlannedSegment], slow: &[NodeIx]) {
     let mut owned: BTreeMap<NodeIx, u64> = BTreeMap::new();
     for one in planned.iter() {
         for owner in owners(one) {
@@ -175,14 +175,14 @@ pub(super) fn hand_over(problem: &Problem, planned: &mut [Planned], slow: &[Node
 }
 
 /// Who passes a part on.
-fn owners(planned: &Planned) -> Vec<NodeIx> {
+fn owners(planned: &PlannedSegment) -> Vec<NodeIx> {
     let mut owners: Vec<NodeIx> = planned.relays.iter().map(|(_, relay)| *relay).collect();
     owners.sort_unstable();
     owners.dedup();
     owners
 }
 
-impl Split {
+impl RelaySplit {
     fn add(&mut self, segment: &Segment, span: Span, groups: &[Vec<(Span, NodeIx)>]) {
         let owner = |group: &Vec<(Span, NodeIx)>| {
             group[group.partition_point(|(part, _)| part.end <= span.start)].1
@@ -213,11 +213,15 @@ impl Split {
             receivers,
             groups: Vec::new(),
         });
-        self.fed.push(Fed { start: span.start, receivers: segment.receivers.clone(), relays });
+        self.fed.push(RelayedPart {
+            start: span.start,
+            receivers: segment.receivers.clone(),
+            relays,
+        });
     }
 
     /// Completes a plan of these segments with the receivers that are fed by others.
-    pub(super) fn complete(self, planned: &mut [Planned]) {
+    pub(super) fn complete(self, planned: &mut [PlannedSegment]) {
         let mut fed = self.fed.into_iter().peekable();
         for planned in planned {
             if let Some(fed) = fed.next_if(|fed| fed.start == planned.segment.span.start) {
@@ -233,11 +237,11 @@ impl Split {
 /// (`full`), senders must send one copy of everything (`once`), and all together must send all
 /// copies.
 pub(super) fn bound(
-    problem: &Problem,
-    full: &Demand,
-    once: &Demand,
+    problem: &PlanProblem,
+    full: &PlanDemand,
+    once: &PlanDemand,
     segments: &[Segment],
-) -> Bound {
+) -> LowerBound {
     let floor = bound::floor(problem, once);
     let mut sends = vec![false; problem.nodes.len()];
     for segment in segments {

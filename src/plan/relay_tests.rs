@@ -1,36 +1,36 @@
 //! Plans in which receivers feed each other, and the bound that holds for them.
 
 use super::super::tests::{nodes, rows};
-use super::super::{Plan, Planned, Problem, Scheduler, plan};
+use super::super::{Plan, PlanProblem, PlannedSegment, Scheduler, plan};
 use super::*;
 
 const BLOCK: u64 = 10;
 
 /// Node 0 sends `bytes` to as many receivers as there are further speeds; all but those in `deaf`
 /// keep what they receive.
-fn copies(bytes: u64, speeds: &[f64], deaf: &[u32]) -> Problem {
+fn copies(bytes: u64, speeds: &[f64], deaf: &[u32]) -> PlanProblem {
     let mut nodes = nodes(speeds);
     for (at, node) in nodes.iter_mut().enumerate().skip(1) {
         node.relays = !deaf.contains(&(at as u32));
     }
     let wants: Vec<(u32, u64, u64)> =
         (1..speeds.len() as u32).map(|node| (node, 0, bytes)).collect();
-    Problem {
+    PlanProblem {
         nodes,
         offers: rows(&[(0, 0, bytes)]),
         wants: rows(&wants),
         grid: (0, BLOCK),
-        ..Problem::default()
+        ..PlanProblem::default()
     }
 }
 
-fn planned(problem: &Problem) -> Plan {
+fn planned(problem: &PlanProblem) -> Plan {
     plan(problem, Scheduler::Greedy).expect("a plan")
 }
 
 /// Follows every receiver's asking back to a sender, and gives the longest chain.
 fn depth(plan: &Plan) -> usize {
-    let of = |planned: &Planned, mut node: NodeIx| {
+    let of = |planned: &PlannedSegment, mut node: NodeIx| {
         let mut depth = 1;
         while let Some(relay) = planned.relay_of(node) {
             assert!(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{GroupIx, Problem};
+use super::{GroupIx, PlanProblem};
 use crate::error::{Code, Error, Result};
 use crate::units::{NodeIx, Span, union};
 
@@ -41,7 +41,7 @@ impl Segment {
 
 /// What a row does with a range.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum RowKind {
     Want,
     GroupWant(GroupIx),
     Offer,
@@ -49,16 +49,16 @@ enum Kind {
 
 /// One row that starts or ends at a boundary.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Edge {
+struct RowEdge {
     position: u64,
-    kind: Kind,
+    kind: RowKind,
     starts: bool,
     node: NodeIx,
 }
 
 /// The rows that cover the place where the sweep stands: how many of each node.
 #[derive(Default)]
-struct Cover {
+struct SegmentCover {
     offers: BTreeMap<NodeIx, u32>,
     wants: BTreeMap<NodeIx, u32>,
     group_wants: BTreeMap<(GroupIx, NodeIx), u32>,
@@ -66,8 +66,8 @@ struct Cover {
 
 /// Cuts the wanted parts of the data space into segments, ascending. Work grows with the incidences
 /// of segments and nodes, which is the size of the answer.
-pub(super) fn cut(problem: &Problem) -> Result<Vec<Segment>> {
-    let mut cover = Cover::default();
+pub(super) fn cut(problem: &PlanProblem) -> Result<Vec<Segment>> {
+    let mut cover = SegmentCover::default();
     let (mut segments, mut unserved) = (Vec::new(), Vec::new());
     let (mut last, mut incidences) = (0, 0);
     for edge in edges(problem) {
@@ -92,34 +92,38 @@ pub(super) fn cut(problem: &Problem) -> Result<Vec<Segment>> {
     if unserved.is_empty() { Ok(segments) } else { Err(nobody_offers(unserved)) }
 }
 
-fn edges(problem: &Problem) -> Vec<Edge> {
-    let offers = problem.offers.iter().map(|&(node, span)| (Kind::Offer, node, span));
-    let wants = problem.wants.iter().map(|&(node, span)| (Kind::Want, node, span));
-    let group_wants =
-        problem.group_wants.iter().map(|&(group, node, span)| (Kind::GroupWant(group), node, span));
+fn edges(problem: &PlanProblem) -> Vec<RowEdge> {
+    let offers = problem.offers.iter().map(|&(node, span)| (RowKind::Offer, node, span));
+    let wants = problem.wants.iter().map(|&(node, span)| (RowKind::Want, node, span));
+    let group_wants = problem
+        .group_wants
+        .iter()
+        .map(|&(group, node, span)| (RowKind::GroupWant(group), node, span));
     let mut edges = Vec::with_capacity(
         2 * (problem.offers.len() + problem.wants.len() + problem.group_wants.len()),
     );
     for (kind, node, span) in
         offers.chain(wants).chain(group_wants).filter(|(_, _, span)| !span.is_empty())
     {
-        edges.push(Edge { position: span.start, kind, starts: true, node });
-        edges.push(Edge { position: span.end, kind, starts: false, node });
+        edges.push(RowEdge { position: span.start, kind, starts: true, node });
+        edges.push(RowEdge { position: span.end, kind, starts: false, node });
     }
     edges.sort_unstable_by_key(|edge| edge.position);
     edges
 }
 
-impl Cover {
+impl SegmentCover {
     fn is_wanted(&self) -> bool {
         !self.wants.is_empty() || !self.group_wants.is_empty()
     }
 
-    fn step(&mut self, edge: Edge) {
+    fn step(&mut self, edge: RowEdge) {
         match edge.kind {
-            Kind::Offer => step(&mut self.offers, edge.node, edge.starts),
-            Kind::Want => step(&mut self.wants, edge.node, edge.starts),
-            Kind::GroupWant(group) => step(&mut self.group_wants, (group, edge.node), edge.starts),
+            RowKind::Offer => step(&mut self.offers, edge.node, edge.starts),
+            RowKind::Want => step(&mut self.wants, edge.node, edge.starts),
+            RowKind::GroupWant(group) => {
+                step(&mut self.group_wants, (group, edge.node), edge.starts)
+            }
         }
     }
 
@@ -184,13 +188,13 @@ fn nobody_offers(unserved: Vec<Span>) -> Error {
     .missing(missing)
 }
 
-fn two_groups(problem: &Problem, node: NodeIx, span: Span) -> Error {
+fn two_groups(problem: &PlanProblem, node: NodeIx, span: Span) -> Error {
     let node = &problem.nodes[node.at()];
     let what = format!("{}{} wants bytes {span} for two groups", node.place(), node.name);
     Error::new(Code::Usage, what).remedy("name one group in its rows, or different ranges")
 }
 
-fn too_many(problem: &Problem, segment: &Segment) -> Error {
+fn too_many(problem: &PlanProblem, segment: &Segment) -> Error {
     let nodes =
         segment.senders.iter().chain(&segment.receivers).chain(segment.groups.iter().flatten());
     let node = &problem.nodes[nodes.last().expect("a segment has receivers").at()];
@@ -209,11 +213,11 @@ fn too_many(problem: &Problem, segment: &Segment) -> Error {
 mod tests {
     use super::*;
 
-    fn problem(offers: &[(u32, u64, u64)], wants: &[(u32, u64, u64)]) -> Problem {
+    fn problem(offers: &[(u32, u64, u64)], wants: &[(u32, u64, u64)]) -> PlanProblem {
         let rows = |rows: &[(u32, u64, u64)]| {
             rows.iter().map(|&(n, s, e)| (NodeIx(n), Span::new(s, e))).collect()
         };
-        Problem { offers: rows(offers), wants: rows(wants), ..Problem::default() }
+        PlanProblem { offers: rows(offers), wants: rows(wants), ..PlanProblem::default() }
     }
 
     #[test]
@@ -271,17 +275,17 @@ mod tests {
             (0..6000)
                 .map(move |n| (NodeIx(first + n), Span::new(u64::from(n), 10_000 + u64::from(n))))
         };
-        let node = |n: u32| super::super::Capacity {
+        let node = |n: u32| super::super::NodeCapacity {
             name: format!("n{n}:1"),
             line: n + 2,
             ..Default::default()
         };
         let nodes = (0..12_000).map(node);
-        let problem = Problem {
+        let problem = PlanProblem {
             nodes: nodes.collect(),
             offers: windows(0).collect(),
             wants: windows(6000).collect(),
-            ..Problem::default()
+            ..PlanProblem::default()
         };
         let error = cut(&problem).expect_err("72 million incidences");
         assert_eq!(error.code, Code::Usage);

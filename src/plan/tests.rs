@@ -5,12 +5,12 @@ use super::*;
 use crate::error::Code;
 
 /// Nodes that send and receive at these speeds.
-pub(super) fn nodes(speeds: &[f64]) -> Vec<Capacity> {
-    let node = |(at, &speed): (usize, &f64)| Capacity {
+pub(super) fn nodes(speeds: &[f64]) -> Vec<NodeCapacity> {
+    let node = |(at, &speed): (usize, &f64)| NodeCapacity {
         name: format!("n{at}:1"),
         send_bytes_per_second: speed,
         receive_bytes_per_second: speed,
-        ..Capacity::default()
+        ..NodeCapacity::default()
     };
     speeds.iter().enumerate().map(node).collect()
 }
@@ -19,11 +19,16 @@ pub(super) fn rows(rows: &[(u32, u64, u64)]) -> Vec<(NodeIx, Span)> {
     rows.iter().map(|&(node, start, end)| (NodeIx(node), Span::new(start, end))).collect()
 }
 
-fn problem(speeds: &[f64], offers: &[(u32, u64, u64)], wants: &[(u32, u64, u64)]) -> Problem {
-    Problem { nodes: nodes(speeds), offers: rows(offers), wants: rows(wants), ..Problem::default() }
+fn problem(speeds: &[f64], offers: &[(u32, u64, u64)], wants: &[(u32, u64, u64)]) -> PlanProblem {
+    PlanProblem {
+        nodes: nodes(speeds),
+        offers: rows(offers),
+        wants: rows(wants),
+        ..PlanProblem::default()
+    }
 }
 
-fn bound(problem: &Problem) -> Bound {
+fn bound(problem: &PlanProblem) -> LowerBound {
     let plans = [Scheduler::Greedy, Scheduler::Lp, Scheduler::Uniform]
         .map(|scheduler| plan(problem, scheduler).unwrap());
     assert!(plans.iter().all(|plan| plan.bound == plans[0].bound), "one problem, one bound");
@@ -42,7 +47,7 @@ fn a_pair_limit_that_meets_a_group_does_not_make_auto_slower_than_greedy() {
     problem.group_wants =
         [2, 3].map(|node| (GroupIx(0), NodeIx(node), Span::new(0, 10_000))).into();
     for (slow, at) in [(10.0, 2), (1.0, 2), (10.0, 3), (50.0, 3)] {
-        problem.pairs = vec![Pair { from: NodeIx(0), to: NodeIx(at), bytes_per_second: slow }];
+        problem.pairs = vec![PairLimit { from: NodeIx(0), to: NodeIx(at), bytes_per_second: slow }];
         let seconds = |scheduler| plan(&problem, scheduler).unwrap().predicted_seconds;
         let [auto, lp, greedy] = [Scheduler::Auto, Scheduler::Lp, Scheduler::Greedy].map(seconds);
         let bound = plan(&problem, Scheduler::Auto).unwrap().bound.seconds;
@@ -61,10 +66,10 @@ fn a_pair_limit_that_meets_a_group_does_not_make_auto_slower_than_greedy() {
 fn a_slow_receiver_is_the_bottleneck() {
     let bound =
         bound(&problem(&[100.0, 100.0, 10.0], &[(0, 0, 1000), (1, 0, 1000)], &[(2, 0, 1000)]));
-    let expected = Bound {
+    let expected = LowerBound {
         seconds: 100.0,
         bottleneck: "receiver n2:1".into(),
-        parts: vec![bound::Part::Receiver(NodeIx(2))],
+        parts: vec![bound::FullPart::Receiver(NodeIx(2))],
     };
     assert_eq!(bound, expected);
 }
@@ -150,13 +155,13 @@ fn a_node_that_offers_what_it_wants_copies_it_inside() {
 fn uniform_is_held_back_by_its_slowest_node_as_in_figure_6() {
     let at = |pairs: u32, scheduler| {
         let speed = |at: u32| if at % pairs < 5 { 10.0 } else { 100.0 };
-        let problem = Problem {
+        let problem = PlanProblem {
             nodes: nodes(&(0..2 * pairs).map(speed).collect::<Vec<f64>>()),
             offers: rows(&(0..pairs).map(|node| (node, 0, 1_000_000)).collect::<Vec<_>>()),
             group_wants: (pairs..2 * pairs)
                 .map(|node| (GroupIx(0), NodeIx(node), Span::new(0, 1_000_000)))
                 .collect(),
-            ..Problem::default()
+            ..PlanProblem::default()
         };
         1e6 / plan(&problem, scheduler).unwrap().predicted_seconds
     };
@@ -180,13 +185,13 @@ fn uniform_is_held_back_by_its_slowest_node_as_in_figure_6() {
 fn greedy_is_not_held_back_by_what_windows_keep_apart_as_in_figure_7() {
     for eighths in 2..=8 {
         let window = |pair: u64| Span::of((8 - eighths) * pair * 1_000_000, eighths * 3_000_000);
-        let problem = Problem {
+        let problem = PlanProblem {
             nodes: nodes(&[1e6, 1e5, 1e6, 1e5, 1e6, 1e5, 1e6, 1e5]),
             offers: (0..4).map(|pair| (NodeIx(pair), window(pair.into()))).collect(),
             group_wants: (0..4)
                 .map(|pair| (GroupIx(0), NodeIx(4 + pair), window(pair.into())))
                 .collect(),
-            ..Problem::default()
+            ..PlanProblem::default()
         };
         let plan = plan(&problem, Scheduler::Greedy).unwrap();
         let ratio = plan.predicted_seconds / plan.bound.seconds;
@@ -222,14 +227,14 @@ fn a_store_and_a_link_can_be_the_bottleneck() {
         &[(0, 0, 1000), (1, 0, 1000), (2, 0, 1000)],
         &[(3, 0, 1000)],
     );
-    problem.stores = vec![Store { name: "lustre".into(), bytes_per_second: 50.0 }];
+    problem.stores = vec![StoreCapacity { name: "lustre".into(), bytes_per_second: 50.0 }];
     for node in &mut problem.nodes[..2] {
         node.reads = Some(StoreIx(0));
     }
     let found = bound(&problem);
     assert!(is_near(found.seconds, 1000.0 / 150.0), "{found:?}");
     assert_eq!(found.bottleneck, "sender n2:1 and reading store lustre together");
-    problem.pairs = vec![Pair { from: NodeIx(2), to: NodeIx(3), bytes_per_second: 30.0 }];
+    problem.pairs = vec![PairLimit { from: NodeIx(2), to: NodeIx(3), bytes_per_second: 30.0 }];
     let found = bound(&problem);
     assert!(is_near(found.seconds, 1000.0 / 80.0), "{found:?}");
     assert_eq!(found.bottleneck, "link n2:1 to n3:1 and reading store lustre together");
@@ -254,7 +259,7 @@ fn speeds_that_are_none_are_refused_by_name() {
         assert_eq!(error.code, Code::Usage);
         assert!(error.message.starts_with("n1:1: a speed of"), "{error}");
         problem.nodes[1].receive_bytes_per_second = 1.0;
-        problem.stores = vec![Store { name: "x".into(), bytes_per_second: speed }];
+        problem.stores = vec![StoreCapacity { name: "x".into(), bytes_per_second: speed }];
         assert!(
             plan(&problem, Scheduler::Greedy)
                 .unwrap_err()

@@ -4,15 +4,15 @@
 //! Every receiver asks every sender of a segment for an equal part, and the members of a group take
 //! equal parts.
 
-use super::demand::Demand;
-use super::{Planned, Problem, Segment, groups};
+use super::demand::PlanDemand;
+use super::{PlanProblem, PlannedSegment, Segment, groups};
 use crate::error::Result;
 
 /// Gives the parts of groups to their members.
 pub(super) fn deal(
-    problem: &Problem,
+    problem: &PlanProblem,
     segments: &[Segment],
-    demand: &Demand,
+    demand: &PlanDemand,
 ) -> Result<Option<Vec<Segment>>> {
     groups::deal(problem, segments, demand, |choice| {
         equal(demand.choices[choice as usize].members.len())
@@ -20,10 +20,10 @@ pub(super) fn deal(
 }
 
 /// Gives every segment's senders their weights.
-pub(super) fn weigh(segments: Vec<Segment>) -> Vec<Planned> {
+pub(super) fn weigh(segments: Vec<Segment>) -> Vec<PlannedSegment> {
     let weigh_one = |segment: Segment| {
         let weights = equal(segment.senders.len());
-        Planned { segment, weights, own: Vec::new(), relays: Vec::new() }
+        PlannedSegment { segment, weights, own: Vec::new(), relays: Vec::new() }
     };
     segments.into_iter().map(weigh_one).collect()
 }

@@ -1,34 +1,34 @@
 //! What each operation in flight is for. The token of an operation is a place in this table.
 
 use super::TransferIx;
-use super::desk::Held;
-use super::paths::Route;
-use crate::engine::serve::Ask;
+use super::paths::KernelRoute;
+use super::transfer_files::PieceLocation;
+use crate::engine::piece_sender::PieceRequest;
 use crate::engine::{FlowIx, Piece};
 use crate::wire::Check;
 
 /// The purpose of one operation.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Context {
+pub(super) enum OpContext {
     /// Receiving the header of an answer.
     Header { flow: FlowIx },
     /// Receiving a payload, of which `done` bytes are there.
-    Payload { landing: Landing, done: usize },
+    Payload { landing: LandingPiece, done: usize },
     /// Writing step `step` of a landed piece, of which `done` bytes are written.
-    Write { landing: Landing, sink: usize, step: usize, done: usize },
+    Write { landing: LandingPiece, sink: usize, step: usize, done: usize },
     /// Sending requests.
     Asking { flow: FlowIx },
     /// Receiving requests.
     Requests { flow: FlowIx },
     /// Reading a piece, at first only what the page cache holds.
-    Load { loading: Loading, way: Way, done: usize },
+    Load { loading: LoadingPiece, way: ReadMode, done: usize },
     /// Sending an answer.
-    Answer(Sending),
+    Answer(SendingPiece),
 }
 
 /// Which way a piece is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
+pub(super) enum ReadMode {
     /// Only what the page cache holds.
     Cached,
     /// Past the page cache.
@@ -39,7 +39,7 @@ pub(super) enum Way {
 
 /// A piece on its way from a flow to the disk.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Landing {
+pub(super) struct LandingPiece {
     pub(super) transfer: TransferIx,
     pub(super) flow: FlowIx,
     pub(super) piece: Piece,
@@ -48,34 +48,34 @@ pub(super) struct Landing {
 
 /// A piece on its way from the disk to a flow.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Loading {
+pub(super) struct LoadingPiece {
     pub(super) transfer: TransferIx,
     pub(super) flow: FlowIx,
-    pub(super) ask: Ask,
-    /// Where at the desk it is.
-    pub(super) held: Held,
+    pub(super) ask: PieceRequest,
+    /// Where at the transfer's files it is.
+    pub(super) held: PieceLocation,
 }
 
 /// An answer on its way to a receiver.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sending {
+pub(super) struct SendingPiece {
     pub(super) transfer: TransferIx,
     pub(super) flow: FlowIx,
     /// 0 for a refusal.
     pub(super) piece_bytes: u64,
     /// Where the header lies in the slot.
     pub(super) start: usize,
-    pub(super) route: Route,
+    pub(super) route: KernelRoute,
     /// Whether the kernel refused to send without a copy, and the slot is to be sent plainly once
     /// it is back.
     pub(super) again: bool,
 }
 
-impl Context {
+impl OpContext {
     /// The transfer that the operation lands a piece of.
     fn lands(&self) -> Option<TransferIx> {
         match self {
-            Context::Payload { landing, .. } | Context::Write { landing, .. } => {
+            OpContext::Payload { landing, .. } | OpContext::Write { landing, .. } => {
                 Some(landing.transfer)
             }
             _ => None,
@@ -87,16 +87,16 @@ impl Context {
 ///
 /// Invariant: `free` names exactly the places that hold `None`.
 #[derive(Debug)]
-pub(super) struct Contexts {
-    places: Vec<Option<Context>>,
+pub(super) struct OpContexts {
+    places: Vec<Option<OpContext>>,
     free: Vec<u32>,
     /// How many of them land a piece.
     landing: u32,
 }
 
-impl Contexts {
-    pub(super) fn new(places: u32) -> Contexts {
-        Contexts {
+impl OpContexts {
+    pub(super) fn new(places: u32) -> OpContexts {
+        OpContexts {
             places: vec![None; places as usize],
             free: (0..places).rev().collect(),
             landing: 0,
@@ -104,7 +104,7 @@ impl Contexts {
     }
 
     /// Keeps `context` and gives its token, or `None` where the table is full.
-    pub(super) fn put(&mut self, context: Context) -> Option<u64> {
+    pub(super) fn put(&mut self, context: OpContext) -> Option<u64> {
         let place = self.free.pop()?;
         self.landing += u32::from(context.lands().is_some());
         self.places[place as usize] = Some(context);
@@ -115,7 +115,7 @@ impl Contexts {
     ///
     /// # Panics
     /// If no operation with that token is in flight: the ring answers once.
-    pub(super) fn take(&mut self, token: u64) -> Context {
+    pub(super) fn take(&mut self, token: u64) -> OpContext {
         let place = usize::try_from(token).expect("tokens are places");
         let context = self.places[place].take().expect("an operation completes once");
         self.free.push(place as u32);
@@ -127,10 +127,10 @@ impl Contexts {
     ///
     /// # Panics
     /// If `token` sends none: only a send has a result before its end.
-    pub(super) fn sending(&mut self, token: u64) -> &mut Sending {
+    pub(super) fn sending(&mut self, token: u64) -> &mut SendingPiece {
         let place = usize::try_from(token).expect("tokens are places");
         match self.places[place].as_mut() {
-            Some(Context::Answer(sending)) => sending,
+            Some(OpContext::Answer(sending)) => sending,
             other => panic!("{other:?} is no send"),
         }
     }

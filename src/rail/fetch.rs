@@ -1,48 +1,51 @@
 //! The receiving half of a rail: requests out, headers and payloads in, checked and written.
 
-use ring::{Errno, FileId, Io, Op, Slot};
+use ring::{Errno, FileId, RingIo, RingOp, Slot};
 
-use super::contexts::{Context, Landing};
-use super::driver::{CELL_BYTES, Driver, Tenant};
-use super::paths::Route;
-use super::sockets::Flow;
+use super::contexts::{LandingPiece, OpContext};
+use super::driver::{CELL_BYTES, RailDriver, RailTransfer};
+use super::paths::KernelRoute;
+use super::sockets::RailFlow;
 use super::start::slots;
-use super::{EPOCH, Event, Mailbox, TransferIx};
+use super::{EPOCH, RailEvent, RailEvents, TransferIx};
 use crate::engine::FlowIx;
-use crate::engine::pull::{self, Answer};
+use crate::engine::piece_receiver::{self, SenderAnswer};
 use crate::error::{Code, Error};
 use crate::store::steps::{PAGE_BYTES, WriteStep, payload_at, write_steps_around};
 use crate::wire::DataPath;
 use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 
 /// The next write of a piece: which step of which sink, and what it writes where.
-struct Write {
+struct NextWrite {
     sink: usize,
     step: usize,
     file: FileId,
     what: WriteStep,
 }
 
-impl<I: Io, M: Mailbox> Driver<I, M> {
+impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
     /// Carries out what the receiving machine of a transfer wants.
-    pub(super) fn fetch(&mut self, transfer: TransferIx, action: pull::Action) {
+    pub(super) fn fetch(&mut self, transfer: TransferIx, action: piece_receiver::ReceiverAction) {
         match action {
-            pull::Action::Request { flow, request, piece } => {
+            piece_receiver::ReceiverAction::Request { flow, request, piece } => {
                 let length = u32::try_from(piece.span.bytes()).expect("a piece is a block at most");
-                let kind = FrameKind::Request { soft: piece.soft };
+                let kind = FrameKind::Request { stolen: piece.stolen };
                 let frame =
                     Frame { kind, epoch: EPOCH, request, position: piece.span.start, length };
-                if let Some(fetch) = self.flows.get_mut(&flow).and_then(Flow::fetch) {
+                if let Some(fetch) = self.flows.get_mut(&flow).and_then(RailFlow::fetch) {
                     fetch.requests.push_back(frame);
-                    self.tenants[&transfer].desk.activity.requested(self.clock.now());
+                    self.rail_transfers[&transfer]
+                        .transfer_files
+                        .activity
+                        .requested(self.clock.now());
                     self.ask(flow);
                 }
             }
-            pull::Action::Land { flow, piece, check } => {
-                self.parked.push_back(Landing { transfer, flow, piece, check });
+            piece_receiver::ReceiverAction::Land { flow, piece, check } => {
+                self.parked.push_back(LandingPiece { transfer, flow, piece, check });
                 self.land_parked();
             }
-            pull::Action::Close { flow, error } => self.close(flow, error),
+            piece_receiver::ReceiverAction::Close { flow, error } => self.close(flow, error),
         }
     }
 
@@ -62,14 +65,15 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             frame.encode(place);
         }
         fetch.asking = true;
-        let op = Op::Send { file: socket, slot: cell, range: 0..count * FRAME_BYTES, more: false };
-        self.submit_or_close(flow, Context::Asking { flow }, op);
+        let op =
+            RingOp::Send { file: socket, slot: cell, range: 0..count * FRAME_BYTES, more: false };
+        self.submit_or_close(flow, OpContext::Asking { flow }, op);
     }
 
     pub(super) fn asked(&mut self, flow: FlowIx, result: Result<u32, Errno>) {
         match result {
             Ok(sent) if (sent as usize).is_multiple_of(FRAME_BYTES) && sent > 0 => {
-                if let Some(fetch) = self.flows.get_mut(&flow).and_then(Flow::fetch) {
+                if let Some(fetch) = self.flows.get_mut(&flow).and_then(RailFlow::fetch) {
                     fetch.asking = false;
                     self.ask(flow);
                 }
@@ -84,9 +88,9 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         let Some(cell) = self.cells.take() else { return self.out_of_cells(flow) };
         // A low-water mark that is left higher would let a header lie until the payload behind it
         // is there, too.
-        let _ = self.io.wake_at(socket, FRAME_BYTES);
-        let op = Op::Recv { file: socket, slot: cell, range: 0..FRAME_BYTES, wait_all: true };
-        self.submit_or_close(flow, Context::Header { flow }, op);
+        let _ = self.io.set_recv_lowat(socket, FRAME_BYTES);
+        let op = RingOp::Recv { file: socket, slot: cell, range: 0..FRAME_BYTES, wait_all: true };
+        self.submit_or_close(flow, OpContext::Header { flow }, op);
     }
 
     pub(super) fn header_received(
@@ -107,8 +111,8 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             Err(error) => return self.close(flow, Error::from(error.clone())),
         };
         let answer = match frame.map(|frame| frame.kind) {
-            Ok(FrameKind::Data(check)) => Answer::Data { request, span, check },
-            Ok(FrameKind::Refuse(code)) => Answer::Refuse { request, span, code },
+            Ok(FrameKind::Data(check)) => SenderAnswer::Data { request, span, check },
+            Ok(FrameKind::Refuse(code)) => SenderAnswer::Refuse { request, span, code },
             _ => {
                 return self.close(
                     flow,
@@ -117,9 +121,11 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             }
         };
         let now = self.clock.now();
-        let refused = matches!(answer, Answer::Refuse { .. });
-        if let Some(tenant) = self.tenants.get_mut(&transfer) {
-            tenant.pull.handle(now, pull::Event::Answer { flow, answer });
+        let refused = matches!(answer, SenderAnswer::Refuse { .. });
+        if let Some(rail_transfer) = self.rail_transfers.get_mut(&transfer) {
+            rail_transfer
+                .piece_receiver
+                .handle(now, piece_receiver::ReceiverEvent::Answer { flow, answer });
         }
         if refused {
             self.receive_header(flow);
@@ -132,45 +138,49 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             if self.landing_slots.is_none() {
                 self.landing_slots = slots(self.size).ok();
             }
-            let Some(slot) = self.landing_slots.as_ref().and_then(ring::Pool::take) else { return };
+            let Some(slot) = self.landing_slots.as_ref().and_then(ring::SlotPool::take) else {
+                return;
+            };
             self.parked.pop_front();
             self.receive(landing, 0, slot);
         }
     }
 
     /// Receives a payload from byte `done` on, as much as is there once enough is.
-    fn receive(&mut self, landing: Landing, done: usize, slot: Slot) {
+    fn receive(&mut self, landing: LandingPiece, done: usize, slot: Slot) {
         let start = self.payload_start(landing);
         let range = start + done..start + piece_bytes(landing);
         let Some(flow) = self.flows.get_mut(&landing.flow) else { return };
         let socket = flow.socket;
         let wake_bytes = flow.fetch().map_or(0, |fetch| fetch.wake_bytes_max).min(range.len());
-        let rests = wake_bytes > 0 && self.io.wake_at(socket, wake_bytes).is_ok();
-        let op = Op::Recv { file: socket, slot, range, wait_all: !rests };
-        self.submit_or_close(landing.flow, Context::Payload { landing, done }, op);
+        let rests = wake_bytes > 0 && self.io.set_recv_lowat(socket, wake_bytes).is_ok();
+        let op = RingOp::Recv { file: socket, slot, range, wait_all: !rests };
+        self.submit_or_close(landing.flow, OpContext::Payload { landing, done }, op);
     }
 
     /// Where a payload lies in its slot: at the phase that it has in the first file that it goes
     /// to.
-    fn payload_start(&self, landing: Landing) -> usize {
-        let desk = &self.tenants[&landing.transfer].desk;
-        let layout = desk.layout(landing.piece.span, 0);
-        let extent = layout.and_then(|at| desk.layouts[at].extents(landing.piece.span).next());
+    fn payload_start(&self, landing: LandingPiece) -> usize {
+        let transfer_files = &self.rail_transfers[&landing.transfer].transfer_files;
+        let layout = transfer_files.layout(landing.piece.span, 0);
+        let extent =
+            layout.and_then(|at| transfer_files.layouts[at].extents(landing.piece.span).next());
         extent.map_or(PAGE_BYTES, |extent| payload_at(extent.offset_bytes))
     }
 
     pub(super) fn payload_received(
         &mut self,
-        landing: Landing,
+        landing: LandingPiece,
         done: usize,
         result: Result<u32, Errno>,
         slot: Option<Slot>,
     ) {
         let slot = slot.expect("a payload comes in a slot");
-        let Landing { transfer, flow, piece, check } = landing;
+        let LandingPiece { transfer, flow, piece, check } = landing;
         let received = done + result.unwrap_or(0) as usize;
         let whole = result.is_ok() && received == piece_bytes(landing);
-        let Some(tenant) = self.tenants.get(&transfer).filter(|_| self.flows.contains_key(&flow))
+        let Some(rail_transfer) =
+            self.rail_transfers.get(&transfer).filter(|_| self.flows.contains_key(&flow))
         else {
             drop(slot);
             return self.land_parked();
@@ -184,15 +194,16 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             return self.land_parked();
         }
         let start = self.payload_start(landing);
-        let intact = tenant
-            .desk
+        let intact = rail_transfer
+            .transfer_files
             .method
             .of(piece.span, &slot.as_slice()[start..start + piece_bytes(landing)])
             == check;
-        tenant.tally().received(piece.span.bytes());
+        rail_transfer.tally().received(piece.span.bytes());
         let now = self.clock.now();
-        let pull = &mut self.tenants.get_mut(&transfer).expect("looked up above").pull;
-        pull.handle(now, pull::Event::Received { flow, piece, intact });
+        let piece_receiver =
+            &mut self.rail_transfers.get_mut(&transfer).expect("looked up above").piece_receiver;
+        piece_receiver.handle(now, piece_receiver::ReceiverEvent::Received { flow, piece, intact });
         self.receive_header(flow);
         if intact {
             self.write(landing, (0, 0, 0), slot);
@@ -203,26 +214,38 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 
     /// Step `step` of writing a piece to sink `sink`, or the first step after it that there is.
-    fn next_write(&self, landing: Landing, mut sink: usize, mut step: usize) -> Option<Write> {
+    fn next_write(
+        &self,
+        landing: LandingPiece,
+        mut sink: usize,
+        mut step: usize,
+    ) -> Option<NextWrite> {
         let start = self.payload_start(landing);
         let piece = landing.piece.span;
-        let Tenant { desk, files, .. } = &self.tenants[&landing.transfer];
-        while let Some(at) = desk.layout(piece, sink) {
-            let extent = desk.layouts[at].extents(piece).next().expect("a piece is not empty");
+        let RailTransfer { transfer_files, files, .. } = &self.rail_transfers[&landing.transfer];
+        while let Some(at) = transfer_files.layout(piece, sink) {
+            let extent =
+                transfer_files.layouts[at].extents(piece).next().expect("a piece is not empty");
             let (buffered, direct) = files[extent.file];
             // Of several sinks, the later ones may have the piece at another phase: those are
             // written buffered. So is what is passed on, for it is read again at once, and as often
             // as others ask.
-            let passed_on = desk.path != DataPath::Direct && desk.relays(piece);
+            let passed_on = transfer_files.path != DataPath::Direct && transfer_files.relays(piece);
             let in_phase = |align: usize| start % align == payload_at(extent.offset_bytes) % align;
             let direct = direct.filter(|&(_, align)| !passed_on && in_phase(align));
             let align = direct.map(|(_, align)| align);
             step = if at == sink { step } else { 0 };
-            let found = write_steps_around(piece, desk.holes(), extent.offset_bytes, align, start)
-                .nth(step);
+            let found = write_steps_around(
+                piece,
+                transfer_files.holes(),
+                extent.offset_bytes,
+                align,
+                start,
+            )
+            .nth(step);
             if let Some(found) = found {
                 let file = direct.filter(|_| found.direct).map_or(buffered, |(file, _)| file);
-                return Some(Write { sink: at, step, file, what: found });
+                return Some(NextWrite { sink: at, step, file, what: found });
             }
             (sink, step) = (at + 1, 0);
         }
@@ -230,28 +253,39 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 
     /// Writes a piece from sink `sink`, step `step`, byte `done` on.
-    fn write(&mut self, landing: Landing, (sink, step, done): (usize, usize, usize), slot: Slot) {
-        let Landing { transfer, piece, .. } = landing;
-        if let Some(Write { sink, step, file, what }) = self.next_write(landing, sink, step) {
+    fn write(
+        &mut self,
+        landing: LandingPiece,
+        (sink, step, done): (usize, usize, usize),
+        slot: Slot,
+    ) {
+        let LandingPiece { transfer, piece, .. } = landing;
+        if let Some(NextWrite { sink, step, file, what }) = self.next_write(landing, sink, step) {
             let range = what.slot_range.start + done..what.slot_range.end;
-            let op = Op::Write { file, slot, range, offset: what.file_offset + done as u64 };
-            if let Err(error) = self.submit(Context::Write { landing, sink, step, done }, op) {
-                self.tell(Event::Broken { transfer, error });
+            let op = RingOp::Write { file, slot, range, offset: what.file_offset + done as u64 };
+            if let Err(error) = self.submit(OpContext::Write { landing, sink, step, done }, op) {
+                self.tell(RailEvent::Broken { transfer, error });
             }
             return;
         }
         drop(slot);
         let now = self.clock.now();
-        let tenant = self.tenants.get_mut(&transfer).expect("a transfer outlives its writes");
+        let rail_transfer =
+            self.rail_transfers.get_mut(&transfer).expect("a transfer outlives its writes");
         if (sink, step, done) == (0, 0, 0) {
-            tenant.paths().took(Route::Receive, piece.span.bytes());
+            rail_transfer.paths().took(KernelRoute::Receive, piece.span.bytes());
         }
-        tenant.desk.activity.written(now);
-        tenant
-            .pull
-            .handle(now, pull::Event::Written { flow: landing.flow, piece, check: landing.check });
-        if tenant.desk.relays(piece.span) {
-            // Flows of the other rails wait for it too, and hear of it by way of the owner.
+        rail_transfer.transfer_files.activity.written(now);
+        rail_transfer.piece_receiver.handle(
+            now,
+            piece_receiver::ReceiverEvent::Written {
+                flow: landing.flow,
+                piece,
+                check: landing.check,
+            },
+        );
+        if rail_transfer.transfer_files.relays(piece.span) {
+            // Flows of the other rails wait for it too, and hear of it by way of the scheduler.
             self.urgent = true;
             self.offer(transfer, piece.span);
         }
@@ -260,13 +294,13 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
 
     pub(super) fn wrote(
         &mut self,
-        landing: Landing,
+        landing: LandingPiece,
         (sink, step, done): (usize, usize, usize),
         result: Result<u32, Errno>,
         slot: Option<Slot>,
     ) {
         let slot = slot.expect("a write gives its slot back");
-        if !self.tenants.contains_key(&landing.transfer) {
+        if !self.rail_transfers.contains_key(&landing.transfer) {
             drop(slot);
             return self.land_parked();
         }
@@ -276,9 +310,12 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
                 let done = done + written as usize;
                 let submitted =
                     self.next_write(landing, sink, step).expect("a step that was submitted");
-                let route =
-                    if submitted.what.direct { Route::ReceiveDirect } else { Route::ReceiveWrite };
-                self.tenants[&landing.transfer].paths().took(route, u64::from(written));
+                let route = if submitted.what.direct {
+                    KernelRoute::ReceiveDirect
+                } else {
+                    KernelRoute::ReceiveWrite
+                };
+                self.rail_transfers[&landing.transfer].paths().took(route, u64::from(written));
                 let next = if done >= submitted.what.slot_range.len() {
                     (sink, step + 1, 0)
                 } else {
@@ -295,18 +332,20 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
         self.land_parked();
     }
 
-    fn write_failed(&mut self, landing: Landing, sink: usize, errno: Errno) {
-        let desk = &self.tenants[&landing.transfer].desk;
-        let extent =
-            desk.layouts[sink].extents(landing.piece.span).next().expect("a piece is not empty");
-        let error = desk
+    fn write_failed(&mut self, landing: LandingPiece, sink: usize, errno: Errno) {
+        let transfer_files = &self.rail_transfers[&landing.transfer].transfer_files;
+        let extent = transfer_files.layouts[sink]
+            .extents(landing.piece.span)
+            .next()
+            .expect("a piece is not empty");
+        let error = transfer_files
             .sink(extent.file)
             .expect("layouts of sinks name files of sinks")
             .write_failed(errno);
-        self.tell(Event::Broken { transfer: landing.transfer, error });
+        self.tell(RailEvent::Broken { transfer: landing.transfer, error });
     }
 
-    pub(super) fn submit_or_close(&mut self, flow: FlowIx, context: Context, op: Op) {
+    pub(super) fn submit_or_close(&mut self, flow: FlowIx, context: OpContext, op: RingOp) {
         if let Err(error) = self.submit(context, op) {
             self.close(flow, error);
         }
@@ -317,7 +356,7 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
     }
 }
 
-fn piece_bytes(landing: Landing) -> usize {
+fn piece_bytes(landing: LandingPiece) -> usize {
     usize::try_from(landing.piece.span.bytes()).expect("a piece fits its slot")
 }
 

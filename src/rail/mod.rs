@@ -5,14 +5,14 @@
 //! carry out what the machines want, submit and wait, handle what has completed. Nothing runs where
 //! it is reaped, and nothing here blocks but that one wait.
 //!
-//! - [`desk`]: one transfer's files and layouts, shared by the node's rails
+//! - [`transfer_files`]: one transfer's files and layouts, shared by the node's rails
 //! - `fetch`: the receiving half — headers, payloads, checks, writes
 //! - `feed`: the sending half — requests, reads, checks, sends
 //! - `splice`, `zerocopy`: the ways of sending that copy less
 //! - `paths`: which way the bytes took, for the report
 //! - `contexts`: what each operation in flight is for
 
-pub(crate) mod desk;
+pub(crate) mod transfer_files;
 
 mod contexts;
 mod driver;
@@ -38,10 +38,10 @@ use nix::sys::signal::{SigSet, Signal};
 use ring::Waker;
 
 use crate::clock::Clock;
-use crate::engine::{FlowIx, Piece, owner};
+use crate::engine::{FlowIx, Piece, scheduler};
 use crate::error::{Code, Error, Result};
 use crate::units::Span;
-use desk::Desk;
+use transfer_files::TransferFiles;
 
 pub(crate) use start::slots_max;
 
@@ -55,11 +55,16 @@ const EPOCH: u32 = 1;
 
 /// What the control thread tells a rail.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub(crate) enum RailCommand {
     /// A transfer begins; flows of it may follow. `rail` is this rail's index at its node.
-    Join { transfer: TransferIx, rail: usize, desk: Arc<Desk>, silence: Duration },
+    Join {
+        transfer: TransferIx,
+        rail: usize,
+        transfer_files: Arc<TransferFiles>,
+        silence: Duration,
+    },
     /// A flow stands; `socket` has been through its handshake.
-    FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: Side },
+    FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: FlowDirection },
     /// Pieces for a flow.
     Lease { transfer: TransferIx, flow: FlowIx, pieces: Vec<Piece> },
     /// Unasked pieces are wanted back.
@@ -81,7 +86,7 @@ pub(crate) enum Command {
 
 /// Which way the pieces go on a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Side {
+pub(crate) enum FlowDirection {
     /// This node asks and receives; `relays` where the peer passes on what it receives itself.
     Fetch { relays: bool },
     /// This node is asked and sends; the plan wants `weight` bytes of it.
@@ -90,9 +95,9 @@ pub(crate) enum Side {
 
 /// What a rail tells the control thread.
 #[derive(Debug)]
-pub(crate) enum Event {
-    /// Something for the owner of a transfer's extent map.
-    Owner { transfer: TransferIx, event: owner::Event },
+pub(crate) enum RailEvent {
+    /// Something for the scheduler of a transfer's extent map.
+    Owner { transfer: TransferIx, event: scheduler::SchedulerEvent },
     /// A destination failed.
     Broken { transfer: TransferIx, error: Error },
     /// Nothing of the transfer is in flight any more, and its flows are closed.
@@ -103,7 +108,7 @@ pub(crate) enum Event {
 
 /// How large a rail is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Size {
+pub(crate) struct RailSize {
     /// Slots to receive into, and as many to serve from.
     pub(crate) slots: u32,
     /// Whether the first transfer receives; if not, those slots are made when one does.
@@ -116,14 +121,14 @@ pub(crate) struct Size {
 
 /// Where a rail runs, and where its memory is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct RailPlacement {
     /// The CPU that its thread stays on; any, where there is none.
     pub(crate) cpu: Option<usize>,
     /// The memory node of its NIC, where that is known.
     pub(crate) numa: Option<u32>,
 }
 
-impl Place {
+impl RailPlacement {
     /// Takes the calling thread there. Neither step can fail the rail: without them it is slower,
     /// not wrong.
     fn settle(self) {
@@ -141,30 +146,30 @@ impl Place {
 
 /// The control thread's end of a rail.
 #[derive(Debug)]
-pub(crate) struct Rail {
-    commands: Sender<Command>,
+pub(crate) struct RailHandle {
+    commands: Sender<RailCommand>,
     waker: Waker,
     thread: Option<JoinHandle<()>>,
 }
 
 /// Where a rail's events go, and what makes the control thread look.
-pub(crate) trait Mailbox: Send + 'static {
+pub(crate) trait RailEvents: Send + 'static {
     /// Takes events from the front of `events`, as many as there is room for: all, unless the
     /// control thread is far behind. Neither blocks nor allocates, for a rail does neither.
-    fn deliver(&self, events: &mut VecDeque<Event>);
+    fn deliver(&self, events: &mut VecDeque<RailEvent>);
 }
 
-impl Rail {
+impl RailHandle {
     /// Starts a rail on a thread of its own, at `place`.
     ///
     /// # Errors
     /// `Code::Internal` where no ring can be made, with the remedy; the thread has ended then.
     pub(crate) fn spawn(
         clock: Clock,
-        size: Size,
-        place: Place,
-        mailbox: impl Mailbox,
-    ) -> Result<Rail> {
+        size: RailSize,
+        place: RailPlacement,
+        rail_events: impl RailEvents,
+    ) -> Result<RailHandle> {
         let (commands, inbox) = crossbeam_channel::unbounded();
         let (ready, started) = crossbeam_channel::bounded(1);
         let thread = std::thread::Builder::new().name("rail".into()).spawn(move || {
@@ -173,30 +178,30 @@ impl Rail {
             place.settle();
             // `sendfile` cannot be told to leave the signal of a closed flow out, as a send can.
             let _ = SigSet::from(Signal::SIGPIPE).thread_block();
-            start::start(clock, size, inbox, mailbox, &ready);
+            start::start(clock, size, inbox, rail_events, &ready);
         });
         let thread = thread.map_err(|error| {
             Error::new(Code::Internal, format!("no thread can be made for a rail: {error}"))
                 .remedy("raise the node's limit of threads: TasksMax= of a unit, ulimit -u")
         })?;
         match started.recv() {
-            Ok(Ok(waker)) => Ok(Rail { commands, waker, thread: Some(thread) }),
+            Ok(Ok(waker)) => Ok(RailHandle { commands, waker, thread: Some(thread) }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::new(Code::Internal, "the rail ended before it began")),
         }
     }
 
     /// Tells the rail something. A rail that has failed hears nothing; it has said so in an event.
-    pub(crate) fn tell(&self, command: Command) {
+    pub(crate) fn tell(&self, command: RailCommand) {
         if self.commands.send(command).is_ok() {
             self.waker.wake();
         }
     }
 }
 
-impl Drop for Rail {
+impl Drop for RailHandle {
     fn drop(&mut self) {
-        self.tell(Command::Stop);
+        self.tell(RailCommand::Stop);
         if let Some(thread) = self.thread.take() {
             // A rail that panicked has printed why; the process ends with the transfer failed
             // either way.

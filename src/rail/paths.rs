@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// A way through the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
-pub(crate) enum Route {
+pub(crate) enum KernelRoute {
     /// From the page cache to the socket, without a copy.
     Splice,
     /// Read through the page cache into a slot, and sent.
@@ -29,7 +29,7 @@ pub(crate) enum Route {
 /// Why another way was taken than the one asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-pub(crate) enum Reason {
+pub(crate) enum FallbackReason {
     NoFile = 1,
     NotCached = 2,
     NotSpliced = 4,
@@ -41,18 +41,18 @@ pub(crate) enum Reason {
 
 /// What one rail counts of one transfer. The rail adds, the control thread reads.
 #[derive(Debug, Default)]
-pub(crate) struct Paths {
+pub(crate) struct PathStats {
     bytes: [AtomicU64; ROUTES.len()],
     reasons: AtomicU32,
     driver: OnceLock<String>,
 }
 
-impl Paths {
-    pub(super) fn took(&self, route: Route, bytes: u64) {
+impl PathStats {
+    pub(super) fn took(&self, route: KernelRoute, bytes: u64) {
         self.bytes[route as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn because(&self, reason: Reason) {
+    pub(super) fn because(&self, reason: FallbackReason) {
         self.reasons.fetch_or(reason as u32, Ordering::Relaxed);
     }
 
@@ -71,8 +71,8 @@ impl Paths {
 /// The ways that the rails of one NIC took, the one of most bytes first, and why: `splice` alone,
 /// or `direct+send 97.0 %, splice 3.0 %; what is not in the page cache is read into buffers`. Empty
 /// where nothing moved.
-pub(crate) fn describe(rails: &[&Paths]) -> String {
-    let bytes = |route: Route| {
+pub(crate) fn describe(rails: &[&PathStats]) -> String {
+    let bytes = |route: KernelRoute| {
         rails.iter().map(|paths| paths.bytes[route as usize].load(Ordering::Relaxed)).sum()
     };
     let mut taken: Vec<(u64, &str)> =
@@ -102,25 +102,25 @@ fn share(bytes: u64, whole: u64) -> f64 {
     bytes as f64 * 100.0 / whole as f64
 }
 
-const ROUTES: [(Route, &str); 8] = [
-    (Route::Splice, "splice"),
-    (Route::ReadSend, "read+send"),
-    (Route::DirectSend, "direct+send"),
-    (Route::PatternSend, "pattern+send"),
-    (Route::Zerocopy, "zerocopy"),
-    (Route::ReceiveDirect, "recv+direct"),
-    (Route::ReceiveWrite, "recv+write"),
-    (Route::Receive, "recv"),
+const ROUTES: [(KernelRoute, &str); 8] = [
+    (KernelRoute::Splice, "splice"),
+    (KernelRoute::ReadSend, "read+send"),
+    (KernelRoute::DirectSend, "direct+send"),
+    (KernelRoute::PatternSend, "pattern+send"),
+    (KernelRoute::Zerocopy, "zerocopy"),
+    (KernelRoute::ReceiveDirect, "recv+direct"),
+    (KernelRoute::ReceiveWrite, "recv+write"),
+    (KernelRoute::Receive, "recv"),
 ];
 
-const REASONS: [(Reason, &str); 7] = [
-    (Reason::NoFile, "a pattern has no file"),
-    (Reason::NotCached, "what is not in the page cache is read into buffers"),
-    (Reason::NotSpliced, "the file gave less than it should to a splice"),
-    (Reason::NoDirect, "the file system has no O_DIRECT"),
-    (Reason::Copied, "zero copies stopped: the kernel copies what is sent here"),
-    (Reason::Late, "zero copies paused while acknowledgements were late"),
-    (Reason::NoZerocopy, "the kernel refused a zero copy"),
+const REASONS: [(FallbackReason, &str); 7] = [
+    (FallbackReason::NoFile, "a pattern has no file"),
+    (FallbackReason::NotCached, "what is not in the page cache is read into buffers"),
+    (FallbackReason::NotSpliced, "the file gave less than it should to a splice"),
+    (FallbackReason::NoDirect, "the file system has no O_DIRECT"),
+    (FallbackReason::Copied, "zero copies stopped: the kernel copies what is sent here"),
+    (FallbackReason::Late, "zero copies paused while acknowledgements were late"),
+    (FallbackReason::NoZerocopy, "the kernel refused a zero copy"),
 ];
 
 #[cfg(test)]
@@ -129,13 +129,13 @@ mod tests {
 
     #[test]
     fn one_way_is_its_name_and_several_have_shares() {
-        let paths = Paths::default();
+        let paths = PathStats::default();
         assert_eq!(describe(&[&paths]), "");
-        paths.took(Route::Splice, 300);
+        paths.took(KernelRoute::Splice, 300);
         assert_eq!(describe(&[&paths]), "splice");
-        paths.took(Route::DirectSend, 700);
-        paths.because(Reason::NotCached);
-        paths.because(Reason::NotCached);
+        paths.took(KernelRoute::DirectSend, 700);
+        paths.because(FallbackReason::NotCached);
+        paths.because(FallbackReason::NotCached);
         let text =
             "direct+send 70.0 %, splice 30.0 %; what is not in the page cache is read into buffers";
         assert_eq!(describe(&[&paths]), text);
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_driver_is_said_once() {
-        let paths = Paths::default();
+        let paths = PathStats::default();
         assert_eq!(paths.driver(), "");
         paths.driven_by("io_uring");
         paths.driven_by("io_uring");

@@ -5,28 +5,28 @@ use std::collections::VecDeque;
 use ring::FileId;
 
 use super::TransferIx;
-use crate::engine::serve::Ask;
+use crate::engine::piece_sender::PieceRequest;
 use crate::error::Code;
 use crate::wire::Frame;
 
 /// One flow of this rail.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub(super) struct RailFlow {
     pub(super) transfer: TransferIx,
     pub(super) socket: FileId,
-    pub(super) half: Half,
+    pub(super) half: FlowHalf,
 }
 
 /// Which half of the rail a flow belongs to, and its state there.
 #[derive(Debug)]
-pub(super) enum Half {
-    Fetch(Fetch),
-    Feed(Feed),
+pub(super) enum FlowHalf {
+    Fetch(ReceivingFlow),
+    Feed(SendingFlow),
 }
 
 /// A flow to a sender.
 #[derive(Debug)]
-pub(super) struct Fetch {
+pub(super) struct ReceivingFlow {
     /// Requests that have not left. Bounded by the flow's credit.
     pub(super) requests: VecDeque<Frame>,
     /// Whether a send of requests is in flight.
@@ -38,9 +38,9 @@ pub(super) struct Fetch {
 
 /// A flow from a receiver.
 #[derive(Debug, Default)]
-pub(super) struct Feed {
+pub(super) struct SendingFlow {
     /// Answers that have not left; a piece has its slot in the rail's table of loaded pieces.
-    pub(super) answers: VecDeque<Answer>,
+    pub(super) answers: VecDeque<QueuedAnswer>,
     pub(super) answering: bool,
     /// Whether the kernel copies what is sent on this flow, whatever is asked of it.
     pub(super) copies: bool,
@@ -49,23 +49,23 @@ pub(super) struct Feed {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Answer {
-    Piece(Ask),
-    Refusal(Ask, Code),
+pub(super) enum QueuedAnswer {
+    Piece(PieceRequest),
+    Refusal(PieceRequest, Code),
 }
 
-impl Flow {
-    pub(super) fn fetch(&mut self) -> Option<&mut Fetch> {
+impl RailFlow {
+    pub(super) fn fetch(&mut self) -> Option<&mut ReceivingFlow> {
         match &mut self.half {
-            Half::Fetch(fetch) => Some(fetch),
-            Half::Feed(_) => None,
+            FlowHalf::Fetch(fetch) => Some(fetch),
+            FlowHalf::Feed(_) => None,
         }
     }
 
-    pub(super) fn feed(&mut self) -> Option<&mut Feed> {
+    pub(super) fn feed(&mut self) -> Option<&mut SendingFlow> {
         match &mut self.half {
-            Half::Feed(feed) => Some(feed),
-            Half::Fetch(_) => None,
+            FlowHalf::Feed(feed) => Some(feed),
+            FlowHalf::Fetch(_) => None,
         }
     }
 }

@@ -6,14 +6,14 @@
 //! sent then is the pages themselves: bytes that change between the look and the wire are noticed
 //! by their check, and without one not before the source is looked at again at the end.
 
-use ring::{Cached, FileId, Io, Slot};
+use ring::{CachedPages, FileId, RingIo, Slot};
 
-use super::Mailbox;
-use super::contexts::Loading;
-use super::driver::Driver;
-use super::feed::{Loaded, extent, piece_bytes};
-use super::paths::Route;
-use crate::engine::check::Method;
+use super::RailEvents;
+use super::contexts::LoadingPiece;
+use super::driver::RailDriver;
+use super::feed::{LoadedPiece, extent, piece_bytes};
+use super::paths::KernelRoute;
+use crate::engine::check::CheckMethod;
 use crate::error::Code;
 use crate::wire::{Check, DataPath};
 
@@ -21,36 +21,37 @@ use crate::wire::{Check, DataPath};
 /// each core has for itself.
 const LOOK_BYTES: usize = 64 * 1024;
 
-impl<I: Io, M: Mailbox> Driver<I, M> {
+impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
     /// What the page cache holds of a piece, where the kernel tells. Asking by a read would have
     /// the kernel read ahead what is not there, and the disk work for nothing.
-    pub(super) fn cached(&self, loading: Loading) -> Option<Cached> {
-        let tenant = &self.tenants[&loading.transfer];
-        let extent = extent(tenant, loading);
-        let (file, _) = tenant.files[extent.file];
-        self.io.cached(file, extent.offset_bytes, piece_bytes(loading.ask)).ok()
+    pub(super) fn cachestat(&self, loading: LoadingPiece) -> Option<CachedPages> {
+        let rail_transfer = &self.rail_transfers[&loading.transfer];
+        let extent = extent(rail_transfer, loading);
+        let (file, _) = rail_transfer.files[extent.file];
+        self.io.cachestat(file, extent.offset_bytes, piece_bytes(loading.ask)).ok()
     }
 
     /// Whether a piece that is in the page cache is to be sent from there.
-    pub(super) fn may_splice(&self, loading: Loading) -> bool {
-        let tenant = &self.tenants[&loading.transfer];
-        matches!(tenant.desk.path, DataPath::Auto | DataPath::Splice) && !tenant.splice_failed
+    pub(super) fn may_splice(&self, loading: LoadingPiece) -> bool {
+        let rail_transfer = &self.rail_transfers[&loading.transfer];
+        matches!(rail_transfer.transfer_files.path, DataPath::Auto | DataPath::Splice)
+            && !rail_transfer.splice_failed
     }
 
-    /// Checks a piece in the page cache and gets it ready to be sent from there; `cached` is what
-    /// is known of it. The slot comes back where the page cache does not hold all of it.
+    /// Checks a piece in the page cache and gets it ready to be sent from there; `cachestat` is
+    /// what is known of it. The slot comes back where the page cache does not hold all of it.
     pub(super) fn load_cached(
         &mut self,
-        loading: Loading,
-        cached: Option<Cached>,
+        loading: LoadingPiece,
+        cachestat: Option<CachedPages>,
         mut slot: Slot,
     ) -> Option<Slot> {
-        self.dressed.remove(&(slot.as_slice().as_ptr() as usize));
-        let tenant = &self.tenants[&loading.transfer];
-        let extent = extent(tenant, loading);
-        let (source, _) = tenant.files[extent.file];
-        let check = match (tenant.desk.method, cached) {
-            (Method::None, Some(Cached::Whole)) => Some(Check::None),
+        self.prefilled_slots.remove(&(slot.as_slice().as_ptr() as usize));
+        let rail_transfer = &self.rail_transfers[&loading.transfer];
+        let extent = extent(rail_transfer, loading);
+        let (source, _) = rail_transfer.files[extent.file];
+        let check = match (rail_transfer.transfer_files.method, cachestat) {
+            (CheckMethod::None, Some(CachedPages::Whole)) => Some(Check::None),
             _ => self.look(loading, source, extent.offset_bytes, &mut slot),
         };
         let Some(check) = check else { return Some(slot) };
@@ -60,26 +61,34 @@ impl<I: Io, M: Mailbox> Driver<I, M> {
             return None;
         }
         let behind = Some((source, extent.offset_bytes));
-        self.ready(loading, check, Loaded { slot, start: 0, behind, route: Route::Splice });
+        self.ready(
+            loading,
+            check,
+            LoadedPiece { slot, start: 0, behind, route: KernelRoute::Splice },
+        );
         None
     }
 
     /// The check of a piece, if the page cache holds all of it.
     fn look(
         &self,
-        loading: Loading,
+        loading: LoadingPiece,
         source: FileId,
         offset: u64,
         slot: &mut Slot,
     ) -> Option<Check> {
         let bytes = piece_bytes(loading.ask);
-        let mut running = self.tenants[&loading.transfer].desk.method.running(loading.ask.span);
+        let mut running =
+            self.rail_transfers[&loading.transfer].transfer_files.method.running(loading.ask.span);
         let mut done = 0;
         while done < bytes {
             let part = LOOK_BYTES.min(bytes - done).min(slot.len());
             let to = &mut slot.as_mut_slice()[..part];
-            let read =
-                self.io.peek(source, offset + done as u64, to).ok().filter(|read| *read > 0)?;
+            let read = self
+                .io
+                .read_cached(source, offset + done as u64, to)
+                .ok()
+                .filter(|read| *read > 0)?;
             running.update(&to[..read]);
             done += read;
         }

@@ -7,10 +7,12 @@
 use std::sync::Once;
 
 use crossbeam_channel::{Receiver, Sender};
-use ring::{Config, Errno, Io, POOL_BYTES_MAX, Plain, Pool, ProbeError, Uring, Waker};
+use ring::{
+    Errno, POOL_BYTES_MAX, PlainRing, ProbeError, RingConfig, RingIo, SlotPool, Uring, Waker,
+};
 
-use super::driver::{CELL_BYTES, CELLS, Driver, FILES_FIXED, FLOWS_MAX};
-use super::{Command, Mailbox, Size};
+use super::driver::{CELL_BYTES, CELLS, FILES_FIXED, FLOWS_MAX, RailDriver};
+use super::{RailCommand, RailEvents, RailSize};
 use crate::clock::Clock;
 use crate::error::{Code, Error};
 use crate::store::steps::PAGE_BYTES;
@@ -23,26 +25,26 @@ const IO_VARIABLE: &str = "CEP_FAST_IO";
 const SLOTS_MIN: u32 = 2;
 
 /// The buffers of a rail.
-pub(super) struct Buffers {
-    pub(super) cells: Pool,
-    pub(super) landing_slots: Option<Pool>,
-    pub(super) serving_slots: Option<Pool>,
+pub(super) struct RailBuffers {
+    pub(super) cells: SlotPool,
+    pub(super) landing_slots: Option<SlotPool>,
+    pub(super) serving_slots: Option<SlotPool>,
     /// What carries out the operations on them, for the report.
     pub(super) driven_by: String,
 }
 
-impl Buffers {
-    fn new(size: Size) -> std::io::Result<Buffers> {
+impl RailBuffers {
+    fn new(size: RailSize) -> std::io::Result<RailBuffers> {
         let pool = |wanted: bool| wanted.then(|| slots(size)).transpose();
-        Ok(Buffers {
-            cells: Pool::new(CELLS as usize, CELL_BYTES)?,
+        Ok(RailBuffers {
+            cells: SlotPool::new(CELLS as usize, CELL_BYTES)?,
             landing_slots: pool(size.receives)?,
             serving_slots: pool(size.sends)?,
             driven_by: "io_uring".into(),
         })
     }
 
-    fn pools(&self) -> Vec<&Pool> {
+    fn pools(&self) -> Vec<&SlotPool> {
         let pools = [Some(&self.cells), self.landing_slots.as_ref(), self.serving_slots.as_ref()];
         pools.into_iter().flatten().collect()
     }
@@ -60,12 +62,12 @@ fn slot_bytes(block_bytes: u64) -> usize {
     block.next_multiple_of(PAGE_BYTES) + 2 * PAGE_BYTES
 }
 
-pub(super) fn slots(size: Size) -> std::io::Result<Pool> {
-    Pool::new(size.slots as usize, slot_bytes(size.block_bytes))
+pub(super) fn slots(size: RailSize) -> std::io::Result<SlotPool> {
+    SlotPool::new(size.slots as usize, slot_bytes(size.block_bytes))
 }
 
 /// Operations in flight: three for each flow, and for each slot what reads, sends or writes it.
-pub(super) fn entries(size: Size) -> u32 {
+pub(super) fn entries(size: RailSize) -> u32 {
     3 * FLOWS_MAX + 4 * size.slots
 }
 
@@ -73,13 +75,13 @@ pub(super) fn entries(size: Size) -> u32 {
 /// `ready`.
 pub(super) fn start(
     clock: Clock,
-    mut size: Size,
-    inbox: Receiver<Command>,
-    mailbox: impl Mailbox,
+    mut size: RailSize,
+    inbox: Receiver<RailCommand>,
+    rail_events: impl RailEvents,
     ready: &Sender<Result<Waker, Error>>,
 ) {
     let mut buffers = loop {
-        match Buffers::new(size) {
+        match RailBuffers::new(size) {
             Ok(buffers) => break buffers,
             // A process whose memory is limited gets along with fewer.
             Err(_) if size.slots > SLOTS_MIN => size.slots = (size.slots / 2).max(SLOTS_MIN),
@@ -106,16 +108,16 @@ pub(super) fn start(
                     ),
                 );
             }
-            go(Driver::new(clock, size, io, buffers, inbox, mailbox), ready);
+            go(RailDriver::new(clock, size, io, buffers, inbox, rail_events), ready);
         }
-        Err(why) => match Plain::new(entries(size), FILES_FIXED) {
+        Err(why) => match PlainRing::new(entries(size), FILES_FIXED) {
             Ok(io) => {
                 say(
                     &PLAIN,
                     &format!("no io_uring here, so plain calls are used, which is slower ({why})"),
                 );
                 buffers.driven_by = format!("plain calls: {why}");
-                go(Driver::new(clock, size, io, buffers, inbox, mailbox), ready);
+                go(RailDriver::new(clock, size, io, buffers, inbox, rail_events), ready);
             }
             Err(error) => {
                 let _ = ready
@@ -125,18 +127,18 @@ pub(super) fn start(
     }
 }
 
-fn go<I: Io, M: Mailbox>(driver: Driver<I, M>, ready: &Sender<Result<Waker, Error>>) {
+fn go<I: RingIo, M: RailEvents>(driver: RailDriver<I, M>, ready: &Sender<Result<Waker, Error>>) {
     // Whoever waits for the rail may have given up; then the first command is to stop.
     let _ = ready.send(Ok(driver.io.waker()));
     driver.run();
 }
 
 /// The kernel's ring, or why there is none.
-fn ring(size: Size, buffers: &Buffers) -> Result<Uring, String> {
+fn ring(size: RailSize, buffers: &RailBuffers) -> Result<Uring, String> {
     if std::env::var_os(IO_VARIABLE).is_some_and(|value| value == "plain") {
         return Err(format!("{IO_VARIABLE}=plain"));
     }
-    let config = Config { entries: entries(size), files: FILES_FIXED, pools: &buffers.pools() };
+    let config = RingConfig { entries: entries(size), files: FILES_FIXED, pools: &buffers.pools() };
     Uring::new(&config).map_err(|error| {
         let explained =
             ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));

@@ -6,78 +6,87 @@
 //! flow whose notices say that the kernel copied after all (loopback, veth, many virtual devices)
 //! sends plainly from then on: a copy is cheaper without notices.
 
-use ring::{Errno, Io, Op, Slot};
+use ring::{Errno, RingIo, RingOp, Slot};
 
-use super::Mailbox;
-use super::contexts::Sending;
-use super::driver::Driver;
-use super::paths::{Reason, Route};
-use super::sockets::Flow;
+use super::RailEvents;
+use super::contexts::SendingPiece;
+use super::driver::RailDriver;
+use super::paths::{FallbackReason, KernelRoute};
+use super::sockets::RailFlow;
 use crate::engine::FlowIx;
-use crate::engine::serve;
+use crate::engine::piece_sender;
 use crate::wire::DataPath;
 use crate::wire::frame::FRAME_BYTES;
 
-impl<I: Io, M: Mailbox> Driver<I, M> {
+impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
     /// Whether the next piece of a flow is sent without a copy.
-    pub(super) fn lends(&mut self, flow: FlowIx) -> bool {
+    pub(super) fn may_send_zerocopy(&mut self, flow: FlowIx) -> bool {
         let Some(state) = self.flows.get_mut(&flow) else { return false };
-        let Some(tenant) = self.tenants.get(&state.transfer) else { return false };
-        if tenant.desk.path != DataPath::Zerocopy || state.feed().is_none_or(|feed| feed.copies) {
+        let Some(rail_transfer) = self.rail_transfers.get(&state.transfer) else { return false };
+        if rail_transfer.transfer_files.path != DataPath::Zerocopy
+            || state.feed().is_none_or(|feed| feed.copies)
+        {
             return false;
         }
-        let lends = 2 * (self.lent + 1) <= self.size.slots;
-        if !lends {
-            tenant.paths().because(Reason::Late);
+        let may_send_zerocopy = 2 * (self.in_kernel + 1) <= self.size.slots;
+        if !may_send_zerocopy {
+            rail_transfer.paths().because(FallbackReason::Late);
         }
-        lends
+        may_send_zerocopy
     }
 
     /// A send has its result, and the kernel still has its slot.
-    pub(super) fn sent_lent(&mut self, token: u64, result: Result<u32, Errno>) {
+    pub(super) fn on_zerocopy_sent(&mut self, token: u64, result: Result<u32, Errno>) {
         let sending = self.contexts.sending(token);
         if refuses_zerocopy(result) {
             sending.again = true;
             return;
         }
         let sending = *sending;
-        self.serve.handle(serve::Event::SentHeld { flow: sending.flow });
+        self.piece_sender.handle(piece_sender::SenderEvent::SentHeld { flow: sending.flow });
         self.sent(sending, result);
     }
 
     /// The kernel gives back a slot that was lent; `copied` says that it need not have been.
-    pub(super) fn given_back(&mut self, sending: Sending, copied: bool, slot: Option<Slot>) {
+    pub(super) fn on_notification(
+        &mut self,
+        sending: SendingPiece,
+        copied: bool,
+        slot: Option<Slot>,
+    ) {
         let slot = slot.expect("a notice gives the slot back");
-        self.lent -= 1;
+        self.in_kernel -= 1;
         if copied {
-            self.stop_lending(sending, Reason::Copied);
+            self.stop_zerocopy(sending, FallbackReason::Copied);
         }
         if sending.again {
             return self.send_plainly(sending, slot);
         }
         drop(slot);
-        self.serve.handle(serve::Event::Freed);
+        self.piece_sender.handle(piece_sender::SenderEvent::Freed);
     }
 
     /// Sends what the kernel would not send without a copy.
-    pub(super) fn send_plainly(&mut self, sending: Sending, slot: Slot) {
-        self.stop_lending(sending, Reason::NoZerocopy);
+    pub(super) fn send_plainly(&mut self, sending: SendingPiece, slot: Slot) {
+        self.stop_zerocopy(sending, FallbackReason::NoZerocopy);
         let Some(socket) = self.flows.get(&sending.flow).map(|flow| flow.socket) else {
             drop(slot);
-            return self.serve.handle(serve::Event::Sent { flow: sending.flow });
+            return self
+                .piece_sender
+                .handle(piece_sender::SenderEvent::Sent { flow: sending.flow });
         };
         let bytes = usize::try_from(sending.piece_bytes).expect("a piece is a block at most");
         let range = sending.start..sending.start + FRAME_BYTES + bytes;
-        let sending = Sending { route: Route::ReadSend, again: false, ..sending };
-        self.send(sending, Op::Send { file: socket, slot, range, more: false });
+        let sending = SendingPiece { route: KernelRoute::ReadSend, again: false, ..sending };
+        self.send(sending, RingOp::Send { file: socket, slot, range, more: false });
     }
 
-    fn stop_lending(&mut self, sending: Sending, reason: Reason) {
-        if let Some(feed) = self.flows.get_mut(&sending.flow).and_then(Flow::feed) {
+    fn stop_zerocopy(&mut self, sending: SendingPiece, reason: FallbackReason) {
+        if let Some(feed) = self.flows.get_mut(&sending.flow).and_then(RailFlow::feed) {
             feed.copies = true;
         }
-        if let Some(tenant) = self.tenants.get(&sending.transfer) {
-            tenant.paths().because(reason);
+        if let Some(rail_transfer) = self.rail_transfers.get(&sending.transfer) {
+            rail_transfer.paths().because(reason);
         }
     }
 }

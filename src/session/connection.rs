@@ -11,13 +11,16 @@ use mio::net::TcpStream;
 use mio::{Registry, Token};
 
 use super::key::Key;
-use super::noise::{Door, Established, Handshake, Hello, Step, other_user};
-use super::reach::Progress;
-use super::sealed::{Sealed, sealed_bytes};
-use super::socket::{Filled, Socket};
+use super::noise::{
+    ConnectionHello, EstablishedSession, HandshakeStep, KeyAuthenticator, NoiseHandshake,
+    other_user,
+};
+use super::reach::DialProgress;
+use super::sealed::{SealedStream, sealed_bytes};
+use super::socket::{BufferedSocket, FilledBytes};
 use crate::error::{Code, Error, Result};
 use crate::wire::limits::MESSAGE_BYTES_MAX;
-use crate::wire::version::Kind;
+use crate::wire::version::ConnectionKind;
 
 /// One end of a secured connection.
 ///
@@ -29,8 +32,8 @@ use crate::wire::version::Kind;
 /// wait. An error ends the connection: drop it. The caller knows the peer's name and puts it in
 /// front of errors.
 pub(crate) struct Connection {
-    socket: Socket,
-    state: State,
+    socket: BufferedSocket,
+    state: ConnectionState,
     deadline: Instant,
     /// Dialled without a key: the process that listens there must be our own user's.
     dialled_without_key: bool,
@@ -40,7 +43,7 @@ pub(crate) struct Connection {
 
 /// What came in.
 #[derive(PartialEq, Eq, Debug)]
-pub(crate) enum Incoming {
+pub(crate) enum IncomingData {
     /// A whole message.
     Message(Vec<u8>),
     /// Nothing yet: wait for an event.
@@ -49,17 +52,17 @@ pub(crate) enum Incoming {
     Closed { in_order: bool },
 }
 
-enum State {
-    Connecting(Box<Handshake>),
-    Handshaking(Box<Handshake>),
-    Up(Box<Up>),
+enum ConnectionState {
+    Connecting(Box<NoiseHandshake>),
+    Handshaking(Box<NoiseHandshake>),
+    Up(Box<EstablishedState>),
     Over,
 }
 
-struct Up {
-    hello: Hello,
+struct EstablishedState {
+    hello: ConnectionHello,
     payload: Vec<u8>,
-    sealed: Sealed,
+    sealed: SealedStream,
 }
 
 impl Connection {
@@ -70,14 +73,14 @@ impl Connection {
     /// `Internal` if the system gives no randomness, `Unreachable` if the socket is already broken.
     pub(crate) fn initiate(
         stream: TcpStream,
-        hello: Hello,
+        hello: ConnectionHello,
         key: &Key,
         payload: &[u8],
         deadline: Instant,
     ) -> Result<Connection> {
-        let (handshake, first) = Handshake::initiate(hello, key, payload)?;
+        let (handshake, first) = NoiseHandshake::initiate(hello, key, payload)?;
         let mut connection =
-            Connection::new(stream, State::Connecting(Box::new(handshake)), deadline)?;
+            Connection::new(stream, ConnectionState::Connecting(Box::new(handshake)), deadline)?;
         connection.dialled_without_key = key.is_open();
         connection.socket.outbox().extend(first);
         Ok(connection)
@@ -88,12 +91,16 @@ impl Connection {
     /// # Errors
     /// `Unreachable` if the socket is already broken.
     pub(crate) fn accept(stream: TcpStream, deadline: Instant) -> Result<Connection> {
-        Connection::new(stream, State::Handshaking(Box::new(Handshake::respond())), deadline)
+        Connection::new(
+            stream,
+            ConnectionState::Handshaking(Box::new(NoiseHandshake::respond())),
+            deadline,
+        )
     }
 
-    fn new(stream: TcpStream, state: State, deadline: Instant) -> Result<Connection> {
+    fn new(stream: TcpStream, state: ConnectionState, deadline: Instant) -> Result<Connection> {
         Ok(Connection {
-            socket: Socket::new(stream)?,
+            socket: BufferedSocket::new(stream)?,
             state,
             deadline,
             connected_by: None,
@@ -108,11 +115,11 @@ impl Connection {
     }
 
     /// How far it has come, for one that failed.
-    pub(crate) fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> DialProgress {
         match self.state {
-            State::Connecting(_) => Progress::Connecting,
-            State::Handshaking(_) => Progress::Handshaking,
-            State::Up(_) | State::Over => Progress::Judged,
+            ConnectionState::Connecting(_) => DialProgress::Connecting,
+            ConnectionState::Handshaking(_) => DialProgress::Handshaking,
+            ConnectionState::Up(_) | ConnectionState::Over => DialProgress::Judged,
         }
     }
 
@@ -127,19 +134,19 @@ impl Connection {
     /// # Errors
     /// `Unreachable` if the peer cannot be reached, is lost, or does not speak the protocol;
     /// `Refused` if the keys differ or the peer is not let in.
-    pub(crate) fn ready(&mut self, door: &dyn Door) -> Result<()> {
-        if matches!(self.state, State::Connecting(_)) {
+    pub(crate) fn ready(&mut self, door: &dyn KeyAuthenticator) -> Result<()> {
+        if matches!(self.state, ConnectionState::Connecting(_)) {
             if !self.socket.is_connected()? {
                 return Ok(());
             }
             self.begin();
         }
         self.socket.flush()?;
-        while let State::Handshaking(handshake) = &self.state {
+        while let ConnectionState::Handshaking(handshake) = &self.state {
             match self.socket.fill(handshake.wants())? {
-                Filled::Whole => self.shake(door)?,
-                Filled::Blocked => return Ok(()),
-                Filled::Ended => {
+                FilledBytes::Whole => self.shake(door)?,
+                FilledBytes::Blocked => return Ok(()),
+                FilledBytes::Ended => {
                     return Err(Error::new(
                         Code::Unreachable,
                         "the peer closed the connection during the handshake",
@@ -154,7 +161,9 @@ impl Connection {
     /// sent, too.
     pub(crate) fn is_up(&self) -> bool {
         match &self.state {
-            State::Up(up) => up.hello.kind != Kind::Data || self.socket.is_drained(),
+            ConnectionState::Up(up) => {
+                up.hello.kind != ConnectionKind::Data || self.socket.is_drained()
+            }
             _ => false,
         }
     }
@@ -163,23 +172,29 @@ impl Connection {
     /// sent again.
     pub(crate) fn has_heard(&self) -> bool {
         match &self.state {
-            State::Connecting(handshake) | State::Handshaking(handshake) => handshake.has_heard(),
-            State::Up(_) => true,
-            State::Over => false,
+            ConnectionState::Connecting(handshake) | ConnectionState::Handshaking(handshake) => {
+                handshake.has_heard()
+            }
+            ConnectionState::Up(_) => true,
+            ConnectionState::Over => false,
         }
     }
 
     /// When to give up waiting for the connection to be up; `None` once it is.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let connected_by = self.connected_by.filter(|_| self.progress() == Progress::Connecting);
+        let connected_by =
+            self.connected_by.filter(|_| self.progress() == DialProgress::Connecting);
         (!self.is_up()).then(|| connected_by.unwrap_or(self.deadline).min(self.deadline))
     }
 
     /// The error of a connection whose deadline passed.
     pub(crate) fn overdue(&self) -> Error {
         match self.state {
-            State::Connecting(_) => Error::new(Code::Unreachable, "no connection in time")
-                .remedy("check that the node runs and that no firewall drops packets to its port"),
+            ConnectionState::Connecting(_) => {
+                Error::new(Code::Unreachable, "no connection in time").remedy(
+                    "check that the node runs and that no firewall drops packets to its port",
+                )
+            }
             _ => Error::new(Code::Unreachable, "no handshake in time")
                 .remedy("check the port: something else may be listening there"),
         }
@@ -191,7 +206,7 @@ impl Connection {
     }
 
     /// What the connection is for. `None` until it is up.
-    pub(crate) fn hello(&self) -> Option<Hello> {
+    pub(crate) fn hello(&self) -> Option<ConnectionHello> {
         self.up().map(|up| up.hello)
     }
 
@@ -199,7 +214,7 @@ impl Connection {
     /// once; until the connection is up it is empty.
     pub(crate) fn take_payload(&mut self) -> Vec<u8> {
         match &mut self.state {
-            State::Up(up) => std::mem::take(&mut up.payload),
+            ConnectionState::Up(up) => std::mem::take(&mut up.payload),
             _ => Vec::new(),
         }
     }
@@ -218,7 +233,7 @@ impl Connection {
                 "the peer does not read its control messages",
             ));
         }
-        let State::Up(up) = &mut self.state else {
+        let ConnectionState::Up(up) = &mut self.state else {
             panic!("messages are sent on connections that are up")
         };
         up.sealed.seal(message, self.socket.outbox());
@@ -232,33 +247,35 @@ impl Connection {
     ///
     /// # Panics
     /// If the connection is not up, or is a data flow.
-    pub(crate) fn receive(&mut self) -> Result<Incoming> {
+    pub(crate) fn receive(&mut self) -> Result<IncomingData> {
         loop {
-            let State::Up(up) = &mut self.state else {
+            let ConnectionState::Up(up) = &mut self.state else {
                 panic!("messages are received on connections that are up")
             };
-            assert!(up.hello.kind != Kind::Data, "a data flow carries frames");
+            assert!(up.hello.kind != ConnectionKind::Data, "a data flow carries frames");
             let (wants, between) = (up.sealed.wants(), up.sealed.is_between_messages());
             match self.socket.fill(wants)? {
-                Filled::Blocked => return Ok(Incoming::Pending),
-                Filled::Ended if between && self.socket.has_nothing_read() => {
-                    return Ok(Incoming::Closed { in_order: false });
+                FilledBytes::Blocked => return Ok(IncomingData::Pending),
+                FilledBytes::Ended if between && self.socket.has_nothing_read() => {
+                    return Ok(IncomingData::Closed { in_order: false });
                 }
-                Filled::Ended => {
+                FilledBytes::Ended => {
                     return Err(Error::new(
                         Code::Unreachable,
                         "the peer closed the connection within a message",
                     ));
                 }
-                Filled::Whole => {}
+                FilledBytes::Whole => {}
             }
             let bytes = self.socket.take_inbox();
-            let State::Up(up) = &mut self.state else { unreachable!("reading changes no state") };
+            let ConnectionState::Up(up) = &mut self.state else {
+                unreachable!("reading changes no state")
+            };
             if let Some(message) = up.sealed.open(&bytes)? {
-                return Ok(Incoming::Message(message));
+                return Ok(IncomingData::Message(message));
             }
             if up.sealed.is_over() {
-                return Ok(Incoming::Closed { in_order: true });
+                return Ok(IncomingData::Closed { in_order: true });
             }
         }
     }
@@ -266,8 +283,8 @@ impl Connection {
     /// Closes in good order: what waits is sent first, by this call or by the calls of
     /// [`Connection::ready`] that follow. Dropping the connection cuts it off.
     pub(crate) fn close(&mut self) -> Result<()> {
-        if let State::Up(up) = &mut self.state
-            && up.hello.kind != Kind::Data
+        if let ConnectionState::Up(up) = &mut self.state
+            && up.hello.kind != ConnectionKind::Data
         {
             up.sealed.bye(self.socket.outbox());
         }
@@ -293,48 +310,54 @@ impl Connection {
             self.is_up() && self.socket.has_nothing_read(),
             "a flow is handed over once it is up"
         );
-        let State::Up(up) = std::mem::replace(&mut self.state, State::Over) else {
+        let ConnectionState::Up(up) = std::mem::replace(&mut self.state, ConnectionState::Over)
+        else {
             unreachable!("it is up")
         };
-        assert_eq!(up.hello.kind, Kind::Data, "only data flows are handed over");
+        assert_eq!(up.hello.kind, ConnectionKind::Data, "only data flows are handed over");
         let stream = self.socket.into_stream(registry)?;
         Ok((stream, up.payload))
     }
 
-    fn up(&self) -> Option<&Up> {
+    fn up(&self) -> Option<&EstablishedState> {
         match &self.state {
-            State::Up(up) => Some(up),
+            ConnectionState::Up(up) => Some(up),
             _ => None,
         }
     }
 
     /// The socket is connected: the handshake begins.
     fn begin(&mut self) {
-        let State::Connecting(handshake) = std::mem::replace(&mut self.state, State::Over) else {
+        let ConnectionState::Connecting(handshake) =
+            std::mem::replace(&mut self.state, ConnectionState::Over)
+        else {
             unreachable!("only a connection that is connecting begins");
         };
-        self.state = State::Handshaking(handshake);
+        self.state = ConnectionState::Handshaking(handshake);
     }
 
     /// One step of the handshake, with the bytes that it wanted.
-    fn shake(&mut self, door: &dyn Door) -> Result<()> {
+    fn shake(&mut self, door: &dyn KeyAuthenticator) -> Result<()> {
         let bytes = self.socket.take_inbox();
-        let State::Handshaking(handshake) = &mut self.state else {
+        let ConnectionState::Handshaking(handshake) = &mut self.state else {
             unreachable!("reading changes no state")
         };
         let step = handshake.handle(&bytes, door);
         if handshake.asks_without_key() && !self.socket.is_own_users() {
             handshake.refuse_other_user();
         }
-        if matches!(step, Step::Up(..)) && self.dialled_without_key && !self.socket.is_own_users() {
+        if matches!(step, HandshakeStep::Up(..))
+            && self.dialled_without_key
+            && !self.socket.is_own_users()
+        {
             return Err(other_user(
                 "the process that listens there is not this user's, and there is no key to know it by",
             ));
         }
         let (out, ended) = match step {
-            Step::Send(out) => (out, None),
-            Step::Up(out, established) => (out, Some(Ok(established))),
-            Step::Over(out, error) => (out, Some(Err(error))),
+            HandshakeStep::Send(out) => (out, None),
+            HandshakeStep::Up(out, established) => (out, Some(Ok(established))),
+            HandshakeStep::Over(out, error) => (out, Some(Err(error))),
         };
         self.socket.outbox().extend(out);
         match ended {
@@ -344,48 +367,54 @@ impl Connection {
                 // The refusal tells the peer why. If it cannot be sent, the peer learns from the
                 // close.
                 let _ = self.socket.close();
-                self.state = State::Over;
+                self.state = ConnectionState::Over;
                 return Err(error);
             }
         }
         self.socket.flush()
     }
 
-    fn rise(&mut self, established: Established) -> Result<()> {
-        let Established { hello, version, payload, transport } = established;
+    fn rise(&mut self, established: EstablishedSession) -> Result<()> {
+        let EstablishedSession { hello, version, payload, transport } = established;
         tracing::debug!(version, kind = ?hello.kind, "a connection is up");
-        self.state = State::Up(Box::new(Up { hello, payload, sealed: Sealed::new(transport) }));
-        if hello.kind == Kind::Control { self.socket.notice_soon() } else { Ok(()) }
+        self.state = ConnectionState::Up(Box::new(EstablishedState {
+            hello,
+            payload,
+            sealed: SealedStream::new(transport),
+        }));
+        if hello.kind == ConnectionKind::Control { self.socket.notice_soon() } else { Ok(()) }
     }
 }
 
 /// What a dialler's session holds at rest beside its socket: shakes hands with itself.
 #[cfg(feature = "stand-ins")]
 pub(crate) fn at_rest(key: &Key) -> Result<impl Sized + use<>> {
-    let hello = Hello { kind: Kind::Control, key_id: [0; 16] };
-    let door = |_: &Hello| Some(super::noise::Admission { key: key.clone(), payload: Vec::new() });
-    let (mut dialler, mut to_listener) = Handshake::initiate(hello, key, &[])?;
-    let (mut listener, mut to_dialler) = (Handshake::respond(), Vec::new());
+    let hello = ConnectionHello { kind: ConnectionKind::Control, key_id: [0; 16] };
+    let door = |_: &ConnectionHello| {
+        Some(super::noise::HelloReply { key: key.clone(), payload: Vec::new() })
+    };
+    let (mut dialler, mut to_listener) = NoiseHandshake::initiate(hello, key, &[])?;
+    let (mut listener, mut to_dialler) = (NoiseHandshake::respond(), Vec::new());
     loop {
         while !to_listener.is_empty() && to_listener.len() >= listener.wants() {
             let bytes: Vec<u8> = to_listener.drain(..listener.wants()).collect();
             match listener.handle(&bytes, &door) {
-                Step::Send(out) | Step::Up(out, _) => to_dialler.extend(out),
-                Step::Over(_, error) => return Err(error),
+                HandshakeStep::Send(out) | HandshakeStep::Up(out, _) => to_dialler.extend(out),
+                HandshakeStep::Over(_, error) => return Err(error),
             }
         }
         let bytes: Vec<u8> = to_dialler.drain(..dialler.wants()).collect();
         match dialler.handle(&bytes, &door) {
-            Step::Send(out) => to_listener.extend(out),
-            Step::Up(_, established) => {
-                let Established { hello, transport, .. } = *established;
-                return Ok(Box::new(Up {
+            HandshakeStep::Send(out) => to_listener.extend(out),
+            HandshakeStep::Up(_, established) => {
+                let EstablishedSession { hello, transport, .. } = *established;
+                return Ok(Box::new(EstablishedState {
                     hello,
                     payload: Vec::new(),
-                    sealed: Sealed::new(transport),
+                    sealed: SealedStream::new(transport),
                 }));
             }
-            Step::Over(_, error) => return Err(error),
+            HandshakeStep::Over(_, error) => return Err(error),
         }
     }
 }

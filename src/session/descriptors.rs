@@ -39,11 +39,11 @@ const IN_USE_UNKNOWN: u64 = 32;
 /// A descriptor in reserve: given up for a moment, it lets a process that has no other left accept
 /// a connection and close it, so that the peer is told and the queue of the listener moves on.
 #[derive(Debug)]
-pub(crate) struct Spare(Option<OwnedFd>);
+pub(crate) struct SpareDescriptor(Option<OwnedFd>);
 
-impl Spare {
-    pub(crate) fn new() -> Spare {
-        Spare(spare())
+impl SpareDescriptor {
+    pub(crate) fn new() -> SpareDescriptor {
+        SpareDescriptor(spare())
     }
 
     /// Runs `with` while the descriptor is free for it.

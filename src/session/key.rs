@@ -156,7 +156,7 @@ impl Key {
             return Err(failed(ErrorKind::AlreadyExists.into()));
         }
         let key = Key::generate()?;
-        let draft = Draft::beside(path).map_err(failed)?;
+        let draft = KeyFileDraft::beside(path).map_err(failed)?;
         draft.fill(&key).and_then(|()| draft.publish(path)).map_err(failed)?;
         Ok(key)
     }
@@ -180,19 +180,19 @@ fn owners() -> [u32; 2] {
 }
 
 /// A key file under another name. What is not published is removed.
-struct Draft {
+struct KeyFileDraft {
     path: PathBuf,
 }
 
-impl Draft {
+impl KeyFileDraft {
     /// An empty file that only we can read, in the folder of `path`.
-    fn beside(path: &Path) -> io::Result<Draft> {
+    fn beside(path: &Path) -> io::Result<KeyFileDraft> {
         let mut salt = [0; 8];
         getrandom::fill(&mut salt).map_err(io::Error::other)?;
         let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
         // Names have 255 bytes at most; this one keeps clear of that.
         let name: String = name.chars().take(50).collect();
-        let draft = Draft {
+        let draft = KeyFileDraft {
             path: path.with_file_name(format!(".{name}.{:016x}", u64::from_ne_bytes(salt))),
         };
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.path)?;
@@ -226,7 +226,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for KeyFileDraft {
     fn drop(&mut self) {
         // Once it has its name there is nothing left here, or a second name of it.
         let _ = fs::remove_file(&self.path);

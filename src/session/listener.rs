@@ -13,7 +13,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{Backlog, listen};
 
-use super::descriptors::Spare;
+use super::descriptors::SpareDescriptor;
 use super::socket::set_nonblocking;
 
 /// A listening socket, and when it is to be asked for connections.
@@ -27,7 +27,7 @@ pub(crate) struct Listener {
 
 /// The outcome of one attempt to take a connection in.
 #[derive(Debug)]
-pub(crate) enum Accepted {
+pub(crate) enum AcceptOutcome {
     /// A connection, and where it comes from.
     Stream(TcpStream, SocketAddr),
     /// A connection that was over before it was taken in. Others may be waiting.
@@ -75,22 +75,22 @@ impl Listener {
 
     /// Takes in the next connection. Call it while [`Listener::due`] has come, a bounded number of
     /// times in one turn.
-    pub(crate) fn accept(&mut self, now: Instant) -> Accepted {
+    pub(crate) fn accept(&mut self, now: Instant) -> AcceptOutcome {
         let accepted = self.try_accept();
         match accepted {
-            Ok((stream, from)) => Accepted::Stream(stream, from),
+            Ok((stream, from)) => AcceptOutcome::Stream(stream, from),
             Err(error) => self.failed(now, &error),
         }
     }
 
     /// Takes in the next connection and closes it, by means of the descriptor that is kept in
     /// reserve.
-    pub(crate) fn shed(&mut self, now: Instant, spare: &mut Spare) {
+    pub(crate) fn shed(&mut self, now: Instant, spare: &mut SpareDescriptor) {
         let accepted = spare.lend(|| self.try_accept().map(drop));
         if let Err(error) = accepted {
             // Another thread has taken the descriptor: it will have given one back by the next
             // attempt.
-            if matches!(self.failed(now, &error), Accepted::NoDescriptor) {
+            if matches!(self.failed(now, &error), AcceptOutcome::NoDescriptor) {
                 self.due = Some(now + AGAIN_AFTER);
             }
         }
@@ -105,7 +105,7 @@ impl Listener {
         }
     }
 
-    fn failed(&mut self, now: Instant, error: &io::Error) -> Accepted {
+    fn failed(&mut self, now: Instant, error: &io::Error) -> AcceptOutcome {
         let (accepted, due) = judged(error);
         self.due = due.map(|after| now + after);
         accepted
@@ -114,10 +114,10 @@ impl Listener {
 
 /// The meaning of an error of accept(2), and after how long it is to be tried again, if no event
 /// will tell.
-fn judged(error: &io::Error) -> (Accepted, Option<Duration>) {
+fn judged(error: &io::Error) -> (AcceptOutcome, Option<Duration>) {
     match error.raw_os_error() {
-        _ if error.kind() == ErrorKind::WouldBlock => (Accepted::Nobody, None),
-        Some(libc::EMFILE | libc::ENFILE) => (Accepted::NoDescriptor, Some(Duration::ZERO)),
+        _ if error.kind() == ErrorKind::WouldBlock => (AcceptOutcome::Nobody, None),
+        Some(libc::EMFILE | libc::ENFILE) => (AcceptOutcome::NoDescriptor, Some(Duration::ZERO)),
         // The connection was reset while it waited, or, on Linux, met an error of the network.
         Some(
             libc::ECONNABORTED
@@ -128,9 +128,9 @@ fn judged(error: &io::Error) -> (Accepted, Option<Duration>) {
             | libc::EHOSTDOWN
             | libc::EHOSTUNREACH
             | libc::ENONET,
-        ) => (Accepted::Gone, Some(Duration::ZERO)),
+        ) => (AcceptOutcome::Gone, Some(Duration::ZERO)),
         // Short of memory, forbidden by a filter, or unknown: it may pass.
-        _ => (Accepted::Nobody, Some(AGAIN_AFTER)),
+        _ => (AcceptOutcome::Nobody, Some(AGAIN_AFTER)),
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
             assert_eq!(after.is_none(), is_drained, "{error}");
             assert!(after.is_none_or(|after| after <= Duration::from_millis(100)), "{error}");
             // What would fail again at once is not tried again at once.
-            let passes = !matches!(accepted, Accepted::Nobody);
+            let passes = !matches!(accepted, AcceptOutcome::Nobody);
             assert!(
                 is_drained || passes == (after == Some(Duration::ZERO)),
                 "{error}: {accepted:?}"
@@ -166,7 +166,7 @@ mod tests {
         }
         let (mut listener, _) = listener();
         listener.wake(now);
-        assert!(matches!(listener.accept(now), Accepted::Nobody));
+        assert!(matches!(listener.accept(now), AcceptOutcome::Nobody));
         assert_eq!(listener.due(), None);
     }
 
@@ -177,14 +177,14 @@ mod tests {
         let _first = std::net::TcpStream::connect(address).unwrap();
         let second = std::net::TcpStream::connect(address).unwrap();
         listener.wake(now);
-        assert!(matches!(listener.accept(now), Accepted::Stream(..)));
+        assert!(matches!(listener.accept(now), AcceptOutcome::Stream(..)));
         assert_eq!(listener.due(), Some(now), "one more is in line");
-        listener.shed(now, &mut Spare::new());
+        listener.shed(now, &mut SpareDescriptor::new());
         assert_eq!(listener.due(), Some(now), "the queue was not found empty");
         let mut byte = [0];
         let told = io::Read::read(&mut &second, &mut byte);
         assert!(matches!(told, Ok(0)) || told.is_err(), "who is shed is told");
-        assert!(matches!(listener.accept(now), Accepted::Nobody));
+        assert!(matches!(listener.accept(now), AcceptOutcome::Nobody));
         assert_eq!(listener.due(), None);
     }
 }

@@ -24,11 +24,11 @@ pub(crate) mod strangers;
 
 #[cfg(feature = "stand-ins")]
 pub(crate) use connection::at_rest;
-pub(crate) use connection::{Connection, Incoming};
+pub(crate) use connection::{Connection, IncomingData};
 pub(crate) use dial::{dial, dial_over};
 pub(crate) use key::Key;
-pub(crate) use listener::{Accepted, Listener};
-pub(crate) use noise::{Admission, Door, Hello};
-pub(crate) use reach::{Progress, Reach};
+pub(crate) use listener::{AcceptOutcome, Listener};
+pub(crate) use noise::{ConnectionHello, HelloReply, KeyAuthenticator};
+pub(crate) use reach::{DialProgress, PeerDialer};
 #[cfg(feature = "stand-ins")]
 pub(crate) use sealed::sealed_bytes;

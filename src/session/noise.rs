@@ -22,20 +22,21 @@ use crate::error::{Code, Error, Result};
 use crate::wire::WireError;
 use crate::wire::limits::ADVERT_BYTES_MAX;
 use crate::wire::version::{
-    Kind, PREAMBLE_BYTES, Preamble, REPLY_BYTES, Refusal, Reply, VERSIONS, negotiate,
+    ConnectionKind, PREAMBLE_BYTES, Preamble, PreambleReply, REPLY_BYTES, VERSIONS, VersionRefusal,
+    negotiate,
 };
 
 /// What a connection is for, and which key it proves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Hello {
+pub(crate) struct ConnectionHello {
     /// What it is for.
-    pub(crate) kind: Kind,
+    pub(crate) kind: ConnectionKind,
     /// The transfer's id for data flows, zeros for the site key.
     pub(crate) key_id: [u8; 16],
 }
 
 /// What a responder answers to a hello that it lets in.
-pub(crate) struct Admission {
+pub(crate) struct HelloReply {
     /// The key that the initiator has to prove.
     pub(crate) key: Key,
     /// What the initiator gets to read once it has; at most [`PAYLOAD_BYTES_MAX`].
@@ -43,13 +44,13 @@ pub(crate) struct Admission {
 }
 
 /// Who may come in: the responder's side of keys.
-pub(crate) trait Door {
+pub(crate) trait KeyAuthenticator {
     /// The key for a hello, or `None` where nobody with such a hello is expected.
-    fn admit(&self, hello: &Hello) -> Option<Admission>;
+    fn admit(&self, hello: &ConnectionHello) -> Option<HelloReply>;
 }
 
-impl<F: Fn(&Hello) -> Option<Admission>> Door for F {
-    fn admit(&self, hello: &Hello) -> Option<Admission> {
+impl<F: Fn(&ConnectionHello) -> Option<HelloReply>> KeyAuthenticator for F {
+    fn admit(&self, hello: &ConnectionHello) -> Option<HelloReply> {
         self(hello)
     }
 }
@@ -59,23 +60,23 @@ impl<F: Fn(&Hello) -> Option<Admission>> Door for F {
 /// Call [`Handshake::wants`], gather exactly so many bytes, pass them to [`Handshake::handle`], do
 /// what the [`Step`] says; repeat until it is `Up` or `Over`. No byte behind the handshake is ever
 /// asked for.
-pub(super) struct Handshake {
-    state: State,
+pub(super) struct NoiseHandshake {
+    state: HandshakeStage,
 }
 
 /// What to do next.
-pub(super) enum Step {
+pub(super) enum HandshakeStep {
     /// Send these bytes, which may be none, and go on.
     Send(Vec<u8>),
     /// Send these bytes; the connection is up.
-    Up(Vec<u8>, Box<Established>),
+    Up(Vec<u8>, Box<EstablishedSession>),
     /// Send these bytes, which may be none, and close.
     Over(Vec<u8>, Error),
 }
 
 /// A connection whose both ends have proved that they hold the key.
-pub(super) struct Established {
-    pub(super) hello: Hello,
+pub(super) struct EstablishedSession {
+    pub(super) hello: ConnectionHello,
     pub(super) version: u16,
     /// What the other side put into its handshake message.
     pub(super) payload: Vec<u8>,
@@ -84,33 +85,33 @@ pub(super) struct Established {
 
 /// Where a handshake stands. The initiator goes from `Reply` to `Answer`, the responder from
 /// `Preamble` over `First` to `Confirmation`.
-enum State {
-    Reply(Hello, Box<HandshakeState>),
-    Answer { hello: Hello, noise: Box<HandshakeState>, version: u16, bytes: usize },
+enum HandshakeStage {
+    Reply(ConnectionHello, Box<HandshakeState>),
+    Answer { hello: ConnectionHello, noise: Box<HandshakeState>, version: u16, bytes: usize },
     Preamble,
-    First(Visitor),
-    Confirmation(Box<Established>),
+    First(UnprovenPeer),
+    Confirmation(Box<EstablishedSession>),
     Over,
 }
 
 /// Somebody whose preamble was read and whose first message is still to come. Whoever is refused is
 /// heard out first: an answer sent while their bytes lie unread would be lost with the reset that
 /// closing then causes.
-struct Visitor {
+struct UnprovenPeer {
     preamble: Preamble,
-    verdict: std::result::Result<(u16, Admission), Refusal>,
+    verdict: std::result::Result<(u16, HelloReply), VersionRefusal>,
 }
 
-impl Handshake {
+impl NoiseHandshake {
     /// The initiator's side, and the bytes that it sends first.
     ///
     /// # Panics
     /// If `payload` is longer than [`HELLO_BYTES_MAX`].
     pub(super) fn initiate(
-        hello: Hello,
+        hello: ConnectionHello,
         key: &Key,
         payload: &[u8],
-    ) -> Result<(Handshake, Vec<u8>)> {
+    ) -> Result<(NoiseHandshake, Vec<u8>)> {
         assert!(payload.len() <= HELLO_BYTES_MAX, "a hello of {} bytes", payload.len());
         let handshake_bytes =
             u16::try_from(payload.len() + OVERHEAD_BYTES).expect("hellos are limited");
@@ -119,35 +120,35 @@ impl Handshake {
         let mut noise = builder(key, &preamble).build_initiator().map_err(|error| ours(&error))?;
         let mut bytes = preamble.to_vec();
         bytes.extend(written(&mut noise, payload)?);
-        Ok((Handshake { state: State::Reply(hello, Box::new(noise)) }, bytes))
+        Ok((NoiseHandshake { state: HandshakeStage::Reply(hello, Box::new(noise)) }, bytes))
     }
 
     /// The responder's side.
-    pub(super) fn respond() -> Handshake {
-        Handshake { state: State::Preamble }
+    pub(super) fn respond() -> NoiseHandshake {
+        NoiseHandshake { state: HandshakeStage::Preamble }
     }
 
     /// Whether the other side's first message has been read, and fits the key.
     pub(super) fn has_heard(&self) -> bool {
-        matches!(self.state, State::Answer { .. } | State::Confirmation(_))
+        matches!(self.state, HandshakeStage::Answer { .. } | HandshakeStage::Confirmation(_))
     }
 
     /// How many bytes [`Handshake::handle`] needs next.
     pub(super) fn wants(&self) -> usize {
         match &self.state {
-            State::Reply(..) => REPLY_BYTES,
-            State::Answer { bytes, .. } => *bytes,
-            State::Preamble => PREAMBLE_BYTES,
-            State::First(visitor) => visitor.preamble.handshake_bytes.into(),
-            State::Confirmation(_) => TAG_BYTES,
-            State::Over => 0,
+            HandshakeStage::Reply(..) => REPLY_BYTES,
+            HandshakeStage::Answer { bytes, .. } => *bytes,
+            HandshakeStage::Preamble => PREAMBLE_BYTES,
+            HandshakeStage::First(visitor) => visitor.preamble.handshake_bytes.into(),
+            HandshakeStage::Confirmation(_) => TAG_BYTES,
+            HandshakeStage::Over => 0,
         }
     }
 
     /// Whether somebody asks to be let in by the key that everybody knows: whose process it is
     /// decides then.
     pub(super) fn asks_without_key(&self) -> bool {
-        matches!(&self.state, State::First(Visitor { verdict: Ok((_, admission)), .. }) if admission.key.is_open())
+        matches!(&self.state, HandshakeStage::First(UnprovenPeer { verdict: Ok((_, admission)), .. }) if admission.key.is_open())
     }
 
     /// Turns away whoever was to be let in by the key that everybody knows, once they have been
@@ -156,60 +157,72 @@ impl Handshake {
     /// # Panics
     /// If nobody asks so: see [`Handshake::asks_without_key`].
     pub(super) fn refuse_other_user(&mut self) {
-        let State::First(visitor) = &mut self.state else { panic!("nobody asks to be let in") };
-        visitor.verdict = Err(Refusal::OtherUser);
+        let HandshakeStage::First(visitor) = &mut self.state else {
+            panic!("nobody asks to be let in")
+        };
+        visitor.verdict = Err(VersionRefusal::OtherUser);
     }
 
     /// Takes exactly the wanted bytes.
-    pub(super) fn handle(&mut self, bytes: &[u8], door: &dyn Door) -> Step {
+    pub(super) fn handle(&mut self, bytes: &[u8], door: &dyn KeyAuthenticator) -> HandshakeStep {
         assert_eq!(bytes.len(), self.wants(), "a handshake takes what it asked for");
-        let result = match std::mem::replace(&mut self.state, State::Over) {
-            State::Reply(hello, noise) => self.on_reply(hello, noise, bytes),
-            State::Answer { hello, noise, version, .. } => on_answer(hello, *noise, version, bytes),
-            State::Preamble => self.on_preamble(bytes, door),
-            State::First(visitor) => self.on_first(visitor, bytes),
-            State::Confirmation(established) => on_confirmation(established, bytes),
-            State::Over => Err(Error::new(Code::Internal, "a handshake went on after its end")),
+        let result = match std::mem::replace(&mut self.state, HandshakeStage::Over) {
+            HandshakeStage::Reply(hello, noise) => self.on_reply(hello, noise, bytes),
+            HandshakeStage::Answer { hello, noise, version, .. } => {
+                on_answer(hello, *noise, version, bytes)
+            }
+            HandshakeStage::Preamble => self.on_preamble(bytes, door),
+            HandshakeStage::First(visitor) => self.on_first(visitor, bytes),
+            HandshakeStage::Confirmation(established) => on_confirmation(established, bytes),
+            HandshakeStage::Over => {
+                Err(Error::new(Code::Internal, "a handshake went on after its end"))
+            }
         };
-        result.unwrap_or_else(|error| Step::Over(Vec::new(), error))
+        result.unwrap_or_else(|error| HandshakeStep::Over(Vec::new(), error))
     }
 
-    fn on_reply(&mut self, hello: Hello, noise: Box<HandshakeState>, bytes: &[u8]) -> Result<Step> {
-        match Reply::decode(bytes)? {
-            Reply::Accepted { version, handshake_bytes } => {
+    fn on_reply(
+        &mut self,
+        hello: ConnectionHello,
+        noise: Box<HandshakeState>,
+        bytes: &[u8],
+    ) -> Result<HandshakeStep> {
+        match PreambleReply::decode(bytes)? {
+            PreambleReply::Accepted { version, handshake_bytes } => {
                 let spoken = VERSIONS.min <= version && version <= VERSIONS.max;
                 let bytes = usize::from(handshake_bytes);
                 if !spoken || bytes < OVERHEAD_BYTES + VERSION_BYTES {
                     return Err(nonsense());
                 }
-                self.state = State::Answer { hello, noise, version, bytes };
-                Ok(Step::Send(Vec::new()))
+                self.state = HandshakeStage::Answer { hello, noise, version, bytes };
+                Ok(HandshakeStep::Send(Vec::new()))
             }
-            Reply::Refused(refusal) => Err(refused(hello.kind, refusal)),
+            PreambleReply::Refused(refusal) => Err(refused(hello.kind, refusal)),
         }
     }
 
-    fn on_preamble(&mut self, bytes: &[u8], door: &dyn Door) -> Result<Step> {
+    fn on_preamble(&mut self, bytes: &[u8], door: &dyn KeyAuthenticator) -> Result<HandshakeStep> {
         let preamble = Preamble::decode(bytes)?;
         let message_bytes = usize::from(preamble.handshake_bytes);
         if !(OVERHEAD_BYTES..=OVERHEAD_BYTES + HELLO_BYTES_MAX).contains(&message_bytes) {
             return Err(nonsense());
         }
         let verdict = match negotiate(VERSIONS, preamble.versions) {
-            Err(_) => Err(Refusal::Version(VERSIONS)),
+            Err(_) => Err(VersionRefusal::Version(VERSIONS)),
             Ok(version) => {
-                let hello = Hello { kind: preamble.kind, key_id: preamble.key_id };
+                let hello = ConnectionHello { kind: preamble.kind, key_id: preamble.key_id };
                 door.admit(&hello)
                     .map(|admission| (version, admission))
                     .ok_or(unexpected(preamble.kind))
             }
         };
-        self.state = State::First(Visitor { preamble, verdict });
-        Ok(Step::Send(Vec::new()))
+        self.state = HandshakeStage::First(UnprovenPeer { preamble, verdict });
+        Ok(HandshakeStep::Send(Vec::new()))
     }
 
-    fn on_first(&mut self, visitor: Visitor, bytes: &[u8]) -> Result<Step> {
-        let hello = Hello { kind: visitor.preamble.kind, key_id: visitor.preamble.key_id };
+    fn on_first(&mut self, visitor: UnprovenPeer, bytes: &[u8]) -> Result<HandshakeStep> {
+        let hello =
+            ConnectionHello { kind: visitor.preamble.kind, key_id: visitor.preamble.key_id };
         let (version, admission) = match visitor.verdict {
             Ok(verdict) => verdict,
             Err(refusal) => return Ok(turn_away(&visitor.preamble, refusal)),
@@ -218,24 +231,33 @@ impl Handshake {
         let mut noise =
             builder(&admission.key, &prologue).build_responder().map_err(|error| ours(&error))?;
         let Ok(payload) = read(&mut noise, bytes) else {
-            return Ok(turn_away(&visitor.preamble, Refusal::KeyDiffers));
+            return Ok(turn_away(&visitor.preamble, VersionRefusal::KeyDiffers));
         };
         let answer = written(&mut noise, &versioned(version, &admission.payload))?;
         let handshake_bytes = u16::try_from(answer.len()).expect("answers are limited");
-        let mut bytes = Reply::Accepted { version, handshake_bytes }.encode().to_vec();
+        let mut bytes = PreambleReply::Accepted { version, handshake_bytes }.encode().to_vec();
         bytes.extend(answer);
         let transport = noise.into_transport_mode().map_err(|error| ours(&error))?;
-        self.state =
-            State::Confirmation(Box::new(Established { hello, version, payload, transport }));
-        Ok(Step::Send(bytes))
+        self.state = HandshakeStage::Confirmation(Box::new(EstablishedSession {
+            hello,
+            version,
+            payload,
+            transport,
+        }));
+        Ok(HandshakeStep::Send(bytes))
     }
 }
 
 /// The initiator reads the answer and confirms. The version in it is sealed, so that nobody can
 /// have talked the two sides down to an old one.
-fn on_answer(hello: Hello, mut noise: HandshakeState, version: u16, bytes: &[u8]) -> Result<Step> {
+fn on_answer(
+    hello: ConnectionHello,
+    mut noise: HandshakeState,
+    version: u16,
+    bytes: &[u8],
+) -> Result<HandshakeStep> {
     let mut payload =
-        read(&mut noise, bytes).map_err(|_| refused(hello.kind, Refusal::KeyDiffers))?;
+        read(&mut noise, bytes).map_err(|_| refused(hello.kind, VersionRefusal::KeyDiffers))?;
     if payload.len() < VERSION_BYTES || payload[..VERSION_BYTES] != version.to_le_bytes() {
         return Err(nonsense());
     }
@@ -243,55 +265,64 @@ fn on_answer(hello: Hello, mut noise: HandshakeState, version: u16, bytes: &[u8]
     let mut transport = noise.into_transport_mode().map_err(|error| ours(&error))?;
     let mut confirmation = vec![0; TAG_BYTES];
     transport.write_message(&[], &mut confirmation).map_err(|error| ours(&error))?;
-    Ok(Step::Up(confirmation, Box::new(Established { hello, version, payload, transport })))
+    Ok(HandshakeStep::Up(
+        confirmation,
+        Box::new(EstablishedSession { hello, version, payload, transport }),
+    ))
 }
 
-fn on_confirmation(mut established: Box<Established>, bytes: &[u8]) -> Result<Step> {
+fn on_confirmation(
+    mut established: Box<EstablishedSession>,
+    bytes: &[u8],
+) -> Result<HandshakeStep> {
     let confirmed = established.transport.read_message(bytes, &mut []);
-    confirmed.map_err(|_| refused(established.hello.kind, Refusal::KeyDiffers))?;
-    Ok(Step::Up(Vec::new(), established))
+    confirmed.map_err(|_| refused(established.hello.kind, VersionRefusal::KeyDiffers))?;
+    Ok(HandshakeStep::Up(Vec::new(), established))
 }
 
 /// Tells the visitor why, and tells us with the versions that the visitor speaks instead of our
 /// own.
-fn turn_away(preamble: &Preamble, refusal: Refusal) -> Step {
+fn turn_away(preamble: &Preamble, refusal: VersionRefusal) -> HandshakeStep {
     let seen = match refusal {
-        Refusal::Version(_) => Refusal::Version(preamble.versions),
+        VersionRefusal::Version(_) => VersionRefusal::Version(preamble.versions),
         other => other,
     };
-    Step::Over(Reply::Refused(refusal).encode().to_vec(), refused(preamble.kind, seen))
+    HandshakeStep::Over(
+        PreambleReply::Refused(refusal).encode().to_vec(),
+        refused(preamble.kind, seen),
+    )
 }
 
-fn unexpected(kind: Kind) -> Refusal {
+fn unexpected(kind: ConnectionKind) -> VersionRefusal {
     match kind {
-        Kind::Data => Refusal::UnknownKey,
-        Kind::Control | Kind::Client => Refusal::NotHere,
+        ConnectionKind::Data => VersionRefusal::UnknownKey,
+        ConnectionKind::Control | ConnectionKind::Client => VersionRefusal::NotHere,
     }
 }
 
 /// What a refusal means to whoever reads it, on either side.
-fn refused(kind: Kind, refusal: Refusal) -> Error {
+fn refused(kind: ConnectionKind, refusal: VersionRefusal) -> Error {
     match refusal {
-        Refusal::Version(theirs) => WireError::Version {
+        VersionRefusal::Version(theirs) => WireError::Version {
             theirs: theirs.max,
             ours_min: VERSIONS.min,
             ours_max: VERSIONS.max,
         }
         .into(),
-        Refusal::UnknownKey => {
+        VersionRefusal::UnknownKey => {
             Error::new(Code::Refused, "the transfer of this flow is not known here")
         }
-        Refusal::NotHere => {
+        VersionRefusal::NotHere => {
             Error::new(Code::Unreachable, "connections of this kind are not taken here")
                 .remedy("check the port: nodes and masters listen on different ones")
         }
-        Refusal::OtherUser => {
+        VersionRefusal::OtherUser => {
             other_user("without a key, only processes of the same user are let in")
         }
-        Refusal::KeyDiffers if kind == Kind::Data => {
+        VersionRefusal::KeyDiffers if kind == ConnectionKind::Data => {
             Error::new(Code::Refused, "the key differs: the flow belongs to another session")
         }
-        Refusal::KeyDiffers => Error::new(Code::Refused, "the key differs")
+        VersionRefusal::KeyDiffers => Error::new(Code::Refused, "the key differs")
             .remedy("give both sides the same --key-file"),
     }
 }

@@ -22,7 +22,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(3);
 
 /// How far a connection had come when it failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Progress {
+pub(crate) enum DialProgress {
     /// The peer's kernel had not answered.
     Connecting,
     /// The handshake was under way.
@@ -35,7 +35,7 @@ pub(crate) enum Progress {
 ///
 /// Call [`Reach::next`] until it is `None`, again at [`Reach::due`] and after each [`Reach::fail`].
 #[derive(Debug)]
-pub(crate) struct Reach {
+pub(crate) struct PeerDialer {
     undialled: VecDeque<SocketAddr>,
     /// When the next of them is dialled, although others are still waited for.
     next_at: Instant,
@@ -49,10 +49,10 @@ pub(crate) struct Reach {
     failed: Vec<(SocketAddr, Error)>,
 }
 
-impl Reach {
+impl PeerDialer {
     /// The dialling of `addresses`, until `deadline`.
-    pub(crate) fn new(now: Instant, addresses: &[SocketAddr], deadline: Instant) -> Reach {
-        Reach {
+    pub(crate) fn new(now: Instant, addresses: &[SocketAddr], deadline: Instant) -> PeerDialer {
+        PeerDialer {
             undialled: addresses.iter().copied().collect(),
             next_at: now,
             again: Vec::new(),
@@ -92,15 +92,15 @@ impl Reach {
         &mut self,
         now: Instant,
         address: SocketAddr,
-        progress: Progress,
+        progress: DialProgress,
         error: Error,
     ) {
         self.under_way = self.under_way.saturating_sub(1);
         self.next_at = now;
         let until = match progress {
-            Progress::Connecting => self.deadline.min(self.began + REFUSED_FOR),
-            Progress::Handshaking => self.deadline,
-            Progress::Judged => now,
+            DialProgress::Connecting => self.deadline.min(self.began + REFUSED_FOR),
+            DialProgress::Handshaking => self.deadline,
+            DialProgress::Judged => now,
         };
         if now + self.pause < until {
             self.again.push((now + self.pause, address));
@@ -145,9 +145,9 @@ mod tests {
         Error::new(Code::Unreachable, "lost")
     }
 
-    fn start(addresses: &[SocketAddr]) -> (Instant, Reach) {
+    fn start(addresses: &[SocketAddr]) -> (Instant, PeerDialer) {
         let now = Instant::now();
-        (now, Reach::new(now, addresses, now + Duration::from_secs(10)))
+        (now, PeerDialer::new(now, addresses, now + Duration::from_secs(10)))
     }
 
     #[test]
@@ -158,16 +158,16 @@ mod tests {
         let later = reach.due().expect("two are left");
         assert_eq!(later - now, STAGGER);
         assert_eq!((reach.next(later), reach.next(later)), (Some(all[1]), None));
-        reach.fail(later, all[1], Progress::Judged, lost());
+        reach.fail(later, all[1], DialProgress::Judged, lost());
         assert_eq!(reach.next(later), Some(all[2]));
-        reach.fail(later, all[2], Progress::Judged, lost());
+        reach.fail(later, all[2], DialProgress::Judged, lost());
         assert!(!reach.is_over(), "the first may still answer");
-        reach.fail(later, all[0], Progress::Judged, lost());
+        reach.fail(later, all[0], DialProgress::Judged, lost());
         assert!(reach.is_over());
     }
 
     /// How long an address is dialled again that fails at once each time.
-    fn dialled_for(progress: Progress) -> (Duration, u32) {
+    fn dialled_for(progress: DialProgress) -> (Duration, u32) {
         let (start, mut reach) = start(&[address(1)]);
         let (mut now, mut count) = (start, 0);
         while let Some(due) = reach.due() {
@@ -184,18 +184,18 @@ mod tests {
     #[test]
     fn what_is_lost_in_the_handshake_is_dialled_again_until_the_deadline_and_a_refusal_for_a_while()
     {
-        let (lost, count) = dialled_for(Progress::Handshaking);
+        let (lost, count) = dialled_for(DialProgress::Handshaking);
         assert!(
             lost > Duration::from_secs(8) && lost < Duration::from_secs(10) && count < 15,
             "{lost:?} {count}"
         );
-        let (refused, count) = dialled_for(Progress::Connecting);
+        let (refused, count) = dialled_for(DialProgress::Connecting);
         assert!(
             refused > Duration::from_secs(2) && refused < REFUSED_FOR && count < 8,
             "{refused:?} {count}"
         );
         assert_eq!(
-            dialled_for(Progress::Judged),
+            dialled_for(DialProgress::Judged),
             (Duration::ZERO, 1),
             "who turns us away does so again"
         );
@@ -205,10 +205,15 @@ mod tests {
     fn the_addresses_are_told_where_the_name_does_not_tell_them() {
         let (now, mut reach) = start(&[address(1)]);
         reach.next(now);
-        reach.fail(now, address(1), Progress::Judged, lost());
+        reach.fail(now, address(1), DialProgress::Judged, lost());
         assert_eq!(reach.error("10.0.0.1:7000").to_string(), "lost");
         assert_eq!(reach.error("node1:7000").to_string(), "10.0.0.1:7000: lost");
-        reach.fail(now, address(2), Progress::Judged, Error::new(Code::Refused, "the key differs"));
+        reach.fail(
+            now,
+            address(2),
+            DialProgress::Judged,
+            Error::new(Code::Refused, "the key differs"),
+        );
         let error = reach.error("node1:7000");
         assert_eq!(error.to_string(), "10.0.0.2:7000: the key differs; 10.0.0.1:7000: lost");
         assert_eq!(error.code, Code::Refused);

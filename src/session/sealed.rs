@@ -15,7 +15,7 @@ use crate::wire::limits::MESSAGE_BYTES_MAX;
 /// Both directions of a connection that is up.
 ///
 /// Call [`Sealed::wants`], gather exactly so many bytes, pass them to [`Sealed::open`]; repeat.
-pub(super) struct Sealed {
+pub(super) struct SealedStream {
     transport: TransportState,
     /// The size of the chunk whose length was read.
     chunk: Option<u16>,
@@ -25,10 +25,10 @@ pub(super) struct Sealed {
     over: bool,
 }
 
-impl Sealed {
+impl SealedStream {
     /// Goes on where the handshake ended.
-    pub(super) fn new(transport: TransportState) -> Sealed {
-        Sealed { transport, chunk: None, message: Vec::new(), over: false }
+    pub(super) fn new(transport: TransportState) -> SealedStream {
+        SealedStream { transport, chunk: None, message: Vec::new(), over: false }
     }
 
     /// Appends the sealed form of `message` to `out`.

@@ -14,7 +14,7 @@ use crate::error::{Code, Error, Result};
 
 /// A socket that is read by exact counts and written through a queue. It holds no memory while
 /// nothing is under way.
-pub(super) struct Socket {
+pub(super) struct BufferedSocket {
     stream: TcpStream,
     /// What was read of the wanted bytes. Invariant: only the first `filled` were.
     inbox: Vec<u8>,
@@ -27,7 +27,7 @@ pub(super) struct Socket {
 }
 
 /// How far a read came.
-pub(super) enum Filled {
+pub(super) enum FilledBytes {
     /// All wanted bytes are there.
     Whole,
     /// The rest has not arrived.
@@ -55,12 +55,12 @@ fn notice_dead_ways(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::TcpUserTimeout, &6_000)
 }
 
-impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Result<Socket> {
+impl BufferedSocket {
+    pub(super) fn new(stream: TcpStream) -> Result<BufferedSocket> {
         // Each message is written at once, and the peer waits for it.
         stream.set_nodelay(true).map_err(|error| lost(&error))?;
         notice_dead_peers(&stream).map_err(|errno| lost(&errno.into()))?;
-        Ok(Socket {
+        Ok(BufferedSocket {
             stream,
             inbox: Vec::new(),
             filled: 0,
@@ -105,25 +105,25 @@ impl Socket {
     }
 
     /// Reads until `wants` bytes are there, and not one more.
-    pub(super) fn fill(&mut self, wants: usize) -> Result<Filled> {
+    pub(super) fn fill(&mut self, wants: usize) -> Result<FilledBytes> {
         self.inbox.resize(wants, 0);
         while self.filled < wants {
             match self.stream.read(&mut self.inbox[self.filled..]) {
-                Ok(0) => return Ok(Filled::Ended),
+                Ok(0) => return Ok(FilledBytes::Ended),
                 Ok(bytes) => self.filled += bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(self.blocked()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(lost(&error)),
             }
         }
-        Ok(Filled::Whole)
+        Ok(FilledBytes::Whole)
     }
 
-    fn blocked(&mut self) -> Filled {
+    fn blocked(&mut self) -> FilledBytes {
         if self.has_nothing_read() {
             self.inbox = Vec::new();
         }
-        Filled::Blocked
+        FilledBytes::Blocked
     }
 
     /// Whether nothing was read that is not yet taken.

@@ -30,25 +30,25 @@ const SHARE_MIN: usize = 4;
 /// Connections that have proved nothing yet, in the order of their tokens, which is that of their
 /// arrival.
 #[derive(Debug)]
-pub(crate) struct Strangers {
+pub(crate) struct UnprovenConnections {
     count_max: usize,
     /// How many are taken in until when.
     window: (usize, Option<Instant>),
     known: HashMap<Token, (IpAddr, bool)>,
-    origins: HashMap<IpAddr, Origin>,
+    origins: HashMap<IpAddr, StrangerOrigin>,
 }
 
 /// Strangers of one address.
 ///
 /// Invariant: no token is in both sets.
 #[derive(Debug, Default)]
-struct Origin {
+struct StrangerOrigin {
     silent: BTreeSet<Token>,
     /// Those whose first message fits the key: its holders, or who has recorded one.
     heard: BTreeSet<Token>,
 }
 
-impl Origin {
+impl StrangerOrigin {
     fn count(&self) -> usize {
         self.silent.len() + self.heard.len()
     }
@@ -58,10 +58,15 @@ impl Origin {
     }
 }
 
-impl Strangers {
+impl UnprovenConnections {
     /// Nobody yet; `count_max` at most, and three quarters of that from one address.
-    pub(crate) fn new(count_max: usize) -> Strangers {
-        Strangers { count_max, window: (0, None), known: HashMap::new(), origins: HashMap::new() }
+    pub(crate) fn new(count_max: usize) -> UnprovenConnections {
+        UnprovenConnections {
+            count_max,
+            window: (0, None),
+            known: HashMap::new(),
+            origins: HashMap::new(),
+        }
     }
 
     /// How many connections may be taken in in this turn. Each is listened to before it gives way,
@@ -107,10 +112,10 @@ impl Strangers {
 
     /// The stranger that gives way where room is needed for something else.
     pub(crate) fn oldest(&self) -> Option<Token> {
-        let rank = |origin: &&Origin| {
+        let rank = |origin: &&StrangerOrigin| {
             (!origin.silent.is_empty(), origin.count(), Reverse(origin.oldest()))
         };
-        self.origins.values().max_by_key(rank).and_then(Origin::oldest)
+        self.origins.values().max_by_key(rank).and_then(StrangerOrigin::oldest)
     }
 
     /// A stranger has said its first message. Returns whether that is news.
@@ -152,12 +157,12 @@ fn origin(from: IpAddr) -> IpAddr {
 
 /// Moments by which something has to happen to a connection, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Deadlines {
+pub(crate) struct OrderedDeadlines {
     ordered: BTreeSet<(Instant, Token)>,
     of: HashMap<Token, Instant>,
 }
 
-impl Deadlines {
+impl OrderedDeadlines {
     /// Sets the deadline of a connection, or none.
     pub(crate) fn set(&mut self, token: Token, due: Option<Instant>) {
         let before = match due {
@@ -196,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_fresh_one_outlives_three_quarters_of_a_share_of_its_own_address() {
-        let mut strangers = Strangers::new(16);
+        let mut strangers = UnprovenConnections::new(16);
         let here = ip("127.0.0.1");
         for token in 0..1_000 {
             let left = strangers.add(Token(token), here);
@@ -209,7 +214,7 @@ mod tests {
     #[test]
     fn a_fresh_one_has_its_time_however_many_come() {
         let start = Instant::now();
-        let mut strangers = Strangers::new(16);
+        let mut strangers = UnprovenConnections::new(16);
         let mut take_in = |now| {
             let mut count = 0;
             while let burst @ 1.. = strangers.burst_max(now) {
@@ -227,7 +232,7 @@ mod tests {
 
     #[test]
     fn who_has_said_the_first_message_is_not_displaced_by_the_silent() {
-        let mut strangers = Strangers::new(16);
+        let mut strangers = UnprovenConnections::new(16);
         let here = ip("127.0.0.1");
         assert_eq!(strangers.add(Token(0), here), None);
         assert!(strangers.heard(Token(0)) && !strangers.heard(Token(0)));
@@ -240,7 +245,7 @@ mod tests {
 
     #[test]
     fn an_address_with_one_is_not_displaced_by_addresses_with_many() {
-        let mut strangers = Strangers::new(16);
+        let mut strangers = UnprovenConnections::new(16);
         assert_eq!(strangers.add(Token(0), ip("10.0.0.9")), None);
         for token in 1..1_000 {
             let from = IpAddr::from([10, 0, 1, (token % 3) as u8]);
@@ -272,7 +277,7 @@ mod tests {
     fn deadlines_come_in_order_and_can_be_moved() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = OrderedDeadlines::default();
         for token in 0..4 {
             deadlines.set(Token(token), Some(at(2)));
         }

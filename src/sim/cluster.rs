@@ -6,22 +6,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::disk::Payload;
-use super::history::{History, News};
-use super::net::{Links, Net, Store};
-use super::node::{Faults, Node, Parcel};
-use super::random::Random;
-use super::troubles::Cuts;
-use crate::engine::lanes::Lane;
-use crate::engine::member::{self, Member};
-use crate::engine::pull;
-use crate::engine::serve::Ask;
-use crate::engine::{FlowIx, Piece, owner};
+use super::disk::PiecePayload;
+use super::history::{TimelineEntry, TransferTimeline};
+use super::net::{NodeLinks, SimNetwork, SimStore};
+use super::node::{FlowMessage, PieceFaults, SimNode};
+use super::random::SplitMix;
+use super::troubles::NetworkCuts;
+use crate::engine::participant::{self, Participant};
+use crate::engine::piece_receiver;
+use crate::engine::piece_sender::PieceRequest;
+use crate::engine::rail_pairs::RailPair;
+use crate::engine::{FlowIx, Piece, scheduler};
 use crate::error::{Code, Error};
-use crate::master::conduct::{self, Conductor, Phase};
+use crate::master::conduct::{self, Coordinator, TransferPhase};
 use crate::master::roster::Roster;
-use crate::master::terms::Terms;
-use crate::spec::Role;
+use crate::master::terms::AttemptConfig;
+use crate::spec::RowRole;
 use crate::units::{BitRate, Moment, NodeIx, Span, union};
 use crate::wire::Check;
 use crate::wire::control::{self, ToNode};
@@ -38,10 +38,10 @@ const ENDED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The world that the machines run in.
 #[derive(Clone, Debug)]
-pub(crate) struct World {
+pub(crate) struct SimWorld {
     /// The links of every node.
-    pub(crate) links: Vec<Links>,
-    pub(crate) stores: Vec<Store>,
+    pub(crate) links: Vec<NodeLinks>,
+    pub(crate) stores: Vec<SimStore>,
     /// One way between any two nodes.
     pub(crate) latency: Duration,
     /// What a disk takes for one piece, besides its bytes.
@@ -52,7 +52,7 @@ pub(crate) struct World {
     pub(crate) disk_whims: Duration,
     /// How long the master may take to notice that a node is gone.
     pub(crate) noticed_within: Duration,
-    pub(crate) faults: Faults,
+    pub(crate) faults: PieceFaults,
     /// Where chance starts.
     pub(crate) seed: u64,
     /// Whether every event is written down.
@@ -61,24 +61,24 @@ pub(crate) struct World {
 
 /// Something that will happen at a moment.
 #[derive(Clone, Debug)]
-pub(super) enum Happening {
+pub(super) enum SimEvent {
     NodeUp(NodeIx),
     ToNode(NodeIx, Vec<u8>),
     ToMaster(NodeIx, Vec<u8>),
     GoodBye(NodeIx),
-    Member(NodeIx, member::Event),
-    /// A node's disk has done what its member wants of it.
-    Done(NodeIx, Job),
+    Member(NodeIx, participant::ParticipantEvent),
+    /// A node's disk has done what its participant wants of it.
+    Done(NodeIx, DiskJob),
     FlowOpened {
         receiver: NodeIx,
-        lane: Lane,
+        rail_pair: RailPair,
         weight: u64,
     },
     Request {
         receiver: NodeIx,
         sender: NodeIx,
         flow: FlowIx,
-        ask: Ask,
+        ask: PieceRequest,
     },
     /// The sender's kernel has taken a piece.
     Sent {
@@ -89,19 +89,19 @@ pub(super) enum Happening {
         sender: NodeIx,
         receiver: NodeIx,
         flow: FlowIx,
-        parcel: Parcel,
+        parcel: FlowMessage,
     },
     Loaded {
         sender: NodeIx,
         flow: FlowIx,
-        ask: Ask,
+        ask: PieceRequest,
     },
     Written {
         receiver: NodeIx,
         flow: FlowIx,
         piece: Piece,
         check: Check,
-        payload: Payload,
+        payload: PiecePayload,
     },
     /// A sender hears that a flow was closed, or a receiver does.
     SenderDown {
@@ -114,13 +114,13 @@ pub(super) enum Happening {
         error: Error,
     },
     /// A node's links change; `told` is the line rate by which they do.
-    Relink(NodeIx, Links, Option<BitRate>),
-    Trouble(Trouble),
+    Relink(NodeIx, NodeLinks, Option<BitRate>),
+    Trouble(InjectedFault),
 }
 
-/// What a member asks of its disk.
+/// What a participant asks of its disk.
 #[derive(Clone, Debug)]
-pub(super) enum Job {
+pub(super) enum DiskJob {
     Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, forgets: bool },
     Flush,
     Commit { landed_everywhere: bool, checks: Vec<(Span, Check)> },
@@ -130,13 +130,13 @@ pub(super) enum Job {
 /// What befalls a cluster; see [`super::troubles`].
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[cfg_attr(not(test), allow(dead_code, reason = "a forecast has deaths alone"))]
-pub(crate) enum Trouble {
+pub(crate) enum InjectedFault {
     Kill(NodeIx),
     /// A node does nothing for so long.
     Freeze(NodeIx, Duration),
     /// Nothing gets from one place to another for so long.
-    Cut(Place, Place, Duration),
-    Heal(Place, Place),
+    Cut(SimEndpoint, SimEndpoint, Duration),
+    Heal(SimEndpoint, SimEndpoint),
     /// All flows of a node break.
     Reset(NodeIx),
     /// A control session breaks, with all that is on its way.
@@ -150,11 +150,11 @@ pub(crate) enum Trouble {
 }
 
 /// A node, or the master.
-pub(crate) type Place = Option<NodeIx>;
+pub(crate) type SimEndpoint = Option<NodeIx>;
 
 /// What keeps to its order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Way {
+pub(super) enum OrderedChannel {
     ToNode(NodeIx),
     ToMaster(NodeIx),
     Requests(NodeIx, FlowIx),
@@ -162,18 +162,18 @@ pub(super) enum Way {
 }
 
 /// A cluster that will run one transfer.
-pub(crate) struct Cluster {
+pub(crate) struct SimCluster {
     pub(super) now: Moment,
     sequence: u64,
-    pub(super) queue: BTreeMap<(Moment, u64), Happening>,
-    pub(super) net: Net<Parcel>,
-    pub(super) nodes: Vec<Node>,
-    pub(super) conductor: Conductor,
-    pub(super) world: World,
-    pub(super) random: Random,
-    pub(super) cuts: Cuts,
+    pub(super) queue: BTreeMap<(Moment, u64), SimEvent>,
+    pub(super) net: SimNetwork<FlowMessage>,
+    pub(super) nodes: Vec<SimNode>,
+    pub(super) coordinator: Coordinator,
+    pub(super) world: SimWorld,
+    pub(super) random: SplitMix,
+    pub(super) cuts: NetworkCuts,
     /// When the last of what keeps to its order arrives.
-    ways: BTreeMap<Way, Moment>,
+    ways: BTreeMap<OrderedChannel, Moment>,
     /// The master is gone: what it is told it does not hear.
     pub(super) is_orphaned: bool,
     /// When the master dies.
@@ -185,52 +185,52 @@ pub(crate) struct Cluster {
     due: BTreeSet<(Moment, NodeIx)>,
     due_of: Vec<Option<Moment>>,
     /// What happens so long after the first bytes may move.
-    later: Vec<(Duration, Happening)>,
-    pub(super) history: History,
-    log: Log,
+    later: Vec<(Duration, SimEvent)>,
+    pub(super) history: TransferTimeline,
+    log: EventLog,
 }
 
 /// Every event of every machine, in order, where the world keeps it.
-pub(super) type Log = Rc<RefCell<Vec<String>>>;
+pub(super) type EventLog = Rc<RefCell<Vec<String>>>;
 
 /// How a simulated transfer ended.
 #[derive(Debug)]
 #[cfg_attr(not(test), allow(dead_code, reason = "a forecast needs less than tests do"))]
-pub(crate) struct Outcome {
+pub(crate) struct SimOutcome {
     pub(crate) seconds: f64,
     pub(crate) error: Option<Error>,
     pub(crate) digest: Option<String>,
     /// The same for each node that everything landed at.
     pub(crate) node_seconds: Vec<Option<f64>>,
     pub(crate) bound_seconds: f64,
-    pub(crate) counts: owner::Counts,
-    pub(crate) history: History,
+    pub(crate) counts: scheduler::SchedulerCounts,
+    pub(crate) history: TransferTimeline,
     /// Which nodes were heard to the end: the others died, or lost their master.
     pub(crate) heard_out: Vec<bool>,
     pub(crate) log: Vec<String>,
 }
 
-impl Cluster {
+impl SimCluster {
     /// A cluster of the nodes of `roster` in `world`.
-    pub(crate) fn new(roster: Roster, terms: Terms, world: World) -> Cluster {
+    pub(crate) fn new(roster: Roster, terms: AttemptConfig, world: SimWorld) -> SimCluster {
         assert_eq!(roster.entries.len(), world.links.len(), "every node has links");
         let nodes = roster.entries.iter().map(|entry| {
-            let of = |role: Role| {
+            let of = |role: RowRole| {
                 entry.rows.iter().filter(move |row| row.role == role).map(|row| row.range)
             };
             let [wanted, offered] =
-                [Role::Receiver, Role::Sender].map(|role| union(of(role).collect()));
-            Node::new(terms.block_bytes(), terms.silence(), wanted, offered)
+                [RowRole::Receiver, RowRole::Sender].map(|role| union(of(role).collect()));
+            SimNode::new(terms.block_bytes(), terms.silence(), wanted, offered)
         });
-        let mut cluster = Cluster {
+        let mut cluster = SimCluster {
             now: Moment(0),
             sequence: 0,
             queue: BTreeMap::new(),
-            net: Net::new(&world.links, &world.stores),
+            net: SimNetwork::new(&world.links, &world.stores),
             nodes: nodes.collect(),
-            conductor: Conductor::new(Moment(0), roster, terms),
-            random: Random::new(world.seed),
-            cuts: Cuts::default(),
+            coordinator: Coordinator::new(Moment(0), roster, terms),
+            random: SplitMix::new(world.seed),
+            cuts: NetworkCuts::default(),
             ways: BTreeMap::new(),
             is_orphaned: false,
             master_dies: None,
@@ -238,51 +238,51 @@ impl Cluster {
             due: BTreeSet::new(),
             due_of: vec![None; world.links.len()],
             later: Vec::new(),
-            history: History::default(),
-            log: Log::default(),
+            history: TransferTimeline::default(),
+            log: EventLog::default(),
             world,
         };
         for node in (0..cluster.nodes.len() as u32).map(NodeIx) {
-            cluster.after(cluster.world.latency, Happening::NodeUp(node));
+            cluster.after(cluster.world.latency, SimEvent::NodeUp(node));
         }
         cluster
     }
 
     /// Something happens so long after the first bytes may move.
-    pub(super) fn later(&mut self, after: Duration, happening: Happening) {
+    pub(super) fn later(&mut self, after: Duration, happening: SimEvent) {
         self.later.push((after, happening));
     }
 
     /// Gives a node something to read from and write to.
     #[cfg(test)]
-    pub(crate) fn set_disk(&mut self, node: NodeIx, disk: Box<dyn super::disk::Disk>) {
+    pub(crate) fn set_disk(&mut self, node: NodeIx, disk: Box<dyn super::disk::SimDisk>) {
         self.nodes[node.at()].disk = disk;
     }
 
     /// What is written down, also where a promise is broken.
     #[cfg(test)]
-    pub(super) fn log(&self) -> Log {
+    pub(super) fn log(&self) -> EventLog {
         Rc::clone(&self.log)
     }
 
     /// Something befalls the cluster at `moment`.
     #[cfg(test)]
-    pub(crate) fn trouble(&mut self, moment: Moment, trouble: Trouble) {
-        self.at(moment, Happening::Trouble(trouble));
+    pub(crate) fn trouble(&mut self, moment: Moment, trouble: InjectedFault) {
+        self.at(moment, SimEvent::Trouble(trouble));
     }
 
     /// A node's links change at `moment`.
     #[cfg(test)]
-    pub(crate) fn relink(&mut self, node: NodeIx, moment: Moment, links: Links) {
-        self.at(moment, Happening::Relink(node, links, None));
+    pub(crate) fn relink(&mut self, node: NodeIx, moment: Moment, links: NodeLinks) {
+        self.at(moment, SimEvent::Relink(node, links, None));
     }
 
-    /// Whether every reader has what it wants, and every group between its members.
+    /// Whether every reader has what it wants, and every group between its participants.
     fn is_complete(&self) -> bool {
-        let entries = || self.conductor.roster().entries.iter().zip(&self.nodes);
+        let entries = || self.coordinator.roster().entries.iter().zip(&self.nodes);
         let readers =
             || entries().flat_map(|(entry, node)| entry.rows.iter().map(move |row| (row, node)));
-        readers().filter(|(row, _)| row.role == Role::Receiver).all(|(row, node)| {
+        readers().filter(|(row, _)| row.role == RowRole::Receiver).all(|(row, node)| {
             let mates =
                 readers().filter(|(mate, _)| mate.group.is_some() && mate.group == row.group);
             let have = union(
@@ -300,13 +300,13 @@ impl Cluster {
     ///
     /// # Panics
     /// If a promise is broken, or the transfer hangs.
-    pub(crate) fn run(mut self) -> Outcome {
+    pub(crate) fn run(mut self) -> SimOutcome {
         let mut began = None;
-        while self.conductor.phase() != Phase::Done
+        while self.coordinator.phase() != TransferPhase::Done
             && self.master_dies.is_none_or(|dies| self.now < dies)
         {
             self.step();
-            if began.is_none() && self.conductor.phase() == Phase::Moving {
+            if began.is_none() && self.coordinator.phase() == TransferPhase::Moving {
                 began = Some(self.now);
                 for (after, happening) in std::mem::take(&mut self.later) {
                     self.at(self.now + after, happening);
@@ -320,17 +320,17 @@ impl Cluster {
             );
         }
         self.history.began = began.unwrap_or(self.now);
-        let is_done = self.conductor.phase() == Phase::Done;
-        let error = match self.conductor.error() {
+        let is_done = self.coordinator.phase() == TransferPhase::Done;
+        let error = match self.coordinator.error() {
             None if !is_done => Some(Error::new(Code::Unreachable, "the master died")),
             error => error,
         };
-        let is_everywhere =
-            self.conductor.error().is_none() && self.conductor.phase() >= Phase::Finishing;
+        let is_everywhere = self.coordinator.error().is_none()
+            && self.coordinator.phase() >= TransferPhase::Finishing;
         assert!(!is_everywhere || self.is_complete(), "complete is complete");
         self.wind_down(error.is_none(), !is_done);
-        let mut counts = owner::Counts::default();
-        for peer in self.conductor.peers() {
+        let mut counts = scheduler::SchedulerCounts::default();
+        for peer in self.coordinator.peers() {
             counts.stolen_bytes += peer.stats().stolen_bytes;
             counts.wasted_bytes += peer.stats().wasted_bytes;
             counts.retries += peer.stats().retries;
@@ -339,14 +339,14 @@ impl Cluster {
         let began = self.history.began;
         let node_seconds =
             self.nodes.iter().map(|node| node.committed.map(|at| at.since(began).as_secs_f64()));
-        Outcome {
+        SimOutcome {
             seconds: self.history.seconds(),
             node_seconds: node_seconds.collect(),
             error,
-            digest: self.conductor.digest(),
+            digest: self.coordinator.digest(),
             bound_seconds: self.bound_seconds(),
             counts,
-            heard_out: self.nodes.iter().map(Node::is_reached).collect(),
+            heard_out: self.nodes.iter().map(SimNode::is_reached).collect(),
             history: self.history,
             log: self.log.take(),
         }
@@ -363,16 +363,14 @@ impl Cluster {
             let delay = self.world.latency + Duration::from_nanos(self.random.below(within + 1));
             let cancel = ToNode::Cancel { reason: "the master is gone".into(), forgets: false };
             let happening = match self.nodes[node.at()].parted {
-                true => Happening::Member(node, member::Event::Master(cancel)),
-                false if is_complete => Happening::GoodBye(node),
-                false => {
-                    Happening::ToNode(node, control::encode(&cancel).expect("a reason is cut"))
-                }
+                true => SimEvent::Member(node, participant::ParticipantEvent::Master(cancel)),
+                false if is_complete => SimEvent::GoodBye(node),
+                false => SimEvent::ToNode(node, control::encode(&cancel).expect("a reason is cut")),
             };
-            self.in_order(Way::ToNode(node), delay, happening);
+            self.in_order(OrderedChannel::ToNode(node), delay, happening);
         }
         let deadline = self.deadline.unwrap_or(self.now).max(self.now) + ENDED_WITHIN;
-        let waits = |node: &Node| {
+        let waits = |node: &SimNode| {
             node.is_in_attempt() || (is_complete && node.is_reached() && node.remembers)
         };
         while self.nodes.iter().any(waits) {
@@ -382,21 +380,21 @@ impl Cluster {
     }
 
     fn bound_seconds(&self) -> f64 {
-        self.conductor.plan().map_or(0.0, |plan| plan.bound.seconds)
+        self.coordinator.plan().map_or(0.0, |plan| plan.bound.seconds)
     }
 
-    pub(super) fn at(&mut self, moment: Moment, happening: Happening) {
+    pub(super) fn at(&mut self, moment: Moment, happening: SimEvent) {
         self.sequence += 1;
         self.queue.insert((moment, self.sequence), happening);
     }
 
-    pub(super) fn after(&mut self, delay: Duration, happening: Happening) {
+    pub(super) fn after(&mut self, delay: Duration, happening: SimEvent) {
         let moment = self.soon(delay);
         self.at(moment, happening);
     }
 
     /// The same for what is never overtaken by what comes later on the same way.
-    pub(super) fn in_order(&mut self, way: Way, delay: Duration, happening: Happening) {
+    pub(super) fn in_order(&mut self, way: OrderedChannel, delay: Duration, happening: SimEvent) {
         let soon = self.soon(delay);
         let moment = self.ways.get(&way).map_or(soon, |&last| soon.max(last));
         self.ways.insert(way, moment);
@@ -412,7 +410,7 @@ impl Cluster {
     pub(super) fn step(&mut self) {
         let queued = self.queue.first_key_value().map(|(&(moment, _), _)| moment);
         let due = self.due.first().map(|&(moment, _)| moment);
-        let master = self.conductor.poll_timeout().filter(|_| !self.is_orphaned);
+        let master = self.coordinator.poll_timeout().filter(|_| !self.is_orphaned);
         let next = [queued, self.net.next_arrival(), due, master].into_iter().flatten().min();
         let next = next.expect("a transfer that is not done waits for something").max(self.now);
         self.now = next;
@@ -439,20 +437,20 @@ impl Cluster {
     fn tick(&mut self) {
         while let Some(&(_, node)) = self.due.first().filter(|&&(due, _)| due <= self.now) {
             let state = &mut self.nodes[node.at()];
-            if state.pull.poll_timeout().is_some_and(|due| self.now >= due) {
-                state.pull.handle(self.now, pull::Event::Tick);
+            if state.piece_receiver.poll_timeout().is_some_and(|due| self.now >= due) {
+                state.piece_receiver.handle(self.now, piece_receiver::ReceiverEvent::Tick);
             }
-            let member = state.member.as_mut();
-            if let Some(member) =
-                member.filter(|member| member.poll_timeout().is_some_and(|due| self.now >= due))
+            let participant = state.participant.as_mut();
+            if let Some(participant) = participant
+                .filter(|participant| participant.poll_timeout().is_some_and(|due| self.now >= due))
             {
-                member.handle(self.now, member::Event::Tick);
+                participant.handle(self.now, participant::ParticipantEvent::Tick);
             }
             self.follow(node);
         }
-        let due = self.conductor.poll_timeout().filter(|_| !self.is_orphaned);
+        let due = self.coordinator.poll_timeout().filter(|_| !self.is_orphaned);
         if due.is_some_and(|due| self.now >= due) {
-            self.conductor.handle(self.now, conduct::Event::Tick);
+            self.coordinator.handle(self.now, conduct::CoordinatorEvent::Tick);
             self.follow_master();
         }
     }
@@ -460,9 +458,12 @@ impl Cluster {
     /// Takes down when a node's machines want their next tick.
     pub(super) fn rearm(&mut self, node: NodeIx) {
         let state = &self.nodes[node.at()];
-        let member = state.member.as_ref().and_then(Member::poll_timeout);
-        let due =
-            [state.pull.poll_timeout(), member].into_iter().flatten().min().filter(|_| state.alive);
+        let participant = state.participant.as_ref().and_then(Participant::poll_timeout);
+        let due = [state.piece_receiver.poll_timeout(), participant]
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| state.alive);
         let due = due.map(|due| due.max(state.frozen_until));
         let before = std::mem::replace(&mut self.due_of[node.at()], due);
         if before != due {
@@ -471,35 +472,36 @@ impl Cluster {
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
+    fn happen(&mut self, happening: SimEvent) {
         match happening {
-            Happening::NodeUp(node) => self.node_up(node),
-            Happening::ToNode(node, message) => self.node_hears(node, &message),
-            Happening::ToMaster(node, message) => self.master_hears(node, &message),
-            Happening::GoodBye(node) => self.good_bye(node),
-            Happening::Member(node, event) => self.member(node, event),
-            Happening::Done(node, job) => self.done(node, job),
-            Happening::FlowOpened { receiver, lane, weight } => {
-                self.flow_opened(receiver, lane, weight)
+            SimEvent::NodeUp(node) => self.node_up(node),
+            SimEvent::ToNode(node, message) => self.node_hears(node, &message),
+            SimEvent::ToMaster(node, message) => self.master_hears(node, &message),
+            SimEvent::GoodBye(node) => self.good_bye(node),
+            SimEvent::Member(node, event) => self.participant(node, event),
+            SimEvent::Done(node, job) => self.done(node, job),
+            SimEvent::FlowOpened { receiver, rail_pair, weight } => {
+                self.flow_opened(receiver, rail_pair, weight)
             }
-            Happening::Request { sender, flow, ask, .. } => self.requested(sender, flow, ask),
-            Happening::Sent { sender, flow } => self.sent(sender, flow),
-            Happening::Arrived { receiver, flow, parcel, .. } => {
+            SimEvent::Request { sender, flow, ask, .. } => self.requested(sender, flow, ask),
+            SimEvent::Sent { sender, flow } => self.sent(sender, flow),
+            SimEvent::Arrived { receiver, flow, parcel, .. } => {
                 self.arrived(receiver, flow, parcel)
             }
-            Happening::Loaded { sender, flow, ask } => self.loaded(sender, flow, ask),
-            Happening::Written { receiver, flow, piece, check, payload } => {
+            SimEvent::Loaded { sender, flow, ask } => self.loaded(sender, flow, ask),
+            SimEvent::Written { receiver, flow, piece, check, payload } => {
                 self.written(receiver, flow, piece, check, &payload);
             }
-            Happening::SenderDown { sender, flow } => self.sender_down(sender, flow),
-            Happening::ReceiverDown { receiver, flow, error } => {
+            SimEvent::SenderDown { sender, flow } => self.sender_down(sender, flow),
+            SimEvent::ReceiverDown { receiver, flow, error } => {
                 self.receiver_down(receiver, flow, &error)
             }
-            Happening::Relink(node, links, rate) => {
-                rate.iter().for_each(|&rate| self.history.tell(self.now, node, News::Rate(rate)));
+            SimEvent::Relink(node, links, rate) => {
+                rate.iter()
+                    .for_each(|&rate| self.history.tell(self.now, node, TimelineEntry::Rate(rate)));
                 self.net.set_links(node, links);
             }
-            Happening::Trouble(trouble) => self.befall(trouble),
+            SimEvent::Trouble(trouble) => self.inject(trouble),
         }
     }
 }

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use super::cluster::{Cluster, Happening, Job, Way};
+use super::cluster::{DiskJob, OrderedChannel, SimCluster, SimEvent};
 use crate::engine::FlowIx;
-use crate::engine::member::{self, Member};
-use crate::engine::pull;
-use crate::engine::serve;
+use crate::engine::participant::{self, Participant};
+use crate::engine::piece_receiver;
+use crate::engine::piece_sender;
 use crate::error::{Code, Error};
 use crate::master::conduct;
 use crate::units::{NodeIx, covers};
-use crate::wire::control::{self, Advert, Prepare, Rail, ToMaster, ToNode};
+use crate::wire::control::{self, NodeAdvert, Prepare, RailAdvert, ToMaster, ToNode};
 
 /// What a simulated node says of itself: one NIC whose speed it does not know.
-fn advert() -> Advert {
+fn advert() -> NodeAdvert {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-    let rail = Rail { nic: "sim0".into(), address, line: None, mtu: None, numa: None };
-    Advert {
+    let rail = RailAdvert { nic: "sim0".into(), address, line: None, mtu: None, numa: None };
+    NodeAdvert {
         software: "simulator".into(),
         rails: vec![rail],
         cores: 1,
@@ -25,11 +25,12 @@ fn advert() -> Advert {
     }
 }
 
-impl Cluster {
+impl SimCluster {
     pub(super) fn node_up(&mut self, node: NodeIx) {
         if self.nodes[node.at()].alive && !self.nodes[node.at()].lost {
             self.nodes[node.at()].met = true;
-            self.conductor.handle(self.now, conduct::Event::NodeUp { node, advert: advert() });
+            self.coordinator
+                .handle(self.now, conduct::CoordinatorEvent::NodeUp { node, advert: advert() });
             self.follow_master();
         }
     }
@@ -43,14 +44,14 @@ impl Cluster {
             // Attempts follow one another here.
             return;
         }
-        self.nodes[node.at()].talk.hear();
+        self.nodes[node.at()].replay_buffer.hear();
         match message {
             ToNode::Prepare(prepare) => self.prepare(node, &prepare),
             message => {
                 if matches!(message, ToNode::Cancel { forgets: true, .. }) {
                     self.nodes[node.at()].disk.forget();
                 }
-                self.member(node, member::Event::Master(message));
+                self.participant(node, participant::ParticipantEvent::Master(message));
             }
         }
     }
@@ -62,7 +63,7 @@ impl Cluster {
         if std::mem::take(&mut state.remembers) && state.alive {
             state.disk.confirm();
         }
-        self.member(node, member::Event::Master(ToNode::Finish));
+        self.participant(node, participant::ParticipantEvent::Master(ToNode::Finish));
     }
 
     pub(super) fn master_hears(&mut self, node: NodeIx, message: &[u8]) {
@@ -72,20 +73,20 @@ impl Cluster {
         let message = control::decode::<ToMaster>(message).expect("nodes speak the protocol");
         self.nodes[node.at()].heard_of += u32::from(message.is_counted());
         self.history.hear(self.now, node, &message);
-        self.conductor.handle(self.now, conduct::Event::Message { node, message });
+        self.coordinator.handle(self.now, conduct::CoordinatorEvent::Message { node, message });
         self.follow_master();
     }
 
     pub(super) fn follow_master(&mut self) {
-        while let Some(action) = self.conductor.poll_action() {
-            let conduct::Action { node, message } = action;
+        while let Some(action) = self.coordinator.poll_action() {
+            let conduct::CoordinatorAction { node, message } = action;
             if !self.nodes[node.at()].parted {
                 let bytes =
                     control::encode(&message).expect("transfers in the simulator are small");
                 self.in_order(
-                    Way::ToNode(node),
+                    OrderedChannel::ToNode(node),
                     self.world.latency,
-                    Happening::ToNode(node, bytes),
+                    SimEvent::ToNode(node, bytes),
                 );
             }
         }
@@ -94,23 +95,26 @@ impl Cluster {
     /// A node gets ready.
     fn prepare(&mut self, node: NodeIx, prepare: &Prepare) {
         let state = &mut self.nodes[node.at()];
-        let mut member = Member::new(member::Terms::of(prepare, 1));
+        let mut participant = Participant::new(participant::ParticipantConfig::of(prepare, 1));
         let prepared = state.disk.prepare(prepare).map(|ready| {
             if let Some(found) = ready.found {
                 state.found.clone_from(&found);
-                member.handle(self.now, member::Event::Found(found));
+                participant.handle(self.now, participant::ParticipantEvent::Found(found));
             }
             ready.prepared
         });
-        state.member = Some(member);
+        state.participant = Some(participant);
         let delay = self.disk_seconds(0);
-        self.after(delay, Happening::Member(node, member::Event::Prepared(prepared)));
+        self.after(
+            delay,
+            SimEvent::Member(node, participant::ParticipantEvent::Prepared(prepared)),
+        );
     }
 
-    pub(super) fn member(&mut self, node: NodeIx, event: member::Event) {
+    pub(super) fn participant(&mut self, node: NodeIx, event: participant::ParticipantEvent) {
         let state = &mut self.nodes[node.at()];
-        if let Some(member) = state.member.as_mut().filter(|_| state.alive) {
-            member.handle(self.now, event);
+        if let Some(participant) = state.participant.as_mut().filter(|_| state.alive) {
+            participant.handle(self.now, event);
             self.follow(node);
         }
     }
@@ -119,16 +123,18 @@ impl Cluster {
     pub(super) fn follow(&mut self, node: NodeIx) {
         loop {
             let state = &mut self.nodes[node.at()];
-            if let Some(event) = state.pull.poll_owner() {
-                if let Some(member) = &mut state.member {
-                    member.handle(self.now, member::Event::Owner(event));
+            if let Some(event) = state.piece_receiver.poll_scheduler() {
+                if let Some(participant) = &mut state.participant {
+                    participant.handle(self.now, participant::ParticipantEvent::Owner(event));
                 }
-            } else if let Some(action) = state.member.as_mut().and_then(Member::poll_action) {
-                self.member_action(node, action);
-            } else if let Some(action) = state.pull.poll_action() {
-                self.pull_action(node, action);
-            } else if let Some(action) = state.serve.poll_action() {
-                self.serve_action(node, action);
+            } else if let Some(action) =
+                state.participant.as_mut().and_then(Participant::poll_action)
+            {
+                self.participant_action(node, action);
+            } else if let Some(action) = state.piece_receiver.poll_action() {
+                self.receiver_action(node, action);
+            } else if let Some(action) = state.piece_sender.poll_action() {
+                self.sender_action(node, action);
             } else {
                 break;
             }
@@ -137,46 +143,52 @@ impl Cluster {
         state.check_slots();
         if state.draining && state.writing == 0 {
             state.draining = false;
-            self.after(Duration::ZERO, Happening::Member(node, member::Event::Drained));
+            self.after(
+                Duration::ZERO,
+                SimEvent::Member(node, participant::ParticipantEvent::Drained),
+            );
         }
         self.rearm(node);
     }
 
-    fn member_action(&mut self, node: NodeIx, action: member::Action) {
-        use member::Action;
+    fn participant_action(&mut self, node: NodeIx, action: participant::ParticipantAction) {
+        use participant::ParticipantAction;
         let now = self.now;
         let state = &mut self.nodes[node.at()];
         match action {
-            Action::Preallocate { wanted, holes, kept, forgets } => {
-                self.do_later(node, Job::Preallocate { wanted, holes, kept, forgets });
+            ParticipantAction::Preallocate { wanted, holes, kept, forgets } => {
+                self.do_later(node, DiskJob::Preallocate { wanted, holes, kept, forgets });
             }
-            Action::Open { lane, weight, .. } => {
+            ParticipantAction::Open { rail_pair, weight, .. } => {
                 self.after(
                     3 * self.world.latency,
-                    Happening::FlowOpened { receiver: node, lane, weight },
+                    SimEvent::FlowOpened { receiver: node, rail_pair, weight },
                 );
             }
-            Action::Lease { flow, pieces } => {
-                state.pull.handle(now, pull::Event::Lease { flow, pieces })
-            }
-            Action::Revoke { flow, pieces } => {
-                state.pull.handle(now, pull::Event::Revoke { flow, pieces })
-            }
-            Action::Close { flow } => {
+            ParticipantAction::Lease { flow, pieces } => state
+                .piece_receiver
+                .handle(now, piece_receiver::ReceiverEvent::Lease { flow, pieces }),
+            ParticipantAction::Revoke { flow, pieces } => state
+                .piece_receiver
+                .handle(now, piece_receiver::ReceiverEvent::Revoke { flow, pieces }),
+            ParticipantAction::Close { flow } => {
                 self.close_fetching(node, flow, &Error::new(Code::Cancelled, "closed"))
             }
-            Action::Offer { span } => {
+            ParticipantAction::Offer { span } => {
                 state.relay.land(span);
                 while let Some((flow, ask)) = state.relay.poll_ready() {
-                    state.serve.handle(serve::Event::Request { flow, ask });
+                    state.piece_sender.handle(piece_sender::SenderEvent::Request { flow, ask });
                 }
             }
-            Action::Withdraw { span } => {
+            ParticipantAction::Withdraw { span } => {
                 for (flow, ask) in state.relay.give_up(span) {
-                    self.serve_action(node, serve::Action::Refuse { flow, ask, code: Code::Data });
+                    self.sender_action(
+                        node,
+                        piece_sender::SenderAction::Refuse { flow, ask, code: Code::Data },
+                    );
                 }
             }
-            Action::Drain => {
+            ParticipantAction::Drain => {
                 let flows: Vec<FlowIx> = state.fetching.keys().copied().collect();
                 state.parked.clear();
                 state.draining = true;
@@ -184,33 +196,33 @@ impl Cluster {
                     self.close_fetching(node, flow, &Error::new(Code::Cancelled, "drained"));
                 }
             }
-            Action::Commit { landed_everywhere, checks } => {
+            ParticipantAction::Commit { landed_everywhere, checks } => {
                 state.committed.get_or_insert(now);
-                self.do_later(node, Job::Commit { landed_everywhere, checks });
+                self.do_later(node, DiskJob::Commit { landed_everywhere, checks });
             }
-            Action::Tell(message) => {
+            ParticipantAction::Tell(message) => {
                 let bytes =
                     control::encode(&message).expect("transfers in the simulator are small");
                 if message.is_counted() {
-                    state.talk.say(bytes.clone());
+                    state.replay_buffer.say(bytes.clone());
                 }
                 if !state.parted {
                     self.in_order(
-                        Way::ToMaster(node),
+                        OrderedChannel::ToMaster(node),
                         self.world.latency,
-                        Happening::ToMaster(node, bytes),
+                        SimEvent::ToMaster(node, bytes),
                     );
                 }
             }
-            Action::Keep { pieces } => {
+            ParticipantAction::Keep { pieces } => {
                 state.disk.keep(&pieces);
-                self.do_later(node, Job::Flush);
+                self.do_later(node, DiskJob::Flush);
             }
-            Action::Leave => self.do_later(node, Job::Leave),
-            Action::Confirm if state.is_dismissed => state.disk.confirm(),
-            Action::Confirm => state.remembers = true,
-            Action::Discard => state.disk.discard(),
-            Action::End => {
+            ParticipantAction::Leave => self.do_later(node, DiskJob::Leave),
+            ParticipantAction::Confirm if state.is_dismissed => state.disk.confirm(),
+            ParticipantAction::Confirm => state.remembers = true,
+            ParticipantAction::Discard => state.disk.discard(),
+            ParticipantAction::End => {
                 let serving: Vec<FlowIx> = state.serving.keys().copied().collect();
                 for flow in serving {
                     self.close_serving(
@@ -223,20 +235,20 @@ impl Cluster {
         }
     }
 
-    fn do_later(&mut self, node: NodeIx, job: Job) {
+    fn do_later(&mut self, node: NodeIx, job: DiskJob) {
         let delay = self.disk_seconds(0);
-        self.after(delay, Happening::Done(node, job));
+        self.after(delay, SimEvent::Done(node, job));
     }
 
-    /// A node's disk does what its member has asked for.
-    pub(super) fn done(&mut self, node: NodeIx, job: Job) {
-        use member::Event;
+    /// A node's disk does what its participant has asked for.
+    pub(super) fn done(&mut self, node: NodeIx, job: DiskJob) {
+        use participant::ParticipantEvent;
         let state = &mut self.nodes[node.at()];
         if !state.alive {
             return;
         }
         let event = match job {
-            Job::Preallocate { wanted, holes, kept, forgets } => {
+            DiskJob::Preallocate { wanted, holes, kept, forgets } => {
                 let done = state.disk.preallocate(&wanted, &holes, &kept, forgets);
                 let found =
                     state.found.iter().map(|piece| piece.span).filter(|span| covers(&kept, *span));
@@ -244,29 +256,29 @@ impl Cluster {
                     .iter()
                     .flat_map(|hole| state.wanted.iter().filter_map(|it| it.intersection(*hole)));
                 state.landed.extend(found.chain(empty));
-                Event::Preallocated(done)
+                ParticipantEvent::Preallocated(done)
             }
-            Job::Flush => {
+            DiskJob::Flush => {
                 state.disk.flush();
-                Event::Kept
+                ParticipantEvent::Kept
             }
-            Job::Commit { landed_everywhere, checks } => {
-                Event::Committed(state.disk.commit(landed_everywhere, &checks))
+            DiskJob::Commit { landed_everywhere, checks } => {
+                ParticipantEvent::Committed(state.disk.commit(landed_everywhere, &checks))
             }
-            Job::Leave => {
+            DiskJob::Leave => {
                 state.disk.discard();
-                Event::Left
+                ParticipantEvent::Left
             }
         };
-        self.member(node, event);
+        self.participant(node, event);
     }
 
     /// What a disk takes for so many bytes.
     pub(super) fn disk_seconds(&mut self, bytes: u64) -> Duration {
-        let whims =
+        let jitter =
             Duration::from_nanos(self.random.below(self.world.disk_whims.as_nanos() as u64 + 1));
         self.world.disk_latency
-            + whims
+            + jitter
             + Duration::from_secs_f64(bytes as f64 / self.world.disk_bytes_per_second)
     }
 }

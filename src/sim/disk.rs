@@ -5,38 +5,40 @@
 
 use std::rc::Rc;
 
-use crate::engine::check::Method;
-use crate::engine::member::Kept;
+use crate::engine::check::CheckMethod;
+use crate::engine::participant::LandedPiece;
 use crate::engine::replicas::{UNREAD, value_count};
 use crate::error::Result;
-use crate::spec::Role;
+use crate::spec::RowRole;
 use crate::units::Span;
 use crate::wire::Check;
 use crate::wire::control::{Prepare, Prepared, RowState};
 
 /// The bytes of a piece, or what is known of them where nobody looks at bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Payload {
+pub(crate) enum PiecePayload {
     /// As many as the piece has; whether one of them was changed on the way.
     Counted { changed: bool },
     #[cfg_attr(not(test), allow(dead_code, reason = "tests have files"))]
     Bytes(Rc<[u8]>),
 }
 
-impl Payload {
+impl PiecePayload {
     /// Whether it is what `check` was made of.
-    pub(super) fn is_intact(&self, method: Method, span: Span, check: Check) -> bool {
+    pub(super) fn is_intact(&self, method: CheckMethod, span: Span, check: Check) -> bool {
         match self {
-            Payload::Counted { changed } => !changed || method == Method::None,
-            Payload::Bytes(bytes) => method == Method::None || method.of(span, bytes) == check,
+            PiecePayload::Counted { changed } => !changed || method == CheckMethod::None,
+            PiecePayload::Bytes(bytes) => {
+                method == CheckMethod::None || method.of(span, bytes) == check
+            }
         }
     }
 
     /// Changes one bit; `chance` says which.
     pub(super) fn change(&mut self, chance: u64) {
         match self {
-            Payload::Counted { changed } => *changed = true,
-            Payload::Bytes(bytes) => {
+            PiecePayload::Counted { changed } => *changed = true,
+            PiecePayload::Bytes(bytes) => {
                 let mut changed = bytes.to_vec();
                 let at = chance as usize / 8 % changed.len();
                 changed[at] ^= 1 << (chance % 8);
@@ -48,16 +50,16 @@ impl Payload {
 
 /// What a node that gets ready has found.
 #[derive(Debug)]
-pub(crate) struct Ready {
+pub(crate) struct PreparedDisk {
     pub(crate) prepared: Prepared,
     /// What an earlier attempt has left, where what lands is kept for another one.
-    pub(crate) found: Option<Vec<Kept>>,
+    pub(crate) found: Option<Vec<LandedPiece>>,
 }
 
 /// The sources and destinations of one node in one attempt; see the actions of
-/// [`crate::engine::member`].
-pub(crate) trait Disk {
-    fn prepare(&mut self, prepare: &Prepare) -> Result<Ready>;
+/// [`crate::engine::participant`].
+pub(crate) trait SimDisk {
+    fn prepare(&mut self, prepare: &Prepare) -> Result<PreparedDisk>;
 
     fn preallocate(
         &mut self,
@@ -70,14 +72,14 @@ pub(crate) trait Disk {
     }
 
     /// The bytes of a piece that this node offers, or that has landed here, with their check.
-    fn read(&mut self, method: Method, span: Span) -> Result<(Check, Payload)>;
+    fn read(&mut self, method: CheckMethod, span: Span) -> Result<(Check, PiecePayload)>;
 
-    fn write(&mut self, _span: Span, _payload: &Payload) -> Result<()> {
+    fn write(&mut self, _span: Span, _payload: &PiecePayload) -> Result<()> {
         Ok(())
     }
 
     /// Takes in what is to be written down by the next `flush`.
-    fn keep(&mut self, _pieces: &[Kept]) {}
+    fn keep(&mut self, _pieces: &[LandedPiece]) {}
 
     fn flush(&mut self) {}
 
@@ -99,28 +101,28 @@ pub(crate) trait Disk {
 
 /// A disk that holds nothing. What is read from it are bytes that differ at every place.
 #[derive(Debug)]
-pub(super) struct Void;
+pub(super) struct VoidDisk;
 
-impl Disk for Void {
-    fn prepare(&mut self, prepare: &Prepare) -> Result<Ready> {
+impl SimDisk for VoidDisk {
+    fn prepare(&mut self, prepare: &Prepare) -> Result<PreparedDisk> {
         let prepared = Prepared {
             rows: prepare.rows.iter().map(|_| RowState { shared: false, kept: false }).collect(),
             replicas: vec![UNREAD + 1; value_count(&prepare.replicas)],
-            states: prepare.rows.iter().map(|row| u64::from(row.role == Role::Sender)).collect(),
+            states: prepare.rows.iter().map(|row| u64::from(row.role == RowRole::Sender)).collect(),
             ..Prepared::default()
         };
-        Ok(Ready { prepared, found: None })
+        Ok(PreparedDisk { prepared, found: None })
     }
 
-    fn read(&mut self, method: Method, span: Span) -> Result<(Check, Payload)> {
+    fn read(&mut self, method: CheckMethod, span: Span) -> Result<(Check, PiecePayload)> {
         let check = match method {
-            Method::None => Check::None,
+            CheckMethod::None => Check::None,
             _ => {
                 let bytes: Vec<u8> =
                     (span.start..span.end).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
                 method.of(span, &bytes)
             }
         };
-        Ok((check, Payload::Counted { changed: false }))
+        Ok((check, PiecePayload::Counted { changed: false }))
     }
 }

@@ -3,74 +3,85 @@
 
 use std::collections::VecDeque;
 
-use super::cluster::{Cluster, Happening, Way};
-use super::disk::Payload;
-use super::node::{End, Parcel, Parked};
+use super::cluster::{OrderedChannel, SimCluster, SimEvent};
+use super::disk::PiecePayload;
+use super::node::{FlowEnd, FlowMessage, ParkedPayload};
 use super::troubles::CONNECTED_WITHIN;
-use crate::engine::lanes::Lane;
-use crate::engine::pull::{self, Answer};
-use crate::engine::relay::Asked;
-use crate::engine::serve::{self, Ask};
-use crate::engine::{FlowIx, Piece, member, owner};
+use crate::engine::piece_receiver::{self, SenderAnswer};
+use crate::engine::piece_sender::{self, PieceRequest};
+use crate::engine::rail_pairs::RailPair;
+use crate::engine::relay::RelayDecision;
+use crate::engine::{FlowIx, Piece, participant, scheduler};
 use crate::error::{Code, Error};
 use crate::units::{NodeIx, covers};
 use crate::wire::Check;
 
-impl Cluster {
-    pub(super) fn pull_action(&mut self, node: NodeIx, action: pull::Action) {
+impl SimCluster {
+    pub(super) fn receiver_action(&mut self, node: NodeIx, action: piece_receiver::ReceiverAction) {
         match action {
-            pull::Action::Request { flow, request, piece } => {
+            piece_receiver::ReceiverAction::Request { flow, request, piece } => {
                 if let Some(end) = self.nodes[node.at()].fetching.get(&flow).copied() {
-                    let ask = Ask { request, span: piece.span, soft: piece.soft };
-                    let happening = Happening::Request {
+                    let ask = PieceRequest { request, span: piece.span, stolen: piece.stolen };
+                    let happening = SimEvent::Request {
                         receiver: node,
                         sender: end.peer,
                         flow: end.there,
                         ask,
                     };
-                    self.in_order(Way::Requests(node, flow), self.world.latency, happening);
+                    self.in_order(
+                        OrderedChannel::Requests(node, flow),
+                        self.world.latency,
+                        happening,
+                    );
                 }
             }
-            pull::Action::Land { .. } => unreachable!("payloads arrive with their headers here"),
-            pull::Action::Close { flow, error } => self.close_fetching(node, flow, &error),
+            piece_receiver::ReceiverAction::Land { .. } => {
+                unreachable!("payloads arrive with their headers here")
+            }
+            piece_receiver::ReceiverAction::Close { flow, error } => {
+                self.close_fetching(node, flow, &error)
+            }
         }
     }
 
     /// A request reaches a node: what has yet to land there waits.
-    pub(super) fn requested(&mut self, node: NodeIx, flow: FlowIx, ask: Ask) {
+    pub(super) fn requested(&mut self, node: NodeIx, flow: FlowIx, ask: PieceRequest) {
         let state = &mut self.nodes[node.at()];
         if !state.serving.contains_key(&flow) {
             return;
         }
         let is_ready = match covers(&state.offered, ask.span) {
-            true => Ok(Asked::Ready),
+            true => Ok(RelayDecision::Ready),
             false => state.relay.ask(flow, ask),
         };
         match is_ready {
-            Ok(Asked::Ready) => state.serve.handle(serve::Event::Request { flow, ask }),
-            Ok(Asked::Waits) => {}
-            Ok(Asked::Never) => {
-                self.serve_action(node, serve::Action::Refuse { flow, ask, code: Code::Data })
+            Ok(RelayDecision::Ready) => {
+                state.piece_sender.handle(piece_sender::SenderEvent::Request { flow, ask })
             }
+            Ok(RelayDecision::Waits) => {}
+            Ok(RelayDecision::Never) => self.sender_action(
+                node,
+                piece_sender::SenderAction::Refuse { flow, ask, code: Code::Data },
+            ),
             Err(error) => panic!("a simulated receiver keeps to its credit: {error}"),
         }
         self.follow(node);
     }
 
-    pub(super) fn serve_action(&mut self, node: NodeIx, action: serve::Action) {
-        use serve::Action;
+    pub(super) fn sender_action(&mut self, node: NodeIx, action: piece_sender::SenderAction) {
+        use piece_sender::SenderAction;
         let state = &mut self.nodes[node.at()];
         match action {
-            Action::Load { flow, ask } => {
+            SenderAction::Load { flow, ask } => {
                 state.loading += 1;
                 let delay = self.disk_seconds(ask.span.bytes());
-                self.after(delay, Happening::Loaded { sender: node, flow, ask });
+                self.after(delay, SimEvent::Loaded { sender: node, flow, ask });
             }
-            Action::Send { flow, ask } => {
+            SenderAction::Send { flow, ask } => {
                 let (check, mut payload) =
                     state.loaded.remove(&(flow, ask.request)).expect("what is sent was read");
                 let Some(end) = state.serving.get(&flow).copied() else {
-                    return state.serve.handle(serve::Event::Sent { flow });
+                    return state.piece_sender.handle(piece_sender::SenderEvent::Sent { flow });
                 };
                 state.sending.insert(flow);
                 let has = covers(&state.offered, ask.span) || state.landed.contains(&ask.span);
@@ -78,24 +89,24 @@ impl Cluster {
                 if self.random.chance(self.world.faults.changed) {
                     payload.change(self.random.next());
                 }
-                let parcel = Parcel::Data { ask, check, payload, sender_flow: flow };
+                let parcel = FlowMessage::Data { ask, check, payload, sender_flow: flow };
                 self.net.send(end.there, end.peer, ask.span.bytes(), parcel);
             }
-            Action::Unload { flow, ask } => {
+            SenderAction::Unload { flow, ask } => {
                 state.loaded.remove(&(flow, ask.request)).expect("what is thrown away was read");
             }
-            Action::Refuse { flow, ask, code } => {
+            SenderAction::Refuse { flow, ask, code } => {
                 if let Some(end) = state.serving.get(&flow) {
-                    self.net.send(end.there, end.peer, 96, Parcel::Refusal { ask, code });
+                    self.net.send(end.there, end.peer, 96, FlowMessage::Refusal { ask, code });
                 }
             }
-            Action::Close { flow, error } => self.close_serving(node, flow, &error),
+            SenderAction::Close { flow, error } => self.close_serving(node, flow, &error),
         }
     }
 
     /// A piece is read, or cannot be.
-    pub(super) fn loaded(&mut self, node: NodeIx, flow: FlowIx, ask: Ask) {
-        let method = self.conductor.terms().method;
+    pub(super) fn loaded(&mut self, node: NodeIx, flow: FlowIx, ask: PieceRequest) {
+        let method = self.coordinator.terms().method;
         let state = &mut self.nodes[node.at()];
         if !state.alive {
             return;
@@ -108,26 +119,29 @@ impl Cluster {
             Err(Code::Data)
         };
         let result = read.map(|read| _ = state.loaded.insert((flow, ask.request), read));
-        state.serve.handle(serve::Event::Loaded { flow, ask, result });
+        state.piece_sender.handle(piece_sender::SenderEvent::Loaded { flow, ask, result });
         self.follow(node);
     }
 
-    pub(super) fn flow_opened(&mut self, receiver: NodeIx, lane: Lane, weight: u64) {
-        let sender = lane.sender;
+    pub(super) fn flow_opened(&mut self, receiver: NodeIx, rail_pair: RailPair, weight: u64) {
+        let sender = rail_pair.sender;
         if !self.nodes[receiver.at()].is_in_attempt() {
             return;
         }
         let failed = |why: &str| {
             let error = Error::new(Code::Unreachable, why);
-            Happening::Member(
+            SimEvent::Member(
                 receiver,
-                member::Event::Owner(owner::Event::OpenFailed { lane, error }),
+                participant::ParticipantEvent::Owner(scheduler::SchedulerEvent::OpenFailed {
+                    rail_pair,
+                    error,
+                }),
             )
         };
         if let Some(until) = self.apart(receiver, sender) {
             let given_up = self.now + CONNECTED_WITHIN;
             if until < given_up {
-                return self.at(until, Happening::FlowOpened { receiver, lane, weight });
+                return self.at(until, SimEvent::FlowOpened { receiver, rail_pair, weight });
             }
             return self.at(given_up, failed("no answer"));
         }
@@ -137,40 +151,45 @@ impl Cluster {
         let here = self.nodes[receiver.at()].next_flow();
         let there = self.nodes[sender.at()].next_flow();
         self.net.open(here, sender, receiver);
-        self.nodes[receiver.at()].fetching.insert(here, End { peer: sender, there });
-        self.nodes[sender.at()].serving.insert(there, End { peer: receiver, there: here });
-        self.nodes[sender.at()].serve.handle(serve::Event::FlowUp { flow: there, weight });
+        self.nodes[receiver.at()].fetching.insert(here, FlowEnd { peer: sender, there });
+        self.nodes[sender.at()].serving.insert(there, FlowEnd { peer: receiver, there: here });
+        self.nodes[sender.at()]
+            .piece_sender
+            .handle(piece_sender::SenderEvent::FlowUp { flow: there, weight });
         self.follow(sender);
-        let event = member::Event::Owner(owner::Event::FlowUp { flow: here, lane });
-        self.member(receiver, event);
+        let event = participant::ParticipantEvent::Owner(scheduler::SchedulerEvent::FlowUp {
+            flow: here,
+            rail_pair,
+        });
+        self.participant(receiver, event);
         if self.nodes[receiver.at()].fetching.contains_key(&here) {
-            let relays = self.conductor.relays(sender);
+            let relays = self.coordinator.relays(sender);
             self.nodes[receiver.at()]
-                .pull
-                .handle(self.now, pull::Event::FlowUp { flow: here, relays });
+                .piece_receiver
+                .handle(self.now, piece_receiver::ReceiverEvent::FlowUp { flow: here, relays });
         }
         self.follow(receiver);
     }
 
     /// The last byte of a parcel has left the sender.
-    pub(super) fn through(&mut self, receiver: NodeIx, flow: FlowIx, parcel: Parcel) {
+    pub(super) fn through(&mut self, receiver: NodeIx, flow: FlowIx, parcel: FlowMessage) {
         let Some(end) = self.nodes[receiver.at()].fetching.get(&flow).copied() else { return };
-        if let Parcel::Data { sender_flow, .. } = parcel {
-            self.at(self.now, Happening::Sent { sender: end.peer, flow: sender_flow });
+        if let FlowMessage::Data { sender_flow, .. } = parcel {
+            self.at(self.now, SimEvent::Sent { sender: end.peer, flow: sender_flow });
         }
-        let happening = Happening::Arrived { sender: end.peer, receiver, flow, parcel };
-        self.in_order(Way::Data(receiver, flow), self.world.latency, happening);
+        let happening = SimEvent::Arrived { sender: end.peer, receiver, flow, parcel };
+        self.in_order(OrderedChannel::Data(receiver, flow), self.world.latency, happening);
     }
 
     pub(super) fn sent(&mut self, sender: NodeIx, flow: FlowIx) {
         let state = &mut self.nodes[sender.at()];
         if state.alive && state.sending.remove(&flow) {
-            state.serve.handle(serve::Event::Sent { flow });
+            state.piece_sender.handle(piece_sender::SenderEvent::Sent { flow });
             self.follow(sender);
         }
     }
 
-    pub(super) fn arrived(&mut self, receiver: NodeIx, flow: FlowIx, parcel: Parcel) {
+    pub(super) fn arrived(&mut self, receiver: NodeIx, flow: FlowIx, parcel: FlowMessage) {
         if !self.nodes[receiver.at()].fetching.contains_key(&flow) {
             return;
         }
@@ -197,20 +216,27 @@ impl Cluster {
                 return;
             };
             match parcel {
-                Parcel::Refusal { ask, code } => {
-                    let answer = Answer::Refuse { request: ask.request, span: ask.span, code };
-                    state.pull.handle(self.now, pull::Event::Answer { flow, answer });
+                FlowMessage::Refusal { ask, code } => {
+                    let answer =
+                        SenderAnswer::Refuse { request: ask.request, span: ask.span, code };
+                    state
+                        .piece_receiver
+                        .handle(self.now, piece_receiver::ReceiverEvent::Answer { flow, answer });
                 }
-                Parcel::Data { ask, check, payload, .. } => {
-                    let answer = Answer::Data { request: ask.request, span: ask.span, check };
-                    state.pull.handle(self.now, pull::Event::Answer { flow, answer });
-                    while let Some(action) = self.nodes[receiver.at()].pull.poll_action() {
-                        let pull::Action::Land { flow, piece, check } = action else {
-                            self.pull_action(receiver, action);
+                FlowMessage::Data { ask, check, payload, .. } => {
+                    let answer = SenderAnswer::Data { request: ask.request, span: ask.span, check };
+                    state
+                        .piece_receiver
+                        .handle(self.now, piece_receiver::ReceiverEvent::Answer { flow, answer });
+                    while let Some(action) = self.nodes[receiver.at()].piece_receiver.poll_action()
+                    {
+                        let piece_receiver::ReceiverAction::Land { flow, piece, check } = action
+                        else {
+                            self.receiver_action(receiver, action);
                             continue;
                         };
                         assert_eq!(piece.span, ask.span, "what lands is what was asked for");
-                        let parked = Parked { flow, piece, check, payload: payload.clone() };
+                        let parked = ParkedPayload { flow, piece, check, payload: payload.clone() };
                         self.nodes[receiver.at()].parked.push_back(parked);
                     }
                     self.land_parked(receiver);
@@ -221,19 +247,23 @@ impl Cluster {
 
     /// Binds free slots to the payloads that wait for one, and reads on where one did.
     fn land_parked(&mut self, receiver: NodeIx) {
-        let method = self.conductor.terms().method;
+        let method = self.coordinator.terms().method;
         let state = &mut self.nodes[receiver.at()];
         if state.slots_free == 0 {
             return;
         }
-        let Some(Parked { flow, piece, check, payload }) = state.parked.pop_front() else { return };
+        let Some(ParkedPayload { flow, piece, check, payload }) = state.parked.pop_front() else {
+            return;
+        };
         let intact = payload.is_intact(method, piece.span, check);
-        state.pull.handle(self.now, pull::Event::Received { flow, piece, intact });
+        state
+            .piece_receiver
+            .handle(self.now, piece_receiver::ReceiverEvent::Received { flow, piece, intact });
         if intact {
             state.slots_free -= 1;
             state.writing += 1;
             let delay = self.disk_seconds(piece.span.bytes());
-            self.after(delay, Happening::Written { receiver, flow, piece, check, payload });
+            self.after(delay, SimEvent::Written { receiver, flow, piece, check, payload });
         }
         self.read(receiver, flow);
         self.land_parked(receiver);
@@ -245,7 +275,7 @@ impl Cluster {
         flow: FlowIx,
         piece: Piece,
         check: Check,
-        payload: &Payload,
+        payload: &PiecePayload,
     ) {
         let state = &mut self.nodes[receiver.at()];
         state.writing -= 1;
@@ -259,11 +289,14 @@ impl Cluster {
                 if state.land(piece) {
                     self.history.landed(self.now, piece.span.bytes());
                 }
-                state.pull.handle(self.now, pull::Event::Written { flow, piece, check });
+                state.piece_receiver.handle(
+                    self.now,
+                    piece_receiver::ReceiverEvent::Written { flow, piece, check },
+                );
                 self.land_parked(receiver);
                 self.follow(receiver);
             }
-            Err(error) => self.member(receiver, member::Event::Broken(error)),
+            Err(error) => self.participant(receiver, participant::ParticipantEvent::Broken(error)),
         }
     }
 
@@ -272,7 +305,7 @@ impl Cluster {
         if let Some(end) = self.nodes[receiver.at()].fetching.get(&flow).copied() {
             self.after(
                 self.world.latency,
-                Happening::SenderDown { sender: end.peer, flow: end.there },
+                SimEvent::SenderDown { sender: end.peer, flow: end.there },
             );
             self.receiver_down(receiver, flow, error);
         }
@@ -286,12 +319,12 @@ impl Cluster {
             if is_reset {
                 self.net.close(end.there, end.peer);
             }
-            let news = Happening::ReceiverDown {
+            let news = SimEvent::ReceiverDown {
                 receiver: end.peer,
                 flow: end.there,
                 error: error.clone(),
             };
-            self.in_order(Way::Data(end.peer, end.there), self.world.latency, news);
+            self.in_order(OrderedChannel::Data(end.peer, end.there), self.world.latency, news);
             self.sender_down(sender, flow);
         }
     }
@@ -302,10 +335,10 @@ impl Cluster {
             return;
         }
         state.relay.flow_down(flow);
-        state.serve.handle(serve::Event::FlowDown { flow });
+        state.piece_sender.handle(piece_sender::SenderEvent::FlowDown { flow });
         // The send that was under way ends with an error.
         if state.sending.remove(&flow) {
-            state.serve.handle(serve::Event::Sent { flow });
+            state.piece_sender.handle(piece_sender::SenderEvent::Sent { flow });
         }
         if state.alive {
             self.follow(sender);
@@ -320,7 +353,10 @@ impl Cluster {
         self.net.close(flow, receiver);
         state.parked.retain(|parked| parked.flow != flow);
         state.unread.remove(&flow);
-        state.pull.handle(self.now, pull::Event::FlowDown { flow, error: error.clone() });
+        state.piece_receiver.handle(
+            self.now,
+            piece_receiver::ReceiverEvent::FlowDown { flow, error: error.clone() },
+        );
         if state.alive {
             self.follow(receiver);
         }

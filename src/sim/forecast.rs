@@ -3,34 +3,34 @@
 
 use std::time::Duration;
 
-use super::cluster::{Cluster, Happening, Trouble, World};
-use super::history::History;
-use super::net::{Links, Store};
-use super::node::Faults;
-use crate::engine::owner::Counts;
+use super::cluster::{InjectedFault, SimCluster, SimEvent, SimWorld};
+use super::history::TransferTimeline;
+use super::net::{NodeLinks, SimStore};
+use super::node::PieceFaults;
+use crate::engine::scheduler::SchedulerCounts;
 use crate::error::{Code, Error, Result};
 use crate::master::roster::Roster;
-use crate::master::terms::{Identity, STALL_TIMEOUT, Terms, Wishes};
-use crate::plan::{Plan, Problem, Scheduler};
+use crate::master::terms::{AttemptConfig, STALL_TIMEOUT, TransferIdentity, TransferOptions};
+use crate::plan::{Plan, PlanProblem, Scheduler};
 use crate::spec::Spec;
 use crate::units::{BitRate, NodeIx, goodput};
 use crate::wire::CheckKind;
 
 /// What is told besides the specification.
 #[derive(Clone, Debug)]
-pub(crate) struct Scenario {
+pub(crate) struct SimScenario {
     pub(crate) scheduler: Scheduler,
     /// One way between any two nodes.
     pub(crate) delay: Duration,
     /// Where chance starts: it decides the order of what happens at one moment.
     pub(crate) seed: u64,
     /// What becomes of nodes, and how long after bytes begin to move.
-    pub(crate) changes: Vec<(NodeIx, Duration, Change)>,
+    pub(crate) changes: Vec<(NodeIx, Duration, NodeChange)>,
 }
 
 /// What becomes of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Change {
+pub(crate) enum NodeChange {
     /// Its line has this rate, in both directions, whatever the plan believes.
     Rate(BitRate),
     /// It is gone.
@@ -39,13 +39,13 @@ pub(crate) enum Change {
 
 /// How the transfer would go.
 #[derive(Clone, Debug)]
-pub(crate) struct Forecast {
+pub(crate) struct TransferForecast {
     /// The pieces that were simulated.
     pub(crate) block_bytes: u64,
     /// From the start to the last piece.
     pub(crate) seconds: f64,
-    pub(crate) history: History,
-    pub(crate) counts: Counts,
+    pub(crate) history: TransferTimeline,
+    pub(crate) counts: SchedulerCounts,
     /// Why it would not be complete.
     pub(crate) error: Option<Error>,
 }
@@ -57,19 +57,23 @@ pub(crate) struct Forecast {
 /// `Code::Usage` where it would take too long.
 pub(crate) fn forecast(
     spec: &Spec,
-    problem: &Problem,
+    problem: &PlanProblem,
     plan: &Plan,
-    scenario: &Scenario,
-) -> Result<Forecast> {
+    scenario: &SimScenario,
+) -> Result<TransferForecast> {
     let block_bytes = block_bytes(problem.grid.1, plan)?;
     let mut spec = spec.clone();
     // The grid has to go through where it did.
     (spec.block_bytes, spec.origin) = (Some(block_bytes), Some(problem.grid.0));
     let roster = Roster::new(&spec);
     let slowest = scenario.slowest(problem);
-    let terms =
-        Terms::new(&spec, &roster, nobody(&spec), scenario.wishes(block_bytes as f64 / slowest));
-    let world = World {
+    let terms = AttemptConfig::new(
+        &spec,
+        &roster,
+        nobody(&spec),
+        scenario.transfer_options(block_bytes as f64 / slowest),
+    );
+    let world = SimWorld {
         links: problem.nodes.iter().map(|node| links(node.send_bytes_per_second)).collect(),
         stores: stores(problem),
         latency: scenario.delay,
@@ -77,29 +81,35 @@ pub(crate) fn forecast(
         disk_bytes_per_second: f64::INFINITY,
         disk_whims: Duration::ZERO,
         noticed_within: Duration::ZERO,
-        faults: Faults::default(),
+        faults: PieceFaults::default(),
         seed: scenario.seed,
         keeps_log: false,
     };
-    let mut cluster = Cluster::new(roster, terms, world);
+    let mut cluster = SimCluster::new(roster, terms, world);
     for &(node, after, change) in &scenario.changes {
         let happening = match change {
-            Change::Rate(rate) => Happening::Relink(node, links(payload(rate)), Some(rate)),
-            Change::Kill => Happening::Trouble(Trouble::Kill(node)),
+            NodeChange::Rate(rate) => SimEvent::Relink(node, links(payload(rate)), Some(rate)),
+            NodeChange::Kill => SimEvent::Trouble(InjectedFault::Kill(node)),
         };
         cluster.later(after, happening);
     }
     let outcome = cluster.run();
     let (seconds, history) = (outcome.seconds, outcome.history);
-    Ok(Forecast { block_bytes, seconds, history, counts: outcome.counts, error: outcome.error })
+    Ok(TransferForecast {
+        block_bytes,
+        seconds,
+        history,
+        counts: outcome.counts,
+        error: outcome.error,
+    })
 }
 
-impl Scenario {
+impl SimScenario {
     /// The least rate that any node has at any time, in payload bytes per second.
-    fn slowest(&self, problem: &Problem) -> f64 {
+    fn slowest(&self, problem: &PlanProblem) -> f64 {
         let changed = self.changes.iter().filter_map(|&(_, _, change)| match change {
-            Change::Rate(rate) => Some(payload(rate)),
-            Change::Kill => None,
+            NodeChange::Rate(rate) => Some(payload(rate)),
+            NodeChange::Kill => None,
         });
         problem
             .nodes
@@ -111,13 +121,19 @@ impl Scenario {
 
     /// What the user of the transfer would ask for; `piece_seconds` is what one piece takes over
     /// the slowest link.
-    fn wishes(&self, piece_seconds: f64) -> Wishes {
+    fn transfer_options(&self, piece_seconds: f64) -> TransferOptions {
         // Pieces may be larger than they will be. Nobody shall be taken for dead for that.
         let patience =
             Duration::try_from_secs_f64(piece_seconds * PATIENCE_PIECES).unwrap_or(Duration::MAX);
         let stall_timeout = STALL_TIMEOUT.max(patience.min(PATIENCE_MAX));
         let (check, scheduler) = (CheckKind::None, self.scheduler);
-        Wishes { check, resume: false, stall_timeout, scheduler, ..Wishes::default() }
+        TransferOptions {
+            check,
+            resume: false,
+            stall_timeout,
+            scheduler,
+            ..TransferOptions::default()
+        }
     }
 }
 
@@ -148,9 +164,9 @@ fn block_bytes(block_bytes: u64, plan: &Plan) -> Result<u64> {
     Ok(block)
 }
 
-fn stores(problem: &Problem) -> Vec<Store> {
+fn stores(problem: &PlanProblem) -> Vec<SimStore> {
     let nodes = || (0..).map(NodeIx).zip(&problem.nodes);
-    let stores = problem.stores.iter().zip(0..).map(|(store, at)| Store {
+    let stores = problem.stores.iter().zip(0..).map(|(store, at)| SimStore {
         bytes_per_second: store.bytes_per_second,
         read_by: nodes()
             .filter(|(_, node)| node.reads.is_some_and(|it| it.0 == at))
@@ -164,8 +180,8 @@ fn stores(problem: &Problem) -> Vec<Store> {
     stores.collect()
 }
 
-fn links(bytes_per_second: f64) -> Links {
-    Links { up: bytes_per_second, down: bytes_per_second }
+fn links(bytes_per_second: f64) -> NodeLinks {
+    NodeLinks { up: bytes_per_second, down: bytes_per_second }
 }
 
 /// The payload that a line carries, as plans count it where nobody knows its MTU.
@@ -173,8 +189,8 @@ fn payload(rate: BitRate) -> f64 {
     rate.bytes_per_second() * goodput(ETHERNET_MTU)
 }
 
-fn nobody(spec: &Spec) -> Identity {
-    Identity { id: spec.id.clone(), transfer: [0; 16], attempt: [0; 16], flow_key: [0; 32] }
+fn nobody(spec: &Spec) -> TransferIdentity {
+    TransferIdentity { id: spec.id.clone(), transfer: [0; 16], attempt: [0; 16], flow_key: [0; 32] }
 }
 
 /// Pieces of which a simulation takes a second or so.

@@ -5,7 +5,7 @@ use crate::wire::control::ToMaster;
 
 /// Something that befell a node.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum News {
+pub(crate) enum TimelineEntry {
     Died,
     /// Its line has another rate from now on, where it was told as one.
     Rate(BitRate),
@@ -17,29 +17,31 @@ pub(crate) enum News {
 
 /// What happened, in order.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub(crate) struct History {
+pub(crate) struct TransferTimeline {
     /// When bytes might move first.
     pub(crate) began: Moment,
     /// Bytes that have landed somewhere by each moment, each counted once at each receiver.
     landed: Vec<(Moment, u64)>,
-    pub(crate) news: Vec<(Moment, NodeIx, News)>,
+    pub(crate) news: Vec<(Moment, NodeIx, TimelineEntry)>,
 }
 
-impl History {
+impl TransferTimeline {
     pub(super) fn landed(&mut self, now: Moment, bytes: u64) {
         let before = self.landed.last().map_or(0, |&(_, bytes)| bytes);
         self.landed.push((now, before + bytes));
     }
 
-    pub(super) fn tell(&mut self, now: Moment, node: NodeIx, news: News) {
+    pub(super) fn tell(&mut self, now: Moment, node: NodeIx, news: TimelineEntry) {
         self.news.push((now, node, news));
     }
 
     /// Takes in what a node tells its master.
     pub(super) fn hear(&mut self, now: Moment, node: NodeIx, message: &ToMaster) {
         match message {
-            ToMaster::Landed { .. } => self.tell(now, node, News::Done),
-            ToMaster::Failed { error, .. } => self.tell(now, node, News::Failed(error.to_string())),
+            ToMaster::Landed { .. } => self.tell(now, node, TimelineEntry::Done),
+            ToMaster::Failed { error, .. } => {
+                self.tell(now, node, TimelineEntry::Failed(error.to_string()))
+            }
             _ => {}
         }
     }
@@ -77,12 +79,13 @@ mod tests {
 
     #[test]
     fn bytes_are_counted_between_the_moments_at_which_pieces_land() {
-        let mut history = History { began: Moment(1_000_000_000), ..History::default() };
+        let mut history =
+            TransferTimeline { began: Moment(1_000_000_000), ..TransferTimeline::default() };
         history.landed(Moment(2_000_000_000), 100);
         history.landed(Moment(4_000_000_000), 300);
         let by = [0.0, 0.5, 1.0, 2.0, 3.0, 9.0].map(|seconds| history.landed_by(seconds));
         assert_eq!(by, [0, 50, 100, 250, 400, 400]);
         assert!((history.seconds() - 3.0).abs() < 1e-9);
-        assert_eq!(History::default().landed_by(1.0), 0);
+        assert_eq!(TransferTimeline::default().landed_by(1.0), 0);
     }
 }

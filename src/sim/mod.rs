@@ -22,11 +22,11 @@ mod schedule_tests;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use forecast::{Change, Forecast, Scenario, forecast};
-pub(crate) use history::News;
+pub(crate) use forecast::{NodeChange, SimScenario, TransferForecast, forecast};
+pub(crate) use history::TimelineEntry;
 #[cfg(test)]
 pub(crate) use {
-    cluster::{Cluster, Outcome, Trouble, World},
-    net::Links,
-    node::Faults,
+    cluster::{InjectedFault, SimCluster, SimOutcome, SimWorld},
+    net::NodeLinks,
+    node::PieceFaults,
 };

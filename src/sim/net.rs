@@ -13,7 +13,7 @@ use crate::units::{Moment, NodeIx};
 
 /// The links of one node, in bytes per second.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Links {
+pub(crate) struct NodeLinks {
     pub(crate) up: f64,
     pub(crate) down: f64,
 }
@@ -21,36 +21,36 @@ pub(crate) struct Links {
 /// A store: its rate for all that is read, and again for all that is written, and the nodes that do
 /// so.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub(crate) struct Store {
+pub(crate) struct SimStore {
     pub(crate) bytes_per_second: f64,
     pub(crate) read_by: Vec<NodeIx>,
     pub(crate) written_by: Vec<NodeIx>,
 }
 
 /// Something on its way over a flow; `tag` is what the receiver gets when the last byte is there.
-struct Parcel<T> {
+struct QueuedBytes<T> {
     bytes_left: f64,
     tag: T,
 }
 
-struct Pipe<T> {
+struct SimPipe<T> {
     from: NodeIx,
     /// What it passes through, as places in `Net::rates`.
     way: Vec<usize>,
-    queue: VecDeque<Parcel<T>>,
+    queue: VecDeque<QueuedBytes<T>>,
     bytes_per_second: f64,
     /// Whether it had something to send when rates were shared last.
     was_busy: bool,
 }
 
 /// The network. Flows are named by the receiver and its flow index.
-pub(crate) struct Net<T> {
+pub(crate) struct SimNetwork<T> {
     /// Bytes per second of everything that is shared: an uplink, a downlink and the inside of every
     /// node, and both directions of every store.
     rates: Vec<f64>,
     /// The stores that a node reads from and writes to, as places in `rates`.
     stores: Vec<[Option<usize>; 2]>,
-    pipes: BTreeMap<(NodeIx, FlowIx), Pipe<T>>,
+    pipes: BTreeMap<(NodeIx, FlowIx), SimPipe<T>>,
     /// From and to whom nothing gets through.
     cuts: BTreeSet<(NodeIx, NodeIx)>,
     now: Moment,
@@ -63,8 +63,8 @@ pub(crate) struct Net<T> {
     is_changed: bool,
 }
 
-impl<T> Net<T> {
-    pub(crate) fn new(links: &[Links], stores: &[Store]) -> Net<T> {
+impl<T> SimNetwork<T> {
+    pub(crate) fn new(links: &[NodeLinks], stores: &[SimStore]) -> SimNetwork<T> {
         let mut rates: Vec<f64> =
             links.iter().flat_map(|links| [links.up, links.down, INSIDE]).collect();
         let mut behind = vec![[None; 2]; links.len()];
@@ -75,7 +75,7 @@ impl<T> Net<T> {
             }
         }
         let (pipes, cuts, now) = (BTreeMap::new(), BTreeSet::new(), Moment(0));
-        Net {
+        SimNetwork {
             rates,
             stores: behind,
             pipes,
@@ -89,7 +89,7 @@ impl<T> Net<T> {
     }
 
     /// Changes a node's links from now on.
-    pub(crate) fn set_links(&mut self, node: NodeIx, links: Links) {
+    pub(crate) fn set_links(&mut self, node: NodeIx, links: NodeLinks) {
         let first = PLACES * node.at();
         (self.rates[first], self.rates[first + 1]) = (links.up, links.down);
         (self.is_stale, self.is_changed) = (true, true);
@@ -113,7 +113,7 @@ impl<T> Net<T> {
         way.extend(self.stores[from.at()][0].into_iter().chain(self.stores[to.at()][1]));
         self.pipes.insert(
             (to, flow),
-            Pipe { from, way, queue: VecDeque::new(), bytes_per_second: 0.0, was_busy: false },
+            SimPipe { from, way, queue: VecDeque::new(), bytes_per_second: 0.0, was_busy: false },
         );
     }
 
@@ -128,7 +128,7 @@ impl<T> Net<T> {
     pub(crate) fn send(&mut self, flow: FlowIx, to: NodeIx, bytes: u64, tag: T) {
         self.catch_up();
         if let Some(pipe) = self.pipes.get_mut(&(to, flow)) {
-            pipe.queue.push_back(Parcel { bytes_left: bytes as f64, tag });
+            pipe.queue.push_back(QueuedBytes { bytes_left: bytes as f64, tag });
             self.is_stale = true;
         }
     }
@@ -200,7 +200,7 @@ impl<T> Net<T> {
     fn share(&mut self) {
         let mut left = self.rates.clone();
         let mut through: Vec<Vec<usize>> = vec![Vec::new(); left.len()];
-        let mut pipes: Vec<(NodeIx, &mut Pipe<T>)> =
+        let mut pipes: Vec<(NodeIx, &mut SimPipe<T>)> =
             self.pipes.iter_mut().map(|(&(to, _), pipe)| (to, pipe)).collect();
         let mut open = 0;
         for (at, (to, pipe)) in pipes.iter_mut().enumerate() {
@@ -242,17 +242,17 @@ const INSIDE: f64 = 10e9;
 mod tests {
     use super::*;
 
-    const fn links(up: f64, down: f64) -> Links {
-        Links { up, down }
+    const fn links(up: f64, down: f64) -> NodeLinks {
+        NodeLinks { up, down }
     }
 
-    fn rates(net: &mut Net<u32>) -> Vec<f64> {
+    fn rates(net: &mut SimNetwork<u32>) -> Vec<f64> {
         net.next_arrival();
         net.pipes.values().map(|pipe| pipe.bytes_per_second.round()).collect()
     }
 
     /// Opens flows that have 1000 bytes to send each.
-    fn send(net: &mut Net<u32>, flows: &[(u32, u32, u32)]) {
+    fn send(net: &mut SimNetwork<u32>, flows: &[(u32, u32, u32)]) {
         for &(flow, from, to) in flows {
             net.open(FlowIx(flow), NodeIx(from), NodeIx(to));
             net.send(FlowIx(flow), NodeIx(to), 1000, flow);
@@ -263,7 +263,7 @@ mod tests {
     fn two_flows_share_an_uplink_and_the_rest_goes_to_the_third() {
         let nodes =
             [links(100.0, 100.0), links(100.0, 100.0), links(10.0, 100.0), links(9.0, 30.0)];
-        let mut net = Net::new(&nodes, &[]);
+        let mut net = SimNetwork::new(&nodes, &[]);
         // Node 0 sends to 2 and 3, node 1 to 3; node 3 takes 30 in all.
         send(&mut net, &[(1, 0, 2), (2, 0, 3), (3, 1, 3)]);
         assert_eq!(rates(&mut net), [85.0, 15.0, 15.0]);
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_link_that_changes_half_way_brings_the_rest_at_its_new_rate() {
-        let mut net = Net::new(&[links(100.0, 100.0), links(100.0, 100.0)], &[]);
+        let mut net = SimNetwork::new(&[links(100.0, 100.0), links(100.0, 100.0)], &[]);
         send(&mut net, &[(1, 0, 1)]);
         net.advance(Moment(5_000_000_000));
         net.set_links(NodeIx(0), links(10.0, 10.0));
@@ -284,12 +284,12 @@ mod tests {
 
     #[test]
     fn a_store_is_shared_by_its_readers_and_what_is_copied_inside_passes_no_link() {
-        let store = Store {
+        let store = SimStore {
             bytes_per_second: 60.0,
             read_by: vec![NodeIx(0), NodeIx(1)],
             written_by: Vec::new(),
         };
-        let mut net = Net::new(&[links(100.0, 100.0); 4], &[store]);
+        let mut net = SimNetwork::new(&[links(100.0, 100.0); 4], &[store]);
         send(&mut net, &[(1, 0, 2), (2, 1, 3), (3, 1, 1)]);
         assert_eq!(rates(&mut net), [20.0, 20.0, 20.0]);
         net.close(FlowIx(1), NodeIx(2));

@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::disk::{Disk, Payload, Void};
-use crate::engine::member::{Kept, Member, State};
-use crate::engine::pull::Pull;
-use crate::engine::relay::Relay;
-use crate::engine::serve::{Ask, Serve};
-use crate::engine::talk::Talk;
+use super::disk::{PiecePayload, SimDisk, VoidDisk};
+use crate::engine::participant::{LandedPiece, Participant, ParticipantState};
+use crate::engine::piece_receiver::PieceReceiver;
+use crate::engine::piece_sender::{PieceRequest, PieceSender};
+use crate::engine::relay::RelayQueue;
+use crate::engine::replay_buffer::ReplayBuffer;
 use crate::engine::{FlowIx, Piece};
 use crate::units::{Moment, NodeIx, Span};
 use crate::wire::Check;
 
 /// What goes wrong, in parts of a thousand of the pieces that it could happen to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Faults {
+pub(crate) struct PieceFaults {
     /// A piece arrives changed, and TCP does not notice.
     pub(crate) changed: u64,
     /// A flow breaks while a piece is on it.
@@ -31,41 +31,41 @@ const SLOTS: u32 = 16;
 
 /// One end of a flow, as its node knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct End {
+pub(super) struct FlowEnd {
     pub(super) peer: NodeIx,
     /// The flow's index at the peer.
     pub(super) there: FlowIx,
 }
 
 /// A payload that waits for a slot.
-pub(super) struct Parked {
+pub(super) struct ParkedPayload {
     pub(super) flow: FlowIx,
     pub(super) piece: Piece,
     pub(super) check: Check,
-    pub(super) payload: Payload,
+    pub(super) payload: PiecePayload,
 }
 
-pub(super) struct Node {
-    pub(super) member: Option<Member>,
-    pub(super) pull: Pull,
-    pub(super) serve: Serve,
-    pub(super) relay: Relay,
-    pub(super) disk: Box<dyn Disk>,
+pub(super) struct SimNode {
+    pub(super) participant: Option<Participant>,
+    pub(super) piece_receiver: PieceReceiver,
+    pub(super) piece_sender: PieceSender,
+    pub(super) relay: RelayQueue,
+    pub(super) disk: Box<dyn SimDisk>,
     /// Flows to senders.
-    pub(super) fetching: BTreeMap<FlowIx, End>,
+    pub(super) fetching: BTreeMap<FlowIx, FlowEnd>,
     /// Flows from receivers.
-    pub(super) serving: BTreeMap<FlowIx, End>,
+    pub(super) serving: BTreeMap<FlowIx, FlowEnd>,
     pub(super) flows: u32,
     /// Pieces that are read, by flow and request.
-    pub(super) loaded: BTreeMap<(FlowIx, u32), (Check, Payload)>,
+    pub(super) loaded: BTreeMap<(FlowIx, u32), (Check, PiecePayload)>,
     /// Pieces that are being read.
     pub(super) loading: u32,
     /// Flows on which a piece is being sent.
     pub(super) sending: BTreeSet<FlowIx>,
     pub(super) slots_free: u32,
-    pub(super) parked: VecDeque<Parked>,
+    pub(super) parked: VecDeque<ParkedPayload>,
     /// What has arrived on each flow behind one of those.
-    pub(super) unread: BTreeMap<FlowIx, VecDeque<Parcel>>,
+    pub(super) unread: BTreeMap<FlowIx, VecDeque<FlowMessage>>,
     /// Pieces being written.
     pub(super) writing: u32,
     pub(super) draining: bool,
@@ -82,31 +82,31 @@ pub(super) struct Node {
     pub(super) parted: bool,
     /// Its master has given it up.
     pub(super) lost: bool,
-    pub(super) talk: Talk,
+    pub(super) replay_buffer: ReplayBuffer,
     /// How many of its messages the master has heard.
     pub(super) heard_of: u32,
     pub(super) landed: BTreeSet<Span>,
     /// What an earlier attempt has left.
-    pub(super) found: Vec<Kept>,
+    pub(super) found: Vec<LandedPiece>,
     /// When everything had landed.
     pub(super) committed: Option<Moment>,
     pub(super) wanted: Vec<Span>,
     pub(super) offered: Vec<Span>,
 }
 
-impl Node {
+impl SimNode {
     pub(super) fn new(
         block_bytes: u64,
         silence: Duration,
         wanted: Vec<Span>,
         offered: Vec<Span>,
-    ) -> Node {
-        Node {
-            member: None,
-            pull: Pull::new(block_bytes, silence),
-            serve: Serve::new(SLOTS),
-            relay: Relay::default(),
-            disk: Box::new(Void),
+    ) -> SimNode {
+        SimNode {
+            participant: None,
+            piece_receiver: PieceReceiver::new(block_bytes, silence),
+            piece_sender: PieceSender::new(SLOTS),
+            relay: RelayQueue::default(),
+            disk: Box::new(VoidDisk),
             fetching: BTreeMap::new(),
             serving: BTreeMap::new(),
             flows: 0,
@@ -125,7 +125,7 @@ impl Node {
             met: false,
             parted: false,
             lost: false,
-            talk: Talk::default(),
+            replay_buffer: ReplayBuffer::default(),
             heard_of: 0,
             landed: BTreeSet::new(),
             found: Vec::new(),
@@ -147,7 +147,11 @@ impl Node {
 
     /// Whether it has work for its attempt left.
     pub(super) fn is_in_attempt(&self) -> bool {
-        self.alive && self.member.as_ref().is_some_and(|member| member.state() != State::Ended)
+        self.alive
+            && self
+                .participant
+                .as_ref()
+                .is_some_and(|participant| participant.state() != ParticipantState::Ended)
     }
 
     /// A piece reaches the disk; whether it is news.
@@ -161,9 +165,9 @@ impl Node {
             piece.span
         );
         assert!(self.committed.is_none(), "{} lands after the commit", piece.span);
-        let state = self.member.as_ref().map(Member::state);
+        let state = self.participant.as_ref().map(Participant::state);
         assert!(
-            matches!(state, Some(State::Moving | State::Draining)),
+            matches!(state, Some(ParticipantState::Moving | ParticipantState::Draining)),
             "{} lands while {state:?}",
             piece.span
         );
@@ -180,7 +184,7 @@ impl Node {
 
 /// What travels over a flow from a sender to a receiver.
 #[derive(Clone, Debug)]
-pub(super) enum Parcel {
-    Data { ask: Ask, check: Check, payload: Payload, sender_flow: FlowIx },
-    Refusal { ask: Ask, code: crate::error::Code },
+pub(super) enum FlowMessage {
+    Data { ask: PieceRequest, check: Check, payload: PiecePayload, sender_flow: FlowIx },
+    Refusal { ask: PieceRequest, code: crate::error::Code },
 }

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use super::random::Random;
-use super::{Scenario, forecast};
+use super::random::SplitMix;
+use super::{SimScenario, forecast};
 use crate::master::roster::Roster;
 use crate::plan::{Scheduler, plan};
-use crate::spec::{Address, DataUri, Role, Row, Spec};
+use crate::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::units::{BitRate, Span};
 
 /// How long each would take at best.
@@ -30,22 +30,22 @@ fn instance(seed: u64) -> Spec {
 }
 
 fn scaled(seed: u64, space: u64) -> Spec {
-    let random = &mut Random::new(seed);
+    let random = &mut SplitMix::new(seed);
     let (senders, receivers) = (1 + random.below(6) as u32, 1 + random.below(6) as u32);
     let unit = space / 1000;
-    let window = |random: &mut Random| {
+    let window = |random: &mut SplitMix| {
         let (a, b) = (random.below(1000), random.below(1000));
         Span::new(a.min(b) * unit, (a.max(b) + 1) * unit)
     };
     let whole = Span::new(0, 1000 * unit);
     let mut rows = Vec::new();
     for at in 0..senders + receivers {
-        let role = if at < senders { Role::Sender } else { Role::Receiver };
+        let role = if at < senders { RowRole::Sender } else { RowRole::Receiver };
         let speed = Some(BitRate((1e9 * 10_f64.powf(random.below(2001) as f64 / 1000.0)) as u64));
         let is_whole = at == 0 || random.below(if at < senders { 4 } else { 3 }) == 0;
         let range = if is_whole { whole } else { window(random) };
-        let uri = if role == Role::Sender { DataUri::Pattern(1) } else { DataUri::Null };
-        let node = Address { host: format!("n{at}"), port: 1 };
+        let uri = if role == RowRole::Sender { DataUri::Pattern(1) } else { DataUri::Null };
+        let node = NodeAddress { host: format!("n{at}"), port: 1 };
         let (offset_bytes, nics, group, store, line) = (0, Vec::new(), None, None, 0);
         rows.push(Row { role, node, uri, offset_bytes, range, speed, nics, group, store, line });
     }
@@ -64,7 +64,7 @@ fn ratios(spec: &Spec, scheduler: Scheduler) -> Ratios {
     let problem = roster.problem(&vec![None; roster.entries.len()]);
     let planned = plan(&problem, scheduler).unwrap();
     let scenario =
-        Scenario { scheduler, delay: Duration::from_micros(100), seed: 1, changes: Vec::new() };
+        SimScenario { scheduler, delay: Duration::from_micros(100), seed: 1, changes: Vec::new() };
     let run = forecast(spec, &problem, &planned, &scenario).unwrap();
     assert_eq!(run.error, None);
     Ratios {

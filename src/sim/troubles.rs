@@ -4,17 +4,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::cluster::{Cluster, Happening, Place, Trouble, Way};
-use super::history::News;
+use super::cluster::{InjectedFault, OrderedChannel, SimCluster, SimEndpoint, SimEvent};
+use super::history::TimelineEntry;
 use crate::engine::FlowIx;
-use crate::engine::member;
+use crate::engine::participant;
 use crate::error::{Code, Error};
 use crate::master::conduct;
 use crate::units::{Moment, NodeIx, Span};
 use crate::wire::control::ToNode;
 
 /// Directions in which nothing gets through, and until when.
-pub(super) type Cuts = BTreeMap<(Place, Place), Moment>;
+pub(super) type NetworkCuts = BTreeMap<(SimEndpoint, SimEndpoint), Moment>;
 
 /// How long a session may be silent until it counts as broken.
 const SILENT_MAX: Duration = Duration::from_secs(6);
@@ -26,34 +26,34 @@ const LEASE: Duration = Duration::from_secs(30);
 /// How long a flow may take to stand.
 pub(super) const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
 
-impl Cluster {
-    pub(super) fn befall(&mut self, trouble: Trouble) {
+impl SimCluster {
+    pub(super) fn inject(&mut self, trouble: InjectedFault) {
         match trouble {
-            Trouble::Kill(node) => {
+            InjectedFault::Kill(node) => {
                 if self.nodes[node.at()].alive {
-                    self.history.tell(self.now, node, News::Died);
+                    self.history.tell(self.now, node, TimelineEntry::Died);
                     self.die(node);
                 }
             }
-            Trouble::Freeze(node, length) => {
+            InjectedFault::Freeze(node, length) => {
                 let state = &mut self.nodes[node.at()];
                 state.frozen_until = state.frozen_until.max(self.now + length);
                 self.rearm(node);
                 self.silence(node, length);
             }
-            Trouble::Cut(from, to, length) => {
+            InjectedFault::Cut(from, to, length) => {
                 let until = self.now + length;
                 let cut = self.cuts.entry((from, to)).or_default();
                 *cut = until.max(*cut);
                 if let (Some(from), Some(to)) = (from, to) {
                     self.net.set_cut(from, to, true);
                 }
-                self.at(until, Happening::Trouble(Trouble::Heal(from, to)));
+                self.at(until, SimEvent::Trouble(InjectedFault::Heal(from, to)));
                 if let (Some(node), None) | (None, Some(node)) = (from, to) {
                     self.silence(node, length);
                 }
             }
-            Trouble::Heal(from, to) => {
+            InjectedFault::Heal(from, to) => {
                 if self.cuts.get(&(from, to)).is_some_and(|until| *until <= self.now) {
                     self.cuts.remove(&(from, to));
                     if let (Some(from), Some(to)) = (from, to) {
@@ -61,14 +61,16 @@ impl Cluster {
                     }
                 }
             }
-            Trouble::Reset(node) => self.reset(node),
-            Trouble::Part(node) => self.part(node),
-            Trouble::Rejoin(node) => self.rejoin(node),
-            Trouble::Lose(node) => self.lose(node),
-            Trouble::Cancel => {
+            InjectedFault::Reset(node) => self.reset(node),
+            InjectedFault::Part(node) => self.part(node),
+            InjectedFault::Rejoin(node) => self.rejoin(node),
+            InjectedFault::Lose(node) => self.lose(node),
+            InjectedFault::Cancel => {
                 if !self.is_orphaned {
-                    self.conductor
-                        .handle(self.now, conduct::Event::Cancel { reason: "cancelled".into() });
+                    self.coordinator.handle(
+                        self.now,
+                        conduct::CoordinatorEvent::Cancel { reason: "cancelled".into() },
+                    );
                     self.follow_master();
                 }
             }
@@ -77,28 +79,30 @@ impl Cluster {
 
     /// Until when something that would happen now has to wait, because who is to take it in is
     /// frozen, or out of reach.
-    pub(super) fn held(&self, happening: &Happening) -> Option<Moment> {
+    pub(super) fn held(&self, happening: &SimEvent) -> Option<Moment> {
         let frozen = |node: NodeIx| self.nodes[node.at()].frozen_until;
-        let cut = |from: Place, to: Place| self.cuts.get(&(from, to)).copied().unwrap_or_default();
+        let cut = |from: SimEndpoint, to: SimEndpoint| {
+            self.cuts.get(&(from, to)).copied().unwrap_or_default()
+        };
         let until = match *happening {
-            Happening::NodeUp(node) | Happening::ToNode(node, _) | Happening::GoodBye(node) => {
+            SimEvent::NodeUp(node) | SimEvent::ToNode(node, _) | SimEvent::GoodBye(node) => {
                 frozen(node).max(cut(None, Some(node)))
             }
-            Happening::ToMaster(node, _) => cut(Some(node), None),
-            Happening::Member(node, _) | Happening::Done(node, _) => frozen(node),
-            Happening::Request { receiver, sender, .. } => {
+            SimEvent::ToMaster(node, _) => cut(Some(node), None),
+            SimEvent::Member(node, _) | SimEvent::Done(node, _) => frozen(node),
+            SimEvent::Request { receiver, sender, .. } => {
                 frozen(sender).max(cut(Some(receiver), Some(sender)))
             }
-            Happening::Arrived { receiver, sender, .. } => {
+            SimEvent::Arrived { receiver, sender, .. } => {
                 frozen(receiver).max(cut(Some(sender), Some(receiver)))
             }
-            Happening::Sent { sender, .. }
-            | Happening::Loaded { sender, .. }
-            | Happening::SenderDown { sender, .. } => frozen(sender),
-            Happening::FlowOpened { receiver, .. }
-            | Happening::Written { receiver, .. }
-            | Happening::ReceiverDown { receiver, .. } => frozen(receiver),
-            Happening::Relink(..) | Happening::Trouble(_) => Moment(0),
+            SimEvent::Sent { sender, .. }
+            | SimEvent::Loaded { sender, .. }
+            | SimEvent::SenderDown { sender, .. } => frozen(sender),
+            SimEvent::FlowOpened { receiver, .. }
+            | SimEvent::Written { receiver, .. }
+            | SimEvent::ReceiverDown { receiver, .. } => frozen(receiver),
+            SimEvent::Relink(..) | SimEvent::Trouble(_) => Moment(0),
         };
         (until > self.now).then_some(until)
     }
@@ -119,10 +123,11 @@ impl Cluster {
         }
         let [least, most] = TRIED_FOR.map(|it| it.as_nanos() as u64);
         let tried_for = Duration::from_nanos(least + self.random.below(most - least));
-        self.at(self.now + SILENT_MAX, Happening::Trouble(Trouble::Part(node)));
+        self.at(self.now + SILENT_MAX, SimEvent::Trouble(InjectedFault::Part(node)));
         let (back, given_up) = (self.now + length, self.now + SILENT_MAX + tried_for);
-        let then = if back < given_up { Trouble::Rejoin(node) } else { Trouble::Lose(node) };
-        self.at(back.min(given_up), Happening::Trouble(then));
+        let then =
+            if back < given_up { InjectedFault::Rejoin(node) } else { InjectedFault::Lose(node) };
+        self.at(back.min(given_up), SimEvent::Trouble(then));
     }
 
     fn part(&mut self, node: NodeIx) {
@@ -135,7 +140,7 @@ impl Cluster {
             return self.lose(node);
         }
         state.parted = true;
-        self.queue.retain(|_, it| !matches!(it, Happening::ToNode(of, _) | Happening::ToMaster(of, _) if *of == node));
+        self.queue.retain(|_, it| !matches!(it, SimEvent::ToNode(of, _) | SimEvent::ToMaster(of, _) if *of == node));
     }
 
     /// Both sides say again what the other has not heard.
@@ -145,15 +150,16 @@ impl Cluster {
             return;
         }
         state.parted = false;
-        let (heard, unheard) = (state.talk.heard(), state.talk.unheard(state.heard_of).to_vec());
+        let (heard, unheard) =
+            (state.replay_buffer.heard(), state.replay_buffer.unheard(state.heard_of).to_vec());
         for message in unheard {
             self.in_order(
-                Way::ToMaster(node),
+                OrderedChannel::ToMaster(node),
                 self.world.latency,
-                Happening::ToMaster(node, message),
+                SimEvent::ToMaster(node, message),
             );
         }
-        self.conductor.handle(self.now, conduct::Event::NodeBack { node, heard });
+        self.coordinator.handle(self.now, conduct::CoordinatorEvent::NodeBack { node, heard });
         self.follow_master();
     }
 
@@ -167,13 +173,13 @@ impl Cluster {
         let reason = "no master for 30 s".into();
         self.after(
             LEASE,
-            Happening::Member(
+            SimEvent::Member(
                 node,
-                member::Event::Master(ToNode::Cancel { reason, forgets: false }),
+                participant::ParticipantEvent::Master(ToNode::Cancel { reason, forgets: false }),
             ),
         );
         let error = Error::new(Code::Unreachable, "the control session broke");
-        self.conductor.handle(self.now, conduct::Event::NodeDown { node, error });
+        self.coordinator.handle(self.now, conduct::CoordinatorEvent::NodeDown { node, error });
         self.follow_master();
     }
 
@@ -192,8 +198,10 @@ impl Cluster {
         let within = self.world.noticed_within.as_nanos() as u64;
         match self.random.below(within + 1) {
             0 => self.lose(node),
-            soon => self
-                .at(self.now + Duration::from_nanos(soon), Happening::Trouble(Trouble::Lose(node))),
+            soon => self.at(
+                self.now + Duration::from_nanos(soon),
+                SimEvent::Trouble(InjectedFault::Lose(node)),
+            ),
         }
     }
 
@@ -202,12 +210,12 @@ impl Cluster {
     fn crash(&mut self, node: NodeIx) {
         let in_flight = self.queue.extract_if(
             ..,
-            |_, it| matches!(it, Happening::Written { receiver, .. } if *receiver == node),
+            |_, it| matches!(it, SimEvent::Written { receiver, .. } if *receiver == node),
         );
-        let in_flight: Vec<Happening> = in_flight.map(|(_, it)| it).collect();
+        let in_flight: Vec<SimEvent> = in_flight.map(|(_, it)| it).collect();
         let state = &mut self.nodes[node.at()];
         for happening in in_flight {
-            if let Happening::Written { piece, payload, .. } = happening {
+            if let SimEvent::Written { piece, payload, .. } = happening {
                 let bytes = self.random.below(2 * piece.span.bytes()).min(piece.span.bytes());
                 // Nobody hears of an error any more.
                 let _ = state.disk.write(Span::of(piece.span.start, bytes), &payload);

@@ -2,13 +2,13 @@
 
 use std::str::FromStr;
 
-use super::{Address, hostlist};
+use super::{NodeAddress, hostlist};
 
 /// The addresses that `hosts:port` stands for, where `hosts` may be a hostlist.
 ///
 /// # Errors
 /// What was expected instead.
-pub(super) fn parse_all(text: &str) -> Result<Vec<Address>, String> {
+pub(super) fn parse_all(text: &str) -> Result<Vec<NodeAddress>, String> {
     let (hosts, port) = text.rsplit_once(':').ok_or("host:port")?;
     // An IPv6 address that has lost its brackets would otherwise give its last group as the port.
     if hosts.contains(':') && !hosts.ends_with(']') {
@@ -19,16 +19,16 @@ pub(super) fn parse_all(text: &str) -> Result<Vec<Address>, String> {
         .then(|| port.parse().ok())
         .flatten()
         .ok_or("host:port with a port from 0 to 65535")?;
-    Ok(hostlist::expand(hosts)?.into_iter().map(|host| Address { host, port }).collect())
+    Ok(hostlist::expand(hosts)?.into_iter().map(|host| NodeAddress { host, port }).collect())
 }
 
-impl Address {
+impl NodeAddress {
     /// Reads addresses with commas between them, where hosts may be hostlists: `a:1,b:2`,
     /// `n[1-4]:5000`, `a,b:5000`.
     ///
     /// # Errors
     /// What was expected instead.
-    pub fn list(text: &str) -> Result<Vec<Address>, String> {
+    pub fn list(text: &str) -> Result<Vec<NodeAddress>, String> {
         let mut all = Vec::new();
         let (mut from, mut depth, mut has_port) = (0, 0_u32, false);
         for (at, letter) in text.char_indices() {
@@ -49,14 +49,14 @@ impl Address {
     }
 }
 
-impl FromStr for Address {
+impl FromStr for NodeAddress {
     type Err = String;
 
     /// Reads `host:port`; an IPv6 address stands in brackets.
     ///
     /// # Errors
     /// What was expected instead.
-    fn from_str(text: &str) -> Result<Address, String> {
+    fn from_str(text: &str) -> Result<NodeAddress, String> {
         let mut all = parse_all(text)?;
         match all.len() {
             1 => Ok(all.remove(0)),
@@ -78,7 +78,7 @@ mod tests {
             ("[0::1]:65535", "::1", 65535),
         ];
         for (text, host, port) in cases {
-            assert_eq!(text.parse(), Ok(Address { host: host.into(), port }), "{text}");
+            assert_eq!(text.parse(), Ok(NodeAddress { host: host.into(), port }), "{text}");
         }
         for text in [
             "",
@@ -92,7 +92,7 @@ mod tests {
             "[::1]",
             "n[1-2]:5",
         ] {
-            text.parse::<Address>().unwrap_err();
+            text.parse::<NodeAddress>().unwrap_err();
         }
     }
 
@@ -106,11 +106,11 @@ mod tests {
         ];
         for (text, expected) in cases {
             let all: Vec<String> =
-                Address::list(text).unwrap().iter().map(ToString::to_string).collect();
+                NodeAddress::list(text).unwrap().iter().map(ToString::to_string).collect();
             assert_eq!(all.join(" "), expected, "{text}");
         }
         for text in ["", "a", "a:1,", ",a:1", "a:1,b", "a:1:2"] {
-            Address::list(text).unwrap_err();
+            NodeAddress::list(text).unwrap_err();
         }
     }
 

@@ -32,27 +32,27 @@ pub(crate) fn expand(text: &str) -> Result<Vec<String>, String> {
 }
 
 /// One list without a comma outside brackets: `rack[1-2]node[01-16]`.
-struct Item<'a>(Vec<Part<'a>>);
+struct HostPattern<'a>(Vec<HostPart<'a>>);
 
-enum Part<'a> {
+enum HostPart<'a> {
     /// Characters that every name has here.
     Fixed(&'a str),
     /// An IPv6 address in its usual spelling.
     Ipv6(String),
     /// Numbers, of which each name has one.
-    Ranges(Vec<Range>),
+    Ranges(Vec<NumberRange>),
 }
 
 /// The numbers `first..=last`, padded with zeros to `width` digits.
 ///
 /// Invariant: `first <= last`.
-struct Range {
+struct NumberRange {
     first: u64,
     last: u64,
     width: usize,
 }
 
-impl Item<'_> {
+impl HostPattern<'_> {
     /// How many names it stands for; `None` where that does not fit 64 bits.
     fn count(&self) -> Option<u64> {
         self.0.iter().try_fold(1u64, |product, part| product.checked_mul(part.count()?))
@@ -60,7 +60,7 @@ impl Item<'_> {
 
     /// The bytes of its longest name.
     fn longest(&self) -> usize {
-        self.0.iter().map(Part::longest).sum()
+        self.0.iter().map(HostPart::longest).sum()
     }
 
     /// Appends the names: each part multiplies what the parts before it gave.
@@ -68,11 +68,13 @@ impl Item<'_> {
         let mut prefixes = vec![String::new()];
         for part in &self.0 {
             match part {
-                Part::Fixed(text) => prefixes.iter_mut().for_each(|prefix| prefix.push_str(text)),
-                Part::Ipv6(address) => {
+                HostPart::Fixed(text) => {
+                    prefixes.iter_mut().for_each(|prefix| prefix.push_str(text))
+                }
+                HostPart::Ipv6(address) => {
                     prefixes.iter_mut().for_each(|prefix| prefix.push_str(address))
                 }
-                Part::Ranges(ranges) => {
+                HostPart::Ranges(ranges) => {
                     prefixes = prefixes
                         .iter()
                         .flat_map(|prefix| ranges.iter().flat_map(|range| range.after(prefix)))
@@ -84,11 +86,11 @@ impl Item<'_> {
     }
 }
 
-impl Part<'_> {
+impl HostPart<'_> {
     fn count(&self) -> Option<u64> {
         match self {
-            Part::Fixed(_) | Part::Ipv6(_) => Some(1),
-            Part::Ranges(ranges) => ranges.iter().try_fold(0u64, |sum, range| {
+            HostPart::Fixed(_) | HostPart::Ipv6(_) => Some(1),
+            HostPart::Ranges(ranges) => ranges.iter().try_fold(0u64, |sum, range| {
                 sum.checked_add((range.last - range.first).checked_add(1)?)
             }),
         }
@@ -96,14 +98,14 @@ impl Part<'_> {
 
     fn longest(&self) -> usize {
         match self {
-            Part::Fixed(text) => text.len(),
-            Part::Ipv6(address) => address.len(),
-            Part::Ranges(ranges) => ranges.iter().map(Range::longest).max().unwrap_or(0),
+            HostPart::Fixed(text) => text.len(),
+            HostPart::Ipv6(address) => address.len(),
+            HostPart::Ranges(ranges) => ranges.iter().map(NumberRange::longest).max().unwrap_or(0),
         }
     }
 }
 
-impl Range {
+impl NumberRange {
     fn longest(&self) -> usize {
         self.width.max(self.last.to_string().len())
     }
@@ -125,11 +127,11 @@ fn split_outside_brackets(text: &str) -> Vec<&str> {
     .collect()
 }
 
-fn parse_item(text: &str) -> Result<Item<'_>, String> {
+fn parse_item(text: &str) -> Result<HostPattern<'_>, String> {
     if let Some(address) =
         text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|a| a.contains(':'))
     {
-        return Ok(Item(vec![Part::Ipv6(ipv6(address)?)]));
+        return Ok(HostPattern(vec![HostPart::Ipv6(ipv6(address)?)]));
     }
     if text.is_empty() {
         return Err("a host name between commas".into());
@@ -138,12 +140,13 @@ fn parse_item(text: &str) -> Result<Item<'_>, String> {
     let mut rest = text;
     while let Some((fixed, bracketed)) = rest.split_once('[') {
         let (numbers, after) = bracketed.split_once(']').ok_or("a ] for every [ of a hostlist")?;
-        parts.push(Part::Fixed(name_part(fixed)?));
-        parts.push(Part::Ranges(numbers.split(',').map(parse_range).collect::<Result<_, _>>()?));
+        parts.push(HostPart::Fixed(name_part(fixed)?));
+        parts
+            .push(HostPart::Ranges(numbers.split(',').map(parse_range).collect::<Result<_, _>>()?));
         rest = after;
     }
-    parts.push(Part::Fixed(name_part(rest)?));
-    Ok(Item(parts))
+    parts.push(HostPart::Fixed(name_part(rest)?));
+    Ok(HostPattern(parts))
 }
 
 /// One spelling per address, so that one address is one node.
@@ -166,14 +169,14 @@ fn name_part(text: &str) -> Result<&str, String> {
     }
 }
 
-fn parse_range(text: &str) -> Result<Range, String> {
+fn parse_range(text: &str) -> Result<NumberRange, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let number = |digits: &str| {
         digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok())?
     };
     match (number(first), number(last)) {
         (Some(low), Some(high)) if low <= high => {
-            Ok(Range { first: low, last: high, width: first.len() })
+            Ok(NumberRange { first: low, last: high, width: first.len() })
         }
         (Some(_), Some(_)) => {
             Err(format!("a range that does not count down, such as {last}-{first}"))

@@ -15,5 +15,5 @@ mod validate;
 
 pub(crate) use hostlist::HOST_BYTES_MAX;
 pub(crate) use parse::ID_BYTES_MAX;
-pub use rows::{Address, DataUri, Pair, Role, Row, Spec, Store};
+pub use rows::{DataUri, NodeAddress, PairRate, Row, RowRole, Spec, StoreRate};
 pub(crate) use validate::{NODE_ROWS_MAX, NODE_URIS_BYTES_MAX, URI_BYTES_MAX};

@@ -2,9 +2,9 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use super::text::{self, Fault, Line, Word, nearest};
+use super::text::{self, LineFault, SpecLine, Word, nearest};
 use super::validate::RATE_MAX;
-use super::{Address, DataUri, Pair, Role, Row, Spec, Store, address};
+use super::{DataUri, NodeAddress, PairRate, Row, RowRole, Spec, StoreRate, address};
 use crate::error::{Code, Error, Result};
 use crate::units::{BitRate, KIB, MIB, Span, parse_rate, parse_size, print_rate};
 
@@ -36,7 +36,7 @@ impl Spec {
                 format!("{file_name}: the file has more than 64 MiB, expected at most that");
             return Err(Error::new(Code::Usage, message).remedy("split the transfer"));
         }
-        let mut parser = Parser::default();
+        let mut parser = SpecParser::default();
         let mut line_number = 0;
         for line in text.trim_start_matches('\u{feff}').lines() {
             line_number += 1;
@@ -48,7 +48,7 @@ impl Spec {
             return Err(at(
                 file_name,
                 line_number + 1,
-                &Fault { found: "the end of the file".into(), ..fault }.into(),
+                &LineFault { found: "the end of the file".into(), ..fault }.into(),
             ));
         }
         Ok(parser.spec)
@@ -56,23 +56,23 @@ impl Spec {
 }
 
 /// A fault whose expectation is put together from what was found.
-struct Refusal {
+struct ParseFault {
     column: usize,
     found: String,
     expected: String,
 }
 
-impl From<Fault> for Refusal {
-    fn from(fault: Fault) -> Refusal {
-        Refusal { column: fault.column, found: fault.found, expected: fault.expected.into() }
+impl From<LineFault> for ParseFault {
+    fn from(fault: LineFault) -> ParseFault {
+        ParseFault { column: fault.column, found: fault.found, expected: fault.expected.into() }
     }
 }
 
-type Parsed<T> = std::result::Result<T, Refusal>;
+type ParsedLines<T> = std::result::Result<T, ParseFault>;
 
 /// What the lines so far have said.
 #[derive(Default)]
-struct Parser {
+struct SpecParser {
     spec: Spec,
     id_seen: bool,
     /// Bytes of text that rows from hostlists hold over and over; bounded by
@@ -80,20 +80,20 @@ struct Parser {
     expanded_bytes: usize,
 }
 
-impl Parser {
-    fn line(&mut self, line: &str, number: u32) -> Parsed<()> {
+impl SpecParser {
+    fn line(&mut self, line: &str, number: u32) -> ParsedLines<()> {
         if line.len() > LINE_BYTES_MAX {
             let found = format!("a line of {} bytes", line.len());
-            return Err(Refusal { column: 1, found, expected: "at most 64 KiB".into() });
+            return Err(ParseFault { column: 1, found, expected: "at most 64 KiB".into() });
         }
         let line = text::cut(line)?;
-        let mut words = Words { line: &line, next: 0 };
+        let mut words = LineWords { line: &line, next: 0 };
         let Some(keyword) = words.take() else { return Ok(()) };
         match keyword.text.as_str() {
             "id" => self.id(keyword, &mut words)?,
             "master" => self.master(keyword, &mut words)?,
-            "writer" => self.row(Role::Sender, number, &mut words)?,
-            "reader" => self.row(Role::Receiver, number, &mut words)?,
+            "writer" => self.row(RowRole::Sender, number, &mut words)?,
+            "reader" => self.row(RowRole::Receiver, number, &mut words)?,
             "option" => self.option(number, &mut words)?,
             other => {
                 return Err(unknown(keyword, "id, master, writer, reader or option", meant(other)));
@@ -102,7 +102,7 @@ impl Parser {
         words.end()
     }
 
-    fn id(&mut self, keyword: &Word, words: &mut Words) -> Parsed<()> {
+    fn id(&mut self, keyword: &Word, words: &mut LineWords) -> ParsedLines<()> {
         once(keyword, self.id_seen)?;
         let id = words.need("the transfer's name")?;
         if id.text.is_empty() || id.text.len() > ID_BYTES_MAX {
@@ -113,7 +113,7 @@ impl Parser {
         Ok(())
     }
 
-    fn master(&mut self, keyword: &Word, words: &mut Words) -> Parsed<()> {
+    fn master(&mut self, keyword: &Word, words: &mut LineWords) -> ParsedLines<()> {
         once(keyword, self.spec.master.is_some())?;
         let word = words.need("the master's host:port")?;
         self.spec.master =
@@ -121,7 +121,7 @@ impl Parser {
         Ok(())
     }
 
-    fn option(&mut self, line: u32, words: &mut Words) -> Parsed<()> {
+    fn option(&mut self, line: u32, words: &mut LineWords) -> ParsedLines<()> {
         let key = words.need(OPTIONS)?;
         let slot = match key.text.as_str() {
             "origin" => &mut self.spec.origin,
@@ -146,7 +146,7 @@ impl Parser {
         Ok(())
     }
 
-    fn store(&mut self, words: &mut Words) -> Parsed<()> {
+    fn store(&mut self, words: &mut LineWords) -> ParsedLines<()> {
         let word = words.need("the store's name")?;
         let name = name(word, "", &word.text)?;
         if self.spec.stores.len() == STORES_MAX {
@@ -155,11 +155,11 @@ impl Parser {
         once(word, self.spec.stores.iter().any(|store| store.name == name))?;
         let word = words.need("the store's rate in bits per second, such as 40G")?;
         let rate = rate(word, "", &word.text)?;
-        self.spec.stores.push(Store { name, rate });
+        self.spec.stores.push(StoreRate { name, rate });
         Ok(())
     }
 
-    fn pair(&mut self, line: u32, words: &mut Words) -> Parsed<()> {
+    fn pair(&mut self, line: u32, words: &mut LineWords) -> ParsedLines<()> {
         let from = node(words.need("the host:port that sends")?)?;
         let word = words.need("the host:port that receives")?;
         let to = node(word)?;
@@ -167,11 +167,11 @@ impl Parser {
             return Err(refuse(word, "another node than the one that sends"));
         }
         let word = words.need("the rate between them in bits per second, such as 10G")?;
-        self.spec.pairs.push(Pair { from, to, rate: rate(word, "", &word.text)?, line });
+        self.spec.pairs.push(PairRate { from, to, rate: rate(word, "", &word.text)?, line });
         Ok(())
     }
 
-    fn row(&mut self, role: Role, line: u32, words: &mut Words) -> Parsed<()> {
+    fn row(&mut self, role: RowRole, line: u32, words: &mut LineWords) -> ParsedLines<()> {
         let hosts = words.need("the node's host:port")?;
         let nodes = nodes(hosts)?;
         let uri = uri(words.need("the data URI")?, role)?;
@@ -179,7 +179,7 @@ impl Parser {
         let range = range(words.need("the range of the data space, such as 0-1023")?)?;
         let mut row = Row {
             role,
-            node: Address { host: String::new(), port: 0 },
+            node: NodeAddress { host: String::new(), port: 0 },
             uri,
             offset_bytes,
             range,
@@ -196,7 +196,7 @@ impl Parser {
     }
 
     /// One row per node, as long as that stays a reasonable number of rows and bytes.
-    fn spread(&mut self, row: Row, mut nodes: Vec<Address>, hosts: &Word) -> Parsed<()> {
+    fn spread(&mut self, row: Row, mut nodes: Vec<NodeAddress>, hosts: &Word) -> ParsedLines<()> {
         if self.spec.rows.len() + nodes.len() > ROWS_MAX {
             return Err(refuse(hosts, format!("at most {ROWS_MAX} rows in all")));
         }
@@ -212,23 +212,23 @@ impl Parser {
 }
 
 /// The words of a line that are still to be read.
-struct Words<'a> {
-    line: &'a Line,
+struct LineWords<'a> {
+    line: &'a SpecLine,
     next: usize,
 }
 
-impl<'a> Words<'a> {
+impl<'a> LineWords<'a> {
     fn take(&mut self) -> Option<&'a Word> {
         let word = self.line.words.get(self.next)?;
         self.next += 1;
         Some(word)
     }
 
-    fn need(&mut self, expected: &'static str) -> Parsed<&'a Word> {
+    fn need(&mut self, expected: &'static str) -> ParsedLines<&'a Word> {
         self.take().ok_or_else(|| missing(self.line.end_column, expected).into())
     }
 
-    fn end(&mut self) -> Parsed<()> {
+    fn end(&mut self) -> ParsedLines<()> {
         match self.take() {
             None => Ok(()),
             Some(word) => {
@@ -238,7 +238,7 @@ impl<'a> Words<'a> {
     }
 }
 
-fn nodes(word: &Word) -> Parsed<Vec<Address>> {
+fn nodes(word: &Word) -> ParsedLines<Vec<NodeAddress>> {
     let nodes = address::parse_all(&word.text).map_err(|expected| refuse(word, expected))?;
     // Only the master's port may be left to chance: a node must be found where its row says.
     if nodes.iter().any(|node| node.port == 0) {
@@ -247,11 +247,11 @@ fn nodes(word: &Word) -> Parsed<Vec<Address>> {
     Ok(nodes)
 }
 
-fn node(word: &Word) -> Parsed<Address> {
+fn node(word: &Word) -> ParsedLines<NodeAddress> {
     word.text.parse().map_err(|expected: String| refuse(word, expected))
 }
 
-fn uri(word: &Word, role: Role) -> Parsed<DataUri> {
+fn uri(word: &Word, role: RowRole) -> ParsedLines<DataUri> {
     let uri: DataUri = word.text.parse().map_err(|expected: String| refuse(word, expected))?;
     match uri.unfit_for(role) {
         None => Ok(uri),
@@ -259,11 +259,11 @@ fn uri(word: &Word, role: Role) -> Parsed<DataUri> {
     }
 }
 
-fn number(word: &Word) -> Parsed<u64> {
+fn number(word: &Word) -> ParsedLines<u64> {
     parse_size(&word.text).map_err(|expected| refuse(word, expected))
 }
 
-fn range(word: &Word) -> Parsed<Span> {
+fn range(word: &Word) -> ParsedLines<Span> {
     let Some((first, last)) = word.text.split_once('-') else {
         return Err(refuse(word, "an inclusive range START-END, such as 0-1023"));
     };
@@ -284,8 +284,8 @@ fn range(word: &Word) -> Parsed<Span> {
 }
 
 /// One `key=value` pair at the end of a row.
-fn pair(row: &mut Row, word: &Word) -> Parsed<()> {
-    let keys = if row.role == Role::Receiver {
+fn pair(row: &mut Row, word: &Word) -> ParsedLines<()> {
+    let keys = if row.role == RowRole::Receiver {
         "speed=, nics=, store= or group="
     } else {
         "speed=, nics= or store="
@@ -302,7 +302,9 @@ fn pair(row: &mut Row, word: &Word) -> Parsed<()> {
             once(word, !row.nics.is_empty())?;
             row.nics = nics(word, value)?;
         }
-        "group" if row.role == Role::Sender => return Err(refuse(word, "group= on readers only")),
+        "group" if row.role == RowRole::Sender => {
+            return Err(refuse(word, "group= on readers only"));
+        }
         "group" => {
             once(word, row.group.is_some())?;
             row.group = Some(name(word, "group= and ", value)?);
@@ -317,7 +319,7 @@ fn pair(row: &mut Row, word: &Word) -> Parsed<()> {
 }
 
 /// A rate that can be planned with, with what stands `before` it.
-fn rate(word: &Word, before: &str, value: &str) -> Parsed<BitRate> {
+fn rate(word: &Word, before: &str, value: &str) -> ParsedLines<BitRate> {
     let rate = parse_rate(value).map_err(|expected| refuse(word, format!("{before}{expected}")))?;
     if rate > RATE_MAX {
         return Err(refuse(word, format!("{before}a rate of at most {}", print_rate(RATE_MAX))));
@@ -325,7 +327,7 @@ fn rate(word: &Word, before: &str, value: &str) -> Parsed<BitRate> {
     Ok(rate)
 }
 
-fn nics(word: &Word, value: &str) -> Parsed<Vec<String>> {
+fn nics(word: &Word, value: &str) -> ParsedLines<Vec<String>> {
     let nics: Vec<String> = value.split(',').map(Into::into).collect();
     let mut sorted: Vec<&String> = nics.iter().collect();
     sorted.sort_unstable();
@@ -339,7 +341,7 @@ fn nics(word: &Word, value: &str) -> Parsed<Vec<String>> {
 }
 
 /// The name of a group or a store, with what stands `before` it.
-fn name(word: &Word, before: &str, value: &str) -> Parsed<String> {
+fn name(word: &Word, before: &str, value: &str) -> ParsedLines<String> {
     if value.is_empty() || value.len() > ID_BYTES_MAX {
         return Err(refuse(word, format!("{before}a name of 1 to 1024 bytes")));
     }
@@ -371,31 +373,31 @@ fn meant(word: &str) -> Option<&'static str> {
     }
 }
 
-fn once(word: &Word, seen: bool) -> Parsed<()> {
+fn once(word: &Word, seen: bool) -> ParsedLines<()> {
     if seen { Err(refuse(word, "it only once")) } else { Ok(()) }
 }
 
-fn unknown(word: &Word, expected: &str, meant: Option<&str>) -> Refusal {
+fn unknown(word: &Word, expected: &str, meant: Option<&str>) -> ParseFault {
     match meant {
         Some(meant) => refuse(word, format!("{expected} (did you mean {meant}?)")),
         None => refuse(word, expected),
     }
 }
 
-fn refuse(word: &Word, expected: impl Into<String>) -> Refusal {
+fn refuse(word: &Word, expected: impl Into<String>) -> ParseFault {
     let mut found: String = word.text.chars().take(FOUND_CHARS_MAX).collect();
     if found.len() < word.text.len() {
         found.push('…');
     }
-    Refusal { column: word.column, found: format!("{found:?}"), expected: expected.into() }
+    ParseFault { column: word.column, found: format!("{found:?}"), expected: expected.into() }
 }
 
-fn missing(column: usize, expected: &'static str) -> Fault {
-    Fault { column, found: "the end of the line".into(), expected }
+fn missing(column: usize, expected: &'static str) -> LineFault {
+    LineFault { column, found: "the end of the line".into(), expected }
 }
 
-fn at(file_name: &str, line: u32, refusal: &Refusal) -> Error {
-    let Refusal { column, found, expected } = refusal;
+fn at(file_name: &str, line: u32, refusal: &ParseFault) -> Error {
+    let ParseFault { column, found, expected } = refusal;
     Error::new(
         Code::Usage,
         format!("{file_name}:{line}:{column}: found {found}, expected {expected}"),

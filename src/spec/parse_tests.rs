@@ -233,24 +233,24 @@ fn a_million_rows() {
 }
 
 prop_compose! {
-    fn address()(host in "[a-z][a-z0-9.-]{0,12}|(1[0-9]{0,2}\\.){3}7|::1|fe80::2%eth0", port in 1u16..) -> Address {
-        Address { host, port }
+    fn address()(host in "[a-z][a-z0-9.-]{0,12}|(1[0-9]{0,2}\\.){3}7|::1|fe80::2%eth0", port in 1u16..) -> NodeAddress {
+        NodeAddress { host, port }
     }
 }
 
-fn any_uri(role: Role) -> impl Strategy<Value = DataUri> {
+fn any_uri(role: RowRole) -> impl Strategy<Value = DataUri> {
     let name = || vec((1..=u8::MAX).prop_filter("no slash", |byte| *byte != b'/'), 3..12);
     let file = name().prop_map(|name| DataUri::File(Path::new("/").join(OsStr::from_bytes(&name))));
     let mem = name().prop_map(|name| DataUri::Mem(OsStr::from_bytes(&name).to_os_string()));
     let third = match role {
-        Role::Sender => any::<u64>().prop_map(DataUri::Pattern).boxed(),
-        Role::Receiver => Just(DataUri::Null).boxed(),
+        RowRole::Sender => any::<u64>().prop_map(DataUri::Pattern).boxed(),
+        RowRole::Receiver => Just(DataUri::Null).boxed(),
     };
     prop_oneof![file, mem, third]
 }
 
 fn any_row() -> impl Strategy<Value = Row> {
-    let role = prop_oneof![Just(Role::Sender), Just(Role::Receiver)];
+    let role = prop_oneof![Just(RowRole::Sender), Just(RowRole::Receiver)];
     let group = option::of("[^\n]{1,8}");
     let nics = proptest::sample::subsequence(vec!["eth0", "eth1", "10.0.0.1", "a b", "=#\""], 0..4);
     let place = (any::<u64>(), 0..u64::MAX - 1, 1u64..1 << 40);
@@ -273,7 +273,7 @@ fn any_row() -> impl Strategy<Value = Row> {
         range: Span::new(start, start.saturating_add(bytes)),
         speed: speed.map(BitRate),
         nics: nics.into_iter().map(Into::into).collect(),
-        group: group.clone().filter(|_| role == Role::Receiver),
+        group: group.clone().filter(|_| role == RowRole::Receiver),
         store: group.filter(|name| name.len() % 2 == 0),
         line: 0,
     })
@@ -289,9 +289,9 @@ prop_compose! {
         stores in proptest::collection::btree_map("[^\n]{1,8}", 1..=RATE_MAX.0, 0..3),
         pairs in vec((address(), address(), 1..=RATE_MAX.0), 0..3),
     ) -> Spec {
-        let stores = stores.into_iter().map(|(name, rate)| Store { name, rate: BitRate(rate) }).collect();
+        let stores = stores.into_iter().map(|(name, rate)| StoreRate { name, rate: BitRate(rate) }).collect();
         let pairs = pairs.into_iter().filter(|(from, to, _)| from != to);
-        let pairs = pairs.map(|(from, to, rate)| Pair { from, to, rate: BitRate(rate), line: 0 }).collect();
+        let pairs = pairs.map(|(from, to, rate)| PairRate { from, to, rate: BitRate(rate), line: 0 }).collect();
         Spec { id, master, rows, origin, block_bytes: block_power.map(|power| 1 << power), stores, pairs }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::text::{quote, quote_if_needed};
-use super::{Pair, Role, Row, Spec, Store};
+use super::{PairRate, Row, RowRole, Spec, StoreRate};
 use crate::units::print_rate;
 
 /// Prints a specification file. Parsing it gives an equal [`Spec`], apart from line numbers.
@@ -19,13 +19,13 @@ impl fmt::Display for Spec {
         if let Some(block_bytes) = self.block_bytes {
             writeln!(f, "option block {block_bytes}")?;
         }
-        for Store { name, rate } in &self.stores {
+        for StoreRate { name, rate } in &self.stores {
             writeln!(f, "option store {} {}", quote_if_needed(name), print_rate(*rate))?;
         }
-        for Pair { from, to, rate, .. } in &self.pairs {
+        for PairRate { from, to, rate, .. } in &self.pairs {
             writeln!(f, "option pair {from} {to} {}", print_rate(*rate))?;
         }
-        let rows: Vec<Cells> = self.rows.iter().map(cells).collect();
+        let rows: Vec<RowCells> = self.rows.iter().map(cells).collect();
         let heading =
             ["# Role", "Host:Port", "Data URI", "Offset", "Start-End", ""].map(String::from);
         let widths = widths(rows.iter().chain([&heading]));
@@ -37,12 +37,12 @@ impl fmt::Display for Spec {
     }
 }
 
-type Cells = [String; COLUMNS];
+type RowCells = [String; COLUMNS];
 
-fn cells(row: &Row) -> Cells {
+fn cells(row: &Row) -> RowCells {
     let role = match row.role {
-        Role::Sender => "writer",
-        Role::Receiver => "reader",
+        RowRole::Sender => "writer",
+        RowRole::Receiver => "reader",
     };
     [
         role.into(),
@@ -67,7 +67,7 @@ fn pairs(row: &Row) -> String {
 }
 
 /// Each column is as wide as its widest cell, but one long path shall not stretch a million rows.
-fn widths<'a>(rows: impl Iterator<Item = &'a Cells>) -> [usize; COLUMNS] {
+fn widths<'a>(rows: impl Iterator<Item = &'a RowCells>) -> [usize; COLUMNS] {
     let mut widths = [0; COLUMNS];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -77,7 +77,11 @@ fn widths<'a>(rows: impl Iterator<Item = &'a Cells>) -> [usize; COLUMNS] {
     widths
 }
 
-fn write_aligned(f: &mut fmt::Formatter<'_>, row: &Cells, widths: [usize; COLUMNS]) -> fmt::Result {
+fn write_aligned(
+    f: &mut fmt::Formatter<'_>,
+    row: &RowCells,
+    widths: [usize; COLUMNS],
+) -> fmt::Result {
     let last = row.iter().rposition(|cell| !cell.is_empty()).unwrap_or(0);
     for (cell, width) in row.iter().zip(widths).take(last) {
         write!(f, "{cell:<width$}  ")?;

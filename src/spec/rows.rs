@@ -10,14 +10,14 @@ use crate::units::{BitRate, Span};
 
 /// Where a node is reached: a host name or address, and a port. One address is one node.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub struct Address {
+pub struct NodeAddress {
     /// A host name, an IPv4 address, or an IPv6 address without its brackets.
     pub host: String,
     /// The TCP port of the node's control connection; 0 asks for any free one.
     pub port: u16,
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for NodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -29,7 +29,7 @@ impl fmt::Display for Address {
 
 /// What a row does: offer bytes (`writer` in a file, as in the paper) or want them (`reader`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub enum Role {
+pub enum RowRole {
     /// Offers a range of the data space.
     Sender,
     /// Wants a range of the data space.
@@ -72,9 +72,9 @@ impl fmt::Display for DataUri {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Row {
     /// Offers or wants.
-    pub role: Role,
+    pub role: RowRole,
     /// The node.
-    pub node: Address,
+    pub node: NodeAddress,
     /// Where its bytes are.
     pub uri: DataUri,
     /// Byte `x` of `range` lies at `offset_bytes + (x - range.start)` of the data.
@@ -98,7 +98,7 @@ pub struct Row {
 /// `option store NAME RATE`: something that several nodes read from or write to, such as a parallel
 /// file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Store {
+pub struct StoreRate {
     /// What rows call it.
     pub name: String,
     /// What all may read from it together, and what all may write to it together, in bits per
@@ -109,11 +109,11 @@ pub struct Store {
 /// `option pair HOST:PORT HOST:PORT RATE`: what can pass from one node to another, where that is
 /// less than what the nodes themselves can.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Pair {
+pub struct PairRate {
     /// The node that sends.
-    pub from: Address,
+    pub from: NodeAddress,
     /// The node that receives.
-    pub to: Address,
+    pub to: NodeAddress,
     /// What the way between them carries, in bits per second.
     pub rate: BitRate,
     /// The line of the file that it came from, counted from 1; 0 for one made in code.
@@ -126,7 +126,7 @@ pub struct Spec {
     /// The name of the transfer: the `id` line.
     pub id: String,
     /// Where `status` and `cancel` reach the master.
-    pub master: Option<Address>,
+    pub master: Option<NodeAddress>,
     /// Senders and receivers, in the order of the file.
     pub rows: Vec<Row>,
     /// `option origin N`: where the block grid starts; by default the lowest byte offered.
@@ -134,8 +134,8 @@ pub struct Spec {
     /// `option block N`: bytes of one cell of the grid; by default 1 MiB.
     pub block_bytes: Option<u64>,
     /// `option store NAME RATE`: the stores that rows name, each once.
-    pub stores: Vec<Store>,
+    pub stores: Vec<StoreRate>,
     /// `option pair HOST:PORT HOST:PORT RATE`: ways between nodes that are slower than the nodes,
     /// each once.
-    pub pairs: Vec<Pair>,
+    pub pairs: Vec<PairRate>,
 }

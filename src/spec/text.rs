@@ -16,7 +16,7 @@ pub(super) struct Word {
 
 /// The words of one line, and where the line ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Line {
+pub(super) struct SpecLine {
     /// The words in order.
     pub words: Vec<Word>,
     /// The column after the last word, which is where a missing word is missed.
@@ -25,7 +25,7 @@ pub(super) struct Line {
 
 /// A line that cannot be cut into words.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Fault {
+pub(super) struct LineFault {
     /// Where, in characters from 1.
     pub column: usize,
     /// What stands there.
@@ -35,7 +35,7 @@ pub(super) struct Fault {
 }
 
 /// Cuts a line into words.
-pub(super) fn cut(line: &str) -> Result<Line, Fault> {
+pub(super) fn cut(line: &str) -> Result<SpecLine, LineFault> {
     let mut chars = line.chars().zip(1..);
     let mut words: Vec<Word> = Vec::new();
     let mut open: Option<Word> = None;
@@ -57,7 +57,7 @@ pub(super) fn cut(line: &str) -> Result<Line, Fault> {
         }
     }
     words.extend(open);
-    Ok(Line { words, end_column })
+    Ok(SpecLine { words, end_column })
 }
 
 /// Reads what follows an opening quote into `text`; gives the column of the closing one.
@@ -65,16 +65,19 @@ fn quoted(
     chars: &mut impl Iterator<Item = (char, usize)>,
     opened: usize,
     text: &mut String,
-) -> Result<usize, Fault> {
-    let unclosed =
-        Fault { column: opened, found: "\"".into(), expected: "a closing quote on the same line" };
+) -> Result<usize, LineFault> {
+    let unclosed = LineFault {
+        column: opened,
+        found: "\"".into(),
+        expected: "a closing quote on the same line",
+    };
     while let Some((c, column)) = chars.next() {
         match c {
             '"' => return Ok(column),
             '\\' => {
                 let Some((escaped, _)) = chars.next() else { return Err(unclosed) };
                 let found = || format!("\\{escaped}");
-                text.push(unescape(escaped).ok_or_else(|| Fault {
+                text.push(unescape(escaped).ok_or_else(|| LineFault {
                     column,
                     found: found(),
                     expected: ESCAPES,
@@ -176,7 +179,7 @@ mod tests {
         for (text, words, end_column) in cases {
             let words =
                 words.iter().map(|&(column, text)| Word { column, text: text.into() }).collect();
-            assert_eq!(cut(text), Ok(Line { words, end_column }), "{text}");
+            assert_eq!(cut(text), Ok(SpecLine { words, end_column }), "{text}");
         }
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::text::nearest;
-use super::{DataUri, Role};
+use super::{DataUri, RowRole};
 use crate::units::printable;
 
 impl FromStr for DataUri {
@@ -50,12 +50,12 @@ impl FromStr for DataUri {
 
 impl DataUri {
     /// What a row of this role would need instead, if this cannot serve it.
-    pub(super) fn unfit_for(&self, role: Role) -> Option<&'static str> {
+    pub(super) fn unfit_for(&self, role: RowRole) -> Option<&'static str> {
         match (self, role) {
-            (DataUri::Pattern(_), Role::Receiver) => {
+            (DataUri::Pattern(_), RowRole::Receiver) => {
                 Some("a place to write to (pattern: can only be read from)")
             }
-            (DataUri::Null, Role::Sender) => {
+            (DataUri::Null, RowRole::Sender) => {
                 Some("data to read from (null: can only be written to)")
             }
             _ => None,

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::hostlist::HOST_BYTES_MAX;
 use super::parse::{ID_BYTES_MAX, ROWS_MAX, STORES_MAX, block_bytes_fit};
-use super::{Address, DataUri, Pair, Role, Row, Spec, Store};
+use super::{DataUri, NodeAddress, PairRate, Row, RowRole, Spec, StoreRate};
 use crate::error::{Code, Error, Result};
 use crate::units::{BitRate, Span, print_rate, subtract, union};
 
@@ -34,11 +34,11 @@ impl Spec {
         self.check_all_offered()
     }
 
-    fn with_role(&self, role: Role) -> impl Iterator<Item = &Row> {
+    fn with_role(&self, role: RowRole) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(move |row| row.role == role)
     }
 
-    fn spans(&self, role: Role) -> Vec<Span> {
+    fn spans(&self, role: RowRole) -> Vec<Span> {
         union(self.with_role(role).map(|row| row.range).collect())
     }
 
@@ -65,7 +65,7 @@ impl Spec {
     }
 
     fn check_roles(&self) -> Result<()> {
-        for (role, word) in [(Role::Sender, "writer"), (Role::Receiver, "reader")] {
+        for (role, word) in [(RowRole::Sender, "writer"), (RowRole::Receiver, "reader")] {
             if self.with_role(role).next().is_none() {
                 return usage(format!("there is no {word} row"))
                     .map_err(|error| error.remedy("a transfer needs one"));
@@ -80,7 +80,7 @@ impl Spec {
                 "option block {bytes} is not a power of two from 4 KiB to 64 MiB"
             ));
         }
-        let lowest = self.with_role(Role::Sender).map(|row| row.range.start).min();
+        let lowest = self.with_role(RowRole::Sender).map(|row| row.range.start).min();
         match (self.origin, lowest) {
             (Some(origin), Some(lowest)) if origin > lowest => usage(format!(
                 "option origin {origin} lies after byte {lowest}, the first that is offered"
@@ -91,7 +91,7 @@ impl Spec {
 
     /// A node has one set of NICs, however many rows name it.
     fn check_speeds(&self) -> Result<()> {
-        let mut declared: BTreeMap<&Address, (BitRate, &Row)> = BTreeMap::new();
+        let mut declared: BTreeMap<&NodeAddress, (BitRate, &Row)> = BTreeMap::new();
         for row in &self.rows {
             let Some(speed) = row.speed else { continue };
             let (known, first) = *declared.entry(&row.node).or_insert((speed, row));
@@ -109,7 +109,7 @@ impl Spec {
     /// A node reads all that it offers from one store or from none, and writes all that it wants to
     /// one or none: only then does a store's rate bound whole nodes.
     fn check_stores(&self) -> Result<()> {
-        if let Some(Store { name, rate }) =
+        if let Some(StoreRate { name, rate }) =
             self.stores.iter().find(|s| !(BitRate(1)..=RATE_MAX).contains(&s.rate))
         {
             return usage(format!(
@@ -119,7 +119,7 @@ impl Spec {
         }
         let declared: BTreeSet<&str> =
             self.stores.iter().map(|store| store.name.as_str()).collect();
-        let mut known: BTreeMap<(&Address, Role), &Row> = BTreeMap::new();
+        let mut known: BTreeMap<(&NodeAddress, RowRole), &Row> = BTreeMap::new();
         for row in &self.rows {
             if let Some(name) = row.store.as_deref().filter(|name| !declared.contains(name)) {
                 let error =
@@ -149,7 +149,7 @@ impl Spec {
 
     /// All rows of a node are told it in one message.
     fn check_node_rows(&self) -> Result<()> {
-        let mut counts: BTreeMap<&Address, (usize, usize)> = BTreeMap::new();
+        let mut counts: BTreeMap<&NodeAddress, (usize, usize)> = BTreeMap::new();
         for row in &self.rows {
             let (count, uris_bytes) = counts.entry(&row.node).or_default();
             let uri_bytes = row.uri.to_string().len();
@@ -188,8 +188,8 @@ impl Spec {
         if self.pairs.is_empty() {
             return Ok(());
         }
-        let nodes: BTreeSet<&Address> = self.rows.iter().map(|row| &row.node).collect();
-        let mut known: BTreeMap<(&Address, &Address), &Pair> = BTreeMap::new();
+        let nodes: BTreeSet<&NodeAddress> = self.rows.iter().map(|row| &row.node).collect();
+        let mut known: BTreeMap<(&NodeAddress, &NodeAddress), &PairRate> = BTreeMap::new();
         for pair in &self.pairs {
             let here = || pair_place(pair);
             if let Some(stranger) =
@@ -251,7 +251,7 @@ impl Spec {
     /// that one too and were compared with it.
     fn check_destinations(&self) -> Result<()> {
         let writes = |row: &&Row| row.uri != DataUri::Null && !row.range.is_empty();
-        let mut rows: Vec<&Row> = self.with_role(Role::Receiver).filter(writes).collect();
+        let mut rows: Vec<&Row> = self.with_role(RowRole::Receiver).filter(writes).collect();
         rows.sort_by_key(|row| (&row.node, &row.uri, row.offset_bytes));
         let mut furthest: Option<&Row> = None;
         for row in rows {
@@ -272,11 +272,11 @@ impl Spec {
 
     /// A file that is read cannot be the one that a finished transfer is renamed to.
     fn check_no_file_both_ways(&self) -> Result<()> {
-        let read: BTreeMap<(&Address, &Path), &Row> = self
-            .with_role(Role::Sender)
+        let read: BTreeMap<(&NodeAddress, &Path), &Row> = self
+            .with_role(RowRole::Sender)
             .filter_map(|row| Some(((&row.node, file(row)?), row)))
             .collect();
-        for row in self.with_role(Role::Receiver) {
+        for row in self.with_role(RowRole::Receiver) {
             let Some(path) = file(row) else { continue };
             if let Some(reads) = read.get(&(&row.node, path)) {
                 let (reads, writes) = (place(reads), place(row));
@@ -289,15 +289,15 @@ impl Spec {
     }
 
     fn check_all_offered(&self) -> Result<()> {
-        let offered = self.spans(Role::Sender);
+        let offered = self.spans(RowRole::Sender);
         let missing: Vec<Span> = self
-            .spans(Role::Receiver)
+            .spans(RowRole::Receiver)
             .into_iter()
             .flat_map(|wanted| subtract(wanted, &offered))
             .collect();
         let Some(&first) = missing.first() else { return Ok(()) };
         let wants =
-            self.with_role(Role::Receiver).find(|row| row.range.intersection(first).is_some());
+            self.with_role(RowRole::Receiver).find(|row| row.range.intersection(first).is_some());
         let wants = wants.expect("a missing range is wanted by some row");
         let message = format!("no writer offers {}, which {} wants", list(&missing), place(wants));
         Err(Error::new(Code::Usage, message)
@@ -315,7 +315,7 @@ fn check_row(row: &Row) -> Result<()> {
         Some(format!("{}, expected {expected}", row.uri))
     } else if let Some(expected) = row.uri.unfit_for(row.role) {
         Some(format!("{}, expected {expected}", row.uri))
-    } else if row.group.is_some() && row.role == Role::Sender {
+    } else if row.group.is_some() && row.role == RowRole::Sender {
         Some("a group, expected one on readers only".into())
     } else if matches!(row.uri, DataUri::File(_) | DataUri::Mem(_))
         && end_in_data(row) > DATA_BYTES_MAX
@@ -382,12 +382,12 @@ fn place(row: &Row) -> String {
     if row.line != 0 {
         return format!("line {}", row.line);
     }
-    let role = if row.role == Role::Sender { "writer" } else { "reader" };
+    let role = if row.role == RowRole::Sender { "writer" } else { "reader" };
     format!("{role} {} {} {} {}", row.node, row.uri, row.offset_bytes, row.range)
 }
 
 /// An `option pair` as the user knows it.
-fn pair_place(pair: &Pair) -> String {
+fn pair_place(pair: &PairRate) -> String {
     match pair.line {
         0 => format!("the pair {} to {}", pair.from, pair.to),
         line => format!("line {line}"),

@@ -157,20 +157,22 @@ fn rows_built_in_code_are_held_to_the_same() {
         ),
         (|spec| spec.rows[0].offset_bytes = u64::MAX - 8, "expected data that ends below 2^64"),
         (
-            |spec| spec.stores = vec![Store { name: "s".into(), rate: BitRate(1) }; STORES_MAX + 1],
+            |spec| {
+                spec.stores = vec![StoreRate { name: "s".into(), rate: BitRate(1) }; STORES_MAX + 1]
+            },
             "1025 stores, expected at most 1024",
         ),
         (|spec| spec.rows[0].group = Some("g".into()), "on readers only"),
         (|spec| spec.rows[0].speed = Some(BitRate(0)), "a speed of 0"),
         (|spec| spec.rows[0].speed = Some(BitRate(u64::MAX)), "expected at most 1000T"),
         (
-            |spec| spec.stores.push(Store { name: "s".into(), rate: BitRate(0) }),
+            |spec| spec.stores.push(StoreRate { name: "s".into(), rate: BitRate(0) }),
             "store s has a rate of 0 bit/s",
         ),
         (
             |spec| {
                 let [from, to] = [0, 1].map(|at: usize| spec.rows[at].node.clone());
-                spec.pairs.push(Pair { from, to, rate: BitRate(0), line: 0 });
+                spec.pairs.push(PairRate { from, to, rate: BitRate(0), line: 0 });
             },
             "the pair w:1 to r:1: no rate",
         ),
@@ -248,8 +250,8 @@ proptest! {
         places in vec((0u64..2, 0u64..24, 0u64..3, 1u64..8), 1..8),
     ) {
         let rows: Vec<Row> = places.into_iter().map(|(file, offset_bytes, shift, bytes)| Row {
-            role: Role::Receiver,
-            node: Address { host: "r".into(), port: 1 },
+            role: RowRole::Receiver,
+            node: NodeAddress { host: "r".into(), port: 1 },
             uri: DataUri::Mem(file.to_string().into()),
             offset_bytes,
             range: Span::of(offset_bytes + 100 * shift, bytes),

@@ -11,12 +11,12 @@ use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 
 use super::fault::fault;
-use super::partial::{Place, unlink};
+use super::partial::{DestinationPath, unlink};
 use super::token;
-use super::trust::{Trusted, open_own};
+use super::trust::{TrustedName, open_own};
 use crate::error::Result;
 
-impl Place {
+impl DestinationPath {
     /// A member's journal beside the partial file, or that of the node that makes the file, if
     /// there is one.
     ///
@@ -28,9 +28,9 @@ impl Place {
     ) -> std::result::Result<Option<File>, String> {
         let name = self.journal_of(member);
         match open_own(&self.directory, &name, OFlag::O_RDONLY) {
-            Ok(Trusted::File(file, _)) => Ok(Some(File::from(file))),
-            Ok(Trusted::Nothing) => Ok(None),
-            Ok(Trusted::Unfit(why)) => {
+            Ok(TrustedName::File(file, _)) => Ok(Some(File::from(file))),
+            Ok(TrustedName::Nothing) => Ok(None),
+            Ok(TrustedName::Unfit(why)) => {
                 Err(format!("{} {why}", self.path.with_file_name(name).display()))
             }
             Err(errno) => Err(format!("its journal cannot be read: {}", errno.desc())),
@@ -112,7 +112,7 @@ impl Place {
     }
 
     /// Writes the token of `attempt` beside the partial file.
-    pub(super) fn write_token(&self, attempt: &token::Attempt) -> Result<()> {
+    pub(super) fn write_token(&self, attempt: &token::AttemptToken) -> Result<()> {
         let name = token::name(&self.partial);
         self.remove(&name)?;
         token::write(&self.directory, &name, attempt).map_err(|errno| self.unwritable(errno))
@@ -120,7 +120,7 @@ impl Place {
 
     /// Whether the token beside the partial file is that of `attempt`: then both nodes see the same
     /// directory.
-    pub(super) fn has_token(&self, attempt: &token::Attempt) -> Result<bool> {
+    pub(super) fn has_token(&self, attempt: &token::AttemptToken) -> Result<bool> {
         token::found(&self.directory, &token::name(&self.partial), attempt)
             .map_err(|errno| fault(errno, &self.path, "prepared"))
     }

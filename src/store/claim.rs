@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::Root;
+use super::StoreRoot;
 use super::fault::fault;
 use super::partial::unlink;
 use super::region::object_path;
@@ -30,12 +30,12 @@ use crate::spec::DataUri;
 
 /// A claim that this node has made. It goes when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub(crate) struct DestinationClaim {
     directory: OwnedFd,
     name: OsString,
 }
 
-impl Claim {
+impl DestinationClaim {
     /// Claims the place of `uri` for `owner`, a node's name, in an attempt at the transfer `id`;
     /// the attempt's bytes are random. `None` where the place is claimed already under the same
     /// URI.
@@ -43,17 +43,17 @@ impl Claim {
     /// # Errors
     /// `Usage` where another URI names the same file; `Data` where the system refuses.
     pub(crate) fn take(
-        root: &Root,
+        root: &StoreRoot,
         uri: &DataUri,
         id: &str,
         attempt: &[u8; 16],
         owner: &str,
-    ) -> Result<Option<Claim>> {
+    ) -> Result<Option<DestinationClaim>> {
         let (memory, object);
         let (root, path) = match uri {
             DataUri::File(path) => (root, path),
             DataUri::Mem(name) => {
-                (memory, object) = (Root::shared_memory()?, object_path(name)?);
+                (memory, object) = (StoreRoot::shared_memory()?, object_path(name)?);
                 (&memory, &object)
             }
             DataUri::Pattern(_) | DataUri::Null => return Ok(None),
@@ -71,7 +71,7 @@ impl Claim {
         match openat(&directory, name.as_os_str(), flags, Mode::from_bits_truncate(0o644)) {
             Ok(file) => {
                 remove_older(&directory, &transfer, &name);
-                let claim = Claim { directory, name };
+                let claim = DestinationClaim { directory, name };
                 let mut file = File::from(file);
                 // On network file systems other nodes see the bytes only after they are written
                 // back.
@@ -86,7 +86,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for DestinationClaim {
     fn drop(&mut self) {
         // A removal that fails has no one to tell; nobody else looks at the claims of this attempt.
         let _ = unlink(&self.directory, &self.name);
@@ -193,11 +193,12 @@ mod tests {
     #[test]
     fn a_claim_that_a_killed_node_has_left_goes_with_the_next_attempt() {
         let folder = tempfile::tempdir().expect("a folder");
-        let root = Root::open(folder.path()).expect("it is there");
+        let root = StoreRoot::open(folder.path()).expect("it is there");
         let uri: DataUri = "file:///x".parse().expect("a URI");
         let names = || std::fs::read_dir(folder.path()).expect("it is there").count();
         let take = |id: &str, attempt| {
-            Claim::take(&root, &uri, id, &[attempt; 16], "a:1").expect("nobody else has it")
+            DestinationClaim::take(&root, &uri, id, &[attempt; 16], "a:1")
+                .expect("nobody else has it")
         };
         let _killed = take("one", 0).expect("the first").leave();
         let _also_killed = take("another", 0).expect("the first").leave();
@@ -209,9 +210,9 @@ mod tests {
         assert_eq!(names(), 1, "that of another transfer is not for it to remove");
     }
 
-    impl Claim {
+    impl DestinationClaim {
         /// As a node that is killed: the file stays.
-        fn leave(self) -> std::mem::ManuallyDrop<Claim> {
+        fn leave(self) -> std::mem::ManuallyDrop<DestinationClaim> {
             std::mem::ManuallyDrop::new(self)
         }
     }

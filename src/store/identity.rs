@@ -9,24 +9,24 @@ use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 
 use super::fault::fault;
 use super::open::identity;
-use super::partial::{Place, is_kind};
+use super::partial::{DestinationPath, is_kind};
 use super::region::{object_name, object_path};
-use super::{Root, Source};
+use super::{Source, StoreRoot};
 use crate::error::{Code, Error, Result};
 use crate::spec::DataUri;
 
 /// The names and files that the rows of one node mean.
 #[derive(Default)]
 pub(crate) struct FileNames<'a> {
-    sources: BTreeMap<Inode, &'a DataUri>,
+    sources: BTreeMap<FileInode, &'a DataUri>,
     /// By directory and name there, whether something has the name or not.
-    destinations: BTreeMap<(Inode, OsString), &'a DataUri>,
+    destinations: BTreeMap<(FileInode, OsString), &'a DataUri>,
     /// By the file that has the name.
-    existing: BTreeMap<Inode, &'a DataUri>,
+    existing: BTreeMap<FileInode, &'a DataUri>,
 }
 
 /// Device and inode.
-type Inode = (u64, u64);
+type FileInode = (u64, u64);
 
 impl<'a> FileNames<'a> {
     /// Takes in a source.
@@ -41,7 +41,7 @@ impl<'a> FileNames<'a> {
     /// # Errors
     /// `Usage`, with both URIs, where it is a source, or another destination under another name.
     /// What else is wrong with it is for those to find who open it.
-    pub(crate) fn add_destination(&mut self, root: &Root, uri: &'a DataUri) -> Result<()> {
+    pub(crate) fn add_destination(&mut self, root: &StoreRoot, uri: &'a DataUri) -> Result<()> {
         let Some((directory, name, existing)) = look(root, uri)? else { return Ok(()) };
         if let Some(other) = self.destinations.insert((directory, name), uri) {
             return Err(one_file(other, uri));
@@ -61,10 +61,13 @@ impl<'a> FileNames<'a> {
 }
 
 /// The directory of a destination, its name there, and what has that.
-fn look(root: &Root, uri: &DataUri) -> Result<Option<(Inode, OsString, Option<FileStat>)>> {
+fn look(
+    root: &StoreRoot,
+    uri: &DataUri,
+) -> Result<Option<(FileInode, OsString, Option<FileStat>)>> {
     match uri {
         DataUri::File(path) => {
-            let (place, existing) = Place::look(root, path, "")?;
+            let (place, existing) = DestinationPath::look(root, path, "")?;
             let directory =
                 fstat(&place.directory).map_err(|errno| fault(errno, path, "examined"))?;
             Ok(Some((identity(&directory), place.name, existing)))
@@ -72,7 +75,7 @@ fn look(root: &Root, uri: &DataUri) -> Result<Option<(Inode, OsString, Option<Fi
         DataUri::Mem(name) => {
             let (path, shown) = (object_path(name)?, object_name(name));
             root.check_memory(&shown)?;
-            let root = Root::shared_memory()?;
+            let root = StoreRoot::shared_memory()?;
             let directory = fstat(&root).map_err(|errno| fault(errno, &shown, "examined"))?;
             let name = path.file_name().unwrap_or_default().to_owned();
             let existing = fstatat(&root, Path::new(&name), AtFlags::AT_SYMLINK_NOFOLLOW).ok();

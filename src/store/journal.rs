@@ -22,7 +22,7 @@ use crate::units::Span;
 
 /// Which source a range came from, and what that looked like.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub(crate) struct Origin {
+pub(crate) struct RangeOrigin {
     /// The hash of the sender's name and the data's URI.
     pub(crate) who: u64,
     /// The hash of the source's size, time of last change, and identity.
@@ -31,12 +31,12 @@ pub(crate) struct Origin {
 
 /// A range that is in the partial file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Record {
+pub(crate) struct JournalRecord {
     /// Where it lies in the data space; never empty.
     pub(crate) span: Span,
     /// Its check, in a field of fixed size; zeros where nothing is checked.
     pub(crate) check: [u8; 32],
-    pub(crate) origin: Origin,
+    pub(crate) origin: RangeOrigin,
 }
 
 /// A file's size and times, as they were when nobody wrote to it.
@@ -51,7 +51,7 @@ pub(super) struct FileState {
 
 /// Whose journal it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Header {
+pub(super) struct JournalHeader {
     /// The hash of all that must be the same for a record to mean the same: transfer, destination,
     /// rows, grid, check.
     pub(super) identity: [u8; 32],
@@ -69,11 +69,11 @@ pub(super) struct Header {
 
 /// What a journal says.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Read {
-    pub(super) header: Header,
+pub(super) struct JournalContent {
+    pub(super) header: JournalHeader,
     /// The ranges, ascending and apart from each other: of two that overlap, the later one was
     /// written over the other.
-    pub(super) records: Vec<Record>,
+    pub(super) records: Vec<JournalRecord>,
     /// The file that was complete and about to get its name.
     pub(super) complete: Option<FileState>,
     /// The file when the node that recorded this let go of it.
@@ -82,7 +82,7 @@ pub(super) struct Read {
 
 /// Why a journal is not believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refusal {
+pub(super) enum JournalFault {
     /// It has no header, or not one that any version wrote.
     NoJournal,
     /// It is of a version that this one does not know.
@@ -93,15 +93,15 @@ pub(super) enum Refusal {
     Seal,
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for JournalFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Refusal::NoJournal => f.write_str("its journal is none"),
-            Refusal::Version(version) => {
+            JournalFault::NoJournal => f.write_str("its journal is none"),
+            JournalFault::Version(version) => {
                 write!(f, "its journal is of version {version}, and this program knows {VERSION}")
             }
-            Refusal::Damaged => f.write_str("its header is damaged"),
-            Refusal::Seal => {
+            JournalFault::Damaged => f.write_str("its header is damaged"),
+            JournalFault::Seal => {
                 f.write_str("its journal is not sealed with this user's key on this machine")
             }
         }
@@ -111,19 +111,19 @@ impl std::fmt::Display for Refusal {
 /// The seal of one journal, and what its records are sealed with; whoever has no key can make none
 /// that this key accepts.
 #[derive(Clone, Copy)]
-pub(super) struct Seal([u8; 32]);
+pub(super) struct JournalSeal([u8; 32]);
 
-impl std::fmt::Debug for Seal {
+impl std::fmt::Debug for JournalSeal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Seal(..)")
     }
 }
 
-impl Seal {
+impl JournalSeal {
     /// The seal of a header; where there is no key, anybody can make it.
-    fn of(key: Option<&SealKey>, head: &[u8]) -> Seal {
+    fn of(key: Option<&SealKey>, head: &[u8]) -> JournalSeal {
         let public = [0; 32];
-        Seal(*blake3::keyed_hash(key.map_or(&public, SealKey::bytes), head).as_bytes())
+        JournalSeal(*blake3::keyed_hash(key.map_or(&public, SealKey::bytes), head).as_bytes())
     }
 
     /// The part of it that the header shows.
@@ -139,7 +139,10 @@ impl Seal {
 }
 
 /// The bytes of a header, and the seal of its records.
-pub(super) fn encode_header(header: &Header, key: Option<&SealKey>) -> ([u8; HEADER_BYTES], Seal) {
+pub(super) fn encode_header(
+    header: &JournalHeader,
+    key: Option<&SealKey>,
+) -> ([u8; HEADER_BYTES], JournalSeal) {
     let mut bytes = [0; HEADER_BYTES];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -150,29 +153,38 @@ pub(super) fn encode_header(header: &Header, key: Option<&SealKey>) -> ([u8; HEA
     bytes[72..88].copy_from_slice(&header.salt);
     let sum = sum(&bytes[..SUMMED_BYTES]);
     bytes[SUMMED_BYTES..SEALED_BYTES].copy_from_slice(&sum);
-    let seal = Seal::of(key, &bytes[..SEALED_BYTES]);
+    let seal = JournalSeal::of(key, &bytes[..SEALED_BYTES]);
     bytes[SEALED_BYTES..].copy_from_slice(&seal.shown());
     (bytes, seal)
 }
 
 /// The bytes of the record at `place`, counted from 0.
-pub(super) fn encode(seal: &Seal, place: u64, record: &Record) -> [u8; RECORD_BYTES] {
+pub(super) fn encode(seal: &JournalSeal, place: u64, record: &JournalRecord) -> [u8; RECORD_BYTES] {
     let bytes = u32::try_from(record.span.bytes()).expect("a piece is 64 MiB at most");
-    let Record { span, check, origin } = record;
+    let JournalRecord { span, check, origin } = record;
     sealed(seal, place, span.start, bytes, [origin.who, origin.state], check)
 }
 
 /// The bytes of the record that says the file is complete.
-pub(super) fn encode_complete(seal: &Seal, place: u64, state: &FileState) -> [u8; RECORD_BYTES] {
+pub(super) fn encode_complete(
+    seal: &JournalSeal,
+    place: u64,
+    state: &FileState,
+) -> [u8; RECORD_BYTES] {
     encode_state(seal, place, COMPLETE, state)
 }
 
 /// The bytes of the record that says what the file looks like now that the node lets go of it.
-pub(super) fn encode_left(seal: &Seal, place: u64, state: &FileState) -> [u8; RECORD_BYTES] {
+pub(super) fn encode_left(seal: &JournalSeal, place: u64, state: &FileState) -> [u8; RECORD_BYTES] {
     encode_state(seal, place, LEFT, state)
 }
 
-fn encode_state(seal: &Seal, place: u64, kind: u32, state: &FileState) -> [u8; RECORD_BYTES] {
+fn encode_state(
+    seal: &JournalSeal,
+    place: u64,
+    kind: u32,
+    state: &FileState,
+) -> [u8; RECORD_BYTES] {
     let numbers = |time: (i64, i64)| [time.0.cast_unsigned(), time.1.cast_unsigned()];
     let mut rest = [0; 32];
     let [seconds, nanoseconds] = numbers(state.changed);
@@ -182,7 +194,7 @@ fn encode_state(seal: &Seal, place: u64, kind: u32, state: &FileState) -> [u8; R
 }
 
 fn sealed(
-    seal: &Seal,
+    seal: &JournalSeal,
     place: u64,
     start: u64,
     bytes: u32,
@@ -201,18 +213,18 @@ fn sealed(
 }
 
 /// The header of a journal, whoever has sealed it.
-pub(super) fn decode_header(bytes: &[u8]) -> Result<Header, Refusal> {
+pub(super) fn decode_header(bytes: &[u8]) -> Result<JournalHeader, JournalFault> {
     let (start, head) = (bytes.first_chunk::<12>(), bytes.first_chunk::<HEADER_BYTES>());
-    let start = start.filter(|start| start.starts_with(MAGIC)).ok_or(Refusal::NoJournal)?;
+    let start = start.filter(|start| start.starts_with(MAGIC)).ok_or(JournalFault::NoJournal)?;
     let version = u32::from_le_bytes(field(start, 8));
     if version != VERSION {
-        return Err(Refusal::Version(version));
+        return Err(JournalFault::Version(version));
     }
-    let head = head.ok_or(Refusal::NoJournal)?;
+    let head = head.ok_or(JournalFault::NoJournal)?;
     if head[SUMMED_BYTES..SEALED_BYTES] != sum(&head[..SUMMED_BYTES]) {
-        return Err(Refusal::Damaged);
+        return Err(JournalFault::Damaged);
     }
-    Ok(Header {
+    Ok(JournalHeader {
         identity: field(head, 16),
         boot: field(head, 48),
         inode: u64::from_le_bytes(field(head, 64)),
@@ -223,14 +235,14 @@ pub(super) fn decode_header(bytes: &[u8]) -> Result<Header, Refusal> {
 }
 
 /// What the bytes of a journal say that was sealed with `key`; a torn end is left out.
-pub(super) fn decode(bytes: &[u8], key: Option<&SealKey>) -> Result<Read, Refusal> {
+pub(super) fn decode(bytes: &[u8], key: Option<&SealKey>) -> Result<JournalContent, JournalFault> {
     let header = decode_header(bytes)?;
     let (head, rest) = bytes.split_at(HEADER_BYTES);
-    let seal = Seal::of(key, &head[..SEALED_BYTES]);
+    let seal = JournalSeal::of(key, &head[..SEALED_BYTES]);
     if head[SEALED_BYTES..] != seal.shown() {
-        return Err(Refusal::Seal);
+        return Err(JournalFault::Seal);
     }
-    let (mut ranges, mut complete, mut left) = (Ranges::default(), None, None);
+    let (mut ranges, mut complete, mut left) = (RecordedRanges::default(), None, None);
     for (place, record) in (0_u64..).zip(rest.as_chunks::<RECORD_BYTES>().0) {
         if record[60..] != seal.sum(place, &record[..60]) {
             break;
@@ -243,8 +255,8 @@ pub(super) fn decode(bytes: &[u8], key: Option<&SealKey>) -> Result<Read, Refusa
             _ => {
                 let Some(end) = start.checked_add(bytes.into()) else { break };
                 let [who, state] = [12, 20].map(|at| u64::from_le_bytes(field(record, at)));
-                let origin = Origin { who, state };
-                ranges.add(Record {
+                let origin = RangeOrigin { who, state };
+                ranges.add(JournalRecord {
                     span: Span::new(start, end),
                     check: field(record, 28),
                     origin,
@@ -254,7 +266,7 @@ pub(super) fn decode(bytes: &[u8], key: Option<&SealKey>) -> Result<Read, Refusa
             }
         }
     }
-    Ok(Read { header, records: ranges.0.into_values().collect(), complete, left })
+    Ok(JournalContent { header, records: ranges.0.into_values().collect(), complete, left })
 }
 
 /// What a record of one's own says of the file when its node let go of it, where it is the last one
@@ -266,7 +278,7 @@ pub(super) fn decode_left(
     key: &SealKey,
 ) -> Option<FileState> {
     decode_header(head).ok()?;
-    let seal = Seal::of(Some(key), &head[..SEALED_BYTES]);
+    let seal = JournalSeal::of(Some(key), &head[..SEALED_BYTES]);
     let record = record
         .first_chunk::<RECORD_BYTES>()
         .filter(|record| record[60..] == seal.sum(place, &record[..60]))?;
@@ -282,10 +294,10 @@ fn state_of(record: &[u8; RECORD_BYTES]) -> FileState {
 
 /// Records by where they start, none of which overlap.
 #[derive(Default)]
-struct Ranges(BTreeMap<u64, Record>);
+struct RecordedRanges(BTreeMap<u64, JournalRecord>);
 
-impl Ranges {
-    fn add(&mut self, record: Record) {
+impl RecordedRanges {
+    fn add(&mut self, record: JournalRecord) {
         while let Some((&start, old)) = self.0.range(..record.span.end).next_back()
             && old.span.end > record.span.start
         {
@@ -324,15 +336,16 @@ pub(super) const RECORD_BYTES: usize = 64;
 /// header: what is read is ascending and apart, and was written.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn read_anything(bytes: &[u8]) {
-    let is_apart =
-        |read: &Read| read.records.is_sorted_by(|left, right| left.span.end <= right.span.start);
+    let is_apart = |read: &JournalContent| {
+        read.records.is_sorted_by(|left, right| left.span.end <= right.span.start)
+    };
     for key in [None, Some(&SealKey::of_test(6))] {
         if let Ok(read) = decode(bytes, key) {
             assert!(is_apart(&read), "{:?}", read.records);
         }
     }
     let key = Some(&SealKey::of_test(5));
-    let header = Header {
+    let header = JournalHeader {
         identity: [1; 32],
         boot: [2; 16],
         inode: 3,
@@ -350,7 +363,7 @@ pub(crate) fn read_anything(bytes: &[u8]) {
     }
     let whole = decode(&journal, key).expect("a header");
     assert!(is_apart(&whole) && whole.header == header, "{:?}", whole.records);
-    assert_eq!(decode(&journal, None), Err(Refusal::Seal));
+    assert_eq!(decode(&journal, None), Err(JournalFault::Seal));
     // A torn end loses the record that it tears, and no other.
     let torn = decode(&journal[..journal.len() - usize::from(!bytes.is_empty())], key);
     let all_but_last = journal.len().saturating_sub(HEADER_BYTES + 1) / RECORD_BYTES * RECORD_BYTES;
@@ -364,10 +377,10 @@ pub(crate) fn read_anything(bytes: &[u8]) {
 
 /// A journal of this user with another header; `None` where it has none.
 #[cfg(test)]
-fn with_header(bytes: &[u8], change: impl FnOnce(&mut Header)) -> Option<Vec<u8>> {
+fn with_header(bytes: &[u8], change: impl FnOnce(&mut JournalHeader)) -> Option<Vec<u8>> {
     let key = SealKey::of_this_user();
     let mut header = decode(bytes, key.as_ref()).ok()?.header;
-    let old = Seal::of(key.as_ref(), &bytes[..SEALED_BYTES]);
+    let old = JournalSeal::of(key.as_ref(), &bytes[..SEALED_BYTES]);
     change(&mut header);
     let (head, new) = encode_header(&header, key.as_ref());
     let mut changed = head.to_vec();
@@ -420,12 +433,12 @@ mod tests {
 
     const KEY: SealKey = SealKey::of_test(1);
 
-    fn decode(bytes: &[u8]) -> Result<Read, Refusal> {
+    fn decode(bytes: &[u8]) -> Result<JournalContent, JournalFault> {
         super::decode(bytes, Some(&KEY))
     }
 
-    fn header(salt: u8) -> Header {
-        Header {
+    fn header(salt: u8) -> JournalHeader {
+        JournalHeader {
             identity: [7; 32],
             boot: [8; 16],
             inode: 99,
@@ -435,12 +448,12 @@ mod tests {
         }
     }
 
-    fn record(start: u64, bytes: u32, mark: u8) -> Record {
-        let origin = Origin { who: 3 + u64::from(mark), state: 5 };
-        Record { span: Span::of(start, bytes.into()), check: [mark; 32], origin }
+    fn record(start: u64, bytes: u32, mark: u8) -> JournalRecord {
+        let origin = RangeOrigin { who: 3 + u64::from(mark), state: 5 };
+        JournalRecord { span: Span::of(start, bytes.into()), check: [mark; 32], origin }
     }
 
-    fn journal(header: &Header, records: &[Record]) -> Vec<u8> {
+    fn journal(header: &JournalHeader, records: &[JournalRecord]) -> Vec<u8> {
         let (head, seal) = encode_header(header, Some(&KEY));
         let mut bytes = head.to_vec();
         for (place, record) in (0..).zip(records) {
@@ -449,7 +462,7 @@ mod tests {
         bytes
     }
 
-    fn apart() -> impl Strategy<Value = Vec<Record>> {
+    fn apart() -> impl Strategy<Value = Vec<JournalRecord>> {
         prop::collection::vec((0u64..50, 1u32..1000, any::<u8>()), 0..40).prop_map(|parts| {
             let mut start = 0;
             let mut next = |(gap, bytes, mark)| {
@@ -538,11 +551,11 @@ mod tests {
             bytes[at] = to;
             decode(&bytes).expect_err("it is strange")
         };
-        assert_eq!(decode(b"").expect_err("nothing"), Refusal::NoJournal);
-        assert_eq!(changed(0, b'x'), Refusal::NoJournal);
-        assert_eq!(changed(8, 9), Refusal::Version(9));
-        assert_eq!(changed(30, 0), Refusal::Damaged);
-        assert_eq!(changed(HEADER_BYTES - 1, !good[HEADER_BYTES - 1]), Refusal::Seal);
+        assert_eq!(decode(b"").expect_err("nothing"), JournalFault::NoJournal);
+        assert_eq!(changed(0, b'x'), JournalFault::NoJournal);
+        assert_eq!(changed(8, 9), JournalFault::Version(9));
+        assert_eq!(changed(30, 0), JournalFault::Damaged);
+        assert_eq!(changed(HEADER_BYTES - 1, !good[HEADER_BYTES - 1]), JournalFault::Seal);
     }
 
     /// The journals of version 1 had shorter headers.
@@ -558,10 +571,10 @@ mod tests {
     fn nobody_without_the_key_can_write_a_header_or_a_record() {
         let own = journal(&header(1), &[record(0, 10, 1)]);
         for key in [None, Some(&SealKey::of_test(2))] {
-            assert_eq!(super::decode(&own, key), Err(Refusal::Seal));
+            assert_eq!(super::decode(&own, key), Err(JournalFault::Seal));
             let (head, seal) = encode_header(&header(1), key);
             let forged = encode(&seal, 1, &record(10, 10, 2));
-            assert_eq!(decode(&[&head[..], &forged].concat()), Err(Refusal::Seal));
+            assert_eq!(decode(&[&head[..], &forged].concat()), Err(JournalFault::Seal));
             let read = decode(&[&own[..], &forged].concat()).expect("the header is one's own");
             assert_eq!(read.records, [record(0, 10, 1)]);
         }

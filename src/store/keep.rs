@@ -13,15 +13,16 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::fdatasync;
 
 use super::journal::{
-    self, FileState, HEADER_BYTES, Header, RECORD_BYTES, Read, Record, Refusal, Seal,
+    self, FileState, HEADER_BYTES, JournalContent, JournalFault, JournalHeader, JournalRecord,
+    JournalSeal, RECORD_BYTES,
 };
 use super::open::{OpenFile, retried};
-use super::partial::Place;
+use super::partial::DestinationPath;
 use super::seal::SealKey;
 
 /// How a destination is kept for an attempt that continues this one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Keeping {
+pub(crate) struct JournalIdentity {
     /// The hash of all that must be the same for what is kept to mean the same.
     pub(crate) identity: [u8; 32],
     /// More records than the rows can make: a journal with more is none of this transfer's.
@@ -32,8 +33,8 @@ pub(crate) struct Keeping {
 
 /// A journal that is going to be written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Writing {
-    pub(super) keeping: Keeping,
+pub(super) struct NewJournal {
+    pub(super) keeping: JournalIdentity,
     /// Random bytes.
     pub(super) salt: [u8; 16],
     pub(super) fsync: bool,
@@ -42,10 +43,10 @@ pub(super) struct Writing {
     pub(super) is_of_several: bool,
 }
 
-impl Writing {
-    fn header(&self, inode: u64, overwrite: bool) -> Header {
-        let Writing { keeping, salt, fsync, .. } = *self;
-        Header {
+impl NewJournal {
+    fn header(&self, inode: u64, overwrite: bool) -> JournalHeader {
+        let NewJournal { keeping, salt, fsync, .. } = *self;
+        JournalHeader {
             identity: keeping.identity,
             boot: boot(salt),
             inode,
@@ -58,7 +59,7 @@ impl Writing {
 
 /// Why what a journal speaks of is read before it is believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Doubt {
+pub(crate) enum JournalDoubt {
     /// The machine was started anew, and nothing had been made durable; or it is another machine.
     Restart,
     /// The file is not as the node that recorded it left it, or the node did not get to say how
@@ -70,10 +71,10 @@ pub(crate) enum Doubt {
 
 /// What was found of an earlier attempt.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) records: Vec<Record>,
+pub(super) struct FoundJournal {
+    pub(super) records: Vec<JournalRecord>,
     /// Why the records have to be held against the file; `None` where they are true for certain.
-    pub(super) doubt: Option<Doubt>,
+    pub(super) doubt: Option<JournalDoubt>,
     pub(super) complete: Option<FileState>,
     /// Whether that attempt made what it recorded durable.
     pub(super) synced: bool,
@@ -83,47 +84,51 @@ pub(super) struct Found {
     pub(super) refused: Option<String>,
 }
 
-impl Found {
+impl FoundJournal {
     /// Nothing that can be continued, and why.
-    pub(super) fn nothing(refused: Option<String>) -> Found {
-        Found { refused, ..Found::default() }
+    pub(super) fn nothing(refused: Option<String>) -> FoundJournal {
+        FoundJournal { refused, ..FoundJournal::default() }
     }
 }
 
 /// The journal of one partial file.
 #[derive(Debug)]
-pub(super) struct Journal {
-    header: Header,
+pub(super) struct JournalFile {
+    header: JournalHeader,
     key: Option<SealKey>,
-    pub(super) found: Found,
-    file: Mutex<Written>,
+    pub(super) found: FoundJournal,
+    file: Mutex<StartedJournal>,
     /// Records that wait to be written.
-    pending: Mutex<Vec<Record>>,
+    pending: Mutex<Vec<JournalRecord>>,
 }
 
 /// The journal of this attempt, once it has begun.
 #[derive(Debug, Default)]
-struct Written {
-    file: Option<(File, Seal)>,
+struct StartedJournal {
+    file: Option<(File, JournalSeal)>,
     records: u64,
     /// Whether nothing is to be kept after all.
     forgotten: bool,
 }
 
-impl Written {
+impl StartedJournal {
     fn has_begun(&self) -> bool {
         // One that could not be written to any more has what was written before.
         self.file.is_some() || self.records > 0
     }
 }
 
-impl Journal {
+impl JournalFile {
     /// The journal for the file at a place that looks like `about`, with what an earlier attempt
     /// left.
-    pub(super) fn find(place: &Place, about: &FileStat, writing: &Writing) -> Journal {
-        let Writing { keeping, .. } = writing;
+    pub(super) fn find(
+        place: &DestinationPath,
+        about: &FileStat,
+        writing: &NewJournal,
+    ) -> JournalFile {
+        let NewJournal { keeping, .. } = writing;
         let found = match read(place, place.member, keeping) {
-            Ok(None) => Found::default(),
+            Ok(None) => FoundJournal::default(),
             Ok(Some(read)) if read.header.identity != keeping.identity => {
                 refused("it is of a transfer with other rows or options")
             }
@@ -137,41 +142,41 @@ impl Journal {
                         || (writing.is_of_several && was_left_as(place, about.st_ino, now, key))
                 };
                 let doubt = match &keeping.key {
-                    None => Some(Doubt::Seal),
+                    None => Some(JournalDoubt::Seal),
                     Some(_) if !read.header.synced && read.header.boot != boot(writing.salt) => {
-                        Some(Doubt::Restart)
+                        Some(JournalDoubt::Restart)
                     }
-                    Some(key) if !is_as_left(key) => Some(Doubt::Change),
+                    Some(key) if !is_as_left(key) => Some(JournalDoubt::Change),
                     Some(_) => None,
                 };
-                let Header { synced, overwrite, .. } = read.header;
+                let JournalHeader { synced, overwrite, .. } = read.header;
                 let (records, complete) = (read.records, read.complete);
-                Found { records, doubt, complete, synced, overwrite, refused: None }
+                FoundJournal { records, doubt, complete, synced, overwrite, refused: None }
             }
             Err(reason) => refused(&reason),
         };
         let overwrite = writing.overwrite || found.overwrite;
-        Journal::made(writing.header(about.st_ino, overwrite), keeping.key, found)
+        JournalFile::made(writing.header(about.st_ino, overwrite), keeping.key, found)
     }
 
     /// A journal for a new file, of which nothing is there.
-    pub(super) fn new(inode: u64, writing: &Writing, found: Found) -> Journal {
-        Journal::made(writing.header(inode, writing.overwrite), writing.keeping.key, found)
+    pub(super) fn new(inode: u64, writing: &NewJournal, found: FoundJournal) -> JournalFile {
+        JournalFile::made(writing.header(inode, writing.overwrite), writing.keeping.key, found)
     }
 
-    fn made(header: Header, key: Option<SealKey>, found: Found) -> Journal {
-        Journal { header, key, found, file: Mutex::default(), pending: Mutex::default() }
+    fn made(header: JournalHeader, key: Option<SealKey>, found: FoundJournal) -> JournalFile {
+        JournalFile { header, key, found, file: Mutex::default(), pending: Mutex::default() }
     }
 
     /// Begins the journal of this attempt with the records that are still good. What was found is
     /// gone then.
     pub(super) fn begin(
         &self,
-        place: &Place,
+        place: &DestinationPath,
         partial: &OpenFile,
-        is_good: impl Fn(&Record) -> bool,
+        is_good: impl Fn(&JournalRecord) -> bool,
     ) -> io::Result<()> {
-        let good: Vec<&Record> =
+        let good: Vec<&JournalRecord> =
             self.found.records.iter().filter(|record| is_good(record)).collect();
         if self.header.synced && !self.found.synced && !good.is_empty() {
             // The journal is going to say of these, too, that they are durable.
@@ -191,8 +196,11 @@ impl Journal {
             file.sync_all()?;
         }
         place.name_journal(lasts)?;
-        *self.written() =
-            Written { file: Some((file, seal)), records: good.len() as u64, forgotten: false };
+        *self.written() = StartedJournal {
+            file: Some((file, seal)),
+            records: good.len() as u64,
+            forgotten: false,
+        };
         Ok(())
     }
 
@@ -214,11 +222,11 @@ impl Journal {
 
     /// Keeps nothing from now on.
     pub(super) fn forget(&self) {
-        *self.written() = Written { forgotten: true, ..Written::default() };
+        *self.written() = StartedJournal { forgotten: true, ..StartedJournal::default() };
     }
 
     /// Takes in records, to be written by the next `flush`.
-    pub(super) fn add(&self, records: impl Iterator<Item = Record>) {
+    pub(super) fn add(&self, records: impl Iterator<Item = JournalRecord>) {
         lock(&self.pending).extend(records);
     }
 
@@ -249,7 +257,7 @@ impl Journal {
     fn append_state(
         &self,
         partial: &OpenFile,
-        encode: fn(&Seal, u64, &FileState) -> [u8; RECORD_BYTES],
+        encode: fn(&JournalSeal, u64, &FileState) -> [u8; RECORD_BYTES],
     ) -> io::Result<()> {
         self.append(partial, 1, |seal, at, bytes| {
             bytes.extend(encode(seal, at, &state_of(&fstat(partial.buffered())?)));
@@ -263,7 +271,7 @@ impl Journal {
         &self,
         partial: &OpenFile,
         count: usize,
-        encode: impl FnOnce(&Seal, u64, &mut Vec<u8>) -> io::Result<()>,
+        encode: impl FnOnce(&JournalSeal, u64, &mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut written = self.written();
         let Some((file, seal)) = written.file.as_ref().filter(|_| count > 0) else { return Ok(()) };
@@ -285,7 +293,7 @@ impl Journal {
     }
 
     /// Whether the journal at a place is this one, and not one of a newer attempt.
-    pub(super) fn is_ours(&self, place: &Place) -> bool {
+    pub(super) fn is_ours(&self, place: &DestinationPath) -> bool {
         if self.written().forgotten {
             return false;
         }
@@ -309,7 +317,7 @@ impl Journal {
         has_any && !written.forgotten
     }
 
-    fn written(&self) -> MutexGuard<'_, Written> {
+    fn written(&self) -> MutexGuard<'_, StartedJournal> {
         lock(&self.file)
     }
 }
@@ -321,25 +329,25 @@ pub(super) fn salt_of(attempt: &[u8; 16], member: u32) -> [u8; 16] {
 }
 
 /// Whether the node that makes the file goes on with the file `inode`, as long as it has not begun.
-pub(super) fn is_gone_on_with(place: &Place, inode: u64) -> bool {
+pub(super) fn is_gone_on_with(place: &DestinationPath, inode: u64) -> bool {
     header_of(place, None).is_some_and(|(header, _)| header.inode == inode)
 }
 
 /// Whether any node has recorded something of the partial file `inode`. Without the journal of the
 /// one that made it nobody's counts.
-pub(super) fn is_kept(place: &Place, inode: u64) -> bool {
+pub(super) fn is_kept(place: &DestinationPath, inode: u64) -> bool {
     let has_records = |bytes: u64| bytes >= (HEADER_BYTES + RECORD_BYTES) as u64;
     is_gone_on_with(place, inode) && headers(place, inode).any(|(_, _, bytes)| has_records(bytes))
 }
 
 /// Removes the journals of all nodes that speak of the partial file `inode`.
-pub(super) fn remove_all(place: &Place, inode: u64) {
+pub(super) fn remove_all(place: &DestinationPath, inode: u64) {
     headers(place, inode).for_each(|(member, ..)| place.remove_journal_of(member));
 }
 
 /// Whether one of the nodes that write the file `inode` together left it as it is `now`: the last
 /// one did, if nobody has changed it since.
-fn was_left_as(place: &Place, inode: u64, now: FileState, key: &SealKey) -> bool {
+fn was_left_as(place: &DestinationPath, inode: u64, now: FileState, key: &SealKey) -> bool {
     headers(place, inode).any(|(member, _, bytes)| {
         let last = (bytes.saturating_sub(HEADER_BYTES as u64) / RECORD_BYTES as u64).checked_sub(1);
         let Some((last, file)) = last.zip(place.open_journal_of(member).ok().flatten()) else {
@@ -357,7 +365,10 @@ fn was_left_as(place: &Place, inode: u64, now: FileState, key: &SealKey) -> bool
 /// them, or the node that makes the file; and how long the journals are. Another node may have
 /// another key: what is concluded from these alone is whether files are kept, and never which bytes
 /// are right.
-fn headers(place: &Place, inode: u64) -> impl Iterator<Item = (Option<u32>, Header, u64)> {
+fn headers(
+    place: &DestinationPath,
+    inode: u64,
+) -> impl Iterator<Item = (Option<u32>, JournalHeader, u64)> {
     let all = place.journals().unwrap_or_default().into_iter();
     let all = all.filter_map(|member| {
         header_of(place, member).map(|(header, bytes)| (member, header, bytes))
@@ -365,24 +376,28 @@ fn headers(place: &Place, inode: u64) -> impl Iterator<Item = (Option<u32>, Head
     all.filter(move |(_, header, _)| header.inode == inode)
 }
 
-fn header_of(place: &Place, member: Option<u32>) -> Option<(Header, u64)> {
+fn header_of(place: &DestinationPath, member: Option<u32>) -> Option<(JournalHeader, u64)> {
     let file = place.open_journal_of(member).ok()??;
     let mut head = [0; HEADER_BYTES];
     file.read_exact_at(&mut head, 0).ok()?;
     Some((journal::decode_header(&head).ok()?, file.metadata().ok()?.len()))
 }
 
-fn refused(reason: &str) -> Found {
-    Found::nothing(Some(reason.into()))
+fn refused(reason: &str) -> FoundJournal {
+    FoundJournal::nothing(Some(reason.into()))
 }
 
 /// Reads a member's journal, or that of the node that makes the file, if there is one. One that is
 /// longer than the rows can make it is not read.
-fn read(place: &Place, member: Option<u32>, keeping: &Keeping) -> Result<Option<Read>, String> {
+fn read(
+    place: &DestinationPath,
+    member: Option<u32>,
+    keeping: &JournalIdentity,
+) -> Result<Option<JournalContent>, String> {
     let unreadable = |error: io::Error| format!("its journal cannot be read: {error}");
     let Some(mut file) = place.open_journal_of(member)? else { return Ok(None) };
     let mut bytes = Vec::new();
-    let refuses = |refusal: Refusal| refusal.to_string();
+    let refuses = |refusal: JournalFault| refusal.to_string();
     file.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut bytes).map_err(unreadable)?;
     journal::decode_header(&bytes).map_err(refuses)?;
     let rest_max = (keeping.records_max + STATES_MAX).saturating_mul(RECORD_BYTES as u64);

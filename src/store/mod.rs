@@ -35,13 +35,13 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use claim::Claim;
+pub(crate) use claim::DestinationClaim;
 pub(crate) use identity::FileNames;
-pub(crate) use journal::{Origin, Record};
-pub(crate) use keep::{Doubt, Keeping};
+pub(crate) use journal::{JournalRecord, RangeOrigin};
+pub(crate) use keep::{JournalDoubt, JournalIdentity};
 pub(crate) use open::OpenFile;
-pub use pattern::Reader as PatternReader;
-pub(crate) use root::{Allowed, Root};
+pub use pattern::PatternReader;
+pub(crate) use root::{AllowedKinds, StoreRoot};
 pub(crate) use seal::SealKey;
-pub(crate) use sink::{Shared, Sink, SinkOptions};
+pub(crate) use sink::{SharedRole, Sink, SinkOptions};
 pub(crate) use source::Source;

@@ -27,19 +27,19 @@ use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{LinkatFlags, UnlinkatFlags, fsync, linkat, unlinkat};
 
-use super::Root;
+use super::StoreRoot;
 use super::beside::SUFFIX_BYTES_MAX;
 use super::fault::fault;
 use super::keep::is_gone_on_with;
 use super::open::{OpenFile, identity, retried};
 use super::root::DIRECTORY;
 use super::space;
-use super::trust::{Trusted, is_own, open_at_once, open_if, open_own};
+use super::trust::{TrustedName, is_own, open_at_once, open_if, open_own};
 use crate::error::{Code, Error, Result};
 
 /// The place of a destination: its directory, its name, and the names beside it.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct DestinationPath {
     pub(super) directory: OwnedFd,
     /// The destination as the user wrote it.
     pub(super) path: PathBuf,
@@ -55,9 +55,9 @@ pub(super) struct Place {
 
 /// A partial file, open for writing.
 #[derive(Debug)]
-pub(super) struct Partial {
+pub(super) struct PartialFile {
     pub(super) file: OpenFile,
-    pub(super) place: Place,
+    pub(super) place: DestinationPath,
     /// Whether no other process can have it open for writing, and go unnoticed.
     pub(super) is_locked: bool,
     /// Whether this attempt has made it.
@@ -70,19 +70,23 @@ pub(super) struct Partial {
 }
 
 /// What an earlier attempt has left at a place.
-pub(super) enum Left {
+pub(super) enum Leftover {
     /// A partial file that nobody writes any more.
-    Partial(Partial),
+    Partial(PartialFile),
     /// Nothing that can be gone on with; or why not.
-    Nothing(Place, Option<String>),
+    Nothing(DestinationPath, Option<String>),
 }
 
-impl Place {
+impl DestinationPath {
     /// Finds the directory of `path`, and what has its name there.
     ///
     /// # Errors
     /// `Data` where the directory is missing; `Refused` where the path leads out of the root.
-    pub(super) fn look(root: &Root, path: &Path, tag: &str) -> Result<(Place, Option<FileStat>)> {
+    pub(super) fn look(
+        root: &StoreRoot,
+        path: &Path,
+        tag: &str,
+    ) -> Result<(DestinationPath, Option<FileStat>)> {
         root.relative(path)?;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(fault(Errno::EISDIR, path, "written"));
@@ -92,7 +96,7 @@ impl Place {
                 Errno::ENOENT => no_directory(parent),
                 other => fault(other, parent, "entered"),
             })?;
-        let place = Place {
+        let place = DestinationPath {
             directory,
             path: path.to_path_buf(),
             name: name.to_owned(),
@@ -119,7 +123,7 @@ impl Place {
 
     /// Makes a new partial file, in the place of any that an earlier attempt has left. Other nodes
     /// may write it, too, if it is `shared`.
-    pub(super) fn create(self, shared: bool) -> Result<Partial> {
+    pub(super) fn create(self, shared: bool) -> Result<PartialFile> {
         self.remove_journal()?;
         // Whose journals lie there costs a look at the whole directory.
         if shared || self.open_partial(OFlag::O_PATH, Mode::empty()).is_ok() {
@@ -129,7 +133,7 @@ impl Place {
     }
 
     /// The same, but for journals: they speak of what has the final name.
-    pub(super) fn create_beside(self) -> Result<Partial> {
+    pub(super) fn create_beside(self) -> Result<PartialFile> {
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         for _ in 0..ATTEMPTS_MAX {
             self.remove(&self.partial)?;
@@ -148,15 +152,15 @@ impl Place {
     ///
     /// # Errors
     /// `Data` where the system refuses to open it.
-    pub(super) fn reopen(mut self) -> Result<Left> {
+    pub(super) fn reopen(mut self) -> Result<Leftover> {
         let deadline = Instant::now() + LOCKED_MAX;
         loop {
             let file = match open_own(&self.directory, &self.partial, OFlag::O_RDWR) {
-                Ok(Trusted::File(file, _)) => file,
-                Ok(Trusted::Nothing) => return Ok(Left::Nothing(self, None)),
-                Ok(Trusted::Unfit(why)) => {
+                Ok(TrustedName::File(file, _)) => file,
+                Ok(TrustedName::Nothing) => return Ok(Leftover::Nothing(self, None)),
+                Ok(TrustedName::Unfit(why)) => {
                     let why = self.about_partial(why);
-                    return Ok(Left::Nothing(self, Some(why)));
+                    return Ok(Leftover::Nothing(self, Some(why)));
                 }
                 Err(errno) => return Err(fault(errno, &self.path, "written")),
             };
@@ -164,17 +168,20 @@ impl Place {
                 Ok((file, true)) => {
                     let partial = self.opened(file, true, false);
                     if partial.is_ours() {
-                        return Ok(Left::Partial(partial));
+                        return Ok(Leftover::Partial(partial));
                     }
                     // It was renamed or replaced between the opening and the lock: once more, with
                     // what has the name now.
                     self = partial.place;
                 }
                 Ok((_, false)) => {
-                    return Ok(Left::Nothing(self, Some("its file system has no locks".into())));
+                    return Ok(Leftover::Nothing(
+                        self,
+                        Some("its file system has no locks".into()),
+                    ));
                 }
                 Err(_) => {
-                    return Ok(Left::Nothing(
+                    return Ok(Leftover::Nothing(
                         self,
                         Some("an earlier attempt still writes to it".into()),
                     ));
@@ -185,16 +192,19 @@ impl Place {
 
     /// Opens the complete file that has the final name already, which was `existing` when it was
     /// looked at. It is only read.
-    pub(super) fn reopen_named(self, existing: &FileStat) -> std::result::Result<Partial, Place> {
+    pub(super) fn reopen_named(
+        self,
+        existing: &FileStat,
+    ) -> std::result::Result<PartialFile, DestinationPath> {
         // A complete file has the permissions of its sources.
         match open_if(&self.directory, &self.name, OFlag::O_RDONLY, is_own) {
-            Ok(Trusted::File(file, about)) if identity(&about) == identity(existing) => {
+            Ok(TrustedName::File(file, about)) if identity(&about) == identity(existing) => {
                 let direct = || {
                     open_at_once(&self.directory, &self.name, OFlag::O_RDONLY | OFlag::O_DIRECT)
                         .ok()
                 };
                 let file = OpenFile::new(file, direct);
-                Ok(Partial {
+                Ok(PartialFile {
                     file,
                     place: self,
                     is_locked: true,
@@ -209,12 +219,12 @@ impl Place {
 
     /// Opens the file that another node of this attempt has made, or found complete; this one is
     /// its `member` of that number.
-    pub(super) fn join(mut self, member: u32) -> Result<Partial> {
+    pub(super) fn join(mut self, member: u32) -> Result<PartialFile> {
         self.member = Some(member);
         let file = match open_own(&self.directory, &self.partial, OFlag::O_RDWR) {
-            Ok(Trusted::File(file, _)) => file,
-            Ok(Trusted::Nothing) => return self.join_named(),
-            Ok(Trusted::Unfit(why)) => {
+            Ok(TrustedName::File(file, _)) => file,
+            Ok(TrustedName::Nothing) => return self.join_named(),
+            Ok(TrustedName::Unfit(why)) => {
                 return Err(Error::new(Code::Data, self.about_partial(why)).remedy(REMOVE));
             }
             Err(errno) => return Err(fault(errno, &self.path, "written")),
@@ -238,7 +248,7 @@ impl Place {
     }
 
     /// As [`Place::join`], where the node that makes the file has found it complete.
-    fn join_named(self) -> Result<Partial> {
+    fn join_named(self) -> Result<PartialFile> {
         let named =
             fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok();
         let complete = named.filter(|named| is_gone_on_with(&self, named.st_ino));
@@ -251,9 +261,9 @@ impl Place {
         format!("{} {why}", self.path.with_file_name(&self.partial).display())
     }
 
-    fn opened(self, file: OwnedFd, is_locked: bool, is_new: bool) -> Partial {
+    fn opened(self, file: OwnedFd, is_locked: bool, is_new: bool) -> PartialFile {
         let file = OpenFile::new(file, || self.open_partial(OFlag::O_DIRECT, Mode::empty()).ok());
-        Partial { file, place: self, is_locked, is_new, named: false, mode: UNTOLD.into() }
+        PartialFile { file, place: self, is_locked, is_new, named: false, mode: UNTOLD.into() }
     }
 
     pub(super) fn open_partial(&self, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
@@ -262,7 +272,7 @@ impl Place {
     }
 
     /// What has the destination's name now, links not followed.
-    pub(super) fn existing(&self, root: &Root) -> Result<Option<FileStat>> {
+    pub(super) fn existing(&self, root: &StoreRoot) -> Result<Option<FileStat>> {
         match fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(about) if is_kind(&about, SFlag::S_IFLNK) => {
                 // The link itself would be replaced, not what it leads to. One that leads out is
@@ -335,7 +345,7 @@ impl Place {
     }
 }
 
-impl Partial {
+impl PartialFile {
     /// Gives the complete file its name, durably if `fsync`.
     pub(super) fn finish(&self, overwrite: bool, fsync: bool) -> Result<()> {
         let place = &self.place;
@@ -519,9 +529,10 @@ mod tests {
     #[test]
     fn file_systems_without_the_flag_do_not_replace_either() {
         let home = tempfile::tempdir().unwrap();
-        let root = Root::open(home.path()).unwrap();
-        let create =
-            || Place::look(&root, Path::new("/x"), "ab12").unwrap().0.create(false).unwrap();
+        let root = StoreRoot::open(home.path()).unwrap();
+        let create = || {
+            DestinationPath::look(&root, Path::new("/x"), "ab12").unwrap().0.create(false).unwrap()
+        };
         create().place.rename_by_link().unwrap();
         assert!(home.path().join("x").exists() && !home.path().join(".x.cep-ab12").exists());
         let taken = create();

@@ -67,23 +67,23 @@ pub(crate) fn verify(seed: u64, start: u64, bytes: &[u8]) -> Option<u64> {
 /// assert_eq!(bytes, 4096u64.to_le_bytes());
 /// ```
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub struct PatternReader {
     seed: u64,
     left: Span,
 }
 
-impl Reader {
+impl PatternReader {
     /// A stream of the `bytes` bytes of `pattern:SEED` from position `start` of the data space on.
     ///
     /// # Panics
     /// If the end does not fit 64 bits.
     #[must_use]
-    pub fn new(seed: u64, start: u64, bytes: u64) -> Reader {
-        Reader { seed, left: Span::of(start, bytes) }
+    pub fn new(seed: u64, start: u64, bytes: u64) -> PatternReader {
+        PatternReader { seed, left: Span::of(start, bytes) }
     }
 }
 
-impl io::Read for Reader {
+impl io::Read for PatternReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.left.bytes().min(buffer.len() as u64);
         fill(self.seed, self.left.start, &mut buffer[..count as usize]);
@@ -193,7 +193,7 @@ mod tests {
             prop_assert_eq!(&whole, &halves);
             prop_assert_eq!(verify(seed, start, &whole), None);
             let mut streamed = Vec::new();
-            Reader::new(seed, start, bytes as u64).read_to_end(&mut streamed).unwrap();
+            PatternReader::new(seed, start, bytes as u64).read_to_end(&mut streamed).unwrap();
             prop_assert_eq!(whole, streamed);
         }
 

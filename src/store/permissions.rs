@@ -16,14 +16,14 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{Gid, Uid, fchown, fsync, geteuid};
 use rustix::fs::{AtFlags as StatxAt, StatxAttributes, StatxFlags, statx};
 
-use super::Root;
+use super::StoreRoot;
 use super::fault::fault;
 use super::open::{identity, retried};
-use super::partial::{Partial, Place, exists, is_kind};
+use super::partial::{DestinationPath, PartialFile, exists, is_kind};
 use super::root::DIRECTORY;
 use crate::error::{Code, Error, Result};
 
-impl Place {
+impl DestinationPath {
     /// Refuses to replace what has the name, where that was not asked for or cannot be done.
     ///
     /// # Errors
@@ -132,8 +132,9 @@ impl Place {
     /// `Data`.
     pub(super) fn check_found_again(&self) -> Result<()> {
         let parent = self.path.parent().unwrap_or(&self.path);
-        let now =
-            Root::open(&self.root)?.try_open(parent, DIRECTORY, Mode::empty())?.and_then(fstat);
+        let now = StoreRoot::open(&self.root)?
+            .try_open(parent, DIRECTORY, Mode::empty())?
+            .and_then(fstat);
         let now = now.map_err(|errno| fault(errno, parent, "found again"))?;
         let held = fstat(&self.directory).map_err(|errno| fault(errno, parent, "examined"))?;
         if identity(&now) == identity(&held) {
@@ -159,7 +160,7 @@ impl Place {
     }
 }
 
-impl Partial {
+impl PartialFile {
     /// Gives the complete file the permissions of its sources, and the owner of the file that it
     /// replaces.
     pub(super) fn take_permissions(&self, overwrite: bool, durably: bool) -> Result<()> {

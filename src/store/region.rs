@@ -16,42 +16,43 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::fault::fault;
 use super::open::{OpenFile, identity, let_wait};
 use super::partial::exists;
-use super::sink::Shared;
-use super::{Root, space};
+use super::sink::SharedRole;
+use super::{StoreRoot, space};
 use crate::error::{Code, Error, Result};
 
 /// A shared memory object that is being written.
 #[derive(Debug)]
-pub(super) struct Region {
+pub(super) struct SharedRegion {
     pub(super) file: OpenFile,
     /// As the user names it.
     pub(super) name: PathBuf,
     /// Whether this sink made it, so that everything in it is zero until written, and it is ours to
     /// remove.
     pub(super) fresh: bool,
-    directory: Root,
+    directory: StoreRoot,
     path: PathBuf,
 }
 
-impl Region {
+impl SharedRegion {
     /// Opens or makes the object `name` with room for `bytes`. One that exists is written to only
     /// if that was asked for.
     pub(super) fn prepare(
-        root: &Root,
+        root: &StoreRoot,
         name: &OsStr,
         bytes: u64,
         overwrite: bool,
-        shared: Shared,
-    ) -> Result<Region> {
+        shared: SharedRole,
+    ) -> Result<SharedRegion> {
         let (path, name) = (object_path(name)?, object_name(name));
         root.check_memory(&name)?;
-        let directory = Root::shared_memory()?;
+        let directory = StoreRoot::shared_memory()?;
         let (object, fresh) = open_or_create(&directory, &path, &name)?;
         // The object of a shared row may be what another node of this attempt has made.
-        if !fresh && !overwrite && !matches!(shared, Shared::Member(_)) {
+        if !fresh && !overwrite && !matches!(shared, SharedRole::Member(_)) {
             return Err(exists(&name));
         }
-        let region = Region { file: OpenFile::in_memory(object), name, fresh, directory, path };
+        let region =
+            SharedRegion { file: OpenFile::in_memory(object), name, fresh, directory, path };
         let waits = || {
             let_wait(region.file.buffered()).map_err(|errno| fault(errno, &region.name, "written"))
         };
@@ -96,7 +97,7 @@ impl Region {
         }
     }
 
-    fn fit(&self, bytes: u64, shared: Shared) -> Result<()> {
+    fn fit(&self, bytes: u64, shared: SharedRole) -> Result<()> {
         let about =
             fstat(self.file.buffered()).map_err(|errno| fault(errno, &self.name, "examined"))?;
         if SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
@@ -110,11 +111,11 @@ impl Region {
             // An empty object is one that nobody has sized yet.
             _ if self.fresh || has == 0 => space::size(self.file.buffered(), &self.name, bytes),
             // The node that made it knew only its own rows.
-            Shared::Member(_) => space::grow(self.file.buffered(), &self.name, bytes),
-            Shared::Alone | Shared::Elected if has < bytes => {
+            SharedRole::Member(_) => space::grow(self.file.buffered(), &self.name, bytes),
+            SharedRole::Alone | SharedRole::Elected if has < bytes => {
                 Err(too_small(&self.name, bytes, has))
             }
-            Shared::Alone | Shared::Elected => Ok(()),
+            SharedRole::Alone | SharedRole::Elected => Ok(()),
         }
     }
 }
@@ -145,7 +146,7 @@ pub(super) fn object_name(name: &OsStr) -> PathBuf {
 }
 
 /// The object, and whether it was made by this call.
-fn open_or_create(directory: &Root, path: &Path, name: &Path) -> Result<(OwnedFd, bool)> {
+fn open_or_create(directory: &StoreRoot, path: &Path, name: &Path) -> Result<(OwnedFd, bool)> {
     // Whatever else lies there is looked at by its descriptor; a pipe would wait.
     let open = |flags| {
         directory.try_open(

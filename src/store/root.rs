@@ -15,24 +15,24 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 
 use super::fault::{fault, refused, unserved};
-use super::walk::{self, Rules};
+use super::walk::{self, PathRules};
 use crate::error::Result;
 
 /// A directory below which every path of a node lies.
 #[derive(Debug)]
-pub(crate) struct Root {
+pub(crate) struct StoreRoot {
     directory: OwnedFd,
     /// The path as it was given; it may go through links.
     given: PathBuf,
     path: PathBuf,
-    rules: Rules,
-    allowed: Allowed,
+    rules: PathRules,
+    allowed: AllowedKinds,
 }
 
 /// The kinds of data that a node serves only where its owner says so: they reach beyond the files
 /// below its root.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Allowed {
+pub(crate) struct AllowedKinds {
     /// `mem:` objects, which belong to the whole machine.
     pub(crate) memory: bool,
     /// Block devices, which hold file systems of their own.
@@ -40,17 +40,17 @@ pub(crate) struct Allowed {
 }
 
 #[cfg(test)]
-impl Allowed {
-    pub(crate) const ALL: Allowed = Allowed { memory: true, devices: true };
+impl AllowedKinds {
+    pub(crate) const ALL: AllowedKinds = AllowedKinds { memory: true, devices: true };
 }
 
-impl Root {
+impl StoreRoot {
     /// Opens the root directory `path`, which the node's owner chose and which may itself go
     /// through links.
     ///
     /// # Errors
     /// `Data` where it is missing, no directory, or not to be entered.
-    pub(crate) fn open(path: &Path) -> Result<Root> {
+    pub(crate) fn open(path: &Path) -> Result<StoreRoot> {
         let blame = |errno| {
             fault(errno, path, "used as the root").remedy("name an existing directory with --root")
         };
@@ -58,19 +58,19 @@ impl Root {
         let directory = open(&whole, DIRECTORY, Mode::empty()).map_err(blame)?;
         // Nothing leads out of `/`. There, absolute links are how machines lay out their disks
         // (/home, /scratch).
-        let rules = Rules { beneath: whole != Path::new("/"), links: true };
-        Ok(Root {
+        let rules = PathRules { beneath: whole != Path::new("/"), links: true };
+        Ok(StoreRoot {
             directory,
             given: path.to_path_buf(),
             path: whole,
             rules,
-            allowed: Allowed::default(),
+            allowed: AllowedKinds::default(),
         })
     }
 
     /// The same root for a node that serves more than regular files.
-    pub(crate) fn allowing(self, allowed: Allowed) -> Root {
-        Root { allowed, ..self }
+    pub(crate) fn allowing(self, allowed: AllowedKinds) -> StoreRoot {
+        StoreRoot { allowed, ..self }
     }
 
     /// The path that it was opened by. Opened again it may be another directory: one that was
@@ -84,10 +84,10 @@ impl Root {
     ///
     /// # Errors
     /// `Data` where the system has none.
-    pub(super) fn shared_memory() -> Result<Root> {
-        let root = Root::open(Path::new("/dev/shm"))
+    pub(super) fn shared_memory() -> Result<StoreRoot> {
+        let root = StoreRoot::open(Path::new("/dev/shm"))
             .map_err(|error| error.remedy("mount a tmpfs at /dev/shm"))?;
-        Ok(Root { rules: Rules { links: false, ..root.rules }, ..root })
+        Ok(StoreRoot { rules: PathRules { links: false, ..root.rules }, ..root })
     }
 
     /// Refuses shared memory where the node's owner has not allowed it.
@@ -202,7 +202,7 @@ impl Root {
     }
 }
 
-impl AsFd for Root {
+impl AsFd for StoreRoot {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }

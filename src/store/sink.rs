@@ -19,20 +19,20 @@ use nix::unistd::fsync;
 
 use super::fault::fault;
 use super::finding::{find_file, replaces_own};
-use super::journal::Record;
-use super::keep::{self, Doubt, Journal, Keeping};
+use super::journal::JournalRecord;
+use super::keep::{self, JournalDoubt, JournalFile, JournalIdentity};
 use super::open::{OpenFile, retried};
-use super::partial::{Partial, being_written, is_otherwise};
-use super::region::Region;
+use super::partial::{PartialFile, being_written, is_otherwise};
+use super::region::SharedRegion;
 use super::root::errno_of;
-use super::{Root, space};
+use super::{StoreRoot, space};
 use crate::error::{Code, Error, Result};
 use crate::spec::DataUri;
 use crate::units::{Span, covers};
 
 /// What this node is to the others that write the same path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Shared {
+pub(crate) enum SharedRole {
     /// No other node names this path.
     Alone,
     /// Others do, and this one makes the file, sizes it and gives it its name.
@@ -54,33 +54,33 @@ pub(crate) struct SinkOptions {
     /// The attempt's random bytes.
     pub(crate) attempt: [u8; 16],
     /// Whether other nodes write the same path.
-    pub(crate) shared: Shared,
+    pub(crate) shared: SharedRole,
     /// How it is kept for an attempt that continues this one, and goes on with what an earlier one
     /// left; `None` where it starts from nothing and leaves nothing. Of files alone.
-    pub(crate) keep: Option<Keeping>,
+    pub(crate) keep: Option<JournalIdentity>,
 }
 
 /// An open destination.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    target: Target,
+    target: SinkTarget,
     overwrite: bool,
     fsync: bool,
-    shared: Shared,
-    journal: Option<Journal>,
+    shared: SharedRole,
+    journal: Option<JournalFile>,
     /// Set once the destination is complete, or given up: then dropping has nothing to do.
     settled: AtomicBool,
 }
 
 /// What is written to.
 #[derive(Debug)]
-pub(super) enum Target {
+pub(super) enum SinkTarget {
     /// A partial file that this node renames or removes.
-    Owned(Partial),
+    Owned(PartialFile),
     /// A partial file that the elected node renames or removes.
-    Joined(Partial),
+    Joined(PartialFile),
     /// A shared memory object.
-    Region(Region),
+    Region(SharedRegion),
     /// `null:`.
     Nothing,
 }
@@ -96,7 +96,7 @@ impl Sink {
     /// # Panics
     /// If the tag is not 1 to 64 letters and digits: it is made of a hash.
     pub(crate) fn prepare(
-        root: &Root,
+        root: &StoreRoot,
         uri: &DataUri,
         file_bytes: u64,
         options: &SinkOptions,
@@ -104,23 +104,28 @@ impl Sink {
         let (target, journal) = match uri {
             DataUri::File(path) => find_file(root, path, file_bytes, options)?,
             DataUri::Mem(name) => {
-                let region =
-                    Region::prepare(root, name, file_bytes, options.overwrite, options.shared)?;
-                (Target::Region(region), None)
+                let region = SharedRegion::prepare(
+                    root,
+                    name,
+                    file_bytes,
+                    options.overwrite,
+                    options.shared,
+                )?;
+                (SinkTarget::Region(region), None)
             }
-            DataUri::Null => (Target::Nothing, None),
+            DataUri::Null => (SinkTarget::Nothing, None),
             DataUri::Pattern(_) => {
                 return Err(Error::new(Code::Usage, format!("{uri} cannot be written"))
                     .remedy("use null: to discard"));
             }
         };
         let SinkOptions { fsync, shared, .. } = *options;
-        let overwrite = options.overwrite || journal.as_ref().is_some_and(Journal::overwrites);
+        let overwrite = options.overwrite || journal.as_ref().is_some_and(JournalFile::overwrites);
         // From here on an error drops the sink, and that removes what was made.
         let sink =
             Sink { target, overwrite, fsync, shared, journal, settled: AtomicBool::new(false) };
         sink.make_room(file_bytes)?;
-        if let (Target::Owned(partial), Shared::Elected) = (&sink.target, shared) {
+        if let (SinkTarget::Owned(partial), SharedRole::Elected) = (&sink.target, shared) {
             if !partial.let_others_write() {
                 return Err(being_written(&partial.place.path));
             }
@@ -137,17 +142,17 @@ impl Sink {
 
     /// Whether the file is another node's, who will rename it.
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.target, Target::Joined(_))
+        matches!(self.target, SinkTarget::Joined(_))
     }
 
     /// Whether what nobody writes reads as zeros already.
     pub(crate) fn is_fresh(&self) -> bool {
         match &self.target {
-            Target::Region(region) => region.fresh,
-            Target::Owned(partial) => partial.is_new,
+            SinkTarget::Region(region) => region.fresh,
+            SinkTarget::Owned(partial) => partial.is_new,
             // Who has made it may have gone on with an earlier one.
-            Target::Joined(_) => false,
-            Target::Nothing => true,
+            SinkTarget::Joined(_) => false,
+            SinkTarget::Nothing => true,
         }
     }
 
@@ -157,19 +162,19 @@ impl Sink {
     }
 
     /// What an earlier attempt has left here: ascending, apart from each other.
-    pub(crate) fn found(&self) -> &[Record] {
+    pub(crate) fn found(&self) -> &[JournalRecord] {
         self.journal.as_ref().map_or(&[], |journal| &journal.found.records)
     }
 
     /// Why what was found is to be held against the file before it is believed; `None` where it is
     /// there for certain.
-    pub(crate) fn doubt(&self) -> Option<Doubt> {
+    pub(crate) fn doubt(&self) -> Option<JournalDoubt> {
         self.journal.as_ref().and_then(|journal| journal.found.doubt)
     }
 
     /// Whether nobody else can have written what was found.
     pub(crate) fn is_sealed(&self) -> bool {
-        self.journal.as_ref().is_some_and(Journal::is_sealed)
+        self.journal.as_ref().is_some_and(JournalFile::is_sealed)
     }
 
     /// Why what was there of an earlier attempt is not continued, in a sentence.
@@ -201,12 +206,12 @@ impl Sink {
 
     /// Whether there is something to read back from.
     pub(crate) fn is_file(&self) -> bool {
-        matches!(&self.target, Target::Owned(_) | Target::Joined(_))
+        matches!(&self.target, SinkTarget::Owned(_) | SinkTarget::Joined(_))
     }
 
     /// Whether other nodes may write to this file.
     pub(crate) fn is_of_several(&self) -> bool {
-        self.shared == Shared::Elected || self.is_shared()
+        self.shared == SharedRole::Elected || self.is_shared()
     }
 
     /// Keeps nothing of this attempt, and nothing longer of an earlier one.
@@ -226,11 +231,11 @@ impl Sink {
     /// Whether an earlier attempt has completed it: it has its final name, and nothing is written
     /// to it.
     pub(crate) fn is_named(&self) -> bool {
-        self.partial().is_some_and(Partial::is_named)
+        self.partial().is_some_and(PartialFile::is_named)
     }
 
     /// Takes in what has landed here, to be recorded by the next [`Sink::flush`].
-    pub(crate) fn keep(&self, records: impl Iterator<Item = Record>) {
+    pub(crate) fn keep(&self, records: impl Iterator<Item = JournalRecord>) {
         if let Some(journal) = &self.journal {
             journal.add(records);
         }
@@ -262,7 +267,8 @@ impl Sink {
     /// # Errors
     /// `Data` where the disk has not that much left.
     pub(crate) fn preallocate(&self, spans: &[Span]) -> Result<()> {
-        let only_here = matches!(self.target, Target::Owned(_)) && self.shared == Shared::Alone;
+        let only_here =
+            matches!(self.target, SinkTarget::Owned(_)) && self.shared == SharedRole::Alone;
         self.file()
             .map_or(Ok(()), |file| space::reserve(file.buffered(), self.name(), spans, only_here))
     }
@@ -302,7 +308,7 @@ impl Sink {
     pub(crate) fn commit(&self) -> Result<()> {
         self.flush();
         self.sync()?;
-        if let Target::Owned(partial) = &self.target {
+        if let SinkTarget::Owned(partial) = &self.target {
             self.record_completion(partial);
             // The token goes first: while the file has its final name nothing of ours lies beside
             // it.
@@ -314,7 +320,7 @@ impl Sink {
             }
             self.record_leaving(partial);
         }
-        if let Target::Region(region) = &self.target {
+        if let SinkTarget::Region(region) = &self.target {
             region.check_named()?;
         }
         // What becomes of another's file is not settled yet.
@@ -330,7 +336,7 @@ impl Sink {
         {
             // What cannot be removed is replaced by the next attempt.
             let _ = partial.place.remove_journal();
-            if self.shared == Shared::Elected {
+            if self.shared == SharedRole::Elected {
                 // Others may not hear that everybody is done.
                 partial.place.remove_other_journals();
             }
@@ -348,9 +354,9 @@ impl Sink {
             self.record_leaving(partial);
         }
         match &self.target {
-            Target::Owned(partial) if self.shared == Shared::Elected => self.leave(partial),
-            Target::Joined(partial) => self.leave(partial),
-            Target::Owned(partial) => {
+            SinkTarget::Owned(partial) if self.shared == SharedRole::Elected => self.leave(partial),
+            SinkTarget::Joined(partial) => self.leave(partial),
+            SinkTarget::Owned(partial) => {
                 let replaces_own = replaces_own(&self.target, self.journal.as_ref());
                 if self.is_worth_keeping() && !replaces_own {
                     return;
@@ -361,14 +367,14 @@ impl Sink {
                 // A removal that fails has no one to tell; the next attempt replaces what is left.
                 partial.discard();
             }
-            Target::Region(region) => region.discard(),
-            Target::Nothing => {}
+            SinkTarget::Region(region) => region.discard(),
+            SinkTarget::Nothing => {}
         }
     }
 
     /// Leaves a file that several nodes write. Only the last one knows that nobody writes to it any
     /// more.
-    fn leave(&self, partial: &Partial) {
+    fn leave(&self, partial: &PartialFile) {
         // It speaks of this attempt alone. A removal that fails has no one to tell.
         let _ = self.remove_token(partial);
         if partial.is_named() || !partial.is_ours() {
@@ -390,7 +396,7 @@ impl Sink {
 
     /// Whether another attempt can continue with what this node knows of.
     fn is_worth_keeping(&self) -> bool {
-        self.journal.as_ref().is_some_and(Journal::is_worth_keeping)
+        self.journal.as_ref().is_some_and(JournalFile::is_worth_keeping)
     }
 
     /// The process is gone: what lies there stays as it is.
@@ -406,21 +412,21 @@ impl Sink {
 
     /// Leaves a record of the file that is complete, for an attempt that has to find out which
     /// files are.
-    fn record_completion(&self, partial: &Partial) {
-        self.record(partial, "the completion", Journal::complete);
+    fn record_completion(&self, partial: &PartialFile) {
+        self.record(partial, "the completion", JournalFile::complete);
     }
 
     /// Leaves a record of what the file looks like, now that this node does not write to it any
     /// more: whoever finds it like that need not read it.
-    fn record_leaving(&self, partial: &Partial) {
-        self.record(partial, "the state", Journal::leave);
+    fn record_leaving(&self, partial: &PartialFile) {
+        self.record(partial, "the state", JournalFile::leave);
     }
 
     fn record(
         &self,
-        partial: &Partial,
+        partial: &PartialFile,
         what: &str,
-        record: fn(&Journal, &OpenFile) -> std::io::Result<()>,
+        record: fn(&JournalFile, &OpenFile) -> std::io::Result<()>,
     ) {
         if let Some(journal) = self.journal.as_ref().filter(|_| !partial.is_named())
             && let Err(error) = record(journal, &partial.file)
@@ -433,42 +439,42 @@ impl Sink {
     /// itself.
     fn make_room(&self, bytes: u64) -> Result<()> {
         match &self.target {
-            Target::Owned(partial) if partial.is_new => {
+            SinkTarget::Owned(partial) if partial.is_new => {
                 space::size(partial.file.buffered(), self.name(), bytes)
             }
-            Target::Joined(partial) => space::grow(partial.file.buffered(), self.name(), bytes),
-            Target::Owned(_) | Target::Region(_) | Target::Nothing => Ok(()),
+            SinkTarget::Joined(partial) => space::grow(partial.file.buffered(), self.name(), bytes),
+            SinkTarget::Owned(_) | SinkTarget::Region(_) | SinkTarget::Nothing => Ok(()),
         }
     }
 
     /// The file, where it is one.
-    fn partial(&self) -> Option<&Partial> {
+    fn partial(&self) -> Option<&PartialFile> {
         match &self.target {
-            Target::Owned(partial) | Target::Joined(partial) => Some(partial),
-            Target::Region(_) | Target::Nothing => None,
+            SinkTarget::Owned(partial) | SinkTarget::Joined(partial) => Some(partial),
+            SinkTarget::Region(_) | SinkTarget::Nothing => None,
         }
     }
 
     /// Removes the token that this node has left, unless a newer attempt's lies there now.
-    fn remove_token(&self, partial: &Partial) -> Result<()> {
-        let left_one = self.shared == Shared::Elected && partial.is_ours();
+    fn remove_token(&self, partial: &PartialFile) -> Result<()> {
+        let left_one = self.shared == SharedRole::Elected && partial.is_ours();
         if left_one { partial.place.remove_token() } else { Ok(()) }
     }
 
     fn file(&self) -> Option<&OpenFile> {
         match &self.target {
-            Target::Owned(partial) | Target::Joined(partial) => Some(&partial.file),
-            Target::Region(region) => Some(&region.file),
-            Target::Nothing => None,
+            SinkTarget::Owned(partial) | SinkTarget::Joined(partial) => Some(&partial.file),
+            SinkTarget::Region(region) => Some(&region.file),
+            SinkTarget::Nothing => None,
         }
     }
 
     /// As the user names it.
     pub(crate) fn name(&self) -> &Path {
         match &self.target {
-            Target::Owned(partial) | Target::Joined(partial) => &partial.place.path,
-            Target::Region(region) => &region.name,
-            Target::Nothing => Path::new("null:"),
+            SinkTarget::Owned(partial) | SinkTarget::Joined(partial) => &partial.place.path,
+            SinkTarget::Region(region) => &region.name,
+            SinkTarget::Nothing => Path::new("null:"),
         }
     }
 }

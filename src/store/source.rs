@@ -15,7 +15,7 @@ use nix::unistd::{Whence, lseek};
 use super::fault::fault;
 use super::open::{OpenFile, identity, let_wait, retried};
 use super::region::{object_name, object_path};
-use super::{Root, holes};
+use super::{StoreRoot, holes};
 use crate::error::{Code, Error, Result};
 use crate::spec::DataUri;
 use crate::units::Span;
@@ -37,14 +37,14 @@ pub(crate) struct FileSource {
     name: PathBuf,
     /// The bytes that the row offers, as offsets of the file.
     offered: Span,
-    fingerprint: Fingerprint,
+    fingerprint: FileFingerprint,
     /// Its type and permissions, as in `st_mode`.
     mode: u32,
 }
 
 /// What a file looks like from outside. Two equal ones mean that nobody wrote in between.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Fingerprint {
+struct FileFingerprint {
     size_bytes: u64,
     /// `st_mtime`: anybody who may write to the file can set it to what it was.
     modified: (i64, i64),
@@ -60,7 +60,7 @@ impl Source {
     /// `Data` where it is missing, unreadable, short, or no file; `Refused` where it lies out of
     /// the root; `Usage` for a URI that only a receiver can have.
     pub(crate) fn open(
-        root: &Root,
+        root: &StoreRoot,
         uri: &DataUri,
         offset_bytes: u64,
         bytes: u64,
@@ -133,7 +133,8 @@ impl Source {
     pub(crate) fn looks(&self) -> Vec<u8> {
         match self {
             Source::File(source) => {
-                let Fingerprint { size_bytes, modified, changed, identity } = source.fingerprint;
+                let FileFingerprint { size_bytes, modified, changed, identity } =
+                    source.fingerprint;
                 let times = [modified.0, modified.1, changed.0, changed.1].map(i64::cast_unsigned);
                 let numbers = [size_bytes, identity.0, identity.1].into_iter().chain(times);
                 numbers.flat_map(u64::to_le_bytes).collect()
@@ -176,7 +177,7 @@ impl Source {
 impl FileSource {
     /// Opens `path` below `root`; `name` is what the user calls it.
     fn open(
-        root: &Root,
+        root: &StoreRoot,
         path: &Path,
         name: PathBuf,
         offset_bytes: u64,
@@ -211,15 +212,26 @@ impl FileSource {
         FileSource::checked(OpenFile::new(buffered, direct), name, offset_bytes, bytes)
     }
 
-    fn open_object(root: &Root, name: &OsStr, offset_bytes: u64, bytes: u64) -> Result<FileSource> {
+    fn open_object(
+        root: &StoreRoot,
+        name: &OsStr,
+        offset_bytes: u64,
+        bytes: u64,
+    ) -> Result<FileSource> {
         let path = object_path(name)?;
         root.check_memory(&object_name(name))?;
-        FileSource::open(&Root::shared_memory()?, &path, object_name(name), offset_bytes, bytes)
+        FileSource::open(
+            &StoreRoot::shared_memory()?,
+            &path,
+            object_name(name),
+            offset_bytes,
+            bytes,
+        )
     }
 
     fn checked(file: OpenFile, name: PathBuf, offset_bytes: u64, bytes: u64) -> Result<FileSource> {
         let about = stat(file.buffered(), &name)?;
-        let fingerprint = Fingerprint::of(file.buffered(), &about, &name)?;
+        let fingerprint = FileFingerprint::of(file.buffered(), &about, &name)?;
         let has = fingerprint.size_bytes;
         match offset_bytes.checked_add(bytes) {
             Some(end) if end <= has => {
@@ -241,7 +253,7 @@ impl FileSource {
 
     fn check_unchanged(&self) -> Result<()> {
         let about = stat(self.file.buffered(), &self.name)?;
-        let now = Fingerprint::of(self.file.buffered(), &about, &self.name)?;
+        let now = FileFingerprint::of(self.file.buffered(), &about, &self.name)?;
         if now.size_bytes < self.fingerprint.size_bytes {
             let (had, has) = (self.fingerprint.size_bytes, now.size_bytes);
             return Err(changed(
@@ -254,7 +266,7 @@ impl FileSource {
         }
         // Whoever sets the time of a file back after writing to it leaves this trace, and no other.
         let only_status =
-            Fingerprint { changed: self.fingerprint.changed, ..now } == self.fingerprint;
+            FileFingerprint { changed: self.fingerprint.changed, ..now } == self.fingerprint;
         let how = if only_status {
             "was changed while it was read: its time of change (ctime) is another, so it may have been written to"
         } else {
@@ -264,7 +276,7 @@ impl FileSource {
     }
 }
 
-impl Fingerprint {
+impl FileFingerprint {
     /// Waits until a write from now on is sure to change it: kernels stamp files with a clock that
     /// stands still for some milliseconds, so that a file which was written to just now could be
     /// written to again and look the same.
@@ -284,7 +296,7 @@ impl Fingerprint {
         }
     }
 
-    fn of(file: BorrowedFd<'_>, about: &FileStat, name: &Path) -> Result<Fingerprint> {
+    fn of(file: BorrowedFd<'_>, about: &FileStat, name: &Path) -> Result<FileFingerprint> {
         let size_bytes = match kind(about) {
             // A device has no size of its own in its entry, but an end that can be sought.
             SFlag::S_IFBLK => {
@@ -294,7 +306,7 @@ impl Fingerprint {
         };
         let (modified, changed) =
             ((about.st_mtime, about.st_mtime_nsec), (about.st_ctime, about.st_ctime_nsec));
-        Ok(Fingerprint {
+        Ok(FileFingerprint {
             size_bytes: size_bytes.unsigned_abs(),
             modified,
             changed,

@@ -15,10 +15,10 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::root::errno_of;
-use super::trust::{Trusted, open_own};
+use super::trust::{TrustedName, open_own};
 
 /// The random bytes that tell one attempt from every other.
-pub(super) type Attempt = [u8; 16];
+pub(super) type AttemptToken = [u8; 16];
 
 /// What the token's name adds to the partial file's.
 pub(super) const SUFFIX: &str = ".token";
@@ -31,7 +31,7 @@ pub(super) fn name(partial: &OsStr) -> OsString {
 }
 
 /// Writes a token that does not exist yet.
-pub(super) fn write(directory: &OwnedFd, name: &OsStr, attempt: &Attempt) -> nix::Result<()> {
+pub(super) fn write(directory: &OwnedFd, name: &OsStr, attempt: &AttemptToken) -> nix::Result<()> {
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut file = File::from(openat(directory, name, flags, Mode::from_bits_truncate(0o600))?);
@@ -40,11 +40,15 @@ pub(super) fn write(directory: &OwnedFd, name: &OsStr, attempt: &Attempt) -> nix
 }
 
 /// Whether the token is there and says `attempt`.
-pub(super) fn found(directory: &OwnedFd, name: &OsStr, attempt: &Attempt) -> nix::Result<bool> {
+pub(super) fn found(
+    directory: &OwnedFd,
+    name: &OsStr,
+    attempt: &AttemptToken,
+) -> nix::Result<bool> {
     let file = match open_own(directory, name, OFlag::O_RDONLY)? {
-        Trusted::File(file, _) => File::from(file),
+        TrustedName::File(file, _) => File::from(file),
         // Another user's leftovers are not this attempt's token.
-        Trusted::Nothing | Trusted::Unfit(_) => return Ok(false),
+        TrustedName::Nothing | TrustedName::Unfit(_) => return Ok(false),
     };
     let mut bytes = Vec::with_capacity(attempt.len() + 1);
     file.take(attempt.len() as u64 + 1)

@@ -16,7 +16,7 @@ use nix::unistd::geteuid;
 use super::open::{identity, retried};
 
 /// A name in a directory, opened.
-pub(super) enum Trusted {
+pub(super) enum TrustedName {
     File(OwnedFd, FileStat),
     Nothing,
     /// Something that is not gone on with, and why, in words that follow its name.
@@ -27,7 +27,11 @@ pub(super) enum Trusted {
 ///
 /// # Errors
 /// Where the system cannot say, or cannot open a file that this user owns.
-pub(super) fn open_own(directory: &OwnedFd, name: &OsStr, access: OFlag) -> nix::Result<Trusted> {
+pub(super) fn open_own(
+    directory: &OwnedFd,
+    name: &OsStr,
+    access: OFlag,
+) -> nix::Result<TrustedName> {
     open_if(directory, name, access, |about| match is_own(about) {
         Ok(()) if may_others_write(about) => Err("may be written by others"),
         done => done,
@@ -44,29 +48,29 @@ pub(super) fn open_if(
     name: &OsStr,
     access: OFlag,
     is_fit: impl Fn(&FileStat) -> Result<(), &'static str>,
-) -> nix::Result<Trusted> {
+) -> nix::Result<TrustedName> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let seen = match retried(|| openat(directory, name, flags | OFlag::O_PATH, Mode::empty())) {
         Ok(seen) => fstat(&seen)?,
-        Err(Errno::ENOENT) => return Ok(Trusted::Nothing),
+        Err(Errno::ENOENT) => return Ok(TrustedName::Nothing),
         Err(errno) => return Err(errno),
     };
     if let Err(why) = is_fit(&seen) {
-        return Ok(Trusted::Unfit(why));
+        return Ok(TrustedName::Unfit(why));
     }
     match open_at_once(directory, name, access) {
         // It may have been replaced since it was seen.
         Ok(file) => {
             let about = fstat(&file)?;
             Ok(match is_fit(&about) {
-                Ok(()) if identity(&about) == identity(&seen) => Trusted::File(file, about),
-                Ok(()) => Trusted::Unfit("was replaced while it was opened"),
-                Err(why) => Trusted::Unfit(why),
+                Ok(()) if identity(&about) == identity(&seen) => TrustedName::File(file, about),
+                Ok(()) => TrustedName::Unfit("was replaced while it was opened"),
+                Err(why) => TrustedName::Unfit(why),
             })
         }
-        Err(Errno::ENOENT) => Ok(Trusted::Nothing),
+        Err(Errno::ENOENT) => Ok(TrustedName::Nothing),
         Err(Errno::EACCES | Errno::EPERM | Errno::ELOOP | Errno::ENXIO) => {
-            Ok(Trusted::Unfit("may not be opened"))
+            Ok(TrustedName::Unfit("may not be opened"))
         }
         Err(errno) => Err(errno),
     }

@@ -19,7 +19,7 @@ use super::open::retried;
 
 /// The rules that paths are resolved by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Rules {
+pub(super) struct PathRules {
     /// Whether absolute links, and `..` above the start, are refused. Where nothing lies above,
     /// `..` stays there.
     pub(super) beneath: bool,
@@ -35,18 +35,20 @@ pub(super) fn open(
     path: &Path,
     flags: OFlag,
     mode: Mode,
-    rules: Rules,
+    rules: PathRules,
 ) -> nix::Result<OwnedFd> {
     let mut walk =
-        Walk { start, below: Vec::new(), ahead: steps(path), links_left: LINKS_MAX, rules };
+        PathWalk { start, below: Vec::new(), ahead: steps(path), links_left: LINKS_MAX, rules };
     while let Some(step) = walk.ahead.pop() {
         let is_last = walk.ahead.is_empty();
         match step {
-            Step::Start if rules.beneath => return Err(Errno::EXDEV),
-            Step::Start => walk.below.clear(),
-            Step::Up if walk.below.pop().is_none() && rules.beneath => return Err(Errno::EXDEV),
-            Step::Up => {}
-            Step::Into(name) => {
+            PathStep::Start if rules.beneath => return Err(Errno::EXDEV),
+            PathStep::Start => walk.below.clear(),
+            PathStep::Up if walk.below.pop().is_none() && rules.beneath => {
+                return Err(Errno::EXDEV);
+            }
+            PathStep::Up => {}
+            PathStep::Into(name) => {
                 if let Some(opened) = walk.enter(&name, is_last.then_some((flags, mode)))? {
                     return Ok(opened);
                 }
@@ -58,24 +60,24 @@ pub(super) fn open(
 }
 
 /// One step of a path.
-enum Step {
+enum PathStep {
     /// To the root of all names.
     Start,
     Up,
     Into(OsString),
 }
 
-struct Walk<'a> {
+struct PathWalk<'a> {
     start: &'a OwnedFd,
     /// The directories from the start to where the walk is.
     below: Vec<OwnedFd>,
     /// The steps to come, the next one last.
-    ahead: Vec<Step>,
+    ahead: Vec<PathStep>,
     links_left: u32,
-    rules: Rules,
+    rules: PathRules,
 }
 
-impl Walk<'_> {
+impl PathWalk<'_> {
     fn here(&self) -> BorrowedFd<'_> {
         self.below.last().map_or(self.start.as_fd(), AsFd::as_fd)
     }
@@ -121,7 +123,7 @@ impl Walk<'_> {
 
     fn again(&mut self, name: &OsStr) -> nix::Result<Option<OwnedFd>> {
         self.links_left = self.links_left.checked_sub(1).ok_or(Errno::ELOOP)?;
-        self.ahead.push(Step::Into(name.to_owned()));
+        self.ahead.push(PathStep::Into(name.to_owned()));
         Ok(None)
     }
 
@@ -161,14 +163,14 @@ fn is_link(opened: &nix::Result<OwnedFd>) -> bool {
 }
 
 /// The steps of a path, the first one last.
-fn steps(path: &Path) -> Vec<Step> {
+fn steps(path: &Path) -> Vec<PathStep> {
     let step = |component| match component {
-        Component::RootDir => Some(Step::Start),
-        Component::ParentDir => Some(Step::Up),
-        Component::Normal(name) => Some(Step::Into(name.to_owned())),
+        Component::RootDir => Some(PathStep::Start),
+        Component::ParentDir => Some(PathStep::Up),
+        Component::Normal(name) => Some(PathStep::Into(name.to_owned())),
         Component::CurDir | Component::Prefix(_) => None,
     };
-    let mut steps: Vec<Step> = path.components().filter_map(step).collect();
+    let mut steps: Vec<PathStep> = path.components().filter_map(step).collect();
     steps.reverse();
     steps
 }

@@ -19,16 +19,16 @@ use zeroize::Zeroize;
 use super::limits::MESSAGE_BYTES_MAX;
 use super::{WireError, scan};
 use crate::error::Error;
-use crate::spec::Role;
+use crate::spec::RowRole;
 use crate::units::{BitRate, Span};
 
 pub(crate) use landed::{CheckValue, LandedSegment, SegmentChecks};
-pub(crate) use options::Options;
+pub(crate) use options::WireOptions;
 pub(crate) use replicas::ReplicaRange;
-pub(crate) use stats::{RailStats, Stats};
+pub(crate) use stats::{NodeStats, RailStats};
 
 /// A typed message and the form that it has on the wire.
-pub(crate) trait Message: Sized {
+pub(crate) trait WireMessage: Sized {
     /// The form on the wire.
     type Proto: prost::Message + Default;
 
@@ -44,7 +44,7 @@ pub(crate) trait Message: Sized {
 /// # Errors
 /// `Limit` where the message is larger than [`MESSAGE_BYTES_MAX`]: data has made it so, and its
 /// transfer fails.
-pub(crate) fn encode<M: Message>(message: &M) -> Result<Vec<u8>, WireError> {
+pub(crate) fn encode<M: WireMessage>(message: &M) -> Result<Vec<u8>, WireError> {
     let proto = message.to_proto();
     let bytes = proto.encoded_len();
     if bytes > MESSAGE_BYTES_MAX {
@@ -55,23 +55,23 @@ pub(crate) fn encode<M: Message>(message: &M) -> Result<Vec<u8>, WireError> {
 }
 
 /// How many bytes a message would take.
-pub(crate) fn size<M: Message>(message: &M) -> usize {
+pub(crate) fn size<M: WireMessage>(message: &M) -> usize {
     message.to_proto().encoded_len()
 }
 
 /// The message that `bytes` hold. Size and count are checked before anything is allocated.
-pub(crate) fn decode<M: Message>(bytes: &[u8]) -> Result<M, WireError> {
+pub(crate) fn decode<M: WireMessage>(bytes: &[u8]) -> Result<M, WireError> {
     scan::check(bytes)?;
     M::from_proto(M::Proto::decode(bytes).map_err(|_| WireError::Malformed)?)
 }
 
 /// What a node says of itself in the handshake of its control connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Advert {
+pub(crate) struct NodeAdvert {
     /// Name and version of the program.
     pub(crate) software: String,
     /// What it moves data over, in the order of their indices: one for each thread of each NIC.
-    pub(crate) rails: Vec<Rail>,
+    pub(crate) rails: Vec<RailAdvert>,
     /// CPUs that it may use.
     pub(crate) cores: u32,
     /// The kernel's boot id: two nodes with the same one share a machine.
@@ -80,10 +80,10 @@ pub(crate) struct Advert {
     pub(crate) incarnation: u64,
 }
 
-impl Advert {
+impl NodeAdvert {
     /// Its NICs, as the first rail of each: the threads of one NIC are rails that share its name,
     /// and its line.
-    pub(crate) fn nics(&self) -> impl Iterator<Item = &Rail> {
+    pub(crate) fn nics(&self) -> impl Iterator<Item = &RailAdvert> {
         let is_first =
             |at: usize| self.rails[..at].iter().all(|earlier| earlier.nic != self.rails[at].nic);
         self.rails.iter().enumerate().filter(move |(at, _)| is_first(*at)).map(|(_, rail)| rail)
@@ -93,7 +93,7 @@ impl Advert {
 /// One thread of a NIC of a node, and where its data flows are accepted. Threads of one NIC differ
 /// in the port alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Rail {
+pub(crate) struct RailAdvert {
     /// The interface's name.
     pub(crate) nic: String,
     /// Where it listens for data flows.
@@ -123,8 +123,8 @@ pub(crate) struct FlowHello {
     pub(crate) weight_bytes: u64,
     /// The sender shall send no faster than this on the flow; 0 for as fast as it goes.
     pub(crate) pace_bytes_per_second: u64,
-    /// Flows of this lane that shook hands before and then were silent: none of them has brought
-    /// anything.
+    /// Flows of this rail pair that shook hands before and then were silent: none of them has
+    /// brought anything.
     pub(crate) silent_flows: u32,
 }
 
@@ -147,7 +147,7 @@ pub(crate) enum ToNode {
         forgets: bool,
     },
     /// The first words on a session that takes the place of one that broke.
-    Resume(Resume),
+    Resume(ResumeSession),
     /// Another attempt begins: end earlier ones that have no master any more, which may write to
     /// files that another node is about to open. Heard or not, `Prepare` follows.
     MakeWay {
@@ -162,7 +162,7 @@ pub(crate) enum ToNode {
 /// `Resumed` and `MakeWay`, and say again what the other has not heard. So a session may break at
 /// any point, and none of its messages is lost or heard twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Resume {
+pub(crate) struct ResumeSession {
     /// The transfer.
     pub(crate) transfer: [u8; 16],
     /// The attempt at it.
@@ -187,7 +187,7 @@ pub(crate) struct Prepare {
     /// The node's rows.
     pub(crate) rows: Vec<WireRow>,
     /// How to move the bytes.
-    pub(crate) options: Options,
+    pub(crate) options: WireOptions,
     /// Ranges of the rows that offer which are compared with other sources: ascending, apart from
     /// each other.
     pub(crate) replicas: Vec<ReplicaRange>,
@@ -216,7 +216,7 @@ impl fmt::Debug for FlowKey {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct WireRow {
     /// Offers or wants.
-    pub(crate) role: Role,
+    pub(crate) role: RowRole,
     /// Where the bytes are, as the specification writes it.
     pub(crate) uri: String,
     /// Byte `x` of `span` lies at `offset_bytes + (x - span.start)` of the data.
@@ -224,7 +224,7 @@ pub(crate) struct WireRow {
     /// The range of the data space; never empty.
     pub(crate) span: Span,
     /// Who makes the file.
-    pub(crate) sharing: Sharing,
+    pub(crate) sharing: FileSharing,
     /// The node's name, which it claims the file with: rows of other nodes may name the same file
     /// by another URI. Empty where none can.
     pub(crate) claimant: String,
@@ -232,7 +232,7 @@ pub(crate) struct WireRow {
 
 /// Who makes, sizes and renames the file of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Sharing {
+pub(crate) enum FileSharing {
     /// No other row writes it.
     Alone,
     /// Other rows write it too, and this one makes it.
@@ -250,7 +250,7 @@ pub(crate) struct Start {
     /// The plan's version.
     pub(crate) epoch: u32,
     /// The nodes that this one will speak to, each index once.
-    pub(crate) peers: Vec<Peer>,
+    pub(crate) peers: Vec<PeerNode>,
     /// What to pull, and from whom: sorted, apart from each other; empty for a node that only
     /// sends.
     pub(crate) segments: Vec<PlanSegment>,
@@ -266,7 +266,7 @@ pub(crate) struct Start {
     /// What the node has from an earlier attempt and is still good: sorted, apart from each other.
     pub(crate) kept: Vec<Span>,
     /// What the senders among the peers offer, and what their sources look like.
-    pub(crate) origins: Vec<Offered>,
+    pub(crate) origins: Vec<OfferedSource>,
     /// Whether nothing of the files that this node shares with others is kept for another attempt.
     pub(crate) forgets: bool,
     /// The permissions that the files of the node's rows will have, as far as its umask allows; of
@@ -276,7 +276,7 @@ pub(crate) struct Start {
 
 /// Which source a range came from, and what that looked like.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub(crate) struct Origin {
+pub(crate) struct SourceOrigin {
     /// The hash of the sender's name and the data's URI.
     pub(crate) who: u64,
     /// The hash of the source's size, time of last change, and identity.
@@ -285,25 +285,25 @@ pub(crate) struct Origin {
 
 /// What a sender offers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Offered {
+pub(crate) struct OfferedSource {
     /// The index of the sender.
     pub(crate) index: u32,
     /// The range; never empty.
     pub(crate) span: Span,
-    pub(crate) origin: Origin,
+    pub(crate) origin: SourceOrigin,
 }
 
 /// What a receiver has from an earlier attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Have {
+pub(crate) struct KeptRanges {
     /// The range; never empty.
     pub(crate) span: Span,
-    pub(crate) origin: Origin,
+    pub(crate) origin: SourceOrigin,
 }
 
 /// Another node of the transfer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Peer {
+pub(crate) struct PeerNode {
     /// Its index.
     pub(crate) index: u32,
     /// Its name, for messages.
@@ -320,12 +320,12 @@ pub(crate) struct PlanSegment {
     /// The range; never empty.
     pub(crate) span: Span,
     /// Who has it, one at least; each is one of the plan's peers, or the node itself.
-    pub(crate) senders: Vec<Share>,
+    pub(crate) senders: Vec<SenderShare>,
 }
 
 /// A sender's share of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Share {
+pub(crate) struct SenderShare {
     /// The index of the sender.
     pub(crate) index: u32,
     /// Its weight against those of the others; 0 is asked only when all else fails.
@@ -344,7 +344,7 @@ pub(crate) enum ToMaster {
         /// Bytes that were sent.
         sent_bytes: u64,
         /// Bytes that arrived from each sender so far.
-        delivered: Vec<Delivered>,
+        delivered: Vec<SenderDelivery>,
         /// Bytes that have not landed, of each segment of its part of the plan; nothing where there
         /// are more than [`LEFT_MAX`](super::limits::LEFT_MAX) segments.
         left: Vec<u64>,
@@ -359,10 +359,10 @@ pub(crate) enum ToMaster {
         /// What was written, with its checks: sorted, apart from each other.
         segments: Vec<LandedSegment>,
         /// What it cost.
-        stats: Stats,
+        stats: NodeStats,
     },
     /// The answer to `Finish`.
-    Report(Stats),
+    Report(NodeStats),
     /// The answer to `Commit`.
     Committed,
     /// The node cannot go on.
@@ -370,7 +370,7 @@ pub(crate) enum ToMaster {
         /// Why.
         error: Error,
         /// What it cost until then, where it had begun and says no more after this.
-        stats: Option<Box<Stats>>,
+        stats: Option<Box<NodeStats>>,
     },
     /// The answer to `Resume`; what the master has not heard follows.
     Resumed {
@@ -381,7 +381,7 @@ pub(crate) enum ToMaster {
 
 /// What one sender has brought to a receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Delivered {
+pub(crate) struct SenderDelivery {
     /// The index of the sender.
     pub(crate) index: u32,
     /// Bytes that arrived from it so far.
@@ -413,7 +413,7 @@ pub(crate) struct Prepared {
     /// What the source of each row looks like, 0 for rows that want; or nothing.
     pub(crate) states: Vec<u64>,
     /// What it has from an earlier attempt.
-    pub(crate) have: Vec<Have>,
+    pub(crate) have: Vec<KeptRanges>,
     /// Whether nobody but the node's user can have written what says so.
     pub(crate) sealed: bool,
     /// What people should know: a sentence each.
@@ -436,7 +436,7 @@ pub(crate) struct RowState {
 
 /// What `status` and `cancel` ask of a running master.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Query {
+pub(crate) enum MasterQuery {
     /// How far is it?
     Status,
     /// Stop.
@@ -445,7 +445,7 @@ pub(crate) enum Query {
 
 /// The master's answer to a query.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct QueryAnswer {
     /// The state of the transfer as one JSON object.
     pub(crate) json: String,
 }

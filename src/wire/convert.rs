@@ -11,26 +11,26 @@ mod node;
 use std::net::SocketAddr;
 
 use self::fields::{key, list, name, text_within};
-use super::control::{Advert, Answer, FlowHello, Message, Query, Rail};
+use super::control::{FlowHello, MasterQuery, NodeAdvert, QueryAnswer, RailAdvert, WireMessage};
 use super::limits::{RAILS_MAX, STATUS_BYTES_MAX};
 use super::{WireError, proto};
 use crate::units::BitRate;
 
-impl Message for Advert {
+impl WireMessage for NodeAdvert {
     type Proto = proto::Advert;
 
     fn to_proto(&self) -> proto::Advert {
         proto::Advert {
             software: self.software.clone(),
-            rails: self.rails.iter().map(Message::to_proto).collect(),
+            rails: self.rails.iter().map(WireMessage::to_proto).collect(),
             cores: self.cores,
             boot_id: self.boot_id.clone(),
             incarnation: self.incarnation,
         }
     }
 
-    fn from_proto(proto: proto::Advert) -> Result<Advert, WireError> {
-        Ok(Advert {
+    fn from_proto(proto: proto::Advert) -> Result<NodeAdvert, WireError> {
+        Ok(NodeAdvert {
             software: name("the software's name", proto.software)?,
             rails: list("the rails of a node", proto.rails, RAILS_MAX)?,
             cores: proto.cores,
@@ -40,7 +40,7 @@ impl Message for Advert {
     }
 }
 
-impl Message for Rail {
+impl WireMessage for RailAdvert {
     type Proto = proto::Rail;
 
     fn to_proto(&self) -> proto::Rail {
@@ -53,10 +53,10 @@ impl Message for Rail {
         }
     }
 
-    fn from_proto(proto: proto::Rail) -> Result<Rail, WireError> {
+    fn from_proto(proto: proto::Rail) -> Result<RailAdvert, WireError> {
         let contradiction = WireError::Contradiction { field: "the address of a rail" };
         let address: SocketAddr = proto.address.parse().map_err(|_| contradiction)?;
-        Ok(Rail {
+        Ok(RailAdvert {
             nic: name("the name of a NIC", proto.nic)?,
             address,
             line: proto.line_bits_per_second.map(BitRate),
@@ -66,7 +66,7 @@ impl Message for Rail {
     }
 }
 
-impl Message for FlowHello {
+impl WireMessage for FlowHello {
     type Proto = proto::FlowHello;
 
     fn to_proto(&self) -> proto::FlowHello {
@@ -97,34 +97,36 @@ impl Message for FlowHello {
     }
 }
 
-impl Message for Query {
+impl WireMessage for MasterQuery {
     type Proto = proto::Query;
 
     fn to_proto(&self) -> proto::Query {
         let kind = match self {
-            Query::Status => 1,
-            Query::Cancel => 2,
+            MasterQuery::Status => 1,
+            MasterQuery::Cancel => 2,
         };
         proto::Query { kind }
     }
 
-    fn from_proto(proto: proto::Query) -> Result<Query, WireError> {
+    fn from_proto(proto: proto::Query) -> Result<MasterQuery, WireError> {
         match proto.kind {
-            1 => Ok(Query::Status),
-            2 => Ok(Query::Cancel),
+            1 => Ok(MasterQuery::Status),
+            2 => Ok(MasterQuery::Cancel),
             other => Err(WireError::Unknown { field: "the kind of a query", value: other.into() }),
         }
     }
 }
 
-impl Message for Answer {
+impl WireMessage for QueryAnswer {
     type Proto = proto::Answer;
 
     fn to_proto(&self) -> proto::Answer {
         proto::Answer { json: self.json.clone() }
     }
 
-    fn from_proto(proto: proto::Answer) -> Result<Answer, WireError> {
-        Ok(Answer { json: text_within("the state of a transfer", proto.json, STATUS_BYTES_MAX)? })
+    fn from_proto(proto: proto::Answer) -> Result<QueryAnswer, WireError> {
+        Ok(QueryAnswer {
+            json: text_within("the state of a transfer", proto.json, STATUS_BYTES_MAX)?,
+        })
     }
 }

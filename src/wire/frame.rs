@@ -47,7 +47,7 @@ pub(crate) enum FrameKind {
     /// Please send these bytes; a soft request only when nobody asks for their own share.
     Request {
         /// Whether the piece was taken over from another sender's share.
-        soft: bool,
+        stolen: bool,
     },
     /// Here they are: `length` bytes of payload follow.
     Data(Check),
@@ -66,7 +66,7 @@ impl Frame {
             FrameKind::Data(check) => check,
             FrameKind::Request { .. } | FrameKind::Refuse(_) => Check::None,
         };
-        let mut view = Header::new_zeroed();
+        let mut view = FrameHeader::new_zeroed();
         view.magic = MAGIC;
         view.version = VERSION;
         view.kind = self.kind.number();
@@ -76,7 +76,7 @@ impl Frame {
         view.check = check.to_field();
         view.check_kind = check.kind() as u8;
         view.request = self.request.into();
-        if let FrameKind::Request { soft: true } = self.kind {
+        if let FrameKind::Request { stolen: true } = self.kind {
             view.flags = FLAG_SOFT.into();
         }
         if let FrameKind::Refuse(code) = self.kind {
@@ -88,7 +88,7 @@ impl Frame {
 
     /// Reads a header of exactly [`FRAME_BYTES`].
     pub(crate) fn decode(header: &[u8]) -> Result<Frame, WireError> {
-        let view = Header::ref_from_bytes(header).map_err(|_| WireError::Size {
+        let view = FrameHeader::ref_from_bytes(header).map_err(|_| WireError::Size {
             what: "a frame header",
             found: header.len(),
             wanted: FRAME_BYTES,
@@ -124,7 +124,7 @@ impl FrameKind {
 /// The header as it lies on the wire.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-struct Header {
+struct FrameHeader {
     magic: [u8; 4],
     version: u8,
     kind: u8,
@@ -144,7 +144,7 @@ struct Header {
     crc: U32,
 }
 
-impl Header {
+impl FrameHeader {
     /// What holds for every kind of frame. The checksum comes after magic and version, so that a
     /// stranger is told from a damaged friend.
     fn check_envelope(&self) -> Result<(), WireError> {
@@ -175,14 +175,14 @@ impl Header {
     }
 
     fn known_flags(&self) -> u16 {
-        if self.kind == (FrameKind::Request { soft: true }).number() { FLAG_SOFT } else { 0 }
+        if self.kind == (FrameKind::Request { stolen: true }).number() { FLAG_SOFT } else { 0 }
     }
 
     fn typed_kind(&self) -> Result<FrameKind, WireError> {
         let check = Check::from_field(CheckKind::of(self.check_kind.into())?, &self.check)?;
         match (self.kind, check, self.reason.get()) {
             (1, Check::None, 0) => {
-                Ok(FrameKind::Request { soft: self.flags.get() & FLAG_SOFT != 0 })
+                Ok(FrameKind::Request { stolen: self.flags.get() & FLAG_SOFT != 0 })
             }
             (2, check, 0) => Ok(FrameKind::Data(check)),
             (3, Check::None, reason) if reason != 0 => {
@@ -217,7 +217,7 @@ fn check_extent(position: u64, length: u32) -> Result<(), WireError> {
 const MAGIC: [u8; 4] = *b"CEPd";
 const VERSION: u8 = 1;
 const FLAG_SOFT: u16 = 2;
-const _: () = assert!(size_of::<Header>() == FRAME_BYTES);
+const _: () = assert!(size_of::<FrameHeader>() == FRAME_BYTES);
 
 #[cfg(test)]
 mod tests;

@@ -16,11 +16,11 @@ pub(crate) const PREAMBLE_BYTES: usize = 48;
 pub(crate) const REPLY_BYTES: usize = 16;
 
 /// The versions of the protocol that this program speaks.
-pub(crate) const VERSIONS: Versions = Versions { min: 2, max: 2 };
+pub(crate) const VERSIONS: VersionRange = VersionRange { min: 2, max: 2 };
 
 /// A range of protocol versions, both ends included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Versions {
+pub(crate) struct VersionRange {
     /// The oldest.
     pub(crate) min: u16,
     /// The newest.
@@ -28,7 +28,7 @@ pub(crate) struct Versions {
 }
 
 /// The newest version that both sides speak.
-pub(crate) fn negotiate(ours: Versions, theirs: Versions) -> Result<u16, WireError> {
+pub(crate) fn negotiate(ours: VersionRange, theirs: VersionRange) -> Result<u16, WireError> {
     let newest = ours.max.min(theirs.max);
     if newest < ours.min.max(theirs.min) {
         return Err(WireError::Version {
@@ -43,7 +43,7 @@ pub(crate) fn negotiate(ours: Versions, theirs: Versions) -> Result<u16, WireErr
 /// What a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum ConnectionKind {
     /// The master speaks to a node.
     Control = 1,
     /// A flow between two rails.
@@ -56,9 +56,9 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Preamble {
     /// What the connection is for.
-    pub(crate) kind: Kind,
+    pub(crate) kind: ConnectionKind,
     /// What it speaks.
-    pub(crate) versions: Versions,
+    pub(crate) versions: VersionRange,
     /// Which key it will prove: the transfer's id for data flows, zeros for the site key.
     pub(crate) key_id: [u8; 16],
     /// The length of the handshake message that follows.
@@ -89,9 +89,9 @@ impl Preamble {
             return Err(WireError::Magic { what: "a connection" });
         }
         let kind = match view.kind {
-            1 => Kind::Control,
-            2 => Kind::Data,
-            3 => Kind::Client,
+            1 => ConnectionKind::Control,
+            2 => ConnectionKind::Data,
+            3 => ConnectionKind::Client,
             other => {
                 return Err(WireError::Unknown {
                     field: "the kind of a connection",
@@ -99,7 +99,7 @@ impl Preamble {
                 });
             }
         };
-        let versions = Versions { min: view.version_min.get(), max: view.version_max.get() };
+        let versions = VersionRange { min: view.version_min.get(), max: view.version_max.get() };
         if versions.min > versions.max || view.reserved_short != [0; 3] || view.reserved != [0; 18]
         {
             return Err(WireError::Contradiction { field: "a preamble" });
@@ -115,7 +115,7 @@ impl Preamble {
 
 /// The answer to a preamble.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reply {
+pub(crate) enum PreambleReply {
     /// The connection goes on in `version`, with a handshake message of `handshake_bytes` behind
     /// this reply.
     Accepted {
@@ -125,14 +125,14 @@ pub(crate) enum Reply {
         handshake_bytes: u16,
     },
     /// The connection ends here.
-    Refused(Refusal),
+    Refused(VersionRefusal),
 }
 
 /// Why a connection ends before it began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum VersionRefusal {
     /// No version in common; this is what the other side speaks.
-    Version(Versions),
+    Version(VersionRange),
     /// The key with that id is not known: a transfer that is over, or that never was here.
     UnknownKey,
     /// The handshake does not fit our key.
@@ -143,19 +143,19 @@ pub(crate) enum Refusal {
     OtherUser,
 }
 
-impl Reply {
+impl PreambleReply {
     /// The reply as it is sent.
     pub(crate) fn encode(&self) -> [u8; REPLY_BYTES] {
         let mut view = ReplyView::new_zeroed();
         view.magic = REPLY_MAGIC;
         match *self {
-            Reply::Accepted { version, handshake_bytes } => {
+            PreambleReply::Accepted { version, handshake_bytes } => {
                 (view.version_min, view.version_max) = (version.into(), version.into());
                 view.handshake_bytes = handshake_bytes.into();
             }
-            Reply::Refused(refusal) => {
+            PreambleReply::Refused(refusal) => {
                 view.verdict = refusal.number();
-                if let Refusal::Version(versions) = refusal {
+                if let VersionRefusal::Version(versions) = refusal {
                     (view.version_min, view.version_max) =
                         (versions.min.into(), versions.max.into());
                 }
@@ -165,7 +165,7 @@ impl Reply {
     }
 
     /// Reads a reply.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Reply, WireError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<PreambleReply, WireError> {
         let view = ReplyView::ref_from_bytes(bytes).map_err(|_| WireError::Size {
             what: "a reply",
             found: bytes.len(),
@@ -174,17 +174,17 @@ impl Reply {
         if view.magic != REPLY_MAGIC {
             return Err(WireError::Magic { what: "a node" });
         }
-        let versions = Versions { min: view.version_min.get(), max: view.version_max.get() };
+        let versions = VersionRange { min: view.version_min.get(), max: view.version_max.get() };
         let reply = match view.verdict {
-            0 => Reply::Accepted {
+            0 => PreambleReply::Accepted {
                 version: versions.max,
                 handshake_bytes: view.handshake_bytes.get(),
             },
-            1 => Reply::Refused(Refusal::Version(versions)),
-            2 => Reply::Refused(Refusal::UnknownKey),
-            3 => Reply::Refused(Refusal::KeyDiffers),
-            4 => Reply::Refused(Refusal::NotHere),
-            5 => Reply::Refused(Refusal::OtherUser),
+            1 => PreambleReply::Refused(VersionRefusal::Version(versions)),
+            2 => PreambleReply::Refused(VersionRefusal::UnknownKey),
+            3 => PreambleReply::Refused(VersionRefusal::KeyDiffers),
+            4 => PreambleReply::Refused(VersionRefusal::NotHere),
+            5 => PreambleReply::Refused(VersionRefusal::OtherUser),
             other => {
                 return Err(WireError::Unknown {
                     field: "the verdict of a reply",
@@ -200,14 +200,14 @@ impl Reply {
     }
 }
 
-impl Refusal {
+impl VersionRefusal {
     fn number(self) -> u8 {
         match self {
-            Refusal::Version(_) => 1,
-            Refusal::UnknownKey => 2,
-            Refusal::KeyDiffers => 3,
-            Refusal::NotHere => 4,
-            Refusal::OtherUser => 5,
+            VersionRefusal::Version(_) => 1,
+            VersionRefusal::UnknownKey => 2,
+            VersionRefusal::KeyDiffers => 3,
+            VersionRefusal::NotHere => 4,
+            VersionRefusal::OtherUser => 5,
         }
     }
 }
@@ -250,8 +250,8 @@ mod tests {
 
     use super::*;
 
-    fn versions(min: u16, max: u16) -> Versions {
-        Versions { min, max }
+    fn versions(min: u16, max: u16) -> VersionRange {
+        VersionRange { min, max }
     }
 
     #[test]
@@ -266,15 +266,15 @@ mod tests {
     #[test]
     fn replies_survive_the_wire() {
         let replies = [
-            Reply::Accepted { version: 1, handshake_bytes: 777 },
-            Reply::Refused(Refusal::Version(versions(2, 7))),
-            Reply::Refused(Refusal::UnknownKey),
-            Reply::Refused(Refusal::KeyDiffers),
-            Reply::Refused(Refusal::NotHere),
-            Reply::Refused(Refusal::OtherUser),
+            PreambleReply::Accepted { version: 1, handshake_bytes: 777 },
+            PreambleReply::Refused(VersionRefusal::Version(versions(2, 7))),
+            PreambleReply::Refused(VersionRefusal::UnknownKey),
+            PreambleReply::Refused(VersionRefusal::KeyDiffers),
+            PreambleReply::Refused(VersionRefusal::NotHere),
+            PreambleReply::Refused(VersionRefusal::OtherUser),
         ];
         for reply in replies {
-            assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+            assert_eq!(PreambleReply::decode(&reply.encode()), Ok(reply));
         }
     }
 
@@ -282,14 +282,14 @@ mod tests {
     fn strangers_are_told_apart() {
         let web = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/htm";
         assert!(matches!(Preamble::decode(web), Err(WireError::Magic { .. })));
-        assert!(matches!(Reply::decode(&web[..REPLY_BYTES]), Err(WireError::Magic { .. })));
+        assert!(matches!(PreambleReply::decode(&web[..REPLY_BYTES]), Err(WireError::Magic { .. })));
         assert!(matches!(Preamble::decode(&web[..5]), Err(WireError::Size { .. })));
     }
 
     proptest! {
         #[test]
         fn preambles_survive_the_wire(
-            kind in prop::sample::select(vec![Kind::Control, Kind::Data, Kind::Client]),
+            kind in prop::sample::select(vec![ConnectionKind::Control, ConnectionKind::Data, ConnectionKind::Client]),
             min in any::<u16>(), more in any::<u16>(), key_id in any::<[u8; 16]>(), handshake_bytes in any::<u16>(),
         ) {
             let versions = versions(min, min.saturating_add(more));
@@ -303,7 +303,7 @@ mod tests {
             if let Ok(preamble) = Preamble::decode(&bytes) {
                 prop_assert_eq!(preamble.encode(), bytes);
             }
-            prop_assert!(Reply::decode(&bytes[..REPLY_BYTES]).is_err());
+            prop_assert!(PreambleReply::decode(&bytes[..REPLY_BYTES]).is_err());
         }
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use super::book::Book;
-use super::{Bench, iperf, rows};
-use crate::cluster::{self, Cluster, Transferred};
-use crate::contenders::{Scenario, Work};
-use crate::process::Running;
+use super::book::BenchResults;
+use super::{CaseFixture, iperf, rows};
+use crate::cluster::{self, CompletedTransfer, LabCluster};
+use crate::contenders::{BenchScenario, WorkItem};
+use crate::process::RunningProcess;
 
 /// Every packet is one of 1500 bytes here, and there are this many for the machine to move.
 const RATE_MBIT: u32 = 500;
@@ -31,7 +31,7 @@ const LASTS: Duration = Duration::from_secs(2);
 
 /// What is wrong with the link or its ends. What spoils single packets spares control connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fault {
+enum LinkFault {
     None,
     /// The receiver loses so many of a hundred packets that carry data.
     Loss(u32),
@@ -45,17 +45,17 @@ enum Fault {
     Frozen,
 }
 
-const FAULTS: [Fault; 7] = [
-    Fault::None,
-    Fault::Loss(1),
-    Fault::Loss(5),
-    Fault::Resets,
-    Fault::Flapping,
-    Fault::OneWay,
-    Fault::Frozen,
+const FAULTS: [LinkFault; 7] = [
+    LinkFault::None,
+    LinkFault::Loss(1),
+    LinkFault::Loss(5),
+    LinkFault::Resets,
+    LinkFault::Flapping,
+    LinkFault::OneWay,
+    LinkFault::Frozen,
 ];
 
-pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
+pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
     for fault in FAULTS {
         let title = fault.title();
         book.now(&title);
@@ -65,7 +65,7 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
             .iter()
             .try_for_each(|&node| iperf::inside(&cluster, node, SINGLE_PACKETS))?;
         fault.lay(&cluster)?;
-        let work = bench.work(Scenario::MemoryToMemory, &[RATE_MBIT])?;
+        let work = bench.work(BenchScenario::MemoryToMemory, &[RATE_MBIT])?;
         let ours = ours(&cluster, fault, &work);
         let theirs = theirs(&cluster, fault, &work);
         match &ours {
@@ -91,36 +91,36 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     Ok(())
 }
 
-fn ours(cluster: &Cluster, fault: Fault, work: &Work) -> Result<Transferred> {
+fn ours(cluster: &LabCluster, fault: LinkFault, work: &WorkItem) -> Result<CompletedTransfer> {
     let master = cluster.start("adverse", &rows(work))?;
     let _lasting = fault.strike(cluster, cluster.daemon(SENDER))?;
-    Transferred::of(&master.wait()?, work.bytes)
+    CompletedTransfer::of(&master.wait()?, work.bytes)
 }
 
 /// The Gbit/s of iperf3.
-fn theirs(cluster: &Cluster, fault: Fault, work: &Work) -> Result<f64> {
-    let pair = iperf::Pair::start(cluster, 0, iperf::Amount::Bytes(work.bytes))?;
+fn theirs(cluster: &LabCluster, fault: LinkFault, work: &WorkItem) -> Result<f64> {
+    let pair = iperf::IperfPair::start(cluster, 0, iperf::IperfLoad::Bytes(work.bytes))?;
     let _lasting = fault.strike(cluster, pair.client())?;
     pair.rate()
 }
 
-impl Fault {
+impl LinkFault {
     fn title(self) -> String {
         match self {
-            Fault::None => "a whole link".into(),
-            Fault::Loss(percent) => format!("{percent} % loss"),
-            Fault::Resets => "resets every 5 MB".into(),
-            Fault::Flapping => "a flapping NIC".into(),
-            Fault::OneWay => format!("one direction fails for {} s", LASTS.as_secs()),
-            Fault::Frozen => format!("the sender is frozen for {} s", LASTS.as_secs()),
+            LinkFault::None => "a whole link".into(),
+            LinkFault::Loss(percent) => format!("{percent} % loss"),
+            LinkFault::Resets => "resets every 5 MB".into(),
+            LinkFault::Flapping => "a flapping NIC".into(),
+            LinkFault::OneWay => format!("one direction fails for {} s", LASTS.as_secs()),
+            LinkFault::Frozen => format!("the sender is frozen for {} s", LASTS.as_secs()),
         }
     }
 
     /// Lays what is there from the beginning.
-    fn lay(self, cluster: &Cluster) -> Result<()> {
+    fn lay(self, cluster: &LabCluster) -> Result<()> {
         let spared = "tcp dport != 7000 tcp sport != 7000";
         let (node, rules) = match self {
-            Fault::Loss(percent) => (
+            LinkFault::Loss(percent) => (
                 RECEIVER,
                 format!(
                     "add chain inet wire in {{ type filter hook prerouting priority -300; }}
@@ -129,29 +129,35 @@ add rule inet wire in {spared} meta length > 1000 numgen random mod 100 < {perce
             ),
             // The receiver is told in answer to what it acknowledges, and its system tells the
             // sender.
-            Fault::Resets => (
+            LinkFault::Resets => (
                 SENDER,
                 format!(
                     "add chain inet wire in {{ type filter hook input priority 0; }}
 add rule inet wire in {spared} tcp flags & rst == 0 ct bytes > 5000000 reject with tcp reset"
                 ),
             ),
-            Fault::None | Fault::Flapping | Fault::OneWay | Fault::Frozen => return Ok(()),
+            LinkFault::None | LinkFault::Flapping | LinkFault::OneWay | LinkFault::Frozen => {
+                return Ok(());
+            }
         };
         lay_rules(cluster, node, &rules)
     }
 
     /// Lets what comes later come to a transfer whose sender this is, and go again where it does.
     /// What makes it go on, where that is a process, ends it when it is dropped.
-    fn strike(self, cluster: &Cluster, sender: &Running) -> Result<Option<Running>> {
+    fn strike(
+        self,
+        cluster: &LabCluster,
+        sender: &RunningProcess,
+    ) -> Result<Option<RunningProcess>> {
         thread::sleep(BEFORE);
         match self {
-            Fault::Flapping => {
+            LinkFault::Flapping => {
                 let mut shell = cluster.command(RECEIVER, "sh");
                 shell.args(["-c", FLAPPING]);
                 return cluster.lab().start("flapping", shell).map(Some);
             }
-            Fault::OneWay => {
+            LinkFault::OneWay => {
                 // On whatever port.
                 let deaf = format!(
                     "add chain inet wire in {{ type filter hook prerouting priority -300; }}
@@ -162,19 +168,19 @@ add rule inet wire in ip saddr {} drop",
                 thread::sleep(LASTS);
                 iperf::inside(cluster, RECEIVER, "nft delete table inet wire")?;
             }
-            Fault::Frozen => {
+            LinkFault::Frozen => {
                 sender.signal(Signal::SIGSTOP)?;
                 thread::sleep(LASTS);
                 sender.signal(Signal::SIGCONT)?;
             }
-            Fault::None | Fault::Loss(_) | Fault::Resets => {}
+            LinkFault::None | LinkFault::Loss(_) | LinkFault::Resets => {}
         }
         Ok(None)
     }
 }
 
 /// Makes a node's firewall follow these rules of the table `wire`.
-fn lay_rules(cluster: &Cluster, node: u32, rules: &str) -> Result<()> {
+fn lay_rules(cluster: &LabCluster, node: u32, rules: &str) -> Result<()> {
     let script = format!("nft -f - <<RULES\nadd table inet wire\n{rules}\nRULES");
     iperf::inside(cluster, node, &script).context("nft does not take the fault's rules")
 }

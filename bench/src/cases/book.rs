@@ -8,48 +8,53 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::bar::Bar;
-use crate::contenders::Scenario;
-use crate::report::Machine;
+use crate::bar::Threshold;
+use crate::contenders::BenchScenario;
+use crate::report::BenchMachine;
 
 /// Everything that a run found.
 #[derive(Serialize)]
-pub(crate) struct Book {
-    machine: Machine,
-    chapters: Vec<Chapter>,
+pub(crate) struct BenchResults {
+    machine: BenchMachine,
+    chapters: Vec<CaseResults>,
 }
 
 /// One case in one scenario.
 #[derive(Serialize)]
-struct Chapter {
+struct CaseResults {
     case: String,
-    scenario: Scenario,
-    findings: Vec<Finding>,
+    scenario: BenchScenario,
+    findings: Vec<BenchFinding>,
     /// What the program and the counters said, for whoever asks why.
     evidence: Vec<Value>,
 }
 
 #[derive(Serialize)]
-struct Finding {
+struct BenchFinding {
     what: String,
     /// Absent where it could not be measured.
     value: Option<f64>,
     unit: &'static str,
-    bar: Option<Bar>,
+    bar: Option<Threshold>,
     /// Whether the bar holds, where there is one.
     holds: Option<bool>,
     note: String,
 }
 
-impl Book {
-    pub(crate) fn new(machine: Machine) -> Book {
-        Book { machine, chapters: Vec::new() }
+impl BenchResults {
+    pub(crate) fn new(machine: BenchMachine) -> BenchResults {
+        BenchResults { machine, chapters: Vec::new() }
     }
 
     /// What follows is of this case.
-    pub(crate) fn open(&mut self, case: impl Debug, scenario: Scenario) {
+    pub(crate) fn open(&mut self, case: impl Debug, scenario: BenchScenario) {
         let case = format!("{case:?}").to_lowercase();
-        self.chapters.push(Chapter { case, scenario, findings: Vec::new(), evidence: Vec::new() });
+        self.chapters.push(CaseResults {
+            case,
+            scenario,
+            findings: Vec::new(),
+            evidence: Vec::new(),
+        });
     }
 
     /// Says what happens next, while it happens.
@@ -67,7 +72,7 @@ impl Book {
         unit: &'static str,
         note: impl Into<String>,
     ) {
-        self.add(Finding {
+        self.add(BenchFinding {
             what: what.into(),
             value: Some(value),
             unit,
@@ -82,18 +87,18 @@ impl Book {
         &mut self,
         what: impl Into<String>,
         value: f64,
-        bar: Bar,
+        bar: Threshold,
         note: impl Into<String>,
     ) {
         let holds = Some(bar.holds(value));
         let (what, note) = (what.into(), note.into());
-        self.add(Finding { what, value: Some(value), unit: "", bar: Some(bar), holds, note });
+        self.add(BenchFinding { what, value: Some(value), unit: "", bar: Some(bar), holds, note });
     }
 
     /// Something that must be so.
     pub(crate) fn must(&mut self, what: impl Into<String>, holds: bool, note: impl Into<String>) {
         let (what, note) = (what.into(), note.into());
-        self.add(Finding { what, value: None, unit: "", bar: None, holds: Some(holds), note });
+        self.add(BenchFinding { what, value: None, unit: "", bar: None, holds: Some(holds), note });
     }
 
     /// Something that could not be measured, which no bar survives.
@@ -116,7 +121,7 @@ impl Book {
 
     /// The tables for people.
     pub(crate) fn table(&self) -> String {
-        let Machine { core_count, load_before } = self.machine;
+        let BenchMachine { core_count, load_before } = self.machine;
         let mut text = format!("{core_count} cores, load before the first run {load_before}\n");
         for chapter in &self.chapters {
             let mut table = Table::new();
@@ -135,16 +140,16 @@ impl Book {
         text
     }
 
-    fn add(&mut self, finding: Finding) {
+    fn add(&mut self, finding: BenchFinding) {
         self.chapter().findings.push(finding);
     }
 
-    fn chapter(&mut self) -> &mut Chapter {
+    fn chapter(&mut self) -> &mut CaseResults {
         self.chapters.last_mut().expect("a case is opened before anything is found")
     }
 }
 
-impl Finding {
+impl BenchFinding {
     fn cells(&self) -> [String; 5] {
         let digits = if self.unit.is_empty() { 3 } else { 2 };
         let value =
@@ -157,7 +162,7 @@ impl Finding {
         [
             self.what.clone(),
             value,
-            self.bar.map_or_else(String::new, Bar::text),
+            self.bar.map_or_else(String::new, Threshold::text),
             holds.to_owned(),
             self.note.clone(),
         ]
@@ -166,18 +171,18 @@ impl Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Case;
+    use super::super::LabCase;
     use super::*;
 
     #[test]
     fn a_missed_bar_is_told_and_shown() {
-        let mut book = Book::new(Machine { core_count: 2, load_before: 0.0 });
-        book.open(Case::Nics, Scenario::MemoryToMemory);
+        let mut book = BenchResults::new(BenchMachine { core_count: 2, load_before: 0.0 });
+        book.open(LabCase::Nics, BenchScenario::MemoryToMemory);
         book.figure("ours", 3.8, "Gbit/s", "");
-        book.ratio("ours / sum", 0.98, Bar::AtLeast(0.98), "");
-        book.ratio("spread", 0.2, Bar::AtMost(0.2), "");
+        book.ratio("ours / sum", 0.98, Threshold::AtLeast(0.98), "");
+        book.ratio("spread", 0.2, Threshold::AtMost(0.2), "");
         assert!(!book.misses());
-        book.ratio("ours / MPTCP", 1.0, Bar::Above(1.0), "");
+        book.ratio("ours / MPTCP", 1.0, Threshold::Above(1.0), "");
         assert!(book.misses());
         let table = book.table();
         assert!(
@@ -188,8 +193,8 @@ mod tests {
 
     #[test]
     fn what_failed_is_a_missed_bar() {
-        let mut book = Book::new(Machine { core_count: 2, load_before: 0.0 });
-        book.open(Case::Random, Scenario::MemoryToMemory);
+        let mut book = BenchResults::new(BenchMachine { core_count: 2, load_before: 0.0 });
+        book.open(LabCase::Random, BenchScenario::MemoryToMemory);
         book.failed("seed 1", &anyhow::anyhow!("gone"));
         assert!(book.misses() && book.table().contains("gone"));
     }

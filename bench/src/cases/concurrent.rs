@@ -3,24 +3,24 @@
 
 use anyhow::Result;
 
-use super::book::Book;
-use super::{Bench, rows};
-use crate::bar::Bar;
-use crate::cluster::{Cluster, Transferred};
-use crate::contenders::Scenario;
-use crate::process::{Ended, Running};
+use super::book::BenchResults;
+use super::{CaseFixture, rows};
+use crate::bar::Threshold;
+use crate::cluster::{CompletedTransfer, LabCluster};
+use crate::contenders::BenchScenario;
+use crate::process::{EndedProcess, RunningProcess};
 
 const RATES_MBIT: [u32; 4] = [1000; 4];
 
 /// What some transfers came to.
-struct Together {
+struct ConcurrentRun {
     /// All their bytes, over the time from the first command's start to the last one's end.
     gbit_per_s: f64,
     /// The rate of each, by its own report.
     each: Vec<f64>,
 }
 
-pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
+pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
     let cluster = bench.cluster(2, &RATES_MBIT)?;
     let bytes = bench.bytes_in(bench.options.seconds, &RATES_MBIT);
     let mut alone = None;
@@ -37,13 +37,13 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
         book.ratio(
             format!("{count} transfers / 1"),
             together.gbit_per_s / one,
-            Bar::AtLeast(0.95),
+            Threshold::AtLeast(0.95),
             note,
         );
         book.ratio(
             format!("{count} transfers: farthest from the mean"),
             spread(&together.each),
-            Bar::AtMost(0.2),
+            Threshold::AtMost(0.2),
             "",
         );
     }
@@ -51,27 +51,27 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
 }
 
 fn at_once(
-    bench: &Bench,
-    cluster: &Cluster,
+    bench: &CaseFixture,
+    cluster: &LabCluster,
     count: u64,
     bytes: u64,
-    book: &mut Book,
-) -> Result<Together> {
-    let work = bench.lab.prepare_part(Scenario::MemoryToMemory, bytes >> 20 << 20)?;
-    let started: Result<Vec<Running>> =
+    book: &mut BenchResults,
+) -> Result<ConcurrentRun> {
+    let work = bench.lab.prepare_part(BenchScenario::MemoryToMemory, bytes >> 20 << 20)?;
+    let started: Result<Vec<RunningProcess>> =
         (0..count).map(|each| cluster.start(&format!("at-once-{each}"), &rows(&work))).collect();
     let started = started?;
     let offsets: Vec<f64> =
         started.iter().map(|it| (it.started() - started[0].started()).as_secs_f64()).collect();
-    let ended: Result<Vec<Ended>> = started.into_iter().map(Running::wait).collect();
+    let ended: Result<Vec<EndedProcess>> = started.into_iter().map(RunningProcess::wait).collect();
     let (mut last, mut each) = (0.0_f64, Vec::new());
     for (ended, offset) in ended?.iter().zip(offsets) {
         last = last.max(offset + ended.seconds);
-        let transferred = Transferred::of(ended, work.bytes)?;
+        let transferred = CompletedTransfer::of(ended, work.bytes)?;
         each.push(transferred.gbit_per_s);
         book.keep(transferred.report);
     }
-    Ok(Together { gbit_per_s: (work.bytes * count) as f64 * 8e-9 / last, each })
+    Ok(ConcurrentRun { gbit_per_s: (work.bytes * count) as f64 * 8e-9 / last, each })
 }
 
 /// How far the farthest is from the mean, as a part of it.

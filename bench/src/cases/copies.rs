@@ -8,10 +8,10 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Bench;
-use super::book::Book;
-use crate::bar::Bar;
-use crate::cluster::{Cluster, Transferred, address};
+use super::CaseFixture;
+use super::book::BenchResults;
+use crate::bar::Threshold;
+use crate::cluster::{CompletedTransfer, LabCluster, address};
 
 /// Sixteen nodes that each send and receive at this rate leave the machine room.
 const RATE_MBIT: u32 = 100;
@@ -24,11 +24,11 @@ const COUNTS: [u32; 5] = [1, 2, 4, 8, 16];
 const COUNT_WITH_SLOW: u32 = 8;
 
 /// What a number of copies may take, in the time of one.
-fn bar(count: u32) -> Bar {
-    if count <= 8 { Bar::AtMost(1.15) } else { Bar::AtMost(1.25) }
+fn bar(count: u32) -> Threshold {
+    if count <= 8 { Threshold::AtMost(1.15) } else { Threshold::AtMost(1.25) }
 }
 
-pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
+pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
     let mut one = 0.0;
     for count in COUNTS {
         let cluster = bench.cluster(1 + count, &[RATE_MBIT])?;
@@ -65,18 +65,18 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     Ok(())
 }
 
-struct Copied {
+struct CopyRun {
     bytes: u64,
     /// When the last copy had its name.
     seconds: f64,
     /// The same without the last node's.
     others_seconds: f64,
-    transferred: Transferred,
+    transferred: CompletedTransfer,
 }
 
 /// Copies as many bytes as one NIC carries in the time that was asked for; `last_mbit` is the speed
 /// of the last node.
-fn copy(bench: &Bench, cluster: &Cluster, count: u32, last_mbit: u32) -> Result<Copied> {
+fn copy(bench: &CaseFixture, cluster: &LabCluster, count: u32, last_mbit: u32) -> Result<CopyRun> {
     let bytes = bench.bytes_in(bench.options.seconds, &[RATE_MBIT]);
     let last = bytes - 1;
     // As many blocks as a gibibyte has: what is pipelined are blocks.
@@ -93,11 +93,11 @@ fn copy(bench: &Bench, cluster: &Cluster, count: u32, last_mbit: u32) -> Result<
         rows += &format!("reader {} file:///{file} 0 0-{last} speed={speed}M\n", address(node));
     }
     let ended = cluster.start(&format!("copies-{count}-{last_mbit}"), &rows)?.wait()?;
-    let transferred = Transferred::of(&ended, bytes * u64::from(count))?;
+    let transferred = CompletedTransfer::of(&ended, bytes * u64::from(count))?;
     let seconds: Vec<f64> =
         files.iter().map(|file| took(&bench.lab.path(file), bytes)).collect::<Result<_>>()?;
     let latest = |seconds: &[f64]| seconds.iter().copied().fold(0.0, f64::max);
-    Ok(Copied {
+    Ok(CopyRun {
         bytes,
         seconds: latest(&seconds),
         others_seconds: latest(&seconds[..seconds.len() - 1]),

@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::book::Book;
-use super::{Bench, iperf, rows};
-use crate::bar::Bar;
-use crate::cluster::{self, Cluster, Transferred};
-use crate::contenders::{Scenario, Work};
-use crate::process::Ended;
-use crate::series::Series;
+use super::book::BenchResults;
+use super::{CaseFixture, iperf, rows};
+use crate::bar::Threshold;
+use crate::cluster::{self, CompletedTransfer, LabCluster};
+use crate::contenders::{BenchScenario, WorkItem};
+use crate::process::EndedProcess;
+use crate::series::CounterSeries;
 
 const RATES_MBIT: [u32; 4] = [1000; 4];
 const RECEIVER: u32 = 2;
@@ -23,12 +23,12 @@ const GRACE_SECONDS: f64 = 1.0;
 /// How long iperf3 measures the links: they are as shaped, so it need not be long.
 const LINKS_SECONDS: f64 = 5.0;
 /// How long the fault lasts in the transfer in which the NIC comes back, and how long that transfer
-/// goes on then: longer than the longest rest of a lane.
+/// goes on then: longer than the longest rest of a rail pair.
 const RETURN_SECONDS: f64 = 6.0;
 
 /// What happens to a NIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub(crate) enum Fault {
+pub(crate) enum NicFault {
     /// The link is down.
     Down,
     /// Everything is dropped, both ways, and nobody told.
@@ -41,38 +41,38 @@ pub(crate) enum Fault {
 
 /// Whose NIC it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub(crate) enum End {
+pub(crate) enum FaultSide {
     Sender,
     Receiver,
 }
 
 /// One fault of one NIC.
-struct Strike {
+struct NicStrike {
     node: u32,
     nic: usize,
-    fault: Fault,
+    fault: NicFault,
 }
 
 /// A transfer and what its counters showed, in seconds from its start.
-struct Watched {
-    series: Series,
+struct WatchedTransfer {
+    series: CounterSeries,
     struck: Option<f64>,
     healed: Option<f64>,
-    ended: Ended,
+    ended: EndedProcess,
 }
 
-pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
+pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
     let mut cluster = bench.cluster(2, &RATES_MBIT)?;
     book.now("iperf3");
     let links = iperf::together(&cluster, LINKS_SECONDS)?;
     book.figure("iperf3, one over each NIC", links.iter().sum(), "Gbit/s", "");
-    let node = if bench.options.at == End::Sender { 1 } else { RECEIVER };
+    let node = if bench.options.at == FaultSide::Sender { 1 } else { RECEIVER };
     for &nic in &bench.options.struck {
         ensure!(nic < RATES_MBIT.len(), "there is no NIC {nic}");
         for &fault in
-            if bench.options.faults.is_empty() { &Fault::ALL[..] } else { &bench.options.faults }
+            if bench.options.faults.is_empty() { &NicFault::ALL[..] } else { &bench.options.faults }
         {
-            let strike = Strike { node, nic, fault };
+            let strike = NicStrike { node, nic, fault };
             if let Err(error) = goes_on(bench, &mut cluster, &strike, &links, book) {
                 book.failed(strike.title(), &error);
             }
@@ -88,14 +88,14 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
 
 /// A file arrives as it was, at what the links that are left give.
 fn goes_on(
-    bench: &Bench,
-    cluster: &mut Cluster,
-    strike: &Strike,
+    bench: &CaseFixture,
+    cluster: &mut LabCluster,
+    strike: &NicStrike,
     links: &[f64],
-    book: &mut Book,
+    book: &mut BenchResults,
 ) -> Result<()> {
     book.now(&strike.title());
-    let work = bench.work(Scenario::FileToFile, &RATES_MBIT)?;
+    let work = bench.work(BenchScenario::FileToFile, &RATES_MBIT)?;
     let watched = watch(cluster, &work, strike, None);
     let result = watched.and_then(|watched| {
         judge(&watched, &work, strike, links, book)?;
@@ -111,19 +111,19 @@ fn goes_on(
 
 /// The NIC carries its part again when it is whole again.
 fn comes_back(
-    bench: &Bench,
-    cluster: &mut Cluster,
-    strike: &Strike,
+    bench: &CaseFixture,
+    cluster: &mut LabCluster,
+    strike: &NicStrike,
     links: &[f64],
-    book: &mut Book,
+    book: &mut BenchResults,
 ) -> Result<()> {
     let title = format!("{}, then back", strike.title());
     book.now(&title);
     let third = bench.bytes_in(RETURN_SECONDS, &RATES_MBIT);
-    let work = bench.lab.prepare_part(Scenario::MemoryToMemory, 3 * third)?;
+    let work = bench.lab.prepare_part(BenchScenario::MemoryToMemory, 3 * third)?;
     let watched = watch(cluster, &work, strike, Some(RETURN_SECONDS))?;
     keep(&watched, &title, book);
-    let transferred = Transferred::of(&watched.ended, work.bytes)?;
+    let transferred = CompletedTransfer::of(&watched.ended, work.bytes)?;
     let healed = watched.healed.unwrap_or(f64::MAX);
     let back = watched.series.first_above(strike.nic, healed, links[strike.nic] / 2.0);
     let note = back.map_or_else(
@@ -140,15 +140,15 @@ fn comes_back(
 
 /// What the transfer reached between a second after the fault and a second before its end.
 fn judge(
-    watched: &Watched,
-    work: &Work,
-    strike: &Strike,
+    watched: &WatchedTransfer,
+    work: &WorkItem,
+    strike: &NicStrike,
     links: &[f64],
-    book: &mut Book,
+    book: &mut BenchResults,
 ) -> Result<()> {
     let title = strike.title();
     keep(watched, &title, book);
-    let transferred = Transferred::of(&watched.ended, work.bytes)?;
+    let transferred = CompletedTransfer::of(&watched.ended, work.bytes)?;
     let struck = watched.struck.unwrap_or(f64::MAX);
     let end = last_byte(watched, &transferred);
     let (from, to) = (struck + GRACE_SECONDS, end - GRACE_SECONDS);
@@ -185,7 +185,7 @@ fn judge(
     book.ratio(
         format!("{title}: reached / remaining"),
         reached / remaining,
-        Bar::AtLeast(0.9),
+        Threshold::AtLeast(0.9),
         note,
     );
     Ok(())
@@ -194,11 +194,11 @@ fn judge(
 /// Runs a transfer and strikes when a third of its bytes are in. Reads the receiver's counters all
 /// the time. Whatever comes of it, the NIC is whole afterwards.
 fn watch(
-    cluster: &mut Cluster,
-    work: &Work,
-    strike: &Strike,
+    cluster: &mut LabCluster,
+    work: &WorkItem,
+    strike: &NicStrike,
     heal_after: Option<f64>,
-) -> Result<Watched> {
+) -> Result<WatchedTransfer> {
     // What one fault did to the daemons is not the next one's matter.
     cluster.restart()?;
     let watched = watch_struck(cluster, work, strike, heal_after);
@@ -207,12 +207,12 @@ fn watch(
 }
 
 fn watch_struck(
-    cluster: &Cluster,
-    work: &Work,
-    strike: &Strike,
+    cluster: &LabCluster,
+    work: &WorkItem,
+    strike: &NicStrike,
     heal_after: Option<f64>,
-) -> Result<Watched> {
-    let (mut series, mut struck, mut healed) = (Series::default(), None, None);
+) -> Result<WatchedTransfer> {
+    let (mut series, mut struck, mut healed) = (CounterSeries::default(), None, None);
     let mut master = cluster.start("struck", &rows(work))?;
     loop {
         let now = master.started().elapsed().as_secs_f64();
@@ -229,18 +229,18 @@ fn watch_struck(
         }
         if master.has_ended(READING) {
             let ended = master.wait()?;
-            return Ok(Watched { series, struck, healed, ended });
+            return Ok(WatchedTransfer { series, struck, healed, ended });
         }
     }
 }
 
 /// When the last byte was in: the program says how long after the first.
-fn last_byte(watched: &Watched, transferred: &Transferred) -> f64 {
+fn last_byte(watched: &WatchedTransfer, transferred: &CompletedTransfer) -> f64 {
     let first = watched.series.when(1 << 20).unwrap_or_default();
     (first + transferred.seconds).min(watched.ended.seconds)
 }
 
-fn keep(watched: &Watched, title: &str, book: &mut Book) {
+fn keep(watched: &WatchedTransfer, title: &str, book: &mut BenchResults) {
     let report = cluster::report(&watched.ended).ok();
     let (struck, healed, seconds) = (watched.struck, watched.healed, watched.ended.seconds);
     book.keep(json!({
@@ -248,33 +248,33 @@ fn keep(watched: &Watched, title: &str, book: &mut Book) {
     }));
 }
 
-impl Fault {
-    const ALL: [Fault; 4] = [Fault::Down, Fault::Drop, Fault::Reset, Fault::Tenth];
+impl NicFault {
+    const ALL: [NicFault; 4] = [NicFault::Down, NicFault::Drop, NicFault::Reset, NicFault::Tenth];
 }
 
-impl Strike {
+impl NicStrike {
     fn title(&self) -> String {
         format!("eth{} {}", self.nic, format!("{:?}", self.fault).to_lowercase())
     }
 
-    fn hit(&self, cluster: &Cluster) -> Result<()> {
+    fn hit(&self, cluster: &LabCluster) -> Result<()> {
         let tenth = format!("{}mbit", RATES_MBIT[self.nic] / 10);
         let fault: &[&str] = match self.fault {
-            Fault::Down => &["down"],
-            Fault::Drop => &["drop"],
-            Fault::Reset => &["reset"],
-            Fault::Tenth => &["rate", &tenth],
+            NicFault::Down => &["down"],
+            NicFault::Drop => &["drop"],
+            NicFault::Reset => &["reset"],
+            NicFault::Tenth => &["rate", &tenth],
         };
         cluster.fault(self.node, self.nic, fault)
     }
 
-    fn heal(&self, cluster: &Cluster) -> Result<()> {
+    fn heal(&self, cluster: &LabCluster) -> Result<()> {
         cluster.fault(self.node, self.nic, &["heal"])
     }
 
     /// What each of the links still gives.
     fn left(&self, links: &[f64]) -> Vec<f64> {
-        let part = if self.fault == Fault::Tenth { 0.1 } else { 0.0 };
+        let part = if self.fault == NicFault::Tenth { 0.1 } else { 0.0 };
         links
             .iter()
             .enumerate()
@@ -289,8 +289,8 @@ mod tests {
 
     #[test]
     fn a_dead_nic_leaves_the_others_and_a_slow_one_a_tenth_of_itself() {
-        let left = |fault| Strike { node: 2, nic: 1, fault }.left(&[1.0, 2.0, 4.0]);
-        assert_eq!(left(Fault::Reset), [1.0, 0.0, 4.0]);
-        assert_eq!(left(Fault::Tenth), [1.0, 0.2, 4.0]);
+        let left = |fault| NicStrike { node: 2, nic: 1, fault }.left(&[1.0, 2.0, 4.0]);
+        assert_eq!(left(NicFault::Reset), [1.0, 0.0, 4.0]);
+        assert_eq!(left(NicFault::Tenth), [1.0, 0.2, 4.0]);
     }
 }

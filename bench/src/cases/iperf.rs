@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::cluster::Cluster;
-use crate::process::{self, Running};
+use crate::cluster::LabCluster;
+use crate::process::{self, RunningProcess};
 
 const SENDER: u32 = 1;
 const RECEIVER: u32 = 2;
@@ -16,27 +16,27 @@ const PORT: &str = "5201";
 
 /// How much a client sends.
 #[derive(Clone, Copy)]
-pub(super) enum Amount {
+pub(super) enum IperfLoad {
     /// Whole ones are all that it takes.
     Seconds(f64),
     Bytes(u64),
 }
 
 /// A client that sends to its server.
-pub(super) struct Pair {
-    server: Running,
-    client: Running,
+pub(super) struct IperfPair {
+    server: RunningProcess,
+    client: RunningProcess,
 }
 
-impl Pair {
+impl IperfPair {
     /// Starts both on NIC `nic` of sender and receiver.
-    pub(super) fn start(cluster: &Cluster, nic: usize, amount: Amount) -> Result<Pair> {
+    pub(super) fn start(cluster: &LabCluster, nic: usize, amount: IperfLoad) -> Result<IperfPair> {
         let server = server(cluster, nic, &[])?;
-        Ok(Pair { client: client(cluster, nic, &[], amount)?, server })
+        Ok(IperfPair { client: client(cluster, nic, &[], amount)?, server })
     }
 
     /// The one that sends.
-    pub(super) fn client(&self) -> &Running {
+    pub(super) fn client(&self) -> &RunningProcess {
         &self.client
     }
 
@@ -50,15 +50,15 @@ impl Pair {
 }
 
 /// The Gbit/s of each NIC while all are at work, each with an iperf3 of its own.
-pub(super) fn together(cluster: &Cluster, seconds: f64) -> Result<Vec<f64>> {
+pub(super) fn together(cluster: &LabCluster, seconds: f64) -> Result<Vec<f64>> {
     let nics = 0..cluster.rates_mbit().len();
-    let pairs = nics.map(|nic| Pair::start(cluster, nic, Amount::Seconds(seconds)));
-    let pairs: Vec<Pair> = pairs.collect::<Result<_>>()?;
-    pairs.into_iter().map(Pair::rate).collect()
+    let pairs = nics.map(|nic| IperfPair::start(cluster, nic, IperfLoad::Seconds(seconds)));
+    let pairs: Vec<IperfPair> = pairs.collect::<Result<_>>()?;
+    pairs.into_iter().map(IperfPair::rate).collect()
 }
 
 /// The Gbit/s of one MPTCP connection over all NICs.
-pub(super) fn mptcp(cluster: &Cluster, seconds: f64) -> Result<f64> {
+pub(super) fn mptcp(cluster: &LabCluster, seconds: f64) -> Result<f64> {
     ensure!(process::find("mptcpize").is_some(), "mptcpize is not installed (tools/peers)");
     for node in [SENDER, RECEIVER] {
         inside(
@@ -73,13 +73,13 @@ pub(super) fn mptcp(cluster: &Cluster, seconds: f64) -> Result<f64> {
         inside(cluster, RECEIVER, &endpoint)?;
     }
     let server = server(cluster, 0, &["mptcpize", "run"])?;
-    let rate = rate(client(cluster, 0, &["mptcpize", "run"], Amount::Seconds(seconds))?);
+    let rate = rate(client(cluster, 0, &["mptcpize", "run"], IperfLoad::Seconds(seconds))?);
     server.finish()?;
     inside(cluster, RECEIVER, "ip mptcp endpoint flush")?;
     rate
 }
 
-fn server(cluster: &Cluster, nic: usize, wrapper: &[&str]) -> Result<Running> {
+fn server(cluster: &LabCluster, nic: usize, wrapper: &[&str]) -> Result<RunningProcess> {
     let mut command = iperf(cluster, RECEIVER, wrapper);
     command.args(["-s", "-1", "--forceflush", "-p", PORT]);
     // The further connections that MPTCP makes come to the other addresses.
@@ -91,7 +91,12 @@ fn server(cluster: &Cluster, nic: usize, wrapper: &[&str]) -> Result<Running> {
     Ok(server)
 }
 
-fn client(cluster: &Cluster, nic: usize, wrapper: &[&str], amount: Amount) -> Result<Running> {
+fn client(
+    cluster: &LabCluster,
+    nic: usize,
+    wrapper: &[&str],
+    amount: IperfLoad,
+) -> Result<RunningProcess> {
     let mut command = iperf(cluster, SENDER, wrapper);
     command.args([
         "-c",
@@ -105,13 +110,13 @@ fn client(cluster: &Cluster, nic: usize, wrapper: &[&str], amount: Amount) -> Re
         "-J",
     ]);
     match amount {
-        Amount::Seconds(seconds) => command.args(["-t", &seconds.round().to_string()]),
-        Amount::Bytes(bytes) => command.args(["-n", &bytes.to_string()]),
+        IperfLoad::Seconds(seconds) => command.args(["-t", &seconds.round().to_string()]),
+        IperfLoad::Bytes(bytes) => command.args(["-n", &bytes.to_string()]),
     };
     cluster.lab().start(&format!("iperf3-client{nic}"), command)
 }
 
-fn iperf(cluster: &Cluster, node: u32, wrapper: &[&str]) -> Command {
+fn iperf(cluster: &LabCluster, node: u32, wrapper: &[&str]) -> Command {
     let (first, rest) = wrapper.split_first().unwrap_or((&"iperf3", &[]));
     let mut command = cluster.command(node, first);
     command.args(rest);
@@ -121,7 +126,7 @@ fn iperf(cluster: &Cluster, node: u32, wrapper: &[&str]) -> Command {
     command
 }
 
-fn rate(client: Running) -> Result<f64> {
+fn rate(client: RunningProcess) -> Result<f64> {
     let report: Value =
         serde_json::from_str(&client.finish()?.output).context("iperf3 printed no JSON")?;
     let rate = report["end"]["sum_received"]["bits_per_second"]
@@ -131,7 +136,7 @@ fn rate(client: Running) -> Result<f64> {
 }
 
 /// Runs a script in a node, to its good end.
-pub(super) fn inside(cluster: &Cluster, node: u32, script: &str) -> Result<()> {
+pub(super) fn inside(cluster: &LabCluster, node: u32, script: &str) -> Result<()> {
     let mut shell = cluster.command(node, "sh");
     shell.args(["-c", script]);
     cluster.lab().start("shell", shell)?.finish()?;

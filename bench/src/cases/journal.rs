@@ -3,11 +3,11 @@
 
 use anyhow::Result;
 
-use super::book::Book;
-use super::{Bench, rows};
-use crate::bar::Bar;
-use crate::cluster::{Cluster, Transferred};
-use crate::contenders::{Scenario, Work};
+use super::book::BenchResults;
+use super::{CaseFixture, rows};
+use crate::bar::Threshold;
+use crate::cluster::{CompletedTransfer, LabCluster};
+use crate::contenders::{BenchScenario, WorkItem};
 use crate::report::median;
 
 /// Of the link, one at a time.
@@ -17,24 +17,24 @@ const PAIRS: u32 = 7;
 
 /// What transfers of one kind came to.
 #[derive(Default)]
-struct Side {
+struct JournalRuns {
     gbit_per_s: Vec<f64>,
     cpu_seconds: Vec<f64>,
 }
 
-pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
+pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
     RATES_MBIT.into_iter().try_for_each(|rate| at(bench, rate, book))
 }
 
-fn at(bench: &Bench, rate_mbit: u32, book: &mut Book) -> Result<()> {
+fn at(bench: &CaseFixture, rate_mbit: u32, book: &mut BenchResults) -> Result<()> {
     let cluster = bench.cluster(2, &[rate_mbit])?;
-    let mut sides: [Side; 2] = Default::default();
+    let mut sides: [JournalRuns; 2] = Default::default();
     for pair in 0..PAIRS {
         for turn in 0..2 {
             let keeps = (pair + turn) % 2 == 0;
             let title = if keeps { "with a journal" } else { "without" };
             book.now(&format!("{rate_mbit} Mbit/s, pair {}: {title}", pair + 1));
-            let work = bench.work(Scenario::FileToFile, &[rate_mbit])?;
+            let work = bench.work(BenchScenario::FileToFile, &[rate_mbit])?;
             let transferred = transfer(bench, &cluster, &work, keeps)?;
             let side = &mut sides[usize::from(keeps)];
             side.gbit_per_s.push(transferred.gbit_per_s);
@@ -54,7 +54,7 @@ fn at(bench: &Bench, rate_mbit: u32, book: &mut Book) -> Result<()> {
     book.ratio(
         format!("{rate_mbit} Mbit/s: rate with / without"),
         rates,
-        Bar::AtLeast(0.99),
+        Threshold::AtLeast(0.99),
         note.clone(),
     );
     let cpu = ratio(&with.cpu_seconds, &without.cpu_seconds);
@@ -62,12 +62,17 @@ fn at(bench: &Bench, rate_mbit: u32, book: &mut Book) -> Result<()> {
     Ok(())
 }
 
-fn transfer(bench: &Bench, cluster: &Cluster, work: &Work, keeps: bool) -> Result<Transferred> {
+fn transfer(
+    bench: &CaseFixture,
+    cluster: &LabCluster,
+    work: &WorkItem,
+    keeps: bool,
+) -> Result<CompletedTransfer> {
     let rows = rows(work);
     let started =
         if keeps { cluster.start_kept("journal", &rows) } else { cluster.start("journal", &rows) };
     let transferred = started?.wait().and_then(|ended| {
-        let transferred = Transferred::of(&ended, work.bytes)?;
+        let transferred = CompletedTransfer::of(&ended, work.bytes)?;
         bench.lab.clear(work, false)?;
         Ok(transferred)
     });

@@ -21,20 +21,20 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use crate::cluster::{Cluster, Tools, address};
-use crate::contenders::{Scenario, Work};
-use crate::lab::Lab;
-use crate::options::InLabs;
-use crate::report::Machine;
-use book::Book;
-pub(crate) use faults::{End, Fault};
+use crate::cluster::{LabCluster, LabTools, address};
+use crate::contenders::{BenchScenario, WorkItem};
+use crate::lab::WorkDir;
+use crate::options::LabOptions;
+use crate::report::BenchMachine;
+use book::BenchResults;
+pub(crate) use faults::{FaultSide, NicFault};
 
 /// The share of a link's rate that TCP's payload gets at an MTU of 1500: 1448 of 1514 bytes.
 pub(crate) const GOODPUT: f64 = 1448.0 / 1514.0;
 
 /// The cases, in the order in which they run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub(crate) enum Case {
+pub(crate) enum LabCase {
     /// Two nodes with 1, 2 and 4 NICs of 1 Gbit/s.
     Nics,
     /// Four NICs of 2.5 Gbit/s.
@@ -61,26 +61,26 @@ pub(crate) enum Case {
     Resume,
 }
 
-const ALL: [Case; 11] = [
-    Case::Nics,
-    Case::Fast,
-    Case::Uneven,
-    Case::Faults,
-    Case::Concurrent,
-    Case::Random,
-    Case::Copies,
-    Case::Slowed,
-    Case::Adverse,
-    Case::Journal,
-    Case::Resume,
+const ALL: [LabCase; 11] = [
+    LabCase::Nics,
+    LabCase::Fast,
+    LabCase::Uneven,
+    LabCase::Faults,
+    LabCase::Concurrent,
+    LabCase::Random,
+    LabCase::Copies,
+    LabCase::Slowed,
+    LabCase::Adverse,
+    LabCase::Journal,
+    LabCase::Resume,
 ];
 
 /// What is measured, and with what.
 #[derive(Args)]
-pub(crate) struct Options {
+pub(crate) struct CaseOptions {
     /// Takes only these cases.
     #[arg(value_enum)]
-    cases: Vec<Case>,
+    cases: Vec<LabCase>,
     /// Takes only this scenario, in the cases that have both.
     #[arg(long, value_enum)]
     scenario: Option<crate::ScenarioName>,
@@ -98,10 +98,10 @@ pub(crate) struct Options {
     struck: Vec<usize>,
     /// Takes only these faults.
     #[arg(long, value_enum, value_delimiter = ',')]
-    faults: Vec<Fault>,
+    faults: Vec<NicFault>,
     /// Which node's NIC is struck.
     #[arg(long, value_enum, default_value = "receiver")]
-    at: End,
+    at: FaultSide,
     /// Leaves out the second, longer transfer of each fault, in which the NIC comes back.
     #[arg(long)]
     no_return: bool,
@@ -118,14 +118,14 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 180)]
     deadline: u64,
     #[command(flatten)]
-    labs: InLabs,
+    labs: LabOptions,
 }
 
 /// What every case works with.
-struct Bench<'a> {
-    options: &'a Options,
-    lab: &'a Lab,
-    tools: &'a Tools,
+struct CaseFixture<'a> {
+    options: &'a CaseOptions,
+    lab: &'a WorkDir,
+    tools: &'a LabTools,
 }
 
 /// Runs the cases and prints what they found.
@@ -134,12 +134,13 @@ struct Bench<'a> {
     clippy::print_stderr,
     reason = "results go to standard output, progress beside them"
 )]
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &CaseOptions) -> Result<()> {
     let tools = options.labs.tools()?;
-    let machine = Machine::look()?;
-    let lab = Lab::new(&options.dir, options.file_bytes, Duration::from_secs(options.deadline))?;
-    let bench = Bench { options, lab: &lab, tools: &tools };
-    let mut book = Book::new(machine);
+    let machine = BenchMachine::look()?;
+    let lab =
+        WorkDir::new(&options.dir, options.file_bytes, Duration::from_secs(options.deadline))?;
+    let bench = CaseFixture { options, lab: &lab, tools: &tools };
+    let mut book = BenchResults::new(machine);
     for case in
         ALL.into_iter().filter(|case| options.cases.is_empty() || options.cases.contains(case))
     {
@@ -158,38 +159,40 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-impl<'a> Bench<'a> {
-    fn scenarios(&self, case: Case) -> Vec<Scenario> {
+impl<'a> CaseFixture<'a> {
+    fn scenarios(&self, case: LabCase) -> Vec<BenchScenario> {
         match case {
-            Case::Concurrent | Case::Random | Case::Slowed | Case::Adverse => {
-                vec![Scenario::MemoryToMemory]
+            LabCase::Concurrent | LabCase::Random | LabCase::Slowed | LabCase::Adverse => {
+                vec![BenchScenario::MemoryToMemory]
             }
             // Right bytes are part of it, so there are files to compare.
-            Case::Faults | Case::Copies | Case::Journal | Case::Resume => {
-                vec![Scenario::FileToFile]
+            LabCase::Faults | LabCase::Copies | LabCase::Journal | LabCase::Resume => {
+                vec![BenchScenario::FileToFile]
             }
-            Case::Nics | Case::Fast | Case::Uneven => crate::scenarios(self.options.scenario),
+            LabCase::Nics | LabCase::Fast | LabCase::Uneven => {
+                crate::scenarios(self.options.scenario)
+            }
         }
     }
 
-    fn play(&self, case: Case, scenario: Scenario, book: &mut Book) -> Result<()> {
+    fn play(&self, case: LabCase, scenario: BenchScenario, book: &mut BenchResults) -> Result<()> {
         match case {
-            Case::Nics => stripes::nics(self, scenario, book),
-            Case::Fast => stripes::fast(self, scenario, book),
-            Case::Uneven => stripes::uneven(self, scenario, book),
-            Case::Faults => faults::run(self, book),
-            Case::Concurrent => concurrent::run(self, book),
-            Case::Random => random::run(self, book),
-            Case::Copies => copies::run(self, book),
-            Case::Slowed => slowed::run(self, book),
-            Case::Adverse => adverse::run(self, book),
-            Case::Journal => journal::run(self, book),
-            Case::Resume => resume::run(self, book),
+            LabCase::Nics => stripes::nics(self, scenario, book),
+            LabCase::Fast => stripes::fast(self, scenario, book),
+            LabCase::Uneven => stripes::uneven(self, scenario, book),
+            LabCase::Faults => faults::run(self, book),
+            LabCase::Concurrent => concurrent::run(self, book),
+            LabCase::Random => random::run(self, book),
+            LabCase::Copies => copies::run(self, book),
+            LabCase::Slowed => slowed::run(self, book),
+            LabCase::Adverse => adverse::run(self, book),
+            LabCase::Journal => journal::run(self, book),
+            LabCase::Resume => resume::run(self, book),
         }
     }
 
-    fn cluster(&self, nodes: u32, rates_mbit: &[u32]) -> Result<Cluster<'a>> {
-        Cluster::up(self.lab, self.tools, nodes, rates_mbit)
+    fn cluster(&self, nodes: u32, rates_mbit: &[u32]) -> Result<LabCluster<'a>> {
+        LabCluster::up(self.lab, self.tools, nodes, rates_mbit)
     }
 
     /// The bytes that links of these rates carry in `seconds`, in whole MiB.
@@ -199,15 +202,15 @@ impl<'a> Bench<'a> {
     }
 
     /// The same, as far as the source file goes where there is one.
-    fn work(&self, scenario: Scenario, rates_mbit: &[u32]) -> Result<Work> {
+    fn work(&self, scenario: BenchScenario, rates_mbit: &[u32]) -> Result<WorkItem> {
         let bytes = self.bytes_in(self.options.seconds, rates_mbit);
-        let most = if scenario == Scenario::FileToFile { self.lab.bytes() } else { u64::MAX };
+        let most = if scenario == BenchScenario::FileToFile { self.lab.bytes() } else { u64::MAX };
         self.lab.prepare_part(scenario, bytes.min(most))
     }
 }
 
 /// The rows of one transfer from node 1 to node 2.
-fn rows(work: &Work) -> String {
+fn rows(work: &WorkItem) -> String {
     let last = work.bytes - 1;
     let (from, to) = match work.files {
         None => ("pattern:7", "null:"),

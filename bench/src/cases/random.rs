@@ -3,28 +3,28 @@
 
 use anyhow::{Context, Result};
 
-use super::Bench;
-use super::book::Book;
-use crate::bar::Bar;
-use crate::cluster::{Transferred, address};
+use super::CaseFixture;
+use super::book::BenchResults;
+use crate::bar::Threshold;
+use crate::cluster::{CompletedTransfer, address};
 use crate::random::Random;
 
 const SENDERS: u32 = 4;
 const RECEIVERS: u32 = 3;
 const SPACE_BYTES: u64 = 1 << 30;
 
-pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
+pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
     let cluster = bench.cluster(SENDERS + RECEIVERS, &[1000])?;
     for &seed in &bench.options.seeds {
         book.now(&format!("seed {seed}"));
         let (rows, bytes) = specification(seed);
         let ended = cluster.start(&format!("seed-{seed}"), &rows)?.wait()?;
-        let transferred = Transferred::of(&ended, bytes)?;
+        let transferred = CompletedTransfer::of(&ended, bytes)?;
         let bound =
             transferred.report["bound_seconds"].as_f64().context("the report has no bound")?;
         let what = format!("seed {seed}: the bound / the time taken");
         let note = format!("{:.2} s, {}", transferred.seconds, transferred.cost());
-        book.ratio(what, bound / transferred.seconds, Bar::AtLeast(0.95), note);
+        book.ratio(what, bound / transferred.seconds, Threshold::AtLeast(0.95), note);
         book.keep(transferred.report);
     }
     Ok(())

@@ -10,10 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
-use super::Bench;
-use super::book::Book;
-use crate::bar::Bar;
-use crate::cluster::{Cluster, Transferred, address};
+use super::CaseFixture;
+use super::book::BenchResults;
+use crate::bar::Threshold;
+use crate::cluster::{CompletedTransfer, LabCluster, address};
 
 const PIECES: u64 = 102_400;
 const BLOCK: u64 = 4096;
@@ -21,8 +21,8 @@ const BLOCK: u64 = 4096;
 const RATES_MBIT: [u32; 3] = [2500, 2500, 20];
 const BYTES: [u64; 2] = [PIECES * BLOCK, PIECES * BLOCK / 8];
 
-pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
-    let cluster = Cluster::of_nodes(bench.lab, bench.tools, &RATES_MBIT)?;
+pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
+    let cluster = LabCluster::of_nodes(bench.lab, bench.tools, &RATES_MBIT)?;
     let mut rows =
         format!("option block {BLOCK}\nwriter {} pattern:5 0 0-{}\n", address(1), BYTES[0] - 1);
     for (node, bytes) in (2..).zip(BYTES) {
@@ -50,7 +50,7 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     book.now("the second attempt");
     let ended = cluster.start_kept("resume", &rows)?.wait()?;
     let wanted_bytes = BYTES.iter().sum();
-    let again = Transferred::of(&ended, wanted_bytes)?;
+    let again = CompletedTransfer::of(&ended, wanted_bytes)?;
     let number = |name: &str| {
         again.report[name].as_f64().with_context(|| format!("the report has no {name}"))
     };
@@ -59,7 +59,7 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
     book.ratio(
         "seconds besides moving",
         decided,
-        Bar::AtMost(1.0),
+        Threshold::AtMost(1.0),
         format!("{:.0} % was there", 100.0 * resumed),
     );
     book.keep(again.report);

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::book::Book;
-use super::{Bench, GOODPUT};
-use crate::bar::Bar;
-use crate::cluster::{Cluster, Transferred, address};
+use super::book::BenchResults;
+use super::{CaseFixture, GOODPUT};
+use crate::bar::Threshold;
+use crate::cluster::{CompletedTransfer, LabCluster, address};
 
 /// Three senders of this rate, and two receivers that take in as much together.
 const SENDER_MBIT: u32 = 200;
@@ -19,11 +19,11 @@ const SLOW_MBIT: u32 = 20;
 /// How often the counters are read.
 const READING: Duration = Duration::from_millis(20);
 
-pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
+pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
     let rates: Vec<u32> = [[SENDER_MBIT; 3].as_slice(), &[RECEIVER_MBIT; 2]].concat();
     for (title, part_before) in [("falls to a tenth", 3), ("is a tenth of what its row says", 0)] {
         book.now(title);
-        let cluster = Cluster::of_nodes(bench.lab, bench.tools, &rates)?;
+        let cluster = LabCluster::of_nodes(bench.lab, bench.tools, &rates)?;
         misjudged(bench, &cluster, title, part_before, book)?;
     }
     Ok(())
@@ -32,11 +32,11 @@ pub(super) fn run(bench: &Bench, book: &mut Book) -> Result<()> {
 /// Slows the first sender when one byte in `part_before` is in, or before the start where that is
 /// 0.
 fn misjudged(
-    bench: &Bench,
-    cluster: &Cluster,
+    bench: &CaseFixture,
+    cluster: &LabCluster,
     title: &str,
     part_before: u64,
-    book: &mut Book,
+    book: &mut BenchResults,
 ) -> Result<()> {
     let bytes = bench.bytes_in(bench.options.seconds, &[SENDER_MBIT; 3]);
     let slow = format!("{SLOW_MBIT}mbit");
@@ -58,7 +58,7 @@ fn misjudged(
             struck = Some((now, in_bytes));
         }
     }
-    let transferred = Transferred::of(&master.wait()?, bytes)?;
+    let transferred = CompletedTransfer::of(&master.wait()?, bytes)?;
     let left_rate = f64::from(2 * SENDER_MBIT + SLOW_MBIT) * 1e6 * GOODPUT / 8.0;
     let (before, left) = match (first, struck) {
         (Some(first), Some((at, in_bytes))) => (at - first, bytes.saturating_sub(in_bytes)),
@@ -75,7 +75,7 @@ fn misjudged(
     book.ratio(
         format!("a sender of three {title}: taken / best"),
         transferred.seconds / oracle,
-        Bar::AtMost(1.1),
+        Threshold::AtMost(1.1),
         note,
     );
     book.keep(json!({ "run": title, "oracle_seconds": oracle, "report": transferred.report }));

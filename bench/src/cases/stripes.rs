@@ -2,23 +2,27 @@
 
 use anyhow::Result;
 
-use super::book::Book;
-use super::{Bench, iperf, rows};
-use crate::bar::Bar;
-use crate::cluster::{Cluster, Transferred};
-use crate::contenders::{Scenario, Work};
+use super::book::BenchResults;
+use super::{CaseFixture, iperf, rows};
+use crate::bar::Threshold;
+use crate::cluster::{CompletedTransfer, LabCluster};
+use crate::contenders::{BenchScenario, WorkItem};
 use crate::report::median;
 
 const GIGABIT: u32 = 1000;
 
 /// The medians of one cluster.
-struct Medians {
+struct StripeMedians {
     ours: f64,
     /// The sum of what iperf3 gets over each NIC.
     sum: f64,
 }
 
-pub(super) fn nics(bench: &Bench, scenario: Scenario, book: &mut Book) -> Result<()> {
+pub(super) fn nics(
+    bench: &CaseFixture,
+    scenario: BenchScenario,
+    book: &mut BenchResults,
+) -> Result<()> {
     let mut before: Option<(usize, f64)> = None;
     for &count in &bench.options.nics {
         let rates = vec![GIGABIT; count];
@@ -27,7 +31,7 @@ pub(super) fn nics(bench: &Bench, scenario: Scenario, book: &mut Book) -> Result
             book.ratio(
                 format!("{fewer} → {count} NICs"),
                 medians.ours / rate,
-                Bar::AtLeast(1.95),
+                Threshold::AtLeast(1.95),
                 "",
             );
         }
@@ -36,23 +40,31 @@ pub(super) fn nics(bench: &Bench, scenario: Scenario, book: &mut Book) -> Result
     Ok(())
 }
 
-pub(super) fn fast(bench: &Bench, scenario: Scenario, book: &mut Book) -> Result<()> {
+pub(super) fn fast(
+    bench: &CaseFixture,
+    scenario: BenchScenario,
+    book: &mut BenchResults,
+) -> Result<()> {
     stripe(bench, scenario, book, "4 × 2.5 Gbit/s", &[2500; 4], 0.95).map(drop)
 }
 
-pub(super) fn uneven(bench: &Bench, scenario: Scenario, book: &mut Book) -> Result<()> {
+pub(super) fn uneven(
+    bench: &CaseFixture,
+    scenario: BenchScenario,
+    book: &mut BenchResults,
+) -> Result<()> {
     stripe(bench, scenario, book, "1000 + 250 + 100 Mbit/s", &[1000, 250, 100], 0.95).map(drop)
 }
 
 /// Rounds of iperf3 over each NIC, of the program, and of MPTCP where there is more than one NIC.
 fn stripe(
-    bench: &Bench,
-    scenario: Scenario,
-    book: &mut Book,
+    bench: &CaseFixture,
+    scenario: BenchScenario,
+    book: &mut BenchResults,
     title: &str,
     rates_mbit: &[u32],
     bar: f64,
-) -> Result<Medians> {
+) -> Result<StripeMedians> {
     let cluster = bench.cluster(2, rates_mbit)?;
     let (mut sums, mut ours, mut mptcp, mut cost) =
         (Vec::new(), Vec::new(), Vec::new(), String::new());
@@ -68,31 +80,43 @@ fn stripe(
         ours.push(transferred.gbit_per_s);
         cost = format!("{:.1} s, {}", transferred.seconds, transferred.cost());
         book.keep(transferred.report);
-        if rates_mbit.len() > 1 && scenario == Scenario::MemoryToMemory {
+        if rates_mbit.len() > 1 && scenario == BenchScenario::MemoryToMemory {
             book.now(&format!("{title}, round {round}: MPTCP"));
             mptcp.push(iperf::mptcp(&cluster, bench.options.seconds)?);
         }
     }
-    let medians =
-        Medians { ours: median(ours).unwrap_or_default(), sum: median(sums).unwrap_or_default() };
+    let medians = StripeMedians {
+        ours: median(ours).unwrap_or_default(),
+        sum: median(sums).unwrap_or_default(),
+    };
     book.figure(format!("{title}: ours"), medians.ours, "Gbit/s", cost);
     book.figure(format!("{title}: iperf3, one over each NIC"), medians.sum, "Gbit/s", "");
     book.ratio(
         format!("{title}: ours / sum of iperf3"),
         medians.ours / medians.sum,
-        Bar::AtLeast(bar),
+        Threshold::AtLeast(bar),
         "",
     );
     if let Some(mptcp) = median(mptcp) {
         let note = format!("MPTCP {mptcp:.2} Gbit/s");
-        book.ratio(format!("{title}: ours / MPTCP"), medians.ours / mptcp, Bar::Above(1.0), note);
+        book.ratio(
+            format!("{title}: ours / MPTCP"),
+            medians.ours / mptcp,
+            Threshold::Above(1.0),
+            note,
+        );
     }
     Ok(medians)
 }
 
-fn transfer(bench: &Bench, cluster: &Cluster, work: &Work, round: u32) -> Result<Transferred> {
+fn transfer(
+    bench: &CaseFixture,
+    cluster: &LabCluster,
+    work: &WorkItem,
+    round: u32,
+) -> Result<CompletedTransfer> {
     let ended = cluster.start("stripe", &rows(work))?.wait()?;
-    let transferred = Transferred::of(&ended, work.bytes).and_then(|transferred| {
+    let transferred = CompletedTransfer::of(&ended, work.bytes).and_then(|transferred| {
         bench.lab.clear(work, round == 1)?;
         Ok(transferred)
     });

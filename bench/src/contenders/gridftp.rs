@@ -4,8 +4,8 @@
 use anyhow::Result;
 use nix::unistd::Uid;
 
-use super::{Contender, Scenario, Timing, Work, missing_program, program};
-use crate::lab::Lab;
+use super::{BenchScenario, Contender, RunTiming, WorkItem, missing_program, program};
+use crate::lab::WorkDir;
 use crate::process;
 
 pub(crate) const SERVER: &str = "globus-gridftp-server";
@@ -18,7 +18,7 @@ impl Contender for GridFtp {
         "gridftp"
     }
 
-    fn plays(&self, _: Scenario) -> bool {
+    fn plays(&self, _: BenchScenario) -> bool {
         true
     }
 
@@ -26,7 +26,7 @@ impl Contender for GridFtp {
         missing_program(&[SERVER, CLIENT])
     }
 
-    fn run(&self, lab: &Lab, work: &Work) -> Result<Timing> {
+    fn run(&self, lab: &WorkDir, work: &WorkItem) -> Result<RunTiming> {
         let port = process::free_port()?;
         let mut server = process::command(program(SERVER));
         server.args(["-p", &port.to_string(), "-control-interface", "127.0.0.1", "-aa"]);
@@ -49,6 +49,6 @@ impl Contender for GridFtp {
         for path in [source, destination] {
             client.arg(format!("ftp://127.0.0.1:{port}{path}"));
         }
-        Ok(Timing::wall(lab.start("gridftp-client", client)?.finish()?.seconds))
+        Ok(RunTiming::wall(lab.start("gridftp-client", client)?.finish()?.seconds))
     }
 }

@@ -3,40 +3,40 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{Contender, Scenario, Timing, Work, missing_program, program};
-use crate::lab::Lab;
+use super::{BenchScenario, Contender, RunTiming, WorkItem, missing_program, program};
+use crate::lab::WorkDir;
 use crate::process;
 
-pub(super) struct Iperf {
-    pub(super) streams: Streams,
+pub(super) struct IperfContender {
+    pub(super) streams: StreamCount,
 }
 
 /// How many connections it has at once: a sender that is bound by one core gains by more.
 #[derive(Clone, Copy)]
-pub(super) enum Streams {
+pub(super) enum StreamCount {
     One,
     Two,
     Four,
 }
 
-impl Contender for Iperf {
+impl Contender for IperfContender {
     fn name(&self) -> &'static str {
         match self.streams {
-            Streams::One => "iperf3",
-            Streams::Two => "iperf3-p2",
-            Streams::Four => "iperf3-p4",
+            StreamCount::One => "iperf3",
+            StreamCount::Two => "iperf3-p2",
+            StreamCount::Four => "iperf3-p4",
         }
     }
 
-    fn plays(&self, scenario: Scenario) -> bool {
-        scenario == Scenario::MemoryToMemory
+    fn plays(&self, scenario: BenchScenario) -> bool {
+        scenario == BenchScenario::MemoryToMemory
     }
 
     fn missing(&self) -> Option<String> {
         missing_program(&["iperf3"])
     }
 
-    fn run(&self, lab: &Lab, work: &Work) -> Result<Timing> {
+    fn run(&self, lab: &WorkDir, work: &WorkItem) -> Result<RunTiming> {
         let port = process::free_port()?;
         let mut server = process::command(program("iperf3"));
         server.args(["-s", "-1", "-B", "127.0.0.1", "-p", &port.to_string()]);
@@ -55,9 +55,9 @@ impl Contender for Iperf {
             &work.bytes.to_string(),
         ]);
         let streams = match self.streams {
-            Streams::One => "1",
-            Streams::Two => "2",
-            Streams::Four => "4",
+            StreamCount::One => "1",
+            StreamCount::Two => "2",
+            StreamCount::Four => "4",
         };
         client.args(["-P", streams]);
         let client = lab.start("iperf3-client", client)?.finish()?;
@@ -67,7 +67,7 @@ impl Contender for Iperf {
         let rate = report["end"]["sum_received"]["bits_per_second"]
             .as_f64()
             .context("iperf3 reports no rate")?;
-        Ok(Timing {
+        Ok(RunTiming {
             data_seconds: Some(work.bytes as f64 * 8.0 / rate),
             wall_seconds: client.seconds,
         })

@@ -13,48 +13,49 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::lab::Lab;
+use crate::lab::WorkDir;
 use crate::process;
-use crate::raw::{Raw, Wait};
-use iperf::Streams;
+use crate::raw::{RawLimit, WaitMode};
+use iperf::StreamCount;
 
 /// What is moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Scenario {
+pub(crate) enum BenchScenario {
     /// Bytes that cost nothing to make, to a receiver that drops them.
     MemoryToMemory,
     /// A file in the page cache to a new file on the file system of the working folder.
     FileToFile,
 }
 
-impl Scenario {
-    pub(crate) const ALL: [Scenario; 2] = [Scenario::MemoryToMemory, Scenario::FileToFile];
+impl BenchScenario {
+    pub(crate) const ALL: [BenchScenario; 2] =
+        [BenchScenario::MemoryToMemory, BenchScenario::FileToFile];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
-            Scenario::MemoryToMemory => "memory → memory",
-            Scenario::FileToFile => "cached file → new file",
+            BenchScenario::MemoryToMemory => "memory → memory",
+            BenchScenario::FileToFile => "cached file → new file",
         }
     }
 }
 
 /// One run's work.
-pub(crate) struct Work {
+pub(crate) struct WorkItem {
     pub(crate) bytes: u64,
     /// The files of the file scenario.
-    pub(crate) files: Option<Files>,
+    pub(crate) files: Option<BenchFiles>,
 }
 
 /// A source that exists and is cached, and a destination that does not exist.
-pub(crate) struct Files {
+pub(crate) struct BenchFiles {
     pub(crate) source: PathBuf,
     pub(crate) destination: PathBuf,
 }
 
 /// How long a run took.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Timing {
+pub(crate) struct RunTiming {
     /// From the first byte to the last, where the program itself tells.
     pub(crate) data_seconds: Option<f64>,
     /// The whole command, from start to end; servers that a user would find running are not part of
@@ -62,10 +63,10 @@ pub(crate) struct Timing {
     pub(crate) wall_seconds: f64,
 }
 
-impl Timing {
+impl RunTiming {
     /// The timing of a program that says nothing of its own.
-    fn wall(seconds: f64) -> Timing {
-        Timing { data_seconds: None, wall_seconds: seconds }
+    fn wall(seconds: f64) -> RunTiming {
+        RunTiming { data_seconds: None, wall_seconds: seconds }
     }
 }
 
@@ -75,13 +76,13 @@ pub(crate) trait Contender {
     fn name(&self) -> &'static str;
 
     /// Whether the scenario is something it does.
-    fn plays(&self, scenario: Scenario) -> bool;
+    fn plays(&self, scenario: BenchScenario) -> bool;
 
     /// What it lacks on this machine, if anything.
     fn missing(&self) -> Option<String>;
 
     /// Moves the bytes once, from processes started to processes ended.
-    fn run(&self, lab: &Lab, work: &Work) -> Result<Timing>;
+    fn run(&self, lab: &WorkDir, work: &WorkItem) -> Result<RunTiming>;
 }
 
 /// Everybody, ourselves first.
@@ -94,13 +95,13 @@ pub(crate) fn all(
     cores: Option<(usize, usize)>,
 ) -> Vec<Box<dyn Contender>> {
     vec![
-        Box::new(ours::Ours { program: cep_fast.to_owned(), checks: true }),
-        Box::new(ours::Ours { program: cep_fast.to_owned(), checks: false }),
-        Box::new(Raw { cores, wait: Wait::Gather }),
-        Box::new(Raw { cores, wait: Wait::Rest }),
-        Box::new(iperf::Iperf { streams: Streams::One }),
-        Box::new(iperf::Iperf { streams: Streams::Two }),
-        Box::new(iperf::Iperf { streams: Streams::Four }),
+        Box::new(ours::CepFast { program: cep_fast.to_owned(), checks: true }),
+        Box::new(ours::CepFast { program: cep_fast.to_owned(), checks: false }),
+        Box::new(RawLimit { cores, wait: WaitMode::Gather }),
+        Box::new(RawLimit { cores, wait: WaitMode::Rest }),
+        Box::new(iperf::IperfContender { streams: StreamCount::One }),
+        Box::new(iperf::IperfContender { streams: StreamCount::Two }),
+        Box::new(iperf::IperfContender { streams: StreamCount::Four }),
         Box::new(gridftp::GridFtp),
         Box::new(rclone::Rclone),
         Box::new(rcp::Rcp { binaries: peers.join("bin") }),

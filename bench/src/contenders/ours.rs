@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::{Contender, Scenario, Timing, Work};
-use crate::lab::Lab;
+use super::{BenchScenario, Contender, RunTiming, WorkItem};
+use crate::lab::WorkDir;
 use crate::process;
 
-pub(super) struct Ours {
+pub(super) struct CepFast {
     pub(super) program: PathBuf,
     /// Whether it checks what it moves; it does unless told otherwise.
     pub(super) checks: bool,
@@ -18,19 +18,19 @@ pub(super) struct Ours {
 
 /// What is read of the object that `--json` ends with.
 #[derive(Deserialize)]
-struct Report {
+struct TransferSummary {
     state: String,
     bytes: u64,
     seconds: f64,
     wall_seconds: f64,
 }
 
-impl Contender for Ours {
+impl Contender for CepFast {
     fn name(&self) -> &'static str {
         if self.checks { "ours" } else { "ours-unchecked" }
     }
 
-    fn plays(&self, _: Scenario) -> bool {
+    fn plays(&self, _: BenchScenario) -> bool {
         true
     }
 
@@ -39,7 +39,7 @@ impl Contender for Ours {
         absent.then(|| format!("no {} (cargo build --release)", self.program.display()))
     }
 
-    fn run(&self, lab: &Lab, work: &Work) -> Result<Timing> {
+    fn run(&self, lab: &WorkDir, work: &WorkItem) -> Result<RunTiming> {
         let mut command = process::command(&self.program);
         match &work.files {
             None => {
@@ -70,11 +70,11 @@ fn memory_spec(bytes: u64) -> String {
     )
 }
 
-fn timing(line: &str, bytes: u64) -> Result<Timing> {
-    let report: Report =
+fn timing(line: &str, bytes: u64) -> Result<RunTiming> {
+    let report: TransferSummary =
         serde_json::from_str(line).with_context(|| format!("cep-fast's report reads {line:?}"))?;
     ensure!(report.state == "complete" && report.bytes == bytes, "cep-fast's report reads {line}");
-    Ok(Timing { data_seconds: Some(report.seconds), wall_seconds: report.wall_seconds })
+    Ok(RunTiming { data_seconds: Some(report.seconds), wall_seconds: report.wall_seconds })
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result};
 
-use super::{Contender, Scenario, Timing, Work, missing_program, program};
-use crate::lab::Lab;
+use super::{BenchScenario, Contender, RunTiming, WorkItem, missing_program, program};
+use crate::lab::WorkDir;
 use crate::process;
 
 pub(super) struct Rclone;
@@ -13,15 +13,15 @@ impl Contender for Rclone {
         "rclone"
     }
 
-    fn plays(&self, scenario: Scenario) -> bool {
-        scenario == Scenario::FileToFile
+    fn plays(&self, scenario: BenchScenario) -> bool {
+        scenario == BenchScenario::FileToFile
     }
 
     fn missing(&self) -> Option<String> {
         missing_program(&["rclone"])
     }
 
-    fn run(&self, lab: &Lab, work: &Work) -> Result<Timing> {
+    fn run(&self, lab: &WorkDir, work: &WorkItem) -> Result<RunTiming> {
         let files = work.files.as_ref().context("rclone moves files")?;
         let (folder, name) = (files.source.parent(), files.source.file_name());
         let (folder, name) = folder.zip(name).context("the source is a file in a folder")?;
@@ -47,6 +47,6 @@ impl Contender for Rclone {
         client.args(["copyto", "--multi-thread-streams", "4", "--multi-thread-cutoff", "1M"]);
         client.arg("--http-url").arg(format!("http://{address}/"));
         client.arg(format!(":http:{}", name.display())).arg(&files.destination);
-        Ok(Timing::wall(lab.start("rclone-client", client)?.finish()?.seconds))
+        Ok(RunTiming::wall(lab.start("rclone-client", client)?.finish()?.seconds))
     }
 }

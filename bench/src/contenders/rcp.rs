@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::unistd::User;
 
-use super::{Contender, Scenario, Timing, Work, missing_program, program};
-use crate::lab::Lab;
-use crate::process::{self, Running};
+use super::{BenchScenario, Contender, RunTiming, WorkItem, missing_program, program};
+use crate::lab::WorkDir;
+use crate::process::{self, RunningProcess};
 
 pub(super) struct Rcp {
     /// Where `rcp` and `rcpd` are.
@@ -25,8 +25,8 @@ impl Contender for Rcp {
         "rcp"
     }
 
-    fn plays(&self, scenario: Scenario) -> bool {
-        scenario == Scenario::FileToFile
+    fn plays(&self, scenario: BenchScenario) -> bool {
+        scenario == BenchScenario::FileToFile
     }
 
     fn missing(&self) -> Option<String> {
@@ -36,7 +36,7 @@ impl Contender for Rcp {
             .or_else(|| missing_program(&["sshd", "ssh", "ssh-keygen"]))
     }
 
-    fn run(&self, lab: &Lab, work: &Work) -> Result<Timing> {
+    fn run(&self, lab: &WorkDir, work: &WorkItem) -> Result<RunTiming> {
         let files = work.files.as_ref().context("rcp moves files")?;
         let home = lab.path("ssh");
         let port = process::free_port()?;
@@ -54,12 +54,12 @@ impl Contender for Rcp {
             .arg(fs::canonicalize(self.binaries.join("rcpd"))?);
         client.arg(format!("benchsource:{}", files.source.display()));
         client.arg(format!("benchdestination:{}", files.destination.display()));
-        Ok(Timing::wall(lab.start("rcp", client)?.finish()?.seconds))
+        Ok(RunTiming::wall(lab.start("rcp", client)?.finish()?.seconds))
     }
 }
 
 /// A key of the host and one of the user, both for this run only.
-fn make_keys(lab: &Lab, home: &Path) -> Result<()> {
+fn make_keys(lab: &WorkDir, home: &Path) -> Result<()> {
     for name in ["host", "user"] {
         let mut keygen = process::command(program("ssh-keygen"));
         keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(home.join(name));
@@ -100,7 +100,7 @@ fn configure(home: &Path, port: u16) -> Result<()> {
     Ok(())
 }
 
-fn start_sshd(lab: &Lab, home: &Path, port: u16) -> Result<Running> {
+fn start_sshd(lab: &WorkDir, home: &Path, port: u16) -> Result<RunningProcess> {
     // Debian's sshd wants its empty folder; the service that would make it does not run here.
     if nix::unistd::Uid::effective().is_root() {
         fs::create_dir_all("/run/sshd").context("sshd needs /run/sshd")?;

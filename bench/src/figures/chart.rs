@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// A picture of curves.
-pub(super) struct Chart {
+pub(super) struct CurveChart {
     pub(super) title: &'static str,
     pub(super) x_title: &'static str,
     pub(super) y_title: &'static str,
@@ -15,13 +15,13 @@ pub(super) struct Chart {
 /// One curve, with a mark at each of its points. Later ones lie above earlier ones.
 pub(super) struct Curve {
     pub(super) name: String,
-    pub(super) look: Look,
+    pub(super) look: CurveStyle,
     pub(super) points: Vec<(f64, f64)>,
 }
 
 /// How a curve is told from the others; in black and white too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Look {
+pub(super) enum CurveStyle {
     /// Broad and pale: what others come up to.
     Limit,
     /// Thin, without marks.
@@ -32,10 +32,10 @@ pub(super) enum Look {
     Square,
 }
 
-impl Chart {
+impl CurveChart {
     /// The picture as one document.
     pub(super) fn svg(&self) -> String {
-        let paper = Paper::of(self);
+        let paper = CurveLayout::of(self);
         let (title, middle, centre) =
             (self.title, f64::midpoint(LEFT, RIGHT), f64::midpoint(TOP, BOTTOM));
         let mut out = format!(
@@ -73,15 +73,15 @@ impl Chart {
     }
 }
 
-impl Look {
+impl CurveStyle {
     fn draw(self, out: &mut String, points: &[(f64, f64)]) {
         let (color, width, dashes) = match self {
-            Look::Limit => ("#ccc", 7, ""),
-            Look::Thin => ("#888", 1, "5 4"),
-            Look::Disc => ("#1565c0", 2, ""),
-            Look::Circle => ("#00838f", 2, ""),
-            Look::Triangle => ("#c62828", 2, ""),
-            Look::Square => ("#ef6c00", 2, ""),
+            CurveStyle::Limit => ("#ccc", 7, ""),
+            CurveStyle::Thin => ("#888", 1, "5 4"),
+            CurveStyle::Disc => ("#1565c0", 2, ""),
+            CurveStyle::Circle => ("#00838f", 2, ""),
+            CurveStyle::Triangle => ("#c62828", 2, ""),
+            CurveStyle::Square => ("#ef6c00", 2, ""),
         };
         let line: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let style = format!("stroke=\"{color}\" stroke-width=\"{width}\"");
@@ -94,8 +94,8 @@ impl Look {
         );
         for (x, y) in points {
             match self {
-                Look::Limit | Look::Thin => {}
-                Look::Disc => {
+                CurveStyle::Limit | CurveStyle::Thin => {}
+                CurveStyle::Disc => {
                     put(
                         out,
                         format_args!(
@@ -103,7 +103,7 @@ impl Look {
                         ),
                     );
                 }
-                Look::Circle => {
+                CurveStyle::Circle => {
                     put(
                         out,
                         format_args!(
@@ -111,14 +111,14 @@ impl Look {
                         ),
                     );
                 }
-                Look::Triangle => {
+                CurveStyle::Triangle => {
                     let top = y - 6.0;
                     put(
                         out,
                         format_args!("<path d=\"M{x:.1} {top:.1}l6 10h-12z\" fill=\"{color}\"/>"),
                     );
                 }
-                Look::Square => {
+                CurveStyle::Square => {
                     let (left, top) = (x - 4.5, y - 4.5);
                     put(
                         out,
@@ -133,7 +133,7 @@ impl Look {
 }
 
 /// Where values lie on the paper.
-struct Paper {
+struct CurveLayout {
     x_first: f64,
     x_last: f64,
     /// The distance between two lines of the grid, and how many there are above the axis.
@@ -141,8 +141,8 @@ struct Paper {
     ticks: u32,
 }
 
-impl Paper {
-    fn of(chart: &Chart) -> Paper {
+impl CurveLayout {
+    fn of(chart: &CurveChart) -> CurveLayout {
         let top = chart
             .curves
             .iter()
@@ -153,7 +153,7 @@ impl Paper {
         let xs = || chart.labels.iter().map(|label| label.0);
         let (x_first, x_last) =
             (xs().fold(f64::INFINITY, f64::min), xs().fold(f64::NEG_INFINITY, f64::max));
-        Paper { x_first, x_last, tick, ticks: (top / tick).ceil().max(1.0) as u32 }
+        CurveLayout { x_first, x_last, tick, ticks: (top / tick).ceil().max(1.0) as u32 }
     }
 
     /// The first point stands a little to the right of the axis; one that is alone stands there
@@ -217,8 +217,8 @@ mod tests {
 
     fn chart(points: Vec<(f64, f64)>) -> String {
         let labels = points.iter().map(|(x, _)| (*x, format!("at {x}"))).collect();
-        let curves = vec![Curve { name: "ours".into(), look: Look::Disc, points }];
-        Chart { title: "Title", x_title: "pairs", y_title: "Gbit/s", labels, curves }.svg()
+        let curves = vec![Curve { name: "ours".into(), look: CurveStyle::Disc, points }];
+        CurveChart { title: "Title", x_title: "pairs", y_title: "Gbit/s", labels, curves }.svg()
     }
 
     #[test]

@@ -20,32 +20,32 @@ use comfy_table::Table;
 use comfy_table::presets::ASCII_MARKDOWN;
 use serde_json::json;
 
-use crate::bar::Bar;
+use crate::bar::Threshold;
 use crate::cases::GOODPUT;
-use crate::cases::book::Book;
-use crate::cluster::{Cluster, Tools, Transferred};
-use crate::contenders::{Scenario, gridftp, missing_program};
-use crate::lab::Lab;
-use crate::options::InLabs;
+use crate::cases::book::BenchResults;
+use crate::cluster::{CompletedTransfer, LabCluster, LabTools};
+use crate::contenders::{BenchScenario, gridftp, missing_program};
+use crate::lab::WorkDir;
+use crate::options::LabOptions;
 use crate::plans;
-use crate::report::{Machine, median};
-use chart::{Chart, Curve, Look};
-use striped::Striped;
-pub(crate) use study::Figure;
-use study::Point;
+use crate::report::{BenchMachine, median};
+use chart::{Curve, CurveChart, CurveStyle};
+use striped::StripedServers;
+use study::FigurePoint;
+pub(crate) use study::StudyFigure;
 
 /// What is measured, and with what.
 #[derive(Args)]
-pub(crate) struct Options {
+pub(crate) struct FigureOptions {
     /// Takes only these figures; 5 is drawn from the runs of 4.
     #[arg(value_enum)]
-    figures: Vec<Figure>,
+    figures: Vec<StudyFigure>,
     /// Takes only the points of these names: 45, 5+1, 8/8.
     #[arg(long, value_name = "POINT", value_delimiter = ',')]
     points: Vec<String>,
     /// Takes only these ways; the bound is always there.
     #[arg(long, value_enum, value_name = "WAY", value_delimiter = ',')]
-    ways: Vec<Way>,
+    ways: Vec<FigureMethod>,
     /// How long each transfer should take.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
@@ -63,12 +63,12 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1800)]
     deadline: u64,
     #[command(flatten)]
-    labs: InLabs,
+    labs: LabOptions,
 }
 
 /// Who moves the bytes, and by what plan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
-enum Way {
+enum FigureMethod {
     Greedy,
     /// Where its plan is another one than greedy's.
     Lp,
@@ -77,11 +77,11 @@ enum Way {
 }
 
 /// One point, measured.
-struct Measured {
-    point: Point,
+struct MeasuredPoint {
+    point: FigurePoint,
     /// What nobody can beat, in Gbit/s.
     bound: f64,
-    rates: BTreeMap<Way, f64>,
+    rates: BTreeMap<FigureMethod, f64>,
 }
 
 /// Plans that differ by less than this part are the same.
@@ -95,26 +95,27 @@ const NOMINAL_BYTES: u64 = 1 << 30;
     clippy::print_stderr,
     reason = "results go to standard output, progress beside them"
 )]
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &FigureOptions) -> Result<()> {
     let tools = options.labs.tools()?;
-    let lab = Lab::new(&options.dir, 1 << 20, Duration::from_secs(options.deadline))?;
-    let mut ways: Vec<Way> = [Way::Greedy, Way::Lp, Way::Uniform, Way::Gridftp]
-        .into_iter()
-        .filter(|way| options.takes(*way))
-        .collect();
-    if let Some(missing) =
-        missing_program(&[gridftp::SERVER, gridftp::CLIENT]).filter(|_| options.takes(Way::Gridftp))
+    let lab = WorkDir::new(&options.dir, 1 << 20, Duration::from_secs(options.deadline))?;
+    let mut ways: Vec<FigureMethod> =
+        [FigureMethod::Greedy, FigureMethod::Lp, FigureMethod::Uniform, FigureMethod::Gridftp]
+            .into_iter()
+            .filter(|way| options.takes(*way))
+            .collect();
+    if let Some(missing) = missing_program(&[gridftp::SERVER, gridftp::CLIENT])
+        .filter(|_| options.takes(FigureMethod::Gridftp))
     {
         eprintln!("without striped GridFTP: {missing}");
-        ways.retain(|way| *way != Way::Gridftp);
+        ways.retain(|way| *way != FigureMethod::Gridftp);
     }
-    let mut book = Book::new(Machine::look()?);
+    let mut book = BenchResults::new(BenchMachine::look()?);
     let mut tables = String::new();
     for figure in study::ALL
         .into_iter()
         .filter(|figure| options.figures.is_empty() || options.figures.contains(figure))
     {
-        book.open(figure, Scenario::MemoryToMemory);
+        book.open(figure, BenchScenario::MemoryToMemory);
         let measured = match measure(options, &lab, &tools, figure, &ways, &mut book) {
             Ok(measured) => measured,
             Err(error) => {
@@ -138,29 +139,29 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-impl Options {
-    fn takes(&self, way: Way) -> bool {
+impl FigureOptions {
+    fn takes(&self, way: FigureMethod) -> bool {
         self.ways.is_empty() || self.ways.contains(&way)
     }
 }
 
-impl Way {
+impl FigureMethod {
     /// Its name in tables and pictures, and as a scheduler's.
     fn name(self) -> &'static str {
         match self {
-            Way::Greedy => "greedy",
-            Way::Lp => "lp",
-            Way::Uniform => "uniform",
-            Way::Gridftp => "striped GridFTP",
+            FigureMethod::Greedy => "greedy",
+            FigureMethod::Lp => "lp",
+            FigureMethod::Uniform => "uniform",
+            FigureMethod::Gridftp => "striped GridFTP",
         }
     }
 
-    fn look(self) -> Look {
+    fn look(self) -> CurveStyle {
         match self {
-            Way::Greedy => Look::Disc,
-            Way::Lp => Look::Circle,
-            Way::Uniform => Look::Triangle,
-            Way::Gridftp => Look::Square,
+            FigureMethod::Greedy => CurveStyle::Disc,
+            FigureMethod::Lp => CurveStyle::Circle,
+            FigureMethod::Uniform => CurveStyle::Triangle,
+            FigureMethod::Gridftp => CurveStyle::Square,
         }
     }
 }
@@ -168,33 +169,36 @@ impl Way {
 /// Every point in one lab. What could not be measured is told in the book, and missing at its
 /// point.
 fn measure(
-    options: &Options,
-    lab: &Lab,
-    tools: &Tools,
-    figure: Figure,
-    ways: &[Way],
-    book: &mut Book,
-) -> Result<Vec<Measured>> {
+    options: &FigureOptions,
+    lab: &WorkDir,
+    tools: &LabTools,
+    figure: StudyFigure,
+    ways: &[FigureMethod],
+    book: &mut BenchResults,
+) -> Result<Vec<MeasuredPoint>> {
     let rates = figure.pair_rates_mbit(options.slow_mbit);
     let nodes = [&rates[..], &rates[..]].concat();
     book.now(&format!("a lab of {} nodes", nodes.len()));
-    let cluster = Cluster::of_nodes(lab, tools, &nodes)?;
-    let striped = if ways.contains(&Way::Gridftp) {
-        Some(Striped::up(&cluster, nodes.len() as u32)?)
+    let cluster = LabCluster::of_nodes(lab, tools, &nodes)?;
+    let striped = if ways.contains(&FigureMethod::Gridftp) {
+        Some(StripedServers::up(&cluster, nodes.len() as u32)?)
     } else {
         None
     };
     let setting =
-        Setting { options, cluster: &cluster, striped, program: &tools.cep_fast, rates: &rates };
-    let wanted = |point: &Point| options.points.is_empty() || options.points.contains(&point.label);
-    let mut all: Vec<Measured> = Vec::new();
+        FigureLab { options, cluster: &cluster, striped, program: &tools.cep_fast, rates: &rates };
+    let wanted =
+        |point: &FigurePoint| options.points.is_empty() || options.points.contains(&point.label);
+    let mut all: Vec<MeasuredPoint> = Vec::new();
     for point in figure.points().into_iter().filter(wanted) {
-        let bound = NOMINAL_BYTES as f64 * 8e-9 / setting.plan(&point, Way::Greedy)?.bound;
+        let bound = NOMINAL_BYTES as f64 * 8e-9 / setting.plan(&point, FigureMethod::Greedy)?.bound;
         let mut rates = BTreeMap::new();
         for &way in ways {
             // It knows no windows: everybody touches everything, whatever the figure says.
             let known = all.first().and_then(|first| first.rates.get(&way).copied());
-            let rate = match known.filter(|_| way == Way::Gridftp && figure == Figure::Access) {
+            let rate = match known
+                .filter(|_| way == FigureMethod::Gridftp && figure == StudyFigure::Access)
+            {
                 Some(rate) => Ok(Some(rate)),
                 None => setting.rate(&point, way, book),
             };
@@ -204,36 +208,43 @@ fn measure(
                 Err(error) => book.failed(format!("{}: {}", point.label, way.name()), &error),
             }
         }
-        all.push(Measured { point, bound, rates });
+        all.push(MeasuredPoint { point, bound, rates });
     }
     Ok(all)
 }
 
 /// One figure's lab and who is in it.
-struct Setting<'a> {
-    options: &'a Options,
-    cluster: &'a Cluster<'a>,
-    striped: Option<Striped<'a>>,
+struct FigureLab<'a> {
+    options: &'a FigureOptions,
+    cluster: &'a LabCluster<'a>,
+    striped: Option<StripedServers<'a>>,
     program: &'a Path,
     /// The NICs of each pair.
     rates: &'a [u32],
 }
 
-impl Setting<'_> {
+impl FigureLab<'_> {
     /// The median of the rounds, in Gbit/s; none where the way is the same as another one.
-    fn rate(&self, point: &Point, way: Way, book: &mut Book) -> Result<Option<f64>> {
+    fn rate(
+        &self,
+        point: &FigurePoint,
+        way: FigureMethod,
+        book: &mut BenchResults,
+    ) -> Result<Option<f64>> {
         let seconds_nominal = match way {
-            Way::Greedy => self.plan(point, way)?.bound,
-            Way::Lp => {
-                let (lp, greedy) =
-                    (self.plan(point, way)?.predicted, self.plan(point, Way::Greedy)?.predicted);
+            FigureMethod::Greedy => self.plan(point, way)?.bound,
+            FigureMethod::Lp => {
+                let (lp, greedy) = (
+                    self.plan(point, way)?.predicted,
+                    self.plan(point, FigureMethod::Greedy)?.predicted,
+                );
                 if lp > greedy * (1.0 - SAME_PLAN) {
                     return Ok(None);
                 }
                 lp
             }
-            Way::Uniform => self.plan(point, way)?.predicted,
-            Way::Gridftp => {
+            FigureMethod::Uniform => self.plan(point, way)?.predicted,
+            FigureMethod::Gridftp => {
                 let slowest =
                     self.rates[..point.windows.len()].iter().min().copied().unwrap_or_default();
                 NOMINAL_BYTES as f64 * 8e-6 / (f64::from(slowest * point.pairs()) * GOODPUT)
@@ -253,9 +264,15 @@ impl Setting<'_> {
         Ok(median(rounds.collect::<Result<_>>()?))
     }
 
-    fn transfer(&self, point: &Point, way: Way, bytes: u64, book: &mut Book) -> Result<f64> {
+    fn transfer(
+        &self,
+        point: &FigurePoint,
+        way: FigureMethod,
+        bytes: u64,
+        book: &mut BenchResults,
+    ) -> Result<f64> {
         let pairs = point.pairs();
-        let seconds = if let (Way::Gridftp, Some(striped)) = (way, &self.striped) {
+        let seconds = if let (FigureMethod::Gridftp, Some(striped)) = (way, &self.striped) {
             let first_receiver = 1 + self.rates.len() as u32;
             let nodes = |first: u32| (first..first + pairs).collect::<Vec<u32>>();
             let seconds = striped.run(&nodes(1), &nodes(first_receiver), bytes)?;
@@ -265,7 +282,7 @@ impl Setting<'_> {
             let rows = point.rows(self.rates, bytes);
             let ended =
                 self.cluster.start_with("figure", &rows, &["--scheduler", way.name()])?.wait()?;
-            let transferred = Transferred::of(&ended, bytes)?;
+            let transferred = CompletedTransfer::of(&ended, bytes)?;
             book.now(&format!("{:.2} s, {}", transferred.seconds, transferred.cost()));
             book.keep(
                 json!({ "point": point.label, "way": way.name(), "report": transferred.report }),
@@ -276,7 +293,7 @@ impl Setting<'_> {
     }
 
     /// What the program plans for a point.
-    fn plan(&self, point: &Point, way: Way) -> Result<plans::Plan> {
+    fn plan(&self, point: &FigurePoint, way: FigureMethod) -> Result<plans::PlanResult> {
         let file = self.cluster.lab().path("figure-plan.spec");
         fs::write(&file, format!("id figure\n{}", point.rows(self.rates, NOMINAL_BYTES)))?;
         plans::plan(self.program, &file, way.name())
@@ -284,10 +301,10 @@ impl Setting<'_> {
 }
 
 /// Holds what was measured to the figure's bars.
-fn hold(figure: Figure, measured: &[Measured], book: &mut Book) {
-    let bar = Bar::AtLeast(if figure == Figure::Composition { 0.97 } else { 0.95 });
-    for Measured { point, bound, rates } in measured {
-        for way in [Way::Greedy, Way::Lp] {
+fn hold(figure: StudyFigure, measured: &[MeasuredPoint], book: &mut BenchResults) {
+    let bar = Threshold::AtLeast(if figure == StudyFigure::Composition { 0.97 } else { 0.95 });
+    for MeasuredPoint { point, bound, rates } in measured {
+        for way in [FigureMethod::Greedy, FigureMethod::Lp] {
             if let Some(rate) = rates.get(&way) {
                 let note = format!("{rate:.3} of {bound:.3} Gbit/s");
                 book.ratio(
@@ -299,19 +316,20 @@ fn hold(figure: Figure, measured: &[Measured], book: &mut Book) {
             }
         }
     }
-    let last = measured.last().filter(|last| figure == Figure::Access && last.point.label == "8/8");
+    let last =
+        measured.last().filter(|last| figure == StudyFigure::Access && last.point.label == "8/8");
     let Some((rates, ours)) =
-        last.and_then(|last| Some((&last.rates, last.rates.get(&Way::Greedy)?)))
+        last.and_then(|last| Some((&last.rates, last.rates.get(&FigureMethod::Greedy)?)))
     else {
         return;
     };
-    for way in [Way::Uniform, Way::Gridftp] {
+    for way in [FigureMethod::Uniform, FigureMethod::Gridftp] {
         if let Some(rate) = rates.get(&way) {
             let note = format!("{ours:.3} and {rate:.3} Gbit/s");
             book.ratio(
                 format!("8/8: greedy / {}", way.name()),
                 ours / rate,
-                Bar::AtLeast(5.0),
+                Threshold::AtLeast(5.0),
                 note,
             );
         }
@@ -319,20 +337,20 @@ fn hold(figure: Figure, measured: &[Measured], book: &mut Book) {
 }
 
 /// The figure as a table, in Gbit/s.
-fn table(figure: Figure, ways: &[Way], measured: &[Measured]) -> Table {
+fn table(figure: StudyFigure, ways: &[FigureMethod], measured: &[MeasuredPoint]) -> Table {
     let first = match figure {
-        Figure::Composition => "Figures 4 and 5: pairs",
-        Figure::Heterogeneity => "Figure 6: slow + fast pairs",
-        Figure::Access => "Figure 7: part that each node may touch",
+        StudyFigure::Composition => "Figures 4 and 5: pairs",
+        StudyFigure::Heterogeneity => "Figure 6: slow + fast pairs",
+        StudyFigure::Access => "Figure 7: part that each node may touch",
     };
     let mut table = Table::new();
     let names = ways.iter().map(|way| way.name());
     let header: Vec<&str> =
         [first].into_iter().chain(names).chain(["bound", "best of ours / bound"]).collect();
     table.load_style(ASCII_MARKDOWN).set_header(header);
-    for Measured { point, bound, rates } in measured {
+    for MeasuredPoint { point, bound, rates } in measured {
         let rate = |way| rates.get(way).map_or_else(String::new, |rate| format!("{rate:.3}"));
-        let ours = [Way::Greedy, Way::Lp]
+        let ours = [FigureMethod::Greedy, FigureMethod::Lp]
             .iter()
             .filter_map(|way| rates.get(way))
             .copied()
@@ -346,14 +364,14 @@ fn table(figure: Figure, ways: &[Way], measured: &[Measured]) -> Table {
 
 /// The pictures of a figure, with the names of their files.
 fn charts(
-    figure: Figure,
-    ways: &[Way],
-    measured: &[Measured],
+    figure: StudyFigure,
+    ways: &[FigureMethod],
+    measured: &[MeasuredPoint],
     slow_mbit: u32,
-) -> Vec<(&'static str, Chart)> {
+) -> Vec<(&'static str, CurveChart)> {
     // Ours above the others.
-    let curves = |value: &dyn Fn(&Measured, f64) -> f64| -> Vec<Curve> {
-        let curve = |way: &Way| Curve {
+    let curves = |value: &dyn Fn(&MeasuredPoint, f64) -> f64| -> Vec<Curve> {
+        let curve = |way: &FigureMethod| Curve {
             name: way.name().to_owned(),
             look: way.look(),
             points: measured
@@ -364,21 +382,21 @@ fn charts(
         ways.iter().rev().map(curve).filter(|curve| !curve.points.is_empty()).collect()
     };
     let labels = || measured.iter().map(|at| (at.point.x, at.point.label.clone())).collect();
-    let line = |name: &str, look, value: &dyn Fn(&Measured) -> f64| {
+    let line = |name: &str, look, value: &dyn Fn(&MeasuredPoint) -> f64| {
         let points = measured.iter().map(|at| (at.point.x, value(at))).collect();
         Curve { name: name.to_owned(), look, points }
     };
-    let bound = || line("the plan's bound", Look::Limit, &|at| at.bound);
+    let bound = || line("the plan's bound", CurveStyle::Limit, &|at| at.bound);
     let rates = || [bound()].into_iter().chain(curves(&|_, rate| rate)).collect();
     let y_title = "Gbit/s of payload";
     match figure {
-        Figure::Composition => {
+        StudyFigure::Composition => {
             let each_mbit = figure.pair_rates_mbit(slow_mbit)[0];
             let line_rate =
-                |at: &Measured| f64::from(each_mbit * at.point.pairs()) * GOODPUT / 1000.0;
+                |at: &MeasuredPoint| f64::from(each_mbit * at.point.pairs()) * GOODPUT / 1000.0;
             let shares = [
-                line("bar: 97 %", Look::Thin, &|_| 97.0),
-                line("the paper: 75 %", Look::Thin, &|_| 75.0),
+                line("bar: 97 %", CurveStyle::Thin, &|_| 97.0),
+                line("the paper: 75 %", CurveStyle::Thin, &|_| 75.0),
             ];
             let shares = Vec::from(shares)
                 .into_iter()
@@ -389,11 +407,11 @@ fn charts(
             vec![
                 (
                     "figure-4.svg",
-                    Chart { title, x_title, y_title, labels: labels(), curves: rates() },
+                    CurveChart { title, x_title, y_title, labels: labels(), curves: rates() },
                 ),
                 (
                     "figure-5.svg",
-                    Chart {
+                    CurveChart {
                         title: "Figure 5: transfer efficiency",
                         x_title,
                         y_title: "% of the payload that line rate leaves",
@@ -403,20 +421,20 @@ fn charts(
                 ),
             ]
         }
-        Figure::Heterogeneity => {
+        StudyFigure::Heterogeneity => {
             let title = "Figure 6: adding slow nodes, then nodes ten times faster";
             let x_title = "slow + fast pairs";
             vec![(
                 "figure-6.svg",
-                Chart { title, x_title, y_title, labels: labels(), curves: rates() },
+                CurveChart { title, x_title, y_title, labels: labels(), curves: rates() },
             )]
         }
-        Figure::Access => {
+        StudyFigure::Access => {
             let title = "Figure 7: the more each node may touch, the more the fast ones take";
             let x_title = "part of the data that each of 4 + 4 nodes may send or receive";
             vec![(
                 "figure-7.svg",
-                Chart { title, x_title, y_title, labels: labels(), curves: rates() },
+                CurveChart { title, x_title, y_title, labels: labels(), curves: rates() },
             )]
         }
     }

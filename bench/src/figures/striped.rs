@@ -5,28 +5,28 @@ use std::fs;
 
 use anyhow::Result;
 
-use crate::cluster::{Cluster, host};
+use crate::cluster::{LabCluster, host};
 use crate::contenders::gridftp::{CLIENT, SERVER};
 use crate::contenders::program;
-use crate::process::{Finished, Running};
+use crate::process::{FinishedProcess, RunningProcess};
 
 const DATA_PORT: u16 = 6000;
 /// The front ends of senders and of receivers.
 const FRONT_PORTS: [u16; 2] = [5001, 5002];
 
 /// Data nodes that run until it is dropped.
-pub(super) struct Striped<'a> {
-    cluster: &'a Cluster<'a>,
-    _data_nodes: Vec<Running>,
+pub(super) struct StripedServers<'a> {
+    cluster: &'a LabCluster<'a>,
+    _data_nodes: Vec<RunningProcess>,
 }
 
-impl<'a> Striped<'a> {
+impl<'a> StripedServers<'a> {
     /// A data node in each of the first `nodes` nodes.
-    pub(super) fn up(cluster: &'a Cluster<'a>, nodes: u32) -> Result<Striped<'a>> {
+    pub(super) fn up(cluster: &'a LabCluster<'a>, nodes: u32) -> Result<StripedServers<'a>> {
         // They look up the names of their own addresses, and end where there are none.
         let names: String = (0..=nodes).map(|node| format!("{} n{node}\n", host(node))).collect();
         fs::write(cluster.lab().path("hosts"), format!("127.0.0.1 localhost\n{names}"))?;
-        let mut striped = Striped { cluster, _data_nodes: Vec::new() };
+        let mut striped = StripedServers { cluster, _data_nodes: Vec::new() };
         for node in 1..=nodes {
             let server = striped.server(&format!("data-node{node}"), node, DATA_PORT, &["-dn"])?;
             striped._data_nodes.push(server);
@@ -47,7 +47,7 @@ impl<'a> Striped<'a> {
         ];
         let [source, destination] = [(FRONT_PORTS[0], "/dev/zero"), (FRONT_PORTS[1], "/dev/null")]
             .map(|(port, path)| format!("ftp://{}:{port}{path}", host(0)));
-        let Finished { seconds, .. } = self
+        let FinishedProcess { seconds, .. } = self
             .start(
                 "striped-client",
                 0,
@@ -57,7 +57,7 @@ impl<'a> Striped<'a> {
         Ok(seconds)
     }
 
-    fn server(&self, name: &str, node: u32, port: u16, options: &[&str]) -> Result<Running> {
+    fn server(&self, name: &str, node: u32, port: u16, options: &[&str]) -> Result<RunningProcess> {
         let (address, port_text) = (host(node), port.to_string());
         let server = program(SERVER);
         let server = server.to_string_lossy();
@@ -86,7 +86,7 @@ impl<'a> Striped<'a> {
 
     /// Starts a program in a node, which finds the lab's names in its own `/etc/hosts`: every `ip
     /// netns exec` has mounts of its own.
-    fn start(&self, name: &str, node: u32, arguments: &[&str]) -> Result<Running> {
+    fn start(&self, name: &str, node: u32, arguments: &[&str]) -> Result<RunningProcess> {
         let mut command = self.cluster.command(node, "sh");
         command
             .args(["-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])

@@ -11,7 +11,7 @@ use crate::cluster::address;
 
 /// Figures that are drawn from the same runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub(crate) enum Figure {
+pub(crate) enum StudyFigure {
     /// Figures 4 and 5: equal nodes, each with its own part of the data.
     #[value(name = "4", alias = "5")]
     Composition,
@@ -23,10 +23,11 @@ pub(crate) enum Figure {
     Access,
 }
 
-pub(super) const ALL: [Figure; 3] = [Figure::Composition, Figure::Heterogeneity, Figure::Access];
+pub(super) const ALL: [StudyFigure; 3] =
+    [StudyFigure::Composition, StudyFigure::Heterogeneity, StudyFigure::Access];
 
 /// One point of a figure.
-pub(super) struct Point {
+pub(super) struct FigurePoint {
     /// What it is called below the axis, and by `--points`.
     pub(super) label: String,
     /// Where it stands on the axis.
@@ -51,44 +52,44 @@ const NARROWEST_EIGHTHS: u32 = 2;
 /// these links have a tenth of the rates that are usual, or less.
 const BLOCK_BYTES: u64 = 1 << 16;
 
-impl Figure {
+impl StudyFigure {
     /// The rate of each pair's NICs.
     pub(super) fn pair_rates_mbit(self, slow_mbit: u32) -> Vec<u32> {
         let fast_mbit = slow_mbit * FAST;
         match self {
-            Figure::Composition => {
+            StudyFigure::Composition => {
                 vec![slow_mbit.div_ceil(EQUAL_PART); EQUAL_PAIRS[EQUAL_PAIRS.len() - 1]]
             }
-            Figure::Heterogeneity => {
+            StudyFigure::Heterogeneity => {
                 [vec![slow_mbit; SLOW_PAIRS], vec![fast_mbit; FAST_PAIRS]].concat()
             }
-            Figure::Access => (0..ACCESS_PAIRS)
+            StudyFigure::Access => (0..ACCESS_PAIRS)
                 .map(|pair| if pair % 2 == 0 { fast_mbit } else { slow_mbit })
                 .collect(),
         }
     }
 
-    pub(super) fn points(self) -> Vec<Point> {
+    pub(super) fn points(self) -> Vec<FigurePoint> {
         match self {
-            Figure::Composition => EQUAL_PAIRS.map(equal).into(),
-            Figure::Heterogeneity => (1..=SLOW_PAIRS + FAST_PAIRS).map(mixed).collect(),
-            Figure::Access => (NARROWEST_EIGHTHS..=8).map(overlapping).collect(),
+            StudyFigure::Composition => EQUAL_PAIRS.map(equal).into(),
+            StudyFigure::Heterogeneity => (1..=SLOW_PAIRS + FAST_PAIRS).map(mixed).collect(),
+            StudyFigure::Access => (NARROWEST_EIGHTHS..=8).map(overlapping).collect(),
         }
     }
 }
 
 /// Pairs that have a part each.
-fn equal(pairs: usize) -> Point {
+fn equal(pairs: usize) -> FigurePoint {
     let windows = (0..pairs)
         .map(|pair| pair as f64 / pairs as f64..(pair + 1) as f64 / pairs as f64)
         .collect();
-    Point { label: pairs.to_string(), x: pairs as f64, windows }
+    FigurePoint { label: pairs.to_string(), x: pairs as f64, windows }
 }
 
 /// Pairs that have everything, slow ones before fast ones.
-fn mixed(pairs: usize) -> Point {
+fn mixed(pairs: usize) -> FigurePoint {
     let slow = pairs.min(SLOW_PAIRS);
-    Point {
+    FigurePoint {
         label: format!("{slow}+{}", pairs - slow),
         x: pairs as f64,
         windows: vec![0.0..1.0; pairs],
@@ -96,14 +97,14 @@ fn mixed(pairs: usize) -> Point {
 }
 
 /// Pairs whose windows have this width, the first at the data's start and the last at its end.
-fn overlapping(eighths: u32) -> Point {
+fn overlapping(eighths: u32) -> FigurePoint {
     let width = f64::from(eighths) / 8.0;
     let start = |pair| f64::from(pair) * (1.0 - width) / f64::from(ACCESS_PAIRS - 1);
     let windows = (0..ACCESS_PAIRS).map(|pair| start(pair)..start(pair) + width).collect();
-    Point { label: format!("{eighths}/8"), x: width, windows }
+    FigurePoint { label: format!("{eighths}/8"), x: width, windows }
 }
 
-impl Point {
+impl FigurePoint {
     pub(super) fn pairs(&self) -> u32 {
         self.windows.len() as u32
     }
@@ -142,24 +143,24 @@ mod tests {
 
     #[test]
     fn points_are_the_papers() {
-        let labels = |figure: Figure| {
+        let labels = |figure: StudyFigure| {
             figure.points().into_iter().map(|point| point.label).collect::<Vec<_>>()
         };
-        assert_eq!(labels(Figure::Composition), ["1", "2", "4", "8", "16", "32", "45"]);
+        assert_eq!(labels(StudyFigure::Composition), ["1", "2", "4", "8", "16", "32", "45"]);
         assert_eq!(
-            labels(Figure::Heterogeneity),
+            labels(StudyFigure::Heterogeneity),
             ["1+0", "2+0", "3+0", "4+0", "5+0", "5+1", "5+2", "5+3"]
         );
-        assert_eq!(labels(Figure::Access), ["2/8", "3/8", "4/8", "5/8", "6/8", "7/8", "8/8"]);
+        assert_eq!(labels(StudyFigure::Access), ["2/8", "3/8", "4/8", "5/8", "6/8", "7/8", "8/8"]);
         for figure in ALL {
-            let most = figure.points().iter().map(Point::pairs).max();
+            let most = figure.points().iter().map(FigurePoint::pairs).max();
             assert_eq!(most.map(|pairs| pairs as usize), Some(figure.pair_rates_mbit(100).len()));
         }
     }
 
     #[test]
     fn windows_leave_no_gap() {
-        for point in ALL.into_iter().flat_map(Figure::points) {
+        for point in ALL.into_iter().flat_map(StudyFigure::points) {
             let mut reach = 0;
             for window in &point.windows {
                 let (start, end) = (line(window.start, 100 << 20), line(window.end, 100 << 20));

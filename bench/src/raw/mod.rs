@@ -17,14 +17,14 @@ use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::contenders::{Contender, Scenario, Timing, Work};
-use crate::lab::Lab;
-use crate::process::{self, Running};
-pub(crate) use ring::Wait;
+use crate::contenders::{BenchScenario, Contender, RunTiming, WorkItem};
+use crate::lab::WorkDir;
+use crate::process::{self, RunningProcess};
+pub(crate) use ring::WaitMode;
 
 /// Which half of the raw limit a process is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub(crate) enum End {
+pub(crate) enum RawEnd {
     /// Sends from memory or from a file.
     Sender,
     /// Receives into memory or into a new file.
@@ -34,7 +34,7 @@ pub(crate) enum End {
 /// What one end is told on its command line; its socket is its standard input.
 #[derive(clap::Args, Debug)]
 pub(crate) struct EndArgs {
-    end: End,
+    end: RawEnd,
     #[arg(long)]
     bytes: u64,
     #[arg(long)]
@@ -42,7 +42,7 @@ pub(crate) struct EndArgs {
     #[arg(long)]
     core: Option<usize>,
     #[arg(long, value_enum)]
-    wait: Wait,
+    wait: WaitMode,
 }
 
 impl EndArgs {
@@ -57,10 +57,10 @@ impl EndArgs {
         }
         let (socket, blocks) = (io::stdin(), self.bytes / u64::from(ring::BLOCK_BYTES));
         let took = match (self.end, &self.file) {
-            (End::Sender, None) => return Ok(pump::send_memory(&socket, blocks)?),
-            (End::Sender, Some(file)) => return Ok(pump::send_file(&socket, file, blocks)?),
-            (End::Receiver, None) => pump::receive_memory(&socket, blocks, self.wait)?,
-            (End::Receiver, Some(file)) => pump::receive_file(&socket, file, blocks, self.wait)?,
+            (RawEnd::Sender, None) => return Ok(pump::send_memory(&socket, blocks)?),
+            (RawEnd::Sender, Some(file)) => return Ok(pump::send_file(&socket, file, blocks)?),
+            (RawEnd::Receiver, None) => pump::receive_memory(&socket, blocks, self.wait)?,
+            (RawEnd::Receiver, Some(file)) => pump::receive_file(&socket, file, blocks, self.wait)?,
         };
         println!("{}", took.as_secs_f64());
         Ok(())
@@ -68,23 +68,23 @@ impl EndArgs {
 }
 
 /// The raw limit as one of those that take part.
-pub(crate) struct Raw {
+pub(crate) struct RawLimit {
     /// The cores of sender and receiver; without them the scheduler chooses.
     pub(crate) cores: Option<(usize, usize)>,
     /// How the receiver waits. Which way is faster depends on the machine, so both take part and
     /// the better one is the limit.
-    pub(crate) wait: Wait,
+    pub(crate) wait: WaitMode,
 }
 
-impl Contender for Raw {
+impl Contender for RawLimit {
     fn name(&self) -> &'static str {
         match self.wait {
-            Wait::Gather => "raw",
-            Wait::Rest => "raw-resting",
+            WaitMode::Gather => "raw",
+            WaitMode::Rest => "raw-resting",
         }
     }
 
-    fn plays(&self, _: Scenario) -> bool {
+    fn plays(&self, _: BenchScenario) -> bool {
         true
     }
 
@@ -92,7 +92,7 @@ impl Contender for Raw {
         None
     }
 
-    fn run(&self, lab: &Lab, work: &Work) -> Result<Timing> {
+    fn run(&self, lab: &WorkDir, work: &WorkItem) -> Result<RunTiming> {
         let block_bytes = u64::from(ring::BLOCK_BYTES);
         ensure!(
             work.bytes.is_multiple_of(block_bytes),
@@ -101,23 +101,32 @@ impl Contender for Raw {
         let listener = TcpListener::bind("127.0.0.1:0").context("no loopback listener")?;
         let sending = TcpStream::connect(listener.local_addr()?)?;
         let (receiving, _) = listener.accept()?;
-        let receiver = self.start(lab, work, End::Receiver, receiving)?;
-        let sender = self.start(lab, work, End::Sender, sending)?;
+        let receiver = self.start(lab, work, RawEnd::Receiver, receiving)?;
+        let sender = self.start(lab, work, RawEnd::Sender, sending)?;
         let (received, sent) = (receiver.finish()?, sender.finish()?);
         let seconds = received.output.trim().parse().context("the receiver printed no seconds")?;
-        Ok(Timing { data_seconds: Some(seconds), wall_seconds: received.seconds.max(sent.seconds) })
+        Ok(RunTiming {
+            data_seconds: Some(seconds),
+            wall_seconds: received.seconds.max(sent.seconds),
+        })
     }
 }
 
-impl Raw {
-    fn start(&self, lab: &Lab, work: &Work, end: End, socket: TcpStream) -> Result<Running> {
+impl RawLimit {
+    fn start(
+        &self,
+        lab: &WorkDir,
+        work: &WorkItem,
+        end: RawEnd,
+        socket: TcpStream,
+    ) -> Result<RunningProcess> {
         let (name, core, file) = match end {
-            End::Sender => (
+            RawEnd::Sender => (
                 "sender",
                 self.cores.map(|cores| cores.0),
                 work.files.as_ref().map(|files| &files.source),
             ),
-            End::Receiver => (
+            RawEnd::Receiver => (
                 "receiver",
                 self.cores.map(|cores| cores.1),
                 work.files.as_ref().map(|files| &files.destination),
@@ -126,7 +135,7 @@ impl Raw {
         let mut command =
             process::command(std::env::current_exe().context("no path to this program")?);
         command.args(["raw-end", name, "--bytes", &work.bytes.to_string()]);
-        command.args(["--wait", if self.wait == Wait::Rest { "rest" } else { "gather" }]);
+        command.args(["--wait", if self.wait == WaitMode::Rest { "rest" } else { "gather" }]);
         if let Some(file) = file {
             command.arg("--file").arg(file);
         }

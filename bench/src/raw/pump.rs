@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::ring::{BLOCK_BYTES, Operation, Ring, SLOT_COUNT, Wait};
+use super::ring::{BLOCK_BYTES, BlockOperation, RawRing, SLOT_COUNT, WaitMode};
 
 /// Sends `blocks` blocks from one slot, over and over.
 pub(super) fn send_memory(socket: &impl AsFd, blocks: u64) -> io::Result<()> {
-    let mut ring = Ring::new(&[socket.as_fd().as_raw_fd()])?;
+    let mut ring = RawRing::new(&[socket.as_fd().as_raw_fd()])?;
     for _ in 0..blocks {
-        ring.push(Operation::Send, 0, 0)?;
+        ring.push(BlockOperation::Send, 0, 0)?;
         ring.wait()?;
     }
     Ok(())
@@ -27,12 +27,16 @@ pub(super) fn send_memory(socket: &impl AsFd, blocks: u64) -> io::Result<()> {
 
 /// Receives `blocks` blocks into one slot, over and over; answers how long that took from the first
 /// byte's arrival.
-pub(super) fn receive_memory(socket: &impl AsFd, blocks: u64, wait: Wait) -> io::Result<Duration> {
-    let mut ring = Ring::new(&[socket.as_fd().as_raw_fd()])?;
+pub(super) fn receive_memory(
+    socket: &impl AsFd,
+    blocks: u64,
+    wait: WaitMode,
+) -> io::Result<Duration> {
+    let mut ring = RawRing::new(&[socket.as_fd().as_raw_fd()])?;
     ring.receive_as(socket, wait)?;
     let start = first_byte(socket)?;
     for _ in 0..blocks {
-        ring.push(Operation::Receive, 0, 0)?;
+        ring.push(BlockOperation::Receive, 0, 0)?;
         ring.wait()?;
     }
     Ok(start.elapsed())
@@ -41,22 +45,22 @@ pub(super) fn receive_memory(socket: &impl AsFd, blocks: u64, wait: Wait) -> io:
 /// Sends the first `blocks` blocks of a file in their order, reading ahead into every free slot.
 pub(super) fn send_file(socket: &impl AsFd, path: &Path, blocks: u64) -> io::Result<()> {
     let file = File::open(path)?;
-    let mut ring = Ring::new(&[socket.as_fd().as_raw_fd(), file.as_raw_fd()])?;
+    let mut ring = RawRing::new(&[socket.as_fd().as_raw_fd(), file.as_raw_fd()])?;
     let (mut read, mut sent, mut sending) = (0, 0, false);
     let mut ready = [false; SLOT_COUNT as usize];
     while sent < blocks {
         while read < blocks.min(sent + u64::from(SLOT_COUNT)) {
-            ring.push(Operation::Read, slot_of(read), read * u64::from(BLOCK_BYTES))?;
+            ring.push(BlockOperation::Read, slot_of(read), read * u64::from(BLOCK_BYTES))?;
             read += 1;
         }
         // One send at a time: two could interleave where the socket's buffer fills.
         if !sending && ready[usize::from(slot_of(sent))] {
-            ring.push(Operation::Send, slot_of(sent), 0)?;
+            ring.push(BlockOperation::Send, slot_of(sent), 0)?;
             sending = true;
         }
         let (operation, slot) = ring.wait()?;
-        ready[usize::from(slot)] = operation == Operation::Read;
-        if operation == Operation::Send {
+        ready[usize::from(slot)] = operation == BlockOperation::Read;
+        if operation == BlockOperation::Send {
             sending = false;
             sent += 1;
         }
@@ -70,10 +74,10 @@ pub(super) fn receive_file(
     socket: &impl AsFd,
     path: &Path,
     blocks: u64,
-    wait: Wait,
+    wait: WaitMode,
 ) -> io::Result<Duration> {
     let file = preallocated(path, blocks * u64::from(BLOCK_BYTES))?;
-    let mut ring = Ring::new(&[socket.as_fd().as_raw_fd(), file.as_raw_fd()])?;
+    let mut ring = RawRing::new(&[socket.as_fd().as_raw_fd(), file.as_raw_fd()])?;
     ring.receive_as(socket, wait)?;
     let mut free: Vec<u16> = (0..SLOT_COUNT).collect();
     let (mut received, mut written, mut receiving) = (0, 0, false);
@@ -83,12 +87,12 @@ pub(super) fn receive_file(
             && received < blocks
             && let Some(slot) = free.pop()
         {
-            ring.push(Operation::Receive, slot, 0)?;
+            ring.push(BlockOperation::Receive, slot, 0)?;
             receiving = true;
         }
         let (operation, slot) = ring.wait()?;
-        if operation == Operation::Receive {
-            ring.push(Operation::Write, slot, received * u64::from(BLOCK_BYTES))?;
+        if operation == BlockOperation::Receive {
+            ring.push(BlockOperation::Write, slot, received * u64::from(BLOCK_BYTES))?;
             received += 1;
             receiving = false;
         } else {
@@ -144,7 +148,7 @@ mod tests {
         let content: Vec<u8> =
             (0..BLOCKS * u64::from(BLOCK_BYTES)).map(|at| (at / 8191 % 251) as u8).collect();
         fs::write(&source, &content).unwrap();
-        for wait in [Wait::Gather, Wait::Rest] {
+        for wait in [WaitMode::Gather, WaitMode::Rest] {
             let (source, copy) = (source.clone(), folder.path().join(format!("{wait:?}")));
             let (sender, receiver) = sockets();
             let sending = thread::spawn(move || send_file(&sender, &source, BLOCKS));
@@ -156,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_receiver_whose_sender_leaves_early_fails() {
-        for wait in [Wait::Gather, Wait::Rest] {
+        for wait in [WaitMode::Gather, WaitMode::Rest] {
             let (sender, receiver) = sockets();
             let sending = thread::spawn(move || send_memory(&sender, BLOCKS - 1));
             let error = receive_memory(&receiver, BLOCKS, wait).unwrap_err();

@@ -29,11 +29,11 @@ const FILE: types::Fixed = types::Fixed(1);
 /// Memory aligned as `O_DIRECT` wants it.
 #[derive(Clone)]
 #[repr(C, align(4096))]
-struct Page([u8; PAGE_BYTES]);
+struct AlignedPages([u8; PAGE_BYTES]);
 
 /// One block's worth of work on one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Operation {
+pub(super) enum BlockOperation {
     /// The whole slot into the socket.
     Send,
     /// The whole slot from the socket.
@@ -44,14 +44,18 @@ pub(super) enum Operation {
     Write,
 }
 
-impl Operation {
-    const ALL: [Operation; 4] =
-        [Operation::Send, Operation::Receive, Operation::Read, Operation::Write];
+impl BlockOperation {
+    const ALL: [BlockOperation; 4] = [
+        BlockOperation::Send,
+        BlockOperation::Receive,
+        BlockOperation::Read,
+        BlockOperation::Write,
+    ];
 }
 
 /// How a block is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub(crate) enum Wait {
+pub(crate) enum WaitMode {
     /// The kernel gathers the whole of it (`MSG_WAITALL`), woken by every packet or few.
     Gather,
     /// The socket rests until much of it is there (`SO_RCVLOWAT`), and what is there is taken.
@@ -59,7 +63,7 @@ pub(crate) enum Wait {
 }
 
 /// A ring of one thread with its slots.
-pub(super) struct Ring {
+pub(super) struct RawRing {
     uring: IoUring,
     /// The socket that rests, and until how many bytes are there at most.
     rests: Option<(OwnedFd, u32)>,
@@ -72,10 +76,10 @@ pub(super) struct Ring {
     slots: *mut u8,
 }
 
-impl Ring {
+impl RawRing {
     /// A ring over these files: the socket first, then the file if there is one. It must be used by
     /// the thread that made it.
-    pub(super) fn new(files: &[RawFd]) -> io::Result<Ring> {
+    pub(super) fn new(files: &[RawFd]) -> io::Result<RawRing> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -83,7 +87,7 @@ impl Ring {
         // Leaked on purpose: an operation that an error leaves in flight may write into its slot
         // until the process ends.
         let pages = Box::leak(
-            vec![Page([0x5a; PAGE_BYTES]); slots_bytes() / PAGE_BYTES].into_boxed_slice(),
+            vec![AlignedPages([0x5a; PAGE_BYTES]); slots_bytes() / PAGE_BYTES].into_boxed_slice(),
         );
         let slots = pages.as_mut_ptr().cast::<u8>();
         let blocks: Vec<libc::iovec> = (0..SLOT_COUNT)
@@ -96,13 +100,13 @@ impl Ring {
         // SAFETY: each iovec covers one block inside the pages leaked above: valid, writable and
         // never freed.
         unsafe { uring.submitter().register_buffers(&blocks) }?;
-        Ok(Ring { uring, rests: None, received: [0; SLOT_COUNT as usize], slots })
+        Ok(RawRing { uring, rests: None, received: [0; SLOT_COUNT as usize], slots })
     }
 
     /// Waits for blocks from this socket, which is the one registered, as `wait` says; without this
     /// it gathers.
-    pub(super) fn receive_as(&mut self, socket: &impl AsFd, wait: Wait) -> io::Result<()> {
-        if wait == Wait::Rest {
+    pub(super) fn receive_as(&mut self, socket: &impl AsFd, wait: WaitMode) -> io::Result<()> {
+        if wait == WaitMode::Rest {
             // Linux widens the buffer to twice a low-water mark that would not fit.
             set_low_water(socket, UNREAD_BYTES)?;
             set_low_water(socket, 1)?;
@@ -115,8 +119,13 @@ impl Ring {
 
     /// Queues an operation on a slot; `offset` is the place in the file and means nothing to a
     /// socket.
-    pub(super) fn push(&mut self, operation: Operation, slot: u16, offset: u64) -> io::Result<()> {
-        if operation == Operation::Receive
+    pub(super) fn push(
+        &mut self,
+        operation: BlockOperation,
+        slot: u16,
+        offset: u64,
+    ) -> io::Result<()> {
+        if operation == BlockOperation::Receive
             && let Some((socket, rest_bytes)) = &self.rests
         {
             set_low_water(
@@ -142,14 +151,14 @@ impl Ring {
     /// # Errors
     /// What the kernel said, or that a block was cut short: the peer left, or the file is shorter
     /// than promised.
-    pub(super) fn wait(&mut self) -> io::Result<(Operation, u16)> {
+    pub(super) fn wait(&mut self) -> io::Result<(BlockOperation, u16)> {
         loop {
             let (operation, slot, moved) = self.completion()?;
             let before = std::mem::take(&mut self.received[usize::from(slot)]);
             if before + moved == BLOCK_BYTES {
                 return Ok((operation, slot));
             }
-            if operation != Operation::Receive || self.rests.is_none() || moved == 0 {
+            if operation != BlockOperation::Receive || self.rests.is_none() || moved == 0 {
                 return Err(io::Error::other(format!(
                     "{operation:?} moved {} of {BLOCK_BYTES} bytes",
                     before + moved
@@ -161,7 +170,7 @@ impl Ring {
     }
 
     /// The next completion: what was done on which slot, and how many bytes of it.
-    fn completion(&mut self) -> io::Result<(Operation, u16, u32)> {
+    fn completion(&mut self) -> io::Result<(BlockOperation, u16, u32)> {
         while self.uring.completion().is_empty() {
             match self.uring.submit_and_wait(1) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -169,28 +178,28 @@ impl Ring {
             }
         }
         let done = self.uring.completion().next().expect("the queue was seen not to be empty");
-        let operation = Operation::ALL[(done.user_data() >> 16) as usize];
+        let operation = BlockOperation::ALL[(done.user_data() >> 16) as usize];
         let moved = u32::try_from(done.result())
             .map_err(|_| io::Error::from_raw_os_error(-done.result()))?;
         Ok((operation, (done.user_data() & 0xffff) as u16, moved))
     }
 
-    fn entry(&self, operation: Operation, slot: u16, offset: u64) -> squeue::Entry {
+    fn entry(&self, operation: BlockOperation, slot: u16, offset: u64) -> squeue::Entry {
         let block = address(self.slots, slot);
         match operation {
-            Operation::Send => {
+            BlockOperation::Send => {
                 opcode::Send::new(SOCKET, block, BLOCK_BYTES).flags(libc::MSG_WAITALL).build()
             }
-            Operation::Receive => {
+            BlockOperation::Receive => {
                 let before = self.received[usize::from(slot)];
                 let flags = if self.rests.is_some() { 0 } else { libc::MSG_WAITALL };
                 let rest = block.wrapping_add(before as usize);
                 opcode::Recv::new(SOCKET, rest, BLOCK_BYTES - before).flags(flags).build()
             }
-            Operation::Read => {
+            BlockOperation::Read => {
                 opcode::ReadFixed::new(FILE, block, BLOCK_BYTES, slot).offset(offset).build()
             }
-            Operation::Write => {
+            BlockOperation::Write => {
                 opcode::WriteFixed::new(FILE, block, BLOCK_BYTES, slot).offset(offset).build()
             }
         }

@@ -11,27 +11,29 @@ use clap::ValueEnum;
 
 use super::output::{print, print_json};
 use super::run::{cancel_on_signals, checking, own_program, watch};
-use crate::bench::{Figures, Next, PROBE_BYTES, Step, parts, rows, svg, threads_enough};
-use crate::cli::args::{BenchArgs, Launch, Nodes};
+use crate::bench::{
+    BenchFigures, BenchStep, NextRun, PROBE_BYTES, parts, rows, svg, threads_enough,
+};
+use crate::cli::args::{BenchArgs, BenchNodes, LaunchMethod};
 use crate::cli::fail;
 use crate::error::{Code, Error, Result};
-use crate::report::{NodeReport, Report, State};
-use crate::spec::Address;
-use crate::transfer::{Handle, Settings, Transfer};
+use crate::report::{NodeReport, Report, TransferState};
+use crate::spec::NodeAddress;
+use crate::transfer::{Settings, Transfer, TransferHandle};
 
 pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     let (senders, receivers) = sides(args)?;
-    let stop = Arc::new(Stop::default());
+    let stop = Arc::new(StopSignal::default());
     let on_signal = Arc::clone(&stop);
     cancel_on_signals(move || on_signal.cancel())?;
     // What cannot be written is known before anything is measured.
     args.svg.as_deref().map_or(Ok(()), can_write)?;
-    let bench = Bench { args, senders, receivers, stop };
+    let bench = BenchRun { args, senders, receivers, stop };
     let check = args
         .check
         .to_possible_value()
         .map_or_else(String::new, |value| value.get_name().to_owned());
-    let mut figures = Figures {
+    let mut figures = BenchFigures {
         seconds_asked: args.seconds.as_secs_f64(),
         check,
         steps: Vec::new(),
@@ -58,7 +60,7 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     Ok(ended.and(written).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS))
 }
 
-fn json(figures: &Figures) -> String {
+fn json(figures: &BenchFigures) -> String {
     serde_json::to_string(figures).expect("numbers, strings and lists have a form in JSON")
 }
 
@@ -78,12 +80,13 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Error {
 }
 
 /// Who sends and who receives. Nodes that are started for it need no names.
-fn sides(args: &BenchArgs) -> Result<(Vec<Address>, Vec<Address>)> {
-    let given = |nodes: &Option<Nodes>| nodes.as_ref().map(|nodes| nodes.0.clone());
+fn sides(args: &BenchArgs) -> Result<(Vec<NodeAddress>, Vec<NodeAddress>)> {
+    let given = |nodes: &Option<BenchNodes>| nodes.as_ref().map(|nodes| nodes.0.clone());
     let local = |host: &str| {
-        (args.launch == Launch::Local).then(|| vec![Address { host: host.into(), port: 0 }])
+        (args.launch == LaunchMethod::Local)
+            .then(|| vec![NodeAddress { host: host.into(), port: 0 }])
     };
-    let side = |option: &str, nodes: Option<Vec<Address>>, host: &str| {
+    let side = |option: &str, nodes: Option<Vec<NodeAddress>>, host: &str| {
         nodes.or_else(|| local(host)).ok_or_else(|| {
             Error::new(Code::Usage, format!("{option} is missing"))
                 .remedy("name the nodes of both sides with --from and --to, or start two here with --launch local")
@@ -111,55 +114,55 @@ fn sides(args: &BenchArgs) -> Result<(Vec<Address>, Vec<Address>)> {
 }
 
 /// One benchmark: who takes part, and how a signal ends it.
-struct Bench<'a> {
+struct BenchRun<'a> {
     args: &'a BenchArgs,
-    senders: Vec<Address>,
-    receivers: Vec<Address>,
-    stop: Arc<Stop>,
+    senders: Vec<NodeAddress>,
+    receivers: Vec<NodeAddress>,
+    stop: Arc<StopSignal>,
 }
 
-impl Bench<'_> {
+impl BenchRun<'_> {
     /// Measures over 1 … k NICs, or with 1 … t threads, and gives the last report: the one that
     /// failed, if one did.
-    fn measure(&self, figures: &mut Figures) -> Result<Report> {
+    fn measure(&self, figures: &mut BenchFigures) -> Result<Report> {
         // The first short run uses all NICs and all threads, and so tells how many there are.
-        let first = self.run(Limits::default(), &vec![PROBE_BYTES; self.receivers.len()])?;
+        let first = self.run(BenchLimits::default(), &vec![PROBE_BYTES; self.receivers.len()])?;
         let nics_max = first.nodes.iter().map(|node| node.rails.len()).max().unwrap_or(1);
         let rails = first.nodes.iter().flat_map(|node| &node.rails);
         let threads_max = rails.map(|rail| rail.threads).max().unwrap_or(1);
         let steps_max = if self.args.threads { threads_max } else { nics_max };
         let mut last = first;
         for count in (1..).map_while(NonZeroU32::new).take(steps_max.max(1)) {
-            if last.state != State::Complete {
+            if last.state != TransferState::Complete {
                 break;
             }
             let (limits, nics) = if self.args.threads {
                 (
-                    Limits { threads: Some(count), ..Limits::default() },
+                    BenchLimits { threads: Some(count), ..BenchLimits::default() },
                     u32::try_from(nics_max).unwrap_or(u32::MAX),
                 )
             } else {
-                (Limits { nics: Some(count), ..Limits::default() }, count.get())
+                (BenchLimits { nics: Some(count), ..BenchLimits::default() }, count.get())
             };
             last = self.step(limits)?;
-            if last.state == State::Complete {
-                figures.steps.push(Step::new(nics, &last, self.args.line_rate));
+            if last.state == TransferState::Complete {
+                figures.steps.push(BenchStep::new(nics, &last, self.args.line_rate));
             }
         }
         Ok(last)
     }
 
     /// Measures within `limits`: short runs until the rate is known, then the run that counts.
-    fn step(&self, limits: Limits) -> Result<Report> {
+    fn step(&self, limits: BenchLimits) -> Result<Report> {
         let mut bytes = vec![PROBE_BYTES; self.receivers.len()];
         loop {
             let report = self.run(limits, &bytes)?;
-            if report.state != State::Complete {
+            if report.state != TransferState::Complete {
                 return Ok(report);
             }
             match parts(&self.paces(&report, &bytes), self.args.seconds) {
-                Next::Probe(larger) => bytes = larger,
-                Next::Measure(enough) => return self.run(limits, &enough),
+                NextRun::Probe(larger) => bytes = larger,
+                NextRun::Measure(enough) => return self.run(limits, &enough),
             }
         }
     }
@@ -172,7 +175,7 @@ impl Bench<'_> {
         bytes.iter().copied().zip(receivers).collect()
     }
 
-    fn run(&self, limits: Limits, bytes: &[u64]) -> Result<Report> {
+    fn run(&self, limits: BenchLimits, bytes: &[u64]) -> Result<Report> {
         let mut transfer = Transfer::new("bench", self.settings(limits));
         for row in rows(&self.senders, &self.receivers, bytes) {
             transfer.schedule(row);
@@ -181,9 +184,9 @@ impl Bench<'_> {
         watch(&transfer, self.args.progress)
     }
 
-    fn settings(&self, limits: Limits) -> Settings {
+    fn settings(&self, limits: BenchLimits) -> Settings {
         Settings {
-            launch_local: self.args.launch == Launch::Local,
+            launch_local: self.args.launch == LaunchMethod::Local,
             program: own_program(),
             key_file: self.args.key_file.clone(),
             check: checking(self.args.check),
@@ -197,29 +200,29 @@ impl Bench<'_> {
 
 /// What a run may use of each node; all it has, where nothing is said.
 #[derive(Clone, Copy, Default)]
-struct Limits {
+struct BenchLimits {
     nics: Option<NonZeroU32>,
     threads: Option<NonZeroU32>,
 }
 
 /// Ends whichever transfer is under way, and every later one at its start.
 #[derive(Default)]
-struct Stop(Mutex<Stopping>);
+struct StopSignal(Mutex<StopState>);
 
 #[derive(Default)]
-struct Stopping {
+struct StopState {
     is_asked: bool,
-    current: Option<Handle>,
+    current: Option<TransferHandle>,
 }
 
-impl Stop {
+impl StopSignal {
     fn cancel(&self) {
         let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         stopping.is_asked = true;
-        stopping.current.iter().for_each(Handle::cancel);
+        stopping.current.iter().for_each(TransferHandle::cancel);
     }
 
-    fn watch(&self, handle: Handle) {
+    fn watch(&self, handle: TransferHandle) {
         let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if stopping.is_asked {
             handle.cancel();

@@ -10,23 +10,25 @@ use serde_json::Value;
 use super::output::{print, print_json};
 use crate::cli::args::{CancelArgs, MasterArgs, StatusArgs};
 use crate::error::{Code, Error, Result};
-use crate::session::{Admission, Connection, Hello, Incoming, Key, Progress, Reach, dial};
+use crate::session::{
+    Connection, ConnectionHello, DialProgress, HelloReply, IncomingData, Key, PeerDialer, dial,
+};
 use crate::transfer::resolve_one;
 use crate::units::{human_bytes, printable};
-use crate::wire::control::{self, Answer, Query};
-use crate::wire::version::Kind;
+use crate::wire::control::{self, MasterQuery, QueryAnswer};
+use crate::wire::version::ConnectionKind;
 
 /// How long a master may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
-    let status = ask(&args.master, Query::Status)?;
+    let status = ask(&args.master, MasterQuery::Status)?;
     if args.json { print_json(&status.to_string()) } else { print(&in_words(&status)) }?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn cancel(args: &CancelArgs) -> Result<ExitCode> {
-    let status = ask(&args.master, Query::Cancel)?;
+    let status = ask(&args.master, MasterQuery::Cancel)?;
     print(&format!("cancelling: {}", in_words(&status)))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -40,16 +42,16 @@ fn in_words(status: &Value) -> String {
 }
 
 /// Sends a query and waits for its answer, which is JSON.
-fn ask(master: &MasterArgs, query: Query) -> Result<Value> {
+fn ask(master: &MasterArgs, query: MasterQuery) -> Result<Value> {
     let addresses = resolve_one(&master.address)?;
     let key = master.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)?;
     let failed =
         |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
     let now = Instant::now();
     let poll = Poll::new().map_err(failed)?;
-    let mut client = Client {
+    let mut client = MasterClient {
         poll,
-        reach: Reach::new(now, &addresses, now + ANSWER_WITHIN),
+        reach: PeerDialer::new(now, &addresses, now + ANSWER_WITHIN),
         attempts: Vec::new(),
     };
     let answer = client.converse(&key, query, &master.address.to_string());
@@ -62,23 +64,25 @@ fn ask(master: &MasterArgs, query: Query) -> Result<Value> {
 }
 
 /// A client of a master, which may be at any of several addresses.
-struct Client {
+struct MasterClient {
     poll: Poll,
-    reach: Reach,
+    reach: PeerDialer,
     /// What was dialled: the place is the token.
     attempts: Vec<Option<(SocketAddr, Connection)>>,
 }
 
-impl Client {
-    fn converse(&mut self, key: &Key, query: Query, name: &str) -> Result<String> {
+impl MasterClient {
+    fn converse(&mut self, key: &Key, query: MasterQuery, name: &str) -> Result<String> {
         let mut connection = self.connect(key, name)?;
         connection.send(&control::encode(&query).map_err(Error::from)?)?;
         loop {
             connection.ready(&NOBODY)?;
             match connection.receive()? {
-                Incoming::Message(bytes) => return Ok(control::decode::<Answer>(&bytes)?.json),
-                Incoming::Pending => {}
-                Incoming::Closed { .. } => {
+                IncomingData::Message(bytes) => {
+                    return Ok(control::decode::<QueryAnswer>(&bytes)?.json);
+                }
+                IncomingData::Pending => {}
+                IncomingData::Closed { .. } => {
                     return Err(Error::new(
                         Code::Unreachable,
                         "the master ended before it answered",
@@ -98,7 +102,7 @@ impl Client {
             let now = Instant::now();
             while let Some(address) = self.reach.next(now) {
                 if let Err(error) = self.dial(address, key) {
-                    self.reach.fail(now, address, Progress::Connecting, error);
+                    self.reach.fail(now, address, DialProgress::Connecting, error);
                 }
             }
             for attempt in &mut self.attempts {
@@ -126,7 +130,7 @@ impl Client {
     }
 
     fn dial(&mut self, address: SocketAddr, key: &Key) -> Result<()> {
-        let hello = Hello { kind: Kind::Client, key_id: [0; 16] };
+        let hello = ConnectionHello { kind: ConnectionKind::Client, key_id: [0; 16] };
         let mut connection =
             Connection::initiate(dial(address, None)?, hello, key, &[], self.reach.deadline())?;
         connection.register(self.poll.registry(), Token(self.attempts.len()))?;
@@ -147,4 +151,4 @@ impl Client {
 }
 
 /// A client lets nobody in.
-const NOBODY: fn(&Hello) -> Option<Admission> = |_| None;
+const NOBODY: fn(&ConnectionHello) -> Option<HelloReply> = |_| None;

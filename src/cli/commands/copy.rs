@@ -8,14 +8,14 @@ mod survey;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
-use files::{File, Place, group};
-use survey::Survey;
+use files::{CopyFile, CopyOperand, group};
+use survey::FileSurvey;
 
 use super::run::{carry_out, failed, settings};
 use crate::cli::Operand;
-use crate::cli::args::{CopyArgs, Launch};
+use crate::cli::args::{CopyArgs, LaunchMethod};
 use crate::error::{Code, Error, Result};
-use crate::spec::{Address, DataUri, Role, Row, Spec};
+use crate::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::transfer::Transfer;
 use crate::units::{MIB, Span};
 
@@ -45,15 +45,15 @@ fn rows(args: &CopyArgs) -> Result<(Vec<Row>, Vec<String>)> {
     check_launch(args)?;
     let root = args.transfer.root.clone().unwrap_or_else(|| "/".into());
     let node_names = node_names(args);
-    let place = |operand: &Operand, local: &str| -> Result<Place> {
+    let place = |operand: &Operand, local: &str| -> Result<CopyOperand> {
         let hosts = if operand.is_local() { vec![local.to_owned()] } else { operand.hosts.clone() };
-        Ok(Place { hosts, path: absolute(operand, &root)?, typed: operand.to_string() })
+        Ok(CopyOperand { hosts, path: absolute(operand, &root)?, typed: operand.to_string() })
     };
     let sources = args
         .sources()
         .iter()
         .map(|source| place(source, &node_names.0))
-        .collect::<Result<Vec<Place>>>()?;
+        .collect::<Result<Vec<CopyOperand>>>()?;
     let files = group(sources)?;
     if files.len() > FILES_MAX {
         let what = format!(
@@ -89,9 +89,11 @@ fn rows(args: &CopyArgs) -> Result<(Vec<Row>, Vec<String>)> {
         for source in &file.places {
             let path =
                 if root == Path::new("/") { real(&source.path) } else { source.path.clone() };
-            rows.extend(source.hosts.iter().map(|host| row(Role::Sender, host, &path, range)));
+            rows.extend(source.hosts.iter().map(|host| row(RowRole::Sender, host, &path, range)));
         }
-        rows.extend(destination.hosts.iter().map(|host| row(Role::Receiver, host, &target, range)));
+        rows.extend(
+            destination.hosts.iter().map(|host| row(RowRole::Receiver, host, &target, range)),
+        );
         start = range.end.next_multiple_of(FILE_ALIGNMENT);
     }
     Ok((rows, warnings))
@@ -100,7 +102,7 @@ fn rows(args: &CopyArgs) -> Result<(Vec<Row>, Vec<String>)> {
 fn check_launch(args: &CopyArgs) -> Result<()> {
     let mut operands = args.sources().iter().chain([args.destination()]);
     let Some(remote) = operands.find(|operand| !operand.is_local()) else { return Ok(()) };
-    if args.transfer.launch != Launch::None {
+    if args.transfer.launch != LaunchMethod::None {
         return Ok(());
     }
     let what = format!("{remote}: copy does not know how to start a node on another host");
@@ -179,8 +181,8 @@ fn real_parent(path: &Path, typed: &Operand, root: &Path) -> Result<PathBuf> {
 }
 
 /// The size of a file, which all its replicas have; times that differ are a warning.
-fn survey(file: &File, target: &Path, root: &Path, warnings: &mut Vec<String>) -> Result<u64> {
-    let mut first: Option<(&Place, Survey)> = None;
+fn survey(file: &CopyFile, target: &Path, root: &Path, warnings: &mut Vec<String>) -> Result<u64> {
+    let mut first: Option<(&CopyOperand, FileSurvey)> = None;
     for place in &file.places {
         let path = below(root, &place.path);
         if same_file(&path, &below(root, target)) {
@@ -230,10 +232,10 @@ fn range(start: u64, bytes: u64) -> Result<Span> {
     })
 }
 
-fn row(role: Role, host: &str, path: &Path, range: Span) -> Row {
+fn row(role: RowRole, host: &str, path: &Path, range: Span) -> Row {
     Row {
         role,
-        node: Address { host: host.to_owned(), port: 0 },
+        node: NodeAddress { host: host.to_owned(), port: 0 },
         uri: DataUri::File(path.into()),
         offset_bytes: 0,
         range,

@@ -5,27 +5,27 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use affinity::Pinning;
+use affinity::PinningPolicy;
 use nix::sys::prctl::set_dumpable;
 
-use crate::cli::args::{Allow, NodeArgs, Pin, ThreadsPerNic};
+use crate::cli::args::{AllowedKind, NodeArgs, PinArg, ThreadsPerNic};
 use crate::error::{Code, Error, Result};
 use crate::log::say;
-use crate::node::options::Options;
-use crate::node::{Allowed, Threads};
+use crate::node::options::NodeOptions;
+use crate::node::{AllowedKinds, ThreadCount};
 use crate::session::Key;
-use crate::spec::Address;
+use crate::spec::NodeAddress;
 use crate::transfer::resolve_first;
 
 pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
     let listen = resolve_first(&args.listen)?;
     if !args.launched {
         say_if_inside(&args.listen, listen);
-        Options::check_key(listen, args.key_file.is_some())?;
+        NodeOptions::check_key(listen, args.key_file.is_some())?;
     }
-    let root = Options::check_root(args.root.as_deref())?.to_path_buf();
+    let root = NodeOptions::check_root(args.root.as_deref())?.to_path_buf();
     let key = key(args)?;
-    crate::node::run(Options {
+    crate::node::run(NodeOptions {
         listen,
         root,
         allowed: allowed(args),
@@ -33,8 +33,8 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         launched: args.launched,
         slots: args.slots,
         threads: match args.threads_per_nic {
-            ThreadsPerNic::Auto => Threads::Auto,
-            ThreadsPerNic::Count(count) => Threads::Each(count),
+            ThreadsPerNic::Auto => ThreadCount::Auto,
+            ThreadsPerNic::Count(count) => ThreadCount::Each(count),
         },
         pinning: pinning(&args.pin, listen),
         nics: args.nics.clone(),
@@ -44,9 +44,9 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
 
 /// A launched node serves the one who started it, with that user's rights; a daemon serves whoever
 /// has the key.
-fn allowed(args: &NodeArgs) -> Allowed {
+fn allowed(args: &NodeArgs) -> AllowedKinds {
     let allows = |kind| args.launched || args.allow.contains(&kind);
-    Allowed { memory: allows(Allow::Mem), devices: allows(Allow::Devices) }
+    AllowedKinds { memory: allows(AllowedKind::Mem), devices: allows(AllowedKind::Devices) }
 }
 
 /// A launched node gets its secret on standard input, a daemon from its key file.
@@ -60,7 +60,7 @@ fn key(args: &NodeArgs) -> Result<Key> {
         return Key::read_line(stdin).map_err(|error| error.at("standard input"));
     }
     let Some(file) = &args.key_file else {
-        return Options::check_insecure(false, args.insecure_no_key).map(|()| Key::open());
+        return NodeOptions::check_insecure(false, args.insecure_no_key).map(|()| Key::open());
     };
     // From here on there is a secret in memory: it goes into no core dump, and no other process of
     // this user looks at it. A kernel or a filter that refuses leaves the daemon as it was.
@@ -70,7 +70,7 @@ fn key(args: &NodeArgs) -> Result<Key> {
 
 /// A host whose own name leads to itself alone, as `127.0.1.1` in `/etc/hosts` has it, would wait
 /// for masters in vain.
-fn say_if_inside(asked: &Address, listen: SocketAddr) {
+fn say_if_inside(asked: &NodeAddress, listen: SocketAddr) {
     let is_name = asked.host.parse::<IpAddr>().is_err() && asked.host != "localhost";
     if is_name && listen.ip().is_loopback() {
         say(&format!(
@@ -81,12 +81,12 @@ fn say_if_inside(asked: &Address, listen: SocketAddr) {
     }
 }
 
-fn pinning(pin: &Pin, listen: SocketAddr) -> Pinning {
+fn pinning(pin: &PinArg, listen: SocketAddr) -> PinningPolicy {
     match pin {
-        Pin::None => Pinning::None,
-        Pin::List(cpus) => Pinning::List(cpus.clone()),
-        Pin::Auto => {
-            Pinning::Auto { spread: std::process::id() as usize + usize::from(listen.port()) }
+        PinArg::None => PinningPolicy::None,
+        PinArg::List(cpus) => PinningPolicy::List(cpus.clone()),
+        PinArg::Auto => {
+            PinningPolicy::Auto { spread: std::process::id() as usize + usize::from(listen.port()) }
         }
     }
 }

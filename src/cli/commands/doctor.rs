@@ -10,16 +10,16 @@ use zeroize::Zeroizing;
 
 use super::output::{print, print_json};
 use super::run::own_program;
-use crate::bench::{Next, PROBE_BYTES, parts, rows};
+use crate::bench::{NextRun, PROBE_BYTES, parts, rows};
 use crate::cli::args::DoctorArgs;
 use crate::cli::{exit_code, fail};
-use crate::doctor::{self, Direction, Peer, pairs};
+use crate::doctor::{self, DoctorPeer, PairDirection, pairs};
 use crate::error::{Code, Error, Result};
-use crate::launch::{self, Orders};
-use crate::node::options::Options;
+use crate::launch::{self, LaunchConfig};
+use crate::node::options::NodeOptions;
 use crate::report::{NodeReport, Report, ReportError};
 use crate::session::Key;
-use crate::spec::Address;
+use crate::spec::NodeAddress;
 use crate::transfer::{Settings, Transfer, resolve_one};
 use crate::units::printable_lines;
 
@@ -68,21 +68,21 @@ fn with_error(diagnosis: &str, error: Option<&Error>) -> String {
 }
 
 /// Moves a little in both directions between the peer and a node that is started here for it.
-fn with_peer(peer: &Address, key_file: Option<&Path>) -> Result<Peer> {
+fn with_peer(peer: &NodeAddress, key_file: Option<&Path>) -> Result<DoctorPeer> {
     let remote = answering(&resolve_one(peer)?);
     let own = SocketAddr::new(address_towards(remote)?, 0);
-    Options::check_key(own, key_file.is_some())?;
+    NodeOptions::check_key(own, key_file.is_some())?;
     let secret = key_file.map_or_else(|| Ok(Key::open()), Key::load)?.to_hex();
     let settings = Settings { key_file: key_file.map(Path::to_path_buf), ..Settings::default() };
     let try_out = TryOut { peer, own, secret, settings };
-    let nics = affinity::nics(&affinity::Sysfs::at("/sys")).unwrap_or_default();
+    let nics = affinity::nics(&affinity::SysfsTree::at("/sys")).unwrap_or_default();
     let reaches = |own: IpAddr, far: IpAddr| {
         nics.iter()
             .flat_map(|nic| &nic.addresses)
             .any(|address| address.ip == own && address.reaches(far))
     };
     let (mut tried, mut warnings) = (Vec::new(), Vec::new());
-    for direction in [Direction::Out, Direction::In] {
+    for direction in [PairDirection::Out, PairDirection::In] {
         let report = try_out.moved(direction, &mut warnings)?;
         let is_peer = |node: &&NodeReport| node.name == peer.to_string();
         let there = report.nodes.iter().find(is_peer).expect("both nodes are in the report");
@@ -92,7 +92,7 @@ fn with_peer(peer: &Address, key_file: Option<&Path>) -> Result<Peer> {
     }
     warnings.sort();
     warnings.dedup();
-    Ok(Peer { name: peer.to_string(), pairs: tried, warnings })
+    Ok(DoctorPeer { name: peer.to_string(), pairs: tried, warnings })
 }
 
 /// The address of a peer that takes connections, of all that its name has; the first where none
@@ -119,7 +119,7 @@ fn address_towards(remote: SocketAddr) -> Result<IpAddr> {
 
 /// Short transfers between a node here and the peer.
 struct TryOut<'a> {
-    peer: &'a Address,
+    peer: &'a NodeAddress,
     /// Where nodes are started here.
     own: SocketAddr,
     secret: Zeroizing<String>,
@@ -128,14 +128,14 @@ struct TryOut<'a> {
 
 impl TryOut<'_> {
     /// Short runs until the rate is known, then one that lasts as long as it should.
-    fn moved(&self, direction: Direction, warnings: &mut Vec<String>) -> Result<Report> {
+    fn moved(&self, direction: PairDirection, warnings: &mut Vec<String>) -> Result<Report> {
         let mut bytes = PROBE_BYTES;
         loop {
             let report = self.run(direction, bytes)?;
             warnings.extend(report.warnings);
             match parts(&[(bytes, report.seconds)], TRY_FOR) {
-                Next::Probe(larger) => bytes = larger[0],
-                Next::Measure(enough) => {
+                NextRun::Probe(larger) => bytes = larger[0],
+                NextRun::Measure(enough) => {
                     let report = self.run(direction, enough[0])?;
                     warnings.extend_from_slice(&report.warnings);
                     return Ok(report);
@@ -144,21 +144,25 @@ impl TryOut<'_> {
         }
     }
 
-    fn run(&self, direction: Direction, bytes: u64) -> Result<Report> {
+    fn run(&self, direction: PairDirection, bytes: u64) -> Result<Report> {
         // A launched node serves one master, and ends with it.
         let program = own_program().ok_or_else(|| {
             Error::new(Code::Internal, "this program cannot find itself").remedy("mount /proc")
         })?;
-        let orders =
-            Orders { program: &program, root: Path::new(ROOT), secret: &self.secret, slots: None };
-        let launched = launch::here(self.own, orders)?;
+        let launch_config = LaunchConfig {
+            program: &program,
+            root: Path::new(ROOT),
+            secret: &self.secret,
+            slots: None,
+        };
+        let launched = launch::here(self.own, launch_config)?;
         let node = launched.addresses().next().expect("one was started");
-        let here = [Address { host: node.ip().to_string(), port: node.port() }];
+        let here = [NodeAddress { host: node.ip().to_string(), port: node.port() }];
         let there = std::slice::from_ref(self.peer);
         let mut transfer = Transfer::new("doctor", self.settings.clone());
         let rows = match direction {
-            Direction::Out => rows(&here, there, &[bytes]),
-            Direction::In => rows(there, &here, &[bytes]),
+            PairDirection::Out => rows(&here, there, &[bytes]),
+            PairDirection::In => rows(there, &here, &[bytes]),
         };
         rows.into_iter().for_each(|row| transfer.schedule(row));
         let report = transfer.transfer()?;

@@ -19,8 +19,8 @@ use std::process::ExitCode;
 
 use tracing::Level;
 
-use super::args::Mistyped;
-use super::{Args, Command, unsupported};
+use super::args::UsageError;
+use super::{Args, CliCommand, unsupported};
 use crate::Spec;
 use crate::error::{Code, Error, Result};
 use crate::log::{self, LogOptions};
@@ -39,34 +39,34 @@ pub fn main() -> ExitCode {
 fn carry_out() -> ExitCode {
     let (command, log) = match Args::read(std::env::args_os()) {
         Ok(Args { command, log }) => (command, log),
-        Err(Mistyped::Help(text)) => {
+        Err(UsageError::Help(text)) => {
             return ended(false, output::print(&text).map(|()| ExitCode::SUCCESS));
         }
-        Err(Mistyped::Usage { json: false, text, .. }) => return usage(&text),
-        Err(Mistyped::Usage { json: true, transfer, error, .. }) if transfer => {
+        Err(UsageError::Usage { json: false, text, .. }) => return usage(&text),
+        Err(UsageError::Usage { json: true, transfer, error, .. }) if transfer => {
             return run::mistyped(&error);
         }
-        Err(Mistyped::Usage { error, .. }) => return failed(true, &error),
+        Err(UsageError::Usage { error, .. }) => return failed(true, &error),
     };
-    let is_daemon = matches!(&command, Command::Node(node) if !node.launched);
+    let is_daemon = matches!(&command, CliCommand::Node(node) if !node.launched);
     if is_daemon || log.verbose {
         let options = LogOptions { verbose: log.verbose, json: log.log_json };
         log::install(options, if log.verbose { Level::DEBUG } else { Level::INFO });
     }
     let json = command.json();
     match (unsupported(&command).and_then(|()| crate::node::outlive_file_limits()), command) {
-        (Err(error), Command::Copy(args)) => run::failed("", &args.transfer, &error),
-        (Err(error), Command::Run(args)) => run::failed("", &args.transfer, &error),
+        (Err(error), CliCommand::Copy(args)) => run::failed("", &args.transfer, &error),
+        (Err(error), CliCommand::Run(args)) => run::failed("", &args.transfer, &error),
         (Err(error), _) => failed(json, &error),
-        (Ok(()), Command::Copy(args)) => copy::copy(&args),
-        (Ok(()), Command::Run(args)) => run::run(&args),
-        (Ok(()), Command::Bench(args)) => ended(json, bench::bench(&args)),
-        (Ok(()), Command::Plan(args)) => ended(json, plan::plan(&args)),
-        (Ok(()), Command::Doctor(args)) => ended(json, doctor::doctor(&args)),
-        (Ok(()), Command::Node(args)) => ended(json, daemon::node(&args)),
-        (Ok(()), Command::Status(args)) => ended(json, client::status(&args)),
-        (Ok(()), Command::Cancel(args)) => ended(json, client::cancel(&args)),
-        (Ok(()), Command::Keygen(args)) => {
+        (Ok(()), CliCommand::Copy(args)) => copy::copy(&args),
+        (Ok(()), CliCommand::Run(args)) => run::run(&args),
+        (Ok(()), CliCommand::Bench(args)) => ended(json, bench::bench(&args)),
+        (Ok(()), CliCommand::Plan(args)) => ended(json, plan::plan(&args)),
+        (Ok(()), CliCommand::Doctor(args)) => ended(json, doctor::doctor(&args)),
+        (Ok(()), CliCommand::Node(args)) => ended(json, daemon::node(&args)),
+        (Ok(()), CliCommand::Status(args)) => ended(json, client::status(&args)),
+        (Ok(()), CliCommand::Cancel(args)) => ended(json, client::cancel(&args)),
+        (Ok(()), CliCommand::Keygen(args)) => {
             ended(json, Key::keygen(&args.file).map(|_| ExitCode::SUCCESS))
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::cli::fail;
 use crate::error::{Code, Error, Result, say};
-use crate::report::{Report, ReportError, State};
+use crate::report::{Report, ReportError, TransferState};
 use crate::units::printable_json;
 
 /// Prints a result.
@@ -43,14 +43,14 @@ pub(super) fn warn(warning: &str) {
 
 /// The object that `--json` prints where a command without a report of its own failed.
 #[derive(Serialize)]
-struct Failure {
-    state: State,
+struct FailureJson {
+    state: TransferState,
     error: ReportError,
 }
 
 /// Says what went wrong, as JSON too where that was asked for, and gives the exit status.
 pub(super) fn failed(json: bool, error: &Error) -> ExitCode {
-    let failure = || Failure { state: State::of(error), error: error.into() };
+    let failure = || FailureJson { state: TransferState::of(error), error: error.into() };
     failed_with(json.then(|| to_json(&failure())).as_deref(), error)
 }
 

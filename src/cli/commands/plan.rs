@@ -8,8 +8,8 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
-use picture::Picture;
-use simulated::Simulated;
+use picture::PlanPicture;
+use simulated::SimulationReport;
 
 use super::output::{print, print_json};
 use super::run::scheduler;
@@ -17,7 +17,7 @@ use super::valid_spec;
 use crate::cli::args::PlanArgs;
 use crate::error::{Code, Error, Result};
 use crate::master::roster::Roster;
-use crate::plan::{Asking, Plan, Planned};
+use crate::plan::{Plan, PlannedSegment, SenderWeights};
 use crate::units::{NodeIx, human_bytes, printable};
 
 mod picture;
@@ -43,9 +43,9 @@ pub(super) fn plan(args: &PlanArgs) -> Result<ExitCode> {
     };
     if let Some(path) = &args.svg {
         let captions = if assumes_speed { vec![ASSUMED.to_owned()] } else { Vec::new() };
-        write(path, &Picture::new(&spec.id, &roster, &problem, &plan, captions).svg())?;
+        write(path, &PlanPicture::new(&spec.id, &roster, &problem, &plan, captions).svg())?;
     }
-    let said = Said {
+    let said = PlanText {
         transfer: &spec.id,
         roster: &roster,
         plan: &plan,
@@ -68,13 +68,13 @@ fn write(path: &Path, picture: &str) -> Result<()> {
 const ASSUMED: &str = "rows without speed= are assumed to have equal NICs of 100 Gbit/s";
 
 /// What is to be told.
-struct Said<'a> {
+struct PlanText<'a> {
     transfer: &'a str,
     roster: &'a Roster,
     plan: &'a Plan,
     assumes_speed: bool,
     planning_seconds: f64,
-    simulated: Option<Simulated>,
+    simulated: Option<SimulationReport>,
 }
 
 /// The object that `--json` prints.
@@ -92,7 +92,7 @@ struct PlanJson<'a> {
     segments: Vec<SegmentJson>,
     /// With `--simulate`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    simulated: Option<&'a Simulated>,
+    simulated: Option<&'a SimulationReport>,
 }
 
 /// Receivers of a segment that ask the same senders with the same weights.
@@ -111,7 +111,7 @@ struct SenderJson {
     weight: f64,
 }
 
-impl Said<'_> {
+impl PlanText<'_> {
     fn name(&self, node: NodeIx) -> String {
         printable(&self.roster.get(node).address.to_string()).into_owned()
     }
@@ -132,9 +132,9 @@ impl Said<'_> {
         serde_json::to_string(&plan).expect("numbers, strings and lists have a form in JSON")
     }
 
-    fn segments(&self, planned: &Planned) -> Vec<SegmentJson> {
+    fn segments(&self, planned: &PlannedSegment) -> Vec<SegmentJson> {
         let span = planned.segment.span;
-        let segment = |(senders, receivers): Asking| SegmentJson {
+        let segment = |(senders, receivers): SenderWeights| SegmentJson {
             range: span.to_string(),
             bytes: span.bytes(),
             senders: senders
@@ -170,7 +170,8 @@ impl Said<'_> {
             if hidden > 0 { format!("… and {hidden} more segments\n") } else { String::new() };
         let assumed =
             if self.assumes_speed { format!("speed      {ASSUMED}\n") } else { String::new() };
-        let simulated = self.simulated.as_ref().map_or_else(String::new, Simulated::in_words);
+        let simulated =
+            self.simulated.as_ref().map_or_else(String::new, SimulationReport::in_words);
         let Plan { scheduler, predicted_seconds, bound, .. } = self.plan;
         format!(
             "{table}\n{more}\nscheduler  {}, in {:.6} s\npredicted  {predicted_seconds:.6} s by these weights alone\n\

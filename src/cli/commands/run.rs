@@ -7,13 +7,15 @@ use std::time::Instant;
 
 use super::output::{print, print_json, transfer_failed, warn};
 use super::read_spec;
-use crate::cli::args::{self, Check, Launch, ProgressMode, RunArgs, TransferArgs, Verify};
-use crate::cli::{NodeProgress, Progress, Snapshot, fail};
+use crate::cli::args::{
+    self, CheckArg, LaunchMethod, ProgressMode, RunArgs, TransferArgs, VerifyArg,
+};
+use crate::cli::{NodeProgress, ProgressDisplay, ProgressSnapshot, fail};
 use crate::error::{Code, Error, Result, say};
-use crate::master::conduct::Conductor;
+use crate::master::conduct::Coordinator;
 use crate::plan::Scheduler;
 use crate::report::Report;
-use crate::transfer::{Checking, Settings, Transfer};
+use crate::transfer::{CheckSetting, Settings, Transfer};
 use crate::units::BitRate;
 use crate::wire::DataPath;
 
@@ -69,23 +71,23 @@ pub(super) fn failed(id: &str, args: &TransferArgs, error: &Error) -> ExitCode {
 
 /// As [`failed`], for a command line that asks for JSON and is wrong otherwise.
 pub(super) fn mistyped(error: &Error) -> ExitCode {
-    let (scheduler, check) = (Scheduler::default().name(), Checking::default().name());
+    let (scheduler, check) = (Scheduler::default().name(), CheckSetting::default().name());
     transfer_failed(true, &Report::failed("", scheduler, check, error), error)
 }
 
 /// Runs a transfer with progress.
 pub(super) fn watch(transfer: &Transfer, mode: ProgressMode) -> Result<Report> {
-    let mut progress = Progress::new(mode);
-    let mut rates = Rates::default();
+    let mut progress = ProgressDisplay::new(mode);
+    let mut rates = NodeRates::default();
     let handle = transfer.handle();
     let mut announce = transfer.spec().master.as_ref().is_some_and(|master| master.port == 0);
-    let report = transfer.run(&mut |conductor| {
+    let report = transfer.run(&mut |coordinator| {
         if let Some(address) = handle.master_address().filter(|_| std::mem::take(&mut announce)) {
             say(&format!("status and cancel reach this transfer at {address}"));
         }
         if mode != ProgressMode::Never {
             let now = Instant::now();
-            progress.show(now, &rates.snapshot(now, conductor));
+            progress.show(now, &rates.snapshot(now, coordinator));
         }
     });
     progress.finish();
@@ -94,14 +96,14 @@ pub(super) fn watch(transfer: &Transfer, mode: ProgressMode) -> Result<Report> {
 
 pub(super) fn settings(args: &TransferArgs) -> Settings {
     Settings {
-        launch_local: args.launch == Launch::Local,
+        launch_local: args.launch == LaunchMethod::Local,
         program: own_program(),
         root: args.root.clone().unwrap_or_else(|| "/".into()),
         key_file: args.key_file.clone(),
         check: checking(args.check),
         fsync: args.fsync,
-        verify: args.verify.contains(&Verify::Disk),
-        verify_replicas: args.verify.contains(&Verify::Replicas),
+        verify: args.verify.contains(&VerifyArg::Disk),
+        verify_replicas: args.verify.contains(&VerifyArg::Replicas),
         overwrite: args.overwrite,
         resume: !args.no_resume,
         slots: args.slots,
@@ -122,30 +124,30 @@ pub(super) fn own_program() -> Option<PathBuf> {
     std::env::current_exe().ok()
 }
 
-pub(super) fn scheduler(scheduler: args::Scheduler) -> Scheduler {
+pub(super) fn scheduler(scheduler: args::SchedulerArg) -> Scheduler {
     match scheduler {
-        args::Scheduler::Auto => Scheduler::Auto,
-        args::Scheduler::Greedy => Scheduler::Greedy,
-        args::Scheduler::Lp => Scheduler::Lp,
-        args::Scheduler::Uniform => Scheduler::Uniform,
+        args::SchedulerArg::Auto => Scheduler::Auto,
+        args::SchedulerArg::Greedy => Scheduler::Greedy,
+        args::SchedulerArg::Lp => Scheduler::Lp,
+        args::SchedulerArg::Uniform => Scheduler::Uniform,
     }
 }
 
-fn path(path: args::DataPath) -> DataPath {
+fn path(path: args::DataPathArg) -> DataPath {
     match path {
-        args::DataPath::Auto => DataPath::Auto,
-        args::DataPath::Direct => DataPath::Direct,
-        args::DataPath::Splice => DataPath::Splice,
-        args::DataPath::Zerocopy => DataPath::Zerocopy,
-        args::DataPath::Copy => DataPath::Copy,
+        args::DataPathArg::Auto => DataPath::Auto,
+        args::DataPathArg::Direct => DataPath::Direct,
+        args::DataPathArg::Splice => DataPath::Splice,
+        args::DataPathArg::Zerocopy => DataPath::Zerocopy,
+        args::DataPathArg::Copy => DataPath::Copy,
     }
 }
 
-pub(super) fn checking(check: Check) -> Checking {
+pub(super) fn checking(check: CheckArg) -> CheckSetting {
     match check {
-        Check::Crc64 => Checking::Crc64,
-        Check::Blake3 => Checking::Blake3,
-        Check::None => Checking::None,
+        CheckArg::Crc64 => CheckSetting::Crc64,
+        CheckArg::Blake3 => CheckSetting::Blake3,
+        CheckArg::None => CheckSetting::None,
     }
 }
 
@@ -170,11 +172,11 @@ pub(super) fn cancel_on_signals(cancel: impl Fn() + Send + 'static) -> Result<()
 
 /// Each node's bytes when it was last looked at, and its rate since.
 #[derive(Default)]
-struct Rates(BTreeMap<String, (Instant, u64, f64)>);
+struct NodeRates(BTreeMap<String, (Instant, u64, f64)>);
 
-impl Rates {
-    fn snapshot(&mut self, now: Instant, conductor: &Conductor) -> Snapshot {
-        let peers = conductor.roster().entries.iter().zip(conductor.peers());
+impl NodeRates {
+    fn snapshot(&mut self, now: Instant, coordinator: &Coordinator) -> ProgressSnapshot {
+        let peers = coordinator.roster().entries.iter().zip(coordinator.peers());
         let per_node = peers.filter(|(entry, _)| entry.receives()).map(|(entry, peer)| {
             let name = entry.address.to_string();
             let (since, before, rate) =
@@ -187,7 +189,7 @@ impl Rates {
             NodeProgress { name, bytes: peer.landed_bytes, rate: BitRate(*rate as u64) }
         });
         let per_node = per_node.collect();
-        let (bytes_done, bytes_total) = (conductor.landed_bytes(), conductor.wanted_bytes());
-        Snapshot { bytes_done, bytes_total, per_node, comparison: conductor.comparison() }
+        let (bytes_done, bytes_total) = (coordinator.landed_bytes(), coordinator.wanted_bytes());
+        ProgressSnapshot { bytes_done, bytes_total, per_node, comparison: coordinator.comparison() }
     }
 }

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use super::finding;
-use crate::doctor::diagnosis::{Finding, Level, list};
-use crate::doctor::readings::{Machine, NicReading, Usage};
+use crate::doctor::diagnosis::{DoctorFinding, FindingLevel, list};
+use crate::doctor::readings::{MachineReadings, NicReading, NicUse};
 use crate::units::BitRate;
 
 /// The usual size of jumbo frames.
@@ -13,10 +13,11 @@ const MTU_JUMBO: u32 = 9000;
 /// what a CPU takes from a driver in small frames.
 const QUEUE_MBIT_MAX: u32 = 10_000;
 
-pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
+pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
     let mut findings = Vec::new();
     if let Some(error) = &machine.nics_error {
-        let found = finding(Level::Shortfall, "NICs", format!("they cannot be listed: {error}"));
+        let found =
+            finding(FindingLevel::Shortfall, "NICs", format!("they cannot be listed: {error}"));
         findings.push(
             found
                 .costs("nodes use one address and know nothing of its NIC")
@@ -24,7 +25,7 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
         );
     } else if machine.rails().next().is_none() {
         let found = finding(
-            Level::Shortfall,
+            FindingLevel::Shortfall,
             "NICs",
             "none is up, has an address and leads out of this machine",
         );
@@ -36,7 +37,7 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
     }
     if let Some(error) = &machine.netlink_error {
         let found = finding(
-            Level::Note,
+            FindingLevel::Note,
             "NICs",
             format!("their addresses cannot be asked for by netlink: {error}"),
         );
@@ -48,21 +49,21 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
     }
     for nic in &machine.nics {
         match nic.usage {
-            Usage::Rail => findings.extend(rail(machine, nic)),
-            Usage::Down if nic.driver.is_some() => {
+            NicUse::Rail => findings.extend(rail(machine, nic)),
+            NicUse::Down if nic.driver.is_some() => {
                 findings.push(unused(nic, "down").mended_by(format!(
                     "ip link set dev {} up, if there is a cable in it",
                     nic.name
                 )))
             }
-            Usage::NoAddress if nic.driver.is_some() => {
+            NicUse::NoAddress if nic.driver.is_some() => {
                 findings.push(unused(nic, "up, but without an address").mended_by(format!(
                     "ip address add ADDRESS/PREFIX dev {}, unless it is part of a bond or a bridge",
                     nic.name
                 )));
             }
             // These never carry what goes to another machine.
-            Usage::Down | Usage::NoAddress | Usage::Loopback | Usage::Inside => {}
+            NicUse::Down | NicUse::NoAddress | NicUse::Loopback | NicUse::Inside => {}
         }
     }
     findings.extend(one_for_the_other(machine));
@@ -70,13 +71,14 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
     findings
 }
 
-fn unused(nic: &NicReading, why: &str) -> Finding {
-    finding(Level::Note, &nic.name, why).costs("it is not used, so its line rate does not count")
+fn unused(nic: &NicReading, why: &str) -> DoctorFinding {
+    finding(FindingLevel::Note, &nic.name, why)
+        .costs("it is not used, so its line rate does not count")
 }
 
 /// What a NIC that is used is short of; one that is short of nothing is said to be well.
-fn rail(machine: &Machine, nic: &NicReading) -> Vec<Finding> {
-    let findings: Vec<Finding> =
+fn rail(machine: &MachineReadings, nic: &NicReading) -> Vec<DoctorFinding> {
+    let findings: Vec<DoctorFinding> =
         [speed(nic), mtu(nic), queues(machine, nic), memory_node(machine, nic), near(machine, nic)]
             .into_iter()
             .flatten()
@@ -87,14 +89,14 @@ fn rail(machine: &Machine, nic: &NicReading) -> Vec<Finding> {
     let speed = nic
         .speed_mbit
         .map_or_else(|| "-".into(), |mbit| BitRate(u64::from(mbit) * 1_000_000).to_string());
-    vec![finding(Level::Ok, &nic.name, format!("{speed}, MTU {}", nic.mtu))]
+    vec![finding(FindingLevel::Ok, &nic.name, format!("{speed}, MTU {}", nic.mtu))]
 }
 
-fn speed(nic: &NicReading) -> Option<Finding> {
+fn speed(nic: &NicReading) -> Option<DoctorFinding> {
     if nic.speed_mbit.is_some() {
         return None;
     }
-    let found = finding(Level::Note, &nic.name, "its driver does not say how fast it is");
+    let found = finding(FindingLevel::Note, &nic.name, "its driver does not say how fast it is");
     Some(
         found
             .costs("plans assume 100 Gbit/s of it, and no share of line rate can be told")
@@ -103,11 +105,11 @@ fn speed(nic: &NicReading) -> Option<Finding> {
 }
 
 /// A note and no more: line rate can be had with 1500, and larger frames need every switch between.
-fn mtu(nic: &NicReading) -> Option<Finding> {
+fn mtu(nic: &NicReading) -> Option<DoctorFinding> {
     if nic.mtu >= MTU_JUMBO {
         return None;
     }
-    let found = finding(Level::Note, &nic.name, format!("MTU {}", nic.mtu));
+    let found = finding(FindingLevel::Note, &nic.name, format!("MTU {}", nic.mtu));
     Some(
         found
             .costs(format!(
@@ -128,12 +130,12 @@ fn headers(mtu: u32) -> f64 {
     100.0 * (WIRE_BYTES + HEADER_BYTES) / (f64::from(mtu) + WIRE_BYTES)
 }
 
-fn queues(machine: &Machine, nic: &NicReading) -> Option<Finding> {
+fn queues(machine: &MachineReadings, nic: &NicReading) -> Option<DoctorFinding> {
     let is_fast = nic.speed_mbit.is_some_and(|mbit| mbit > QUEUE_MBIT_MAX);
     if nic.rx_queues != 1 || !is_fast || machine.cpus_allowed.len() < 2 {
         return None;
     }
-    let found = finding(Level::Note, &nic.name, "one queue for all that it receives");
+    let found = finding(FindingLevel::Note, &nic.name, "one queue for all that it receives");
     Some(found.costs("one CPU takes all of its interrupts").mended_by(format!(
         "ethtool -L {} combined {}",
         nic.name,
@@ -144,7 +146,7 @@ fn queues(machine: &Machine, nic: &NicReading) -> Option<Finding> {
 /// More queues than this gain nothing for a few flows.
 const QUEUES_MAX: usize = 8;
 
-fn memory_node(machine: &Machine, nic: &NicReading) -> Option<Finding> {
+fn memory_node(machine: &MachineReadings, nic: &NicReading) -> Option<DoctorFinding> {
     if nic.numa_node.is_some() || machine.numa_node_count < 2 {
         return None;
     }
@@ -154,14 +156,14 @@ fn memory_node(machine: &Machine, nic: &NicReading) -> Option<Finding> {
     );
     let cost = "its rail may run on the far one, where every byte crosses between sockets";
     Some(
-        finding(Level::Note, &nic.name, found)
+        finding(FindingLevel::Note, &nic.name, found)
             .costs(cost)
             .mended_by("cep-fast node --pin LIST, with CPUs near the NIC"),
     )
 }
 
 /// A launcher that left us only CPUs of the other socket.
-fn near(machine: &Machine, nic: &NicReading) -> Option<Finding> {
+fn near(machine: &MachineReadings, nic: &NicReading) -> Option<DoctorFinding> {
     let is_far =
         !nic.cpus.is_empty() && !nic.cpus.iter().any(|cpu| machine.cpus_allowed.contains(cpu));
     if !is_far || machine.cpus_allowed.is_empty() {
@@ -172,12 +174,12 @@ fn near(machine: &Machine, nic: &NicReading) -> Option<Finding> {
     let cost = "its rail runs on another socket, and every byte crosses between sockets";
     let remedy =
         format!("taskset -c {near} cep-fast …, or srun --cpu-bind=map_cpu:{}", nic.cpus[0]);
-    Some(finding(Level::Shortfall, &nic.name, found).costs(cost).mended_by(remedy))
+    Some(finding(FindingLevel::Shortfall, &nic.name, found).costs(cost).mended_by(remedy))
 }
 
 /// Two NICs in one subnet, of which each answers when the other's address is asked for: peers then
 /// send to either.
-fn one_for_the_other(machine: &Machine) -> Option<Finding> {
+fn one_for_the_other(machine: &MachineReadings) -> Option<DoctorFinding> {
     let rails: Vec<&NicReading> = machine.rails().filter(|nic| nic.arp_ignore == Some(0)).collect();
     let subnets =
         |nic: &NicReading| nic.addresses.iter().filter_map(|own| subnet(own)).collect::<Vec<_>>();
@@ -194,7 +196,7 @@ fn one_for_the_other(machine: &Machine) -> Option<Finding> {
         names.join(" and ")
     );
     Some(
-        finding(Level::Shortfall, names[0], found)
+        finding(FindingLevel::Shortfall, names[0], found)
             .costs("what is sent to one may arrive by another, so that together they may carry no more than one does")
             .mended_by("sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.all.rp_filter=2"),
     )
@@ -209,16 +211,16 @@ fn subnet(own: &str) -> Option<(u32, u32)> {
 }
 
 /// Each rail wants a CPU, and the control side a little of another.
-fn cpus_for_rails(machine: &Machine) -> Option<Finding> {
+fn cpus_for_rails(machine: &MachineReadings) -> Option<DoctorFinding> {
     let (rails, cpus) = (machine.rails().count(), machine.cpus_allowed.len());
     if cpus == 0 || rails == 0 {
         return None;
     }
     let found = format!("{cpus} for {rails} NICs in use: {}", list(&machine.cpus_allowed));
     if cpus >= rails {
-        return Some(finding(Level::Ok, "CPUs", found));
+        return Some(finding(FindingLevel::Ok, "CPUs", found));
     }
-    let found = finding(Level::Shortfall, "CPUs", found)
+    let found = finding(FindingLevel::Shortfall, "CPUs", found)
         .costs("rails share CPUs, each for the work of one");
     Some(found.mended_by(format!(
         "srun --cpus-per-task={rails}, or taskset -c with {rails} CPUs at least"

@@ -1,14 +1,14 @@
 //! The kernel's part: the ring, locked memory, filters, clocks.
 
 use super::finding;
-use crate::doctor::diagnosis::{Finding, Level, list};
-use crate::doctor::readings::{Governor, IoUring, Machine, Obstacle};
+use crate::doctor::diagnosis::{DoctorFinding, FindingLevel, list};
+use crate::doctor::readings::{CpuGovernor, IoUring, MachineReadings, RingObstacle};
 use crate::units::{KIB, human_bytes};
 
 /// Without it the program works as well, so far.
 const ZERO_COPY: &str = "SEND_ZC";
 
-pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
+pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
     let mut findings = match &machine.io_uring {
         Ok(io_uring) => with_ring(machine, io_uring),
         Err(obstacle) => vec![without_ring(obstacle)],
@@ -18,18 +18,18 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
     findings
 }
 
-fn without_ring(Obstacle { cause, remedy }: &Obstacle) -> Finding {
+fn without_ring(RingObstacle { cause, remedy }: &RingObstacle) -> DoctorFinding {
     let cost = "rails use plain calls: a system call for every step, and more processor time for every byte";
-    finding(Level::Shortfall, "io_uring", cause).costs(cost).mended_by(remedy)
+    finding(FindingLevel::Shortfall, "io_uring", cause).costs(cost).mended_by(remedy)
 }
 
-fn with_ring(machine: &Machine, io_uring: &IoUring) -> Vec<Finding> {
+fn with_ring(machine: &MachineReadings, io_uring: &IoUring) -> Vec<DoctorFinding> {
     let mut findings = Vec::new();
     if !io_uring.is_deferred {
         let found = format!("Linux {} has no DEFER_TASKRUN", machine.kernel);
         let cost = "completions interrupt the rail instead of waiting for it";
         findings.push(
-            finding(Level::Shortfall, "io_uring", found)
+            finding(FindingLevel::Shortfall, "io_uring", found)
                 .costs(cost)
                 .mended_by("run Linux 6.1 or later"),
         );
@@ -40,7 +40,7 @@ fn with_ring(machine: &Machine, io_uring: &IoUring) -> Vec<Finding> {
         let found = format!("this kernel lacks {}", needed.join(", "));
         let cost = "what needs them fails or is done in other ways";
         findings.push(
-            finding(Level::Shortfall, "io_uring", found)
+            finding(FindingLevel::Shortfall, "io_uring", found)
                 .costs(cost)
                 .mended_by("run Linux 6.1 or later"),
         );
@@ -49,11 +49,13 @@ fn with_ring(machine: &Machine, io_uring: &IoUring) -> Vec<Finding> {
         let found = format!("this kernel lacks {ZERO_COPY}");
         let cost = "nothing yet: this version copies into the socket";
         findings.push(
-            finding(Level::Note, "io_uring", found).costs(cost).mended_by("run Linux 6.1 or later"),
+            finding(FindingLevel::Note, "io_uring", found)
+                .costs(cost)
+                .mended_by("run Linux 6.1 or later"),
         );
     }
     if findings.is_empty() {
-        findings.push(finding(Level::Ok, "io_uring", "allowed, with all that is needed"));
+        findings.push(finding(FindingLevel::Ok, "io_uring", "allowed, with all that is needed"));
     }
     findings.push(memlock(machine, &io_uring.locked));
     findings
@@ -61,7 +63,7 @@ fn with_ring(machine: &Machine, io_uring: &IoUring) -> Vec<Finding> {
 
 /// Trying tells: the limit does not bind the privileged, and is shared with the user's other
 /// processes.
-fn memlock(machine: &Machine, locked: &Result<(), Obstacle>) -> Finding {
+fn memlock(machine: &MachineReadings, locked: &Result<(), RingObstacle>) -> DoctorFinding {
     let wanted = human_bytes(machine.locked_bytes_wanted);
     let limit = machine.memlock_bytes.map_or_else(|| "unlimited".into(), human_bytes);
     let is_enough = machine.memlock_bytes.is_none_or(|limit| limit >= machine.locked_bytes_wanted);
@@ -70,54 +72,54 @@ fn memlock(machine: &Machine, locked: &Result<(), Obstacle>) -> Finding {
         machine.locked_bytes_wanted.div_ceil(KIB)
     );
     match locked {
-        Err(Obstacle { cause, .. }) => {
+        Err(RingObstacle { cause, .. }) => {
             let found = format!(
                 "{wanted} for a node that sends and receives were refused, the limit being {limit}: {cause}"
             );
             let cost = "slots are not registered: the kernel looks up and pins their pages at every operation";
-            finding(Level::Shortfall, "memlock", found).costs(cost).mended_by(raised)
+            finding(FindingLevel::Shortfall, "memlock", found).costs(cost).mended_by(raised)
         }
         Ok(()) if is_enough => {
-            finding(Level::Ok, "memlock", format!("{wanted} wanted, limit {limit}"))
+            finding(FindingLevel::Ok, "memlock", format!("{wanted} wanted, limit {limit}"))
         }
         Ok(()) => {
             let found = format!("{wanted} wanted, limit {limit}, which does not bind this user");
             let cost = "nothing to this user; slots of users without privileges are not registered";
-            finding(Level::Note, "memlock", found).costs(cost).mended_by(raised)
+            finding(FindingLevel::Note, "memlock", found).costs(cost).mended_by(raised)
         }
     }
 }
 
 /// A filter that forbids rings is found by trying one; this tells of one that let them pass.
-fn filter(machine: &Machine) -> Option<Finding> {
+fn filter(machine: &MachineReadings) -> Option<DoctorFinding> {
     match machine.is_filtered? {
-        false => Some(finding(Level::Ok, "seccomp", "no filter")),
+        false => Some(finding(FindingLevel::Ok, "seccomp", "no filter")),
         true if machine.io_uring.is_ok() => Some(
-            finding(Level::Note, "seccomp", "a filter of system calls is on, and lets io_uring pass")
+            finding(FindingLevel::Note, "seccomp", "a filter of system calls is on, and lets io_uring pass")
                 .costs("a little at every system call"),
         ),
         true => Some(
-            finding(Level::Note, "seccomp", "a filter of system calls is on")
+            finding(FindingLevel::Note, "seccomp", "a filter of system calls is on")
                 .costs("it may be what forbids io_uring")
                 .mended_by("allow io_uring_setup, io_uring_enter and io_uring_register in the container's profile"),
         ),
     }
 }
 
-fn governor(governors: &[Governor]) -> Option<Finding> {
+fn governor(governors: &[CpuGovernor]) -> Option<DoctorFinding> {
     if governors.is_empty() {
         return None;
     }
-    let lazy: Vec<&Governor> =
+    let lazy: Vec<&CpuGovernor> =
         governors.iter().filter(|governor| governor.name != "performance").collect();
     let Some(first) = lazy.first() else {
-        return Some(finding(Level::Ok, "governor", "performance"));
+        return Some(finding(FindingLevel::Ok, "governor", "performance"));
     };
     let cpus: Vec<usize> = lazy.iter().map(|governor| governor.cpu).collect();
     let found =
         finding(worst(&lazy), "governor", format!("{} on CPUs {}", first.name, list(&cpus)));
     let found = match found.level {
-        Level::Shortfall => found.costs("these CPUs stay at their lowest clock"),
+        FindingLevel::Shortfall => found.costs("these CPUs stay at their lowest clock"),
         _ => found.costs("CPUs take a while to speed up, in which a queue runs full or dry"),
     };
     Some(found.mended_by("cpupower frequency-set -g performance"))
@@ -125,11 +127,15 @@ fn governor(governors: &[Governor]) -> Option<Finding> {
 
 /// `powersave` is the lowest clock, except where the processor itself decides and takes it as
 /// advice.
-fn worst(lazy: &[&Governor]) -> Level {
+fn worst(lazy: &[&CpuGovernor]) -> FindingLevel {
     let decides_itself =
         |driver: &str| driver.starts_with("intel_pstate") || driver.starts_with("amd-pstate-epp");
-    let is_slowest = |governor: &&&Governor| {
+    let is_slowest = |governor: &&&CpuGovernor| {
         governor.name == "powersave" && !governor.driver.as_deref().is_some_and(decides_itself)
     };
-    if lazy.iter().any(|governor| is_slowest(&governor)) { Level::Shortfall } else { Level::Note }
+    if lazy.iter().any(|governor| is_slowest(&governor)) {
+        FindingLevel::Shortfall
+    } else {
+        FindingLevel::Note
+    }
 }

@@ -1,8 +1,8 @@
 //! TCP's part: how it reacts to delay, and how much a socket may hold of what is on its way.
 
 use super::finding;
-use crate::doctor::diagnosis::{Finding, Level};
-use crate::doctor::readings::Machine;
+use crate::doctor::diagnosis::{DoctorFinding, FindingLevel};
+use crate::doctor::readings::MachineReadings;
 use crate::units::{BitRate, MIB, human_bytes};
 
 /// The round trip that buffers should cover: between continents.
@@ -15,7 +15,7 @@ const BUFFER_BYTES_MAX: u64 = i32::MAX as u64;
 /// Made for fast and long paths, or for data centres.
 const CONTROLS: [&str; 4] = ["bbr", "cubic", "dctcp", "htcp"];
 
-pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
+pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
     let line_bits = machine.line_bits_max();
     let findings = [
         machine.congestion_control.as_deref().map(control),
@@ -25,14 +25,14 @@ pub(super) fn judge(machine: &Machine) -> Vec<Finding> {
     findings.into_iter().flatten().collect()
 }
 
-fn control(name: &str) -> Finding {
+fn control(name: &str) -> DoctorFinding {
     let found = finding(
-        if CONTROLS.contains(&name) { Level::Ok } else { Level::Note },
+        if CONTROLS.contains(&name) { FindingLevel::Ok } else { FindingLevel::Note },
         "congestion control",
         name,
     );
     match found.level {
-        Level::Ok => found,
+        FindingLevel::Ok => found,
         _ => found
             .costs("it may be slow to win back its rate after a loss on a fast or long path")
             .mended_by("sysctl -w net.ipv4.tcp_congestion_control=cubic"),
@@ -40,13 +40,13 @@ fn control(name: &str) -> Finding {
 }
 
 /// A flow never has more on its way than the socket at either end may hold.
-fn buffer(name: &str, [least, first, most]: [u64; 3], line_bits: Option<u64>) -> Finding {
+fn buffer(name: &str, [least, first, most]: [u64; 3], line_bits: Option<u64>) -> DoctorFinding {
     let product =
         line_bits.map_or(0, |bits| (BitRate(bits).bytes_per_second() * ROUND_TRIP_SECONDS) as u64);
     let wanted = product.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
     let found = format!("a socket may hold {}", human_bytes(most));
     if most >= wanted {
-        return finding(Level::Ok, name, found);
+        return finding(FindingLevel::Ok, name, found);
     }
     let cost = match line_bits {
         Some(bits) => format!(
@@ -58,7 +58,7 @@ fn buffer(name: &str, [least, first, most]: [u64; 3], line_bits: Option<u64>) ->
         None => format!("one flow gets at most {} at a round trip of 100 ms", rate_at(most)),
     };
     let remedy = format!("sysctl -w net.ipv4.{name}=\"{least} {first} {wanted}\"");
-    finding(Level::Shortfall, name, found).costs(cost).mended_by(remedy)
+    finding(FindingLevel::Shortfall, name, found).costs(cost).mended_by(remedy)
 }
 
 /// What so many bytes on their way make at the round trip that buffers should cover.

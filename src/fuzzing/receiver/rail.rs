@@ -3,18 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::engine::credit::REQUESTS_MAX;
-use crate::engine::pull::{self, Answer, Pull};
+use crate::engine::piece_receiver::{self, PieceReceiver, SenderAnswer};
 use crate::engine::{FlowIx, Piece};
 use crate::error::{Code, Error};
 use crate::units::{Moment, Span};
 use crate::wire::{Check, CheckKind};
 
 /// One rail: what is between a `Pull` and the kernel.
-pub(super) struct Rail {
-    pub(super) pull: Pull,
-    /// What the member has told this rail and it has not heard.
-    pub(super) commands: VecDeque<Command>,
-    pub(super) flows: BTreeMap<FlowIx, Flow>,
+pub(super) struct FuzzedRail {
+    pub(super) piece_receiver: PieceReceiver,
+    /// What the participant has told this rail and it has not heard.
+    pub(super) commands: VecDeque<FuzzedCommand>,
+    pub(super) flows: BTreeMap<FlowIx, FuzzedFlow>,
     /// What is being written.
     pub(super) writing: Vec<(FlowIx, Piece, Check)>,
     pub(super) draining: bool,
@@ -22,13 +22,13 @@ pub(super) struct Rail {
 
 /// A flow as the kernel and its sender see it.
 #[derive(Default)]
-pub(super) struct Flow {
+pub(super) struct FuzzedFlow {
     pub(super) asked: Vec<(u32, Piece)>,
     pub(super) arriving: Option<(Piece, Check)>,
 }
 
-/// What a member tells a rail.
-pub(super) enum Command {
+/// What a participant tells a rail.
+pub(super) enum FuzzedCommand {
     Up { flow: FlowIx, relays: bool },
     Lease { flow: FlowIx, pieces: Vec<Piece> },
     Revoke { flow: FlowIx, pieces: u32 },
@@ -36,23 +36,24 @@ pub(super) enum Command {
     Drain,
 }
 
-impl Rail {
-    pub(super) fn hear(&mut self, now: Moment, command: Command) {
+impl FuzzedRail {
+    pub(super) fn hear(&mut self, now: Moment, command: FuzzedCommand) {
         match command {
-            Command::Up { flow, relays } => {
-                self.flows.insert(flow, Flow::default());
-                self.pull.handle(now, pull::Event::FlowUp { flow, relays });
+            FuzzedCommand::Up { flow, relays } => {
+                self.flows.insert(flow, FuzzedFlow::default());
+                self.piece_receiver
+                    .handle(now, piece_receiver::ReceiverEvent::FlowUp { flow, relays });
             }
-            Command::Lease { flow, pieces } => {
-                self.pull.handle(now, pull::Event::Lease { flow, pieces })
-            }
-            Command::Revoke { flow, pieces } => {
-                self.pull.handle(now, pull::Event::Revoke { flow, pieces })
-            }
-            Command::Close { flow } => {
+            FuzzedCommand::Lease { flow, pieces } => self
+                .piece_receiver
+                .handle(now, piece_receiver::ReceiverEvent::Lease { flow, pieces }),
+            FuzzedCommand::Revoke { flow, pieces } => self
+                .piece_receiver
+                .handle(now, piece_receiver::ReceiverEvent::Revoke { flow, pieces }),
+            FuzzedCommand::Close { flow } => {
                 self.close(now, flow, Error::new(Code::Cancelled, "it has nothing to do"))
             }
-            Command::Drain => {
+            FuzzedCommand::Drain => {
                 for flow in self.flows.keys().copied().collect::<Vec<_>>() {
                     self.close(now, flow, Error::new(Code::Cancelled, "everything has landed"));
                 }
@@ -63,23 +64,25 @@ impl Rail {
 
     pub(super) fn close(&mut self, now: Moment, flow: FlowIx, error: Error) {
         if self.flows.remove(&flow).is_some() {
-            self.pull.handle(now, pull::Event::FlowDown { flow, error });
+            self.piece_receiver
+                .handle(now, piece_receiver::ReceiverEvent::FlowDown { flow, error });
         }
     }
 
     pub(super) fn received(&mut self, now: Moment, flow: FlowIx, intact: bool) {
         let arrived = self.flows.get_mut(&flow).and_then(|state| state.arriving.take());
         let (piece, check) = arrived.expect("called where something arrives");
-        self.pull.handle(now, pull::Event::Received { flow, piece, intact });
+        self.piece_receiver
+            .handle(now, piece_receiver::ReceiverEvent::Received { flow, piece, intact });
         if intact {
             self.writing.push((flow, piece, check));
         }
     }
 
     pub(super) fn follow(&mut self, now: Moment, wanted: &[Span], block_bytes: u64) {
-        while let Some(action) = self.pull.poll_action() {
+        while let Some(action) = self.piece_receiver.poll_action() {
             match action {
-                pull::Action::Request { flow, request, piece } => {
+                piece_receiver::ReceiverAction::Request { flow, request, piece } => {
                     let Some(state) = self.flows.get_mut(&flow) else { continue };
                     assert!(
                         state.asked.iter().all(|(other, _)| *other != request),
@@ -99,7 +102,7 @@ impl Rail {
                     let asked = state.asked.len() + usize::from(state.arriving.is_some());
                     assert!(asked <= REQUESTS_MAX as usize, "{asked} requests");
                 }
-                pull::Action::Land { flow, piece, check } => {
+                piece_receiver::ReceiverAction::Land { flow, piece, check } => {
                     let Some(state) = self.flows.get_mut(&flow) else { continue };
                     let before = state.asked.len();
                     state.asked.retain(|(_, asked)| *asked != piece);
@@ -110,7 +113,9 @@ impl Rail {
                     );
                     state.arriving = Some((piece, check));
                 }
-                pull::Action::Close { flow, error } => self.close(now, flow, error),
+                piece_receiver::ReceiverAction::Close { flow, error } => {
+                    self.close(now, flow, error)
+                }
             }
         }
     }
@@ -126,8 +131,8 @@ impl Rail {
             self.flows.iter().find_map(|(&flow, state)| Some((flow, *state.asked.first()?)));
         if let Some((flow, (request, piece))) = asked {
             let answer =
-                Answer::Data { request, span: piece.span, check: check_of(kind, piece.span) };
-            self.pull.handle(now, pull::Event::Answer { flow, answer });
+                SenderAnswer::Data { request, span: piece.span, check: check_of(kind, piece.span) };
+            self.piece_receiver.handle(now, piece_receiver::ReceiverEvent::Answer { flow, answer });
         }
         asked.is_some()
     }

@@ -12,14 +12,17 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use super::desk::{Activity, Desk, Offer, Tally};
-use super::{Command, Event, Mailbox, Place, Rail, Side, Size, TransferIx, slots_max, start};
+use super::transfer_files::{RailTally, SourceRow, TransferActivity, TransferFiles};
+use super::{
+    FlowDirection, RailCommand, RailEvent, RailEvents, RailHandle, RailPlacement, RailSize,
+    TransferIx, slots_max, start,
+};
 use crate::clock::Clock;
-use crate::engine::check::Method;
-use crate::engine::{FlowIx, Grid, Piece, owner};
+use crate::engine::check::CheckMethod;
+use crate::engine::{BlockGrid, FlowIx, Piece, scheduler};
 use crate::spec::DataUri;
-use crate::store::layout::Layout;
-use crate::store::{Root, Shared, Sink, SinkOptions, Source};
+use crate::store::layout::FileLayout;
+use crate::store::{SharedRole, Sink, SinkOptions, Source, StoreRoot};
 use crate::units::{MIB, Span};
 use crate::wire::DataPath;
 use crate::wire::frame::{FRAME_BYTES, Frame, FrameKind};
@@ -29,11 +32,11 @@ const FLOW: FlowIx = FlowIx(1);
 /// How long a step may take before the test is given up.
 const STEP: Duration = Duration::from_secs(20);
 
-/// A mailbox that notes with each event how often the rail's thread had allocated by then.
-struct Noting(Sender<(Event, u64)>);
+/// A event queue that notes with each event how often the rail's thread had allocated by then.
+struct Noting(Sender<(RailEvent, u64)>);
 
-impl Mailbox for Noting {
-    fn deliver(&self, events: &mut VecDeque<Event>) {
+impl RailEvents for Noting {
+    fn deliver(&self, events: &mut VecDeque<RailEvent>) {
         while let Some(event) = events.pop_front() {
             match self.0.try_send((event, counting::allocations())) {
                 Ok(()) => {}
@@ -44,17 +47,26 @@ impl Mailbox for Noting {
     }
 }
 
-fn rail(size: Size) -> (Rail, Receiver<(Event, u64)>) {
+fn rail(size: RailSize) -> (RailHandle, Receiver<(RailEvent, u64)>) {
     let (sender, events) = crossbeam_channel::bounded(256);
-    (Rail::spawn(Clock::start(), size, Place::default(), Noting(sender)).unwrap(), events)
+    (
+        RailHandle::spawn(Clock::start(), size, RailPlacement::default(), Noting(sender)).unwrap(),
+        events,
+    )
 }
 
-fn desk(path: DataPath, offers: Vec<Offer>, sinks: Vec<Sink>, layouts: Vec<Layout>) -> Arc<Desk> {
+fn transfer_files(
+    path: DataPath,
+    offers: Vec<SourceRow>,
+    sinks: Vec<Sink>,
+    layouts: Vec<FileLayout>,
+) -> Arc<TransferFiles> {
     let holes = OnceLock::new();
-    let tallies = vec![Tally::default()];
-    let (method, grid, activity) = (Method::Crc64, Grid::new(0, MIB), Activity::default());
+    let tallies = vec![RailTally::default()];
+    let (method, grid, activity) =
+        (CheckMethod::Crc64, BlockGrid::new(0, MIB), TransferActivity::default());
     let relays = OnceLock::new();
-    Arc::new(Desk {
+    Arc::new(TransferFiles {
         method,
         grid,
         path,
@@ -76,11 +88,15 @@ fn connection() -> (TcpStream, TcpStream) {
     (dialled, listener.accept().unwrap().0)
 }
 
-/// A desk that offers `source`, and one that wants it at `destination`; without a way for files, a
-/// pattern and nothing.
-fn desks(folder: &Path, files: Option<DataPath>, bytes: u64) -> (Arc<Desk>, Arc<Desk>) {
-    let (root, range) = (Root::open(folder).unwrap(), Span::new(0, bytes));
-    let layout = || Layout::of_file(0, 0, range);
+/// A transfer's files that offers `source`, and one that wants it at `destination`; without a way
+/// for files, a pattern and nothing.
+fn files_of_both_ends(
+    folder: &Path,
+    files: Option<DataPath>,
+    bytes: u64,
+) -> (Arc<TransferFiles>, Arc<TransferFiles>) {
+    let (root, range) = (StoreRoot::open(folder).unwrap(), Span::new(0, bytes));
+    let layout = || FileLayout::of_file(0, 0, range);
     let path = files.unwrap_or_default();
     let files = files.is_some();
     let (from, to) = match files {
@@ -93,24 +109,27 @@ fn desks(folder: &Path, files: Option<DataPath>, bytes: u64) -> (Arc<Desk>, Arc<
         fsync: false,
         tag: "test".into(),
         attempt: [1; 16],
-        shared: Shared::Alone,
+        shared: SharedRole::Alone,
         keep: None,
     };
     let sink = Sink::prepare(&root, &to, bytes, &options).unwrap();
     sink.preallocate(&[range]).unwrap();
-    let offers = vec![Offer { range, source, layout: files.then(layout) }];
+    let offers = vec![SourceRow { range, source, layout: files.then(layout) }];
     let layouts = if files { vec![layout()] } else { Vec::new() };
-    (desk(path, offers, Vec::new(), Vec::new()), desk(path, Vec::new(), vec![sink], layouts))
+    (
+        transfer_files(path, offers, Vec::new(), Vec::new()),
+        transfer_files(path, Vec::new(), vec![sink], layouts),
+    )
 }
 
 /// The pieces of 0 to `bytes`, in order.
 fn pieces(bytes: u64) -> impl Iterator<Item = Piece> {
-    (0..bytes / MIB).map(|at| Piece { span: Span::of(at * MIB, MIB), soft: false })
+    (0..bytes / MIB).map(|at| Piece { span: Span::of(at * MIB, MIB), stolen: false })
 }
 
 /// How often the thread of a rail that sends has allocated by now.
-fn allocations_of(rail: &Rail, events: &Receiver<(Event, u64)>) -> u64 {
-    rail.tell(Command::Drain { transfer: TRANSFER });
+fn allocations_of(rail: &RailHandle, events: &Receiver<(RailEvent, u64)>) -> u64 {
+    rail.tell(RailCommand::Drain { transfer: TRANSFER });
     events.recv_timeout(STEP).unwrap().1
 }
 
@@ -118,27 +137,34 @@ fn allocations_of(rail: &Rail, events: &Receiver<(Event, u64)>) -> u64 {
 /// quarter. `None` where one of them had no ring, as with too little locked memory: what plain
 /// calls need is not promised.
 fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Option<(u64, u64)> {
-    let size = |receives| Size { slots: 8, receives, sends: !receives, block_bytes: MIB };
+    let size = |receives| RailSize { slots: 8, receives, sends: !receives, block_bytes: MIB };
     let ((feeder, feeder_events), (fetcher, events)) = (rail(size(false)), rail(size(true)));
-    let (offering, wanting) = desks(folder, files, bytes);
+    let (offering, wanting) = files_of_both_ends(folder, files, bytes);
     let tallied = [Arc::clone(&offering), Arc::clone(&wanting)];
     let (dialled, accepted) = connection();
-    for (rail, desk, socket, side) in [
-        (&feeder, offering, accepted, Side::Feed { weight: 1 }),
-        (&fetcher, Arc::clone(&wanting), dialled, Side::Fetch { relays: false }),
+    for (rail, transfer_files, socket, side) in [
+        (&feeder, offering, accepted, FlowDirection::Feed { weight: 1 }),
+        (&fetcher, Arc::clone(&wanting), dialled, FlowDirection::Fetch { relays: false }),
     ] {
-        rail.tell(Command::Join { transfer: TRANSFER, rail: 0, desk, silence: STEP });
-        rail.tell(Command::FlowUp { transfer: TRANSFER, flow: FLOW, socket: socket.into(), side });
+        rail.tell(RailCommand::Join { transfer: TRANSFER, rail: 0, transfer_files, silence: STEP });
+        rail.tell(RailCommand::FlowUp {
+            transfer: TRANSFER,
+            flow: FLOW,
+            socket: socket.into(),
+            side,
+        });
     }
     let (mut to_lease, mut landed, mut before, mut after) = (pieces(bytes), 0, None, 0);
     while landed < bytes {
         let (event, allocations) = events.recv_timeout(STEP).unwrap();
         match event {
-            Event::Owner { event: owner::Event::Room { flow, pieces }, .. } => {
+            RailEvent::Owner {
+                event: scheduler::SchedulerEvent::Room { flow, pieces }, ..
+            } => {
                 let pieces = to_lease.by_ref().take(pieces as usize).collect();
-                fetcher.tell(Command::Lease { transfer: TRANSFER, flow, pieces });
+                fetcher.tell(RailCommand::Lease { transfer: TRANSFER, flow, pieces });
             }
-            Event::Owner { event: owner::Event::Landed { piece, .. }, .. } => {
+            RailEvent::Owner { event: scheduler::SchedulerEvent::Landed { piece, .. }, .. } => {
                 landed += piece.span.bytes()
             }
             other => panic!("{other:?}"),
@@ -153,8 +179,8 @@ fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Op
         wanting.sinks[0].commit().unwrap();
     }
     let counts = (allocations_of(&feeder, &feeder_events) - feeder_before, after - fetcher_before);
-    let has_ring = |desk: &Arc<Desk>| {
-        desk.tallies.iter().all(|tally| tally.paths.driver().starts_with("io_uring"))
+    let has_ring = |transfer_files: &Arc<TransferFiles>| {
+        transfer_files.tallies.iter().all(|tally| tally.paths.driver().starts_with("io_uring"))
     };
     tallied.iter().all(has_ring).then_some(counts)
 }
@@ -182,14 +208,18 @@ fn a_rail_at_work_allocates_nothing() {
 /// its rail had drained.
 #[test]
 fn more_commands_than_a_turn_takes_may_come_with_one_waking() {
-    let (rail, events) = rail(Size { slots: 2, receives: true, sends: false, block_bytes: MIB });
+    let (rail, events) =
+        rail(RailSize { slots: 2, receives: true, sends: false, block_bytes: MIB });
     for at in 0..300 {
         rail.commands
-            .send(Command::Withdraw { transfer: TRANSFER, span: Span::of(at, 1) })
+            .send(RailCommand::Withdraw { transfer: TRANSFER, span: Span::of(at, 1) })
             .unwrap();
     }
-    rail.tell(Command::Drain { transfer: TRANSFER });
-    assert!(matches!(events.recv_timeout(STEP).unwrap().0, Event::Drained { transfer: TRANSFER }));
+    rail.tell(RailCommand::Drain { transfer: TRANSFER });
+    assert!(matches!(
+        events.recv_timeout(STEP).unwrap().0,
+        RailEvent::Drained { transfer: TRANSFER }
+    ));
 }
 
 /// A receiver that reads no answer and asks for what nobody has: its refusals were kept without a
@@ -197,16 +227,28 @@ fn more_commands_than_a_turn_takes_may_come_with_one_waking() {
 #[test]
 fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
     let folder = tempfile::tempdir().unwrap();
-    let (rail, _events) = rail(Size { slots: 2, receives: false, sends: true, block_bytes: MIB });
-    let (offering, _) = desks(folder.path(), None, MIB);
-    rail.tell(Command::Join { transfer: TRANSFER, rail: 0, desk: offering, silence: STEP });
+    let (rail, _events) =
+        rail(RailSize { slots: 2, receives: false, sends: true, block_bytes: MIB });
+    let (offering, _) = files_of_both_ends(folder.path(), None, MIB);
+    rail.tell(RailCommand::Join {
+        transfer: TRANSFER,
+        rail: 0,
+        transfer_files: offering,
+        silence: STEP,
+    });
     let (mut dialled, accepted) = connection();
-    let side = Side::Feed { weight: 1 };
-    rail.tell(Command::FlowUp { transfer: TRANSFER, flow: FLOW, socket: accepted.into(), side });
+    let side = FlowDirection::Feed { weight: 1 };
+    rail.tell(RailCommand::FlowUp {
+        transfer: TRANSFER,
+        flow: FLOW,
+        socket: accepted.into(),
+        side,
+    });
     dialled.set_write_timeout(Some(STEP)).unwrap();
-    // Far more than the buffers of both sockets hold. They lie behind all that the desk offers.
+    // Far more than the buffers of both sockets hold. They lie behind all that the transfer's files
+    // offers.
     let ended = (0..2_000_000_u32).find_map(|request| {
-        let (kind, position) = (FrameKind::Request { soft: false }, 2 * MIB);
+        let (kind, position) = (FrameKind::Request { stolen: false }, 2 * MIB);
         let mut bytes = [0; FRAME_BYTES];
         Frame { kind, epoch: 1, request, position, length: 4096 }.encode(&mut bytes);
         dialled.write_all(&bytes).err()
@@ -221,7 +263,7 @@ fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
 fn every_number_of_slots_that_fits_a_rail_can_be_had_and_one_more_cannot() {
     for block_bytes in [4096, 65_536, MIB, 64 * MIB] {
         let most = slots_max(block_bytes);
-        let size = |slots| Size { slots, receives: true, sends: false, block_bytes };
+        let size = |slots| RailSize { slots, receives: true, sends: false, block_bytes };
         assert!(most >= 15, "{most} slots of {block_bytes}");
         assert_eq!(start::slots(size(most)).unwrap().slot_count(), most as usize);
         assert!(start::slots(size(most + 1)).is_err());

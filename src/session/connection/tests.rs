@@ -11,14 +11,14 @@ use mio::{Events, Poll, Token};
 
 use super::*;
 use crate::session::dial;
-use crate::session::noise::Admission;
+use crate::session::noise::HelloReply;
 use crate::wire::version::PREAMBLE_BYTES;
 
-const DATA: Hello = Hello { kind: Kind::Data, key_id: [7; 16] };
-const CONTROL: Hello = Hello { kind: Kind::Control, key_id: [0; 16] };
+const DATA: ConnectionHello = ConnectionHello { kind: ConnectionKind::Data, key_id: [7; 16] };
+const CONTROL: ConnectionHello = ConnectionHello { kind: ConnectionKind::Control, key_id: [0; 16] };
 
 /// To a node without a key.
-const KEYLESS: Hello = Hello { kind: Kind::Control, key_id: [9; 16] };
+const KEYLESS: ConnectionHello = ConnectionHello { kind: ConnectionKind::Control, key_id: [9; 16] };
 
 /// How long a loop waits for an event before the test counts as hung. No test waits that long to
 /// pass.
@@ -28,12 +28,12 @@ fn key() -> Key {
     Key::from_bytes([1; 32])
 }
 
-fn door(hello: &Hello) -> Option<Admission> {
+fn door(hello: &ConnectionHello) -> Option<HelloReply> {
     if *hello == KEYLESS {
-        return Some(Admission { key: Key::open(), payload: Vec::new() });
+        return Some(HelloReply { key: Key::open(), payload: Vec::new() });
     }
     (*hello == DATA || *hello == CONTROL)
-        .then(|| Admission { key: key(), payload: b"advert".to_vec() })
+        .then(|| HelloReply { key: key(), payload: b"advert".to_vec() })
 }
 
 fn listener() -> (TcpListener, SocketAddr) {
@@ -46,7 +46,7 @@ fn soon() -> Instant {
     Instant::now() + HUNG
 }
 
-fn dialled(address: SocketAddr, hello: Hello, with: &Key) -> Connection {
+fn dialled(address: SocketAddr, hello: ConnectionHello, with: &Key) -> Connection {
     Connection::initiate(dial(address, None).unwrap(), hello, with, b"hello", soon()).unwrap()
 }
 
@@ -87,13 +87,13 @@ impl Driver {
 
     /// The next message, or `None` at the end.
     fn message(&mut self) -> Result<Option<Vec<u8>>> {
-        let mut arrived = Incoming::Pending;
+        let mut arrived = IncomingData::Pending;
         self.until(|connection| {
             arrived = connection.receive()?;
-            Ok(arrived != Incoming::Pending)
+            Ok(arrived != IncomingData::Pending)
         })?;
         match arrived {
-            Incoming::Message(message) => Ok(Some(message)),
+            IncomingData::Message(message) => Ok(Some(message)),
             _ => Ok(None),
         }
     }
@@ -221,7 +221,7 @@ fn a_flow_is_handed_over_with_nothing_read_behind_the_handshake() {
 
 #[test]
 fn the_wrong_key_and_unknown_transfers_are_refused_on_both_sides() {
-    let stranger = Hello { kind: Kind::Data, key_id: [8; 16] };
+    let stranger = ConnectionHello { kind: ConnectionKind::Data, key_id: [8; 16] };
     for (hello, with) in [(CONTROL, Key::open()), (DATA, Key::open()), (stranger, key())] {
         let (listener, address) = listener();
         let node = echo(listener);
@@ -274,7 +274,7 @@ fn without_a_key_neither_side_trusts_another_users_process() {
 
 #[test]
 fn a_visitor_who_speaks_garbage_or_leaves_early_is_an_error() {
-    let recorded = Handshake::initiate(CONTROL, &key(), b"hello").unwrap().1;
+    let recorded = NoiseHandshake::initiate(CONTROL, &key(), b"hello").unwrap().1;
     let endless = [&recorded[..], &vec![0; 100_000]].concat();
     let prefixes = [0, 1, PREAMBLE_BYTES, PREAMBLE_BYTES + 5, recorded.len()]
         .map(|length| recorded[..length].to_vec());

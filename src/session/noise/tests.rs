@@ -4,34 +4,34 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::version::Versions;
+use crate::wire::version::VersionRange;
 
-const HELLO: Hello = Hello { kind: Kind::Data, key_id: [7; 16] };
+const HELLO: ConnectionHello = ConnectionHello { kind: ConnectionKind::Data, key_id: [7; 16] };
 
 fn key(digit: u8) -> Key {
     Key::from_bytes([digit; 32])
 }
 
 /// Lets transfer 7 in with key 1, and answers with an advert.
-fn door(hello: &Hello) -> Option<Admission> {
-    (hello.key_id == [7; 16]).then(|| Admission { key: key(1), payload: b"advert".to_vec() })
+fn door(hello: &ConnectionHello) -> Option<HelloReply> {
+    (hello.key_id == [7; 16]).then(|| HelloReply { key: key(1), payload: b"advert".to_vec() })
 }
 
 /// One side of a conversation, and how it ended.
 struct Side {
-    handshake: Handshake,
+    handshake: NoiseHandshake,
     unread: Vec<u8>,
-    outcome: Option<Result<Established>>,
+    outcome: Option<Result<EstablishedSession>>,
 }
 
 impl Side {
-    fn initiator(hello: Hello, with: &Key, payload: &[u8]) -> (Side, Vec<u8>) {
-        let (handshake, first) = Handshake::initiate(hello, with, payload).unwrap();
+    fn initiator(hello: ConnectionHello, with: &Key, payload: &[u8]) -> (Side, Vec<u8>) {
+        let (handshake, first) = NoiseHandshake::initiate(hello, with, payload).unwrap();
         (Side { handshake, unread: Vec::new(), outcome: None }, first)
     }
 
     fn responder() -> Side {
-        Side { handshake: Handshake::respond(), unread: Vec::new(), outcome: None }
+        Side { handshake: NoiseHandshake::respond(), unread: Vec::new(), outcome: None }
     }
 
     /// Hears `bytes` and says what comes of them.
@@ -41,12 +41,12 @@ impl Side {
         while self.outcome.is_none() && self.unread.len() >= self.handshake.wants() {
             let wanted: Vec<u8> = self.unread.drain(..self.handshake.wants()).collect();
             match self.handshake.handle(&wanted, &door) {
-                Step::Send(out) => said.extend(out),
-                Step::Up(out, established) => {
+                HandshakeStep::Send(out) => said.extend(out),
+                HandshakeStep::Up(out, established) => {
                     said.extend(out);
                     self.outcome = Some(Ok(*established));
                 }
-                Step::Over(out, error) => {
+                HandshakeStep::Over(out, error) => {
                     said.extend(out);
                     self.outcome = Some(Err(error));
                 }
@@ -55,7 +55,7 @@ impl Side {
         said
     }
 
-    fn established(self) -> Established {
+    fn established(self) -> EstablishedSession {
         self.outcome.expect("it ended").map_err(|error| error.to_string()).unwrap()
     }
 
@@ -110,8 +110,10 @@ fn the_wrong_key_is_told_so() {
 
 #[test]
 fn strangers_to_the_door_are_turned_away() {
-    for (kind, code) in [(Kind::Data, Code::Refused), (Kind::Client, Code::Unreachable)] {
-        let hello = Hello { kind, key_id: [8; 16] };
+    for (kind, code) in
+        [(ConnectionKind::Data, Code::Refused), (ConnectionKind::Client, Code::Unreachable)]
+    {
+        let hello = ConnectionHello { kind, key_id: [8; 16] };
         let (initiator, responder) = converse(Side::initiator(hello, &key(1), b""), |_, _| {});
         assert_eq!((initiator.error().code, responder.error().code), (code, code));
     }
@@ -122,7 +124,7 @@ fn versions_without_overlap_are_named() {
     let newer = |turn: usize, said: &mut Vec<u8>| {
         if turn == 0 {
             let mut preamble = Preamble::decode(&said[..PREAMBLE_BYTES]).unwrap();
-            preamble.versions = Versions { min: 8, max: 9 };
+            preamble.versions = VersionRange { min: 8, max: 9 };
             said[..PREAMBLE_BYTES].copy_from_slice(&preamble.encode());
         }
     };
@@ -147,8 +149,12 @@ fn a_replayed_hello_is_not_enough() {
 fn oversized_and_undersized_hellos_are_refused_before_they_are_read() {
     for handshake_bytes in [0, 47, 48 + HELLO_BYTES_MAX as u16 + 1, u16::MAX] {
         let mut responder = Side::responder();
-        let preamble =
-            Preamble { kind: Kind::Data, versions: VERSIONS, key_id: [7; 16], handshake_bytes };
+        let preamble = Preamble {
+            kind: ConnectionKind::Data,
+            versions: VERSIONS,
+            key_id: [7; 16],
+            handshake_bytes,
+        };
         let answer = responder.hear(&preamble.encode());
         assert!(answer.is_empty());
         assert_eq!(responder.error().code, Code::Unreachable);
@@ -185,7 +191,7 @@ proptest! {
         let mut garbage = bytes;
         if ours && garbage.len() > 48 {
             let handshake_bytes = 48;
-            let preamble = Preamble { kind: Kind::Data, versions: VERSIONS, key_id: [7; 16], handshake_bytes };
+            let preamble = Preamble { kind: ConnectionKind::Data, versions: VERSIONS, key_id: [7; 16], handshake_bytes };
             garbage[..PREAMBLE_BYTES].copy_from_slice(&preamble.encode());
         }
         let mut responder = Side::responder();

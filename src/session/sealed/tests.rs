@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// The two ends of a connection that is up.
-fn ends() -> (Sealed, Sealed) {
+fn ends() -> (SealedStream, SealedStream) {
     let suite = || snow::Builder::new("Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s".parse().unwrap());
     let mut initiator = suite().psk(0, &[1; 32]).unwrap().build_initiator().unwrap();
     let mut responder = suite().psk(0, &[1; 32]).unwrap().build_responder().unwrap();
@@ -16,13 +16,13 @@ fn ends() -> (Sealed, Sealed) {
     let length = responder.write_message(&[], &mut message).unwrap();
     initiator.read_message(&message[..length], &mut payload).unwrap();
     (
-        Sealed::new(initiator.into_transport_mode().unwrap()),
-        Sealed::new(responder.into_transport_mode().unwrap()),
+        SealedStream::new(initiator.into_transport_mode().unwrap()),
+        SealedStream::new(responder.into_transport_mode().unwrap()),
     )
 }
 
 /// The messages in `bytes`, and whether they ended between two messages.
-fn opened(end: &mut Sealed, mut bytes: &[u8]) -> Result<(Vec<Vec<u8>>, bool)> {
+fn opened(end: &mut SealedStream, mut bytes: &[u8]) -> Result<(Vec<Vec<u8>>, bool)> {
     let mut messages = Vec::new();
     while let Some((wanted, rest)) = bytes.split_at_checked(end.wants()) {
         messages.extend(end.open(wanted)?);

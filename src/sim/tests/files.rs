@@ -7,18 +7,18 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use crate::engine::check::Method;
-use crate::engine::member::Kept;
+use crate::engine::check::CheckMethod;
+use crate::engine::participant::LandedPiece;
 use crate::engine::replicas::ReplicaHasher;
 use crate::error::{Code, Error, Result};
 use crate::node::reading::ReadProgress;
 use crate::node::{keeping, prepare};
-use crate::rail::desk::Desk;
-use crate::sim::disk::{Disk, Payload, Ready};
-use crate::sim::random::Random;
-use crate::spec::Role;
-use crate::store::layout::Layout;
-use crate::store::{Root, Sink, journal};
+use crate::rail::transfer_files::TransferFiles;
+use crate::sim::disk::{PiecePayload, PreparedDisk, SimDisk};
+use crate::sim::random::SplitMix;
+use crate::spec::RowRole;
+use crate::store::layout::FileLayout;
+use crate::store::{Sink, StoreRoot, journal};
 use crate::units::Span;
 use crate::wire::Check;
 use crate::wire::control::{Prepare, ReplicaRange};
@@ -41,7 +41,7 @@ impl Data {
     pub(super) fn bytes(self, span: Span) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(span.bytes() as usize + 16);
         for word in span.start / 8..span.end.div_ceil(8) {
-            bytes.extend(Random::new(word ^ self.generation << 40).next().to_le_bytes());
+            bytes.extend(SplitMix::new(word ^ self.generation << 40).next().to_le_bytes());
         }
         let skipped = (span.start % 8) as usize;
         bytes.drain(..skipped);
@@ -55,7 +55,7 @@ impl Data {
     /// The parts of a range that are zeros.
     fn holes(self, span: Span) -> Vec<Span> {
         let is_hole = |stretch: &u64| {
-            self.hole_every > 0 && Random::new(*stretch).below(self.hole_every) == 0
+            self.hole_every > 0 && SplitMix::new(*stretch).below(self.hole_every) == 0
         };
         let stretches = (span.start / STRETCH..span.end.div_ceil(STRETCH)).filter(is_hole);
         stretches.filter_map(|it| Span::of(it * STRETCH, STRETCH).intersection(span)).collect()
@@ -64,26 +64,26 @@ impl Data {
 
 /// The files of one node in one attempt.
 pub(super) struct Files {
-    root: Root,
+    root: StoreRoot,
     data: Data,
     /// Whether there is no room for what is wanted.
     pub(super) is_full: bool,
     /// Whether its sources look otherwise than those of others.
     pub(super) touched: bool,
-    desk: Option<Desk>,
+    transfer_files: Option<TransferFiles>,
     elected: Vec<bool>,
     forgets: bool,
 }
 
 impl Files {
     pub(super) fn new(folder: &Path, data: Data) -> Files {
-        let root = Root::open(folder).expect("the folder is there");
+        let root = StoreRoot::open(folder).expect("the folder is there");
         Files {
             root,
             data,
             is_full: false,
             touched: false,
-            desk: None,
+            transfer_files: None,
             elected: Vec::new(),
             forgets: false,
         }
@@ -100,26 +100,26 @@ impl Files {
     }
 
     fn sinks(&self) -> &[Sink] {
-        self.desk.as_ref().map_or(&[], |desk| &desk.sinks)
+        self.transfer_files.as_ref().map_or(&[], |transfer_files| &transfer_files.sinks)
     }
 
-    fn layouts(&self, span: Span) -> impl Iterator<Item = &Layout> {
-        self.desk
+    fn layouts(&self, span: Span) -> impl Iterator<Item = &FileLayout> {
+        self.transfer_files
             .iter()
-            .flat_map(|desk| &desk.layouts)
+            .flat_map(|transfer_files| &transfer_files.layouts)
             .filter(move |layout| layout.range().contains(span))
     }
 
-    fn file(&self, layout: &Layout) -> File {
-        let desk = self.desk.as_ref().expect("files are open");
-        let file = desk.files().nth(layout.file()).expect("layouts name files");
+    fn file(&self, layout: &FileLayout) -> File {
+        let transfer_files = self.transfer_files.as_ref().expect("files are open");
+        let file = transfer_files.files().nth(layout.file()).expect("layouts name files");
         file.buffered().try_clone_to_owned().expect("a descriptor is left").into()
     }
 }
 
-impl Disk for Files {
-    fn prepare(&mut self, prepare: &Prepare) -> Result<Ready> {
-        let prepare::Opened { desk, mut prepared, found, .. } = {
+impl SimDisk for Files {
+    fn prepare(&mut self, prepare: &Prepare) -> Result<PreparedDisk> {
+        let prepare::OpenedTransfer { transfer_files, mut prepared, found, .. } = {
             let (mut tell, quits) = (|_| {}, AtomicBool::new(false));
             prepare::open(&self.root, prepare, 1, &mut ReadProgress::new(&mut tell, &quits))?
         };
@@ -127,7 +127,7 @@ impl Disk for Files {
             .rows
             .iter()
             .zip(&mut prepared.states)
-            .filter(|(row, _)| row.role == Role::Sender)
+            .filter(|(row, _)| row.role == RowRole::Sender)
         {
             *state = self.data.generation + u64::from(self.touched) * TOUCHED;
             prepared.holes.extend(self.data.holes(row.span));
@@ -139,8 +139,8 @@ impl Disk for Files {
             .flat_map(|range| self.values(range, &prepare.attempt))
             .collect();
         self.elected = prepare::elected(prepare);
-        self.desk = Some(desk);
-        Ok(Ready { prepared, found })
+        self.transfer_files = Some(transfer_files);
+        Ok(PreparedDisk { prepared, found })
     }
 
     fn preallocate(
@@ -154,7 +154,7 @@ impl Disk for Files {
             return Err(Error::new(Code::Data, "No space left on device"));
         }
         prepare::preallocate(
-            self.desk.as_ref().expect("files are open"),
+            self.transfer_files.as_ref().expect("files are open"),
             wanted,
             holes,
             kept,
@@ -162,9 +162,9 @@ impl Disk for Files {
         )
     }
 
-    fn read(&mut self, method: Method, span: Span) -> Result<(Check, Payload)> {
-        let desk = self.desk.as_ref().expect("files are open");
-        let bytes = if desk.offers.iter().any(|offer| offer.range.contains(span)) {
+    fn read(&mut self, method: CheckMethod, span: Span) -> Result<(Check, PiecePayload)> {
+        let transfer_files = self.transfer_files.as_ref().expect("files are open");
+        let bytes = if transfer_files.offers.iter().any(|offer| offer.range.contains(span)) {
             self.data.bytes(span)
         } else {
             let layout = self.layouts(span).next().expect("what is passed on is in a file");
@@ -173,11 +173,13 @@ impl Disk for Files {
             self.file(layout).read_exact_at(&mut bytes, at).expect("what has landed is there");
             bytes
         };
-        Ok((method.of(span, &bytes), Payload::Bytes(bytes.into())))
+        Ok((method.of(span, &bytes), PiecePayload::Bytes(bytes.into())))
     }
 
-    fn write(&mut self, span: Span, payload: &Payload) -> Result<()> {
-        let Payload::Bytes(bytes) = payload else { unreachable!("sources of files have bytes") };
+    fn write(&mut self, span: Span, payload: &PiecePayload) -> Result<()> {
+        let PiecePayload::Bytes(bytes) = payload else {
+            unreachable!("sources of files have bytes")
+        };
         for layout in self.layouts(span) {
             for extent in layout.extents(span) {
                 let bytes = &bytes[..extent.bytes as usize];
@@ -187,8 +189,8 @@ impl Disk for Files {
         Ok(())
     }
 
-    fn keep(&mut self, pieces: &[Kept]) {
-        keeping::keep(self.desk.as_ref().expect("files are open"), pieces);
+    fn keep(&mut self, pieces: &[LandedPiece]) {
+        keeping::keep(self.transfer_files.as_ref().expect("files are open"), pieces);
     }
 
     fn flush(&mut self) {
@@ -197,7 +199,7 @@ impl Disk for Files {
 
     fn commit(&mut self, landed_everywhere: bool, checks: &[(Span, Check)]) -> Result<()> {
         prepare::commit(
-            self.desk.as_ref().expect("files are open"),
+            self.transfer_files.as_ref().expect("files are open"),
             &self.elected,
             landed_everywhere,
             checks,
@@ -218,7 +220,7 @@ impl Disk for Files {
 
     fn crash(&mut self) {
         self.sinks().iter().for_each(Sink::crash);
-        self.desk = None;
+        self.transfer_files = None;
     }
 }
 
@@ -235,7 +237,7 @@ pub(super) fn is_journal(path: &Path) -> bool {
 }
 
 /// Something happens to a journal: it is cut, changed, or gone.
-pub(super) fn damage(folder: &Path, random: &mut Random) {
+pub(super) fn damage(folder: &Path, random: &mut SplitMix) {
     for path in listed(folder).into_iter().filter(|path| is_journal(path)) {
         let mut bytes = fs::read(&path).expect("it is there");
         if bytes.is_empty() {
@@ -260,7 +262,7 @@ pub(super) fn damage(folder: &Path, random: &mut Random) {
 pub(super) fn cut_power(
     folder: &Path,
     synced: bool,
-    random: &mut Random,
+    random: &mut SplitMix,
     in_file: impl Fn(&str, Span) -> Vec<Span>,
 ) {
     const PAGE: u64 = 4096;

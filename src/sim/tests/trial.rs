@@ -9,13 +9,13 @@ use std::time::Duration;
 use super::files::{Data, Files, cut_power, damage, is_journal, listed};
 use crate::error::{Code, Error};
 use crate::master::roster::Roster;
-use crate::master::terms::{Identity, Terms, Wishes};
+use crate::master::terms::{AttemptConfig, TransferIdentity, TransferOptions};
 use crate::plan::Scheduler;
-use crate::sim::cluster::{Cluster, Log, Place, Trouble, World};
-use crate::sim::net::Links;
-use crate::sim::node::Faults;
-use crate::sim::random::Random;
-use crate::spec::{Address, DataUri, Role, Row, Spec};
+use crate::sim::cluster::{EventLog, InjectedFault, SimCluster, SimEndpoint, SimWorld};
+use crate::sim::net::NodeLinks;
+use crate::sim::node::PieceFaults;
+use crate::sim::random::SplitMix;
+use crate::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::units::{BitRate, Moment, NodeIx, Span, union};
 use crate::wire::CheckKind;
 
@@ -68,10 +68,10 @@ impl Tally {
 
 /// A transfer, drawn from a seed.
 struct Trial {
-    random: Random,
+    random: SplitMix,
     spec: Spec,
-    wishes: Wishes,
-    world: World,
+    transfer_options: TransferOptions,
+    world: SimWorld,
     data: Data,
     /// The senders are the first of the nodes.
     senders: u64,
@@ -82,7 +82,7 @@ struct Trial {
     seconds: f64,
     tally: Tally,
     keeps_log: bool,
-    log: Log,
+    log: EventLog,
     /// From when to when the troubles of the attempt last, in nanoseconds.
     spells: Vec<Span>,
     /// Nodes that did not hear of the end of the last attempt.
@@ -121,13 +121,13 @@ impl Drop for Trial {
 }
 
 /// The number in a node's name.
-fn index_of(node: &Address) -> u64 {
+fn index_of(node: &NodeAddress) -> u64 {
     node.host[1..].parse().expect("n and a number")
 }
 
 impl Trial {
     fn draw(seed: u64) -> Trial {
-        let mut random = Random::new(seed);
+        let mut random = SplitMix::new(seed);
         let block = 4096 << random.below(3);
         let start = random.below(3) * 1000;
         let bytes = block * (1 + random.below(40)) - random.below(block);
@@ -151,7 +151,7 @@ impl Trial {
                 vec![own, more]
             };
             for range in union(ranges) {
-                rows.push(row(Role::Sender, sender, DataUri::Pattern(1), 0, range));
+                rows.push(row(RowRole::Sender, sender, DataUri::Pattern(1), 0, range));
             }
         }
         // One range for all of them has them feed each other.
@@ -177,7 +177,7 @@ impl Trial {
                 };
                 (uri, offset) = (DataUri::File("/shared".into()), range.start - start);
             }
-            let mut row = row(Role::Receiver, senders + index, uri, offset, range);
+            let mut row = row(RowRole::Receiver, senders + index, uri, offset, range);
             row.group = group.clone().filter(|_| index < 2);
             if row.group.is_some() {
                 row.range = whole;
@@ -193,16 +193,17 @@ impl Trial {
             spec.rows.iter_mut().for_each(|row| row.speed = Some(BitRate(8_000_000)));
         }
         let count = Roster::new(&spec).entries.len();
-        let rate = |random: &mut Random| f64::from(1 << 18) * f64::from(1 << random.below(8));
-        let links: Vec<Links> =
-            (0..count).map(|_| Links { up: rate(&mut random), down: rate(&mut random) }).collect();
+        let rate = |random: &mut SplitMix| f64::from(1 << 18) * f64::from(1 << random.below(8));
+        let links: Vec<NodeLinks> = (0..count)
+            .map(|_| NodeLinks { up: rate(&mut random), down: rate(&mut random) })
+            .collect();
         let slowest =
             links.iter().flat_map(|links| [links.up, links.down]).fold(f64::INFINITY, f64::min);
         let mut seconds = bytes as f64 * receivers as f64 / slowest;
         let wanted: u64 = spec
             .rows
             .iter()
-            .filter(|row| row.role == Role::Receiver)
+            .filter(|row| row.role == RowRole::Receiver)
             .map(|row| row.range.bytes())
             .sum();
         let limit = (random.below(4) == 0).then(|| BitRate(wanted * 8 / (1 + random.below(4))));
@@ -210,8 +211,8 @@ impl Trial {
             seconds += 4.0;
         }
         let microseconds =
-            |random: &mut Random, most: u64| Duration::from_micros(random.below(most));
-        let world = World {
+            |random: &mut SplitMix, most: u64| Duration::from_micros(random.below(most));
+        let world = SimWorld {
             links,
             stores: Vec::new(),
             latency: match random.below(2) {
@@ -225,11 +226,11 @@ impl Trial {
                 _ => Duration::ZERO,
             },
             noticed_within: microseconds(&mut random, 1_000_000),
-            faults: Faults::default(),
+            faults: PieceFaults::default(),
             seed: 0,
             keeps_log: false,
         };
-        let wishes = Wishes {
+        let transfer_options = TransferOptions {
             check: [
                 CheckKind::Crc64,
                 CheckKind::Crc64,
@@ -242,7 +243,7 @@ impl Trial {
             limit,
             scheduler: [Scheduler::default(), Scheduler::Greedy, Scheduler::Lp]
                 [random.below(3) as usize],
-            ..Wishes::default()
+            ..TransferOptions::default()
         };
         let data = Data { generation: 1, hole_every: random.below(3) * 2 };
         let home = tempfile::tempdir_in(
@@ -252,7 +253,7 @@ impl Trial {
         let trial = Trial {
             random,
             spec,
-            wishes,
+            transfer_options,
             world,
             data,
             senders,
@@ -261,7 +262,7 @@ impl Trial {
             seconds: seconds + 0.1,
             tally: Tally::default(),
             keeps_log: false,
-            log: Log::default(),
+            log: EventLog::default(),
             spells: Vec::new(),
             deaf: Vec::new(),
         };
@@ -282,9 +283,13 @@ impl Trial {
     fn attempt(&mut self, number: u64, is_troubled: bool) -> Result<(), Error> {
         let roster = Roster::new(&self.spec);
         let attempt = [number as u8 + 1; 16];
-        let identity =
-            Identity { id: self.spec.id.clone(), transfer: attempt, attempt, flow_key: [3; 32] };
-        let terms = Terms::new(&self.spec, &roster, identity, self.wishes);
+        let identity = TransferIdentity {
+            id: self.spec.id.clone(),
+            transfer: attempt,
+            attempt,
+            flow_key: [3; 32],
+        };
+        let terms = AttemptConfig::new(&self.spec, &roster, identity, self.transfer_options);
         let mut world = self.world.clone();
         world.seed = self.random.next();
         world.keeps_log = self.keeps_log;
@@ -293,7 +298,7 @@ impl Trial {
         }
         let indices: Vec<u64> =
             roster.entries.iter().map(|entry| index_of(&entry.address)).collect();
-        let mut cluster = Cluster::new(roster, terms, world);
+        let mut cluster = SimCluster::new(roster, terms, world);
         for (at, index) in indices.iter().enumerate() {
             let mut files = Files::new(&self.folder(*index), self.data);
             files.is_full = is_troubled && self.random.chance(30);
@@ -315,7 +320,10 @@ impl Trial {
         }
         cluster.deadline = Some(calm + CALM_WITHIN + Duration::from_secs_f64(100.0 * self.seconds));
         if self.keeps_log {
-            println!("attempt {number}: {:#?} {:?} {:?}", self.spec.rows, self.wishes, self.world);
+            println!(
+                "attempt {number}: {:#?} {:?} {:?}",
+                self.spec.rows, self.transfer_options, self.world
+            );
         }
         self.log = cluster.log();
         let outcome = cluster.run();
@@ -347,19 +355,20 @@ impl Trial {
         }
     }
 
-    fn faults(&mut self) -> Faults {
+    fn faults(&mut self) -> PieceFaults {
         let mut often = |one_in: u64, most: u64| {
             if self.random.below(one_in) == 0 { self.random.below(most) } else { 0 }
         };
-        let faults = Faults {
+        let faults = PieceFaults {
             changed: often(3, 50),
             broken: often(3, 30),
             unreadable: often(6, 20),
             unwritable: often(8, 5),
         };
         // Nobody would see it.
-        let changed = if self.wishes.check == CheckKind::None { 0 } else { faults.changed };
-        Faults { changed, ..faults }
+        let changed =
+            if self.transfer_options.check == CheckKind::None { 0 } else { faults.changed };
+        PieceFaults { changed, ..faults }
     }
 
     /// A moment at which something may still be going on.
@@ -381,21 +390,22 @@ impl Trial {
     }
 
     /// Something befalls the cluster; when it is over.
-    fn trouble(&mut self, cluster: &mut Cluster, nodes: u64) -> Moment {
+    fn trouble(&mut self, cluster: &mut SimCluster, nodes: u64) -> Moment {
         let (moment, length) = (self.moment(), self.length());
         let [one, other] = [(); 2].map(|()| NodeIx(self.random.below(nodes) as u32));
         let mut over = moment + length;
         self.spells.push(Span::new(moment.0, over.0));
-        let mut cut =
-            |from: Place, to: Place| cluster.trouble(moment, Trouble::Cut(from, to, length));
+        let mut cut = |from: SimEndpoint, to: SimEndpoint| {
+            cluster.trouble(moment, InjectedFault::Cut(from, to, length))
+        };
         let kind = match self.random.below(10) {
             0 | 1 => {
-                cluster.trouble(moment, Trouble::Kill(one));
+                cluster.trouble(moment, InjectedFault::Kill(one));
                 over = moment;
                 "a node dies"
             }
             2 | 3 => {
-                cluster.trouble(moment, Trouble::Freeze(one, length));
+                cluster.trouble(moment, InjectedFault::Freeze(one, length));
                 "a node freezes"
             }
             4 => {
@@ -415,22 +425,26 @@ impl Trial {
                 "a node and the master do not reach each other"
             }
             7 => {
-                cluster.trouble(moment, Trouble::Reset(one));
+                cluster.trouble(moment, InjectedFault::Reset(one));
                 "flows are reset"
             }
             8 => {
-                cluster.trouble(moment, Trouble::Part(one));
-                cluster.trouble(over, Trouble::Rejoin(one));
+                cluster.trouble(moment, InjectedFault::Part(one));
+                cluster.trouble(over, InjectedFault::Rejoin(one));
                 "a control session breaks"
             }
             _ if self.random.below(3) == 0 => {
-                cluster.trouble(moment, Trouble::Cancel);
+                cluster.trouble(moment, InjectedFault::Cancel);
                 "it is cancelled"
             }
             _ => {
                 let links = self.world.links[one.at()];
                 let part = 2f64.powi(self.random.below(6) as i32);
-                cluster.relink(one, moment, Links { up: links.up / part, down: links.down / part });
+                cluster.relink(
+                    one,
+                    moment,
+                    NodeLinks { up: links.up / part, down: links.down / part },
+                );
                 cluster.relink(one, over, links);
                 "a link is slow"
             }
@@ -445,14 +459,14 @@ impl Trial {
             self.tally.met("the sources change");
             self.data.generation += 1;
             // What was complete by then is of the old ones.
-            self.wishes.overwrite = true;
+            self.transfer_options.overwrite = true;
         }
         if self.writes_over_itself() {
             // Nothing is recorded of such a file but that it is complete: then it is refused, as
             // every file that exists.
-            self.wishes.overwrite = true;
+            self.transfer_options.overwrite = true;
         }
-        let synced = self.wishes.fsync;
+        let synced = self.transfer_options.fsync;
         for index in self.receivers() {
             let folder = self.folder(index);
             match self.random.below(8) {
@@ -460,7 +474,7 @@ impl Trial {
                     self.tally.met("a journal is damaged");
                     damage(&folder, &mut self.random);
                     // Nobody knows any more that the file is this transfer's.
-                    self.wishes.overwrite = true;
+                    self.transfer_options.overwrite = true;
                 }
                 1 => {
                     self.tally.met("a power cut");
@@ -470,10 +484,10 @@ impl Trial {
                         .iter()
                         .filter(|row| self.folder(index_of(&row.node)) == folder);
                     let rows: Vec<Row> =
-                        rows.filter(|row| row.role == Role::Receiver).cloned().collect();
+                        rows.filter(|row| row.role == RowRole::Receiver).cloned().collect();
                     let in_file = |name: &str, span: Span| places(&rows, name, span);
                     cut_power(&folder, synced, &mut self.random, in_file);
-                    self.wishes.overwrite = true;
+                    self.transfer_options.overwrite = true;
                 }
                 _ => {}
             }
@@ -489,13 +503,13 @@ impl Trial {
     }
 
     fn receivers(&self) -> Vec<u64> {
-        let rows = self.spec.rows.iter().filter(|row| row.role == Role::Receiver);
+        let rows = self.spec.rows.iter().filter(|row| row.role == RowRole::Receiver);
         rows.map(|row| index_of(&row.node)).collect()
     }
 
     /// The rows of receivers that keep files, each with its file.
     fn files(&self) -> impl Iterator<Item = (&Row, PathBuf)> {
-        self.spec.rows.iter().filter(|row| row.role == Role::Receiver).filter_map(|row| {
+        self.spec.rows.iter().filter(|row| row.role == RowRole::Receiver).filter_map(|row| {
             let DataUri::File(path) = &row.uri else { return None };
             let index = index_of(&row.node);
             Some((row, self.folder(index).join(path.strip_prefix("/").expect("it is absolute"))))
@@ -513,7 +527,8 @@ impl Trial {
             };
             // What a power cut leaves of a file that nobody has called complete yet is for the next
             // attempt to find out.
-            let is_cut = !self.wishes.fsync && self.tally.troubles.contains_key("a power cut");
+            let is_cut =
+                !self.transfer_options.fsync && self.tally.troubles.contains_key("a power cut");
             assert!(
                 is_cut || (1..=self.data.generation).any(|it| is_of(&it)),
                 "{} is wrong",
@@ -558,13 +573,13 @@ impl Trial {
         }
     }
 
-    /// What the members of a group have is, between them, all of it.
+    /// What the participants of a group have is, between them, all of it.
     fn check_group(&self) {
-        let members = self.files().filter(|(row, _)| row.group.is_some());
+        let participants = self.files().filter(|(row, _)| row.group.is_some());
         let parts: Vec<(&Row, Vec<u8>)> =
-            members.map(|(row, path)| (row, fs::read(path).expect("it is there"))).collect();
+            participants.map(|(row, path)| (row, fs::read(path).expect("it is there"))).collect();
         let Some((first, _)) = parts.first() else { return };
-        // A member may keep nothing.
+        // A participant may keep nothing.
         let all = self.spec.rows.iter().filter(|row| row.group.is_some()).count();
         let expected = self.data.bytes(first.range);
         for (at, byte) in expected.iter().enumerate().filter(|_| all == parts.len()) {
@@ -577,7 +592,7 @@ impl Trial {
 }
 
 /// A part of a range, at least a byte.
-fn part(random: &mut Random, whole: Span) -> Span {
+fn part(random: &mut SplitMix, whole: Span) -> Span {
     let start = whole.start + random.below(whole.bytes());
     Span::of(start, 1 + random.below(whole.end - start))
 }

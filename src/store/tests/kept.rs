@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{directory, kept_as, names, options, prepare};
 use crate::error::Code;
-use crate::store::{Origin, Record, Shared, Sink, SinkOptions};
+use crate::store::{JournalRecord, RangeOrigin, SharedRole, Sink, SinkOptions};
 use crate::units::Span;
 
 pub(super) const BYTES: u64 = 40_000;
@@ -19,11 +19,15 @@ fn open(home: &Path, attempt: u8) -> Sink {
     prepare(home, "/x", BYTES, &keeping(attempt)).unwrap()
 }
 
-pub(super) fn record(start: u64, bytes: u64) -> Record {
-    Record { span: Span::of(start, bytes), check: [9; 32], origin: Origin { who: 1, state: 2 } }
+pub(super) fn record(start: u64, bytes: u64) -> JournalRecord {
+    JournalRecord {
+        span: Span::of(start, bytes),
+        check: [9; 32],
+        origin: RangeOrigin { who: 1, state: 2 },
+    }
 }
 
-pub(super) fn land(sink: &Sink, record: Record, byte: u8) {
+pub(super) fn land(sink: &Sink, record: JournalRecord, byte: u8) {
     let file = File::from(sink.files()[0].buffered().try_clone_to_owned().unwrap());
     let bytes = vec![byte; usize::try_from(record.span.bytes()).unwrap()];
     file.write_all_at(&bytes, record.span.start).unwrap();
@@ -84,7 +88,7 @@ fn an_attempt_that_fails_before_it_begins_loses_nothing() {
 fn what_is_left_to_another_attempt_is_left_without_a_token() {
     let home = directory();
     let elected = |attempt| {
-        let options = SinkOptions { shared: Shared::Elected, ..keeping(attempt) };
+        let options = SinkOptions { shared: SharedRole::Elected, ..keeping(attempt) };
         prepare(home.path(), "/x", BYTES, &options).unwrap()
     };
     let sink = elected(1);

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::kept::{BYTES, keeping, land, record};
 use super::{directory, names, prepare};
 use crate::store::journal::of_inode;
-use crate::store::{Shared, Sink, SinkOptions};
+use crate::store::{SharedRole, Sink, SinkOptions};
 use crate::units::Span;
 
 const PARTIAL: &str = ".x.cep-ab12";
@@ -15,15 +15,15 @@ const FIRST: &str = ".x.cep-ab12.journal";
 const MEMBERS: &str = ".x.cep-ab12.journal-7";
 const HALF: u64 = BYTES / 2;
 
-fn open_as(home: &Path, attempt: u8, shared: Shared) -> Sink {
+fn open_as(home: &Path, attempt: u8, shared: SharedRole) -> Sink {
     prepare(home, "/x", BYTES, &SinkOptions { shared, ..keeping(attempt) }).unwrap()
 }
 
 /// Both nodes of an attempt: the elected one, which wants the first half of the file, and the other
 /// one.
 fn open(home: &Path, attempt: u8) -> [Sink; 2] {
-    let elected = open_as(home, attempt, Shared::Elected);
-    let member = open_as(home, attempt, Shared::Member(7));
+    let elected = open_as(home, attempt, SharedRole::Elected);
+    let member = open_as(home, attempt, SharedRole::Member(7));
     assert!(member.is_shared() && member.keeps() && !member.is_fresh());
     [elected, member]
 }
@@ -175,8 +175,8 @@ fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
     assert_eq!(names(home.path()), [FIRST, MEMBERS, "x"]);
     // With --overwrite there is another file beside it.
     let options = |shared| SinkOptions { shared, overwrite: true, ..keeping(3) };
-    let elected = prepare(home.path(), "/x", BYTES, &options(Shared::Elected)).unwrap();
-    let member = prepare(home.path(), "/x", BYTES, &options(Shared::Member(7))).unwrap();
+    let elected = prepare(home.path(), "/x", BYTES, &options(SharedRole::Elected)).unwrap();
+    let member = prepare(home.path(), "/x", BYTES, &options(SharedRole::Member(7))).unwrap();
     assert!(elected.is_fresh() && member.found().is_empty());
     for (sink, start) in [(&elected, 0), (&member, HALF)] {
         sink.begin(&[], false).unwrap();
@@ -195,7 +195,7 @@ fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
 fn a_complete_file_that_is_to_have_another_size_is_not_gone_on_with() {
     let home = directory();
     complete(home.path());
-    let options = |overwrite| SinkOptions { shared: Shared::Elected, overwrite, ..keeping(2) };
+    let options = |overwrite| SinkOptions { shared: SharedRole::Elected, overwrite, ..keeping(2) };
     let error = prepare(home.path(), "/x", BYTES - 1, &options(false)).unwrap_err();
     assert_eq!(error.message, "/x exists");
     let elected = prepare(home.path(), "/x", BYTES - 1, &options(true)).unwrap();
@@ -216,20 +216,20 @@ fn a_members_journal_is_not_believed_of_a_file_that_was_made_anew() {
     for name in [PARTIAL, FIRST, MEMBERS] {
         fs::remove_file(home.path().join(name)).unwrap();
     }
-    let elected = open_as(home.path(), 2, Shared::Elected);
+    let elected = open_as(home.path(), 2, SharedRole::Elected);
     let inode = fs::metadata(home.path().join(PARTIAL)).unwrap().ino();
     fs::write(home.path().join(MEMBERS), of_inode(&journal, inode)).unwrap();
-    let member = open_as(home.path(), 2, Shared::Member(7));
+    let member = open_as(home.path(), 2, SharedRole::Member(7));
     assert!(elected.is_fresh() && member.found().is_empty());
 }
 
 #[test]
 fn who_does_not_see_the_others_lock_says_so_and_nothing_is_kept() {
     let home = directory();
-    let elected = open_as(home.path(), 1, Shared::Elected);
+    let elected = open_as(home.path(), 1, SharedRole::Elected);
     // As on a file system whose locks reach no further than a machine.
     File::from(elected.files()[0].buffered().try_clone_to_owned().unwrap()).unlock().unwrap();
-    let member = open_as(home.path(), 1, Shared::Member(7));
+    let member = open_as(home.path(), 1, SharedRole::Member(7));
     assert!(member.is_shared() && !member.keeps());
     // The master tells the elected node.
     elected.forget().unwrap();
@@ -244,7 +244,7 @@ fn a_file_that_another_attempts_node_still_writes_is_not_gone_on_with() {
     let home = directory();
     let [elected, old] = attempt(home.path(), 1, 5000, 7000);
     drop(elected);
-    let new = open_as(home.path(), 2, Shared::Elected);
+    let new = open_as(home.path(), 2, SharedRole::Elected);
     assert!(new.refused().unwrap().contains("still writes"), "{:?}", new.refused());
     assert!(new.found().is_empty() && new.is_fresh());
     land(&old, record(HALF + 7000, 1000), 9);
@@ -258,7 +258,7 @@ fn a_file_that_another_attempts_node_still_writes_is_not_gone_on_with() {
 fn journals_of_members_that_are_there_no_more_go_with_the_file() {
     let home = directory();
     drop(attempt(home.path(), 1, 5000, 7000));
-    let alone = open_as(home.path(), 2, Shared::Alone);
+    let alone = open_as(home.path(), 2, SharedRole::Alone);
     assert_eq!(alone.found(), [record(0, 5000)]);
     alone.begin(&[Span::new(0, 5000)], false).unwrap();
     land(&alone, record(5000, BYTES - 5000), 2);

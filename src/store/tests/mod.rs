@@ -19,7 +19,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Keeping, Root, SealKey, Shared, Sink, SinkOptions};
+use super::{JournalIdentity, SealKey, SharedRole, Sink, SinkOptions, StoreRoot};
 use crate::error::Result;
 use crate::spec::DataUri;
 
@@ -81,14 +81,18 @@ fn options() -> SinkOptions {
         fsync: false,
         tag,
         attempt: [1; 16],
-        shared: Shared::Alone,
+        shared: SharedRole::Alone,
         keep: None,
     }
 }
 
 /// How files are kept that are to have this identity.
-fn kept_as(identity: u8) -> Option<Keeping> {
-    Some(Keeping { identity: [identity; 32], records_max: 100, key: SealKey::of_this_user() })
+fn kept_as(identity: u8) -> Option<JournalIdentity> {
+    Some(JournalIdentity {
+        identity: [identity; 32],
+        records_max: 100,
+        key: SealKey::of_this_user(),
+    })
 }
 
 fn file_uri(path: &str) -> DataUri {
@@ -96,7 +100,7 @@ fn file_uri(path: &str) -> DataUri {
 }
 
 fn prepare(root: &Path, path: &str, bytes: u64, options: &SinkOptions) -> Result<Sink> {
-    Sink::prepare(&Root::open(root).unwrap(), &file_uri(path), bytes, options)
+    Sink::prepare(&StoreRoot::open(root).unwrap(), &file_uri(path), bytes, options)
 }
 
 /// The names in a directory, sorted.

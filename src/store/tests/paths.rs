@@ -11,7 +11,7 @@ use nix::unistd::mkfifo;
 
 use super::{directory, file_uri, names, options, prepare};
 use crate::error::{Code, Result};
-use crate::store::{Root, Source};
+use crate::store::{Source, StoreRoot};
 
 #[test]
 fn paths_that_lead_out_are_refused_for_reading_and_writing() {
@@ -26,7 +26,7 @@ fn paths_that_lead_out_are_refused_for_reading_and_writing() {
     symlink("loop", inside.join("loop")).unwrap();
     symlink("/proc/self/root", inside.join("magic")).unwrap();
 
-    let root = Root::open(&inside).unwrap();
+    let root = StoreRoot::open(&inside).unwrap();
     let table = [
         "/../secret/key",
         "/sub/../sub/deep",
@@ -54,7 +54,7 @@ fn links_that_stay_inside_are_followed() {
     fs::create_dir(home.path().join("data")).unwrap();
     fs::write(home.path().join("data/x"), "12345").unwrap();
     symlink("data", home.path().join("current")).unwrap();
-    let root = Root::open(home.path()).unwrap();
+    let root = StoreRoot::open(home.path()).unwrap();
     assert!(Source::open(&root, &file_uri("/current/x"), 0, 5).is_ok());
     let sink = prepare(home.path(), "/current/y", 1, &options()).unwrap();
     sink.commit().unwrap();
@@ -67,7 +67,7 @@ fn below_the_whole_machine_absolute_links_are_followed() {
     fs::write(home.path().join("x"), "12345").unwrap();
     symlink(home.path().join("x"), home.path().join("link")).unwrap();
     let link = home.path().join("link");
-    let root = Root::open(Path::new("/")).unwrap();
+    let root = StoreRoot::open(Path::new("/")).unwrap();
     assert!(Source::open(&root, &file_uri(link.to_str().unwrap()), 0, 5).is_ok());
     // The kernel's own links jump where no name leads; they are refused even here.
     let magic = Source::open(&root, &file_uri("/proc/self/exe"), 0, 1).unwrap_err();
@@ -81,7 +81,7 @@ fn below_the_whole_machine_absolute_links_are_followed() {
 
 /// What the kernel makes of a path, and what `walk` makes of it: the error, or the inode and what
 /// is there.
-fn both_ways(root: &Root, path: &str, flags: OFlag) -> [String; 2] {
+fn both_ways(root: &StoreRoot, path: &str, flags: OFlag) -> [String; 2] {
     let said = |opened: Result<nix::Result<OwnedFd>>| match opened {
         Ok(Ok(file)) => {
             let about = fstat(&file).unwrap();
@@ -166,7 +166,7 @@ fn a_machine_without_openat2_resolves_paths_alike() {
         "chain39",
         "chain40",
     ];
-    let root = Root::open(&inside).unwrap();
+    let root = StoreRoot::open(&inside).unwrap();
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
     for name in paths {
         for flags in [
@@ -195,7 +195,7 @@ fn a_machine_without_openat2_resolves_paths_alike() {
     assert!(inside.join("a/new").exists());
 
     // Below the whole machine nothing leads out, but for the kernel's own links.
-    let whole = Root::open(Path::new("/")).unwrap();
+    let whole = StoreRoot::open(Path::new("/")).unwrap();
     let inside = inside.canonicalize().unwrap();
     let below = |name: &str| inside.join(name).to_str().unwrap().to_owned();
     let table = [
@@ -228,7 +228,7 @@ fn no_link_is_followed_where_everybody_may_make_them() {
     let name = format!("cep-fast-test-{}-links", std::process::id());
     let link = Path::new("/dev/shm").join(&name);
     symlink("/etc/passwd", &link).unwrap();
-    let root = Root::shared_memory().unwrap();
+    let root = StoreRoot::shared_memory().unwrap();
     let both = both_ways(&root, &format!("/{name}"), OFlag::O_RDONLY);
     fs::remove_file(&link).unwrap();
     assert_eq!(both[0], both[1]);
@@ -240,11 +240,11 @@ fn a_root_is_an_existing_directory() {
     let home = directory();
     fs::write(home.path().join("file"), "").unwrap();
     for name in ["file", "missing"] {
-        let error = Root::open(&home.path().join(name)).unwrap_err();
+        let error = StoreRoot::open(&home.path().join(name)).unwrap_err();
         assert_eq!(error.code, Code::Data);
         assert!(error.message.contains(name) && error.remedy.unwrap().contains("--root"));
     }
-    let root = Root::open(home.path()).unwrap();
+    let root = StoreRoot::open(home.path()).unwrap();
     assert_eq!(root.path(), home.path().canonicalize().unwrap());
     assert!(root.open_beneath(Path::new("/file"), OFlag::O_RDONLY, Mode::empty()).is_ok());
     let missing =

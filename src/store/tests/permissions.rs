@@ -7,8 +7,8 @@ use std::process::Command;
 
 use super::{Mounted, announce, directory, names, options, prepare};
 use crate::error::Code;
-use crate::store::partial::Place;
-use crate::store::{Root, SinkOptions};
+use crate::store::partial::DestinationPath;
+use crate::store::{SinkOptions, StoreRoot};
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
@@ -88,8 +88,11 @@ fn a_default_acl_is_heeded_instead_of_the_umask() {
 #[test]
 fn a_file_system_without_unnamed_files_grants_the_same() {
     let home = directory();
-    let look =
-        || Place::look(&Root::open(home.path()).unwrap(), Path::new("/x"), "ab12").unwrap().0;
+    let look = || {
+        DestinationPath::look(&StoreRoot::open(home.path()).unwrap(), Path::new("/x"), "ab12")
+            .unwrap()
+            .0
+    };
     assert_eq!(look().granted_by_name().unwrap(), look().granted().unwrap());
     if can("setfacl", &["-d", "-m", "u::rwx,g::r-x,o::---,u:65534:rwx,m::rwx"], home.path()) {
         assert_eq!(look().granted_by_name().unwrap().bits(), 0o770);

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::{Mounted, announce, directory, names, options, prepare};
 use crate::error::Code;
 use crate::spec::DataUri;
-use crate::store::{Root, Sink, SinkOptions};
+use crate::store::{Sink, SinkOptions, StoreRoot};
 use crate::units::{MIB, Span};
 
 fn write(sink: &Sink, bytes: &[u8], at: u64) {
@@ -254,7 +254,7 @@ fn a_directory_that_denies_access_is_named() {
 #[test]
 fn null_takes_everything_and_patterns_nothing() {
     let home = directory();
-    let root = Root::open(home.path()).unwrap();
+    let root = StoreRoot::open(home.path()).unwrap();
     let null = Sink::prepare(&root, &DataUri::Null, 1 << 40, &options()).unwrap();
     assert!(null.files().is_empty() && null.is_fresh() && !null.is_shared());
     null.preallocate(&[Span::new(0, 1 << 40)]).unwrap();

@@ -12,7 +12,7 @@ use nix::unistd::mkfifo;
 use super::kept::{BYTES, keeping, land, record};
 use super::{announce, directory, kept_as, names, prepare};
 use crate::store::journal::forged;
-use crate::store::{Doubt, Keeping, SealKey, Shared, Sink, SinkOptions};
+use crate::store::{JournalDoubt, JournalIdentity, SealKey, SharedRole, Sink, SinkOptions};
 use crate::units::Span;
 
 const PARTIAL: &str = ".x.cep-ab12";
@@ -158,7 +158,7 @@ fn a_journal_longer_than_its_rows_can_make_it_is_not_read() {
 fn without_a_key_ownership_decides_and_what_is_found_is_in_doubt() {
     let home = directory();
     let options = |attempt: u8| {
-        let keep = kept_as(3).map(|keeping| Keeping { key: None, ..keeping });
+        let keep = kept_as(3).map(|keeping| JournalIdentity { key: None, ..keeping });
         SinkOptions { keep, ..keeping(attempt) }
     };
     let sink = prepare(home.path(), "/x", BYTES, &options(1)).unwrap();
@@ -166,7 +166,7 @@ fn without_a_key_ownership_decides_and_what_is_found_is_in_doubt() {
     land(&sink, record(0, 10_000), b'a');
     drop(sink);
     let sink = prepare(home.path(), "/x", BYTES, &options(2)).unwrap();
-    assert_eq!((sink.found(), sink.doubt()), (&[record(0, 10_000)][..], Some(Doubt::Seal)));
+    assert_eq!((sink.found(), sink.doubt()), (&[record(0, 10_000)][..], Some(JournalDoubt::Seal)));
     assert!(!sink.is_sealed());
     drop(sink);
     let sink = open(home.path(), 3);
@@ -178,7 +178,7 @@ fn without_a_key_ownership_decides_and_what_is_found_is_in_doubt() {
 fn a_token_that_others_have_made_or_may_write_is_none() {
     let home = directory();
     let member = || {
-        prepare(home.path(), "/x", 5, &SinkOptions { shared: Shared::Member(7), ..keeping(1) })
+        prepare(home.path(), "/x", 5, &SinkOptions { shared: SharedRole::Member(7), ..keeping(1) })
             .unwrap()
     };
     let plant = |mode: u32| {
@@ -198,7 +198,7 @@ fn a_token_that_others_have_made_or_may_write_is_none() {
     mkfifo(&home.path().join(TOKEN), Mode::from_bits_truncate(0o600)).unwrap();
     assert!(!member().is_shared());
     let elected =
-        prepare(home.path(), "/x", 5, &SinkOptions { shared: Shared::Elected, ..keeping(1) })
+        prepare(home.path(), "/x", 5, &SinkOptions { shared: SharedRole::Elected, ..keeping(1) })
             .unwrap();
     assert_eq!(fs::metadata(home.path().join(TOKEN)).unwrap().permissions().mode() & 0o777, 0o600);
     drop(elected);
@@ -234,7 +234,7 @@ fn a_partial_file_that_was_changed_is_read_before_it_is_believed() {
         drop(sink);
         meddle(&home.path().join(PARTIAL));
         let sink = open(home.path(), 3);
-        assert_eq!((sink.found().len(), sink.doubt()), (1, Some(Doubt::Change)));
+        assert_eq!((sink.found().len(), sink.doubt()), (1, Some(JournalDoubt::Change)));
         drop(sink);
         names(home.path()).iter().for_each(|name| fs::remove_file(home.path().join(name)).unwrap());
     };
@@ -261,7 +261,10 @@ fn what_a_killed_attempt_left_is_in_doubt_and_not_thrown_away() {
     sink.crash();
     drop(sink);
     let sink = open(home.path(), 2);
-    assert_eq!((sink.found(), sink.doubt()), (&[record(0, 10_000)][..], Some(Doubt::Change)));
+    assert_eq!(
+        (sink.found(), sink.doubt()),
+        (&[record(0, 10_000)][..], Some(JournalDoubt::Change))
+    );
     assert!(sink.refused().is_none());
     // It is begun and ends in order: from then on it is certain.
     sink.begin(&[Span::new(0, 10_000)], false).unwrap();
@@ -281,7 +284,7 @@ fn a_complete_file_that_was_changed_without_a_trace_is_read_before_it_counts() {
     rewrite(&home.path().join("x"), b"changed", 5000);
     let sink = open(home.path(), 3);
     assert!(sink.is_named());
-    assert_eq!(sink.doubt(), Some(Doubt::Change));
+    assert_eq!(sink.doubt(), Some(JournalDoubt::Change));
 }
 
 /// It lost its name, and was written to in place: whoever had it open saw it change, and a failure

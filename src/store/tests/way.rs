@@ -10,9 +10,9 @@ use nix::sys::uio::{pread, pwrite};
 
 use super::{Mounted, announce, directory, file_uri, options};
 use crate::store::OpenFile;
-use crate::store::layout::{Extent, Layout};
+use crate::store::layout::{FileExtent, FileLayout};
 use crate::store::steps::{PAGE_BYTES, payload_at, read_step, write_steps_around};
-use crate::store::{PatternReader, Root, Sink, Source, pattern};
+use crate::store::{PatternReader, Sink, Source, StoreRoot, pattern};
 use crate::units::Span;
 
 const BLOCK_BYTES: usize = 64 << 10;
@@ -39,7 +39,7 @@ fn descriptor(file: &OpenFile, direct: bool) -> BorrowedFd<'_> {
     if direct { file.direct().unwrap() } else { file.buffered() }
 }
 
-fn read(file: &OpenFile, extent: Extent, slot: &mut Slot) -> Vec<u8> {
+fn read(file: &OpenFile, extent: FileExtent, slot: &mut Slot) -> Vec<u8> {
     let bytes = extent.bytes as usize;
     let step = read_step(extent.offset_bytes, bytes, file.direct_alignment());
     let target = &mut slot.bytes()[step.slot_range.clone()];
@@ -50,7 +50,7 @@ fn read(file: &OpenFile, extent: Extent, slot: &mut Slot) -> Vec<u8> {
 
 fn write(
     file: &OpenFile,
-    extent: Extent,
+    extent: FileExtent,
     piece: Span,
     holes: &[Span],
     bytes: &[u8],
@@ -69,7 +69,7 @@ fn write(
 
 /// Copies the range of `source` to `/copy` at `to`, piece by piece, backwards (any order is as
 /// good).
-fn copy(root: &Root, source: &Source, from: Layout, to: Layout, holes: &[Span]) {
+fn copy(root: &StoreRoot, source: &Source, from: FileLayout, to: FileLayout, holes: &[Span]) {
     let range = from.range();
     let end_bytes =
         to.extents(range).map(|extent| extent.offset_bytes + extent.bytes).max().unwrap();
@@ -96,7 +96,7 @@ fn bytes_arrive_at_any_alignment(directory: &Path) {
         (512, 513, 65_535, 65_537),
         (3, 3, 5, 1),
     ];
-    let root = Root::open(directory).unwrap();
+    let root = StoreRoot::open(directory).unwrap();
     for (from_offset, to_offset, start, bytes) in table {
         let mut original = File::create(directory.join("original")).unwrap();
         std::io::copy(&mut PatternReader::new(1, 0, from_offset), &mut original).unwrap();
@@ -106,8 +106,8 @@ fn bytes_arrive_at_any_alignment(directory: &Path) {
         copy(
             &root,
             &source,
-            Layout::of_file(0, from_offset, range),
-            Layout::of_file(0, to_offset, range),
+            FileLayout::of_file(0, from_offset, range),
+            FileLayout::of_file(0, to_offset, range),
             &[],
         );
         let copied = fs::read(directory.join("copy")).unwrap();
@@ -121,7 +121,7 @@ fn bytes_arrive_at_any_alignment(directory: &Path) {
 #[test]
 fn bytes_arrive_on_a_disk() {
     let home = directory();
-    let root = Root::open(home.path()).unwrap();
+    let root = StoreRoot::open(home.path()).unwrap();
     let sink = Sink::prepare(&root, &file_uri("/probe"), 1, &options()).unwrap();
     if sink.files()[0].direct().is_none() {
         announce("the build's file system has no direct I/O: only the buffered way is tested");
@@ -147,12 +147,18 @@ fn holes_stay_holes() {
     std::io::Seek::seek(&mut original, std::io::SeekFrom::Start(head + hole)).unwrap();
     std::io::copy(&mut PatternReader::new(3, head + hole, tail), &mut original).unwrap();
 
-    let root = Root::open(home.path()).unwrap();
+    let root = StoreRoot::open(home.path()).unwrap();
     let source = Source::open(&root, &file_uri("/sparse"), 0, bytes).unwrap();
     let holes = source.holes(16).unwrap();
     assert_eq!(holes.len(), 1);
     let range = Span::new(0, bytes);
-    copy(&root, &source, Layout::of_file(0, 0, range), Layout::of_file(0, 0, range), &holes);
+    copy(
+        &root,
+        &source,
+        FileLayout::of_file(0, 0, range),
+        FileLayout::of_file(0, 0, range),
+        &holes,
+    );
     assert!(fs::read(&path).unwrap() == fs::read(home.path().join("copy")).unwrap());
     let blocks = |name: &str| fs::metadata(home.path().join(name)).unwrap().blocks();
     assert!(

@@ -7,7 +7,7 @@ use crate::wire::{CheckKind, DataPath};
 
 /// How the bytes are moved.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Options {
+pub(crate) struct WireOptions {
     /// One cell of the grid; between 1 and the largest payload of a frame.
     pub(crate) block_bytes: u32,
     /// Where the grid starts.
@@ -38,7 +38,7 @@ pub(crate) struct Options {
     pub(crate) verify: bool,
 }
 
-impl Options {
+impl WireOptions {
     /// Which of its rails a node uses, when `nics` are the names of the rails' NICs: those of the
     /// first NICs, and of each NIC the first ones.
     pub(crate) fn rails<'a>(&self, nics: impl Iterator<Item = &'a str>) -> Vec<usize> {

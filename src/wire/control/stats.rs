@@ -2,7 +2,7 @@
 
 /// What a transfer cost a node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Stats {
+pub(crate) struct NodeStats {
     /// Bytes that arrived and were kept.
     pub(crate) received_bytes: u64,
     /// Bytes that were sent.

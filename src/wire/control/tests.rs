@@ -57,11 +57,11 @@ fn error() -> impl Strategy<Value = Error> {
 
 fn row() -> impl Strategy<Value = WireRow> {
     let sharing = prop_oneof![
-        Just(Sharing::Alone),
-        any::<u64>().prop_map(|file_bytes| Sharing::Elected { file_bytes }),
-        Just(Sharing::Member),
+        Just(FileSharing::Alone),
+        any::<u64>().prop_map(|file_bytes| FileSharing::Elected { file_bytes }),
+        Just(FileSharing::Member),
     ];
-    let role = prop_oneof![Just(Role::Sender), Just(Role::Receiver)];
+    let role = prop_oneof![Just(RowRole::Sender), Just(RowRole::Receiver)];
     (role, ".{0,60}", any::<u64>(), span(), sharing).prop_map(
         |(role, uri, offset, span, sharing)| {
             let offset_bytes = offset.min(u64::MAX - span.bytes());
@@ -72,7 +72,7 @@ fn row() -> impl Strategy<Value = WireRow> {
     )
 }
 
-fn options() -> impl Strategy<Value = Options> {
+fn options() -> impl Strategy<Value = WireOptions> {
     let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
     let flags = any::<[bool; 5]>();
     let path = (0..=4u32).prop_map(|number| DataPath::of(number).expect("one of five"));
@@ -90,7 +90,7 @@ fn options() -> impl Strategy<Value = Options> {
                 most,
             )| {
                 let (rails_max, threads_max, path) = most;
-                Options {
+                WireOptions {
                     block_bytes,
                     origin,
                     check,
@@ -138,15 +138,15 @@ fn start() -> impl Strategy<Value = Start> {
     // A name begins with a host.
     let peer = ("([^:].{0,30})?", vec(address(), 0..4), any::<bool>());
     let peers = prop::collection::btree_map(index.clone(), peer, 0..6).prop_map(|peers| {
-        let peer = |(index, (name, rails, relays))| Peer { index, name, rails, relays };
-        peers.into_iter().map(peer).collect::<Vec<Peer>>()
+        let peer = |(index, (name, rails, relays))| PeerNode { index, name, rails, relays };
+        peers.into_iter().map(peer).collect::<Vec<PeerNode>>()
     });
-    let share = (index, any::<u32>()).prop_map(|(index, weight)| Share { index, weight });
+    let share = (index, any::<u32>()).prop_map(|(index, weight)| SenderShare { index, weight });
     let senders = vec(vec(share, 1..5), 20);
     let origins = vec((0..NODES_MAX as u32, have()), 0..4).prop_map(|offers| {
         offers
             .into_iter()
-            .map(|(index, Have { span, origin })| Offered { index, span, origin })
+            .map(|(index, KeptRanges { span, origin })| OfferedSource { index, span, origin })
             .collect::<Vec<_>>()
     });
     let spans = [apart(), apart(), apart(), apart()];
@@ -186,12 +186,12 @@ fn start() -> impl Strategy<Value = Start> {
         )
 }
 
-fn have() -> impl Strategy<Value = Have> {
+fn have() -> impl Strategy<Value = KeptRanges> {
     (span(), any::<[u64; 2]>())
-        .prop_map(|(span, [who, state])| Have { span, origin: Origin { who, state } })
+        .prop_map(|(span, [who, state])| KeptRanges { span, origin: SourceOrigin { who, state } })
 }
 
-fn stats() -> impl Strategy<Value = Stats> {
+fn stats() -> impl Strategy<Value = NodeStats> {
     let rail = ("[a-z0-9.:]{1,15}", any::<[u64; 4]>(), "[ -~]{0,40}").prop_map(
         |(nic, [sent_bytes, received_bytes, out, r#in], path)| RailStats {
             nic,
@@ -208,7 +208,7 @@ fn stats() -> impl Strategy<Value = Stats> {
     let rails = (vec(rail, 0..4), any::<bool>())
         .prop_map(move |(rails, is_counted)| if is_counted { rails } else { uncounted(rails) });
     let warnings = vec("[ -~]{1,40}", 0..4);
-    (any::<[u64; 9]>(), rails, warnings).prop_map(|(counts, rails, warnings)| Stats {
+    (any::<[u64; 9]>(), rails, warnings).prop_map(|(counts, rails, warnings)| NodeStats {
         received_bytes: counts[0],
         sent_bytes: counts[1],
         wasted_bytes: counts[2],
@@ -252,7 +252,7 @@ fn to_node() -> impl Strategy<Value = ToNode> {
         (".{0,40}", any::<bool>()).prop_map(|(reason, forgets)| ToNode::Cancel { reason, forgets }),
         ".{0,40}".prop_map(|id| ToNode::MakeWay { id }),
         any::<([u8; 16], [u8; 16], u32)>().prop_map(|(transfer, attempt, heard)| ToNode::Resume(
-            Resume { transfer, attempt, heard }
+            ResumeSession { transfer, attempt, heard }
         )),
     ]
 }
@@ -279,11 +279,9 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
             vec(any::<u64>(), 0..4)
         )
             .prop_map(|((received_bytes, sent_bytes), delivered, left)| {
-                let delivered = delivered.into_iter().map(|(index, (bytes, busy))| Delivered {
-                    index,
-                    bytes,
-                    busy,
-                });
+                let delivered = delivered
+                    .into_iter()
+                    .map(|(index, (bytes, busy))| SenderDelivery { index, bytes, busy });
                 ToMaster::Progress {
                     received_bytes,
                     sent_bytes,
@@ -303,7 +301,7 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
     ]
 }
 
-fn advert() -> impl Strategy<Value = Advert> {
+fn advert() -> impl Strategy<Value = NodeAdvert> {
     let rail = (
         ".{0,15}",
         address(),
@@ -311,7 +309,7 @@ fn advert() -> impl Strategy<Value = Advert> {
         option::of(any::<u32>()),
         option::of(any::<u32>()),
     )
-        .prop_map(|(nic, address, line, mtu, numa)| Rail {
+        .prop_map(|(nic, address, line, mtu, numa)| RailAdvert {
             nic,
             address,
             line: line.map(BitRate),
@@ -319,7 +317,7 @@ fn advert() -> impl Strategy<Value = Advert> {
             numa,
         });
     (".{0,30}", vec(rail, 0..8), any::<u32>(), ".{0,40}", any::<u64>()).prop_map(
-        |(software, rails, cores, boot_id, incarnation)| Advert {
+        |(software, rails, cores, boot_id, incarnation)| NodeAdvert {
             software,
             rails,
             cores,
@@ -344,14 +342,14 @@ proptest! {
 
     #[test]
     fn adverts_survive(message in advert()) {
-        prop_assert_eq!(decode::<Advert>(&encode(&message).unwrap()), Ok(message));
+        prop_assert_eq!(decode::<NodeAdvert>(&encode(&message).unwrap()), Ok(message));
     }
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
         let _ = decode::<ToNode>(&bytes);
         let _ = decode::<ToMaster>(&bytes);
-        let _ = decode::<Advert>(&bytes);
+        let _ = decode::<NodeAdvert>(&bytes);
         let _ = decode::<FlowHello>(&bytes);
     }
 
@@ -386,10 +384,10 @@ fn small_messages_survive() {
         silent_flows: 2,
     };
     assert_eq!(decode(&encode(&hello).unwrap()), Ok(hello));
-    for query in [Query::Status, Query::Cancel] {
+    for query in [MasterQuery::Status, MasterQuery::Cancel] {
         assert_eq!(decode(&encode(&query).unwrap()), Ok(query));
     }
-    let answer = Answer { json: "{\"state\":\"running\"}".to_owned() };
+    let answer = QueryAnswer { json: "{\"state\":\"running\"}".to_owned() };
     assert_eq!(decode(&encode(&answer).unwrap()), Ok(answer));
 }
 
@@ -397,7 +395,7 @@ fn small_messages_survive() {
 fn a_message_without_a_kind_is_refused() {
     assert!(matches!(decode::<ToNode>(&[]), Err(WireError::Missing { .. })));
     assert!(matches!(decode::<ToMaster>(&[]), Err(WireError::Missing { .. })));
-    assert!(matches!(decode::<Query>(&[]), Err(WireError::Unknown { value: 0, .. })));
+    assert!(matches!(decode::<MasterQuery>(&[]), Err(WireError::Unknown { value: 0, .. })));
 }
 
 #[test]
@@ -475,7 +473,7 @@ fn a_plan_with_segments_out_of_order_or_without_senders_is_refused() {
 fn an_object_whose_blocks_are_no_subtrees_is_refused() {
     let options = |block_bytes: u32, origin: u64, start: u64| {
         let object = vec![start, 1 << 30];
-        Options::from_proto(proto::Options {
+        WireOptions::from_proto(proto::Options {
             block_bytes,
             origin,
             object,
@@ -512,7 +510,7 @@ fn checks_belong_to_their_segments() {
     let refused = |change: fn(&mut proto::Landed)| {
         let landed = ToMaster::Landed {
             segments: vec![plain_landed(0), plain_landed(1)],
-            stats: Stats::default(),
+            stats: NodeStats::default(),
         };
         let Some(proto::ToMasterKind::Landed(mut landed)) = landed.to_proto().kind else {
             unreachable!()
@@ -539,7 +537,7 @@ fn checks_belong_to_their_segments() {
 
 #[test]
 fn large_plans_fit_and_endless_ones_are_refused() {
-    let share = Share { index: 65_535, weight: u32::MAX };
+    let share = SenderShare { index: 65_535, weight: u32::MAX };
     let segment =
         |index: u64| PlanSegment { span: Span::of(index << 40, 1 << 40), senders: vec![share; 4] };
     let plan =
@@ -578,13 +576,17 @@ fn a_peer_that_is_named_by_its_address_says_it_once() {
         ("node1:55553", "10.0.0.1:40000", "node1:55553"),
     ];
     for (name, rail, sent) in cases {
-        let peer =
-            Peer { index: 1, name: name.into(), rails: vec![rail.parse().unwrap()], relays: false };
+        let peer = PeerNode {
+            index: 1,
+            name: name.into(),
+            rails: vec![rail.parse().unwrap()],
+            relays: false,
+        };
         assert_eq!(peer.to_proto().name, sent);
-        assert_eq!(Peer::from_proto(peer.to_proto()).unwrap(), peer);
+        assert_eq!(PeerNode::from_proto(peer.to_proto()).unwrap(), peer);
     }
     assert!(
-        Peer { index: 1, name: "10.0.0.1:5".into(), rails: vec![], relays: false }
+        PeerNode { index: 1, name: "10.0.0.1:5".into(), rails: vec![], relays: false }
             .to_proto()
             .name
             .starts_with("10.")
@@ -616,11 +618,11 @@ fn a_plain_transfer_costs_a_node_one_kibibyte() {
 
 fn plain_prepare() -> Prepare {
     let row = WireRow {
-        role: Role::Receiver,
+        role: RowRole::Receiver,
         uri: "file:///scratch/project/run-0042/checkpoint.h5".to_owned(),
         offset_bytes: 0,
         span: Span::new(0, 1 << 40),
-        sharing: Sharing::Alone,
+        sharing: FileSharing::Alone,
         claimant: String::new(),
     };
     Prepare {
@@ -630,7 +632,7 @@ fn plain_prepare() -> Prepare {
         flow_key: FlowKey([205; 32]),
         node_index: 4,
         rows: vec![row],
-        options: Options {
+        options: WireOptions {
             block_bytes: 1 << 20,
             origin: 0,
             check: CheckKind::Crc64,
@@ -652,7 +654,7 @@ fn plain_prepare() -> Prepare {
 }
 
 fn plain_start() -> Start {
-    let peer = |index: u32| Peer {
+    let peer = |index: u32| PeerNode {
         index,
         name: format!("node{index:02}.cluster:55553"),
         rails: vec![format!("10.0.0.{index}:55554").parse().unwrap()],
@@ -660,12 +662,12 @@ fn plain_start() -> Start {
     };
     let segment = |index: u64| PlanSegment {
         span: Span::of(index << 38, 1 << 38),
-        senders: (0..4).map(|index| Share { index, weight: 65_535 }).collect(),
+        senders: (0..4).map(|index| SenderShare { index, weight: 65_535 }).collect(),
     };
     let (peers, segments) = ((0..4).map(peer).collect(), (0..4).map(segment).collect());
     let span = Span::new(0, 1 << 40);
-    let origin = Origin { who: u64::MAX, state: u64::MAX };
-    let origins = (0..4).map(|index| Offered { index, span, origin }).collect();
+    let origin = SourceOrigin { who: u64::MAX, state: u64::MAX };
+    let origins = (0..4).map(|index| OfferedSource { index, span, origin }).collect();
     let (holes, relays, kept) = (vec![], vec![], vec![]);
     let (limit_bytes_per_second, bound_us) = (0, 90_000_000);
     Start {
@@ -689,8 +691,8 @@ fn plain_landed(index: u64) -> LandedSegment {
     LandedSegment { span, checks }
 }
 
-fn plain_stats() -> Stats {
-    Stats {
+fn plain_stats() -> NodeStats {
+    NodeStats {
         received_bytes: 1 << 40,
         sent_bytes: 0,
         wasted_bytes: 3 << 20,
@@ -717,9 +719,9 @@ fn warnings_of_a_node_fit_one_text_and_cannot_control_a_terminal() {
     let long = "x".repeat(1000);
     let said =
         ["a\nb", "\u{1b}[2J", &long, &long, &long, &long, &long, "last"].map(String::from).to_vec();
-    let stats = Stats { warnings: said, ..plain_stats() };
+    let stats = NodeStats { warnings: said, ..plain_stats() };
     let heard =
-        decode::<Stats>(&encode(&stats).expect("it fits")).expect("a text that fits").warnings;
+        decode::<NodeStats>(&encode(&stats).expect("it fits")).expect("a text that fits").warnings;
     assert_eq!(heard[..2], ["a b", "?[2J"]);
     assert_eq!(
         (heard.len(), heard.last().map(String::as_str)),
@@ -732,7 +734,7 @@ fn warnings_of_a_node_fit_one_text_and_cannot_control_a_terminal() {
 fn nics_are_counted_by_name_and_their_threads_apart() {
     let nics = ["eth0", "eth0", "eth0", "eth1", "eth2", "eth2", "eth0"];
     let used = |rails_max, threads_max| {
-        let options = Options { rails_max, threads_max, ..plain_prepare().options };
+        let options = WireOptions { rails_max, threads_max, ..plain_prepare().options };
         options.rails(nics.into_iter())
     };
     assert_eq!(used(None, None), [0, 1, 2, 3, 4, 5, 6]);

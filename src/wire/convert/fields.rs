@@ -4,23 +4,23 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::error::{Code, Error};
 use crate::units::Span;
-use crate::wire::control::Message;
+use crate::wire::control::WireMessage;
 use crate::wire::limits::{NAME_BYTES_MAX, NODES_MAX, RAILS_MAX, SPANS_MAX, TEXT_BYTES_MAX};
 use crate::wire::{WireError, proto};
 
 /// Spans as a flat list of numbers: start and length, start and length.
-pub(super) type Pairs = Vec<u64>;
+pub(super) type SpanPairs = Vec<u64>;
 
-pub(super) fn pairs(spans: &[Span]) -> Pairs {
+pub(super) fn pairs(spans: &[Span]) -> SpanPairs {
     spans.iter().flat_map(|span| [span.start, span.bytes()]).collect()
 }
 
-pub(super) fn pair(span: Span) -> Pairs {
+pub(super) fn pair(span: Span) -> SpanPairs {
     pairs(&[span])
 }
 
 /// A list of spans, none of them empty, in any order.
-pub(super) fn spans(field: &'static str, pairs: &Pairs) -> Result<Vec<Span>, WireError> {
+pub(super) fn spans(field: &'static str, pairs: &SpanPairs) -> Result<Vec<Span>, WireError> {
     let (pairs, rest) = pairs.as_chunks::<2>();
     if !rest.is_empty() {
         return Err(WireError::Contradiction { field });
@@ -31,14 +31,14 @@ pub(super) fn spans(field: &'static str, pairs: &Pairs) -> Result<Vec<Span>, Wir
 
 /// A list of spans that is sorted, and whose spans share nothing: what [`crate::units::subtract`]
 /// takes.
-pub(super) fn apart(field: &'static str, pairs: &Pairs) -> Result<Vec<Span>, WireError> {
+pub(super) fn apart(field: &'static str, pairs: &SpanPairs) -> Result<Vec<Span>, WireError> {
     let spans = spans(field, pairs)?;
     let sorted = spans.is_sorted_by(|left, right| left.end <= right.start);
     if sorted { Ok(spans) } else { Err(WireError::Contradiction { field }) }
 }
 
 /// Exactly one span.
-pub(super) fn span(field: &'static str, pairs: &Pairs) -> Result<Span, WireError> {
+pub(super) fn span(field: &'static str, pairs: &SpanPairs) -> Result<Span, WireError> {
     match pairs.as_slice() {
         &[start, bytes] => span_of(field, start, bytes),
         [] => Err(WireError::Missing { field }),
@@ -47,7 +47,7 @@ pub(super) fn span(field: &'static str, pairs: &Pairs) -> Result<Span, WireError
 }
 
 /// The range of a row: exactly one span, which is empty for an empty file.
-pub(super) fn row_span(field: &'static str, pairs: &Pairs) -> Result<Span, WireError> {
+pub(super) fn row_span(field: &'static str, pairs: &SpanPairs) -> Result<Span, WireError> {
     match pairs.as_slice() {
         &[start, 0] => Ok(Span::new(start, start)),
         _ => span(field, pairs),
@@ -102,7 +102,7 @@ pub(super) fn key<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[
 }
 
 /// A list of messages, none of them without a meaning.
-pub(super) fn list<M: Message>(
+pub(super) fn list<M: WireMessage>(
     field: &'static str,
     protos: Vec<M::Proto>,
     limit: usize,
@@ -163,7 +163,7 @@ pub(super) fn addresses(
     Ok(addresses)
 }
 
-impl Message for Error {
+impl WireMessage for Error {
     type Proto = proto::Failure;
 
     /// The text of an error may come from anywhere and the missing ranges may be many, so both are

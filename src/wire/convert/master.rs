@@ -6,8 +6,8 @@ use super::fields::{
 };
 use crate::error::Error;
 use crate::wire::control::{
-    CheckValue, Delivered, Have, LandedSegment, Message, Origin, Prepared, RailStats, RowState,
-    SegmentChecks, Stats, ToMaster,
+    CheckValue, KeptRanges, LandedSegment, NodeStats, Prepared, RailStats, RowState, SegmentChecks,
+    SenderDelivery, SourceOrigin, ToMaster, WireMessage,
 };
 use crate::wire::limits::{
     HAVE_MAX, ITEMS_MAX, LEFT_MAX, NODES_MAX, NOTES_MAX, RAILS_MAX, REPLICA_VALUES_MAX, ROWS_MAX,
@@ -15,7 +15,7 @@ use crate::wire::limits::{
 };
 use crate::wire::{Check, WireError, proto};
 
-impl Message for ToMaster {
+impl WireMessage for ToMaster {
     type Proto = proto::ToMaster;
 
     fn to_proto(&self) -> proto::ToMaster {
@@ -23,7 +23,7 @@ impl Message for ToMaster {
             ToMaster::Prepared(prepared) => proto::ToMasterKind::Prepared(prepared.to_proto()),
             ToMaster::Progress { received_bytes, sent_bytes, delivered, left } => {
                 let pair =
-                    |it: &Delivered| [u64::from(it.index) << 1 | u64::from(it.busy), it.bytes];
+                    |it: &SenderDelivery| [u64::from(it.index) << 1 | u64::from(it.busy), it.bytes];
                 let delivered = delivered.iter().flat_map(pair).collect();
                 let (received_bytes, sent_bytes, left) =
                     (*received_bytes, *sent_bytes, left.clone());
@@ -41,7 +41,7 @@ impl Message for ToMaster {
             ToMaster::Report(stats) => proto::ToMasterKind::Report(stats.to_proto()),
             ToMaster::Committed => proto::ToMasterKind::Committed(proto::Empty {}),
             ToMaster::Failed { error, stats } => {
-                let stats = stats.as_deref().map(Message::to_proto);
+                let stats = stats.as_deref().map(WireMessage::to_proto);
                 proto::ToMasterKind::Failed(proto::Failure { stats, ..error.to_proto() })
             }
             &ToMaster::Resumed { heard } => proto::ToMasterKind::Resumed(heard),
@@ -70,10 +70,11 @@ impl Message for ToMaster {
             }
             proto::ToMasterKind::Comparing(read_bytes) => ToMaster::Comparing { read_bytes },
             proto::ToMasterKind::Landed(landed) => landed_from_proto(landed)?,
-            proto::ToMasterKind::Report(stats) => ToMaster::Report(Stats::from_proto(stats)?),
+            proto::ToMasterKind::Report(stats) => ToMaster::Report(NodeStats::from_proto(stats)?),
             proto::ToMasterKind::Committed(proto::Empty {}) => ToMaster::Committed,
             proto::ToMasterKind::Failed(mut failure) => {
-                let stats = failure.stats.take().map(Stats::from_proto).transpose()?.map(Box::new);
+                let stats =
+                    failure.stats.take().map(NodeStats::from_proto).transpose()?.map(Box::new);
                 ToMaster::Failed { error: Error::from_proto(failure)?, stats }
             }
             proto::ToMasterKind::Resumed(heard) => ToMaster::Resumed { heard },
@@ -81,7 +82,7 @@ impl Message for ToMaster {
     }
 }
 
-impl Message for Prepared {
+impl WireMessage for Prepared {
     type Proto = proto::Prepared;
 
     fn to_proto(&self) -> proto::Prepared {
@@ -92,7 +93,7 @@ impl Message for Prepared {
                 .map(|row| u32::from(row.shared) | u32::from(row.kept) << 1)
                 .collect(),
             holes: pairs(&self.holes),
-            error: self.error.as_ref().map(Message::to_proto),
+            error: self.error.as_ref().map(WireMessage::to_proto),
             states: self.states.clone(),
             have: self.have.iter().flat_map(have_numbers).collect(),
             sealed: self.sealed,
@@ -139,11 +140,11 @@ fn notes(notes: &[String]) -> String {
     lines(told.iter().chain(&more))
 }
 
-fn have_numbers(it: &Have) -> [u64; 4] {
+fn have_numbers(it: &KeptRanges) -> [u64; 4] {
     [it.span.start, it.span.bytes(), it.origin.who, it.origin.state]
 }
 
-fn have(numbers: &[u64]) -> Result<Vec<Have>, WireError> {
+fn have(numbers: &[u64]) -> Result<Vec<KeptRanges>, WireError> {
     let field = "what a node has";
     let (fours, rest) = numbers.as_chunks::<4>();
     if !rest.is_empty() {
@@ -151,12 +152,12 @@ fn have(numbers: &[u64]) -> Result<Vec<Have>, WireError> {
     }
     within(field, fours.len(), HAVE_MAX)?;
     let one = |&[start, bytes, who, state]: &[u64; 4]| {
-        Ok(Have { span: span_of(field, start, bytes)?, origin: Origin { who, state } })
+        Ok(KeptRanges { span: span_of(field, start, bytes)?, origin: SourceOrigin { who, state } })
     };
     fours.iter().map(one).collect()
 }
 
-fn landed_to_proto(segments: &[LandedSegment], stats: &Stats) -> proto::Landed {
+fn landed_to_proto(segments: &[LandedSegment], stats: &NodeStats) -> proto::Landed {
     let mut landed = proto::Landed {
         segments: segments.iter().flat_map(|segment| pair(segment.span)).collect(),
         stats: Some(stats.to_proto()),
@@ -167,7 +168,7 @@ fn landed_to_proto(segments: &[LandedSegment], stats: &Stats) -> proto::Landed {
             SegmentChecks::Listed(checks) => {
                 // More than that do not fit a message, which then is refused for its size.
                 landed.check_counts.push(u32::try_from(checks.len()).unwrap_or(FOLDED - 1));
-                landed.checks.extend(checks.iter().map(Message::to_proto));
+                landed.checks.extend(checks.iter().map(WireMessage::to_proto));
             }
             SegmentChecks::Folded(fold) => {
                 landed.check_counts.push(FOLDED);
@@ -213,14 +214,14 @@ fn landed_from_proto(proto: proto::Landed) -> Result<ToMaster, WireError> {
     if checks.next().is_some() || folds.next().is_some() {
         return Err(WireError::Contradiction { field });
     }
-    let stats = Stats::from_proto(required("the statistics", proto.stats)?)?;
+    let stats = NodeStats::from_proto(required("the statistics", proto.stats)?)?;
     Ok(ToMaster::Landed { segments, stats })
 }
 
 /// Stands for the number of checks where a segment has a fold instead.
 const FOLDED: u32 = u32::MAX;
 
-impl Message for CheckValue {
+impl WireMessage for CheckValue {
     type Proto = proto::CheckValue;
 
     fn to_proto(&self) -> proto::CheckValue {
@@ -245,7 +246,7 @@ impl Message for CheckValue {
     }
 }
 
-impl Message for Stats {
+impl WireMessage for NodeStats {
     type Proto = proto::Stats;
 
     fn to_proto(&self) -> proto::Stats {
@@ -271,8 +272,8 @@ impl Message for Stats {
         }
     }
 
-    fn from_proto(proto: proto::Stats) -> Result<Stats, WireError> {
-        Ok(Stats {
+    fn from_proto(proto: proto::Stats) -> Result<NodeStats, WireError> {
+        Ok(NodeStats {
             received_bytes: proto.received_bytes,
             sent_bytes: proto.sent_bytes,
             wasted_bytes: proto.wasted_bytes,
@@ -354,7 +355,7 @@ fn rails(proto: &proto::Stats) -> Result<Vec<RailStats>, WireError> {
         .collect()
 }
 
-fn delivered_of(numbers: &[u64]) -> Result<Vec<Delivered>, WireError> {
+fn delivered_of(numbers: &[u64]) -> Result<Vec<SenderDelivery>, WireError> {
     let field = "what senders have brought";
     let (pairs, rest) = numbers.as_chunks::<2>();
     if !rest.is_empty() {
@@ -363,7 +364,7 @@ fn delivered_of(numbers: &[u64]) -> Result<Vec<Delivered>, WireError> {
     within(field, pairs.len(), NODES_MAX)?;
     let one = |&[sender, bytes]: &[u64; 2]| {
         let index = u32::try_from(sender >> 1).map_err(|_| WireError::Contradiction { field })?;
-        Ok(Delivered { index: node_index(index)?, bytes, busy: sender & 1 == 1 })
+        Ok(SenderDelivery { index: node_index(index)?, bytes, busy: sender & 1 == 1 })
     };
     pairs.iter().map(one).collect()
 }

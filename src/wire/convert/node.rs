@@ -8,11 +8,11 @@ use super::fields::{
     addresses, apart, below, key, list, name, node_index, packed, pair, pairs, required, row_span,
     shortened, span, span_of, text, text_within, within,
 };
-use crate::spec::Role;
+use crate::spec::RowRole;
 use crate::units::Span;
 use crate::wire::control::{
-    FlowKey, Message, Offered, Options, Origin, Peer, PlanSegment, Prepare, ReplicaRange, Resume,
-    Share, Sharing, Start, ToNode, WireRow,
+    FileSharing, FlowKey, OfferedSource, PeerNode, PlanSegment, Prepare, ReplicaRange,
+    ResumeSession, SenderShare, SourceOrigin, Start, ToNode, WireMessage, WireOptions, WireRow,
 };
 use crate::wire::limits::{
     LENGTH_MAX, NODES_MAX, ORIGINS_MAX, REPLICA_RANGES_MAX, REPLICA_VALUES_MAX, ROWS_MAX,
@@ -20,7 +20,7 @@ use crate::wire::limits::{
 };
 use crate::wire::{CheckKind, DataPath, WireError, proto};
 
-impl Message for ToNode {
+impl WireMessage for ToNode {
     type Proto = proto::ToNode;
 
     fn to_proto(&self) -> proto::ToNode {
@@ -49,7 +49,7 @@ impl Message for ToNode {
             proto::ToNodeKind::Finish(proto::Empty {}) => ToNode::Finish,
             proto::ToNodeKind::Cancel(reason) => cancel(reason, false)?,
             proto::ToNodeKind::CancelAndForget(reason) => cancel(reason, true)?,
-            proto::ToNodeKind::Resume(resume) => ToNode::Resume(Resume::from_proto(resume)?),
+            proto::ToNodeKind::Resume(resume) => ToNode::Resume(ResumeSession::from_proto(resume)?),
             proto::ToNodeKind::MakeWay(id) => {
                 ToNode::MakeWay { id: text("the name of a transfer", id)? }
             }
@@ -61,7 +61,7 @@ fn cancel(reason: String, forgets: bool) -> Result<ToNode, WireError> {
     Ok(ToNode::Cancel { reason: text("the reason of a cancel", reason)?, forgets })
 }
 
-impl Message for Prepare {
+impl WireMessage for Prepare {
     type Proto = proto::Prepare;
 
     fn to_proto(&self) -> proto::Prepare {
@@ -71,7 +71,7 @@ impl Message for Prepare {
             attempt: self.attempt.to_vec(),
             flow_key: self.flow_key.0.to_vec(),
             node_index: self.node_index,
-            rows: self.rows.iter().map(Message::to_proto).collect(),
+            rows: self.rows.iter().map(WireMessage::to_proto).collect(),
             options: Some(self.options.to_proto()),
             replicas: self.replicas.iter().flat_map(replica_numbers).collect(),
             names_wait: self.names_wait,
@@ -86,7 +86,7 @@ impl Message for Prepare {
             flow_key: FlowKey(key("the flow key", &proto.flow_key)?),
             node_index: node_index(proto.node_index)?,
             rows: list("the rows of a node", take(&mut proto.rows), ROWS_MAX)?,
-            options: Options::from_proto(required("the options", proto.options.take())?)?,
+            options: WireOptions::from_proto(required("the options", proto.options.take())?)?,
             replicas: replicas(&proto.replicas)?,
             names_wait: proto.names_wait,
         })
@@ -124,7 +124,7 @@ fn replicas(numbers: &[u64]) -> Result<Vec<ReplicaRange>, WireError> {
     }
 }
 
-impl Message for Resume {
+impl WireMessage for ResumeSession {
     type Proto = proto::Resume;
 
     fn to_proto(&self) -> proto::Resume {
@@ -135,8 +135,8 @@ impl Message for Resume {
         }
     }
 
-    fn from_proto(proto: proto::Resume) -> Result<Resume, WireError> {
-        Ok(Resume {
+    fn from_proto(proto: proto::Resume) -> Result<ResumeSession, WireError> {
+        Ok(ResumeSession {
             transfer: key("the id of a transfer", &proto.transfer)?,
             attempt: key("the id of an attempt", &proto.attempt)?,
             heard: proto.heard,
@@ -144,18 +144,18 @@ impl Message for Resume {
     }
 }
 
-impl Message for WireRow {
+impl WireMessage for WireRow {
     type Proto = proto::Row;
 
     fn to_proto(&self) -> proto::Row {
         let (sharing, file_bytes) = match self.sharing {
-            Sharing::Alone => (1, None),
-            Sharing::Elected { file_bytes } => (2, Some(file_bytes)),
-            Sharing::Member => (3, None),
+            FileSharing::Alone => (1, None),
+            FileSharing::Elected { file_bytes } => (2, Some(file_bytes)),
+            FileSharing::Member => (3, None),
         };
         let role = match self.role {
-            Role::Sender => 1,
-            Role::Receiver => 2,
+            RowRole::Sender => 1,
+            RowRole::Receiver => 2,
         };
         let (uri, offset_bytes, claimant) =
             (self.uri.clone(), self.offset_bytes, self.claimant.clone());
@@ -164,16 +164,16 @@ impl Message for WireRow {
 
     fn from_proto(proto: proto::Row) -> Result<WireRow, WireError> {
         let role = match proto.role {
-            1 => Role::Sender,
-            2 => Role::Receiver,
+            1 => RowRole::Sender,
+            2 => RowRole::Receiver,
             other => {
                 return Err(WireError::Unknown { field: "the role of a row", value: other.into() });
             }
         };
         let sharing = match (proto.sharing, proto.file_bytes) {
-            (1, None) => Sharing::Alone,
-            (2, Some(file_bytes)) => Sharing::Elected { file_bytes },
-            (3, None) => Sharing::Member,
+            (1, None) => FileSharing::Alone,
+            (2, Some(file_bytes)) => FileSharing::Elected { file_bytes },
+            (3, None) => FileSharing::Member,
             _ => return Err(WireError::Contradiction { field: "the sharing of a row" }),
         };
         let span = row_span("the range of a row", &proto.span)?;
@@ -186,7 +186,7 @@ impl Message for WireRow {
     }
 }
 
-impl Message for Options {
+impl WireMessage for WireOptions {
     type Proto = proto::Options;
 
     fn to_proto(&self) -> proto::Options {
@@ -208,7 +208,7 @@ impl Message for Options {
         }
     }
 
-    fn from_proto(proto: proto::Options) -> Result<Options, WireError> {
+    fn from_proto(proto: proto::Options) -> Result<WireOptions, WireError> {
         if proto.block_bytes == 0 {
             return Err(WireError::Missing { field: "the size of a block" });
         }
@@ -234,7 +234,7 @@ impl Message for Options {
         if object.is_some_and(|object| !are_subtrees(object)) {
             return Err(WireError::Contradiction { field: "the object" });
         }
-        Ok(Options {
+        Ok(WireOptions {
             block_bytes: below("the size of a block", proto.block_bytes, LENGTH_MAX as usize + 1)?,
             origin: proto.origin,
             check: CheckKind::of(proto.check)?,
@@ -256,14 +256,14 @@ impl Message for Options {
 /// What BLAKE3 hashes at once (BLAKE3 paper, section 2.1).
 const CHUNK_BYTES: u64 = 1024;
 
-impl Message for Start {
+impl WireMessage for Start {
     type Proto = proto::Start;
 
     fn to_proto(&self) -> proto::Start {
         proto::Start {
             epoch: self.epoch,
-            peers: self.peers.iter().map(Message::to_proto).collect(),
-            segments: self.segments.iter().map(Message::to_proto).collect(),
+            peers: self.peers.iter().map(WireMessage::to_proto).collect(),
+            segments: self.segments.iter().map(WireMessage::to_proto).collect(),
             holes: pairs(&self.holes),
             limit_bytes_per_second: self.limit_bytes_per_second,
             bound_us: self.bound_us,
@@ -281,7 +281,7 @@ impl Message for Start {
     }
 
     fn from_proto(proto: proto::Start) -> Result<Start, WireError> {
-        let peers: Vec<Peer> = list("the peers of a node", proto.peers, NODES_MAX)?;
+        let peers: Vec<PeerNode> = list("the peers of a node", proto.peers, NODES_MAX)?;
         let indices: BTreeSet<u32> = peers.iter().map(|peer| peer.index).collect();
         if indices.len() != peers.len() {
             return Err(WireError::Contradiction { field: "the peers of a node" });
@@ -313,7 +313,7 @@ impl Message for Start {
     }
 }
 
-fn origins(offers: &[u64], origins: &[u64]) -> Result<Vec<Offered>, WireError> {
+fn origins(offers: &[u64], origins: &[u64]) -> Result<Vec<OfferedSource>, WireError> {
     let field = "what the senders offer";
     let ((offers, rest), (origins, more)) = (offers.as_chunks::<3>(), origins.as_chunks::<2>());
     if offers.len() != origins.len() || !rest.is_empty() || !more.is_empty() {
@@ -323,12 +323,12 @@ fn origins(offers: &[u64], origins: &[u64]) -> Result<Vec<Offered>, WireError> {
     let one = |(&[index, start, bytes], &[who, state]): (&[u64; 3], &[u64; 2])| {
         let index = u32::try_from(index).map_err(|_| WireError::Contradiction { field })?;
         let (index, span) = (node_index(index)?, span_of(field, start, bytes)?);
-        Ok(Offered { index, span, origin: Origin { who, state } })
+        Ok(OfferedSource { index, span, origin: SourceOrigin { who, state } })
     };
     offers.iter().zip(origins).map(one).collect()
 }
 
-impl Message for Peer {
+impl WireMessage for PeerNode {
     type Proto = proto::Peer;
 
     fn to_proto(&self) -> proto::Peer {
@@ -340,14 +340,14 @@ impl Message for Peer {
         proto::Peer { index: self.index, name, rails: packed(&self.rails), relays: self.relays }
     }
 
-    fn from_proto(proto: proto::Peer) -> Result<Peer, WireError> {
+    fn from_proto(proto: proto::Peer) -> Result<PeerNode, WireError> {
         let index = node_index(proto.index)?;
         let rails = addresses("the rails of a peer", &proto.rails)?;
         let mut name = name("the name of a peer", proto.name)?;
         if let Some(rail) = rails.first().filter(|_| name.starts_with(':')) {
             name.insert_str(0, &host_of(rail));
         }
-        Ok(Peer { index, name, rails, relays: proto.relays })
+        Ok(PeerNode { index, name, rails, relays: proto.relays })
     }
 }
 
@@ -359,7 +359,7 @@ fn host_of(rail: &SocketAddr) -> String {
     }
 }
 
-impl Message for PlanSegment {
+impl WireMessage for PlanSegment {
     type Proto = proto::PlanSegment;
 
     fn to_proto(&self) -> proto::PlanSegment {
@@ -378,10 +378,11 @@ impl Message for PlanSegment {
         }
         within(field, proto.indices.len(), NODES_MAX)?;
         let shares = proto.indices.into_iter().zip(proto.weights);
-        let senders = shares.map(|(index, weight)| Ok(Share { index: node_index(index)?, weight }));
+        let senders =
+            shares.map(|(index, weight)| Ok(SenderShare { index: node_index(index)?, weight }));
         Ok(PlanSegment {
             span: span("the range of a segment", &proto.span)?,
-            senders: senders.collect::<Result<Vec<Share>, WireError>>()?,
+            senders: senders.collect::<Result<Vec<SenderShare>, WireError>>()?,
         })
     }
 }

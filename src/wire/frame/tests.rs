@@ -35,7 +35,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn frames() -> impl Strategy<Value = Frame> {
     let kinds = prop_oneof![
-        any::<bool>().prop_map(|soft| FrameKind::Request { soft }),
+        any::<bool>().prop_map(|stolen| FrameKind::Request { stolen }),
         Just(FrameKind::Data(Check::None)),
         any::<u64>().prop_map(|crc| FrameKind::Data(Check::Crc64(crc))),
         any::<[u8; 32]>().prop_map(|value| FrameKind::Data(Check::Blake3(value))),

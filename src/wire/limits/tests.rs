@@ -6,18 +6,18 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::error::{Code, Error};
-use crate::spec::Role;
+use crate::spec::RowRole;
 use crate::units::Span;
 use crate::wire::control::{
-    Advert, Answer, CheckValue, Delivered, FlowHello, FlowKey, Have, LandedSegment, Message,
-    Offered, Options, Origin, Peer, PlanSegment, Prepare, Prepared, Rail, RailStats, ReplicaRange,
-    RowState, SegmentChecks, Share, Sharing, Start, Stats, ToMaster, ToNode, WireRow, decode,
-    encode,
+    CheckValue, FileSharing, FlowHello, FlowKey, KeptRanges, LandedSegment, NodeAdvert, NodeStats,
+    OfferedSource, PeerNode, PlanSegment, Prepare, Prepared, QueryAnswer, RailAdvert, RailStats,
+    ReplicaRange, RowState, SegmentChecks, SenderDelivery, SenderShare, SourceOrigin, Start,
+    ToMaster, ToNode, WireMessage, WireOptions, WireRow, decode, encode,
 };
 use crate::wire::{Check, CheckKind, DataPath, WireError};
 
 /// A message that arrives as it was sent.
-fn travels<M: Message + PartialEq>(message: &M) {
+fn travels<M: WireMessage + PartialEq>(message: &M) {
     let bytes = encode(message).expect("the largest allowed fits");
     assert!(bytes.len() <= MESSAGE_BYTES_MAX);
     assert!(decode::<M>(&bytes).expect("it can be read") == *message, "it arrives as it was sent");
@@ -51,8 +51,8 @@ fn rail_stats() -> RailStats {
     }
 }
 
-fn stats() -> Stats {
-    Stats {
+fn stats() -> NodeStats {
+    NodeStats {
         received_bytes: u64::MAX,
         sent_bytes: u64::MAX,
         wasted_bytes: u64::MAX,
@@ -67,8 +67,8 @@ fn stats() -> Stats {
     }
 }
 
-fn options() -> Options {
-    Options {
+fn options() -> WireOptions {
+    WireOptions {
         block_bytes: LENGTH_MAX,
         origin: u64::MAX,
         check: CheckKind::Blake3,
@@ -88,11 +88,11 @@ fn options() -> Options {
 
 fn row(uri_bytes: usize) -> WireRow {
     WireRow {
-        role: Role::Receiver,
+        role: RowRole::Receiver,
         uri: name(uri_bytes),
         offset_bytes: u64::MAX / 2,
         span: range(0),
-        sharing: Sharing::Elected { file_bytes: u64::MAX },
+        sharing: FileSharing::Elected { file_bytes: u64::MAX },
         claimant: name(NAME_BYTES_MAX),
     }
 }
@@ -119,10 +119,10 @@ fn prepare(rows: Vec<WireRow>) -> ToNode {
 }
 
 fn start() -> Start {
-    let share = Share { index: NODES_MAX as u32 - 1, weight: u32::MAX };
+    let share = SenderShare { index: NODES_MAX as u32 - 1, weight: u32::MAX };
     let segment = |at| PlanSegment { span: range(at), senders: vec![share] };
-    let origin = Origin { who: u64::MAX, state: u64::MAX };
-    let offered = |at| Offered { index: NODES_MAX as u32 - 1, span: range(at), origin };
+    let origin = SourceOrigin { who: u64::MAX, state: u64::MAX };
+    let offered = |at| OfferedSource { index: NODES_MAX as u32 - 1, span: range(at), origin };
     Start {
         epoch: u32::MAX,
         peers: Vec::new(),
@@ -138,8 +138,8 @@ fn start() -> Start {
     }
 }
 
-fn peer(index: usize, rails: usize) -> Peer {
-    Peer {
+fn peer(index: usize, rails: usize) -> PeerNode {
+    PeerNode {
         index: index as u32,
         name: name(NAME_BYTES_MAX),
         rails: vec![address(); rails],
@@ -149,14 +149,14 @@ fn peer(index: usize, rails: usize) -> Peer {
 
 #[test]
 fn the_largest_advert_fits_a_handshake() {
-    let rail = Rail {
+    let rail = RailAdvert {
         nic: name(NAME_BYTES_MAX),
         address: address(),
         line: Some(crate::units::BitRate(u64::MAX)),
         mtu: Some(u32::MAX),
         numa: Some(u32::MAX),
     };
-    let advert = Advert {
+    let advert = NodeAdvert {
         software: name(NAME_BYTES_MAX),
         rails: vec![rail; RAILS_MAX],
         cores: u32::MAX,
@@ -191,9 +191,10 @@ fn the_largest_part_of_a_plan_fits_one_message() {
     travels(&ToNode::Start(start()));
     // As many peers as there are nodes, or as many rails as peers may have, in place of ranges.
     let bare = Start { segments: Vec::new(), holes: Vec::new(), relays: Vec::new(), ..start() };
-    let shares = (0..NODES_MAX).map(|at| Share { index: at as u32, weight: u32::MAX }).collect();
+    let shares =
+        (0..NODES_MAX).map(|at| SenderShare { index: at as u32, weight: u32::MAX }).collect();
     let one = vec![PlanSegment { span: range(0), senders: shares }];
-    let named = |at: usize| Peer { name: name(64), ..peer(at, 1) };
+    let named = |at: usize| PeerNode { name: name(64), ..peer(at, 1) };
     travels(&ToNode::Start(Start {
         segments: one,
         peers: (0..NODES_MAX).map(named).collect(),
@@ -216,7 +217,10 @@ fn the_largest_part_of_a_plan_fits_one_message() {
 #[test]
 fn the_largest_answer_to_prepare_fits_one_message() {
     let error = Error::new(Code::Data, name(TEXT_BYTES_MAX)).remedy(name(TEXT_BYTES_MAX));
-    let have = |at| Have { span: range(at), origin: Origin { who: u64::MAX, state: u64::MAX } };
+    let have = |at| KeptRanges {
+        span: range(at),
+        origin: SourceOrigin { who: u64::MAX, state: u64::MAX },
+    };
     let prepared = Prepared {
         sealed: true,
         rows: vec![RowState { shared: true, kept: true }; ROWS_MAX],
@@ -267,7 +271,7 @@ fn reports_of_as_many_segments_and_nodes_as_there_may_be_fit_one_message() {
     segments.insert(0, LandedSegment { span: range(0), checks: all_of_one });
     travels(&ToMaster::Landed { segments, stats: stats() });
     let delivered = (0..NODES_MAX)
-        .map(|at| Delivered { index: at as u32, bytes: u64::MAX, busy: true })
+        .map(|at| SenderDelivery { index: at as u32, bytes: u64::MAX, busy: true })
         .collect();
     travels(&ToMaster::Progress {
         received_bytes: u64::MAX,
@@ -276,7 +280,7 @@ fn reports_of_as_many_segments_and_nodes_as_there_may_be_fit_one_message() {
         left: vec![u64::MAX; LEFT_MAX],
     });
     travels(&ToMaster::Report(stats()));
-    travels(&Answer { json: name(STATUS_BYTES_MAX) });
+    travels(&QueryAnswer { json: name(STATUS_BYTES_MAX) });
 }
 
 /// Such a message ended the node process, with every other transfer on it.

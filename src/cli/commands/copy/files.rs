@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Result};
 
 /// One operand: the hosts that have the path, and how it was typed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(super) struct CopyOperand {
     pub(super) hosts: Vec<String>,
     /// From the root of the hosts on.
     pub(super) path: PathBuf,
@@ -17,13 +17,13 @@ pub(super) struct Place {
 
 /// One file and where it is: every host of every place holds a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct File {
+pub(super) struct CopyFile {
     /// Its last name, which it keeps in a directory.
     pub(super) name: OsString,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<CopyOperand>,
 }
 
-impl Place {
+impl CopyOperand {
     /// Returns true for a path that can only be a directory's: it ends with a slash, or with `.` or
     /// `..`.
     pub(super) fn names_directory(&self) -> bool {
@@ -39,16 +39,16 @@ impl Place {
 /// # Errors
 /// `Usage` where two places of one host have the same last name: they would be one file at the
 /// destination.
-pub(super) fn group(places: Vec<Place>) -> Result<Vec<File>> {
-    let mut files: Vec<File> = Vec::new();
+pub(super) fn group(places: Vec<CopyOperand>) -> Result<Vec<CopyFile>> {
+    let mut files: Vec<CopyFile> = Vec::new();
     for place in places {
         let name = place.path.file_name().unwrap_or_else(|| OsStr::new("/")).to_os_string();
         let Some(file) = files.iter_mut().find(|file| file.name == name) else {
-            files.push(File { name, places: vec![place] });
+            files.push(CopyFile { name, places: vec![place] });
             continue;
         };
         let shares_host =
-            |other: &&Place| other.hosts.iter().any(|host| place.hosts.contains(host));
+            |other: &&CopyOperand| other.hosts.iter().any(|host| place.hosts.contains(host));
         if let Some(other) = file.places.iter().find(shares_host) {
             let what = format!(
                 "{} and {} would both become {}",
@@ -69,8 +69,8 @@ pub(super) fn group(places: Vec<Place>) -> Result<Vec<File>> {
 mod tests {
     use super::*;
 
-    fn place(host: &str, path: &str) -> Place {
-        Place {
+    fn place(host: &str, path: &str) -> CopyOperand {
+        CopyOperand {
             hosts: host.split(',').map(String::from).collect(),
             path: path.into(),
             typed: format!("{host}:{path}"),

@@ -16,7 +16,7 @@ use crate::error::{Code, Error, Result};
 
 /// What is known of a file before it is copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Survey {
+pub(super) struct FileSurvey {
     pub(super) bytes: u64,
     /// Whole seconds: tools that keep the time of a copy often keep no more.
     pub(super) modified_seconds: i64,
@@ -27,7 +27,7 @@ pub(super) struct Survey {
 /// # Errors
 /// `Data` for what is missing, unreadable, or neither a regular file nor a block device, and for
 /// files that the kernel makes up as they are read.
-pub(super) fn of(path: &Path) -> Result<Survey> {
+pub(super) fn of(path: &Path) -> Result<FileSurvey> {
     let cannot = |error: io::Error| {
         Error::new(Code::Data, format!("cannot be read: {error}"))
             .remedy("check the path and its permissions")
@@ -51,7 +51,7 @@ pub(super) fn of(path: &Path) -> Result<Survey> {
     } else {
         believable(&mut file, opened.len())?
     };
-    Ok(Survey { bytes, modified_seconds: about.mtime() })
+    Ok(FileSurvey { bytes, modified_seconds: about.mtime() })
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::master::roster::Roster;
-use crate::plan::bound::Part;
-use crate::plan::{Plan, Problem};
+use crate::plan::bound::FullPart;
+use crate::plan::{Plan, PlanProblem};
 use crate::units::{NodeIx, human_bytes, printable};
 
 /// What is drawn.
-pub(super) struct Picture {
+pub(super) struct PlanPicture {
     pub(super) title: String,
     /// Lines below the picture.
     pub(super) captions: Vec<String>,
-    pub(super) nodes: Vec<Node>,
-    pub(super) links: Vec<Link>,
+    pub(super) nodes: Vec<PictureNode>,
+    pub(super) links: Vec<PictureLink>,
 }
 
-pub(super) struct Node {
+pub(super) struct PictureNode {
     pub(super) name: String,
     /// Payload that it can send, and receive.
     pub(super) bytes_per_second: f64,
@@ -26,22 +26,22 @@ pub(super) struct Node {
 }
 
 /// Bytes that one node sends to another, whatever sides they stand on.
-pub(super) struct Link {
+pub(super) struct PictureLink {
     pub(super) from: usize,
     pub(super) to: usize,
     pub(super) bytes: f64,
     pub(super) is_bottleneck: bool,
 }
 
-impl Picture {
+impl PlanPicture {
     /// The picture of `plan`.
     pub(super) fn new(
         id: &str,
         roster: &Roster,
-        problem: &Problem,
+        problem: &PlanProblem,
         plan: &Plan,
         captions: Vec<String>,
-    ) -> Picture {
+    ) -> PlanPicture {
         let mut bytes: BTreeMap<(NodeIx, NodeIx), f64> = BTreeMap::new();
         for planned in &plan.planned {
             let size = planned.segment.span.bytes() as f64;
@@ -55,21 +55,21 @@ impl Picture {
             bytes.iter().filter(|((from, to), _)| from == to).map(|(_, bytes)| bytes).sum();
         // A millionth of a weight is what rounding leaves.
         bytes.retain(|(from, to), bytes| from != to && *bytes >= 1.0);
-        let parts: BTreeSet<Part> = plan.bound.parts.iter().copied().collect();
-        let is_part = |part: Part| parts.contains(&part);
-        let node = |(node, capacity): (NodeIx, &crate::plan::Capacity)| Node {
+        let parts: BTreeSet<FullPart> = plan.bound.parts.iter().copied().collect();
+        let is_part = |part: FullPart| parts.contains(&part);
+        let node = |(node, capacity): (NodeIx, &crate::plan::NodeCapacity)| PictureNode {
             name: roster.get(node).address.to_string(),
             bytes_per_second: capacity.send_bytes_per_second,
-            is_bottleneck: is_part(Part::Sender(node))
-                || is_part(Part::Receiver(node))
-                || capacity.reads.is_some_and(|store| is_part(Part::Read(store)))
-                || capacity.writes.is_some_and(|store| is_part(Part::Written(store))),
+            is_bottleneck: is_part(FullPart::Sender(node))
+                || is_part(FullPart::Receiver(node))
+                || capacity.reads.is_some_and(|store| is_part(FullPart::Read(store)))
+                || capacity.writes.is_some_and(|store| is_part(FullPart::Written(store))),
         };
-        let link = |((from, to), bytes): ((NodeIx, NodeIx), f64)| Link {
+        let link = |((from, to), bytes): ((NodeIx, NodeIx), f64)| PictureLink {
             from: from.at(),
             to: to.at(),
             bytes,
-            is_bottleneck: is_part(Part::Link(from, to)),
+            is_bottleneck: is_part(FullPart::Link(from, to)),
         };
         let mut all = vec![
             format!(
@@ -83,7 +83,7 @@ impl Picture {
             all.push(format!("{} more are copied inside their nodes", human_bytes(inside as u64)));
         }
         all.extend(captions);
-        Picture {
+        PlanPicture {
             title: format!("{id}: {}", human_bytes(plan.wanted_bytes())),
             captions: all,
             nodes: (0..).map(NodeIx).zip(&problem.nodes).map(node).collect(),
@@ -93,7 +93,7 @@ impl Picture {
 
     /// One SVG document, without a script, a font or anything else from elsewhere.
     pub(super) fn svg(&self) -> String {
-        let paper = Paper::new(self);
+        let paper = PictureLayout::new(self);
         let mut captions = self.captions.clone();
         captions.extend(paper.left_out());
         let height = paper.bottom + 24.0 + CAPTION_LINE * captions.len() as f64;
@@ -132,7 +132,7 @@ impl Picture {
 }
 
 /// A node, or several, as a bar.
-struct Bar {
+struct NodeBar {
     names: Vec<usize>,
     is_right: bool,
     /// Bytes at its left and right edge.
@@ -146,32 +146,32 @@ struct Bar {
 }
 
 /// A link between bars.
-struct Band {
+struct LinkBand {
     from: usize,
     to: usize,
     bytes: f64,
     is_bottleneck: bool,
 }
 
-struct Paper<'a> {
-    picture: &'a Picture,
-    bars: Vec<Bar>,
-    bands: Vec<Band>,
+struct PictureLayout<'a> {
+    picture: &'a PlanPicture,
+    bars: Vec<NodeBar>,
+    bands: Vec<LinkBand>,
     pixels_a_byte: f64,
     bottom: f64,
     /// Bands that are not drawn, and their bytes.
     hidden: (usize, f64),
 }
 
-impl<'a> Paper<'a> {
-    fn new(picture: &'a Picture) -> Paper<'a> {
+impl<'a> PictureLayout<'a> {
+    fn new(picture: &'a PlanPicture) -> PictureLayout<'a> {
         let (mut sent, mut received) =
             (vec![0.0; picture.nodes.len()], vec![0.0; picture.nodes.len()]);
         for link in &picture.links {
             sent[link.from] += link.bytes;
             received[link.to] += link.bytes;
         }
-        let mut bars: Vec<Bar> = Vec::new();
+        let mut bars: Vec<NodeBar> = Vec::new();
         let mut bar_of = vec![usize::MAX; picture.nodes.len()];
         for is_right in [false, true] {
             let here = |&node: &usize| {
@@ -191,7 +191,7 @@ impl<'a> Paper<'a> {
                     bars.last_mut().expect("earlier nodes have bars").names.push(node);
                 } else {
                     let (left, right, y, next) = (0.0, 0.0, 0.0, [0.0; 2]);
-                    bars.push(Bar {
+                    bars.push(NodeBar {
                         names: vec![node],
                         is_right,
                         left,
@@ -210,9 +210,9 @@ impl<'a> Paper<'a> {
             let band = joined.entry((bar_of[link.from], bar_of[link.to])).or_default();
             *band = (band.0 + link.bytes, band.1 | link.is_bottleneck);
         }
-        let bands: Vec<Band> = joined
+        let bands: Vec<LinkBand> = joined
             .into_iter()
-            .map(|((from, to), (bytes, is_bottleneck))| Band { from, to, bytes, is_bottleneck })
+            .map(|((from, to), (bytes, is_bottleneck))| LinkBand { from, to, bytes, is_bottleneck })
             .collect();
         for band in &bands {
             let is_within = bars[band.from].is_right;
@@ -223,8 +223,14 @@ impl<'a> Paper<'a> {
             *(if is_within { &mut bars[band.to].right } else { &mut bars[band.to].left }) +=
                 band.bytes;
         }
-        let mut paper =
-            Paper { picture, bars, bands, pixels_a_byte: 0.0, bottom: 0.0, hidden: (0, 0.0) };
+        let mut paper = PictureLayout {
+            picture,
+            bars,
+            bands,
+            pixels_a_byte: 0.0,
+            bottom: 0.0,
+            hidden: (0, 0.0),
+        };
         paper.place();
         paper
     }
@@ -232,7 +238,7 @@ impl<'a> Paper<'a> {
     /// Gives bars their places: bands of one scale, and room for a line of text beside each bar.
     fn place(&mut self) {
         let column = |is_right: bool| self.bars.iter().filter(move |bar| bar.is_right == is_right);
-        let bytes = |is_right| column(is_right).map(Bar::bytes).sum::<f64>();
+        let bytes = |is_right| column(is_right).map(NodeBar::bytes).sum::<f64>();
         let most = column(false).count().max(column(true).count());
         let height = (most as f64 * BAR_ROOM).clamp(HEIGHT_MIN, HEIGHT_MAX);
         self.pixels_a_byte = height / bytes(false).max(bytes(true)).max(1.0);
@@ -374,7 +380,7 @@ impl<'a> Paper<'a> {
     }
 }
 
-impl Bar {
+impl NodeBar {
     /// What its height stands for.
     fn bytes(&self) -> f64 {
         self.left.max(self.right)
@@ -437,15 +443,16 @@ const MARK: &str = "#c8501e";
 mod tests {
     use super::*;
 
-    fn node(name: String) -> Node {
-        Node { name, bytes_per_second: 1e9, is_bottleneck: false }
+    fn node(name: String) -> PictureNode {
+        PictureNode { name, bytes_per_second: 1e9, is_bottleneck: false }
     }
 
-    fn picture(senders: usize, receivers: usize) -> Picture {
-        let link = |from: usize, to: usize| Link { from, to, bytes: 1e9, is_bottleneck: false };
+    fn picture(senders: usize, receivers: usize) -> PlanPicture {
+        let link =
+            |from: usize, to: usize| PictureLink { from, to, bytes: 1e9, is_bottleneck: false };
         let links = (0..senders)
             .flat_map(|from| (senders..senders + receivers).map(move |to| link(from, to)));
-        Picture {
+        PlanPicture {
             title: "a & b".into(),
             captions: vec!["bound 1 s".into()],
             nodes: (0..senders + receivers).map(|at| node(format!("n{at}:1"))).collect(),
@@ -491,7 +498,7 @@ mod tests {
 
     #[test]
     fn nothing_to_move_is_a_picture_too() {
-        let svg = Picture { links: Vec::new(), ..picture(1, 1) }.svg();
+        let svg = PlanPicture { links: Vec::new(), ..picture(1, 1) }.svg();
         assert!(!svg.contains("NaN") && svg.ends_with("</svg>\n"));
     }
 }

@@ -9,9 +9,9 @@ use serde::Serialize;
 use crate::cli::args::PlanArgs;
 use crate::error::{Code, Error, Result};
 use crate::master::roster::Roster;
-use crate::plan::{Plan, Problem, Scheduler};
+use crate::plan::{Plan, PlanProblem, Scheduler};
 use crate::report::ReportError;
-use crate::sim::{Change, Forecast, News, Scenario, forecast};
+use crate::sim::{NodeChange, SimScenario, TimelineEntry, TransferForecast, forecast};
 use crate::spec::Spec;
 use crate::units::{NodeIx, human_bytes, print_rate};
 
@@ -27,26 +27,30 @@ pub(super) fn simulate(
     args: &PlanArgs,
     spec: &Spec,
     roster: &Roster,
-    problem: &Problem,
+    problem: &PlanProblem,
     plan: &Plan,
     scheduler: Scheduler,
-) -> Result<Simulated> {
+) -> Result<SimulationReport> {
     let mut changes = Vec::new();
     for rate in &args.rates {
-        changes.push((named(roster, "--rate", &rate.node)?, rate.after, Change::Rate(rate.rate)));
+        changes.push((
+            named(roster, "--rate", &rate.node)?,
+            rate.after,
+            NodeChange::Rate(rate.rate),
+        ));
     }
     for kill in &args.kills {
-        changes.push((named(roster, "--kill", &kill.node)?, kill.after, Change::Kill));
+        changes.push((named(roster, "--kill", &kill.node)?, kill.after, NodeChange::Kill));
     }
     let delay = args.delay.unwrap_or(DELAY);
     let forecast =
-        forecast(spec, problem, plan, &Scenario { scheduler, delay, seed: args.seed, changes })?;
-    Ok(Simulated::new(roster, problem, plan, &forecast, args.seed, delay))
+        forecast(spec, problem, plan, &SimScenario { scheduler, delay, seed: args.seed, changes })?;
+    Ok(SimulationReport::new(roster, problem, plan, &forecast, args.seed, delay))
 }
 
 /// The node that is called `name`: its host and port, or its host where that is enough.
 fn named(roster: &Roster, option: &str, name: &str) -> Result<NodeIx> {
-    let called = |is: &dyn Fn(&crate::spec::Address) -> bool| -> Vec<NodeIx> {
+    let called = |is: &dyn Fn(&crate::spec::NodeAddress) -> bool| -> Vec<NodeIx> {
         roster.nodes().filter(|(_, entry)| is(&entry.address)).map(|(node, _)| node).collect()
     };
     let exactly = called(&|address| address.to_string() == name);
@@ -64,7 +68,7 @@ fn named(roster: &Roster, option: &str, name: &str) -> Result<NodeIx> {
 
 /// How a simulated transfer goes.
 #[derive(Serialize)]
-pub(super) struct Simulated {
+pub(super) struct SimulationReport {
     /// `complete` or `failed`.
     state: &'static str,
     seconds: f64,
@@ -82,8 +86,8 @@ pub(super) struct Simulated {
     /// The pieces that were simulated, which may be larger than those that will be moved.
     block_bytes: u64,
     error: Option<ReportError>,
-    timeline: Vec<Sample>,
-    events: Vec<Told>,
+    timeline: Vec<TimelineSample>,
+    events: Vec<TimelineNote>,
     #[serde(skip)]
     is_coarse: bool,
     #[serde(skip)]
@@ -94,7 +98,7 @@ pub(super) struct Simulated {
 
 /// The state at one moment.
 #[derive(Serialize)]
-struct Sample {
+struct TimelineSample {
     seconds: f64,
     bytes: u64,
     /// Since the sample before.
@@ -105,7 +109,7 @@ struct Sample {
 
 /// Something that befell a node.
 #[derive(Serialize)]
-struct Told {
+struct TimelineNote {
     seconds: f64,
     node: String,
     what: String,
@@ -113,29 +117,29 @@ struct Told {
     is_end: bool,
 }
 
-impl Simulated {
+impl SimulationReport {
     fn new(
         roster: &Roster,
-        problem: &Problem,
+        problem: &PlanProblem,
         plan: &Plan,
-        forecast: &Forecast,
+        forecast: &TransferForecast,
         seed: u64,
         delay: Duration,
-    ) -> Simulated {
+    ) -> SimulationReport {
         let history = &forecast.history;
-        let mut events: Vec<Told> = Vec::new();
+        let mut events: Vec<TimelineNote> = Vec::new();
         for (moment, node, news) in &history.news {
             let what = match news {
-                News::Died => "dies".into(),
-                News::Rate(rate) => format!("has a line of {}bit/s", print_rate(*rate)),
-                News::Done => "has everything".into(),
-                News::Failed(why) => format!("fails: {why}"),
+                TimelineEntry::Died => "dies".into(),
+                TimelineEntry::Rate(rate) => format!("has a line of {}bit/s", print_rate(*rate)),
+                TimelineEntry::Done => "has everything".into(),
+                TimelineEntry::Failed(why) => format!("fails: {why}"),
             };
             let seconds = moment.since(history.began).as_secs_f64();
             let node = roster.get(*node).address.to_string();
-            events.push(Told { seconds, node, what, is_end: *news == News::Done });
+            events.push(TimelineNote { seconds, node, what, is_end: *news == TimelineEntry::Done });
         }
-        let mut timeline: Vec<Sample> = Vec::new();
+        let mut timeline: Vec<TimelineSample> = Vec::new();
         for row in 1..=ROWS {
             let seconds = forecast.seconds * f64::from(row) / f64::from(ROWS);
             let (before, since) =
@@ -148,10 +152,10 @@ impl Simulated {
                 .filter(|event| event.is_end && (is_last || event.seconds <= seconds))
                 .count();
             let gbit_per_s = crate::report::gbit_per_s(bytes - before, seconds - since);
-            timeline.push(Sample { seconds, bytes, gbit_per_s, receivers_done: done });
+            timeline.push(TimelineSample { seconds, bytes, gbit_per_s, receivers_done: done });
         }
         let ratio = forecast.seconds / plan.bound.seconds;
-        Simulated {
+        SimulationReport {
             state: if forecast.error.is_some() { "failed" } else { "complete" },
             seconds: forecast.seconds,
             bound_seconds: plan.bound.seconds,
@@ -184,14 +188,19 @@ impl Simulated {
             "what happens",
         ]);
         let ends = self.events.iter().filter(|event| event.is_end).count();
-        let told = |event: &&Told| !event.is_end || ends <= ENDS_TOLD_MAX;
+        let told = |event: &&TimelineNote| !event.is_end || ends <= ENDS_TOLD_MAX;
         let mut from = 0.0;
         for (at, sample) in self.timeline.iter().enumerate() {
             // What happens after the last piece belongs to the last row.
             let until = if at + 1 == self.timeline.len() { f64::INFINITY } else { sample.seconds };
-            let within = |event: &&Told| (from..until).contains(&event.seconds);
-            let events: Vec<String> =
-                self.events.iter().filter(within).filter(told).map(Told::in_words).collect();
+            let within = |event: &&TimelineNote| (from..until).contains(&event.seconds);
+            let events: Vec<String> = self
+                .events
+                .iter()
+                .filter(within)
+                .filter(told)
+                .map(TimelineNote::in_words)
+                .collect();
             from = until;
             table.add_row([
                 format!("{:.3} s", sample.seconds),
@@ -230,7 +239,7 @@ impl Simulated {
     }
 }
 
-impl Told {
+impl TimelineNote {
     fn in_words(&self) -> String {
         format!("{:.3} s: {} {}", self.seconds, self.node, self.what)
     }

@@ -4,26 +4,26 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::paths::Paths;
-use crate::engine::Grid;
-use crate::engine::check::Method;
-use crate::store::layout::Layout;
+use super::paths::PathStats;
+use crate::engine::BlockGrid;
+use crate::engine::check::CheckMethod;
+use crate::store::layout::FileLayout;
 use crate::store::{OpenFile, Sink, Source};
 use crate::units::{Moment, Span, covers};
 use crate::wire::DataPath;
 
 /// A sender row: where its bytes come from.
 #[derive(Debug)]
-pub(crate) struct Offer {
+pub(crate) struct SourceRow {
     pub(crate) range: Span,
     pub(crate) source: Source,
-    /// Where the range lies in the desk's files; a pattern has none.
-    pub(crate) layout: Option<Layout>,
+    /// Where the range lies in the transfer's files's files; a pattern has none.
+    pub(crate) layout: Option<FileLayout>,
 }
 
 /// Where a piece can be had at this node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Held {
+pub(super) enum PieceLocation {
     /// In one of the offers.
     Offered(usize),
     /// In a file that it lands in, by one of the layouts.
@@ -32,30 +32,30 @@ pub(super) enum Held {
 
 /// One transfer's files and layouts. The files are those of the offers, then those of the sinks.
 #[derive(Debug)]
-pub(crate) struct Desk {
-    pub(crate) method: Method,
+pub(crate) struct TransferFiles {
+    pub(crate) method: CheckMethod,
     /// Where the data space is cut into pieces.
-    pub(crate) grid: Grid,
+    pub(crate) grid: BlockGrid,
     /// Which way bytes are to take through the kernel.
     pub(crate) path: DataPath,
     /// What this node offers, one entry a sender row.
-    pub(crate) offers: Vec<Offer>,
+    pub(crate) offers: Vec<SourceRow>,
     /// What this node writes, one entry a file.
     pub(crate) sinks: Vec<Sink>,
     /// Where what it wants goes, one entry a receiver row that keeps bytes.
-    pub(crate) layouts: Vec<Layout>,
+    pub(crate) layouts: Vec<FileLayout>,
     /// Ranges that are zeros and are not written; known when the plan is.
     pub(crate) holes: OnceLock<Vec<Span>>,
     /// What other receivers will ask for; known when the plan is.
     pub(crate) relays: OnceLock<Vec<Span>>,
     /// What each rail counts, in the order of the node's rails.
-    pub(crate) tallies: Vec<Tally>,
-    pub(crate) activity: Activity,
+    pub(crate) tallies: Vec<RailTally>,
+    pub(crate) activity: TransferActivity,
     /// The place among `sinks` of each file of a layout; known when it is first asked for.
     pub(crate) sink_places: OnceLock<Vec<Option<usize>>>,
 }
 
-impl Desk {
+impl TransferFiles {
     /// The files that layouts speak of, in the order of their indices.
     pub(crate) fn files(&self) -> impl Iterator<Item = &OpenFile> {
         let offered = self.offers.iter().flat_map(|offer| offer.source.files());
@@ -63,17 +63,20 @@ impl Desk {
     }
 
     /// Where all of `span` can be had: in an offer, or where it lands.
-    pub(super) fn held(&self, span: Span) -> Option<Held> {
-        let offer =
-            self.offers.iter().position(|offer| offer.range.contains(span)).map(Held::Offered);
-        offer.or_else(|| self.layout(span, 0).map(Held::Landed))
+    pub(super) fn held(&self, span: Span) -> Option<PieceLocation> {
+        let offer = self
+            .offers
+            .iter()
+            .position(|offer| offer.range.contains(span))
+            .map(PieceLocation::Offered);
+        offer.or_else(|| self.layout(span, 0).map(PieceLocation::Landed))
     }
 
     /// The layout of what is held, where that is in files.
-    pub(super) fn layout_of(&self, held: Held) -> Option<&Layout> {
+    pub(super) fn layout_of(&self, held: PieceLocation) -> Option<&FileLayout> {
         match held {
-            Held::Offered(at) => self.offers[at].layout.as_ref(),
-            Held::Landed(at) => Some(&self.layouts[at]),
+            PieceLocation::Offered(at) => self.offers[at].layout.as_ref(),
+            PieceLocation::Landed(at) => Some(&self.layouts[at]),
         }
     }
 
@@ -103,7 +106,7 @@ impl Desk {
     ///
     /// # Panics
     /// If the layout is not one of `layouts`.
-    pub(crate) fn sink_of(&self, layout: &Layout) -> &Sink {
+    pub(crate) fn sink_of(&self, layout: &FileLayout) -> &Sink {
         self.sink(layout.file()).expect("layouts of sinks name files of sinks")
     }
 
@@ -114,14 +117,14 @@ impl Desk {
 
 /// What one rail counts of one transfer. The rail adds, the control thread reads.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct RailTally {
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
     /// Which way they took.
-    pub(crate) paths: Paths,
+    pub(crate) paths: PathStats,
 }
 
-impl Tally {
+impl RailTally {
     pub(super) fn received(&self, bytes: u64) {
         self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -150,13 +153,13 @@ impl Tally {
 
 /// When a transfer's bytes moved at this node, over all rails.
 #[derive(Debug, Default)]
-pub(crate) struct Activity {
+pub(crate) struct TransferActivity {
     /// The first request, in nanoseconds of the clock; 0 where there was none.
     first_request: AtomicU64,
     last_written: AtomicU64,
 }
 
-impl Activity {
+impl TransferActivity {
     pub(super) fn requested(&self, now: Moment) {
         // Losing the race to another rail is fine: that one was first.
         let _ = self.first_request.compare_exchange(

@@ -3,24 +3,24 @@
 
 use std::collections::HashMap;
 
-use crate::session::{Admission, Door, Hello, Key};
-use crate::wire::control::{self, Advert};
-use crate::wire::version::Kind;
+use crate::session::{ConnectionHello, HelloReply, Key, KeyAuthenticator};
+use crate::wire::control::{self, NodeAdvert};
+use crate::wire::version::ConnectionKind;
 
 /// The keys that open this node.
-pub(super) struct Doors {
+pub(super) struct Keyring {
     site_key: Key,
     advert: Vec<u8>,
     flow_keys: HashMap<[u8; 16], Key>,
 }
 
-impl Doors {
-    pub(super) fn new(site_key: Key, advert: &Advert) -> Doors {
-        Doors { site_key, advert: encoded(advert), flow_keys: HashMap::new() }
+impl Keyring {
+    pub(super) fn new(site_key: Key, advert: &NodeAdvert) -> Keyring {
+        Keyring { site_key, advert: encoded(advert), flow_keys: HashMap::new() }
     }
 
     /// Tells masters that come from now on something else of this node.
-    pub(super) fn tell(&mut self, advert: &Advert) {
+    pub(super) fn tell(&mut self, advert: &NodeAdvert) {
         self.advert = encoded(advert);
     }
 
@@ -34,21 +34,21 @@ impl Doors {
     }
 }
 
-fn encoded(advert: &Advert) -> Vec<u8> {
+fn encoded(advert: &NodeAdvert) -> Vec<u8> {
     control::encode(advert).expect("an advert has a rail for each of its few ports")
 }
 
-impl Door for Doors {
-    fn admit(&self, hello: &Hello) -> Option<Admission> {
+impl KeyAuthenticator for Keyring {
+    fn admit(&self, hello: &ConnectionHello) -> Option<HelloReply> {
         match hello.kind {
-            Kind::Control => {
-                Some(Admission { key: self.site_key.clone(), payload: self.advert.clone() })
+            ConnectionKind::Control => {
+                Some(HelloReply { key: self.site_key.clone(), payload: self.advert.clone() })
             }
-            Kind::Data => {
+            ConnectionKind::Data => {
                 let key = self.flow_keys.get(&hello.key_id)?.clone();
-                Some(Admission { key, payload: Vec::new() })
+                Some(HelloReply { key, payload: Vec::new() })
             }
-            Kind::Client => None,
+            ConnectionKind::Client => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The owner of one receiver's extent map: leases pieces to flows, takes them back, steals,
+//! The scheduler of one receiver's extent map: leases pieces to flows, takes them back, steals,
 //! retries, and knows when everything has landed.
 //!
 //! A piece is bound to a flow as late as can be: it stays in its sender's share until a flow to
@@ -10,15 +10,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::bucket::Bucket;
-use super::check::Method;
-use super::extents::{Extents, Run};
-use super::lanes::{Lane, Lanes};
-use super::member::Kept;
-use super::meter::{Intake, Meter};
-use super::pace::{self, Pace};
-use super::shares::Shares;
-use super::{FlowIx, Grid, Piece};
+use super::bucket::TokenBucket;
+use super::check::CheckMethod;
+use super::extents::{ExtentMap, PieceRun};
+use super::meter::{RateMeter, ReceiverIntake};
+use super::pace::{self, PlanPacing};
+use super::participant::LandedPiece;
+use super::rail_pairs::{RailPair, RailPairs};
+use super::shares::SenderShares;
+use super::{BlockGrid, FlowIx, Piece};
 use crate::error::Error;
 use crate::units::{Moment, NodeIx, Span};
 use crate::wire::Check;
@@ -28,7 +28,7 @@ mod anew;
 mod late;
 mod losses;
 
-pub(crate) use anew::cut_otherwise;
+pub(crate) use anew::segment_mismatch;
 
 /// Stolen pieces outstanding on one flow: one on the wire and one behind it.
 const SOFT_MAX: usize = 2;
@@ -39,24 +39,24 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// One segment as this receiver sees it: whom to ask, with which weights.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Source {
+pub(crate) struct SegmentSenders {
     pub(crate) span: Span,
     pub(crate) senders: Vec<(NodeIx, u32)>,
 }
 
-impl From<PlanSegment> for Source {
-    fn from(segment: PlanSegment) -> Source {
+impl From<PlanSegment> for SegmentSenders {
+    fn from(segment: PlanSegment) -> SegmentSenders {
         let senders =
             segment.senders.iter().map(|share| (NodeIx(share.index), share.weight)).collect();
-        Source { span: segment.span, senders }
+        SegmentSenders { span: segment.span, senders }
     }
 }
 
 /// What happens to an owner.
 #[derive(Clone, Debug)]
-pub(crate) enum Event {
-    /// A lane's flow stands.
-    FlowUp { flow: FlowIx, lane: Lane },
+pub(crate) enum SchedulerEvent {
+    /// A rail pair's flow stands.
+    FlowUp { flow: FlowIx, rail_pair: RailPair },
     /// A flow has room for so many more pieces.
     Room { flow: FlowIx, pieces: u32 },
     /// A piece is checked and written.
@@ -67,9 +67,9 @@ pub(crate) enum Event {
     Returned { flow: FlowIx, pieces: Vec<Piece> },
     /// A flow broke.
     FlowDown { flow: FlowIx, error: Error },
-    /// A lane's flow could not be opened.
-    OpenFailed { lane: Lane, error: Error },
-    /// A lane's flow takes long to open.
+    /// A rail pair's flow could not be opened.
+    OpenFailed { rail_pair: RailPair, error: Error },
+    /// A rail pair's flow takes long to open.
     OpenSlow { error: Error },
     /// The moment of `poll_timeout` has come.
     Tick,
@@ -77,9 +77,9 @@ pub(crate) enum Event {
 
 /// What an owner wants done.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Action {
-    /// Open a flow on a lane; answered by `FlowUp` or `OpenFailed`.
-    Open { lane: Lane },
+pub(crate) enum SchedulerAction {
+    /// Open a flow on a rail pair; answered by `FlowUp` or `OpenFailed`.
+    Open { rail_pair: RailPair },
     /// Hand these pieces to a flow.
     Lease { flow: FlowIx, pieces: Vec<Piece> },
     /// Take back up to so many pieces that the flow has not asked for; answered by `Returned`.
@@ -97,7 +97,7 @@ pub(crate) enum Action {
 
 /// What was counted on the way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct SchedulerCounts {
     /// Bytes that came over the network and were kept.
     pub(crate) kept_bytes: u64,
     pub(crate) stolen_bytes: u64,
@@ -109,52 +109,52 @@ pub(crate) struct Counts {
 
 /// What need not be fetched.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Already<'a> {
+pub(crate) struct CompletedBefore<'a> {
     /// Known zeros: ascending, disjoint.
     pub(crate) holes: &'a [Span],
     /// Pieces of an earlier attempt.
-    pub(crate) kept: &'a [Kept],
+    pub(crate) kept: &'a [LandedPiece],
 }
 
-/// The owner of the extent map of one receiver in one transfer.
+/// The scheduler of the extent map of one receiver in one transfer.
 ///
 /// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
 /// `landed_bytes`, `missing`, `checks`, `counts`.
-pub(crate) struct Owner {
-    extents: Extents,
-    shares: Shares,
-    flows: BTreeMap<FlowIx, Flow>,
+pub(crate) struct PieceScheduler {
+    extents: ExtentMap,
+    shares: SenderShares,
+    flows: BTreeMap<FlowIx, ScheduledFlow>,
     /// What all flows bring together.
-    intake: Intake,
-    lanes: Lanes,
+    intake: ReceiverIntake,
+    rail_pairs: RailPairs,
     /// Who failed at which piece how often, by the piece's position.
     faults: BTreeMap<u64, BTreeMap<NodeIx, u32>>,
     /// Pieces that two flows were asked for, by position.
     twice: BTreeMap<u64, u64>,
     twice_bytes: u64,
-    actions: VecDeque<Action>,
+    actions: VecDeque<SchedulerAction>,
     look_again: Option<Moment>,
     /// What limits the rate at which pieces are leased, where that was asked for, and the flow that
     /// got one last.
-    limit: Option<(Bucket, FlowIx)>,
+    limit: Option<(TokenBucket, FlowIx)>,
     /// The plan's clock, where there is one.
-    pace: Option<Pace>,
+    pace: Option<PlanPacing>,
     settled: bool,
     cause: Option<Error>,
     /// Why the last flow broke, if nothing has landed since.
     trouble: Option<Error>,
-    counts: Counts,
+    counts: SchedulerCounts,
     /// Bytes that each sender has brought, kept or not.
     delivered: BTreeMap<NodeIx, u64>,
 }
 
-struct Flow {
-    lane: Lane,
+struct ScheduledFlow {
+    rail_pair: RailPair,
     /// Leased and neither landed nor returned.
     leased: Vec<Piece>,
     /// Room that could not be filled yet.
     room: u32,
-    meter: Meter,
+    meter: RateMeter,
     up_at: Moment,
     /// When something landed on it last.
     heard: Moment,
@@ -162,32 +162,35 @@ struct Flow {
     revoke_again: Moment,
 }
 
-impl Owner {
+impl PieceScheduler {
     /// An owner that wants `sources` (ascending, disjoint), of which some is `there` already;
-    /// `lane_count` says how many lanes there are to a sender.
+    /// `lane_count` says how many rail pairs there are to a sender.
     pub(crate) fn new(
-        grid: Grid,
-        method: Method,
-        sources: &[Source],
-        there: Already<'_>,
+        grid: BlockGrid,
+        method: CheckMethod,
+        sources: &[SegmentSenders],
+        there: CompletedBefore<'_>,
         lane_count: impl Fn(NodeIx) -> u32,
-    ) -> Owner {
+    ) -> PieceScheduler {
         let segments = sources
             .iter()
             .map(|source| (source.span, source.senders.iter().map(|sender| sender.0).collect()));
-        let mut extents = Extents::new(grid, method, segments);
+        let mut extents = ExtentMap::new(grid, method, segments);
         extents.land_holes(there.holes);
         let resumed_bytes =
             there.kept.iter().map(|piece| extents.land_kept(piece.span, piece.check)).sum();
-        let shares = Shares::cut(&extents, sources.iter().map(|source| source.senders.as_slice()));
+        let shares =
+            SenderShares::cut(&extents, sources.iter().map(|source| source.senders.as_slice()));
         let senders: BTreeSet<NodeIx> =
             sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
-        let mut owner = Owner {
-            lanes: Lanes::new(senders.into_iter().map(|sender| (sender, lane_count(sender)))),
+        let mut scheduler = PieceScheduler {
+            rail_pairs: RailPairs::new(
+                senders.into_iter().map(|sender| (sender, lane_count(sender))),
+            ),
             extents,
             shares,
             flows: BTreeMap::new(),
-            intake: Intake::default(),
+            intake: ReceiverIntake::default(),
             faults: BTreeMap::new(),
             twice: BTreeMap::new(),
             twice_bytes: 0,
@@ -198,18 +201,18 @@ impl Owner {
             settled: false,
             cause: None,
             trouble: None,
-            counts: Counts { resumed_bytes, ..Counts::default() },
+            counts: SchedulerCounts { resumed_bytes, ..SchedulerCounts::default() },
             delivered: BTreeMap::new(),
         };
-        owner.open_all();
-        owner.settle();
-        owner
+        scheduler.open_all();
+        scheduler.settle();
+        scheduler
     }
 
     /// Leases no more than so many bytes per second from now on.
     pub(crate) fn limit(&mut self, now: Moment, bytes_per_second: u64) {
         self.limit = Some((
-            Bucket::new(now, bytes_per_second, self.extents.grid().block_bytes()),
+            TokenBucket::new(now, bytes_per_second, self.extents.grid().block_bytes()),
             FlowIx(0),
         ));
     }
@@ -217,42 +220,42 @@ impl Owner {
     /// Has flows that are ahead of a plan that takes `seconds` rest in favour of those that are
     /// behind.
     pub(crate) fn keep_to_plan(&mut self, now: Moment, seconds: f64) {
-        self.pace = Some(Pace::new(now, seconds, &self.shares));
+        self.pace = Some(PlanPacing::new(now, seconds, &self.shares));
     }
 
     /// Takes in what happened.
-    pub(crate) fn handle(&mut self, now: Moment, event: Event) {
+    pub(crate) fn handle(&mut self, now: Moment, event: SchedulerEvent) {
         match event {
-            Event::FlowUp { flow, lane } => self.flow_up(now, flow, lane),
-            Event::Room { flow, pieces } => self.room(now, flow, pieces),
-            Event::Landed { flow, piece, check } => self.landed(now, flow, piece, check),
-            Event::Failed { flow, piece, error } => self.failed(now, flow, piece, &error),
-            Event::Returned { flow, pieces } => self.returned(now, flow, &pieces),
-            Event::FlowDown { flow, error } => self.flow_down(now, flow, &error),
-            Event::OpenFailed { lane, error } => {
-                self.lane_broke(now, lane, &error);
+            SchedulerEvent::FlowUp { flow, rail_pair } => self.flow_up(now, flow, rail_pair),
+            SchedulerEvent::Room { flow, pieces } => self.room(now, flow, pieces),
+            SchedulerEvent::Landed { flow, piece, check } => self.landed(now, flow, piece, check),
+            SchedulerEvent::Failed { flow, piece, error } => self.failed(now, flow, piece, &error),
+            SchedulerEvent::Returned { flow, pieces } => self.returned(now, flow, &pieces),
+            SchedulerEvent::FlowDown { flow, error } => self.flow_down(now, flow, &error),
+            SchedulerEvent::OpenFailed { rail_pair, error } => {
+                self.lane_broke(now, rail_pair, &error);
                 self.feed_hungry(now);
             }
-            Event::OpenSlow { error } => {
+            SchedulerEvent::OpenSlow { error } => {
                 self.trouble.get_or_insert(error);
             }
-            Event::Tick => {
-                self.lanes.wake(now);
+            SchedulerEvent::Tick => {
+                self.rail_pairs.wake(now);
                 self.feed_hungry(now);
             }
         }
-        self.open_lanes();
+        self.open_rail_pairs();
         self.settle();
     }
 
     /// The next thing to do.
-    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+    pub(crate) fn poll_action(&mut self) -> Option<SchedulerAction> {
         self.actions.pop_front()
     }
 
     /// When `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        let due = [self.look_again, self.lanes.poll_timeout()].into_iter().flatten().min();
+        let due = [self.look_again, self.rail_pairs.poll_timeout()].into_iter().flatten().min();
         due.filter(|_| !self.settled)
     }
 
@@ -282,17 +285,17 @@ impl Owner {
         self.extents.checks()
     }
 
-    pub(crate) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> SchedulerCounts {
         self.counts
     }
 
-    fn flow_up(&mut self, now: Moment, flow: FlowIx, lane: Lane) {
-        self.lanes.up(lane, flow);
-        let meter = Meter::default();
+    fn flow_up(&mut self, now: Moment, flow: FlowIx, rail_pair: RailPair) {
+        self.rail_pairs.up(rail_pair, flow);
+        let meter = RateMeter::default();
         self.flows.insert(
             flow,
-            Flow {
-                lane,
+            ScheduledFlow {
+                rail_pair,
                 leased: Vec::new(),
                 room: 0,
                 meter,
@@ -321,14 +324,14 @@ impl Owner {
             if state.leased.is_empty() {
                 state.meter.pause(now);
             }
-            self.lanes.landed(state.lane);
-            let sender = state.lane.sender;
+            self.rail_pairs.landed(state.rail_pair);
+            let sender = state.rail_pair.sender;
             *self.delivered.entry(sender).or_insert(0) += piece.span.bytes();
             self.pace.iter_mut().for_each(|pace| pace.landed(sender, piece.span.bytes()));
         }
         if self.extents.land(piece.span, check) {
             self.counts.kept_bytes += piece.span.bytes();
-            self.counts.stolen_bytes += if piece.soft { piece.span.bytes() } else { 0 };
+            self.counts.stolen_bytes += if piece.stolen { piece.span.bytes() } else { 0 };
         } else {
             self.counts.wasted_bytes += piece.span.bytes();
         }
@@ -342,7 +345,7 @@ impl Owner {
         let Some(state) = self.flows.get_mut(&flow) else { return };
         state.revoking = false;
         state.leased.retain(|leased| pieces.iter().all(|piece| piece.span != leased.span));
-        let sender = state.lane.sender;
+        let sender = state.rail_pair.sender;
         for piece in pieces {
             let (segment, index) = self.extents.place(piece.span);
             // To whom it was taken back for; its old flow has room, too, and would only take it
@@ -353,7 +356,7 @@ impl Owner {
                 self.shares.push_back(
                     &self.extents,
                     sender,
-                    Run { segment, first: index, end: index + 1 },
+                    PieceRun { segment, first: index, end: index + 1 },
                 );
                 self.limit.iter_mut().for_each(|(bucket, _)| bucket.give_back(piece.span.bytes()));
             }
@@ -366,21 +369,22 @@ impl Owner {
     /// Leases a piece that `from` gave back to another flow with room, if there is one that can
     /// bring it.
     fn lease_to_hungry(&mut self, now: Moment, from: FlowIx, span: Span, segment: u32) -> bool {
-        let is_free =
-            |state: &Flow| state.leased.iter().filter(|piece| piece.soft).count() < SOFT_MAX;
+        let is_free = |state: &ScheduledFlow| {
+            state.leased.iter().filter(|piece| piece.stolen).count() < SOFT_MAX
+        };
         let extents = &self.extents;
         let hungry = self.flows.iter_mut().find(|(flow, state)| {
             **flow != from
                 && state.room > 0
                 && is_free(state)
-                && extents.offers(state.lane.sender, segment)
+                && extents.offers(state.rail_pair.sender, segment)
         });
         let Some((&flow, state)) = hungry else { return false };
-        let piece = Piece { span, soft: true };
+        let piece = Piece { span, stolen: true };
         state.room = 0;
         state.meter.start(now);
         state.leased.push(piece);
-        self.actions.push_back(Action::Lease { flow, pieces: vec![piece] });
+        self.actions.push_back(SchedulerAction::Lease { flow, pieces: vec![piece] });
         true
     }
 
@@ -394,14 +398,14 @@ impl Owner {
             .collect();
         shares.sort_unstable_by_key(|&(bytes, sender)| (std::cmp::Reverse(bytes), sender));
         for (_, sender) in shares {
-            self.lanes.want(sender);
+            self.rail_pairs.want(sender);
         }
-        self.open_lanes();
+        self.open_rail_pairs();
     }
 
-    fn open_lanes(&mut self) {
-        while let Some(lane) = self.lanes.poll_open() {
-            self.actions.push_back(Action::Open { lane });
+    fn open_rail_pairs(&mut self) {
+        while let Some(rail_pair) = self.rail_pairs.poll_open() {
+            self.actions.push_back(SchedulerAction::Open { rail_pair });
         }
     }
 
@@ -426,18 +430,16 @@ impl Owner {
 
     /// Leases what there is, and what the limit allows, to a flow with room.
     fn feed(&mut self, now: Moment, flow: FlowIx) {
-        let Flow { lane, room, .. } = self.flows[&flow];
-        if self
-            .pace
-            .as_ref()
-            .is_some_and(|pace| pace.is_ahead(now, lane.sender, self.extents.grid().block_bytes()))
-        {
+        let ScheduledFlow { rail_pair, room, .. } = self.flows[&flow];
+        if self.pace.as_ref().is_some_and(|pace| {
+            pace.is_ahead(now, rail_pair.sender, self.extents.grid().block_bytes())
+        }) {
             return self.look_again_at(now + pace::REST);
         }
         if self.would_be_last(now, flow) {
             return self.look_again_at(now + LOOK_AGAIN);
         }
-        let mut room = self.fair_part(lane.sender).min(room as usize);
+        let mut room = self.fair_part(rail_pair.sender).min(room as usize);
         if let Some((bucket, last)) = &mut self.limit {
             if !bucket.is_open(now) {
                 let next = bucket.next();
@@ -447,12 +449,12 @@ impl Owner {
         }
         let mut pieces = Vec::with_capacity(room);
         while pieces.len() < room
-            && let Some(span) = self.shares.take(&self.extents, lane.sender)
+            && let Some(span) = self.shares.take(&self.extents, rail_pair.sender)
         {
-            pieces.push(Piece { span, soft: false });
+            pieces.push(Piece { span, stolen: false });
         }
         if pieces.is_empty() {
-            pieces.extend(self.steal(now, flow).map(|span| Piece { span, soft: true }));
+            pieces.extend(self.steal(now, flow).map(|span| Piece { span, stolen: true }));
         }
         let bytes: u64 = pieces.iter().map(|piece| piece.span.bytes()).sum();
         self.limit.iter_mut().for_each(|(bucket, _)| bucket.spend(bytes));
@@ -462,11 +464,11 @@ impl Owner {
             state.meter.start(now);
             self.intake.start(now);
             state.leased.extend_from_slice(&pieces);
-            self.actions.push_back(Action::Lease { flow, pieces });
-        } else if state.leased.is_empty() && self.lanes.are_waiting() {
+            self.actions.push_back(SchedulerAction::Lease { flow, pieces });
+        } else if state.leased.is_empty() && self.rail_pairs.are_waiting() {
             self.flows.remove(&flow);
-            self.actions.push_back(Action::Close { flow });
-            self.lanes.idle(lane);
+            self.actions.push_back(SchedulerAction::Close { flow });
+            self.rail_pairs.idle(rail_pair);
         } else {
             self.look_again_at(now + LOOK_AGAIN);
         }
@@ -480,7 +482,8 @@ impl Owner {
     /// handed out ever more thinly, so that the flows end together (guided self-scheduling,
     /// Polychronopoulos and Kuck 1987).
     fn fair_part(&self, sender: NodeIx) -> usize {
-        let flows = self.flows.values().filter(|flow| flow.lane.sender == sender).count() as u64;
+        let flows =
+            self.flows.values().filter(|flow| flow.rail_pair.sender == sender).count() as u64;
         if flows <= 1 {
             return usize::MAX;
         }
@@ -491,11 +494,11 @@ impl Owner {
     fn settle(&mut self) {
         if !self.settled && self.extents.is_settled() {
             self.settled = true;
-            self.actions.push_back(Action::Settled);
+            self.actions.push_back(SchedulerAction::Settled);
         }
     }
 }
 
 #[cfg(test)]
-#[path = "owner_tests.rs"]
+#[path = "scheduler_tests.rs"]
 mod tests;

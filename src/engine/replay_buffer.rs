@@ -6,16 +6,16 @@
 //! makes its messages anew from what it knows; a node keeps what it said, which is two messages in
 //! a transfer without incident.
 
-/// One node's side of the talk with a master about one transfer.
+/// One node's side of the session with a master about one transfer.
 ///
 /// Invariant: both counts only grow, and a message keeps its place.
 #[derive(Debug, Default)]
-pub(crate) struct Talk {
+pub(crate) struct ReplayBuffer {
     heard: u32,
     said: Vec<Vec<u8>>,
 }
 
-impl Talk {
+impl ReplayBuffer {
     /// A message of the master's came in.
     pub(crate) fn hear(&mut self) {
         self.heard += 1;
@@ -43,16 +43,16 @@ mod tests {
 
     #[test]
     fn what_was_heard_is_not_said_again() {
-        let mut talk = Talk::default();
-        talk.hear();
-        talk.say(vec![1]);
-        talk.say(vec![2]);
-        assert_eq!(talk.heard(), 1);
-        assert_eq!(talk.unheard(0), [vec![1], vec![2]]);
-        assert_eq!(talk.unheard(1), [vec![2]]);
-        assert_eq!(talk.unheard(2), [] as [Vec<u8>; 0]);
+        let mut replay_buffer = ReplayBuffer::default();
+        replay_buffer.hear();
+        replay_buffer.say(vec![1]);
+        replay_buffer.say(vec![2]);
+        assert_eq!(replay_buffer.heard(), 1);
+        assert_eq!(replay_buffer.unheard(0), [vec![1], vec![2]]);
+        assert_eq!(replay_buffer.unheard(1), [vec![2]]);
+        assert_eq!(replay_buffer.unheard(2), [] as [Vec<u8>; 0]);
         assert_eq!(
-            talk.unheard(9),
+            replay_buffer.unheard(9),
             [] as [Vec<u8>; 0],
             "a master that heard more than was said is wrong, not dangerous"
         );

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Flow, LOOK_AGAIN, Owner, SOFT_MAX};
+use super::{LOOK_AGAIN, PieceScheduler, SOFT_MAX, ScheduledFlow, SchedulerAction};
 use crate::engine::{FlowIx, Piece};
 use crate::units::{Moment, NodeIx, Span};
 
@@ -17,17 +17,17 @@ const TWICE_BLOCKS_SILENT: u64 = 32;
 /// A flow on which nothing landed for so long is silent.
 const SILENT: Duration = Duration::from_secs(1);
 
-impl Owner {
+impl PieceScheduler {
     /// A piece for a flow whose own share is dry.
     pub(super) fn steal(&mut self, now: Moment, flow: FlowIx) -> Option<Span> {
         if self.intake.is_full(now) {
             return None;
         }
         let thief = &self.flows[&flow];
-        if thief.leased.iter().filter(|piece| piece.soft).count() >= SOFT_MAX {
+        if thief.leased.iter().filter(|piece| piece.stolen).count() >= SOFT_MAX {
             return None;
         }
-        let thief = thief.lane.sender;
+        let thief = thief.rail_pair.sender;
         let mut victims: Vec<(f64, NodeIx)> = self
             .shares
             .bytes()
@@ -49,21 +49,21 @@ impl Owner {
     /// steal. What a slow flow was asked for cannot be taken back.
     pub(super) fn would_be_last(&self, now: Moment, flow: FlowIx) -> bool {
         let block = self.extents.grid().block_bytes();
-        let seconds = |state: &Flow| {
+        let seconds = |state: &ScheduledFlow| {
             let leased: u64 = state.leased.iter().map(|piece| piece.span.bytes()).sum();
             state.meter.bytes_per_second(now).map(|rate| (leased + block) as f64 / rate)
         };
         let mine = &self.flows[&flow];
         let (Some(mine_seconds), Some(segment)) =
-            (seconds(mine), self.shares.next_segment(mine.lane.sender))
+            (seconds(mine), self.shares.next_segment(mine.rail_pair.sender))
         else {
             return false;
         };
         let rate: f64 =
             self.flows.values().filter_map(|state| state.meter.bytes_per_second(now)).sum();
         let left = self.extents.left_bytes() as f64;
-        let is_better = |(of, state): (&FlowIx, &Flow)| {
-            let offers = *of != flow && self.extents.offers(state.lane.sender, segment);
+        let is_better = |(of, state): (&FlowIx, &ScheduledFlow)| {
+            let offers = *of != flow && self.extents.offers(state.rail_pair.sender, segment);
             offers && seconds(state).is_some_and(|seconds| LATE_FACTOR * seconds < mine_seconds)
         };
         mine_seconds > left / rate && self.flows.iter().any(is_better)
@@ -72,7 +72,7 @@ impl Owner {
     /// Bytes per second that a sender's flows deliver; a sender that has delivered nothing counts
     /// as very slow.
     fn sender_rate(&self, now: Moment, sender: NodeIx) -> f64 {
-        let flows = self.flows.values().filter(|flow| flow.lane.sender == sender);
+        let flows = self.flows.values().filter(|flow| flow.rail_pair.sender == sender);
         flows.filter_map(|flow| flow.meter.bytes_per_second(now)).sum::<f64>().max(1.0)
     }
 
@@ -101,7 +101,7 @@ impl Owner {
     /// counted as waste.
     fn ask_twice(&mut self, now: Moment, thief: FlowIx) -> Option<Span> {
         let late = self.latest(now, thief)?;
-        let sender = self.flows[&thief].lane.sender;
+        let sender = self.flows[&thief].rail_pair.sender;
         let is_free = |piece: &&Piece| {
             let (segment, index) = self.extents.place(piece.span);
             !self.twice.contains_key(&piece.span.start)
@@ -130,7 +130,7 @@ impl Owner {
             // One that has nothing to give back is not asked again before time has passed.
             state.revoke_again = now + LOOK_AGAIN;
             let pieces = state.leased.len().div_ceil(2) as u32;
-            self.actions.push_back(Action::Revoke { flow: late, pieces });
+            self.actions.push_back(SchedulerAction::Revoke { flow: late, pieces });
         }
     }
 }

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use super::{Owner, Source};
+use super::{PieceScheduler, SegmentSenders};
 use crate::engine::FlowIx;
-use crate::engine::shares::Shares;
+use crate::engine::shares::SenderShares;
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span};
 use crate::wire::limits::LEFT_MAX;
 
 /// Why a newer plan is not followed: what is wanted is fixed for an attempt.
-pub(crate) fn cut_otherwise() -> Error {
+pub(crate) fn segment_mismatch() -> Error {
     Error::new(Code::Internal, "a newer plan cuts the data in another way")
 }
 
-impl Owner {
+impl PieceScheduler {
     /// A newer plan: what nobody was asked for yet is shared out by it. What was asked for, and
     /// what has landed, stays.
     ///
@@ -24,11 +24,11 @@ impl Owner {
     pub(crate) fn reassign(
         &mut self,
         now: Moment,
-        sources: &[Source],
+        sources: &[SegmentSenders],
         lane_count: impl Fn(NodeIx) -> u32,
     ) -> Result<(), Error> {
         if !sources.iter().map(|source| source.span).eq(self.extents.spans()) {
-            return Err(cut_otherwise());
+            return Err(segment_mismatch());
         }
         for (segment, source) in (0..).zip(sources) {
             self.extents
@@ -36,25 +36,25 @@ impl Owner {
         }
         let senders: BTreeSet<NodeIx> =
             sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
-        self.lanes.add(senders.iter().map(|&sender| (sender, lane_count(sender))));
-        let shares = std::mem::replace(&mut self.shares, Shares::empty());
+        self.rail_pairs.add(senders.iter().map(|&sender| (sender, lane_count(sender))));
+        let shares = std::mem::replace(&mut self.shares, SenderShares::empty());
         self.shares =
             shares.cut_again(&self.extents, sources.iter().map(|source| source.senders.as_slice()));
         let lost: Vec<NodeIx> =
-            senders.into_iter().filter(|sender| self.lanes.is_lost(*sender)).collect();
+            senders.into_iter().filter(|sender| self.rail_pairs.is_lost(*sender)).collect();
         for sender in lost {
             self.dissolve(sender, &Error::new(Code::Unreachable, "it was lost before"));
         }
         self.open_all();
         self.feed_hungry(now);
-        self.open_lanes();
+        self.open_rail_pairs();
         self.settle();
         Ok(())
     }
 
     /// Who brings what comes on a flow.
     pub(crate) fn sender_of(&self, flow: FlowIx) -> Option<NodeIx> {
-        self.flows.get(&flow).map(|flow| flow.lane.sender)
+        self.flows.get(&flow).map(|flow| flow.rail_pair.sender)
     }
 
     /// The parts of a range that an earlier attempt had landed, asked before anything lands in this
@@ -88,7 +88,7 @@ impl Owner {
             let leased = self
                 .flows
                 .values()
-                .any(|flow| flow.lane.sender == sender && !flow.leased.is_empty());
+                .any(|flow| flow.rail_pair.sender == sender && !flow.leased.is_empty());
             leased || self.shares.bytes_of(sender) > 0
         };
         self.delivered.iter().map(move |(&sender, &bytes)| (sender, bytes, is_busy(sender)))

@@ -1,7 +1,7 @@
-//! What a member is told when it is made, and which plans can be followed under it.
+//! What a participant is told when it is made, and which plans can be followed under it.
 
-use crate::engine::Grid;
-use crate::engine::check::Method;
+use crate::engine::BlockGrid;
+use crate::engine::check::CheckMethod;
 use crate::error::{Code, Error};
 use crate::units::Span;
 use crate::wire::control::{PlanSegment, Prepare};
@@ -10,11 +10,11 @@ use crate::wire::control::{PlanSegment, Prepare};
 /// are a pebibyte.
 const PIECES_MAX: u64 = 1 << 30;
 
-/// What a member is told of its transfer when it is made.
+/// What a participant is told of its transfer when it is made.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
-    pub(crate) grid: Grid,
-    pub(crate) method: Method,
+pub(crate) struct ParticipantConfig {
+    pub(crate) grid: BlockGrid,
+    pub(crate) method: CheckMethod,
     /// How many rails this node has.
     pub(crate) rails: u32,
     /// Whether senders pace every flow at what the plan wants of it.
@@ -25,13 +25,13 @@ pub(crate) struct Terms {
     pub(crate) verify: bool,
 }
 
-impl Terms {
+impl ParticipantConfig {
     /// The terms of a master's `Prepare`, for a node with so many rails.
-    pub(crate) fn of(prepare: &Prepare, rails: u32) -> Terms {
+    pub(crate) fn of(prepare: &Prepare, rails: u32) -> ParticipantConfig {
         let options = &prepare.options;
-        Terms {
-            grid: Grid::new(options.origin, options.block_bytes.into()),
-            method: Method::new(options.check, options.object),
+        ParticipantConfig {
+            grid: BlockGrid::new(options.origin, options.block_bytes.into()),
+            method: CheckMethod::new(options.check, options.object),
             rails,
             pace: options.pace,
             fsync: options.fsync,

@@ -1,18 +1,18 @@
 //! What becomes of pieces whose sender failed: another brings them, or they are given up.
 
-use super::{Action, FAULTS_MAX, Owner};
+use super::{FAULTS_MAX, PieceScheduler, SchedulerAction};
 use crate::engine::FlowIx;
 use crate::engine::Piece;
-use crate::engine::extents::Run;
-use crate::engine::lanes::{Lane, Verdict};
+use crate::engine::extents::PieceRun;
+use crate::engine::rail_pairs::{RailPair, SenderVerdict};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span};
 
-impl Owner {
+impl PieceScheduler {
     pub(super) fn failed(&mut self, now: Moment, flow: FlowIx, piece: Piece, error: &Error) {
         let Some(state) = self.flows.get_mut(&flow) else { return };
         state.leased.retain(|leased| leased.span != piece.span);
-        let sender = state.lane.sender;
+        let sender = state.rail_pair.sender;
         self.counts.retries += 1;
         let faults = self.faults.entry(piece.span.start).or_default().entry(sender).or_insert(0);
         // Changed bytes may arrive whole the next time; a sender that refuses has no better answer
@@ -24,20 +24,20 @@ impl Owner {
 
     pub(super) fn flow_down(&mut self, now: Moment, flow: FlowIx, error: &Error) {
         let Some(state) = self.flows.remove(&flow) else { return };
-        self.lane_broke(now, state.lane, error);
+        self.lane_broke(now, state.rail_pair, error);
         for piece in state.leased.iter().rev() {
             self.counts.retries += u64::from(self.put_back(piece.span, error));
         }
         self.feed_hungry(now);
     }
 
-    /// A lane broke; where it was the sender's last one, others take over the sender's share.
-    pub(super) fn lane_broke(&mut self, now: Moment, lane: Lane, error: &Error) {
+    /// A rail pair broke; where it was the sender's last one, others take over the sender's share.
+    pub(super) fn lane_broke(&mut self, now: Moment, rail_pair: RailPair, error: &Error) {
         self.trouble = Some(error.clone());
-        if self.lanes.broke(now, lane, error) == Verdict::Lost {
+        if self.rail_pairs.broke(now, rail_pair, error) == SenderVerdict::Lost {
             // The plan was made for one that brings its part.
             self.pace = None;
-            self.dissolve(lane.sender, error);
+            self.dissolve(rail_pair.sender, error);
         }
     }
 
@@ -54,7 +54,7 @@ impl Owner {
         let faults_of =
             |sender: &NodeIx| faults.and_then(|faults| faults.get(sender)).copied().unwrap_or(0);
         let usable =
-            |sender: &&NodeIx| !self.lanes.is_lost(**sender) && faults_of(sender) < FAULTS_MAX;
+            |sender: &&NodeIx| !self.rail_pairs.is_lost(**sender) && faults_of(sender) < FAULTS_MAX;
         let best = self.extents.senders(segment).iter().filter(usable);
         let best = best
             .min_by_key(|sender| (faults_of(sender), self.shares.bytes_of(**sender), **sender))
@@ -64,13 +64,13 @@ impl Owner {
                 self.shares.push_front(
                     &self.extents,
                     sender,
-                    Run { segment, first: index, end: index + 1 },
+                    PieceRun { segment, first: index, end: index + 1 },
                 );
-                self.lanes.want(sender);
+                self.rail_pairs.want(sender);
             }
             None => {
                 self.extents.give_up(segment, index);
-                self.actions.push_back(Action::GiveUp { span: piece });
+                self.actions.push_back(SchedulerAction::GiveUp { span: piece });
                 self.cause.get_or_insert_with(|| error.clone());
             }
         }
@@ -97,14 +97,14 @@ impl Owner {
         let is_stuck = |sender: NodeIx, piece: &Piece| {
             let (segment, _) = extents.place(piece.span);
             let all_lost =
-                || extents.senders(segment).iter().all(|sender| self.lanes.is_lost(*sender));
+                || extents.senders(segment).iter().all(|sender| self.rail_pairs.is_lost(*sender));
             !extents.offers(sender, segment) && all_lost()
         };
         let leased = self
             .flows
             .values()
-            .flat_map(|flow| flow.leased.iter().map(|piece| (flow.lane.sender, piece)));
+            .flat_map(|flow| flow.leased.iter().map(|piece| (flow.rail_pair.sender, piece)));
         let stuck = leased.filter(|(sender, piece)| is_stuck(*sender, piece));
-        self.actions.extend(stuck.map(|(_, piece)| Action::Withhold { span: piece.span }));
+        self.actions.extend(stuck.map(|(_, piece)| SchedulerAction::Withhold { span: piece.span }));
     }
 }

@@ -6,42 +6,42 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Member, State};
-use crate::engine::owner;
+use super::{Participant, ParticipantAction, ParticipantState};
+use crate::engine::scheduler;
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span};
 use crate::wire::Check;
-use crate::wire::control::{Offered, Origin, ToMaster};
+use crate::wire::control::{OfferedSource, SourceOrigin, ToMaster};
 
 /// A piece that has landed, in this attempt or in an earlier one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct LandedPiece {
     pub(crate) span: Span,
     pub(crate) check: Check,
-    pub(crate) origin: Origin,
+    pub(crate) origin: SourceOrigin,
 }
 
 /// What is kept, at a node that keeps anything.
 #[derive(Debug, Default)]
-pub(super) struct Keeper {
+pub(super) struct JournalQueue {
     /// What an earlier attempt has left, until the plan says what is still good.
-    found: Vec<Kept>,
+    found: Vec<LandedPiece>,
     /// What each sender offers.
-    offers: BTreeMap<NodeIx, Vec<(Span, Origin)>>,
+    offers: BTreeMap<NodeIx, Vec<(Span, SourceOrigin)>>,
     /// What has landed and is not yet written down.
-    fresh: Vec<Kept>,
+    fresh: Vec<LandedPiece>,
     /// Whether something is being written down.
     writing: bool,
 }
 
-impl Keeper {
-    pub(super) fn new(found: Vec<Kept>) -> Keeper {
-        Keeper { found, ..Keeper::default() }
+impl JournalQueue {
+    pub(super) fn new(found: Vec<LandedPiece>) -> JournalQueue {
+        JournalQueue { found, ..JournalQueue::default() }
     }
 
     /// The plan says what the senders offer.
-    pub(super) fn learn(&mut self, offered: &[Offered]) {
-        for Offered { index, span, origin } in offered {
+    pub(super) fn learn(&mut self, offered: &[OfferedSource]) {
+        for OfferedSource { index, span, origin } in offered {
             let offers = self.offers.entry(NodeIx(*index)).or_default();
             if !offers.contains(&(*span, *origin)) {
                 offers.push((*span, *origin));
@@ -51,74 +51,81 @@ impl Keeper {
 
     /// What an earlier attempt has left, of which `kept` (ascending, apart from each other) is
     /// still good.
-    pub(super) fn take_found(&mut self, kept: &[Span]) -> Vec<Kept> {
+    pub(super) fn take_found(&mut self, kept: &[Span]) -> Vec<LandedPiece> {
         let mut found = std::mem::take(&mut self.found);
         found.retain(|piece| crate::units::covers(kept, piece.span));
         found
     }
 
     fn land(&mut self, sender: Option<NodeIx>, span: Span, check: Check) {
-        let holds = |offers: &Vec<(Span, Origin)>| {
+        let holds = |offers: &Vec<(Span, SourceOrigin)>| {
             offers.iter().find(|(offer, _)| offer.contains(span)).map(|it| it.1)
         };
         let own = sender.and_then(|sender| self.offers.get(&sender)).and_then(holds);
         // What nobody is known to offer could not be told from what has changed since.
         if let Some(origin) = own.or_else(|| self.offers.values().find_map(holds)) {
-            self.fresh.push(Kept { span, check, origin });
+            self.fresh.push(LandedPiece { span, check, origin });
         }
     }
 }
 
-impl Member {
-    /// Hands an event to the owner, and remembers what has landed by it.
-    pub(super) fn tell_owner(&mut self, now: Moment, event: owner::Event) {
-        let owner = self.owner.as_mut().expect("a moving member has an owner");
+impl Participant {
+    /// Hands an event to the scheduler, and remembers what has landed by it.
+    pub(super) fn tell_scheduler(&mut self, now: Moment, event: scheduler::SchedulerEvent) {
+        let scheduler = self.scheduler.as_mut().expect("a moving member has an owner");
         let landed = match event {
-            owner::Event::Landed { flow, piece, check } => {
-                Some((owner.sender_of(flow), piece.span, check))
+            scheduler::SchedulerEvent::Landed { flow, piece, check } => {
+                Some((scheduler.sender_of(flow), piece.span, check))
             }
             _ => None,
         };
-        let before = owner.counts().kept_bytes;
-        owner.handle(now, event);
-        let is_news = owner.counts().kept_bytes > before;
-        if let (Some((sender, span, check)), Some(keeper)) =
-            (landed.filter(|_| is_news), &mut self.keeper)
+        let before = scheduler.counts().kept_bytes;
+        scheduler.handle(now, event);
+        let is_news = scheduler.counts().kept_bytes > before;
+        if let (Some((sender, span, check)), Some(journal_queue)) =
+            (landed.filter(|_| is_news), &mut self.journal_queue)
         {
-            keeper.land(sender, span, check);
+            journal_queue.land(sender, span, check);
         }
     }
 
     /// Has what has landed written down, unless that is under way already.
     pub(super) fn keep(&mut self) {
-        if let Some(keeper) =
-            self.keeper.as_mut().filter(|keeper| !keeper.writing && !keeper.fresh.is_empty())
+        if let Some(journal_queue) = self
+            .journal_queue
+            .as_mut()
+            .filter(|journal_queue| !journal_queue.writing && !journal_queue.fresh.is_empty())
         {
-            keeper.writing = true;
-            self.actions.push_back(Action::Keep { pieces: std::mem::take(&mut keeper.fresh) });
+            journal_queue.writing = true;
+            self.actions.push_back(ParticipantAction::Keep {
+                pieces: std::mem::take(&mut journal_queue.fresh),
+            });
         }
     }
 
     /// The same for the last time, whatever is under way.
     pub(super) fn keep_rest(&mut self) {
-        let fresh = self.keeper.as_mut().map(|keeper| std::mem::take(&mut keeper.fresh));
+        let fresh = self
+            .journal_queue
+            .as_mut()
+            .map(|journal_queue| std::mem::take(&mut journal_queue.fresh));
         if let Some(pieces) = fresh.filter(|fresh| !fresh.is_empty()) {
-            self.actions.push_back(Action::Keep { pieces });
+            self.actions.push_back(ParticipantAction::Keep { pieces });
         }
     }
 
     pub(super) fn kept(&mut self) {
-        self.keeper.iter_mut().for_each(|keeper| keeper.writing = false);
+        self.journal_queue.iter_mut().for_each(|journal_queue| journal_queue.writing = false);
     }
 
     /// Ends without having landed everything: what has is kept first.
     pub(super) fn leave(&mut self) {
-        if self.keeper.is_none() {
+        if self.journal_queue.is_none() {
             return self.left();
         }
         self.keep_rest();
-        self.state = State::Leaving;
-        self.actions.push_back(Action::Leave);
+        self.state = ParticipantState::Leaving;
+        self.actions.push_back(ParticipantAction::Leave);
     }
 
     pub(super) fn left(&mut self) {

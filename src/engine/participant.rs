@@ -16,33 +16,35 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::check;
-use super::lanes::Lane;
-use super::owner::{self, Already, Owner, Source};
+use super::rail_pairs::RailPair;
+use super::scheduler::{self, CompletedBefore, PieceScheduler, SegmentSenders};
 use super::{FlowIx, Piece};
 use crate::error::{Code, Error};
 use crate::units::{Moment, NodeIx, Span, covers, union};
 use crate::wire::Check;
-use crate::wire::control::{CheckValue, Delivered, Prepared, Start, Stats, ToMaster, ToNode};
+use crate::wire::control::{
+    CheckValue, NodeStats, Prepared, SenderDelivery, Start, ToMaster, ToNode,
+};
 
 mod keeping;
 mod pacing;
 mod terms;
 
-pub(crate) use keeping::Kept;
-pub(crate) use terms::Terms;
+pub(crate) use keeping::LandedPiece;
+pub(crate) use terms::ParticipantConfig;
 
-use keeping::Keeper;
-use pacing::{lanes, planned_bytes, weight};
+use keeping::JournalQueue;
+use pacing::{planned_bytes, rail_pairs, weight};
 
 /// How often a receiver tells the master how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
-/// What happens to a member.
+/// What happens to a participant.
 #[derive(Clone, Debug)]
-pub(crate) enum Event {
+pub(crate) enum ParticipantEvent {
     /// What lands here is kept for another attempt, and this is what an earlier one has left:
     /// pieces, ascending. It comes before `Prepared`, or never.
-    Found(Vec<Kept>),
+    Found(Vec<LandedPiece>),
     /// Sources and destinations are open, or one of them is not to be had.
     Prepared(Result<Prepared, Error>),
     /// The master says something.
@@ -50,7 +52,7 @@ pub(crate) enum Event {
     /// The destinations have their space, or the disk is full.
     Preallocated(Result<(), Error>),
     /// Something happened to a flow or a piece.
-    Owner(owner::Event),
+    Owner(scheduler::SchedulerEvent),
     /// The rails cannot take the files in, or a destination failed under them: nothing more can
     /// land here.
     Broken(Error),
@@ -66,16 +68,16 @@ pub(crate) enum Event {
     Tick,
 }
 
-/// What a member wants done.
+/// What a participant wants done.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Action {
+pub(crate) enum ParticipantAction {
     /// Make room in the destinations for what is `wanted`, except for `holes`; answered by
-    /// `Preallocated`. A member of a group is asked for less than its rows say. What is `kept` is
-    /// there already; what else an earlier attempt has left counts no more. Of files that it shares
-    /// with other nodes nothing is kept for another attempt where it `forgets` them.
+    /// `Preallocated`. A participant of a group is asked for less than its rows say. What is `kept`
+    /// is there already; what else an earlier attempt has left counts no more. Of files that it
+    /// shares with other nodes nothing is kept for another attempt where it `forgets` them.
     Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, forgets: bool },
-    /// Open a flow to a sender; answered by the owner's `FlowUp` or `OpenFailed`.
-    Open { lane: Lane, weight: u64, pace_bytes_per_second: u64 },
+    /// Open a flow to a sender; answered by the scheduler's `FlowUp` or `OpenFailed`.
+    Open { rail_pair: RailPair, weight: u64, pace_bytes_per_second: u64 },
     /// Hand pieces to a flow.
     Lease { flow: FlowIx, pieces: Vec<Piece> },
     /// Take pieces back from a flow.
@@ -93,7 +95,7 @@ pub(crate) enum Action {
     /// is made durable. What has `checks` is read back first.
     Commit { landed_everywhere: bool, checks: Vec<(Span, Check)> },
     /// Write down pieces that have landed; answered by `Kept`.
-    Keep { pieces: Vec<Kept> },
+    Keep { pieces: Vec<LandedPiece> },
     /// Leave what has landed to another attempt, or remove it; answered by `Left`.
     Leave,
     /// Everybody has all they want: forget how the files came to be. What follows is done when that
@@ -107,9 +109,9 @@ pub(crate) enum Action {
     End,
 }
 
-/// Where a member stands.
+/// Where a participant stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum State {
+pub(crate) enum ParticipantState {
     Preparing,
     Ready,
     Starting,
@@ -125,46 +127,46 @@ pub(crate) enum State {
 ///
 /// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
 /// `state`.
-pub(crate) struct Member {
-    terms: Terms,
-    state: State,
-    owner: Option<Owner>,
+pub(crate) struct Participant {
+    terms: ParticipantConfig,
+    state: ParticipantState,
+    scheduler: Option<PieceScheduler>,
     /// Bytes that the plan wants from each sender, by sender: the weight of the flow to it.
     weights: Vec<(NodeIx, u64)>,
-    /// How many lanes there are to each sender.
-    lanes: BTreeMap<NodeIx, u32>,
+    /// How many rail pairs there are to each sender.
+    rail_pairs: BTreeMap<NodeIx, u32>,
     holes: Vec<Span>,
     /// What an earlier attempt has left and is still good.
     kept: Vec<Span>,
-    keeper: Option<Keeper>,
-    sources: Vec<Source>,
+    journal_queue: Option<JournalQueue>,
+    sources: Vec<SegmentSenders>,
     limit_bytes_per_second: u64,
     bound_us: u64,
     /// The version of the plan that it follows.
     epoch: u32,
     /// What other receivers ask this node for, by this plan or an older one: ascending.
     relays: Vec<Span>,
-    /// Why this member ends without having landed everything.
+    /// Why this participant ends without having landed everything.
     error: Option<Error>,
     /// Whether the master asked for the end, so that nothing needs to be told.
     dismissed: bool,
     landed_everywhere: bool,
     progress_due: Moment,
-    actions: VecDeque<Action>,
+    actions: VecDeque<ParticipantAction>,
 }
 
-impl Member {
-    /// A member whose sources and destinations are being opened.
-    pub(crate) fn new(terms: Terms) -> Member {
-        Member {
+impl Participant {
+    /// A participant whose sources and destinations are being opened.
+    pub(crate) fn new(terms: ParticipantConfig) -> Participant {
+        Participant {
             terms,
-            state: State::Preparing,
-            owner: None,
+            state: ParticipantState::Preparing,
+            scheduler: None,
             weights: Vec::new(),
-            lanes: BTreeMap::new(),
+            rail_pairs: BTreeMap::new(),
             holes: Vec::new(),
             kept: Vec::new(),
-            keeper: None,
+            journal_queue: None,
             sources: Vec::new(),
             limit_bytes_per_second: 0,
             bound_us: 0,
@@ -178,43 +180,56 @@ impl Member {
         }
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> ParticipantState {
         self.state
     }
 
     /// Takes in what happened.
-    pub(crate) fn handle(&mut self, now: Moment, event: Event) {
+    pub(crate) fn handle(&mut self, now: Moment, event: ParticipantEvent) {
         match (self.state, event) {
             // Nobody has a plan for a node that is not prepared.
-            (State::Ended, _) | (State::Preparing, Event::Master(ToNode::Start(_))) => {}
-            (_, Event::Master(ToNode::Cancel { reason, .. })) => self.cancel(&reason),
-            (_, Event::Master(ToNode::Finish)) => self.finish(),
-            (State::Preparing, Event::Found(found)) => self.keeper = Some(Keeper::new(found)),
-            (State::Preparing, Event::Prepared(Ok(prepared))) => self.prepared(prepared),
-            (State::Preparing, Event::Prepared(Err(error)))
-            | (State::Ready, Event::Broken(error)) => {
+            (ParticipantState::Ended, _)
+            | (ParticipantState::Preparing, ParticipantEvent::Master(ToNode::Start(_))) => {}
+            (_, ParticipantEvent::Master(ToNode::Cancel { reason, .. })) => self.cancel(&reason),
+            (_, ParticipantEvent::Master(ToNode::Finish)) => self.finish(),
+            (ParticipantState::Preparing, ParticipantEvent::Found(found)) => {
+                self.journal_queue = Some(JournalQueue::new(found))
+            }
+            (ParticipantState::Preparing, ParticipantEvent::Prepared(Ok(prepared))) => {
+                self.prepared(prepared)
+            }
+            (ParticipantState::Preparing, ParticipantEvent::Prepared(Err(error)))
+            | (ParticipantState::Ready, ParticipantEvent::Broken(error)) => {
                 self.refuse(error);
             }
             // The worker still makes room: the end comes with its answer.
-            (State::Starting, Event::Broken(error)) => self.error = Some(error),
-            (State::Ready, Event::Master(ToNode::Start(start))) => self.start(start),
-            (_, Event::Master(ToNode::Start(start))) if start.epoch > self.epoch => {
+            (ParticipantState::Starting, ParticipantEvent::Broken(error)) => {
+                self.error = Some(error)
+            }
+            (ParticipantState::Ready, ParticipantEvent::Master(ToNode::Start(start))) => {
+                self.start(start)
+            }
+            (_, ParticipantEvent::Master(ToNode::Start(start))) if start.epoch > self.epoch => {
                 self.start_again(now, start)
             }
-            (State::Starting, Event::Preallocated(Ok(()))) => self.begin(now),
-            (State::Starting, Event::Preallocated(Err(error)))
-            | (State::Moving, Event::Broken(error)) => {
+            (ParticipantState::Starting, ParticipantEvent::Preallocated(Ok(()))) => self.begin(now),
+            (ParticipantState::Starting, ParticipantEvent::Preallocated(Err(error)))
+            | (ParticipantState::Moving, ParticipantEvent::Broken(error)) => {
                 self.abort(error);
             }
-            (State::Moving, Event::Owner(event)) => self.owner_event(now, event),
-            (State::Moving, Event::Tick) => self.tick(now),
-            (State::Draining, Event::Drained) => self.drained(),
-            (State::Landed, Event::Master(ToNode::Commit)) => {
+            (ParticipantState::Moving, ParticipantEvent::Owner(event)) => {
+                self.scheduler_event(now, event)
+            }
+            (ParticipantState::Moving, ParticipantEvent::Tick) => self.tick(now),
+            (ParticipantState::Draining, ParticipantEvent::Drained) => self.drained(),
+            (ParticipantState::Landed, ParticipantEvent::Master(ToNode::Commit)) => {
                 self.commit(true);
             }
-            (State::Committing, Event::Committed(result)) => self.commit_done(result),
-            (State::Leaving, Event::Left) => self.left(),
-            (_, Event::Kept) => self.kept(),
+            (ParticipantState::Committing, ParticipantEvent::Committed(result)) => {
+                self.commit_done(result)
+            }
+            (ParticipantState::Leaving, ParticipantEvent::Left) => self.left(),
+            (_, ParticipantEvent::Kept) => self.kept(),
             // Late news of flows, ticks and repeated messages change nothing outside the states
             // that wait for them.
             _ => {}
@@ -222,31 +237,32 @@ impl Member {
     }
 
     /// The next thing to do.
-    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+    pub(crate) fn poll_action(&mut self) -> Option<ParticipantAction> {
         self.actions.pop_front()
     }
 
     /// When `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        let owner = self.owner.as_ref().filter(|_| self.state == State::Moving)?;
-        Some(owner.poll_timeout().map_or(self.progress_due, |due| due.min(self.progress_due)))
+        let scheduler =
+            self.scheduler.as_ref().filter(|_| self.state == ParticipantState::Moving)?;
+        Some(scheduler.poll_timeout().map_or(self.progress_due, |due| due.min(self.progress_due)))
     }
 
     fn prepared(&mut self, prepared: Prepared) {
         if self.dismissed {
             return self.dismiss();
         }
-        self.state = State::Ready;
+        self.state = ParticipantState::Ready;
         self.tell(ToMaster::Prepared(prepared));
     }
 
     /// The master hears why, and, once bytes moved, what had landed and what that cost.
     fn refuse(&mut self, error: Error) {
-        let stats = self.owner.is_some().then(|| Box::new(self.stats()));
+        let stats = self.scheduler.is_some().then(|| Box::new(self.stats()));
         if stats.is_some() {
             self.tell_progress();
         }
-        self.actions.push_back(Action::Discard);
+        self.actions.push_back(ParticipantAction::Discard);
         self.tell(ToMaster::Failed { error, stats });
         self.end();
     }
@@ -255,49 +271,60 @@ impl Member {
         if let Err(error) = self.terms.judge(&start.segments) {
             return self.abort(error);
         }
-        self.state = State::Starting;
+        self.state = ParticipantState::Starting;
         self.epoch = start.epoch;
-        self.sources = start.segments.into_iter().map(Source::from).collect();
+        self.sources = start.segments.into_iter().map(SegmentSenders::from).collect();
         self.holes = start.holes;
         self.kept = start.kept;
-        self.keeper.iter_mut().for_each(|keeper| keeper.learn(&start.origins));
+        self.journal_queue.iter_mut().for_each(|journal_queue| journal_queue.learn(&start.origins));
         (self.limit_bytes_per_second, self.bound_us) =
             (start.limit_bytes_per_second, start.bound_us);
         self.relays = start.relays;
-        self.lanes = start
+        self.rail_pairs = start
             .peers
             .iter()
-            .map(|peer| (NodeIx(peer.index), lanes(self.terms.rails, peer)))
+            .map(|peer| (NodeIx(peer.index), rail_pairs(self.terms.rails, peer)))
             .collect();
         self.weights = planned_bytes(&self.sources);
         let wanted = union(self.sources.iter().map(|source| source.span).collect());
         let (holes, kept) = (self.holes.clone(), self.kept.clone());
-        self.actions.push_back(Action::Preallocate { wanted, holes, kept, forgets: start.forgets });
+        self.actions.push_back(ParticipantAction::Preallocate {
+            wanted,
+            holes,
+            kept,
+            forgets: start.forgets,
+        });
     }
 
     /// A newer plan: other shares of the same segments, and others to pass on to.
     fn start_again(&mut self, now: Moment, start: Start) {
         self.epoch = start.epoch;
         self.bound_us = start.bound_us;
-        self.keeper.iter_mut().for_each(|keeper| keeper.learn(&start.origins));
+        self.journal_queue.iter_mut().for_each(|journal_queue| journal_queue.learn(&start.origins));
         for peer in &start.peers {
-            self.lanes.entry(NodeIx(peer.index)).or_insert_with(|| lanes(self.terms.rails, peer));
+            self.rail_pairs
+                .entry(NodeIx(peer.index))
+                .or_insert_with(|| rail_pairs(self.terms.rails, peer));
         }
-        let sources: Vec<Source> = start.segments.into_iter().map(Source::from).collect();
+        let sources: Vec<SegmentSenders> =
+            start.segments.into_iter().map(SegmentSenders::from).collect();
         self.weights = planned_bytes(&sources);
         // Who has asked for something by an older plan waits for it.
         self.relays = union(self.relays.iter().copied().chain(start.relays).collect());
-        match &mut self.owner {
+        match &mut self.scheduler {
             // Room was asked for by the first plan.
-            None if !same_spans(&sources, &self.sources) => self.abort(owner::cut_otherwise()),
+            None if !same_spans(&sources, &self.sources) => {
+                self.abort(scheduler::segment_mismatch())
+            }
             None => self.sources = sources,
-            Some(owner) => {
+            Some(scheduler) => {
                 // Others may ask now for what was nobody's business when it landed.
-                let landed = self.relays.iter().flat_map(|span| owner.landed_within(*span));
-                self.actions.extend(landed.map(|span| Action::Offer { span }));
-                if self.state == State::Moving {
-                    let lane_count = |sender: NodeIx| self.lanes.get(&sender).copied().unwrap_or(1);
-                    match owner.reassign(now, &sources, lane_count) {
+                let landed = self.relays.iter().flat_map(|span| scheduler.landed_within(*span));
+                self.actions.extend(landed.map(|span| ParticipantAction::Offer { span }));
+                if self.state == ParticipantState::Moving {
+                    let lane_count =
+                        |sender: NodeIx| self.rail_pairs.get(&sender).copied().unwrap_or(1);
+                    match scheduler.reassign(now, &sources, lane_count) {
                         Ok(()) => {
                             self.keep_to_plan(now);
                             self.follow_owner();
@@ -313,40 +340,46 @@ impl Member {
         if let Some(error) = self.error.take() {
             return self.abort(error);
         }
-        self.state = State::Moving;
+        self.state = ParticipantState::Moving;
         self.progress_due = now + PROGRESS_EVERY;
         let sources = std::mem::take(&mut self.sources);
-        let lane_count = |sender: NodeIx| self.lanes.get(&sender).copied().unwrap_or(1);
-        let found = self.keeper.as_mut().map_or(Vec::new(), |keeper| keeper.take_found(&self.kept));
-        let there = Already { holes: &self.holes, kept: &found };
-        let mut owner = Owner::new(self.terms.grid, self.terms.method, &sources, there, lane_count);
+        let lane_count = |sender: NodeIx| self.rail_pairs.get(&sender).copied().unwrap_or(1);
+        let found = self
+            .journal_queue
+            .as_mut()
+            .map_or(Vec::new(), |journal_queue| journal_queue.take_found(&self.kept));
+        let there = CompletedBefore { holes: &self.holes, kept: &found };
+        let mut scheduler =
+            PieceScheduler::new(self.terms.grid, self.terms.method, &sources, there, lane_count);
         if self.limit_bytes_per_second > 0 {
-            owner.limit(now, self.limit_bytes_per_second);
+            scheduler.limit(now, self.limit_bytes_per_second);
         }
-        let landed = self.relays.iter().flat_map(|span| owner.kept_within(*span));
-        self.actions.extend(landed.map(|span| Action::Offer { span }));
-        self.owner = Some(owner);
+        let landed = self.relays.iter().flat_map(|span| scheduler.kept_within(*span));
+        self.actions.extend(landed.map(|span| ParticipantAction::Offer { span }));
+        self.scheduler = Some(scheduler);
         self.keep_to_plan(now);
         self.follow_owner();
     }
 
-    /// Has the owner keep to what is left of the plan's time. Under a limit the plan takes longer
-    /// than its bound, and nobody's link is full.
+    /// Has the scheduler keep to what is left of the plan's time. Under a limit the plan takes
+    /// longer than its bound, and nobody's link is full.
     fn keep_to_plan(&mut self, now: Moment) {
-        if let Some(owner) =
-            self.owner.as_mut().filter(|_| self.bound_us > 0 && self.limit_bytes_per_second == 0)
+        if let Some(scheduler) = self
+            .scheduler
+            .as_mut()
+            .filter(|_| self.bound_us > 0 && self.limit_bytes_per_second == 0)
         {
-            owner.keep_to_plan(now, self.bound_us as f64 * 1e-6 * owner.part_left());
+            scheduler.keep_to_plan(now, self.bound_us as f64 * 1e-6 * scheduler.part_left());
         }
     }
 
-    fn owner_event(&mut self, now: Moment, event: owner::Event) {
-        if let owner::Event::Landed { piece, .. } = event
+    fn scheduler_event(&mut self, now: Moment, event: scheduler::SchedulerEvent) {
+        if let scheduler::SchedulerEvent::Landed { piece, .. } = event
             && covers(&self.relays, piece.span)
         {
-            self.actions.push_back(Action::Offer { span: piece.span });
+            self.actions.push_back(ParticipantAction::Offer { span: piece.span });
         }
-        self.tell_owner(now, event);
+        self.tell_scheduler(now, event);
         self.follow_owner();
     }
 
@@ -356,44 +389,57 @@ impl Member {
             self.keep();
             self.tell_progress();
         }
-        if self.owner.as_ref().and_then(Owner::poll_timeout).is_some_and(|due| now >= due) {
-            self.owner_event(now, owner::Event::Tick);
+        if self
+            .scheduler
+            .as_ref()
+            .and_then(PieceScheduler::poll_timeout)
+            .is_some_and(|due| now >= due)
+        {
+            self.scheduler_event(now, scheduler::SchedulerEvent::Tick);
         }
     }
 
     fn tell_progress(&mut self) {
-        let received_bytes = self.owner.as_ref().map_or(0, Owner::landed_bytes);
-        let delivered = self.owner.iter().flat_map(Owner::delivered);
-        let delivered =
-            delivered.map(|(node, bytes, busy)| Delivered { index: node.0, bytes, busy }).collect();
-        let left = self.owner.as_ref().map_or(Vec::new(), Owner::left);
+        let received_bytes = self.scheduler.as_ref().map_or(0, PieceScheduler::landed_bytes);
+        let delivered = self.scheduler.iter().flat_map(PieceScheduler::delivered);
+        let delivered = delivered
+            .map(|(node, bytes, busy)| SenderDelivery { index: node.0, bytes, busy })
+            .collect();
+        let left = self.scheduler.as_ref().map_or(Vec::new(), PieceScheduler::left);
         self.tell(ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left });
     }
 
     fn follow_owner(&mut self) {
-        while let Some(action) = self.owner.as_mut().expect("called while moving").poll_action() {
+        while let Some(action) = self.scheduler.as_mut().expect("called while moving").poll_action()
+        {
             let action = match action {
-                owner::Action::Open { lane } => {
-                    let pace_bytes_per_second = self.pace(lane.sender);
-                    Action::Open {
-                        lane,
-                        weight: weight(&self.weights, lane.sender),
+                scheduler::SchedulerAction::Open { rail_pair } => {
+                    let pace_bytes_per_second = self.pace(rail_pair.sender);
+                    ParticipantAction::Open {
+                        rail_pair,
+                        weight: weight(&self.weights, rail_pair.sender),
                         pace_bytes_per_second,
                     }
                 }
-                owner::Action::Lease { flow, pieces } => Action::Lease { flow, pieces },
-                owner::Action::Revoke { flow, pieces } => Action::Revoke { flow, pieces },
-                owner::Action::Close { flow } => Action::Close { flow },
-                owner::Action::GiveUp { span } | owner::Action::Withhold { span }
+                scheduler::SchedulerAction::Lease { flow, pieces } => {
+                    ParticipantAction::Lease { flow, pieces }
+                }
+                scheduler::SchedulerAction::Revoke { flow, pieces } => {
+                    ParticipantAction::Revoke { flow, pieces }
+                }
+                scheduler::SchedulerAction::Close { flow } => ParticipantAction::Close { flow },
+                scheduler::SchedulerAction::GiveUp { span }
+                | scheduler::SchedulerAction::Withhold { span }
                     if covers(&self.relays, span) =>
                 {
-                    Action::Withdraw { span }
+                    ParticipantAction::Withdraw { span }
                 }
-                owner::Action::GiveUp { .. } | owner::Action::Withhold { .. } => continue,
-                owner::Action::Settled => {
-                    self.error = self.owner.as_ref().and_then(Owner::missing);
-                    self.state = State::Draining;
-                    Action::Drain
+                scheduler::SchedulerAction::GiveUp { .. }
+                | scheduler::SchedulerAction::Withhold { .. } => continue,
+                scheduler::SchedulerAction::Settled => {
+                    self.error = self.scheduler.as_ref().and_then(PieceScheduler::missing);
+                    self.state = ParticipantState::Draining;
+                    ParticipantAction::Drain
                 }
             };
             self.actions.push_back(action);
@@ -402,10 +448,10 @@ impl Member {
 
     fn abort(&mut self, error: Error) {
         let planned = || union(self.sources.iter().map(|source| source.span).collect());
-        let lacking = self.owner.as_ref().map_or_else(planned, Owner::lacking);
+        let lacking = self.scheduler.as_ref().map_or_else(planned, PieceScheduler::lacking);
         self.error = Some(error.missing(lacking));
-        self.state = State::Draining;
-        self.actions.push_back(Action::Drain);
+        self.state = ParticipantState::Draining;
+        self.actions.push_back(ParticipantAction::Drain);
     }
 
     fn drained(&mut self) {
@@ -417,18 +463,21 @@ impl Member {
     }
 
     fn commit(&mut self, landed_everywhere: bool) {
-        self.state = State::Committing;
+        self.state = ParticipantState::Committing;
         self.landed_everywhere = landed_everywhere;
         self.keep_rest();
         let verify = self.terms.verify && !landed_everywhere;
-        let owner = self.owner.as_ref().filter(|_| verify);
-        let checks =
-            owner.iter().flat_map(|owner| owner.checks()).flat_map(|(_, checks)| checks).collect();
+        let scheduler = self.scheduler.as_ref().filter(|_| verify);
+        let checks = scheduler
+            .iter()
+            .flat_map(|scheduler| scheduler.checks())
+            .flat_map(|(_, checks)| checks)
+            .collect();
         if !landed_everywhere && (self.terms.fsync || self.terms.verify) {
             // What follows may take long, and no byte lands meanwhile.
             self.tell_progress();
         }
-        self.actions.push_back(Action::Commit { landed_everywhere, checks });
+        self.actions.push_back(ParticipantAction::Commit { landed_everywhere, checks });
     }
 
     fn commit_done(&mut self, result: Result<(), Error>) {
@@ -436,7 +485,7 @@ impl Member {
             Err(error) => self.refuse(error),
             Ok(()) if self.dismissed => self.dismiss(),
             Ok(()) if self.landed_everywhere => {
-                self.state = State::Landed;
+                self.state = ParticipantState::Landed;
                 self.tell(ToMaster::Committed);
             }
             Ok(()) => self.landed(),
@@ -444,23 +493,23 @@ impl Member {
     }
 
     fn landed(&mut self) {
-        self.state = State::Landed;
-        let owner = self.owner.as_ref().expect("what has landed had an owner");
+        self.state = ParticipantState::Landed;
+        let scheduler = self.scheduler.as_ref().expect("what has landed had an owner");
         let value = |(span, check)| CheckValue { span, check };
         let listed =
             |(span, checks): (Span, Vec<_>)| (span, checks.into_iter().map(value).collect());
-        let segments = check::within_limits(owner.checks().map(listed).collect());
+        let segments = check::within_limits(scheduler.checks().map(listed).collect());
         let message = ToMaster::Landed { segments, stats: self.stats() };
         self.tell(message);
     }
 
     fn finish(&mut self) {
         match self.state {
-            State::Landed => {
-                self.actions.push_back(Action::Confirm);
+            ParticipantState::Landed => {
+                self.actions.push_back(ParticipantAction::Confirm);
                 self.dismiss();
             }
-            State::Ready => self.dismiss(),
+            ParticipantState::Ready => self.dismiss(),
             _ => self.cancel("the master ended the transfer"),
         }
     }
@@ -468,58 +517,63 @@ impl Member {
     fn cancel(&mut self, reason: &str) {
         self.dismissed = true;
         match self.state {
-            State::Ready | State::Starting | State::Landed => self.dismiss(),
-            State::Moving => {
+            ParticipantState::Ready | ParticipantState::Starting | ParticipantState::Landed => {
+                self.dismiss()
+            }
+            ParticipantState::Moving => {
                 // Where nothing landed any more, the master would like to know why.
-                let trouble =
-                    self.owner.as_ref().and_then(Owner::trouble).map(|error| error.message.clone());
+                let trouble = self
+                    .scheduler
+                    .as_ref()
+                    .and_then(PieceScheduler::trouble)
+                    .map(|error| error.message.clone());
                 self.abort(Error::new(Code::Cancelled, trouble.unwrap_or_else(|| reason.into())));
             }
             // Half-made destinations are removed when they are made, and not by leaving them to
             // chance.
-            State::Preparing
-            | State::Draining
-            | State::Leaving
-            | State::Committing
-            | State::Ended => {}
+            ParticipantState::Preparing
+            | ParticipantState::Draining
+            | ParticipantState::Leaving
+            | ParticipantState::Committing
+            | ParticipantState::Ended => {}
         }
     }
 
     /// The last words: a report, and the removal of what has no final name.
     fn dismiss(&mut self) {
-        self.actions.push_back(Action::Discard);
+        self.actions.push_back(ParticipantAction::Discard);
         let report = ToMaster::Report(self.stats());
         self.tell(report);
         self.end();
     }
 
-    /// What the owner counted; the driver adds what the rails did, time and memory.
-    fn stats(&self) -> Stats {
-        let counts = self.owner.as_ref().map(Owner::counts).unwrap_or_default();
-        Stats {
+    /// What the scheduler counted; the driver adds what the rails did, time and memory.
+    fn stats(&self) -> NodeStats {
+        let counts = self.scheduler.as_ref().map(PieceScheduler::counts).unwrap_or_default();
+        NodeStats {
             received_bytes: counts.kept_bytes,
             wasted_bytes: counts.wasted_bytes,
             stolen_bytes: counts.stolen_bytes,
             retries: counts.retries,
             resumed_bytes: counts.resumed_bytes,
-            ..Stats::default()
+            ..NodeStats::default()
         }
     }
 
     fn tell(&mut self, message: ToMaster) {
-        self.actions.push_back(Action::Tell(message));
+        self.actions.push_back(ParticipantAction::Tell(message));
     }
 
     fn end(&mut self) {
-        self.state = State::Ended;
-        self.actions.push_back(Action::End);
+        self.state = ParticipantState::Ended;
+        self.actions.push_back(ParticipantAction::End);
     }
 }
 
-fn same_spans(one: &[Source], other: &[Source]) -> bool {
+fn same_spans(one: &[SegmentSenders], other: &[SegmentSenders]) -> bool {
     one.iter().map(|source| source.span).eq(other.iter().map(|source| source.span))
 }
 
 #[cfg(test)]
-#[path = "member_tests.rs"]
+#[path = "participant_tests.rs"]
 mod tests;

@@ -1,4 +1,5 @@
-//! One transfer on this node: its member, its files, its master, and the senders that it may ask.
+//! One transfer on this node: its participant, its files, its master, and the senders that it may
+//! ask.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -9,31 +10,31 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, TrySendError};
 use mio::{Token, Waker};
 
-use super::counters::Counters;
-use super::openings::{LaneStory, Opening};
-use super::prepare::Opened;
-use super::stuck::Stuck;
+use super::counters::NicCounters;
+use super::openings::{FlowOpening, RailPairHistory};
+use super::prepare::OpenedTransfer;
+use super::stuck::StuckData;
 use super::usage;
 use crate::clock;
 use crate::engine::FlowIx;
-use crate::engine::lanes::Lane;
-use crate::engine::member::Member;
+use crate::engine::participant::Participant;
+use crate::engine::rail_pairs::RailPair;
 use crate::error::{Error, Result};
-use crate::rail::desk::{Desk, Tally};
-use crate::rail::paths::{self, Paths};
+use crate::rail::paths::{self, PathStats};
+use crate::rail::transfer_files::{RailTally, TransferFiles};
 use crate::rail::{self, TransferIx};
 use crate::session::Key;
-use crate::store::Claim;
+use crate::store::DestinationClaim;
 use crate::units::{NodeIx, human_bytes};
-use crate::wire::control::{Peer, Prepare, RailStats, Stats};
+use crate::wire::control::{NodeStats, PeerNode, Prepare, RailStats};
 
 /// What arrives in the control thread's inbox.
 #[derive(Debug)]
-pub(super) enum Note {
+pub(super) enum NodeEvent {
     /// A rail says something.
-    Rail(rail::Event),
+    Rail(rail::RailEvent),
     /// Sources and destinations are open, or not.
-    Prepared { transfer: TransferIx, result: Result<Box<Opened>> },
+    Prepared { transfer: TransferIx, result: Result<Box<OpenedTransfer>> },
     /// A worker that opens a transfer compares replicas, and has read so much.
     Comparing { transfer: TransferIx, read_bytes: u64 },
     /// Destinations have their space, or not.
@@ -56,27 +57,27 @@ pub(super) enum Note {
     Done,
 }
 
-impl Note {
+impl NodeEvent {
     /// Whether a worker sends it, as its last act.
     pub(super) fn is_work(&self) -> bool {
-        !matches!(self, Note::Rail(_) | Note::Comparing { .. })
+        !matches!(self, NodeEvent::Rail(_) | NodeEvent::Comparing { .. })
     }
 }
 
 /// The way into the inbox, from any thread.
 #[derive(Clone, Debug)]
-pub(super) struct Post {
-    notes: Sender<Note>,
+pub(super) struct EventSender {
+    notes: Sender<NodeEvent>,
     waker: Arc<Waker>,
 }
 
-impl Post {
-    pub(super) fn new(notes: Sender<Note>, waker: Waker) -> Post {
-        Post { notes, waker: Arc::new(waker) }
+impl EventSender {
+    pub(super) fn new(notes: Sender<NodeEvent>, waker: Waker) -> EventSender {
+        EventSender { notes, waker: Arc::new(waker) }
     }
 
     /// Delivers a note, when there is room for it. A node that is ending reads no more of them.
-    pub(super) fn send(&self, note: Note) {
+    pub(super) fn send(&self, note: NodeEvent) {
         if self.notes.send(note).is_ok() {
             self.wake();
         }
@@ -89,12 +90,12 @@ impl Post {
     }
 }
 
-impl rail::Mailbox for Post {
-    fn deliver(&self, events: &mut VecDeque<rail::Event>) {
+impl rail::RailEvents for EventSender {
+    fn deliver(&self, events: &mut VecDeque<rail::RailEvent>) {
         while let Some(event) = events.pop_front() {
-            match self.notes.try_send(Note::Rail(event)) {
+            match self.notes.try_send(NodeEvent::Rail(event)) {
                 Ok(()) => {}
-                Err(TrySendError::Full(Note::Rail(event))) => {
+                Err(TrySendError::Full(NodeEvent::Rail(event))) => {
                     events.push_front(event);
                     break;
                 }
@@ -107,31 +108,32 @@ impl rail::Mailbox for Post {
 }
 
 /// One transfer on this node.
-pub(super) struct Tenancy {
+pub(super) struct NodeTransfer {
     pub(super) prepare: Prepare,
     pub(super) flow_key: Key,
-    pub(super) member: Member,
+    pub(super) participant: Participant,
     /// The ports that it uses, ascending.
     pub(super) ports: Vec<usize>,
-    /// Open once the member is prepared.
-    pub(super) desk: Option<Arc<Desk>>,
+    /// Open once the participant is prepared.
+    pub(super) transfer_files: Option<Arc<TransferFiles>>,
     /// Whether what has landed is not to be believed.
     pub(super) forgets: bool,
     /// Files that this node has claimed, until bytes move.
-    pub(super) claims: Vec<Claim>,
+    pub(super) claims: Vec<DestinationClaim>,
     /// Whom the plan lets this node ask.
-    pub(super) peers: BTreeMap<NodeIx, Peer>,
-    /// The lane of each flow that this node opened, and the port that it goes over.
-    pub(super) flows: BTreeMap<FlowIx, (Lane, usize)>,
+    pub(super) peers: BTreeMap<NodeIx, PeerNode>,
+    /// The rail pair of each flow that this node opened, and the port that it goes over.
+    pub(super) flows: BTreeMap<FlowIx, (RailPair, usize)>,
     /// Flows that are being opened.
-    pub(super) openings: BTreeMap<Lane, Opening>,
-    /// What became of the flows of each lane that was wanted.
-    pub(super) stories: BTreeMap<Lane, LaneStory>,
+    pub(super) openings: BTreeMap<RailPair, FlowOpening>,
+    /// What became of the flows of each rail pair that was wanted.
+    pub(super) stories: BTreeMap<RailPair, RailPairHistory>,
     /// What is known of large packets that do not arrive, by NIC and peer.
     mtu_holes: BTreeMap<(String, IpAddr), String>,
     /// Set when nobody waits any more for the worker that opens the transfer.
     pub(super) quits: Arc<AtomicBool>,
-    /// Whether a worker gives up or confirms its files: what the member wants next waits for that.
+    /// Whether a worker gives up or confirms its files: what the participant wants next waits for
+    /// that.
     pub(super) clearing: bool,
     /// The session of a master that has said good-bye: it is closed when the transfer is forgotten.
     pub(super) leaving: Option<Token>,
@@ -143,19 +145,23 @@ pub(super) struct Tenancy {
     /// How long the process had been stopped before.
     stopped_before: Duration,
     /// What the NICs had counted before any byte of the transfer moved.
-    counters_before: Counters,
+    counters_before: NicCounters,
 }
 
-impl Tenancy {
-    pub(super) fn new(prepare: Prepare, member: Member, ports: Vec<usize>) -> Tenancy {
+impl NodeTransfer {
+    pub(super) fn new(
+        prepare: Prepare,
+        participant: Participant,
+        ports: Vec<usize>,
+    ) -> NodeTransfer {
         let flow_key = Key::from_bytes(prepare.flow_key.0);
-        let (desk, peers) = (None, BTreeMap::new());
-        Tenancy {
+        let (transfer_files, peers) = (None, BTreeMap::new());
+        NodeTransfer {
             prepare,
             flow_key,
-            member,
+            participant,
             ports,
-            desk,
+            transfer_files,
             forgets: false,
             claims: Vec::new(),
             peers,
@@ -170,7 +176,7 @@ impl Tenancy {
             draining: 0,
             cpu_before: usage::cpu(),
             stopped_before: clock::stopped(),
-            counters_before: Counters::read(),
+            counters_before: NicCounters::read(),
         }
     }
 
@@ -184,18 +190,18 @@ impl Tenancy {
         self.peers.get(&node).map_or_else(|| format!("node {}", node.0), |peer| peer.name.clone())
     }
 
-    /// Adds to the member's counts what the rails and the process counted; `nics` are the names of
-    /// the ports' NICs. The threads of one NIC count as one.
-    pub(super) fn complete(&self, stats: &mut Stats, nics: &[&str]) {
+    /// Adds to the participant's counts what the rails and the process counted; `nics` are the
+    /// names of the ports' NICs. The threads of one NIC count as one.
+    pub(super) fn complete(&self, stats: &mut NodeStats, nics: &[&str]) {
         stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos())
             .unwrap_or(u64::MAX);
         stats.memory_bytes_max = usage::memory_bytes_max();
         stats.warnings = self.warnings(nics);
-        let Some(desk) = &self.desk else { return };
-        let counters = Counters::read();
+        let Some(transfer_files) = &self.transfer_files else { return };
+        let counters = NicCounters::read();
         stats.rails.clear();
         for &port in &self.ports {
-            let (nic, tally) = (nics[port], &desk.tallies[port]);
+            let (nic, tally) = (nics[port], &transfer_files.tallies[port]);
             let (sent_bytes, received_bytes) = (tally.sent_bytes(), tally.received_bytes());
             match stats.rails.iter_mut().find(|rail| rail.nic == nic) {
                 Some(rail) => {
@@ -206,7 +212,8 @@ impl Tenancy {
                     let counted = counters.since(&self.counters_before, nic);
                     let counted = counted.map(|it| (it.sent_bytes, it.received_bytes));
                     let same = self.ports.iter().filter(|&&port| nics[port] == nic);
-                    let paths: Vec<&Paths> = same.map(|&port| &desk.tallies[port].paths).collect();
+                    let paths: Vec<&PathStats> =
+                        same.map(|&port| &transfer_files.tallies[port].paths).collect();
                     let (path, driver) = (paths::describe(&paths), tally.paths.driver());
                     stats.rails.push(RailStats {
                         nic: nic.into(),
@@ -224,7 +231,7 @@ impl Tenancy {
         stats.received_bytes = stats.rails.iter().map(|rail| rail.received_bytes).sum();
         stats.wasted_bytes = stats.received_bytes.saturating_sub(kept_bytes);
         stats.sent_bytes = stats.rails.iter().map(|rail| rail.sent_bytes).sum();
-        stats.active_ns = desk.activity.active_ns();
+        stats.active_ns = transfer_files.activity.active_ns();
     }
 
     /// What the report says of time that was lost here, and of NICs that carried nothing.
@@ -234,27 +241,37 @@ impl Tenancy {
             clock::stop_warning("the node", stopped).into_iter().collect();
         warnings.extend(self.mtu_holes.values().cloned());
         let now = clock::awake();
-        // The threads of a NIC have a lane each, and mostly the same to tell.
+        // The threads of a NIC have a rail pair each, and mostly the same to tell.
         let mut told = BTreeSet::new();
-        for (lane, story) in &self.stories {
-            let is_same = |(other, _): &(&Lane, &LaneStory)| other.sender == lane.sender;
+        for (rail_pair, story) in &self.stories {
+            let is_same =
+                |(other, _): &(&RailPair, &RailPairHistory)| other.sender == rail_pair.sender;
             let of_nic =
                 self.stories.iter().filter(is_same).filter(|(_, other)| other.nic() == story.nic());
             let others_brought = of_nic.clone().any(|(_, other)| other.has_brought());
-            let opening =
-                self.openings.get(lane).and_then(|it| it.so_far(now, |port| nics[port].to_owned()));
-            let warning = story.warning(now, &self.name_of(lane.sender), opening, others_brought);
-            if warning.is_some() && told.insert((story.nic(), lane.sender)) {
+            let opening = self
+                .openings
+                .get(rail_pair)
+                .and_then(|it| it.so_far(now, |port| nics[port].to_owned()));
+            let warning =
+                story.warning(now, &self.name_of(rail_pair.sender), opening, others_brought);
+            if warning.is_some() && told.insert((story.nic(), rail_pair.sender)) {
                 warnings.extend(warning);
             }
         }
         warnings
     }
 
-    /// A receiver came back on a lane that has brought nothing, and data that was sent on it before
-    /// is still sent again.
-    pub(super) fn large_packets_lost(&mut self, nic: &str, peer: IpAddr, mtu: &str, stuck: Stuck) {
-        let Stuck { resent, bytes } = stuck;
+    /// A receiver came back on a rail pair that has brought nothing, and data that was sent on it
+    /// before is still sent again.
+    pub(super) fn large_packets_lost(
+        &mut self,
+        nic: &str,
+        peer: IpAddr,
+        mtu: &str,
+        stuck: StuckData,
+    ) {
+        let StuckData { resent, bytes } = stuck;
         let found = format!(
             "{nic} to {peer}: small packets pass, large ones do not: handshakes go through, and {} was sent {resent} times again \
              and never acknowledged; some hop carries less than {nic}'s MTU{mtu} and does not say so (sysctl -w \
@@ -264,20 +281,24 @@ impl Tenancy {
         self.mtu_holes.insert((nic.to_owned(), peer), found);
     }
 
-    /// What became of the lane of a flow that this node opened.
-    pub(super) fn story_of(&mut self, flow: FlowIx) -> Option<&mut LaneStory> {
-        let (lane, _) = self.flows.get(&flow)?;
-        self.stories.get_mut(lane)
+    /// What became of the rail pair of a flow that this node opened.
+    pub(super) fn story_of(&mut self, flow: FlowIx) -> Option<&mut RailPairHistory> {
+        let (rail_pair, _) = self.flows.get(&flow)?;
+        self.stories.get_mut(rail_pair)
     }
 
     /// Payload sent so far.
     pub(super) fn sent_bytes(&self) -> u64 {
-        self.desk.iter().flat_map(|desk| &desk.tallies).map(Tally::sent_bytes).sum()
+        self.transfer_files
+            .iter()
+            .flat_map(|transfer_files| &transfer_files.tallies)
+            .map(RailTally::sent_bytes)
+            .sum()
     }
 
     /// Payload sent and received so far.
     pub(super) fn moved_bytes(&self) -> u64 {
-        let tallies = self.desk.iter().flat_map(|desk| &desk.tallies);
+        let tallies = self.transfer_files.iter().flat_map(|transfer_files| &transfer_files.tallies);
         tallies.map(|tally| tally.sent_bytes() + tally.received_bytes()).sum()
     }
 
@@ -289,7 +310,7 @@ impl Tenancy {
     /// The same for the sender at the other end of a flow.
     pub(super) fn blame_flow(&self, flow: FlowIx, error: Error) -> Error {
         match self.flows.get(&flow) {
-            Some(&(lane, _)) => self.blame(lane.sender, error),
+            Some(&(rail_pair, _)) => self.blame(rail_pair.sender, error),
             None => error,
         }
     }

@@ -1,10 +1,11 @@
-//! What a plan wants of each flow: its weight, how many lanes it has, and how fast it needs to be.
+//! What a plan wants of each flow: its weight, how many rail pairs it has, and how fast it needs to
+//! be.
 
 use std::collections::BTreeMap;
 
-use super::{Member, Source};
+use super::{Participant, SegmentSenders};
 use crate::units::NodeIx;
-use crate::wire::control::Peer;
+use crate::wire::control::PeerNode;
 
 /// How much faster than planned a paced flow may be, so that it can make up for what it was late
 /// with.
@@ -16,7 +17,7 @@ const RELAY_PACE_HEADROOM: f64 = 1.25;
 /// No flow is paced so low that a header or a request for work that it takes over would crawl.
 const PACE_BYTES_PER_SECOND_MIN: f64 = 65536.0;
 
-impl Member {
+impl Participant {
     /// How fast a flow to a sender needs to be for the plan to come out, and some more; 0 where it
     /// is not paced. Receivers that feed each other wait for each other's parts, so there nobody
     /// may take much more than its own.
@@ -27,10 +28,10 @@ impl Member {
             if self.bound_us > 0 { planned * 1e6 / self.bound_us as f64 } else { f64::INFINITY };
         let limit = self.limit_bytes_per_second as f64;
         let by_limit = if limit > 0.0 { limit * planned / all } else { f64::INFINITY };
-        let lanes = self.lanes.get(&sender).copied().unwrap_or(1);
+        let rail_pairs = self.rail_pairs.get(&sender).copied().unwrap_or(1);
         let part = match (self.terms.pace, self.relays.is_empty()) {
-            (true, _) => PACE_HEADROOM / f64::from(lanes),
-            // NICs may be uneven: one lane may have to carry nearly all.
+            (true, _) => PACE_HEADROOM / f64::from(rail_pairs),
+            // NICs may be uneven: one rail pair may have to carry nearly all.
             (false, false) => RELAY_PACE_HEADROOM,
             (false, true) => return 0,
         };
@@ -45,7 +46,7 @@ impl Member {
 
 /// Rail k pairs with one rail of the peer, so that every rail of both sides is in a pair, and not
 /// all with all.
-pub(super) fn lanes(rails: u32, peer: &Peer) -> u32 {
+pub(super) fn rail_pairs(rails: u32, peer: &PeerNode) -> u32 {
     rails.max(u32::try_from(peer.rails.len()).unwrap_or(u32::MAX))
 }
 
@@ -54,7 +55,7 @@ pub(super) fn weight(planned: &[(NodeIx, u64)], sender: NodeIx) -> u64 {
 }
 
 /// Bytes that a plan wants from each sender.
-pub(super) fn planned_bytes(sources: &[Source]) -> Vec<(NodeIx, u64)> {
+pub(super) fn planned_bytes(sources: &[SegmentSenders]) -> Vec<(NodeIx, u64)> {
     let mut planned = BTreeMap::new();
     for source in sources {
         let sum: u64 = source.senders.iter().map(|&(_, weight)| u64::from(weight)).sum();

@@ -37,39 +37,21 @@
 //! many, one protocol engine per network interface). `docs/ARCHITECTURE.md` shows how it works
 //! inside.
 
+mod app;
+mod core;
+mod io;
+#[cfg(any(test, feature = "fuzzing", feature = "stand-ins"))]
 #[doc(hidden)]
-pub mod cli;
-pub mod error;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
-pub mod report;
-pub mod spec;
-#[cfg(feature = "stand-ins")]
-#[doc(hidden)]
-pub mod stand_ins;
-pub mod units;
+pub mod testing;
 
-mod bench;
-mod clock;
-mod doctor;
-mod engine;
-mod launch;
-mod log;
-mod master;
-mod node;
-mod plan;
-mod rail;
-mod session;
-mod sim;
-mod store;
-mod transfer;
-mod wire;
+#[doc(hidden)]
+pub use crate::app::cli;
+pub use crate::core::{error, report, spec, units};
 
+pub use crate::app::transfer::{CheckSetting, Settings, Transfer, TransferHandle};
+pub use crate::core::plan::Scheduler;
+pub use crate::core::wire::DataPath;
+pub use crate::io::store::PatternReader;
 pub use error::{Code, Error, Result};
-pub use plan::Scheduler;
 pub use report::Report;
 pub use spec::Spec;
-pub use store::PatternReader;
-pub use transfer::{CheckSetting, Settings, Transfer, TransferHandle};
-pub use wire::DataPath;

@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use cep_fast::stand_ins::{self, MasterMilestone, MessageTally};
+use cep_fast::testing::stub_nodes::{self, MasterMilestone, MessageTally};
 use cep_fast::{Settings, Spec, Transfer};
 use clap::Args;
 use comfy_table::Table;
@@ -149,7 +149,7 @@ fn measure(options: &MasterOptions, program: &Path, nodes: u64) -> Result<Master
     );
     let seen = RefCell::new(Vec::new());
     let within = Duration::from_secs(options.deadline);
-    let tally = stand_ins::serve(listener, usize::try_from(nodes)?, within, &mut |milestone| {
+    let tally = stub_nodes::serve(listener, usize::try_from(nodes)?, within, &mut |milestone| {
         seen.borrow_mut().push((milestone, ProcessReading::take(&master)));
     })?;
     ensure!(master.ends(within)?, "{} failed", program.display());
@@ -227,12 +227,12 @@ fn specification(nodes: u64, rows: u64, port: u16) -> String {
 fn hold(options: &MasterOptions, nodes: u64) -> Result<BytesPerNode> {
     let per_node = |bytes: i64, count: u64| bytes as f64 / count as f64;
     let grown = growth(options, nodes / 2)? - growth(options, nodes / 4)?;
-    let (laid_out, connection) = stand_ins::laid_out_bytes();
+    let (laid_out, connection) = stub_nodes::laid_out_bytes();
     let all = per_node(grown, nodes / 2 - nodes / 4) + laid_out as f64;
     let weighed = std::thread::spawn(|| -> Result<i64> {
         counting::count_this_thread();
         let before = counting::held_bytes();
-        let ciphers = stand_ins::ciphers(CIPHERS)?;
+        let ciphers = stub_nodes::ciphers(CIPHERS)?;
         let weight = counting::held_bytes() - before;
         drop(ciphers);
         Ok(weight)
@@ -246,7 +246,7 @@ fn hold(options: &MasterOptions, nodes: u64) -> Result<BytesPerNode> {
 /// What a master in this process allocates and keeps from the first dial until it has told all
 /// nodes to prepare.
 fn growth(options: &MasterOptions, nodes: u64) -> Result<i64> {
-    stand_ins::make_room(2 * usize::try_from(nodes)?)?;
+    stub_nodes::make_room(2 * usize::try_from(nodes)?)?;
     let listener = TcpListener::bind(("0.0.0.0", 0))?;
     let text = specification(nodes, options.rows, listener.local_addr()?.port());
     let master = std::thread::spawn(move || {
@@ -256,7 +256,7 @@ fn growth(options: &MasterOptions, nodes: u64) -> Result<i64> {
     });
     let (mut before, mut after) = (0, 0);
     let within = Duration::from_secs(options.deadline);
-    stand_ins::serve(
+    stub_nodes::serve(
         listener,
         usize::try_from(nodes)?,
         within,

@@ -1,4 +1,4 @@
-//! Feeds `cep_fast::fuzzing::control`.
+//! Feeds `cep_fast::testing::fuzzing::control`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::fuzzing::control(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::testing::fuzzing::control(bytes));

@@ -1,4 +1,4 @@
-//! Feeds `cep_fast::fuzzing::frame`.
+//! Feeds `cep_fast::testing::fuzzing::frame`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::fuzzing::frame(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::testing::fuzzing::frame(bytes));

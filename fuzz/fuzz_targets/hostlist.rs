@@ -1,4 +1,4 @@
-//! Feeds `cep_fast::fuzzing::hostlist`.
+//! Feeds `cep_fast::testing::fuzzing::hostlist`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::fuzzing::hostlist(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::testing::fuzzing::hostlist(bytes));

@@ -1,4 +1,4 @@
-//! Feeds `cep_fast::fuzzing::journal`.
+//! Feeds `cep_fast::testing::fuzzing::journal`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::fuzzing::journal(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::testing::fuzzing::journal(bytes));

@@ -1,4 +1,4 @@
-//! Feeds `cep_fast::fuzzing::master`.
+//! Feeds `cep_fast::testing::fuzzing::master`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::fuzzing::master(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::testing::fuzzing::master(bytes));

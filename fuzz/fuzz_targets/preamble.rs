@@ -1,4 +1,4 @@
-//! Feeds `cep_fast::fuzzing::preamble`.
+//! Feeds `cep_fast::testing::fuzzing::preamble`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::fuzzing::preamble(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::testing::fuzzing::preamble(bytes));

@@ -1,4 +1,4 @@
-//! Feeds `cep_fast::fuzzing::receiver`.
+//! Feeds `cep_fast::testing::fuzzing::receiver`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::fuzzing::receiver(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::testing::fuzzing::receiver(bytes));

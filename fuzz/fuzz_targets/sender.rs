@@ -1,4 +1,4 @@
-//! Feeds `cep_fast::fuzzing::sender`.
+//! Feeds `cep_fast::testing::fuzzing::sender`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::fuzzing::sender(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::testing::fuzzing::sender(bytes));

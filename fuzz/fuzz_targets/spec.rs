@@ -1,4 +1,4 @@
-//! Feeds `cep_fast::fuzzing::spec`.
+//! Feeds `cep_fast::testing::fuzzing::spec`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::fuzzing::spec(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| cep_fast::testing::fuzzing::spec(bytes));

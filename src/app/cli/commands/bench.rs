@@ -1,0 +1,232 @@
+//! `bench`: memory to memory between nodes, against line rate, over 1 … k NICs or with 1 … t
+//! threads each.
+
+use std::fs;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::ValueEnum;
+
+use super::output::{print, print_json};
+use super::run::{cancel_on_signals, checking, own_program, watch};
+use crate::app::bench::{
+    BenchFigures, BenchStep, NextRun, PROBE_BYTES, parts, rows, svg, threads_enough,
+};
+use crate::app::cli::args::{BenchArgs, BenchNodes, LaunchMethod};
+use crate::app::cli::fail;
+use crate::app::transfer::{Settings, Transfer, TransferHandle};
+use crate::core::error::{Code, Error, Result};
+use crate::core::report::{NodeReport, Report, TransferState};
+use crate::core::spec::NodeAddress;
+
+pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
+    let (senders, receivers) = sides(args)?;
+    let stop = Arc::new(StopSignal::default());
+    let on_signal = Arc::clone(&stop);
+    cancel_on_signals(move || on_signal.cancel())?;
+    // What cannot be written is known before anything is measured.
+    args.svg.as_deref().map_or(Ok(()), can_write)?;
+    let bench = BenchRun { args, senders, receivers, stop };
+    let check = args
+        .check
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned());
+    let mut figures = BenchFigures {
+        seconds_asked: args.seconds.as_secs_f64(),
+        check,
+        steps: Vec::new(),
+        threads_per_nic: None,
+        error: None,
+    };
+    let ended = bench.measure(&mut figures)?;
+    figures.error = ended.error.clone();
+    // Of steps that are missing nobody knows whether they were better.
+    figures.threads_per_nic =
+        threads_enough(&figures.steps).filter(|_| args.threads && ended.error.is_none());
+    if let Some(path) = &args.svg {
+        write(path, &svg(&figures))?;
+    }
+    let written = if args.json {
+        print_json(&json(&figures))
+    } else if ended.error.is_none() || !figures.steps.is_empty() {
+        print(&figures.to_string())
+    } else {
+        Ok(())
+    };
+    // What went wrong first decides the exit status.
+    let ended = ended.into_result().map(drop);
+    Ok(ended.and(written).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS))
+}
+
+fn json(figures: &BenchFigures) -> String {
+    serde_json::to_string(figures).expect("numbers, strings and lists have a form in JSON")
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(|error| unwritable(path, &error))
+}
+
+/// What the file holds stays until there is a picture to replace it.
+fn can_write(path: &Path) -> Result<()> {
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(Code::Data, format!("{}: cannot be written: {error}", path.display()))
+        .remedy("choose another file for --svg")
+}
+
+/// Who sends and who receives. Nodes that are started for it need no names.
+fn sides(args: &BenchArgs) -> Result<(Vec<NodeAddress>, Vec<NodeAddress>)> {
+    let given = |nodes: &Option<BenchNodes>| nodes.as_ref().map(|nodes| nodes.0.clone());
+    let local = |host: &str| {
+        (args.launch == LaunchMethod::Local)
+            .then(|| vec![NodeAddress { host: host.into(), port: 0 }])
+    };
+    let side = |option: &str, nodes: Option<Vec<NodeAddress>>, host: &str| {
+        nodes.or_else(|| local(host)).ok_or_else(|| {
+            Error::new(Code::Usage, format!("{option} is missing"))
+                .remedy("name the nodes of both sides with --from and --to, or start two here with --launch local")
+        })
+    };
+    let senders = side("--from", given(&args.from), "sender")?;
+    let receivers = side("--to", given(&args.to), "receiver")?;
+    for (option, nodes) in [("--from", &senders), ("--to", &receivers)] {
+        if let Some((_, twice)) =
+            nodes.iter().enumerate().find(|(at, node)| nodes[..*at].contains(node))
+        {
+            return Err(Error::new(Code::Usage, format!("{option} names {twice} twice"))
+                .remedy("name each node once"));
+        }
+    }
+    if let [only] = senders.as_slice()
+        && receivers.contains(only)
+    {
+        let what = format!(
+            "{only} is the only sender and a receiver, too: its own bytes would never see a NIC"
+        );
+        return Err(Error::new(Code::Usage, what).remedy("name another node in --from or in --to"));
+    }
+    Ok((senders, receivers))
+}
+
+/// One benchmark: who takes part, and how a signal ends it.
+struct BenchRun<'a> {
+    args: &'a BenchArgs,
+    senders: Vec<NodeAddress>,
+    receivers: Vec<NodeAddress>,
+    stop: Arc<StopSignal>,
+}
+
+impl BenchRun<'_> {
+    /// Measures over 1 … k NICs, or with 1 … t threads, and gives the last report: the one that
+    /// failed, if one did.
+    fn measure(&self, figures: &mut BenchFigures) -> Result<Report> {
+        // The first short run uses all NICs and all threads, and so tells how many there are.
+        let first = self.run(BenchLimits::default(), &vec![PROBE_BYTES; self.receivers.len()])?;
+        let nics_max = first.nodes.iter().map(|node| node.rails.len()).max().unwrap_or(1);
+        let rails = first.nodes.iter().flat_map(|node| &node.rails);
+        let threads_max = rails.map(|rail| rail.threads).max().unwrap_or(1);
+        let steps_max = if self.args.threads { threads_max } else { nics_max };
+        let mut last = first;
+        for count in (1..).map_while(NonZeroU32::new).take(steps_max.max(1)) {
+            if last.state != TransferState::Complete {
+                break;
+            }
+            let (limits, nics) = if self.args.threads {
+                (
+                    BenchLimits { threads: Some(count), ..BenchLimits::default() },
+                    u32::try_from(nics_max).unwrap_or(u32::MAX),
+                )
+            } else {
+                (BenchLimits { nics: Some(count), ..BenchLimits::default() }, count.get())
+            };
+            last = self.step(limits)?;
+            if last.state == TransferState::Complete {
+                figures.steps.push(BenchStep::new(nics, &last, self.args.line_rate));
+            }
+        }
+        Ok(last)
+    }
+
+    /// Measures within `limits`: short runs until the rate is known, then the run that counts.
+    fn step(&self, limits: BenchLimits) -> Result<Report> {
+        let mut bytes = vec![PROBE_BYTES; self.receivers.len()];
+        loop {
+            let report = self.run(limits, &bytes)?;
+            if report.state != TransferState::Complete {
+                return Ok(report);
+            }
+            match parts(&self.paces(&report, &bytes), self.args.seconds) {
+                NextRun::Probe(larger) => bytes = larger,
+                NextRun::Measure(enough) => return self.run(limits, &enough),
+            }
+        }
+    }
+
+    /// What each receiver got in which time.
+    fn paces(&self, report: &Report, bytes: &[u64]) -> Vec<(u64, f64)> {
+        let named = |name: String| report.nodes.iter().find(move |node| node.name == name);
+        let seconds = |node: Option<&NodeReport>| node.map_or(report.seconds, |node| node.seconds);
+        let receivers = self.receivers.iter().map(|receiver| seconds(named(receiver.to_string())));
+        bytes.iter().copied().zip(receivers).collect()
+    }
+
+    fn run(&self, limits: BenchLimits, bytes: &[u64]) -> Result<Report> {
+        let mut transfer = Transfer::new("bench", self.settings(limits));
+        for row in rows(&self.senders, &self.receivers, bytes) {
+            transfer.schedule(row);
+        }
+        self.stop.watch(transfer.handle());
+        watch(&transfer, self.args.progress)
+    }
+
+    fn settings(&self, limits: BenchLimits) -> Settings {
+        Settings {
+            launch_local: self.args.launch == LaunchMethod::Local,
+            program: own_program(),
+            key_file: self.args.key_file.clone(),
+            check: checking(self.args.check),
+            slots: self.args.slots,
+            rails_max: limits.nics,
+            threads_max: limits.threads,
+            ..Settings::default()
+        }
+    }
+}
+
+/// What a run may use of each node; all it has, where nothing is said.
+#[derive(Clone, Copy, Default)]
+struct BenchLimits {
+    nics: Option<NonZeroU32>,
+    threads: Option<NonZeroU32>,
+}
+
+/// Ends whichever transfer is under way, and every later one at its start.
+#[derive(Default)]
+struct StopSignal(Mutex<StopState>);
+
+#[derive(Default)]
+struct StopState {
+    is_asked: bool,
+    current: Option<TransferHandle>,
+}
+
+impl StopSignal {
+    fn cancel(&self) {
+        let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stopping.is_asked = true;
+        stopping.current.iter().for_each(TransferHandle::cancel);
+    }
+
+    fn watch(&self, handle: TransferHandle) {
+        let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if stopping.is_asked {
+            handle.cancel();
+        }
+        stopping.current = Some(handle);
+    }
+}

@@ -1,0 +1,155 @@
+//! `status` and `cancel`: one question to a running master.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+use serde_json::Value;
+
+use super::output::{print, print_json};
+use crate::app::cli::args::{CancelArgs, MasterArgs, StatusArgs};
+use crate::app::transfer::resolve_one;
+use crate::core::error::{Code, Error, Result};
+use crate::core::units::{human_bytes, printable};
+use crate::core::wire::control;
+use crate::core::wire::control::{MasterQuery, QueryAnswer};
+use crate::core::wire::version::ConnectionKind;
+use crate::io::session::{
+    Connection, ConnectionHello, DialProgress, HelloReply, IncomingData, Key, PeerDialer, dial,
+};
+
+/// How long a master may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
+    let status = ask(&args.master, MasterQuery::Status)?;
+    if args.json { print_json(&status.to_string()) } else { print(&in_words(&status)) }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn cancel(args: &CancelArgs) -> Result<ExitCode> {
+    let status = ask(&args.master, MasterQuery::Cancel)?;
+    print(&format!("cancelling: {}", in_words(&status)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn in_words(status: &Value) -> String {
+    let bytes = |field: &str| human_bytes(status[field].as_u64().unwrap_or(0));
+    let (transfer, phase) =
+        (status["transfer"].as_str().unwrap_or("?"), status["phase"].as_str().unwrap_or("?"));
+    let (transfer, phase) = (printable(transfer), printable(phase));
+    format!("{transfer}: {phase}, {} of {}", bytes("bytes"), bytes("bytes_total"))
+}
+
+/// Sends a query and waits for its answer, which is JSON.
+fn ask(master: &MasterArgs, query: MasterQuery) -> Result<Value> {
+    let addresses = resolve_one(&master.address)?;
+    let key = master.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)?;
+    let failed =
+        |error: std::io::Error| Error::new(Code::Internal, format!("no event queue: {error}"));
+    let now = Instant::now();
+    let poll = Poll::new().map_err(failed)?;
+    let mut client = MasterClient {
+        poll,
+        reach: PeerDialer::new(now, &addresses, now + ANSWER_WITHIN),
+        attempts: Vec::new(),
+    };
+    let answer = client.converse(&key, query, &master.address.to_string());
+    let answer = answer.map_err(|error| error.at(&master.address))?;
+    // Whatever it says goes on as we print it.
+    serde_json::from_str(&answer).map_err(|_| {
+        Error::new(Code::Internal, format!("{}: the answer is no JSON", master.address))
+            .remedy("name a master of this version")
+    })
+}
+
+/// A client of a master, which may be at any of several addresses.
+struct MasterClient {
+    poll: Poll,
+    reach: PeerDialer,
+    /// What was dialled: the place is the token.
+    attempts: Vec<Option<(SocketAddr, Connection)>>,
+}
+
+impl MasterClient {
+    fn converse(&mut self, key: &Key, query: MasterQuery, name: &str) -> Result<String> {
+        let mut connection = self.connect(key, name)?;
+        connection.send(&control::encode(&query).map_err(Error::from)?)?;
+        loop {
+            connection.ready(&NOBODY)?;
+            match connection.receive()? {
+                IncomingData::Message(bytes) => {
+                    return Ok(control::decode::<QueryAnswer>(&bytes)?.json);
+                }
+                IncomingData::Pending => {}
+                IncomingData::Closed { .. } => {
+                    return Err(Error::new(
+                        Code::Unreachable,
+                        "the master ended before it answered",
+                    ));
+                }
+            }
+            if Instant::now() >= self.reach.deadline() {
+                return Err(Error::new(Code::Unreachable, "the master did not answer in time"));
+            }
+            self.wait(self.reach.deadline())?;
+        }
+    }
+
+    /// The first connection that is up.
+    fn connect(&mut self, key: &Key, name: &str) -> Result<Connection> {
+        loop {
+            let now = Instant::now();
+            while let Some(address) = self.reach.next(now) {
+                if let Err(error) = self.dial(address, key) {
+                    self.reach.fail(now, address, DialProgress::Connecting, error);
+                }
+            }
+            for attempt in &mut self.attempts {
+                let Some((address, connection)) = attempt else { continue };
+                let error = match connection.ready(&NOBODY) {
+                    Ok(()) if connection.is_up() => {
+                        return Ok(attempt.take().expect("it is one").1);
+                    }
+                    Ok(()) if connection.deadline().is_none_or(|due| now < due) => continue,
+                    Ok(()) => connection.overdue(),
+                    Err(error) => error,
+                };
+                self.reach.fail(now, *address, connection.progress(), error);
+                *attempt = None;
+            }
+            if self.reach.is_over() {
+                return Err(self.reach.error(name));
+            }
+            self.wait(
+                self.reach
+                    .due()
+                    .map_or(self.reach.deadline(), |due| due.min(self.reach.deadline())),
+            )?;
+        }
+    }
+
+    fn dial(&mut self, address: SocketAddr, key: &Key) -> Result<()> {
+        let hello = ConnectionHello { kind: ConnectionKind::Client, key_id: [0; 16] };
+        let mut connection =
+            Connection::initiate(dial(address, None)?, hello, key, &[], self.reach.deadline())?;
+        connection.register(self.poll.registry(), Token(self.attempts.len()))?;
+        self.attempts.push(Some((address, connection)));
+        Ok(())
+    }
+
+    /// Waits for something to happen, or until `until`.
+    fn wait(&mut self, until: Instant) -> Result<()> {
+        let mut events = Events::with_capacity(8);
+        match self.poll.poll(&mut events, Some(until.saturating_duration_since(Instant::now()))) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
+                Err(Error::new(Code::Internal, format!("the event queue failed: {error}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A client lets nobody in.
+const NOBODY: fn(&ConnectionHello) -> Option<HelloReply> = |_| None;

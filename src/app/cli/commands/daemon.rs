@@ -1,0 +1,92 @@
+//! `node`: the daemon.
+
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use affinity::PinningPolicy;
+use nix::sys::prctl::set_dumpable;
+
+use crate::app::cli::args::{AllowedKind, NodeArgs, PinArg, ThreadsPerNic};
+use crate::app::transfer::resolve_first;
+use crate::core::error::{Code, Error, Result};
+use crate::core::spec::NodeAddress;
+use crate::io::log::say;
+use crate::io::node::options::NodeOptions;
+use crate::io::node::{AllowedKinds, ThreadCount};
+use crate::io::session::Key;
+
+pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
+    let listen = resolve_first(&args.listen)?;
+    if !args.launched {
+        say_if_inside(&args.listen, listen);
+        NodeOptions::check_key(listen, args.key_file.is_some())?;
+    }
+    let root = NodeOptions::check_root(args.root.as_deref())?.to_path_buf();
+    let key = key(args)?;
+    crate::io::node::run(NodeOptions {
+        listen,
+        root,
+        allowed: allowed(args),
+        key,
+        launched: args.launched,
+        slots: args.slots,
+        threads: match args.threads_per_nic {
+            ThreadsPerNic::Auto => ThreadCount::Auto,
+            ThreadsPerNic::Count(count) => ThreadCount::Each(count),
+        },
+        pinning: pinning(&args.pin, listen),
+        nics: args.nics.clone(),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A launched node serves the one who started it, with that user's rights; a daemon serves whoever
+/// has the key.
+fn allowed(args: &NodeArgs) -> AllowedKinds {
+    let allows = |kind| args.launched || args.allow.contains(&kind);
+    AllowedKinds { memory: allows(AllowedKind::Mem), devices: allows(AllowedKind::Devices) }
+}
+
+/// A launched node gets its secret on standard input, a daemon from its key file.
+fn key(args: &NodeArgs) -> Result<Key> {
+    if args.launched {
+        // Not by way of the library's buffer, which would keep a copy.
+        let stdin = std::io::stdin().as_fd().try_clone_to_owned().map(File::from);
+        let stdin = stdin.map_err(|error| {
+            Error::new(Code::Refused, format!("no secret on standard input: {error}"))
+        })?;
+        return Key::read_line(stdin).map_err(|error| error.at("standard input"));
+    }
+    let Some(file) = &args.key_file else {
+        return NodeOptions::check_insecure(false, args.insecure_no_key).map(|()| Key::open());
+    };
+    // From here on there is a secret in memory: it goes into no core dump, and no other process of
+    // this user looks at it. A kernel or a filter that refuses leaves the daemon as it was.
+    let _ = set_dumpable(false);
+    Key::load(file)
+}
+
+/// A host whose own name leads to itself alone, as `127.0.1.1` in `/etc/hosts` has it, would wait
+/// for masters in vain.
+fn say_if_inside(asked: &NodeAddress, listen: SocketAddr) {
+    let is_name = asked.host.parse::<IpAddr>().is_err() && asked.host != "localhost";
+    if is_name && listen.ip().is_loopback() {
+        say(&format!(
+            "{listen} leads to this machine only ({} is a loopback address here, look at /etc/hosts): \
+             listen on an address that other machines reach",
+            asked.host
+        ));
+    }
+}
+
+fn pinning(pin: &PinArg, listen: SocketAddr) -> PinningPolicy {
+    match pin {
+        PinArg::None => PinningPolicy::None,
+        PinArg::List(cpus) => PinningPolicy::List(cpus.clone()),
+        PinArg::Auto => {
+            PinningPolicy::Auto { spread: std::process::id() as usize + usize::from(listen.port()) }
+        }
+    }
+}

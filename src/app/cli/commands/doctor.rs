@@ -1,0 +1,177 @@
+//! `doctor`: what stands between this machine and line rate; with a peer, what stands between the
+//! two.
+
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::output::{print, print_json};
+use super::run::own_program;
+use crate::app::bench::{NextRun, PROBE_BYTES, parts, rows};
+use crate::app::cli::args::DoctorArgs;
+use crate::app::cli::{exit_code, fail};
+use crate::app::doctor;
+use crate::app::doctor::{DoctorPeer, PairDirection, pairs};
+use crate::app::transfer::{Settings, Transfer, resolve_one};
+use crate::core::error::{Code, Error, Result};
+use crate::core::report::{NodeReport, Report, ReportError};
+use crate::core::spec::NodeAddress;
+use crate::core::units::printable_lines;
+use crate::io::launch;
+use crate::io::launch::LaunchConfig;
+use crate::io::node::options::NodeOptions;
+use crate::io::session::Key;
+
+/// How long each direction is tried: long enough for TCP to find its rate.
+const TRY_FOR: Duration = Duration::from_secs(1);
+/// How long one of several addresses of a peer may take to be answered.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the node that is started for it serves below: a directory that is everywhere, with nothing
+/// in it to keep secret or to write. Patterns need none.
+const ROOT: &str = "/sys/class/net";
+
+pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
+    let mut diagnosis = doctor::examine();
+    let tried = args.peer.as_ref().map(|peer| with_peer(peer, args.key_file.as_deref()));
+    let failed = match tried {
+        Some(Ok(peer)) => {
+            diagnosis = diagnosis.with(peer);
+            None
+        }
+        Some(Err(error)) => Some(error),
+        None => None,
+    };
+    let written = if args.json {
+        print_json(&with_error(&diagnosis.json(), failed.as_ref()))
+    } else {
+        print(&printable_lines(&diagnosis.to_string()))
+    };
+    if let Some(error) = failed {
+        return Ok(fail(&error));
+    }
+    written?;
+    // The machine is what data comes from and goes to; docs/decisions/0013 says why this code.
+    Ok(if diagnosis.is_well() { ExitCode::SUCCESS } else { exit_code(Code::Data) })
+}
+
+/// The JSON object of a diagnosis, with the error that kept the peer from being tried, if one did.
+fn with_error(diagnosis: &str, error: Option<&Error>) -> String {
+    match (serde_json::from_str(diagnosis), error) {
+        (Ok(serde_json::Value::Object(mut object)), Some(error)) => {
+            object.insert("error".into(), serde_json::json!(ReportError::from(error)));
+            serde_json::Value::Object(object).to_string()
+        }
+        _ => diagnosis.to_owned(),
+    }
+}
+
+/// Moves a little in both directions between the peer and a node that is started here for it.
+fn with_peer(peer: &NodeAddress, key_file: Option<&Path>) -> Result<DoctorPeer> {
+    let remote = answering(&resolve_one(peer)?);
+    let own = SocketAddr::new(address_towards(remote)?, 0);
+    NodeOptions::check_key(own, key_file.is_some())?;
+    let secret = key_file.map_or_else(|| Ok(Key::open()), Key::load)?.to_hex();
+    let settings = Settings { key_file: key_file.map(Path::to_path_buf), ..Settings::default() };
+    let try_out = TryOut { peer, own, secret, settings };
+    let nics = affinity::nics(&affinity::SysfsTree::at("/sys")).unwrap_or_default();
+    let reaches = |own: IpAddr, far: IpAddr| {
+        nics.iter()
+            .flat_map(|nic| &nic.addresses)
+            .any(|address| address.ip == own && address.reaches(far))
+    };
+    let (mut tried, mut warnings) = (Vec::new(), Vec::new());
+    for direction in [PairDirection::Out, PairDirection::In] {
+        let report = try_out.moved(direction, &mut warnings)?;
+        let is_peer = |node: &&NodeReport| node.name == peer.to_string();
+        let there = report.nodes.iter().find(is_peer).expect("both nodes are in the report");
+        let here =
+            report.nodes.iter().find(|node| !is_peer(node)).expect("both nodes are in the report");
+        tried.extend(pairs(direction, (here, there), report.seconds, reaches));
+    }
+    warnings.sort();
+    warnings.dedup();
+    Ok(DoctorPeer { name: peer.to_string(), pairs: tried, warnings })
+}
+
+/// The address of a peer that takes connections, of all that its name has; the first where none
+/// does: the transfer that follows says why.
+fn answering(addresses: &[SocketAddr]) -> SocketAddr {
+    let answers =
+        |address: &&SocketAddr| TcpStream::connect_timeout(address, ANSWER_WITHIN).is_ok();
+    let mut several = addresses.iter().filter(|_| addresses.len() > 1);
+    several.find(answers).copied().unwrap_or(addresses[0])
+}
+
+/// The address of this machine that the kernel would dial `remote` from. Nothing is sent.
+fn address_towards(remote: SocketAddr) -> Result<IpAddr> {
+    let any: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+    let own = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect(remote)?;
+        socket.local_addr()
+    });
+    own.map(|own| own.ip()).map_err(|error| {
+        Error::new(Code::Unreachable, format!("no way from here to {remote}: {error}"))
+            .remedy("look at `ip route`")
+    })
+}
+
+/// Short transfers between a node here and the peer.
+struct TryOut<'a> {
+    peer: &'a NodeAddress,
+    /// Where nodes are started here.
+    own: SocketAddr,
+    secret: Zeroizing<String>,
+    settings: Settings,
+}
+
+impl TryOut<'_> {
+    /// Short runs until the rate is known, then one that lasts as long as it should.
+    fn moved(&self, direction: PairDirection, warnings: &mut Vec<String>) -> Result<Report> {
+        let mut bytes = PROBE_BYTES;
+        loop {
+            let report = self.run(direction, bytes)?;
+            warnings.extend(report.warnings);
+            match parts(&[(bytes, report.seconds)], TRY_FOR) {
+                NextRun::Probe(larger) => bytes = larger[0],
+                NextRun::Measure(enough) => {
+                    let report = self.run(direction, enough[0])?;
+                    warnings.extend_from_slice(&report.warnings);
+                    return Ok(report);
+                }
+            }
+        }
+    }
+
+    fn run(&self, direction: PairDirection, bytes: u64) -> Result<Report> {
+        // A launched node serves one master, and ends with it.
+        let program = own_program().ok_or_else(|| {
+            Error::new(Code::Internal, "this program cannot find itself").remedy("mount /proc")
+        })?;
+        let launch_config = LaunchConfig {
+            program: &program,
+            root: Path::new(ROOT),
+            secret: &self.secret,
+            slots: None,
+        };
+        let launched = launch::here(self.own, launch_config)?;
+        let node = launched.addresses().next().expect("one was started");
+        let here = [NodeAddress { host: node.ip().to_string(), port: node.port() }];
+        let there = std::slice::from_ref(self.peer);
+        let mut transfer = Transfer::new("doctor", self.settings.clone());
+        let rows = match direction {
+            PairDirection::Out => rows(&here, there, &[bytes]),
+            PairDirection::In => rows(there, &here, &[bytes]),
+        };
+        rows.into_iter().for_each(|row| transfer.schedule(row));
+        let report = transfer.transfer()?;
+        let warnings = report.warnings.clone();
+        report.into_result().map_err(|error| {
+            let all: Vec<String> = std::iter::once(error.message.clone()).chain(warnings).collect();
+            Error { message: all.join("; "), ..error }
+        })
+    }
+}

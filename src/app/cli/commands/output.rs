@@ -1,0 +1,72 @@
+//! Where results and messages go: a result to standard output, all else to standard error.
+
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::app::cli::fail;
+use crate::core::error::{Code, Error, Result};
+use crate::core::report::{Report, ReportError, TransferState};
+use crate::core::units::printable_json;
+
+/// Prints a result.
+///
+/// # Errors
+/// `Data` where it cannot be written. A reader that has gone away (`| head`) is not an error of
+/// ours.
+pub(super) fn print(result: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{}", result.trim_end()).and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::new(
+            Code::Data,
+            format!("the result cannot be written to standard output: {error}"),
+        )
+        .remedy("look at what standard output leads to")),
+        _ => Ok(()),
+    }
+}
+
+/// Prints one JSON object on one line.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_json(json: &str) -> Result<()> {
+    print(&printable_json(json))
+}
+
+/// A warning on standard error.
+pub(super) fn warn(warning: &str) {
+    crate::io::log::print_error_line(&format!("warning: {warning}"));
+}
+
+/// The object that `--json` prints where a command without a report of its own failed.
+#[derive(Serialize)]
+struct FailureJson {
+    state: TransferState,
+    error: ReportError,
+}
+
+/// Says what went wrong, as JSON too where that was asked for, and gives the exit status.
+pub(super) fn failed(json: bool, error: &Error) -> ExitCode {
+    let failure = || FailureJson { state: TransferState::of(error), error: error.into() };
+    failed_with(json.then(|| to_json(&failure())).as_deref(), error)
+}
+
+/// As [`failed`], for a transfer that did not begin.
+pub(super) fn transfer_failed(json: bool, report: &Report, error: &Error) -> ExitCode {
+    failed_with(json.then(|| report.json()).as_deref(), error)
+}
+
+fn failed_with(json: Option<&str>, error: &Error) -> ExitCode {
+    // What went wrong first decides the exit status.
+    if let Some(Err(unwritten)) = json.map(print_json) {
+        warn(&unwritten.to_string());
+    }
+    fail(error)
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("numbers, strings and lists have a form in JSON")
+}

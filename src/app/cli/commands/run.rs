@@ -1,0 +1,203 @@
+//! `run`: this process is the master of a specification.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use super::output::{print, print_json, transfer_failed, warn};
+use super::read_spec;
+use crate::app::cli::args;
+use crate::app::cli::args::{
+    CheckArg, LaunchMethod, ProgressMode, RunArgs, TransferArgs, VerifyArg,
+};
+use crate::app::cli::{NodeProgress, ProgressDisplay, ProgressSnapshot, fail};
+use crate::app::transfer::{CheckSetting, Settings, Transfer};
+use crate::core::error::{Code, Error, Result};
+use crate::core::master::coordinator::Coordinator;
+use crate::core::plan::Scheduler;
+use crate::core::report::Report;
+use crate::core::units::BitRate;
+use crate::core::wire::DataPath;
+
+pub(super) fn run(args: &RunArgs) -> ExitCode {
+    let spec = match read_spec(&args.spec) {
+        Ok(spec) => spec,
+        Err(error) => return failed("", &args.transfer, &error),
+    };
+    if let Err(error) = spec.validate() {
+        return failed(&spec.id, &args.transfer, &error.at(args.spec.display()));
+    }
+    carry_out(&Transfer::from_spec(spec, settings(&args.transfer)), &args.transfer, Vec::new())
+}
+
+/// Runs a transfer with progress, and prints what it came to; `noticed` are warnings from before it
+/// began.
+pub(super) fn carry_out(
+    transfer: &Transfer,
+    args: &TransferArgs,
+    noticed: Vec<String>,
+) -> ExitCode {
+    let handle = transfer.handle();
+    let ended =
+        cancel_on_signals(move || handle.cancel()).and_then(|()| watch(transfer, args.progress));
+    let mut report = match ended {
+        Ok(report) => report,
+        Err(error) => return failed(&transfer.spec().id, args, &error),
+    };
+    report.warnings.splice(0..0, noticed);
+    let written = if args.json {
+        report.warnings.iter().for_each(|warning| warn(warning));
+        print_json(&report.json())
+    } else if report.tells() {
+        print(&report.tables())
+    } else {
+        report.warnings.iter().for_each(|warning| warn(warning));
+        Ok(())
+    };
+    // What went wrong first decides the exit status.
+    let ended = report.into_result().map(drop);
+    ended.and(written).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+/// Says why a transfer did not begin, and gives the exit status.
+pub(super) fn failed(id: &str, args: &TransferArgs, error: &Error) -> ExitCode {
+    let scheduler = scheduler(args.scheduler).name();
+    transfer_failed(
+        args.json,
+        &Report::failed(id, scheduler, checking(args.check).name(), error),
+        error,
+    )
+}
+
+/// As [`failed`], for a command line that asks for JSON and is wrong otherwise.
+pub(super) fn mistyped(error: &Error) -> ExitCode {
+    let (scheduler, check) = (Scheduler::default().name(), CheckSetting::default().name());
+    transfer_failed(true, &Report::failed("", scheduler, check, error), error)
+}
+
+/// Runs a transfer with progress.
+pub(super) fn watch(transfer: &Transfer, mode: ProgressMode) -> Result<Report> {
+    let mut progress = ProgressDisplay::new(mode);
+    let mut rates = NodeRates::default();
+    let handle = transfer.handle();
+    let mut announce = transfer.spec().master.as_ref().is_some_and(|master| master.port == 0);
+    let report = transfer.run(&mut |coordinator| {
+        if let Some(address) = handle.master_address().filter(|_| std::mem::take(&mut announce)) {
+            crate::io::log::print_error_line(&format!(
+                "status and cancel reach this transfer at {address}"
+            ));
+        }
+        if mode != ProgressMode::Never {
+            let now = Instant::now();
+            progress.show(now, &rates.snapshot(now, coordinator));
+        }
+    });
+    progress.finish();
+    report
+}
+
+pub(super) fn settings(args: &TransferArgs) -> Settings {
+    Settings {
+        launch_local: args.launch == LaunchMethod::Local,
+        program: own_program(),
+        root: args.root.clone().unwrap_or_else(|| "/".into()),
+        key_file: args.key_file.clone(),
+        check: checking(args.check),
+        fsync: args.fsync,
+        verify: args.verify.contains(&VerifyArg::Disk),
+        verify_replicas: args.verify.contains(&VerifyArg::Replicas),
+        overwrite: args.overwrite,
+        resume: !args.no_resume,
+        slots: args.slots,
+        rails_max: None,
+        path: path(args.path),
+        threads_max: None,
+        limit: args.limit,
+        pace: args.pace,
+        stall_timeout: args.stall_timeout,
+        timeout: args.timeout,
+        scheduler: scheduler(args.scheduler),
+    }
+}
+
+/// This program, which nodes on this machine run. Where the system does not say what it is,
+/// starting one says so.
+pub(super) fn own_program() -> Option<PathBuf> {
+    std::env::current_exe().ok()
+}
+
+pub(super) fn scheduler(scheduler: args::SchedulerArg) -> Scheduler {
+    match scheduler {
+        args::SchedulerArg::Auto => Scheduler::Auto,
+        args::SchedulerArg::Greedy => Scheduler::Greedy,
+        args::SchedulerArg::Lp => Scheduler::Lp,
+        args::SchedulerArg::Uniform => Scheduler::Uniform,
+    }
+}
+
+fn path(path: args::DataPathArg) -> DataPath {
+    match path {
+        args::DataPathArg::Auto => DataPath::Auto,
+        args::DataPathArg::Direct => DataPath::Direct,
+        args::DataPathArg::Splice => DataPath::Splice,
+        args::DataPathArg::Zerocopy => DataPath::Zerocopy,
+        args::DataPathArg::Copy => DataPath::Copy,
+    }
+}
+
+pub(super) fn checking(check: CheckArg) -> CheckSetting {
+    match check {
+        CheckArg::Crc64 => CheckSetting::Crc64,
+        CheckArg::Blake3 => CheckSetting::Blake3,
+        CheckArg::None => CheckSetting::None,
+    }
+}
+
+/// The first signal cancels and lets the nodes clean up; the second ends this process at once.
+pub(super) fn cancel_on_signals(cancel: impl Fn() + Send + 'static) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        let what = Error::new(Code::Internal, format!("cannot watch signals: {error}"));
+        crate::io::system_calls::perhaps_filtered(
+            what,
+            &error,
+            "socketpair, clone3 or rt_sigaction",
+        )
+    };
+    let mut signals =
+        signal_hook::iterator::Signals::new(crate::io::node::ending()).map_err(failed)?;
+    let watch = move || {
+        let mut arrivals = signals.forever();
+        if arrivals.next().is_some() {
+            cancel();
+        }
+        if arrivals.next().is_some() {
+            std::process::exit(i32::from(Code::Cancelled.number()));
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(failed)
+}
+
+/// Each node's bytes when it was last looked at, and its rate since.
+#[derive(Default)]
+struct NodeRates(BTreeMap<String, (Instant, u64, f64)>);
+
+impl NodeRates {
+    fn snapshot(&mut self, now: Instant, coordinator: &Coordinator) -> ProgressSnapshot {
+        let peers = coordinator.roster().entries.iter().zip(coordinator.peers());
+        let per_node = peers.filter(|(entry, _)| entry.receives()).map(|(entry, peer)| {
+            let name = entry.address.to_string();
+            let (since, before, rate) =
+                self.0.entry(name.clone()).or_insert((now, peer.landed_bytes, 0.0));
+            if peer.landed_bytes > *before {
+                *rate = (peer.landed_bytes - *before) as f64 * 8.0
+                    / (now - *since).as_secs_f64().max(1e-3);
+                (*since, *before) = (now, peer.landed_bytes);
+            }
+            NodeProgress { name, bytes: peer.landed_bytes, rate: BitRate(*rate as u64) }
+        });
+        let per_node = per_node.collect();
+        let (bytes_done, bytes_total) = (coordinator.landed_bytes(), coordinator.wanted_bytes());
+        ProgressSnapshot { bytes_done, bytes_total, per_node, comparison: coordinator.comparison() }
+    }
+}

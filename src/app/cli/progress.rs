@@ -1,0 +1,254 @@
+//! Progress on standard error: bars on a terminal, else a plain line every few seconds.
+//!
+//! It is given snapshots and the time, and asks for neither; drawing never holds up what it reports
+//! on.
+
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::args::ProgressMode;
+use crate::core::units::{BitRate, human_bytes};
+
+/// How far a transfer is.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ProgressSnapshot {
+    /// Bytes delivered so far, summed over receivers.
+    pub bytes_done: u64,
+    /// Bytes to deliver in all.
+    pub bytes_total: u64,
+    /// While replicas are compared: bytes that senders have read for that, and how many there are.
+    pub comparison: Option<(u64, u64)>,
+    /// Each node's part.
+    pub per_node: Vec<NodeProgress>,
+}
+
+impl ProgressSnapshot {
+    /// What is done of what there is to do now.
+    fn counted(&self) -> (u64, u64) {
+        self.comparison.unwrap_or((self.bytes_done, self.bytes_total))
+    }
+}
+
+/// How far one node is.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeProgress {
+    /// Its host:port.
+    pub name: String,
+    /// Bytes that it has sent and received.
+    pub bytes: u64,
+    /// Its rate of late.
+    pub rate: BitRate,
+}
+
+/// Draws snapshots. Call [`Progress::show`] as often as there is news, and [`Progress::finish`]
+/// before the result.
+pub struct ProgressDisplay {
+    view: ProgressView,
+    recent: RecentRate,
+}
+
+enum ProgressView {
+    /// Draws nothing.
+    Silent,
+    /// Redraws in place.
+    Bars(ProgressBars),
+    /// A line at a time.
+    Lines(ProgressLines<Box<dyn Write + Send>>),
+}
+
+impl ProgressDisplay {
+    /// Progress on standard error, in the form that suits where it leads.
+    #[must_use]
+    pub fn new(mode: ProgressMode) -> ProgressDisplay {
+        let view = match mode {
+            ProgressMode::Never => ProgressView::Silent,
+            ProgressMode::Auto if io::stderr().is_terminal() => {
+                ProgressView::Bars(ProgressBars::new(ProgressDrawTarget::stderr()))
+            }
+            ProgressMode::Auto => ProgressView::Lines(ProgressLines::new(Box::new(io::stderr()))),
+        };
+        ProgressDisplay { view, recent: RecentRate::default() }
+    }
+
+    /// Draws the snapshot, if it is time to.
+    pub fn show(&mut self, now: Instant, snapshot: &ProgressSnapshot) {
+        self.recent.add(now, snapshot.bytes_done);
+        let rate = self.recent.bytes_per_second();
+        match &mut self.view {
+            ProgressView::Silent => {}
+            ProgressView::Bars(bars) => bars.draw(snapshot, rate),
+            ProgressView::Lines(lines) => lines.draw(now, snapshot, rate),
+        }
+    }
+
+    /// Takes the bars off the terminal, so that the result stands alone.
+    pub fn finish(self) {
+        if let ProgressView::Bars(bars) = self.view {
+            bars.clear();
+        }
+    }
+}
+
+/// One bar for the whole, and below it a line for each of the first nodes.
+struct ProgressBars {
+    all: MultiProgress,
+    whole: ProgressBar,
+    nodes: Vec<ProgressBar>,
+}
+
+impl ProgressBars {
+    fn new(target: ProgressDrawTarget) -> ProgressBars {
+        let all = MultiProgress::with_draw_target(target);
+        let style = ProgressStyle::with_template("[{bar:40}] {percent:>3} % {msg}")
+            .expect("the template is well-formed");
+        let whole = all.add(ProgressBar::new(0).with_style(style.progress_chars("=> ")));
+        ProgressBars { all, whole, nodes: Vec::new() }
+    }
+
+    fn draw(&mut self, snapshot: &ProgressSnapshot, rate: Option<f64>) {
+        let (done, total) = snapshot.counted();
+        self.whole.set_length(total);
+        self.whole.set_position(done);
+        self.whole.set_message(whole_line(snapshot, rate));
+        let lines = node_lines(&snapshot.per_node);
+        while self.nodes.len() < lines.len() {
+            let style =
+                ProgressStyle::with_template("  {msg}").expect("the template is well-formed");
+            self.nodes.push(self.all.add(ProgressBar::new_spinner().with_style(style)));
+        }
+        for (bar, line) in self.nodes.iter().zip(lines) {
+            bar.set_message(line);
+        }
+    }
+
+    fn clear(self) {
+        self.nodes.iter().chain([&self.whole]).for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+/// Plain lines for logs.
+struct ProgressLines<W> {
+    out: W,
+    last: Option<Instant>,
+}
+
+impl<W: Write> ProgressLines<W> {
+    fn new(out: W) -> ProgressLines<W> {
+        ProgressLines { out, last: None }
+    }
+
+    fn draw(&mut self, now: Instant, snapshot: &ProgressSnapshot, rate: Option<f64>) {
+        // The first line comes after one interval too: what is done by then needs none.
+        let last = *self.last.get_or_insert(now);
+        if now.saturating_duration_since(last) < LINE_INTERVAL {
+            return;
+        }
+        self.last = Some(now);
+        // A log that is full or gone shall not end the transfer.
+        let _ = writeln!(self.out, "cep-fast: {}", plain_line(snapshot, rate));
+    }
+}
+
+/// The last few seconds of `bytes_done`, from which the rate comes.
+#[derive(Default)]
+struct RecentRate {
+    points: VecDeque<(Instant, u64)>,
+}
+
+impl RecentRate {
+    fn add(&mut self, now: Instant, bytes_done: u64) {
+        // Points closer than this would say nothing new, and would be without limit.
+        let crowded = self.points.len() >= 2
+            && self
+                .points
+                .iter()
+                .rev()
+                .nth(1)
+                .is_some_and(|&(at, _)| now.saturating_duration_since(at) < POINT_INTERVAL);
+        if crowded {
+            self.points.pop_back();
+        }
+        self.points.push_back((now, bytes_done));
+        while self.points.len() > 2 && now.saturating_duration_since(self.points[0].0) > RATE_WINDOW
+        {
+            self.points.pop_front();
+        }
+    }
+
+    /// `None` until time has passed.
+    fn bytes_per_second(&self) -> Option<f64> {
+        let (&(start, from), &(end, to)) = (self.points.front()?, self.points.back()?);
+        let seconds = end.saturating_duration_since(start).as_secs_f64();
+        (seconds > 0.0).then(|| to.saturating_sub(from) as f64 / seconds)
+    }
+}
+
+fn plain_line(snapshot: &ProgressSnapshot, rate: Option<f64>) -> String {
+    let percent = match snapshot.counted() {
+        (_, 0) => 100.0,
+        (done, total) => done as f64 * 100.0 / total as f64,
+    };
+    let nodes: String =
+        node_lines(&snapshot.per_node).into_iter().map(|line| format!("; {line}")).collect();
+    format!("{percent:.0} % {}{nodes}", whole_line(snapshot, rate))
+}
+
+/// Bytes, rate and time left.
+fn whole_line(snapshot: &ProgressSnapshot, rate: Option<f64>) -> String {
+    let (done, total) = snapshot.counted();
+    let (done, total) = (human_bytes(done), human_bytes(total));
+    if snapshot.comparison.is_some() {
+        return format!("comparing replicas: {done} of {total}");
+    }
+    let Some(rate) = rate else { return format!("{done} of {total}") };
+    let left_bytes = snapshot.bytes_total.saturating_sub(snapshot.bytes_done);
+    let left = time_left(left_bytes as f64 / rate);
+    format!("{done} of {total}, {}, {left} left", BitRate((rate * 8.0) as u64))
+}
+
+/// Seconds as people say them; nothing that moves takes for ever, but a stalled transfer would.
+fn time_left(seconds: f64) -> String {
+    if seconds.is_nan() || seconds > LEFT_SECONDS_MAX {
+        return "unknown time".into();
+    }
+    match seconds.ceil() as u64 {
+        seconds @ 3600.. => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        seconds @ 60.. => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
+/// A line for each of the first nodes, and one for the rest together.
+fn node_lines(nodes: &[NodeProgress]) -> Vec<String> {
+    let shown = nodes.iter().take(NODES_SHOWN_MAX);
+    let mut lines: Vec<String> = shown
+        .map(|node| format!("{} {} at {}", node.name, human_bytes(node.bytes), node.rate))
+        .collect();
+    let rest = nodes.len().saturating_sub(NODES_SHOWN_MAX);
+    if rest > 0 {
+        lines.push(format!("and {rest} more nodes"));
+    }
+    lines
+}
+
+/// Often enough to see a stall, seldom enough for a log.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Long enough to even out bursts, short enough to follow a change.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// With the window this bounds how many points are kept.
+const POINT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Ten days: beyond it the rate is no base for a forecast.
+const LEFT_SECONDS_MAX: f64 = 864_000.0;
+
+/// What fits below the bar without pushing the prompt off the screen.
+const NODES_SHOWN_MAX: usize = 8;
+
+#[cfg(test)]
+#[path = "progress_tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+//! What can be typed but is not carried out yet: refused in one place, never silently ignored.
+
+use super::args::{BenchArgs, CliCommand, CopyArgs, LaunchMethod, TransferArgs};
+use crate::core::error::{Code, Error, Result};
+
+/// Refuses a command that asks for what this version does not do.
+///
+/// # Errors
+/// [`Code::Usage`] with the option or operand at fault, and what to use instead.
+pub fn unsupported(command: &CliCommand) -> Result<()> {
+    let asked: Vec<UnsupportedFeature> = match command {
+        CliCommand::Copy(copy) => {
+            copy_asks(copy).into_iter().chain(transfer_asks(&copy.transfer)).collect()
+        }
+        CliCommand::Run(run) => transfer_asks(&run.transfer).into(),
+        CliCommand::Bench(BenchArgs { launch, .. }) => launch_asks(*launch).into(),
+        CliCommand::Plan(_)
+        | CliCommand::Node(_)
+        | CliCommand::Doctor(_)
+        | CliCommand::Status(_)
+        | CliCommand::Cancel(_)
+        | CliCommand::Keygen(_) => Vec::new(),
+    };
+    match asked.into_iter().find(|asked| asked.is_asked) {
+        None => Ok(()),
+        Some(UnsupportedFeature { what, instead, .. }) => {
+            Err(Error::new(Code::Usage, format!("{what} is not available in this version"))
+                .remedy(instead))
+        }
+    }
+}
+
+/// One thing that this version does not do.
+struct UnsupportedFeature {
+    is_asked: bool,
+    what: &'static str,
+    instead: &'static str,
+}
+
+fn asked(is_asked: bool, what: &'static str, instead: &'static str) -> UnsupportedFeature {
+    UnsupportedFeature { is_asked, what, instead }
+}
+
+fn copy_asks(copy: &CopyArgs) -> [UnsupportedFeature; 1] {
+    let has_user = copy.operands.iter().any(|operand| operand.user.is_some());
+    [asked(has_user, "user@ in an operand", "start the nodes yourself, as the user they shall be")]
+}
+
+fn transfer_asks(transfer: &TransferArgs) -> [UnsupportedFeature; 2] {
+    launch_asks(transfer.launch)
+}
+
+fn launch_asks(launch: LaunchMethod) -> [UnsupportedFeature; 2] {
+    [
+        asked(
+            launch == LaunchMethod::Ssh,
+            "--launch ssh",
+            "start the nodes yourself and use --launch none",
+        ),
+        asked(
+            launch == LaunchMethod::Slurm,
+            "--launch slurm",
+            "start the nodes with srun and use --launch none",
+        ),
+    ]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::app::cli::Args;
+
+    fn judged(line: &str) -> Result<()> {
+        let args =
+            Args::try_parse_from(["cep-fast"].into_iter().chain(line.split_whitespace())).unwrap();
+        unsupported(&args.command)
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_by_name() {
+        let cases = [
+            ("run s --launch ssh", "--launch ssh"),
+            ("run s --launch slurm", "--launch slurm"),
+            ("bench --launch ssh", "--launch ssh"),
+            ("copy me@h:/a b", "user@ in an operand"),
+        ];
+        for (line, what) in cases {
+            let error = judged(line).unwrap_err();
+            assert_eq!(error.code, Code::Usage);
+            assert_eq!(error.message, format!("{what} is not available in this version"), "{line}");
+            assert!(error.remedy.is_some());
+        }
+    }
+
+    #[test]
+    fn what_is_there_passes() {
+        let lines = [
+            "run s",
+            "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress never --slots 4 --fsync",
+            "run s --limit 1G --pace",
+            "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
+            "run s --scheduler lp",
+            "copy h:/a b --scheduler uniform",
+            "plan s --scheduler lp --json",
+            "run s --path direct",
+            "run s --path splice",
+            "run s --path zerocopy",
+            "run s --path copy",
+            "bench --from a:1,b[1-2]:2 --to c,d:3 --seconds 2 --line-rate 10G --json --svg x.svg",
+            "node --listen a:1 --nic eth0 --nic eth1 --pin none --threads-per-nic 2",
+            "status m:1",
+            "cancel m:1",
+            "keygen k",
+            "doctor --json",
+            "doctor h:1 --key-file k",
+        ];
+        for line in lines {
+            judged(line).unwrap();
+        }
+    }
+}

@@ -1,0 +1,543 @@
+//! A transfer as a library user sees it: rows in, report out.
+//!
+//! The three calls of the CEP paper (Table 1), in this library's idiom: [`Transfer::schedule`] adds
+//! a row, [`Transfer::transfer`] starts or continues the whole, and [`Handle::data_sent`] says how
+//! much has arrived. A [`Handle`] also cancels, from any thread, at any time.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::core::error::{Code, Error, Result};
+use crate::core::master::attempt::{
+    AttemptConfig, STALL_TIMEOUT, TransferIdentity, TransferOptions,
+};
+use crate::core::master::coordinator::Coordinator;
+use crate::core::master::roster::Roster;
+use crate::core::master::summary;
+use crate::core::plan::Scheduler;
+use crate::core::report::Report;
+use crate::core::spec::{NodeAddress, Row, Spec};
+use crate::core::units::{BitRate, MIB};
+use crate::core::wire::limits::{NODES_MAX, TEXT_BYTES_MAX};
+use crate::core::wire::{CheckKind, DataPath};
+use crate::io::clock;
+use crate::io::clock::Clock;
+use crate::io::launch;
+use crate::io::launch::{LaunchConfig, LaunchedNodes};
+use crate::io::master::file_limit;
+use crate::io::master::run;
+use crate::io::master::run::{MasterSetup, MasterShared};
+use crate::io::session::Key;
+
+/// How long names of nodes may take to be resolved.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
+/// Names that are asked for at once: ten thousand threads would be more than a process may have on
+/// many machines.
+const RESOLVERS_MAX: usize = 64;
+
+/// Blocks that a limit must let each receiver have within the stall timeout, so that it does not
+/// count as stalled.
+const STALL_BLOCKS_MIN: f64 = 4.0;
+
+/// How a transfer is carried out. `Default` is the fast and safe way.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Start every node as a child process on this machine, instead of dialling daemons. It needs a
+    /// `program`.
+    pub launch_local: bool,
+    /// The `cep-fast` program that launched nodes run.
+    pub program: Option<PathBuf>,
+    /// The directory that launched nodes serve and write below; daemons have their own.
+    pub root: PathBuf,
+    /// The file with the site key that the daemons share; without one only nodes on loopback that
+    /// run as the same user let it in.
+    pub key_file: Option<PathBuf>,
+    /// What is computed over every piece.
+    pub check: CheckSetting,
+    /// Make files and names survive a power cut before the transfer counts as complete.
+    pub fsync: bool,
+    /// Read every file back from its disk, past the page cache, and check it once more before it
+    /// gets its name. Needs a check.
+    pub verify: bool,
+    /// Compare all bytes that several senders offer, not a sample of them, before any byte moves.
+    pub verify_replicas: bool,
+    /// Replace files that exist.
+    pub overwrite: bool,
+    /// Continue what an earlier attempt left, and leave to a later one what has landed; without,
+    /// start over and leave nothing.
+    pub resume: bool,
+    /// Slots of one block (1 MiB unless the specification says otherwise) that each node's rail may
+    /// have for either direction; `None` for the node's own choice.
+    pub slots: Option<u32>,
+    /// NICs that each node may use, of those it has: the first of them; `None` for all.
+    pub rails_max: Option<NonZeroU32>,
+    /// Which way bytes take through the kernel of each node.
+    pub path: DataPath,
+    /// Threads that each NIC may use, of those that its node gives it: the first of them; `None`
+    /// for all.
+    pub threads_max: Option<NonZeroU32>,
+    /// What all receivers together may receive; `None` for as fast as it goes. Each receiver has a
+    /// part of it like its part of the wanted bytes, which is not more than a block (1 MiB unless
+    /// the specification says otherwise) ahead.
+    pub limit: Option<BitRate>,
+    /// Have the senders' kernels pace every flow at what the plan wants of it, and a tenth more.
+    pub pace: bool,
+    /// How long nothing may move before the transfer fails. A flow that owes an answer is given up
+    /// after a third of it.
+    pub stall_timeout: Duration,
+    /// How long the transfer may take in all; `None` for as long as it moves.
+    pub timeout: Option<Duration>,
+    /// Who decides which sender serves what.
+    pub scheduler: Scheduler,
+}
+
+/// What is computed over every piece, and verified before it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CheckSetting {
+    /// CRC-64/NVME, which composes over any ranges (what S3 calls CRC64NVME).
+    #[default]
+    Crc64,
+    /// BLAKE3, whose subtrees merge to what `b3sum` prints of a whole object.
+    Blake3,
+    /// Nothing: network and memory are trusted.
+    None,
+}
+
+impl CheckSetting {
+    /// Its name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            CheckSetting::Crc64 => "crc64",
+            CheckSetting::Blake3 => "blake3",
+            CheckSetting::None => "none",
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            launch_local: false,
+            program: None,
+            root: "/".into(),
+            key_file: None,
+            check: CheckSetting::default(),
+            fsync: false,
+            verify: false,
+            verify_replicas: false,
+            overwrite: false,
+            resume: true,
+            slots: None,
+            rails_max: None,
+            path: DataPath::Auto,
+            threads_max: None,
+            limit: None,
+            pace: false,
+            stall_timeout: STALL_TIMEOUT,
+            timeout: None,
+            scheduler: Scheduler::default(),
+        }
+    }
+}
+
+/// A transfer: rows, and how to carry them out.
+///
+/// ```no_run
+/// use cep_fast::{Settings, Transfer};
+/// # fn main() -> Result<(), cep_fast::Error> {
+/// let spec = cep_fast::Spec::parse("demo", r#"
+/// id "demo"
+/// writer a:5001 pattern:7 0 0-1M
+/// reader b:5002 null:     0 0-1M
+/// "#)?;
+/// let mut transfer = Transfer::new("demo", Settings { key_file: Some("site.key".into()), ..Settings::default() });
+/// for row in spec.rows {
+///     transfer.schedule(row);
+/// }
+/// // A transfer that began has a report, also where it failed: `into_result` makes that an error.
+/// let report = transfer.transfer()?.into_result()?;
+/// println!("{report}");
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Transfer {
+    spec: Spec,
+    settings: Settings,
+    shared: Arc<MasterShared>,
+}
+
+/// A view of a transfer for other threads: how far it is, and its end.
+#[derive(Clone, Debug)]
+pub struct TransferHandle {
+    shared: Arc<MasterShared>,
+}
+
+impl TransferHandle {
+    /// Bytes that have arrived and are written, summed over receivers; at most half a second old.
+    #[must_use]
+    pub fn data_sent(&self) -> u64 {
+        self.shared.landed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Where `cep-fast status` and `cancel` reach this transfer's master, once it runs and where
+    /// its specification has a master row; with port 0 there, this is how to learn the port.
+    #[must_use]
+    pub fn master_address(&self) -> Option<SocketAddr> {
+        self.shared.address.get().copied()
+    }
+
+    /// Ends the transfer. [`Transfer::transfer`] returns with a report whose state is `cancelled`,
+    /// once every node has cleaned up or has had its time for it. Before a transfer has started,
+    /// this ends it as soon as it does.
+    pub fn cancel(&self) {
+        self.shared.cancel();
+    }
+}
+
+impl Transfer {
+    /// A transfer without rows. Its id names it to people, and finds what an earlier attempt left.
+    #[must_use]
+    pub fn new(id: impl Into<String>, settings: Settings) -> Transfer {
+        Transfer::from_spec(Spec { id: id.into(), ..Spec::default() }, settings)
+    }
+
+    /// The transfer that a specification describes.
+    #[must_use]
+    pub fn from_spec(spec: Spec, settings: Settings) -> Transfer {
+        Transfer { spec, settings, shared: Arc::default() }
+    }
+
+    /// Adds a row: a node offers or wants a range.
+    pub fn schedule(&mut self, row: Row) {
+        self.spec.rows.push(row);
+    }
+
+    /// The rows and options so far.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// A handle to look and to cancel with.
+    #[must_use]
+    pub fn handle(&self) -> TransferHandle {
+        TransferHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Carries the transfer out, from its start or from where an earlier attempt left it, and
+    /// returns when it has ended. A transfer that failed or was cancelled has a report too, which
+    /// says what is missing: `Ok` does not mean that it completed. [`Report::into_result`] makes an
+    /// error of such a report.
+    ///
+    /// # Errors
+    /// Where it could not even begin: rows that contradict each other, or nodes to launch and no
+    /// program for them (`Code::Usage`); a key file that is missing (`Code::Data`) or open to
+    /// others (`Code::Refused`); the master's port in use or a launched node that did not come up
+    /// (`Code::Unreachable`).
+    pub fn transfer(&self) -> Result<Report> {
+        self.run(&mut |_| {})
+    }
+
+    /// As [`Transfer::transfer`]; `show` is called a few times a second with the state of the
+    /// transfer.
+    pub(crate) fn run(&self, show: &mut dyn FnMut(&Coordinator)) -> Result<Report> {
+        let began = Instant::now();
+        self.spec.validate()?;
+        let roster = Roster::new(&self.spec);
+        self.check_supported(&roster)?;
+        let visitors = self.listen()?;
+        let (key, launched, nodes) = self.reach(&roster)?;
+        let terms =
+            AttemptConfig::new(&self.spec, &roster, self.identity()?, self.transfer_options());
+        let clock = Clock::start();
+        let coordinator = Coordinator::new(clock.now(), roster, terms);
+        let setup = MasterSetup { nodes, key, visitors, shared: Arc::clone(&self.shared) };
+        let stopped_before = clock::stopped();
+        let coordinator = run::conduct(clock, coordinator, setup, show)?;
+        let stopped = clock::stopped().saturating_sub(stopped_before);
+        drop(launched);
+        let mut report = summary::report(&coordinator, began.elapsed());
+        report.warnings.extend(clock::stop_warning("the master", stopped));
+        Ok(report)
+    }
+
+    /// Words of a specification that this version reads but does not carry out are refused, never
+    /// ignored.
+    fn check_supported(&self, roster: &Roster) -> Result<()> {
+        let missing = |what: &str, instead: &str| {
+            Err(Error::new(Code::Usage, format!("{what} is not available in this version"))
+                .remedy(instead))
+        };
+        for row in &self.spec.rows {
+            if !row.nics.is_empty() {
+                return missing(
+                    "nics= on a row",
+                    "choose the NIC with --nic where the node is started",
+                );
+            }
+        }
+        if self.settings.verify && self.settings.check == CheckSetting::None {
+            let what = "there is nothing to hold against what is read back from the disk";
+            return Err(Error::new(Code::Usage, what)
+                .remedy("take a check: --verify disk goes with crc64 and blake3"));
+        }
+        if let Some(entry) = roster.entries.get(NODES_MAX) {
+            let what =
+                format!("line {}: {} is one node too many", entry.rows[0].line, entry.address);
+            return Err(Error::new(Code::Usage, what)
+                .remedy(format!("split the transfer: {NODES_MAX} are the most")));
+        }
+        let allowed = self
+            .settings
+            .limit
+            .map(|limit| limit.bytes_per_second() * self.settings.stall_timeout.as_secs_f64());
+        let receivers = roster.entries.iter().filter(|entry| entry.receives()).count().max(1);
+        let block_bytes = self.spec.block_bytes.unwrap_or(MIB) as f64;
+        if allowed
+            .is_some_and(|allowed| allowed < STALL_BLOCKS_MIN * block_bytes * receivers as f64)
+        {
+            let what = "the limit is so low that a block may take longer than the stall timeout";
+            return Err(Error::new(Code::Usage, what)
+                .remedy("take smaller blocks (`option block 64K` in the specification) or a longer --stall-timeout"));
+        }
+        Ok(())
+    }
+
+    /// Where every node listens: as launched, or as the rows say.
+    fn reach(&self, roster: &Roster) -> Result<(Key, Option<LaunchedNodes>, ResolvedAddresses)> {
+        let hosts: Vec<NodeAddress> =
+            roster.entries.iter().map(|entry| entry.address.clone()).collect();
+        if self.settings.launch_local {
+            let key = Key::generate()?;
+            let program = self.settings.program.as_deref().ok_or_else(|| {
+                Error::new(
+                    Code::Usage,
+                    "no program is named for the nodes that are to be started here",
+                )
+                .remedy("set Settings::program to the path of cep-fast")
+            })?;
+            let launch_config = LaunchConfig {
+                program,
+                root: &self.settings.root,
+                secret: &key.to_hex(),
+                slots: self.settings.slots,
+            };
+            // A pipe to each node, one from it, and its socket.
+            file_limit::make(hosts.len(), 3)?;
+            let launched = launch::local(&hosts, launch_config)?;
+            let nodes = launched.addresses().map(|address| Ok(vec![address])).collect();
+            return Ok((key, Some(launched), nodes));
+        }
+        Ok((self.site_key()?, None, resolve(&hosts)))
+    }
+
+    fn site_key(&self) -> Result<Key> {
+        self.settings.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)
+    }
+
+    /// Opens the master's own port, where the specification names one.
+    fn listen(&self) -> Result<Option<(TcpListener, Key)>> {
+        let Some(master) = &self.spec.master else { return Ok(None) };
+        let address = resolve_first(master)?;
+        let has_key = self.settings.key_file.is_some();
+        crate::io::node::options::NodeOptions::check_key(address, has_key)?;
+        let listener = TcpListener::bind(address).map_err(|error| {
+            Error::new(Code::Unreachable, format!("the master cannot listen on {master}: {error}"))
+                .remedy("choose another port in the master row; 0 takes any free one")
+        })?;
+        if let Ok(address) = listener.local_addr() {
+            // Of several runs of one transfer the first one's address stays; only the port 0 makes
+            // them differ.
+            let _ = self.shared.address.set(address);
+        }
+        Ok(Some((listener, self.site_key()?)))
+    }
+
+    fn identity(&self) -> Result<TransferIdentity> {
+        let mut random = [0; 64];
+        getrandom::fill(&mut random).map_err(|error| {
+            Error::new(Code::Internal, format!("the system gives no randomness: {error}"))
+        })?;
+        let part = |at: usize| *random[at..].first_chunk().expect("64 bytes hold it");
+        let flow_key = *random[32..].first_chunk().expect("64 bytes hold it");
+        Ok(TransferIdentity {
+            id: name_within(&self.spec.id),
+            transfer: part(0),
+            attempt: part(16),
+            flow_key,
+        })
+    }
+
+    fn transfer_options(&self) -> TransferOptions {
+        let Settings {
+            check,
+            fsync,
+            overwrite,
+            resume,
+            slots,
+            rails_max,
+            limit,
+            pace,
+            stall_timeout,
+            timeout,
+            ..
+        } = self.settings;
+        let check = match check {
+            CheckSetting::Crc64 => CheckKind::Crc64,
+            CheckSetting::Blake3 => CheckKind::Blake3,
+            CheckSetting::None => CheckKind::None,
+        };
+        let rails_max = rails_max.map(NonZeroU32::get);
+        let threads_max = self.settings.threads_max.map(NonZeroU32::get);
+        let scheduler = self.settings.scheduler;
+        TransferOptions {
+            check,
+            fsync,
+            verify: self.settings.verify,
+            verify_replicas: self.settings.verify_replicas,
+            overwrite,
+            resume,
+            slots,
+            stall_timeout,
+            timeout,
+            rails_max,
+            threads_max,
+            limit,
+            pace,
+            scheduler,
+            path: self.settings.path,
+        }
+    }
+}
+
+/// The addresses of each name, or why they are not known.
+type ResolvedAddresses = Vec<Result<Vec<SocketAddr>>>;
+
+/// Resolves names, several at a time; one that takes too long is an error of its own and holds up
+/// few others.
+pub(crate) fn resolve(hosts: &[NodeAddress]) -> ResolvedAddresses {
+    let deadline = clock::awake() + RESOLVE_WITHIN;
+    let mut resolved: ResolvedAddresses = Vec::with_capacity(hosts.len());
+    let mut names: Vec<(usize, NodeAddress)> = Vec::new();
+    for (index, host) in hosts.iter().enumerate() {
+        if let Ok(ip) = host.host.parse() {
+            resolved.push(Ok(vec![SocketAddr::new(ip, host.port)]));
+            continue;
+        }
+        let what = format!("the name {} was not resolved in time", host.host);
+        resolved.push(Err(Error::new(Code::Unreachable, what)
+            .remedy("check the name and this machine's resolver")));
+        names.push((index, host.clone()));
+    }
+    let (answers, inbox) = channel();
+    let asked = names.len();
+    let asked_for: Vec<usize> = names.iter().map(|(index, _)| *index).collect();
+    let names = Arc::new(Mutex::new(names.into_iter()));
+    for made in 0..asked.min(RESOLVERS_MAX) {
+        let (answers, names) = (answers.clone(), Arc::clone(&names));
+        let next = move || names.lock().unwrap_or_else(PoisonError::into_inner).next();
+        // The system's resolver has no deadline; a thread that it keeps is left to it.
+        let resolver = thread::Builder::new().name("resolver".into()).spawn(move || {
+            while let Some((index, host)) = next() {
+                if answers.send((index, look_up(&host))).is_err() {
+                    return;
+                }
+            }
+        });
+        match resolver {
+            Ok(_) => {}
+            Err(error) if made == 0 => {
+                let what = format!("no thread can be made to resolve names: {error}");
+                let error = Error::new(Code::Internal, what)
+                    .remedy("raise the limit of threads: ulimit -u");
+                asked_for.iter().for_each(|&index| resolved[index] = Err(error.clone()));
+                return resolved;
+            }
+            // Those that were made take the names one after the other.
+            Err(_) => break,
+        }
+    }
+    for _ in 0..asked {
+        let Some((index, answer)) =
+            clock::wait_until(deadline, |wait| inbox.recv_timeout(wait).ok())
+        else {
+            break;
+        };
+        resolved[index] = answer;
+    }
+    resolved
+}
+
+/// All addresses of one name.
+pub(crate) fn resolve_one(host: &NodeAddress) -> Result<Vec<SocketAddr>> {
+    resolve(std::slice::from_ref(host)).pop().expect("one name gives one answer")
+}
+
+/// The address of a name to listen at.
+pub(crate) fn resolve_first(host: &NodeAddress) -> Result<SocketAddr> {
+    Ok(resolve_one(host)?[0])
+}
+
+fn look_up(host: &NodeAddress) -> Result<Vec<SocketAddr>> {
+    let found = (host.host.as_str(), host.port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+    let why = match found {
+        Ok(addresses) if addresses.is_empty() => "it has no address".to_string(),
+        Ok(addresses) => return Ok(in_turn(addresses)),
+        Err(error) => error.to_string(),
+    };
+    Err(Error::new(Code::Unreachable, format!("the name {} cannot be resolved: {why}", host.host))
+        .remedy("check the name; --launch local needs none"))
+}
+
+/// The name of a transfer as messages hold it: of one that is too long the beginning, and a hash of
+/// all of it.
+fn name_within(id: &str) -> String {
+    if id.len() <= TEXT_BYTES_MAX {
+        return id.to_owned();
+    }
+    format!(
+        "{}… {}",
+        &id[..id.floor_char_boundary(TEXT_BYTES_MAX / 2)],
+        blake3::hash(id.as_bytes()).to_hex()
+    )
+}
+
+/// Addresses in the order in which they are dialled: both families in turn, IPv4 first, because
+/// daemons listen on IPv4 unless told otherwise. Within a family the resolver's order stays.
+fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut each: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !each.contains(&address) {
+            each.push(address);
+        }
+    }
+    let (v4, v6): (Vec<_>, Vec<_>) = each.into_iter().partition(SocketAddr::is_ipv4);
+    let (mut v4, mut v6) = (v4.into_iter(), v6.into_iter());
+    let pairs =
+        std::iter::from_fn(|| Some([v4.next(), v6.next()]).filter(|pair| *pair != [None, None]));
+    pairs.flatten().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_take_turns_and_none_comes_twice() {
+        let parse = |all: &[&str]| {
+            all.iter().map(|it| it.parse().expect("an address")).collect::<Vec<SocketAddr>>()
+        };
+        let found =
+            parse(&["[::1]:7", "[::2]:7", "10.0.0.1:7", "10.0.0.1:7", "10.0.0.2:7", "10.0.0.3:7"]);
+        let ordered = parse(&["10.0.0.1:7", "[::1]:7", "10.0.0.2:7", "[::2]:7", "10.0.0.3:7"]);
+        assert_eq!(in_turn(found), ordered.clone());
+        assert_eq!(in_turn(ordered.clone()), ordered);
+    }
+}

@@ -1,0 +1,63 @@
+//! Readings in, findings out: what holds a machine back, what it costs, and what mends it.
+
+use super::diagnosis::{Diagnosis, DoctorFinding, FindingLevel, KernelPath};
+use super::readings::MachineReadings;
+use crate::core::doctor::peer::DoctorPeer;
+
+mod nics;
+mod peer;
+mod system;
+mod tcp;
+
+/// Judges a machine; the worst findings come first.
+pub(crate) fn judge(machine: MachineReadings) -> Diagnosis {
+    let mut findings = nics::judge(&machine);
+    findings.extend(system::judge(&machine));
+    findings.extend(tcp::judge(&machine));
+    findings.sort_by_key(|finding| finding.level);
+    let path = path(&machine);
+    Diagnosis { kernel: machine.kernel, path, nics: machine.nics, peer: None, findings }
+}
+
+impl Diagnosis {
+    /// The same with what was found out together with a peer.
+    pub(crate) fn with(mut self, peer: DoctorPeer) -> Diagnosis {
+        self.findings.extend(judge_peer(&peer));
+        self.findings.sort_by_key(|finding| finding.level);
+        Diagnosis { peer: Some(peer), ..self }
+    }
+}
+
+/// What rails will do here: the same ladder that they climb down themselves.
+fn path(machine: &MachineReadings) -> KernelPath {
+    match &machine.io_uring {
+        Ok(io_uring) if io_uring.locked.is_ok() => KernelPath::IoUringRegistered,
+        Ok(_) => KernelPath::IoUringUnregistered,
+        Err(_) => KernelPath::Plain,
+    }
+}
+
+/// Judges what went between this machine and a peer.
+pub(crate) fn judge_peer(peer: &DoctorPeer) -> Vec<DoctorFinding> {
+    peer::judge(peer)
+}
+
+fn finding(level: FindingLevel, about: &str, found: impl Into<String>) -> DoctorFinding {
+    DoctorFinding { level, about: about.into(), found: found.into(), cost: None, remedy: None }
+}
+
+impl DoctorFinding {
+    fn costs(mut self, cost: impl Into<String>) -> DoctorFinding {
+        self.cost = Some(cost.into());
+        self
+    }
+
+    fn mended_by(mut self, remedy: impl Into<String>) -> DoctorFinding {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

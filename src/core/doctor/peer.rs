@@ -1,0 +1,191 @@
+//! What went between this machine and a peer: each pair of rails in each direction, and which NIC
+//! carried it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use serde::Serialize;
+
+use crate::core::receiver::rail_pairs::pair_by;
+use crate::core::report::{NodeReport, RailReport, gbit_per_s};
+use crate::core::units::{BitRate, MIB, goodput};
+
+/// A NIC that counted this part of the payload carried it; counters may be read a moment late.
+const COUNTED_PART: f64 = 0.98;
+/// What may lie in the sockets of flows that were closed before it left.
+const UNSENT_BYTES_MAX: u64 = 8 * MIB;
+
+/// A peer, and the rails between it and this machine.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct DoctorPeer {
+    /// Its host:port.
+    pub(crate) name: String,
+    /// Each direction of each pair of rails.
+    pub(crate) pairs: Vec<TriedPair>,
+    /// What the nodes said of time that was lost, and of rails that carried nothing.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl DoctorPeer {
+    /// Why nothing came over the receiving NIC of a pair, where the receiver said it.
+    pub(crate) fn cause(&self, pair: &TriedPair) -> Option<&str> {
+        let receiver = if pair.direction == PairDirection::In { &pair.nic } else { &pair.peer_nic };
+        let begin = format!(": {receiver} carried nothing from ");
+        let said = self.warnings.iter().find_map(|warning| warning.split_once(&begin))?.1;
+        Some(said.split_once(": ").map_or(said, |(_, cause)| cause))
+    }
+}
+
+/// Which way a pair of rails was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PairDirection {
+    /// From here to the peer.
+    Out,
+    /// From the peer to here.
+    In,
+}
+
+/// A rail here and a rail there, in one direction. All pairs of a direction work at the same time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct TriedPair {
+    pub(crate) direction: PairDirection,
+    /// The NIC here.
+    pub(crate) nic: String,
+    /// The peer's NIC.
+    pub(crate) peer_nic: String,
+    /// Payload that went over the pair.
+    pub(crate) bytes: u64,
+    pub(crate) gbit_per_s: f64,
+    /// The slower NIC's line rate, where one of them is known.
+    pub(crate) line_gbit_per_s: Option<f64>,
+    /// What packets of TCP leave of it.
+    pub(crate) goodput_gbit_per_s: Option<f64>,
+    /// The NIC here that counted the payload; `None` where the system does not say.
+    pub(crate) carried_by: Option<String>,
+    /// The same at the peer.
+    pub(crate) peer_carried_by: Option<String>,
+}
+
+/// What a NIC is said to be that is none of those that have rails.
+pub(crate) const ANOTHER: &str = "another";
+
+/// The pairs of one run that lasted `seconds`; `reaches` says whether an address of ours is in one
+/// subnet with one of theirs.
+pub(crate) fn pairs(
+    direction: PairDirection,
+    (here, there): (&NodeReport, &NodeReport),
+    seconds: f64,
+    reaches: impl Fn(IpAddr, IpAddr) -> bool,
+) -> Vec<TriedPair> {
+    let (ours, theirs) = (here.rails.len(), there.rails.len());
+    let near = |own: usize, far: usize| match (here.rails[own].address, there.rails[far].address) {
+        (Some(own), Some(far)) => reaches(own.ip(), far.ip()),
+        _ => false,
+    };
+    let sends = direction == PairDirection::Out;
+    let mut pairs: Vec<TriedPair> = Vec::new();
+    for (own, far) in
+        (0..ours.max(theirs)).filter_map(|rail_pair| pair_by(ours, theirs, rail_pair, near))
+    {
+        let (own, far) = (&here.rails[own], &there.rails[far]);
+        // The side with more rails has one for each pair.
+        let bytes = if ours >= theirs { payload(own, sends) } else { payload(far, !sends) };
+        match pairs.iter_mut().find(|pair| pair.nic == own.nic && pair.peer_nic == far.nic) {
+            Some(pair) => pair.bytes += bytes,
+            None => pairs.push(TriedPair {
+                direction,
+                nic: own.nic.clone(),
+                peer_nic: far.nic.clone(),
+                bytes,
+                gbit_per_s: 0.0,
+                line_gbit_per_s: slower(own.line_gbit_per_s, far.line_gbit_per_s),
+                goodput_gbit_per_s: slower(payload_line(own), payload_line(far)),
+                carried_by: carrier(&here.rails, &own.nic, sends),
+                peer_carried_by: carrier(&there.rails, &far.nic, !sends),
+            }),
+        }
+    }
+    pairs.iter_mut().for_each(|pair| pair.gbit_per_s = gbit_per_s(pair.bytes, seconds));
+    pairs
+}
+
+fn payload(rail: &RailReport, sends: bool) -> u64 {
+    if sends { rail.bytes_sent } else { rail.bytes_received }
+}
+
+fn payload_line(rail: &RailReport) -> Option<f64> {
+    Some(rail.line_gbit_per_s? * goodput(rail.mtu.unwrap_or(1500)))
+}
+
+fn slower(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    [a, b].into_iter().flatten().min_by(f64::total_cmp)
+}
+
+/// Which NIC carried the payload of the rails of `nic`: itself, or one that counted about as much
+/// more than its own.
+fn carrier(rails: &[RailReport], nic: &str, sends: bool) -> Option<String> {
+    // Rails of one NIC all tell what the NIC counted.
+    let sums = |nic: &str| {
+        let of_nic = rails.iter().filter(|rail| rail.nic == nic);
+        let counted = of_nic
+            .clone()
+            .filter_map(|rail| rail.counted)
+            .map(|it| if sends { it.0 } else { it.1 })
+            .max()?;
+        Some((of_nic.map(|rail| payload(rail, sends)).sum::<u64>(), counted))
+    };
+    let (moved, counted) = sums(nic)?;
+    let missing = moved.saturating_sub(counted);
+    if counted as f64 >= moved as f64 * COUNTED_PART || missing <= UNSENT_BYTES_MAX {
+        return Some(nic.into());
+    }
+    let has_more = |other: &&RailReport| {
+        other.nic != nic
+            && sums(&other.nic)
+                .is_some_and(|(moved, counted)| counted.saturating_sub(moved) >= missing / 2)
+    };
+    Some(rails.iter().find(has_more).map_or(ANOTHER, |other| &other.nic).into())
+}
+
+impl fmt::Display for DoctorPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table.load_style(NOTHING).set_header([
+            "rails",
+            "payload",
+            "rate",
+            "of line",
+            "carried here by",
+            "there by",
+        ]);
+        for pair in &self.pairs {
+            let or_dash = |nic: &Option<String>| nic.clone().unwrap_or_else(|| "-".into());
+            let of_line = pair
+                .line_gbit_per_s
+                .map(|line| format!("{:.1} % of {line} Gbit/s", pair.gbit_per_s / line * 100.0));
+            table.add_row([
+                pair.to_string(),
+                crate::core::units::human_bytes(pair.bytes),
+                BitRate((pair.gbit_per_s * 1e9) as u64).to_string(),
+                or_dash(&of_line),
+                or_dash(&pair.carried_by),
+                or_dash(&pair.peer_carried_by),
+            ]);
+        }
+        write!(f, "With {}, all rails at once:\n\n{}", self.name, table.trim_fmt())
+    }
+}
+
+impl fmt::Display for TriedPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let arrow = if self.direction == PairDirection::Out { "→" } else { "←" };
+        write!(f, "{} {arrow} peer's {}", self.nic, self.peer_nic)
+    }
+}
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

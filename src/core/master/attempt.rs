@@ -1,0 +1,414 @@
+//! What every node of a transfer is told alike, and how the plan's words become messages.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use zeroize::Zeroize;
+
+use super::roster::{Roster, RosterEntry};
+use crate::core::block_grid::BlockGrid;
+use crate::core::check::CheckMethod;
+use crate::core::plan;
+use crate::core::plan::{GroupIx, NodeCapacity, PlanProblem, PlannedSegment, Scheduler, StoreIx};
+use crate::core::spec::{RowRole, Spec};
+use crate::core::units::{BitRate, NodeIx, goodput};
+use crate::core::wire::control::{
+    FlowKey, NodeAdvert, PeerNode, PlanSegment, Prepare, RailAdvert, ReplicaRange, SenderShare,
+    WireOptions, WireRow,
+};
+use crate::core::wire::{CheckKind, DataPath};
+
+/// The rate of a NIC that nobody knows. Faster than what memory can feed through TCP here and now,
+/// so that the bound stays a bound.
+const ASSUMED_BITS_PER_SECOND: f64 = 100e9;
+/// Weights travel as whole numbers out of this many.
+const WEIGHT_SUM: f64 = 1e6;
+
+/// How long nothing may move before a transfer fails, unless told otherwise.
+pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the user asked for besides the rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TransferOptions {
+    pub(crate) check: CheckKind,
+    pub(crate) fsync: bool,
+    /// Whether receivers read back from their disks what they have written.
+    pub(crate) verify: bool,
+    /// All bytes of replicas are compared, not a sample of them.
+    pub(crate) verify_replicas: bool,
+    pub(crate) overwrite: bool,
+    pub(crate) resume: bool,
+    pub(crate) slots: Option<u32>,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) timeout: Option<Duration>,
+    /// How many NICs each node may use.
+    pub(crate) rails_max: Option<u32>,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) path: DataPath,
+    /// How many threads each NIC may use.
+    pub(crate) threads_max: Option<u32>,
+    /// What all receivers together may receive.
+    pub(crate) limit: Option<BitRate>,
+    /// Whether senders pace every flow.
+    pub(crate) pace: bool,
+}
+
+impl Default for TransferOptions {
+    /// What somebody asks for who asks for nothing.
+    fn default() -> TransferOptions {
+        TransferOptions {
+            check: CheckKind::Crc64,
+            fsync: false,
+            verify: false,
+            verify_replicas: false,
+            overwrite: false,
+            resume: true,
+            slots: None,
+            stall_timeout: STALL_TIMEOUT,
+            timeout: None,
+            rails_max: None,
+            scheduler: Scheduler::default(),
+            path: DataPath::Auto,
+            threads_max: None,
+            limit: None,
+            pace: false,
+        }
+    }
+}
+
+/// What identifies this run of the transfer to its nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct TransferIdentity {
+    pub(crate) id: String,
+    pub(crate) transfer: [u8; 16],
+    pub(crate) attempt: [u8; 16],
+    pub(crate) flow_key: [u8; 32],
+}
+
+impl Drop for TransferIdentity {
+    fn drop(&mut self) {
+        self.flow_key.zeroize();
+    }
+}
+
+/// The terms of one attempt at a transfer.
+#[derive(Clone, Debug)]
+pub(crate) struct AttemptConfig {
+    identity: TransferIdentity,
+    transfer_options: TransferOptions,
+    block_bytes: u64,
+    origin: u64,
+    pub(crate) method: CheckMethod,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl AttemptConfig {
+    pub(crate) fn new(
+        spec: &Spec,
+        roster: &Roster,
+        identity: TransferIdentity,
+        transfer_options: TransferOptions,
+    ) -> AttemptConfig {
+        let grid = roster.grid;
+        let (origin, block_bytes) = (grid.origin(), grid.block_bytes());
+        let (stall_timeout, timeout) = (transfer_options.stall_timeout, transfer_options.timeout);
+        let method = method(transfer_options.check, grid, spec, roster);
+        AttemptConfig {
+            identity,
+            transfer_options,
+            block_bytes,
+            origin,
+            method,
+            stall_timeout,
+            timeout,
+        }
+    }
+
+    pub(crate) fn identity(&self) -> &TransferIdentity {
+        &self.identity
+    }
+
+    pub(crate) fn check(&self) -> CheckKind {
+        self.transfer_options.check
+    }
+
+    /// Whether all bytes of replicas are compared.
+    pub(super) fn compares_all(&self) -> bool {
+        self.transfer_options.verify_replicas
+    }
+
+    pub(crate) fn resumes(&self) -> bool {
+        self.transfer_options.resume
+    }
+
+    pub(crate) fn scheduler(&self) -> Scheduler {
+        self.transfer_options.scheduler
+    }
+
+    pub(crate) fn block_bytes(&self) -> u64 {
+        self.block_bytes
+    }
+
+    /// How long a flow may owe an answer in silence, as the nodes are told.
+    pub(crate) fn silence(&self) -> Duration {
+        self.options().silence()
+    }
+
+    pub(super) fn has_limit(&self) -> bool {
+        self.transfer_options.limit.is_some()
+    }
+
+    /// The part of the limit that a receiver of so many of all wanted bytes has; 0 where there is
+    /// none.
+    pub(super) fn limit_of(&self, bytes: u64, wanted_bytes: u64) -> u64 {
+        let part = bytes as f64 / wanted_bytes.max(1) as f64;
+        self.transfer_options
+            .limit
+            .map_or(0, |limit| (limit.bytes_per_second() * part).max(1.0) as u64)
+    }
+
+    /// What is kept of a node's advert: the rails that it will use (it leaves out the others
+    /// itself), and nothing that only people read.
+    pub(super) fn admit(&self, mut advert: NodeAdvert) -> NodeAdvert {
+        let used = self.options().rails(advert.rails.iter().map(|rail| rail.nic.as_str()));
+        advert.rails = used.into_iter().map(|rail| advert.rails[rail].clone()).collect();
+        (advert.software, advert.boot_id) = Default::default();
+        advert
+    }
+
+    /// What one node is told first.
+    pub(super) fn prepare(
+        &self,
+        node: NodeIx,
+        entry: &RosterEntry,
+        replicas: Vec<ReplicaRange>,
+        names_wait: bool,
+    ) -> Prepare {
+        let claimant =
+            |at: usize| if entry.claims[at] { entry.address.to_string() } else { String::new() };
+        let rows =
+            entry.rows.iter().zip(&entry.sharing).enumerate().map(|(at, (row, sharing))| WireRow {
+                role: row.role,
+                uri: row.uri.to_string(),
+                offset_bytes: row.offset_bytes,
+                span: row.range,
+                sharing: *sharing,
+                claimant: claimant(at),
+            });
+        Prepare {
+            transfer: self.identity.transfer,
+            id: self.identity.id.clone(),
+            attempt: self.identity.attempt,
+            flow_key: FlowKey(self.identity.flow_key),
+            node_index: node.0,
+            rows: rows.collect(),
+            options: self.options(),
+            replicas,
+            names_wait,
+        }
+    }
+
+    fn options(&self) -> WireOptions {
+        let object = match self.method {
+            CheckMethod::Blake3(object) => object,
+            CheckMethod::None | CheckMethod::Crc64 => None,
+        };
+        WireOptions {
+            block_bytes: u32::try_from(self.block_bytes)
+                .expect("the parser limits blocks to 64 MiB"),
+            origin: self.origin,
+            check: self.transfer_options.check,
+            object,
+            fsync: self.transfer_options.fsync,
+            verify: self.transfer_options.verify,
+            overwrite: self.transfer_options.overwrite,
+            resume: self.transfer_options.resume,
+            slots: self.transfer_options.slots,
+            stall_timeout_ms: u64::try_from(self.stall_timeout.as_millis()).unwrap_or(u64::MAX),
+            path: self.transfer_options.path,
+            rails_max: self.transfer_options.rails_max,
+            threads_max: self.transfer_options.threads_max,
+            pace: self.transfer_options.pace,
+        }
+    }
+}
+
+/// The check of a transfer. BLAKE3 makes a digest of the whole where the pieces are subtrees of it:
+/// the wanted bytes are one range, the grid starts with it, and rows are cut on the grid.
+fn method(kind: CheckKind, grid: BlockGrid, spec: &Spec, roster: &Roster) -> CheckMethod {
+    let wanted = roster.wanted();
+    let object = match wanted.as_slice() {
+        &[whole] => {
+            let inside = |position: u64| whole.start < position && position < whole.end;
+            let boundaries = spec.rows.iter().flat_map(|row| [row.range.start, row.range.end]);
+            let on_grid = boundaries.filter(|&at| inside(at)).all(|at| grid.is_line(at));
+            (grid.is_line(whole.start) && on_grid && grid.block_bytes().is_power_of_two())
+                .then_some(whole)
+        }
+        _ => None,
+    };
+    CheckMethod::new(kind, object)
+}
+
+impl Roster {
+    /// The scheduler's view of the transfer; `adverts` are what the nodes said of their NICs, where
+    /// they were met.
+    pub(crate) fn problem(&self, adverts: &[Option<NodeAdvert>]) -> PlanProblem {
+        let mut problem = PlanProblem {
+            grid: (self.grid.origin(), self.grid.block_bytes()),
+            ..PlanProblem::default()
+        };
+        for store in &self.stores {
+            let bytes_per_second = store.rate.bytes_per_second();
+            problem.stores.push(plan::StoreCapacity { name: store.name.clone(), bytes_per_second });
+        }
+        for &(from, to, rate) in &self.pairs {
+            let bytes_per_second = rate.bytes_per_second() * headers(adverts[to.at()].as_ref());
+            problem.pairs.push(plan::PairLimit { from, to, bytes_per_second });
+        }
+        let mut groups: BTreeMap<&str, GroupIx> = BTreeMap::new();
+        for ((node, entry), advert) in self.nodes().zip(adverts) {
+            let bytes_per_second = bytes_per_second(entry, advert.as_ref());
+            problem.nodes.push(NodeCapacity {
+                name: entry.address.to_string(),
+                line: entry.rows[0].line,
+                send_bytes_per_second: bytes_per_second,
+                receive_bytes_per_second: bytes_per_second,
+                relays: entry.keeps_all(),
+                reads: self.store(entry, RowRole::Sender),
+                writes: self.store(entry, RowRole::Receiver),
+            });
+            for row in &entry.rows {
+                match (row.role, &row.group) {
+                    (RowRole::Sender, _) => problem.offers.push((node, row.range)),
+                    (RowRole::Receiver, None) => problem.wants.push((node, row.range)),
+                    (RowRole::Receiver, Some(name)) => {
+                        let next =
+                            GroupIx(u32::try_from(groups.len()).expect("fewer groups than rows"));
+                        let group = *groups.entry(name).or_insert(next);
+                        problem.group_wants.push((group, node, row.range));
+                    }
+                }
+            }
+        }
+        problem
+    }
+
+    /// The store of a node's rows of one role; they all name the same.
+    fn store(&self, entry: &RosterEntry, role: RowRole) -> Option<StoreIx> {
+        let name = entry.rows.iter().find(|row| row.role == role)?.store.as_ref()?;
+        let at = self.stores.iter().position(|store| store.name == *name)?;
+        u32::try_from(at).ok().map(StoreIx)
+    }
+
+    /// Whether some node's speed is neither declared nor known to its kernel.
+    pub(crate) fn assumes_speed(&self, adverts: &[Option<NodeAdvert>]) -> bool {
+        self.entries
+            .iter()
+            .zip(adverts)
+            .any(|(entry, advert)| known_bits_per_second(entry, advert.as_ref()).is_none())
+    }
+}
+
+fn bytes_per_second(entry: &RosterEntry, advert: Option<&NodeAdvert>) -> f64 {
+    let bits = known_bits_per_second(entry, advert).unwrap_or(ASSUMED_BITS_PER_SECOND);
+    bits / 8.0 * headers(advert)
+}
+
+/// The part of a line's bits that packets leave to payload.
+fn headers(advert: Option<&NodeAdvert>) -> f64 {
+    let mtu = advert.and_then(|advert| advert.rails.iter().filter_map(|rail| rail.mtu).max());
+    goodput(mtu.unwrap_or(1500))
+}
+
+fn known_bits_per_second(entry: &RosterEntry, advert: Option<&NodeAdvert>) -> Option<f64> {
+    let declared = entry.speed().map(|rate| rate.0 as f64);
+    declared.or_else(|| advert?.nics().map(rail_bits_per_second).sum())
+}
+
+fn rail_bits_per_second(rail: &RailAdvert) -> Option<f64> {
+    rail.line.map(|rate| rate.0 as f64)
+}
+
+/// A planned segment as `receiver` needs it.
+pub(super) fn segment(planned: &PlannedSegment, receiver: NodeIx) -> PlanSegment {
+    let share = |(sender, weight): (NodeIx, f64)| SenderShare {
+        index: sender.0,
+        weight: (weight * WEIGHT_SUM).round() as u32,
+    };
+    let senders = planned.senders_for(receiver).into_iter().map(share).collect();
+    PlanSegment { span: planned.segment.span, senders }
+}
+
+/// A sender as a receiver needs it; `relays` where it passes on what it receives.
+pub(super) fn peer(
+    node: NodeIx,
+    entry: &RosterEntry,
+    advert: &NodeAdvert,
+    relays: bool,
+) -> PeerNode {
+    let rails = advert.rails.iter().map(|rail| rail.address).collect();
+    PeerNode { index: node.0, name: entry.address.to_string(), rails, relays }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::units::BitRate;
+
+    #[test]
+    fn what_passes_between_two_nodes_slows_their_plan() {
+        let plan = |option: &str| {
+            let rows = "writer a:1 pattern:1 0 0-99999999 speed=10G\nwriter b:1 pattern:1 0 0-99999999 speed=10G\n\
+                        reader c:1 null: 0 0-99999999 speed=10G\n";
+            let spec = Spec::parse("pair", &format!("id pair\n{option}\n{rows}"))
+                .expect("a specification");
+            plan::plan(&Roster::new(&spec).problem(&[None, None, None]), Scheduler::Lp)
+                .expect("a plan")
+        };
+        let (free, slow) = (plan(""), plan("option pair a:1 c:1 1G\noption pair b:1 c:1 4G"));
+        assert!(
+            (slow.bound.seconds / free.bound.seconds - 2.0).abs() < 1e-6,
+            "{:?} {:?}",
+            slow.bound,
+            free.bound
+        );
+        assert!(slow.bound.bottleneck.contains("link"), "{}", slow.bound.bottleneck);
+        let weights = slow.planned[0].senders_for(NodeIx(2));
+        assert!(
+            (weights[0].1 - 0.2).abs() < 1e-6 && (weights[1].1 - 0.8).abs() < 1e-6,
+            "{weights:?}"
+        );
+    }
+
+    #[test]
+    fn two_threads_of_one_nic_have_one_line() {
+        let rail = |nic: &str, port| RailAdvert {
+            nic: nic.into(),
+            address: ([10, 0, 0, 1], port).into(),
+            line: Some(BitRate(40_000_000_000)),
+            mtu: Some(1500),
+            numa: None,
+        };
+        let rails = vec![rail("eth0", 1), rail("eth0", 2), rail("eth1", 3), rail("eth1", 4)];
+        let advert = NodeAdvert {
+            software: String::new(),
+            rails,
+            cores: 4,
+            boot_id: String::new(),
+            incarnation: 1,
+        };
+        let spec =
+            Spec::parse("two", "id two\nwriter a:1 pattern:1 0 0-9\nreader b:1 null: 0 0-9\n")
+                .expect("a spec");
+        let roster = Roster::new(&spec);
+        let problem = roster.problem(&[Some(advert), None]);
+        let expected = 80e9 / 8.0 * goodput(1500);
+        assert!(
+            (problem.nodes[0].send_bytes_per_second - expected).abs() < 1.0,
+            "{:?}",
+            problem.nodes[0]
+        );
+    }
+}

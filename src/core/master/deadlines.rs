@@ -1,0 +1,94 @@
+//! The master's deadlines: what ends when which time is up, and who was waited for.
+
+use super::coordinator::{Coordinator, TransferPhase};
+use super::peer::{PeerRecord, PeerStage};
+use super::shutdown::COMMIT_WITHIN;
+use crate::core::error::{Code, Error};
+use crate::core::units::{Moment, NodeIx};
+
+impl Coordinator {
+    pub(super) fn tick(&mut self, now: Moment) {
+        if self.overall.is_some_and(|due| now >= due) && self.phase < TransferPhase::Finishing {
+            self.overall = None;
+            let seconds = self.terms.timeout.unwrap_or_default().as_secs_f64();
+            self.fail(
+                now,
+                Error::new(Code::Stalled, format!("the transfer took longer than {seconds} s")),
+            );
+        }
+        if self.phase == TransferPhase::Moving && now >= self.last_news + self.patience {
+            self.stalled(now);
+        }
+        if self.deadline.is_some_and(|due| now >= due) {
+            self.deadline = None;
+            self.overdue(now);
+        }
+    }
+
+    /// Nothing landed for a while. Where everything has, nodes sync their disks, or read them back.
+    fn stalled(&mut self, now: Moment) {
+        let seconds = self.patience.as_secs_f64();
+        let waited = self.names(|peer| peer.stage == PeerStage::Moving);
+        let is_through = |node: NodeIx| {
+            self.peers[node.at()].stage != PeerStage::Moving || self.has_landed_all(node)
+        };
+        let has_landed = self.indices().all(is_through);
+        if has_landed && self.patience < COMMIT_WITHIN {
+            self.patience = COMMIT_WITHIN;
+        } else if has_landed {
+            let what = format!("{waited} did not make sure within {seconds} s of what has landed");
+            self.fail(now, Error::new(Code::Stalled, what));
+        } else {
+            self.fail(
+                now,
+                Error::new(Code::Stalled, format!("no byte landed for {seconds} s at {waited}")),
+            );
+        }
+    }
+
+    /// Whether a receiver has said that everything it wants has landed.
+    pub(super) fn has_landed_all(&self, node: NodeIx) -> bool {
+        let planned = self.plan.as_ref().map_or(&[][..], |plan| &plan.planned);
+        let planned =
+            self.by_receiver.segments(planned, node).map(|planned| planned.segment.span.bytes());
+        self.peers[node.at()].landed_bytes >= planned.sum::<u64>()
+    }
+
+    fn overdue(&mut self, now: Moment) {
+        match self.phase {
+            TransferPhase::Meeting => {
+                let silent = self.names(|peer| peer.stage == PeerStage::Absent);
+                let error = Error::new(Code::Unreachable, format!("no answer from {silent}"));
+                self.fail(
+                    now,
+                    error.remedy("is `cep-fast node` running there, with the same key?"),
+                );
+            }
+            TransferPhase::Preparing => {
+                let silent = self.names(|peer| peer.stage == PeerStage::Asked);
+                self.fail(
+                    now,
+                    Error::new(Code::Stalled, format!("{silent} did not open its files in time")),
+                );
+            }
+            TransferPhase::Committing => {
+                let silent = self.names(|peer| peer.stage == PeerStage::Committing);
+                self.fail(
+                    now,
+                    Error::new(Code::Stalled, format!("{silent} did not commit in time")),
+                );
+            }
+            TransferPhase::Finishing => self.wait_no_longer(now),
+            TransferPhase::Moving | TransferPhase::Done => {}
+        }
+    }
+
+    fn names(&self, which: impl Fn(&PeerRecord) -> bool) -> String {
+        let nodes = self.roster.nodes().filter(|(node, _)| which(&self.peers[node.at()]));
+        let names: Vec<String> = nodes.map(|(_, entry)| entry.address.to_string()).collect();
+        match names.len() {
+            0..=4 => names.join(", "),
+            more => format!("{} and {} more", names[..4].join(", "), more - 4),
+        }
+    }
+}

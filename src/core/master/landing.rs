@@ -1,0 +1,73 @@
+//! What receivers have landed: the check values of segments, held against those of other receivers
+//! and joined.
+
+use super::coordinator::Coordinator;
+use super::peer::PeerStage;
+use crate::core::check::{CheckComposer, fold};
+use crate::core::error::{Code, Error};
+use crate::core::units::NodeIx;
+use crate::core::wire::control::{LandedSegment, NodeStats, SegmentChecks};
+
+impl Coordinator {
+    /// The digest of all wanted bytes, where they make one.
+    pub(crate) fn digest(&self) -> Option<String> {
+        let mut composer = CheckComposer::new(self.terms.method);
+        for checks in self.checks.iter().flatten() {
+            let SegmentChecks::Listed(checks) = checks else { return None };
+            checks.iter().for_each(|it| composer.add(it.span, it.check));
+        }
+        composer.digest()
+    }
+
+    pub(super) fn landed(&mut self, node: NodeIx, segments: Vec<LandedSegment>, stats: NodeStats) {
+        let peer = &mut self.peers[node.at()];
+        if peer.stage != PeerStage::Moving {
+            return;
+        }
+        peer.stage = PeerStage::Landed;
+        peer.report(stats);
+        self.count(node, segments.iter().map(|segment| segment.span.bytes()).sum());
+        if let Err(error) = self.compare(segments) {
+            self.node_failed(node, error);
+        }
+    }
+
+    /// Keeps the check values of segments, and holds those of other receivers of the same segment
+    /// against them.
+    fn compare(&mut self, segments: Vec<LandedSegment>) -> Result<(), Error> {
+        let planned = &self.plan.as_ref().expect("receivers land what was planned").planned;
+        for LandedSegment { span, checks } in segments {
+            let at = planned.partition_point(|planned| planned.segment.span.start < span.start);
+            if planned.get(at).is_none_or(|planned| planned.segment.span != span) {
+                return Err(Error::new(
+                    Code::Internal,
+                    format!("reports {span}, which is no segment of the plan"),
+                ));
+            }
+            let Some(kept) = &mut self.checks[at] else {
+                self.checks[at] = Some(checks);
+                continue;
+            };
+            let are_equal = match (&*kept, &checks) {
+                (SegmentChecks::Listed(listed), SegmentChecks::Folded(folded))
+                | (SegmentChecks::Folded(folded), SegmentChecks::Listed(listed)) => {
+                    fold(listed) == *folded
+                }
+                (kept, checks) => kept == checks,
+            };
+            if are_equal && matches!(checks, SegmentChecks::Listed(_)) {
+                // A digest takes the lists.
+                *kept = checks;
+            } else if !are_equal {
+                self.replicas.differ = true;
+                let what = format!(
+                    "received other bytes for {span} than another receiver: the replicas differ"
+                );
+                return Err(Error::new(Code::Integrity, what)
+                    .remedy("compare the writers' files")
+                    .missing(vec![span]));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! What receivers have from an earlier attempt, and how much of it is still good.
+//!
+//! A range is good unless the sender that it came from takes part again and its source is not what
+//! it was. Of a sender that does not take part nobody knows better than the journal, if that is
+//! sealed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::coordinator::Coordinator;
+use super::roster::{Roster, RosterEntry};
+use crate::core::plan;
+use crate::core::plan::{LowerBound, PlanProblem};
+use crate::core::spec::{DataUri, Row, RowRole};
+use crate::core::units::{NodeIx, Span, human_bytes, subtract, union};
+use crate::core::wire::control::{KeptRanges, OfferedSource, Prepared, SourceOrigin, Start};
+use crate::core::wire::limits::ORIGINS_MAX;
+
+/// Ranges with holes of what is there already that the bound is computed for; more would take
+/// longer than they are worth.
+const MISSING_MAX: usize = 1 << 12;
+
+/// What nodes have told of their sources and of an earlier attempt.
+#[derive(Debug, Default)]
+pub(super) struct ResumeState {
+    /// What each sender offers.
+    offers: BTreeMap<NodeIx, Vec<(Span, SourceOrigin)>>,
+    /// What each source looks like now, by who it is, and the row that names it.
+    states: BTreeMap<u64, (u64, NodeIx, usize)>,
+    have: BTreeMap<NodeIx, Vec<KeptRanges>>,
+    /// The nodes whose journals are not sealed.
+    unsealed: BTreeSet<NodeIx>,
+    /// What is still good of that: ascending, apart from each other.
+    kept: BTreeMap<NodeIx, Vec<Span>>,
+    /// What people should know: a sentence each.
+    warnings: Vec<String>,
+    /// What no schedule can beat for what is missing.
+    bound: Option<LowerBound>,
+}
+
+impl ResumeState {
+    /// Takes in what a node says when it is prepared.
+    pub(super) fn prepared(&mut self, node: NodeIx, entry: &RosterEntry, prepared: &mut Prepared) {
+        for (at, (row, &state)) in entry.rows.iter().zip(&prepared.states).enumerate() {
+            if row.role == RowRole::Sender {
+                let origin = SourceOrigin { who: who(entry, row), state };
+                self.offers.entry(node).or_default().push((row.range, origin));
+                self.states.insert(origin.who, (state, node, at));
+            }
+        }
+        if !prepared.sealed {
+            self.unsealed.insert(node);
+        }
+        if !prepared.have.is_empty() {
+            self.have.insert(node, std::mem::take(&mut prepared.have));
+        }
+        let at = |note: String| format!("{}: {note}", entry.address);
+        self.warnings.extend(std::mem::take(&mut prepared.notes).into_iter().map(at));
+    }
+
+    /// Everybody is prepared: what of it all is still good?
+    fn decide(&mut self, roster: &Roster) {
+        let mut changed: BTreeMap<u64, u64> = BTreeMap::new();
+        for (node, have) in std::mem::take(&mut self.have) {
+            let is_believed = |it: &KeptRanges| match self.states.get(&it.origin.who) {
+                Some(now) => now.0 == it.origin.state,
+                None => !self.unsealed.contains(&node),
+            };
+            let (good, bad): (Vec<KeptRanges>, Vec<KeptRanges>) =
+                have.into_iter().partition(is_believed);
+            for it in bad.iter().filter(|it| self.states.contains_key(&it.origin.who)) {
+                *changed.entry(it.origin.who).or_default() += it.span.bytes();
+            }
+            // A complete file is all or nothing: each of its ranges is said to come from all of its
+            // sources.
+            let (good, bad) = (spans(good), spans(bad));
+            let kept: Vec<Span> = good.into_iter().flat_map(|span| subtract(span, &bad)).collect();
+            if !kept.is_empty() {
+                self.kept.insert(node, kept);
+            }
+        }
+        for (who, bytes) in changed {
+            let (_, node, row) = self.states[&who];
+            let (address, uri) = (&roster.get(node).address, &roster.get(node).rows[row].uri);
+            let bytes = human_bytes(bytes);
+            self.warnings.push(format!(
+                "the source changed: {uri} at {address}; {bytes} that came from it start again"
+            ));
+        }
+    }
+
+    /// What no schedule can beat, where something is there already.
+    fn bound(&self, problem: &PlanProblem) -> Option<LowerBound> {
+        let wants = problem.wants.iter().flat_map(|&(node, want)| {
+            let kept = self.kept.get(&node).map_or(&[][..], Vec::as_slice);
+            subtract(want, kept).into_iter().map(move |missing| (node, missing))
+        });
+        let wants: Vec<(NodeIx, Span)> = wants.take(MISSING_MAX + 1).collect();
+        match wants.len() {
+            0 if problem.group_wants.is_empty() => Some(LowerBound {
+                seconds: 0.0,
+                bottleneck: "nothing: all of it is there".into(),
+                parts: Vec::new(),
+            }),
+            count if count > MISSING_MAX => None,
+            _ => plan::plan(&PlanProblem { wants, ..problem.clone() }, plan::Scheduler::Greedy)
+                .ok()
+                .map(|plan| plan.bound),
+        }
+    }
+
+    /// What a node has from an earlier attempt and is still good.
+    pub(super) fn kept_of(&self, node: NodeIx) -> &[Span] {
+        self.kept.get(&node).map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds what one receiver needs to know to its part of the plan.
+    pub(super) fn complete(&self, node: NodeIx, entry: &RosterEntry, start: &mut Start) {
+        start.kept = self.kept_of(node).to_vec();
+        if !keeps(entry) {
+            return;
+        }
+        for peer in &start.peers {
+            let offers = self.offers.get(&NodeIx(peer.index)).into_iter().flatten();
+            let is_wanted = |span: Span| {
+                let next = start.segments.partition_point(|it| it.span.end <= span.start);
+                start.segments.get(next).is_some_and(|it| it.span.start < span.end)
+            };
+            let wanted = offers.filter(|(span, _)| is_wanted(*span));
+            start.origins.extend(wanted.map(|&(span, origin)| OfferedSource {
+                index: peer.index,
+                span,
+                origin,
+            }));
+        }
+        if start.origins.len() > ORIGINS_MAX {
+            start.origins.sort_by_key(|it| std::cmp::Reverse(it.span.bytes()));
+            start.origins.truncate(ORIGINS_MAX);
+        }
+    }
+}
+
+impl Coordinator {
+    /// Decides what is still good of what an earlier attempt has left, before there is a plan.
+    pub(super) fn decide_what_is_kept(&mut self, problem: &PlanProblem) {
+        self.resuming.decide(&self.roster);
+        self.modes.decide(&self.roster);
+        if !self.resuming.kept.is_empty() {
+            self.resuming.bound = self.resuming.bound(problem);
+        }
+    }
+
+    /// What no schedule can beat: for what is missing, where an earlier attempt has left something.
+    pub(crate) fn bound(&self) -> Option<&LowerBound> {
+        self.resuming.bound.as_ref().or(self.plan.as_ref().map(|plan| &plan.bound))
+    }
+
+    /// Adds something that whoever runs the transfer should know.
+    pub(crate) fn warn(&mut self, what: String) {
+        self.resuming.warnings.push(what);
+    }
+
+    /// What went otherwise than people may expect: a sentence each.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.resuming.warnings
+    }
+
+    /// Whether some receiver keeps what has landed, so that another attempt continues from there.
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.terms.resumes()
+            && !self.replicas.differ
+            && self.landed_bytes() > 0
+            && self.roster.entries.iter().any(keeps)
+    }
+}
+
+/// Whether a node may keep what it receives for another attempt: files.
+fn keeps(entry: &RosterEntry) -> bool {
+    entry
+        .rows
+        .iter()
+        .any(|row| row.role == RowRole::Receiver && matches!(row.uri, DataUri::File(_)))
+}
+
+fn spans(have: Vec<KeptRanges>) -> Vec<Span> {
+    union(have.into_iter().map(|it| it.span).collect())
+}
+
+/// What tells the source of a row from every other.
+fn who(entry: &RosterEntry, row: &Row) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update(entry.address.to_string().as_bytes())
+        .update(&[0])
+        .update(row.uri.to_string().as_bytes());
+    u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
+}

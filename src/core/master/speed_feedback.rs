@@ -1,0 +1,311 @@
+//! What receivers report of their senders, and whether that calls for another plan.
+//!
+//! The master compares what each pair of nodes moved within a while with what the plan wanted of
+//! it. A sender is as slow as the best of its receivers say, and a receiver as the best of its
+//! senders: whoever is late with everybody is late itself. A relay is judged by what it receives.
+//! All are measured against the best pair of all, so that a network that is slower than it says
+//! moves no work about. Nodes that turn out to be slow count as slow from then on, and a plan that
+//! is noticeably better by that takes the place of the old one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::core::plan::{PlanProblem, PlannedSegment};
+use crate::core::units::{Moment, NodeIx};
+use crate::core::wire::control::SenderDelivery;
+
+/// How long is measured before it is judged; a receiver reports twice a second.
+const WINDOW: Duration = Duration::from_secs(2);
+/// What a pair should have moved before it is judged, in blocks: pieces come whole.
+const BLOCKS_MIN: f64 = 4.0;
+/// How often a transfer is planned anew at most.
+const EPOCHS_MAX: u32 = 16;
+/// A node that does less than this part of what is wanted of it is slow.
+const SLOW: f64 = 0.5;
+/// Another plan must be through within this part of the time.
+const WORTH: f64 = 0.9;
+/// Pairs of nodes that are watched; a transfer of more is never planned anew.
+const PAIRS_MAX: usize = 1 << 16;
+/// No node counts as slower than this part of what it said.
+const FACTOR_MIN: f64 = 0.01;
+
+/// What is known of the nodes' true speeds.
+#[derive(Debug, Default)]
+pub(super) struct SpeedFeedback {
+    /// What the plan wants each pair to move, in bytes per second; by receiver, then sender.
+    wanted: BTreeMap<(NodeIx, NodeIx), f64>,
+    /// What each pair had moved when the window began, and has by now.
+    moved: BTreeMap<(NodeIx, NodeIx), MovedBytes>,
+    /// The part of what they said that nodes can send and receive, where that is less than all.
+    sends: BTreeMap<NodeIx, f64>,
+    receives: BTreeMap<NodeIx, f64>,
+    /// What is left of the segments of each receiver, as it said last.
+    left: BTreeMap<NodeIx, Vec<u64>>,
+    judged: Option<Moment>,
+    epochs: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct MovedBytes {
+    since: Moment,
+    /// The latest report: of a receiver that has landed everything there are no more.
+    heard: Moment,
+    before: u64,
+    now: u64,
+    /// Whether there was more to ask for all the while.
+    busy: bool,
+}
+
+impl SpeedFeedback {
+    /// A plan begins; `seconds` is how long each receiver has for it.
+    pub(super) fn begin(&mut self, planned: &[PlannedSegment], seconds: &[f64]) {
+        self.wanted.clear();
+        self.moved.clear();
+        self.judged = None;
+        self.epochs += 1;
+        for one in planned {
+            for receiver in one.segment.remote_receivers() {
+                for (sender, weight) in
+                    one.senders_for(receiver).into_iter().filter(|(_, weight)| *weight > 0.0)
+                {
+                    let rate = weight * one.segment.span.bytes() as f64 / seconds[receiver.at()];
+                    *self.wanted.entry((receiver, sender)).or_insert(0.0) += rate;
+                }
+                if self.wanted.len() > PAIRS_MAX {
+                    return self.wanted.clear();
+                }
+            }
+        }
+    }
+
+    /// A receiver says what is left of each segment of its part of the plan.
+    pub(super) fn left(&mut self, receiver: NodeIx, left: Vec<u64>) {
+        if !left.is_empty() && !self.wanted.is_empty() {
+            self.left.insert(receiver, left);
+        }
+    }
+
+    /// What a receiver said is left of each segment of its part of the plan, where it did.
+    pub(super) fn left_of(&self, receiver: NodeIx) -> Option<&[u64]> {
+        self.left.get(&receiver).map(Vec::as_slice)
+    }
+
+    /// A receiver reports. True where some node turns out to be slower than it was taken for.
+    pub(super) fn report(
+        &mut self,
+        now: Moment,
+        receiver: NodeIx,
+        delivered: &[SenderDelivery],
+        block_bytes: u64,
+    ) -> bool {
+        for it in delivered {
+            let pair = (receiver, NodeIx(it.index));
+            if self.wanted.contains_key(&pair) {
+                let begun = MovedBytes {
+                    since: now,
+                    heard: now,
+                    before: it.bytes,
+                    now: it.bytes,
+                    busy: it.busy,
+                };
+                let moved = self.moved.entry(pair).or_insert(begun);
+                (moved.heard, moved.now) = (now, moved.now.max(it.bytes));
+                moved.busy &= it.busy;
+            }
+        }
+        let judged = *self.judged.get_or_insert(now);
+        if now.since(judged) < WINDOW || self.epochs >= EPOCHS_MAX {
+            return false;
+        }
+        self.judged = Some(now);
+        self.judge(now, block_bytes)
+    }
+
+    fn judge(&mut self, now: Moment, block_bytes: u64) -> bool {
+        let mut parts: Vec<((NodeIx, NodeIx), f64)> = Vec::new();
+        for (pair, moved) in &mut self.moved {
+            let wanted = self.wanted[pair] * moved.heard.since(moved.since).as_secs_f64();
+            if moved.busy && wanted < BLOCKS_MIN * block_bytes as f64 {
+                continue;
+            }
+            if moved.busy {
+                parts.push((*pair, (moved.now - moved.before) as f64 / wanted));
+            }
+            *moved = MovedBytes {
+                since: now,
+                heard: now,
+                before: moved.now,
+                now: moved.now,
+                busy: true,
+            };
+        }
+        // More than what was wanted is what others left.
+        let best = parts.iter().map(|(_, part)| *part).fold(0.0, f64::max).min(1.0);
+        if best <= 0.0 {
+            return false;
+        }
+        let (mut sent, mut received): (BTreeMap<NodeIx, f64>, BTreeMap<NodeIx, f64>) =
+            Default::default();
+        for ((receiver, sender), part) in parts {
+            let part = (part / best).max(FACTOR_MIN);
+            let of = |parts: &mut BTreeMap<NodeIx, f64>, node| {
+                let most = parts.entry(node).or_insert(part);
+                *most = most.max(part);
+            };
+            of(&mut received, receiver);
+            // A relay sends no faster than it receives: what it is late with may be somebody else's
+            // fault.
+            if !self.is_receiver(sender) {
+                of(&mut sent, sender);
+            }
+        }
+        let mut changed = false;
+        for (parts, factors) in [(sent, &mut self.sends), (received, &mut self.receives)] {
+            for (node, part) in parts.into_iter().filter(|(_, part)| *part < SLOW) {
+                let factor = factors.entry(node).or_insert(1.0);
+                *factor = (*factor * part).max(FACTOR_MIN);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    fn is_receiver(&self, node: NodeIx) -> bool {
+        self.wanted.range((node, NodeIx(0))..=(node, NodeIx(u32::MAX))).next().is_some()
+    }
+
+    /// Makes nodes as slow as they turned out to be.
+    pub(super) fn apply(&self, problem: &mut PlanProblem) {
+        for (node, factor) in &self.sends {
+            problem.nodes[node.at()].send_bytes_per_second *= factor;
+        }
+        for (node, factor) in &self.receives {
+            let node = &mut problem.nodes[node.at()];
+            node.receive_bytes_per_second *= factor;
+            // What it has late it passes on late.
+            node.send_bytes_per_second *= if node.relays { *factor } else { 1.0 };
+        }
+    }
+
+    /// The nodes that are not to be waited for.
+    pub(super) fn slow(&self) -> Vec<NodeIx> {
+        let mut slow: Vec<NodeIx> =
+            self.sends.keys().chain(self.receives.keys()).copied().collect();
+        slow.sort_unstable();
+        slow.dedup();
+        slow
+    }
+
+    /// Whether a plan is so much better than the old one, by what is known now, that it is worth
+    /// telling everybody.
+    pub(super) fn is_worth(
+        problem: &PlanProblem,
+        old: &[PlannedSegment],
+        new: &[PlannedSegment],
+    ) -> bool {
+        crate::core::plan::mean_seconds(problem, new)
+            < WORTH * crate::core::plan::mean_seconds(problem, old)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::plan::{NodeCapacity, Plan, Scheduler, plan};
+    use crate::core::units::Span;
+
+    const BLOCK: u64 = 1000;
+
+    /// Nodes 0 and 1 send to nodes 2 and 3, all with the same speed.
+    fn begun() -> (PlanProblem, Plan, SpeedFeedback) {
+        let node = |name: u32| NodeCapacity {
+            name: format!("n{name}:1"),
+            send_bytes_per_second: 1e6,
+            receive_bytes_per_second: 1e6,
+            ..NodeCapacity::default()
+        };
+        let whole = Span::new(0, 100 << 20);
+        let problem = PlanProblem {
+            nodes: (0..4).map(node).collect(),
+            offers: vec![(NodeIx(0), whole), (NodeIx(1), whole)],
+            wants: vec![(NodeIx(2), whole), (NodeIx(3), whole)],
+            ..PlanProblem::default()
+        };
+        let plan = plan(&problem, Scheduler::Greedy).expect("a plan");
+        let mut feedback = SpeedFeedback::default();
+        feedback.begin(&plan.planned, &plan.receiver_seconds(&problem));
+        (problem, plan, feedback)
+    }
+
+    /// Reports of both receivers, twice a second for `seconds`, of senders that move so many bytes
+    /// per second to each.
+    fn reports(
+        feedback: &mut SpeedFeedback,
+        seconds: u64,
+        rates: [[u64; 2]; 2],
+        busy: bool,
+    ) -> bool {
+        let mut changed = false;
+        for tick in 0..=2 * seconds {
+            for (receiver, rates) in [NodeIx(2), NodeIx(3)].into_iter().zip(rates) {
+                let delivered = [0, 1].map(|index: u32| {
+                    let bytes = rates[index as usize] * tick / 2;
+                    SenderDelivery { index, bytes, busy }
+                });
+                changed |= feedback.report(Moment(tick * 500_000_000), receiver, &delivered, BLOCK);
+            }
+        }
+        changed
+    }
+
+    #[test]
+    fn a_sender_that_is_late_with_everybody_is_slow() {
+        let (mut problem, plan, mut feedback) = begun();
+        assert!(reports(&mut feedback, 3, [[500_000, 50_000], [500_000, 50_000]], true));
+        assert_eq!(feedback.slow(), [NodeIx(1)]);
+        feedback.apply(&mut problem);
+        assert!(
+            (problem.nodes[1].send_bytes_per_second - 1e5).abs() < 1e4,
+            "{:?}",
+            problem.nodes[1]
+        );
+        let new =
+            crate::core::plan::replan(&problem, &plan, &feedback.slow(), &[1.0]).expect("a plan");
+        assert!(SpeedFeedback::is_worth(&problem, &plan.planned, &new.planned), "{new:?}");
+    }
+
+    #[test]
+    fn a_receiver_that_is_late_with_everybody_is_slow_and_its_senders_are_not() {
+        let (_, _, mut feedback) = begun();
+        assert!(reports(&mut feedback, 3, [[500_000, 500_000], [50_000, 50_000]], true));
+        assert_eq!(feedback.slow(), [NodeIx(3)]);
+        assert!(feedback.sends.is_empty(), "{feedback:?}");
+    }
+
+    #[test]
+    fn where_all_are_late_alike_nobody_is_slow() {
+        let (_, _, mut feedback) = begun();
+        assert!(!reports(&mut feedback, 10, [[50_000; 2]; 2], true));
+    }
+
+    /// Receiver 3 has landed everything after three seconds, and says no more.
+    #[test]
+    fn a_receiver_that_has_landed_is_not_slow() {
+        let (_, _, mut feedback) = begun();
+        assert!(!reports(&mut feedback, 3, [[500_000, 500_000]; 2], true));
+        for tick in 7..=24 {
+            let delivered =
+                [0, 1].map(|index| SenderDelivery { index, bytes: 500_000 * tick / 2, busy: true });
+            assert!(
+                !feedback.report(Moment(tick * 500_000_000), NodeIx(2), &delivered, BLOCK),
+                "{feedback:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_has_nothing_left_to_bring_is_not_slow() {
+        let (_, _, mut feedback) = begun();
+        assert!(!reports(&mut feedback, 10, [[500_000, 0], [500_000, 0]], false));
+    }
+}

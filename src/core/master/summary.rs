@@ -1,0 +1,136 @@
+//! What a transfer came to: the coordinator's knowledge as a [`Report`].
+
+use std::time::Duration;
+
+use super::coordinator::Coordinator;
+use super::counter_check;
+use super::peer::PeerRecord;
+use super::roster::RosterEntry;
+use crate::core::error::Code;
+use crate::core::report::{
+    NodeReport, NodeRole, RailReport, Report, ReportError, TransferState, gbit_per_s,
+};
+use crate::core::wire::CheckKind;
+use crate::core::wire::control::NodeAdvert;
+
+/// The report of a transfer that has ended; `wall` is what the whole command took.
+pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
+    let mut error = coordinator.error();
+    if let Some(error) = error.as_mut().filter(|_| coordinator.is_resumable()) {
+        error.message += "; what has landed is kept: run it again to continue";
+    }
+    let state = match &error {
+        None => TransferState::Complete,
+        Some(error) if error.code == Code::Cancelled => TransferState::Cancelled,
+        Some(_) => TransferState::Failed,
+    };
+    let peers = coordinator.peers();
+    let bytes = coordinator.landed_bytes();
+    // Nodes may say anything.
+    let sum = |count: fn(&PeerRecord) -> u64| peers.iter().map(count).fold(0, u64::saturating_add);
+    let resumed_bytes = sum(|peer| peer.stats().resumed_bytes).min(bytes);
+    let active_ns = peers.iter().map(|peer| peer.stats().active_ns).max().unwrap_or(0);
+    let seconds = active_ns as f64 / 1e9;
+    let adverts: Vec<Option<NodeAdvert>> = peers.iter().map(PeerRecord::advert).collect();
+    let (bound_seconds, bottleneck) =
+        bound(coordinator, coordinator.roster().assumes_speed(&adverts)).unzip();
+    let nodes = coordinator.roster().entries.iter().zip(peers);
+    let said = nodes.clone().flat_map(|(entry, peer)| {
+        peer.stats().warnings.iter().map(move |warning| format!("{}: {warning}", entry.address))
+    });
+    let counted = nodes
+        .clone()
+        .flat_map(|(entry, peer)| counter_check::warnings(&entry.address, &peer.stats().rails));
+    Report {
+        transfer: coordinator.terms().identity().id.clone(),
+        state,
+        bytes,
+        resumed_bytes,
+        seconds,
+        wall_seconds: wall.as_secs_f64(),
+        gbit_per_s: gbit_per_s(bytes - resumed_bytes, seconds),
+        bound_seconds,
+        bottleneck,
+        // Whose plan it became, where that was left open.
+        scheduler: coordinator
+            .plan()
+            .map_or(coordinator.terms().scheduler(), |plan| plan.scheduler)
+            .name()
+            .into(),
+        check: check_name(coordinator.terms().check()).into(),
+        digest: error.is_none().then(|| coordinator.digest()).flatten(),
+        wasted_bytes: sum(|peer| peer.stats().wasted_bytes),
+        stolen_bytes: sum(|peer| peer.stats().stolen_bytes),
+        retries: sum(|peer| peer.stats().retries),
+        replicas: coordinator.replicas.report(),
+        warnings: coordinator.warnings().iter().cloned().chain(said).chain(counted).collect(),
+        nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
+        error: error.as_ref().map(ReportError::from),
+    }
+}
+
+/// What no schedule can beat, and what sets it: nodes and networks, or the limit that was asked
+/// for.
+fn bound(coordinator: &Coordinator, assumes_speed: bool) -> Option<(f64, String)> {
+    let bound = coordinator.plan().and(coordinator.bound())?;
+    if let Some(seconds) = coordinator.limit_seconds().filter(|seconds| *seconds > bound.seconds) {
+        return Some((seconds, "the limit".into()));
+    }
+    let assumed = if bound.seconds > 0.0 && assumes_speed { " (its speed is assumed)" } else { "" };
+    Some((bound.seconds, format!("{}{assumed}", bound.bottleneck)))
+}
+
+fn check_name(check: CheckKind) -> &'static str {
+    match check {
+        CheckKind::None => "none",
+        CheckKind::Crc64 => "crc64",
+        CheckKind::Blake3 => "blake3",
+    }
+}
+
+fn node(entry: &RosterEntry, peer: &PeerRecord, seconds: f64) -> NodeReport {
+    let role = match (entry.sends(), entry.receives()) {
+        (true, true) => NodeRole::Both,
+        (true, false) => NodeRole::Sender,
+        (false, _) => NodeRole::Receiver,
+    };
+    let advert = peer.advert();
+    let rail_of = |nic: &str| advert.as_ref()?.rails.iter().find(|rail| rail.nic == nic);
+    let line_of = |nic: &str| {
+        let nics = advert.as_ref()?.nics().count();
+        let declared = entry.speed().filter(|_| nics == 1);
+        let line = declared.or_else(|| rail_of(nic)?.line)?;
+        Some(line.0 as f64 / 1e9)
+    };
+    let threads_of = |nic: &str| {
+        let rails = advert.iter().flat_map(|advert| &advert.rails);
+        rails.filter(|rail| rail.nic == nic).count().max(1)
+    };
+    let rails = peer.stats().rails.iter().map(|rail| {
+        let line_gbit_per_s = line_of(&rail.nic);
+        let achieved = gbit_per_s(rail.sent_bytes.max(rail.received_bytes), seconds);
+        RailReport {
+            nic: rail.nic.clone(),
+            threads: threads_of(&rail.nic),
+            bytes_sent: rail.sent_bytes,
+            bytes_received: rail.received_bytes,
+            line_gbit_per_s,
+            efficiency: line_gbit_per_s.map(|line| achieved / line),
+            path: Some(rail.path.clone()).filter(|path| !path.is_empty()),
+            driver: Some(rail.driver.clone()).filter(|driver| !driver.is_empty()),
+            mtu: rail_of(&rail.nic).and_then(|rail| rail.mtu),
+            address: rail_of(&rail.nic).map(|rail| rail.address),
+            counted: rail.counted,
+        }
+    });
+    NodeReport {
+        name: entry.address.to_string(),
+        role,
+        bytes_sent: peer.stats().sent_bytes,
+        bytes_received: peer.stats().received_bytes,
+        cpu_seconds: peer.stats().cpu_ns as f64 / 1e9,
+        memory_bytes_max: peer.stats().memory_bytes_max,
+        seconds: peer.stats().active_ns as f64 / 1e9,
+        rails: rails.collect(),
+    }
+}

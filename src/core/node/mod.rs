@@ -1,0 +1,4 @@
+//! A node's part in one transfer.
+
+pub(crate) mod participant;
+pub(crate) mod replay_buffer;

@@ -1,0 +1,579 @@
+//! A node's part in one transfer, from the master's first message to the last: a table of states.
+//!
+//! ```text
+//! Preparing ──Prepared──▶ Ready ──Start──▶ Starting ──Preallocated──▶ Moving ──settled──▶ Draining
+//!                           │                                                               │ Drained
+//!                           │ Finish                                                        ▼
+//!                           ▼                       Landed ◀─────────Committed──────── Committing
+//!                         Ended ◀──────Finish──────────┘ └──Commit (shared files)──────────▶
+//! ```
+//!
+//! From every state, an error or `Cancel` leads through `Draining` and `Leaving` to `Ended`: what
+//! has landed is kept for another attempt where that is possible, and else the destination
+//! discarded. Nodes that only send stay `Ready` until `Finish`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::core::check;
+use crate::core::error::{Code, Error};
+use crate::core::piece::{FlowIx, LandedPiece, Piece};
+use crate::core::receiver::rail_pairs::RailPair;
+use crate::core::receiver::scheduler;
+use crate::core::receiver::scheduler::{CompletedBefore, PieceScheduler, SegmentSenders};
+use crate::core::units::{Moment, NodeIx, Span, covers, union};
+use crate::core::wire::Check;
+use crate::core::wire::control::{
+    CheckValue, NodeStats, Prepared, SenderDelivery, Start, ToMaster, ToNode,
+};
+
+mod config;
+mod journal_queue;
+mod pacing;
+
+pub(crate) use config::ParticipantConfig;
+
+use journal_queue::JournalQueue;
+use pacing::{planned_bytes, rail_pairs, weight};
+
+/// How often a receiver tells the master how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// What happens to a participant.
+#[derive(Clone, Debug)]
+pub(crate) enum ParticipantEvent {
+    /// What lands here is kept for another attempt, and this is what an earlier one has left:
+    /// pieces, ascending. It comes before `Prepared`, or never.
+    Found(Vec<LandedPiece>),
+    /// Sources and destinations are open, or one of them is not to be had.
+    Prepared(Result<Prepared, Error>),
+    /// The master says something.
+    Master(ToNode),
+    /// The destinations have their space, or the disk is full.
+    Preallocated(Result<(), Error>),
+    /// Something happened to a flow or a piece.
+    Owner(scheduler::SchedulerEvent),
+    /// The rails cannot take the files in, or a destination failed under them: nothing more can
+    /// land here.
+    Broken(Error),
+    /// The rails hold nothing of this transfer any more.
+    Drained,
+    /// The destinations have their final names, or could not get them.
+    Committed(Result<(), Error>),
+    /// Pieces are written down, as far as that was possible.
+    Kept,
+    /// The destinations are left as another attempt will find them.
+    Left,
+    /// The moment of `poll_timeout` has come.
+    Tick,
+}
+
+/// What a participant wants done.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum ParticipantAction {
+    /// Make room in the destinations for what is `wanted`, except for `holes`; answered by
+    /// `Preallocated`. A participant of a group is asked for less than its rows say. What is `kept`
+    /// is there already; what else an earlier attempt has left counts no more. Of files that it
+    /// shares with other nodes nothing is kept for another attempt where it `forgets` them.
+    Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, forgets: bool },
+    /// Open a flow to a sender; answered by the scheduler's `FlowUp` or `OpenFailed`.
+    Open { rail_pair: RailPair, weight: u64, pace_bytes_per_second: u64 },
+    /// Hand pieces to a flow.
+    Lease { flow: FlowIx, pieces: Vec<Piece> },
+    /// Take pieces back from a flow.
+    Revoke { flow: FlowIx, pieces: u32 },
+    /// Close a flow.
+    Close { flow: FlowIx },
+    /// A piece that other receivers may ask this node for has landed: the rails may answer for it.
+    Offer { span: Span },
+    /// A piece that other receivers may ask this node for will never be here: the rails refuse it.
+    Withdraw { span: Span },
+    /// Close every flow and wait for what the kernel still holds; answered by `Drained`.
+    Drain,
+    /// Give files their final names; answered by `Committed`. Files that other nodes may write too
+    /// get theirs only when all have `landed_everywhere`; before that, what this node wrote of them
+    /// is made durable. What has `checks` is read back first.
+    Commit { landed_everywhere: bool, checks: Vec<(Span, Check)> },
+    /// Write down pieces that have landed; answered by `Kept`.
+    Keep { pieces: Vec<LandedPiece> },
+    /// Leave what has landed to another attempt, or remove it; answered by `Left`.
+    Leave,
+    /// Everybody has all they want: forget how the files came to be. What follows is done when that
+    /// is.
+    Confirm,
+    /// Give up what has no final name yet. What follows is done when that is.
+    Discard,
+    /// Tell the master. Statistics are filled in by the driver, which counts bytes.
+    Tell(ToMaster),
+    /// Forget this transfer.
+    End,
+}
+
+/// Where a participant stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ParticipantState {
+    Preparing,
+    Ready,
+    Starting,
+    Moving,
+    Draining,
+    Leaving,
+    Committing,
+    Landed,
+    Ended,
+}
+
+/// A node's part in one transfer.
+///
+/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
+/// `state`.
+pub(crate) struct Participant {
+    terms: ParticipantConfig,
+    state: ParticipantState,
+    scheduler: Option<PieceScheduler>,
+    /// Bytes that the plan wants from each sender, by sender: the weight of the flow to it.
+    weights: Vec<(NodeIx, u64)>,
+    /// How many rail pairs there are to each sender.
+    rail_pairs: BTreeMap<NodeIx, u32>,
+    holes: Vec<Span>,
+    /// What an earlier attempt has left and is still good.
+    kept: Vec<Span>,
+    journal_queue: Option<JournalQueue>,
+    sources: Vec<SegmentSenders>,
+    limit_bytes_per_second: u64,
+    bound_us: u64,
+    /// The version of the plan that it follows.
+    epoch: u32,
+    /// What other receivers ask this node for, by this plan or an older one: ascending.
+    relays: Vec<Span>,
+    /// Why this participant ends without having landed everything.
+    error: Option<Error>,
+    /// Whether the master asked for the end, so that nothing needs to be told.
+    dismissed: bool,
+    landed_everywhere: bool,
+    progress_due: Moment,
+    actions: VecDeque<ParticipantAction>,
+}
+
+impl Participant {
+    /// A participant whose sources and destinations are being opened.
+    pub(crate) fn new(terms: ParticipantConfig) -> Participant {
+        Participant {
+            terms,
+            state: ParticipantState::Preparing,
+            scheduler: None,
+            weights: Vec::new(),
+            rail_pairs: BTreeMap::new(),
+            holes: Vec::new(),
+            kept: Vec::new(),
+            journal_queue: None,
+            sources: Vec::new(),
+            limit_bytes_per_second: 0,
+            bound_us: 0,
+            epoch: 0,
+            relays: Vec::new(),
+            error: None,
+            dismissed: false,
+            landed_everywhere: false,
+            progress_due: Moment(0),
+            actions: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> ParticipantState {
+        self.state
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, now: Moment, event: ParticipantEvent) {
+        match (self.state, event) {
+            // Nobody has a plan for a node that is not prepared.
+            (ParticipantState::Ended, _)
+            | (ParticipantState::Preparing, ParticipantEvent::Master(ToNode::Start(_))) => {}
+            (_, ParticipantEvent::Master(ToNode::Cancel { reason, .. })) => self.cancel(&reason),
+            (_, ParticipantEvent::Master(ToNode::Finish)) => self.finish(),
+            (ParticipantState::Preparing, ParticipantEvent::Found(found)) => {
+                self.journal_queue = Some(JournalQueue::new(found))
+            }
+            (ParticipantState::Preparing, ParticipantEvent::Prepared(Ok(prepared))) => {
+                self.prepared(prepared)
+            }
+            (ParticipantState::Preparing, ParticipantEvent::Prepared(Err(error)))
+            | (ParticipantState::Ready, ParticipantEvent::Broken(error)) => {
+                self.refuse(error);
+            }
+            // The worker still makes room: the end comes with its answer.
+            (ParticipantState::Starting, ParticipantEvent::Broken(error)) => {
+                self.error = Some(error)
+            }
+            (ParticipantState::Ready, ParticipantEvent::Master(ToNode::Start(start))) => {
+                self.start(start)
+            }
+            (_, ParticipantEvent::Master(ToNode::Start(start))) if start.epoch > self.epoch => {
+                self.start_again(now, start)
+            }
+            (ParticipantState::Starting, ParticipantEvent::Preallocated(Ok(()))) => self.begin(now),
+            (ParticipantState::Starting, ParticipantEvent::Preallocated(Err(error)))
+            | (ParticipantState::Moving, ParticipantEvent::Broken(error)) => {
+                self.abort(error);
+            }
+            (ParticipantState::Moving, ParticipantEvent::Owner(event)) => {
+                self.scheduler_event(now, event)
+            }
+            (ParticipantState::Moving, ParticipantEvent::Tick) => self.tick(now),
+            (ParticipantState::Draining, ParticipantEvent::Drained) => self.drained(),
+            (ParticipantState::Landed, ParticipantEvent::Master(ToNode::Commit)) => {
+                self.commit(true);
+            }
+            (ParticipantState::Committing, ParticipantEvent::Committed(result)) => {
+                self.commit_done(result)
+            }
+            (ParticipantState::Leaving, ParticipantEvent::Left) => self.left(),
+            (_, ParticipantEvent::Kept) => self.kept(),
+            // Late news of flows, ticks and repeated messages change nothing outside the states
+            // that wait for them.
+            _ => {}
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<ParticipantAction> {
+        self.actions.pop_front()
+    }
+
+    /// When `Tick` is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Moment> {
+        let scheduler =
+            self.scheduler.as_ref().filter(|_| self.state == ParticipantState::Moving)?;
+        Some(scheduler.poll_timeout().map_or(self.progress_due, |due| due.min(self.progress_due)))
+    }
+
+    fn prepared(&mut self, prepared: Prepared) {
+        if self.dismissed {
+            return self.dismiss();
+        }
+        self.state = ParticipantState::Ready;
+        self.tell(ToMaster::Prepared(prepared));
+    }
+
+    /// The master hears why, and, once bytes moved, what had landed and what that cost.
+    fn refuse(&mut self, error: Error) {
+        let stats = self.scheduler.is_some().then(|| Box::new(self.stats()));
+        if stats.is_some() {
+            self.tell_progress();
+        }
+        self.actions.push_back(ParticipantAction::Discard);
+        self.tell(ToMaster::Failed { error, stats });
+        self.end();
+    }
+
+    fn start(&mut self, start: Start) {
+        if let Err(error) = self.terms.judge(&start.segments) {
+            return self.abort(error);
+        }
+        self.state = ParticipantState::Starting;
+        self.epoch = start.epoch;
+        self.sources = start.segments.into_iter().map(SegmentSenders::from).collect();
+        self.holes = start.holes;
+        self.kept = start.kept;
+        self.journal_queue.iter_mut().for_each(|journal_queue| journal_queue.learn(&start.origins));
+        (self.limit_bytes_per_second, self.bound_us) =
+            (start.limit_bytes_per_second, start.bound_us);
+        self.relays = start.relays;
+        self.rail_pairs = start
+            .peers
+            .iter()
+            .map(|peer| (NodeIx(peer.index), rail_pairs(self.terms.rails, peer)))
+            .collect();
+        self.weights = planned_bytes(&self.sources);
+        let wanted = union(self.sources.iter().map(|source| source.span).collect());
+        let (holes, kept) = (self.holes.clone(), self.kept.clone());
+        self.actions.push_back(ParticipantAction::Preallocate {
+            wanted,
+            holes,
+            kept,
+            forgets: start.forgets,
+        });
+    }
+
+    /// A newer plan: other shares of the same segments, and others to pass on to.
+    fn start_again(&mut self, now: Moment, start: Start) {
+        self.epoch = start.epoch;
+        self.bound_us = start.bound_us;
+        self.journal_queue.iter_mut().for_each(|journal_queue| journal_queue.learn(&start.origins));
+        for peer in &start.peers {
+            self.rail_pairs
+                .entry(NodeIx(peer.index))
+                .or_insert_with(|| rail_pairs(self.terms.rails, peer));
+        }
+        let sources: Vec<SegmentSenders> =
+            start.segments.into_iter().map(SegmentSenders::from).collect();
+        self.weights = planned_bytes(&sources);
+        // Who has asked for something by an older plan waits for it.
+        self.relays = union(self.relays.iter().copied().chain(start.relays).collect());
+        match &mut self.scheduler {
+            // Room was asked for by the first plan.
+            None if !same_spans(&sources, &self.sources) => {
+                self.abort(scheduler::segment_mismatch())
+            }
+            None => self.sources = sources,
+            Some(scheduler) => {
+                // Others may ask now for what was nobody's business when it landed.
+                let landed = self.relays.iter().flat_map(|span| scheduler.landed_within(*span));
+                self.actions.extend(landed.map(|span| ParticipantAction::Offer { span }));
+                if self.state == ParticipantState::Moving {
+                    let lane_count =
+                        |sender: NodeIx| self.rail_pairs.get(&sender).copied().unwrap_or(1);
+                    match scheduler.reassign(now, &sources, lane_count) {
+                        Ok(()) => {
+                            self.keep_to_plan(now);
+                            self.follow_owner();
+                        }
+                        Err(error) => self.abort(error),
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, now: Moment) {
+        if let Some(error) = self.error.take() {
+            return self.abort(error);
+        }
+        self.state = ParticipantState::Moving;
+        self.progress_due = now + PROGRESS_EVERY;
+        let sources = std::mem::take(&mut self.sources);
+        let lane_count = |sender: NodeIx| self.rail_pairs.get(&sender).copied().unwrap_or(1);
+        let found = self
+            .journal_queue
+            .as_mut()
+            .map_or(Vec::new(), |journal_queue| journal_queue.take_found(&self.kept));
+        let there = CompletedBefore { holes: &self.holes, kept: &found };
+        let mut scheduler =
+            PieceScheduler::new(self.terms.grid, self.terms.method, &sources, there, lane_count);
+        if self.limit_bytes_per_second > 0 {
+            scheduler.limit(now, self.limit_bytes_per_second);
+        }
+        let landed = self.relays.iter().flat_map(|span| scheduler.kept_within(*span));
+        self.actions.extend(landed.map(|span| ParticipantAction::Offer { span }));
+        self.scheduler = Some(scheduler);
+        self.keep_to_plan(now);
+        self.follow_owner();
+    }
+
+    /// Has the scheduler keep to what is left of the plan's time. Under a limit the plan takes
+    /// longer than its bound, and nobody's link is full.
+    fn keep_to_plan(&mut self, now: Moment) {
+        if let Some(scheduler) = self
+            .scheduler
+            .as_mut()
+            .filter(|_| self.bound_us > 0 && self.limit_bytes_per_second == 0)
+        {
+            scheduler.keep_to_plan(now, self.bound_us as f64 * 1e-6 * scheduler.part_left());
+        }
+    }
+
+    fn scheduler_event(&mut self, now: Moment, event: scheduler::SchedulerEvent) {
+        if let scheduler::SchedulerEvent::Landed { piece, .. } = event
+            && covers(&self.relays, piece.span)
+        {
+            self.actions.push_back(ParticipantAction::Offer { span: piece.span });
+        }
+        self.tell_scheduler(now, event);
+        self.follow_owner();
+    }
+
+    fn tick(&mut self, now: Moment) {
+        if now >= self.progress_due {
+            self.progress_due = now + PROGRESS_EVERY;
+            self.keep();
+            self.tell_progress();
+        }
+        if self
+            .scheduler
+            .as_ref()
+            .and_then(PieceScheduler::poll_timeout)
+            .is_some_and(|due| now >= due)
+        {
+            self.scheduler_event(now, scheduler::SchedulerEvent::Tick);
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        let received_bytes = self.scheduler.as_ref().map_or(0, PieceScheduler::landed_bytes);
+        let delivered = self.scheduler.iter().flat_map(PieceScheduler::delivered);
+        let delivered = delivered
+            .map(|(node, bytes, busy)| SenderDelivery { index: node.0, bytes, busy })
+            .collect();
+        let left = self.scheduler.as_ref().map_or(Vec::new(), PieceScheduler::left);
+        self.tell(ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left });
+    }
+
+    fn follow_owner(&mut self) {
+        while let Some(action) = self.scheduler.as_mut().expect("called while moving").poll_action()
+        {
+            let action = match action {
+                scheduler::SchedulerAction::Open { rail_pair } => {
+                    let pace_bytes_per_second = self.pace(rail_pair.sender);
+                    ParticipantAction::Open {
+                        rail_pair,
+                        weight: weight(&self.weights, rail_pair.sender),
+                        pace_bytes_per_second,
+                    }
+                }
+                scheduler::SchedulerAction::Lease { flow, pieces } => {
+                    ParticipantAction::Lease { flow, pieces }
+                }
+                scheduler::SchedulerAction::Revoke { flow, pieces } => {
+                    ParticipantAction::Revoke { flow, pieces }
+                }
+                scheduler::SchedulerAction::Close { flow } => ParticipantAction::Close { flow },
+                scheduler::SchedulerAction::GiveUp { span }
+                | scheduler::SchedulerAction::Withhold { span }
+                    if covers(&self.relays, span) =>
+                {
+                    ParticipantAction::Withdraw { span }
+                }
+                scheduler::SchedulerAction::GiveUp { .. }
+                | scheduler::SchedulerAction::Withhold { .. } => continue,
+                scheduler::SchedulerAction::Settled => {
+                    self.error = self.scheduler.as_ref().and_then(PieceScheduler::missing);
+                    self.state = ParticipantState::Draining;
+                    ParticipantAction::Drain
+                }
+            };
+            self.actions.push_back(action);
+        }
+    }
+
+    fn abort(&mut self, error: Error) {
+        let planned = || union(self.sources.iter().map(|source| source.span).collect());
+        let lacking = self.scheduler.as_ref().map_or_else(planned, PieceScheduler::lacking);
+        self.error = Some(error.missing(lacking));
+        self.state = ParticipantState::Draining;
+        self.actions.push_back(ParticipantAction::Drain);
+    }
+
+    fn drained(&mut self) {
+        if self.dismissed || self.error.is_some() {
+            self.leave();
+        } else {
+            self.commit(false);
+        }
+    }
+
+    fn commit(&mut self, landed_everywhere: bool) {
+        self.state = ParticipantState::Committing;
+        self.landed_everywhere = landed_everywhere;
+        self.keep_rest();
+        let verify = self.terms.verify && !landed_everywhere;
+        let scheduler = self.scheduler.as_ref().filter(|_| verify);
+        let checks = scheduler
+            .iter()
+            .flat_map(|scheduler| scheduler.checks())
+            .flat_map(|(_, checks)| checks)
+            .collect();
+        if !landed_everywhere && (self.terms.fsync || self.terms.verify) {
+            // What follows may take long, and no byte lands meanwhile.
+            self.tell_progress();
+        }
+        self.actions.push_back(ParticipantAction::Commit { landed_everywhere, checks });
+    }
+
+    fn commit_done(&mut self, result: Result<(), Error>) {
+        match result {
+            Err(error) => self.refuse(error),
+            Ok(()) if self.dismissed => self.dismiss(),
+            Ok(()) if self.landed_everywhere => {
+                self.state = ParticipantState::Landed;
+                self.tell(ToMaster::Committed);
+            }
+            Ok(()) => self.landed(),
+        }
+    }
+
+    fn landed(&mut self) {
+        self.state = ParticipantState::Landed;
+        let scheduler = self.scheduler.as_ref().expect("what has landed had an owner");
+        let value = |(span, check)| CheckValue { span, check };
+        let listed =
+            |(span, checks): (Span, Vec<_>)| (span, checks.into_iter().map(value).collect());
+        let segments = check::within_limits(scheduler.checks().map(listed).collect());
+        let message = ToMaster::Landed { segments, stats: self.stats() };
+        self.tell(message);
+    }
+
+    fn finish(&mut self) {
+        match self.state {
+            ParticipantState::Landed => {
+                self.actions.push_back(ParticipantAction::Confirm);
+                self.dismiss();
+            }
+            ParticipantState::Ready => self.dismiss(),
+            _ => self.cancel("the master ended the transfer"),
+        }
+    }
+
+    fn cancel(&mut self, reason: &str) {
+        self.dismissed = true;
+        match self.state {
+            ParticipantState::Ready | ParticipantState::Starting | ParticipantState::Landed => {
+                self.dismiss()
+            }
+            ParticipantState::Moving => {
+                // Where nothing landed any more, the master would like to know why.
+                let trouble = self
+                    .scheduler
+                    .as_ref()
+                    .and_then(PieceScheduler::trouble)
+                    .map(|error| error.message.clone());
+                self.abort(Error::new(Code::Cancelled, trouble.unwrap_or_else(|| reason.into())));
+            }
+            // Half-made destinations are removed when they are made, and not by leaving them to
+            // chance.
+            ParticipantState::Preparing
+            | ParticipantState::Draining
+            | ParticipantState::Leaving
+            | ParticipantState::Committing
+            | ParticipantState::Ended => {}
+        }
+    }
+
+    /// The last words: a report, and the removal of what has no final name.
+    fn dismiss(&mut self) {
+        self.actions.push_back(ParticipantAction::Discard);
+        let report = ToMaster::Report(self.stats());
+        self.tell(report);
+        self.end();
+    }
+
+    /// What the scheduler counted; the driver adds what the rails did, time and memory.
+    fn stats(&self) -> NodeStats {
+        let counts = self.scheduler.as_ref().map(PieceScheduler::counts).unwrap_or_default();
+        NodeStats {
+            received_bytes: counts.kept_bytes,
+            wasted_bytes: counts.wasted_bytes,
+            stolen_bytes: counts.stolen_bytes,
+            retries: counts.retries,
+            resumed_bytes: counts.resumed_bytes,
+            ..NodeStats::default()
+        }
+    }
+
+    fn tell(&mut self, message: ToMaster) {
+        self.actions.push_back(ParticipantAction::Tell(message));
+    }
+
+    fn end(&mut self) {
+        self.state = ParticipantState::Ended;
+        self.actions.push_back(ParticipantAction::End);
+    }
+}
+
+fn same_spans(one: &[SegmentSenders], other: &[SegmentSenders]) -> bool {
+    one.iter().map(|source| source.span).eq(other.iter().map(|source| source.span))
+}
+
+#[cfg(test)]
+#[path = "participant_tests.rs"]
+mod tests;

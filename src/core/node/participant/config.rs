@@ -1,0 +1,66 @@
+//! What a participant is told when it is made, and which plans can be followed under it.
+
+use crate::core::block_grid::BlockGrid;
+use crate::core::check::CheckMethod;
+use crate::core::error::{Code, Error};
+use crate::core::units::Span;
+use crate::core::wire::control::{PlanSegment, Prepare};
+
+/// Pieces of one receiver: a bit each in its extent map, 128 MiB. In blocks of the usual size they
+/// are a pebibyte.
+const PIECES_MAX: u64 = 1 << 30;
+
+/// What a participant is told of its transfer when it is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ParticipantConfig {
+    pub(crate) grid: BlockGrid,
+    pub(crate) method: CheckMethod,
+    /// How many rails this node has.
+    pub(crate) rails: u32,
+    /// Whether senders pace every flow at what the plan wants of it.
+    pub(crate) pace: bool,
+    /// Whether what was written is made durable before the end.
+    pub(crate) fsync: bool,
+    /// Whether what was written is read back and checked once more.
+    pub(crate) verify: bool,
+}
+
+impl ParticipantConfig {
+    /// The terms of a master's `Prepare`, for a node with so many rails.
+    pub(crate) fn of(prepare: &Prepare, rails: u32) -> ParticipantConfig {
+        let options = &prepare.options;
+        ParticipantConfig {
+            grid: BlockGrid::new(options.origin, options.block_bytes.into()),
+            method: CheckMethod::new(options.check, options.object),
+            rails,
+            pace: options.pace,
+            fsync: options.fsync,
+            verify: options.verify,
+        }
+    }
+
+    /// Whether a plan can be followed: it has no more pieces than the extent map may hold, and all
+    /// have a check.
+    pub(super) fn judge(&self, segments: &[PlanSegment]) -> Result<(), Error> {
+        let pieces: u128 =
+            segments.iter().map(|segment| u128::from(self.grid.piece_count(segment.span))).sum();
+        if pieces > PIECES_MAX.into() {
+            let error = Error::new(
+                Code::Usage,
+                format!("a plan of {pieces} pieces; a node takes {PIECES_MAX}"),
+            );
+            return Err(error.remedy("give larger blocks by option block"));
+        }
+        let last = |span: Span| self.grid.piece(span, self.grid.piece_count(span) - 1);
+        let has_check = |span: Span| {
+            [self.grid.piece(span, 0), last(span)].iter().all(|&piece| self.method.takes(piece))
+        };
+        match segments.iter().find(|segment| !has_check(segment.span)) {
+            Some(segment) => Err(Error::new(
+                Code::Internal,
+                format!("the plan cuts {} off the grid", segment.span),
+            )),
+            None => Ok(()),
+        }
+    }
+}

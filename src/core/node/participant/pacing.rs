@@ -1,0 +1,69 @@
+//! What a plan wants of each flow: its weight, how many rail pairs it has, and how fast it needs to
+//! be.
+
+use std::collections::BTreeMap;
+
+use super::{Participant, SegmentSenders};
+use crate::core::units::NodeIx;
+use crate::core::wire::control::PeerNode;
+
+/// How much faster than planned a paced flow may be, so that it can make up for what it was late
+/// with.
+const PACE_HEADROOM: f64 = 1.1;
+/// The same where receivers feed each other. Measured with 16 of them: 1.1 and 1.25 of the plan's
+/// pace keep everybody in step, with half as much again TCP shares the sender's link so unevenly
+/// that all wait for whoever gets least.
+const RELAY_PACE_HEADROOM: f64 = 1.25;
+/// No flow is paced so low that a header or a request for work that it takes over would crawl.
+const PACE_BYTES_PER_SECOND_MIN: f64 = 65536.0;
+
+impl Participant {
+    /// How fast a flow to a sender needs to be for the plan to come out, and some more; 0 where it
+    /// is not paced. Receivers that feed each other wait for each other's parts, so there nobody
+    /// may take much more than its own.
+    pub(super) fn pace(&self, sender: NodeIx) -> u64 {
+        let planned = weight(&self.weights, sender) as f64;
+        let all: f64 = self.weights.iter().map(|&(_, bytes)| bytes as f64).sum();
+        let by_plan =
+            if self.bound_us > 0 { planned * 1e6 / self.bound_us as f64 } else { f64::INFINITY };
+        let limit = self.limit_bytes_per_second as f64;
+        let by_limit = if limit > 0.0 { limit * planned / all } else { f64::INFINITY };
+        let rail_pairs = self.rail_pairs.get(&sender).copied().unwrap_or(1);
+        let part = match (self.terms.pace, self.relays.is_empty()) {
+            (true, _) => PACE_HEADROOM / f64::from(rail_pairs),
+            // NICs may be uneven: one rail pair may have to carry nearly all.
+            (false, false) => RELAY_PACE_HEADROOM,
+            (false, true) => return 0,
+        };
+        let bytes_per_second = by_plan.min(by_limit) * part;
+        // A sender that only stands in has no part of its own.
+        if planned == 0.0 || !bytes_per_second.is_finite() {
+            return 0;
+        }
+        bytes_per_second.max(PACE_BYTES_PER_SECOND_MIN) as u64
+    }
+}
+
+/// Rail k pairs with one rail of the peer, so that every rail of both sides is in a pair, and not
+/// all with all.
+pub(super) fn rail_pairs(rails: u32, peer: &PeerNode) -> u32 {
+    rails.max(u32::try_from(peer.rails.len()).unwrap_or(u32::MAX))
+}
+
+pub(super) fn weight(planned: &[(NodeIx, u64)], sender: NodeIx) -> u64 {
+    planned.iter().find(|(node, _)| *node == sender).map_or(1, |(_, bytes)| *bytes)
+}
+
+/// Bytes that a plan wants from each sender.
+pub(super) fn planned_bytes(sources: &[SegmentSenders]) -> Vec<(NodeIx, u64)> {
+    let mut planned = BTreeMap::new();
+    for source in sources {
+        let sum: u64 = source.senders.iter().map(|&(_, weight)| u64::from(weight)).sum();
+        for &(sender, weight) in &source.senders {
+            let bytes =
+                u128::from(source.span.bytes()) * u128::from(weight) / u128::from(sum.max(1));
+            *planned.entry(sender).or_insert(0) += u64::try_from(bytes).expect("a part of 64 bits");
+        }
+    }
+    planned.into_iter().collect()
+}

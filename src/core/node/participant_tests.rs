@@ -1,0 +1,316 @@
+//! Tables of what a participant does.
+
+use crate::core::block_grid::BlockGrid;
+use crate::core::check::CheckMethod;
+use crate::core::node::participant::*;
+use crate::core::wire::control::{PeerNode, PlanSegment, SenderShare};
+
+fn participant() -> Participant {
+    Participant::new(ParticipantConfig {
+        grid: BlockGrid::new(0, 10),
+        method: CheckMethod::None,
+        rails: 1,
+        pace: false,
+        fsync: false,
+        verify: false,
+    })
+}
+
+fn actions(participant: &mut Participant) -> Vec<ParticipantAction> {
+    std::iter::from_fn(|| participant.poll_action()).collect()
+}
+
+fn cancel() -> ParticipantEvent {
+    ParticipantEvent::Master(ToNode::Cancel {
+        reason: "another node failed".into(),
+        forgets: false,
+    })
+}
+
+fn start() -> Start {
+    let (peers, segments, holes) = (Vec::new(), Vec::new(), Vec::new());
+    Start {
+        epoch: 1,
+        peers,
+        segments,
+        holes,
+        limit_bytes_per_second: 0,
+        bound_us: 0,
+        relays: vec![],
+        kept: vec![],
+        origins: vec![],
+        forgets: false,
+        modes: vec![],
+    }
+}
+
+fn prepared() -> ParticipantEvent {
+    ParticipantEvent::Prepared(Ok(Prepared { rows: Vec::new(), ..Prepared::default() }))
+}
+
+#[test]
+fn a_partial_file_that_was_being_made_when_the_transfer_failed_is_removed() {
+    let mut participant = participant();
+    participant.handle(Moment(0), cancel());
+    assert_eq!(actions(&mut participant), [], "the worker still makes it");
+    participant.handle(Moment(1), prepared());
+    let done = actions(&mut participant);
+    assert_eq!(done.first(), Some(&ParticipantAction::Discard));
+    assert!(matches!(done[1], ParticipantAction::Tell(ToMaster::Report(_))), "{done:?}");
+    assert_eq!(done.last(), Some(&ParticipantAction::End));
+    assert_eq!(participant.state(), ParticipantState::Ended);
+}
+
+#[test]
+fn a_sender_says_good_bye_when_it_is_asked_to() {
+    let mut participant = participant();
+    participant.handle(Moment(0), prepared());
+    assert!(matches!(
+        actions(&mut participant)[..],
+        [ParticipantAction::Tell(ToMaster::Prepared(_))]
+    ));
+    participant.handle(Moment(1), ParticipantEvent::Master(ToNode::Finish));
+    assert!(matches!(
+        actions(&mut participant)[..],
+        [
+            ParticipantAction::Discard,
+            ParticipantAction::Tell(ToMaster::Report(_)),
+            ParticipantAction::End
+        ]
+    ));
+}
+
+#[test]
+fn what_was_over_before_it_began_lands_and_is_committed() {
+    let mut participant = participant();
+    participant.handle(Moment(0), prepared());
+    participant.handle(Moment(1), ParticipantEvent::Master(ToNode::Start(start())));
+    participant.handle(Moment(2), ParticipantEvent::Preallocated(Ok(())));
+    actions(&mut participant);
+    assert_eq!(participant.state(), ParticipantState::Draining);
+    participant.handle(Moment(3), ParticipantEvent::Drained);
+    assert_eq!(
+        actions(&mut participant),
+        [ParticipantAction::Commit { landed_everywhere: false, checks: vec![] }]
+    );
+    participant.handle(Moment(4), ParticipantEvent::Committed(Ok(())));
+    assert!(matches!(
+        actions(&mut participant)[..],
+        [ParticipantAction::Tell(ToMaster::Landed { .. })]
+    ));
+}
+
+#[test]
+fn in_every_state_a_cancel_leads_to_the_end_without_a_commit() {
+    let steps = [prepared(), ParticipantEvent::Master(ToNode::Start(start()))];
+    for before in 0..=steps.len() {
+        let mut participant = participant();
+        for step in &steps[..before] {
+            participant.handle(Moment(0), step.clone());
+        }
+        participant.handle(Moment(1), cancel());
+        participant.handle(Moment(2), prepared());
+        let done = actions(&mut participant);
+        assert_eq!(done.last(), Some(&ParticipantAction::End), "after {before} steps");
+        assert!(
+            !done.iter().any(|action| matches!(action, ParticipantAction::Commit { .. })),
+            "{done:?}"
+        );
+    }
+}
+
+/// A plan of pieces without end made a receiver ask for more memory than there is.
+#[test]
+fn a_plan_of_too_many_pieces_is_refused() {
+    let mut participant = Participant::new(ParticipantConfig {
+        grid: BlockGrid::new(0, 1),
+        method: CheckMethod::None,
+        rails: 1,
+        pace: false,
+        fsync: false,
+        verify: false,
+    });
+    participant.handle(Moment(0), prepared());
+    let segments = vec![PlanSegment {
+        span: Span::new(0, u64::MAX),
+        senders: vec![SenderShare { index: 0, weight: 1 }],
+    }];
+    participant
+        .handle(Moment(1), ParticipantEvent::Master(ToNode::Start(Start { segments, ..start() })));
+    assert_eq!(actions(&mut participant).last(), Some(&ParticipantAction::Drain));
+    participant.handle(Moment(2), ParticipantEvent::Drained);
+    assert_eq!(failure(&mut participant), Code::Usage);
+}
+
+#[test]
+fn a_plan_off_the_grid_of_its_object_is_refused() {
+    let method = CheckMethod::Blake3(Some(Span::new(0, 8192)));
+    for (span, is_followed) in [
+        (Span::new(0, 8192), true),
+        (Span::new(0, 8193), false),
+        (Span::new(1, 4096), false),
+        (Span::new(1024, 4096), false),
+    ] {
+        let mut participant = Participant::new(ParticipantConfig {
+            grid: BlockGrid::new(0, 4096),
+            method,
+            rails: 1,
+            pace: false,
+            fsync: false,
+            verify: false,
+        });
+        participant.handle(Moment(0), prepared());
+        let segments =
+            vec![PlanSegment { span, senders: vec![SenderShare { index: 0, weight: 1 }] }];
+        participant.handle(
+            Moment(1),
+            ParticipantEvent::Master(ToNode::Start(Start { segments, ..start() })),
+        );
+        assert_eq!(participant.state() == ParticipantState::Starting, is_followed, "{span}");
+    }
+}
+
+/// It was followed, into files that had no room for what the first plan did not speak of.
+#[test]
+fn a_newer_plan_for_other_bytes_is_refused_also_before_the_first_has_begun() {
+    let mut participant = participant();
+    let plan = |end: u64, epoch: u32| {
+        let segments = vec![PlanSegment {
+            span: Span::new(0, end),
+            senders: vec![SenderShare { index: 0, weight: 1 }],
+        }];
+        ParticipantEvent::Master(ToNode::Start(Start { segments, epoch, ..start() }))
+    };
+    participant.handle(Moment(0), prepared());
+    participant.handle(Moment(1), plan(100, 1));
+    participant.handle(Moment(2), plan(100, 2));
+    assert_eq!(participant.state(), ParticipantState::Starting);
+    participant.handle(Moment(3), plan(101, 3));
+    assert_eq!(actions(&mut participant).last(), Some(&ParticipantAction::Drain));
+    participant.handle(Moment(4), ParticipantEvent::Drained);
+    assert_eq!(failure(&mut participant), Code::Internal);
+}
+
+#[test]
+fn who_fails_by_itself_says_what_it_had_and_what_that_cost() {
+    let mut participant = participant();
+    participant.handle(Moment(0), prepared());
+    participant
+        .handle(Moment(1), ParticipantEvent::Master(ToNode::Start(eighty_megabytes([1, 1]))));
+    participant.handle(Moment(2), ParticipantEvent::Preallocated(Ok(())));
+    participant
+        .handle(Moment(3), ParticipantEvent::Broken(Error::new(Code::Data, "the disk is full")));
+    actions(&mut participant);
+    participant.handle(Moment(4), ParticipantEvent::Drained);
+    let done = actions(&mut participant);
+    let [
+        ParticipantAction::Tell(ToMaster::Progress { .. }),
+        ParticipantAction::Discard,
+        ParticipantAction::Tell(ToMaster::Failed { error, stats }),
+        ..,
+    ] = &done[..]
+    else {
+        panic!("{done:?}")
+    };
+    assert!(error.code == Code::Data && stats.is_some(), "{done:?}");
+}
+
+/// The rails could not take its files in, and it waited for a start, and its master for bytes,
+/// until somebody gave up.
+#[test]
+fn a_node_whose_rails_cannot_take_its_files_in_says_so_at_once() {
+    let broken = || ParticipantEvent::Broken(Error::new(Code::Data, "too many open files"));
+    let mut ready = participant();
+    ready.handle(Moment(0), prepared());
+    ready.handle(Moment(1), broken());
+    assert_eq!(ready.state(), ParticipantState::Ended);
+    assert_eq!(failure(&mut ready), Code::Data);
+    let mut starting = participant();
+    starting.handle(Moment(0), prepared());
+    starting.handle(Moment(1), ParticipantEvent::Master(ToNode::Start(eighty_megabytes([1, 1]))));
+    starting.handle(Moment(2), broken());
+    assert_eq!(starting.state(), ParticipantState::Starting, "a worker still makes room");
+    starting.handle(Moment(3), ParticipantEvent::Preallocated(Ok(())));
+    starting.handle(Moment(4), ParticipantEvent::Drained);
+    assert_eq!(failure(&mut starting), Code::Data);
+    assert_eq!(starting.state(), ParticipantState::Ended);
+}
+
+fn failure(participant: &mut Participant) -> Code {
+    let told = actions(participant).into_iter().find_map(|action| match action {
+        ParticipantAction::Tell(ToMaster::Failed { error, .. }) => Some(error.code),
+        _ => None,
+    });
+    told.expect("the master hears why")
+}
+
+/// 80 MB of two senders with these weights.
+fn eighty_megabytes(weights: [u32; 2]) -> Start {
+    let rails = vec!["10.0.0.1:1".parse().expect("an address")];
+    let peers = ["a", "b"].into_iter().zip(0..);
+    let peer = |(name, index): (&str, u32)| PeerNode {
+        index,
+        name: name.into(),
+        rails: rails.clone(),
+        relays: false,
+    };
+    let peers = peers.map(peer).collect();
+    let senders = (0..).zip(weights).map(|(index, weight)| SenderShare { index, weight }).collect();
+    let segments = vec![PlanSegment { span: Span::new(0, 80_000_000), senders }];
+    Start { peers, segments, ..start() }
+}
+
+/// Every flow that a participant with so many rails opens by `plan`: to whom, on which rail pair,
+/// and at which pace.
+fn paces(rails: u32, pace: bool, plan: Start) -> Vec<(u32, u32, u64)> {
+    let mut participant = Participant::new(ParticipantConfig {
+        grid: BlockGrid::new(0, 1000),
+        method: CheckMethod::None,
+        rails,
+        pace,
+        fsync: false,
+        verify: false,
+    });
+    participant.handle(Moment(0), prepared());
+    participant.handle(Moment(1), ParticipantEvent::Master(ToNode::Start(plan)));
+    participant.handle(Moment(2), ParticipantEvent::Preallocated(Ok(())));
+    let paces = actions(&mut participant).into_iter().filter_map(|action| match action {
+        ParticipantAction::Open { rail_pair, pace_bytes_per_second, .. } => {
+            Some((rail_pair.sender.0, rail_pair.index, pace_bytes_per_second))
+        }
+        _ => None,
+    });
+    paces.collect()
+}
+
+#[test]
+fn receivers_that_feed_each_other_keep_in_step() {
+    let plan = |weights| Start {
+        bound_us: 2_000_000,
+        relays: vec![Span::new(0, 10)],
+        ..eighty_megabytes(weights)
+    };
+    assert_eq!(paces(1, false, plan([3, 1])), [(0, 0, 37_500_000), (1, 0, 12_500_000)]);
+    let uneven = [(0, 0, 50_000_000), (0, 1, 50_000_000)];
+    assert_eq!(paces(2, false, plan([1, 0]))[..2], uneven, "one lane of two may have to carry all");
+    let stands_in = paces(1, false, plan([1, 0])).into_iter().find(|(sender, ..)| *sender == 1);
+    assert_eq!(stands_in.map_or(0, |(.., pace)| pace), 0, "for whom nothing is planned");
+}
+
+#[test]
+fn a_paced_flow_is_told_what_the_plan_wants_of_it_and_a_tenth_more() {
+    let paced = |pace: bool, limit_bytes_per_second: u64, bound_us: u64| {
+        paces(2, pace, Start { limit_bytes_per_second, bound_us, ..eighty_megabytes([3, 1]) })
+    };
+    // 60 MB of the first and 20 MB of the second in two seconds, over two rail pairs each.
+    let planned = [(0, 0, 16_500_000), (0, 1, 16_500_000), (1, 0, 5_500_000), (1, 1, 5_500_000)];
+    assert_eq!(paced(true, 0, 2_000_000), planned);
+    let limited = [(0, 0, 4_125_000), (0, 1, 4_125_000), (1, 0, 1_375_000), (1, 1, 1_375_000)];
+    assert_eq!(paced(true, 10_000_000, 2_000_000), limited);
+    assert!(
+        paced(true, 0, 0)
+            .iter()
+            .chain(&paced(false, 10_000_000, 2_000_000))
+            .all(|&(.., pace)| pace == 0)
+    );
+}

@@ -1,0 +1,27 @@
+//! Pieces and flows: the nouns that all machines share.
+
+use crate::core::units::Span;
+use crate::core::wire::Check;
+use crate::core::wire::control::SourceOrigin;
+
+/// A flow of this node: one TCP connection between a rail here and a rail of a peer. Never reused
+/// within a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub(crate) struct FlowIx(pub(crate) u32);
+
+/// A piece on its way: the unit of scheduling, checking and stealing. Its position is its identity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Piece {
+    pub(crate) span: Span,
+    /// Taken over from another sender's share: the sender serves it only when nobody asks for their
+    /// own share.
+    pub(crate) stolen: bool,
+}
+
+/// A piece that has landed, in this attempt or in an earlier one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LandedPiece {
+    pub(crate) span: Span,
+    pub(crate) check: Check,
+    pub(crate) origin: SourceOrigin,
+}

@@ -1,0 +1,423 @@
+//! The receiving half of a rail: turns leases into requests, and answers into landed pieces.
+//!
+//! For each flow there is a short line of leased pieces, and a set of requests that the sender has
+//! not answered; the first hides the way to the scheduler and back, the second the way to the
+//! sender and back. A request reserves no slot: the driver binds one when the header arrives, and
+//! does not read the flow while none is free.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::flow_credit::{FlowCredit, REQUESTS_MAX};
+use crate::core::error::{Code, Error};
+use crate::core::piece::{FlowIx, Piece};
+use crate::core::receiver::rate_meter::RateMeter;
+use crate::core::receiver::scheduler;
+use crate::core::units::{Moment, Span};
+use crate::core::wire::Check;
+
+/// How much longer than a sender a relay may be silent: it may be waiting for its own sender, and
+/// when it has found out that this one is silent it still has to fetch the piece from another.
+const RELAY_SILENCE: u32 = 2;
+
+/// What happens to the receiving half of a rail.
+#[derive(Clone, Debug)]
+pub(crate) enum ReceiverEvent {
+    /// A flow to a sender stands; `relays` where that one passes on what it receives itself.
+    FlowUp { flow: FlowIx, relays: bool },
+    /// The scheduler hands out pieces.
+    Lease { flow: FlowIx, pieces: Vec<Piece> },
+    /// The scheduler wants up to so many unasked pieces back.
+    Revoke { flow: FlowIx, pieces: u32 },
+    /// A header arrived.
+    Answer { flow: FlowIx, answer: SenderAnswer },
+    /// The payload of a piece arrived; `intact` where its check is the header's.
+    Received { flow: FlowIx, piece: Piece, intact: bool },
+    /// A piece is written (or discarded, where that is what its destination does).
+    Written { flow: FlowIx, piece: Piece, check: Check },
+    /// A flow broke or was closed.
+    FlowDown { flow: FlowIx, error: Error },
+    /// The moment of `poll_timeout` has come.
+    Tick,
+}
+
+/// What a sender answers to a request.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum SenderAnswer {
+    /// The bytes follow.
+    Data { request: u32, span: Span, check: Check },
+    /// The sender cannot give them.
+    Refuse { request: u32, span: Span, code: Code },
+}
+
+/// What the receiving half of a rail wants done.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum ReceiverAction {
+    /// Ask the sender for a piece.
+    Request { flow: FlowIx, request: u32, piece: Piece },
+    /// Bind a slot, receive the payload that follows into it, check it against `check`, and write
+    /// it.
+    Land { flow: FlowIx, piece: Piece, check: Check },
+    /// The sender broke the protocol or fell silent: close the flow. Its `FlowDown` has been told
+    /// to the scheduler.
+    Close { flow: FlowIx, error: Error },
+}
+
+/// The receiving half of one rail in one transfer.
+///
+/// Events: `handle`. Actions: `poll_action`, and `poll_scheduler` for what the scheduler must hear,
+/// until both give `None`. Time: `poll_timeout`.
+pub(crate) struct PieceReceiver {
+    block_bytes: u64,
+    silence: Duration,
+    flows: BTreeMap<FlowIx, ReceiverFlow>,
+    requests: u32,
+    actions: VecDeque<ReceiverAction>,
+    for_owner: VecDeque<scheduler::SchedulerEvent>,
+}
+
+struct ReceiverFlow {
+    leased: VecDeque<Piece>,
+    /// Invariant: at most `REQUESTS_MAX`.
+    asked: Vec<OpenRequest>,
+    /// The piece whose payload is arriving.
+    arriving: Option<Piece>,
+    credit: FlowCredit,
+    meter: RateMeter,
+    /// Whether the scheduler was told of room and has not filled it.
+    room_told: bool,
+    heard: Moment,
+    /// For how long it may be silent while it owes an answer.
+    silence: Duration,
+}
+
+struct OpenRequest {
+    request: u32,
+    piece: Piece,
+    at: Moment,
+}
+
+impl PieceReceiver {
+    /// A receiving half for pieces of up to `block_bytes`; a flow that is silent for `silence`
+    /// while it owes an answer is closed, and one to a relay after twice that.
+    pub(crate) fn new(block_bytes: u64, silence: Duration) -> PieceReceiver {
+        let (flows, actions, for_owner) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
+        PieceReceiver { block_bytes, silence, flows, requests: 0, actions, for_owner }
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, now: Moment, event: ReceiverEvent) {
+        match event {
+            ReceiverEvent::FlowUp { flow, relays } => {
+                let meter = RateMeter::default();
+                let (leased, asked) =
+                    (VecDeque::with_capacity(64), Vec::with_capacity(REQUESTS_MAX as usize));
+                let credit = FlowCredit::new();
+                let silence = self.silence * if relays { RELAY_SILENCE } else { 1 };
+                let state = ReceiverFlow {
+                    leased,
+                    asked,
+                    arriving: None,
+                    credit,
+                    meter,
+                    room_told: false,
+                    heard: now,
+                    silence,
+                };
+                self.flows.insert(flow, state);
+                self.ask(now, flow);
+            }
+            ReceiverEvent::Lease { flow, pieces } => self.lease(now, flow, pieces),
+            ReceiverEvent::Revoke { flow, pieces } => self.revoke(flow, pieces),
+            ReceiverEvent::Answer { flow, answer } => self.answer(now, flow, answer),
+            ReceiverEvent::Received { flow, piece, intact } => {
+                self.received(now, flow, piece, intact)
+            }
+            ReceiverEvent::Written { flow, piece, check } => {
+                self.for_owner.push_back(scheduler::SchedulerEvent::Landed { flow, piece, check });
+            }
+            ReceiverEvent::FlowDown { flow, error } => self.drop_flow(flow, error),
+            ReceiverEvent::Tick => self.close_silent(now),
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<ReceiverAction> {
+        self.actions.pop_front()
+    }
+
+    /// The next thing that the scheduler must hear.
+    pub(crate) fn poll_scheduler(&mut self) -> Option<scheduler::SchedulerEvent> {
+        self.for_owner.pop_front()
+    }
+
+    /// When `Tick` is due: when the first flow that owes an answer has been silent for too long.
+    pub(crate) fn poll_timeout(&self) -> Option<Moment> {
+        let owing = self.flows.values().filter(|flow| flow.owes());
+        owing.map(|flow| flow.heard + flow.silence).min()
+    }
+
+    fn lease(&mut self, now: Moment, flow: FlowIx, pieces: Vec<Piece>) {
+        // A lease that crossed its flow's end on the way: the scheduler hears of the end and takes
+        // the pieces back.
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        state.room_told = false;
+        state.leased.extend(pieces);
+        self.ask(now, flow);
+    }
+
+    fn revoke(&mut self, flow: FlowIx, pieces: u32) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        let kept = state.leased.len().saturating_sub(pieces as usize);
+        let pieces = state.leased.split_off(kept).into();
+        self.for_owner.push_back(scheduler::SchedulerEvent::Returned { flow, pieces });
+    }
+
+    fn answer(&mut self, now: Moment, flow: FlowIx, answer: SenderAnswer) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        let (SenderAnswer::Data { request, span, .. } | SenderAnswer::Refuse { request, span, .. }) =
+            answer;
+        let asked = state
+            .asked
+            .iter()
+            .position(|asked| asked.request == request && asked.piece.span == span);
+        let Some(asked) = asked.map(|at| state.asked.swap_remove(at)) else {
+            let error = Error::new(
+                Code::Integrity,
+                format!("the sender answered {span}, which it was not asked for"),
+            );
+            return self.close(flow, error);
+        };
+        state.heard = now;
+        state.credit.answered(now.since(asked.at));
+        match answer {
+            SenderAnswer::Data { check, .. } => {
+                state.arriving = Some(asked.piece);
+                self.actions.push_back(ReceiverAction::Land { flow, piece: asked.piece, check });
+            }
+            SenderAnswer::Refuse { code, .. } => {
+                let error = Error::new(
+                    code,
+                    format!("it cannot give {span}: its source failed, shrank or was changed"),
+                )
+                .remedy("check the source there, then run the transfer again");
+                self.for_owner.push_back(scheduler::SchedulerEvent::Failed {
+                    flow,
+                    piece: asked.piece,
+                    error,
+                });
+                self.ask(now, flow);
+            }
+        }
+    }
+
+    fn received(&mut self, now: Moment, flow: FlowIx, piece: Piece, intact: bool) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        assert_eq!(state.arriving.take(), Some(piece), "one payload arrives at a time");
+        state.heard = now;
+        state.meter.add(now, piece.span.bytes());
+        if !intact {
+            let error = Error::new(Code::Integrity, format!("{} arrived changed", piece.span));
+            self.for_owner.push_back(scheduler::SchedulerEvent::Failed { flow, piece, error });
+        }
+        self.ask(now, flow);
+        if let Some(state) = self.flows.get_mut(&flow).filter(|state| !state.owes()) {
+            state.meter.pause(now);
+        }
+    }
+
+    /// Requests what credit allows, and tells the scheduler of room.
+    fn ask(&mut self, now: Moment, flow: FlowIx) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        let credit =
+            state.credit.requests(state.meter.bytes_per_second(now), self.block_bytes) as usize;
+        while state.outstanding() < credit
+            && let Some(piece) = state.leased.pop_front()
+        {
+            if !state.owes() {
+                state.heard = now;
+                state.meter.start(now);
+            }
+            self.requests = self.requests.wrapping_add(1);
+            let request = self.requests;
+            state.asked.push(OpenRequest { request, piece, at: now });
+            self.actions.push_back(ReceiverAction::Request { flow, request, piece });
+        }
+        if !state.room_told && state.leased.len() <= credit / 2 {
+            state.room_told = true;
+            let pieces = (credit - state.leased.len()) as u32;
+            self.for_owner.push_back(scheduler::SchedulerEvent::Room { flow, pieces });
+        }
+    }
+
+    fn close_silent(&mut self, now: Moment) {
+        let is_silent = |flow: &ReceiverFlow| flow.owes() && now.since(flow.heard) >= flow.silence;
+        let silent = self.flows.iter().filter(|(_, flow)| is_silent(flow));
+        for (flow, silence) in
+            silent.map(|(&flow, state)| (flow, state.silence)).collect::<Vec<_>>()
+        {
+            let error = Error::new(
+                Code::Stalled,
+                format!("the sender was silent for {} s", silence.as_secs()),
+            );
+            self.close(flow, error);
+        }
+    }
+
+    fn close(&mut self, flow: FlowIx, error: Error) {
+        self.actions.push_back(ReceiverAction::Close { flow, error: error.clone() });
+        self.drop_flow(flow, error);
+    }
+
+    fn drop_flow(&mut self, flow: FlowIx, error: Error) {
+        if self.flows.remove(&flow).is_some() {
+            self.for_owner.push_back(scheduler::SchedulerEvent::FlowDown { flow, error });
+        }
+    }
+}
+
+impl ReceiverFlow {
+    fn outstanding(&self) -> usize {
+        self.asked.len() + usize::from(self.arriving.is_some())
+    }
+
+    fn owes(&self) -> bool {
+        self.outstanding() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOW: FlowIx = FlowIx(3);
+
+    fn piece(at: u64) -> Piece {
+        Piece { span: Span::new(at * 10, at * 10 + 10), stolen: false }
+    }
+
+    fn piece_receiver() -> PieceReceiver {
+        let mut piece_receiver = PieceReceiver::new(10, Duration::from_secs(30));
+        piece_receiver.handle(Moment(0), ReceiverEvent::FlowUp { flow: FLOW, relays: false });
+        piece_receiver
+    }
+
+    fn requests(piece_receiver: &mut PieceReceiver) -> Vec<(u32, Piece)> {
+        std::iter::from_fn(|| piece_receiver.poll_action())
+            .filter_map(|action| match action {
+                ReceiverAction::Request { request, piece, .. } => Some((request, piece)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn room_is_told_once_until_it_is_filled() {
+        let mut piece_receiver = piece_receiver();
+        assert!(matches!(
+            piece_receiver.poll_scheduler(),
+            Some(scheduler::SchedulerEvent::Room { pieces: 4, .. })
+        ));
+        piece_receiver.handle(Moment(1), ReceiverEvent::Tick);
+        assert!(piece_receiver.poll_scheduler().is_none());
+        piece_receiver.handle(
+            Moment(1),
+            ReceiverEvent::Lease { flow: FLOW, pieces: (0..6).map(piece).collect() },
+        );
+        assert_eq!(requests(&mut piece_receiver).len(), 4);
+        assert!(matches!(
+            piece_receiver.poll_scheduler(),
+            Some(scheduler::SchedulerEvent::Room { pieces: 2, .. })
+        ));
+    }
+
+    #[test]
+    fn an_answer_nobody_asked_for_closes_the_flow_and_gives_the_leases_back() {
+        let mut piece_receiver = piece_receiver();
+        piece_receiver
+            .handle(Moment(1), ReceiverEvent::Lease { flow: FLOW, pieces: vec![piece(0)] });
+        let (request, asked) = requests(&mut piece_receiver)[0];
+        let span = Span::new(asked.span.start, asked.span.end - 1);
+        let answer = SenderAnswer::Data { request, span, check: Check::None };
+        piece_receiver.handle(Moment(2), ReceiverEvent::Answer { flow: FLOW, answer });
+        assert!(matches!(piece_receiver.poll_action(), Some(ReceiverAction::Close { .. })));
+        let last = std::iter::from_fn(|| piece_receiver.poll_scheduler()).last();
+        assert!(matches!(last, Some(scheduler::SchedulerEvent::FlowDown { .. })), "{last:?}");
+    }
+
+    #[test]
+    fn a_changed_piece_is_reported_and_the_flow_goes_on() {
+        let mut piece_receiver = piece_receiver();
+        piece_receiver.handle(
+            Moment(1),
+            ReceiverEvent::Lease { flow: FLOW, pieces: vec![piece(0), piece(1)] },
+        );
+        let (request, asked) = requests(&mut piece_receiver)[0];
+        let answer = SenderAnswer::Data { request, span: asked.span, check: Check::None };
+        piece_receiver.handle(Moment(2), ReceiverEvent::Answer { flow: FLOW, answer });
+        assert!(matches!(piece_receiver.poll_action(), Some(ReceiverAction::Land { .. })));
+        piece_receiver
+            .handle(Moment(3), ReceiverEvent::Received { flow: FLOW, piece: asked, intact: false });
+        let heard: Vec<_> = std::iter::from_fn(|| piece_receiver.poll_scheduler()).collect();
+        assert!(
+            heard.iter().any(
+                |event| matches!(event, scheduler::SchedulerEvent::Failed { piece, .. } if *piece == asked)
+            )
+        );
+        assert!(piece_receiver.poll_timeout().is_some(), "the second request is still owed");
+    }
+
+    #[test]
+    fn silence_has_a_deadline_only_while_an_answer_is_owed() {
+        let mut piece_receiver = piece_receiver();
+        assert_eq!(piece_receiver.poll_timeout(), None);
+        piece_receiver
+            .handle(Moment(5), ReceiverEvent::Lease { flow: FLOW, pieces: vec![piece(0)] });
+        let due = piece_receiver.poll_timeout().expect("an answer is owed");
+        piece_receiver.handle(due, ReceiverEvent::Tick);
+        let closed = std::iter::from_fn(|| piece_receiver.poll_action()).last();
+        assert!(
+            matches!(closed, Some(ReceiverAction::Close { error, .. }) if error.code == Code::Stalled)
+        );
+    }
+
+    /// A relay's own sender fell silent; the relay found out after as long as anybody, and took the
+    /// piece from another.
+    #[test]
+    fn a_relay_that_waits_for_its_sender_is_not_taken_for_silent() {
+        let mut piece_receiver = piece_receiver();
+        let relay = FlowIx(4);
+        piece_receiver.handle(Moment(0), ReceiverEvent::FlowUp { flow: relay, relays: true });
+        piece_receiver
+            .handle(Moment(5), ReceiverEvent::Lease { flow: relay, pieces: vec![piece(0)] });
+        let request = requests(&mut piece_receiver)[0].0;
+        assert_eq!(piece_receiver.poll_timeout(), Some(Moment(5) + Duration::from_secs(60)));
+        piece_receiver.handle(Moment(5) + Duration::from_secs(31), ReceiverEvent::Tick);
+        let answer = SenderAnswer::Data { request, span: piece(0).span, check: Check::None };
+        piece_receiver.handle(
+            Moment(5) + Duration::from_secs(32),
+            ReceiverEvent::Answer { flow: relay, answer },
+        );
+        let done: Vec<ReceiverAction> =
+            std::iter::from_fn(|| piece_receiver.poll_action()).collect();
+        assert!(matches!(done[..], [ReceiverAction::Land { .. }]), "{done:?}");
+        // One that answers nothing at all is silent in the end.
+        piece_receiver.handle(Moment(5) + Duration::from_secs(92), ReceiverEvent::Tick);
+        assert!(matches!(piece_receiver.poll_action(), Some(ReceiverAction::Close { .. })));
+    }
+
+    #[test]
+    fn a_revoked_lease_is_returned_unless_it_was_asked_for() {
+        let mut piece_receiver = piece_receiver();
+        piece_receiver.handle(
+            Moment(1),
+            ReceiverEvent::Lease { flow: FLOW, pieces: (0..6).map(piece).collect() },
+        );
+        piece_receiver.handle(Moment(1), ReceiverEvent::Revoke { flow: FLOW, pieces: 9 });
+        let last = std::iter::from_fn(|| piece_receiver.poll_scheduler()).last();
+        let Some(scheduler::SchedulerEvent::Returned { pieces, .. }) = last else {
+            panic!("{last:?}")
+        };
+        assert_eq!(pieces, [piece(4), piece(5)]);
+    }
+}

@@ -1,0 +1,559 @@
+//! The sending half of a rail: chooses which request is read next, and keeps one piece on its way
+//! for every flow that can take it.
+//!
+//! A sender shares its rail over receivers by weight, which a flow brings along: the bytes that the
+//! plan wants from it. The flow that has had the least for its weight comes first (start-time fair
+//! queueing, Goyal et al. 1996). Stolen pieces wait until nobody asks for their own share, so that
+//! stealing only ever uses what is idle: what they took from others would come back as more
+//! stealing. A slow receiver could keep the rail from being idle for ever; so one stolen piece at a
+//! time goes out all the same, for as long as others' own pieces hardly come through meanwhile.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::core::error::{Code, Error};
+use crate::core::piece::FlowIx;
+use crate::core::units::Span;
+
+/// Pieces of one flow that are read, waiting or being sent: one on the wire, and the next ones
+/// ready behind it.
+const FLOW_SLOTS_MAX: u32 = 4;
+/// Own pieces that are sent for each flow that asks for them, while one stolen piece is: with more,
+/// they share a full link.
+const CONTENTION_THRESHOLD: f64 = 0.5;
+/// How much of the mean of them the last stolen piece is.
+const RIVALS_GAIN: f64 = 0.25;
+/// Own pieces that are sent before it is tried again.
+const PROBE_INTERVAL: u32 = 16;
+/// Requests that a receiver may have outstanding on a flow; more is a broken peer.
+pub(crate) const FLOW_REQUESTS_MAX: usize = 2 * super::flow_credit::REQUESTS_MAX as usize;
+
+/// One request of a receiver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PieceRequest {
+    pub(crate) request: u32,
+    pub(crate) span: Span,
+    pub(crate) stolen: bool,
+}
+
+/// What happens to the sending half of a rail.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SenderEvent {
+    /// A receiver opened a flow; `weight` is how many bytes the plan wants from it, at least 1.
+    FlowUp { flow: FlowIx, weight: u64 },
+    /// A request arrived.
+    Request { flow: FlowIx, ask: PieceRequest },
+    /// A `Load` ended: the piece is in its slot and checked, or could not be read.
+    Loaded { flow: FlowIx, ask: PieceRequest, result: Result<(), Code> },
+    /// A `Send` ended, well or not; its slot is free.
+    Sent { flow: FlowIx },
+    /// A `Send` ended well, but the kernel still reads its slot; answered for by `Freed` later.
+    SentHeld { flow: FlowIx },
+    /// A slot that was held is free.
+    Freed,
+    /// A flow broke or was closed.
+    FlowDown { flow: FlowIx },
+}
+
+/// What the sending half of a rail wants done.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum SenderAction {
+    /// Take a slot, read a piece into it and check it; answered by `Loaded`.
+    Load { flow: FlowIx, ask: PieceRequest },
+    /// Send the piece behind its header; answered by `Sent`.
+    Send { flow: FlowIx, ask: PieceRequest },
+    /// Give the slot of a loaded piece back: its flow is gone.
+    Unload { flow: FlowIx, ask: PieceRequest },
+    /// Tell the receiver that the piece cannot be had here.
+    Refuse { flow: FlowIx, ask: PieceRequest, code: Code },
+    /// The receiver broke the protocol: close the flow; answered by `FlowDown`.
+    Close { flow: FlowIx, error: Error },
+}
+
+/// The sending half of one rail, for all its transfers.
+///
+/// Events: `handle`. Actions: `poll_action`, until `None`. It waits for nothing that time alone
+/// would bring.
+pub(crate) struct PieceSender {
+    slots_total: u32,
+    slots_free: u32,
+    /// Slots whose bytes are sent and that the kernel has not given back.
+    slots_held: u32,
+    flows: BTreeMap<FlowIx, SenderFlow>,
+    /// Own pieces that were sent while a stolen one is on its way.
+    rivals: u32,
+    /// The same for each flow that asks for them, in the mean over stolen pieces.
+    rivals_mean: f64,
+    /// Own pieces to be sent before a stolen one may go out beside them.
+    pause: u32,
+    actions: VecDeque<SenderAction>,
+}
+
+struct SenderFlow {
+    weight: u64,
+    /// Bytes served for each unit of weight: the flow's virtual time.
+    served: f64,
+    assigned: VecDeque<PieceRequest>,
+    stolen: VecDeque<PieceRequest>,
+    loading: Vec<PieceRequest>,
+    loaded: VecDeque<PieceRequest>,
+    sending: Option<PieceRequest>,
+}
+
+impl PieceSender {
+    /// A sending half with `slots` slots.
+    pub(crate) fn new(slots: u32) -> PieceSender {
+        assert!(slots > 0, "a rail that serves has slots");
+        PieceSender {
+            slots_total: slots,
+            slots_free: slots,
+            slots_held: 0,
+            flows: BTreeMap::new(),
+            rivals: 0,
+            rivals_mean: CONTENTION_THRESHOLD,
+            pause: 0,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, event: SenderEvent) {
+        match event {
+            SenderEvent::FlowUp { flow, weight } => self.flow_up(flow, weight),
+            SenderEvent::Request { flow, ask } => self.request(flow, ask),
+            SenderEvent::Loaded { flow, ask, result } => self.loaded(flow, ask, result),
+            SenderEvent::Sent { flow } => {
+                self.slots_free += 1;
+                self.sent(flow);
+            }
+            SenderEvent::SentHeld { flow } => {
+                self.slots_held += 1;
+                self.sent(flow);
+            }
+            SenderEvent::Freed => {
+                self.slots_held = self.slots_held.checked_sub(1).expect("a slot is freed once");
+                self.slots_free += 1;
+            }
+            SenderEvent::FlowDown { flow } => self.flow_down(flow),
+        }
+        self.load_next();
+        assert!(self.slots_free <= self.slots_total, "a slot comes back once");
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<SenderAction> {
+        self.actions.pop_front()
+    }
+
+    fn flow_up(&mut self, flow: FlowIx, weight: u64) {
+        let served = self.served_min();
+        let state = SenderFlow {
+            weight: weight.max(1),
+            served,
+            assigned: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
+            stolen: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
+            loading: Vec::with_capacity(FLOW_SLOTS_MAX as usize),
+            loaded: VecDeque::with_capacity(FLOW_SLOTS_MAX as usize),
+            sending: None,
+        };
+        self.flows.insert(flow, state);
+    }
+
+    /// The least virtual time of the flows that want something: where one that comes back joins in.
+    fn served_min(&self) -> f64 {
+        let busy = self.flows.values().filter(|flow| flow.is_busy()).map(|flow| flow.served);
+        let least = busy.fold(f64::INFINITY, f64::min);
+        if least.is_finite() { least } else { 0.0 }
+    }
+
+    fn request(&mut self, flow: FlowIx, ask: PieceRequest) {
+        let served_min = self.served_min();
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        let broken = if state.assigned.len() + state.stolen.len() >= FLOW_REQUESTS_MAX {
+            Some("the receiver asks for more than its credit")
+        } else {
+            // What is loaded is known by its number.
+            state.has_asked(ask.request).then_some("the receiver gives two requests one number")
+        };
+        if let Some(message) = broken {
+            self.actions
+                .push_back(SenderAction::Close { flow, error: Error::new(Code::Refused, message) });
+            return;
+        }
+        if !state.is_busy() {
+            // Idle time is not saved up: it would let the flow shut all others out.
+            state.served = state.served.max(served_min);
+        }
+        if ask.stolen { &mut state.stolen } else { &mut state.assigned }.push_back(ask);
+    }
+
+    fn loaded(&mut self, flow: FlowIx, ask: PieceRequest, result: Result<(), Code>) {
+        if let Some(state) = self.flows.get_mut(&flow) {
+            let at =
+                state.loading.iter().position(|loading| *loading == ask).expect("a load ends once");
+            state.loading.swap_remove(at);
+        }
+        match (self.flows.get_mut(&flow), result) {
+            (Some(state), Ok(())) => {
+                state.loaded.push_back(ask);
+                self.send_next(flow);
+            }
+            (Some(_), Err(code)) => {
+                self.slots_free += 1;
+                self.actions.push_back(SenderAction::Refuse { flow, ask, code });
+            }
+            (None, Ok(())) => {
+                self.slots_free += 1;
+                self.actions.push_back(SenderAction::Unload { flow, ask });
+            }
+            (None, Err(_)) => self.slots_free += 1,
+        }
+    }
+
+    fn sent(&mut self, flow: FlowIx) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        match state.sending.take() {
+            Some(PieceRequest { stolen: true, .. }) => self.update_contention(),
+            _ => {
+                self.rivals += 1;
+                self.pause = self.pause.saturating_sub(1);
+            }
+        }
+        self.send_next(flow);
+    }
+
+    /// A stolen piece was sent: whether others' own pieces came through beside it as if they shared
+    /// a full link.
+    fn update_contention(&mut self) {
+        let asking = self.flows.values().filter(|flow| flow.has_firm()).count();
+        let rivals = f64::from(std::mem::take(&mut self.rivals)) / asking.max(1) as f64;
+        self.rivals_mean += RIVALS_GAIN * (rivals.min(1.0) - self.rivals_mean);
+        if asking > 0 && self.rivals_mean > CONTENTION_THRESHOLD {
+            self.pause = PROBE_INTERVAL;
+        }
+    }
+
+    fn flow_down(&mut self, flow: FlowIx) {
+        let Some(state) = self.flows.remove(&flow) else { return };
+        for ask in state.loaded {
+            self.slots_free += 1;
+            self.actions.push_back(SenderAction::Unload { flow, ask });
+        }
+    }
+
+    /// A flow's pieces are sent one after another: two sends on one stream could interleave.
+    fn send_next(&mut self, flow: FlowIx) {
+        let state = self.flows.get_mut(&flow).expect("called for a flow that stands");
+        if state.sending.is_none()
+            && let Some(ask) = state.loaded.pop_front()
+        {
+            state.sending = Some(ask);
+            self.actions.push_back(SenderAction::Send { flow, ask });
+        }
+    }
+
+    /// Whether a stolen piece may be read: when nobody asks for their own, or to see whether that
+    /// takes anything from them.
+    fn is_soft_due(&self) -> bool {
+        let nobody_asks = !self.flows.values().any(SenderFlow::has_firm);
+        nobody_asks || (self.pause == 0 && self.flows.values().all(|flow| flow.stolen_slots() == 0))
+    }
+
+    /// Reads ahead while there are slots: firm requests first, the flow that has had least for its
+    /// weight first.
+    fn load_next(&mut self) {
+        let flow_slots =
+            (self.slots_total / self.flows.len().max(1) as u32).clamp(1, FLOW_SLOTS_MAX);
+        while self.slots_free > 0 {
+            let ready = self.flows.iter().filter(|(_, state)| state.slots() < flow_slots);
+            let assigned = ready.clone().filter(|(_, state)| !state.assigned.is_empty());
+            let least =
+                assigned.min_by(|a, b| a.1.served.total_cmp(&b.1.served)).map(|(&flow, _)| flow);
+            let least = least.or_else(|| {
+                let stolen =
+                    ready.filter(|(_, state)| !state.stolen.is_empty() && self.is_soft_due());
+                stolen.min_by(|a, b| a.1.served.total_cmp(&b.1.served)).map(|(&flow, _)| flow)
+            });
+            let Some(flow) = least else { return };
+            if self.flows.values().all(|state| state.stolen_slots() == 0) {
+                self.rivals = 0;
+            }
+            let state = self.flows.get_mut(&flow).expect("found above");
+            let ask = state
+                .assigned
+                .pop_front()
+                .or_else(|| state.stolen.pop_front())
+                .expect("a flow with requests");
+            state.served += ask.span.bytes() as f64 / state.weight as f64;
+            state.loading.push(ask);
+            self.slots_free -= 1;
+            self.actions.push_back(SenderAction::Load { flow, ask });
+        }
+    }
+}
+
+impl SenderFlow {
+    fn slots(&self) -> u32 {
+        (self.loading.len() + self.loaded.len()) as u32 + u32::from(self.sending.is_some())
+    }
+
+    /// Pieces that are read, waiting or being sent, and were stolen.
+    fn stolen_slots(&self) -> u32 {
+        let slots = self.loading.iter().chain(&self.loaded).chain(&self.sending);
+        slots.filter(|ask| ask.stolen).count() as u32
+    }
+
+    /// Whether a request with this number has not been answered.
+    fn has_asked(&self, request: u32) -> bool {
+        let in_line = self.assigned.iter().chain(&self.stolen);
+        in_line
+            .chain(&self.loading)
+            .chain(&self.loaded)
+            .chain(&self.sending)
+            .any(|ask| ask.request == request)
+    }
+
+    /// Whether it wants something of its own share.
+    fn has_firm(&self) -> bool {
+        !self.assigned.is_empty() || self.slots() > self.stolen_slots()
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.assigned.is_empty() || !self.stolen.is_empty() || self.slots() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: FlowIx = FlowIx(1);
+    const B: FlowIx = FlowIx(2);
+
+    fn ask(request: u32) -> PieceRequest {
+        PieceRequest { request, span: Span::of(u64::from(request) * 100, 100), stolen: false }
+    }
+
+    /// Runs `piece_sender` with instant reads and sends, and gives the order in which pieces were
+    /// sent.
+    fn run(piece_sender: &mut PieceSender) -> Vec<(FlowIx, u32)> {
+        let mut sent = Vec::new();
+        while let Some(action) = piece_sender.poll_action() {
+            match action {
+                SenderAction::Load { flow, ask } => {
+                    piece_sender.handle(SenderEvent::Loaded { flow, ask, result: Ok(()) })
+                }
+                SenderAction::Send { flow, ask } => {
+                    sent.push((flow, ask.request));
+                    piece_sender.handle(SenderEvent::Sent { flow });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn flows_share_by_weight() {
+        let mut piece_sender = PieceSender::new(1);
+        piece_sender.handle(SenderEvent::FlowUp { flow: A, weight: 300 });
+        piece_sender.handle(SenderEvent::FlowUp { flow: B, weight: 100 });
+        for request in 0..16 {
+            piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
+            piece_sender.handle(SenderEvent::Request { flow: B, ask: ask(100 + request) });
+        }
+        let sent = run(&mut piece_sender);
+        let of_a = sent[..16].iter().filter(|(flow, _)| *flow == A).count();
+        assert!((11..=13).contains(&of_a), "{of_a} of the first 16");
+        assert_eq!(sent.len(), 32);
+    }
+
+    #[test]
+    fn stolen_pieces_wait_for_everybody_elses_own() {
+        let mut piece_sender = PieceSender::new(1);
+        for flow in [A, B] {
+            piece_sender.handle(SenderEvent::FlowUp { flow, weight: 1 });
+        }
+        piece_sender.handle(SenderEvent::Request { flow: B, ask: ask(9) });
+        piece_sender
+            .handle(SenderEvent::Request { flow: A, ask: PieceRequest { stolen: true, ..ask(1) } });
+        piece_sender.handle(SenderEvent::Request { flow: B, ask: ask(10) });
+        piece_sender.handle(SenderEvent::Request { flow: B, ask: ask(11) });
+        assert_eq!(run(&mut piece_sender), [(B, 9), (B, 10), (B, 11), (A, 1)]);
+    }
+
+    /// Runs a rail of which A asks for its own pieces and B steals, and gives how many pieces of B
+    /// went out of 200. Of A's pieces `own` go through while one of B's does, and one where none of
+    /// B's does.
+    fn stolen_beside(own: f64) -> usize {
+        let mut piece_sender = PieceSender::new(8);
+        for flow in [A, B] {
+            piece_sender.handle(SenderEvent::FlowUp { flow, weight: 1 });
+        }
+        for request in 0..8 {
+            piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(1000 + request) });
+        }
+        let (mut sending, mut stolen, mut due) = ((None, None), 0, 0.0);
+        for request in 0..200 {
+            if piece_sender.flows[&B].stolen.len() < 4 {
+                piece_sender.handle(SenderEvent::Request {
+                    flow: B,
+                    ask: PieceRequest { stolen: true, ..ask(request) },
+                });
+            }
+            while let Some(action) = piece_sender.poll_action() {
+                match action {
+                    SenderAction::Load { flow, ask } => {
+                        piece_sender.handle(SenderEvent::Loaded { flow, ask, result: Ok(()) })
+                    }
+                    SenderAction::Send { flow, .. } if flow == A => sending.0 = Some(flow),
+                    SenderAction::Send { flow, .. } => sending.1 = Some(flow),
+                    other => panic!("{other:?}"),
+                }
+            }
+            due += if sending.1.is_some() { own } else { 1.0 };
+            while due >= 1.0 {
+                due -= 1.0;
+                if let Some(flow) = sending.0.take() {
+                    piece_sender.handle(SenderEvent::Sent { flow });
+                    piece_sender.handle(SenderEvent::Request { flow, ask: ask(2000 + request) });
+                }
+            }
+            if let Some(flow) = sending.1.take() {
+                stolen += 1;
+                piece_sender.handle(SenderEvent::Sent { flow });
+            }
+        }
+        stolen
+    }
+
+    #[test]
+    fn a_slow_receiver_does_not_keep_stolen_pieces_waiting() {
+        assert!(stolen_beside(0.1) > 25, "{} went out", stolen_beside(0.1));
+    }
+
+    #[test]
+    fn stolen_pieces_take_little_of_a_full_rail() {
+        assert!(
+            stolen_beside(1.0) <= 200 / PROBE_INTERVAL as usize + 1,
+            "{} went out",
+            stolen_beside(1.0)
+        );
+    }
+
+    #[test]
+    fn slots_come_back_whatever_happens_to_the_flow() {
+        let mut piece_sender = PieceSender::new(2);
+        piece_sender.handle(SenderEvent::FlowUp { flow: A, weight: 1 });
+        for request in 0..3 {
+            piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
+        }
+        assert!(matches!(piece_sender.poll_action(), Some(SenderAction::Load { .. })));
+        assert!(matches!(piece_sender.poll_action(), Some(SenderAction::Load { .. })));
+        assert_eq!(piece_sender.poll_action(), None);
+        piece_sender.handle(SenderEvent::Loaded { flow: A, ask: ask(0), result: Ok(()) });
+        piece_sender.handle(SenderEvent::FlowDown { flow: A });
+        piece_sender.handle(SenderEvent::Loaded { flow: A, ask: ask(1), result: Ok(()) });
+        piece_sender.handle(SenderEvent::Sent { flow: A });
+        assert_eq!(piece_sender.slots_free, 2);
+    }
+
+    #[test]
+    fn slots_that_the_kernel_holds_do_not_hold_up_the_flow() {
+        let mut piece_sender = PieceSender::new(4);
+        piece_sender.handle(SenderEvent::FlowUp { flow: A, weight: 1 });
+        for request in 0..6 {
+            piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
+        }
+        let mut sent = 0;
+        while let Some(action) = piece_sender.poll_action() {
+            match action {
+                SenderAction::Load { flow, ask } => {
+                    piece_sender.handle(SenderEvent::Loaded { flow, ask, result: Ok(()) })
+                }
+                SenderAction::Send { flow, .. } => {
+                    sent += 1;
+                    piece_sender.handle(if sent <= 2 {
+                        SenderEvent::SentHeld { flow }
+                    } else {
+                        SenderEvent::Sent { flow }
+                    });
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((sent, piece_sender.slots_free), (6, 2));
+        piece_sender.handle(SenderEvent::FlowDown { flow: A });
+        piece_sender.handle(SenderEvent::Freed);
+        piece_sender.handle(SenderEvent::Freed);
+        assert_eq!(piece_sender.slots_free, 4, "also when their flow is gone");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_and_the_next_is_read() {
+        let mut piece_sender = PieceSender::new(1);
+        piece_sender.handle(SenderEvent::FlowUp { flow: A, weight: 1 });
+        piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(0) });
+        piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(1) });
+        piece_sender.poll_action();
+        piece_sender.handle(SenderEvent::Loaded { flow: A, ask: ask(0), result: Err(Code::Data) });
+        assert_eq!(
+            piece_sender.poll_action(),
+            Some(SenderAction::Refuse { flow: A, ask: ask(0), code: Code::Data })
+        );
+        assert_eq!(piece_sender.poll_action(), Some(SenderAction::Load { flow: A, ask: ask(1) }));
+    }
+
+    /// The rail found the second piece under the number of both, and nothing when it came to send
+    /// the other.
+    #[test]
+    fn a_receiver_that_gives_two_requests_one_number_is_closed() {
+        let mut piece_sender = PieceSender::new(4);
+        for flow in [A, B] {
+            piece_sender.handle(SenderEvent::FlowUp { flow, weight: 1 });
+            piece_sender.handle(SenderEvent::Request { flow, ask: ask(7) });
+        }
+        let loads: Vec<_> = std::iter::from_fn(|| piece_sender.poll_action()).collect();
+        assert!(
+            matches!(
+                loads[..],
+                [SenderAction::Load { flow: A, .. }, SenderAction::Load { flow: B, .. }]
+            ),
+            "{loads:?}"
+        );
+        piece_sender.handle(SenderEvent::Loaded { flow: A, ask: ask(7), result: Ok(()) });
+        piece_sender.handle(SenderEvent::Request {
+            flow: A,
+            ask: PieceRequest { span: Span::of(0, 5), ..ask(7) },
+        });
+        let done: Vec<_> = std::iter::from_fn(|| piece_sender.poll_action()).collect();
+        assert!(
+            matches!(done[..], [SenderAction::Send { .. }, SenderAction::Close { flow: A, .. }]),
+            "{done:?}"
+        );
+        // One that was answered may be asked again.
+        piece_sender.handle(SenderEvent::Loaded { flow: B, ask: ask(7), result: Ok(()) });
+        piece_sender.handle(SenderEvent::Sent { flow: B });
+        piece_sender.handle(SenderEvent::Request { flow: B, ask: ask(7) });
+        let done: Vec<_> = std::iter::from_fn(|| piece_sender.poll_action()).collect();
+        assert!(
+            matches!(
+                done[..],
+                [SenderAction::Send { flow: B, .. }, SenderAction::Load { flow: B, .. }]
+            ),
+            "{done:?}"
+        );
+    }
+
+    #[test]
+    fn a_receiver_beyond_its_credit_is_closed() {
+        let mut piece_sender = PieceSender::new(1);
+        piece_sender.handle(SenderEvent::FlowUp { flow: A, weight: 1 });
+        for request in 0..=(FLOW_REQUESTS_MAX as u32 + 1) {
+            piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
+        }
+        assert!(
+            std::iter::from_fn(|| piece_sender.poll_action())
+                .any(|action| matches!(action, SenderAction::Close { .. }))
+        );
+    }
+}

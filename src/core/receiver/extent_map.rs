@@ -1,0 +1,398 @@
+//! The extent map of one receiver: which of the pieces it wants have landed.
+//!
+//! One owner per node holds it; rails only ever hold leases on parts of it.
+
+use crate::core::block_grid::BlockGrid;
+use crate::core::check::{CheckComposer, CheckMethod};
+use crate::core::units::{NodeIx, Span, union};
+use crate::core::wire::Check;
+
+/// A run of neighbouring pieces of one segment.
+///
+/// Invariant: `first < end`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct PieceRun {
+    pub(super) segment: u32,
+    pub(super) first: u64,
+    pub(super) end: u64,
+}
+
+/// What is wanted and what has landed.
+pub(super) struct ExtentMap {
+    grid: BlockGrid,
+    method: CheckMethod,
+    /// Invariant: ascending and disjoint.
+    segments: Vec<SegmentExtents>,
+    wanted_bytes: u64,
+    landed_bytes: u64,
+    /// Bytes given up: no sender is left for them.
+    missing_bytes: u64,
+}
+
+struct SegmentExtents {
+    span: Span,
+    /// Who offers it, in the plan's order; ascending by index.
+    senders: Vec<NodeIx>,
+    settled: BitSet,
+    /// Bytes that are not settled.
+    left_bytes: u64,
+    missing: Vec<u64>,
+    checks: CheckComposer,
+}
+
+impl ExtentMap {
+    /// The map of `segments`, ascending and disjoint, of which nothing has landed.
+    pub(super) fn new(
+        grid: BlockGrid,
+        method: CheckMethod,
+        segments: impl Iterator<Item = (Span, Vec<NodeIx>)>,
+    ) -> ExtentMap {
+        let segments: Vec<SegmentExtents> = segments
+            .map(|(span, mut senders)| {
+                senders.sort_unstable();
+                let settled = BitSet::new(grid.piece_count(span));
+                let (left_bytes, checks) =
+                    (span.bytes(), CheckComposer::of_segment(method, grid, span));
+                SegmentExtents { span, senders, settled, left_bytes, missing: Vec::new(), checks }
+            })
+            .collect();
+        assert!(
+            segments.is_sorted_by(|a, b| a.span.end <= b.span.start),
+            "segments ascend and share no byte"
+        );
+        let wanted_bytes = segments.iter().map(|segment| segment.span.bytes()).sum();
+        ExtentMap { grid, method, segments, wanted_bytes, landed_bytes: 0, missing_bytes: 0 }
+    }
+
+    pub(super) fn grid(&self) -> BlockGrid {
+        self.grid
+    }
+
+    pub(super) fn wanted_bytes(&self) -> u64 {
+        self.wanted_bytes
+    }
+
+    pub(super) fn landed_bytes(&self) -> u64 {
+        self.landed_bytes
+    }
+
+    /// Bytes that have neither landed nor been given up.
+    pub(super) fn left_bytes(&self) -> u64 {
+        self.wanted_bytes - self.landed_bytes - self.missing_bytes
+    }
+
+    /// The same of each segment: bytes that have neither landed nor been given up.
+    pub(super) fn left_of_segments(&self) -> impl Iterator<Item = u64> {
+        self.segments.iter().map(|segment| segment.left_bytes)
+    }
+
+    /// Whether every piece has landed or was given up.
+    pub(super) fn is_settled(&self) -> bool {
+        self.left_bytes() == 0
+    }
+
+    pub(super) fn segment_count(&self) -> u32 {
+        u32::try_from(self.segments.len()).expect("segments are counted in 32 bits")
+    }
+
+    /// The runs of a segment's pieces that have not landed.
+    pub(super) fn open_runs(&self, segment: u32) -> Vec<PieceRun> {
+        let SegmentExtents { span, settled, .. } = &self.segments[segment as usize];
+        let mut runs: Vec<PieceRun> = Vec::new();
+        for index in (0..self.grid.piece_count(*span)).filter(|&index| !settled.contains(index)) {
+            match runs.last_mut() {
+                Some(run) if run.end == index => run.end += 1,
+                _ => runs.push(PieceRun { segment, first: index, end: index + 1 }),
+            }
+        }
+        runs
+    }
+
+    /// Marks the pieces that lie wholly in `holes` (ascending, disjoint) landed: they are zeros,
+    /// and a new file's holes read as zeros. Returns their bytes. It comes before anything else
+    /// lands.
+    pub(super) fn land_holes(&mut self, holes: &[Span]) -> u64 {
+        let mut bytes = 0;
+        for segment in 0..self.segment_count() {
+            let span = self.segments[segment as usize].span;
+            let first = holes.partition_point(|hole| hole.end <= span.start);
+            for hole in holes[first..].iter().take_while(|hole| hole.start < span.end) {
+                let Some(part) = hole.intersection(span) else { continue };
+                let (first, last) =
+                    (self.grid.index_of(span, part.start), self.grid.index_of(span, part.end - 1));
+                let is_cut = |index| u64::from(!hole.contains(self.grid.piece(span, index)));
+                let run = PieceRun {
+                    segment,
+                    first: first + is_cut(first),
+                    end: last + 1 - is_cut(last),
+                };
+                if run.first < run.end {
+                    bytes += self.land_zeros(run);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Marks a run of zeros landed. There may be tens of millions of pieces in it: where checks of
+    /// zeros join whatever their length is, theirs are not computed one by one.
+    fn land_zeros(&mut self, run: PieceRun) -> u64 {
+        let span = Span::new(
+            self.piece(run.segment, run.first).start,
+            self.piece(run.segment, run.end - 1).end,
+        );
+        if matches!(self.method, CheckMethod::Blake3(_)) {
+            for index in run.first..run.end {
+                let piece = self.piece(run.segment, index);
+                self.land(piece, self.method.of_zeros(piece));
+            }
+        } else {
+            let segment = &mut self.segments[run.segment as usize];
+            segment.settled.insert_all(run.first, run.end);
+            segment.checks.add(span, self.method.of_zeros(span));
+            segment.left_bytes -= span.bytes();
+            self.landed_bytes += span.bytes();
+        }
+        span.bytes()
+    }
+
+    /// Marks a range landed that an earlier attempt had, if it is a piece of this map. Returns its
+    /// bytes, if that is news: where segments are cut otherwise than they were, what is at the cuts
+    /// is fetched again.
+    pub(super) fn land_kept(&mut self, span: Span, check: Check) -> u64 {
+        let at = self.segments.partition_point(|segment| segment.span.end <= span.start);
+        let Some(segment) = self.segments.get(at).filter(|segment| segment.span.contains(span))
+        else {
+            return 0;
+        };
+        let is_piece =
+            self.grid.piece(segment.span, self.grid.index_of(segment.span, span.start)) == span;
+        if is_piece && self.land(span, check) { span.bytes() } else { 0 }
+    }
+
+    pub(super) fn piece(&self, segment: u32, index: u64) -> Span {
+        self.grid.piece(self.segments[segment as usize].span, index)
+    }
+
+    /// The bytes of `run`.
+    pub(super) fn run_bytes(&self, run: PieceRun) -> u64 {
+        self.piece(run.segment, run.end - 1).end - self.piece(run.segment, run.first).start
+    }
+
+    /// The segment and index of a piece that this map handed out.
+    ///
+    /// # Panics
+    /// If `piece` is not a piece of the map.
+    pub(super) fn place(&self, piece: Span) -> (u32, u64) {
+        let at = self.segments.partition_point(|segment| segment.span.end <= piece.start);
+        let index = self.grid.index_of(self.segments[at].span, piece.start);
+        assert_eq!(self.grid.piece(self.segments[at].span, index), piece, "a piece of this map");
+        (at as u32, index)
+    }
+
+    /// Who offers a segment.
+    pub(super) fn senders(&self, segment: u32) -> &[NodeIx] {
+        &self.segments[segment as usize].senders
+    }
+
+    /// A newer plan names other senders for a segment.
+    pub(super) fn set_senders(&mut self, segment: u32, mut senders: Vec<NodeIx>) {
+        senders.sort_unstable();
+        self.segments[segment as usize].senders = senders;
+    }
+
+    /// The ranges of the segments, ascending.
+    pub(super) fn spans(&self) -> impl Iterator<Item = Span> {
+        self.segments.iter().map(|segment| segment.span)
+    }
+
+    /// The parts of the segments within `span` that have landed; `span` is cut where segments are.
+    pub(super) fn landed_within(&self, span: Span) -> Vec<Span> {
+        let first = self.segments.partition_point(|segment| segment.span.end <= span.start);
+        let mut landed = Vec::new();
+        for segment in
+            self.segments[first..].iter().take_while(|segment| segment.span.start < span.end)
+        {
+            let has_landed =
+                |&index: &u64| segment.settled.contains(index) && !segment.missing.contains(&index);
+            let pieces = (0..self.grid.piece_count(segment.span)).filter(has_landed);
+            let pieces = pieces.map(|index| self.grid.piece(segment.span, index));
+            landed.extend(pieces.filter(|piece| span.contains(*piece)));
+        }
+        union(landed)
+    }
+
+    pub(super) fn offers(&self, sender: NodeIx, segment: u32) -> bool {
+        self.senders(segment).binary_search(&sender).is_ok()
+    }
+
+    /// Whether the piece has landed or was given up.
+    pub(super) fn is_settled_piece(&self, segment: u32, index: u64) -> bool {
+        self.segments[segment as usize].settled.contains(index)
+    }
+
+    /// Marks a piece landed. Says whether that is news: a piece may land twice when two senders
+    /// were asked for it.
+    pub(super) fn land(&mut self, piece: Span, check: Check) -> bool {
+        let (segment, index) = self.place(piece);
+        let segment = &mut self.segments[segment as usize];
+        if !segment.settled.insert(index) {
+            return false;
+        }
+        segment.checks.add(piece, check);
+        segment.left_bytes -= piece.bytes();
+        self.landed_bytes += piece.bytes();
+        true
+    }
+
+    /// Gives a piece up.
+    pub(super) fn give_up(&mut self, segment: u32, index: u64) {
+        let bytes = self.piece(segment, index).bytes();
+        let segment = &mut self.segments[segment as usize];
+        if segment.settled.insert(index) {
+            segment.missing.push(index);
+            segment.left_bytes -= bytes;
+            self.missing_bytes += bytes;
+        }
+    }
+
+    /// What was given up, ascending and joined.
+    pub(super) fn missing(&self) -> Vec<Span> {
+        let pieces = self.segments.iter().flat_map(|segment| {
+            segment.missing.iter().map(|&index| self.grid.piece(segment.span, index))
+        });
+        union(pieces.collect())
+    }
+
+    /// What has not landed, given up or not, ascending and joined.
+    pub(super) fn lacking(&self) -> Vec<Span> {
+        let open = (0..self.segment_count()).flat_map(|segment| self.open_runs(segment));
+        let open = open.map(|run| {
+            Span::new(
+                self.piece(run.segment, run.first).start,
+                self.piece(run.segment, run.end - 1).end,
+            )
+        });
+        union(open.chain(self.missing()).collect())
+    }
+
+    /// The composed check values, segment by segment.
+    pub(super) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Check)>)> {
+        self.segments.iter().map(|segment| (segment.span, segment.checks.checks().collect()))
+    }
+}
+
+/// A set of small numbers.
+struct BitSet {
+    words: Vec<u64>,
+}
+
+impl BitSet {
+    fn new(count: u64) -> BitSet {
+        BitSet { words: vec![0; usize::try_from(count.div_ceil(64)).expect("pieces fit memory")] }
+    }
+
+    fn contains(&self, index: u64) -> bool {
+        self.words[(index / 64) as usize] >> (index % 64) & 1 == 1
+    }
+
+    /// Adds all from `first` to before `end`.
+    fn insert_all(&mut self, first: u64, end: u64) {
+        for at in first / 64..end.div_ceil(64) {
+            let (low, high) = (first.saturating_sub(at * 64), (end - at * 64).min(64));
+            self.words[at as usize] |= u64::MAX >> (64 - (high - low)) << low;
+        }
+    }
+
+    /// Adds `index`; whether it was not there.
+    fn insert(&mut self, index: u64) -> bool {
+        let word = &mut self.words[(index / 64) as usize];
+        let bit = 1 << (index % 64);
+        let news = *word & bit == 0;
+        *word |= bit;
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn extents() -> ExtentMap {
+        let segments =
+            [(Span::new(5, 25), vec![NodeIx(1), NodeIx(0)]), (Span::new(30, 40), vec![NodeIx(2)])];
+        ExtentMap::new(BlockGrid::new(0, 10), CheckMethod::Crc64, segments.into_iter())
+    }
+
+    #[test]
+    fn a_piece_lands_once() {
+        let mut map = extents();
+        let piece = map.piece(0, 1);
+        assert_eq!(piece, Span::new(10, 20));
+        assert!(map.land(piece, Check::None));
+        assert!(!map.land(piece, Check::None));
+        assert_eq!(map.landed_bytes(), 10);
+        assert_eq!(map.left_of_segments().collect::<Vec<_>>(), [10, 10]);
+        assert!(map.is_settled_piece(0, 1) && !map.is_settled_piece(0, 0));
+    }
+
+    #[test]
+    fn what_is_given_up_is_missing_and_settles_the_rest() {
+        let mut map = extents();
+        map.land(Span::new(30, 40), Check::None);
+        for index in [1, 0, 2] {
+            map.give_up(0, index);
+        }
+        assert_eq!(map.missing(), [Span::new(5, 25)]);
+        assert!(map.is_settled());
+    }
+
+    /// A sparse file of that size in the smallest blocks kept a node's control thread busy for 15
+    /// s.
+    #[test]
+    fn the_hole_of_a_huge_file_lands_as_one() {
+        let bytes = 200 << 30;
+        let segment = (Span::new(0, bytes), vec![NodeIx(0)]);
+        let mut map =
+            ExtentMap::new(BlockGrid::new(0, 4096), CheckMethod::Crc64, [segment].into_iter());
+        assert_eq!(map.land_holes(&[Span::new(1, bytes - 1)]), bytes - 2 * 4096);
+        let checks: Vec<_> = map.checks().flat_map(|(_, checks)| checks).collect();
+        let zeros = Span::new(4096, bytes - 4096);
+        assert_eq!(checks, [(zeros, CheckMethod::Crc64.of_zeros(zeros))]);
+        assert_eq!(map.left_bytes(), 2 * 4096);
+    }
+
+    proptest! {
+        #[test]
+        fn holes_land_as_their_pieces_do(start in 0u64..40, bytes in 1u64..3000, cuts in proptest::collection::vec(0u64..3040, 0..12)) {
+            let span = Span::of(start, bytes);
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            cuts.dedup();
+            let holes: Vec<Span> = cuts.chunks_exact(2).map(|ends| Span::new(ends[0], ends[1])).collect();
+            for method in [CheckMethod::None, CheckMethod::Crc64] {
+                let map = || ExtentMap::new(BlockGrid::new(0, 10), method, [(span, vec![NodeIx(0)])].into_iter());
+                let (mut whole, mut pieces) = (map(), map());
+                let landed = whole.land_holes(&holes);
+                for index in 0..pieces.grid.piece_count(span) {
+                    let piece = pieces.piece(0, index);
+                    if holes.iter().any(|hole| hole.contains(piece)) {
+                        pieces.land(piece, method.of_zeros(piece));
+                    }
+                }
+                prop_assert_eq!(landed, pieces.landed_bytes());
+                prop_assert_eq!(whole.left_bytes(), pieces.left_bytes());
+                prop_assert_eq!(whole.open_runs(0), pieces.open_runs(0));
+                let checks = |map: &ExtentMap| map.checks().collect::<Vec<_>>();
+                prop_assert_eq!(checks(&whole), checks(&pieces));
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a piece of this map")]
+    fn a_piece_of_another_grid_is_a_broken_promise() {
+        extents().place(Span::new(5, 11));
+    }
+}

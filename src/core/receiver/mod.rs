@@ -1,0 +1,15 @@
+//! Which piece is asked of which sender: the extent map of one receiver, and what schedules its
+//! pieces.
+//!
+//! [`scheduler::PieceScheduler`] (one a node and transfer) holds the extent map: which pieces have
+//! landed, and a queue of pieces for each sender, cut by the plan's weights. It leases runs of
+//! pieces to flows that have room, steals for flows that run dry, and composes the check values of
+//! what has landed.
+
+mod extent_map;
+mod plan_pacing;
+pub(crate) mod rail_pairs;
+pub(crate) mod rate_meter;
+pub(crate) mod scheduler;
+mod sender_shares;
+mod token_bucket;

@@ -1,0 +1,506 @@
+//! The scheduler of one receiver's extent map: leases pieces to flows, takes them back, steals,
+//! retries, and knows when everything has landed.
+//!
+//! A piece is bound to a flow as late as can be: it stays in its sender's share until a flow to
+//! that sender has room. What weights and speeds got wrong is mended in this order: a dry flow
+//! first *steals* from the share of the slowest sender that it can stand in for, then has unasked
+//! leases of other flows *revoked*, and at the very end asks *twice* for what another flow is late
+//! with.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::extent_map::{ExtentMap, PieceRun};
+use super::plan_pacing;
+use super::plan_pacing::PlanPacing;
+use super::rail_pairs::{RailPair, RailPairs};
+use super::rate_meter::{RateMeter, ReceiverIntake};
+use super::sender_shares::SenderShares;
+use super::token_bucket::TokenBucket;
+use crate::core::block_grid::BlockGrid;
+use crate::core::check::CheckMethod;
+use crate::core::error::Error;
+use crate::core::piece::LandedPiece;
+use crate::core::piece::{FlowIx, Piece};
+use crate::core::units::{Moment, NodeIx, Span};
+use crate::core::wire::Check;
+use crate::core::wire::control::PlanSegment;
+
+mod recovery;
+mod replan;
+mod stealing;
+
+pub(crate) use replan::segment_mismatch;
+
+/// Stolen pieces outstanding on one flow: one on the wire and one behind it.
+const SOFT_MAX: usize = 2;
+/// How often one sender may fail at one piece before it is not asked for it again.
+const FAULTS_MAX: u32 = 3;
+/// How often flows without work look again for somebody who is late.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// One segment as this receiver sees it: whom to ask, with which weights.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct SegmentSenders {
+    pub(crate) span: Span,
+    pub(crate) senders: Vec<(NodeIx, u32)>,
+}
+
+impl From<PlanSegment> for SegmentSenders {
+    fn from(segment: PlanSegment) -> SegmentSenders {
+        let senders =
+            segment.senders.iter().map(|share| (NodeIx(share.index), share.weight)).collect();
+        SegmentSenders { span: segment.span, senders }
+    }
+}
+
+/// What happens to an owner.
+#[derive(Clone, Debug)]
+pub(crate) enum SchedulerEvent {
+    /// A rail pair's flow stands.
+    FlowUp { flow: FlowIx, rail_pair: RailPair },
+    /// A flow has room for so many more pieces.
+    Room { flow: FlowIx, pieces: u32 },
+    /// A piece is checked and written.
+    Landed { flow: FlowIx, piece: Piece, check: Check },
+    /// A piece was refused by its sender, or arrived changed.
+    Failed { flow: FlowIx, piece: Piece, error: Error },
+    /// Leases that were revoked before they were asked for.
+    Returned { flow: FlowIx, pieces: Vec<Piece> },
+    /// A flow broke.
+    FlowDown { flow: FlowIx, error: Error },
+    /// A rail pair's flow could not be opened.
+    OpenFailed { rail_pair: RailPair, error: Error },
+    /// A rail pair's flow takes long to open.
+    OpenSlow { error: Error },
+    /// The moment of `poll_timeout` has come.
+    Tick,
+}
+
+/// What an owner wants done.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum SchedulerAction {
+    /// Open a flow on a rail pair; answered by `FlowUp` or `OpenFailed`.
+    Open { rail_pair: RailPair },
+    /// Hand these pieces to a flow.
+    Lease { flow: FlowIx, pieces: Vec<Piece> },
+    /// Take back up to so many pieces that the flow has not asked for; answered by `Returned`.
+    Revoke { flow: FlowIx, pieces: u32 },
+    /// A flow has nothing left to do and others wait for its place.
+    Close { flow: FlowIx },
+    /// Nobody is left who could bring a piece.
+    GiveUp { span: Span },
+    /// Nobody is left who could bring a piece but one who may wait for this node to have it: nobody
+    /// should.
+    Withhold { span: Span },
+    /// Every piece has landed or was given up; said once.
+    Settled,
+}
+
+/// What was counted on the way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct SchedulerCounts {
+    /// Bytes that came over the network and were kept.
+    pub(crate) kept_bytes: u64,
+    pub(crate) stolen_bytes: u64,
+    pub(crate) wasted_bytes: u64,
+    pub(crate) retries: u64,
+    /// Bytes that an earlier attempt had landed.
+    pub(crate) resumed_bytes: u64,
+}
+
+/// What need not be fetched.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct CompletedBefore<'a> {
+    /// Known zeros: ascending, disjoint.
+    pub(crate) holes: &'a [Span],
+    /// Pieces of an earlier attempt.
+    pub(crate) kept: &'a [LandedPiece],
+}
+
+/// The scheduler of the extent map of one receiver in one transfer.
+///
+/// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
+/// `landed_bytes`, `missing`, `checks`, `counts`.
+pub(crate) struct PieceScheduler {
+    extents: ExtentMap,
+    shares: SenderShares,
+    flows: BTreeMap<FlowIx, ScheduledFlow>,
+    /// What all flows bring together.
+    intake: ReceiverIntake,
+    rail_pairs: RailPairs,
+    /// Who failed at which piece how often, by the piece's position.
+    faults: BTreeMap<u64, BTreeMap<NodeIx, u32>>,
+    /// Pieces that two flows were asked for, by position.
+    twice: BTreeMap<u64, u64>,
+    twice_bytes: u64,
+    actions: VecDeque<SchedulerAction>,
+    look_again: Option<Moment>,
+    /// What limits the rate at which pieces are leased, where that was asked for, and the flow that
+    /// got one last.
+    limit: Option<(TokenBucket, FlowIx)>,
+    /// The plan's clock, where there is one.
+    pace: Option<PlanPacing>,
+    settled: bool,
+    cause: Option<Error>,
+    /// Why the last flow broke, if nothing has landed since.
+    trouble: Option<Error>,
+    counts: SchedulerCounts,
+    /// Bytes that each sender has brought, kept or not.
+    delivered: BTreeMap<NodeIx, u64>,
+}
+
+struct ScheduledFlow {
+    rail_pair: RailPair,
+    /// Leased and neither landed nor returned.
+    leased: Vec<Piece>,
+    /// Room that could not be filled yet.
+    room: u32,
+    meter: RateMeter,
+    up_at: Moment,
+    /// When something landed on it last.
+    heard: Moment,
+    revoking: bool,
+    revoke_again: Moment,
+}
+
+impl PieceScheduler {
+    /// An owner that wants `sources` (ascending, disjoint), of which some is `there` already;
+    /// `lane_count` says how many rail pairs there are to a sender.
+    pub(crate) fn new(
+        grid: BlockGrid,
+        method: CheckMethod,
+        sources: &[SegmentSenders],
+        there: CompletedBefore<'_>,
+        lane_count: impl Fn(NodeIx) -> u32,
+    ) -> PieceScheduler {
+        let segments = sources
+            .iter()
+            .map(|source| (source.span, source.senders.iter().map(|sender| sender.0).collect()));
+        let mut extents = ExtentMap::new(grid, method, segments);
+        extents.land_holes(there.holes);
+        let resumed_bytes =
+            there.kept.iter().map(|piece| extents.land_kept(piece.span, piece.check)).sum();
+        let shares =
+            SenderShares::cut(&extents, sources.iter().map(|source| source.senders.as_slice()));
+        let senders: BTreeSet<NodeIx> =
+            sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
+        let mut scheduler = PieceScheduler {
+            rail_pairs: RailPairs::new(
+                senders.into_iter().map(|sender| (sender, lane_count(sender))),
+            ),
+            extents,
+            shares,
+            flows: BTreeMap::new(),
+            intake: ReceiverIntake::default(),
+            faults: BTreeMap::new(),
+            twice: BTreeMap::new(),
+            twice_bytes: 0,
+            actions: VecDeque::new(),
+            look_again: None,
+            limit: None,
+            pace: None,
+            settled: false,
+            cause: None,
+            trouble: None,
+            counts: SchedulerCounts { resumed_bytes, ..SchedulerCounts::default() },
+            delivered: BTreeMap::new(),
+        };
+        scheduler.open_all();
+        scheduler.settle();
+        scheduler
+    }
+
+    /// Leases no more than so many bytes per second from now on.
+    pub(crate) fn limit(&mut self, now: Moment, bytes_per_second: u64) {
+        self.limit = Some((
+            TokenBucket::new(now, bytes_per_second, self.extents.grid().block_bytes()),
+            FlowIx(0),
+        ));
+    }
+
+    /// Has flows that are ahead of a plan that takes `seconds` rest in favour of those that are
+    /// behind.
+    pub(crate) fn keep_to_plan(&mut self, now: Moment, seconds: f64) {
+        self.pace = Some(PlanPacing::new(now, seconds, &self.shares));
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, now: Moment, event: SchedulerEvent) {
+        match event {
+            SchedulerEvent::FlowUp { flow, rail_pair } => self.flow_up(now, flow, rail_pair),
+            SchedulerEvent::Room { flow, pieces } => self.room(now, flow, pieces),
+            SchedulerEvent::Landed { flow, piece, check } => self.landed(now, flow, piece, check),
+            SchedulerEvent::Failed { flow, piece, error } => self.failed(now, flow, piece, &error),
+            SchedulerEvent::Returned { flow, pieces } => self.returned(now, flow, &pieces),
+            SchedulerEvent::FlowDown { flow, error } => self.flow_down(now, flow, &error),
+            SchedulerEvent::OpenFailed { rail_pair, error } => {
+                self.lane_broke(now, rail_pair, &error);
+                self.feed_hungry(now);
+            }
+            SchedulerEvent::OpenSlow { error } => {
+                self.trouble.get_or_insert(error);
+            }
+            SchedulerEvent::Tick => {
+                self.rail_pairs.wake(now);
+                self.feed_hungry(now);
+            }
+        }
+        self.open_rail_pairs();
+        self.settle();
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<SchedulerAction> {
+        self.actions.pop_front()
+    }
+
+    /// When `Tick` is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Moment> {
+        let due = [self.look_again, self.rail_pairs.poll_timeout()].into_iter().flatten().min();
+        due.filter(|_| !self.settled)
+    }
+
+    pub(crate) fn landed_bytes(&self) -> u64 {
+        self.extents.landed_bytes()
+    }
+
+    /// What was given up, and why the first of it was.
+    pub(crate) fn missing(&self) -> Option<Error> {
+        let missing = self.extents.missing();
+        let cause = self.cause.clone();
+        (!missing.is_empty()).then(|| cause.expect("what is given up has a cause").missing(missing))
+    }
+
+    /// What would be missing if it ended now, ascending and joined.
+    pub(crate) fn lacking(&self) -> Vec<Span> {
+        self.extents.lacking()
+    }
+
+    /// Why nothing lands any more, where a flow broke.
+    pub(crate) fn trouble(&self) -> Option<&Error> {
+        self.trouble.as_ref()
+    }
+
+    /// The composed check values, segment by segment.
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Check)>)> {
+        self.extents.checks()
+    }
+
+    pub(crate) fn counts(&self) -> SchedulerCounts {
+        self.counts
+    }
+
+    fn flow_up(&mut self, now: Moment, flow: FlowIx, rail_pair: RailPair) {
+        self.rail_pairs.up(rail_pair, flow);
+        let meter = RateMeter::default();
+        self.flows.insert(
+            flow,
+            ScheduledFlow {
+                rail_pair,
+                leased: Vec::new(),
+                room: 0,
+                meter,
+                up_at: now,
+                heard: now,
+                revoking: false,
+                revoke_again: now,
+            },
+        );
+    }
+
+    fn room(&mut self, now: Moment, flow: FlowIx, pieces: u32) {
+        if let Some(state) = self.flows.get_mut(&flow) {
+            state.room = pieces;
+            self.feed_in_turn(now, flow);
+        }
+    }
+
+    fn landed(&mut self, now: Moment, flow: FlowIx, piece: Piece, check: Check) {
+        self.intake.add(now, piece.span.bytes());
+        self.trouble = None;
+        if let Some(state) = self.flows.get_mut(&flow) {
+            state.leased.retain(|leased| leased.span != piece.span);
+            state.meter.add(now, piece.span.bytes());
+            state.heard = now;
+            if state.leased.is_empty() {
+                state.meter.pause(now);
+            }
+            self.rail_pairs.landed(state.rail_pair);
+            let sender = state.rail_pair.sender;
+            *self.delivered.entry(sender).or_insert(0) += piece.span.bytes();
+            self.pace.iter_mut().for_each(|pace| pace.landed(sender, piece.span.bytes()));
+        }
+        if self.extents.land(piece.span, check) {
+            self.counts.kept_bytes += piece.span.bytes();
+            self.counts.stolen_bytes += if piece.stolen { piece.span.bytes() } else { 0 };
+        } else {
+            self.counts.wasted_bytes += piece.span.bytes();
+        }
+        // A flow of stolen pieces has room again as soon as one of them is there.
+        if self.flows.get(&flow).is_some_and(|state| state.room > 0) {
+            self.feed_in_turn(now, flow);
+        }
+    }
+
+    fn returned(&mut self, now: Moment, flow: FlowIx, pieces: &[Piece]) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        state.revoking = false;
+        state.leased.retain(|leased| pieces.iter().all(|piece| piece.span != leased.span));
+        let sender = state.rail_pair.sender;
+        for piece in pieces {
+            let (segment, index) = self.extents.place(piece.span);
+            // To whom it was taken back for; its old flow has room, too, and would only take it
+            // again.
+            if !self.extents.is_settled_piece(segment, index)
+                && !self.lease_to_hungry(now, flow, piece.span, segment)
+            {
+                self.shares.push_back(
+                    &self.extents,
+                    sender,
+                    PieceRun { segment, first: index, end: index + 1 },
+                );
+                self.limit.iter_mut().for_each(|(bucket, _)| bucket.give_back(piece.span.bytes()));
+            }
+        }
+        if !pieces.is_empty() {
+            self.feed_hungry(now);
+        }
+    }
+
+    /// Leases a piece that `from` gave back to another flow with room, if there is one that can
+    /// bring it.
+    fn lease_to_hungry(&mut self, now: Moment, from: FlowIx, span: Span, segment: u32) -> bool {
+        let is_free = |state: &ScheduledFlow| {
+            state.leased.iter().filter(|piece| piece.stolen).count() < SOFT_MAX
+        };
+        let extents = &self.extents;
+        let hungry = self.flows.iter_mut().find(|(flow, state)| {
+            **flow != from
+                && state.room > 0
+                && is_free(state)
+                && extents.offers(state.rail_pair.sender, segment)
+        });
+        let Some((&flow, state)) = hungry else { return false };
+        let piece = Piece { span, stolen: true };
+        state.room = 0;
+        state.meter.start(now);
+        state.leased.push(piece);
+        self.actions.push_back(SchedulerAction::Lease { flow, pieces: vec![piece] });
+        true
+    }
+
+    /// Opens a flow to every sender that has a share, those with the largest first.
+    fn open_all(&mut self) {
+        let mut shares: Vec<(u64, NodeIx)> = self
+            .shares
+            .bytes()
+            .filter(|(_, bytes)| *bytes > 0)
+            .map(|(sender, bytes)| (bytes, sender))
+            .collect();
+        shares.sort_unstable_by_key(|&(bytes, sender)| (std::cmp::Reverse(bytes), sender));
+        for (_, sender) in shares {
+            self.rail_pairs.want(sender);
+        }
+        self.open_rail_pairs();
+    }
+
+    fn open_rail_pairs(&mut self) {
+        while let Some(rail_pair) = self.rail_pairs.poll_open() {
+            self.actions.push_back(SchedulerAction::Open { rail_pair });
+        }
+    }
+
+    /// Looks for work for every flow that has room and got none.
+    fn feed_hungry(&mut self, now: Moment) {
+        self.look_again = None;
+        let hungry = self.flows.iter().filter(|(_, flow)| flow.room > 0);
+        let mut hungry: Vec<FlowIx> = hungry.map(|(&flow, _)| flow).collect();
+        if let Some((_, last)) = self.limit {
+            let next = hungry.partition_point(|&flow| flow <= last);
+            hungry.rotate_left(next);
+        }
+        for flow in hungry {
+            self.feed(now, flow);
+        }
+    }
+
+    /// Leases to a flow that has room now; under a limit, after those that have waited for longer.
+    fn feed_in_turn(&mut self, now: Moment, flow: FlowIx) {
+        if self.limit.is_some() { self.feed_hungry(now) } else { self.feed(now, flow) }
+    }
+
+    /// Leases what there is, and what the limit allows, to a flow with room.
+    fn feed(&mut self, now: Moment, flow: FlowIx) {
+        let ScheduledFlow { rail_pair, room, .. } = self.flows[&flow];
+        if self.pace.as_ref().is_some_and(|pace| {
+            pace.is_ahead(now, rail_pair.sender, self.extents.grid().block_bytes())
+        }) {
+            return self.look_again_at(now + plan_pacing::REST);
+        }
+        if self.would_be_last(now, flow) {
+            return self.look_again_at(now + LOOK_AGAIN);
+        }
+        let mut room = self.fair_part(rail_pair.sender).min(room as usize);
+        if let Some((bucket, last)) = &mut self.limit {
+            if !bucket.is_open(now) {
+                let next = bucket.next();
+                return self.look_again_at(next);
+            }
+            (room, *last) = (1, flow);
+        }
+        let mut pieces = Vec::with_capacity(room);
+        while pieces.len() < room
+            && let Some(span) = self.shares.take(&self.extents, rail_pair.sender)
+        {
+            pieces.push(Piece { span, stolen: false });
+        }
+        if pieces.is_empty() {
+            pieces.extend(self.steal(now, flow).map(|span| Piece { span, stolen: true }));
+        }
+        let bytes: u64 = pieces.iter().map(|piece| piece.span.bytes()).sum();
+        self.limit.iter_mut().for_each(|(bucket, _)| bucket.spend(bytes));
+        let state = self.flows.get_mut(&flow).expect("looked up above");
+        if !pieces.is_empty() {
+            state.room = 0;
+            state.meter.start(now);
+            self.intake.start(now);
+            state.leased.extend_from_slice(&pieces);
+            self.actions.push_back(SchedulerAction::Lease { flow, pieces });
+        } else if state.leased.is_empty() && self.rail_pairs.are_waiting() {
+            self.flows.remove(&flow);
+            self.actions.push_back(SchedulerAction::Close { flow });
+            self.rail_pairs.idle(rail_pair);
+        } else {
+            self.look_again_at(now + LOOK_AGAIN);
+        }
+    }
+
+    fn look_again_at(&mut self, moment: Moment) {
+        self.look_again = Some(self.look_again.map_or(moment, |due| due.min(moment)));
+    }
+
+    /// How many pieces one flow of a sender may take at once: towards the end of a share they are
+    /// handed out ever more thinly, so that the flows end together (guided self-scheduling,
+    /// Polychronopoulos and Kuck 1987).
+    fn fair_part(&self, sender: NodeIx) -> usize {
+        let flows =
+            self.flows.values().filter(|flow| flow.rail_pair.sender == sender).count() as u64;
+        if flows <= 1 {
+            return usize::MAX;
+        }
+        let pieces = self.shares.bytes_of(sender) / self.extents.grid().block_bytes();
+        usize::try_from(pieces / (2 * flows)).unwrap_or(usize::MAX).max(1)
+    }
+
+    fn settle(&mut self) {
+        if !self.settled && self.extents.is_settled() {
+            self.settled = true;
+            self.actions.push_back(SchedulerAction::Settled);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "scheduler_tests.rs"]
+mod tests;

@@ -1,0 +1,110 @@
+//! What becomes of pieces whose sender failed: another brings them, or they are given up.
+
+use super::{FAULTS_MAX, PieceScheduler, SchedulerAction};
+use crate::core::error::{Code, Error};
+use crate::core::piece::FlowIx;
+use crate::core::piece::Piece;
+use crate::core::receiver::extent_map::PieceRun;
+use crate::core::receiver::rail_pairs::{RailPair, SenderVerdict};
+use crate::core::units::{Moment, NodeIx, Span};
+
+impl PieceScheduler {
+    pub(super) fn failed(&mut self, now: Moment, flow: FlowIx, piece: Piece, error: &Error) {
+        let Some(state) = self.flows.get_mut(&flow) else { return };
+        state.leased.retain(|leased| leased.span != piece.span);
+        let sender = state.rail_pair.sender;
+        self.counts.retries += 1;
+        let faults = self.faults.entry(piece.span.start).or_default().entry(sender).or_insert(0);
+        // Changed bytes may arrive whole the next time; a sender that refuses has no better answer
+        // later.
+        *faults += if error.code == Code::Integrity { 1 } else { FAULTS_MAX };
+        self.put_back(piece.span, error);
+        self.feed_hungry(now);
+    }
+
+    pub(super) fn flow_down(&mut self, now: Moment, flow: FlowIx, error: &Error) {
+        let Some(state) = self.flows.remove(&flow) else { return };
+        self.lane_broke(now, state.rail_pair, error);
+        for piece in state.leased.iter().rev() {
+            self.counts.retries += u64::from(self.put_back(piece.span, error));
+        }
+        self.feed_hungry(now);
+    }
+
+    /// A rail pair broke; where it was the sender's last one, others take over the sender's share.
+    pub(super) fn lane_broke(&mut self, now: Moment, rail_pair: RailPair, error: &Error) {
+        self.trouble = Some(error.clone());
+        if self.rail_pairs.broke(now, rail_pair, error) == SenderVerdict::Lost {
+            // The plan was made for one that brings its part.
+            self.pace = None;
+            self.dissolve(rail_pair.sender, error);
+        }
+    }
+
+    /// Finds another sender for a piece, or gives it up. Whether it needed one: another flow may be
+    /// bringing it, or it is here, or given up.
+    pub(super) fn put_back(&mut self, piece: Span, error: &Error) -> bool {
+        let (segment, index) = self.extents.place(piece);
+        let held =
+            self.flows.values().any(|flow| flow.leased.iter().any(|leased| leased.span == piece));
+        if held || self.extents.is_settled_piece(segment, index) {
+            return false;
+        }
+        let faults = self.faults.get(&piece.start);
+        let faults_of =
+            |sender: &NodeIx| faults.and_then(|faults| faults.get(sender)).copied().unwrap_or(0);
+        let usable =
+            |sender: &&NodeIx| !self.rail_pairs.is_lost(**sender) && faults_of(sender) < FAULTS_MAX;
+        let best = self.extents.senders(segment).iter().filter(usable);
+        let best = best
+            .min_by_key(|sender| (faults_of(sender), self.shares.bytes_of(**sender), **sender))
+            .copied();
+        match best {
+            Some(sender) => {
+                self.shares.push_front(
+                    &self.extents,
+                    sender,
+                    PieceRun { segment, first: index, end: index + 1 },
+                );
+                self.rail_pairs.want(sender);
+            }
+            None => {
+                self.extents.give_up(segment, index);
+                self.actions.push_back(SchedulerAction::GiveUp { span: piece });
+                self.cause.get_or_insert_with(|| error.clone());
+            }
+        }
+        true
+    }
+
+    /// Others take over the share of a sender that is lost.
+    pub(super) fn dissolve(&mut self, sender: NodeIx, error: &Error) {
+        for run in self.shares.dissolve(sender) {
+            for index in run.first..run.end {
+                let piece = self.extents.piece(run.segment, index);
+                self.put_back(piece, error);
+            }
+        }
+        self.withhold();
+    }
+
+    /// A relay that an older plan had brings what it was asked for all the same, and by the newer
+    /// one it may wait for that very piece to land here. As long as another sender is left, that
+    /// one is asked, too, and both have it. Where all are lost, two nodes would wait for each
+    /// other.
+    fn withhold(&mut self) {
+        let extents = &self.extents;
+        let is_stuck = |sender: NodeIx, piece: &Piece| {
+            let (segment, _) = extents.place(piece.span);
+            let all_lost =
+                || extents.senders(segment).iter().all(|sender| self.rail_pairs.is_lost(*sender));
+            !extents.offers(sender, segment) && all_lost()
+        };
+        let leased = self
+            .flows
+            .values()
+            .flat_map(|flow| flow.leased.iter().map(|piece| (flow.rail_pair.sender, piece)));
+        let stuck = leased.filter(|(sender, piece)| is_stuck(*sender, piece));
+        self.actions.extend(stuck.map(|(_, piece)| SchedulerAction::Withhold { span: piece.span }));
+    }
+}

@@ -1,0 +1,284 @@
+//! Tables of what an owner does.
+
+use crate::core::error::Code;
+use crate::core::receiver::scheduler::*;
+
+const A: NodeIx = NodeIx(0);
+const B: NodeIx = NodeIx(1);
+const FLOW_A: FlowIx = FlowIx(10);
+const FLOW_B: FlowIx = FlowIx(11);
+
+fn at(ms: u64) -> Moment {
+    Moment(ms * 1_000_000)
+}
+
+fn source(start: u64, end: u64, senders: &[(NodeIx, u32)]) -> SegmentSenders {
+    SegmentSenders { span: Span::new(start, end), senders: senders.to_vec() }
+}
+
+fn scheduler(sources: &[SegmentSenders]) -> PieceScheduler {
+    let mut scheduler = PieceScheduler::new(
+        BlockGrid::new(0, 10),
+        CheckMethod::None,
+        sources,
+        CompletedBefore::default(),
+        |_| 1,
+    );
+    let opened: Vec<NodeIx> = actions(&mut scheduler)
+        .into_iter()
+        .map(|action| match action {
+            SchedulerAction::Open { rail_pair } => rail_pair.sender,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    for sender in opened {
+        scheduler.handle(
+            at(0),
+            SchedulerEvent::FlowUp { flow: FlowIx(10 + sender.0), rail_pair: rail_pair(sender) },
+        );
+    }
+    scheduler
+}
+
+fn actions(scheduler: &mut PieceScheduler) -> Vec<SchedulerAction> {
+    std::iter::from_fn(|| scheduler.poll_action()).collect()
+}
+
+fn leased(scheduler: &mut PieceScheduler) -> Vec<(FlowIx, Piece)> {
+    let leases = actions(scheduler).into_iter().filter_map(|action| match action {
+        SchedulerAction::Lease { flow, pieces } => {
+            Some(pieces.into_iter().map(move |piece| (flow, piece)))
+        }
+        _ => None,
+    });
+    leases.flatten().collect()
+}
+
+fn land(scheduler: &mut PieceScheduler, now: Moment, flow: FlowIx, piece: Piece) {
+    scheduler.handle(now, SchedulerEvent::Landed { flow, piece, check: Check::None });
+}
+
+fn rail_pair(sender: NodeIx) -> RailPair {
+    RailPair { sender, index: 0 }
+}
+
+fn error(code: Code) -> Error {
+    Error::new(code, "node0 failed")
+}
+
+#[test]
+fn shares_follow_weights_and_everything_lands_once() {
+    let mut scheduler = scheduler(&[source(0, 100, &[(A, 3), (B, 1)])]);
+    scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_A, pieces: 4 });
+    scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_B, pieces: 4 });
+    let first = leased(&mut scheduler);
+    assert_eq!(first.iter().filter(|(flow, _)| *flow == FLOW_A).count(), 4);
+    assert!(first.iter().all(|(_, piece)| !piece.stolen));
+    let mut flows = first;
+    let mut landed = 0;
+    while let Some((flow, piece)) = flows.pop() {
+        land(&mut scheduler, at(2), flow, piece);
+        landed += piece.span.bytes();
+        scheduler.handle(at(2), SchedulerEvent::Room { flow, pieces: 1 });
+        flows.extend(leased(&mut scheduler));
+    }
+    assert_eq!((landed, scheduler.landed_bytes()), (100, 100));
+    assert_eq!(scheduler.counts().wasted_bytes, 0);
+}
+
+#[test]
+fn a_dry_flow_steals_from_the_end_of_the_slower_share() {
+    let mut scheduler = scheduler(&[source(0, 200, &[(A, 1), (B, 1)])]);
+    scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_B, pieces: 10 });
+    for (flow, piece) in leased(&mut scheduler) {
+        land(&mut scheduler, at(5), flow, piece);
+    }
+    scheduler.handle(at(6), SchedulerEvent::Room { flow: FLOW_B, pieces: 4 });
+    let stolen = leased(&mut scheduler);
+    assert_eq!(stolen, [(FLOW_B, Piece { span: Span::new(90, 100), stolen: true })]);
+    land(&mut scheduler, at(7), FLOW_B, stolen[0].1);
+    assert_eq!(scheduler.counts().stolen_bytes, 10);
+}
+
+/// In a lab of ten-fold uneven nodes, fast receivers stole from a slow sender whose whole NIC was
+/// another one's share.
+#[test]
+fn a_dry_flow_steals_nothing_while_the_others_bring_as_much_as_ever() {
+    let mut scheduler = scheduler(&[source(0, 1000, &[(A, 9), (B, 1)])]);
+    let bring = |scheduler: &mut PieceScheduler, now: u64, flow: FlowIx| {
+        scheduler.handle(at(now), SchedulerEvent::Room { flow, pieces: 1 });
+        let pieces = leased(scheduler);
+        assert_eq!(pieces.len(), 1, "{flow:?} at {now} ms");
+        land(scheduler, at(now + 10), flow, pieces[0].1);
+        pieces[0].1.stolen
+    };
+    for tick in 0..10 {
+        assert!(
+            !bring(&mut scheduler, tick * 10, FLOW_A) && !bring(&mut scheduler, tick * 10, FLOW_B)
+        );
+    }
+    for tick in 10..20 {
+        assert!(
+            !bring(&mut scheduler, tick * 10, FLOW_A) && !bring(&mut scheduler, tick * 10, FLOW_A)
+        );
+    }
+    scheduler.handle(at(201), SchedulerEvent::Room { flow: FLOW_B, pieces: 1 });
+    assert_eq!(leased(&mut scheduler), []);
+    // The other sender falls silent.
+    scheduler.handle(at(310), SchedulerEvent::Tick);
+    assert_eq!(leased(&mut scheduler).len(), 1);
+}
+
+#[test]
+fn a_broken_flow_gives_its_leases_back_and_is_opened_again() {
+    let mut scheduler = scheduler(&[source(0, 20, &[(A, 1)])]);
+    scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_A, pieces: 2 });
+    assert_eq!(leased(&mut scheduler).len(), 2);
+    scheduler
+        .handle(at(2), SchedulerEvent::FlowDown { flow: FLOW_A, error: error(Code::Unreachable) });
+    assert_eq!(actions(&mut scheduler), [SchedulerAction::Open { rail_pair: rail_pair(A) }]);
+    assert_eq!(scheduler.counts().retries, 2);
+    scheduler.handle(at(3), SchedulerEvent::FlowUp { flow: FlowIx(20), rail_pair: rail_pair(A) });
+    scheduler.handle(at(3), SchedulerEvent::Room { flow: FlowIx(20), pieces: 2 });
+    assert_eq!(leased(&mut scheduler).len(), 2);
+}
+
+#[test]
+fn a_lost_senders_share_goes_to_the_replica_and_without_one_is_missing() {
+    let mut scheduler = scheduler(&[source(0, 40, &[(A, 1), (B, 1)]), source(40, 60, &[(A, 1)])]);
+    scheduler
+        .handle(at(1), SchedulerEvent::FlowDown { flow: FLOW_A, error: error(Code::Unreachable) });
+    for break_ms in [1, 2000] {
+        scheduler.handle(at(break_ms), SchedulerEvent::Tick);
+        scheduler.handle(
+            at(break_ms),
+            SchedulerEvent::OpenFailed { rail_pair: rail_pair(A), error: error(Code::Unreachable) },
+        );
+    }
+    actions(&mut scheduler);
+    scheduler.handle(at(2001), SchedulerEvent::Room { flow: FLOW_B, pieces: 9 });
+    let leases = leased(&mut scheduler);
+    assert_eq!(leases.len(), 4, "{leases:?}");
+    for (flow, piece) in leases {
+        land(&mut scheduler, at(3), flow, piece);
+    }
+    assert!(actions(&mut scheduler).contains(&SchedulerAction::Settled));
+    let missing = scheduler.missing().expect("nobody else holds the second segment");
+    assert_eq!(missing.missing, [Span::new(40, 60)]);
+    assert_eq!(missing.code, Code::Unreachable);
+}
+
+#[test]
+fn a_changed_piece_is_asked_for_again_and_a_refused_one_is_not() {
+    let mut scheduler = scheduler(&[source(0, 10, &[(A, 1)])]);
+    for _ in 0..FAULTS_MAX {
+        scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_A, pieces: 1 });
+        let (flow, piece) = leased(&mut scheduler)[0];
+        scheduler
+            .handle(at(2), SchedulerEvent::Failed { flow, piece, error: error(Code::Integrity) });
+    }
+    assert_eq!(scheduler.missing().expect("given up").code, Code::Integrity);
+    assert_eq!(scheduler.counts().retries, u64::from(FAULTS_MAX));
+
+    let mut scheduler = self::scheduler(&[source(0, 10, &[(A, 1)])]);
+    scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_A, pieces: 1 });
+    let (flow, piece) = leased(&mut scheduler)[0];
+    scheduler.handle(at(2), SchedulerEvent::Failed { flow, piece, error: error(Code::Data) });
+    assert_eq!(scheduler.missing().expect("given up").missing, [Span::new(0, 10)]);
+}
+
+#[test]
+fn a_late_piece_is_asked_for_twice_and_the_loser_is_waste() {
+    let mut scheduler = scheduler(&[source(0, 40, &[(A, 1), (B, 1)])]);
+    scheduler.handle(at(0), SchedulerEvent::Room { flow: FLOW_A, pieces: 2 });
+    scheduler.handle(at(0), SchedulerEvent::Room { flow: FLOW_B, pieces: 2 });
+    let leases = leased(&mut scheduler);
+    for (flow, piece) in leases.iter().filter(|(flow, _)| *flow == FLOW_B) {
+        land(&mut scheduler, at(1), *flow, *piece);
+    }
+    scheduler.handle(at(100), SchedulerEvent::Room { flow: FLOW_B, pieces: 2 });
+    let twice = leased(&mut scheduler);
+    assert_eq!(twice.len(), 1, "one flow is asked at a time");
+    land(&mut scheduler, at(103), FLOW_B, twice[0].1);
+    assert_eq!(scheduler.counts().wasted_bytes, 0);
+    land(&mut scheduler, at(104), FLOW_A, Piece { stolen: false, ..twice[0].1 });
+    assert_eq!(scheduler.counts().wasted_bytes, 10);
+    assert_eq!(scheduler.landed_bytes(), 30);
+}
+
+#[test]
+fn holes_land_without_being_asked_for() {
+    let sources = [source(0, 100, &[(A, 1)])];
+    let holes = [Span::new(5, 95)];
+    let scheduler = PieceScheduler::new(
+        BlockGrid::new(0, 10),
+        CheckMethod::Crc64,
+        &sources,
+        CompletedBefore { holes: &holes, kept: &[] },
+        |_| 1,
+    );
+    assert_eq!(scheduler.landed_bytes(), 80);
+    let mut all = PieceScheduler::new(
+        BlockGrid::new(0, 10),
+        CheckMethod::Crc64,
+        &sources,
+        CompletedBefore { holes: &[Span::new(0, 100)], kept: &[] },
+        |_| 1,
+    );
+    assert_eq!(actions(&mut all), [SchedulerAction::Settled]);
+}
+
+#[test]
+fn two_lanes_to_one_sender_empty_one_share() {
+    let mut scheduler = PieceScheduler::new(
+        BlockGrid::new(0, 10),
+        CheckMethod::None,
+        &[source(0, 1000, &[(A, 1)])],
+        CompletedBefore::default(),
+        |_| 2,
+    );
+    let opened: Vec<RailPair> = actions(&mut scheduler)
+        .into_iter()
+        .map(|action| match action {
+            SchedulerAction::Open { rail_pair } => rail_pair,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(opened, [RailPair { sender: A, index: 0 }, RailPair { sender: A, index: 1 }]);
+    for (flow, rail_pair) in [(FLOW_A, opened[0]), (FLOW_B, opened[1])] {
+        scheduler.handle(at(0), SchedulerEvent::FlowUp { flow, rail_pair });
+    }
+    scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_A, pieces: 4 });
+    scheduler.handle(at(1), SchedulerEvent::Room { flow: FLOW_B, pieces: 4 });
+    let first = leased(&mut scheduler);
+    assert_eq!(first.len(), 8);
+    scheduler
+        .handle(at(2), SchedulerEvent::FlowDown { flow: FLOW_A, error: error(Code::Unreachable) });
+    scheduler.handle(at(3), SchedulerEvent::Room { flow: FLOW_B, pieces: 9 });
+    let taken_over = leased(&mut scheduler);
+    assert_eq!(taken_over.len(), 9);
+    let of_broken = first.iter().filter(|(flow, _)| *flow == FLOW_A).map(|(_, piece)| piece.span);
+    for span in of_broken {
+        assert!(
+            taken_over.iter().any(|(flow, piece)| *flow == FLOW_B && piece.span == span),
+            "{span} is taken over"
+        );
+    }
+}
+
+#[test]
+fn a_revoked_piece_goes_to_whom_it_was_taken_back_for_and_not_round_in_circles() {
+    let mut scheduler = scheduler(&[source(0, 160, &[(A, 1), (B, 1)])]);
+    scheduler.handle(at(0), SchedulerEvent::Room { flow: FLOW_A, pieces: 8 });
+    let held = leased(&mut scheduler);
+    scheduler.handle(at(0), SchedulerEvent::Room { flow: FLOW_B, pieces: 8 });
+    for (flow, piece) in leased(&mut scheduler) {
+        land(&mut scheduler, at(2), flow, piece);
+    }
+    // Both have room, and everything that is left is leased to the first.
+    scheduler.handle(at(3), SchedulerEvent::Room { flow: FLOW_A, pieces: 4 });
+    scheduler.handle(at(4), SchedulerEvent::Room { flow: FLOW_B, pieces: 4 });
+    assert_eq!(leased(&mut scheduler), []);
+    scheduler.handle(at(5), SchedulerEvent::Returned { flow: FLOW_A, pieces: vec![held[7].1] });
+    assert_eq!(leased(&mut scheduler), [(FLOW_B, Piece { stolen: true, ..held[7].1 })]);
+}

@@ -1,0 +1,476 @@
+//! What a transfer came to: one JSON object for scripts, a few tables for people.
+//!
+//! The achieved time always stands beside the bound that no schedule can beat, and beside what sets
+//! that bound.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+use crate::core::error::{Code, Error};
+use crate::core::units::{BitRate, Span, human_bytes, printable};
+
+/// The result of one transfer that began. It may have failed: [`Report::into_result`] tells.
+/// `Display` gives the form for people, [`Report::json`] the one for scripts.
+#[must_use = "a transfer that failed has a report too: see `into_result`"]
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Report {
+    /// The transfer's id, from the specification.
+    pub transfer: String,
+    /// How it ended.
+    pub state: TransferState,
+    /// Bytes delivered, summed over receivers; those that an earlier attempt had delivered are
+    /// included.
+    pub bytes: u64,
+    /// Of `bytes`, those that an earlier attempt had delivered.
+    pub resumed_bytes: u64,
+    /// From the first request for data to the last piece written, by the receivers' monotonic
+    /// clocks.
+    pub seconds: f64,
+    /// The whole command.
+    pub wall_seconds: f64,
+    /// What this attempt delivered, over `seconds`, in 10⁹ bits per second.
+    pub gbit_per_s: f64,
+    /// What no schedule can beat, where a plan was made.
+    pub bound_seconds: Option<f64>,
+    /// The node or NIC that sets the bound.
+    pub bottleneck: Option<String>,
+    /// `greedy`, `lp` or `uniform`.
+    pub scheduler: String,
+    /// `crc64`, `blake3` or `none`.
+    pub check: String,
+    /// The checksum of the whole object, in hexadecimal, where the check and the ranges allow one.
+    pub digest: Option<String>,
+    /// Bytes that crossed the network and were not needed.
+    pub wasted_bytes: u64,
+    /// Bytes that another flow fetched than the plan had said.
+    pub stolen_bytes: u64,
+    /// Requests made again.
+    pub retries: u64,
+    /// How much of the senders' replicas was compared before bytes moved; none where each byte has
+    /// one source.
+    pub replicas: Option<ReplicaReport>,
+    /// Every node, in the order of the specification.
+    pub nodes: Vec<NodeReport>,
+    /// What went otherwise than it should have, though it may have completed: a sentence each.
+    pub warnings: Vec<String>,
+    /// Why it did not complete.
+    pub error: Option<ReportError>,
+}
+
+/// How much of what several senders offer was compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct ReplicaReport {
+    /// Bytes of the data space that two sources at least have read, and found equal.
+    pub compared_bytes: u64,
+    /// Bytes that several sources offer and some receiver wants.
+    pub of_bytes: u64,
+    /// What was asked for.
+    pub mode: ReplicaComparison,
+}
+
+/// Which bytes of replicas are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplicaComparison {
+    /// Some places of every range.
+    Sample,
+    /// All of them.
+    All,
+}
+
+/// How a transfer ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransferState {
+    /// Every wanted byte is at its place.
+    Complete,
+    /// It ended early; `error` says why and what is missing.
+    Failed,
+    /// The user ended it.
+    Cancelled,
+}
+
+impl TransferState {
+    /// How a transfer ended that ended with `error`.
+    #[must_use]
+    pub fn of(error: &Error) -> TransferState {
+        if error.code == Code::Cancelled { TransferState::Cancelled } else { TransferState::Failed }
+    }
+}
+
+/// What a node did in a transfer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRole {
+    /// It only offered bytes.
+    Sender,
+    /// It only wanted bytes.
+    Receiver,
+    /// It did both.
+    Both,
+}
+
+/// One node's part.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct NodeReport {
+    /// Its host:port.
+    pub name: String,
+    /// What it did.
+    pub role: NodeRole,
+    /// Payload sent.
+    pub bytes_sent: u64,
+    /// Payload received.
+    pub bytes_received: u64,
+    /// User and system time of the node's process.
+    pub cpu_seconds: f64,
+    /// Its largest resident memory.
+    pub memory_bytes_max: u64,
+    /// From its first request to the last piece that it wrote, by its own clock. Not part of the
+    /// JSON object.
+    #[serde(skip)]
+    pub seconds: f64,
+    /// Its NICs.
+    pub rails: Vec<RailReport>,
+}
+
+/// One NIC's part.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct RailReport {
+    /// The NIC's name.
+    pub nic: String,
+    /// Threads that served it, where its node was met.
+    pub threads: usize,
+    /// Payload sent.
+    pub bytes_sent: u64,
+    /// Payload received.
+    pub bytes_received: u64,
+    /// Its line rate in 10⁹ bits per second, where it has one: loopback has none.
+    pub line_gbit_per_s: Option<f64>,
+    /// The busier direction's rate over the line rate, 0 to 1.
+    pub efficiency: Option<f64>,
+    /// Which way its bytes took through the kernel, and why where it was not the one asked for;
+    /// none if it moved nothing.
+    pub path: Option<String>,
+    /// What carried out its operations: `io_uring`, or what stood in for it or for a part of it,
+    /// and why.
+    pub driver: Option<String>,
+    /// Its largest packet, where known. Not part of the JSON object.
+    #[serde(skip)]
+    pub mtu: Option<u32>,
+    /// Where it listened for flows. Not part of the JSON object.
+    #[serde(skip)]
+    pub address: Option<SocketAddr>,
+    /// Bytes that the NIC itself counted meanwhile, sent and received, with headers and whatever
+    /// else went over it; where the node's system says so. Not part of the JSON object.
+    #[serde(skip)]
+    pub counted: Option<(u64, u64)>,
+}
+
+/// Why a transfer did not complete. In the JSON object `message` has the remedy behind it, in
+/// parentheses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReportError {
+    /// The exit status.
+    pub code: Code,
+    /// What happened and to whom.
+    pub message: String,
+    /// What to do about it, if anything.
+    pub remedy: Option<String>,
+    /// The ranges of the data space that are missing, inclusive as in a specification:
+    /// `["0-1023"]`.
+    pub missing_ranges: Vec<Span>,
+}
+
+impl ReportError {
+    /// The same as an error.
+    #[must_use]
+    pub fn to_error(&self) -> Error {
+        let ReportError { code, message, remedy, missing_ranges } = self.clone();
+        Error { code, message, remedy, missing: missing_ranges }
+    }
+}
+
+impl Serialize for ReportError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let message = match &self.remedy {
+            Some(remedy) => format!("{} ({remedy})", self.message),
+            None => self.message.clone(),
+        };
+        let ranges: Vec<String> = self.missing_ranges.iter().map(ToString::to_string).collect();
+        let mut object = serializer.serialize_struct("ReportError", 3)?;
+        object.serialize_field("code", &self.code.number())?;
+        object.serialize_field("message", &message)?;
+        object.serialize_field("missing_ranges", &ranges)?;
+        object.end()
+    }
+}
+
+impl Report {
+    /// The report of a transfer that could not begin.
+    pub(crate) fn failed(transfer: &str, scheduler: &str, check: &str, error: &Error) -> Report {
+        Report {
+            transfer: transfer.into(),
+            state: TransferState::of(error),
+            bytes: 0,
+            resumed_bytes: 0,
+            seconds: 0.0,
+            wall_seconds: 0.0,
+            gbit_per_s: 0.0,
+            bound_seconds: None,
+            bottleneck: None,
+            scheduler: scheduler.into(),
+            check: check.into(),
+            digest: None,
+            wasted_bytes: 0,
+            stolen_bytes: 0,
+            retries: 0,
+            nodes: Vec::new(),
+            replicas: None,
+            warnings: Vec::new(),
+            error: Some(error.into()),
+        }
+    }
+
+    /// The report of a transfer that completed, or the error of one that did not.
+    ///
+    /// # Errors
+    /// Where its state is not [`State::Complete`]: why, and which ranges are missing.
+    pub fn into_result(self) -> Result<Report, Error> {
+        match (&self.error, self.state) {
+            (Some(error), _) => Err(error.to_error()),
+            (None, TransferState::Complete) => Ok(self),
+            (None, _) => Err(Error::new(
+                Code::Internal,
+                "the transfer did not complete, and does not say why",
+            )),
+        }
+    }
+
+    /// Returns true for a report that has more to tell than its error: something moved, or was
+    /// there already.
+    pub(crate) fn tells(&self) -> bool {
+        self.state == TransferState::Complete || self.bytes > 0 || self.wasted_bytes > 0
+    }
+
+    /// The form for people, without the error, which goes to standard error.
+    pub(crate) fn tables(&self) -> String {
+        Report { error: None, ..self.clone() }.to_string()
+    }
+
+    /// The object that `--json` prints: one line, without the line's end.
+    ///
+    /// # Panics
+    /// Never: all that it holds has a form in JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("numbers, strings and lists have a form in JSON")
+    }
+
+    /// The bytes that this attempt delivered.
+    fn moved_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.resumed_bytes)
+    }
+
+    fn write_result(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            TransferState::Complete => "complete",
+            TransferState::Failed => "FAILED",
+            TransferState::Cancelled => "cancelled",
+        };
+        let moved = human_bytes(self.moved_bytes());
+        let transfer = printable(&self.transfer);
+        write!(
+            f,
+            "{transfer} {state}: {moved} in {:.3} s, {:.2} Gbit/s",
+            self.seconds, self.gbit_per_s
+        )?;
+        if self.resumed_bytes > 0 {
+            write!(f, "; {} more were there from before", human_bytes(self.resumed_bytes))?;
+        }
+        writeln!(f, " ({:.3} s with start and end)", self.wall_seconds)
+    }
+
+    fn write_bound(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(bound_seconds) = self.bound_seconds else { return Ok(()) };
+        write!(f, "bound: {bound_seconds:.3} s")?;
+        if let Some(bottleneck) = &self.bottleneck {
+            write!(f, ", set by {}", printable(bottleneck))?;
+        }
+        match percent(bound_seconds, self.seconds) {
+            Some(percent) if self.state == TransferState::Complete => {
+                writeln!(f, "; {percent:.1} % of it achieved")
+            }
+            _ => writeln!(f),
+        }
+    }
+
+    fn write_work(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = self.digest.as_deref().unwrap_or("no digest of the whole");
+        writeln!(f, "scheduler: {}; check: {}, {digest}", self.scheduler, self.check)?;
+        let (wasted, stolen) = (human_bytes(self.wasted_bytes), human_bytes(self.stolen_bytes));
+        writeln!(f, "wasted: {wasted}; stolen: {stolen}; retries: {}", self.retries)?;
+        let Some(ReplicaReport { compared_bytes, of_bytes, mode }) = self.replicas else {
+            return Ok(());
+        };
+        let how = match mode {
+            ReplicaComparison::Sample => "a sample",
+            ReplicaComparison::All => "all",
+        };
+        let (compared, of) = (human_bytes(compared_bytes), human_bytes(of_bytes));
+        writeln!(f, "replicas: {compared} of {of} compared ({how})")
+    }
+
+    fn write_nodes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nodes.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::new();
+        table.load_style(NOTHING).set_header(HEADINGS);
+        for node in &self.nodes {
+            table.add_row(self.node_cells(node));
+            for rail in &node.rails {
+                table.add_row(self.rail_cells(rail));
+            }
+        }
+        for column in table.column_iter_mut().skip(2) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        writeln!(f, "\n{}", table.trim_fmt())?;
+        self.write_paths(f)
+    }
+
+    /// One line for each way, with the rails that took it.
+    fn write_paths(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ways: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (node, rail) in
+            self.nodes.iter().flat_map(|node| node.rails.iter().map(move |rail| (node, rail)))
+        {
+            if let (Some(path), Some(driver)) = (&rail.path, &rail.driver) {
+                let way = printable(&format!("{path} ({driver})")).into_owned();
+                let rail = printable(&format!("{} {}", node.name, rail.nic)).into_owned();
+                ways.entry(way).or_default().push(rail);
+            }
+        }
+        for (way, rails) in ways.iter().take(WAYS_SHOWN_MAX) {
+            match rails.as_slice() {
+                [first, second, _, rest @ ..] => {
+                    writeln!(f, "path: {way}: {first}, {second} and {} more", rest.len() + 1)?;
+                }
+                few => writeln!(f, "path: {way}: {}", few.join(", "))?,
+            }
+        }
+        match ways.len().saturating_sub(WAYS_SHOWN_MAX) {
+            0 => Ok(()),
+            more => writeln!(f, "path: {more} more ways (--json lists them all)"),
+        }
+    }
+
+    fn node_cells(&self, node: &NodeReport) -> [String; COLUMNS] {
+        let role = match node.role {
+            NodeRole::Sender => "sender",
+            NodeRole::Receiver => "receiver",
+            NodeRole::Both => "both",
+        };
+        [
+            printable(&node.name).into_owned(),
+            role.into(),
+            human_bytes(node.bytes_sent),
+            human_bytes(node.bytes_received),
+            self.rate(node.bytes_sent, node.bytes_received),
+            String::new(),
+            format!("{:.2}", node.cpu_seconds),
+            human_bytes(node.memory_bytes_max),
+        ]
+    }
+
+    fn rail_cells(&self, rail: &RailReport) -> [String; COLUMNS] {
+        let of_line = match (rail.line_gbit_per_s, rail.efficiency) {
+            (Some(line), Some(efficiency)) => {
+                format!("{:.1} % of {line} Gbit/s", efficiency * 100.0)
+            }
+            _ => "-".into(),
+        };
+        [
+            format!("  {}", printable(&rail.nic)),
+            "rail".into(),
+            human_bytes(rail.bytes_sent),
+            human_bytes(rail.bytes_received),
+            self.rate(rail.bytes_sent, rail.bytes_received),
+            of_line,
+            String::new(),
+            String::new(),
+        ]
+    }
+
+    /// The rate of the busier direction: links carry both at once.
+    fn rate(&self, sent_bytes: u64, received_bytes: u64) -> String {
+        let bits = sent_bytes.max(received_bytes) as f64 * 8.0 / self.seconds;
+        if bits.is_finite() { BitRate(bits as u64).to_string() } else { "-".into() }
+    }
+
+    fn write_error(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(error) = &self.error else { return Ok(()) };
+        writeln!(f, "\nerror {}: {}", error.code.number(), error.to_error())?;
+        if error.missing_ranges.is_empty() {
+            return Ok(());
+        }
+        let missing_bytes: u128 =
+            error.missing_ranges.iter().map(|span| u128::from(span.bytes())).sum();
+        write!(f, "missing: {missing_bytes} bytes:")?;
+        for span in error.missing_ranges.iter().take(RANGES_SHOWN_MAX) {
+            write!(f, " {span}")?;
+        }
+        match error.missing_ranges.len().saturating_sub(RANGES_SHOWN_MAX) {
+            0 => writeln!(f),
+            more => writeln!(f, " and {more} more ranges (--json lists them all)"),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_result(f)?;
+        self.write_bound(f)?;
+        self.write_work(f)?;
+        self.write_nodes(f)?;
+        for warning in &self.warnings {
+            writeln!(f, "\nwarning: {}", printable(warning))?;
+        }
+        self.write_error(f)
+    }
+}
+
+impl From<&Error> for ReportError {
+    fn from(error: &Error) -> ReportError {
+        let Error { code, message, remedy, missing } = error.clone();
+        ReportError { code, message, remedy, missing_ranges: missing }
+    }
+}
+
+/// The rate in 10⁹ bits per second; 0 where no time has passed.
+#[must_use]
+pub fn gbit_per_s(bytes: u64, seconds: f64) -> f64 {
+    let rate = bytes as f64 * 8.0 / seconds / 1e9;
+    if rate.is_finite() { rate } else { 0.0 }
+}
+
+fn percent(part: f64, whole: f64) -> Option<f64> {
+    let percent = part / whole * 100.0;
+    percent.is_finite().then_some(percent)
+}
+
+const COLUMNS: usize = 8;
+const HEADINGS: [&str; COLUMNS] =
+    ["node", "role", "sent", "received", "rate", "of line", "CPU s", "memory"];
+const RANGES_SHOWN_MAX: usize = 16;
+const WAYS_SHOWN_MAX: usize = 16;
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

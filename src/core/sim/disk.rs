@@ -1,0 +1,128 @@
+//! What a simulated node reads from and writes to.
+//!
+//! A forecast moves counts of bytes, and its disks hold nothing. Tests give nodes real files,
+//! through the code that opens, journals and names them in a real node.
+
+use std::rc::Rc;
+
+use crate::core::check::CheckMethod;
+use crate::core::check::replica_hash::{UNREAD, value_count};
+use crate::core::error::Result;
+use crate::core::piece::LandedPiece;
+use crate::core::spec::RowRole;
+use crate::core::units::Span;
+use crate::core::wire::Check;
+use crate::core::wire::control::{Prepare, Prepared, RowState};
+
+/// The bytes of a piece, or what is known of them where nobody looks at bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum PiecePayload {
+    /// As many as the piece has; whether one of them was changed on the way.
+    Counted { changed: bool },
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests have files"))]
+    Bytes(Rc<[u8]>),
+}
+
+impl PiecePayload {
+    /// Whether it is what `check` was made of.
+    pub(super) fn is_intact(&self, method: CheckMethod, span: Span, check: Check) -> bool {
+        match self {
+            PiecePayload::Counted { changed } => !changed || method == CheckMethod::None,
+            PiecePayload::Bytes(bytes) => {
+                method == CheckMethod::None || method.of(span, bytes) == check
+            }
+        }
+    }
+
+    /// Changes one bit; `chance` says which.
+    pub(super) fn change(&mut self, chance: u64) {
+        match self {
+            PiecePayload::Counted { changed } => *changed = true,
+            PiecePayload::Bytes(bytes) => {
+                let mut changed = bytes.to_vec();
+                let at = chance as usize / 8 % changed.len();
+                changed[at] ^= 1 << (chance % 8);
+                *bytes = changed.into();
+            }
+        }
+    }
+}
+
+/// What a node that gets ready has found.
+#[derive(Debug)]
+pub(crate) struct PreparedDisk {
+    pub(crate) prepared: Prepared,
+    /// What an earlier attempt has left, where what lands is kept for another one.
+    pub(crate) found: Option<Vec<LandedPiece>>,
+}
+
+/// The sources and destinations of one node in one attempt; see the actions of
+/// [`crate::core::node::participant`].
+pub(crate) trait SimDisk {
+    fn prepare(&mut self, prepare: &Prepare) -> Result<PreparedDisk>;
+
+    fn preallocate(
+        &mut self,
+        _wanted: &[Span],
+        _holes: &[Span],
+        _kept: &[Span],
+        _forgets: bool,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// The bytes of a piece that this node offers, or that has landed here, with their check.
+    fn read(&mut self, method: CheckMethod, span: Span) -> Result<(Check, PiecePayload)>;
+
+    fn write(&mut self, _span: Span, _payload: &PiecePayload) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes in what is to be written down by the next `flush`.
+    fn keep(&mut self, _pieces: &[LandedPiece]) {}
+
+    fn flush(&mut self) {}
+
+    fn commit(&mut self, _landed_everywhere: bool, _checks: &[(Span, Check)]) -> Result<()> {
+        Ok(())
+    }
+
+    fn confirm(&mut self) {}
+
+    /// What has landed is not to be believed, from now on.
+    fn forget(&mut self) {}
+
+    /// Leaves what has landed to another attempt, or removes it.
+    fn discard(&mut self) {}
+
+    /// The process is gone: what it had open is closed as it is.
+    fn crash(&mut self) {}
+}
+
+/// A disk that holds nothing. What is read from it are bytes that differ at every place.
+#[derive(Debug)]
+pub(super) struct VoidDisk;
+
+impl SimDisk for VoidDisk {
+    fn prepare(&mut self, prepare: &Prepare) -> Result<PreparedDisk> {
+        let prepared = Prepared {
+            rows: prepare.rows.iter().map(|_| RowState { shared: false, kept: false }).collect(),
+            replicas: vec![UNREAD + 1; value_count(&prepare.replicas)],
+            states: prepare.rows.iter().map(|row| u64::from(row.role == RowRole::Sender)).collect(),
+            ..Prepared::default()
+        };
+        Ok(PreparedDisk { prepared, found: None })
+    }
+
+    fn read(&mut self, method: CheckMethod, span: Span) -> Result<(Check, PiecePayload)> {
+        let check = match method {
+            CheckMethod::None => Check::None,
+            _ => {
+                let bytes: Vec<u8> =
+                    (span.start..span.end).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
+                method.of(span, &bytes)
+            }
+        };
+        Ok((check, PiecePayload::Counted { changed: false }))
+    }
+}

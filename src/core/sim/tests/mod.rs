@@ -1,0 +1,632 @@
+//! What a simulated cluster must do, whatever the seed.
+#![allow(
+    clippy::print_stdout,
+    reason = "campaigns and trials that are played again print what they saw"
+)]
+
+use std::path::Path;
+use std::time::Duration;
+
+mod campaign;
+mod files;
+mod trial;
+
+use super::disk::{PiecePayload, PreparedDisk, SimDisk, VoidDisk};
+use super::{InjectedFault, NodeLinks, PieceFaults, SimCluster, SimOutcome, SimWorld};
+use crate::core::check::CheckMethod;
+use crate::core::error::{Code, Result};
+use crate::core::master::attempt::{AttemptConfig, TransferIdentity, TransferOptions};
+use crate::core::master::roster::Roster;
+use crate::core::sim::tests::files::{Data, Files, is_journal, listed};
+use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
+use crate::core::units::{BitRate, Moment, NodeIx, Span};
+use crate::core::wire::control::Prepare;
+use crate::core::wire::{Check, CheckKind};
+use crate::io::store::journal::spans;
+
+const BLOCK: u64 = 64 << 10;
+const GBIT: f64 = 125e6;
+
+fn row(role: RowRole, node: u32, start: u64, end: u64) -> Row {
+    let uri = if role == RowRole::Sender { DataUri::Pattern(1) } else { DataUri::Null };
+    let node = NodeAddress { host: format!("n{node}"), port: 1 };
+    let (range, speed) = (Span::new(start, end), Some(BitRate(1_000_000_000)));
+    Row {
+        role,
+        node,
+        uri,
+        offset_bytes: 0,
+        range,
+        speed,
+        nics: Vec::new(),
+        group: None,
+        store: None,
+        line: 0,
+    }
+}
+
+fn cluster(rows: Vec<Row>, check: CheckKind, faults: PieceFaults, seed: u64) -> SimCluster {
+    limited(rows, check, faults, seed, None)
+}
+
+fn limited(
+    rows: Vec<Row>,
+    check: CheckKind,
+    faults: PieceFaults,
+    seed: u64,
+    limit: Option<BitRate>,
+) -> SimCluster {
+    with(TransferOptions { check, limit, ..TransferOptions::default() }, rows, faults, seed)
+}
+
+fn with(
+    transfer_options: TransferOptions,
+    rows: Vec<Row>,
+    faults: PieceFaults,
+    seed: u64,
+) -> SimCluster {
+    let spec = Spec { rows, block_bytes: Some(BLOCK), ..Spec::default() };
+    let roster = Roster::new(&spec);
+    let identity = TransferIdentity {
+        id: "test".into(),
+        transfer: [1; 16],
+        attempt: [2; 16],
+        flow_key: [3; 32],
+    };
+    let terms = AttemptConfig::new(&spec, &roster, identity, transfer_options);
+    // Payload on a 1 Gbit/s line, as the plan counts it.
+    let goodput = GBIT * crate::core::units::goodput(1500);
+    let links = vec![NodeLinks { up: goodput, down: goodput }; roster.entries.len()];
+    let world = SimWorld {
+        links,
+        stores: Vec::new(),
+        latency: Duration::from_micros(100),
+        disk_latency: Duration::from_micros(80),
+        disk_bytes_per_second: 2e9,
+        disk_whims: Duration::ZERO,
+        noticed_within: Duration::ZERO,
+        faults,
+        seed,
+        keeps_log: true,
+    };
+    SimCluster::new(roster, terms, world)
+}
+
+/// Four senders with overlapping halves and three receivers that want different parts.
+fn overlapping(mib: u64) -> Vec<Row> {
+    let total = mib << 20;
+    let mut rows: Vec<Row> = [(0, 0, 50), (1, 25, 75), (2, 50, 100), (3, 0, 100)]
+        .map(|(node, from, to)| {
+            row(
+                RowRole::Sender,
+                node,
+                total * from / 100,
+                total * to / 100 + 7 * u64::from(node) % 5,
+            )
+        })
+        .into();
+    rows[2].range.end = total;
+    rows[3].range.end = total;
+    rows.push(row(RowRole::Receiver, 4, 0, total * 2 / 3 + 11));
+    rows.push(row(RowRole::Receiver, 5, total / 3 + 1, total));
+    rows.push(row(RowRole::Receiver, 6, total / 10 + 3, total * 9 / 10 + 5));
+    rows
+}
+
+fn run(rows: Vec<Row>, faults: PieceFaults, seed: u64) -> SimOutcome {
+    cluster(rows, CheckKind::Crc64, faults, seed).run()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log_and_another_seed_does_not() {
+    let faults = PieceFaults { changed: 20, broken: 10, unreadable: 5, unwritable: 0 };
+    let first = run(overlapping(8), faults, 7);
+    let again = run(overlapping(8), faults, 7);
+    assert_eq!(first.log, again.log);
+    assert_ne!(first.log, run(overlapping(8), faults, 8).log);
+}
+
+#[test]
+fn a_quiet_cluster_comes_within_five_per_cent_of_the_bound() {
+    let outcome = cluster(overlapping(256), CheckKind::None, PieceFaults::default(), 1).run();
+    assert_eq!(outcome.error, None);
+    let efficiency = outcome.bound_seconds / outcome.seconds;
+    assert!(
+        efficiency > 0.95,
+        "{efficiency} of the bound in {} s: {:?}",
+        outcome.seconds,
+        outcome.counts
+    );
+    assert!(outcome.counts.wasted_bytes <= (256 << 20) / 100, "{:?}", outcome.counts);
+}
+
+#[test]
+fn changed_bytes_are_fetched_again_and_breaks_are_survived() {
+    for seed in 0..30 {
+        let outcome = run(
+            overlapping(4),
+            PieceFaults { changed: 30, broken: 5, unreadable: 0, unwritable: 0 },
+            seed,
+        );
+        match outcome.error {
+            None => assert!(outcome.digest.is_some(), "seed {seed}"),
+            Some(error) => assert!(!error.missing.is_empty(), "seed {seed}: {error}"),
+        }
+    }
+}
+
+/// A disk whose replica differs from others in one place.
+struct Differing;
+
+impl SimDisk for Differing {
+    fn prepare(&mut self, prepare: &Prepare) -> Result<PreparedDisk> {
+        let mut ready = VoidDisk.prepare(prepare)?;
+        ready.prepared.replicas[3] += 1;
+        Ok(ready)
+    }
+
+    fn read(&mut self, method: CheckMethod, span: Span) -> Result<(Check, PiecePayload)> {
+        VoidDisk.read(method, span)
+    }
+}
+
+#[test]
+fn a_replica_that_differs_ends_the_transfer_before_a_byte_moves() {
+    for differs in [false, true] {
+        let mut rows: Vec<Row> =
+            (0..3).map(|node| row(RowRole::Sender, node, 0, 16 << 20)).collect();
+        rows.iter_mut().for_each(|row| row.uri = DataUri::File("/x".into()));
+        rows.push(row(RowRole::Receiver, 3, 0, 16 << 20));
+        let mut cluster = cluster(rows, CheckKind::Crc64, PieceFaults::default(), 1);
+        if differs {
+            cluster.set_disk(NodeIx(1), Box::new(Differing));
+        }
+        let outcome = cluster.run();
+        assert_eq!(outcome.error.map(|error| error.code), differs.then_some(Code::Integrity));
+        assert_eq!(outcome.node_seconds[3].is_some(), !differs, "nothing lands");
+    }
+}
+
+#[test]
+fn a_sender_that_dies_is_replaced_where_a_replica_is_left() {
+    for seed in 0..10 {
+        let rows = vec![
+            row(RowRole::Sender, 0, 0, 16 << 20),
+            row(RowRole::Sender, 1, 0, 16 << 20),
+            row(RowRole::Receiver, 2, 0, 16 << 20),
+        ];
+        let mut cluster = cluster(rows, CheckKind::Crc64, PieceFaults::default(), seed);
+        cluster.trouble(Moment((20 + seed * 5) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
+        let outcome = cluster.run();
+        assert_eq!(outcome.error, None, "seed {seed}");
+    }
+}
+
+#[test]
+fn without_a_replica_the_rest_arrives_and_the_missing_ranges_are_named() {
+    let rows = vec![
+        row(RowRole::Sender, 0, 0, 8 << 20),
+        row(RowRole::Sender, 1, 8 << 20, 16 << 20),
+        row(RowRole::Receiver, 2, 0, 16 << 20),
+    ];
+    let mut cluster = cluster(rows, CheckKind::Crc64, PieceFaults::default(), 3);
+    cluster.trouble(Moment(40_000_000), InjectedFault::Kill(NodeIx(0)));
+    let error = cluster.run().error.expect("half of it is lost");
+    assert_eq!(error.code, Code::Unreachable);
+    assert!(error.missing.iter().all(|span| span.end <= 8 << 20), "{:?}", error.missing);
+}
+
+#[test]
+fn a_receiver_that_dies_does_not_take_the_others_with_it() {
+    let mut cluster = cluster(overlapping(16), CheckKind::Crc64, PieceFaults::default(), 5);
+    cluster.trouble(Moment(50_000_000), InjectedFault::Kill(NodeIx(4)));
+    let error = cluster.run().error.expect("a receiver is lost");
+    assert!(error.message.contains("n4:1"), "{error}");
+}
+
+#[test]
+fn a_limited_transfer_takes_the_time_that_the_limit_says() {
+    let wanted = |rows: &[Row]| {
+        let wanted = rows.iter().filter(|row| row.role == RowRole::Receiver);
+        wanted.map(|row| row.range.bytes()).sum::<u64>() as f64
+    };
+    for (seed, mbit) in [(1, 400), (2, 40), (3, 4)] {
+        let rows = overlapping(mbit);
+        let expected = wanted(&rows) * 8.0 / (mbit as f64 * 1e6);
+        let limit = Some(BitRate(mbit * 1_000_000));
+        let outcome = limited(rows, CheckKind::None, PieceFaults::default(), seed, limit).run();
+        assert_eq!(outcome.error, None);
+        let ratio = outcome.seconds / expected;
+        assert!(
+            (0.97..1.03).contains(&ratio),
+            "{mbit} Mbit/s: {} s, not {expected} s",
+            outcome.seconds
+        );
+    }
+}
+
+#[test]
+fn a_limit_holds_while_work_is_stolen_from_a_sender_that_slows_down() {
+    let rows = vec![
+        row(RowRole::Sender, 0, 0, 256 << 20),
+        row(RowRole::Sender, 1, 0, 256 << 20),
+        row(RowRole::Receiver, 2, 0, 256 << 20),
+    ];
+    let limit = BitRate(500_000_000);
+    let mut cluster = limited(rows, CheckKind::None, PieceFaults::default(), 2, Some(limit));
+    cluster.relink(NodeIx(0), Moment(100_000_000), NodeLinks { up: GBIT / 50.0, down: GBIT });
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    let ratio = outcome.seconds * limit.bytes_per_second() / f64::from(256 << 20);
+    assert!((0.97..1.1).contains(&ratio), "{ratio} of the time, {:?}", outcome.counts);
+    assert!(outcome.counts.stolen_bytes > 0, "{:?}", outcome.counts);
+}
+
+#[test]
+fn a_sender_that_slows_down_is_relieved() {
+    let rows = vec![
+        row(RowRole::Sender, 0, 0, 64 << 20),
+        row(RowRole::Sender, 1, 0, 64 << 20),
+        row(RowRole::Receiver, 2, 0, 64 << 20),
+    ];
+    let mut cluster = cluster(rows, CheckKind::None, PieceFaults::default(), 2);
+    cluster.relink(NodeIx(0), Moment(100_000_000), NodeLinks { up: GBIT / 20.0, down: GBIT });
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    // One line's worth reaches the receiver throughout; the slow sender's share must not be waited
+    // for.
+    assert!(
+        outcome.seconds < 1.15 * outcome.bound_seconds,
+        "{} s, bound {}",
+        outcome.seconds,
+        outcome.bound_seconds
+    );
+    assert!(outcome.counts.stolen_bytes > 0);
+}
+
+#[test]
+fn blake3_merges_to_the_digest_of_the_whole() {
+    let rows = vec![
+        row(RowRole::Sender, 0, 0, 1_000_000),
+        row(RowRole::Receiver, 1, 0, 8 * BLOCK),
+        row(RowRole::Receiver, 2, 8 * BLOCK, 1_000_000),
+    ];
+    let bytes: Vec<u8> = (0..1_000_000_u64).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
+    let outcome = cluster(rows, CheckKind::Blake3, PieceFaults::default(), 1).run();
+    assert_eq!(outcome.digest, Some(blake3::hash(&bytes).to_hex().to_string()));
+}
+
+#[test]
+fn a_group_takes_each_byte_once() {
+    let grouped =
+        |node| Row { group: Some("g".into()), ..row(RowRole::Receiver, node, 0, 64 << 20) };
+    let rows = vec![
+        row(RowRole::Sender, 0, 0, 64 << 20),
+        row(RowRole::Sender, 1, 0, 64 << 20),
+        grouped(2),
+        grouped(3),
+    ];
+    let outcome = cluster(rows, CheckKind::Crc64, PieceFaults::default(), 1).run();
+    assert_eq!(outcome.error, None);
+    assert!(outcome.digest.is_some(), "the members' parts make a whole");
+    assert!(
+        outcome.seconds < 1.1 * outcome.bound_seconds,
+        "{} s, bound {}",
+        outcome.seconds,
+        outcome.bound_seconds
+    );
+}
+
+#[test]
+fn a_control_session_that_breaks_at_any_moment_costs_nothing() {
+    let whole = run(overlapping(8), PieceFaults::default(), 1);
+    let microseconds = (whole.seconds * 1e6) as u64 + 2_000;
+    for seed in 0..40 {
+        let mut cluster = cluster(overlapping(8), CheckKind::Crc64, PieceFaults::default(), seed);
+        // Every node in turn, at moments spread over the whole transfer, its first and last
+        // messages included.
+        let moment = Moment(400_000 + seed * microseconds * 1000 / 40);
+        let node = NodeIx((seed % 7) as u32);
+        cluster.trouble(moment, InjectedFault::Part(node));
+        cluster.trouble(
+            moment + Duration::from_millis(3 * (1 + seed % 5)),
+            InjectedFault::Rejoin(node),
+        );
+        let outcome = cluster.run();
+        assert_eq!(outcome.error, None, "seed {seed}");
+        assert_eq!(outcome.digest, whole.digest, "seed {seed}");
+    }
+}
+
+/// One sender, and so many receivers that keep a copy each.
+fn copies(count: u32, mib: u64) -> Vec<Row> {
+    let keeps = |node| Row {
+        uri: DataUri::File("/copy".into()),
+        ..row(RowRole::Receiver, node, 0, mib << 20)
+    };
+    std::iter::once(row(RowRole::Sender, 0, 0, mib << 20)).chain((1..=count).map(keeps)).collect()
+}
+
+fn cluster_seconds(rows: Vec<Row>) -> f64 {
+    let outcome = cluster(rows, CheckKind::None, PieceFaults::default(), 1).run();
+    assert_eq!(outcome.error, None);
+    outcome.seconds
+}
+
+#[test]
+fn receivers_that_feed_each_other_take_about_the_time_of_one_copy() {
+    for (count, most) in [(2, 1.1), (4, 1.1), (8, 1.15), (16, 1.25), (24, 1.3)] {
+        let ratio = cluster_seconds(copies(count, 64)) / cluster_seconds(copies(1, 64));
+        assert!(ratio < most, "{count} copies take {ratio} times as long as one");
+    }
+}
+
+#[test]
+fn copies_do_not_wait_for_a_receiver_that_is_ten_times_slower() {
+    let mut rows = copies(8, 64);
+    rows[8].speed = Some(BitRate(100_000_000));
+    let mut cluster = cluster(rows, CheckKind::None, PieceFaults::default(), 1);
+    let goodput = GBIT * crate::core::units::goodput(1500);
+    cluster.relink(NodeIx(8), Moment(0), NodeLinks { up: goodput / 10.0, down: goodput / 10.0 });
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    let one = cluster_seconds(copies(1, 64));
+    let others = outcome.node_seconds[1..8].iter().map(|seconds| seconds.expect("all is landed"));
+    let latest = others.fold(0.0, f64::max);
+    assert!(latest < 1.15 * one, "{latest} s, where one copy takes {one} s");
+    assert!(
+        outcome.seconds < 10.5 * one,
+        "{} s for the slow one, where one copy takes {one} s",
+        outcome.seconds
+    );
+}
+
+/// Its NIC claims to be as fast as the others': the plan finds out.
+#[test]
+fn copies_do_not_wait_for_a_receiver_that_turns_out_to_be_ten_times_slower() {
+    let goodput = GBIT * crate::core::units::goodput(1500);
+    let rows = || copies(8, 1024);
+    let mut cluster = cluster(rows(), CheckKind::None, PieceFaults::default(), 1);
+    cluster.relink(NodeIx(8), Moment(0), NodeLinks { up: goodput / 10.0, down: goodput / 10.0 });
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    let one = cluster_seconds(copies(1, 1024));
+    let others = outcome.node_seconds[1..8].iter().map(|seconds| seconds.expect("all is landed"));
+    let latest = others.fold(0.0, f64::max);
+    assert!(latest < 1.15 * one, "{latest} s, where one copy takes {one} s; {:?}", outcome.counts);
+    assert!(
+        outcome.seconds < 10.5 * one,
+        "{} s for the slow one, where one copy takes {one} s",
+        outcome.seconds
+    );
+}
+
+/// Two senders, each of them needed by a receiver of its own as well: one of them slows down to a
+/// tenth. Whoever knew from the beginning could do no better than plan with the speed that it has
+/// on average.
+#[test]
+fn a_sender_that_slows_to_a_tenth_costs_little_more_than_if_it_had_been_known() {
+    let mib: u32 = 1024;
+    let rows = vec![
+        row(RowRole::Sender, 0, 0, u64::from(mib) << 20),
+        row(RowRole::Sender, 1, 0, u64::from(mib) << 20),
+        row(RowRole::Sender, 2, 0, u64::from(mib) << 20),
+        row(RowRole::Receiver, 3, 0, u64::from(mib) << 20),
+        row(RowRole::Receiver, 4, 0, u64::from(mib) << 20),
+        row(RowRole::Receiver, 5, 0, u64::from(mib) << 20),
+    ];
+    let goodput = GBIT * crate::core::units::goodput(1500);
+    let mut cluster = cluster(rows, CheckKind::None, PieceFaults::default(), 1);
+    cluster.relink(
+        NodeIx(0),
+        Moment(2_000_000_000),
+        NodeLinks { up: goodput / 10.0, down: goodput },
+    );
+    let outcome = cluster.run();
+    assert_eq!(outcome.error, None);
+    // Three lines for two seconds, 2.1 lines after.
+    let bytes = 3.0 * f64::from(mib << 20);
+    let oracle = 2.0 + (bytes - 2.0 * 3.0 * goodput) / (2.1 * goodput);
+    assert!(
+        outcome.seconds < 1.1 * oracle,
+        "{} s, an oracle needs {oracle} s; {:?}",
+        outcome.seconds,
+        outcome.counts
+    );
+}
+
+/// Of the first two thirds of the bytes one sender is left when another one slows down, and of the
+/// last two thirds another: what they bring of the third that both have decides whether they end
+/// together.
+#[test]
+fn a_newer_plan_is_made_for_what_is_left() {
+    let third: u64 = 640 << 20;
+    let receiver = |node, start, end| Row {
+        speed: Some(BitRate(1_500_000_000)),
+        ..row(RowRole::Receiver, node, start, end)
+    };
+    let rows = vec![
+        row(RowRole::Sender, 0, 0, 3 * third),
+        row(RowRole::Sender, 1, 0, 2 * third),
+        row(RowRole::Sender, 2, third, 3 * third),
+        receiver(3, 0, 3 * third / 2),
+        receiver(4, 3 * third / 2, 3 * third),
+    ];
+    let goodput = GBIT * crate::core::units::goodput(1500);
+    for struck in 1..6 {
+        let mut cluster = cluster(rows.clone(), CheckKind::None, PieceFaults::default(), 1);
+        for node in [NodeIx(3), NodeIx(4)] {
+            cluster.relink(node, Moment(0), NodeLinks { up: goodput, down: 1.5 * goodput });
+        }
+        cluster.relink(
+            NodeIx(0),
+            Moment(struck * 1_000_000_000),
+            NodeLinks { up: goodput / 10.0, down: goodput },
+        );
+        let outcome = cluster.run();
+        assert_eq!(outcome.error, None);
+        let before = struck as f64;
+        let oracle = before + (3.0 * third as f64 - before * 3.0 * goodput) / (2.1 * goodput);
+        let (seconds, counts) = (outcome.seconds, outcome.counts);
+        assert!(
+            seconds < 1.1 * oracle,
+            "struck at {struck} s: {seconds} s, an oracle needs {oracle} s; {counts:?}"
+        );
+    }
+}
+
+/// Each waited for the part that the other one should have had from the sender, for as long as the
+/// stall timeout.
+#[test]
+fn receivers_whose_only_sender_dies_do_not_wait_for_each_other() {
+    for seed in 0..10 {
+        let mut cluster = cluster(copies(3, 16), CheckKind::Crc64, PieceFaults::default(), seed);
+        cluster.trouble(Moment((20 + seed * 12) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
+        let error = cluster.run().error.expect("the only sender is lost");
+        assert_ne!(error.code, Code::Stalled, "seed {seed}: {error}");
+        assert!(!error.missing.is_empty(), "seed {seed}: {error}");
+    }
+}
+
+/// One receiver turns out to be slow, and a newer plan has another pass on its part. What it was
+/// asked for by the older plan it then asks the other one for, which waits for it: as long as there
+/// is a sender neither has to wait, and there is none.
+#[test]
+fn receivers_that_follow_a_newer_plan_do_not_wait_for_each_other_when_the_only_sender_dies() {
+    let goodput = GBIT / 5.0 * crate::core::units::goodput(1500);
+    for (receivers, from) in [(2, 2_270), (3, 2_280)] {
+        for step in 0..10 {
+            let mut cluster =
+                cluster(copies(receivers, 80), CheckKind::None, PieceFaults::default(), step);
+            for node in 0..=receivers {
+                let rate = if node == receivers { goodput / 4.0 } else { goodput };
+                cluster.relink(NodeIx(node), Moment(0), NodeLinks { up: rate, down: rate });
+            }
+            cluster.trouble(Moment((from + step * 30) * 1_000_000), InjectedFault::Kill(NodeIx(0)));
+            let outcome = cluster.run();
+            assert!(
+                outcome.error.is_some(),
+                "{receivers} receivers, step {step}: the only sender is lost"
+            );
+            let last =
+                outcome.log.last().and_then(|line| line.split(' ').next()?.parse::<f64>().ok());
+            let seconds = last.expect("a log of moments") * 1e-9;
+            // What the slow one can still get takes it nine; a relay that is waited for is silent
+            // for twenty.
+            assert!(seconds < 13.0, "{receivers} receivers, step {step}: {seconds} s");
+        }
+    }
+}
+
+#[test]
+fn a_relay_that_dies_is_replaced_by_the_senders() {
+    for seed in 0..10 {
+        let mut cluster = cluster(copies(4, 16), CheckKind::Crc64, PieceFaults::default(), seed);
+        cluster.trouble(Moment((20 + seed * 12) * 1_000_000), InjectedFault::Kill(NodeIx(2)));
+        let outcome = cluster.run();
+        let error = outcome.error.expect("a receiver is lost");
+        assert!(error.message.contains("n2:1"), "{error}");
+        assert_eq!(error.missing, [Span::new(0, 16 << 20)], "its copy is missing");
+        assert!(outcome.history.landed_bytes() >= 3 * (16 << 20), "the others have all: {error}");
+    }
+}
+
+/// The readers of `overlapping`, with files of their own.
+fn to_files(mib: u64) -> Vec<Row> {
+    let mut rows = overlapping(mib);
+    for row in rows.iter_mut().filter(|row| row.role == RowRole::Receiver) {
+        row.uri = DataUri::File(format!("/{}", row.node.host).into());
+    }
+    rows
+}
+
+/// An attempt at moving them, of about three seconds, with real files in `home`; the sources of
+/// `touched` look otherwise, and then what is complete may be replaced.
+fn attempt(home: &Path, faults: PieceFaults, seed: u64, touched: &[u32]) -> SimCluster {
+    let limit = Some(BitRate(50_000_000));
+    let transfer_options = TransferOptions {
+        check: CheckKind::Crc64,
+        limit,
+        overwrite: !touched.is_empty(),
+        ..TransferOptions::default()
+    };
+    let mut cluster = with(transfer_options, to_files(8), faults, seed);
+    for node in 0..7 {
+        let mut files = Files::new(home, Data { generation: 1, hole_every: 0 });
+        files.touched = touched.contains(&node);
+        cluster.set_disk(NodeIx(node), Box::new(files));
+    }
+    cluster
+}
+
+/// What the journals in `home` speak of.
+fn kept_bytes(home: &Path) -> u64 {
+    let journals = listed(home).into_iter().filter(|path| is_journal(path));
+    let spans = journals.flat_map(|path| spans(&std::fs::read(path).expect("it is there")));
+    spans.map(Span::bytes).sum()
+}
+
+/// A transfer that a death at any moment interrupts, and another attempt: nothing that was kept
+/// moves again, everything else does, and the digest is that of a transfer in one go.
+#[test]
+fn an_attempt_that_dies_at_any_moment_is_continued() {
+    let new_home = || tempfile::tempdir().expect("a folder");
+    let whole = attempt(new_home().path(), PieceFaults::default(), 0, &[]).run();
+    let all_bytes = whole.history.landed_bytes();
+    let mut interrupted_not = 0;
+    for seed in 0..30 {
+        let home = new_home();
+        let faults = PieceFaults { changed: 10, broken: 3, ..PieceFaults::default() };
+        let mut first = attempt(home.path(), faults, seed, &[]);
+        // Two of the readers, and both senders of some part: what they would have brought is
+        // missing then.
+        let victims: &[u32] = [&[4][..], &[5, 6], &[0, 3], &[4, 5, 6]][seed as usize % 4];
+        for &victim in victims {
+            first.trouble(
+                Moment((100 + seed * 90) * 1_000_000),
+                InjectedFault::Kill(NodeIx(victim)),
+            );
+        }
+        let first = first.run();
+        if first.error.is_none() {
+            // Who died was needed no more.
+            interrupted_not += 1;
+            continue;
+        }
+        let kept_bytes = kept_bytes(home.path());
+        assert!(kept_bytes <= first.history.landed_bytes(), "seed {seed}");
+        let second = attempt(home.path(), PieceFaults::default(), seed + 100, &[]).run();
+        assert_eq!(second.error, None, "seed {seed}");
+        assert_eq!(second.digest, whole.digest, "seed {seed}");
+        assert_eq!(second.counts.resumed_bytes, kept_bytes, "seed {seed}");
+        assert_eq!(
+            second.history.landed_bytes() + kept_bytes,
+            all_bytes,
+            "seed {seed}: nothing moves again"
+        );
+    }
+    assert!(interrupted_not < 10, "{interrupted_not} of 30 were not interrupted");
+}
+
+#[test]
+fn what_came_from_a_source_that_has_changed_starts_again() {
+    let interrupted = || {
+        let home = tempfile::tempdir().expect("a folder");
+        let mut first = attempt(home.path(), PieceFaults::default(), 3, &[]);
+        first.trouble(Moment(2_000_000_000), InjectedFault::Kill(NodeIx(6)));
+        first.run();
+        home
+    };
+    let home = interrupted();
+    let second = attempt(home.path(), PieceFaults::default(), 3, &[0, 1, 2, 3]).run();
+    assert_eq!((second.error, second.counts.resumed_bytes), (None, 0));
+    let home = interrupted();
+    let kept = kept_bytes(home.path());
+    let third = attempt(home.path(), PieceFaults::default(), 3, &[3]).run();
+    assert_eq!(third.error, None);
+    assert!(
+        third.counts.resumed_bytes > 0 && third.counts.resumed_bytes < kept,
+        "{:?} of {kept}",
+        third.counts
+    );
+}

@@ -1,0 +1,431 @@
+//! What rows say together: checks that no single line can fail.
+//!
+//! A specification may have a million rows, so every check sorts and sweeps; none compares all
+//! pairs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::hostlist::HOST_BYTES_MAX;
+use super::parse::{ID_BYTES_MAX, ROWS_MAX, STORES_MAX, block_bytes_fit};
+use super::{DataUri, NodeAddress, PairRate, Row, RowRole, Spec, StoreRate};
+use crate::core::error::{Code, Error, Result};
+use crate::core::units::{BitRate, Span, print_rate, subtract, union};
+
+impl Spec {
+    /// Checks all that rows can contradict each other in, and, for rows built in code, what parsing
+    /// would have refused.
+    ///
+    /// # Errors
+    /// [`Code::Usage`] with the lines at fault; where a reader wants what no writer offers,
+    /// `missing` holds those ranges.
+    pub fn validate(&self) -> Result<()> {
+        self.rows.iter().try_for_each(check_row)?;
+        self.check_sizes()?;
+        self.check_roles()?;
+        self.check_grid()?;
+        self.check_node_rows()?;
+        self.check_speeds()?;
+        self.check_stores()?;
+        self.check_pairs()?;
+        self.check_groups()?;
+        self.check_destinations()?;
+        self.check_no_file_both_ways()?;
+        self.check_all_offered()
+    }
+
+    fn with_role(&self, role: RowRole) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.role == role)
+    }
+
+    fn spans(&self, role: RowRole) -> Vec<Span> {
+        union(self.with_role(role).map(|row| row.range).collect())
+    }
+
+    /// What parsing bounds, for specifications built in code: the id and the counts of rows and
+    /// stores.
+    fn check_sizes(&self) -> Result<()> {
+        if self.id.is_empty() || self.id.len() > ID_BYTES_MAX {
+            let message = format!(
+                "the transfer's id has {} bytes, expected 1 to {ID_BYTES_MAX}",
+                self.id.len()
+            );
+            return usage(message).map_err(|error| error.remedy("give the transfer a short name"));
+        }
+        for (what, count, count_max) in
+            [("rows", self.rows.len(), ROWS_MAX), ("stores", self.stores.len(), STORES_MAX)]
+        {
+            if count > count_max {
+                let message =
+                    format!("the transfer has {count} {what}, expected at most {count_max}");
+                return usage(message).map_err(|error| error.remedy("split the transfer"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_roles(&self) -> Result<()> {
+        for (role, word) in [(RowRole::Sender, "writer"), (RowRole::Receiver, "reader")] {
+            if self.with_role(role).next().is_none() {
+                return usage(format!("there is no {word} row"))
+                    .map_err(|error| error.remedy("a transfer needs one"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_grid(&self) -> Result<()> {
+        if let Some(bytes) = self.block_bytes.filter(|&bytes| !block_bytes_fit(bytes)) {
+            return usage(format!(
+                "option block {bytes} is not a power of two from 4 KiB to 64 MiB"
+            ));
+        }
+        let lowest = self.with_role(RowRole::Sender).map(|row| row.range.start).min();
+        match (self.origin, lowest) {
+            (Some(origin), Some(lowest)) if origin > lowest => usage(format!(
+                "option origin {origin} lies after byte {lowest}, the first that is offered"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A node has one set of NICs, however many rows name it.
+    fn check_speeds(&self) -> Result<()> {
+        let mut declared: BTreeMap<&NodeAddress, (BitRate, &Row)> = BTreeMap::new();
+        for row in &self.rows {
+            let Some(speed) = row.speed else { continue };
+            let (known, first) = *declared.entry(&row.node).or_insert((speed, row));
+            if known != speed {
+                let (here, there) = (place(first), place(row));
+                return usage(format!(
+                    "{} has two speeds: {known} in {here} and {speed} in {there}",
+                    row.node
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A node reads all that it offers from one store or from none, and writes all that it wants to
+    /// one or none: only then does a store's rate bound whole nodes.
+    fn check_stores(&self) -> Result<()> {
+        if let Some(StoreRate { name, rate }) =
+            self.stores.iter().find(|s| !(BitRate(1)..=RATE_MAX).contains(&s.rate))
+        {
+            return usage(format!(
+                "store {name} has a rate of {rate}, expected one up to {}",
+                print_rate(RATE_MAX)
+            ));
+        }
+        let declared: BTreeSet<&str> =
+            self.stores.iter().map(|store| store.name.as_str()).collect();
+        let mut known: BTreeMap<(&NodeAddress, RowRole), &Row> = BTreeMap::new();
+        for row in &self.rows {
+            if let Some(name) = row.store.as_deref().filter(|name| !declared.contains(name)) {
+                let error =
+                    usage(format!("{} names store {name}, which no option declares", place(row)));
+                return error
+                    .map_err(|error| error.remedy(format!("add `option store {name} RATE`")));
+            }
+            let first = *known.entry((&row.node, row.role)).or_insert(row);
+            if first.store != row.store {
+                let name = |row: &Row| {
+                    row.store.as_ref().map_or("no store".into(), |name| format!("store {name}"))
+                };
+                let message = format!(
+                    "{} names {} in {} and {} in {}",
+                    row.node,
+                    name(first),
+                    place(first),
+                    name(row),
+                    place(row)
+                );
+                let remedy = "name one store in all rows of a node and role";
+                return usage(message).map_err(|error| error.remedy(remedy));
+            }
+        }
+        Ok(())
+    }
+
+    /// All rows of a node are told it in one message.
+    fn check_node_rows(&self) -> Result<()> {
+        let mut counts: BTreeMap<&NodeAddress, (usize, usize)> = BTreeMap::new();
+        for row in &self.rows {
+            let (count, uris_bytes) = counts.entry(&row.node).or_default();
+            let uri_bytes = row.uri.to_string().len();
+            *count += 1;
+            *uris_bytes += uri_bytes;
+            if uri_bytes > URI_BYTES_MAX {
+                return usage(format!(
+                    "{} has a data URI of more than {URI_BYTES_MAX} bytes",
+                    place(row)
+                ));
+            }
+            if *uris_bytes > NODE_URIS_BYTES_MAX {
+                let node = &row.node;
+                let message = format!(
+                    "the data URIs of {node} have more than {NODE_URIS_BYTES_MAX} bytes together: {} is one too many",
+                    place(row)
+                );
+                let remedy =
+                    "start the node with a --root that shortens its paths, or split the transfer";
+                return usage(message).map_err(|error| error.remedy(remedy));
+            }
+            if *count > NODE_ROWS_MAX {
+                let message = format!(
+                    "{} has more than {NODE_ROWS_MAX} rows: {} is one more",
+                    row.node,
+                    place(row)
+                );
+                let remedy = "join rows whose ranges follow each other, or split the transfer";
+                return usage(message).map_err(|error| error.remedy(remedy));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_pairs(&self) -> Result<()> {
+        if self.pairs.is_empty() {
+            return Ok(());
+        }
+        let nodes: BTreeSet<&NodeAddress> = self.rows.iter().map(|row| &row.node).collect();
+        let mut known: BTreeMap<(&NodeAddress, &NodeAddress), &PairRate> = BTreeMap::new();
+        for pair in &self.pairs {
+            let here = || pair_place(pair);
+            if let Some(stranger) =
+                [&pair.from, &pair.to].into_iter().find(|node| !nodes.contains(node))
+            {
+                return usage(format!("{} names {stranger}, which no row does", here()));
+            }
+            if let Some(first) = known.insert((&pair.from, &pair.to), pair) {
+                let (from, to) = (&pair.from, &pair.to);
+                return usage(format!(
+                    "{from} to {to} has two rates, in {} and in {}",
+                    pair_place(first),
+                    here()
+                ));
+            }
+            if !(BitRate(1)..=RATE_MAX).contains(&pair.rate) || pair.from == pair.to {
+                return usage(format!(
+                    "{}: no rate that can be planned with, or only one node",
+                    here()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a node takes would serve all groups that it wants it for, and a group wants its own.
+    fn check_groups(&self) -> Result<()> {
+        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.group.is_some()).collect();
+        rows.sort_by_key(|row| (&row.node, row.range.start));
+        let mut furthest: Option<&Row> = None;
+        for row in rows {
+            let Some(other) = furthest
+                .filter(|other| other.node == row.node && other.range.end > row.range.start)
+            else {
+                furthest = Some(row);
+                continue;
+            };
+            if other.group != row.group {
+                let (here, there) = (place(other), place(row));
+                let message = format!(
+                    "{} wants the same bytes for two groups in {here} and {there}",
+                    row.node
+                );
+                return usage(message)
+                    .map_err(|error| error.remedy("name one group, or different ranges"));
+            }
+            if row.range.end > other.range.end {
+                furthest = Some(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// No two readers of one node may want different bytes of the data space at one place.
+    ///
+    /// Rows that map alike (`range.start - offset` is the same) may overlap. Sorted by where they
+    /// land, each row needs to be compared with one other only, the one that reaches furthest so
+    /// far: if it maps like that one, then so do all that it could overlap, because those overlap
+    /// that one too and were compared with it.
+    fn check_destinations(&self) -> Result<()> {
+        let writes = |row: &&Row| row.uri != DataUri::Null && !row.range.is_empty();
+        let mut rows: Vec<&Row> = self.with_role(RowRole::Receiver).filter(writes).collect();
+        rows.sort_by_key(|row| (&row.node, &row.uri, row.offset_bytes));
+        let mut furthest: Option<&Row> = None;
+        for row in rows {
+            let same = furthest.filter(|other| (&other.node, &other.uri) == (&row.node, &row.uri));
+            let Some(other) = same else {
+                furthest = Some(row);
+                continue;
+            };
+            if row.offset_bytes < end_in_data(other) && mapping(row) != mapping(other) {
+                return Err(conflict(other, row));
+            }
+            if end_in_data(row) > end_in_data(other) {
+                furthest = Some(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that is read cannot be the one that a finished transfer is renamed to.
+    fn check_no_file_both_ways(&self) -> Result<()> {
+        let read: BTreeMap<(&NodeAddress, &Path), &Row> = self
+            .with_role(RowRole::Sender)
+            .filter_map(|row| Some(((&row.node, file(row)?), row)))
+            .collect();
+        for row in self.with_role(RowRole::Receiver) {
+            let Some(path) = file(row) else { continue };
+            if let Some(reads) = read.get(&(&row.node, path)) {
+                let (reads, writes) = (place(reads), place(row));
+                let message =
+                    format!("{} reads {} in {reads} and writes it in {writes}", row.node, row.uri);
+                return usage(message).map_err(|error| error.remedy("write to another file"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_all_offered(&self) -> Result<()> {
+        let offered = self.spans(RowRole::Sender);
+        let missing: Vec<Span> = self
+            .spans(RowRole::Receiver)
+            .into_iter()
+            .flat_map(|wanted| subtract(wanted, &offered))
+            .collect();
+        let Some(&first) = missing.first() else { return Ok(()) };
+        let wants =
+            self.with_role(RowRole::Receiver).find(|row| row.range.intersection(first).is_some());
+        let wants = wants.expect("a missing range is wanted by some row");
+        let message = format!("no writer offers {}, which {} wants", list(&missing), place(wants));
+        Err(Error::new(Code::Usage, message)
+            .remedy("add a writer row or narrow the range")
+            .missing(missing))
+    }
+}
+
+/// What is wrong with one row alone; only rows built in code can fail here.
+fn check_row(row: &Row) -> Result<()> {
+    let host_bytes = row.node.host.len();
+    let fault = if host_bytes == 0 || host_bytes > HOST_BYTES_MAX {
+        Some(format!("a host name of {host_bytes} bytes, expected 1 to {HOST_BYTES_MAX}"))
+    } else if let Some(expected) = row.uri.malformed() {
+        Some(format!("{}, expected {expected}", row.uri))
+    } else if let Some(expected) = row.uri.unfit_for(row.role) {
+        Some(format!("{}, expected {expected}", row.uri))
+    } else if row.group.is_some() && row.role == RowRole::Sender {
+        Some("a group, expected one on readers only".into())
+    } else if matches!(row.uri, DataUri::File(_) | DataUri::Mem(_))
+        && end_in_data(row) > DATA_BYTES_MAX
+    {
+        Some(format!(
+            "offset {} and range {}, expected data of at most 2^63 - 1 bytes",
+            row.offset_bytes, row.range
+        ))
+    } else if row.offset_bytes.checked_add(row.range.bytes()).is_none() {
+        Some(format!(
+            "offset {} and range {}, expected data that ends below 2^64",
+            row.offset_bytes, row.range
+        ))
+    } else if [&row.group, &row.store]
+        .into_iter()
+        .flatten()
+        .any(|name| name.is_empty() || name.len() > ID_BYTES_MAX)
+    {
+        Some(format!("the name of a group or a store, expected one of 1 to {ID_BYTES_MAX} bytes"))
+    } else if row.speed == Some(BitRate(0)) {
+        Some("a speed of 0, at which nothing would ever move".into())
+    } else {
+        let too_fast = row.speed.filter(|speed| *speed > RATE_MAX);
+        too_fast
+            .map(|speed| format!("a speed of {speed}, expected at most {}", print_rate(RATE_MAX)))
+    };
+    fault.map_or(Ok(()), |fault| usage(format!("{}: found {fault}", place(row))))
+}
+
+/// Where the row's bytes end in its data; offset and range together may pass 64 bits.
+fn end_in_data(row: &Row) -> u64 {
+    row.offset_bytes.saturating_add(row.range.bytes())
+}
+
+/// What must be added to a position in the data to have the position in the data space.
+fn mapping(row: &Row) -> i128 {
+    i128::from(row.range.start) - i128::from(row.offset_bytes)
+}
+
+fn file(row: &Row) -> Option<&Path> {
+    match &row.uri {
+        DataUri::File(path) => Some(path),
+        DataUri::Mem(_) | DataUri::Pattern(_) | DataUri::Null => None,
+    }
+}
+
+fn conflict(first: &Row, second: &Row) -> Error {
+    let (first, second) = if first.line <= second.line { (first, second) } else { (second, first) };
+    let shared = Span::new(first.offset_bytes, end_in_data(first))
+        .intersection(Span::new(second.offset_bytes, end_in_data(second)))
+        .expect("rows in conflict overlap");
+    let message = format!(
+        "{} and {} would write different bytes of the data space to bytes {shared} of {} on {}",
+        place(first),
+        place(second),
+        first.uri,
+        first.node,
+    );
+    Error::new(Code::Usage, message).remedy("change the offset of one of them, or its file")
+}
+
+/// A row as the user knows it: by its line, or by what it says where it was made in code.
+fn place(row: &Row) -> String {
+    if row.line != 0 {
+        return format!("line {}", row.line);
+    }
+    let role = if row.role == RowRole::Sender { "writer" } else { "reader" };
+    format!("{role} {} {} {} {}", row.node, row.uri, row.offset_bytes, row.range)
+}
+
+/// An `option pair` as the user knows it.
+fn pair_place(pair: &PairRate) -> String {
+    match pair.line {
+        0 => format!("the pair {} to {}", pair.from, pair.to),
+        line => format!("line {line}"),
+    }
+}
+
+/// The first few ranges, and how many more there are.
+fn list(spans: &[Span]) -> String {
+    let shown: Vec<String> = spans.iter().take(SPANS_SHOWN_MAX).map(ToString::to_string).collect();
+    match spans.len().saturating_sub(SPANS_SHOWN_MAX) {
+        0 => format!("bytes {}", shown.join(", ")),
+        more => format!("bytes {} and {more} more ranges", shown.join(", ")),
+    }
+}
+
+fn usage(message: String) -> Result<()> {
+    Err(Error::new(Code::Usage, message))
+}
+
+/// The largest offset that files have on Linux.
+const DATA_BYTES_MAX: u64 = i64::MAX as u64;
+
+const SPANS_SHOWN_MAX: usize = 8;
+
+/// Rows of one node: it is told them in one message.
+pub(crate) const NODE_ROWS_MAX: usize = 1 << 12;
+
+/// A data URI: a path of 4096 bytes, of which each may be written with three, and what stands in
+/// front of it.
+pub(crate) const URI_BYTES_MAX: usize = 3 * 4096 + 64;
+
+/// The data URIs of one node's rows together: a thousand of the longest ones, or 3 KiB for each of
+/// as many rows as may be.
+pub(crate) const NODE_URIS_BYTES_MAX: usize = 12 << 20;
+
+/// A thousand times the fastest NIC there is. With more, a plan would be an exercise in rounding.
+pub(super) const RATE_MAX: BitRate = BitRate(1_000_000_000_000_000);
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

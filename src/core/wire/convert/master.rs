@@ -1,0 +1,370 @@
+//! What a node tells the master.
+
+use super::fields::{
+    apart, join, key, lines, list, name, node_index, pair, pairs, required, span, span_of, text,
+    within,
+};
+use crate::core::error::Error;
+use crate::core::wire::control::{
+    CheckValue, KeptRanges, LandedSegment, NodeStats, Prepared, RailStats, RowState, SegmentChecks,
+    SenderDelivery, SourceOrigin, ToMaster, WireMessage,
+};
+use crate::core::wire::limits::{
+    HAVE_MAX, ITEMS_MAX, LEFT_MAX, NODES_MAX, NOTES_MAX, RAILS_MAX, REPLICA_VALUES_MAX, ROWS_MAX,
+    TEXT_BYTES_MAX, WARNINGS_MAX,
+};
+use crate::core::wire::{Check, WireError, proto};
+
+impl WireMessage for ToMaster {
+    type Proto = proto::ToMaster;
+
+    fn to_proto(&self) -> proto::ToMaster {
+        let kind = match self {
+            ToMaster::Prepared(prepared) => proto::ToMasterKind::Prepared(prepared.to_proto()),
+            ToMaster::Progress { received_bytes, sent_bytes, delivered, left } => {
+                let pair =
+                    |it: &SenderDelivery| [u64::from(it.index) << 1 | u64::from(it.busy), it.bytes];
+                let delivered = delivered.iter().flat_map(pair).collect();
+                let (received_bytes, sent_bytes, left) =
+                    (*received_bytes, *sent_bytes, left.clone());
+                proto::ToMasterKind::Progress(proto::Progress {
+                    received_bytes,
+                    sent_bytes,
+                    delivered,
+                    left,
+                })
+            }
+            &ToMaster::Comparing { read_bytes } => proto::ToMasterKind::Comparing(read_bytes),
+            ToMaster::Landed { segments, stats } => {
+                proto::ToMasterKind::Landed(landed_to_proto(segments, stats))
+            }
+            ToMaster::Report(stats) => proto::ToMasterKind::Report(stats.to_proto()),
+            ToMaster::Committed => proto::ToMasterKind::Committed(proto::Empty {}),
+            ToMaster::Failed { error, stats } => {
+                let stats = stats.as_deref().map(WireMessage::to_proto);
+                proto::ToMasterKind::Failed(proto::Failure { stats, ..error.to_proto() })
+            }
+            &ToMaster::Resumed { heard } => proto::ToMasterKind::Resumed(heard),
+        };
+        proto::ToMaster { kind: Some(kind) }
+    }
+
+    fn from_proto(proto: proto::ToMaster) -> Result<ToMaster, WireError> {
+        Ok(match required("the kind of a message to the master", proto.kind)? {
+            proto::ToMasterKind::Prepared(prepared) => {
+                ToMaster::Prepared(Prepared::from_proto(prepared)?)
+            }
+            proto::ToMasterKind::Progress(proto::Progress {
+                received_bytes,
+                sent_bytes,
+                delivered,
+                left,
+            }) => {
+                within("the segments of a report", left.len(), LEFT_MAX)?;
+                ToMaster::Progress {
+                    received_bytes,
+                    sent_bytes,
+                    delivered: delivered_of(&delivered)?,
+                    left,
+                }
+            }
+            proto::ToMasterKind::Comparing(read_bytes) => ToMaster::Comparing { read_bytes },
+            proto::ToMasterKind::Landed(landed) => landed_from_proto(landed)?,
+            proto::ToMasterKind::Report(stats) => ToMaster::Report(NodeStats::from_proto(stats)?),
+            proto::ToMasterKind::Committed(proto::Empty {}) => ToMaster::Committed,
+            proto::ToMasterKind::Failed(mut failure) => {
+                let stats =
+                    failure.stats.take().map(NodeStats::from_proto).transpose()?.map(Box::new);
+                ToMaster::Failed { error: Error::from_proto(failure)?, stats }
+            }
+            proto::ToMasterKind::Resumed(heard) => ToMaster::Resumed { heard },
+        })
+    }
+}
+
+impl WireMessage for Prepared {
+    type Proto = proto::Prepared;
+
+    fn to_proto(&self) -> proto::Prepared {
+        proto::Prepared {
+            rows: self
+                .rows
+                .iter()
+                .map(|row| u32::from(row.shared) | u32::from(row.kept) << 1)
+                .collect(),
+            holes: pairs(&self.holes),
+            error: self.error.as_ref().map(WireMessage::to_proto),
+            states: self.states.clone(),
+            have: self.have.iter().flat_map(have_numbers).collect(),
+            sealed: self.sealed,
+            notes: notes(&self.notes),
+            replicas: self.replicas.clone(),
+            modes: self.modes.clone(),
+        }
+    }
+
+    fn from_proto(proto: proto::Prepared) -> Result<Prepared, WireError> {
+        within("the rows of a node", proto.rows.len(), ROWS_MAX)?;
+        let row_state = |state| match state {
+            0..4 => Ok(RowState { shared: state & 1 == 1, kept: state & 2 == 2 }),
+            _ => Err(WireError::Unknown { field: "the state of a row", value: state.into() }),
+        };
+        within("the states of a node's rows", proto.states.len(), proto.rows.len())?;
+        let notes: Vec<&str> = proto.notes.split_terminator('\n').take(NOTES_MAX + 1).collect();
+        within("the notes of a node", notes.len(), NOTES_MAX)?;
+        within("the check values of replicas", proto.replicas.len(), REPLICA_VALUES_MAX)?;
+        within("the modes of a node's rows", proto.modes.len(), proto.rows.len())?;
+        Ok(Prepared {
+            states: proto.states,
+            replicas: proto.replicas,
+            modes: proto.modes,
+            have: have(&proto.have)?,
+            sealed: proto.sealed,
+            notes: notes
+                .into_iter()
+                .map(|note| text("a note", note.to_owned()))
+                .collect::<Result<_, _>>()?,
+            rows: proto.rows.into_iter().map(row_state).collect::<Result<_, _>>()?,
+            holes: apart("the holes of a node", &proto.holes)?,
+            error: proto.error.map(Error::from_proto).transpose()?,
+        })
+    }
+}
+
+/// Sentences as one text; of too many the last says how many there were.
+fn notes(notes: &[String]) -> String {
+    let (told, rest) =
+        notes.split_at(if notes.len() > NOTES_MAX { NOTES_MAX - 1 } else { notes.len() });
+    let more =
+        (!rest.is_empty()).then(|| format!("there are {} more notes like these", rest.len()));
+    lines(told.iter().chain(&more))
+}
+
+fn have_numbers(it: &KeptRanges) -> [u64; 4] {
+    [it.span.start, it.span.bytes(), it.origin.who, it.origin.state]
+}
+
+fn have(numbers: &[u64]) -> Result<Vec<KeptRanges>, WireError> {
+    let field = "what a node has";
+    let (fours, rest) = numbers.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(WireError::Contradiction { field });
+    }
+    within(field, fours.len(), HAVE_MAX)?;
+    let one = |&[start, bytes, who, state]: &[u64; 4]| {
+        Ok(KeptRanges { span: span_of(field, start, bytes)?, origin: SourceOrigin { who, state } })
+    };
+    fours.iter().map(one).collect()
+}
+
+fn landed_to_proto(segments: &[LandedSegment], stats: &NodeStats) -> proto::Landed {
+    let mut landed = proto::Landed {
+        segments: segments.iter().flat_map(|segment| pair(segment.span)).collect(),
+        stats: Some(stats.to_proto()),
+        ..proto::Landed::default()
+    };
+    for segment in segments {
+        match &segment.checks {
+            SegmentChecks::Listed(checks) => {
+                // More than that do not fit a message, which then is refused for its size.
+                landed.check_counts.push(u32::try_from(checks.len()).unwrap_or(FOLDED - 1));
+                landed.checks.extend(checks.iter().map(WireMessage::to_proto));
+            }
+            SegmentChecks::Folded(fold) => {
+                landed.check_counts.push(FOLDED);
+                landed.folds.extend(fold);
+            }
+        }
+    }
+    landed
+}
+
+/// Deals the checks out to the segments, and wants each check inside its segment, in order and
+/// behind the one before, and none left over. The same for the folds.
+fn landed_from_proto(proto: proto::Landed) -> Result<ToMaster, WireError> {
+    let field = "the checks of a segment";
+    let spans = apart("the landed segments", &proto.segments)?;
+    if spans.len() != proto.check_counts.len() {
+        return Err(WireError::Contradiction { field });
+    }
+    let mut checks = list::<CheckValue>(field, proto.checks, ITEMS_MAX)?.into_iter();
+    let (folds, rest) = proto.folds.as_chunks::<32>();
+    let mut folds = folds.iter();
+    if !rest.is_empty() {
+        return Err(WireError::Contradiction { field });
+    }
+    let mut segments = Vec::with_capacity(spans.len());
+    for (span, count) in spans.into_iter().zip(proto.check_counts) {
+        if count == FOLDED {
+            let fold = *folds.next().ok_or(WireError::Contradiction { field })?;
+            segments.push(LandedSegment { span, checks: SegmentChecks::Folded(fold) });
+            continue;
+        }
+        let count = count as usize;
+        let own: Vec<CheckValue> = checks.by_ref().take(count).collect();
+        let inside = own.iter().all(|check| span.contains(check.span));
+        if own.len() != count
+            || !inside
+            || !own.is_sorted_by(|left, right| left.span.end <= right.span.start)
+        {
+            return Err(WireError::Contradiction { field });
+        }
+        segments.push(LandedSegment { span, checks: SegmentChecks::Listed(own) });
+    }
+    if checks.next().is_some() || folds.next().is_some() {
+        return Err(WireError::Contradiction { field });
+    }
+    let stats = NodeStats::from_proto(required("the statistics", proto.stats)?)?;
+    Ok(ToMaster::Landed { segments, stats })
+}
+
+/// Stands for the number of checks where a segment has a fold instead.
+const FOLDED: u32 = u32::MAX;
+
+impl WireMessage for CheckValue {
+    type Proto = proto::CheckValue;
+
+    fn to_proto(&self) -> proto::CheckValue {
+        let (crc64, blake3) = match self.check {
+            Check::None => (None, None),
+            Check::Crc64(crc) => (Some(crc), None),
+            Check::Blake3(value) => (None, Some(value.to_vec())),
+        };
+        proto::CheckValue { span: pair(self.span), crc64, blake3 }
+    }
+
+    fn from_proto(proto: proto::CheckValue) -> Result<CheckValue, WireError> {
+        let check = match (proto.crc64, proto.blake3) {
+            (None, None) => Check::None,
+            (Some(crc), None) => Check::Crc64(crc),
+            (None, Some(value)) => Check::Blake3(key("a BLAKE3 value", &value)?),
+            (Some(_), Some(_)) => {
+                return Err(WireError::Contradiction { field: "the check of a range" });
+            }
+        };
+        Ok(CheckValue { span: span("the range of a check", &proto.span)?, check })
+    }
+}
+
+impl WireMessage for NodeStats {
+    type Proto = proto::Stats;
+
+    fn to_proto(&self) -> proto::Stats {
+        proto::Stats {
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            wasted_bytes: self.wasted_bytes,
+            stolen_bytes: self.stolen_bytes,
+            retries: self.retries,
+            active_ns: self.active_ns,
+            cpu_ns: self.cpu_ns,
+            memory_bytes_max: self.memory_bytes_max,
+            rail_nics: join(self.rails.iter().map(|rail| rail.nic.clone())),
+            rail_bytes: self
+                .rails
+                .iter()
+                .flat_map(|rail| [rail.sent_bytes, rail.received_bytes])
+                .collect(),
+            rail_counted_bytes: counted(&self.rails),
+            resumed_bytes: self.resumed_bytes,
+            rail_paths: lines(self.rails.iter().flat_map(|rail| [&rail.path, &rail.driver])),
+            warnings: warnings_to_proto(&self.warnings),
+        }
+    }
+
+    fn from_proto(proto: proto::Stats) -> Result<NodeStats, WireError> {
+        Ok(NodeStats {
+            received_bytes: proto.received_bytes,
+            sent_bytes: proto.sent_bytes,
+            wasted_bytes: proto.wasted_bytes,
+            stolen_bytes: proto.stolen_bytes,
+            retries: proto.retries,
+            active_ns: proto.active_ns,
+            cpu_ns: proto.cpu_ns,
+            memory_bytes_max: proto.memory_bytes_max,
+            resumed_bytes: proto.resumed_bytes,
+            rails: rails(&proto)?,
+            warnings: warnings(&text("the warnings of a node", proto.warnings)?),
+        })
+    }
+}
+
+/// The sentences that fit into one text, the first ones.
+fn warnings_to_proto(warnings: &[String]) -> String {
+    let mut text = String::new();
+    for warning in warnings {
+        let line = warning.replace('\n', " ");
+        if text.len() + line.len() < TEXT_BYTES_MAX {
+            text += &line;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The sentences of one text. They are printed, so that nothing in them may control a terminal.
+fn warnings(text: &str) -> Vec<String> {
+    let harmless =
+        |line: &str| line.chars().map(|it| if it.is_control() { '?' } else { it }).collect();
+    text.split_terminator('\n')
+        .filter(|line| !line.is_empty())
+        .take(WARNINGS_MAX)
+        .map(harmless)
+        .collect()
+}
+
+/// What the NICs counted: of all rails, or of none.
+fn counted(rails: &[RailStats]) -> Vec<u64> {
+    let counted: Option<Vec<(u64, u64)>> = rails.iter().map(|rail| rail.counted).collect();
+    counted.into_iter().flatten().flat_map(|(sent, received)| [sent, received]).collect()
+}
+
+/// Puts the columns of the rails together again.
+fn rails(proto: &proto::Stats) -> Result<Vec<RailStats>, WireError> {
+    let (nics, bytes, counted) = (&proto.rail_nics, &proto.rail_bytes, &proto.rail_counted_bytes);
+    let field = "the rails of a node";
+    let names: Vec<&str> = nics.split_ascii_whitespace().take(RAILS_MAX + 1).collect();
+    within(field, names.len(), RAILS_MAX)?;
+    let (counts, rest) = bytes.as_chunks::<2>();
+    if counts.len() != names.len()
+        || !rest.is_empty()
+        || !(counted.is_empty() || counted.len() == bytes.len())
+    {
+        return Err(WireError::Contradiction { field });
+    }
+    let counted = counted.as_chunks::<2>().0.iter().map(|&[sent, received]| Some((sent, received)));
+    let counted = counted.chain(std::iter::repeat(None));
+    let lines: Vec<&str> =
+        proto.rail_paths.split_terminator('\n').take(2 * RAILS_MAX + 1).collect();
+    let (paths, rest) = lines.as_chunks::<2>();
+    if paths.len() != names.len() || !rest.is_empty() {
+        return Err(WireError::Contradiction { field: "the paths of a node" });
+    }
+    let rails = names.into_iter().zip(counts).zip(counted).zip(paths);
+    rails
+        .map(|(((nic, &[sent_bytes, received_bytes]), counted), &[path, driver])| {
+            Ok(RailStats {
+                nic: name("the name of a NIC", nic.to_owned())?,
+                sent_bytes,
+                received_bytes,
+                counted,
+                path: text("the path of a rail", path.to_owned())?,
+                driver: text("the driver of a rail", driver.to_owned())?,
+            })
+        })
+        .collect()
+}
+
+fn delivered_of(numbers: &[u64]) -> Result<Vec<SenderDelivery>, WireError> {
+    let field = "what senders have brought";
+    let (pairs, rest) = numbers.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(WireError::Contradiction { field });
+    }
+    within(field, pairs.len(), NODES_MAX)?;
+    let one = |&[sender, bytes]: &[u64; 2]| {
+        let index = u32::try_from(sender >> 1).map_err(|_| WireError::Contradiction { field })?;
+        Ok(SenderDelivery { index: node_index(index)?, bytes, busy: sender & 1 == 1 })
+    };
+    pairs.iter().map(one).collect()
+}

@@ -1,0 +1,223 @@
+//! The header of a data frame: 96 bytes in front of every payload, with a checksum of their own.
+//!
+//! A receiver asks (`Request`), a sender answers with the bytes (`Data`) or with why not
+//! (`Refuse`). Every frame says which position of the data space it speaks of, so that frames may
+//! come in any order over any flow. The header is written into the slack in front of the payload,
+//! so that both leave in one send.
+//!
+//! ```text
+//!  0 magic "CEPd"      16 position u64      72 request u32       80 reserved, zero
+//!  4 version u8        24 check [32]        76 reason u16        92 CRC-32C of 0..92
+//!  5 kind u8           56 seal [16]         78 check kind u8
+//!  6 flags u16                              79 zero
+//!  8 epoch u32   12 length u32              numbers are little endian
+//! ```
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::limits::LENGTH_MAX;
+use super::{Check, CheckKind, WireError};
+use crate::core::error::Code;
+use crate::core::units::Span;
+
+/// The size of a header on the wire.
+pub(crate) const FRAME_BYTES: usize = 96;
+
+/// A frame without its payload.
+///
+/// Invariant: `length` is between 1 and [`LENGTH_MAX`], and `position + length` fits 64 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Frame {
+    /// What the frame is for.
+    pub(crate) kind: FrameKind,
+    /// The plan's version that the sender of the frame worked by.
+    pub(crate) epoch: u32,
+    /// Chosen by the one who asks; the answer repeats it.
+    pub(crate) request: u32,
+    /// Where in the data space the bytes lie.
+    pub(crate) position: u64,
+    /// How many bytes are asked for, sent or refused.
+    pub(crate) length: u32,
+}
+
+/// What a frame is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FrameKind {
+    /// Please send these bytes; a soft request only when nobody asks for their own share.
+    Request {
+        /// Whether the piece was taken over from another sender's share.
+        stolen: bool,
+    },
+    /// Here they are: `length` bytes of payload follow.
+    Data(Check),
+    /// They cannot be sent, and this is the kind of reason.
+    Refuse(Code),
+}
+
+impl Frame {
+    /// Writes the header.
+    ///
+    /// # Panics
+    /// If the frame breaks the invariant of its type.
+    pub(crate) fn encode(&self, header: &mut [u8; FRAME_BYTES]) {
+        check_extent(self.position, self.length).expect("a frame that we send has a valid extent");
+        let check = match self.kind {
+            FrameKind::Data(check) => check,
+            FrameKind::Request { .. } | FrameKind::Refuse(_) => Check::None,
+        };
+        let mut view = FrameHeader::new_zeroed();
+        view.magic = MAGIC;
+        view.version = VERSION;
+        view.kind = self.kind.number();
+        view.epoch = self.epoch.into();
+        view.length = self.length.into();
+        view.position = self.position.into();
+        view.check = check.to_field();
+        view.check_kind = check.kind() as u8;
+        view.request = self.request.into();
+        if let FrameKind::Request { stolen: true } = self.kind {
+            view.flags = FLAG_SOFT.into();
+        }
+        if let FrameKind::Refuse(code) = self.kind {
+            view.reason = u16::from(code.number()).into();
+        }
+        view.crc = view.computed_crc().into();
+        view.write_to(header).expect("the view has the size of a header");
+    }
+
+    /// Reads a header of exactly [`FRAME_BYTES`].
+    pub(crate) fn decode(header: &[u8]) -> Result<Frame, WireError> {
+        let view = FrameHeader::ref_from_bytes(header).map_err(|_| WireError::Size {
+            what: "a frame header",
+            found: header.len(),
+            wanted: FRAME_BYTES,
+        })?;
+        view.check_envelope()?;
+        let (position, length) = (view.position.get(), view.length.get());
+        check_extent(position, length)?;
+        Ok(Frame {
+            kind: view.typed_kind()?,
+            epoch: view.epoch.get(),
+            request: view.request.get(),
+            position,
+            length,
+        })
+    }
+
+    /// What the frame speaks of.
+    pub(crate) fn span(&self) -> Span {
+        Span::of(self.position, self.length.into())
+    }
+}
+
+impl FrameKind {
+    fn number(self) -> u8 {
+        match self {
+            FrameKind::Request { .. } => 1,
+            FrameKind::Data(_) => 2,
+            FrameKind::Refuse(_) => 3,
+        }
+    }
+}
+
+/// The header as it lies on the wire.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct FrameHeader {
+    magic: [u8; 4],
+    version: u8,
+    kind: u8,
+    /// Bit 0 will say that the payload is encrypted and sealed; bit 1 makes a request soft. Others
+    /// are refused.
+    flags: U16,
+    epoch: U32,
+    length: U32,
+    position: U64,
+    check: [u8; 32],
+    /// The place for the tag of an encrypted payload.
+    seal: [u8; 16],
+    request: U32,
+    reason: U16,
+    check_kind: u8,
+    reserved: [u8; 13],
+    crc: U32,
+}
+
+impl FrameHeader {
+    /// What holds for every kind of frame. The checksum comes after magic and version, so that a
+    /// stranger is told from a damaged friend.
+    fn check_envelope(&self) -> Result<(), WireError> {
+        if self.magic != MAGIC {
+            return Err(WireError::Magic { what: "a data frame" });
+        }
+        if self.version != VERSION {
+            let ours = VERSION.into();
+            return Err(WireError::Version {
+                theirs: self.version.into(),
+                ours_min: ours,
+                ours_max: ours,
+            });
+        }
+        if self.crc.get() != self.computed_crc() {
+            return Err(WireError::HeaderChanged);
+        }
+        if self.flags.get() & !self.known_flags() != 0 {
+            return Err(WireError::Unknown {
+                field: "the flags of a frame",
+                value: self.flags.get().into(),
+            });
+        }
+        if self.seal != [0; 16] || self.reserved != [0; 13] {
+            return Err(WireError::Contradiction { field: "a reserved field of a frame" });
+        }
+        Ok(())
+    }
+
+    fn known_flags(&self) -> u16 {
+        if self.kind == (FrameKind::Request { stolen: true }).number() { FLAG_SOFT } else { 0 }
+    }
+
+    fn typed_kind(&self) -> Result<FrameKind, WireError> {
+        let check = Check::from_field(CheckKind::of(self.check_kind.into())?, &self.check)?;
+        match (self.kind, check, self.reason.get()) {
+            (1, Check::None, 0) => {
+                Ok(FrameKind::Request { stolen: self.flags.get() & FLAG_SOFT != 0 })
+            }
+            (2, check, 0) => Ok(FrameKind::Data(check)),
+            (3, Check::None, reason) if reason != 0 => {
+                Ok(FrameKind::Refuse(Code::of(reason.into())))
+            }
+            (1..=3, ..) => {
+                Err(WireError::Contradiction { field: "the check or the reason of a frame" })
+            }
+            (kind, ..) => {
+                Err(WireError::Unknown { field: "the kind of a frame", value: kind.into() })
+            }
+        }
+    }
+
+    fn computed_crc(&self) -> u32 {
+        let bytes = self.as_bytes();
+        crc_fast::crc32_iscsi(&bytes[..FRAME_BYTES - size_of::<U32>()])
+    }
+}
+
+fn check_extent(position: u64, length: u32) -> Result<(), WireError> {
+    if length == 0 || position.checked_add(length.into()).is_none() {
+        return Err(WireError::Contradiction { field: "the extent of a frame" });
+    }
+    if length > LENGTH_MAX {
+        let field = "the length of a frame";
+        return Err(WireError::Limit { field, value: length.into(), limit: LENGTH_MAX.into() });
+    }
+    Ok(())
+}
+
+const MAGIC: [u8; 4] = *b"CEPd";
+const VERSION: u8 = 1;
+const FLAG_SOFT: u16 = 2;
+const _: () = assert!(size_of::<FrameHeader>() == FRAME_BYTES);
+
+#[cfg(test)]
+mod tests;

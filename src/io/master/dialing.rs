@@ -1,0 +1,109 @@
+//! Dialling a node for the first time, over all addresses of its name.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::core::error::{Error, Result};
+use crate::core::wire::version::ConnectionKind;
+use crate::io::session::{Connection, ConnectionHello, Key, PeerDialer, dial};
+
+/// Addresses of a name that are dialled; the places of their connections among the loop's tokens.
+pub(super) const PLACES: usize = 8;
+/// How long one of several addresses may take to be answered by a kernel.
+const CONNECT_WITHIN: Duration = Duration::from_secs(4);
+
+/// The dialling of one node.
+pub(super) struct NodeDialing {
+    reach: PeerDialer,
+    attempts: Vec<DialAttempt>,
+    has_others: bool,
+}
+
+struct DialAttempt {
+    place: usize,
+    address: SocketAddr,
+    connection: Connection,
+}
+
+impl NodeDialing {
+    pub(super) fn new(now: Instant, addresses: &[SocketAddr], deadline: Instant) -> NodeDialing {
+        let addresses = &addresses[..addresses.len().min(PLACES)];
+        let reach = PeerDialer::new(now, addresses, deadline);
+        NodeDialing { reach, attempts: Vec::new(), has_others: addresses.len() > 1 }
+    }
+
+    /// Dials the next address, if it is time for one; `register` is given the connection and its
+    /// place.
+    pub(super) fn dial_next(
+        &mut self,
+        now: Instant,
+        key: &Key,
+        register: impl FnOnce(&mut Connection, usize) -> Result<()>,
+    ) -> bool {
+        let Some(address) = self.reach.next(now) else { return false };
+        let place =
+            (0..PLACES).find(|place| self.attempts.iter().all(|attempt| attempt.place != *place));
+        let place = place.expect("no more attempts than addresses");
+        let connect = || {
+            let hello = ConnectionHello { kind: ConnectionKind::Control, key_id: [0; 16] };
+            let mut connection =
+                Connection::initiate(dial(address, None)?, hello, key, &[], self.reach.deadline())?;
+            if self.has_others {
+                connection = connection.connected_by(now + CONNECT_WITHIN);
+            }
+            register(&mut connection, place)?;
+            Ok(connection)
+        };
+        match connect() {
+            Ok(connection) => self.attempts.push(DialAttempt { place, address, connection }),
+            Err(error) => {
+                self.reach.fail(now, address, crate::io::session::DialProgress::Connecting, error)
+            }
+        }
+        true
+    }
+
+    pub(super) fn connection(&mut self, place: usize) -> Option<&mut Connection> {
+        let attempt = self.attempts.iter_mut().find(|attempt| attempt.place == place)?;
+        Some(&mut attempt.connection)
+    }
+
+    /// The connection at a place is up: the others are not needed.
+    pub(super) fn take(self, place: usize) -> Option<(SocketAddr, Connection)> {
+        let attempt = self.attempts.into_iter().find(|attempt| attempt.place == place)?;
+        Some((attempt.address, attempt.connection))
+    }
+
+    /// The connection at a place failed.
+    pub(super) fn fail(&mut self, now: Instant, place: usize, error: Error) {
+        let Some(at) = self.attempts.iter().position(|attempt| attempt.place == place) else {
+            return;
+        };
+        let DialAttempt { address, connection, .. } = self.attempts.swap_remove(at);
+        self.reach.fail(now, address, connection.progress(), error);
+    }
+
+    /// Gives up the connections that have had their time.
+    pub(super) fn fail_overdue(&mut self, now: Instant) {
+        let is_over =
+            |attempt: &&DialAttempt| attempt.connection.deadline().is_some_and(|due| now >= due);
+        while let Some(attempt) = self.attempts.iter().find(is_over) {
+            let (place, error) = (attempt.place, attempt.connection.overdue());
+            self.fail(now, place, error);
+        }
+    }
+
+    /// When there is something to do although nothing happens.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let attempts = self.attempts.iter().filter_map(|attempt| attempt.connection.deadline());
+        attempts.chain(self.reach.due()).min()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.reach.is_over()
+    }
+
+    pub(super) fn error(&self, name: &str) -> Error {
+        self.reach.error(name)
+    }
+}

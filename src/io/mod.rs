@@ -1,0 +1,19 @@
+//! What does: thin drivers around the pure core. They turn completions, messages and timeouts into
+//! events, and actions into operations and messages.
+//!
+//! - [`clock`], [`log`], [`system_calls`]: time, lines on standard error, errors in words
+//! - [`store`]: sources and destinations
+//! - [`session`]: one secured connection
+//! - [`rail`]: one thread, one ring, one NIC
+//! - [`node`], [`master`]: the two event loops
+//! - [`launch`]: starting nodes
+
+pub(crate) mod clock;
+pub(crate) mod launch;
+pub(crate) mod log;
+pub(crate) mod master;
+pub(crate) mod node;
+pub(crate) mod rail;
+pub(crate) mod session;
+pub(crate) mod store;
+pub(crate) mod system_calls;

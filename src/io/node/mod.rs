@@ -1,0 +1,323 @@
+//! The node daemon: one control thread that listens, shakes hands and keeps each transfer's member,
+//! and one rail or more for each NIC.
+//!
+//! The loop is thin: sockets become messages and flows here, and everything that decides is in
+//! [`crate::core`]. Work that may block (opening, preallocating, syncing, renaming) is done by
+//! short-lived worker threads, which answer through the same inbox as the rails.
+//!
+//! - [`options`]: what the daemon is told on its command line
+//! - `keyring`: who may connect, with which key
+//! - `node_transfer`: one transfer on this node
+//! - `ports`: the NICs, their listeners and rails
+//! - `threads`: how many of them each NIC gets
+//! - `devices`: which NIC a flow is bound to
+//! - `counters`: what the NICs counted
+//! - `workers`: threads for what may block
+//! - `file_budget`: descriptors for the files of transfers
+//! - `prepare`: opening sources and destinations
+//! - `claims`: whether rows of other nodes name a file by another URI
+//! - `reading`: how far a worker has read before its node is prepared
+//! - `replicas`: what is compared of sources that others offer, too
+//! - `keeping`: what is kept for another attempt, and found of an earlier one
+//! - `events`: the loop's turn
+//! - `arrivals`: connections that are taken in
+//! - `sessions`: the connections of the control thread
+//! - `signals`: what ends the node from outside
+//! - `masters`: what masters say and are told, and sessions that break
+//! - `lease`: how long a transfer goes on without its master
+//! - `transfer_log`: what the log says of transfers
+//! - `usage`: processor time and memory
+
+mod arrivals;
+mod claims;
+mod counters;
+mod devices;
+mod events;
+mod file_budget;
+mod flows;
+pub(crate) mod keeping;
+mod keyring;
+mod lease;
+mod masters;
+mod node_transfer;
+mod openings;
+mod ports;
+pub(crate) mod prepare;
+pub(crate) mod reading;
+pub(crate) mod replicas;
+mod sessions;
+mod signals;
+mod stuck;
+mod threads;
+mod transfer_log;
+mod usage;
+mod verify;
+mod workers;
+
+pub(crate) mod options;
+
+pub(crate) use crate::io::store::AllowedKinds;
+pub(crate) use events::locked_bytes;
+pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK, is_link_local};
+pub(crate) use signals::{ending, outlive_file_limits};
+pub(crate) use threads::{NicLine, ThreadCount, threads};
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use mio::{Poll, Token, Waker};
+
+use crate::core::error::{Code, Error, Result};
+use crate::core::piece::FlowIx;
+use crate::core::receiver::rail_pairs::RailPair;
+use crate::core::wire::control::{NodeAdvert, Prepare};
+use crate::io::clock::{Clock, awake, wait_until};
+use crate::io::node::devices::LocalAddresses;
+use crate::io::node::file_budget::FileBudget;
+use crate::io::node::keyring::Keyring;
+use crate::io::node::masters::MasterSession;
+use crate::io::node::node_transfer::{EventSender, NodeEvent, NodeTransfer};
+use crate::io::node::openings::{FlowRoute, KnownDetours};
+use crate::io::node::options::NodeOptions;
+use crate::io::node::ports::RailPort;
+use crate::io::node::sessions::SessionTable;
+use crate::io::node::transfer_log::TransferLog;
+use crate::io::node::workers::WorkerPool;
+use crate::io::rail::TransferIx;
+use crate::io::session::descriptors;
+use crate::io::session::descriptors::SpareDescriptor;
+use crate::io::session::{Connection, Listener, strangers};
+use crate::io::store::StoreRoot;
+
+/// What a node prints when it listens, followed by the address.
+pub(crate) const READY: &str = "ready ";
+/// How long a connection may take to be up.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a node that ends waits for workers that are still opening or naming files.
+const WIND_DOWN_WITHIN: Duration = Duration::from_secs(5);
+/// Notes that wait for the control thread. It never waits for those who write them; rails keep back
+/// what does not fit.
+const NOTES_MAX: usize = 1024;
+/// Connections at once of those who have proved that they hold a key. Strangers have a share of
+/// their own beside it.
+const CONNECTIONS_MAX: usize = 4096;
+
+const CONTROL: Token = Token(0);
+const INBOX: Token = Token(1);
+const FIRST_PORT: usize = 16;
+const FIRST_SESSION: usize = 128;
+
+/// A running node.
+struct Node {
+    options: NodeOptions,
+    clock: Clock,
+    poll: Poll,
+    control: Listener,
+    /// Where flows leave from and arrive at, one for each thread of each NIC.
+    ports: Vec<RailPort>,
+    /// The machine's interfaces, as they were when the last transfer began.
+    devices: LocalAddresses,
+    /// Ways that came up where the usual ones did not.
+    detours: KnownDetours,
+    keyring: Keyring,
+    /// What masters are told of this node.
+    advert: NodeAdvert,
+    /// When the addresses of the NICs were read last.
+    addresses_read: Instant,
+    sessions: SessionTable,
+    /// Which of the listeners that have somebody waiting was served last.
+    next_listener: usize,
+    spare: SpareDescriptor,
+    next_token: usize,
+    transfers: BTreeMap<TransferIx, NodeTransfer>,
+    /// Who conducts each transfer, or has conducted it and not yet closed its session.
+    masters: BTreeMap<TransferIx, MasterSession>,
+    /// Attempts that begin when the ones before them have ended. Bounded by the sessions that asked
+    /// for them.
+    waiting: Vec<(Token, Prepare)>,
+    next_transfer: u32,
+    next_flow: u32,
+    post: EventSender,
+    inbox: Receiver<NodeEvent>,
+    transfer_log: TransferLog,
+    /// Since when a launched node has been without a master; `None` while it has one.
+    alone_since: Option<Instant>,
+    /// Set by the first signal that asks for the end.
+    stopped: Arc<AtomicBool>,
+    ends: bool,
+    /// When a node that was asked to end waits no longer for its master's good-bye.
+    stops: Option<Instant>,
+    workers: WorkerPool,
+    file_budget: FileBudget,
+    /// How many files of transfers with an id are being confirmed; a new attempt at it waits for
+    /// that.
+    confirming: BTreeMap<String, usize>,
+    /// Until when rails that end are waited for, while they end.
+    resting: Option<Instant>,
+    /// Transfers that were prepared meanwhile. Bounded by the transfers.
+    opened_early: Vec<(TransferIx, Result<Box<prepare::OpenedTransfer>>)>,
+}
+
+/// One connection of the control thread, and what it is for.
+struct NodeSession {
+    connection: Connection,
+    role: SessionRole,
+}
+
+impl NodeSession {
+    /// Whose connection was accepted, as long as it is nobody yet.
+    fn from(&self) -> Option<IpAddr> {
+        match self.role {
+            SessionRole::Visitor { from, .. } => Some(from),
+            SessionRole::Master { .. } | SessionRole::Leaving | SessionRole::Flow { .. } => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SessionRole {
+    /// Accepted, on a port or (`None`) at the control address; what it is for is known when it is
+    /// up.
+    Visitor { port: Option<usize>, from: IpAddr },
+    /// A master, and the transfer that it conducts once it has said so.
+    Master { transfer: Option<TransferIx> },
+    /// A master that has said good-bye: it waits until its files are confirmed.
+    Leaving,
+    /// A flow that this node opens to a sender, over one of its ports.
+    Flow { transfer: TransferIx, rail_pair: RailPair, way: FlowRoute },
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// `Code::Unreachable` where the port is in use, `Code::Refused` where it would listen beyond this
+/// machine without a key, `Code::Data` where the root is missing.
+pub(crate) fn run(options: NodeOptions) -> Result<()> {
+    // The control thread has one, and short-lived workers share the other. Rails allocate nothing
+    // while bytes move.
+    affinity::share_arenas(2);
+    let mut node = Node::new(options)?;
+    node.announce()?;
+    node.log_start();
+    while !node.ends {
+        node.turn()?;
+    }
+    node.wind_down();
+    tracing::info!(transfers = node.transfers.len(), "ends");
+    Ok(())
+}
+
+impl Node {
+    fn new(mut options: NodeOptions) -> Result<Node> {
+        let descriptors = descriptors::raise(u64::MAX);
+        // Each transfer opens it; that it is there is found out now.
+        StoreRoot::open(&options.root)?;
+        options.root = std::path::absolute(&options.root).unwrap_or(options.root);
+        let failed = |error: std::io::Error| {
+            let what = Error::new(Code::Internal, format!("no event queue: {error}"));
+            crate::io::system_calls::perhaps_filtered(what, &error, "epoll or eventfd2")
+        };
+        let poll = Poll::new().map_err(failed)?;
+        let (control, control_address) = listen(options.listen)?;
+        let ports = ports::open(&options, control_address.ip())?;
+        let advert = NodeOptions::advert(ports.iter().map(RailPort::advert).collect());
+        let (notes, inbox) = crossbeam_channel::bounded(NOTES_MAX);
+        let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
+        let post = EventSender::new(notes, waker);
+        let stopped = signals::watch(post.clone())?;
+        let mut node = Node {
+            keyring: Keyring::new(options.key.clone(), &advert),
+            advert,
+            addresses_read: awake(),
+            clock: Clock::start(),
+            poll,
+            control,
+            ports,
+            devices: LocalAddresses::default(),
+            detours: KnownDetours::default(),
+            sessions: SessionTable::new(strangers::share(descriptors)),
+            next_listener: 0,
+            spare: SpareDescriptor::new(),
+            next_token: FIRST_SESSION,
+            transfers: BTreeMap::new(),
+            masters: BTreeMap::new(),
+            waiting: Vec::new(),
+            next_transfer: 0,
+            next_flow: 0,
+            inbox,
+            transfer_log: TransferLog::default(),
+            alone_since: options.launched.then(awake),
+            stopped,
+            ends: false,
+            stops: None,
+            workers: WorkerPool::start(post.clone())?,
+            file_budget: FileBudget::default(),
+            confirming: BTreeMap::new(),
+            resting: None,
+            opened_early: Vec::new(),
+            post,
+            options,
+        };
+        let registry = node.poll.registry();
+        node.control.register(registry, CONTROL).map_err(failed)?;
+        for (index, port) in node.ports.iter_mut().enumerate() {
+            port.listener.register(registry, Token(FIRST_PORT + index)).map_err(failed)?;
+        }
+        Ok(node)
+    }
+
+    /// Says on standard output where it listens: a launcher waits for that line.
+    fn announce(&self) -> Result<()> {
+        let address = self.control.local_addr();
+        let address =
+            address.map_err(|error| Error::new(Code::Internal, format!("no address: {error}")))?;
+        // A launcher that is gone is noticed by the lease, and a log that cannot be written is no
+        // reason to stop.
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{READY}{address}").and_then(|()| out.flush());
+        Ok(())
+    }
+
+    /// Waits for the workers: what they have made is removed with their notes, and would stay
+    /// behind without them.
+    fn wind_down(&mut self) {
+        self.transfers.values().for_each(NodeTransfer::quit);
+        let deadline = awake() + WIND_DOWN_WITHIN;
+        while self.workers.busy > 0 {
+            let Some(note) = wait_until(deadline, |wait| self.inbox.recv_timeout(wait).ok()) else {
+                return;
+            };
+            self.workers.busy -= usize::from(note.is_work());
+        }
+    }
+
+    fn next_flow(&mut self) -> FlowIx {
+        self.next_flow += 1;
+        FlowIx(self.next_flow)
+    }
+
+    fn next_token(&mut self) -> Token {
+        self.next_token += 1;
+        Token(self.next_token)
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<(Listener, SocketAddr)> {
+    let failed = |error: std::io::Error| {
+        let what = Error::new(Code::Unreachable, format!("cannot listen on {address}: {error}"));
+        let what = what.remedy("choose another address or port, or end what uses it");
+        crate::io::system_calls::perhaps_filtered(
+            what,
+            &error,
+            "socket, setsockopt, bind or listen",
+        )
+    };
+    let listener = StdListener::bind(address).and_then(Listener::new).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}

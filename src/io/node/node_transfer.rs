@@ -1,0 +1,319 @@
+//! One transfer on this node: its participant, its files, its master, and the senders that it may
+//! ask.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError};
+use mio::{Token, Waker};
+
+use super::counters::NicCounters;
+use super::openings::{FlowOpening, RailPairHistory};
+use super::prepare::OpenedTransfer;
+use super::stuck::StuckData;
+use super::usage;
+use crate::core::error::{Error, Result};
+use crate::core::node::participant::Participant;
+use crate::core::piece::FlowIx;
+use crate::core::receiver::rail_pairs::RailPair;
+use crate::core::units::{NodeIx, human_bytes};
+use crate::core::wire::control::{NodeStats, PeerNode, Prepare, RailStats};
+use crate::io::clock;
+use crate::io::rail;
+use crate::io::rail::TransferIx;
+use crate::io::rail::paths;
+use crate::io::rail::paths::PathStats;
+use crate::io::rail::transfer_files::{RailTally, TransferFiles};
+use crate::io::session::Key;
+use crate::io::store::DestinationClaim;
+
+/// What arrives in the control thread's inbox.
+#[derive(Debug)]
+pub(super) enum NodeEvent {
+    /// A rail says something.
+    Rail(rail::RailEvent),
+    /// Sources and destinations are open, or not.
+    Prepared { transfer: TransferIx, result: Result<Box<OpenedTransfer>> },
+    /// A worker that opens a transfer compares replicas, and has read so much.
+    Comparing { transfer: TransferIx, read_bytes: u64 },
+    /// Destinations have their space, or not.
+    Preallocated { transfer: TransferIx, result: Result<()> },
+    /// Files have their names, or not.
+    Committed { transfer: TransferIx, result: Result<()> },
+    /// What has landed is written down.
+    Kept { transfer: TransferIx },
+    /// What has landed is left to another attempt, or removed.
+    Left { transfer: TransferIx },
+    /// What has no final name is removed, or how the files came to be is forgotten; and whether all
+    /// sources are still what they were.
+    Cleared { transfer: TransferIx, sources: Result<()> },
+    /// How the files of a transfer with this id came to be is forgotten; its master closes that
+    /// session.
+    Confirmed { id: String, session: Token },
+    /// Rails have ended.
+    Rested,
+    /// Something is done that nobody waits for.
+    Done,
+}
+
+impl NodeEvent {
+    /// Whether a worker sends it, as its last act.
+    pub(super) fn is_work(&self) -> bool {
+        !matches!(self, NodeEvent::Rail(_) | NodeEvent::Comparing { .. })
+    }
+}
+
+/// The way into the inbox, from any thread.
+#[derive(Clone, Debug)]
+pub(super) struct EventSender {
+    notes: Sender<NodeEvent>,
+    waker: Arc<Waker>,
+}
+
+impl EventSender {
+    pub(super) fn new(notes: Sender<NodeEvent>, waker: Waker) -> EventSender {
+        EventSender { notes, waker: Arc::new(waker) }
+    }
+
+    /// Delivers a note, when there is room for it. A node that is ending reads no more of them.
+    pub(super) fn send(&self, note: NodeEvent) {
+        if self.notes.send(note).is_ok() {
+            self.wake();
+        }
+    }
+
+    /// Makes the control thread look, also where there is no note.
+    pub(super) fn wake(&self) {
+        // The queue of events is the node's own; it fails only when the node is gone.
+        let _ = self.waker.wake();
+    }
+}
+
+impl rail::RailEvents for EventSender {
+    fn deliver(&self, events: &mut VecDeque<rail::RailEvent>) {
+        while let Some(event) = events.pop_front() {
+            match self.notes.try_send(NodeEvent::Rail(event)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(NodeEvent::Rail(event))) => {
+                    events.push_front(event);
+                    break;
+                }
+                // A node that is ending hears no more.
+                Err(_) => events.clear(),
+            }
+        }
+        self.wake();
+    }
+}
+
+/// One transfer on this node.
+pub(super) struct NodeTransfer {
+    pub(super) prepare: Prepare,
+    pub(super) flow_key: Key,
+    pub(super) participant: Participant,
+    /// The ports that it uses, ascending.
+    pub(super) ports: Vec<usize>,
+    /// Open once the participant is prepared.
+    pub(super) transfer_files: Option<Arc<TransferFiles>>,
+    /// Whether what has landed is not to be believed.
+    pub(super) forgets: bool,
+    /// Files that this node has claimed, until bytes move.
+    pub(super) claims: Vec<DestinationClaim>,
+    /// Whom the plan lets this node ask.
+    pub(super) peers: BTreeMap<NodeIx, PeerNode>,
+    /// The rail pair of each flow that this node opened, and the port that it goes over.
+    pub(super) flows: BTreeMap<FlowIx, (RailPair, usize)>,
+    /// Flows that are being opened.
+    pub(super) openings: BTreeMap<RailPair, FlowOpening>,
+    /// What became of the flows of each rail pair that was wanted.
+    pub(super) stories: BTreeMap<RailPair, RailPairHistory>,
+    /// What is known of large packets that do not arrive, by NIC and peer.
+    mtu_holes: BTreeMap<(String, IpAddr), String>,
+    /// Set when nobody waits any more for the worker that opens the transfer.
+    pub(super) quits: Arc<AtomicBool>,
+    /// Whether a worker gives up or confirms its files: what the participant wants next waits for
+    /// that.
+    pub(super) clearing: bool,
+    /// The session of a master that has said good-bye: it is closed when the transfer is forgotten.
+    pub(super) leaving: Option<Token>,
+    /// Whether its sources are still what they were, as far as somebody has looked.
+    pub(super) sources: Result<()>,
+    /// How many rails have not drained yet, while they do.
+    pub(super) draining: usize,
+    cpu_before: Duration,
+    /// How long the process had been stopped before.
+    stopped_before: Duration,
+    /// What the NICs had counted before any byte of the transfer moved.
+    counters_before: NicCounters,
+}
+
+impl NodeTransfer {
+    pub(super) fn new(
+        prepare: Prepare,
+        participant: Participant,
+        ports: Vec<usize>,
+    ) -> NodeTransfer {
+        let flow_key = Key::from_bytes(prepare.flow_key.0);
+        let (transfer_files, peers) = (None, BTreeMap::new());
+        NodeTransfer {
+            prepare,
+            flow_key,
+            participant,
+            ports,
+            transfer_files,
+            forgets: false,
+            claims: Vec::new(),
+            peers,
+            flows: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            stories: BTreeMap::new(),
+            mtu_holes: BTreeMap::new(),
+            quits: Arc::default(),
+            clearing: false,
+            leaving: None,
+            sources: Ok(()),
+            draining: 0,
+            cpu_before: usage::cpu(),
+            stopped_before: clock::stopped(),
+            counters_before: NicCounters::read(),
+        }
+    }
+
+    /// Has the worker that opens the transfer end soon.
+    pub(super) fn quit(&self) {
+        self.quits.store(true, Ordering::Relaxed);
+    }
+
+    /// How the transfer calls another node.
+    pub(super) fn name_of(&self, node: NodeIx) -> String {
+        self.peers.get(&node).map_or_else(|| format!("node {}", node.0), |peer| peer.name.clone())
+    }
+
+    /// Adds to the participant's counts what the rails and the process counted; `nics` are the
+    /// names of the ports' NICs. The threads of one NIC count as one.
+    pub(super) fn complete(&self, stats: &mut NodeStats, nics: &[&str]) {
+        stats.cpu_ns = u64::try_from(usage::cpu().saturating_sub(self.cpu_before).as_nanos())
+            .unwrap_or(u64::MAX);
+        stats.memory_bytes_max = usage::memory_bytes_max();
+        stats.warnings = self.warnings(nics);
+        let Some(transfer_files) = &self.transfer_files else { return };
+        let counters = NicCounters::read();
+        stats.rails.clear();
+        for &port in &self.ports {
+            let (nic, tally) = (nics[port], &transfer_files.tallies[port]);
+            let (sent_bytes, received_bytes) = (tally.sent_bytes(), tally.received_bytes());
+            match stats.rails.iter_mut().find(|rail| rail.nic == nic) {
+                Some(rail) => {
+                    rail.sent_bytes += sent_bytes;
+                    rail.received_bytes += received_bytes;
+                }
+                None => {
+                    let counted = counters.since(&self.counters_before, nic);
+                    let counted = counted.map(|it| (it.sent_bytes, it.received_bytes));
+                    let same = self.ports.iter().filter(|&&port| nics[port] == nic);
+                    let paths: Vec<&PathStats> =
+                        same.map(|&port| &transfer_files.tallies[port].paths).collect();
+                    let (path, driver) = (paths::describe(&paths), tally.paths.driver());
+                    stats.rails.push(RailStats {
+                        nic: nic.into(),
+                        sent_bytes,
+                        received_bytes,
+                        counted,
+                        path,
+                        driver,
+                    });
+                }
+            }
+        }
+        // What came twice, or changed, or after the end, is more than was kept.
+        let kept_bytes = stats.received_bytes;
+        stats.received_bytes = stats.rails.iter().map(|rail| rail.received_bytes).sum();
+        stats.wasted_bytes = stats.received_bytes.saturating_sub(kept_bytes);
+        stats.sent_bytes = stats.rails.iter().map(|rail| rail.sent_bytes).sum();
+        stats.active_ns = transfer_files.activity.active_ns();
+    }
+
+    /// What the report says of time that was lost here, and of NICs that carried nothing.
+    fn warnings(&self, nics: &[&str]) -> Vec<String> {
+        let stopped = clock::stopped().saturating_sub(self.stopped_before);
+        let mut warnings: Vec<String> =
+            clock::stop_warning("the node", stopped).into_iter().collect();
+        warnings.extend(self.mtu_holes.values().cloned());
+        let now = clock::awake();
+        // The threads of a NIC have a rail pair each, and mostly the same to tell.
+        let mut told = BTreeSet::new();
+        for (rail_pair, story) in &self.stories {
+            let is_same =
+                |(other, _): &(&RailPair, &RailPairHistory)| other.sender == rail_pair.sender;
+            let of_nic =
+                self.stories.iter().filter(is_same).filter(|(_, other)| other.nic() == story.nic());
+            let others_brought = of_nic.clone().any(|(_, other)| other.has_brought());
+            let opening = self
+                .openings
+                .get(rail_pair)
+                .and_then(|it| it.so_far(now, |port| nics[port].to_owned()));
+            let warning =
+                story.warning(now, &self.name_of(rail_pair.sender), opening, others_brought);
+            if warning.is_some() && told.insert((story.nic(), rail_pair.sender)) {
+                warnings.extend(warning);
+            }
+        }
+        warnings
+    }
+
+    /// A receiver came back on a rail pair that has brought nothing, and data that was sent on it
+    /// before is still sent again.
+    pub(super) fn large_packets_lost(
+        &mut self,
+        nic: &str,
+        peer: IpAddr,
+        mtu: &str,
+        stuck: StuckData,
+    ) {
+        let StuckData { resent, bytes } = stuck;
+        let found = format!(
+            "{nic} to {peer}: small packets pass, large ones do not: handshakes go through, and {} was sent {resent} times again \
+             and never acknowledged; some hop carries less than {nic}'s MTU{mtu} and does not say so (sysctl -w \
+             net.ipv4.tcp_mtu_probing=1 on both nodes, or a smaller MTU)",
+            human_bytes(bytes)
+        );
+        self.mtu_holes.insert((nic.to_owned(), peer), found);
+    }
+
+    /// What became of the rail pair of a flow that this node opened.
+    pub(super) fn story_of(&mut self, flow: FlowIx) -> Option<&mut RailPairHistory> {
+        let (rail_pair, _) = self.flows.get(&flow)?;
+        self.stories.get_mut(rail_pair)
+    }
+
+    /// Payload sent so far.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.transfer_files
+            .iter()
+            .flat_map(|transfer_files| &transfer_files.tallies)
+            .map(RailTally::sent_bytes)
+            .sum()
+    }
+
+    /// Payload sent and received so far.
+    pub(super) fn moved_bytes(&self) -> u64 {
+        let tallies = self.transfer_files.iter().flat_map(|transfer_files| &transfer_files.tallies);
+        tallies.map(|tally| tally.sent_bytes() + tally.received_bytes()).sum()
+    }
+
+    /// Puts a sender's name in front of what it did.
+    pub(super) fn blame(&self, sender: NodeIx, error: Error) -> Error {
+        error.at(self.name_of(sender))
+    }
+
+    /// The same for the sender at the other end of a flow.
+    pub(super) fn blame_flow(&self, flow: FlowIx, error: Error) -> Error {
+        match self.flows.get(&flow) {
+            Some(&(rail_pair, _)) => self.blame(rail_pair.sender, error),
+            None => error,
+        }
+    }
+}

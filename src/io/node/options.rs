@@ -1,0 +1,110 @@
+//! What a daemon is told: where to listen, below which root, with which key.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use affinity::PinningPolicy;
+
+use super::threads::ThreadCount;
+use crate::core::error::{Code, Error, Result};
+use crate::core::wire::control::{NodeAdvert, RailAdvert};
+use crate::io::session::Key;
+use crate::io::store::AllowedKinds;
+
+const KEY_REMEDY: &str =
+    "make one with `cep-fast keygen FILE`, copy it to every node, and pass --key-file FILE";
+
+/// The options of a daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeOptions {
+    pub(crate) listen: SocketAddr,
+    pub(crate) root: PathBuf,
+    /// What is served besides the regular files below the root.
+    pub(crate) allowed: AllowedKinds,
+    /// The site key; the open one where there is none.
+    pub(crate) key: Key,
+    /// Whether a master has started it, so that it ends when that master is gone.
+    pub(crate) launched: bool,
+    pub(crate) slots: Option<u32>,
+    /// Where the threads of rails run.
+    pub(crate) pinning: PinningPolicy,
+    pub(crate) threads: ThreadCount,
+    /// The NICs to use, by name or address; without any, all that are up and lead out of this
+    /// machine.
+    pub(crate) nics: Vec<String>,
+}
+
+impl NodeOptions {
+    /// Refuses to listen beyond this machine where anybody could come in.
+    ///
+    /// # Errors
+    /// `Code::Refused`, with the remedy.
+    pub(crate) fn check_key(listen: SocketAddr, has_key: bool) -> Result<()> {
+        if has_key || listen.ip().is_loopback() {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::Refused,
+            format!("{listen} can be reached from other machines, and there is no key"),
+        )
+        .remedy(KEY_REMEDY))
+    }
+
+    /// The directory that a daemon serves and writes below. There is no default: one that was not
+    /// thought of would open all that the daemon's user can reach to whoever holds the key.
+    ///
+    /// # Errors
+    /// `Code::Usage` where none is given.
+    pub(crate) fn check_root(root: Option<&Path>) -> Result<&Path> {
+        root.ok_or_else(|| {
+            Error::new(
+                Code::Usage,
+                "there is no --root: a node serves and writes below one directory, which has to be named",
+            )
+            .remedy("--root DIR; --root / for all that the node's user can reach")
+        })
+    }
+
+    /// Refuses to start without a key where nobody has said that it is meant.
+    ///
+    /// # Errors
+    /// `Code::Refused`, with the remedy.
+    pub(crate) fn check_insecure(has_key: bool, insecure_no_key: bool) -> Result<()> {
+        if has_key || insecure_no_key {
+            return Ok(());
+        }
+        Err(Error::new(Code::Refused, "there is no key: whoever reaches the port would be asked for none").remedy(format!(
+            "{KEY_REMEDY}; --insecure-no-key, for a loopback address alone, lets in processes of this user without one"
+        )))
+    }
+
+    /// What this node says of itself.
+    pub(super) fn advert(rails: Vec<RailAdvert>) -> NodeAdvert {
+        NodeAdvert {
+            software: format!("cep-fast {}", env!("CARGO_PKG_VERSION")),
+            rails,
+            cores: affinity::cpus_allowed()
+                .map_or(1, |cpus| u32::try_from(cpus.len()).unwrap_or(u32::MAX)),
+            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .unwrap_or_default()
+                .trim()
+                .into(),
+            incarnation: u64::from(std::process::id()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_tests() -> NodeOptions {
+        NodeOptions {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            root: "/".into(),
+            allowed: AllowedKinds::ALL,
+            key: Key::open(),
+            launched: false,
+            slots: None,
+            pinning: PinningPolicy::None,
+            threads: ThreadCount::Auto,
+            nics: Vec::new(),
+        }
+    }
+}

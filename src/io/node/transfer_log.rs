@@ -1,0 +1,133 @@
+//! What the node's log says of itself and of its transfers: who had what read and written here, and
+//! how it ended.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::Node;
+use super::node_transfer::NodeTransfer;
+use crate::core::error::{Code, Error};
+use crate::core::spec::RowRole;
+use crate::core::wire::control::{Prepare, WireRow};
+use crate::io::log;
+use crate::io::rail::TransferIx;
+
+/// The transfers under way, as far as the log has to remember them.
+#[derive(Default)]
+pub(super) struct TransferLog {
+    /// Why each transfer fails, once that is known.
+    failures: BTreeMap<TransferIx, Error>,
+}
+
+impl Node {
+    /// The node listens.
+    pub(super) fn log_start(&self) {
+        let Ok(address) = self.control.local_addr() else { return };
+        let mut nics: Vec<&str> = self.ports.iter().map(super::ports::RailPort::nic).collect();
+        nics.dedup();
+        let (root, key) = (self.options.root.display(), !self.options.key.is_open());
+        let threads = self.ports.len();
+        tracing::info!(%address, %root, key, nics = nics.join(","), threads, "listens");
+        if !address.ip().is_loopback() {
+            tracing::warn!(
+                "the bytes of files cross the network in clear, and their checks are not keyed: \
+                 on a network that you do not trust, use a tunnel"
+            );
+        }
+    }
+
+    /// A master has a transfer prepared here.
+    pub(super) fn log_begin(
+        &self,
+        transfer: TransferIx,
+        prepare: &Prepare,
+        master: Option<SocketAddr>,
+    ) {
+        let of = |role| prepare.rows.iter().filter(move |row| row.role == role);
+        let bytes = |role| of(role).fold(0_u64, |sum, row| sum.saturating_add(row.span.bytes()));
+        tracing::info!(
+            transfer = transfer.0,
+            id = prepare.id,
+            attempt = attempt(prepare),
+            master = master.map_or_else(|| "gone".into(), |master| master.to_string()),
+            reads = listed(&prepare.rows, RowRole::Sender),
+            writes = listed(&prepare.rows, RowRole::Receiver),
+            offered_bytes = bytes(RowRole::Sender),
+            wanted_bytes = bytes(RowRole::Receiver),
+            "a transfer begins"
+        );
+    }
+
+    /// A transfer fails here: its end says why.
+    pub(super) fn log_failure(&mut self, transfer: TransferIx, error: &Error) {
+        if self.transfers.contains_key(&transfer) {
+            self.transfer_log.failures.entry(transfer).or_insert_with(|| error.clone());
+        }
+    }
+
+    /// A transfer is over here.
+    pub(super) fn log_end(&mut self, transfer: TransferIx, node_transfer: &NodeTransfer) {
+        let failure = self.transfer_log.failures.remove(&transfer);
+        let (transfer, id, attempt) =
+            (transfer.0, &node_transfer.prepare.id, attempt(&node_transfer.prepare));
+        let sent_bytes = node_transfer.sent_bytes();
+        let received_bytes = node_transfer.moved_bytes().saturating_sub(sent_bytes);
+        match failure {
+            None => tracing::info!(
+                transfer,
+                id,
+                attempt,
+                sent_bytes,
+                received_bytes,
+                "a transfer is complete"
+            ),
+            Some(Error { code: Code::Cancelled, message, .. }) => {
+                tracing::info!(
+                    transfer,
+                    id,
+                    attempt,
+                    sent_bytes,
+                    received_bytes,
+                    "a transfer ends: {message}"
+                );
+            }
+            Some(Error { code, message, .. }) => {
+                let status = code.number();
+                tracing::warn!(
+                    transfer,
+                    id,
+                    attempt,
+                    sent_bytes,
+                    received_bytes,
+                    status,
+                    "a transfer fails: {message}"
+                );
+            }
+        }
+    }
+}
+
+/// Somebody came no further than the handshake.
+pub(super) fn log_refused(from: IpAddr, error: &Error) {
+    let kind = if error.code == Code::Refused { "key" } else { "handshake" };
+    log::refused(kind, Some(from), &error.message);
+}
+
+/// The first bytes of the attempt's id: enough to tell attempts apart.
+fn attempt(prepare: &Prepare) -> String {
+    prepare.attempt[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The data of a node's rows in one role, those of the first few rows by name.
+fn listed(rows: &[WireRow], role: RowRole) -> String {
+    let mut uris: Vec<&str> =
+        rows.iter().filter(|row| row.role == role).map(|row| row.uri.as_str()).collect();
+    uris.dedup();
+    let more = uris.len().saturating_sub(ROWS_NAMED_MAX);
+    uris.truncate(ROWS_NAMED_MAX);
+    let named = uris.join(" ");
+    if more > 0 { format!("{named} and {more} more") } else { named }
+}
+
+/// A line of the log is for people.
+const ROWS_NAMED_MAX: usize = 8;

@@ -1,0 +1,212 @@
+//! The driver: one thread, one NIC, one ring.
+//!
+//! The machines of [`crate::core`] decide; this turns their actions into operations of the ring,
+//! and completions into their events. A turn of the loop: take in commands of the control thread,
+//! carry out what the machines want, submit and wait, handle what has completed. Nothing runs where
+//! it is reaped, and nothing here blocks but that one wait.
+//!
+//! - [`transfer_files`]: one transfer's files and layouts, shared by the node's rails
+//! - `fetch`: the receiving half — headers, payloads, checks, writes
+//! - `feed`: the sending half — requests, reads, checks, sends
+//! - `splice`, `zerocopy`: the ways of sending that copy less
+//! - `paths`: which way the bytes took, for the report
+//! - `contexts`: what each operation in flight is for
+
+pub(crate) mod transfer_files;
+
+mod contexts;
+mod driver;
+pub(crate) mod paths;
+mod receive;
+mod send;
+mod sockets;
+mod splice;
+mod start;
+mod zerocopy;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use nix::sys::signal::{SigSet, Signal};
+use ring::Waker;
+
+use crate::core::error::{Code, Error, Result};
+use crate::core::piece::{FlowIx, Piece};
+use crate::core::receiver::scheduler;
+use crate::core::units::Span;
+use crate::io::clock::Clock;
+use transfer_files::TransferFiles;
+
+pub(crate) use start::slots_max;
+
+/// A transfer of this node: an index that is never used twice within a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub(crate) struct TransferIx(pub(crate) u32);
+
+/// The version of the plan that frames carry. It decides nothing: what is wanted is taken, whoever
+/// sent it for which plan.
+const EPOCH: u32 = 1;
+
+/// What the control thread tells a rail.
+#[derive(Debug)]
+pub(crate) enum RailCommand {
+    /// A transfer begins; flows of it may follow. `rail` is this rail's index at its node.
+    Join {
+        transfer: TransferIx,
+        rail: usize,
+        transfer_files: Arc<TransferFiles>,
+        silence: Duration,
+    },
+    /// A flow stands; `socket` has been through its handshake.
+    FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: FlowDirection },
+    /// Pieces for a flow.
+    Lease { transfer: TransferIx, flow: FlowIx, pieces: Vec<Piece> },
+    /// Unasked pieces are wanted back.
+    Revoke { transfer: TransferIx, flow: FlowIx, pieces: u32 },
+    /// A piece that other receivers may ask for has landed, over whichever rail.
+    Offer { transfer: TransferIx, span: Span },
+    /// Such a piece will never be here.
+    Withdraw { transfer: TransferIx, span: Span },
+    /// A flow is not needed any more.
+    Close { flow: FlowIx },
+    /// Close the flows that fetch for a transfer; answered by `Drained` when nothing that lands is
+    /// in flight.
+    Drain { transfer: TransferIx },
+    /// Close what is left of a transfer and forget it.
+    Leave { transfer: TransferIx },
+    /// The thread ends.
+    Stop,
+}
+
+/// Which way the pieces go on a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FlowDirection {
+    /// This node asks and receives; `relays` where the peer passes on what it receives itself.
+    Fetch { relays: bool },
+    /// This node is asked and sends; the plan wants `weight` bytes of it.
+    Feed { weight: u64 },
+}
+
+/// What a rail tells the control thread.
+#[derive(Debug)]
+pub(crate) enum RailEvent {
+    /// Something for the scheduler of a transfer's extent map.
+    Owner { transfer: TransferIx, event: scheduler::SchedulerEvent },
+    /// A destination failed.
+    Broken { transfer: TransferIx, error: Error },
+    /// Nothing of the transfer is in flight any more, and its flows are closed.
+    Drained { transfer: TransferIx },
+    /// The rail itself failed: its ring is gone, and its flows with it.
+    Failed { error: Error },
+}
+
+/// How large a rail is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RailSize {
+    /// Slots to receive into, and as many to serve from.
+    pub(crate) slots: u32,
+    /// Whether the first transfer receives; if not, those slots are made when one does.
+    pub(crate) receives: bool,
+    /// Whether the first transfer sends.
+    pub(crate) sends: bool,
+    /// The largest piece.
+    pub(crate) block_bytes: u64,
+}
+
+/// Where a rail runs, and where its memory is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct RailPlacement {
+    /// The CPU that its thread stays on; any, where there is none.
+    pub(crate) cpu: Option<usize>,
+    /// The memory node of its NIC, where that is known.
+    pub(crate) numa: Option<u32>,
+}
+
+impl RailPlacement {
+    /// Takes the calling thread there. Neither step can fail the rail: without them it is slower,
+    /// not wrong.
+    fn settle(self) {
+        if let Some(cpu) = self.cpu {
+            // The mask may have changed since the CPU was chosen.
+            let _ = affinity::pin(cpu);
+        }
+        if let Some(node) = self.numa {
+            // A thread that is pinned near its NIC gets this by itself; one that is not, or
+            // elsewhere, does not.
+            affinity::prefer_node(node);
+        }
+    }
+}
+
+/// The control thread's end of a rail.
+#[derive(Debug)]
+pub(crate) struct RailHandle {
+    commands: Sender<RailCommand>,
+    waker: Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where a rail's events go, and what makes the control thread look.
+pub(crate) trait RailEvents: Send + 'static {
+    /// Takes events from the front of `events`, as many as there is room for: all, unless the
+    /// control thread is far behind. Neither blocks nor allocates, for a rail does neither.
+    fn deliver(&self, events: &mut VecDeque<RailEvent>);
+}
+
+impl RailHandle {
+    /// Starts a rail on a thread of its own, at `place`.
+    ///
+    /// # Errors
+    /// `Code::Internal` where no ring can be made, with the remedy; the thread has ended then.
+    pub(crate) fn spawn(
+        clock: Clock,
+        size: RailSize,
+        place: RailPlacement,
+        rail_events: impl RailEvents,
+    ) -> Result<RailHandle> {
+        let (commands, inbox) = crossbeam_channel::unbounded();
+        let (ready, started) = crossbeam_channel::bounded(1);
+        let thread = std::thread::Builder::new().name("rail".into()).spawn(move || {
+            // Before anything is mapped: pages come from where the thread is that touches them
+            // first.
+            place.settle();
+            // `sendfile` cannot be told to leave the signal of a closed flow out, as a send can.
+            let _ = SigSet::from(Signal::SIGPIPE).thread_block();
+            start::start(clock, size, inbox, rail_events, &ready);
+        });
+        let thread = thread.map_err(|error| {
+            Error::new(Code::Internal, format!("no thread can be made for a rail: {error}"))
+                .remedy("raise the node's limit of threads: TasksMax= of a unit, ulimit -u")
+        })?;
+        match started.recv() {
+            Ok(Ok(waker)) => Ok(RailHandle { commands, waker, thread: Some(thread) }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::new(Code::Internal, "the rail ended before it began")),
+        }
+    }
+
+    /// Tells the rail something. A rail that has failed hears nothing; it has said so in an event.
+    pub(crate) fn tell(&self, command: RailCommand) {
+        if self.commands.send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+impl Drop for RailHandle {
+    fn drop(&mut self) {
+        self.tell(RailCommand::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A rail that panicked has printed why; the process ends with the transfer failed
+            // either way.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Two rails at work over a real connection, without the node around them.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod counting;
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use super::transfer_files::{RailTally, SourceRow, TransferActivity, TransferFiles};
+use super::{
+    FlowDirection, RailCommand, RailEvent, RailEvents, RailHandle, RailPlacement, RailSize,
+    TransferIx, slots_max, start,
+};
+use crate::core::block_grid::BlockGrid;
+use crate::core::check::CheckMethod;
+use crate::core::piece::{FlowIx, Piece};
+use crate::core::receiver::scheduler;
+use crate::core::spec::DataUri;
+use crate::core::store::file_layout::FileLayout;
+use crate::core::units::{MIB, Span};
+use crate::core::wire::DataPath;
+use crate::core::wire::frame::{FRAME_BYTES, Frame, FrameKind};
+use crate::io::clock::Clock;
+use crate::io::store::{SharedRole, Sink, SinkOptions, Source, StoreRoot};
+
+const TRANSFER: TransferIx = TransferIx(1);
+const FLOW: FlowIx = FlowIx(1);
+/// How long a step may take before the test is given up.
+const STEP: Duration = Duration::from_secs(20);
+
+/// A event queue that notes with each event how often the rail's thread had allocated by then.
+struct Noting(Sender<(RailEvent, u64)>);
+
+impl RailEvents for Noting {
+    fn deliver(&self, events: &mut VecDeque<RailEvent>) {
+        while let Some(event) = events.pop_front() {
+            match self.0.try_send((event, counting::allocations())) {
+                Ok(()) => {}
+                Err(TrySendError::Full((event, _))) => return events.push_front(event),
+                Err(TrySendError::Disconnected(_)) => events.clear(),
+            }
+        }
+    }
+}
+
+fn rail(size: RailSize) -> (RailHandle, Receiver<(RailEvent, u64)>) {
+    let (sender, events) = crossbeam_channel::bounded(256);
+    (
+        RailHandle::spawn(Clock::start(), size, RailPlacement::default(), Noting(sender)).unwrap(),
+        events,
+    )
+}
+
+fn transfer_files(
+    path: DataPath,
+    offers: Vec<SourceRow>,
+    sinks: Vec<Sink>,
+    layouts: Vec<FileLayout>,
+) -> Arc<TransferFiles> {
+    let holes = OnceLock::new();
+    let tallies = vec![RailTally::default()];
+    let (method, grid, activity) =
+        (CheckMethod::Crc64, BlockGrid::new(0, MIB), TransferActivity::default());
+    let relays = OnceLock::new();
+    Arc::new(TransferFiles {
+        method,
+        grid,
+        path,
+        offers,
+        sinks,
+        layouts,
+        holes,
+        relays,
+        tallies,
+        activity,
+        sink_places: OnceLock::new(),
+    })
+}
+
+/// The two ends of a connection over loopback.
+fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (dialled, listener.accept().unwrap().0)
+}
+
+/// A transfer's files that offers `source`, and one that wants it at `destination`; without a way
+/// for files, a pattern and nothing.
+fn files_of_both_ends(
+    folder: &Path,
+    files: Option<DataPath>,
+    bytes: u64,
+) -> (Arc<TransferFiles>, Arc<TransferFiles>) {
+    let (root, range) = (StoreRoot::open(folder).unwrap(), Span::new(0, bytes));
+    let layout = || FileLayout::of_file(0, 0, range);
+    let path = files.unwrap_or_default();
+    let files = files.is_some();
+    let (from, to) = match files {
+        true => (DataUri::File("/source".into()), DataUri::File("/destination".into())),
+        false => (DataUri::Pattern(5), DataUri::Null),
+    };
+    let source = Source::open(&root, &from, 0, bytes).unwrap();
+    let options = SinkOptions {
+        overwrite: false,
+        fsync: false,
+        tag: "test".into(),
+        attempt: [1; 16],
+        shared: SharedRole::Alone,
+        keep: None,
+    };
+    let sink = Sink::prepare(&root, &to, bytes, &options).unwrap();
+    sink.preallocate(&[range]).unwrap();
+    let offers = vec![SourceRow { range, source, layout: files.then(layout) }];
+    let layouts = if files { vec![layout()] } else { Vec::new() };
+    (
+        transfer_files(path, offers, Vec::new(), Vec::new()),
+        transfer_files(path, Vec::new(), vec![sink], layouts),
+    )
+}
+
+/// The pieces of 0 to `bytes`, in order.
+fn pieces(bytes: u64) -> impl Iterator<Item = Piece> {
+    (0..bytes / MIB).map(|at| Piece { span: Span::of(at * MIB, MIB), stolen: false })
+}
+
+/// How often the thread of a rail that sends has allocated by now.
+fn allocations_of(rail: &RailHandle, events: &Receiver<(RailEvent, u64)>) -> u64 {
+    rail.tell(RailCommand::Drain { transfer: TRANSFER });
+    events.recv_timeout(STEP).unwrap().1
+}
+
+/// Moves `bytes`, and gives how often the sending and the receiving rail allocated after the first
+/// quarter. `None` where one of them had no ring, as with too little locked memory: what plain
+/// calls need is not promised.
+fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Option<(u64, u64)> {
+    let size = |receives| RailSize { slots: 8, receives, sends: !receives, block_bytes: MIB };
+    let ((feeder, feeder_events), (fetcher, events)) = (rail(size(false)), rail(size(true)));
+    let (offering, wanting) = files_of_both_ends(folder, files, bytes);
+    let tallied = [Arc::clone(&offering), Arc::clone(&wanting)];
+    let (dialled, accepted) = connection();
+    for (rail, transfer_files, socket, side) in [
+        (&feeder, offering, accepted, FlowDirection::Feed { weight: 1 }),
+        (&fetcher, Arc::clone(&wanting), dialled, FlowDirection::Fetch { relays: false }),
+    ] {
+        rail.tell(RailCommand::Join { transfer: TRANSFER, rail: 0, transfer_files, silence: STEP });
+        rail.tell(RailCommand::FlowUp {
+            transfer: TRANSFER,
+            flow: FLOW,
+            socket: socket.into(),
+            side,
+        });
+    }
+    let (mut to_lease, mut landed, mut before, mut after) = (pieces(bytes), 0, None, 0);
+    while landed < bytes {
+        let (event, allocations) = events.recv_timeout(STEP).unwrap();
+        match event {
+            RailEvent::Owner {
+                event: scheduler::SchedulerEvent::Room { flow, pieces }, ..
+            } => {
+                let pieces = to_lease.by_ref().take(pieces as usize).collect();
+                fetcher.tell(RailCommand::Lease { transfer: TRANSFER, flow, pieces });
+            }
+            RailEvent::Owner { event: scheduler::SchedulerEvent::Landed { piece, .. }, .. } => {
+                landed += piece.span.bytes()
+            }
+            other => panic!("{other:?}"),
+        }
+        if before.is_none() && landed >= bytes / 4 {
+            before = Some((allocations_of(&feeder, &feeder_events), allocations));
+        }
+        after = allocations;
+    }
+    let (feeder_before, fetcher_before) = before.unwrap();
+    if files.is_some() {
+        wanting.sinks[0].commit().unwrap();
+    }
+    let counts = (allocations_of(&feeder, &feeder_events) - feeder_before, after - fetcher_before);
+    let has_ring = |transfer_files: &Arc<TransferFiles>| {
+        transfer_files.tallies.iter().all(|tally| tally.paths.driver().starts_with("io_uring"))
+    };
+    tallied.iter().all(has_ring).then_some(counts)
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+fn a_rail_at_work_allocates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(counts) = allocations_at_work(folder.path(), None, 512 * MIB) else {
+        return eprintln!("skipped: no io_uring is to be had here");
+    };
+    assert_eq!(counts, (0, 0), "from memory to memory");
+    let mut content = vec![0; 128 << 20];
+    crate::io::store::pattern::fill(7, 0, &mut content);
+    std::fs::write(folder.path().join("source"), &content).unwrap();
+    for path in [DataPath::Auto, DataPath::Splice, DataPath::Zerocopy] {
+        let counts = allocations_at_work(folder.path(), Some(path), 128 * MIB);
+        assert_eq!(counts.unwrap_or_default(), (0, 0), "from file to file, {path:?}");
+        assert!(std::fs::read(folder.path().join("destination")).unwrap() == content);
+        std::fs::remove_file(folder.path().join("destination")).unwrap();
+    }
+}
+
+/// A receiver that gave up thousands of pieces at once, and then everything, was never told that
+/// its rail had drained.
+#[test]
+fn more_commands_than_a_turn_takes_may_come_with_one_waking() {
+    let (rail, events) =
+        rail(RailSize { slots: 2, receives: true, sends: false, block_bytes: MIB });
+    for at in 0..300 {
+        rail.commands
+            .send(RailCommand::Withdraw { transfer: TRANSFER, span: Span::of(at, 1) })
+            .unwrap();
+    }
+    rail.tell(RailCommand::Drain { transfer: TRANSFER });
+    assert!(matches!(
+        events.recv_timeout(STEP).unwrap().0,
+        RailEvent::Drained { transfer: TRANSFER }
+    ));
+}
+
+/// A receiver that reads no answer and asks for what nobody has: its refusals were kept without a
+/// limit.
+#[test]
+fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rail, _events) =
+        rail(RailSize { slots: 2, receives: false, sends: true, block_bytes: MIB });
+    let (offering, _) = files_of_both_ends(folder.path(), None, MIB);
+    rail.tell(RailCommand::Join {
+        transfer: TRANSFER,
+        rail: 0,
+        transfer_files: offering,
+        silence: STEP,
+    });
+    let (mut dialled, accepted) = connection();
+    let side = FlowDirection::Feed { weight: 1 };
+    rail.tell(RailCommand::FlowUp {
+        transfer: TRANSFER,
+        flow: FLOW,
+        socket: accepted.into(),
+        side,
+    });
+    dialled.set_write_timeout(Some(STEP)).unwrap();
+    // Far more than the buffers of both sockets hold. They lie behind all that the transfer's files
+    // offers.
+    let ended = (0..2_000_000_u32).find_map(|request| {
+        let (kind, position) = (FrameKind::Request { stolen: false }, 2 * MIB);
+        let mut bytes = [0; FRAME_BYTES];
+        Frame { kind, epoch: 1, request, position, length: 4096 }.encode(&mut bytes);
+        dialled.write_all(&bytes).err()
+    });
+    let ended = ended.expect("the rail closes the flow").kind();
+    assert!(matches!(ended, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{ended:?}");
+}
+
+/// The largest blocks, and many slots of the usual ones, were more than one registered buffer may
+/// hold.
+#[test]
+fn every_number_of_slots_that_fits_a_rail_can_be_had_and_one_more_cannot() {
+    for block_bytes in [4096, 65_536, MIB, 64 * MIB] {
+        let most = slots_max(block_bytes);
+        let size = |slots| RailSize { slots, receives: true, sends: false, block_bytes };
+        assert!(most >= 15, "{most} slots of {block_bytes}");
+        assert_eq!(start::slots(size(most)).unwrap().slot_count(), most as usize);
+        assert!(start::slots(size(most + 1)).is_err());
+    }
+}

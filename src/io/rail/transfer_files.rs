@@ -1,0 +1,182 @@
+//! One transfer's data as the node's rails see it: which row holds a piece, and which files and
+//! offsets that means.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::paths::PathStats;
+use crate::core::block_grid::BlockGrid;
+use crate::core::check::CheckMethod;
+use crate::core::store::file_layout::FileLayout;
+use crate::core::units::{Moment, Span, covers};
+use crate::core::wire::DataPath;
+use crate::io::store::{OpenFile, Sink, Source};
+
+/// A sender row: where its bytes come from.
+#[derive(Debug)]
+pub(crate) struct SourceRow {
+    pub(crate) range: Span,
+    pub(crate) source: Source,
+    /// Where the range lies in the transfer's files's files; a pattern has none.
+    pub(crate) layout: Option<FileLayout>,
+}
+
+/// Where a piece can be had at this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PieceLocation {
+    /// In one of the offers.
+    Offered(usize),
+    /// In a file that it lands in, by one of the layouts.
+    Landed(usize),
+}
+
+/// One transfer's files and layouts. The files are those of the offers, then those of the sinks.
+#[derive(Debug)]
+pub(crate) struct TransferFiles {
+    pub(crate) method: CheckMethod,
+    /// Where the data space is cut into pieces.
+    pub(crate) grid: BlockGrid,
+    /// Which way bytes are to take through the kernel.
+    pub(crate) path: DataPath,
+    /// What this node offers, one entry a sender row.
+    pub(crate) offers: Vec<SourceRow>,
+    /// What this node writes, one entry a file.
+    pub(crate) sinks: Vec<Sink>,
+    /// Where what it wants goes, one entry a receiver row that keeps bytes.
+    pub(crate) layouts: Vec<FileLayout>,
+    /// Ranges that are zeros and are not written; known when the plan is.
+    pub(crate) holes: OnceLock<Vec<Span>>,
+    /// What other receivers will ask for; known when the plan is.
+    pub(crate) relays: OnceLock<Vec<Span>>,
+    /// What each rail counts, in the order of the node's rails.
+    pub(crate) tallies: Vec<RailTally>,
+    pub(crate) activity: TransferActivity,
+    /// The place among `sinks` of each file of a layout; known when it is first asked for.
+    pub(crate) sink_places: OnceLock<Vec<Option<usize>>>,
+}
+
+impl TransferFiles {
+    /// The files that layouts speak of, in the order of their indices.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &OpenFile> {
+        let offered = self.offers.iter().flat_map(|offer| offer.source.files());
+        offered.chain(self.sinks.iter().flat_map(Sink::files))
+    }
+
+    /// Where all of `span` can be had: in an offer, or where it lands.
+    pub(super) fn held(&self, span: Span) -> Option<PieceLocation> {
+        let offer = self
+            .offers
+            .iter()
+            .position(|offer| offer.range.contains(span))
+            .map(PieceLocation::Offered);
+        offer.or_else(|| self.layout(span, 0).map(PieceLocation::Landed))
+    }
+
+    /// The layout of what is held, where that is in files.
+    pub(super) fn layout_of(&self, held: PieceLocation) -> Option<&FileLayout> {
+        match held {
+            PieceLocation::Offered(at) => self.offers[at].layout.as_ref(),
+            PieceLocation::Landed(at) => Some(&self.layouts[at]),
+        }
+    }
+
+    /// Whether other receivers will ask for a piece.
+    pub(super) fn relays(&self, piece: Span) -> bool {
+        self.relays.get().is_some_and(|relays| covers(relays, piece))
+    }
+
+    /// The next layout from `first` on that a landed piece is written by.
+    pub(super) fn layout(&self, piece: Span, first: usize) -> Option<usize> {
+        let place =
+            self.layouts[first..].iter().position(|layout| layout.range().contains(piece))?;
+        Some(first + place)
+    }
+
+    /// The sink behind a file of a layout.
+    pub(crate) fn sink(&self, file: usize) -> Option<&Sink> {
+        let places = self.sink_places.get_or_init(|| {
+            let sinks = self.sinks.iter().enumerate().filter(|(_, sink)| !sink.files().is_empty());
+            let offered = self.offers.iter().map(|offer| offer.source.files().len()).sum();
+            std::iter::repeat_n(None, offered).chain(sinks.map(|(place, _)| Some(place))).collect()
+        });
+        places.get(file).copied().flatten().map(|place| &self.sinks[place])
+    }
+
+    /// The sink that a layout of what lands is of.
+    ///
+    /// # Panics
+    /// If the layout is not one of `layouts`.
+    pub(crate) fn sink_of(&self, layout: &FileLayout) -> &Sink {
+        self.sink(layout.file()).expect("layouts of sinks name files of sinks")
+    }
+
+    pub(super) fn holes(&self) -> &[Span] {
+        self.holes.get().map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What one rail counts of one transfer. The rail adds, the control thread reads.
+#[derive(Debug, Default)]
+pub(crate) struct RailTally {
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+    /// Which way they took.
+    pub(crate) paths: PathStats,
+}
+
+impl RailTally {
+    pub(super) fn received(&self, bytes: u64) {
+        self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts a piece that is handed to its socket: once its receiver has it, the sender may be
+    /// asked for its counts at any moment, and before this rail has heard of the end of the send.
+    pub(super) fn sends(&self, bytes: u64) {
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes back a piece that did not get through.
+    pub(super) fn failed_to_send(&self, bytes: u64) {
+        self.sent_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Payload received, wasted bytes included.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Payload sent.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// When a transfer's bytes moved at this node, over all rails.
+#[derive(Debug, Default)]
+pub(crate) struct TransferActivity {
+    /// The first request, in nanoseconds of the clock; 0 where there was none.
+    first_request: AtomicU64,
+    last_written: AtomicU64,
+}
+
+impl TransferActivity {
+    pub(super) fn requested(&self, now: Moment) {
+        // Losing the race to another rail is fine: that one was first.
+        let _ = self.first_request.compare_exchange(
+            0,
+            now.0.max(1),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+
+    pub(super) fn written(&self, now: Moment) {
+        self.last_written.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    /// From the first request to the last piece written, in nanoseconds.
+    pub(crate) fn active_ns(&self) -> u64 {
+        let first = self.first_request.load(Ordering::Relaxed);
+        if first == 0 { 0 } else { self.last_written.load(Ordering::Relaxed).saturating_sub(first) }
+    }
+}

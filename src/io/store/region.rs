@@ -1,0 +1,182 @@
+//! `mem:NAME` as a destination: a POSIX shared memory object, written in place.
+//!
+//! Programs have it mapped under its name, so there is no partial object and no renaming. What was
+//! made here and did not become complete is unlinked again.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::fault::fault;
+use super::open::{OpenFile, identity, let_wait};
+use super::partial::exists;
+use super::sink::SharedRole;
+use super::{StoreRoot, space};
+use crate::core::error::{Code, Error, Result};
+
+/// A shared memory object that is being written.
+#[derive(Debug)]
+pub(super) struct SharedRegion {
+    pub(super) file: OpenFile,
+    /// As the user names it.
+    pub(super) name: PathBuf,
+    /// Whether this sink made it, so that everything in it is zero until written, and it is ours to
+    /// remove.
+    pub(super) fresh: bool,
+    directory: StoreRoot,
+    path: PathBuf,
+}
+
+impl SharedRegion {
+    /// Opens or makes the object `name` with room for `bytes`. One that exists is written to only
+    /// if that was asked for.
+    pub(super) fn prepare(
+        root: &StoreRoot,
+        name: &OsStr,
+        bytes: u64,
+        overwrite: bool,
+        shared: SharedRole,
+    ) -> Result<SharedRegion> {
+        let (path, name) = (object_path(name)?, object_name(name));
+        root.check_memory(&name)?;
+        let directory = StoreRoot::shared_memory()?;
+        let (object, fresh) = open_or_create(&directory, &path, &name)?;
+        // The object of a shared row may be what another node of this attempt has made.
+        if !fresh && !overwrite && !matches!(shared, SharedRole::Member(_)) {
+            return Err(exists(&name));
+        }
+        let region =
+            SharedRegion { file: OpenFile::in_memory(object), name, fresh, directory, path };
+        let waits = || {
+            let_wait(region.file.buffered()).map_err(|errno| fault(errno, &region.name, "written"))
+        };
+        match region.fit(bytes, shared).and_then(|()| waits()) {
+            Ok(()) => Ok(region),
+            Err(error) => {
+                region.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// Refuses an object that has lost its name, or whose name another one has now: nobody would
+    /// find what was written.
+    ///
+    /// # Errors
+    /// `Data`.
+    pub(super) fn check_named(&self) -> Result<()> {
+        if self.is_named() {
+            return Ok(());
+        }
+        let what = format!("{} was removed or replaced while it was written", self.name.display());
+        Err(Error::new(Code::Data, what).remedy("run again when nobody else uses that name"))
+    }
+
+    /// Whether the object's name still means the one that is open here.
+    fn is_named(&self) -> bool {
+        let name = self.path.file_name().unwrap_or_default();
+        let named = fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        match (named, fstat(self.file.buffered())) {
+            (Ok(named), Ok(open)) => identity(&named) == identity(&open),
+            _ => false,
+        }
+    }
+
+    /// Removes the object if it was made here, and not one that has its name now.
+    pub(super) fn discard(&self) {
+        if self.fresh && self.is_named() {
+            // It may be gone already, which is all that was wanted.
+            let name = self.path.file_name().unwrap_or_default();
+            let _ = unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir);
+        }
+    }
+
+    fn fit(&self, bytes: u64, shared: SharedRole) -> Result<()> {
+        let about =
+            fstat(self.file.buffered()).map_err(|errno| fault(errno, &self.name, "examined"))?;
+        if SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+            return Err(Error::new(
+                Code::Data,
+                format!("{} is no shared memory object", self.name.display()),
+            ));
+        }
+        let has = about.st_size.unsigned_abs();
+        match shared {
+            // An empty object is one that nobody has sized yet.
+            _ if self.fresh || has == 0 => space::size(self.file.buffered(), &self.name, bytes),
+            // The node that made it knew only its own rows.
+            SharedRole::Member(_) => space::grow(self.file.buffered(), &self.name, bytes),
+            SharedRole::Alone | SharedRole::Elected if has < bytes => {
+                Err(too_small(&self.name, bytes, has))
+            }
+            SharedRole::Alone | SharedRole::Elected => Ok(()),
+        }
+    }
+}
+
+/// The path of the object `name` below the directory of shared memory.
+///
+/// # Errors
+/// `Data` where POSIX would not have it as a name.
+pub(super) fn object_path(name: &OsStr) -> Result<PathBuf> {
+    let bytes = name.as_bytes();
+    let is_size_fit = (1..=255).contains(&bytes.len());
+    if !is_size_fit || bytes.contains(&b'/') || bytes.contains(&0) || matches!(bytes, b"." | b"..")
+    {
+        return Err(Error::new(
+            Code::Data,
+            format!("mem:{} is not a name of shared memory", name.display()),
+        )
+        .remedy("use 1 to 255 bytes without a slash"));
+    }
+    Ok(Path::new("/").join(name))
+}
+
+/// The object's name as the user knows it.
+pub(super) fn object_name(name: &OsStr) -> PathBuf {
+    let mut object = OsString::from("mem:");
+    object.push(name);
+    PathBuf::from(object)
+}
+
+/// The object, and whether it was made by this call.
+fn open_or_create(directory: &StoreRoot, path: &Path, name: &Path) -> Result<(OwnedFd, bool)> {
+    // Whatever else lies there is looked at by its descriptor; a pipe would wait.
+    let open = |flags| {
+        directory.try_open(
+            path,
+            OFlag::O_RDWR | OFlag::O_NONBLOCK | flags,
+            Mode::S_IRUSR | Mode::S_IWUSR,
+        )
+    };
+    let blame = |errno| fault(errno, name, "written");
+    // Opening comes first and making is exclusive: kernels refuse O_CREAT on what others made in a
+    // sticky directory.
+    for _ in 0..ATTEMPTS_MAX {
+        match open(OFlag::empty())? {
+            Err(Errno::ENOENT) => {}
+            done => return Ok((done.map_err(blame)?, false)),
+        }
+        match open(OFlag::O_CREAT | OFlag::O_EXCL)? {
+            Err(Errno::EEXIST) => {}
+            done => return Ok((done.map_err(blame)?, true)),
+        }
+    }
+    Err(Error::new(Code::Data, format!("{} appears and vanishes all the time", name.display())))
+}
+
+fn too_small(name: &Path, bytes: u64, has: u64) -> Error {
+    Error::new(
+        Code::Data,
+        format!("{} has {has} bytes, but the rows that write it need {bytes}", name.display()),
+    )
+    .remedy("make it larger or remove it")
+}
+
+const ATTEMPTS_MAX: u32 = 8;

@@ -1,0 +1,268 @@
+//! What several nodes that write one file leave, and what they find of it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::kept::{BYTES, keeping, land, record};
+use super::{directory, names, prepare};
+use crate::core::units::Span;
+use crate::io::store::journal::of_inode;
+use crate::io::store::{SharedRole, Sink, SinkOptions};
+
+const PARTIAL: &str = ".x.cep-ab12";
+const FIRST: &str = ".x.cep-ab12.journal";
+const MEMBERS: &str = ".x.cep-ab12.journal-7";
+const HALF: u64 = BYTES / 2;
+
+fn open_as(home: &Path, attempt: u8, shared: SharedRole) -> Sink {
+    prepare(home, "/x", BYTES, &SinkOptions { shared, ..keeping(attempt) }).unwrap()
+}
+
+/// Both nodes of an attempt: the elected one, which wants the first half of the file, and the other
+/// one.
+fn open(home: &Path, attempt: u8) -> [Sink; 2] {
+    let elected = open_as(home, attempt, SharedRole::Elected);
+    let member = open_as(home, attempt, SharedRole::Member(7));
+    assert!(member.is_shared() && member.keeps() && !member.is_fresh());
+    [elected, member]
+}
+
+/// An attempt in which the elected node lands so much of its half, and the other one of its own.
+fn attempt(home: &Path, attempt: u8, firsts: u64, others: u64) -> [Sink; 2] {
+    let sinks = open(home, attempt);
+    for (sink, (start, bytes)) in sinks.iter().zip([(0, firsts), (HALF, others)]) {
+        sink.begin(&[], false).unwrap();
+        if bytes > 0 {
+            land(sink, record(start, bytes), attempt);
+        }
+    }
+    sinks
+}
+
+/// An attempt that completes the file, and whose end nobody hears of.
+fn complete(home: &Path) {
+    let [elected, member] = attempt(home, 1, HALF, HALF);
+    member.commit().unwrap();
+    elected.commit().unwrap();
+}
+
+#[test]
+fn each_goes_on_with_what_it_has_written() {
+    let home = directory();
+    for leaves_first in [0, 1] {
+        let [elected, member] = attempt(home.path(), 1, 5000, 7000);
+        if leaves_first == 0 {
+            drop(elected);
+            drop(member);
+        } else {
+            drop(member);
+            drop(elected);
+        }
+        assert_eq!(names(home.path()), [PARTIAL, FIRST, MEMBERS]);
+        let [elected, member] = open(home.path(), 2);
+        assert_eq!(
+            (elected.found(), member.found()),
+            (&[record(0, 5000)][..], &[record(HALF, 7000)][..])
+        );
+        assert!(!elected.is_fresh() && elected.refused().is_none() && member.refused().is_none());
+        elected.begin(&[Span::new(0, 5000)], false).unwrap();
+        member.begin(&[Span::of(HALF, 7000)], false).unwrap();
+        land(&elected, record(5000, HALF - 5000), 2);
+        land(&member, record(HALF + 7000, HALF - 7000), 2);
+        member.commit().unwrap();
+        elected.commit().unwrap();
+        assert_eq!(names(home.path()), [FIRST, MEMBERS, "x"], "until everybody has landed");
+        let bytes = fs::read(home.path().join("x")).unwrap();
+        assert_eq!(
+            (bytes[0], bytes[5000], bytes[HALF as usize], bytes[BYTES as usize - 1]),
+            (1, 2, 1, 2)
+        );
+        member.confirm();
+        elected.confirm();
+        drop([elected, member]);
+        assert_eq!(names(home.path()), ["x"]);
+        fs::remove_file(home.path().join("x")).unwrap();
+    }
+}
+
+#[test]
+fn what_one_of_them_has_is_enough_to_go_on_with() {
+    for (firsts, others) in [(5000, 0), (0, 7000)] {
+        let home = directory();
+        drop(attempt(home.path(), 1, firsts, others));
+        assert!(names(home.path()).contains(&PARTIAL.to_owned()), "{:?}", names(home.path()));
+        let [elected, member] = open(home.path(), 2);
+        assert_eq!(
+            (elected.found().len(), member.found().len()),
+            (firsts.min(1) as usize, others.min(1) as usize)
+        );
+        assert!(!elected.is_fresh(), "the other's bytes are in it");
+    }
+}
+
+#[test]
+fn the_last_one_removes_what_nobody_can_go_on_with() {
+    for elected_is_last in [false, true] {
+        let home = directory();
+        let [elected, member] = attempt(home.path(), 1, 0, 0);
+        let (first, last) = if elected_is_last { (member, elected) } else { (elected, member) };
+        drop(first);
+        assert!(names(home.path()).contains(&PARTIAL.to_owned()), "it is still written to");
+        drop(last);
+        assert!(names(home.path()).is_empty(), "{:?}", names(home.path()));
+    }
+}
+
+#[test]
+fn one_that_has_landed_all_leaves_with_the_others() {
+    let home = directory();
+    let [elected, member] = attempt(home.path(), 1, 0, HALF);
+    member.commit().unwrap();
+    drop(elected);
+    drop(member);
+    assert_eq!(names(home.path()), [PARTIAL, FIRST, MEMBERS]);
+    let [_elected, member] = open(home.path(), 2);
+    assert_eq!(member.found(), [record(HALF, HALF)]);
+}
+
+#[test]
+fn a_file_that_they_have_completed_is_found_complete_by_each_and_keeps_its_name() {
+    let home = directory();
+    complete(home.path());
+    let inode = fs::metadata(home.path().join("x")).unwrap().ino();
+    for attempt in 2..4 {
+        let sinks = open(home.path(), attempt);
+        assert!(sinks.iter().all(|sink| sink.is_named() && sink.doubt().is_none()));
+        // The attempt fails before it begins.
+        drop(sinks);
+        assert_eq!(names(home.path()), [FIRST, MEMBERS, "x"]);
+    }
+    let [elected, member] = open(home.path(), 4);
+    let all = [Span::new(0, HALF), Span::of(HALF, HALF)];
+    for (sink, own) in [&elected, &member].into_iter().zip(all) {
+        assert_eq!(sink.found().iter().map(|record| record.span).collect::<Vec<_>>(), [own]);
+        sink.begin(&[own], true).unwrap();
+    }
+    member.commit().unwrap();
+    elected.commit().unwrap();
+    elected.confirm();
+    assert_eq!(
+        names(home.path()),
+        ["x"],
+        "the elected node clears up after those that do not hear of the end"
+    );
+    assert_eq!(fs::metadata(home.path().join("x")).unwrap().ino(), inode);
+    member.confirm();
+}
+
+/// It lost its name, and each wrote to its part again.
+#[test]
+fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
+    let home = directory();
+    complete(home.path());
+    let before = fs::read(home.path().join("x")).unwrap();
+    let [elected, member] = open(home.path(), 2);
+    elected.begin(&[Span::new(0, HALF)], true).unwrap();
+    let error = member.begin(&[], false).unwrap_err();
+    assert_eq!(error.code, crate::core::error::Code::Data);
+    assert!(
+        error.message.contains("/x exists: it was completed by an earlier attempt"),
+        "{}",
+        error.message
+    );
+    drop([elected, member]);
+    assert_eq!(names(home.path()), [FIRST, MEMBERS, "x"]);
+    // With --overwrite there is another file beside it.
+    let options = |shared| SinkOptions { shared, overwrite: true, ..keeping(3) };
+    let elected = prepare(home.path(), "/x", BYTES, &options(SharedRole::Elected)).unwrap();
+    let member = prepare(home.path(), "/x", BYTES, &options(SharedRole::Member(7))).unwrap();
+    assert!(elected.is_fresh() && member.found().is_empty());
+    for (sink, start) in [(&elected, 0), (&member, HALF)] {
+        sink.begin(&[], false).unwrap();
+        land(sink, record(start, HALF), 3);
+    }
+    assert_eq!(fs::read(home.path().join("x")).unwrap(), before);
+    member.commit().unwrap();
+    elected.commit().unwrap();
+    assert_eq!(fs::read(home.path().join("x")).unwrap(), [3; BYTES as usize]);
+    elected.confirm();
+    drop([elected, member]);
+    assert_eq!(names(home.path()), ["x"]);
+}
+
+#[test]
+fn a_complete_file_that_is_to_have_another_size_is_not_gone_on_with() {
+    let home = directory();
+    complete(home.path());
+    let options = |overwrite| SinkOptions { shared: SharedRole::Elected, overwrite, ..keeping(2) };
+    let error = prepare(home.path(), "/x", BYTES - 1, &options(false)).unwrap_err();
+    assert_eq!(error.message, "/x exists");
+    let elected = prepare(home.path(), "/x", BYTES - 1, &options(true)).unwrap();
+    assert!(elected.is_fresh());
+    elected.begin(&[], false).unwrap();
+    elected.commit().unwrap();
+    elected.confirm();
+    assert_eq!(names(home.path()), ["x"]);
+    assert_eq!(fs::metadata(home.path().join("x")).unwrap().len(), BYTES - 1);
+}
+
+/// The number of a file that is gone is soon another's.
+#[test]
+fn a_members_journal_is_not_believed_of_a_file_that_was_made_anew() {
+    let home = directory();
+    drop(attempt(home.path(), 1, 5000, 7000));
+    let journal = fs::read(home.path().join(MEMBERS)).unwrap();
+    for name in [PARTIAL, FIRST, MEMBERS] {
+        fs::remove_file(home.path().join(name)).unwrap();
+    }
+    let elected = open_as(home.path(), 2, SharedRole::Elected);
+    let inode = fs::metadata(home.path().join(PARTIAL)).unwrap().ino();
+    fs::write(home.path().join(MEMBERS), of_inode(&journal, inode)).unwrap();
+    let member = open_as(home.path(), 2, SharedRole::Member(7));
+    assert!(elected.is_fresh() && member.found().is_empty());
+}
+
+#[test]
+fn who_does_not_see_the_others_lock_says_so_and_nothing_is_kept() {
+    let home = directory();
+    let elected = open_as(home.path(), 1, SharedRole::Elected);
+    // As on a file system whose locks reach no further than a machine.
+    File::from(elected.files()[0].buffered().try_clone_to_owned().unwrap()).unlock().unwrap();
+    let member = open_as(home.path(), 1, SharedRole::Member(7));
+    assert!(member.is_shared() && !member.keeps());
+    // The master tells the elected node.
+    elected.forget().unwrap();
+    land(&elected, record(0, HALF), 1);
+    drop(member);
+    drop(elected);
+    assert!(names(home.path()).is_empty(), "{:?}", names(home.path()));
+}
+
+#[test]
+fn a_file_that_another_attempts_node_still_writes_is_not_gone_on_with() {
+    let home = directory();
+    let [elected, old] = attempt(home.path(), 1, 5000, 7000);
+    drop(elected);
+    let new = open_as(home.path(), 2, SharedRole::Elected);
+    assert!(new.refused().unwrap().contains("still writes"), "{:?}", new.refused());
+    assert!(new.found().is_empty() && new.is_fresh());
+    land(&old, record(HALF + 7000, 1000), 9);
+    drop(old);
+    assert!(names(home.path()).contains(&PARTIAL.to_owned()), "the new one's");
+    drop(new);
+    assert!(names(home.path()).is_empty(), "{:?}", names(home.path()));
+}
+
+#[test]
+fn journals_of_members_that_are_there_no_more_go_with_the_file() {
+    let home = directory();
+    drop(attempt(home.path(), 1, 5000, 7000));
+    let alone = open_as(home.path(), 2, SharedRole::Alone);
+    assert_eq!(alone.found(), [record(0, 5000)]);
+    alone.begin(&[Span::new(0, 5000)], false).unwrap();
+    land(&alone, record(5000, BYTES - 5000), 2);
+    alone.commit().unwrap();
+    alone.confirm();
+    assert_eq!(names(home.path()), ["x"]);
+}

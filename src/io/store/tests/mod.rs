@@ -1,0 +1,113 @@
+//! Real files on a real disk, and on file systems of our own where the tests may mount some.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod kept;
+mod kept_together;
+mod paths;
+mod permissions;
+mod regions;
+mod shared;
+mod sinks;
+mod sources;
+mod strangers;
+mod way;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::{JournalIdentity, SealKey, SharedRole, Sink, SinkOptions, StoreRoot};
+use crate::core::error::Result;
+use crate::core::spec::DataUri;
+
+/// A directory on the disk that the tests are built on: unlike the system's temporary directory,
+/// hardly ever a tmpfs.
+fn directory() -> TempDir {
+    let beside_the_tests = std::env::current_exe().unwrap();
+    tempfile::tempdir_in(beside_the_tests.parent().unwrap()).unwrap()
+}
+
+/// A tmpfs of a test's own; unmounted when dropped.
+struct Mounted {
+    directory: TempDir,
+}
+
+impl Mounted {
+    /// Mounts a tmpfs, or says why the test does without.
+    fn tmpfs(options: &str) -> Option<Mounted> {
+        let mounted = Mounted { directory: directory() };
+        if mounted.mount(options) {
+            return Some(mounted);
+        }
+        announce("skipped: mounting a tmpfs takes root");
+        None
+    }
+
+    fn remount_read_only(&self) {
+        assert!(self.mount("remount,ro"), "what was mounted can be mounted read-only");
+    }
+
+    fn mount(&self, options: &str) -> bool {
+        let quiet = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(self.path())
+            .output();
+        quiet.is_ok_and(|output| output.status.success())
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).output();
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+fn announce(what: &str) {
+    eprintln!("{what}");
+}
+
+fn options() -> SinkOptions {
+    let tag = "ab12".to_owned();
+    SinkOptions {
+        overwrite: false,
+        fsync: false,
+        tag,
+        attempt: [1; 16],
+        shared: SharedRole::Alone,
+        keep: None,
+    }
+}
+
+/// How files are kept that are to have this identity.
+fn kept_as(identity: u8) -> Option<JournalIdentity> {
+    Some(JournalIdentity {
+        identity: [identity; 32],
+        records_max: 100,
+        key: SealKey::of_this_user(),
+    })
+}
+
+fn file_uri(path: &str) -> DataUri {
+    DataUri::File(PathBuf::from(path))
+}
+
+fn prepare(root: &Path, path: &str, bytes: u64, options: &SinkOptions) -> Result<Sink> {
+    Sink::prepare(&StoreRoot::open(root).unwrap(), &file_uri(path), bytes, options)
+}
+
+/// The names in a directory, sorted.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,158 @@
+//! Several nodes that write one path, as several sinks in one process.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
+
+use super::{directory, kept_as, names, options, prepare};
+use crate::io::store::{SharedRole, Sink, SinkOptions};
+
+fn as_(shared: SharedRole) -> SinkOptions {
+    SinkOptions { shared, ..options() }
+}
+
+fn write(sink: &Sink, bytes: &[u8], at: u64) {
+    let file = File::from(sink.files()[0].buffered().try_clone_to_owned().unwrap());
+    file.write_all_at(bytes, at).unwrap();
+}
+
+#[test]
+fn nodes_that_see_one_directory_write_one_file() {
+    let home = directory();
+    let elected = prepare(home.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
+    assert_eq!(names(home.path()), [".x.cep-ab12", ".x.cep-ab12.token"]);
+    let member = prepare(home.path(), "/x", 10, &as_(SharedRole::Member(7))).unwrap();
+    assert!(member.is_shared() && !elected.is_shared());
+    write(&member, b"world", 5);
+    write(&elected, b"hello", 0);
+    member.commit().unwrap();
+    drop(member);
+    assert_eq!(
+        names(home.path()),
+        [".x.cep-ab12", ".x.cep-ab12.token"],
+        "the name is the elected node's to give"
+    );
+    elected.commit().unwrap();
+    assert_eq!(names(home.path()), ["x"]);
+    assert_eq!(fs::read(home.path().join("x")).unwrap(), b"helloworld");
+}
+
+#[test]
+fn nodes_that_see_directories_of_their_own_write_files_of_their_own() {
+    let (one, other) = (directory(), directory());
+    let elected = prepare(one.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
+    let member = prepare(other.path(), "/x", 10, &as_(SharedRole::Member(7))).unwrap();
+    assert!(!member.is_shared());
+    elected.commit().unwrap();
+    member.commit().unwrap();
+    assert_eq!(fs::metadata(one.path().join("x")).unwrap().len(), 5);
+    assert_eq!(fs::metadata(other.path().join("x")).unwrap().len(), 10);
+    assert_eq!((names(one.path()).len(), names(other.path()).len()), (1, 1));
+}
+
+#[test]
+fn a_smaller_member_does_not_cut_the_file() {
+    let home = directory();
+    let elected = prepare(home.path(), "/x", 1000, &as_(SharedRole::Elected)).unwrap();
+    let member = prepare(home.path(), "/x", 10, &as_(SharedRole::Member(7))).unwrap();
+    assert!(member.is_shared());
+    elected.commit().unwrap();
+    assert_eq!(fs::metadata(home.path().join("x")).unwrap().len(), 1000);
+}
+
+#[test]
+fn the_elected_node_cleans_up_for_all() {
+    let home = directory();
+    let elected = prepare(home.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
+    let member = prepare(home.path(), "/x", 5, &as_(SharedRole::Member(7))).unwrap();
+    drop(member);
+    assert_eq!(names(home.path()).len(), 2);
+    drop(elected);
+    assert!(names(home.path()).is_empty());
+}
+
+#[test]
+fn the_leftovers_of_an_earlier_attempt_are_replaced() {
+    let home = directory();
+    fs::write(home.path().join(".x.cep-ab12"), "a longer partial file").unwrap();
+    fs::write(home.path().join(".x.cep-ab12.token"), [9; 16]).unwrap();
+    let elected = prepare(home.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
+    let member = prepare(home.path(), "/x", 5, &as_(SharedRole::Member(7))).unwrap();
+    assert!(member.is_shared());
+    elected.commit().unwrap();
+    assert_eq!(names(home.path()), ["x"]);
+    assert_eq!(fs::read(home.path().join("x")).unwrap(), [0; 5]);
+}
+
+#[test]
+fn a_foreign_token_is_not_believed() {
+    let home = directory();
+    let token = home.path().join(".x.cep-ab12.token");
+    let mut longer = options().attempt.to_vec();
+    longer.push(0);
+    fs::write(home.path().join("elsewhere"), options().attempt).unwrap();
+    for bytes in [&longer[..], &longer[..15], b""] {
+        fs::write(&token, bytes).unwrap();
+        assert!(!prepare(home.path(), "/x", 5, &as_(SharedRole::Member(7))).unwrap().is_shared());
+    }
+    fs::remove_file(&token).unwrap();
+    symlink("elsewhere", &token).unwrap();
+    assert!(!prepare(home.path(), "/x", 5, &as_(SharedRole::Member(7))).unwrap().is_shared());
+}
+
+#[test]
+fn a_member_that_comes_too_late_is_told() {
+    let home = directory();
+    let _elected = prepare(home.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
+    fs::remove_file(home.path().join(".x.cep-ab12")).unwrap();
+    let error = prepare(home.path(), "/x", 5, &as_(SharedRole::Member(7))).unwrap_err();
+    assert_eq!(error.message, "the node that makes /x has given it up");
+}
+
+#[test]
+fn a_fenced_node_leaves_the_newer_token_alone() {
+    let home = directory();
+    let old = prepare(home.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
+    let newer = SinkOptions { attempt: [2; 16], ..as_(SharedRole::Elected) };
+    let _new = prepare(home.path(), "/x", 5, &newer).unwrap();
+    drop(old);
+    let member = SinkOptions { attempt: [2; 16], ..as_(SharedRole::Member(7)) };
+    assert!(prepare(home.path(), "/x", 5, &member).unwrap().is_shared());
+}
+
+/// Who has written what of it nobody knows, where nodes write over one another.
+#[test]
+fn a_shared_file_that_is_complete_is_replaced_only_where_that_is_asked_for() {
+    let home = directory();
+    let kept = |shared, attempt: u8| SinkOptions {
+        keep: kept_as(3),
+        attempt: [attempt; 16],
+        overwrite: attempt > 1,
+        ..as_(shared)
+    };
+    let run = |attempt: u8, text: &[u8; 10], ends: bool| {
+        let elected = prepare(home.path(), "/x", 10, &kept(SharedRole::Elected, attempt)).unwrap();
+        let member = prepare(home.path(), "/x", 10, &kept(SharedRole::Member(7), attempt)).unwrap();
+        assert!(member.is_shared() && elected.is_fresh());
+        elected.forget().unwrap();
+        member.forget().unwrap();
+        write(&elected, text, 0);
+        if ends {
+            member.commit().unwrap();
+            elected.commit().unwrap();
+        }
+        elected
+    };
+    let x = home.path().join("x");
+    drop(run(1, b"helloworld", true));
+    assert_eq!(names(home.path()), ["x"]);
+    let again = SinkOptions { overwrite: false, ..kept(SharedRole::Elected, 2) };
+    assert_eq!(prepare(home.path(), "/x", 10, &again).unwrap_err().message, "/x exists");
+    drop(run(2, b"broken....", false));
+    assert_eq!(names(home.path()), ["x"], "what was complete is still there");
+    assert_eq!(fs::read(&x).unwrap(), b"helloworld");
+    run(3, b"greetings!", true).confirm();
+    assert_eq!(
+        (fs::read(&x).unwrap(), names(home.path())),
+        (b"greetings!".to_vec(), vec!["x".to_owned()])
+    );
+}

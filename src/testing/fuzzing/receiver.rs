@@ -1,0 +1,555 @@
+//! A receiver without its threads: a `Member`, the `Owner` in it and a `Pull` for each of two
+//! rails, with a master that says anything, senders that answer anything, and a kernel that ends
+//! what it was asked for in any order.
+//!
+//! Between the machines, messages go the way that they go between threads: in order, and as late as
+//! can be.
+
+mod rail;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::byte_source::ByteSource;
+use crate::core::block_grid::BlockGrid;
+use crate::core::check::CheckMethod;
+use crate::core::error::{Code, Error};
+use crate::core::node::participant::{
+    Participant, ParticipantAction, ParticipantConfig, ParticipantEvent, ParticipantState,
+};
+use crate::core::piece::FlowIx;
+use crate::core::rail::piece_receiver;
+use crate::core::rail::piece_receiver::{PieceReceiver, SenderAnswer};
+use crate::core::receiver::rail_pairs::RailPair;
+use crate::core::receiver::scheduler;
+use crate::core::units::{Moment, Span, covers, union};
+use crate::core::wire::control::{
+    PeerNode, PlanSegment, Prepared, SegmentChecks, SenderShare, Start, ToMaster, ToNode,
+    WireOptions, decode, encode,
+};
+use crate::core::wire::{Check, CheckKind};
+use crate::testing::fuzzing::receiver::rail::{FuzzedCommand, FuzzedFlow, FuzzedRail, check_of};
+
+/// How many steps a receiver may need to its end once everybody is kind to it; a plan has some
+/// hundred pieces.
+const STEPS_MAX: usize = 100_000;
+
+/// Pieces of a plan that is played through; what is larger is as good as one that is refused.
+const PIECES_MAX: u64 = 600;
+
+/// Nothing is asked for or written that is not wanted, nothing is named before all has landed,
+/// every number adds up, and once everybody is kind, the transfer ends.
+pub fn receiver(bytes: &[u8]) {
+    let mut script = ByteSource::new(bytes);
+    let Some(mut world) = ReceiverWorld::new(&mut script) else { return };
+    while !script.is_over() {
+        world.step(&mut script);
+        world.follow();
+    }
+    world.end();
+}
+
+struct ReceiverWorld {
+    now: Moment,
+    grid: BlockGrid,
+    kind: CheckKind,
+    participant: Participant,
+    rails: [FuzzedRail; 2],
+    /// What the rails have told the participant and it has not heard.
+    inbox: VecDeque<scheduler::SchedulerEvent>,
+    opening: Vec<RailPair>,
+    flow_count: u32,
+    jobs: VecDeque<PendingJob>,
+    epoch: u32,
+    told: ParticipantLog,
+}
+
+/// What somebody else does for the participant.
+#[derive(Clone, Copy, PartialEq)]
+enum PendingJob {
+    Preallocate,
+    Commit,
+    Keep,
+    Leave,
+}
+
+/// What the participant has been told and what it has said.
+#[derive(Default)]
+struct ParticipantLog {
+    wanted: Vec<Span>,
+    holes: Vec<Span>,
+    /// What is written, and the participant has heard of.
+    landed: Vec<Span>,
+    received_bytes: u64,
+    drained: u32,
+    ended: bool,
+}
+
+impl ReceiverWorld {
+    /// A receiver whose master has sent its terms, where those are none that the wire refuses.
+    fn new(script: &mut ByteSource<'_>) -> Option<ReceiverWorld> {
+        let plain: WireOptions =
+            decode(&[0x08, 1]).expect("only the size of a block must be there");
+        let block_bytes = script.pick(&[1, 3, 10, 1024, 4096, 5000]);
+        let origin = script.pick(&[0, 5, 1024, u64::MAX - 2000, u64::MAX]);
+        let check = script.pick(&[CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
+        let object = script.coin().then(|| Span::new(origin.min(u64::MAX - 1), u64::MAX));
+        let options: WireOptions =
+            decode(&encode(&WireOptions { block_bytes, origin, check, object, ..plain }).ok()?)
+                .ok()?;
+        let grid = BlockGrid::new(options.origin, options.block_bytes.into());
+        let method = CheckMethod::new(options.check, options.object);
+        let rail = || FuzzedRail {
+            piece_receiver: PieceReceiver::new(block_bytes.into(), Duration::from_secs(10)),
+            commands: VecDeque::new(),
+            flows: BTreeMap::new(),
+            writing: Vec::new(),
+            draining: false,
+        };
+        let pace = script.coin();
+        let mut world = ReceiverWorld {
+            now: Moment(1_000_000),
+            grid,
+            kind: options.check,
+            participant: Participant::new(ParticipantConfig {
+                grid,
+                method,
+                rails: 2,
+                pace,
+                fsync: pace,
+                verify: !pace,
+            }),
+            rails: [rail(), rail()],
+            inbox: VecDeque::new(),
+            opening: Vec::new(),
+            flow_count: 0,
+            jobs: VecDeque::new(),
+            epoch: 0,
+            told: ParticipantLog::default(),
+        };
+        if script.coin() {
+            world.hear(ParticipantEvent::Found(Vec::new()));
+        }
+        if script.below(8) != 7 {
+            let prepared: Prepared = decode(&[]).expect("nothing of it must be there");
+            world.hear(ParticipantEvent::Prepared(Ok(prepared)));
+            world.start(script);
+            world.follow();
+        }
+        Some(world)
+    }
+
+    fn hear(&mut self, event: ParticipantEvent) {
+        self.participant.handle(self.now, event);
+    }
+
+    fn step(&mut self, script: &mut ByteSource<'_>) {
+        match script.below(16) {
+            0 => self.say(script),
+            1 => {
+                if let Some(job) = self.jobs.pop_front() {
+                    self.finish_job(job, script.below(8) != 7);
+                }
+            }
+            2 => self.open(script),
+            3..=5 => {
+                self.deliver(script.coin());
+            }
+            6 | 7 => self.answer(script),
+            8 | 9 => self.received(script),
+            10 | 11 => {
+                let rail = script.below(2);
+                if let Some(at) = script.place(self.rails[rail].writing.len()) {
+                    self.written(rail, at);
+                }
+            }
+            12 => {
+                let (rail, code) = (
+                    script.below(2),
+                    script.pick(&[Code::Unreachable, Code::Refused, Code::Stalled]),
+                );
+                if let Some(at) = script.place(self.rails[rail].flows.len()) {
+                    let flow = *self.rails[rail].flows.keys().nth(at).expect("one of them");
+                    self.rails[rail].close(self.now, flow, Error::new(code, "it broke"));
+                }
+            }
+            13 if script.below(32) == 31 => {
+                self.hear(ParticipantEvent::Broken(Error::new(Code::Data, "the disk is full")))
+            }
+            _ => {
+                let wait = script.pick(&[0, 1_000_000, 20_000_000, 500_000_000, 10_000_000_000]);
+                self.pass(Duration::from_nanos(wait));
+            }
+        }
+    }
+
+    /// The master says something.
+    fn say(&mut self, script: &mut ByteSource<'_>) {
+        let message = match script.below(16) {
+            0 => ToNode::Cancel { reason: "it was asked to".into(), forgets: false },
+            1 => ToNode::Finish,
+            2 => ToNode::Commit,
+            _ => return self.start(script),
+        };
+        self.hear(ParticipantEvent::Master(message));
+    }
+
+    /// A plan, if it is one that the wire lets through.
+    fn start(&mut self, script: &mut ByteSource<'_>) {
+        let mut start: Start = decode(&[]).expect("nothing of it must be there");
+        let again = script.below(4) != 3;
+        self.epoch += u32::from(script.below(8) != 7);
+        let spans = if again && self.epoch > 1 { self.told.wanted.clone() } else { spans(script) };
+        let senders = |script: &mut ByteSource<'_>| {
+            let weight = |script: &mut ByteSource<'_>| script.pick(&[1, 0, 3, u32::MAX]);
+            (0..script.below(4))
+                .map(|_| SenderShare { index: script.below(4) as u32, weight: weight(script) })
+                .collect()
+        };
+        start.segments =
+            spans.into_iter().map(|span| PlanSegment { span, senders: senders(script) }).collect();
+        let rails = vec!["10.0.0.1:1".parse().expect("an address"); script.below(3)];
+        let peer = |index: usize| PeerNode {
+            index: index as u32,
+            name: "a".into(),
+            rails: rails.clone(),
+            relays: index == 1,
+        };
+        start.epoch = self.epoch;
+        start.peers = (0..script.below(5)).map(peer).collect();
+        start.holes = union(spans_of(script, 2));
+        // A master that asks for years gets them.
+        start.limit_bytes_per_second = script.pick(&[0, 100_000, u64::MAX]);
+        start.bound_us = script.pick(&[0, 1, 1_000_000]);
+        start.relays = union(spans_of(script, 2));
+        let Ok(bytes) = encode(&ToNode::Start(start)) else { return };
+        let Ok(ToNode::Start(start)) = decode(&bytes) else { return };
+        let pieces =
+            start.segments.iter().map(|segment| u128::from(self.grid.piece_count(segment.span)));
+        if pieces.sum::<u128>() > PIECES_MAX.into() {
+            return;
+        }
+        if self.participant.state() == ParticipantState::Ready {
+            self.told.wanted = start.segments.iter().map(|segment| segment.span).collect();
+            self.told.holes.clone_from(&start.holes);
+        }
+        self.hear(ParticipantEvent::Master(ToNode::Start(start)));
+    }
+
+    fn finish_job(&mut self, job: PendingJob, well: bool) {
+        let result = if well { Ok(()) } else { Err(Error::new(Code::Data, "the disk is full")) };
+        self.hear(match job {
+            PendingJob::Preallocate => ParticipantEvent::Preallocated(result),
+            PendingJob::Commit => ParticipantEvent::Committed(result),
+            PendingJob::Keep => ParticipantEvent::Kept,
+            PendingJob::Leave => ParticipantEvent::Left,
+        });
+    }
+
+    /// A flow that was asked for stands, or cannot be opened.
+    fn open(&mut self, script: &mut ByteSource<'_>) {
+        let Some(at) = script.place(self.opening.len()) else { return };
+        let rail_pair = self.opening.swap_remove(at);
+        match script.below(8) {
+            6 => self.open_failed(rail_pair, Code::Refused),
+            7 => self.open_failed(rail_pair, Code::Unreachable),
+            _ => self.opened(rail_pair),
+        }
+    }
+
+    fn open_failed(&mut self, rail_pair: RailPair, code: Code) {
+        let error = Error::new(code, "nobody is there");
+        self.hear(ParticipantEvent::Owner(scheduler::SchedulerEvent::OpenFailed {
+            rail_pair,
+            error,
+        }));
+    }
+
+    fn opened(&mut self, rail_pair: RailPair) {
+        let flow = FlowIx(self.flow_count);
+        self.flow_count += 1;
+        self.rails[rail_pair.index as usize % 2]
+            .commands
+            .push_back(FuzzedCommand::Up { flow, relays: rail_pair.sender.0 == 1 });
+        self.hear(ParticipantEvent::Owner(scheduler::SchedulerEvent::FlowUp { flow, rail_pair }));
+    }
+
+    /// The next message between the threads arrives, if there is one.
+    fn deliver(&mut self, to_rails: bool) -> bool {
+        if !to_rails {
+            let Some(event) = self.inbox.pop_front() else { return false };
+            if let scheduler::SchedulerEvent::Landed { piece, .. } = &event {
+                self.told.landed.push(piece.span);
+                self.told.landed = union(std::mem::take(&mut self.told.landed));
+            }
+            self.hear(ParticipantEvent::Owner(event));
+            return true;
+        }
+        let Some(rail) = self.rails.iter_mut().find(|rail| !rail.commands.is_empty()) else {
+            return false;
+        };
+        let command = rail.commands.pop_front().expect("looked at above");
+        rail.hear(self.now, command);
+        true
+    }
+
+    /// A sender answers a request, or says something else.
+    fn answer(&mut self, script: &mut ByteSource<'_>) {
+        let rail = script.below(2);
+        let Some((flow, state)) = pick_flow(script, &self.rails[rail].flows) else { return };
+        // No header is read before the payload in front of it.
+        if state.arriving.is_some() {
+            return;
+        }
+        let known = script.place(state.asked.len()).map(|at| state.asked[at]);
+        let (request, mut span) =
+            known.map_or((7, Span::new(0, 10)), |(request, piece)| (request, piece.span));
+        if script.below(16) == 15 {
+            span = Span::of(u64::from(script.byte()), 1 + u64::from(script.byte()));
+        }
+        let check = match script.below(8) {
+            7 => Check::Crc64(script.number()),
+            _ => check_of(self.kind, span),
+        };
+        let answer = match script.below(8) {
+            7 => SenderAnswer::Refuse {
+                request,
+                span,
+                code: script.pick(&[Code::Data, Code::Integrity, Code::Refused]),
+            },
+            _ => SenderAnswer::Data { request, span, check },
+        };
+        if let (SenderAnswer::Refuse { .. }, Some(state)) =
+            (answer, self.rails[rail].flows.get_mut(&flow))
+        {
+            state.asked.retain(|(of, piece)| (*of, piece.span) != (request, span));
+        }
+        self.rails[rail]
+            .piece_receiver
+            .handle(self.now, piece_receiver::ReceiverEvent::Answer { flow, answer });
+    }
+
+    /// A payload is there, or comes changed.
+    fn received(&mut self, script: &mut ByteSource<'_>) {
+        let rail = script.below(2);
+        let Some((flow, state)) = pick_flow(script, &self.rails[rail].flows) else { return };
+        let Some((piece, check)) = state.arriving else { return };
+        let intact = check == check_of(self.kind, piece.span) && script.below(8) != 7;
+        self.rails[rail].received(self.now, flow, intact);
+    }
+
+    fn written(&mut self, rail: usize, at: usize) {
+        let (flow, piece, check) = self.rails[rail].writing.remove(at);
+        self.rails[rail]
+            .piece_receiver
+            .handle(self.now, piece_receiver::ReceiverEvent::Written { flow, piece, check });
+    }
+
+    /// Time passes, and who waits for a moment hears of it.
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        for rail in &mut self.rails {
+            if rail.piece_receiver.poll_timeout().is_some_and(|due| self.now >= due) {
+                rail.piece_receiver.handle(self.now, piece_receiver::ReceiverEvent::Tick);
+                assert!(
+                    rail.piece_receiver.poll_timeout().is_none_or(|due| due > self.now),
+                    "a tick that changes nothing"
+                );
+            }
+        }
+        if self.participant.poll_timeout().is_some_and(|due| self.now >= due) {
+            self.hear(ParticipantEvent::Tick);
+        }
+    }
+
+    /// Carries out what the machines want, until they want nothing.
+    fn follow(&mut self) {
+        for rail in &mut self.rails {
+            rail.follow(self.now, &self.told.wanted, self.grid.block_bytes());
+            while let Some(event) = rail.piece_receiver.poll_scheduler() {
+                self.inbox.push_back(event);
+            }
+            // Only a rail that writes nothing holds nothing.
+            if rail.draining && rail.writing.is_empty() {
+                rail.draining = false;
+                self.told.drained += 1;
+            }
+        }
+        if self.told.drained == 2 && self.inbox.is_empty() {
+            self.told.drained = 0;
+            self.hear(ParticipantEvent::Drained);
+        }
+        while let Some(action) = self.participant.poll_action() {
+            self.carry_out(action);
+        }
+    }
+
+    fn carry_out(&mut self, action: ParticipantAction) {
+        assert!(!self.told.ended, "{action:?} after the end");
+        match action {
+            ParticipantAction::Preallocate { .. } => self.jobs.push_back(PendingJob::Preallocate),
+            ParticipantAction::Open { rail_pair, .. } => {
+                assert!(!self.opening.contains(&rail_pair), "{rail_pair:?} is being opened");
+                self.opening.push(rail_pair);
+            }
+            ParticipantAction::Lease { flow, pieces } => {
+                self.tell_all(|| FuzzedCommand::Lease { flow, pieces: pieces.clone() })
+            }
+            ParticipantAction::Revoke { flow, pieces } => {
+                self.tell_all(|| FuzzedCommand::Revoke { flow, pieces })
+            }
+            ParticipantAction::Close { flow } => self.tell_all(|| FuzzedCommand::Close { flow }),
+            ParticipantAction::Offer { span } => {
+                assert!(covers(&self.there(), span), "{span} is offered and not there");
+            }
+            ParticipantAction::Drain => self.tell_all(|| FuzzedCommand::Drain),
+            ParticipantAction::Commit { .. } => {
+                assert!(
+                    self.has_all(),
+                    "{:?} is not all of {:?}",
+                    self.told.landed,
+                    self.told.wanted
+                );
+                assert!(
+                    self.rails.iter().all(|rail| rail.writing.is_empty()),
+                    "named while it is written to"
+                );
+                self.jobs.push_back(PendingJob::Commit);
+            }
+            ParticipantAction::Keep { pieces } => {
+                let there = self.there();
+                assert!(
+                    pieces.iter().all(|piece| covers(&there, piece.span)),
+                    "{pieces:?} are kept and not there"
+                );
+                self.jobs.push_back(PendingJob::Keep);
+            }
+            ParticipantAction::Leave => self.jobs.push_back(PendingJob::Leave),
+            ParticipantAction::Tell(message) => self.listen(&message),
+            ParticipantAction::End => self.told.ended = true,
+            _ => {}
+        }
+    }
+
+    /// Flows are of one rail, which is the only one to know them.
+    fn tell_all(&mut self, command: impl Fn() -> FuzzedCommand) {
+        self.rails.iter_mut().for_each(|rail| rail.commands.push_back(command()));
+    }
+
+    fn listen(&mut self, message: &ToMaster) {
+        match message {
+            ToMaster::Progress { received_bytes, .. } => {
+                assert!(*received_bytes >= self.told.received_bytes, "what has landed stays");
+                self.told.received_bytes = *received_bytes;
+            }
+            ToMaster::Landed { segments, stats } => {
+                assert!(self.has_all());
+                let spans: Vec<Span> = segments.iter().map(|segment| segment.span).collect();
+                assert_eq!(spans, self.told.wanted);
+                for segment in segments {
+                    let SegmentChecks::Listed(checks) = &segment.checks else {
+                        panic!("few checks are listed")
+                    };
+                    let checked = union(checks.iter().map(|check| check.span).collect());
+                    assert_eq!(checked, [segment.span], "every byte has a check");
+                }
+                let wanted: u64 = spans.iter().map(|span| span.bytes()).sum();
+                assert!(
+                    stats.received_bytes <= wanted && stats.stolen_bytes <= stats.received_bytes,
+                    "{stats:?}"
+                );
+            }
+            ToMaster::Failed { error, .. } => {
+                let wanted = union(self.told.wanted.clone());
+                assert!(error.missing.iter().all(|span| covers(&wanted, *span)), "{error:?}");
+            }
+            _ => {}
+        }
+        let bytes = encode(message).expect("it fits");
+        assert_eq!(decode::<ToMaster>(&bytes).as_ref(), Ok(message));
+    }
+
+    /// Whether every wanted byte has landed, or is a zero.
+    fn has_all(&self) -> bool {
+        let there = self.there();
+        self.told.wanted.iter().all(|span| covers(&there, *span))
+    }
+
+    fn there(&self) -> Vec<Span> {
+        union(self.told.landed.iter().chain(&self.told.holes).copied().collect())
+    }
+
+    /// Everybody is kind from now on: then it comes to an end, and soon.
+    fn end(&mut self) {
+        for _ in 0..STEPS_MAX {
+            self.follow();
+            if self.told.ended {
+                return;
+            }
+            match self.participant.state() {
+                ParticipantState::Preparing => {
+                    self.hear(ParticipantEvent::Prepared(Err(Error::new(
+                        Code::Data,
+                        "it is not there",
+                    ))));
+                    continue;
+                }
+                ParticipantState::Ready | ParticipantState::Landed => {
+                    self.hear(ParticipantEvent::Master(ToNode::Finish));
+                    continue;
+                }
+                _ => {}
+            }
+            if !self.advance() {
+                let due = self.rails.iter().filter_map(|rail| rail.piece_receiver.poll_timeout());
+                let due = due.chain(self.participant.poll_timeout()).min();
+                let due = due
+                    .unwrap_or_else(|| panic!("{:?} waits for nothing", self.participant.state()));
+                self.pass(due.since(self.now));
+            }
+        }
+        panic!("it does not end: {:?} of {:?}", self.told.landed, self.told.wanted);
+    }
+
+    /// One step of a kind world, if there is one to be made.
+    fn advance(&mut self) -> bool {
+        if let Some(job) = self.jobs.pop_front() {
+            self.finish_job(job, true);
+        } else if let Some(rail_pair) = self.opening.pop() {
+            self.opened(rail_pair);
+        } else if self.deliver(true) || self.deliver(false) {
+        } else if let Some(rail) = self.rails.iter().position(|rail| !rail.writing.is_empty()) {
+            self.written(rail, 0);
+        } else {
+            let now = self.now;
+            let kind = self.kind;
+            return self.rails.iter_mut().any(|rail| rail.advance(now, kind));
+        }
+        true
+    }
+}
+
+fn pick_flow<'a>(
+    script: &mut ByteSource<'_>,
+    flows: &'a BTreeMap<FlowIx, FuzzedFlow>,
+) -> Option<(FlowIx, &'a FuzzedFlow)> {
+    let at = script.place(flows.len())?;
+    flows.iter().nth(at).map(|(&flow, state)| (flow, state))
+}
+
+/// The ranges of a plan: mostly in order, as the wire wants them.
+fn spans(script: &mut ByteSource<'_>) -> Vec<Span> {
+    let count = script.below(5);
+    let spans = spans_of(script, count);
+    if script.below(8) == 7 { spans } else { union(spans) }
+}
+
+fn spans_of(script: &mut ByteSource<'_>, count: usize) -> Vec<Span> {
+    let base = script.pick(&[0, 1024, 100_000, u64::MAX - 100_000]);
+    let unit = script.pick(&[1, 10, 1024]);
+    let span = |script: &mut ByteSource<'_>| {
+        let start = base + unit * script.below(64) as u64;
+        Span::of(start, 1 + unit * script.below(30) as u64)
+    };
+    (0..count).map(|_| span(script)).collect()
+}

@@ -9,6 +9,32 @@ use crate::core::wire::control::SourceOrigin;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct FlowIx(pub(crate) u32);
 
+/// A transfer of this node: an index that is never used twice within a process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub(crate) struct TransferIx(pub(crate) u32);
+
+/// What a receiver's scheduler wants of a flow. It goes unchanged from there to the flow's rail.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum FlowCommand {
+    /// Ask for these pieces.
+    Lease { flow: FlowIx, pieces: Vec<Piece> },
+    /// Give back up to so many pieces that were not asked for; answered by `Returned`.
+    Revoke { flow: FlowIx, pieces: u32 },
+    /// Close the flow: it has nothing left to do, and others wait for its place.
+    Close { flow: FlowIx },
+}
+
+impl FlowCommand {
+    /// The flow that it is for.
+    pub(crate) fn flow(&self) -> FlowIx {
+        match self {
+            FlowCommand::Lease { flow, .. }
+            | FlowCommand::Revoke { flow, .. }
+            | FlowCommand::Close { flow } => *flow,
+        }
+    }
+}
+
 /// A piece on its way: the unit of scheduling, checking and stealing. Its position is its identity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Piece {

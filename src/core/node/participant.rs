@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::core::check;
 use crate::core::error::{Code, Error};
-use crate::core::piece::{FlowIx, LandedPiece, Piece};
+use crate::core::piece::{FlowCommand, LandedPiece};
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler;
 use crate::core::receiver::scheduler::{CompletedBefore, PieceScheduler, SegmentSenders};
@@ -78,12 +78,8 @@ pub(crate) enum ParticipantAction {
     Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, forgets: bool },
     /// Open a flow to a sender; answered by the scheduler's `FlowUp` or `OpenFailed`.
     Open { rail_pair: RailPair, weight: u64, pace_bytes_per_second: u64 },
-    /// Hand pieces to a flow.
-    Lease { flow: FlowIx, pieces: Vec<Piece> },
-    /// Take pieces back from a flow.
-    Revoke { flow: FlowIx, pieces: u32 },
-    /// Close a flow.
-    Close { flow: FlowIx },
+    /// Tell the rail of a flow.
+    Flow(FlowCommand),
     /// A piece that other receivers may ask this node for has landed: the rails may answer for it.
     Offer { span: Span },
     /// A piece that other receivers may ask this node for will never be here: the rails refuse it.
@@ -421,13 +417,7 @@ impl Participant {
                         pace_bytes_per_second,
                     }
                 }
-                scheduler::SchedulerAction::Lease { flow, pieces } => {
-                    ParticipantAction::Lease { flow, pieces }
-                }
-                scheduler::SchedulerAction::Revoke { flow, pieces } => {
-                    ParticipantAction::Revoke { flow, pieces }
-                }
-                scheduler::SchedulerAction::Close { flow } => ParticipantAction::Close { flow },
+                scheduler::SchedulerAction::Flow(command) => ParticipantAction::Flow(command),
                 scheduler::SchedulerAction::GiveUp { span }
                 | scheduler::SchedulerAction::Withhold { span }
                     if covers(&self.relays, span) =>

@@ -20,8 +20,7 @@ use super::token_bucket::TokenBucket;
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
 use crate::core::error::Error;
-use crate::core::piece::LandedPiece;
-use crate::core::piece::{FlowIx, Piece};
+use crate::core::piece::{FlowCommand, FlowIx, LandedPiece, Piece};
 use crate::core::units::{Moment, NodeIx, Span};
 use crate::core::wire::Check;
 use crate::core::wire::control::PlanSegment;
@@ -82,12 +81,8 @@ pub(crate) enum SchedulerEvent {
 pub(crate) enum SchedulerAction {
     /// Open a flow on a rail pair; answered by `FlowUp` or `OpenFailed`.
     Open { rail_pair: RailPair },
-    /// Hand these pieces to a flow.
-    Lease { flow: FlowIx, pieces: Vec<Piece> },
-    /// Take back up to so many pieces that the flow has not asked for; answered by `Returned`.
-    Revoke { flow: FlowIx, pieces: u32 },
-    /// A flow has nothing left to do and others wait for its place.
-    Close { flow: FlowIx },
+    /// Have a flow lease pieces, give some back, or close.
+    Flow(FlowCommand),
     /// Nobody is left who could bring a piece.
     GiveUp { span: Span },
     /// Nobody is left who could bring a piece but one who may wait for this node to have it: nobody
@@ -386,7 +381,8 @@ impl PieceScheduler {
         state.room = 0;
         state.meter.start(now);
         state.leased.push(piece);
-        self.actions.push_back(SchedulerAction::Lease { flow, pieces: vec![piece] });
+        self.actions
+            .push_back(SchedulerAction::Flow(FlowCommand::Lease { flow, pieces: vec![piece] }));
         true
     }
 
@@ -466,10 +462,10 @@ impl PieceScheduler {
             state.meter.start(now);
             self.intake.start(now);
             state.leased.extend_from_slice(&pieces);
-            self.actions.push_back(SchedulerAction::Lease { flow, pieces });
+            self.actions.push_back(SchedulerAction::Flow(FlowCommand::Lease { flow, pieces }));
         } else if state.leased.is_empty() && self.rail_pairs.are_waiting() {
             self.flows.remove(&flow);
-            self.actions.push_back(SchedulerAction::Close { flow });
+            self.actions.push_back(SchedulerAction::Flow(FlowCommand::Close { flow }));
             self.rail_pairs.idle(rail_pair);
         } else {
             self.look_again_at(now + LOOK_AGAIN);

@@ -46,7 +46,7 @@ fn actions(scheduler: &mut PieceScheduler) -> Vec<SchedulerAction> {
 
 fn leased(scheduler: &mut PieceScheduler) -> Vec<(FlowIx, Piece)> {
     let leases = actions(scheduler).into_iter().filter_map(|action| match action {
-        SchedulerAction::Lease { flow, pieces } => {
+        SchedulerAction::Flow(FlowCommand::Lease { flow, pieces }) => {
             Some(pieces.into_iter().map(move |piece| (flow, piece)))
         }
         _ => None,

@@ -7,7 +7,7 @@ use crate::core::error::{Code, Error};
 use crate::core::master::coordinator;
 use crate::core::node::participant;
 use crate::core::node::participant::Participant;
-use crate::core::piece::FlowIx;
+use crate::core::piece::{FlowCommand, FlowIx};
 use crate::core::rail::piece_receiver;
 use crate::core::rail::piece_sender;
 use crate::core::units::{NodeIx, covers};
@@ -167,13 +167,13 @@ impl SimCluster {
                     SimEvent::FlowOpened { receiver: node, rail_pair, weight },
                 );
             }
-            ParticipantAction::Lease { flow, pieces } => state
+            ParticipantAction::Flow(FlowCommand::Lease { flow, pieces }) => state
                 .piece_receiver
                 .handle(now, piece_receiver::ReceiverEvent::Lease { flow, pieces }),
-            ParticipantAction::Revoke { flow, pieces } => state
+            ParticipantAction::Flow(FlowCommand::Revoke { flow, pieces }) => state
                 .piece_receiver
                 .handle(now, piece_receiver::ReceiverEvent::Revoke { flow, pieces }),
-            ParticipantAction::Close { flow } => {
+            ParticipantAction::Flow(FlowCommand::Close { flow }) => {
                 self.close_fetching(node, flow, &Error::new(Code::Cancelled, "closed"))
             }
             ParticipantAction::Offer { span } => {

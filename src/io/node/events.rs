@@ -13,7 +13,7 @@ use super::{Node, NodeSession, SessionRole, keeping, prepare, transfer_log};
 use crate::core::error::{Code, Error, Result};
 use crate::core::node::participant;
 use crate::core::node::participant::{ParticipantAction, ParticipantState};
-use crate::core::piece::FlowIx;
+use crate::core::piece::FlowCommand;
 use crate::core::store::io_steps::PAGE_BYTES;
 use crate::core::units::MIB;
 use crate::core::wire::control::{ToMaster, ToNode};
@@ -444,18 +444,7 @@ impl Node {
             ParticipantAction::Open { rail_pair, weight, pace_bytes_per_second } => {
                 self.open_flow(transfer, rail_pair, weight, pace_bytes_per_second);
             }
-            ParticipantAction::Lease { flow, pieces } => {
-                let node_transfer =
-                    self.transfers.get_mut(&transfer).expect("it is carried out for it");
-                node_transfer.story_of(flow).into_iter().for_each(|story| story.asked(awake()));
-                self.tell_rail_of(transfer, flow, RailCommand::Lease { transfer, flow, pieces });
-            }
-            ParticipantAction::Revoke { flow, pieces } => {
-                self.tell_rail_of(transfer, flow, RailCommand::Revoke { transfer, flow, pieces });
-            }
-            ParticipantAction::Close { flow } => {
-                self.tell_rail_of(transfer, flow, RailCommand::Close { flow })
-            }
+            ParticipantAction::Flow(command) => self.tell_rail_of_flow(transfer, command),
             ParticipantAction::Offer { span } => {
                 node_transfer.ports.iter().for_each(|&port| {
                     self.ports[port].tell(transfer, RailCommand::Offer { transfer, span })
@@ -526,11 +515,15 @@ impl Node {
     }
 
     /// Tells the rail that a flow which this node opened goes over.
-    pub(super) fn tell_rail_of(&self, transfer: TransferIx, flow: FlowIx, command: RailCommand) {
-        if let Some((_, port)) =
-            self.transfers.get(&transfer).and_then(|node_transfer| node_transfer.flows.get(&flow))
+    fn tell_rail_of_flow(&mut self, transfer: TransferIx, command: FlowCommand) {
+        let node_transfer = self.transfers.get_mut(&transfer).expect("it is carried out for it");
+        if matches!(command, FlowCommand::Lease { .. })
+            && let Some(history) = node_transfer.story_of(command.flow())
         {
-            self.ports[*port].tell(transfer, command);
+            history.asked(awake());
+        }
+        if let Some(&(_, port)) = node_transfer.flows.get(&command.flow()) {
+            self.ports[port].tell(transfer, RailCommand::Flow { transfer, command });
         }
     }
 

@@ -17,10 +17,9 @@ use super::start::{RailBuffers, entries};
 use super::transfer_files::{RailTally, TransferFiles};
 use super::{FlowDirection, RailCommand, RailEvent, RailEvents, RailSize, TransferIx};
 use crate::core::error::{Code, Error};
-use crate::core::piece::FlowIx;
+use crate::core::piece::{FlowCommand, FlowIx};
 use crate::core::rail::flow_credit::REQUESTS_MAX;
-use crate::core::rail::piece_receiver;
-use crate::core::rail::piece_receiver::PieceReceiver;
+use crate::core::rail::piece_receiver::{PieceReceiver, ReceiverEvent};
 use crate::core::rail::piece_sender;
 use crate::core::rail::piece_sender::{FLOW_REQUESTS_MAX, PieceSender};
 use crate::core::rail::relay_queue::RelayQueue;
@@ -172,7 +171,6 @@ impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
     fn take_commands(&mut self) -> bool {
         for _ in 0..COMMANDS_MAX {
             let Ok(command) = self.inbox.try_recv() else { return true };
-            let now = self.clock.now();
             match command {
                 RailCommand::Join { transfer, rail, transfer_files, silence } => {
                     self.join(transfer, rail, transfer_files, silence)
@@ -180,29 +178,28 @@ impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
                 RailCommand::FlowUp { transfer, flow, socket, side } => {
                     self.flow_up(transfer, flow, socket, side)
                 }
-                RailCommand::Lease { transfer, flow, pieces } => {
-                    self.piece_receiver(transfer, |piece_receiver| {
-                        piece_receiver
-                            .handle(now, piece_receiver::ReceiverEvent::Lease { flow, pieces })
-                    });
-                }
-                RailCommand::Revoke { transfer, flow, pieces } => {
-                    self.piece_receiver(transfer, |piece_receiver| {
-                        piece_receiver
-                            .handle(now, piece_receiver::ReceiverEvent::Revoke { flow, pieces })
-                    });
-                }
+                RailCommand::Flow { transfer, command } => self.flow_command(transfer, command),
                 RailCommand::Offer { transfer, span } => self.offer(transfer, span),
                 RailCommand::Withdraw { transfer, span } => self.withdraw(transfer, span),
-                RailCommand::Close { flow } => {
-                    self.close(flow, Error::new(Code::Cancelled, "not needed any more"))
-                }
                 RailCommand::Drain { transfer } => self.drain(transfer),
                 RailCommand::Leave { transfer } => self.leave(transfer),
                 RailCommand::Stop => return false,
             }
         }
         true
+    }
+
+    fn flow_command(&mut self, transfer: TransferIx, command: FlowCommand) {
+        let event = match command {
+            FlowCommand::Lease { flow, pieces } => ReceiverEvent::Lease { flow, pieces },
+            FlowCommand::Revoke { flow, pieces } => ReceiverEvent::Revoke { flow, pieces },
+            FlowCommand::Close { flow } => {
+                let error = Error::new(Code::Cancelled, "not needed any more");
+                return self.close(flow, error);
+            }
+        };
+        let now = self.clock.now();
+        self.piece_receiver(transfer, |piece_receiver| piece_receiver.handle(now, event));
     }
 
     fn piece_receiver(&mut self, transfer: TransferIx, with: impl FnOnce(&mut PieceReceiver)) {
@@ -322,8 +319,7 @@ impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
         match side {
             FlowDirection::Fetch { relays } => {
                 self.piece_receiver(transfer, |piece_receiver| {
-                    piece_receiver
-                        .handle(now, piece_receiver::ReceiverEvent::FlowUp { flow, relays })
+                    piece_receiver.handle(now, ReceiverEvent::FlowUp { flow, relays })
                 });
                 self.receive_header(flow);
             }
@@ -469,8 +465,7 @@ impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
             FlowHalf::Fetch(_) => {
                 let now = self.clock.now();
                 self.piece_receiver(state.transfer, |piece_receiver| {
-                    piece_receiver
-                        .handle(now, piece_receiver::ReceiverEvent::FlowDown { flow, error })
+                    piece_receiver.handle(now, ReceiverEvent::FlowDown { flow, error })
                 });
             }
             FlowHalf::Feed(feed) => {
@@ -542,7 +537,7 @@ impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
         let now = self.clock.now();
         for rail_transfer in self.rail_transfers.values_mut() {
             if rail_transfer.piece_receiver.poll_timeout().is_some_and(|due| now >= due) {
-                rail_transfer.piece_receiver.handle(now, piece_receiver::ReceiverEvent::Tick);
+                rail_transfer.piece_receiver.handle(now, ReceiverEvent::Tick);
             }
         }
     }

@@ -38,17 +38,14 @@ use nix::sys::signal::{SigSet, Signal};
 use ring::Waker;
 
 use crate::core::error::{Code, Error, Result};
-use crate::core::piece::{FlowIx, Piece};
+use crate::core::piece::{FlowCommand, FlowIx};
 use crate::core::receiver::scheduler;
 use crate::core::units::Span;
 use crate::io::clock::Clock;
 use transfer_files::TransferFiles;
 
+pub(crate) use crate::core::piece::TransferIx;
 pub(crate) use start::slots_max;
-
-/// A transfer of this node: an index that is never used twice within a process.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub(crate) struct TransferIx(pub(crate) u32);
 
 /// The version of the plan that frames carry. It decides nothing: what is wanted is taken, whoever
 /// sent it for which plan.
@@ -66,16 +63,12 @@ pub(crate) enum RailCommand {
     },
     /// A flow stands; `socket` has been through its handshake.
     FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: FlowDirection },
-    /// Pieces for a flow.
-    Lease { transfer: TransferIx, flow: FlowIx, pieces: Vec<Piece> },
-    /// Unasked pieces are wanted back.
-    Revoke { transfer: TransferIx, flow: FlowIx, pieces: u32 },
+    /// What the scheduler wants of a flow.
+    Flow { transfer: TransferIx, command: FlowCommand },
     /// A piece that other receivers may ask for has landed, over whichever rail.
     Offer { transfer: TransferIx, span: Span },
     /// Such a piece will never be here.
     Withdraw { transfer: TransferIx, span: Span },
-    /// A flow is not needed any more.
-    Close { flow: FlowIx },
     /// Close the flows that fetch for a transfer; answered by `Drained` when nothing that lands is
     /// in flight.
     Drain { transfer: TransferIx },

@@ -392,13 +392,9 @@ impl ReceiverWorld {
                 assert!(!self.opening.contains(&rail_pair), "{rail_pair:?} is being opened");
                 self.opening.push(rail_pair);
             }
-            ParticipantAction::Lease { flow, pieces } => {
-                self.tell_all(|| FuzzedCommand::Lease { flow, pieces: pieces.clone() })
+            ParticipantAction::Flow(command) => {
+                self.tell_all(|| FuzzedCommand::Flow(command.clone()));
             }
-            ParticipantAction::Revoke { flow, pieces } => {
-                self.tell_all(|| FuzzedCommand::Revoke { flow, pieces })
-            }
-            ParticipantAction::Close { flow } => self.tell_all(|| FuzzedCommand::Close { flow }),
             ParticipantAction::Offer { span } => {
                 assert!(covers(&self.there(), span), "{span} is offered and not there");
             }

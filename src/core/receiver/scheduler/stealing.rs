@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{LOOK_AGAIN, PieceScheduler, SOFT_MAX, ScheduledFlow, SchedulerAction};
-use crate::core::piece::{FlowIx, Piece};
+use crate::core::piece::{FlowCommand, FlowIx, Piece};
 use crate::core::units::{Moment, NodeIx, Span};
 
 /// Somebody is late who needs this much longer than the flow that would be asked instead.
@@ -130,7 +130,8 @@ impl PieceScheduler {
             // One that has nothing to give back is not asked again before time has passed.
             state.revoke_again = now + LOOK_AGAIN;
             let pieces = state.leased.len().div_ceil(2) as u32;
-            self.actions.push_back(SchedulerAction::Revoke { flow: late, pieces });
+            self.actions
+                .push_back(SchedulerAction::Flow(FlowCommand::Revoke { flow: late, pieces }));
         }
     }
 }

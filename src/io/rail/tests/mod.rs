@@ -19,7 +19,7 @@ use super::{
 };
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
-use crate::core::piece::{FlowIx, Piece};
+use crate::core::piece::{FlowCommand, FlowIx, Piece};
 use crate::core::receiver::scheduler;
 use crate::core::spec::DataUri;
 use crate::core::store::file_layout::FileLayout;
@@ -164,7 +164,8 @@ fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Op
                 event: scheduler::SchedulerEvent::Room { flow, pieces }, ..
             } => {
                 let pieces = to_lease.by_ref().take(pieces as usize).collect();
-                fetcher.tell(RailCommand::Lease { transfer: TRANSFER, flow, pieces });
+                let command = FlowCommand::Lease { flow, pieces };
+                fetcher.tell(RailCommand::Flow { transfer: TRANSFER, command });
             }
             RailEvent::Owner { event: scheduler::SchedulerEvent::Landed { piece, .. }, .. } => {
                 landed += piece.span.bytes()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::core::error::{Code, Error};
-use crate::core::piece::{FlowIx, Piece};
+use crate::core::piece::{FlowCommand, FlowIx, Piece};
 use crate::core::rail::flow_credit::REQUESTS_MAX;
 use crate::core::rail::piece_receiver;
 use crate::core::rail::piece_receiver::{PieceReceiver, SenderAnswer};
@@ -31,9 +31,7 @@ pub(super) struct FuzzedFlow {
 /// What a participant tells a rail.
 pub(super) enum FuzzedCommand {
     Up { flow: FlowIx, relays: bool },
-    Lease { flow: FlowIx, pieces: Vec<Piece> },
-    Revoke { flow: FlowIx, pieces: u32 },
-    Close { flow: FlowIx },
+    Flow(FlowCommand),
     Drain,
 }
 
@@ -45,13 +43,13 @@ impl FuzzedRail {
                 self.piece_receiver
                     .handle(now, piece_receiver::ReceiverEvent::FlowUp { flow, relays });
             }
-            FuzzedCommand::Lease { flow, pieces } => self
+            FuzzedCommand::Flow(FlowCommand::Lease { flow, pieces }) => self
                 .piece_receiver
                 .handle(now, piece_receiver::ReceiverEvent::Lease { flow, pieces }),
-            FuzzedCommand::Revoke { flow, pieces } => self
+            FuzzedCommand::Flow(FlowCommand::Revoke { flow, pieces }) => self
                 .piece_receiver
                 .handle(now, piece_receiver::ReceiverEvent::Revoke { flow, pieces }),
-            FuzzedCommand::Close { flow } => {
+            FuzzedCommand::Flow(FlowCommand::Close { flow }) => {
                 self.close(now, flow, Error::new(Code::Cancelled, "it has nothing to do"))
             }
             FuzzedCommand::Drain => {

@@ -1,0 +1,370 @@
+//! Documents that the code could contradict: links, options, tests, paths, numbers and fields that
+//! they name are there, and their lines fit a terminal.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::{cep_fast, folder, json, run};
+
+/// Options of other programs that the documents name.
+const FOREIGN_OPTIONS: [&str; 14] = [
+    "--bin",
+    "--inplace",
+    "--lib",
+    "--no-default-features",
+    "--no-deps",
+    "--nocapture",
+    "--open",
+    "--release",
+    "--security-opt",
+    "--test",
+    "--times",
+    "--workspace",
+    "--exclusive",
+    "--overlap",
+];
+
+const COLUMNS_MAX: usize = 100;
+
+#[test]
+fn lines_fit_a_terminal() {
+    let mut faults = Vec::new();
+    for document in documents() {
+        for (number, line) in document.prose() {
+            // A single word, such as the name of a test, cannot be broken.
+            let is_one_word = !line.trim().trim_start_matches("- ").contains(' ');
+            if line.chars().count() > COLUMNS_MAX && !is_one_word {
+                faults
+                    .push(format!("{}:{number}: longer than {COLUMNS_MAX} columns", document.path));
+            }
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut faults = Vec::new();
+    for document in documents() {
+        for target in document.links() {
+            if target.starts_with("http") {
+                continue;
+            }
+            let (path, anchor) = target.split_once('#').unwrap_or((target.as_str(), ""));
+            let folder = home().join(&document.path).parent().unwrap().to_owned();
+            let file =
+                if path.is_empty() { home().join(&document.path) } else { folder.join(path) };
+            if !file.exists() {
+                faults.push(format!("{}: no file {path}", document.path));
+            } else if !anchor.is_empty() && !anchors(&file).contains(anchor) {
+                faults.push(format!("{}: no heading {target}", document.path));
+            }
+        }
+    }
+    none(&faults);
+}
+
+/// A name of four words or more in backticks is the name of a test, a function or a constant.
+#[test]
+fn named_tests_and_files_exist() {
+    let sources: String = ["src", "tests", "ring", "affinity", "crc", "bench", "fuzz", "tools"]
+        .into_iter()
+        .flat_map(|folder| texts(folder, &["rs", "toml", ""]))
+        .map(|(_, text)| text + "\n")
+        .collect();
+    let names: BTreeSet<&str> = words(&sources).collect();
+    let mut faults = Vec::new();
+    for document in documents() {
+        for code in document.code_spans() {
+            let is_name =
+                code.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+            if is_name && code.matches('_').count() >= 3 && !names.contains(code.as_str()) {
+                faults.push(format!("{}: nothing is called {code}", document.path));
+            }
+            let is_path =
+                ["src/", "tests/", "ring/", "affinity/", "crc/", "bench/", "fuzz/", "tools/"]
+                    .iter()
+                    .any(|folder| code.starts_with(folder));
+            let path = code.split_whitespace().next().unwrap_or("").trim_end_matches('/');
+            if is_path
+                && !path.contains(['*', 'N'])
+                && !path.contains("TARGET")
+                && !home().join(path).exists()
+            {
+                faults.push(format!("{}: no file {path}", document.path));
+            }
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn named_options_exist() {
+    let mut known: BTreeSet<String> = FOREIGN_OPTIONS.into_iter().map(String::from).collect();
+    let commands = ["copy", "run", "plan", "bench", "doctor", "node", "status", "cancel", "keygen"];
+    for command in commands {
+        let help = run(cep_fast(&[command, "--help"]));
+        known.extend(options(&String::from_utf8(help.stdout).unwrap()));
+    }
+    // Those of the benchmarks are fields of their argument structs.
+    for (_, text) in texts("bench/src", &["rs"]) {
+        let fields =
+            text.lines().filter_map(|line| line.trim().split_once(": ").map(|(name, _)| name));
+        let fields = fields.map(|field| field.trim_start_matches("pub(crate) ").replace('_', "-"));
+        known.extend(fields.map(|field| format!("--{field}")));
+    }
+    for (_, text) in texts("tools", &[""]) {
+        known.extend(options(&text));
+    }
+    let mut faults = Vec::new();
+    for document in documents().filter(|document| document.path != "CHANGELOG.md") {
+        for option in options(&document.text).difference(&known) {
+            faults.push(format!("{}: no command has {option}", document.path));
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn the_fields_of_json_are_those_of_the_documents() {
+    let specification = read("docs/SPECIFICATION.md");
+    let section = between(&specification, "## The report as JSON", "## Promises");
+    let documented = code_spans(section);
+    let report = json(&run(cep_fast(&["run", "/nowhere", "--json"])));
+    same_fields("the report", &report, &documented);
+
+    let operating = read("docs/OPERATING.md");
+    let planning = between(&operating, "## Planning", "## Examining a machine");
+    let spec = home().join("docs/examples/picture.spec");
+    let arguments = ["plan", spec.to_str().unwrap(), "--json", "--simulate"];
+    let plan = json(&run(&mut cep_fast(&arguments)));
+    let documented = code_spans(planning);
+    same_fields("a plan", &plan, &documented);
+    same_fields("a segment", &plan["segments"][0], &documented);
+    same_fields("a simulation", &plan["simulated"], &documented);
+    same_fields("a moment", &plan["simulated"]["timeline"][0], &documented);
+
+    let examining = between(&operating, "## Examining a machine", "## Thousands of nodes");
+    let doctor = json(&run(cep_fast(&["doctor", "--json"])));
+    let documented = code_spans(examining);
+    same_fields("doctor", &doctor, &documented);
+    same_fields("a NIC", &doctor["nics"][0], &documented);
+    same_fields("a finding", &doctor["findings"][0], &documented);
+}
+
+#[test]
+fn the_table_of_exit_statuses_is_the_one_of_the_help() {
+    let help = String::from_utf8(run(cep_fast(&["--help"])).stdout).unwrap();
+    let readme = read("README.md");
+    let table = between(&readme, "| Exit status |", "\n\n");
+    let documented: BTreeSet<&str> =
+        table.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()).collect();
+    for status in [0, 1, 2, 3, 4, 5, 6, 7, 130] {
+        let status = status.to_string();
+        assert!(documented.contains(status.as_str()), "README.md has no exit status {status}");
+        assert!(help.contains(&status), "--help has no exit status {status}");
+    }
+}
+
+#[test]
+fn the_fuzz_targets_are_those_of_the_page() {
+    let page = read("docs/FUZZING.md");
+    let table: BTreeSet<String> = page
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned()))
+        .collect();
+    let files = texts("fuzz/fuzz_targets", &["rs"]);
+    let files = files.map(|(path, _)| path.file_stem().unwrap().to_str().unwrap().to_owned());
+    assert_eq!(table, files.collect());
+}
+
+#[test]
+fn the_crates_of_the_workspace_are_those_of_the_architecture() {
+    let manifest = read("Cargo.toml");
+    let members = between(&manifest, "members = [", "]");
+    let architecture = read("docs/ARCHITECTURE.md");
+    let named = members.lines().filter_map(|line| line.trim().strip_prefix('"')?.split('"').next());
+    for member in named {
+        assert!(architecture.contains(&format!("{member}/")), "ARCHITECTURE.md has no {member}/");
+    }
+}
+
+/// `docs/control.proto` is read by people and by generators; the program's own messages are Rust.
+#[test]
+fn control_proto_has_every_field_with_its_tag() {
+    let proto: BTreeSet<(String, String)> = read("docs/control.proto")
+        .lines()
+        .filter_map(|line| {
+            let (left, tag) = line.trim().strip_suffix(';')?.split_once(" = ")?;
+            Some((left.rsplit(' ').next()?.to_lowercase().replace('_', ""), tag.to_owned()))
+        })
+        .collect();
+    let mut rust = BTreeSet::new();
+    let mut tag = None;
+    let (_, source) =
+        texts("src", &["rs"]).find(|(path, _)| path.ends_with("wire/proto.rs")).unwrap();
+    for line in source.lines().map(str::trim) {
+        if let Some(attribute) = line.strip_prefix("#[prost(") {
+            tag = attribute.split("tag = \"").nth(1).and_then(|rest| rest.split('"').next());
+        } else if let Some(tag) = tag.take_if(|_| !line.starts_with("//")) {
+            let name = line.trim_start_matches("pub(crate) ");
+            let name = name.split([':', '(', ',']).next().unwrap();
+            rust.insert((name.to_lowercase().replace('_', ""), tag.to_owned()));
+        }
+    }
+    assert!(rust.len() > 80, "the fields of {} were not found", source.len());
+    let missing: Vec<_> = rust.symmetric_difference(&proto).collect();
+    assert!(missing.is_empty(), "docs/control.proto and src/wire/proto.rs differ in {missing:?}");
+}
+
+#[test]
+fn example_specifications_have_plans() {
+    for entry in fs::read_dir(home().join("docs/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let output = run(cep_fast(&["plan", path.to_str().unwrap()]));
+        assert!(output.status.success(), "{}", path.display());
+    }
+}
+
+/// The specification that README.md prints is one.
+#[test]
+fn the_specification_of_the_readme_has_a_plan() {
+    let readme = read("README.md");
+    let spec = between(&readme, "```text\n", "```");
+    let folder = folder();
+    let file = folder.path().join("transfer.spec");
+    fs::write(&file, spec).unwrap();
+    let arguments =
+        ["plan", file.to_str().unwrap(), "--simulate", "--kill", "10.0.0.1@200ms", "--json"];
+    let simulated = &json(&run(&mut cep_fast(&arguments)))["simulated"];
+    assert!(simulated["seconds"].as_f64().unwrap() > 0.2, "the kill that it prints never strikes");
+}
+
+/// One page, and what is asked about it.
+struct Document {
+    path: String,
+    text: String,
+}
+
+impl Document {
+    /// Lines outside of code blocks, with their numbers.
+    fn prose(&self) -> Vec<(usize, &str)> {
+        let mut is_code = false;
+        let mut lines = Vec::new();
+        for (at, line) in self.text.lines().enumerate() {
+            let is_fence = line.trim_start().starts_with("```");
+            is_code ^= is_fence;
+            if !is_code && !is_fence {
+                lines.push((at + 1, line));
+            }
+        }
+        lines
+    }
+
+    fn links(&self) -> Vec<String> {
+        let prose: String = self.prose().into_iter().flat_map(|(_, line)| [line, "\n"]).collect();
+        let targets = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        targets.map(str::to_owned).collect()
+    }
+
+    fn code_spans(&self) -> Vec<String> {
+        let prose: Vec<&str> = self.prose().into_iter().map(|(_, line)| line).collect();
+        code_spans(&prose.join("\n")).into_iter().collect()
+    }
+}
+
+fn documents() -> impl Iterator<Item = Document> {
+    let mut paths: Vec<PathBuf> = texts("docs", &["md"]).map(|(path, _)| path).collect();
+    paths.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| home().join(name)));
+    assert!(paths.len() > 50, "the documents were not found");
+    paths.into_iter().map(|path| Document {
+        text: fs::read_to_string(&path).unwrap(),
+        path: path.strip_prefix(home()).unwrap().to_str().unwrap().to_owned(),
+    })
+}
+
+/// Every file below a folder that ends in one of these ways, with its text.
+fn texts(folder: &str, extensions: &[&str]) -> impl Iterator<Item = (PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![home().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let extension = path.extension().map_or("", |extension| extension.to_str().unwrap());
+            if path.is_dir() {
+                let is_generated = path.ends_with("target") || path.ends_with("corpus");
+                folders.extend((!is_generated).then_some(path));
+            } else if extensions.contains(&extension) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found.into_iter().filter_map(|path| Some((path.clone(), fs::read_to_string(&path).ok()?)))
+}
+
+/// The anchors of a page's headings, as the usual viewers make them.
+fn anchors(file: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let headings = text.lines().filter_map(|line| {
+        let title = line.trim_start_matches('#');
+        (title.len() < line.len()).then(|| title.trim())
+    });
+    let anchor = |title: &str| -> String {
+        let kept = title.to_lowercase();
+        let kept =
+            kept.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+        kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+/// What stands in backticks.
+fn code_spans(text: &str) -> BTreeSet<String> {
+    text.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " ")).collect()
+}
+
+/// The options that a text names.
+fn options(text: &str) -> BTreeSet<String> {
+    let ends =
+        |letter: char| !letter.is_ascii_lowercase() && !letter.is_ascii_digit() && letter != '-';
+    let found = text.match_indices("--").filter(|(at, _)| {
+        let before = text[..*at].chars().next_back().unwrap_or(' ');
+        !before.is_alphanumeric() && before != '-'
+    });
+    let names = found.map(|(at, _)| text[at..].split(ends).next().unwrap().trim_end_matches('-'));
+    names.filter(|name| name.len() > 3).map(str::to_owned).collect()
+}
+
+fn same_fields(what: &str, object: &serde_json::Value, documented: &BTreeSet<String>) {
+    let object = object.as_object().unwrap_or_else(|| panic!("{what} is no object: {object}"));
+    assert!(!object.is_empty(), "{what} is empty");
+    for field in object.keys() {
+        assert!(documented.contains(field), "no page has the field {field} of {what}");
+    }
+}
+
+fn between<'text>(text: &'text str, from: &str, to: &str) -> &'text str {
+    let rest = text.split_once(from).unwrap_or_else(|| panic!("no {from}")).1;
+    rest.split_once(to).map_or(rest, |(section, _)| section)
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(home().join(path)).unwrap()
+}
+
+fn home() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn none(faults: &[String]) {
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}

@@ -107,7 +107,7 @@ fn named_options_exist() {
     let mut known: BTreeSet<String> = FOREIGN_OPTIONS.into_iter().map(String::from).collect();
     let commands = ["copy", "run", "plan", "bench", "doctor", "node", "status", "cancel", "keygen"];
     for command in commands {
-        let help = run(cep_fast(&[command, "--help"]));
+        let help = run(&mut cep_fast(&[command, "--help"]));
         known.extend(options(&String::from_utf8(help.stdout).unwrap()));
     }
     // Those of the benchmarks are fields of their argument structs.
@@ -134,7 +134,7 @@ fn the_fields_of_json_are_those_of_the_documents() {
     let specification = read("docs/SPECIFICATION.md");
     let section = between(&specification, "## The report as JSON", "## Promises");
     let documented = code_spans(section);
-    let report = json(&run(cep_fast(&["run", "/nowhere", "--json"])));
+    let report = json(&run(&mut cep_fast(&["run", "/nowhere", "--json"])));
     same_fields("the report", &report, &documented);
 
     let operating = read("docs/OPERATING.md");
@@ -149,7 +149,7 @@ fn the_fields_of_json_are_those_of_the_documents() {
     same_fields("a moment", &plan["simulated"]["timeline"][0], &documented);
 
     let examining = between(&operating, "## Examining a machine", "## Thousands of nodes");
-    let doctor = json(&run(cep_fast(&["doctor", "--json"])));
+    let doctor = json(&run(&mut cep_fast(&["doctor", "--json"])));
     let documented = code_spans(examining);
     same_fields("doctor", &doctor, &documented);
     same_fields("a NIC", &doctor["nics"][0], &documented);
@@ -158,7 +158,7 @@ fn the_fields_of_json_are_those_of_the_documents() {
 
 #[test]
 fn the_table_of_exit_statuses_is_the_one_of_the_help() {
-    let help = String::from_utf8(run(cep_fast(&["--help"])).stdout).unwrap();
+    let help = String::from_utf8(run(&mut cep_fast(&["--help"])).stdout).unwrap();
     let readme = read("README.md");
     let table = between(&readme, "| Exit status |", "\n\n");
     let documented: BTreeSet<&str> =
@@ -200,6 +200,7 @@ fn control_proto_has_every_field_with_its_tag() {
         .lines()
         .filter_map(|line| {
             let (left, tag) = line.trim().strip_suffix(';')?.split_once(" = ")?;
+            tag.parse::<u32>().ok()?;
             Some((left.rsplit(' ').next()?.to_lowercase().replace('_', ""), tag.to_owned()))
         })
         .collect();
@@ -225,7 +226,7 @@ fn control_proto_has_every_field_with_its_tag() {
 fn example_specifications_have_plans() {
     for entry in fs::read_dir(home().join("docs/examples")).unwrap() {
         let path = entry.unwrap().path();
-        let output = run(cep_fast(&["plan", path.to_str().unwrap()]));
+        let output = run(&mut cep_fast(&["plan", path.to_str().unwrap()]));
         assert!(output.status.success(), "{}", path.display());
     }
 }

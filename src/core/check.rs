@@ -336,6 +336,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::core::block_grid::BlockGrid;
+    use crate::core::wire::control::{NodeStats, ToMaster, encode};
     use proptest::prelude::*;
 
     fn bytes(count: usize) -> Vec<u8> {
@@ -454,6 +455,24 @@ mod tests {
         let changed = Span::new(segment.start, segment.end - 1);
         let (other, _) = composed_in(0..pieces, grid, changed);
         assert_ne!(fold(&other), fold(&ascending));
+    }
+
+    /// A few hundred GiB in small blocks, with row boundaries off the grid, brought by many flows
+    /// at once: each list ended a transfer, then a node, after everything had landed.
+    #[test]
+    #[ignore = "a minute without optimization; the test of 50,003 pieces is its short form"]
+    fn the_checks_of_ten_million_pieces_that_do_not_join_fit_one_message() {
+        const PIECES: u64 = 10_000_000;
+        const FLOWS: u64 = 64;
+        let (grid, segment) = (BlockGrid::new(0, 4096), Span::new(1001, 4096 * (PIECES - 1) + 5));
+        assert_eq!(grid.piece_count(segment), PIECES);
+        let run = PIECES / FLOWS;
+        let order = (0..run).flat_map(|at| (0..FLOWS).map(move |flow| flow * run + at));
+        let (checks, most) = composed_in(order, grid, segment);
+        assert!(most <= 24 * FLOWS as usize, "{most} values were held at once");
+        let segments = within_limits(vec![(segment, checks)]);
+        let landed = ToMaster::Landed { segments, stats: NodeStats::default() };
+        assert!(encode(&landed).expect("it fits one message").len() < 4096);
     }
 
     proptest! {

@@ -193,6 +193,60 @@ fn the_crates_of_the_workspace_are_those_of_the_architecture() {
     }
 }
 
+#[test]
+fn the_index_of_the_decisions_has_every_page_with_its_title() {
+    let index =
+        read("docs/decisions/README.md").split_whitespace().collect::<Vec<&str>>().join(" ");
+    let pages = texts("docs/decisions", &["md"]).filter(|(path, _)| !path.ends_with("README.md"));
+    let mut faults = Vec::new();
+    for (path, text) in pages {
+        let title = text.lines().next().unwrap().trim_start_matches("# ");
+        let (number, title) = title.split_once(". ").unwrap();
+        let entry =
+            format!("- [{number}]({}) {title}", path.file_name().unwrap().to_str().unwrap());
+        if !index.contains(&entry) {
+            faults.push(format!("docs/decisions/README.md: no line `{entry}`"));
+        }
+    }
+    none(&faults);
+}
+
+/// Limits that the pages print are those of the code.
+#[test]
+fn limits_are_those_of_the_code() {
+    let limits = "core/wire/limits.rs";
+    let mut faults = Vec::new();
+    for (page, file, constant) in [
+        ("docs/PROTOCOL.md", limits, "ITEMS_MAX"),
+        ("docs/PROTOCOL.md", limits, "TEXT_BYTES_MAX"),
+        ("docs/PROTOCOL.md", limits, "NAME_BYTES_MAX"),
+        ("docs/PROTOCOL.md", limits, "SEGMENTS_MAX"),
+        ("docs/PROTOCOL.md", limits, "CHECKS_MAX"),
+        ("docs/PROTOCOL.md", limits, "HOLES_MAX"),
+        ("docs/PROTOCOL.md", limits, "ORIGINS_MAX"),
+        ("docs/PROTOCOL.md", limits, "HAVE_MAX"),
+        ("docs/PROTOCOL.md", limits, "NOTES_MAX"),
+        ("docs/PROTOCOL.md", limits, "RAILS_MAX"),
+        ("docs/PROTOCOL.md", limits, "NODES_MAX"),
+        ("docs/PROTOCOL.md", limits, "REPLICA_RANGES_MAX"),
+        ("docs/PROTOCOL.md", limits, "REPLICA_VALUES_MAX"),
+        ("docs/PROTOCOL.md", "core/rail/flow_credit.rs", "REQUESTS_MAX"),
+        ("docs/OPERATING.md", limits, "NODES_MAX"),
+        ("docs/OPERATING.md", limits, "SEGMENTS_MAX"),
+        ("docs/OPERATING.md", "core/spec/parse.rs", "ROWS_MAX"),
+        ("docs/OPERATING.md", "core/spec/validate.rs", "NODE_ROWS_MAX"),
+        ("docs/SPECIFICATION.md", "core/spec/parse.rs", "ROWS_MAX"),
+        ("docs/SPECIFICATION.md", "core/spec/validate.rs", "NODE_ROWS_MAX"),
+        ("docs/SPECIFICATION.md", limits, "NODES_MAX"),
+    ] {
+        let number = grouped(constant_of(file, constant));
+        if !read(page).contains(&number) {
+            faults.push(format!("{page}: {constant} of {file} is {number}"));
+        }
+    }
+    none(&faults);
+}
+
 /// `docs/control.proto` is read by people and by generators; the program's own messages are Rust.
 #[test]
 fn control_proto_has_every_field_with_its_tag() {
@@ -352,6 +406,31 @@ fn same_fields(what: &str, object: &serde_json::Value, documented: &BTreeSet<Str
 fn between<'text>(text: &'text str, from: &str, to: &str) -> &'text str {
     let rest = text.split_once(from).unwrap_or_else(|| panic!("no {from}")).1;
     rest.split_once(to).map_or(rest, |(section, _)| section)
+}
+
+/// The value of a constant that is a number or a power of two.
+fn constant_of(file: &str, name: &str) -> u64 {
+    let text = read(&format!("src/{file}"));
+    let value = between(&text, &format!("const {name}: "), ";").split_once("= ").unwrap().1;
+    let mut factors = value.split("<<").map(|part| part.trim().replace('_', "").parse().unwrap());
+    let first: u64 = factors.next().unwrap();
+    factors.fold(first, |value, shift| value << shift)
+}
+
+/// A number as the pages write it: with commas from five digits on.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    if digits.len() < 5 {
+        return digits;
+    }
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {

@@ -46,6 +46,32 @@ fn lines_fit_a_terminal() {
     none(&faults);
 }
 
+/// The third column of the glossary's tables names types, fields, files and folders.
+#[test]
+fn terms_of_the_glossary_are_in_the_code() {
+    let sources: String = ["src", "ring", "affinity", "crc"]
+        .into_iter()
+        .flat_map(|folder| texts(folder, &["rs"]))
+        .map(|(_, text)| text + "\n")
+        .collect();
+    let known: BTreeSet<&str> = words(&sources).collect();
+    let glossary = fs::read_to_string(home().join("docs/GLOSSARY.md")).unwrap();
+    let (mut terms, mut faults) = (0, Vec::new());
+    for line in glossary.lines() {
+        let Some(code) = line.split('|').nth(3).map(str::trim) else { continue };
+        let Some(name) = code.strip_prefix('`').and_then(|code| code.strip_suffix('`')) else {
+            continue;
+        };
+        terms += 1;
+        let word = name.trim_end_matches(".rs").rsplit('/').next().unwrap();
+        if !known.contains(word) && !home().join(name).exists() {
+            faults.push(format!("docs/GLOSSARY.md: {name} is not in the code"));
+        }
+    }
+    assert!(terms > 50, "the tables were not read: {terms} terms");
+    none(&faults);
+}
+
 #[test]
 fn links_lead_somewhere() {
     let mut faults = Vec::new();

@@ -1,4 +1,4 @@
-//! What every node of a transfer is told alike, and how the plan's words become messages.
+//! Settings of one attempt that all nodes share, and conversion of the plan into messages.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,43 +18,43 @@ use crate::core::wire::control::{
 };
 use crate::core::wire::{CheckKind, DataPath};
 
-/// The rate of a NIC that nobody knows. Faster than what memory can feed through TCP here and now,
-/// so that the bound stays a bound.
+/// Assumed rate of a NIC of unknown speed. Above what memory can feed through TCP today, so that
+/// the bound stays a bound.
 const ASSUMED_BITS_PER_SECOND: f64 = 100e9;
-/// Weights travel as whole numbers out of this many.
+/// Sum of a segment's weights in messages, where weights are integers.
 const WEIGHT_SUM: f64 = 1e6;
 
-/// How long nothing may move before a transfer fails, unless told otherwise.
+/// Default time without progress after which a transfer fails.
 pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the user asked for besides the rows.
+/// Options of a transfer, besides its rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TransferOptions {
     pub(crate) check: CheckKind,
     pub(crate) fsync: bool,
-    /// Whether receivers read back from their disks what they have written.
+    /// Receivers read back from their disks what they have written.
     pub(crate) verify: bool,
-    /// All bytes of replicas are compared, not a sample of them.
+    /// Compares all bytes of replicas, not a sample of them.
     pub(crate) verify_replicas: bool,
     pub(crate) overwrite: bool,
     pub(crate) resume: bool,
     pub(crate) slots: Option<u32>,
     pub(crate) stall_timeout: Duration,
     pub(crate) timeout: Option<Duration>,
-    /// How many NICs each node may use.
+    /// Number of NICs that each node may use.
     pub(crate) rails_max: Option<u32>,
     pub(crate) scheduler: Scheduler,
     pub(crate) path: DataPath,
-    /// How many threads each NIC may use.
+    /// Number of threads that each NIC may use.
     pub(crate) threads_max: Option<u32>,
-    /// What all receivers together may receive.
+    /// Limit on what all receivers together receive.
     pub(crate) limit: Option<BitRate>,
-    /// Whether senders pace every flow.
+    /// Senders pace every flow.
     pub(crate) pace: bool,
 }
 
 impl Default for TransferOptions {
-    /// What somebody asks for who asks for nothing.
+    /// Options of a transfer for which none is given.
     fn default() -> TransferOptions {
         TransferOptions {
             check: CheckKind::Crc64,
@@ -76,7 +76,7 @@ impl Default for TransferOptions {
     }
 }
 
-/// What identifies this run of the transfer to its nodes.
+/// Identity of this attempt for its nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct TransferIdentity {
     pub(crate) id: String,
@@ -91,7 +91,7 @@ impl Drop for TransferIdentity {
     }
 }
 
-/// The terms of one attempt at a transfer.
+/// Settings of one attempt at a transfer.
 #[derive(Clone, Debug)]
 pub(crate) struct AttemptConfig {
     identity: TransferIdentity,
@@ -133,7 +133,7 @@ impl AttemptConfig {
         self.transfer_options.check
     }
 
-    /// Whether all bytes of replicas are compared.
+    /// Returns true if all bytes of replicas are compared.
     pub(super) fn compares_all(&self) -> bool {
         self.transfer_options.verify_replicas
     }
@@ -150,7 +150,7 @@ impl AttemptConfig {
         self.block_bytes
     }
 
-    /// How long a flow may owe an answer in silence, as the nodes are told.
+    /// Returns the time for which a flow may owe an answer without receiving a byte.
     pub(crate) fn silence(&self) -> Duration {
         self.options().silence()
     }
@@ -159,8 +159,8 @@ impl AttemptConfig {
         self.transfer_options.limit.is_some()
     }
 
-    /// The part of the limit that a receiver of so many of all wanted bytes has; 0 where there is
-    /// none.
+    /// Returns the share of the limit for a receiver of `bytes` of all wanted bytes, or 0 without a
+    /// limit.
     pub(super) fn limit_of(&self, bytes: u64, wanted_bytes: u64) -> u64 {
         let part = bytes as f64 / wanted_bytes.max(1) as f64;
         self.transfer_options
@@ -168,8 +168,8 @@ impl AttemptConfig {
             .map_or(0, |limit| (limit.bytes_per_second() * part).max(1.0) as u64)
     }
 
-    /// What is kept of a node's advert: the rails that it will use (it leaves out the others
-    /// itself), and nothing that only people read.
+    /// Reduces a node's advert to the rails that the node will use (it selects them by the same
+    /// rule), without the fields for people.
     pub(super) fn admit(&self, mut advert: NodeAdvert) -> NodeAdvert {
         let used = self.options().rails(advert.rails.iter().map(|rail| rail.nic.as_str()));
         advert.rails = used.into_iter().map(|rail| advert.rails[rail].clone()).collect();
@@ -177,7 +177,7 @@ impl AttemptConfig {
         advert
     }
 
-    /// What one node is told first.
+    /// Builds the first message to a node.
     pub(super) fn prepare(
         &self,
         node: NodeIx,
@@ -234,8 +234,8 @@ impl AttemptConfig {
     }
 }
 
-/// The check of a transfer. BLAKE3 makes a digest of the whole where the pieces are subtrees of it:
-/// the wanted bytes are one range, the grid starts with it, and rows are cut on the grid.
+/// Returns the check of a transfer. BLAKE3 makes a digest of the whole if the pieces are subtrees
+/// of it: the wanted bytes are one range, the grid starts with it, and rows are cut on the grid.
 fn method(kind: CheckKind, grid: BlockGrid, spec: &Spec, roster: &Roster) -> CheckMethod {
     let wanted = roster.wanted();
     let object = match wanted.as_slice() {
@@ -252,8 +252,7 @@ fn method(kind: CheckKind, grid: BlockGrid, spec: &Spec, roster: &Roster) -> Che
 }
 
 impl Roster {
-    /// The scheduler's view of the transfer; `adverts` are what the nodes said of their NICs, where
-    /// they were met.
+    /// Returns the input of the planner. `adverts` are those of the nodes that have connected.
     pub(crate) fn problem(&self, adverts: &[Option<NodeAdvert>]) -> PlanProblem {
         let mut problem = PlanProblem {
             grid: (self.grid.origin(), self.grid.block_bytes()),
@@ -295,14 +294,14 @@ impl Roster {
         problem
     }
 
-    /// The store of a node's rows of one role; they all name the same.
+    /// Returns the store of a node's rows of one role. All these rows name the same one.
     fn store(&self, entry: &RosterEntry, role: RowRole) -> Option<StoreIx> {
         let name = entry.rows.iter().find(|row| row.role == role)?.store.as_ref()?;
         let at = self.stores.iter().position(|store| store.name == *name)?;
         u32::try_from(at).ok().map(StoreIx)
     }
 
-    /// Whether some node's speed is neither declared nor known to its kernel.
+    /// Returns true if some node's speed is neither declared nor known to its kernel.
     pub(crate) fn assumes_speed(&self, adverts: &[Option<NodeAdvert>]) -> bool {
         self.entries
             .iter()
@@ -316,7 +315,7 @@ fn bytes_per_second(entry: &RosterEntry, advert: Option<&NodeAdvert>) -> f64 {
     bits / 8.0 * headers(advert)
 }
 
-/// The part of a line's bits that packets leave to payload.
+/// Returns the part of a line's bits that packet headers leave to payload.
 fn headers(advert: Option<&NodeAdvert>) -> f64 {
     let mtu = advert.and_then(|advert| advert.rails.iter().filter_map(|rail| rail.mtu).max());
     goodput(mtu.unwrap_or(1500))
@@ -331,7 +330,7 @@ fn rail_bits_per_second(rail: &RailAdvert) -> Option<f64> {
     rail.line.map(|rate| rate.0 as f64)
 }
 
-/// A planned segment as `receiver` needs it.
+/// Builds the message for a planned segment of `receiver`.
 pub(super) fn segment(planned: &PlannedSegment, receiver: NodeIx) -> PlanSegment {
     let share = |(sender, weight): (NodeIx, f64)| SenderShare {
         index: sender.0,
@@ -341,7 +340,8 @@ pub(super) fn segment(planned: &PlannedSegment, receiver: NodeIx) -> PlanSegment
     PlanSegment { span: planned.segment.span, senders }
 }
 
-/// A sender as a receiver needs it; `relays` where it passes on what it receives.
+/// Builds a receiver's description of a sender. `relays` is true for a receiver that passes on
+/// pieces.
 pub(super) fn peer(
     node: NodeIx,
     entry: &RosterEntry,

@@ -1,15 +1,15 @@
-//! The master's side of a transfer as a pure state machine: who is asked what, when, and how it
-//! ended.
+//! State machine of the master's side of a transfer: phases, messages to nodes, and the outcome.
 //!
 //! ```text
-//! Meeting ──all nodes up──▶ Preparing (in waves) ──all prepared──▶ Moving ──all receivers landed or lost──▶
-//! Committing (shared files only) ──▶ Finishing (reports) ──▶ Done
+//! Meeting ──all nodes up──▶ Preparing (in waves) ──all prepared──▶ Moving
+//!        ──all receivers landed or lost──▶ Committing (shared files only)
+//!        ──▶ Finishing (reports) ──▶ Done
 //! ```
 //!
-//! Four messages a node in a transfer without incident: a receiver hears `Prepare` and `Start` and
-//! says `Prepared` and `Landed`; a sender hears `Prepare` and `Finish` and says `Prepared` and
-//! `Report`. An error before any byte moves ends the transfer for everybody; later, whoever can
-//! still finish does, and the ending names what is missing.
+//! Without incidents, a transfer takes four messages a node. A receiver is sent `Prepare` and
+//! `Start`, and answers `Prepared` and `Landed`. A sender is sent `Prepare` and `Finish`, and
+//! answers `Prepared` and `Report`. An error before any byte moves ends the transfer for all nodes.
+//! After that, every node that can still finish does, and the outcome names the missing ranges.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -29,22 +29,22 @@ use crate::core::spec::DataUri;
 use crate::core::units::{Moment, NodeIx, Span, union};
 use crate::core::wire::control::{NodeAdvert, Prepared, SegmentChecks, ToMaster, ToNode};
 
-/// How long nodes may take to answer the dial and its handshake, and to open their files.
+/// Time for nodes to answer the dial and its handshake, and to open their files.
 pub(super) const PREPARE_WITHIN: Duration = Duration::from_secs(20);
 
-/// What happens to the master.
+/// Input of a [`Coordinator`].
 #[derive(Clone, Debug)]
 pub(crate) enum CoordinatorEvent {
-    /// A node's control session stands.
+    /// A node's control session is up.
     NodeUp { node: NodeIx, advert: NodeAdvert },
     /// A node cannot be reached, or its session broke and could not be resumed.
     NodeDown { node: NodeIx, error: Error },
-    /// A node's session goes on, over another connection, on which it has said how many messages it
-    /// had `heard`.
+    /// A node's session resumed over another connection, on which the node reported the number of
+    /// messages it had `heard`.
     NodeBack { node: NodeIx, heard: u32 },
-    /// A node says something.
+    /// A message from a node.
     Message { node: NodeIx, message: ToMaster },
-    /// What a node was to be told does not fit a message.
+    /// A message to a node is larger than a message may be.
     Oversized { node: NodeIx, error: Error },
     /// The user, or a signal, ends the transfer.
     Cancel { reason: String },
@@ -52,14 +52,14 @@ pub(crate) enum CoordinatorEvent {
     Tick,
 }
 
-/// What the master wants done: tell a node.
+/// Output of a [`Coordinator`]: send a message to a node.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct CoordinatorAction {
     pub(crate) node: NodeIx,
     pub(crate) message: ToNode,
 }
 
-/// Where the transfer stands as a whole.
+/// Phase of the transfer as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum TransferPhase {
     Meeting,
@@ -70,7 +70,7 @@ pub(crate) enum TransferPhase {
     Done,
 }
 
-/// The master's machine.
+/// State machine of one transfer at its master.
 ///
 /// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
 /// `phase`, `peers`, `plan`, `error`, `digest`.
@@ -80,19 +80,19 @@ pub(crate) struct Coordinator {
     pub(super) phase: TransferPhase,
     wave: u32,
     pub(super) peers: Vec<PeerRecord>,
-    /// Whom the phase waited for when it was looked at last.
+    /// Index of the peer that the phase was last found to wait for.
     waits_for: Cell<usize>,
-    /// Invariant: the sum of what the peers have landed, who may say anything.
+    /// Sum of the landed bytes that peers reported. 128 bits, because peers may report any number.
     landed_bytes: u128,
     pub(super) holes: Vec<Span>,
-    /// Files that several nodes write, of which nothing can be kept for another attempt.
+    /// Files that several nodes write and that no later attempt can resume.
     pub(super) unkept: BTreeSet<DataUri>,
     pub(super) plan: Option<Plan>,
     /// The plan's segments by receiver.
     pub(super) by_receiver: ByReceiver,
-    /// What other receivers ask nodes for.
+    /// Ranges that other receivers request from each relay.
     pub(super) relayed: BTreeMap<NodeIx, Vec<Span>>,
-    /// When each node should have all it wants, in seconds.
+    /// Planned duration of each node's part, in seconds.
     pub(super) receiver_seconds: Vec<f64>,
     /// The plan's version.
     pub(super) epoch: u32,
@@ -104,34 +104,34 @@ pub(crate) struct Coordinator {
     pub(super) modes: FileModes,
     /// What the plan's receivers want, each counted for itself.
     pub(super) planned_bytes: u64,
-    /// The check values of each segment, from the first receiver that landed it.
+    /// Check values of each segment, from the first receiver that landed it.
     pub(super) checks: Vec<Option<SegmentChecks>>,
     pub(super) error: Option<Error>,
-    /// What nodes that are cancelled are told.
-    pub(super) dismissal: String,
+    /// Reason that is sent to cancelled nodes.
+    pub(super) cancel_reason: String,
     pub(super) missing: Vec<Span>,
-    /// What the first receiver that was told to leave had waited for.
+    /// Error that the first cancelled receiver had waited with.
     pub(super) trouble: Option<String>,
     pub(super) deadline: Option<Moment>,
-    /// Until when nodes may say good-bye, once they are asked to.
-    pub(super) exit_message: Moment,
+    /// Deadline for good-byes, once nodes are asked for them.
+    pub(super) shutdown_deadline: Moment,
     pub(super) overall: Option<Moment>,
     pub(super) last_news: Moment,
-    /// How long there may be no news while bytes should move.
-    pub(super) patience: Duration,
-    /// What is still to be said. It becomes a message when it is asked for: for ten thousand nodes
-    /// at once, messages would fill tens of megabytes.
-    to_say: VecDeque<(NodeIx, SentMessage)>,
+    /// Longest time without news while bytes should move.
+    pub(super) stall_timeout: Duration,
+    /// Messages to send. Each is built when it is polled: messages to ten thousand nodes at once
+    /// would fill tens of megabytes.
+    unsent: VecDeque<(NodeIx, SentMessage)>,
 }
 
 impl Coordinator {
-    /// A master that waits for the nodes of `roster`.
+    /// Creates a coordinator that waits for the nodes of `roster`.
     pub(crate) fn new(now: Moment, roster: Roster, terms: AttemptConfig) -> Coordinator {
         Coordinator {
             peers: roster.entries.iter().map(|_| PeerRecord::absent()).collect(),
             overall: terms.timeout.map(|timeout| now + timeout),
             deadline: Some(now + PREPARE_WITHIN),
-            patience: terms.stall_timeout,
+            stall_timeout: terms.stall_timeout,
             roster,
             terms,
             phase: TransferPhase::Meeting,
@@ -153,16 +153,16 @@ impl Coordinator {
             planned_bytes: 0,
             checks: Vec::new(),
             error: None,
-            dismissal: String::new(),
+            cancel_reason: String::new(),
             missing: Vec::new(),
             trouble: None,
-            exit_message: now,
+            shutdown_deadline: now,
             last_news: now,
-            to_say: VecDeque::new(),
+            unsent: VecDeque::new(),
         }
     }
 
-    /// Takes in what happened.
+    /// Handles one event.
     pub(crate) fn handle(&mut self, now: Moment, event: CoordinatorEvent) {
         match event {
             CoordinatorEvent::NodeUp { node, advert } => self.node_up(now, node, advert),
@@ -182,15 +182,16 @@ impl Coordinator {
         self.advance(now);
     }
 
-    /// The next thing to do.
+    /// Returns the next message to send.
     pub(crate) fn poll_action(&mut self) -> Option<CoordinatorAction> {
-        let (node, said) = self.to_say.pop_front()?;
-        Some(CoordinatorAction { node, message: self.message_of(node, said) })
+        let (node, sent) = self.unsent.pop_front()?;
+        Some(CoordinatorAction { node, message: self.message_of(node, sent) })
     }
 
-    /// When `Tick` is due.
+    /// Returns the moment at which `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        let stall = (self.phase == TransferPhase::Moving).then(|| self.last_news + self.patience);
+        let stall =
+            (self.phase == TransferPhase::Moving).then(|| self.last_news + self.stall_timeout);
         [self.deadline, self.overall, stall]
             .into_iter()
             .flatten()
@@ -218,7 +219,7 @@ impl Coordinator {
         self.plan.as_ref()
     }
 
-    /// Why the transfer is not complete, and what is missing.
+    /// Returns the cause of an incomplete transfer, with the missing ranges.
     pub(crate) fn error(&self) -> Option<Error> {
         let mut error = self.error.clone()?.missing(union(self.missing.clone()));
         if let Some(trouble) = self.trouble.as_ref().filter(|_| error.code == Code::Stalled) {
@@ -231,8 +232,8 @@ impl Coordinator {
         let peer = &mut self.peers[node.at()];
         if peer.stage == PeerStage::Absent {
             peer.meet(&self.terms.admit(advert));
-            // Thousands of handshakes take their time; what must not happen is that nobody answers
-            // any more.
+            // Thousands of handshakes take long. The deadline is for the time in which no node
+            // answers.
             self.deadline = Some(now + PREPARE_WITHIN);
         }
     }
@@ -243,8 +244,8 @@ impl Coordinator {
             return;
         }
         let was = std::mem::replace(&mut peer.stage, PeerStage::Gone);
-        // A sender that is lost in mid-transfer may be replaced by a replica: the receivers find
-        // out and say so.
+        // A sender lost in mid-transfer may be replaced by a replica: its receivers find out and
+        // report.
         let harmless = self.phase >= TransferPhase::Finishing
             || (self.phase >= TransferPhase::Moving
                 && (was == PeerStage::Committed || !self.roster.get(node).receives()));
@@ -261,7 +262,7 @@ impl Coordinator {
         self.peers[node.at()].failed = true;
         self.missing.extend(&error.missing);
         let error = error.at(address);
-        // What one node broke off because another failed is not the cause.
+        // The first error is the cause: later ones may follow from it.
         self.error.get_or_insert(error);
     }
 
@@ -272,9 +273,9 @@ impl Coordinator {
             ToMaster::Prepared(prepared) => self.prepared(node, prepared),
             ToMaster::Progress { received_bytes, delivered, left, .. } => {
                 self.count(node, received_bytes);
-                self.silence.hear(now, node, &delivered, self.terms.stall_timeout);
+                self.silence.reported(now, node, &delivered, self.terms.stall_timeout);
                 self.feedback.left(node, left);
-                self.feed_back(now, node, &delivered);
+                self.replan_if_slow(now, node, &delivered);
             }
             ToMaster::Comparing { read_bytes } => self.comparing(now, node, read_bytes),
             ToMaster::Landed { segments, stats } => self.landed(node, segments, stats),
@@ -286,18 +287,20 @@ impl Coordinator {
             ToMaster::Report(_) => {
                 self.node_down(
                     node,
-                    Error::new(Code::Internal, "it says good-bye before it was asked to"),
+                    Error::new(Code::Internal, "it sent its good-bye before it was asked to"),
                 );
             }
             ToMaster::Failed { error, .. } if error.code == Code::Cancelled => {
-                self.left_short(node, &error)
+                self.cancelled_short(node, &error)
             }
             ToMaster::Failed { error, stats } => {
                 self.peers[node.at()].stage = PeerStage::Gone;
-                stats.into_iter().for_each(|stats| self.peers[node.at()].report(*stats));
+                if let Some(stats) = stats {
+                    self.peers[node.at()].report(*stats);
+                }
                 self.node_failed(node, error);
             }
-            // The loop has made a `NodeBack` of it.
+            // The event loop turns this message into `NodeBack`.
             ToMaster::Resumed { .. } => {}
         }
         if !is_progress || self.landed_bytes() > landed_before {
@@ -305,8 +308,8 @@ impl Coordinator {
         }
     }
 
-    /// Bytes that receivers want, each counted for itself; what a group wants is counted once when
-    /// it is planned.
+    /// Returns the bytes that receivers want, summed over receivers. A group's bytes count once,
+    /// from planning on.
     pub(crate) fn wanted_bytes(&self) -> u64 {
         match &self.plan {
             Some(_) => self.planned_bytes,
@@ -314,7 +317,7 @@ impl Coordinator {
         }
     }
 
-    /// Bytes that receivers have landed, as far as they have told.
+    /// Returns the bytes that receivers have reported as landed.
     pub(crate) fn landed_bytes(&self) -> u64 {
         u64::try_from(self.landed_bytes).unwrap_or(u64::MAX)
     }
@@ -353,13 +356,12 @@ impl Coordinator {
         }
     }
 
-    /// Whether other receivers ask a node for what it has landed.
+    /// Returns true if other receivers request from this node what it has landed.
     pub(crate) fn relays(&self, node: NodeIx) -> bool {
         self.relayed.contains_key(&node)
     }
 
-    /// Goes on while everybody that the phase waits for is through; a phase may have nobody to wait
-    /// for.
+    /// Advances as long as all nodes of the phase are done. A phase may have no nodes to wait for.
     fn advance(&mut self, now: Moment) {
         loop {
             let phase = (self.phase, self.wave);
@@ -372,7 +374,7 @@ impl Coordinator {
 
     fn advance_once(&mut self, now: Moment) {
         if self.error.is_some() && self.phase < TransferPhase::Moving {
-            self.dismiss(now, "the transfer failed before it started");
+            self.cancel_all(now, "the transfer failed before it started");
         }
         match self.phase {
             TransferPhase::Meeting if self.all(|peer, _| peer.stage == PeerStage::Met) => {
@@ -417,8 +419,8 @@ impl Coordinator {
     }
 
     fn all(&self, is_through: impl Fn(&PeerRecord, &RosterEntry) -> bool) -> bool {
-        // From the one that was waited for last and round: over a phase, every node is looked at
-        // about once.
+        // Starts at the peer that was waited for last, and wraps around: each phase examines every
+        // peer about once.
         let waits_for = self.waits_for.get();
         let round = (waits_for..self.peers.len()).chain(0..waits_for);
         let late =
@@ -432,10 +434,10 @@ impl Coordinator {
             let wave = self.roster.get(node).wave;
             if wave == self.wave {
                 self.peers[node.at()].stage = PeerStage::Asked;
-                self.say(node, SentMessage::Prepare);
+                self.send(node, SentMessage::Prepare);
             } else if self.wave == 0 {
-                // Not to be repeated: who does not hear it is waited for a while.
-                self.to_say.push_back((node, SentMessage::MakeWay));
+                // Never sent again: a node that misses it delays the transfer a little.
+                self.unsent.push_back((node, SentMessage::MakeWay));
             }
         }
     }
@@ -444,13 +446,13 @@ impl Coordinator {
         (0..self.peers.len() as u32).map(NodeIx)
     }
 
-    pub(super) fn say(&mut self, node: NodeIx, said: SentMessage) {
-        self.peers[node.at()].said.push(said);
-        self.to_say.push_back((node, said));
+    pub(super) fn send(&mut self, node: NodeIx, sent: SentMessage) {
+        self.peers[node.at()].sent.push(sent);
+        self.unsent.push_back((node, sent));
     }
 
-    fn message_of(&self, node: NodeIx, said: SentMessage) -> ToNode {
-        match said {
+    fn message_of(&self, node: NodeIx, sent: SentMessage) -> ToNode {
+        match sent {
             SentMessage::MakeWay => ToNode::MakeWay { id: self.terms.identity().id.clone() },
             SentMessage::Prepare => {
                 let entry = self.roster.get(node);
@@ -467,15 +469,15 @@ impl Coordinator {
             SentMessage::Commit => ToNode::Commit,
             SentMessage::Finish => ToNode::Finish,
             SentMessage::Cancel => {
-                ToNode::Cancel { reason: self.dismissal.clone(), forgets: self.replicas.differ }
+                ToNode::Cancel { reason: self.cancel_reason.clone(), forgets: self.replicas.differ }
             }
         }
     }
 
-    /// Says again what a node has not heard on the session that broke.
+    /// Sends the messages again that a node had not received on the broken session.
     fn node_back(&mut self, node: NodeIx, heard: u32) {
-        let said = &self.peers[node.at()].said;
-        self.to_say.extend(said.iter().skip(heard as usize).map(|said| (node, *said)));
+        let sent = &self.peers[node.at()].sent;
+        self.unsent.extend(sent.iter().skip(heard as usize).map(|sent| (node, *sent)));
     }
 }
 

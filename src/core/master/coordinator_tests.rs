@@ -1,4 +1,4 @@
-//! What the master says to whom, message by message.
+//! Messages that the master sends, case by case.
 
 use crate::core::check::replica_hash::value_count;
 use crate::core::master::attempt::{TransferIdentity, TransferOptions};
@@ -40,7 +40,8 @@ fn advert() -> NodeAdvert {
     }
 }
 
-/// What a node answers; a node whose rows share files with others says so where `shared`.
+/// Returns a node's answer. A node whose rows share files with others reports so if `shared` is
+/// true.
 fn answer(message: &ToNode, shared: bool) -> Option<ToMaster> {
     match message {
         ToNode::Prepare(prepare) => {
@@ -118,7 +119,7 @@ fn who_writes_a_shared_file_or_also_sends_is_told_of_the_end() {
 
 #[test]
 fn a_part_of_a_plan_that_fits_no_message_is_refused() {
-    // Two writers cut what the reader wants into more parts than it could report.
+    // Two writers cut the wanted range into more parts than the reader could report.
     let rows: String = (0..SEGMENTS_MAX as u64 + 2)
         .map(|at| format!("writer w{}:1 pattern:1 0 {at}-{at}\n", at % 100))
         .collect();
@@ -149,12 +150,12 @@ fn a_node_at_rest_takes_little_memory() {
     }
     let peer = &coordinator.peers()[0];
     assert_eq!(peer.advert().expect("it was met").rails, advert().rails);
-    // Beside its session: the bar is 256, and run's part of it, without the session, is held by
-    // `links`.
+    // Without its session: the limit is 256 bytes together with the session, and `links` tests the
+    // latter.
     assert!(peer.bytes() <= 160, "{} bytes", peer.bytes());
 }
 
-/// What a receiver has sent on is known at the end alone.
+/// A relay's sent bytes are known only at the end.
 #[test]
 fn who_feeds_other_receivers_is_told_of_the_end() {
     let mut coordinator = coordinator(
@@ -165,7 +166,7 @@ fn who_feeds_other_receivers_is_told_of_the_end() {
     assert_eq!(coordinator.peers()[1].stats().sent_bytes, 9);
 }
 
-/// A coordinator whose nodes all have begun.
+/// Creates a coordinator whose nodes have all started.
 fn moving(rows: &str) -> Coordinator {
     let mut coordinator = coordinator(rows);
     for node in coordinator.indices() {
@@ -184,7 +185,7 @@ fn moving(rows: &str) -> Coordinator {
 
 #[test]
 fn who_gets_on_with_reading_is_waited_for_and_who_does_not_is_not() {
-    // A sender compares replicas; a receiver reads what an earlier attempt has left.
+    // A sender compares replicas; a receiver reads the ranges of an earlier attempt.
     for (slow, name) in [(NodeIx(1), "b:1"), (NodeIx(2), "c:1")] {
         reads_while_it_is_waited_for(slow, name);
     }
@@ -222,13 +223,14 @@ fn reads_while_it_is_waited_for(slow: NodeIx, name: &str) {
     assert!(error.message.contains(&format!("{name} did not open")), "{error}");
 }
 
-/// So many bytes have landed, and node 0 has brought so many, or is asked for more.
+/// Builds a report: `received_bytes` have landed, and node 0 has delivered `bytes`, with more
+/// requested if `busy`.
 fn progress(received_bytes: u64, bytes: u64, busy: bool) -> ToMaster {
     let delivered = vec![SenderDelivery { index: 0, bytes, busy }];
     ToMaster::Progress { received_bytes, sent_bytes: 0, delivered, left: Vec::new() }
 }
 
-/// How long a transfer takes to end once everybody was told to, where only `answers` do.
+/// Returns the time that a transfer takes to end after the last message, if only `answers` respond.
 fn good_byes(coordinator: &mut Coordinator, now: Moment, answers: &[u32]) -> Duration {
     assert_eq!(coordinator.phase(), TransferPhase::Finishing);
     for node in answers {
@@ -314,7 +316,7 @@ fn a_receiver_that_says_good_bye_before_it_has_landed_has_failed() {
     coordinator.handle(NOW, CoordinatorEvent::Message { node: NodeIx(1), message });
     let error = coordinator.error().expect("it has not landed");
     assert_eq!((error.code, error.missing), (Code::Internal, vec![Span::new(0, 100)]));
-    assert!(error.message.starts_with("b:1: it says good-bye before"), "{}", error.message);
+    assert!(error.message.starts_with("b:1: it sent its good-bye before"), "{}", error.message);
     assert_eq!(coordinator.phase(), TransferPhase::Moving, "the other one goes on");
 }
 
@@ -359,7 +361,10 @@ fn who_has_landed_everything_has_longer_than_the_stall_timeout_to_make_sure_of_i
     assert!(overdue > stalled);
     coordinator.handle(overdue, CoordinatorEvent::Tick);
     let error = coordinator.error().expect("not for ever");
-    assert!(error.message.starts_with("b:1 did not make sure within 600 s"), "{error}");
+    assert!(
+        error.message.starts_with("b:1 did not sync or verify what has landed within 600 s"),
+        "{error}"
+    );
 }
 
 /// The holes of two fragmented senders together were more than a receiver could read: it ended its

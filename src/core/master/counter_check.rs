@@ -1,5 +1,5 @@
-//! What rails say they moved, held against what their NICs counted: payload that took another way
-//! is seen.
+//! Check of the payload that rails report against the byte counters of their NICs: payload that
+//! took another path is found.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,20 @@ use crate::core::spec::NodeAddress;
 use crate::core::units::{MIB, human_bytes};
 use crate::core::wire::control::RailStats;
 
-/// What a NIC counted must reach this part of the payload at least. It counts headers, too, so that
-/// less says that something else carried the payload; what is left allows for counters that are
+/// Lowest part of the payload that the NIC must have counted. The NIC counts headers, too, so a
+/// smaller part means that another device carried payload. The tolerance is for counters that are
 /// read a moment late.
 const COUNTED_PART: f64 = 0.98;
-/// Less payload than this proves nothing.
+/// Payload below which the counters prove nothing.
 const PAYLOAD_BYTES_MIN: u64 = MIB;
-/// What may have been sent into the sockets of flows that were closed before it left: the kernel's
-/// usual limit, twice.
+/// Bytes that may have been queued in sockets of flows that closed before sending them: twice the
+/// kernel's usual limit.
 const UNSENT_BYTES_MAX: u64 = 8 * MIB;
 
-/// A sentence for each NIC of a node, and each direction, that counted less than its rails moved.
+/// Returns a sentence for each NIC and direction of a node that counted fewer bytes than its rails
+/// moved.
 pub(super) fn warnings(node: &NodeAddress, rails: &[RailStats]) -> Vec<String> {
-    // A NIC may have several rails, which all tell the same counts.
+    // A NIC may have several rails. All of them report the same counters.
     let mut nics: BTreeMap<&str, CounterSum> = BTreeMap::new();
     for rail in rails {
         let Some(counted) = rail.counted else { continue };

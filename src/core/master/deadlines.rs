@@ -1,4 +1,4 @@
-//! The master's deadlines: what ends when which time is up, and who was waited for.
+//! Deadlines of the master: which wait ends when, and the nodes it was for.
 
 use super::coordinator::{Coordinator, TransferPhase};
 use super::peer::{PeerRecord, PeerStage};
@@ -16,7 +16,7 @@ impl Coordinator {
                 Error::new(Code::Stalled, format!("the transfer took longer than {seconds} s")),
             );
         }
-        if self.phase == TransferPhase::Moving && now >= self.last_news + self.patience {
+        if self.phase == TransferPhase::Moving && now >= self.last_news + self.stall_timeout {
             self.stalled(now);
         }
         if self.deadline.is_some_and(|due| now >= due) {
@@ -25,18 +25,20 @@ impl Coordinator {
         }
     }
 
-    /// Nothing landed for a while. Where everything has, nodes sync their disks, or read them back.
+    /// Ends a transfer in which nothing landed for a while. If all bytes have landed, nodes are
+    /// still syncing or verifying.
     fn stalled(&mut self, now: Moment) {
-        let seconds = self.patience.as_secs_f64();
+        let seconds = self.stall_timeout.as_secs_f64();
         let waited = self.names(|peer| peer.stage == PeerStage::Moving);
         let is_through = |node: NodeIx| {
             self.peers[node.at()].stage != PeerStage::Moving || self.has_landed_all(node)
         };
         let has_landed = self.indices().all(is_through);
-        if has_landed && self.patience < COMMIT_WITHIN {
-            self.patience = COMMIT_WITHIN;
+        if has_landed && self.stall_timeout < COMMIT_WITHIN {
+            self.stall_timeout = COMMIT_WITHIN;
         } else if has_landed {
-            let what = format!("{waited} did not make sure within {seconds} s of what has landed");
+            let what =
+                format!("{waited} did not sync or verify what has landed within {seconds} s");
             self.fail(now, Error::new(Code::Stalled, what));
         } else {
             self.fail(
@@ -46,7 +48,7 @@ impl Coordinator {
         }
     }
 
-    /// Whether a receiver has said that everything it wants has landed.
+    /// Returns true if a receiver has reported all its bytes as landed.
     pub(super) fn has_landed_all(&self, node: NodeIx) -> bool {
         let planned = self.plan.as_ref().map_or(&[][..], |plan| &plan.planned);
         let planned =
@@ -78,7 +80,7 @@ impl Coordinator {
                     Error::new(Code::Stalled, format!("{silent} did not commit in time")),
                 );
             }
-            TransferPhase::Finishing => self.wait_no_longer(now),
+            TransferPhase::Finishing => self.end_overdue_good_byes(now),
             TransferPhase::Moving | TransferPhase::Done => {}
         }
     }

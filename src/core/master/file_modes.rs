@@ -1,7 +1,7 @@
-//! The permissions of what is written: those of the sources that it comes from.
+//! Permissions of written files, taken from the sources of their bytes.
 //!
-//! Bytes of several sources in one file may be read by those who may read each of them. A pattern
-//! may be read by all.
+//! A file with bytes of several sources may be read by users who may read each of the sources. A
+//! pattern may be read by all.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,19 @@ use crate::core::spec::{DataUri, RowRole};
 use crate::core::units::{Span, union};
 use crate::core::wire::control::Prepared;
 
-/// The permissions of sources, and of the files that are made of them.
+/// Permissions of sources, and of the files made of them.
 #[derive(Debug, Default)]
 pub(super) struct FileModes {
-    /// What sources offer, by their permissions.
+    /// Offered ranges, by the permissions of their source.
     offers: BTreeMap<u32, Vec<Span>>,
-    /// Where empty sources stand in the data space, and their permissions.
+    /// Positions of empty sources in the data space, with their permissions.
     empty: Vec<(u64, u32)>,
-    /// Known once every node is prepared.
+    /// Permissions of each file; known once every node is prepared.
     files: BTreeMap<DataUri, u32>,
 }
 
 impl FileModes {
-    /// Takes in what a node says of its sources.
+    /// Records the permissions of a node's sources.
     pub(super) fn prepared(&mut self, entry: &RosterEntry, prepared: &Prepared) {
         for (at, row) in
             entry.rows.iter().enumerate().filter(|(_, row)| row.role == RowRole::Sender)
@@ -37,7 +37,7 @@ impl FileModes {
         }
     }
 
-    /// Every node is prepared: finds the permissions of each file.
+    /// Computes the permissions of each file, once every node is prepared.
     pub(super) fn decide(&mut self, roster: &Roster) {
         let offers = std::mem::take(&mut self.offers);
         let offers: Vec<(u32, Vec<Span>)> =
@@ -56,7 +56,8 @@ impl FileModes {
         }
     }
 
-    /// The permissions of the files of a node's rows, in their order; nothing where it writes none.
+    /// Returns the permissions of the files of a node's rows, in row order, or nothing for a node
+    /// that writes no file.
     pub(super) fn of_rows(&self, entry: &RosterEntry) -> Vec<u32> {
         if entry.rows.iter().all(|row| row.role == RowRole::Sender) {
             return Vec::new();
@@ -69,14 +70,14 @@ impl FileModes {
     }
 }
 
-/// Whether a range has bytes in common with ascending ones.
+/// Returns true if a range has bytes in common with ascending `spans`.
 fn overlap(spans: &[Span], range: Span) -> bool {
     let first = spans.partition_point(|span| span.end <= range.start);
     spans.get(first).is_some_and(|span| span.start < range.end)
 }
 
 const PERMISSIONS: u32 = 0o777;
-/// Everybody may read what is made, as far as the umask allows.
+/// Permissions of generated data: all may read it, as far as the umask allows.
 const OF_PATTERNS: u32 = 0o666;
 
 #[cfg(test)]
@@ -129,8 +130,8 @@ mod tests {
         ];
         let modes = modes_of(rows, &[(0, 0o100_755), (1, 0o100_750), (2, 0o104_644)]);
         let none: Vec<u32> = Vec::new();
-        // The two nodes that write one path give it the same permissions, whatever part of it each
-        // of them writes.
+        // Two nodes that write one path give it the same permissions, no matter which part each of
+        // them writes.
         assert_eq!(modes[..3], [none.clone(), none.clone(), none]);
         assert_eq!(modes[3..], [vec![0o750], vec![0o640], vec![0o640], vec![0o640]]);
     }

@@ -1,5 +1,4 @@
-//! What receivers have landed: the check values of segments, held against those of other receivers
-//! and joined.
+//! Landed segments: their check values are compared between receivers, and joined into a digest.
 
 use super::coordinator::Coordinator;
 use super::peer::PeerStage;
@@ -9,12 +8,14 @@ use crate::core::units::NodeIx;
 use crate::core::wire::control::{LandedSegment, NodeStats, SegmentChecks};
 
 impl Coordinator {
-    /// The digest of all wanted bytes, where they make one.
+    /// Returns the digest of all wanted bytes, if their checks join into one.
     pub(crate) fn digest(&self) -> Option<String> {
         let mut composer = CheckComposer::new(self.terms.method);
         for checks in self.checks.iter().flatten() {
             let SegmentChecks::Listed(checks) = checks else { return None };
-            checks.iter().for_each(|it| composer.add(it.span, it.check));
+            for it in checks {
+                composer.add(it.span, it.check);
+            }
         }
         composer.digest()
     }
@@ -32,8 +33,8 @@ impl Coordinator {
         }
     }
 
-    /// Keeps the check values of segments, and holds those of other receivers of the same segment
-    /// against them.
+    /// Keeps the check values of segments, and compares them with those of other receivers of the
+    /// same segment.
     fn compare(&mut self, segments: Vec<LandedSegment>) -> Result<(), Error> {
         let planned = &self.plan.as_ref().expect("receivers land what was planned").planned;
         for LandedSegment { span, checks } in segments {
@@ -41,7 +42,7 @@ impl Coordinator {
             if planned.get(at).is_none_or(|planned| planned.segment.span != span) {
                 return Err(Error::new(
                     Code::Internal,
-                    format!("reports {span}, which is no segment of the plan"),
+                    format!("reports {span}, which is not a segment of the plan"),
                 ));
             }
             let Some(kept) = &mut self.checks[at] else {
@@ -56,7 +57,7 @@ impl Coordinator {
                 (kept, checks) => kept == checks,
             };
             if are_equal && matches!(checks, SegmentChecks::Listed(_)) {
-                // A digest takes the lists.
+                // A digest needs the list of check values.
                 *kept = checks;
             } else if !are_equal {
                 self.replicas.differ = true;

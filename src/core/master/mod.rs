@@ -1,5 +1,5 @@
-//! The master's machine: who takes part ([`roster`]), on which terms ([`attempt`]), who is asked
-//! what and when ([`coordinator`]), and what it came to ([`summary`]).
+//! State machine of the master: participants ([`roster`]), their settings ([`attempt`]), messages
+//! and phases ([`coordinator`]), and the result ([`summary`]).
 
 pub(crate) mod attempt;
 pub(crate) mod coordinator;

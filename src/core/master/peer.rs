@@ -1,9 +1,9 @@
-//! What the master keeps of one node: where it stands, what it was told, and what it has reported.
+//! Record of one node at the master: its stage, the messages sent to it, and what it has reported.
 
 use crate::core::wire::control;
 use crate::core::wire::control::{NodeAdvert, NodeStats, RowState};
 
-/// Where one node stands.
+/// Stage of one node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum PeerStage {
     Absent,
@@ -17,8 +17,8 @@ pub(super) enum PeerStage {
     Gone,
 }
 
-/// What a node was told. It can be told again: all that a message says is in the roster, the terms
-/// and the plan.
+/// Kind of a message sent to a node. The message can be built again: its contents are in the
+/// roster, the settings and the plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum SentMessage {
     MakeWay,
@@ -29,28 +29,28 @@ pub(super) enum SentMessage {
     Cancel,
 }
 
-/// What the master knows of one node. There may be tens of thousands, at rest for hours: what is
-/// large is on the heap, and there only once it is known.
+/// Record of one node. There may be tens of thousands, idle for hours: large parts are on the heap,
+/// and only once they are known.
 pub(crate) struct PeerRecord {
     pub(super) stage: PeerStage,
     pub(super) failed: bool,
-    /// What it was told, in order, whether or not it has heard it.
-    pub(super) said: Vec<SentMessage>,
-    /// What it said of itself, as it travels.
+    /// Messages sent to the node, in order, whether or not they have arrived.
+    pub(super) sent: Vec<SentMessage>,
+    /// Advert of the node, encoded.
     advert: Option<Box<[u8]>>,
-    /// Which of its rows share a file with other nodes; empty where none does.
+    /// For each row, true if it shares its file with other nodes; empty if no row does.
     shared: Box<[bool]>,
     pub(crate) landed_bytes: u64,
     stats: Option<Box<NodeStats>>,
 }
 
 impl PeerRecord {
-    /// A node that has not been met.
+    /// Creates the record of a node that has not connected.
     pub(super) fn absent() -> PeerRecord {
         PeerRecord {
             stage: PeerStage::Absent,
             failed: false,
-            said: Vec::new(),
+            sent: Vec::new(),
             advert: None,
             shared: Box::default(),
             landed_bytes: 0,
@@ -58,7 +58,7 @@ impl PeerRecord {
         }
     }
 
-    /// Its session stands, and this is what it says of itself.
+    /// Records the advert of a node that has connected.
     pub(super) fn meet(&mut self, advert: &NodeAdvert) {
         self.stage = PeerStage::Met;
         self.advert = Some(
@@ -66,7 +66,7 @@ impl PeerRecord {
         );
     }
 
-    /// What it said of itself, once it was met.
+    /// Returns the advert, once the node has connected.
     pub(crate) fn advert(&self) -> Option<NodeAdvert> {
         self.advert.as_ref().map(|bytes| control::decode(bytes).expect("it was encoded here"))
     }
@@ -77,7 +77,7 @@ impl PeerRecord {
         }
     }
 
-    /// Whether a row shares its file with other nodes.
+    /// Returns true if a row shares its file with other nodes.
     pub(super) fn shares(&self, row: usize) -> bool {
         self.shared.get(row).is_some_and(|shared| *shared)
     }
@@ -90,12 +90,12 @@ impl PeerRecord {
         self.stats = Some(Box::new(stats));
     }
 
-    /// What the transfer has cost it, as far as it has told.
+    /// Returns the node's statistics, as far as they are reported.
     pub(crate) fn stats(&self) -> &NodeStats {
         self.stats.as_deref().unwrap_or(const { &NO_STATS })
     }
 
-    /// The memory that it takes, with what the allocator adds to each of its parts.
+    /// Returns the memory that the record takes, with the allocator's overhead for each part.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         let heap =
@@ -103,11 +103,11 @@ impl PeerRecord {
         let advert = self.advert.as_ref().map_or(0, |advert| advert.len());
         let stats = self.stats.as_ref().map_or(0, |stats| size_of_val(&**stats));
         let parts =
-            [self.said.capacity() * size_of::<SentMessage>(), advert, self.shared.len(), stats];
+            [self.sent.capacity() * size_of::<SentMessage>(), advert, self.shared.len(), stats];
         size_of::<PeerRecord>() + parts.into_iter().map(heap).sum::<usize>()
     }
 
-    /// Whether nothing more is expected of it.
+    /// Returns true if no further message is expected.
     pub(crate) fn is_gone(&self) -> bool {
         self.stage == PeerStage::Gone
     }

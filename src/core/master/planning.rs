@@ -1,5 +1,5 @@
-//! The plan at its master: made once everybody is prepared, told to every receiver, and made anew
-//! where nodes turn out to be slower than they said.
+//! Planning at the master: the first plan once all nodes are prepared, messages to every receiver,
+//! and newer plans if nodes are slower than their adverts say.
 
 use super::coordinator::{Coordinator, TransferPhase};
 use super::peer::{PeerRecord, PeerStage, SentMessage};
@@ -16,8 +16,8 @@ use crate::core::wire::limits::{
     HOLES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, ORIGINS_MAX, RAILS_MAX, SEGMENTS_MAX,
 };
 
-/// What one segment, one sender of one, one peer, one range and one origin take in a message at
-/// most.
+/// Largest encoded size of a segment, of a sender of a segment, of a peer, of a range and of an
+/// origin.
 const SEGMENT_BYTES: usize = 48;
 const SHARE_BYTES: usize = 10;
 const PEER_BYTES: usize = NAME_BYTES_MAX + 19 * RAILS_MAX + 32;
@@ -25,14 +25,14 @@ const RANGE_BYTES: usize = 20;
 const ORIGIN_BYTES: usize = 3 + 2 * 10 + 2 * 8;
 
 impl Coordinator {
-    /// Plans, and tells every receiver its part.
+    /// Makes the plan and sends every receiver its part.
     pub(super) fn start(&mut self, now: Moment) -> Result<(), Error> {
-        // Whoever writes over what another node has written may leave it half done.
+        // A node that overwrites another node's file may leave it half done.
         self.unkept
             .extend(self.roster.check_shared(|node, row| self.peers[node.at()].shares(row))?);
         let adverts: Vec<Option<NodeAdvert>> = self.peers.iter().map(PeerRecord::advert).collect();
         let problem = self.roster.problem(&adverts);
-        self.decide_what_is_kept(&problem);
+        self.decide_kept_ranges(&problem);
         let plan = plan::plan(&problem, self.terms.scheduler())?;
         self.receiver_seconds = plan.receiver_seconds(&problem);
         self.checks = vec![None; plan.planned.len()];
@@ -46,7 +46,7 @@ impl Coordinator {
         for node in self.indices() {
             if self.roster.get(node).receives() {
                 self.peers[node.at()].stage = PeerStage::Moving;
-                self.say(node, SentMessage::Start);
+                self.send(node, SentMessage::Start);
             }
         }
         self.phase = TransferPhase::Moving;
@@ -55,8 +55,13 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Takes in what a receiver says of its senders, and plans anew where that is worth it.
-    pub(super) fn feed_back(&mut self, now: Moment, node: NodeIx, delivered: &[SenderDelivery]) {
+    /// Records a receiver's report about its senders, and makes a newer plan if it is worth it.
+    pub(super) fn replan_if_slow(
+        &mut self,
+        now: Moment,
+        node: NodeIx,
+        delivered: &[SenderDelivery],
+    ) {
         let is_moving =
             self.phase == TransferPhase::Moving && self.peers[node.at()].stage == PeerStage::Moving;
         let heeds_speed = self.terms.scheduler() != Scheduler::Uniform;
@@ -69,7 +74,7 @@ impl Coordinator {
         self.feedback.apply(&mut problem);
         let old = self.plan.as_ref().expect("bytes move by a plan");
         let left = self.left(old);
-        // A plan that is not to be had now is no reason to give up the one there is.
+        // Keep the current plan if no new one can be made now.
         let Ok(new) = plan::replan(&problem, old, &self.feedback.slow(), &left) else { return };
         let rest = plan::rest(&new.planned, &left);
         if !SpeedFeedback::is_worth(&problem, &plan::rest(&old.planned, &left), &rest) {
@@ -88,31 +93,33 @@ impl Coordinator {
         for node in self.indices() {
             let stage = self.peers[node.at()].stage;
             if stage == PeerStage::Moving || (stage == PeerStage::Landed && self.relays(node)) {
-                self.say(node, SentMessage::Start);
+                self.send(node, SentMessage::Start);
             }
         }
     }
 
-    /// The part of each segment of the plan that is still to come, in the mean over its receivers.
-    /// Of one that did not say it is all.
+    /// Returns the part of each segment of the plan that is still to come, as a mean over its
+    /// receivers. A receiver that did not report counts as having none of it.
     fn left(&self, plan: &Plan) -> Vec<f64> {
         let mut left = vec![0.0; plan.planned.len()];
         for node in self.indices() {
             let places = self.by_receiver.places(node);
-            let said = self.feedback.left_of(node).filter(|said| said.len() == places.len());
+            let reported =
+                self.feedback.left_of(node).filter(|reported| reported.len() == places.len());
             for (at, place) in
                 places.enumerate().filter(|_| self.peers[node.at()].stage <= PeerStage::Moving)
             {
                 let bytes = plan.planned[place].segment.span.bytes() as f64;
-                left[place] += said.map_or(1.0, |said| (said[at] as f64 / bytes).min(1.0));
+                left[place] +=
+                    reported.map_or(1.0, |reported| (reported[at] as f64 / bytes).min(1.0));
             }
         }
         let receivers = plan.planned.iter().map(|planned| planned.segment.receivers.len() as f64);
         left.iter().zip(receivers).map(|(left, receivers)| left / receivers).collect()
     }
 
-    /// How long each receiver's whole part would take at the pace at which what is left of it takes
-    /// `seconds`.
+    /// Returns the time that each receiver's whole part would take at the speed at which the
+    /// remaining part takes `seconds`.
     fn seconds_for_all(
         &self,
         seconds: Vec<f64>,
@@ -130,8 +137,8 @@ impl Coordinator {
         all.collect()
     }
 
-    /// Whether every receiver's part of the plan fits into a message. Few are large enough to be
-    /// worth a look.
+    /// Checks that every receiver's part of the plan fits into a message. Only large parts are
+    /// measured exactly.
     fn check_parts(&self, plan: &Plan) -> Result<(), Error> {
         let large = |node: &NodeIx| {
             let own = self.by_receiver.segments(&plan.planned, *node);
@@ -163,24 +170,23 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Whether nobody would know what to believe of a file that this node writes together with
-    /// others.
+    /// Returns true if a file that this node writes together with others cannot be resumed.
     fn forgets(&self, node: NodeIx) -> bool {
         let entry = self.roster.get(node);
         let mut rows = entry.rows.iter().zip(&entry.sharing);
         rows.any(|(row, sharing)| *sharing != FileSharing::Alone && self.unkept.contains(&row.uri))
     }
 
-    /// All that a receiver was to fetch, as far as it had not got it when it was told.
+    /// Returns the ranges that a receiver was to fetch and did not have at its start.
     pub(super) fn unsettled(&self, node: NodeIx) -> Vec<Span> {
         let Some(plan) = &self.plan else { return Vec::new() };
         let start = self.start_of(plan, node);
-        let there = union(start.holes.into_iter().chain(start.kept).collect());
-        start.segments.iter().flat_map(|segment| subtract(segment.span, &there)).collect()
+        let completed = union(start.holes.into_iter().chain(start.kept).collect());
+        start.segments.iter().flat_map(|segment| subtract(segment.span, &completed)).collect()
     }
 
-    /// What no schedule can beat under the limit: each receiver has a part of it, and begins a
-    /// block ahead.
+    /// Returns the lowest possible duration under the limit: each receiver has a share of it, and
+    /// begins a block ahead.
     pub(super) fn limit_seconds(&self) -> Option<f64> {
         let plan = self.plan.as_ref().filter(|_| self.terms.has_limit())?;
         let block_bytes = self.terms.block_bytes() as f64;
@@ -197,7 +203,7 @@ impl Coordinator {
         receivers.map(seconds).reduce(f64::max)
     }
 
-    /// What one receiver needs of the plan.
+    /// Builds the message with one receiver's part of the plan.
     pub(super) fn start_of(&self, plan: &Plan, node: NodeIx) -> Start {
         let mine = self.by_receiver.segments(&plan.planned, node);
         let segments: Vec<PlanSegment> =
@@ -212,9 +218,9 @@ impl Coordinator {
         });
         let wanted = union(segments.iter().map(|segment| segment.span).collect());
         let holes = wanted.iter().flat_map(|span| within(&self.holes, *span));
-        // By what it takes: a member of a group is not asked for all that its rows say.
+        // By planned bytes: a member of a group is not asked for all that its rows say.
         let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
-        // The bound holds for speeds as they were declared.
+        // The bound holds for the declared speeds.
         let most = if self.epoch == 1 { plan.bound.seconds } else { f64::INFINITY };
         let mut start = Start {
             epoch: self.epoch,
@@ -234,7 +240,7 @@ impl Coordinator {
     }
 }
 
-/// The parts of `spans`, which ascend and share nothing, that lie within `whole`.
+/// Returns the parts of `spans` (ascending, disjoint) that lie within `whole`.
 fn within(spans: &[Span], whole: Span) -> impl Iterator<Item = Span> {
     let first = spans.partition_point(|span| span.end <= whole.start);
     spans[first..].iter().map_while(move |span| span.intersection(whole))

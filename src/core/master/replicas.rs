@@ -1,9 +1,9 @@
-//! Replicas at the master: which ranges are compared, and the answers of their senders held against
-//! each other.
+//! Comparison of replicas at the master: selection of the ranges, and comparison of the senders'
+//! answers.
 //!
-//! Everything is decided before a byte moves. `Prepare` tells each sender which of its ranges
-//! others offer as well; `Prepared` brings back its check values. The master keeps one value of
-//! each part, whoever was first.
+//! The comparison ends before a byte moves. `Prepare` tells each sender which of its ranges others
+//! offer as well; `Prepared` brings back its check values. The master keeps the first value of each
+//! part.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,42 +18,43 @@ use crate::core::units::{Moment, NodeIx, Span, union};
 use crate::core::wire::control::ReplicaRange;
 use crate::core::wire::limits::REPLICA_RANGES_MAX;
 
-/// Places of a range that are compared: at least so many, then one byte of a hundred, up to 16 MiB.
+/// Places of a range that are compared: a minimum, then one byte of a hundred, up to 16 MiB.
 const PLACES_MIN: u64 = 16;
 const PLACES_MAX: u64 = 256;
 const BYTES_EACH: u64 = 100;
-/// Places of one node over all ranges, as far as each range keeps two: 256 MiB to read.
+/// Places of one node over all ranges, if each range still keeps two: 256 MiB to read.
 const NODE_PLACES_MAX: u64 = 1 << 12;
-/// Values of a range: a difference is named to a place, or to a sixty-fourth of the range.
+/// Values of a sampled range: a difference is located to a place, or to a sixty-fourth of the
+/// range.
 const VALUES_MAX_SAMPLE: u64 = 64;
-/// The same where all is compared: twice as many, because parts are whole places and not of one
-/// size.
+/// Values of a range where all bytes are compared: twice as many, because parts are whole places
+/// and differ in size.
 const VALUES_MAX_ALL: u64 = 128;
-/// Values of one node over all ranges, as far as each range keeps one: a MiB.
+/// Values of one node over all ranges, if each range still keeps one: a MiB.
 const NODE_VALUES_MAX: u64 = 1 << 17;
 
 const _: () = assert!(
     NODE_VALUES_MAX as usize + REPLICA_RANGES_MAX <= crate::core::wire::limits::REPLICA_VALUES_MAX
 );
 
-/// The comparison of one attempt.
+/// Comparison of the replicas of one attempt.
 #[derive(Debug, Default)]
 pub(super) struct ReplicaSet {
     compares_all: bool,
     seed: ReplicaSeed,
-    /// Ascending, apart from each other.
+    /// Ascending and disjoint.
     ranges: Vec<ReplicaRange>,
-    /// For each range, the place of its first value in `firsts`.
+    /// For each range, the index of its first value in `firsts`.
     starts: Vec<usize>,
-    /// The answer of the first sender for each value.
+    /// Answer of the first sender for each value.
     firsts: Vec<Option<FirstAnswer>>,
     /// Bytes that several sources offer and some receiver wants.
     of_bytes: u64,
     compared_bytes: u64,
-    /// Receivers whose files get their names together: they want bytes that several senders offer,
-    /// and others want, too.
+    /// Receivers whose files are named together: they want bytes that several senders offer, and
+    /// that other receivers want, too.
     waiting: BTreeSet<NodeIx>,
-    /// Whether replicas differ, as far as is known: then nothing that has landed is to be believed.
+    /// True once replicas are known to differ: then no landed byte can be trusted.
     pub(super) differ: bool,
     /// Bytes that nodes have read so far.
     read_bytes: BTreeMap<NodeIx, u64>,
@@ -67,10 +68,10 @@ struct FirstAnswer {
 }
 
 impl ReplicaSet {
-    /// What is to be compared among the senders of `roster`: a sample, or all of it.
+    /// Selects the ranges to compare among the senders of `roster`: a sample, or all of them.
     ///
     /// # Errors
-    /// `Code::Usage` where all is to be compared, and that is more ranges than a message can tell.
+    /// `Code::Usage` if all bytes are to be compared, and the ranges do not fit into a message.
     pub(super) fn of(roster: &Roster, compares_all: bool, seed: ReplicaSeed) -> Result<ReplicaSet> {
         let mut spans = overlaps(roster);
         let of_bytes = spans.iter().map(|span| span.bytes()).sum();
@@ -111,12 +112,12 @@ impl ReplicaSet {
         })
     }
 
-    /// The ranges that a node is to compare.
+    /// Returns the ranges that a node is to compare.
     pub(super) fn ranges_of(&self, entry: &RosterEntry) -> Vec<ReplicaRange> {
         self.places_of(entry).map(|at| self.ranges[at]).collect()
     }
 
-    /// Whether the files of a node get their names only with those of others.
+    /// Returns true if a node's files are named only together with those of others.
     pub(super) fn names_wait(&self, node: NodeIx) -> bool {
         self.waiting.contains(&node)
     }
@@ -130,7 +131,8 @@ impl ReplicaSet {
         offered.into_iter().map(run).collect::<Vec<_>>().into_iter().flatten()
     }
 
-    /// Takes in what a node that is not prepared yet has read; false where that is nothing new.
+    /// Records the bytes that a node has read while it prepares. Returns false if there is no
+    /// progress.
     pub(super) fn reads(&mut self, node: NodeIx, read_bytes: u64) -> bool {
         let known = self.read_bytes.entry(node).or_default();
         let is_news = read_bytes > *known;
@@ -138,11 +140,11 @@ impl ReplicaSet {
         is_news
     }
 
-    /// Holds the answers of a node against those of others.
+    /// Compares the answers of a node with those of others.
     ///
     /// # Errors
-    /// `Code::Integrity` where they differ, naming both nodes and the first range; `Code::Internal`
-    /// where the node has answered something else than it was asked.
+    /// `Code::Integrity` if they differ, naming both nodes and the first range; `Code::Internal` if
+    /// the node has sent another number of values than requested.
     pub(super) fn compare(&mut self, roster: &Roster, node: NodeIx, values: &[u64]) -> Result<()> {
         let entry = roster.get(node);
         let asked: Vec<usize> = self.places_of(entry).collect();
@@ -188,7 +190,7 @@ impl ReplicaSet {
         Ok(())
     }
 
-    /// What was compared, where there was something to compare.
+    /// Returns the extent of the comparison, if there was something to compare.
     pub(super) fn report(&self) -> Option<ReplicaReport> {
         let mode =
             if self.compares_all { ReplicaComparison::All } else { ReplicaComparison::Sample };
@@ -196,7 +198,7 @@ impl ReplicaSet {
         (of_bytes > 0).then_some(ReplicaReport { compared_bytes, of_bytes, mode })
     }
 
-    /// Bytes that senders have read to compare all, and how many there are.
+    /// Returns the bytes that senders have read to compare all of them, and their total.
     pub(super) fn progress(&self, roster: &Roster) -> Option<(u64, u64)> {
         if !self.compares_all || self.of_bytes == 0 {
             return None;
@@ -214,7 +216,7 @@ impl ReplicaSet {
 }
 
 impl Coordinator {
-    /// A node that compares much takes its time to get ready. It may, as long as it gets on.
+    /// Extends the deadline of a node that compares replicas, as long as it makes progress.
     pub(super) fn comparing(&mut self, now: Moment, node: NodeIx, read_bytes: u64) {
         let is_asked = self.phase == TransferPhase::Preparing
             && self.peers[node.at()].stage == PeerStage::Asked;
@@ -223,8 +225,8 @@ impl Coordinator {
         }
     }
 
-    /// Bytes that senders have read to compare replicas, of how many, while that is what is waited
-    /// for.
+    /// Returns the bytes that senders have read to compare replicas and their total, while the
+    /// transfer waits for the comparison.
     pub(crate) fn comparison(&self) -> Option<(u64, u64)> {
         if self.phase == TransferPhase::Preparing {
             self.replicas.progress(&self.roster)
@@ -234,7 +236,7 @@ impl Coordinator {
     }
 }
 
-/// The error for two nodes that offer different bytes.
+/// Returns the error for two nodes that offer different bytes.
 fn difference(
     roster: &Roster,
     one: NodeIx,
@@ -250,13 +252,13 @@ fn difference(
     Error::new(Code::Integrity, what).remedy("compare the writers' files").missing(vec![extent])
 }
 
-/// The rows of a node that offer.
+/// Returns the rows of a node that offer bytes.
 fn sources(entry: &RosterEntry) -> impl Iterator<Item = &Row> {
     entry.rows.iter().filter(|row| row.role == RowRole::Sender)
 }
 
-/// What tells the bytes of a row from those of other rows: whose data they are, and which of them
-/// is at position 0.
+/// Returns the identity of a row's bytes: the node and URI they come from, and the byte at position
+/// 0.
 ///
 /// A pattern is the same on every node, and depends on the position alone.
 fn source_of(node: usize, row: &Row) -> (usize, &DataUri, u64) {
@@ -266,14 +268,14 @@ fn source_of(node: usize, row: &Row) -> (usize, &DataUri, u64) {
     }
 }
 
-/// How many sources of one node hold a range.
+/// Returns the number of sources of one node that hold a range.
 fn source_count(entry: &RosterEntry, span: Span) -> usize {
     let rows = sources(entry).filter(|row| row.range.contains(span));
     rows.map(|row| source_of(0, row)).collect::<BTreeSet<_>>().len()
 }
 
-/// The ranges that several sources offer and some receiver wants, cut where a row begins or ends:
-/// ascending.
+/// Returns the ranges that several sources offer and some receiver wants, cut at the boundaries of
+/// rows, ascending.
 fn overlaps(roster: &Roster) -> Vec<Span> {
     let mut offered: BTreeMap<_, Vec<Span>> = BTreeMap::new();
     let mut edges: Vec<(u64, i64)> = Vec::new();
@@ -300,9 +302,9 @@ fn overlaps(roster: &Roster) -> Vec<Span> {
     shared
 }
 
-/// The receivers that want some of `spans`, which several sources offer, where another receiver
-/// wants the same. Members of a group get no byte twice, and what is not kept has no name to wait
-/// with.
+/// Returns the receivers that want bytes of `spans`, which several sources offer, where another
+/// receiver wants the same bytes. Members of a group receive no byte twice, and discarded data has
+/// no name to wait with.
 fn waiting(roster: &Roster, spans: &[Span]) -> BTreeSet<NodeIx> {
     let wanted = |entry: &RosterEntry| {
         let rows =
@@ -336,16 +338,16 @@ fn waiting(roster: &Roster, spans: &[Span]) -> BTreeSet<NodeIx> {
     waits.map(|(node, _)| node).collect()
 }
 
-/// What the ranges of each node come to.
+/// Sums over the ranges of each node.
 struct NodeCounts {
-    /// The node that has most.
+    /// The node with the largest sum.
     node: NodeIx,
     most: u64,
     sum: u64,
 }
 
 impl NodeCounts {
-    /// Sums up `count` over the ranges of each node.
+    /// Sums `count` over the ranges of each node.
     fn of(roster: &Roster, spans: &[Span], count: impl Fn(Span) -> u64) -> NodeCounts {
         let sums = spans.iter().scan(0_u64, |sum, &span| {
             *sum += count(span);
@@ -376,7 +378,7 @@ fn whole(roster: &Roster, spans: &[Span]) -> Vec<ReplicaRange> {
     spans.iter().map(range).collect()
 }
 
-/// Places of each range, so that no node reads very much.
+/// Returns the sampled places of each range, limited by what a node may read.
 fn sample(roster: &Roster, spans: &[Span]) -> Vec<ReplicaRange> {
     let values = values_max(roster, spans, VALUES_MAX_SAMPLE);
     let wanted = |span: Span| {
@@ -397,13 +399,13 @@ fn sample(roster: &Roster, spans: &[Span]) -> Vec<ReplicaRange> {
     spans.iter().map(range).collect()
 }
 
-/// Values of each range, so that every node's answer fits a message.
+/// Returns the number of values for each range, so that every node's answer fits into a message.
 fn values_max(roster: &Roster, spans: &[Span], most: u64) -> u64 {
     let ranges = NodeCounts::of(roster, spans, |_| 1).most;
     (NODE_VALUES_MAX / ranges.max(1)).clamp(1, most)
 }
 
-/// No more values than a range has places.
+/// Limits the number of values to the places of a range.
 fn fitting(span: Span, values: u64) -> u32 {
     u32::try_from(values.min(span.bytes().div_ceil(PLACE_BYTES))).expect("a few hundred at most")
 }

@@ -1,4 +1,4 @@
-//! Which ranges are compared, how much of them, and what differences are called.
+//! Selected ranges, sample sizes, and errors for differing replicas.
 
 use crate::core::master::replicas::*;
 use crate::core::spec::Spec;

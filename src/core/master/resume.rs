@@ -1,8 +1,7 @@
-//! What receivers have from an earlier attempt, and how much of it is still good.
+//! Ranges that receivers have from an earlier attempt, and which of them are still valid.
 //!
-//! A range is good unless the sender that it came from takes part again and its source is not what
-//! it was. Of a sender that does not take part nobody knows better than the journal, if that is
-//! sealed.
+//! A range is valid unless its sender takes part again and its source has changed. For a sender
+//! that does not take part, the journal is trusted if it is sealed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,30 +14,29 @@ use crate::core::units::{NodeIx, Span, human_bytes, subtract, union};
 use crate::core::wire::control::{KeptRanges, OfferedSource, Prepared, SourceOrigin, Start};
 use crate::core::wire::limits::ORIGINS_MAX;
 
-/// Ranges with holes of what is there already that the bound is computed for; more would take
-/// longer than they are worth.
+/// Ranges of missing bytes up to which the bound is computed; for more, it would take too long.
 const MISSING_MAX: usize = 1 << 12;
 
-/// What nodes have told of their sources and of an earlier attempt.
+/// States of sources, and ranges of an earlier attempt, as the nodes report them.
 #[derive(Debug, Default)]
 pub(super) struct ResumeState {
-    /// What each sender offers.
+    /// Ranges that each sender offers.
     offers: BTreeMap<NodeIx, Vec<(Span, SourceOrigin)>>,
-    /// What each source looks like now, by who it is, and the row that names it.
+    /// State of each source by its identity, with the row that names it.
     states: BTreeMap<u64, (u64, NodeIx, usize)>,
     have: BTreeMap<NodeIx, Vec<KeptRanges>>,
     /// The nodes whose journals are not sealed.
     unsealed: BTreeSet<NodeIx>,
-    /// What is still good of that: ascending, apart from each other.
+    /// Ranges that are still valid: ascending and disjoint.
     kept: BTreeMap<NodeIx, Vec<Span>>,
-    /// What people should know: a sentence each.
+    /// Warnings for people: a sentence each.
     warnings: Vec<String>,
-    /// What no schedule can beat for what is missing.
+    /// Lower bound for the missing bytes.
     bound: Option<LowerBound>,
 }
 
 impl ResumeState {
-    /// Takes in what a node says when it is prepared.
+    /// Records the states and ranges of a node that is prepared.
     pub(super) fn prepared(&mut self, node: NodeIx, entry: &RosterEntry, prepared: &mut Prepared) {
         for (at, (row, &state)) in entry.rows.iter().zip(&prepared.states).enumerate() {
             if row.role == RowRole::Sender {
@@ -57,7 +55,7 @@ impl ResumeState {
         self.warnings.extend(std::mem::take(&mut prepared.notes).into_iter().map(at));
     }
 
-    /// Everybody is prepared: what of it all is still good?
+    /// Decides which ranges are still valid, once every node is prepared.
     fn decide(&mut self, roster: &Roster) {
         let mut changed: BTreeMap<u64, u64> = BTreeMap::new();
         for (node, have) in std::mem::take(&mut self.have) {
@@ -70,7 +68,7 @@ impl ResumeState {
             for it in bad.iter().filter(|it| self.states.contains_key(&it.origin.who)) {
                 *changed.entry(it.origin.who).or_default() += it.span.bytes();
             }
-            // A complete file is all or nothing: each of its ranges is said to come from all of its
+            // A complete file is all or nothing: each of its ranges is attributed to all of its
             // sources.
             let (good, bad) = (spans(good), spans(bad));
             let kept: Vec<Span> = good.into_iter().flat_map(|span| subtract(span, &bad)).collect();
@@ -88,7 +86,7 @@ impl ResumeState {
         }
     }
 
-    /// What no schedule can beat, where something is there already.
+    /// Returns the lower bound for the missing bytes, if some are there already.
     fn bound(&self, problem: &PlanProblem) -> Option<LowerBound> {
         let wants = problem.wants.iter().flat_map(|&(node, want)| {
             let kept = self.kept.get(&node).map_or(&[][..], Vec::as_slice);
@@ -108,12 +106,12 @@ impl ResumeState {
         }
     }
 
-    /// What a node has from an earlier attempt and is still good.
+    /// Returns the ranges of an earlier attempt that are still valid at a node.
     pub(super) fn kept_of(&self, node: NodeIx) -> &[Span] {
         self.kept.get(&node).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds what one receiver needs to know to its part of the plan.
+    /// Adds the resumed ranges and source origins to a receiver's part of the plan.
     pub(super) fn complete(&self, node: NodeIx, entry: &RosterEntry, start: &mut Start) {
         start.kept = self.kept_of(node).to_vec();
         if !keeps(entry) {
@@ -140,8 +138,8 @@ impl ResumeState {
 }
 
 impl Coordinator {
-    /// Decides what is still good of what an earlier attempt has left, before there is a plan.
-    pub(super) fn decide_what_is_kept(&mut self, problem: &PlanProblem) {
+    /// Decides, before planning, which ranges of an earlier attempt are still valid.
+    pub(super) fn decide_kept_ranges(&mut self, problem: &PlanProblem) {
         self.resuming.decide(&self.roster);
         self.modes.decide(&self.roster);
         if !self.resuming.kept.is_empty() {
@@ -149,22 +147,22 @@ impl Coordinator {
         }
     }
 
-    /// What no schedule can beat: for what is missing, where an earlier attempt has left something.
+    /// Returns the lower bound: for the missing bytes only, if an earlier attempt left some.
     pub(crate) fn bound(&self) -> Option<&LowerBound> {
         self.resuming.bound.as_ref().or(self.plan.as_ref().map(|plan| &plan.bound))
     }
 
-    /// Adds something that whoever runs the transfer should know.
+    /// Adds a warning for the user.
     pub(crate) fn warn(&mut self, what: String) {
         self.resuming.warnings.push(what);
     }
 
-    /// What went otherwise than people may expect: a sentence each.
+    /// Returns the warnings, a sentence each.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.resuming.warnings
     }
 
-    /// Whether some receiver keeps what has landed, so that another attempt continues from there.
+    /// Returns true if some receiver keeps what has landed, so that another attempt can continue.
     pub(crate) fn is_resumable(&self) -> bool {
         self.terms.resumes()
             && !self.replicas.differ
@@ -173,7 +171,7 @@ impl Coordinator {
     }
 }
 
-/// Whether a node may keep what it receives for another attempt: files.
+/// Returns true if a node may keep received data for another attempt, which needs a file.
 fn keeps(entry: &RosterEntry) -> bool {
     entry
         .rows
@@ -185,7 +183,7 @@ fn spans(have: Vec<KeptRanges>) -> Vec<Span> {
     union(have.into_iter().map(|it| it.span).collect())
 }
 
-/// What tells the source of a row from every other.
+/// Returns the identity of a row's source.
 fn who(entry: &RosterEntry, row: &Row) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher

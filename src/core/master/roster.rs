@@ -1,5 +1,4 @@
-//! Who takes part: the rows of a specification, sorted by node, and which nodes may turn out to
-//! share a file.
+//! Participants: the rows of a specification by node, and the files that several nodes may share.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,20 +8,20 @@ use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec, StoreRate};
 use crate::core::units::{BitRate, MIB, NodeIx, Span, union};
 use crate::core::wire::control::FileSharing;
 
-/// One cell of the grid, unless the specification says otherwise.
+/// Default size of a block.
 const BLOCK_BYTES: u64 = MIB;
 
-/// One node and what the specification says of it.
+/// One node and its rows.
 #[derive(Clone, Debug)]
 pub(crate) struct RosterEntry {
     pub(crate) address: NodeAddress,
     pub(crate) rows: Vec<Row>,
-    /// For each row, how its destination may be shared with other nodes.
+    /// For each row, the sharing of its destination with other nodes.
     pub(crate) sharing: Vec<FileSharing>,
-    /// For each row, whether other nodes may name its file by another URI.
+    /// For each row, true if another node may name the same file by another URI.
     pub(crate) claims: Vec<bool>,
-    /// In which wave the node is prepared: a node that may share a file comes after the one elected
-    /// to create it.
+    /// Wave in which the node is prepared: a node that may share a file comes after the node
+    /// elected to create it.
     pub(crate) wave: u32,
 }
 
@@ -35,36 +34,36 @@ impl RosterEntry {
         self.rows.iter().any(|row| row.role == RowRole::Receiver)
     }
 
-    /// Whether it receives, and keeps all of it, so that it could pass it on.
+    /// Returns true if it receives and keeps all received bytes, so that it can relay them.
     pub(crate) fn keeps_all(&self) -> bool {
         let mut received = self.rows.iter().filter(|row| row.role == RowRole::Receiver);
         self.receives() && received.all(|row| row.uri != DataUri::Null)
     }
 
-    /// The declared speed of its NICs together.
+    /// Returns the declared speed of its NICs together.
     pub(crate) fn speed(&self) -> Option<BitRate> {
         self.rows.iter().find_map(|row| row.speed)
     }
 
-    /// Bytes that it wants; where its rows overlap, once.
+    /// Returns the bytes that it wants, each counted once.
     pub(crate) fn wanted_bytes(&self) -> u64 {
         let wanted = self.rows.iter().filter(|row| row.role == RowRole::Receiver);
         union(wanted.map(|row| row.range).collect()).into_iter().map(Span::bytes).sum()
     }
 
-    /// Whether it creates a file that other nodes may write too.
+    /// Returns true if it creates a file that other nodes may write, too.
     pub(crate) fn is_elected(&self) -> bool {
         self.sharing.iter().any(|sharing| matches!(sharing, FileSharing::Elected { .. }))
     }
 }
 
-/// The nodes of a transfer, in the order of first mention; a node's place is its [`NodeIx`].
+/// The nodes of a transfer, in the order of first mention; a node's index is its [`NodeIx`].
 #[derive(Clone, Debug)]
 pub(crate) struct Roster {
     pub(crate) entries: Vec<RosterEntry>,
-    /// What several nodes read from or write to.
+    /// Stores that several nodes read from or write to.
     pub(crate) stores: Vec<StoreRate>,
-    /// What passes between two nodes at most: from, to, rate.
+    /// Rate limits between two nodes: from, to, rate.
     pub(crate) pairs: Vec<(NodeIx, NodeIx, BitRate)>,
     pub(crate) grid: BlockGrid,
 }
@@ -90,7 +89,7 @@ impl Roster {
         let ix = |node: &NodeAddress| {
             places.get(node).map(|place| NodeIx(u32::try_from(*place).expect("rows are limited")))
         };
-        // A pair whose nodes no row names was refused, and limits nothing.
+        // A pair with a node in no row has no effect: validation refuses it.
         let pairs = spec
             .pairs
             .iter()
@@ -111,13 +110,13 @@ impl Roster {
         (0..).map(NodeIx).zip(&self.entries)
     }
 
-    /// Every byte that some receiver wants, ascending and joined.
+    /// Returns the bytes that some receiver wants, ascending and joined.
     pub(crate) fn wanted(&self) -> Vec<Span> {
         let rows = self.entries.iter().flat_map(|entry| &entry.rows);
         union(rows.filter(|row| row.role == RowRole::Receiver).map(|row| row.range).collect())
     }
 
-    /// Elects, for each path that several nodes write, the first of them.
+    /// Elects, for each path that several nodes write, the first of these nodes.
     fn elect(&mut self) {
         let mut groups: BTreeMap<DataUri, Vec<(usize, usize)>> = BTreeMap::new();
         for (node, entry) in self.entries.iter_mut().enumerate() {
@@ -147,16 +146,17 @@ impl Roster {
                 }
             }
         }
-        // The elected node stands before those that wait for it, so its wave is known when theirs
-        // is asked for.
+        // The elected node precedes the nodes that wait for it, so its wave is known when theirs is
+        // computed.
         for (node, elected) in waits_for.iter().enumerate() {
             let waves = elected.iter().map(|&elected| self.entries[elected].wave + 1);
             self.entries[node].wave = waves.max().unwrap_or(0);
         }
     }
 
-    /// Finds the rows whose file may be another node's under another URI: one in the same directory
-    /// has the same name there. File systems differ in whether the case of letters counts.
+    /// Finds the rows whose file may be another node's under another URI: a file in the same
+    /// directory has the same name there. Names are compared without case, because some file
+    /// systems fold it.
     fn find_claims(&mut self) {
         let name = |row: &Row| match &row.uri {
             _ if row.role == RowRole::Sender => None,
@@ -167,7 +167,7 @@ impl Roster {
             DataUri::Mem(name) => Some(format!("mem/{}", name.to_string_lossy())),
             DataUri::Pattern(_) | DataUri::Null => None,
         };
-        // Of each name: the first row that has it, and whether there are other nodes, and other
+        // For each name: its first row, and whether it occurs on several nodes and with several
         // URIs.
         let mut names: BTreeMap<String, (usize, DataUri, bool, bool)> = BTreeMap::new();
         for (node, entry) in self.entries.iter().enumerate() {
@@ -176,7 +176,7 @@ impl Roster {
                 let (first, uri, nodes, uris) =
                     names.entry(name).or_insert((node, row.uri.clone(), false, false));
                 *nodes |= *first != node;
-                // Nodes of one machine have one memory, and do not share what they write there.
+                // Nodes on one machine have one memory, but do not share what they write there.
                 *uris |= *uri != row.uri || matches!(row.uri, DataUri::Mem(_));
             }
         }
@@ -190,11 +190,11 @@ impl Roster {
         }
     }
 
-    /// The files in which rows of several nodes meet, which must want the same bytes there.
-    /// `joined` says of a row whether its node sees the elected one's file.
+    /// Returns the files in which rows of several nodes overlap, and checks that they want the same
+    /// bytes there. `joined` returns true for a row whose node sees the elected node's file.
     ///
     /// # Errors
-    /// `Code::Usage`, naming two rows that put different bytes at one place.
+    /// `Code::Usage`, naming two rows that put different bytes at one offset.
     pub(crate) fn check_shared(
         &self,
         joined: impl Fn(NodeIx, usize) -> bool,
@@ -206,11 +206,11 @@ impl Roster {
             matches!(entry.sharing[row], FileSharing::Elected { .. }) || joined(node, row)
         };
         let rows = rows.filter(shares).map(|(_, entry, row)| &entry.rows[row]);
-        // The rows of an empty file put nothing anywhere.
+        // Rows of an empty file write nothing.
         let mut rows: Vec<&Row> = rows.filter(|row| !row.range.is_empty()).collect();
         rows.sort_by_key(|row| (&row.uri, row.offset_bytes));
         let mut meet = BTreeSet::new();
-        // Of the rows so far, which agree, the one that reaches furthest into the file.
+        // The row that reaches furthest into the file so far.
         let mut furthest: Option<&Row> = None;
         for b in rows {
             let Some(a) = furthest.replace(b) else { continue };
@@ -236,16 +236,16 @@ impl Roster {
     }
 }
 
-/// The grid of a transfer: through the specification's origin, else through the lowest byte
-/// offered.
+/// Returns the grid of a transfer, with its origin at the specification's origin or else the lowest
+/// offered byte.
 fn grid(spec: &Spec) -> BlockGrid {
     let offered =
         spec.rows.iter().filter(|row| row.role == RowRole::Sender).map(|row| row.range.start).min();
     BlockGrid::new(spec.origin.or(offered).unwrap_or(0), spec.block_bytes.unwrap_or(BLOCK_BYTES))
 }
 
-/// A URI as nodes are told it. Paths that differ in `.` and in doubled slashes are equal, and what
-/// is named after them has to be, too.
+/// Normalizes a URI for nodes. Paths that differ in `.` and doubled slashes are equal, so names
+/// derived from them must be equal, too.
 fn plain(uri: &DataUri) -> DataUri {
     match uri {
         DataUri::File(path) => DataUri::File(path.components().collect()),
@@ -253,7 +253,7 @@ fn plain(uri: &DataUri) -> DataUri {
     }
 }
 
-/// Where a row ends in its file.
+/// Returns the end of a row in its file.
 fn file_end(row: &Row) -> u64 {
     row.offset_bytes.saturating_add(row.range.bytes())
 }
@@ -335,8 +335,8 @@ mod tests {
         );
     }
 
-    /// Each of the two nodes made a file of its own, and the last one to name it lost the other's
-    /// half.
+    /// Regression: each of the two nodes made its own file, and the last one to rename it lost the
+    /// other node's half.
     #[test]
     fn paths_that_differ_in_slashes_alone_are_one_path_to_nodes() {
         let rows = vec![

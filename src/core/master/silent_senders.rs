@@ -1,8 +1,8 @@
-//! Which nodes have fallen silent while bytes moved. At the end they are not waited for as long as
-//! the others: most likely they are frozen, or cut off.
+//! Detection of nodes that fall silent while bytes move. Their good-byes are waited for only
+//! briefly: most likely they are frozen or cut off.
 //!
-//! A receiver speaks for itself, twice a second. A sender has nothing to say in mid-transfer; its
-//! receivers say what it brings.
+//! A receiver reports twice a second. A sender sends no reports in mid-transfer; its receivers
+//! report what it delivers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,35 +10,36 @@ use std::time::Duration;
 use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::control::SenderDelivery;
 
-/// A receiver that says nothing for so long is silent: it should have spoken four times.
+/// Time without a report after which a receiver is silent: four reports are missing.
 const RECEIVER_SILENT: Duration = Duration::from_secs(2);
-/// A sender that brings nothing of what it is asked for is silent after this part of the stall
-/// timeout. Its receivers turn to others after a third, and say no more then that they wait for it.
+/// Fraction of the stall timeout after which a sender that delivers nothing is silent. After a
+/// third of the timeout its receivers turn to other senders, and no longer report that they wait
+/// for it.
 const SENDER_SILENT: u32 = 6;
-/// Pairs of nodes that are watched.
+/// Limit on the watched pairs of nodes.
 const PAIRS_MAX: usize = 1 << 16;
 
-/// What is known of who speaks and who does not.
+/// Latest reports of receivers and deliveries of senders.
 #[derive(Debug, Default)]
 pub(super) struct SilentSenders {
-    /// When each receiver said last how far it is.
+    /// Moment of each receiver's last report.
     receivers: BTreeMap<NodeIx, Moment>,
     senders: BTreeMap<NodeIx, SenderActivity>,
-    /// What each receiver said last that each sender had brought.
+    /// Bytes that each sender had delivered to each receiver, by the last report.
     brought: BTreeMap<(NodeIx, NodeIx), u64>,
 }
 
 #[derive(Debug)]
 struct SenderActivity {
-    /// When it last brought something to anybody.
+    /// Moment of its last delivery to any receiver.
     brought_at: Moment,
     is_silent: bool,
 }
 
 impl SilentSenders {
-    /// A receiver says how far it is, and what its senders have brought; `stall` is how long
-    /// nothing may move.
-    pub(super) fn hear(
+    /// Records a receiver's report of what its senders have delivered. `stall` is the stall
+    /// timeout.
+    pub(super) fn reported(
         &mut self,
         now: Moment,
         receiver: NodeIx,
@@ -62,12 +63,12 @@ impl SilentSenders {
         }
     }
 
-    /// Whether a node that should say how far it is does not.
+    /// Returns true if a receiver has stopped to report.
     pub(super) fn is_receiver(&self, now: Moment, node: NodeIx) -> bool {
         self.receivers.get(&node).is_some_and(|&heard| now.since(heard) >= RECEIVER_SILENT)
     }
 
-    /// Whether a node has not brought what it was asked for, and nothing since.
+    /// Returns true if a sender does not deliver what it was asked for.
     pub(super) fn is_sender(&self, node: NodeIx) -> bool {
         self.senders.get(&node).is_some_and(|sender| sender.is_silent)
     }
@@ -90,12 +91,12 @@ mod tests {
         [SenderDelivery { index: SENDER.0, bytes, busy }]
     }
 
-    /// Whether the sender counts as silent after one receiver's reports: at which second, how many
-    /// bytes, and whether it waits.
+    /// Returns true if the sender counts as silent after one receiver's reports, each with its
+    /// second, its bytes and whether the receiver waits.
     fn is_silent(reports: &[(u64, u64, bool)]) -> bool {
         let mut silence = SilentSenders::default();
         for &(second, bytes, busy) in reports {
-            silence.hear(at(second), ONE, &delivered(bytes, busy), STALL);
+            silence.reported(at(second), ONE, &delivered(bytes, busy), STALL);
         }
         silence.is_sender(SENDER)
     }
@@ -118,8 +119,8 @@ mod tests {
     fn who_brings_something_to_one_receiver_is_not_silent() {
         let mut silence = SilentSenders::default();
         for second in 0..20 {
-            silence.hear(at(second), ONE, &delivered(7, true), STALL);
-            silence.hear(at(second), OTHER, &delivered(second, true), STALL);
+            silence.reported(at(second), ONE, &delivered(7, true), STALL);
+            silence.reported(at(second), OTHER, &delivered(second, true), STALL);
         }
         assert!(!silence.is_sender(SENDER));
     }
@@ -128,7 +129,7 @@ mod tests {
     fn a_receiver_that_does_not_report_is_silent() {
         let mut silence = SilentSenders::default();
         assert!(!silence.is_receiver(at(9), ONE), "nobody expects it to");
-        silence.hear(at(10), ONE, &[], STALL);
+        silence.reported(at(10), ONE, &[], STALL);
         assert!(!silence.is_receiver(at(11), ONE));
         assert!(silence.is_receiver(at(12), ONE));
     }

@@ -1,11 +1,11 @@
-//! What receivers report of their senders, and whether that calls for another plan.
+//! Speed feedback: receivers' reports about their senders, and the decision for a newer plan.
 //!
-//! The master compares what each pair of nodes moved within a while with what the plan wanted of
-//! it. A sender is as slow as the best of its receivers say, and a receiver as the best of its
-//! senders: whoever is late with everybody is late itself. A relay is judged by what it receives.
-//! All are measured against the best pair of all, so that a network that is slower than it says
-//! moves no work about. Nodes that turn out to be slow count as slow from then on, and a plan that
-//! is noticeably better by that takes the place of the old one.
+//! The master compares the bytes that each pair of nodes moved within a window with those that the
+//! plan wants. A sender is as slow as the best of its receivers report, and a receiver as the best
+//! of its senders: a node that is late with all its peers is slow itself. A relay is judged by what
+//! it receives. All parts are relative to the best pair, so that a network that is slower than
+//! declared causes no replanning. A slow node counts as slow from then on. A newer plan that is
+//! noticeably better under these speeds replaces the old one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,32 +14,32 @@ use crate::core::plan::{PlanProblem, PlannedSegment};
 use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::control::SenderDelivery;
 
-/// How long is measured before it is judged; a receiver reports twice a second.
+/// Length of the window before a judgement; a receiver reports twice a second.
 const WINDOW: Duration = Duration::from_secs(2);
-/// What a pair should have moved before it is judged, in blocks: pieces come whole.
+/// Planned bytes of a pair before it is judged, in blocks: pieces come whole.
 const BLOCKS_MIN: f64 = 4.0;
-/// How often a transfer is planned anew at most.
+/// Limit on the number of plans of one transfer.
 const EPOCHS_MAX: u32 = 16;
-/// A node that does less than this part of what is wanted of it is slow.
+/// Part of the wanted rate below which a node is slow.
 const SLOW: f64 = 0.5;
-/// Another plan must be through within this part of the time.
+/// A newer plan must take less than this part of the old one's time.
 const WORTH: f64 = 0.9;
-/// Pairs of nodes that are watched; a transfer of more is never planned anew.
+/// Limit on the watched pairs of nodes; a transfer with more is never replanned.
 const PAIRS_MAX: usize = 1 << 16;
-/// No node counts as slower than this part of what it said.
+/// Lowest speed of a node, as a part of its declared speed.
 const FACTOR_MIN: f64 = 0.01;
 
-/// What is known of the nodes' true speeds.
+/// Measured speeds of nodes, relative to their declared speeds.
 #[derive(Debug, Default)]
 pub(super) struct SpeedFeedback {
-    /// What the plan wants each pair to move, in bytes per second; by receiver, then sender.
+    /// Planned bytes per second of each pair, by receiver, then sender.
     wanted: BTreeMap<(NodeIx, NodeIx), f64>,
-    /// What each pair had moved when the window began, and has by now.
+    /// Bytes moved by each pair, at the start of the window and now.
     moved: BTreeMap<(NodeIx, NodeIx), MovedBytes>,
-    /// The part of what they said that nodes can send and receive, where that is less than all.
+    /// Part of the declared speed at which nodes send and receive, if below one.
     sends: BTreeMap<NodeIx, f64>,
     receives: BTreeMap<NodeIx, f64>,
-    /// What is left of the segments of each receiver, as it said last.
+    /// Remaining bytes of each receiver's segments, by its last report.
     left: BTreeMap<NodeIx, Vec<u64>>,
     judged: Option<Moment>,
     epochs: u32,
@@ -48,16 +48,16 @@ pub(super) struct SpeedFeedback {
 #[derive(Clone, Copy, Debug)]
 struct MovedBytes {
     since: Moment,
-    /// The latest report: of a receiver that has landed everything there are no more.
+    /// Moment of the latest report: a receiver that has landed everything sends no more.
     heard: Moment,
     before: u64,
     now: u64,
-    /// Whether there was more to ask for all the while.
+    /// True if there was work left during the whole window.
     busy: bool,
 }
 
 impl SpeedFeedback {
-    /// A plan begins; `seconds` is how long each receiver has for it.
+    /// Starts with a plan in which each receiver takes `seconds`.
     pub(super) fn begin(&mut self, planned: &[PlannedSegment], seconds: &[f64]) {
         self.wanted.clear();
         self.moved.clear();
@@ -78,19 +78,19 @@ impl SpeedFeedback {
         }
     }
 
-    /// A receiver says what is left of each segment of its part of the plan.
+    /// Records the remaining bytes of each segment of a receiver's part.
     pub(super) fn left(&mut self, receiver: NodeIx, left: Vec<u64>) {
         if !left.is_empty() && !self.wanted.is_empty() {
             self.left.insert(receiver, left);
         }
     }
 
-    /// What a receiver said is left of each segment of its part of the plan, where it did.
+    /// Returns the remaining bytes of each segment of a receiver's part, if reported.
     pub(super) fn left_of(&self, receiver: NodeIx) -> Option<&[u64]> {
         self.left.get(&receiver).map(Vec::as_slice)
     }
 
-    /// A receiver reports. True where some node turns out to be slower than it was taken for.
+    /// Records a report. Returns true if some node turns out to be slower than assumed.
     pub(super) fn report(
         &mut self,
         now: Moment,
@@ -139,7 +139,7 @@ impl SpeedFeedback {
                 busy: true,
             };
         }
-        // More than what was wanted is what others left.
+        // Above the wanted rate, a pair only takes what others left.
         let best = parts.iter().map(|(_, part)| *part).fold(0.0, f64::max).min(1.0);
         if best <= 0.0 {
             return false;
@@ -153,8 +153,7 @@ impl SpeedFeedback {
                 *most = most.max(part);
             };
             of(&mut received, receiver);
-            // A relay sends no faster than it receives: what it is late with may be somebody else's
-            // fault.
+            // A relay sends no faster than it receives: its delay may be its sender's fault.
             if !self.is_receiver(sender) {
                 of(&mut sent, sender);
             }
@@ -174,7 +173,7 @@ impl SpeedFeedback {
         self.wanted.range((node, NodeIx(0))..=(node, NodeIx(u32::MAX))).next().is_some()
     }
 
-    /// Makes nodes as slow as they turned out to be.
+    /// Applies the measured speeds to the input of the planner.
     pub(super) fn apply(&self, problem: &mut PlanProblem) {
         for (node, factor) in &self.sends {
             problem.nodes[node.at()].send_bytes_per_second *= factor;
@@ -182,12 +181,12 @@ impl SpeedFeedback {
         for (node, factor) in &self.receives {
             let node = &mut problem.nodes[node.at()];
             node.receive_bytes_per_second *= factor;
-            // What it has late it passes on late.
+            // A relay passes late bytes on late.
             node.send_bytes_per_second *= if node.relays { *factor } else { 1.0 };
         }
     }
 
-    /// The nodes that are not to be waited for.
+    /// Returns the slow nodes.
     pub(super) fn slow(&self) -> Vec<NodeIx> {
         let mut slow: Vec<NodeIx> =
             self.sends.keys().chain(self.receives.keys()).copied().collect();
@@ -196,8 +195,8 @@ impl SpeedFeedback {
         slow
     }
 
-    /// Whether a plan is so much better than the old one, by what is known now, that it is worth
-    /// telling everybody.
+    /// Returns true if a plan is better than the old one, by the measured speeds, by enough to
+    /// replace it.
     pub(super) fn is_worth(
         problem: &PlanProblem,
         old: &[PlannedSegment],
@@ -216,7 +215,8 @@ mod tests {
 
     const BLOCK: u64 = 1000;
 
-    /// Nodes 0 and 1 send to nodes 2 and 3, all with the same speed.
+    /// Creates two senders (nodes 0 and 1) and two receivers (nodes 2 and 3), all of the same
+    /// speed.
     fn begun() -> (PlanProblem, Plan, SpeedFeedback) {
         let node = |name: u32| NodeCapacity {
             name: format!("n{name}:1"),
@@ -237,8 +237,8 @@ mod tests {
         (problem, plan, feedback)
     }
 
-    /// Reports of both receivers, twice a second for `seconds`, of senders that move so many bytes
-    /// per second to each.
+    /// Sends the reports of both receivers, twice a second for `seconds`. `rates` are the senders'
+    /// bytes per second to each of them.
     fn reports(
         feedback: &mut SpeedFeedback,
         seconds: u64,
@@ -288,7 +288,7 @@ mod tests {
         assert!(!reports(&mut feedback, 10, [[50_000; 2]; 2], true));
     }
 
-    /// Receiver 3 has landed everything after three seconds, and says no more.
+    /// Receiver 3 has landed everything after three seconds, and reports no more.
     #[test]
     fn a_receiver_that_has_landed_is_not_slow() {
         let (_, _, mut feedback) = begun();

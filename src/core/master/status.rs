@@ -1,12 +1,12 @@
-//! How far a transfer is, for whoever asks its master.
+//! Progress of a transfer, for `status` requests to its master.
 
 use super::coordinator::Coordinator;
 use crate::core::wire::limits::{NAME_BYTES_MAX, STATUS_BYTES_MAX};
 
-/// What one node takes in the answer to `status` at most.
+/// Largest encoded size of one node in the answer to `status`.
 const STATUS_NODE_BYTES: usize = NAME_BYTES_MAX + 64;
 
-/// How far a transfer is, as one JSON object.
+/// Returns the progress of a transfer as one JSON object.
 pub(crate) fn status(coordinator: &Coordinator) -> String {
     let nodes: Vec<serde_json::Value> = coordinator
         .roster()
@@ -24,7 +24,7 @@ pub(crate) fn status(coordinator: &Coordinator) -> String {
     });
     let mut json = status.to_string();
     if json.len() > STATUS_BYTES_MAX {
-        // As many of the first nodes as certainly fit, and how many there are.
+        // Keeps the first nodes that are certain to fit, and the number of all nodes.
         status["nodes_total"] = coordinator.peers().len().into();
         if let Some(nodes) = status["nodes"].as_array_mut() {
             nodes.truncate(STATUS_BYTES_MAX / 2 / STATUS_NODE_BYTES);

@@ -1,4 +1,4 @@
-//! What a transfer came to: the coordinator's knowledge as a [`Report`].
+//! Summary of a transfer: the state of the coordinator as a [`Report`].
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::core::report::{
 use crate::core::wire::CheckKind;
 use crate::core::wire::control::NodeAdvert;
 
-/// The report of a transfer that has ended; `wall` is what the whole command took.
+/// Builds the report of a transfer that has ended. `wall` is the duration of the whole command.
 pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
     let mut error = coordinator.error();
     if let Some(error) = error.as_mut().filter(|_| coordinator.is_resumable()) {
@@ -26,7 +26,7 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
     };
     let peers = coordinator.peers();
     let bytes = coordinator.landed_bytes();
-    // Nodes may say anything.
+    // Nodes may report any number.
     let sum = |count: fn(&PeerRecord) -> u64| peers.iter().map(count).fold(0, u64::saturating_add);
     let resumed_bytes = sum(|peer| peer.stats().resumed_bytes).min(bytes);
     let active_ns = peers.iter().map(|peer| peer.stats().active_ns).max().unwrap_or(0);
@@ -35,7 +35,7 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
     let (bound_seconds, bottleneck) =
         bound(coordinator, coordinator.roster().assumes_speed(&adverts)).unzip();
     let nodes = coordinator.roster().entries.iter().zip(peers);
-    let said = nodes.clone().flat_map(|(entry, peer)| {
+    let sent = nodes.clone().flat_map(|(entry, peer)| {
         peer.stats().warnings.iter().map(move |warning| format!("{}: {warning}", entry.address))
     });
     let counted = nodes
@@ -51,7 +51,7 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
         gbit_per_s: gbit_per_s(bytes - resumed_bytes, seconds),
         bound_seconds,
         bottleneck,
-        // Whose plan it became, where that was left open.
+        // The scheduler that made the plan, also with `auto`.
         scheduler: coordinator
             .plan()
             .map_or(coordinator.terms().scheduler(), |plan| plan.scheduler)
@@ -63,14 +63,13 @@ pub(crate) fn report(coordinator: &Coordinator, wall: Duration) -> Report {
         stolen_bytes: sum(|peer| peer.stats().stolen_bytes),
         retries: sum(|peer| peer.stats().retries),
         replicas: coordinator.replicas.report(),
-        warnings: coordinator.warnings().iter().cloned().chain(said).chain(counted).collect(),
+        warnings: coordinator.warnings().iter().cloned().chain(sent).chain(counted).collect(),
         nodes: nodes.map(|(entry, peer)| node(entry, peer, seconds)).collect(),
         error: error.as_ref().map(ReportError::from),
     }
 }
 
-/// What no schedule can beat, and what sets it: nodes and networks, or the limit that was asked
-/// for.
+/// Returns the lower bound and its cause: nodes and networks, or the requested limit.
 fn bound(coordinator: &Coordinator, assumes_speed: bool) -> Option<(f64, String)> {
     let bound = coordinator.plan().and(coordinator.bound())?;
     if let Some(seconds) = coordinator.limit_seconds().filter(|seconds| *seconds > bound.seconds) {

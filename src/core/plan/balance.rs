@@ -1,12 +1,11 @@
-//! Shifts what greedy weights ask of busy nodes to idle ones that could do it as well.
+//! Balancing: moves load of greedy weights from busy nodes to idle nodes that offer the same bytes.
 //!
-//! Every node has a price, and a demand is shared by its nodes in proportion to their prices. A
-//! round adds up what that asks of each node, and multiplies its price by what it has room for over
-//! what it is asked for: Sinkhorn's scaling of rows and columns (1967) where all can be equally
-//! busy, and proportional allocation (Agrawal, Mirrokni, Zadimoghaddam, 2018), which comes as near
-//! to the optimum as one has patience, where they cannot. Rounds are linear in the incidences,
-//! their number is bounded by the work that they make, and the best one counts, so that no plan is
-//! worse for it.
+//! Every node has a price, and the nodes of a demand share it in proportion to their prices. A
+//! round adds up the resulting load of each node, and multiplies its price by its capacity over
+//! that load. Where all nodes can be equally busy, this is Sinkhorn's scaling of rows and columns
+//! (1967). Elsewhere it is proportional allocation (Agrawal, Mirrokni, Zadimoghaddam, 2018), which
+//! comes as near to the optimum as the number of rounds allows. Rounds are linear in the incidences
+//! and their total work is limited. The best round is used, so no plan gets worse.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +13,8 @@ use super::demand::{MemberChoice, PlanDemand, SenderClass};
 use super::{PlanProblem, StoreIx};
 use crate::core::units::NodeIx;
 
-/// What nodes share, and what they pass it through: the sending side of a problem, or the receiving
-/// side.
+/// One side of a problem, sending or receiving: the bytes that nodes share, and the capacities they
+/// pass through.
 pub(super) struct NodeSide<'a> {
     problem: &'a PlanProblem,
     shared: Vec<SharedBytes<'a>>,
@@ -26,33 +25,33 @@ pub(super) struct NodeSide<'a> {
     limits: LinkLimits,
 }
 
-/// Bytes that some nodes share.
+/// Bytes that several nodes share.
 struct SharedBytes<'a> {
     nodes: &'a [NodeIx],
-    /// The one receiver of all of it, where it is one whose links have limits of their own.
+    /// The only receiver of these bytes, if its links have limits.
     receiver: Option<NodeIx>,
     bytes: f64,
 }
 
-/// What bytes pass through.
+/// A node or store that bytes pass through.
 struct PassThrough {
     bytes_per_second: f64,
-    /// Bytes that pass in any case.
+    /// Bytes that pass through in any case.
     besides: f64,
 }
 
-/// Rounds of a small problem, which take no time.
+/// Rounds for a small problem, which take no noticeable time.
 const ROUNDS_MAX: usize = 500;
-/// Incidences that are looked at in all rounds together: a fifth of a second.
+/// Incidences examined in all rounds together: a fifth of a second.
 const WORK_MAX: usize = 1 << 25;
-/// A price changes by no more than this factor in a round.
+/// Largest factor by which a price changes in a round.
 const STEP_MAX: f64 = 16.0;
-/// The price of a node that is never busy rises in every round. Beyond this it has all it can
-/// share.
+/// Highest price. The price of a node that is never busy rises in every round; at this price it has
+/// its full share.
 const PRICE_MAX: f64 = 1e150;
 
 impl<'a> NodeSide<'a> {
-    /// What senders share.
+    /// Creates the sending side: bytes that senders share.
     pub(super) fn sending(problem: &'a PlanProblem, demand: &PlanDemand<'a>) -> NodeSide<'a> {
         let shared = |class: &SenderClass<'a>| SharedBytes {
             nodes: class.senders,
@@ -73,7 +72,7 @@ impl<'a> NodeSide<'a> {
         NodeSide { problem, shared, gates, stores, limits: limits(problem) }
     }
 
-    /// What members of groups share.
+    /// Creates the receiving side: bytes that members of groups share.
     pub(super) fn receiving(problem: &'a PlanProblem, demand: &PlanDemand<'a>) -> NodeSide<'a> {
         let shared = |choice: &MemberChoice<'a>| SharedBytes {
             nodes: choice.members,
@@ -94,7 +93,7 @@ impl<'a> NodeSide<'a> {
         NodeSide { problem, shared, gates, stores, limits: LinkLimits::new() }
     }
 
-    /// For each node, the bytes of all that it has a share in.
+    /// Returns, for each node, the bytes that it has any share in.
     pub(super) fn touched_bytes(&self) -> Vec<f64> {
         let mut touched = vec![0.0; self.problem.nodes.len()];
         for shared in &self.shared {
@@ -103,8 +102,8 @@ impl<'a> NodeSide<'a> {
         touched
     }
 
-    /// Prices by which all is through as early as was found, beginning with `first`, which is the
-    /// answer where none are better. Seconds that are `enough` are not worth shortening.
+    /// Returns the best prices found, beginning with `first`. Stops once the duration is at most
+    /// `enough` seconds.
     pub(super) fn balance(&self, first: Vec<f64>, enough: f64) -> Vec<f64> {
         let incidences: usize = self.shared.iter().map(|shared| shared.nodes.len()).sum();
         let rounds = (WORK_MAX / incidences.max(1)).min(ROUNDS_MAX);
@@ -124,8 +123,7 @@ impl<'a> NodeSide<'a> {
         best.1
     }
 
-    /// Multiplies each price by what its node has room for in so many seconds over what it is asked
-    /// for.
+    /// Multiplies each price by its node's remaining capacity in `seconds` over its load.
     fn raise(&self, prices: &mut [f64], asked: &[f64], seconds: f64) {
         let room = |gate: usize| {
             let PassThrough { bytes_per_second, besides } = self.gates[gate];
@@ -138,13 +136,13 @@ impl<'a> NodeSide<'a> {
         }
     }
 
-    /// What everything takes at these prices.
+    /// Returns the duration at these prices.
     #[cfg(test)]
     pub(super) fn seconds(&self, prices: &[f64]) -> f64 {
         self.ask(prices).1
     }
 
-    /// What these prices ask of every gate, and how long that takes with what passes besides.
+    /// Returns the load of every node and store at these prices, and the resulting duration.
     fn ask(&self, prices: &[f64]) -> (Vec<f64>, f64) {
         let mut asked = vec![0.0; self.gates.len()];
         let mut links = LinkLimits::new();
@@ -179,7 +177,7 @@ impl<'a> NodeSide<'a> {
         (asked, seconds)
     }
 
-    /// The gate of a node's store.
+    /// Returns the index of a node's store in `gates`.
     fn store(&self, node: usize) -> Option<usize> {
         self.stores[node].map(|store| self.stores.len() + store.0 as usize)
     }
@@ -191,14 +189,14 @@ impl PassThrough {
     }
 }
 
-/// The limits of links: by receiver and sender, in bytes per second.
+/// Limits of links, by receiver and sender, in bytes per second.
 pub(super) type LinkLimits = BTreeMap<(NodeIx, NodeIx), f64>;
 
 pub(super) fn limits(problem: &PlanProblem) -> LinkLimits {
     problem.pairs.iter().map(|pair| ((pair.to, pair.from), pair.bytes_per_second)).collect()
 }
 
-/// The part of a sender's speed that its link to a receiver lets through.
+/// Returns the part of a sender's speed that its link to a receiver can carry.
 pub(super) fn part(problem: &PlanProblem, limits: &LinkLimits, from: NodeIx, to: NodeIx) -> f64 {
     let limit = limits.get(&(to, from));
     limit.map_or(1.0, |limit| (limit / problem.nodes[from.at()].send_bytes_per_second).min(1.0))

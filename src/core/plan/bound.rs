@@ -1,9 +1,9 @@
-//! What no schedule can beat, and who sets it.
+//! Lower bounds for the duration of any schedule, with their bottleneck.
 //!
-//! Each receiver must take in what it wants, and each set of senders must send what nobody outside
-//! the set offers. Every such sentence is a lower bound on the time. This module says the simple
-//! ones, in work linear in the demands; where no plan reaches them, [`super::network`] finds the
-//! largest of all by minimum cuts.
+//! Each receiver must take in its bytes, and each set of senders must send the bytes that no node
+//! outside the set offers. Every such condition is a lower bound on the time. This module computes
+//! the simple ones, in work linear in the demands. If no plan reaches them, [`super::network`]
+//! finds the largest bound by minimum cuts.
 
 use super::demand::PlanDemand;
 use super::{PlanProblem, StoreIx};
@@ -13,13 +13,13 @@ use crate::core::units::NodeIx;
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct LowerBound {
     pub(crate) seconds: f64,
-    /// Who sets it: `receiver node6:55558`, `sender node1:55553`, `senders a:1, b:1 together`.
+    /// Bottleneck: `receiver node6:55558`, `sender node1:55553`, `senders a:1, b:1 together`.
     pub(crate) bottleneck: String,
-    /// The same, for pictures.
+    /// Bottleneck as parts, for pictures.
     pub(crate) parts: Vec<FullPart>,
 }
 
-/// Something that is full when a plan cannot be faster.
+/// Part of a network that is fully used at the lower bound.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum FullPart {
     Sender(NodeIx),
@@ -29,7 +29,8 @@ pub(crate) enum FullPart {
     Written(StoreIx),
 }
 
-/// The largest of the bounds that one node, one store, one demand, or all senders together give.
+/// Returns the largest of the bounds set by one node, one store, one demand, or all senders
+/// together.
 pub(super) fn floor(problem: &PlanProblem, demand: &PlanDemand) -> LowerBound {
     let mut best = BestBound { seconds: 0.0, parts: Vec::new() };
     for (node, (bytes, capacity)) in
@@ -70,7 +71,8 @@ pub(super) fn floor(problem: &PlanProblem, demand: &PlanDemand) -> LowerBound {
     together(problem, floor, demand.bytes(), &sends)
 }
 
-/// `floor`, or what all that `sends` say need together to send so many bytes.
+/// Returns `floor`, or the bound that all senders in `sends` set together for `bytes`, if it is
+/// larger.
 pub(super) fn together(
     problem: &PlanProblem,
     floor: LowerBound,
@@ -86,7 +88,7 @@ pub(super) fn together(
 }
 
 impl LowerBound {
-    /// The bound of `seconds` that `parts` set together.
+    /// Creates a bound of `seconds` that `parts` set together.
     pub(super) fn new(problem: &PlanProblem, seconds: f64, parts: Vec<FullPart>) -> LowerBound {
         LowerBound { seconds, bottleneck: name(problem, &parts), parts }
     }
@@ -110,7 +112,7 @@ impl BestBound {
     }
 }
 
-/// What sets a bound, for people.
+/// Returns the name of the bottleneck for people.
 fn name(problem: &PlanProblem, parts: &[FullPart]) -> String {
     let node = |node: NodeIx| problem.nodes[node.at()].name.clone();
     let store = |store: StoreIx| format!("store {}", problem.stores[store.0 as usize].name);

@@ -1,15 +1,13 @@
-//! What a problem must be like before it is worth planning; everything that users, peers and
-//! kernels can get wrong.
+//! Checks of a problem before planning: everything that users, peers and kernels can get wrong.
 
 use super::{PairLimit, PlanProblem, StoreCapacity};
 use crate::core::error::{Code, Error, Result};
 
-/// Speeds that are taken for speeds, in bytes per second: from below one bit per second, to a
-/// thousand times the fastest network there is. Beyond them a plan would be an exercise in
-/// rounding.
+/// Accepted speeds in bytes per second: from below one bit per second up to a thousand times the
+/// fastest network. Outside this range, rounding errors dominate a plan.
 const BYTES_PER_SECOND: std::ops::RangeInclusive<f64> = 0.1..=1e15;
 
-/// As many rows as a specification may have, and a node for each.
+/// Limit on rows, as in a specification, and on nodes, one for each row.
 const ROWS_MAX: usize = 1 << 20;
 
 /// # Errors
@@ -43,9 +41,6 @@ fn speed(who: impl FnOnce() -> String, bytes_per_second: f64) -> Result<()> {
         return Ok(());
     }
     let who = who();
-    let what = format!(
-        "{who}: a speed of {:e} bit/s is none that could be planned with",
-        bytes_per_second * 8.0
-    );
+    let what = format!("{who}: speed {:e} bit/s is out of range", bytes_per_second * 8.0);
     Err(Error::new(Code::Usage, what).remedy("declare its true speed, such as speed=10G"))
 }

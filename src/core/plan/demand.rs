@@ -1,9 +1,8 @@
-//! What has to be sent, seen from the senders: segments with the same senders are one demand,
-//! however many there are.
+//! Demand as the senders see it: segments with the same senders are one demand.
 //!
-//! That is what keeps the exact plan small. Who receives matters to a flow in two cases only: where
-//! a receiver's links have limits of their own, and where a group may choose who receives.
-//! Everybody else's incoming bytes are fixed.
+//! This keeps the exact plan small. The receiver matters to a flow in two cases only: if the
+//! receiver's links have limits, or if a group may choose the receiver. The incoming bytes of all
+//! other receivers are fixed.
 
 use std::collections::BTreeMap;
 
@@ -11,29 +10,29 @@ use super::intake::PlanIntake;
 use super::{PlanProblem, Segment};
 use crate::core::units::NodeIx;
 
-/// The demands of a problem, and where each segment's bytes went.
+/// Demands of a problem, and the demand of each segment.
 pub(super) struct PlanDemand<'a> {
     pub(super) classes: Vec<SenderClass<'a>>,
     pub(super) choices: Vec<MemberChoice<'a>>,
-    /// What is taken in whatever is planned; without what is taken for groups.
+    /// Bytes that are received under any plan, without those of groups.
     pub(super) intake: PlanIntake,
-    /// For each segment, the class of its receivers without limits and of its groups; `NONE` where
-    /// there are neither.
+    /// For each segment, the class of its groups and of its receivers without limits; `NONE` if it
+    /// has neither.
     class_of: Vec<u32>,
-    /// The classes of receivers with limits, and the choices of groups: by segment, ascending.
+    /// Classes of receivers with limits, and the choices of groups: by segment, ascending.
     own: Vec<(u32, NodeIx, u32)>,
     choice_of: Vec<(u32, u32)>,
 }
 
-/// Bytes that any of some senders can send.
+/// Bytes that any of several senders can send.
 pub(super) struct SenderClass<'a> {
     pub(super) senders: &'a [NodeIx],
-    /// The one receiver of all of it, where it is one whose links have limits of their own.
+    /// The only receiver of these bytes, if its links have limits.
     pub(super) receiver: Option<NodeIx>,
     pub(super) bytes: f64,
 }
 
-/// Bytes of a class that any of some members can take.
+/// Bytes of a class that any of several members can receive.
 pub(super) struct MemberChoice<'a> {
     pub(super) class: u32,
     pub(super) members: &'a [NodeIx],
@@ -66,15 +65,15 @@ impl<'a> PlanDemand<'a> {
         demand
     }
 
-    /// The class of a segment for everybody without limits; where there is none such, the class of
-    /// somebody.
+    /// Returns the class of a segment for receivers without limits, or of another receiver if there
+    /// is none.
     pub(super) fn class_of(&self, place: usize) -> Option<u32> {
         let class = self.class_of[place];
         let own = || self.own(place).next().map(|(_, class)| class);
         if class == NONE { own() } else { Some(class) }
     }
 
-    /// The receivers of a segment whose links have limits, each with its class.
+    /// Returns the receivers of a segment whose links have limits, each with its class.
     pub(super) fn own(&self, place: usize) -> impl Iterator<Item = (NodeIx, u32)> {
         let first = self.own.partition_point(|(at, _, _)| (*at as usize) < place);
         self.own[first..]
@@ -83,7 +82,7 @@ impl<'a> PlanDemand<'a> {
             .map(|(_, node, class)| (*node, *class))
     }
 
-    /// The choices that a segment's groups have, in their order.
+    /// Returns the choices of a segment's groups, in order.
     pub(super) fn choices_of(&self, place: usize) -> impl Iterator<Item = u32> {
         let first = self.choice_of.partition_point(|(at, _)| (*at as usize) < place);
         self.choice_of[first..]
@@ -92,7 +91,7 @@ impl<'a> PlanDemand<'a> {
             .map(|(_, choice)| *choice)
     }
 
-    /// Bytes that cross the network in all.
+    /// Returns the bytes that cross the network.
     pub(super) fn bytes(&self) -> f64 {
         let classes: f64 = self.classes.iter().map(|class| class.bytes).sum();
         let choices: f64 = self.choices.iter().map(|choice| choice.bytes).sum();
@@ -147,7 +146,7 @@ impl<'a> PlanDemand<'a> {
     }
 }
 
-/// What is known of one set of senders while its segments are added up.
+/// State of one set of senders while its segments are added up.
 #[derive(Default)]
 struct SenderSet<'a> {
     senders: &'a [NodeIx],
@@ -156,9 +155,9 @@ struct SenderSet<'a> {
     choices: BTreeMap<&'a [NodeIx], u32>,
 }
 
-/// The segments' places in an order that puts those with the same senders together. Different
-/// senders that share a hash may lie between them, which makes more classes than need be and
-/// changes nothing else.
+/// Returns the indices of segments, ordered so that those with the same senders are adjacent.
+/// Different senders with the same hash may lie between them, which makes more classes than
+/// necessary and has no other effect.
 fn by_senders(segments: &[Segment]) -> Vec<(u64, u32)> {
     let hash = |senders: &[NodeIx]| {
         senders.iter().fold(HASH_SEED, |hash, sender| {
@@ -171,7 +170,7 @@ fn by_senders(segments: &[Segment]) -> Vec<(u64, u32)> {
     places
 }
 
-/// The receivers that have a link with a limit of its own.
+/// Returns the receivers that have a link with a limit.
 fn limited(problem: &PlanProblem) -> Vec<NodeIx> {
     let mut nodes: Vec<NodeIx> = problem.pairs.iter().map(|pair| pair.to).collect();
     nodes.sort_unstable();
@@ -179,7 +178,7 @@ fn limited(problem: &PlanProblem) -> Vec<NodeIx> {
     nodes
 }
 
-/// The index of the last of `count` things.
+/// Returns the index of the last of `count` elements.
 fn index(count: usize) -> u32 {
     u32::try_from(count - 1).expect("fewer classes than incidences")
 }

@@ -6,11 +6,11 @@
 //! same way. Linear in the incidences of senders, segments and receivers, and optimal where a
 //! transfer is limited by its senders alone or by its receivers alone.
 //!
-//! Elsewhere a sender keeps speed for segments that others could bring as well. Where the paper's
-//! shares do not reach the bound, some rounds move load from busy nodes to idle ones
+//! In other cases a sender keeps speed for segments that others could send as well. If the paper's
+//! shares do not reach the bound, a number of rounds moves load from busy nodes to idle ones
 //! ([`super::balance`]).
 //!
-//! Speeds are what the problem says: measured ones bias the plan as the paper means it.
+//! Speeds are those of the problem: measured speeds bias the plan as the paper intends.
 
 use super::balance::{LinkLimits, NodeSide, limits, part};
 use super::demand::PlanDemand;
@@ -18,8 +18,8 @@ use super::{PlanProblem, PlannedSegment, Segment, groups};
 use crate::core::error::Result;
 use crate::core::units::NodeIx;
 
-/// Gives the parts of groups to their members. `seconds` is about how long the whole takes, and
-/// `enough` what is not worth shortening.
+/// Assigns the parts of groups to their members. `seconds` is the approximate duration, and a
+/// duration of `enough` is not shortened.
 pub(super) fn deal(
     problem: &PlanProblem,
     segments: &[Segment],
@@ -38,20 +38,20 @@ pub(super) fn deal(
     })
 }
 
-/// What each sender sets aside for a byte of demand, in bytes per second. Seconds that are `enough`
-/// are not worth shortening.
+/// Returns the bytes per second that each sender reserves for a byte of demand. A duration of
+/// `enough` is not shortened.
 pub(super) fn set_aside(problem: &PlanProblem, demand: &PlanDemand, enough: f64) -> Vec<f64> {
     let side = NodeSide::sending(problem, demand);
     side.balance(as_in_the_paper(problem, &side), enough)
 }
 
-/// The speed of each sender over the demand for all it offers.
+/// Returns the speed of each sender over the demand for all it offers.
 pub(super) fn as_in_the_paper(problem: &PlanProblem, side: &NodeSide) -> Vec<f64> {
     let each = |(speed, bytes): (f64, f64)| if bytes > 0.0 { speed / bytes } else { 0.0 };
     speeds(problem).into_iter().zip(side.touched_bytes()).map(each).collect()
 }
 
-/// Gives every segment's senders their weights, by what each sets aside.
+/// Weighs the senders of every segment by the reserved speeds.
 pub(super) fn weigh(
     problem: &PlanProblem,
     segments: Vec<Segment>,
@@ -69,7 +69,8 @@ pub(super) fn weigh(
     segments.into_iter().map(weigh_one).collect()
 }
 
-/// How fast every node can send; those that read from one store share its rate by their own.
+/// Returns the sending speed of every node. Nodes that read from one store share its rate in
+/// proportion to their own.
 fn speeds(problem: &PlanProblem) -> Vec<f64> {
     let mut behind = vec![0.0; problem.stores.len()];
     for node in &problem.nodes {
@@ -84,8 +85,9 @@ fn speeds(problem: &PlanProblem) -> Vec<f64> {
     problem.nodes.iter().map(speed).collect()
 }
 
-/// What each node has left to receive for its groups, for a byte that they want of it; a little
-/// where it has nothing, for the whole may take longer, and what is nothing cannot be raised.
+/// Returns the receiving capacity that each node has left for its groups, per byte that they want
+/// of it. A node without capacity has a little: the transfer may take longer, and zero could never
+/// be raised.
 pub(super) fn spare(
     problem: &PlanProblem,
     demand: &PlanDemand,
@@ -101,10 +103,10 @@ pub(super) fn spare(
     (0..problem.nodes.len()).map(left).collect()
 }
 
-/// The part of a node's rate that is next to nothing.
+/// Part of a node's rate that is nearly zero.
 const LITTLE: f64 = 1e-9;
 
-/// The weights of receivers that have links with limits: no more is asked over a link than it
+/// Returns the weights of receivers that have limited links: no link is asked for more than it
 /// carries.
 fn own(
     problem: &PlanProblem,

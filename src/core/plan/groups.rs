@@ -1,8 +1,9 @@
-//! Which member of a reader group takes which part: the CEP paper's "which node should receive it".
+//! Assignment of reader groups: the member that receives each part (the CEP paper's "which node
+//! should receive it").
 //!
-//! A scheduler says which share of a choice each member should take; here the bytes are dealt. Cuts
-//! lie on the block grid, so that the pieces of the transfer stay what they are, and what rounding
-//! takes from a member in one segment it gets in a later one.
+//! A scheduler gives each member's share of a choice; this module cuts the ranges. Cuts lie on the
+//! block grid, so that the transfer's pieces stay the same. A member that loses bytes to rounding
+//! in one segment gets them in a later one.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +13,9 @@ use super::{PlanProblem, Segment};
 use crate::core::error::{Code, Error, Result};
 use crate::core::units::{NodeIx, Span};
 
-/// Gives the parts of every segment that groups want to members, by the `shares` that a choice's
-/// members should take. The segments of the answer are wanted by receivers alone. `None` where no
-/// group wants anything: the segments stay as they are.
+/// Assigns the parts of every segment that groups want to members, by each member's part of the
+/// `shares`. The resulting segments are wanted by receivers only. Returns `None` if no group wants
+/// anything: the segments are unchanged.
 pub(super) fn deal(
     problem: &PlanProblem,
     segments: &[Segment],
@@ -58,8 +59,8 @@ pub(super) fn deal(
     Ok(Some(dealt))
 }
 
-/// Cuts a segment into consecutive parts, for members by what is due to each, and takes it off what
-/// is due.
+/// Cuts a segment into consecutive parts for members by the bytes due to each, and subtracts them
+/// from the due bytes.
 pub(super) fn cut(
     grid: (u64, u64),
     span: Span,
@@ -80,8 +81,8 @@ pub(super) fn cut(
         }
     }
     if start < span.end {
-        // Less than a block is left of the last member's part, or nobody is due a whole block: one
-        // takes the rest.
+        // The last member has less than a block left, or no member is due a whole block: one member
+        // takes the remainder.
         let most = |a: &&NodeIx, b: &&NodeIx| due[a].total_cmp(&due[b]);
         let taker = *members.iter().max_by(most).expect("a group has members");
         *due.get_mut(&taker).expect("every member was given its share") -=
@@ -94,7 +95,7 @@ pub(super) fn cut(
     parts
 }
 
-/// The grid line nearest to a position.
+/// Returns the grid line nearest to a position.
 fn line((origin, block): (u64, u64), position: f64) -> u64 {
     if block == 0 {
         return position.round() as u64;

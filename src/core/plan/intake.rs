@@ -1,5 +1,5 @@
-//! What receiving alone fixes, whoever sends: the bytes that each node takes in, and that stores
-//! are written to and, for copies inside nodes, read from.
+//! Bytes that are fixed by receiving alone, for any senders: those that each node receives, that
+//! each store is written, and that stores are read for copies within nodes.
 
 use super::{PlanProblem, Segment};
 use crate::core::units::NodeIx;
@@ -11,7 +11,7 @@ pub(super) struct PlanIntake {
     pub(super) received: Vec<f64>,
     /// Bytes that each store is written to.
     pub(super) written: Vec<f64>,
-    /// Bytes that each store is read from for copies inside nodes.
+    /// Bytes that each store is read for copies within nodes.
     pub(super) read: Vec<f64>,
 }
 
@@ -22,8 +22,8 @@ impl PlanIntake {
         PlanIntake { received: zeros(nodes), written: zeros(stores), read: zeros(stores) }
     }
 
-    /// Counts a segment at one of its receivers. Whether it has to be sent there: a node that
-    /// offers it copies it inside.
+    /// Counts a segment at one of its receivers. Returns true if it must be sent: a node that
+    /// offers the segment copies it locally.
     pub(super) fn add(
         &mut self,
         problem: &PlanProblem,

@@ -1,4 +1,4 @@
-//! What a plan asks of everybody, and how long that takes.
+//! Load that a plan puts on nodes, links and stores, and the resulting duration.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,13 @@ use super::intake::PlanIntake;
 use super::{PlanProblem, PlannedSegment};
 use crate::core::units::NodeIx;
 
-/// What the weights alone would take: the busiest part's time, with nobody taking over another's
-/// work.
+/// Returns the duration by the weights alone: the busiest part's time, without stealing.
 pub(super) fn seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> f64 {
     let load = PlanLoad::of(problem, planned);
     load.sending_seconds(problem).max(load.receiving_seconds(problem).fold(0.0, f64::max))
 }
 
-/// About when a receiver has all it wants, in the mean over those that fetch something.
+/// Returns the approximate mean time after which receivers that fetch bytes have all of them.
 pub(super) fn mean_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> f64 {
     let load = PlanLoad::of(problem, planned);
     let sending = load.sending_seconds(problem);
@@ -23,8 +22,8 @@ pub(super) fn mean_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) ->
         / receiving.len().max(1) as f64
 }
 
-/// When each node has all it wants, as the busiest of those say that have a part in it: itself, and
-/// whom it asks.
+/// Returns the time after which each node has all its bytes: that of the busiest among itself and
+/// its senders.
 pub(super) fn receiver_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> Vec<f64> {
     let load = PlanLoad::of(problem, planned);
     let sending =
@@ -72,7 +71,7 @@ impl PlanLoad {
 /// Bytes that pass through every node, store and limited link.
 struct PlanLoad {
     sent: Vec<f64>,
-    /// Also what stores are read from to be sent.
+    /// Includes the bytes that stores are read for sending.
     intake: PlanIntake,
     pairs: BTreeMap<(NodeIx, NodeIx), f64>,
 }
@@ -103,13 +102,13 @@ impl PlanLoad {
         }
     }
 
-    /// How long each node receives.
+    /// Returns the receiving time of each node.
     fn receiving_seconds(&self, problem: &PlanProblem) -> impl Iterator<Item = f64> {
         let nodes = problem.nodes.iter().zip(&self.intake.received);
         nodes.map(|(node, received)| received / node.receive_bytes_per_second)
     }
 
-    /// How long everything else takes that is shared.
+    /// Returns the longest time of all shared parts other than receivers.
     fn sending_seconds(&self, problem: &PlanProblem) -> f64 {
         let mut seconds: f64 = 0.0;
         for (node, sent) in problem.nodes.iter().zip(&self.sent) {

@@ -1,11 +1,11 @@
 //! The exact optimum of the CEP paper's linear program (section 3.2), by parametric maximum flow.
 //!
-//! Minimise T such that every receiver gets what it wants, every sender and receiver keeps to its
-//! rate times T, and so do links and stores. At a T that is too small, a minimum cut of the network
-//! names bytes that must pass through parts with too little rate; their quotient is the next T. It
-//! is a lower bound itself, so T only grows, the flow so far stays, and the last cut is the
-//! bottleneck: Dinkelbach's iteration for ratios (1967), whose use on cuts Radzik (1992) describes.
-//! A general solver finds the same optimum, and is what tests hold this against.
+//! Minimise T such that every receiver gets its bytes, and every sender, receiver, link and store
+//! carries at most its rate times T. If T is too small, a minimum cut of the network names bytes
+//! that must pass through parts with too little rate; their quotient is the next T. Each T is a
+//! lower bound, so T only grows, the flow found so far remains valid, and the last cut is the
+//! bottleneck. This is Dinkelbach's iteration for ratios (1967); Radzik (1992) describes it for
+//! cuts. The tests compare the result with that of a general solver.
 
 use super::bound;
 use super::bound::{FullPart, LowerBound};
@@ -18,22 +18,22 @@ use super::{PlanProblem, PlannedSegment, Segment, groups};
 use crate::core::error::{Code, Error, Result};
 use crate::core::units::NodeIx;
 
-/// Arcs of a network that is worth an exact plan: senders of demands and members of choices. Four
-/// million take seconds, and 200 MiB.
+/// Limit on the arcs of a network for an exact plan: senders of demands and members of choices.
+/// Four million take seconds, and 200 MiB.
 const ARCS_MAX: usize = 1 << 22;
-/// Arcs of a network that is searched only for the bound that is printed beside a simple plan. Such
-/// a plan shall stay quick.
+/// Limit on the arcs of a network that is solved only for the bound printed beside a simple plan.
+/// Such a plan must stay quick.
 const BOUND_ARCS_MAX: usize = 1 << 18;
-/// Cuts that are looked at. Each has a larger quotient than the one before, and a handful is what
-/// they take; past so many, T may still be a little low, and is a bound all the same.
+/// Limit on cuts. Each has a larger quotient than the one before, and a handful suffices; at the
+/// limit, T may be a little low, and is still a bound.
 const CUTS_MAX: u32 = 200;
-/// A quotient that is larger by no more than this part is the same.
+/// Quotients that differ by no more than this part are equal.
 const SAME: f64 = 1e-12;
 
-/// The optimum: weights, and the least time with who sets it.
+/// Returns the optimum: weights, and the least time with its bottleneck.
 ///
 /// # Errors
-/// `Code::Usage` where the problem is too large for an exact plan.
+/// `Code::Usage` if the problem is too large for an exact plan.
 pub(super) fn plan(
     problem: &PlanProblem,
     segments: &[Segment],
@@ -42,7 +42,7 @@ pub(super) fn plan(
 ) -> Result<(Vec<PlannedSegment>, LowerBound)> {
     if arc_count(demand) > ARCS_MAX {
         let what = format!(
-            "an exact plan would weigh {} senders of segments; {ARCS_MAX} are the most",
+            "an exact plan would weigh {} senders of segments; the limit is {ARCS_MAX}",
             arc_count(demand)
         );
         return Err(Error::new(Code::Usage, what).remedy("use --scheduler greedy"));
@@ -58,7 +58,7 @@ pub(super) fn plan(
     Ok((weigh(segments, demand, &given, dealt.unwrap_or_else(|| segments.to_vec())), bound))
 }
 
-/// The best weights of segments whose receivers are settled.
+/// Returns the best weights of segments whose receivers are fixed.
 ///
 /// # Errors
 /// As [`plan`].
@@ -73,7 +73,7 @@ pub(super) fn weights(
     Ok(plan(problem, segments, &demand, floor)?.0)
 }
 
-/// The lower bound alone; the simple one where the best would take too long to find.
+/// Returns the lower bound alone: the exact one, or `floor` if it would take too long.
 pub(super) fn bound(problem: &PlanProblem, demand: &PlanDemand, floor: LowerBound) -> LowerBound {
     if !is_quick(demand) {
         return floor;
@@ -82,7 +82,7 @@ pub(super) fn bound(problem: &PlanProblem, demand: &PlanDemand, floor: LowerBoun
     search(problem, demand, &net, floor).1
 }
 
-/// Whether the best is found in a moment.
+/// Returns true if the optimum is found quickly.
 pub(super) fn is_quick(demand: &PlanDemand) -> bool {
     arc_count(demand) <= BOUND_ARCS_MAX
 }
@@ -92,7 +92,7 @@ fn arc_count(demand: &PlanDemand) -> usize {
     classes + demand.choices.iter().map(|choice| choice.members.len()).sum::<usize>()
 }
 
-/// Raises T from `floor` until everything that is wanted fits through the network.
+/// Raises T from `floor` until all wanted bytes fit through the network.
 fn search(
     problem: &PlanProblem,
     demand: &PlanDemand,
@@ -111,7 +111,7 @@ fn search(
         }
         for (at, arc) in net.arcs.iter().enumerate() {
             if let ArcKind::Part { .. } = arc.kind {
-                flow.widen(at, arc.kind.capacity(seconds) - arc.kind.capacity(best.seconds));
+                flow.add_capacity(at, arc.kind.capacity(seconds) - arc.kind.capacity(best.seconds));
             }
         }
         best = LowerBound::new(problem, seconds, cut.parts);
@@ -119,7 +119,7 @@ fn search(
     (flow, best)
 }
 
-/// What is short: bytes, and the parts that they all must pass through.
+/// A cut that limits T: bytes, and the parts that all of them must pass through.
 struct BindingCut {
     bytes: f64,
     bytes_per_second: f64,
@@ -127,14 +127,13 @@ struct BindingCut {
 }
 
 impl BindingCut {
-    /// The minimum cut around what the source reaches. Demands that lie wholly on one side are left
-    /// out of the sum on both sides of the comparison, so that a large transfer does not blur a
-    /// small part's shortage.
+    /// Returns the minimum cut around the nodes that the source reaches. Demands wholly on one side
+    /// are excluded from both sums, so that a large transfer does not hide a small part's shortage.
     fn of(net: &PlanNetwork, flow: &FlowNetwork) -> BindingCut {
         let mut cut = BindingCut { bytes: 0.0, bytes_per_second: 0.0, parts: Vec::new() };
         for arc in &net.arcs {
             match (arc.kind, flow.reached(arc.from), flow.reached(arc.to)) {
-                // A class in need, or what all members are too slow for.
+                // A class in need, or bytes that all members are too slow for.
                 (ArcKind::Wanted { bytes }, from, to) if to || (!from && arc.from != SOURCE) => {
                     cut.bytes += bytes
                 }
@@ -151,8 +150,8 @@ impl BindingCut {
     }
 }
 
-/// Loads the network with what the greedy weights put into it, as far as it fits: close to a
-/// maximum, and spread evenly wherever there is room, which a flow from nothing would not be.
+/// Loads the network with the greedy weights, as far as they fit: close to a maximum, and spread
+/// evenly wherever there is room, unlike a flow computed from zero.
 fn preload(
     problem: &PlanProblem,
     demand: &PlanDemand,
@@ -184,7 +183,7 @@ fn preload(
         let bytes = bytes * net.way(arc).map(fits).fold(1.0, f64::min);
         net.way(arc).for_each(|on| loaded[on] += bytes);
     }
-    // What enters a class is what leaves it.
+    // Bytes into a class equal the bytes out of it.
     for (at, arc) in net.arcs.iter().enumerate() {
         if let (SOURCE, ArcKind::Wanted { .. }) = (arc.from, arc.kind) {
             // The arc from the source follows those to the class's senders.
@@ -197,7 +196,7 @@ fn preload(
     }
 }
 
-/// The weights of `dealt`, which is `segments` with the parts of groups cut out.
+/// Returns the weights of `dealt`, which is `segments` with the parts of groups cut out.
 fn weigh(
     segments: &[Segment],
     demand: &PlanDemand,
@@ -210,7 +209,7 @@ fn weigh(
             place += 1;
         }
         let weights = demand.class_of(place).map_or_else(
-            // Nothing crosses the network: every receiver has it.
+            // Nothing crosses the network: every receiver has the bytes.
             || shares(&vec![0.0; segment.senders.len()]),
             |class| given[class as usize].clone(),
         );

@@ -1,11 +1,9 @@
-//! Maximum flow by Dinic's algorithm (1970), on a network that can be loaded with a flow to start
-//! from.
+//! Maximum flow by Dinic's algorithm (1970), on a network that can be preloaded with a flow.
 //!
-//! Capacities are bytes in floating point. What is left of an arc after a push is taken for nothing
-//! where it is less than a rounding error of the arc's whole capacity; without that, arcs that are
-//! full would stay open by their last bit.
+//! Capacities are bytes in floating point. A residual below a rounding error of the arc's whole
+//! capacity counts as zero; otherwise full arcs would stay open by their last bit.
 
-/// One arc as it is put in.
+/// One arc as it is added.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FlowArc {
     pub(super) from: u32,
@@ -13,19 +11,19 @@ pub(super) struct FlowArc {
     pub(super) capacity: f64,
 }
 
-/// A flow in a network. Node [`SOURCE`] gives, node [`SINK`] takes.
+/// A flow in a network, from node [`SOURCE`] to node [`SINK`].
 ///
-/// Build: `new`, then `preload`. Run: `run`; raise capacities with `widen` and run again.
+/// Build: `new`, then `preload`. Run: `run`; raise capacities with `add_capacity` and run again.
 /// Questions: `flow`, `reached`.
 pub(super) struct FlowNetwork {
-    /// Where the half arcs of each node begin; one entry more than there are nodes.
+    /// Start of each node's half arcs; one entry more than there are nodes.
     first: Vec<u32>,
     halves: Vec<HalfArc>,
-    /// The forward half of each arc, in the order that they were put in.
+    /// Forward half of each arc, in the order of addition.
     place: Vec<u32>,
-    /// Steps from the source over arcs that are open; [`UNSEEN`] where there is no way.
+    /// Distance from the source over open arcs; [`UNSEEN`] without a path.
     level: Vec<u32>,
-    /// The half arc that each node tries next.
+    /// Half arc that each node tries next.
     next: Vec<u32>,
     queue: Vec<u32>,
 }
@@ -33,7 +31,7 @@ pub(super) struct FlowNetwork {
 pub(super) const SOURCE: u32 = 0;
 pub(super) const SINK: u32 = 1;
 
-/// One direction of an arc, kept with the node that it leaves.
+/// One direction of an arc, stored with the node that it leaves.
 #[derive(Clone, Copy)]
 struct HalfArc {
     to: u32,
@@ -42,11 +40,11 @@ struct HalfArc {
 }
 
 const UNSEEN: u32 = u32::MAX;
-/// The part of an arc's capacity that is a rounding error.
+/// Part of an arc's capacity that is a rounding error.
 const ROUNDING: f64 = 1e-12;
 
 impl FlowNetwork {
-    /// The network of `arcs` between `node_count` nodes, without a flow.
+    /// Creates the network of `arcs` between `node_count` nodes, without a flow.
     pub(super) fn new(node_count: u32, arcs: &[FlowArc]) -> FlowNetwork {
         let nodes = node_count as usize;
         let mut first = vec![0_u32; nodes + 1];
@@ -81,25 +79,25 @@ impl FlowNetwork {
         }
     }
 
-    /// Puts `bytes` on an arc before the first run. The caller keeps what flows into each node
-    /// equal to what leaves it.
+    /// Puts `bytes` on an arc before the first run. The caller keeps the bytes into each node equal
+    /// to the bytes out of it.
     pub(super) fn preload(&mut self, arc: usize, bytes: f64) {
         self.push(self.place[arc], bytes);
     }
 
-    /// Gives an arc more capacity.
-    pub(super) fn widen(&mut self, arc: usize, bytes: f64) {
+    /// Adds capacity to an arc.
+    pub(super) fn add_capacity(&mut self, arc: usize, bytes: f64) {
         self.halves[self.place[arc] as usize].residual += bytes;
     }
 
-    /// What flows over an arc.
+    /// Returns the flow over an arc.
     pub(super) fn flow(&self, arc: usize) -> f64 {
         let forward = self.halves[self.place[arc] as usize];
         self.halves[forward.mate as usize].residual
     }
 
-    /// Whether the last search found a way from the source to `node`: after `run`, the source's
-    /// side of a minimum cut.
+    /// Returns true if the last search found a path from the source to `node`: after `run`, the
+    /// node is on the source's side of a minimum cut.
     pub(super) fn reached(&self, node: u32) -> bool {
         self.level[node as usize] != UNSEEN
     }
@@ -111,7 +109,7 @@ impl FlowNetwork {
         }
     }
 
-    /// Finds every node's level; says whether the sink has one.
+    /// Computes every node's level. Returns true if the sink has one.
     fn search(&mut self) -> bool {
         for &node in &self.queue {
             self.level[node as usize] = UNSEEN;
@@ -127,7 +125,7 @@ impl FlowNetwork {
             self.next[node] = self.first[node];
             let level = self.level[node] + 1;
             if level > enough {
-                // Farther than the sink: no shortest way leads through here, but its cursor had to
+                // Farther than the sink: no shortest path leads through here, but its cursor had to
                 // be set.
                 continue;
             }
@@ -144,7 +142,7 @@ impl FlowNetwork {
         enough != UNSEEN
     }
 
-    /// Fills the shortest ways until each has a full arc.
+    /// Fills the shortest paths until each has a full arc.
     fn block(&mut self) {
         let mut path: Vec<u32> = Vec::new();
         let mut node = SOURCE;
@@ -155,7 +153,7 @@ impl FlowNetwork {
                 path.push(half);
                 node = self.halves[half as usize].to;
             } else {
-                // A dead end: nobody comes here again in this phase.
+                // A dead end: no other path comes here in this phase.
                 let Some(half) = path.pop() else { return };
                 node = self.tail(half);
                 self.next[node as usize] += 1;
@@ -163,7 +161,7 @@ impl FlowNetwork {
         }
     }
 
-    /// The next open half arc that leads one level on.
+    /// Returns the next open half arc that leads one level on.
     fn step(&mut self, node: u32) -> Option<u32> {
         let at = node as usize;
         let level = self.level[at] + 1;
@@ -177,7 +175,8 @@ impl FlowNetwork {
         None
     }
 
-    /// Pushes what the path carries and goes back to where its first full arc begins.
+    /// Pushes the bytes that the path can carry, and returns to the node where its first full arc
+    /// begins.
     fn fill(&mut self, path: &mut Vec<u32>) -> u32 {
         let bytes = path
             .iter()
@@ -218,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_flow_turns_back_where_it_went_wrong() {
-        // The first shortest way blocks both others unless it is taken back over 2 → 3.
+        // The first shortest path blocks both others unless it is undone over 2 → 3.
         let mut flow = flow(
             6,
             &[
@@ -241,7 +240,7 @@ mod tests {
         let mut flow = flow(4, &[(0, 2, 10.0), (2, 3, 4.0), (3, 1, 10.0)]);
         flow.run();
         assert_eq!([2, 3].map(|node| flow.reached(node)), [true, false]);
-        flow.widen(1, 3.0);
+        flow.add_capacity(1, 3.0);
         flow.run();
         assert!((flow.flow(0) - 7.0).abs() < 1e-12);
     }

@@ -1,20 +1,22 @@
-//! The schedule: rows and speeds in, plan out. Pure; nothing here moves a byte or asks a clock.
+//! Planner: computes a transfer plan from rows and speeds. Pure: it moves no byte and reads no
+//! clock.
 //!
 //! ```text
 //! rows ─▶ check ─▶ segments ─▶ demand ─▶ floor ──────┐
 //!                                 │                  ▼
-//!                                 └─▶ greedy (balance), uniform, or lp (network, maxflow) ─▶ groups ─▶ load ─▶ Plan
+//!                                 └─▶ greedy (balance), uniform, or lp (network, maxflow)
+//!                                         ─▶ groups ─▶ load ─▶ Plan
 //! ```
 //!
-//! Where receivers want the same bytes and keep them, a second plan has them feed each other
-//! ([`relay`]); the faster one is taken.
+//! If receivers want the same bytes and keep them, a second plan is made in which they feed each
+//! other ([`relay`]). The faster plan is used.
 //!
 //! The data space is cut at every row boundary into segments ([`segments`]); for the scheduler,
-//! segments with the same senders are one demand ([`demand`]). A scheduler gives each segment's
-//! senders weights, and decides which member of a reader group takes which part. Every plan comes
-//! with its predicted time ([`load`]) and with what no schedule can beat, and who sets it
-//! ([`bound`]). Weights are soft limits: the engine treats them as order and share, and lets idle
-//! links take what others leave.
+//! segments with the same senders are one demand ([`demand`]). A scheduler weighs each segment's
+//! senders, and assigns the parts of reader groups to members. Every plan comes with its predicted
+//! time ([`load`]), and with a lower bound for any schedule and the bottleneck that sets it
+//! ([`bound`]). Weights are soft limits: receivers use them as order and share, and let idle links
+//! take over work.
 
 mod balance;
 pub(crate) mod bound;
@@ -47,26 +49,25 @@ use intake::PlanIntake;
 pub(crate) use receivers::ByReceiver;
 pub(crate) use segments::Segment;
 
-/// Who decides which sender serves what.
+/// Algorithm that weighs the senders.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Scheduler {
-    /// Greedy where its plan is the best there is, or where the best would take long to find; else
-    /// the best. The plan says which of the two it was.
+    /// Greedy if its plan is optimal, or if the optimum would take long to find; else the optimum.
+    /// The plan names the algorithm that was used.
     #[default]
     Auto,
-    /// In proportion to demand and speed, and then balanced: the CEP paper's greedy algorithm
-    /// (section 3.2), and some rounds that move load from busy nodes to idle ones. Linear in the
-    /// size of the plan.
+    /// In proportion to demand and speed, then balanced: the CEP paper's greedy algorithm (section
+    /// 3.2), followed by rounds that move load from busy nodes to idle ones. Linear in the size of
+    /// the plan.
     Greedy,
     /// The exact optimum of the paper's linear program, by parametric maximum flow.
     Lp,
-    /// Equal stripes with no regard to speed, as striped `GridFTP` does: a baseline to compare
-    /// with.
+    /// Equal stripes regardless of speed, as striped `GridFTP` does: a baseline for comparison.
     Uniform,
 }
 
 impl Scheduler {
-    /// Its name on the command line and in reports.
+    /// Returns the name on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -78,24 +79,23 @@ impl Scheduler {
     }
 }
 
-/// What a plan is made from: who can send and receive how fast, who offers what, and who wants
-/// what.
+/// Input of the planner: the speeds of nodes, and the ranges that they offer and want.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PlanProblem {
     /// The nodes, in the order of their index.
     pub(crate) nodes: Vec<NodeCapacity>,
-    /// A range that a node offers, one entry a sender row.
+    /// Ranges that nodes offer, one entry for each sender row.
     pub(crate) offers: Vec<(NodeIx, Span)>,
-    /// A range that a node wants, one entry a receiver row without a group.
+    /// Ranges that nodes want, one entry for each receiver row without a group.
     pub(crate) wants: Vec<(NodeIx, Span)>,
-    /// A range that a node wants as a member of a group: the members together want each byte once.
+    /// Ranges that nodes want as members of a group: its members together want each byte once.
     pub(crate) group_wants: Vec<(GroupIx, NodeIx, Span)>,
-    /// What several nodes read from or write to together.
+    /// Stores that several nodes read from or write to.
     pub(crate) stores: Vec<StoreCapacity>,
-    /// What is known to pass between two nodes, where that is less than what either can.
+    /// Rate limits between two nodes, if lower than the speed of either node.
     pub(crate) pairs: Vec<PairLimit>,
-    /// Where the block grid starts, and the bytes of one cell; 0 for no grid. Parts of a group are
-    /// cut on it.
+    /// Origin and block size in bytes of the block grid; size 0 for no grid. Parts of a group are
+    /// cut on the grid.
     pub(crate) grid: (u64, u64),
 }
 
@@ -103,46 +103,45 @@ pub(crate) struct PlanProblem {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct GroupIx(pub(crate) u32);
 
-/// A store: its index in [`Problem::stores`].
+/// A store: its index in [`PlanProblem::stores`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct StoreIx(pub(crate) u32);
 
-/// How fast a node can send and receive, in payload bytes per second.
+/// Speeds of a node, in payload bytes per second.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodeCapacity {
     /// `host:port`, for messages and the bottleneck's name.
     pub(crate) name: String,
-    /// The line of its first row, for messages; 0 where rows are no lines of a file.
+    /// Line of its first row, for messages; 0 if the rows come from no file.
     pub(crate) line: u32,
     /// Sending capacity `C_i`: the sum over the node's rails.
     pub(crate) send_bytes_per_second: f64,
     /// Receiving capacity `B_j`: the sum over the node's rails.
     pub(crate) receive_bytes_per_second: f64,
-    /// Whether it keeps what it receives, so that it can pass it on to others.
+    /// True if it keeps what it receives, so that it can relay it.
     pub(crate) relays: bool,
-    /// The store that all it offers is read from.
+    /// Store that its offers are read from.
     pub(crate) reads: Option<StoreIx>,
-    /// The store that all it receives is written to.
+    /// Store that its received bytes are written to.
     pub(crate) writes: Option<StoreIx>,
 }
 
 impl NodeCapacity {
-    /// How a message about its rows begins.
+    /// Returns the start of a message about its rows.
     fn place(&self) -> String {
         if self.line == 0 { String::new() } else { format!("line {}: ", self.line) }
     }
 }
 
 /// A shared store, such as a parallel file system or one disk behind several nodes. Its rate holds
-/// for all that is read and for all that is written, each for itself, like the two directions of a
-/// NIC.
+/// separately for all reads and for all writes, like the two directions of a NIC.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreCapacity {
     pub(crate) name: String,
     pub(crate) bytes_per_second: f64,
 }
 
-/// A limit on what one node sends to another, in payload bytes per second.
+/// A limit on the rate from one node to another, in payload bytes per second.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PairLimit {
     pub(crate) from: NodeIx,
@@ -150,27 +149,26 @@ pub(crate) struct PairLimit {
     pub(crate) bytes_per_second: f64,
 }
 
-/// One segment of a plan: the bytes, who wants them, and each sender's share of every receiver's
+/// One segment of a plan: its range and receivers, and each sender's share of the receivers'
 /// demand.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct PlannedSegment {
     pub(crate) segment: Segment,
     /// Weights in the order of `segment.senders`; they sum to 1.
     pub(crate) weights: Vec<f64>,
-    /// Receivers whose weights differ, because some of their links have limits of their own;
-    /// ascending.
+    /// Receivers with different weights, because some of their links are limited; ascending.
     pub(crate) own: Vec<(NodeIx, Vec<f64>)>,
-    /// Receivers that another receiver passes it on to, each with that other one; ascending. They
-    /// ask the senders only when that one fails them.
+    /// Receivers that receive the segment from another receiver, each with that relay; ascending.
+    /// They ask the senders only if the relay fails.
     pub(crate) relays: Vec<(NodeIx, NodeIx)>,
 }
 
-/// Senders with their weights, and the receivers that ask them.
+/// Senders with their weights, and the receivers that request from them.
 pub(crate) type SenderWeights = (Vec<(NodeIx, f64)>, Vec<NodeIx>);
 
 impl PlannedSegment {
-    /// Who sends this segment to `receiver`, with which weight. A node that offers what it wants
-    /// copies it inside.
+    /// Returns the senders of this segment for `receiver`, with their weights. A node that offers
+    /// the range it wants copies it locally.
     pub(crate) fn senders_for(&self, receiver: NodeIx) -> Vec<(NodeIx, f64)> {
         if self.segment.senders.binary_search(&receiver).is_ok() {
             return vec![(receiver, 1.0)];
@@ -183,13 +181,13 @@ impl PlannedSegment {
         self.segment.senders.iter().copied().zip(weights.iter().copied()).collect()
     }
 
-    /// Who passes this segment on to `receiver`, where it does not come from the senders.
+    /// Returns the relay of this segment for `receiver`, if it does not come from the senders.
     pub(crate) fn relay_of(&self, receiver: NodeIx) -> Option<NodeIx> {
         let at = self.relays.binary_search_by_key(&receiver, |(asks, _)| *asks).ok()?;
         Some(self.relays[at].1)
     }
 
-    /// Receivers that ask the same senders with the same weights, together.
+    /// Returns the receivers by common senders and weights.
     pub(crate) fn by_senders(&self) -> Vec<SenderWeights> {
         let mut told: Vec<SenderWeights> = Vec::new();
         let remote: Vec<NodeIx> = self.segment.remote_receivers().collect();
@@ -212,27 +210,27 @@ impl PlannedSegment {
     }
 }
 
-/// All weights, the predicted time, and the lower bound.
+/// A transfer plan: all weights, the predicted time, and the lower bound.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Plan {
-    /// Whose weights these are; never `Auto`.
+    /// Algorithm of the weights; never `Auto`.
     pub(crate) scheduler: Scheduler,
-    /// Ascending and disjoint. What a group wants is cut further than the rows cut it: at each
-    /// segment its receivers are those that take it.
+    /// Ascending and disjoint. Ranges of groups are cut further than the rows cut them: each
+    /// segment's receivers are the members that take it.
     pub(crate) planned: Vec<PlannedSegment>,
-    /// What the weights alone would take, without stealing.
+    /// Duration by the weights alone, without stealing.
     pub(crate) predicted_seconds: f64,
     pub(crate) bound: LowerBound,
 }
 
 impl Plan {
-    /// When each node has all it wants by these weights, in seconds: slow ones are no reason for
-    /// others to be late.
+    /// Returns the seconds after which each node has all its bytes, by these weights. A slow node
+    /// does not delay others.
     pub(crate) fn receiver_seconds(&self, problem: &PlanProblem) -> Vec<f64> {
         load::receiver_seconds(problem, &self.planned)
     }
 
-    /// What nodes are asked for by other receivers: ascending, apart from each other.
+    /// Returns the ranges that each relay is asked for: ascending and disjoint.
     pub(crate) fn relayed(&self) -> BTreeMap<NodeIx, Vec<Span>> {
         let mut relayed: BTreeMap<NodeIx, Vec<Span>> = BTreeMap::new();
         for planned in &self.planned {
@@ -246,7 +244,7 @@ impl Plan {
         relayed.into_iter().map(|(node, spans)| (node, union(spans))).collect()
     }
 
-    /// Bytes that receivers want, each counted for itself, and a group's once.
+    /// Returns the bytes that receivers want, summed over receivers; those of a group count once.
     pub(crate) fn wanted_bytes(&self) -> u64 {
         self.planned
             .iter()
@@ -257,23 +255,23 @@ impl Plan {
     }
 }
 
-/// A plan is as good as the bound where it takes no longer than this part more.
+/// A plan is optimal if it takes no longer than the bound plus this part.
 const TIGHT: f64 = 1e-9;
 
-/// Greedy weights are balanced until the plan takes no longer than this part more than the simple
-/// bounds.
+/// Greedy weights are balanced until the plan takes no longer than the simple bounds plus this
+/// part.
 const NEAR: f64 = 1e-3;
 
-/// Receivers feed each other where they have all they want, in the mean, within this part of the
-/// time without.
+/// Relays are used if receivers have all their bytes, on average, within this part of the time
+/// without relays.
 const WORTH: f64 = 0.98;
 
-/// The plan for `problem` by `scheduler`.
+/// Makes the plan for `problem` by `scheduler`.
 ///
 /// # Errors
-/// `Code::Usage` where a wanted range is offered by nobody (the error carries the ranges), where a
-/// speed is zero or beyond all networks, where rows overlap so much that the plan would not fit
-/// into memory, or where `lp` would take too long.
+/// `Code::Usage` if no node offers a wanted range (the error carries the ranges), if a speed is out
+/// of range, if rows overlap so much that the plan would not fit into memory, or if `lp` would take
+/// too long.
 pub(crate) fn plan(problem: &PlanProblem, scheduler: Scheduler) -> Result<Plan> {
     check::check(problem)?;
     let segments = segments::cut(problem)?;
@@ -286,14 +284,14 @@ pub(crate) fn plan(problem: &PlanProblem, scheduler: Scheduler) -> Result<Plan> 
     let bound = relay::bound(problem, &full, &once, &segments);
     let intake = full.intake.clone();
     let direct = schedule(problem, segments.clone(), None, scheduler)?;
-    // Stripes that heed nothing heed no neighbours either.
+    // Uniform stripes ignore speed, and ignore relays as well.
     if scheduler == Scheduler::Uniform {
         return Ok(Plan { bound, ..direct });
     }
     let mut relayed = schedule(problem, split.segments.clone(), Some(&intake), scheduler)?;
     split.complete(&mut relayed.planned);
     relayed.predicted_seconds = load::seconds(problem, &relayed.planned);
-    // By the mean: a slow receiver that is late in any case is no reason to let the others wait.
+    // Compares means: a slow receiver that is late in any case should not delay the others.
     let [by_relays, by_senders] =
         [&relayed, &direct].map(|plan| load::mean_seconds(problem, &plan.planned));
     let is_better =
@@ -301,13 +299,13 @@ pub(crate) fn plan(problem: &PlanProblem, scheduler: Scheduler) -> Result<Plan> 
     Ok(Plan { bound, ..if is_better { relayed } else { direct } })
 }
 
-/// The segments of a plan, each as long as what is `left` of it: the part that is still wanted, in
-/// the mean over its receivers.
+/// Returns the segments of a plan, each as long as the part of it that is still wanted, as a mean
+/// over its receivers (`left`).
 pub(crate) fn rest(planned: &[PlannedSegment], left: &[f64]) -> Vec<PlannedSegment> {
     let short = |(planned, left): (&PlannedSegment, &f64)| {
         let mut planned = planned.clone();
         let Span { start, .. } = planned.segment.span;
-        // No segment is empty.
+        // A segment is never empty.
         planned.segment.span =
             Span::of(start, ((planned.segment.span.bytes() as f64 * left) as u64).max(1));
         planned
@@ -315,9 +313,8 @@ pub(crate) fn rest(planned: &[PlannedSegment], left: &[f64]) -> Vec<PlannedSegme
     planned.iter().zip(left).map(short).collect()
 }
 
-/// What `plan` becomes where nodes are as fast as `problem` says now, of which `slow` are not to be
-/// waited for, and so much is `left` of every segment: other weights and other relays for the same
-/// segments.
+/// Adapts `plan` to the node speeds that `problem` has now. Relays in `slow` are replaced, and
+/// `left` is the remaining part of every segment. The segments stay; weights and relays change.
 ///
 /// # Errors
 /// As [`plan`].
@@ -339,11 +336,11 @@ pub(crate) fn replan(
     let intake = PlanDemand::of(problem, &full).intake;
     let weighed =
         schedule(problem, short.iter().map(once).collect(), Some(&intake), plan.scheduler)?;
-    assert_eq!(weighed.planned.len(), planned.len(), "segments without groups stay as they are");
+    assert_eq!(weighed.planned.len(), planned.len(), "segments without groups are not cut");
     for (planned, weighed) in planned.iter_mut().zip(weighed.planned) {
         assert_eq!(
             planned.segment.span.start, weighed.segment.span.start,
-            "segments without groups stay as they are"
+            "segments without groups are not cut"
         );
         (planned.weights, planned.own) = (weighed.weights, weighed.own);
     }
@@ -351,18 +348,18 @@ pub(crate) fn replan(
     Ok(Plan { scheduler: plan.scheduler, planned, predicted_seconds, bound: plan.bound.clone() })
 }
 
-/// When receivers have all they want, in the mean, where nodes are as fast as `problem` says.
+/// Returns the mean time after which receivers have all their bytes, at the speeds of `problem`.
 pub(crate) fn mean_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> f64 {
     load::mean_seconds(problem, planned)
 }
 
-/// When each receiver has all it wants, where nodes are as fast as `problem` says.
+/// Returns the time after which each receiver has all its bytes, at the speeds of `problem`.
 pub(crate) fn receiver_seconds(problem: &PlanProblem, planned: &[PlannedSegment]) -> Vec<f64> {
     load::receiver_seconds(problem, planned)
 }
 
-/// The plan that takes less time by its weights, of two with one bound; the first one where they
-/// take alike.
+/// Returns the plan that takes less time by its weights, of two with one bound, or the first one if
+/// they take equally long.
 fn faster(
     problem: &PlanProblem,
     plan: Plan,
@@ -380,8 +377,8 @@ fn segments_of(planned: &[PlannedSegment]) -> Vec<Segment> {
     planned.iter().map(|planned| planned.segment.clone()).collect()
 }
 
-/// The plan by which senders alone send; `intake` is what receivers take in, where that is more
-/// than the segments say.
+/// Makes the plan without relays. `intake` is the bytes that receivers take in, if they are more
+/// than those of the segments.
 fn schedule(
     problem: &PlanProblem,
     segments: Vec<Segment>,
@@ -391,10 +388,10 @@ fn schedule(
     let mut demand = PlanDemand::of(problem, &segments);
     demand.intake = intake.unwrap_or(&demand.intake).clone();
     let floor = bound::floor(problem, &demand);
-    // Where the exact bound is searched for anyway, the plan that attains it costs nothing more.
+    // If the exact bound is computed anyway, the plan that attains it costs nothing more.
     let is_exact =
         scheduler == Scheduler::Lp || (scheduler == Scheduler::Auto && lp::is_quick(&demand));
-    // Balancing does not see which member's links are slow, as the exact plan does not.
+    // Neither balancing nor the exact plan takes slow links of group members into account.
     let is_blind = !problem.pairs.is_empty() && !demand.choices.is_empty();
     let enough = if is_exact || is_blind { f64::INFINITY } else { floor.seconds * (1.0 + NEAR) };
     let (dealt, set_aside) = match scheduler {
@@ -404,8 +401,7 @@ fn schedule(
             greedy::set_aside(problem, &demand, enough),
         ),
     };
-    // Most plans end without a second look at the demands, and there may be millions of lists that
-    // need not be copied.
+    // Most plans do not need the demands again, and there may be millions of lists to copy.
     let (dealt, kept) = match dealt {
         None => (segments, None),
         Some(dealt) => (dealt, Some(segments)),
@@ -418,8 +414,8 @@ fn schedule(
     };
     let predicted_seconds = load::seconds(problem, &planned);
     let simple = if scheduler == Scheduler::Auto { Scheduler::Greedy } else { scheduler };
-    // A simple plan that reaches a simple bound is the best there is, and weighs the senders more
-    // evenly than a flow does.
+    // A simple plan that reaches a simple bound is optimal, and weighs senders more evenly than a
+    // flow does.
     if predicted_seconds <= floor.seconds * (1.0 + TIGHT) {
         return Ok(Plan { scheduler: simple, planned, predicted_seconds, bound: floor });
     }
@@ -436,7 +432,7 @@ fn schedule(
             bound,
         };
         if is_blind {
-            // Once it is settled which member takes what, the links of members count.
+            // Once each member's part is fixed, the links of members can be taken into account.
             for dealt in [&best.planned, &planned].map(|planned| segments_of(planned)) {
                 best = faster(problem, best, lp::weights(problem, &dealt, intake)?, Scheduler::Lp);
             }

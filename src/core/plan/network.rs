@@ -5,14 +5,13 @@
 //!       ╲─▶ [store it writes] ─▶ member ─▶ choice ─▶ class
 //! ```
 //!
-//! The flow runs from demand to supply, so that what is short is what the source still reaches.
-//! Only what is wanted has a capacity in bytes; every other part passes its rate times T, and
-//! [`super::lp`] looks for T.
+//! The flow runs from demand to supply, so the demand that is short of capacity is the part that
+//! the source still reaches. Only wanted bytes have a fixed capacity; every other part carries its
+//! rate times T. [`super::lp`] searches T.
 //!
-//! A link into a member of a group is not among the links: which bytes a member takes is decided
-//! before the classes and which link they come by after them, so that no flow could tell. Such a
-//! limit is left out here, which keeps the least T a bound, and is counted in the plan's predicted
-//! time.
+//! Links into group members are not modelled. The bytes of a member are decided before the classes,
+//! and its link after them, so that no flow could express such a limit. Leaving it out keeps the
+//! least T a lower bound; the plan's predicted time includes it.
 
 use std::ops::Range;
 
@@ -25,11 +24,11 @@ use crate::core::units::NodeIx;
 pub(super) struct PlanNetwork {
     pub(super) arcs: Vec<NetArc>,
     node_count: u32,
-    /// For each class, the arcs to its senders, in their order.
+    /// For each class, the arcs to its senders, in order.
     pub(super) class_arcs: Vec<Range<usize>>,
-    /// For each choice, the arcs from its members, in their order.
+    /// For each choice, the arcs from its members, in order.
     pub(super) choice_arcs: Vec<Range<usize>>,
-    /// The arc by which a link, a sender or a store that is read is left, by its node.
+    /// For each node that is a link, a sender or a store, the arc that leaves it.
     way_out: Vec<Option<u32>>,
 }
 
@@ -39,14 +38,14 @@ pub(super) struct NetArc {
     pub(super) kind: ArcKind,
 }
 
-/// What an arc stands for, and with it what it passes in a time T.
+/// Meaning of an arc, which determines its capacity in a time T.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ArcKind {
-    /// Bytes that are wanted, whatever T is.
+    /// Wanted bytes, for any T.
     Wanted { bytes: f64 },
-    /// What a part passes in T at its rate, less the bytes that pass it besides.
+    /// Capacity of a part: T at its rate, less the bytes that pass it in any case.
     Part { part: FullPart, bytes_per_second: f64, besides: f64 },
-    /// Any bytes; more than these cannot come. It passes twice as many, so that it is never full
+    /// No limit; at most `bytes` can arrive. Its capacity is twice that, so that it is never full
     /// and in no cut.
     Open { bytes: f64 },
 }
@@ -81,7 +80,7 @@ impl PlanNetwork {
         net
     }
 
-    /// The network at a time T, without a flow.
+    /// Returns the network at a time T, without a flow.
     pub(super) fn at(&self, seconds: f64) -> FlowNetwork {
         let arcs: Vec<FlowArc> = self
             .arcs
@@ -91,8 +90,8 @@ impl PlanNetwork {
         FlowNetwork::new(self.node_count, &arcs)
     }
 
-    /// The arcs from a class's arc on to the sink, that one first. There is one way, because stores
-    /// nest.
+    /// Returns the arcs from a class's arc to the sink, beginning with the class's arc. The path is
+    /// unique, because stores nest.
     pub(super) fn way(&self, class_arc: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(class_arc), |&arc| {
             Some(self.way_out[self.arcs[arc].to as usize]? as usize)
@@ -202,14 +201,14 @@ impl PlanNetwork {
     }
 }
 
-/// Which node of the network stands for what: source, sink, classes, choices, senders, members,
-/// stores twice, links.
+/// Numbering of the network's nodes: source, sink, classes, choices, senders, members, stores
+/// twice, links.
 struct NetworkLayout {
     classes: u32,
     choices: u32,
     nodes: u32,
     stores: u32,
-    /// By receiver and sender; of several limits for one link the lowest.
+    /// By receiver and sender; only the lowest of several limits for one link.
     pairs: Vec<PairLimit>,
 }
 
@@ -275,7 +274,7 @@ fn distinct<'a>(nodes: impl Iterator<Item = &'a NodeIx>) -> Vec<NodeIx> {
     (0..).map(NodeIx).zip(seen).filter(|(_, seen)| *seen).map(|(node, _)| node).collect()
 }
 
-/// Rows, segments and incidences are limited such that nothing here is counted beyond 32 bits.
+/// Rows, segments and incidences are limited so that all counts fit in 32 bits.
 fn count(count: usize) -> u32 {
     u32::try_from(count).expect("parts of a plan are counted in 32 bits")
 }

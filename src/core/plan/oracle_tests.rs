@@ -1,4 +1,4 @@
-//! Plans of random problems, held against a general solver for linear programs and against their
+//! Random problems: plans are compared with a general solver for linear programs, and with their
 //! own demands.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -12,7 +12,7 @@ use clarabel::solver::{
 use super::balance::NodeSide;
 use super::*;
 
-/// Problems that each test looks at; `CEP_FAST_PLANS=5000` looks at more.
+/// Number of problems in each test; `CEP_FAST_PLANS=5000` tests more.
 fn rounds() -> u64 {
     std::env::var("CEP_FAST_PLANS").ok().and_then(|count| count.parse().ok()).unwrap_or(300)
 }
@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// What random problems may have besides nodes and rows.
+/// Features of random problems besides nodes and rows.
 #[derive(Clone, Copy, Default)]
 struct With {
     groups: bool,
@@ -49,7 +49,8 @@ struct With {
 const PLAIN: With = With { groups: false, pairs: false, stores: false };
 const SPACE: u64 = 1 << 40;
 
-/// A problem of a few nodes whose speeds differ by up to a hundred. Somebody offers everything.
+/// Creates a problem of a few nodes whose speeds differ by up to a factor of a hundred. Every byte
+/// is offered.
 fn problem(seed: u64, with: With) -> PlanProblem {
     let random = &mut Random(seed);
     let (senders, receivers) = (1 + random.below(6) as u32, 1 + random.below(6) as u32);
@@ -100,7 +101,7 @@ fn problem(seed: u64, with: With) -> PlanProblem {
         }
     }
     if with.groups && random.one_in(2) {
-        // Groups whose members all want the same are where there is most to decide.
+        // Groups whose members all want the same range leave most to decide.
         problem.group_wants.iter_mut().for_each(|row| row.2 = Span::new(0, SPACE / 2));
         problem.group_wants.dedup_by_key(|row| row.1);
     }
@@ -130,8 +131,7 @@ fn problem(seed: u64, with: With) -> PlanProblem {
     problem
 }
 
-/// The least time by the linear program as it stands in the papers, solved by an interior point
-/// method.
+/// Returns the least time by the linear program of the papers, solved by an interior point method.
 fn optimum(problem: &PlanProblem) -> f64 {
     let mut program = Program::default();
     for segment in segments::cut(problem).unwrap() {
@@ -146,7 +146,7 @@ fn optimum(problem: &PlanProblem) -> f64 {
 struct Program {
     variables: usize,
     equal: Vec<(Vec<(usize, f64)>, f64)>,
-    /// What passes each part, and the bytes that pass it besides.
+    /// Bytes through each part, and the bytes that pass it in any case.
     parts: BTreeMap<bound::FullPart, (Vec<usize>, f64)>,
 }
 
@@ -255,8 +255,8 @@ fn rate(problem: &PlanProblem, part: bound::FullPart) -> f64 {
     }
 }
 
-/// Every wanted byte is taken once by each who wants it, from senders who offer it, by weights that
-/// make a whole.
+/// Checks that each receiver gets every byte it wants once, from senders that offer it, by weights
+/// that sum to one.
 fn check_demands(problem: &PlanProblem, plan: &Plan) {
     let mut taken: BTreeMap<NodeIx, Vec<Span>> = BTreeMap::new();
     assert!(plan.planned.is_sorted_by(|a, b| a.segment.span.end <= b.segment.span.start));
@@ -302,7 +302,7 @@ fn check_demands(problem: &PlanProblem, plan: &Plan) {
     }
 }
 
-/// Equal, as far as the solver says it of times that are mostly hundreds of seconds.
+/// Returns true for equal times, within the accuracy of the solver.
 fn near(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-6 * a.max(b) + 1e-6
 }
@@ -375,8 +375,7 @@ fn where_pair_limits_meet_groups_the_bound_is_one_and_the_prediction_honest() {
     }
 }
 
-/// Rounds of balancing only ever help, and what they reckon with is what the plan is then predicted
-/// to take.
+/// Rounds of balancing never make a plan worse, and their estimated duration is the predicted one.
 #[test]
 fn balanced_weights_are_never_worse_than_the_papers() {
     let with = |groups, pairs, stores| With { groups, pairs, stores };

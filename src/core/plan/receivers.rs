@@ -1,6 +1,5 @@
-//! A plan read from the receivers' side: which segments each of them wants. Made once, so that
-//! telling every receiver its part takes as long as the parts together are, and not as long as the
-//! plan times the receivers.
+//! Index of a plan by receiver. With it, the messages to all receivers take work in proportion to
+//! their total size, not to the size of the plan times the receivers.
 
 use super::PlannedSegment;
 use crate::core::units::NodeIx;
@@ -8,14 +7,14 @@ use crate::core::units::NodeIx;
 /// The segments of every receiver, in two flat lists.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ByReceiver {
-    /// Where the places of each node begin; one entry more than there are nodes.
+    /// Start of each node's indices in `places`; one entry more than there are nodes.
     firsts: Vec<u32>,
-    /// Places in the plan, by node, and of each node ascending.
+    /// Indices of segments in the plan, grouped by node and ascending within each node.
     places: Vec<u32>,
 }
 
 impl ByReceiver {
-    /// The index of a plan for `node_count` nodes.
+    /// Creates the index of a plan for `node_count` nodes.
     pub(crate) fn of(planned: &[PlannedSegment], node_count: usize) -> ByReceiver {
         let receivers = || planned.iter().map(|planned| &planned.segment.receivers);
         let mut firsts = vec![0; node_count + 1];
@@ -36,8 +35,8 @@ impl ByReceiver {
         ByReceiver { firsts, places }
     }
 
-    /// The segments of `planned` that `receiver` wants, ascending; `planned` is what the index was
-    /// made of.
+    /// Returns the segments of `planned` that `receiver` wants, ascending. `planned` must be the
+    /// plan of the index.
     pub(crate) fn segments<'a>(
         &'a self,
         planned: &'a [PlannedSegment],
@@ -46,7 +45,7 @@ impl ByReceiver {
         self.places(receiver).map(|place| &planned[place])
     }
 
-    /// The places in the plan of the segments that `receiver` wants, ascending.
+    /// Returns the indices of the segments that `receiver` wants, ascending.
     pub(crate) fn places(&self, receiver: NodeIx) -> impl ExactSizeIterator<Item = usize> {
         let own = self.firsts[receiver.at()] as usize..self.firsts[receiver.at() + 1] as usize;
         self.places[own].iter().map(|place| *place as usize)

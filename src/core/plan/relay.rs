@@ -1,18 +1,18 @@
-//! Receivers that want the same bytes feed each other.
+//! Relays: receivers that want the same bytes feed each other.
 //!
-//! What k receivers want alike is cut into k parts, one of each in proportion to what it can send.
-//! A receiver asks the senders for its own part alone, and every other receiver for that one's
-//! part; what has not landed there yet waits there for it. So the senders send one copy, each
-//! receiver sends about as much as it receives, and all have everything after about the time of one
-//! copy, which is the optimum for equal speeds (Mundinger, Weber, Weiss: "Optimal scheduling of
-//! peer-to-peer file dissemination", 2008).
+//! A range that k receivers want is cut into k parts, one for each receiver in proportion to its
+//! sending speed. A receiver requests its own part from the senders, and each other part from that
+//! part's receiver. A request for a piece that has not landed there waits there. So the senders
+//! send one copy, and each receiver sends about as much as it receives. All have everything after
+//! about the time of one copy, which is optimal for equal speeds (Mundinger, Weber, Weiss: "Optimal
+//! scheduling of peer-to-peer file dissemination", 2008).
 //!
-//! Many receivers form groups of at most [`GROUP_MAX`], so that nobody holds more flows than that.
-//! The owner of a part in one group asks the owner of that part in the group before: a chain in
-//! which everybody still sends one copy.
+//! Many receivers form groups of at most [`GROUP_MAX`], which limits the flows of each. The owner
+//! of a part in one group requests it from the owner of that part in the preceding group: a chain
+//! in which each node still sends one copy.
 //!
-//! To a scheduler, bytes that are passed on are wanted once, by the receiver that asks the senders
-//! for them.
+//! For a scheduler, relayed bytes are wanted once, by the receiver that requests them from the
+//! senders.
 
 use std::collections::BTreeMap;
 
@@ -22,38 +22,38 @@ use super::demand::PlanDemand;
 use super::{PlanProblem, PlannedSegment, Segment, groups};
 use crate::core::units::{NodeIx, Span};
 
-/// Receivers that all ask each other: a flow each way for each pair of them.
+/// Size of a group of receivers that all feed each other: each pair has a flow in each direction.
 const GROUP_MAX: usize = 16;
-/// A part is cut into so many pieces of about equal size, each of which can be handed over to
+/// Number of pieces, of about equal size, that a part is cut into. Each can be handed over to
 /// another receiver.
 const CHUNKS_MAX: usize = 16;
-/// No chunk is smaller than so many blocks.
+/// Smallest size of a chunk, in blocks.
 const CHUNK_BLOCKS_MIN: u64 = 4;
-/// A receiver that is slower than this part of the fastest passes nothing on: the others would have
-/// to wait for it.
+/// A receiver slower than this part of the fastest relays nothing: the others would have to wait
+/// for it.
 const SLOW: f64 = 0.5;
-/// Who asks whom, over all parts: what the plan's size grows by. Beyond it, everybody asks the
-/// senders.
+/// Limit on the pairs of receiver and relay over all parts, by which the plan's size grows. Beyond
+/// it, all receivers ask the senders.
 const ENTRIES_MAX: usize = 1 << 21;
 
-/// Segments of which receivers get some from each other.
+/// Segments that receivers pass on to each other.
 pub(super) struct RelaySplit {
-    /// As the senders see them: what is passed on is wanted once.
+    /// Segments as the senders see them: a relayed range is wanted once.
     pub(super) segments: Vec<Segment>,
     /// Ascending by the start of their segment.
     fed: Vec<RelayedPart>,
 }
 
-/// One part that receivers pass on.
+/// One part that receivers relay.
 struct RelayedPart {
     start: u64,
     receivers: Vec<NodeIx>,
-    /// Who asks which other receiver, ascending.
+    /// Receivers, each with the relay that it asks; ascending.
     relays: Vec<(NodeIx, NodeIx)>,
 }
 
-/// The segments of a problem with what receivers could pass on cut out; `None` where they could
-/// pass on nothing.
+/// Returns the segments of a problem cut into the parts that receivers can relay, or `None` if
+/// there are none.
 pub(super) fn split(problem: &PlanProblem, segments: &[Segment]) -> Option<RelaySplit> {
     let mut split = RelaySplit { segments: Vec::with_capacity(segments.len()), fed: Vec::new() };
     let mut due: BTreeMap<NodeIx, f64> = BTreeMap::new();
@@ -79,7 +79,7 @@ pub(super) fn split(problem: &PlanProblem, segments: &[Segment]) -> Option<Relay
     (!split.fed.is_empty()).then_some(split)
 }
 
-/// The receivers that can pass a segment on, if there is somebody to pass it on to.
+/// Returns the receivers that can relay a segment, if another receiver wants it.
 fn able(problem: &PlanProblem, segment: &Segment) -> Vec<NodeIx> {
     let remote: Vec<NodeIx> = segment.remote_receivers().collect();
     if remote.len() < 2 || !segment.groups.is_empty() {
@@ -94,13 +94,13 @@ fn able(problem: &PlanProblem, segment: &Segment) -> Vec<NodeIx> {
     remote.iter().filter(keeps).filter(|node| speed(node) >= SLOW * fastest).copied().collect()
 }
 
-/// Groups of about equal size.
+/// Splits the receivers into groups of about equal size.
 fn groups_of(able: &[NodeIx]) -> impl Iterator<Item = &[NodeIx]> {
     let count = able.len().div_ceil(GROUP_MAX);
     (0..count).map(move |at| &able[at * able.len() / count..(at + 1) * able.len() / count])
 }
 
-/// Cuts a segment into one part for each member of a group, by what they can send.
+/// Cuts a segment into one part for each member of a group, in proportion to sending speed.
 fn parts(
     problem: &PlanProblem,
     span: Span,
@@ -115,7 +115,7 @@ fn parts(
     groups::cut(problem.grid, span, group, due)
 }
 
-/// The parts between all boundaries of all groups' parts.
+/// Returns the parts between the boundaries of all groups' parts.
 fn common_parts(span: Span, groups: &[Vec<(Span, NodeIx)>]) -> Vec<Span> {
     let mut ends: Vec<u64> = groups.iter().flatten().map(|(part, _)| part.end).collect();
     ends.sort_unstable();
@@ -124,7 +124,7 @@ fn common_parts(span: Span, groups: &[Vec<(Span, NodeIx)>]) -> Vec<Span> {
     starts.zip(ends.iter().copied()).map(|(start, end)| Span::new(start, end)).collect()
 }
 
-/// Cuts a part on the grid into what can be handed over.
+/// Cuts a part on the grid into chunks that can be handed over.
 fn chunks((origin, block): (u64, u64), part: Span) -> Vec<Span> {
     let blocks = part.bytes() / block.max(1);
     let count = (blocks / CHUNK_BLOCKS_MIN).clamp(1, CHUNKS_MAX as u64);
@@ -140,8 +140,8 @@ fn chunks((origin, block): (u64, u64), part: Span) -> Vec<Span> {
     starts.zip(ends.iter().copied()).map(|(start, end)| Span::new(start, end)).collect()
 }
 
-/// Gives what slow receivers should pass on to others that want it as well: whoever owns least
-/// takes the slow one's place, and the slow one asks it.
+/// Moves parts of slow relays to other receivers of the same range: the receiver that owns least
+/// replaces the slow one, and the slow one asks it.
 pub(super) fn hand_over(problem: &PlanProblem, planned: &mut [PlannedSegment], slow: &[NodeIx]) {
     let mut owned: BTreeMap<NodeIx, u64> = BTreeMap::new();
     for one in planned.iter() {
@@ -175,7 +175,7 @@ pub(super) fn hand_over(problem: &PlanProblem, planned: &mut [PlannedSegment], s
     }
 }
 
-/// Who passes a part on.
+/// Returns the relays of a part.
 fn owners(planned: &PlannedSegment) -> Vec<NodeIx> {
     let mut owners: Vec<NodeIx> = planned.relays.iter().map(|(_, relay)| *relay).collect();
     owners.sort_unstable();
@@ -197,7 +197,7 @@ impl RelaySplit {
                 members.iter().filter(|member| *member != owner).map(|member| (*member, *owner)),
             );
         }
-        // Who passes nothing on, for what reason ever, asks the group whose turn it is.
+        // A receiver that does not relay asks the groups in turn.
         let mut asks: Vec<NodeIx> =
             relays.iter().map(|(asks, _)| *asks).chain([owners[0]]).collect();
         asks.sort_unstable();
@@ -221,7 +221,7 @@ impl RelaySplit {
         });
     }
 
-    /// Completes a plan of these segments with the receivers that are fed by others.
+    /// Completes a plan of these segments with the receivers that relays feed.
     pub(super) fn complete(self, planned: &mut [PlannedSegment]) {
         let mut fed = self.fed.into_iter().peekable();
         for planned in planned {
@@ -234,9 +234,9 @@ impl RelaySplit {
     }
 }
 
-/// What no schedule can beat where receivers feed each other: everybody must take in what it wants
-/// (`full`), senders must send one copy of everything (`once`), and all together must send all
-/// copies.
+/// Returns the lower bound where receivers feed each other: each receiver must take in its bytes
+/// (`full`), senders must send one copy of everything (`once`), and all nodes together must send
+/// all copies.
 pub(super) fn bound(
     problem: &PlanProblem,
     full: &PlanDemand,

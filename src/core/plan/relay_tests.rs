@@ -1,4 +1,4 @@
-//! Plans in which receivers feed each other, and the bound that holds for them.
+//! Plans with relays, and their lower bound.
 
 use crate::core::plan::relay::*;
 use crate::core::plan::tests::{nodes, rows};
@@ -6,8 +6,8 @@ use crate::core::plan::{Plan, PlanProblem, PlannedSegment, Scheduler, plan};
 
 const BLOCK: u64 = 10;
 
-/// Node 0 sends `bytes` to as many receivers as there are further speeds; all but those in `deaf`
-/// keep what they receive.
+/// Node 0 sends `bytes` to one receiver for each further speed; all but those in `deaf` keep what
+/// they receive.
 fn copies(bytes: u64, speeds: &[f64], deaf: &[u32]) -> PlanProblem {
     let mut nodes = nodes(speeds);
     for (at, node) in nodes.iter_mut().enumerate().skip(1) {
@@ -28,7 +28,7 @@ fn planned(problem: &PlanProblem) -> Plan {
     plan(problem, Scheduler::Greedy).expect("a plan")
 }
 
-/// Follows every receiver's asking back to a sender, and gives the longest chain.
+/// Follows every receiver's requests back to a sender, and returns the longest chain.
 fn depth(plan: &Plan) -> usize {
     let of = |planned: &PlannedSegment, mut node: NodeIx| {
         let mut depth = 1;
@@ -71,7 +71,7 @@ fn a_slow_receiver_passes_nothing_on_and_the_others_do_not_wait_for_it() {
     let plan = planned(&problem);
     let relays = || plan.planned.iter().flat_map(|planned| &planned.relays);
     assert!(relays().count() > 0 && relays().all(|(_, relay)| relay.0 != 4), "{plan:?}");
-    // The slow one alone needs the whole time.
+    // The slow receiver alone needs the whole time.
     assert_eq!((plan.bound.seconds, plan.bound.bottleneck.as_str()), (800.0, "receiver n4:1"));
 }
 
@@ -82,13 +82,13 @@ fn who_keeps_nothing_is_fed_and_feeds_nobody() {
         plan.planned.iter().flat_map(|planned| planned.relays.clone()).collect();
     assert!(relays.iter().all(|(_, relay)| relay.0 != 3), "{relays:?}");
     assert!(relays.iter().any(|(asks, _)| asks.0 == 3), "{relays:?}");
-    // One that keeps nothing, and one that does: the latter is fed first.
+    // One receiver keeps nothing, the other does: the latter is fed first.
     let plan = planned(&copies(8000, &[100.0; 3], &[2]));
     assert!(
         plan.planned.iter().all(|planned| planned.relays == [(NodeIx(2), NodeIx(1))]),
         "{plan:?}"
     );
-    // Nobody keeps anything: as many copies leave the sender.
+    // No receiver keeps anything: the sender sends all copies.
     let plan = planned(&copies(8000, &[100.0; 4], &[1, 2, 3]));
     assert!(plan.planned.iter().all(|planned| planned.relays.is_empty()));
     assert!((plan.bound.seconds - 240.0).abs() < 1e-9, "{:?}", plan.bound);

@@ -1,4 +1,4 @@
-//! Cutting the data space: at every row boundary, one sweep from left to right.
+//! Segments: the data space is cut at every row boundary, in one sweep from left to right.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,9 @@ use super::{GroupIx, PlanProblem};
 use crate::core::error::{Code, Error, Result};
 use crate::core::units::{NodeIx, Span, union};
 
-/// Senders and receivers of all segments together: what a plan's size and work grow with. Two
-/// million nodes in segments of twenty senders and twenty receivers would need more; at 16 bytes
-/// each this bounds a plan to a quarter of a gigabyte.
+/// Limit on the senders and receivers of all segments together, by which a plan's size and work
+/// grow. Two million nodes in segments of twenty senders and twenty receivers would need more; at
+/// 16 bytes each this limits a plan to a quarter of a gigabyte.
 pub(super) const INCIDENCES_MAX: usize = 1 << 24;
 
 /// A range between two neighbouring row boundaries, with one set of senders and one set of
@@ -16,17 +16,17 @@ pub(super) const INCIDENCES_MAX: usize = 1 << 24;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Segment {
     pub(crate) span: Span,
-    /// Who offers it, ascending, each once; never empty.
+    /// Nodes that offer it, ascending, each once; never empty.
     pub(crate) senders: Vec<NodeIx>,
-    /// Who wants it, ascending, each once.
+    /// Nodes that want it, ascending, each once.
     pub(crate) receivers: Vec<NodeIx>,
-    /// The groups that want it once each: their members, ascending, none of them a sender or a
-    /// receiver of the segment. Empty in a plan, where a member has become a receiver.
+    /// Groups that want it once each: their members, ascending, none of them a sender or a receiver
+    /// of the segment. Empty in a plan, where a member has become a receiver.
     pub(crate) groups: Vec<Vec<NodeIx>>,
 }
 
 impl Segment {
-    /// The receivers that have to fetch it from another node.
+    /// Returns the receivers that must fetch it from another node.
     pub(crate) fn remote_receivers(&self) -> impl Iterator<Item = NodeIx> {
         self.receivers
             .iter()
@@ -39,7 +39,7 @@ impl Segment {
     }
 }
 
-/// What a row does with a range.
+/// Effect of a row on a range.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum RowKind {
     Want,
@@ -56,7 +56,7 @@ struct RowEdge {
     node: NodeIx,
 }
 
-/// The rows that cover the place where the sweep stands: how many of each node.
+/// Rows that cover the current position of the sweep, counted by node.
 #[derive(Default)]
 struct SegmentCover {
     offers: BTreeMap<NodeIx, u32>,
@@ -65,7 +65,7 @@ struct SegmentCover {
 }
 
 /// Cuts the wanted parts of the data space into segments, ascending. Work grows with the incidences
-/// of segments and nodes, which is the size of the answer.
+/// of segments and nodes, which is the size of the result.
 pub(super) fn cut(problem: &PlanProblem) -> Result<Vec<Segment>> {
     let mut cover = SegmentCover::default();
     let (mut segments, mut unserved) = (Vec::new(), Vec::new());
@@ -127,8 +127,8 @@ impl SegmentCover {
         }
     }
 
-    /// A node that wants this place for two groups. What it took would serve both, and no flow
-    /// could count that.
+    /// Returns a node that wants this position for two groups. Its bytes would serve both, and no
+    /// flow could express that.
     fn in_two_groups(&self) -> Option<NodeIx> {
         let mut nodes: Vec<NodeIx> = self.group_wants.keys().map(|(_, node)| *node).collect();
         nodes.sort_unstable();
@@ -146,11 +146,11 @@ impl SegmentCover {
                 group.iter().map(|(_, node)| *node).find(|node| list.binary_search(node).is_ok())
             };
             if has(&segment.receivers).is_some() {
-                // A member that wants it for itself brings it to its group as well.
+                // A member that wants it for itself serves its group as well.
                 continue;
             }
             match (has(&segment.senders), group) {
-                // A member that has it copies it inside; nothing need cross the network.
+                // A member that has it copies it locally; nothing crosses the network.
                 (Some(node), _) | (None, &[(_, node)]) => served.push(node),
                 (None, _) => segment.groups.push(group.iter().map(|(_, node)| *node).collect()),
             }
@@ -263,7 +263,7 @@ mod tests {
         let facts =
             |segment: &Segment| (segment.span, segment.receivers.clone(), segment.groups.clone());
         let members = vec![vec![NodeIx(1), NodeIx(2), NodeIx(3)]];
-        // Node 3 wants the start for itself, node 2 has the end.
+        // Node 3 wants the start for itself; node 2 has the end.
         assert_eq!(facts(&segments[0]), (Span::new(0, 10), vec![NodeIx(3)], vec![]));
         assert_eq!(facts(&segments[1]), (Span::new(10, 30), vec![], members));
         assert_eq!(facts(&segments[2]), (Span::new(30, 40), vec![NodeIx(2)], vec![]));

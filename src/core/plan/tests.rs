@@ -1,10 +1,10 @@
-//! Plans of problems whose answers are known, and problems that have no plan.
+//! Plans of problems with known answers, and problems without a plan.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use crate::core::error::Code;
 use crate::core::plan::*;
 
-/// Nodes that send and receive at these speeds.
+/// Creates nodes that send and receive at these speeds.
 pub(super) fn nodes(speeds: &[f64]) -> Vec<NodeCapacity> {
     let node = |(at, &speed): (usize, &f64)| NodeCapacity {
         name: format!("n{at}:1"),
@@ -39,8 +39,8 @@ fn is_near(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-9 * a.max(b)
 }
 
-/// A slow link to one member of a group: the exact deal knows nothing of it, and the greedy plan
-/// that was thrown away for it took a quarter of the time.
+/// Regression: with a slow link to one member of a group, which the exact deal ignores, the
+/// discarded greedy plan took a quarter of the time.
 #[test]
 fn a_pair_limit_that_meets_a_group_does_not_make_auto_slower_than_greedy() {
     let mut problem = problem(&[100.0; 4], &[(0, 0, 10_000), (1, 0, 10_000)], &[]);
@@ -98,7 +98,7 @@ fn a_bottleneck_between_one_sender_and_all_is_found_by_a_cut() {
     let found = bound(&problem(&[100.0, 200.0, 1000.0, 1e6], &offers, &[(3, 0, 4000)]));
     assert!(is_near(found.seconds, 10.0), "{found:?}");
     assert_eq!(found.bottleneck, "sender n0:1");
-    // With a faster node 0 the two are short together.
+    // With a faster node 0, the other two nodes are short together.
     let found = bound(&problem(&[150.0, 150.0, 1000.0, 1e6], &offers, &[(3, 0, 4000)]));
     assert_eq!((found.seconds, found.bottleneck.as_str()), (10.0, "senders n0:1, n1:1 together"));
 }
@@ -113,9 +113,8 @@ fn replicas_share_by_speed() {
 
 #[test]
 fn greedy_comes_near_what_lp_reaches() {
-    // The second half is offered by both, the first only by node 0. In proportion to demand alone
-    // node 0 would keep half its speed for the second all the same, and the whole would take a
-    // third longer.
+    // Both nodes offer the second half, only node 0 the first. In proportion to demand alone, node
+    // 0 would keep half its speed for the second half, and the whole would take a third longer.
     let problem =
         problem(&[100.0, 100.0, 1000.0], &[(0, 0, 2000), (1, 1000, 2000)], &[(2, 0, 2000)]);
     let greedy = plan(&problem, Scheduler::Greedy).unwrap();
@@ -149,8 +148,8 @@ fn a_node_that_offers_what_it_wants_copies_it_inside() {
     assert!(is_near(plan.bound.seconds, 5.0));
 }
 
-/// Figure 6: one more pair at a time, five slow ones and then three that are ten times faster.
-/// Everybody holds everything, and the receivers are one group.
+/// Figure 6: one more pair at a time, five slow ones and then three that are ten times faster. All
+/// senders hold everything, and the receivers are one group.
 #[test]
 fn uniform_is_held_back_by_its_slowest_node_as_in_figure_6() {
     let at = |pairs: u32, scheduler| {
@@ -180,7 +179,7 @@ fn uniform_is_held_back_by_its_slowest_node_as_in_figure_6() {
 
 /// Figure 7: four pairs, every second one ten times faster, whose windows grow from a quarter of
 /// the data to all of it. By demand alone, at 7/8 the slow ones would be asked for so much that the
-/// whole took three times as long as it need.
+/// whole took three times as long as necessary.
 #[test]
 fn greedy_is_not_held_back_by_what_windows_keep_apart_as_in_figure_7() {
     for eighths in 2..=8 {
@@ -301,7 +300,7 @@ fn a_million_rows_are_planned_and_more_are_refused() {
     assert!(error.message.starts_with("1048577 rows"), "{error}");
 }
 
-/// The speeds and sizes that sums of 64 bits and floating point find hardest.
+/// Speeds and sizes that are hardest for 64-bit sums and floating point.
 #[test]
 fn extremes_neither_panic_nor_lose_a_byte() {
     let end = u64::MAX - 1;

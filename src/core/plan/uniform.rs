@@ -1,5 +1,5 @@
-//! Equal striping with no regard to speed, as striped `GridFTP` does: the baseline of the CEP
-//! paper's Figures 6 and 7.
+//! Equal striping regardless of speed, as striped `GridFTP` does: the baseline of the CEP paper's
+//! Figures 6 and 7.
 //!
 //! Every receiver asks every sender of a segment for an equal part, and the members of a group take
 //! equal parts.
@@ -8,7 +8,7 @@ use super::demand::PlanDemand;
 use super::{PlanProblem, PlannedSegment, Segment, groups};
 use crate::core::error::Result;
 
-/// Gives the parts of groups to their members.
+/// Assigns the parts of groups to their members.
 pub(super) fn deal(
     problem: &PlanProblem,
     segments: &[Segment],
@@ -19,7 +19,7 @@ pub(super) fn deal(
     })
 }
 
-/// Gives every segment's senders their weights.
+/// Weighs the senders of every segment.
 pub(super) fn weigh(segments: Vec<Segment>) -> Vec<PlannedSegment> {
     let weigh_one = |segment: Segment| {
         let weights = equal(segment.senders.len());

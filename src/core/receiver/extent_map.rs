@@ -1,6 +1,6 @@
-//! The extent map of one receiver: which of the pieces it wants have landed.
+//! Extent map of one receiver: the pieces it wants and which of them have landed.
 //!
-//! One owner per node holds it; rails only ever hold leases on parts of it.
+//! One scheduler per node holds it. Rails only hold leases on parts of it.
 
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::{CheckComposer, CheckMethod};
@@ -17,7 +17,7 @@ pub(super) struct PieceRun {
     pub(super) end: u64,
 }
 
-/// What is wanted and what has landed.
+/// Wanted ranges and the pieces of them that have landed.
 pub(super) struct ExtentMap {
     grid: BlockGrid,
     method: CheckMethod,
@@ -25,23 +25,23 @@ pub(super) struct ExtentMap {
     segments: Vec<SegmentExtents>,
     wanted_bytes: u64,
     landed_bytes: u64,
-    /// Bytes given up: no sender is left for them.
+    /// Bytes of abandoned pieces: no sender is left for them.
     missing_bytes: u64,
 }
 
 struct SegmentExtents {
     span: Span,
-    /// Who offers it, in the plan's order; ascending by index.
+    /// Nodes that offer it, ascending by index.
     senders: Vec<NodeIx>,
     settled: BitSet,
-    /// Bytes that are not settled.
+    /// Bytes that have neither landed nor been abandoned.
     left_bytes: u64,
     missing: Vec<u64>,
     checks: CheckComposer,
 }
 
 impl ExtentMap {
-    /// The map of `segments`, ascending and disjoint, of which nothing has landed.
+    /// Creates the map of `segments`, ascending and disjoint, of which nothing has landed.
     pub(super) fn new(
         grid: BlockGrid,
         method: CheckMethod,
@@ -76,17 +76,17 @@ impl ExtentMap {
         self.landed_bytes
     }
 
-    /// Bytes that have neither landed nor been given up.
+    /// Returns the bytes that have neither landed nor been abandoned.
     pub(super) fn left_bytes(&self) -> u64 {
         self.wanted_bytes - self.landed_bytes - self.missing_bytes
     }
 
-    /// The same of each segment: bytes that have neither landed nor been given up.
+    /// Returns, for each segment, the bytes that have neither landed nor been abandoned.
     pub(super) fn left_of_segments(&self) -> impl Iterator<Item = u64> {
         self.segments.iter().map(|segment| segment.left_bytes)
     }
 
-    /// Whether every piece has landed or was given up.
+    /// Returns true if every piece has landed or was abandoned.
     pub(super) fn is_settled(&self) -> bool {
         self.left_bytes() == 0
     }
@@ -95,7 +95,7 @@ impl ExtentMap {
         u32::try_from(self.segments.len()).expect("segments are counted in 32 bits")
     }
 
-    /// The runs of a segment's pieces that have not landed.
+    /// Returns the runs of a segment's pieces that have not landed.
     pub(super) fn open_runs(&self, segment: u32) -> Vec<PieceRun> {
         let SegmentExtents { span, settled, .. } = &self.segments[segment as usize];
         let mut runs: Vec<PieceRun> = Vec::new();
@@ -108,8 +108,8 @@ impl ExtentMap {
         runs
     }
 
-    /// Marks the pieces that lie wholly in `holes` (ascending, disjoint) landed: they are zeros,
-    /// and a new file's holes read as zeros. Returns their bytes. It comes before anything else
+    /// Marks the pieces that lie wholly in `holes` (ascending, disjoint) as landed: they are zeros,
+    /// and a new file's holes read as zeros. Returns their bytes. Call it before anything else
     /// lands.
     pub(super) fn land_holes(&mut self, holes: &[Span]) -> u64 {
         let mut bytes = 0;
@@ -134,8 +134,8 @@ impl ExtentMap {
         bytes
     }
 
-    /// Marks a run of zeros landed. There may be tens of millions of pieces in it: where checks of
-    /// zeros join whatever their length is, theirs are not computed one by one.
+    /// Marks a run of zeros as landed. A run may have tens of millions of pieces: where checks of
+    /// zeros join at any length, one check is computed for the whole run.
     fn land_zeros(&mut self, run: PieceRun) -> u64 {
         let span = Span::new(
             self.piece(run.segment, run.first).start,
@@ -156,9 +156,9 @@ impl ExtentMap {
         span.bytes()
     }
 
-    /// Marks a range landed that an earlier attempt had, if it is a piece of this map. Returns its
-    /// bytes, if that is news: where segments are cut otherwise than they were, what is at the cuts
-    /// is fetched again.
+    /// Marks a range that an earlier attempt had landed, if it is a piece of this map. Returns the
+    /// newly landed bytes, else 0. Where segments are cut at other positions than before, the
+    /// pieces at the cuts are fetched again.
     pub(super) fn land_kept(&mut self, span: Span, check: Check) -> u64 {
         let at = self.segments.partition_point(|segment| segment.span.end <= span.start);
         let Some(segment) = self.segments.get(at).filter(|segment| segment.span.contains(span))
@@ -174,12 +174,12 @@ impl ExtentMap {
         self.grid.piece(self.segments[segment as usize].span, index)
     }
 
-    /// The bytes of `run`.
+    /// Returns the bytes of `run`.
     pub(super) fn run_bytes(&self, run: PieceRun) -> u64 {
         self.piece(run.segment, run.end - 1).end - self.piece(run.segment, run.first).start
     }
 
-    /// The segment and index of a piece that this map handed out.
+    /// Returns the segment and index of a piece that this map handed out.
     ///
     /// # Panics
     /// If `piece` is not a piece of the map.
@@ -190,23 +190,23 @@ impl ExtentMap {
         (at as u32, index)
     }
 
-    /// Who offers a segment.
+    /// Returns the nodes that offer a segment.
     pub(super) fn senders(&self, segment: u32) -> &[NodeIx] {
         &self.segments[segment as usize].senders
     }
 
-    /// A newer plan names other senders for a segment.
+    /// Replaces the senders of a segment, as a newer plan says.
     pub(super) fn set_senders(&mut self, segment: u32, mut senders: Vec<NodeIx>) {
         senders.sort_unstable();
         self.segments[segment as usize].senders = senders;
     }
 
-    /// The ranges of the segments, ascending.
+    /// Returns the ranges of the segments, ascending.
     pub(super) fn spans(&self) -> impl Iterator<Item = Span> {
         self.segments.iter().map(|segment| segment.span)
     }
 
-    /// The parts of the segments within `span` that have landed; `span` is cut where segments are.
+    /// Returns the landed parts of the segments within `span`, cut where segments are cut.
     pub(super) fn landed_within(&self, span: Span) -> Vec<Span> {
         let first = self.segments.partition_point(|segment| segment.span.end <= span.start);
         let mut landed = Vec::new();
@@ -226,13 +226,13 @@ impl ExtentMap {
         self.senders(segment).binary_search(&sender).is_ok()
     }
 
-    /// Whether the piece has landed or was given up.
+    /// Returns true if the piece has landed or was abandoned.
     pub(super) fn is_settled_piece(&self, segment: u32, index: u64) -> bool {
         self.segments[segment as usize].settled.contains(index)
     }
 
-    /// Marks a piece landed. Says whether that is news: a piece may land twice when two senders
-    /// were asked for it.
+    /// Marks a piece as landed. Returns false if it had landed before: a piece may land twice when
+    /// two senders were asked for it.
     pub(super) fn land(&mut self, piece: Span, check: Check) -> bool {
         let (segment, index) = self.place(piece);
         let segment = &mut self.segments[segment as usize];
@@ -245,7 +245,7 @@ impl ExtentMap {
         true
     }
 
-    /// Gives a piece up.
+    /// Abandons a piece.
     pub(super) fn give_up(&mut self, segment: u32, index: u64) {
         let bytes = self.piece(segment, index).bytes();
         let segment = &mut self.segments[segment as usize];
@@ -256,7 +256,7 @@ impl ExtentMap {
         }
     }
 
-    /// What was given up, ascending and joined.
+    /// Returns the abandoned ranges, ascending and joined.
     pub(super) fn missing(&self) -> Vec<Span> {
         let pieces = self.segments.iter().flat_map(|segment| {
             segment.missing.iter().map(|&index| self.grid.piece(segment.span, index))
@@ -264,7 +264,7 @@ impl ExtentMap {
         union(pieces.collect())
     }
 
-    /// What has not landed, given up or not, ascending and joined.
+    /// Returns the ranges that have not landed, abandoned or not, ascending and joined.
     pub(super) fn lacking(&self) -> Vec<Span> {
         let open = (0..self.segment_count()).flat_map(|segment| self.open_runs(segment));
         let open = open.map(|run| {
@@ -276,13 +276,13 @@ impl ExtentMap {
         union(open.chain(self.missing()).collect())
     }
 
-    /// The composed check values, segment by segment.
+    /// Returns the composed check values, segment by segment.
     pub(super) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Check)>)> {
         self.segments.iter().map(|segment| (segment.span, segment.checks.checks().collect()))
     }
 }
 
-/// A set of small numbers.
+/// A set of small numbers, one bit each.
 struct BitSet {
     words: Vec<u64>,
 }
@@ -296,7 +296,7 @@ impl BitSet {
         self.words[(index / 64) as usize] >> (index % 64) & 1 == 1
     }
 
-    /// Adds all from `first` to before `end`.
+    /// Adds every index from `first` up to, but not including, `end`.
     fn insert_all(&mut self, first: u64, end: u64) {
         for at in first / 64..end.div_ceil(64) {
             let (low, high) = (first.saturating_sub(at * 64), (end - at * 64).min(64));
@@ -304,7 +304,7 @@ impl BitSet {
         }
     }
 
-    /// Adds `index`; whether it was not there.
+    /// Adds `index`. Returns true if it is new.
     fn insert(&mut self, index: u64) -> bool {
         let word = &mut self.words[(index / 64) as usize];
         let bit = 1 << (index % 64);
@@ -348,8 +348,8 @@ mod tests {
         assert!(map.is_settled());
     }
 
-    /// A sparse file of that size in the smallest blocks kept a node's control thread busy for 15
-    /// s.
+    /// Regression: a sparse file of this size in the smallest blocks kept a node's control thread
+    /// busy for 15 s.
     #[test]
     fn the_hole_of_a_huge_file_lands_as_one() {
         let bytes = 200 << 30;

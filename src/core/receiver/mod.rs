@@ -1,5 +1,4 @@
-//! Which piece is asked of which sender: the extent map of one receiver, and what schedules its
-//! pieces.
+//! Extent map of one receiver and the scheduler that asks senders for its pieces.
 //!
 //! [`scheduler::PieceScheduler`] (one a node and transfer) holds the extent map: which pieces have
 //! landed, and a queue of pieces for each sender, cut by the plan's weights. It leases runs of

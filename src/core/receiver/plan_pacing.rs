@@ -1,10 +1,12 @@
-//! The plan's clock at one receiver: which senders are ahead of what the plan wants of them by now.
+//! Pacing of one receiver's senders by the plan: flows of a sender that is ahead of its share
+//! pause.
 //!
-//! TCP shares a full link equally between its flows, and a plan does not. Left alone, a sender of
-//! little takes as much of a receiver's link as one of much, and a sender that the plan needs every
-//! second of sends at half its speed first and alone at the end. So flows that are ahead rest in
-//! favour of those that are behind. It is a soft limit: where nobody is behind, a flow may be twice
-//! as far as is due, and the later the whole is, the further ahead a flow may be.
+//! TCP shares a full link equally between its flows; a plan does not. Without pacing, a sender of a
+//! small share takes as much of the receiver's link as a sender of a large share. A sender that the
+//! plan needs for the whole duration then sends at half its speed at first, and alone at the end.
+//! So flows that are ahead pause in favour of flows that are behind. It is a soft limit: where no
+//! sender is behind, a flow may deliver twice the bytes that are due. The later the whole transfer
+//! is, the further ahead a flow may be.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,29 +14,29 @@ use std::time::Duration;
 use super::sender_shares::SenderShares;
 use crate::core::units::{Moment, NodeIx};
 
-/// How long a flow that is ahead rests before it looks again: less than a piece takes on a gigabit
+/// Pause of a flow that is ahead, until it checks again: shorter than a piece takes on a gigabit
 /// link.
-pub(super) const REST: Duration = Duration::from_millis(5);
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
-/// What is always allowed beyond the plan: so much of what is due, and so many blocks, because
-/// pieces come whole.
+/// Allowance beyond the plan: this factor of the due bytes, and this many blocks, because pieces
+/// come whole.
 const AHEAD: f64 = 1.05;
 const AHEAD_BLOCKS: f64 = 2.0;
-/// The same where no other sender is behind. What this receiver takes early may be what another
-/// needs of the same sender now; or speeds are better than the plan believes.
+/// Factor where no other sender is behind. Bytes that this receiver takes early may be bytes that
+/// another receiver needs from the same sender now; or the speeds are better than the plan
+/// believes.
 const AHEAD_ALONE: f64 = 2.0;
-/// How late the whole may be, as a part of it, before flows may be further ahead; handshakes cost
-/// about as much.
+/// Lateness of the whole transfer, as a part of it, from which on flows may be further ahead.
+/// Handshakes cost about as much.
 const LATE: f64 = 0.01;
-/// How much further ahead they may be then, for a part of the whole that it is late. With ten, a
-/// receiver is late by less than a tenth when a sender that should bring half of everything brings
-/// nothing.
+/// Additional allowance per part of the whole that the transfer is late. With ten, a receiver is
+/// late by less than a tenth when a sender of half of all bytes delivers nothing.
 const LATE_GAIN: f64 = 10.0;
 
-/// The clock.
+/// Planned and actual progress of each sender.
 pub(super) struct PlanPacing {
     began: Moment,
-    /// When the plan is through, if nothing is in its way.
+    /// Duration of the plan without disturbances.
     seconds: f64,
     planned_bytes: f64,
     landed_bytes: f64,
@@ -48,7 +50,7 @@ struct PacingProgress {
 }
 
 impl PlanPacing {
-    /// A clock that starts now, over what is still to be asked for.
+    /// Starts the clock now, over the bytes that are still to be requested.
     pub(super) fn new(now: Moment, seconds: f64, shares: &SenderShares) -> PlanPacing {
         let progress =
             |bytes: u64| PacingProgress { planned_bytes: bytes as f64, landed_bytes: 0.0 };
@@ -58,7 +60,7 @@ impl PlanPacing {
         PlanPacing { began: now, seconds, planned_bytes, landed_bytes: 0.0, senders }
     }
 
-    /// Bytes landed that `sender` brought.
+    /// Counts bytes that landed from `sender`.
     pub(super) fn landed(&mut self, sender: NodeIx, bytes: u64) {
         self.landed_bytes += bytes as f64;
         if let Some(progress) = self.senders.get_mut(&sender) {
@@ -66,12 +68,12 @@ impl PlanPacing {
         }
     }
 
-    /// Whether `sender` is so far ahead that its flows should rest.
+    /// Returns true if `sender` is so far ahead that its flows should pause.
     pub(super) fn is_ahead(&self, now: Moment, sender: NodeIx, block_bytes: u64) -> bool {
         let due = now.since(self.began).as_secs_f64() / self.seconds;
         let Some(progress) = self.senders.get(&sender).filter(|_| due < 1.0) else { return false };
         let late = (due - self.landed_bytes / self.planned_bytes - LATE).max(0.0);
-        // A piece that is on its way is not late yet.
+        // A piece in flight is not late yet.
         let is_behind =
             |it: &PacingProgress| it.landed_bytes + (block_bytes as f64) < it.planned_bytes * due;
         let ahead = if self.senders.values().any(is_behind) { AHEAD } else { AHEAD_ALONE };
@@ -92,7 +94,8 @@ mod tests {
     const A: NodeIx = NodeIx(0);
     const B: NodeIx = NodeIx(1);
 
-    /// A thousand bytes from two senders within ten seconds, half from each, in blocks of ten.
+    /// A plan of a thousand bytes from two senders in ten seconds, half from each, in blocks of
+    /// ten.
     fn pace() -> PlanPacing {
         let extents = ExtentMap::new(
             BlockGrid::new(0, 10),

@@ -1,13 +1,13 @@
-//! The rail pairs of one receiver: which flows it holds, opens, or rests from, and when a sender
-//! counts as lost.
+//! Rail pairs of one receiver: which of them hold a flow, open one or back off, and which senders
+//! are lost.
 //!
-//! A rail pair is a pair of rails, one here and one at a sender; it carries one flow at a time. A
-//! rail pair whose flow breaks is opened again, at first at once, then after a rest that doubles
-//! with every break. Success makes the rest shorter only step by step, so that a link that flaps is
-//! not trusted after one good block. But a flow that brought something and was then closed, not
-//! silent, cost no time: on a network that resets connections every few megabytes the next one goes
-//! on at once. A sender is lost when none of its rail pairs stands and every one of them has broken
-//! too often.
+//! A rail pair is one local rail and one rail of a sender. It carries one flow at a time. A rail
+//! pair whose flow breaks is opened again: at once after the first break, then after a backoff that
+//! doubles with every break. Landed pieces shorten the backoff only step by step, so that a
+//! flapping link is not trusted after one good block. A flow that delivered something and was then
+//! closed (not silent) costs no time: on a network that resets connections every few megabytes, the
+//! next flow opens at once. A sender is lost when none of its rail pairs has a flow and each of
+//! them has broken too often.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -16,31 +16,31 @@ use crate::core::error::{Code, Error};
 use crate::core::piece::FlowIx;
 use crate::core::units::{Moment, NodeIx};
 
-/// Flows that one receiver holds open at once; further rail pairs wait until one of these has
+/// Flows that one receiver holds open at once. Further rail pairs wait until one of them has
 /// nothing left to do.
 const FLOWS_MAX: usize = 64;
-/// How often every rail pair of a sender may break in a row before the sender counts as lost.
+/// Breaks in a row of every rail pair of a sender, after which the sender counts as lost.
 pub(super) const BREAKS_MAX: u32 = 3;
-/// The rest after the second break of a rail pair; after the first there is none.
-const REST_MIN: Duration = Duration::from_millis(250);
-/// The longest rest: a rail that comes back is used again within that time.
-const REST_MAX: Duration = Duration::from_secs(4);
+/// Backoff after the second break of a rail pair; there is none after the first.
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+/// Longest backoff: a rail that comes back is used again within this time.
+const BACKOFF_MAX: Duration = Duration::from_secs(4);
 /// Pieces that must land on a rail pair to make up for one break.
 const PIECES_FOR_BREAK: u32 = 16;
 
-/// A pair of rails, one of this node and one of a sender.
+/// A pair of rails: one of this node and one of a sender.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct RailPair {
     pub(crate) sender: NodeIx,
     pub(crate) index: u32,
 }
 
-/// What became of a sender when one of its rail pairs broke.
+/// State of a sender after one of its rail pairs broke.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum SenderVerdict {
     /// It still has rail pairs, or they will be opened again.
     Stands,
-    /// None of its rail pairs is to be had.
+    /// None of its rail pairs can be used.
     Lost,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum SenderVerdict {
 pub(super) struct RailPairs {
     rail_pairs: BTreeMap<RailPair, RailPairState>,
     lost: Vec<NodeIx>,
-    /// Rail pairs that are wanted but have no place.
+    /// Rail pairs that wait for one of `FLOWS_MAX` places.
     waiting: VecDeque<RailPair>,
     to_open: VecDeque<RailPair>,
 }
@@ -58,23 +58,23 @@ struct RailPairState {
     stage: RailPairStage,
     breaks: u32,
     landed: u32,
-    /// Whether its flow has brought a piece.
+    /// True once its flow has delivered a piece.
     has_brought: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum RailPairStage {
-    /// Not wanted yet, or closed for want of work.
+    /// Not needed yet, or closed for lack of work.
     #[default]
     Idle,
     Waiting,
     Opening,
     Up(FlowIx),
-    Resting(Moment),
+    BackingOff(Moment),
 }
 
 impl RailPairs {
-    /// The rail pairs to each of `senders`, as many as it says.
+    /// Creates the rail pairs to each of `senders`, with the given count for each.
     pub(super) fn new(senders: impl Iterator<Item = (NodeIx, u32)>) -> RailPairs {
         let rail_pairs = senders.flat_map(|(sender, count)| {
             (0..count.max(1)).map(move |index| RailPair { sender, index })
@@ -89,7 +89,7 @@ impl RailPairs {
         }
     }
 
-    /// Rail pairs to further senders; those that are known stay what they are.
+    /// Adds the rail pairs to further senders. Known senders are unchanged.
     pub(super) fn add(&mut self, senders: impl Iterator<Item = (NodeIx, u32)>) {
         for (sender, count) in senders {
             if self.of(sender).next().is_none() {
@@ -101,26 +101,26 @@ impl RailPairs {
         }
     }
 
-    /// The next rail pair that is to be opened now.
+    /// Returns the next rail pair to open now.
     pub(super) fn poll_open(&mut self) -> Option<RailPair> {
         self.to_open.pop_front()
     }
 
-    /// When the next rest ends.
+    /// Returns the end of the next backoff.
     pub(super) fn poll_timeout(&self) -> Option<Moment> {
-        self.rail_pairs.values().filter_map(RailPairState::rests_until).min()
+        self.rail_pairs.values().filter_map(RailPairState::backoff_until).min()
     }
 
     pub(super) fn is_lost(&self, sender: NodeIx) -> bool {
         self.lost.contains(&sender)
     }
 
-    /// Whether rail pairs wait for a place.
+    /// Returns true if rail pairs wait for a place.
     pub(super) fn are_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// There is work for `sender`: its idle rail pairs are opened, now or when there is a place.
+    /// Opens the idle rail pairs of `sender`, now or once there is a place: there is work for it.
     pub(super) fn want(&mut self, sender: NodeIx) {
         let of_sender: Vec<RailPair> = self
             .of(sender)
@@ -134,11 +134,14 @@ impl RailPairs {
 
     pub(super) fn up(&mut self, rail_pair: RailPair, flow: FlowIx) {
         let state = self.state(rail_pair);
-        assert!(state.stage == RailPairStage::Opening, "a lane has one flow, which was asked for");
+        assert!(
+            state.stage == RailPairStage::Opening,
+            "a rail pair has one flow, which was requested"
+        );
         (state.stage, state.has_brought) = (RailPairStage::Up(flow), false);
     }
 
-    /// A piece landed on a rail pair.
+    /// Counts a piece that landed on a rail pair.
     pub(super) fn landed(&mut self, rail_pair: RailPair) {
         let state = self.state(rail_pair);
         state.has_brought = true;
@@ -148,13 +151,13 @@ impl RailPairs {
         }
     }
 
-    /// A rail pair has nothing to do and gives its place to one that waits.
+    /// Makes a rail pair without work idle, and gives its place to one that waits.
     pub(super) fn idle(&mut self, rail_pair: RailPair) {
         self.state(rail_pair).stage = RailPairStage::Idle;
         self.fill_places();
     }
 
-    /// A rail pair's flow broke, or could not be opened.
+    /// Records that a rail pair's flow broke, or could not be opened.
     pub(super) fn broke(
         &mut self,
         now: Moment,
@@ -165,12 +168,12 @@ impl RailPairs {
         state.landed = 0;
         let has_brought = std::mem::take(&mut state.has_brought);
         state.breaks = match error.code {
-            // A peer that turns us away does so again.
+            // A peer that refuses us once does so again.
             Code::Refused => u32::MAX,
             Code::Unreachable if has_brought => state.breaks,
             _ => state.breaks.saturating_add(1),
         };
-        state.stage = RailPairStage::Resting(now + rest(state.breaks));
+        state.stage = RailPairStage::BackingOff(now + backoff(state.breaks));
         if self
             .of(rail_pair.sender)
             .all(|(_, state)| !state.is_alive() && state.breaks >= BREAKS_MAX)
@@ -182,13 +185,14 @@ impl RailPairs {
             self.fill_places();
             return SenderVerdict::Lost;
         }
-        self.wake(now);
+        self.open_due(now);
         SenderVerdict::Stands
     }
 
-    /// Opens the rail pairs whose rest has ended.
-    pub(super) fn wake(&mut self, now: Moment) {
-        let rested = |state: &RailPairState| state.rests_until().is_some_and(|until| now >= until);
+    /// Opens the rail pairs whose backoff has ended.
+    pub(super) fn open_due(&mut self, now: Moment) {
+        let rested =
+            |state: &RailPairState| state.backoff_until().is_some_and(|until| now >= until);
         let rested: Vec<RailPair> = self
             .rail_pairs
             .iter()
@@ -204,7 +208,7 @@ impl RailPairs {
     }
 
     fn state(&mut self, rail_pair: RailPair) -> &mut RailPairState {
-        self.rail_pairs.get_mut(&rail_pair).expect("a lane of the plan")
+        self.rail_pairs.get_mut(&rail_pair).expect("a rail pair of the plan")
     }
 
     fn open(&mut self, rail_pair: RailPair) {
@@ -226,29 +230,29 @@ impl RailPairState {
         matches!(self.stage, RailPairStage::Opening | RailPairStage::Up(_))
     }
 
-    /// Whether it may still bring something without being opened once more.
+    /// Returns true if it may deliver without being opened again.
     fn is_alive(&self) -> bool {
         matches!(self.stage, RailPairStage::Opening | RailPairStage::Up(_) | RailPairStage::Waiting)
     }
 
-    fn rests_until(&self) -> Option<Moment> {
+    fn backoff_until(&self) -> Option<Moment> {
         match self.stage {
-            RailPairStage::Resting(until) => Some(until),
+            RailPairStage::BackingOff(until) => Some(until),
             _ => None,
         }
     }
 }
 
-/// How long a rail pair rests after so many breaks.
-fn rest(breaks: u32) -> Duration {
+/// Returns the backoff of a rail pair after `breaks` breaks.
+fn backoff(breaks: u32) -> Duration {
     match breaks {
         0 | 1 => Duration::ZERO,
-        more => (REST_MIN * 2_u32.saturating_pow((more - 2).min(16))).min(REST_MAX),
+        more => (BACKOFF_MIN * 2_u32.saturating_pow((more - 2).min(16))).min(BACKOFF_MAX),
     }
 }
 
-/// The port here and the rail there of one rail pair, by indices, out of `ports` and `rails`.
-/// `reaches` says of a port and a rail whether they are in one subnet.
+/// Returns the local port and the remote rail of one rail pair, as indices into `ports` and
+/// `rails`. `reaches` returns true for a port and a rail in one subnet.
 pub(crate) fn pair_by(
     ports: usize,
     rails: usize,
@@ -295,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn one_lane_is_tried_three_times() {
+    fn one_rail_pair_is_tried_three_times() {
         let mut rail_pairs = RailPairs::new([(A, 1)].into_iter());
         rail_pairs.want(A);
         assert_eq!(opened(&mut rail_pairs), [0]);
@@ -303,15 +307,15 @@ mod tests {
         assert_eq!(opened(&mut rail_pairs), [0], "the first time at once");
         assert_eq!(rail_pairs.broke(at(1), rail_pair(0), &broken()), SenderVerdict::Stands);
         assert_eq!(opened(&mut rail_pairs), [] as [u32; 0]);
-        let until = rail_pairs.poll_timeout().expect("it rests");
-        rail_pairs.wake(until);
+        let until = rail_pairs.poll_timeout().expect("it backs off");
+        rail_pairs.open_due(until);
         assert_eq!(opened(&mut rail_pairs), [0]);
         assert_eq!(rail_pairs.broke(at(900), rail_pair(0), &broken()), SenderVerdict::Lost);
         assert!(rail_pairs.is_lost(A));
     }
 
     #[test]
-    fn a_sender_stands_while_one_lane_does_and_the_broken_one_is_tried_for_ever() {
+    fn a_sender_stands_while_one_rail_pair_does_and_the_broken_one_is_tried_for_ever() {
         let mut rail_pairs = RailPairs::new([(A, 2)].into_iter());
         rail_pairs.want(A);
         assert_eq!(opened(&mut rail_pairs), [0, 1]);
@@ -320,10 +324,10 @@ mod tests {
         for _ in 0..20 {
             assert_eq!(rail_pairs.broke(now, rail_pair(0), &broken()), SenderVerdict::Stands);
             now = rail_pairs.poll_timeout().unwrap_or(now);
-            rail_pairs.wake(now);
+            rail_pairs.open_due(now);
             assert_eq!(opened(&mut rail_pairs), [0]);
         }
-        assert!(now.since(at(0)) > 15 * REST_MAX, "the rest grows");
+        assert!(now.since(at(0)) > 15 * BACKOFF_MAX, "the backoff grows");
     }
 
     #[test]
@@ -333,7 +337,7 @@ mod tests {
         opened(&mut rail_pairs);
         for _ in 0..2 {
             rail_pairs.broke(at(0), rail_pair(0), &broken());
-            rail_pairs.wake(at(10_000));
+            rail_pairs.open_due(at(10_000));
             opened(&mut rail_pairs);
         }
         rail_pairs.up(rail_pair(0), FlowIx(1));
@@ -352,19 +356,19 @@ mod tests {
             (0..4).for_each(|_| rail_pairs.landed(rail_pair(0)));
             assert_eq!(rail_pairs.broke(at(0), rail_pair(0), &broken()), SenderVerdict::Stands);
         }
-        // One that brings nothing any more is no better than others.
+        // A flow that delivers nothing any more is treated like any other.
         assert_eq!(opened(&mut rail_pairs), [0]);
         rail_pairs.up(rail_pair(0), FlowIx(100));
         for ms in [0, 10_000] {
             assert_eq!(rail_pairs.broke(at(ms), rail_pair(0), &broken()), SenderVerdict::Stands);
-            rail_pairs.wake(at(ms + 10_000));
+            rail_pairs.open_due(at(ms + 10_000));
             assert_eq!(opened(&mut rail_pairs), [0]);
         }
         assert_eq!(rail_pairs.broke(at(20_000), rail_pair(0), &broken()), SenderVerdict::Lost);
     }
 
     #[test]
-    fn lanes_beyond_the_places_wait_for_one() {
+    fn rail_pairs_beyond_the_places_wait_for_one() {
         let mut rail_pairs = RailPairs::new([(A, FLOWS_MAX as u32 + 1)].into_iter());
         rail_pairs.want(A);
         assert_eq!(opened(&mut rail_pairs).len(), FLOWS_MAX);

@@ -1,15 +1,14 @@
-//! A rate that forgets: bytes per second with a half-life.
+//! Rate meter: bytes per second with a half-life.
 
 use std::time::Duration;
 
 use crate::core::units::Moment;
 
-/// How long until half of the weight of a measurement is gone. Long against one piece on a slow
-/// link (a 1 MiB piece takes 84 ms at 100 Mbit/s), short against the transfers that re-balancing is
-/// for.
+/// Half-life of a measurement. Long against one piece on a slow link (a 1 MiB piece takes 84 ms at
+/// 100 Mbit/s), short against the transfers that re-balancing is for.
 const HALF_LIFE: Duration = Duration::from_millis(500);
 
-/// An exponentially forgetting rate, fed with byte counts as they land.
+/// An exponentially weighted rate, fed with byte counts as they land.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RateMeter {
     bytes: f64,
@@ -18,24 +17,24 @@ pub(crate) struct RateMeter {
 }
 
 impl RateMeter {
-    /// Starts the clock, unless it runs: bytes are awaited from now on.
+    /// Starts the clock if it is stopped: bytes are expected from now on.
     pub(crate) fn start(&mut self, now: Moment) {
         self.last.get_or_insert(now);
     }
 
-    /// Stops the clock: nothing is awaited, so silence says nothing about speed.
+    /// Stops the clock: no bytes are expected, so none arriving does not mean slow.
     pub(crate) fn pause(&mut self, now: Moment) {
         self.forget(now);
         self.last = None;
     }
 
-    /// Counts `bytes` that landed just now.
+    /// Counts `bytes` that landed now.
     pub(crate) fn add(&mut self, now: Moment, bytes: u64) {
         self.forget(now);
         self.bytes += bytes as f64;
     }
 
-    /// Bytes per second, or `None` while nothing was measured. Falls while nothing lands.
+    /// Returns bytes per second, or `None` while nothing was measured. Falls while nothing lands.
     pub(crate) fn bytes_per_second(mut self, now: Moment) -> Option<f64> {
         self.forget(now);
         (self.bytes > 0.0 && self.seconds > 0.0).then(|| self.bytes / self.seconds)
@@ -50,12 +49,12 @@ impl RateMeter {
     }
 }
 
-/// What a receiver takes in, and whether that is all it can.
+/// Rate at which one receiver takes in bytes, compared with its highest rate so far.
 ///
-/// A flow that is dry while as much comes in as ever leaves no bandwidth idle: the others have
-/// taken it. Stealing for it would win nothing, and would take the sender's NIC from those
-/// receivers whose own share comes from there: both are in flight at once, and TCP knows nothing of
-/// firm and soft.
+/// A dry flow leaves no bandwidth idle while the total rate is at its highest: the other flows have
+/// taken it. Stealing would gain nothing then. It would also take the sender's NIC from receivers
+/// whose own share comes from there: both requests are in flight at once, and TCP does not
+/// distinguish stolen pieces from assigned ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReceiverIntake {
     meter: RateMeter,
@@ -63,19 +62,19 @@ pub(super) struct ReceiverIntake {
     bytes_per_second_max: f64,
 }
 
-/// The part of the highest rate so far that counts as no less: pieces land at intervals, and
-/// shapers let the first ones pass in a burst (measured: 6 % on a link of 100 Mbit/s).
+/// Part of the highest rate so far that counts as full: pieces land at intervals, and shapers let
+/// the first ones pass in a burst (measured: 6 % on a link of 100 Mbit/s).
 const FULL_PART: f64 = 0.9;
-/// A rate that fewer pieces make says nothing.
+/// Pieces below which a rate is not yet meaningful.
 const INTAKE_PIECES_MIN: u32 = 16;
 
 impl ReceiverIntake {
-    /// Starts the clock, unless it runs: bytes are awaited from now on.
+    /// Starts the clock if it is stopped: bytes are expected from now on.
     pub(super) fn start(&mut self, now: Moment) {
         self.meter.start(now);
     }
 
-    /// Counts a piece that landed just now.
+    /// Counts a piece that landed now.
     pub(super) fn add(&mut self, now: Moment, bytes: u64) {
         self.meter.add(now, bytes);
         self.pieces = self.pieces.saturating_add(1);
@@ -84,7 +83,7 @@ impl ReceiverIntake {
         }
     }
 
-    /// Whether as much comes in as ever did.
+    /// Returns true if the current rate is close to the highest so far.
     pub(super) fn is_full(&self, now: Moment) -> bool {
         self.steady(now).is_some_and(|rate| rate >= FULL_PART * self.bytes_per_second_max)
     }

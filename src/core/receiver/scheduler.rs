@@ -1,11 +1,11 @@
-//! The scheduler of one receiver's extent map: leases pieces to flows, takes them back, steals,
-//! retries, and knows when everything has landed.
+//! Scheduler of one receiver's pieces: leases them to flows, revokes, steals and retries, until
+//! everything has landed.
 //!
-//! A piece is bound to a flow as late as can be: it stays in its sender's share until a flow to
-//! that sender has room. What weights and speeds got wrong is mended in this order: a dry flow
-//! first *steals* from the share of the slowest sender that it can stand in for, then has unasked
-//! leases of other flows *revoked*, and at the very end asks *twice* for what another flow is late
-//! with.
+//! A piece is bound to a flow as late as possible: it stays in its sender's share until a flow to
+//! that sender has room. Errors of weights and speeds are corrected in this order: a dry flow first
+//! *steals* from the share of the slowest sender whose segments it also offers, then has
+//! unrequested leases of other flows *revoked*, and at the very end requests a second time
+//! (*twice*) the pieces of a flow that is late.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -33,12 +33,12 @@ pub(crate) use replan::segment_mismatch;
 
 /// Stolen pieces outstanding on one flow: one on the wire and one behind it.
 const SOFT_MAX: usize = 2;
-/// How often one sender may fail at one piece before it is not asked for it again.
+/// Failures of one sender at one piece, after which it is not asked for the piece again.
 const FAULTS_MAX: u32 = 3;
-/// How often flows without work look again for somebody who is late.
+/// Interval at which flows without work look for a late flow.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// One segment as this receiver sees it: whom to ask, with which weights.
+/// Senders of one segment for this receiver, with their weights.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct SegmentSenders {
     pub(crate) span: Span,
@@ -53,46 +53,45 @@ impl From<PlanSegment> for SegmentSenders {
     }
 }
 
-/// What happens to an owner.
+/// Input of a [`PieceScheduler`].
 #[derive(Clone, Debug)]
 pub(crate) enum SchedulerEvent {
-    /// A rail pair's flow stands.
+    /// The flow of a rail pair is up.
     FlowUp { flow: FlowIx, rail_pair: RailPair },
-    /// A flow has room for so many more pieces.
+    /// A flow has room for `pieces` more pieces.
     Room { flow: FlowIx, pieces: u32 },
     /// A piece is checked and written.
     Landed { flow: FlowIx, piece: Piece, check: Check },
-    /// A piece was refused by its sender, or arrived changed.
+    /// A sender refused a piece, or the piece arrived corrupted.
     Failed { flow: FlowIx, piece: Piece, error: Error },
-    /// Leases that were revoked before they were asked for.
+    /// Leases that were revoked before they were requested.
     Returned { flow: FlowIx, pieces: Vec<Piece> },
     /// A flow broke.
     FlowDown { flow: FlowIx, error: Error },
-    /// A rail pair's flow could not be opened.
+    /// The flow of a rail pair could not be opened.
     OpenFailed { rail_pair: RailPair, error: Error },
-    /// A rail pair's flow takes long to open.
+    /// The flow of a rail pair takes long to open.
     OpenSlow { error: Error },
     /// The moment of `poll_timeout` has come.
     Tick,
 }
 
-/// What an owner wants done.
+/// Output of a [`PieceScheduler`].
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum SchedulerAction {
-    /// Open a flow on a rail pair; answered by `FlowUp` or `OpenFailed`.
+    /// Open a flow on a rail pair. The answer is `FlowUp` or `OpenFailed`.
     Open { rail_pair: RailPair },
     /// Have a flow lease pieces, give some back, or close.
     Flow(FlowCommand),
-    /// Nobody is left who could bring a piece.
+    /// Abandon a range: no sender is left for it.
     GiveUp { span: Span },
-    /// Nobody is left who could bring a piece but one who may wait for this node to have it: nobody
-    /// should.
+    /// Do not serve a range: its only sender left may itself wait for this node to have it.
     Withhold { span: Span },
-    /// Every piece has landed or was given up; said once.
+    /// Every piece has landed or was abandoned. Emitted once.
     Settled,
 }
 
-/// What was counted on the way.
+/// Counters of a scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct SchedulerCounts {
     /// Bytes that came over the network and were kept.
@@ -104,7 +103,7 @@ pub(crate) struct SchedulerCounts {
     pub(crate) resumed_bytes: u64,
 }
 
-/// What need not be fetched.
+/// Ranges that need not be fetched.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct CompletedBefore<'a> {
     /// Known zeros: ascending, disjoint.
@@ -113,7 +112,7 @@ pub(crate) struct CompletedBefore<'a> {
     pub(crate) kept: &'a [LandedPiece],
 }
 
-/// The scheduler of the extent map of one receiver in one transfer.
+/// Scheduler of the pieces of one receiver in one transfer.
 ///
 /// Events: `handle`. Actions: `poll_action`, until `None`. Time: `poll_timeout`. Questions:
 /// `landed_bytes`, `missing`, `checks`, `counts`.
@@ -121,27 +120,26 @@ pub(crate) struct PieceScheduler {
     extents: ExtentMap,
     shares: SenderShares,
     flows: BTreeMap<FlowIx, ScheduledFlow>,
-    /// What all flows bring together.
+    /// Rate of all flows together.
     intake: ReceiverIntake,
     rail_pairs: RailPairs,
-    /// Who failed at which piece how often, by the piece's position.
+    /// Failures by the piece's position, then by sender.
     faults: BTreeMap<u64, BTreeMap<NodeIx, u32>>,
-    /// Pieces that two flows were asked for, by position.
+    /// Pieces that were requested from two flows, by position.
     twice: BTreeMap<u64, u64>,
     twice_bytes: u64,
     actions: VecDeque<SchedulerAction>,
     look_again: Option<Moment>,
-    /// What limits the rate at which pieces are leased, where that was asked for, and the flow that
-    /// got one last.
+    /// Limit on the lease rate, if requested, and the flow that received the last lease.
     limit: Option<(TokenBucket, FlowIx)>,
-    /// The plan's clock, where there is one.
+    /// Pacing by the plan, if requested.
     pace: Option<PlanPacing>,
     settled: bool,
     cause: Option<Error>,
-    /// Why the last flow broke, if nothing has landed since.
+    /// Error of the last flow that broke, if nothing has landed since.
     trouble: Option<Error>,
     counts: SchedulerCounts,
-    /// Bytes that each sender has brought, kept or not.
+    /// Bytes that each sender has delivered, kept or not.
     delivered: BTreeMap<NodeIx, u64>,
 }
 
@@ -149,40 +147,40 @@ struct ScheduledFlow {
     rail_pair: RailPair,
     /// Leased and neither landed nor returned.
     leased: Vec<Piece>,
-    /// Room that could not be filled yet.
+    /// Room in pieces that could not be filled yet.
     room: u32,
     meter: RateMeter,
     up_at: Moment,
-    /// When something landed on it last.
-    heard: Moment,
+    /// Moment at which a piece last landed on the flow.
+    last_landed: Moment,
     revoking: bool,
     revoke_again: Moment,
 }
 
 impl PieceScheduler {
-    /// An owner that wants `sources` (ascending, disjoint), of which some is `there` already;
-    /// `lane_count` says how many rail pairs there are to a sender.
+    /// Creates a scheduler of `sources` (ascending, disjoint), part of which is already
+    /// `completed`. `pair_count` returns the number of rail pairs to a sender.
     pub(crate) fn new(
         grid: BlockGrid,
         method: CheckMethod,
         sources: &[SegmentSenders],
-        there: CompletedBefore<'_>,
-        lane_count: impl Fn(NodeIx) -> u32,
+        completed: CompletedBefore<'_>,
+        pair_count: impl Fn(NodeIx) -> u32,
     ) -> PieceScheduler {
         let segments = sources
             .iter()
             .map(|source| (source.span, source.senders.iter().map(|sender| sender.0).collect()));
         let mut extents = ExtentMap::new(grid, method, segments);
-        extents.land_holes(there.holes);
+        extents.land_holes(completed.holes);
         let resumed_bytes =
-            there.kept.iter().map(|piece| extents.land_kept(piece.span, piece.check)).sum();
+            completed.kept.iter().map(|piece| extents.land_kept(piece.span, piece.check)).sum();
         let shares =
             SenderShares::cut(&extents, sources.iter().map(|source| source.senders.as_slice()));
         let senders: BTreeSet<NodeIx> =
             sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
         let mut scheduler = PieceScheduler {
             rail_pairs: RailPairs::new(
-                senders.into_iter().map(|sender| (sender, lane_count(sender))),
+                senders.into_iter().map(|sender| (sender, pair_count(sender))),
             ),
             extents,
             shares,
@@ -206,7 +204,7 @@ impl PieceScheduler {
         scheduler
     }
 
-    /// Leases no more than so many bytes per second from now on.
+    /// Limits leases to `bytes_per_second` from now on.
     pub(crate) fn limit(&mut self, now: Moment, bytes_per_second: u64) {
         self.limit = Some((
             TokenBucket::new(now, bytes_per_second, self.extents.grid().block_bytes()),
@@ -214,13 +212,13 @@ impl PieceScheduler {
         ));
     }
 
-    /// Has flows that are ahead of a plan that takes `seconds` rest in favour of those that are
-    /// behind.
+    /// Paces flows by a plan that takes `seconds`: those that are ahead pause in favour of those
+    /// that are behind.
     pub(crate) fn keep_to_plan(&mut self, now: Moment, seconds: f64) {
         self.pace = Some(PlanPacing::new(now, seconds, &self.shares));
     }
 
-    /// Takes in what happened.
+    /// Handles one event.
     pub(crate) fn handle(&mut self, now: Moment, event: SchedulerEvent) {
         match event {
             SchedulerEvent::FlowUp { flow, rail_pair } => self.flow_up(now, flow, rail_pair),
@@ -230,14 +228,14 @@ impl PieceScheduler {
             SchedulerEvent::Returned { flow, pieces } => self.returned(now, flow, &pieces),
             SchedulerEvent::FlowDown { flow, error } => self.flow_down(now, flow, &error),
             SchedulerEvent::OpenFailed { rail_pair, error } => {
-                self.lane_broke(now, rail_pair, &error);
+                self.rail_pair_broke(now, rail_pair, &error);
                 self.feed_hungry(now);
             }
             SchedulerEvent::OpenSlow { error } => {
                 self.trouble.get_or_insert(error);
             }
             SchedulerEvent::Tick => {
-                self.rail_pairs.wake(now);
+                self.rail_pairs.open_due(now);
                 self.feed_hungry(now);
             }
         }
@@ -245,12 +243,12 @@ impl PieceScheduler {
         self.settle();
     }
 
-    /// The next thing to do.
+    /// Returns the next action.
     pub(crate) fn poll_action(&mut self) -> Option<SchedulerAction> {
         self.actions.pop_front()
     }
 
-    /// When `Tick` is due.
+    /// Returns the moment at which `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let due = [self.look_again, self.rail_pairs.poll_timeout()].into_iter().flatten().min();
         due.filter(|_| !self.settled)
@@ -260,24 +258,25 @@ impl PieceScheduler {
         self.extents.landed_bytes()
     }
 
-    /// What was given up, and why the first of it was.
+    /// Returns the abandoned ranges with the error of the first, if any.
     pub(crate) fn missing(&self) -> Option<Error> {
         let missing = self.extents.missing();
         let cause = self.cause.clone();
-        (!missing.is_empty()).then(|| cause.expect("what is given up has a cause").missing(missing))
+        (!missing.is_empty())
+            .then(|| cause.expect("an abandoned piece has a cause").missing(missing))
     }
 
-    /// What would be missing if it ended now, ascending and joined.
+    /// Returns the ranges that would be missing if the transfer ended now, ascending and joined.
     pub(crate) fn lacking(&self) -> Vec<Span> {
         self.extents.lacking()
     }
 
-    /// Why nothing lands any more, where a flow broke.
+    /// Returns the error of the flow that broke last, if nothing has landed since.
     pub(crate) fn trouble(&self) -> Option<&Error> {
         self.trouble.as_ref()
     }
 
-    /// The composed check values, segment by segment.
+    /// Returns the composed check values, segment by segment.
     pub(crate) fn checks(&self) -> impl Iterator<Item = (Span, Vec<(Span, Check)>)> {
         self.extents.checks()
     }
@@ -297,7 +296,7 @@ impl PieceScheduler {
                 room: 0,
                 meter,
                 up_at: now,
-                heard: now,
+                last_landed: now,
                 revoking: false,
                 revoke_again: now,
             },
@@ -317,14 +316,16 @@ impl PieceScheduler {
         if let Some(state) = self.flows.get_mut(&flow) {
             state.leased.retain(|leased| leased.span != piece.span);
             state.meter.add(now, piece.span.bytes());
-            state.heard = now;
+            state.last_landed = now;
             if state.leased.is_empty() {
                 state.meter.pause(now);
             }
             self.rail_pairs.landed(state.rail_pair);
             let sender = state.rail_pair.sender;
             *self.delivered.entry(sender).or_insert(0) += piece.span.bytes();
-            self.pace.iter_mut().for_each(|pace| pace.landed(sender, piece.span.bytes()));
+            if let Some(pace) = &mut self.pace {
+                pace.landed(sender, piece.span.bytes());
+            }
         }
         if self.extents.land(piece.span, check) {
             self.counts.kept_bytes += piece.span.bytes();
@@ -332,7 +333,7 @@ impl PieceScheduler {
         } else {
             self.counts.wasted_bytes += piece.span.bytes();
         }
-        // A flow of stolen pieces has room again as soon as one of them is there.
+        // A flow of stolen pieces has room again as soon as one of them has landed.
         if self.flows.get(&flow).is_some_and(|state| state.room > 0) {
             self.feed_in_turn(now, flow);
         }
@@ -345,7 +346,7 @@ impl PieceScheduler {
         let sender = state.rail_pair.sender;
         for piece in pieces {
             let (segment, index) = self.extents.place(piece.span);
-            // To whom it was taken back for; its old flow has room, too, and would only take it
+            // Prefer the flow it was revoked for; the old flow has room too and would just lease it
             // again.
             if !self.extents.is_settled_piece(segment, index)
                 && !self.lease_to_hungry(now, flow, piece.span, segment)
@@ -355,7 +356,9 @@ impl PieceScheduler {
                     sender,
                     PieceRun { segment, first: index, end: index + 1 },
                 );
-                self.limit.iter_mut().for_each(|(bucket, _)| bucket.give_back(piece.span.bytes()));
+                if let Some((bucket, _)) = &mut self.limit {
+                    bucket.give_back(piece.span.bytes());
+                }
             }
         }
         if !pieces.is_empty() {
@@ -363,8 +366,8 @@ impl PieceScheduler {
         }
     }
 
-    /// Leases a piece that `from` gave back to another flow with room, if there is one that can
-    /// bring it.
+    /// Leases a piece that `from` gave back to another flow that has room and whose sender offers
+    /// it. Returns false if there is none.
     fn lease_to_hungry(&mut self, now: Moment, from: FlowIx, span: Span, segment: u32) -> bool {
         let is_free = |state: &ScheduledFlow| {
             state.leased.iter().filter(|piece| piece.stolen).count() < SOFT_MAX
@@ -386,7 +389,7 @@ impl PieceScheduler {
         true
     }
 
-    /// Opens a flow to every sender that has a share, those with the largest first.
+    /// Opens flows to every sender that has a share, largest share first.
     fn open_all(&mut self) {
         let mut shares: Vec<(u64, NodeIx)> = self
             .shares
@@ -407,7 +410,7 @@ impl PieceScheduler {
         }
     }
 
-    /// Looks for work for every flow that has room and got none.
+    /// Looks for work for every flow that has unfilled room.
     fn feed_hungry(&mut self, now: Moment) {
         self.look_again = None;
         let hungry = self.flows.iter().filter(|(_, flow)| flow.room > 0);
@@ -421,18 +424,18 @@ impl PieceScheduler {
         }
     }
 
-    /// Leases to a flow that has room now; under a limit, after those that have waited for longer.
+    /// Leases to a flow that has room now; under a limit, after those that have waited longer.
     fn feed_in_turn(&mut self, now: Moment, flow: FlowIx) {
         if self.limit.is_some() { self.feed_hungry(now) } else { self.feed(now, flow) }
     }
 
-    /// Leases what there is, and what the limit allows, to a flow with room.
+    /// Leases pieces to a flow with room, as far as the limit allows.
     fn feed(&mut self, now: Moment, flow: FlowIx) {
         let ScheduledFlow { rail_pair, room, .. } = self.flows[&flow];
         if self.pace.as_ref().is_some_and(|pace| {
             pace.is_ahead(now, rail_pair.sender, self.extents.grid().block_bytes())
         }) {
-            return self.look_again_at(now + plan_pacing::REST);
+            return self.look_again_at(now + plan_pacing::PAUSE);
         }
         if self.would_be_last(now, flow) {
             return self.look_again_at(now + LOOK_AGAIN);
@@ -455,7 +458,9 @@ impl PieceScheduler {
             pieces.extend(self.steal(now, flow).map(|span| Piece { span, stolen: true }));
         }
         let bytes: u64 = pieces.iter().map(|piece| piece.span.bytes()).sum();
-        self.limit.iter_mut().for_each(|(bucket, _)| bucket.spend(bytes));
+        if let Some((bucket, _)) = &mut self.limit {
+            bucket.spend(bytes);
+        }
         let state = self.flows.get_mut(&flow).expect("looked up above");
         if !pieces.is_empty() {
             state.room = 0;
@@ -476,9 +481,9 @@ impl PieceScheduler {
         self.look_again = Some(self.look_again.map_or(moment, |due| due.min(moment)));
     }
 
-    /// How many pieces one flow of a sender may take at once: towards the end of a share they are
-    /// handed out ever more thinly, so that the flows end together (guided self-scheduling,
-    /// Polychronopoulos and Kuck 1987).
+    /// Returns the number of pieces that one flow of a sender may take at once. Towards the end of
+    /// a share it falls, so that the flows end together (guided self-scheduling, Polychronopoulos
+    /// and Kuck 1987).
     fn fair_part(&self, sender: NodeIx) -> usize {
         let flows =
             self.flows.values().filter(|flow| flow.rail_pair.sender == sender).count() as u64;

@@ -1,4 +1,4 @@
-//! Tables of what an owner does.
+//! Tables of events and actions of a scheduler.
 
 use crate::core::error::Code;
 use crate::core::receiver::scheduler::*;
@@ -100,8 +100,8 @@ fn a_dry_flow_steals_from_the_end_of_the_slower_share() {
     assert_eq!(scheduler.counts().stolen_bytes, 10);
 }
 
-/// In a lab of ten-fold uneven nodes, fast receivers stole from a slow sender whose whole NIC was
-/// another one's share.
+/// Regression: on ten-fold uneven nodes, fast receivers stole from a slow sender whose whole NIC
+/// was another receiver's share.
 #[test]
 fn a_dry_flow_steals_nothing_while_the_others_bring_as_much_as_ever() {
     let mut scheduler = scheduler(&[source(0, 1000, &[(A, 9), (B, 1)])]);
@@ -229,7 +229,7 @@ fn holes_land_without_being_asked_for() {
 }
 
 #[test]
-fn two_lanes_to_one_sender_empty_one_share() {
+fn two_rail_pairs_to_one_sender_empty_one_share() {
     let mut scheduler = PieceScheduler::new(
         BlockGrid::new(0, 10),
         CheckMethod::None,
@@ -275,7 +275,7 @@ fn a_revoked_piece_goes_to_whom_it_was_taken_back_for_and_not_round_in_circles()
     for (flow, piece) in leased(&mut scheduler) {
         land(&mut scheduler, at(2), flow, piece);
     }
-    // Both have room, and everything that is left is leased to the first.
+    // Both have room, and all remaining pieces are leased to the first.
     scheduler.handle(at(3), SchedulerEvent::Room { flow: FLOW_A, pieces: 4 });
     scheduler.handle(at(4), SchedulerEvent::Room { flow: FLOW_B, pieces: 4 });
     assert_eq!(leased(&mut scheduler), []);

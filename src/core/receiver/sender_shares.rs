@@ -1,17 +1,17 @@
-//! The queues of pieces that a receiver means to ask each sender for, cut by the plan's weights.
+//! Shares of one receiver's senders: a queue of pieces for each sender, cut by the plan's weights.
 //!
-//! A share is a soft limit: when one runs dry, its sender takes pieces from the end of another's
-//! share that it can stand in for (stealing).
+//! A share is a soft limit. When a share runs dry, its sender takes pieces from the end of the
+//! share of another sender whose segments it also offers (stealing).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::extent_map::{ExtentMap, PieceRun};
 use crate::core::units::{NodeIx, Span};
 
-/// How many runs of a share a thief looks at, from the end.
+/// Runs that a thief examines in a share, from the end.
 const STEAL_LOOK_RUNS: usize = 64;
 
-/// Every sender's share of what is still to be asked for.
+/// Pieces that are still to be requested, by sender.
 pub(super) struct SenderShares {
     queues: BTreeMap<NodeIx, ShareQueue>,
 }
@@ -25,9 +25,9 @@ struct ShareQueue {
 impl SenderShares {
     /// Cuts every segment of `extents` by the weights of its senders.
     ///
-    /// Weights are kept over the whole transfer, not in every segment alone: what rounding takes
-    /// from a sender in one segment it gets in a later one, so that segments of a single piece are
-    /// spread by weight too.
+    /// Weights are kept over the whole transfer, not in every segment alone: a sender that loses a
+    /// piece to rounding in one segment gets it in a later one. So segments of a single piece are
+    /// spread by weight, too.
     pub(super) fn cut<'a>(
         extents: &ExtentMap,
         weights: impl Iterator<Item = &'a [(NodeIx, u32)]>,
@@ -36,12 +36,12 @@ impl SenderShares {
         SenderShares::cut_runs(extents, runs, weights)
     }
 
-    /// No shares of nobody.
+    /// Creates shares without any sender.
     pub(super) fn empty() -> SenderShares {
         SenderShares { queues: BTreeMap::new() }
     }
 
-    /// Cuts what is left in all shares by other weights.
+    /// Cuts the remaining pieces of all shares again, by other weights.
     pub(super) fn cut_again<'a>(
         self,
         extents: &ExtentMap,
@@ -76,7 +76,7 @@ impl SenderShares {
         shares
     }
 
-    /// The senders that have a share, and its bytes.
+    /// Returns the senders that have a share, and its bytes.
     pub(super) fn bytes(&self) -> impl Iterator<Item = (NodeIx, u64)> {
         self.queues.iter().map(|(&sender, queue)| (sender, queue.bytes))
     }
@@ -85,21 +85,21 @@ impl SenderShares {
         self.queues.get(&sender).map_or(0, |queue| queue.bytes)
     }
 
-    /// Puts a run behind everything in a sender's share.
+    /// Adds a run at the end of a sender's share.
     pub(super) fn push_back(&mut self, extents: &ExtentMap, sender: NodeIx, run: PieceRun) {
         let queue = self.queues.entry(sender).or_default();
         queue.bytes += extents.run_bytes(run);
         queue.runs.push_back(run);
     }
 
-    /// Puts a run in front of a sender's share: it was asked for once and comes first.
+    /// Adds a run at the front of a sender's share: it was requested once and comes first.
     pub(super) fn push_front(&mut self, extents: &ExtentMap, sender: NodeIx, run: PieceRun) {
         let queue = self.queues.entry(sender).or_default();
         queue.bytes += extents.run_bytes(run);
         queue.runs.push_front(run);
     }
 
-    /// The segment of the next piece of a sender's own share.
+    /// Returns the segment of the next piece of a sender's own share.
     pub(super) fn next_segment(&self, sender: NodeIx) -> Option<u32> {
         Some(self.queues.get(&sender)?.runs.front()?.segment)
     }
@@ -117,7 +117,7 @@ impl SenderShares {
         Some(piece)
     }
 
-    /// Takes a piece from the end of `victim`'s share that `thief` offers too.
+    /// Takes a piece from the end of `victim`'s share that `thief` offers, too.
     pub(super) fn steal(
         &mut self,
         extents: &ExtentMap,
@@ -139,13 +139,13 @@ impl SenderShares {
         Some(piece)
     }
 
-    /// Takes a lost sender's whole share.
-    pub(super) fn dissolve(&mut self, sender: NodeIx) -> Vec<PieceRun> {
+    /// Removes the whole share of a lost sender.
+    pub(super) fn remove(&mut self, sender: NodeIx) -> Vec<PieceRun> {
         self.queues.remove(&sender).map(|queue| queue.runs.into()).unwrap_or_default()
     }
 }
 
-/// Adds to what every sender is due its part of `pieces`; weights that are all zero share equally.
+/// Adds each sender's part of `pieces` to its due pieces. Weights that are all zero share equally.
 fn accrue(pieces: u64, weights: &[(NodeIx, u32)], due: &mut BTreeMap<NodeIx, f64>) {
     let sum: f64 = weights.iter().map(|&(_, weight)| f64::from(weight)).sum();
     for &(sender, weight) in weights {
@@ -170,8 +170,8 @@ fn take_pieces(runs: &mut VecDeque<PieceRun>, mut count: u64) -> Vec<PieceRun> {
     taken
 }
 
-/// How many of a segment's `pieces` each sender gets: whole numbers as near to what it is due as
-/// can be.
+/// Returns the number of a segment's `pieces` for each sender: integers as close as possible to the
+/// due pieces.
 fn apportion(
     pieces: u64,
     weights: &[(NodeIx, u32)],
@@ -185,8 +185,8 @@ fn apportion(
         counts.push((sender, count));
     }
     while left > 0 {
-        // Rounding leaves fewer pieces than there are senders; a first sender that was owed much
-        // may leave more.
+        // Rounding leaves fewer pieces than there are senders; a first sender that was owed many
+        // pieces may leave more.
         let behind = |at: &usize| due[&counts[*at].0] - counts[*at].1 as f64;
         let next = (0..counts.len())
             .max_by(|a, b| behind(a).total_cmp(&behind(b)))

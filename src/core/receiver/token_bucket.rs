@@ -1,18 +1,18 @@
-//! A limit on bytes per second: a bucket that fills at the rate of the limit, and that every piece
-//! is taken out of.
+//! Token bucket: limits the bytes per second that a receiver requests.
 
 use std::time::Duration;
 
 use crate::core::units::Moment;
 
-/// What a full bucket holds, in pieces: one to be asked for and one behind it.
+/// Capacity in pieces: one to request now and one behind it.
 const BURST_PIECES: u64 = 2;
-/// …and in time, so that a clock of milliseconds does not hold up what is faster than a piece in
-/// one.
+/// Capacity in seconds, so that a millisecond clock does not slow down rates of more than a piece
+/// per millisecond.
 const BURST_SECONDS: f64 = 0.01;
 
-/// Tokens for bytes. Whoever finds enough for a piece in it takes what the piece has, and may leave
-/// it in debt: so a piece of any size passes, and what follows it waits the longer.
+/// Tokens, one a byte. A piece passes when the bucket holds a piece of the usual size. It takes its
+/// own bytes and may leave the bucket in debt: so a piece of any size passes, and the next one
+/// waits longer.
 ///
 /// Events: `is_open`, `spend`, `give_back`. Time: `next`.
 ///
@@ -23,19 +23,19 @@ pub(super) struct TokenBucket {
     piece_bytes: f64,
     burst_bytes: f64,
     tokens: f64,
-    /// When `tokens` was right.
+    /// Moment at which `tokens` was computed.
     at: Moment,
 }
 
 impl TokenBucket {
-    /// A bucket with enough for the first piece of the usual size.
+    /// Creates a bucket with enough tokens for the first piece of the usual size.
     pub(super) fn new(now: Moment, bytes_per_second: u64, piece_bytes: u64) -> TokenBucket {
         let (bytes_per_second, piece_bytes) = (bytes_per_second.max(1) as f64, piece_bytes as f64);
         let burst_bytes = (BURST_PIECES as f64 * piece_bytes).max(bytes_per_second * BURST_SECONDS);
         TokenBucket { bytes_per_second, piece_bytes, burst_bytes, tokens: piece_bytes, at: now }
     }
 
-    /// Whether there is enough for a piece of the usual size.
+    /// Returns true if there are enough tokens for a piece of the usual size.
     pub(super) fn is_open(&mut self, now: Moment) -> bool {
         let gained = now.since(self.at).as_secs_f64() * self.bytes_per_second;
         self.tokens = (self.tokens + gained).min(self.burst_bytes);
@@ -47,20 +47,21 @@ impl TokenBucket {
         self.tokens -= bytes as f64;
     }
 
-    /// Puts back what was spent and not used.
+    /// Puts back tokens that were spent and not used.
     pub(super) fn give_back(&mut self, bytes: u64) {
         self.tokens = (self.tokens + bytes as f64).min(self.burst_bytes);
     }
 
-    /// When there will be enough for a piece.
+    /// Returns the moment at which there are enough tokens for a piece.
     pub(super) fn next(&self) -> Moment {
         let seconds = (self.piece_bytes - self.tokens).max(0.0) / self.bytes_per_second;
-        // A microsecond more, so that rounding never wakes anybody for nothing.
+        // Adds a microsecond, so that rounding never causes a wake-up too early.
         self.at + Duration::from_secs_f64(seconds.min(LONGEST_SECONDS)) + Duration::from_micros(1)
     }
 }
 
-/// At one byte a second even a small piece takes hours; whoever waits looks again meanwhile.
+/// Longest wait. At one byte a second even a small piece takes hours; the caller checks again
+/// meanwhile.
 const LONGEST_SECONDS: f64 = 3600.0;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What becomes of pieces whose sender failed: another brings them, or they are given up.
+//! Recovery of pieces whose sender failed: another sender brings them, or they are abandoned.
 
 use super::{FAULTS_MAX, PieceScheduler, SchedulerAction};
 use crate::core::error::{Code, Error};
@@ -15,8 +15,7 @@ impl PieceScheduler {
         let sender = state.rail_pair.sender;
         self.counts.retries += 1;
         let faults = self.faults.entry(piece.span.start).or_default().entry(sender).or_insert(0);
-        // Changed bytes may arrive whole the next time; a sender that refuses has no better answer
-        // later.
+        // Corrupted bytes may arrive intact the next time; a sender that refuses does so again.
         *faults += if error.code == Code::Integrity { 1 } else { FAULTS_MAX };
         self.put_back(piece.span, error);
         self.feed_hungry(now);
@@ -24,25 +23,26 @@ impl PieceScheduler {
 
     pub(super) fn flow_down(&mut self, now: Moment, flow: FlowIx, error: &Error) {
         let Some(state) = self.flows.remove(&flow) else { return };
-        self.lane_broke(now, state.rail_pair, error);
+        self.rail_pair_broke(now, state.rail_pair, error);
         for piece in state.leased.iter().rev() {
             self.counts.retries += u64::from(self.put_back(piece.span, error));
         }
         self.feed_hungry(now);
     }
 
-    /// A rail pair broke; where it was the sender's last one, others take over the sender's share.
-    pub(super) fn lane_broke(&mut self, now: Moment, rail_pair: RailPair, error: &Error) {
+    /// Handles a broken rail pair. If it was the sender's last one, others take over the sender's
+    /// share.
+    pub(super) fn rail_pair_broke(&mut self, now: Moment, rail_pair: RailPair, error: &Error) {
         self.trouble = Some(error.clone());
         if self.rail_pairs.broke(now, rail_pair, error) == SenderVerdict::Lost {
-            // The plan was made for one that brings its part.
+            // The plan assumes that this sender delivers its part.
             self.pace = None;
-            self.dissolve(rail_pair.sender, error);
+            self.redistribute_share(rail_pair.sender, error);
         }
     }
 
-    /// Finds another sender for a piece, or gives it up. Whether it needed one: another flow may be
-    /// bringing it, or it is here, or given up.
+    /// Finds another sender for a piece, or abandons it. Returns false if the piece needs no new
+    /// sender: it is leased elsewhere, landed, or abandoned.
     pub(super) fn put_back(&mut self, piece: Span, error: &Error) -> bool {
         let (segment, index) = self.extents.place(piece);
         let held =
@@ -77,9 +77,9 @@ impl PieceScheduler {
         true
     }
 
-    /// Others take over the share of a sender that is lost.
-    pub(super) fn dissolve(&mut self, sender: NodeIx, error: &Error) {
-        for run in self.shares.dissolve(sender) {
+    /// Gives the share of a lost sender to the others.
+    pub(super) fn redistribute_share(&mut self, sender: NodeIx, error: &Error) {
+        for run in self.shares.remove(sender) {
             for index in run.first..run.end {
                 let piece = self.extents.piece(run.segment, index);
                 self.put_back(piece, error);
@@ -88,10 +88,10 @@ impl PieceScheduler {
         self.withhold();
     }
 
-    /// A relay that an older plan had brings what it was asked for all the same, and by the newer
-    /// one it may wait for that very piece to land here. As long as another sender is left, that
-    /// one is asked, too, and both have it. Where all are lost, two nodes would wait for each
-    /// other.
+    /// Withholds pieces that two nodes would wait for from each other. A relay of an older plan
+    /// still brings the pieces it was asked for; by the newer plan it may itself wait for such a
+    /// piece to land here. While another sender is left, that sender is asked, too, and both nodes
+    /// get the piece. Where all others are lost, the piece must not be waited for.
     fn withhold(&mut self) {
         let extents = &self.extents;
         let is_stuck = |sender: NodeIx, piece: &Piece| {

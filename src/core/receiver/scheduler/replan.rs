@@ -1,4 +1,4 @@
-//! What a newer plan changes at a receiver, and what is reported so that there can be one.
+//! Newer plans at a receiver: pieces are shared out again, and progress is reported for replanning.
 
 use std::collections::BTreeSet;
 
@@ -9,23 +9,23 @@ use crate::core::receiver::sender_shares::SenderShares;
 use crate::core::units::{Moment, NodeIx, Span};
 use crate::core::wire::limits::LEFT_MAX;
 
-/// Why a newer plan is not followed: what is wanted is fixed for an attempt.
+/// Error for a newer plan of other segments: the wanted ranges are fixed for an attempt.
 pub(crate) fn segment_mismatch() -> Error {
-    Error::new(Code::Internal, "a newer plan cuts the data in another way")
+    Error::new(Code::Internal, "the newer plan has other segments than the plan before")
 }
 
 impl PieceScheduler {
-    /// A newer plan: what nobody was asked for yet is shared out by it. What was asked for, and
-    /// what has landed, stays.
+    /// Shares out, by a newer plan, the pieces that were not requested yet. Requested and landed
+    /// pieces are unchanged.
     ///
     /// # Errors
-    /// `Code::Internal` where its segments are not those of the plan before: nothing is changed
+    /// `Code::Internal` if its segments differ from those of the plan before. Nothing is changed
     /// then.
     pub(crate) fn reassign(
         &mut self,
         now: Moment,
         sources: &[SegmentSenders],
-        lane_count: impl Fn(NodeIx) -> u32,
+        pair_count: impl Fn(NodeIx) -> u32,
     ) -> Result<(), Error> {
         if !sources.iter().map(|source| source.span).eq(self.extents.spans()) {
             return Err(segment_mismatch());
@@ -36,14 +36,17 @@ impl PieceScheduler {
         }
         let senders: BTreeSet<NodeIx> =
             sources.iter().flat_map(|source| &source.senders).map(|&(sender, _)| sender).collect();
-        self.rail_pairs.add(senders.iter().map(|&sender| (sender, lane_count(sender))));
+        self.rail_pairs.add(senders.iter().map(|&sender| (sender, pair_count(sender))));
         let shares = std::mem::replace(&mut self.shares, SenderShares::empty());
         self.shares =
             shares.cut_again(&self.extents, sources.iter().map(|source| source.senders.as_slice()));
         let lost: Vec<NodeIx> =
             senders.into_iter().filter(|sender| self.rail_pairs.is_lost(*sender)).collect();
         for sender in lost {
-            self.dissolve(sender, &Error::new(Code::Unreachable, "it was lost before"));
+            self.redistribute_share(
+                sender,
+                &Error::new(Code::Unreachable, "the sender was lost before"),
+            );
         }
         self.open_all();
         self.feed_hungry(now);
@@ -52,28 +55,29 @@ impl PieceScheduler {
         Ok(())
     }
 
-    /// Who brings what comes on a flow.
+    /// Returns the sender of a flow.
     pub(crate) fn sender_of(&self, flow: FlowIx) -> Option<NodeIx> {
         self.flows.get(&flow).map(|flow| flow.rail_pair.sender)
     }
 
-    /// The parts of a range that an earlier attempt had landed, asked before anything lands in this
-    /// one.
+    /// Returns the parts of a range that an earlier attempt had landed. Call it before anything
+    /// lands in this one.
     pub(crate) fn kept_within(&self, span: Span) -> Vec<Span> {
         if self.counts.resumed_bytes > 0 { self.landed_within(span) } else { Vec::new() }
     }
 
-    /// The parts of a range that have landed.
+    /// Returns the parts of a range that have landed.
     pub(crate) fn landed_within(&self, span: Span) -> Vec<Span> {
         self.extents.landed_within(span)
     }
 
-    /// The part of all wanted bytes that has not landed.
+    /// Returns the fraction of all wanted bytes that has not landed.
     pub(crate) fn part_left(&self) -> f64 {
         1.0 - self.extents.landed_bytes() as f64 / self.extents.wanted_bytes().max(1) as f64
     }
 
-    /// What is left of each segment; nothing where there are more than anybody wants to hear of.
+    /// Returns the remaining bytes of each segment, or nothing if there are more than `LEFT_MAX`
+    /// segments.
     pub(crate) fn left(&self) -> Vec<u64> {
         if self.extents.segment_count() as usize > LEFT_MAX {
             Vec::new()
@@ -82,7 +86,8 @@ impl PieceScheduler {
         }
     }
 
-    /// What each sender has brought, and whether there is more to ask it for.
+    /// Returns, for each sender, the bytes it has delivered and whether more will be requested of
+    /// it.
     pub(crate) fn delivered(&self) -> impl Iterator<Item = (NodeIx, u64, bool)> {
         let is_busy = |sender: NodeIx| {
             let leased = self

@@ -1,5 +1,5 @@
-//! Work for flows whose own share is dry: what is stolen from slower senders, asked for twice, or
-//! taken back from flows that are late with it.
+//! Work for flows whose own share is dry: pieces stolen from slower senders, requested a second
+//! time, or revoked from late flows.
 
 use std::time::Duration;
 
@@ -7,18 +7,19 @@ use super::{LOOK_AGAIN, PieceScheduler, SOFT_MAX, ScheduledFlow, SchedulerAction
 use crate::core::piece::{FlowCommand, FlowIx, Piece};
 use crate::core::units::{Moment, NodeIx, Span};
 
-/// Somebody is late who needs this much longer than the flow that would be asked instead.
+/// A flow is late if it needs this many times as long as the flow that would be asked instead.
 const LATE_FACTOR: f64 = 2.0;
-/// Bytes asked for twice, in blocks, that are always allowed. Beyond, one byte in a hundred: they
-/// may all come twice.
+/// Bytes that may always be requested twice, in blocks. Beyond them one byte in a hundred may: all
+/// of them may arrive twice.
 const TWICE_BLOCKS: u64 = 2;
-/// The same where the other flow is silent and may not bring them at all: what two such flows hold.
+/// Blocks that may be requested twice if the other flow is silent and may not deliver them at all:
+/// what two such flows hold.
 const TWICE_BLOCKS_SILENT: u64 = 32;
-/// A flow on which nothing landed for so long is silent.
+/// Time without a landed piece after which a flow is silent.
 const SILENT: Duration = Duration::from_secs(1);
 
 impl PieceScheduler {
-    /// A piece for a flow whose own share is dry.
+    /// Returns a piece for a flow whose own share is dry.
     pub(super) fn steal(&mut self, now: Moment, flow: FlowIx) -> Option<Span> {
         if self.intake.is_full(now) {
             return None;
@@ -44,9 +45,9 @@ impl PieceScheduler {
         })
     }
 
-    /// Whether everything else would have landed before this flow brought one more piece of its
-    /// own, and another flow could bring that in half the time: then it is left for others to
-    /// steal. What a slow flow was asked for cannot be taken back.
+    /// Returns true if everything else would have landed before this flow delivered one more piece
+    /// of its own, and another flow could deliver it in half the time. Then the piece is left for
+    /// others to steal: pieces requested of a slow flow cannot be taken back.
     pub(super) fn would_be_last(&self, now: Moment, flow: FlowIx) -> bool {
         let block = self.extents.grid().block_bytes();
         let seconds = |state: &ScheduledFlow| {
@@ -69,36 +70,36 @@ impl PieceScheduler {
         mine_seconds > left / rate && self.flows.iter().any(is_better)
     }
 
-    /// Bytes per second that a sender's flows deliver; a sender that has delivered nothing counts
-    /// as very slow.
+    /// Returns the bytes per second that a sender's flows deliver. A sender that has delivered
+    /// nothing counts as very slow.
     fn sender_rate(&self, now: Moment, sender: NodeIx) -> f64 {
         let flows = self.flows.values().filter(|flow| flow.rail_pair.sender == sender);
         flows.filter_map(|flow| flow.meter.bytes_per_second(now)).sum::<f64>().max(1.0)
     }
 
-    /// The flow whose leases will take longest, of those that hold a piece which `thief` could
-    /// bring much sooner.
+    /// Returns the flow whose leases will take longest, among those that hold a piece which `thief`
+    /// could deliver much sooner.
     fn latest(&self, now: Moment, thief: FlowIx) -> Option<FlowIx> {
         let mine = &self.flows[&thief];
         let rate = mine.meter.bytes_per_second(now)?;
         let mine_seconds = self.extents.grid().block_bytes() as f64 / rate;
-        let late =
+        let other_flows =
             self.flows.iter().filter(|(flow, state)| **flow != thief && !state.leased.is_empty());
-        let late = late.map(|(&flow, state)| {
+        let seconds_left = other_flows.map(|(&flow, state)| {
             let bytes: u64 = state.leased.iter().map(|piece| piece.span.bytes()).sum();
-            // Of a flow that has brought nothing yet, all that is known is how long that has been
-            // so.
+            // A flow that has delivered nothing has no rate; its age is the best estimate.
             let waited = now.since(state.up_at).as_secs_f64();
             (state.meter.bytes_per_second(now).map_or(waited, |rate| bytes as f64 / rate), flow)
         });
-        let late = late.filter(|&(seconds, _)| {
-            seconds > LATE_FACTOR * mine_seconds + LOOK_AGAIN.as_secs_f64()
-        });
-        late.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, flow)| flow)
+        let seconds_max = LATE_FACTOR * mine_seconds + LOOK_AGAIN.as_secs_f64();
+        seconds_left
+            .filter(|&(seconds, _)| seconds > seconds_max)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, flow)| flow)
     }
 
-    /// A piece that another flow is late with. The extent map decides who brings it; the other is
-    /// counted as waste.
+    /// Returns a piece that another flow is late with, to be requested a second time. The extent
+    /// map keeps the first copy that lands; the other one counts as wasted.
     fn ask_twice(&mut self, now: Moment, thief: FlowIx) -> Option<Span> {
         let late = self.latest(now, thief)?;
         let sender = self.flows[&thief].rail_pair.sender;
@@ -109,7 +110,7 @@ impl PieceScheduler {
                 && self.extents.offers(sender, segment)
         };
         let piece = self.flows[&late].leased.iter().rev().find(is_free)?.span;
-        let is_silent = now.since(self.flows[&late].heard) >= SILENT;
+        let is_silent = now.since(self.flows[&late].last_landed) >= SILENT;
         let blocks = if is_silent { TWICE_BLOCKS_SILENT } else { TWICE_BLOCKS };
         let allowed =
             (blocks * self.extents.grid().block_bytes()).max(self.extents.wanted_bytes() / 100);
@@ -121,13 +122,13 @@ impl PieceScheduler {
         Some(piece)
     }
 
-    /// Asks the latest flow to give back half of what it has not asked for.
+    /// Asks the latest flow to return half of its unrequested leases.
     fn revoke(&mut self, now: Moment, thief: FlowIx) {
         let Some(late) = self.latest(now, thief) else { return };
         let state = self.flows.get_mut(&late).expect("latest() names a flow");
         if !state.revoking && now >= state.revoke_again {
             state.revoking = true;
-            // One that has nothing to give back is not asked again before time has passed.
+            // A flow with nothing to return is asked again only after a while.
             state.revoke_again = now + LOOK_AGAIN;
             let pieces = state.leased.len().div_ceil(2) as u32;
             self.actions

@@ -10,7 +10,7 @@
 //!  4 version u8        24 check [32]        76 reason u16        92 CRC-32C of 0..92
 //!  5 kind u8           56 seal [16]         78 check kind u8
 //!  6 flags u16                              79 zero
-//!  8 epoch u32   12 length u32              numbers are little endian
+//!  8 unread, zero  12 length u32           numbers are little endian
 //! ```
 
 use zerocopy::little_endian::{U16, U32, U64};
@@ -31,8 +31,6 @@ pub(crate) const FRAME_BYTES: usize = 96;
 pub(crate) struct Frame {
     /// What the frame is for.
     pub(crate) kind: FrameKind,
-    /// The plan's version that the sender of the frame worked by.
-    pub(crate) epoch: u32,
     /// Chosen by the one who asks; the answer repeats it.
     pub(crate) request: u32,
     /// Where in the data space the bytes lie.
@@ -70,7 +68,6 @@ impl Frame {
         view.magic = MAGIC;
         view.version = VERSION;
         view.kind = self.kind.number();
-        view.epoch = self.epoch.into();
         view.length = self.length.into();
         view.position = self.position.into();
         view.check = check.to_field();
@@ -96,13 +93,7 @@ impl Frame {
         view.check_envelope()?;
         let (position, length) = (view.position.get(), view.length.get());
         check_extent(position, length)?;
-        Ok(Frame {
-            kind: view.typed_kind()?,
-            epoch: view.epoch.get(),
-            request: view.request.get(),
-            position,
-            length,
-        })
+        Ok(Frame { kind: view.typed_kind()?, request: view.request.get(), position, length })
     }
 
     /// What the frame speaks of.
@@ -131,7 +122,8 @@ struct FrameHeader {
     /// Bit 0 will say that the payload is encrypted and sealed; bit 1 makes a request soft. Others
     /// are refused.
     flags: U16,
-    epoch: U32,
+    /// Written as zero and not read: earlier nodes of this version write a one.
+    unread: U32,
     length: U32,
     position: U64,
     check: [u8; 32],

@@ -47,10 +47,6 @@ use transfer_files::TransferFiles;
 pub(crate) use crate::core::piece::TransferIx;
 pub(crate) use start::slots_max;
 
-/// The version of the plan that frames carry. It decides nothing: what is wanted is taken, whoever
-/// sent it for which plan.
-const EPOCH: u32 = 1;
-
 /// What the control thread tells a rail.
 #[derive(Debug)]
 pub(crate) enum RailCommand {

@@ -7,7 +7,7 @@ use super::driver::{CELL_BYTES, RailDriver, RailTransfer};
 use super::paths::KernelRoute;
 use super::sockets::RailFlow;
 use super::start::slots;
-use super::{EPOCH, RailEvent, RailEvents, TransferIx};
+use super::{RailEvent, RailEvents, TransferIx};
 use crate::core::error::{Code, Error};
 use crate::core::piece::FlowIx;
 use crate::core::rail::piece_receiver;
@@ -31,8 +31,7 @@ impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
             piece_receiver::ReceiverAction::Request { flow, request, piece } => {
                 let length = u32::try_from(piece.span.bytes()).expect("a piece is a block at most");
                 let kind = FrameKind::Request { stolen: piece.stolen };
-                let frame =
-                    Frame { kind, epoch: EPOCH, request, position: piece.span.start, length };
+                let frame = Frame { kind, request, position: piece.span.start, length };
                 if let Some(fetch) = self.flows.get_mut(&flow).and_then(RailFlow::fetch) {
                     fetch.requests.push_back(frame);
                     self.rail_transfers[&transfer]

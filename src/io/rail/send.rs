@@ -10,7 +10,7 @@ use super::sockets::{QueuedAnswer, RailFlow};
 use super::start::slots;
 use super::transfer_files::PieceLocation;
 use super::zerocopy::refuses_zerocopy;
-use super::{EPOCH, RailEvents, TransferIx};
+use super::{RailEvents, TransferIx};
 use crate::core::error::{Code, Error};
 use crate::core::piece::FlowIx;
 use crate::core::rail::piece_sender;
@@ -500,7 +500,7 @@ pub(super) struct LoadedPiece {
 
 fn frame(ask: PieceRequest, kind: FrameKind) -> Frame {
     let length = u32::try_from(ask.span.bytes()).expect("checked when it was asked for");
-    Frame { kind, epoch: EPOCH, request: ask.request, position: ask.span.start, length }
+    Frame { kind, request: ask.request, position: ask.span.start, length }
 }
 
 /// Where a piece lies in the files of the transfer's files.

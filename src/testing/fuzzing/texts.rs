@@ -59,6 +59,8 @@ pub fn frame(bytes: &[u8]) {
     if let Some(header) = bytes.first_chunk::<FRAME_BYTES>() {
         let mut header = *header;
         header[..5].copy_from_slice(b"CEPd\x01");
+        // Not read, so not written again.
+        header[8..12].fill(0);
         let sum = crc_fast::crc32_iscsi(&header[..FRAME_BYTES - 4]);
         header[FRAME_BYTES - 4..].copy_from_slice(&sum.to_le_bytes());
         frame_as_it_is(&header);
@@ -72,7 +74,8 @@ fn frame_as_it_is(bytes: &[u8]) {
     frame.encode(&mut again);
     assert_eq!(Frame::decode(&again), Ok(frame));
     // Reasons that only a newer version knows are one to this one.
-    assert!(again == bytes || matches!(frame.kind, FrameKind::Refuse(Code::Internal)), "{frame:?}");
+    let is_same = again == bytes || bytes[8..12] != [0; 4];
+    assert!(is_same || matches!(frame.kind, FrameKind::Refuse(Code::Internal)), "{frame:?}");
 }
 
 /// A control message of any kind, of either direction, is refused, or written again to the same.

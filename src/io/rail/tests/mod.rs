@@ -253,7 +253,7 @@ fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
     let ended = (0..2_000_000_u32).find_map(|request| {
         let (kind, position) = (FrameKind::Request { stolen: false }, 2 * MIB);
         let mut bytes = [0; FRAME_BYTES];
-        Frame { kind, epoch: 1, request, position, length: 4096 }.encode(&mut bytes);
+        Frame { kind, request, position, length: 4096 }.encode(&mut bytes);
         dialled.write_all(&bytes).err()
     });
     let ended = ended.expect("the rail closes the flow").kind();

@@ -362,15 +362,6 @@ fn a_limit_is_kept_by_all_receivers_together() {
 }
 
 #[test]
-fn a_paced_transfer_brings_the_same_bytes() {
-    let root = folder();
-    let spec =
-        "id p\nwriter a:7001 pattern:1 0 0-9999999\nreader b:7001 file:///copy 0 0-9999999\n";
-    complete(root.path(), spec, &["--pace"]);
-    assert!(fs::read(root.path().join("copy")).unwrap() == pattern(1, 0, 10_000_000));
-}
-
-#[test]
 fn a_plan_is_printed_and_nothing_is_contacted() {
     let root = folder();
     let spec = root.path().join("s");

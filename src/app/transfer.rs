@@ -86,8 +86,6 @@ pub struct Settings {
     /// part of it like its part of the wanted bytes, which is not more than a block (1 MiB unless
     /// the specification says otherwise) ahead.
     pub limit: Option<BitRate>,
-    /// Have the senders' kernels pace every flow at what the plan wants of it, and a tenth more.
-    pub pace: bool,
     /// How long nothing may move before the transfer fails. A flow that owes an answer is given up
     /// after a third of it.
     pub stall_timeout: Duration,
@@ -139,7 +137,6 @@ impl Default for Settings {
             path: DataPath::Auto,
             threads_max: None,
             limit: None,
-            pace: false,
             stall_timeout: STALL_TIMEOUT,
             timeout: None,
             scheduler: Scheduler::default(),
@@ -384,7 +381,6 @@ impl Transfer {
             slots,
             rails_max,
             limit,
-            pace,
             stall_timeout,
             timeout,
             ..
@@ -410,7 +406,6 @@ impl Transfer {
             rails_max,
             threads_max,
             limit,
-            pace,
             scheduler,
             path: self.settings.path,
         }

@@ -216,10 +216,6 @@ pub struct TransferArgs {
     /// limit]
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub limit: Option<BitRate>,
-    /// Have senders pace every flow at what the plan wants of it: fewer losses where many send to
-    /// one, slower where speeds differ from what the plan believes
-    #[arg(long)]
-    pub pace: bool,
     /// Which way bytes take through the kernel
     #[arg(long, value_enum, default_value_t = DataPathArg::Auto, value_name = "PATH")]
     pub path: DataPathArg,

@@ -100,7 +100,7 @@ mod tests {
         let lines = [
             "run s",
             "run s --launch local --scheduler greedy --check blake3 --path auto --json --progress never --slots 4 --fsync",
-            "run s --limit 1G --pace",
+            "run s --limit 1G",
             "copy h:/a b --overwrite --no-resume --timeout 1h --stall-timeout 30s",
             "run s --scheduler lp",
             "copy h:/a b --scheduler uniform",

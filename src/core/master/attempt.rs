@@ -49,8 +49,6 @@ pub(crate) struct TransferOptions {
     pub(crate) threads_max: Option<u32>,
     /// Limit on what all receivers together receive.
     pub(crate) limit: Option<BitRate>,
-    /// Senders pace every flow.
-    pub(crate) pace: bool,
 }
 
 impl Default for TransferOptions {
@@ -71,7 +69,6 @@ impl Default for TransferOptions {
             path: DataPath::Auto,
             threads_max: None,
             limit: None,
-            pace: false,
         }
     }
 }
@@ -229,7 +226,6 @@ impl AttemptConfig {
             path: self.transfer_options.path,
             rails_max: self.transfer_options.rails_max,
             threads_max: self.transfer_options.threads_max,
-            pace: self.transfer_options.pace,
         }
     }
 }

@@ -10,7 +10,6 @@ fn participant() -> Participant {
         grid: BlockGrid::new(0, 10),
         method: CheckMethod::None,
         rails: 1,
-        pace: false,
         fsync: false,
         verify: false,
     })
@@ -126,7 +125,6 @@ fn a_plan_of_too_many_pieces_is_refused() {
         grid: BlockGrid::new(0, 1),
         method: CheckMethod::None,
         rails: 1,
-        pace: false,
         fsync: false,
         verify: false,
     });
@@ -155,7 +153,6 @@ fn a_plan_off_the_grid_of_its_object_is_refused() {
             grid: BlockGrid::new(0, 4096),
             method,
             rails: 1,
-            pace: false,
             fsync: false,
             verify: false,
         });
@@ -262,12 +259,11 @@ fn eighty_megabytes(weights: [u32; 2]) -> Start {
 
 /// Every flow that a participant with so many rails opens by `plan`: to whom, on which rail pair,
 /// and at which pace.
-fn paces(rails: u32, pace: bool, plan: Start) -> Vec<(u32, u32, u64)> {
+fn paces(rails: u32, plan: Start) -> Vec<(u32, u32, u64)> {
     let mut participant = Participant::new(ParticipantConfig {
         grid: BlockGrid::new(0, 1000),
         method: CheckMethod::None,
         rails,
-        pace,
         fsync: false,
         verify: false,
     });
@@ -290,27 +286,23 @@ fn receivers_that_feed_each_other_keep_in_step() {
         relays: vec![Span::new(0, 10)],
         ..eighty_megabytes(weights)
     };
-    assert_eq!(paces(1, false, plan([3, 1])), [(0, 0, 37_500_000), (1, 0, 12_500_000)]);
+    assert_eq!(paces(1, plan([3, 1])), [(0, 0, 37_500_000), (1, 0, 12_500_000)]);
     let uneven = [(0, 0, 50_000_000), (0, 1, 50_000_000)];
-    assert_eq!(paces(2, false, plan([1, 0]))[..2], uneven, "one lane of two may have to carry all");
-    let stands_in = paces(1, false, plan([1, 0])).into_iter().find(|(sender, ..)| *sender == 1);
+    assert_eq!(paces(2, plan([1, 0]))[..2], uneven, "one lane of two may have to carry all");
+    let stands_in = paces(1, plan([1, 0])).into_iter().find(|(sender, ..)| *sender == 1);
     assert_eq!(stands_in.map_or(0, |(.., pace)| pace), 0, "for whom nothing is planned");
 }
 
 #[test]
-fn a_paced_flow_is_told_what_the_plan_wants_of_it_and_a_tenth_more() {
-    let paced = |pace: bool, limit_bytes_per_second: u64, bound_us: u64| {
-        paces(2, pace, Start { limit_bytes_per_second, bound_us, ..eighty_megabytes([3, 1]) })
+fn a_paced_flow_keeps_to_the_limit_and_only_relays_are_paced() {
+    let paced = |relays: &[Span], limit_bytes_per_second: u64, bound_us: u64| {
+        let plan = eighty_megabytes([3, 1]);
+        let relays = relays.to_vec();
+        paces(1, Start { limit_bytes_per_second, bound_us, relays, ..plan })
     };
-    // 60 MB of the first and 20 MB of the second in two seconds, over two rail pairs each.
-    let planned = [(0, 0, 16_500_000), (0, 1, 16_500_000), (1, 0, 5_500_000), (1, 1, 5_500_000)];
-    assert_eq!(paced(true, 0, 2_000_000), planned);
-    let limited = [(0, 0, 4_125_000), (0, 1, 4_125_000), (1, 0, 1_375_000), (1, 1, 1_375_000)];
-    assert_eq!(paced(true, 10_000_000, 2_000_000), limited);
-    assert!(
-        paced(true, 0, 0)
-            .iter()
-            .chain(&paced(false, 10_000_000, 2_000_000))
-            .all(|&(.., pace)| pace == 0)
-    );
+    let relays = [Span::new(0, 10)];
+    let limited = [(0, 0, 9_375_000), (1, 0, 3_125_000)];
+    assert_eq!(paced(&relays, 10_000_000, 2_000_000), limited);
+    let unpaced = [paced(&relays, 0, 0), paced(&[], 10_000_000, 2_000_000)];
+    assert!(unpaced.iter().flatten().all(|&(.., pace)| pace == 0), "{unpaced:?}");
 }

@@ -168,8 +168,6 @@ pub(crate) struct Options {
     pub(crate) rails_max: Option<u32>,
     #[prost(uint32, optional, tag = "11")]
     pub(crate) threads_max: Option<u32>,
-    #[prost(bool, tag = "13")]
-    pub(crate) pace: bool,
     /// 0 the node's choice, 1 direct, 2 splice, 3 zerocopy, 4 copy.
     #[prost(uint32, tag = "12")]
     pub(crate) path: u32,

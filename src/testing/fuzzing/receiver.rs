@@ -106,7 +106,7 @@ impl ReceiverWorld {
             writing: Vec::new(),
             draining: false,
         };
-        let pace = script.coin();
+        let fsync = script.coin();
         let mut world = ReceiverWorld {
             now: Moment(1_000_000),
             grid,
@@ -115,9 +115,8 @@ impl ReceiverWorld {
                 grid,
                 method,
                 rails: 2,
-                pace,
-                fsync: pace,
-                verify: !pace,
+                fsync,
+                verify: !fsync,
             }),
             rails: [rail(), rail()],
             inbox: VecDeque::new(),

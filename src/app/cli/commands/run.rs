@@ -114,7 +114,6 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
         path: path(args.path),
         threads_max: None,
         limit: args.limit,
-        pace: args.pace,
         stall_timeout: args.stall_timeout,
         timeout: args.timeout,
         scheduler: scheduler(args.scheduler),

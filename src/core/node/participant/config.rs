@@ -17,8 +17,6 @@ pub(crate) struct ParticipantConfig {
     pub(crate) method: CheckMethod,
     /// How many rails this node has.
     pub(crate) rails: u32,
-    /// Whether senders pace every flow at what the plan wants of it.
-    pub(crate) pace: bool,
     /// Whether what was written is made durable before the end.
     pub(crate) fsync: bool,
     /// Whether what was written is read back and checked once more.
@@ -33,7 +31,6 @@ impl ParticipantConfig {
             grid: BlockGrid::new(options.origin, options.block_bytes.into()),
             method: CheckMethod::new(options.check, options.object),
             rails,
-            pace: options.pace,
             fsync: options.fsync,
             verify: options.verify,
         }

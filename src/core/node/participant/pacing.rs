@@ -7,12 +7,9 @@ use super::{Participant, SegmentSenders};
 use crate::core::units::NodeIx;
 use crate::core::wire::control::PeerNode;
 
-/// How much faster than planned a paced flow may be, so that it can make up for what it was late
-/// with.
-const PACE_HEADROOM: f64 = 1.1;
-/// The same where receivers feed each other. Measured with 16 of them: 1.1 and 1.25 of the plan's
-/// pace keep everybody in step, with half as much again TCP shares the sender's link so unevenly
-/// that all wait for whoever gets least.
+/// How much faster than planned a paced flow may be, so that it can make up for a delay. Measured
+/// with 16 receivers that feed each other: 1.1 and 1.25 of the plan's pace keep all in step; with
+/// 1.5, TCP shares the sender's link so unevenly that all wait for the slowest.
 const RELAY_PACE_HEADROOM: f64 = 1.25;
 /// No flow is paced so low that a header or a request for work that it takes over would crawl.
 const PACE_BYTES_PER_SECOND_MIN: f64 = 65536.0;
@@ -22,20 +19,17 @@ impl Participant {
     /// is not paced. Receivers that feed each other wait for each other's parts, so there nobody
     /// may take much more than its own.
     pub(super) fn pace(&self, sender: NodeIx) -> u64 {
+        if self.relays.is_empty() {
+            return 0;
+        }
         let planned = weight(&self.weights, sender) as f64;
         let all: f64 = self.weights.iter().map(|&(_, bytes)| bytes as f64).sum();
         let by_plan =
             if self.bound_us > 0 { planned * 1e6 / self.bound_us as f64 } else { f64::INFINITY };
         let limit = self.limit_bytes_per_second as f64;
         let by_limit = if limit > 0.0 { limit * planned / all } else { f64::INFINITY };
-        let rail_pairs = self.rail_pairs.get(&sender).copied().unwrap_or(1);
-        let part = match (self.terms.pace, self.relays.is_empty()) {
-            (true, _) => PACE_HEADROOM / f64::from(rail_pairs),
-            // NICs may be uneven: one rail pair may have to carry nearly all.
-            (false, false) => RELAY_PACE_HEADROOM,
-            (false, true) => return 0,
-        };
-        let bytes_per_second = by_plan.min(by_limit) * part;
+        // Every rail pair may carry all of it: NICs may be uneven.
+        let bytes_per_second = by_plan.min(by_limit) * RELAY_PACE_HEADROOM;
         // A sender that only stands in has no part of its own.
         if planned == 0.0 || !bytes_per_second.is_finite() {
             return 0;

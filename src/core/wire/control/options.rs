@@ -32,8 +32,6 @@ pub(crate) struct WireOptions {
     pub(crate) rails_max: Option<u32>,
     /// Use only this many threads of each NIC, the first of its rails; at least one.
     pub(crate) threads_max: Option<u32>,
-    /// Have the senders pace every flow at what the plan wants of it.
-    pub(crate) pace: bool,
     /// Read back from the disk what was written, and check it, before it gets its name.
     pub(crate) verify: bool,
 }

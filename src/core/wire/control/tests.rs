@@ -74,7 +74,7 @@ fn row() -> impl Strategy<Value = WireRow> {
 
 fn options() -> impl Strategy<Value = WireOptions> {
     let check = prop::sample::select(vec![CheckKind::None, CheckKind::Crc64, CheckKind::Blake3]);
-    let flags = any::<[bool; 5]>();
+    let flags = any::<[bool; 4]>();
     let path = (0..=4u32).prop_map(|number| DataPath::of(number).expect("one of five"));
     let most = (option::of(1..=u32::MAX), option::of(1..=u32::MAX), path);
     let block_bytes = prop_oneof![1..=LENGTH_MAX, (0..=26u32).prop_map(|power| 1 << power)];
@@ -84,7 +84,7 @@ fn options() -> impl Strategy<Value = WireOptions> {
                 block_bytes,
                 origin,
                 check,
-                [fsync, overwrite, resume, pace, verify],
+                [fsync, overwrite, resume, verify],
                 slots,
                 stall_timeout_ms,
                 most,
@@ -102,7 +102,6 @@ fn options() -> impl Strategy<Value = WireOptions> {
                     path,
                     rails_max,
                     threads_max,
-                    pace,
                     verify,
                     object: (block_bytes.is_power_of_two() && block_bytes >= 1024)
                         .then(|| Span::new(origin % u64::from(block_bytes), u64::MAX)),
@@ -644,7 +643,6 @@ fn plain_prepare() -> Prepare {
             path: DataPath::Auto,
             rails_max: None,
             threads_max: None,
-            pace: false,
             verify: true,
             object: Some(Span::new(0, 1 << 30)),
         },

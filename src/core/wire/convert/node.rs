@@ -203,7 +203,6 @@ impl WireMessage for WireOptions {
             rails_max: self.rails_max,
             path: self.path as u32,
             threads_max: self.threads_max,
-            pace: self.pace,
             verify: self.verify,
         }
     }
@@ -246,7 +245,6 @@ impl WireMessage for WireOptions {
             path: DataPath::of(proto.path)?,
             rails_max: proto.rails_max,
             threads_max: proto.threads_max,
-            pace: proto.pace,
             verify: proto.verify,
             object,
         })

@@ -81,7 +81,6 @@ fn options() -> WireOptions {
         path: DataPath::Copy,
         rails_max: Some(u32::MAX),
         threads_max: Some(u32::MAX),
-        pace: true,
         verify: true,
     }
 }

@@ -1,13 +1,17 @@
 //! Messages that the master sends, case by case.
 
+use std::time::Duration;
+
 use crate::core::check::replica_hash::value_count;
 use crate::core::master::attempt::{TransferIdentity, TransferOptions};
 use crate::core::master::coordinator::*;
 use crate::core::plan::Scheduler;
 use crate::core::spec::Spec;
+use crate::core::units::Span;
 use crate::core::wire::Check;
 use crate::core::wire::control::{
-    CheckValue, LandedSegment, NodeStats, PlanSegment, RailAdvert, RowState, SenderDelivery,
+    CheckValue, LandedSegment, NodeStats, PlanSegment, RailAdvert, RowState, SegmentChecks,
+    SenderDelivery,
 };
 use crate::core::wire::limits::{HOLES_MAX, SEGMENTS_MAX};
 
@@ -71,7 +75,7 @@ fn answer(message: &ToNode, shared: bool) -> Option<ToMaster> {
 /// Messages from and to each node in a transfer without incident.
 fn messages(coordinator: &mut Coordinator, shared: bool) -> Vec<usize> {
     let mut counts = vec![0; coordinator.peers().len()];
-    for node in coordinator.indices() {
+    for node in coordinator.peers.indices() {
         coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
     while let Some(CoordinatorAction { node, message }) = coordinator.poll_action() {
@@ -125,7 +129,7 @@ fn a_part_of_a_plan_that_fits_no_message_is_refused() {
         .collect();
     let mut coordinator =
         coordinator(&format!("reader r:1 null: 0 0-{}\n{rows}", SEGMENTS_MAX + 1));
-    for node in coordinator.indices() {
+    for node in coordinator.peers.indices() {
         coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
     while let Some(CoordinatorAction { node, message }) = coordinator.poll_action() {
@@ -145,7 +149,7 @@ fn a_part_of_a_plan_that_fits_no_message_is_refused() {
 #[test]
 fn a_node_at_rest_takes_little_memory() {
     let mut coordinator = coordinator("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
-    for node in coordinator.indices() {
+    for node in coordinator.peers.indices() {
         coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
     let peer = &coordinator.peers()[0];
@@ -169,7 +173,7 @@ fn who_feeds_other_receivers_is_told_of_the_end() {
 /// Creates a coordinator whose nodes have all started.
 fn moving(rows: &str) -> Coordinator {
     let mut coordinator = coordinator(rows);
-    for node in coordinator.indices() {
+    for node in coordinator.peers.indices() {
         coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
     while let Some(CoordinatorAction { node, message }) = coordinator.poll_action() {
@@ -194,7 +198,7 @@ fn who_gets_on_with_reading_is_waited_for_and_who_does_not_is_not() {
 fn reads_while_it_is_waited_for(slow: NodeIx, name: &str) {
     let rows = "writer a:1 file:///x 0 0-99\nwriter b:1 file:///x 0 0-99\nreader c:1 null: 0 0-99";
     let mut coordinator = coordinator(rows);
-    for node in coordinator.indices() {
+    for node in coordinator.peers.indices() {
         coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
     while let Some(CoordinatorAction { node, message }) = coordinator.poll_action() {
@@ -283,7 +287,11 @@ fn a_sender_that_others_have_stood_in_for_is_not_waited_for_at_the_end() {
             later,
             CoordinatorEvent::Message { node: NodeIx(2), message: progress(50, 50, is_frozen) },
         );
-        let start = coordinator.start_of(coordinator.plan().expect("they move"), NodeIx(2));
+        let start = coordinator.current.start_of(
+            coordinator.plan_context(),
+            coordinator.plan().expect("they move"),
+            NodeIx(2),
+        );
         let message = answer(&ToNode::Start(start), false).expect("it lands");
         coordinator.handle(later, CoordinatorEvent::Message { node: NodeIx(2), message });
         assert_eq!(good_byes(&mut coordinator, later, &[1]), Duration::from_secs(seconds));
@@ -374,7 +382,7 @@ fn holes_of_many_sources_are_cut_to_the_largest() {
     let mut coordinator = coordinator(
         "writer a:1 file:///a 0 0-1G\nwriter b:1 file:///b 0 1G-2G\nreader c:1 null: 0 0-2G",
     );
-    for node in coordinator.indices() {
+    for node in coordinator.peers.indices() {
         coordinator.handle(NOW, CoordinatorEvent::NodeUp { node, advert: advert() });
     }
     let half = HOLES_MAX as u64 * 3 / 4;

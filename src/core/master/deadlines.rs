@@ -1,26 +1,72 @@
 //! Deadlines of the master: which wait ends when, and the nodes it was for.
 
+use std::time::Duration;
+
+use super::attempt::AttemptConfig;
 use super::coordinator::{Coordinator, TransferPhase};
 use super::peer::{PeerRecord, PeerStage};
 use super::shutdown::COMMIT_WITHIN;
 use crate::core::error::{Code, Error};
 use crate::core::units::{Moment, NodeIx};
 
+/// Time for nodes to answer the dial and its handshake, and to open their files.
+pub(super) const PREPARE_WITHIN: Duration = Duration::from_secs(20);
+
+/// Deadlines of one transfer at its master.
+#[derive(Debug)]
+pub(super) struct MasterDeadlines {
+    /// Deadline of the phase.
+    pub(super) phase: Option<Moment>,
+    /// Deadline for good-byes, once nodes are asked for them.
+    pub(super) shutdown: Moment,
+    /// Deadline of the whole transfer.
+    overall: Option<Moment>,
+    pub(super) last_news: Moment,
+    /// Longest time without news while bytes should move.
+    stall_timeout: Duration,
+}
+
+impl MasterDeadlines {
+    pub(super) fn new(now: Moment, terms: &AttemptConfig) -> MasterDeadlines {
+        MasterDeadlines {
+            phase: Some(now + PREPARE_WITHIN),
+            shutdown: now,
+            overall: terms.timeout.map(|timeout| now + timeout),
+            last_news: now,
+            stall_timeout: terms.stall_timeout,
+        }
+    }
+
+    /// Returns the earliest deadline in a phase.
+    pub(super) fn next(&self, phase: TransferPhase) -> Option<Moment> {
+        let stall = (phase == TransferPhase::Moving).then(|| self.last_news + self.stall_timeout);
+        [self.phase, self.overall, stall]
+            .into_iter()
+            .flatten()
+            .min()
+            .filter(|_| phase != TransferPhase::Done)
+    }
+}
+
 impl Coordinator {
     pub(super) fn tick(&mut self, now: Moment) {
-        if self.overall.is_some_and(|due| now >= due) && self.phase < TransferPhase::Finishing {
-            self.overall = None;
+        if self.deadlines.overall.is_some_and(|due| now >= due)
+            && self.phase < TransferPhase::Finishing
+        {
+            self.deadlines.overall = None;
             let seconds = self.terms.timeout.unwrap_or_default().as_secs_f64();
             self.fail(
                 now,
                 Error::new(Code::Stalled, format!("the transfer took longer than {seconds} s")),
             );
         }
-        if self.phase == TransferPhase::Moving && now >= self.last_news + self.stall_timeout {
+        if self.phase == TransferPhase::Moving
+            && now >= self.deadlines.last_news + self.deadlines.stall_timeout
+        {
             self.stalled(now);
         }
-        if self.deadline.is_some_and(|due| now >= due) {
-            self.deadline = None;
+        if self.deadlines.phase.is_some_and(|due| now >= due) {
+            self.deadlines.phase = None;
             self.overdue(now);
         }
     }
@@ -28,14 +74,13 @@ impl Coordinator {
     /// Ends a transfer in which nothing landed for a while. If all bytes have landed, nodes are
     /// still syncing or verifying.
     fn stalled(&mut self, now: Moment) {
-        let seconds = self.stall_timeout.as_secs_f64();
+        let seconds = self.deadlines.stall_timeout.as_secs_f64();
         let waited = self.names(|peer| peer.stage == PeerStage::Moving);
-        let is_through = |node: NodeIx| {
-            self.peers[node.at()].stage != PeerStage::Moving || self.has_landed_all(node)
-        };
-        let has_landed = self.indices().all(is_through);
-        if has_landed && self.stall_timeout < COMMIT_WITHIN {
-            self.stall_timeout = COMMIT_WITHIN;
+        let is_through =
+            |node: NodeIx| self.peers[node].stage != PeerStage::Moving || self.has_landed_all(node);
+        let has_landed = self.peers.indices().all(is_through);
+        if has_landed && self.deadlines.stall_timeout < COMMIT_WITHIN {
+            self.deadlines.stall_timeout = COMMIT_WITHIN;
         } else if has_landed {
             let what =
                 format!("{waited} did not sync or verify what has landed within {seconds} s");
@@ -50,10 +95,7 @@ impl Coordinator {
 
     /// Returns true if a receiver has reported all its bytes as landed.
     pub(super) fn has_landed_all(&self, node: NodeIx) -> bool {
-        let planned = self.plan.as_ref().map_or(&[][..], |plan| &plan.planned);
-        let planned =
-            self.by_receiver.segments(planned, node).map(|planned| planned.segment.span.bytes());
-        self.peers[node.at()].landed_bytes >= planned.sum::<u64>()
+        self.peers[node].landed_bytes >= self.current.bytes_of(node)
     }
 
     fn overdue(&mut self, now: Moment) {
@@ -86,7 +128,7 @@ impl Coordinator {
     }
 
     fn names(&self, which: impl Fn(&PeerRecord) -> bool) -> String {
-        let nodes = self.roster.nodes().filter(|(node, _)| which(&self.peers[node.at()]));
+        let nodes = self.roster.nodes().filter(|(node, _)| which(&self.peers[*node]));
         let names: Vec<String> = nodes.map(|(_, entry)| entry.address.to_string()).collect();
         match names.len() {
             0..=4 => names.join(", "),

@@ -4,6 +4,7 @@ use super::coordinator::Coordinator;
 use super::peer::PeerStage;
 use crate::core::check::{CheckComposer, fold};
 use crate::core::error::{Code, Error};
+use crate::core::plan::PlannedSegment;
 use crate::core::units::NodeIx;
 use crate::core::wire::control::{LandedSegment, NodeStats, SegmentChecks};
 
@@ -11,7 +12,7 @@ impl Coordinator {
     /// Returns the digest of all wanted bytes, if their checks join into one.
     pub(crate) fn digest(&self) -> Option<String> {
         let mut composer = CheckComposer::new(self.terms.method);
-        for checks in self.checks.iter().flatten() {
+        for checks in self.landings.checks.iter().flatten() {
             let SegmentChecks::Listed(checks) = checks else { return None };
             for it in checks {
                 composer.add(it.span, it.check);
@@ -21,22 +22,40 @@ impl Coordinator {
     }
 
     pub(super) fn landed(&mut self, node: NodeIx, segments: Vec<LandedSegment>, stats: NodeStats) {
-        let peer = &mut self.peers[node.at()];
+        let peer = &mut self.peers[node];
         if peer.stage != PeerStage::Moving {
             return;
         }
         peer.stage = PeerStage::Landed;
         peer.report(stats);
-        self.count(node, segments.iter().map(|segment| segment.span.bytes()).sum());
-        if let Err(error) = self.compare(segments) {
+        self.peers.count(node, segments.iter().map(|segment| segment.span.bytes()).sum());
+        let planned = &self.current.plan().expect("receivers land what was planned").planned;
+        if let Err(error) = self.landings.compare(planned, segments) {
+            self.replicas.differ |= error.code == Code::Integrity;
             self.node_failed(node, error);
         }
+    }
+}
+
+/// Check values of the segments that have landed.
+#[derive(Debug, Default)]
+pub(super) struct LandedChecks {
+    /// Check values of each segment of the plan, from the first receiver that landed it.
+    checks: Vec<Option<SegmentChecks>>,
+}
+
+impl LandedChecks {
+    pub(super) fn begin(&mut self, segment_count: usize) {
+        self.checks = vec![None; segment_count];
     }
 
     /// Keeps the check values of segments, and compares them with those of other receivers of the
     /// same segment.
-    fn compare(&mut self, segments: Vec<LandedSegment>) -> Result<(), Error> {
-        let planned = &self.plan.as_ref().expect("receivers land what was planned").planned;
+    fn compare(
+        &mut self,
+        planned: &[PlannedSegment],
+        segments: Vec<LandedSegment>,
+    ) -> Result<(), Error> {
         for LandedSegment { span, checks } in segments {
             let at = planned.partition_point(|planned| planned.segment.span.start < span.start);
             if planned.get(at).is_none_or(|planned| planned.segment.span != span) {
@@ -60,7 +79,6 @@ impl Coordinator {
                 // A digest needs the list of check values.
                 *kept = checks;
             } else if !are_equal {
-                self.replicas.differ = true;
                 let what = format!(
                     "received other bytes for {span} than another receiver: the replicas differ"
                 );

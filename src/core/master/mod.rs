@@ -4,10 +4,12 @@
 pub(crate) mod attempt;
 pub(crate) mod coordinator;
 mod counter_check;
+mod current_plan;
 mod deadlines;
 pub(crate) mod file_modes;
 mod landing;
 pub(crate) mod peer;
+mod peer_table;
 mod planning;
 mod replicas;
 mod resume;

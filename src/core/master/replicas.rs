@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::coordinator::{Coordinator, PREPARE_WITHIN, TransferPhase};
+use super::coordinator::{Coordinator, TransferPhase};
+use super::deadlines::PREPARE_WITHIN;
 use super::peer::PeerStage;
 use super::roster::{Roster, RosterEntry};
 use crate::core::check::replica_hash::{PLACE_BYTES, ReplicaSeed, UNREAD};
@@ -218,10 +219,10 @@ impl ReplicaSet {
 impl Coordinator {
     /// Extends the deadline of a node that compares replicas, as long as it makes progress.
     pub(super) fn comparing(&mut self, now: Moment, node: NodeIx, read_bytes: u64) {
-        let is_asked = self.phase == TransferPhase::Preparing
-            && self.peers[node.at()].stage == PeerStage::Asked;
+        let is_asked =
+            self.phase == TransferPhase::Preparing && self.peers[node].stage == PeerStage::Asked;
         if is_asked && self.replicas.reads(node, read_bytes) {
-            self.deadline = Some(now + PREPARE_WITHIN);
+            self.deadlines.phase = Some(now + PREPARE_WITHIN);
         }
     }
 

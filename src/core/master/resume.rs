@@ -11,7 +11,9 @@ use crate::core::plan;
 use crate::core::plan::{LowerBound, PlanProblem};
 use crate::core::spec::{DataUri, Row, RowRole};
 use crate::core::units::{NodeIx, Span, human_bytes, subtract, union};
-use crate::core::wire::control::{KeptRanges, OfferedSource, Prepared, SourceOrigin, Start};
+use crate::core::wire::control::{
+    FileSharing, KeptRanges, OfferedSource, Prepared, SourceOrigin, Start,
+};
 use crate::core::wire::limits::ORIGINS_MAX;
 
 /// Ranges of missing bytes up to which the bound is computed; for more, it would take too long.
@@ -25,6 +27,8 @@ pub(super) struct ResumeState {
     /// State of each source by its identity, with the row that names it.
     states: BTreeMap<u64, (u64, NodeIx, usize)>,
     have: BTreeMap<NodeIx, Vec<KeptRanges>>,
+    /// Files that several nodes write and that another attempt cannot resume.
+    unkept: BTreeSet<DataUri>,
     /// The nodes whose journals are not sealed.
     unsealed: BTreeSet<NodeIx>,
     /// Ranges that are still valid: ascending and disjoint.
@@ -53,6 +57,18 @@ impl ResumeState {
         }
         let at = |note: String| format!("{}: {note}", entry.address);
         self.warnings.extend(std::mem::take(&mut prepared.notes).into_iter().map(at));
+    }
+
+    /// Marks files that several nodes write and that another attempt cannot resume. A node that
+    /// overwrites another node's file may leave it half done.
+    pub(super) fn forget(&mut self, files: impl IntoIterator<Item = DataUri>) {
+        self.unkept.extend(files);
+    }
+
+    /// Returns true if a file that this node writes together with others cannot be resumed.
+    pub(super) fn forgets(&self, entry: &RosterEntry) -> bool {
+        let mut rows = entry.rows.iter().zip(&entry.sharing);
+        rows.any(|(row, sharing)| *sharing != FileSharing::Alone && self.unkept.contains(&row.uri))
     }
 
     /// Decides which ranges are still valid, once every node is prepared.
@@ -149,7 +165,7 @@ impl Coordinator {
 
     /// Returns the lower bound: for the missing bytes only, if an earlier attempt left some.
     pub(crate) fn bound(&self) -> Option<&LowerBound> {
-        self.resuming.bound.as_ref().or(self.plan.as_ref().map(|plan| &plan.bound))
+        self.resuming.bound.as_ref().or(self.current.plan().map(|plan| &plan.bound))
     }
 
     /// Adds a warning for the user.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::coordinator::{Coordinator, TransferPhase};
 use super::peer::{PeerStage, SentMessage};
-use crate::core::error::Error;
-use crate::core::units::{Moment, NodeIx};
+use crate::core::error::{Code, Error};
+use crate::core::units::{Moment, NodeIx, Span, union};
 
 /// Time for nodes to commit and report. Syncing a large file takes long.
 pub(super) const COMMIT_WITHIN: Duration = Duration::from_secs(600);
@@ -14,26 +14,53 @@ const FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// Time for the good-byes of nodes that were silent before.
 const FINISH_SILENT_WITHIN: Duration = Duration::from_secs(1);
 
+/// Cause of an incomplete transfer.
+#[derive(Debug, Default)]
+pub(super) struct EndingCause {
+    /// The first error: later ones may follow from it.
+    pub(super) error: Option<Error>,
+    pub(super) missing: Vec<Span>,
+    /// Error that the first cancelled receiver had waited with.
+    trouble: Option<String>,
+    /// Reason that is sent to cancelled nodes.
+    pub(super) cancel_reason: String,
+}
+
+impl EndingCause {
+    /// Records an error and its missing ranges.
+    pub(super) fn record(&mut self, error: Error) {
+        self.missing.extend(&error.missing);
+        self.error.get_or_insert(error);
+    }
+
+    /// Returns the cause with all missing ranges.
+    pub(super) fn error(&self) -> Option<Error> {
+        let mut error = self.error.clone()?.missing(union(self.missing.clone()));
+        if let Some(trouble) = self.trouble.as_ref().filter(|_| error.code == Code::Stalled) {
+            error.message += &format!(" ({trouble})");
+        }
+        Some(error)
+    }
+}
+
 impl Coordinator {
     /// Asks the elected nodes to rename shared files, once all their writers have landed. Files of
     /// receivers that could have received differing bytes are renamed at this point, too.
     pub(super) fn commit(&mut self, now: Moment) {
         self.phase = TransferPhase::Committing;
-        self.deadline = Some(now + COMMIT_WITHIN);
+        self.deadlines.phase = Some(now + COMMIT_WITHIN);
         if self.replicas.differ {
             // It is unknown whose bytes are right.
             return;
         }
         let is_one_short = self.peers.iter().any(|peer| peer.failed && peer.shares_any());
-        for node in self.indices() {
+        for node in self.peers.indices() {
             let is_elected = self.roster.get(node).is_elected();
             let waits = is_elected || self.replicas.names_wait(node);
-            if self.peers[node.at()].stage == PeerStage::Landed
-                && waits
-                && !(is_elected && is_one_short)
+            if self.peers[node].stage == PeerStage::Landed && waits && !(is_elected && is_one_short)
             {
-                self.peers[node.at()].stage = PeerStage::Committing;
-                self.send(node, SentMessage::Commit);
+                self.peers[node].stage = PeerStage::Committing;
+                self.peers.send(node, SentMessage::Commit);
             }
         }
     }
@@ -41,10 +68,11 @@ impl Coordinator {
     pub(super) fn finish(&mut self, now: Moment) {
         self.begin_finishing(now);
         // A node that has landed remembers it until all nodes have.
-        let sent = if self.error.is_some() { SentMessage::Cancel } else { SentMessage::Finish };
-        self.cancel_reason = "not everything has landed elsewhere".into();
-        for node in self.indices() {
-            let peer = &self.peers[node.at()];
+        let sent =
+            if self.ending.error.is_some() { SentMessage::Cancel } else { SentMessage::Finish };
+        self.ending.cancel_reason = "not everything has landed elsewhere".into();
+        for node in self.peers.indices() {
+            let peer = &self.peers[node];
             match peer.stage {
                 PeerStage::Gone => {}
                 // Such a receiver has reported everything with `Landed` and holds nothing that
@@ -55,9 +83,9 @@ impl Coordinator {
                         && !peer.shares_any()
                         && !self.relays(node) =>
                 {
-                    self.peers[node.at()].stage = PeerStage::Gone;
+                    self.peers[node].stage = PeerStage::Gone;
                 }
-                _ => self.send(node, sent),
+                _ => self.peers.send(node, sent),
             }
         }
     }
@@ -65,50 +93,51 @@ impl Coordinator {
     /// Ends the transfer for all nodes, with `error` as its cause unless there is an earlier one.
     pub(super) fn fail(&mut self, now: Moment, error: Error) {
         if self.phase < TransferPhase::Finishing {
-            self.missing.extend(&error.missing);
             let reason = error.to_string();
-            self.error.get_or_insert(error);
+            self.ending.record(error);
             self.cancel_all(now, &reason);
         }
     }
 
     pub(super) fn cancel_all(&mut self, now: Moment, reason: &str) {
         self.begin_finishing(now);
-        self.cancel_reason = reason.into();
-        for node in self.indices() {
-            match self.peers[node.at()].stage {
-                PeerStage::Absent | PeerStage::Met => self.peers[node.at()].stage = PeerStage::Gone,
+        self.ending.cancel_reason = reason.into();
+        for node in self.peers.indices() {
+            match self.peers[node].stage {
+                PeerStage::Absent | PeerStage::Met => self.peers[node].stage = PeerStage::Gone,
                 PeerStage::Gone => {}
-                _ => self.send(node, SentMessage::Cancel),
+                _ => self.peers.send(node, SentMessage::Cancel),
             }
         }
     }
 
     fn begin_finishing(&mut self, now: Moment) {
         self.phase = TransferPhase::Finishing;
-        self.shutdown_deadline = now + FINISH_WITHIN;
-        self.deadline = Some(now + FINISH_SILENT_WITHIN);
+        self.deadlines.shutdown = now + FINISH_WITHIN;
+        self.deadlines.phase = Some(now + FINISH_SILENT_WITHIN);
     }
 
     /// Stops waiting for missing good-byes: of nodes that were silent before, and at the deadline
     /// of all others. A node that does not answer cannot report its ranges.
     pub(super) fn end_overdue_good_byes(&mut self, now: Moment) {
-        let is_last = now >= self.shutdown_deadline;
-        for node in
-            self.indices().filter(|node| is_last || self.is_silent(now, *node)).collect::<Vec<_>>()
+        let is_last = now >= self.deadlines.shutdown;
+        for node in self
+            .peers
+            .indices()
+            .filter(|node| is_last || self.is_silent(now, *node))
+            .collect::<Vec<_>>()
         {
-            if std::mem::replace(&mut self.peers[node.at()].stage, PeerStage::Gone)
-                == PeerStage::Moving
+            if std::mem::replace(&mut self.peers[node].stage, PeerStage::Gone) == PeerStage::Moving
             {
                 let missing = self.unsettled(node);
-                self.missing.extend(missing);
+                self.ending.missing.extend(missing);
             }
         }
-        self.deadline = (!is_last).then_some(self.shutdown_deadline);
+        self.deadlines.phase = (!is_last).then_some(self.deadlines.shutdown);
     }
 
     fn is_silent(&self, now: Moment, node: NodeIx) -> bool {
-        match self.peers[node.at()].stage {
+        match self.peers[node].stage {
             // A receiver that syncs or verifies sends no reports meanwhile.
             PeerStage::Moving => !self.has_landed_all(node) && self.silence.is_receiver(now, node),
             _ => self.silence.is_sender(node),
@@ -118,10 +147,10 @@ impl Coordinator {
     /// Records the missing ranges and the last error of a receiver that was cancelled while bytes
     /// moved. Its report follows.
     pub(super) fn cancelled_short(&mut self, node: NodeIx, error: &Error) {
-        self.missing.extend(&error.missing);
-        if error.message != self.cancel_reason {
+        self.ending.missing.extend(&error.missing);
+        if error.message != self.ending.cancel_reason {
             let address = &self.roster.get(node).address;
-            self.trouble.get_or_insert_with(|| format!("{address}: {}", error.message));
+            self.ending.trouble.get_or_insert_with(|| format!("{address}: {}", error.message));
         }
     }
 

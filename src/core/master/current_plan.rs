@@ -1,0 +1,272 @@
+//! The plan in force: its segments by receiver, the parts that receivers relay, and its version.
+
+use std::collections::BTreeMap;
+
+use super::attempt::AttemptConfig;
+use super::file_modes::FileModes;
+use super::peer::{PeerRecord, PeerStage};
+use super::resume::ResumeState;
+use super::roster::Roster;
+use super::speed_feedback::SpeedFeedback;
+use crate::core::error::{Code, Error};
+use crate::core::plan::{ByReceiver, Plan, PlanProblem, PlannedSegment};
+use crate::core::units::{NodeIx, Span, largest, subtract, union};
+use crate::core::wire::control;
+use crate::core::wire::control::{PlanSegment, Start, ToNode};
+use crate::core::wire::limits::{
+    HOLES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, ORIGINS_MAX, RAILS_MAX, SEGMENTS_MAX,
+};
+
+/// Largest encoded size of a segment, of a sender of a segment, of a peer, of a range and of an
+/// origin.
+const SEGMENT_BYTES: usize = 48;
+const SHARE_BYTES: usize = 10;
+const PEER_BYTES: usize = NAME_BYTES_MAX + 19 * RAILS_MAX + 32;
+const RANGE_BYTES: usize = 20;
+const ORIGIN_BYTES: usize = 3 + 2 * 10 + 2 * 8;
+
+/// The plan that nodes work by. There is none before all nodes are prepared.
+#[derive(Debug, Default)]
+pub(super) struct CurrentPlan {
+    plan: Option<Plan>,
+    /// The plan's segments by receiver.
+    by_receiver: ByReceiver,
+    /// Ranges that other receivers request from each node.
+    relayed: BTreeMap<NodeIx, Vec<Span>>,
+    /// Planned duration of each node's part, in seconds.
+    receiver_seconds: Vec<f64>,
+    /// Version of the plan, from 1 on.
+    epoch: u32,
+    /// Bytes that the plan's receivers want, each counted for itself.
+    planned_bytes: u64,
+    /// Ranges without data in the sources, as senders report them.
+    holes: Vec<Span>,
+}
+
+/// What a receiver's part of the plan is made of, beside the plan.
+#[derive(Clone, Copy)]
+pub(super) struct PlanContext<'a> {
+    pub(super) roster: &'a Roster,
+    pub(super) terms: &'a AttemptConfig,
+    pub(super) peers: &'a [PeerRecord],
+    pub(super) resuming: &'a ResumeState,
+    pub(super) modes: &'a FileModes,
+}
+
+impl PlanContext<'_> {
+    fn nodes(&self) -> impl Iterator<Item = NodeIx> + use<> {
+        (0..self.peers.len() as u32).map(NodeIx)
+    }
+}
+
+impl CurrentPlan {
+    /// Puts the first plan in force, if every receiver's part of it fits into a message.
+    pub(super) fn begin(
+        &mut self,
+        context: PlanContext<'_>,
+        plan: Plan,
+        problem: &PlanProblem,
+    ) -> Result<(), Error> {
+        self.receiver_seconds = plan.receiver_seconds(problem);
+        self.holes = largest(union(std::mem::take(&mut self.holes)), HOLES_MAX);
+        self.by_receiver = ByReceiver::of(&plan.planned, context.peers.len());
+        self.relayed = plan.relayed();
+        self.planned_bytes = plan.wanted_bytes();
+        self.epoch = 1;
+        self.check_parts(context, &plan)?;
+        self.plan = Some(plan);
+        Ok(())
+    }
+
+    /// Puts a newer plan in force, of which `rest` is still to come and takes each receiver
+    /// `seconds`. Returns false, and changes nothing, if a receiver's part of it does not fit into
+    /// a message.
+    pub(super) fn replace(
+        &mut self,
+        context: PlanContext<'_>,
+        new: Plan,
+        rest: &[PlannedSegment],
+        seconds: Vec<f64>,
+    ) -> bool {
+        let relayed = std::mem::replace(&mut self.relayed, new.relayed());
+        if self.check_parts(context, &new).is_err() {
+            self.relayed = relayed;
+            return false;
+        }
+        self.receiver_seconds = self.seconds_for_all(context, seconds, &new.planned, rest);
+        self.plan = Some(new);
+        self.epoch += 1;
+        true
+    }
+
+    pub(super) fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// Returns the bytes that the plan's receivers want, each counted for itself.
+    pub(super) fn wanted_bytes(&self) -> Option<u64> {
+        self.plan.as_ref().map(|_| self.planned_bytes)
+    }
+
+    pub(super) fn add_holes(&mut self, holes: Vec<Span>) {
+        self.holes.extend(holes);
+    }
+
+    /// Returns true if other receivers request from this node what it has landed.
+    pub(super) fn relays(&self, node: NodeIx) -> bool {
+        self.relayed.contains_key(&node)
+    }
+
+    /// Returns the bytes of a receiver's part of the plan.
+    pub(super) fn bytes_of(&self, node: NodeIx) -> u64 {
+        let Some(plan) = &self.plan else { return 0 };
+        let segments = self.by_receiver.segments(&plan.planned, node);
+        segments.map(|planned| planned.segment.span.bytes()).sum()
+    }
+
+    /// Returns the part of each segment of the plan that is still to come, as a mean over its
+    /// receivers. A receiver that did not report counts as having none of it.
+    pub(super) fn left(
+        &self,
+        context: PlanContext<'_>,
+        plan: &Plan,
+        feedback: &SpeedFeedback,
+    ) -> Vec<f64> {
+        let mut left = vec![0.0; plan.planned.len()];
+        for node in context.nodes() {
+            let places = self.by_receiver.places(node);
+            let reported = feedback.left_of(node).filter(|reported| reported.len() == places.len());
+            for (at, place) in
+                places.enumerate().filter(|_| context.peers[node.at()].stage <= PeerStage::Moving)
+            {
+                let bytes = plan.planned[place].segment.span.bytes() as f64;
+                left[place] +=
+                    reported.map_or(1.0, |reported| (reported[at] as f64 / bytes).min(1.0));
+            }
+        }
+        let receivers = plan.planned.iter().map(|planned| planned.segment.receivers.len() as f64);
+        left.iter().zip(receivers).map(|(left, receivers)| left / receivers).collect()
+    }
+
+    /// Returns the time that each receiver's whole part would take at the speed at which the
+    /// remaining part takes `seconds`.
+    fn seconds_for_all(
+        &self,
+        context: PlanContext<'_>,
+        seconds: Vec<f64>,
+        planned: &[PlannedSegment],
+        rest: &[PlannedSegment],
+    ) -> Vec<f64> {
+        let bytes = |planned: &[PlannedSegment], node| {
+            let segments = self.by_receiver.segments(planned, node);
+            segments.map(|planned| planned.segment.span.bytes() as f64).sum::<f64>()
+        };
+        let all = context.nodes().zip(seconds).map(|(node, seconds)| match bytes(rest, node) {
+            0.0 => 0.0,
+            left => seconds * bytes(planned, node) / left,
+        });
+        all.collect()
+    }
+
+    /// Checks that every receiver's part of the plan fits into a message. Only large parts are
+    /// measured exactly.
+    fn check_parts(&self, context: PlanContext<'_>, plan: &Plan) -> Result<(), Error> {
+        let large = |node: &NodeIx| {
+            let own = self.by_receiver.segments(&plan.planned, *node);
+            let (segments, shares) = own.fold((0, 0), |(segments, shares), it| {
+                (segments + 1, shares + it.segment.senders.len())
+            });
+            let ranges = self.holes.len() + segments + self.relayed.get(node).map_or(0, Vec::len);
+            let ranges = ranges + context.resuming.kept_of(*node).len();
+            let peers = shares.min(context.peers.len());
+            let bytes = segments * SEGMENT_BYTES + shares * SHARE_BYTES + peers * PEER_BYTES;
+            segments > SEGMENTS_MAX
+                || bytes + ranges * RANGE_BYTES + ORIGINS_MAX * ORIGIN_BYTES + 1024
+                    > MESSAGE_BYTES_MAX
+        };
+        for node in context.nodes().filter(large) {
+            let start = self.start_of(context, plan, node);
+            let (segments, bytes) = (start.segments.len(), control::size(&ToNode::Start(start)));
+            if segments > SEGMENTS_MAX || bytes > MESSAGE_BYTES_MAX {
+                let entry = context.roster.get(node);
+                let what = format!(
+                    "line {}: the rows cut what {} wants into {segments} parts, and telling it takes {bytes} bytes: more \
+                     than {SEGMENTS_MAX} parts or {MESSAGE_BYTES_MAX} bytes",
+                    entry.rows[0].line, entry.address
+                );
+                return Err(Error::new(Code::Usage, what)
+                    .remedy("cut rows at the same positions, or split the transfer"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the ranges that a receiver was to fetch and did not have at its start.
+    pub(super) fn unsettled(&self, context: PlanContext<'_>, node: NodeIx) -> Vec<Span> {
+        let Some(plan) = &self.plan else { return Vec::new() };
+        let start = self.start_of(context, plan, node);
+        let completed = union(start.holes.into_iter().chain(start.kept).collect());
+        start.segments.iter().flat_map(|segment| subtract(segment.span, &completed)).collect()
+    }
+
+    /// Returns the lowest possible duration under the limit: each receiver has a share of it, and
+    /// begins a block ahead.
+    pub(super) fn limit_seconds(&self, context: PlanContext<'_>) -> Option<f64> {
+        let plan = self.plan.as_ref().filter(|_| context.terms.has_limit())?;
+        let block_bytes = context.terms.block_bytes() as f64;
+        let seconds = |node: NodeIx| {
+            let wanted = union(
+                self.by_receiver.segments(&plan.planned, node).map(|it| it.segment.span).collect(),
+            );
+            let wanted_bytes: u64 = wanted.into_iter().map(Span::bytes).sum();
+            let missing_bytes: u64 =
+                self.unsettled(context, node).into_iter().map(Span::bytes).sum();
+            let rate = context.terms.limit_of(wanted_bytes, self.planned_bytes);
+            (missing_bytes as f64 - block_bytes).max(0.0) / rate as f64
+        };
+        let receivers = context.nodes().filter(|node| context.roster.get(*node).receives());
+        receivers.map(seconds).reduce(f64::max)
+    }
+
+    /// Builds the message with one receiver's part of the plan.
+    pub(super) fn start_of(&self, context: PlanContext<'_>, plan: &Plan, node: NodeIx) -> Start {
+        let mine = self.by_receiver.segments(&plan.planned, node);
+        let segments: Vec<PlanSegment> =
+            mine.map(|planned| super::attempt::segment(planned, node)).collect();
+        let senders = segments.iter().flat_map(|segment| &segment.senders);
+        let mut senders: Vec<NodeIx> = senders.map(|share| NodeIx(share.index)).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        let peers = senders.into_iter().map(|sender| {
+            let advert = context.peers[sender.at()].advert().expect("every node was met");
+            super::attempt::peer(sender, context.roster.get(sender), &advert, self.relays(sender))
+        });
+        let wanted = union(segments.iter().map(|segment| segment.span).collect());
+        let holes = wanted.iter().flat_map(|span| within(&self.holes, *span));
+        // By planned bytes: a member of a group is not asked for all that its rows say.
+        let wanted_bytes = wanted.iter().map(|span| span.bytes()).sum();
+        // The bound holds for the declared speeds.
+        let most = if self.epoch == 1 { plan.bound.seconds } else { f64::INFINITY };
+        let mut start = Start {
+            epoch: self.epoch,
+            peers: peers.collect(),
+            holes: holes.collect(),
+            segments,
+            limit_bytes_per_second: context.terms.limit_of(wanted_bytes, self.planned_bytes),
+            bound_us: (self.receiver_seconds[node.at()].min(most) * 1e6) as u64,
+            relays: self.relayed.get(&node).cloned().unwrap_or_default(),
+            kept: Vec::new(),
+            origins: Vec::new(),
+            forgets: context.resuming.forgets(context.roster.get(node)),
+            modes: context.modes.of_rows(context.roster.get(node)),
+        };
+        context.resuming.complete(node, context.roster.get(node), &mut start);
+        start
+    }
+}
+
+/// Returns the parts of `spans` (ascending, disjoint) that lie within `whole`.
+fn within(spans: &[Span], whole: Span) -> impl Iterator<Item = Span> {
+    let first = spans.partition_point(|span| span.end <= whole.start);
+    spans[first..].iter().map_while(move |span| span.intersection(whole))
+}

@@ -1,8 +1,8 @@
-//! The block grid: where the data space is cut into pieces.
+//! Block grid: it cuts the data space into pieces.
 
 use crate::core::units::Span;
 
-/// Grid lines every `block_bytes`, through the origin.
+/// A grid with a line every `block_bytes`, through the origin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BlockGrid {
     origin: u64,
@@ -25,18 +25,18 @@ impl BlockGrid {
         self.block_bytes
     }
 
-    /// Bytes from the grid line at or below `position`.
+    /// Returns the bytes from the grid line at or below `position`.
     fn phase(self, position: u64) -> u64 {
         let block = self.block_bytes;
         (position % block + block - self.origin % block) % block
     }
 
-    /// Whether a grid line runs through `position`.
+    /// Returns true if a grid line runs through `position`.
     pub(crate) fn is_line(self, position: u64) -> bool {
         self.phase(position) == 0
     }
 
-    /// How many pieces the grid cuts `segment` into.
+    /// Returns the number of pieces that the grid cuts `segment` into.
     pub(crate) fn piece_count(self, segment: Span) -> u64 {
         if segment.is_empty() {
             return 0;
@@ -46,7 +46,7 @@ impl BlockGrid {
             .expect("fewer pieces than bytes")
     }
 
-    /// Piece `index` of `segment`.
+    /// Returns piece `index` of `segment`.
     ///
     /// # Panics
     /// If the segment has no such piece.
@@ -59,7 +59,7 @@ impl BlockGrid {
         Span::new(start, end.min(segment.end))
     }
 
-    /// The index of the piece of `segment` that `position` lies in.
+    /// Returns the index of the piece of `segment` that contains `position`.
     pub(crate) fn index_of(self, segment: Span, position: u64) -> u64 {
         (position - segment.start + self.phase(segment.start)) / self.block_bytes
     }

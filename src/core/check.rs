@@ -1,5 +1,5 @@
-//! Check values that compose: computed a piece at a time, joined into the check of a whole range
-//! with no second read.
+//! Check values that compose: they are computed for each piece, and joined into the check of a
+//! whole range without a second read.
 //!
 //! CRC-64/NVME composes over any two neighbours (it is what S3 calls CRC64NVME). BLAKE3 composes
 //! over subtrees (BLAKE3 paper, section 5.5): a piece on the grid of a gapless object has a
@@ -18,18 +18,18 @@ use crate::core::wire::control::{CheckValue, LandedSegment, SegmentChecks};
 use crate::core::wire::limits::CHECKS_MAX;
 use crate::core::wire::{Check, CheckKind};
 
-/// What is computed over every piece.
+/// Check that is computed over every piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CheckMethod {
     None,
     Crc64,
-    /// With the object that the pieces are subtrees of; without one every piece is hashed by
-    /// itself.
+    /// With the object whose subtrees the pieces are; without one, every piece is hashed by itself.
     Blake3(Option<Span>),
 }
 
 impl CheckMethod {
-    /// The method of a transfer; `object` is what its pieces are subtrees of, where they are.
+    /// Creates the method of a transfer. `object` is the range whose subtrees the pieces are, if
+    /// any.
     pub(crate) fn new(kind: CheckKind, object: Option<Span>) -> CheckMethod {
         match kind {
             CheckKind::None => CheckMethod::None,
@@ -38,8 +38,8 @@ impl CheckMethod {
         }
     }
 
-    /// Whether the bytes at `span` have a check: of an object's subtrees, only what one of them can
-    /// hold has.
+    /// Returns true if the bytes at `span` have a check. With an object, only ranges that fit one
+    /// of its subtrees have one.
     pub(crate) fn takes(self, span: Span) -> bool {
         let CheckMethod::Blake3(Some(object)) = self else { return true };
         let offset = span.start.wrapping_sub(object.start);
@@ -48,8 +48,8 @@ impl CheckMethod {
             && hazmat::max_subtree_len(offset).is_none_or(|bytes_max| span.bytes() <= bytes_max)
     }
 
-    /// The check of `bytes`, which lie at `span` of the data space and are what it
-    /// [`takes`](Method::takes).
+    /// Returns the check of `bytes` at `span` of the data space, which the method
+    /// [`takes`](CheckMethod::takes).
     pub(crate) fn of(self, span: Span, bytes: &[u8]) -> Check {
         debug_assert_eq!(span.bytes(), bytes.len() as u64);
         match self {
@@ -64,8 +64,7 @@ impl CheckMethod {
         }
     }
 
-    /// The check of bytes that come in parts, from the first on; they lie at `span` of the data
-    /// space.
+    /// Starts a check of the bytes at `span` of the data space, which are added in parts.
     pub(crate) fn running(self, span: Span) -> RunningCheck {
         match self {
             CheckMethod::None => RunningCheck::None,
@@ -79,20 +78,20 @@ impl CheckMethod {
         }
     }
 
-    /// The check of a hole of `span.bytes()` zeros.
+    /// Returns the check of `span.bytes()` zeros.
     pub(crate) fn of_zeros(self, span: Span) -> Check {
         match self {
             CheckMethod::None => Check::None,
             CheckMethod::Crc64 => Check::Crc64(crc::of_zeros(span.bytes())),
             CheckMethod::Blake3(_) => {
-                // Pieces are a block at most, so the zeros fit a small buffer.
+                // A piece has at most one block, so the zeros fit a small buffer.
                 let zeros = vec![0; usize::try_from(span.bytes()).expect("a piece fits memory")];
                 self.of(span, &zeros)
             }
         }
     }
 
-    /// The check of two neighbours together, where theirs join into one.
+    /// Returns the check of two neighbours together, if their checks join.
     fn join(self, left: Span, left_check: Check, right: Span, right_check: Check) -> Option<Check> {
         match (self, left_check, right_check) {
             (CheckMethod::None, ..) => Some(Check::None),
@@ -118,14 +117,14 @@ impl CheckMethod {
 )]
 pub(crate) enum RunningCheck {
     None,
-    /// Of what was taken in; that of nothing is 0.
+    /// CRC of the bytes so far; initially 0.
     Crc64(u64),
     Subtree(blake3::Hasher),
     Whole(blake3::Hasher),
 }
 
 impl RunningCheck {
-    /// Takes in the next bytes.
+    /// Adds the next bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             RunningCheck::None => {}
@@ -138,7 +137,7 @@ impl RunningCheck {
         }
     }
 
-    /// The check of all that was taken in.
+    /// Returns the check of all added bytes.
     pub(crate) fn finish(self) -> Check {
         match self {
             RunningCheck::None => Check::None,
@@ -149,7 +148,7 @@ impl RunningCheck {
     }
 }
 
-/// Two full subtrees of one size under one parent that is not the root.
+/// Returns true for two full subtrees of one size below one parent that is not the root.
 fn are_siblings(object: Span, left: Span, right: Span) -> bool {
     let bytes = left.bytes();
     bytes == right.bytes()
@@ -158,8 +157,8 @@ fn are_siblings(object: Span, left: Span, right: Span) -> bool {
         && Span::new(left.start, right.end) != object
 }
 
-/// Two runs of a segment's pieces that are neighbours in the tree over all of them: of one length,
-/// a power of two, and the left one begins at a multiple of twice that.
+/// Returns true for two runs of a segment's pieces that are neighbours in the tree over all pieces:
+/// both have the same power of two pieces, and the left one begins at a multiple of twice that.
 fn are_tree_neighbours(grid: BlockGrid, segment: Span, left: Span, right: Span) -> bool {
     let index = |position: u64| grid.index_of(segment, position);
     let (first, middle, last) = (index(left.start), index(right.start), index(right.end - 1));
@@ -167,14 +166,14 @@ fn are_tree_neighbours(grid: BlockGrid, segment: Span, left: Span, right: Span) 
     pieces == last + 1 - middle && pieces.is_power_of_two() && first.is_multiple_of(2 * pieces)
 }
 
-/// The hash of two neighbours in the tree over a segment's pieces.
+/// Returns the hash of two neighbours in the tree over a segment's pieces.
 fn tree_hash(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_keyed(b"cep-fast: two runs of pieces ...");
     hasher.update(left).update(right);
     *hasher.finalize().as_bytes()
 }
 
-/// One hash over a list of checks, for messages that cannot hold the list.
+/// Returns one hash over a list of checks, for messages that cannot hold the list.
 pub(crate) fn fold(checks: &[CheckValue]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_keyed(b"cep-fast: all checks of a segmnt");
     for CheckValue { span, check } in checks {
@@ -186,8 +185,8 @@ pub(crate) fn fold(checks: &[CheckValue]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// What is told of segments and their checks: lists, as long as a message holds them all, and else
-/// a fold for each segment of more than one check.
+/// Returns the landed segments for a message: with the lists of their checks if the message can
+/// hold all of them, else with a fold for each segment of more than one check.
 pub(crate) fn within_limits(segments: Vec<(Span, Vec<CheckValue>)>) -> Vec<LandedSegment> {
     let count: usize = segments.iter().map(|(_, checks)| checks.len()).sum();
     let told = |checks: Vec<CheckValue>| {
@@ -203,27 +202,27 @@ pub(crate) fn within_limits(segments: Vec<(Span, Vec<CheckValue>)>) -> Vec<Lande
         .collect()
 }
 
-/// Checks of disjoint spans, joined as their neighbours come in.
+/// Checks of disjoint spans, joined as their neighbours arrive.
 ///
-/// While the pieces of a segment come in, there is one entry of about 80 bytes for each run that
-/// cannot be joined with its neighbour: a few for each gap, and half as many as there are pieces at
-/// the very worst.
+/// While the pieces of a segment arrive, each run that cannot be joined with its neighbour takes
+/// one entry of about 80 bytes: a few for each gap, and in the worst case half as many as there are
+/// pieces.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckComposer {
     method: CheckMethod,
-    /// The segment whose pieces come in, and the grid that cuts it, where that is what comes in.
+    /// Segment whose pieces arrive, and the grid that cuts it; `None` for other spans.
     segment: Option<(BlockGrid, Span)>,
     /// Invariant: keyed by start, disjoint; no two neighbours that could be joined.
     checks: BTreeMap<u64, (u64, Check)>,
 }
 
 impl CheckComposer {
-    /// For checks of any spans.
+    /// Creates a composer for checks of any spans.
     pub(crate) fn new(method: CheckMethod) -> CheckComposer {
         CheckComposer { method, segment: None, checks: BTreeMap::new() }
     }
 
-    /// For checks of the pieces that `grid` cuts `segment` into.
+    /// Creates a composer for checks of the pieces that `grid` cuts `segment` into.
     pub(crate) fn of_segment(method: CheckMethod, grid: BlockGrid, segment: Span) -> CheckComposer {
         CheckComposer { segment: Some((grid, segment)), ..CheckComposer::new(method) }
     }
@@ -281,13 +280,13 @@ impl CheckComposer {
         }
     }
 
-    /// The joined checks, ascending.
+    /// Returns the joined checks, ascending.
     pub(crate) fn checks(&self) -> impl Iterator<Item = (Span, Check)> {
         self.checks.iter().map(|(&start, &(end, check))| (Span::new(start, end), check))
     }
 
-    /// The digest of everything added, as people print it; `None` where the checks do not join into
-    /// one.
+    /// Returns the digest of all added spans in its printed form; `None` if the checks do not join
+    /// into one.
     pub(crate) fn digest(&self) -> Option<String> {
         let only = (self.checks.len() == 1).then(|| self.checks().next()).flatten();
         match (self.method, only) {
@@ -302,7 +301,7 @@ impl CheckComposer {
         }
     }
 
-    /// The root over subtrees that cover the whole object.
+    /// Returns the root over subtrees that cover the whole object.
     fn root(&self, object: Span) -> Option<[u8; 32]> {
         let (left, right) = self.children(object)?;
         Some(*hazmat::merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
@@ -343,7 +342,7 @@ mod tests {
         (0..count).map(|at| ((at * 2_654_435_761) >> 7) as u8).collect()
     }
 
-    /// The digest of `data` at `start`, composed from its pieces in the order that `order` gives.
+    /// Returns the digest of `data` at `start`, composed from its pieces in the order of `order`.
     fn composed(
         method: CheckMethod,
         data: &[u8],
@@ -397,7 +396,7 @@ mod tests {
 
     #[test]
     fn crc_is_the_published_one() {
-        // The check value of CRC-64/NVME in the catalogue of parametrised CRC algorithms.
+        // Check value of CRC-64/NVME in the catalogue of parametrised CRC algorithms.
         assert_eq!(
             CheckMethod::Crc64.of(Span::new(0, 9), b"123456789"),
             Check::Crc64(0xae8b_1486_0a79_9888)
@@ -412,13 +411,12 @@ mod tests {
         assert_eq!(composer.digest(), None);
     }
 
-    /// A value for a piece that need not be read.
+    /// Returns a value for a piece that need not be read.
     fn value(piece: Span) -> Check {
         Check::Blake3(*blake3::hash(&piece.start.to_le_bytes()).as_bytes())
     }
 
-    /// The checks of `segment` in pieces of a grid, as they come in in the order that `place`
-    /// gives.
+    /// Returns the checks of `segment` in pieces of a grid, which arrive in the order of `order`.
     fn composed_in(
         order: impl Iterator<Item = u64>,
         grid: BlockGrid,
@@ -435,8 +433,8 @@ mod tests {
         (listed, most)
     }
 
-    /// The list of their checks ended a transfer after everything had landed, and from 350,000
-    /// pieces on the whole node.
+    /// Regression: the list of their checks ended a transfer after everything had landed, and from
+    /// 350,000 pieces on the whole node.
     #[test]
     fn pieces_off_the_grid_have_a_few_checks_in_whichever_order_they_land() {
         let (grid, segment) = (BlockGrid::new(0, 4096), Span::new(1001, 4096 * 50_003 - 5));
@@ -446,7 +444,7 @@ mod tests {
         assert!(ascending.len() <= 16 && most <= 17, "{} and {most}", ascending.len());
         assert_eq!(ascending.first().map(|it| it.span.start), Some(segment.start));
         assert_eq!(ascending.last().map(|it| it.span.end), Some(segment.end));
-        // Sixty-four runs side by side, as flows bring them.
+        // Sixty-four runs side by side, as flows deliver them.
         let runs = (0..pieces.div_ceil(64))
             .flat_map(|at| (0..64).map(move |run| run * pieces.div_ceil(64) + at));
         let (side_by_side, most) = composed_in(runs.filter(|index| *index < pieces), grid, segment);
@@ -457,8 +455,8 @@ mod tests {
         assert_ne!(fold(&other), fold(&ascending));
     }
 
-    /// A few hundred GiB in small blocks, with row boundaries off the grid, brought by many flows
-    /// at once: each list ended a transfer, then a node, after everything had landed.
+    /// Regression: a few hundred GiB in small blocks, with row boundaries off the grid, from many
+    /// flows at once. The lists ended a transfer, then a node, after everything had landed.
     #[test]
     #[ignore = "a minute without optimization; the test of 50,003 pieces is its short form"]
     fn the_checks_of_ten_million_pieces_that_do_not_join_fit_one_message() {
@@ -491,14 +489,14 @@ mod tests {
             let (listed, _) = composed_in(order(one).into_iter(), grid, segment);
             prop_assert_eq!(&composed_in(order(other).into_iter(), grid, segment).0, &listed);
             prop_assert!(listed.len() <= 9, "{}", listed.len());
-            // One piece that is not what the other receiver has changes the list.
+            // One piece that differs from the other receiver's changes the list.
             let mut composer = CheckComposer::of_segment(CheckMethod::Blake3(None), grid, segment);
             for index in 0..count {
                 let piece = grid.piece(segment, index);
                 composer.add(piece, if index == changed % count { Check::Blake3([7; 32]) } else { value(piece) });
             }
             prop_assert!(!composer.checks().eq(listed.iter().map(|it| (it.span, it.check))));
-            // And a run of the list is read back as a segment of its own.
+            // A run of the list can be read back as a segment of its own.
             for CheckValue { span, check } in listed {
                 let (alone, _) = composed_in(0..grid.piece_count(span), grid, span);
                 prop_assert_eq!(alone, vec![CheckValue { span, check }]);
@@ -527,8 +525,8 @@ mod tests {
         assert_ne!(fold(&segment(1).1), fold(&segment(2).1));
     }
 
-    /// A receiver may ask for any range: of one that is no piece, BLAKE3 ended the rail with an
-    /// assertion.
+    /// Regression: a receiver may request any range; BLAKE3 ended the rail with an assertion for
+    /// one that is no piece.
     #[test]
     fn what_is_no_subtree_has_no_check_and_all_else_has() {
         let object = Span::new(5, 5 + 10_000);

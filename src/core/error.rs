@@ -1,17 +1,16 @@
-//! Errors: whose fault, what happened, and what to do about it.
+//! Errors: cause, culprit and remedy.
 //!
-//! [`Code`] is the one table that the wire, the exit status and the C interface share.
+//! [`Code`] is the one table of codes for the wire and the exit status.
 
 use std::fmt;
 
 use crate::core::units::{Span, printable};
 
-/// What kind of ending this is. The number is the exit status, the code on the wire, and the code
-/// in C.
+/// Kind of outcome. The number is the exit status and the code on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum Code {
-    /// A promise of our own was broken.
+    /// An internal invariant was violated.
     Internal = 1,
     /// The command line or the specification is wrong, or rows contradict each other.
     Usage = 2,
@@ -22,7 +21,7 @@ pub enum Code {
     Refused = 4,
     /// A data source or destination failed: missing, short, unreadable, full, read-only.
     Data = 5,
-    /// Bytes arrived changed, or replicas of one range differ.
+    /// Bytes were corrupted in transit, or replicas of one range differ.
     Integrity = 6,
     /// Nothing moved for longer than the stall timeout, or the whole transfer ran out of time.
     Stalled = 7,
@@ -43,14 +42,14 @@ impl Code {
         Code::Cancelled,
     ];
 
-    /// The number that processes and messages carry.
+    /// Returns the number for processes and messages.
     #[must_use]
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// The code with this number; a number that a newer peer may send and this version does not
-    /// know is `Internal`.
+    /// Returns the code with this number. A number of a newer peer that this version does not know
+    /// is `Internal`.
     #[must_use]
     pub fn of(number: u32) -> Code {
         Code::ALL
@@ -70,41 +69,41 @@ impl Code {
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
-    /// What kind of ending this is.
+    /// Kind of outcome.
     pub code: Code,
-    /// What happened and to whom.
+    /// Event and culprit.
     pub message: String,
-    /// What the user can do, if anything.
+    /// Remedy for the user, if any.
     pub remedy: Option<String>,
-    /// The ranges of the data space that are missing because of it, if known.
+    /// Missing ranges of the data space, if known.
     pub missing: Vec<Span>,
 }
 
-/// The result of most fallible functions here.
+/// The result of most fallible functions in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error with a message that names the culprit.
+    /// Creates an error with a message that names the culprit.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Error {
         Error { code, message: message.into(), remedy: None, missing: Vec::new() }
     }
 
-    /// The same error with what to do about it.
+    /// Adds a remedy.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Error {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// The same error with the ranges that are missing because of it.
+    /// Adds the missing ranges.
     #[must_use]
     pub fn missing(mut self, missing: Vec<Span>) -> Error {
         self.missing = missing;
         self
     }
 
-    /// The same error with its message led by who it happened to: `node1: …`.
+    /// Prefixes the message with its culprit: `node1: …`.
     #[must_use]
     pub fn at(mut self, who: impl fmt::Display) -> Error {
         self.message = format!("{who}: {}", self.message);
@@ -112,8 +111,7 @@ impl Error {
     }
 }
 
-/// Message and remedy on one line, with control characters escaped: both may quote what others
-/// said.
+/// Message and remedy on one line, with control characters escaped: both may contain foreign text.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&printable(&self.message))?;

@@ -1,18 +1,18 @@
-//! The pure core: what decides. Time, sizes, randomness and results are arguments; nothing here
-//! knows a clock, socket, file, thread or hash map, so that a whole cluster runs in the seeded
-//! simulator exactly as it runs on a network.
+//! Pure core: everything that decides. Time, sizes, randomness and results are arguments; nothing
+//! here uses a clock, socket, file, thread or hash map, so a whole cluster runs in the seeded
+//! simulator exactly as on a network.
 //!
 //! - [`units`], [`error`], [`piece`], [`block_grid`]: the vocabulary
 //! - [`spec`], [`wire`], [`report`]: text, bytes and results
 //! - [`plan`]: rows and speeds in; segments, weights and the bound out
-//! - [`check`]: check values of pieces, and how they compose
-//! - [`receiver`]: which piece is asked of whom
+//! - [`check`]: check values of pieces, and their composition
+//! - [`receiver`]: extent map and piece scheduler of one receiver
 //! - [`rail`]: requests, answers and credit on the flows of one rail
 //! - [`node`]: a node's part in one transfer
 //! - [`master`]: the coordinator of one transfer
-//! - [`store`]: where bytes lie in files, and which aligned steps move them
+//! - [`store`]: offsets of bytes in files, and the aligned steps that move them
 //! - [`sim`]: a cluster of these machines on virtual time
-//! - [`doctor`]: what readings of a machine mean for line rate
+//! - [`doctor`]: judgement of a machine's readings against line rate
 //!
 //! Every machine has the same shape: `handle(now, event)`, then `poll_action()` until it gives
 //! `None`, and `poll_timeout()` for the moment at which `handle(now, Tick)` is due.

@@ -1,10 +1,10 @@
-//! Pieces and flows: the nouns that all machines share.
+//! Pieces and flows: types that all machines share.
 
 use crate::core::units::Span;
 use crate::core::wire::Check;
 use crate::core::wire::control::SourceOrigin;
 
-/// A flow of this node: one TCP connection between a rail here and a rail of a peer. Never reused
+/// A flow of this node: one TCP connection between a local rail and a rail of a peer. Never reused
 /// within a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct FlowIx(pub(crate) u32);
@@ -13,19 +13,19 @@ pub(crate) struct FlowIx(pub(crate) u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct TransferIx(pub(crate) u32);
 
-/// What a receiver's scheduler wants of a flow. It goes unchanged from there to the flow's rail.
+/// Command from a receiver's scheduler to a flow, passed unchanged to the flow's rail.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum FlowCommand {
-    /// Ask for these pieces.
+    /// Request these pieces.
     Lease { flow: FlowIx, pieces: Vec<Piece> },
-    /// Give back up to so many pieces that were not asked for; answered by `Returned`.
+    /// Give back up to `pieces` pieces that were not requested. The answer is `Returned`.
     Revoke { flow: FlowIx, pieces: u32 },
     /// Close the flow: it has nothing left to do, and others wait for its place.
     Close { flow: FlowIx },
 }
 
 impl FlowCommand {
-    /// The flow that it is for.
+    /// Returns the flow of the command.
     pub(crate) fn flow(&self) -> FlowIx {
         match self {
             FlowCommand::Lease { flow, .. }
@@ -35,12 +35,12 @@ impl FlowCommand {
     }
 }
 
-/// A piece on its way: the unit of scheduling, checking and stealing. Its position is its identity.
+/// A piece in flight: the unit of scheduling, checking and stealing. Its position is its identity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Piece {
     pub(crate) span: Span,
-    /// Taken over from another sender's share: the sender serves it only when nobody asks for their
-    /// own share.
+    /// True for a piece stolen from another sender's share: its sender serves it only when no
+    /// assigned request waits.
     pub(crate) stolen: bool,
 }
 

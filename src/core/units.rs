@@ -1,8 +1,7 @@
-//! The quantities that everything else is written in: spans of the data space, rates, and virtual
-//! time.
+//! Basic quantities: spans of the data space, rates, and virtual time.
 //!
-//! Counts of bytes are plain `u64` under names that end in `_bytes`; what could be confused with
-//! them has a type.
+//! Byte counts are plain `u64` with names that end in `_bytes`; quantities that could be confused
+//! with them have a type.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -24,8 +23,8 @@ pub const GIB: u64 = 1 << 30;
 
 /// A half-open range `[start, end)` of positions in the data space, in bytes.
 ///
-/// Files of the user's and messages to the user speak of inclusive ranges (`0-1023`), as the CEP
-/// paper does; `Display` prints that form.
+/// Files and messages for the user have inclusive ranges (`0-1023`), as in the CEP paper; `Display`
+/// prints that form.
 ///
 /// Invariant: `start <= end`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -37,7 +36,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The span `[start, end)`.
+    /// Creates the span `[start, end)`.
     ///
     /// # Panics
     /// If `start > end`.
@@ -47,7 +46,7 @@ impl Span {
         Span { start, end }
     }
 
-    /// The span of `bytes` bytes from `start`.
+    /// Creates the span of `bytes` bytes from `start`.
     ///
     /// # Panics
     /// If the end does not fit 64 bits.
@@ -56,25 +55,25 @@ impl Span {
         Span { start, end: start.checked_add(bytes).expect("a span ends within 64 bits") }
     }
 
-    /// How many bytes the span covers.
+    /// Returns the number of bytes in the span.
     #[must_use]
     pub fn bytes(self) -> u64 {
         self.end - self.start
     }
 
-    /// Whether the span covers nothing.
+    /// Returns true if the span is empty.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.start == self.end
     }
 
-    /// Whether `other` lies wholly inside.
+    /// Returns true if `other` lies wholly inside.
     #[must_use]
     pub fn contains(self, other: Span) -> bool {
         self.start <= other.start && other.end <= self.end
     }
 
-    /// The common part, or `None` where the two share no byte.
+    /// Returns the common part, or `None` if the two share no byte.
     #[must_use]
     pub fn intersection(self, other: Span) -> Option<Span> {
         let (start, end) = (self.start.max(other.start), self.end.min(other.end));
@@ -83,7 +82,8 @@ impl Span {
 }
 
 impl fmt::Display for Span {
-    /// The inclusive form of specification files: `0-1023`; an empty span prints as `empty at 5`.
+    /// Writes the inclusive form of specification files: `0-1023`, or `empty at 5` for an empty
+    /// span.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             write!(f, "empty at {}", self.start)
@@ -93,7 +93,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// Sorts `spans` and joins those that touch or overlap; empty ones vanish.
+/// Sorts `spans` and joins those that touch or overlap; drops empty ones.
 #[must_use]
 pub fn union(mut spans: Vec<Span>) -> Vec<Span> {
     spans.retain(|span| !span.is_empty());
@@ -108,8 +108,8 @@ pub fn union(mut spans: Vec<Span>) -> Vec<Span> {
     joined
 }
 
-/// The `count` largest of `spans`, sorted by where they begin; all of them as they are where there
-/// are no more.
+/// Returns the `count` largest of `spans`, sorted by start; all of them, unchanged, if there are no
+/// more.
 #[must_use]
 pub fn largest(mut spans: Vec<Span>, count: usize) -> Vec<Span> {
     if spans.len() > count {
@@ -120,14 +120,15 @@ pub fn largest(mut spans: Vec<Span>, count: usize) -> Vec<Span> {
     spans
 }
 
-/// Whether one of `spans` (sorted, disjoint, as [`union`] gives them) holds all of `span`.
+/// Returns true if one of `spans` (sorted, disjoint, as [`union`] returns them) contains `span`.
 #[must_use]
 pub fn covers(spans: &[Span], span: Span) -> bool {
     let at = spans.partition_point(|known| known.end < span.end);
     spans.get(at).is_some_and(|known| known.contains(span))
 }
 
-/// The parts of `whole` that `holes` (sorted, disjoint, as [`union`] gives them) leave.
+/// Returns the parts of `whole` that `holes` (sorted, disjoint, as [`union`] returns them) do not
+/// cover.
 #[must_use]
 pub fn subtract(whole: Span, holes: &[Span]) -> Vec<Span> {
     let mut left = Vec::new();
@@ -145,12 +146,12 @@ pub fn subtract(whole: Span, holes: &[Span]) -> Vec<Span> {
     left
 }
 
-/// A rate in bits per second, decimal as NICs are sold: 10 Gbit/s is 10⁹ × 10.
+/// A rate in bits per second, decimal as for NICs: 10 Gbit/s is 10⁹ × 10.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct BitRate(pub u64);
 
 impl BitRate {
-    /// The rate in bytes per second.
+    /// Returns the rate in bytes per second.
     #[must_use]
     pub fn bytes_per_second(self) -> f64 {
         self.0 as f64 / 8.0
@@ -169,7 +170,7 @@ impl fmt::Display for BitRate {
     }
 }
 
-/// The part of a line's bits that can be payload of TCP: every packet of `mtu` bytes carries
+/// Returns the part of a line's bits that can be TCP payload: every packet of `mtu` bytes has
 /// headers.
 ///
 /// ```
@@ -182,10 +183,9 @@ pub fn goodput(mtu: u32) -> f64 {
     (mtu - PACKET_HEADERS.0) / (mtu + PACKET_HEADERS.1)
 }
 
-/// Bytes of IP and TCP headers with timestamps in every packet, and of the Ethernet header around
-/// it.
+/// Size of the IP and TCP headers with timestamps in every packet, and of its Ethernet header.
 const PACKET_HEADERS: (f64, f64) = (52.0, 14.0);
-/// What every host must take (RFC 791).
+/// Smallest packet size that every host must accept (RFC 791).
 const MTU_MIN: u32 = 576;
 
 /// A node of a transfer: its index in the transfer's list of nodes, the order of first mention in
@@ -194,14 +194,14 @@ const MTU_MIN: u32 = 576;
 pub(crate) struct NodeIx(pub(crate) u32);
 
 impl NodeIx {
-    /// The index as a place in a list.
+    /// Returns the index as a list index.
     #[must_use]
     pub(crate) fn at(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Bytes with a binary unit, for people: `1.50 GiB`.
+/// Formats bytes with a binary unit, for people: `1.50 GiB`.
 #[must_use]
 pub fn human_bytes(bytes: u64) -> String {
     match bytes {
@@ -215,12 +215,12 @@ pub fn human_bytes(bytes: u64) -> String {
 /// A moment on a node's monotonic clock, or on the simulator's virtual one: nanoseconds since an
 /// arbitrary start.
 ///
-/// The pure core is handed moments; it never asks for one.
+/// The pure core receives moments as arguments; it never reads a clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub(crate) struct Moment(pub(crate) u64);
 
 impl Moment {
-    /// The time from `earlier` to this moment; zero where `earlier` is later.
+    /// Returns the time from `earlier` to this moment; zero if `earlier` is later.
     #[must_use]
     pub(crate) fn since(self, earlier: Moment) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

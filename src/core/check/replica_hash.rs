@@ -1,42 +1,41 @@
-//! Replicas are compared before bytes move: which bytes of a range are read, and the check value of
-//! those.
+//! Comparison of replicas before bytes move: selected places of a range, and the check values of
+//! their bytes.
 //!
-//! Every sender of a range reads the same places of it, because places follow from the range and
-//! from the attempt's random bytes. A sender answers with a few values for each range; the master
+//! Every sender of a range reads the same places of it, because they are computed from the range
+//! and the attempt's random bytes. A sender answers with a few values for each range; the master
 //! compares them.
 
 use crate::core::units::{KIB, Span};
 use crate::core::wire::control::ReplicaRange;
 
-/// What is read at once, and the size of a place of a sample.
+/// Bytes read at once, and size of a place of a sample.
 pub(crate) const PLACE_BYTES: u64 = 64 * KIB;
 
-/// The value of a part that could not be read. No check value is equal to it.
+/// Value of a part that could not be read. No check value is equal to it.
 pub(crate) const UNREAD: u64 = 0;
 
-/// Random bytes of one attempt: places and values of two attempts have nothing in common.
+/// Random bytes of one attempt: places and values of two attempts are unrelated.
 pub(crate) type ReplicaSeed = [u8; 16];
 
 impl ReplicaRange {
-    /// Whether every byte of the range is compared.
+    /// Returns true if every byte of the range is compared.
     pub(crate) fn is_whole(&self) -> bool {
         self.places == 0 || u64::from(self.places) * PLACE_BYTES >= self.span.bytes()
     }
 
-    /// Bytes of the range that are compared.
+    /// Returns the number of compared bytes of the range.
     #[cfg(test)]
     pub(crate) fn compared_bytes(&self) -> u64 {
         if self.is_whole() { self.span.bytes() } else { u64::from(self.places) * PLACE_BYTES }
     }
 
-    /// How many values a sender answers with.
+    /// Returns the number of values in a sender's answer.
     pub(crate) fn value_count(&self) -> usize {
         let count = self.place_count().min(self.values_max.max(1).into());
         usize::try_from(count).expect("no more than 32 bits hold")
     }
 
-    /// The places whose bytes make one of the values: ascending, none of them larger than a place,
-    /// apart from each other.
+    /// Returns the places whose bytes make one of the values: ascending and disjoint.
     pub(crate) fn places_of(
         &self,
         value: usize,
@@ -48,7 +47,7 @@ impl ReplicaRange {
         (cut(value as u64)..cut(value as u64 + 1)).map(move |place| range.place(place, &seed))
     }
 
-    /// The range that a value speaks for, from its first place to its last.
+    /// Returns the range that a value covers, from its first place to its last.
     pub(crate) fn extent_of(&self, value: usize, seed: &ReplicaSeed) -> Span {
         let (mut extent, mut places) = (self.span, self.places_of(value, seed));
         if let Some(first) = places.next() {
@@ -57,7 +56,7 @@ impl ReplicaRange {
         extent
     }
 
-    /// Bytes that make one of the values.
+    /// Returns the number of bytes that make one of the values.
     pub(crate) fn bytes_of(&self, value: usize, seed: &ReplicaSeed) -> u64 {
         self.places_of(value, seed).map(Span::bytes).sum()
     }
@@ -66,9 +65,9 @@ impl ReplicaRange {
         if self.is_whole() { self.span.bytes().div_ceil(PLACE_BYTES) } else { self.places.into() }
     }
 
-    /// One place: of a whole range, all of them side by side. Of a sample, the first and the last
-    /// bytes, and one place at random in each of as many equal parts of the rest as there are
-    /// places left.
+    /// Returns one place. The places of a whole range are adjacent. Those of a sample are the first
+    /// and the last bytes, and one random place in each of as many equal parts of the remainder as
+    /// there are places left.
     fn place(&self, place: u64, seed: &ReplicaSeed) -> Span {
         let Span { start, end } = self.span;
         if self.is_whole() {
@@ -99,14 +98,14 @@ impl ReplicaRange {
     }
 }
 
-/// How many values a sender answers with for several ranges.
+/// Returns the number of values in a sender's answer for several ranges.
 pub(crate) fn value_count(ranges: &[ReplicaRange]) -> usize {
     ranges.iter().map(ReplicaRange::value_count).sum()
 }
 
-/// The check value of a sequence of bytes, part of which may be known to be zeros.
+/// Check value of a sequence of bytes, of which parts may be known zeros.
 ///
-/// A hole and zeros that are written have the same value, and a hole costs no reading.
+/// A hole and written zeros have the same value, and a hole is not read.
 pub(crate) struct ReplicaHasher {
     hasher: blake3::Hasher,
     /// Zeros that are not in `hasher` yet.
@@ -120,7 +119,7 @@ impl ReplicaHasher {
         ReplicaHasher { hasher, zero_bytes: 0 }
     }
 
-    /// Takes in the bytes of one place.
+    /// Adds the bytes of one place.
     pub(crate) fn place(&mut self, bytes: &[u8]) {
         if bytes.iter().all(|byte| *byte == 0) {
             return self.zeros(bytes.len() as u64);
@@ -129,12 +128,12 @@ impl ReplicaHasher {
         self.hasher.update(&[1]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
     }
 
-    /// Takes in a place whose bytes are zeros.
+    /// Adds a place whose bytes are zeros.
     pub(crate) fn zeros(&mut self, bytes: u64) {
         self.zero_bytes += bytes;
     }
 
-    /// The value; never [`UNREAD`].
+    /// Returns the value; never [`UNREAD`].
     pub(crate) fn finish(mut self) -> u64 {
         self.end_zeros();
         first_word(&self.hasher).max(UNREAD + 1)

@@ -1,16 +1,16 @@
-//! `host:port` as people type it.
+//! Parser of `host:port`.
 
 use std::str::FromStr;
 
 use super::{NodeAddress, hostlist};
 
-/// The addresses that `hosts:port` stands for, where `hosts` may be a hostlist.
+/// Returns the addresses of `hosts:port`, where `hosts` may be a hostlist.
 ///
 /// # Errors
-/// What was expected instead.
+/// The expected form, as text.
 pub(super) fn parse_all(text: &str) -> Result<Vec<NodeAddress>, String> {
     let (hosts, port) = text.rsplit_once(':').ok_or("host:port")?;
-    // An IPv6 address that has lost its brackets would otherwise give its last group as the port.
+    // An IPv6 address without brackets would otherwise lose its last group to the port.
     if hosts.contains(':') && !hosts.ends_with(']') {
         return Err("host:port, with an IPv6 address in brackets such as [::1]:5000".into());
     }
@@ -23,11 +23,11 @@ pub(super) fn parse_all(text: &str) -> Result<Vec<NodeAddress>, String> {
 }
 
 impl NodeAddress {
-    /// Reads addresses with commas between them, where hosts may be hostlists: `a:1,b:2`,
+    /// Parses addresses separated by commas, where hosts may be hostlists: `a:1,b:2`,
     /// `n[1-4]:5000`, `a,b:5000`.
     ///
     /// # Errors
-    /// What was expected instead.
+    /// The expected form, as text.
     pub fn list(text: &str) -> Result<Vec<NodeAddress>, String> {
         let mut all = Vec::new();
         let (mut from, mut depth, mut has_port) = (0, 0_u32, false);
@@ -36,7 +36,7 @@ impl NodeAddress {
                 '[' => depth += 1,
                 ']' => depth = depth.saturating_sub(1),
                 ':' => has_port |= depth == 0,
-                // A host without a port shares that of the next.
+                // A host without a port shares the port of the next host.
                 ',' if depth == 0 && has_port => {
                     all.append(&mut parse_all(&text[from..at])?);
                     (from, has_port) = (at + 1, false);
@@ -52,10 +52,10 @@ impl NodeAddress {
 impl FromStr for NodeAddress {
     type Err = String;
 
-    /// Reads `host:port`; an IPv6 address stands in brackets.
+    /// Parses `host:port`; an IPv6 address is in brackets.
     ///
     /// # Errors
-    /// What was expected instead.
+    /// The expected form, as text.
     fn from_str(text: &str) -> Result<NodeAddress, String> {
         let mut all = parse_all(text)?;
         match all.len() {

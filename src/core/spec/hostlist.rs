@@ -1,19 +1,18 @@
-//! Slurm's hostlists: `node[01-04,7]`, several brackets, several lists with commas between.
+//! Slurm's hostlists: `node[01-04,7]`, several brackets, several lists separated by commas.
 //!
-//! The names come in the order, and with the repeats and the zero padding, that `scontrol show
-//! hostnames` gives them: the last bracket counts fastest, and the first number of a range says how
-//! wide its numbers are. The size of the result is known, and bounded, before anything is
-//! allocated.
+//! The names have the order, repeats and zero padding of `scontrol show hostnames`: the last
+//! bracket counts fastest, and the first number of a range sets the width of its numbers. The size
+//! of the result is computed and limited before anything is allocated.
 
 use std::net::Ipv6Addr;
 
-/// More hosts than any one machine room has; also Slurm's own limit for one range.
+/// Limit on hosts; also Slurm's own limit for one range.
 pub(crate) const HOSTS_MAX: u64 = 65_536;
 
-/// The names of a hostlist; an IPv6 address stands in brackets and comes without them.
+/// Returns the names of a hostlist. An IPv6 address is in brackets and is returned without them.
 ///
 /// # Errors
-/// What was expected instead.
+/// The expected form, as text.
 pub(crate) fn expand(text: &str) -> Result<Vec<String>, String> {
     let items =
         split_outside_brackets(text).into_iter().map(parse_item).collect::<Result<Vec<_>, _>>()?;
@@ -35,11 +34,11 @@ pub(crate) fn expand(text: &str) -> Result<Vec<String>, String> {
 struct HostPattern<'a>(Vec<HostPart<'a>>);
 
 enum HostPart<'a> {
-    /// Characters that every name has here.
+    /// Characters that every name contains.
     Fixed(&'a str),
-    /// An IPv6 address in its usual spelling.
+    /// An IPv6 address in its canonical form.
     Ipv6(String),
-    /// Numbers, of which each name has one.
+    /// Numbers, of which each name contains one.
     Ranges(Vec<NumberRange>),
 }
 
@@ -53,17 +52,17 @@ struct NumberRange {
 }
 
 impl HostPattern<'_> {
-    /// How many names it stands for; `None` where that does not fit 64 bits.
+    /// Returns the number of names; `None` if it does not fit 64 bits.
     fn count(&self) -> Option<u64> {
         self.0.iter().try_fold(1u64, |product, part| product.checked_mul(part.count()?))
     }
 
-    /// The bytes of its longest name.
+    /// Returns the size in bytes of the longest name.
     fn longest(&self) -> usize {
         self.0.iter().map(HostPart::longest).sum()
     }
 
-    /// Appends the names: each part multiplies what the parts before it gave.
+    /// Appends the names: each part multiplies the results of the parts before it.
     fn expand_into(&self, names: &mut Vec<String>) {
         let mut prefixes = vec![String::new()];
         for part in &self.0 {
@@ -110,14 +109,14 @@ impl NumberRange {
         self.width.max(self.last.to_string().len())
     }
 
-    /// The prefix followed by each number.
+    /// Returns the prefix followed by each number.
     fn after(&self, prefix: &str) -> impl Iterator<Item = String> {
         (self.first..=self.last)
             .map(move |number| format!("{prefix}{number:0width$}", width = self.width))
     }
 }
 
-/// The parts between commas that stand outside brackets.
+/// Splits at commas outside brackets.
 fn split_outside_brackets(text: &str) -> Vec<&str> {
     let mut inside = false;
     text.split(|c| {
@@ -149,7 +148,7 @@ fn parse_item(text: &str) -> Result<HostPattern<'_>, String> {
     Ok(HostPattern(parts))
 }
 
-/// One spelling per address, so that one address is one node.
+/// Returns the canonical form, so that one address is one node.
 fn ipv6(text: &str) -> Result<String, String> {
     let (address, zone) =
         text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
@@ -161,7 +160,7 @@ fn ipv6(text: &str) -> Result<String, String> {
     }
 }
 
-/// Characters that a host name may have.
+/// Returns the text, if a host name may contain all its characters.
 fn name_part(text: &str) -> Result<&str, String> {
     match text.chars().find(|&c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))) {
         None => Ok(text),
@@ -185,7 +184,7 @@ fn parse_range(text: &str) -> Result<NumberRange, String> {
     }
 }
 
-/// What the name system allows, and enough for an address with a zone.
+/// Limit of the name system, sufficient for an address with a zone.
 pub(crate) const HOST_BYTES_MAX: usize = 253;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Specification files (Figure 2 of the CEP paper): text and hostlists to typed rows, and back.
 //!
-//! [`Spec::parse`] judges what one line says; [`Spec::validate`] judges what the rows say together,
-//! and so also serves rows that were built in code. Both look at text alone: no host is resolved
-//! and no file is opened.
+//! [`Spec::parse`] checks single lines. [`Spec::validate`] checks the rows together, also those of
+//! a specification built in code. Both only look at text: no host is resolved and no file is
+//! opened.
 
 mod address;
 pub(crate) mod hostlist;

@@ -1,4 +1,4 @@
-//! Text to rows, line by line; an error points at the word that was not what it should be.
+//! Parser of specifications, line by line. An error points at the faulty word.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -10,18 +10,18 @@ use crate::core::error::{Code, Error, Result};
 use crate::core::units::{BitRate, KIB, MIB, Span, parse_rate, parse_size, print_rate};
 
 impl Spec {
-    /// The longest specification that is read: a million rows of sixty characters.
+    /// Size of the largest specification: a million rows of sixty characters.
     pub(crate) const TEXT_BYTES_MAX: usize = TEXT_BYTES_MAX;
 
-    /// Reads a specification; `file_name` is what errors call it.
+    /// Parses a specification. `file_name` is its name in errors.
     ///
     /// A row whose host is a hostlist stands for one row per host: each reader gets a copy, each
     /// writer holds a replica. Ranges are inclusive and their ends are plain numbers: `0-1M` is the
-    /// 1,048,577 bytes from 0 to 1,048,576, and the first megabyte is `0-1048575`. What rows say
-    /// together is for [`Spec::validate`] to judge.
+    /// 1,048,577 bytes from 0 to 1,048,576, and the first megabyte is `0-1048575`.
+    /// [`Spec::validate`] checks rows against each other.
     ///
     /// # Errors
-    /// [`Code::Usage`] with file, line, column, what was found and what was expected:
+    /// [`Code::Usage`] with file, line, column, the text found and the form expected:
     ///
     /// ```
     /// use cep_fast::spec::Spec;
@@ -33,8 +33,7 @@ impl Spec {
     /// ```
     pub fn parse(file_name: &str, text: &str) -> Result<Spec> {
         if text.len() > TEXT_BYTES_MAX {
-            let message =
-                format!("{file_name}: the file has more than 64 MiB, expected at most that");
+            let message = format!("{file_name}: the file is larger than 64 MiB");
             return Err(Error::new(Code::Usage, message).remedy("split the transfer"));
         }
         let mut parser = SpecParser::default();
@@ -56,7 +55,7 @@ impl Spec {
     }
 }
 
-/// A fault whose expectation is put together from what was found.
+/// A fault whose expected form is built from the text found.
 struct ParseFault {
     column: usize,
     found: String,
@@ -71,13 +70,12 @@ impl From<LineFault> for ParseFault {
 
 type ParsedLines<T> = std::result::Result<T, ParseFault>;
 
-/// What the lines so far have said.
+/// Result of the lines so far.
 #[derive(Default)]
 struct SpecParser {
     spec: Spec,
     id_seen: bool,
-    /// Bytes of text that rows from hostlists hold over and over; bounded by
-    /// [`EXPANDED_BYTES_MAX`].
+    /// Bytes of text that rows of hostlists repeat; limited by [`EXPANDED_BYTES_MAX`].
     expanded_bytes: usize,
 }
 
@@ -196,7 +194,7 @@ impl SpecParser {
         self.spread(row, nodes, hosts)
     }
 
-    /// One row per node, as long as that stays a reasonable number of rows and bytes.
+    /// Adds one row per node, within the limits on rows and bytes.
     fn spread(&mut self, row: Row, mut nodes: Vec<NodeAddress>, hosts: &Word) -> ParsedLines<()> {
         if self.spec.rows.len() + nodes.len() > ROWS_MAX {
             return Err(refuse(hosts, format!("at most {ROWS_MAX} rows in all")));
@@ -212,7 +210,7 @@ impl SpecParser {
     }
 }
 
-/// The words of a line that are still to be read.
+/// Words of a line that are still to be parsed.
 struct LineWords<'a> {
     line: &'a SpecLine,
     next: usize,
@@ -241,7 +239,7 @@ impl<'a> LineWords<'a> {
 
 fn nodes(word: &Word) -> ParsedLines<Vec<NodeAddress>> {
     let nodes = address::parse_all(&word.text).map_err(|expected| refuse(word, expected))?;
-    // Only the master's port may be left to chance: a node must be found where its row says.
+    // Only the master may have any free port: a node is reached at the port of its row.
     if nodes.iter().any(|node| node.port == 0) {
         return Err(refuse(word, "host:port with a port from 1 to 65535"));
     }
@@ -284,7 +282,7 @@ fn range(word: &Word) -> ParsedLines<Span> {
     }
 }
 
-/// One `key=value` pair at the end of a row.
+/// Parses one `key=value` pair at the end of a row.
 fn pair(row: &mut Row, word: &Word) -> ParsedLines<()> {
     let keys = if row.role == RowRole::Receiver {
         "speed=, nics=, store= or group="
@@ -319,7 +317,7 @@ fn pair(row: &mut Row, word: &Word) -> ParsedLines<()> {
     Ok(())
 }
 
-/// A rate that can be planned with, with what stands `before` it.
+/// Parses a rate that the planner accepts. `before` precedes the expected form in an error.
 fn rate(word: &Word, before: &str, value: &str) -> ParsedLines<BitRate> {
     let rate = parse_rate(value).map_err(|expected| refuse(word, format!("{before}{expected}")))?;
     if rate > RATE_MAX {
@@ -341,7 +339,7 @@ fn nics(word: &Word, value: &str) -> ParsedLines<Vec<String>> {
     Ok(nics)
 }
 
-/// The name of a group or a store, with what stands `before` it.
+/// Parses the name of a group or a store. `before` precedes the expected form in an error.
 fn name(word: &Word, before: &str, value: &str) -> ParsedLines<String> {
     if value.is_empty() || value.len() > ID_BYTES_MAX {
         return Err(refuse(word, format!("{before}a name of 1 to 1024 bytes")));
@@ -349,12 +347,12 @@ fn name(word: &Word, before: &str, value: &str) -> ParsedLines<String> {
     Ok(value.into())
 }
 
-/// Whether the grid can be made of cells of this size.
+/// Returns true if a block of the grid may have this size.
 pub(super) fn block_bytes_fit(bytes: u64) -> bool {
     bytes.is_power_of_two() && (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&bytes)
 }
 
-/// The bytes on the heap that each copy of a row costs, about.
+/// Returns the approximate heap size of each copy of a row.
 fn text_bytes(row: &Row) -> usize {
     let uri = match &row.uri {
         DataUri::File(path) => path.as_os_str().len(),
@@ -365,7 +363,7 @@ fn text_bytes(row: &Row) -> usize {
     uri + nics + [&row.group, &row.store].into_iter().flatten().map(String::len).sum::<usize>()
 }
 
-/// The keyword that was probably meant; other tools call the roles by other names.
+/// Returns the keyword that was probably meant; other tools have other names for the roles.
 fn meant(word: &str) -> Option<&'static str> {
     match word.to_lowercase().as_str() {
         "sender" | "source" | "src" => Some("writer"),
@@ -408,34 +406,33 @@ fn at(file_name: &str, line: u32, refusal: &ParseFault) -> Error {
 /// A million rows of sixty characters.
 const TEXT_BYTES_MAX: usize = 64 * MIB as usize;
 
-/// Room for the longest path in escapes and a long list of NICs.
+/// Longest line: the longest path in escapes and a long list of NICs.
 const LINE_BYTES_MAX: usize = 64 * KIB as usize;
 
-/// Bounds what hostlists can make of a short file.
+/// Limit on rows, which hostlists can multiply from a short file.
 pub(super) const ROWS_MAX: usize = 1 << 20;
 
-/// Bounds what hostlists can make of a long path: the same path again for each host.
+/// Limit on text that hostlists can multiply from a long path, which each host repeats.
 const EXPANDED_BYTES_MAX: usize = 256 * MIB as usize;
 
-/// Ids travel in control messages, to every node; names of groups and stores are no longer than
-/// they.
+/// Limit on ids, which travel in control messages to every node, and on names of groups and stores.
 pub(crate) const ID_BYTES_MAX: usize = 1024;
 
-/// What an option is called.
+/// Names of options.
 const OPTIONS: &str = "origin, block, store or pair";
 
-/// Every row is looked up among them, and a cluster has a few.
+/// Limit on stores: every row is looked up among them, and a cluster has a few.
 pub(super) const STORES_MAX: usize = 1024;
 
-/// Below a page nothing could be written directly.
+/// Smallest block: a page, below which direct I/O is impossible.
 const BLOCK_BYTES_MIN: u64 = 4 * KIB;
 
-/// Every slot holds a block, and a node has dozens of slots.
+/// Largest block: every slot holds a block, and a node has dozens of slots.
 const BLOCK_BYTES_MAX: u64 = 64 * MIB;
 
 const BLOCK_EXPECTED: &str = "a power of two from 4K to 64M";
 
-/// Enough of a word to recognise it.
+/// Number of characters of a word in an error.
 const FOUND_CHARS_MAX: usize = 60;
 
 #[cfg(test)]

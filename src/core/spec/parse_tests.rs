@@ -1,4 +1,4 @@
-//! Figure 2 and everything that can be wrong with a line.
+//! Figure 2, and the errors of single lines.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -199,7 +199,7 @@ fn input_is_bounded() {
         Spec::parse("f", &"\n".repeat(TEXT_BYTES_MAX + 1))
             .unwrap_err()
             .message
-            .contains("more than 64 MiB")
+            .contains("larger than 64 MiB")
     );
 
     let many = "id x\n".to_owned() + &"reader n[1-65536]:1 null: 0 0-1\n".repeat(17);

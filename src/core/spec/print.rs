@@ -1,4 +1,4 @@
-//! Rows to text in aligned columns, such that parsing the text gives the rows back.
+//! Printer of specifications in aligned columns. Parsing the text returns the same rows.
 
 use std::fmt;
 
@@ -6,10 +6,9 @@ use super::text::{quote, quote_if_needed};
 use super::{PairRate, Row, RowRole, Spec, StoreRate};
 use crate::core::units::print_rate;
 
-/// Prints a specification file. Parsing it gives an equal [`Spec`], apart from line numbers.
+/// Prints a specification file. Parsing it returns an equal [`Spec`], apart from line numbers.
 ///
-/// Two things have no spelling in a file and do not survive: empty ranges, and NIC names with
-/// commas.
+/// Two values cannot be written in a file and are lost: empty ranges, and NIC names with commas.
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "id {}", quote(&self.id))?;
@@ -54,7 +53,7 @@ fn cells(row: &Row) -> RowCells {
     ]
 }
 
-/// The trailing `key=value` pairs.
+/// Returns the trailing `key=value` pairs.
 fn pairs(row: &Row) -> String {
     let mut pairs = Vec::new();
     pairs.extend(row.speed.map(|speed| format!("speed={}", print_rate(speed))));
@@ -66,7 +65,8 @@ fn pairs(row: &Row) -> String {
     pairs.join(" ")
 }
 
-/// Each column is as wide as its widest cell, but one long path shall not stretch a million rows.
+/// Returns the widths of columns: that of the widest cell, up to a limit, so that one long path
+/// does not stretch a million rows.
 fn widths<'a>(rows: impl Iterator<Item = &'a RowCells>) -> [usize; COLUMNS] {
     let mut widths = [0; COLUMNS];
     for row in rows {

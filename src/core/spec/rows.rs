@@ -1,4 +1,4 @@
-//! Typed rows: what a specification says, with nothing left to parse.
+//! Typed rows of a specification.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use super::uri::write_encoded;
 use crate::core::units::{BitRate, Span};
 
-/// Where a node is reached: a host name or address, and a port. One address is one node.
+/// Address of a node: a host name or address, and a port. One address is one node.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct NodeAddress {
     /// A host name, an IPv4 address, or an IPv6 address without its brackets.
     pub host: String,
-    /// The TCP port of the node's control connection; 0 asks for any free one.
+    /// TCP port of the node's control connection; 0 for any free one.
     pub port: u16,
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for NodeAddress {
     }
 }
 
-/// What a row does: offer bytes (`writer` in a file, as in the paper) or want them (`reader`).
+/// Role of a row: it offers bytes (`writer` in a file, as in the paper) or wants them (`reader`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum RowRole {
     /// Offers a range of the data space.
@@ -36,14 +36,14 @@ pub enum RowRole {
     Receiver,
 }
 
-/// Where a row's bytes are.
+/// Location of a row's bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum DataUri {
     /// `file:///path`: a file; the path is absolute and names `ROOT/path` below the node's root.
     File(PathBuf),
     /// `mem:NAME`: POSIX shared memory.
     Mem(OsString),
-    /// `pattern:SEED`: bytes that depend on the seed and the position in the data space alone
+    /// `pattern:SEED`: bytes that depend only on the seed and the position in the data space
     /// (senders only).
     Pattern(u64),
     /// `null:`: check and discard (receivers only).
@@ -51,7 +51,8 @@ pub enum DataUri {
 }
 
 impl fmt::Display for DataUri {
-    /// The URI such that parsing it gives it back: bytes that have no safe character are `%XX`.
+    /// Writes the URI so that parsing it returns the same value: bytes without a safe character are
+    /// `%XX`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DataUri::File(path) => {
@@ -71,16 +72,15 @@ impl fmt::Display for DataUri {
 /// One row: a node offers or wants a range of the data space, kept at an offset in its data.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Row {
-    /// Offers or wants.
+    /// Sender or receiver.
     pub role: RowRole,
     /// The node.
     pub node: NodeAddress,
-    /// Where its bytes are.
+    /// Location of its bytes.
     pub uri: DataUri,
     /// Byte `x` of `range` lies at `offset_bytes + (x - range.start)` of the data.
     pub offset_bytes: u64,
-    /// The range of the data space. It is empty for an empty file, which a specification in text
-    /// cannot say.
+    /// The range of the data space. It is empty for an empty file, which cannot be written in text.
     pub range: Span,
     /// `speed=`: the declared rate of the node's NICs together, in bits per second.
     pub speed: Option<BitRate>,
@@ -88,35 +88,34 @@ pub struct Row {
     pub nics: Vec<String>,
     /// `group=`: receivers of one group together want each byte once.
     pub group: Option<String>,
-    /// `store=`: what the row's data is read from or written to together with other nodes'; one of
-    /// [`Spec::stores`].
+    /// `store=`: the store that the row's data is read from or written to, shared with other nodes;
+    /// one of [`Spec::stores`].
     pub store: Option<String>,
-    /// The line of the file that it came from, counted from 1; 0 for rows made in code.
+    /// Line in the file, counted from 1; 0 for rows built in code.
     pub line: u32,
 }
 
-/// `option store NAME RATE`: something that several nodes read from or write to, such as a parallel
+/// `option store NAME RATE`: storage that several nodes read from or write to, such as a parallel
 /// file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoreRate {
-    /// What rows call it.
+    /// Name of the store in rows.
     pub name: String,
-    /// What all may read from it together, and what all may write to it together, in bits per
-    /// second.
+    /// Total rate of all reads, and total rate of all writes, in bits per second.
     pub rate: BitRate,
 }
 
-/// `option pair HOST:PORT HOST:PORT RATE`: what can pass from one node to another, where that is
-/// less than what the nodes themselves can.
+/// `option pair HOST:PORT HOST:PORT RATE`: the rate from one node to another, if it is less than
+/// the speed of the nodes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PairRate {
-    /// The node that sends.
+    /// Sending node.
     pub from: NodeAddress,
-    /// The node that receives.
+    /// Receiving node.
     pub to: NodeAddress,
-    /// What the way between them carries, in bits per second.
+    /// Rate between the nodes, in bits per second.
     pub rate: BitRate,
-    /// The line of the file that it came from, counted from 1; 0 for one made in code.
+    /// Line in the file, counted from 1; 0 for a pair built in code.
     pub line: u32,
 }
 
@@ -125,17 +124,17 @@ pub struct PairRate {
 pub struct Spec {
     /// The name of the transfer: the `id` line.
     pub id: String,
-    /// Where `status` and `cancel` reach the master.
+    /// Address at which `status` and `cancel` reach the master.
     pub master: Option<NodeAddress>,
     /// Senders and receivers, in the order of the file.
     pub rows: Vec<Row>,
-    /// `option origin N`: where the block grid starts; by default the lowest byte offered.
+    /// `option origin N`: origin of the block grid; by default the lowest byte offered.
     pub origin: Option<u64>,
-    /// `option block N`: bytes of one cell of the grid; by default 1 MiB.
+    /// `option block N`: size of a block in bytes; by default 1 MiB.
     pub block_bytes: Option<u64>,
     /// `option store NAME RATE`: the stores that rows name, each once.
     pub stores: Vec<StoreRate>,
-    /// `option pair HOST:PORT HOST:PORT RATE`: ways between nodes that are slower than the nodes,
-    /// each once.
+    /// `option pair HOST:PORT HOST:PORT RATE`: connections that are slower than their nodes, each
+    /// once.
     pub pairs: Vec<PairRate>,
 }

@@ -1,36 +1,36 @@
-//! Lines of a specification cut into words that know their column.
+//! Words of a specification's line, each with its column.
 //!
-//! Words are separated by white space. A part in double quotes is taken as it is, except that `\"`,
-//! `\\`, `\n`, `\r` and `\t` stand for one character each. `#` outside quotes starts a comment.
+//! Words are separated by white space. A part in double quotes is literal, except that `\"`, `\\`,
+//! `\n`, `\r` and `\t` stand for one character each. `#` outside quotes starts a comment.
 
 use std::fmt::Write as _;
 
 /// One word of a line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Word {
-    /// Where it starts, in characters from 1.
+    /// Column of the first character, counted from 1.
     pub column: usize,
-    /// What it says, without its quotes.
+    /// Text without its quotes.
     pub text: String,
 }
 
-/// The words of one line, and where the line ends.
+/// Words of one line, and the end of the line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct SpecLine {
     /// The words in order.
     pub words: Vec<Word>,
-    /// The column after the last word, which is where a missing word is missed.
+    /// The column after the last word, where a missing word is reported.
     pub end_column: usize,
 }
 
 /// A line that cannot be cut into words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct LineFault {
-    /// Where, in characters from 1.
+    /// Column of the fault, counted from 1.
     pub column: usize,
-    /// What stands there.
+    /// Text found there.
     pub found: String,
-    /// What should.
+    /// Expected form.
     pub expected: &'static str,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn cut(line: &str) -> Result<SpecLine, LineFault> {
     Ok(SpecLine { words, end_column })
 }
 
-/// Reads what follows an opening quote into `text`; gives the column of the closing one.
+/// Reads a quoted part into `text`. Returns the column of the closing quote.
 fn quoted(
     chars: &mut impl Iterator<Item = (char, usize)>,
     opened: usize,
@@ -99,7 +99,7 @@ fn unescape(c: char) -> Option<char> {
     }
 }
 
-/// The word in quotes, so that [`cut`] gives it back.
+/// Returns the word in quotes, so that [`cut`] returns the same text.
 pub(super) fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -116,16 +116,15 @@ pub(super) fn quote(text: &str) -> String {
     quoted
 }
 
-/// The word as it is where that is safe, else in quotes.
+/// Returns the word, in quotes if necessary.
 pub(super) fn quote_if_needed(text: &str) -> String {
     let plain = |c: char| !(c.is_whitespace() || c.is_control() || matches!(c, '"' | '#'));
     if !text.is_empty() && text.chars().all(plain) { text.into() } else { quote(text) }
 }
 
-/// The nearest of `known` to a word that is none of them, where one is near enough to have been
-/// meant.
+/// Returns the nearest of `known` to an unknown word, if it is near enough to have been meant.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    // Longer words are no slips of the finger, and the distance costs the product of the lengths.
+    // Longer words are hardly typing errors, and the distance costs the product of the lengths.
     if word.len() > 32 {
         return None;
     }
@@ -137,8 +136,8 @@ pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, found)| found)
 }
 
-/// How many letters must be put in, left out or changed to make one word the other (Levenshtein's
-/// distance).
+/// Returns the number of letters to insert, delete or change to turn one word into the other
+/// (Levenshtein's distance).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,6 +1,6 @@
-//! Data URIs: where a row's bytes are.
+//! Data URIs: locations of rows' bytes.
 //!
-//! A path and the name of a memory object may hold any bytes. In a URI, `%` and two hex digits
+//! A path and the name of a memory object may contain any bytes. In a URI, `%` and two hex digits
 //! stand for one byte (RFC 3986, section 2.1), and a `%` itself is `%25`; every other character
 //! stands for itself.
 
@@ -17,10 +17,10 @@ use crate::core::units::printable;
 impl FromStr for DataUri {
     type Err = String;
 
-    /// Reads `file:///path`, `mem:NAME`, `pattern:SEED` or `null:`.
+    /// Parses `file:///path`, `mem:NAME`, `pattern:SEED` or `null:`.
     ///
     /// # Errors
-    /// What was expected instead.
+    /// The expected form, as text.
     fn from_str(text: &str) -> Result<DataUri, String> {
         let Some((scheme, rest)) = text.split_once(':') else {
             return Err(match nearest(text, &SCHEMES) {
@@ -49,7 +49,7 @@ impl FromStr for DataUri {
 }
 
 impl DataUri {
-    /// What a row of this role would need instead, if this cannot serve it.
+    /// Returns the kind of data that a row of this role needs instead, if this URI cannot serve it.
     pub(super) fn unfit_for(&self, role: RowRole) -> Option<&'static str> {
         match (self, role) {
             (DataUri::Pattern(_), RowRole::Receiver) => {
@@ -62,7 +62,7 @@ impl DataUri {
         }
     }
 
-    /// Why this cannot be opened anywhere, if so; parsed URIs always can.
+    /// Returns the fault of a URI that can never be opened; a parsed URI has none.
     pub(super) fn malformed(&self) -> Option<String> {
         match self {
             DataUri::File(path) => path_fault(path).map(Into::into),
@@ -109,7 +109,7 @@ fn mem(name: &[u8]) -> Result<OsString, String> {
     Ok(OsStr::from_bytes(name).to_os_string())
 }
 
-/// The bytes that a part of a URI stands for.
+/// Decodes a part of a URI.
 fn decoded(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -132,8 +132,7 @@ fn decoded(text: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Writes bytes such that [`decoded`] gives them back, with nothing in them that a terminal acts
-/// on.
+/// Writes bytes so that [`decoded`] returns them, without any character that a terminal acts on.
 pub(super) fn write_encoded(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for letter in chunk.valid().chars() {
@@ -150,7 +149,7 @@ pub(super) fn write_encoded(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Re
     Ok(())
 }
 
-/// The start of a text that may be long.
+/// Returns the start of a text that may be long.
 fn clip(text: &str) -> String {
     if text.chars().count() <= 40 {
         text.into()

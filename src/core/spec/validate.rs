@@ -1,4 +1,4 @@
-//! What rows say together: checks that no single line can fail.
+//! Checks of the rows of a specification against each other.
 //!
 //! A specification may have a million rows, so every check sorts and sweeps; none compares all
 //! pairs.
@@ -13,11 +13,10 @@ use crate::core::error::{Code, Error, Result};
 use crate::core::units::{BitRate, Span, print_rate, subtract, union};
 
 impl Spec {
-    /// Checks all that rows can contradict each other in, and, for rows built in code, what parsing
-    /// would have refused.
+    /// Checks rows for contradictions, and rows built in code for everything that parsing checks.
     ///
     /// # Errors
-    /// [`Code::Usage`] with the lines at fault; where a reader wants what no writer offers,
+    /// [`Code::Usage`] with the faulty lines. If a reader wants bytes that no writer offers,
     /// `missing` holds those ranges.
     pub fn validate(&self) -> Result<()> {
         self.rows.iter().try_for_each(check_row)?;
@@ -42,8 +41,8 @@ impl Spec {
         union(self.with_role(role).map(|row| row.range).collect())
     }
 
-    /// What parsing bounds, for specifications built in code: the id and the counts of rows and
-    /// stores.
+    /// Checks the limits of parsing for specifications built in code: the id, and the counts of
+    /// rows and stores.
     fn check_sizes(&self) -> Result<()> {
         if self.id.is_empty() || self.id.len() > ID_BYTES_MAX {
             let message = format!(
@@ -89,7 +88,7 @@ impl Spec {
         }
     }
 
-    /// A node has one set of NICs, however many rows name it.
+    /// Checks that each node has one speed: it has one set of NICs for all its rows.
     fn check_speeds(&self) -> Result<()> {
         let mut declared: BTreeMap<&NodeAddress, (BitRate, &Row)> = BTreeMap::new();
         for row in &self.rows {
@@ -106,8 +105,8 @@ impl Spec {
         Ok(())
     }
 
-    /// A node reads all that it offers from one store or from none, and writes all that it wants to
-    /// one or none: only then does a store's rate bound whole nodes.
+    /// Checks that each node reads all its offers from at most one store, and writes all it wants
+    /// to at most one. Otherwise a store's rate would not limit whole nodes.
     fn check_stores(&self) -> Result<()> {
         if let Some(StoreRate { name, rate }) =
             self.stores.iter().find(|s| !(BitRate(1)..=RATE_MAX).contains(&s.rate))
@@ -147,7 +146,7 @@ impl Spec {
         Ok(())
     }
 
-    /// All rows of a node are told it in one message.
+    /// Checks that all rows of a node fit into one message.
     fn check_node_rows(&self) -> Result<()> {
         let mut counts: BTreeMap<&NodeAddress, (usize, usize)> = BTreeMap::new();
         for row in &self.rows {
@@ -164,7 +163,7 @@ impl Spec {
             if *uris_bytes > NODE_URIS_BYTES_MAX {
                 let node = &row.node;
                 let message = format!(
-                    "the data URIs of {node} have more than {NODE_URIS_BYTES_MAX} bytes together: {} is one too many",
+                    "the data URIs of {node} have more than {NODE_URIS_BYTES_MAX} bytes together, from {} on",
                     place(row)
                 );
                 let remedy =
@@ -173,7 +172,7 @@ impl Spec {
             }
             if *count > NODE_ROWS_MAX {
                 let message = format!(
-                    "{} has more than {NODE_ROWS_MAX} rows: {} is one more",
+                    "{} has more than {NODE_ROWS_MAX} rows, from {} on",
                     row.node,
                     place(row)
                 );
@@ -207,7 +206,7 @@ impl Spec {
             }
             if !(BitRate(1)..=RATE_MAX).contains(&pair.rate) || pair.from == pair.to {
                 return usage(format!(
-                    "{}: no rate that can be planned with, or only one node",
+                    "{}: the rate is out of range, or both nodes are the same",
                     here()
                 ));
             }
@@ -215,7 +214,8 @@ impl Spec {
         Ok(())
     }
 
-    /// What a node takes would serve all groups that it wants it for, and a group wants its own.
+    /// Checks that no node wants the same bytes for two groups: the bytes it received would serve
+    /// both, but each group needs its own.
     fn check_groups(&self) -> Result<()> {
         let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.group.is_some()).collect();
         rows.sort_by_key(|row| (&row.node, row.range.start));
@@ -243,12 +243,12 @@ impl Spec {
         Ok(())
     }
 
-    /// No two readers of one node may want different bytes of the data space at one place.
+    /// Checks that no two readers of one node want different bytes of the data space at one offset.
     ///
-    /// Rows that map alike (`range.start - offset` is the same) may overlap. Sorted by where they
-    /// land, each row needs to be compared with one other only, the one that reaches furthest so
-    /// far: if it maps like that one, then so do all that it could overlap, because those overlap
-    /// that one too and were compared with it.
+    /// Rows with the same mapping (`range.start - offset`) may overlap. With rows sorted by offset,
+    /// each row is compared with one other row: the one that reaches furthest so far. If their
+    /// mappings are equal, so are those of all rows that it could overlap, because these overlap
+    /// the furthest one, too, and were compared with it.
     fn check_destinations(&self) -> Result<()> {
         let writes = |row: &&Row| row.uri != DataUri::Null && !row.range.is_empty();
         let mut rows: Vec<&Row> = self.with_role(RowRole::Receiver).filter(writes).collect();
@@ -270,7 +270,8 @@ impl Spec {
         Ok(())
     }
 
-    /// A file that is read cannot be the one that a finished transfer is renamed to.
+    /// Checks that no file is both read and written: the finished transfer would replace the
+    /// source.
     fn check_no_file_both_ways(&self) -> Result<()> {
         let read: BTreeMap<(&NodeAddress, &Path), &Row> = self
             .with_role(RowRole::Sender)
@@ -306,7 +307,7 @@ impl Spec {
     }
 }
 
-/// What is wrong with one row alone; only rows built in code can fail here.
+/// Checks one row alone. Only rows built in code can fail.
 fn check_row(row: &Row) -> Result<()> {
     let host_bytes = row.node.host.len();
     let fault = if host_bytes == 0 || host_bytes > HOST_BYTES_MAX {
@@ -345,12 +346,12 @@ fn check_row(row: &Row) -> Result<()> {
     fault.map_or(Ok(()), |fault| usage(format!("{}: found {fault}", place(row))))
 }
 
-/// Where the row's bytes end in its data; offset and range together may pass 64 bits.
+/// Returns the end of the row's bytes in its data; offset and range together may exceed 64 bits.
 fn end_in_data(row: &Row) -> u64 {
     row.offset_bytes.saturating_add(row.range.bytes())
 }
 
-/// What must be added to a position in the data to have the position in the data space.
+/// Returns the difference between the position in the data space and the offset in the data.
 fn mapping(row: &Row) -> i128 {
     i128::from(row.range.start) - i128::from(row.offset_bytes)
 }
@@ -377,7 +378,7 @@ fn conflict(first: &Row, second: &Row) -> Error {
     Error::new(Code::Usage, message).remedy("change the offset of one of them, or its file")
 }
 
-/// A row as the user knows it: by its line, or by what it says where it was made in code.
+/// Returns the row's name for the user: its line, or its contents if it was built in code.
 fn place(row: &Row) -> String {
     if row.line != 0 {
         return format!("line {}", row.line);
@@ -386,7 +387,7 @@ fn place(row: &Row) -> String {
     format!("{role} {} {} {} {}", row.node, row.uri, row.offset_bytes, row.range)
 }
 
-/// An `option pair` as the user knows it.
+/// Returns the name of an `option pair` for the user.
 fn pair_place(pair: &PairRate) -> String {
     match pair.line {
         0 => format!("the pair {} to {}", pair.from, pair.to),
@@ -394,7 +395,7 @@ fn pair_place(pair: &PairRate) -> String {
     }
 }
 
-/// The first few ranges, and how many more there are.
+/// Returns the first few ranges, and the number of further ones.
 fn list(spans: &[Span]) -> String {
     let shown: Vec<String> = spans.iter().take(SPANS_SHOWN_MAX).map(ToString::to_string).collect();
     match spans.len().saturating_sub(SPANS_SHOWN_MAX) {
@@ -412,18 +413,19 @@ const DATA_BYTES_MAX: u64 = i64::MAX as u64;
 
 const SPANS_SHOWN_MAX: usize = 8;
 
-/// Rows of one node: it is told them in one message.
+/// Limit on the rows of one node: all of them are in one message.
 pub(crate) const NODE_ROWS_MAX: usize = 1 << 12;
 
-/// A data URI: a path of 4096 bytes, of which each may be written with three, and what stands in
-/// front of it.
+/// Limit on a data URI: a path of 4096 bytes, each of which may take three characters, and the
+/// scheme.
 pub(crate) const URI_BYTES_MAX: usize = 3 * 4096 + 64;
 
-/// The data URIs of one node's rows together: a thousand of the longest ones, or 3 KiB for each of
-/// as many rows as may be.
+/// Limit on the data URIs of one node's rows together: a thousand of the longest ones, or 3 KiB for
+/// each of the most rows.
 pub(crate) const NODE_URIS_BYTES_MAX: usize = 12 << 20;
 
-/// A thousand times the fastest NIC there is. With more, a plan would be an exercise in rounding.
+/// Limit on rates: a thousand times the fastest NIC there is. Beyond it, rounding errors dominate a
+/// plan.
 pub(super) const RATE_MAX: BitRate = BitRate(1_000_000_000_000_000);
 
 #[cfg(test)]

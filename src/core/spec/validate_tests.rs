@@ -1,4 +1,4 @@
-//! Rows that are right one by one and wrong together.
+//! Rows that are valid one by one and contradict each other.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -62,7 +62,7 @@ fn contradictions_name_their_lines() {
              option pair w:1 r:1 2G",
             "w:1 to r:1 has two rates, in line 4 and in line 6",
         ),
-        // Readers pass on what they have landed, but somebody must have had it.
+        // Readers relay what they have landed, but a writer must offer it first.
         (
             "writer w:1 pattern:1 0 0-9\nreader r:1 file:///a 0 0-19\nreader q:1 null: 0 10-19",
             "no writer offers bytes 10-19, which line 3 wants",
@@ -120,8 +120,8 @@ fn what_only_looks_like_a_contradiction_passes() {
         // One speed said twice; one node both ways with two files, or with one region of memory.
         "writer w:1 pattern:1 0 0-9 speed=1G\nreader w:1 null: 0 0-9 speed=1000M",
         "writer w:1 file:///a 0 0-9\nreader w:1 file:///b 0 0-9",
-        // Two groups of one node that want different bytes; a store for what is read and another
-        // for what is written.
+        // Two groups of one node that want different bytes; one store for reads and another for
+        // writes.
         "writer w:1 pattern:1 0 0-9\nreader r:1 null: 0 0-4 group=a\nreader r:1 null: 0 5-9 group=b",
         "option store a 1G\noption store b 1G\nwriter w:1 file:///a 0 0-9 store=a\nreader w:1 file:///b 0 0-9 store=b",
         "writer w:1 mem:a 0 0-9\nwriter v:1 mem:a 0 10-19\nreader w:1 mem:a 10 10-19",
@@ -174,7 +174,7 @@ fn rows_built_in_code_are_held_to_the_same() {
                 let [from, to] = [0, 1].map(|at: usize| spec.rows[at].node.clone());
                 spec.pairs.push(PairRate { from, to, rate: BitRate(0), line: 0 });
             },
-            "the pair w:1 to r:1: no rate",
+            "the pair w:1 to r:1: the rate is out of range",
         ),
         (|spec| spec.block_bytes = Some(5000), "not a power of two"),
     ];
@@ -199,10 +199,7 @@ fn a_node_with_more_rows_than_a_message_holds_is_named_with_the_row() {
     };
     check(&format!("reader r:1 null: 0 0-9\n{}", rows(4096))).unwrap();
     let error = check(&format!("reader r:1 null: 0 0-9\n{}", rows(4097))).unwrap_err();
-    assert!(
-        error.message.starts_with("w:1 has more than 4096 rows: line 4099 is one more"),
-        "{error}"
-    );
+    assert!(error.message.starts_with("w:1 has more than 4096 rows, from line 4099 on"), "{error}");
 }
 
 #[test]
@@ -216,7 +213,7 @@ fn a_node_whose_uris_do_not_fit_a_message_is_named_with_the_row() {
     let error = check(&format!("writer w:1 pattern:1 0 0-9\n{}", rows(fitting + 1))).unwrap_err();
     let line = fitting + 3;
     let expected = format!(
-        "the data URIs of r:1 have more than {NODE_URIS_BYTES_MAX} bytes together: line {line} is one too many"
+        "the data URIs of r:1 have more than {NODE_URIS_BYTES_MAX} bytes together, from line {line} on"
     );
     assert!(error.message.starts_with(&expected), "{error}");
 }
@@ -232,7 +229,7 @@ fn the_row_of_an_empty_file_is_in_nobodys_way() {
     spec.validate().unwrap();
 }
 
-/// The destination check by its definition: every pair, every byte.
+/// Checks destinations by definition: every pair, every byte.
 fn conflicts_by_definition(rows: &[Row]) -> bool {
     let positions = |row: &Row| row.offset_bytes..end_in_data(row);
     rows.iter().enumerate().any(|(i, a)| {

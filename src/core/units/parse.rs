@@ -1,14 +1,15 @@
-//! Sizes, rates and durations as people type them.
+//! Parsers of sizes, rates and durations.
 //!
 //! Sizes are binary (`1M` is 1,048,576 bytes), rates are decimal (`10G` is 10¹⁰ bits per second, as
-//! NICs are sold). The error of each function is what it expected, so that callers can say `found
+//! for NICs). The error of each function is the expected form, so that callers can report `found
 //! "x", expected …`.
 
 use std::time::Duration;
 
 use super::BitRate;
 
-/// A count of bytes or a position: digits, and perhaps K, M, G or T for a power of 1024.
+/// Parses a number of bytes or a position: digits, with an optional K, M, G or T for a power of
+/// 1024.
 ///
 /// ```
 /// use cep_fast::units::parse_size;
@@ -17,15 +18,15 @@ use super::BitRate;
 /// ```
 ///
 /// # Errors
-/// What was expected instead.
+/// The expected form, as text.
 pub fn parse_size(text: &str) -> Result<u64, &'static str> {
     let (digits, power) = split_suffix(text);
     let number = parse_digits(digits).ok_or(SIZE_EXPECTED)?;
     number.checked_mul(1024u64.pow(power)).ok_or("a number below 2^64")
 }
 
-/// A rate in bits per second: a number, perhaps with a fraction, and perhaps K, M, G or T for a
-/// power of 1000.
+/// Parses a rate in bits per second: a number with an optional fraction, and an optional K, M, G or
+/// T for a power of 1000.
 ///
 /// ```
 /// use cep_fast::units::{BitRate, parse_rate};
@@ -33,7 +34,7 @@ pub fn parse_size(text: &str) -> Result<u64, &'static str> {
 /// ```
 ///
 /// # Errors
-/// What was expected instead; a rate of 0 is refused, because nothing would ever move.
+/// The expected form, as text. A rate of 0 is refused.
 pub fn parse_rate(text: &str) -> Result<BitRate, &'static str> {
     let (number, power) = split_suffix(text);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -52,7 +53,7 @@ pub fn parse_rate(text: &str) -> Result<BitRate, &'static str> {
     }
 }
 
-/// A rate as [`parse_rate`] reads it, without loss: `10G`, `1500M`, `7`.
+/// Formats a rate for [`parse_rate`], without loss: `10G`, `1500M`, `7`.
 #[must_use]
 pub fn print_rate(rate: BitRate) -> String {
     let units = [(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M"), (1_000, "K")];
@@ -62,7 +63,7 @@ pub fn print_rate(rate: BitRate) -> String {
     }
 }
 
-/// A length of time: a whole number of seconds, or one with the unit ms, s, m, h or d.
+/// Parses a duration: a whole number of seconds, or one with the unit ms, s, m, h or d.
 ///
 /// ```
 /// use std::time::Duration;
@@ -72,8 +73,7 @@ pub fn print_rate(rate: BitRate) -> String {
 /// ```
 ///
 /// # Errors
-/// What was expected instead; 0 is refused, because every wait has a deadline and none may have
-/// passed already.
+/// The expected form, as text. 0 is refused, because a deadline must lie in the future.
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits_end);
@@ -93,7 +93,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// The text without its suffix, and the power that the suffix stands for.
+/// Returns the text without its suffix, and the power of the suffix.
 fn split_suffix(text: &str) -> (&str, u32) {
     let power = match text.as_bytes().last() {
         Some(b'K' | b'k') => 1,
@@ -105,7 +105,7 @@ fn split_suffix(text: &str) -> (&str, u32) {
     (&text[..text.len() - 1], power)
 }
 
-/// Digits and nothing else: `u64::from_str` alone would also take a leading plus.
+/// Parses digits only: `u64::from_str` would also accept a leading plus.
 fn parse_digits(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
@@ -115,10 +115,10 @@ const RATE_EXPECTED: &str =
     "bits per second with an optional suffix K, M, G or T, such as 10G or 2.5G";
 const DURATION_EXPECTED: &str = "a time such as 30s, 5m or 2h; a plain number is seconds";
 
-/// A terabit has twelve decimal places; more would say nothing.
+/// A terabit has twelve decimal places; more are meaningless.
 const RATE_FRACTION_DIGITS_MAX: usize = 12;
 
-/// Ten years: far from where adding it to a clock could overflow.
+/// Ten years: far below the overflow of a clock.
 const DURATION_MS_MAX: u64 = 3650 * 86_400_000;
 
 #[cfg(test)]

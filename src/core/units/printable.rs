@@ -1,17 +1,16 @@
-//! Text from outside, made safe for a terminal.
+//! Foreign text, made safe for a terminal.
 //!
-//! Names of files, ids, node names and the words of peers may hold anything. Printed as they are,
+//! Names of files, ids, node names and messages of peers may contain anything. Printed unchanged,
 //! control characters move the cursor, retitle the window or forge a line of output, and
-//! bidirectional controls reorder what is read.
+//! bidirectional controls reorder text.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// The text with every character escaped that a terminal acts on or that hides from the eye: `\n`,
-/// `\x1b`, `\u{202e}`.
+/// Escapes every character that a terminal acts on or that is invisible: `\n`, `\x1b`, `\u{202e}`.
 ///
-/// Everything else stays as it is, so text without such characters is borrowed. A line's end is
-/// escaped too: the result is one line.
+/// All other characters are unchanged, so text without such characters is borrowed. Line breaks are
+/// escaped, too: the result is one line.
 ///
 /// ```
 /// use cep_fast::units::printable;
@@ -30,7 +29,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// As [`printable`], for text of several lines: their ends stay.
+/// Like [`printable`], for text of several lines: line breaks are unchanged.
 #[must_use]
 pub fn printable_lines(text: &str) -> Cow<'_, str> {
     if !text.chars().any(|letter| letter != '\n' && acts(letter)) {
@@ -40,9 +39,8 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(lines.join("\n"))
 }
 
-/// JSON with the characters escaped that it allows as they are and that a terminal acts on. It
-/// means the same as before: such characters stand in strings only, and there `\\u009b` is another
-/// spelling.
+/// Escapes the characters of JSON that a terminal acts on. The meaning stays the same: such
+/// characters only occur in strings, where `\\u009b` is another spelling.
 #[must_use]
 pub(crate) fn printable_json(json: &str) -> Cow<'_, str> {
     if !json.chars().any(acts) {

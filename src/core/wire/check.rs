@@ -1,8 +1,8 @@
-//! The check of a piece: which kind, and its value.
+//! Check value of a piece: kind and value.
 
 use super::WireError;
 
-/// Which check a transfer computes over every piece.
+/// Kind of check that a transfer computes over every piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 #[repr(u8)]
 pub(crate) enum CheckKind {
@@ -16,7 +16,7 @@ pub(crate) enum CheckKind {
 }
 
 impl CheckKind {
-    /// The kind with this number.
+    /// Returns the kind with this number.
     pub(crate) fn of(number: u32) -> Result<CheckKind, WireError> {
         match number {
             0 => Ok(CheckKind::None),
@@ -39,7 +39,7 @@ pub(crate) enum Check {
 }
 
 impl Check {
-    /// Which kind of check this is.
+    /// Returns the kind of this check.
     pub(crate) fn kind(&self) -> CheckKind {
         match self {
             Check::None => CheckKind::None,
@@ -48,8 +48,8 @@ impl Check {
         }
     }
 
-    /// The value as a field of fixed size holds it: a CRC in the first eight bytes, little endian,
-    /// zeros behind it.
+    /// Returns the value as a field of fixed size: a CRC in the first eight bytes, little endian,
+    /// followed by zeros.
     pub(crate) fn to_field(self) -> [u8; 32] {
         let mut field = [0; 32];
         match self {
@@ -60,7 +60,7 @@ impl Check {
         field
     }
 
-    /// The check that a field of fixed size holds. What a kind does not use must be zero.
+    /// Returns the check in a field of fixed size. Bytes that a kind does not use must be zero.
     pub(crate) fn from_field(kind: CheckKind, field: &[u8; 32]) -> Result<Check, WireError> {
         let (crc, rest) =
             field.split_first_chunk::<8>().expect("the field is longer than eight bytes");

@@ -1,9 +1,8 @@
-//! Control messages as the rest of the program sees them: plain data that cannot be nonsense.
+//! Control messages as typed values, which are valid by construction.
 //!
-//! The pure engine, the two processes and the simulator share these types. A transfer without
-//! incident costs a node four of them: `Prepare` and `Start` come in, `Prepared` and `Landed` go
-//! out. How they look on the wire is in `proto`; `convert` ties the two together and refuses what
-//! has no meaning.
+//! The pure core, the processes and the simulator share these types. A transfer without incidents
+//! takes four messages a node: `Prepare` and `Start` to the node, `Prepared` and `Landed` from it.
+//! Their wire format is in `proto`; `convert` converts between the two and refuses invalid input.
 
 mod landed;
 mod options;
@@ -27,23 +26,23 @@ pub(crate) use options::WireOptions;
 pub(crate) use replicas::ReplicaRange;
 pub(crate) use stats::{NodeStats, RailStats};
 
-/// A typed message and the form that it has on the wire.
+/// A typed message with its wire format.
 pub(crate) trait WireMessage: Sized {
-    /// The form on the wire.
+    /// Wire format.
     type Proto: prost::Message + Default;
 
-    /// The form on the wire of this message.
+    /// Returns the message in its wire format.
     fn to_proto(&self) -> Self::Proto;
 
-    /// The message, if the form on the wire has a meaning.
+    /// Returns the message, if its wire format is valid.
     fn from_proto(proto: Self::Proto) -> Result<Self, WireError>;
 }
 
-/// The bytes of a message.
+/// Encodes a message.
 ///
 /// # Errors
-/// `Limit` where the message is larger than [`MESSAGE_BYTES_MAX`]: data has made it so, and its
-/// transfer fails.
+/// `Limit` if the message is larger than [`MESSAGE_BYTES_MAX`]: the transfer has too much data for
+/// it, and fails.
 pub(crate) fn encode<M: WireMessage>(message: &M) -> Result<Vec<u8>, WireError> {
     let proto = message.to_proto();
     let bytes = proto.encoded_len();
@@ -54,35 +53,35 @@ pub(crate) fn encode<M: WireMessage>(message: &M) -> Result<Vec<u8>, WireError> 
     Ok(proto.encode_to_vec())
 }
 
-/// How many bytes a message would take.
+/// Returns the encoded size of a message.
 pub(crate) fn size<M: WireMessage>(message: &M) -> usize {
     message.to_proto().encoded_len()
 }
 
-/// The message that `bytes` hold. Size and count are checked before anything is allocated.
+/// Decodes a message. Size and count are checked before anything is allocated.
 pub(crate) fn decode<M: WireMessage>(bytes: &[u8]) -> Result<M, WireError> {
     scan::check(bytes)?;
     M::from_proto(M::Proto::decode(bytes).map_err(|_| WireError::Malformed)?)
 }
 
-/// What a node says of itself in the handshake of its control connection.
+/// Self-description of a node, sent in the handshake of its control connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct NodeAdvert {
     /// Name and version of the program.
     pub(crate) software: String,
-    /// What it moves data over, in the order of their indices: one for each thread of each NIC.
+    /// Rails in the order of their indices: one for each thread of each NIC.
     pub(crate) rails: Vec<RailAdvert>,
     /// CPUs that it may use.
     pub(crate) cores: u32,
     /// The kernel's boot id: two nodes with the same one share a machine.
     pub(crate) boot_id: String,
-    /// Differs between two lives of the node process.
+    /// Differs between two runs of the node process.
     pub(crate) incarnation: u64,
 }
 
 impl NodeAdvert {
-    /// Its NICs, as the first rail of each: the threads of one NIC are rails that share its name,
-    /// and its line.
+    /// Returns its NICs, as the first rail of each: the threads of one NIC are rails that share its
+    /// name and its speed.
     pub(crate) fn nics(&self) -> impl Iterator<Item = &RailAdvert> {
         let is_first =
             |at: usize| self.rails[..at].iter().all(|earlier| earlier.nic != self.rails[at].nic);
@@ -90,15 +89,15 @@ impl NodeAdvert {
     }
 }
 
-/// One thread of a NIC of a node, and where its data flows are accepted. Threads of one NIC differ
-/// in the port alone.
+/// One thread of a NIC, and the address at which it accepts data flows. Threads of one NIC differ
+/// only in the port.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RailAdvert {
     /// The interface's name.
     pub(crate) nic: String,
-    /// Where it listens for data flows.
+    /// Address for data flows.
     pub(crate) address: SocketAddr,
-    /// The NIC's speed, where the kernel knows it.
+    /// Speed of the NIC, if the kernel knows it.
     pub(crate) line: Option<BitRate>,
     /// The largest packet, in bytes.
     pub(crate) mtu: Option<u32>,
@@ -106,97 +105,96 @@ pub(crate) struct RailAdvert {
     pub(crate) numa: Option<u32>,
 }
 
-/// The first words on a data flow, sealed by the transfer's flow key.
+/// First message on a data flow, sealed by the transfer's flow key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct FlowHello {
     /// The transfer that the flow is for.
     pub(crate) transfer: [u8; 16],
     /// The attempt at it.
     pub(crate) attempt: [u8; 16],
-    /// The index of the node that dials.
+    /// Index of the dialing node.
     pub(crate) from_node: u32,
-    /// The index of the node that it means to reach.
+    /// Index of the node that it dials.
     pub(crate) to_node: u32,
-    /// The rail of the node that dials.
+    /// Rail of the dialing node.
     pub(crate) rail: u32,
-    /// How many bytes the plan wants over this flow: its weight against those of other receivers.
+    /// Bytes that the plan wants over this flow: its weight compared with other receivers' flows.
     pub(crate) weight_bytes: u64,
-    /// The sender shall send no faster than this on the flow; 0 for as fast as it goes.
+    /// Highest rate at which the sender may send on the flow; 0 for no limit.
     pub(crate) pace_bytes_per_second: u64,
-    /// Flows of this rail pair that shook hands before and then were silent: none of them has
-    /// brought anything.
+    /// Number of earlier flows of this rail pair that completed the handshake and then delivered
+    /// nothing.
     pub(crate) silent_flows: u32,
 }
 
-/// What the master tells a node.
+/// Message from the master to a node.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum ToNode {
-    /// Get ready: open the data, make the rails and the slots.
+    /// Open the data, create rails and slots.
     Prepare(Prepare),
-    /// Here is the plan, or a newer one.
+    /// The plan, or a newer one.
     Start(Start),
-    /// Everybody has landed everything: give the files their final names.
+    /// All receivers have landed everything: rename the files.
     Commit,
-    /// No more work: report and forget.
+    /// No more work: report, and forget the transfer.
     Finish,
-    /// Stop, keep what can be resumed.
+    /// Stop, and keep what can be resumed.
     Cancel {
-        /// Why, for the log.
+        /// Reason, for the log.
         reason: String,
-        /// What has landed is not to be believed: keep nothing of it.
+        /// Landed bytes cannot be trusted: keep nothing.
         forgets: bool,
     },
-    /// The first words on a session that takes the place of one that broke.
+    /// First message on a session that replaces a broken one.
     Resume(ResumeSession),
-    /// Another attempt begins: end earlier ones that have no master any more, which may write to
-    /// files that another node is about to open. Heard or not, `Prepare` follows.
+    /// Another attempt begins: end earlier attempts without a master, which may write to files that
+    /// another node is about to open. `Prepare` follows, even if this message is lost.
     MakeWay {
         /// The transfer's name: the specification's `id` line.
         id: String,
     },
 }
 
-/// Whose session it is that goes on, and how far it came.
+/// Session to resume, and the messages received on it so far.
 ///
-/// Both sides count what they hear of each other, but for `Progress`, `Comparing`, `Resume`,
-/// `Resumed` and `MakeWay`, and say again what the other has not heard. So a session may break at
-/// any point, and none of its messages is lost or heard twice.
+/// Both sides count the messages they receive, except `Progress`, `Comparing`, `Resume`, `Resumed`
+/// and `MakeWay`, and send those again that the other side has not received. So a session may break
+/// at any point, and each message is received exactly once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ResumeSession {
     /// The transfer.
     pub(crate) transfer: [u8; 16],
     /// The attempt at it.
     pub(crate) attempt: [u8; 16],
-    /// How many of the node's messages the master has heard.
+    /// Number of the node's messages that the master has received.
     pub(crate) heard: u32,
 }
 
-/// What a node needs to get ready.
+/// Parameters with which a node prepares for a transfer.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Prepare {
     /// The transfer.
     pub(crate) transfer: [u8; 16],
     /// The transfer's name: the specification's `id` line.
     pub(crate) id: String,
-    /// This attempt at it; it fences the ones before.
+    /// This attempt at it; it fences off earlier ones.
     pub(crate) attempt: [u8; 16],
-    /// What data flows prove.
+    /// Key that data flows authenticate with.
     pub(crate) flow_key: FlowKey,
     /// The node's own index.
     pub(crate) node_index: u32,
     /// The node's rows.
     pub(crate) rows: Vec<WireRow>,
-    /// How to move the bytes.
+    /// Options of the data path.
     pub(crate) options: WireOptions,
-    /// Ranges of the rows that offer which are compared with other sources: ascending, apart from
-    /// each other.
+    /// Offered ranges that are compared with other sources: ascending and disjoint.
     pub(crate) replicas: Vec<ReplicaRange>,
-    /// Whether the node's files get their names only with `Commit`: another receiver may turn out
-    /// to have received other bytes.
+    /// True if the node's files are renamed only with `Commit`: another receiver may turn out to
+    /// have received other bytes.
     pub(crate) names_wait: bool,
 }
 
-/// The key that the data flows of one transfer prove. It does not show itself when printed.
+/// The key that the data flows of one transfer authenticate with. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct FlowKey(pub(crate) [u8; 32]);
 
@@ -212,78 +210,78 @@ impl fmt::Debug for FlowKey {
     }
 }
 
-/// A row as a node needs it.
+/// A row of the specification for one node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct WireRow {
-    /// Offers or wants.
+    /// Sender or receiver.
     pub(crate) role: RowRole,
-    /// Where the bytes are, as the specification writes it.
+    /// Location of the bytes, as in the specification.
     pub(crate) uri: String,
     /// Byte `x` of `span` lies at `offset_bytes + (x - span.start)` of the data.
     pub(crate) offset_bytes: u64,
     /// The range of the data space; never empty.
     pub(crate) span: Span,
-    /// Who makes the file.
+    /// Role of the node for a shared file.
     pub(crate) sharing: FileSharing,
-    /// The node's name, which it claims the file with: rows of other nodes may name the same file
-    /// by another URI. Empty where none can.
+    /// Name of the node, with which it claims the file: rows of other nodes may name the same file
+    /// by another URI. Empty if no row can.
     pub(crate) claimant: String,
 }
 
-/// Who makes, sizes and renames the file of a row.
+/// Role of a node for a row's file: which one creates, sizes and renames it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FileSharing {
-    /// No other row writes it.
+    /// No other row writes the file.
     Alone,
-    /// Other rows write it too, and this one makes it.
+    /// Other rows write the file, too, and this one creates it.
     Elected {
-        /// How large it will be.
+        /// Final size of the file.
         file_bytes: u64,
     },
-    /// Another row makes it.
+    /// Another row creates the file.
     Member,
 }
 
-/// A plan as one node needs it.
+/// A plan for one node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Start {
     /// The plan's version.
     pub(crate) epoch: u32,
-    /// The nodes that this one will speak to, each index once.
+    /// Nodes that this node communicates with, each index once.
     pub(crate) peers: Vec<PeerNode>,
-    /// What to pull, and from whom: sorted, apart from each other; empty for a node that only
+    /// Segments to receive, with their senders: sorted and disjoint; empty for a node that only
     /// sends.
     pub(crate) segments: Vec<PlanSegment>,
-    /// Ranges that are known to be zeros: sorted, apart from each other.
+    /// Ranges that are known to be zeros: sorted and disjoint.
     pub(crate) holes: Vec<Span>,
-    /// This node's part of the transfer's limit; 0 where there is none.
+    /// This node's share of the transfer's rate limit; 0 without a limit.
     pub(crate) limit_bytes_per_second: u64,
-    /// How long the plan takes at best; 0 where that is not known.
+    /// Lower bound of the plan's duration; 0 if unknown.
     pub(crate) bound_us: u64,
-    /// What other receivers will ask this node for, once it has landed here: sorted, apart from
-    /// each other.
+    /// Ranges that other receivers will request from this node, once they have landed here: sorted
+    /// and disjoint.
     pub(crate) relays: Vec<Span>,
-    /// What the node has from an earlier attempt and is still good: sorted, apart from each other.
+    /// Ranges of an earlier attempt that are still valid at the node: sorted and disjoint.
     pub(crate) kept: Vec<Span>,
-    /// What the senders among the peers offer, and what their sources look like.
+    /// Ranges that the senders among the peers offer, with the state of their sources.
     pub(crate) origins: Vec<OfferedSource>,
-    /// Whether nothing of the files that this node shares with others is kept for another attempt.
+    /// True if nothing of the files that this node shares with others is kept for another attempt.
     pub(crate) forgets: bool,
-    /// The permissions that the files of the node's rows will have, as far as its umask allows; of
-    /// no meaning for rows that offer. Nothing where the node only sends.
+    /// Permissions of the files of the node's rows, before its umask; ignored for rows that offer.
+    /// Empty if the node only sends.
     pub(crate) modes: Vec<u32>,
 }
 
-/// Which source a range came from, and what that looked like.
+/// Source of a range, and its state.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(crate) struct SourceOrigin {
-    /// The hash of the sender's name and the data's URI.
+    /// Hash of the sender's name and the data's URI.
     pub(crate) who: u64,
-    /// The hash of the source's size, time of last change, and identity.
+    /// Hash of the source's size, time of last change, and identity.
     pub(crate) state: u64,
 }
 
-/// What a sender offers.
+/// A range that a sender offers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct OfferedSource {
     /// The index of the sender.
@@ -293,7 +291,7 @@ pub(crate) struct OfferedSource {
     pub(crate) origin: SourceOrigin,
 }
 
-/// What a receiver has from an earlier attempt.
+/// A range that a receiver has from an earlier attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct KeptRanges {
     /// The range; never empty.
@@ -308,9 +306,9 @@ pub(crate) struct PeerNode {
     pub(crate) index: u32,
     /// Its name, for messages.
     pub(crate) name: String,
-    /// Where its rails listen, in the order of their indices.
+    /// Addresses of its rails, in the order of their indices.
     pub(crate) rails: Vec<SocketAddr>,
-    /// Whether it passes on what it receives, so that it may have to wait for what it is asked for.
+    /// True if it relays pieces, so that a request may wait until the piece has landed there.
     pub(crate) relays: bool,
 }
 
@@ -319,7 +317,7 @@ pub(crate) struct PeerNode {
 pub(crate) struct PlanSegment {
     /// The range; never empty.
     pub(crate) span: Span,
-    /// Who has it, one at least; each is one of the plan's peers, or the node itself.
+    /// Nodes that offer it, at least one; each is one of the plan's peers, or the node itself.
     pub(crate) senders: Vec<SenderShare>,
 }
 
@@ -328,71 +326,71 @@ pub(crate) struct PlanSegment {
 pub(crate) struct SenderShare {
     /// The index of the sender.
     pub(crate) index: u32,
-    /// Its weight against those of the others; 0 is asked only when all else fails.
+    /// Its weight compared with the others; a sender of weight 0 is asked only if all others fail.
     pub(crate) weight: u32,
 }
 
-/// What a node tells the master.
+/// Message from a node to the master.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum ToMaster {
     /// Ready, or not.
     Prepared(Prepared),
-    /// How far it is.
+    /// Progress of the node.
     Progress {
-        /// Bytes that arrived and were kept.
+        /// Bytes received and kept.
         received_bytes: u64,
-        /// Bytes that were sent.
+        /// Bytes sent.
         sent_bytes: u64,
-        /// Bytes that arrived from each sender so far.
+        /// Bytes received from each sender so far.
         delivered: Vec<SenderDelivery>,
-        /// Bytes that have not landed, of each segment of its part of the plan; nothing where there
-        /// are more than [`LEFT_MAX`](super::limits::LEFT_MAX) segments.
+        /// Remaining bytes of each segment of its part of the plan; empty if there are more than
+        /// [`LEFT_MAX`](super::limits::LEFT_MAX) segments.
         left: Vec<u64>,
     },
-    /// The node still gets ready: it compares replicas, or reads what an earlier attempt has left.
+    /// The node still prepares: it compares replicas, or reads data of an earlier attempt.
     Comparing {
         /// Bytes that it has read for that.
         read_bytes: u64,
     },
-    /// Everything that the node wanted is written.
+    /// All bytes that the node wanted are written.
     Landed {
-        /// What was written, with its checks: sorted, apart from each other.
+        /// Written ranges with their checks: sorted and disjoint.
         segments: Vec<LandedSegment>,
-        /// What it cost.
+        /// Statistics of the node.
         stats: NodeStats,
     },
     /// The answer to `Finish`.
     Report(NodeStats),
     /// The answer to `Commit`.
     Committed,
-    /// The node cannot go on.
+    /// The node cannot continue.
     Failed {
-        /// Why.
+        /// Cause of the failure.
         error: Error,
-        /// What it cost until then, where it had begun and says no more after this.
+        /// Statistics until then, if the node had started and sends nothing more after this.
         stats: Option<Box<NodeStats>>,
     },
-    /// The answer to `Resume`; what the master has not heard follows.
+    /// The answer to `Resume`. Messages that the master has not received follow.
     Resumed {
-        /// How many of the master's messages the node has heard.
+        /// Number of the master's messages that the node has received.
         heard: u32,
     },
 }
 
-/// What one sender has brought to a receiver.
+/// Bytes that one sender has delivered to a receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SenderDelivery {
     /// The index of the sender.
     pub(crate) index: u32,
     /// Bytes that arrived from it so far.
     pub(crate) bytes: u64,
-    /// Whether there is more to ask it for.
+    /// True if more will be requested of it.
     pub(crate) busy: bool,
 }
 
 impl ToMaster {
-    /// Whether the message is counted, and said again on a new session where it was not heard on
-    /// the old one.
+    /// Returns true if the message is counted, and sent again on a new session if it was not
+    /// received on the old one.
     pub(crate) fn is_counted(&self) -> bool {
         !matches!(
             self,
@@ -408,38 +406,38 @@ pub(crate) struct Prepared {
     pub(crate) rows: Vec<RowState>,
     /// Ranges of its sources that are holes, in the data space: sorted, apart from each other.
     pub(crate) holes: Vec<Span>,
-    /// Why it is not ready.
+    /// Reason why it is not ready.
     pub(crate) error: Option<Error>,
-    /// What the source of each row looks like, 0 for rows that want; or nothing.
+    /// State of the source of each row, 0 for rows that receive; or empty.
     pub(crate) states: Vec<u64>,
-    /// What it has from an earlier attempt.
+    /// Ranges of an earlier attempt.
     pub(crate) have: Vec<KeptRanges>,
-    /// Whether nobody but the node's user can have written what says so.
+    /// True if the journals of these ranges can only have been written by the node's user.
     pub(crate) sealed: bool,
-    /// What people should know: a sentence each.
+    /// Notes for people: a sentence each.
     pub(crate) notes: Vec<String>,
-    /// Check values of the ranges that are compared, range after range.
+    /// Check values of the compared ranges, range after range.
     pub(crate) replicas: Vec<u64>,
     /// Type and permissions of the source of each row, as in `st_mode`; 0 for a pattern, and for
-    /// rows that want. Or nothing.
+    /// rows that receive. Or empty.
     pub(crate) modes: Vec<u32>,
 }
 
-/// What a node found out about a row.
+/// State of a row at its node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RowState {
     /// Another node writes the same file.
     pub(crate) shared: bool,
-    /// Whether what this node writes to it is kept for another attempt.
+    /// True if bytes written to it are kept for another attempt.
     pub(crate) kept: bool,
 }
 
-/// What `status` and `cancel` ask of a running master.
+/// Request of `status` and `cancel` to a running master.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum MasterQuery {
-    /// How far is it?
+    /// Report the progress.
     Status,
-    /// Stop.
+    /// Cancel the transfer.
     Cancel,
 }
 

@@ -1,8 +1,7 @@
-//! Typed messages ⇄ their form on the wire, one to one.
+//! Conversion between typed messages and their wire format, one to one.
 //!
-//! Going out, nothing can fail. Coming in, every number is held against its limit, every text
-//! against its length, and parts that must agree are compared; what has no meaning is refused with
-//! the name of its field.
+//! Encoding cannot fail. Decoding checks every number and text against its limit, and compares
+//! parts that must agree. Invalid input is refused with the name of its field.
 
 mod fields;
 mod master;

@@ -1,44 +1,45 @@
-//! What can be wrong with bytes that a peer sent.
+//! Errors in bytes that a peer sent.
 
 use crate::core::error::{Code, Error};
 
-/// Why bytes were refused. It names the field, never the bytes themselves: they may be secret, and
-/// they may be long.
+/// Reason why bytes were refused. It names the field, never the bytes: they may be secret, and they
+/// may be long.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum WireError {
-    /// The bytes are too few or too many for what they claim to be.
-    #[error("{what} of {found} bytes where {wanted} were expected")]
+    /// Too few or too many bytes for the expected structure.
+    #[error("{what} has {found} bytes, expected {wanted}")]
     Size { what: &'static str, found: usize, wanted: usize },
-    /// The first bytes are not ours.
+    /// The first bytes are not those of cep-fast.
     #[error("not {what} of cep-fast")]
     Magic { what: &'static str },
     /// The two programs share no version of the protocol.
-    #[error("protocol version {theirs} where {ours_min} to {ours_max} are spoken")]
+    #[error(
+        "the peer's newest protocol version is {theirs}; this side speaks {ours_min} to {ours_max}"
+    )]
     Version { theirs: u16, ours_min: u16, ours_max: u16 },
     /// A frame header does not match its own checksum.
-    #[error("a frame header changed on the way")]
+    #[error("a frame header was corrupted in transit")]
     HeaderChanged,
-    /// A field holds a value without a meaning.
-    #[error("{field} has no meaning for {value}")]
+    /// A field has an unknown value.
+    #[error("{field} has the unknown value {value}")]
     Unknown { field: &'static str, value: u64 },
     /// A field is larger than its limit.
-    #[error("{field} is {value} where {limit} is the limit")]
+    #[error("{field} is {value}; the limit is {limit}")]
     Limit { field: &'static str, value: u64, limit: u64 },
-    /// A field that must be there is not.
+    /// A required field is missing.
     #[error("{field} is missing")]
     Missing { field: &'static str },
     /// A field contradicts itself or another one.
     #[error("{field} contradicts the rest of its message")]
     Contradiction { field: &'static str },
-    /// A message is not what its encoding allows.
+    /// A message violates its encoding.
     #[error("a control message is malformed")]
     Malformed,
 }
 
 impl From<WireError> for Error {
-    /// A header that changed is a matter of integrity. A peer that does not speak our protocol is
-    /// as good as not there. Anything else was sent by a holder of the key and is a fault of the
-    /// program.
+    /// A corrupted header is an integrity error. A peer that does not speak the protocol counts as
+    /// unreachable. Anything else was sent by a holder of the key, so it is an internal error.
     fn from(error: WireError) -> Error {
         let code = match error {
             WireError::HeaderChanged => Code::Integrity,

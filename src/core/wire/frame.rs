@@ -1,9 +1,9 @@
-//! The header of a data frame: 96 bytes in front of every payload, with a checksum of their own.
+//! Header of a data frame: 96 bytes in front of every payload, with their own checksum.
 //!
-//! A receiver asks (`Request`), a sender answers with the bytes (`Data`) or with why not
-//! (`Refuse`). Every frame says which position of the data space it speaks of, so that frames may
-//! come in any order over any flow. The header is written into the slack in front of the payload,
-//! so that both leave in one send.
+//! A receiver sends a `Request`; the sender answers with the bytes (`Data`) or with a reason
+//! (`Refuse`). Every frame names its position in the data space, so frames may arrive in any order
+//! over any flow. The header is written into the slack in front of the payload, so that both leave
+//! in one send.
 //!
 //! ```text
 //!  0 magic "CEPd"      16 position u64      72 request u32       80 reserved, zero
@@ -29,27 +29,27 @@ pub(crate) const FRAME_BYTES: usize = 96;
 /// Invariant: `length` is between 1 and [`LENGTH_MAX`], and `position + length` fits 64 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Frame {
-    /// What the frame is for.
+    /// Kind of the frame.
     pub(crate) kind: FrameKind,
-    /// Chosen by the one who asks; the answer repeats it.
+    /// Number chosen by the requester; the answer repeats it.
     pub(crate) request: u32,
-    /// Where in the data space the bytes lie.
+    /// Position of the bytes in the data space.
     pub(crate) position: u64,
-    /// How many bytes are asked for, sent or refused.
+    /// Number of bytes requested, sent or refused.
     pub(crate) length: u32,
 }
 
-/// What a frame is for.
+/// Kind of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FrameKind {
-    /// Please send these bytes; a soft request only when nobody asks for their own share.
+    /// Request for these bytes. A stolen request is served only when no assigned one waits.
     Request {
-        /// Whether the piece was taken over from another sender's share.
+        /// True if the piece was stolen from another sender's share.
         stolen: bool,
     },
-    /// Here they are: `length` bytes of payload follow.
+    /// Answer: `length` bytes of payload follow.
     Data(Check),
-    /// They cannot be sent, and this is the kind of reason.
+    /// Answer: the bytes cannot be sent, with the kind of error.
     Refuse(Code),
 }
 
@@ -96,7 +96,7 @@ impl Frame {
         Ok(Frame { kind: view.typed_kind()?, request: view.request.get(), position, length })
     }
 
-    /// What the frame speaks of.
+    /// Returns the range of the frame.
     pub(crate) fn span(&self) -> Span {
         Span::of(self.position, self.length.into())
     }
@@ -112,14 +112,14 @@ impl FrameKind {
     }
 }
 
-/// The header as it lies on the wire.
+/// Header in its wire format.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct FrameHeader {
     magic: [u8; 4],
     version: u8,
     kind: u8,
-    /// Bit 0 will say that the payload is encrypted and sealed; bit 1 makes a request soft. Others
+    /// Bit 0 will mark an encrypted and sealed payload; bit 1 marks a stolen request. Other bits
     /// are refused.
     flags: U16,
     /// Written as zero and not read: earlier nodes of this version write a one.
@@ -127,7 +127,7 @@ struct FrameHeader {
     length: U32,
     position: U64,
     check: [u8; 32],
-    /// The place for the tag of an encrypted payload.
+    /// Space for the tag of an encrypted payload.
     seal: [u8; 16],
     request: U32,
     reason: U16,
@@ -137,8 +137,8 @@ struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// What holds for every kind of frame. The checksum comes after magic and version, so that a
-    /// stranger is told from a damaged friend.
+    /// Checks common to every kind of frame. The checksum is checked after magic and version, so
+    /// that another program is distinguished from corruption.
     fn check_envelope(&self) -> Result<(), WireError> {
         if self.magic != MAGIC {
             return Err(WireError::Magic { what: "a data frame" });

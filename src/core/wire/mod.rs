@@ -1,8 +1,8 @@
-//! Bytes ⇄ meaning, and no state: data frames, control messages, the preamble of every connection.
+//! Wire formats: data frames, control messages, and the preamble of every connection.
 //!
-//! Each part has two layers: a checked view over the bytes, and a typed message that cannot be
-//! nonsense. What a peer sends is never trusted: lengths and counts are held against [`limits`]
-//! before anything is allocated for them. Nothing here knows of clocks, sockets, files or threads.
+//! Each part has two layers: a checked view over the bytes, and a typed message whose values are
+//! valid. Input from peers is never trusted: lengths and counts are compared with [`limits`] before
+//! anything is allocated for them. Nothing here uses clocks, sockets, files or threads.
 
 pub(crate) mod check;
 pub(crate) mod control;

@@ -1,7 +1,7 @@
-//! Control messages as they lie on the wire (Protocol Buffers, version 3), without any meaning yet.
+//! Control messages in their wire format (Protocol Buffers, version 3), not yet validated.
 //!
-//! Tags are never reused. Lists of messages stand at most one level below the top, so that `scan`
-//! can count them; lists of spans are flat lists of numbers: start and length, start and length.
+//! Tags are never reused. Lists of messages are at most one level below the top, so that `scan` can
+//! count them. Lists of spans are flat lists of numbers: start and length, start and length.
 
 use prost::{Message, Oneof};
 use zeroize::Zeroize;
@@ -48,7 +48,7 @@ pub(crate) struct FlowHello {
     pub(crate) rail: u32,
     #[prost(uint64, tag = "6")]
     pub(crate) weight_bytes: u64,
-    /// 0 is none.
+    /// 0 for none.
     #[prost(uint64, tag = "7")]
     pub(crate) pace_bytes_per_second: u64,
     #[prost(uint32, tag = "8")]
@@ -110,7 +110,7 @@ pub(crate) struct Prepare {
     pub(crate) rows: Vec<Row>,
     #[prost(message, optional, tag = "7")]
     pub(crate) options: Option<Options>,
-    /// Of each range that is compared: start, length, places (0 is all) and the most values.
+    /// For each compared range: start, length, places (0 for all) and the largest number of values.
     #[prost(uint64, repeated, tag = "8")]
     pub(crate) replicas: Vec<u64>,
     #[prost(bool, tag = "9")]
@@ -125,7 +125,7 @@ impl Drop for Prepare {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Row {
-    /// 1 offers, 2 wants.
+    /// 1 sender, 2 receiver.
     #[prost(uint32, tag = "1")]
     pub(crate) role: u32,
     #[prost(string, tag = "2")]
@@ -161,14 +161,14 @@ pub(crate) struct Options {
     pub(crate) slots: Option<u32>,
     #[prost(uint64, tag = "8")]
     pub(crate) stall_timeout_ms: u64,
-    /// One pair, or nothing.
+    /// One pair, or empty.
     #[prost(uint64, repeated, tag = "9")]
     pub(crate) object: Vec<u64>,
     #[prost(uint32, optional, tag = "10")]
     pub(crate) rails_max: Option<u32>,
     #[prost(uint32, optional, tag = "11")]
     pub(crate) threads_max: Option<u32>,
-    /// 0 the node's choice, 1 direct, 2 splice, 3 zerocopy, 4 copy.
+    /// 0 auto, 1 direct, 2 splice, 3 zerocopy, 4 copy.
     #[prost(uint32, tag = "12")]
     pub(crate) path: u32,
     #[prost(bool, tag = "14")]
@@ -185,7 +185,7 @@ pub(crate) struct Start {
     pub(crate) segments: Vec<PlanSegment>,
     #[prost(uint64, repeated, tag = "4")]
     pub(crate) holes: Vec<u64>,
-    /// 0 is none.
+    /// 0 for none.
     #[prost(uint64, tag = "5")]
     pub(crate) limit_bytes_per_second: u64,
     #[prost(uint64, tag = "6")]
@@ -194,15 +194,15 @@ pub(crate) struct Start {
     pub(crate) relays: Vec<u64>,
     #[prost(uint64, repeated, tag = "20")]
     pub(crate) kept: Vec<u64>,
-    /// Of each offer: the sender's index, start and length.
+    /// For each offer: the sender's index, start and length.
     #[prost(uint64, repeated, tag = "21")]
     pub(crate) offers: Vec<u64>,
-    /// Of each offer: who, and what it looks like.
+    /// For each offer: hashes of its source and of the source's state.
     #[prost(fixed64, repeated, tag = "22")]
     pub(crate) origins: Vec<u64>,
     #[prost(bool, tag = "24")]
     pub(crate) forgets: bool,
-    /// One number per row, or nothing.
+    /// One number per row, or empty.
     #[prost(uint32, repeated, tag = "30")]
     pub(crate) modes: Vec<u32>,
 }
@@ -211,11 +211,11 @@ pub(crate) struct Start {
 pub(crate) struct Peer {
     #[prost(uint32, tag = "1")]
     pub(crate) index: u32,
-    /// Where it begins with a colon, the first rail's address stands before that.
+    /// If it begins with a colon, the first rail's address is prepended.
     #[prost(string, tag = "2")]
     pub(crate) name: String,
-    /// Of each rail: how many bytes its IP address has, these, and two of its port. A plan may have
-    /// thousands of them, and a list of messages would be a list too deep.
+    /// For each rail: the size of its IP address in bytes, the address, and two bytes for the port.
+    /// A plan may have thousands of them, and a list of messages would be nested too deeply.
     #[prost(bytes = "vec", tag = "3")]
     pub(crate) rails: Vec<u8>,
     #[prost(bool, tag = "4")]
@@ -260,27 +260,27 @@ pub(crate) enum ToMasterKind {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Prepared {
-    /// One number per row; bit 0 says that the row's file is shared, bit 1 that this node keeps its
-    /// part of it.
+    /// One number per row; bit 0 marks a shared file, bit 1 marks a file of which this node keeps
+    /// its part.
     #[prost(uint32, repeated, tag = "1")]
     pub(crate) rows: Vec<u32>,
     #[prost(uint64, repeated, tag = "2")]
     pub(crate) holes: Vec<u64>,
     #[prost(message, optional, tag = "3")]
     pub(crate) error: Option<Failure>,
-    /// One number per row, or nothing.
+    /// One number per row, or empty.
     #[prost(fixed64, repeated, tag = "20")]
     pub(crate) states: Vec<u64>,
-    /// Of each range: start, length, who it came from and what that looked like.
+    /// For each range: start, length, and hashes of its source and of the source's state.
     #[prost(uint64, repeated, tag = "21")]
     pub(crate) have: Vec<u64>,
     /// One text of lines.
     #[prost(string, tag = "22")]
     pub(crate) notes: String,
-    /// Check values of ranges that are compared.
+    /// Check values of the compared ranges.
     #[prost(fixed64, repeated, tag = "23")]
     pub(crate) replicas: Vec<u64>,
-    /// One number per row, or nothing.
+    /// One number per row, or empty.
     #[prost(uint32, repeated, tag = "30")]
     pub(crate) modes: Vec<u32>,
     #[prost(bool, tag = "31")]
@@ -293,11 +293,11 @@ pub(crate) struct Progress {
     pub(crate) received_bytes: u64,
     #[prost(uint64, tag = "2")]
     pub(crate) sent_bytes: u64,
-    /// Two numbers for each sender: its index, twice, and one more where there is more to ask it
-    /// for; the bytes.
+    /// Two numbers for each sender: twice its index, plus one if more will be requested of it; and
+    /// its bytes.
     #[prost(uint64, repeated, tag = "3")]
     pub(crate) delivered: Vec<u64>,
-    /// Bytes that have not landed, of each segment of the node's part of the plan.
+    /// Remaining bytes of each segment of the node's part of the plan.
     #[prost(uint64, repeated, tag = "4")]
     pub(crate) left: Vec<u64>,
 }
@@ -306,10 +306,10 @@ pub(crate) struct Progress {
 pub(crate) struct Landed {
     #[prost(uint64, repeated, tag = "1")]
     pub(crate) segments: Vec<u64>,
-    /// How many of the checks belong to each segment; `u32::MAX` where its checks are folded.
+    /// Number of checks of each segment; `u32::MAX` if its checks are folded.
     #[prost(uint32, repeated, tag = "2")]
     pub(crate) check_counts: Vec<u32>,
-    /// The folds, 32 bytes each, of those segments.
+    /// Folds of those segments, 32 bytes each.
     #[prost(bytes = "vec", tag = "5")]
     pub(crate) folds: Vec<u8>,
     #[prost(message, repeated, tag = "3")]
@@ -346,17 +346,16 @@ pub(crate) struct Stats {
     pub(crate) cpu_ns: u64,
     #[prost(uint64, tag = "8")]
     pub(crate) memory_bytes_max: u64,
-    /// One text with a space between two names: a list of messages would be a list too deep.
+    /// NIC names, separated by spaces: a list of messages would be nested too deeply.
     #[prost(string, tag = "9")]
     pub(crate) rail_nics: String,
     /// Bytes sent and received, rail after rail.
     #[prost(uint64, repeated, tag = "10")]
     pub(crate) rail_bytes: Vec<u64>,
-    /// Bytes that the NICs counted, sent and received, rail after rail; or nothing.
+    /// Bytes counted by the NICs, sent and received, rail after rail; or empty.
     #[prost(uint64, repeated, tag = "12")]
     pub(crate) rail_counted_bytes: Vec<u64>,
-    /// One text of lines, two for each rail: which way the bytes took, and what carried out the
-    /// operations.
+    /// One text of lines, two for each rail: its data path, and the driver of its operations.
     #[prost(string, tag = "11")]
     pub(crate) rail_paths: String,
     #[prost(uint64, tag = "20")]

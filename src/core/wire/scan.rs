@@ -1,9 +1,9 @@
-//! A first look at a message: how many list entries will it make us allocate?
+//! Scan of an encoded message: counts the list entries that decoding would allocate.
 //!
-//! In the encoding of control messages two bytes can stand for an empty list entry of a hundred
-//! bytes in memory. So the entries are counted before anything is decoded. Lists lie at most one
-//! level below the top (`proto` keeps it so); deeper lists of numbers are packed, which costs no
-//! more than eight bytes in memory for each on the wire.
+//! In the encoding of control messages, two bytes can stand for an empty list entry of a hundred
+//! bytes in memory. So the entries are counted before anything is decoded. Lists are at most one
+//! level below the top (`proto` keeps to this). Deeper lists of numbers are packed: each takes no
+//! more than eight bytes in memory.
 
 use prost::decode_length_delimiter;
 
@@ -20,7 +20,8 @@ pub(crate) fn check(message: &[u8]) -> Result<(), WireError> {
     let mut top = message;
     while let Some(nested) = next_field(&mut top)? {
         count(&mut items)?;
-        // What is not a message may look like one, or not: its entries count, its faults do not.
+        // A nested field may look like a message without being one: its entries count, its errors
+        // do not.
         let mut rest = nested;
         while let Ok(Some(_)) = next_field(&mut rest) {
             count(&mut items)?;
@@ -41,7 +42,7 @@ fn count(items: &mut usize) -> Result<(), WireError> {
     Ok(())
 }
 
-/// Steps over one field: its bytes if it has a length of its own, else none; `None` at the end.
+/// Skips one field. Returns its bytes if it has a length, else none; `None` at the end.
 fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, WireError> {
     if rest.is_empty() {
         return Ok(None);

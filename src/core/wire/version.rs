@@ -1,8 +1,8 @@
-//! The first bytes of every connection, in clear: who speaks what, and which key proves it.
+//! Preamble: the first bytes of every connection, in clear, with the protocol versions and the key.
 //!
-//! The one who dials sends a [`Preamble`], and right behind it the first handshake message, whose
-//! length the preamble tells. The other side answers with a [`Reply`] in the same manner. Both are
-//! bound into the handshake, so that nobody between the two can change them unnoticed.
+//! The dialing side sends a [`Preamble`], followed by the first handshake message, whose length is
+//! in the preamble. The other side answers with a [`PreambleReply`] in the same way. Both are bound
+//! into the handshake, so that nobody between the two can change them unnoticed.
 
 use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -15,19 +15,19 @@ pub(crate) const PREAMBLE_BYTES: usize = 48;
 /// The size of a reply on the wire.
 pub(crate) const REPLY_BYTES: usize = 16;
 
-/// The versions of the protocol that this program speaks.
+/// Protocol versions of this program.
 pub(crate) const VERSIONS: VersionRange = VersionRange { min: 2, max: 2 };
 
 /// A range of protocol versions, both ends included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct VersionRange {
-    /// The oldest.
+    /// Oldest version.
     pub(crate) min: u16,
-    /// The newest.
+    /// Newest version.
     pub(crate) max: u16,
 }
 
-/// The newest version that both sides speak.
+/// Returns the newest version that both sides speak.
 pub(crate) fn negotiate(ours: VersionRange, theirs: VersionRange) -> Result<u16, WireError> {
     let newest = ours.max.min(theirs.max);
     if newest < ours.min.max(theirs.min) {
@@ -40,33 +40,33 @@ pub(crate) fn negotiate(ours: VersionRange, theirs: VersionRange) -> Result<u16,
     Ok(newest)
 }
 
-/// What a connection is for.
+/// Purpose of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub(crate) enum ConnectionKind {
-    /// The master speaks to a node.
+    /// From the master to a node.
     Control = 1,
     /// A flow between two rails.
     Data = 2,
-    /// `status` or `cancel` speaks to the master.
+    /// From `status` or `cancel` to the master.
     Client = 3,
 }
 
-/// What the one who dials says first.
+/// First bytes from the dialing side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Preamble {
-    /// What the connection is for.
+    /// Purpose of the connection.
     pub(crate) kind: ConnectionKind,
-    /// What it speaks.
+    /// Versions that the dialing side speaks.
     pub(crate) versions: VersionRange,
-    /// Which key it will prove: the transfer's id for data flows, zeros for the site key.
+    /// Key of the handshake: the transfer's id for data flows, zeros for the site key.
     pub(crate) key_id: [u8; 16],
-    /// The length of the handshake message that follows.
+    /// Length of the handshake message that follows.
     pub(crate) handshake_bytes: u16,
 }
 
 impl Preamble {
-    /// The preamble as it is sent.
+    /// Encodes the preamble.
     pub(crate) fn encode(&self) -> [u8; PREAMBLE_BYTES] {
         let mut view = PreambleView::new_zeroed();
         view.magic = PREAMBLE_MAGIC;
@@ -78,7 +78,7 @@ impl Preamble {
         zerocopy::transmute!(view)
     }
 
-    /// Reads a preamble. Whether a version is shared is for [`negotiate`].
+    /// Decodes a preamble. [`negotiate`] checks its versions.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Preamble, WireError> {
         let view = PreambleView::ref_from_bytes(bytes).map_err(|_| WireError::Size {
             what: "a preamble",
@@ -116,35 +116,35 @@ impl Preamble {
 /// The answer to a preamble.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PreambleReply {
-    /// The connection goes on in `version`, with a handshake message of `handshake_bytes` behind
+    /// The connection continues in `version`, with a handshake message of `handshake_bytes` after
     /// this reply.
     Accepted {
-        /// The version that both will speak.
+        /// Version for both sides.
         version: u16,
-        /// The length of the handshake message that follows.
+        /// Length of the handshake message that follows.
         handshake_bytes: u16,
     },
-    /// The connection ends here.
+    /// The connection ends.
     Refused(VersionRefusal),
 }
 
-/// Why a connection ends before it began.
+/// Reason for refusing a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum VersionRefusal {
-    /// No version in common; this is what the other side speaks.
+    /// No common version; these are the other side's.
     Version(VersionRange),
-    /// The key with that id is not known: a transfer that is over, or that never was here.
+    /// The key id is unknown: its transfer has ended, or was never on this node.
     UnknownKey,
-    /// The handshake does not fit our key.
+    /// The handshake does not match the key of this side.
     KeyDiffers,
-    /// This process takes no connection of that kind, or none at the moment.
+    /// This process does not accept such connections, or not at the moment.
     NotHere,
-    /// There is no key here, and so nobody is let in but processes of the same user.
+    /// This side has no key, so it only accepts processes of the same user.
     OtherUser,
 }
 
 impl PreambleReply {
-    /// The reply as it is sent.
+    /// Encodes the reply.
     pub(crate) fn encode(&self) -> [u8; REPLY_BYTES] {
         let mut view = ReplyView::new_zeroed();
         view.magic = REPLY_MAGIC;
@@ -164,7 +164,7 @@ impl PreambleReply {
         zerocopy::transmute!(view)
     }
 
-    /// Reads a reply.
+    /// Decodes a reply.
     pub(crate) fn decode(bytes: &[u8]) -> Result<PreambleReply, WireError> {
         let view = ReplyView::ref_from_bytes(bytes).map_err(|_| WireError::Size {
             what: "a reply",
@@ -192,7 +192,7 @@ impl PreambleReply {
                 });
             }
         };
-        // Each reply has one form: whatever its kind does not use is zero.
+        // Each reply has one encoding: bytes that its kind does not use are zero.
         if reply.encode() != bytes {
             return Err(WireError::Contradiction { field: "a reply" });
         }

@@ -1,4 +1,4 @@
-//! What a node landed: ranges, and the checks of their parts.
+//! Landed ranges of a node, with the checks of their parts.
 
 use crate::core::units::Span;
 use crate::core::wire::Check;
@@ -16,11 +16,11 @@ pub(crate) struct LandedSegment {
 pub(crate) enum SegmentChecks {
     /// Of its parts: sorted, apart from each other, within the range.
     Listed(Vec<CheckValue>),
-    /// A hash over that list, where a message does not hold the lists of all segments.
+    /// Checks of its parts: sorted and disjoint, within the range.
     Folded([u8; 32]),
 }
 
-/// The check of a range.
+/// Check of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CheckValue {
     /// The range; never empty.

@@ -1,44 +1,44 @@
-//! How the bytes of a transfer are moved: what the master decides for all nodes.
+//! Options of the data path that the master sets for all nodes.
 
 use std::time::Duration;
 
 use crate::core::units::Span;
 use crate::core::wire::{CheckKind, DataPath};
 
-/// How the bytes are moved.
+/// Options of the data path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct WireOptions {
-    /// One cell of the grid; between 1 and the largest payload of a frame.
+    /// Size of a block of the grid; between 1 and the largest payload of a frame.
     pub(crate) block_bytes: u32,
-    /// Where the grid starts.
+    /// Origin of the grid.
     pub(crate) origin: u64,
-    /// What is computed over each piece.
+    /// Check that is computed over each piece.
     pub(crate) check: CheckKind,
-    /// What the pieces are subtrees of, where a BLAKE3 digest of the whole can be had.
+    /// Range whose BLAKE3 digest can be computed, because the pieces are subtrees of it.
     pub(crate) object: Option<Span>,
-    /// Sync before the end.
+    /// Sync files before they are renamed.
     pub(crate) fsync: bool,
     /// Replace files that exist.
     pub(crate) overwrite: bool,
     /// Keep what an earlier attempt landed.
     pub(crate) resume: bool,
-    /// How many slots, if the user said so.
+    /// Number of slots, if set by the user.
     pub(crate) slots: Option<u32>,
-    /// How long nothing may move.
+    /// Stall timeout.
     pub(crate) stall_timeout_ms: u64,
-    /// Which way bytes take through the kernel.
+    /// Data path through the kernel.
     pub(crate) path: DataPath,
-    /// Use only this many NICs, the first that the node advertised; at least one.
+    /// Number of NICs to use, the first that the node advertised; at least one.
     pub(crate) rails_max: Option<u32>,
-    /// Use only this many threads of each NIC, the first of its rails; at least one.
+    /// Number of threads of each NIC to use, the first of its rails; at least one.
     pub(crate) threads_max: Option<u32>,
-    /// Read back from the disk what was written, and check it, before it gets its name.
+    /// Read written data back from the disk and check it before a file is renamed.
     pub(crate) verify: bool,
 }
 
 impl WireOptions {
-    /// Which of its rails a node uses, when `nics` are the names of the rails' NICs: those of the
-    /// first NICs, and of each NIC the first ones.
+    /// Returns the rails that a node uses, where `nics` are the names of the rails' NICs: the first
+    /// rails of each of the first NICs.
     pub(crate) fn rails<'a>(&self, nics: impl Iterator<Item = &'a str>) -> Vec<usize> {
         let most = |most: Option<u32>| most.map_or(usize::MAX, |most| most as usize);
         let (nics_max, threads_max) = (most(self.rails_max), most(self.threads_max));
@@ -57,8 +57,8 @@ impl WireOptions {
         used
     }
 
-    /// How long a flow may owe an answer in silence: short of the stall timeout, so that a replica
-    /// can still step in.
+    /// Returns the time for which a flow may owe an answer without receiving a byte: short of the
+    /// stall timeout, so that a replica can still take over.
     pub(crate) fn silence(&self) -> Duration {
         Duration::from_millis(self.stall_timeout_ms) / 3
     }

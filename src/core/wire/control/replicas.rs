@@ -2,15 +2,16 @@
 
 use crate::core::units::Span;
 
-/// A range of the data space that several sources offer, and how it is compared.
+/// A range of the data space that several sources offer, and the extent of its comparison.
 ///
-/// All senders of the range get the same, read the same bytes, and answer with as many values.
+/// All senders of the range receive the same parameters, read the same bytes, and answer with the
+/// same number of values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ReplicaRange {
-    /// The range; never empty. All of it is offered by the same sources.
+    /// The range; never empty. The same sources offer all of it.
     pub(crate) span: Span,
-    /// Places of it that are compared; 0 for all of it.
+    /// Number of places that are compared; 0 for the whole range.
     pub(crate) places: u32,
-    /// The most values that a sender answers with.
+    /// Largest number of values in a sender's answer.
     pub(crate) values_max: u32,
 }

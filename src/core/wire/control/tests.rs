@@ -1,4 +1,4 @@
-//! Messages survive the wire, nonsense does not, and a plain transfer stays cheap.
+//! Round trips of messages, refusal of invalid ones, and the size of a plain transfer's messages.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use proptest::collection::vec;
@@ -18,7 +18,7 @@ fn span() -> impl Strategy<Value = Span> {
     })
 }
 
-/// Sorted spans that share nothing.
+/// Sorted, disjoint spans.
 fn apart() -> impl Strategy<Value = Vec<Span>> {
     vec((0..1u64 << 40, 1..1u64 << 40), 0..20).prop_map(|gaps| {
         let mut end = 0;
@@ -352,7 +352,7 @@ proptest! {
         let _ = decode::<FlowHello>(&bytes);
     }
 
-    /// Whatever is accepted after damage is itself a message that survives.
+    /// A damaged message that is accepted is itself a valid message.
     #[test]
     fn damaged_messages_are_refused_or_make_sense(
         to_node in to_node(), to_master in to_master(), at in any::<prop::sample::Index>(), bit in 0..8u32,
@@ -445,7 +445,7 @@ fn nonsense_in_a_plan_is_refused() {
     assert!(matches!(refused(|s| s.holes = vec![5]), WireError::Contradiction { .. }));
 }
 
-/// Receivers took such plans for promises of their own program, and ended with an assertion.
+/// Regression: receivers trusted such plans and ended with an assertion.
 #[test]
 fn a_plan_with_segments_out_of_order_or_without_senders_is_refused() {
     let refused = |change: fn(&mut proto::Start)| {
@@ -466,8 +466,8 @@ fn a_plan_with_segments_out_of_order_or_without_senders_is_refused() {
     assert!(matches!(refused(nobody), WireError::Missing { field: "the senders of a segment" }));
 }
 
-/// Positions within the object that begin no chunk have no subtree: a rail ended with an assertion
-/// of BLAKE3's.
+/// Regression: positions within the object that begin no chunk have no subtree; a rail ended with
+/// an assertion of BLAKE3.
 #[test]
 fn an_object_whose_blocks_are_no_subtrees_is_refused() {
     let options = |block_bytes: u32, origin: u64, start: u64| {
@@ -491,8 +491,8 @@ fn an_object_whose_blocks_are_no_subtrees_is_refused() {
     }
 }
 
-/// A master took such a report's bytes together, beyond 64 bits, and its checks for those of
-/// different bytes.
+/// Regression: a master summed such a report's bytes beyond 64 bits, and took its checks for those
+/// of different bytes.
 #[test]
 fn what_lands_twice_in_one_report_is_refused() {
     let mut twice = plain_landed(0);
@@ -598,8 +598,8 @@ fn keys_do_not_show() {
     assert!(shown.contains("171") && !shown.contains("205"), "{shown}");
 }
 
-/// The promise of about 1 KB of control per node: sixteen plan entries are four segments with four
-/// senders each.
+/// Keeps the limit of about 1 KB of control data per node: sixteen plan entries are four segments
+/// with four senders each.
 #[test]
 fn a_plain_transfer_costs_a_node_one_kibibyte() {
     let rows = vec![RowState { shared: false, kept: false }];

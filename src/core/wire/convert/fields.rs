@@ -1,4 +1,4 @@
-//! The fields that many messages share: texts, ids, spans, lists, addresses, errors.
+//! Conversion of common fields: texts, ids, spans, lists, addresses, errors.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,7 +19,7 @@ pub(super) fn pair(span: Span) -> SpanPairs {
     pairs(&[span])
 }
 
-/// A list of spans, none of them empty, in any order.
+/// Decodes a list of spans, none of them empty, in any order.
 pub(super) fn spans(field: &'static str, pairs: &SpanPairs) -> Result<Vec<Span>, WireError> {
     let (pairs, rest) = pairs.as_chunks::<2>();
     if !rest.is_empty() {
@@ -29,15 +29,14 @@ pub(super) fn spans(field: &'static str, pairs: &SpanPairs) -> Result<Vec<Span>,
     pairs.iter().map(|&[start, bytes]| span_of(field, start, bytes)).collect()
 }
 
-/// A list of spans that is sorted, and whose spans share nothing: what [`crate::core::units::subtract`]
-/// takes.
+/// Decodes a sorted list of disjoint spans, as [`crate::core::units::subtract`] takes it.
 pub(super) fn apart(field: &'static str, pairs: &SpanPairs) -> Result<Vec<Span>, WireError> {
     let spans = spans(field, pairs)?;
     let sorted = spans.is_sorted_by(|left, right| left.end <= right.start);
     if sorted { Ok(spans) } else { Err(WireError::Contradiction { field }) }
 }
 
-/// Exactly one span.
+/// Decodes exactly one span.
 pub(super) fn span(field: &'static str, pairs: &SpanPairs) -> Result<Span, WireError> {
     match pairs.as_slice() {
         &[start, bytes] => span_of(field, start, bytes),
@@ -46,7 +45,7 @@ pub(super) fn span(field: &'static str, pairs: &SpanPairs) -> Result<Span, WireE
     }
 }
 
-/// The range of a row: exactly one span, which is empty for an empty file.
+/// Decodes the range of a row: exactly one span, empty for an empty file.
 pub(super) fn row_span(field: &'static str, pairs: &SpanPairs) -> Result<Span, WireError> {
     match pairs.as_slice() {
         &[start, 0] => Ok(Span::new(start, start)),
@@ -96,12 +95,12 @@ pub(super) fn name(field: &'static str, name: String) -> Result<String, WireErro
     text_within(field, name, NAME_BYTES_MAX)
 }
 
-/// Bytes of a fixed number: an id or a key.
+/// Decodes an id or a key of fixed size.
 pub(super) fn key<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], WireError> {
     bytes.try_into().map_err(|_| WireError::Size { what: field, found: bytes.len(), wanted: N })
 }
 
-/// A list of messages, none of them without a meaning.
+/// Decodes a list of messages, all of them valid.
 pub(super) fn list<M: WireMessage>(
     field: &'static str,
     protos: Vec<M::Proto>,
@@ -111,18 +110,18 @@ pub(super) fn list<M: WireMessage>(
     protos.into_iter().map(M::from_proto).collect()
 }
 
-/// Texts that hold no space, as one text.
+/// Joins texts without spaces into one text.
 pub(super) fn join(texts: impl Iterator<Item = String>) -> String {
     texts.collect::<Vec<_>>().join(" ")
 }
 
-/// Texts as the lines of one text, each with its end; a line's end inside of one becomes a space.
-/// Texts that are too long are cut.
+/// Joins texts as lines of one text, each with its end. A line break within a text becomes a space;
+/// texts that are too long are cut.
 pub(super) fn lines<'a>(texts: impl Iterator<Item = &'a String>) -> String {
     texts.map(|text| shortened(text).replace('\n', " ") + "\n").collect()
 }
 
-/// Addresses, packed: how many bytes the IP address has, these, and the port.
+/// Packs addresses: for each the size of the IP address in bytes, the address, and the port.
 pub(super) fn packed(addresses: &[SocketAddr]) -> Vec<u8> {
     let mut packed = Vec::new();
     for address in addresses {
@@ -141,7 +140,7 @@ pub(super) fn packed(addresses: &[SocketAddr]) -> Vec<u8> {
     packed
 }
 
-/// The addresses of a peer's rails.
+/// Unpacks the addresses of a peer's rails.
 pub(super) fn addresses(
     field: &'static str,
     mut packed: &[u8],
@@ -166,9 +165,8 @@ pub(super) fn addresses(
 impl WireMessage for Error {
     type Proto = proto::Failure;
 
-    /// The text of an error may come from anywhere and the missing ranges may be many, so both are
-    /// cut to their limits: an error that arrives shortened is worth more than one that does not
-    /// arrive.
+    /// Cuts the text and the missing ranges to their limits, since both may be long: a shortened
+    /// error is better than none.
     fn to_proto(&self) -> proto::Failure {
         let (told, rest) = self.missing.split_at(self.missing.len().min(SPANS_MAX));
         let mut message = shortened(&self.message);
@@ -203,7 +201,7 @@ impl WireMessage for Error {
     }
 }
 
-/// The beginning of a text, as much as may travel.
+/// Returns the beginning of a text, within its limit.
 pub(super) fn shortened(text: &str) -> String {
     text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
 }

@@ -1,4 +1,4 @@
-//! What a node tells the master.
+//! Conversion of messages from a node to the master.
 
 use super::fields::{
     apart, join, key, lines, list, name, node_index, pair, pairs, required, span, span_of, text,
@@ -131,7 +131,7 @@ impl WireMessage for Prepared {
     }
 }
 
-/// Sentences as one text; of too many the last says how many there were.
+/// Joins notes into one text; if there are too many, the last one says how many.
 fn notes(notes: &[String]) -> String {
     let (told, rest) =
         notes.split_at(if notes.len() > NOTES_MAX { NOTES_MAX - 1 } else { notes.len() });
@@ -145,7 +145,7 @@ fn have_numbers(it: &KeptRanges) -> [u64; 4] {
 }
 
 fn have(numbers: &[u64]) -> Result<Vec<KeptRanges>, WireError> {
-    let field = "what a node has";
+    let field = "the ranges of an earlier attempt";
     let (fours, rest) = numbers.as_chunks::<4>();
     if !rest.is_empty() {
         return Err(WireError::Contradiction { field });
@@ -166,7 +166,7 @@ fn landed_to_proto(segments: &[LandedSegment], stats: &NodeStats) -> proto::Land
     for segment in segments {
         match &segment.checks {
             SegmentChecks::Listed(checks) => {
-                // More than that do not fit a message, which then is refused for its size.
+                // Too many checks do not fit into a message, which is then refused for its size.
                 landed.check_counts.push(u32::try_from(checks.len()).unwrap_or(FOLDED - 1));
                 landed.checks.extend(checks.iter().map(WireMessage::to_proto));
             }
@@ -179,8 +179,8 @@ fn landed_to_proto(segments: &[LandedSegment], stats: &NodeStats) -> proto::Land
     landed
 }
 
-/// Deals the checks out to the segments, and wants each check inside its segment, in order and
-/// behind the one before, and none left over. The same for the folds.
+/// Assigns the checks to the segments. Each check must lie inside its segment and after the one
+/// before, and none may remain. The same holds for folds.
 fn landed_from_proto(proto: proto::Landed) -> Result<ToMaster, WireError> {
     let field = "the checks of a segment";
     let spans = apart("the landed segments", &proto.segments)?;
@@ -218,7 +218,7 @@ fn landed_from_proto(proto: proto::Landed) -> Result<ToMaster, WireError> {
     Ok(ToMaster::Landed { segments, stats })
 }
 
-/// Stands for the number of checks where a segment has a fold instead.
+/// Number of checks that marks a segment with a fold.
 const FOLDED: u32 = u32::MAX;
 
 impl WireMessage for CheckValue {
@@ -289,7 +289,7 @@ impl WireMessage for NodeStats {
     }
 }
 
-/// The sentences that fit into one text, the first ones.
+/// Joins the first warnings, as many as fit into one text.
 fn warnings_to_proto(warnings: &[String]) -> String {
     let mut text = String::new();
     for warning in warnings {
@@ -302,7 +302,7 @@ fn warnings_to_proto(warnings: &[String]) -> String {
     text
 }
 
-/// The sentences of one text. They are printed, so that nothing in them may control a terminal.
+/// Splits warnings. They are printed, so control characters are replaced.
 fn warnings(text: &str) -> Vec<String> {
     let harmless =
         |line: &str| line.chars().map(|it| if it.is_control() { '?' } else { it }).collect();
@@ -313,13 +313,13 @@ fn warnings(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// What the NICs counted: of all rails, or of none.
+/// Returns the counters of the NICs, if all rails have them.
 fn counted(rails: &[RailStats]) -> Vec<u64> {
     let counted: Option<Vec<(u64, u64)>> = rails.iter().map(|rail| rail.counted).collect();
     counted.into_iter().flatten().flat_map(|(sent, received)| [sent, received]).collect()
 }
 
-/// Puts the columns of the rails together again.
+/// Assembles the rails from their columns.
 fn rails(proto: &proto::Stats) -> Result<Vec<RailStats>, WireError> {
     let (nics, bytes, counted) = (&proto.rail_nics, &proto.rail_bytes, &proto.rail_counted_bytes);
     let field = "the rails of a node";
@@ -356,7 +356,7 @@ fn rails(proto: &proto::Stats) -> Result<Vec<RailStats>, WireError> {
 }
 
 fn delivered_of(numbers: &[u64]) -> Result<Vec<SenderDelivery>, WireError> {
-    let field = "what senders have brought";
+    let field = "the deliveries of senders";
     let (pairs, rest) = numbers.as_chunks::<2>();
     if !rest.is_empty() {
         return Err(WireError::Contradiction { field });

@@ -1,4 +1,4 @@
-//! What the master tells a node.
+//! Conversion of messages from the master to a node.
 
 use std::collections::BTreeSet;
 use std::mem::take;
@@ -114,7 +114,7 @@ fn replicas(numbers: &[u64]) -> Result<Vec<ReplicaRange>, WireError> {
     let values =
         ranges.iter().fold(0_usize, |sum, range| sum.saturating_add(range.values_max as usize));
     within("the values of ranges to compare", values, REPLICA_VALUES_MAX)?;
-    // One place alone is not both the first and the last.
+    // A single place is not both the first and the last one.
     let is_sound = |range: &ReplicaRange| range.places != 1 && range.values_max > 0;
     let apart = ranges.is_sorted_by(|one, next| one.span.end <= next.span.start);
     if apart && ranges.iter().all(is_sound) {
@@ -216,15 +216,15 @@ impl WireMessage for WireOptions {
             .map(|slots| below("the number of slots", slots, SLOTS_MAX as usize + 1))
             .transpose()?;
         if proto.rails_max == Some(0) {
-            return Err(WireError::Missing { field: "the most rails" });
+            return Err(WireError::Missing { field: "the limit on NICs" });
         }
         if proto.threads_max == Some(0) {
-            return Err(WireError::Missing { field: "the most threads of a NIC" });
+            return Err(WireError::Missing { field: "the limit on threads of a NIC" });
         }
         let object =
             (!proto.object.is_empty()).then(|| span("the object", &proto.object)).transpose()?;
-        // Its subtrees are blocks: of whole chunks, a power of two of them, the first where the
-        // object begins.
+        // The object's subtrees are blocks: a power of two of whole chunks each, the first at the
+        // start of the object.
         let are_subtrees = |object: Span| {
             let block_bytes = u64::from(proto.block_bytes);
             let begins = object.start % block_bytes == proto.origin % block_bytes;
@@ -251,7 +251,7 @@ impl WireMessage for WireOptions {
     }
 }
 
-/// What BLAKE3 hashes at once (BLAKE3 paper, section 2.1).
+/// Bytes of a BLAKE3 chunk (BLAKE3 paper, section 2.1).
 const CHUNK_BYTES: u64 = 1024;
 
 impl WireMessage for Start {
@@ -290,8 +290,8 @@ impl WireMessage for Start {
             return Err(WireError::Contradiction { field: "the segments of a plan" });
         }
         let holes = apart("the holes of a plan", &proto.holes)?;
-        let relays = apart("what a node passes on", &proto.relays)?;
-        let kept = apart("what a node has", &proto.kept)?;
+        let relays = apart("the ranges to relay", &proto.relays)?;
+        let kept = apart("the ranges of an earlier attempt", &proto.kept)?;
         let origins = origins(&proto.offers, &proto.origins)?;
         within("the modes of a node's rows", proto.modes.len(), ROWS_MAX)?;
         let proto::Start { epoch, limit_bytes_per_second, bound_us, forgets, modes, .. } = proto;
@@ -312,7 +312,7 @@ impl WireMessage for Start {
 }
 
 fn origins(offers: &[u64], origins: &[u64]) -> Result<Vec<OfferedSource>, WireError> {
-    let field = "what the senders offer";
+    let field = "the offers of the senders";
     let ((offers, rest), (origins, more)) = (offers.as_chunks::<3>(), origins.as_chunks::<2>());
     if offers.len() != origins.len() || !rest.is_empty() || !more.is_empty() {
         return Err(WireError::Contradiction { field });
@@ -349,7 +349,7 @@ impl WireMessage for PeerNode {
     }
 }
 
-/// A rail's address as the name of a node begins with it.
+/// Returns a rail's address in the form in which the name of a node begins with it.
 fn host_of(rail: &SocketAddr) -> String {
     match rail.ip() {
         IpAddr::V4(ip) => ip.to_string(),

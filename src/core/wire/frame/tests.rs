@@ -1,4 +1,4 @@
-//! Frames survive the wire, damage does not, and a sample keeps the layout from moving.
+//! Round trips of frames, refusal of damaged ones, and a sample that fixes the layout.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use proptest::prelude::*;
@@ -22,7 +22,7 @@ fn encoded(frame: &Frame) -> [u8; FRAME_BYTES] {
     header
 }
 
-/// The header with its checksum made right again after a change.
+/// Returns the header with its checksum corrected after a change.
 fn resigned(mut header: [u8; FRAME_BYTES]) -> [u8; FRAME_BYTES] {
     let crc = crc_fast::crc32_iscsi(&header[..92]);
     header[92..].copy_from_slice(&crc.to_le_bytes());
@@ -129,8 +129,8 @@ proptest! {
             header[8..12].fill(0);
             let header = resigned(header);
             let again = encoded(&frame);
-            // A code that this version does not know is read as an internal error; everything else
-            // is kept.
+            // A code that this version does not know is read as an internal error; all other fields
+            // are kept.
             prop_assert!(again == header || code != again[76..78]);
         }
     }

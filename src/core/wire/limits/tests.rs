@@ -1,5 +1,4 @@
-//! The largest of everything that may travel fits its message and is read again; what is larger is
-//! an error, not a panic.
+//! Messages of the largest size are encoded and decoded; larger ones are an error, not a panic.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::net::SocketAddr;
@@ -16,14 +15,14 @@ use crate::core::wire::control::{
 use crate::core::wire::limits::*;
 use crate::core::wire::{Check, CheckKind, DataPath, WireError};
 
-/// A message that arrives as it was sent.
+/// Checks that a message survives encoding and decoding.
 fn travels<M: WireMessage + PartialEq>(message: &M) {
     let bytes = encode(message).expect("the largest allowed fits");
     assert!(bytes.len() <= MESSAGE_BYTES_MAX);
     assert!(decode::<M>(&bytes).expect("it can be read") == *message, "it arrives as it was sent");
 }
 
-/// Range `at` of many: as far to the right as there is room, where numbers are long.
+/// Returns range `at` of many, as far to the right as possible, where numbers are long.
 fn range(at: usize) -> Span {
     Span::of((1 << 63) + at as u64 * (1 << 40), 1 << 39)
 }
@@ -180,7 +179,7 @@ fn the_largest_advert_fits_a_handshake() {
 fn as_many_rows_as_a_specification_may_give_one_node_fit_one_message() {
     travels(&prepare(vec![row(URI_BYTES_MAX); URIS_BYTES_MAX / URI_BYTES_MAX]));
     travels(&prepare(vec![row(URIS_BYTES_MAX / ROWS_MAX); ROWS_MAX]));
-    // A specification with more is refused before this is tried.
+    // A specification with more rows is refused before this point.
     let more = prepare(vec![row(URI_BYTES_MAX); 2 * URIS_BYTES_MAX / URI_BYTES_MAX]);
     assert!(matches!(encode(&more), Err(WireError::Limit { field: "the size of a message", .. })));
 }
@@ -188,7 +187,7 @@ fn as_many_rows_as_a_specification_may_give_one_node_fit_one_message() {
 #[test]
 fn the_largest_part_of_a_plan_fits_one_message() {
     travels(&ToNode::Start(start()));
-    // As many peers as there are nodes, or as many rails as peers may have, in place of ranges.
+    // As many peers as there are nodes, or as many rails as peers may have, instead of ranges.
     let bare = Start { segments: Vec::new(), holes: Vec::new(), relays: Vec::new(), ..start() };
     let shares =
         (0..NODES_MAX).map(|at| SenderShare { index: at as u32, weight: u32::MAX }).collect();
@@ -232,7 +231,7 @@ fn the_largest_answer_to_prepare_fits_one_message() {
         modes: vec![u32::MAX; ROWS_MAX],
     };
     travels(&ToMaster::Prepared(prepared.clone()));
-    // Notes name paths, and there may be one for each file.
+    // Notes contain paths, and there may be one for each file.
     let long = ToMaster::Prepared(Prepared {
         notes: vec!["é".repeat(TEXT_BYTES_MAX); ROWS_MAX],
         ..prepared
@@ -282,7 +281,7 @@ fn reports_of_as_many_segments_and_nodes_as_there_may_be_fit_one_message() {
     travels(&QueryAnswer { json: name(STATUS_BYTES_MAX) });
 }
 
-/// Such a message ended the node process, with every other transfer on it.
+/// Regression: such a message ended the node process, with all its transfers.
 #[test]
 fn a_list_of_checks_that_is_too_long_is_an_error_and_no_panic() {
     let checks = vec![CheckValue { span: range(0), check: Check::Blake3([255; 32]) }; 400_000];

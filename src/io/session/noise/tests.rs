@@ -131,7 +131,7 @@ fn versions_without_overlap_are_named() {
     let (initiator, responder) = converse(Side::initiator(HELLO, &key(1), b""), newer);
     let (initiator, responder) = (initiator.error(), responder.error());
     assert_eq!((initiator.code, responder.code), (Code::Unreachable, Code::Unreachable));
-    assert!(responder.message.contains("version 9 where 2 to 2"), "{responder}");
+    assert!(responder.message.contains("version is 9; this side speaks 2 to 2"), "{responder}");
 }
 
 #[test]

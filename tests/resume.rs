@@ -243,6 +243,29 @@ fn nodes_whose_master_is_killed_finish_what_the_plan_gives_them() {
     wait_for("the end of the last records", || beside(pair.root.path(), "").is_empty());
 }
 
+/// With `--overwrite` the complete file was fetched again.
+#[test]
+fn a_file_that_was_complete_before_its_master_knew_stands_also_with_overwrite() {
+    let pair = Pair::new(53);
+    let child = pair.begin();
+    kill(pid(&child), Signal::SIGKILL).unwrap();
+    end_of(child);
+    let copy = pair.folder().join("copy");
+    wait_for("the end without a master", || copy.exists());
+    let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&copy).unwrap());
+    let before = inode();
+    let output = pair.again(&["--overwrite"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let report = json(&output);
+    assert_eq!((&report["resumed_bytes"], sent_bytes(&report)), (&BYTES.into(), 0), "{report}");
+    assert!(fs::read(&copy).unwrap() == pair.data && inode() == before, "it is the same file");
+    wait_for("the end of the last records", || beside(pair.root.path(), "").is_empty());
+    // Confirmed, it is a file like every other.
+    let report = json(&pair.again(&["--overwrite"]));
+    assert_eq!(report["resumed_bytes"], 0, "{report}");
+    assert!(inode() != before, "it is overwritten");
+}
+
 #[test]
 fn a_source_that_changed_in_between_starts_again_and_says_so() {
     let mut pair = Pair::new(44);

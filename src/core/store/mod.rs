@@ -1,5 +1,7 @@
-//! Where bytes lie: [`file_layout`] says which extents of which files a piece is, [`io_steps`]
-//! which aligned reads and writes move an extent.
+//! Decisions about files: [`file_layout`] maps a piece to extents of files, [`io_steps`] an extent
+//! to aligned reads and writes; [`opening`] and [`destination`] are the life of a destination.
 
+pub(crate) mod destination;
 pub(crate) mod file_layout;
 pub(crate) mod io_steps;
+pub(crate) mod opening;

@@ -247,6 +247,7 @@ impl Node {
                     self.tell_master(transfer, ToMaster::Comparing { read_bytes });
                 }
                 NodeEvent::Preallocated { transfer, result } => {
+                    self.reopen_files(transfer);
                     self.participant(transfer, participant::ParticipantEvent::Preallocated(result))
                 }
                 NodeEvent::Committed { transfer, result } => {
@@ -277,6 +278,17 @@ impl Node {
             self.stops = Some(awake() + GOODBYE_WITHIN);
         } else {
             self.ends = true;
+        }
+    }
+
+    /// Has the rails take in the files of a transfer that its plan has made new.
+    fn reopen_files(&mut self, transfer: TransferIx) {
+        let Some(node_transfer) = self.transfers.get(&transfer) else { return };
+        let replaced = node_transfer.transfer_files.iter().flat_map(|files| files.replaced_files());
+        for (file, &port) in
+            replaced.flat_map(|file| node_transfer.ports.iter().map(move |it| (file, it)))
+        {
+            self.ports[port].tell(transfer, RailCommand::Reopen { transfer, file });
         }
     }
 

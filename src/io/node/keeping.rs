@@ -15,7 +15,10 @@ use crate::core::wire::control::{KeptRanges, Prepare, WireRow};
 use crate::core::wire::limits::HAVE_MAX;
 use crate::core::wire::{Check, CheckKind};
 use crate::io::rail::transfer_files::TransferFiles;
-use crate::io::store::{JournalDoubt, JournalIdentity, JournalRecord, RangeOrigin, SealKey, Sink};
+use crate::io::store::{
+    JournalDoubt, JournalIdentity, JournalRecord, RangeOrigin, ReusedRanges, SealKey, Sink,
+    partials_of_others,
+};
 
 /// Cuts of plans that a journal may show, beside those of the grid.
 const CUTS_MAX: u64 = 1 << 16;
@@ -84,7 +87,8 @@ pub(super) struct Leftovers {
 /// Finds what an earlier attempt has left at a transfer's files. Reads what is not certain to be as
 /// it was recorded; `reading` counts that, because the master waits for it.
 pub(super) fn find(transfer_files: &TransferFiles, reading: &mut ReadProgress<'_>) -> Leftovers {
-    let notes = transfer_files.sinks.iter().filter_map(Sink::refused).collect();
+    let refused = transfer_files.sinks.iter().filter_map(Sink::refused);
+    let notes = refused.chain(partials_of_others(&transfer_files.sinks)).collect();
     let sealed = transfer_files.sinks.iter().filter(|sink| sink.keeps()).all(Sink::is_sealed);
     let mut found = Leftovers { notes, sealed, ..Leftovers::default() };
     for sink in &transfer_files.sinks {
@@ -200,9 +204,26 @@ pub(super) fn begin(
             let wanted = wanted.iter().filter_map(move |span| span.intersection(range));
             wanted.flat_map(|span| subtract(span, there))
         });
-        sink.begin(kept, missing.next().is_none())?;
+        let is_whole = missing.next().is_none();
+        // A complete file that is replaced has to be copied as far as it is kept.
+        let in_file = match sink.is_named() && !is_whole {
+            true => extents_of(transfer_files, sink, kept),
+            false => Vec::new(),
+        };
+        sink.begin(ReusedRanges { spans: kept, in_file: &in_file }, is_whole)?;
     }
     Ok(())
+}
+
+/// Offsets in a file of the ranges that land in it.
+fn extents_of(transfer_files: &TransferFiles, sink: &Sink, spans: &[Span]) -> Vec<Span> {
+    let layouts = transfer_files.layouts.iter();
+    let own = layouts.filter(|layout| std::ptr::eq(transfer_files.sink_of(layout), sink));
+    let extents = own.flat_map(|layout| {
+        let within = spans.iter().filter_map(|span| span.intersection(layout.range()));
+        within.flat_map(|span| layout.extents(span))
+    });
+    union(extents.map(|extent| Span::of(extent.offset_bytes, extent.bytes)).collect())
 }
 
 /// Hands pieces that have landed to the journals of the files that they went to.

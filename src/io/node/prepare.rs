@@ -11,15 +11,14 @@ use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Error, Result};
 use crate::core::piece::LandedPiece;
 use crate::core::spec::{DataUri, RowRole};
+use crate::core::store::destination::WriterRole;
 use crate::core::store::file_layout::FileLayout;
 use crate::core::units::{Span, largest, subtract, union};
 use crate::core::wire::Check;
 use crate::core::wire::control::{FileSharing, Prepare, Prepared, RowState, WireRow};
 use crate::core::wire::limits::HOLES_MAX;
 use crate::io::rail::transfer_files::{RailTally, SourceRow, TransferActivity, TransferFiles};
-use crate::io::store::{
-    DestinationClaim, FileNames, SharedRole, Sink, SinkOptions, Source, StoreRoot,
-};
+use crate::io::store::{DestinationClaim, FileNames, Sink, SinkOptions, Source, StoreRoot};
 
 /// Holes that one row may report: what is beyond is moved as the zeros that it reads as.
 const ROW_HOLES_MAX: usize = 4096;
@@ -191,10 +190,10 @@ fn sink_options(prepare: &Prepare, uri: &DataUri, row: &WireRow) -> SinkOptions 
         fsync: prepare.options.fsync,
         tag: tag(&prepare.id, uri),
         attempt: prepare.attempt,
-        shared: match row.sharing {
-            FileSharing::Alone => SharedRole::Alone,
-            FileSharing::Elected { .. } => SharedRole::Elected,
-            FileSharing::Member => SharedRole::Member(prepare.node_index),
+        role: match row.sharing {
+            FileSharing::Alone => WriterRole::Sole,
+            FileSharing::Elected { .. } => WriterRole::Leader,
+            FileSharing::Member => WriterRole::Follower(prepare.node_index),
         },
         keep: prepare.options.resume.then(|| {
             keeping::keeping(prepare, &row.uri, &keeping::rows_of(&prepare.rows, &row.uri))

@@ -11,6 +11,7 @@ use ring::{Completion, CompletionStage, FileId, RingIo, RingOp, SlotPool};
 
 use super::contexts::{LandingPiece, OpContext, OpContexts};
 use super::paths::{FallbackReason, PathStats};
+use super::reopen::without_files;
 use super::send::LoadedPiece;
 use super::sockets::{FlowHalf, RailFlow, ReceivingFlow, SendingFlow};
 use super::start::{RailBuffers, entries};
@@ -175,6 +176,7 @@ impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
                 RailCommand::Join { transfer, rail, transfer_files, silence } => {
                     self.join(transfer, rail, transfer_files, silence)
                 }
+                RailCommand::Reopen { transfer, file } => self.reopen(transfer, file),
                 RailCommand::FlowUp { transfer, flow, socket, side } => {
                     self.flow_up(transfer, flow, socket, side)
                 }
@@ -222,10 +224,7 @@ impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
                 Err(error) => {
                     // Without its files it is nobody's transfer here: its flows are refused.
                     self.unregister(files);
-                    let what = format!("this rail cannot take in the transfer's files: {error}");
-                    let error = Error::new(Code::Data, what)
-                        .remedy("give the node more descriptors (ulimit -n)");
-                    return self.tell(RailEvent::Broken { transfer, error });
+                    return self.tell(without_files(transfer, &error));
                 }
             }
         }
@@ -248,7 +247,11 @@ impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
         self.rail_transfers.insert(transfer, rail_transfer);
     }
 
-    fn register(&mut self, file: &OpenFile, path: DataPath) -> std::io::Result<RegisteredFile> {
+    pub(super) fn register(
+        &mut self,
+        file: &OpenFile,
+        path: DataPath,
+    ) -> std::io::Result<RegisteredFile> {
         let (buffered, direct) = file.share();
         let buffered = self.io.register_shared(buffered)?;
         let direct = match (direct, file.direct_alignment()) {
@@ -266,7 +269,7 @@ impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
         Ok((buffered, direct))
     }
 
-    fn unregister(&mut self, files: Vec<RegisteredFile>) {
+    pub(super) fn unregister(&mut self, files: Vec<RegisteredFile>) {
         for (buffered, direct) in files {
             for file in [Some(buffered), direct.map(|(file, _)| file)].into_iter().flatten() {
                 // It fails only for a file that is not registered; the ring sees to all else.

@@ -18,6 +18,7 @@ mod contexts;
 mod driver;
 pub(crate) mod paths;
 mod receive;
+mod reopen;
 mod send;
 mod sockets;
 mod splice;
@@ -57,6 +58,8 @@ pub(crate) enum RailCommand {
         transfer_files: Arc<TransferFiles>,
         silence: Duration,
     },
+    /// A file of a transfer is another one from now on. Nothing of it is in flight.
+    Reopen { transfer: TransferIx, file: usize },
     /// A flow stands; `socket` has been through its handshake.
     FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: FlowDirection },
     /// What the scheduler wants of a flow.

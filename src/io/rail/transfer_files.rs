@@ -102,6 +102,13 @@ impl TransferFiles {
         places.get(file).copied().flatten().map(|place| &self.sinks[place])
     }
 
+    /// Indices of the files that are other ones than when the transfer was prepared.
+    pub(crate) fn replaced_files(&self) -> impl Iterator<Item = usize> {
+        let offered: usize = self.offers.iter().map(|offer| offer.source.files().len()).sum();
+        let written = self.sinks.iter().filter(|sink| !sink.files().is_empty());
+        (offered..).zip(written).filter(|(_, sink)| sink.is_replaced()).map(|(file, _)| file)
+    }
+
     /// The sink that a layout of what lands is of.
     ///
     /// # Panics

@@ -1,11 +1,10 @@
-//! The claim of a place: a file beside a destination, by which nodes find out that two URIs name
-//! one file.
+//! Claim of a destination: a file beside it, by which nodes find out that two URIs name one file.
 //!
 //! A link, a mount or another root can make one file of `/d/x` and `/l/x`. Paths and inode numbers
-//! do not tell across hosts, but the directory does: of all rows of an attempt whose file has one
-//! name, the first to make the claim in a directory has the place, and who comes later reads there
-//! whose it is. Claims are gone before bytes move; one that a killed node has left goes with the
-//! next attempt at the transfer.
+//! do not tell across hosts, but the directory does. Of all rows of an attempt whose files have one
+//! name, the first to make the claim in a directory has the destination; the others read there
+//! whose it is. Claims are removed before bytes move. The claim of a node that was killed is
+//! removed by the next attempt at the transfer.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -21,14 +20,14 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::StoreRoot;
+use super::destination_path::unlink;
 use super::fault::fault;
-use super::partial::unlink;
 use super::region::object_path;
 use super::root::{DIRECTORY, errno_of};
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::DataUri;
 
-/// A claim that this node has made. It goes when it is dropped.
+/// A claim that this node has made. Dropping it removes the file.
 #[derive(Debug)]
 pub(crate) struct DestinationClaim {
     directory: OwnedFd,
@@ -36,9 +35,8 @@ pub(crate) struct DestinationClaim {
 }
 
 impl DestinationClaim {
-    /// Claims the place of `uri` for `owner`, a node's name, in an attempt at the transfer `id`;
-    /// the attempt's bytes are random. `None` where the place is claimed already under the same
-    /// URI.
+    /// Claims the file of `uri` for `owner`, a node's name, in an attempt at the transfer `id`; the
+    /// attempt's bytes are random. Returns `None` where it is claimed already under the same URI.
     ///
     /// # Errors
     /// `Usage` where another URI names the same file; `Data` where the system refuses.
@@ -62,7 +60,7 @@ impl DestinationClaim {
             return Ok(None);
         };
         let directory = root.try_open(parent, DIRECTORY, Mode::empty())?;
-        // What is wrong with it is for those to find who open the file.
+        // Opening the file will name what is wrong with the directory.
         let Ok(directory) = directory else { return Ok(None) };
         let transfer = transfer_prefix(file_name, id);
         let name = claim_name(&transfer, attempt);
@@ -73,7 +71,7 @@ impl DestinationClaim {
                 remove_older(&directory, &transfer, &name);
                 let claim = DestinationClaim { directory, name };
                 let mut file = File::from(file);
-                // On network file systems other nodes see the bytes only after they are written
+                // Other nodes of a network file system see the bytes only after they are written
                 // back.
                 let written =
                     file.write_all(words(uri, owner).as_bytes()).and_then(|()| file.sync_all());
@@ -88,12 +86,12 @@ impl DestinationClaim {
 
 impl Drop for DestinationClaim {
     fn drop(&mut self) {
-        // A removal that fails has no one to tell; nobody else looks at the claims of this attempt.
+        // A removal that fails has no one to tell. Nobody else looks at the claims of this attempt.
         let _ = unlink(&self.directory, &self.name);
     }
 }
 
-/// Holds the claim that is there against a URI.
+/// Compares the claim that is there with a URI.
 fn compare(directory: &OwnedFd, name: &OsStr, uri: &DataUri, own: &str, path: &Path) -> Result<()> {
     let mut claimed = String::new();
     for _ in 0..READS_MAX {
@@ -106,12 +104,12 @@ fn compare(directory: &OwnedFd, name: &OsStr, uri: &DataUri, own: &str, path: &P
         if claimed.ends_with('\n') {
             break;
         }
-        // Another host has made it, and has yet to write it; no event tells when it has.
+        // Another host has made it and not yet written it. No event tells when it has.
         std::thread::sleep(READ_AGAIN_AFTER);
     }
     let (owner, other) =
         claimed.trim_end().split_once(' ').unwrap_or(("another node", "a file of the same name"));
-    // Nodes that name one file by one URI share it. An object in memory is one node's, and a
+    // Nodes that name one file by one URI share it. A memory object belongs to one node, and a
     // machine may have several nodes.
     let is_shared = other == uri.to_string() && (owner == own || !matches!(uri, DataUri::Mem(_)));
     if is_shared {
@@ -130,12 +128,12 @@ fn compare(directory: &OwnedFd, name: &OsStr, uri: &DataUri, own: &str, path: &P
     Err(Error::new(Code::Usage, what).remedy(remedy))
 }
 
-/// What a claim says.
+/// Content of a claim.
 fn words(uri: &DataUri, owner: &str) -> String {
     format!("{owner} {uri}\n")
 }
 
-/// Removes the claims that earlier attempts at a transfer have left: this attempt has fenced them.
+/// Removes the claims that earlier attempts at a transfer have left; this attempt has fenced them.
 /// Where the directory cannot be read they stay, and nobody looks at them.
 fn remove_older(directory: &OwnedFd, transfer: &OsStr, own: &OsStr) {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -150,8 +148,8 @@ fn remove_older(directory: &OwnedFd, transfer: &OsStr, own: &OsStr) {
     }
 }
 
-/// The beginning of the names of all claims of a transfer to a file. File names that a file system
-/// takes for one have one claim: its letters may be of either case.
+/// Prefix of the names of all claims of a transfer to a file. It ignores case, because some file
+/// systems do: names that they take for one have one claim.
 fn transfer_prefix(name: &OsStr, id: &str) -> OsString {
     let mut hasher = blake3::Hasher::new();
     hasher
@@ -175,7 +173,7 @@ fn claim_name(transfer: &OsStr, attempt: &[u8; 16]) -> OsString {
 
 const SUFFIX: &str = ".claim";
 const HASH_DIGITS: usize = 16;
-/// Bytes of a destination's name that its claim begins with: a name has 255 at most.
+/// Bytes of a destination's name in that of its claim: a name has 255 at most.
 const SHOWN_BYTES_MAX: usize = 200;
 const _: () = assert!(
     ".".len() + SHOWN_BYTES_MAX + ".cep-".len() + 2 * HASH_DIGITS + "-".len() + SUFFIX.len() <= 255

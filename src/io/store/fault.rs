@@ -1,5 +1,4 @@
-//! What the operating system refused, in the user's words: the culprit's path, what was tried, and
-//! the remedy.
+//! Refusals of the operating system in the user's words: the path, what was tried, and the remedy.
 
 use std::path::Path;
 
@@ -7,8 +6,8 @@ use nix::errno::Errno;
 
 use crate::core::error::{Code, Error};
 
-/// The error for `errno`, met when `path` (as the user wrote it) was to be `done`: "opened",
-/// "read", "written", "renamed".
+/// Error for `errno`, met when `path` (as the user wrote it) was to be `done`: "opened", "read",
+/// "written", "renamed".
 pub(crate) fn fault(errno: Errno, path: &Path, done: &str) -> Error {
     let path = path.display();
     let said = |message: String, remedy: &str| Error::new(Code::Data, message).remedy(remedy);
@@ -58,14 +57,14 @@ pub(crate) fn fault(errno: Errno, path: &Path, done: &str) -> Error {
     }
 }
 
-/// The error for a path that leads out of the root, by `..`, by a link, or through the kernel's own
+/// Error for a path that leads out of the root, by `..`, by a link, or through the kernel's own
 /// links.
 pub(super) fn refused(path: &Path, root: &Path, how: &str) -> Error {
     Error::new(Code::Refused, format!("{} is refused: {how}", path.display()))
         .remedy(format!("only what lies below the node's --root {} is served", root.display()))
 }
 
-/// The error for a kind of data that the node's owner has not allowed; `option` is what allows it.
+/// Error for a kind of data that the node's owner has not allowed; `option` allows it.
 pub(super) fn unserved(name: &Path, kind: &str, option: &str) -> Error {
     Error::new(Code::Refused, format!("{} is refused: this node serves no {kind}", name.display()))
         .remedy(format!("start the node with --allow {option}"))

@@ -1,4 +1,4 @@
-//! The holes of a sparse source, so that they cost no bandwidth and stay holes.
+//! Holes of a sparse source, so that they cost no bandwidth and stay holes.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,12 +9,10 @@ use nix::unistd::{Whence, lseek};
 
 use crate::core::units::Span;
 
-/// The holes of `file` inside `within` (offsets of the file), the largest `count_max` of them, in
-/// order.
+/// Finds the largest `count_max` holes of `file` inside `within` (offsets of the file), in order.
 ///
-/// Holes smaller than [`HOLE_BYTES_MIN`] are sent as the zeros they read as. So is everything
-/// behind the point where a badly fragmented file has used up the steps that are spent on it, and
-/// everything where the file system cannot tell.
+/// Smaller holes than [`HOLE_BYTES_MIN`] are sent as zeros. So is everything behind the point where
+/// a badly fragmented file has used up its steps, and everything where the file system cannot tell.
 pub(super) fn find<F: AsFd>(file: F, within: Span, count_max: usize) -> nix::Result<Vec<Span>> {
     let mut largest = BinaryHeap::with_capacity(count_max.min(1024) + 1);
     let mut position = within.start;
@@ -34,15 +32,15 @@ pub(super) fn find<F: AsFd>(file: F, within: Span, count_max: usize) -> nix::Res
     Ok(holes)
 }
 
-/// The first hole that starts in `[position, end)`, cut at `end`.
+/// Finds the first hole that starts in `[position, end)`, cut at `end`.
 fn next_hole<F: AsFd>(file: &F, position: u64, end: u64) -> nix::Result<Option<Span>> {
     if position >= end {
         return Ok(None);
     }
     let start = match seek(file, position, Whence::SeekHole) {
         Ok(start) if start < end => start,
-        // At or behind the end; or the file shrank; or the file system does not know holes, or a
-        // filter hides the call.
+        // At or behind the end; the file shrank; the file system has no holes; or a filter hides
+        // the call.
         Ok(_)
         | Err(Errno::ENXIO | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) => {
             return Ok(None);

@@ -7,19 +7,19 @@ use std::path::Path;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 
+use super::destination_path::{DestinationPath, is_kind};
 use super::fault::fault;
 use super::open::identity;
-use super::partial::{DestinationPath, is_kind};
 use super::region::{object_name, object_path};
 use super::{Source, StoreRoot};
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::DataUri;
 
-/// The names and files that the rows of one node mean.
+/// Names and files that the rows of one node mean.
 #[derive(Default)]
 pub(crate) struct FileNames<'a> {
     sources: BTreeMap<FileInode, &'a DataUri>,
-    /// By directory and name there, whether something has the name or not.
+    /// By directory and name, also of names that nothing has yet.
     destinations: BTreeMap<(FileInode, OsString), &'a DataUri>,
     /// By the file that has the name.
     existing: BTreeMap<FileInode, &'a DataUri>,
@@ -29,18 +29,18 @@ pub(crate) struct FileNames<'a> {
 type FileInode = (u64, u64);
 
 impl<'a> FileNames<'a> {
-    /// Takes in a source.
+    /// Adds a source.
     pub(crate) fn add_source(&mut self, uri: &'a DataUri, source: &Source) {
         if let Some(file) = source.identity() {
             self.sources.insert(file, uri);
         }
     }
 
-    /// Takes in a destination, each URI once.
+    /// Adds a destination, each URI once.
     ///
     /// # Errors
     /// `Usage`, with both URIs, where it is a source, or another destination under another name.
-    /// What else is wrong with it is for those to find who open it.
+    /// Other errors are left to its opening.
     pub(crate) fn add_destination(&mut self, root: &StoreRoot, uri: &'a DataUri) -> Result<()> {
         let Some((directory, name, existing)) = look(root, uri)? else { return Ok(()) };
         if let Some(other) = self.destinations.insert((directory, name), uri) {
@@ -60,7 +60,7 @@ impl<'a> FileNames<'a> {
     }
 }
 
-/// The directory of a destination, its name there, and what has that.
+/// Finds a destination's directory, its name there, and the file of that name.
 fn look(
     root: &StoreRoot,
     uri: &DataUri,

@@ -1,91 +1,91 @@
-//! The journal of a partial file as bytes: which ranges of the data space are in it, with their
-//! checks and where they came from.
+//! Journal of a partial file as bytes: the ranges of the data space that are in the file, with
+//! their checks and their sources.
 //!
-//! A header says whose journal it is; behind it lie records of one size, each with a sum of its
-//! own. Records are only ever appended, so a process or a machine that dies leaves at most one of
-//! them torn: reading ends at the first whose sum is wrong. The sum takes in the header's random
-//! salt and the record's place, so that what an older file left on the disk is never taken for a
-//! record of this one.
+//! A header identifies the journal. Behind it lie records of one size, each with a sum of its own.
+//! Records are only appended, so a process or a machine that dies leaves at most one of them torn,
+//! and reading ends at the first whose sum is wrong. The sum includes the header's random salt and
+//! the record's place, so that bytes of an older file on the disk are never taken for a record of
+//! this one.
 //!
-//! The header is sealed: with a key that other users do not have, where there is one. The sums of
+//! The header is sealed with a key that other users do not have, where there is one. The sums of
 //! records are made with the seal, so that nobody without the key can write one.
 //!
 //! A record is written when its bytes are in the partial file, and never before. It has 64 bytes
-//! for a piece of up to 64 MiB, 1 MiB unless the user says otherwise; what starts again is dropped
-//! when an attempt begins. So a journal has no more records than its rows have pieces, and one for
-//! the whole file: 0.006 % of it.
+//! for a piece of up to 64 MiB, 1 MiB unless the user says otherwise. Ranges that start again are
+//! dropped when an attempt begins. So a journal has no more records than its rows have pieces, and
+//! one for the whole file: 0.006 % of it.
 
 use std::collections::BTreeMap;
 
 use super::seal::SealKey;
 use crate::core::units::Span;
 
-/// Which source a range came from, and what that looked like.
+/// Source that a range came from, and its state.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(crate) struct RangeOrigin {
-    /// The hash of the sender's name and the data's URI.
+    /// Hash of the sender's name and the data's URI.
     pub(crate) who: u64,
-    /// The hash of the source's size, time of last change, and identity.
+    /// Hash of the source's size, time of last change, and identity.
     pub(crate) state: u64,
 }
 
 /// A range that is in the partial file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct JournalRecord {
-    /// Where it lies in the data space; never empty.
+    /// Its place in the data space; never empty.
     pub(crate) span: Span,
-    /// Its check, in a field of fixed size; zeros where nothing is checked.
+    /// Its check value in a field of fixed size; zeros where nothing is checked.
     pub(crate) check: [u8; 32],
     pub(crate) origin: RangeOrigin,
 }
 
-/// A file's size and times, as they were when nobody wrote to it.
+/// Size and times of a file that nobody writes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FileState {
     pub(super) size_bytes: u64,
-    /// The time of the last write, which users can set.
+    /// Time of the last write, which users can set.
     pub(super) modified: (i64, i64),
-    /// The time of the last change of anything, which they cannot.
+    /// Time of the last change of anything, which they cannot set.
     pub(super) changed: (i64, i64),
 }
 
-/// Whose journal it is.
+/// Identity of a journal, and what holds for all its records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct JournalHeader {
-    /// The hash of all that must be the same for a record to mean the same: transfer, destination,
+    /// Hash of all that must be the same for a record to mean the same: transfer, destination,
     /// rows, grid, check.
     pub(super) identity: [u8; 32],
-    /// The boot in which it was begun.
+    /// Boot of the machine in which it was begun.
     pub(super) boot: [u8; 16],
-    /// The partial file that it speaks of.
+    /// Inode of the partial file that it describes.
     pub(super) inode: u64,
-    /// Whether the bytes of each record were made durable before the record was written.
+    /// The bytes of each record were made durable before the record was written.
     pub(super) synced: bool,
-    /// Whether the attempt may replace a file that has the final name.
+    /// The attempt may replace a file that has the final name.
     pub(super) overwrite: bool,
     /// Random bytes, new with every journal.
     pub(super) salt: [u8; 16],
 }
 
-/// What a journal says.
+/// Content of a journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct JournalContent {
     pub(super) header: JournalHeader,
-    /// The ranges, ascending and apart from each other: of two that overlap, the later one was
-    /// written over the other.
+    /// Ranges, ascending and apart from each other. Of two that overlap the later one counts: it
+    /// was written over the other.
     pub(super) records: Vec<JournalRecord>,
-    /// The file that was complete and about to get its name.
+    /// State of the file when it was complete and about to get its name.
     pub(super) complete: Option<FileState>,
-    /// The file when the node that recorded this let go of it.
+    /// State of the file when its node had stopped writing to it.
     pub(super) left: Option<FileState>,
 }
 
-/// Why a journal is not believed.
+/// Reason not to believe a journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum JournalFault {
-    /// It has no header, or not one that any version wrote.
+    /// It has no header that any version wrote.
     NoJournal,
-    /// It is of a version that this one does not know.
+    /// This program does not know its version.
     Version(u32),
     /// Its header has changed since it was written.
     Damaged,
@@ -108,8 +108,7 @@ impl std::fmt::Display for JournalFault {
     }
 }
 
-/// The seal of one journal, and what its records are sealed with; whoever has no key can make none
-/// that this key accepts.
+/// Seal of one journal and of its records. It cannot be made without the key.
 #[derive(Clone, Copy)]
 pub(super) struct JournalSeal([u8; 32]);
 
@@ -120,25 +119,25 @@ impl std::fmt::Debug for JournalSeal {
 }
 
 impl JournalSeal {
-    /// The seal of a header; where there is no key, anybody can make it.
+    /// Seal of a header. Where there is no key, anybody can make it.
     fn of(key: Option<&SealKey>, head: &[u8]) -> JournalSeal {
         let public = [0; 32];
         JournalSeal(*blake3::keyed_hash(key.map_or(&public, SealKey::bytes), head).as_bytes())
     }
 
-    /// The part of it that the header shows.
+    /// Part of the seal that the header shows.
     fn shown(&self) -> [u8; SEAL_BYTES] {
         field(blake3::keyed_hash(&self.0, b"header").as_bytes(), 0)
     }
 
-    /// The sum of a record's bytes.
+    /// Sum of a record's bytes.
     fn sum(&self, place: u64, record: &[u8]) -> [u8; 4] {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         field(hasher.update(&place.to_le_bytes()).update(record).finalize().as_bytes(), 0)
     }
 }
 
-/// The bytes of a header, and the seal of its records.
+/// Bytes of a header, and the seal of its records.
 pub(super) fn encode_header(
     header: &JournalHeader,
     key: Option<&SealKey>,
@@ -158,14 +157,14 @@ pub(super) fn encode_header(
     (bytes, seal)
 }
 
-/// The bytes of the record at `place`, counted from 0.
+/// Bytes of the record at `place`, counted from 0.
 pub(super) fn encode(seal: &JournalSeal, place: u64, record: &JournalRecord) -> [u8; RECORD_BYTES] {
     let bytes = u32::try_from(record.span.bytes()).expect("a piece is 64 MiB at most");
     let JournalRecord { span, check, origin } = record;
     sealed(seal, place, span.start, bytes, [origin.who, origin.state], check)
 }
 
-/// The bytes of the record that says the file is complete.
+/// Bytes of the record of a complete file.
 pub(super) fn encode_complete(
     seal: &JournalSeal,
     place: u64,
@@ -174,7 +173,7 @@ pub(super) fn encode_complete(
     encode_state(seal, place, COMPLETE, state)
 }
 
-/// The bytes of the record that says what the file looks like now that the node lets go of it.
+/// Bytes of the record of a file that its node has stopped writing to.
 pub(super) fn encode_left(seal: &JournalSeal, place: u64, state: &FileState) -> [u8; RECORD_BYTES] {
     encode_state(seal, place, LEFT, state)
 }
@@ -212,7 +211,7 @@ fn sealed(
     record
 }
 
-/// The header of a journal, whoever has sealed it.
+/// Header of a journal, whoever has sealed it.
 pub(super) fn decode_header(bytes: &[u8]) -> Result<JournalHeader, JournalFault> {
     let (start, head) = (bytes.first_chunk::<12>(), bytes.first_chunk::<HEADER_BYTES>());
     let start = start.filter(|start| start.starts_with(MAGIC)).ok_or(JournalFault::NoJournal)?;
@@ -234,7 +233,7 @@ pub(super) fn decode_header(bytes: &[u8]) -> Result<JournalHeader, JournalFault>
     })
 }
 
-/// What the bytes of a journal say that was sealed with `key`; a torn end is left out.
+/// Content of a journal that was sealed with `key`, without a torn end.
 pub(super) fn decode(bytes: &[u8], key: Option<&SealKey>) -> Result<JournalContent, JournalFault> {
     let header = decode_header(bytes)?;
     let (head, rest) = bytes.split_at(HEADER_BYTES);
@@ -261,7 +260,7 @@ pub(super) fn decode(bytes: &[u8], key: Option<&SealKey>) -> Result<JournalConte
                     check: field(record, 28),
                     origin,
                 });
-                // A file that is written to is neither complete nor left.
+                // Bytes have landed since: the file is neither complete nor left.
                 (complete, left) = (None, None);
             }
         }
@@ -269,8 +268,8 @@ pub(super) fn decode(bytes: &[u8], key: Option<&SealKey>) -> Result<JournalConte
     Ok(JournalContent { header, records: ranges.0.into_values().collect(), complete, left })
 }
 
-/// What a record of one's own says of the file when its node let go of it, where it is the last one
-/// of a journal: `head` is the journal's header, and `record` lies at `place` behind it.
+/// State of the file in the last record of a journal, where that is the record of its leaving and
+/// sealed with `key`. `head` is the journal's header, and `record` lies at `place` behind it.
 pub(super) fn decode_left(
     head: &[u8],
     place: u64,
@@ -292,7 +291,7 @@ fn state_of(record: &[u8; RECORD_BYTES]) -> FileState {
     FileState { size_bytes, modified: (first, second), changed: (third, fourth) }
 }
 
-/// Records by where they start, none of which overlap.
+/// Records by their start; no two overlap.
 #[derive(Default)]
 struct RecordedRanges(BTreeMap<u64, JournalRecord>);
 
@@ -321,19 +320,19 @@ const SUM_BYTES: usize = 8;
 const SUMMED_BYTES: usize = 88;
 const SEALED_BYTES: usize = SUMMED_BYTES + SUM_BYTES;
 const SEAL_BYTES: usize = 16;
-/// The header's flags.
+/// Flags of the header.
 const SYNCED: u8 = 1;
 const OVERWRITE: u8 = 2;
-/// Lengths of records that speak of the file, and of no range.
+/// Lengths of records that describe the file as a whole.
 const COMPLETE: u32 = 0;
 const LEFT: u32 = u32::MAX;
-/// The size of a header.
+/// Size of a header.
 pub(super) const HEADER_BYTES: usize = SEALED_BYTES + SEAL_BYTES;
-/// The size of a record.
+/// Size of a record.
 pub(super) const RECORD_BYTES: usize = 64;
 
-/// Reads what `bytes` hold, as they are, and again as records of 60 bytes with good sums behind a
-/// header: what is read is ascending and apart, and was written.
+/// Reads `bytes` as they are, and again as records of 60 bytes with good sums behind a header. The
+/// records that are read must be ascending, apart from each other, and written.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn read_anything(bytes: &[u8]) {
     let is_apart = |read: &JournalContent| {
@@ -364,7 +363,7 @@ pub(crate) fn read_anything(bytes: &[u8]) {
     let whole = decode(&journal, key).expect("a header");
     assert!(is_apart(&whole) && whole.header == header, "{:?}", whole.records);
     assert_eq!(decode(&journal, None), Err(JournalFault::Seal));
-    // A torn end loses the record that it tears, and no other.
+    // A torn end loses the record that is torn, and no other.
     let torn = decode(&journal[..journal.len() - usize::from(!bytes.is_empty())], key);
     let all_but_last = journal.len().saturating_sub(HEADER_BYTES + 1) / RECORD_BYTES * RECORD_BYTES;
     if let Ok(torn) = torn {
@@ -404,7 +403,7 @@ pub(super) fn of_inode(bytes: &[u8], inode: u64) -> Vec<u8> {
     with_header(bytes, |header| header.inode = inode).expect("a journal")
 }
 
-/// The same journal by somebody who knows everything but the key: sealed with another one, or with
+/// The same journal by somebody who knows everything but the key: sealed with another key, or with
 /// none.
 #[cfg(test)]
 pub(super) fn forged(bytes: &[u8], key: Option<&SealKey>) -> Vec<u8> {
@@ -419,7 +418,7 @@ pub(super) fn forged(bytes: &[u8], key: Option<&SealKey>) -> Vec<u8> {
     journal
 }
 
-/// What a journal says is there.
+/// Ranges that a journal says are there.
 #[cfg(test)]
 pub(crate) fn spans(bytes: &[u8]) -> Vec<Span> {
     let read = decode(bytes, SealKey::of_this_user().as_ref());

@@ -1,28 +1,33 @@
-//! Data URIs: from `file:`, `mem:`, `pattern:` and `null:` to descriptors and exact steps, and to a
-//! final name.
+//! Data URIs: from `file:`, `mem:`, `pattern:` and `null:` to descriptors and a final name.
 //!
-//! Two kinds of work live here and never mix. What may block (open, preallocate, sync, rename) is
-//! done by [`Source`] and [`Sink`], called from a worker thread before and after the bytes move.
-//! What a rail needs for each piece is pure and does not allocate: [`layout`] says which extents of
-//! which files a piece is, [`steps`] says which aligned reads and writes move an extent. The rail
-//! submits those to its own ring with the descriptors that it finds here.
+//! Two kinds of work never mix. Calls that may block (open, preallocate, sync, rename) are made by
+//! [`Source`] and [`Sink`], on a worker thread before and after the bytes move. The work for each
+//! piece is pure and does not allocate: [`file_layout`] maps a piece to extents of files, and
+//! [`io_steps`] maps an extent to aligned reads and writes. The rail submits those to its own ring
+//! with the descriptors of [`Source::files`] and [`Sink::files`].
+//!
+//! [`file_layout`]: crate::core::store::file_layout
+//! [`io_steps`]: crate::core::store::io_steps
 
 pub(crate) mod pattern;
 
-mod beside;
 mod claim;
+mod destination_file;
+mod destination_path;
 mod fault;
-mod finding;
 mod holes;
 mod identity;
 pub(crate) mod journal;
-mod keep;
+mod journal_file;
+mod neighbours;
 mod open;
-mod partial;
+mod open_destination;
+mod partial_file;
 mod permissions;
 mod region;
 mod root;
 mod seal;
+mod sidecar;
 mod sink;
 mod source;
 mod space;
@@ -36,10 +41,12 @@ mod tests;
 pub(crate) use claim::DestinationClaim;
 pub(crate) use identity::FileNames;
 pub(crate) use journal::{JournalRecord, RangeOrigin};
-pub(crate) use keep::{JournalDoubt, JournalIdentity};
+pub(crate) use journal_file::{JournalDoubt, JournalIdentity};
+pub(crate) use neighbours::partials_of_others;
 pub(crate) use open::OpenFile;
+pub(crate) use open_destination::SinkOptions;
 pub use pattern::PatternReader;
 pub(crate) use root::{AllowedKinds, StoreRoot};
 pub(crate) use seal::SealKey;
-pub(crate) use sink::{SharedRole, Sink, SinkOptions};
+pub(crate) use sink::{ReusedRanges, Sink};
 pub(crate) use source::Source;

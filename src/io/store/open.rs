@@ -1,5 +1,5 @@
-//! The descriptors of one open file: one that goes through the page cache, and one that does not
-//! where that is possible.
+//! Descriptors of one open file: one through the page cache, and one past it where that is
+//! possible.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -19,10 +19,10 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
-    /// A file of which `reopen_direct` gives a second descriptor with `O_DIRECT`.
+    /// A file, and a second descriptor of it with `O_DIRECT` that `reopen_direct` opens.
     ///
-    /// Where the file system refuses that, or the second descriptor is of another file because a
-    /// name changed hands in between, the file goes without.
+    /// There is none where the file system refuses it, and where it is of another file because the
+    /// name changed hands in between.
     pub(super) fn new(
         buffered: OwnedFd,
         reopen_direct: impl FnOnce() -> Option<OwnedFd>,
@@ -39,7 +39,7 @@ impl OpenFile {
         OpenFile { buffered: Arc::new(buffered), direct: direct.map(Arc::new) }
     }
 
-    /// A file that is memory anyway.
+    /// A file in memory.
     pub(super) fn in_memory(buffered: OwnedFd) -> OpenFile {
         OpenFile { buffered: Arc::new(buffered), direct: None }
     }
@@ -54,13 +54,12 @@ impl OpenFile {
         self.direct.as_ref().map(AsFd::as_fd)
     }
 
-    /// Both descriptors, to be held beside this file: it is closed with the last who has them.
+    /// Both descriptors. The file is closed with the last of their owners.
     pub(crate) fn share(&self) -> (Arc<OwnedFd>, Option<Arc<OwnedFd>>) {
         (Arc::clone(&self.buffered), self.direct.clone())
     }
 
-    /// What direct I/O must be aligned to in the file and in memory, in bytes; `None` where there
-    /// is none.
+    /// Alignment of direct I/O in the file and in memory, in bytes; `None` where there is none.
     ///
     /// A page satisfies every file system with direct I/O whose blocks are no larger than a page.
     pub(crate) fn direct_alignment(&self) -> Option<usize> {
@@ -68,20 +67,20 @@ impl OpenFile {
     }
 }
 
-/// Which file a descriptor or a name means.
+/// Device and inode of a file.
 pub(super) fn identity(about: &FileStat) -> (u64, u64) {
     (about.st_dev, about.st_ino)
 }
 
-/// Has the operations on a file that was opened without waiting wait again: rings would give up
-/// where memory does not have what is asked for.
+/// Clears `O_NONBLOCK` of a file that was opened with it: rings would fail reads and writes that
+/// have to wait.
 pub(super) fn let_wait(file: impl AsFd) -> nix::Result<()> {
     let file = file.as_fd();
     let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
     fcntl(file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK)).map(drop)
 }
 
-/// Calls again what a signal interrupted.
+/// Repeats a call that a signal interrupted.
 pub(super) fn retried<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {

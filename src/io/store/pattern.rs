@@ -19,7 +19,7 @@ pub(crate) fn fill(seed: u64, start: u64, bytes: &mut [u8]) {
     stamp(seed, start, bytes);
 }
 
-/// Rewrites only what differs from page to page: for bytes that hold filler of the same phase
+/// Rewrites only the bytes that differ from page to page, where filler of the same phase is there
 /// already.
 ///
 /// After [`fill`] of a slot at some position, `stamp` at any position with the same remainder
@@ -35,7 +35,7 @@ pub(crate) fn stamp(seed: u64, start: u64, bytes: &mut [u8]) {
     }
 }
 
-/// The position of the first byte that is not the pattern's, or `None` where all are.
+/// Position of the first byte that is not the pattern's; `None` where all are.
 #[cfg(test)]
 pub(crate) fn verify(seed: u64, start: u64, bytes: &[u8]) -> Option<u64> {
     let mut page = FILLER;
@@ -56,15 +56,13 @@ pub(crate) fn verify(seed: u64, start: u64, bytes: &[u8]) -> Option<u64> {
     None
 }
 
-/// The pattern over a span of the data space as a stream: what tests and benchmarks write to a file
-/// as the reference.
+/// The pattern over a span of the data space as a stream, for reference files of tests and
+/// benchmarks.
 ///
 /// ```
-/// use std::io::Read;
-/// use cep_fast::PatternReader;
-/// let mut bytes = Vec::new();
-/// PatternReader::new(7, 4096, 8).read_to_end(&mut bytes).unwrap();
-/// assert_eq!(bytes, 4096u64.to_le_bytes());
+/// use std::io::Read; use cep_fast::PatternReader; let mut bytes = Vec::new();
+/// PatternReader::new(7, 4096, 8).read_to_end(&mut bytes).unwrap(); assert_eq!(bytes,
+/// 4096u64.to_le_bytes());
 /// ```
 #[derive(Clone, Debug)]
 pub struct PatternReader {

@@ -1,9 +1,9 @@
-//! Whether a destination can have its name, and whose it will be: found out before any byte moves.
+//! Permissions and owner of a destination, and whether it can have its name, before any byte moves.
 //!
 //! A new file has the permissions of its sources, as far as the umask, or the default ACL of the
-//! directory, grants them. Until it has its name nobody but its owner can open it. One that
-//! replaces another belongs to the owner of that, where this is allowed; never to whoever could
-//! have put it there.
+//! directory, grants them. Until it has its name nobody but its owner can open it. A file that
+//! replaces another one gets its owner, where this is allowed; but never an owner who could have
+//! put a file there for this purpose.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,9 +17,10 @@ use nix::unistd::{Gid, Uid, fchown, fsync, geteuid};
 use rustix::fs::{AtFlags as StatxAt, StatxAttributes, StatxFlags, statx};
 
 use super::StoreRoot;
+use super::destination_path::{DestinationPath, exists, is_kind};
 use super::fault::fault;
 use super::open::{identity, retried};
-use super::partial::{DestinationPath, PartialFile, exists, is_kind};
+use super::partial_file::PartialFile;
 use super::root::DIRECTORY;
 use crate::core::error::{Code, Error, Result};
 
@@ -59,8 +60,8 @@ impl DestinationPath {
         Err(Error::new(Code::Data, format!("{shown} cannot be replaced: {why}")).remedy(remedy))
     }
 
-    /// Finds out which permissions a new file may have here, and with that whether one can be made
-    /// at all.
+    /// Finds out the permissions that a new file may have here, and with them whether one can be
+    /// made.
     ///
     /// # Errors
     /// `Data`, with what is in the way.
@@ -81,9 +82,9 @@ impl DestinationPath {
             .remedy(remedy))
     }
 
-    /// The permissions that the system leaves to a new file that asks for all of them: a file that
-    /// is never named, or only for a moment and empty, says so. The umask alone does not know of
-    /// default ACLs.
+    /// Permissions that the system leaves to a new file that asks for all of them. The umask alone
+    /// does not tell, because of default ACLs: a file without a name, or one that has it for a
+    /// moment, does.
     pub(super) fn granted(&self) -> Result<Mode> {
         if let Some(granted) = self.granted.get() {
             return Ok(*granted);
@@ -96,7 +97,7 @@ impl DestinationPath {
         Ok(*self.granted.get_or_init(|| granted))
     }
 
-    /// The same for file systems where every file has a name.
+    /// Like [`Self::granted`], for file systems where every file has a name.
     pub(super) fn granted_by_name(&self) -> Result<Mode> {
         let mut name = self.partial.clone();
         name.push(PROBE);
@@ -114,8 +115,7 @@ impl DestinationPath {
         Ok(Mode::from_bits_truncate(about.st_mode) & ALL)
     }
 
-    /// Whether the sticky bit of the directory keeps this user from giving away or taking a file's
-    /// name.
+    /// The sticky bit of the directory keeps this user from replacing `existing`.
     fn is_stuck(&self, existing: &FileStat) -> bool {
         let Ok(directory) = fstat(&self.directory) else { return false };
         let ours = geteuid().as_raw();
@@ -125,8 +125,7 @@ impl DestinationPath {
             && !has_capability(CAP_FOWNER)
     }
 
-    /// Refuses to give a name in a directory that the path does not lead to any more: nobody would
-    /// find the file.
+    /// Refuses a directory that the path no longer leads to: nobody would find the file.
     ///
     /// # Errors
     /// `Data`.
@@ -147,8 +146,8 @@ impl DestinationPath {
         Err(Error::new(Code::Data, what).remedy("run again when nobody changes it"))
     }
 
-    /// The owner and group of the file that will be replaced, where the new one may have them: not
-    /// where everybody can put a file of their own in its place.
+    /// Owner and group of the file that will be replaced, for the new one. `None` where everybody
+    /// can put a file of their own in its place.
     fn replaced_owner(&self, ours: &FileStat) -> Option<(Uid, Gid)> {
         let replaced =
             fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
@@ -168,8 +167,8 @@ impl PartialFile {
         let failed = |errno| fault(errno, &place.path, "given its permissions");
         let ours = fstat(file).map_err(failed)?;
         if let Some((owner, group)) = place.replaced_owner(&ours).filter(|_| overwrite) {
-            // Who may not give files away may still share one with a group. Else it stays this
-            // user's.
+            // A user who may not give files away may still share one with a group. Otherwise the
+            // file stays this user's.
             if fchown(file, Some(owner), Some(group)).is_err() {
                 let _ = fchown(file, None, Some(group));
             }
@@ -177,7 +176,7 @@ impl PartialFile {
         let wanted = Mode::from_bits_truncate(self.mode.load(Ordering::Relaxed)) & ALL;
         let mode = wanted & place.granted()?;
         if let Err(errno) = fchmod(file, mode) {
-            // File systems without permissions, and filters of system calls. Nobody may do more
+            // The file system has no permissions, or a filter hides the call. Nobody may do more
             // than before.
             tracing::warn!(
                 "{} keeps the permissions that it was made with: {errno}",
@@ -191,8 +190,7 @@ impl PartialFile {
     }
 }
 
-/// What the file system says of a name besides its permissions; nothing where the system cannot
-/// tell.
+/// Attributes of a name besides its permissions; none where the system cannot tell.
 fn attributes<D: AsFd>(directory: D, name: &OsStr) -> StatxAttributes {
     match statx(
         directory,
@@ -215,12 +213,12 @@ fn kind_name(about: &FileStat) -> &'static str {
     }
 }
 
-/// Whether this process has a capability of the kernel's.
+/// This process has the capability of that number.
 fn has_capability(number: u32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    // Without a /proc: root has them all, as a rule.
+    // Without /proc: root usually has them all.
     effective.map_or(geteuid().is_root(), |set| set >> number & 1 == 1)
 }
 
@@ -229,5 +227,5 @@ const CAP_FOWNER: u32 = 3;
 
 const ALL: Mode = Mode::from_bits_truncate(0o777);
 
-/// What the name of a file adds that is only made to see which permissions it gets.
+/// Suffix of a file that is made only to see the permissions it gets.
 const PROBE: &str = ".probe";

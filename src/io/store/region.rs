@@ -1,7 +1,7 @@
 //! `mem:NAME` as a destination: a POSIX shared memory object, written in place.
 //!
-//! Programs have it mapped under its name, so there is no partial object and no renaming. What was
-//! made here and did not become complete is unlinked again.
+//! Programs have it mapped under its name, so there is no partial object and no renaming. An object
+//! that was made here and did not become complete is unlinked again.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -13,12 +13,12 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::destination_path::exists;
 use super::fault::fault;
 use super::open::{OpenFile, identity, let_wait};
-use super::partial::exists;
-use super::sink::SharedRole;
 use super::{StoreRoot, space};
 use crate::core::error::{Code, Error, Result};
+use crate::core::store::destination::WriterRole;
 
 /// A shared memory object that is being written.
 #[derive(Debug)]
@@ -26,29 +26,27 @@ pub(super) struct SharedRegion {
     pub(super) file: OpenFile,
     /// As the user names it.
     pub(super) name: PathBuf,
-    /// Whether this sink made it, so that everything in it is zero until written, and it is ours to
-    /// remove.
+    /// This sink made it, so that all of it is zero until written, and may remove it.
     pub(super) fresh: bool,
     directory: StoreRoot,
     path: PathBuf,
 }
 
 impl SharedRegion {
-    /// Opens or makes the object `name` with room for `bytes`. One that exists is written to only
-    /// if that was asked for.
+    /// Opens or makes the object `name` with room for `bytes`. An existing one needs `overwrite`.
     pub(super) fn prepare(
         root: &StoreRoot,
         name: &OsStr,
         bytes: u64,
         overwrite: bool,
-        shared: SharedRole,
+        role: WriterRole,
     ) -> Result<SharedRegion> {
         let (path, name) = (object_path(name)?, object_name(name));
         root.check_memory(&name)?;
         let directory = StoreRoot::shared_memory()?;
         let (object, fresh) = open_or_create(&directory, &path, &name)?;
-        // The object of a shared row may be what another node of this attempt has made.
-        if !fresh && !overwrite && !matches!(shared, SharedRole::Member(_)) {
+        // Another node of this attempt may have made the object of a shared row.
+        if !fresh && !overwrite && !matches!(role, WriterRole::Follower(_)) {
             return Err(exists(&name));
         }
         let region =
@@ -56,7 +54,7 @@ impl SharedRegion {
         let waits = || {
             let_wait(region.file.buffered()).map_err(|errno| fault(errno, &region.name, "written"))
         };
-        match region.fit(bytes, shared).and_then(|()| waits()) {
+        match region.fit(bytes, role).and_then(|()| waits()) {
             Ok(()) => Ok(region),
             Err(error) => {
                 region.discard();
@@ -66,7 +64,7 @@ impl SharedRegion {
     }
 
     /// Refuses an object that has lost its name, or whose name another one has now: nobody would
-    /// find what was written.
+    /// find the data.
     ///
     /// # Errors
     /// `Data`.
@@ -78,7 +76,7 @@ impl SharedRegion {
         Err(Error::new(Code::Data, what).remedy("run again when nobody else uses that name"))
     }
 
-    /// Whether the object's name still means the one that is open here.
+    /// Its name still means the object that is open here.
     fn is_named(&self) -> bool {
         let name = self.path.file_name().unwrap_or_default();
         let named = fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW);
@@ -88,16 +86,16 @@ impl SharedRegion {
         }
     }
 
-    /// Removes the object if it was made here, and not one that has its name now.
+    /// Removes the object if it was made here and still has its name.
     pub(super) fn discard(&self) {
         if self.fresh && self.is_named() {
-            // It may be gone already, which is all that was wanted.
+            // It may be gone already.
             let name = self.path.file_name().unwrap_or_default();
             let _ = unlinkat(&self.directory, name, UnlinkatFlags::NoRemoveDir);
         }
     }
 
-    fn fit(&self, bytes: u64, shared: SharedRole) -> Result<()> {
+    fn fit(&self, bytes: u64, role: WriterRole) -> Result<()> {
         let about =
             fstat(self.file.buffered()).map_err(|errno| fault(errno, &self.name, "examined"))?;
         if SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
@@ -107,20 +105,20 @@ impl SharedRegion {
             ));
         }
         let has = about.st_size.unsigned_abs();
-        match shared {
-            // An empty object is one that nobody has sized yet.
+        match role {
+            // Nobody has sized an empty object yet.
             _ if self.fresh || has == 0 => space::size(self.file.buffered(), &self.name, bytes),
             // The node that made it knew only its own rows.
-            SharedRole::Member(_) => space::grow(self.file.buffered(), &self.name, bytes),
-            SharedRole::Alone | SharedRole::Elected if has < bytes => {
+            WriterRole::Follower(_) => space::grow(self.file.buffered(), &self.name, bytes),
+            WriterRole::Sole | WriterRole::Leader if has < bytes => {
                 Err(too_small(&self.name, bytes, has))
             }
-            SharedRole::Alone | SharedRole::Elected => Ok(()),
+            WriterRole::Sole | WriterRole::Leader => Ok(()),
         }
     }
 }
 
-/// The path of the object `name` below the directory of shared memory.
+/// Path of the object `name` below the directory of shared memory.
 ///
 /// # Errors
 /// `Data` where POSIX would not have it as a name.
@@ -138,16 +136,16 @@ pub(super) fn object_path(name: &OsStr) -> Result<PathBuf> {
     Ok(Path::new("/").join(name))
 }
 
-/// The object's name as the user knows it.
+/// Name of the object as the user knows it.
 pub(super) fn object_name(name: &OsStr) -> PathBuf {
     let mut object = OsString::from("mem:");
     object.push(name);
     PathBuf::from(object)
 }
 
-/// The object, and whether it was made by this call.
+/// Opens the object, or makes it. Returns true where this call has made it.
 fn open_or_create(directory: &StoreRoot, path: &Path, name: &Path) -> Result<(OwnedFd, bool)> {
-    // Whatever else lies there is looked at by its descriptor; a pipe would wait.
+    // Anything else that lies there is examined by its descriptor; opening a pipe would wait.
     let open = |flags| {
         directory.try_open(
             path,
@@ -156,8 +154,8 @@ fn open_or_create(directory: &StoreRoot, path: &Path, name: &Path) -> Result<(Ow
         )
     };
     let blame = |errno| fault(errno, name, "written");
-    // Opening comes first and making is exclusive: kernels refuse O_CREAT on what others made in a
-    // sticky directory.
+    // Opening comes first and making is exclusive: kernels refuse O_CREAT for objects of others in
+    // a sticky directory.
     for _ in 0..ATTEMPTS_MAX {
         match open(OFlag::empty())? {
             Err(Errno::ENOENT) => {}

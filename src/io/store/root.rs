@@ -1,11 +1,11 @@
-//! The root that a node serves below, and writes below, and nowhere else.
+//! Root directory of a node: it reads and writes below it and nowhere else.
 //!
-//! The kernel keeps the promise (`openat2` with `RESOLVE_BENEATH`), so a link that is swapped in
-//! while we look cannot lead us out. Where a filter of system calls hides `openat2`, `walk` keeps
-//! it, a component at a time.
+//! The kernel enforces it (`openat2` with `RESOLVE_BENEATH`), so a link that is swapped in during
+//! the look-up cannot lead out. Where a filter of system calls hides `openat2`, `walk` enforces it,
+//! a component at a time.
 //!
-//! A root is opened for each transfer: what is mounted on it, or made anew under its name, is seen
-//! by the next one.
+//! A root is opened for each transfer, so the next one sees what was mounted on it, or made anew
+//! under its name.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -23,14 +23,14 @@ use crate::core::error::Result;
 #[derive(Debug)]
 pub(crate) struct StoreRoot {
     directory: OwnedFd,
-    /// The path as it was given; it may go through links.
+    /// Path as it was given; it may go through links.
     given: PathBuf,
     path: PathBuf,
     rules: PathRules,
     allowed: AllowedKinds,
 }
 
-/// The kinds of data that a node serves only where its owner says so: they reach beyond the files
+/// Kinds of data that a node serves only where its owner allows it: they reach beyond the files
 /// below its root.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct AllowedKinds {
@@ -74,14 +74,14 @@ impl StoreRoot {
         StoreRoot { allowed, ..self }
     }
 
-    /// The path that it was opened by. Opened again it may be another directory: one that was
-    /// mounted on it, or has taken its name.
+    /// Path that it was opened by. By now the path may mean another directory: one that was mounted
+    /// on it, or has taken its name.
     pub(super) fn given(&self) -> &Path {
         &self.given
     }
 
-    /// The directory of POSIX shared memory, where no link is followed at all: everybody may make
-    /// links there.
+    /// Directory of POSIX shared memory. No link is followed there, because everybody may make
+    /// some.
     ///
     /// # Errors
     /// `Data` where the system has none.
@@ -101,7 +101,7 @@ impl StoreRoot {
         if self.allowed.devices { Ok(()) } else { Err(unserved(path, "block devices", "devices")) }
     }
 
-    /// Where the root is.
+    /// Path of the root.
     #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -118,9 +118,8 @@ impl StoreRoot {
         self.try_open(path, flags, mode)?.map_err(|errno| fault(errno, path, "opened"))
     }
 
-    /// Opens `path`, absolute as in a data URI, below the root. The system's refusals are left for
-    /// the caller to judge: only paths that lead out (`..`, or a link) are errors of the outer
-    /// kind, `Refused`.
+    /// Opens `path`, absolute as in a data URI, below the root. The inner result is the system's;
+    /// only a path that leads out (`..`, or a link) is an outer error, `Refused`.
     pub(super) fn try_open(
         &self,
         path: &Path,
@@ -133,8 +132,8 @@ impl StoreRoot {
         self.judged(
             path,
             match self.resolved_by_kernel(&relative, flags, mode) {
-                // A filter hides the call (containers, service managers), or the file itself
-                // forbids to be opened: then the walk is refused, too.
+                // A filter hides the call (containers, service managers), or the file itself may
+                // not be opened; then the walk is refused too.
                 Err(Errno::ENOSYS | Errno::EPERM) => {
                     walk::open(&self.directory, &relative, flags, mode, self.rules)
                 }
@@ -143,7 +142,7 @@ impl StoreRoot {
         )
     }
 
-    /// The same by `walk` alone.
+    /// Like [`Self::try_open`], by `walk` alone.
     #[cfg(test)]
     pub(super) fn walk_beneath(
         &self,
@@ -165,8 +164,8 @@ impl StoreRoot {
         resolve.set(ResolveFlag::RESOLVE_BENEATH, self.rules.beneath);
         resolve.set(ResolveFlag::RESOLVE_NO_SYMLINKS, !self.rules.links);
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(resolve);
-        // EAGAIN says that something was renamed while the kernel resolved; that cannot go on for
-        // long by accident.
+        // EAGAIN: something was renamed while the kernel resolved the path. By accident that does
+        // not happen many times in a row.
         let mut attempts_left = RESOLVE_ATTEMPTS_MAX;
         loop {
             attempts_left -= 1;
@@ -187,7 +186,7 @@ impl StoreRoot {
         }
     }
 
-    /// `path` as it is seen from the root: without its leading `/`, and without any `..`.
+    /// `path` relative to the root: without its leading `/`, and without any `..`.
     pub(super) fn relative(&self, path: &Path) -> Result<PathBuf> {
         let mut relative = PathBuf::from(".");
         for component in path.components() {
@@ -209,12 +208,12 @@ impl AsFd for StoreRoot {
     }
 }
 
-/// The system's error number behind one of the standard library's errors.
+/// Error number of the system in an error of the standard library.
 pub(super) fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw)
 }
 
-/// Only a place to start from: it needs no permission to list.
+/// Flags for a directory to start from: it needs no permission to list.
 pub(super) const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 const RESOLVE_ATTEMPTS_MAX: u32 = 64;

@@ -1,10 +1,10 @@
-//! The key that seals journals: random bytes that other users of the machine do not have.
+//! Key that seals journals: random bytes that other users of the machine do not have.
 //!
-//! A journal vouches for bytes that nobody reads again, so it must be certain who wrote it. Owner
-//! and mode of a file say much, but a service that writes files for many users also writes files
+//! A journal vouches for bytes that nobody reads again, so its writer must be certain. Owner and
+//! mode of a file are not enough: a service that writes files for many users also writes files
 //! whose content others choose. The key is a file of mode 0600 in the user's state directory, made
-//! once. Where there is no such directory journals are not sealed; then ownership decides, and what
-//! they speak of is read before it is believed.
+//! once. Where there is no such directory journals are not sealed. Ownership decides then, and the
+//! ranges of a journal are read before they are believed.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -17,10 +17,10 @@ use nix::fcntl::{OFlag, RenameFlags, open, openat, renameat2};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{LinkatFlags, User, fsync, geteuid, linkat};
 
-use super::partial::unlink;
+use super::destination_path::unlink;
 use super::trust::is_regular;
 
-/// The key that this user's journals are sealed with.
+/// Key of this user's journals.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SealKey([u8; KEY_BYTES]);
 
@@ -31,7 +31,7 @@ impl std::fmt::Debug for SealKey {
 }
 
 impl SealKey {
-    /// The key of the user that this process runs as; `None` where no state directory can hold one.
+    /// Key of the user that this process runs as; `None` where no state directory can hold one.
     #[cfg(not(test))]
     pub(crate) fn of_this_user() -> Option<SealKey> {
         static KEY: std::sync::OnceLock<SealKey> = std::sync::OnceLock::new();
@@ -51,7 +51,7 @@ impl SealKey {
         Some(*KEY.get_or_init(|| found))
     }
 
-    /// Unit tests leave the state directory of whoever runs them alone.
+    /// Unit tests do not touch the state directory of the user who runs them.
     #[cfg(test)]
     #[allow(clippy::unnecessary_wraps, reason = "as above")]
     pub(crate) fn of_this_user() -> Option<SealKey> {
@@ -64,7 +64,7 @@ impl SealKey {
         SealKey([byte; KEY_BYTES])
     }
 
-    /// The key in a directory for the state of programs, which is made where it is missing.
+    /// Key in a directory for the state of programs, which is made where it is missing.
     ///
     /// # Errors
     /// Where directory or key cannot be made, or another user could have chosen or read them.
@@ -93,14 +93,14 @@ impl SealKey {
     }
 }
 
-/// Where the user's programs keep their state: as the environment says, and as the user's entry
-/// does where it does not (services of a system have no `HOME`).
+/// State directories of the user's programs: by the environment, and else by the user's entry,
+/// because services of a system have no `HOME`.
 #[cfg_attr(test, allow(dead_code, reason = "unit tests have a key of their own"))]
 fn state_directories() -> impl Iterator<Item = PathBuf> {
     let named = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| of_home(home.as_ref()));
     let entry = || User::from_uid(geteuid()).ok().flatten().map(|user| of_home(&user.dir));
-    // The entry is looked up only where nothing else serves: that may ask the network.
+    // The entry is looked up last, because that may ask the network.
     let all = [named, home].into_iter().flatten().chain(std::iter::once_with(entry).flatten());
     all.filter(|path| path.is_absolute())
 }
@@ -131,8 +131,8 @@ fn is_secret(about: &FileStat) -> bool {
         && has_size
 }
 
-/// Makes the key, unless another process is quicker: it gets its name in one step, and only when it
-/// is whole.
+/// Makes the key, unless another process is quicker. It gets its name in one step, when it is
+/// whole.
 fn make(directory: &OwnedFd) -> io::Result<()> {
     let mut random = [0; KEY_BYTES + 8];
     getrandom::fill(&mut random)
@@ -145,15 +145,15 @@ fn make(directory: &OwnedFd) -> io::Result<()> {
         File::from(openat(directory, name.as_str(), flags, Mode::from_bits_truncate(0o600))?);
     let named = file.write_all(key).and_then(|()| file.sync_all()).and_then(|()| {
         match renameat2(directory, name.as_str(), directory, NAME, RenameFlags::RENAME_NOREPLACE) {
-            // Network file systems often do not know this flag; a second name is refused where
-            // there is one, too.
+            // Network file systems often do not know this flag. A link is refused where the name is
+            // taken too.
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
                 Ok(linkat(directory, name.as_str(), directory, NAME, LinkatFlags::empty())?)
             }
             done => Ok(done?),
         }
     });
-    // Where it has its name it is gone already, or has two.
+    // A key that has got its name has lost this one, or has two.
     let _ = unlink(directory, name.as_ref());
     match named {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

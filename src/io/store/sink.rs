@@ -1,89 +1,74 @@
-//! A destination: what a receiver's rows write.
+//! A destination: makes the system calls of its state machine.
 //!
 //! All rows of one node that name the same data share one sink. The order of calls:
 //! [`Sink::prepare`], then [`Sink::begin`], [`Sink::zero`] for holes and [`Sink::preallocate`] for
-//! the rest, then the rails write, then [`Sink::sync`] and [`Sink::commit`], and at the very end
-//! [`Sink::confirm`]. A sink that is dropped before its commit leaves behind what another attempt
-//! can continue with, or nothing.
+//! the rest, then the rails write, then [`Sink::sync`] and [`Sink::commit`], and at the end
+//! [`Sink::confirm`]. A sink that is dropped before its commit leaves what another attempt can
+//! continue from, or nothing.
 //!
-//! Where several nodes write one path, the elected one prepares first and commits last, when all
-//! others have synced. Each keeps a journal of what it has written, and the last one that leaves
-//! removes what nobody can continue with.
+//! Where several nodes write one path, the leader prepares first and commits last, when all others
+//! have synced. Each keeps a journal of what it has written, and the last one that leaves removes
+//! what nobody can continue from.
+//!
+//! [`destination::step`] decides all of that.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::errno::Errno;
-use nix::sys::stat::fstat;
-use nix::unistd::fsync;
 
+use super::destination_file::DestinationFile;
+use super::destination_path::DestinationPath;
 use super::fault::fault;
-use super::finding::{find_file, replaces_own};
 use super::journal::JournalRecord;
-use super::keep;
-use super::keep::{JournalDoubt, JournalFile, JournalIdentity};
-use super::open::{OpenFile, retried};
-use super::partial::{PartialFile, being_written, is_otherwise};
+use super::journal_file::{FoundJournal, JournalDoubt, JournalFile, NewJournal};
+use super::open::OpenFile;
+use super::open_destination::{SinkOptions, open_destination, with_new_journal};
+use super::partial_file::PartialFile;
 use super::region::SharedRegion;
-use super::root::errno_of;
 use super::{StoreRoot, space};
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::DataUri;
+use crate::core::store::destination::{
+    self, DestinationAction, DestinationEvent, DestinationState, Remains, WriterRole, WriterTerms,
+};
 use crate::core::units::{Span, covers};
-
-/// What this node is to the others that write the same path.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SharedRole {
-    /// No other node names this path.
-    Alone,
-    /// Others do, and this one makes the file, sizes it and gives it its name.
-    Elected,
-    /// Others do, and this is a number that none of them has. Where this node sees the elected
-    /// one's file it writes into that, else into one of its own.
-    Member(u32),
-}
-
-/// How a destination is to be prepared.
-#[derive(Clone, Debug)]
-pub(crate) struct SinkOptions {
-    /// Whether an existing file may be replaced.
-    pub(crate) overwrite: bool,
-    /// Whether the file and its name are to survive a crash.
-    pub(crate) fsync: bool,
-    /// What names the partial file: the hash of the transfer and the row, in letters and digits.
-    pub(crate) tag: String,
-    /// The attempt's random bytes.
-    pub(crate) attempt: [u8; 16],
-    /// Whether other nodes write the same path.
-    pub(crate) shared: SharedRole,
-    /// How it is kept for an attempt that continues this one, and goes on with what an earlier one
-    /// left; `None` where it starts from nothing and leaves nothing. Of files alone.
-    pub(crate) keep: Option<JournalIdentity>,
-}
 
 /// An open destination.
 #[derive(Debug)]
 pub(crate) struct Sink {
     target: SinkTarget,
-    overwrite: bool,
+    terms: WriterTerms,
     fsync: bool,
-    shared: SharedRole,
-    journal: Option<JournalFile>,
-    /// Set once the destination is complete, or given up: then dropping has nothing to do.
-    settled: AtomicBool,
+    attempt: [u8; 16],
+    /// Size of the file as far as this node knows.
+    bytes: u64,
+    /// Held while the calls of a transition are made, so that no other one comes in between.
+    state: Mutex<DestinationState>,
 }
 
-/// What is written to.
+/// Kind of an open destination.
 #[derive(Debug)]
-pub(super) enum SinkTarget {
-    /// A partial file that this node renames or removes.
-    Owned(PartialFile),
-    /// A partial file that the elected node renames or removes.
-    Joined(PartialFile),
-    /// A shared memory object.
+enum SinkTarget {
+    File {
+        /// The file as it was opened.
+        first: DestinationFile,
+        /// The file that is written in its place, where that was a complete one.
+        beside: OnceLock<DestinationFile>,
+        new_journal: Option<NewJournal>,
+    },
     Region(SharedRegion),
-    /// `null:`.
-    Nothing,
+    Null,
+}
+
+/// Ranges of an earlier attempt that are still good.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ReusedRanges<'a> {
+    /// Ranges of the data space.
+    pub(crate) spans: &'a [Span],
+    /// The same as offsets of the file.
+    pub(crate) in_file: &'a [Span],
 }
 
 impl Sink {
@@ -102,164 +87,141 @@ impl Sink {
         file_bytes: u64,
         options: &SinkOptions,
     ) -> Result<Sink> {
-        let (target, journal) = match uri {
-            DataUri::File(path) => find_file(root, path, file_bytes, options)?,
-            DataUri::Mem(name) => {
-                let region = SharedRegion::prepare(
-                    root,
-                    name,
-                    file_bytes,
-                    options.overwrite,
-                    options.shared,
-                )?;
-                (SinkTarget::Region(region), None)
+        let SinkOptions { overwrite, fsync, attempt, .. } = *options;
+        let (target, role, state) = match uri {
+            DataUri::File(path) => {
+                let open = open_destination(root, path, file_bytes, options)?;
+                let (first, new_journal) = (open.file, open.new_journal);
+                let target = SinkTarget::File { first, beside: OnceLock::new(), new_journal };
+                (target, open.role, open.state)
             }
-            DataUri::Null => (SinkTarget::Nothing, None),
+            DataUri::Mem(name) => {
+                let region =
+                    SharedRegion::prepare(root, name, file_bytes, overwrite, options.role)?;
+                let state = match region.fresh {
+                    true => DestinationState::RegionMade,
+                    false => DestinationState::RegionFound,
+                };
+                (SinkTarget::Region(region), WriterRole::Sole, state)
+            }
+            DataUri::Null => (SinkTarget::Null, WriterRole::Sole, DestinationState::Null),
             DataUri::Pattern(_) => {
                 return Err(Error::new(Code::Usage, format!("{uri} cannot be written"))
                     .remedy("use null: to discard"));
             }
         };
-        let SinkOptions { fsync, shared, .. } = *options;
-        let overwrite = options.overwrite || journal.as_ref().is_some_and(JournalFile::overwrites);
-        // From here on an error drops the sink, and that removes what was made.
-        let sink =
-            Sink { target, overwrite, fsync, shared, journal, settled: AtomicBool::new(false) };
-        sink.make_room(file_bytes)?;
-        if let (SinkTarget::Owned(partial), SharedRole::Elected) = (&sink.target, shared) {
-            if !partial.let_others_write() {
-                return Err(being_written(&partial.place.path));
-            }
-            // Last: who sees the token may rely on the file.
-            partial.place.write_token(&options.attempt)?;
-        }
+        let terms = WriterTerms { role, resumes: options.keep.is_some(), overwrite };
+        let state = Mutex::new(state);
+        let sink = Sink { target, terms, fsync, attempt, bytes: file_bytes, state };
+        // An error drops the sink, and that removes what was made.
+        sink.handle(DestinationEvent::MakeRoom, ReusedRanges::default())?;
         Ok(sink)
     }
 
     /// The files to write to, indexed as the extents of this sink's layouts say; none for `null:`.
     pub(crate) fn files(&self) -> &[OpenFile] {
-        self.file().map_or(&[], std::slice::from_ref)
+        self.open_file().map_or(&[], std::slice::from_ref)
     }
 
-    /// Whether the file is another node's, who will rename it.
+    /// The file is made and named by another node.
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.target, SinkTarget::Joined(_))
+        matches!(self.terms.role, WriterRole::Follower(_))
     }
 
-    /// Whether what nobody writes reads as zeros already.
+    /// Ranges that nobody writes read as zeros already.
     pub(crate) fn is_fresh(&self) -> bool {
         match &self.target {
             SinkTarget::Region(region) => region.fresh,
-            SinkTarget::Owned(partial) => partial.is_new,
-            // Who has made it may have gone on with an earlier one.
-            SinkTarget::Joined(_) => false,
-            SinkTarget::Nothing => true,
+            // A leader may have resumed the file of an earlier attempt.
+            SinkTarget::File { .. } => {
+                !self.is_shared() && self.file().is_some_and(|it| it.partial.is_new)
+            }
+            SinkTarget::Null => true,
         }
     }
 
-    /// Whether what lands here is recorded for an attempt that continues this one.
+    /// Pieces that land here are recorded for an attempt that continues this one.
     pub(crate) fn keeps(&self) -> bool {
-        self.journal.is_some()
+        self.journal().is_some()
     }
 
-    /// What an earlier attempt has left here: ascending, apart from each other.
+    /// Records of an earlier attempt: ascending, apart from each other.
     pub(crate) fn found(&self) -> &[JournalRecord] {
-        self.journal.as_ref().map_or(&[], |journal| &journal.found.records)
+        self.found_journal().map_or(&[], |found| &found.records)
     }
 
-    /// Why what was found is to be held against the file before it is believed; `None` where it is
-    /// there for certain.
+    /// Reason to hold the records that were found against the file; `None` where they are certain.
     pub(crate) fn doubt(&self) -> Option<JournalDoubt> {
-        self.journal.as_ref().and_then(|journal| journal.found.doubt)
+        self.found_journal().and_then(|found| found.doubt)
     }
 
-    /// Whether nobody else can have written what was found.
+    /// Nobody else can have written the records that were found.
     pub(crate) fn is_sealed(&self) -> bool {
-        self.journal.as_ref().is_some_and(JournalFile::is_sealed)
+        self.journal().is_some_and(JournalFile::is_sealed)
     }
 
-    /// Why what was there of an earlier attempt is not continued, in a sentence.
+    /// Reason why what an earlier attempt left is not continued, in a sentence.
     pub(crate) fn refused(&self) -> Option<String> {
-        let reason = self.journal.as_ref()?.found.refused.as_ref()?;
-        Some(format!(
-            "what an earlier attempt left of {} starts again: {reason}",
-            self.name().display()
-        ))
+        let reason = self.found_journal()?.refused.as_ref()?;
+        let name = self.name().display();
+        Some(format!("what an earlier attempt left of {name} starts again: {reason}"))
     }
 
-    /// Begins this attempt: of what was found only `kept` counts from now on, and the rest may be
-    /// written over. `is_whole` says that nothing more will be written.
+    /// Begins this attempt: of the records that were found only `kept` count from now on, and the
+    /// other ranges may be written over. `is_whole` says that nothing more will be written.
     ///
     /// # Errors
-    /// `Data` where the journal cannot be written, and where the file is complete already and not
-    /// whole any more.
-    pub(crate) fn begin(&self, kept: &[Span], is_whole: bool) -> Result<()> {
-        let (Some(journal), Some(partial)) = (&self.journal, self.partial()) else { return Ok(()) };
-        if partial.is_named() {
-            return if is_whole { Ok(()) } else { Err(is_otherwise(&partial.place.path)) };
-        }
-        let begun =
-            journal.begin(&partial.place, &partial.file, |record| covers(kept, record.span));
-        begun.map_err(|error| {
-            fault(errno_of(&error), self.name(), "recorded in a journal beside it")
-        })
+    /// `Data` where the journal cannot be written, and where the file is complete already, not
+    /// whole any more, and not to be overwritten.
+    pub(crate) fn begin(&self, kept: ReusedRanges<'_>, is_whole: bool) -> Result<()> {
+        self.handle(DestinationEvent::Begin { is_whole }, kept)
     }
 
-    /// Whether there is something to read back from.
+    /// [`Sink::begin`] has made another file, which [`Sink::files`] are since.
+    pub(crate) fn is_replaced(&self) -> bool {
+        matches!(&self.target, SinkTarget::File { beside, .. } if beside.get().is_some())
+    }
+
+    /// It has something to read back from.
     pub(crate) fn is_file(&self) -> bool {
-        matches!(&self.target, SinkTarget::Owned(_) | SinkTarget::Joined(_))
+        self.file().is_some()
     }
 
-    /// Whether other nodes may write to this file.
+    /// Other nodes may write to this file.
     pub(crate) fn is_of_several(&self) -> bool {
-        self.shared == SharedRole::Elected || self.is_shared()
+        self.terms.role != WriterRole::Sole
     }
 
-    /// Keeps nothing of this attempt, and nothing longer of an earlier one.
+    /// Keeps nothing of this attempt, and nothing more of an earlier one.
     ///
     /// # Errors
     /// `Data` where the journal cannot be removed.
     pub(crate) fn forget(&self) -> Result<()> {
-        let (Some(journal), Some(partial)) = (&self.journal, self.partial()) else { return Ok(()) };
-        journal.forget();
-        if replaces_own(&self.target, Some(journal)) {
-            Ok(())
-        } else {
-            partial.place.remove_journal()
-        }
+        self.handle(DestinationEvent::Forget, ReusedRanges::default())
     }
 
-    /// Whether an earlier attempt has completed it: it has its final name, and nothing is written
-    /// to it.
+    /// An earlier attempt has completed it: it has its final name, and nothing is written to it.
     pub(crate) fn is_named(&self) -> bool {
-        self.partial().is_some_and(PartialFile::is_named)
+        self.state().is_complete()
     }
 
     /// Takes in what has landed here, to be recorded by the next [`Sink::flush`].
     pub(crate) fn keep(&self, records: impl Iterator<Item = JournalRecord>) {
-        if let Some(journal) = &self.journal {
+        if let Some(journal) = self.journal() {
             journal.add(records);
         }
     }
 
     /// Records what has landed.
     pub(crate) fn flush(&self) {
-        let (Some(journal), Some(partial)) = (&self.journal, self.partial()) else { return };
-        if let Err(error) = journal.flush(&partial.file) {
-            // The transfer can do without; what is not recorded is only fetched again if it is
-            // interrupted.
-            tracing::warn!(
-                "what lands in {} is not recorded any more: {error}",
-                self.name().display()
-            );
-        }
+        self.file().into_iter().for_each(DestinationFile::flush);
     }
 
-    /// Says which permissions the file shall have, as far as they are granted where it lies. Memory
-    /// objects keep theirs.
+    /// Sets the permissions that the file gets with its name, as far as they are granted there.
+    /// Memory objects keep theirs.
     pub(crate) fn set_mode(&self, mode: u32) {
-        if let Some(partial) = self.partial() {
-            partial.mode.store(mode, Ordering::Relaxed);
+        if let Some(file) = self.file() {
+            file.partial.mode.store(mode, Ordering::Relaxed);
         }
     }
 
@@ -268,9 +230,8 @@ impl Sink {
     /// # Errors
     /// `Data` where the disk has not that much left.
     pub(crate) fn preallocate(&self, spans: &[Span]) -> Result<()> {
-        let only_here =
-            matches!(self.target, SinkTarget::Owned(_)) && self.shared == SharedRole::Alone;
-        self.file()
+        let only_here = self.is_file() && self.terms.role == WriterRole::Sole;
+        self.open_file()
             .map_or(Ok(()), |file| space::reserve(file.buffered(), self.name(), spans, only_here))
     }
 
@@ -280,7 +241,7 @@ impl Sink {
     /// # Errors
     /// `Data` where the system refuses to.
     pub(crate) fn zero(&self, spans: &[Span]) -> Result<()> {
-        match self.file() {
+        match self.open_file() {
             Some(file) if !self.is_fresh() => space::zero(file.buffered(), self.name(), spans),
             _ => Ok(()),
         }
@@ -292,118 +253,40 @@ impl Sink {
     /// # Errors
     /// `Data` where the device could not write.
     pub(crate) fn sync(&self) -> Result<()> {
-        match self.partial().filter(|_| self.fsync) {
-            Some(partial) => {
-                retried(|| fsync(partial.file.buffered())).map_err(|errno| self.write_failed(errno))
-            }
-            None => Ok(()),
-        }
+        self.file().filter(|_| self.fsync).map_or(Ok(()), DestinationFile::sync)
     }
 
-    /// Gives the complete file its name; for a shared file that is the elected node's part, after
+    /// Gives the complete file its name; for a shared file that is the leader's part, after
     /// everybody's sync.
     ///
     /// # Errors
     /// `Data` where the name was taken meanwhile, where another attempt has replaced the file, or
-    /// where the system refuses. The file is then discarded.
+    /// where the system refuses. A file that cannot have its name is discarded.
     pub(crate) fn commit(&self) -> Result<()> {
-        self.flush();
-        self.sync()?;
-        if let SinkTarget::Owned(partial) = &self.target {
-            self.record_completion(partial);
-            // The token goes first: while the file has its final name nothing of ours lies beside
-            // it.
-            self.remove_token(partial)?;
-            let finished = partial.finish(self.overwrite, self.fsync);
-            if let Err(error) = finished {
-                self.discard();
-                return Err(error);
-            }
-            self.record_leaving(partial);
-        }
-        if let SinkTarget::Region(region) = &self.target {
-            region.check_named()?;
-        }
-        // What becomes of another's file is not settled yet.
-        self.settled.store(!self.is_shared(), Ordering::Relaxed);
-        Ok(())
+        self.handle(DestinationEvent::Commit, ReusedRanges::default())
     }
 
-    /// Everybody has all they want: nothing needs to be remembered of how this file came to be.
+    /// Everybody has all they want: the journal is no longer needed.
     pub(crate) fn confirm(&self) {
-        let is_settled = self.settled.load(Ordering::Relaxed) || self.is_shared();
-        if let (Some(journal), Some(partial), true) = (&self.journal, self.partial(), is_settled)
-            && journal.is_ours(&partial.place)
-        {
-            // What cannot be removed is replaced by the next attempt.
-            let _ = partial.place.remove_journal();
-            if self.shared == SharedRole::Elected {
-                // Others may not hear that everybody is done.
-                partial.place.remove_other_journals();
-            }
-        }
+        // A journal that cannot be removed is replaced by the next attempt.
+        let _ = self.handle(DestinationEvent::Confirm, ReusedRanges::default());
     }
 
-    /// Gives up what is not complete: removes it, unless another attempt can continue with it.
+    /// Gives up what is not complete: removes it, unless another attempt can continue from it.
     /// Where several nodes write it, that is for the last one to do.
     pub(crate) fn discard(&self) {
-        if self.settled.swap(true, Ordering::Relaxed) {
+        // A panic between two calls leaves the destination in no state that could be trusted.
+        if self.state.is_poisoned() {
             return;
         }
-        self.flush();
-        if let Some(partial) = self.partial() {
-            self.record_leaving(partial);
-        }
-        match &self.target {
-            SinkTarget::Owned(partial) if self.shared == SharedRole::Elected => self.leave(partial),
-            SinkTarget::Joined(partial) => self.leave(partial),
-            SinkTarget::Owned(partial) => {
-                let replaces_own = replaces_own(&self.target, self.journal.as_ref());
-                if self.is_worth_keeping() && !replaces_own {
-                    return;
-                }
-                if self.keeps() && partial.is_ours() && !replaces_own {
-                    let _ = partial.place.remove_journal();
-                }
-                // A removal that fails has no one to tell; the next attempt replaces what is left.
-                partial.discard();
-            }
-            SinkTarget::Region(region) => region.discard(),
-            SinkTarget::Nothing => {}
-        }
-    }
-
-    /// Leaves a file that several nodes write. Only the last one knows that nobody writes to it any
-    /// more.
-    fn leave(&self, partial: &PartialFile) {
-        // It speaks of this attempt alone. A removal that fails has no one to tell.
-        let _ = self.remove_token(partial);
-        if partial.is_named() || !partial.is_ours() {
-            return;
-        }
-        if let Some(journal) =
-            self.journal.as_ref().filter(|_| self.is_shared() && !self.is_worth_keeping())
-            && journal.is_ours(&partial.place)
-        {
-            let _ = partial.place.remove_journal();
-        }
-        let is_last = if partial.is_locked { partial.is_last() } else { !self.is_shared() };
-        let Some(about) = fstat(partial.file.buffered()).ok().filter(|_| is_last) else { return };
-        if !keep::is_kept(&partial.place, about.st_ino) {
-            keep::remove_all(&partial.place, about.st_ino);
-            partial.discard();
-        }
-    }
-
-    /// Whether another attempt can continue with what this node knows of.
-    fn is_worth_keeping(&self) -> bool {
-        self.journal.as_ref().is_some_and(JournalFile::is_worth_keeping)
+        // A removal that fails has no one to tell; the next attempt replaces what is left.
+        let _ = self.handle(DestinationEvent::Discard, ReusedRanges::default());
     }
 
     /// The process is gone: what lies there stays as it is.
     #[cfg(test)]
     pub(crate) fn crash(&self) {
-        self.settled.store(true, Ordering::Relaxed);
+        *self.state() = DestinationState::Kept;
     }
 
     /// The error for a write that the system refused with `errno`.
@@ -411,71 +294,172 @@ impl Sink {
         fault(errno, self.name(), "written")
     }
 
-    /// Leaves a record of the file that is complete, for an attempt that has to find out which
-    /// files are.
-    fn record_completion(&self, partial: &PartialFile) {
-        self.record(partial, "the completion", JournalFile::complete);
-    }
-
-    /// Leaves a record of what the file looks like, now that this node does not write to it any
-    /// more: whoever finds it like that need not read it.
-    fn record_leaving(&self, partial: &PartialFile) {
-        self.record(partial, "the state", JournalFile::leave);
-    }
-
-    fn record(
-        &self,
-        partial: &PartialFile,
-        what: &str,
-        record: fn(&JournalFile, &OpenFile) -> std::io::Result<()>,
-    ) {
-        if let Some(journal) = self.journal.as_ref().filter(|_| !partial.is_named())
-            && let Err(error) = record(journal, &partial.file)
-        {
-            tracing::warn!("{what} of {} is not recorded: {error}", self.name().display());
-        }
-    }
-
-    /// New partial files are empty; one that is gone on with has its size, and a region has fitted
-    /// itself.
-    fn make_room(&self, bytes: u64) -> Result<()> {
-        match &self.target {
-            SinkTarget::Owned(partial) if partial.is_new => {
-                space::size(partial.file.buffered(), self.name(), bytes)
-            }
-            SinkTarget::Joined(partial) => space::grow(partial.file.buffered(), self.name(), bytes),
-            SinkTarget::Owned(_) | SinkTarget::Region(_) | SinkTarget::Nothing => Ok(()),
-        }
-    }
-
-    /// The file, where it is one.
-    fn partial(&self) -> Option<&PartialFile> {
-        match &self.target {
-            SinkTarget::Owned(partial) | SinkTarget::Joined(partial) => Some(partial),
-            SinkTarget::Region(_) | SinkTarget::Nothing => None,
-        }
-    }
-
-    /// Removes the token that this node has left, unless a newer attempt's lies there now.
-    fn remove_token(&self, partial: &PartialFile) -> Result<()> {
-        let left_one = self.shared == SharedRole::Elected && partial.is_ours();
-        if left_one { partial.place.remove_token() } else { Ok(()) }
-    }
-
-    fn file(&self) -> Option<&OpenFile> {
-        match &self.target {
-            SinkTarget::Owned(partial) | SinkTarget::Joined(partial) => Some(&partial.file),
-            SinkTarget::Region(region) => Some(&region.file),
-            SinkTarget::Nothing => None,
-        }
-    }
-
     /// As the user names it.
     pub(crate) fn name(&self) -> &Path {
         match &self.target {
-            SinkTarget::Owned(partial) | SinkTarget::Joined(partial) => &partial.place.path,
+            SinkTarget::File { first, .. } => &first.partial.place.path,
             SinkTarget::Region(region) => &region.name,
-            SinkTarget::Nothing => Path::new("null:"),
+            SinkTarget::Null => Path::new("null:"),
+        }
+    }
+
+    /// Path of the file, where this node makes it.
+    pub(super) fn own_path(&self) -> Option<&DestinationPath> {
+        self.file().filter(|_| !self.is_shared()).map(|file| &file.partial.place)
+    }
+
+    /// The file that is written, where it is one.
+    fn file(&self) -> Option<&DestinationFile> {
+        match &self.target {
+            SinkTarget::File { first, beside, .. } => Some(beside.get().unwrap_or(first)),
+            SinkTarget::Region(_) | SinkTarget::Null => None,
+        }
+    }
+
+    fn open_file(&self) -> Option<&OpenFile> {
+        match &self.target {
+            SinkTarget::Region(region) => Some(&region.file),
+            SinkTarget::File { .. } | SinkTarget::Null => self.file().map(|it| &it.partial.file),
+        }
+    }
+
+    fn journal(&self) -> Option<&JournalFile> {
+        self.file()?.journal.as_ref()
+    }
+
+    /// What the journal of the file said that was opened first.
+    fn found_journal(&self) -> Option<&FoundJournal> {
+        match &self.target {
+            SinkTarget::File { first, .. } => first.journal.as_ref().map(|it| &it.found),
+            SinkTarget::Region(_) | SinkTarget::Null => None,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, DestinationState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Execution of the state machine.
+impl Sink {
+    /// Takes the destination through an event: makes the calls of each step, and is in its next
+    /// state once they have succeeded.
+    fn handle(&self, event: DestinationEvent, kept: ReusedRanges<'_>) -> Result<()> {
+        let mut state = self.state();
+        let (mut event, mut refusal) = (Some(event), None);
+        while let Some(now) = event.take() {
+            let from = *state;
+            let step = destination::step(self.terms, from, now)
+                .unwrap_or_else(|| panic!("{now:?} cannot come in {from:?} of {:?}", self.terms));
+            for action in step.actions {
+                match self.carry_out(*action, kept) {
+                    Ok(remains) => event = remains.map(DestinationEvent::Weighed),
+                    Err(_) if now.is_last_word() => {}
+                    Err(error) if action.gives_name() => {
+                        refusal = Some(error);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if refusal.is_some() && !now.is_last_word() {
+                event = Some(DestinationEvent::NameRefused);
+            } else {
+                *state = step.next;
+                event = event.or(step.then);
+            }
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+
+    fn carry_out(
+        &self,
+        action: DestinationAction,
+        kept: ReusedRanges<'_>,
+    ) -> Result<Option<Remains>> {
+        match &self.target {
+            SinkTarget::Region(region) => match action {
+                DestinationAction::CheckName => region.check_named()?,
+                DestinationAction::RemoveRegion => region.discard(),
+                other => panic!("{other:?} is nothing to do with memory"),
+            },
+            SinkTarget::Null => panic!("{action:?} is nothing to do with null:"),
+            SinkTarget::File { first, .. } => {
+                let file = self.file().unwrap_or(first);
+                return self.carry_out_on(file, action, kept);
+            }
+        }
+        Ok(None)
+    }
+
+    fn carry_out_on(
+        &self,
+        file: &DestinationFile,
+        action: DestinationAction,
+        kept: ReusedRanges<'_>,
+    ) -> Result<Option<Remains>> {
+        let (partial, place) = (&file.partial, &file.partial.place);
+        match action {
+            DestinationAction::Size => file.size(self.bytes)?,
+            DestinationAction::Grow => file.grow(self.bytes)?,
+            DestinationAction::ShareLock => file.share_lock()?,
+            DestinationAction::WriteToken => place.write_token(&self.attempt)?,
+            DestinationAction::RemoveToken => file.remove_token()?,
+            DestinationAction::CreateBeside => self.create_beside(file)?,
+            DestinationAction::CopyKept => self.copy_kept(file, kept.in_file)?,
+            DestinationAction::BeginJournal => {
+                file.begin_journal(|record| covers(kept.spans, record.span))?;
+            }
+            DestinationAction::RefuseComplete => return Err(is_otherwise(&place.path)),
+            DestinationAction::StopRecording => file.stop_recording(),
+            DestinationAction::ForgetJournal => file.forget_journal()?,
+            DestinationAction::Flush => file.flush(),
+            DestinationAction::Sync => self.sync()?,
+            DestinationAction::RecordCompletion => file.record_completion(),
+            DestinationAction::RecordLeaving => file.record_leaving(),
+            DestinationAction::Name => partial.finish(self.overwrites(file), self.fsync)?,
+            DestinationAction::CheckName => partial.check_ours()?,
+            DestinationAction::RemoveJournal => file.remove_journal()?,
+            DestinationAction::RemoveStaleJournal => place.remove_journal()?,
+            DestinationAction::RemoveConfirmedJournals => file.remove_confirmed_journals()?,
+            DestinationAction::RemoveAllJournals => file.remove_all_journals()?,
+            DestinationAction::RemovePartial => partial.remove()?,
+            DestinationAction::Weigh => return Ok(Some(file.weigh(self.terms.role))),
+            DestinationAction::RemoveRegion => panic!("a file is no shared memory"),
+        }
+        Ok(None)
+    }
+
+    /// This attempt, or the one that it continues, may replace a file that has the final name.
+    fn overwrites(&self, file: &DestinationFile) -> bool {
+        self.terms.overwrite || file.journal.as_ref().is_some_and(JournalFile::overwrites)
+    }
+
+    /// Makes a new file beside a complete one, which is read from then on and not written.
+    fn create_beside(&self, complete: &DestinationFile) -> Result<()> {
+        let SinkTarget::File { beside, new_journal, .. } = &self.target else {
+            panic!("only files lie beside others")
+        };
+        complete.partial.place.check_grants()?;
+        let partial = PartialFile::create_beside(&complete.partial.place)?;
+        partial.mode.store(complete.partial.mode.load(Ordering::Relaxed), Ordering::Relaxed);
+        let found = complete.journal.as_ref().map(|it| &it.found);
+        let records = found.map_or(Vec::new(), |found| found.records.clone());
+        let complete = found.and_then(|found| found.complete);
+        let found = FoundJournal { records, complete, ..FoundJournal::default() };
+        let file = with_new_journal(partial, found, new_journal.as_ref())?;
+        beside.set(file).expect("a complete file is replaced once");
+        Ok(())
+    }
+
+    /// Copies what is kept of the complete file to the new one. Where nothing was open before the
+    /// new one, nothing is kept.
+    fn copy_kept(&self, file: &DestinationFile, in_file: &[Span]) -> Result<()> {
+        match &self.target {
+            SinkTarget::File { first, .. } if first.partial.is_complete() => {
+                file.copy_from(&first.partial, in_file)
+            }
+            SinkTarget::File { .. } | SinkTarget::Region(_) | SinkTarget::Null => Ok(()),
         }
     }
 }
@@ -484,4 +468,12 @@ impl Drop for Sink {
     fn drop(&mut self) {
         self.discard();
     }
+}
+
+/// The file is complete, and what is wanted of it now is not all what was wanted then.
+fn is_otherwise(path: &Path) -> Error {
+    let shown = path.display();
+    let what = "it was completed by an earlier attempt, and not all of it is still good";
+    Error::new(Code::Data, format!("{shown} exists: {what}"))
+        .remedy("use --overwrite to replace it")
 }

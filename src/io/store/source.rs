@@ -1,4 +1,4 @@
-//! A source: what a sender's row reads.
+//! A source: the data that a sender's row reads.
 
 use std::ffi::OsStr;
 use std::io;
@@ -35,20 +35,20 @@ pub(crate) struct FileSource {
     file: OpenFile,
     /// As the user names it, for errors.
     name: PathBuf,
-    /// The bytes that the row offers, as offsets of the file.
+    /// Bytes that the row offers, as offsets of the file.
     offered: Span,
     fingerprint: FileFingerprint,
     /// Its type and permissions, as in `st_mode`.
     mode: u32,
 }
 
-/// What a file looks like from outside. Two equal ones mean that nobody wrote in between.
+/// Size, times and identity of a file. Two equal ones mean that nobody wrote in between.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct FileFingerprint {
     size_bytes: u64,
     /// `st_mtime`: anybody who may write to the file can set it to what it was.
     modified: (i64, i64),
-    /// `st_ctime`: nobody can set it. New permissions, links and names change it, too.
+    /// `st_ctime`: nobody can set it. New permissions, links and names change it too.
     changed: (i64, i64),
     identity: (u64, u64),
 }
@@ -80,8 +80,7 @@ impl Source {
         }
     }
 
-    /// The files to read from, indexed as the extents of this source's layout say; none for a
-    /// pattern.
+    /// Files to read from, indexed as the extents of this source's layout say; none for a pattern.
     pub(crate) fn files(&self) -> &[OpenFile] {
         match self {
             Source::File(source) => std::slice::from_ref(&source.file),
@@ -89,7 +88,8 @@ impl Source {
         }
     }
 
-    /// The holes in what the row offers, at most `count_max`, relative to its first byte, in order.
+    /// Holes in the bytes that the row offers, at most `count_max`, relative to its first byte, in
+    /// order.
     ///
     /// # Errors
     /// `Data` where the file cannot be examined.
@@ -100,11 +100,11 @@ impl Source {
         }
     }
 
-    /// Reads bytes of what the row offers, from `at` behind its first byte on; `position` is where
-    /// they lie in the data space.
+    /// Reads bytes that the row offers, from `at` behind its first byte on; `position` is their
+    /// place in the data space.
     ///
     /// # Errors
-    /// What the system says, and `UnexpectedEof` where the file has become shorter.
+    /// Those of the system, and `UnexpectedEof` where the file has become shorter.
     pub(crate) fn read_at(&self, at: u64, position: u64, bytes: &mut [u8]) -> io::Result<()> {
         match self {
             Source::File(source) => {
@@ -117,8 +117,8 @@ impl Source {
         }
     }
 
-    /// Whether the source is still what it was when it was opened. Ask when a read comes up short,
-    /// and at the end.
+    /// Checks that the source is as it was when it was opened. To be called when a read comes up
+    /// short, and at the end.
     ///
     /// # Errors
     /// `Data` where it shrank or was written to.
@@ -129,7 +129,7 @@ impl Source {
         }
     }
 
-    /// What the source looks like, as bytes that differ for one that looks otherwise.
+    /// Fingerprint of the source as bytes; they differ if anything of it has changed.
     pub(crate) fn looks(&self) -> Vec<u8> {
         match self {
             Source::File(source) => {
@@ -143,7 +143,7 @@ impl Source {
         }
     }
 
-    /// The type and permissions of the file, as in `st_mode`; 0 for a pattern, which has none.
+    /// Type and permissions of the file, as in `st_mode`; 0 for a pattern, which has none.
     pub(crate) fn mode(&self) -> u32 {
         match self {
             Source::File(source) => source.mode,
@@ -151,7 +151,7 @@ impl Source {
         }
     }
 
-    /// Which file it is: device and inode.
+    /// Device and inode of the file.
     pub(crate) fn identity(&self) -> Option<(u64, u64)> {
         match self {
             Source::File(source) => Some(source.fingerprint.identity),
@@ -159,7 +159,7 @@ impl Source {
         }
     }
 
-    /// The error for a read that the system refused with `errno`.
+    /// Error for a read that the system refused with `errno`.
     #[cfg_attr(
         not(test),
         allow(dead_code, reason = "a refusal carries a code, not yet the reason of the system")
@@ -175,7 +175,7 @@ impl Source {
 }
 
 impl FileSource {
-    /// Opens `path` below `root`; `name` is what the user calls it.
+    /// Opens `path` below `root`; `name` is the user's name for it.
     fn open(
         root: &StoreRoot,
         path: &Path,
@@ -190,11 +190,10 @@ impl FileSource {
             SFlag::S_IFBLK => root.check_device(&name),
             _ => Ok(()),
         };
-        // Looking before opening: opening a device may do anything.
+        // Looks before opening: opening a device may do anything.
         let seen = stat(open(OFlag::O_PATH)?, &name)?;
         check(&seen)?;
-        // And without waiting: a pipe that has taken the name since would have us wait for its
-        // writer.
+        // Opens without waiting: a pipe that has taken the name since would wait for its writer.
         let buffered = open(READING)?;
         let about = stat(&buffered, &name)?;
         check(&about)?;
@@ -264,7 +263,7 @@ impl FileSource {
         if now == self.fingerprint {
             return Ok(());
         }
-        // Whoever sets the time of a file back after writing to it leaves this trace, and no other.
+        // Setting the time of a file back after writing to it leaves this trace, and no other.
         let only_status =
             FileFingerprint { changed: self.fingerprint.changed, ..now } == self.fingerprint;
         let how = if only_status {
@@ -277,19 +276,19 @@ impl FileSource {
 }
 
 impl FileFingerprint {
-    /// Waits until a write from now on is sure to change it: kernels stamp files with a clock that
-    /// stands still for some milliseconds, so that a file which was written to just now could be
-    /// written to again and look the same.
+    /// Waits until a write from now on is sure to change the fingerprint. Kernels stamp files with
+    /// a clock that stands still for some milliseconds, so a file that was written to just now
+    /// could be written to again and look the same.
     fn ripen(&self) {
         // File systems that count whole seconds, or two of them, stamp no fractions.
         let tick = if self.changed.1 == 0 { TICK_OF_SECONDS } else { TICK };
-        // Writes stamp both. Where a file system has no time of change, that says nothing.
+        // Writes stamp both times. Without a time of change the other one says nothing.
         let (seconds, nanoseconds) = self.changed.max(self.modified);
         let (Ok(seconds), Ok(nanoseconds)) = (seconds.try_into(), nanoseconds.try_into()) else {
             return;
         };
         let stamp = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        // A stamp of the future is of another machine's clock, and says nothing about this one's
+        // A time in the future is from another machine's clock, and says nothing about this one's
         // ticks.
         if let Ok(age) = SystemTime::now().duration_since(stamp) {
             std::thread::sleep(tick.saturating_sub(age));
@@ -298,7 +297,7 @@ impl FileFingerprint {
 
     fn of(file: BorrowedFd<'_>, about: &FileStat, name: &Path) -> Result<FileFingerprint> {
         let size_bytes = match kind(about) {
-            // A device has no size of its own in its entry, but an end that can be sought.
+            // A device has no size in its entry, but an end that can be sought.
             SFlag::S_IFBLK => {
                 lseek(file, 0, Whence::SeekEnd).map_err(|errno| fault(errno, name, "measured"))?
             }
@@ -315,15 +314,15 @@ impl FileFingerprint {
     }
 }
 
-/// The longest that the clock of file stamps stands still, on a kernel that ticks a hundred times a
-/// second.
+/// Longest time that the clock of file stamps stands still: a tick of a kernel with a hundred ticks
+/// a second.
 const TICK: Duration = Duration::from_millis(10);
-/// The same where stamps count seconds: FAT counts every other one.
+/// Longest time where stamps count seconds: FAT counts every other one.
 const TICK_OF_SECONDS: Duration = Duration::from_secs(2);
 
 const PERMISSIONS: u32 = 0o777;
 
-/// Opening neither waits for anybody nor takes a terminal.
+/// Opening must neither wait for another process nor take a terminal.
 const READING: OFlag = OFlag::O_NOCTTY.union(OFlag::O_NONBLOCK);
 
 fn read_exact(file: BorrowedFd<'_>, offset_bytes: u64, mut bytes: &mut [u8]) -> io::Result<()> {
@@ -350,7 +349,7 @@ fn kind(about: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT
 }
 
-/// Only what has positions can be read at them. The kind is a regular file or a block device.
+/// Refuses everything that cannot be read at positions: all but regular files and block devices.
 fn check_kind(about: &FileStat, name: &Path) -> Result<SFlag> {
     let what = match kind(about) {
         found @ (SFlag::S_IFREG | SFlag::S_IFBLK) => return Ok(found),
@@ -361,7 +360,7 @@ fn check_kind(about: &FileStat, name: &Path) -> Result<SFlag> {
     Err(Error::new(Code::Data, format!("{} {what}", name.display())).remedy("name a file"))
 }
 
-/// A file that says it has no bytes is read before that is believed: those of /proc and /sys are
+/// Reads a file that claims to have no bytes before that is believed: files of /proc and /sys are
 /// made while they are read.
 fn check_empty(file: &OwnedFd, about: &FileStat, name: &Path) -> Result<()> {
     if about.st_size == 0 && kind(about) == SFlag::S_IFREG {

@@ -1,5 +1,7 @@
-//! Room for what will be written, and zeros where nothing will be.
+//! Room for the bytes to come, zeros for the holes, and copies between files.
 
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -16,7 +18,7 @@ use super::open::retried;
 use crate::core::error::{Code, Error, Result};
 use crate::core::units::{Span, human_bytes};
 
-/// Gives `file` its size; what lies behind the old end is a hole.
+/// Gives `file` its size. Everything behind the old end is a hole.
 pub(super) fn size(file: BorrowedFd<'_>, name: &Path, bytes: u64) -> Result<()> {
     check_limit(name, bytes)?;
     let free_bytes = free(file);
@@ -26,8 +28,7 @@ pub(super) fn size(file: BorrowedFd<'_>, name: &Path, bytes: u64) -> Result<()> 
     })
 }
 
-/// Refuses a file that is larger than this process may write: the system would send it a signal for
-/// trying.
+/// Refuses a file that is larger than this process may write. Trying would raise a signal.
 fn check_limit(name: &Path, bytes: u64) -> Result<()> {
     match getrlimit(Resource::RLIMIT_FSIZE) {
         Ok((limit, _)) if limit != RLIM_INFINITY && bytes > limit => {
@@ -41,8 +42,8 @@ fn check_limit(name: &Path, bytes: u64) -> Result<()> {
     }
 }
 
-/// Makes `file` at least `bytes` long, and never shorter, although others may be doing the same:
-/// setting a size after looking at it could cut off what they have grown it to.
+/// Makes `file` at least `bytes` long, and never shorter, although others may be doing the same.
+/// Setting the size after a look at it could cut off what they have added.
 pub(super) fn grow(file: BorrowedFd<'_>, name: &Path, bytes: u64) -> Result<()> {
     let about = fstat(file).map_err(|errno| fault(errno, name, "examined"))?;
     if about.st_size.unsigned_abs() >= bytes {
@@ -59,9 +60,9 @@ pub(super) fn grow(file: BorrowedFd<'_>, name: &Path, bytes: u64) -> Result<()> 
     }
 }
 
-/// Reserves the blocks of `spans`, and of nothing else, so that holes stay holes and a full disk is
-/// known at once. Where that fails they are given back, if nobody but this node writes to them
-/// (`only_here`), and nothing is there yet.
+/// Reserves the blocks of `spans`, in which nothing is yet, so that holes stay holes and a full
+/// disk is known at once. After a failure the blocks are given back, if no other node writes to the
+/// file (`only_here`).
 pub(super) fn reserve(
     file: BorrowedFd<'_>,
     name: &Path,
@@ -69,18 +70,18 @@ pub(super) fn reserve(
     only_here: bool,
 ) -> Result<()> {
     let needed_bytes = spans.iter().map(|span| span.bytes()).sum();
-    // Before the attempt: one that fails may have used up what there was.
+    // Asked before the attempt, because a failed attempt may have used the room up.
     let free_bytes = free(file);
     for span in spans.iter().filter(|span| !span.is_empty()) {
         let errno = match allocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, *span) {
             Ok(()) => continue,
-            // Reserving is a service. Where a file system has none, the writes will find out.
+            // Where a file system cannot reserve, the writes will find out.
             Err(errno) if UNSUPPORTED.contains(&errno) => continue,
             Err(errno) => errno,
         };
         if only_here {
-            // A file that another attempt can continue with stays, and shall not keep the disk full
-            // until then. Where blocks cannot be given back they stay, too.
+            // The file may stay for another attempt, and must not keep the disk full until then.
+            // Blocks that cannot be given back stay too.
             spans.iter().for_each(|span| _ = allocate(file, PUNCH, *span));
         }
         return Err(match errno {
@@ -91,7 +92,7 @@ pub(super) fn reserve(
     Ok(())
 }
 
-/// Makes `spans` read as zeros, without occupying blocks where the file system can do that.
+/// Makes `spans` read as zeros, without blocks where the file system can do that.
 pub(super) fn zero(file: BorrowedFd<'_>, name: &Path, spans: &[Span]) -> Result<()> {
     for span in spans.iter().filter(|span| !span.is_empty()) {
         match allocate(file, PUNCH, *span) {
@@ -103,7 +104,18 @@ pub(super) fn zero(file: BorrowedFd<'_>, name: &Path, spans: &[Span]) -> Result<
     Ok(())
 }
 
-/// The bytes that this user may still write to the file system of `file`; `None` where that is not
+/// Copies a range of one file to the same place in another. File systems that share blocks between
+/// files copy nothing.
+pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, span: Span) -> io::Result<()> {
+    let file = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
+    let (mut from, mut to) = (file(from)?, file(to)?);
+    from.seek(SeekFrom::Start(span.start))?;
+    to.seek(SeekFrom::Start(span.start))?;
+    let copied = io::copy(&mut from.take(span.bytes()), &mut to)?;
+    if copied == span.bytes() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Bytes that this user may still write to the file system of `file`; `None` where that is not
 /// known.
 fn free(file: BorrowedFd<'_>) -> Option<u64> {
     let disk = fstatvfs(file).ok()?;
@@ -112,14 +124,14 @@ fn free(file: BorrowedFd<'_>) -> Option<u64> {
     Some(blocks.saturating_mul(disk.fragment_size()))
 }
 
-/// The disk has not the room that a file needs, with the two numbers that tell how far.
+/// Error for a disk that has too little room, with the room that is needed and that is free.
 fn full(name: &Path, needed_bytes: u64, free_bytes: Option<u64>) -> Error {
     let (name, needed) = (name.display(), human_bytes(needed_bytes));
     let message = match free_bytes.map(|free| (free, human_bytes(free))) {
         Some((free, said)) if free < needed_bytes => {
             format!("the disk is full: {name} needs {needed}, {said} are free")
         }
-        // What is free is no one's to take: other writers, metadata, a quota of a project.
+        // There seems to be room: other writers, metadata, or a project's quota have it.
         Some((_, said)) => {
             format!("the disk has no room: {name} needs {needed}; {said} are said to be free")
         }
@@ -128,10 +140,10 @@ fn full(name: &Path, needed_bytes: u64, free_bytes: Option<u64>) -> Error {
     Error::new(Code::Data, message).remedy("free space or choose another directory")
 }
 
-/// As [`fault`], where it may be that no files, and not no bytes, fit the file system of
-/// `directory` any more.
+/// Like [`fault`], for a file system of `directory` that may have room for bytes but not for
+/// another file.
 pub(super) fn fault_at<D: AsFd>(directory: D, errno: Errno, path: &Path, done: &str) -> Error {
-    // File systems that make inodes as they need them count none at all.
+    // File systems that make inodes as needed count none at all.
     let is_out_of_inodes = |disk: &Statvfs| disk.files() > 0 && disk.files_available() == 0;
     if errno == Errno::ENOSPC && fstatvfs(directory).is_ok_and(|disk| is_out_of_inodes(&disk)) {
         let what = format!(
@@ -163,11 +175,11 @@ fn write_zeros(file: BorrowedFd<'_>, span: Span) -> nix::Result<()> {
 const PUNCH: FallocateFlags =
     FallocateFlags::FALLOC_FL_PUNCH_HOLE.union(FallocateFlags::FALLOC_FL_KEEP_SIZE);
 
-/// What says that `fallocate` cannot be had: of the file system, and of filters of system calls.
-/// Where a file really must not be written to (`EPERM`), writing says so.
+/// Errors of file systems without `fallocate`, and of filters of system calls. Where a file really
+/// must not be written to (`EPERM`), writing says so.
 const UNSUPPORTED: [Errno; 3] = [Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::EPERM];
 
-/// Offsets of the kernel's are signed.
+/// Converts to an offset of the kernel, which is signed.
 fn signed(bytes: u64) -> nix::Result<i64> {
     i64::try_from(bytes).map_err(|_| Errno::EFBIG)
 }

@@ -1,10 +1,9 @@
-//! The token beside a partial file, by which nodes that write one path find out whether it is one
-//! file.
+//! Token beside a partial file: nodes that write one path find out by it whether it is one file.
 //!
 //! Two nodes may mean different files by the same path (a local disk each) or the same (a network
-//! file system). The elected node leaves the attempt's random bytes beside its partial file; who
-//! finds them there sees the same directory. Only this user may read them, so that nobody else can
-//! leave them beside another file.
+//! file system). The leader writes the attempt's random bytes beside its partial file, and a node
+//! that finds them sees the same directory. Only this user may read them, so that nobody else can
+//! put them beside another file.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,13 +16,13 @@ use nix::sys::stat::Mode;
 use super::root::errno_of;
 use super::trust::{TrustedName, open_own};
 
-/// The random bytes that tell one attempt from every other.
+/// Random bytes of one attempt.
 pub(super) type AttemptToken = [u8; 16];
 
-/// What the token's name adds to the partial file's.
+/// Suffix of the partial file's name.
 pub(super) const SUFFIX: &str = ".token";
 
-/// The token's name beside the partial file `partial`.
+/// Name of the token beside the partial file `partial`.
 pub(super) fn name(partial: &OsStr) -> OsString {
     let mut name = partial.to_owned();
     name.push(SUFFIX);
@@ -35,11 +34,11 @@ pub(super) fn write(directory: &OwnedFd, name: &OsStr, attempt: &AttemptToken) -
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut file = File::from(openat(directory, name, flags, Mode::from_bits_truncate(0o600))?);
-    // On network file systems other nodes see the bytes only after they are written back.
+    // Other nodes of a network file system see the bytes only after they are written back.
     file.write_all(attempt).and_then(|()| file.sync_all()).map_err(|error| errno_of(&error))
 }
 
-/// Whether the token is there and says `attempt`.
+/// The token is there and is that of `attempt`.
 pub(super) fn found(
     directory: &OwnedFd,
     name: &OsStr,

@@ -1,9 +1,8 @@
-//! Files that an earlier attempt may have left: opened only where nobody else can have chosen what
-//! is in them.
+//! Files of an earlier attempt, opened only where nobody else can have chosen their content.
 //!
-//! Whoever can write to a destination's directory can put anything under the names that this
-//! program uses: files of their own, links, pipes. What is gone on with is a regular file of this
-//! user's, with one name, that nobody else may write to.
+//! Anybody who can write to a destination's directory can put anything under the names that this
+//! program uses: files of their own, links, pipes. Only a regular file of this user's, with one
+//! name, that nobody else may write to is continued.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -19,7 +18,7 @@ use super::open::{identity, retried};
 pub(super) enum TrustedName {
     File(OwnedFd, FileStat),
     Nothing,
-    /// Something that is not gone on with, and why, in words that follow its name.
+    /// Something that is not continued, and the reason in words that follow its name.
     Unfit(&'static str),
 }
 
@@ -38,7 +37,7 @@ pub(super) fn open_own(
     })
 }
 
-/// Opens `name` for `access` if it `is_fit`. Nothing else is opened at all: opening a pipe would
+/// Opens `name` for `access` if it `is_fit`. Nothing else is opened, because opening a pipe would
 /// wait, and opening a device may do anything.
 ///
 /// # Errors
@@ -59,7 +58,7 @@ pub(super) fn open_if(
         return Ok(TrustedName::Unfit(why));
     }
     match open_at_once(directory, name, access) {
-        // It may have been replaced since it was seen.
+        // It may have been replaced since the look.
         Ok(file) => {
             let about = fstat(&file)?;
             Ok(match is_fit(&about) {
@@ -84,12 +83,12 @@ pub(super) fn open_at_once(
 ) -> nix::Result<OwnedFd> {
     let flags = access | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = retried(|| openat(directory, name, flags, Mode::empty()))?;
-    // Rings would give up reads and writes of a file that is not to wait.
+    // Rings would fail reads and writes that have to wait.
     fcntl(&file, FcntlArg::F_SETFL(access & OFlag::O_DIRECT))?;
     Ok(file)
 }
 
-/// A file is one's own where it has no other owner and no other name; else the reason, in words
+/// Checks that a file is this user's own and has no other name. The error is the reason, in words
 /// that follow its name.
 pub(super) fn is_own(about: &FileStat) -> Result<(), &'static str> {
     if !is_regular(about) {

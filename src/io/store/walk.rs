@@ -1,10 +1,9 @@
-//! Opening a path below a directory without `openat2`, for machines where a filter of system calls
-//! hides it.
+//! Opening of a path below a directory without `openat2`, where a filter of system calls hides it.
 //!
-//! Each component is opened by its name alone, from the descriptor of the directory before it, and
-//! no link is followed by the kernel: links are read and walked here. `..` of a link goes back to
-//! the descriptor that the walk came from. Whatever is renamed or swapped meanwhile, no component
-//! is taken from anywhere but a directory that the walk has reached.
+//! Each component is opened by its name alone, from the descriptor of the directory before it. The
+//! kernel follows no link: links are read and walked here. `..` of a link goes back to the
+//! descriptor that the walk came from. Even if names are swapped meanwhile, every component is
+//! taken from a directory that the walk has reached.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,14 +16,12 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::open::retried;
 
-/// The rules that paths are resolved by.
+/// Rules for resolving paths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct PathRules {
-    /// Whether absolute links, and `..` above the start, are refused. Where nothing lies above,
-    /// `..` stays there.
+    /// Absolute links, and `..` above the start, are refused. Otherwise `..` stays at the start.
     pub(super) beneath: bool,
-    /// Whether links are followed at all; those of the kernel, which lead where no name does, never
-    /// are.
+    /// Links are followed. Those of the kernel, which lead where no name does, never are.
     pub(super) links: bool,
 }
 
@@ -82,8 +79,8 @@ impl PathWalk<'_> {
         self.below.last().map_or(self.start.as_fd(), AsFd::as_fd)
     }
 
-    /// Goes on to `name`: into a directory, along a link, or, at the end of the path, by opening
-    /// what it is.
+    /// Takes the step to `name`: into a directory, along a link, or, at the end of the path, by
+    /// opening it.
     fn enter(&mut self, name: &OsStr, last: Option<(OFlag, Mode)>) -> nix::Result<Option<OwnedFd>> {
         let found = match self.open_at(name, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()) {
             Ok(found) => found,
@@ -99,7 +96,7 @@ impl PathWalk<'_> {
         let about = fstat(&found)?;
         let kind = SFlag::from_bits_truncate(about.st_mode) & SFlag::S_IFMT;
         match (kind, last) {
-            // As openat2 has it: an exclusive creation finds the name taken, whatever has it.
+            // As openat2: an exclusive creation fails for any file of that name.
             (_, Some((flags, _))) if flags.contains(OFlag::O_CREAT | OFlag::O_EXCL) => {
                 Err(Errno::EEXIST)
             }
@@ -138,8 +135,8 @@ impl PathWalk<'_> {
         Ok(())
     }
 
-    /// Whether a link may lead where no name does. Those at the top of a /proc are plain ones
-    /// (`self`, `mounts`).
+    /// A link may lead where no name does. Those at the top of a /proc are plain ones (`self`,
+    /// `mounts`).
     fn is_of_the_kernel(&self, about: &FileStat) -> nix::Result<bool> {
         let here = self.here();
         let is_proc = match fstatfs(here) {
@@ -177,5 +174,5 @@ fn steps(path: &Path) -> Vec<PathStep> {
 
 /// As many links as the kernel follows in one path.
 const LINKS_MAX: u32 = 40;
-/// The inode of a /proc's top directory.
+/// Inode of the top directory of a /proc.
 const PROC_TOP: u64 = 1;

@@ -22,12 +22,13 @@ use crate::core::check::CheckMethod;
 use crate::core::piece::{FlowCommand, FlowIx, Piece};
 use crate::core::receiver::scheduler;
 use crate::core::spec::DataUri;
+use crate::core::store::destination::WriterRole;
 use crate::core::store::file_layout::FileLayout;
 use crate::core::units::{MIB, Span};
 use crate::core::wire::DataPath;
 use crate::core::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 use crate::io::clock::Clock;
-use crate::io::store::{SharedRole, Sink, SinkOptions, Source, StoreRoot};
+use crate::io::store::{Sink, SinkOptions, Source, StoreRoot};
 
 const TRANSFER: TransferIx = TransferIx(1);
 const FLOW: FlowIx = FlowIx(1);
@@ -111,7 +112,7 @@ fn files_of_both_ends(
         fsync: false,
         tag: "test".into(),
         attempt: [1; 16],
-        shared: SharedRole::Alone,
+        role: WriterRole::Sole,
         keep: None,
     };
     let sink = Sink::prepare(&root, &to, bytes, &options).unwrap();

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
-mod kept;
-mod kept_together;
 mod paths;
 mod permissions;
 mod regions;
+mod resumed;
+mod resumed_together;
 mod shared;
 mod sinks;
 mod sources;
@@ -19,9 +19,11 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{JournalIdentity, SealKey, SharedRole, Sink, SinkOptions, StoreRoot};
+use super::{JournalIdentity, ReusedRanges, SealKey, Sink, SinkOptions, StoreRoot};
 use crate::core::error::Result;
 use crate::core::spec::DataUri;
+use crate::core::store::destination::WriterRole;
+use crate::core::units::Span;
 
 /// A directory on the disk that the tests are built on: unlike the system's temporary directory,
 /// hardly ever a tmpfs.
@@ -81,7 +83,7 @@ fn options() -> SinkOptions {
         fsync: false,
         tag,
         attempt: [1; 16],
-        shared: SharedRole::Alone,
+        role: WriterRole::Sole,
         keep: None,
     }
 }
@@ -110,4 +112,9 @@ fn names(directory: &Path) -> Vec<String> {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// Ranges of the data space that lie at the same place in the file.
+fn kept(spans: &[Span]) -> ReusedRanges<'_> {
+    ReusedRanges { spans, in_file: spans }
 }

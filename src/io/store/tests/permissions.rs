@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::{Mounted, announce, directory, names, options, prepare};
 use crate::core::error::Code;
-use crate::io::store::partial::DestinationPath;
+use crate::io::store::destination_path::DestinationPath;
 use crate::io::store::{SinkOptions, StoreRoot};
 
 fn mode(path: &Path) -> u32 {

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use super::options;
 use crate::core::error::{Code, Result};
 use crate::core::spec::DataUri;
+use crate::core::store::destination::WriterRole;
 use crate::core::units::Span;
-use crate::io::store::{AllowedKinds, SharedRole, Sink, SinkOptions, Source, StoreRoot};
+use crate::io::store::{AllowedKinds, Sink, SinkOptions, Source, StoreRoot};
 
 /// A name of shared memory that no other test uses; the object is gone when dropped.
 struct Object(PathBuf);
@@ -22,8 +23,8 @@ impl Object {
         DataUri::Mem(self.0.file_name().unwrap().to_owned())
     }
 
-    fn sink(&self, bytes: u64, shared: SharedRole) -> Result<Sink> {
-        Sink::prepare(&root(), &self.uri(), bytes, &SinkOptions { shared, ..options() })
+    fn sink(&self, bytes: u64, role: WriterRole) -> Result<Sink> {
+        Sink::prepare(&root(), &self.uri(), bytes, &SinkOptions { role, ..options() })
     }
 
     /// A sink for an object that may be there already.
@@ -45,12 +46,12 @@ fn root() -> StoreRoot {
 #[test]
 fn a_missing_object_is_made_and_removed_again_on_failure() {
     let object = Object::new("made");
-    let sink = object.sink(5000, SharedRole::Alone).unwrap();
+    let sink = object.sink(5000, WriterRole::Sole).unwrap();
     assert!(sink.is_fresh() && sink.files()[0].direct().is_none());
     assert_eq!(fs::metadata(&object.0).unwrap().len(), 5000);
     drop(sink);
     assert!(!object.0.exists());
-    object.sink(5000, SharedRole::Alone).unwrap().commit().unwrap();
+    object.sink(5000, WriterRole::Sole).unwrap().commit().unwrap();
     assert!(object.0.exists());
 }
 
@@ -84,8 +85,8 @@ fn an_object_that_is_too_small_is_an_error() {
 #[test]
 fn nodes_of_one_machine_share_an_object() {
     let object = Object::new("shared");
-    let elected = object.sink(100, SharedRole::Elected).unwrap();
-    let member = object.sink(5000, SharedRole::Member(7)).unwrap();
+    let elected = object.sink(100, WriterRole::Leader).unwrap();
+    let member = object.sink(5000, WriterRole::Follower(7)).unwrap();
     File::from(member.files()[0].buffered().try_clone_to_owned().unwrap())
         .write_all_at(&[3], 4999)
         .unwrap();
@@ -124,14 +125,14 @@ fn names_that_are_paths_and_links_are_refused() {
     let object = Object::new("link");
     symlink("/etc/passwd", &object.0).unwrap();
     assert_eq!(Source::open(&root(), &object.uri(), 0, 1).unwrap_err().code, Code::Refused);
-    assert_eq!(object.sink(1, SharedRole::Alone).unwrap_err().code, Code::Refused);
+    assert_eq!(object.sink(1, WriterRole::Sole).unwrap_err().code, Code::Refused);
 }
 
 #[test]
 fn another_programs_object_is_neither_written_nor_removed_unasked() {
     let object = Object::new("others");
     fs::write(&object.0, [7; 100]).unwrap();
-    let error = object.sink(100, SharedRole::Alone).unwrap_err();
+    let error = object.sink(100, WriterRole::Sole).unwrap_err();
     assert_eq!(
         (error.code, error.remedy.as_deref()),
         (Code::Data, Some("use --overwrite to replace it"))
@@ -141,7 +142,7 @@ fn another_programs_object_is_neither_written_nor_removed_unasked() {
     // One that was made here, and has lost its name to another program's meanwhile, is neither:
     // that is left alone.
     let ours = Object::new("ours");
-    let sink = ours.sink(100, SharedRole::Alone).unwrap();
+    let sink = ours.sink(100, WriterRole::Sole).unwrap();
     fs::remove_file(&ours.0).unwrap();
     fs::write(&ours.0, "theirs").unwrap();
     let error = sink.commit().unwrap_err();

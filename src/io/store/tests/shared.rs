@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 
 use super::{directory, kept_as, names, options, prepare};
-use crate::io::store::{SharedRole, Sink, SinkOptions};
+use crate::core::store::destination::WriterRole;
+use crate::io::store::{Sink, SinkOptions};
 
-fn as_(shared: SharedRole) -> SinkOptions {
-    SinkOptions { shared, ..options() }
+fn as_(role: WriterRole) -> SinkOptions {
+    SinkOptions { role, ..options() }
 }
 
 fn write(sink: &Sink, bytes: &[u8], at: u64) {
@@ -18,9 +19,9 @@ fn write(sink: &Sink, bytes: &[u8], at: u64) {
 #[test]
 fn nodes_that_see_one_directory_write_one_file() {
     let home = directory();
-    let elected = prepare(home.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
+    let elected = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
     assert_eq!(names(home.path()), [".x.cep-ab12", ".x.cep-ab12.token"]);
-    let member = prepare(home.path(), "/x", 10, &as_(SharedRole::Member(7))).unwrap();
+    let member = prepare(home.path(), "/x", 10, &as_(WriterRole::Follower(7))).unwrap();
     assert!(member.is_shared() && !elected.is_shared());
     write(&member, b"world", 5);
     write(&elected, b"hello", 0);
@@ -39,8 +40,8 @@ fn nodes_that_see_one_directory_write_one_file() {
 #[test]
 fn nodes_that_see_directories_of_their_own_write_files_of_their_own() {
     let (one, other) = (directory(), directory());
-    let elected = prepare(one.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
-    let member = prepare(other.path(), "/x", 10, &as_(SharedRole::Member(7))).unwrap();
+    let elected = prepare(one.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
+    let member = prepare(other.path(), "/x", 10, &as_(WriterRole::Follower(7))).unwrap();
     assert!(!member.is_shared());
     elected.commit().unwrap();
     member.commit().unwrap();
@@ -52,8 +53,8 @@ fn nodes_that_see_directories_of_their_own_write_files_of_their_own() {
 #[test]
 fn a_smaller_member_does_not_cut_the_file() {
     let home = directory();
-    let elected = prepare(home.path(), "/x", 1000, &as_(SharedRole::Elected)).unwrap();
-    let member = prepare(home.path(), "/x", 10, &as_(SharedRole::Member(7))).unwrap();
+    let elected = prepare(home.path(), "/x", 1000, &as_(WriterRole::Leader)).unwrap();
+    let member = prepare(home.path(), "/x", 10, &as_(WriterRole::Follower(7))).unwrap();
     assert!(member.is_shared());
     elected.commit().unwrap();
     assert_eq!(fs::metadata(home.path().join("x")).unwrap().len(), 1000);
@@ -62,8 +63,8 @@ fn a_smaller_member_does_not_cut_the_file() {
 #[test]
 fn the_elected_node_cleans_up_for_all() {
     let home = directory();
-    let elected = prepare(home.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
-    let member = prepare(home.path(), "/x", 5, &as_(SharedRole::Member(7))).unwrap();
+    let elected = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
+    let member = prepare(home.path(), "/x", 5, &as_(WriterRole::Follower(7))).unwrap();
     drop(member);
     assert_eq!(names(home.path()).len(), 2);
     drop(elected);
@@ -75,8 +76,8 @@ fn the_leftovers_of_an_earlier_attempt_are_replaced() {
     let home = directory();
     fs::write(home.path().join(".x.cep-ab12"), "a longer partial file").unwrap();
     fs::write(home.path().join(".x.cep-ab12.token"), [9; 16]).unwrap();
-    let elected = prepare(home.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
-    let member = prepare(home.path(), "/x", 5, &as_(SharedRole::Member(7))).unwrap();
+    let elected = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
+    let member = prepare(home.path(), "/x", 5, &as_(WriterRole::Follower(7))).unwrap();
     assert!(member.is_shared());
     elected.commit().unwrap();
     assert_eq!(names(home.path()), ["x"]);
@@ -92,30 +93,30 @@ fn a_foreign_token_is_not_believed() {
     fs::write(home.path().join("elsewhere"), options().attempt).unwrap();
     for bytes in [&longer[..], &longer[..15], b""] {
         fs::write(&token, bytes).unwrap();
-        assert!(!prepare(home.path(), "/x", 5, &as_(SharedRole::Member(7))).unwrap().is_shared());
+        assert!(!prepare(home.path(), "/x", 5, &as_(WriterRole::Follower(7))).unwrap().is_shared());
     }
     fs::remove_file(&token).unwrap();
     symlink("elsewhere", &token).unwrap();
-    assert!(!prepare(home.path(), "/x", 5, &as_(SharedRole::Member(7))).unwrap().is_shared());
+    assert!(!prepare(home.path(), "/x", 5, &as_(WriterRole::Follower(7))).unwrap().is_shared());
 }
 
 #[test]
 fn a_member_that_comes_too_late_is_told() {
     let home = directory();
-    let _elected = prepare(home.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
+    let _elected = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
     fs::remove_file(home.path().join(".x.cep-ab12")).unwrap();
-    let error = prepare(home.path(), "/x", 5, &as_(SharedRole::Member(7))).unwrap_err();
+    let error = prepare(home.path(), "/x", 5, &as_(WriterRole::Follower(7))).unwrap_err();
     assert_eq!(error.message, "the node that makes /x has given it up");
 }
 
 #[test]
 fn a_fenced_node_leaves_the_newer_token_alone() {
     let home = directory();
-    let old = prepare(home.path(), "/x", 5, &as_(SharedRole::Elected)).unwrap();
-    let newer = SinkOptions { attempt: [2; 16], ..as_(SharedRole::Elected) };
+    let old = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
+    let newer = SinkOptions { attempt: [2; 16], ..as_(WriterRole::Leader) };
     let _new = prepare(home.path(), "/x", 5, &newer).unwrap();
     drop(old);
-    let member = SinkOptions { attempt: [2; 16], ..as_(SharedRole::Member(7)) };
+    let member = SinkOptions { attempt: [2; 16], ..as_(WriterRole::Follower(7)) };
     assert!(prepare(home.path(), "/x", 5, &member).unwrap().is_shared());
 }
 
@@ -123,15 +124,16 @@ fn a_fenced_node_leaves_the_newer_token_alone() {
 #[test]
 fn a_shared_file_that_is_complete_is_replaced_only_where_that_is_asked_for() {
     let home = directory();
-    let kept = |shared, attempt: u8| SinkOptions {
+    let kept = |role, attempt: u8| SinkOptions {
         keep: kept_as(3),
         attempt: [attempt; 16],
         overwrite: attempt > 1,
-        ..as_(shared)
+        ..as_(role)
     };
     let run = |attempt: u8, text: &[u8; 10], ends: bool| {
-        let elected = prepare(home.path(), "/x", 10, &kept(SharedRole::Elected, attempt)).unwrap();
-        let member = prepare(home.path(), "/x", 10, &kept(SharedRole::Member(7), attempt)).unwrap();
+        let elected = prepare(home.path(), "/x", 10, &kept(WriterRole::Leader, attempt)).unwrap();
+        let member =
+            prepare(home.path(), "/x", 10, &kept(WriterRole::Follower(7), attempt)).unwrap();
         assert!(member.is_shared() && elected.is_fresh());
         elected.forget().unwrap();
         member.forget().unwrap();
@@ -145,7 +147,7 @@ fn a_shared_file_that_is_complete_is_replaced_only_where_that_is_asked_for() {
     let x = home.path().join("x");
     drop(run(1, b"helloworld", true));
     assert_eq!(names(home.path()), ["x"]);
-    let again = SinkOptions { overwrite: false, ..kept(SharedRole::Elected, 2) };
+    let again = SinkOptions { overwrite: false, ..kept(WriterRole::Leader, 2) };
     assert_eq!(prepare(home.path(), "/x", 10, &again).unwrap_err().message, "/x exists");
     drop(run(2, b"broken....", false));
     assert_eq!(names(home.path()), ["x"], "what was complete is still there");

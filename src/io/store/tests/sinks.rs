@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 
 use nix::errno::Errno;
 
-use super::{Mounted, announce, directory, names, options, prepare};
+use super::{Mounted, announce, directory, kept, names, options, prepare};
 use crate::core::error::Code;
 use crate::core::spec::DataUri;
 use crate::core::units::{MIB, Span};
@@ -209,7 +209,7 @@ fn an_empty_file_takes_the_same_way_as_every_other() {
     for path in ["/link", "/here", "/new"] {
         let sink = prepare(home.path(), path, 0, &over).unwrap();
         sink.set_mode(0o600);
-        sink.begin(&[], true).unwrap();
+        sink.begin(kept(&[]), true).unwrap();
         sink.preallocate(&[]).unwrap();
         sink.sync().unwrap();
         assert!(path != "/link" || fs::read(home.path().join("here")).unwrap() == b"kept");

@@ -9,11 +9,12 @@ use std::time::{Duration, SystemTime};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::kept::{BYTES, keeping, land, record};
-use super::{announce, directory, kept_as, names, prepare};
+use super::resumed::{BYTES, keeping, land, record};
+use super::{announce, directory, kept, kept_as, names, prepare};
+use crate::core::store::destination::WriterRole;
 use crate::core::units::Span;
 use crate::io::store::journal::forged;
-use crate::io::store::{JournalDoubt, JournalIdentity, SealKey, SharedRole, Sink, SinkOptions};
+use crate::io::store::{JournalDoubt, JournalIdentity, SealKey, Sink, SinkOptions};
 
 const PARTIAL: &str = ".x.cep-ab12";
 const JOURNAL: &str = ".x.cep-ab12.journal";
@@ -26,7 +27,7 @@ fn open(home: &Path, attempt: u8) -> Sink {
 /// An attempt that lands a range and is interrupted.
 fn interrupted(home: &Path) {
     let sink = open(home, 1);
-    sink.begin(&[], false).unwrap();
+    sink.begin(kept(&[]), false).unwrap();
     land(&sink, record(0, 10_000), b'a');
     drop(sink);
     assert_eq!(names(home), [PARTIAL, JOURNAL]);
@@ -44,7 +45,7 @@ fn starts_again(reason: &str, meddle: &dyn Fn(&Path)) {
     assert!(sink.found().is_empty() && sink.is_fresh(), "{reason}");
     let said = sink.refused().unwrap();
     assert!(said.contains(reason), "{said}, not {reason}");
-    sink.begin(&[], false).unwrap();
+    sink.begin(kept(&[]), false).unwrap();
     land(&sink, record(0, BYTES), b'c');
     sink.commit().unwrap();
     sink.confirm();
@@ -101,7 +102,7 @@ fn a_hard_link_to_another_file_leaves_that_as_it_is() {
     fs::write(home.path().join("victim"), vec![b'v'; BYTES as usize]).unwrap();
     fs::hard_link(home.path().join("victim"), home.path().join(PARTIAL)).unwrap();
     let sink = open(home.path(), 1);
-    sink.begin(&[], false).unwrap();
+    sink.begin(kept(&[]), false).unwrap();
     land(&sink, record(0, BYTES), b'c');
     assert_eq!(fs::read(home.path().join("victim")).unwrap(), vec![b'v'; BYTES as usize]);
 }
@@ -162,7 +163,7 @@ fn without_a_key_ownership_decides_and_what_is_found_is_in_doubt() {
         SinkOptions { keep, ..keeping(attempt) }
     };
     let sink = prepare(home.path(), "/x", BYTES, &options(1)).unwrap();
-    sink.begin(&[], false).unwrap();
+    sink.begin(kept(&[]), false).unwrap();
     land(&sink, record(0, 10_000), b'a');
     drop(sink);
     let sink = prepare(home.path(), "/x", BYTES, &options(2)).unwrap();
@@ -178,7 +179,7 @@ fn without_a_key_ownership_decides_and_what_is_found_is_in_doubt() {
 fn a_token_that_others_have_made_or_may_write_is_none() {
     let home = directory();
     let member = || {
-        prepare(home.path(), "/x", 5, &SinkOptions { shared: SharedRole::Member(7), ..keeping(1) })
+        prepare(home.path(), "/x", 5, &SinkOptions { role: WriterRole::Follower(7), ..keeping(1) })
             .unwrap()
     };
     let plant = |mode: u32| {
@@ -198,7 +199,7 @@ fn a_token_that_others_have_made_or_may_write_is_none() {
     mkfifo(&home.path().join(TOKEN), Mode::from_bits_truncate(0o600)).unwrap();
     assert!(!member().is_shared());
     let elected =
-        prepare(home.path(), "/x", 5, &SinkOptions { shared: SharedRole::Elected, ..keeping(1) })
+        prepare(home.path(), "/x", 5, &SinkOptions { role: WriterRole::Leader, ..keeping(1) })
             .unwrap();
     assert_eq!(fs::metadata(home.path().join(TOKEN)).unwrap().permissions().mode() & 0o777, 0o600);
     drop(elected);
@@ -255,7 +256,7 @@ fn a_partial_file_that_was_changed_is_read_before_it_is_believed() {
 fn what_a_killed_attempt_left_is_in_doubt_and_not_thrown_away() {
     let home = directory();
     let sink = open(home.path(), 1);
-    sink.begin(&[], false).unwrap();
+    sink.begin(kept(&[]), false).unwrap();
     land(&sink, record(0, 10_000), b'a');
     sink.flush();
     sink.crash();
@@ -267,7 +268,7 @@ fn what_a_killed_attempt_left_is_in_doubt_and_not_thrown_away() {
     );
     assert!(sink.refused().is_none());
     // It is begun and ends in order: from then on it is certain.
-    sink.begin(&[Span::new(0, 10_000)], false).unwrap();
+    sink.begin(kept(&[Span::new(0, 10_000)]), false).unwrap();
     drop(sink);
     assert_eq!(open(home.path(), 3).doubt(), None);
 }
@@ -276,7 +277,7 @@ fn what_a_killed_attempt_left_is_in_doubt_and_not_thrown_away() {
 fn a_complete_file_that_was_changed_without_a_trace_is_read_before_it_counts() {
     let home = directory();
     let sink = open(home.path(), 1);
-    sink.begin(&[], false).unwrap();
+    sink.begin(kept(&[]), false).unwrap();
     land(&sink, record(0, BYTES), b'a');
     sink.commit().unwrap();
     drop(sink);
@@ -294,7 +295,7 @@ fn a_complete_file_is_never_opened_for_writing_again() {
     let home = directory();
     let complete = || {
         let sink = open(home.path(), 1);
-        sink.begin(&[], false).unwrap();
+        sink.begin(kept(&[]), false).unwrap();
         land(&sink, record(0, BYTES), b'a');
         sink.commit().unwrap();
     };
@@ -306,7 +307,7 @@ fn a_complete_file_is_never_opened_for_writing_again() {
         file.read_exact_at(&mut bytes, 0).is_ok() && bytes.iter().all(|byte| *byte == b'a')
     };
     let sink = open(home.path(), 2);
-    let error = sink.begin(&[], false).unwrap_err();
+    let error = sink.begin(kept(&[]), false).unwrap_err();
     assert!(error.message.starts_with("/x exists"), "{}", error.message);
     drop(sink);
     assert!(is_old(&File::open(&x).unwrap()));
@@ -315,8 +316,9 @@ fn a_complete_file_is_never_opened_for_writing_again() {
     // one.
     let sink =
         prepare(home.path(), "/x", BYTES, &SinkOptions { overwrite: true, ..keeping(3) }).unwrap();
-    assert!(sink.is_fresh() && sink.found().is_empty());
-    sink.begin(&[], false).unwrap();
+    assert!(sink.is_named() && sink.found() == [record(0, BYTES)], "it may all be still good");
+    sink.begin(kept(&[]), false).unwrap();
+    assert!(sink.is_fresh() && !sink.is_named());
     land(&sink, record(0, 10_000), b'b');
     assert!(is_old(&File::open(&x).unwrap()));
     drop(sink);
@@ -324,7 +326,7 @@ fn a_complete_file_is_never_opened_for_writing_again() {
     // What was begun with --overwrite goes on with it.
     let sink = open(home.path(), 4);
     assert_eq!(sink.found(), [record(0, 10_000)]);
-    sink.begin(&[Span::new(0, 10_000)], false).unwrap();
+    sink.begin(kept(&[Span::new(0, 10_000)]), false).unwrap();
     land(&sink, record(10_000, BYTES - 10_000), b'b');
     sink.commit().unwrap();
     sink.confirm();
@@ -341,17 +343,17 @@ fn an_attempt_with_overwrite_is_continued_without_it_and_nothing_else_is() {
     assert_eq!(prepare(home.path(), "/x", BYTES, &keeping(1)).unwrap_err().message, "/x exists");
     let sink =
         prepare(home.path(), "/x", BYTES, &SinkOptions { overwrite: true, ..keeping(1) }).unwrap();
-    sink.begin(&[], false).unwrap();
+    sink.begin(kept(&[]), false).unwrap();
     land(&sink, record(0, 10_000), b'a');
     drop(sink);
     for attempt in 2..4 {
         let sink = open(home.path(), attempt);
         assert_eq!(sink.found(), [record(0, 10_000)]);
-        sink.begin(&[Span::new(0, 10_000)], false).unwrap();
+        sink.begin(kept(&[Span::new(0, 10_000)]), false).unwrap();
         drop(sink);
     }
     let sink = open(home.path(), 4);
-    sink.begin(&[Span::new(0, 10_000)], false).unwrap();
+    sink.begin(kept(&[Span::new(0, 10_000)]), false).unwrap();
     land(&sink, record(10_000, BYTES - 10_000), b'b');
     sink.commit().unwrap();
     sink.confirm();

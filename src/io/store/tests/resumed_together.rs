@@ -4,26 +4,27 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::kept::{BYTES, keeping, land, record};
-use super::{directory, names, prepare};
+use super::resumed::{BYTES, keeping, land, record};
+use super::{directory, kept, names, prepare};
+use crate::core::store::destination::WriterRole;
 use crate::core::units::Span;
 use crate::io::store::journal::of_inode;
-use crate::io::store::{SharedRole, Sink, SinkOptions};
+use crate::io::store::{Sink, SinkOptions};
 
 const PARTIAL: &str = ".x.cep-ab12";
 const FIRST: &str = ".x.cep-ab12.journal";
 const MEMBERS: &str = ".x.cep-ab12.journal-7";
 const HALF: u64 = BYTES / 2;
 
-fn open_as(home: &Path, attempt: u8, shared: SharedRole) -> Sink {
-    prepare(home, "/x", BYTES, &SinkOptions { shared, ..keeping(attempt) }).unwrap()
+fn open_as(home: &Path, attempt: u8, role: WriterRole) -> Sink {
+    prepare(home, "/x", BYTES, &SinkOptions { role, ..keeping(attempt) }).unwrap()
 }
 
 /// Both nodes of an attempt: the elected one, which wants the first half of the file, and the other
 /// one.
 fn open(home: &Path, attempt: u8) -> [Sink; 2] {
-    let elected = open_as(home, attempt, SharedRole::Elected);
-    let member = open_as(home, attempt, SharedRole::Member(7));
+    let elected = open_as(home, attempt, WriterRole::Leader);
+    let member = open_as(home, attempt, WriterRole::Follower(7));
     assert!(member.is_shared() && member.keeps() && !member.is_fresh());
     [elected, member]
 }
@@ -32,7 +33,7 @@ fn open(home: &Path, attempt: u8) -> [Sink; 2] {
 fn attempt(home: &Path, attempt: u8, firsts: u64, others: u64) -> [Sink; 2] {
     let sinks = open(home, attempt);
     for (sink, (start, bytes)) in sinks.iter().zip([(0, firsts), (HALF, others)]) {
-        sink.begin(&[], false).unwrap();
+        sink.begin(kept(&[]), false).unwrap();
         if bytes > 0 {
             land(sink, record(start, bytes), attempt);
         }
@@ -66,8 +67,8 @@ fn each_goes_on_with_what_it_has_written() {
             (&[record(0, 5000)][..], &[record(HALF, 7000)][..])
         );
         assert!(!elected.is_fresh() && elected.refused().is_none() && member.refused().is_none());
-        elected.begin(&[Span::new(0, 5000)], false).unwrap();
-        member.begin(&[Span::of(HALF, 7000)], false).unwrap();
+        elected.begin(kept(&[Span::new(0, 5000)]), false).unwrap();
+        member.begin(kept(&[Span::of(HALF, 7000)]), false).unwrap();
         land(&elected, record(5000, HALF - 5000), 2);
         land(&member, record(HALF + 7000, HALF - 7000), 2);
         member.commit().unwrap();
@@ -142,7 +143,7 @@ fn a_file_that_they_have_completed_is_found_complete_by_each_and_keeps_its_name(
     let all = [Span::new(0, HALF), Span::of(HALF, HALF)];
     for (sink, own) in [&elected, &member].into_iter().zip(all) {
         assert_eq!(sink.found().iter().map(|record| record.span).collect::<Vec<_>>(), [own]);
-        sink.begin(&[own], true).unwrap();
+        sink.begin(kept(&[own]), true).unwrap();
     }
     member.commit().unwrap();
     elected.commit().unwrap();
@@ -163,8 +164,8 @@ fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
     complete(home.path());
     let before = fs::read(home.path().join("x")).unwrap();
     let [elected, member] = open(home.path(), 2);
-    elected.begin(&[Span::new(0, HALF)], true).unwrap();
-    let error = member.begin(&[], false).unwrap_err();
+    elected.begin(kept(&[Span::new(0, HALF)]), true).unwrap();
+    let error = member.begin(kept(&[]), false).unwrap_err();
     assert_eq!(error.code, crate::core::error::Code::Data);
     assert!(
         error.message.contains("/x exists: it was completed by an earlier attempt"),
@@ -174,12 +175,12 @@ fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
     drop([elected, member]);
     assert_eq!(names(home.path()), [FIRST, MEMBERS, "x"]);
     // With --overwrite there is another file beside it.
-    let options = |shared| SinkOptions { shared, overwrite: true, ..keeping(3) };
-    let elected = prepare(home.path(), "/x", BYTES, &options(SharedRole::Elected)).unwrap();
-    let member = prepare(home.path(), "/x", BYTES, &options(SharedRole::Member(7))).unwrap();
+    let options = |role| SinkOptions { role, overwrite: true, ..keeping(3) };
+    let elected = prepare(home.path(), "/x", BYTES, &options(WriterRole::Leader)).unwrap();
+    let member = prepare(home.path(), "/x", BYTES, &options(WriterRole::Follower(7))).unwrap();
     assert!(elected.is_fresh() && member.found().is_empty());
     for (sink, start) in [(&elected, 0), (&member, HALF)] {
-        sink.begin(&[], false).unwrap();
+        sink.begin(kept(&[]), false).unwrap();
         land(sink, record(start, HALF), 3);
     }
     assert_eq!(fs::read(home.path().join("x")).unwrap(), before);
@@ -195,12 +196,12 @@ fn a_file_that_they_have_completed_is_not_written_to_again_by_any_of_them() {
 fn a_complete_file_that_is_to_have_another_size_is_not_gone_on_with() {
     let home = directory();
     complete(home.path());
-    let options = |overwrite| SinkOptions { shared: SharedRole::Elected, overwrite, ..keeping(2) };
+    let options = |overwrite| SinkOptions { role: WriterRole::Leader, overwrite, ..keeping(2) };
     let error = prepare(home.path(), "/x", BYTES - 1, &options(false)).unwrap_err();
     assert_eq!(error.message, "/x exists");
     let elected = prepare(home.path(), "/x", BYTES - 1, &options(true)).unwrap();
     assert!(elected.is_fresh());
-    elected.begin(&[], false).unwrap();
+    elected.begin(kept(&[]), false).unwrap();
     elected.commit().unwrap();
     elected.confirm();
     assert_eq!(names(home.path()), ["x"]);
@@ -216,20 +217,20 @@ fn a_members_journal_is_not_believed_of_a_file_that_was_made_anew() {
     for name in [PARTIAL, FIRST, MEMBERS] {
         fs::remove_file(home.path().join(name)).unwrap();
     }
-    let elected = open_as(home.path(), 2, SharedRole::Elected);
+    let elected = open_as(home.path(), 2, WriterRole::Leader);
     let inode = fs::metadata(home.path().join(PARTIAL)).unwrap().ino();
     fs::write(home.path().join(MEMBERS), of_inode(&journal, inode)).unwrap();
-    let member = open_as(home.path(), 2, SharedRole::Member(7));
+    let member = open_as(home.path(), 2, WriterRole::Follower(7));
     assert!(elected.is_fresh() && member.found().is_empty());
 }
 
 #[test]
 fn who_does_not_see_the_others_lock_says_so_and_nothing_is_kept() {
     let home = directory();
-    let elected = open_as(home.path(), 1, SharedRole::Elected);
+    let elected = open_as(home.path(), 1, WriterRole::Leader);
     // As on a file system whose locks reach no further than a machine.
     File::from(elected.files()[0].buffered().try_clone_to_owned().unwrap()).unlock().unwrap();
-    let member = open_as(home.path(), 1, SharedRole::Member(7));
+    let member = open_as(home.path(), 1, WriterRole::Follower(7));
     assert!(member.is_shared() && !member.keeps());
     // The master tells the elected node.
     elected.forget().unwrap();
@@ -244,7 +245,7 @@ fn a_file_that_another_attempts_node_still_writes_is_not_gone_on_with() {
     let home = directory();
     let [elected, old] = attempt(home.path(), 1, 5000, 7000);
     drop(elected);
-    let new = open_as(home.path(), 2, SharedRole::Elected);
+    let new = open_as(home.path(), 2, WriterRole::Leader);
     assert!(new.refused().unwrap().contains("still writes"), "{:?}", new.refused());
     assert!(new.found().is_empty() && new.is_fresh());
     land(&old, record(HALF + 7000, 1000), 9);
@@ -258,9 +259,9 @@ fn a_file_that_another_attempts_node_still_writes_is_not_gone_on_with() {
 fn journals_of_members_that_are_there_no_more_go_with_the_file() {
     let home = directory();
     drop(attempt(home.path(), 1, 5000, 7000));
-    let alone = open_as(home.path(), 2, SharedRole::Alone);
+    let alone = open_as(home.path(), 2, WriterRole::Sole);
     assert_eq!(alone.found(), [record(0, 5000)]);
-    alone.begin(&[Span::new(0, 5000)], false).unwrap();
+    alone.begin(kept(&[Span::new(0, 5000)]), false).unwrap();
     land(&alone, record(5000, BYTES - 5000), 2);
     alone.commit().unwrap();
     alone.confirm();

@@ -1,8 +1,8 @@
-//! The journal of a partial file as a file beside it: found, begun, added to, and removed.
+//! Journal of a partial file as a file beside it: found, begun, and added to.
 //!
-//! What it found stays as it was until the attempt begins, so that one which fails before has lost
-//! nothing. Then a new journal takes its place in one step, with what is still good; only after
-//! that may a byte of the rest be written over.
+//! A journal that was found stays as it is until the attempt begins, so that an attempt which fails
+//! before then loses nothing. A new journal then takes its place in one step, with the records that
+//! are still good. Only after that may bytes of the other ranges be written over.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -12,43 +12,43 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::fdatasync;
 
+use super::destination_path::DestinationPath;
 use super::journal;
 use super::journal::{
     FileState, HEADER_BYTES, JournalContent, JournalFault, JournalHeader, JournalRecord,
     JournalSeal, RECORD_BYTES,
 };
 use super::open::{OpenFile, retried};
-use super::partial::DestinationPath;
 use super::seal::SealKey;
 
-/// How a destination is kept for an attempt that continues this one.
+/// Identity of a destination's journal. A later attempt with the same one continues this attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct JournalIdentity {
-    /// The hash of all that must be the same for what is kept to mean the same.
+    /// Hash of all that must be the same for a record to mean the same.
     pub(crate) identity: [u8; 32],
-    /// More records than the rows can make: a journal with more is none of this transfer's.
+    /// Limit of records. The rows cannot make more, so a longer journal is not this transfer's.
     pub(crate) records_max: u64,
-    /// The key that journals are sealed with, where there is one.
+    /// Key that journals are sealed with, where there is one.
     pub(crate) key: Option<SealKey>,
 }
 
-/// A journal that is going to be written.
+/// Header of a journal that is going to be written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NewJournal {
-    pub(super) keeping: JournalIdentity,
+    pub(super) identity: JournalIdentity,
     /// Random bytes.
     pub(super) salt: [u8; 16],
     pub(super) fsync: bool,
     pub(super) overwrite: bool,
-    /// Whether other nodes write the same file, and keep journals of their own.
+    /// Other nodes write the same file, and keep journals of their own.
     pub(super) is_of_several: bool,
 }
 
 impl NewJournal {
     fn header(&self, inode: u64, overwrite: bool) -> JournalHeader {
-        let NewJournal { keeping, salt, fsync, .. } = *self;
+        let NewJournal { identity, salt, fsync, .. } = *self;
         JournalHeader {
-            identity: keeping.identity,
+            identity: identity.identity,
             boot: boot(salt),
             inode,
             synced: fsync,
@@ -58,41 +58,41 @@ impl NewJournal {
     }
 }
 
-/// Why what a journal speaks of is read before it is believed.
+/// Reason to read the ranges of a journal before they are believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum JournalDoubt {
-    /// The machine was started anew, and nothing had been made durable; or it is another machine.
+    /// The machine was restarted and nothing had been made durable, or it is another machine.
     Restart,
-    /// The file is not as the node that recorded it left it, or the node did not get to say how
-    /// that was.
+    /// The file is not as the node that recorded it left it, or that node was killed before it
+    /// could record how it left the file.
     Change,
     /// There is no key to seal journals with.
     Seal,
 }
 
-/// What was found of an earlier attempt.
-#[derive(Debug, Default)]
+/// Journal of an earlier attempt.
+#[derive(Clone, Debug, Default)]
 pub(super) struct FoundJournal {
     pub(super) records: Vec<JournalRecord>,
-    /// Why the records have to be held against the file; `None` where they are true for certain.
+    /// Reason to hold the records against the file; `None` where they are certain.
     pub(super) doubt: Option<JournalDoubt>,
     pub(super) complete: Option<FileState>,
-    /// Whether that attempt made what it recorded durable.
+    /// That attempt made what it recorded durable.
     pub(super) synced: bool,
-    /// Whether that attempt may replace a file that has the final name.
+    /// That attempt could replace a file that has the final name.
     pub(super) overwrite: bool,
-    /// Why what was there is not continued.
+    /// Reason why what was there is not continued.
     pub(super) refused: Option<String>,
 }
 
 impl FoundJournal {
-    /// Nothing that can be continued, and why.
+    /// Nothing that can be continued, and the reason.
     pub(super) fn nothing(refused: Option<String>) -> FoundJournal {
         FoundJournal { refused, ..FoundJournal::default() }
     }
 }
 
-/// The journal of one partial file.
+/// Journal of one partial file.
 #[derive(Debug)]
 pub(super) struct JournalFile {
     header: JournalHeader,
@@ -103,34 +103,33 @@ pub(super) struct JournalFile {
     pending: Mutex<Vec<JournalRecord>>,
 }
 
-/// The journal of this attempt, once it has begun.
+/// Journal of this attempt, once it has begun.
 #[derive(Debug, Default)]
 struct StartedJournal {
     file: Option<(File, JournalSeal)>,
     records: u64,
-    /// Whether nothing is to be kept after all.
+    /// Nothing is to be kept after all.
     forgotten: bool,
 }
 
 impl StartedJournal {
     fn has_begun(&self) -> bool {
-        // One that could not be written to any more has what was written before.
+        // A journal that could no longer be written to has what was written before.
         self.file.is_some() || self.records > 0
     }
 }
 
 impl JournalFile {
-    /// The journal for the file at a place that looks like `about`, with what an earlier attempt
-    /// left.
+    /// Finds the journal of the file at a place that looks like `about`.
     pub(super) fn find(
         place: &DestinationPath,
         about: &FileStat,
         writing: &NewJournal,
     ) -> JournalFile {
-        let NewJournal { keeping, .. } = writing;
-        let found = match read(place, place.member, keeping) {
+        let identity = &writing.identity;
+        let found = match read(place, place.follower, identity) {
             Ok(None) => FoundJournal::default(),
-            Ok(Some(read)) if read.header.identity != keeping.identity => {
+            Ok(Some(read)) if read.header.identity != identity.identity => {
                 refused("it is of a transfer with other rows or options")
             }
             Ok(Some(read)) if read.header.inode != about.st_ino => {
@@ -142,7 +141,7 @@ impl JournalFile {
                     read.left == Some(now)
                         || (writing.is_of_several && was_left_as(place, about.st_ino, now, key))
                 };
-                let doubt = match &keeping.key {
+                let doubt = match &identity.key {
                     None => Some(JournalDoubt::Seal),
                     Some(_) if !read.header.synced && read.header.boot != boot(writing.salt) => {
                         Some(JournalDoubt::Restart)
@@ -157,20 +156,23 @@ impl JournalFile {
             Err(reason) => refused(&reason),
         };
         let overwrite = writing.overwrite || found.overwrite;
-        JournalFile::made(writing.header(about.st_ino, overwrite), keeping.key, found)
+        JournalFile::made(writing.header(about.st_ino, overwrite), identity.key, found)
     }
 
-    /// A journal for a new file, of which nothing is there.
+    /// A journal for a new file.
     pub(super) fn new(inode: u64, writing: &NewJournal, found: FoundJournal) -> JournalFile {
-        JournalFile::made(writing.header(inode, writing.overwrite), writing.keeping.key, found)
+        JournalFile::made(writing.header(inode, writing.overwrite), writing.identity.key, found)
     }
 
     fn made(header: JournalHeader, key: Option<SealKey>, found: FoundJournal) -> JournalFile {
         JournalFile { header, key, found, file: Mutex::default(), pending: Mutex::default() }
     }
 
-    /// Begins the journal of this attempt with the records that are still good. What was found is
-    /// gone then.
+    /// Begins the journal of this attempt with the records that are still good. It replaces the one
+    /// that was found.
+    ///
+    /// # Errors
+    /// Where the system refuses.
     pub(super) fn begin(
         &self,
         place: &DestinationPath,
@@ -180,7 +182,7 @@ impl JournalFile {
         let good: Vec<&JournalRecord> =
             self.found.records.iter().filter(|record| is_good(record)).collect();
         if self.header.synced && !self.found.synced && !good.is_empty() {
-            // The journal is going to say of these, too, that they are durable.
+            // The new journal says of these records too that they are durable.
             retried(|| fdatasync(partial.buffered()))?;
         }
         let (head, seal) = journal::encode_header(&self.header, self.key.as_ref());
@@ -190,8 +192,8 @@ impl JournalFile {
         }
         let file = place.write_journal()?;
         file.write_all_at(&bytes, 0)?;
-        // An older journal that came back with a power cut would vouch for what is written over
-        // from now on.
+        // An older journal that came back after a power cut would vouch for ranges that are written
+        // over from now on.
         let lasts = self.header.synced || !self.found.records.is_empty();
         if lasts {
             file.sync_all()?;
@@ -205,33 +207,31 @@ impl JournalFile {
         Ok(())
     }
 
-    /// Whether a file that has the final name may be replaced: by this attempt, or by the one that
-    /// it continues.
+    /// This attempt, or the one that it continues, may replace a file that has the final name.
     pub(super) fn overwrites(&self) -> bool {
         self.header.overwrite
     }
 
-    /// Whether it is sealed, so that nobody else can have written what was found.
+    /// It is sealed, so that nobody else can have written what was found.
     pub(super) fn is_sealed(&self) -> bool {
         self.key.is_some()
     }
 
-    /// Whether it says anything of this attempt.
-    pub(super) fn has_begun(&self) -> bool {
-        self.written().has_begun()
-    }
-
-    /// Keeps nothing from now on.
+    /// Records nothing from now on.
     pub(super) fn forget(&self) {
         *self.written() = StartedJournal { forgotten: true, ..StartedJournal::default() };
     }
 
-    /// Takes in records, to be written by the next `flush`.
+    /// Takes in records for the next `flush`.
     pub(super) fn add(&self, records: impl Iterator<Item = JournalRecord>) {
         lock(&self.pending).extend(records);
     }
 
-    /// Writes what was added. Where that fails no more is written: what was, stays good.
+    /// Writes what was added. After a failure nothing more is written; the records before stay
+    /// good.
+    ///
+    /// # Errors
+    /// Where the system refuses.
     pub(super) fn flush(&self, partial: &OpenFile) -> io::Result<()> {
         let pending = std::mem::take(&mut *lock(&self.pending));
         self.append(partial, pending.len(), |seal, at, bytes| {
@@ -242,12 +242,18 @@ impl JournalFile {
         })
     }
 
-    /// Says that the file is complete and about to get its name.
+    /// Records that the file is complete and about to get its name.
+    ///
+    /// # Errors
+    /// Where the system refuses.
     pub(super) fn complete(&self, partial: &OpenFile) -> io::Result<()> {
         self.append_state(partial, journal::encode_complete)
     }
 
-    /// Says what the file looks like, now that this node does not write to it any more.
+    /// Records size and times of the file, to which this node writes no more.
+    ///
+    /// # Errors
+    /// Where the system refuses.
     pub(super) fn leave(&self, partial: &OpenFile) -> io::Result<()> {
         if self.written().records == 0 {
             return Ok(());
@@ -266,8 +272,7 @@ impl JournalFile {
         })
     }
 
-    /// Writes `count` records, as `encode` makes them, behind those that are there, when what they
-    /// speak of is durable.
+    /// Appends `count` records that `encode` makes, once the ranges that they describe are durable.
     fn append(
         &self,
         partial: &OpenFile,
@@ -293,24 +298,24 @@ impl JournalFile {
         done
     }
 
-    /// Whether the journal at a place is this one, and not one of a newer attempt.
+    /// The journal at a place is this one, and not one of a newer attempt.
     pub(super) fn is_ours(&self, place: &DestinationPath) -> bool {
         if self.written().forgotten {
             return false;
         }
         let named = place
-            .open_journal_of(place.member)
+            .open_journal_of(place.follower)
             .ok()
             .flatten()
             .and_then(|file| file.metadata().ok());
         match (named, self.written().file.as_ref().map(|(file, _)| file.metadata())) {
             (Some(named), Some(Ok(ours))) => (named.dev(), named.ino()) == (ours.dev(), ours.ino()),
-            // Never begun: the file was complete from the start.
+            // It has not begun, so what is there is what was found.
             (_, own) => own.is_none(),
         }
     }
 
-    /// Whether there is anything that another attempt could continue with.
+    /// Another attempt could continue from it.
     pub(super) fn is_worth_keeping(&self) -> bool {
         let written = self.written();
         let found_any = !self.found.records.is_empty() || self.found.complete.is_some();
@@ -323,35 +328,34 @@ impl JournalFile {
     }
 }
 
-/// The random bytes of a member's journal, which nobody else in the attempt has.
-pub(super) fn salt_of(attempt: &[u8; 16], member: u32) -> [u8; 16] {
-    let hash = blake3::keyed_hash(blake3::hash(attempt).as_bytes(), &member.to_le_bytes());
+/// Random bytes of a follower's journal, which nobody else in the attempt has.
+pub(super) fn salt_of(attempt: &[u8; 16], follower: u32) -> [u8; 16] {
+    let hash = blake3::keyed_hash(blake3::hash(attempt).as_bytes(), &follower.to_le_bytes());
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-/// Whether the node that makes the file goes on with the file `inode`, as long as it has not begun.
-pub(super) fn is_gone_on_with(place: &DestinationPath, inode: u64) -> bool {
+/// The leader's journal describes the file `inode`.
+pub(super) fn is_led_to(place: &DestinationPath, inode: u64) -> bool {
     header_of(place, None).is_some_and(|(header, _)| header.inode == inode)
 }
 
-/// Whether any node has recorded something of the partial file `inode`. Without the journal of the
-/// one that made it nobody's counts.
+/// Some node has recorded something of the file `inode`. Without the leader's journal none counts.
 pub(super) fn is_kept(place: &DestinationPath, inode: u64) -> bool {
     let has_records = |bytes: u64| bytes >= (HEADER_BYTES + RECORD_BYTES) as u64;
-    is_gone_on_with(place, inode) && headers(place, inode).any(|(_, _, bytes)| has_records(bytes))
+    is_led_to(place, inode) && headers(place, inode).any(|(_, _, bytes)| has_records(bytes))
 }
 
-/// Removes the journals of all nodes that speak of the partial file `inode`.
+/// Removes the journals of all nodes that describe the file `inode`.
 pub(super) fn remove_all(place: &DestinationPath, inode: u64) {
-    headers(place, inode).for_each(|(member, ..)| place.remove_journal_of(member));
+    headers(place, inode).for_each(|(of, ..)| place.remove_journal_of(of));
 }
 
-/// Whether one of the nodes that write the file `inode` together left it as it is `now`: the last
-/// one did, if nobody has changed it since.
+/// One of the nodes that write the file `inode` left it as it is `now`. The last one did, if nobody
+/// has changed it since.
 fn was_left_as(place: &DestinationPath, inode: u64, now: FileState, key: &SealKey) -> bool {
-    headers(place, inode).any(|(member, _, bytes)| {
+    headers(place, inode).any(|(of, _, bytes)| {
         let last = (bytes.saturating_sub(HEADER_BYTES as u64) / RECORD_BYTES as u64).checked_sub(1);
-        let Some((last, file)) = last.zip(place.open_journal_of(member).ok().flatten()) else {
+        let Some((last, file)) = last.zip(place.open_journal_of(of).ok().flatten()) else {
             return false;
         };
         let (mut head, mut record) = ([0; HEADER_BYTES], [0; RECORD_BYTES]);
@@ -362,23 +366,21 @@ fn was_left_as(place: &DestinationPath, inode: u64, now: FileState, key: &SealKe
     })
 }
 
-/// The headers of the journals that speak of the partial file `inode`, by the member that writes
-/// them, or the node that makes the file; and how long the journals are. Another node may have
-/// another key: what is concluded from these alone is whether files are kept, and never which bytes
-/// are right.
+/// Headers of the journals that describe the file `inode`, with their node and their length.
+///
+/// Another node may have another key. What is concluded from these alone is whether files are kept,
+/// and never which bytes are right.
 fn headers(
     place: &DestinationPath,
     inode: u64,
 ) -> impl Iterator<Item = (Option<u32>, JournalHeader, u64)> {
     let all = place.journals().unwrap_or_default().into_iter();
-    let all = all.filter_map(|member| {
-        header_of(place, member).map(|(header, bytes)| (member, header, bytes))
-    });
+    let all = all.filter_map(|of| header_of(place, of).map(|(header, bytes)| (of, header, bytes)));
     all.filter(move |(_, header, _)| header.inode == inode)
 }
 
-fn header_of(place: &DestinationPath, member: Option<u32>) -> Option<(JournalHeader, u64)> {
-    let file = place.open_journal_of(member).ok()??;
+fn header_of(place: &DestinationPath, follower: Option<u32>) -> Option<(JournalHeader, u64)> {
+    let file = place.open_journal_of(follower).ok()??;
     let mut head = [0; HEADER_BYTES];
     file.read_exact_at(&mut head, 0).ok()?;
     Some((journal::decode_header(&head).ok()?, file.metadata().ok()?.len()))
@@ -388,28 +390,28 @@ fn refused(reason: &str) -> FoundJournal {
     FoundJournal::nothing(Some(reason.into()))
 }
 
-/// Reads a member's journal, or that of the node that makes the file, if there is one. One that is
-/// longer than the rows can make it is not read.
+/// Reads a follower's journal, or the leader's, if it is there and no longer than the rows can make
+/// it.
 fn read(
     place: &DestinationPath,
-    member: Option<u32>,
-    keeping: &JournalIdentity,
+    follower: Option<u32>,
+    identity: &JournalIdentity,
 ) -> Result<Option<JournalContent>, String> {
     let unreadable = |error: io::Error| format!("its journal cannot be read: {error}");
-    let Some(mut file) = place.open_journal_of(member)? else { return Ok(None) };
+    let Some(mut file) = place.open_journal_of(follower)? else { return Ok(None) };
     let mut bytes = Vec::new();
     let refuses = |refusal: JournalFault| refusal.to_string();
     file.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut bytes).map_err(unreadable)?;
     journal::decode_header(&bytes).map_err(refuses)?;
-    let rest_max = (keeping.records_max + STATES_MAX).saturating_mul(RECORD_BYTES as u64);
+    let rest_max = (identity.records_max + STATES_MAX).saturating_mul(RECORD_BYTES as u64);
     if file.metadata().map_err(unreadable)?.len() > rest_max.saturating_add(HEADER_BYTES as u64) {
         return Err("its journal is longer than its rows can make it".into());
     }
     file.take(rest_max).read_to_end(&mut bytes).map_err(unreadable)?;
-    journal::decode(&bytes, keeping.key.as_ref()).map(Some).map_err(refuses)
+    journal::decode(&bytes, identity.key.as_ref()).map(Some).map_err(refuses)
 }
 
-/// How a file looks from outside.
+/// Size and times of a file.
 pub(super) fn state_of(about: &FileStat) -> FileState {
     FileState {
         size_bytes: about.st_size.unsigned_abs(),
@@ -418,11 +420,10 @@ pub(super) fn state_of(about: &FileStat) -> FileState {
     }
 }
 
-/// Records that speak of the file as a whole: that it is complete, and how it was left.
+/// Records that describe the file as a whole: that it is complete, and how it was left.
 const STATES_MAX: u64 = 2;
 
-/// What tells this boot of the machine from every other; where the system does not say, no two are
-/// the same.
+/// Identity of this boot of the machine. Where the system does not tell, no two boots are the same.
 fn boot(unknown: [u8; 16]) -> [u8; 16] {
     let id = std::fs::read("/proc/sys/kernel/random/boot_id");
     id.map_or(unknown, |id| {
@@ -430,7 +431,8 @@ fn boot(unknown: [u8; 16]) -> [u8; 16] {
     })
 }
 
-/// A panic elsewhere leaves no half-made state: each holder only adds to it or takes it.
+/// Locks a mutex. A panic elsewhere leaves no half-made state: each holder only adds to it or takes
+/// it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -53,7 +53,7 @@ fn in_directory(places: &[&DestinationPath]) -> Vec<String> {
 fn each_name(directory: &OwnedFd, mut look: impl FnMut(&OsStr)) {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(mut entries) = Dir::openat(directory, ".", flags, Mode::empty()) else { return };
-    for entry in entries.iter().map_while(std::result::Result::ok).take(ENTRIES_MAX) {
+    for entry in entries.iter().map_while(Result::ok).take(ENTRIES_MAX) {
         look(OsStr::from_bytes(entry.file_name().to_bytes()));
     }
 }

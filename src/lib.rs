@@ -2,8 +2,8 @@
 //! allow.
 //!
 //! Senders hold overlapping, partial replicas of a *data space*; receivers want arbitrary parts of
-//! it. The calling process is the master: it reads the rows, plans who sends what to whom, and
-//! conducts the nodes. The bytes go from node to node.
+//! it. The calling process is the master: it reads the rows, makes the plan, and coordinates the
+//! nodes. The bytes go from node to node.
 //!
 //! ```
 //! use cep_fast::{Settings, Spec, Transfer};
@@ -17,25 +17,24 @@
 //! "#)?;
 //! spec.validate()?;
 //!
-//! // The nodes are daemons that run already (`cep-fast node`), at the hosts and ports of the rows.
+//! // The nodes are running daemons (`cep-fast node`) at the hosts and ports of the rows.
 //! let settings = Settings { key_file: Some("site.key".into()), ..Settings::default() };
 //! let transfer = Transfer::from_spec(spec, settings);
 //! let handle = transfer.handle();
 //! assert_eq!(handle.data_sent(), 0);
-//! // `transfer.transfer()?.into_result()?` runs it and gives the `Report` of a transfer that completed;
+//! // `transfer.transfer()?.into_result()?` runs it and returns the `Report` of a completed transfer;
 //! // `handle.cancel()` ends it from any thread.
 //! # Ok::<(), cep_fast::Error>(())
 //! ```
 //!
 //! - [`Spec`] and [`spec`]: rows as text (Figure 2 of the CEP paper) or built in code
 //! - [`Transfer`]: the paper's three calls, `schedule`, `transfer` and `data_sent`
-//! - [`Report`]: what it came to, beside the bound that no schedule can beat
-//! - [`Error`] and [`Code`]: what went wrong and to whom, what to do, and the exit status for it
+//! - [`Report`]: the result, beside the lower bound of any schedule
+//! - [`Error`] and [`Code`]: cause, culprit, remedy and exit status
 //!
-//! It stands on the Composite Endpoint Protocol (CEP: transfer specification, N-to-M schedules,
-//! soft limits) and on the parallel protocol stacks of Jiang and Yeung (one logical connection over
-//! many, one protocol engine per network interface). `docs/ARCHITECTURE.md` shows how it works
-//! inside.
+//! It implements the Composite Endpoint Protocol (CEP: transfer specification, N-to-M schedules,
+//! soft limits) and the parallel protocol stacks of Jiang and Yeung (one logical connection over
+//! many, one protocol engine per network interface). `docs/ARCHITECTURE.md` describes its design.
 
 mod app;
 mod core;

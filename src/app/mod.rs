@@ -1,4 +1,4 @@
-//! What users call: the library's transfer, the command line, and the commands' own rooms.
+//! User interfaces: the library's transfer, the command line, and the logic of its commands.
 
 pub(crate) mod bench;
 pub mod cli;

@@ -1,8 +1,9 @@
-//! A transfer as a library user sees it: rows in, report out.
+//! The library's transfer: rows in, report out.
 //!
-//! The three calls of the CEP paper (Table 1), in this library's idiom: [`Transfer::schedule`] adds
-//! a row, [`Transfer::transfer`] starts or continues the whole, and [`Handle::data_sent`] says how
-//! much has arrived. A [`Handle`] also cancels, from any thread, at any time.
+//! The three calls of the CEP paper (Table 1) in this library's idiom: [`Transfer::schedule`] adds
+//! a row, [`Transfer::transfer`] starts or resumes the transfer, and [`TransferHandle::data_sent`]
+//! returns the bytes that have arrived. A [`TransferHandle`] also cancels, from any thread, at any
+//! time.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::num::NonZeroU32;
@@ -35,80 +36,77 @@ use crate::io::master::run;
 use crate::io::master::run::{MasterSetup, MasterShared};
 use crate::io::session::Key;
 
-/// How long names of nodes may take to be resolved.
+/// Deadline for resolving the names of nodes.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
-/// Names that are asked for at once: ten thousand threads would be more than a process may have on
-/// many machines.
+/// Names that are resolved at once: on many machines a process may not have ten thousand threads.
 const RESOLVERS_MAX: usize = 64;
 
-/// Blocks that a limit must let each receiver have within the stall timeout, so that it does not
-/// count as stalled.
+/// Blocks that a limit must allow each receiver within the stall timeout, so that it does not count
+/// as stalled.
 const STALL_BLOCKS_MIN: f64 = 4.0;
 
-/// How a transfer is carried out. `Default` is the fast and safe way.
+/// Options of a transfer. The defaults are fast and safe.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Start every node as a child process on this machine, instead of dialling daemons. It needs a
+    /// Start every node as a child process on this machine, instead of dialling daemons. Requires
     /// `program`.
     pub launch_local: bool,
-    /// The `cep-fast` program that launched nodes run.
+    /// The `cep-fast` program of launched nodes.
     pub program: Option<PathBuf>,
-    /// The directory that launched nodes serve and write below; daemons have their own.
+    /// Root directory of launched nodes; daemons have their own.
     pub root: PathBuf,
-    /// The file with the site key that the daemons share; without one only nodes on loopback that
-    /// run as the same user let it in.
+    /// The file with the site key that the daemons share. Without it, only nodes on loopback that
+    /// run as the same user accept the master.
     pub key_file: Option<PathBuf>,
-    /// What is computed over every piece.
+    /// Check that is computed over every piece.
     pub check: CheckSetting,
-    /// Make files and names survive a power cut before the transfer counts as complete.
+    /// Make files and names survive a power failure before the transfer counts as complete.
     pub fsync: bool,
-    /// Read every file back from its disk, past the page cache, and check it once more before it
-    /// gets its name. Needs a check.
+    /// Read every file back from its disk, past the page cache, and check it again before it is
+    /// renamed. Requires a check.
     pub verify: bool,
-    /// Compare all bytes that several senders offer, not a sample of them, before any byte moves.
+    /// Compare all bytes that several senders offer, not a sample, before any byte moves.
     pub verify_replicas: bool,
     /// Replace files that exist.
     pub overwrite: bool,
-    /// Continue what an earlier attempt left, and leave to a later one what has landed; without,
-    /// start over and leave nothing.
+    /// Resume an earlier attempt, and keep landed bytes for a later one. Otherwise start over and
+    /// keep nothing.
     pub resume: bool,
-    /// Slots of one block (1 MiB unless the specification says otherwise) that each node's rail may
-    /// have for either direction; `None` for the node's own choice.
+    /// Slots of one block (1 MiB by default) that each node's rail may have in each direction;
+    /// `None` for the node's choice.
     pub slots: Option<u32>,
-    /// NICs that each node may use, of those it has: the first of them; `None` for all.
+    /// Number of NICs that each node may use, from its first one on; `None` for all.
     pub rails_max: Option<NonZeroU32>,
-    /// Which way bytes take through the kernel of each node.
+    /// Data path through the kernel of each node.
     pub path: DataPath,
-    /// Threads that each NIC may use, of those that its node gives it: the first of them; `None`
-    /// for all.
+    /// Number of threads that each NIC may use, from its first one on; `None` for all.
     pub threads_max: Option<NonZeroU32>,
-    /// What all receivers together may receive; `None` for as fast as it goes. Each receiver has a
-    /// part of it like its part of the wanted bytes, which is not more than a block (1 MiB unless
-    /// the specification says otherwise) ahead.
+    /// Limit on the rate of all receivers together; `None` for no limit. Each receiver has a share
+    /// in proportion to its wanted bytes, and runs at most a block (1 MiB by default) ahead of it.
     pub limit: Option<BitRate>,
-    /// How long nothing may move before the transfer fails. A flow that owes an answer is given up
-    /// after a third of it.
+    /// Time without progress after which the transfer fails. A flow that owes an answer is
+    /// abandoned after a third of it.
     pub stall_timeout: Duration,
-    /// How long the transfer may take in all; `None` for as long as it moves.
+    /// Limit on the whole duration; `None` for no limit.
     pub timeout: Option<Duration>,
-    /// Who decides which sender serves what.
+    /// Scheduler of the plan.
     pub scheduler: Scheduler,
 }
 
-/// What is computed over every piece, and verified before it is written.
+/// Check that is computed over every piece, and verified before the piece is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum CheckSetting {
     /// CRC-64/NVME, which composes over any ranges (what S3 calls CRC64NVME).
     #[default]
     Crc64,
-    /// BLAKE3, whose subtrees merge to what `b3sum` prints of a whole object.
+    /// BLAKE3, whose subtrees merge into the `b3sum` of a whole object.
     Blake3,
     /// Nothing: network and memory are trusted.
     None,
 }
 
 impl CheckSetting {
-    /// Its name on the command line and in reports.
+    /// Returns the name on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -144,7 +142,7 @@ impl Default for Settings {
     }
 }
 
-/// A transfer: rows, and how to carry them out.
+/// A transfer: rows and settings.
 ///
 /// ```no_run
 /// use cep_fast::{Settings, Transfer};
@@ -158,7 +156,7 @@ impl Default for Settings {
 /// for row in spec.rows {
 ///     transfer.schedule(row);
 /// }
-/// // A transfer that began has a report, also where it failed: `into_result` makes that an error.
+/// // Every transfer that began has a report. `into_result` turns a failure into an error.
 /// let report = transfer.transfer()?.into_result()?;
 /// println!("{report}");
 /// # Ok(()) }
@@ -170,42 +168,45 @@ pub struct Transfer {
     shared: Arc<MasterShared>,
 }
 
-/// A view of a transfer for other threads: how far it is, and its end.
+/// Handle of a transfer for other threads: progress and cancellation.
 #[derive(Clone, Debug)]
 pub struct TransferHandle {
     shared: Arc<MasterShared>,
 }
 
 impl TransferHandle {
-    /// Bytes that have arrived and are written, summed over receivers; at most half a second old.
+    /// Returns the bytes that have arrived and are written, summed over receivers; at most half a
+    /// second old.
     #[must_use]
     pub fn data_sent(&self) -> u64 {
         self.shared.landed_bytes.load(Ordering::Relaxed)
     }
 
-    /// Where `cep-fast status` and `cancel` reach this transfer's master, once it runs and where
-    /// its specification has a master row; with port 0 there, this is how to learn the port.
+    /// Returns the address at which `cep-fast status` and `cancel` reach this transfer's master,
+    /// once it runs, if its specification has a master row. If the row has port 0, this returns the
+    /// actual port.
     #[must_use]
     pub fn master_address(&self) -> Option<SocketAddr> {
         self.shared.address.get().copied()
     }
 
-    /// Ends the transfer. [`Transfer::transfer`] returns with a report whose state is `cancelled`,
-    /// once every node has cleaned up or has had its time for it. Before a transfer has started,
-    /// this ends it as soon as it does.
+    /// Cancels the transfer. [`Transfer::transfer`] returns with a report whose state is
+    /// `cancelled`, once every node has cleaned up or its time for that has passed. A transfer that
+    /// has not started yet ends as soon as it starts.
     pub fn cancel(&self) {
         self.shared.cancel();
     }
 }
 
 impl Transfer {
-    /// A transfer without rows. Its id names it to people, and finds what an earlier attempt left.
+    /// Creates a transfer without rows. People see its id, and a later attempt finds its files by
+    /// the id.
     #[must_use]
     pub fn new(id: impl Into<String>, settings: Settings) -> Transfer {
         Transfer::from_spec(Spec { id: id.into(), ..Spec::default() }, settings)
     }
 
-    /// The transfer that a specification describes.
+    /// Creates the transfer of a specification.
     #[must_use]
     pub fn from_spec(spec: Spec, settings: Settings) -> Transfer {
         Transfer { spec, settings, shared: Arc::default() }
@@ -216,33 +217,32 @@ impl Transfer {
         self.spec.rows.push(row);
     }
 
-    /// The rows and options so far.
+    /// Returns the rows and options so far.
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
 
-    /// A handle to look and to cancel with.
+    /// Returns a handle for progress and cancellation.
     #[must_use]
     pub fn handle(&self) -> TransferHandle {
         TransferHandle { shared: Arc::clone(&self.shared) }
     }
 
-    /// Carries the transfer out, from its start or from where an earlier attempt left it, and
-    /// returns when it has ended. A transfer that failed or was cancelled has a report too, which
-    /// says what is missing: `Ok` does not mean that it completed. [`Report::into_result`] makes an
-    /// error of such a report.
+    /// Runs the transfer, from its start or from the end of an earlier attempt, and returns when it
+    /// has ended. A failed or cancelled transfer has a report, too, with the missing ranges: `Ok`
+    /// does not mean that it completed. [`Report::into_result`] turns such a report into an error.
     ///
     /// # Errors
-    /// Where it could not even begin: rows that contradict each other, or nodes to launch and no
-    /// program for them (`Code::Usage`); a key file that is missing (`Code::Data`) or open to
-    /// others (`Code::Refused`); the master's port in use or a launched node that did not come up
+    /// Errors that prevent the start: contradictory rows, or launched nodes without a program
+    /// (`Code::Usage`); a key file that is missing (`Code::Data`) or open to others
+    /// (`Code::Refused`); the master's port in use, or a launched node that did not start
     /// (`Code::Unreachable`).
     pub fn transfer(&self) -> Result<Report> {
         self.run(&mut |_| {})
     }
 
-    /// As [`Transfer::transfer`]; `show` is called a few times a second with the state of the
+    /// Like [`Transfer::transfer`]; calls `show` a few times a second with the state of the
     /// transfer.
     pub(crate) fn run(&self, show: &mut dyn FnMut(&Coordinator)) -> Result<Report> {
         let began = Instant::now();
@@ -265,8 +265,7 @@ impl Transfer {
         Ok(report)
     }
 
-    /// Words of a specification that this version reads but does not carry out are refused, never
-    /// ignored.
+    /// Refuses features of a specification that this version does not implement.
     fn check_supported(&self, roster: &Roster) -> Result<()> {
         let missing = |what: &str, instead: &str| {
             Err(Error::new(Code::Usage, format!("{what} is not available in this version"))
@@ -281,15 +280,14 @@ impl Transfer {
             }
         }
         if self.settings.verify && self.settings.check == CheckSetting::None {
-            let what = "there is nothing to hold against what is read back from the disk";
-            return Err(Error::new(Code::Usage, what)
-                .remedy("take a check: --verify disk goes with crc64 and blake3"));
+            let what = "--verify disk needs a check to compare the bytes on disk with";
+            return Err(Error::new(Code::Usage, what).remedy("use --check crc64 or --check blake3"));
         }
         if let Some(entry) = roster.entries.get(NODES_MAX) {
             let what =
-                format!("line {}: {} is one node too many", entry.rows[0].line, entry.address);
+                format!("line {}: too many nodes with {}", entry.rows[0].line, entry.address);
             return Err(Error::new(Code::Usage, what)
-                .remedy(format!("split the transfer: {NODES_MAX} are the most")));
+                .remedy(format!("split the transfer: the limit is {NODES_MAX} nodes")));
         }
         let allowed = self
             .settings
@@ -307,7 +305,7 @@ impl Transfer {
         Ok(())
     }
 
-    /// Where every node listens: as launched, or as the rows say.
+    /// Returns the addresses of all nodes, as launched or from the rows.
     fn reach(&self, roster: &Roster) -> Result<(Key, Option<LaunchedNodes>, ResolvedAddresses)> {
         let hosts: Vec<NodeAddress> =
             roster.entries.iter().map(|entry| entry.address.clone()).collect();
@@ -326,7 +324,7 @@ impl Transfer {
                 secret: &key.to_hex(),
                 slots: self.settings.slots,
             };
-            // A pipe to each node, one from it, and its socket.
+            // Descriptors of a node: two pipes and its socket.
             file_limit::make(hosts.len(), 3)?;
             let launched = launch::local(&hosts, launch_config)?;
             let nodes = launched.addresses().map(|address| Ok(vec![address])).collect();
@@ -339,7 +337,7 @@ impl Transfer {
         self.settings.key_file.as_deref().map_or_else(|| Ok(Key::open()), Key::load)
     }
 
-    /// Opens the master's own port, where the specification names one.
+    /// Opens the master's own port, if the specification has one.
     fn listen(&self) -> Result<Option<(TcpListener, Key)>> {
         let Some(master) = &self.spec.master else { return Ok(None) };
         let address = resolve_first(master)?;
@@ -350,8 +348,8 @@ impl Transfer {
                 .remedy("choose another port in the master row; 0 takes any free one")
         })?;
         if let Ok(address) = listener.local_addr() {
-            // Of several runs of one transfer the first one's address stays; only the port 0 makes
-            // them differ.
+            // If one transfer runs several times, the first address stays; they only differ for
+            // port 0.
             let _ = self.shared.address.set(address);
         }
         Ok(Some((listener, self.site_key()?)))
@@ -412,11 +410,10 @@ impl Transfer {
     }
 }
 
-/// The addresses of each name, or why they are not known.
+/// The addresses of each name, or the error of resolving it.
 type ResolvedAddresses = Vec<Result<Vec<SocketAddr>>>;
 
-/// Resolves names, several at a time; one that takes too long is an error of its own and holds up
-/// few others.
+/// Resolves names, several at a time. A name that takes too long is an error and delays few others.
 pub(crate) fn resolve(hosts: &[NodeAddress]) -> ResolvedAddresses {
     let deadline = clock::awake() + RESOLVE_WITHIN;
     let mut resolved: ResolvedAddresses = Vec::with_capacity(hosts.len());
@@ -438,7 +435,7 @@ pub(crate) fn resolve(hosts: &[NodeAddress]) -> ResolvedAddresses {
     for made in 0..asked.min(RESOLVERS_MAX) {
         let (answers, names) = (answers.clone(), Arc::clone(&names));
         let next = move || names.lock().unwrap_or_else(PoisonError::into_inner).next();
-        // The system's resolver has no deadline; a thread that it keeps is left to it.
+        // The system's resolver has no deadline; a thread that hangs in it is abandoned.
         let resolver = thread::Builder::new().name("resolver".into()).spawn(move || {
             while let Some((index, host)) = next() {
                 if answers.send((index, look_up(&host))).is_err() {
@@ -455,7 +452,7 @@ pub(crate) fn resolve(hosts: &[NodeAddress]) -> ResolvedAddresses {
                 asked_for.iter().for_each(|&index| resolved[index] = Err(error.clone()));
                 return resolved;
             }
-            // Those that were made take the names one after the other.
+            // The threads that were created resolve all names, one after the other.
             Err(_) => break,
         }
     }
@@ -470,12 +467,12 @@ pub(crate) fn resolve(hosts: &[NodeAddress]) -> ResolvedAddresses {
     resolved
 }
 
-/// All addresses of one name.
+/// Resolves one name to all its addresses.
 pub(crate) fn resolve_one(host: &NodeAddress) -> Result<Vec<SocketAddr>> {
     resolve(std::slice::from_ref(host)).pop().expect("one name gives one answer")
 }
 
-/// The address of a name to listen at.
+/// Resolves one name to an address to listen on.
 pub(crate) fn resolve_first(host: &NodeAddress) -> Result<SocketAddr> {
     Ok(resolve_one(host)?[0])
 }
@@ -491,8 +488,8 @@ fn look_up(host: &NodeAddress) -> Result<Vec<SocketAddr>> {
         .remedy("check the name; --launch local needs none"))
 }
 
-/// The name of a transfer as messages hold it: of one that is too long the beginning, and a hash of
-/// all of it.
+/// Returns the name of a transfer for messages. A name that is too long is cut and ends with its
+/// hash.
 fn name_within(id: &str) -> String {
     if id.len() <= TEXT_BYTES_MAX {
         return id.to_owned();
@@ -504,8 +501,8 @@ fn name_within(id: &str) -> String {
     )
 }
 
-/// Addresses in the order in which they are dialled: both families in turn, IPv4 first, because
-/// daemons listen on IPv4 unless told otherwise. Within a family the resolver's order stays.
+/// Returns addresses in dialling order: both families in turn, IPv4 first, because daemons listen
+/// on IPv4 by default. Within a family the resolver's order stays.
 fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let mut each: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
     for address in addresses {

@@ -1,7 +1,7 @@
-//! What a transfer came to: one JSON object for scripts, a few tables for people.
+//! Result of a transfer: one JSON object for scripts, a few tables for people.
 //!
-//! The achieved time always stands beside the bound that no schedule can beat, and beside what sets
-//! that bound.
+//! The achieved time is always shown beside the lower bound of any schedule, and beside the
+//! bottleneck that sets the bound.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,28 +15,27 @@ use serde::{Serialize, Serializer};
 use crate::core::error::{Code, Error};
 use crate::core::units::{BitRate, Span, human_bytes, printable};
 
-/// The result of one transfer that began. It may have failed: [`Report::into_result`] tells.
-/// `Display` gives the form for people, [`Report::json`] the one for scripts.
+/// The result of one transfer that began. It may have failed: see [`Report::into_result`].
+/// `Display` writes the form for people, [`Report::json`] the one for scripts.
 #[must_use = "a transfer that failed has a report too: see `into_result`"]
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Report {
     /// The transfer's id, from the specification.
     pub transfer: String,
-    /// How it ended.
+    /// Outcome.
     pub state: TransferState,
-    /// Bytes delivered, summed over receivers; those that an earlier attempt had delivered are
-    /// included.
+    /// Bytes delivered, summed over receivers; includes those of an earlier attempt.
     pub bytes: u64,
-    /// Of `bytes`, those that an earlier attempt had delivered.
+    /// Bytes of `bytes` that an earlier attempt had delivered.
     pub resumed_bytes: u64,
-    /// From the first request for data to the last piece written, by the receivers' monotonic
+    /// Time from the first request for data to the last written piece, by the receivers' monotonic
     /// clocks.
     pub seconds: f64,
-    /// The whole command.
+    /// Duration of the whole command.
     pub wall_seconds: f64,
-    /// What this attempt delivered, over `seconds`, in 10⁹ bits per second.
+    /// Rate of the bytes that this attempt delivered, over `seconds`, in 10⁹ bits per second.
     pub gbit_per_s: f64,
-    /// What no schedule can beat, where a plan was made.
+    /// Lower bound of any schedule, if a plan was made.
     pub bound_seconds: Option<f64>,
     /// The node or NIC that sets the bound.
     pub bottleneck: Option<String>,
@@ -44,67 +43,66 @@ pub struct Report {
     pub scheduler: String,
     /// `crc64`, `blake3` or `none`.
     pub check: String,
-    /// The checksum of the whole object, in hexadecimal, where the check and the ranges allow one.
+    /// Checksum of the whole object in hexadecimal, if the check and the ranges allow one.
     pub digest: Option<String>,
     /// Bytes that crossed the network and were not needed.
     pub wasted_bytes: u64,
-    /// Bytes that another flow fetched than the plan had said.
+    /// Bytes fetched by another flow than planned.
     pub stolen_bytes: u64,
-    /// Requests made again.
+    /// Repeated requests.
     pub retries: u64,
-    /// How much of the senders' replicas was compared before bytes moved; none where each byte has
-    /// one source.
+    /// Comparison of the senders' replicas before bytes moved; `None` if each byte has one source.
     pub replicas: Option<ReplicaReport>,
     /// Every node, in the order of the specification.
     pub nodes: Vec<NodeReport>,
-    /// What went otherwise than it should have, though it may have completed: a sentence each.
+    /// Deviations from the expected course, also of a completed transfer: a sentence each.
     pub warnings: Vec<String>,
-    /// Why it did not complete.
+    /// Cause of an incomplete transfer.
     pub error: Option<ReportError>,
 }
 
-/// How much of what several senders offer was compared.
+/// Extent of the comparison of replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct ReplicaReport {
-    /// Bytes of the data space that two sources at least have read, and found equal.
+    /// Bytes of the data space that at least two sources have read, and found equal.
     pub compared_bytes: u64,
     /// Bytes that several sources offer and some receiver wants.
     pub of_bytes: u64,
-    /// What was asked for.
+    /// Requested comparison.
     pub mode: ReplicaComparison,
 }
 
-/// Which bytes of replicas are compared.
+/// Selection of the compared bytes of replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReplicaComparison {
-    /// Some places of every range.
+    /// Several places of every range.
     Sample,
-    /// All of them.
+    /// All bytes.
     All,
 }
 
-/// How a transfer ended.
+/// Outcome of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransferState {
-    /// Every wanted byte is at its place.
+    /// Every wanted byte has been delivered.
     Complete,
-    /// It ended early; `error` says why and what is missing.
+    /// It ended early; `error` has the cause and the missing ranges.
     Failed,
-    /// The user ended it.
+    /// The user cancelled it.
     Cancelled,
 }
 
 impl TransferState {
-    /// How a transfer ended that ended with `error`.
+    /// Returns the outcome of a transfer that ended with `error`.
     #[must_use]
     pub fn of(error: &Error) -> TransferState {
         if error.code == Code::Cancelled { TransferState::Cancelled } else { TransferState::Failed }
     }
 }
 
-/// What a node did in a transfer.
+/// Role of a node in a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeRole {
@@ -116,12 +114,12 @@ pub enum NodeRole {
     Both,
 }
 
-/// One node's part.
+/// Part of one node in the transfer.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct NodeReport {
     /// Its host:port.
     pub name: String,
-    /// What it did.
+    /// Its role.
     pub role: NodeRole,
     /// Payload sent.
     pub bytes_sent: u64,
@@ -131,7 +129,7 @@ pub struct NodeReport {
     pub cpu_seconds: f64,
     /// Its largest resident memory.
     pub memory_bytes_max: u64,
-    /// From its first request to the last piece that it wrote, by its own clock. Not part of the
+    /// Time from its first request to its last written piece, by its own clock. Not part of the
     /// JSON object.
     #[serde(skip)]
     pub seconds: f64,
@@ -139,48 +137,48 @@ pub struct NodeReport {
     pub rails: Vec<RailReport>,
 }
 
-/// One NIC's part.
+/// Part of one NIC in the transfer.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct RailReport {
     /// The NIC's name.
     pub nic: String,
-    /// Threads that served it, where its node was met.
+    /// Threads that served it, if its node connected.
     pub threads: usize,
     /// Payload sent.
     pub bytes_sent: u64,
     /// Payload received.
     pub bytes_received: u64,
-    /// Its line rate in 10⁹ bits per second, where it has one: loopback has none.
+    /// Its line rate in 10⁹ bits per second, if it has one: loopback has none.
     pub line_gbit_per_s: Option<f64>,
     /// The busier direction's rate over the line rate, 0 to 1.
     pub efficiency: Option<f64>,
-    /// Which way its bytes took through the kernel, and why where it was not the one asked for;
-    /// none if it moved nothing.
+    /// Data path of its bytes, with the reason if it is not the requested one; `None` if no bytes
+    /// moved.
     pub path: Option<String>,
-    /// What carried out its operations: `io_uring`, or what stood in for it or for a part of it,
-    /// and why.
+    /// Driver of its operations: `io_uring`, or the replacement for all or some of them, with the
+    /// reason.
     pub driver: Option<String>,
-    /// Its largest packet, where known. Not part of the JSON object.
+    /// Its largest packet, if known. Not part of the JSON object.
     #[serde(skip)]
     pub mtu: Option<u32>,
-    /// Where it listened for flows. Not part of the JSON object.
+    /// Its address for flows. Not part of the JSON object.
     #[serde(skip)]
     pub address: Option<SocketAddr>,
-    /// Bytes that the NIC itself counted meanwhile, sent and received, with headers and whatever
-    /// else went over it; where the node's system says so. Not part of the JSON object.
+    /// Bytes that the NIC counted meanwhile, sent and received, with headers and other traffic;
+    /// `None` if the system does not report them. Not part of the JSON object.
     #[serde(skip)]
     pub counted: Option<(u64, u64)>,
 }
 
-/// Why a transfer did not complete. In the JSON object `message` has the remedy behind it, in
+/// Cause of an incomplete transfer. In the JSON object, `message` includes the remedy in
 /// parentheses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReportError {
     /// The exit status.
     pub code: Code,
-    /// What happened and to whom.
+    /// Event and culprit.
     pub message: String,
-    /// What to do about it, if anything.
+    /// Remedy for the user, if any.
     pub remedy: Option<String>,
     /// The ranges of the data space that are missing, inclusive as in a specification:
     /// `["0-1023"]`.
@@ -188,7 +186,7 @@ pub struct ReportError {
 }
 
 impl ReportError {
-    /// The same as an error.
+    /// Converts the cause to an error.
     #[must_use]
     pub fn to_error(&self) -> Error {
         let ReportError { code, message, remedy, missing_ranges } = self.clone();
@@ -212,7 +210,7 @@ impl Serialize for ReportError {
 }
 
 impl Report {
-    /// The report of a transfer that could not begin.
+    /// Creates the report of a transfer that could not begin.
     pub(crate) fn failed(transfer: &str, scheduler: &str, check: &str, error: &Error) -> Report {
         Report {
             transfer: transfer.into(),
@@ -237,42 +235,42 @@ impl Report {
         }
     }
 
-    /// The report of a transfer that completed, or the error of one that did not.
+    /// Returns the report of a completed transfer, or the error of any other.
     ///
     /// # Errors
-    /// Where its state is not [`State::Complete`]: why, and which ranges are missing.
+    /// The cause and the missing ranges, if its state is not [`TransferState::Complete`].
     pub fn into_result(self) -> Result<Report, Error> {
         match (&self.error, self.state) {
             (Some(error), _) => Err(error.to_error()),
             (None, TransferState::Complete) => Ok(self),
             (None, _) => Err(Error::new(
                 Code::Internal,
-                "the transfer did not complete, and does not say why",
+                "the transfer did not complete, and its report has no cause",
             )),
         }
     }
 
-    /// Returns true for a report that has more to tell than its error: something moved, or was
-    /// there already.
+    /// Returns true if the report contains more than its error: some bytes moved, or were there
+    /// before.
     pub(crate) fn tells(&self) -> bool {
         self.state == TransferState::Complete || self.bytes > 0 || self.wasted_bytes > 0
     }
 
-    /// The form for people, without the error, which goes to standard error.
+    /// Returns the form for people without the error, which goes to standard error.
     pub(crate) fn tables(&self) -> String {
         Report { error: None, ..self.clone() }.to_string()
     }
 
-    /// The object that `--json` prints: one line, without the line's end.
+    /// Returns the object for `--json`: one line, without a line break.
     ///
     /// # Panics
-    /// Never: all that it holds has a form in JSON.
+    /// Never: all its values can be written in JSON.
     #[must_use]
     pub fn json(&self) -> String {
         serde_json::to_string(self).expect("numbers, strings and lists have a form in JSON")
     }
 
-    /// The bytes that this attempt delivered.
+    /// Returns the bytes that this attempt delivered.
     fn moved_bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.resumed_bytes)
     }
@@ -345,7 +343,7 @@ impl Report {
         self.write_paths(f)
     }
 
-    /// One line for each way, with the rails that took it.
+    /// Writes one line for each data path, with its rails.
     fn write_paths(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut ways: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (node, rail) in
@@ -408,7 +406,7 @@ impl Report {
         ]
     }
 
-    /// The rate of the busier direction: links carry both at once.
+    /// Returns the rate of the busier direction: links carry both at once.
     fn rate(&self, sent_bytes: u64, received_bytes: u64) -> String {
         let bits = sent_bytes.max(received_bytes) as f64 * 8.0 / self.seconds;
         if bits.is_finite() { BitRate(bits as u64).to_string() } else { "-".into() }
@@ -453,7 +451,7 @@ impl From<&Error> for ReportError {
     }
 }
 
-/// The rate in 10⁹ bits per second; 0 where no time has passed.
+/// Returns the rate in 10⁹ bits per second; 0 for a duration of 0.
 #[must_use]
 pub fn gbit_per_s(bytes: u64, seconds: f64) -> f64 {
     let rate = bytes as f64 * 8.0 / seconds / 1e9;

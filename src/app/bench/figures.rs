@@ -1,4 +1,4 @@
-//! What a run means: a transfer's report as rates, efficiency and processor time for each node and
+//! Figures of a run: a transfer's report as rates, efficiency and processor time for each node and
 //! NIC.
 
 use serde::Serialize;
@@ -6,44 +6,44 @@ use serde::Serialize;
 use crate::core::report::{NodeReport, NodeRole, RailReport, Report, ReportError, gbit_per_s};
 use crate::core::units::{BitRate, goodput};
 
-/// Everything that `bench` found: the object that `--json` prints.
+/// Results of `bench`: the object for `--json`.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct BenchFigures {
-    /// How long each measurement was meant to last.
+    /// Intended duration of each measurement.
     pub(crate) seconds_asked: f64,
     /// `crc64`, `blake3` or `none`.
     pub(crate) check: String,
     /// One measurement for each number of NICs, ascending; with `--threads`, for each number of
-    /// threads instead.
+    /// threads.
     pub(crate) steps: Vec<BenchStep>,
-    /// With `--threads`: how many threads for each NIC are enough.
+    /// With `--threads`: the sufficient number of threads for each NIC.
     pub(crate) threads_per_nic: Option<usize>,
-    /// Why the last one did not complete.
+    /// Cause, if the last measurement did not complete.
     pub(crate) error: Option<ReportError>,
 }
 
-/// The fewest threads for each NIC that come close to what the best number of them reached; `None`
-/// where nothing was measured. More would cost CPUs, slots and flows, and gain what the next
-/// measurement loses again.
+/// Returns the fewest threads for each NIC whose rate is close to the best; `None` without
+/// measurements. More threads cost CPUs, slots and flows, for a gain within the noise of the
+/// measurement.
 pub(crate) fn threads_enough(steps: &[BenchStep]) -> Option<usize> {
     let best = steps.iter().map(|step| step.rate.gbit_per_s).reduce(f64::max)?;
     let enough = steps.iter().filter(|step| step.rate.gbit_per_s >= ENOUGH * best);
     enough.map(|step| step.threads).min()
 }
 
-/// The part of the best rate that is as good as the best.
+/// Part of the best rate that counts as equal.
 const ENOUGH: f64 = 0.95;
 
 /// One measurement.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct BenchStep {
-    /// How many NICs each node used, where it has as many.
+    /// NICs that each node used, if it has as many.
     pub(crate) nics: u32,
-    /// How many threads served each of them, where it has as many.
+    /// Threads of each NIC, if it has as many.
     pub(crate) threads: usize,
-    /// Payload that all receivers got.
+    /// Payload received by all receivers.
     pub(crate) bytes: u64,
-    /// From the first request to the last piece, by the receivers' clocks.
+    /// Time from the first request to the last piece, by the receivers' clocks.
     pub(crate) seconds: f64,
     /// Payload over time.
     #[serde(flatten)]
@@ -81,13 +81,13 @@ pub(crate) struct BenchRail {
     pub(crate) rate: LineUse,
 }
 
-/// Payload over time, in the busier direction, against what the line could carry.
+/// Payload rate in the busier direction, compared with the line.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub(crate) struct LineUse {
     pub(crate) gbit_per_s: f64,
-    /// The line rate, where it is known.
+    /// Line rate, if known.
     pub(crate) line_gbit_per_s: Option<f64>,
-    /// What packets of the MTU leave of it for payload.
+    /// Part of it that packets of the MTU leave to payload.
     pub(crate) goodput_limit_gbit_per_s: Option<f64>,
     /// The rate over the line rate.
     pub(crate) efficiency: Option<f64>,
@@ -103,7 +103,7 @@ pub(crate) struct CpuCost {
     pub(crate) cpu_per_gbit_per_s: Option<f64>,
 }
 
-/// What a line can carry.
+/// Rate and MTU of a line.
 #[derive(Clone, Copy)]
 struct LineRate {
     gbit_per_s: f64,
@@ -111,8 +111,8 @@ struct LineRate {
 }
 
 impl BenchStep {
-    /// The figures of a complete transfer over `nics` NICs; `line_rate` is what the user says of
-    /// every NIC.
+    /// Creates the figures of a complete transfer over `nics` NICs. `line_rate` is the user's rate
+    /// for every NIC.
     pub(crate) fn new(nics: u32, report: &Report, line_rate: Option<BitRate>) -> BenchStep {
         let nodes: Vec<BenchNode> = report
             .nodes
@@ -123,7 +123,7 @@ impl BenchStep {
             let of_side = nodes.iter().filter(|node| roles.contains(&node.role));
             sum(of_side.map(|node| node.rate.line()))
         };
-        // What all send is what all receive, so the smaller side limits both.
+        // Senders and receivers move the same bytes, so the smaller side limits both.
         let sides =
             [side([NodeRole::Sender, NodeRole::Both]), side([NodeRole::Receiver, NodeRole::Both])];
         let line = match sides {
@@ -213,7 +213,7 @@ impl CpuCost {
     }
 }
 
-/// Lines side by side; unknown where one of them is, or where there is none.
+/// Returns the sum of several lines; `None` if one is unknown, or without lines.
 fn sum(lines: impl Iterator<Item = Option<LineRate>>) -> Option<LineRate> {
     let add = |a: LineRate, b: LineRate| LineRate {
         gbit_per_s: a.gbit_per_s + b.gbit_per_s,
@@ -226,7 +226,7 @@ fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-/// The MTU of Ethernet where nobody changed it.
+/// Default MTU of Ethernet.
 const ETHERNET_MTU: u32 = 1500;
 
 #[cfg(test)]

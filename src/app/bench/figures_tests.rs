@@ -1,4 +1,4 @@
-//! Rates against lines, worked out by hand.
+//! Rates compared with lines, with results computed by hand.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -41,7 +41,7 @@ fn node(name: &str, role: NodeRole, rails: Vec<RailReport>) -> NodeReport {
     }
 }
 
-/// Two seconds over two NICs of 10 Gbit/s at each end: 8 and 6 Gbit/s.
+/// Creates a report of two seconds over two NICs of 10 Gbit/s at each end: 8 and 6 Gbit/s.
 pub(in crate::app::bench) fn report(line: Option<f64>) -> Report {
     let (one, two) = (2_000_000_000, 1_500_000_000);
     Report {

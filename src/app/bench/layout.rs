@@ -1,15 +1,16 @@
-//! Nodes to rows: every sender offers the whole data space, every receiver wants a part of its own.
+//! Rows of a benchmark: every sender offers the whole data space, every receiver wants its own
+//! part.
 
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole};
 use crate::core::units::{Span, subtract};
 
-/// What the senders make their bytes from; any number would do.
+/// Seed of the pattern; any number would do.
 const SEED: u64 = 1;
 
-/// The rows of one run. `parts` says how many bytes each of the `receivers` gets; none is 0.
+/// Returns the rows of one run. `parts` are the bytes of each of the `receivers`, none of them 0.
 ///
-/// A node may stand on both sides, which loads its NICs in both directions; it does not offer what
-/// it wants itself, because that would never see a NIC.
+/// A node on both sides loads its NICs in both directions. It does not offer the part that it
+/// wants: that would never use a NIC.
 pub(crate) fn rows(senders: &[NodeAddress], receivers: &[NodeAddress], parts: &[u64]) -> Vec<Row> {
     let mut wants = Vec::with_capacity(receivers.len());
     let mut end = 0;
@@ -33,8 +34,7 @@ pub(crate) fn rows(senders: &[NodeAddress], receivers: &[NodeAddress], parts: &[
 
 fn row(role: RowRole, node: &NodeAddress, uri: DataUri, range: Span) -> Row {
     let (node, nics) = (node.clone(), Vec::new());
-    // A pattern is made from positions of the data space, and nothing is kept: offsets have no
-    // meaning here.
+    // A pattern is computed from positions, and nothing is kept, so offsets are irrelevant.
     Row {
         role,
         node,

@@ -1,5 +1,5 @@
-//! `cep-fast bench`, the part that only counts and draws: which rows make a benchmark, how much
-//! data lasts long enough, what a report means against line rate, and the picture.
+//! The pure part of `cep-fast bench`: rows, amount of data, figures compared with line rate, and
+//! the picture.
 //!
 //! - `layout`: nodes to rows, so that every sender is asked by every receiver
 //! - `sizing`: from a short run to one that lasts as long as was asked for

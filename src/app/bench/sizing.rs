@@ -1,33 +1,32 @@
-//! How much data lasts as long as was asked for: a short run tells the rate, the rate tells the
+//! Size of a run for an intended duration: a short run measures the rate, which determines the
 //! size.
 
 use std::time::Duration;
 
 use crate::core::units::MIB;
 
-/// What each receiver gets in the first short run: over in a blink on a fast NIC, in three seconds
-/// at 100 Mbit/s.
+/// Bytes for each receiver in the first short run: an instant on a fast NIC, three seconds at 100
+/// Mbit/s.
 pub(crate) const PROBE_BYTES: u64 = 32 * MIB;
-/// The part of the asked time that a run must have lasted before its rate is believed: TCP starts
-/// slowly.
+/// Part of the intended duration that a run must last for a reliable rate: TCP starts slowly.
 const BELIEVED_PART: f64 = 0.1;
-/// No run needs to have lasted longer than this to be believed.
+/// Duration that is always sufficient for a reliable rate.
 const BELIEVED_SECONDS: f64 = 0.5;
-/// How much larger the next short run is.
+/// Growth of the next short run.
 const PROBE_GROWTH: f64 = 8.0;
-/// What one receiver gets at most: pieces are counted, and 1 TiB of them is a million.
+/// Limit on the bytes of one receiver: pieces are counted, and 1 TiB has a million of them.
 const PART_BYTES_MAX: f64 = (1_u64 << 40) as f64;
 
-/// What follows a short run.
+/// Next run after a short run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum NextRun {
-    /// It was too short to tell: another short run, with this many bytes for each receiver.
+    /// The run was too short: another short run, with these bytes for each receiver.
     Probe(Vec<u64>),
-    /// This many bytes for each receiver last about as long as was asked for.
+    /// These bytes for each receiver last about as long as intended.
     Measure(Vec<u64>),
 }
 
-/// Sizes the next run from one in which the receivers got `(bytes, seconds)` each.
+/// Sizes the next run from one in which the receivers received `(bytes, seconds)` each.
 pub(crate) fn parts(last: &[(u64, f64)], target: Duration) -> NextRun {
     let target = target.as_secs_f64();
     let longest = last.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);

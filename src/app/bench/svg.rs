@@ -1,11 +1,10 @@
-//! The figures as a picture: Gbit/s over the number of NICs, beside what their lines leave for
-//! payload.
+//! Chart of the figures: Gbit/s over the number of NICs, beside the goodput limit of their lines.
 
 use std::fmt::Write;
 
 use super::figures::{BenchFigures, BenchStep};
 
-/// The picture as one SVG document, without a script, a font or anything else from elsewhere.
+/// Returns one SVG document without scripts, fonts or other external parts.
 pub(crate) fn svg(figures: &BenchFigures) -> String {
     let chart = BarChart::of(&figures.steps);
     let mut out = String::new();
@@ -52,10 +51,10 @@ pub(crate) fn svg(figures: &BenchFigures) -> String {
     out
 }
 
-/// Where values lie on the paper.
+/// Mapping of values to positions.
 struct BarChart {
     nics_max: u32,
-    /// The distance between two lines of the grid, in Gbit/s; five of them fill the paper.
+    /// Distance between two grid lines in Gbit/s; five of them fill the chart.
     tick: f64,
 }
 
@@ -69,7 +68,7 @@ impl BarChart {
         BarChart { nics_max, tick: round_up(top / TICKS as f64) }
     }
 
-    /// A column for each number of NICs; each point stands in the middle of its column.
+    /// Returns the middle of the column for a number of NICs.
     fn x(&self, nics: u32) -> f64 {
         LEFT + (RIGHT - LEFT) * (f64::from(nics) - 0.5) / f64::from(self.nics_max)
     }
@@ -153,22 +152,22 @@ fn legend(out: &mut String, has_limit: bool) {
 }
 
 fn line(out: &mut String, what: std::fmt::Arguments<'_>) {
-    // A text takes whatever is written to it.
+    // Writing to a string never fails.
     let _ = writeln!(out, "{what}");
 }
 
-/// The next of 1, 2, 2.5, 5 and their tenfolds.
+/// Returns the next of 1, 2, 2.5, 5 and their powers of ten.
 fn round_up(value: f64) -> f64 {
     if value.is_nan() || value <= 0.0 {
         return 1.0;
     }
     let power = 10_f64.powf(value.log10().floor());
     let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|step| step * power);
-    // Half a millionth more than a step is that step: the power of ten is not exact.
+    // Values up to half a millionth above a step count as the step: the power of ten is not exact.
     steps.into_iter().find(|step| *step * 1.000_000_5 >= value).unwrap_or(10.0 * power)
 }
 
-/// A number with three digits that count, and no idle zeros.
+/// Formats a number with three significant digits and without trailing zeros.
 fn plain(value: f64) -> String {
     let decimals = if value >= 100.0 {
         0
@@ -223,8 +222,8 @@ mod tests {
             picture.contains("class=\"limit\"") && picture.contains("14 (70.5 %)"),
             "{picture}"
         );
-        // The limit is 19.9 Gbit/s, a fifth of which is rounded up to 5: 14 stand at 14/25 of the
-        // paper's height.
+        // The limit is 19.9 Gbit/s; a fifth of it is rounded up to 5, so 14 is at 14/25 of the
+        // chart's height.
         assert!(picture.contains("cx=\"148.8\" cy=\"188.6\""), "{picture}");
     }
 

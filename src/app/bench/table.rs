@@ -1,5 +1,5 @@
-//! The figures for people: a table for each number of NICs or threads, and a summary where there
-//! are several.
+//! Tables of the figures: one for each number of NICs or threads, and a summary if there are
+//! several.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ impl fmt::Display for BenchFigures {
 }
 
 impl BenchFigures {
-    /// What more NICs brought, or more threads.
+    /// Writes the gain of more NICs or threads.
     fn write_growth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table.load_style(NOTHING).set_header([

@@ -1,4 +1,4 @@
-//! How the program ends: a message on standard error and an exit status.
+//! End of the program: a message on standard error and an exit status.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -6,18 +6,18 @@ use std::process::ExitCode;
 use crate::core::error::{Code, Error};
 use crate::core::units::printable;
 
-/// The exit status of a code.
+/// Returns the exit status of a code.
 #[must_use]
 pub fn exit_code(code: Code) -> ExitCode {
     ExitCode::from(code.number())
 }
 
-/// Says on standard error what went wrong, and gives the exit status for it.
+/// Prints an error on standard error, and returns its exit status.
 #[must_use]
 pub fn fail(error: &Error) -> ExitCode {
-    // What the log has to say comes before the last word.
+    // Log lines come before the final message.
     crate::io::log::flush();
-    // Where nobody listens on standard error any more, the exit status still tells.
+    // If standard error is closed, the exit status still shows the error.
     let _ = write_error(&mut io::stderr().lock(), error);
     exit_code(error.code)
 }

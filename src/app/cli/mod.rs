@@ -1,8 +1,8 @@
-//! The command line: what was typed → what it means → what is printed.
+//! Command line: parsing, commands, output.
 //!
-//! [`args`] and [`operand`] read what was typed, [`support`] refuses what this version does not
-//! carry out, [`progress`] draws on standard error while bytes move, and [`exit`] turns the ending
-//! into an exit status.
+//! [`args`] and [`operand`] parse the command line, [`support`] refuses features that this version
+//! does not implement, [`progress`] draws on standard error while bytes move, and [`exit`] converts
+//! the outcome into an exit status.
 
 pub mod args;
 pub mod exit;

@@ -8,19 +8,19 @@ use std::str::FromStr;
 
 use crate::core::spec::hostlist;
 
-/// One place that a file is at or goes to.
+/// Location of a file: source or destination.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Operand {
-    /// Whom to log in as, where it says so.
+    /// User to log in as, if given.
     pub user: Option<String>,
-    /// The hosts, in the order of their list; none for a path of this machine.
+    /// Hosts in the order of their list; empty for a local path.
     pub hosts: Vec<String>,
-    /// The path as it was typed: any bytes but NUL.
+    /// Path as typed: any bytes but NUL.
     pub path: PathBuf,
 }
 
 impl Operand {
-    /// Whether it names a path of this machine.
+    /// Returns true for a local path.
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.hosts.is_empty()
@@ -38,11 +38,11 @@ impl FromStr for Operand {
 impl TryFrom<OsString> for Operand {
     type Error = String;
 
-    /// Reads an operand. As scp has it, a colon before the first slash makes a remote one; `./a:b`
-    /// is local. Colons in brackets (IPv6, hostlists) do not count.
+    /// Parses an operand. As in scp, a colon before the first slash makes it remote; `./a:b` is
+    /// local. Colons in brackets (IPv6, hostlists) do not count.
     ///
     /// # Errors
-    /// What was expected instead.
+    /// The expected form, as text.
     fn try_from(text: OsString) -> Result<Operand, String> {
         let bytes = text.as_bytes();
         let (remote, path) = match colon(bytes) {
@@ -66,7 +66,7 @@ impl TryFrom<OsString> for Operand {
         }) {
             return Err("a user's name before @".into());
         }
-        // A name that starts with a dash would be an option to the program that logs in there.
+        // A name with a leading dash would be an option of the login program.
         let hosts = hostlist::expand(hosts)?;
         if hosts.iter().any(|host| host.starts_with('-')) {
             return Err("a host name that does not start with '-'".into());
@@ -76,7 +76,7 @@ impl TryFrom<OsString> for Operand {
 }
 
 impl fmt::Display for Operand {
-    /// The operand with its hosts written out.
+    /// Writes the operand with its hosts expanded.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(user) = &self.user {
             write!(f, "{user}@")?;
@@ -94,7 +94,7 @@ impl fmt::Display for Operand {
     }
 }
 
-/// Where the colon between host and path is, if there is a host.
+/// Returns the position of the colon between host and path, if there is a host.
 fn colon(text: &[u8]) -> Option<usize> {
     let mut depth = 0u32;
     for (at, byte) in text.iter().enumerate() {

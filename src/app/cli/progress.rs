@@ -1,7 +1,6 @@
 //! Progress on standard error: bars on a terminal, else a plain line every few seconds.
 //!
-//! It is given snapshots and the time, and asks for neither; drawing never holds up what it reports
-//! on.
+//! Snapshots and the time are arguments; drawing never delays the transfer.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -12,39 +11,39 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::args::ProgressMode;
 use crate::core::units::{BitRate, human_bytes};
 
-/// How far a transfer is.
+/// Progress of a transfer.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ProgressSnapshot {
     /// Bytes delivered so far, summed over receivers.
     pub bytes_done: u64,
-    /// Bytes to deliver in all.
+    /// Total of bytes to deliver.
     pub bytes_total: u64,
-    /// While replicas are compared: bytes that senders have read for that, and how many there are.
+    /// During a comparison of replicas: bytes that senders have read for it, and their total.
     pub comparison: Option<(u64, u64)>,
-    /// Each node's part.
+    /// Progress of each node.
     pub per_node: Vec<NodeProgress>,
 }
 
 impl ProgressSnapshot {
-    /// What is done of what there is to do now.
+    /// Returns the finished and total bytes of the current phase.
     fn counted(&self) -> (u64, u64) {
         self.comparison.unwrap_or((self.bytes_done, self.bytes_total))
     }
 }
 
-/// How far one node is.
+/// Progress of one node.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeProgress {
     /// Its host:port.
     pub name: String,
     /// Bytes that it has sent and received.
     pub bytes: u64,
-    /// Its rate of late.
+    /// Its recent rate.
     pub rate: BitRate,
 }
 
-/// Draws snapshots. Call [`Progress::show`] as often as there is news, and [`Progress::finish`]
-/// before the result.
+/// Draws snapshots. Call [`ProgressDisplay::show`] whenever there is news, and
+/// [`ProgressDisplay::finish`] before the result.
 pub struct ProgressDisplay {
     view: ProgressView,
     recent: RecentRate,
@@ -55,12 +54,12 @@ enum ProgressView {
     Silent,
     /// Redraws in place.
     Bars(ProgressBars),
-    /// A line at a time.
+    /// Writes one line at a time.
     Lines(ProgressLines<Box<dyn Write + Send>>),
 }
 
 impl ProgressDisplay {
-    /// Progress on standard error, in the form that suits where it leads.
+    /// Creates the display for the kind of standard error.
     #[must_use]
     pub fn new(mode: ProgressMode) -> ProgressDisplay {
         let view = match mode {
@@ -73,7 +72,7 @@ impl ProgressDisplay {
         ProgressDisplay { view, recent: RecentRate::default() }
     }
 
-    /// Draws the snapshot, if it is time to.
+    /// Draws the snapshot if it is due.
     pub fn show(&mut self, now: Instant, snapshot: &ProgressSnapshot) {
         self.recent.add(now, snapshot.bytes_done);
         let rate = self.recent.bytes_per_second();
@@ -84,7 +83,7 @@ impl ProgressDisplay {
         }
     }
 
-    /// Takes the bars off the terminal, so that the result stands alone.
+    /// Removes the bars from the terminal before the result.
     pub fn finish(self) {
         if let ProgressView::Bars(bars) = self.view {
             bars.clear();
@@ -92,7 +91,7 @@ impl ProgressDisplay {
     }
 }
 
-/// One bar for the whole, and below it a line for each of the first nodes.
+/// One bar for the transfer, and below it a line for each of the first nodes.
 struct ProgressBars {
     all: MultiProgress,
     whole: ProgressBar,
@@ -141,18 +140,18 @@ impl<W: Write> ProgressLines<W> {
     }
 
     fn draw(&mut self, now: Instant, snapshot: &ProgressSnapshot, rate: Option<f64>) {
-        // The first line comes after one interval too: what is done by then needs none.
+        // The first line comes after one interval: a transfer that is faster needs none.
         let last = *self.last.get_or_insert(now);
         if now.saturating_duration_since(last) < LINE_INTERVAL {
             return;
         }
         self.last = Some(now);
-        // A log that is full or gone shall not end the transfer.
+        // A log that is full or closed must not end the transfer.
         let _ = writeln!(self.out, "cep-fast: {}", plain_line(snapshot, rate));
     }
 }
 
-/// The last few seconds of `bytes_done`, from which the rate comes.
+/// `bytes_done` of the last few seconds, from which the rate is computed.
 #[derive(Default)]
 struct RecentRate {
     points: VecDeque<(Instant, u64)>,
@@ -160,7 +159,7 @@ struct RecentRate {
 
 impl RecentRate {
     fn add(&mut self, now: Instant, bytes_done: u64) {
-        // Points closer than this would say nothing new, and would be without limit.
+        // Points closer together are redundant, and their number would be unlimited.
         let crowded = self.points.len() >= 2
             && self
                 .points
@@ -178,7 +177,7 @@ impl RecentRate {
         }
     }
 
-    /// `None` until time has passed.
+    /// Returns the rate, or `None` until time has passed.
     fn bytes_per_second(&self) -> Option<f64> {
         let (&(start, from), &(end, to)) = (self.points.front()?, self.points.back()?);
         let seconds = end.saturating_duration_since(start).as_secs_f64();
@@ -196,7 +195,7 @@ fn plain_line(snapshot: &ProgressSnapshot, rate: Option<f64>) -> String {
     format!("{percent:.0} % {}{nodes}", whole_line(snapshot, rate))
 }
 
-/// Bytes, rate and time left.
+/// Formats bytes, rate and remaining time.
 fn whole_line(snapshot: &ProgressSnapshot, rate: Option<f64>) -> String {
     let (done, total) = snapshot.counted();
     let (done, total) = (human_bytes(done), human_bytes(total));
@@ -209,7 +208,7 @@ fn whole_line(snapshot: &ProgressSnapshot, rate: Option<f64>) -> String {
     format!("{done} of {total}, {}, {left} left", BitRate((rate * 8.0) as u64))
 }
 
-/// Seconds as people say them; nothing that moves takes for ever, but a stalled transfer would.
+/// Formats seconds for people; the remaining time of a stalled transfer is unknown.
 fn time_left(seconds: f64) -> String {
     if seconds.is_nan() || seconds > LEFT_SECONDS_MAX {
         return "unknown time".into();
@@ -221,7 +220,7 @@ fn time_left(seconds: f64) -> String {
     }
 }
 
-/// A line for each of the first nodes, and one for the rest together.
+/// Returns a line for each of the first nodes, and one for all others.
 fn node_lines(nodes: &[NodeProgress]) -> Vec<String> {
     let shown = nodes.iter().take(NODES_SHOWN_MAX);
     let mut lines: Vec<String> = shown
@@ -234,19 +233,19 @@ fn node_lines(nodes: &[NodeProgress]) -> Vec<String> {
     lines
 }
 
-/// Often enough to see a stall, seldom enough for a log.
+/// Interval of lines: short enough to see a stall, long enough for a log.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Long enough to even out bursts, short enough to follow a change.
+/// Window of the rate: long enough to even out bursts, short enough to follow a change.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 
-/// With the window this bounds how many points are kept.
+/// Smallest interval of points; together with the window it limits their number.
 const POINT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Ten days: beyond it the rate is no base for a forecast.
+/// Ten days: for a longer time, the rate is no basis for a forecast.
 const LEFT_SECONDS_MAX: f64 = 864_000.0;
 
-/// What fits below the bar without pushing the prompt off the screen.
+/// Number of nodes that fit below the bar on a screen.
 const NODES_SHOWN_MAX: usize = 8;
 
 #[cfg(test)]

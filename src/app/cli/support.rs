@@ -1,12 +1,12 @@
-//! What can be typed but is not carried out yet: refused in one place, never silently ignored.
+//! Features of the command line that are not implemented: refused in one place, never ignored.
 
 use super::args::{BenchArgs, CliCommand, CopyArgs, LaunchMethod, TransferArgs};
 use crate::core::error::{Code, Error, Result};
 
-/// Refuses a command that asks for what this version does not do.
+/// Refuses a command with features that this version does not implement.
 ///
 /// # Errors
-/// [`Code::Usage`] with the option or operand at fault, and what to use instead.
+/// [`Code::Usage`] with the option or operand, and an alternative.
 pub fn unsupported(command: &CliCommand) -> Result<()> {
     let asked: Vec<UnsupportedFeature> = match command {
         CliCommand::Copy(copy) => {
@@ -30,7 +30,7 @@ pub fn unsupported(command: &CliCommand) -> Result<()> {
     }
 }
 
-/// One thing that this version does not do.
+/// A feature that this version does not implement.
 struct UnsupportedFeature {
     is_asked: bool,
     what: &'static str,

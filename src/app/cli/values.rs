@@ -1,4 +1,4 @@
-//! The values that options take.
+//! Values of options.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use clap::ValueEnum;
 use crate::core::spec::NodeAddress;
 use crate::core::units::{BitRate, parse_duration, parse_rate};
 
-/// How nodes get started.
+/// Ways to start nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum LaunchMethod {
-    /// They run already: dial each row's host:port
+    /// Daemons are running: dial each row's host:port
     None,
-    /// Each host is a child process on this machine with a loopback address of its own
+    /// Start each host as a child process on this machine with its own loopback address
     Local,
     /// Over ssh, on each host
     #[value(hide = true)]
@@ -23,60 +23,60 @@ pub enum LaunchMethod {
     Slurm,
 }
 
-/// Who decides which sender serves what.
+/// Schedulers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum SchedulerArg {
-    /// Greedy where that is the best or the plan is very large, else lp
+    /// Greedy if it is optimal or the plan is very large, else lp
     Auto,
     /// In proportion to demand and speed
     Greedy,
     /// The exact optimum
     Lp,
-    /// Equal stripes with no regard to speed: a baseline to compare with
+    /// Equal stripes regardless of speed: a baseline for comparison
     Uniform,
 }
 
-/// How bytes are checked.
+/// Checks of bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum CheckArg {
     /// CRC-64/NVME of every piece, combined into the checksum of the whole
     Crc64,
-    /// BLAKE3 of every piece, merged into what b3sum prints
+    /// BLAKE3 of every piece, merged into the b3sum of the whole
     Blake3,
     /// Trust network and memory
     None,
 }
 
-/// Which way bytes take through the kernel.
+/// Data paths through the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum DataPathArg {
-    /// What was measured to be the fastest
+    /// The fastest path by measurement
     Auto,
     /// Past the page cache (`O_DIRECT`), into registered buffers
     Direct,
-    /// From the page cache to the socket without a copy; what is not cached goes through buffers
+    /// From the page cache to the socket without a copy; uncached data goes through buffers
     Splice,
-    /// Zero-copy sends from buffers, until the kernel says that it copies
+    /// Zero-copy sends from buffers, until the kernel reports that it copies
     Zerocopy,
     /// Plain reads and writes through the page cache
     Copy,
 }
 
-/// What is checked beyond what is checked anyway.
+/// Further checks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum VerifyArg {
-    /// Read every file back from its disk, past the page cache, before it gets its name
+    /// Read every file back from its disk, past the page cache, before it is renamed
     Disk,
-    /// Compare all bytes that several senders offer, not a sample of them, before any byte moves
+    /// Compare all bytes that several senders offer, not a sample, before any byte moves
     Replicas,
 }
 
-/// When progress is drawn.
+/// Modes of the progress display.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum ProgressMode {
     /// Bars on a terminal, else a line every few seconds
     Auto,
-    /// Not at all
+    /// No progress
     Never,
 }
 
@@ -87,11 +87,11 @@ pub struct BenchNodes(pub Vec<NodeAddress>);
 impl FromStr for BenchNodes {
     type Err = String;
 
-    /// Reads addresses and hostlists with commas between them: `a:1,b:2`, `dtn[01-04]:5000`,
+    /// Parses addresses and hostlists separated by commas: `a:1,b:2`, `dtn[01-04]:5000`,
     /// `a,b:5000`.
     ///
     /// # Errors
-    /// What was expected instead.
+    /// The expected form, as text.
     fn from_str(text: &str) -> Result<BenchNodes, String> {
         NodeAddress::list(text).map(BenchNodes)
     }
@@ -100,21 +100,21 @@ impl FromStr for BenchNodes {
 /// Another rate of a node's line in a simulation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeRate {
-    /// The node as the specification names it.
+    /// The node's name in the specification.
     pub node: String,
     /// Its line rate, in both directions.
     pub rate: BitRate,
-    /// How long after bytes begin to move.
+    /// Time after the first bytes move.
     pub after: Duration,
 }
 
 impl FromStr for NodeRate {
     type Err = String;
 
-    /// Reads `NODE=RATE` and `NODE=RATE@TIME`.
+    /// Parses `NODE=RATE` and `NODE=RATE@TIME`.
     ///
     /// # Errors
-    /// What was expected instead.
+    /// The expected form, as text.
     fn from_str(text: &str) -> Result<NodeRate, String> {
         let (node, rest) =
             text.split_once('=').filter(|(node, _)| !node.is_empty()).ok_or(NODE_RATE_EXPECTED)?;
@@ -129,19 +129,19 @@ impl FromStr for NodeRate {
 /// The death of a node in a simulation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeDeath {
-    /// The node as the specification names it.
+    /// The node's name in the specification.
     pub node: String,
-    /// How long after bytes begin to move.
+    /// Time after the first bytes move.
     pub after: Duration,
 }
 
 impl FromStr for NodeDeath {
     type Err = String;
 
-    /// Reads `NODE@TIME`.
+    /// Parses `NODE@TIME`.
     ///
     /// # Errors
-    /// What was expected instead.
+    /// The expected form, as text.
     fn from_str(text: &str) -> Result<NodeDeath, String> {
         let (node, time) =
             text.split_once('@').filter(|(node, _)| !node.is_empty()).ok_or(NODE_DEATH_EXPECTED)?;
@@ -149,24 +149,24 @@ impl FromStr for NodeDeath {
     }
 }
 
-/// Which CPUs rail threads are pinned to.
+/// CPUs that rail threads are pinned to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PinArg {
-    /// Those nearest to the NIC.
+    /// CPUs nearest to the NIC.
     Auto,
-    /// Wherever the kernel likes.
+    /// No pinning.
     None,
-    /// These, one after the other.
+    /// These CPUs, in turn.
     List(Vec<usize>),
 }
 
 impl FromStr for PinArg {
     type Err = &'static str;
 
-    /// Reads `auto`, `none`, or CPUs as taskset writes them: `0-3,8`.
+    /// Parses `auto`, `none`, or CPUs in the form of taskset: `0-3,8`.
     ///
     /// # Errors
-    /// What was expected instead.
+    /// The expected form, as text.
     fn from_str(text: &str) -> Result<PinArg, &'static str> {
         match text {
             "auto" => Ok(PinArg::Auto),
@@ -189,7 +189,7 @@ fn cpus(text: &str) -> Option<Vec<usize>> {
     Some(cpus)
 }
 
-/// How many rail threads each NIC gets.
+/// Number of rail threads for each NIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ThreadsPerNic {
     /// As many as its line rate needs.
@@ -201,10 +201,10 @@ pub enum ThreadsPerNic {
 impl FromStr for ThreadsPerNic {
     type Err = &'static str;
 
-    /// Reads `auto` or a number from 1 to 64.
+    /// Parses `auto` or a number from 1 to 64.
     ///
     /// # Errors
-    /// What was expected instead.
+    /// The expected form, as text.
     fn from_str(text: &str) -> Result<ThreadsPerNic, &'static str> {
         if text == "auto" {
             return Ok(ThreadsPerNic::Auto);
@@ -217,7 +217,7 @@ impl FromStr for ThreadsPerNic {
 /// The largest `CONFIG_NR_CPUS` of Linux.
 const CPUS_MAX: usize = 8192;
 
-/// A 400 Gbit/s NIC is saturated by fewer.
+/// Largest number of threads for a NIC: fewer saturate 400 Gbit/s.
 const THREADS_PER_NIC_MAX: usize = 64;
 
 const NODE_RATE_EXPECTED: &str = "a node and a rate, such as n1:5000=100M or n1:5000=100M@2s";

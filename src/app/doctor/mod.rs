@@ -1,14 +1,13 @@
-//! Why a machine will not reach line rate, and the command that mends it.
+//! `doctor`: problems that keep a machine from line rate, with the commands that solve them.
 //!
-//! - [`readings`]: what there is to know of a machine, as plain values
-//! - [`reader`]: takes the readings of this one; decides nothing
-//! - [`judge`]: readings in, findings out; touches nothing, so that tables of made-up machines test
-//!   it
-//! - [`peer`]: what went between this machine and another one, rail by rail
-//! - [`diagnosis`]: what came out, for people and for scripts
+//! - [`readings`]: readings of a machine, as plain values
+//! - [`reader`]: takes the readings of this machine; decides nothing
+//! - [`judge`]: readings in, findings out; pure, so that tables of synthetic machines test it
+//! - [`peer`]: transfers between this machine and another one, rail by rail
+//! - [`diagnosis`]: the findings, for people and for scripts
 //!
-//! A finding says what was found, what it costs, and what to type. Only what would hold a transfer
-//! back is a shortfall.
+//! A finding has a problem, its cost and a command. Only a problem that limits transfers is a
+//! shortfall.
 
 mod reader;
 

@@ -1,5 +1,4 @@
-//! Takes the readings of a machine. The roots are arguments, so that tests bring trees of their
-//! own.
+//! Reader of a machine's readings. Its roots are arguments, so that tests can use their own trees.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,28 +15,28 @@ use crate::io::node::{
     INSIDE_PREFIXES, LOOPBACK, NicLine, ThreadCount, is_link_local, locked_bytes, threads,
 };
 
-/// Set to `plain`, rails do without `io_uring`.
+/// If set to `plain`, rails do not use `io_uring`.
 const IO_VARIABLE: &str = "CEP_FAST_IO";
 
-/// Operations in flight in a rail's ring by default: three for each of 128 flows, four for each of
-/// 16 slots.
+/// Default number of operations in flight in a rail's ring: three for each of 128 flows, four for
+/// each of 16 slots.
 const RAIL_ENTRIES: u32 = 3 * 128 + 4 * 16;
-/// Files in its table.
+/// Number of files in its table.
 const RAIL_FILES: u32 = 128 + 1024;
 
-/// Where to read.
+/// Roots of the files to read.
 pub(super) struct MachineReader {
     sys: PathBuf,
     proc: PathBuf,
 }
 
 impl MachineReader {
-    /// The kernel's own trees.
+    /// Creates a reader of the kernel's own trees.
     pub(super) fn of_this_machine() -> MachineReader {
         MachineReader { sys: "/sys".into(), proc: "/proc".into() }
     }
 
-    /// Reads everything; what cannot be read is left out, or says why.
+    /// Reads everything. An unreadable value is omitted, or has a reason.
     pub(super) fn read(&self) -> MachineReadings {
         let (nics, nics_error) = match affinity::nics(&SysfsTree::at(&self.sys)) {
             Ok(nics) => (nics.into_iter().map(|nic| self.nic(nic)).collect(), None),
@@ -100,7 +99,8 @@ impl MachineReader {
         cpus.iter().filter_map(of).collect()
     }
 
-    /// Mode 0 is none; 1 is the strict one, which no process of ours would survive; 2 is a filter.
+    /// Returns true if a filter is active. Mode 0 is none; 1 is strict, which would end this
+    /// process; 2 is a filter.
     fn is_filtered(&self) -> Option<bool> {
         let status = text(&self.proc.join("self/status"))?;
         let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"))?;
@@ -115,7 +115,7 @@ impl MachineReader {
     }
 }
 
-/// How many rails a node has when nobody says how many threads each NIC gets.
+/// Returns the default number of rails of a node.
 fn rails(nics: &[NicReading], cpus_allowed: &[usize]) -> usize {
     let used = nics.iter().filter(|nic| nic.usage == NicUse::Rail);
     let lines: Vec<NicLine> =
@@ -124,7 +124,7 @@ fn rails(nics: &[NicReading], cpus_allowed: &[usize]) -> usize {
         .map_or(lines.len(), |threads| threads.iter().sum())
 }
 
-/// What a node does with a NIC when nobody names any; the rule is the node's.
+/// Returns the use of a NIC by a node without `--nic`, by the node's rule.
 fn usage(nic: &NicInfo) -> NicUse {
     if nic.name == LOOPBACK {
         NicUse::Loopback
@@ -144,8 +144,8 @@ fn io_uring(locked_bytes: u64) -> Result<IoUring, RingObstacle> {
         let cause = format!("{IO_VARIABLE}=plain is set");
         return Err(RingObstacle { cause, remedy: format!("unset {IO_VARIABLE}") });
     }
-    // Recent kernels count the queues of a ring as locked memory, so that a small one may be had
-    // where a rail's may not.
+    // Recent kernels count the queues of a ring as locked memory, so a small ring may be allowed
+    // where a rail's is not.
     Uring::new(&RingConfig { entries: RAIL_ENTRIES, files: RAIL_FILES, pools: &[] }).map_err(
         |error| {
             obstacle(&ProbeError::explain(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))
@@ -163,7 +163,7 @@ fn obstacle(error: &ProbeError) -> RingObstacle {
     RingObstacle { cause: error.cause.to_string(), remedy: error.remedy.into() }
 }
 
-/// The limit that counts for this process; `None` where there is none.
+/// Returns the effective limit of this process; `None` if there is none.
 fn memlock_bytes() -> Option<u64> {
     let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
     (soft != RLIM_INFINITY).then_some(soft)
@@ -174,7 +174,7 @@ fn kernel() -> String {
         .map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned())
 }
 
-/// Entries of a directory that are called `prefix` and a number.
+/// Counts the entries of a directory whose names are `prefix` and a number.
 fn entries(directory: &Path, prefix: &str) -> usize {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());

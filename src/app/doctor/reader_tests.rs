@@ -1,4 +1,4 @@
-//! The reader on trees that a test made.
+//! The reader on synthetic trees.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ fn write(root: &Path, path: &str, text: &str) {
     fs::write(path, text).unwrap();
 }
 
-/// A NIC that is up, one that is down, and what the kernel says of TCP.
+/// Creates a NIC that is up, one that is down, and the kernel's TCP settings.
 fn trees() -> (tempfile::TempDir, MachineReader) {
     let home = tempfile::tempdir().unwrap();
     let (sys, proc) = (home.path().join("sys"), home.path().join("proc"));
@@ -54,7 +54,7 @@ fn what_the_trees_say() {
     assert_eq!((up.speed_mbit, up.mtu, up.numa_node), (Some(25_000), 9000, Some(1)));
     assert_eq!((up.arp_ignore, down.arp_ignore), (Some(1), Some(0)));
     assert_eq!((up.rx_queues, up.tx_queues, &up.cpus[..]), (3, 1, &[4, 5, 6, 7][..]));
-    // No interface of this machine has that name, so it has no address either.
+    // No interface of this machine has this name, so it has no address either.
     assert_eq!((up.usage, down.usage), (NicUse::NoAddress, NicUse::Down));
     assert_eq!((down.driver.as_deref(), down.rx_queues), (None, 0));
     assert_eq!((machine.numa_node_count, machine.is_filtered), (2, Some(true)));
@@ -66,7 +66,7 @@ fn what_the_trees_say() {
         ("powersave", Some("intel_pstate"))
     );
     assert!(machine.nics_error.is_none() && !machine.kernel.is_empty());
-    // 16 slots of 1 MiB and two pages each way, cells and rings.
+    // 16 slots of 1 MiB and two pages each way, header buffers and rings.
     assert_eq!(machine.locked_bytes_wanted, 2 * 16 * (1_048_576 + 8192) + 1_048_576 + 262_144);
 }
 

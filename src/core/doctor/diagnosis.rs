@@ -1,4 +1,4 @@
-//! What an examination came to: a table and sentences for people, one JSON object for scripts.
+//! Diagnosis of a machine: a table and sentences for people, one JSON object for scripts.
 
 use std::fmt;
 
@@ -10,65 +10,65 @@ use super::readings::{NicReading, NicUse};
 use crate::core::doctor::peer::DoctorPeer;
 use crate::core::units::BitRate;
 
-/// A machine and what was found. `Display` is for people, [`Diagnosis::json`] for scripts.
+/// A machine and its findings. `Display` is for people, [`Diagnosis::json`] for scripts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Diagnosis {
-    /// As `uname -r` prints it.
+    /// Version as in `uname -r`.
     pub(crate) kernel: String,
-    /// The data path that rails will take.
+    /// Data path of rails on this machine.
     pub(crate) path: KernelPath,
     pub(crate) nics: Vec<NicReading>,
-    /// What was found out together with a peer, where one was named.
+    /// Findings together with a peer, if one was named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) peer: Option<DoctorPeer>,
     /// Worst first.
     pub(crate) findings: Vec<DoctorFinding>,
 }
 
-/// How the bytes get to the kernel and back.
+/// Data path between user space and the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum KernelPath {
-    /// A ring, and slots that the kernel has pinned once.
+    /// A ring, with slots that are pinned once.
     IoUringRegistered,
     /// A ring; the kernel pins the pages of a slot at every operation.
     IoUringUnregistered,
-    /// Plain calls.
+    /// Plain system calls.
     Plain,
 }
 
-/// How bad a finding is; the worst first.
+/// Severity of a finding; the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum FindingLevel {
-    /// It stands between this machine and line rate.
+    /// It keeps this machine from line rate.
     Shortfall,
     /// It may cost something, or is good to know.
     Note,
-    /// As it should be.
+    /// No problem.
     Ok,
 }
 
-/// One thing that was looked at.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct DoctorFinding {
     pub(crate) level: FindingLevel,
     /// The culprit: a NIC's name, or a word such as `memlock`.
     pub(crate) about: String,
     pub(crate) found: String,
-    /// What it costs.
+    /// Cost of the problem.
     pub(crate) cost: Option<String>,
-    /// The command that mends it.
+    /// Command that solves the problem.
     pub(crate) remedy: Option<String>,
 }
 
 impl Diagnosis {
-    /// Whether nothing stands between this machine and line rate.
+    /// Returns true if nothing keeps this machine from line rate.
     pub(crate) fn is_well(&self) -> bool {
         self.shortfalls() == 0
     }
 
-    /// The object that `--json` prints: one line, without the line's end.
+    /// Returns the object for `--json`: one line, without a line break.
     pub(crate) fn json(&self) -> String {
         let with_count = WithCount { shortfalls: self.shortfalls(), diagnosis: self };
         serde_json::to_string(&with_count).expect("numbers, strings and lists have a form in JSON")
@@ -166,7 +166,7 @@ fn cells(nic: &NicReading) -> [String; COLUMNS] {
     ]
 }
 
-/// CPUs as the kernel and `taskset` write them: `0-3,8`.
+/// Formats CPUs as the kernel and `taskset` do: `0-3,8`.
 pub(crate) fn list(cpus: &[usize]) -> String {
     let runs =
         cpus.chunk_by(|a, b| a + 1 == *b).filter_map(|run| Some((*run.first()?, *run.last()?)));

@@ -1,4 +1,4 @@
-//! Readings in, findings out: what holds a machine back, what it costs, and what mends it.
+//! Judgement of a machine's readings: problems, their cost and their remedy.
 
 use super::diagnosis::{Diagnosis, DoctorFinding, FindingLevel, KernelPath};
 use super::readings::MachineReadings;
@@ -9,7 +9,7 @@ mod peer;
 mod system;
 mod tcp;
 
-/// Judges a machine; the worst findings come first.
+/// Judges a machine. The worst findings come first.
 pub(crate) fn judge(machine: MachineReadings) -> Diagnosis {
     let mut findings = nics::judge(&machine);
     findings.extend(system::judge(&machine));
@@ -20,7 +20,7 @@ pub(crate) fn judge(machine: MachineReadings) -> Diagnosis {
 }
 
 impl Diagnosis {
-    /// The same with what was found out together with a peer.
+    /// Adds the findings together with a peer.
     pub(crate) fn with(mut self, peer: DoctorPeer) -> Diagnosis {
         self.findings.extend(judge_peer(&peer));
         self.findings.sort_by_key(|finding| finding.level);
@@ -28,7 +28,7 @@ impl Diagnosis {
     }
 }
 
-/// What rails will do here: the same ladder that they climb down themselves.
+/// Returns the data path of rails on this machine, by the same fallbacks that rails use.
 fn path(machine: &MachineReadings) -> KernelPath {
     match &machine.io_uring {
         Ok(io_uring) if io_uring.locked.is_ok() => KernelPath::IoUringRegistered,
@@ -37,7 +37,7 @@ fn path(machine: &MachineReadings) -> KernelPath {
     }
 }
 
-/// Judges what went between this machine and a peer.
+/// Judges the transfers between this machine and a peer.
 pub(crate) fn judge_peer(peer: &DoctorPeer) -> Vec<DoctorFinding> {
     peer::judge(peer)
 }

@@ -1,10 +1,10 @@
-//! Made-up machines, one thing wrong with each.
+//! Synthetic machines with one problem each.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use crate::core::doctor::judge::*;
 use crate::core::doctor::readings::{CpuGovernor, IoUring, NicReading, NicUse, RingObstacle};
 
-/// A machine that nothing is wrong with.
+/// A machine without problems.
 fn well() -> MachineReadings {
     MachineReadings {
         kernel: "6.12.1".into(),
@@ -48,7 +48,7 @@ fn obstacle() -> RingObstacle {
     RingObstacle { cause: "the cause".into(), remedy: "the remedy".into() }
 }
 
-/// What is not as it should be.
+/// Returns the findings other than `Ok`.
 fn complaints(machine: MachineReadings) -> Vec<DoctorFinding> {
     let mut findings = judge(machine).findings;
     findings.retain(|finding| finding.level != FindingLevel::Ok);
@@ -79,7 +79,7 @@ fn a_machine_that_is_well() {
 
 type Spoil = fn(&mut MachineReadings);
 
-/// What is changed, what is found by whose name, and a part of what mends it.
+/// Name, change of the machine, level and subject of the finding, and a part of its remedy.
 type Case = (&'static str, Spoil, FindingLevel, &'static str, &'static str);
 
 const CASES: &[Case] = &[
@@ -272,7 +272,7 @@ fn interfaces_that_never_lead_out_are_shown_and_not_judged() {
         let found = complaints(machine.clone());
         assert_eq!((found.len(), found[0].level), (1, FindingLevel::Note));
         assert!(found[0].remedy.as_ref().unwrap().starts_with(remedy), "{found:?}");
-        // Nothing made of software is missed when it is down.
+        // A software interface that is down is not missed.
         machine.nics[1].driver = None;
         assert_eq!(complaints(machine), [], "{usage}");
     }

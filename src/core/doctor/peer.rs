@@ -1,5 +1,5 @@
-//! What went between this machine and a peer: each pair of rails in each direction, and which NIC
-//! carried it.
+//! Transfers between this machine and a peer: each pair of rails in each direction, and the NIC
+//! that carried it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use crate::core::units::{BitRate, MIB, goodput};
 
 /// A NIC that counted this part of the payload carried it; counters may be read a moment late.
 const COUNTED_PART: f64 = 0.98;
-/// What may lie in the sockets of flows that were closed before it left.
+/// Bytes that may have been queued in sockets of flows that closed before sending them.
 const UNSENT_BYTES_MAX: u64 = 8 * MIB;
 
 /// A peer, and the rails between it and this machine.
@@ -24,12 +24,13 @@ pub(crate) struct DoctorPeer {
     pub(crate) name: String,
     /// Each direction of each pair of rails.
     pub(crate) pairs: Vec<TriedPair>,
-    /// What the nodes said of time that was lost, and of rails that carried nothing.
+    /// Warnings of the nodes about lost time, and about rails without traffic.
     pub(crate) warnings: Vec<String>,
 }
 
 impl DoctorPeer {
-    /// Why nothing came over the receiving NIC of a pair, where the receiver said it.
+    /// Returns the receiver's reason why the receiving NIC of a pair carried nothing, if it gave
+    /// one.
     pub(crate) fn cause(&self, pair: &TriedPair) -> Option<&str> {
         let receiver = if pair.direction == PairDirection::In { &pair.nic } else { &pair.peer_nic };
         let begin = format!(": {receiver} carried nothing from ");
@@ -38,42 +39,43 @@ impl DoctorPeer {
     }
 }
 
-/// Which way a pair of rails was tried.
+/// Direction in which a pair of rails was tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PairDirection {
-    /// From here to the peer.
+    /// From this machine to the peer.
     Out,
-    /// From the peer to here.
+    /// From the peer to this machine.
     In,
 }
 
-/// A rail here and a rail there, in one direction. All pairs of a direction work at the same time.
+/// A local rail and a rail of the peer, in one direction. All pairs of a direction work at the same
+/// time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct TriedPair {
     pub(crate) direction: PairDirection,
-    /// The NIC here.
+    /// Local NIC.
     pub(crate) nic: String,
     /// The peer's NIC.
     pub(crate) peer_nic: String,
-    /// Payload that went over the pair.
+    /// Payload of the pair.
     pub(crate) bytes: u64,
     pub(crate) gbit_per_s: f64,
-    /// The slower NIC's line rate, where one of them is known.
+    /// Line rate of the slower NIC, if one of them is known.
     pub(crate) line_gbit_per_s: Option<f64>,
-    /// What packets of TCP leave of it.
+    /// Part of it that TCP packets leave to payload.
     pub(crate) goodput_gbit_per_s: Option<f64>,
-    /// The NIC here that counted the payload; `None` where the system does not say.
+    /// Local NIC that counted the payload; `None` if the system does not report counters.
     pub(crate) carried_by: Option<String>,
-    /// The same at the peer.
+    /// NIC of the peer that counted the payload.
     pub(crate) peer_carried_by: Option<String>,
 }
 
-/// What a NIC is said to be that is none of those that have rails.
+/// Name for a NIC that has no rail.
 pub(crate) const ANOTHER: &str = "another";
 
-/// The pairs of one run that lasted `seconds`; `reaches` says whether an address of ours is in one
-/// subnet with one of theirs.
+/// Returns the pairs of one run of `seconds`. `reaches` returns true if a local address and one of
+/// the peer are in one subnet.
 pub(crate) fn pairs(
     direction: PairDirection,
     (here, there): (&NodeReport, &NodeReport),
@@ -124,10 +126,10 @@ fn slower(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     [a, b].into_iter().flatten().min_by(f64::total_cmp)
 }
 
-/// Which NIC carried the payload of the rails of `nic`: itself, or one that counted about as much
-/// more than its own.
+/// Returns the NIC that carried the payload of the rails of `nic`: itself, or one that counted
+/// about that much more than its own.
 fn carrier(rails: &[RailReport], nic: &str, sends: bool) -> Option<String> {
-    // Rails of one NIC all tell what the NIC counted.
+    // All rails of one NIC report the counters of the NIC.
     let sums = |nic: &str| {
         let of_nic = rails.iter().filter(|rail| rail.nic == nic);
         let counted = of_nic

@@ -1,5 +1,4 @@
-//! Made-up runs between two machines: which pairs there are, who carried what, and what is said of
-//! it.
+//! Synthetic runs between two machines: their pairs, the NICs that carried them, and the findings.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use crate::core::doctor::diagnosis::FindingLevel;
@@ -7,8 +6,8 @@ use crate::core::doctor::judge::judge_peer;
 use crate::core::doctor::peer::*;
 use crate::core::report::NodeRole;
 
-/// A rail with its third and fourth byte of address, MiB sent and received, and what its NIC
-/// counted of each.
+/// Creates a rail from the third and fourth byte of its address, the MiB sent and received, and the
+/// counters of its NIC for each.
 fn rail(nic: &str, host: [u8; 2], moved: (u64, u64), counted: (u64, u64)) -> RailReport {
     RailReport {
         threads: 1,
@@ -91,7 +90,7 @@ fn the_side_with_more_rails_tells_what_went_over_each_pair() {
     let moved: Vec<u64> =
         out(here.clone(), there.clone()).iter().map(|pair| pair.bytes / MIB).collect();
     assert_eq!(moved, [20, 10]);
-    // Two rails of one NIC at either side are one pair of NICs.
+    // Two rails of one NIC on either side are one pair of NICs.
     let twice = |rail: &RailReport| vec![rail.clone(), rail.clone()];
     let pairs = out(twice(&here[0]), twice(&there[0]));
     assert_eq!((pairs.len(), pairs[0].bytes / MIB), (1, 60));

@@ -1,8 +1,8 @@
 //! A secured connection over a non-blocking socket, for a loop on edge-triggered events.
 //!
 //! It reads exactly the bytes that the next step needs and never one more, so that the socket of a
-//! data flow can be handed over behind the handshake with nothing lost. Control messages are few
-//! and small, so that the extra read of a length does not matter.
+//! data flow can be handed over after the handshake without loss. Control messages are few and
+//! small, so the extra read of a length is cheap.
 
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::time::Instant;
@@ -24,31 +24,31 @@ use crate::core::wire::version::ConnectionKind;
 
 /// One end of a secured connection.
 ///
-/// Made by [`Connection::initiate`] or [`Connection::accept`] and registered once with
-/// [`Connection::register`]. On every event call [`Connection::ready`]. Then, once
-/// [`Connection::is_up`]: on a data flow [`Connection::into_stream`]; on others
-/// [`Connection::receive`] until it is `Pending` (events come on changes only), and
-/// [`Connection::send`] at any time. Until it is up, [`Connection::deadline`] says how long to
-/// wait. An error ends the connection: drop it. The caller knows the peer's name and puts it in
-/// front of errors.
+/// Created by [`Connection::initiate`] or [`Connection::accept`], and registered once with
+/// [`Connection::register`]. Call [`Connection::ready`] on every event. Once [`Connection::is_up`]:
+/// call [`Connection::into_stream`] on a data flow; on others call [`Connection::receive`] until it
+/// is `Pending` (events only come on changes), and [`Connection::send`] at any time. Until it is
+/// up, [`Connection::deadline`] limits the wait. An error ends the connection: drop it. The caller
+/// knows the peer's name and prefixes errors with it.
 pub(crate) struct Connection {
     socket: BufferedSocket,
     state: ConnectionState,
     deadline: Instant,
-    /// Dialled without a key: the process that listens there must be our own user's.
+    /// Dialled without a key: the listening process must belong to the same user.
     dialled_without_key: bool,
-    /// When to give up waiting for the peer's kernel, where that is sooner.
+    /// Deadline for an answer of the peer's kernel, if it is earlier.
     connected_by: Option<Instant>,
 }
 
-/// What came in.
+/// Result of a read.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum IncomingData {
     /// A whole message.
     Message(Vec<u8>),
     /// Nothing yet: wait for an event.
     Pending,
-    /// The peer closed the connection between two messages; `in_order` if it said good-bye before.
+    /// The peer closed the connection between two messages; `in_order` if it sent a good-bye
+    /// before.
     Closed { in_order: bool },
 }
 
@@ -66,8 +66,8 @@ struct EstablishedState {
 }
 
 impl Connection {
-    /// The side that dials: `stream` may still be connecting. `payload` is what the other side gets
-    /// to read; a data flow sends its `FlowHello`.
+    /// Creates the dialling side; `stream` may still be connecting. The other side receives
+    /// `payload`; that of a data flow is its `FlowHello`.
     ///
     /// # Errors
     /// `Internal` if the system gives no randomness, `Unreachable` if the socket is already broken.
@@ -86,7 +86,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The side that listens.
+    /// Creates the listening side.
     ///
     /// # Errors
     /// `Unreachable` if the socket is already broken.
@@ -108,13 +108,13 @@ impl Connection {
         })
     }
 
-    /// Gives up sooner where not even the peer's kernel answers.
+    /// Sets an earlier deadline for an answer of the peer's kernel.
     pub(crate) fn connected_by(mut self, deadline: Instant) -> Connection {
         self.connected_by = Some(deadline);
         self
     }
 
-    /// How far it has come, for one that failed.
+    /// Returns the progress of a connection that failed.
     pub(crate) fn progress(&self) -> DialProgress {
         match self.state {
             ConnectionState::Connecting(_) => DialProgress::Connecting,
@@ -123,13 +123,13 @@ impl Connection {
         }
     }
 
-    /// Asks `registry` for the events of this connection, once and for all.
+    /// Registers the connection for its events, once.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> Result<()> {
         self.socket.register(registry, token)
     }
 
-    /// Does what can be done now: connects, shakes hands, sends. Calling it without need does no
-    /// harm. `door` decides who comes in; the side that dials never asks it.
+    /// Makes all possible progress: connects, shakes hands, sends. Extra calls are harmless. `door`
+    /// decides about peers; the dialling side never asks it.
     ///
     /// # Errors
     /// `Unreachable` if the peer cannot be reached, is lost, or does not speak the protocol;
@@ -157,8 +157,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the connection can be used. A data flow is up when its last word of the handshake is
-    /// sent, too.
+    /// Returns true if the connection can be used. A data flow is up once its last handshake
+    /// message is sent, too.
     pub(crate) fn is_up(&self) -> bool {
         match &self.state {
             ConnectionState::Up(up) => {
@@ -168,8 +168,8 @@ impl Connection {
         }
     }
 
-    /// Whether the peer's first message has been read, and fits the key. It may be a recorded one,
-    /// sent again.
+    /// Returns true if the peer's first message has been read and matches the key. It may be a
+    /// replayed recording.
     pub(crate) fn has_heard(&self) -> bool {
         match &self.state {
             ConnectionState::Connecting(handshake) | ConnectionState::Handshaking(handshake) => {
@@ -180,14 +180,14 @@ impl Connection {
         }
     }
 
-    /// When to give up waiting for the connection to be up; `None` once it is.
+    /// Returns the deadline for the connection to be up; `None` once it is.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let connected_by =
             self.connected_by.filter(|_| self.progress() == DialProgress::Connecting);
         (!self.is_up()).then(|| connected_by.unwrap_or(self.deadline).min(self.deadline))
     }
 
-    /// The error of a connection whose deadline passed.
+    /// Returns the error of a connection whose deadline passed.
     pub(crate) fn overdue(&self) -> Error {
         match self.state {
             ConnectionState::Connecting(_) => {
@@ -200,18 +200,18 @@ impl Connection {
         }
     }
 
-    /// The other end, as long as the socket knows it.
+    /// Returns the peer's address, as long as the socket knows it.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
         self.socket.peer()
     }
 
-    /// What the connection is for. `None` until it is up.
+    /// Returns the purpose of the connection; `None` until it is up.
     pub(crate) fn hello(&self) -> Option<ConnectionHello> {
         self.up().map(|up| up.hello)
     }
 
-    /// What the peer put into its handshake: an advert, a flow's hello, or nothing. It can be had
-    /// once; until the connection is up it is empty.
+    /// Takes the payload of the peer's handshake: an advert, a flow's hello, or nothing. It is
+    /// empty until the connection is up, and on a second call.
     pub(crate) fn take_payload(&mut self) -> Vec<u8> {
         match &mut self.state {
             ConnectionState::Up(up) => std::mem::take(&mut up.payload),
@@ -219,13 +219,13 @@ impl Connection {
         }
     }
 
-    /// Sends a message, or keeps it until the socket has room.
+    /// Sends a message, or queues it until the socket has room.
     ///
     /// # Errors
-    /// `Unreachable` if the peer is lost or reads so slowly that too much is waiting.
+    /// `Unreachable` if the peer is lost, or reads so slowly that too many bytes are queued.
     ///
     /// # Panics
-    /// If the connection is not up, or was closed here.
+    /// If the connection is not up, or was closed on this side.
     pub(crate) fn send(&mut self, message: &[u8]) -> Result<()> {
         if self.socket.waiting_bytes() + sealed_bytes(message.len()) > OUTBOX_BYTES_MAX {
             return Err(Error::new(
@@ -240,10 +240,10 @@ impl Connection {
         self.socket.flush()
     }
 
-    /// The next message, if it is there. Call it until it is `Pending`.
+    /// Returns the next message, if it has arrived. Call it until it is `Pending`.
     ///
     /// # Errors
-    /// `Unreachable` if the peer was lost within a message, `Integrity` if one changed on the way.
+    /// `Unreachable` if the peer was lost within a message, `Integrity` if a message was corrupted.
     ///
     /// # Panics
     /// If the connection is not up, or is a data flow.
@@ -280,8 +280,8 @@ impl Connection {
         }
     }
 
-    /// Closes in good order: what waits is sent first, by this call or by the calls of
-    /// [`Connection::ready`] that follow. Dropping the connection cuts it off.
+    /// Closes in good order: queued bytes are sent first, by this call or by later calls of
+    /// [`Connection::ready`]. Dropping the connection discards them.
     pub(crate) fn close(&mut self) -> Result<()> {
         if let ConnectionState::Up(up) = &mut self.state
             && up.hello.kind != ConnectionKind::Data
@@ -291,14 +291,14 @@ impl Connection {
         self.socket.close()
     }
 
-    /// Whether everything that was to be sent is in the kernel's hands.
+    /// Returns true if all bytes to be sent have been passed to the kernel.
     #[cfg(test)]
     pub(crate) fn is_drained(&self) -> bool {
         self.socket.is_drained()
     }
 
-    /// Hands the socket of a data flow over, with the peer's hello. It is in blocking mode, as
-    /// rings want it, and no byte behind the handshake was read from it.
+    /// Hands over the socket of a data flow, with the peer's hello. The socket is in blocking mode,
+    /// as rings need it, and no byte after the handshake was read from it.
     ///
     /// # Errors
     /// `Unreachable` if the socket is broken.
@@ -326,7 +326,7 @@ impl Connection {
         }
     }
 
-    /// The socket is connected: the handshake begins.
+    /// Begins the handshake on a connected socket.
     fn begin(&mut self) {
         let ConnectionState::Connecting(handshake) =
             std::mem::replace(&mut self.state, ConnectionState::Over)
@@ -336,7 +336,7 @@ impl Connection {
         self.state = ConnectionState::Handshaking(handshake);
     }
 
-    /// One step of the handshake, with the bytes that it wanted.
+    /// Makes one step of the handshake, with the bytes that it needs.
     fn shake(&mut self, door: &dyn KeyAuthenticator) -> Result<()> {
         let bytes = self.socket.take_inbox();
         let ConnectionState::Handshaking(handshake) = &mut self.state else {
@@ -364,8 +364,8 @@ impl Connection {
             None => {}
             Some(Ok(established)) => self.rise(*established)?,
             Some(Err(error)) => {
-                // The refusal tells the peer why. If it cannot be sent, the peer learns from the
-                // close.
+                // The refusal has the reason for the peer. If it cannot be sent, the peer only sees
+                // the close.
                 let _ = self.socket.close();
                 self.state = ConnectionState::Over;
                 return Err(error);
@@ -386,7 +386,7 @@ impl Connection {
     }
 }
 
-/// What a dialler's session holds at rest beside its socket: shakes hands with itself.
+/// Returns the idle state of a dialling session without its socket, after a handshake with itself.
 #[cfg(feature = "stand-ins")]
 pub(crate) fn at_rest(key: &Key) -> Result<impl Sized + use<>> {
     let hello = ConnectionHello { kind: ConnectionKind::Control, key_id: [0; 16] };
@@ -419,7 +419,7 @@ pub(crate) fn at_rest(key: &Key) -> Result<impl Sized + use<>> {
     }
 }
 
-/// What may wait for one peer: a plan of the largest size, and as much again.
+/// Limit on queued bytes for one peer: a plan of the largest size, twice.
 const OUTBOX_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! File descriptors of this process: how many it may have, and how many it has.
+//! File descriptors of this process: their limit and their number.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -6,38 +6,39 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The soft and the hard limit of this process.
+/// Returns the soft and the hard limit of this process.
 ///
 /// # Errors
-/// The kernel's, which gives none for this call.
+/// The kernel's error; it has none for this call.
 pub(crate) fn limits() -> Result<(u64, u64), Errno> {
     getrlimit(Resource::RLIMIT_NOFILE)
 }
 
-/// Raises the soft limit to `wanted`, or to the hard limit if that is lower. Returns the limit that
-/// holds then.
+/// Raises the soft limit to `wanted`, or to the hard limit if that is lower. Returns the resulting
+/// limit.
 pub(crate) fn raise(wanted: u64) -> u64 {
     let Ok((soft, hard)) = limits() else { return u64::MAX };
     let target = wanted.min(hard);
     if soft >= target {
         return soft;
     }
-    // A kernel that allows less than the hard limit (fs.nr_open was lowered) leaves the soft one.
+    // A kernel that allows less than the hard limit (fs.nr_open was lowered) does not change the
+    // soft limit.
     setrlimit(Resource::RLIMIT_NOFILE, target, hard).map_or(soft, |()| target)
 }
 
-/// How many descriptors this process has open. Where /proc does not say, as many as a small process
-/// has.
+/// Returns the number of open descriptors of this process, or that of a small process if /proc is
+/// unavailable.
 pub(crate) fn in_use() -> u64 {
-    // The directory that is being read is one of them.
+    // The directory being read is one of them.
     std::fs::read_dir("/proc/self/fd")
         .map_or(IN_USE_UNKNOWN, |entries| (entries.count() as u64).saturating_sub(1))
 }
 
 const IN_USE_UNKNOWN: u64 = 32;
 
-/// A descriptor in reserve: given up for a moment, it lets a process that has no other left accept
-/// a connection and close it, so that the peer is told and the queue of the listener moves on.
+/// A reserved descriptor. Freed for a moment, it lets a process without other descriptors accept a
+/// connection and close it, so that the peer is notified and the listener's queue advances.
 #[derive(Debug)]
 pub(crate) struct SpareDescriptor(Option<OwnedFd>);
 
@@ -46,7 +47,7 @@ impl SpareDescriptor {
         SpareDescriptor(spare())
     }
 
-    /// Runs `with` while the descriptor is free for it.
+    /// Runs `with` while the descriptor is free.
     pub(super) fn lend<T>(&mut self, with: impl FnOnce() -> T) -> T {
         self.0 = None;
         let result = with();

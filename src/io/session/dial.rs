@@ -1,5 +1,5 @@
-//! Starting a TCP connection without waiting for it, from a chosen local address and over a chosen
-//! NIC where they are given.
+//! Non-blocking start of a TCP connection, optionally from a given local address and over a given
+//! NIC.
 
 use std::net::{IpAddr, SocketAddr, TcpStream as StdTcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,12 +10,12 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage}
 
 use crate::core::error::{Code, Error, Result};
 
-/// Starts to connect to `remote`, by whatever NIC leads there.
+/// Starts to connect to `remote`, over any NIC.
 pub(crate) fn dial(remote: SocketAddr, from: Option<IpAddr>) -> Result<TcpStream> {
     dial_over(remote, from, |_| {})
 }
 
-/// Starts to connect to `remote`. A data flow names the address of its rail as `from`, and `bind`s
+/// Starts to connect to `remote`. A data flow passes the address of its rail as `from`, and `bind`s
 /// the socket to its NIC.
 pub(crate) fn dial_over(
     remote: SocketAddr,

@@ -1,5 +1,5 @@
-//! The secret that both ends of a connection share: 32 bytes, kept as 64 hex digits in a file that
-//! only its owner reads.
+//! The secret that both ends of a connection share: 32 bytes, stored as 64 hex digits in a file
+//! that only its owner can read.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -14,7 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::core::error::{Code, Error, Result};
 
-/// A key. It does not show itself when printed, and its memory is wiped when it goes.
+/// A key. `Debug` does not show it, and its memory is wiped on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key([u8; KEY_BYTES]);
 
@@ -25,7 +25,7 @@ impl Drop for Key {
 }
 
 impl Key {
-    /// A key from the system's randomness.
+    /// Creates a key from the system's randomness.
     pub(crate) fn generate() -> Result<Key> {
         let mut key = Key([0; KEY_BYTES]);
         let failed =
@@ -34,23 +34,23 @@ impl Key {
         Ok(key)
     }
 
-    /// The key that everybody knows. It is for nodes without a key, which listen on loopback only
-    /// and let in no process of another user.
+    /// Returns the public key. It is for nodes without a key, which only listen on loopback and
+    /// refuse processes of other users.
     pub(crate) fn open() -> Key {
         Key(blake3::derive_key("cep-fast 2026 key of nodes on loopback without a key", b""))
     }
 
-    /// Whether this is the key that everybody knows.
+    /// Returns true for the public key.
     pub(crate) fn is_open(&self) -> bool {
         *self == Key::open()
     }
 
-    /// The key with these bytes.
+    /// Creates the key with these bytes.
     pub(crate) fn from_bytes(bytes: [u8; KEY_BYTES]) -> Key {
         Key(bytes)
     }
 
-    /// The key written as 64 hex digits; white space around them does not matter.
+    /// Parses a key of 64 hex digits, with any white space around them.
     pub(crate) fn from_hex(digits: &[u8]) -> Result<Key> {
         let digits = digits.trim_ascii();
         let mut key = Key([0; KEY_BYTES]);
@@ -63,9 +63,9 @@ impl Key {
         Ok(key)
     }
 
-    /// The key as 64 hex digits, for its file or for the standard input of a launched node.
+    /// Returns the key as 64 hex digits, for its file or for the standard input of a launched node.
     pub(crate) fn to_hex(&self) -> Zeroizing<String> {
-        // Of its full size from the start: a string that grows leaves copies behind.
+        // Allocated in full: a string that grows leaves copies behind.
         let mut text = Zeroizing::new(String::with_capacity(2 * KEY_BYTES));
         for digit in self.0.iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
             text.push(char::from_digit(digit.into(), 16).expect("half a byte is a digit"));
@@ -73,18 +73,18 @@ impl Key {
         text
     }
 
-    /// Reads a key file, and insists that it is ours (or root's) and that nobody else can read it.
+    /// Reads a key file. It must belong to this user (or root), and no other user may read it.
     pub(crate) fn load(path: &Path) -> Result<Key> {
         let failed = |error| file_error(path, &error);
-        // A named pipe without a writer would be waited for.
+        // Opening a named pipe without a writer would block.
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path);
         let file = file.map_err(failed)?;
-        // Owner and mode are those of the open file, so that nobody can change what is checked
-        // before it is read. A link leads to it as well as its own name: whoever can change the
-        // link does not choose what is in a file of ours.
+        // Owner and mode are checked on the open file, so that nobody can replace it between check
+        // and read. A link to the file is as good as its own name: a user who can change the link
+        // cannot choose the contents of a file that belongs to us.
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(Error::new(Code::Usage, format!("{} is not a file", path.display()))
@@ -115,16 +115,16 @@ impl Key {
         Key::read(file, HasEnd::File).map_err(|error| error.at(path.display()))
     }
 
-    /// Reads a key from what its launcher writes to a process. One line, and no byte more than a
-    /// key may take.
+    /// Reads a key that its launcher writes to a process: one line, and no byte beyond the limit of
+    /// a key.
     ///
     /// # Errors
-    /// `Code::Refused` where nothing can be read, `Code::Usage` where that is no key.
+    /// `Code::Refused` if nothing can be read, `Code::Usage` if the line is not a key.
     pub(crate) fn read_line(from: impl Read) -> Result<Key> {
         Key::read(from, HasEnd::Line)
     }
 
-    /// Reads a key and leaves no copy of it behind.
+    /// Reads a key without leaving a copy behind.
     fn read(mut from: impl Read, end: HasEnd) -> Result<Key> {
         let mut text = Zeroizing::new([0; TEXT_BYTES_MAX]);
         let mut length = 0;
@@ -148,8 +148,8 @@ impl Key {
         Key::from_hex(&text[..length])
     }
 
-    /// Makes a new key and its file. A file that exists is left alone: a key may be in use. There
-    /// is never a file of that name with less than a key in it.
+    /// Creates a new key and its file. An existing file is an error: its key may be in use. The
+    /// file never exists without a complete key in it.
     pub(crate) fn keygen(path: &Path) -> Result<Key> {
         let failed = |error| file_error(path, &error);
         if fs::symlink_metadata(path).is_ok() {
@@ -161,42 +161,43 @@ impl Key {
         Ok(key)
     }
 
-    /// The bytes, for the handshake alone.
+    /// Returns the bytes, only for the handshake.
     pub(super) fn as_bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
 }
 
-/// Where a key's text ends.
+/// End of a key's text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum HasEnd {
     File,
     Line,
 }
 
-/// Who may own a key file: this process's user, and root, who can read everything anyway.
+/// Returns the users who may own a key file: this process's user, and root, who can read everything
+/// anyway.
 fn owners() -> [u32; 2] {
     [geteuid().as_raw(), 0]
 }
 
-/// A key file under another name. What is not published is removed.
+/// A key file under a temporary name. It is removed unless it is published.
 struct KeyFileDraft {
     path: PathBuf,
 }
 
 impl KeyFileDraft {
-    /// An empty file that only we can read, in the folder of `path`.
+    /// Creates an empty file that only its owner can read, in the directory of `path`.
     fn beside(path: &Path) -> io::Result<KeyFileDraft> {
         let mut salt = [0; 8];
         getrandom::fill(&mut salt).map_err(io::Error::other)?;
         let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
-        // Names have 255 bytes at most; this one keeps clear of that.
+        // Names have at most 255 bytes; this one is much shorter.
         let name: String = name.chars().take(50).collect();
         let draft = KeyFileDraft {
             path: path.with_file_name(format!(".{name}.{:016x}", u64::from_ne_bytes(salt))),
         };
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.path)?;
-        // Whatever the umask has left of it.
+        // Independent of the umask.
         file.set_permissions(Permissions::from_mode(0o600))?;
         Ok(draft)
     }
@@ -209,18 +210,18 @@ impl KeyFileDraft {
         file.sync_all()
     }
 
-    /// Gives it its name, unless somebody has taken that meanwhile.
+    /// Renames the file, unless the name exists by now.
     fn publish(&self, path: &Path) -> io::Result<()> {
         match renameat2(AT_FDCWD, &self.path, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
             Ok(()) => {}
-            // A file system, or a filter of system calls, that does not know of it: a second name
-            // does not replace either.
+            // The file system, or a filter of system calls, does not support it: a hard link does
+            // not replace a file either.
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => fs::hard_link(&self.path, path)?,
             Err(errno) => return Err(errno.into()),
         }
         let folder =
             path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Not every file system can: then the name is as safe as it gets.
+        // Not every file system can sync a directory; nothing more can be done.
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
         Ok(())
     }
@@ -228,7 +229,7 @@ impl KeyFileDraft {
 
 impl Drop for KeyFileDraft {
     fn drop(&mut self) {
-        // Once it has its name there is nothing left here, or a second name of it.
+        // After publication nothing is left here, or only a second name.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -262,7 +263,7 @@ fn file_error(path: &Path, error: &io::Error) -> Error {
 
 const KEY_BYTES: usize = 32;
 
-/// More than a key and any white space that an editor leaves around it.
+/// Limit on a key's text: a key and any white space that an editor adds.
 const TEXT_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]

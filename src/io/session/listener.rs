@@ -1,9 +1,8 @@
-//! A listening socket for a loop on edge-triggered events, which never goes deaf.
+//! A listening socket for a loop on edge-triggered events, which never misses a connection.
 //!
-//! An event comes when a connection joins the queue of a listener, and not again for those that are
-//! in it already. While the queue is full no connection can join it, so that a loop which leaves
-//! some of them waiting for the next event may wait for ever. [`Listener::due`] therefore stays set
-//! until the queue was found empty, whatever happened in between.
+//! An event comes when a connection joins a listener's queue, but not again for connections already
+//! in it. No connection can join a full queue, so a loop that leaves some connections for the next
+//! event may wait forever. Therefore [`Listener::due`] stays set until the queue was found empty.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -16,31 +15,31 @@ use nix::sys::socket::{Backlog, listen};
 use super::descriptors::SpareDescriptor;
 use super::socket::set_nonblocking;
 
-/// A listening socket, and when it is to be asked for connections.
+/// A listening socket, with the moment of the next accept.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
-    /// When connections may be waiting, or a failed attempt is to be repeated; `None` once the
+    /// Moment at which connections may be waiting or a failed attempt is repeated; `None` once the
     /// queue was empty.
     due: Option<Instant>,
 }
 
-/// The outcome of one attempt to take a connection in.
+/// Outcome of one attempt to accept a connection.
 #[derive(Debug)]
 pub(crate) enum AcceptOutcome {
-    /// A connection, and where it comes from.
+    /// A connection, with the peer's address.
     Stream(TcpStream, SocketAddr),
-    /// A connection that was over before it was taken in. Others may be waiting.
+    /// A connection that ended before it was accepted. Others may be waiting.
     Gone,
-    /// This process, or the system, has no descriptor left. Give one up, or use [`Listener::shed`].
+    /// This process, or the system, has no descriptor left. Close one, or use [`Listener::shed`].
     NoDescriptor,
-    /// Nobody is waiting, or the system is short of something: [`Listener::due`] says when to ask
-    /// again.
+    /// No connection is waiting, or the system lacks a resource: [`Listener::due`] is the moment of
+    /// the next attempt.
     Nobody,
 }
 
 impl Listener {
-    /// Takes over a socket that listens.
+    /// Takes over a listening socket.
     ///
     /// # Errors
     /// Those of the system.
@@ -55,7 +54,7 @@ impl Listener {
         self.socket.local_addr()
     }
 
-    /// Asks `registry` for the events of this listener; on each call [`Listener::wake`].
+    /// Registers the listener for its events. Call [`Listener::wake`] on each event.
     ///
     /// # Errors
     /// Those of the system.
@@ -63,17 +62,17 @@ impl Listener {
         registry.register(&mut self.socket, token, Interest::READABLE)
     }
 
-    /// An event came.
+    /// Records an event.
     pub(crate) fn wake(&mut self, now: Instant) {
         self.due = Some(now);
     }
 
-    /// When to call [`Listener::accept`]; `None` until an event comes.
+    /// Returns the moment for [`Listener::accept`]; `None` until an event comes.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Takes in the next connection. Call it while [`Listener::due`] has come, a bounded number of
+    /// Accepts the next connection. Call it once [`Listener::due`] has come, a limited number of
     /// times in one turn.
     pub(crate) fn accept(&mut self, now: Instant) -> AcceptOutcome {
         let accepted = self.try_accept();
@@ -83,13 +82,11 @@ impl Listener {
         }
     }
 
-    /// Takes in the next connection and closes it, by means of the descriptor that is kept in
-    /// reserve.
+    /// Accepts the next connection and closes it, using the reserved descriptor.
     pub(crate) fn shed(&mut self, now: Instant, spare: &mut SpareDescriptor) {
         let accepted = spare.lend(|| self.try_accept().map(drop));
         if let Err(error) = accepted {
-            // Another thread has taken the descriptor: it will have given one back by the next
-            // attempt.
+            // Another thread has taken the descriptor; it will have closed one by the next attempt.
             if matches!(self.failed(now, &error), AcceptOutcome::NoDescriptor) {
                 self.due = Some(now + AGAIN_AFTER);
             }
@@ -112,13 +109,13 @@ impl Listener {
     }
 }
 
-/// The meaning of an error of accept(2), and after how long it is to be tried again, if no event
-/// will tell.
+/// Returns the outcome for an error of accept(2), and the pause until the next attempt, if no event
+/// will come.
 fn judged(error: &io::Error) -> (AcceptOutcome, Option<Duration>) {
     match error.raw_os_error() {
         _ if error.kind() == ErrorKind::WouldBlock => (AcceptOutcome::Nobody, None),
         Some(libc::EMFILE | libc::ENFILE) => (AcceptOutcome::NoDescriptor, Some(Duration::ZERO)),
-        // The connection was reset while it waited, or, on Linux, met an error of the network.
+        // The connection was reset in the queue, or, on Linux, a network error occurred.
         Some(
             libc::ECONNABORTED
             | libc::EPROTO
@@ -129,12 +126,12 @@ fn judged(error: &io::Error) -> (AcceptOutcome, Option<Duration>) {
             | libc::EHOSTUNREACH
             | libc::ENONET,
         ) => (AcceptOutcome::Gone, Some(Duration::ZERO)),
-        // Short of memory, forbidden by a filter, or unknown: it may pass.
+        // Out of memory, forbidden by a filter, or unknown: it may pass.
         _ => (AcceptOutcome::Nobody, Some(AGAIN_AFTER)),
     }
 }
 
-/// The pause after an error that passes by itself.
+/// Pause after an error that may pass.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -157,7 +154,7 @@ mod tests {
             let is_drained = error.kind() == ErrorKind::WouldBlock;
             assert_eq!(after.is_none(), is_drained, "{error}");
             assert!(after.is_none_or(|after| after <= Duration::from_millis(100)), "{error}");
-            // What would fail again at once is not tried again at once.
+            // Errors that would persist are not retried at once.
             let passes = !matches!(accepted, AcceptOutcome::Nobody);
             assert!(
                 is_drained || passes == (after == Some(Duration::ZERO)),

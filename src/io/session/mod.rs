@@ -1,14 +1,14 @@
-//! One secured connection: whoever does not hold the key gets no further than the preamble.
+//! A secured connection: a peer without the key gets no further than the preamble.
 //!
-//! `key` is the secret, `noise` the handshake and `sealed` the messages after it; none of these
-//! touches a socket. `peer_user` says whose process is at the other end where there is no key.
-//! `connection` drives them over a non-blocking socket for the control thread, and hands the socket
-//! of a data flow over once it has proved itself. `reach` says which of a peer's addresses is
-//! dialled when.
-//!
-//! Before that, `listener` takes connections in whatever happens, `strangers` says how many of
-//! those that have proved nothing there may be, and `descriptors` how many descriptors there are
-//! for all of them.
+//! - `key`, `noise`, `sealed`: the secret, the handshake, and the messages after it, without
+//!   sockets
+//! - `peer_user`: the user at the other end, for connections without a key
+//! - `connection`: drives these over a non-blocking socket for the control thread, and hands over
+//!   the socket of an authenticated data flow
+//! - `reach`: order in which a peer's addresses are dialled
+//! - `listener`: accepts connections under all errors
+//! - `strangers`: limits connections that have not authenticated yet
+//! - `descriptors`: number and limit of descriptors
 
 mod connection;
 pub(crate) mod descriptors;

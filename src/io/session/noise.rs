@@ -1,4 +1,4 @@
-//! The handshake of every connection, without its socket: bytes in, bytes out.
+//! Handshake of every connection, without its socket: bytes in, bytes out.
 //!
 //! ```text
 //! initiator                                              responder
@@ -7,13 +7,13 @@
 //! confirmation: an empty sealed message              →   up
 //! ```
 //!
-//! Noise's `NNpsk0` ends after two messages. A recorded first message can be sent again by anybody,
-//! and control connections would notice at the next message; but a data flow goes on in clear, so
-//! that the responder waits for a confirmation that only a holder of the key can make now. It costs
-//! the initiator no round trip.
+//! Noise's `NNpsk0` ends after two messages. Anybody can replay a recorded first message. A control
+//! connection would notice at the next message, but a data flow continues in clear. So the
+//! responder waits for a confirmation that only a holder of the key can make now. It costs the
+//! initiator no round trip.
 //!
-//! The cipher suite is `ChaChaPoly` with `BLAKE2s`: a kilobyte of control per node asks for no
-//! speed, and neither needs special instructions to be fast or free of timing leaks.
+//! The cipher suite is `ChaChaPoly` with `BLAKE2s`: a kilobyte of control data per node needs no
+//! speed, and neither cipher needs special instructions to be fast or free of timing leaks.
 
 use snow::{Builder, HandshakeState, TransportState};
 
@@ -26,26 +26,26 @@ use crate::core::wire::version::{
     negotiate,
 };
 
-/// What a connection is for, and which key it proves.
+/// Purpose of a connection, and its key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ConnectionHello {
-    /// What it is for.
+    /// Purpose of the connection.
     pub(crate) kind: ConnectionKind,
     /// The transfer's id for data flows, zeros for the site key.
     pub(crate) key_id: [u8; 16],
 }
 
-/// What a responder answers to a hello that it lets in.
+/// Responder's reply to an accepted hello.
 pub(crate) struct HelloReply {
-    /// The key that the initiator has to prove.
+    /// Key that the initiator must prove.
     pub(crate) key: Key,
-    /// What the initiator gets to read once it has; at most [`PAYLOAD_BYTES_MAX`].
+    /// Payload that the initiator receives once it has; at most [`PAYLOAD_BYTES_MAX`].
     pub(crate) payload: Vec<u8>,
 }
 
-/// Who may come in: the responder's side of keys.
+/// Authenticator of peers: the responder's keys.
 pub(crate) trait KeyAuthenticator {
-    /// The key for a hello, or `None` where nobody with such a hello is expected.
+    /// Returns the key for a hello, or `None` if no such peer is expected.
     fn admit(&self, hello: &ConnectionHello) -> Option<HelloReply>;
 }
 
@@ -57,34 +57,34 @@ impl<F: Fn(&ConnectionHello) -> Option<HelloReply>> KeyAuthenticator for F {
 
 /// A handshake in progress, of either side.
 ///
-/// Call [`Handshake::wants`], gather exactly so many bytes, pass them to [`Handshake::handle`], do
-/// what the [`Step`] says; repeat until it is `Up` or `Over`. No byte behind the handshake is ever
-/// asked for.
+/// Call [`NoiseHandshake::wants`], read exactly that number of bytes, pass them to
+/// [`NoiseHandshake::handle`], and carry out the [`HandshakeStep`]; repeat until it is `Up` or
+/// `Over`. No byte after the handshake is ever requested.
 pub(super) struct NoiseHandshake {
     state: HandshakeStage,
 }
 
-/// What to do next.
+/// Next step of the caller.
 pub(super) enum HandshakeStep {
-    /// Send these bytes, which may be none, and go on.
+    /// Send these bytes, possibly none, and continue.
     Send(Vec<u8>),
     /// Send these bytes; the connection is up.
     Up(Vec<u8>, Box<EstablishedSession>),
-    /// Send these bytes, which may be none, and close.
+    /// Send these bytes, possibly none, and close.
     Over(Vec<u8>, Error),
 }
 
-/// A connection whose both ends have proved that they hold the key.
+/// A connection on which both ends have proved that they hold the key.
 pub(super) struct EstablishedSession {
     pub(super) hello: ConnectionHello,
     pub(super) version: u16,
-    /// What the other side put into its handshake message.
+    /// Payload of the peer's handshake message.
     pub(super) payload: Vec<u8>,
     pub(super) transport: TransportState,
 }
 
-/// Where a handshake stands. The initiator goes from `Reply` to `Answer`, the responder from
-/// `Preamble` over `First` to `Confirmation`.
+/// Stage of a handshake. The initiator goes from `Reply` to `Answer`, the responder from `Preamble`
+/// over `First` to `Confirmation`.
 enum HandshakeStage {
     Reply(ConnectionHello, Box<HandshakeState>),
     Answer { hello: ConnectionHello, noise: Box<HandshakeState>, version: u16, bytes: usize },
@@ -94,16 +94,16 @@ enum HandshakeStage {
     Over,
 }
 
-/// Somebody whose preamble was read and whose first message is still to come. Whoever is refused is
-/// heard out first: an answer sent while their bytes lie unread would be lost with the reset that
-/// closing then causes.
+/// A peer whose preamble was read and whose first message has not arrived yet. A refused peer's
+/// message is read first: closing with unread bytes causes a reset, in which the refusal would be
+/// lost.
 struct UnprovenPeer {
     preamble: Preamble,
     verdict: std::result::Result<(u16, HelloReply), VersionRefusal>,
 }
 
 impl NoiseHandshake {
-    /// The initiator's side, and the bytes that it sends first.
+    /// Creates the initiator's side, and its first bytes.
     ///
     /// # Panics
     /// If `payload` is longer than [`HELLO_BYTES_MAX`].
@@ -123,17 +123,17 @@ impl NoiseHandshake {
         Ok((NoiseHandshake { state: HandshakeStage::Reply(hello, Box::new(noise)) }, bytes))
     }
 
-    /// The responder's side.
+    /// Creates the responder's side.
     pub(super) fn respond() -> NoiseHandshake {
         NoiseHandshake { state: HandshakeStage::Preamble }
     }
 
-    /// Whether the other side's first message has been read, and fits the key.
+    /// Returns true if the peer's first message has been read and matches the key.
     pub(super) fn has_heard(&self) -> bool {
         matches!(self.state, HandshakeStage::Answer { .. } | HandshakeStage::Confirmation(_))
     }
 
-    /// How many bytes [`Handshake::handle`] needs next.
+    /// Returns the number of bytes that [`NoiseHandshake::handle`] needs next.
     pub(super) fn wants(&self) -> usize {
         match &self.state {
             HandshakeStage::Reply(..) => REPLY_BYTES,
@@ -145,17 +145,15 @@ impl NoiseHandshake {
         }
     }
 
-    /// Whether somebody asks to be let in by the key that everybody knows: whose process it is
-    /// decides then.
+    /// Returns true if the peer uses the public key: then its process's user decides.
     pub(super) fn asks_without_key(&self) -> bool {
         matches!(&self.state, HandshakeStage::First(UnprovenPeer { verdict: Ok((_, admission)), .. }) if admission.key.is_open())
     }
 
-    /// Turns away whoever was to be let in by the key that everybody knows, once they have been
-    /// heard out.
+    /// Refuses a peer that uses the public key, once its message has been read.
     ///
     /// # Panics
-    /// If nobody asks so: see [`Handshake::asks_without_key`].
+    /// If the peer does not use it: see [`NoiseHandshake::asks_without_key`].
     pub(super) fn refuse_other_user(&mut self) {
         let HandshakeStage::First(visitor) = &mut self.state else {
             panic!("nobody asks to be let in")
@@ -163,7 +161,7 @@ impl NoiseHandshake {
         visitor.verdict = Err(VersionRefusal::OtherUser);
     }
 
-    /// Takes exactly the wanted bytes.
+    /// Handles exactly the requested bytes.
     pub(super) fn handle(&mut self, bytes: &[u8], door: &dyn KeyAuthenticator) -> HandshakeStep {
         assert_eq!(bytes.len(), self.wants(), "a handshake takes what it asked for");
         let result = match std::mem::replace(&mut self.state, HandshakeStage::Over) {
@@ -248,8 +246,8 @@ impl NoiseHandshake {
     }
 }
 
-/// The initiator reads the answer and confirms. The version in it is sealed, so that nobody can
-/// have talked the two sides down to an old one.
+/// Reads the reply and confirms. The version in it is sealed, so that nobody can have downgraded
+/// the two sides.
 fn on_answer(
     hello: ConnectionHello,
     mut noise: HandshakeState,
@@ -280,8 +278,7 @@ fn on_confirmation(
     Ok(HandshakeStep::Up(Vec::new(), established))
 }
 
-/// Tells the visitor why, and tells us with the versions that the visitor speaks instead of our
-/// own.
+/// Refuses a peer with the reason. The local error has the versions of the peer instead of our own.
 fn turn_away(preamble: &Preamble, refusal: VersionRefusal) -> HandshakeStep {
     let seen = match refusal {
         VersionRefusal::Version(_) => VersionRefusal::Version(preamble.versions),
@@ -300,7 +297,7 @@ fn unexpected(kind: ConnectionKind) -> VersionRefusal {
     }
 }
 
-/// What a refusal means to whoever reads it, on either side.
+/// Returns the error for a refusal, on either side.
 fn refused(kind: ConnectionKind, refusal: VersionRefusal) -> Error {
     match refusal {
         VersionRefusal::Version(theirs) => WireError::Version {
@@ -327,7 +324,7 @@ fn refused(kind: ConnectionKind, refusal: VersionRefusal) -> Error {
     }
 }
 
-/// There is no key, and the process at the other end is another user's.
+/// Returns the error for a process of another user without a key.
 pub(super) fn other_user(what: &str) -> Error {
     Error::new(Code::Refused, what)
         .remedy("make a key with `cep-fast keygen FILE` and give both sides --key-file FILE")
@@ -337,7 +334,7 @@ fn nonsense() -> Error {
     Error::new(Code::Unreachable, "the peer does not keep to the protocol of the handshake")
 }
 
-/// A failure of the handshake that no peer can cause.
+/// Returns an error of the handshake that no peer can cause.
 fn ours(error: &snow::Error) -> Error {
     Error::new(Code::Internal, format!("the handshake cannot be made: {error}"))
 }
@@ -370,15 +367,15 @@ fn versioned(version: u16, payload: &[u8]) -> Vec<u8> {
 
 const SUITE: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
 
-/// What Noise adds to a payload: the ephemeral key and a tag.
+/// Overhead of Noise over a payload: the ephemeral key and a tag.
 const OVERHEAD_BYTES: usize = 32 + TAG_BYTES;
 const TAG_BYTES: usize = 16;
 const VERSION_BYTES: usize = size_of::<u16>();
 
-/// What an initiator may say before it has proved anything; a flow's hello takes 60 bytes.
+/// Limit on an initiator's payload before it has proved anything; a flow's hello takes 60 bytes.
 pub(super) const HELLO_BYTES_MAX: usize = 1024;
 
-/// What a responder may say in the handshake: an advert.
+/// Limit on a responder's payload in the handshake: an advert.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 60 << 10;
 
 const _: () = assert!(ADVERT_BYTES_MAX <= PAYLOAD_BYTES_MAX);

@@ -1,8 +1,8 @@
-//! The user at the other end of a TCP connection within this machine.
+//! User at the other end of a TCP connection within this machine.
 //!
-//! Where there is no key, everybody who reaches the port could come in. The kernel knows who owns
-//! the socket at the other end of a connection that does not leave the machine: `sock_diag` says it
-//! for one pair of addresses, and where netlink is filtered, `/proc/net/tcp` lists all of them.
+//! Without a key, every process that reaches the port could connect. The kernel knows the owner of
+//! the other socket of a local connection: `sock_diag` returns it for one pair of addresses. Where
+//! netlink is filtered, `/proc/net/tcp` lists all of them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -13,11 +13,11 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
 use nix::unistd::geteuid;
 
-/// Whether the socket at `remote` that is connected to our `local` address belongs to a process of
-/// our own user.
+/// Returns true if the socket at `remote`, connected to the `local` address, belongs to a process
+/// of the same user.
 ///
-/// Root is no exception, in either direction: a key is the way to let another user in. `false`,
-/// too, where nobody can say whose it is.
+/// Root is no exception, in either direction: another user needs a key. Also returns false if the
+/// owner is unknown.
 pub(super) fn is_own(local: SocketAddr, remote: SocketAddr) -> bool {
     let (local, remote) = (plain(local), plain(remote));
     let owner = match by_netlink(local, remote) {
@@ -27,13 +27,13 @@ pub(super) fn is_own(local: SocketAddr, remote: SocketAddr) -> bool {
     owner == Some(geteuid().as_raw()) && users_have_numbers_of_their_own()
 }
 
-/// An IPv4 address is one, however a socket of both families spells it.
+/// Normalizes an IPv4 address in the form of a dual-stack socket.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// In a user namespace without a number for every user, all of the others go by one number, which
-/// may be ours.
+/// Returns true if every user has a distinct number. In a user namespace that does not map all
+/// users, the others share one number, which may be ours.
 fn users_have_numbers_of_their_own() -> bool {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let others = read("/proc/sys/kernel/overflowuid");
@@ -41,8 +41,8 @@ fn users_have_numbers_of_their_own() -> bool {
     !is_others || read("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Asks for the one socket. `Ok(None)` where there is none, or it has been given up by its process:
-/// the kernel counts such a socket as root's.
+/// Asks netlink for one socket. Returns `Ok(None)` if there is none, or if its process has closed
+/// it: the kernel attributes such a socket to root.
 fn by_netlink(local: SocketAddr, remote: SocketAddr) -> nix::Result<Option<u32>> {
     let netlink = socket::socket(
         AddressFamily::Netlink,
@@ -52,13 +52,13 @@ fn by_netlink(local: SocketAddr, remote: SocketAddr) -> nix::Result<Option<u32>>
     )?;
     socket::send(netlink.as_raw_fd(), &request(local, remote), MsgFlags::empty())?;
     let mut answer = [0; ANSWER_BYTES_MAX];
-    // The kernel has answered by the time that the question is sent.
+    // The kernel has answered by the time the request is sent.
     let length = socket::recv(netlink.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
     read_answer(&answer[..length], local, remote)
 }
 
-/// A `nlmsghdr` and an `inet_diag_req_v2`: the socket whose own address is `remote` and whose peer
-/// is `local`.
+/// Builds a `nlmsghdr` and an `inet_diag_req_v2` for the socket whose own address is `remote` and
+/// whose peer is `local`.
 fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(REQUEST_BYTES);
     bytes.extend(u32::to_ne_bytes(REQUEST_BYTES as u32));
@@ -72,7 +72,7 @@ fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
     bytes
 }
 
-/// The ports and addresses of an `inet_diag_sockid`, any interface, and no cookie.
+/// Builds the ports and addresses of an `inet_diag_sockid`, for any interface, without a cookie.
 fn socket_id(local: SocketAddr, remote: SocketAddr) -> [u8; SOCKET_ID_BYTES] {
     let mut id = [0xff; SOCKET_ID_BYTES];
     id[..2].copy_from_slice(&remote.port().to_be_bytes());
@@ -103,7 +103,7 @@ fn read_answer(bytes: &[u8], local: SocketAddr, remote: SocketAddr) -> nix::Resu
             code => Err(Errno::from_raw(-code)),
         },
         Some(SOCK_DIAG_BY_FAMILY) => {
-            // A listener may answer for a connection that is gone: the addresses tell.
+            // A listener may answer for a closed connection; the addresses differ then.
             let wanted = socket_id(local, remote);
             let is_meant = bytes.get(20..20 + ADDRESSES_BYTES) == Some(&wanted[..ADDRESSES_BYTES]);
             let (owner, inode) = (word(16 + 64), word(16 + 68));
@@ -113,7 +113,7 @@ fn read_answer(bytes: &[u8], local: SocketAddr, remote: SocketAddr) -> nix::Resu
     }
 }
 
-/// The same, looked for in the list of all connections.
+/// Looks for the socket in the list of all connections.
 fn by_proc(local: SocketAddr, remote: SocketAddr) -> Option<u32> {
     let tables = if remote.is_ipv4() {
         &["/proc/net/tcp", "/proc/net/tcp6"][..]
@@ -126,7 +126,7 @@ fn by_proc(local: SocketAddr, remote: SocketAddr) -> Option<u32> {
     })
 }
 
-/// The owner that a line of the list names, if it is the line of that connection.
+/// Returns the owner in a line of the list, if the line is that of the connection.
 fn owner_in(line: &str, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, own, peer, _, _, _, _, owner, _, inode, ..] = fields[..] else { return None };
@@ -134,7 +134,7 @@ fn owner_in(line: &str, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
     owner.parse().ok().filter(|_| is_meant)
 }
 
-/// `0100007F:1F90`: the address in words of this machine's byte order, and the port.
+/// Parses `0100007F:1F90`: the address in words of this machine's byte order, and the port.
 fn listed_address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let words: Vec<[u8; 4]> = (0..ip.len() / 8)
@@ -159,7 +159,7 @@ const SOCKET_ID_BYTES: usize = 48;
 /// Ports and addresses alone.
 const ADDRESSES_BYTES: usize = 36;
 const REQUEST_BYTES: usize = 16 + 8 + SOCKET_ID_BYTES;
-/// The answer takes 88 bytes; attributes that nobody asked for are cut off.
+/// The answer takes 88 bytes; unrequested attributes are cut off.
 const ANSWER_BYTES_MAX: usize = 512;
 
 #[cfg(test)]
@@ -170,7 +170,8 @@ mod tests {
 
     use super::*;
 
-    /// A connection within this machine: the listener's view of it, and both ends.
+    /// Creates a connection within this machine. Returns the addresses as the listener sees them,
+    /// and both ends.
     fn connected(at: &str) -> Option<(SocketAddr, SocketAddr, TcpStream, TcpStream)> {
         let listener = TcpListener::bind((at, 0)).ok()?;
         let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -184,7 +185,7 @@ mod tests {
             // Without IPv6 there is no such connection.
             let Some((local, remote, _dialled, _accepted)) = connected(at) else { continue };
             let ours = Some(geteuid().as_raw());
-            // Netlink may be filtered here; then the list is all there is.
+            // Netlink may be filtered; then only the list is tested.
             if let Ok(owner) = by_netlink(local, remote) {
                 assert_eq!(owner, ours, "{at}");
             }

@@ -1,10 +1,9 @@
-//! Reaching a peer by the addresses of its name: which of them is dialled when, and what is said
-//! where none answers.
+//! Dialling of a peer with several addresses: their order, and the error if none answers.
 //!
-//! Addresses are dialled 250 ms apart, and the next one at once when one fails (RFC 8305); the
-//! caller takes the first connection that is up. A connection that is lost in its handshake is
-//! dialled again, and so is one that is refused, for a while: a daemon that is being restarted is
-//! back soon. This machine has no sockets: it is told what became of them.
+//! Addresses are dialled 250 ms apart, and the next one at once if one fails (RFC 8305). The caller
+//! uses the first connection that is up. A connection that is lost in its handshake is dialled
+//! again. A refused one is dialled again for a while, because a restarting daemon is back soon.
+//! This machine has no sockets: their outcomes are its input.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,34 +11,35 @@ use std::time::{Duration, Instant};
 
 use crate::core::error::{Code, Error};
 
-/// Between two addresses (RFC 8305, section 8: "Connection Attempt Delay").
+/// Delay between two addresses (RFC 8305, section 8: "Connection Attempt Delay").
 const STAGGER: Duration = Duration::from_millis(250);
-/// The first pause before an address is dialled again; it doubles up to the longest.
+/// First pause before an address is dialled again; it doubles up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long an address that refuses connections is dialled again.
+/// Time during which an address that refuses connections is dialled again.
 const REFUSED_FOR: Duration = Duration::from_secs(3);
 
-/// How far a connection had come when it failed.
+/// Progress of a connection at its failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum DialProgress {
     /// The peer's kernel had not answered.
     Connecting,
     /// The handshake was under way.
     Handshaking,
-    /// The handshake was over: the peer said no, or speaks another protocol.
+    /// The handshake was over: the peer refused, or speaks another protocol.
     Judged,
 }
 
-/// The dialling of one peer.
+/// Dialling of one peer.
 ///
-/// Call [`Reach::next`] until it is `None`, again at [`Reach::due`] and after each [`Reach::fail`].
+/// Call [`PeerDialer::next`] until it is `None`, again at [`PeerDialer::due`], and after each
+/// [`PeerDialer::fail`].
 #[derive(Debug)]
 pub(crate) struct PeerDialer {
     undialled: VecDeque<SocketAddr>,
-    /// When the next of them is dialled, although others are still waited for.
+    /// Moment at which the next of them is dialled, although others are still pending.
     next_at: Instant,
-    /// Addresses that are dialled again, and when.
+    /// Addresses that are dialled again, with the moment.
     again: Vec<(Instant, SocketAddr)>,
     pause: Duration,
     under_way: usize,
@@ -50,7 +50,7 @@ pub(crate) struct PeerDialer {
 }
 
 impl PeerDialer {
-    /// The dialling of `addresses`, until `deadline`.
+    /// Creates the dialling of `addresses`, until `deadline`.
     pub(crate) fn new(now: Instant, addresses: &[SocketAddr], deadline: Instant) -> PeerDialer {
         PeerDialer {
             undialled: addresses.iter().copied().collect(),
@@ -68,13 +68,13 @@ impl PeerDialer {
         self.deadline
     }
 
-    /// When [`Reach::next`] has an address.
+    /// Returns the moment at which [`PeerDialer::next`] has an address.
     pub(crate) fn due(&self) -> Option<Instant> {
         let next = (!self.undialled.is_empty()).then_some(self.next_at);
         self.again.iter().map(|(at, _)| *at).chain(next).min()
     }
 
-    /// The address to dial now.
+    /// Returns the address to dial now.
     pub(crate) fn next(&mut self, now: Instant) -> Option<SocketAddr> {
         let address = if now >= self.next_at && !self.undialled.is_empty() {
             self.next_at = now + STAGGER;
@@ -87,7 +87,7 @@ impl PeerDialer {
         address
     }
 
-    /// A connection to an address failed.
+    /// Records a failed connection to an address.
     pub(crate) fn fail(
         &mut self,
         now: Instant,
@@ -110,13 +110,13 @@ impl PeerDialer {
         self.failed.push((address, error));
     }
 
-    /// Whether nothing is waited for any more.
+    /// Returns true if no attempt is pending.
     pub(crate) fn is_over(&self) -> bool {
         self.under_way == 0 && self.undialled.is_empty() && self.again.is_empty()
     }
 
-    /// Why the peer that `name` names was not reached. Its addresses are told where the name does
-    /// not.
+    /// Returns the reason why the peer `name` was not reached. It names the addresses if `name`
+    /// does not.
     pub(crate) fn error(&self, name: &str) -> Error {
         let judged = self.failed.iter().find(|(_, error)| error.code != Code::Unreachable);
         let Some((address, first)) = judged.or(self.failed.first()) else {
@@ -166,7 +166,7 @@ mod tests {
         assert!(reach.is_over());
     }
 
-    /// How long an address is dialled again that fails at once each time.
+    /// Returns how long, and how often, an address that fails at once each time is dialled.
     fn dialled_for(progress: DialProgress) -> (Duration, u32) {
         let (start, mut reach) = start(&[address(1)]);
         let (mut now, mut count) = (start, 0);

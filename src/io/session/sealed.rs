@@ -1,10 +1,10 @@
-//! Messages on a connection that is up, without its socket: sealed, cut into chunks, put together
-//! again.
+//! Messages on an established connection, without its socket: they are sealed, cut into chunks, and
+//! reassembled.
 //!
-//! A chunk is a length (two bytes, little endian) and so many bytes of ciphertext; Noise limits it
-//! to 65,535. The first byte inside says whether the message ends here. What is held for a message
-//! grows only with chunks that carry the right seal, and never beyond the limit of a message;
-//! between two messages nothing is held.
+//! A chunk is a length (two bytes, little endian) followed by ciphertext of that length; Noise
+//! limits it to 65,535 bytes. The first byte of its plaintext marks the last chunk of a message.
+//! The memory for a message only grows with chunks whose seal is correct, up to the limit of a
+//! message. Between two messages no memory is held.
 
 use snow::TransportState;
 use zeroize::Zeroizing;
@@ -12,21 +12,22 @@ use zeroize::Zeroizing;
 use crate::core::error::{Code, Error, Result};
 use crate::core::wire::limits::MESSAGE_BYTES_MAX;
 
-/// Both directions of a connection that is up.
+/// Both directions of an established connection.
 ///
-/// Call [`Sealed::wants`], gather exactly so many bytes, pass them to [`Sealed::open`]; repeat.
+/// Call [`SealedStream::wants`], read exactly that number of bytes, pass them to
+/// [`SealedStream::open`]; repeat.
 pub(super) struct SealedStream {
     transport: TransportState,
-    /// The size of the chunk whose length was read.
+    /// Size of the chunk whose length was read.
     chunk: Option<u16>,
     /// The message so far. Invariant: at most [`MESSAGE_BYTES_MAX`].
     message: Vec<u8>,
-    /// Whether the peer has said good-bye.
+    /// True once the peer has sent its good-bye.
     over: bool,
 }
 
 impl SealedStream {
-    /// Goes on where the handshake ended.
+    /// Continues after the handshake.
     pub(super) fn new(transport: TransportState) -> SealedStream {
         SealedStream { transport, chunk: None, message: Vec::new(), over: false }
     }
@@ -49,13 +50,13 @@ impl SealedStream {
         }
     }
 
-    /// Appends a good-bye to `out`: that nothing follows is the peer's word then, and not only the
-    /// network's.
+    /// Appends a good-bye to `out`. It proves that the peer, not only the network, has ended the
+    /// connection.
     pub(super) fn bye(&mut self, out: &mut Vec<u8>) {
         self.seal_chunk(BYE, &[], out);
     }
 
-    /// Whether the peer has said good-bye.
+    /// Returns true once the peer has sent its good-bye.
     pub(super) fn is_over(&self) -> bool {
         self.over
     }
@@ -71,17 +72,17 @@ impl SealedStream {
             .expect("the room fits, and 2⁶⁴ chunks are never sent");
     }
 
-    /// How many bytes [`Sealed::open`] needs next.
+    /// Returns the number of bytes that [`SealedStream::open`] needs next.
     pub(super) fn wants(&self) -> usize {
         self.chunk.map_or(LENGTH_BYTES, usize::from)
     }
 
-    /// Whether nothing has begun that is not ended: a connection may close here.
+    /// Returns true between two messages: a connection may close here.
     pub(super) fn is_between_messages(&self) -> bool {
         self.chunk.is_none() && self.message.is_empty()
     }
 
-    /// Takes exactly the wanted bytes, and gives a message where one is whole.
+    /// Handles exactly the requested bytes. Returns a message once it is complete.
     pub(super) fn open(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
         assert_eq!(bytes.len(), self.wants(), "a connection takes what it asked for");
         match self.chunk.take() {
@@ -112,7 +113,7 @@ impl SealedStream {
         self.message.extend_from_slice(part);
         match *flag {
             LAST => Ok(Some(std::mem::take(&mut self.message))),
-            // An empty part that is not the last would let a peer keep us busy for nothing.
+            // Empty parts other than the last would let a peer keep this side busy.
             MORE if !part.is_empty() => Ok(None),
             BYE if part.is_empty() && self.message.is_empty() => {
                 self.over = true;
@@ -123,14 +124,14 @@ impl SealedStream {
     }
 }
 
-/// How many bytes a message takes once it is sealed.
+/// Returns the size of a message once it is sealed.
 pub(crate) fn sealed_bytes(message_bytes: usize) -> usize {
     let chunks = message_bytes.div_ceil(PART_BYTES_MAX).max(1);
     message_bytes + chunks * (LENGTH_BYTES + 1 + TAG_BYTES)
 }
 
 fn changed() -> Error {
-    Error::new(Code::Integrity, "a control message changed on the way")
+    Error::new(Code::Integrity, "a control message was corrupted in transit")
 }
 
 const LENGTH_BYTES: usize = size_of::<u16>();

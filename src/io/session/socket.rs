@@ -1,4 +1,4 @@
-//! A non-blocking socket with what was read of the next unit, and with what is still to be sent.
+//! A non-blocking socket with buffers: the received part of the next unit, and the bytes to send.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
@@ -12,33 +12,33 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::peer_user::is_own;
 use crate::core::error::{Code, Error, Result};
 
-/// A socket that is read by exact counts and written through a queue. It holds no memory while
-/// nothing is under way.
+/// A socket that reads exact numbers of bytes and writes through a queue. It holds no memory while
+/// idle.
 pub(super) struct BufferedSocket {
     stream: TcpStream,
-    /// What was read of the wanted bytes. Invariant: only the first `filled` were.
+    /// Received part of the requested bytes. Invariant: only the first `filled` are received.
     inbox: Vec<u8>,
     filled: usize,
-    /// What is still to be sent, from `sent` on.
+    /// Bytes to send, from `sent` on.
     outbox: Vec<u8>,
     sent: usize,
-    /// Nothing more will be queued: half-close behind the last byte.
+    /// Nothing more will be queued: half-close after the last byte.
     closing: bool,
 }
 
-/// How far a read came.
+/// Result of a read.
 pub(super) enum FilledBytes {
-    /// All wanted bytes are there.
+    /// All requested bytes have been read.
     Whole,
-    /// The rest has not arrived.
+    /// The remaining bytes have not arrived.
     Blocked,
     /// The peer sends no more.
     Ended,
 }
 
-/// A peer that lost its power or its network says nothing, ever. The kernel asks it after ten
-/// seconds of silence, and gives up after three unanswered questions, or when what was sent is not
-/// acknowledged for half a minute.
+/// Enables keepalive: a peer that lost its power or its network never sends anything. The kernel
+/// probes it after ten seconds of silence, and gives up after three unanswered probes, or if sent
+/// bytes are not acknowledged for half a minute.
 fn notice_dead_peers(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::KeepAlive, &true)?;
     setsockopt(stream, sockopt::TcpKeepIdle, &10)?;
@@ -47,8 +47,8 @@ fn notice_dead_peers(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::TcpUserTimeout, &30_000)
 }
 
-/// A master and a node have other ways to each other, and want to know soon that this one is gone:
-/// after three seconds of silence they ask every second, and give up after six.
+/// Enables fast keepalive between a master and a node, which can reconnect over other addresses:
+/// probes after three seconds of silence, every second, and gives up after six.
 fn notice_dead_ways(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::TcpKeepIdle, &3)?;
     setsockopt(stream, sockopt::TcpKeepInterval, &1)?;
@@ -70,7 +70,7 @@ impl BufferedSocket {
         })
     }
 
-    /// For a connection that others can take the place of.
+    /// Detects a dead path soon, on a connection that can be replaced.
     pub(super) fn notice_soon(&self) -> Result<()> {
         notice_dead_ways(&self.stream).map_err(|errno| lost(&errno.into()))
     }
@@ -80,7 +80,7 @@ impl BufferedSocket {
         registry.register(&mut self.stream, token, interest).map_err(|error| lost(&error))
     }
 
-    /// Whether a socket that was dialled is connected by now.
+    /// Returns true once a dialled socket is connected.
     pub(super) fn is_connected(&self) -> Result<bool> {
         if let Some(error) = self.stream.take_error().map_err(|error| lost(&error))? {
             return Err(Error::new(Code::Unreachable, format!("no connection: {error}"))
@@ -93,18 +93,18 @@ impl BufferedSocket {
         }
     }
 
-    /// The other end, unless the connection is gone already.
+    /// Returns the peer's address, unless the connection is closed.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         self.stream.peer_addr().ok()
     }
 
-    /// Whether the process at the other end is one of our own user, on this machine.
+    /// Returns true if the process at the other end belongs to the same user, on this machine.
     pub(super) fn is_own_users(&self) -> bool {
         let ends = self.stream.local_addr().and_then(|local| Ok((local, self.stream.peer_addr()?)));
         ends.is_ok_and(|(local, remote)| is_own(local, remote))
     }
 
-    /// Reads until `wants` bytes are there, and not one more.
+    /// Reads until `wants` bytes are available, and not one more.
     pub(super) fn fill(&mut self, wants: usize) -> Result<FilledBytes> {
         self.inbox.resize(wants, 0);
         while self.filled < wants {
@@ -126,27 +126,27 @@ impl BufferedSocket {
         FilledBytes::Blocked
     }
 
-    /// Whether nothing was read that is not yet taken.
+    /// Returns true if all read bytes were taken.
     pub(super) fn has_nothing_read(&self) -> bool {
         self.filled == 0
     }
 
-    /// The bytes that [`Socket::fill`] gathered.
+    /// Takes the bytes that [`BufferedSocket::fill`] has read.
     pub(super) fn take_inbox(&mut self) -> Vec<u8> {
         self.filled = 0;
         std::mem::take(&mut self.inbox)
     }
 
-    /// Where bytes to be sent are appended; [`Socket::flush`] sends them.
+    /// Returns the queue of bytes to send; [`BufferedSocket::flush`] sends them.
     ///
     /// # Panics
-    /// If the socket was closed here.
+    /// If the socket was closed on this side.
     pub(super) fn outbox(&mut self) -> &mut Vec<u8> {
         assert!(!self.closing, "nothing is sent on a connection that was closed");
         &mut self.outbox
     }
 
-    /// How many bytes are still to be sent.
+    /// Returns the number of bytes to send.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.outbox.len() - self.sent
     }
@@ -155,8 +155,8 @@ impl BufferedSocket {
         self.outbox.is_empty()
     }
 
-    /// Sends what waits as far as the socket takes it, and half-closes behind the last byte if that
-    /// was asked.
+    /// Sends queued bytes until the socket is full, and half-closes after the last byte if
+    /// requested.
     pub(super) fn flush(&mut self) -> Result<()> {
         while self.sent < self.outbox.len() {
             match self.stream.write(&self.outbox[self.sent..]) {
@@ -171,14 +171,14 @@ impl BufferedSocket {
         }
         (self.outbox, self.sent) = (Vec::new(), 0);
         if self.closing {
-            // The peer may have gone first; then there is nothing left to tell it.
+            // The peer may have closed first.
             let _ = self.stream.shutdown(Shutdown::Write);
         }
         Ok(())
     }
 
-    /// Forgets what was sent once it is the larger part, so that a queue that never runs empty does
-    /// not grow either.
+    /// Discards sent bytes once they are the larger part, so that a queue that never runs empty
+    /// does not grow.
     fn drop_sent(&mut self) {
         if self.sent > self.outbox.len() / 2 {
             self.outbox.drain(..self.sent);
@@ -186,13 +186,13 @@ impl BufferedSocket {
         }
     }
 
-    /// Lets nothing more be queued; what waits is still sent.
+    /// Ends queueing; queued bytes are still sent.
     pub(super) fn close(&mut self) -> Result<()> {
         self.closing = true;
         self.flush()
     }
 
-    /// The socket itself, in blocking mode.
+    /// Returns the socket in blocking mode.
     pub(super) fn into_stream(mut self, registry: &Registry) -> Result<StdTcpStream> {
         registry.deregister(&mut self.stream).map_err(|error| lost(&error))?;
         let stream = StdTcpStream::from(self.stream);
@@ -201,7 +201,8 @@ impl BufferedSocket {
     }
 }
 
-/// As the standard library's, without `ioctl`, which filters of system calls may forbid.
+/// Like the standard library's function, but without `ioctl`, which filters of system calls may
+/// forbid.
 pub(super) fn set_nonblocking(socket: impl AsFd, is_nonblocking: bool) -> io::Result<()> {
     let mut flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
     flags.set(OFlag::O_NONBLOCK, is_nonblocking);

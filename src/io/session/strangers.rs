@@ -1,9 +1,9 @@
-//! Connections whose peers have proved nothing yet, and who of them gives way when there are too
-//! many.
+//! Connections whose peers have not authenticated yet, and their eviction when there are too many.
 //!
-//! Anybody can open connections, so they have a share of their own that takes nothing from those
-//! who hold a key. Within it the oldest gives way to the newest, so that a fresh one always has the
-//! time of a handshake: first one that has said nothing, of the address that has the most.
+//! Anybody can open connections, so these have a limit of their own that takes nothing from
+//! authenticated peers. Within the limit, the oldest is evicted for the newest, so that a new
+//! connection always has time for a handshake. First to go is a silent connection of the address
+//! with the most connections.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 
 use mio::Token;
 
-/// How long a stranger may take to say its first message. It costs one packet, right behind the
-/// connection.
+/// Time for a stranger's first message, which is one packet right after the connection.
 pub(crate) const SILENT_MAX: Duration = Duration::from_secs(2);
 
-/// The share of strangers where this process may have `descriptors`.
+/// Returns the limit on strangers for a process that may have `descriptors`.
 pub(crate) fn share(descriptors: u64) -> usize {
     usize::try_from(descriptors / 4).unwrap_or(usize::MAX).clamp(SHARE_MIN, SHARE_MAX)
 }
@@ -24,27 +23,27 @@ pub(crate) fn share(descriptors: u64) -> usize {
 /// Enough that a handshake over a slow line outlives a burst of others; their memory is a few
 /// kilobytes each.
 const SHARE_MAX: usize = 512;
-/// Two addresses with one each, in the smallest process.
+/// Two addresses with one connection each, in the smallest process.
 const SHARE_MIN: usize = 4;
 
-/// Connections that have proved nothing yet, in the order of their tokens, which is that of their
-/// arrival.
+/// Unauthenticated connections, in the order of their tokens, which is that of their arrival.
 #[derive(Debug)]
 pub(crate) struct UnprovenConnections {
     count_max: usize,
-    /// How many are taken in until when.
+    /// Number of accepted connections in the current window, and its end.
     window: (usize, Option<Instant>),
     known: HashMap<Token, (IpAddr, bool)>,
     origins: HashMap<IpAddr, StrangerOrigin>,
 }
 
-/// Strangers of one address.
+/// Strangers from one address.
 ///
 /// Invariant: no token is in both sets.
 #[derive(Debug, Default)]
 struct StrangerOrigin {
     silent: BTreeSet<Token>,
-    /// Those whose first message fits the key: its holders, or who has recorded one.
+    /// Connections whose first message matches the key: holders of the key, or replays of a
+    /// recording.
     heard: BTreeSet<Token>,
 }
 
@@ -59,7 +58,8 @@ impl StrangerOrigin {
 }
 
 impl UnprovenConnections {
-    /// Nobody yet; `count_max` at most, and three quarters of that from one address.
+    /// Creates an empty table for at most `count_max` connections, and at most three quarters of
+    /// them from one address.
     pub(crate) fn new(count_max: usize) -> UnprovenConnections {
         UnprovenConnections {
             count_max,
@@ -69,9 +69,9 @@ impl UnprovenConnections {
         }
     }
 
-    /// How many connections may be taken in in this turn. Each is listened to before it gives way,
-    /// and has [`SETTLE_WITHIN`] for that whoever else comes; more than that wait in the queue of
-    /// their listener.
+    /// Returns the number of connections that may be accepted in this turn. Each can send its first
+    /// message within [`SETTLE_WITHIN`] before it can be evicted, no matter how many others come;
+    /// further ones wait in the queue of their listener.
     pub(crate) fn burst_max(&mut self, now: Instant) -> usize {
         if self.window.1.is_none_or(|end| end <= now) {
             self.window = (0, Some(now + SETTLE_WITHIN));
@@ -79,7 +79,7 @@ impl UnprovenConnections {
         (self.count_max / 4).clamp(1, BURST_MAX).min(self.of_one_max() - self.window.0)
     }
 
-    /// When the next connection may be taken in, if not at once.
+    /// Returns the moment at which the next connection may be accepted, if not at once.
     pub(crate) fn full_until(&self) -> Option<Instant> {
         self.window.1.filter(|_| self.window.0 >= self.of_one_max())
     }
@@ -92,7 +92,7 @@ impl UnprovenConnections {
         self.known.len()
     }
 
-    /// Takes in a stranger. Returns the one that has to give way to it, which is forgotten here.
+    /// Adds a stranger. Returns the connection that is evicted for it.
     pub(crate) fn add(&mut self, token: Token, from: IpAddr) -> Option<Token> {
         let from = origin(from);
         self.window.0 += 1;
@@ -110,7 +110,7 @@ impl UnprovenConnections {
         leaves
     }
 
-    /// The stranger that gives way where room is needed for something else.
+    /// Returns the stranger to evict when a descriptor is needed for something else.
     pub(crate) fn oldest(&self) -> Option<Token> {
         let rank = |origin: &&StrangerOrigin| {
             (!origin.silent.is_empty(), origin.count(), Reverse(origin.oldest()))
@@ -118,7 +118,7 @@ impl UnprovenConnections {
         self.origins.values().max_by_key(rank).and_then(StrangerOrigin::oldest)
     }
 
-    /// A stranger has said its first message. Returns whether that is news.
+    /// Records a stranger's first message. Returns true if it is new.
     pub(crate) fn heard(&mut self, token: Token) -> bool {
         let Some((from, heard)) = self.known.get_mut(&token).filter(|(_, heard)| !heard) else {
             return false;
@@ -129,7 +129,7 @@ impl UnprovenConnections {
         origin.heard.insert(token)
     }
 
-    /// A stranger is gone, or is none any more.
+    /// Removes a connection that was closed or has authenticated.
     pub(crate) fn remove(&mut self, token: Token) {
         let Some((from, _)) = self.known.remove(&token) else { return };
         let origin = self.origins.get_mut(&from).expect("a known stranger has an origin");
@@ -141,13 +141,13 @@ impl UnprovenConnections {
     }
 }
 
-/// The time that a fresh connection has to say something before it can be the oldest: its first
-/// message is right behind it, unless the peer waits for a processor.
+/// Time for a new connection's first message before it can be the oldest: the message follows at
+/// once, unless the peer waits for a processor.
 const SETTLE_WITHIN: Duration = Duration::from_millis(40);
-/// Connections taken in in one turn: a millisecond of work.
+/// Connections accepted in one turn: a millisecond of work.
 const BURST_MAX: usize = 64;
 
-/// Who is behind an address: of IPv6 everybody has a /64.
+/// Returns the origin of an address: in IPv6 everybody has a /64.
 fn origin(from: IpAddr) -> IpAddr {
     match from.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -155,7 +155,7 @@ fn origin(from: IpAddr) -> IpAddr {
     }
 }
 
-/// Moments by which something has to happen to a connection, in order.
+/// Deadlines of connections, in order.
 #[derive(Debug, Default)]
 pub(crate) struct OrderedDeadlines {
     ordered: BTreeSet<(Instant, Token)>,
@@ -163,7 +163,7 @@ pub(crate) struct OrderedDeadlines {
 }
 
 impl OrderedDeadlines {
-    /// Sets the deadline of a connection, or none.
+    /// Sets or clears the deadline of a connection.
     pub(crate) fn set(&mut self, token: Token, due: Option<Instant>) {
         let before = match due {
             Some(due) => self.of.insert(token, due),
@@ -178,12 +178,12 @@ impl OrderedDeadlines {
         }
     }
 
-    /// The first deadline.
+    /// Returns the first deadline.
     pub(crate) fn first(&self) -> Option<Instant> {
         self.ordered.first().map(|(due, _)| *due)
     }
 
-    /// The next connection whose deadline has come; it has none any more.
+    /// Returns the next connection whose deadline has passed, and clears the deadline.
     pub(crate) fn next_over(&mut self, now: Instant) -> Option<Token> {
         let (_, token) = *self.ordered.first().filter(|(due, _)| *due <= now)?;
         self.set(token, None);

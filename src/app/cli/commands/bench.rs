@@ -1,5 +1,5 @@
-//! `bench`: memory to memory between nodes, against line rate, over 1 … k NICs or with 1 … t
-//! threads each.
+//! `bench`: transfers from memory to memory between nodes, compared with line rate, over 1 … k NICs
+//! or with 1 … t threads each.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -26,7 +26,7 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     let stop = Arc::new(StopSignal::default());
     let on_signal = Arc::clone(&stop);
     cancel_on_signals(move || on_signal.cancel())?;
-    // What cannot be written is known before anything is measured.
+    // Files are tested before the measurement.
     args.svg.as_deref().map_or(Ok(()), can_write)?;
     let bench = BenchRun { args, senders, receivers, stop };
     let check = args
@@ -42,7 +42,7 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     };
     let ended = bench.measure(&mut figures)?;
     figures.error = ended.error.clone();
-    // Of steps that are missing nobody knows whether they were better.
+    // If steps are missing, one of them could have been better.
     figures.threads_per_nic =
         threads_enough(&figures.steps).filter(|_| args.threads && ended.error.is_none());
     if let Some(path) = &args.svg {
@@ -55,7 +55,7 @@ pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     } else {
         Ok(())
     };
-    // What went wrong first decides the exit status.
+    // The first error decides the exit status.
     let ended = ended.into_result().map(drop);
     Ok(ended.and(written).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS))
 }
@@ -68,7 +68,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).map_err(|error| unwritable(path, &error))
 }
 
-/// What the file holds stays until there is a picture to replace it.
+/// Checks that the file can be written. An existing file is kept until the picture replaces it.
 fn can_write(path: &Path) -> Result<()> {
     let opened = fs::OpenOptions::new().append(true).create(true).open(path);
     opened.map(drop).map_err(|error| unwritable(path, &error))
@@ -79,7 +79,7 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Error {
         .remedy("choose another file for --svg")
 }
 
-/// Who sends and who receives. Nodes that are started for it need no names.
+/// Returns senders and receivers. Nodes started by the benchmark need no names.
 fn sides(args: &BenchArgs) -> Result<(Vec<NodeAddress>, Vec<NodeAddress>)> {
     let given = |nodes: &Option<BenchNodes>| nodes.as_ref().map(|nodes| nodes.0.clone());
     let local = |host: &str| {
@@ -113,7 +113,7 @@ fn sides(args: &BenchArgs) -> Result<(Vec<NodeAddress>, Vec<NodeAddress>)> {
     Ok((senders, receivers))
 }
 
-/// One benchmark: who takes part, and how a signal ends it.
+/// One benchmark: its nodes, and the signal that ends it.
 struct BenchRun<'a> {
     args: &'a BenchArgs,
     senders: Vec<NodeAddress>,
@@ -122,10 +122,10 @@ struct BenchRun<'a> {
 }
 
 impl BenchRun<'_> {
-    /// Measures over 1 … k NICs, or with 1 … t threads, and gives the last report: the one that
-    /// failed, if one did.
+    /// Measures over 1 … k NICs, or with 1 … t threads, and returns the last report, or the one
+    /// that failed.
     fn measure(&self, figures: &mut BenchFigures) -> Result<Report> {
-        // The first short run uses all NICs and all threads, and so tells how many there are.
+        // The first short run uses all NICs and threads, which shows their number.
         let first = self.run(BenchLimits::default(), &vec![PROBE_BYTES; self.receivers.len()])?;
         let nics_max = first.nodes.iter().map(|node| node.rails.len()).max().unwrap_or(1);
         let rails = first.nodes.iter().flat_map(|node| &node.rails);
@@ -167,7 +167,7 @@ impl BenchRun<'_> {
         }
     }
 
-    /// What each receiver got in which time.
+    /// Returns the bytes and seconds of each receiver.
     fn paces(&self, report: &Report, bytes: &[u64]) -> Vec<(u64, f64)> {
         let named = |name: String| report.nodes.iter().find(move |node| node.name == name);
         let seconds = |node: Option<&NodeReport>| node.map_or(report.seconds, |node| node.seconds);
@@ -198,14 +198,14 @@ impl BenchRun<'_> {
     }
 }
 
-/// What a run may use of each node; all it has, where nothing is said.
+/// Limits on the use of each node; `None` for no limit.
 #[derive(Clone, Copy, Default)]
 struct BenchLimits {
     nics: Option<NonZeroU32>,
     threads: Option<NonZeroU32>,
 }
 
-/// Ends whichever transfer is under way, and every later one at its start.
+/// Ends the current transfer, and every later one at its start.
 #[derive(Default)]
 struct StopSignal(Mutex<StopState>);
 

@@ -19,7 +19,7 @@ use crate::io::session::{
     Connection, ConnectionHello, DialProgress, HelloReply, IncomingData, Key, PeerDialer, dial,
 };
 
-/// How long a master may take to answer.
+/// Time for a master to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn status(args: &StatusArgs) -> Result<ExitCode> {
@@ -57,18 +57,18 @@ fn ask(master: &MasterArgs, query: MasterQuery) -> Result<Value> {
     };
     let answer = client.converse(&key, query, &master.address.to_string());
     let answer = answer.map_err(|error| error.at(&master.address))?;
-    // Whatever it says goes on as we print it.
+    // Control characters are escaped when it is printed.
     serde_json::from_str(&answer).map_err(|_| {
         Error::new(Code::Internal, format!("{}: the answer is no JSON", master.address))
             .remedy("name a master of this version")
     })
 }
 
-/// A client of a master, which may be at any of several addresses.
+/// A client of a master, which may listen at any of several addresses.
 struct MasterClient {
     poll: Poll,
     reach: PeerDialer,
-    /// What was dialled: the place is the token.
+    /// Dialled connections; the index is the token.
     attempts: Vec<Option<(SocketAddr, Connection)>>,
 }
 

@@ -19,12 +19,12 @@ use crate::core::error::{Code, Error, Result};
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::core::units::{MIB, Span};
 
-/// Files of one command: a node is told all its rows in one message.
+/// Limit on the files of one command: all rows of a node are in one message.
 const FILES_MAX: usize = crate::core::spec::NODE_ROWS_MAX;
-/// Where the next file begins in the data space: on the grid, so that its blocks are the file's
-/// own, and are written without the page cache.
+/// Alignment of files in the data space: on the grid, so that blocks do not cross files, and are
+/// written without the page cache.
 const FILE_ALIGNMENT: u64 = MIB;
-/// An id is told to every node; a longer one is cut and ends with its hash.
+/// Limit on an id, which is sent to every node; a longer one is cut and ends with its hash.
 const ID_BYTES_MAX: usize = crate::core::spec::ID_BYTES_MAX;
 
 pub(super) fn copy(args: &CopyArgs) -> ExitCode {
@@ -40,7 +40,7 @@ pub(super) fn copy(args: &CopyArgs) -> ExitCode {
     }
 }
 
-/// The rows of all files, and what was noticed on the way.
+/// Returns the rows of all files, and warnings.
 fn rows(args: &CopyArgs) -> Result<(Vec<Row>, Vec<String>)> {
     check_launch(args)?;
     let root = args.transfer.root.clone().unwrap_or_else(|| "/".into());
@@ -56,10 +56,8 @@ fn rows(args: &CopyArgs) -> Result<(Vec<Row>, Vec<String>)> {
         .collect::<Result<Vec<CopyOperand>>>()?;
     let files = group(sources)?;
     if files.len() > FILES_MAX {
-        let what = format!(
-            "{} files are more than one command copies: {FILES_MAX} are the most",
-            files.len()
-        );
+        let what =
+            format!("too many files: {}; the limit for one command is {FILES_MAX}", files.len());
         return Err(Error::new(Code::Usage, what)
             .remedy("copy them in several commands, or pack them first"));
     }
@@ -116,8 +114,8 @@ fn check_launch(args: &CopyArgs) -> Result<()> {
     Err(Error::new(Code::Usage, what).remedy(remedy))
 }
 
-/// What the nodes of local sources and of a local destination are called in reports: no host of an
-/// operand.
+/// Returns the names for the nodes of local sources and of a local destination in reports. They
+/// differ from all hosts of operands.
 fn node_names(args: &CopyArgs) -> (String, String) {
     let is_host = |name: &str| {
         let mut operands = args.sources().iter().chain([args.destination()]);
@@ -133,7 +131,7 @@ fn node_names(args: &CopyArgs) -> (String, String) {
     (free("source"), free("target"))
 }
 
-/// The path of an operand, from the root of its node on.
+/// Returns the path of an operand, from the root of its node.
 fn absolute(operand: &Operand, root: &Path) -> Result<PathBuf> {
     if operand.path.is_absolute() {
         return Ok(operand.path.clone());
@@ -155,14 +153,14 @@ fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The file that a local path leads to from here, which `/dev/stdin` does not from a node; the path
-/// itself where that is not to be found.
+/// Returns the file that a local path leads to: `/dev/stdin` leads elsewhere in a node. Returns the
+/// path itself if that fails.
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.into())
 }
 
-/// A destination without `..`, which a node refuses: a local path is the user's own, and means what
-/// it means to the system. Below a root given with --root, `..` is left for the node to refuse.
+/// Returns a destination without `..`, which a node refuses. A local path is the user's own, so it
+/// is resolved by the system. Below a root given with --root, the node refuses `..`.
 fn real_parent(path: &Path, typed: &Operand, root: &Path) -> Result<PathBuf> {
     let climbs = path.components().any(|component| component == Component::ParentDir);
     let (Some(parent), Some(name), true) =
@@ -180,7 +178,8 @@ fn real_parent(path: &Path, typed: &Operand, root: &Path) -> Result<PathBuf> {
     Ok(parent.join(name))
 }
 
-/// The size of a file, which all its replicas have; times that differ are a warning.
+/// Returns the size of a file, which must be that of all its replicas. Different times are a
+/// warning.
 fn survey(file: &CopyFile, target: &Path, root: &Path, warnings: &mut Vec<String>) -> Result<u64> {
     let mut first: Option<(&CopyOperand, FileSurvey)> = None;
     for place in &file.places {
@@ -221,7 +220,7 @@ fn same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
-/// The range of the data space that a file gets.
+/// Returns the range of the data space for a file.
 fn range(start: u64, bytes: u64) -> Result<Span> {
     let end = start
         .checked_add(bytes)
@@ -247,8 +246,8 @@ fn row(role: RowRole, host: &str, path: &Path, range: Span) -> Row {
     }
 }
 
-/// The transfer's id, by which another attempt finds what this one left: the first source and the
-/// destination, as typed.
+/// Returns the transfer's id, by which another attempt finds the files of this one: the first
+/// source and the destination, as typed.
 fn id_of(sources: &[Operand], destination: &Operand) -> String {
     let absolute = |operand: &Operand| {
         let here = std::env::current_dir().unwrap_or_default();

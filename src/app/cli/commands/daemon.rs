@@ -42,17 +42,17 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A launched node serves the one who started it, with that user's rights; a daemon serves whoever
-/// has the key.
+/// Returns the kinds of data that the node serves. A launched node serves the user who started it,
+/// with that user's rights; a daemon serves all holders of the key.
 fn allowed(args: &NodeArgs) -> AllowedKinds {
     let allows = |kind| args.launched || args.allow.contains(&kind);
     AllowedKinds { memory: allows(AllowedKind::Mem), devices: allows(AllowedKind::Devices) }
 }
 
-/// A launched node gets its secret on standard input, a daemon from its key file.
+/// Returns the key: of a launched node from standard input, of a daemon from its key file.
 fn key(args: &NodeArgs) -> Result<Key> {
     if args.launched {
-        // Not by way of the library's buffer, which would keep a copy.
+        // The library's buffer would keep a copy of the secret.
         let stdin = std::io::stdin().as_fd().try_clone_to_owned().map(File::from);
         let stdin = stdin.map_err(|error| {
             Error::new(Code::Refused, format!("no secret on standard input: {error}"))
@@ -62,14 +62,15 @@ fn key(args: &NodeArgs) -> Result<Key> {
     let Some(file) = &args.key_file else {
         return NodeOptions::check_insecure(false, args.insecure_no_key).map(|()| Key::open());
     };
-    // From here on there is a secret in memory: it goes into no core dump, and no other process of
-    // this user looks at it. A kernel or a filter that refuses leaves the daemon as it was.
+    // From here on there is a secret in memory: no core dump contains it, and no other process of
+    // this user can read it. If the kernel or a filter refuses, the daemon runs without this
+    // protection.
     let _ = set_dumpable(false);
     Key::load(file)
 }
 
-/// A host whose own name leads to itself alone, as `127.0.1.1` in `/etc/hosts` has it, would wait
-/// for masters in vain.
+/// Warns about a host whose own name resolves to a loopback address, such as `127.0.1.1` in
+/// `/etc/hosts`: masters on other hosts cannot reach it.
 fn say_if_inside(asked: &NodeAddress, listen: SocketAddr) {
     let is_name = asked.host.parse::<IpAddr>().is_err() && asked.host != "localhost";
     if is_name && listen.ip().is_loopback() {

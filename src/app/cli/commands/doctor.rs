@@ -1,4 +1,4 @@
-//! `doctor`: what stands between this machine and line rate; with a peer, what stands between the
+//! `doctor`: problems that keep this machine from line rate and, with a peer, problems between the
 //! two.
 
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -25,13 +25,13 @@ use crate::io::launch::LaunchConfig;
 use crate::io::node::options::NodeOptions;
 use crate::io::session::Key;
 
-/// How long each direction is tried: long enough for TCP to find its rate.
+/// Duration of the test of each direction: long enough for TCP to find its rate.
 const TRY_FOR: Duration = Duration::from_secs(1);
-/// How long one of several addresses of a peer may take to be answered.
+/// Time for one of several addresses of a peer to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// What the node that is started for it serves below: a directory that is everywhere, with nothing
-/// in it to keep secret or to write. Patterns need none.
+/// Root of the node that is started for the test: a directory that exists everywhere, with nothing
+/// secret or writable in it. Patterns need none.
 const ROOT: &str = "/sys/class/net";
 
 pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
@@ -54,11 +54,12 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
         return Ok(fail(&error));
     }
     written?;
-    // The machine is what data comes from and goes to; docs/decisions/0013 says why this code.
+    // The machine is the source and destination of data; docs/decisions/0013 explains this code.
     Ok(if diagnosis.is_well() { ExitCode::SUCCESS } else { exit_code(Code::Data) })
 }
 
-/// The JSON object of a diagnosis, with the error that kept the peer from being tried, if one did.
+/// Returns the JSON object of a diagnosis, with the error that prevented the test of the peer, if
+/// any.
 fn with_error(diagnosis: &str, error: Option<&Error>) -> String {
     match (serde_json::from_str(diagnosis), error) {
         (Ok(serde_json::Value::Object(mut object)), Some(error)) => {
@@ -69,7 +70,7 @@ fn with_error(diagnosis: &str, error: Option<&Error>) -> String {
     }
 }
 
-/// Moves a little in both directions between the peer and a node that is started here for it.
+/// Moves data in both directions between the peer and a node that is started here.
 fn with_peer(peer: &NodeAddress, key_file: Option<&Path>) -> Result<DoctorPeer> {
     let remote = answering(&resolve_one(peer)?);
     let own = SocketAddr::new(address_towards(remote)?, 0);
@@ -97,8 +98,8 @@ fn with_peer(peer: &NodeAddress, key_file: Option<&Path>) -> Result<DoctorPeer> 
     Ok(DoctorPeer { name: peer.to_string(), pairs: tried, warnings })
 }
 
-/// The address of a peer that takes connections, of all that its name has; the first where none
-/// does: the transfer that follows says why.
+/// Returns the first address of a peer that accepts connections, or the first of all if none does:
+/// the transfer then reports why.
 fn answering(addresses: &[SocketAddr]) -> SocketAddr {
     let answers =
         |address: &&SocketAddr| TcpStream::connect_timeout(address, ANSWER_WITHIN).is_ok();
@@ -106,7 +107,7 @@ fn answering(addresses: &[SocketAddr]) -> SocketAddr {
     several.find(answers).copied().unwrap_or(addresses[0])
 }
 
-/// The address of this machine that the kernel would dial `remote` from. Nothing is sent.
+/// Returns the local address from which the kernel would dial `remote`. Nothing is sent.
 fn address_towards(remote: SocketAddr) -> Result<IpAddr> {
     let any: IpAddr = if remote.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
     let own = UdpSocket::bind((any, 0)).and_then(|socket| {
@@ -119,17 +120,17 @@ fn address_towards(remote: SocketAddr) -> Result<IpAddr> {
     })
 }
 
-/// Short transfers between a node here and the peer.
+/// Short transfers between a local node and the peer.
 struct TryOut<'a> {
     peer: &'a NodeAddress,
-    /// Where nodes are started here.
+    /// Address of local nodes.
     own: SocketAddr,
     secret: Zeroizing<String>,
     settings: Settings,
 }
 
 impl TryOut<'_> {
-    /// Short runs until the rate is known, then one that lasts as long as it should.
+    /// Makes short runs until the rate is known, then one of the intended duration.
     fn moved(&self, direction: PairDirection, warnings: &mut Vec<String>) -> Result<Report> {
         let mut bytes = PROBE_BYTES;
         loop {

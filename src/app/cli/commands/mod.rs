@@ -1,7 +1,6 @@
-//! What each command does. A command's result goes to standard output; everything else goes to
-//! standard error.
+//! Commands. A command's result goes to standard output; everything else goes to standard error.
 //!
-//! With `--json` every ending prints one object, also where a command could not begin.
+//! With `--json` every outcome prints one object, also of a command that could not begin.
 
 mod bench;
 mod client;
@@ -29,7 +28,7 @@ use crate::io::session::Key;
 
 use output::failed;
 
-/// Reads the command line, carries the command out, and gives the exit status.
+/// Parses the command line, carries out the command, and returns the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
     let ended = carry_out();
@@ -77,7 +76,7 @@ fn ended(json: bool, done: Result<ExitCode>) -> ExitCode {
     done.unwrap_or_else(|error| failed(json, &error))
 }
 
-/// Reads a specification file; what its rows say together is for [`Spec::validate`] to judge.
+/// Reads a specification file. [`Spec::validate`] checks its rows against each other.
 fn read_spec(path: &Path) -> Result<Spec> {
     let name = path.display().to_string();
     let cannot = |error: std::io::Error| {
@@ -85,7 +84,7 @@ fn read_spec(path: &Path) -> Result<Spec> {
             .remedy("name a specification file")
     };
     let mut bytes = Vec::new();
-    // One byte more than a specification may have says that it is too long, however long it is.
+    // One byte beyond the limit proves that a file is too long.
     let most = Spec::TEXT_BYTES_MAX as u64 + 1;
     File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)).map_err(cannot)?;
     let text = String::from_utf8(bytes).map_err(|error| {
@@ -97,17 +96,17 @@ fn read_spec(path: &Path) -> Result<Spec> {
     Spec::parse(&name, &text)
 }
 
-/// Reads a specification file and judges it.
+/// Reads and validates a specification file.
 fn valid_spec(path: &Path) -> Result<Spec> {
     let spec = read_spec(path)?;
     spec.validate().map_err(|error| error.at(path.display()))?;
     Ok(spec)
 }
 
-/// Prints what clap says of a command line on standard error.
+/// Prints a message of clap on standard error.
 fn usage(text: &str) -> ExitCode {
     use std::io::Write;
-    // Where nobody listens on standard error any more, the exit status still tells.
+    // If standard error is closed, the exit status still shows the error.
     let _ = write!(std::io::stderr().lock(), "{text}");
     super::exit_code(Code::Usage)
 }

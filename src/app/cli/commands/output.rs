@@ -1,4 +1,4 @@
-//! Where results and messages go: a result to standard output, all else to standard error.
+//! Output: results go to standard output, everything else to standard error.
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -13,8 +13,7 @@ use crate::core::units::printable_json;
 /// Prints a result.
 ///
 /// # Errors
-/// `Data` where it cannot be written. A reader that has gone away (`| head`) is not an error of
-/// ours.
+/// `Data` if it cannot be written. A closed reader (`| head`) is not an error.
 pub(super) fn print(result: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "{}", result.trim_end()).and_then(|()| out.flush());
@@ -31,36 +30,36 @@ pub(super) fn print(result: &str) -> Result<()> {
 /// Prints one JSON object on one line.
 ///
 /// # Errors
-/// As [`print`].
+/// See [`print`].
 pub(super) fn print_json(json: &str) -> Result<()> {
     print(&printable_json(json))
 }
 
-/// A warning on standard error.
+/// Prints a warning on standard error.
 pub(super) fn warn(warning: &str) {
     crate::io::log::print_error_line(&format!("warning: {warning}"));
 }
 
-/// The object that `--json` prints where a command without a report of its own failed.
+/// JSON object of a command that failed without a report.
 #[derive(Serialize)]
 struct FailureJson {
     state: TransferState,
     error: ReportError,
 }
 
-/// Says what went wrong, as JSON too where that was asked for, and gives the exit status.
+/// Prints an error, also as JSON if requested, and returns its exit status.
 pub(super) fn failed(json: bool, error: &Error) -> ExitCode {
     let failure = || FailureJson { state: TransferState::of(error), error: error.into() };
     failed_with(json.then(|| to_json(&failure())).as_deref(), error)
 }
 
-/// As [`failed`], for a transfer that did not begin.
+/// Like [`failed`], for a transfer that did not begin.
 pub(super) fn transfer_failed(json: bool, report: &Report, error: &Error) -> ExitCode {
     failed_with(json.then(|| report.json()).as_deref(), error)
 }
 
 fn failed_with(json: Option<&str>, error: &Error) -> ExitCode {
-    // What went wrong first decides the exit status.
+    // The first error decides the exit status.
     if let Some(Err(unwritten)) = json.map(print_json) {
         warn(&unwritten.to_string());
     }

@@ -1,4 +1,4 @@
-//! `plan`: what a specification would do; nothing is resolved, contacted or moved.
+//! `plan`: prints the plan of a specification; nothing is resolved, contacted or moved.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ use crate::core::units::{NodeIx, human_bytes, printable};
 mod picture;
 mod simulated;
 
-/// Segments that are printed; a plan of more says how many it has.
+/// Limit on printed segments; for a longer plan, their number is printed.
 const SEGMENTS_SHOWN_MAX: usize = 200;
 
 pub(super) fn plan(args: &PlanArgs) -> Result<ExitCode> {
@@ -64,10 +64,10 @@ fn write(path: &Path, picture: &str) -> Result<()> {
     })
 }
 
-/// What is said where speeds are not known.
+/// Note for unknown speeds.
 const ASSUMED: &str = "rows without speed= are assumed to have equal NICs of 100 Gbit/s";
 
-/// What is to be told.
+/// Data for the printed plan.
 struct PlanText<'a> {
     transfer: &'a str,
     roster: &'a Roster,
@@ -77,12 +77,12 @@ struct PlanText<'a> {
     simulated: Option<SimulationReport>,
 }
 
-/// The object that `--json` prints.
+/// JSON object of the plan.
 #[derive(Serialize)]
 struct PlanJson<'a> {
     transfer: &'a str,
     scheduler: &'a str,
-    /// Bytes that are delivered, summed over receivers.
+    /// Bytes delivered, summed over receivers.
     bytes: u64,
     predicted_seconds: f64,
     bound_seconds: f64,

@@ -1,4 +1,4 @@
-//! `run`: this process is the master of a specification.
+//! `run`: runs a specification with this process as the master.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     carry_out(&Transfer::from_spec(spec, settings(&args.transfer)), &args.transfer, Vec::new())
 }
 
-/// Runs a transfer with progress, and prints what it came to; `noticed` are warnings from before it
+/// Runs a transfer with progress, and prints the result. `noticed` are warnings from before it
 /// began.
 pub(super) fn carry_out(
     transfer: &Transfer,
@@ -55,12 +55,12 @@ pub(super) fn carry_out(
         report.warnings.iter().for_each(|warning| warn(warning));
         Ok(())
     };
-    // What went wrong first decides the exit status.
+    // The first error decides the exit status.
     let ended = report.into_result().map(drop);
     ended.and(written).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
 }
 
-/// Says why a transfer did not begin, and gives the exit status.
+/// Prints the error of a transfer that did not begin, and returns its exit status.
 pub(super) fn failed(id: &str, args: &TransferArgs, error: &Error) -> ExitCode {
     let scheduler = scheduler(args.scheduler).name();
     transfer_failed(
@@ -70,7 +70,7 @@ pub(super) fn failed(id: &str, args: &TransferArgs, error: &Error) -> ExitCode {
     )
 }
 
-/// As [`failed`], for a command line that asks for JSON and is wrong otherwise.
+/// Like [`failed`], for a wrong command line that requests JSON.
 pub(super) fn mistyped(error: &Error) -> ExitCode {
     let (scheduler, check) = (Scheduler::default().name(), CheckSetting::default().name());
     transfer_failed(true, &Report::failed("", scheduler, check, error), error)
@@ -120,8 +120,8 @@ pub(super) fn settings(args: &TransferArgs) -> Settings {
     }
 }
 
-/// This program, which nodes on this machine run. Where the system does not say what it is,
-/// starting one says so.
+/// Returns the path of this program, which nodes on this machine run. If it is unknown, starting a
+/// node reports that.
 pub(super) fn own_program() -> Option<PathBuf> {
     std::env::current_exe().ok()
 }
@@ -153,7 +153,8 @@ pub(super) fn checking(check: CheckArg) -> CheckSetting {
     }
 }
 
-/// The first signal cancels and lets the nodes clean up; the second ends this process at once.
+/// Cancels on the first signal, so that nodes clean up, and ends this process at once on the
+/// second.
 pub(super) fn cancel_on_signals(cancel: impl Fn() + Send + 'static) -> Result<()> {
     let failed = |error: std::io::Error| {
         let what = Error::new(Code::Internal, format!("cannot watch signals: {error}"));
@@ -177,7 +178,7 @@ pub(super) fn cancel_on_signals(cancel: impl Fn() + Send + 'static) -> Result<()
     std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(failed)
 }
 
-/// Each node's bytes when it was last looked at, and its rate since.
+/// Bytes of each node at the last update, and its rate since then.
 #[derive(Default)]
 struct NodeRates(BTreeMap<String, (Instant, u64, f64)>);
 

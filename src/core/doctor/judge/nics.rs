@@ -1,4 +1,4 @@
-//! NICs: whether there are any, and what each is short of.
+//! Findings about NICs: their existence, and the shortcomings of each.
 
 use std::net::Ipv4Addr;
 
@@ -9,8 +9,8 @@ use crate::core::units::BitRate;
 
 /// The usual size of jumbo frames.
 const MTU_JUMBO: u32 = 9000;
-/// Where one queue, and so one CPU for all of a NIC's interrupts, begins to be the limit: about
-/// what a CPU takes from a driver in small frames.
+/// Speed above which one queue, and so one CPU for all interrupts of a NIC, becomes the limit:
+/// about the rate that a CPU takes from a driver in small frames.
 const QUEUE_MBIT_MAX: u32 = 10_000;
 
 pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
@@ -62,7 +62,7 @@ pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
                     nic.name
                 )));
             }
-            // These never carry what goes to another machine.
+            // These never carry traffic to another machine.
             NicUse::Down | NicUse::NoAddress | NicUse::Loopback | NicUse::Inside => {}
         }
     }
@@ -76,7 +76,7 @@ fn unused(nic: &NicReading, why: &str) -> DoctorFinding {
         .costs("it is not used, so its line rate does not count")
 }
 
-/// What a NIC that is used is short of; one that is short of nothing is said to be well.
+/// Returns the shortcomings of a NIC in use, or an `Ok` finding.
 fn rail(machine: &MachineReadings, nic: &NicReading) -> Vec<DoctorFinding> {
     let findings: Vec<DoctorFinding> =
         [speed(nic), mtu(nic), queues(machine, nic), memory_node(machine, nic), near(machine, nic)]
@@ -104,7 +104,7 @@ fn speed(nic: &NicReading) -> Option<DoctorFinding> {
     )
 }
 
-/// A note and no more: line rate can be had with 1500, and larger frames need every switch between.
+/// Only a note: line rate is possible with 1500, and every switch must support larger frames.
 fn mtu(nic: &NicReading) -> Option<DoctorFinding> {
     if nic.mtu >= MTU_JUMBO {
         return None;
@@ -123,7 +123,7 @@ fn mtu(nic: &NicReading) -> Option<DoctorFinding> {
     )
 }
 
-/// The share of a line that packets of TCP over IPv4 with timestamps leave to headers, in percent.
+/// Returns the share of a line, in percent, that headers of TCP over IPv4 with timestamps take.
 fn headers(mtu: u32) -> f64 {
     const WIRE_BYTES: f64 = 38.0;
     const HEADER_BYTES: f64 = 52.0;
@@ -143,7 +143,7 @@ fn queues(machine: &MachineReadings, nic: &NicReading) -> Option<DoctorFinding> 
     )))
 }
 
-/// More queues than this gain nothing for a few flows.
+/// Number of queues above which a few flows gain nothing.
 const QUEUES_MAX: usize = 8;
 
 fn memory_node(machine: &MachineReadings, nic: &NicReading) -> Option<DoctorFinding> {
@@ -162,7 +162,7 @@ fn memory_node(machine: &MachineReadings, nic: &NicReading) -> Option<DoctorFind
     )
 }
 
-/// A launcher that left us only CPUs of the other socket.
+/// Detects a launcher that only left CPUs of the other socket.
 fn near(machine: &MachineReadings, nic: &NicReading) -> Option<DoctorFinding> {
     let is_far =
         !nic.cpus.is_empty() && !nic.cpus.iter().any(|cpu| machine.cpus_allowed.contains(cpu));
@@ -177,8 +177,8 @@ fn near(machine: &MachineReadings, nic: &NicReading) -> Option<DoctorFinding> {
     Some(finding(FindingLevel::Shortfall, &nic.name, found).costs(cost).mended_by(remedy))
 }
 
-/// Two NICs in one subnet, of which each answers when the other's address is asked for: peers then
-/// send to either.
+/// Detects two NICs in one subnet that answer for each other's addresses: peers then send to
+/// either.
 fn one_for_the_other(machine: &MachineReadings) -> Option<DoctorFinding> {
     let rails: Vec<&NicReading> = machine.rails().filter(|nic| nic.arp_ignore == Some(0)).collect();
     let subnets =
@@ -202,7 +202,7 @@ fn one_for_the_other(machine: &MachineReadings) -> Option<DoctorFinding> {
     )
 }
 
-/// The subnet of an IPv4 `address/prefix`; in IPv6 nobody answers for others.
+/// Returns the subnet of an IPv4 `address/prefix`; in IPv6 no NIC answers for another.
 fn subnet(own: &str) -> Option<(u32, u32)> {
     let (ip, bits) = own.split_once('/')?;
     let (ip, bits): (Ipv4Addr, u32) = (ip.parse().ok()?, bits.parse().ok()?);
@@ -210,7 +210,7 @@ fn subnet(own: &str) -> Option<(u32, u32)> {
     Some((ip.to_bits() & mask, bits))
 }
 
-/// Each rail wants a CPU, and the control side a little of another.
+/// Checks the number of CPUs: one for each rail, and a part of another for the control thread.
 fn cpus_for_rails(machine: &MachineReadings) -> Option<DoctorFinding> {
     let (rails, cpus) = (machine.rails().count(), machine.cpus_allowed.len());
     if cpus == 0 || rails == 0 {

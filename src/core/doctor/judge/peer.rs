@@ -1,16 +1,15 @@
-//! A peer: rails that carried nothing, that others carried, or that were slow.
+//! Findings about a peer: rails that carried nothing, that other NICs carried, or that were slow.
 
 use super::finding;
 use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel};
 use crate::core::doctor::peer::{ANOTHER, DoctorPeer, PairDirection, TriedPair};
 use crate::core::units::BitRate;
 
-/// Less than this part of what the fastest pair carried is nothing: a block or two that were tried.
+/// Part of the fastest pair's payload below which a pair carried nothing: a block or two of tests.
 const NOTHING_PART: f64 = 0.02;
-/// What a pair should reach of what packets leave of its line: a run of a second has its slow start
-/// in it.
+/// Part of its goodput that a pair should reach: a run of a second includes slow start.
 const GOODPUT_PART: f64 = 0.8;
-/// What a pair should reach of what the fastest one does, where its line is no slower.
+/// Part of the fastest pair's rate that a pair should reach, if its line is no slower.
 const FELLOW_PART: f64 = 0.5;
 
 pub(crate) fn judge(peer: &DoctorPeer) -> Vec<DoctorFinding> {
@@ -90,7 +89,7 @@ fn slow(found: DoctorFinding, peer: &DoctorPeer, pair: &TriedPair) -> DoctorFind
     ))
 }
 
-/// Payload that was counted by another NIC, here or there.
+/// Detects payload that another NIC counted, on this machine or the peer.
 fn misled(pair: &TriedPair) -> Option<DoctorFinding> {
     let sides = [
         ("here", &pair.nic, &pair.carried_by),

@@ -1,11 +1,11 @@
-//! The kernel's part: the ring, locked memory, filters, clocks.
+//! Findings about the kernel: ring, locked memory, filters, clocks.
 
 use super::finding;
 use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel, list};
 use crate::core::doctor::readings::{CpuGovernor, IoUring, MachineReadings, RingObstacle};
 use crate::core::units::{KIB, human_bytes};
 
-/// Without it the program works as well, so far.
+/// Operation that this version does not need yet.
 const ZERO_COPY: &str = "SEND_ZC";
 
 pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
@@ -61,8 +61,8 @@ fn with_ring(machine: &MachineReadings, io_uring: &IoUring) -> Vec<DoctorFinding
     findings
 }
 
-/// Trying tells: the limit does not bind the privileged, and is shared with the user's other
-/// processes.
+/// Judges by a trial: the limit does not apply to privileged users, and is shared with the user's
+/// other processes.
 fn memlock(machine: &MachineReadings, locked: &Result<(), RingObstacle>) -> DoctorFinding {
     let wanted = human_bytes(machine.locked_bytes_wanted);
     let limit = machine.memlock_bytes.map_or_else(|| "unlimited".into(), human_bytes);
@@ -90,7 +90,7 @@ fn memlock(machine: &MachineReadings, locked: &Result<(), RingObstacle>) -> Doct
     }
 }
 
-/// A filter that forbids rings is found by trying one; this tells of one that let them pass.
+/// A filter that forbids rings is found by a trial; this finds one that allows them.
 fn filter(machine: &MachineReadings) -> Option<DoctorFinding> {
     match machine.is_filtered? {
         false => Some(finding(FindingLevel::Ok, "seccomp", "no filter")),
@@ -125,8 +125,8 @@ fn governor(governors: &[CpuGovernor]) -> Option<DoctorFinding> {
     Some(found.mended_by("cpupower frequency-set -g performance"))
 }
 
-/// `powersave` is the lowest clock, except where the processor itself decides and takes it as
-/// advice.
+/// Returns the level for `powersave`, which is the lowest clock, except where the processor decides
+/// itself and takes it as a hint.
 fn worst(lazy: &[&CpuGovernor]) -> FindingLevel {
     let decides_itself =
         |driver: &str| driver.starts_with("intel_pstate") || driver.starts_with("amd-pstate-epp");

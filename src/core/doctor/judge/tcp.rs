@@ -1,18 +1,17 @@
-//! TCP's part: how it reacts to delay, and how much a socket may hold of what is on its way.
+//! Findings about TCP: congestion control, and the limits of socket buffers.
 
 use super::finding;
 use crate::core::doctor::diagnosis::{DoctorFinding, FindingLevel};
 use crate::core::doctor::readings::MachineReadings;
 use crate::core::units::{BitRate, MIB, human_bytes};
 
-/// The round trip that buffers should cover: between continents.
+/// Round trip that buffers should cover: between continents.
 const ROUND_TRIP_SECONDS: f64 = 0.1;
-/// What a socket should be able to hold in any case: a few blocks of 1 MiB, and what Linux allows a
-/// receiver by default.
+/// Smallest acceptable buffer: a few blocks of 1 MiB, and the kernel's default for receivers.
 const BUFFER_BYTES_MIN: u64 = 6 * MIB;
 /// The kernel keeps these limits in an `int`.
 const BUFFER_BYTES_MAX: u64 = i32::MAX as u64;
-/// Made for fast and long paths, or for data centres.
+/// Algorithms for fast and long paths, or for data centres.
 const CONTROLS: [&str; 4] = ["bbr", "cubic", "dctcp", "htcp"];
 
 pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
@@ -39,7 +38,7 @@ fn control(name: &str) -> DoctorFinding {
     }
 }
 
-/// A flow never has more on its way than the socket at either end may hold.
+/// Judges a buffer. A flow never has more bytes in flight than the sockets at its ends may hold.
 fn buffer(name: &str, [least, first, most]: [u64; 3], line_bits: Option<u64>) -> DoctorFinding {
     let product =
         line_bits.map_or(0, |bits| (BitRate(bits).bytes_per_second() * ROUND_TRIP_SECONDS) as u64);
@@ -61,7 +60,7 @@ fn buffer(name: &str, [least, first, most]: [u64; 3], line_bits: Option<u64>) ->
     finding(FindingLevel::Shortfall, name, found).costs(cost).mended_by(remedy)
 }
 
-/// What so many bytes on their way make at the round trip that buffers should cover.
+/// Returns the rate of `bytes` in flight at the round trip that buffers should cover.
 fn rate_at(bytes: u64) -> BitRate {
     BitRate((bytes as f64 * 8.0 / ROUND_TRIP_SECONDS) as u64)
 }

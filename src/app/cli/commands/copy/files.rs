@@ -1,4 +1,4 @@
-//! Which operands are replicas of one file, and which are several files.
+//! Grouping of operands: replicas of one file, and different files.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -6,25 +6,25 @@ use std::path::{Path, PathBuf};
 
 use crate::core::error::{Code, Error, Result};
 
-/// One operand: the hosts that have the path, and how it was typed.
+/// One operand: the hosts of the path, and the operand as typed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct CopyOperand {
     pub(super) hosts: Vec<String>,
-    /// From the root of the hosts on.
+    /// From the root of the hosts.
     pub(super) path: PathBuf,
     pub(super) typed: String,
 }
 
-/// One file and where it is: every host of every place holds a replica.
+/// One file and its locations: every host of every operand holds a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct CopyFile {
-    /// Its last name, which it keeps in a directory.
+    /// Its base name, which it keeps in a directory.
     pub(super) name: OsString,
     pub(super) places: Vec<CopyOperand>,
 }
 
 impl CopyOperand {
-    /// Returns true for a path that can only be a directory's: it ends with a slash, or with `.` or
+    /// Returns true for a path that can only be a directory: it ends with a slash, or with `.` or
     /// `..`.
     pub(super) fn names_directory(&self) -> bool {
         let bytes = self.path.as_os_str().as_bytes();
@@ -32,12 +32,12 @@ impl CopyOperand {
     }
 }
 
-/// The files that operands name, in the order of their first mention.
+/// Groups operands into files, in the order of their first mention.
 ///
-/// Places with the same last name on different hosts hold one file.
+/// Operands with the same base name on different hosts are replicas of one file.
 ///
 /// # Errors
-/// `Usage` where two places of one host have the same last name: they would be one file at the
+/// `Usage` if two operands of one host have the same base name: they would be one file at the
 /// destination.
 pub(super) fn group(places: Vec<CopyOperand>) -> Result<Vec<CopyFile>> {
     let mut files: Vec<CopyFile> = Vec::new();

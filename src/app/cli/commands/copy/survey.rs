@@ -1,7 +1,7 @@
-//! How large a file is, before anything of it is believed.
+//! Size of a file, verified before the copy.
 //!
-//! The size in a file's entry is no promise: a device, a pipe and the files of /proc have 0 there,
-//! those of /sys a page.
+//! The size in a file's inode is not reliable: it is 0 for a device, a pipe and the files of /proc,
+//! and a page for those of /sys.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -14,26 +14,26 @@ use nix::sys::statfs::{self, FsType, fstatfs};
 
 use crate::core::error::{Code, Error, Result};
 
-/// What is known of a file before it is copied.
+/// Size and time of a file before it is copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct FileSurvey {
     pub(super) bytes: u64,
-    /// Whole seconds: tools that keep the time of a copy often keep no more.
+    /// Whole seconds: tools that preserve the time of a copy often keep no more.
     pub(super) modified_seconds: i64,
 }
 
-/// Looks at the file that `path` leads to.
+/// Examines the file that `path` leads to.
 ///
 /// # Errors
-/// `Data` for what is missing, unreadable, or neither a regular file nor a block device, and for
-/// files that the kernel makes up as they are read.
+/// `Data` for a file that is missing, unreadable, or neither a regular file nor a block device, and
+/// for a file that the kernel generates when it is read.
 pub(super) fn of(path: &Path) -> Result<FileSurvey> {
     let cannot = |error: io::Error| {
         Error::new(Code::Data, format!("cannot be read: {error}"))
             .remedy("check the path and its permissions")
     };
-    // Looked at before it is opened: opening a pipe would wait for its writer, and opening a device
-    // may do anything.
+    // Examined before it is opened: opening a pipe would wait for its writer, and opening a device
+    // may have side effects.
     let about = fs::metadata(path).map_err(cannot)?;
     let kind = about.file_type();
     if !kind.is_file() && !kind.is_block_device() {
@@ -58,7 +58,7 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
-/// The size of a regular file, where it can be believed.
+/// Returns the size of a regular file, if it is reliable.
 fn believable(file: &mut File, bytes: u64) -> Result<u64> {
     let kind = fstatfs(file.as_fd()).ok().map(|about| about.filesystem_type());
     if kind.is_some_and(|kind| MADE_UP.contains(&kind)) {
@@ -67,7 +67,7 @@ fn believable(file: &mut File, bytes: u64) -> Result<u64> {
     if bytes == 0 {
         return match read_one(file) {
             Ok(0) => Ok(0),
-            // It has bytes, or would have some for those who wait.
+            // It has bytes, or would have some later.
             Ok(_) => Err(made_up()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(made_up()),
             Err(error) => Err(Error::new(Code::Data, format!("cannot be read: {error}"))
@@ -109,7 +109,7 @@ fn made_up() -> Error {
 
 const SAVE_IT: &str = "save what it gives in a regular file first (cat SRC > FILE), and copy that";
 
-/// File systems whose files are made as they are read, whatever size their entries say.
+/// File systems whose files are generated when they are read, regardless of their sizes.
 const MADE_UP: [FsType; 10] = [
     statfs::PROC_SUPER_MAGIC,
     statfs::SYSFS_MAGIC,
@@ -120,7 +120,7 @@ const MADE_UP: [FsType; 10] = [
     statfs::CGROUP2_SUPER_MAGIC,
     statfs::BPF_FS_MAGIC,
     statfs::SELINUX_MAGIC,
-    // CONFIGFS_MAGIC of linux/magic.h, which the library does not name.
+    // CONFIGFS_MAGIC of linux/magic.h, which the library lacks.
     FsType(0x6265_6570),
 ];
 

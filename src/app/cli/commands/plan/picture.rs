@@ -1,5 +1,4 @@
-//! A plan as a picture: senders left, receivers right, and what goes from whom to whom as bands
-//! between them.
+//! Picture of a plan: senders on the left, receivers on the right, and bytes between them as bands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -9,7 +8,7 @@ use crate::core::plan::bound::FullPart;
 use crate::core::plan::{Plan, PlanProblem};
 use crate::core::units::{NodeIx, human_bytes, printable};
 
-/// What is drawn.
+/// Data for a picture.
 pub(super) struct PlanPicture {
     pub(super) title: String,
     /// Lines below the picture.
@@ -20,12 +19,12 @@ pub(super) struct PlanPicture {
 
 pub(super) struct PictureNode {
     pub(super) name: String,
-    /// Payload that it can send, and receive.
+    /// Payload rate in either direction.
     pub(super) bytes_per_second: f64,
     pub(super) is_bottleneck: bool,
 }
 
-/// Bytes that one node sends to another, whatever sides they stand on.
+/// Bytes from one node to another, on any sides.
 pub(super) struct PictureLink {
     pub(super) from: usize,
     pub(super) to: usize,
@@ -34,7 +33,7 @@ pub(super) struct PictureLink {
 }
 
 impl PlanPicture {
-    /// The picture of `plan`.
+    /// Creates the picture of `plan`.
     pub(super) fn new(
         id: &str,
         roster: &Roster,
@@ -53,7 +52,7 @@ impl PlanPicture {
         }
         let inside: f64 =
             bytes.iter().filter(|((from, to), _)| from == to).map(|(_, bytes)| bytes).sum();
-        // A millionth of a weight is what rounding leaves.
+        // Rounding leaves up to a millionth of a weight.
         bytes.retain(|(from, to), bytes| from != to && *bytes >= 1.0);
         let parts: BTreeSet<FullPart> = plan.bound.parts.iter().copied().collect();
         let is_part = |part: FullPart| parts.contains(&part);
@@ -91,7 +90,7 @@ impl PlanPicture {
         }
     }
 
-    /// One SVG document, without a script, a font or anything else from elsewhere.
+    /// Returns one SVG document without scripts, fonts or other external parts.
     pub(super) fn svg(&self) -> String {
         let paper = PictureLayout::new(self);
         let mut captions = self.captions.clone();
@@ -131,7 +130,7 @@ impl PlanPicture {
     }
 }
 
-/// A node, or several, as a bar.
+/// A bar for one node, or for several.
 struct NodeBar {
     names: Vec<usize>,
     is_right: bool,
@@ -141,7 +140,7 @@ struct NodeBar {
     sent: f64,
     received: f64,
     y: f64,
-    /// Where the next band begins at each edge.
+    /// Start of the next band at each edge.
     next: [f64; 2],
 }
 
@@ -159,7 +158,7 @@ struct PictureLayout<'a> {
     bands: Vec<LinkBand>,
     pixels_a_byte: f64,
     bottom: f64,
-    /// Bands that are not drawn, and their bytes.
+    /// Omitted bands, and their bytes.
     hidden: (usize, f64),
 }
 
@@ -178,8 +177,8 @@ impl<'a> PictureLayout<'a> {
                 (received[node] > 0.0) == is_right && sent[node] + received[node] > 0.0
             };
             let mut nodes: Vec<usize> = (0..picture.nodes.len()).filter(here).collect();
-            // The busiest stand for themselves, in the order of the specification; the others share
-            // a bar.
+            // The busiest nodes have bars of their own, in the order of the specification; the
+            // others share one.
             if nodes.len() > BARS_MAX {
                 nodes.sort_by(|&a, &b| {
                     (sent[b] + received[b]).total_cmp(&(sent[a] + received[a])).then(a.cmp(&b))
@@ -235,7 +234,8 @@ impl<'a> PictureLayout<'a> {
         paper
     }
 
-    /// Gives bars their places: bands of one scale, and room for a line of text beside each bar.
+    /// Places the bars: all bands have one scale, and there is room for a line of text beside each
+    /// bar.
     fn place(&mut self) {
         let column = |is_right: bool| self.bars.iter().filter(move |bar| bar.is_right == is_right);
         let bytes = |is_right| column(is_right).map(NodeBar::bytes).sum::<f64>();
@@ -245,7 +245,7 @@ impl<'a> PictureLayout<'a> {
         let tall = |is_right| column(is_right).map(|bar| bar.room(self.pixels_a_byte)).sum::<f64>();
         let (heights, tallest) = ([tall(false), tall(true)], tall(false).max(tall(true)));
         self.bottom = TOP + tallest;
-        // The shorter column stands in the middle.
+        // The shorter column is centred.
         let mut y = heights.map(|height| TOP + (tallest - height) / 2.0);
         for bar in &mut self.bars {
             let y = &mut y[usize::from(bar.is_right)];
@@ -381,7 +381,7 @@ impl<'a> PictureLayout<'a> {
 }
 
 impl NodeBar {
-    /// What its height stands for.
+    /// Returns the bytes that its height represents.
     fn bytes(&self) -> f64 {
         self.left.max(self.right)
     }
@@ -391,7 +391,7 @@ impl NodeBar {
     }
 }
 
-/// A name that fits its margin.
+/// Shortens a name to the width of the margin.
 fn shortened(name: &str) -> String {
     let letters: Vec<char> = name.chars().collect();
     if letters.len() <= NAME_LETTERS_MAX {
@@ -402,7 +402,7 @@ fn shortened(name: &str) -> String {
     start.iter().chain(['…'].iter()).chain(end).collect()
 }
 
-/// Text as XML takes it, which knows no control characters at all.
+/// Escapes text for XML, which has no control characters.
 fn escaped(text: &str) -> String {
     printable(text)
         .replace('&', "&amp;")
@@ -412,7 +412,7 @@ fn escaped(text: &str) -> String {
 }
 
 fn line(out: &mut String, what: std::fmt::Arguments<'_>) {
-    // A text takes whatever is written to it.
+    // Writing to a string never fails.
     let _ = writeln!(out, "{what}");
 }
 
@@ -421,7 +421,7 @@ const LEFT: f64 = 270.0;
 const RIGHT: f64 = 640.0;
 const TOP: f64 = 48.0;
 const BAR_WIDTH: f64 = 12.0;
-/// How far bands between receivers reach out.
+/// Width of bands between receivers.
 const ARC: f64 = 110.0;
 /// Height of a column's bars, before the gaps.
 const HEIGHT_MIN: f64 = 200.0;
@@ -430,12 +430,12 @@ const BAR_ROOM: f64 = 30.0;
 const GAP: f64 = 8.0;
 const TEXT_LINE: f64 = 15.0;
 const CAPTION_LINE: f64 = 18.0;
-/// Thinner bands would not be seen.
+/// Thinner bands would be invisible.
 const BAND_MIN: f64 = 0.4;
 const NAME_LETTERS_MAX: usize = 22;
-/// Bars in a column: what a page holds.
+/// Limit on bars in a column, which fit a page.
 const BARS_MAX: usize = 40;
-/// More bands are a grey field.
+/// Limit on bands; more are a grey area.
 const BANDS_MAX: usize = 600;
 const MARK: &str = "#c8501e";
 

@@ -1,4 +1,4 @@
-//! `plan --simulate`: what was typed as a scenario, and a forecast as a timeline.
+//! `plan --simulate`: converts arguments to a scenario, and a forecast to a timeline.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::core::units::{NodeIx, human_bytes, print_rate};
 
 /// Rows of a timeline.
 const ROWS: u32 = 16;
-/// Nodes whose ends are told each for itself; of more, the timeline counts them.
+/// Limit on nodes whose completions are listed one by one; for more, the timeline counts them.
 const ENDS_TOLD_MAX: usize = 8;
-/// A packet within one room.
+/// Delay of a packet within one machine room.
 const DELAY: Duration = Duration::from_micros(100);
 
 /// Runs the transfer on virtual time.
@@ -48,7 +48,7 @@ pub(super) fn simulate(
     Ok(SimulationReport::new(roster, problem, plan, &forecast, args.seed, delay))
 }
 
-/// The node that is called `name`: its host and port, or its host where that is enough.
+/// Returns the node `name`: its host and port, or its host if that is unambiguous.
 fn named(roster: &Roster, option: &str, name: &str) -> Result<NodeIx> {
     let called = |is: &dyn Fn(&crate::core::spec::NodeAddress) -> bool| -> Vec<NodeIx> {
         roster.nodes().filter(|(_, entry)| is(&entry.address)).map(|(node, _)| node).collect()
@@ -66,15 +66,15 @@ fn named(roster: &Roster, option: &str, name: &str) -> Result<NodeIx> {
     }
 }
 
-/// How a simulated transfer goes.
+/// Result of a simulated transfer.
 #[derive(Serialize)]
 pub(super) struct SimulationReport {
     /// `complete` or `failed`.
     state: &'static str,
     seconds: f64,
-    /// What no schedule can beat at the speeds that rows declare.
+    /// Lower bound of any schedule at the declared speeds.
     bound_seconds: f64,
-    /// The seconds over the bound.
+    /// Seconds over the bound.
     ratio: Option<f64>,
     /// Bytes that landed, summed over receivers.
     bytes: u64,
@@ -83,7 +83,7 @@ pub(super) struct SimulationReport {
     retries: u64,
     seed: u64,
     delay_seconds: f64,
-    /// The pieces that were simulated, which may be larger than those that will be moved.
+    /// Size of the simulated pieces, which may be larger than the real ones.
     block_bytes: u64,
     error: Option<ReportError>,
     timeline: Vec<TimelineSample>,
@@ -101,13 +101,13 @@ pub(super) struct SimulationReport {
 struct TimelineSample {
     seconds: f64,
     bytes: u64,
-    /// Since the sample before.
+    /// Rate since the sample before.
     gbit_per_s: f64,
-    /// Receivers that have everything.
+    /// Receivers that have all their bytes.
     receivers_done: usize,
 }
 
-/// Something that befell a node.
+/// An event of a node.
 #[derive(Serialize)]
 struct TimelineNote {
     seconds: f64,
@@ -176,7 +176,7 @@ impl SimulationReport {
         }
     }
 
-    /// The timeline, and how it ends.
+    /// Formats the timeline and the outcome.
     pub(super) fn in_words(&self) -> String {
         let mut table = Table::new();
         table.load_style(NOTHING).set_header([
@@ -191,7 +191,7 @@ impl SimulationReport {
         let told = |event: &&TimelineNote| !event.is_end || ends <= ENDS_TOLD_MAX;
         let mut from = 0.0;
         for (at, sample) in self.timeline.iter().enumerate() {
-            // What happens after the last piece belongs to the last row.
+            // Events after the last piece belong to the last row.
             let until = if at + 1 == self.timeline.len() { f64::INFINITY } else { sample.seconds };
             let within = |event: &&TimelineNote| (from..until).contains(&event.seconds);
             let events: Vec<String> = self

@@ -1,45 +1,46 @@
-//! CPUs by number: which ones this thread may use, and staying on one.
+//! CPUs by number: those allowed to this thread, and pinning to one.
 
 use std::io;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
-/// The CPUs that the calling thread may run on, ascending: what the job's launcher has left us.
+/// Returns the CPUs that the calling thread may run on, ascending, as limited by the job's
+/// launcher.
 ///
 /// # Errors
-/// What `sched_getaffinity` says: mostly that the machine has more than 1024 CPUs.
+/// The error of `sched_getaffinity`: usually the machine has more than 1024 CPUs.
 pub fn cpus_allowed() -> io::Result<Vec<usize>> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     Ok((0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect())
 }
 
-/// The thread could not be pinned.
+/// Error of a thread that could not be pinned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot run on CPU {cpu}; allowed are {allowed:?}")]
 pub struct PinError {
-    /// The CPU that was asked for.
+    /// The requested CPU.
     pub cpu: usize,
     /// The CPUs that the thread may run on.
     pub allowed: Vec<usize>,
 }
 
-/// Keeps the calling thread on one CPU, and with it what the thread spawns later.
+/// Pins the calling thread to one CPU, and with it the threads that it spawns later.
 ///
 /// # Errors
-/// If the thread may not run there, or there is no such CPU.
+/// If the thread may not run there, or the CPU does not exist.
 pub fn pin(cpu: usize) -> Result<(), PinError> {
     let allowed = cpus_allowed().unwrap_or_default();
-    // Asked of the mask first: the kernel would widen it again, which a launcher that gave us few
-    // CPUs did not mean.
+    // Checked against the mask first: the kernel would widen it again, against the intention of a
+    // launcher.
     if allowed.contains(&cpu) && core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
         return Ok(());
     }
     Err(PinError { cpu, allowed })
 }
 
-/// Reads a list as sysfs prints it, `0-3,8,10-11`; an empty one is no CPU. `None` if it is not such
-/// a list.
+/// Parses a list as sysfs prints it, `0-3,8,10-11`; an empty text has no CPU. Returns `None` if it
+/// is not such a list.
 pub(crate) fn parse_list(list: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
     for item in list.trim().split(',').filter(|item| !item.is_empty()) {
@@ -53,7 +54,7 @@ pub(crate) fn parse_list(list: &str) -> Option<Vec<usize>> {
     Some(cpus)
 }
 
-/// More than any kernel is built for (8192): a list beyond it is not one.
+/// Limit on CPUs, above that of any kernel (8192): a list beyond it is invalid.
 const CPU_COUNT_MAX: usize = 1 << 16;
 
 #[cfg(test)]
@@ -81,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_pinned_thread_is_allowed_one_cpu() {
-        // In a thread of its own, which takes the pin with it.
+        // In a thread of its own, whose end undoes the pinning.
         std::thread::spawn(|| {
             let last = *cpus_allowed().unwrap().last().unwrap();
             pin(last).unwrap();

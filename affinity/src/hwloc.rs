@@ -1,9 +1,9 @@
-//! What hwloc says of a NIC.
+//! Position of a NIC as hwloc reports it.
 //!
-//! Drivers and firmware forget to say on which memory node a device is; hwloc looks at the bridges
-//! above it, knows boards that are wrong about themselves, and believes an administrator who
-//! corrects them (`HWLOC_PCI_LOCALITY`). It also reads what it wrote down of another machine: a
-//! file that `HWLOC_XMLFILE` names stands in for the hardware.
+//! Drivers and firmware often do not report the NUMA node of a device. hwloc examines the bridges
+//! above it, corrects boards that are known to be wrong, and accepts corrections by an
+//! administrator (`HWLOC_PCI_LOCALITY`). It also reads records of other machines: a file in
+//! `HWLOC_XMLFILE` replaces the hardware.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::sysfs::{NicInfo, SysfsTree, agreed};
 /// A machine as hwloc sees it.
 ///
 /// ```
-/// if let Some(machine) = affinity::Hwloc::load() {
+/// if let Some(machine) = affinity::HwlocTopology::load() {
 ///     for nic in machine.nic_names() {
 ///         println!("{nic}: {:?}", machine.place(&nic));
 ///     }
@@ -29,43 +29,43 @@ pub struct HwlocTopology {
     topology: Topology,
 }
 
-/// Where a NIC is.
+/// Position of a NIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicPlace {
-    /// The memory node; `None` where several are as near.
+    /// NUMA node; `None` if several are equally near.
     pub numa_node: Option<u32>,
-    /// The CPUs near it, ascending.
+    /// CPUs near it, ascending.
     pub cpus: Vec<usize>,
 }
 
 impl HwlocTopology {
-    /// This machine, or the one that `HWLOC_XMLFILE` describes; `None` if hwloc fails.
+    /// Loads this machine, or the one in `HWLOC_XMLFILE`; `None` if hwloc fails.
     #[must_use]
     pub fn load() -> Option<HwlocTopology> {
         HwlocTopology::build(Topology::builder())
     }
 
-    /// The machine that a file of `lstopo --of xml` describes; `None` if it is not such a file.
+    /// Loads the machine in a file of `lstopo --of xml`; `None` if it is not such a file.
     #[must_use]
     pub fn replay(file: &Path) -> Option<HwlocTopology> {
-        // Read here: the binding panics over a file that cannot be opened.
+        // Read here, because the binding panics if a file cannot be opened.
         let text = std::fs::read_to_string(file).ok()?;
         HwlocTopology::build(Topology::builder().from_xml(&text).ok()?)
     }
 
     fn build(builder: TopologyBuilder) -> Option<HwlocTopology> {
-        // Devices are left out unless they are asked for.
+        // Devices are omitted by default.
         let topology = builder.with_io_type_filter(TypeFilter::KeepImportant).ok()?.build().ok()?;
         Some(HwlocTopology { topology })
     }
 
-    /// Whether it is the machine that runs this program; a replayed one is not.
+    /// Returns true for the machine that runs this program, false for a recorded one.
     #[must_use]
     pub fn is_this_machine(&self) -> bool {
         self.topology.is_this_system()
     }
 
-    /// The names of the NICs that are hardware, sorted.
+    /// Returns the names of the hardware NICs, sorted.
     #[must_use]
     pub fn nic_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.nics().filter_map(name).map(str::to_owned).collect();
@@ -73,15 +73,15 @@ impl HwlocTopology {
         names
     }
 
-    /// Where a NIC is; `None` if there is no such NIC, or it is known only to be somewhere in a
-    /// machine of several nodes.
+    /// Returns the position of a NIC; `None` if there is no such NIC, or only its machine of
+    /// several nodes is known.
     #[must_use]
     pub fn place(&self, nic: &str) -> Option<NicPlace> {
         let device = self.nics().find(|device| name(device) == Some(nic))?;
         let home = device.first_non_io_ancestor()?;
         let nodes: Vec<usize> = home.nodeset()?.iter_set().map(usize::from).collect();
         let is_everywhere = home.parent().is_none() && nodes.len() > 1;
-        // The complete set has the CPUs that this process may not use, too, as sysfs does.
+        // The complete set includes the CPUs that this process may not use, as in sysfs.
         let cpus = home.complete_cpuset()?.iter_set().map(usize::from).collect();
         let numa_node = match nodes[..] {
             [only] => u32::try_from(only).ok(),
@@ -90,7 +90,7 @@ impl HwlocTopology {
         (!is_everywhere).then_some(NicPlace { numa_node, cpus })
     }
 
-    /// Fills in where NICs are that sysfs does not know the place of. What sysfs knows stays.
+    /// Fills in the positions of NICs that sysfs does not know. Known ones are unchanged.
     pub fn complete(&self, sysfs: &SysfsTree, nics: &mut [NicInfo]) {
         for nic in nics.iter_mut().filter(|nic| nic.cpus.is_empty()) {
             let places = sysfs.carriers(&nic.name).into_iter().map(|carrier| self.place(&carrier));

@@ -1,12 +1,12 @@
-//! Which CPUs and memory belong to which NIC, and pinning to them.
+//! CPUs and memory near each NIC, and pinning to them.
 //!
-//! A NIC hangs on one socket of the machine; a thread that serves it from another one pays for
-//! every byte. This crate reads what the kernel says about it in sysfs, asks hwloc where the kernel
-//! does not know (feature `hwloc`), says which CPU each thread gets, and knows nothing of the
+//! A NIC is attached to one socket of the machine. A thread that serves it from another socket pays
+//! for every byte. This crate reads the kernel's information from sysfs, asks hwloc if the kernel
+//! does not know (feature `hwloc`), and assigns a CPU to each thread. It knows nothing of the
 //! project.
 //!
 //! ```
-//! let sysfs = affinity::Sysfs::at("/sys");
+//! let sysfs = affinity::SysfsTree::at("/sys");
 //! for nic in affinity::nics(&sysfs)? {
 //!     println!("{}: {:?} Mbit/s, near CPUs {:?}", nic.name, nic.speed_mbit, nic.cpus);
 //! }

@@ -1,8 +1,8 @@
-//! Addresses as `/proc/net` lists them, for processes that may not ask by netlink.
+//! Addresses in the lists of `/proc/net`, for processes that may not use netlink.
 //!
-//! IPv6 addresses are listed with their interfaces. Those of IPv4 are listed without (`fib_trie`),
+//! IPv6 addresses are listed with their interfaces. IPv4 addresses are listed without (`fib_trie`),
 //! and interfaces with the subnets that they lead to (`route`): an address belongs to the interface
-//! that leads to its own subnet. One of a subnet that no interface leads to is left out.
+//! that leads to its own subnet. An address in a subnet without an interface is omitted.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::nics::NicAddress;
 
-/// Every address and its interface.
+/// Returns every address with its interface.
 pub(crate) fn addresses(proc_net: &Path) -> Vec<(String, NicAddress)> {
     let text = |name: &str| fs::read_to_string(proc_net.join(name)).unwrap_or_default();
     let subnets = subnets(&text("route"));
@@ -18,7 +18,7 @@ pub(crate) fn addresses(proc_net: &Path) -> Vec<(String, NicAddress)> {
     v4.chain(text("if_inet6").lines().filter_map(v6)).collect()
 }
 
-/// An interface and a subnet that it leads to without a router.
+/// An interface and a subnet that it reaches without a router.
 struct LinkedSubnet {
     interface: String,
     start: u32,
@@ -40,8 +40,7 @@ fn subnets(route: &str) -> Vec<LinkedSubnet> {
     route.lines().skip(1).filter_map(subnet).collect()
 }
 
-/// The addresses that the kernel takes for its own: each stands in the line above its `/32 host
-/// LOCAL`.
+/// Returns the kernel's local addresses: each is in the line above its `/32 host LOCAL`.
 fn local_v4(fib_trie: &str) -> Vec<Ipv4Addr> {
     let (mut found, mut last) = (Vec::new(), None);
     for line in fib_trie.lines().map(str::trim) {
@@ -69,8 +68,8 @@ fn of_subnet(ip: Ipv4Addr, subnets: &[LinkedSubnet]) -> Option<(String, NicAddre
     Some((nearest.interface.clone(), own(prefix_bits)))
 }
 
-/// `fe80000000000000021a2bfffe3c4d5e 02 40 20 80     eth0`: address, index, prefix, scope, flags,
-/// interface.
+/// Parses `fe80000000000000021a2bfffe3c4d5e 02 40 20 80     eth0`: address, index, prefix, scope,
+/// flags, interface.
 fn v6(line: &str) -> Option<(String, NicAddress)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [address, _, prefix_bits, _, _, interface] = fields[..] else { return None };
@@ -133,7 +132,7 @@ mod tests {
         assert!(subnets("x\ny z\n").is_empty() && v6("1 2 3").is_none());
     }
 
-    /// As far as netlink says the same, both ways agree.
+    /// If netlink is available, both sources agree.
     #[test]
     fn this_machines_lists_name_its_loopback_address() {
         let found = addresses(Path::new("/proc/net"));

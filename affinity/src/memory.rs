@@ -1,15 +1,15 @@
-//! Which node the calling thread's memory comes from, and how much of it the allocator keeps.
+//! NUMA node of the calling thread's memory, and memory kept by the allocator.
 //!
-//! A page comes from the node of the CPU that touches it first, so a thread that is pinned near its
-//! NIC gets near memory by itself. One that is not pinned, or is pinned elsewhere, says what it
-//! wants.
+//! A page comes from the node of the CPU that touches it first, so a thread pinned near its NIC
+//! gets near memory automatically. A thread that is not pinned, or is pinned elsewhere, must ask
+//! for it.
 
-/// Asks the kernel to take the calling thread's new memory from `node` while that has some, and
-/// says whether it will.
+/// Asks the kernel to allocate the calling thread's new memory on `node` while it has free memory.
+/// Returns true on success.
 ///
-/// It will not where it has no such node, was built without NUMA, or a container's filter forbids
-/// the call: then memory comes from where it would have come from, which costs speed and nothing
-/// else. Memory that the thread has touched stays where it is.
+/// It fails if there is no such node, if the kernel was built without NUMA, or if a container's
+/// filter forbids the call. Memory then comes from the default node, which only costs speed. Memory
+/// that the thread has touched already stays in place.
 ///
 /// ```
 /// std::thread::spawn(|| {
@@ -23,7 +23,7 @@ pub fn prefer_node(node: u32) -> bool {
     let mut nodes = [0_u64; NODES_MAX / 64];
     let Some(word) = nodes.get_mut(node as usize / 64) else { return false };
     *word = 1 << (node % 64);
-    // The kernel reads one bit less than it is told.
+    // The kernel reads one bit less than the count.
     let bits = NODES_MAX as libc::c_ulong + 1;
     // SAFETY: set_mempolicy(2) takes a mode, a pointer and a count of bits. `nodes` is alive during
     // the call and holds NODES_MAX bits, which is what the kernel reads for that count; it writes
@@ -35,12 +35,11 @@ pub fn prefer_node(node: u32) -> bool {
     answer == 0
 }
 
-/// Has all threads of this process share `count` arenas of the allocator, and says whether they
-/// will.
+/// Limits the allocator to `count` arenas for all threads of this process. Returns true on success.
 ///
-/// glibc gives threads arenas of their own, up to eight for each core, and each keeps what it has
-/// once had. A process whose threads come and go grows by that for hours, as if it leaked. Other
-/// allocators are left as they are.
+/// glibc gives threads arenas of their own, up to eight for each core, and each keeps its peak
+/// memory. A process whose threads come and go grows by that for hours, as if it leaked. Other
+/// allocators are unchanged.
 ///
 /// ```
 /// affinity::share_arenas(2);
@@ -55,7 +54,7 @@ pub fn share_arenas(count: u16) -> bool {
     return count == 0;
 }
 
-/// As many nodes as any kernel is built for (`CONFIG_NODES_SHIFT` is 10 at most).
+/// Limit on nodes of any kernel (`CONFIG_NODES_SHIFT` is at most 10).
 const NODES_MAX: usize = 1024;
 
 #[cfg(test)]
@@ -65,8 +64,8 @@ mod tests {
 
     use super::prefer_node;
 
-    /// In a thread of its own, which takes the policy with it: what the kernel says of a mapping
-    /// made after `change`.
+    /// Returns the kernel's policy of a mapping made after `change`, in a thread of its own, whose
+    /// end undoes the policy.
     fn policies(change: fn()) -> String {
         let read = || fs::read_to_string("/proc/thread-self/numa_maps").unwrap_or_default();
         std::thread::spawn(move || {

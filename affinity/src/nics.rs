@@ -1,4 +1,4 @@
-//! The machine's NICs: what sysfs says, joined with their addresses.
+//! NICs of the machine: sysfs information joined with addresses.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use nix::sys::socket::SockaddrStorage;
 use crate::listed;
 use crate::sysfs::{NicInfo, SysfsTree};
 
-/// An address of a NIC, and how much of it names the subnet.
+/// An address of a NIC, with the length of its subnet prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NicAddress {
     /// The address.
@@ -20,7 +20,8 @@ pub struct NicAddress {
 }
 
 impl NicAddress {
-    /// Whether a peer's address is in the same subnet, so that it is reached without a router.
+    /// Returns true if a peer's address is in the same subnet, so that it is reached without a
+    /// router.
     ///
     /// ```
     /// let ours = affinity::NicAddress { ip: [10, 0, 1, 5].into(), prefix_bits: 24 };
@@ -30,7 +31,7 @@ impl NicAddress {
     #[must_use]
     pub fn reaches(&self, peer: IpAddr) -> bool {
         let difference = match (self.ip, peer) {
-            // Shifted up, so that both families count their leading bits in the same place.
+            // Shifted, so that both families have their leading bits in the same place.
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
                 u128::from(ours.to_bits() ^ theirs.to_bits()) << 96
             }
@@ -41,11 +42,11 @@ impl NicAddress {
     }
 }
 
-/// All NICs of the machine, sorted by name, with their addresses. One that vanishes meanwhile is
-/// left out.
+/// Returns all NICs of the machine, sorted by name, with their addresses. A NIC that vanishes
+/// meanwhile is omitted.
 ///
-/// With the feature `hwloc`, hwloc is asked where NICs are that the kernel does not know the place
-/// of, if this machine has more than one to be.
+/// With the feature `hwloc`, hwloc is asked for positions that the kernel does not know, if this
+/// machine has more than one NUMA node.
 ///
 /// # Errors
 /// If sysfs or the list of addresses cannot be read.
@@ -62,11 +63,11 @@ pub fn nics(sysfs: &SysfsTree) -> io::Result<Vec<NicInfo>> {
     Ok(nics)
 }
 
-/// Every address of the machine, and the interface that has it. Where netlink is filtered, as by
-/// `RestrictAddressFamilies` of systemd, `/proc/net` says it.
+/// Returns every address of the machine with its interface. If netlink is filtered, as by
+/// `RestrictAddressFamilies` of systemd, reads `/proc/net`.
 ///
 /// # Errors
-/// If neither says anything.
+/// If both fail.
 pub fn addresses() -> io::Result<Vec<(String, NicAddress)>> {
     match getifaddrs() {
         Ok(interfaces) => Ok(interfaces
@@ -79,7 +80,7 @@ pub fn addresses() -> io::Result<Vec<(String, NicAddress)>> {
             .collect()),
         Err(errno) => {
             let listed = listed::addresses(Path::new("/proc/net"));
-            let told = format!("the list of addresses cannot be had by netlink: {}", errno.desc());
+            let told = format!("netlink does not list the addresses: {}", errno.desc());
             if listed.is_empty() {
                 Err(io::Error::new(io::Error::from(errno).kind(), told))
             } else {
@@ -89,25 +90,27 @@ pub fn addresses() -> io::Result<Vec<(String, NicAddress)>> {
     }
 }
 
-/// Why the list of addresses has to be pieced together from `/proc/net`, if so.
+/// Returns the reason why addresses are read from `/proc/net`, if so.
 #[must_use]
 pub fn netlink_obstacle() -> Option<io::Error> {
     getifaddrs().err().map(io::Error::from)
 }
 
-/// Looking at all buses takes hwloc longer than anything else here, so it is asked only where its
-/// answer can matter.
+/// Asks hwloc only if its answer can matter: it examines all buses, which takes longer than
+/// anything else here.
 #[cfg(feature = "hwloc")]
 fn ask_hwloc(sysfs: &SysfsTree, nics: &mut [NicInfo]) {
     let is_missing = |nic: &NicInfo| nic.cpus.is_empty() && !sysfs.carriers(&nic.name).is_empty();
     if sysfs.is_this_machine() && sysfs.node_count() > 1 && nics.iter().any(is_missing) {
-        // A replayed machine may have NICs of the same names elsewhere.
+        // A recorded machine may have NICs of the same names in other positions.
         let hwloc = crate::HwlocTopology::load().filter(crate::HwlocTopology::is_this_machine);
-        hwloc.iter().for_each(|hwloc| hwloc.complete(sysfs, nics));
+        if let Some(hwloc) = hwloc {
+            hwloc.complete(sysfs, nics);
+        }
     }
 }
 
-/// The IP address in a socket address; other families have none.
+/// Returns the IP address in a socket address; other families have none.
 fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
     v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))

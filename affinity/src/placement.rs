@@ -1,43 +1,43 @@
-//! Which CPU each thread of each NIC gets. Pure: what the machine has is an argument.
+//! Assignment of CPUs to the threads of NICs. Pure: the machine is an argument.
 
 use crate::sysfs::SysfsTree;
 
-/// Who decides.
+/// Policy of the assignment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PinningPolicy {
-    /// Nobody: threads run wherever the kernel likes.
+    /// No pinning.
     None,
-    /// The user: these CPUs, one after the other.
+    /// These CPUs of the user, in turn.
     List(Vec<usize>),
-    /// [`place`], near the NICs, starting `spread` CPUs further on: nodes on one machine differ in
-    /// it.
+    /// [`place`], near the NICs, starting `spread` CPUs further on: it differs between the nodes on
+    /// one machine.
     Auto {
-        /// How far on. Any number will do.
+        /// Offset of the first CPU. Any number is valid.
         spread: usize,
     },
 }
 
-/// What one NIC wants.
+/// Request of one NIC.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NicRequest {
-    /// The CPUs near it; empty if that is unknown.
+    /// CPUs near it; empty if unknown.
     pub near: Vec<usize>,
-    /// How many threads serve it.
+    /// Number of its threads.
     pub threads: usize,
 }
 
-/// The CPUs that may be used, by core.
+/// Available CPUs, by core.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FreeCores(Vec<Vec<usize>>);
 
 impl FreeCores {
-    /// Each inner list has the CPUs of one core; a CPU is in one list only.
+    /// Creates the cores. Each inner list has the CPUs of one core; a CPU is in one list only.
     #[must_use]
     pub fn new(cores: Vec<Vec<usize>>) -> FreeCores {
         FreeCores(cores.into_iter().filter(|core| !core.is_empty()).collect())
     }
 
-    /// The cores that `allowed` CPUs belong to, without the CPUs that are not allowed.
+    /// Returns the cores of the `allowed` CPUs, without their other CPUs.
     #[must_use]
     pub fn of(sysfs: &SysfsTree, allowed: &[usize]) -> FreeCores {
         let mut cores: Vec<Vec<usize>> = Vec::new();
@@ -52,8 +52,8 @@ impl FreeCores {
         FreeCores::new(cores)
     }
 
-    /// The CPUs that a NIC may get: first one of each core, then the second of each, as positions
-    /// in `self`.
+    /// Returns the CPUs for a NIC, as positions in `self`: first one of each core, then the second
+    /// of each.
     fn near(&self, near: &[usize]) -> Vec<AssignedCpu> {
         let width = self.0.iter().map(Vec::len).max().unwrap_or(0);
         let by_rank = (0..width).flat_map(|rank| (0..self.0.len()).map(move |core| (core, rank)));
@@ -66,27 +66,28 @@ impl FreeCores {
     }
 }
 
-/// A CPU, and the core that it is part of.
+/// A CPU, and its core.
 #[derive(Clone, Copy, Debug)]
 struct AssignedCpu {
     core: usize,
     cpu: usize,
 }
 
-/// The CPU of each thread of each NIC, in the order of `wishes`; `None` for a thread that is not to
-/// be pinned.
+/// Returns the CPU of each thread of each NIC, in the order of `wishes`; `None` for a thread that
+/// is not pinned.
 ///
-/// On its own it gives each thread a CPU near its NIC, and no CPU to two threads while one is free
-/// there; whole cores come before second threads of a core. NICs that could be anywhere choose
-/// last, and so get what the others left.
+/// With `Auto`, each thread gets a CPU near its NIC, and no two threads share a CPU while another
+/// one there is free; whole cores come before second threads of a core. NICs of unknown position
+/// choose last, among the remaining CPUs.
 ///
 /// ```
-/// use affinity::{Cores, Pinning, Wish, place};
+/// use affinity::{FreeCores, NicRequest, PinningPolicy, place};
 ///
-/// // Two sockets of two cores; two NICs on the second, one that nobody knows the place of.
-/// let cores = Cores::new(vec![vec![0], vec![1], vec![2], vec![3]]);
-/// let wish = |near: &[usize]| Wish { near: near.into(), threads: 1 };
-/// let cpus = place(&[wish(&[2, 3]), wish(&[]), wish(&[2, 3])], &cores, &Pinning::Auto { spread: 0 });
+/// // Two sockets of two cores; two NICs on the second, one of unknown position.
+/// let cores = FreeCores::new(vec![vec![0], vec![1], vec![2], vec![3]]);
+/// let wish = |near: &[usize]| NicRequest { near: near.into(), threads: 1 };
+/// let policy = PinningPolicy::Auto { spread: 0 };
+/// let cpus = place(&[wish(&[2, 3]), wish(&[]), wish(&[2, 3])], &cores, &policy);
 /// assert_eq!(cpus, [[Some(2)], [Some(0)], [Some(3)]]);
 /// ```
 #[must_use]
@@ -112,8 +113,8 @@ fn spread_out(wishes: &[NicRequest], cores: &FreeCores, spread: usize) -> Vec<Ve
         let first = spread % seats.len();
         seats.rotate_left(first);
     }
-    // Near sets are nodes and sockets, one within the other or apart: if those with less choice go
-    // first, none shares a CPU that had a free one.
+    // Near sets are nodes and sockets, nested or disjoint: if those with less choice go first, no
+    // thread shares a CPU while a free one exists for it.
     let mut order: Vec<usize> = (0..wishes.len()).collect();
     order.sort_by_key(|&nic| (seats[nic].len(), wishes[nic].near.is_empty()));
     let mut taken: Vec<AssignedCpu> = Vec::new();
@@ -125,7 +126,7 @@ fn spread_out(wishes: &[NicRequest], cores: &FreeCores, spread: usize) -> Vec<Ve
                 let on_core = taken.iter().filter(|other| other.core == seat.core).count();
                 (on_cpu, on_core)
             };
-            // The first of the least loaded.
+            // The first of the least loaded ones.
             let seat = seats[nic].iter().min_by_key(|seat| load(seat)).copied();
             taken.extend(seat);
             placed[nic].push(seat.map(|seat| seat.cpu));
@@ -142,7 +143,7 @@ mod tests {
         NicRequest { near: near.into(), threads }
     }
 
-    /// Cores without second threads.
+    /// Cores with one thread each.
     fn plain(cpus: std::ops::Range<usize>) -> FreeCores {
         FreeCores::new(cpus.map(|cpu| vec![cpu]).collect())
     }
@@ -179,11 +180,11 @@ mod tests {
     #[test]
     fn whole_cores_come_before_second_threads() {
         assert_eq!(auto(&[wish(&[], 5)], &twofold(4), 0), [[0, 1, 2, 3, 4]]);
-        // Another order of counting: the two threads of a core side by side.
+        // Another numbering: the two threads of a core are adjacent.
         let cores = FreeCores::new(vec![vec![0, 1], vec![2, 3]]);
         assert_eq!(auto(&[wish(&[], 3)], &cores, 0), [[0, 2, 1]]);
         assert_eq!(auto(&[wish(&[], 1), wish(&[], 1)], &cores, 1), [[2], [1]]);
-        // The second thread of a core that is busy with another NIC is no whole core.
+        // The second thread of a core used by another NIC is not a whole core.
         assert_eq!(
             auto(&[wish(&[0, 1], 1), wish(&[1, 2, 3], 2)], &cores, 0),
             [vec![0], vec![2, 1]]
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_node_within_a_socket_chooses_first() {
-        // The second could take CPU 0 as well, and must leave it to the first.
+        // The second could use CPU 0 as well, and must leave it to the first.
         for spread in 0..4 {
             let placed = auto(&[wish(&[0, 1, 2, 3], 2), wish(&[0, 1], 2)], &plain(0..8), spread);
             let mut cpus = placed.concat();
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(listed, [vec![Some(7), Some(3)], vec![Some(1)], vec![Some(7)]]);
         let unpinned = place(&wishes, &plain(0..8), &PinningPolicy::None);
         assert_eq!(unpinned, [vec![None, None], vec![None], vec![None]]);
-        // Where not even the mask is known, nothing is pinned.
+        // Without a known mask, nothing is pinned.
         assert_eq!(
             place(&wishes[..1], &FreeCores::new(Vec::new()), &PinningPolicy::Auto { spread: 3 }),
             [[None, None]]

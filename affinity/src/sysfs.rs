@@ -1,9 +1,9 @@
-//! What sysfs says about a NIC.
+//! NIC information in sysfs.
 //!
-//! The root is an argument, so that tests bring a tree of their own. What the kernel does not say
-//! is `None`, not a guess: drivers of virtual NICs report no speed, and machines with one memory
-//! node report node −1. A NIC without hardware of its own (a bond, a VLAN, a bridge) is where the
-//! NICs are that it stands on, if they agree.
+//! The root is an argument, so that tests can use their own tree. Unknown values are `None`, never
+//! a guess: drivers of virtual NICs report no speed, and machines with one NUMA node report node
+//! −1. A NIC without hardware (a bond, a VLAN, a bridge) has the position of the NICs below it, if
+//! they agree.
 
 use std::fs;
 use std::io;
@@ -18,34 +18,34 @@ pub struct SysfsTree {
     root: PathBuf,
 }
 
-/// A network interface and where it is.
+/// A network interface and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NicInfo {
     /// The interface's name.
     pub name: String,
-    /// Whether it can carry traffic: its state is `up`, or it is `unknown`, as that of the loopback
+    /// True if it can carry traffic: its state is `up`, or it is `unknown`, as for the loopback
     /// interface, and there is a carrier.
     pub up: bool,
     /// Largest packet in bytes.
     pub mtu: u32,
-    /// Line rate in 10^6 bits per second; `None` if the driver does not say.
+    /// Line rate in 10^6 bits per second; `None` if the driver does not report it.
     pub speed_mbit: Option<u32>,
-    /// The memory node that it hangs on; `None` if the machine does not say.
+    /// NUMA node that it is attached to; `None` if unknown.
     pub numa_node: Option<u32>,
-    /// The CPUs of that node, ascending; empty if it is unknown, and then any CPU is as good.
+    /// CPUs of that node, ascending; empty if it is unknown, and then all CPUs are equal.
     pub cpus: Vec<usize>,
-    /// Its addresses, in the kernel's order. [`Sysfs::nic`] leaves them empty; [`crate::nics()`]
-    /// fills them in.
+    /// Its addresses, in the kernel's order. [`SysfsTree::nic`] leaves them empty;
+    /// [`crate::nics()`] fills them in.
     pub addresses: Vec<NicAddress>,
 }
 
 impl SysfsTree {
-    /// The tree at `root`, `/sys` outside tests. Nothing is read yet.
+    /// Creates the tree at `root`, `/sys` outside tests. Nothing is read yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// The names of all interfaces, sorted.
+    /// Returns the names of all interfaces, sorted.
     ///
     /// # Errors
     /// If the tree cannot be read.
@@ -53,7 +53,7 @@ impl SysfsTree {
         let mut names = Vec::new();
         for entry in fs::read_dir(self.root.join("class/net"))? {
             let entry = entry?;
-            // Beside directories there are files of the bonding driver.
+            // Besides directories there are files of the bonding driver.
             if entry.path().is_dir() {
                 names.extend(entry.file_name().into_string().ok());
             }
@@ -62,7 +62,7 @@ impl SysfsTree {
         Ok(names)
     }
 
-    /// What the tree says about one interface.
+    /// Reads one interface.
     ///
     /// # Errors
     /// If there is no such interface, or its MTU cannot be read.
@@ -86,7 +86,7 @@ impl SysfsTree {
                 _ => false,
             },
             mtu,
-            // −1 or 0 or an error, as drivers like it.
+            // Drivers report −1, 0 or an error for an unknown speed.
             speed_mbit: number(&directory.join("speed")).filter(|&speed| speed > 0),
             numa_node,
             cpus: numa_node.and_then(|node| self.node_cpus(node)).unwrap_or_default(),
@@ -94,8 +94,8 @@ impl SysfsTree {
         })
     }
 
-    /// The interfaces with hardware of their own that carry what goes over `name`: itself, or those
-    /// that it stands on, however deep; none for one that is software alone.
+    /// Returns the hardware interfaces that carry the traffic of `name`: itself, or those below it
+    /// at any depth; none for one of software only.
     pub(crate) fn carriers(&self, name: &str) -> Vec<String> {
         let (mut carriers, mut waiting, mut seen) = (Vec::new(), vec![name.to_owned()], Vec::new());
         while let Some(name) = waiting.pop() {
@@ -114,21 +114,21 @@ impl SysfsTree {
         carriers
     }
 
-    /// Whether it is the kernel's own tree, so that what others say of this machine goes with it.
+    /// Returns true for the kernel's own tree, to which other information on this machine applies.
     #[cfg(feature = "hwloc")]
     pub(crate) fn is_this_machine(&self) -> bool {
         self.root == Path::new("/sys")
     }
 
-    /// The machine's memory nodes, where the kernel tells them apart.
+    /// Returns the number of the machine's NUMA nodes, if known.
     #[cfg(feature = "hwloc")]
     pub(crate) fn node_count(&self) -> usize {
         let online = read(&self.root.join("devices/system/node/online"));
         online.and_then(|list| parse_list(&list)).map_or(1, |nodes| nodes.len())
     }
 
-    /// The CPUs that share a core with `cpu`, itself among them, ascending; only itself where the
-    /// kernel does not say.
+    /// Returns the CPUs that share a core with `cpu`, including itself, ascending; only itself if
+    /// unknown.
     #[must_use]
     pub fn siblings(&self, cpu: usize) -> Vec<usize> {
         let list = read(
@@ -142,13 +142,13 @@ impl SysfsTree {
         self.root.join("class/net").join(name)
     }
 
-    /// The CPUs of a memory node.
+    /// Returns the CPUs of a NUMA node.
     fn node_cpus(&self, node: u32) -> Option<Vec<usize>> {
         parse_list(&read(&self.root.join(format!("devices/system/node/node{node}/cpulist")))?)
     }
 
-    /// The node of a device, or of the nearest device above it that knows: a virtio NIC is a child
-    /// of a PCI device, and some functions say −1 below a bridge that knows better.
+    /// Returns the node of a device, or of the nearest device above it that has one: a virtio NIC
+    /// is a child of a PCI device, and some functions report −1 below a bridge that has a node.
     fn numa_node(&self, device: &Path) -> Option<u32> {
         let (device, root) = (device.canonicalize().ok()?, self.root.canonicalize().ok()?);
         let inside = device.ancestors().take_while(|above| above.starts_with(&root));
@@ -156,8 +156,8 @@ impl SysfsTree {
     }
 }
 
-/// The interfaces that one stands on: the kernel links them, and a bond lists them as well, in
-/// older kernels alone.
+/// Returns the interfaces below one: the kernel links them; in older kernels, a bond only lists
+/// them.
 fn below(directory: &Path) -> Vec<String> {
     let slaves = read(&directory.join("bonding/slaves")).unwrap_or_default();
     let slaves = slaves.split_whitespace().map(str::to_owned);
@@ -167,7 +167,7 @@ fn below(directory: &Path) -> Vec<String> {
     lower.chain(slaves).collect()
 }
 
-/// What all say, if they say the same and each says something.
+/// Returns the common value, if all are known and equal.
 pub(crate) fn agreed<T: PartialEq>(said: impl Iterator<Item = Option<T>>) -> Option<T> {
     let said: Vec<T> = said.collect::<Option<_>>()?;
     let mut said = said.into_iter();
@@ -175,8 +175,7 @@ pub(crate) fn agreed<T: PartialEq>(said: impl Iterator<Item = Option<T>>) -> Opt
     said.all(|other| other == first).then_some(first)
 }
 
-/// Whether an interface has a carrier, as far as it says so. One that was not brought up refuses to
-/// say.
+/// Returns true if an interface has a carrier, or does not report it. One that is down does not.
 fn has_carrier(directory: &Path) -> bool {
     match fs::read_to_string(directory.join("carrier")) {
         Ok(carrier) => carrier.trim() != "0",
@@ -184,12 +183,12 @@ fn has_carrier(directory: &Path) -> bool {
     }
 }
 
-/// The text of an attribute, without its line end.
+/// Reads an attribute, without its line end.
 fn read(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
-/// An attribute that is a number; a negative one is how the kernel says that it does not know.
+/// Reads a numeric attribute; the kernel reports unknown values as negative numbers.
 fn number(path: &Path) -> Option<u32> {
     read(path)?.parse().ok()
 }
@@ -209,8 +208,8 @@ mod tests {
         fs::write(path, text).unwrap();
     }
 
-    /// Two sockets; `fast` on the second by itself, `virtio` by its parent, `mute` says nothing of
-    /// anything.
+    /// Creates a tree of two sockets: `fast` is on the second by itself, `virtio` by its parent,
+    /// `mute` reports nothing.
     fn tree() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();

@@ -1,11 +1,10 @@
 //! Folding by 256 bits, for processors with `VPCLMULQDQ` and without AVX-512.
 //!
-//! A message is a polynomial over two elements, and its CRC is the remainder by another one. A
-//! block can be moved forward by `d` bits by multiplying it with `x^d mod P`, which leaves the
-//! remainder as it was; so eight lanes of 256 bits run through the message, each adding to itself
-//! the block that lies 2,048 bits further on, until 256 bytes are left that have the remainder of
-//! all. (Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ", Intel,
-//! 2009.)
+//! A message is a polynomial over two elements, and its CRC is the remainder by another one.
+//! Multiplying a block by `x^d mod P` moves it forward by `d` bits without changing the remainder.
+//! So eight lanes of 256 bits run through the message; each adds to itself the block that lies
+//! 2,048 bits further on, until 256 bytes are left with the same remainder as the whole. (Gopal et
+//! al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ", Intel, 2009.)
 
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{
@@ -14,27 +13,27 @@ use std::arch::x86_64::{
 
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 
-/// Whether this processor folds fastest here.
+/// Returns true if folding is the fastest method on this processor.
 pub(crate) fn is_best() -> bool {
     is_possible() && !is_x86_feature_detected!("avx512vl")
 }
 
-/// Whether this processor folds here at all.
+/// Returns true if this processor can fold.
 fn is_possible() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("vpclmulqdq")
 }
 
-/// The CRC of at least [`BLOCK_BYTES`] bytes.
+/// Returns the CRC of at least [`BLOCK_BYTES`] bytes.
 ///
 /// # Panics
-/// If the processor cannot; ask [`is_best`] before.
+/// If the processor cannot fold; see [`is_best`].
 pub(crate) fn crc64_nvme(bytes: &[u8]) -> u64 {
     assert!(is_possible(), "the processor has no VPCLMULQDQ");
     // SAFETY: the processor has the features that the function is compiled for: asked just now.
     let (folded, rest) = unsafe { fold(bytes) };
-    // What is left is shorter than two blocks, and crc-fast is quick with it. It adds the
-    // register's start value at the front, where that has been added and moved on already: added
-    // twice, it is gone.
+    // The remainder is shorter than two blocks, for which crc-fast is quick. crc-fast adds the
+    // register's start value at the front, where it has been added and folded already: adding it
+    // twice cancels it.
     let mut tail = [0; 2 * BLOCK_BYTES];
     tail[..BLOCK_BYTES].copy_from_slice(&folded);
     tail[..8].iter_mut().for_each(|byte| *byte = !*byte);
@@ -42,16 +41,16 @@ pub(crate) fn crc64_nvme(bytes: &[u8]) -> u64 {
     crc_fast::checksum(Crc64Nvme, &tail[..BLOCK_BYTES + rest.len()])
 }
 
-/// Folds all whole blocks of `bytes` into one that has their remainder, and gives what is left
-/// behind them.
+/// Folds all whole blocks of `bytes` into one with their remainder. Returns it with the bytes after
+/// them.
 #[target_feature(enable = "avx2,vpclmulqdq")]
 fn fold(bytes: &[u8]) -> ([u8; BLOCK_BYTES], &[u8]) {
     let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
     let (first, blocks) = blocks.split_first().expect("at least one block");
     let mut lanes = load(first);
     lanes[0] = _mm256_xor_si256(lanes[0], _mm256_set_epi64x(0, 0, 0, START));
-    // Each half of a lane is multiplied by what moves it forward a block: the first eight bytes
-    // have 64 bits further to go.
+    // Each half of a lane is multiplied by the power that moves it forward one block: the first
+    // eight bytes have 64 bits further to go.
     let (low, high) = (KEY_LOW.cast_signed(), KEY_HIGH.cast_signed());
     let keys = _mm256_set_epi64x(high, low, high, low);
     for block in blocks {
@@ -87,7 +86,8 @@ fn load(block: &[u8; BLOCK_BYTES]) -> [__m256i; LANES] {
     lanes
 }
 
-/// `x^power` modulo the polynomial of CRC-64/NVME, with the lowest power in the highest bit.
+/// Returns `x^power` modulo the polynomial of CRC-64/NVME, with the lowest power in the highest
+/// bit.
 const fn power_of_x(power: u32) -> u64 {
     let (mut value, mut step) = (1 << 63, 0);
     while step < power {
@@ -105,8 +105,8 @@ const LANES: usize = 8;
 const LANE_BYTES: usize = 32;
 const BLOCK_BYTES: usize = LANES * LANE_BYTES;
 const BLOCK_BITS: u32 = 8 * BLOCK_BYTES as u32;
-/// Multiplying reflected numbers brings one power of `x` along, so each key has one less. The first
-/// eight bytes of sixteen stand 64 powers higher.
+/// Multiplying reflected numbers adds one power of `x`, so each key has one less. The first eight
+/// bytes of sixteen are 64 powers higher.
 const KEY_LOW: u64 = power_of_x(BLOCK_BITS + 63);
 const KEY_HIGH: u64 = power_of_x(BLOCK_BITS - 1);
 
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// As it is defined, a bit at a time.
+    /// CRC by definition, a bit at a time.
     fn by_definition(bytes: &[u8]) -> u64 {
         let step = |value: u64| (value >> 1) ^ if value & 1 == 1 { POLYNOMIAL } else { 0 };
         !bytes
@@ -131,7 +131,7 @@ mod tests {
         }
     }
 
-    /// Folding is tried wherever the processor can, also where it is not chosen.
+    /// Returns true if folding can be tested, also where it is not the best method.
     #[allow(clippy::print_stderr, reason = "a skipped test says so")]
     fn can_fold() -> bool {
         if !is_possible() {

@@ -1,7 +1,7 @@
 //! Operations as submission entries.
 //!
-//! This is where a slot becomes an address. Building an entry touches nothing: what makes it sound
-//! is said where it is pushed (`uring.rs`).
+//! A slot becomes an address here. Building an entry touches no memory; the safety argument is
+//! where it is pushed (`uring.rs`).
 
 use std::ops::Range;
 
@@ -11,13 +11,13 @@ use io_uring::{opcode, types};
 use crate::op::RingOp;
 use crate::slots::Slot;
 
-/// What an entry needs beyond the operation.
+/// Data for an entry besides the operation.
 pub(crate) struct EntryContext {
-    /// The descriptor, or with `fixed_file` the place in the ring's file table; unused by a
+    /// Descriptor, or with `fixed_file` the index in the ring's file table; unused by a
     /// cancellation.
     pub(crate) file: i32,
     pub(crate) fixed_file: bool,
-    /// Which registered buffer the slot lies in, if any.
+    /// Registered buffer that contains the slot, if any.
     pub(crate) buffer: Option<u16>,
     /// The key of the operation to cancel.
     pub(crate) cancel_key: u64,
@@ -55,7 +55,8 @@ pub(crate) fn build(op: &RingOp, context: &EntryContext) -> Entry {
     if context.fixed_file { entry.flags(Flags::FIXED_FILE) } else { entry }
 }
 
-/// `READ_FIXED` spares the kernel looking up and pinning the pages; `READ` gives the same bytes.
+/// Builds a read. `READ_FIXED` saves the kernel the lookup and pinning of pages; `READ` returns the
+/// same bytes.
 fn read(
     file: types::Fd,
     context: &EntryContext,
@@ -89,7 +90,7 @@ fn write(
     }
 }
 
-/// Wrapping, so that this needs no promise: the caller has checked the range.
+/// Wrapping arithmetic needs no safety argument; the caller has checked the range.
 fn address(slot: &Slot, range: &Range<usize>) -> *mut u8 {
     slot.base().as_ptr().wrapping_add(range.start)
 }
@@ -98,17 +99,17 @@ fn bytes(range: &Range<usize>) -> u32 {
     u32::try_from(range.len()).expect("a slot is no larger than its pool, which is at most 1 GiB")
 }
 
-/// A send to a closed flow is an error of that flow, not a signal; and the kernel retries what it
-/// sent short.
+/// A send to a closed flow is an error of the flow, not a signal; and the kernel continues short
+/// sends.
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
-/// `IORING_SEND_ZC_REPORT_USAGE` (Linux 6.2): the notice says whether the kernel copied.
+/// `IORING_SEND_ZC_REPORT_USAGE` (Linux 6.2): the notification says whether the kernel copied.
 const SEND_ZC_REPORT_USAGE: u16 = 1 << 3;
 
-/// `IORING_NOTIF_USAGE_ZC_COPIED`: the bit of a notice's result that says it.
+/// `IORING_NOTIF_USAGE_ZC_COPIED`: the bit of a notification's result for a copy.
 const NOTICE_COPIED: i32 = i32::MIN;
 
-/// Whether the result of a notice says that the bytes were copied.
+/// Returns true if the result of a notification says that the bytes were copied.
 pub(crate) fn notice_says_copied(result: i32) -> bool {
     result & NOTICE_COPIED != 0
 }

@@ -1,8 +1,8 @@
-//! A ring that misbehaves on purpose, from a seed.
+//! A ring with injected faults, from a seed.
 //!
-//! Whatever a kernel is allowed to do now and then (short reads, errors, completions in another
-//! order, notices that take their time) this does often, so that tests meet it. It wraps any ring;
-//! with the same seed and the same ring below, the same calls have the same completions.
+//! Everything that a kernel may do occasionally (short reads, errors, completions in another order,
+//! late notifications) this ring does often, so that tests encounter it. It wraps any ring. With
+//! the same seed and the same ring below, the same calls have the same completions.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,18 +18,18 @@ use crate::plain::PlainRing;
 use crate::slots::PAGE_BYTES;
 use crate::waker::Waker;
 
-/// How a [`Faulty`] ring misbehaves. The default: not at all.
+/// Faults of a [`FaultyRing`]. The default has none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RingFaults {
-    /// Of 1000 reads and receptions without `wait_all`, how many move only a part.
+    /// Number of 1000 reads and receives without `wait_all` that move only a part.
     pub short_reads_per_mille: u16,
-    /// Of 1000 writes and sends, how many move only a part.
+    /// Number of 1000 writes and sends that move only a part.
     pub short_writes_per_mille: u16,
-    /// Of 1000 operations that are not cancellations, how many do nothing and fail with `EIO`.
+    /// Number of 1000 operations, except cancellations, that do nothing and fail with `EIO`.
     pub errors_per_mille: u16,
-    /// Whether completions come in any order and later than they could.
+    /// Completions come in any order and later than necessary.
     pub reorder: bool,
-    /// Whether the notices of zero-copy sends are held back over several waits.
+    /// Notifications of zero-copy sends are delayed over several waits.
     pub late_notices: bool,
 }
 
@@ -39,19 +39,19 @@ pub struct FaultyRing<I> {
     inner: I,
     random: SplitMix64,
     faults: RingFaults,
-    /// Completed below or made up here, and not handed out yet.
+    /// Completions from below or injected, not returned yet.
     held: Vec<Completion>,
 }
 
-/// The ring for tests: no kernel ring below, faults above. Files and sockets are real; `memfd` and
-/// socket pairs do.
+/// Ring for tests: plain calls below, faults above. Files and sockets are real; `memfd` and socket
+/// pairs are sufficient.
 pub type FakeRing = FaultyRing<PlainRing>;
 
 impl FaultyRing<PlainRing> {
-    /// Makes a ring over plain calls, with room for 256 operations and 256 files.
+    /// Creates a ring over plain calls, with room for 256 operations and 256 files.
     ///
     /// # Errors
-    /// If no event counter for the waker can be had.
+    /// If no event counter for the waker can be created.
     pub fn new(seed: u64, faults: RingFaults) -> io::Result<Self> {
         Ok(Self::over(PlainRing::new(256, 256)?, seed, faults))
     }
@@ -63,7 +63,7 @@ impl<I: RingIo> FaultyRing<I> {
         Self { inner, random: SplitMix64(seed), faults, held: Vec::with_capacity(512) }
     }
 
-    /// Makes an operation move less than it was asked to, sometimes.
+    /// Shortens an operation, sometimes.
     fn shorten(&mut self, op: &mut RingOp) {
         let per_mille = match op {
             RingOp::Read { .. } | RingOp::Recv { wait_all: false, .. } => {
@@ -83,19 +83,20 @@ impl<I: RingIo> FaultyRing<I> {
         }
         let Some(range) = op.range_mut().filter(|range| range.len() > 1) else { return };
         if self.random.hits(per_mille) {
-            // Whole pages where there are some, because a file may be open for O_DIRECT.
+            // Whole pages if there are any, because a file may be open for O_DIRECT.
             let unit = if range.len() > PAGE_BYTES { PAGE_BYTES } else { 1 };
             let units = range.len().div_ceil(unit) - 1;
             range.end = range.start + unit * (1 + self.random.below(units));
         }
     }
 
-    /// Hands out what may come now: at least one if there is any, so that nothing is held for ever.
+    /// Returns the completions that are due: at least one if there is any, so that none is held
+    /// forever.
     fn release(&mut self, out: &mut Vec<Completion>) {
         let mut must = !self.held.is_empty();
         while !self.held.is_empty() {
             let at = if self.faults.reorder { self.random.below(self.held.len()) } else { 0 };
-            // A notice never overtakes the result it belongs to.
+            // A notification never overtakes its result.
             let token = self.held[at].token;
             let at =
                 self.held.iter().position(|completion| completion.token == token).unwrap_or(at);
@@ -184,8 +185,8 @@ impl<I: RingIo> RingIo for FaultyRing<I> {
     }
 }
 
-/// Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014): small, and good
-/// enough for faults.
+/// Random numbers of Steele, Lea and Flood, "Fast splittable pseudorandom number generators"
+/// (2014): small, and sufficient for faults.
 #[derive(Debug)]
 struct SplitMix64(u64);
 
@@ -198,14 +199,14 @@ impl SplitMix64 {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `limit`, which must not be 0. The bias is far below what a fault rate can
-    /// show.
+    /// Returns a number below `limit`, which must not be 0. The bias is far below the accuracy of a
+    /// fault rate.
     fn below(&mut self, limit: usize) -> usize {
         assert!(limit > 0, "there is no number below 0");
         usize::try_from(self.next() % limit as u64).expect("it is below a usize")
     }
 
-    /// Whether something that happens so many times in 1000 happens now.
+    /// Returns true with probability `per_mille` of 1000.
     fn hits(&mut self, per_mille: u16) -> bool {
         self.below(1000) < usize::from(per_mille)
     }

@@ -1,8 +1,7 @@
-//! The files that a ring works on, by typed name.
+//! Files of a ring, by typed id.
 //!
-//! A file descriptor is a number that the next `open` may reuse. A [`FileId`] carries a generation
-//! as well, so that a name used after its file was closed is noticed instead of reaching a
-//! stranger's file.
+//! A file descriptor is a number that the next `open` may reuse. A [`FileId`] has a generation as
+//! well, so that an id used after its file was closed is an error instead of reaching another file.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -13,33 +12,33 @@ use nix::sys::uio::pread;
 
 use crate::slots::PAGE_BYTES;
 
-/// The name of a file registered with a ring. It means nothing to another ring.
+/// Id of a file registered with a ring. It is only valid for this ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId {
     index: u32,
     generation: u32,
 }
 
-/// What the page cache holds of a range of a file.
+/// State of a range of a file in the page cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachedPages {
-    /// All of it.
+    /// All of it is cached.
     Whole,
-    /// Not all of it, and some of what it holds is not on the disk yet: a read past it would have
-    /// to wait for that.
+    /// Not all of it is cached, and some cached pages are dirty: a direct read would have to wait
+    /// for their writeback.
     Dirty,
-    /// Not all of it, perhaps nothing; the disk has everything.
+    /// Not all of it is cached, perhaps nothing; no page is dirty.
     Clean,
 }
 
 impl FileId {
-    /// The place in the ring's table, and so in the kernel's.
+    /// Returns the index in the ring's table, and so in the kernel's.
     pub(crate) fn index(self) -> u32 {
         self.index
     }
 }
 
-/// A table of files, allocated once. It grows where more are open than it was made for.
+/// A table of files, allocated once. It grows if more are open than its initial capacity.
 ///
 /// Invariant: an index is on the free list exactly if its entry has no file.
 #[derive(Debug)]
@@ -55,7 +54,7 @@ struct FileEntry {
     file: Option<Arc<OwnedFd>>,
 }
 
-/// The most descriptors that a process has where nobody has raised that (`fs.nr_open`).
+/// Default limit on the descriptors of a process (`fs.nr_open`).
 const FILES_MAX: u32 = 1 << 20;
 
 const INT_BYTES: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
@@ -66,7 +65,7 @@ impl FileTable {
         Self { entries, free: (0..capacity).rev().collect() }
     }
 
-    /// Takes a file in; `ENFILE` beyond what a process may have open.
+    /// Adds a file; `ENFILE` beyond the limit of open files.
     pub(crate) fn insert(&mut self, file: Arc<OwnedFd>) -> Result<FileId, Errno> {
         let index = match self.free.pop() {
             Some(index) => index,
@@ -82,7 +81,7 @@ impl FileTable {
         Ok(FileId { index, generation: entry.generation })
     }
 
-    /// Gives a file back; `EBADF` if the name is stale.
+    /// Removes and returns a file; `EBADF` if the id is stale.
     pub(crate) fn remove(&mut self, id: FileId) -> Result<Arc<OwnedFd>, Errno> {
         let entry = self
             .entries
@@ -95,21 +94,21 @@ impl FileTable {
         Ok(file)
     }
 
-    /// Makes room for `bytes` unread; see [`crate::Io::set_recv_buffer`].
+    /// Makes room for `bytes` unread; see [`crate::RingIo::set_recv_buffer`].
     pub(crate) fn set_recv_buffer(&self, id: FileId, bytes: usize) -> Result<usize, Errno> {
-        // Linux widens the buffer to twice a low-water mark that would not fit, without taking it
-        // out of its own management as SO_RCVBUF would.
+        // Linux grows the buffer to twice a low-water mark that would not fit, without disabling
+        // autotuning as SO_RCVBUF would.
         self.set_recv_lowat(id, bytes)?;
         self.set_recv_lowat(id, 1)?;
         Ok(getsockopt(&self.fd(id)?, sockopt::RcvBuf)? / 6)
     }
 
-    /// Sets how many bytes wake a receiver; see [`crate::Io::set_recv_lowat`].
+    /// Sets the low-water mark of receives; see [`crate::RingIo::set_recv_lowat`].
     pub(crate) fn set_recv_lowat(&self, id: FileId, bytes: usize) -> Result<(), Errno> {
         self.set_bytes(id, (libc::SOL_SOCKET, libc::SO_RCVLOWAT), bytes)
     }
 
-    /// Sets how many bytes may wait unsent; see [`crate::Io::set_notsent_lowat`].
+    /// Sets the low-water mark of unsent bytes; see [`crate::RingIo::set_notsent_lowat`].
     pub(crate) fn set_notsent_lowat(&self, id: FileId, bytes: usize) -> Result<(), Errno> {
         self.set_bytes(id, (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), bytes)
     }
@@ -128,7 +127,7 @@ impl FileTable {
         Errno::result(result).map(drop)
     }
 
-    /// What the page cache holds of a range; see [`crate::Io::cachestat`].
+    /// Returns the cache state of a range; see [`crate::RingIo::cachestat`].
     pub(crate) fn cachestat(
         &self,
         id: FileId,
@@ -151,7 +150,7 @@ impl FileTable {
         })
     }
 
-    /// Reads what is in memory; see [`crate::Io::read_cached`].
+    /// Reads cached bytes; see [`crate::RingIo::read_cached`].
     pub(crate) fn read_cached(
         &self,
         id: FileId,
@@ -161,7 +160,8 @@ impl FileTable {
         let fd = self.fd(id)?;
         let at = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
         match unless_interrupted(|| pread_cached(fd, to, at)) {
-            // A tmpfs knows no such flag. Its pages are in memory unless they were swapped out.
+            // A tmpfs does not support this flag. Its pages are in memory unless they were swapped
+            // out.
             Err(Errno::EOPNOTSUPP)
                 if self.cachestat(id, offset, to.len())? == CachedPages::Whole =>
             {
@@ -171,7 +171,7 @@ impl FileTable {
         }
     }
 
-    /// Borrows a file; `EBADF` if the name is stale.
+    /// Borrows a file; `EBADF` if the id is stale.
     pub(crate) fn fd(&self, id: FileId) -> Result<BorrowedFd<'_>, Errno> {
         let entry =
             self.entries.get(id.index as usize).filter(|entry| entry.generation == id.generation);
@@ -179,7 +179,7 @@ impl FileTable {
     }
 }
 
-/// `preadv2` with `RWF_NOWAIT`: what the page cache holds, or `EAGAIN`.
+/// `preadv2` with `RWF_NOWAIT`: returns cached bytes, or `EAGAIN`.
 pub(crate) fn pread_cached(fd: BorrowedFd<'_>, to: &mut [u8], offset: i64) -> nix::Result<usize> {
     let vector = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
     // SAFETY: one vector over a slice that is borrowed exclusively for the call, and an open
@@ -189,7 +189,7 @@ pub(crate) fn pread_cached(fd: BorrowedFd<'_>, to: &mut [u8], offset: i64) -> ni
     Errno::result(read).map(isize::cast_unsigned)
 }
 
-/// Calls again what a signal interrupted.
+/// Repeats a call that a signal interrupted.
 pub(crate) fn unless_interrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
@@ -217,7 +217,7 @@ struct Cachestat {
     recently_evicted_pages: u64,
 }
 
-/// The call's number (Linux 6.5), the same on every architecture; not every libc knows it.
+/// Number of the system call (Linux 6.5), the same on every architecture; some libcs lack it.
 const CACHESTAT: libc::c_long = 451;
 
 #[cfg(test)]

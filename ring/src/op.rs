@@ -1,7 +1,7 @@
-//! What can be asked of a ring, and what comes back.
+//! Operations of a ring, and their completions.
 //!
 //! An operation takes its slot by value: from submission to the *final* completion the kernel owns
-//! the memory. If submission fails, the operation comes back whole inside [`Refused`].
+//! the memory. If submission fails, the whole operation is returned inside [`RefusedOp`].
 
 use std::fmt;
 use std::ops::Range;
@@ -15,103 +15,103 @@ use crate::slots::Slot;
 #[derive(Debug)]
 pub enum RingOp {
     /// Receives from a socket into `range`. With `wait_all`, completes when the range is full, the
-    /// stream has ended or an error came (`MSG_WAITALL`); otherwise as soon as there is anything. 0
-    /// bytes: the peer has closed.
+    /// stream has ended or an error occurred (`MSG_WAITALL`); otherwise as soon as any bytes have
+    /// arrived. 0 bytes: the peer has closed.
     Recv {
         /// The socket.
         file: FileId,
-        /// Where the bytes go.
+        /// Destination of the bytes.
         slot: Slot,
-        /// Which bytes of the slot are written.
+        /// Bytes of the slot that are written.
         range: Range<usize>,
-        /// Whether to wait until the range is full.
+        /// Wait until the range is full.
         wait_all: bool,
     },
-    /// Sends `range` to a socket. The kernel itself goes on after a short send; fewer bytes mean
-    /// that the flow broke.
+    /// Sends `range` to a socket. The kernel continues short sends itself; fewer bytes mean that
+    /// the flow broke.
     Send {
         /// The socket.
         file: FileId,
-        /// Where the bytes are.
+        /// Source of the bytes.
         slot: Slot,
-        /// Which bytes of the slot are sent.
+        /// Bytes of the slot that are sent.
         range: Range<usize>,
-        /// Whether more follows at once, so that the last segment may wait for it (`MSG_MORE`).
+        /// More bytes follow at once, so the last segment may wait for them (`MSG_MORE`).
         more: bool,
     },
-    /// As [`Op::Send`] without a copy where the device can (Linux 6.2). Its result comes first, as
-    /// [`Stage::NoticeFollows`]; the slot comes with the [`Stage::Notice`], when the last byte is
-    /// acknowledged. `ENOMEM` means too little locked memory, which slots of a registered pool need
-    /// none of here: a plain send will do.
+    /// Like [`RingOp::Send`], without a copy if the device supports it (Linux 6.2). The result
+    /// comes first, as [`CompletionStage::NoticeFollows`]. The slot comes with the
+    /// [`CompletionStage::Notice`], once the last byte is acknowledged. `ENOMEM` means too little
+    /// locked memory, which slots of a registered pool do not need: use a plain send.
     SendZc {
         /// The socket.
         file: FileId,
-        /// Where the bytes are.
+        /// Source of the bytes.
         slot: Slot,
-        /// Which bytes of the slot are sent.
+        /// Bytes of the slot that are sent.
         range: Range<usize>,
     },
-    /// Sends `range` to a socket, and behind it `bytes` bytes of another file, which are not copied
-    /// on the way (`sendfile`). The result counts both; fewer bytes mean that the flow broke.
-    /// `ENODATA` means that the other file did not give all of them, because it has become shorter,
-    /// failed, or cannot be sent from. The calling thread does the work, so what is sent should be
-    /// in the page cache: see [`crate::Io::read_cached`].
+    /// Sends `range` to a socket, followed by `bytes` bytes of another file, without a copy
+    /// (`sendfile`). The result counts both; fewer bytes mean that the flow broke. `ENODATA` means
+    /// that the file did not provide all of them: it was truncated, failed, or does not support it.
+    /// The calling thread does the work, so the bytes should be in the page cache: see
+    /// [`crate::RingIo::read_cached`].
     SendFile {
         /// The socket.
         file: FileId,
-        /// Where the bytes in front are.
+        /// Source of the first bytes.
         slot: Slot,
-        /// Which bytes of the slot are sent.
+        /// Bytes of the slot that are sent.
         range: Range<usize>,
         /// The other file.
         source: FileId,
-        /// Where in the other file the bytes behind start.
+        /// Offset of the bytes in the other file.
         offset: u64,
-        /// How many bytes of the other file are sent.
+        /// Number of bytes of the other file.
         bytes: u32,
     },
     /// Reads from a file at `offset` into `range`. 0 bytes: the end of the file.
     Read {
         /// The file.
         file: FileId,
-        /// Where the bytes go.
+        /// Destination of the bytes.
         slot: Slot,
-        /// Which bytes of the slot are written.
+        /// Bytes of the slot that are written.
         range: Range<usize>,
-        /// Where in the file to read.
+        /// Offset in the file.
         offset: u64,
-        /// Only what the page cache holds (`RWF_NOWAIT`): `EAGAIN` or fewer bytes instead of
-        /// waiting for the disk.
+        /// Only read cached bytes (`RWF_NOWAIT`): `EAGAIN` or fewer bytes instead of waiting for
+        /// the disk.
         nowait: bool,
     },
     /// Writes `range` to a file at `offset`.
     Write {
         /// The file.
         file: FileId,
-        /// Where the bytes are.
+        /// Source of the bytes.
         slot: Slot,
-        /// Which bytes of the slot are written to the file.
+        /// Bytes of the slot that are written to the file.
         range: Range<usize>,
-        /// Where in the file to write.
+        /// Offset in the file.
         offset: u64,
     },
-    /// Makes what was written durable, with the metadata needed to read it back (`fdatasync`).
-    /// Orders nothing: ask when the writes it is for have completed.
+    /// Makes written bytes durable, with the metadata needed to read them back (`fdatasync`). It
+    /// orders nothing: submit it after the writes have completed.
     Sync {
         /// The file.
         file: FileId,
     },
     /// Cancels the operation that was submitted with `token`. Its slot still comes with its own
-    /// completion, whose result is `ECANCELED` or whatever it managed to do. This one completes
-    /// with 0, `ENOENT` (nothing by that name) or `EALREADY` (too late to stop).
+    /// completion, whose result is `ECANCELED` or that of the finished part. The cancellation
+    /// completes with 0, `ENOENT` (no such operation) or `EALREADY` (too late).
     Cancel {
-        /// The token of the operation to stop.
+        /// Token of the operation to cancel.
         token: u64,
     },
 }
 
 impl RingOp {
-    /// The file that the operation works on.
+    /// Returns the file of the operation.
     #[must_use]
     pub fn file(&self) -> Option<FileId> {
         match self {
@@ -126,12 +126,12 @@ impl RingOp {
         }
     }
 
-    /// Whether the operation works on `id`.
+    /// Returns true if the operation uses file `id`.
     pub(crate) fn works_on(&self, id: FileId) -> bool {
         self.file() == Some(id) || matches!(self, Self::SendFile { source, .. } if *source == id)
     }
 
-    /// The slot and the range of it that the operation works on.
+    /// Returns the slot and the range of the operation.
     #[must_use]
     pub fn buffer(&self) -> Option<(&Slot, &Range<usize>)> {
         match self {
@@ -145,7 +145,7 @@ impl RingOp {
         }
     }
 
-    /// Takes the slot out of an operation that will not be done.
+    /// Takes the slot out of an operation that is not submitted.
     #[must_use]
     pub fn into_slot(self) -> Option<Slot> {
         match self {
@@ -159,7 +159,7 @@ impl RingOp {
         }
     }
 
-    /// The range, for whoever wants to change what an operation moves.
+    /// Returns the range, which may be changed.
     pub(crate) fn range_mut(&mut self) -> Option<&mut Range<usize>> {
         match self {
             Self::Recv { range, .. }
@@ -171,9 +171,8 @@ impl RingOp {
         }
     }
 
-    /// Panics if the range is not a range of the slot: the caller's arithmetic is wrong, and the
-    /// kernel would be let loose on memory that nobody lent it. Nor may a result be larger than it
-    /// can say.
+    /// Panics if the range is not within the slot: the caller's arithmetic is wrong, and the kernel
+    /// would access memory outside it. Also panics if the result could exceed its type.
     pub(crate) fn assert_in_bounds(&self) {
         if let Some((slot, range)) = self.buffer() {
             assert!(
@@ -191,48 +190,47 @@ impl RingOp {
     }
 }
 
-/// What became of an operation.
+/// Completion of an operation.
 #[derive(Debug)]
 pub struct Completion {
-    /// The token it was submitted with.
+    /// Token of the operation.
     pub token: u64,
-    /// Bytes moved, or the kernel's error. A notice carries `Ok(0)`.
+    /// Bytes moved, or the kernel's error. A notification has `Ok(0)`.
     pub result: Result<u32, Errno>,
-    /// Whether more follows.
+    /// Position among the operation's completions.
     pub stage: CompletionStage,
     /// The slot, if the operation had one and this is its final completion.
     pub slot: Option<Slot>,
 }
 
-/// Which of an operation's completions this is.
+/// Position of a completion among those of its operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompletionStage {
-    /// The only one: nothing follows.
+    /// The only completion.
     Done,
-    /// The result of a zero-copy send; the notice with the slot follows.
+    /// The result of a zero-copy send; the notification with the slot follows.
     NoticeFollows,
-    /// The end of a zero-copy send: nothing follows.
+    /// The final notification of a zero-copy send.
     Notice {
-        /// Whether the kernel copied the bytes after all, so that a plain send would have been
-        /// cheaper.
+        /// True if the kernel copied the bytes after all: a plain send would have been cheaper.
         copied: bool,
     },
 }
 
 impl CompletionStage {
-    /// Whether nothing follows.
+    /// Returns true if no completion follows.
     #[must_use]
     pub fn is_final(self) -> bool {
         self != Self::NoticeFollows
     }
 }
 
-/// An operation that was not submitted, and why.
+/// An operation that was not submitted, with the reason.
 pub struct RefusedOp {
-    /// The operation as it was given, slot and all.
+    /// The operation, including its slot.
     pub op: RingOp,
-    /// `EBUSY`: as many in flight as the ring has room for. `EBADF`: the file is not registered, or
-    /// no longer. Anything else is the kernel's word.
+    /// `EBUSY`: the ring is full. `EBADF`: the file is not registered, or no longer. Anything else
+    /// is the kernel's error.
     pub error: Errno,
 }
 

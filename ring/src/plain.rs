@@ -1,9 +1,9 @@
 //! The same interface without `io_uring`: plain calls, and `poll` to wait.
 //!
-//! Containers often forbid `io_uring`; the engine above must not notice more than the speed.
-//! Sockets are used without blocking, files with blocking calls (which `poll` cannot wait for). It
-//! is also the ground that [`crate::Fake`] stands on: in one thread, the order of its completions
-//! depends on the order of submission and nothing else.
+//! Containers often forbid `io_uring`; callers must not notice a difference other than speed.
+//! Sockets are non-blocking; files use blocking calls, because `poll` cannot wait for them.
+//! [`crate::FakeRing`] is based on it, too: in one thread, the order of its completions depends
+//! only on the order of submission.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -23,15 +23,15 @@ use crate::sendfile::SendfileProgress;
 use crate::slots::Slot;
 use crate::waker::Waker;
 
-/// A ring made of plain calls.
+/// A ring of plain calls.
 #[derive(Debug)]
 pub struct PlainRing {
     files: FileTable,
-    /// In the order of submission. Invariant: no longer than `entries_max`, which it was allocated
-    /// for.
+    /// In the order of submission. Invariant: no longer than `entries_max`, for which it was
+    /// allocated.
     pending: Vec<PendingOp>,
     entries_max: usize,
-    /// Completed between two waits.
+    /// Completions since the last wait.
     ready: Vec<Completion>,
     waker: Waker,
 }
@@ -45,10 +45,10 @@ struct PendingOp {
 }
 
 impl PlainRing {
-    /// Makes a ring for at most `entries` operations in flight and about `files` files.
+    /// Creates a ring for at most `entries` operations in flight and about `files` files.
     ///
     /// # Errors
-    /// If no event counter for the waker can be had.
+    /// If no event counter for the waker can be created.
     pub fn new(entries: u32, files: u32) -> io::Result<Self> {
         let entries_max = entries as usize;
         Ok(Self {
@@ -60,7 +60,7 @@ impl PlainRing {
         })
     }
 
-    /// Tries every pending operation once, in order, and appends what has completed to `ready`.
+    /// Tries every pending operation once, in order, and appends completions to `ready`.
     fn turn(&mut self) {
         let Self { files, pending, ready, .. } = self;
         let mut index = 0;
@@ -73,7 +73,8 @@ impl PlainRing {
         }
     }
 
-    /// Sleeps until a socket with something to do is ready, the waker was used, or the time is up.
+    /// Sleeps until a socket with pending operations is ready, the waker was used, or the time is
+    /// up.
     fn sleep(&self, timeout: Option<Duration>) -> io::Result<()> {
         let mut fds = Vec::with_capacity(self.pending.len() + 1);
         fds.push(PollFd::new(self.waker.fd(), PollFlags::POLLIN));
@@ -82,7 +83,7 @@ impl PlainRing {
                 RingOp::Recv { .. } => PollFlags::POLLIN,
                 _ => PollFlags::POLLOUT,
             };
-            // A file cannot be unregistered while something is pending on it.
+            // A file cannot be unregistered while an operation is pending on it.
             fds.extend(
                 pending
                     .op
@@ -97,8 +98,8 @@ impl PlainRing {
         }
     }
 
-    /// Ends what `chosen` chooses with `ECANCELED`, or with the bytes it had moved; how many there
-    /// were.
+    /// Ends the operations that `chosen` accepts with `ECANCELED`, or with the bytes moved so far.
+    /// Returns their number.
     fn cancel(&mut self, chosen: impl Fn(&PendingOp) -> bool) -> usize {
         let Self { pending, ready, .. } = self;
         let mut cancelled = 0;
@@ -193,7 +194,7 @@ impl RingIo for PlainRing {
     }
 }
 
-/// Takes a step of one operation: its bytes if it is complete, `None` if it has to wait.
+/// Makes progress on one operation. Returns its bytes if it is complete, `None` if it must wait.
 fn attempt(files: &FileTable, pending: &mut PendingOp) -> Result<Option<usize>, Errno> {
     let PendingOp { op, moved, .. } = pending;
     let fd = op.file().ok_or(Errno::EINVAL).and_then(|id| files.fd(id))?;
@@ -247,9 +248,9 @@ fn attempt(files: &FileTable, pending: &mut PendingOp) -> Result<Option<usize>, 
     }
 }
 
-/// Moves bytes over a socket until `bytes` are through or it has to wait, as the kernel does with
-/// `MSG_WAITALL`; without `all`, the first bytes are enough. An error after some bytes ends with
-/// the bytes: the next call gets the error.
+/// Moves bytes over a socket until `bytes` are moved or it must wait, like the kernel with
+/// `MSG_WAITALL`; without `all`, any bytes are enough. An error after some bytes returns the bytes:
+/// the next call returns the error.
 fn transfer(
     all: bool,
     bytes: usize,
@@ -284,8 +285,8 @@ fn file_offset(offset: u64) -> Result<i64, Errno> {
     i64::try_from(offset).map_err(|_| Errno::EINVAL)
 }
 
-/// Turns an operation that is over into its completions: two for a zero-copy send that worked, as
-/// the kernel does.
+/// Converts a finished operation into its completions: two for a successful zero-copy send, like
+/// the kernel.
 fn finish(pending: PendingOp, result: Result<usize, Errno>, ready: &mut Vec<Completion>) {
     let PendingOp { token, op, .. } = pending;
     let result = result.map(|bytes| u32::try_from(bytes).expect("a slot has at most 1 GiB"));
@@ -304,7 +305,7 @@ fn finish(pending: PendingOp, result: Result<usize, Errno>, ready: &mut Vec<Comp
     }
 }
 
-/// Rounded up, lest a wait of less than a millisecond spins.
+/// Rounds up to milliseconds, so that a shorter wait does not spin.
 fn milliseconds_up(timeout: Option<Duration>) -> PollTimeout {
     let Some(timeout) = timeout else { return PollTimeout::NONE };
     let milliseconds = timeout.as_nanos().div_ceil(1_000_000);

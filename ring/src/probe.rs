@@ -1,7 +1,7 @@
-//! What this kernel allows, and what to do about what it does not.
+//! Abilities of this kernel, and remedies for missing ones.
 //!
-//! `io_uring` is missing for three different reasons that look alike from outside: an old kernel, a
-//! ban, and too little locked memory. Each has its own remedy, so each has its own cause here.
+//! `io_uring` is missing for three different reasons that look alike: an old kernel, a ban, and too
+//! little locked memory. Each has its own remedy, so each has its own cause here.
 
 use std::fs;
 use std::io;
@@ -12,40 +12,39 @@ use nix::errno::Errno;
 use crate::setup::{self, CompletionMode};
 use crate::slots::SlotPool;
 
-/// What a ring of this process can do.
+/// Abilities of a ring in this process.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RingProbe {
-    /// The kernel's release, as `uname -r` prints it.
+    /// Release of the kernel, as in `uname -r`.
     pub release: String,
-    /// The best mode that a ring can be made in.
+    /// Best mode of a ring.
     pub mode: CompletionMode,
-    /// Every operation that [`crate::Op`] needs, by the kernel's name, and whether the kernel has
-    /// it.
+    /// Kernel name of each operation of [`crate::RingOp`], and true if the kernel supports it.
     pub operations: Vec<(&'static str, bool)>,
-    /// Whether as many bytes as were asked for can be registered as buffers, or why not.
+    /// Result of registering the requested number of bytes as buffers.
     pub locked_memory: Result<(), ProbeError>,
 }
 
 impl RingProbe {
-    /// Whether the kernel has an operation, by its name: `"SEND_ZC"`.
+    /// Returns true if the kernel supports an operation, by its name: `"SEND_ZC"`.
     #[must_use]
     pub fn supports(&self, operation: &str) -> bool {
         self.operations.iter().any(|(name, supported)| *name == operation && *supported)
     }
 }
 
-/// Why a ring, or its buffers, cannot be had.
+/// Reason why a ring, or its buffers, cannot be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}; {remedy}")]
 pub struct ProbeError {
-    /// What is in the way.
+    /// The obstacle.
     pub cause: ProbeCause,
-    /// What to do about it, as a clause: "run with …".
+    /// The remedy, as a clause: "run with …".
     pub remedy: &'static str,
 }
 
-/// What is in the way of a ring.
+/// An obstacle to a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeCause {
     /// `ENOSYS`.
@@ -72,7 +71,7 @@ pub enum ProbeCause {
 }
 
 impl ProbeError {
-    /// Explains an error of setting up a ring or of registering its buffers.
+    /// Explains an error of creating a ring or of registering its buffers.
     #[must_use]
     pub fn explain(error: Errno) -> Self {
         let setting = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
@@ -81,14 +80,13 @@ impl ProbeError {
     }
 }
 
-/// Asks the kernel what a ring can do, and whether `locked_bytes` of buffers can be registered with
-/// it.
+/// Asks the kernel for the abilities of a ring, and tries to register `locked_bytes` of buffers.
 ///
-/// It makes a small ring and, for a moment, a pool of `locked_bytes` (at most
+/// It creates a small ring and, for a moment, a pool of `locked_bytes` (at most
 /// [`crate::POOL_BYTES_MAX`]).
 ///
 /// # Errors
-/// If no ring can be made at all.
+/// If no ring can be created at all.
 pub fn probe(locked_bytes: usize) -> Result<RingProbe, ProbeError> {
     let (ring, mode) = setup::build(4, 8).map_err(|error| explain(&error))?;
     let mut answers = io_uring::Probe::new();
@@ -98,8 +96,8 @@ pub fn probe(locked_bytes: usize) -> Result<RingProbe, ProbeError> {
     Ok(RingProbe { release: release(), mode, operations, locked_memory: lock(&ring, locked_bytes) })
 }
 
-/// Registers a pool of so many bytes: the limit depends on the user's other processes too, so that
-/// only trying tells.
+/// Registers a pool of `bytes` bytes: the limit depends on the user's other processes, too, so only
+/// a trial can tell.
 fn lock(ring: &IoUring, bytes: usize) -> Result<(), ProbeError> {
     if bytes == 0 {
         return Ok(());

@@ -1,10 +1,10 @@
-//! Sending from the page cache: the part of a send that the thread does itself.
+//! Sending from the page cache, in the calling thread.
 //!
-//! The kernel's ring can splice, but it hands every splice to a worker thread. `sendfile` in this
-//! thread is faster, as long as it waits for nothing: not for the disk, which is why the caller
-//! looks into the page cache first, and not for the socket. `sendfile` has no flag for that and
-//! goes by the mode of the socket, which is therefore set. Sends and receptions do not mind: they
-//! say themselves whether they wait.
+//! The kernel's ring can splice, but it passes every splice to a worker thread. `sendfile` in this
+//! thread is faster, as long as it does not block: on the disk, which is why the caller checks the
+//! page cache first, or on the socket. `sendfile` has no flag for that and uses the mode of the
+//! socket, which is therefore non-blocking. Sends and receives are unaffected: their flags say
+//! whether they wait.
 
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -17,7 +17,7 @@ use nix::sys::socket::{MsgFlags, send};
 use crate::files::{FileId, FileTable, unless_interrupted};
 use crate::slots::Slot;
 
-/// How far a send of bytes in front and of a file behind them has come.
+/// Progress of a send of first bytes followed by bytes of a file.
 #[derive(Debug)]
 pub(crate) struct SendfileProgress {
     pub(crate) socket: FileId,
@@ -29,8 +29,8 @@ pub(crate) struct SendfileProgress {
 }
 
 impl SendfileProgress {
-    /// Moves what the socket takes: all that has been moved once nothing is left to do, `None`
-    /// where the socket is full.
+    /// Moves as many bytes as the socket accepts. Returns the total once all are moved, `None` if
+    /// the socket is full.
     pub(crate) fn attempt(
         &mut self,
         files: &FileTable,
@@ -47,8 +47,7 @@ impl SendfileProgress {
         }
     }
 
-    /// What a send comes to that ends early for `error`: the bytes that it has moved, if there are
-    /// any.
+    /// Returns the result of a send that ends early with `error`: the bytes moved so far, if any.
     pub(crate) fn end(&self, error: Errno) -> Result<usize, Errno> {
         if self.moved > 0 { Ok(self.moved) } else { Err(error) }
     }
@@ -74,8 +73,8 @@ impl SendfileProgress {
             match unless_interrupted(|| {
                 sendfile64(socket, source, Some(&mut at), whole - self.moved)
             }) {
-                // The file, its file system, or a filter of system calls does not allow it: the
-                // bytes go another way.
+                // The file, its file system, or a filter of system calls does not support it: the
+                // bytes take another path.
                 Ok(0)
                 | Err(
                     Errno::EINVAL
@@ -94,7 +93,7 @@ impl SendfileProgress {
     }
 }
 
-/// The bytes in front wait for those behind them, so that both leave in full segments.
+/// The first bytes wait for the following ones, so that both leave in full segments.
 const FRONT_FLAGS: MsgFlags = MsgFlags::MSG_NOSIGNAL
     .union(MsgFlags::MSG_DONTWAIT)
     .union(MsgFlags::from_bits_retain(libc::MSG_MORE));

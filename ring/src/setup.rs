@@ -1,18 +1,18 @@
-//! Making a ring with the best flags that the kernel has.
+//! Creation of a ring with the best flags that the kernel supports.
 
 use std::io;
 
 use io_uring::{IoUring, squeue};
 
-/// How the kernel delivers completions, best first.
+/// Delivery of completions by the kernel, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompletionMode {
-    /// `SINGLE_ISSUER` and `DEFER_TASKRUN` (Linux 6.1): completions are worked off where the thread
-    /// waits, together.
+    /// `SINGLE_ISSUER` and `DEFER_TASKRUN` (Linux 6.1): completions are processed together, where
+    /// the thread waits.
     Deferred,
     /// `COOP_TASKRUN` (Linux 5.19): at the next system call, without interrupting the thread.
     Cooperative,
-    /// No flags: whenever the kernel likes.
+    /// No flags: at any time.
     Plain,
 }
 
@@ -20,8 +20,8 @@ impl CompletionMode {
     /// Every mode, best first.
     pub(crate) const LADDER: [Self; 3] = [Self::Deferred, Self::Cooperative, Self::Plain];
 
-    /// Makes a ring in exactly this mode. `TASKRUN_FLAG` lets a turn that need not wait skip its
-    /// system call.
+    /// Creates a ring in exactly this mode. With `TASKRUN_FLAG`, a turn that need not wait skips
+    /// its system call.
     pub(crate) fn build(self, entries: u32, completions: u32) -> io::Result<IoUring> {
         let mut builder = IoUring::<squeue::Entry>::builder();
         builder.setup_clamp().setup_cqsize(completions);
@@ -36,14 +36,13 @@ impl CompletionMode {
     }
 }
 
-/// Makes a ring in the best mode that works. Only `EINVAL`, which means an unknown flag, leads to
-/// the next mode: any other error would come again.
+/// Creates a ring in the best mode that works. Only `EINVAL`, which means an unknown flag, leads to
+/// the next mode: any other error would repeat.
 pub(crate) fn build(entries: u32, completions: u32) -> io::Result<(IoUring, CompletionMode)> {
     for mode in CompletionMode::LADDER {
         match mode.build(entries, completions) {
             Ok(ring) => {
-                // A filter may let rings be made and not be entered: that is found out now, and not
-                // by what never ends.
+                // A filter may allow creating rings but not entering them: this detects it at once.
                 ring.submitter().submit_and_wait(0)?;
                 return Ok((ring, mode));
             }

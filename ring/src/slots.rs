@@ -1,9 +1,8 @@
 //! Buffers as move-only tokens.
 //!
-//! The kernel writes into a buffer while nobody in this process looks at it, so a buffer must not
-//! be reachable while it is lent. A [`Slot`] is the only way to its memory and can be neither
-//! copied nor cloned: who gave it away cannot touch it. All slots of a [`Pool`] lie in one mapping,
-//! which the ring registers as one fixed buffer.
+//! The kernel writes into a buffer while no thread reads it, so a buffer must be unreachable while
+//! it is lent. A [`Slot`] is the only access to its memory and can be neither copied nor cloned.
+//! All slots of a [`SlotPool`] lie in one mapping, which the ring registers as one fixed buffer.
 
 use std::fmt;
 use std::io;
@@ -13,10 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-/// Bytes in a page: the alignment of every slot, and what `O_DIRECT` is satisfied with everywhere.
+/// Bytes in a page: the alignment of every slot, which is sufficient for `O_DIRECT` everywhere.
 pub const PAGE_BYTES: usize = 4096;
 
-/// The most bytes one pool may have: the kernel's limit for one registered buffer.
+/// Largest size of a pool: the kernel's limit for one registered buffer.
 pub const POOL_BYTES_MAX: usize = 1 << 30;
 
 /// A number of equal, page-aligned buffers in one anonymous mapping.
@@ -25,7 +24,7 @@ pub const POOL_BYTES_MAX: usize = 1 << 30;
 /// it.
 ///
 /// ```
-/// let pool = ring::Pool::new(2, 4096)?;
+/// let pool = ring::SlotPool::new(2, 4096)?;
 /// let mut slot = pool.take().expect("two are free");
 /// slot.as_mut_slice()[0] = 7;
 /// assert_eq!(pool.free(), 1);
@@ -42,8 +41,8 @@ impl SlotPool {
     /// Maps `slot_count` slots of `slot_bytes` each, rounded up to whole pages.
     ///
     /// # Errors
-    /// `InvalidInput` if either is 0 or the pool would exceed [`POOL_BYTES_MAX`]; what `mmap` says
-    /// otherwise.
+    /// `InvalidInput` if either is 0 or the pool would exceed [`POOL_BYTES_MAX`]; else the error of
+    /// `mmap`.
     pub fn new(slot_count: usize, slot_bytes: usize) -> io::Result<Self> {
         let slot_bytes = slot_bytes.checked_next_multiple_of(PAGE_BYTES).unwrap_or(usize::MAX);
         let bytes = slot_count.checked_mul(slot_bytes).filter(|&bytes| bytes <= POOL_BYTES_MAX);
@@ -56,10 +55,10 @@ impl SlotPool {
         Ok(Self { mapping: Arc::new(SlotMapping::new(bytes, slot_bytes)?) })
     }
 
-    /// A free slot, the one returned last first because its memory is likely still in cache; `None`
-    /// if all are out.
+    /// Takes a free slot: the one returned last, because its memory is likely still in cache.
+    /// Returns `None` if none is free.
     ///
-    /// The slot holds whatever its last user left in it.
+    /// The slot contains the bytes of its last use.
     #[must_use]
     pub fn take(&self) -> Option<Slot> {
         let index = self.mapping.free_list().pop()?;
@@ -69,7 +68,7 @@ impl SlotPool {
         Some(Slot { base, index, mapping: Arc::clone(&self.mapping) })
     }
 
-    /// Returns a slot. Dropping it does the same; this also checks that it comes from here.
+    /// Returns a slot. Dropping it does the same; this also checks that it belongs to this pool.
     ///
     /// # Panics
     /// If the slot belongs to another pool.
@@ -78,19 +77,19 @@ impl SlotPool {
         drop(slot);
     }
 
-    /// Number of slots that are not out.
+    /// Returns the number of free slots.
     #[must_use]
     pub fn free(&self) -> usize {
         self.mapping.free_list().len()
     }
 
-    /// Number of slots, free or not.
+    /// Returns the number of slots, free or not.
     #[must_use]
     pub fn slot_count(&self) -> usize {
         self.mapping.bytes.get() / self.mapping.slot_bytes
     }
 
-    /// Bytes of each slot.
+    /// Returns the size of each slot in bytes.
     #[must_use]
     pub fn slot_bytes(&self) -> usize {
         self.mapping.slot_bytes
@@ -101,10 +100,10 @@ impl SlotPool {
     }
 }
 
-/// The exclusive right to one buffer of a pool.
+/// Exclusive access to one buffer of a pool.
 ///
-/// A dropped slot goes back to its pool by itself, so that an early return cannot make a pool
-/// smaller; the memory outlives the pool while any slot is out.
+/// A dropped slot returns to its pool, so that an early return cannot shrink a pool. The memory
+/// outlives the pool while any slot is taken.
 pub struct Slot {
     /// Invariant: the start of slot `index` in `mapping`.
     base: NonNull<u8>,
@@ -119,14 +118,14 @@ unsafe impl Send for Slot {}
 unsafe impl Sync for Slot {}
 
 impl Slot {
-    /// Bytes in the slot.
+    /// Returns the size of the slot in bytes.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "a slot is never empty")]
     pub fn len(&self) -> usize {
         self.mapping.slot_bytes
     }
 
-    /// The whole slot.
+    /// Returns the whole slot.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: `base` starts `slot_bytes` mapped, initialised bytes that live as long as
@@ -135,14 +134,14 @@ impl Slot {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.mapping.slot_bytes) }
     }
 
-    /// The whole slot, to write to.
+    /// Returns the whole slot for writing.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as in `as_slice`, and the token is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.mapping.slot_bytes) }
     }
 
-    /// Where the slot starts. Only this crate may see it: it goes into submission entries.
+    /// Returns the address of the slot, for submission entries. Private to this crate.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -164,12 +163,12 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// The memory of a pool, and which of its slots are free.
+/// The memory of a pool, and its free slots.
 ///
-/// The lock is taken once for each time a slot is taken or returned, mostly by one thread:
-/// nanoseconds against the hundreds of microseconds that a block takes on the wire.
+/// The lock is taken each time a slot is taken or returned, mostly by one thread: nanoseconds
+/// against the hundreds of microseconds that a block takes on the wire.
 ///
-/// Invariant: `bytes` is a multiple of `slot_bytes`; the list names each free slot once and never
+/// Invariant: `bytes` is a multiple of `slot_bytes`; the list has each free slot once and never
 /// reallocates.
 #[derive(Debug)]
 pub(crate) struct SlotMapping {
@@ -196,13 +195,13 @@ impl SlotMapping {
         Ok(Self { base: base.cast(), bytes, slot_bytes, free })
     }
 
-    /// The memory as the kernel wants it named when a buffer is registered.
+    /// Returns the memory in the form for registering a buffer.
     pub(crate) fn iovec(&self) -> libc::iovec {
         libc::iovec { iov_base: self.base.as_ptr().cast(), iov_len: self.bytes.get() }
     }
 
-    /// The free list is a plain vector, whole at every step, so that a panic elsewhere does not
-    /// spoil it.
+    /// Returns the free list. It is a plain vector, valid at every step, so a panic elsewhere does
+    /// not corrupt it.
     fn free_list(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }

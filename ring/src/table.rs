@@ -1,7 +1,7 @@
-//! What the kernel has been lent: the operations in flight.
+//! Operations in flight, whose memory the kernel may access.
 //!
-//! The table is allocated once and bounds the ring. Its keys travel through the kernel and back; a
-//! key carries a generation, so that a late answer to an operation that is over finds nothing.
+//! The table is allocated once and limits the ring. Its keys travel through the kernel and back. A
+//! key has a generation, so that a late completion of a finished operation finds nothing.
 
 use crate::files::FileId;
 use crate::sendfile::SendfileProgress;
@@ -13,7 +13,7 @@ pub(crate) struct InFlight {
     pub(crate) token: u64,
     pub(crate) file: Option<FileId>,
     pub(crate) slot: Option<Slot>,
-    /// What the thread itself has to do when the socket has room.
+    /// Work of the thread itself when the socket has room.
     pub(crate) sending: Option<SendfileProgress>,
 }
 
@@ -38,7 +38,7 @@ struct InFlightEntry {
     operation: Option<InFlight>,
 }
 
-/// The largest table: keys above it are left for the ring's own use.
+/// Size of the largest table: keys above it are reserved for the ring.
 pub(crate) const CAPACITY_MAX: u32 = 1 << 20;
 
 impl InFlightTable {
@@ -57,7 +57,7 @@ impl InFlightTable {
         self.entries.len() - self.free.len()
     }
 
-    /// Takes an operation in and names it. The table must not be full.
+    /// Adds an operation and returns its key. The table must not be full.
     pub(crate) fn insert(&mut self, operation: InFlight) -> u64 {
         let index = self.free.pop().expect("the caller has asked whether the table is full");
         let entry = &mut self.entries[index as usize];
@@ -72,7 +72,7 @@ impl InFlightTable {
         entry.operation.as_ref().map(|operation| operation.token)
     }
 
-    /// Whether the thread itself does the operation, and the kernel has only a poll of it.
+    /// Returns true if the thread itself does the operation, and the kernel only polls its socket.
     pub(crate) fn is_sending(&self, key: u64) -> bool {
         let (index, generation) = parts(key);
         let entry = self.entries.get(index as usize).filter(|entry| entry.generation == generation);
@@ -98,8 +98,8 @@ impl InFlightTable {
         Some(operation)
     }
 
-    /// The key of an operation that `wanted` accepts, at or after `start` in the table, and where
-    /// to go on.
+    /// Returns the key of the first operation that `wanted` accepts, at or after `start` in the
+    /// table, and the position to continue at.
     pub(crate) fn find(
         &self,
         start: usize,
@@ -113,7 +113,7 @@ impl InFlightTable {
         })
     }
 
-    /// Takes everything out, for memory that must never be touched again.
+    /// Takes all operations out, for memory that must never be touched again.
     pub(crate) fn into_in_flight(self) -> Vec<InFlight> {
         self.entries.into_iter().filter_map(|entry| entry.operation).collect()
     }

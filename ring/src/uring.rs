@@ -1,8 +1,8 @@
-//! The ring of the kernel.
+//! Ring of the kernel.
 //!
-//! One thread makes it, uses it and drops it. Whatever the kernel may still touch is in the table
-//! of operations in flight, which nobody can reach; a slot leaves it with the final completion and
-//! not before.
+//! One thread creates, uses and drops it. All memory that the kernel may still access belongs to
+//! the table of operations in flight, which is private; a slot leaves the table with the final
+//! completion and not before.
 
 use std::io;
 use std::marker::PhantomData;
@@ -25,59 +25,58 @@ use crate::slots::{SlotMapping, SlotPool};
 use crate::table::{CAPACITY_MAX, InFlight, InFlightTable};
 use crate::waker::Waker;
 
-/// How large a ring is. All of it is allocated by [`Uring::new`].
+/// Size of a ring. [`Uring::new`] allocates all of it.
 #[derive(Clone, Copy, Debug)]
 pub struct RingConfig<'a> {
-    /// Operations in flight at most.
+    /// Limit on operations in flight.
     pub entries: u32,
-    /// Files that the kernel is told of once, and not at each operation. More may be registered.
+    /// Number of files that the kernel looks up once, not at each operation. More may be
+    /// registered.
     pub files: u32,
-    /// The pools whose slots are used most, to be registered as fixed buffers. Slots of others work
-    /// too.
+    /// Pools to register as fixed buffers: those used most. Slots of others work, too.
     pub pools: &'a [&'a SlotPool],
 }
 
-/// A ring of the kernel's.
+/// A ring of the kernel.
 ///
-/// Dropping it cancels what is in flight and waits for it, two seconds at most. Memory that the
-/// kernel holds even then is never reused: it is leaked on purpose.
+/// Dropping it cancels the operations in flight and waits for them, at most two seconds. Memory
+/// that the kernel still uses after that is never reused: it is leaked on purpose.
 ///
-/// Invariant: every slot that an entry of `ring` names is in `table`, until its final completion.
+/// Invariant: every slot in an entry of `ring` is in `table`, until its final completion.
 pub struct Uring {
-    /// First, so that it is closed before `registered` is unmapped.
+    /// Declared first, so that it is closed before `registered` is unmapped.
     ring: IoUring,
     mode: CompletionMode,
     table: InFlightTable,
     files: FileTable,
-    /// Places in the kernel's table of files. Files beyond it are named by their descriptors.
+    /// Size of the kernel's table of files. Files beyond it are named by their descriptors.
     files_fixed: u32,
-    /// The memory of each registered buffer, in the order of the kernel's table.
+    /// Memory of each registered buffer, in the order of the kernel's table.
     registered: Vec<Arc<SlotMapping>>,
     registration_error: Option<Errno>,
-    /// Completed without the kernel's queue, and not handed out yet.
+    /// Completions without the kernel's queue, not returned yet.
     ready: Vec<Completion>,
     /// Sends of files whose socket has room again.
     writable: Vec<u64>,
-    /// Files that the caller has given up and the kernel would not let go of yet: each wait tries
-    /// again.
+    /// Files that the caller has closed and the kernel could not close yet: each wait tries again.
     closing: Vec<FileId>,
     waker: Waker,
     waker_armed: bool,
-    /// The kernel lets only the thread that made the ring use it.
+    /// Only the thread that created the ring may use it.
     not_send: PhantomData<Rc<()>>,
 }
 
 impl Uring {
-    /// Makes a ring for the calling thread, in the best [`Mode`] the kernel has.
+    /// Creates a ring for the calling thread, in the best [`CompletionMode`] of the kernel.
     ///
-    /// If the buffers cannot be registered (mostly: too little locked memory), the ring works
-    /// without, somewhat slower, and [`Uring::registration_error`] says why. The same holds,
+    /// If the buffers cannot be registered (usually for lack of locked memory), the ring works
+    /// without, somewhat slower, and [`RingIo::registration_error`] has the reason. The same holds,
     /// silently, for the table of files.
     ///
     /// # Errors
-    /// What the kernel says; [`crate::ProbeError::explain`] puts it into words. Where even the few
-    /// pages of the ring itself exceed the user's locked memory (recent kernels count them), it is
-    /// `ENOMEM`; [`crate::Plain`] needs none.
+    /// The kernel's error; [`crate::ProbeError::explain`] explains it. If even the few pages of the
+    /// ring itself exceed the user's locked memory (recent kernels count them), it is `ENOMEM`;
+    /// [`crate::PlainRing`] needs none.
     pub fn new(config: &RingConfig<'_>) -> io::Result<Self> {
         if config.entries == 0 || config.entries > CAPACITY_MAX {
             return Err(io::Error::new(
@@ -85,12 +84,11 @@ impl Uring {
                 "a ring has 1 to 2^20 entries",
             ));
         }
-        // Two completions per operation (a zero-copy send has two), and some for the waker and for
+        // Two completions per operation (for a zero-copy send), and some for the waker and for
         // cancellations.
         let completions = config.entries.saturating_mul(2).saturating_add(64).next_power_of_two();
         let (mut ring, mode) = setup::build(config.entries.next_power_of_two(), completions)?;
-        // It spares looking up the descriptor of the ring at every call; without, everything works
-        // as well.
+        // Saves the lookup of the ring's descriptor at every call; the ring also works without it.
         let _ = ring.submitter().register_ring_fd();
         let files_fixed =
             ring.submitter().register_files_sparse(config.files).map_or(0, |()| config.files);
@@ -112,20 +110,20 @@ impl Uring {
         })
     }
 
-    /// How the kernel delivers completions to this ring.
+    /// Returns the kernel's delivery of completions to this ring.
     #[must_use]
     pub fn mode(&self) -> CompletionMode {
         self.mode
     }
 
-    /// Whether every pool of the configuration is registered.
+    /// Returns true if every pool of the configuration is registered.
     #[must_use]
     pub fn registered(&self) -> bool {
         self.registration_error.is_none()
     }
 
-    /// The descriptor of a registered file, for what is not an operation (socket options,
-    /// `TCP_INFO`).
+    /// Returns the descriptor of a registered file, for calls other than operations (socket
+    /// options, `TCP_INFO`).
     ///
     /// # Errors
     /// `EBADF` if the file is not registered, or no longer.
@@ -133,12 +131,12 @@ impl Uring {
         self.files.fd(file)
     }
 
-    /// Whether the kernel's table has a place for a file.
+    /// Returns true if a file is in the kernel's table.
     fn is_fixed(&self, id: FileId) -> bool {
         id.index() < self.files_fixed
     }
 
-    /// What the entry of `op` needs to know; `EBADF` if its file is unknown.
+    /// Returns the data for the entry of `op`; `EBADF` if its file is unknown.
     fn context(&self, op: &RingOp) -> Result<EntryContext, Errno> {
         let file = match op.file() {
             Some(id) if self.is_fixed(id) => self.files.fd(id).map(|_| id.index().cast_signed())?,
@@ -165,13 +163,13 @@ impl Uring {
         })
     }
 
-    /// What the kernel knows an operation by: itself, or the poll on the socket of a file that is
-    /// being sent.
+    /// Returns the kernel's key of an operation: its own, or that of the poll on the socket of a
+    /// file being sent.
     fn kernel_key(&self, key: u64) -> u64 {
         if self.table.is_sending(key) { key | KEY_POLL } else { key }
     }
 
-    /// Makes sure that one more entry fits, handing the queued ones to the kernel if need be.
+    /// Ensures that one more entry fits, by submitting queued entries if necessary.
     fn make_room(&mut self) -> Result<(), Errno> {
         if self.ring.submission().is_full() {
             self.ring.submit().map_err(|error| errno(&error))?;
@@ -179,7 +177,7 @@ impl Uring {
         if self.ring.submission().is_full() { Err(Errno::EBUSY) } else { Ok(()) }
     }
 
-    /// Queues an entry that names no memory. There must be room.
+    /// Queues an entry without memory. The caller has made room.
     fn push_plain(&mut self, entry: squeue::Entry, key: u64) {
         let entry = entry.user_data(key);
         // SAFETY: a cancellation or a poll: the kernel reads and writes no memory of ours for it.
@@ -199,8 +197,7 @@ impl Uring {
         Ok(())
     }
 
-    /// Hands the queued entries to the kernel and waits for one completion, as long as `timeout`
-    /// says.
+    /// Submits the queued entries and waits for one completion, until `timeout`.
     fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let entered = match timeout {
             None => self.ring.submit_and_wait(1),
@@ -212,8 +209,9 @@ impl Uring {
         };
         match entered {
             Ok(_) => Ok(()),
-            // The time is up; a signal came; completions must be reaped or memory freed before more
-            // can be submitted. In each case the queue is as it was, and the next turn goes on.
+            // The time is up; a signal came; or completions must be reaped or memory freed before
+            // more can be submitted. In each case the queue is unchanged, and the next turn
+            // continues.
             Err(error)
                 if matches!(
                     errno(&error),
@@ -226,7 +224,7 @@ impl Uring {
         }
     }
 
-    /// Enters the kernel only if there is something to submit or to work off there.
+    /// Enters the kernel only if there is something to submit or to process there.
     fn turn(&mut self) -> io::Result<usize> {
         let queue = self.ring.submission();
         let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
@@ -234,7 +232,7 @@ impl Uring {
         if idle { Ok(0) } else { self.ring.submit() }
     }
 
-    /// Moves what has completed into `out`.
+    /// Moves completions into `out`.
     fn reap(&mut self, out: &mut Vec<Completion>) {
         let Self { ring, table, waker, waker_armed, writable, .. } = self;
         for event in ring.completion() {
@@ -261,8 +259,8 @@ impl Uring {
         out.append(&mut self.ready);
     }
 
-    /// Sends more of a file, as far as the socket takes it, and has the ring wait for the socket
-    /// where it is full. There must be room for an entry. Its completion, if that was all.
+    /// Sends more of a file, as far as the socket accepts it, and polls the socket if it is full.
+    /// The caller has made room for an entry. Returns the completion once all is sent.
     fn send_on(&mut self, key: u64) -> Option<Completion> {
         let Self { table, files, .. } = self;
         let InFlight { slot, sending, .. } = table.get_mut(key)?;
@@ -291,7 +289,7 @@ impl Uring {
         self.push_plain(poll, key | KEY_POLL);
     }
 
-    /// Begins the send of a file, which may be all of it.
+    /// Starts the send of a file, which may complete at once.
     fn submit_file(&mut self, token: u64, op: RingOp) -> Result<(), RefusedOp> {
         let RingOp::SendFile { file: socket, ref range, source, offset, bytes, .. } = op else {
             return Err(RefusedOp { op, error: Errno::EINVAL });
@@ -320,7 +318,7 @@ impl Uring {
         Ok(())
     }
 
-    /// Asks the kernel to stop what is in flight on `file`.
+    /// Asks the kernel to cancel the operations in flight on `file`.
     fn cancel_file(&mut self, file: FileId) -> Result<(), Errno> {
         let mut start = 0;
         while let Some((key, next)) = self.table.find(start, |operation| operation.works_on(file)) {
@@ -331,11 +329,11 @@ impl Uring {
         Ok(())
     }
 
-    /// Cancels what is in flight on a file, and closes it.
+    /// Cancels the operations in flight on a file, and closes it.
     fn close_file(&mut self, id: FileId) -> io::Result<()> {
         self.cancel_file(id)?;
-        // The entries that name the file must be the kernel's before its name is free: they hold
-        // the file itself then.
+        // Entries with the file's index must be submitted before the index is free: the kernel then
+        // holds the file itself.
         while !self.ring.submission().is_empty() {
             self.ring.submit()?;
         }
@@ -346,7 +344,7 @@ impl Uring {
         Ok(())
     }
 
-    /// Tries again to close what could not be closed when that was asked for.
+    /// Tries again to close the files that could not be closed before.
     fn close_rest(&mut self) {
         for id in std::mem::take(&mut self.closing) {
             if self.close_file(id).is_err() {
@@ -374,8 +372,8 @@ impl RingIo for Uring {
         if self.closing.contains(&id) {
             return Err(Errno::EBADF.into());
         }
-        // The kernel may be out of memory, or want its completions reaped first. Neither is the
-        // caller's business, who is done with the file.
+        // The kernel may be out of memory, or need its completions reaped first. The caller is done
+        // with the file in either case.
         if self.close_file(id).is_err() {
             self.closing.push(id);
         }
@@ -473,9 +471,9 @@ impl Drop for Uring {
             self.reap(&mut completions);
         }
         if self.table.len() == 0 {
-            // The kernel takes a closed ring apart later; sockets should close and locked memory be
-            // free at once. Not with operations in flight, which older kernels would wait for
-            // without a limit.
+            // The kernel frees a closed ring later; sockets should close and locked memory be free
+            // at once. But not with operations in flight, for which older kernels would wait
+            // without limit.
             let _ = self.ring.submitter().unregister_files();
             let _ = self.ring.submitter().unregister_buffers();
         }
@@ -483,14 +481,14 @@ impl Drop for Uring {
         let left = table.into_in_flight();
         if !left.is_empty() {
             // The kernel may still write to these: their slots must never be returned, nor their
-            // memory unmapped. An empty list may own the whole table's memory, which is not to be
-            // leaked along.
+            // memory unmapped. An empty list may own the whole table's memory, which must not be
+            // leaked.
             left.leak();
         }
     }
 }
 
-/// Registers each pool as one fixed buffer: all of them, or none and why not.
+/// Registers each pool as one fixed buffer. Returns all of them, or none and the error.
 fn register_pools(
     ring: &mut IoUring,
     pools: &[&SlotPool],
@@ -508,7 +506,7 @@ fn register_pools(
     }
 }
 
-/// Turns one answer of the kernel into a completion; `None` for an operation that is not in the
+/// Converts one answer of the kernel into a completion; `None` for an operation that is not in the
 /// table.
 fn complete(table: &mut InFlightTable, event: &cqueue::Entry) -> Option<Completion> {
     let (key, flags) = (event.user_data(), event.flags());
@@ -535,7 +533,7 @@ fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// Ends the send of a file with what it has moved, or with `error`.
+/// Ends the send of a file with the bytes moved so far, or with `error`.
 fn end_sending(table: &mut InFlightTable, key: u64, error: Errno) -> Option<Completion> {
     let InFlight { token, slot, sending, .. } = table.remove(key)?;
     let moved = sending.map_or(Err(error), |sending| sending.end(error));
@@ -543,19 +541,20 @@ fn end_sending(table: &mut InFlightTable, key: u64, error: Errno) -> Option<Comp
     Some(Completion { token, result, stage: CompletionStage::Done, slot })
 }
 
-/// Added to the key of a send of a file, it is the key of the poll on its socket. Indices of the
+/// Added to the key of a send of a file, it makes the key of the poll on its socket. Indices of the
 /// table are below it.
 const KEY_POLL: u64 = 1 << 31;
 const _: () = assert!(CAPACITY_MAX as u64 <= KEY_POLL);
 
-/// The key of the poll on the waker. Keys of the table are below it, because its capacity is.
+/// Key of the poll on the waker. Keys of the table are below it, because its capacity is.
 const KEY_WAKER: u64 = u64::MAX;
 
-/// The key of what nobody waits for, and of nothing: a cancellation of it answers `ENOENT`.
+/// Key of operations whose completion is ignored, and of no operation: cancelling it returns
+/// `ENOENT`.
 const KEY_NONE: u64 = u64::MAX - 1;
 
-/// How long a dropped ring waits for the kernel. A disk that takes longer is broken; so is a peer
-/// that acknowledges nothing, and their memory is leaked.
+/// Time that a dropped ring waits for the kernel. A disk that takes longer is broken, as is a peer
+/// that acknowledges nothing; their memory is leaked.
 const DROP_TIME_MAX: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -573,7 +572,7 @@ mod tests {
         };
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let file = io.register(ours.into()).unwrap();
-        // As `unregister` leaves it where the kernel has no memory.
+        // The state that `unregister` leaves if the kernel has no memory.
         io.closing.push(file);
         assert!(io.unregister(file).is_err(), "it was given up before");
         io.wait(Some(Duration::ZERO), &mut Vec::new()).unwrap();

@@ -1,7 +1,6 @@
-//! Waking a thread that waits in its ring.
+//! Waker of a thread that waits in its ring.
 //!
-//! An event counter stays readable until it is drained, so a wake that comes just before the wait
-//! is not lost.
+//! An event counter stays readable until it is drained, so a wake just before the wait is not lost.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -25,7 +24,7 @@ impl Waker {
     /// Makes the current or the next `wait` of the ring return.
     ///
     /// # Panics
-    /// Never in practice: a counter of ours is open, and a full one (`EAGAIN`) is already awake.
+    /// Never in practice: the counter is open, and a full one (`EAGAIN`) is already awake.
     pub fn wake(&self) {
         match self.event.write(1) {
             Ok(_) | Err(Errno::EAGAIN) => {}
@@ -33,7 +32,7 @@ impl Waker {
         }
     }
 
-    /// Forgets the wakes so far; whether there were any.
+    /// Clears all wakes so far. Returns true if there were any.
     pub(crate) fn drain(&self) -> bool {
         self.event.read().is_ok()
     }

@@ -1,11 +1,11 @@
-//! The process's monotonic clock. Threads that drive sockets and rings read it and hand moments to
+//! Monotonic clock of the process. Threads that drive sockets and rings read it and pass moments to
 //! the pure core.
 //!
 //! The clock does not count time in which the process did not run: after Ctrl-Z, SIGSTOP, a batch
-//! system's suspend, or a debugger, no deadline has come closer. It notices by its readings: every
-//! loop that has a deadline reads the clock at least every [`LOOK_EVERY`], so a longer gap between
-//! two readings of all threads together means that no thread could run. Time in which the whole
-//! machine sleeps is not in `CLOCK_MONOTONIC` to begin with.
+//! system's suspend, or a debugger, no deadline has come closer. It detects this by its readings:
+//! every loop with a deadline reads the clock at least every [`LOOK_EVERY`], so a longer gap
+//! between two readings of all threads means that no thread could run. `CLOCK_MONOTONIC` itself
+//! does not count time in which the whole machine sleeps.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use crate::core::units::Moment;
 
-/// The longest wait of a loop that has a deadline.
+/// Longest wait of a loop with a deadline.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A gap that is longer was no busy processor: four readings are missing.
+/// Shortest gap that counts as a stop rather than a busy processor: four readings are missing.
 const GAP_MIN: Duration = LOOK_EVERY.saturating_mul(4);
 
 /// The process's monotonic clock: moments are nanoseconds since [`Clock::start`], without the time
@@ -33,30 +33,30 @@ impl Clock {
     }
 }
 
-/// The present, on the same clock, for deadlines of sockets: a deadline made from it is compared
-/// with it, and never with `Instant::now()`.
+/// Returns the present time without stops, for deadlines of sockets. A deadline made from it is
+/// only compared with it, never with `Instant::now()`.
 pub(crate) fn awake() -> Instant {
     let (start, watch) = shared();
     *start + Duration::from_nanos(watch.awake_ns(|| raw_ns(start)))
 }
 
-/// Time in which nothing looked at the clock. The difference over a time in which some loop had a
-/// deadline is how long the process was stopped.
+/// Returns the total time without readings. Its growth, while some loop had a deadline, is how long
+/// the process was stopped.
 pub(crate) fn stopped() -> Duration {
     let (start, watch) = shared();
     watch.awake_ns(|| raw_ns(start));
     Duration::from_nanos(watch.stopped_ns.load(Ordering::Acquire))
 }
 
-/// A sentence for a report, where the process was stopped for as long as matters to anybody.
+/// Returns a sentence for a report, if the process was stopped for a noticeable time.
 pub(crate) fn stop_warning(who: &str, stopped: Duration) -> Option<String> {
     let seconds = stopped.as_secs_f64();
     (stopped >= GAP_MIN)
         .then(|| format!("{who} was stopped for {seconds:.1} s, which its timers do not count"))
 }
 
-/// Waits for something until a deadline that was made from [`awake`]. `wait` is called with short
-/// times until it gives something; `None` when the time is up.
+/// Waits until a deadline made from [`awake`]. Calls `wait` with short times until it returns a
+/// value; returns `None` at the deadline.
 pub(crate) fn wait_until<T>(
     deadline: Instant,
     mut wait: impl FnMut(Duration) -> Option<T>,
@@ -86,19 +86,19 @@ fn shared() -> &'static (Instant, StopWatcher) {
     SHARED.get_or_init(|| (Instant::now(), StopWatcher::default()))
 }
 
-/// Finds the gaps between readings of a clock.
+/// Detector of gaps between readings of a clock.
 #[derive(Default)]
 struct StopWatcher {
     /// The latest reading.
     seen_ns: AtomicU64,
-    /// The sum of all gaps. Invariant: it is raised before the reading that ends the gap is stored.
+    /// Sum of all gaps. Invariant: it is raised before the reading that ends the gap is stored.
     stopped_ns: AtomicU64,
     /// Held while a gap is counted, so that it is counted once.
     counting: Mutex<()>,
 }
 
 impl StopWatcher {
-    /// What `read` says, without the gaps.
+    /// Returns the reading without the gaps.
     fn awake_ns(&self, read: impl Fn() -> u64) -> u64 {
         let gap_min = GAP_MIN.as_nanos() as u64;
         loop {
@@ -109,7 +109,7 @@ impl StopWatcher {
                 continue;
             }
             if seen.saturating_sub(raw) >= gap_min {
-                // This thread was stopped with its reading in hand, and another has counted the
+                // This thread was stopped after its reading, and another thread has counted the
                 // gap.
                 continue;
             }
@@ -122,7 +122,7 @@ impl StopWatcher {
         let _counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
         let gap = raw.saturating_sub(self.seen_ns.load(Ordering::Acquire));
         if gap >= GAP_MIN.as_nanos() as u64 {
-            // The part in which nobody needed to look may have been lived through.
+            // The last interval without a required reading may have been running time.
             self.stopped_ns.fetch_add(gap - LOOK_EVERY.as_nanos() as u64, Ordering::AcqRel);
             self.seen_ns.store(raw, Ordering::Release);
         }
@@ -156,7 +156,7 @@ mod tests {
     fn a_thread_that_was_stopped_with_its_reading_in_hand_reads_again() {
         let watch = StopWatcher::default();
         assert_eq!(watch.awake_ns(|| 100 * MS), 100 * MS);
-        // Its first reading is from before the stop; meanwhile another thread has looked.
+        // Its first reading is from before the stop; another thread has read the clock since.
         let readings = RefCell::new(vec![40_000 * MS, 200 * MS]);
         let read = || {
             if readings.borrow().len() == 2 {

@@ -1,5 +1,5 @@
-//! What does: thin drivers around the pure core. They turn completions, messages and timeouts into
-//! events, and actions into operations and messages.
+//! Drivers around the pure core. They turn completions, messages and timeouts into events, and
+//! actions into operations and messages.
 //!
 //! - [`clock`], [`log`], [`system_calls`]: time, lines on standard error, errors in words
 //! - [`store`]: sources and destinations

@@ -6,8 +6,8 @@ use nix::libc;
 
 use crate::core::error::Error;
 
-/// `error` with another remedy where the system answered `cause` as filters of system calls do;
-/// `calls` names the system calls that were tried.
+/// Returns `error` with another remedy if `cause` is an answer of system call filters. `calls`
+/// names the tried system calls.
 #[must_use]
 pub(crate) fn perhaps_filtered(error: Error, cause: &io::Error, calls: &str) -> Error {
     match cause.raw_os_error() {

@@ -1,6 +1,5 @@
-//! `--launch local`: every host of a specification is a child process of its own on this machine,
-//! with a loopback address of its own and the port that the specification gives it. The bytes still
-//! cross real sockets.
+//! `--launch local`: every host of a specification is a child process on this machine, with its own
+//! loopback address and the port of the specification. Bytes still cross real sockets.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,52 +21,51 @@ use crate::io::clock::{awake, wait_until};
 use crate::io::log;
 use crate::io::node::READY;
 
-/// How long a child may take to say that it listens.
+/// Time for a child to report that it listens.
 const READY_WITHIN: Duration = Duration::from_secs(10);
-/// How long children may take to end once they are asked to.
+/// Time for children to end once they are asked to.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
-/// What launched nodes are told.
+/// Parameters of launched nodes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LaunchConfig<'a> {
     /// The `cep-fast` program.
     pub(crate) program: &'a Path,
-    /// The directory that the nodes serve and write below.
+    /// Root directory of the nodes.
     pub(crate) root: &'a Path,
-    /// The key of this transfer's control sessions, as hex digits; it goes over standard input,
-    /// never the command line.
+    /// Key of this transfer's control sessions in hex digits; it is passed on standard input, never
+    /// on the command line.
     pub(crate) secret: &'a str,
     pub(crate) slots: Option<u32>,
 }
 
-/// Child processes that are nodes. Dropping it ends them.
+/// Child processes that are nodes. They end on drop.
 pub(crate) struct LaunchedNodes {
     nodes: Vec<LaunchedNode>,
 }
 
 struct LaunchedNode {
     child: Child,
-    /// Held open: a launched node ends when this closes and no master is left.
+    /// Held open: a launched node ends when this closes and it has no master.
     _stdin: ChildStdin,
     address: SocketAddr,
 }
 
 impl LaunchedNodes {
-    /// Where each node listens, in the order that the hosts were given in.
+    /// Returns the address of each node, in the order of the hosts.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.nodes.iter().map(|node| node.address)
     }
 }
 
-/// The mark of a process that was started as a node, and of all that it starts. Such a process
-/// starts no nodes: a program that is named by mistake, and starts nodes whatever it is told, would
-/// start itself for ever.
+/// Mark of a process that was started as a node, and of its children. Such a process starts no
+/// nodes: a wrong program that starts nodes would start itself forever.
 const LAUNCHED: &str = "CEP_FAST_LAUNCHED";
 
 /// Starts a child for each of `hosts`.
 ///
 /// # Errors
-/// `Code::Unreachable` where a child does not come to listen, with what it said; `Code::Usage` in a
+/// `Code::Unreachable` if a child does not listen in time, with its output; `Code::Usage` in a
 /// process that was started as a node itself.
 pub(crate) fn local(
     hosts: &[NodeAddress],
@@ -96,11 +94,11 @@ pub(crate) fn local(
     Ok(launched)
 }
 
-/// Starts one child that listens at `address`, and uses every NIC that leads out of this machine
-/// unless that is loopback.
+/// Starts one child that listens at `address`. It uses every NIC that leads out of this machine,
+/// unless the address is loopback.
 ///
 /// # Errors
-/// As for [`local`].
+/// See [`local`].
 pub(crate) fn here(address: SocketAddr, launch_config: LaunchConfig<'_>) -> Result<LaunchedNodes> {
     check_program(std::env::var_os(LAUNCHED).is_some(), launch_config.program)?;
     let host = NodeAddress { host: address.ip().to_string(), port: address.port() };
@@ -126,7 +124,7 @@ fn check_program(was_launched: bool, program: &Path) -> Result<()> {
         .remedy(format!("name the cep-fast program in Settings::program, or unset {LAUNCHED}")))
 }
 
-/// The command that starts a node which listens at `address`.
+/// Returns the command that starts a node at `address`.
 fn command(address: SocketAddr, launch_config: LaunchConfig<'_>) -> Command {
     let mut command = Command::new(launch_config.program);
     command.env(LAUNCHED, "1");
@@ -142,7 +140,7 @@ fn command(address: SocketAddr, launch_config: LaunchConfig<'_>) -> Command {
     command
 }
 
-/// Starts one child and hands it the secret. What it says until it listens comes through the
+/// Starts one child and passes it the secret. Its output until it listens comes through the
 /// channel.
 fn spawn(
     mut command: Command,
@@ -155,12 +153,12 @@ fn spawn(
     };
     let (said, its_end) = io::pipe().map_err(failed)?;
     command.stdin(Stdio::piped()).stdout(its_end.try_clone().map_err(failed)?).stderr(its_end);
-    // A group of its own: a Ctrl-C is for the master, which then lets the nodes clean up.
+    // A process group of its own: a Ctrl-C is for the master, which then lets the nodes clean up.
     let mut child = command.process_group(0).spawn().map_err(failed)?;
-    // It holds this side's copies of the child's end, without which the pipe would never end.
+    // It holds this side's copies of the child's end, which would keep the pipe open.
     drop(command);
     let mut stdin = child.stdin.take().expect("stdin is a pipe");
-    // A child that is gone already is noticed by its missing first line.
+    // A child that has ended already is noticed by its missing first line.
     let _ = writeln!(stdin, "{secret}");
     let (sender, heard) = channel();
     let listen = move || {
@@ -168,37 +166,37 @@ fn spawn(
         for line in lines.by_ref() {
             let line = String::from_utf8_lossy(&line).into_owned();
             let is_ready = line.starts_with(READY);
-            // The launcher may have given up; then nobody reads this.
+            // The launcher may have stopped waiting.
             let _ = sender.send(line);
             if is_ready {
                 break;
             }
         }
         drop(sender);
-        // A node's later words are for people. They are read in any case, so that it never waits
-        // for a full pipe.
+        // Later output of a node is for people. It is always read, so that the node never waits for
+        // a full pipe.
         lines.for_each(|line| pass_on(&String::from_utf8_lossy(&line)));
     };
     let mut node = LaunchedNode { child, _stdin: stdin, address };
     match thread::Builder::new().name("node's words".into()).spawn(listen) {
         Ok(_) => Ok((node, heard)),
         Err(error) => {
-            // It listens at most, and serves nobody yet.
+            // It listens at most, and serves no transfer yet.
             let _ = node.child.kill().and_then(|()| node.child.wait());
             Err(failed(error))
         }
     }
 }
 
-/// Prints a line of a node on standard error, where nobody may be listening.
+/// Prints a line of a node on standard error, which may be closed.
 fn pass_on(line: &str) {
-    // A log may be JSON, which has escapes of its own.
+    // A log may be JSON, which has its own escapes.
     let line = if line.starts_with('{') { printable_json(line) } else { printable(line) };
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Waits until a child says where it listens. What it says before that is passed on where it does
-/// come to listen, and is the error where it ends.
+/// Waits until a child reports its address. Earlier output is printed if it succeeds, and is the
+/// error if it ends.
 fn listening(child: &mut Child, heard: &Receiver<String>, deadline: Instant) -> Result<SocketAddr> {
     let mut words: Vec<String> = Vec::new();
     loop {
@@ -236,14 +234,16 @@ fn listening(child: &mut Child, heard: &Receiver<String>, deadline: Instant) -> 
     }
 }
 
-/// The error of a node that ended before it listened, by what it printed as an error of its own.
+/// Returns the error of a node that ended before it listened, from its own error output.
 fn exit_message(status: Option<i32>, words: &[String]) -> Error {
     let code =
         status.and_then(|status| u32::try_from(status).ok()).map_or(Code::Unreachable, Code::of);
     let led_by = |lead: &str| words.iter().find_map(|line| line.strip_prefix(lead));
     let message = match led_by("cep-fast: ") {
         Some(message) => message.to_owned(),
-        None if words.is_empty() => "the node ended before it listened, and did not say why".into(),
+        None if words.is_empty() => {
+            "the node ended before it listened, without an error message".into()
+        }
         None => format!("the node ended before it listened; it said: {}", words.join(" ")),
     };
     let error = Error::new(code, message);
@@ -253,13 +253,13 @@ fn exit_message(status: Option<i32>, words: &[String]) -> Error {
     }
 }
 
-/// Lines of a node that does not come to listen: an error has three.
+/// Number of lines kept of a node that does not listen: an error has three.
 const WORDS_MAX: usize = 16;
 
 impl Drop for LaunchedNodes {
     fn drop(&mut self) {
         for node in &mut self.nodes {
-            // Only the id of a child that has not been waited for is still ours.
+            // The id of a child is only valid until it has been waited for.
             if matches!(node.child.try_wait(), Ok(None)) {
                 let _ = kill(pid(&node.child), Signal::SIGTERM);
             }
@@ -271,13 +271,14 @@ impl Drop for LaunchedNodes {
     }
 }
 
-/// Waits for a child until `deadline`, then kills it. The exit status, where it ended by itself.
+/// Waits for a child until `deadline`, then kills it. Returns the exit status if it ended by
+/// itself.
 fn end(child: &mut Child, deadline: Instant) -> Option<i32> {
     if let Ok(Some(status)) = child.try_wait() {
         return status.code();
     }
     let (pid, (ended, wait)) = (pid(child), channel());
-    // It does not take the status, so that the id stays the child's until this function has it.
+    // It does not reap the child, so that the id stays valid until this function has.
     let waiter = thread::Builder::new().name("end of a node".into()).spawn(move || {
         let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         let _ = ended.send(());
@@ -298,7 +299,7 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("process ids fit 31 bits"))
 }
 
-/// A random place in 127/8, so that transfers that run at the same time do not meet.
+/// Returns a random address in 127/8, so that simultaneous transfers do not collide.
 fn random_base() -> Result<u32> {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes)
@@ -306,8 +307,8 @@ fn random_base() -> Result<u32> {
     Ok(u32::from_le_bytes(bytes))
 }
 
-/// Address `index` behind `base`: in 127.16.0.0 to 127.255.255.255, never one that ends in 0 or
-/// 255.
+/// Returns address `index` after `base`: in 127.16.0.0 to 127.255.255.255, never one that ends in 0
+/// or 255.
 fn loopback(base: u32, index: usize) -> IpAddr {
     let hosts = 240 * 256 * 254;
     let place = (u64::from(base) + index as u64) % hosts;

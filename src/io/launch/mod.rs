@@ -1,5 +1,4 @@
-//! How nodes get started: not at all (they run as daemons), or each as a child process on this
-//! machine.
+//! Start of nodes as child processes on this machine. Daemons are started by their users.
 
 mod local;
 

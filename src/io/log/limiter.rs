@@ -1,20 +1,21 @@
-//! Which refusals are written: of each kind and address one in a while, and then how many more
-//! there were.
+//! Rate limit of logged refusals: one line of each kind and address in a window, followed by the
+//! number of further ones.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// A kind of refusal, and whom it met. `None` where that is not known, or where there are too many
-/// to tell apart.
+/// A kind of refusal, and the refused address. `None` if it is unknown, or if there are too many to
+/// distinguish.
 type RefusalKey = (&'static str, Option<IpAddr>);
 
-/// How many refusals of a kind and an address were held back.
+/// Number of suppressed refusals of a kind and an address.
 pub(super) type RefusalCount = (&'static str, Option<IpAddr>, u64);
 
-/// Counts refusals. Its memory is bounded however many addresses there are.
+/// Counts refusals. Its memory is limited for any number of addresses.
 ///
-/// Call [`Limiter::admit`] for each refusal, and [`Limiter::over`] when [`Limiter::due`] has come.
+/// Call [`RefusalLimiter::admit`] for each refusal, and [`RefusalLimiter::over`] when
+/// [`RefusalLimiter::due`] has come.
 pub(super) struct RefusalLimiter {
     windows: BTreeMap<RefusalKey, QuietWindow>,
 }
@@ -30,11 +31,11 @@ impl RefusalLimiter {
         RefusalLimiter { windows: BTreeMap::new() }
     }
 
-    /// Whether this one is written. Otherwise it is counted.
+    /// Returns true if this refusal is to be written. Otherwise it is counted.
     pub(super) fn admit(&mut self, now: Instant, kind: &'static str, from: Option<IpAddr>) -> bool {
         let mut key = (kind, from);
         if !self.windows.contains_key(&key) && self.windows.len() >= WINDOWS_MAX {
-            // Windows that are over and held nothing back say nothing any more.
+            // Windows that are over and suppressed nothing are obsolete.
             self.windows.retain(|_, window| window.end > now || window.held_back > 0);
             if self.windows.len() >= WINDOWS_MAX {
                 key = (kind, None);
@@ -46,7 +47,7 @@ impl RefusalLimiter {
                 false
             }
             _ => {
-                // What an earlier window has held back is still to be told.
+                // Refusals suppressed in an earlier window are still to be reported.
                 let held_back = self.windows.get(&key).map_or(0, |window| window.held_back);
                 self.windows.insert(key, QuietWindow { end: now + WINDOW, held_back });
                 true
@@ -54,17 +55,18 @@ impl RefusalLimiter {
         }
     }
 
-    /// When the next window is over.
+    /// Returns the end of the next window.
     pub(super) fn due(&self) -> Option<Instant> {
         self.windows.values().map(|window| window.end).min()
     }
 
-    /// Forgets the windows that are over, and gives the counts of those that held something back.
+    /// Removes the windows that are over, and returns the counts of those that suppressed
+    /// something.
     pub(super) fn over(&mut self, now: Instant) -> Vec<RefusalCount> {
         self.take(|window| window.end <= now)
     }
 
-    /// Forgets all windows, and gives their counts: nothing follows.
+    /// Removes all windows, and returns their counts: nothing follows.
     pub(super) fn all(&mut self) -> Vec<RefusalCount> {
         self.take(|_| true)
     }
@@ -76,10 +78,10 @@ impl RefusalLimiter {
     }
 }
 
-/// How long after a line the next one of its kind and address is only counted.
+/// Window after a line in which further ones of its kind and address are only counted.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Kinds and addresses that are told apart. A kind itself always has its place: there are a
-/// handful.
+/// Number of kinds and addresses that are distinguished. A kind without address always has its
+/// place: there are a handful.
 const WINDOWS_MAX: usize = 256;
 
 #[cfg(test)]

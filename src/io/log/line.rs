@@ -1,5 +1,5 @@
-//! One event, one line: as text for people, or as a JSON object. Nothing in it moves a terminal's
-//! cursor: control characters come from peers, too, and are written as escapes.
+//! Log lines: one event as text for people, or as a JSON object. Control characters, which may come
+//! from peers, are written as escapes.
 
 use std::fmt::{self, Debug, Write};
 
@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Makes the lines.
+/// Formatter of log lines.
 pub(super) struct LogFormat {
     pub(super) json: bool,
 }
@@ -40,7 +40,7 @@ where
     }
 }
 
-/// What an event says: its message, and values with names.
+/// Fields of an event: its message, and values with names.
 #[derive(Default)]
 struct LogFields {
     message: String,
@@ -73,7 +73,7 @@ impl LogFields {
             object.insert(name.into(), value);
         }
         let mut line = String::new();
-        // JSON itself lets some pass that terminals act upon.
+        // JSON allows some characters that terminals act upon.
         for letter in Value::Object(object).to_string().chars() {
             let _ = if moves(letter) {
                 write!(line, "\\u{:04x}", u32::from(letter))
@@ -116,13 +116,13 @@ impl Visit for LogFields {
     }
 }
 
-/// Whether a terminal, or a reader of lines, would take it for more than a letter.
+/// Returns true for a character that a terminal, or a reader of lines, acts upon.
 fn moves(letter: char) -> bool {
-    // Line and paragraph separators, and what changes the direction of writing.
+    // Line and paragraph separators, and characters that change the direction of writing.
     letter.is_control() || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The text with what moves a cursor as escapes.
+/// Returns the text with such characters as escapes.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -135,7 +135,7 @@ fn escaped(text: &str) -> String {
     safe
 }
 
-/// The line with its end, and not longer than a journal takes in one piece.
+/// Returns the line with its end, cut to the size that a journal accepts.
 fn ended(line: String) -> String {
     cut(line) + "\n"
 }
@@ -148,7 +148,7 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// Journals cut longer lines themselves, in the middle of what is said.
+/// Size of a line: journals cut longer lines themselves, at any position.
 const LINE_BYTES_MAX: usize = 8192;
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
-//! The log on standard error: what a daemon writes for a journal, and what `-v` shows of the other
-//! commands.
+//! Log on standard error: the log of a daemon, and the output of `-v` for the other commands.
 //!
-//! The rest of the program speaks through [`tracing`]; a library user who has a subscriber of their
-//! own hears it there. Here is what makes lines of it ([`mod@line`]), what keeps a flood of
-//! refusals from filling a disk ([`mod@limiter`]), and the thread that writes: a reader of standard
-//! error that does not read holds up nobody else. A log that cannot be written is no reason to
-//! stop; what finds no room is counted and said later.
+//! The rest of the program logs through [`tracing`]; library users may have their own subscriber.
+//! This module formats lines ([`mod@line`]), limits refusals so that a flood does not fill a disk
+//! ([`mod@limiter`]), and writes in a thread of its own, so that a stalled reader of standard error
+//! delays nothing else. A log that cannot be written does not stop the program; lost lines are
+//! counted and reported later.
 
 mod limiter;
 mod line;
@@ -24,18 +23,18 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::io::log::limiter::{RefusalCount, RefusalLimiter};
 use crate::io::log::line::LogFormat;
 
-/// How the log was asked for.
+/// Options of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LogOptions {
-    /// `-v`: also what is of use to somebody who looks for a fault.
+    /// `-v`: also details for finding faults.
     pub(crate) verbose: bool,
     /// `--log-json`: one JSON object a line.
     pub(crate) json: bool,
 }
 
 impl LogOptions {
-    /// The same options as arguments of a node that this process launches. Without `-v` such a node
-    /// logs nothing.
+    /// Returns the same options as arguments for a launched node. Without `-v` such a node logs
+    /// nothing.
     fn arguments(self) -> Vec<&'static str> {
         let wanted = [(self.verbose, "-v"), (self.verbose && self.json, "--log-json")];
         wanted
@@ -45,15 +44,16 @@ impl LogOptions {
     }
 }
 
-/// Lines that wait for the writer. A burst fits; whoever does not read for longer loses lines.
+/// Limit on lines that wait for the writer. A burst fits; if the reader stalls for longer, lines
+/// are lost.
 const LINES_MAX: usize = 1024;
-/// How long the end of the process waits for lines that are still to be written.
+/// Time that the end of the process waits for unwritten lines.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 static OPTIONS: OnceLock<LogOptions> = OnceLock::new();
 static QUEUE: OnceLock<Sender<LogItem>> = OnceLock::new();
 static LIMITER: Mutex<RefusalLimiter> = Mutex::new(RefusalLimiter::new());
-/// Lines that found no room in the queue, and nobody has been told of.
+/// Lost lines that have not been reported yet.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 enum LogItem {
@@ -61,14 +61,14 @@ enum LogItem {
     Flush(Sender<()>),
 }
 
-/// Starts to write what is at least as grave as `least`. A process has one log: the first call
-/// counts.
+/// Starts the log with all events from level `least` up. A process has one log: later calls are
+/// ignored.
 pub(crate) fn install(options: LogOptions, least: Level) {
     if OPTIONS.set(options).is_err() {
         return;
     }
     let (queue, lines) = bounded(LINES_MAX);
-    // Where no thread is to be had, lines are written by whoever has something to say.
+    // Without a thread, each logging thread writes its own lines.
     if std::thread::Builder::new().name("log".into()).spawn(move || write_all(&lines)).is_ok() {
         let _ = QUEUE.set(queue);
     }
@@ -78,17 +78,17 @@ pub(crate) fn install(options: LogOptions, least: Level) {
         .event_format(LogFormat { json: options.json })
         .with_writer(QueueWriter)
         .finish();
-    // Another subscriber of the process, if there is one, keeps what it has.
+    // An existing subscriber of the process stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// What makes the nodes that this process launches log as it does.
+/// Returns the arguments that make launched nodes log like this process.
 pub(crate) fn node_arguments() -> Vec<&'static str> {
     OPTIONS.get().map_or(Vec::new(), |options| options.arguments())
 }
 
-/// Logs that somebody was refused. Of one `kind` and address one line is written in ten seconds;
-/// the others are counted.
+/// Logs a refusal. One line of each `kind` and address is written in ten seconds; the others are
+/// counted.
 pub(crate) fn refused(kind: &'static str, from: Option<IpAddr>, why: &dyn Display) {
     if !tracing::enabled!(Level::WARN) || !limiter().admit(Instant::now(), kind, from) {
         return;
@@ -99,17 +99,15 @@ pub(crate) fn refused(kind: &'static str, from: Option<IpAddr>, why: &dyn Displa
     }
 }
 
-/// A line of a command on standard error, led by the program's name. Nothing happens where nobody
-/// can read there (the disk is full, the reader is gone): the macros of the standard library would
-/// end the thread.
+/// Prints a line of a command on standard error, prefixed with the program's name. Errors (a full
+/// disk, a closed reader) are ignored: the macros of the standard library would panic.
 pub(crate) fn print_error_line(what: &str) {
     let line = format!("cep-fast: {}\n", crate::core::units::printable(what));
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// Says what somebody should know though all goes on: as a line of the log where there is one, else
-/// plainly on standard error. Either way nobody who does not read there holds anything up for long,
-/// and a log of JSON stays one.
+/// Prints a notice: as a line of the log if there is one, else directly on standard error. A
+/// stalled reader delays nothing for long, and a JSON log stays valid.
 pub(crate) fn say(what: &str) {
     if tracing::enabled!(Level::WARN) {
         tracing::warn!("{what}");
@@ -118,14 +116,14 @@ pub(crate) fn say(what: &str) {
     }
 }
 
-/// Writes what is still to be written, for a second at most.
+/// Writes the remaining lines, for at most a second.
 pub(crate) fn flush() {
     let Some(queue) = QUEUE.get() else { return };
     limiter().all().into_iter().for_each(say_held_back);
     let deadline = Instant::now() + FLUSH_WITHIN;
     let (done, wait) = bounded(1);
     if queue.send_deadline(LogItem::Flush(done), deadline).is_ok() {
-        // Whoever reads the log may have stopped reading.
+        // The reader may have stalled.
         let _ = wait.recv_deadline(deadline);
     }
 }
@@ -134,8 +132,8 @@ fn limiter() -> std::sync::MutexGuard<'static, RefusalLimiter> {
     LIMITER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The log's thread: writes lines, and tells of refusals that were held back once their ten seconds
-/// are over.
+/// Thread of the log: writes lines, and reports suppressed refusals at the end of their ten
+/// seconds.
 fn write_all(lines: &Receiver<LogItem>) {
     loop {
         let due = limiter().due();
@@ -165,7 +163,7 @@ fn say_held_back((kind, from, count): RefusalCount) {
     }
 }
 
-/// A log that cannot be written (the disk is full, its reader is gone) is no reason to stop.
+/// Errors are ignored: the disk may be full, or the reader closed.
 fn write(line: &[u8]) {
     let _ = io::stderr().write_all(line);
 }

@@ -1,4 +1,4 @@
-//! The end of a master's sessions.
+//! Closing of a master's sessions.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -10,17 +10,17 @@ use super::run::{FIRST_NODE, MasterLoop};
 use crate::io::clock::{LOOK_EVERY, awake};
 use crate::io::session::{ConnectionHello, HelloReply, IncomingData};
 
-/// How long receivers may take to hear of the end.
+/// Time for receivers to receive the end.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(10);
 
 impl MasterLoop<'_> {
-    /// Closes every session in good order. A receiver closes its end when no record of the transfer
-    /// is left beside its files: that is waited for, so that nothing is left when this process says
-    /// that all is done.
+    /// Closes every session in good order. A receiver closes its end once no record of the transfer
+    /// is left beside its files. This function waits for that, so that nothing is left when this
+    /// process reports the end.
     pub(super) fn say_goodbye(&mut self) {
         let nodes = self.nodes.iter_mut().filter_map(|link| link.connection.as_mut());
         for connection in nodes.chain(self.visitors.open.values_mut()) {
-            // Everything has been said; a peer that is gone already needs no good-bye.
+            // All messages are sent; a peer that is gone needs no good-bye.
             let _ = connection.close();
         }
         if self.coordinator.error().is_some() {
@@ -45,13 +45,13 @@ impl MasterLoop<'_> {
         for index in awaited {
             let name = &self.coordinator.roster().entries[index].address;
             let what = format!(
-                "{name} has not yet heard that all is done: until then, records are left beside its files"
+                "{name} has not confirmed the end: until then, records are left beside its files"
             );
             self.coordinator.warn(what);
         }
     }
 
-    /// Whether a node has not closed its end of a session that was closed here.
+    /// Returns true if a node has not closed its end of a session that was closed here.
     fn is_open(&mut self, index: usize) -> bool {
         let Some(connection) =
             self.nodes[index].connection.as_mut().filter(|connection| connection.is_up())

@@ -1,4 +1,4 @@
-//! Dialling a node for the first time, over all addresses of its name.
+//! First dialling of a node, over all addresses of its name.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use crate::core::error::{Error, Result};
 use crate::core::wire::version::ConnectionKind;
 use crate::io::session::{Connection, ConnectionHello, Key, PeerDialer, dial};
 
-/// Addresses of a name that are dialled; the places of their connections among the loop's tokens.
+/// Limit on dialled addresses of a name, which is the number of tokens for their connections.
 pub(super) const PLACES: usize = 8;
-/// How long one of several addresses may take to be answered by a kernel.
+/// Time for a kernel to answer at one of several addresses.
 const CONNECT_WITHIN: Duration = Duration::from_secs(4);
 
-/// The dialling of one node.
+/// Dialling of one node.
 pub(super) struct NodeDialing {
     reach: PeerDialer,
     attempts: Vec<DialAttempt>,
@@ -32,8 +32,7 @@ impl NodeDialing {
         NodeDialing { reach, attempts: Vec::new(), has_others: addresses.len() > 1 }
     }
 
-    /// Dials the next address, if it is time for one; `register` is given the connection and its
-    /// place.
+    /// Dials the next address if it is due. `register` receives the connection and its place.
     pub(super) fn dial_next(
         &mut self,
         now: Instant,
@@ -68,13 +67,13 @@ impl NodeDialing {
         Some(&mut attempt.connection)
     }
 
-    /// The connection at a place is up: the others are not needed.
+    /// Takes the connection at a place, which is up. The others are dropped.
     pub(super) fn take(self, place: usize) -> Option<(SocketAddr, Connection)> {
         let attempt = self.attempts.into_iter().find(|attempt| attempt.place == place)?;
         Some((attempt.address, attempt.connection))
     }
 
-    /// The connection at a place failed.
+    /// Records that the connection at a place failed.
     pub(super) fn fail(&mut self, now: Instant, place: usize, error: Error) {
         let Some(at) = self.attempts.iter().position(|attempt| attempt.place == place) else {
             return;
@@ -83,7 +82,7 @@ impl NodeDialing {
         self.reach.fail(now, address, connection.progress(), error);
     }
 
-    /// Gives up the connections that have had their time.
+    /// Fails the connections whose deadline has passed.
     pub(super) fn fail_overdue(&mut self, now: Instant) {
         let is_over =
             |attempt: &&DialAttempt| attempt.connection.deadline().is_some_and(|due| now >= due);
@@ -93,7 +92,7 @@ impl NodeDialing {
         }
     }
 
-    /// When there is something to do although nothing happens.
+    /// Returns the moment of the next action.
     pub(super) fn due(&self) -> Option<Instant> {
         let attempts = self.attempts.iter().filter_map(|attempt| attempt.connection.deadline());
         attempts.chain(self.reach.due()).min()

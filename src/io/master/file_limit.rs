@@ -1,17 +1,17 @@
-//! Room for sockets: a master holds one for every node.
+//! Limit on open files for sockets: a master holds one for every node.
 
 use crate::core::error::{Code, Error, Result};
 use crate::io::session::descriptors;
 
-/// Descriptors that a master needs besides those for its nodes: an event queue, a descriptor in
-/// reserve, a few visitors, and files that are read in between.
+/// Descriptors that a master needs besides those of its nodes: an event queue, a reserved
+/// descriptor, a few clients, and files that it reads.
 const OTHERS: u64 = 12;
 
-/// Raises this process's limit of open files, as far as it has to be and may be, so that `each`
-/// more can be open for each of `nodes`.
+/// Raises this process's limit of open files, if necessary and possible, so that `each` more can be
+/// open for each of `nodes`.
 ///
 /// # Errors
-/// `Code::Internal` where the hard limit is lower, with the number that is needed.
+/// `Code::Internal` if the hard limit is lower, with the required number.
 pub(crate) fn make(nodes: usize, each: u64) -> Result<()> {
     let in_use = descriptors::in_use();
     let wanted = in_use + nodes as u64 * each + OTHERS;

@@ -1,6 +1,6 @@
-//! The master's event loop ([`run`]): control sessions to all nodes ([`node_links`]), and clients
-//! that ask how far it is ([`pending_connections`]). It is not on the data path, and a node needs
-//! nothing of it between two plans.
+//! Event loop of the master ([`run`]): control sessions to all nodes ([`node_links`]), and clients
+//! that ask for its status ([`pending_connections`]). It is not on the data path, and a node needs
+//! nothing from it between two plans.
 
 mod close;
 mod dialing;
@@ -9,7 +9,7 @@ mod node_links;
 mod pending_connections;
 pub(crate) mod run;
 
-/// Memory that a node takes before its session stands, and what of that is its connection.
+/// Returns the memory of a node without a session, and the part of it that is its connection.
 #[cfg(feature = "stand-ins")]
 pub(crate) fn laid_out_bytes() -> (usize, usize) {
     let connection = size_of::<Option<crate::io::session::Connection>>();

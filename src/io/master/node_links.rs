@@ -1,5 +1,5 @@
-//! The master's way to one node: a session that is dialled again, over any of the node's NICs, when
-//! it breaks.
+//! Link from the master to one node: a session that is dialled again, over any of the node's NICs,
+//! if it breaks.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -11,47 +11,49 @@ use crate::core::wire::control::RailAdvert;
 use crate::core::wire::version::ConnectionKind;
 use crate::io::session::{Connection, ConnectionHello, Key, dial};
 
-/// How long one address may take to answer when a session is resumed: a live node on a network of
-/// this world needs milliseconds, and there are other addresses to try.
+/// Time for one address to answer when a session is resumed: a live node needs milliseconds, and
+/// there are other addresses to try.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// The pause between two tries, so that a node that turns us away is not asked in a tight loop.
+/// Pause between two attempts, so that a node that refuses is not dialled in a tight loop.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How often each address of a node is tried before the node counts as lost.
+/// Number of attempts for each address of a node before the node counts as lost.
 const PASSES: usize = 2;
 
-/// A node as the master reaches it.
+/// Link to one node.
 pub(super) struct NodeLink {
     pub(super) connection: Option<Connection>,
-    /// Its control addresses: those of its name, and only the right one once it was met.
+    /// Its control addresses: all addresses of its name, and only the right one once it has
+    /// connected.
     addresses: Box<[SocketAddr]>,
-    /// Where the connection leads.
+    /// Peer address of the connection.
     at: Option<IpAddr>,
     stage: LinkStage,
-    /// Messages of the node's that were counted.
+    /// Number of counted messages from the node.
     heard: u32,
 }
 
-// Tens of thousands of nodes are kept: what a link takes beside its connection, with `Peer`, stays
-// within 256 bytes.
+// Tens of thousands of links exist: a link without its connection, together with `PeerRecord`,
+// stays within 256 bytes.
 const _: () = assert!(size_of::<NodeLink>() - size_of::<Option<Connection>>() <= 96);
 
 enum LinkStage {
-    /// The node has not been met, and may be dialled: a session that never stood cannot be resumed.
+    /// The node has not connected yet, and may be dialled: a session that was never up cannot be
+    /// resumed.
     Meeting(Option<Box<NodeDialing>>),
     Up,
     Broken(Box<BrokenSession>),
 }
 
-/// A session that broke, and has not been resumed.
+/// A broken session that has not been resumed.
 struct BrokenSession {
-    /// The addresses that are still to be tried.
+    /// Addresses that are still to be tried.
     to_try: VecDeque<SocketAddr>,
-    /// When the next of them is tried.
+    /// Moment of the next attempt.
     retry_at: Option<Instant>,
 }
 
 impl NodeLink {
-    /// A node that nobody has dialled, or that nobody can.
+    /// Creates the link to a node that has not been dialled.
     pub(super) fn new(addresses: &[SocketAddr]) -> NodeLink {
         NodeLink {
             connection: None,
@@ -73,7 +75,7 @@ impl NodeLink {
         }
     }
 
-    /// The dialling of a node that has not been met.
+    /// Returns the dialling of a node that has not connected yet.
     pub(super) fn meeting(&mut self) -> Option<&mut NodeDialing> {
         match &mut self.stage {
             LinkStage::Meeting(meeting) => meeting.as_deref_mut(),
@@ -81,7 +83,7 @@ impl NodeLink {
         }
     }
 
-    /// When the dialling of a node has something to do.
+    /// Returns the moment of the dialling's next action.
     pub(super) fn meeting_due(&self) -> Option<Instant> {
         match &self.stage {
             LinkStage::Meeting(meeting) => meeting.as_ref()?.due(),
@@ -89,7 +91,7 @@ impl NodeLink {
         }
     }
 
-    /// The connection at a place of the dialling is up: it becomes the node's.
+    /// Takes the connection at a place of the dialling, which is up, as the node's.
     pub(super) fn met(&mut self, place: usize) {
         let LinkStage::Meeting(meeting) = &mut self.stage else { return };
         if let Some((address, connection)) = meeting.take().and_then(|meeting| meeting.take(place))
@@ -107,8 +109,8 @@ impl NodeLink {
         Ok(())
     }
 
-    /// A connection came up. Whether it is the first one; on a later one the session has to be
-    /// resumed.
+    /// Records that a connection is up. Returns true for the first one; on a later one, the session
+    /// must be resumed.
     pub(super) fn up(&mut self) -> bool {
         let is_first = matches!(self.stage, LinkStage::Meeting(_));
         if is_first {
@@ -117,25 +119,25 @@ impl NodeLink {
         is_first
     }
 
-    /// Whether messages can be sent: on a session that is being resumed they would overtake older
-    /// ones.
+    /// Returns true if messages can be sent. On a session that is being resumed they would overtake
+    /// older ones.
     pub(super) fn takes_messages(&self) -> bool {
         matches!(self.stage, LinkStage::Up)
             && self.connection.as_ref().is_some_and(Connection::is_up)
     }
 
-    /// Whether the node has yet to say how far it heard us, on a session that takes the place of
-    /// one that broke.
+    /// Returns true on a replacement session until the node reports the number of messages it
+    /// received.
     pub(super) fn is_resuming(&self) -> bool {
         matches!(self.stage, LinkStage::Broken(_))
     }
 
-    /// The node has said how far it heard us: the session goes on.
+    /// Continues the session: the node has reported the number of messages it received.
     pub(super) fn resumed(&mut self) {
         self.stage = LinkStage::Up;
     }
 
-    /// Counts a message of the node's.
+    /// Counts a message of the node.
     pub(super) fn hear(&mut self) {
         self.heard += 1;
     }
@@ -144,8 +146,8 @@ impl NodeLink {
         self.heard
     }
 
-    /// The connection broke, or was not to be had. Whether there is something left to try;
-    /// [`Link::retry_at`] says when. `rails` are those that the node has advertised.
+    /// Records that the connection broke or failed. Returns true if an address is left to try, at
+    /// [`NodeLink::retry_at`]. `rails` are those of the node's advert.
     pub(super) fn broke(&mut self, now: Instant, rails: &[RailAdvert]) -> bool {
         self.connection = None;
         match &mut self.stage {
@@ -163,12 +165,12 @@ impl NodeLink {
         }
     }
 
-    /// Its control address and one of each of its NICs, those of other NICs than the one that the
-    /// session went over first: that one is likely what broke.
+    /// Returns its control address and one address of each of its NICs. NICs other than that of the
+    /// broken session come first: that one is likely the cause.
     fn to_try(&self, rails: &[RailAdvert]) -> VecDeque<SocketAddr> {
         let mut nics: Vec<SocketAddr> = Vec::new();
         for rail in rails {
-            // Of several ports at one address, the first will do.
+            // One of several ports at an address is enough.
             if nics.iter().all(|known| known.ip() != rail.address.ip()) {
                 nics.push(rail.address);
             }

@@ -1,4 +1,4 @@
-//! Visitors of a master: who asks for its status, or has it cancel.
+//! Clients of a master, which ask for its status or cancel the transfer.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,10 +22,10 @@ use crate::io::session::{
     Listener,
 };
 
-/// Visitors at once that have proved the key; as many strangers beside them.
+/// Limit on authenticated clients; as many unauthenticated ones may be open, too.
 const VISITORS_MAX: usize = 64;
 
-/// The connections of visitors, by token.
+/// Connections of clients, by token.
 pub(super) struct PendingConnections {
     pub(super) open: HashMap<Token, Connection>,
     pub(super) strangers: UnprovenConnections,
@@ -35,7 +35,7 @@ pub(super) struct PendingConnections {
 }
 
 impl PendingConnections {
-    /// Nobody yet; tokens are given out from `first_token` on.
+    /// Creates an empty table. Tokens are assigned from `first_token` on.
     pub(super) fn new(first_token: usize) -> PendingConnections {
         PendingConnections {
             open: HashMap::new(),
@@ -53,12 +53,12 @@ impl PendingConnections {
         Token(self.next_token - 1)
     }
 
-    /// Whether there are as many as may be of those that have proved the key.
+    /// Returns true if the limit of authenticated clients is reached.
     pub(super) fn is_full(&self) -> bool {
         self.open.len() - self.strangers.len() >= VISITORS_MAX
     }
 
-    /// Takes in a connection. The stranger that gives way to it is cut off.
+    /// Adds a connection. A stranger that is evicted for it is closed.
     pub(super) fn admit(
         &mut self,
         token: Token,
@@ -73,10 +73,10 @@ impl PendingConnections {
         self.open.insert(token, connection);
     }
 
-    /// Goes on with the handshake of a visitor, and notes how far it has come.
+    /// Continues the handshake of a client.
     ///
     /// # Errors
-    /// Those of the handshake.
+    /// Errors of the handshake.
     pub(super) fn settle(&mut self, token: Token, door: &dyn KeyAuthenticator) -> Result<()> {
         let Some(visitor) = self.open.get_mut(&token) else { return Ok(()) };
         visitor.ready(door)?;
@@ -89,13 +89,13 @@ impl PendingConnections {
         Ok(())
     }
 
-    /// When to take in who waits at `listener`.
+    /// Returns the moment of the next accept at `listener`.
     pub(super) fn due(&self, listener: &Listener) -> Option<Instant> {
         let due = listener.due()?;
         Some(self.strangers.full_until().map_or(due, |full| full.max(due)))
     }
 
-    /// Cuts off the stranger that is the first to give way. Returns whether there was one.
+    /// Closes the stranger that is the first to evict. Returns false if there is none.
     pub(super) fn make_room(&mut self) -> bool {
         let oldest = self.strangers.oldest();
         oldest.is_some_and(|oldest| {
@@ -112,7 +112,7 @@ impl PendingConnections {
 }
 
 impl MasterLoop<'_> {
-    /// Takes in visitors that wait, as many as there is time for.
+    /// Accepts waiting clients, as many as one turn allows.
     pub(super) fn accept(&mut self, now: Instant) {
         for _ in 0..self.visitors.strangers.burst_max(now) {
             let Some((listener, _)) = &mut self.listener else { return };
@@ -123,7 +123,7 @@ impl MasterLoop<'_> {
                 AcceptOutcome::Stream(..) if self.visitors.is_full() => {}
                 AcceptOutcome::Stream(stream, from) => {
                     let token = self.visitors.next_token();
-                    // One that is broken already is forgotten.
+                    // A connection that is already broken is dropped.
                     let connection = Connection::accept(stream, now + SESSION_WITHIN).and_then(
                         |mut connection| {
                             connection.register(self.poll.registry(), token)?;

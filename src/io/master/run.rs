@@ -1,4 +1,5 @@
-//! The master's loop: sockets in, messages to the [`Conductor`], its actions out.
+//! Event loop of the master: passes messages from sockets to the [`Coordinator`], and sends its
+//! actions.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -23,25 +24,25 @@ use crate::core::wire::control::{NodeAdvert, ResumeSession, ToMaster, ToNode};
 use crate::io::clock::{Clock, awake};
 use crate::io::session::{Connection, ConnectionHello, HelloReply, IncomingData, Key, Listener};
 
-/// How long a node may take to be connected and to have shaken hands.
+/// Time for a node to be connected and to complete the handshake.
 pub(super) const SESSION_WITHIN: Duration = Duration::from_secs(10);
-/// How many nodes are dialled at once. Each has [`SESSION_WITHIN`], of which a handshake takes a
-/// fraction of a millisecond of this thread: all at once, the last of thousands would be late.
+/// Number of nodes dialled at once. Each has [`SESSION_WITHIN`], and a handshake takes this thread
+/// a fraction of a millisecond: if all were dialled at once, the last of thousands would be late.
 const DIALS_MAX: usize = 256;
-/// How often whoever watches is shown how far the transfer is.
+/// Interval of the progress display.
 const SHOW_EVERY: Duration = Duration::from_millis(200);
 
 const LISTENER: Token = Token(0);
 const WAKE: Token = Token(1);
 pub(super) const FIRST_NODE: usize = 2;
 
-/// What other threads may know and ask of a running transfer.
+/// State of a running transfer that other threads read, and their requests.
 #[derive(Debug, Default)]
 pub(crate) struct MasterShared {
     /// Bytes that receivers have landed.
     pub(crate) landed_bytes: AtomicU64,
     pub(crate) cancelled: AtomicBool,
-    /// Where `status` and `cancel` reach the master.
+    /// Address for `status` and `cancel`.
     pub(crate) address: OnceLock<SocketAddr>,
     pub(crate) waker: std::sync::Mutex<Option<Arc<Waker>>>,
 }
@@ -52,19 +53,19 @@ impl MasterShared {
         self.cancelled.store(true, Ordering::Release);
         let waker = self.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(waker) = waker.as_ref() {
-            // Only a loop that has ended cannot be woken, and it needs not be.
+            // Only a loop that has ended cannot be woken, and it need not be.
             let _ = waker.wake();
         }
     }
 }
 
-/// What a master's loop needs besides its machine.
+/// Resources of a master's loop besides its state machine.
 pub(crate) struct MasterSetup {
-    /// Where each node may listen, all addresses of its name; or why that is not known.
+    /// All addresses of each node's name, or the error of resolving it.
     pub(crate) nodes: Vec<Result<Vec<SocketAddr>>>,
     /// The key of the control sessions.
     pub(crate) key: Key,
-    /// Where `status` and `cancel` reach the master, and their key.
+    /// Listener for `status` and `cancel`, and their key.
     pub(crate) visitors: Option<(StdListener, Key)>,
     pub(crate) shared: Arc<MasterShared>,
 }
@@ -74,9 +75,9 @@ pub(super) struct MasterLoop<'a> {
     pub(super) poll: Poll,
     pub(super) coordinator: Coordinator,
     pub(super) nodes: Vec<NodeLink>,
-    /// The first node that nobody has dialled.
+    /// First node that has not been dialled.
     next_to_dial: usize,
-    /// Nodes that a deadline runs for: they are being dialled, or their sessions broke.
+    /// Nodes with a deadline: they are being dialled, or their sessions broke.
     unsettled: BTreeSet<usize>,
     /// The key of the control sessions.
     key: Key,
@@ -87,11 +88,11 @@ pub(super) struct MasterLoop<'a> {
     shown: Instant,
 }
 
-/// Conducts a transfer to its end; `show` is called now and then with how far it is.
+/// Runs a transfer to its end. `show` is called now and then with its progress.
 ///
 /// # Errors
-/// `Code::Internal` where this process has no event queue, or may not hold a socket for every node.
-/// How the transfer ended is in the coordinator.
+/// `Code::Internal` if this process has no event queue, or may not open a socket for every node.
+/// The outcome of the transfer is in the coordinator.
 pub(crate) fn conduct(
     clock: Clock,
     coordinator: Coordinator,
@@ -148,7 +149,7 @@ impl MasterLoop<'_> {
         self.dial_some();
     }
 
-    /// Dials as many nodes as may be dialled at once.
+    /// Dials further nodes, up to the limit.
     fn dial_some(&mut self) {
         while self.unsettled.len() < DIALS_MAX && self.coordinator.phase() == TransferPhase::Meeting
         {
@@ -164,7 +165,7 @@ impl MasterLoop<'_> {
         }
     }
 
-    /// Dials those addresses of a node that has not been met whose time has come.
+    /// Dials those addresses of an unconnected node that are due.
     fn dial_addresses(&mut self, index: usize, now: Instant) {
         let (registry, nodes) = (self.poll.registry(), self.nodes.len());
         let Some(meeting) = self.nodes[index].meeting() else { return };
@@ -179,8 +180,8 @@ impl MasterLoop<'_> {
         }
     }
 
-    /// Something happened to a connection to a node that has not been met. Returns whether it is
-    /// met now.
+    /// Handles an event of a connection to an unconnected node. Returns true once the node is
+    /// connected.
     fn meeting_ready(&mut self, index: usize, place: usize) -> bool {
         let Some(meeting) = self.nodes[index].meeting() else { return true };
         let Some(connection) = meeting.connection(place) else { return false };
@@ -200,7 +201,7 @@ impl MasterLoop<'_> {
         }
     }
 
-    /// Waits for the events of a connection that was dialled, if it was.
+    /// Registers a dialled connection for its events.
     fn register(&mut self, index: usize, dialled: Result<()>) {
         self.unsettled.insert(index);
         let registered = dialled.and_then(|()| match &mut self.nodes[index].connection {
@@ -219,8 +220,7 @@ impl MasterLoop<'_> {
         while self.coordinator.phase() != TransferPhase::Done {
             match self.poll.poll(&mut events, Some(self.timeout())) {
                 Ok(()) => {}
-                // A process that was stopped and continues sees what has come before it judges who
-                // is late.
+                // A process that was stopped handles all pending events before it judges deadlines.
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     return Err(Error::new(
@@ -305,13 +305,13 @@ impl MasterLoop<'_> {
         }
     }
 
-    /// Hands an event to the machine and carries out what it wants.
+    /// Passes an event to the coordinator and sends its messages.
     fn tell(&mut self, event: CoordinatorEvent) {
         self.coordinator.handle(self.clock.now(), event);
         while let Some(action) = self.coordinator.poll_action() {
             let CoordinatorAction { node, message } = action;
-            // What a node cannot be told now it is told when its session is resumed: the machine
-            // remembers.
+            // A message that cannot be sent now is sent when the session is resumed: the
+            // coordinator remembers it.
             let link = &mut self.nodes[node.at()];
             if link.takes_messages() {
                 self.send(node.at(), &message);
@@ -334,8 +334,8 @@ impl MasterLoop<'_> {
         }
     }
 
-    /// A connection to a node broke: the session is resumed over another one, unless the node is
-    /// done, or not to be had.
+    /// Handles a broken connection to a node: the session is resumed over another one, unless the
+    /// node is done or lost.
     fn session_broke(&mut self, index: usize, error: Error) {
         let peer = &self.coordinator.peers()[index];
         let rails = peer.advert().map_or(Vec::new(), |advert| advert.rails);
@@ -410,8 +410,8 @@ impl MasterLoop<'_> {
                 self.nodes[index].resumed();
                 self.tell(CoordinatorEvent::NodeBack { node, heard });
             }
-            // It was started anew, and what we knew is lost, no less than if nobody had answered.
-            // Whether that matters depends on how far the transfer is.
+            // The node was restarted and has lost its state, as if it had not answered. The
+            // consequence depends on the phase of the transfer.
             ToMaster::Failed { error, .. } if self.nodes[index].is_resuming() => {
                 self.node_lost(index, error)
             }

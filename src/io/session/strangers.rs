@@ -252,8 +252,7 @@ mod tests {
             assert_ne!(strangers.add(Token(token), from), Some(Token(0)));
             assert!(strangers.len() <= 16);
         }
-        // As many addresses as there are places: then the oldest of all gives way, as late as
-        // possible.
+        // One address for each place: then the oldest of all gives way, as late as possible.
         let left = (1_000..2_000).find(|&token| {
             let from = IpAddr::from([10, 1, (token / 256) as u8, (token % 256) as u8]);
             strangers.add(Token(token), from) == Some(Token(0))

@@ -1,5 +1,5 @@
-//! Connections over real sockets on loopback: friends, strangers, and networks that deliver one
-//! byte at a time.
+//! Connections over real sockets on loopback: peers with the key, peers without it, and networks
+//! that deliver one byte at a time.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::io::{self, Read, Write};
@@ -17,11 +17,10 @@ use crate::io::session::noise::HelloReply;
 const DATA: ConnectionHello = ConnectionHello { kind: ConnectionKind::Data, key_id: [7; 16] };
 const CONTROL: ConnectionHello = ConnectionHello { kind: ConnectionKind::Control, key_id: [0; 16] };
 
-/// To a node without a key.
+/// Hello for a node without a key.
 const KEYLESS: ConnectionHello = ConnectionHello { kind: ConnectionKind::Control, key_id: [9; 16] };
 
-/// How long a loop waits for an event before the test counts as hung. No test waits that long to
-/// pass.
+/// Time without an event after which a test counts as hung. No test needs it to pass.
 const HUNG: Duration = Duration::from_secs(20);
 
 fn key() -> Key {
@@ -68,7 +67,7 @@ impl Driver {
         Driver { poll, connection }
     }
 
-    /// Goes on until `done` is satisfied or the connection fails.
+    /// Continues until `done` returns true or the connection fails.
     fn until(&mut self, mut done: impl FnMut(&mut Connection) -> Result<bool>) -> Result<()> {
         let mut events = Events::with_capacity(4);
         loop {
@@ -85,7 +84,7 @@ impl Driver {
         self.until(|connection| Ok(connection.is_up()))
     }
 
-    /// The next message, or `None` at the end.
+    /// Returns the next message, or `None` at the end.
     fn message(&mut self) -> Result<Option<Vec<u8>>> {
         let mut arrived = IncomingData::Pending;
         self.until(|connection| {
@@ -108,7 +107,8 @@ impl Driver {
     }
 }
 
-/// A node that answers each message with the same one, until the other side closes; how that ended.
+/// Starts a node that returns each message until the other side closes. Joining returns how that
+/// ended.
 fn echo(listener: TcpListener) -> thread::JoinHandle<Result<()>> {
     thread::spawn(move || {
         let mut driver = Driver::new(accepted(listener.accept().unwrap().0));
@@ -121,7 +121,7 @@ fn echo(listener: TcpListener) -> thread::JoinHandle<Result<()>> {
 }
 
 /// Copies from one socket to the other one byte at a time, each in a packet of its own as far as
-/// the kernel lets it.
+/// possible.
 fn trickle(mut from: StdTcpStream, mut to: StdTcpStream) {
     to.set_nodelay(true).unwrap();
     let mut byte = [0];
@@ -129,7 +129,7 @@ fn trickle(mut from: StdTcpStream, mut to: StdTcpStream) {
     let _ = to.shutdown(Shutdown::Write);
 }
 
-/// An address in front of `address` that passes everything on byte by byte, both ways.
+/// Returns an address that forwards everything to `address` byte by byte, in both directions.
 fn trickling(address: SocketAddr) -> SocketAddr {
     let (listener, front) = listener();
     thread::spawn(move || {
@@ -176,7 +176,7 @@ fn a_network_of_single_bytes_is_good_enough() {
     node.join().unwrap().unwrap();
 }
 
-/// The last word of the handshake and the first frames come in one packet, and the frames are still
+/// The last message of the handshake and the first frames come in one packet, and the frames remain
 /// in the socket.
 #[test]
 fn a_flow_is_handed_over_with_nothing_read_behind_the_handshake() {
@@ -231,12 +231,12 @@ fn the_wrong_key_and_unknown_transfers_are_refused_on_both_sides() {
     }
 }
 
-/// Makes the sockets that this thread comes to own another user's. `false` where that is not
+/// Changes the owner of this thread's future sockets to another user. Returns false if that is not
 /// permitted.
 fn become_another_user() -> bool {
     let other = nix::unistd::Uid::from_raw(65534);
     nix::unistd::setfsuid(other);
-    // Whoever is that user already does not become another one.
+    // Fails for a test that already runs as that user.
     nix::unistd::setfsuid(other) == other && nix::unistd::geteuid() != other
 }
 
@@ -252,7 +252,7 @@ fn without_a_key_neither_side_trusts_another_users_process() {
             assert!(!node_is_other || become_another_user());
             let mut driver = Driver::new(accepted(listener.accept().unwrap().0));
             driver.up()?;
-            // What a master has to say it does not say to a stranger.
+            // A master sends nothing to a refused peer.
             driver.message().map(|message| assert!(!node_is_other || message.is_none()))
         });
         let master = thread::spawn(move || {
@@ -287,7 +287,7 @@ fn a_visitor_who_speaks_garbage_or_leaves_early_is_an_error() {
         let (listener, address) = listener();
         let node = echo(listener);
         let mut visitor = StdTcpStream::connect(address).unwrap();
-        // A node that has heard enough may reset the connection while we still talk.
+        // The node may reset the connection before all bytes are sent.
         let _ = visitor.write_all(&said);
         drop(visitor);
         let error = node.join().unwrap().unwrap_err();

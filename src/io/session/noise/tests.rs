@@ -1,4 +1,4 @@
-//! Handshakes in memory: who gets in, who does not, and that nobody in between can change a word.
+//! Handshakes in memory: accepted and refused peers, and changes by a third party.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use proptest::prelude::*;
@@ -12,12 +12,12 @@ fn key(digit: u8) -> Key {
     Key::from_bytes([digit; 32])
 }
 
-/// Lets transfer 7 in with key 1, and answers with an advert.
+/// Accepts transfer 7 with key 1, and answers with an advert.
 fn door(hello: &ConnectionHello) -> Option<HelloReply> {
     (hello.key_id == [7; 16]).then(|| HelloReply { key: key(1), payload: b"advert".to_vec() })
 }
 
-/// One side of a conversation, and how it ended.
+/// One side of a handshake, and its outcome.
 struct Side {
     handshake: NoiseHandshake,
     unread: Vec<u8>,
@@ -34,7 +34,7 @@ impl Side {
         Side { handshake: NoiseHandshake::respond(), unread: Vec::new(), outcome: None }
     }
 
-    /// Hears `bytes` and says what comes of them.
+    /// Handles `bytes` and returns the bytes to send.
     fn hear(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.unread.extend(bytes);
         let mut said = Vec::new();
@@ -64,8 +64,7 @@ impl Side {
     }
 }
 
-/// Both sides talk until neither has anything to say. `meddle` may change what is said, in its
-/// order.
+/// Exchanges messages until both sides are done. `meddle` may change each message, in order.
 fn converse(
     initiator: (Side, Vec<u8>),
     mut meddle: impl FnMut(usize, &mut Vec<u8>),
@@ -172,7 +171,7 @@ fn the_largest_payloads_fit() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Nobody can flip a bit of the conversation and have both sides come up.
+    /// No changed bit of the conversation lets both sides come up.
     #[test]
     fn no_bit_can_be_changed(victim in 0..3usize, at in any::<prop::sample::Index>(), bit in 0..8u32) {
         let flip = |turn: usize, said: &mut Vec<u8>| {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::io::session::sealed::*;
 
-/// The two ends of a connection that is up.
+/// Returns the two ends of an established connection.
 fn ends() -> (SealedStream, SealedStream) {
     let suite = || snow::Builder::new("Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s".parse().unwrap());
     let mut initiator = suite().psk(0, &[1; 32]).unwrap().build_initiator().unwrap();
@@ -21,7 +21,7 @@ fn ends() -> (SealedStream, SealedStream) {
     )
 }
 
-/// The messages in `bytes`, and whether they ended between two messages.
+/// Returns the messages in `bytes`, and whether they end between two messages.
 fn opened(end: &mut SealedStream, mut bytes: &[u8]) -> Result<(Vec<Vec<u8>>, bool)> {
     let mut messages = Vec::new();
     while let Some((wanted, rest)) = bytes.split_at_checked(end.wants()) {

@@ -9,12 +9,12 @@
 mod support;
 
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
+use support::disk::Disk;
 use support::{
     Daemon, JOURNAL_HEADER_BYTES as HEADER_BYTES, JOURNAL_RECORD_BYTES as RECORD_BYTES, beside,
     cep_fast, code, end_of, folder, json, random_bytes, run, stderr, wait_for,
@@ -22,67 +22,6 @@ use support::{
 
 const BYTES: usize = 32 << 20;
 const MIB: usize = 1 << 20;
-
-/// An ext4 of its own on a loop device, mounted at a folder.
-struct Disk {
-    image: PathBuf,
-    at: PathBuf,
-}
-
-impl Disk {
-    /// A disk whose image is made at `image`; `None`, with a word on it, where that is not
-    /// permitted.
-    fn new(image: PathBuf, at: PathBuf) -> Option<Disk> {
-        fs::create_dir(&at).unwrap();
-        File::create(&image).unwrap().set_len(3 * BYTES as u64).unwrap();
-        let made = run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
-        assert_eq!(code(&made), 0, "{}", stderr(&made));
-        let disk = Disk { image, at };
-        let mounted = disk.try_mount();
-        if code(&mounted) != 0 {
-            eprintln!("skipped: no right to mount a loop device: {}", stderr(&mounted));
-            return None;
-        }
-        Some(disk)
-    }
-
-    fn try_mount(&self) -> Output {
-        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.at))
-    }
-
-    /// What was not on the disk will be missing, and until it is mounted again every request fails.
-    fn cut_power(&self) {
-        /// `EXT4_IOC_SHUTDOWN`, which is `_IOR('X', 125, u32)`, and its way of writing nothing any
-        /// more.
-        const SHUTDOWN: libc::c_ulong = 0x8004_587d;
-        let without_flush: u32 = 2;
-        let root = File::open(&self.at).unwrap();
-        // SAFETY: the descriptor is open, and the request reads one u32 behind the pointer, which
-        // lives longer.
-        let done = unsafe { libc::ioctl(root.as_raw_fd(), SHUTDOWN, &raw const without_flush) };
-        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
-    }
-
-    /// Starts it again after its power was cut, with what was on it then. Whoever still has it
-    /// open, also in a copy of the table of mounts, keeps the dead one: the new one is a copy.
-    fn restart(&mut self) {
-        assert_eq!(code(&run(Command::new("umount").arg("-l").arg(&self.at))), 0);
-        let image = self.image.with_extension("again");
-        assert_eq!(
-            code(&run(Command::new("cp").arg("--sparse=always").arg(&self.image).arg(&image))),
-            0
-        );
-        self.image = image;
-        let mounted = self.try_mount();
-        assert_eq!(code(&mounted), 0, "{}", stderr(&mounted));
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.at).output();
-    }
-}
 
 /// A sender below a folder, and a receiver below a disk of its own.
 struct Lab {
@@ -96,7 +35,8 @@ struct Lab {
 impl Lab {
     fn new(seed: u64) -> Option<Lab> {
         let root = folder();
-        let disk = Disk::new(root.path().join("image"), root.path().join("disk"))?;
+        let disk =
+            Disk::new(root.path().join("image"), root.path().join("disk"), 3 * BYTES as u64)?;
         Some(Lab::on(root, disk, seed))
     }
 
@@ -302,7 +242,10 @@ fn writes_that_fail_on_a_thin_disk_end_with_5_and_the_rest_is_kept() {
         return;
     }
     let _unmount = Unmount(thin.clone());
-    let Some(disk) = Disk::new(thin.join("image"), root.path().join("disk")) else { return };
+    let Some(disk) = Disk::new(thin.join("image"), root.path().join("disk"), 3 * BYTES as u64)
+    else {
+        return;
+    };
     let mut lab = Lab::on(root, disk, 65);
     let output = end_of(lab.start(&["--fsync", "--limit", "160M"]));
     assert_eq!(code(&output), 5, "{}", stderr(&output));
@@ -333,7 +276,9 @@ impl Drop for Unmount {
 fn a_source_that_fails_ends_with_5_or_a_replica_stands_in() {
     for has_replica in [false, true] {
         let root = folder();
-        let Some(mut disk) = Disk::new(root.path().join("image"), root.path().join("disk")) else {
+        let Some(mut disk) =
+            Disk::new(root.path().join("image"), root.path().join("disk"), 3 * BYTES as u64)
+        else {
             return;
         };
         let data = random_bytes(66, BYTES);

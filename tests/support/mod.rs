@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(dead_code, reason = "every test file uses its part")]
 
+pub(crate) mod disk;
 pub(crate) mod lab;
 pub(crate) mod proxy;
 

@@ -107,7 +107,7 @@ pub(crate) enum DestinationEvent {
     Weighed(Remains),
 }
 
-/// What is left of a destination that is given up.
+/// Findings about a destination that is given up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Remains {
     /// The partial file's name still means the file that is open here.

@@ -1,4 +1,4 @@
-//! Which bytes of which files a piece of the data space is.
+//! Map from the data space to files: a piece is made of extents.
 //!
 //! A row maps its range to one file today. A tree of files laid end to end will map one piece to
 //! many, so everything above speaks of extents in the plural and indexes a list of files.
@@ -8,15 +8,15 @@ use crate::core::units::Span;
 /// A byte range of one file or memory region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FileExtent {
-    /// The index of the file in the list that its owner keeps.
+    /// Index of the file in its owner's list.
     pub(crate) file: usize,
-    /// Where the range starts in the file.
+    /// Start of the range in the file.
     pub(crate) offset_bytes: u64,
-    /// How many bytes it covers.
+    /// Length of the range.
     pub(crate) bytes: u64,
 }
 
-/// Where a row's range of the data space lies in files.
+/// Place of a row's range of the data space in files.
 ///
 /// Invariant: `offset_bytes + range.bytes()` fits 64 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct FileLayout {
 }
 
 impl FileLayout {
-    /// The layout of a row that keeps `range` of the data space at `offset_bytes` of one file.
+    /// Layout of a row that keeps `range` of the data space at `offset_bytes` of one file.
     ///
     /// # Panics
     /// If the end of the range in the file does not fit 64 bits; opening the file has refused that
@@ -40,17 +40,17 @@ impl FileLayout {
         FileLayout { file, offset_bytes, range }
     }
 
-    /// The index of the file that it is laid out in.
+    /// Index of the file that it is laid out in.
     pub(crate) fn file(&self) -> usize {
         self.file
     }
 
-    /// The range of the data space that is laid out here.
+    /// Range of the data space that is laid out here.
     pub(crate) fn range(&self) -> Span {
         self.range
     }
 
-    /// The extents that together are `piece`, in the order of the data space.
+    /// Extents that together are `piece`, in the order of the data space.
     ///
     /// # Panics
     /// If the piece is not inside the layout's range: pieces are cut at row boundaries.

@@ -1,4 +1,4 @@
-//! From an extent to the reads and writes that move it: the leaf that must be right.
+//! Aligned reads and writes that move an extent.
 //!
 //! A slot is a page of slack, a block, and a page of slack. An extent's bytes lie in it at the
 //! phase that they have in the file: byte `x` of the file is at a slot offset that equals `x`
@@ -11,44 +11,42 @@ use std::ops::Range;
 
 use crate::core::units::Span;
 
-/// The page that slots, phases and direct I/O are counted in, in bytes; also each slot's slack at
-/// either end.
+/// Unit of slots, phases and direct I/O, in bytes; also the slack of a slot at either end.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
-/// One read that brings an extent into a slot, with what alignment adds around it.
+/// One read that brings an extent into a slot, rounded to the alignment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ReadStep {
-    /// Whether the descriptor opened with `O_DIRECT` is the one to use.
+    /// It goes through the descriptor that was opened with `O_DIRECT`.
     pub(crate) direct: bool,
-    /// Where the read starts in the file.
+    /// Start of the read in the file.
     pub(crate) file_offset: u64,
-    /// Where its bytes go in the slot. The end may be past the file's end, so the read may be
-    /// short.
+    /// Bytes of the slot to fill. The end may be past the file's end, so the read may be short.
     pub(crate) slot_range: Range<usize>,
-    /// Where the extent's first byte is then found in the slot.
+    /// Place of the extent's first byte in the slot afterwards.
     pub(crate) payload_at: usize,
-    /// How many bytes must arrive for the extent to be whole; fewer is a source that shrank.
+    /// Bytes that must arrive for the extent to be whole. Fewer mean that the source shrank.
     pub(crate) needed_bytes: usize,
 }
 
-/// One write that puts a part of an extent at its place.
+/// One write of a part of an extent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct WriteStep {
-    /// Whether the descriptor opened with `O_DIRECT` is the one to use.
+    /// It goes through the descriptor that was opened with `O_DIRECT`.
     pub(crate) direct: bool,
-    /// Where the write starts in the file.
+    /// Start of the write in the file.
     pub(crate) file_offset: u64,
-    /// The bytes of the slot to write.
+    /// Bytes of the slot to write.
     pub(crate) slot_range: Range<usize>,
 }
 
-/// Where an extent that starts at `offset_bytes` of its file has its first byte in a slot.
+/// Place in a slot of the first byte of an extent that starts at `offset_bytes` of its file.
 pub(crate) fn payload_at(offset_bytes: u64) -> usize {
     PAGE_BYTES + phase(offset_bytes)
 }
 
-/// The read of `bytes` bytes at `offset_bytes`; `direct` is the alignment that direct I/O wants,
-/// `None` without it.
+/// Read of `bytes` bytes at `offset_bytes`; `direct` is the alignment of direct I/O, `None` without
+/// it.
 pub(crate) fn read_step(offset_bytes: u64, bytes: usize, direct: Option<usize>) -> ReadStep {
     let payload_at = payload_at(offset_bytes);
     let align = alignment(direct);
@@ -63,12 +61,11 @@ pub(crate) fn read_step(offset_bytes: u64, bytes: usize, direct: Option<usize>) 
     }
 }
 
-/// The writes that put the `bytes` bytes at slot offset `payload_at` to `offset_bytes` of the file:
-/// at most a buffered head, a direct middle and a buffered tail, none of them empty.
+/// Writes of the `bytes` bytes at slot offset `payload_at` to `offset_bytes` of the file: at most a
+/// buffered head, a direct middle and a buffered tail, none of them empty.
 ///
 /// # Panics
-/// If `direct` is given and the payload does not lie at the file's phase: then nothing would be
-/// aligned.
+/// If `direct` is given and the payload does not lie at the file's phase: nothing would be aligned.
 pub(crate) fn write_steps(
     offset_bytes: u64,
     bytes: usize,
@@ -98,10 +95,11 @@ pub(crate) fn write_steps(
     .filter(|step| !step.slot_range.is_empty())
 }
 
-/// The writes of `piece`, a span of the data space, with what lies in `holes` left out.
+/// Writes of `piece`, a span of the data space, without its parts in `holes`.
 ///
 /// `holes` is sorted and disjoint, in the data space too. A fresh file reads as zeros where nothing
-/// is written, so the holes stay holes; elsewhere [`crate::io::store::Sink::zero`] has cleared them.
+/// is written, so the holes stay holes; elsewhere [`crate::io::store::Sink::zero`] has cleared
+/// them.
 pub(crate) fn write_steps_around<'a>(
     piece: Span,
     holes: &'a [Span],
@@ -116,7 +114,7 @@ pub(crate) fn write_steps_around<'a>(
     })
 }
 
-/// The parts of `whole` that `holes` leave, one by one: as [`crate::core::units::subtract`], without
+/// Parts of `whole` outside `holes`, one by one: as [`crate::core::units::subtract`], without
 /// allocating.
 pub(crate) fn parts<'a>(whole: Span, holes: &'a [Span]) -> impl Iterator<Item = Span> + use<'a> {
     let first = holes.partition_point(|hole| hole.end <= whole.start);
@@ -162,7 +160,7 @@ mod tests {
         prop_oneof![1usize..3 * PAGE_BYTES, 1usize..=BLOCK_BYTES, Just(BLOCK_BYTES)]
     }
 
-    /// Asserts what every write must keep, wherever it came from.
+    /// Asserts the properties of every write.
     fn assert_sound(step: &WriteStep, direct: Option<usize>) {
         assert!(step.slot_range.end <= SLOT_BYTES && !step.slot_range.is_empty());
         if step.direct {

@@ -1,4 +1,4 @@
-//! How a destination's file comes to its first state: joined, continued, found complete, or new.
+//! First state of a destination's file: joined, resumed, found complete, or new.
 //!
 //! [`step`] is the whole machine, in the shape of [`super::destination`]: the calls to make, and
 //! the state once all of them have succeeded. The last call of a step that does not open the file

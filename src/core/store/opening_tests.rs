@@ -38,7 +38,7 @@ const READ_IF_REPLACEABLE: (&[OpeningAction], OpeningState) =
 
 type Expected = Option<(&'static [OpeningAction], OpeningState)>;
 
-/// What is to be done, in the order in which a person would explain it.
+/// The right step, in the order in which a person would explain it.
 fn expected(terms: WriterTerms, state: OpeningState, event: OpeningEvent) -> Expected {
     let open = |state| (&[][..], State::Open(state));
     Some(match (state, event) {

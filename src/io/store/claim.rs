@@ -134,7 +134,7 @@ fn words(uri: &DataUri, owner: &str) -> String {
 }
 
 /// Removes the claims that earlier attempts at a transfer have left; this attempt has fenced them.
-/// Where the directory cannot be read they stay, and nobody looks at them.
+/// If the directory cannot be read they stay, and nobody looks at them.
 fn remove_older(directory: &OwnedFd, transfer: &OsStr, own: &OsStr) {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(mut entries) = Dir::openat(directory, ".", flags, Mode::empty()) else { return };

@@ -136,7 +136,7 @@ impl DestinationFile {
         let is_last = match role {
             WriterRole::Sole => true,
             _ if !is_ours => false,
-            // Where locks are not seen the leader decides.
+            // The leader decides for nodes that do not see its lock.
             WriterRole::Leader => !self.partial.is_locked || self.partial.is_last(),
             WriterRole::Follower(_) => self.partial.is_last(),
         };

@@ -79,7 +79,7 @@ impl DestinationPath {
         self.check_grants()
     }
 
-    /// What has the destination's name now, links not followed.
+    /// Entry that has the destination's name now; links are not followed.
     fn existing(&self, root: &StoreRoot) -> Result<Option<FileStat>> {
         match self.look_again() {
             Ok(about) if is_kind(&about, SFlag::S_IFLNK) => {
@@ -94,7 +94,7 @@ impl DestinationPath {
         }
     }
 
-    /// What has the destination's name now, links not followed.
+    /// Entry that has the destination's name now; links are not followed.
     pub(super) fn look_again(&self) -> nix::Result<FileStat> {
         fstatat(&self.directory, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
     }

@@ -172,7 +172,7 @@ impl JournalFile {
     /// that was found.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// If the system refuses.
     pub(super) fn begin(
         &self,
         place: &DestinationPath,
@@ -231,7 +231,7 @@ impl JournalFile {
     /// good.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// If the system refuses.
     pub(super) fn flush(&self, partial: &OpenFile) -> io::Result<()> {
         let pending = std::mem::take(&mut *lock(&self.pending));
         self.append(partial, pending.len(), |seal, at, bytes| {
@@ -245,7 +245,7 @@ impl JournalFile {
     /// Records that the file is complete and about to get its name.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// If the system refuses.
     pub(super) fn complete(&self, partial: &OpenFile) -> io::Result<()> {
         self.append_state(partial, journal::encode_complete)
     }
@@ -253,7 +253,7 @@ impl JournalFile {
     /// Records size and times of the file, to which this node writes no more.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// If the system refuses.
     pub(super) fn leave(&self, partial: &OpenFile) -> io::Result<()> {
         if self.written().records == 0 {
             return Ok(());

@@ -15,7 +15,7 @@ use crate::core::error::Result;
 use crate::core::store::destination::{DestinationState, WriterRole, WriterTerms};
 use crate::core::store::opening::{self, OpeningAction, OpeningEvent, OpeningState};
 
-/// How a destination is to be prepared.
+/// Conditions for the preparation of a destination.
 #[derive(Clone, Debug)]
 pub(crate) struct SinkOptions {
     /// An existing file may be replaced.
@@ -97,7 +97,7 @@ struct Search<'a> {
     options: &'a SinkOptions,
     terms: WriterTerms,
     place: DestinationPath,
-    /// What has the final name.
+    /// Entry that has the final name.
     existing: Option<FileStat>,
     file_bytes: u64,
     new_journal: Option<NewJournal>,

@@ -47,7 +47,7 @@ pub(super) struct PartialFile {
     pub(super) mode: AtomicU32,
 }
 
-/// What an earlier attempt has left of a destination.
+/// Leftover of an earlier attempt at a destination.
 pub(super) enum Leftover {
     /// A partial file that nobody writes to.
     File(PartialFile),

@@ -67,7 +67,7 @@ impl SealKey {
     /// Key in a directory for the state of programs, which is made where it is missing.
     ///
     /// # Errors
-    /// Where directory or key cannot be made, or another user could have chosen or read them.
+    /// If directory or key cannot be made, or another user could have chosen or read them.
     fn at(state: &Path) -> io::Result<SealKey> {
         let path = state.join(DIRECTORY);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;

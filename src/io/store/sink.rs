@@ -6,9 +6,9 @@
 //! [`Sink::confirm`]. A sink that is dropped before its commit leaves what another attempt can
 //! continue from, or nothing.
 //!
-//! Where several nodes write one path, the leader prepares first and commits last, when all others
-//! have synced. Each keeps a journal of what it has written, and the last one that leaves removes
-//! what nobody can continue from.
+//! Several nodes may write one path. The leader prepares first and commits last, when all others
+//! have synced. Each keeps a journal of its own part, and the last one that leaves removes what
+//! nobody can continue from.
 //!
 //! [`destination::step`] decides all of that.
 
@@ -272,8 +272,8 @@ impl Sink {
         let _ = self.handle(DestinationEvent::Confirm, ReusedRanges::default());
     }
 
-    /// Gives up what is not complete: removes it, unless another attempt can continue from it.
-    /// Where several nodes write it, that is for the last one to do.
+    /// Gives up what is not complete: removes it, unless another attempt can continue from it. The
+    /// last of several nodes does it for all.
     pub(crate) fn discard(&self) {
         // A panic between two calls leaves the destination in no state that could be trusted.
         if self.state.is_poisoned() {
@@ -327,7 +327,7 @@ impl Sink {
         self.file()?.journal.as_ref()
     }
 
-    /// What the journal of the file said that was opened first.
+    /// Journal of an earlier attempt, of the file that was opened first.
     fn found_journal(&self) -> Option<&FoundJournal> {
         match &self.target {
             SinkTarget::File { first, .. } => first.journal.as_ref().map(|it| &it.found),

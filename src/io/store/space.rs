@@ -75,7 +75,7 @@ pub(super) fn reserve(
     for span in spans.iter().filter(|span| !span.is_empty()) {
         let errno = match allocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, *span) {
             Ok(()) => continue,
-            // Where a file system cannot reserve, the writes will find out.
+            // The file system cannot reserve; the writes will find out.
             Err(errno) if UNSUPPORTED.contains(&errno) => continue,
             Err(errno) => errno,
         };

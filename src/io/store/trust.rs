@@ -25,7 +25,7 @@ pub(super) enum TrustedName {
 /// Opens `name` for `access` if it is a file of this user's own that nobody else may write to.
 ///
 /// # Errors
-/// Where the system cannot say, or cannot open a file that this user owns.
+/// If the system cannot tell, or cannot open a file that this user owns.
 pub(super) fn open_own(
     directory: &OwnedFd,
     name: &OsStr,
@@ -41,7 +41,7 @@ pub(super) fn open_own(
 /// wait, and opening a device may do anything.
 ///
 /// # Errors
-/// Where the system cannot say, or cannot open a file that is fit.
+/// If the system cannot tell, or cannot open a file that is fit.
 pub(super) fn open_if(
     directory: &OwnedFd,
     name: &OsStr,

@@ -38,7 +38,7 @@ struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts a tmpfs, or says why the test does without.
+    /// Mounts a tmpfs, or says why the test is skipped.
     fn tmpfs(options: &str) -> Option<Mounted> {
         let mounted = Mounted { directory: directory() };
         if mounted.mount(options) {
@@ -88,7 +88,7 @@ fn options() -> SinkOptions {
     }
 }
 
-/// How files are kept that are to have this identity.
+/// Journals of that identity.
 fn kept_as(identity: u8) -> Option<JournalIdentity> {
     Some(JournalIdentity {
         identity: [identity; 32],

@@ -79,8 +79,7 @@ fn below_the_whole_machine_absolute_links_are_followed() {
     );
 }
 
-/// What the kernel makes of a path, and what `walk` makes of it: the error, or the inode and what
-/// is there.
+/// Result of the kernel for a path, and of `walk`: the error, or the inode and the content.
 fn both_ways(root: &StoreRoot, path: &str, flags: OFlag) -> [String; 2] {
     let said = |opened: Result<nix::Result<OwnedFd>>| match opened {
         Ok(Ok(file)) => {
@@ -124,7 +123,7 @@ fn a_machine_without_openat2_resolves_paths_alike() {
     for (target, name) in links.into_iter().filter(|(target, _)| !target.is_empty()) {
         symlink(target, inside.join(name)).unwrap();
     }
-    // As many links in a row as the kernel follows, and one more.
+    // The most links in a row that the kernel follows, and one more.
     for at in 0..41 {
         let target = if at == 0 { "a/x".into() } else { format!("chain{}", at - 1) };
         symlink(target, inside.join(format!("chain{at}"))).unwrap();
@@ -178,7 +177,7 @@ fn a_machine_without_openat2_resolves_paths_alike() {
             let [kernel, walk] = both_ways(&root, &format!("/{name}"), flags);
             assert_eq!(kernel, walk, "/{name} with {flags:?}");
         }
-        // What exists is not made again, by whatever name, and nothing outside is.
+        // Existing files are not made again, by whatever name, and nothing outside the root is.
         let exclusive = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
         if inside.join(name).symlink_metadata().is_ok() {
             let [kernel, walk] = both_ways(&root, &format!("/{name}"), exclusive);

@@ -1,4 +1,4 @@
-//! What a file that is written may be done with, and by whom.
+//! Permissions and owners of files that are written.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -14,7 +14,7 @@ fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
 }
 
-/// What a new file may have: the umask's complement, or what an ACL grants.
+/// Permissions of a new file: the complement of the umask, or those that an ACL grants.
 fn granted(directory: &Path) -> u32 {
     let probe = directory.join("probe");
     fs::create_dir(&probe).unwrap();
@@ -23,7 +23,7 @@ fn granted(directory: &Path) -> u32 {
     granted
 }
 
-/// Runs a tool; says and tells where it cannot do what it is asked for.
+/// Runs a tool. Prints a line and returns false if the tool cannot do it.
 fn can(tool: &str, args: &[&str], path: &Path) -> bool {
     let done = Command::new(tool)
         .args(args)
@@ -48,7 +48,7 @@ fn a_file_has_its_sources_permissions_under_the_umask_and_none_before_it_is_comp
         assert_eq!(mode(&home.path().join("x")), wanted & granted, "{wanted:o}");
         fs::remove_file(home.path().join("x")).unwrap();
     }
-    // Nobody has told any.
+    // Nobody has set a mode.
     prepare(home.path(), "/x", 5, &options()).unwrap().commit().unwrap();
     assert_eq!(mode(&home.path().join("x")), 0o666 & granted);
     assert_eq!(names(home.path()), ["x"]);
@@ -136,7 +136,7 @@ fn what_cannot_be_replaced_is_refused_before_bytes_move() {
             assert!(can("chattr", &[&flag.replace('+', "-")], &at));
         }
     }
-    // As soon as nothing is in the way it is replaced.
+    // It is replaced as soon as nothing is in the way.
     for path in ["/mounted", "/immutable", "/appended", "/fixed/x", "/growing/x"] {
         prepare(disk.path(), path, 5, &over).unwrap().commit().unwrap();
     }
@@ -161,7 +161,7 @@ fn a_file_that_is_replaced_keeps_its_owner_unless_anybody_could_have_put_it_ther
         fs::set_permissions(&at, PermissionsExt::from_mode(mode)).unwrap();
         fs::write(at.join("x"), "old").unwrap();
         std::os::unix::fs::chown(at.join("x"), Some(65534), Some(65533)).unwrap();
-        // Of links nothing is kept.
+        // Nothing of a link is kept.
         symlink("x", at.join("link")).unwrap();
         std::os::unix::fs::lchown(at.join("link"), Some(65534), Some(65533)).unwrap();
         for name in ["x", "link"] {

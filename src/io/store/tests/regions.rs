@@ -85,13 +85,13 @@ fn an_object_that_is_too_small_is_an_error() {
 #[test]
 fn nodes_of_one_machine_share_an_object() {
     let object = Object::new("shared");
-    let elected = object.sink(100, WriterRole::Leader).unwrap();
-    let member = object.sink(5000, WriterRole::Follower(7)).unwrap();
-    File::from(member.files()[0].buffered().try_clone_to_owned().unwrap())
+    let leader = object.sink(100, WriterRole::Leader).unwrap();
+    let follower = object.sink(5000, WriterRole::Follower(7)).unwrap();
+    File::from(follower.files()[0].buffered().try_clone_to_owned().unwrap())
         .write_all_at(&[3], 4999)
         .unwrap();
-    member.commit().unwrap();
-    elected.commit().unwrap();
+    follower.commit().unwrap();
+    leader.commit().unwrap();
     let source = Source::open(&root(), &object.uri(), 4000, 1000).unwrap();
     assert_eq!(source.files().len(), 1);
     assert_eq!(fs::read(&object.0).unwrap()[4999], 3);
@@ -139,8 +139,8 @@ fn another_programs_object_is_neither_written_nor_removed_unasked() {
     );
     assert!(error.message.starts_with("mem:") && error.message.ends_with("exists"), "{error}");
     assert_eq!(fs::read(&object.0).unwrap(), [7; 100]);
-    // One that was made here, and has lost its name to another program's meanwhile, is neither:
-    // that is left alone.
+    // An object that was made here and has lost its name to another program's is neither: the other
+    // one is left alone.
     let ours = Object::new("ours");
     let sink = ours.sink(100, WriterRole::Sole).unwrap();
     fs::remove_file(&ours.0).unwrap();

@@ -1,4 +1,4 @@
-//! What one attempt leaves and another one finds.
+//! Leftovers of one attempt, found by another.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -83,27 +83,27 @@ fn an_attempt_that_fails_before_it_begins_loses_nothing() {
     assert_eq!(open(home.path(), 3).found().len(), 2);
 }
 
-/// A token says that the partial file is this attempt's, to others who name the same path. It is of
-/// no use to the next one.
+/// A token tells other nodes that the partial file is this attempt's. It is of no use to the next
+/// attempt.
 #[test]
 fn what_is_left_to_another_attempt_is_left_without_a_token() {
     let home = directory();
-    let elected = |attempt| {
+    let leader = |attempt| {
         let options = SinkOptions { role: WriterRole::Leader, ..keeping(attempt) };
         prepare(home.path(), "/x", BYTES, &options).unwrap()
     };
-    let sink = elected(1);
+    let sink = leader(1);
     sink.begin(kept(&[]), false).unwrap();
     land(&sink, record(0, 10_000), b'a');
     drop(sink);
     assert_eq!(names(home.path()), [".x.cep-ab12", ".x.cep-ab12.journal"]);
-    let sink = elected(2);
+    let sink = leader(2);
     sink.begin(kept(&[Span::new(0, 10_000)]), false).unwrap();
     land(&sink, record(10_000, 30_000), b'b');
     sink.commit().unwrap();
     drop(sink);
-    // One that finds all complete, and is sent home before it begins.
-    let sink = elected(3);
+    // An attempt that finds all complete and ends before it begins.
+    let sink = leader(3);
     assert!(sink.is_named(), "and nobody writes to it again");
     drop(sink);
     assert_eq!(names(home.path()), [".x.cep-ab12.journal", "x"]);
@@ -205,7 +205,7 @@ fn a_torn_record_is_cut_and_the_rest_believed() {
     interrupted(home.path(), false);
     let journal = home.path().join(".x.cep-ab12.journal");
     let bytes = fs::metadata(&journal).unwrap().len();
-    // The last record says how the file was left, and speaks of no range.
+    // The last record has the state of the file, and no range.
     fs::OpenOptions::new().write(true).open(&journal).unwrap().set_len(bytes - 65).unwrap();
     let sink = open(home.path(), 2);
     assert_eq!(sink.found(), [record(0, 10_000)]);
@@ -215,8 +215,7 @@ fn a_torn_record_is_cut_and_the_rest_believed() {
     assert_eq!(open(home.path(), 3).found().len(), 2);
 }
 
-/// It was sized anew when the second attempt opened it, and the third found a file that was none of
-/// this transfer's.
+/// The second attempt gave it its size again, and the third did not recognise it.
 #[test]
 fn a_file_that_is_all_holes_is_complete_as_often_as_it_is_opened() {
     let home = directory();

@@ -19,20 +19,20 @@ fn write(sink: &Sink, bytes: &[u8], at: u64) {
 #[test]
 fn nodes_that_see_one_directory_write_one_file() {
     let home = directory();
-    let elected = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
+    let leader = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
     assert_eq!(names(home.path()), [".x.cep-ab12", ".x.cep-ab12.token"]);
-    let member = prepare(home.path(), "/x", 10, &as_(WriterRole::Follower(7))).unwrap();
-    assert!(member.is_shared() && !elected.is_shared());
-    write(&member, b"world", 5);
-    write(&elected, b"hello", 0);
-    member.commit().unwrap();
-    drop(member);
+    let follower = prepare(home.path(), "/x", 10, &as_(WriterRole::Follower(7))).unwrap();
+    assert!(follower.is_shared() && !leader.is_shared());
+    write(&follower, b"world", 5);
+    write(&leader, b"hello", 0);
+    follower.commit().unwrap();
+    drop(follower);
     assert_eq!(
         names(home.path()),
         [".x.cep-ab12", ".x.cep-ab12.token"],
-        "the name is the elected node's to give"
+        "the name is the leader's to give"
     );
-    elected.commit().unwrap();
+    leader.commit().unwrap();
     assert_eq!(names(home.path()), ["x"]);
     assert_eq!(fs::read(home.path().join("x")).unwrap(), b"helloworld");
 }
@@ -40,34 +40,34 @@ fn nodes_that_see_one_directory_write_one_file() {
 #[test]
 fn nodes_that_see_directories_of_their_own_write_files_of_their_own() {
     let (one, other) = (directory(), directory());
-    let elected = prepare(one.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
-    let member = prepare(other.path(), "/x", 10, &as_(WriterRole::Follower(7))).unwrap();
-    assert!(!member.is_shared());
-    elected.commit().unwrap();
-    member.commit().unwrap();
+    let leader = prepare(one.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
+    let follower = prepare(other.path(), "/x", 10, &as_(WriterRole::Follower(7))).unwrap();
+    assert!(!follower.is_shared());
+    leader.commit().unwrap();
+    follower.commit().unwrap();
     assert_eq!(fs::metadata(one.path().join("x")).unwrap().len(), 5);
     assert_eq!(fs::metadata(other.path().join("x")).unwrap().len(), 10);
     assert_eq!((names(one.path()).len(), names(other.path()).len()), (1, 1));
 }
 
 #[test]
-fn a_smaller_member_does_not_cut_the_file() {
+fn a_smaller_follower_does_not_cut_the_file() {
     let home = directory();
-    let elected = prepare(home.path(), "/x", 1000, &as_(WriterRole::Leader)).unwrap();
-    let member = prepare(home.path(), "/x", 10, &as_(WriterRole::Follower(7))).unwrap();
-    assert!(member.is_shared());
-    elected.commit().unwrap();
+    let leader = prepare(home.path(), "/x", 1000, &as_(WriterRole::Leader)).unwrap();
+    let follower = prepare(home.path(), "/x", 10, &as_(WriterRole::Follower(7))).unwrap();
+    assert!(follower.is_shared());
+    leader.commit().unwrap();
     assert_eq!(fs::metadata(home.path().join("x")).unwrap().len(), 1000);
 }
 
 #[test]
-fn the_elected_node_cleans_up_for_all() {
+fn the_leader_cleans_up_for_all() {
     let home = directory();
-    let elected = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
-    let member = prepare(home.path(), "/x", 5, &as_(WriterRole::Follower(7))).unwrap();
-    drop(member);
+    let leader = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
+    let follower = prepare(home.path(), "/x", 5, &as_(WriterRole::Follower(7))).unwrap();
+    drop(follower);
     assert_eq!(names(home.path()).len(), 2);
-    drop(elected);
+    drop(leader);
     assert!(names(home.path()).is_empty());
 }
 
@@ -76,10 +76,10 @@ fn the_leftovers_of_an_earlier_attempt_are_replaced() {
     let home = directory();
     fs::write(home.path().join(".x.cep-ab12"), "a longer partial file").unwrap();
     fs::write(home.path().join(".x.cep-ab12.token"), [9; 16]).unwrap();
-    let elected = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
-    let member = prepare(home.path(), "/x", 5, &as_(WriterRole::Follower(7))).unwrap();
-    assert!(member.is_shared());
-    elected.commit().unwrap();
+    let leader = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
+    let follower = prepare(home.path(), "/x", 5, &as_(WriterRole::Follower(7))).unwrap();
+    assert!(follower.is_shared());
+    leader.commit().unwrap();
     assert_eq!(names(home.path()), ["x"]);
     assert_eq!(fs::read(home.path().join("x")).unwrap(), [0; 5]);
 }
@@ -101,7 +101,7 @@ fn a_foreign_token_is_not_believed() {
 }
 
 #[test]
-fn a_member_that_comes_too_late_is_told() {
+fn a_follower_that_comes_too_late_is_told() {
     let home = directory();
     let _elected = prepare(home.path(), "/x", 5, &as_(WriterRole::Leader)).unwrap();
     fs::remove_file(home.path().join(".x.cep-ab12")).unwrap();
@@ -116,11 +116,11 @@ fn a_fenced_node_leaves_the_newer_token_alone() {
     let newer = SinkOptions { attempt: [2; 16], ..as_(WriterRole::Leader) };
     let _new = prepare(home.path(), "/x", 5, &newer).unwrap();
     drop(old);
-    let member = SinkOptions { attempt: [2; 16], ..as_(WriterRole::Follower(7)) };
-    assert!(prepare(home.path(), "/x", 5, &member).unwrap().is_shared());
+    let follower = SinkOptions { attempt: [2; 16], ..as_(WriterRole::Follower(7)) };
+    assert!(prepare(home.path(), "/x", 5, &follower).unwrap().is_shared());
 }
 
-/// Who has written what of it nobody knows, where nodes write over one another.
+/// Nodes that write over one another leave nobody who knows the origin of each byte.
 #[test]
 fn a_shared_file_that_is_complete_is_replaced_only_where_that_is_asked_for() {
     let home = directory();
@@ -131,18 +131,18 @@ fn a_shared_file_that_is_complete_is_replaced_only_where_that_is_asked_for() {
         ..as_(role)
     };
     let run = |attempt: u8, text: &[u8; 10], ends: bool| {
-        let elected = prepare(home.path(), "/x", 10, &kept(WriterRole::Leader, attempt)).unwrap();
-        let member =
+        let leader = prepare(home.path(), "/x", 10, &kept(WriterRole::Leader, attempt)).unwrap();
+        let follower =
             prepare(home.path(), "/x", 10, &kept(WriterRole::Follower(7), attempt)).unwrap();
-        assert!(member.is_shared() && elected.is_fresh());
-        elected.forget().unwrap();
-        member.forget().unwrap();
-        write(&elected, text, 0);
+        assert!(follower.is_shared() && leader.is_fresh());
+        leader.forget().unwrap();
+        follower.forget().unwrap();
+        write(&leader, text, 0);
         if ends {
-            member.commit().unwrap();
-            elected.commit().unwrap();
+            follower.commit().unwrap();
+            leader.commit().unwrap();
         }
-        elected
+        leader
     };
     let x = home.path().join("x");
     drop(run(1, b"helloworld", true));

@@ -177,12 +177,12 @@ fn an_attempt_that_finds_no_room_takes_none() {
     let sink = prepare(disk.path(), "/x", 8 * MIB, &options()).unwrap();
     let halves = [Span::new(0, 3 * MIB), Span::new(3 * MIB, 8 * MIB)];
     let error = sink.preallocate(&halves).unwrap_err();
-    // What is free is what was before the attempt.
+    // The room that is named as free is that before the attempt.
     assert!(
         error.message.starts_with("the disk is full: /x needs 8.00 MiB, 4.00 MiB are free"),
         "{error}"
     );
-    // The partial file may stay for another attempt, and the disk is not full until then.
+    // The partial file may stay for another attempt, and must not fill the disk until then.
     fs::write(disk.path().join("other"), vec![1; 3 << 20]).unwrap();
 }
 

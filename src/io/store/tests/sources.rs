@@ -1,4 +1,4 @@
-//! What a source must be, and what it may not do meanwhile.
+//! Sources: which are refused, and which changes are noticed.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -121,7 +121,7 @@ fn nothing_but_a_change_is_one() {
 
 #[test]
 fn a_write_right_after_the_look_is_noticed() {
-    // Stamps stand still for milliseconds: a source is opened only when they have gone on.
+    // The clock of stamps stands still for milliseconds: a source is opened when it has gone on.
     let home = directory();
     let path = home.path().join("x");
     for round in 0..20 {
@@ -231,8 +231,8 @@ fn holes_are_found_and_the_largest_kept() {
     assert_eq!(source.holes(2).unwrap(), holes(&[(6, 9), (10, 20)]));
     assert_eq!(source.holes(0).unwrap(), []);
 
-    // Relative to the row: it starts inside the first hole, ends one byte short of
-    // what would make the rest of the last one worth naming.
+    // Relative to the row, which starts inside the first hole and ends one byte before the rest of
+    // the last hole would be large enough.
     let odd = open(home.path(), "/sparse", 2 * unit - 1, 9 * unit).unwrap();
     let expected = [
         Span::new(0, unit + 1),

@@ -1,4 +1,4 @@
-//! What others have put under the names of this program: never gone on with, never written to, and
+//! Files that others have put under this program's names: never resumed, never written to, and
 //! named.
 
 use std::fs::{self, File, Permissions};
@@ -33,12 +33,11 @@ fn interrupted(home: &Path) {
     assert_eq!(names(home), [PARTIAL, JOURNAL]);
 }
 
-/// Something happens to a leftover: then all starts again, in a new file, and the note names what
-/// was there and why.
+/// Checks that after `meddle` all starts again in a new file, and that the note has the `reason`.
 fn starts_again(reason: &str, meddle: &dyn Fn(&Path)) {
     let home = directory();
     interrupted(home.path());
-    // As long as it is open its number is no other file's.
+    // While it is open no other file can have its inode number.
     let old = File::open(home.path().join(PARTIAL)).unwrap();
     meddle(home.path());
     let sink = open(home.path(), 2);
@@ -85,7 +84,7 @@ fn what_is_no_regular_file_is_replaced_and_never_opened() {
     }
 }
 
-/// A hard link was written through to the file that it was of.
+/// Bytes were written through a hard link to the file of another name.
 #[test]
 fn a_hard_link_to_another_file_leaves_that_as_it_is() {
     starts_again(&format!("{PARTIAL} has a second name"), &|home| {
@@ -136,7 +135,7 @@ fn a_journal_that_is_not_sealed_with_the_key_is_not_believed_whoever_owns_it() {
     }
 }
 
-/// It took as much memory as it was long.
+/// Reading it took as much memory as it was long.
 #[test]
 fn a_journal_longer_than_its_rows_can_make_it_is_not_read() {
     starts_again("longer than its rows can make it", &|home| {
@@ -154,7 +153,7 @@ fn a_journal_longer_than_its_rows_can_make_it_is_not_read() {
     });
 }
 
-/// Without a key, what is found is read before it is believed.
+/// Without a key records are compared with the file before they are believed.
 #[test]
 fn without_a_key_ownership_decides_and_what_is_found_is_in_doubt() {
     let home = directory();
@@ -174,11 +173,11 @@ fn without_a_key_ownership_decides_and_what_is_found_is_in_doubt() {
     assert!(sink.found().is_empty(), "one who has a key does not believe what anybody can write");
 }
 
-/// Whoever may read the attempt's token could leave it beside a file of his own.
+/// A user who can read the attempt's token could put it beside a file of their own.
 #[test]
 fn a_token_that_others_have_made_or_may_write_is_none() {
     let home = directory();
-    let member = || {
+    let follower = || {
         prepare(home.path(), "/x", 5, &SinkOptions { role: WriterRole::Follower(7), ..keeping(1) })
             .unwrap()
     };
@@ -191,18 +190,18 @@ fn a_token_that_others_have_made_or_may_write_is_none() {
     fs::write(home.path().join(PARTIAL), "planted").unwrap();
     fs::remove_file(plant(0o666)).unwrap();
     plant(0o666);
-    assert!(!member().is_shared());
+    assert!(!follower().is_shared());
     plant(0o600);
     fs::hard_link(home.path().join(TOKEN), home.path().join("other")).unwrap();
-    assert!(!member().is_shared());
+    assert!(!follower().is_shared());
     fs::remove_file(home.path().join(TOKEN)).unwrap();
     mkfifo(&home.path().join(TOKEN), Mode::from_bits_truncate(0o600)).unwrap();
-    assert!(!member().is_shared());
-    let elected =
+    assert!(!follower().is_shared());
+    let leader =
         prepare(home.path(), "/x", 5, &SinkOptions { role: WriterRole::Leader, ..keeping(1) })
             .unwrap();
     assert_eq!(fs::metadata(home.path().join(TOKEN)).unwrap().permissions().mode() & 0o777, 0o600);
-    drop(elected);
+    drop(leader);
 }
 
 #[test]
@@ -215,7 +214,7 @@ fn a_folder_in_the_way_that_cannot_be_removed_is_named() {
     assert!(error.remedy.is_some(), "{error:?}");
 }
 
-/// `touch -r` brings back the time of the last write, and nothing the time of the last change.
+/// `touch -r` restores the time of the last write. Nothing restores the time of the last change.
 fn rewrite(path: &Path, bytes: &[u8], at: u64) {
     let file = fs::OpenOptions::new().write(true).open(path).unwrap();
     let before = file.metadata().unwrap().modified().unwrap();
@@ -251,7 +250,7 @@ fn a_partial_file_that_was_changed_is_read_before_it_is_believed() {
     });
 }
 
-/// What was killed could not say how it left the file; the records are as good as what is read.
+/// A node that was killed could not record how it left the file.
 #[test]
 fn what_a_killed_attempt_left_is_in_doubt_and_not_thrown_away() {
     let home = directory();
@@ -267,7 +266,7 @@ fn what_a_killed_attempt_left_is_in_doubt_and_not_thrown_away() {
         (&[record(0, 10_000)][..], Some(JournalDoubt::Change))
     );
     assert!(sink.refused().is_none());
-    // It is begun and ends in order: from then on it is certain.
+    // This attempt ends in order, and the next one has no doubt.
     sink.begin(kept(&[Span::new(0, 10_000)]), false).unwrap();
     drop(sink);
     assert_eq!(open(home.path(), 3).doubt(), None);
@@ -288,8 +287,8 @@ fn a_complete_file_that_was_changed_without_a_trace_is_read_before_it_counts() {
     assert_eq!(sink.doubt(), Some(JournalDoubt::Change));
 }
 
-/// It lost its name, and was written to in place: whoever had it open saw it change, and a failure
-/// left nothing.
+/// It lost its name and was written to in place: programs that had it open saw it change, and a
+/// failure left nothing.
 #[test]
 fn a_complete_file_is_never_opened_for_writing_again() {
     let home = directory();
@@ -312,8 +311,7 @@ fn a_complete_file_is_never_opened_for_writing_again() {
     drop(sink);
     assert!(is_old(&File::open(&x).unwrap()));
     assert_eq!(names(home.path()), [JOURNAL, "x"]);
-    // With --overwrite there is a new file, until it is complete; one that fails leaves the old
-    // one.
+    // With --overwrite a new file is written beside it. A failure leaves the old one.
     let sink =
         prepare(home.path(), "/x", BYTES, &SinkOptions { overwrite: true, ..keeping(3) }).unwrap();
     assert!(sink.is_named() && sink.found() == [record(0, BYTES)], "it may all be still good");
@@ -323,7 +321,7 @@ fn a_complete_file_is_never_opened_for_writing_again() {
     assert!(is_old(&File::open(&x).unwrap()));
     drop(sink);
     assert!(is_old(&File::open(&x).unwrap()));
-    // What was begun with --overwrite goes on with it.
+    // An attempt that was begun with --overwrite is continued without.
     let sink = open(home.path(), 4);
     assert_eq!(sink.found(), [record(0, 10_000)]);
     sink.begin(kept(&[Span::new(0, 10_000)]), false).unwrap();
@@ -335,7 +333,7 @@ fn a_complete_file_is_never_opened_for_writing_again() {
     assert!(is_old(&reader), "who had the old file open still sees it");
 }
 
-/// The flag was needed again, although the attempt that it was given to is the one that goes on.
+/// The flag was needed again to continue an attempt that had it.
 #[test]
 fn an_attempt_with_overwrite_is_continued_without_it_and_nothing_else_is() {
     let home = directory();
@@ -358,8 +356,8 @@ fn an_attempt_with_overwrite_is_continued_without_it_and_nothing_else_is() {
     sink.commit().unwrap();
     sink.confirm();
     assert_eq!(fs::metadata(home.path().join("x")).unwrap().len(), BYTES);
-    // That attempt is over; and one that was begun without the flag does not replace what has come
-    // since.
+    // That attempt is over. An attempt that was begun without the flag does not replace a file that
+    // has come since.
     assert_eq!(prepare(home.path(), "/x", BYTES, &keeping(5)).unwrap_err().message, "/x exists");
     fs::remove_file(home.path().join("x")).unwrap();
     interrupted(home.path());

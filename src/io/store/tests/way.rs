@@ -1,5 +1,4 @@
-//! The whole way of bytes through steps and descriptors, with plain system calls in the place of a
-//! ring.
+//! Bytes through steps and descriptors, with plain system calls in the place of a ring.
 
 use std::fs::{self, File};
 use std::os::fd::BorrowedFd;
@@ -67,8 +66,8 @@ fn write(
     }
 }
 
-/// Copies the range of `source` to `/copy` at `to`, piece by piece, backwards (any order is as
-/// good).
+/// Copies the range of `source` to `/copy` at `to`, piece by piece, backwards because any order
+/// must do.
 fn copy(root: &StoreRoot, source: &Source, from: FileLayout, to: FileLayout, holes: &[Span]) {
     let range = from.range();
     let end_bytes =

@@ -27,7 +27,10 @@ const ARROWS: [(&str, &[&str]); 31] = [
         "core/receiver",
         &["core/block_grid", "core/check", "core/error", "core/piece", "core/units", "core/wire"],
     ),
-    ("core/rail", &["core/error", "core/piece", "core/receiver", "core/units", "core/wire"]),
+    (
+        "core/rail",
+        &["core/check", "core/error", "core/piece", "core/receiver", "core/units", "core/wire"],
+    ),
     (
         "core/node",
         &[

@@ -147,11 +147,6 @@ impl AttemptConfig {
         self.block_bytes
     }
 
-    /// Returns the time for which a flow may owe an answer without receiving a byte.
-    pub(crate) fn silence(&self) -> Duration {
-        self.options().silence()
-    }
-
     pub(super) fn has_limit(&self) -> bool {
         self.transfer_options.limit.is_some()
     }

@@ -1,4 +1,4 @@
-//! The two directions of one rail, as machines.
+//! One rail: its two directions, as machines, and the machine that is both.
 //!
 //! 1. [`piece_receiver::PieceReceiver`] (one a rail and transfer) turns leases into requests, as
 //!    many as [`flow_credit`] allows.
@@ -9,7 +9,34 @@
 //! 4. [`relay_queue::RelayQueue`] (one a rail and transfer) lets other receivers wait for what has
 //!    not landed yet, and hands their requests to the sender once it has.
 
-pub(crate) mod flow_credit;
+//! 5. [`RailMachine`] is all of that for one rail, with what is between these machines and a
+//!    kernel: flows, slots and who may hold them, lines of answers, the way in which each piece is
+//!    read and sent, and draining. A driver, the simulator and the fuzzers carry out the same
+//!    actions.
+
+mod flow_credit;
+mod flow_table;
+mod machine;
+#[cfg(test)]
+mod machine_tests;
+mod messages;
+mod piece_map;
 pub(crate) mod piece_receiver;
 pub(crate) mod piece_sender;
-pub(crate) mod relay_queue;
+mod read_mode;
+mod receiving_rail;
+mod relay_queue;
+mod report_queue;
+mod sending_rail;
+mod slot_table;
+
+pub(crate) use flow_credit::REQUESTS_MAX;
+pub(crate) use flow_table::{FLOW_PLACES, FLOWS_MAX, FlowPlace};
+pub(crate) use machine::RailMachine;
+pub(crate) use messages::{
+    FlowDirection, KernelRoute, LandingPiece, LoadingPiece, PayloadOutcome, RailAction, RailEvent,
+    RailReport, ReadOutcome, SendOutcome, TransferCommand,
+};
+pub(crate) use piece_map::{MappedDestination, MappedSource, PieceLocation, PieceMap, SourceKind};
+pub(crate) use read_mode::{CacheState, FallbackReason, ReadMode};
+pub(crate) use slot_table::SlotIx;

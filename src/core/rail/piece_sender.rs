@@ -10,8 +10,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::slot_table::{SlotIx, SlotTable};
 use crate::core::error::{Code, Error};
-use crate::core::piece::FlowIx;
+use crate::core::piece::{FlowIx, TransferIx};
 use crate::core::units::Span;
 
 /// Pieces of one flow that are read, waiting or being sent: one on the wire, and the next ones
@@ -39,17 +40,17 @@ pub(crate) struct PieceRequest {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SenderEvent {
     /// A receiver opened a flow; `weight` is how many bytes the plan wants from it, at least 1.
-    FlowUp { flow: FlowIx, weight: u64 },
+    FlowUp { flow: FlowIx, transfer: TransferIx, weight: u64 },
     /// A request arrived.
     Request { flow: FlowIx, ask: PieceRequest },
     /// A `Load` ended: the piece is in its slot and checked, or could not be read.
-    Loaded { flow: FlowIx, ask: PieceRequest, result: Result<(), Code> },
+    Loaded { slot: SlotIx, flow: FlowIx, ask: PieceRequest, result: Result<(), Code> },
     /// A `Send` ended, well or not; its slot is free.
-    Sent { flow: FlowIx },
+    Sent { slot: SlotIx, flow: FlowIx },
     /// A `Send` ended well, but the kernel still reads its slot; answered for by `Freed` later.
     SentHeld { flow: FlowIx },
     /// A slot that was held is free.
-    Freed,
+    Freed { slot: SlotIx },
     /// A flow broke or was closed.
     FlowDown { flow: FlowIx },
 }
@@ -57,12 +58,12 @@ pub(crate) enum SenderEvent {
 /// What the sending half of a rail wants done.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum SenderAction {
-    /// Take a slot, read a piece into it and check it; answered by `Loaded`.
-    Load { flow: FlowIx, ask: PieceRequest },
+    /// Read a piece into a slot and check it; answered by `Loaded`.
+    Load { slot: SlotIx, flow: FlowIx, ask: PieceRequest },
     /// Send the piece behind its header; answered by `Sent`.
-    Send { flow: FlowIx, ask: PieceRequest },
-    /// Give the slot of a loaded piece back: its flow is gone.
-    Unload { flow: FlowIx, ask: PieceRequest },
+    Send { slot: SlotIx, flow: FlowIx, ask: PieceRequest },
+    /// Forget a loaded piece: its flow is gone, and its slot is free.
+    Unload { slot: SlotIx },
     /// Tell the receiver that the piece cannot be had here.
     Refuse { flow: FlowIx, ask: PieceRequest, code: Code },
     /// The receiver broke the protocol: close the flow; answered by `FlowDown`.
@@ -74,10 +75,8 @@ pub(crate) enum SenderAction {
 /// Events: `handle`. Actions: `poll_action`, until `None`. It waits for nothing that time alone
 /// would bring.
 pub(crate) struct PieceSender {
-    slots_total: u32,
-    slots_free: u32,
-    /// Slots whose bytes are sent and that the kernel has not given back.
-    slots_held: u32,
+    /// The slots, and how many each transfer may have.
+    slots: SlotTable,
     flows: BTreeMap<FlowIx, SenderFlow>,
     /// Own pieces that were sent while a stolen one is on its way.
     rivals: u32,
@@ -89,24 +88,22 @@ pub(crate) struct PieceSender {
 }
 
 struct SenderFlow {
+    transfer: TransferIx,
     weight: u64,
     /// Bytes served for each unit of weight: the flow's virtual time.
     served: f64,
     assigned: VecDeque<PieceRequest>,
     stolen: VecDeque<PieceRequest>,
-    loading: Vec<PieceRequest>,
-    loaded: VecDeque<PieceRequest>,
-    sending: Option<PieceRequest>,
+    loading: Vec<(SlotIx, PieceRequest)>,
+    loaded: VecDeque<(SlotIx, PieceRequest)>,
+    sending: Option<(SlotIx, PieceRequest)>,
 }
 
 impl PieceSender {
     /// A sending half with `slots` slots.
     pub(crate) fn new(slots: u32) -> PieceSender {
-        assert!(slots > 0, "a rail that serves has slots");
         PieceSender {
-            slots_total: slots,
-            slots_free: slots,
-            slots_held: 0,
+            slots: SlotTable::new(slots),
             flows: BTreeMap::new(),
             rivals: 0,
             rivals_mean: CONTENTION_THRESHOLD,
@@ -118,25 +115,25 @@ impl PieceSender {
     /// Takes in what happened.
     pub(crate) fn handle(&mut self, event: SenderEvent) {
         match event {
-            SenderEvent::FlowUp { flow, weight } => self.flow_up(flow, weight),
+            SenderEvent::FlowUp { flow, transfer, weight } => self.flow_up(flow, transfer, weight),
             SenderEvent::Request { flow, ask } => self.request(flow, ask),
-            SenderEvent::Loaded { flow, ask, result } => self.loaded(flow, ask, result),
-            SenderEvent::Sent { flow } => {
-                self.slots_free += 1;
+            SenderEvent::Loaded { slot, flow, ask, result } => {
+                self.loaded(slot, flow, ask, result);
+            }
+            SenderEvent::Sent { slot, flow } => {
+                self.slots.give_back(slot);
                 self.sent(flow);
             }
-            SenderEvent::SentHeld { flow } => {
-                self.slots_held += 1;
-                self.sent(flow);
-            }
-            SenderEvent::Freed => {
-                self.slots_held = self.slots_held.checked_sub(1).expect("a slot is freed once");
-                self.slots_free += 1;
-            }
+            SenderEvent::SentHeld { flow } => self.sent(flow),
+            SenderEvent::Freed { slot } => self.slots.give_back(slot),
             SenderEvent::FlowDown { flow } => self.flow_down(flow),
         }
         self.load_next();
-        assert!(self.slots_free <= self.slots_total, "a slot comes back once");
+    }
+
+    /// Slots that are not free.
+    pub(crate) fn slots_held(&self) -> u32 {
+        self.slots.held()
     }
 
     /// The next thing to do.
@@ -144,9 +141,11 @@ impl PieceSender {
         self.actions.pop_front()
     }
 
-    fn flow_up(&mut self, flow: FlowIx, weight: u64) {
+    fn flow_up(&mut self, flow: FlowIx, transfer: TransferIx, weight: u64) {
         let served = self.served_min();
+        self.slots.flow_up(transfer);
         let state = SenderFlow {
+            transfer,
             weight: weight.max(1),
             served,
             assigned: VecDeque::with_capacity(FLOW_REQUESTS_MAX),
@@ -186,33 +185,32 @@ impl PieceSender {
         if ask.stolen { &mut state.stolen } else { &mut state.assigned }.push_back(ask);
     }
 
-    fn loaded(&mut self, flow: FlowIx, ask: PieceRequest, result: Result<(), Code>) {
+    fn loaded(&mut self, slot: SlotIx, flow: FlowIx, ask: PieceRequest, result: Result<(), Code>) {
         if let Some(state) = self.flows.get_mut(&flow) {
-            let at =
-                state.loading.iter().position(|loading| *loading == ask).expect("a load ends once");
-            state.loading.swap_remove(at);
+            let at = state.loading.iter().position(|loading| *loading == (slot, ask));
+            state.loading.swap_remove(at.expect("a load ends once"));
         }
         match (self.flows.get_mut(&flow), result) {
             (Some(state), Ok(())) => {
-                state.loaded.push_back(ask);
+                state.loaded.push_back((slot, ask));
                 self.send_next(flow);
             }
             (Some(_), Err(code)) => {
-                self.slots_free += 1;
+                self.slots.give_back(slot);
                 self.actions.push_back(SenderAction::Refuse { flow, ask, code });
             }
             (None, Ok(())) => {
-                self.slots_free += 1;
-                self.actions.push_back(SenderAction::Unload { flow, ask });
+                self.slots.give_back(slot);
+                self.actions.push_back(SenderAction::Unload { slot });
             }
-            (None, Err(_)) => self.slots_free += 1,
+            (None, Err(_)) => self.slots.give_back(slot),
         }
     }
 
     fn sent(&mut self, flow: FlowIx) {
         let Some(state) = self.flows.get_mut(&flow) else { return };
         match state.sending.take() {
-            Some(PieceRequest { stolen: true, .. }) => self.update_contention(),
+            Some((_, PieceRequest { stolen: true, .. })) => self.update_contention(),
             _ => {
                 self.rivals += 1;
                 self.pause = self.pause.saturating_sub(1);
@@ -234,9 +232,10 @@ impl PieceSender {
 
     fn flow_down(&mut self, flow: FlowIx) {
         let Some(state) = self.flows.remove(&flow) else { return };
-        for ask in state.loaded {
-            self.slots_free += 1;
-            self.actions.push_back(SenderAction::Unload { flow, ask });
+        self.slots.flow_down(state.transfer);
+        for (slot, _) in state.loaded {
+            self.slots.give_back(slot);
+            self.actions.push_back(SenderAction::Unload { slot });
         }
     }
 
@@ -244,10 +243,10 @@ impl PieceSender {
     fn send_next(&mut self, flow: FlowIx) {
         let state = self.flows.get_mut(&flow).expect("called for a flow that stands");
         if state.sending.is_none()
-            && let Some(ask) = state.loaded.pop_front()
+            && let Some((slot, ask)) = state.loaded.pop_front()
         {
-            state.sending = Some(ask);
-            self.actions.push_back(SenderAction::Send { flow, ask });
+            state.sending = Some((slot, ask));
+            self.actions.push_back(SenderAction::Send { slot, flow, ask });
         }
     }
 
@@ -258,13 +257,16 @@ impl PieceSender {
         nobody_asks || (self.pause == 0 && self.flows.values().all(|flow| flow.stolen_slots() == 0))
     }
 
-    /// Reads ahead while there are slots: firm requests first, the flow that has had least for its
-    /// weight first.
+    /// Reads ahead while there are slots that the transfer may have: firm requests first, the flow
+    /// that has had least for its weight first.
     fn load_next(&mut self) {
         let flow_slots =
-            (self.slots_total / self.flows.len().max(1) as u32).clamp(1, FLOW_SLOTS_MAX);
-        while self.slots_free > 0 {
-            let ready = self.flows.iter().filter(|(_, state)| state.slots() < flow_slots);
+            (self.slots.total() / self.flows.len().max(1) as u32).clamp(1, FLOW_SLOTS_MAX);
+        while self.slots.has_free() {
+            let may_load = |state: &SenderFlow| {
+                state.slots() < flow_slots && self.slots.has_room(state.transfer)
+            };
+            let ready = self.flows.iter().filter(|(_, state)| may_load(state));
             let assigned = ready.clone().filter(|(_, state)| !state.assigned.is_empty());
             let least =
                 assigned.min_by(|a, b| a.1.served.total_cmp(&b.1.served)).map(|(&flow, _)| flow);
@@ -284,9 +286,9 @@ impl PieceSender {
                 .or_else(|| state.stolen.pop_front())
                 .expect("a flow with requests");
             state.served += ask.span.bytes() as f64 / state.weight as f64;
-            state.loading.push(ask);
-            self.slots_free -= 1;
-            self.actions.push_back(SenderAction::Load { flow, ask });
+            let slot = self.slots.take(state.transfer).expect("its transfer has room");
+            state.loading.push((slot, ask));
+            self.actions.push_back(SenderAction::Load { slot, flow, ask });
         }
     }
 }
@@ -296,20 +298,21 @@ impl SenderFlow {
         (self.loading.len() + self.loaded.len()) as u32 + u32::from(self.sending.is_some())
     }
 
-    /// Pieces that are read, waiting or being sent, and were stolen.
-    fn stolen_slots(&self) -> u32 {
+    /// Pieces that are read, waiting or being sent.
+    fn in_slots(&self) -> impl Iterator<Item = &PieceRequest> {
         let slots = self.loading.iter().chain(&self.loaded).chain(&self.sending);
-        slots.filter(|ask| ask.stolen).count() as u32
+        slots.map(|(_, ask)| ask)
+    }
+
+    /// Of these, how many were stolen.
+    fn stolen_slots(&self) -> u32 {
+        self.in_slots().filter(|ask| ask.stolen).count() as u32
     }
 
     /// Whether a request with this number has not been answered.
     fn has_asked(&self, request: u32) -> bool {
         let in_line = self.assigned.iter().chain(&self.stolen);
-        in_line
-            .chain(&self.loading)
-            .chain(&self.loaded)
-            .chain(&self.sending)
-            .any(|ask| ask.request == request)
+        in_line.chain(self.in_slots()).any(|ask| ask.request == request)
     }
 
     /// Whether it wants something of its own share.
@@ -328,6 +331,7 @@ mod tests {
 
     const A: FlowIx = FlowIx(1);
     const B: FlowIx = FlowIx(2);
+    const TRANSFER: TransferIx = TransferIx(1);
 
     fn ask(request: u32) -> PieceRequest {
         PieceRequest { request, span: Span::of(u64::from(request) * 100, 100), stolen: false }
@@ -339,12 +343,12 @@ mod tests {
         let mut sent = Vec::new();
         while let Some(action) = piece_sender.poll_action() {
             match action {
-                SenderAction::Load { flow, ask } => {
-                    piece_sender.handle(SenderEvent::Loaded { flow, ask, result: Ok(()) })
+                SenderAction::Load { slot, flow, ask } => {
+                    piece_sender.handle(SenderEvent::Loaded { slot, flow, ask, result: Ok(()) })
                 }
-                SenderAction::Send { flow, ask } => {
+                SenderAction::Send { slot, flow, ask } => {
                     sent.push((flow, ask.request));
-                    piece_sender.handle(SenderEvent::Sent { flow });
+                    piece_sender.handle(SenderEvent::Sent { slot, flow });
                 }
                 other => panic!("{other:?}"),
             }
@@ -355,8 +359,8 @@ mod tests {
     #[test]
     fn flows_share_by_weight() {
         let mut piece_sender = PieceSender::new(1);
-        piece_sender.handle(SenderEvent::FlowUp { flow: A, weight: 300 });
-        piece_sender.handle(SenderEvent::FlowUp { flow: B, weight: 100 });
+        piece_sender.handle(SenderEvent::FlowUp { flow: A, transfer: TRANSFER, weight: 300 });
+        piece_sender.handle(SenderEvent::FlowUp { flow: B, transfer: TRANSFER, weight: 100 });
         for request in 0..16 {
             piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
             piece_sender.handle(SenderEvent::Request { flow: B, ask: ask(100 + request) });
@@ -371,7 +375,7 @@ mod tests {
     fn stolen_pieces_wait_for_everybody_elses_own() {
         let mut piece_sender = PieceSender::new(1);
         for flow in [A, B] {
-            piece_sender.handle(SenderEvent::FlowUp { flow, weight: 1 });
+            piece_sender.handle(SenderEvent::FlowUp { flow, transfer: TRANSFER, weight: 1 });
         }
         piece_sender.handle(SenderEvent::Request { flow: B, ask: ask(9) });
         piece_sender
@@ -385,9 +389,9 @@ mod tests {
     /// went out of 200. Of A's pieces `own` go through while one of B's does, and one where none of
     /// B's does.
     fn stolen_beside(own: f64) -> usize {
-        let mut piece_sender = PieceSender::new(8);
+        let mut piece_sender = PieceSender::new(9);
         for flow in [A, B] {
-            piece_sender.handle(SenderEvent::FlowUp { flow, weight: 1 });
+            piece_sender.handle(SenderEvent::FlowUp { flow, transfer: TRANSFER, weight: 1 });
         }
         for request in 0..8 {
             piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(1000 + request) });
@@ -402,25 +406,27 @@ mod tests {
             }
             while let Some(action) = piece_sender.poll_action() {
                 match action {
-                    SenderAction::Load { flow, ask } => {
-                        piece_sender.handle(SenderEvent::Loaded { flow, ask, result: Ok(()) })
+                    SenderAction::Load { slot, flow, ask } => {
+                        piece_sender.handle(SenderEvent::Loaded { slot, flow, ask, result: Ok(()) })
                     }
-                    SenderAction::Send { flow, .. } if flow == A => sending.0 = Some(flow),
-                    SenderAction::Send { flow, .. } => sending.1 = Some(flow),
+                    SenderAction::Send { slot, flow, .. } if flow == A => {
+                        sending.0 = Some((slot, flow));
+                    }
+                    SenderAction::Send { slot, flow, .. } => sending.1 = Some((slot, flow)),
                     other => panic!("{other:?}"),
                 }
             }
             due += if sending.1.is_some() { own } else { 1.0 };
             while due >= 1.0 {
                 due -= 1.0;
-                if let Some(flow) = sending.0.take() {
-                    piece_sender.handle(SenderEvent::Sent { flow });
+                if let Some((slot, flow)) = sending.0.take() {
+                    piece_sender.handle(SenderEvent::Sent { slot, flow });
                     piece_sender.handle(SenderEvent::Request { flow, ask: ask(2000 + request) });
                 }
             }
-            if let Some(flow) = sending.1.take() {
+            if let Some((slot, flow)) = sending.1.take() {
                 stolen += 1;
-                piece_sender.handle(SenderEvent::Sent { flow });
+                piece_sender.handle(SenderEvent::Sent { slot, flow });
             }
         }
         stolen
@@ -442,65 +448,77 @@ mod tests {
 
     #[test]
     fn slots_come_back_whatever_happens_to_the_flow() {
-        let mut piece_sender = PieceSender::new(2);
-        piece_sender.handle(SenderEvent::FlowUp { flow: A, weight: 1 });
+        let mut piece_sender = PieceSender::new(3);
+        piece_sender.handle(SenderEvent::FlowUp { flow: A, transfer: TRANSFER, weight: 1 });
         for request in 0..3 {
             piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
         }
         assert!(matches!(piece_sender.poll_action(), Some(SenderAction::Load { .. })));
         assert!(matches!(piece_sender.poll_action(), Some(SenderAction::Load { .. })));
-        assert_eq!(piece_sender.poll_action(), None);
-        piece_sender.handle(SenderEvent::Loaded { flow: A, ask: ask(0), result: Ok(()) });
+        assert_eq!(piece_sender.poll_action(), None, "the last slot is for another transfer");
+        let loaded = |slot: u32| SenderEvent::Loaded {
+            slot: SlotIx(slot),
+            flow: A,
+            ask: ask(slot),
+            result: Ok(()),
+        };
+        piece_sender.handle(loaded(0));
         piece_sender.handle(SenderEvent::FlowDown { flow: A });
-        piece_sender.handle(SenderEvent::Loaded { flow: A, ask: ask(1), result: Ok(()) });
-        piece_sender.handle(SenderEvent::Sent { flow: A });
-        assert_eq!(piece_sender.slots_free, 2);
+        piece_sender.handle(loaded(1));
+        piece_sender.handle(SenderEvent::Sent { slot: SlotIx(0), flow: A });
+        assert_eq!(piece_sender.slots_held(), 0);
     }
 
     #[test]
     fn slots_that_the_kernel_holds_do_not_hold_up_the_flow() {
-        let mut piece_sender = PieceSender::new(4);
-        piece_sender.handle(SenderEvent::FlowUp { flow: A, weight: 1 });
+        let mut piece_sender = PieceSender::new(5);
+        piece_sender.handle(SenderEvent::FlowUp { flow: A, transfer: TRANSFER, weight: 1 });
         for request in 0..6 {
             piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
         }
-        let mut sent = 0;
+        let (mut sent, mut held) = (0, Vec::new());
         while let Some(action) = piece_sender.poll_action() {
             match action {
-                SenderAction::Load { flow, ask } => {
-                    piece_sender.handle(SenderEvent::Loaded { flow, ask, result: Ok(()) })
+                SenderAction::Load { slot, flow, ask } => {
+                    piece_sender.handle(SenderEvent::Loaded { slot, flow, ask, result: Ok(()) })
                 }
-                SenderAction::Send { flow, .. } => {
+                SenderAction::Send { slot, flow, .. } => {
                     sent += 1;
                     piece_sender.handle(if sent <= 2 {
+                        held.push(slot);
                         SenderEvent::SentHeld { flow }
                     } else {
-                        SenderEvent::Sent { flow }
+                        SenderEvent::Sent { slot, flow }
                     });
                 }
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!((sent, piece_sender.slots_free), (6, 2));
+        assert_eq!((sent, piece_sender.slots_held()), (6, 2));
         piece_sender.handle(SenderEvent::FlowDown { flow: A });
-        piece_sender.handle(SenderEvent::Freed);
-        piece_sender.handle(SenderEvent::Freed);
-        assert_eq!(piece_sender.slots_free, 4, "also when their flow is gone");
+        for slot in held {
+            piece_sender.handle(SenderEvent::Freed { slot });
+        }
+        assert_eq!(piece_sender.slots_held(), 0, "also when their flow is gone");
     }
 
     #[test]
     fn what_cannot_be_read_is_refused_and_the_next_is_read() {
         let mut piece_sender = PieceSender::new(1);
-        piece_sender.handle(SenderEvent::FlowUp { flow: A, weight: 1 });
+        piece_sender.handle(SenderEvent::FlowUp { flow: A, transfer: TRANSFER, weight: 1 });
         piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(0) });
         piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(1) });
         piece_sender.poll_action();
-        piece_sender.handle(SenderEvent::Loaded { flow: A, ask: ask(0), result: Err(Code::Data) });
+        let (slot, result) = (SlotIx(0), Err(Code::Data));
+        piece_sender.handle(SenderEvent::Loaded { slot, flow: A, ask: ask(0), result });
         assert_eq!(
             piece_sender.poll_action(),
             Some(SenderAction::Refuse { flow: A, ask: ask(0), code: Code::Data })
         );
-        assert_eq!(piece_sender.poll_action(), Some(SenderAction::Load { flow: A, ask: ask(1) }));
+        assert_eq!(
+            piece_sender.poll_action(),
+            Some(SenderAction::Load { slot, flow: A, ask: ask(1) })
+        );
     }
 
     /// The rail found the second piece under the number of both, and nothing when it came to send
@@ -509,7 +527,7 @@ mod tests {
     fn a_receiver_that_gives_two_requests_one_number_is_closed() {
         let mut piece_sender = PieceSender::new(4);
         for flow in [A, B] {
-            piece_sender.handle(SenderEvent::FlowUp { flow, weight: 1 });
+            piece_sender.handle(SenderEvent::FlowUp { flow, transfer: TRANSFER, weight: 1 });
             piece_sender.handle(SenderEvent::Request { flow, ask: ask(7) });
         }
         let loads: Vec<_> = std::iter::from_fn(|| piece_sender.poll_action()).collect();
@@ -520,7 +538,8 @@ mod tests {
             ),
             "{loads:?}"
         );
-        piece_sender.handle(SenderEvent::Loaded { flow: A, ask: ask(7), result: Ok(()) });
+        let loaded = |slot, flow| SenderEvent::Loaded { slot, flow, ask: ask(7), result: Ok(()) };
+        piece_sender.handle(loaded(SlotIx(0), A));
         piece_sender.handle(SenderEvent::Request {
             flow: A,
             ask: PieceRequest { span: Span::of(0, 5), ..ask(7) },
@@ -531,8 +550,8 @@ mod tests {
             "{done:?}"
         );
         // One that was answered may be asked again.
-        piece_sender.handle(SenderEvent::Loaded { flow: B, ask: ask(7), result: Ok(()) });
-        piece_sender.handle(SenderEvent::Sent { flow: B });
+        piece_sender.handle(loaded(SlotIx(1), B));
+        piece_sender.handle(SenderEvent::Sent { slot: SlotIx(1), flow: B });
         piece_sender.handle(SenderEvent::Request { flow: B, ask: ask(7) });
         let done: Vec<_> = std::iter::from_fn(|| piece_sender.poll_action()).collect();
         assert!(
@@ -547,7 +566,7 @@ mod tests {
     #[test]
     fn a_receiver_beyond_its_credit_is_closed() {
         let mut piece_sender = PieceSender::new(1);
-        piece_sender.handle(SenderEvent::FlowUp { flow: A, weight: 1 });
+        piece_sender.handle(SenderEvent::FlowUp { flow: A, transfer: TRANSFER, weight: 1 });
         for request in 0..=(FLOW_REQUESTS_MAX as u32 + 1) {
             piece_sender.handle(SenderEvent::Request { flow: A, ask: ask(request) });
         }

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::disk::PiecePayload;
 use super::injected_faults::NetworkCuts;
 use super::net::{NodeLinks, SimNetwork, SimStore};
 use super::node::{FlowMessage, PieceFaults, SimNode};
+use super::rails::KernelOp;
 use super::random::SplitMix;
 use super::timeline::{TimelineEntry, TransferTimeline};
 use crate::core::error::{Code, Error};
@@ -19,16 +19,15 @@ use crate::core::master::coordinator::{Coordinator, TransferPhase};
 use crate::core::master::roster::Roster;
 use crate::core::node::participant;
 use crate::core::node::participant::Participant;
-use crate::core::piece::{FlowIx, Piece};
-use crate::core::rail::piece_receiver;
-use crate::core::rail::piece_sender::PieceRequest;
+use crate::core::piece::FlowIx;
+use crate::core::rail::RailEvent;
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler;
 use crate::core::spec::RowRole;
 use crate::core::units::{BitRate, Moment, NodeIx, Span, union};
-use crate::core::wire::Check;
 use crate::core::wire::control;
 use crate::core::wire::control::ToNode;
+use crate::core::wire::{Check, Frame};
 
 /// A transfer that takes longer than this on the virtual clock, and than [`LONGEST_BOUNDS`], is
 /// stuck.
@@ -45,6 +44,8 @@ const ENDED_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) struct SimWorld {
     /// The links of every node.
     pub(crate) links: Vec<NodeLinks>,
+    /// Rails of every node; they share its links. One where this says nothing.
+    pub(crate) rails: Vec<usize>,
     pub(crate) stores: Vec<SimStore>,
     /// One way between any two nodes.
     pub(crate) latency: Duration,
@@ -82,38 +83,23 @@ pub(super) enum SimEvent {
         receiver: NodeIx,
         sender: NodeIx,
         flow: FlowIx,
-        ask: PieceRequest,
-    },
-    /// The sender's kernel has taken a piece.
-    Sent {
-        sender: NodeIx,
-        flow: FlowIx,
+        frame: Frame,
     },
     Arrived {
         sender: NodeIx,
         receiver: NodeIx,
         flow: FlowIx,
-        parcel: FlowMessage,
+        message: FlowMessage,
     },
-    Loaded {
-        sender: NodeIx,
-        flow: FlowIx,
-        ask: PieceRequest,
+    /// An operation of a node's kernel ends.
+    Kernel {
+        node: NodeIx,
+        rail: usize,
+        op: KernelOp,
     },
-    Written {
-        receiver: NodeIx,
-        flow: FlowIx,
-        piece: Piece,
-        check: Check,
-        payload: PiecePayload,
-    },
-    /// A sender hears that a flow was closed, or a receiver does.
-    SenderDown {
-        sender: NodeIx,
-        flow: FlowIx,
-    },
-    ReceiverDown {
-        receiver: NodeIx,
+    /// A node hears that the peer has closed a flow.
+    FlowClosed {
+        node: NodeIx,
         flow: FlowIx,
         error: Error,
     },
@@ -218,13 +204,14 @@ impl SimCluster {
     /// A cluster of the nodes of `roster` in `world`.
     pub(crate) fn new(roster: Roster, terms: AttemptConfig, world: SimWorld) -> SimCluster {
         assert_eq!(roster.entries.len(), world.links.len(), "every node has links");
-        let nodes = roster.entries.iter().map(|entry| {
+        let nodes = roster.entries.iter().enumerate().map(|(at, entry)| {
+            let rails = world.rails.get(at).copied().unwrap_or(1);
             let of = |role: RowRole| {
                 entry.rows.iter().filter(move |row| row.role == role).map(|row| row.range)
             };
             let [wanted, offered] =
                 [RowRole::Receiver, RowRole::Sender].map(|role| union(of(role).collect()));
-            SimNode::new(terms.block_bytes(), terms.silence(), wanted, offered)
+            SimNode::new(rails, terms.block_bytes(), wanted, offered)
         });
         let mut cluster = SimCluster {
             now: Moment(0),
@@ -418,8 +405,8 @@ impl SimCluster {
         let next = [queued, self.net.next_arrival(), due, master].into_iter().flatten().min();
         let next = next.expect("a transfer that is not done waits for something").max(self.now);
         self.now = next;
-        for (receiver, flow, parcel) in self.net.advance(next) {
-            self.through(receiver, flow, parcel);
+        for (receiver, flow, message) in self.net.advance(next) {
+            self.through(receiver, flow, message);
         }
         while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= next) {
             let ((_, sequence), happening) = entry.remove_entry();
@@ -441,8 +428,10 @@ impl SimCluster {
     fn tick(&mut self) {
         while let Some(&(_, node)) = self.due.first().filter(|&&(due, _)| due <= self.now) {
             let state = &mut self.nodes[node.at()];
-            if state.piece_receiver.poll_timeout().is_some_and(|due| self.now >= due) {
-                state.piece_receiver.handle(self.now, piece_receiver::ReceiverEvent::Tick);
+            for rail in &mut state.rails {
+                if rail.machine.poll_timeout().is_some_and(|due| self.now >= due) {
+                    rail.machine.handle(self.now, RailEvent::Tick);
+                }
             }
             let participant = state.participant.as_mut();
             if let Some(participant) = participant
@@ -463,11 +452,8 @@ impl SimCluster {
     pub(super) fn rearm(&mut self, node: NodeIx) {
         let state = &self.nodes[node.at()];
         let participant = state.participant.as_ref().and_then(Participant::poll_timeout);
-        let due = [state.piece_receiver.poll_timeout(), participant]
-            .into_iter()
-            .flatten()
-            .min()
-            .filter(|_| state.alive);
+        let rails = state.rails.iter().filter_map(|rail| rail.machine.poll_timeout());
+        let due = rails.chain(participant).min().filter(|_| state.alive);
         let due = due.map(|due| due.max(state.frozen_until));
         let before = std::mem::replace(&mut self.due_of[node.at()], due);
         if before != due {
@@ -487,18 +473,15 @@ impl SimCluster {
             SimEvent::FlowOpened { receiver, rail_pair, weight } => {
                 self.flow_opened(receiver, rail_pair, weight)
             }
-            SimEvent::Request { sender, flow, ask, .. } => self.requested(sender, flow, ask),
-            SimEvent::Sent { sender, flow } => self.sent(sender, flow),
-            SimEvent::Arrived { receiver, flow, parcel, .. } => {
-                self.arrived(receiver, flow, parcel)
+            SimEvent::Request { sender, flow, frame, .. } => self.requested(sender, flow, frame),
+            SimEvent::Arrived { receiver, flow, message, .. } => {
+                self.arrived(receiver, flow, message);
             }
-            SimEvent::Loaded { sender, flow, ask } => self.loaded(sender, flow, ask),
-            SimEvent::Written { receiver, flow, piece, check, payload } => {
-                self.written(receiver, flow, piece, check, &payload);
-            }
-            SimEvent::SenderDown { sender, flow } => self.sender_down(sender, flow),
-            SimEvent::ReceiverDown { receiver, flow, error } => {
-                self.receiver_down(receiver, flow, &error)
+            SimEvent::Kernel { node, rail, op } => self.kernel(node, rail, op),
+            SimEvent::FlowClosed { node, flow, error } => {
+                if self.nodes[node.at()].alive {
+                    self.break_flow(node, flow, error);
+                }
             }
             SimEvent::Relink(node, links, rate) => {
                 rate.iter()

@@ -3,24 +3,27 @@
 use std::time::Duration;
 
 use super::cluster::{DiskJob, OrderedChannel, SimCluster, SimEvent};
-use crate::core::error::{Code, Error};
+use super::rails::{SimRail, TRANSFER};
+use crate::core::check::CheckMethod;
 use crate::core::master::coordinator;
 use crate::core::node::participant;
 use crate::core::node::participant::Participant;
-use crate::core::piece::{FlowCommand, FlowIx};
-use crate::core::rail::piece_receiver;
-use crate::core::rail::piece_sender;
+use crate::core::piece::FlowCommand;
+use crate::core::rail::{
+    MappedDestination, MappedSource, PieceMap, RailEvent, SourceKind, TransferCommand,
+};
+use crate::core::spec::RowRole;
 use crate::core::units::{NodeIx, covers};
 use crate::core::wire::control;
-use crate::core::wire::control::{NodeAdvert, Prepare, RailAdvert, ToMaster, ToNode};
+use crate::core::wire::control::{NodeAdvert, Prepare, RailAdvert, ToMaster, ToNode, WireRow};
 
-/// What a simulated node says of itself: one NIC whose speed it does not know.
-fn advert() -> NodeAdvert {
+/// What a simulated node says of itself: a NIC whose speed it does not know, with a thread a rail.
+fn advert(rails: usize) -> NodeAdvert {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
     let rail = RailAdvert { nic: "sim0".into(), address, line: None, mtu: None, numa: None };
     NodeAdvert {
         software: "simulator".into(),
-        rails: vec![rail],
+        rails: vec![rail; rails],
         cores: 1,
         boot_id: String::new(),
         incarnation: 1,
@@ -31,8 +34,9 @@ impl SimCluster {
     pub(super) fn node_up(&mut self, node: NodeIx) {
         if self.nodes[node.at()].alive && !self.nodes[node.at()].lost {
             self.nodes[node.at()].met = true;
+            let advert = advert(self.nodes[node.at()].rails.len());
             self.coordinator
-                .handle(self.now, coordinator::CoordinatorEvent::NodeUp { node, advert: advert() });
+                .handle(self.now, coordinator::CoordinatorEvent::NodeUp { node, advert });
             self.follow_master();
         }
     }
@@ -52,6 +56,9 @@ impl SimCluster {
             message => {
                 if matches!(message, ToNode::Cancel { forgets: true, .. }) {
                     self.nodes[node.at()].disk.forget();
+                }
+                if let ToNode::Start(start) = &message {
+                    self.command_all(node, &TransferCommand::Relay { spans: start.relays.clone() });
                 }
                 self.participant(node, participant::ParticipantEvent::Master(message));
             }
@@ -97,7 +104,8 @@ impl SimCluster {
     /// A node gets ready.
     fn prepare(&mut self, node: NodeIx, prepare: &Prepare) {
         let state = &mut self.nodes[node.at()];
-        let mut participant = Participant::new(participant::ParticipantConfig::of(prepare, 1));
+        let mut participant =
+            Participant::new(participant::ParticipantConfig::of(prepare, state.rails.len() as u32));
         let prepared = state.disk.prepare(prepare).map(|ready| {
             if let Some(found) = ready.found {
                 state.found.clone_from(&found);
@@ -106,6 +114,9 @@ impl SimCluster {
             ready.prepared
         });
         state.participant = Some(participant);
+        for rail in &mut state.rails {
+            rail.machine.join(TRANSFER, piece_map(prepare), prepare.options.silence());
+        }
         let delay = self.disk_seconds(0);
         self.after(
             delay,
@@ -125,32 +136,40 @@ impl SimCluster {
     pub(super) fn follow(&mut self, node: NodeIx) {
         loop {
             let state = &mut self.nodes[node.at()];
-            if let Some(event) = state.piece_receiver.poll_scheduler() {
-                if let Some(participant) = &mut state.participant {
-                    participant.handle(self.now, participant::ParticipantEvent::Owner(event));
-                }
-            } else if let Some(action) =
-                state.participant.as_mut().and_then(Participant::poll_action)
-            {
-                self.participant_action(node, action);
-            } else if let Some(action) = state.piece_receiver.poll_action() {
-                self.receiver_action(node, action);
-            } else if let Some(action) = state.piece_sender.poll_action() {
-                self.sender_action(node, action);
-            } else {
-                break;
+            let mut rails = state.rails.iter_mut();
+            if let Some(report) = rails.find_map(|rail| rail.machine.poll_report()) {
+                self.rail_reports(node, report);
+                continue;
             }
+            if let Some(action) = state.participant.as_mut().and_then(Participant::poll_action) {
+                self.participant_action(node, action);
+                continue;
+            }
+            let mut rails = state.rails.iter_mut().enumerate();
+            let next = |(at, rail): (usize, &mut SimRail)| Some((at, rail.machine.poll_action()?));
+            let Some((rail, action)) = rails.find_map(next) else { break };
+            self.rail_action(node, rail, action);
         }
-        let state = &mut self.nodes[node.at()];
-        state.check_slots();
-        if state.draining && state.writing == 0 {
-            state.draining = false;
-            self.after(
-                Duration::ZERO,
-                SimEvent::Member(node, participant::ParticipantEvent::Drained),
-            );
-        }
+        self.nodes[node.at()].rails.iter().for_each(SimRail::check_slots);
         self.rearm(node);
+    }
+
+    /// Has the rail of a flow do something.
+    fn flow_command(&mut self, node: NodeIx, command: FlowCommand) {
+        let state = &mut self.nodes[node.at()];
+        if let Some(&rail) = state.flow_rails.get(&command.flow()) {
+            let command = TransferCommand::Flow(command);
+            let event = RailEvent::Command { transfer: TRANSFER, command };
+            state.rails[rail].machine.handle(self.now, event);
+        }
+    }
+
+    /// Has all rails of a node do something.
+    fn command_all(&mut self, node: NodeIx, command: &TransferCommand) {
+        for rail in &mut self.nodes[node.at()].rails {
+            let event = RailEvent::Command { transfer: TRANSFER, command: command.clone() };
+            rail.machine.handle(self.now, event);
+        }
     }
 
     fn participant_action(&mut self, node: NodeIx, action: participant::ParticipantAction) {
@@ -167,36 +186,16 @@ impl SimCluster {
                     SimEvent::FlowOpened { receiver: node, rail_pair, weight },
                 );
             }
-            ParticipantAction::Flow(FlowCommand::Lease { flow, pieces }) => state
-                .piece_receiver
-                .handle(now, piece_receiver::ReceiverEvent::Lease { flow, pieces }),
-            ParticipantAction::Flow(FlowCommand::Revoke { flow, pieces }) => state
-                .piece_receiver
-                .handle(now, piece_receiver::ReceiverEvent::Revoke { flow, pieces }),
-            ParticipantAction::Flow(FlowCommand::Close { flow }) => {
-                self.close_fetching(node, flow, &Error::new(Code::Cancelled, "closed"))
-            }
+            ParticipantAction::Flow(command) => self.flow_command(node, command),
             ParticipantAction::Offer { span } => {
-                state.relay.land(span);
-                while let Some((flow, ask)) = state.relay.poll_ready() {
-                    state.piece_sender.handle(piece_sender::SenderEvent::Request { flow, ask });
-                }
+                self.command_all(node, &TransferCommand::Offer { span });
             }
             ParticipantAction::Withdraw { span } => {
-                for (flow, ask) in state.relay.give_up(span) {
-                    self.sender_action(
-                        node,
-                        piece_sender::SenderAction::Refuse { flow, ask, code: Code::Data },
-                    );
-                }
+                self.command_all(node, &TransferCommand::Withdraw { span });
             }
             ParticipantAction::Drain => {
-                let flows: Vec<FlowIx> = state.fetching.keys().copied().collect();
-                state.parked.clear();
-                state.draining = true;
-                for flow in flows {
-                    self.close_fetching(node, flow, &Error::new(Code::Cancelled, "drained"));
-                }
+                state.draining = state.rails.len();
+                self.command_all(node, &TransferCommand::Drain);
             }
             ParticipantAction::Commit { landed_everywhere, checks } => {
                 state.committed.get_or_insert(now);
@@ -224,16 +223,7 @@ impl SimCluster {
             ParticipantAction::Confirm if state.is_dismissed => state.disk.confirm(),
             ParticipantAction::Confirm => state.remembers = true,
             ParticipantAction::Discard => state.disk.discard(),
-            ParticipantAction::End => {
-                let serving: Vec<FlowIx> = state.serving.keys().copied().collect();
-                for flow in serving {
-                    self.close_serving(
-                        node,
-                        flow,
-                        &Error::new(Code::Cancelled, "the transfer has ended"),
-                    );
-                }
-            }
+            ParticipantAction::End => self.command_all(node, &TransferCommand::Leave),
         }
     }
 
@@ -282,5 +272,19 @@ impl SimCluster {
         self.world.disk_latency
             + jitter
             + Duration::from_secs_f64(bytes as f64 / self.world.disk_bytes_per_second)
+    }
+}
+
+/// Where a node has the pieces of a transfer.
+fn piece_map(prepare: &Prepare) -> PieceMap {
+    let rows = |role| prepare.rows.iter().filter(move |row| row.role == role);
+    let source =
+        |row: &WireRow| MappedSource { range: row.span, kind: SourceKind::File { direct: true } };
+    let kept = rows(RowRole::Receiver).filter(|row| !row.uri.starts_with("null:"));
+    PieceMap {
+        method: CheckMethod::new(prepare.options.check, prepare.options.object),
+        path: prepare.options.path,
+        sources: rows(RowRole::Sender).map(source).collect(),
+        destinations: kept.map(|row| MappedDestination { range: row.span, direct: true }).collect(),
     }
 }

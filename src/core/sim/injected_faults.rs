@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::cluster::{InjectedFault, OrderedChannel, SimCluster, SimEndpoint, SimEvent};
+use super::rails::KernelOp;
 use super::timeline::TimelineEntry;
 use crate::core::error::{Code, Error};
 use crate::core::master::coordinator;
@@ -96,12 +97,8 @@ impl SimCluster {
             SimEvent::Arrived { receiver, sender, .. } => {
                 frozen(receiver).max(cut(Some(sender), Some(receiver)))
             }
-            SimEvent::Sent { sender, .. }
-            | SimEvent::Loaded { sender, .. }
-            | SimEvent::SenderDown { sender, .. } => frozen(sender),
-            SimEvent::FlowOpened { receiver, .. }
-            | SimEvent::Written { receiver, .. }
-            | SimEvent::ReceiverDown { receiver, .. } => frozen(receiver),
+            SimEvent::FlowOpened { receiver, .. } => frozen(receiver),
+            SimEvent::Kernel { node, .. } | SimEvent::FlowClosed { node, .. } => frozen(node),
             SimEvent::Relink(..) | SimEvent::Trouble(_) => Moment(0),
         };
         (until > self.now).then_some(until)
@@ -184,12 +181,11 @@ impl SimCluster {
     }
 
     fn reset(&mut self, node: NodeIx) {
-        let error = Error::new(Code::Unreachable, "connection reset");
-        let state = &self.nodes[node.at()];
-        let fetching: Vec<FlowIx> = state.fetching.keys().copied().collect();
-        let serving: Vec<FlowIx> = state.serving.keys().copied().collect();
-        fetching.into_iter().for_each(|flow| self.close_fetching(node, flow, &error));
-        serving.into_iter().for_each(|flow| self.close_serving(node, flow, &error));
+        let sockets = self.nodes[node.at()].rails.iter().flat_map(|rail| rail.sockets.keys());
+        for flow in sockets.copied().collect::<Vec<FlowIx>>() {
+            let error = Error::new(Code::Unreachable, "connection reset");
+            self.break_flow(node, flow, error);
+        }
     }
 
     fn die(&mut self, node: NodeIx) {
@@ -208,17 +204,18 @@ impl SimCluster {
     /// A process ends where it stands. What its kernel had begun to write, it may write, or a part
     /// of it.
     fn crash(&mut self, node: NodeIx) {
-        let in_flight = self.queue.extract_if(
-            ..,
-            |_, it| matches!(it, SimEvent::Written { receiver, .. } if *receiver == node),
-        );
-        let in_flight: Vec<SimEvent> = in_flight.map(|(_, it)| it).collect();
+        let is_of_node =
+            |it: &SimEvent| matches!(it, SimEvent::Kernel { node: of, .. } if *of == node);
+        let in_flight: Vec<SimEvent> =
+            self.queue.extract_if(.., |_, it| is_of_node(it)).map(|(_, it)| it).collect();
         let state = &mut self.nodes[node.at()];
-        for happening in in_flight {
-            if let SimEvent::Written { piece, payload, .. } = happening {
-                let bytes = self.random.below(2 * piece.span.bytes()).min(piece.span.bytes());
+        for event in in_flight {
+            if let SimEvent::Kernel { rail, op: KernelOp::Write(slot), .. } = event {
+                let (landing, payload) = &state.rails[rail].landing[&slot];
+                let span = landing.piece.span;
+                let bytes = self.random.below(2 * span.bytes()).min(span.bytes());
                 // Nobody hears of an error any more.
-                let _ = state.disk.write(Span::of(piece.span.start, bytes), &payload);
+                let _ = state.disk.write(Span::of(span.start, bytes), payload);
             }
         }
         state.disk.crash();

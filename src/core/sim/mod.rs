@@ -9,11 +9,11 @@
 mod cluster;
 mod control;
 mod disk;
-mod flows;
 mod forecast;
 mod injected_faults;
 mod net;
 mod node;
+mod rails;
 mod random;
 mod timeline;
 

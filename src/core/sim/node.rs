@@ -1,18 +1,14 @@
-//! One simulated node: its machines, and what its driver would hold for them.
+//! One simulated node: its machines, its disk, and what befalls it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::disk::{PiecePayload, SimDisk, VoidDisk};
+use super::rails::SimRail;
 use crate::core::node::participant::{Participant, ParticipantState};
 use crate::core::node::replay_buffer::ReplayBuffer;
-use crate::core::piece::LandedPiece;
-use crate::core::piece::{FlowIx, Piece};
-use crate::core::rail::piece_receiver::PieceReceiver;
-use crate::core::rail::piece_sender::{PieceRequest, PieceSender};
-use crate::core::rail::relay_queue::RelayQueue;
+use crate::core::piece::{FlowIx, LandedPiece, Piece};
 use crate::core::units::{Moment, NodeIx, Span};
-use crate::core::wire::Check;
+use crate::core::wire::Frame;
 
 /// What goes wrong, in parts of a thousand of the pieces that it could happen to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,9 +21,11 @@ pub(crate) struct PieceFaults {
     pub(crate) unreadable: u64,
     /// A receiver cannot write a piece.
     pub(crate) unwritable: u64,
+    /// An operation of a kernel does not go the way that was tried first.
+    pub(crate) detours: u64,
 }
 
-/// Slots of a node for each direction.
+/// Slots of a rail for each direction.
 const SLOTS: u32 = 16;
 
 /// One end of a flow, as its node knows it.
@@ -38,38 +36,16 @@ pub(super) struct FlowEnd {
     pub(super) there: FlowIx,
 }
 
-/// A payload that waits for a slot.
-pub(super) struct ParkedPayload {
-    pub(super) flow: FlowIx,
-    pub(super) piece: Piece,
-    pub(super) check: Check,
-    pub(super) payload: PiecePayload,
-}
-
 pub(super) struct SimNode {
     pub(super) participant: Option<Participant>,
-    pub(super) piece_receiver: PieceReceiver,
-    pub(super) piece_sender: PieceSender,
-    pub(super) relay: RelayQueue,
+    /// In the order of the rails that it is known by.
+    pub(super) rails: Vec<SimRail>,
+    /// The rail of each flow that this node opened.
+    pub(super) flow_rails: BTreeMap<FlowIx, usize>,
     pub(super) disk: Box<dyn SimDisk>,
-    /// Flows to senders.
-    pub(super) fetching: BTreeMap<FlowIx, FlowEnd>,
-    /// Flows from receivers.
-    pub(super) serving: BTreeMap<FlowIx, FlowEnd>,
     pub(super) flows: u32,
-    /// Pieces that are read, by flow and request.
-    pub(super) loaded: BTreeMap<(FlowIx, u32), (Check, PiecePayload)>,
-    /// Pieces that are being read.
-    pub(super) loading: u32,
-    /// Flows on which a piece is being sent.
-    pub(super) sending: BTreeSet<FlowIx>,
-    pub(super) slots_free: u32,
-    pub(super) parked: VecDeque<ParkedPayload>,
-    /// What has arrived on each flow behind one of those.
-    pub(super) unread: BTreeMap<FlowIx, VecDeque<FlowMessage>>,
-    /// Pieces being written.
-    pub(super) writing: u32,
-    pub(super) draining: bool,
+    /// Rails that have not drained yet, while they do.
+    pub(super) draining: usize,
     /// That its files are complete is remembered until the master says good-bye.
     pub(super) remembers: bool,
     /// The master has said good-bye.
@@ -97,28 +73,18 @@ pub(super) struct SimNode {
 
 impl SimNode {
     pub(super) fn new(
+        rails: usize,
         block_bytes: u64,
-        silence: Duration,
         wanted: Vec<Span>,
         offered: Vec<Span>,
     ) -> SimNode {
         SimNode {
             participant: None,
-            piece_receiver: PieceReceiver::new(block_bytes, silence),
-            piece_sender: PieceSender::new(SLOTS),
-            relay: RelayQueue::default(),
+            rails: (0..rails).map(|_| SimRail::new(SLOTS, block_bytes)).collect(),
+            flow_rails: BTreeMap::new(),
             disk: Box::new(VoidDisk),
-            fetching: BTreeMap::new(),
-            serving: BTreeMap::new(),
             flows: 0,
-            loaded: BTreeMap::new(),
-            loading: 0,
-            sending: BTreeSet::new(),
-            slots_free: SLOTS,
-            parked: VecDeque::new(),
-            unread: BTreeMap::new(),
-            writing: 0,
-            draining: false,
+            draining: 0,
             remembers: false,
             is_dismissed: false,
             alive: true,
@@ -174,18 +140,12 @@ impl SimNode {
         );
         self.landed.insert(piece.span)
     }
-
-    /// What a driver has slots for, it has slots for.
-    pub(super) fn check_slots(&self) {
-        let sending = self.loading as usize + self.loaded.len() + self.sending.len();
-        assert!(sending <= SLOTS as usize, "{sending} slots hold what is sent, of {SLOTS}");
-        assert_eq!(self.slots_free + self.writing, SLOTS, "slots of what is received");
-    }
 }
 
 /// What travels over a flow from a sender to a receiver.
 #[derive(Clone, Debug)]
-pub(super) enum FlowMessage {
-    Data { ask: PieceRequest, check: Check, payload: PiecePayload, sender_flow: FlowIx },
-    Refusal { ask: PieceRequest, code: crate::core::error::Code },
+pub(super) struct FlowMessage {
+    pub(super) frame: Frame,
+    /// Behind a header that brings a piece.
+    pub(super) payload: Option<PiecePayload>,
 }

@@ -54,6 +54,15 @@ pub(crate) enum FrameKind {
 }
 
 impl Frame {
+    /// A frame that speaks of `span`.
+    ///
+    /// # Panics
+    /// If the span is larger than a piece can be.
+    pub(crate) fn new(kind: FrameKind, request: u32, span: Span) -> Frame {
+        let length = u32::try_from(span.bytes()).expect("a piece is a block at most");
+        Frame { kind, request, position: span.start, length }
+    }
+
     /// Writes the header.
     ///
     /// # Panics

@@ -13,14 +13,14 @@ use super::{Node, NodeSession, SessionRole, keeping, prepare, transfer_log};
 use crate::core::error::{Code, Error, Result};
 use crate::core::node::participant;
 use crate::core::node::participant::{ParticipantAction, ParticipantState};
-use crate::core::piece::FlowCommand;
+use crate::core::piece::{FlowCommand, TransferIx};
+use crate::core::rail::{RailReport, TransferCommand};
 use crate::core::store::io_steps::PAGE_BYTES;
 use crate::core::units::MIB;
 use crate::core::wire::control::{ToMaster, ToNode};
 use crate::core::wire::version::ConnectionKind;
 use crate::io::clock::{LOOK_EVERY, awake};
-use crate::io::rail;
-use crate::io::rail::{RailCommand, RailHandle, RailSize, TransferIx, slots_max};
+use crate::io::rail::{RailCommand, RailHandle, RailSize, slots_max};
 use crate::io::session::Connection;
 use crate::io::store::Sink;
 
@@ -36,7 +36,9 @@ fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize, block_bytes: u6
             each.min(u32::try_from(SLOTS_BYTES / block_bytes).unwrap_or(SLOTS)).max(SLOTS_EACH_MIN)
         }
     };
-    each.min(slots_max(block_bytes))
+    // No transfer may hold the last slot of a rail. One in a few would be missed.
+    let spare = u32::from(each < SLOTS_FEW);
+    (each + spare).min(slots_max(block_bytes))
 }
 
 /// How long rails that end are waited for.
@@ -47,6 +49,8 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// Slots of a rail where nobody says: one on the wire, one being checked or written, and as much
 /// again.
 const SLOTS_EACH_MIN: u32 = 4;
+/// Fewer slots than this are few.
+const SLOTS_FEW: u32 = 8;
 /// Slots of each kind where nobody says: with 1 MiB blocks, 32 MiB for a node that sends and
 /// receives.
 const SLOTS: u32 = 16;
@@ -339,17 +343,17 @@ impl Node {
         );
     }
 
-    fn rail_says(&mut self, event: rail::RailEvent) {
+    fn rail_says(&mut self, event: RailReport) {
         match event {
-            rail::RailEvent::Owner { transfer, event } => {
+            RailReport::Scheduler { transfer, event } => {
                 let event = self.named(transfer, event);
                 self.participant(transfer, participant::ParticipantEvent::Owner(event));
             }
-            rail::RailEvent::Broken { transfer, error } => {
+            RailReport::Broken { transfer, error } => {
                 self.participant(transfer, participant::ParticipantEvent::Broken(error))
             }
-            rail::RailEvent::Drained { transfer } => self.drained(transfer),
-            rail::RailEvent::Failed { error } => {
+            RailReport::Drained { transfer } => self.drained(transfer),
+            RailReport::Failed { error } => {
                 for transfer in self.transfers.keys().copied().collect::<Vec<_>>() {
                     // Who only sends does so over its other rails; those that it fed notice by
                     // themselves.
@@ -459,18 +463,19 @@ impl Node {
             ParticipantAction::Flow(command) => self.tell_rail_of_flow(transfer, command),
             ParticipantAction::Offer { span } => {
                 node_transfer.ports.iter().for_each(|&port| {
-                    self.ports[port].tell(transfer, RailCommand::Offer { transfer, span })
+                    self.ports[port].command(transfer, TransferCommand::Offer { span })
                 });
             }
             ParticipantAction::Withdraw { span } => {
                 node_transfer.ports.iter().for_each(|&port| {
-                    self.ports[port].tell(transfer, RailCommand::Withdraw { transfer, span })
+                    self.ports[port].command(transfer, TransferCommand::Withdraw { span })
                 });
             }
             ParticipantAction::Drain => {
-                node_transfer.ports.iter().for_each(|&port| {
-                    self.ports[port].tell(transfer, RailCommand::Drain { transfer })
-                });
+                node_transfer
+                    .ports
+                    .iter()
+                    .for_each(|&port| self.ports[port].command(transfer, TransferCommand::Drain));
                 let node_transfer =
                     self.transfers.get_mut(&transfer).expect("it is carried out for it");
                 node_transfer.draining = node_transfer.ports.len();
@@ -535,7 +540,7 @@ impl Node {
             history.asked(awake());
         }
         if let Some(&(_, port)) = node_transfer.flows.get(&command.flow()) {
-            self.ports[port].tell(transfer, RailCommand::Flow { transfer, command });
+            self.ports[port].command(transfer, TransferCommand::Flow(command));
         }
     }
 

@@ -17,13 +17,15 @@ use super::{HANDSHAKE_WITHIN, Node, SessionRole};
 use super::{devices, stuck};
 use crate::core::error::{Code, Error, Result};
 use crate::core::node::participant;
+use crate::core::piece::TransferIx;
+use crate::core::rail::FlowDirection;
 use crate::core::receiver::rail_pairs::{RailPair, pair_by};
 use crate::core::receiver::scheduler;
 use crate::core::wire::control;
 use crate::core::wire::control::FlowHello;
 use crate::core::wire::version::ConnectionKind;
 use crate::io::clock::awake;
-use crate::io::rail::{FlowDirection, RailCommand, TransferIx};
+use crate::io::rail::RailCommand;
 use crate::io::session::{Connection, ConnectionHello, dial_over};
 
 impl Node {
@@ -194,10 +196,10 @@ impl Node {
                         rail_pair,
                     }),
                 );
-                let side = FlowDirection::Fetch { relays };
+                let direction = FlowDirection::Receive { relays };
                 self.ports[way.port].tell(
                     transfer,
-                    RailCommand::FlowUp { transfer, flow, socket: socket.into(), side },
+                    RailCommand::FlowUp { transfer, flow, socket: socket.into(), direction },
                 );
             }
             Err(error) => self.lane_failed(transfer, rail_pair, error),
@@ -310,10 +312,10 @@ impl Node {
                 let _ = setsockopt(&socket, MaxPacingRate, &pace);
             }
             let flow = self.next_flow();
-            let side = FlowDirection::Feed { weight: hello.weight_bytes };
+            let direction = FlowDirection::Send { weight: hello.weight_bytes };
             self.ports[port].tell(
                 transfer,
-                RailCommand::FlowUp { transfer, flow, socket: socket.into(), side },
+                RailCommand::FlowUp { transfer, flow, socket: socket.into(), direction },
             );
         }
     }

@@ -23,11 +23,12 @@ use crate::core::error::{Code, Error};
 use crate::core::node::participant;
 use crate::core::node::participant::Participant;
 use crate::core::node::replay_buffer::ReplayBuffer;
+use crate::core::piece::TransferIx;
+use crate::core::rail::TransferCommand;
 use crate::core::units::NodeIx;
 use crate::core::wire::control;
 use crate::core::wire::control::{Prepare, ResumeSession, ToMaster, ToNode};
 use crate::io::clock::awake;
-use crate::io::rail::TransferIx;
 use crate::io::rail::transfer_files::TransferFiles;
 use crate::io::session::IncomingData;
 use crate::io::store::{Sink, StoreRoot};
@@ -99,8 +100,11 @@ impl Node {
                         // The first plan's holes stay: a new plan assigns, it does not change the
                         // data.
                         let _ = transfer_files.holes.set(start.holes.clone());
-                        let _ = transfer_files.relays.set(start.relays.clone());
                         prepare::set_modes(transfer_files, &node_transfer.prepare, &start.modes);
+                    }
+                    for &port in &node_transfer.ports {
+                        let spans = start.relays.clone();
+                        self.ports[port].command(transfer, TransferCommand::Relay { spans });
                     }
                 }
                 self.participant(

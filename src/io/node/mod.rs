@@ -74,6 +74,7 @@ use mio::{Poll, Token, Waker};
 
 use crate::core::error::{Code, Error, Result};
 use crate::core::piece::FlowIx;
+use crate::core::piece::TransferIx;
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::wire::control::{NodeAdvert, Prepare};
 use crate::io::clock::{Clock, awake, wait_until};
@@ -88,7 +89,6 @@ use crate::io::node::ports::RailPort;
 use crate::io::node::sessions::SessionTable;
 use crate::io::node::transfer_log::TransferLog;
 use crate::io::node::workers::WorkerPool;
-use crate::io::rail::TransferIx;
 use crate::io::session::descriptors;
 use crate::io::session::descriptors::SpareDescriptor;
 use crate::io::session::{Connection, Listener, strangers};

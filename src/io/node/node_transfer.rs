@@ -18,12 +18,13 @@ use super::usage;
 use crate::core::error::{Error, Result};
 use crate::core::node::participant::Participant;
 use crate::core::piece::FlowIx;
+use crate::core::piece::TransferIx;
+use crate::core::rail::RailReport;
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::units::{NodeIx, human_bytes};
 use crate::core::wire::control::{NodeStats, PeerNode, Prepare, RailStats};
 use crate::io::clock;
-use crate::io::rail;
-use crate::io::rail::TransferIx;
+use crate::io::rail::ReportSender;
 use crate::io::rail::paths;
 use crate::io::rail::paths::PathStats;
 use crate::io::rail::transfer_files::{RailTally, TransferFiles};
@@ -34,7 +35,7 @@ use crate::io::store::DestinationClaim;
 #[derive(Debug)]
 pub(super) enum NodeEvent {
     /// A rail says something.
-    Rail(rail::RailEvent),
+    Rail(RailReport),
     /// Sources and destinations are open, or not.
     Prepared { transfer: TransferIx, result: Result<Box<OpenedTransfer>> },
     /// A worker that opens a transfer compares replicas, and has read so much.
@@ -92,8 +93,8 @@ impl EventSender {
     }
 }
 
-impl rail::RailEvents for EventSender {
-    fn deliver(&self, events: &mut VecDeque<rail::RailEvent>) {
+impl ReportSender for EventSender {
+    fn deliver(&self, events: &mut VecDeque<RailReport>) {
         while let Some(event) = events.pop_front() {
             match self.notes.try_send(NodeEvent::Rail(event)) {
                 Ok(()) => {}

@@ -11,11 +11,13 @@ use super::listen;
 use super::options::NodeOptions;
 use super::threads::{NicLine, threads};
 use crate::core::error::{Code, Error, Result};
+use crate::core::piece::TransferIx;
+use crate::core::rail::TransferCommand;
 use crate::core::units::BitRate;
 use crate::core::wire::control;
 use crate::io::clock::Clock;
 use crate::io::log;
-use crate::io::rail::{RailCommand, RailEvents, RailHandle, RailPlacement, RailSize, TransferIx};
+use crate::io::rail::{RailCommand, RailHandle, RailPlacement, RailSize, ReportSender};
 use crate::io::session::Listener;
 
 /// Interfaces that only ever lead to guests and containers of the same machine.
@@ -62,14 +64,14 @@ impl RailPort {
         transfer: TransferIx,
         clock: Clock,
         size: RailSize,
-        rail_events: impl RailEvents,
+        reports: impl ReportSender,
     ) -> Result<&RailHandle> {
         let fitting =
             self.rails.iter().enumerate().filter(|(_, it)| it.block_bytes >= size.block_bytes);
         let at = match fitting.min_by_key(|(_, it)| it.block_bytes) {
             Some((at, _)) => at,
             None => {
-                let rail = RailHandle::spawn(clock, size, self.place, rail_events)?;
+                let rail = RailHandle::spawn(clock, size, self.place, reports)?;
                 self.rails.push(BusyRail {
                     rail,
                     block_bytes: size.block_bytes,
@@ -89,12 +91,18 @@ impl RailPort {
         }
     }
 
+    /// Has the rail that a transfer is on do something for it.
+    pub(super) fn command(&self, transfer: TransferIx, command: TransferCommand) {
+        self.tell(transfer, RailCommand::Transfer { transfer, command });
+    }
+
     /// A transfer is over. The rail that it was on is to be ended where no other transfer is: a
     /// node at rest is small. Dropping it waits for its thread.
     pub(super) fn leave(&mut self, transfer: TransferIx) -> Option<RailHandle> {
         let at = self.rails.iter().position(|it| it.transfers.contains(&transfer))?;
         let busy = &mut self.rails[at];
-        busy.rail.tell(RailCommand::Leave { transfer });
+        let command = TransferCommand::Leave;
+        busy.rail.tell(RailCommand::Transfer { transfer, command });
         busy.transfers.retain(|other| *other != transfer);
         busy.transfers.is_empty().then(|| self.rails.swap_remove(at).rail)
     }

@@ -111,7 +111,6 @@ pub(crate) fn open(
         sinks,
         layouts,
         holes: OnceLock::new(),
-        relays: OnceLock::new(),
         tallies,
         activity,
         sink_places: OnceLock::new(),

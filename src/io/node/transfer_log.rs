@@ -7,10 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::Node;
 use super::node_transfer::NodeTransfer;
 use crate::core::error::{Code, Error};
+use crate::core::piece::TransferIx;
 use crate::core::spec::RowRole;
 use crate::core::wire::control::{Prepare, WireRow};
 use crate::io::log;
-use crate::io::rail::TransferIx;
 
 /// The transfers under way, as far as the log has to remember them.
 #[derive(Default)]

@@ -83,7 +83,7 @@ mod tests {
     use mio::{Poll, Token, Waker};
 
     use super::*;
-    use crate::io::rail::TransferIx;
+    use crate::core::piece::TransferIx;
 
     #[test]
     fn work_that_panics_is_answered_with_an_error() {

@@ -1,29 +1,30 @@
 //! The driver: one thread, one NIC, one ring.
 //!
-//! The machines of [`crate::core`] decide; this turns their actions into operations of the ring,
-//! and completions into their events. A turn of the loop: take in commands of the control thread,
-//! carry out what the machines want, submit and wait, handle what has completed. Nothing runs where
+//! [`crate::core::rail::RailMachine`] decides; this turns its actions into operations of the ring,
+//! and completions into its events. A turn of the loop: take in commands of the control thread,
+//! carry out what the machine wants, submit and wait, handle what has completed. Nothing runs where
 //! it is reaped, and nothing here blocks but that one wait.
 //!
 //! - [`transfer_files`]: one transfer's files and layouts, shared by the node's rails
-//! - `fetch`: the receiving half — headers, payloads, checks, writes
-//! - `feed`: the sending half — requests, reads, checks, sends
-//! - `splice`, `zerocopy`: the ways of sending that copy less
-//! - `paths`: which way the bytes took, for the report
-//! - `contexts`: what each operation in flight is for
+//! - `driver`: the loop
+//! - `operations`: the ring, the files of transfers and the sockets of flows
+//! - `receive`: requests out, headers and payloads in, checks, writes
+//! - `send`: requests in, reads, checks, sends; `splice`: pieces that are sent from the page cache
+//! - `slot_store`: the memory of slots between two operations
+//! - `contexts`: the purpose of each operation in flight
+//! - `paths`: the ways that bytes took, for the report
 
 pub(crate) mod transfer_files;
 
 mod contexts;
 mod driver;
+mod operations;
 pub(crate) mod paths;
 mod receive;
-mod reopen;
 mod send;
-mod sockets;
+mod slot_store;
 mod splice;
 mod start;
-mod zerocopy;
 
 #[cfg(test)]
 mod tests;
@@ -39,13 +40,11 @@ use nix::sys::signal::{SigSet, Signal};
 use ring::Waker;
 
 use crate::core::error::{Code, Error, Result};
-use crate::core::piece::{FlowCommand, FlowIx};
-use crate::core::receiver::scheduler;
-use crate::core::units::Span;
+use crate::core::piece::{FlowIx, TransferIx};
+use crate::core::rail::{FlowDirection, RailReport, TransferCommand};
 use crate::io::clock::Clock;
 use transfer_files::TransferFiles;
 
-pub(crate) use crate::core::piece::TransferIx;
 pub(crate) use start::slots_max;
 
 /// What the control thread tells a rail.
@@ -61,42 +60,11 @@ pub(crate) enum RailCommand {
     /// A file of a transfer is another one from now on. Nothing of it is in flight.
     Reopen { transfer: TransferIx, file: usize },
     /// A flow stands; `socket` has been through its handshake.
-    FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, side: FlowDirection },
-    /// What the scheduler wants of a flow.
-    Flow { transfer: TransferIx, command: FlowCommand },
-    /// A piece that other receivers may ask for has landed, over whichever rail.
-    Offer { transfer: TransferIx, span: Span },
-    /// Such a piece will never be here.
-    Withdraw { transfer: TransferIx, span: Span },
-    /// Close the flows that fetch for a transfer; answered by `Drained` when nothing that lands is
-    /// in flight.
-    Drain { transfer: TransferIx },
-    /// Close what is left of a transfer and forget it.
-    Leave { transfer: TransferIx },
+    FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, direction: FlowDirection },
+    /// What is to be done for a transfer.
+    Transfer { transfer: TransferIx, command: TransferCommand },
     /// The thread ends.
     Stop,
-}
-
-/// Which way the pieces go on a flow.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum FlowDirection {
-    /// This node asks and receives; `relays` where the peer passes on what it receives itself.
-    Fetch { relays: bool },
-    /// This node is asked and sends; the plan wants `weight` bytes of it.
-    Feed { weight: u64 },
-}
-
-/// What a rail tells the control thread.
-#[derive(Debug)]
-pub(crate) enum RailEvent {
-    /// Something for the scheduler of a transfer's extent map.
-    Owner { transfer: TransferIx, event: scheduler::SchedulerEvent },
-    /// A destination failed.
-    Broken { transfer: TransferIx, error: Error },
-    /// Nothing of the transfer is in flight any more, and its flows are closed.
-    Drained { transfer: TransferIx },
-    /// The rail itself failed: its ring is gone, and its flows with it.
-    Failed { error: Error },
 }
 
 /// How large a rail is.
@@ -145,11 +113,11 @@ pub(crate) struct RailHandle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Where a rail's events go, and what makes the control thread look.
-pub(crate) trait RailEvents: Send + 'static {
-    /// Takes events from the front of `events`, as many as there is room for: all, unless the
+/// Where a rail's reports go, and what makes the control thread look.
+pub(crate) trait ReportSender: Send + 'static {
+    /// Takes reports from the front of `reports`, as many as there is room for: all, unless the
     /// control thread is far behind. Neither blocks nor allocates, for a rail does neither.
-    fn deliver(&self, events: &mut VecDeque<RailEvent>);
+    fn deliver(&self, reports: &mut VecDeque<RailReport>);
 }
 
 impl RailHandle {
@@ -161,7 +129,7 @@ impl RailHandle {
         clock: Clock,
         size: RailSize,
         place: RailPlacement,
-        rail_events: impl RailEvents,
+        reports: impl ReportSender,
     ) -> Result<RailHandle> {
         let (commands, inbox) = crossbeam_channel::unbounded();
         let (ready, started) = crossbeam_channel::bounded(1);
@@ -171,7 +139,7 @@ impl RailHandle {
             place.settle();
             // `sendfile` cannot be told to leave the signal of a closed flow out, as a send can.
             let _ = SigSet::from(Signal::SIGPIPE).thread_block();
-            start::start(clock, size, inbox, rail_events, &ready);
+            start::start(clock, size, inbox, reports, &ready);
         });
         let thread = thread.map_err(|error| {
             Error::new(Code::Internal, format!("no thread can be made for a rail: {error}"))

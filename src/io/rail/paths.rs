@@ -4,40 +4,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// A way through the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(usize)]
-pub(crate) enum KernelRoute {
-    /// From the page cache to the socket, without a copy.
-    Splice,
-    /// Read through the page cache into a slot, and sent.
-    ReadSend,
-    /// Read past the page cache into a slot, and sent.
-    DirectSend,
-    /// Made in a slot, and sent.
-    PatternSend,
-    /// Sent from a slot by a send that copies nothing where the device can do without.
-    Zerocopy,
-    /// Received and written past the page cache.
-    ReceiveDirect,
-    /// Received and written through the page cache.
-    ReceiveWrite,
-    /// Received, checked and dropped.
-    Receive,
-}
-
-/// Why another way was taken than the one asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub(crate) enum FallbackReason {
-    NoFile = 1,
-    NotCached = 2,
-    NotSpliced = 4,
-    NoDirect = 8,
-    Copied = 16,
-    Late = 32,
-    NoZerocopy = 64,
-}
+use crate::core::rail::{FallbackReason, KernelRoute};
 
 /// What one rail counts of one transfer. The rail adds, the control thread reads.
 #[derive(Debug, Default)]

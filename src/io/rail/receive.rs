@@ -1,20 +1,27 @@
-//! The receiving half of a rail: requests out, headers and payloads in, checked and written.
+//! The receiving operations of a rail: requests out, headers and payloads in, pieces written.
 
-use ring::{Errno, FileId, RingIo, RingOp, Slot};
+use ring::{Errno, FileId, RingIo, RingOp, Slot, SlotPool};
 
-use super::contexts::{LandingPiece, OpContext};
-use super::driver::{CELL_BYTES, RailDriver, RailTransfer};
-use super::paths::KernelRoute;
-use super::sockets::RailFlow;
-use super::start::slots;
-use super::{RailEvent, RailEvents, TransferIx};
+use super::RailSize;
+use super::contexts::OpContext;
+use super::operations::{RailOps, RailTransfer, broken, first_extent, out_of_buffers, piece_bytes};
+use super::slot_store::SlotStore;
 use crate::core::error::{Code, Error};
-use crate::core::piece::FlowIx;
-use crate::core::rail::piece_receiver;
-use crate::core::rail::piece_receiver::SenderAnswer;
+use crate::core::piece::TransferIx;
+use crate::core::rail::{
+    FlowPlace, KernelRoute, LandingPiece, PayloadOutcome, RailEvent, RailMachine, SlotIx,
+};
 use crate::core::store::io_steps::{PAGE_BYTES, WriteStep, payload_at, write_steps_around};
-use crate::core::wire::DataPath;
-use crate::core::wire::frame::{FRAME_BYTES, Frame, FrameKind};
+use crate::core::units::Span;
+use crate::core::wire::frame::{FRAME_BYTES, Frame};
+
+/// What is done with a slot that receives.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct LandingJob {
+    landing: Option<LandingPiece>,
+    /// Whether the piece is read again soon.
+    cached: bool,
+}
 
 /// The next write of a piece: which step of which sink, and what it writes where.
 struct NextWrite {
@@ -24,348 +31,282 @@ struct NextWrite {
     what: WriteStep,
 }
 
-impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
-    /// Carries out what the receiving machine of a transfer wants.
-    pub(super) fn fetch(&mut self, transfer: TransferIx, action: piece_receiver::ReceiverAction) {
-        match action {
-            piece_receiver::ReceiverAction::Request { flow, request, piece } => {
-                let length = u32::try_from(piece.span.bytes()).expect("a piece is a block at most");
-                let kind = FrameKind::Request { stolen: piece.stolen };
-                let frame = Frame { kind, request, position: piece.span.start, length };
-                if let Some(fetch) = self.flows.get_mut(&flow).and_then(RailFlow::fetch) {
-                    fetch.requests.push_back(frame);
-                    self.rail_transfers[&transfer]
-                        .transfer_files
-                        .activity
-                        .requested(self.clock.now());
-                    self.ask(flow);
-                }
-            }
-            piece_receiver::ReceiverAction::Land { flow, piece, check } => {
-                self.parked.push_back(LandingPiece { transfer, flow, piece, check });
-                self.land_parked();
-            }
-            piece_receiver::ReceiverAction::Close { flow, error } => self.close(flow, error),
-        }
+/// The slots that a rail receives into.
+pub(super) struct ReceivingOps {
+    slots: SlotStore<LandingJob>,
+}
+
+impl ReceivingOps {
+    pub(super) fn new(size: RailSize, pool: Option<SlotPool>) -> ReceivingOps {
+        ReceivingOps { slots: SlotStore::new(size, pool) }
     }
 
-    /// Sends the requests that wait, as many as a cell holds, one send at a time.
-    fn ask(&mut self, flow: FlowIx) {
-        let Some(state) = self.flows.get_mut(&flow) else { return };
-        let socket = state.socket;
-        let Some(fetch) = state.fetch().filter(|fetch| !fetch.asking && !fetch.requests.is_empty())
-        else {
-            return;
-        };
-        let Some(mut cell) = self.cells.take() else { return self.out_of_cells(flow) };
-        let count = fetch.requests.len().min(CELL_BYTES / FRAME_BYTES);
-        for (frame, place) in
-            fetch.requests.drain(..count).zip(cell.as_mut_slice().as_chunks_mut::<FRAME_BYTES>().0)
-        {
+    /// Sends the requests that wait, as many as a buffer holds.
+    pub(super) fn send_requests<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        machine: &mut RailMachine,
+        flow: FlowPlace,
+    ) -> Option<RailEvent> {
+        let socket = ops.socket(flow)?;
+        let (file, transfer) = (socket.file, socket.transfer);
+        let Some(mut buffer) = ops.header_buffers.take() else { return out_of_buffers(flow) };
+        let mut bytes = 0;
+        for place in buffer.as_mut_slice().as_chunks_mut::<FRAME_BYTES>().0 {
+            let Some(frame) = machine.poll_request(flow) else { break };
             frame.encode(place);
+            bytes += FRAME_BYTES;
         }
-        fetch.asking = true;
-        let op =
-            RingOp::Send { file: socket, slot: cell, range: 0..count * FRAME_BYTES, more: false };
-        self.submit_or_close(flow, OpContext::Asking { flow }, op);
-    }
-
-    pub(super) fn asked(&mut self, flow: FlowIx, result: Result<u32, Errno>) {
-        match result {
-            Ok(sent) if (sent as usize).is_multiple_of(FRAME_BYTES) && sent > 0 => {
-                if let Some(fetch) = self.flows.get_mut(&flow).and_then(RailFlow::fetch) {
-                    fetch.asking = false;
-                    self.ask(flow);
-                }
-            }
-            _ => self.close(flow, broken("sending a request", result)),
+        if let Some(state) = ops.transfers.get(&transfer) {
+            state.files.activity.requested(ops.clock.now());
         }
+        let op = RingOp::Send { file, slot: buffer, range: 0..bytes, more: false };
+        ops.submit_on(flow, OpContext::SendRequests { flow }, op)
     }
 
     /// Waits for the next answer on a flow.
-    pub(super) fn receive_header(&mut self, flow: FlowIx) {
-        let Some(socket) = self.flows.get(&flow).map(|flow| flow.socket) else { return };
-        let Some(cell) = self.cells.take() else { return self.out_of_cells(flow) };
+    pub(super) fn receive_header<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        flow: FlowPlace,
+    ) -> Option<RailEvent> {
+        let file = ops.socket(flow)?.file;
+        let Some(buffer) = ops.header_buffers.take() else { return out_of_buffers(flow) };
         // A low-water mark that is left higher would let a header lie until the payload behind it
         // is there, too.
-        let _ = self.io.set_recv_lowat(socket, FRAME_BYTES);
-        let op = RingOp::Recv { file: socket, slot: cell, range: 0..FRAME_BYTES, wait_all: true };
-        self.submit_or_close(flow, OpContext::Header { flow }, op);
+        let _ = ops.io.set_recv_lowat(file, FRAME_BYTES);
+        let op = RingOp::Recv { file, slot: buffer, range: 0..FRAME_BYTES, wait_all: true };
+        ops.submit_on(flow, OpContext::Header { flow }, op)
     }
 
-    pub(super) fn header_received(
+    pub(super) fn receive_payload<I: RingIo>(
         &mut self,
-        flow: FlowIx,
-        result: Result<u32, Errno>,
-        cell: Option<Slot>,
-    ) {
-        let Some(transfer) = self.flows.get(&flow).map(|flow| flow.transfer) else { return };
-        let cell = cell.expect("a header comes in a cell");
-        if result != Ok(FRAME_BYTES as u32) {
-            return self.close(flow, broken("waiting for an answer", result));
-        }
-        let frame = Frame::decode(&cell.as_slice()[..FRAME_BYTES]);
-        drop(cell);
-        let (request, span) = match &frame {
-            Ok(frame) => (frame.request, frame.span()),
-            Err(error) => return self.close(flow, Error::from(error.clone())),
-        };
-        let answer = match frame.map(|frame| frame.kind) {
-            Ok(FrameKind::Data(check)) => SenderAnswer::Data { request, span, check },
-            Ok(FrameKind::Refuse(code)) => SenderAnswer::Refuse { request, span, code },
-            _ => {
-                return self.close(
-                    flow,
-                    Error::new(Code::Internal, "the sender asks instead of answering"),
-                );
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
+        landing: LandingPiece,
+    ) -> Option<RailEvent> {
+        *self.slots.job(slot) = LandingJob { landing: Some(landing), cached: false };
+        match self.slots.take(slot) {
+            Ok(memory) => self.receive_on(ops, slot, landing, 0, memory),
+            Err(error) => {
+                let what = format!("no memory for slots: {error}");
+                Some(payload_broken(slot, Error::new(Code::Internal, what)))
             }
-        };
-        let now = self.clock.now();
-        let refused = matches!(answer, SenderAnswer::Refuse { .. });
-        if let Some(rail_transfer) = self.rail_transfers.get_mut(&transfer) {
-            rail_transfer
-                .piece_receiver
-                .handle(now, piece_receiver::ReceiverEvent::Answer { flow, answer });
-        }
-        if refused {
-            self.receive_header(flow);
-        }
-    }
-
-    /// Binds free slots to payloads that wait for one, first come first served.
-    fn land_parked(&mut self) {
-        while let Some(&landing) = self.parked.front() {
-            if self.landing_slots.is_none() {
-                self.landing_slots = slots(self.size).ok();
-            }
-            let Some(slot) = self.landing_slots.as_ref().and_then(ring::SlotPool::take) else {
-                return;
-            };
-            self.parked.pop_front();
-            self.receive(landing, 0, slot);
         }
     }
 
     /// Receives a payload from byte `done` on, as much as is there once enough is.
-    fn receive(&mut self, landing: LandingPiece, done: usize, slot: Slot) {
-        let start = self.payload_start(landing);
-        let range = start + done..start + piece_bytes(landing);
-        let Some(flow) = self.flows.get_mut(&landing.flow) else { return };
-        let socket = flow.socket;
-        let wake_bytes = flow.fetch().map_or(0, |fetch| fetch.wake_bytes_max).min(range.len());
-        let rests = wake_bytes > 0 && self.io.set_recv_lowat(socket, wake_bytes).is_ok();
-        let op = RingOp::Recv { file: socket, slot, range, wait_all: !rests };
-        self.submit_or_close(landing.flow, OpContext::Payload { landing, done }, op);
-    }
-
-    /// Where a payload lies in its slot: at the phase that it has in the first file that it goes
-    /// to.
-    fn payload_start(&self, landing: LandingPiece) -> usize {
-        let transfer_files = &self.rail_transfers[&landing.transfer].transfer_files;
-        let layout = transfer_files.layout(landing.piece.span, 0);
-        let extent =
-            layout.and_then(|at| transfer_files.layouts[at].extents(landing.piece.span).next());
-        extent.map_or(PAGE_BYTES, |extent| payload_at(extent.offset_bytes))
-    }
-
-    pub(super) fn payload_received(
+    fn receive_on<I: RingIo>(
         &mut self,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
         landing: LandingPiece,
         done: usize,
-        result: Result<u32, Errno>,
-        slot: Option<Slot>,
-    ) {
-        let slot = slot.expect("a payload comes in a slot");
-        let LandingPiece { transfer, flow, piece, check } = landing;
-        let received = done + result.unwrap_or(0) as usize;
-        let whole = result.is_ok() && received == piece_bytes(landing);
-        let Some(rail_transfer) =
-            self.rail_transfers.get(&transfer).filter(|_| self.flows.contains_key(&flow))
-        else {
-            drop(slot);
-            return self.land_parked();
+        memory: Slot,
+    ) -> Option<RailEvent> {
+        let start =
+            ops.transfers.get(&landing.transfer).map(|it| payload_start(it, landing.piece.span));
+        let socket = ops.socket(landing.flow).map(|it| (it.file, it.wake_bytes_max));
+        let (Some(start), Some((file, wake_bytes_max))) = (start, socket) else {
+            self.slots.put(slot, memory);
+            return Some(payload_broken(slot, closed()));
         };
-        if !whole && result.is_ok_and(|received| received > 0) {
-            return self.receive(landing, received, slot);
-        }
-        if !whole {
-            drop(slot);
-            self.close(flow, broken("receiving a piece", result));
-            return self.land_parked();
-        }
-        let start = self.payload_start(landing);
-        let intact = rail_transfer
-            .transfer_files
-            .method
-            .of(piece.span, &slot.as_slice()[start..start + piece_bytes(landing)])
-            == check;
-        rail_transfer.tally().received(piece.span.bytes());
-        let now = self.clock.now();
-        let piece_receiver =
-            &mut self.rail_transfers.get_mut(&transfer).expect("looked up above").piece_receiver;
-        piece_receiver.handle(now, piece_receiver::ReceiverEvent::Received { flow, piece, intact });
-        self.receive_header(flow);
-        if intact {
-            self.write(landing, (0, 0, 0), slot);
-        } else {
-            drop(slot);
-            self.land_parked();
-        }
+        let range = start + done..start + piece_bytes(landing.piece.span);
+        let wake_bytes = wake_bytes_max.min(range.len());
+        let waits = wake_bytes > 0 && ops.io.set_recv_lowat(file, wake_bytes).is_ok();
+        let op = RingOp::Recv { file, slot: memory, range, wait_all: !waits };
+        let (error, memory) = ops.submit(OpContext::Payload { slot, done }, op).err()?;
+        self.slots.put(slot, memory);
+        Some(payload_broken(slot, error))
     }
 
-    /// Step `step` of writing a piece to sink `sink`, or the first step after it that there is.
-    fn next_write(
-        &self,
-        landing: LandingPiece,
-        mut sink: usize,
-        mut step: usize,
-    ) -> Option<NextWrite> {
-        let start = self.payload_start(landing);
-        let piece = landing.piece.span;
-        let RailTransfer { transfer_files, files, .. } = &self.rail_transfers[&landing.transfer];
-        while let Some(at) = transfer_files.layout(piece, sink) {
-            let extent =
-                transfer_files.layouts[at].extents(piece).next().expect("a piece is not empty");
-            let (buffered, direct) = files[extent.file];
-            // Of several sinks, the later ones may have the piece at another phase: those are
-            // written buffered. So is what is passed on, for it is read again at once, and as often
-            // as others ask.
-            let passed_on = transfer_files.path != DataPath::Direct && transfer_files.relays(piece);
-            let in_phase = |align: usize| start % align == payload_at(extent.offset_bytes) % align;
-            let direct = direct.filter(|&(_, align)| !passed_on && in_phase(align));
-            let align = direct.map(|(_, align)| align);
-            step = if at == sink { step } else { 0 };
-            let found = write_steps_around(
-                piece,
-                transfer_files.holes(),
-                extent.offset_bytes,
-                align,
-                start,
-            )
-            .nth(step);
-            if let Some(found) = found {
-                let file = direct.filter(|_| found.direct).map_or(buffered, |(file, _)| file);
-                return Some(NextWrite { sink: at, step, file, what: found });
-            }
-            (sink, step) = (at + 1, 0);
+    pub(super) fn payload_received<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
+        done: usize,
+        result: Result<u32, Errno>,
+        memory: Slot,
+    ) -> Option<RailEvent> {
+        let landing = self.slots.job(slot).landing.expect("a slot that receives has a piece");
+        let LandingPiece { transfer, flow, piece, check } = landing;
+        let received = done + result.unwrap_or(0) as usize;
+        let is_whole = result.is_ok() && received == piece_bytes(piece.span);
+        if !is_whole && result.is_ok_and(|received| received > 0) {
+            return self.receive_on(ops, slot, landing, received, memory);
         }
-        None
+        let state = ops.transfers.get(&transfer);
+        let outcome = match state {
+            _ if !is_whole => PayloadOutcome::Broken(broken("receiving a piece", result)),
+            Some(state) if ops.has_socket(flow) => {
+                let start = payload_start(state, piece.span);
+                let bytes = &memory.as_slice()[start..start + piece_bytes(piece.span)];
+                let intact = state.files.method.of(piece.span, bytes) == check;
+                state.tally().received(piece.span.bytes());
+                PayloadOutcome::Whole { intact }
+            }
+            // Nobody wants it any more.
+            _ => PayloadOutcome::Broken(closed()),
+        };
+        self.slots.put(slot, memory);
+        Some(RailEvent::PayloadDone { slot, outcome })
+    }
+
+    pub(super) fn write_piece<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
+        transfer: TransferIx,
+        piece: Span,
+        cached: bool,
+    ) -> Option<RailEvent> {
+        let job = self.slots.job(slot);
+        let landing = job.landing.expect("a slot that is written has a piece");
+        assert_eq!((landing.transfer, landing.piece.span), (transfer, piece), "what was received");
+        job.cached = cached;
+        let memory = self.slots.take(slot).expect("a slot that has received has memory");
+        self.write_on(ops, slot, (0, 0, 0), memory)
     }
 
     /// Writes a piece from sink `sink`, step `step`, byte `done` on.
-    fn write(
+    fn write_on<I: RingIo>(
         &mut self,
-        landing: LandingPiece,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
         (sink, step, done): (usize, usize, usize),
-        slot: Slot,
-    ) {
-        let LandingPiece { transfer, piece, .. } = landing;
-        if let Some(NextWrite { sink, step, file, what }) = self.next_write(landing, sink, step) {
+        memory: Slot,
+    ) -> Option<RailEvent> {
+        let LandingJob { landing, cached } = *self.slots.job(slot);
+        let LandingPiece { transfer, piece, .. } = landing.expect("a slot that is written");
+        let Some(state) = ops.transfers.get(&transfer) else {
+            self.slots.put(slot, memory);
+            return Some(RailEvent::WriteDone { slot, result: Err(closed()) });
+        };
+        if let Some(NextWrite { sink, step, file, what }) =
+            next_write(state, piece.span, cached, sink, step)
+        {
             let range = what.slot_range.start + done..what.slot_range.end;
-            let op = RingOp::Write { file, slot, range, offset: what.file_offset + done as u64 };
-            if let Err(error) = self.submit(OpContext::Write { landing, sink, step, done }, op) {
-                self.tell(RailEvent::Broken { transfer, error });
-            }
-            return;
+            let offset = what.file_offset + done as u64;
+            let op = RingOp::Write { file, slot: memory, range, offset };
+            let context = OpContext::Write { slot, sink, step, done };
+            let (error, memory) = ops.submit(context, op).err()?;
+            self.slots.put(slot, memory);
+            return Some(RailEvent::WriteDone { slot, result: Err(error) });
         }
-        drop(slot);
-        let now = self.clock.now();
-        let rail_transfer =
-            self.rail_transfers.get_mut(&transfer).expect("a transfer outlives its writes");
         if (sink, step, done) == (0, 0, 0) {
-            rail_transfer.paths().took(KernelRoute::Receive, piece.span.bytes());
+            state.tally().paths.took(KernelRoute::Receive, piece.span.bytes());
         }
-        rail_transfer.transfer_files.activity.written(now);
-        rail_transfer.piece_receiver.handle(
-            now,
-            piece_receiver::ReceiverEvent::Written {
-                flow: landing.flow,
-                piece,
-                check: landing.check,
-            },
-        );
-        if rail_transfer.transfer_files.relays(piece.span) {
-            // Flows of the other rails wait for it too, and hear of it by way of the scheduler.
-            self.urgent = true;
-            self.offer(transfer, piece.span);
-        }
-        self.land_parked();
+        state.files.activity.written(ops.clock.now());
+        self.slots.put(slot, memory);
+        Some(RailEvent::WriteDone { slot, result: Ok(()) })
     }
 
-    pub(super) fn wrote(
+    pub(super) fn wrote<I: RingIo>(
         &mut self,
-        landing: LandingPiece,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
         (sink, step, done): (usize, usize, usize),
         result: Result<u32, Errno>,
-        slot: Option<Slot>,
-    ) {
-        let slot = slot.expect("a write gives its slot back");
-        if !self.rail_transfers.contains_key(&landing.transfer) {
-            drop(slot);
-            return self.land_parked();
-        }
-        match result {
-            Ok(0) => self.write_failed(landing, sink, Errno::EIO),
-            Ok(written) => {
+        memory: Slot,
+    ) -> Option<RailEvent> {
+        let LandingJob { landing, cached } = *self.slots.job(slot);
+        let LandingPiece { transfer, piece, .. } = landing.expect("a slot that is written");
+        let state = ops.transfers.get(&transfer);
+        let error = match (state, result) {
+            (None, _) => closed(),
+            (Some(_), Err(Errno::EINTR | Errno::EAGAIN)) => {
+                return self.write_on(ops, slot, (sink, step, done), memory);
+            }
+            (Some(state), Ok(written)) if written > 0 => {
                 let done = done + written as usize;
-                let submitted =
-                    self.next_write(landing, sink, step).expect("a step that was submitted");
-                let route = if submitted.what.direct {
-                    KernelRoute::ReceiveDirect
-                } else {
-                    KernelRoute::ReceiveWrite
-                };
-                self.rail_transfers[&landing.transfer].paths().took(route, u64::from(written));
-                let next = if done >= submitted.what.slot_range.len() {
-                    (sink, step + 1, 0)
-                } else {
-                    (sink, step, done)
-                };
-                return self.write(landing, next, slot);
+                let submitted = next_write(state, piece.span, cached, sink, step);
+                let NextWrite { what, .. } = submitted.expect("a step that was submitted");
+                let direct = what.direct;
+                let route =
+                    if direct { KernelRoute::ReceiveDirect } else { KernelRoute::ReceiveWrite };
+                state.tally().paths.took(route, u64::from(written));
+                let is_over = done >= what.slot_range.len();
+                let next = if is_over { (sink, step + 1, 0) } else { (sink, step, done) };
+                return self.write_on(ops, slot, next, memory);
             }
-            Err(Errno::EINTR | Errno::EAGAIN) => {
-                return self.write(landing, (sink, step, done), slot);
-            }
-            Err(errno) => self.write_failed(landing, sink, errno),
-        }
-        drop(slot);
-        self.land_parked();
-    }
-
-    fn write_failed(&mut self, landing: LandingPiece, sink: usize, errno: Errno) {
-        let transfer_files = &self.rail_transfers[&landing.transfer].transfer_files;
-        let extent = transfer_files.layouts[sink]
-            .extents(landing.piece.span)
-            .next()
-            .expect("a piece is not empty");
-        let error = transfer_files
-            .sink(extent.file)
-            .expect("layouts of sinks name files of sinks")
-            .write_failed(errno);
-        self.tell(RailEvent::Broken { transfer: landing.transfer, error });
-    }
-
-    pub(super) fn submit_or_close(&mut self, flow: FlowIx, context: OpContext, op: RingOp) {
-        if let Err(error) = self.submit(context, op) {
-            self.close(flow, error);
-        }
-    }
-
-    pub(super) fn out_of_cells(&mut self, flow: FlowIx) {
-        self.close(flow, Error::new(Code::Internal, "this rail has no room for another flow"));
+            (Some(state), Ok(_)) => write_failed(state, piece.span, sink, Errno::EIO),
+            (Some(state), Err(errno)) => write_failed(state, piece.span, sink, errno),
+        };
+        self.slots.put(slot, memory);
+        Some(RailEvent::WriteDone { slot, result: Err(error) })
     }
 }
 
-fn piece_bytes(landing: LandingPiece) -> usize {
-    usize::try_from(landing.piece.span.bytes()).expect("a piece fits its slot")
+pub(super) fn header_received(
+    flow: FlowPlace,
+    result: Result<u32, Errno>,
+    buffer: &Slot,
+) -> RailEvent {
+    if result != Ok(FRAME_BYTES as u32) {
+        return RailEvent::FlowBroken { flow, error: broken("waiting for an answer", result) };
+    }
+    match Frame::decode(&buffer.as_slice()[..FRAME_BYTES]) {
+        Ok(frame) => RailEvent::Header { flow, frame },
+        Err(error) => RailEvent::FlowBroken { flow, error: Error::from(error) },
+    }
 }
 
-/// Why a flow ended, in words.
-pub(super) fn broken(doing: &str, result: Result<u32, Errno>) -> Error {
+pub(super) fn requests_sent(flow: FlowPlace, result: Result<u32, Errno>) -> RailEvent {
     match result {
-        Ok(_) => Error::new(Code::Unreachable, format!("the peer closed the flow while {doing}")),
-        Err(errno) => {
-            Error::new(Code::Unreachable, format!("the flow broke while {doing}: {}", errno.desc()))
+        Ok(sent) if (sent as usize).is_multiple_of(FRAME_BYTES) && sent > 0 => {
+            RailEvent::RequestsSent { flow }
         }
+        _ => RailEvent::FlowBroken { flow, error: broken("sending a request", result) },
     }
+}
+
+/// The place of a payload in its slot: at the phase that it has in the first file it goes to.
+fn payload_start(state: &RailTransfer, piece: Span) -> usize {
+    let files = &state.files;
+    let layout = files.layout(piece, 0).map(|at| &files.layouts[at]);
+    let extent = layout.and_then(|layout| layout.extents(piece).next());
+    extent.map_or(PAGE_BYTES, |extent| payload_at(extent.offset_bytes))
+}
+
+/// Step `step` of writing a piece to sink `sink`, or the first step after it that there is.
+fn next_write(
+    state: &RailTransfer,
+    piece: Span,
+    cached: bool,
+    mut sink: usize,
+    mut step: usize,
+) -> Option<NextWrite> {
+    let start = payload_start(state, piece);
+    let RailTransfer { files, registered, .. } = state;
+    while let Some(at) = files.layout(piece, sink) {
+        let extent = first_extent(&files.layouts[at], piece);
+        let (buffered, direct) = registered[extent.file];
+        // Of several sinks, the later ones may have the piece at another phase: those are written
+        // buffered.
+        let in_phase = |align: usize| start % align == payload_at(extent.offset_bytes) % align;
+        let direct = direct.filter(|&(_, align)| !cached && in_phase(align));
+        let align = direct.map(|(_, align)| align);
+        step = if at == sink { step } else { 0 };
+        let mut steps = write_steps_around(piece, files.holes(), extent.offset_bytes, align, start);
+        if let Some(what) = steps.nth(step) {
+            let file = direct.filter(|_| what.direct).map_or(buffered, |(file, _)| file);
+            return Some(NextWrite { sink: at, step, file, what });
+        }
+        (sink, step) = (at + 1, 0);
+    }
+    None
+}
+
+fn write_failed(state: &RailTransfer, piece: Span, sink: usize, errno: Errno) -> Error {
+    let extent = first_extent(&state.files.layouts[sink], piece);
+    let sink = state.files.sink(extent.file).expect("layouts of sinks name files of sinks");
+    sink.write_failed(errno)
+}
+
+fn payload_broken(slot: SlotIx, error: Error) -> RailEvent {
+    RailEvent::PayloadDone { slot, outcome: PayloadOutcome::Broken(error) }
+}
+
+fn closed() -> Error {
+    Error::new(Code::Cancelled, "the flow was closed")
 }

@@ -1,517 +1,407 @@
-//! The sending half of a rail: requests in, pieces read, checked and sent behind their headers.
+//! The sending operations of a rail: requests in, pieces read, checked and sent.
 
-use ring::{CachedPages, Errno, FileId, RingIo, RingOp, Slot};
+use ring::{CachedPages, Errno, FileId, RingIo, RingOp, Slot, SlotPool};
 
-use super::contexts::{LoadingPiece, OpContext, ReadMode, SendingPiece};
-use super::driver::{CELL_BYTES, RailDriver, RailTransfer};
-use super::paths::{FallbackReason, KernelRoute};
-use super::receive::broken;
-use super::sockets::{QueuedAnswer, RailFlow};
-use super::start::slots;
-use super::transfer_files::PieceLocation;
-use super::zerocopy::refuses_zerocopy;
-use super::{RailEvents, TransferIx};
+use super::RailSize;
+use super::contexts::OpContext;
+use super::operations::{
+    HEADER_BUFFER_BYTES, RailOps, RailTransfer, broken, first_extent, out_of_buffers, piece_bytes,
+};
+use super::slot_store::SlotStore;
 use crate::core::error::{Code, Error};
-use crate::core::piece::FlowIx;
-use crate::core::rail::piece_sender;
-use crate::core::rail::piece_sender::{FLOW_REQUESTS_MAX, PieceRequest};
-use crate::core::rail::relay_queue::RelayDecision;
+use crate::core::piece::TransferIx;
+use crate::core::rail::{
+    CacheState, FlowPlace, KernelRoute, LoadingPiece, PieceLocation, RailEvent, RailMachine,
+    ReadMode, ReadOutcome, SendOutcome, SlotIx,
+};
 use crate::core::store::file_layout::FileExtent;
 use crate::core::store::io_steps::{payload_at, read_step};
-use crate::core::units::Span;
+use crate::core::wire::Check;
 use crate::core::wire::frame::{FRAME_BYTES, Frame, FrameKind};
-use crate::core::wire::{Check, DataPath};
 use crate::io::store::{Source, pattern};
 
-impl<I: RingIo, M: RailEvents> RailDriver<I, M> {
-    /// Carries out what the sending machine wants.
-    pub(super) fn feed(&mut self, action: piece_sender::SenderAction) {
-        match action {
-            piece_sender::SenderAction::Load { flow, ask } => self.load(flow, ask),
-            piece_sender::SenderAction::Send { flow, ask } => {
-                self.answer(flow, QueuedAnswer::Piece(ask))
-            }
-            piece_sender::SenderAction::Refuse { flow, ask, code } => {
-                self.answer(flow, QueuedAnswer::Refusal(ask, code))
-            }
-            piece_sender::SenderAction::Unload { flow, ask } => {
-                self.loaded.remove(&(flow, ask.request));
-            }
-            piece_sender::SenderAction::Close { flow, error } => self.close(flow, error),
-        }
+/// What is done with a slot that sends.
+#[derive(Default, Debug)]
+pub(super) struct SendingJob {
+    loading: Option<(LoadingPiece, ReadMode)>,
+    /// What the page cache held of it when it was looked at.
+    pub(super) cached: CacheState,
+    /// Where the header lies in the slot.
+    header_start: usize,
+    /// The file that holds the piece, and where, if it is sent from there.
+    behind: Option<(FileId, u64)>,
+    /// The way that the send takes.
+    route: Option<KernelRoute>,
+    /// At which phase, and for how many bytes, the slot holds the filler of the pattern.
+    pub(super) prefilled: Option<(usize, usize)>,
+}
+
+/// The slots that a rail sends from.
+pub(super) struct SendingOps {
+    pub(super) slots: SlotStore<SendingJob>,
+}
+
+impl SendingOps {
+    pub(super) fn new(size: RailSize, pool: Option<SlotPool>) -> SendingOps {
+        SendingOps { slots: SlotStore::new(size, pool) }
+    }
+
+    /// Puts the memory of a slot back.
+    pub(super) fn put(&mut self, slot: SlotIx, memory: Slot) {
+        self.slots.put(slot, memory);
     }
 
     /// Waits for requests, behind what has arrived of one already.
-    pub(super) fn receive_requests(&mut self, flow: FlowIx, cell: Option<Slot>) {
-        let Some(state) = self.flows.get_mut(&flow) else { return };
-        let socket = state.socket;
-        let partial_bytes = state.feed().map_or(0, |feed| feed.partial_bytes);
-        let Some(cell) = cell.or_else(|| self.cells.take()) else { return self.out_of_cells(flow) };
-        let op = RingOp::Recv {
-            file: socket,
-            slot: cell,
-            range: partial_bytes..CELL_BYTES,
-            wait_all: false,
-        };
-        self.submit_or_close(flow, OpContext::Requests { flow }, op);
-    }
-
-    pub(super) fn requests_received(
+    pub(super) fn receive_requests<I: RingIo>(
         &mut self,
-        flow: FlowIx,
+        ops: &mut RailOps<I>,
+        flow: FlowPlace,
+    ) -> Option<RailEvent> {
+        let socket = ops.socket(flow)?;
+        let (file, partial_bytes, kept) =
+            (socket.file, socket.partial_bytes, socket.requests.take());
+        let Some(slot) = kept.or_else(|| ops.header_buffers.take()) else {
+            return out_of_buffers(flow);
+        };
+        let range = partial_bytes..HEADER_BUFFER_BYTES;
+        let op = RingOp::Recv { file, slot, range, wait_all: false };
+        ops.submit_on(flow, OpContext::ReceiveRequests { flow }, op)
+    }
+
+    pub(super) fn requests_received<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        machine: &mut RailMachine,
+        flow: FlowPlace,
         result: Result<u32, Errno>,
-        cell: Option<Slot>,
-    ) {
-        let Some(feed) = self.flows.get_mut(&flow).and_then(RailFlow::feed) else { return };
-        let mut cell = cell.expect("requests come in a cell");
+        mut buffer: Slot,
+    ) -> Option<RailEvent> {
+        let partial_bytes = ops.socket(flow)?.partial_bytes;
         let Some(received) = result.ok().filter(|received| *received > 0) else {
-            return self.close(flow, broken("waiting for requests", result));
+            let error = broken("waiting for requests", result);
+            return Some(RailEvent::FlowBroken { flow, error });
         };
-        let filled = feed.partial_bytes + received as usize;
+        let filled = partial_bytes + received as usize;
         let whole = filled - filled % FRAME_BYTES;
-        feed.partial_bytes = filled - whole;
-        for header in cell.as_slice()[..whole].chunks_exact(FRAME_BYTES) {
-            match Frame::decode(header).map(|frame| (frame.kind, frame)) {
-                Ok((FrameKind::Request { stolen }, frame))
-                    if u64::from(frame.length) <= self.size.block_bytes =>
-                {
-                    let ask = PieceRequest { request: frame.request, span: frame.span(), stolen };
-                    if let Err(error) = self.requested(flow, ask) {
-                        return self.close(flow, error);
-                    }
+        for header in buffer.as_slice()[..whole].chunks_exact(FRAME_BYTES) {
+            match Frame::decode(header) {
+                Ok(frame) => machine.handle(ops.clock.now(), RailEvent::Request { flow, frame }),
+                Err(error) => {
+                    return Some(RailEvent::FlowBroken { flow, error: Error::from(error) });
                 }
-                Ok(_) => {
-                    return self.close(
-                        flow,
-                        Error::new(Code::Internal, "the receiver asks for what is no piece"),
-                    );
-                }
-                Err(error) => return self.close(flow, Error::from(error)),
             }
         }
-        cell.as_mut_slice().copy_within(whole..filled, 0);
-        self.receive_requests(flow, Some(cell));
+        buffer.as_mut_slice().copy_within(whole..filled, 0);
+        let socket = ops.socket(flow)?;
+        (socket.partial_bytes, socket.requests) = (filled - whole, Some(buffer));
+        Some(RailEvent::RequestsRead { flow })
     }
 
-    /// Puts a request in line; one for what has yet to land here waits for that.
-    fn requested(&mut self, flow: FlowIx, ask: PieceRequest) -> Result<(), Error> {
-        let transfer = self.flows.get(&flow).map(|flow| flow.transfer);
-        let rail_transfer = transfer.and_then(|transfer| self.rail_transfers.get_mut(&transfer));
-        if rail_transfer
-            .as_ref()
-            .is_some_and(|rail_transfer| !rail_transfer.transfer_files.method.takes(ask.span))
-        {
-            return Err(Error::new(Code::Internal, "the receiver asks for what is no piece"));
-        }
-        let relay = rail_transfer.filter(|rail_transfer| {
-            matches!(rail_transfer.transfer_files.held(ask.span), Some(PieceLocation::Landed(_)))
+    /// Looks at what the page cache holds of a piece, where the kernel tells. Asking by a read
+    /// would have the kernel read ahead what is not there, and the disk work for nothing.
+    pub(super) fn probe<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
+        loading: LoadingPiece,
+    ) -> RailEvent {
+        let found = ops.transfers.get(&loading.transfer).and_then(|state| {
+            let extent = extent(state, loading);
+            let (file, _) = state.registered[extent.file];
+            let bytes = piece_bytes(loading.request.span);
+            ops.io.cachestat(file, extent.offset_bytes, bytes).ok()
         });
-        match relay
-            .map_or(Ok(RelayDecision::Ready), |rail_transfer| rail_transfer.relay.ask(flow, ask))?
-        {
-            RelayDecision::Ready => {
-                self.piece_sender.handle(piece_sender::SenderEvent::Request { flow, ask })
+        let cached = match found {
+            Some(CachedPages::Whole) => CacheState::Whole,
+            Some(CachedPages::Dirty) => CacheState::Dirty,
+            Some(CachedPages::Clean) => CacheState::Clean,
+            None => CacheState::Unknown,
+        };
+        self.slots.job(slot).cached = cached;
+        RailEvent::Probed { slot, cached }
+    }
+
+    pub(super) fn read_piece<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
+        loading: LoadingPiece,
+        mode: ReadMode,
+    ) -> Option<RailEvent> {
+        let memory = match self.slots.take(slot) {
+            Ok(memory) if ops.transfers.contains_key(&loading.transfer) => memory,
+            Ok(memory) => return Some(self.not_read(slot, memory, Code::Cancelled)),
+            Err(_) => return Some(read_done(slot, ReadOutcome::Failed(Code::Internal))),
+        };
+        let job = self.slots.job(slot);
+        job.loading = Some((loading, mode));
+        match mode {
+            ReadMode::Pattern => Some(self.make(ops, slot, loading, memory)),
+            ReadMode::Splice => Some(self.load_cached(ops, slot, loading, memory)),
+            ReadMode::Cached | ReadMode::Direct | ReadMode::Buffered => {
+                job.prefilled = None;
+                self.read_on(ops, slot, 0, memory)
             }
-            RelayDecision::Waits => {}
-            RelayDecision::Never => self.answer(flow, QueuedAnswer::Refusal(ask, Code::Data)),
-        }
-        Ok(())
-    }
-
-    /// A piece will never land here: who waited for it is told.
-    pub(super) fn withdraw(&mut self, transfer: TransferIx, span: Span) {
-        let Some(rail_transfer) = self.rail_transfers.get_mut(&transfer) else { return };
-        for (flow, ask) in rail_transfer.relay.give_up(span) {
-            self.answer(flow, QueuedAnswer::Refusal(ask, Code::Data));
-        }
-    }
-
-    /// A piece has landed, over this rail or another one: who waited for it is served.
-    pub(super) fn offer(&mut self, transfer: TransferIx, span: Span) {
-        let Some(rail_transfer) = self.rail_transfers.get_mut(&transfer) else { return };
-        rail_transfer.relay.land(span);
-        while let Some((flow, ask)) = rail_transfer.relay.poll_ready() {
-            self.piece_sender.handle(piece_sender::SenderEvent::Request { flow, ask });
-        }
-    }
-
-    /// Reads a piece into a slot.
-    fn load(&mut self, flow: FlowIx, ask: PieceRequest) {
-        let transfer = self.flows.get(&flow).map(|flow| flow.transfer);
-        let rail_transfer =
-            transfer.and_then(|transfer| Some((transfer, self.rail_transfers.get(&transfer)?)));
-        let held = rail_transfer.and_then(|(transfer, rail_transfer)| {
-            Some((transfer, rail_transfer.transfer_files.held(ask.span)?))
-        });
-        let Some((transfer, held)) = held else {
-            return self.piece_sender.handle(piece_sender::SenderEvent::Loaded {
-                flow,
-                ask,
-                result: Err(Code::Data),
-            });
-        };
-        if self.serving_slots.is_none() {
-            self.serving_slots = slots(self.size).ok();
-        }
-        let Some(slot) = self.serving_slots.as_ref().and_then(ring::SlotPool::take) else {
-            return self.piece_sender.handle(piece_sender::SenderEvent::Loaded {
-                flow,
-                ask,
-                result: Err(Code::Internal),
-            });
-        };
-        let loading = LoadingPiece { transfer, flow, ask, held };
-        let transfer_files = &self.rail_transfers[&transfer].transfer_files;
-        if let PieceLocation::Offered(at) = held
-            && let Source::Pattern(seed) = transfer_files.offers[at].source
-        {
-            return self.make(loading, seed, slot);
-        }
-        match transfer_files.path {
-            DataPath::Direct => self.read_on(loading, ReadMode::Direct, 0, slot),
-            DataPath::Copy => self.read_on(loading, ReadMode::Buffered, 0, slot),
-            DataPath::Auto | DataPath::Splice | DataPath::Zerocopy => self.load_best(loading, slot),
-        }
-    }
-
-    /// Gets a piece of a file ready by the way that suits where it is: in the page cache, or not.
-    fn load_best(&mut self, loading: LoadingPiece, slot: Slot) {
-        let cachestat = self.cachestat(loading);
-        if let Some(CachedPages::Dirty | CachedPages::Clean) = cachestat {
-            self.not_cached(loading);
-            let way = if cachestat == Some(CachedPages::Clean) {
-                ReadMode::Direct
-            } else {
-                ReadMode::Buffered
-            };
-            return self.read_on(loading, way, 0, slot);
-        }
-        if !self.may_splice(loading) {
-            return self.read_on(loading, ReadMode::Cached, 0, slot);
-        }
-        if let Some(slot) = self.load_cached(loading, cachestat, slot) {
-            self.not_cached(loading);
-            self.read_on(loading, ReadMode::Direct, 0, slot);
-        }
-    }
-
-    fn not_cached(&self, loading: LoadingPiece) {
-        let rail_transfer = &self.rail_transfers[&loading.transfer];
-        if rail_transfer.transfer_files.path == DataPath::Splice {
-            rail_transfer.paths().because(FallbackReason::NotCached);
         }
     }
 
     /// Makes a piece of the pattern. A slot that holds the filler already needs only its stamps.
-    fn make(&mut self, loading: LoadingPiece, seed: u64, mut slot: Slot) {
-        let span = loading.ask.span;
-        let (start, bytes) = (payload_at(span.start), piece_bytes(loading.ask));
-        let address = slot.as_slice().as_ptr() as usize;
-        let piece = &mut slot.as_mut_slice()[start..start + bytes];
-        match self.prefilled_slots.get(&address) {
-            Some(&(phase, prefilled_slots)) if phase == start && prefilled_slots >= bytes => {
-                pattern::stamp(seed, span.start, piece)
+    fn make<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
+        loading: LoadingPiece,
+        mut memory: Slot,
+    ) -> RailEvent {
+        let state = &ops.transfers[&loading.transfer];
+        let PieceLocation::Source(at) = loading.location else {
+            unreachable!("what lands is in files")
+        };
+        let Source::Pattern(seed) = state.files.offers[at].source else {
+            unreachable!("the machine knows which sources are computed")
+        };
+        let span = loading.request.span;
+        let (start, bytes) = (payload_at(span.start), piece_bytes(span));
+        let piece = &mut memory.as_mut_slice()[start..start + bytes];
+        let job = self.slots.job(slot);
+        match job.prefilled {
+            Some((phase, filled)) if phase == start && filled >= bytes => {
+                pattern::stamp(seed, span.start, piece);
             }
             _ => {
                 pattern::fill(seed, span.start, piece);
-                self.prefilled_slots.insert(address, (start, bytes));
+                job.prefilled = Some((start, bytes));
             }
         }
-        if !matches!(
-            self.rail_transfers[&loading.transfer].transfer_files.path,
-            DataPath::Auto | DataPath::Zerocopy
-        ) {
-            self.rail_transfers[&loading.transfer].paths().because(FallbackReason::NoFile);
-        }
-        self.loaded(loading, start, KernelRoute::PatternSend, slot);
+        self.loaded(ops, slot, loading, start, memory)
     }
 
     /// Reads a piece, from byte `done` of the step on.
-    fn read_on(&mut self, loading: LoadingPiece, way: ReadMode, done: usize, slot: Slot) {
-        self.prefilled_slots.remove(&(slot.as_slice().as_ptr() as usize));
-        let rail_transfer = &self.rail_transfers[&loading.transfer];
-        let extent = extent(rail_transfer, loading);
-        let (buffered, direct) = rail_transfer.files[extent.file];
-        let direct = direct.filter(|_| way == ReadMode::Direct);
-        let step = read_step(
-            extent.offset_bytes,
-            piece_bytes(loading.ask),
-            direct.map(|(_, align)| align),
-        );
+    fn read_on<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
+        done: usize,
+        memory: Slot,
+    ) -> Option<RailEvent> {
+        let (loading, mode) = self.slots.job(slot).loading.expect("a slot that is read into");
+        let state = &ops.transfers[&loading.transfer];
+        let extent = extent(state, loading);
+        let (buffered, direct) = state.registered[extent.file];
+        let direct = direct.filter(|_| mode == ReadMode::Direct);
+        let align = direct.map(|(_, align)| align);
+        let step = read_step(extent.offset_bytes, piece_bytes(loading.request.span), align);
         let op = RingOp::Read {
             file: direct.map_or(buffered, |(file, _)| file),
-            slot,
+            slot: memory,
             range: step.slot_range.start + done..step.slot_range.end,
             offset: step.file_offset + done as u64,
-            nowait: way == ReadMode::Cached,
+            nowait: mode == ReadMode::Cached,
         };
-        if self.submit(OpContext::Load { loading, way, done }, op).is_err() {
-            self.load_failed(loading, Code::Internal);
-        }
+        let (_, memory) = ops.submit(OpContext::Read { slot, done }, op).err()?;
+        Some(self.not_read(slot, memory, Code::Internal))
     }
 
-    pub(super) fn read(
+    pub(super) fn read_done<I: RingIo>(
         &mut self,
-        loading: LoadingPiece,
-        way: ReadMode,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
         done: usize,
         result: Result<u32, Errno>,
-        slot: Option<Slot>,
-    ) {
-        let slot = slot.expect("a read gives its slot back");
-        let Some(rail_transfer) = self.rail_transfers.get(&loading.transfer) else {
-            drop(slot);
-            return self.load_failed(loading, Code::Cancelled);
+        memory: Slot,
+    ) -> Option<RailEvent> {
+        let (loading, mode) = self.slots.job(slot).loading.expect("a slot that is read into");
+        let Some(state) = ops.transfers.get(&loading.transfer) else {
+            return Some(self.not_read(slot, memory, Code::Cancelled));
         };
-        let extent = extent(rail_transfer, loading);
-        let direct = rail_transfer.files[extent.file].1.map(|(_, align)| align);
-        let align = direct.filter(|_| way == ReadMode::Direct);
-        let step = read_step(extent.offset_bytes, piece_bytes(loading.ask), align);
-        match result {
+        let extent = extent(state, loading);
+        let (_, direct) = state.registered[extent.file];
+        let align = direct.map(|(_, align)| align).filter(|_| mode == ReadMode::Direct);
+        let step = read_step(extent.offset_bytes, piece_bytes(loading.request.span), align);
+        let outcome = match result {
             Ok(read) if done + read as usize >= step.needed_bytes => {
-                let route =
-                    if align.is_some() { KernelRoute::DirectSend } else { KernelRoute::ReadSend };
-                self.loaded(loading, step.payload_at, route, slot);
+                return Some(self.loaded(ops, slot, loading, step.payload_at, memory));
             }
-            // Not, or not wholly, in the page cache: past it, rather than through it.
-            Ok(_) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP) if way == ReadMode::Cached => {
-                let way = if direct.is_some() { ReadMode::Direct } else { ReadMode::Buffered };
-                self.read_on(loading, way, 0, slot);
+            Ok(_) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP) if mode == ReadMode::Cached => {
+                ReadOutcome::NotCached
             }
-            Err(Errno::EINVAL) if align.is_some() => {
-                rail_transfer.paths().because(FallbackReason::NoDirect);
-                self.read_on(loading, ReadMode::Buffered, 0, slot);
-            }
-            Err(Errno::EINTR | Errno::EAGAIN) => self.read_on(loading, way, done, slot),
+            Err(Errno::EINVAL) if align.is_some() => ReadOutcome::NotDirect,
+            Err(Errno::EINTR | Errno::EAGAIN) => return self.read_on(ops, slot, done, memory),
             // Short, but not at the end of the file: an aligned part of it came.
             Ok(read) if read > 0 && (done + read as usize).is_multiple_of(align.unwrap_or(1)) => {
-                self.read_on(loading, way, done + read as usize, slot);
+                return self.read_on(ops, slot, done + read as usize, memory);
             }
             // The end of the file, where there were bytes when the transfer began; or the disk
             // fails.
-            Ok(_) | Err(_) => {
-                drop(slot);
-                self.load_failed(loading, Code::Data);
-            }
-        }
+            Ok(_) | Err(_) => ReadOutcome::Failed(Code::Data),
+        };
+        self.slots.put(slot, memory);
+        Some(read_done(slot, outcome))
     }
 
     /// Whether the source of a piece that was just read is still what it was when the transfer
     /// began. A write changes what a file looks like before it changes its bytes: what was read
     /// before this is what was there then. It costs less than a microsecond.
-    pub(super) fn is_unchanged(&self, loading: LoadingPiece) -> bool {
-        match (loading.held, self.rail_transfers.get(&loading.transfer)) {
-            (PieceLocation::Offered(at), Some(rail_transfer)) => {
-                rail_transfer.transfer_files.offers[at].source.check_unchanged().is_ok()
+    pub(super) fn is_unchanged<I: RingIo>(
+        &self,
+        ops: &mut RailOps<I>,
+        loading: LoadingPiece,
+    ) -> bool {
+        match (loading.location, ops.transfers.get(&loading.transfer)) {
+            (PieceLocation::Source(at), Some(state)) => {
+                state.files.offers[at].source.check_unchanged().is_ok()
             }
             _ => true,
         }
     }
 
-    pub(super) fn load_failed(&mut self, loading: LoadingPiece, code: Code) {
-        self.piece_sender.handle(piece_sender::SenderEvent::Loaded {
-            flow: loading.flow,
-            ask: loading.ask,
-            result: Err(code),
-        });
+    pub(super) fn not_read(&mut self, slot: SlotIx, memory: Slot, code: Code) -> RailEvent {
+        self.slots.put(slot, memory);
+        read_done(slot, ReadOutcome::Failed(code))
     }
 
     /// Checks a piece that is in its slot.
-    fn loaded(&mut self, loading: LoadingPiece, start: usize, route: KernelRoute, slot: Slot) {
-        let LoadingPiece { transfer, ask, .. } = loading;
-        if !self.is_unchanged(loading) {
-            drop(slot);
-            return self.load_failed(loading, Code::Data);
+    fn loaded<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
+        loading: LoadingPiece,
+        start: usize,
+        memory: Slot,
+    ) -> RailEvent {
+        if !self.is_unchanged(ops, loading) {
+            return self.not_read(slot, memory, Code::Data);
         }
-        let piece = &slot.as_slice()[start..start + piece_bytes(ask)];
-        let check = self.rail_transfers[&transfer].transfer_files.method.of(ask.span, piece);
-        self.ready(
-            loading,
-            check,
-            LoadedPiece { slot, start: start - FRAME_BYTES, behind: None, route },
-        );
+        let span = loading.request.span;
+        let piece = &memory.as_slice()[start..start + piece_bytes(span)];
+        let check = ops.transfers[&loading.transfer].files.method.of(span, piece);
+        self.ready(slot, loading, check, start - FRAME_BYTES, None, memory)
     }
 
     /// Puts the header of a piece in its place, and says that the piece can be sent.
-    pub(super) fn ready(&mut self, loading: LoadingPiece, check: Check, mut loaded: LoadedPiece) {
-        let LoadingPiece { flow, ask, .. } = loading;
-        let header = loaded.start..loaded.start + FRAME_BYTES;
-        let place = loaded.slot.as_mut_slice()[header]
-            .first_chunk_mut()
-            .expect("the slack has room for a header");
-        frame(ask, FrameKind::Data(check)).encode(place);
-        self.loaded.insert((flow, ask.request), loaded);
-        self.piece_sender.handle(piece_sender::SenderEvent::Loaded { flow, ask, result: Ok(()) });
-    }
-
-    /// Puts an answer in line; one is sent at a time.
-    fn answer(&mut self, flow: FlowIx, answer: QueuedAnswer) {
-        match self.flows.get_mut(&flow).and_then(RailFlow::feed) {
-            Some(feed) => {
-                feed.answers.push_back(answer);
-                // Each is the answer to a request that the receiver has outstanding, unless it
-                // reads none of them.
-                if feed.answers.len() > FLOW_REQUESTS_MAX {
-                    let error =
-                        Error::new(Code::Refused, "the receiver asks for more than its credit");
-                    return self.close(flow, error);
-                }
-                self.answer_next(flow);
-            }
-            None if matches!(answer, QueuedAnswer::Piece(_)) => {
-                self.piece_sender.handle(piece_sender::SenderEvent::Sent { flow })
-            }
-            None => {}
-        }
-    }
-
-    fn answer_next(&mut self, flow: FlowIx) {
-        let Some(state) = self.flows.get_mut(&flow) else { return };
-        let (socket, transfer) = (state.socket, state.transfer);
-        let Some(feed) = state.feed().filter(|feed| !feed.answering) else { return };
-        let Some(answer) = feed.answers.pop_front() else { return };
-        feed.answering = true;
-        let (loaded, bytes) = match answer {
-            QueuedAnswer::Piece(ask) => {
-                let loaded = self
-                    .loaded
-                    .remove(&(flow, ask.request))
-                    .expect("a piece is loaded before it is sent");
-                (loaded, piece_bytes(ask))
-            }
-            QueuedAnswer::Refusal(ask, code) => {
-                let Some(mut slot) = self.cells.take() else { return self.out_of_cells(flow) };
-                let place =
-                    slot.as_mut_slice().first_chunk_mut().expect("a cell has room for a header");
-                frame(ask, FrameKind::Refuse(code)).encode(place);
-                (LoadedPiece { slot, start: 0, behind: None, route: KernelRoute::ReadSend }, 0)
-            }
-        };
-        let LoadedPiece { slot, start, behind, mut route } = loaded;
-        let op = match behind {
-            Some((source, offset)) => {
-                let bytes = u32::try_from(bytes).expect("a piece is a block at most");
-                RingOp::SendFile {
-                    file: socket,
-                    slot,
-                    range: start..start + FRAME_BYTES,
-                    source,
-                    offset,
-                    bytes,
-                }
-            }
-            None if bytes > 0 && self.may_send_zerocopy(flow) => {
-                route = KernelRoute::Zerocopy;
-                RingOp::SendZc { file: socket, slot, range: start..start + FRAME_BYTES + bytes }
-            }
-            None => RingOp::Send {
-                file: socket,
-                slot,
-                range: start..start + FRAME_BYTES + bytes,
-                more: false,
-            },
-        };
-        let sending =
-            SendingPiece { transfer, flow, piece_bytes: bytes as u64, start, route, again: false };
-        if let Some(rail_transfer) = self.rail_transfers.get(&transfer) {
-            rail_transfer.tally().sends(sending.piece_bytes);
-        }
-        self.send(sending, op);
-    }
-
-    /// Hands the send of an answer to the ring.
-    pub(super) fn send(&mut self, sending: SendingPiece, op: RingOp) {
-        let may_send_zerocopy = matches!(op, RingOp::SendZc { .. });
-        match self.submit(OpContext::Answer(sending), op) {
-            Ok(()) => self.in_kernel += u32::from(may_send_zerocopy),
-            Err(error) => {
-                if let Some(rail_transfer) = self.rail_transfers.get(&sending.transfer) {
-                    rail_transfer.tally().failed_to_send(sending.piece_bytes);
-                }
-                self.slot_free(sending);
-                self.close(sending.flow, error);
-            }
-        }
-    }
-
-    /// A send ended, and the kernel has no part of its slot any more.
-    pub(super) fn answered(
+    pub(super) fn ready(
         &mut self,
-        sending: SendingPiece,
+        slot: SlotIx,
+        loading: LoadingPiece,
+        check: Check,
+        header_start: usize,
+        behind: Option<(FileId, u64)>,
+        mut memory: Slot,
+    ) -> RailEvent {
+        let header = &mut memory.as_mut_slice()[header_start..header_start + FRAME_BYTES];
+        let place = header.first_chunk_mut().expect("the slack has room for a header");
+        let request = loading.request;
+        Frame::new(FrameKind::Data(check), request.request, request.span).encode(place);
+        let job = self.slots.job(slot);
+        (job.header_start, job.behind) = (header_start, behind);
+        self.slots.put(slot, memory);
+        read_done(slot, ReadOutcome::Loaded)
+    }
+
+    pub(super) fn send_piece<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
+        flow: FlowPlace,
+        transfer: TransferIx,
+        bytes: u64,
+        route: KernelRoute,
+    ) -> Option<RailEvent> {
+        let Some(file) = ops.socket(flow).map(|it| it.file) else {
+            return Some(not_sent(slot));
+        };
+        let memory = self.slots.take(slot).expect("what is sent was read");
+        let job = self.slots.job(slot);
+        job.route = Some(route);
+        let (start, behind) = (job.header_start, job.behind);
+        let piece_bytes = u32::try_from(bytes).expect("a piece is a block at most");
+        let whole = start..start + FRAME_BYTES + piece_bytes as usize;
+        let op = match (route, behind) {
+            (KernelRoute::Splice, Some((source, offset))) => {
+                let range = start..start + FRAME_BYTES;
+                RingOp::SendFile { file, slot: memory, range, source, offset, bytes: piece_bytes }
+            }
+            (KernelRoute::Zerocopy, _) => RingOp::SendZc { file, slot: memory, range: whole },
+            _ => RingOp::Send { file, slot: memory, range: whole, more: false },
+        };
+        if let Some(state) = ops.transfers.get(&transfer) {
+            state.tally().sends(bytes);
+        }
+        let (_, memory) = ops.submit(OpContext::Send { slot }, op).err()?;
+        self.slots.put(slot, memory);
+        if let Some(state) = ops.transfers.get(&transfer) {
+            state.tally().failed_to_send(bytes);
+        }
+        Some(not_sent(slot))
+    }
+
+    /// A send has its result; `is_held` where the kernel still has its slot.
+    pub(super) fn sent<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        slot: SlotIx,
         result: Result<u32, Errno>,
-        slot: Option<Slot>,
-    ) {
-        let slot = slot.expect("a send gives its slot back");
-        if sending.route == KernelRoute::Zerocopy {
-            self.in_kernel -= 1;
-            if refuses_zerocopy(result) {
-                return self.send_plainly(sending, slot);
+        is_held: bool,
+    ) -> RailEvent {
+        let job = self.slots.job(slot);
+        let (loading, _) = job.loading.expect("a slot that is sent has a piece");
+        let route = job.route.expect("a slot that is sent goes some way");
+        let bytes = loading.request.span.bytes();
+        let outcome = match result {
+            Ok(sent) if u64::from(sent) == bytes + FRAME_BYTES as u64 => SendOutcome::Sent,
+            Err(Errno::ENODATA) => SendOutcome::NotSpliced,
+            result if route == KernelRoute::Zerocopy && refuses_zerocopy(result) => {
+                SendOutcome::NoZerocopy
+            }
+            Ok(_) | Err(_) => SendOutcome::Broken,
+        };
+        if let Some(state) = ops.transfers.get(&loading.transfer) {
+            match outcome {
+                SendOutcome::Sent => state.tally().paths.took(route, bytes),
+                _ => state.tally().failed_to_send(bytes),
             }
         }
-        drop(slot);
-        if result == Err(Errno::ENODATA)
-            && let Some(rail_transfer) = self.rail_transfers.get_mut(&sending.transfer)
-        {
-            rail_transfer.splice_failed = true;
-            rail_transfer.paths().because(FallbackReason::NotSpliced);
-        }
-        self.slot_free(sending);
-        self.sent(sending, result);
+        RailEvent::SendDone { slot, outcome, is_held }
     }
 
-    fn slot_free(&mut self, sending: SendingPiece) {
-        if sending.piece_bytes > 0 {
-            self.piece_sender.handle(piece_sender::SenderEvent::Sent { flow: sending.flow });
-        }
-    }
-
-    /// Counts what was sent, and sends what stands next in line.
-    pub(super) fn sent(&mut self, sending: SendingPiece, result: Result<u32, Errno>) {
-        let SendingPiece { transfer, flow, piece_bytes, route, .. } = sending;
-        let whole = result
-            == Ok(u32::try_from(piece_bytes).expect("a piece is a block at most")
-                + FRAME_BYTES as u32);
-        match self.rail_transfers.get(&transfer) {
-            Some(rail_transfer) if whole => rail_transfer.paths().took(route, piece_bytes),
-            Some(rail_transfer) => rail_transfer.tally().failed_to_send(piece_bytes),
-            None => {}
-        }
-        if !whole {
-            return self.close(flow, broken("sending a piece", result));
-        }
-        if let Some(feed) = self.flows.get_mut(&flow).and_then(RailFlow::feed) {
-            feed.answering = false;
-            self.answer_next(flow);
-        }
+    pub(super) fn send_refusal<I: RingIo>(
+        &mut self,
+        ops: &mut RailOps<I>,
+        flow: FlowPlace,
+        frame: Frame,
+    ) -> Option<RailEvent> {
+        let file = ops.socket(flow)?.file;
+        let Some(mut slot) = ops.header_buffers.take() else { return out_of_buffers(flow) };
+        let place = slot.as_mut_slice().first_chunk_mut().expect("a buffer has room for a header");
+        frame.encode(place);
+        let op = RingOp::Send { file, slot, range: 0..FRAME_BYTES, more: false };
+        ops.submit_on(flow, OpContext::Refusal { flow }, op)
     }
 }
 
-/// A piece that can be sent.
-#[derive(Debug)]
-pub(super) struct LoadedPiece {
-    /// It holds the header, and the piece behind it unless that lies in a file.
-    pub(super) slot: Slot,
-    /// Where the header is.
-    pub(super) start: usize,
-    /// The file that holds the piece, and where.
-    pub(super) behind: Option<(FileId, u64)>,
-    pub(super) route: KernelRoute,
+pub(super) fn refusal_sent(flow: FlowPlace, result: Result<u32, Errno>) -> RailEvent {
+    match result {
+        Ok(sent) if sent as usize == FRAME_BYTES => RailEvent::RefusalSent { flow },
+        _ => RailEvent::FlowBroken { flow, error: broken("sending a refusal", result) },
+    }
 }
 
-fn frame(ask: PieceRequest, kind: FrameKind) -> Frame {
-    let length = u32::try_from(ask.span.bytes()).expect("checked when it was asked for");
-    Frame { kind, request: ask.request, position: ask.span.start, length }
+fn read_done(slot: SlotIx, outcome: ReadOutcome) -> RailEvent {
+    RailEvent::ReadDone { slot, outcome }
 }
 
-/// Where a piece lies in the files of the transfer's files.
-pub(super) fn extent(rail_transfer: &RailTransfer, loading: LoadingPiece) -> FileExtent {
-    let layout = rail_transfer
-        .transfer_files
-        .layout_of(loading.held)
-        .expect("what is read from files has a layout");
-    layout.extents(loading.ask.span).next().expect("a piece is not empty")
+fn not_sent(slot: SlotIx) -> RailEvent {
+    RailEvent::SendDone { slot, outcome: SendOutcome::Broken, is_held: false }
 }
 
-pub(super) fn piece_bytes(ask: PieceRequest) -> usize {
-    usize::try_from(ask.span.bytes()).expect("a piece fits its slot")
+/// Where a piece lies in the files of its transfer.
+pub(super) fn extent(state: &RailTransfer, loading: LoadingPiece) -> FileExtent {
+    let layout = state.files.layout_of(loading.location);
+    first_extent(layout.expect("what is read from files has a layout"), loading.request.span)
+}
+
+/// Whether the kernel would have sent it with a copy: too little locked memory, or no such
+/// operation or device.
+fn refuses_zerocopy(result: Result<u32, Errno>) -> bool {
+    matches!(result, Err(Errno::ENOMEM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOBUFS))
 }

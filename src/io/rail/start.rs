@@ -11,9 +11,11 @@ use ring::{
     Errno, POOL_BYTES_MAX, PlainRing, ProbeError, RingConfig, RingIo, SlotPool, Uring, Waker,
 };
 
-use super::driver::{CELL_BYTES, CELLS, FILES_FIXED, FLOWS_MAX, RailDriver};
-use super::{RailCommand, RailEvents, RailSize};
+use super::driver::{FILES_FIXED, RailDriver};
+use super::operations::{HEADER_BUFFER_BYTES, HEADER_BUFFERS};
+use super::{RailCommand, RailSize, ReportSender};
 use crate::core::error::{Code, Error};
+use crate::core::rail::FLOWS_MAX;
 use crate::core::store::io_steps::PAGE_BYTES;
 use crate::core::units::human_bytes;
 use crate::io::clock::Clock;
@@ -22,11 +24,11 @@ use crate::io::clock::Clock;
 const IO_VARIABLE: &str = "CEP_FAST_IO";
 
 /// A rail works with one slot on the wire and one that is checked or written.
-const SLOTS_MIN: u32 = 2;
+const SLOTS_MIN: u32 = 3;
 
 /// The buffers of a rail.
 pub(super) struct RailBuffers {
-    pub(super) cells: SlotPool,
+    pub(super) header_buffers: SlotPool,
     pub(super) landing_slots: Option<SlotPool>,
     pub(super) serving_slots: Option<SlotPool>,
     /// What carries out the operations on them, for the report.
@@ -37,7 +39,7 @@ impl RailBuffers {
     fn new(size: RailSize) -> std::io::Result<RailBuffers> {
         let pool = |wanted: bool| wanted.then(|| slots(size)).transpose();
         Ok(RailBuffers {
-            cells: SlotPool::new(CELLS as usize, CELL_BYTES)?,
+            header_buffers: SlotPool::new(HEADER_BUFFERS, HEADER_BUFFER_BYTES)?,
             landing_slots: pool(size.receives)?,
             serving_slots: pool(size.sends)?,
             driven_by: "io_uring".into(),
@@ -45,7 +47,8 @@ impl RailBuffers {
     }
 
     fn pools(&self) -> Vec<&SlotPool> {
-        let pools = [Some(&self.cells), self.landing_slots.as_ref(), self.serving_slots.as_ref()];
+        let pools =
+            [Some(&self.header_buffers), self.landing_slots.as_ref(), self.serving_slots.as_ref()];
         pools.into_iter().flatten().collect()
     }
 }
@@ -68,7 +71,7 @@ pub(super) fn slots(size: RailSize) -> std::io::Result<SlotPool> {
 
 /// Operations in flight: three for each flow, and for each slot what reads, sends or writes it.
 pub(super) fn entries(size: RailSize) -> u32 {
-    3 * FLOWS_MAX + 4 * size.slots
+    3 * FLOWS_MAX as u32 + 4 * size.slots
 }
 
 /// Runs a rail on the calling thread until it is told to stop. What it needs to begin goes through
@@ -77,7 +80,7 @@ pub(super) fn start(
     clock: Clock,
     mut size: RailSize,
     inbox: Receiver<RailCommand>,
-    rail_events: impl RailEvents,
+    reports: impl ReportSender,
     ready: &Sender<Result<Waker, Error>>,
 ) {
     let mut buffers = loop {
@@ -108,7 +111,7 @@ pub(super) fn start(
                     ),
                 );
             }
-            go(RailDriver::new(clock, size, io, buffers, inbox, rail_events), ready);
+            go(RailDriver::new(clock, size, io, buffers, inbox, reports), ready);
         }
         Err(why) => match PlainRing::new(entries(size), FILES_FIXED) {
             Ok(io) => {
@@ -117,7 +120,7 @@ pub(super) fn start(
                     &format!("no io_uring here, so plain calls are used, which is slower ({why})"),
                 );
                 buffers.driven_by = format!("plain calls: {why}");
-                go(RailDriver::new(clock, size, io, buffers, inbox, rail_events), ready);
+                go(RailDriver::new(clock, size, io, buffers, inbox, reports), ready);
             }
             Err(error) => {
                 let _ = ready
@@ -127,9 +130,9 @@ pub(super) fn start(
     }
 }
 
-fn go<I: RingIo, M: RailEvents>(driver: RailDriver<I, M>, ready: &Sender<Result<Waker, Error>>) {
+fn go<I: RingIo, M: ReportSender>(driver: RailDriver<I, M>, ready: &Sender<Result<Waker, Error>>) {
     // Whoever waits for the rail may have given up; then the first command is to stop.
-    let _ = ready.send(Ok(driver.io.waker()));
+    let _ = ready.send(Ok(driver.ops.io.waker()));
     driver.run();
 }
 

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::paths::PathStats;
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
+use crate::core::rail::{MappedDestination, MappedSource, PieceLocation, PieceMap, SourceKind};
 use crate::core::store::file_layout::FileLayout;
-use crate::core::units::{Moment, Span, covers};
+use crate::core::units::{Moment, Span};
 use crate::core::wire::DataPath;
 use crate::io::store::{OpenFile, Sink, Source};
 
@@ -19,15 +20,6 @@ pub(crate) struct SourceRow {
     pub(crate) source: Source,
     /// Where the range lies in the transfer's files's files; a pattern has none.
     pub(crate) layout: Option<FileLayout>,
-}
-
-/// Where a piece can be had at this node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum PieceLocation {
-    /// In one of the offers.
-    Offered(usize),
-    /// In a file that it lands in, by one of the layouts.
-    Landed(usize),
 }
 
 /// One transfer's files and layouts. The files are those of the offers, then those of the sinks.
@@ -46,8 +38,6 @@ pub(crate) struct TransferFiles {
     pub(crate) layouts: Vec<FileLayout>,
     /// Ranges that are zeros and are not written; known when the plan is.
     pub(crate) holes: OnceLock<Vec<Span>>,
-    /// What other receivers will ask for; known when the plan is.
-    pub(crate) relays: OnceLock<Vec<Span>>,
     /// What each rail counts, in the order of the node's rails.
     pub(crate) tallies: Vec<RailTally>,
     pub(crate) activity: TransferActivity,
@@ -62,27 +52,35 @@ impl TransferFiles {
         offered.chain(self.sinks.iter().flat_map(Sink::files))
     }
 
-    /// Where all of `span` can be had: in an offer, or where it lands.
-    pub(super) fn held(&self, span: Span) -> Option<PieceLocation> {
-        let offer = self
-            .offers
-            .iter()
-            .position(|offer| offer.range.contains(span))
-            .map(PieceLocation::Offered);
-        offer.or_else(|| self.layout(span, 0).map(PieceLocation::Landed))
-    }
-
-    /// The layout of what is held, where that is in files.
-    pub(super) fn layout_of(&self, held: PieceLocation) -> Option<&FileLayout> {
-        match held {
-            PieceLocation::Offered(at) => self.offers[at].layout.as_ref(),
-            PieceLocation::Landed(at) => Some(&self.layouts[at]),
+    /// What the rails' machines know of it.
+    pub(super) fn piece_map(&self) -> PieceMap {
+        let direct: Vec<bool> =
+            self.files().map(|file| file.direct_alignment().is_some()).collect();
+        let is_direct = |layout: &FileLayout| direct[layout.file()] && self.path != DataPath::Copy;
+        let source = |row: &SourceRow| MappedSource {
+            range: row.range,
+            kind: row.layout.as_ref().map_or(SourceKind::Pattern, |layout| SourceKind::File {
+                direct: is_direct(layout),
+            }),
+        };
+        let destination = |layout: &FileLayout| MappedDestination {
+            range: layout.range(),
+            direct: is_direct(layout),
+        };
+        PieceMap {
+            method: self.method,
+            path: self.path,
+            sources: self.offers.iter().map(source).collect(),
+            destinations: self.layouts.iter().map(destination).collect(),
         }
     }
 
-    /// Whether other receivers will ask for a piece.
-    pub(super) fn relays(&self, piece: Span) -> bool {
-        self.relays.get().is_some_and(|relays| covers(relays, piece))
+    /// The layout of a location, where that is in files.
+    pub(super) fn layout_of(&self, location: PieceLocation) -> Option<&FileLayout> {
+        match location {
+            PieceLocation::Source(at) => self.offers[at].layout.as_ref(),
+            PieceLocation::Destination(at) => Some(&self.layouts[at]),
+        }
     }
 
     /// The next layout from `first` on that a landed piece is written by.

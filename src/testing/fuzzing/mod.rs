@@ -7,6 +7,7 @@
 
 mod byte_source;
 mod master;
+mod rail;
 mod receiver;
 mod sender;
 mod texts;

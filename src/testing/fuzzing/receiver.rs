@@ -1,16 +1,15 @@
-//! A receiver without its threads: a `Member`, the `Owner` in it and a `Pull` for each of two
-//! rails, with a master that says anything, senders that answer anything, and a kernel that ends
-//! what it was asked for in any order.
+//! A receiver without its threads: a `Participant` and the machines of two rails, with a master that
+//! says anything, senders that answer anything, and a kernel that ends what it was asked for in any
+//! order.
 //!
 //! Between the machines, messages go the way that they go between threads: in order, and as late as
 //! can be.
 
-mod rail;
-
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::byte_source::ByteSource;
+use super::rail::{FuzzedRail, TRANSFER, check_of, pick_flow};
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
 use crate::core::error::{Code, Error};
@@ -18,8 +17,10 @@ use crate::core::node::participant::{
     Participant, ParticipantAction, ParticipantConfig, ParticipantEvent, ParticipantState,
 };
 use crate::core::piece::FlowIx;
-use crate::core::rail::piece_receiver;
-use crate::core::rail::piece_receiver::{PieceReceiver, SenderAnswer};
+use crate::core::rail::{
+    FlowDirection, LandingPiece, PayloadOutcome, PieceMap, RailEvent, RailReport, SlotIx,
+    TransferCommand,
+};
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler;
 use crate::core::units::{Moment, Span, covers, union};
@@ -27,8 +28,11 @@ use crate::core::wire::control::{
     PeerNode, PlanSegment, Prepared, SegmentChecks, SenderShare, Start, ToMaster, ToNode,
     WireOptions, decode, encode,
 };
-use crate::core::wire::{Check, CheckKind};
-use crate::testing::fuzzing::receiver::rail::{FuzzedCommand, FuzzedFlow, FuzzedRail, check_of};
+use crate::core::wire::frame::{Frame, FrameKind};
+use crate::core::wire::{Check, CheckKind, DataPath};
+
+/// Slots of each rail.
+const SLOTS: u32 = 3;
 
 /// How many steps a receiver may need to its end once everybody is kind to it; a plan has some
 /// hundred pieces.
@@ -55,6 +59,8 @@ struct ReceiverWorld {
     kind: CheckKind,
     participant: Participant,
     rails: [FuzzedRail; 2],
+    /// What the rails have been told and have not heard.
+    commands: [VecDeque<RailMessage>; 2],
     /// What the rails have told the participant and it has not heard.
     inbox: VecDeque<scheduler::SchedulerEvent>,
     opening: Vec<RailPair>,
@@ -62,6 +68,12 @@ struct ReceiverWorld {
     jobs: VecDeque<PendingJob>,
     epoch: u32,
     told: ParticipantLog,
+}
+
+/// What the control thread tells a rail.
+enum RailMessage {
+    FlowUp(FlowIx, FlowDirection),
+    Command(TransferCommand),
 }
 
 /// What somebody else does for the participant.
@@ -99,12 +111,12 @@ impl ReceiverWorld {
                 .ok()?;
         let grid = BlockGrid::new(options.origin, options.block_bytes.into());
         let method = CheckMethod::new(options.check, options.object);
-        let rail = || FuzzedRail {
-            piece_receiver: PieceReceiver::new(block_bytes.into(), Duration::from_secs(10)),
-            commands: VecDeque::new(),
-            flows: BTreeMap::new(),
-            writing: Vec::new(),
-            draining: false,
+        let rail = || {
+            let mut rail = FuzzedRail::new(SLOTS, block_bytes.into());
+            let (path, sources, destinations) = (DataPath::Auto, Vec::new(), Vec::new());
+            let map = PieceMap { method, path, sources, destinations };
+            rail.machine.join(TRANSFER, map, Duration::from_secs(10));
+            rail
         };
         let fsync = script.coin();
         let mut world = ReceiverWorld {
@@ -119,6 +131,7 @@ impl ReceiverWorld {
                 verify: !fsync,
             }),
             rails: [rail(), rail()],
+            commands: [VecDeque::new(), VecDeque::new()],
             inbox: VecDeque::new(),
             opening: Vec::new(),
             flow_count: 0,
@@ -169,11 +182,15 @@ impl ReceiverWorld {
                 );
                 if let Some(at) = script.place(self.rails[rail].flows.len()) {
                     let flow = *self.rails[rail].flows.keys().nth(at).expect("one of them");
-                    self.rails[rail].close(self.now, flow, Error::new(code, "it broke"));
+                    self.rails[rail].break_flow(self.now, flow, code);
                 }
             }
             13 if script.below(32) == 31 => {
                 self.hear(ParticipantEvent::Broken(Error::new(Code::Data, "the disk is full")))
+            }
+            14 => {
+                let rail = script.below(2);
+                self.requests_sent(rail);
             }
             _ => {
                 let wait = script.pick(&[0, 1_000_000, 20_000_000, 500_000_000, 10_000_000_000]);
@@ -232,6 +249,8 @@ impl ReceiverWorld {
             self.told.wanted = start.segments.iter().map(|segment| segment.span).collect();
             self.told.holes.clone_from(&start.holes);
         }
+        let spans = start.relays.clone();
+        self.tell_all(|| TransferCommand::Relay { spans: spans.clone() });
         self.hear(ParticipantEvent::Master(ToNode::Start(start)));
     }
 
@@ -267,9 +286,8 @@ impl ReceiverWorld {
     fn opened(&mut self, rail_pair: RailPair) {
         let flow = FlowIx(self.flow_count);
         self.flow_count += 1;
-        self.rails[rail_pair.index as usize % 2]
-            .commands
-            .push_back(FuzzedCommand::Up { flow, relays: rail_pair.sender.0 == 1 });
+        let direction = FlowDirection::Receive { relays: rail_pair.sender.0 == 1 };
+        self.commands[rail_pair.index as usize % 2].push_back(RailMessage::FlowUp(flow, direction));
         self.hear(ParticipantEvent::Owner(scheduler::SchedulerEvent::FlowUp { flow, rail_pair }));
     }
 
@@ -284,11 +302,15 @@ impl ReceiverWorld {
             self.hear(ParticipantEvent::Owner(event));
             return true;
         }
-        let Some(rail) = self.rails.iter_mut().find(|rail| !rail.commands.is_empty()) else {
+        let Some(rail) = self.commands.iter().position(|commands| !commands.is_empty()) else {
             return false;
         };
-        let command = rail.commands.pop_front().expect("looked at above");
-        rail.hear(self.now, command);
+        match self.commands[rail].pop_front().expect("looked at above") {
+            RailMessage::FlowUp(flow, direction) => {
+                self.rails[rail].flow_up(self.now, flow, direction);
+            }
+            RailMessage::Command(command) => self.rails[rail].command(self.now, command),
+        }
         true
     }
 
@@ -297,12 +319,12 @@ impl ReceiverWorld {
         let rail = script.below(2);
         let Some((flow, state)) = pick_flow(script, &self.rails[rail].flows) else { return };
         // No header is read before the payload in front of it.
-        if state.arriving.is_some() {
+        if !state.awaits_header {
             return;
         }
         let known = script.place(state.asked.len()).map(|at| state.asked[at]);
         let (request, mut span) =
-            known.map_or((7, Span::new(0, 10)), |(request, piece)| (request, piece.span));
+            known.map_or((7, Span::new(0, 10)), |frame| (frame.request, frame.span()));
         if script.below(16) == 15 {
             span = Span::of(u64::from(script.byte()), 1 + u64::from(script.byte()));
         }
@@ -310,50 +332,60 @@ impl ReceiverWorld {
             7 => Check::Crc64(script.number()),
             _ => check_of(self.kind, span),
         };
-        let answer = match script.below(8) {
-            7 => SenderAnswer::Refuse {
-                request,
-                span,
-                code: script.pick(&[Code::Data, Code::Integrity, Code::Refused]),
-            },
-            _ => SenderAnswer::Data { request, span, check },
+        let kind = match script.below(64) {
+            63 => FrameKind::Request { stolen: false },
+            other if other % 8 == 7 => {
+                FrameKind::Refuse(script.pick(&[Code::Data, Code::Integrity, Code::Refused]))
+            }
+            _ => FrameKind::Data(check),
         };
-        if let (SenderAnswer::Refuse { .. }, Some(state)) =
-            (answer, self.rails[rail].flows.get_mut(&flow))
-        {
-            state.asked.retain(|(of, piece)| (*of, piece.span) != (request, span));
-        }
-        self.rails[rail]
-            .piece_receiver
-            .handle(self.now, piece_receiver::ReceiverEvent::Answer { flow, answer });
+        self.rails[rail].answer(self.now, flow, Frame::new(kind, request, span));
     }
 
-    /// A payload is there, or comes changed.
+    /// A payload is there, or comes changed, or not at all.
     fn received(&mut self, script: &mut ByteSource<'_>) {
         let rail = script.below(2);
-        let Some((flow, state)) = pick_flow(script, &self.rails[rail].flows) else { return };
-        let Some((piece, check)) = state.arriving else { return };
-        let intact = check == check_of(self.kind, piece.span) && script.below(8) != 7;
-        self.rails[rail].received(self.now, flow, intact);
+        let Some(at) = script.place(self.rails[rail].receiving.len()) else { return };
+        let slot = *self.rails[rail].receiving.keys().nth(at).expect("one of them");
+        match script.below(16) {
+            15 => {
+                let error = Error::new(Code::Unreachable, "it broke");
+                self.rails[rail].received(self.now, slot, PayloadOutcome::Broken(error));
+            }
+            other => self.payload(rail, slot, other % 8 != 7),
+        }
+    }
+
+    fn payload(&mut self, rail: usize, slot: SlotIx, well: bool) {
+        let LandingPiece { piece, check, .. } = self.rails[rail].receiving[&slot];
+        let intact = well && check == check_of(self.kind, piece.span);
+        self.rails[rail].received(self.now, slot, PayloadOutcome::Whole { intact });
     }
 
     fn written(&mut self, rail: usize, at: usize) {
-        let (flow, piece, check) = self.rails[rail].writing.remove(at);
-        self.rails[rail]
-            .piece_receiver
-            .handle(self.now, piece_receiver::ReceiverEvent::Written { flow, piece, check });
+        let (slot, _) = self.rails[rail].writing.remove(at);
+        self.rails[rail].handle(self.now, RailEvent::WriteDone { slot, result: Ok(()) });
+    }
+
+    /// A send of requests has ended. Returns whether there was one.
+    fn requests_sent(&mut self, rail: usize) -> bool {
+        let mut flows = self.rails[rail].flows.iter_mut();
+        let Some((&flow, state)) = flows.find(|(_, state)| state.sends_requests) else {
+            return false;
+        };
+        state.sends_requests = false;
+        self.rails[rail].handle(self.now, RailEvent::RequestsSent { flow });
+        true
     }
 
     /// Time passes, and who waits for a moment hears of it.
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
         for rail in &mut self.rails {
-            if rail.piece_receiver.poll_timeout().is_some_and(|due| self.now >= due) {
-                rail.piece_receiver.handle(self.now, piece_receiver::ReceiverEvent::Tick);
-                assert!(
-                    rail.piece_receiver.poll_timeout().is_none_or(|due| due > self.now),
-                    "a tick that changes nothing"
-                );
+            if rail.machine.poll_timeout().is_some_and(|due| self.now >= due) {
+                rail.handle(self.now, RailEvent::Tick);
+                let next = rail.machine.poll_timeout();
+                assert!(next.is_none_or(|due| due > self.now), "a tick that changes nothing");
             }
         }
         if self.participant.poll_timeout().is_some_and(|due| self.now >= due) {
@@ -363,17 +395,20 @@ impl ReceiverWorld {
 
     /// Carries out what the machines want, until they want nothing.
     fn follow(&mut self) {
+        let mut broken = None;
         for rail in &mut self.rails {
-            rail.follow(self.now, &self.told.wanted, self.grid.block_bytes());
-            while let Some(event) = rail.piece_receiver.poll_scheduler() {
-                self.inbox.push_back(event);
-            }
-            // Only a rail that writes nothing holds nothing.
-            if rail.draining && rail.writing.is_empty() {
-                rail.draining = false;
-                self.told.drained += 1;
+            rail.follow(Some(&self.told.wanted));
+            while let Some(report) = rail.machine.poll_report() {
+                match report {
+                    RailReport::Scheduler { event, .. } => self.inbox.push_back(event),
+                    RailReport::Drained { .. } => self.told.drained += 1,
+                    RailReport::Broken { error, .. } | RailReport::Failed { error } => {
+                        broken = Some(error);
+                    }
+                }
             }
         }
+        assert_eq!(broken, None, "every write ends well here");
         if self.told.drained == 2 && self.inbox.is_empty() {
             self.told.drained = 0;
             self.hear(ParticipantEvent::Drained);
@@ -392,12 +427,12 @@ impl ReceiverWorld {
                 self.opening.push(rail_pair);
             }
             ParticipantAction::Flow(command) => {
-                self.tell_all(|| FuzzedCommand::Flow(command.clone()));
+                self.tell_all(|| TransferCommand::Flow(command.clone()));
             }
             ParticipantAction::Offer { span } => {
                 assert!(covers(&self.there(), span), "{span} is offered and not there");
             }
-            ParticipantAction::Drain => self.tell_all(|| FuzzedCommand::Drain),
+            ParticipantAction::Drain => self.tell_all(|| TransferCommand::Drain),
             ParticipantAction::Commit { .. } => {
                 assert!(
                     self.has_all(),
@@ -427,8 +462,10 @@ impl ReceiverWorld {
     }
 
     /// Flows are of one rail, which is the only one to know them.
-    fn tell_all(&mut self, command: impl Fn() -> FuzzedCommand) {
-        self.rails.iter_mut().for_each(|rail| rail.commands.push_back(command()));
+    fn tell_all(&mut self, command: impl Fn() -> TransferCommand) {
+        for commands in &mut self.commands {
+            commands.push_back(RailMessage::Command(command()));
+        }
     }
 
     fn listen(&mut self, message: &ToMaster) {
@@ -496,7 +533,7 @@ impl ReceiverWorld {
                 _ => {}
             }
             if !self.advance() {
-                let due = self.rails.iter().filter_map(|rail| rail.piece_receiver.poll_timeout());
+                let due = self.rails.iter().filter_map(|rail| rail.machine.poll_timeout());
                 let due = due.chain(self.participant.poll_timeout()).min();
                 let due = due
                     .unwrap_or_else(|| panic!("{:?} waits for nothing", self.participant.state()));
@@ -516,20 +553,25 @@ impl ReceiverWorld {
         } else if let Some(rail) = self.rails.iter().position(|rail| !rail.writing.is_empty()) {
             self.written(rail, 0);
         } else {
-            let now = self.now;
-            let kind = self.kind;
-            return self.rails.iter_mut().any(|rail| rail.advance(now, kind));
+            return (0..self.rails.len()).any(|rail| self.advance_rail(rail));
         }
         true
     }
-}
 
-fn pick_flow<'a>(
-    script: &mut ByteSource<'_>,
-    flows: &'a BTreeMap<FlowIx, FuzzedFlow>,
-) -> Option<(FlowIx, &'a FuzzedFlow)> {
-    let at = script.place(flows.len())?;
-    flows.iter().nth(at).map(|(&flow, state)| (flow, state))
+    /// A payload arrives, or a sender answers what it was asked first.
+    fn advance_rail(&mut self, rail: usize) -> bool {
+        if let Some((&slot, _)) = self.rails[rail].receiving.first_key_value() {
+            self.payload(rail, slot, true);
+            return true;
+        }
+        let mut flows = self.rails[rail].flows.iter().filter(|(_, flow)| flow.awaits_header);
+        let asked = flows.find_map(|(&flow, state)| Some((flow, *state.asked.first()?)));
+        if let Some((flow, frame)) = asked {
+            let kind = FrameKind::Data(check_of(self.kind, frame.span()));
+            self.rails[rail].answer(self.now, flow, Frame { kind, ..frame });
+        }
+        asked.is_some() || self.requests_sent(rail)
+    }
 }
 
 /// The ranges of a plan: mostly in order, as the wire wants them.

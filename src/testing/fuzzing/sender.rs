@@ -1,272 +1,223 @@
-//! The sending half of a rail, with receivers that ask for anything at any time and a kernel that
-//! answers in any order.
-//!
-//! What the driver promises the machines is kept here: an answer to each `Load` and each `Send`,
-//! and a slot that is held is freed once.
+//! A rail that sends, with receivers that ask for anything at any time and a kernel that ends
+//! operations in any order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::byte_source::ByteSource;
+use super::rail::{FuzzedRail, TRANSFER};
+use crate::core::check::CheckMethod;
 use crate::core::error::Code;
 use crate::core::piece::FlowIx;
-use crate::core::rail::piece_sender::{PieceRequest, PieceSender, SenderAction, SenderEvent};
-use crate::core::rail::relay_queue::{RelayDecision, RelayQueue};
-use crate::core::units::Span;
+use crate::core::rail::{
+    CacheState, FlowDirection, FlowPlace, KernelRoute, MappedDestination, MappedSource, PieceMap,
+    RailEvent, ReadMode, ReadOutcome, SendOutcome, SourceKind, TransferCommand,
+};
+use crate::core::units::{Moment, Span};
+use crate::core::wire::DataPath;
+use crate::core::wire::frame::{Frame, FrameKind};
+
+/// The largest piece.
+const BLOCK: u64 = 100;
+/// What begins below this has yet to land.
+const LANDS_BELOW: u64 = 512;
+const NOW: Moment = Moment(1);
 
 /// No more slots are in use than there are, no flow has two sends at once, and every request of a
 /// flow that stands is answered once.
 pub fn sender(bytes: &[u8]) {
     let mut script = ByteSource::new(bytes);
-    let slots = 1 + script.below(8);
-    let mut world = SenderWorld {
-        slots,
-        piece_sender: PieceSender::new(slots as u32),
-        ..SenderWorld::default()
-    };
+    let mut world = SenderWorld::new(&mut script);
     while !script.is_over() {
         world.step(&mut script);
-        world.follow();
+        world.rail.follow(None);
     }
     world.end();
 }
 
 struct SenderWorld {
-    slots: usize,
-    piece_sender: PieceSender,
-    relay: RelayQueue,
-    flows: BTreeMap<FlowIx, RequestedFlow>,
+    rail: FuzzedRail,
     flow_count: u32,
-    loading: Vec<(FlowIx, PieceRequest)>,
-    loaded: Vec<(FlowIx, PieceRequest)>,
-    sending: Vec<(FlowIx, PieceRequest)>,
-    /// Slots that are sent and that the kernel still reads.
-    held: usize,
-}
-
-/// What a flow that stands has asked for and got no answer to.
-#[derive(Default)]
-struct RequestedFlow {
-    asked: Vec<PieceRequest>,
-    /// Of these, what waits until it lands.
-    parked: Vec<PieceRequest>,
-}
-
-impl Default for SenderWorld {
-    fn default() -> SenderWorld {
-        SenderWorld {
-            slots: 1,
-            piece_sender: PieceSender::new(1),
-            relay: RelayQueue::default(),
-            flows: BTreeMap::new(),
-            flow_count: 0,
-            loading: Vec::new(),
-            loaded: Vec::new(),
-            sending: Vec::new(),
-            held: 0,
-        }
-    }
 }
 
 impl SenderWorld {
+    fn new(script: &mut ByteSource<'_>) -> SenderWorld {
+        use DataPath::{Auto, Copy, Direct, Splice, Zerocopy};
+        let mut rail = FuzzedRail::new(1 + script.below(8) as u32, BLOCK);
+        let kinds = [
+            SourceKind::File { direct: true },
+            SourceKind::File { direct: false },
+            SourceKind::Pattern,
+        ];
+        let map = PieceMap {
+            method: CheckMethod::None,
+            path: script.pick(&[Zerocopy, Auto, Splice, Direct, Copy]),
+            sources: vec![MappedSource {
+                range: Span::new(LANDS_BELOW, u64::MAX),
+                kind: script.pick(&kinds),
+            }],
+            destinations: vec![MappedDestination {
+                range: Span::new(0, LANDS_BELOW + BLOCK),
+                direct: script.coin(),
+            }],
+        };
+        rail.machine.join(TRANSFER, map, Duration::from_secs(10));
+        SenderWorld { rail, flow_count: 0 }
+    }
+
     fn step(&mut self, script: &mut ByteSource<'_>) {
-        match script.below(8) {
-            0 => self.flow_up(script),
-            1 | 2 => self.ask(script),
-            3 => self.loaded(script),
-            4 => {
-                let Some(at) = script.place(self.sending.len()) else { return };
-                let (flow, _) = self.sending.swap_remove(at);
-                let held = script.coin();
-                self.held += usize::from(held);
-                self.piece_sender.handle(if held {
-                    SenderEvent::SentHeld { flow }
-                } else {
-                    SenderEvent::Sent { flow }
-                });
+        match script.below(16) {
+            0 => {
+                let flow = FlowIx(self.flow_count);
+                self.flow_count += 1;
+                let weight = script.pick(&[0, 1, 1000, u64::MAX]);
+                self.rail.flow_up(NOW, flow, FlowDirection::Send { weight });
             }
-            5 if self.held > 0 => {
-                self.held -= 1;
-                self.piece_sender.handle(SenderEvent::Freed);
+            1..=4 => self.ask(script),
+            5 => self.probed(script),
+            6 | 7 => self.read(script),
+            8 | 9 => self.sent(script),
+            10 => {
+                if let Some(at) = script.place(self.rail.held.len()) {
+                    let slot = self.rail.held.swap_remove(at);
+                    let copied = script.coin();
+                    self.handle(RailEvent::SlotReleased { slot, copied });
+                }
             }
-            6 => {
-                let start = u64::from(script.byte());
+            11 => {
+                let start = u64::from(script.byte()) * 2;
                 let span = Span::of(start, 1 + u64::from(script.byte()));
-                if script.below(4) == 3 { self.give_up(span) } else { self.land(span) }
+                let is_lost = script.below(4) == 3;
+                let command = match is_lost {
+                    true => TransferCommand::Withdraw { span },
+                    false => TransferCommand::Offer { span },
+                };
+                self.rail.command(NOW, command);
             }
-            7 => {
-                let Some(at) = script.place(self.flows.len()) else { return };
-                let flow = *self.flows.keys().nth(at).expect("one of them");
-                self.flow_down(flow);
+            12 => {
+                if let Some(flow) = self.flow(script) {
+                    self.rail.break_flow(NOW, flow, Code::Unreachable);
+                }
+            }
+            13 => {
+                if let Some(flow) = self.flow(script) {
+                    self.refusal_sent(flow);
+                }
             }
             _ => {}
         }
     }
 
-    fn flow_up(&mut self, script: &mut ByteSource<'_>) {
-        let flow = FlowIx(self.flow_count);
-        self.flow_count += 1;
-        self.flows.insert(flow, RequestedFlow::default());
-        let weight = script.pick(&[0, 1, 1000, u64::MAX]);
-        self.piece_sender.handle(SenderEvent::FlowUp { flow, weight });
+    fn flow(&self, script: &mut ByteSource<'_>) -> Option<FlowPlace> {
+        let at = script.place(self.rail.flows.len())?;
+        self.rail.flows.keys().nth(at).copied()
     }
 
-    /// A receiver asks; what begins below 256 is what this node has yet to land.
+    fn handle(&mut self, event: RailEvent) {
+        self.rail.machine.handle(NOW, event);
+    }
+
+    /// A receiver asks: for one piece or for several at once, and not always for what it may.
     fn ask(&mut self, script: &mut ByteSource<'_>) {
-        let Some(at) = script.place(self.flows.len()) else { return };
-        let flow = *self.flows.keys().nth(at).expect("one of them");
-        let start = script.pick(&[0, 7, 1000, u64::MAX - 400]) + u64::from(script.byte());
-        let span = Span::of(start, 1 + script.below(100) as u64);
-        let ask = PieceRequest { request: script.below(8) as u32, span, stolen: script.coin() };
-        let state = self.flows.get_mut(&flow).expect("one of them");
-        let now =
-            if span.start < 256 { self.relay.ask(flow, ask) } else { Ok(RelayDecision::Ready) };
-        match now {
-            Ok(RelayDecision::Ready) => {
-                state.asked.push(ask);
-                self.piece_sender.handle(SenderEvent::Request { flow, ask });
+        let Some(flow) = self.flow(script) else { return };
+        let state = self.rail.flows.get_mut(&flow).expect("one of them");
+        if !state.awaits_requests {
+            return;
+        }
+        state.awaits_requests = false;
+        for _ in 0..1 + script.below(3) {
+            let start = script.pick(&[0, 7, 1000, u64::MAX - 400]) + u64::from(script.byte());
+            let span = Span::of(start, 1 + script.below(103) as u64);
+            let kind = match script.below(64) {
+                63 => FrameKind::Refuse(Code::Data),
+                other => FrameKind::Request { stolen: other % 2 == 1 },
+            };
+            let frame = Frame::new(kind, script.below(64) as u32, span);
+            if let Some(state) = self.rail.flows.get_mut(&flow) {
+                // One that asks twice under one number is closed by it, and has no answer.
+                state.asked.push(frame);
             }
-            Ok(RelayDecision::Waits) => {
-                state.asked.push(ask);
-                state.parked.push(ask);
-            }
-            // The rail refuses it at once.
-            Ok(RelayDecision::Never) => {}
-            Err(_) => self.flow_down(flow),
+            self.handle(RailEvent::Request { flow, frame });
+            self.rail.follow(None);
         }
+        self.handle(RailEvent::RequestsRead { flow });
     }
 
-    fn land(&mut self, span: Span) {
-        self.relay.land(span);
-        while let Some((flow, ask)) = self.relay.poll_ready() {
-            let state = self.flows.get_mut(&flow).expect("nobody waits on a flow that is gone");
-            let at = state
-                .parked
-                .iter()
-                .position(|parked| *parked == ask)
-                .expect("it waited, and for once");
-            state.parked.remove(at);
-            self.piece_sender.handle(SenderEvent::Request { flow, ask });
-            self.follow();
-        }
+    fn probed(&mut self, script: &mut ByteSource<'_>) {
+        let Some(at) = script.place(self.rail.probing.len()) else { return };
+        let (slot, _) = self.rail.probing.swap_remove(at);
+        let states = [CacheState::Whole, CacheState::Dirty, CacheState::Clean, CacheState::Unknown];
+        let cached = script.pick(&states);
+        self.handle(RailEvent::Probed { slot, cached });
     }
 
-    fn give_up(&mut self, span: Span) {
-        for (flow, ask) in self.relay.give_up(span) {
-            let state = self.flows.get_mut(&flow).expect("nobody waits on a flow that is gone");
-            let at = state
-                .parked
-                .iter()
-                .position(|parked| *parked == ask)
-                .expect("it waited, and for once");
-            state.parked.remove(at);
-            self.answered(flow, ask);
-        }
+    fn read(&mut self, script: &mut ByteSource<'_>) {
+        let Some(at) = script.place(self.rail.reading.len()) else { return };
+        let (slot, _, mode) = self.rail.reading.swap_remove(at);
+        let outcome = match (script.below(4), mode) {
+            (3, _) => ReadOutcome::Failed(Code::Data),
+            (2, ReadMode::Splice | ReadMode::Cached) => ReadOutcome::NotCached,
+            (2, ReadMode::Direct) => ReadOutcome::NotDirect,
+            _ => ReadOutcome::Loaded,
+        };
+        self.handle(RailEvent::ReadDone { slot, outcome });
     }
 
-    fn loaded(&mut self, script: &mut ByteSource<'_>) {
-        let Some(at) = script.place(self.loading.len()) else { return };
-        let (flow, ask) = self.loading.swap_remove(at);
-        let result = if script.below(4) == 3 { Err(Code::Data) } else { Ok(()) };
-        if result.is_ok() {
-            self.loaded.push((flow, ask));
-        }
-        self.piece_sender.handle(SenderEvent::Loaded { flow, ask, result });
+    fn sent(&mut self, script: &mut ByteSource<'_>) {
+        let Some(at) = script.place(self.rail.sending.len()) else { return };
+        let (_, _, route) = self.rail.sending[at];
+        let outcome = match (script.below(8), route) {
+            (7, _) => SendOutcome::Broken,
+            (5 | 6, KernelRoute::Zerocopy) => SendOutcome::NoZerocopy,
+            (6, KernelRoute::Splice) => SendOutcome::NotSpliced,
+            _ => SendOutcome::Sent,
+        };
+        let is_held = route == KernelRoute::Zerocopy && script.coin();
+        self.send_ended(at, outcome, is_held);
     }
 
-    fn flow_down(&mut self, flow: FlowIx) {
-        if self.flows.remove(&flow).is_some() {
-            self.relay.flow_down(flow);
-            self.piece_sender.handle(SenderEvent::FlowDown { flow });
+    fn send_ended(&mut self, at: usize, outcome: SendOutcome, is_held: bool) {
+        let (slot, flow, _) = self.rail.sending.swap_remove(at);
+        if let Some(state) = self.rail.flows.get_mut(&flow) {
+            state.is_sending = outcome == SendOutcome::NoZerocopy;
         }
+        if is_held {
+            self.rail.held.push(slot);
+        }
+        self.handle(RailEvent::SendDone { slot, outcome, is_held });
     }
 
-    fn follow(&mut self) {
-        while let Some(action) = self.piece_sender.poll_action() {
-            match action {
-                SenderAction::Load { flow, ask } => {
-                    let mut slots = self.loading.iter().chain(&self.loaded);
-                    let is_new = |(of, it): &(FlowIx, PieceRequest)| {
-                        (*of, it.request) != (flow, ask.request)
-                    };
-                    assert!(
-                        slots.all(is_new),
-                        "the driver knows what is loaded by its flow and number"
-                    );
-                    self.loading.push((flow, ask));
-                }
-                SenderAction::Send { flow, ask } => {
-                    self.take_loaded(flow, ask);
-                    self.answered(flow, ask);
-                    assert!(
-                        self.sending.iter().all(|(of, _)| *of != flow),
-                        "two sends on one flow"
-                    );
-                    self.sending.push((flow, ask));
-                }
-                SenderAction::Unload { flow, ask } => {
-                    self.take_loaded(flow, ask);
-                    assert!(
-                        !self.flows.contains_key(&flow),
-                        "only what nobody waits for is thrown away"
-                    );
-                }
-                SenderAction::Refuse { flow, ask, .. } => self.answered(flow, ask),
-                SenderAction::Close { flow, .. } => self.flow_down(flow),
-            }
-            let used = self.loading.len() + self.loaded.len() + self.sending.len() + self.held;
-            assert!(used <= self.slots, "{used} slots in use of {}", self.slots);
-        }
-    }
-
-    fn take_loaded(&mut self, flow: FlowIx, ask: PieceRequest) {
-        let at = self
-            .loaded
-            .iter()
-            .position(|loaded| *loaded == (flow, ask))
-            .expect("a piece that is in a slot");
-        self.loaded.remove(at);
-    }
-
-    /// A flow may have gone since the machine decided to answer it.
-    fn answered(&mut self, flow: FlowIx, ask: PieceRequest) {
-        if let Some(state) = self.flows.get_mut(&flow) {
-            let at = state
-                .asked
-                .iter()
-                .position(|asked| *asked == ask)
-                .expect("an answer to a request, and one only");
-            state.asked.remove(at);
-        }
+    fn refusal_sent(&mut self, flow: FlowPlace) {
+        let Some(state) = self.rail.flows.get_mut(&flow).filter(|it| it.sends_refusal) else {
+            return;
+        };
+        (state.is_sending, state.sends_refusal) = (false, false);
+        self.handle(RailEvent::RefusalSent { flow });
     }
 
     /// The kernel ends what it has begun, and everything lands: nobody waits any more then.
     fn end(&mut self) {
-        self.land(Span::new(0, 600));
-        self.follow();
+        self.rail.command(NOW, TransferCommand::Offer { span: Span::new(0, LANDS_BELOW + BLOCK) });
         loop {
-            if let Some((flow, ask)) = self.loading.pop() {
-                self.loaded.push((flow, ask));
-                self.piece_sender.handle(SenderEvent::Loaded { flow, ask, result: Ok(()) });
-            } else if let Some((flow, _)) = self.sending.pop() {
-                self.piece_sender.handle(SenderEvent::Sent { flow });
-            } else if self.held > 0 {
-                self.held -= 1;
-                self.piece_sender.handle(SenderEvent::Freed);
+            self.rail.follow(None);
+            if let Some((slot, _)) = self.rail.probing.pop() {
+                self.handle(RailEvent::Probed { slot, cached: CacheState::Unknown });
+            } else if let Some((slot, ..)) = self.rail.reading.pop() {
+                self.handle(RailEvent::ReadDone { slot, outcome: ReadOutcome::Loaded });
+            } else if !self.rail.sending.is_empty() {
+                self.send_ended(0, SendOutcome::Sent, false);
+            } else if let Some(slot) = self.rail.held.pop() {
+                self.handle(RailEvent::SlotReleased { slot, copied: false });
             } else {
-                break;
+                let refuses = self.rail.flows.iter().find(|(_, it)| it.sends_refusal);
+                let Some(flow) = refuses.map(|(&flow, _)| flow) else { break };
+                self.refusal_sent(flow);
             }
-            self.follow();
         }
-        let waiting: BTreeSet<FlowIx> = self
-            .flows
-            .iter()
-            .filter(|(_, flow)| !flow.asked.is_empty())
-            .map(|(&flow, _)| flow)
-            .collect();
-        assert!(
-            waiting.is_empty() && self.loaded.is_empty(),
-            "{waiting:?} wait, {:?} lie",
-            self.loaded
-        );
+        let flows = self.rail.flows.iter();
+        let waiting: BTreeSet<FlowPlace> =
+            flows.filter(|(_, flow)| !flow.asked.is_empty()).map(|(&flow, _)| flow).collect();
+        assert!(waiting.is_empty(), "{waiting:?} wait");
+        assert_eq!(self.rail.machine.slots_at_work(), (0, 0));
     }
 }

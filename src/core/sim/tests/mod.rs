@@ -79,6 +79,7 @@ fn with(
     let links = vec![NodeLinks { up: goodput, down: goodput }; roster.entries.len()];
     let world = SimWorld {
         links,
+        rails: Vec::new(),
         stores: Vec::new(),
         latency: Duration::from_micros(100),
         disk_latency: Duration::from_micros(80),
@@ -119,7 +120,7 @@ fn run(rows: Vec<Row>, faults: PieceFaults, seed: u64) -> SimOutcome {
 
 #[test]
 fn the_same_seed_gives_the_same_log_and_another_seed_does_not() {
-    let faults = PieceFaults { changed: 20, broken: 10, unreadable: 5, unwritable: 0 };
+    let faults = PieceFaults { changed: 20, broken: 10, unreadable: 5, unwritable: 0, detours: 50 };
     let first = run(overlapping(8), faults, 7);
     let again = run(overlapping(8), faults, 7);
     assert_eq!(first.log, again.log);
@@ -145,7 +146,7 @@ fn changed_bytes_are_fetched_again_and_breaks_are_survived() {
     for seed in 0..30 {
         let outcome = run(
             overlapping(4),
-            PieceFaults { changed: 30, broken: 5, unreadable: 0, unwritable: 0 },
+            PieceFaults { changed: 30, broken: 5, unreadable: 0, unwritable: 0, detours: 0 },
             seed,
         );
         match outcome.error {

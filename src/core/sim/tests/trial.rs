@@ -17,7 +17,7 @@ use crate::core::sim::node::PieceFaults;
 use crate::core::sim::random::SplitMix;
 use crate::core::spec::{DataUri, NodeAddress, Row, RowRole, Spec};
 use crate::core::units::{BitRate, Moment, NodeIx, Span, union};
-use crate::core::wire::CheckKind;
+use crate::core::wire::{CheckKind, DataPath};
 
 /// How many attempts may meet with trouble before one that does not.
 const TROUBLED_MAX: u64 = 3;
@@ -214,6 +214,7 @@ impl Trial {
             |random: &mut SplitMix, most: u64| Duration::from_micros(random.below(most));
         let world = SimWorld {
             links,
+            rails: (0..count).map(|_| 1 + random.below(3) as usize).collect(),
             stores: Vec::new(),
             latency: match random.below(2) {
                 0 => microseconds(&mut random, 200),
@@ -243,6 +244,7 @@ impl Trial {
             limit,
             scheduler: [Scheduler::default(), Scheduler::Greedy, Scheduler::Lp]
                 [random.below(3) as usize],
+            path: PATHS[random.below(PATHS.len() as u64) as usize],
             ..TransferOptions::default()
         };
         let data = Data { generation: 1, hole_every: random.below(3) * 2 };
@@ -364,6 +366,7 @@ impl Trial {
             broken: often(3, 30),
             unreadable: often(6, 20),
             unwritable: often(8, 5),
+            detours: often(2, 200),
         };
         // Nobody would see it.
         let changed =
@@ -613,3 +616,6 @@ fn places(rows: &[Row], name: &str, span: Span) -> Vec<Span> {
 
 /// Memory, where there is some.
 const HOMES: [&str; 2] = ["/dev/shm", "/tmp"];
+
+const PATHS: [DataPath; 5] =
+    [DataPath::Auto, DataPath::Direct, DataPath::Splice, DataPath::Zerocopy, DataPath::Copy];

@@ -13,13 +13,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::transfer_files::{RailTally, SourceRow, TransferActivity, TransferFiles};
-use super::{
-    FlowDirection, RailCommand, RailEvent, RailEvents, RailHandle, RailPlacement, RailSize,
-    TransferIx, slots_max, start,
-};
+use super::{RailCommand, RailHandle, RailPlacement, RailSize, ReportSender, slots_max, start};
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
-use crate::core::piece::{FlowCommand, FlowIx, Piece};
+use crate::core::piece::{FlowCommand, FlowIx, Piece, TransferIx};
+use crate::core::rail::{FlowDirection, RailReport, TransferCommand};
 use crate::core::receiver::scheduler;
 use crate::core::spec::DataUri;
 use crate::core::store::destination::WriterRole;
@@ -36,10 +34,10 @@ const FLOW: FlowIx = FlowIx(1);
 const STEP: Duration = Duration::from_secs(20);
 
 /// A event queue that notes with each event how often the rail's thread had allocated by then.
-struct Noting(Sender<(RailEvent, u64)>);
+struct Noting(Sender<(RailReport, u64)>);
 
-impl RailEvents for Noting {
-    fn deliver(&self, events: &mut VecDeque<RailEvent>) {
+impl ReportSender for Noting {
+    fn deliver(&self, events: &mut VecDeque<RailReport>) {
         while let Some(event) = events.pop_front() {
             match self.0.try_send((event, counting::allocations())) {
                 Ok(()) => {}
@@ -50,12 +48,16 @@ impl RailEvents for Noting {
     }
 }
 
-fn rail(size: RailSize) -> (RailHandle, Receiver<(RailEvent, u64)>) {
+fn rail(size: RailSize) -> (RailHandle, Receiver<(RailReport, u64)>) {
     let (sender, events) = crossbeam_channel::bounded(256);
     (
         RailHandle::spawn(Clock::start(), size, RailPlacement::default(), Noting(sender)).unwrap(),
         events,
     )
+}
+
+fn command(command: TransferCommand) -> RailCommand {
+    RailCommand::Transfer { transfer: TRANSFER, command }
 }
 
 fn transfer_files(
@@ -68,7 +70,6 @@ fn transfer_files(
     let tallies = vec![RailTally::default()];
     let (method, grid, activity) =
         (CheckMethod::Crc64, BlockGrid::new(0, MIB), TransferActivity::default());
-    let relays = OnceLock::new();
     Arc::new(TransferFiles {
         method,
         grid,
@@ -77,7 +78,6 @@ fn transfer_files(
         sinks,
         layouts,
         holes,
-        relays,
         tallies,
         activity,
         sink_places: OnceLock::new(),
@@ -131,8 +131,8 @@ fn pieces(bytes: u64) -> impl Iterator<Item = Piece> {
 }
 
 /// How often the thread of a rail that sends has allocated by now.
-fn allocations_of(rail: &RailHandle, events: &Receiver<(RailEvent, u64)>) -> u64 {
-    rail.tell(RailCommand::Drain { transfer: TRANSFER });
+fn allocations_of(rail: &RailHandle, events: &Receiver<(RailReport, u64)>) -> u64 {
+    rail.tell(command(TransferCommand::Drain));
     events.recv_timeout(STEP).unwrap().1
 }
 
@@ -145,32 +145,34 @@ fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Op
     let (offering, wanting) = files_of_both_ends(folder, files, bytes);
     let tallied = [Arc::clone(&offering), Arc::clone(&wanting)];
     let (dialled, accepted) = connection();
-    for (rail, transfer_files, socket, side) in [
-        (&feeder, offering, accepted, FlowDirection::Feed { weight: 1 }),
-        (&fetcher, Arc::clone(&wanting), dialled, FlowDirection::Fetch { relays: false }),
+    for (rail, transfer_files, socket, direction) in [
+        (&feeder, offering, accepted, FlowDirection::Send { weight: 1 }),
+        (&fetcher, Arc::clone(&wanting), dialled, FlowDirection::Receive { relays: false }),
     ] {
         rail.tell(RailCommand::Join { transfer: TRANSFER, rail: 0, transfer_files, silence: STEP });
         rail.tell(RailCommand::FlowUp {
             transfer: TRANSFER,
             flow: FLOW,
             socket: socket.into(),
-            side,
+            direction,
         });
     }
     let (mut to_lease, mut landed, mut before, mut after) = (pieces(bytes), 0, None, 0);
     while landed < bytes {
         let (event, allocations) = events.recv_timeout(STEP).unwrap();
         match event {
-            RailEvent::Owner {
-                event: scheduler::SchedulerEvent::Room { flow, pieces }, ..
+            RailReport::Scheduler {
+                event: scheduler::SchedulerEvent::Room { flow, pieces },
+                ..
             } => {
                 let pieces = to_lease.by_ref().take(pieces as usize).collect();
-                let command = FlowCommand::Lease { flow, pieces };
-                fetcher.tell(RailCommand::Flow { transfer: TRANSFER, command });
+                let lease = FlowCommand::Lease { flow, pieces };
+                fetcher.tell(command(TransferCommand::Flow(lease)));
             }
-            RailEvent::Owner { event: scheduler::SchedulerEvent::Landed { piece, .. }, .. } => {
-                landed += piece.span.bytes()
-            }
+            RailReport::Scheduler {
+                event: scheduler::SchedulerEvent::Landed { piece, .. },
+                ..
+            } => landed += piece.span.bytes(),
             other => panic!("{other:?}"),
         }
         if before.is_none() && landed >= bytes / 4 {
@@ -215,14 +217,12 @@ fn more_commands_than_a_turn_takes_may_come_with_one_waking() {
     let (rail, events) =
         rail(RailSize { slots: 2, receives: true, sends: false, block_bytes: MIB });
     for at in 0..300 {
-        rail.commands
-            .send(RailCommand::Withdraw { transfer: TRANSFER, span: Span::of(at, 1) })
-            .unwrap();
+        rail.commands.send(command(TransferCommand::Withdraw { span: Span::of(at, 1) })).unwrap();
     }
-    rail.tell(RailCommand::Drain { transfer: TRANSFER });
+    rail.tell(command(TransferCommand::Drain));
     assert!(matches!(
         events.recv_timeout(STEP).unwrap().0,
-        RailEvent::Drained { transfer: TRANSFER }
+        RailReport::Drained { transfer: TRANSFER }
     ));
 }
 
@@ -241,20 +241,20 @@ fn who_reads_no_answers_is_cut_off_when_too_many_wait() {
         silence: STEP,
     });
     let (mut dialled, accepted) = connection();
-    let side = FlowDirection::Feed { weight: 1 };
+    let direction = FlowDirection::Send { weight: 1 };
     rail.tell(RailCommand::FlowUp {
         transfer: TRANSFER,
         flow: FLOW,
         socket: accepted.into(),
-        side,
+        direction,
     });
     dialled.set_write_timeout(Some(STEP)).unwrap();
     // Far more than the buffers of both sockets hold. They lie behind all that the transfer's files
     // offers.
     let ended = (0..2_000_000_u32).find_map(|request| {
-        let (kind, position) = (FrameKind::Request { stolen: false }, 2 * MIB);
+        let (kind, span) = (FrameKind::Request { stolen: false }, Span::of(2 * MIB, 4096));
         let mut bytes = [0; FRAME_BYTES];
-        Frame { kind, request, position, length: 4096 }.encode(&mut bytes);
+        Frame::new(kind, request, span).encode(&mut bytes);
         dialled.write_all(&bytes).err()
     });
     let ended = ended.expect("the rail closes the flow").kind();

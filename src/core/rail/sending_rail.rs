@@ -1,0 +1,520 @@
+//! The sending half of a rail: requests in, pieces read, checked and sent behind their headers.
+//!
+//! A send without a copy has two ends: its result, after which the flow goes on, and the
+//! notification that its slot is free. At most half of the slots wait for a notification; what is
+//! sent beyond them is copied, so that a rail whose notifications are late has slots to read into.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::flow_table::{FLOWS_MAX, FlowPlace, FlowTable};
+use super::messages::{KernelRoute, LoadingPiece, RailAction, ReadOutcome, SendOutcome};
+use super::piece_map::{PieceLocation, PieceMap, SourceKind};
+use super::piece_sender::{
+    FLOW_REQUESTS_MAX, PieceRequest, PieceSender, SenderAction, SenderEvent,
+};
+use super::read_mode::{self, CacheState, FallbackReason, ReadMode};
+use super::relay_queue::{RelayDecision, RelayQueue};
+use super::slot_table::SlotIx;
+use crate::core::error::Code;
+use crate::core::piece::{FlowIx, TransferIx};
+use crate::core::units::Span;
+use crate::core::wire::frame::FrameKind;
+use crate::core::wire::{DataPath, Frame};
+
+/// Bytes that may wait unsent in the sockets of all flows that send: enough that none runs dry
+/// before the rail comes round.
+const UNSENT_BYTES: usize = 1 << 20;
+/// The same for one of them: a wake for less costs more than what is sent by it.
+const UNSENT_BYTES_MIN: usize = 32 * 1024;
+
+pub(super) struct SendingRail {
+    slots: u32,
+    block_bytes: u64,
+    transfers: BTreeMap<TransferIx, SendingTransfer>,
+    flows: FlowTable<SendingFlow>,
+    sender: PieceSender,
+    /// What is in each slot.
+    loading: Vec<Option<(LoadingStage, LoadingPiece)>>,
+    /// Slots that sends without a copy have, until their notifications come.
+    zerocopy_in_flight: u32,
+    /// What each flow may keep unsent in its socket.
+    unsent_bytes: usize,
+    actions: VecDeque<RailAction>,
+}
+
+/// One transfer that this rail sends for.
+struct SendingTransfer {
+    map: PieceMap,
+    relay: RelayQueue,
+    /// Whether a file gave less to a splice than it has: the others are read from then on.
+    splice_failed: bool,
+}
+
+/// A flow from a receiver.
+#[derive(Debug)]
+struct SendingFlow {
+    /// Answers that have not left.
+    answers: VecDeque<QueuedAnswer>,
+    /// Whether a send is under way.
+    is_sending: bool,
+    /// Whether the kernel copies what is sent on this flow, whatever is asked of it.
+    copies: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum QueuedAnswer {
+    Piece(SlotIx),
+    Refusal(PieceRequest, Code),
+}
+
+/// How far a slot is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LoadingStage {
+    /// The page cache is looked at.
+    Probing,
+    Reading(ReadMode),
+    /// It is ready, and waits for its flow.
+    Loaded(KernelRoute),
+    Sending(KernelRoute),
+    /// The kernel still reads it. `again` where nothing was sent, and it is to be sent plainly.
+    Held {
+        again: bool,
+    },
+}
+
+impl SendingRail {
+    pub(super) fn new(slots: u32, block_bytes: u64) -> SendingRail {
+        SendingRail {
+            slots,
+            block_bytes,
+            transfers: BTreeMap::new(),
+            flows: FlowTable::new(FLOWS_MAX),
+            sender: PieceSender::new(slots),
+            loading: vec![None; slots as usize],
+            zerocopy_in_flight: 0,
+            unsent_bytes: UNSENT_BYTES,
+            actions: VecDeque::with_capacity(4 * FLOWS_MAX),
+        }
+    }
+
+    pub(super) fn join(&mut self, transfer: TransferIx, map: PieceMap) {
+        let lacks_direct = |kind: SourceKind| kind == SourceKind::File { direct: false };
+        let sources = map.sources.iter().map(|source| source.kind);
+        let destinations = map.destinations.iter();
+        let destinations = destinations.map(|it| SourceKind::File { direct: it.direct });
+        if map.path == DataPath::Direct && sources.chain(destinations).any(lacks_direct) {
+            self.note(transfer, FallbackReason::NoDirect);
+        }
+        let state = SendingTransfer { map, relay: RelayQueue::default(), splice_failed: false };
+        self.transfers.insert(transfer, state);
+    }
+
+    pub(super) fn flow_count(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Takes in a flow from a receiver, or says that it cannot.
+    pub(super) fn flow_up(
+        &mut self,
+        (transfer, flow): (TransferIx, FlowIx),
+        weight: u64,
+        has_room: bool,
+    ) -> Option<FlowPlace> {
+        if !has_room || !self.transfers.contains_key(&transfer) {
+            return None;
+        }
+        let answers = VecDeque::with_capacity(FLOW_REQUESTS_MAX + 1);
+        let state = SendingFlow { answers, is_sending: false, copies: false };
+        let place = self.flows.insert(flow, transfer, state)?;
+        self.sender.handle(SenderEvent::FlowUp { flow, transfer, weight });
+        self.keep_unsent(Some(place));
+        self.actions.push_back(RailAction::ReceiveRequests { flow: place });
+        self.settle();
+        Some(place)
+    }
+
+    pub(super) fn leave(&mut self, transfer: TransferIx) {
+        while let Some(place) = self.flows.first_of(transfer) {
+            self.close(place);
+        }
+        self.transfers.remove(&transfer);
+    }
+
+    /// A piece has landed, over this rail or another one: who waited for it is served.
+    pub(super) fn offer(&mut self, transfer: TransferIx, span: Span) {
+        let Some(state) = self.transfers.get_mut(&transfer) else { return };
+        state.relay.land(span);
+        while let Some((flow, ask)) = state.relay.poll_ready() {
+            self.sender.handle(SenderEvent::Request { flow, ask });
+        }
+        self.settle();
+    }
+
+    /// A piece will never land here: who waited for it is told.
+    pub(super) fn withdraw(&mut self, transfer: TransferIx, span: Span) {
+        let Some(state) = self.transfers.get_mut(&transfer) else { return };
+        for (flow, ask) in state.relay.give_up(span) {
+            if let Some(place) = self.flows.find(flow) {
+                self.answer(place, QueuedAnswer::Refusal(ask, Code::Data));
+            }
+        }
+        self.settle();
+    }
+
+    /// A receiver asks for a piece. One that has yet to land here waits for that.
+    pub(super) fn request(&mut self, place: FlowPlace, frame: Frame) {
+        let Some((transfer, _)) = self.flows.get(place) else { return };
+        let state = self.transfers.get_mut(&transfer).expect("a flow is of a transfer that is on");
+        let span = frame.span();
+        let stolen = match frame.kind {
+            FrameKind::Request { stolen } if self.block_bytes >= span.bytes() => stolen,
+            // What the receiver asks for is no piece.
+            _ => return self.close(place),
+        };
+        if !state.map.method.takes(span) {
+            return self.close(place);
+        }
+        let ask = PieceRequest { request: frame.request, span, stolen };
+        let lands = matches!(state.map.locate(span), Some(PieceLocation::Destination(_)));
+        let decision =
+            if lands { state.relay.ask(place.flow, ask) } else { Ok(RelayDecision::Ready) };
+        match decision {
+            Ok(RelayDecision::Ready) => {
+                self.sender.handle(SenderEvent::Request { flow: place.flow, ask });
+            }
+            Ok(RelayDecision::Waits) => {}
+            Ok(RelayDecision::Never) => {
+                self.answer(place, QueuedAnswer::Refusal(ask, Code::Data));
+            }
+            Err(_) => self.drop_flow(place),
+        }
+        self.settle();
+    }
+
+    pub(super) fn requests_read(&mut self, place: FlowPlace) {
+        if self.flows.get(place).is_some() {
+            self.actions.push_back(RailAction::ReceiveRequests { flow: place });
+        }
+    }
+
+    /// The page cache holds so much of a piece.
+    pub(super) fn probed(&mut self, slot: SlotIx, cached: CacheState) {
+        let loading = self.loading_in(slot, |stage| stage == LoadingStage::Probing).1;
+        let Some(state) = self.transfers.get(&loading.transfer) else {
+            return self.load_failed(slot, Code::Cancelled);
+        };
+        let (path, splices) = (state.map.path, !state.splice_failed);
+        let mode = read_mode::after_probe(path, state.map.kind(loading.location), cached, splices);
+        if matches!(cached, CacheState::Clean | CacheState::Dirty) && path == DataPath::Splice {
+            self.note(loading.transfer, FallbackReason::NotCached);
+        }
+        self.read(slot, loading, mode);
+    }
+
+    pub(super) fn read_done(&mut self, slot: SlotIx, outcome: ReadOutcome) {
+        let is_reading = |stage| matches!(stage, LoadingStage::Reading(_));
+        let (LoadingStage::Reading(mode), loading) = self.loading_in(slot, is_reading) else {
+            unreachable!("looked at by the condition")
+        };
+        let LoadingPiece { transfer, flow, request, location } = loading;
+        let Some(state) = self.transfers.get(&transfer) else {
+            return self.load_failed(slot, Code::Cancelled);
+        };
+        let path = state.map.path;
+        match outcome {
+            ReadOutcome::Loaded => {
+                self.loading[slot.at()] = Some((LoadingStage::Loaded(route_of(mode)), loading));
+                let (flow, result) = (flow.flow, Ok(()));
+                self.sender.handle(SenderEvent::Loaded { slot, flow, ask: request, result });
+                self.settle();
+            }
+            // Past the page cache, rather than through it.
+            ReadOutcome::NotCached => {
+                let next = read_mode::past_cache(state.map.kind(location));
+                if mode == ReadMode::Splice && path == DataPath::Splice {
+                    self.note(transfer, FallbackReason::NotCached);
+                }
+                self.read(slot, loading, next);
+            }
+            ReadOutcome::NotDirect => {
+                self.note(transfer, FallbackReason::NoDirect);
+                self.read(slot, loading, ReadMode::Buffered);
+            }
+            ReadOutcome::Failed(code) => self.load_failed(slot, code),
+        }
+    }
+
+    pub(super) fn refusal_sent(&mut self, place: FlowPlace) {
+        self.answer_next(place);
+        self.settle();
+    }
+
+    pub(super) fn send_done(&mut self, slot: SlotIx, outcome: SendOutcome, is_held: bool) {
+        let is_sending = |stage| matches!(stage, LoadingStage::Sending(_));
+        let (LoadingStage::Sending(route), loading) = self.loading_in(slot, is_sending) else {
+            unreachable!("looked at by the condition")
+        };
+        let is_zerocopy = route == KernelRoute::Zerocopy;
+        assert!(is_zerocopy || !is_held, "the kernel holds what it does not copy");
+        let again = outcome == SendOutcome::NoZerocopy;
+        if is_held {
+            self.loading[slot.at()] = Some((LoadingStage::Held { again }, loading));
+            if again {
+                return;
+            }
+            self.sender.handle(SenderEvent::SentHeld { flow: loading.flow.flow });
+        } else {
+            self.zerocopy_in_flight -= u32::from(is_zerocopy);
+            if again {
+                return self.send_plainly(slot, loading);
+            }
+            self.unload(slot, loading.flow.flow);
+        }
+        match outcome {
+            SendOutcome::Sent => self.answer_next(loading.flow),
+            SendOutcome::Broken => self.drop_flow(loading.flow),
+            SendOutcome::NotSpliced => {
+                if let Some(state) = self.transfers.get_mut(&loading.transfer) {
+                    state.splice_failed = true;
+                }
+                self.note(loading.transfer, FallbackReason::NotSpliced);
+                self.drop_flow(loading.flow);
+            }
+            SendOutcome::NoZerocopy => unreachable!("sent again above"),
+        }
+        self.settle();
+    }
+
+    /// The kernel reads a slot no more; `copied` says that it need not have held it.
+    pub(super) fn slot_released(&mut self, slot: SlotIx, copied: bool) {
+        let is_held = |stage| matches!(stage, LoadingStage::Held { .. });
+        let (stage, loading) = self.loading_in(slot, is_held);
+        self.zerocopy_in_flight -= 1;
+        if copied {
+            self.stop_zerocopy(loading, FallbackReason::Copied);
+        }
+        if stage == (LoadingStage::Held { again: true }) {
+            return self.send_plainly(slot, loading);
+        }
+        self.loading[slot.at()] = None;
+        self.sender.handle(SenderEvent::Freed { slot });
+        self.settle();
+    }
+
+    pub(super) fn close(&mut self, place: FlowPlace) {
+        self.drop_flow(place);
+        self.settle();
+    }
+
+    pub(super) fn poll_action(&mut self) -> Option<RailAction> {
+        self.actions.pop_front()
+    }
+
+    /// Slots that an operation has: those that wait for their flow have none.
+    ///
+    /// # Panics
+    /// If a slot is held that holds nothing: it would never come back.
+    pub(super) fn slots_at_work(&self) -> usize {
+        let held = self.loading.iter().flatten();
+        assert_eq!(held.clone().count(), self.sender.slots_held() as usize, "a slot has a piece");
+        held.filter(|(stage, _)| !matches!(stage, LoadingStage::Loaded(_))).count()
+    }
+
+    /// Asks the sender what it wants, until it wants nothing.
+    fn settle(&mut self) {
+        while let Some(action) = self.sender.poll_action() {
+            match action {
+                SenderAction::Load { slot, flow, ask } => self.load(slot, flow, ask),
+                SenderAction::Send { slot, flow, .. } => match self.flows.find(flow) {
+                    Some(place) => self.answer(place, QueuedAnswer::Piece(slot)),
+                    None => self.unload(slot, flow),
+                },
+                SenderAction::Unload { slot, .. } => self.loading[slot.at()] = None,
+                SenderAction::Refuse { flow, ask, code } => {
+                    if let Some(place) = self.flows.find(flow) {
+                        self.answer(place, QueuedAnswer::Refusal(ask, code));
+                    }
+                }
+                SenderAction::Close { flow, .. } => {
+                    if let Some(place) = self.flows.find(flow) {
+                        self.drop_flow(place);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gets a piece ready in a slot.
+    fn load(&mut self, slot: SlotIx, flow: FlowIx, ask: PieceRequest) {
+        let located = self.flows.find(flow).and_then(|place| {
+            let (transfer, _) = self.flows.get(place)?;
+            let map = &self.transfers.get(&transfer)?.map;
+            let location = map.locate(ask.span)?;
+            let first = read_mode::first(map.path, map.kind(location));
+            let loading = LoadingPiece { transfer, flow: place, request: ask, location };
+            Some((loading, map.path, first))
+        });
+        let Some((loading, path, first)) = located else {
+            let result = Err(Code::Data);
+            return self.sender.handle(SenderEvent::Loaded { slot, flow, ask, result });
+        };
+        if first == Some(ReadMode::Pattern) && !matches!(path, DataPath::Auto | DataPath::Zerocopy)
+        {
+            self.note(loading.transfer, FallbackReason::NoFile);
+        }
+        match first {
+            Some(mode) => self.read(slot, loading, mode),
+            None => {
+                self.loading[slot.at()] = Some((LoadingStage::Probing, loading));
+                self.actions.push_back(RailAction::Probe { slot, loading });
+            }
+        }
+    }
+
+    fn read(&mut self, slot: SlotIx, loading: LoadingPiece, mode: ReadMode) {
+        self.loading[slot.at()] = Some((LoadingStage::Reading(mode), loading));
+        self.actions.push_back(RailAction::Read { slot, loading, mode });
+    }
+
+    fn load_failed(&mut self, slot: SlotIx, code: Code) {
+        let (_, loading) = self.loading[slot.at()].take().expect("a piece is in the slot");
+        let (flow, ask, result) = (loading.flow.flow, loading.request, Err(code));
+        self.sender.handle(SenderEvent::Loaded { slot, flow, ask, result });
+        self.settle();
+    }
+
+    /// Puts an answer in line; one is sent at a time.
+    fn answer(&mut self, place: FlowPlace, answer: QueuedAnswer) {
+        let Some((_, flow)) = self.flows.get(place) else { return };
+        flow.answers.push_back(answer);
+        // Each answers a request that the receiver has outstanding, unless it reads none of them.
+        if flow.answers.len() > FLOW_REQUESTS_MAX {
+            return self.drop_flow(place);
+        }
+        if !flow.is_sending {
+            self.answer_next(place);
+        }
+    }
+
+    /// Sends what stands next in line on a flow on which nothing is being sent.
+    fn answer_next(&mut self, place: FlowPlace) {
+        let Some((transfer, flow)) = self.flows.get(place) else { return };
+        let answer = flow.answers.pop_front();
+        flow.is_sending = answer.is_some();
+        match answer {
+            None => {}
+            Some(QueuedAnswer::Refusal(ask, code)) => {
+                let frame = Frame::new(FrameKind::Refuse(code), ask.request, ask.span);
+                self.actions.push_back(RailAction::SendRefusal { flow: place, frame });
+            }
+            Some(QueuedAnswer::Piece(slot)) => {
+                let is_loaded = |stage| matches!(stage, LoadingStage::Loaded(_));
+                let (stage, loading) = self.loading_in(slot, is_loaded);
+                let zerocopy = stage != LoadingStage::Loaded(KernelRoute::Splice)
+                    && self.may_zerocopy(place, transfer);
+                let route = match stage {
+                    _ if zerocopy => KernelRoute::Zerocopy,
+                    LoadingStage::Loaded(route) => route,
+                    _ => unreachable!("looked at by the condition"),
+                };
+                self.zerocopy_in_flight += u32::from(zerocopy);
+                self.send(slot, loading, route);
+            }
+        }
+    }
+
+    fn send(&mut self, slot: SlotIx, loading: LoadingPiece, route: KernelRoute) {
+        self.loading[slot.at()] = Some((LoadingStage::Sending(route), loading));
+        let LoadingPiece { transfer, flow, request, .. } = loading;
+        let bytes = request.span.bytes();
+        self.actions.push_back(RailAction::Send { slot, flow, transfer, bytes, route });
+    }
+
+    /// Whether the next piece of a flow is sent without a copy.
+    fn may_zerocopy(&mut self, place: FlowPlace, transfer: TransferIx) -> bool {
+        let path = self.transfers.get(&transfer).map(|state| state.map.path);
+        let copies = self.flows.get(place).is_none_or(|(_, flow)| flow.copies);
+        if path != Some(DataPath::Zerocopy) || copies {
+            return false;
+        }
+        let has_room = 2 * (self.zerocopy_in_flight + 1) <= self.slots;
+        if !has_room {
+            self.note(transfer, FallbackReason::Late);
+        }
+        has_room
+    }
+
+    /// Sends what the kernel would not send without a copy.
+    fn send_plainly(&mut self, slot: SlotIx, loading: LoadingPiece) {
+        self.stop_zerocopy(loading, FallbackReason::NoZerocopy);
+        if self.flows.get(loading.flow).is_some() {
+            return self.send(slot, loading, KernelRoute::ReadSend);
+        }
+        self.unload(slot, loading.flow.flow);
+        self.settle();
+    }
+
+    fn stop_zerocopy(&mut self, loading: LoadingPiece, reason: FallbackReason) {
+        if let Some((_, flow)) = self.flows.get(loading.flow) {
+            flow.copies = true;
+        }
+        self.note(loading.transfer, reason);
+    }
+
+    /// A piece was sent, or will not be: its slot is free.
+    fn unload(&mut self, slot: SlotIx, flow: FlowIx) {
+        self.loading[slot.at()] = None;
+        self.sender.handle(SenderEvent::Sent { slot, flow });
+    }
+
+    fn drop_flow(&mut self, place: FlowPlace) {
+        let Some((transfer, flow)) = self.flows.remove(place) else { return };
+        // What stands in line has left the sender as sent; its slots are free with the pieces.
+        for answer in &flow.answers {
+            if let QueuedAnswer::Piece(slot) = answer {
+                self.unload(*slot, place.flow);
+            }
+        }
+        if let Some(state) = self.transfers.get_mut(&transfer) {
+            state.relay.flow_down(place.flow);
+        }
+        self.sender.handle(SenderEvent::FlowDown { flow: place.flow });
+        self.actions.push_back(RailAction::CloseFlow { flow: place });
+        self.keep_unsent(None);
+    }
+
+    /// Keeps what waits in the sockets short, so that it is decided here, by weight, who is served
+    /// next, and not by how much of it each socket has swallowed.
+    fn keep_unsent(&mut self, new: Option<FlowPlace>) {
+        let flows = self.flows.len().max(1).next_power_of_two();
+        let bytes = (UNSENT_BYTES / flows).max(UNSENT_BYTES_MIN);
+        let has_changed = std::mem::replace(&mut self.unsent_bytes, bytes) != bytes;
+        for &flow in self.flows.places().iter().filter(|flow| has_changed || new == Some(**flow)) {
+            self.actions.push_back(RailAction::SetUnsentMax { flow, bytes });
+        }
+    }
+
+    fn loading_in(
+        &self,
+        slot: SlotIx,
+        expected: impl Fn(LoadingStage) -> bool,
+    ) -> (LoadingStage, LoadingPiece) {
+        let (stage, loading) = self.loading[slot.at()].expect("a piece is in the slot");
+        assert!(expected(stage), "{slot:?} is {stage:?}");
+        (stage, loading)
+    }
+
+    fn note(&mut self, transfer: TransferIx, reason: FallbackReason) {
+        self.actions.push_back(RailAction::NoteFallback { transfer, reason });
+    }
+}
+
+/// The way that a piece goes which was made ready in this mode.
+fn route_of(mode: ReadMode) -> KernelRoute {
+    match mode {
+        ReadMode::Pattern => KernelRoute::PatternSend,
+        ReadMode::Splice => KernelRoute::Splice,
+        ReadMode::Cached | ReadMode::Buffered => KernelRoute::ReadSend,
+        ReadMode::Direct => KernelRoute::DirectSend,
+    }
+}

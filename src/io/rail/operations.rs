@@ -1,0 +1,222 @@
+//! Operations of a rail, and what they work on: the ring, the files of transfers, and the sockets
+//! of flows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ring::{Errno, FileId, RingIo, RingOp, Slot, SlotPool};
+
+use super::contexts::{OpContext, OpContexts};
+use super::transfer_files::{RailTally, TransferFiles};
+use crate::core::error::{Code, Error};
+use crate::core::piece::TransferIx;
+use crate::core::rail::{FLOW_PLACES, FLOWS_MAX, FlowPlace, RailEvent};
+use crate::core::store::file_layout::{FileExtent, FileLayout};
+use crate::core::units::Span;
+use crate::core::wire::DataPath;
+use crate::io::clock::Clock;
+use crate::io::store::OpenFile;
+
+/// Each flow holds two buffers for headers at most.
+pub(super) const HEADER_BUFFERS: usize = 2 * FLOWS_MAX;
+/// Room for headers and requests: a buffer takes 42 of them.
+pub(super) const HEADER_BUFFER_BYTES: usize = 4096;
+
+/// A file registered with the ring: buffered, and direct with the alignment that it wants.
+pub(super) type RegisteredFile = (FileId, Option<(FileId, usize)>);
+
+/// The files of one transfer at this rail.
+pub(super) struct RailTransfer {
+    pub(super) files: Arc<TransferFiles>,
+    /// Which of the node's rails this is.
+    pub(super) rail: usize,
+    /// The transfer's files, registered with the ring.
+    pub(super) registered: Vec<RegisteredFile>,
+}
+
+impl RailTransfer {
+    /// What this rail counts of the transfer.
+    pub(super) fn tally(&self) -> &RailTally {
+        &self.files.tallies[self.rail]
+    }
+}
+
+/// The socket of a flow.
+pub(super) struct FlowSocket {
+    pub(super) flow: FlowPlace,
+    pub(super) transfer: TransferIx,
+    pub(super) file: FileId,
+    /// How many bytes the rail may wait for at once: each wake costs as much as copying some tens
+    /// of kilobytes.
+    pub(super) wake_bytes_max: usize,
+    /// The buffer that requests come in, between two receives.
+    pub(super) requests: Option<Slot>,
+    /// Bytes of a request that has not wholly arrived, at the front of that buffer.
+    pub(super) partial_bytes: usize,
+}
+
+/// The ring of a rail and what it works on.
+pub(super) struct RailOps<I> {
+    pub(super) clock: Clock,
+    pub(super) io: I,
+    pub(super) header_buffers: SlotPool,
+    contexts: OpContexts,
+    pub(super) transfers: BTreeMap<TransferIx, RailTransfer>,
+    /// By place.
+    sockets: Vec<Option<FlowSocket>>,
+}
+
+impl<I: RingIo> RailOps<I> {
+    pub(super) fn new(clock: Clock, io: I, header_buffers: SlotPool, entries: u32) -> Self {
+        RailOps {
+            clock,
+            io,
+            header_buffers,
+            contexts: OpContexts::new(entries),
+            transfers: BTreeMap::new(),
+            sockets: (0..FLOW_PLACES).map(|_| None).collect(),
+        }
+    }
+
+    /// Takes in the files of a transfer, all or none.
+    pub(super) fn register_files(
+        &mut self,
+        files: &TransferFiles,
+    ) -> std::io::Result<Vec<RegisteredFile>> {
+        let mut registered = Vec::with_capacity(files.files().count());
+        for file in files.files() {
+            match self.register(file, files.path) {
+                Ok(file) => registered.push(file),
+                Err(error) => {
+                    self.unregister(registered);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(registered)
+    }
+
+    /// Registers a file of a transfer anew. Nothing of the one before it is in flight.
+    pub(super) fn reopen_file(&mut self, transfer: TransferIx, file: usize) -> std::io::Result<()> {
+        let Some(state) = self.transfers.get(&transfer) else { return Ok(()) };
+        let files = Arc::clone(&state.files);
+        let Some(open) = files.files().nth(file) else { return Ok(()) };
+        let registered = self.register(open, files.path)?;
+        if let Some(state) = self.transfers.get_mut(&transfer) {
+            let before = std::mem::replace(&mut state.registered[file], registered);
+            self.unregister(vec![before]);
+        }
+        Ok(())
+    }
+
+    fn register(&mut self, file: &OpenFile, path: DataPath) -> std::io::Result<RegisteredFile> {
+        let (buffered, direct) = file.share();
+        let buffered = self.io.register_shared(buffered)?;
+        let direct = match (direct, file.direct_alignment()) {
+            (Some(direct), Some(align)) if path != DataPath::Copy => {
+                match self.io.register_shared(direct) {
+                    Ok(direct) => Some((direct, align)),
+                    Err(error) => {
+                        self.unregister(vec![(buffered, None)]);
+                        return Err(error);
+                    }
+                }
+            }
+            _ => None,
+        };
+        Ok((buffered, direct))
+    }
+
+    pub(super) fn unregister(&mut self, files: Vec<RegisteredFile>) {
+        for (buffered, direct) in files {
+            for file in [Some(buffered), direct.map(|(file, _)| file)].into_iter().flatten() {
+                // It fails only for a file that is not registered; the ring sees to all else.
+                let _ = self.io.unregister(file);
+            }
+        }
+    }
+
+    /// Gives a flow its socket.
+    pub(super) fn set_socket(&mut self, socket: FlowSocket) {
+        let before = self.sockets[socket.flow.at()].replace(socket);
+        assert!(before.is_none(), "a place is used again when its flow is closed");
+    }
+
+    /// Closes the socket of a flow.
+    pub(super) fn close_socket(&mut self, flow: FlowPlace) {
+        if let Some(socket) = self.sockets[flow.at()].take_if(|it| it.flow == flow) {
+            // Registered when the flow came up, and by nobody else unregistered.
+            let _ = self.io.unregister(socket.file);
+        }
+    }
+
+    /// The purpose of an operation that is over.
+    pub(super) fn take_context(&mut self, token: u64) -> OpContext {
+        self.contexts.take(token)
+    }
+
+    /// The purpose of an operation that is not over.
+    pub(super) fn context(&self, token: u64) -> OpContext {
+        self.contexts.get(token)
+    }
+
+    /// The socket of a flow, until it is closed.
+    pub(super) fn socket(&mut self, flow: FlowPlace) -> Option<&mut FlowSocket> {
+        self.sockets[flow.at()].as_mut().filter(|socket| socket.flow == flow)
+    }
+
+    pub(super) fn has_socket(&self, flow: FlowPlace) -> bool {
+        self.sockets[flow.at()].as_ref().is_some_and(|socket| socket.flow == flow)
+    }
+
+    /// Hands an operation to the ring. Where the ring refuses it, its slot comes back.
+    pub(super) fn submit(&mut self, context: OpContext, op: RingOp) -> Result<(), (Error, Slot)> {
+        let Some(token) = self.contexts.put(context) else {
+            return Err((Error::new(Code::Internal, "the ring is full"), slot_of(op)));
+        };
+        self.io.submit(token, op).map_err(|refused| {
+            self.contexts.take(token);
+            let error = Error::new(Code::Internal, refused.to_string());
+            (error, slot_of(refused.op))
+        })
+    }
+
+    /// The same for an operation on a flow with a buffer for headers.
+    pub(super) fn submit_on(
+        &mut self,
+        flow: FlowPlace,
+        context: OpContext,
+        op: RingOp,
+    ) -> Option<RailEvent> {
+        let (error, _) = self.submit(context, op).err()?;
+        Some(RailEvent::FlowBroken { flow, error })
+    }
+}
+
+fn slot_of(op: RingOp) -> Slot {
+    op.into_slot().expect("every operation of a rail has a slot")
+}
+
+/// A flow for which there is no buffer.
+pub(super) fn out_of_buffers(flow: FlowPlace) -> Option<RailEvent> {
+    let error = Error::new(Code::Internal, "this rail has no room for another flow");
+    Some(RailEvent::FlowBroken { flow, error })
+}
+
+/// Where a piece lies in the first of its files.
+pub(super) fn first_extent(layout: &FileLayout, piece: Span) -> FileExtent {
+    layout.extents(piece).next().expect("a piece is not empty")
+}
+
+pub(super) fn piece_bytes(piece: Span) -> usize {
+    usize::try_from(piece.bytes()).expect("a piece fits its slot")
+}
+
+/// Why a flow ended, in words.
+pub(super) fn broken(doing: &str, result: Result<u32, Errno>) -> Error {
+    let what = match result {
+        Ok(_) => format!("the peer closed the flow while {doing}"),
+        Err(errno) => format!("the flow broke while {doing}: {}", errno.desc()),
+    };
+    Error::new(Code::Unreachable, what)
+}

@@ -36,6 +36,9 @@
 //! soft limits) and the parallel protocol stacks of Jiang and Yeung (one logical connection over
 //! many, one protocol engine per network interface). `docs/ARCHITECTURE.md` describes its design.
 
+// Only the command line starts a node and examines a machine: without it the library is a master.
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
+
 mod app;
 mod core;
 mod io;
@@ -43,6 +46,7 @@ mod io;
 #[doc(hidden)]
 pub mod testing;
 
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub use crate::app::cli;
 pub use crate::core::{error, report, spec, units};

@@ -12,7 +12,7 @@ const WINGS: [(&str, &[&str]); 4] =
 
 /// Which room may use which, beside the crates under this one. A room may only use those above it,
 /// so that no two can come to use each other.
-const ARROWS: [(&str, &[&str]); 31] = [
+const ARROWS: [(&str, &[&str]); 33] = [
     ("core/units", &[]),
     ("core/error", &["core/units"]),
     ("core/spec", &["core/error", "core/units"]),
@@ -80,6 +80,8 @@ const ARROWS: [(&str, &[&str]); 31] = [
     ),
     ("io/master", &["core", "io/clock", "io/session", "io/system_calls"]),
     ("io/launch", &["core", "io/clock", "io/log", "io/node", "affinity"]),
+    ("app/report_table", &["core/report", "core/units"]),
+    ("app/report_text", &["core/report", "core/units", "app/report_table"]),
     ("app/transfer", &["core", "io/clock", "io/launch", "io/master", "io/node", "io/session"]),
     ("app/bench", &["core/report", "core/spec", "core/units"]),
     ("app/doctor", &["core/doctor", "core/report", "core/units", "io/node", "ring", "affinity"]),

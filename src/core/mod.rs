@@ -19,6 +19,7 @@
 
 pub(crate) mod block_grid;
 pub(crate) mod check;
+#[cfg(feature = "cli")]
 pub(crate) mod doctor;
 pub mod error;
 pub(crate) mod master;

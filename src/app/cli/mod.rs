@@ -1,8 +1,8 @@
 //! Command line: parsing, commands, output.
 //!
 //! [`args`] and [`operand`] parse the command line, [`support`] refuses features that this version
-//! does not implement, [`progress`] draws on standard error while bytes move, and [`exit`] converts
-//! the outcome into an exit status.
+//! does not implement, [`progress`] draws on standard error while bytes move, `signals` cancel or
+//! stop, and [`exit`] converts the outcome into an exit status.
 
 pub mod args;
 pub mod exit;
@@ -11,6 +11,7 @@ pub mod progress;
 pub mod support;
 
 mod commands;
+mod signals;
 mod values;
 
 pub use args::{Args, CliCommand};

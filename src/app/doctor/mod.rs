@@ -10,6 +10,7 @@
 //! shortfall.
 
 mod reader;
+mod text;
 
 pub(crate) use crate::core::doctor::diagnosis::Diagnosis;
 use crate::core::doctor::judge;

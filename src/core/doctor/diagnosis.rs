@@ -2,13 +2,10 @@
 
 use std::fmt;
 
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
 use super::readings::{NicReading, NicUse};
 use crate::core::doctor::peer::DoctorPeer;
-use crate::core::units::BitRate;
 
 /// A machine and its findings. `Display` is for people, [`Diagnosis::json`] for scripts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -74,7 +71,7 @@ impl Diagnosis {
         serde_json::to_string(&with_count).expect("numbers, strings and lists have a form in JSON")
     }
 
-    fn shortfalls(&self) -> usize {
+    pub(crate) fn shortfalls(&self) -> usize {
         self.findings.iter().filter(|finding| finding.level == FindingLevel::Shortfall).count()
     }
 }
@@ -84,31 +81,6 @@ struct WithCount<'a> {
     shortfalls: usize,
     #[serde(flatten)]
     diagnosis: &'a Diagnosis,
-}
-
-impl fmt::Display for Diagnosis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Linux {}; data path: {}\n", self.kernel, self.path)?;
-        if !self.nics.is_empty() {
-            let mut table = Table::new();
-            table.load_style(NOTHING).set_header(HEADINGS);
-            for nic in &self.nics {
-                table.add_row(cells(nic));
-            }
-            writeln!(f, "{}\n", table.trim_fmt())?;
-        }
-        if let Some(peer) = &self.peer {
-            writeln!(f, "{peer}\n")?;
-        }
-        for finding in &self.findings {
-            writeln!(f, "{finding}")?;
-        }
-        match self.shortfalls() {
-            0 => write!(f, "\nNothing was found that stands between this machine and line rate."),
-            1 => write!(f, "\n1 shortfall stands between this machine and line rate."),
-            more => write!(f, "\n{more} shortfalls stand between this machine and line rate."),
-        }
-    }
 }
 
 impl fmt::Display for DoctorFinding {
@@ -151,21 +123,6 @@ impl fmt::Display for NicUse {
     }
 }
 
-fn cells(nic: &NicReading) -> [String; COLUMNS] {
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-    [
-        nic.name.clone(),
-        nic.usage.to_string(),
-        or_dash(nic.speed_mbit.map(|mbit| BitRate(u64::from(mbit) * 1_000_000).to_string())),
-        nic.mtu.to_string(),
-        or_dash(nic.numa_node.map(|node| node.to_string())),
-        or_dash((!nic.cpus.is_empty()).then(|| list(&nic.cpus))),
-        or_dash(nic.driver.clone()),
-        format!("{} rx, {} tx", nic.rx_queues, nic.tx_queues),
-        or_dash((!nic.addresses.is_empty()).then(|| nic.addresses.join(" "))),
-    ]
-}
-
 /// Formats CPUs as the kernel and `taskset` do: `0-3,8`.
 pub(crate) fn list(cpus: &[usize]) -> String {
     let runs =
@@ -175,7 +132,3 @@ pub(crate) fn list(cpus: &[usize]) -> String {
     );
     runs.collect::<Vec<_>>().join(",")
 }
-
-const COLUMNS: usize = 9;
-const HEADINGS: [&str; COLUMNS] =
-    ["NIC", "used", "speed", "MTU", "NUMA node", "CPUs", "driver", "queues", "addresses"];

@@ -4,13 +4,11 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
 use crate::core::receiver::rail_pairs::pair_by;
 use crate::core::report::{NodeReport, RailReport, gbit_per_s};
-use crate::core::units::{BitRate, MIB, goodput};
+use crate::core::units::{MIB, goodput};
 
 /// A NIC that counted this part of the payload carried it; counters may be read a moment late.
 const COUNTED_PART: f64 = 0.98;
@@ -150,35 +148,6 @@ fn carrier(rails: &[RailReport], nic: &str, sends: bool) -> Option<String> {
                 .is_some_and(|(moved, counted)| counted.saturating_sub(moved) >= missing / 2)
     };
     Some(rails.iter().find(has_more).map_or(ANOTHER, |other| &other.nic).into())
-}
-
-impl fmt::Display for DoctorPeer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new();
-        table.load_style(NOTHING).set_header([
-            "rails",
-            "payload",
-            "rate",
-            "of line",
-            "carried here by",
-            "there by",
-        ]);
-        for pair in &self.pairs {
-            let or_dash = |nic: &Option<String>| nic.clone().unwrap_or_else(|| "-".into());
-            let of_line = pair
-                .line_gbit_per_s
-                .map(|line| format!("{:.1} % of {line} Gbit/s", pair.gbit_per_s / line * 100.0));
-            table.add_row([
-                pair.to_string(),
-                crate::core::units::human_bytes(pair.bytes),
-                BitRate((pair.gbit_per_s * 1e9) as u64).to_string(),
-                or_dash(&of_line),
-                or_dash(&pair.carried_by),
-                or_dash(&pair.peer_carried_by),
-            ]);
-        }
-        write!(f, "With {}, all rails at once:\n\n{}", self.name, table.trim_fmt())
-    }
 }
 
 impl fmt::Display for TriedPair {

@@ -22,7 +22,6 @@
 //! - `events`: the loop's turn
 //! - `arrivals`: connections that are taken in
 //! - `sessions`: the connections of the control thread
-//! - `signals`: what ends the node from outside
 //! - `masters`: what masters say and are told, and sessions that break
 //! - `lease`: how long a transfer goes on without its master
 //! - `transfer_log`: what the log says of transfers
@@ -46,7 +45,6 @@ pub(crate) mod prepare;
 pub(crate) mod reading;
 pub(crate) mod replicas;
 mod sessions;
-mod signals;
 mod stuck;
 mod threads;
 mod transfer_log;
@@ -59,14 +57,13 @@ pub(crate) mod options;
 pub(crate) use crate::io::store::AllowedKinds;
 pub(crate) use events::locked_bytes;
 pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK, is_link_local};
-pub(crate) use signals::{ending, outlive_file_limits};
 pub(crate) use threads::{NicLine, ThreadCount, threads};
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -192,16 +189,34 @@ enum SessionRole {
     Flow { transfer: TransferIx, rail_pair: RailPair, way: FlowRoute },
 }
 
-/// Runs a node until it is told to stop.
+/// Ends a node in good order, from any thread.
+pub(crate) struct NodeStop {
+    stopped: Arc<AtomicBool>,
+    post: EventSender,
+}
+
+impl NodeStop {
+    /// Wakes the control thread and has it remove what cannot be resumed on its way out.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.post.wake();
+    }
+}
+
+/// Runs a node until it is stopped. `on_start` gets the handle that stops it; an error of it ends
+/// the node at once.
 ///
 /// # Errors
 /// `Code::Unreachable` where the port is in use, `Code::Refused` where it would listen beyond this
 /// machine without a key, `Code::Data` where the root is missing.
-pub(crate) fn run(options: NodeOptions) -> Result<()> {
+pub(crate) fn run(
+    options: NodeOptions,
+    on_start: impl FnOnce(NodeStop) -> Result<()>,
+) -> Result<()> {
     // The control thread has one, and short-lived workers share the other. Rails allocate nothing
     // while bytes move.
     affinity::share_arenas(2);
-    let mut node = Node::new(options)?;
+    let mut node = Node::new(options, on_start)?;
     node.announce()?;
     node.log_start();
     while !node.ends {
@@ -213,7 +228,10 @@ pub(crate) fn run(options: NodeOptions) -> Result<()> {
 }
 
 impl Node {
-    fn new(mut options: NodeOptions) -> Result<Node> {
+    fn new(
+        mut options: NodeOptions,
+        on_start: impl FnOnce(NodeStop) -> Result<()>,
+    ) -> Result<Node> {
         let descriptors = descriptors::raise(u64::MAX);
         // Each transfer opens it; that it is there is found out now.
         StoreRoot::open(&options.root)?;
@@ -229,7 +247,9 @@ impl Node {
         let (notes, inbox) = crossbeam_channel::bounded(NOTES_MAX);
         let waker = Waker::new(poll.registry(), INBOX).map_err(failed)?;
         let post = EventSender::new(notes, waker);
-        let stopped = signals::watch(post.clone())?;
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = NodeStop { stopped: Arc::clone(&stopped), post: post.clone() };
+        on_start(stop)?;
         let mut node = Node {
             keyring: Keyring::new(options.key.clone(), &advert),
             advert,

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::ValueEnum;
 
 use super::output::{print, print_json};
-use super::run::{cancel_on_signals, checking, own_program, watch};
+use super::run::{checking, own_program, watch};
 use crate::app::bench::{
     BenchFigures, BenchStep, NextRun, PROBE_BYTES, parts, rows, svg, threads_enough,
 };
 use crate::app::cli::args::{BenchArgs, BenchNodes, LaunchMethod};
 use crate::app::cli::fail;
+use crate::app::cli::signals::cancel_on_signals;
 use crate::app::transfer::{Settings, Transfer, TransferHandle};
 use crate::core::error::{Code, Error, Result};
 use crate::core::report::{NodeReport, Report, TransferState};

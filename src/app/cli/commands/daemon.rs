@@ -9,6 +9,7 @@ use affinity::PinningPolicy;
 use nix::sys::prctl::set_dumpable;
 
 use crate::app::cli::args::{AllowedKind, NodeArgs, PinArg, ThreadsPerNic};
+use crate::app::cli::signals;
 use crate::app::transfer::resolve_first;
 use crate::core::error::{Code, Error, Result};
 use crate::core::spec::NodeAddress;
@@ -25,7 +26,7 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
     }
     let root = NodeOptions::check_root(args.root.as_deref())?.to_path_buf();
     let key = key(args)?;
-    crate::io::node::run(NodeOptions {
+    let options = NodeOptions {
         listen,
         root,
         allowed: allowed(args),
@@ -38,7 +39,8 @@ pub(super) fn node(args: &NodeArgs) -> Result<ExitCode> {
         },
         pinning: pinning(&args.pin, listen),
         nics: args.nics.clone(),
-    })?;
+    };
+    crate::io::node::run(options, signals::stop_on_signals)?;
     Ok(ExitCode::SUCCESS)
 }
 

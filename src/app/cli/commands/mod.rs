@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use tracing::Level;
 
 use super::args::UsageError;
-use super::{Args, CliCommand, unsupported};
+use super::{Args, CliCommand, signals, unsupported};
 use crate::Spec;
 use crate::core::error::{Code, Error, Result};
 use crate::io::log;
@@ -54,7 +54,7 @@ fn carry_out() -> ExitCode {
         log::install(options, if log.verbose { Level::DEBUG } else { Level::INFO });
     }
     let json = command.json();
-    match (unsupported(&command).and_then(|()| crate::io::node::outlive_file_limits()), command) {
+    match (unsupported(&command).and_then(|()| signals::outlive_file_limits()), command) {
         (Err(error), CliCommand::Copy(args)) => run::failed("", &args.transfer, &error),
         (Err(error), CliCommand::Run(args)) => run::failed("", &args.transfer, &error),
         (Err(error), _) => failed(json, &error),

@@ -11,9 +11,10 @@ use crate::app::cli::args;
 use crate::app::cli::args::{
     CheckArg, LaunchMethod, ProgressMode, RunArgs, TransferArgs, VerifyArg,
 };
+use crate::app::cli::signals::cancel_on_signals;
 use crate::app::cli::{NodeProgress, ProgressDisplay, ProgressSnapshot, fail};
 use crate::app::transfer::{CheckSetting, Settings, Transfer};
-use crate::core::error::{Code, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::master::coordinator::Coordinator;
 use crate::core::plan::Scheduler;
 use crate::core::report::Report;
@@ -151,31 +152,6 @@ pub(super) fn checking(check: CheckArg) -> CheckSetting {
         CheckArg::Blake3 => CheckSetting::Blake3,
         CheckArg::None => CheckSetting::None,
     }
-}
-
-/// Cancels on the first signal, so that nodes clean up, and ends this process at once on the
-/// second.
-pub(super) fn cancel_on_signals(cancel: impl Fn() + Send + 'static) -> Result<()> {
-    let failed = |error: std::io::Error| {
-        let what = Error::new(Code::Internal, format!("cannot watch signals: {error}"));
-        crate::io::system_calls::perhaps_filtered(
-            what,
-            &error,
-            "socketpair, clone3 or rt_sigaction",
-        )
-    };
-    let mut signals =
-        signal_hook::iterator::Signals::new(crate::io::node::ending()).map_err(failed)?;
-    let watch = move || {
-        let mut arrivals = signals.forever();
-        if arrivals.next().is_some() {
-            cancel();
-        }
-        if arrivals.next().is_some() {
-            std::process::exit(i32::from(Code::Cancelled.number()));
-        }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(failed)
 }
 
 /// Bytes of each node at the last update, and its rate since then.

@@ -1,52 +1,62 @@
 //! Signals: what ends a node from outside, and what must not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use super::node_transfer::EventSender;
 use crate::core::error::{Code, Error, Result};
+use crate::io::node::NodeStop;
 
-/// Watches the signals that end the node: the first one sets the flag that is returned and wakes
-/// the control thread, so that what cannot be gone on with is removed on the way out. A second
-/// SIGTERM or SIGINT ends the process in its handler, whatever the threads are waiting for, with
-/// the status that shells give: 128 and the signal's number.
+/// Stops a node at the first signal that ends programs. A second SIGTERM or SIGINT ends the process
+/// in its handler, whatever the threads are waiting for, with the status that shells give: 128 and
+/// the signal's number.
 ///
 /// # Errors
 /// `Code::Internal` where they cannot be watched.
-pub(super) fn watch(post: EventSender) -> Result<Arc<AtomicBool>> {
-    let failed = |error: std::io::Error| {
-        let what = Error::new(Code::Internal, format!("cannot watch signals: {error}"));
-        crate::io::system_calls::perhaps_filtered(
-            what,
-            &error,
-            "socketpair, clone3 or rt_sigaction",
-        )
-    };
-    let (stopped, once) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+pub(super) fn stop_on_signals(node: NodeStop) -> Result<()> {
+    let once = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         // In this order: the first signal finds the flag unset, and sets it.
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&once))
-            .map_err(failed)?;
-        signal_hook::flag::register(signal, Arc::clone(&once)).map_err(failed)?;
+            .map_err(not_watched)?;
+        signal_hook::flag::register(signal, Arc::clone(&once)).map_err(not_watched)?;
     }
-    let mut signals = Signals::new(ending()).map_err(failed)?;
-    let flag = Arc::clone(&stopped);
-    let watch = move || {
-        if signals.forever().next().is_some() {
-            flag.store(true, Ordering::Release);
-            post.wake();
+    on_each(move |earlier| {
+        if earlier == 0 {
+            node.stop();
         }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(watch).map_err(failed)?;
-    Ok(stopped)
+    })
+}
+
+/// Cancels at the first signal, so that the nodes clean up; the second ends this process at once.
+///
+/// # Errors
+/// `Code::Internal` where they cannot be watched.
+pub(super) fn cancel_on_signals(cancel: impl Fn() + Send + 'static) -> Result<()> {
+    on_each(move |earlier| match earlier {
+        0 => cancel(),
+        _ => std::process::exit(i32::from(Code::Cancelled.number())),
+    })
+}
+
+/// Calls `act` in a thread of its own for each signal that ends this program, with the number of
+/// signals before it.
+fn on_each(act: impl Fn(usize) + Send + 'static) -> Result<()> {
+    let mut signals = Signals::new(ending()).map_err(not_watched)?;
+    let watch = move || (0..).zip(signals.forever()).for_each(|(earlier, _)| act(earlier));
+    std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(not_watched)
+}
+
+fn not_watched(error: std::io::Error) -> Error {
+    let what = Error::new(Code::Internal, format!("cannot watch signals: {error}"));
+    crate::io::system_calls::perhaps_filtered(what, &error, "socketpair, clone3 or rt_sigaction")
 }
 
 /// The signals that end this program. Whoever had SIGHUP ignored (nohup) wants it to go on without
 /// its terminal.
-pub(crate) fn ending() -> impl Iterator<Item = i32> {
+fn ending() -> impl Iterator<Item = i32> {
     let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
     [SIGTERM, SIGINT].into_iter().chain(hangup)
 }
@@ -56,7 +66,7 @@ pub(crate) fn ending() -> impl Iterator<Item = i32> {
 ///
 /// # Errors
 /// `Code::Internal` where the signal cannot be caught.
-pub(crate) fn outlive_file_limits() -> Result<()> {
+pub(super) fn outlive_file_limits() -> Result<()> {
     let failed = |error: std::io::Error| {
         Error::new(Code::Internal, format!("cannot catch SIGXFSZ: {error}"))
     };

@@ -1,5 +1,5 @@
-//! What goes wrong before and while bytes move: the message says what to do, the exit status is the
-//! contract's, and nothing is left half-named.
+//! Errors before and while bytes move: the message has a remedy, the exit status is that of the
+//! contract, and no partial file keeps a final name.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -18,14 +18,14 @@ use support::{
     stderr,
 };
 
-/// A folder with a source `x` of 100,000 bytes.
+/// Creates a folder with a source `x` of 100,000 bytes.
 fn with_source() -> tempfile::TempDir {
     let root = folder();
     fs::write(root.path().join("x"), random_bytes(1, 100_000)).unwrap();
     root
 }
 
-/// Runs `spec`, which must end with `status` and say `words`, and leave the folder as it was.
+/// Runs `spec`, which must end with `status`, print `words`, and leave the folder unchanged.
 fn refused(root: &Path, spec: &str, status: i32, words: &[&str]) -> Output {
     refused_with(root, spec, &[], status, words)
 }
@@ -146,8 +146,8 @@ fn malformed_lines_of_every_kind() {
     }
 }
 
-/// Rows in a file of their own: `folder` lists what is left, and a megabyte of lines is no
-/// argument.
+/// Runs `plan` on rows in a file of its own: `folder` lists other files, and a megabyte of lines is
+/// too long for an argument.
 fn plan_of(text: &str) -> Output {
     let folder = folder();
     let file = folder.path().join("many.spec");
@@ -274,7 +274,7 @@ fn paths_that_lead_out_of_the_root() {
     assert_eq!(listing(outside.path()).len(), 1);
 }
 
-/// Mounts a tmpfs of its own at `at`, where that is permitted.
+/// Mounts a new tmpfs at `at`, if permitted.
 fn mount(at: &Path, options: &str) -> bool {
     fs::create_dir_all(at).unwrap();
     let mounted =
@@ -368,7 +368,7 @@ fn keys() {
 }
 
 /// Starts a transfer between daemons that takes some time, calls `meddle` once bytes have landed,
-/// and gives its end.
+/// and returns its output.
 fn meddled(root: &Path, spec: &str, meddle: impl FnOnce()) -> Output {
     let file = root.join("spec");
     fs::write(&file, spec).unwrap();
@@ -396,7 +396,7 @@ fn meddled(root: &Path, spec: &str, meddle: impl FnOnce()) -> Output {
     output
 }
 
-/// A transfer of 40 GiB that takes long enough to be meddled with.
+/// A transfer of 40 GiB, which takes long enough for `meddle`.
 fn long(writers: &[&Daemon], reader: &Daemon) -> String {
     let last = (40_u64 << 30) - 1;
     let writers: String = writers
@@ -472,7 +472,7 @@ fn a_running_transfer_is_cancelled_by_command_and_by_signal() {
 fn a_file_that_shrinks_while_it_is_read() {
     let root = folder();
     let source = fs::File::create(root.path().join("x")).unwrap();
-    // Holes too small to be skipped make a file that takes long to read and not long to write.
+    // Holes too small to be skipped make a file that is slow to read and quick to write.
     let bytes = 12_u64 << 30;
     for chunk in 0..bytes >> 16 {
         std::os::unix::fs::FileExt::write_all_at(&source, &[1; 4096], chunk << 16).unwrap();

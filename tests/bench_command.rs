@@ -1,5 +1,5 @@
-//! `cep-fast bench` as a whole program, between nodes on loopback: what it prints and draws, not
-//! how fast it is.
+//! `cep-fast bench` as a whole program, between nodes on loopback: its output and pictures, not its
+//! speed.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -105,7 +105,7 @@ fn threads_are_calibrated_over_all_that_the_nodes_have() {
     let output = bench(&arguments).arg("--json").assert().success().get_output().stdout.clone();
     let figures: Value = serde_json::from_slice(&output).unwrap();
     let steps = figures["steps"].as_array().unwrap();
-    // The node with fewer uses those that it has.
+    // The node with fewer threads uses all of its own.
     let threads: Vec<u64> = steps.iter().map(|step| step["threads"].as_u64().unwrap()).collect();
     assert_eq!(threads, [1, 2, 3], "{figures}");
     assert!(steps.iter().all(|step| step["nics"] == 1 && number(step, "gbit_per_s") > 0.0));
@@ -153,8 +153,8 @@ fn a_node_that_is_not_there_ends_it_with_its_name() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("127.0.0.1:"));
 }
 
-/// Whether every element that opens closes, in order, and attributes are quoted: enough for what is
-/// drawn here.
+/// Returns true if every element that opens closes, in order, and attributes are quoted: sufficient
+/// for these pictures.
 fn well_formed(text: &str) {
     let mut open: Vec<&str> = Vec::new();
     for tag in text.split('<').skip(1) {

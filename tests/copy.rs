@@ -1,5 +1,4 @@
-//! `copy` as users of cp and scp would try it: what is a file, which file is meant, and where it
-//! goes.
+//! `copy` as users of cp and scp would try it: kinds of files, paths, and destinations.
 
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -18,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use support::{cep_fast, code, end_of, folder, json, random_bytes, run, stderr, stderr_of_fast};
 
-/// `copy` in a folder, with what `words` has.
+/// Runs `copy` in a folder with the arguments `words`.
 fn copy<Word: AsRef<OsStr>>(folder: &Path, words: &[Word]) -> Output {
     run(cep_fast(&["copy", "--progress", "never"]).current_dir(folder).args(words))
 }
@@ -67,7 +66,7 @@ fn standard_input_is_copied_where_it_is_a_file_and_refused_where_it_is_a_pipe() 
     assert_eq!(fs::read(home.path().join("out")).unwrap(), b"from a file");
 
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    // The program may be gone before it would read.
+    // The program may have ended before it reads.
     let _ = child.stdin.take().unwrap().write_all(b"x");
     let output = end_of(child);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
@@ -104,11 +103,11 @@ fn an_empty_file_takes_the_same_way_as_every_other() {
         "{report}"
     );
     assert_eq!(fs::read(at("out")).unwrap(), b"");
-    // It exists.
+    // The destination exists.
     let output = copy(home.path(), &["empty", "out"]);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
     assert!(stderr(&output).contains("--overwrite"), "{}", stderr(&output));
-    // A link is replaced, and what it leads to is left alone.
+    // A link is replaced, and its target is unchanged.
     fs::write(at("target"), "precious").unwrap();
     symlink("target", at("link")).unwrap();
     copied(home.path(), &["empty", "link", "--overwrite", "--fsync"]);
@@ -156,7 +155,7 @@ fn several_files_go_into_a_directory() {
             assert!(fs::read(at(directory).join(name)).unwrap() == *bytes, "{directory}/{name}");
         }
     }
-    // All or none: one that exists refuses the others before they move.
+    // All or none: one existing destination refuses the others before they move.
     fs::remove_file(at("d/two")).unwrap();
     let output = copy(home.path(), &["one", "two", "d"]);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
@@ -184,7 +183,7 @@ fn several_files_need_a_directory_and_names_of_their_own() {
         assert!(stderr(&output).contains("\n  try: "), "{words:?}: {}", stderr(&output));
         assert!(!at("out").exists() && fs::read_dir(at("e")).unwrap().next().is_none());
     }
-    // Directories are never made.
+    // Directories are never created.
     let output = copy(home.path(), &["one", "two", "new/"]);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
     assert!(!at("new").exists());
@@ -261,7 +260,7 @@ fn a_local_path_means_what_it_means_to_the_system() {
         (["../s", ".."], "", ""),
         (["./s", "e"], "d/e/s", "inner"),
         (["s", "link"], "elsewhere/f/s", "inner"),
-        // Behind a link, `..` is the directory that the link leads to, and not what the text says.
+        // Behind a link, `..` is the parent of the link's target, not that of the text.
         (["link/../s", "v"], "d/v", "behind the link"),
         (["s", "link/../w"], "elsewhere/w", "inner"),
     ] {

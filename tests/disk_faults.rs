@@ -1,8 +1,8 @@
-//! Disks that fail while they are written to and read: power cuts, and errors that no retry mends.
+//! Disks that fail while they are written and read: power failures, and errors that persist.
 //!
-//! The disks are file systems of their own on loop devices. Their power is cut with a request that
-//! ext4 has for this: from then on it refuses everything, and what was not on the disk is gone when
-//! it is mounted again. Skipped, with a word on it, where nothing may be mounted.
+//! The disks are file systems on loop devices. Their power is cut with an ext4 ioctl: from then on
+//! ext4 refuses all requests, and data that was not on the disk is missing after the next mount.
+//! Skipped with a note where mounting is not permitted.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -23,7 +23,7 @@ use support::{
 const BYTES: usize = 32 << 20;
 const MIB: usize = 1 << 20;
 
-/// A sender below a folder, and a receiver below a disk of its own.
+/// A sender below a folder, and a receiver below a disk.
 struct Lab {
     receiver: Option<Daemon>,
     sender: Daemon,
@@ -48,7 +48,7 @@ impl Lab {
         Lab { receiver, sender, disk, data, root }
     }
 
-    /// Starts the transfer, to wherever the receiver listens now.
+    /// Starts the transfer to the receiver's current address.
     fn start(&self, more: &[&str]) -> Child {
         let (from, to) = (&self.sender.address, &self.receiver.as_ref().unwrap().address);
         let last = BYTES - 1;
@@ -67,14 +67,14 @@ impl Lab {
         beside(&self.disk.at, ".journal").pop()
     }
 
-    /// How many pieces the journal speaks of.
+    /// Returns the number of records in the journal.
     fn records(&self) -> u64 {
         let bytes = self.journal().and_then(|path| Some(fs::metadata(path).ok()?.len()));
         bytes.unwrap_or_default().saturating_sub(HEADER_BYTES) / RECORD_BYTES
     }
 
-    /// Starts it slowly, and waits until some pieces are recorded, and others after them. How many
-    /// the first ones were: these are durable then, if that was asked for.
+    /// Starts the transfer slowly, and waits until some pieces are recorded, and further ones after
+    /// them. Returns the number of the first ones: they are durable by then, if requested.
     fn begin(&self, more: &[&str]) -> (Child, u64) {
         let child = self.start(&[&["--limit", "80M"], more].concat());
         wait_for("a journal", || self.records() > 4);
@@ -83,7 +83,7 @@ impl Lab {
         (child, first)
     }
 
-    /// Everything that uses the disk dies with it, and the disk comes back.
+    /// Kills all users of the disk, cuts its power, and mounts it again.
     fn cut_power(&mut self, master: Option<Child>) {
         self.disk.cut_power();
         self.receiver.take().unwrap().signal(Signal::SIGKILL);
@@ -94,7 +94,7 @@ impl Lab {
         self.disk.restart();
     }
 
-    /// The whole MiB in the file at `path` that are those of the source.
+    /// Returns the number of whole MiB in the file at `path` that equal the source's.
     fn right_blocks(&self, path: &Path) -> usize {
         let file = File::open(path).unwrap();
         let mut block = vec![0; MIB];
@@ -105,7 +105,7 @@ impl Lab {
         (0..BYTES / MIB).filter(is_right).count()
     }
 
-    /// Whether the receiver, which failed by itself, has reported what it did until then.
+    /// Checks that the receiver, which failed by itself, has reported its work until then.
     fn assert_reported(&self, output: &Output) {
         let (report, receiver) = (json(output), &self.receiver.as_ref().unwrap().address);
         let is_it = |node: &&serde_json::Value| node["name"] == receiver.as_str();
@@ -127,8 +127,8 @@ impl Lab {
     }
 }
 
-/// What a killed node has recorded is read before it is believed, so what was resumed shows which
-/// records were true.
+/// Recorded ranges of a killed node are read before they are trusted, so the resumed bytes show
+/// which records were true.
 #[test]
 fn with_fsync_what_was_recorded_before_a_power_cut_is_there_after_it() {
     let Some(mut lab) = Lab::new(61) else { return };
@@ -152,8 +152,8 @@ fn with_fsync_what_was_reported_complete_survives_a_power_cut() {
 }
 
 /// The worst case: the records are on the disk and their bytes are not, because the kernel had
-/// written the journal alone. This machine's boot id is the same afterwards, which no power cut
-/// leaves it; so the node that comes after it sees another.
+/// written the journal first. A power failure changes the boot id, which stays the same here; so
+/// the next node is given another one.
 #[test]
 fn without_fsync_records_whose_bytes_a_power_cut_has_taken_are_not_believed() {
     let Some(mut lab) = Lab::new(63) else { return };
@@ -183,8 +183,8 @@ fn without_fsync_records_whose_bytes_a_power_cut_has_taken_are_not_believed() {
     );
 }
 
-/// Records of an attempt without --fsync were taken over into a journal that says all of them are
-/// durable.
+/// Regression: records of an attempt without --fsync were copied into a journal that marks all of
+/// them as durable.
 #[test]
 fn with_fsync_what_an_attempt_without_it_had_recorded_is_there_after_a_power_cut() {
     let Some(mut lab) = Lab::new(67) else { return };
@@ -205,7 +205,7 @@ fn with_fsync_what_an_attempt_without_it_had_recorded_is_there_after_a_power_cut
     assert!(resumed >= landed, "{resumed} of {landed} B were there: {}", stderr(&output));
 }
 
-/// The destination fails under its writer, for good.
+/// The destination fails permanently while it is written.
 #[test]
 fn a_destination_that_fails_ends_with_5_and_is_continued_when_it_works_again() {
     let Some(mut lab) = Lab::new(64) else { return };
@@ -228,7 +228,7 @@ fn a_destination_that_fails_ends_with_5_and_is_continued_when_it_works_again() {
     assert!(json(&output)["resumed_bytes"].as_u64().unwrap() > 0, "{}", json(&output));
 }
 
-/// A disk that has less room than it says, as thin volumes do: some writes fail and others do not.
+/// A disk with less space than it reports, like a thin volume: some writes fail and others do not.
 #[test]
 fn writes_that_fail_on_a_thin_disk_end_with_5_and_the_rest_is_kept() {
     let root = folder();
@@ -271,7 +271,7 @@ impl Drop for Unmount {
     }
 }
 
-/// The source fails under its reader: the only one, or one of two.
+/// The source fails while it is read: the only one, or one of two.
 #[test]
 fn a_source_that_fails_ends_with_5_or_a_replica_stands_in() {
     for has_replica in [false, true] {

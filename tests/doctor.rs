@@ -1,5 +1,5 @@
-//! `doctor` on the machine that runs the tests: whatever it finds, it says so in both forms and by
-//! its exit status.
+//! `doctor` on the machine of the tests: both forms of output and the exit status agree on the
+//! findings.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;

@@ -1,6 +1,5 @@
-//! Networks and nodes that fail while bytes move, in labs: whatever happens, what arrives is right,
-//! or the transfer ends in bounded time with a name in its message and is completed by running it
-//! again.
+//! Networks and nodes that fail while bytes move, in labs: all received data is correct, or the
+//! transfer ends in bounded time with a name in its message, and running it again completes it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -18,21 +17,21 @@ use support::{
 };
 
 const SEED: u64 = 5;
-/// Nodes that are silent are given up soon, so that these tests are quick.
+/// Short timeout for silent nodes, so that these tests are quick.
 const STALL: [&str; 2] = ["--stall-timeout", "3s"];
-/// TCP doubles its pause with every try that meets with a NIC that is away: it may miss one return
-/// after another.
+/// TCP doubles its pause with every retry while a NIC is down: it may miss one return after
+/// another.
 const FLAPPING_STALL: [&str; 2] = ["--stall-timeout", "15s"];
-/// A failure that takes longer is not bounded by that.
+/// Limit for the end of a failed transfer.
 const FAILS_WITHIN: Duration = Duration::from_secs(20);
-/// The same for nodes that freeze: they are not waited for when the others say good-bye, which
-/// would take ten seconds.
+/// Limit for nodes that freeze: the master does not wait for their good-byes, which would take ten
+/// seconds.
 const FROZEN_WITHIN: Duration = Duration::from_secs(10);
-/// veth carries 64 KiB at once where it may, and one fault in that is not one packet's. Nobody
-/// recomputes a checksum then.
+/// veth carries up to 64 KiB at once by default, so that one fault is not one packet's. No checksum
+/// is recomputed then.
 const SINGLE_PACKETS: &str = "ethtool -K eth0 tso off gso off gro off tx off";
 
-/// Everything from each of `senders` to each of `receivers`, who write `copyN`.
+/// Rows for everything from each of `senders` to each of `receivers`, which write `copyN`.
 fn spec(senders: &[u32], receivers: &[u32], bytes: u64) -> String {
     let last = bytes - 1;
     let writer = |node: &u32| format!("writer 10.200.0.{node}:7000 pattern:{SEED} 0 0-{last}\n");
@@ -69,8 +68,8 @@ fn has_copy(lab: &Lab, node: u32, bytes: u64) -> bool {
     fs::read(lab.path(&format!("copy{node}"))).is_ok_and(|copy| copy == pattern(SEED, 0, bytes))
 }
 
-/// Whether a transfer has ended well, with right bytes at each of `receivers` and nothing beside
-/// them.
+/// Checks that a transfer has succeeded, with correct bytes at each of `receivers` and no other
+/// files.
 fn assert_complete(lab: &Lab, output: &Output, receivers: &[u32], bytes: u64) -> Value {
     assert_eq!(code(output), 0, "{}", stderr(output));
     for node in receivers {
@@ -80,8 +79,8 @@ fn assert_complete(lab: &Lab, output: &Output, receivers: &[u32], bytes: u64) ->
     json(output)
 }
 
-/// Whether a transfer that was `struck` then has failed `within` that time, with one of `codes`,
-/// and has named each of `culprits`.
+/// Checks that a transfer has failed `within` a time after it was `struck`, with one of `codes`,
+/// naming each of `culprits`.
 fn assert_failed(
     output: &Output,
     struck: Instant,
@@ -101,13 +100,13 @@ fn assert_failed(
     );
 }
 
-/// Runs it again once the fault is gone: it goes on where it was.
+/// Runs the transfer again after the fault: it resumes.
 fn assert_resumes(lab: &Lab, spec: &str, receivers: &[u32], bytes: u64) {
     let report = assert_complete(lab, &lab.run(spec), receivers, bytes);
     assert!(report["resumed_bytes"].as_u64().unwrap() > 0, "{report}");
 }
 
-/// Rules for the packets with data that come in at a node, before anything else sees them.
+/// Rules for incoming data packets at a node, before any other rules.
 fn on_data(what: &str) -> String {
     format!(
         "add table inet wire
@@ -118,7 +117,7 @@ add rule inet wire in tcp dport != 7000 tcp sport != 7000 meta length > 1000 {wh
     )
 }
 
-/// How many packets `on_data` has hit.
+/// Returns the number of packets that `on_data` has matched.
 fn hits(lab: &Lab, node: u32) -> u64 {
     let listed = support::run(lab.shell(node).arg("nft -j list counters"));
     let listed = json(&listed);
@@ -130,7 +129,7 @@ fn hits(lab: &Lab, node: u32) -> u64 {
     hits.unwrap()
 }
 
-/// A byte in every so many packets becomes another, behind TCP's back.
+/// Changes a byte in every 4000th packet, undetected by TCP.
 const CHANGED: &str = "numgen inc mod 4000 0 counter name hits @ih,64,8 set 0xaa";
 
 #[test]
@@ -143,12 +142,12 @@ fn bytes_that_change_on_the_way_are_caught_and_fetched_again() {
     let (report, hits) = (assert_complete(&lab, &output, &[3], bytes), hits(&lab, 3));
     let retries = report["retries"].as_u64().unwrap();
     assert!(hits >= 5, "the fault did not work: {hits}");
-    // A header that changed takes its flow along, and all that it was asked for.
+    // A corrupted header ends its flow, and all its requests.
     assert!(
         retries >= 3 && retries <= 16 * hits,
         "{retries} retries of {hits} changed packets: {report}"
     );
-    // Without a check nobody notices: the packets were changed indeed.
+    // Without a check the change is undetected: packets were indeed changed.
     let output = end_of(lab.start_with(&spec(&[1, 2], &[3], bytes), &["--check", "none"]));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(json(&output)["retries"], 0);
@@ -181,8 +180,8 @@ fn five_packets_in_a_hundred_are_lost() {
     with_losses(5);
 }
 
-/// Connections that have carried 5 MB are reset: the receiver is told in answer to what it
-/// acknowledges, and its system tells the sender, whose data reach nobody any more.
+/// Resets connections that have carried 5 MB: the receiver gets a reset in answer to its
+/// acknowledgement, and its system sends one to the sender.
 const RESETS: &str = "add table inet wire
 add counter inet wire hits
 add chain inet wire in { type filter hook input priority 0; }
@@ -200,13 +199,13 @@ fn connections_are_reset_every_five_megabytes() {
     assert!(hits(&lab, 1) >= bytes / 6_000_000, "the fault did not work: {}", hits(&lab, 1));
 }
 
-/// A NIC of the receiver goes and comes back until the transfer has ended.
+/// A NIC of the receiver goes down and up until the transfer has ended.
 fn with_a_nic_that_flaps(nics: u32) {
     let Some(lab) = Lab::up(2, nics, "200mbit") else { return };
     let bytes = 48 << 20;
     let mut child = begin_with(&lab, &spec(&[1], &[2], bytes), &[2], &FLAPPING_STALL);
     let mut times = 0;
-    // It takes time to be a fault, and there is nothing to wait for.
+    // The interval is part of the fault; there is no event to wait for.
     while child.try_wait().unwrap().is_none() && times < 60 {
         lab.ip(2, &["link", "set", "eth0", "down"]);
         std::thread::sleep(Duration::from_millis(200));
@@ -228,7 +227,7 @@ fn the_only_nic_flaps() {
     with_a_nic_that_flaps(1);
 }
 
-/// What `from` sends is not heard at `node`, which is heard itself.
+/// Drops packets from `from` at `node`; the other direction works.
 fn cut(lab: &Lab, node: u32, from: u32) {
     let rule = format!("add rule inet cut in ip saddr 10.200.0.{from} drop\n");
     lab.nft(
@@ -241,7 +240,8 @@ fn heal(lab: &Lab, node: u32) {
     lab.nft(node, "delete table inet cut\n");
 }
 
-/// Both ways in which one direction between sender and receiver can fail: who does not hear whom.
+/// Directions between sender and receiver that can fail: the node that receives nothing, and its
+/// peer.
 const ONE_WAY: [(u32, u32); 2] = [(2, 1), (1, 2)];
 
 #[test]
@@ -326,8 +326,8 @@ fn the_only_sender_freezes_and_thaws() {
     assert_complete(&lab, &output, &[2], bytes);
 }
 
-/// One of three receivers of the same bytes, which feed each other, freezes: it is the only one
-/// that goes without.
+/// One of three receivers of the same bytes, which feed each other, freezes: the other two
+/// complete.
 #[test]
 fn a_relay_freezes_and_the_others_finish() {
     let Some(lab) = Lab::up(4, 1, "100mbit") else { return };
@@ -347,7 +347,7 @@ fn a_relay_freezes_and_the_others_finish() {
     assert_resumes(&lab, &spec, &[2, 3, 4], bytes);
 }
 
-/// Two receivers that have nothing in common.
+/// Two receivers without common bytes.
 #[test]
 fn a_receiver_freezes_and_the_other_finishes() {
     let Some(lab) = Lab::up(3, 1, "100mbit") else { return };
@@ -371,7 +371,7 @@ fn a_receiver_freezes_and_the_other_finishes() {
     assert!(fs::read(lab.path("copy3")).unwrap() == pattern(SEED, half, half));
 }
 
-/// A master dies while its nodes feed each other: they need nothing of it.
+/// A master dies while its nodes feed each other: they continue without it.
 #[test]
 fn relays_whose_master_is_killed_finish_what_the_plan_gives_them() {
     let Some(lab) = Lab::up(4, 1, "100mbit") else { return };
@@ -389,8 +389,8 @@ fn relays_whose_master_is_killed_finish_what_the_plan_gives_them() {
     assert_eq!((&report["resumed_bytes"], sent.sum::<u64>()), (&(3 * bytes).into(), 0), "{report}");
 }
 
-/// A master dies while its nodes move, feed each other, and go on; the next one takes over from
-/// what they have by then.
+/// A master dies while its nodes move bytes and feed each other, and continue; the next master
+/// takes over with their bytes by then.
 #[test]
 fn a_second_master_takes_over_from_relays_that_still_move() {
     let Some(lab) = Lab::up(4, 1, "100mbit") else { return };

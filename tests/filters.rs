@@ -1,5 +1,5 @@
-//! Filters of system calls, as containers and systemd have them: each call is left out in turn.
-//! What can be done without it is done; what cannot is said, with the call.
+//! Filters of system calls, as in containers and systemd: each call is forbidden in turn. Features
+//! that do not need the call work; others fail with an error that names it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -17,7 +17,7 @@ use seccompiler::{
 };
 use support::{cep_fast, code, end_of, folder, json, random_bytes, run, stderr};
 
-/// A filter that answers `call` with `errno`, or only those of its calls that `rules` meet.
+/// Returns a filter that answers `call`, or those of its calls that match `rules`, with `errno`.
 fn filter(call: i64, errno: i32, rules: Vec<SeccompRule>) -> BpfProgram {
     let arch = std::env::consts::ARCH.try_into().unwrap();
     let answer = SeccompAction::Errno(errno.cast_unsigned());
@@ -27,8 +27,8 @@ fn filter(call: i64, errno: i32, rules: Vec<SeccompRule>) -> BpfProgram {
         .unwrap()
 }
 
-/// Runs a command behind a filter. It is put on a thread of its own, and what that thread starts
-/// has it, too.
+/// Runs a command under a filter. The filter is set on a thread of its own, and child processes of
+/// the thread inherit it.
 fn filtered(filter: &BpfProgram, command: &mut Command) -> Output {
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = thread::scope(|scope| {
@@ -42,7 +42,7 @@ fn filtered(filter: &BpfProgram, command: &mut Command) -> Output {
 }
 
 fn copy(folder: &Path, filter: &BpfProgram) -> Output {
-    // The destination of an earlier run may be there.
+    // The destination of an earlier run may exist.
     let _ = fs::remove_file(folder.join("copy"));
     let mut command = cep_fast(&["copy", "--json", "--progress", "never"]);
     filtered(filter, command.arg(folder.join("source")).arg(folder.join("copy")))
@@ -114,7 +114,7 @@ fn a_call_that_nothing_can_stand_in_for_is_named_at_once() {
     }
 }
 
-/// As `RestrictAddressFamilies=AF_INET AF_INET6` of systemd does.
+/// Returns a filter like `RestrictAddressFamilies=AF_INET AF_INET6` of systemd.
 fn without_netlink() -> BpfProgram {
     let family = u64::try_from(libc::AF_NETLINK).unwrap();
     let is_netlink =

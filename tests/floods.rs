@@ -1,5 +1,4 @@
-//! Strangers who open connections and say nothing: whoever holds the key gets through, during and
-//! after.
+//! Connections that send nothing: holders of the key are served during and after a flood.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -17,10 +16,10 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::{Daemon, cep_fast, code, folder, random_bytes, run, stderr, wait_for};
 
-/// Silent connections to some ports, opened anew as soon as they are closed.
+/// Silent connections to some ports, reopened as soon as they are closed.
 struct Flood {
     ends: Arc<AtomicBool>,
-    /// Connections that were opened.
+    /// Number of opened connections.
     opened: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
@@ -67,8 +66,8 @@ fn is_open(mut stream: &TcpStream) -> bool {
     matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-/// The ports that a process listens at. `None` where it may not be looked into: a daemon with a key
-/// lets only root do so.
+/// Returns the ports that a process listens at, or `None` if it may not be inspected: for a daemon
+/// with a key, only root may.
 fn ports_of(pid: u32) -> Option<Vec<u16>> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     let links = links.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
@@ -96,8 +95,8 @@ fn copies(root: &Path, key: &Path, from: &Daemon, to: &Daemon) {
     assert_eq!(fs::read(root.join("y")).unwrap(), random_bytes(1, 100_000));
 }
 
-/// Two daemons with so many descriptors each, one of them flooded at all of its ports by `count`
-/// connections.
+/// Floods all ports of one of two daemons with `count` connections. Each daemon has `descriptors`
+/// descriptors.
 fn who_holds_the_key_gets_through(descriptors: u64, count: usize) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();

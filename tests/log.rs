@@ -1,4 +1,4 @@
-//! The log of a daemon: what a journal would have of it.
+//! Log of a daemon, as a journal would record it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -33,7 +33,7 @@ impl Logged {
         })
     }
 
-    /// A daemon of the program that `command` runs.
+    /// Starts a daemon of the program that `command` runs.
     fn started(command: impl FnOnce(&Path) -> Command) -> Logged {
         let folder = folder();
         let at = |name: &str| folder.path().join(name);
@@ -60,7 +60,7 @@ impl Logged {
         self.folder.path().join(name)
     }
 
-    /// Runs a transfer of `from` to `to`, and gives its exit status.
+    /// Runs a transfer of `from` to `to`, and returns its exit status.
     fn transfer(&self, id: &str, from: &str, to: &str, key: &str) -> i32 {
         let spec = format!(
             "id \"{id}\"\nwriter {0} {from} 0 0-999\nreader {0} {to} 0 0-999\n",
@@ -71,7 +71,7 @@ impl Logged {
         code(&run(command.arg(self.path(key)).arg(self.path("spec"))))
     }
 
-    /// Ends the daemon in good order, and gives what it has logged.
+    /// Ends the daemon in good order, and returns its log.
     fn log(mut self) -> String {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
         assert!(self.child.wait().unwrap().success());
@@ -86,7 +86,7 @@ impl Drop for Logged {
     }
 }
 
-/// The lines that hold all of these.
+/// Returns the lines that contain all of `words`.
 fn lines<'a>(log: &'a str, words: &[&str]) -> Vec<&'a str> {
     log.lines().filter(|line| words.iter().all(|word| line.contains(word))).collect()
 }
@@ -180,18 +180,18 @@ fn a_journal_can_have_json() {
     );
 }
 
-/// Its reader may have stopped reading, or be gone.
+/// The reader of the log may have stalled or closed.
 #[test]
 fn a_log_that_nobody_reads_holds_nothing_up() {
     let (mut reader, writer) = std::io::pipe().unwrap();
-    // A pipe that is full already.
+    // A pipe that is already full.
     nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
         .unwrap();
     while (&writer).write(&[b'.'; 4096]).is_ok() {}
     nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
     let node = Logged::into(&["-v"], |_| writer.into());
     assert_eq!(node.transfer("one", "file:///x", "file:///y", "key"), 0);
-    // Now somebody reads.
+    // The reader continues.
     let mut content = [0; 1 << 17];
     let mut said = String::new();
     while !said.contains("a transfer is complete") {
@@ -199,7 +199,7 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
         assert!(length > 0);
         said.push_str(&String::from_utf8_lossy(&content[..length]));
     }
-    // And now nobody does, nor ever will.
+    // The reader is closed.
     drop(reader);
     fs::remove_file(node.path("data/y")).unwrap();
     assert_eq!(node.transfer("two", "file:///x", "file:///y", "key"), 0);

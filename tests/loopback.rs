@@ -47,14 +47,14 @@ fn figure_2_runs_as_printed_in_memory() {
     figure_2(folder_in_memory().path());
 }
 
-/// Random rows over a data space of `bytes` bytes from `start` on: overlapping replicas in several
-/// files at odd offsets, and readers of odd, overlapping parts, some of them two to a node.
+/// Writes random rows over a data space of `bytes` bytes from `start` on: overlapping replicas in
+/// several files at odd offsets, and readers of odd, overlapping parts, some of them two to a node.
 fn random_rows(root: &Path, seed: u64, start: u64, bytes: usize) {
     let mut random = Random(seed);
     let data = random_bytes(seed, bytes);
     let last = bytes as u64 - 1;
     let mut spec = format!("id \"random {seed}\"\noption block 65536\n");
-    // One writer has everything, so that every wish can be served.
+    // One writer has everything, so that every wanted byte is offered.
     let mut offers = vec![(0, last)];
     for _ in 0..4 {
         let from = random.below(last);
@@ -191,7 +191,7 @@ fn replicas_that_differ_are_noticed() {
     fs::write(root.path().join("x"), &data).unwrap();
     data[77_777] ^= 1;
     fs::write(root.path().join("y"), &data).unwrap();
-    // Each reader has the one copy that the other has not, and both want the same range.
+    // Each reader has the one copy that the other lacks, and both want the same range.
     let spec = "id d\nwriter b:7001 file:///x 0 0-99999\nwriter c:7001 file:///y 0 0-99999\n\
                 reader b:7001 null: 0 0-99999\nreader c:7001 null: 0 0-99999\n";
     let output = run_spec(root.path(), spec, &[]);
@@ -401,7 +401,7 @@ fn a_group_of_readers_takes_each_byte_once() {
                 == pattern(9, 0, bytes)
         );
     }
-    // In files of their own the members' parts are disjoint, and nothing else takes room.
+    // In separate files the members' parts are disjoint, and all other ranges are holes.
     let report = complete(root.path(), &rows(["file:///c", "file:///d", "file:///e"]), &[]);
     assert_eq!(report["bytes"], bytes);
     let files = ["c", "d", "e"].map(|name| fs::read(root.path().join(name)).unwrap());
@@ -435,8 +435,8 @@ fn a_plan_is_one_object_of_json() {
         let expected: [serde_json::Value; 4] =
             [scheduler.into(), 1000.into(), "reading store fs".into(), false.into()];
         assert_eq!(told, expected, "{plan}");
-        // Whoever reads how much, the store gives no more: of all such plans lp takes any, the
-        // others the even one.
+        // The store's limit holds in any case. Of equally fast plans lp makes any, the others the
+        // even one.
         if scheduler != "lp" {
             assert_eq!(plan["segments"][0]["senders"][0]["weight"], 0.5, "{plan}");
         }
@@ -479,7 +479,7 @@ fn two_threads_of_one_nic_move_real_bytes_and_count_as_one_nic() {
         assert!(moved >= 40_000_003, "all of it is in the one entry: {node}");
     }
 
-    // One that does not end by itself, until both threads of both nodes have been seen at work.
+    // An endless transfer, until both threads of both nodes have been seen at work.
     rows("pattern:1", "null:", (1 << 42) - 1);
     let mut endless = support::cep_fast(&["run", "--progress", "never"]);
     let child = endless
@@ -504,8 +504,8 @@ fn two_threads_of_one_nic_move_real_bytes_and_count_as_one_nic() {
     assert_eq!(code(&support::end_of(child)), 130);
 }
 
-/// Threads of process `pid` that are rails and have worked for a tenth of a second: more than
-/// starting one takes.
+/// Returns the number of rail threads of process `pid` that have worked for a tenth of a second:
+/// more than starting one takes.
 fn busy_rails(pid: u32) -> usize {
     let worked = |task: fs::DirEntry| {
         let stat = fs::read_to_string(task.path().join("stat")).ok()?;
@@ -536,7 +536,7 @@ fn what_a_node_cannot_have_is_refused_before_it_listens() {
     }
 }
 
-/// What moves bytes from files to files, checked, in every shape: run again on what stands in for
+/// Transfers from files to files, checked, in all shapes: repeated on the replacement for
 /// `io_uring`.
 #[test]
 fn without_io_uring_the_same_cases_pass() {

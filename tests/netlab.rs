@@ -1,5 +1,5 @@
-//! A cluster of network namespaces with shaped NICs: right bytes over links that are real, and a
-//! NIC that dies. Skipped, with a word on it, where namespaces are not permitted.
+//! Clusters of network namespaces with shaped NICs: correct bytes over real links, and a NIC that
+//! dies. Skipped with a note where namespaces are not permitted.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -37,7 +37,7 @@ fn four_senders_and_three_receivers_with_random_overlapping_ranges() {
     let moved: u64 = wants.iter().map(|(from, to)| to - from + 1).sum();
     assert_eq!(report["bytes"], moved);
     assert_eq!(report["warnings"], serde_json::json!([]), "every NIC counted what its rail moved");
-    // Two blocks of each receiver may always be asked for twice, or one byte in a hundred.
+    // Two blocks of each receiver, or one byte in a hundred, may always be requested twice.
     assert!(report["wasted_bytes"].as_u64().unwrap() <= (moved / 100).max(6 << 20), "{report}");
 }
 
@@ -58,7 +58,7 @@ fn every_nic_carries_its_part_and_one_that_dies_costs_only_itself() {
         let bytes = rail["bytes_received"].as_u64().unwrap();
         assert!(bytes > 10 << 20, "a third of it, about: {rail}");
     }
-    // 192 MiB over three such links take 2.7 s; the NIC dies while pieces are on it.
+    // 192 MiB over three such links take 2.7 s; the NIC dies while pieces are in flight on it.
     let output =
         lab.while_it_moves(&spec(192 << 20), |lab| lab.ip(2, &["link", "set", "eth1", "down"]));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -77,13 +77,13 @@ fn the_nic_of_the_control_address_dies_at_a_receiver_and_at_a_sender_and_nothing
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, bytes));
     lab.ip(2, &["link", "set", "eth0", "up"]);
-    // The sender's says nothing any more, as one behind a switch that lost its power.
+    // The sender's NIC falls silent, as behind a switch that lost its power.
     let output = lab.while_it_moves(&spec, |lab| lab.nft(1, SILENCE));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(fs::read(lab.path("copy")).unwrap() == pattern(5, 0, bytes));
 }
 
-/// Rules by which eth0 carries nothing, and does not say so.
+/// Rules by which eth0 drops everything silently.
 const SILENCE: &str = "add table inet silence
 add chain inet silence in { type filter hook input priority 0; }
 add chain inet silence out { type filter hook output priority 0; }

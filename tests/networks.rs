@@ -1,6 +1,5 @@
-//! Networks as they are found, in labs: filters, routers, NICs that share a subnet. Each transfer
-//! takes the way that there is, and its report names the address that could not be reached and the
-//! time that was lost.
+//! Networks with filters, routers, and NICs that share a subnet, in labs. Each transfer takes the
+//! working path, and its report names the unreachable address and the lost time.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -34,12 +33,12 @@ fn warnings(report: &Value) -> Vec<&str> {
     report["warnings"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect()
 }
 
-/// What a command took that no byte moved in.
+/// Returns the seconds of a command in which no byte moved.
 fn lost_seconds(report: &Value) -> f64 {
     report["wall_seconds"].as_f64().unwrap() - report["seconds"].as_f64().unwrap()
 }
 
-/// Bytes that each rail of a node moved.
+/// Returns the bytes that each rail of a node moved.
 fn moved(report: &Value, node: usize) -> Vec<u64> {
     let rails = report["nodes"][node]["rails"].as_array().unwrap().iter();
     rails
@@ -47,7 +46,7 @@ fn moved(report: &Value, node: usize) -> Vec<u64> {
         .collect()
 }
 
-/// The address that daemons of labs are dialled at is open, and nothing else is.
+/// Only the control address of the daemons is open.
 const CONTROL_ONLY: &str = "add table inet wall
 add chain inet wall in { type filter hook input priority 0; policy drop; }
 add rule inet wall in ct state established,related accept
@@ -99,13 +98,13 @@ fn two_nics_in_one_subnet_with_the_kernels_defaults_lose_a_second_once_and_say_s
         "{report}"
     );
     assert!(lost_seconds(&report) < 3.0, "a second, and not ten: {report}");
-    // The node keeps in mind what it has found out.
+    // The node remembers the working path.
     let report = completed(&lab, 32);
     assert!(!warnings(&report).iter().any(|it| it.contains(" lost ")), "{report}");
     assert!(lost_seconds(&report) < 0.9, "{report}");
 }
 
-/// Four subnets behind a router that carries the second NIC of a node to the third of the other,
+/// Four subnets behind a router that connects the second NIC of one node to the third of the other,
 /// and no other pair; the first ones share a switch.
 const CROSSED: &str = "sysctl -qw net.ipv4.ip_forward=1
 ip address add 10.50.11.254/24 dev br1
@@ -196,7 +195,7 @@ fn a_nic_whose_address_changes_is_opened_anew_for_the_next_transfer() {
     }
 }
 
-/// Rules by which a node gets no large packet, and nobody is told.
+/// Rules by which a node receives no large packet, without an error to the sender.
 const HOLE: &str = "add table inet hole
 add chain inet hole in { type filter hook prerouting priority -300; }
 add rule inet hole in meta l4proto tcp meta length > 1200 drop
@@ -220,7 +219,7 @@ fn a_hole_in_the_path_mtu_of_the_only_rail_is_named_and_its_remedy_mends_it() {
     completed(&lab, 4);
 }
 
-/// Runs a transfer from `writer`, a name, where `hosts` says what names mean.
+/// Runs a transfer from `writer`, a name, with the given `hosts` file.
 fn run_with_hosts(lab: &Lab, writer: &str, hosts: &str) -> Output {
     let last = (8 << 20) - 1;
     let rows =
@@ -288,14 +287,14 @@ fn a_reset_in_the_handshake_of_a_control_session_is_tried_again() {
     assert_eq!(code(&output), 0, "{}", stderr(&output));
 }
 
-/// Rules by which eth1 carries nothing, and does not say so.
+/// Rules by which eth1 drops everything silently.
 const CUT: &str = "add table inet cut
 add chain inet cut in { type filter hook input priority 0; }
 add chain inet cut out { type filter hook output priority 0; }
 add rule inet cut in iifname eth1 drop
 add rule inet cut out oifname eth1 tcp flags & rst == 0 drop
 ";
-/// The same, but it says so.
+/// Rules by which eth1 rejects everything with an error.
 const REJECTED: &str = "flush chain inet cut in
 add rule inet cut in iifname eth1 meta l4proto tcp reject with tcp reset
 ";

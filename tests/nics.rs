@@ -1,5 +1,4 @@
-//! Which NIC carries what, in labs: flows stay on their NICs, and where they do not, the report
-//! says so.
+//! NICs of flows, in labs: flows stay on their NICs, and the report names those that do not.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -18,7 +17,7 @@ fn moved(lab: &Lab, mib: u64) -> Value {
     support::json(&output)
 }
 
-/// Takes eth1 of a node into the subnet of eth0, and into the same switch.
+/// Moves eth1 of a node into the subnet of eth0, and to the same switch.
 const SAME_SUBNET: &str = "ip address flush dev eth1; ip address add 10.200.0.1$NODE/24 dev eth1";
 
 #[test]
@@ -30,7 +29,7 @@ fn two_nics_in_one_subnet_carry_a_part_each() {
         )
     };
     let (first, second) = (change(1), change(2));
-    // The switch of the second NICs becomes a part of that of the first: one network.
+    // The switches of the first and second NICs become one network.
     let changes = [(1, first.as_str()), (2, &second)];
     let Some(lab) = Lab::changed(2, 2, "200mbit", &changes) else { return };
     lab.join_switches();
@@ -43,8 +42,8 @@ fn two_nics_in_one_subnet_carry_a_part_each() {
             assert!(bytes > 20 << 20, "about half of it: {report}");
         }
     }
-    // Without binding, the kernel's route for the subnet takes all that is sent to one NIC, and
-    // there is no more than its rate.
+    // Without binding, the kernel's route for the subnet sends everything over one NIC, and its
+    // rate is the limit.
     assert!(report["gbit_per_s"].as_f64().unwrap() > 0.3, "{report}");
 }
 
@@ -84,11 +83,11 @@ fn doctor_tries_every_pair_of_rails_and_names_the_nic_that_did_not_carry_its_own
             "{pair}"
         );
         assert_eq!(pair["nic"], pair["peer_nic"], "those of one subnet");
-        // No more than the line and its burst; how much less depends on the machine.
+        // At most the line rate and its burst; how much less depends on the machine.
         let rate = pair["gbit_per_s"].as_f64().unwrap();
         assert!(rate > 0.01 && rate < 0.25, "{pair}");
     }
-    // One that is cut off, and says nothing of it.
+    // A NIC that is cut off silently.
     lab.nft(2, "add table inet cut\nadd chain inet cut in { type filter hook input priority 0; }\nadd rule inet cut in iifname eth1 drop\n");
     let (status, found, _) = doctor("10.200.0.2:7000");
     let dead =

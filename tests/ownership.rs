@@ -1,4 +1,4 @@
-//! Whose a file is, what it may be done with, and which files a node touches at all.
+//! Ownership and permissions of files, and the files that a node may access.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -14,10 +14,10 @@ use support::{
     Daemon, PROGRAM, code, complete, folder, listing, random_bytes, run, run_spec, stderr,
 };
 
-/// Nobody's number, nearly everywhere.
+/// User id of nobody on nearly every system.
 const NOBODY: u32 = 65534;
 
-/// Copies below a umask, as the user of the test.
+/// Copies under a umask, as the user of the test.
 fn copy(umask: &str, source: &Path, destination: &Path, more: &[&str]) -> Output {
     let mut command = Command::new("sh");
     command.args(["-c", r#"umask "$0"; exec "$@""#, umask, PROGRAM, "copy", "--progress", "never"]);
@@ -40,7 +40,7 @@ fn is_root() -> bool {
     root
 }
 
-/// A folder that everybody reaches, with the program in it.
+/// Creates a folder that every user can access, with the program in it.
 fn common_folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir_in(std::env::temp_dir()).unwrap();
     chmod(folder.path(), 0o755);
@@ -340,7 +340,7 @@ fn one_file_under_two_names_is_refused_and_both_are_named() {
     refuse("/d/sub/x", "/l/sub/x");
     refuse("/d/x", "/same/d/x");
     refuse("/d/hard", "/d/sub/link");
-    // What is read is not written at the same time, whatever it is called.
+    // A source is never a destination at the same time, under any name.
     for other in ["/d/source", "/l/source"] {
         let spec = format!(
             "id self\nwriter a:7001 file:///d/source 0 0-999\nreader a:7001 file://{other} 0 0-999\n"
@@ -354,8 +354,8 @@ fn one_file_under_two_names_is_refused_and_both_are_named() {
 
 #[test]
 fn filtered_system_calls_have_a_way_around() {
-    // A filter that answers some calls as if the kernel had never heard of them, or forbade them.
-    // Ends with 77 where none can be set.
+    // A filter that answers some calls as if the kernel lacked or forbade them. Exits with 77 if no
+    // filter can be set.
     let script = include_str!("support/deny.py");
     let filters = [
         "openat2:ENOSYS",

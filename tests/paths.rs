@@ -1,4 +1,4 @@
-//! Every way through the kernel gives the same bytes, and the report says which was taken.
+//! Every data path delivers the same bytes, and the report names the path.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -17,20 +17,20 @@ use support::{
 
 const PATHS: [&str; 5] = ["auto", "direct", "splice", "zerocopy", "copy"];
 
-/// Makes the page cache forget a file, as far as the file system has one.
+/// Evicts a file from the page cache, if the file system has one.
 fn forget(path: &Path) {
     let file = fs::File::open(path).unwrap();
     file.sync_all().unwrap();
     posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
 }
 
-/// The first rail of a node of a report: its path and its driver.
+/// Returns the path and the driver of the first rail of a node in a report.
 fn rail(report: &serde_json::Value, node: usize) -> (&str, &str) {
     let rail = &report["nodes"][node]["rails"][0];
     (rail["path"].as_str().unwrap(), rail["driver"].as_str().unwrap())
 }
 
-/// Copies a part of a file to a part of another by each path; `judge` looks at the report.
+/// Copies a part of a file to a part of another by each path; `judge` checks the report.
 fn same_bytes(
     root: &Path,
     cached: bool,
@@ -79,7 +79,7 @@ fn same_bytes(
     }
 }
 
-/// Whether a file system takes `O_DIRECT`.
+/// Returns true if a file system supports `O_DIRECT`.
 fn has_direct(root: &Path) -> bool {
     use std::os::unix::fs::OpenOptionsExt;
     fs::write(root.join("probe"), "x").unwrap();
@@ -87,8 +87,7 @@ fn has_direct(root: &Path) -> bool {
 }
 
 fn each_engine(mut body: impl FnMut(&str)) {
-    // The variable is there for those machines whose io_uring is forbidden; where it is, the first
-    // round is the second.
+    // The variable is for machines that forbid io_uring; on them, both rounds are the same.
     body("");
     body("plain");
 }
@@ -174,8 +173,8 @@ fn what_a_pattern_cannot_is_said() {
     assert_eq!(code(&output), 2);
 }
 
-/// Copies a file by splice, and does something to the file as soon as bytes have landed. The exit
-/// status, and the copy.
+/// Copies a file by splice, and calls a function on the file as soon as bytes have landed. Returns
+/// the exit status and the copy.
 fn disturbed(
     root: &Path,
     data: &[u8],
@@ -188,7 +187,8 @@ fn disturbed(
     command.arg(root.join("source")).arg(root.join("copy"));
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // The receiver's file has another name until it is whole; its first bytes are the sign.
+    // The receiver's file has a temporary name until it is complete; its first bytes are the
+    // signal.
     let has_begun = || {
         let partial = fs::read_dir(root).unwrap().map(|entry| entry.unwrap());
         let mut partial =
@@ -238,7 +238,7 @@ fn little_locked_memory_costs_the_registration_of_slots_and_nothing_else() {
     let root = folder();
     let data = random_bytes(21, 5_000_000);
     fs::write(root.path().join("x"), &data).unwrap();
-    // Four MiB, and not the right to exceed it: the ring itself fits, the slots do not.
+    // Four MiB, and no right to exceed them: the ring itself fits, the slots do not.
     let limited = |program: &str| {
         let mut command = Command::new("prlimit");
         command.args([
@@ -265,7 +265,7 @@ fn little_locked_memory_costs_the_registration_of_slots_and_nothing_else() {
     let report = json(&output);
     let (_, driver) = rail(&report, 0);
     if driver.starts_with("plain calls") {
-        // No ring at all on this machine.
+        // This machine has no ring at all.
         return;
     }
     assert_eq!(driver, "io_uring, slots not registered: the limit of locked memory is too low");

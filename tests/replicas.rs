@@ -1,5 +1,5 @@
-//! Replicas are compared before a byte moves: with real files, and with every node a process of its
-//! own.
+//! Replicas are compared before a byte moves: with real files, and with every node in a process of
+//! its own.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -27,7 +27,8 @@ fn run_two(root: &Path, one: &[u8], other: &[u8], more: &[&str]) -> Output {
     run_spec(root, &spec, more)
 }
 
-/// The replicas were found to differ before bytes moved, and nothing is left of the destination.
+/// Checks that the replicas were found to differ before bytes moved, and that no file is left at
+/// the destination.
 fn check_refused(root: &Path, output: &Output) {
     assert_eq!(code(output), 6, "{}", stderr(output));
     let said = stderr(output);
@@ -83,7 +84,7 @@ fn one_block_of_a_thousand_is_found_where_all_of_the_replicas_are_compared() {
         other[block * 65_536 + 4711] ^= 1;
         let output = run_two(root.path(), &data, &other, &["--verify", "replicas"]);
         check_refused(root.path(), &output);
-        // The range that is named holds the byte, and is no more than a sixty-fourth.
+        // The reported range contains the byte, and is at most a sixty-fourth.
         let report = json(&output);
         let named = report["error"]["missing_ranges"][0].as_str().unwrap();
         let (start, end) = named.split_once('-').unwrap();
@@ -146,7 +147,7 @@ fn a_hole_is_equal_to_zeros_that_are_written() {
     let all = complete(root.path(), &spec("all"), &["--verify", "replicas"]);
     assert_eq!(all["replicas"]["compared_bytes"], data.len());
     assert!(fs::read(root.path().join("all")).unwrap() == data);
-    // One byte in what the other one has as a hole.
+    // One byte in a range that is a hole in the other replica.
     data[2 * MIB + 5] = 1;
     fs::write(root.path().join("full"), &data).unwrap();
     let output = run_spec(root.path(), &spec("other"), &["--verify", "replicas"]);
@@ -168,7 +169,7 @@ fn parts_of_replicas_are_compared_where_they_overlap() {
         let output = run_spec(root.path(), spec, &[]);
         assert_eq!(code(&output), 6, "at {at}: {}", stderr(&output));
     }
-    // What only one of them offers is its own business.
+    // Bytes that only one of them offers are not compared.
     back[1_000_000] ^= 1;
     fs::write(root.path().join("back"), &back).unwrap();
     let report = complete(root.path(), spec, &[]);
@@ -210,8 +211,8 @@ fn the_third_of_three_replicas_is_compared_too() {
     assert!(stderr(&output).contains("e:7001 offer different bytes within"), "{}", stderr(&output));
 }
 
-/// A terabyte that is all hole on one side, and all hole but for its end on the other: a comparison
-/// of all of it takes long enough to be stopped, and is stopped at once.
+/// A terabyte that is one hole on one side, and a hole with a different end on the other: comparing
+/// all of it takes long enough to be cancelled, and ends at once.
 #[test]
 fn a_comparison_is_cancelled_in_the_middle() {
     use std::process::Stdio;
@@ -224,7 +225,7 @@ fn a_comparison_is_cancelled_in_the_middle() {
             fs::create_dir(&folder).unwrap();
             let file = File::create(folder.join("data")).unwrap();
             file.set_len(bytes).unwrap();
-            // More pieces than holes are told of, so that most of the file is read.
+            // More pieces than the limit of reported holes, so that most of the file is read.
             (0..5000_u64).for_each(|at| file.write_all_at(&[1], at * (bytes / 5000)).unwrap());
             Daemon::start(&folder, &[])
         })
@@ -255,7 +256,7 @@ fn a_comparison_is_cancelled_in_the_middle() {
     let is_copy =
         |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().contains("copy");
     assert!(!listing(root.path()).iter().any(is_copy), "nothing is left");
-    // The daemons are as before.
+    // The daemons still work.
     let spec = format!(
         "id short\nwriter {} file:///data 0 0-99999\nwriter {} file:///data 0 0-99999\nreader {} null: 0 0-99999\n",
         writers[0].address, writers[1].address, reader.address
@@ -265,7 +266,8 @@ fn a_comparison_is_cancelled_in_the_middle() {
     assert_eq!(code(&output), 0, "{}", stderr(&output));
 }
 
-/// Half of the file was lost under status 0: each node gave the whole name to its own part.
+/// Regression: half of the file was lost with status 0, because each node renamed its own part to
+/// the whole name.
 #[test]
 fn one_file_under_two_names_on_two_nodes_is_refused_before_a_byte_moves() {
     use std::os::unix::fs::symlink;
@@ -286,7 +288,7 @@ fn one_file_under_two_names_on_two_nodes_is_refused_before_a_byte_moves() {
         );
         let output = run_spec(root.path(), &spec(&readers), &["--overwrite"]);
         let said = stderr(&output);
-        // A path with `..` is refused for that.
+        // A path with `..` is refused for another reason.
         let expected = if other.contains("..") { 4 } else { 2 };
         assert_eq!(code(&output), expected, "{one} and {other}: {said}");
         let names_both =
@@ -300,15 +302,15 @@ fn one_file_under_two_names_on_two_nodes_is_refused_before_a_byte_moves() {
             listing(root.path())
         );
     }
-    // A path that is spelled otherwise is the same path: both write one file.
+    // A path in another spelling is the same path: both write one file.
     let readers =
         "reader b:7001 file:///d/z 0 0-49999\nreader c:7001 file:///./d//z 50000 50000-99999\n";
     complete(root.path(), &spec(readers), &[]);
     assert!(fs::read(root.path().join("d/z")).unwrap() == data);
-    // Three names for two files.
+    // Three names of two files.
     let readers = "reader b:7001 file:///other/y 0 0-99999\nreader c:7001 file:///l/y 0 0-99999\nreader e:7001 file:///d/y 0 0-99999\n";
     assert_eq!(code(&run_spec(root.path(), &spec(readers), &[])), 2);
-    // Two files of one name are two files.
+    // Two files with one base name are different files.
     let readers = "reader b:7001 file:///d/y 0 0-99999\nreader c:7001 file:///other/y 0 0-99999\n";
     complete(root.path(), &spec(readers), &[]);
     for name in ["d/y", "other/y"] {
@@ -334,7 +336,7 @@ fn one_file_below_two_roots_is_refused_before_a_byte_moves() {
     assert!(listing(&root.path().join("d")).is_empty(), "nothing is left");
 }
 
-/// Both mixtures had their final names under status 6.
+/// Regression: both mixtures had their final names with status 6.
 #[test]
 fn readers_that_received_other_bytes_keep_no_file_and_nothing_that_a_later_run_would_believe() {
     let root = folder();
@@ -344,8 +346,8 @@ fn readers_that_received_other_bytes_keep_no_file_and_nothing_that_a_later_run_w
     fs::write(root.path().join("one"), &data).unwrap();
     fs::write(root.path().join("other"), &other).unwrap();
     let last = data.len() - 1;
-    // Each reader takes from itself what it has, and both want the same range. A sample may see the
-    // one byte, or not.
+    // Each reader takes its local bytes from itself, and both want the same range. A sample may
+    // miss the one byte.
     let spec = |writers: &str| {
         format!(
             "id both\n{writers}reader b:7001 file:///copy-b 0 0-{last}\nreader c:7001 file:///copy-c 0 0-{last}\n"
@@ -370,7 +372,7 @@ fn readers_that_received_other_bytes_keep_no_file_and_nothing_that_a_later_run_w
         assert!(fs::read(root.path().join(copy)).unwrap() == data);
         fs::remove_file(root.path().join(copy)).unwrap();
     }
-    // Replicas that are equal: both files have their names.
+    // Equal replicas: both files are renamed.
     fs::write(root.path().join("other"), &data).unwrap();
     complete(root.path(), &spec(&format!("{b}{c}")), &[]);
     assert!(
@@ -379,7 +381,8 @@ fn readers_that_received_other_bytes_keep_no_file_and_nothing_that_a_later_run_w
     assert!(support::beside(root.path(), "").is_empty(), "nothing lies beside them");
 }
 
-/// The second node made the object anew, and what the first one wrote was lost under status 0.
+/// Regression: the second node created the object again, and the first one's bytes were lost with
+/// status 0.
 #[test]
 fn one_object_in_memory_that_two_nodes_of_a_machine_write_is_refused() {
     let root = folder();

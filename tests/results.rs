@@ -1,4 +1,4 @@
-//! What a command leaves on standard output and standard error, above all where it fails.
+//! Standard output and standard error of commands, mainly of failed ones.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -114,7 +114,7 @@ fn what_went_wrong_is_said_once() {
         stderr(&output)
     );
 
-    // What moved is the result, and why it was not all is said beside it.
+    // The report has the moved bytes, and the reason for the missing ones.
     fs::write(home.path().join("long"), GOOD.replace("0-99\n", "0-99999999\n")).unwrap();
     let words = [
         "run",

@@ -1,5 +1,4 @@
-//! Transfers that are interrupted: what has its final name is whole, and what was received is not
-//! lost.
+//! Interrupted transfers: a file with its final name is complete, and received bytes are not lost.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -20,7 +19,7 @@ use support::{
     json, listing, random_bytes, run, stderr, wait_for,
 };
 
-/// A copy of `source` to `copy` below `root` that takes so many bits per second, begun.
+/// Starts a copy of `source` to `copy` below `root` at a limited rate.
 fn slow_copy(root: &Path, limit: &str, more: &[&str]) -> Child {
     let mut command = cep_fast(&["copy", "--json", "--progress", "never", "--limit", limit]);
     command.args(more).arg(root.join("source")).arg(root.join("copy"));
@@ -55,7 +54,7 @@ fn a_source_overwritten_in_the_middle_leaves_no_file_under_the_final_name() {
     }
 }
 
-/// Waits until the journal beside a destination speaks of some pieces.
+/// Waits until the journal beside a destination has records.
 fn wait_for_journal(root: &Path, child: &mut Child) {
     wait_for("a journal", || {
         if child.try_wait().unwrap().is_some() {
@@ -71,11 +70,11 @@ fn wait_for_journal(root: &Path, child: &mut Child) {
 }
 
 const BYTES: usize = 40 << 20;
-/// Far more than what is in flight, or landed since the journal was last written, at the rates
+/// Far more than the bytes in flight, or landed since the journal was last written, at the rates
 /// here.
 const AGAIN_BYTES_MAX: u64 = 24 << 20;
 
-/// A source of random bytes below a root, and these.
+/// Creates a source of random bytes below a root, and returns them.
 fn source(root: &Path, seed: u64) -> Vec<u8> {
     let data = random_bytes(seed, BYTES);
     fs::write(root.join("source"), &data).unwrap();
@@ -98,7 +97,7 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// Whether a second attempt has completed what the first one began, and left nothing.
+/// Checks that a second attempt has completed the first one, and left no other files.
 fn assert_continued(root: &Path, output: &Output, data: &[u8]) {
     assert_eq!(code(output), 0, "{}", stderr(output));
     let report = json(output);
@@ -162,7 +161,7 @@ impl Pair {
         pair
     }
 
-    /// Starts the receiver, on a port of its own each time.
+    /// Starts the receiver, on a new port each time.
     fn start_receiver(&mut self) {
         let receiver = Daemon::start(&self.folder(), &[]);
         let last = BYTES - 1;
@@ -178,7 +177,7 @@ impl Pair {
         self.root.path().join("r")
     }
 
-    /// Begins slowly, and waits until something is recorded.
+    /// Starts the transfer slowly, and waits until the journal has records.
     fn begin(&self) -> Child {
         let mut child = begin(&self.spec, &["--limit", "160M"]);
         wait_for_journal(&self.folder(), &mut child);
@@ -214,7 +213,7 @@ fn a_master_that_is_killed_is_followed_by_another() {
     assert_continued(&pair.folder(), &pair.again(&[]), &pair.data);
 }
 
-/// Bytes that all nodes of a transfer have sent.
+/// Returns the bytes that all nodes of a transfer have sent.
 fn sent_bytes(report: &serde_json::Value) -> u64 {
     report["nodes"]
         .as_array()
@@ -224,8 +223,8 @@ fn sent_bytes(report: &serde_json::Value) -> u64 {
         .sum()
 }
 
-/// They ended when its session did, and what had not landed by then was fetched by the next
-/// attempt.
+/// Regression: nodes ended with their session, and bytes that had not landed by then were fetched
+/// by the next attempt.
 #[test]
 fn nodes_whose_master_is_killed_finish_what_the_plan_gives_them() {
     let pair = Pair::new(51);
@@ -243,7 +242,7 @@ fn nodes_whose_master_is_killed_finish_what_the_plan_gives_them() {
     wait_for("the end of the last records", || beside(pair.root.path(), "").is_empty());
 }
 
-/// With `--overwrite` the complete file was fetched again.
+/// Regression: with `--overwrite` the complete file was fetched again.
 #[test]
 fn a_file_that_was_complete_before_its_master_knew_stands_also_with_overwrite() {
     let pair = Pair::new(53);
@@ -260,7 +259,7 @@ fn a_file_that_was_complete_before_its_master_knew_stands_also_with_overwrite() 
     assert_eq!((&report["resumed_bytes"], sent_bytes(&report)), (&BYTES.into(), 0), "{report}");
     assert!(fs::read(&copy).unwrap() == pair.data && inode() == before, "it is the same file");
     wait_for("the end of the last records", || beside(pair.root.path(), "").is_empty());
-    // Confirmed, it is a file like every other.
+    // After the confirmation, it is a file like any other.
     let report = json(&pair.again(&["--overwrite"]));
     assert_eq!(report["resumed_bytes"], 0, "{report}");
     assert!(inode() != before, "it is overwritten");
@@ -284,7 +283,7 @@ fn a_source_that_changed_in_between_starts_again_and_says_so() {
     assert_eq!(beside(&pair.folder(), ""), Vec::<PathBuf>::new());
 }
 
-/// Writes over a part of a file, and sets the time of its last write back, as `touch -r` does.
+/// Overwrites a part of a file, and restores its modification time, like `touch -r`.
 fn meddle(path: &Path, how: impl FnOnce(&fs::File)) {
     let file = fs::OpenOptions::new().write(true).open(path).unwrap();
     let before = file.metadata().unwrap().modified().unwrap();
@@ -299,7 +298,7 @@ fn partial_of(folder: &Path) -> PathBuf {
         .unwrap()
 }
 
-/// The records were believed: the copy was half zeros, with status 0 and a digest.
+/// Regression: the records were trusted, so the copy was half zeros, with status 0 and a digest.
 #[test]
 fn a_partial_file_that_somebody_changed_is_read_and_what_is_wrong_is_fetched_again() {
     let zeroed = |file: &fs::File| file.write_all_at(&[0; 4096], 5000).unwrap();
@@ -333,7 +332,7 @@ fn a_partial_file_that_somebody_changed_is_read_and_what_is_wrong_is_fetched_aga
     }
 }
 
-/// What others own was taken for the program's own, and got the final name.
+/// Regression: foreign files were taken for the program's own, and renamed.
 #[test]
 fn a_leftover_that_was_given_to_another_user_is_replaced_with_a_word_on_it() {
     if !nix::unistd::geteuid().is_root() {
@@ -362,7 +361,8 @@ fn a_leftover_that_was_given_to_another_user_is_replaced_with_a_word_on_it() {
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(&copy).unwrap()), 0);
 }
 
-/// It was renamed and written to in place, without being asked to; and was gone when that failed.
+/// Regression: an existing file was renamed and overwritten in place without --overwrite, and was
+/// lost in a failure.
 #[test]
 fn a_complete_file_whose_source_has_changed_is_refused_and_replaced_only_when_that_is_asked_for() {
     let mut pair = Pair::new(73);
@@ -389,7 +389,7 @@ fn a_complete_file_whose_source_has_changed_is_refused_and_replaced_only_when_th
     kill(pid(&child), Signal::SIGINT).unwrap();
     end_of(child);
     assert!(fs::read(&copy).unwrap() == old, "a failure leaves it as it was");
-    // What was begun with --overwrite is continued without.
+    // An attempt with --overwrite is resumed without it.
     let output = pair.again(&[]);
     assert_continued(&pair.folder(), &output, &pair.data);
     let mut bytes = vec![0; BYTES];
@@ -438,7 +438,7 @@ fn a_journal_that_is_damaged_is_refused_with_a_reason_and_nothing_of_it_believed
     assert_eq!(beside(&pair.folder(), ""), Vec::<PathBuf>::new());
 }
 
-/// One of two receivers has its file, the other one is killed: the second attempt takes the first
+/// One of two receivers has its file, the other one is killed: the second attempt accepts the first
 /// file as it is.
 #[test]
 fn a_file_that_is_complete_already_is_not_in_the_way_of_the_second_attempt() {
@@ -529,8 +529,8 @@ fn what_the_disk_changed_is_found_when_it_is_read_back() {
     }
 }
 
-/// Two receivers that write a path of the same name; `roots` are where. The nodes still hear the
-/// last good-bye.
+/// Interrupts a transfer of two receivers that write paths of the same name below `roots`, and runs
+/// it again. The nodes receive the last good-bye.
 fn interrupted_and_again(roots: [&str; 2]) -> (tempfile::TempDir, Vec<u8>, Output, [Daemon; 3]) {
     let root = folder();
     roots.iter().for_each(|name| fs::create_dir_all(root.path().join(name)).unwrap());
@@ -574,7 +574,7 @@ fn one_file_in_which_nodes_write_over_one_another_starts_again() {
     wait_for("the end of the last records", || beside(root.path(), "").is_empty());
 }
 
-/// A sender, and two receivers of a half each that write one file.
+/// A sender, and two receivers that write one file, a half each.
 struct Writers {
     root: tempfile::TempDir,
     nodes: Vec<Daemon>,
@@ -610,7 +610,7 @@ impl Writers {
         self.root.path().join("r")
     }
 
-    /// Begins slowly, and waits until both have recorded something.
+    /// Starts the transfer slowly, and waits until both journals have records.
     fn begin(&self) -> Child {
         let child = begin(&self.spec, &["--limit", "160M"]);
         wait_for("two journals", || {
@@ -619,7 +619,7 @@ impl Writers {
         child
     }
 
-    /// How many records each journal has.
+    /// Returns the number of records in each journal.
     fn recorded(&self) -> Vec<u64> {
         let journals = beside(&self.folder(), "")
             .into_iter()
@@ -633,7 +633,7 @@ impl Writers {
             .collect()
     }
 
-    /// A node is killed, and there again.
+    /// Kills a node and starts it again.
     fn kill(&mut self, node: usize) {
         self.nodes[node].signal(Signal::SIGKILL);
         self.nodes[node] = Daemon::start(&self.folder(), &[]);
@@ -647,7 +647,7 @@ fn one_file_that_several_nodes_write_goes_on_whoever_dies() {
         let child = writers.begin();
         match victim {
             None => kill(pid(&child), Signal::SIGINT).unwrap(),
-            // The nodes go on without it, until the next one makes them leave.
+            // The nodes continue without it, until the next one ends their attempt.
             Some(0) => kill(pid(&child), Signal::SIGKILL).unwrap(),
             Some(node) => writers.kill(node),
         }
@@ -672,7 +672,7 @@ fn one_file_that_several_nodes_have_written_is_found_complete() {
     let child = writers.begin();
     kill(pid(&child), Signal::SIGKILL).unwrap();
     end_of(child);
-    // Without a master nobody gives it its name, but all that is wanted lands.
+    // Without a master the file is not renamed, but all wanted bytes land.
     wait_for("the last record", || writers.recorded().iter().sum::<u64>() << 20 >= BYTES as u64);
     writers.kill(1);
     writers.kill(2);
@@ -720,8 +720,8 @@ fn a_full_disk_loses_nothing() {
     wait_for_journal(&disk, &mut child);
     kill(pid(&child), Signal::SIGINT).unwrap();
     end_of(child);
-    // What was given room is kept; a file that fills the rest is in the way of nothing, and one
-    // more byte is refused.
+    // Allocated space is kept: a file that fills the rest does no harm, and one more byte is
+    // refused.
     let partial = partial_of(&disk);
     let punched = run(std::process::Command::new("fallocate")
         .args(["-p", "-o", "33554432", "-l", "8388608"])
@@ -738,9 +738,9 @@ fn a_full_disk_loses_nothing() {
     assert_continued(&disk, &output, &data);
 }
 
-/// Holds a master's good-bye back until the master has ended, or has had ample time for it.
+/// Delays a master's good-bye until the master has ended, or has had ample time for it.
 struct SlowGoodBye {
-    /// Messages of the end of a master.
+    /// Signals of a master's end.
     ended: Mutex<Receiver<()>>,
 }
 
@@ -755,8 +755,8 @@ impl Gate for SlowGoodBye {
     fn half(&self) {}
 }
 
-/// It ended when it had said good-bye, and journals lay beside complete files for as long as that
-/// was on its way.
+/// Regression: the master ended after sending its good-bye, and journals remained beside complete
+/// files until it arrived.
 #[test]
 fn nothing_is_left_beside_a_file_when_its_master_says_that_all_is_done() {
     let mut ends: Vec<Sender<()>> = Vec::new();
@@ -772,7 +772,8 @@ fn nothing_is_left_beside_a_file_when_its_master_says_that_all_is_done() {
     });
     let folder = folder();
     let writer = Daemon::start(folder.path(), &[]);
-    // Alone it learns of the end by the good-bye; of two that feed each other, each is told before.
+    // A single receiver learns of the end by the good-bye; two that feed each other receive a
+    // message before.
     for count in [1, 2] {
         let mut spec = format!("id end\nwriter {} pattern:1 0 0-9999999\n", writer.address);
         for address in &addresses[..count] {

@@ -1,5 +1,5 @@
-//! What a node is short of (descriptors, threads, the size of files, a log that can be written)
-//! costs one transfer at most, and never the node.
+//! Scarce resources of a node (descriptors, threads, file sizes, a log that can be written): a
+//! shortage costs at most one transfer, never the node.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -77,7 +77,7 @@ fn more_files_than_descriptors_are_refused_by_number_before_one_is_opened() {
     copies(root.path(), &small, &large);
 }
 
-/// Descriptors were judged by a number that was too small, and ran out on the way.
+/// Regression: descriptors were estimated too low, and ran out during a transfer.
 #[test]
 fn as_many_files_as_are_said_to_fit_do_fit() {
     let root = with_sources(400);
@@ -100,7 +100,7 @@ fn as_many_files_as_are_said_to_fit_do_fit() {
         };
         let (need, left) =
             (number("400 files need ", " open files"), number("here, and ", " are left"));
-        // Masters and flows that are about to end may have theirs still.
+        // Masters and flows that are about to end may still hold theirs.
         let fit = left * 400 / need - 3;
         let output = run_many(fit);
         assert_eq!(code(&output), 0, "{fit} files: {}", stderr(&output));
@@ -109,14 +109,14 @@ fn as_many_files_as_are_said_to_fit_do_fit() {
 
 #[test]
 fn a_thread_that_cannot_be_made_costs_one_transfer_and_not_the_node() {
-    // Limits of processes do not hold for root, so the node runs as a user that nobody else is.
+    // Limits on processes do not apply to root, so the node runs as a user without other processes.
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("skipped: it takes root to run a node as another user");
     }
     let user = 1_000_000 + std::process::id();
     let root = with_sources(3);
     chown(root.path(), Some(user), Some(user)).unwrap();
-    // A key file has to be its user's own.
+    // A key file must belong to its user.
     let (key, own) = (root.path().join("key"), root.path().join("own"));
     assert_eq!(code(&run(cep_fast(&["keygen"]).arg(&key))), 0);
     fs::copy(&key, &own).unwrap();
@@ -179,14 +179,14 @@ fn a_limit_of_file_sizes_is_an_error_of_the_file_and_not_the_end_of_the_node() {
 fn a_log_that_cannot_be_written_is_no_reason_to_stop() {
     let root = folder();
     let full = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
-    // Little locked memory makes the rails say something.
+    // Little locked memory makes the rails print a notice.
     let mut command = Command::new("sh");
     command.args(["-ec", r#"ulimit -l 64; exec "$0" "$@""#, PROGRAM]).stderr(full());
     let node = Daemon::spawn(&mut command, root.path(), &[]);
     let spec = many_files(3, &node.address, &node.address, "pattern:1", "file:///d#");
     let output = run_between(root.path(), &spec);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
-    // Nor for a master and the nodes that it starts.
+    // The same for a master and the nodes that it starts.
     fs::write(root.path().join("x"), random_bytes(1, 100_000)).unwrap();
     let mut command = Command::new("sh");
     command.args(["-ec", r#"ulimit -l 64; exec "$0" copy x y"#, PROGRAM]).current_dir(root.path());
@@ -204,7 +204,7 @@ fn a_node_whose_terminal_hangs_up_ends_in_good_order() {
         node.signal(signal);
         assert_eq!(node.ended().code(), Some(0), "{signal}");
     }
-    // Whoever ignored it wants the node to outlive the terminal.
+    // A user who ignored the signal wants the node to outlive the terminal.
     let mut command = Command::new("nohup");
     command.arg(PROGRAM).stderr(Stdio::null());
     let node = Daemon::spawn(&mut command, root.path(), &[]);
@@ -217,7 +217,7 @@ fn a_node_whose_terminal_hangs_up_ends_in_good_order() {
 fn a_second_signal_ends_a_node_at_once() {
     let root = folder();
     let node = Daemon::start(root.path(), &[]);
-    // Both wait for it, so that it cannot have ended by the first.
+    // Both wait for it, so that it cannot have ended by the first signal.
     node.signal(Signal::SIGSTOP);
     node.signal(Signal::SIGTERM);
     node.signal(Signal::SIGINT);

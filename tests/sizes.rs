@@ -1,5 +1,5 @@
-//! Block sizes, numbers of files and of pieces at the ends of what is allowed, with every node a
-//! process of its own.
+//! Smallest and largest block sizes, numbers of files and of pieces, with every node in a process
+//! of its own.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod support;
@@ -14,8 +14,8 @@ use support::{
     wait_for,
 };
 
-/// Sixteen slots of the largest block were more than one registered buffer may hold: no transfer
-/// began.
+/// Regression: sixteen slots of the largest block exceeded the limit of one registered buffer, and
+/// no transfer began.
 #[test]
 fn blocks_of_64_mebibytes_work_by_default() {
     let root = folder();
@@ -30,7 +30,7 @@ fn blocks_of_64_mebibytes_work_by_default() {
     assert!(large["digest"].is_string());
 }
 
-/// The first 560 files of a transfer found a place in the ring's table.
+/// Regression: only the first 560 files of a transfer had an index in the ring's table.
 #[test]
 fn a_node_reads_and_writes_more_files_than_the_rings_table_has_places() {
     let (root, count) = (folder(), 1300_u64);
@@ -51,7 +51,8 @@ fn a_node_reads_and_writes_more_files_than_the_rings_table_has_places() {
     }
 }
 
-/// Pieces off the grid, at two receivers: their checks do not join, and were listed one by one.
+/// Regression: checks of pieces off the grid, at two receivers, do not join, and were listed one by
+/// one.
 #[test]
 fn checks_that_do_not_join_are_told_compared_and_read_back() {
     let root = folder();
@@ -71,7 +72,7 @@ fn checks_that_do_not_join_are_told_compared_and_read_back() {
     }
 }
 
-/// A transfer of such blocks that goes on until it is killed.
+/// Starts a transfer of such blocks that continues until it is killed.
 fn endless(nodes: [&Daemon; 2], name: &str, block: &str) -> Child {
     let [from, to] = nodes.map(|node| &node.address);
     let spec = format!(
@@ -96,7 +97,7 @@ fn endless(nodes: [&Daemon; 2], name: &str, block: &str) -> Child {
     child
 }
 
-/// The one with larger blocks was refused as long as the other one went on.
+/// Regression: the transfer with larger blocks was refused while the other one ran.
 #[test]
 fn transfers_with_larger_and_smaller_blocks_run_side_by_side() {
     let root = folder();

@@ -1,9 +1,9 @@
-//! A transfer is struck at every state of its protocol: a node or the master dies, or a connection
-//! breaks, when a given record of a control session is about to be passed on. Run again, it
-//! completes, with every byte right and nothing left over.
+//! Faults at every state of the protocol: a node or the master dies, or a connection breaks, when a
+//! given record of a control session is about to be forwarded. Run again, the transfer completes,
+//! with every byte correct and no other files.
 //!
 //! Records are counted in the order in which they reach a proxy in front of each node. Contents are
-//! words that say where they belong, so that one that is misplaced or stale is named.
+//! words that encode their position, so that a misplaced or stale word is named.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stdout, reason = "figures for documents")]
 
@@ -24,35 +24,35 @@ use std::time::{Duration, Instant};
 use support::proxy::{self, Gate, Verdict, Way};
 use support::{Random, cep_fast, folder, listing};
 
-/// Two that send, with half of the data in common, and two that receive and feed each other.
+/// Two senders with half of the data in common, and two receivers that feed each other.
 const NODES: usize = 4;
 const SENDERS: usize = 2;
-/// What each node offers or wants, in words of eight bytes. No boundary is a page's or a block's.
+/// Words of eight bytes that each node offers or wants. No boundary is that of a page or a block.
 const WORDS: [(u64, u64); NODES] =
     [(0, 262_001), (131_003, 393_007), (0, 393_007), (65_537, 393_007)];
 const BLOCK: &str = "64K";
-/// Long enough for a journal and a report of progress, which come twice a second.
+/// Slow enough for a journal and a progress report, which come twice a second.
 const LIMIT: &str = "60M";
-/// Limits that only have to be there: nothing here takes so long that is not stuck.
+/// Deadline for everything; only a hang takes that long.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Worlds at work at once: nearly all of their time is spent waiting.
+/// Number of worlds at the same time: they wait for nearly all of their time.
 const WORLDS: usize = 12;
 
-/// Who is struck when the record is there.
+/// Victim of the fault at a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Strike {
     KillNode,
     KillMaster,
-    /// The connection is reset. The master may come back over another one.
+    /// The connection is reset. The master may reconnect over another one.
     Cut,
-    /// The node is killed when half of the record is passed on.
+    /// The node is killed when half of the record is forwarded.
     HalfAndKillNode,
 }
 
 const STRIKES: [Strike; 4] =
     [Strike::KillNode, Strike::KillMaster, Strike::Cut, Strike::HalfAndKillNode];
 
-/// A state of the protocol, and what happens there.
+/// A state of the protocol, with a fault.
 #[derive(Clone, Copy, Debug)]
 struct Point {
     node: usize,
@@ -61,18 +61,18 @@ struct Point {
     strike: Strike,
 }
 
-/// A process that whoever strikes may kill, and that somebody waits for.
+/// A process that a fault may kill, and that another thread waits for.
 type Victim = Arc<Mutex<Option<Child>>>;
 
-/// What happens in a run.
+/// Event of a run.
 enum Event {
-    /// A point was reached. Whoever was to die is dead.
+    /// A point was reached. Its victim is dead.
     Struck,
-    /// The master's output ended, and so did it.
+    /// The master and its output ended.
     Ended { output: String, complaint: String },
 }
 
-/// What stands in the way of records, at all nodes of a world.
+/// Faults in front of all nodes of a world.
 #[derive(Default)]
 struct Field {
     nodes: [Victim; NODES],
@@ -84,7 +84,7 @@ struct Field {
 struct State {
     counts: [[usize; 2]; NODES],
     trap: Option<(Point, Sender<Event>)>,
-    /// Whether what was struck was a good-bye.
+    /// True if the record was a good-bye.
     at_good_bye: bool,
 }
 
@@ -105,11 +105,11 @@ impl Field {
     }
 }
 
-/// The field as one node's proxy sees it.
+/// State of the faults as one node's proxy sees it.
 struct NodeGate {
     node: usize,
     field: Arc<Field>,
-    /// Who hears of the other half.
+    /// Receiver of the event at the other half.
     half: Mutex<Option<(Point, Sender<Event>)>>,
 }
 
@@ -133,7 +133,7 @@ impl Gate for NodeGate {
                 return Verdict::Half;
             }
         }
-        // The point may be over by now.
+        // The point may have ended by now.
         let _ = events.send(Event::Struck);
         if point.strike == Strike::Cut { Verdict::Reset } else { Verdict::Lose }
     }
@@ -145,23 +145,23 @@ impl Gate for NodeGate {
     }
 }
 
-/// Four nodes, each behind a proxy, that serve one point after the other.
+/// Four nodes, each behind a proxy, which serve one point after another.
 struct World {
     number: usize,
     root: tempfile::TempDir,
     field: Arc<Field>,
-    /// Of the contents of the sources.
+    /// Generation of the sources' contents.
     generation: u64,
 }
 
-/// How one run of the master ended.
+/// Outcome of one run of the master.
 struct Run {
     status: ExitStatus,
     output: String,
     complaint: String,
-    /// Where it was struck, if it was.
+    /// Point of the fault, if it was reached.
     struck: Option<Point>,
-    /// Whether that was when everything was done, and good-byes were being said.
+    /// True if the fault occurred at the good-byes, after everything else.
     at_good_bye: bool,
     seconds: f64,
 }
@@ -210,7 +210,7 @@ impl World {
         *self.field.nodes[node].lock().unwrap() = Some(child);
     }
 
-    /// Starts those nodes that are not there any more.
+    /// Starts the nodes that have ended.
     fn restart(&self) {
         for node in 0..NODES {
             let is_dead = |child: &mut Child| child.try_wait().unwrap().is_some();
@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    /// New contents of both sources.
+    /// Renews the contents of both sources.
     fn renew_sources(&mut self) {
         self.generation += 1;
         for (node, (first, end)) in WORDS.into_iter().enumerate().take(SENDERS) {
@@ -241,7 +241,7 @@ impl World {
         text
     }
 
-    /// Runs the transfer once, and strikes it at the point.
+    /// Runs the transfer once, with the fault at the point.
     fn run(&self, id: &str, point: Option<Point>, limit: &[&str]) -> Run {
         let spec = self.root.path().join("spec");
         fs::write(&spec, self.specification(id)).unwrap();
@@ -267,7 +267,7 @@ impl World {
         });
         let (output, complaint) = self.follow(&heard);
         let seconds = began.elapsed().as_secs_f64();
-        // Word of the strike may come behind that of the end.
+        // The event of the fault may come after that of the end.
         let mut state = self.field.state.lock().unwrap();
         let (missed, at_good_bye) = (state.trap.take(), state.at_good_bye);
         drop(state);
@@ -277,7 +277,7 @@ impl World {
         Run { status, output, complaint, struck, at_good_bye, seconds }
     }
 
-    /// Follows a run to its end, and starts a node anew that was killed.
+    /// Follows a run to its end, and restarts a killed node.
     fn follow(&self, heard: &Receiver<Event>) -> (String, String) {
         loop {
             match heard.recv_timeout(DEADLINE) {
@@ -291,8 +291,8 @@ impl World {
         }
     }
 
-    /// Whether all copies are there, right and whole, and nothing else is. A node that may have
-    /// heard no good-bye may still have on record that it has all.
+    /// Checks that all copies are correct and complete, and that there are no other files. A node
+    /// that may have missed the good-bye may still have its record of completion.
     fn check(&self, may_remember: impl Fn(usize) -> bool) {
         for (node, words) in WORDS.into_iter().enumerate().skip(SENDERS) {
             let copy = fs::read(self.folder(node).join("copy")).unwrap();
@@ -308,7 +308,7 @@ impl World {
                 listing(&self.folder(node)).into_iter().find(|path| is_left(node, path))
             })
         };
-        // The good-bye tells nodes that they may forget, and the master does not wait for them.
+        // The good-bye lets nodes forget the transfer, and the master does not wait for that.
         let deadline = Instant::now() + DEADLINE / 2;
         while let Some(path) = left() {
             assert!(Instant::now() < deadline, "{} is left over", path.display());
@@ -316,15 +316,15 @@ impl World {
         }
     }
 
-    /// Removes what the receivers have.
+    /// Removes the receivers' files.
     fn clear(&self) {
         for node in SENDERS..NODES {
             listing(&self.folder(node)).into_iter().for_each(|path| fs::remove_file(path).unwrap());
         }
     }
 
-    /// Plays a point: the transfer is struck there, and run again until it completes. Gives its
-    /// story.
+    /// Plays a point: the transfer has a fault there, and is run again until it completes. Returns
+    /// the result.
     fn play(&mut self, index: usize, point: Point, second: Option<Point>) -> Played {
         self.renew_sources();
         let id = format!("states {index}");
@@ -338,15 +338,15 @@ impl World {
             assert!(last.struck.is_some(), "it failed undisturbed: {}", last.told());
             if index % 7 == 3 && runs.len() == 1 && !last.at_good_bye {
                 self.renew_sources();
-                // A copy that was complete by then is of the old ones.
+                // A copy that was complete by then has the old contents.
                 limit.push("--overwrite");
             }
             runs.push(self.run(&id, point, &limit));
         }
         let told = || runs.iter().map(Run::told).collect::<Vec<_>>().join("\n");
         let last = runs.last().unwrap();
-        // Nodes that have heard the good-bye of a master which then died have forgotten the
-        // transfer: what is there now are files as any others.
+        // Nodes that have received the good-bye of a master that died afterwards have forgotten the
+        // transfer: their files are like any others.
         let is_done = |run: &Run| run.at_good_bye && !run.status.success();
         let was_done = runs.iter().any(is_done) && last.complaint.contains("/copy exists");
         assert!(last.status.success() || was_done, "run again, it failed: {}", told());
@@ -376,21 +376,21 @@ impl Run {
     }
 }
 
-/// What became of a point.
+/// Result of a point.
 struct Played {
     struck: bool,
-    /// The transfer completed all the same.
+    /// True if the transfer completed despite the fault.
     went_on: bool,
     /// The longest of its runs, in seconds.
     slowest: f64,
 }
 
-/// The word at an index, in a generation. [`place`] is its inverse.
+/// Returns the word at an index, in a generation. [`place`] is its inverse.
 fn told(word: u64, generation: u64) -> u64 {
     (generation << 32 | word).wrapping_mul(MIX)
 }
 
-/// Where a word belongs, and in which generation.
+/// Returns the position and the generation of a word.
 fn place(told: u64) -> (u64, u64) {
     let plain = told.wrapping_mul(UNMIX);
     (plain & 0xffff_ffff, plain >> 32)
@@ -401,7 +401,7 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 const UNMIX: u64 = 0xf1de_83e1_9937_733d;
 const _: () = assert!(MIX.wrapping_mul(UNMIX) == 1);
 
-/// Whether a file has the words of a range, and if not, what is where.
+/// Checks that a file has the words of a range, else panics with their positions.
 fn compare(content: &[u8], (first, end): (u64, u64), generation: u64, what: &str) {
     assert_eq!(content.len() as u64, (end - first) * 8, "the bytes of {what}");
     for (expected, found) in (first..end).zip(content.chunks_exact(8)) {
@@ -414,7 +414,7 @@ fn compare(content: &[u8], (first, end): (u64, u64), generation: u64, what: &str
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
@@ -427,8 +427,8 @@ fn words_say_where_they_belong() {
     }
 }
 
-/// All states of an undisturbed transfer, and what happens there. Of reports of progress there may
-/// be more or fewer another time.
+/// Returns all states of an undisturbed transfer, with their faults. The number of progress reports
+/// varies between runs.
 fn points(world: &mut World) -> Vec<Point> {
     world.renew_sources();
     let run = world.run("states", None, &[LIMIT]);
@@ -447,8 +447,8 @@ fn points(world: &mut World) -> Vec<Point> {
     points
 }
 
-/// How often all points are played, each time with other second strikes; `CEP_FAST_STATES=10` plays
-/// them ten times.
+/// Returns the number of times that all points are played, each with different second faults;
+/// `CEP_FAST_STATES=10` plays them ten times.
 fn rounds() -> usize {
     std::env::var("CEP_FAST_STATES").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
 }
@@ -457,7 +457,7 @@ fn rounds() -> usize {
 fn a_transfer_that_is_struck_at_any_state_completes_when_it_is_run_again() {
     let all = points(&mut World::new(WORLDS));
     let began = Instant::now();
-    // Second strikes are drawn, from the same points.
+    // Second faults are drawn from the same points.
     let draw = |index: usize| all[Random(index as u64).below(all.len() as u64) as usize];
     let (next, played, failed) =
         (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
@@ -481,8 +481,8 @@ fn a_transfer_that_is_struck_at_any_state_completes_when_it_is_run_again() {
                                 .lock()
                                 .unwrap()
                                 .push(format!("{index} {point:?}, then {second:?}: {text}"));
-                            // What is left of it is of no use to the next point, and its addresses
-                            // are taken.
+                            // Its remains are useless for the next point, and its addresses are
+                            // taken.
                             return;
                         }
                     }
@@ -506,7 +506,7 @@ fn a_transfer_that_is_struck_at_any_state_completes_when_it_is_run_again() {
     assert!(struck * 10 >= played.len() * 9, "too few points were reached: {struck}");
 }
 
-/// Who has heard of a node's restart asks it what it knows, and it knows nothing.
+/// A master that asks a restarted node about the transfer gets no state.
 #[test]
 fn a_sender_that_dies_when_all_has_landed_costs_nothing() {
     let mut world = World::new(WORLDS + 1);
@@ -517,8 +517,7 @@ fn a_sender_that_dies_when_all_has_landed_costs_nothing() {
     world.check(|_| false);
 }
 
-/// All files have their names by then, and nodes that pass on what they have were told that they
-/// may forget.
+/// All files are renamed by then, and relays have been told that they may forget.
 #[test]
 fn a_master_that_dies_while_nodes_hand_in_their_reports_is_followed_by_one_that_finds_all_done() {
     let mut world = World::new(WORLDS + 2);

@@ -15,7 +15,7 @@ use serde_json::Value;
 use support::{Daemon, beside, cep_fast, code, end_of, folder, json, pattern, stderr, wait_for};
 
 const STALL: &str = "2s";
-/// Longer than the stall timeout, by more than anybody is waited for at the end.
+/// Longer than the stall timeout, and longer than any wait at the end.
 const STOPPED_FOR: Duration = Duration::from_millis(3500);
 const BYTES: u64 = 24 << 20;
 
@@ -38,12 +38,12 @@ fn stop_a_while(root: &Path, pids: &[u32]) {
     wait_for("a journal", || beside(root, ".journal").iter().any(landed));
     let signal = |pid: &u32, signal| kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
     pids.iter().for_each(|pid| signal(pid, Signal::SIGSTOP));
-    // The length of the stop is what is tried here; there is nothing that could be waited for.
+    // The duration of the stop is under test; there is no event to wait for.
     std::thread::sleep(STOPPED_FOR);
     pids.iter().for_each(|pid| signal(pid, Signal::SIGCONT));
 }
 
-/// Runs a transfer of which the processes that `stops` names are stopped: master, sender, receiver.
+/// Runs a transfer in which the processes named in `stops` are stopped: master, sender, receiver.
 fn run_stopped(stops: [bool; 3], limit: &str) -> Value {
     let root = folder();
     let nodes = [Daemon::start(root.path(), &[]), Daemon::start(root.path(), &[])];
@@ -61,7 +61,7 @@ fn run_stopped(stops: [bool; 3], limit: &str) -> Value {
     json(&output)
 }
 
-/// What the report says of who was stopped.
+/// Returns the report's warnings about stopped processes.
 fn said_stopped(report: &Value) -> Vec<&str> {
     let warnings = report["warnings"].as_array().unwrap().iter().map(|it| it.as_str().unwrap());
     warnings.filter(|warning| warning.contains(" was stopped for ")).collect()
@@ -69,7 +69,7 @@ fn said_stopped(report: &Value) -> Vec<&str> {
 
 #[test]
 fn a_master_that_is_stopped_until_the_file_is_whole_ends_well() {
-    // A second's worth: the nodes are done long before the master goes on.
+    // A second's worth: the nodes are done long before the master continues.
     let report = run_stopped([true, false, false], "200M");
     let said = said_stopped(&report);
     assert!(said.len() == 1 && said[0].starts_with("the master was stopped for 3."), "{report}");

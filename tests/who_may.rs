@@ -1,5 +1,5 @@
-//! Who may come in: keys and their files, and daemons without one. Other users are tried where the
-//! test may become them.
+//! Access: keys and their files, and daemons without one. Other users are tested where the test may
+//! become them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -23,7 +23,8 @@ struct Shared {
 }
 
 impl Shared {
-    /// `None` with a word on it where this test may not become another user.
+    /// Creates the folder; prints a note and returns `None` if this test may not become another
+    /// user.
     fn new() -> Option<Shared> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: only root may become another user");
@@ -49,7 +50,7 @@ impl Shared {
         self.folder.path().join(name)
     }
 
-    /// The program, as another user or as this one.
+    /// Returns a command of the program, as another user or as this one.
     fn command(&self, user: Option<u32>, args: &[&str]) -> Command {
         let mut command = Command::new(self.path("cep-fast"));
         command.args(args).current_dir(self.folder.path());
@@ -183,7 +184,7 @@ fn a_name_that_leads_to_this_machine_alone_is_said_aloud() {
         .args(["--mount", "sh", "-ec", script])
         .arg(&hosts)
         .args([PROGRAM, "node", "--root", "/"]);
-    // It ends at once: there is no key, and nobody said that none is meant.
+    // It ends at once: there is no key, and no option permits that.
     let output = run(command.args(["--listen", "thishost:0"]));
     if stderr(&output).contains("unshare") || stderr(&output).contains("mount") {
         eprintln!("skipped: no mount namespace is to be had: {}", stderr(&output));
@@ -208,7 +209,7 @@ fn a_key_file_of_another_user_is_refused_whatever_leads_to_it() {
         let args = ["status", "127.0.0.1:1", "--key-file", name];
         run(&mut shared.command(user, &args))
     };
-    // Nothing listens at that port: a key that is fine ends with 3.
+    // Nothing listens at that port: a valid key ends with 3.
     for name in ["key", "link"] {
         assert_eq!(code(&try_key(None, name)), 3, "a link to a file of our own is usual");
     }
@@ -252,7 +253,7 @@ fn keygen_on_a_full_disk_leaves_no_empty_key_that_stops_the_next_one() {
         return;
     }
     let _unmount = Unmount(disk.clone());
-    // As much as there is.
+    // As much as fits.
     let _ = fs::write(disk.join("filler"), vec![1; 1 << 20]);
     let keygen = || run(cep_fast(&["keygen"]).arg(disk.join("key")));
     let output = keygen();
@@ -284,11 +285,11 @@ fn keygen_leaves_alone_what_is_there_also_a_link_to_nothing() {
     assert_eq!(code(&keygen()), 5);
     assert_eq!(fs::read(&key).unwrap(), made);
     assert_eq!(fs::metadata(&key).unwrap().mode() & 0o7777, 0o600);
-    // The name without a folder, in the folder that one is in.
+    // A file name without a folder is in the current folder.
     assert_eq!(code(&run(cep_fast(&["keygen", "plain"]).current_dir(folder.path()))), 0);
 }
 
-/// The parts of a process's memory that can be written to, one after the other.
+/// Returns true if a process's writable memory contains `wanted`.
 fn memory_holds(pid: u32, wanted: &[u8]) -> bool {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mut memory = File::open(format!("/proc/{pid}/mem")).unwrap();
@@ -307,7 +308,7 @@ fn memory_holds(pid: u32, wanted: &[u8]) -> bool {
     })
 }
 
-/// The bytes of a key as a key file has them.
+/// Returns the bytes of a key from its file.
 fn key_bytes(file: &Path) -> Vec<u8> {
     let text = fs::read_to_string(file).unwrap();
     let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
@@ -326,6 +327,6 @@ fn a_daemon_keeps_no_text_of_its_key_and_lets_nobody_look_into_its_memory() {
         (fs::read_to_string(shared.path("key")).unwrap(), key_bytes(&shared.path("key")));
     assert!(memory_holds(pid, &bytes), "it works with the key, so this test can find one");
     assert!(!memory_holds(pid, text.trim().as_bytes()));
-    // What a process that may not be looked into has in /proc belongs to root.
+    // In /proc, files of a process that may not be inspected belong to root.
     assert_eq!(fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid(), 0);
 }

@@ -1,5 +1,5 @@
-//! Labs: nodes that are network namespaces with shaped NICs, and a daemon in each. `None` with a
-//! word on it where namespaces are not permitted.
+//! Labs: nodes that are network namespaces with shaped NICs, and a daemon in each. Prints a note
+//! and returns `None` where namespaces are not permitted.
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::fs;
@@ -16,7 +16,7 @@ fn netlab() -> Command {
     Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/netlab"))
 }
 
-/// A lab that goes with the test.
+/// A lab that is removed with the test.
 pub(crate) struct Lab {
     pub(crate) name: String,
     daemons: Vec<Child>,
@@ -30,8 +30,8 @@ impl Lab {
         Lab::changed(nodes, nics, rate, &[])
     }
 
-    /// The same, with `changes` made before the daemons start: each a node and a command that is
-    /// run in it.
+    /// Creates a lab with `changes` made before the daemons start: each a node and a command that
+    /// runs in it.
     pub(crate) fn changed(
         nodes: u32,
         nics: u32,
@@ -43,7 +43,7 @@ impl Lab {
             eprintln!("skipped: {}", stderr(&check));
             return None;
         }
-        // Tests of one file run side by side.
+        // Tests of one file run concurrently.
         static LABS: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let (nodes_text, nics_text) = (nodes.to_string(), nics.to_string());
@@ -99,21 +99,21 @@ impl Lab {
         self.folder.path().join(name)
     }
 
-    /// What runs the command line that follows inside a node.
+    /// Returns a command that runs the following command line inside a node.
     pub(crate) fn shell(&self, node: u32) -> Command {
         let mut command = netlab();
         command.args(["exec", &self.name, &node.to_string(), "sh", "-ec"]);
         command
     }
 
-    /// The program, inside a node.
+    /// Returns a command of the program inside a node.
     pub(crate) fn inside(&self, node: u32) -> Command {
         let mut command = netlab();
         command.args(["exec", &self.name, &node.to_string(), PROGRAM]);
         command
     }
 
-    /// Runs a command line where the switches are, which can be a router, too.
+    /// Runs a command line in the namespace of the switches, which can be a router, too.
     pub(crate) fn at_the_switch(&self, what: &str) {
         let switch = format!("{}-sw", self.name);
         let done = run(Command::new("ip").args(["netns", "exec", &switch, "sh", "-ec", what]));
@@ -130,7 +130,7 @@ impl Lab {
         self.start_with(spec, &[])
     }
 
-    /// Starts a transfer; `more` is of `run`.
+    /// Starts a transfer; `more` are arguments of `run`.
     pub(crate) fn start_with(&self, spec: &str, more: &[&str]) -> Child {
         self.start_plain(spec, &[&["--overwrite"], more].concat())
     }
@@ -143,9 +143,9 @@ impl Lab {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Runs a transfer into `copy` and does something to the lab once its partial file is there.
+    /// Runs a transfer into `copy` and changes the lab once its partial file exists.
     pub(crate) fn while_it_moves(&self, spec: &str, fault: impl Fn(&Lab)) -> Output {
-        // What an earlier one left would be taken for this one's.
+        // The file of an earlier run would be taken for this one's.
         let _ = fs::remove_file(self.path("copy"));
         let child = self.start(spec);
         let is_partial = |entry: std::io::Result<fs::DirEntry>| {
@@ -160,7 +160,7 @@ impl Lab {
         end_of(child)
     }
 
-    /// Does something to the NICs of a node.
+    /// Runs `ip` on the NICs of a node.
     pub(crate) fn ip(&self, node: u32, what: &[&str]) {
         let namespace = format!("{}-n{node}", self.name);
         assert!(
@@ -183,7 +183,7 @@ impl Lab {
     }
 
     /// Runs a transfer that an earlier attempt may have completed: with `--overwrite` it would be
-    /// written anew.
+    /// written again.
     pub(crate) fn continue_run(&self, spec: &str) -> Output {
         end_of(self.start_plain(spec, &[]))
     }
@@ -195,7 +195,7 @@ impl Drop for Lab {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        // It ends what still runs inside, too.
+        // This also ends processes inside the lab.
         let _ = netlab().args(["down", &self.name]).status();
     }
 }

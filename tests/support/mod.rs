@@ -1,5 +1,5 @@
-//! What whole-program tests share: running the program with a deadline, folders of their own, and
-//! bytes to move.
+//! Helpers of whole-program tests: running the program with a deadline, temporary folders, and test
+//! data.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 #![allow(dead_code, reason = "every test file uses its part")]
 
@@ -20,36 +20,36 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_cep-fast");
 /// The size of a journal's header, and of each record behind it.
 pub(crate) const JOURNAL_HEADER_BYTES: u64 = 112;
 pub(crate) const JOURNAL_RECORD_BYTES: u64 = 64;
-/// Where programs of tests keep their state, instead of the user's own.
+/// State directory of programs under test, instead of the user's own.
 pub(crate) const STATE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/state");
 /// Far longer than any command here takes.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-/// A folder that goes with the test.
+/// Creates a folder that is removed with the test.
 pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// A folder in memory, where the system has one.
+/// Creates a folder in memory, if the system has one.
 pub(crate) fn folder_in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
-/// A command of the program.
+/// Returns a command of the program.
 pub(crate) fn cep_fast(args: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(args).env("XDG_STATE_HOME", STATE);
     command
 }
 
-/// Runs a command to its end, which must come in time.
+/// Runs a command to its end, within the deadline.
 pub(crate) fn run(command: &mut Command) -> Output {
     let child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     end_of(child)
 }
 
-/// Waits for the end of a child, which must come in time.
+/// Waits for the end of a child, within the deadline.
 pub(crate) fn end_of(child: Child) -> Output {
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     let (ended, wait) = channel();
@@ -67,26 +67,26 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The same without what nodes say of a machine that makes them slower, as with little locked
-/// memory.
+/// Returns standard error without notices about the machine that do not matter here, such as little
+/// locked memory.
 pub(crate) fn stderr_of_fast(output: &Output) -> String {
     let text = stderr(output);
     text.split_inclusive('\n').filter(|line| !line.contains("which is slower")).collect()
 }
 
-/// The exit status.
+/// Returns the exit status.
 pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or(-1)
 }
 
-/// The one line of JSON on standard output.
+/// Returns the one line of JSON on standard output.
 pub(crate) fn json(output: &Output) -> serde_json::Value {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert_eq!(text.lines().count(), 1, "one line of JSON: {text:?}; {}", stderr(output));
     serde_json::from_str(&text).unwrap()
 }
 
-/// Runs a specification with its nodes below `root`; `--json` is given, and what `more` has.
+/// Runs a specification with its nodes below `root`, with `--json` and the arguments `more`.
 pub(crate) fn run_spec(root: &Path, spec: &str, more: &[&str]) -> Output {
     let file = root.join("spec");
     fs::write(&file, spec).unwrap();
@@ -99,7 +99,7 @@ pub(crate) fn run_spec(root: &Path, spec: &str, more: &[&str]) -> Output {
     output
 }
 
-/// As [`run_spec`], for one that must complete.
+/// Like [`run_spec`], for a transfer that must complete.
 pub(crate) fn complete(root: &Path, spec: &str, more: &[&str]) -> serde_json::Value {
     let output = run_spec(root, spec, more);
     assert_eq!(code(&output), 0, "{}\n{spec}", stderr(&output));
@@ -108,14 +108,14 @@ pub(crate) fn complete(root: &Path, spec: &str, more: &[&str]) -> serde_json::Va
     report
 }
 
-/// The pattern of `seed` over `bytes` bytes from `start` on.
+/// Returns the pattern of `seed` over `bytes` bytes from `start` on.
 pub(crate) fn pattern(seed: u64, start: u64, bytes: u64) -> Vec<u8> {
     let mut content = Vec::new();
     PatternReader::new(seed, start, bytes).read_to_end(&mut content).unwrap();
     content
 }
 
-/// Bytes of which no two blocks are alike.
+/// Returns bytes in which no two blocks are equal.
 pub(crate) fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
     let mut random = Random(seed);
     (0..count).map(|_| (random.next() >> 33) as u8).collect()
@@ -138,7 +138,7 @@ impl Random {
     }
 }
 
-/// Everything below a folder, hidden files too.
+/// Returns everything below a folder, including hidden files.
 pub(crate) fn listing(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -155,7 +155,7 @@ pub(crate) fn listing(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What is beside destinations below `root` and whose name ends so.
+/// Returns the files beside destinations below `root` with a name that ends in `suffix`.
 pub(crate) fn beside(root: &Path, end: &str) -> Vec<PathBuf> {
     let mut found = listing(root);
     found.retain(|path| {
@@ -165,7 +165,7 @@ pub(crate) fn beside(root: &Path, end: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Waits for something, and not for ever.
+/// Waits for a condition, within a deadline.
 pub(crate) fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !happened() {
@@ -181,14 +181,14 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// A node on a free loopback port, serving below `root`.
+    /// Starts a node on a free loopback port, serving below `root`.
     pub(crate) fn start(root: &Path, more: &[&str]) -> Daemon {
         let mut command = cep_fast(&[]);
         Daemon::spawn(&mut command, root, more)
     }
 
-    /// The same, on a machine that seems to have been booted anew: its boot id is what the file
-    /// `boot` says.
+    /// Starts a node on a machine that seems to have been rebooted: its boot id is in the file
+    /// `boot`.
     pub(crate) fn start_booted(root: &Path, boot: &Path) -> Daemon {
         let mut command = Command::new("unshare");
         let script = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id; exec "$@""#;
@@ -196,7 +196,7 @@ impl Daemon {
         Daemon::spawn(&mut command, root, &[])
     }
 
-    /// The same, with so many descriptors and no way to more.
+    /// Starts a node with a hard limit of `descriptors` descriptors.
     pub(crate) fn start_limited(root: &Path, descriptors: u64, more: &[&str]) -> Daemon {
         let mut command = Command::new("sh");
         command
@@ -206,7 +206,7 @@ impl Daemon {
         Daemon::spawn(&mut command, root, more)
     }
 
-    /// The same, started by `command`, which runs the program with the arguments that it is given.
+    /// Starts a node by `command`, which runs the program with the given arguments.
     pub(crate) fn spawn(command: &mut Command, root: &Path, more: &[&str]) -> Daemon {
         use std::io::{BufRead, BufReader};
         command.args(["node", "--listen", "127.0.0.1:0", "--root"]).arg(root).args(more);

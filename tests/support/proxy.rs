@@ -1,8 +1,8 @@
-//! A proxy in front of a node's control port that passes on whole records, and asks about each of
-//! them first.
+//! A proxy in front of a node's control port that forwards whole records, and asks a gate about
+//! each of them first.
 //!
-//! It knows where records begin and end (a handshake message, or a sealed chunk; docs/PROTOCOL.md)
-//! and not what is in them.
+//! It knows where records begin and end (a handshake message, or a sealed chunk; docs/PROTOCOL.md),
+//! and not their contents.
 
 use std::io::{Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,41 +13,39 @@ use std::thread;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
-/// Which way a record goes.
+/// Direction of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
     ToNode,
     ToMaster,
 }
 
-/// What becomes of a record.
+/// Fate of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
     Pass,
-    /// It is lost, because one end is dead: what the other one hears is what the dead one's kernel
-    /// says.
+    /// It is lost, because one end is dead: the other end sees what the dead one's kernel sends.
     Lose,
-    /// Half of it is passed on, and no more.
+    /// Half of it is forwarded, and no more.
     Half,
-    /// It is lost, and with it the connection: both ends hear a reset.
+    /// It is lost, and with it the connection: both ends see a reset.
     Reset,
 }
 
-/// Decides about records, in whichever thread carries them.
+/// Decides about records, in the thread that carries them.
 pub(crate) trait Gate: Send + Sync {
-    /// A record of so many bytes is there. What the gate does before it answers happens before the
-    /// record goes on.
+    /// Handles a record of `bytes` bytes. Its actions happen before the record is forwarded.
     fn record(&self, way: Way, bytes: usize) -> Verdict;
-    /// Half a record is gone.
+    /// Half of a record was forwarded.
     fn half(&self);
 }
 
-/// Passes on what comes to `from` to the node at `to`, for as long as the process lives.
+/// Forwards connections to `from` to the node at `to`, for as long as the process lives.
 pub(crate) fn start(from: SocketAddr, to: SocketAddr, gate: &Arc<dyn Gate>) {
     let (listener, gate) = (TcpListener::bind(from).unwrap(), Arc::clone(gate));
     thread::spawn(move || {
         for master in listener.incoming().map_while(Result::ok) {
-            // Where no node listens the connection ends at once.
+            // If no node listens, the connection ends at once.
             let Ok(node) = TcpStream::connect(to) else { continue };
             let both = Arc::new(Both { master, node, is_reset: AtomicBool::new(false) });
             for way in [Way::ToNode, Way::ToMaster] {
@@ -58,7 +56,7 @@ pub(crate) fn start(from: SocketAddr, to: SocketAddr, gate: &Arc<dyn Gate>) {
     });
 }
 
-/// A connection, as its two threads share it.
+/// A connection, as shared by its two threads.
 struct Both {
     master: TcpStream,
     node: TcpStream,
@@ -75,7 +73,7 @@ impl Both {
         for index in 0.. {
             let record = match record(source, way, index) {
                 Ok(Some(record)) => record,
-                // The end of one side is passed on as it came.
+                // The end of one side is forwarded as it came.
                 Ok(None) if !self.is_reset.load(Ordering::Relaxed) => {
                     return drop(sink.shutdown(Shutdown::Write));
                 }
@@ -83,7 +81,7 @@ impl Both {
             };
             match gate.record(way, record.len()) {
                 Verdict::Pass if sink.write_all(&record).is_ok() => {}
-                // One of both is the dead one, and does not mind.
+                // One of the two ends is dead, and unaffected.
                 Verdict::Lose => return drop(sink.shutdown(Shutdown::Write)),
                 Verdict::Half => {
                     let _ = sink.write_all(&record[..record.len() / 2]);
@@ -95,23 +93,23 @@ impl Both {
         }
     }
 
-    /// Makes both ends hear a reset, once both threads have let go.
+    /// Makes both ends see a reset, once both threads have released the connection.
     fn reset(&self) {
         self.is_reset.store(true, Ordering::Relaxed);
         for stream in [&self.master, &self.node] {
             let _ = setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
-            // Nobody hears of that but the thread that reads here.
+            // Only the thread that reads here sees it.
             let _ = stream.shutdown(Shutdown::Read);
         }
     }
 }
 
-/// The record of this index in its direction, whole; `None` where the stream ends instead.
+/// Returns the record of this index in its direction, complete; `None` if the stream ends instead.
 fn record(mut source: &TcpStream, way: Way, index: usize) -> Result<Option<Vec<u8>>> {
     let (header_bytes, length_at) = match (way, index) {
         (Way::ToNode, 0) => (PREAMBLE_BYTES, Some(12)),
         (Way::ToMaster, 0) => (REPLY_BYTES, Some(10)),
-        // The confirmation is a seal around nothing.
+        // The confirmation is a seal around an empty message.
         (Way::ToNode, 1) => (SEAL_BYTES, None),
         _ => (2, Some(0)),
     };
@@ -128,7 +126,7 @@ fn record(mut source: &TcpStream, way: Way, index: usize) -> Result<Option<Vec<u
     Ok(Some(record))
 }
 
-/// A chunk with nothing but its kind in it.
+/// A chunk with only its kind in it.
 pub(crate) const GOOD_BYE_BYTES: usize = 2 + 1 + SEAL_BYTES;
 
 const PREAMBLE_BYTES: usize = 48;

@@ -139,7 +139,7 @@ fn named_options_exist() {
         let help = run(&mut cep_fast(&[command, "--help"]));
         known.extend(options(&String::from_utf8(help.stdout).unwrap()));
     }
-    // Those of the benchmarks are fields of their argument structs.
+    // Options of the benchmarks are fields of their argument structs.
     for (_, text) in texts("bench/src", &["rs"]) {
         let fields =
             text.lines().filter_map(|line| line.trim().split_once(": ").map(|(name, _)| name));
@@ -411,7 +411,7 @@ fn anchors(file: &Path) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-/// What stands in backticks.
+/// Returns the texts in backticks.
 fn code_spans(text: &str) -> BTreeSet<String> {
     text.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " ")).collect()
 }

@@ -1,21 +1,21 @@
-//! Bars: what a ratio is held to.
+//! Thresholds of ratios.
 
 use serde::Serialize;
 
-/// What a figure is held to.
+/// Threshold of a figure.
 #[derive(Serialize, Clone, Copy, PartialEq, Debug)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Threshold {
-    /// This much or more.
+    /// This value or more.
     AtLeast(f64),
-    /// This much or less.
+    /// This value or less.
     AtMost(f64),
     /// More than this.
     Above(f64),
 }
 
 impl Threshold {
-    /// Whether a figure reaches it.
+    /// Returns true if a figure meets the threshold.
     pub(crate) fn holds(self, value: f64) -> bool {
         match self {
             Threshold::AtLeast(bar) => value >= bar,
@@ -24,7 +24,7 @@ impl Threshold {
         }
     }
 
-    /// As a table shows it.
+    /// Returns the text for a table.
     pub(crate) fn text(self) -> String {
         match self {
             Threshold::AtLeast(bar) => format!("≥ {bar}"),

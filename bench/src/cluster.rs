@@ -13,20 +13,19 @@ use crate::process::{self, EndedProcess, RunningProcess};
 
 /// The port of every daemon.
 const PORT: u16 = 7000;
-/// The labs' names start with this and end with the number of the process that owns them.
+/// Prefix of the labs' names, which end with the number of the owning process.
 const NAME_PREFIX: &str = "bench";
-/// What netlab answers where namespaces are not permitted, and the exit status of a benchmark that
-/// cannot run without.
+/// Exit status of netlab where namespaces are not permitted, and of a benchmark that needs them.
 pub(crate) const SKIPPED: i32 = 77;
 
-/// The programs that a cluster is made with.
+/// Programs for a cluster.
 pub(crate) struct LabTools {
     pub(crate) netlab: PathBuf,
     pub(crate) cep_fast: PathBuf,
 }
 
 impl LabTools {
-    /// Why no cluster can be made here, if so.
+    /// Returns the reason why no cluster can be created here, if any.
     ///
     /// # Errors
     /// A program is missing.
@@ -45,21 +44,21 @@ impl LabTools {
     }
 }
 
-/// A cluster that goes when it is dropped, with all that runs in it.
+/// A cluster that is removed on drop, with all its processes.
 pub(crate) struct LabCluster<'a> {
     lab: &'a WorkDir,
     tools: &'a LabTools,
     name: String,
     nodes: u32,
-    /// Of each NIC of a node; where nodes differ, the fastest one's.
+    /// Rate of each NIC of a node; where nodes differ, the fastest one's.
     rates_mbit: Vec<u32>,
-    /// The daemon of node i at i − 1.
+    /// Daemons; that of node i is at i − 1.
     daemons: Vec<RunningProcess>,
 }
 
 impl<'a> LabCluster<'a> {
-    /// Nodes 1 to `nodes`, each with a NIC of each of these rates and a daemon that serves the
-    /// working folder.
+    /// Creates nodes 1 to `nodes`, each with a NIC of each of these rates and a daemon that serves
+    /// the working folder.
     pub(crate) fn up(
         lab: &'a WorkDir,
         tools: &'a LabTools,
@@ -69,7 +68,7 @@ impl<'a> LabCluster<'a> {
         LabCluster::lay_out(lab, tools, nodes, rates_mbit.to_vec(), &["--rates", &mbit(rates_mbit)])
     }
 
-    /// A node for each of these rates, which its only NIC has.
+    /// Creates a node for each of these rates, with one NIC of that rate.
     pub(crate) fn of_nodes(
         lab: &'a WorkDir,
         tools: &'a LabTools,
@@ -128,25 +127,25 @@ impl<'a> LabCluster<'a> {
         &self.rates_mbit
     }
 
-    /// The daemon of a node.
+    /// Returns the daemon of a node.
     pub(crate) fn daemon(&self, node: u32) -> &RunningProcess {
         &self.daemons[node as usize - 1]
     }
 
-    /// A command that runs inside a node.
+    /// Returns a command that runs inside a node.
     pub(crate) fn command(&self, node: u32, program: impl AsRef<Path>) -> Command {
         let mut command = process::command(&self.tools.netlab);
         command.args(["exec", &self.name, &node.to_string()]).arg(program.as_ref());
         command
     }
 
-    /// Starts a transfer of the program: its master, in node 0. `name` is of files and of
-    /// processes, and unique.
+    /// Starts a transfer of the program, with its master in node 0. `name` is the unique name of
+    /// its files and processes.
     pub(crate) fn start(&self, name: &str, rows: &str) -> Result<RunningProcess> {
         self.start_with(name, rows, &[])
     }
 
-    /// The same, with further options of `run`.
+    /// Starts a transfer with further options of `run`.
     pub(crate) fn start_with(
         &self,
         name: &str,
@@ -156,7 +155,7 @@ impl<'a> LabCluster<'a> {
         self.begin(name, rows, &[&["--no-resume"], options].concat())
     }
 
-    /// The same, recording what has landed, as transfers do unless they are told otherwise.
+    /// Starts a transfer that records what has landed, as transfers do by default.
     pub(crate) fn start_kept(&self, name: &str, rows: &str) -> Result<RunningProcess> {
         self.begin(name, rows, &[])
     }
@@ -170,15 +169,15 @@ impl<'a> LabCluster<'a> {
         self.lab.start(name, command)
     }
 
-    /// Runs `netlab fault`: `fault` is what follows the NIC.
+    /// Runs `netlab fault`; `fault` are the arguments after the NIC.
     pub(crate) fn fault(&self, node: u32, nic: usize, fault: &[&str]) -> Result<()> {
         let (node, nic) = (node.to_string(), format!("eth{nic}"));
         self.netlab(&[&["fault", &self.name, &node, &nic], fault].concat())
     }
 
-    /// The bytes that each NIC of a node has received so far.
+    /// Returns the bytes that each NIC of a node has received so far.
     pub(crate) fn received(&self, node: u32) -> Result<Vec<u64>> {
-        // Any process of the node sees the node's own table; its daemon is one that runs.
+        // Each process of the node sees the node's own table; the daemon is one.
         let table = format!("/proc/{}/net/dev", self.daemon(node).id());
         let table = fs::read_to_string(&table)
             .with_context(|| format!("no {table}: the daemon is gone"))?;
@@ -191,14 +190,14 @@ impl<'a> LabCluster<'a> {
 }
 
 impl Drop for LabCluster<'_> {
-    /// What cannot be removed now is removed by the next benchmark.
+    /// The next benchmark removes what cannot be removed now.
     fn drop(&mut self) {
         self.daemons.clear();
         let _ = self.netlab(&["down", &self.name]);
     }
 }
 
-/// Runs netlab; answers what it printed.
+/// Runs netlab, and returns its output.
 fn netlab(tools: &LabTools, arguments: &[&str]) -> Result<String> {
     let output = Command::new(&tools.netlab).args(arguments).output()?;
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -222,34 +221,34 @@ fn remove_left_over(tools: &LabTools) -> Result<()> {
     Ok(())
 }
 
-/// Where a node's daemon listens, as rows and `--listen` name it.
+/// Returns the address of a node's daemon, in the form of rows and `--listen`.
 pub(crate) fn address(node: u32) -> String {
     format!("{}:{PORT}", host(node))
 }
 
-/// The address of a node's first NIC, as `tools/netlab` gives them out.
+/// Returns the address of a node's first NIC, as `tools/netlab` assigns it.
 pub(crate) fn host(node: u32) -> String {
     format!("10.200.0.{}", if node == 0 { 254 } else { node })
 }
 
-/// Rates as netlab takes them.
+/// Formats rates for netlab.
 fn mbit(rates_mbit: &[u32]) -> String {
     rates_mbit.iter().map(|rate| format!("{rate}mbit")).collect::<Vec<_>>().join(",")
 }
 
-/// What a transfer that completed says of itself.
+/// Result of a completed transfer.
 pub(crate) struct CompletedTransfer {
     pub(crate) seconds: f64,
     pub(crate) gbit_per_s: f64,
-    /// The whole object that `--json` ends with.
+    /// Whole object of `--json`.
     pub(crate) report: Value,
 }
 
 impl CompletedTransfer {
-    /// Of a transfer that has ended.
+    /// Creates the result of a transfer that has ended.
     ///
     /// # Errors
-    /// It did not complete, or not with so many bytes.
+    /// It did not complete, or not with `bytes` bytes.
     pub(crate) fn of(ended: &EndedProcess, bytes: u64) -> Result<CompletedTransfer> {
         let report = report(ended)?;
         let state = report["state"].as_str().unwrap_or_default();
@@ -264,13 +263,13 @@ impl CompletedTransfer {
         Ok(CompletedTransfer { seconds, gbit_per_s: bytes as f64 * 8e-9 / seconds, report })
     }
 
-    /// The processor time of all nodes.
+    /// Returns the processor time of all nodes.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let nodes = self.report["nodes"].as_array().map_or(&[][..], Vec::as_slice);
         nodes.iter().filter_map(|node| node["cpu_seconds"].as_f64()).sum()
     }
 
-    /// What it cost beside time.
+    /// Returns its cost besides time.
     pub(crate) fn cost(&self) -> String {
         let mebibytes =
             |name: &str| self.report[name].as_f64().unwrap_or_default() / f64::from(1 << 20);
@@ -285,7 +284,7 @@ impl CompletedTransfer {
     }
 }
 
-/// The object that a transfer ended with, whatever became of it.
+/// Returns the JSON object of a transfer, of any outcome.
 pub(crate) fn report(ended: &EndedProcess) -> Result<Value> {
     let line = ended.output.lines().last();
     let line = line.with_context(|| {
@@ -294,7 +293,7 @@ pub(crate) fn report(ended: &EndedProcess) -> Result<Value> {
     serde_json::from_str(line).with_context(|| format!("cep-fast's report reads {line:?}"))
 }
 
-/// The bytes that NIC `nic` has received, in a table like `/proc/net/dev`.
+/// Returns the bytes that NIC `nic` has received, from a table like `/proc/net/dev`.
 fn received(table: &str, nic: usize) -> Result<u64> {
     let name = format!("eth{nic}:");
     let line = table.lines().find_map(|line| line.trim_start().strip_prefix(&name));

@@ -1,5 +1,6 @@
-//! An allocator that knows what one thread holds: how else would one know what a master keeps of
-//! each node? Resident memory hides it, because a heap that was full of rows a moment ago has room.
+//! A counting allocator: it measures the memory that one thread holds. Resident memory would not
+//! show what a master keeps of each node, because a heap that was full of rows a moment ago has
+//! room.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -13,21 +14,21 @@ thread_local! {
 
 static HELD_BYTES: AtomicI64 = AtomicI64::new(0);
 
-/// Counts what the calling thread allocates and frees from now on.
+/// Counts the allocations of the calling thread from now on.
 pub(crate) fn count_this_thread() {
     IS_COUNTED.set(true);
 }
 
-/// What threads that are counted have allocated and not freed, with what the allocator adds to each
-/// piece.
+/// Returns the bytes that counted threads have allocated and not freed, with the allocator's
+/// overhead for each piece.
 pub(crate) fn held_bytes() -> i64 {
     HELD_BYTES.load(Ordering::Relaxed)
 }
 
 fn count(layout: Layout, sign: i64) {
-    // A thread that ends may free after its locals are gone; then nobody asks any more.
+    // A thread may free memory after its locals are gone; that is no longer counted.
     if IS_COUNTED.try_with(Cell::get).unwrap_or(false) {
-        // The heap's pieces: eight bytes before each, multiples of sixteen, no less than
+        // Overhead of the heap: eight bytes before each piece, multiples of sixteen, at least
         // thirty-two.
         let bytes = (layout.size() + 8).next_multiple_of(16).max(32);
         HELD_BYTES.fetch_add(sign * i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);

@@ -2,8 +2,8 @@
 //! every byte must be right.
 //!
 //! Every round has its own transfer, victim and moment, drawn from the seed and the round's number,
-//! so that one that failed can be run alone. Rounds run side by side on loopback; transfers are
-//! limited in speed, so that there is a moment to strike at.
+//! so that a failed round can be repeated alone. Rounds run concurrently on loopback. Transfers are
+//! limited in speed, so that there is time for a kill.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -35,25 +35,25 @@ pub(crate) struct KillOptions {
     /// The number of the first round.
     #[arg(long, default_value_t = 0)]
     first: u32,
-    /// What everything random is drawn from.
+    /// Seed of everything random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Rounds at once.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..100))]
     workers: u32,
-    /// How long an undisturbed transfer takes: it is limited to that.
+    /// Duration of an undisturbed transfer, by its limit.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Takes only rounds in which this one dies.
+    /// Takes only rounds with this victim.
     #[arg(long, value_enum)]
     victim: Option<VictimName>,
-    /// Takes only rounds in which one sender alone has everything, and receivers feed each other.
+    /// Takes only rounds in which only one sender has everything, and receivers feed each other.
     #[arg(long)]
     alone: bool,
     /// The largest transfer; the smallest is 64 MiB, and small ones are more frequent.
     #[arg(long, default_value = "1G", value_parser = crate::bytes)]
     bytes_max: u64,
-    /// Where the files live.
+    /// Folder of the files.
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
     /// The program; by default the one beside this one.
@@ -62,20 +62,20 @@ pub(crate) struct KillOptions {
 }
 
 const BYTES_MIN: u64 = 64 << 20;
-/// Small, so that little is in flight.
+/// Small, so that few bytes are in flight.
 const BLOCK: &str = "64K";
-/// How long anything may take that is not stuck.
+/// Deadline for everything; only a hang takes that long.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// How long a node may take to forget a transfer whose master has said good-bye.
+/// Time for a node to forget a transfer after its master's good-bye.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);
-/// A file is the source from a random one of so many bytes on: an offset that fits no page.
+/// Limit on a file's offset in the source, which is not that of a page.
 const OFFSET_MAX: u64 = 100_000;
 /// The nodes of every transfer: two that send, two that receive.
 const NODES: [&str; 4] = ["a", "b", "c", "d"];
-/// What those that receive have as their root, so that they can write one file.
+/// Common root of the receivers, so that they can write one file.
 const RECEIVERS: &str = "receivers";
 
-/// Who dies.
+/// Victim of a round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum KillVictim {
     Node(usize),
@@ -93,7 +93,7 @@ const VICTIMS: [KillVictim; 6] = [
     KillVictim::Interrupted,
 ];
 
-/// A victim as the command line names it.
+/// Name of a victim on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum VictimName {
     A,
@@ -104,7 +104,7 @@ enum VictimName {
     Interrupted,
 }
 
-/// One round, as it is drawn.
+/// Parameters of one round.
 #[derive(Clone, Debug)]
 struct KillRound {
     number: u32,
@@ -112,25 +112,25 @@ struct KillRound {
     after: Duration,
     bytes: u64,
     offset: u64,
-    /// Whether both senders have everything; where only the first has, receivers feed each other.
+    /// True if both senders have everything; otherwise receivers feed each other.
     replica: bool,
-    /// Whether the receivers write one file, a part each.
+    /// True if the receivers write one file, a part each.
     together: bool,
 }
 
-/// What became of a round.
+/// Outcome of a round.
 struct RoundOutcome {
     victim: KillVictim,
-    /// Whether the transfer was still running.
+    /// True if the transfer was still running.
     struck: bool,
-    /// Whether it completed all the same, without being run again.
+    /// True if it completed without a rerun.
     went_on: bool,
     /// Runs after the first one.
     reruns: u32,
     resumed_bytes: u64,
     /// Bytes that the master knew to have landed, and that were fetched again.
     again_bytes: u64,
-    /// From the blow to the end of the first run.
+    /// Time from the kill to the end of the first run.
     ended_after: f64,
     wanted_bytes: u64,
 }
@@ -172,7 +172,7 @@ pub(crate) fn run(options: &KillOptions) -> Result<()> {
                         Err(error) => {
                             eprintln!("{round:?}: {error:#}");
                             done.1.push(number);
-                            // What is left of it is of no use to the next round.
+                            // Its remains are useless for the next round.
                             bed = None;
                         }
                     }
@@ -202,7 +202,7 @@ pub(crate) fn run(options: &KillOptions) -> Result<()> {
     Ok(())
 }
 
-/// What it came to, by victim.
+/// Returns the results by victim.
 fn table(outcomes: &[RoundOutcome]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
@@ -272,13 +272,13 @@ impl KillRound {
         }
     }
 
-    /// Where the second receiver's part begins. Where it has a file of its own, the first one's
-    /// goes on to the end.
+    /// Returns the start of the second receiver's part. If it has its own file, the first one's
+    /// continues to the end.
     fn second_from(&self) -> u64 {
         self.bytes / 3
     }
 
-    /// The files that are written: by which node, and from which byte on.
+    /// Returns the written files: the node, and the offset of its part.
     fn files(&self) -> Vec<(usize, u64)> {
         if self.together { vec![(2, 0)] } else { vec![(2, 0), (3, self.second_from())] }
     }
@@ -318,7 +318,7 @@ struct WorkerNodes<'a> {
 }
 
 impl<'a> WorkerNodes<'a> {
-    /// The worker's nodes, made where there are none.
+    /// Returns the worker's nodes, which are created on first use.
     fn made<'b>(
         bed: &'b mut Option<WorkerNodes<'a>>,
         lab: &'a WorkDir,
@@ -333,7 +333,7 @@ impl<'a> WorkerNodes<'a> {
             let mut made = WorkerNodes { lab, program, worker, folder, daemons: Vec::new() };
             for node in 0..NODES.len() {
                 fs::create_dir_all(made.home(node))?;
-                // A copy for each worker: one more link would change the file that other workers'
+                // A copy for each worker: a further link would change the file that other workers'
                 // transfers read.
                 let source = made.root(node).join("source");
                 match node {
@@ -353,7 +353,7 @@ impl<'a> WorkerNodes<'a> {
         self.folder.join(if node < 2 { NODES[node] } else { RECEIVERS })
     }
 
-    /// Where its file is.
+    /// Returns the location of a node's file.
     fn home(&self, node: usize) -> PathBuf {
         if node < 2 { self.root(node) } else { self.root(node).join(NODES[node]) }
     }
@@ -381,7 +381,7 @@ impl<'a> WorkerNodes<'a> {
         RunningProcess::start("master", command, &self.folder, DEADLINE)
     }
 
-    /// Plays one round, and says what became of it.
+    /// Plays one round, and returns its outcome.
     fn play(&mut self, options: &KillOptions, round: &KillRound) -> Result<RoundOutcome> {
         for node in 2..4 {
             let _ = fs::remove_file(self.home(node).join("copy"));
@@ -397,7 +397,7 @@ impl<'a> WorkerNodes<'a> {
             match round.victim {
                 KillVictim::Node(node) => {
                     self.daemons[node].signal(Signal::SIGKILL)?;
-                    // Its port is free when it is gone.
+                    // Its port is free once it has ended.
                     ensure!(self.daemons[node].has_ended(DEADLINE), "{} survives", NODES[node]);
                     let daemon = self.start(node)?;
                     self.daemons[node] = daemon;
@@ -417,7 +417,7 @@ impl<'a> WorkerNodes<'a> {
         let landed = report(&first.output).map_or(0, |report| number(&report, "bytes"));
         let (mut reruns, mut resumed_bytes) = (0, 0);
         if !went_on {
-            // The limit is what the first run was for.
+            // The limit was for the first run.
             let again = self.master(&spec, limit_mbit * 4)?.wait()?;
             reruns = 1;
             ensure!(
@@ -446,7 +446,7 @@ impl<'a> WorkerNodes<'a> {
         })
     }
 
-    /// Something that lies at a node beside its copy.
+    /// Returns a file other than the copy at a node, if any.
     fn left_over(&self, node: usize) -> Result<Option<OsString>> {
         let names: io::Result<Vec<OsString>> = fs::read_dir(self.home(node))?
             .map(|entry| entry.map(|entry| entry.file_name()))
@@ -454,7 +454,7 @@ impl<'a> WorkerNodes<'a> {
         Ok(names?.into_iter().find(|name| name != "copy"))
     }
 
-    /// Every byte is right, and nothing else is there.
+    /// Checks that every byte is correct, and that there are no other files.
     fn compare(&self, round: &KillRound) -> Result<()> {
         for (node, from) in round.files() {
             let copy = self.home(node).join("copy");
@@ -469,8 +469,7 @@ impl<'a> WorkerNodes<'a> {
             RunningProcess::start("cmp", cmp, &self.folder, DEADLINE)?
                 .finish()
                 .context("the copy differs")?;
-            // Who has the master's good-bye before it forgets the transfer is not waited for by the
-            // master.
+            // The master does not wait until nodes have forgotten the transfer after its good-bye.
             let deadline = Instant::now() + FORGOTTEN_WITHIN;
             while let Some(name) = self.left_over(node)? {
                 ensure!(

@@ -1,5 +1,5 @@
-//! The working folder of one benchmark: its source file, its destinations, its logs, and the
-//! deadline of what runs in it.
+//! Working folder of one benchmark: its source file, destinations and logs, and the deadline of its
+//! processes.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,21 +14,20 @@ use crate::contenders::{BenchFiles, BenchScenario, WorkItem};
 use crate::process::RunningProcess;
 
 const BLOCK_BYTES: usize = 1 << 20;
-/// The working folders' names start with this and end with the number of the process that owns
-/// them.
+/// Prefix of the folders' names, which end with the number of the owning process.
 const FOLDER_PREFIX: &str = "run-";
 
-/// A folder of its own that goes when it is dropped.
+/// A folder that is removed on drop.
 pub(crate) struct WorkDir {
     folder: PathBuf,
     bytes: u64,
-    /// How long any one process may run.
+    /// Deadline of each process.
     limit: Duration,
 }
 
 impl WorkDir {
-    /// A working folder below `parent` for work of `bytes` bytes; clears what dead benchmarks left
-    /// there.
+    /// Creates a working folder below `parent` for work of `bytes` bytes, and removes those of dead
+    /// benchmarks there.
     pub(crate) fn new(parent: &Path, bytes: u64, limit: Duration) -> Result<WorkDir> {
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
         // Peers want absolute paths.
@@ -39,7 +38,7 @@ impl WorkDir {
         Ok(WorkDir { folder, bytes, limit })
     }
 
-    /// A path in the folder.
+    /// Returns a path in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -49,18 +48,18 @@ impl WorkDir {
         RunningProcess::start(name, command, &self.folder, self.limit)
     }
 
-    /// The bytes that its source file has.
+    /// Returns the size of its source file.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The work of a scenario, ready to be timed: the source cached, the destination absent,
-    /// nothing left to write back from the run before.
+    /// Prepares the work of a scenario for timing: the source is cached, the destination absent,
+    /// and no writeback of the run before is pending.
     pub(crate) fn prepare(&self, scenario: BenchScenario) -> Result<WorkItem> {
         self.prepare_part(scenario, self.bytes)
     }
 
-    /// The same, with the first `bytes` bytes of the source alone.
+    /// Prepares work on the first `bytes` bytes of the source.
     pub(crate) fn prepare_part(&self, scenario: BenchScenario, bytes: u64) -> Result<WorkItem> {
         if scenario == BenchScenario::MemoryToMemory {
             return Ok(WorkItem { bytes, files: None });
@@ -76,7 +75,7 @@ impl WorkDir {
         Ok(WorkItem { bytes, files: Some(files) })
     }
 
-    /// Removes the destination, after comparing it where `compare` says so.
+    /// Removes the destination, after comparing it if `compare` is true.
     pub(crate) fn clear(&self, work: &WorkItem, compare: bool) -> Result<()> {
         let Some(files) = &work.files else { return Ok(()) };
         let arrived =
@@ -95,12 +94,12 @@ impl WorkDir {
         Ok(())
     }
 
-    /// Removes what a failed run may have left.
+    /// Removes the remains of a failed run.
     pub(crate) fn discard(&self, work: &WorkItem) {
         if let Some(files) = &work.files {
-            // It may never have been made.
+            // It may not exist.
             let _ = fs::remove_file(&files.destination);
-            // Nor may what the program keeps of it for a rerun.
+            // The program may have kept nothing of it for a rerun.
             for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
                 if entry.file_name().to_string_lossy().starts_with(".destination.") {
                     let _ = fs::remove_file(entry.path());
@@ -142,7 +141,7 @@ impl Drop for WorkDir {
     }
 }
 
-/// Bytes that neither compress nor repeat: Marsaglia's xorshift64.
+/// Fills a block with bytes that neither compress nor repeat: Marsaglia's xorshift64.
 fn fill(block: &mut [u8], state: &mut u64) {
     for word in block.chunks_exact_mut(8) {
         *state ^= *state << 13;

@@ -1,4 +1,4 @@
-//! The loopback scenarios: everybody in turn, round by round, on one machine in one run.
+//! Scenarios over loopback: all contenders in turn, round by round, on one machine in one run.
 //!
 //! Rounds are interleaved, so that a neighbour's load or a warm disk cache falls on all alike;
 //! medians stand for all rounds.
@@ -42,20 +42,20 @@ impl RunSample {
     }
 }
 
-/// What became of one contender in one scenario.
+/// Outcome of one contender in one scenario.
 #[derive(Serialize, Debug)]
 pub(crate) struct ContenderOutcome {
     pub(crate) scenario: BenchScenario,
     pub(crate) contender: &'static str,
     pub(crate) samples: Vec<RunSample>,
-    /// Why there are no samples, or no more of them.
+    /// Reason why there are no samples, or no more of them.
     pub(crate) note: Option<String>,
 }
 
-/// Gives every contender its turn in every scenario that it plays, `rounds` times; `turn` also
-/// hears which round it is.
+/// Gives every contender its turn in every scenario that it supports, `rounds` times. `turn`
+/// receives the round's number.
 ///
-/// One that is missing or fails gets a note and no further turn; the others go on.
+/// A contender that is missing or fails gets a note and no further turn; the others continue.
 pub(crate) fn rounds(
     contenders: &[Box<dyn Contender>],
     scenarios: &[BenchScenario],

@@ -1,5 +1,5 @@
-//! `cep-bench`: what the program reaches, beside the raw limit of the machine and beside its peers,
-//! in one run.
+//! `cep-bench`: the program's performance, beside the raw limit of the machine and its peers, in
+//! one run.
 //!
 //! Speed is judged as a ratio within one run, never as an absolute figure: machines differ, and one
 //! machine differs from hour to hour.
@@ -44,16 +44,16 @@ struct BenchCli {
 
 #[derive(Subcommand)]
 enum BenchCommand {
-    /// Everybody who is installed, over loopback, in turn.
+    /// All installed contenders, over loopback, in turn.
     Loopback(LoopbackOptions),
     /// The raw limit of this machine alone.
     Raw(LoopbackOptions),
-    /// How long planning takes as transfers grow.
+    /// Planning time as transfers grow.
     Plans(plans::PlanOptions),
-    /// What a master takes as transfers grow to ten thousand nodes, which are simulated.
+    /// Resources of a master as transfers grow to ten thousand nodes, which are simulated.
     Master(master::MasterOptions),
-    /// Two or more nodes with shaped NICs (tools/netlab): what adds up, what survives, and the bars
-    /// for both. Needs root.
+    /// Two or more nodes with shaped NICs (tools/netlab): striping and faults, with their
+    /// thresholds. Needs root.
     Lab(cases::CaseOptions),
     /// Figures 4 to 7 of the CEP paper, in labs of shaped NICs: ours, its peers and the bound.
     /// Needs root.
@@ -74,7 +74,7 @@ struct LoopbackOptions {
     /// Bytes to move in each run; K, M, G are powers of 1024. Whole MiB.
     #[arg(long, default_value = "4G", value_parser = bytes)]
     bytes: u64,
-    /// How often everybody has a turn.
+    /// Number of turns of each contender.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Takes only the contenders of these names; may be repeated.
@@ -83,13 +83,13 @@ struct LoopbackOptions {
     /// Takes only this scenario.
     #[arg(long, value_enum)]
     scenario: Option<ScenarioName>,
-    /// Says who could take part, and ends.
+    /// Lists the available contenders, and ends.
     #[arg(long)]
     list: bool,
-    /// Where the files of a run live; the destination's file system is what is measured.
+    /// Folder of a run's files; the destination's file system is measured.
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
-    /// Where tools/peers put what it built.
+    /// Folder of the programs built by tools/peers.
     #[arg(long, default_value = "build/peers")]
     peers: PathBuf,
     /// Cores of the raw limit's sender and receiver, as in 0,1; or none.
@@ -108,7 +108,7 @@ enum ScenarioName {
     File,
 }
 
-/// Where the raw limit's two processes are pinned, if anywhere.
+/// Cores of the raw limit's two processes, if pinned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct RawCores(Option<(usize, usize)>);
 
@@ -165,14 +165,14 @@ fn benchmark(options: &LoopbackOptions) -> Result<()> {
     let report = BenchReport::new(options.bytes, options.rounds, machine, outcomes);
     println!("{}", report.table());
     options.common.keep(&report)?;
-    // The working folder goes before this process does.
+    // The working folder is removed before this process ends.
     drop(lab);
     options.common.judge(report.misses());
     Ok(())
 }
 
 impl LoopbackOptions {
-    /// Those who take part.
+    /// Returns the selected contenders.
     fn contenders(&self) -> Result<Vec<Box<dyn Contender>>> {
         let cep_fast = self.common.program()?;
         let mut contenders = contenders::all(&cep_fast, &self.peers, self.raw_cores.0);
@@ -191,7 +191,7 @@ impl LoopbackOptions {
     }
 }
 
-/// The scenario of this name, or all of them.
+/// Returns the scenario of this name, or all of them.
 fn scenarios(name: Option<ScenarioName>) -> Vec<BenchScenario> {
     match name {
         None => BenchScenario::ALL.to_vec(),
@@ -200,7 +200,7 @@ fn scenarios(name: Option<ScenarioName>) -> Vec<BenchScenario> {
     }
 }
 
-/// Reads a count of bytes: `4G`, `512M`.
+/// Parses a number of bytes: `4G`, `512M`.
 fn bytes(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.char_indices().last() {
         Some((at, 'K')) => (&text[..at], 10),
@@ -218,7 +218,7 @@ fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads two cores, `0,1`, or `none`.
+/// Parses two cores, `0,1`, or `none`.
 fn cores(text: &str) -> Result<RawCores, String> {
     if text == "none" {
         return Ok(RawCores(None));

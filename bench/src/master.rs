@@ -1,14 +1,14 @@
 //! The master as transfers grow to ten thousand nodes: the real program over real sockets, with
 //! nodes that move nothing.
 //!
-//! This process stands in for all nodes, each at a loopback address of its own. They shake hands,
-//! open nothing, take their part of the plan, ask a sender for one byte, and say that all has
-//! landed. Half of them send. Of ten ranges that a receiver wants, six are offered by two senders,
-//! so that its part of the plan has sixteen entries.
+//! This process plays all nodes, each at its own loopback address. They shake hands, open nothing,
+//! receive their part of the plan, request one byte from a sender, and report that all has landed.
+//! Half of them send. Of ten ranges that a receiver wants, two senders offer six, so that its part
+//! of the plan has sixteen entries.
 //!
-//! What a master keeps of each node is counted, piece by piece, in a master that is a thread of
-//! this process; by how much it grows from a quarter of the nodes to half of them, because both
-//! ends are then in one process. Everything else is measured of the program.
+//! The memory that a master keeps of each node is counted, piece by piece, in a master that is a
+//! thread of this process: by its growth from a quarter of the nodes to half of them, because both
+//! ends are in one process. Everything else is measured on the program.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -39,13 +39,13 @@ pub(crate) struct MasterOptions {
     /// Rows of each node.
     #[arg(long, default_value_t = 10)]
     rows: u64,
-    /// Who plans.
+    /// Scheduler of the plan.
     #[arg(long, default_value = "greedy")]
     scheduler: String,
     /// Seconds that one transfer may take.
     #[arg(long, default_value_t = 60)]
     deadline: u64,
-    /// Where the specifications are written.
+    /// Folder of the specifications.
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
     #[command(flatten)]
@@ -55,37 +55,37 @@ pub(crate) struct MasterOptions {
 /// Bytes between one row's start and the next one's.
 const STEP_BYTES: u64 = 1 << 20;
 
-/// What one size came to.
+/// Result for one size.
 #[derive(Serialize)]
 struct MasterResult {
     nodes: u64,
     rows: u64,
-    /// What `cep-fast plan` takes for the same rows.
+    /// Time of `cep-fast plan` for the same rows.
     planning_seconds: f64,
-    /// From the first dial to the last session, and what the master's processor time in it comes to
-    /// for each node.
+    /// Time from the first dial to the last session, and the master's processor time in it for each
+    /// node.
     handshakes_seconds: f64,
     handshake_cpu_us: f64,
-    /// Those of the nodes, all in this process.
+    /// Processor time of the nodes, all in this process.
     handshake_node_cpu_us: f64,
-    /// From there to the first byte at a receiver, and to the last receiver that has its part of
-    /// the plan.
+    /// Time from there to the first byte at a receiver, and to the last receiver that has its part
+    /// of the plan.
     first_byte_seconds: f64,
     last_start_seconds: f64,
-    /// The rest, to the last session closed.
+    /// Remaining time, to the last session closed.
     rest_seconds: f64,
-    /// Resident memory before the first dial, which holds the rows, and the most.
+    /// Resident memory before the first dial, which holds the rows, and the maximum.
     rows_bytes: u64,
     memory_bytes_max: u64,
-    /// What the master holds for each node once all sessions stand and nothing has been planned.
+    /// Memory that the master holds for each node once all sessions are up and nothing has been
+    /// planned.
     node: Option<BytesPerNode>,
-    /// For each node.
+    /// Messages for each node.
     messages: f64,
     messages_max: u64,
     message_bytes: f64,
     message_bytes_max: u64,
-    /// Of receivers: the senders of segments in its part of the plan, and what it takes on the
-    /// wire.
+    /// For receivers: the senders of segments in its part of the plan, and its encoded size.
     entries: f64,
     start_bytes: f64,
 }
@@ -94,11 +94,11 @@ struct MasterResult {
 #[derive(Serialize, Clone, Copy)]
 struct BytesPerNode {
     all: f64,
-    /// Of that its cipher, with what it holds of a message.
+    /// Its cipher, with the buffered part of a message.
     cipher: f64,
-    /// And its socket with what waits to be sent or is half read.
+    /// Its socket, with bytes to send or half read.
     socket: f64,
-    /// The rest: what the master knows.
+    /// Everything else: the master's record of the node.
     state: f64,
 }
 
@@ -200,8 +200,8 @@ fn found(
     }
 }
 
-/// As many rows of a sender's as of a receiver's; three fifths of the first also cover the range
-/// behind their own.
+/// Returns a specification with as many rows of senders as of receivers; three fifths of the
+/// senders' rows also cover the range after their own.
 fn specification(nodes: u64, rows: u64, port: u16) -> String {
     let mut text = String::from("id master\n");
     let half = nodes / 2;
@@ -223,7 +223,7 @@ fn specification(nodes: u64, rows: u64, port: u16) -> String {
     text
 }
 
-/// What a master holds for each of so many nodes.
+/// Returns the memory that a master holds for each node.
 fn hold(options: &MasterOptions, nodes: u64) -> Result<BytesPerNode> {
     let per_node = |bytes: i64, count: u64| bytes as f64 / count as f64;
     let grown = growth(options, nodes / 2)? - growth(options, nodes / 4)?;
@@ -243,8 +243,8 @@ fn hold(options: &MasterOptions, nodes: u64) -> Result<BytesPerNode> {
     Ok(BytesPerNode { all, cipher, socket, state: all - cipher - socket })
 }
 
-/// What a master in this process allocates and keeps from the first dial until it has told all
-/// nodes to prepare.
+/// Returns the memory that a master in this process allocates and keeps from the first dial until
+/// it has sent `Prepare` to all nodes.
 fn growth(options: &MasterOptions, nodes: u64) -> Result<i64> {
     stub_nodes::make_room(2 * usize::try_from(nodes)?)?;
     let listener = TcpListener::bind(("0.0.0.0", 0))?;
@@ -275,18 +275,18 @@ fn growth(options: &MasterOptions, nodes: u64) -> Result<i64> {
     Ok(after - before)
 }
 
-/// With fewer nodes than this a master dials a quarter of them at once, and counts them before it
-/// has met them.
+/// Smallest number of nodes for this measurement: with fewer, a master dials a quarter of them at
+/// once, and counts them before they have connected.
 const COUNTED_NODES_MIN: u64 = 2000;
 
 /// Enough for their number not to matter.
 const CIPHERS: usize = 1000;
 
-/// The master process; it ends with this value.
+/// The master process, which is killed on drop.
 struct MasterProcess(Child);
 
 impl MasterProcess {
-    /// Waits for its end, and says whether it was a success.
+    /// Waits for its end, and returns true for success.
     fn ends(mut self, within: Duration) -> Result<bool> {
         let deadline = Instant::now() + within;
         while Instant::now() < deadline {
@@ -301,13 +301,13 @@ impl MasterProcess {
 
 impl Drop for MasterProcess {
     fn drop(&mut self) {
-        // One that has ended cannot be killed, and need not be.
+        // A process that has ended cannot be killed, and need not be.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Clocks and memory at one moment. What cannot be read of a master that has just ended is zero.
+/// Clocks and memory at one moment. Unreadable values of a master that has just ended are zero.
 #[derive(Clone, Copy)]
 struct ProcessReading {
     at: Instant,
@@ -331,7 +331,7 @@ impl ProcessReading {
     }
 }
 
-/// The readings that figures are made of.
+/// Readings for the figures.
 struct PhaseReadings {
     called: ProcessReading,
     met: ProcessReading,
@@ -418,7 +418,7 @@ fn table(all: &[MasterResult]) -> Table {
     table
 }
 
-/// What is promised of a master, for the largest size.
+/// Returns the thresholds of a master, for the largest size.
 fn bars(found: &MasterResult) -> Vec<(&'static str, Threshold, f64)> {
     let state = found.node.map_or(f64::NAN, |held| held.state);
     vec![

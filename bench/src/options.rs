@@ -1,4 +1,4 @@
-//! What several benchmarks are told alike, how they begin, and how they end.
+//! Common options of benchmarks, their start and their end.
 
 use std::path::{Path, PathBuf};
 
@@ -8,16 +8,16 @@ use serde::Serialize;
 
 use crate::cluster::{LabTools, SKIPPED};
 
-/// What is measured, and what becomes of what was found.
+/// Program under test, and output of results.
 #[derive(Args)]
 pub(crate) struct CommonOptions {
-    /// Writes everything that was measured to this file.
+    /// Writes all results to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// The program to measure; by default the one beside this one.
+    /// Program to measure; by default the one beside this one.
     #[arg(long, value_name = "PROGRAM")]
     cep_fast: Option<PathBuf>,
-    /// Ends with status 1 where a bar is missed.
+    /// Ends with status 1 if a threshold is missed.
     #[arg(long)]
     strict: bool,
 }
@@ -27,13 +27,13 @@ impl CommonOptions {
         program_beside(self.cep_fast.as_deref())
     }
 
-    /// Writes down what was found, where that was asked for.
+    /// Writes the results to the file, if requested.
     pub(crate) fn keep(&self, found: &impl Serialize) -> Result<()> {
         self.json.as_deref().map_or(Ok(()), |file| crate::report::write(file, found))
     }
 
-    /// Ends this process with status 1 where bars are missed and that counts. Whatever has to go
-    /// before it does is gone.
+    /// Ends this process with status 1 if thresholds are missed and that is requested. The caller
+    /// has dropped all resources.
     pub(crate) fn judge(&self, misses: bool) {
         if self.strict && misses {
             std::process::exit(1);
@@ -41,19 +41,19 @@ impl CommonOptions {
     }
 }
 
-/// The same for what runs in labs of shaped NICs.
+/// Common options of benchmarks in labs of shaped NICs.
 #[derive(Args)]
 pub(crate) struct LabOptions {
     #[command(flatten)]
     pub(crate) common: CommonOptions,
-    /// The script that makes the lab.
+    /// Script that creates the lab.
     #[arg(long, default_value = "tools/netlab")]
     netlab: PathBuf,
 }
 
 impl LabOptions {
-    /// The programs that labs are made with, once this process can look after them. Where labs are
-    /// not allowed it ends.
+    /// Returns the programs for labs, and makes this process the subreaper. Ends the process if
+    /// labs are not permitted.
     #[allow(clippy::print_stderr, reason = "why nothing is measured goes there")]
     pub(crate) fn tools(&self) -> Result<LabTools> {
         let tools = LabTools { netlab: self.netlab.clone(), cep_fast: self.common.program()? };
@@ -66,12 +66,12 @@ impl LabOptions {
     }
 }
 
-/// Has processes whose parents ended become children of this one, so that it can end them.
+/// Makes this process the parent of orphans, so that it can end them.
 pub(crate) fn adopt_orphans() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("cannot adopt orphans")
 }
 
-/// The program to measure: the one named, or the one beside this one.
+/// Returns the program to measure: the given one, or the one beside this one.
 pub(crate) fn program_beside(named: Option<&Path>) -> Result<PathBuf> {
     Ok(match named {
         Some(program) => program.to_owned(),

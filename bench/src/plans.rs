@@ -1,9 +1,9 @@
-//! How long planning takes as transfers grow: disjoint ranges, and ranges that twenty nodes offer
-//! and twenty want.
+//! Planning time as transfers grow: disjoint ranges, and ranges that twenty nodes offer and twenty
+//! want.
 //!
-//! Every row has a node of its own. Half of them send, at speeds that differ by up to ten, and the
-//! others receive faster than they can: with overlap no simple plan is the best, because load has
-//! to be shifted along chains of neighbours.
+//! Every row has its own node. Half of them send, at speeds that differ by up to ten, and the
+//! others receive faster than they can: with overlap no simple plan is optimal, because load must
+//! be shifted along chains of neighbours.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,19 +16,19 @@ use comfy_table::presets::ASCII_MARKDOWN;
 
 #[derive(Args)]
 pub(crate) struct PlanOptions {
-    /// The most rows; sizes grow tenfold from 100.
+    /// Largest number of rows; sizes grow tenfold from 100.
     #[arg(long, default_value_t = 100_000)]
     rows: u64,
-    /// The most rows that are planned exactly.
+    /// Largest number of rows that are planned exactly.
     #[arg(long, default_value_t = 10_000)]
     lp_rows: u64,
-    /// How often each plan is made; the fastest counts.
+    /// Repetitions of each plan; the fastest counts.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Where the specifications are written.
+    /// Folder of the specifications.
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
-    /// The program to measure; by default the one beside this one.
+    /// Program to measure; by default the one beside this one.
     #[arg(long, value_name = "PROGRAM")]
     cep_fast: Option<PathBuf>,
 }
@@ -77,7 +77,7 @@ pub(crate) fn run(options: &PlanOptions) -> Result<()> {
     Ok(())
 }
 
-/// Rows of which each covers its own step and those of the `overlap - 1` rows after it.
+/// Returns rows of which each covers its own step and those of the `overlap - 1` rows after it.
 fn specification(rows: u64, overlap: u64) -> String {
     let mut text = String::from("id plans\n");
     let mut random = rows;
@@ -95,14 +95,14 @@ fn specification(rows: u64, overlap: u64) -> String {
     text
 }
 
-/// What one plan came to.
+/// Result of one plan.
 pub(crate) struct PlanResult {
     pub(crate) seconds: f64,
     pub(crate) predicted: f64,
     pub(crate) bound: f64,
 }
 
-/// Has the program plan a specification.
+/// Runs the program's `plan` on a specification.
 pub(crate) fn plan(program: &Path, spec: &Path, scheduler: &str) -> Result<PlanResult> {
     let mut command = Command::new(program);
     command.arg("plan").arg(spec).args(["--scheduler", scheduler]);

@@ -1,8 +1,8 @@
 //! Processes under a deadline, and the CPU time of everything they start.
 //!
-//! This process adopts orphans (`PR_SET_CHILD_SUBREAPER`), so whatever a server forks is waited for
-//! here in the end, and `RUSAGE_CHILDREN` then counts it. Kernel threads, such as those that write
-//! dirty pages back, count for nobody.
+//! This process adopts orphans (`PR_SET_CHILD_SUBREAPER`), so it eventually waits for every process
+//! that a server forks, and `RUSAGE_CHILDREN` counts it. Kernel threads, such as those for
+//! writeback, are not counted.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -20,15 +20,15 @@ use nix::sys::time::TimeVal;
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::Pid;
 
-/// How long a server may take to leave when asked before it is killed.
+/// Time for a server to end when asked, before it is killed.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How often a server that starts is asked whether it is ready.
+/// Interval of checks whether a starting server is ready.
 const LISTEN_POLL: Duration = Duration::from_millis(10);
-/// How much of what a failed process wrote is shown.
+/// Number of bytes of a failed process's output that are shown.
 const LOG_TAIL_BYTES: usize = 2000;
 
-/// A command that the kernel kills if this process dies first, so that an interrupted benchmark
-/// leaves nothing running.
+/// Returns a command that the kernel kills if this process dies first, so that an interrupted
+/// benchmark leaves nothing running.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program).stdin(Stdio::null());
@@ -40,31 +40,31 @@ pub(crate) struct RunningProcess {
     name: String,
     child: Child,
     ended: Receiver<Instant>,
-    /// When it ended, once somebody has asked and heard.
+    /// Moment of its end, once it was noticed.
     end: Option<Instant>,
     started: Instant,
     deadline: Instant,
-    /// Where its output and its errors go: files, because a pipe that nobody reads would stop it.
+    /// Files of its output and its errors: a pipe without a reader would block it.
     output: PathBuf,
     errors: PathBuf,
 }
 
-/// What a process that succeeded left.
+/// Result of a successful process.
 pub(crate) struct FinishedProcess {
-    /// What it wrote to its standard output.
+    /// Standard output.
     pub(crate) output: String,
-    /// From its start to its end.
+    /// Time from its start to its end.
     pub(crate) seconds: f64,
 }
 
-/// How a process ended, well or not.
+/// Result of a process, successful or not.
 pub(crate) struct EndedProcess {
     pub(crate) status: ExitStatus,
-    /// What it wrote to its standard output.
+    /// Standard output.
     pub(crate) output: String,
-    /// The end of what it complained about, behind a colon; empty where it was silent.
+    /// The end of its standard error, after a colon; empty if there was none.
     pub(crate) complaint: String,
-    /// From its start to its end.
+    /// Time from its start to its end.
     pub(crate) seconds: f64,
 }
 
@@ -86,7 +86,7 @@ impl RunningProcess {
         Ok(RunningProcess { name, child, ended, end: None, started, deadline, output, errors })
     }
 
-    /// Waits for a good end.
+    /// Waits for a successful end.
     ///
     /// # Errors
     /// The process failed, or its deadline passed: then it is killed first.
@@ -97,7 +97,7 @@ impl RunningProcess {
         Ok(FinishedProcess { output, seconds })
     }
 
-    /// Waits for the end, good or not.
+    /// Waits for the end, successful or not.
     ///
     /// # Errors
     /// The deadline passed: then the process is killed first.
@@ -120,7 +120,7 @@ impl RunningProcess {
         Ok(EndedProcess { status, output, complaint: self.log_tail(), seconds })
     }
 
-    /// Whether it has ended; waits up to `patience` for that.
+    /// Returns true if it has ended; waits up to `patience` for that.
     pub(crate) fn has_ended(&mut self, patience: Duration) -> bool {
         if self.end.is_none() {
             self.end = self.ended.recv_timeout(patience).ok();
@@ -128,17 +128,17 @@ impl RunningProcess {
         self.end.is_some()
     }
 
-    /// When it was started.
+    /// Returns the moment of its start.
     pub(crate) fn started(&self) -> Instant {
         self.started
     }
 
-    /// Its process id, which stays its own until it is waited for.
+    /// Returns its process id, which is valid until it is waited for.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until something listens on this loopback port.
+    /// Waits until a process listens on this loopback port.
     ///
     /// # Errors
     /// The process ended, or its deadline passed.
@@ -146,7 +146,7 @@ impl RunningProcess {
         self.until(&format!("listens on port {port}"), || is_listening(port))
     }
 
-    /// Waits until something listens on this port at any address of the network namespace that it
+    /// Waits until a process listens on this port, at any address of the network namespace that it
     /// runs in.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ impl RunningProcess {
         })
     }
 
-    /// Waits until it has written this to its standard output.
+    /// Waits until it has written `word` to its standard output.
     ///
     /// # Errors
     /// The process ended, or its deadline passed.
@@ -191,7 +191,7 @@ impl RunningProcess {
         Ok(kill(Pid::from_raw(self.child.id().cast_signed()), signal)?)
     }
 
-    /// Asks a server to leave, and kills it where it does not.
+    /// Asks a server to end, and kills it if it does not.
     fn stop(&mut self) -> Result<()> {
         if self.child.try_wait()?.is_some() {
             return Ok(());
@@ -218,15 +218,14 @@ impl RunningProcess {
 }
 
 impl Drop for RunningProcess {
-    /// A server goes when its user is done with it. Nothing can be done here about one that cannot
-    /// be stopped: `reap` kills what is left.
+    /// A server ends with its user. A server that cannot be stopped is killed by `reap`.
     fn drop(&mut self) {
         let _ = self.stop();
     }
 }
 
-/// Waits for every process that is left below this one (orphans of servers), killing those that
-/// stay.
+/// Waits for every remaining process below this one (orphans of servers), and kills those that do
+/// not end.
 pub(crate) fn reap() -> Result<()> {
     loop {
         let children = children()?;
@@ -245,39 +244,39 @@ pub(crate) fn reap() -> Result<()> {
     }
 }
 
-/// The CPU time, user and system, of all processes that were started and waited for so far.
+/// Returns the CPU time, user and system, of all processes that were started and waited for so far.
 pub(crate) fn cpu_spent() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     Ok(duration(usage.user_time()) + duration(usage.system_time()))
 }
 
-/// A port of the loopback address that is free now.
+/// Returns a port of the loopback address that is free now.
 pub(crate) fn free_port() -> Result<u16> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").context("no free loopback port")?;
     Ok(listener.local_addr()?.port())
 }
 
-/// Where a program is: in PATH, or among those that only root has in it.
+/// Returns the path of a program: in PATH, or in root's usual folders.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/bin"].map(PathBuf::from));
     folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// Tells when a child ends without waiting for it: its process id stays ours until somebody does.
+/// Reports when a child ends without reaping it: its process id stays valid until it is waited for.
 fn watch(pid: Pid) -> Receiver<Instant> {
     let (sender, ended) = channel();
     thread::spawn(move || {
         while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR)
         {
         }
-        // The receiver is gone where nobody asks any more.
+        // The receiver may be gone.
         let _ = sender.send(Instant::now());
     });
     ended
 }
 
-/// The processes whose parent this one is.
+/// Returns the children of this process.
 fn children() -> Result<Vec<Pid>> {
     let own = std::process::id().to_string();
     let mut children = Vec::new();
@@ -293,28 +292,28 @@ fn children() -> Result<Vec<Pid>> {
     Ok(children)
 }
 
-/// The parent in a line of `/proc/PID/stat`. The program's name before it stands in parentheses and
-/// may hold anything.
+/// Returns the parent in a line of `/proc/PID/stat`. The program's name before it is in parentheses
+/// and may contain anything.
 fn parent(stat: &str) -> Option<&str> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)
 }
 
-/// Whether a socket listens on this port of 127.0.0.1 or of every address. The kernel's table is
-/// asked, because a trial connection would be somebody's first client.
+/// Returns true if a socket listens on this port of 127.0.0.1 or of every address. Reads the
+/// kernel's table, because a trial connection would be the server's first client.
 fn is_listening(port: u16) -> Result<bool> {
     let table = fs::read_to_string("/proc/net/tcp").context("/proc is not mounted")?;
     Ok(table.lines().any(|line| listens(line, port)))
 }
 
-/// Whether a line of `/proc/net/tcp` is of a socket that listens (state 0A) on this port of one of
-/// these addresses.
+/// Returns true if a line of `/proc/net/tcp` is a listening socket (state 0A) on this port of one
+/// of these addresses.
 fn listens(line: &str, port: u16) -> bool {
     listener(line).is_some_and(|(address, found)| {
         ["0100007F", "00000000"].contains(&address) && found == format!("{port:04X}")
     })
 }
 
-/// The address and the port, in hexadecimal digits, of a socket that listens.
+/// Returns the address and the port, in hexadecimal digits, of a listening socket.
 fn listener(line: &str) -> Option<(&str, &str)> {
     let fields: Vec<&str> = line.split_whitespace().take(4).collect();
     let [_, local, _, "0A"] = fields[..] else { return None };

@@ -1,4 +1,4 @@
-//! Samples to medians, medians to ratios, both to a table and to JSON.
+//! Samples, medians and ratios of contenders, as a table and as JSON.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use crate::bar::Threshold;
 use crate::contenders::BenchScenario;
 use crate::loopback::{ContenderOutcome, RunSample};
 
-/// The contenders that are not peers.
+/// Contenders that are not peers.
 const OURS: &str = "ours";
 const UNCHECKED: &str = "ours-unchecked";
-/// The raw limit, however its receiver waits: the better way is the limit.
+/// The raw limit with both kinds of waiting receiver: the faster one is the limit.
 pub(crate) const RAW: [&str; 2] = ["raw", "raw-resting"];
-/// iperf3 with its numbers of connections: the best of them counts.
+/// iperf3 with several numbers of connections: the best one counts.
 const IPERF: [&str; 3] = ["iperf3", "iperf3-p2", "iperf3-p4"];
 
-/// Everything that one benchmark found.
+/// Results of one benchmark.
 #[derive(Serialize)]
 pub(crate) struct BenchReport {
     pub(crate) bytes: u64,
@@ -29,23 +29,23 @@ pub(crate) struct BenchReport {
     pub(crate) ratios: Vec<FigureRatio>,
 }
 
-/// Keeps everything that a benchmark found in a file.
+/// Writes the results of a benchmark to a file.
 pub(crate) fn write(file: &Path, found: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(found)? + "\n";
     std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// What the figures depend on beside the programs.
+/// The machine, on which the figures depend.
 #[derive(Serialize)]
 pub(crate) struct BenchMachine {
     pub(crate) core_count: usize,
-    /// Processes that wanted a core in the minute before the first run: above about a half,
-    /// somebody else was working too.
+    /// Load in the minute before the first run: above about a half, other processes were working,
+    /// too.
     pub(crate) load_before: f64,
 }
 
 impl BenchMachine {
-    /// This machine, now.
+    /// Reads the state of this machine.
     pub(crate) fn look() -> Result<BenchMachine> {
         let core_count = std::thread::available_parallelism()?.get();
         let load = std::fs::read_to_string("/proc/loadavg").context("/proc is not mounted")?;
@@ -58,7 +58,7 @@ impl BenchMachine {
     }
 }
 
-/// The medians of one contender in one scenario, each figure by itself.
+/// Medians of one contender in one scenario, each figure by itself.
 #[derive(Serialize, Clone, Copy)]
 pub(crate) struct ContenderMedian {
     pub(crate) scenario: BenchScenario,
@@ -68,7 +68,7 @@ pub(crate) struct ContenderMedian {
     pub(crate) cpu_seconds_per_gib: f64,
 }
 
-/// One of our figures as a multiple of another's.
+/// One of our figures as a multiple of another contender's.
 #[derive(Serialize)]
 pub(crate) struct FigureRatio {
     pub(crate) scenario: BenchScenario,
@@ -77,17 +77,17 @@ pub(crate) struct FigureRatio {
     pub(crate) over: &'static str,
     pub(crate) ratio: f64,
     pub(crate) bar: Option<Threshold>,
-    /// Whether the bar holds, where there is one.
+    /// True if the threshold is met, if there is one.
     pub(crate) holds: Option<bool>,
 }
 
-/// What a ratio is of.
+/// Kind of a ratio.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RatioKind {
-    /// The rate of the data alone, where both programs tell it.
+    /// Rate of the data alone, if both programs report it.
     Rate,
-    /// The rate of the whole command, otherwise.
+    /// Rate of the whole command, otherwise.
     WholeCommandRate,
     /// CPU time of all processes, per GiB.
     Cpu,
@@ -109,7 +109,7 @@ impl BenchReport {
         BenchReport { bytes, rounds, machine, outcomes, medians, ratios }
     }
 
-    /// The tables for people.
+    /// Returns the tables for people.
     pub(crate) fn table(&self) -> String {
         let BenchMachine { core_count, load_before } = self.machine;
         let mut text = format!("{core_count} cores, load before the first run {load_before}\n");
@@ -124,7 +124,7 @@ impl BenchReport {
         text
     }
 
-    /// Whether any bar is missed.
+    /// Returns true if any threshold is missed.
     pub(crate) fn misses(&self) -> bool {
         self.ratios.iter().any(|ratio| ratio.holds == Some(false))
     }
@@ -157,7 +157,7 @@ impl BenchReport {
 }
 
 impl ContenderMedian {
-    /// The medians of an outcome that has samples.
+    /// Returns the medians of an outcome that has samples.
     fn of(outcome: &ContenderOutcome) -> Option<ContenderMedian> {
         let over = |figure: fn(&RunSample) -> Option<f64>| {
             median(outcome.samples.iter().filter_map(figure).collect())
@@ -172,7 +172,7 @@ impl ContenderMedian {
     }
 }
 
-/// Ours over the raw limit, over the best iperf3, and over the fastest of the others.
+/// Returns our ratios over the raw limit, over the best iperf3, and over the fastest of the others.
 fn ratios(scenario: BenchScenario, medians: &[ContenderMedian]) -> Vec<FigureRatio> {
     let here: Vec<&ContenderMedian> =
         medians.iter().filter(|median| median.scenario == scenario).collect();
@@ -209,7 +209,7 @@ fn ratios(scenario: BenchScenario, medians: &[ContenderMedian]) -> Vec<FigureRat
     found
 }
 
-/// The one that we are least ahead of.
+/// Returns the contender over which our lead is smallest.
 fn hardest<'a>(
     ours: &ContenderMedian,
     others: impl Iterator<Item = &'a ContenderMedian>,
@@ -217,7 +217,7 @@ fn hardest<'a>(
     others.min_by(|a, b| rate(ours, a, None).ratio.total_cmp(&rate(ours, b, None).ratio))
 }
 
-/// Like with like: the data's rate where both programs tell it, the whole command's otherwise.
+/// Compares equal rates: the data's if both programs report it, the whole command's otherwise.
 fn rate(of: &ContenderMedian, over: &ContenderMedian, bar: Option<Threshold>) -> FigureRatio {
     match of.gbit_per_s.zip(over.gbit_per_s) {
         Some((mine, theirs)) => FigureRatio::new(of, over, RatioKind::Rate, mine / theirs, bar),
@@ -274,7 +274,7 @@ impl FigureRatio {
     }
 }
 
-/// The middle of the figures, or the mean of the two in the middle.
+/// Returns the middle of the figures, or the mean of the two in the middle.
 pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;

@@ -1,9 +1,9 @@
-//! Counters of NICs over time, and what they say: rates between two moments, idle times, when a
-//! part of the bytes was in.
+//! Counters of NICs over time: rates between two moments, idle times, and the time of a number of
+//! bytes.
 
 use serde::Serialize;
 
-/// Counters that were read now and then. Times are seconds from a start that the reader chose.
+/// Counters at several times, in seconds from a start of the reader's choice.
 #[derive(Serialize, Default)]
 pub(crate) struct CounterSeries {
     seconds: Vec<f64>,
@@ -18,19 +18,19 @@ impl CounterSeries {
         self.received.push(received);
     }
 
-    /// The bytes that all NICs have received since the first reading.
+    /// Returns the bytes that all NICs have received since the first reading.
     pub(crate) fn total(&self) -> u64 {
         let sum = |reading: Option<&Vec<u64>>| reading.map_or(0, |counts| counts.iter().sum());
         sum(self.received.last()) - sum(self.received.first())
     }
 
-    /// The mean rate of a NIC between two moments, in Gbit/s.
+    /// Returns the mean rate of a NIC between two moments, in Gbit/s.
     pub(crate) fn gbit_per_s(&self, nic: usize, from: f64, to: f64) -> f64 {
         (self.count(nic, to) - self.count(nic, from)) * 8e-9 / (to - from)
     }
 
-    /// For how long between two moments a NIC received at less than `gbit_per_s`, reading by
-    /// reading.
+    /// Returns the time between two moments in which a NIC received at less than `gbit_per_s`,
+    /// reading by reading.
     pub(crate) fn seconds_below(&self, nic: usize, from: f64, to: f64, gbit_per_s: f64) -> f64 {
         let windows = self.seconds.windows(2).map(|pair| (pair[0].max(from), pair[1].min(to)));
         let windows = windows.filter(|(start, end)| end > start);
@@ -38,8 +38,8 @@ impl CounterSeries {
         idle.fold(0.0, |sum, (start, end)| sum + (end - start))
     }
 
-    /// The first reading from `from` on up to which a NIC had received at least at `gbit_per_s`
-    /// since the one before.
+    /// Returns the first reading from `from` on with a rate of at least `gbit_per_s` since the one
+    /// before.
     pub(crate) fn first_above(&self, nic: usize, from: f64, gbit_per_s: f64) -> Option<f64> {
         let mut windows = self.seconds.windows(2).filter(|pair| pair[0] >= from);
         windows
@@ -47,7 +47,7 @@ impl CounterSeries {
             .map(|pair| pair[1])
     }
 
-    /// When all NICs together had received `bytes` since the first reading.
+    /// Returns the time at which all NICs together had received `bytes` since the first reading.
     pub(crate) fn when(&self, bytes: u64) -> Option<f64> {
         let first: u64 = self.received.first()?.iter().sum();
         let at =
@@ -55,8 +55,8 @@ impl CounterSeries {
         Some(self.seconds[at])
     }
 
-    /// A NIC's counter at a moment, on a straight line between readings; what was before or after
-    /// them counts as they do.
+    /// Returns a NIC's counter at a moment, interpolated between readings, and constant before and
+    /// after them.
     fn count(&self, nic: usize, at: f64) -> f64 {
         let counter = |reading: usize| self.received[reading][nic] as f64;
         let after = self.seconds.partition_point(|&seconds| seconds < at);
@@ -72,7 +72,8 @@ impl CounterSeries {
 mod tests {
     use super::*;
 
-    /// One NIC at 1 Gbit/s for two seconds and idle for the third, another the other way round.
+    /// Creates a series of one NIC at 1 Gbit/s for two seconds and idle for the third, and another
+    /// one with the opposite.
     fn series() -> CounterSeries {
         let mut series = CounterSeries::default();
         for (seconds, counts) in

@@ -1,9 +1,9 @@
-//! Thousands of small transfers against the same two daemons: what each of them leaves behind adds
-//! up, and is seen.
+//! Thousands of small transfers with the same two daemons: leaks of each transfer add up and become
+//! visible.
 //!
 //! Transfers differ: from a pattern and from files, to nothing and to files, with small and large
-//! blocks, over one thread of the NIC or two, and some of them fail or are cancelled. Once the
-//! daemons are warm, their resident memory, descriptors and threads must stay where they are.
+//! blocks, over one or two threads of the NIC; some of them fail or are cancelled. Once the daemons
+//! are warm, their resident memory, descriptors and threads must stay level.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,17 +25,16 @@ pub(crate) struct SoakOptions {
     /// Transfers in all.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(2..))]
     transfers: u32,
-    /// After so many the daemons are warm.
+    /// Number of transfers after which the daemons are warm.
     #[arg(long, default_value_t = 500)]
     warm: u32,
-    /// Only transfers of these kinds, to find out which of them leaves something behind; may be
-    /// repeated.
+    /// Only transfers of these kinds, to find the one that leaks; can be repeated.
     #[arg(long, value_parser = clap::value_parser!(u32).range(..i64::from(KINDS)))]
     kind: Vec<u32>,
-    /// KiB by which resident memory may have grown at the end.
+    /// Allowed growth of resident memory at the end, in KiB.
     #[arg(long, default_value_t = 1024)]
     growth_kib: u64,
-    /// Where the files live.
+    /// Folder of the files.
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
     #[command(flatten)]
@@ -45,17 +44,17 @@ pub(crate) struct SoakOptions {
 /// Kinds of transfers: two to nothing, two to files, one between two replicas, two that fail, one
 /// that is cancelled.
 const KINDS: u32 = 8;
-/// How often the daemons are looked at.
+/// Number of samples of the daemons.
 const LOOKS: u32 = 10;
-/// How long a daemon may take to let go of what a transfer had.
+/// Time for a daemon to free the resources of a transfer.
 const REST_WITHIN: Duration = Duration::from_secs(30);
-/// How long one transfer may take.
+/// Time for one transfer.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(60);
-/// The files that are copied: odd sizes, one larger than the usual block.
+/// Sizes of the copied files: odd, one larger than the usual block.
 const FILES: [u64; 3] = [1, 70_001, 3_000_001];
 
 impl SoakOptions {
-    /// The kind of one of the transfers.
+    /// Returns the kind of one of the transfers.
     fn kind_of(&self, number: u32) -> u32 {
         match self.kind.len() {
             0 => number % KINDS,
@@ -64,7 +63,7 @@ impl SoakOptions {
     }
 }
 
-/// What a daemon holds.
+/// Resources of a daemon.
 #[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
 struct DaemonUsage {
     resident_kib: u64,
@@ -72,7 +71,7 @@ struct DaemonUsage {
     threads: u64,
 }
 
-/// What both daemons hold after so many transfers.
+/// Resources of both daemons after a number of transfers.
 #[derive(Serialize, Clone, Debug)]
 struct SoakSample {
     transfers: u32,
@@ -115,7 +114,7 @@ pub(crate) fn run(options: &SoakOptions) -> Result<()> {
     Ok(())
 }
 
-/// Two daemons, and what they copy.
+/// Two daemons, and the files that they copy.
 struct SoakDaemons<'a> {
     lab: &'a WorkDir,
     daemons: [RunningProcess; 2],
@@ -148,7 +147,7 @@ impl<'a> SoakDaemons<'a> {
         Ok(SoakDaemons { lab, daemons: [one, other], addresses: [at_one, at_other] })
     }
 
-    /// Runs one transfer to the end that it should come to.
+    /// Runs one transfer to its expected outcome.
     fn transfer(&self, number: u32, kind: u32) -> Result<()> {
         let [from, to] = &self.addresses;
         let file = number as usize % FILES.len();
@@ -222,15 +221,15 @@ impl<'a> SoakDaemons<'a> {
         }
     }
 
-    /// What the daemons hold once they are at rest: as few descriptors and threads as at the look
-    /// before, or as they have when they stay so.
+    /// Returns the daemons' resources once they are idle: as few descriptors and threads as in the
+    /// sample before, or a stable number.
     fn look(&self, transfers: u32) -> Result<SoakSample> {
         let deadline = Instant::now() + REST_WITHIN;
         let mut daemons = Vec::new();
         for daemon in &self.daemons {
             let mut held = DaemonUsage::of(daemon.id())?;
             let mut quiet = 0;
-            // A master that is gone has said good-bye; files are closed by workers behind that.
+            // After a master's good-bye, workers still close files.
             while quiet < 20 && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(50));
                 let now = DaemonUsage::of(daemon.id())?;
@@ -276,7 +275,7 @@ impl DaemonUsage {
     }
 }
 
-/// What has grown since the first look, in words.
+/// Returns the growth since the first sample, in words.
 fn growth(looks: &[SoakSample], growth_kib: u64) -> Vec<String> {
     let (Some(first), Some(last)) = (looks.first(), looks.last()) else { return Vec::new() };
     let mut grown = Vec::new();

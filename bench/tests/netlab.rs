@@ -117,7 +117,7 @@ fn a_fault_is_felt_and_healed() {
     }
     let (mut from, mut to) = lab.connection().unwrap();
     good(lab.fault(&["reset"]));
-    // What is written is answered with a reset, which both ends hear of.
+    // Written bytes are answered with a reset, which both ends see.
     from.write_all(b"any").unwrap();
     assert_eq!(from.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     to.write_all(b"any").unwrap();

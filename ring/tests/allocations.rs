@@ -1,5 +1,5 @@
-//! Nothing is allocated between the making of a ring and its end, and nothing is left of it after
-//! that: a counting allocator says so.
+//! A ring allocates nothing between its creation and its end, and leaks nothing: a counting
+//! allocator checks that.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -17,7 +17,7 @@ const ALL: RingFaults = RingFaults {
     late_notices: true,
 };
 
-/// What a completion says, apart from which slot it brings.
+/// Contents of a completion, apart from its slot.
 type Line = (u64, Result<u32, Errno>, CompletionStage);
 
 /// Reads and writes 64 pieces of a file, all in flight at once, and notes what comes in which

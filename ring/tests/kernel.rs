@@ -1,4 +1,4 @@
-//! What only the kernel's ring has: modes, registration, and an end with operations in flight.
+//! Features of the kernel's ring only: modes, registration, and an end with operations in flight.
 //!
 //! Each test ends early on a machine that forbids `io_uring`: there is nothing to test then.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]

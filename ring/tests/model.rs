@@ -15,7 +15,7 @@ struct Step {
     write: bool,
     offset: usize,
     bytes: usize,
-    /// Where in the slot the range starts.
+    /// Start of the range in the slot.
     at: usize,
     value: u8,
 }
@@ -54,7 +54,7 @@ proptest! {
                     assert_eq!(result.map(|moved| moved as usize), Ok(end - offset), "{kind}");
                     assert_eq!(slot.as_slice()[at..at + end - offset], model[offset..end], "{kind}");
                 }
-                // Nothing beside the range was touched.
+                // No byte outside the range was changed.
                 assert!(slot.as_slice()[..at].iter().all(|&byte| byte == value), "{kind}");
                 assert!(slot.as_slice()[at + bytes..].iter().all(|&byte| byte == value), "{kind}");
             }

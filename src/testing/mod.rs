@@ -1,4 +1,4 @@
-//! What tests, benchmarks and fuzzers need, and no program has.
+//! Fixtures of tests, benchmarks and fuzzers, in no program.
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -1,6 +1,5 @@
-//! A link that loses packets, has its connections reset, flaps, or fails for a while in one
-//! direction, and a sender that is frozen for a while: what the program gets through, and what
-//! iperf3 does with as many bytes.
+//! Faulty links and ends: lost packets, resets, flapping, a failure in one direction, and a frozen
+//! sender. Compares the program's rate with that of iperf3 for the same bytes.
 
 use std::thread;
 use std::time::Duration;
@@ -14,34 +13,33 @@ use crate::cluster::{self, CompletedTransfer, LabCluster};
 use crate::contenders::{BenchScenario, WorkItem};
 use crate::process::RunningProcess;
 
-/// Every packet is one of 1500 bytes here, and there are this many for the machine to move.
+/// Every packet has 1500 bytes here, which limits the rate of the machine.
 const RATE_MBIT: u32 = 500;
 const SENDER: u32 = 1;
 const RECEIVER: u32 = 2;
-/// veth carries 64 KiB at once where it may, and whoever drops one of those drops 45.
+/// veth carries up to 64 KiB at once by default; dropping one of these drops 45 packets.
 const SINGLE_PACKETS: &str =
     "ethtool -K eth0 tso off gso off gro off tx off; sysctl -q net.netfilter.nf_conntrack_acct=1";
-/// What flaps is gone for a fifth of every second.
+/// A flapping link is down for a fifth of every second.
 const FLAPPING: &str =
     "while ip link set eth0 down && sleep 0.2 && ip link set eth0 up; do sleep 0.8; done";
-/// When a fault that comes later comes, and how long one lasts that goes again: longer than a flow
-/// may be silent.
+/// Start and duration of a temporary fault: longer than a flow may be silent.
 const BEFORE: Duration = Duration::from_secs(1);
 const LASTS: Duration = Duration::from_secs(2);
 
-/// What is wrong with the link or its ends. What spoils single packets spares control connections.
+/// Fault of the link or its ends. Faults of single packets spare control connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LinkFault {
     None,
-    /// The receiver loses so many of a hundred packets that carry data.
+    /// The receiver loses this percentage of data packets.
     Loss(u32),
-    /// Connections are reset when they have carried 5 MB.
+    /// Connections are reset after 5 MB.
     Resets,
-    /// The receiver's NIC goes and comes.
+    /// The receiver's NIC goes down and up.
     Flapping,
-    /// For a while nothing of what the sender sends arrives.
+    /// For a while nothing from the sender arrives.
     OneWay,
-    /// For a while the sender does nothing.
+    /// For a while the sender is stopped.
     Frozen,
 }
 
@@ -59,7 +57,7 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
     for fault in FAULTS {
         let title = fault.title();
         book.now(&title);
-        // What one fault did to the daemons is not the next one's matter.
+        // New daemons, free of the effects of the fault before.
         let cluster = bench.cluster(2, &[RATE_MBIT])?;
         [SENDER, RECEIVER]
             .iter()
@@ -76,7 +74,7 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
         }
         match &theirs {
             Ok(theirs) => book.figure(format!("{title}: iperf3"), *theirs, "Gbit/s", ""),
-            // A connection that is gone is all that it has.
+            // A lost connection delivers nothing more.
             Err(error) => {
                 book.figure(format!("{title}: iperf3"), 0.0, "Gbit/s", format!("{error:#}"))
             }
@@ -97,7 +95,7 @@ fn ours(cluster: &LabCluster, fault: LinkFault, work: &WorkItem) -> Result<Compl
     CompletedTransfer::of(&master.wait()?, work.bytes)
 }
 
-/// The Gbit/s of iperf3.
+/// Returns the Gbit/s of iperf3.
 fn theirs(cluster: &LabCluster, fault: LinkFault, work: &WorkItem) -> Result<f64> {
     let pair = iperf::IperfPair::start(cluster, 0, iperf::IperfLoad::Bytes(work.bytes))?;
     let _lasting = fault.strike(cluster, pair.client())?;
@@ -116,7 +114,7 @@ impl LinkFault {
         }
     }
 
-    /// Lays what is there from the beginning.
+    /// Installs a permanent fault.
     fn lay(self, cluster: &LabCluster) -> Result<()> {
         let spared = "tcp dport != 7000 tcp sport != 7000";
         let (node, rules) = match self {
@@ -127,8 +125,8 @@ impl LinkFault {
 add rule inet wire in {spared} meta length > 1000 numgen random mod 100 < {percent} drop"
                 ),
             ),
-            // The receiver is told in answer to what it acknowledges, and its system tells the
-            // sender.
+            // The receiver gets the reset in answer to its acknowledgement, and its system sends
+            // one to the sender.
             LinkFault::Resets => (
                 SENDER,
                 format!(
@@ -143,8 +141,8 @@ add rule inet wire in {spared} tcp flags & rst == 0 ct bytes > 5000000 reject wi
         lay_rules(cluster, node, &rules)
     }
 
-    /// Lets what comes later come to a transfer whose sender this is, and go again where it does.
-    /// What makes it go on, where that is a process, ends it when it is dropped.
+    /// Starts a temporary fault on a running transfer of this sender, and ends it. A process that
+    /// repeats the fault ends it on drop.
     fn strike(
         self,
         cluster: &LabCluster,
@@ -158,7 +156,7 @@ add rule inet wire in {spared} tcp flags & rst == 0 ct bytes > 5000000 reject wi
                 return cluster.lab().start("flapping", shell).map(Some);
             }
             LinkFault::OneWay => {
-                // On whatever port.
+                // On any port.
                 let deaf = format!(
                     "add chain inet wire in {{ type filter hook prerouting priority -300; }}
 add rule inet wire in ip saddr {} drop",
@@ -179,7 +177,7 @@ add rule inet wire in ip saddr {} drop",
     }
 }
 
-/// Makes a node's firewall follow these rules of the table `wire`.
+/// Installs these rules of the table `wire` in a node's firewall.
 fn lay_rules(cluster: &LabCluster, node: u32, rules: &str) -> Result<()> {
     let script = format!("nft -f - <<RULES\nadd table inet wire\n{rules}\nRULES");
     iperf::inside(cluster, node, &script).context("nft does not take the fault's rules")

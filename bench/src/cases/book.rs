@@ -1,5 +1,4 @@
-//! What the cases found: figures, the bars that some are held to, and whether these hold; as a
-//! table and as JSON.
+//! Results of the cases: figures with their thresholds, as a table and as JSON.
 
 use std::fmt::Debug;
 
@@ -12,31 +11,31 @@ use crate::bar::Threshold;
 use crate::contenders::BenchScenario;
 use crate::report::BenchMachine;
 
-/// Everything that a run found.
+/// Results of a run.
 #[derive(Serialize)]
 pub(crate) struct BenchResults {
     machine: BenchMachine,
     chapters: Vec<CaseResults>,
 }
 
-/// One case in one scenario.
+/// Results of one case in one scenario.
 #[derive(Serialize)]
 struct CaseResults {
     case: String,
     scenario: BenchScenario,
     findings: Vec<BenchFinding>,
-    /// What the program and the counters said, for whoever asks why.
+    /// Reports and counters, to explain the figures.
     evidence: Vec<Value>,
 }
 
 #[derive(Serialize)]
 struct BenchFinding {
     what: String,
-    /// Absent where it could not be measured.
+    /// `None` if it could not be measured.
     value: Option<f64>,
     unit: &'static str,
     bar: Option<Threshold>,
-    /// Whether the bar holds, where there is one.
+    /// True if the threshold is met, if there is one.
     holds: Option<bool>,
     note: String,
 }
@@ -46,7 +45,7 @@ impl BenchResults {
         BenchResults { machine, chapters: Vec::new() }
     }
 
-    /// What follows is of this case.
+    /// Starts the results of a case.
     pub(crate) fn open(&mut self, case: impl Debug, scenario: BenchScenario) {
         let case = format!("{case:?}").to_lowercase();
         self.chapters.push(CaseResults {
@@ -57,14 +56,14 @@ impl BenchResults {
         });
     }
 
-    /// Says what happens next, while it happens.
+    /// Prints the next step.
     #[allow(clippy::print_stderr, reason = "progress goes there")]
     pub(crate) fn now(&self, what: &str) {
         let chapter = self.chapters.last();
         eprintln!("{}: {what}", chapter.map_or("lab", |chapter| &chapter.case));
     }
 
-    /// A figure that has no bar.
+    /// Adds a figure without a threshold.
     pub(crate) fn figure(
         &mut self,
         what: impl Into<String>,
@@ -82,7 +81,7 @@ impl BenchResults {
         });
     }
 
-    /// A ratio with its bar.
+    /// Adds a ratio with its threshold.
     pub(crate) fn ratio(
         &mut self,
         what: impl Into<String>,
@@ -95,23 +94,23 @@ impl BenchResults {
         self.add(BenchFinding { what, value: Some(value), unit: "", bar: Some(bar), holds, note });
     }
 
-    /// Something that must be so.
+    /// Adds a condition that must hold.
     pub(crate) fn must(&mut self, what: impl Into<String>, holds: bool, note: impl Into<String>) {
         let (what, note) = (what.into(), note.into());
         self.add(BenchFinding { what, value: None, unit: "", bar: None, holds: Some(holds), note });
     }
 
-    /// Something that could not be measured, which no bar survives.
+    /// Adds a failed measurement, which misses any threshold.
     pub(crate) fn failed(&mut self, what: impl Into<String>, error: &anyhow::Error) {
         self.must(what, false, format!("{error:#}"));
     }
 
-    /// Keeps what explains the figures.
+    /// Keeps data that explains the figures.
     pub(crate) fn keep(&mut self, evidence: Value) {
         self.chapter().evidence.push(evidence);
     }
 
-    /// Whether any bar is missed.
+    /// Returns true if any threshold is missed.
     pub(crate) fn misses(&self) -> bool {
         self.chapters
             .iter()
@@ -119,7 +118,7 @@ impl BenchResults {
             .any(|finding| finding.holds == Some(false))
     }
 
-    /// The tables for people.
+    /// Returns the tables for people.
     pub(crate) fn table(&self) -> String {
         let BenchMachine { core_count, load_before } = self.machine;
         let mut text = format!("{core_count} cores, load before the first run {load_before}\n");

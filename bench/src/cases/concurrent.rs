@@ -12,7 +12,7 @@ use crate::process::{EndedProcess, RunningProcess};
 
 const RATES_MBIT: [u32; 4] = [1000; 4];
 
-/// What some transfers came to.
+/// Result of concurrent transfers.
 struct ConcurrentRun {
     /// All their bytes, over the time from the first command's start to the last one's end.
     gbit_per_s: f64,
@@ -74,7 +74,7 @@ fn at_once(
     Ok(ConcurrentRun { gbit_per_s: (work.bytes * count) as f64 * 8e-9 / last, each })
 }
 
-/// How far the farthest is from the mean, as a part of it.
+/// Returns the largest deviation from the mean, as a part of it.
 fn spread(rates: &[f64]) -> f64 {
     let mean = rates.iter().sum::<f64>() / rates.len() as f64;
     rates.iter().map(|rate| (rate / mean - 1.0).abs()).fold(0.0, f64::max)

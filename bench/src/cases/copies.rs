@@ -13,17 +13,18 @@ use super::book::BenchResults;
 use crate::bar::Threshold;
 use crate::cluster::{CompletedTransfer, LabCluster, address};
 
-/// Sixteen nodes that each send and receive at this rate leave the machine room.
+/// Rate of the NICs: sixteen nodes that each send and receive at this rate leave the machine spare
+/// capacity.
 const RATE_MBIT: u32 = 100;
-/// The slow receiver's, and what its NIC is slowed down to.
+/// Rate of the slow receiver's NIC.
 const SLOW_MBIT: u32 = 10;
-/// Blocks of a transfer, about.
+/// Approximate number of blocks of a transfer.
 const BLOCKS: u64 = 1024;
 const COUNTS: [u32; 5] = [1, 2, 4, 8, 16];
-/// With a slow receiver among them.
+/// Number of copies for the case with a slow receiver.
 const COUNT_WITH_SLOW: u32 = 8;
 
-/// What a number of copies may take, in the time of one.
+/// Returns the threshold for a number of copies, in the time of one.
 fn bar(count: u32) -> Threshold {
     if count <= 8 { Threshold::AtMost(1.15) } else { Threshold::AtMost(1.25) }
 }
@@ -67,19 +68,19 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
 
 struct CopyRun {
     bytes: u64,
-    /// When the last copy had its name.
+    /// Time at which the last copy was renamed.
     seconds: f64,
-    /// The same without the last node's.
+    /// Time without the last node's copy.
     others_seconds: f64,
     transferred: CompletedTransfer,
 }
 
-/// Copies as many bytes as one NIC carries in the time that was asked for; `last_mbit` is the speed
-/// of the last node.
+/// Copies the bytes that one NIC carries in the requested time; `last_mbit` is the speed of the
+/// last node.
 fn copy(bench: &CaseFixture, cluster: &LabCluster, count: u32, last_mbit: u32) -> Result<CopyRun> {
     let bytes = bench.bytes_in(bench.options.seconds, &[RATE_MBIT]);
     let last = bytes - 1;
-    // As many blocks as a gibibyte has: what is pipelined are blocks.
+    // As many blocks as a gibibyte has: blocks are pipelined.
     let block = (bytes / BLOCKS).next_power_of_two();
     let mut rows = format!(
         "option block {block}\nwriter {} pattern:3 0 0-{last} speed={RATE_MBIT}M\n",
@@ -87,7 +88,7 @@ fn copy(bench: &CaseFixture, cluster: &LabCluster, count: u32, last_mbit: u32) -
     );
     let files: Vec<String> = (1..=count).map(|copy| format!("copy{copy}")).collect();
     for (node, file) in (2..).zip(&files) {
-        // A file that is replaced keeps the time at which the first was made.
+        // A replaced file keeps its time of creation.
         let _ = fs::remove_file(bench.lab.path(file));
         let speed = if node == 1 + count { last_mbit } else { RATE_MBIT };
         rows += &format!("reader {} file:///{file} 0 0-{last} speed={speed}M\n", address(node));
@@ -105,7 +106,7 @@ fn copy(bench: &CaseFixture, cluster: &LabCluster, count: u32, last_mbit: u32) -
     })
 }
 
-/// From the moment at which a file was made to that at which it got its name.
+/// Returns the time from the creation of a file to its renaming.
 fn took(file: &Path, bytes: u64) -> Result<f64> {
     let about = fs::metadata(file).with_context(|| format!("no {}", file.display()))?;
     ensure!(about.len() == bytes, "{} has {} bytes, not {bytes}", file.display(), about.len());

@@ -1,5 +1,5 @@
-//! One NIC of four fails in mid-transfer: what the others carry from then on, and whether it is
-//! used again when it is back.
+//! One NIC of four fails in mid-transfer: rate of the others from then on, and use of the NIC after
+//! its return.
 
 use std::time::Duration;
 
@@ -16,30 +16,30 @@ use crate::series::CounterSeries;
 
 const RATES_MBIT: [u32; 4] = [1000; 4];
 const RECEIVER: u32 = 2;
-/// How often the counters are read.
+/// Interval of counter readings.
 const READING: Duration = Duration::from_millis(100);
-/// The time that the program may take to notice, and that which its last pieces may take.
+/// Time for the program to notice the fault, and for its last pieces.
 const GRACE_SECONDS: f64 = 1.0;
-/// How long iperf3 measures the links: they are as shaped, so it need not be long.
+/// Duration of the iperf3 measurement of the links: they are shaped, so it may be short.
 const LINKS_SECONDS: f64 = 5.0;
-/// How long the fault lasts in the transfer in which the NIC comes back, and how long that transfer
-/// goes on then: longer than the longest rest of a rail pair.
+/// Duration of the fault in the transfer in which the NIC comes back, and of the rest of that
+/// transfer: longer than the longest backoff of a rail pair.
 const RETURN_SECONDS: f64 = 6.0;
 
-/// What happens to a NIC.
+/// Fault of a NIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum NicFault {
     /// The link is down.
     Down,
-    /// Everything is dropped, both ways, and nobody told.
+    /// Everything is dropped in both directions, silently.
     Drop,
     /// Every packet is answered with a reset.
     Reset,
-    /// It falls to a tenth of its rate.
+    /// Its rate falls to a tenth.
     Tenth,
 }
 
-/// Whose NIC it is.
+/// Node of the NIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum FaultSide {
     Sender,
@@ -53,7 +53,7 @@ struct NicStrike {
     fault: NicFault,
 }
 
-/// A transfer and what its counters showed, in seconds from its start.
+/// A transfer with its counters, in seconds from its start.
 struct WatchedTransfer {
     series: CounterSeries,
     struck: Option<f64>,
@@ -86,7 +86,7 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
     Ok(())
 }
 
-/// A file arrives as it was, at what the links that are left give.
+/// Checks that a file arrives unchanged, at the rate of the remaining links.
 fn goes_on(
     bench: &CaseFixture,
     cluster: &mut LabCluster,
@@ -109,7 +109,7 @@ fn goes_on(
     result
 }
 
-/// The NIC carries its part again when it is whole again.
+/// Checks that the NIC carries its part again after its return.
 fn comes_back(
     bench: &CaseFixture,
     cluster: &mut LabCluster,
@@ -138,7 +138,7 @@ fn comes_back(
     Ok(())
 }
 
-/// What the transfer reached between a second after the fault and a second before its end.
+/// Judges the rate between a second after the fault and a second before the end.
 fn judge(
     watched: &WatchedTransfer,
     work: &WorkItem,
@@ -158,7 +158,7 @@ fn judge(
         end - struck
     );
     let left = strike.left(links);
-    // What a dead NIC still receives reaches nobody.
+    // Bytes that a dead NIC still receives are lost.
     let carrying: Vec<usize> = (0..links.len()).filter(|&nic| left[nic] > 0.0).collect();
     let reached: f64 = carrying.iter().map(|&nic| watched.series.gbit_per_s(nic, from, to)).sum();
     let remaining: f64 = left.iter().sum();
@@ -171,7 +171,7 @@ fn judge(
             )
         })
         .collect();
-    // Where it was slow before, the machine had other work.
+    // A slow rate before the fault means that the machine was busy.
     let before: f64 =
         (0..links.len()).map(|nic| watched.series.gbit_per_s(nic, GRACE_SECONDS, struck)).sum();
     let late = watched.series.when(work.bytes / 100 * 99).map_or(0.0, |most| end - most);
@@ -191,15 +191,15 @@ fn judge(
     Ok(())
 }
 
-/// Runs a transfer and strikes when a third of its bytes are in. Reads the receiver's counters all
-/// the time. Whatever comes of it, the NIC is whole afterwards.
+/// Runs a transfer, with a fault once a third of its bytes have arrived. Reads the receiver's
+/// counters all the time. The NIC is always restored.
 fn watch(
     cluster: &mut LabCluster,
     work: &WorkItem,
     strike: &NicStrike,
     heal_after: Option<f64>,
 ) -> Result<WatchedTransfer> {
-    // What one fault did to the daemons is not the next one's matter.
+    // New daemons, free of the effects of the fault before.
     cluster.restart()?;
     let watched = watch_struck(cluster, work, strike, heal_after);
     strike.heal(cluster)?;
@@ -234,7 +234,7 @@ fn watch_struck(
     }
 }
 
-/// When the last byte was in: the program says how long after the first.
+/// Returns the time of the last byte: the program reports its distance from the first.
 fn last_byte(watched: &WatchedTransfer, transferred: &CompletedTransfer) -> f64 {
     let first = watched.series.when(1 << 20).unwrap_or_default();
     (first + transferred.seconds).min(watched.ended.seconds)
@@ -272,7 +272,7 @@ impl NicStrike {
         cluster.fault(self.node, self.nic, &["heal"])
     }
 
-    /// What each of the links still gives.
+    /// Returns the remaining rate of each link.
     fn left(&self, links: &[f64]) -> Vec<f64> {
         let part = if self.fault == NicFault::Tenth { 0.1 } else { 0.0 };
         links

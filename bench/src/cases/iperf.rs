@@ -1,5 +1,5 @@
-//! What the links of a cluster give: iperf3 over each NIC at the same time, and over all of them as
-//! one MPTCP connection.
+//! Rates of a cluster's links: iperf3 over each NIC at the same time, and over all of them as one
+//! MPTCP connection.
 
 use std::process::Command;
 
@@ -11,13 +11,13 @@ use crate::process::{self, RunningProcess};
 
 const SENDER: u32 = 1;
 const RECEIVER: u32 = 2;
-/// Servers on different addresses may have the same one.
+/// Servers on different addresses may have the same port.
 const PORT: &str = "5201";
 
-/// How much a client sends.
+/// Amount that a client sends.
 #[derive(Clone, Copy)]
 pub(super) enum IperfLoad {
-    /// Whole ones are all that it takes.
+    /// iperf3 only accepts whole seconds.
     Seconds(f64),
     Bytes(u64),
 }
@@ -35,13 +35,13 @@ impl IperfPair {
         Ok(IperfPair { client: client(cluster, nic, &[], amount)?, server })
     }
 
-    /// The one that sends.
+    /// Returns the client.
     pub(super) fn client(&self) -> &RunningProcess {
         &self.client
     }
 
-    /// The Gbit/s that arrived, once all has. A server whose client failed is not waited for: it
-    /// may never have come.
+    /// Returns the Gbit/s that arrived, after the end. A server whose client failed is not waited
+    /// for: the client may never have connected.
     pub(super) fn rate(self) -> Result<f64> {
         let rate = rate(self.client)?;
         self.server.finish()?;
@@ -49,7 +49,7 @@ impl IperfPair {
     }
 }
 
-/// The Gbit/s of each NIC while all are at work, each with an iperf3 of its own.
+/// Returns the Gbit/s of each NIC while all are busy, each with its own iperf3.
 pub(super) fn together(cluster: &LabCluster, seconds: f64) -> Result<Vec<f64>> {
     let nics = 0..cluster.rates_mbit().len();
     let pairs = nics.map(|nic| IperfPair::start(cluster, nic, IperfLoad::Seconds(seconds)));
@@ -57,7 +57,7 @@ pub(super) fn together(cluster: &LabCluster, seconds: f64) -> Result<Vec<f64>> {
     pairs.into_iter().map(IperfPair::rate).collect()
 }
 
-/// The Gbit/s of one MPTCP connection over all NICs.
+/// Returns the Gbit/s of one MPTCP connection over all NICs.
 pub(super) fn mptcp(cluster: &LabCluster, seconds: f64) -> Result<f64> {
     ensure!(process::find("mptcpize").is_some(), "mptcpize is not installed (tools/peers)");
     for node in [SENDER, RECEIVER] {
@@ -82,7 +82,7 @@ pub(super) fn mptcp(cluster: &LabCluster, seconds: f64) -> Result<f64> {
 fn server(cluster: &LabCluster, nic: usize, wrapper: &[&str]) -> Result<RunningProcess> {
     let mut command = iperf(cluster, RECEIVER, wrapper);
     command.args(["-s", "-1", "--forceflush", "-p", PORT]);
-    // The further connections that MPTCP makes come to the other addresses.
+    // Further connections of MPTCP come to the other addresses.
     if wrapper.is_empty() {
         command.args(["-B", &address(RECEIVER, nic)]);
     }
@@ -135,7 +135,7 @@ fn rate(client: RunningProcess) -> Result<f64> {
     Ok(rate / 1e9)
 }
 
-/// Runs a script in a node, to its good end.
+/// Runs a script in a node, to its successful end.
 pub(super) fn inside(cluster: &LabCluster, node: u32, script: &str) -> Result<()> {
     let mut shell = cluster.command(node, "sh");
     shell.args(["-c", script]);
@@ -143,7 +143,7 @@ pub(super) fn inside(cluster: &LabCluster, node: u32, script: &str) -> Result<()
     Ok(())
 }
 
-/// The address of a node's NIC, as `tools/netlab` gives them out.
+/// Returns the address of a node's NIC, as `tools/netlab` assigns it.
 fn address(node: u32, nic: usize) -> String {
     format!("10.{}.0.{node}", 200 + nic)
 }

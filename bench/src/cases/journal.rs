@@ -1,5 +1,4 @@
-//! What it costs to record what has landed: a file to a file over one link, with a journal and
-//! without one, in turns.
+//! Cost of the journal: a file to a file over one link, with and without a journal, in turns.
 
 use anyhow::Result;
 
@@ -10,12 +9,12 @@ use crate::cluster::{CompletedTransfer, LabCluster};
 use crate::contenders::{BenchScenario, WorkItem};
 use crate::report::median;
 
-/// Of the link, one at a time.
+/// Rates of the link, one at a time.
 const RATES_MBIT: [u32; 2] = [1000, 2500];
-/// Pairs of transfers; the median of their ratios counts, and who goes first changes.
+/// Pairs of transfers; the median of their ratios counts, and the order alternates.
 const PAIRS: u32 = 7;
 
-/// What transfers of one kind came to.
+/// Results of transfers of one kind.
 #[derive(Default)]
 struct JournalRuns {
     gbit_per_s: Vec<f64>,

@@ -1,7 +1,6 @@
-//! The cases of the lab: shaped links between network namespaces, each with the bar that it is held
-//! to.
+//! Cases of the lab: shaped links between network namespaces, each with its threshold.
 //!
-//! What the links give is measured with iperf3 in the same run, so a bar is a ratio.
+//! The rates of the links are measured with iperf3 in the same run, so a threshold is a ratio.
 
 mod adverse;
 pub(crate) mod book;
@@ -54,10 +53,9 @@ pub(crate) enum LabCase {
     /// A link that loses packets, resets connections, flaps or fails one way, and a frozen sender:
     /// beside iperf3 under the same, with no bar.
     Adverse,
-    /// What it costs to record what has landed, at 1 and 2.5 Gbit/s.
+    /// Cost of the journal, at 1 and 2.5 Gbit/s.
     Journal,
-    /// What is left of an interrupted transfer of 102,400 pieces, and how long it takes to decide
-    /// that.
+    /// Remaining work of an interrupted transfer of 102,400 pieces, and the time to determine it.
     Resume,
 }
 
@@ -75,7 +73,7 @@ const ALL: [LabCase; 11] = [
     LabCase::Resume,
 ];
 
-/// What is measured, and with what.
+/// Cases and their parameters.
 #[derive(Args)]
 pub(crate) struct CaseOptions {
     /// Takes only these cases.
@@ -84,22 +82,22 @@ pub(crate) struct CaseOptions {
     /// Takes only this scenario, in the cases that have both.
     #[arg(long, value_enum)]
     scenario: Option<crate::ScenarioName>,
-    /// How long each transfer and each iperf3 should take.
+    /// Duration of each transfer and each iperf3.
     #[arg(long, default_value_t = 10.5)]
     seconds: f64,
-    /// How often everybody has a turn in the cases that stripe; medians count.
+    /// Number of turns in the cases that stripe; medians count.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Takes only these numbers of NICs in the case `nics`.
     #[arg(long, value_name = "COUNT", value_delimiter = ',', default_values_t = [1, 2, 4])]
     nics: Vec<usize>,
-    /// Strikes only these NICs in the case `faults`.
+    /// Only these NICs fail in the case `faults`.
     #[arg(long, value_name = "NIC", value_delimiter = ',', default_values_t = [0, 1, 2, 3])]
     struck: Vec<usize>,
     /// Takes only these faults.
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<NicFault>,
-    /// Which node's NIC is struck.
+    /// Node whose NIC fails.
     #[arg(long, value_enum, default_value = "receiver")]
     at: FaultSide,
     /// Leaves out the second, longer transfer of each fault, in which the NIC comes back.
@@ -111,7 +109,7 @@ pub(crate) struct CaseOptions {
     /// Bytes of a file at most; K, M, G are powers of 1024. Whole MiB.
     #[arg(long, default_value = "6G", value_parser = crate::bytes)]
     file_bytes: u64,
-    /// Where the files of a run live; the destination's file system is part of what is measured.
+    /// Folder of a run's files; the destination's file system is part of the measurement.
     #[arg(long, default_value = "build/bench")]
     dir: PathBuf,
     /// Seconds that any one process may run.
@@ -121,14 +119,14 @@ pub(crate) struct CaseOptions {
     labs: LabOptions,
 }
 
-/// What every case works with.
+/// Resources of every case.
 struct CaseFixture<'a> {
     options: &'a CaseOptions,
     lab: &'a WorkDir,
     tools: &'a LabTools,
 }
 
-/// Runs the cases and prints what they found.
+/// Runs the cases and prints their results.
 #[allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -153,7 +151,7 @@ pub(crate) fn run(options: &CaseOptions) -> Result<()> {
     }
     println!("{}", book.table());
     options.labs.common.keep(&book)?;
-    // The working folder goes before this process does.
+    // The working folder is removed before this process ends.
     drop(lab);
     options.labs.common.judge(book.misses());
     Ok(())
@@ -165,7 +163,7 @@ impl<'a> CaseFixture<'a> {
             LabCase::Concurrent | LabCase::Random | LabCase::Slowed | LabCase::Adverse => {
                 vec![BenchScenario::MemoryToMemory]
             }
-            // Right bytes are part of it, so there are files to compare.
+            // These cases compare bytes, so they need files.
             LabCase::Faults | LabCase::Copies | LabCase::Journal | LabCase::Resume => {
                 vec![BenchScenario::FileToFile]
             }
@@ -195,13 +193,13 @@ impl<'a> CaseFixture<'a> {
         LabCluster::up(self.lab, self.tools, nodes, rates_mbit)
     }
 
-    /// The bytes that links of these rates carry in `seconds`, in whole MiB.
+    /// Returns the bytes that links of these rates carry in `seconds`, in whole MiB.
     fn bytes_in(&self, seconds: f64, rates_mbit: &[u32]) -> u64 {
         let sum: f64 = rates_mbit.iter().map(|&rate| f64::from(rate)).sum();
         ((sum * 1e6 * GOODPUT * seconds / 8.0) as u64).next_multiple_of(1 << 20)
     }
 
-    /// The same, as far as the source file goes where there is one.
+    /// Returns the work for links of these rates, limited by the source file if there is one.
     fn work(&self, scenario: BenchScenario, rates_mbit: &[u32]) -> Result<WorkItem> {
         let bytes = self.bytes_in(self.options.seconds, rates_mbit);
         let most = if scenario == BenchScenario::FileToFile { self.lab.bytes() } else { u64::MAX };
@@ -209,7 +207,7 @@ impl<'a> CaseFixture<'a> {
     }
 }
 
-/// The rows of one transfer from node 1 to node 2.
+/// Returns the rows of one transfer from node 1 to node 2.
 fn rows(work: &WorkItem) -> String {
     let last = work.bytes - 1;
     let (from, to) = match work.files {

@@ -1,5 +1,5 @@
-//! Four senders of random overlapping windows, three receivers of random ranges: how near the
-//! plan's bound they come.
+//! Four senders of random overlapping windows, three receivers of random ranges: the distance to
+//! the plan's bound.
 
 use anyhow::{Context, Result};
 
@@ -30,8 +30,8 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
     Ok(())
 }
 
-/// The rows of a seed, and the bytes that they move. One sender has everything, so that nothing is
-/// missing.
+/// Returns the rows of a seed, and the bytes that they move. One sender has everything, so that
+/// nothing is missing.
 fn specification(seed: u64) -> (String, u64) {
     let mut random = Random(seed);
     let mut part = || {

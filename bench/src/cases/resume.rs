@@ -1,8 +1,8 @@
-//! How long a transfer takes to decide what an earlier attempt has left of it: one receiver has
-//! finished, another one has not.
+//! Time to determine the remaining work of an interrupted transfer: one receiver has finished,
+//! another one has not.
 //!
-//! What counts is the number of pieces, and a piece of 4 KiB is recorded as one of 1 MiB is: these
-//! files have as many as 100 GiB have in blocks of 1 MiB.
+//! It depends on the number of pieces; a record of 4 KiB is as large as one of 1 MiB. These files
+//! have as many pieces as 100 GiB in blocks of 1 MiB.
 
 use std::fs;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::cluster::{CompletedTransfer, LabCluster, address};
 
 const PIECES: u64 = 102_400;
 const BLOCK: u64 = 4096;
-/// The last receiver wants an eighth and is still at it, by far, when the other one has finished.
+/// The last receiver wants an eighth, and is far from its end when the other one has finished.
 const RATES_MBIT: [u32; 3] = [2500, 2500, 20];
 const BYTES: [u64; 2] = [PIECES * BLOCK, PIECES * BLOCK / 8];
 
@@ -44,7 +44,7 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
             );
         }
     }
-    // Its nodes would go on without it, but for the attempt that follows at once.
+    // Its nodes would continue without it, if the next attempt did not follow at once.
     first.signal(Signal::SIGKILL)?;
     first.wait()?;
     book.now("the second attempt");

@@ -1,5 +1,5 @@
-//! A sender that slows to a tenth in mid-transfer, or is a tenth of what its row says: how near the
-//! rest comes to what one could do who had known it at that moment.
+//! A sender that slows to a tenth in mid-transfer, or has a tenth of its row's speed: distance of
+//! the remaining transfer to an optimal one that knew the speed at that moment.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::cluster::{CompletedTransfer, LabCluster, address};
 /// Three senders of this rate, and two receivers that take in as much together.
 const SENDER_MBIT: u32 = 200;
 const RECEIVER_MBIT: u32 = 300;
-/// What the first sender falls to.
+/// Rate of the first sender when slow.
 const SLOW_MBIT: u32 = 20;
-/// How often the counters are read.
+/// Interval of counter readings.
 const READING: Duration = Duration::from_millis(20);
 
 pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
@@ -29,8 +29,8 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
     Ok(())
 }
 
-/// Slows the first sender when one byte in `part_before` is in, or before the start where that is
-/// 0.
+/// Slows the first sender when `part_before` of the bytes have arrived, or before the start if it
+/// is 0.
 fn misjudged(
     bench: &CaseFixture,
     cluster: &LabCluster,
@@ -82,8 +82,8 @@ fn misjudged(
     Ok(())
 }
 
-/// The first sender has everything, the others two thirds each, which overlap; each receiver wants
-/// a half.
+/// Returns the specification: the first sender has everything, the others two thirds each, which
+/// overlap; each receiver wants a half.
 fn specification(bytes: u64) -> String {
     let (last, third, half) = (bytes - 1, bytes / 3, bytes / 2);
     let mut rows = String::new();

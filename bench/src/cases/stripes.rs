@@ -1,4 +1,4 @@
-//! Striping that adds up: all NICs of two nodes at once, against what each of them gives by itself.
+//! Striping: all NICs of two nodes at once, compared with the sum of single NICs.
 
 use anyhow::Result;
 
@@ -14,7 +14,7 @@ const GIGABIT: u32 = 1000;
 /// The medians of one cluster.
 struct StripeMedians {
     ours: f64,
-    /// The sum of what iperf3 gets over each NIC.
+    /// Sum of the iperf3 rates over each NIC.
     sum: f64,
 }
 
@@ -69,8 +69,8 @@ fn stripe(
     let (mut sums, mut ours, mut mptcp, mut cost) =
         (Vec::new(), Vec::new(), Vec::new(), String::new());
     for round in 1..=bench.options.rounds {
-        // First, because it waits until what the run before has written is on the disk: iperf3
-        // needs the cores to itself too.
+        // First, because it waits for writeback of the run before: iperf3 needs the cores to
+        // itself, too.
         let work = bench.work(scenario, cluster.rates_mbit())?;
         book.now(&format!("{title}, round {round}: iperf3"));
         let each = iperf::together(&cluster, bench.options.seconds)?;

@@ -1,5 +1,5 @@
-//! `GridFTP`, third party: the client only steers, and two sessions of the server move the bytes,
-//! as two nodes would.
+//! `GridFTP`, third party: the client only controls, and two sessions of the server move the bytes,
+//! like two nodes.
 
 use anyhow::Result;
 use nix::unistd::Uid;

@@ -1,4 +1,4 @@
-//! iperf3: the usual measure of what TCP gives between two processes.
+//! iperf3: the usual measure of TCP between two processes.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -11,7 +11,7 @@ pub(super) struct IperfContender {
     pub(super) streams: StreamCount,
 }
 
-/// How many connections it has at once: a sender that is bound by one core gains by more.
+/// Number of connections: a sender that is limited by one core gains from more.
 #[derive(Clone, Copy)]
 pub(super) enum StreamCount {
     One,

@@ -1,7 +1,7 @@
-//! Those that take part in a scenario: the program, its raw limit, and its peers.
+//! Contenders of a scenario: the program, its raw limit, and its peers.
 //!
-//! Each drives real programs the way their users would, on their fast settings; measurements.md
-//! says where those come from.
+//! Each runs real programs as their users would, with their fast settings; measurements.md has the
+//! sources of these.
 
 pub(crate) mod gridftp;
 mod iperf;
@@ -18,7 +18,7 @@ use crate::process;
 use crate::raw::{RawLimit, WaitMode};
 use iperf::StreamCount;
 
-/// What is moved.
+/// Data of a scenario.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum BenchScenario {
@@ -40,10 +40,10 @@ impl BenchScenario {
     }
 }
 
-/// One run's work.
+/// Work of one run.
 pub(crate) struct WorkItem {
     pub(crate) bytes: u64,
-    /// The files of the file scenario.
+    /// Files of the file scenario.
     pub(crate) files: Option<BenchFiles>,
 }
 
@@ -53,42 +53,41 @@ pub(crate) struct BenchFiles {
     pub(crate) destination: PathBuf,
 }
 
-/// How long a run took.
+/// Duration of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunTiming {
-    /// From the first byte to the last, where the program itself tells.
+    /// Time from the first byte to the last, if the program reports it.
     pub(crate) data_seconds: Option<f64>,
-    /// The whole command, from start to end; servers that a user would find running are not part of
-    /// it.
+    /// Duration of the whole command; servers that a user would find running are not included.
     pub(crate) wall_seconds: f64,
 }
 
 impl RunTiming {
-    /// The timing of a program that says nothing of its own.
+    /// Returns the timing of a program that reports none.
     fn wall(seconds: f64) -> RunTiming {
         RunTiming { data_seconds: None, wall_seconds: seconds }
     }
 }
 
-/// One that takes part.
+/// A contender.
 pub(crate) trait Contender {
-    /// Its name in tables, in the JSON, and for `--only`.
+    /// Returns the name in tables, in the JSON, and for `--only`.
     fn name(&self) -> &'static str;
 
-    /// Whether the scenario is something it does.
+    /// Returns true if it supports the scenario.
     fn plays(&self, scenario: BenchScenario) -> bool;
 
-    /// What it lacks on this machine, if anything.
+    /// Returns the missing prerequisite on this machine, if any.
     fn missing(&self) -> Option<String>;
 
     /// Moves the bytes once, from processes started to processes ended.
     fn run(&self, lab: &WorkDir, work: &WorkItem) -> Result<RunTiming>;
 }
 
-/// Everybody, ourselves first.
+/// Returns all contenders, ours first.
 ///
 /// `cep_fast` is the program to measure, `peers` the folder that `tools/peers` built in, `cores`
-/// where the raw limit is pinned.
+/// the CPUs of the raw limit.
 pub(crate) fn all(
     cep_fast: &Path,
     peers: &Path,
@@ -108,13 +107,13 @@ pub(crate) fn all(
     ]
 }
 
-/// The complaint about the first of these programs that is not here.
+/// Returns an error about the first of these programs that is missing.
 pub(crate) fn missing_program(programs: &[&str]) -> Option<String> {
     let absent = programs.iter().find(|program| process::find(program).is_none())?;
     Some(format!("{absent} is not installed (tools/peers)"))
 }
 
-/// The full path of a program that `missing` has seen.
+/// Returns the full path of a program that `missing` has found.
 pub(crate) fn program(name: &str) -> PathBuf {
     process::find(name).unwrap_or_else(|| PathBuf::from(name))
 }

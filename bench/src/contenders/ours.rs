@@ -1,4 +1,4 @@
-//! The program itself, through its command line: what a user types and what a script reads.
+//! The program itself, through its command line and JSON output.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,11 +12,11 @@ use crate::process;
 
 pub(super) struct CepFast {
     pub(super) program: PathBuf,
-    /// Whether it checks what it moves; it does unless told otherwise.
+    /// True if it checks the bytes, as by default.
     pub(super) checks: bool,
 }
 
-/// What is read of the object that `--json` ends with.
+/// Used fields of the object of `--json`.
 #[derive(Deserialize)]
 struct TransferSummary {
     state: String,
@@ -61,7 +61,7 @@ impl Contender for CepFast {
     }
 }
 
-/// Two nodes and no disk: made bytes to a receiver that checks and drops them.
+/// Returns rows without disks: a pattern to a receiver that checks and discards it.
 fn memory_spec(bytes: u64) -> String {
     let last = bytes - 1;
     format!(

@@ -16,7 +16,7 @@ use crate::lab::WorkDir;
 use crate::process::{self, RunningProcess};
 
 pub(super) struct Rcp {
-    /// Where `rcp` and `rcpd` are.
+    /// Folder of `rcp` and `rcpd`.
     pub(super) binaries: PathBuf,
 }
 
@@ -58,7 +58,7 @@ impl Contender for Rcp {
     }
 }
 
-/// A key of the host and one of the user, both for this run only.
+/// Creates a key of the host and one of the user, only for this run.
 fn make_keys(lab: &WorkDir, home: &Path) -> Result<()> {
     for name in ["host", "user"] {
         let mut keygen = process::command(program("ssh-keygen"));
@@ -69,8 +69,8 @@ fn make_keys(lab: &WorkDir, home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes what sshd, ssh and rcp read: nothing of the machine's or the user's own ssh settings
-/// plays a part.
+/// Writes the configurations of sshd and ssh: the machine's and the user's own settings have no
+/// effect.
 fn configure(home: &Path, port: u16) -> Result<()> {
     let folder = home.display();
     let user =
@@ -90,7 +90,7 @@ fn configure(home: &Path, port: u16) -> Result<()> {
              UserKnownHostsFile /dev/null\n  LogLevel ERROR\n"
         ),
     )?;
-    // rcp offers no way to name a configuration, so the `ssh` that it finds first does.
+    // rcp has no option for a configuration, so this `ssh` is found first.
     let wrapper = home.join("ssh");
     fs::write(
         &wrapper,
@@ -101,7 +101,7 @@ fn configure(home: &Path, port: u16) -> Result<()> {
 }
 
 fn start_sshd(lab: &WorkDir, home: &Path, port: u16) -> Result<RunningProcess> {
-    // Debian's sshd wants its empty folder; the service that would make it does not run here.
+    // Debian's sshd needs its empty folder, which a service usually creates.
     if nix::unistd::Uid::effective().is_root() {
         fs::create_dir_all("/run/sshd").context("sshd needs /run/sshd")?;
     }
@@ -112,7 +112,7 @@ fn start_sshd(lab: &WorkDir, home: &Path, port: u16) -> Result<RunningProcess> {
     Ok(server)
 }
 
-/// The search path with the wrapper in front.
+/// Returns the search path with the wrapper in front.
 fn path_with(home: &Path) -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = home.as_os_str().to_owned();

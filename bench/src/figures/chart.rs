@@ -1,13 +1,13 @@
-//! Figures as pictures: curves over one axis, as an SVG document that takes nothing from elsewhere.
+//! Charts of figures: curves over one axis, as an SVG document without external parts.
 
 use std::fmt::Write;
 
-/// A picture of curves.
+/// A chart of curves.
 pub(super) struct CurveChart {
     pub(super) title: &'static str,
     pub(super) x_title: &'static str,
     pub(super) y_title: &'static str,
-    /// What stands below the axis, and where.
+    /// Labels below the axis, with their positions.
     pub(super) labels: Vec<(f64, String)>,
     pub(super) curves: Vec<Curve>,
 }
@@ -19,10 +19,10 @@ pub(super) struct Curve {
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// How a curve is told from the others; in black and white too.
+/// Style of a curve, distinguishable in black and white, too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CurveStyle {
-    /// Broad and pale: what others come up to.
+    /// Broad and pale, for a limit.
     Limit,
     /// Thin, without marks.
     Thin,
@@ -33,7 +33,7 @@ pub(super) enum CurveStyle {
 }
 
 impl CurveChart {
-    /// The picture as one document.
+    /// Returns the chart as one document.
     pub(super) fn svg(&self) -> String {
         let paper = CurveLayout::of(self);
         let (title, middle, centre) =
@@ -132,7 +132,7 @@ impl CurveStyle {
     }
 }
 
-/// Where values lie on the paper.
+/// Mapping of values to positions.
 struct CurveLayout {
     x_first: f64,
     x_last: f64,

@@ -34,7 +34,7 @@ use striped::StripedServers;
 use study::FigurePoint;
 pub(crate) use study::StudyFigure;
 
-/// What is measured, and with what.
+/// Figures and their parameters.
 #[derive(Args)]
 pub(crate) struct FigureOptions {
     /// Takes only these figures; 5 is drawn from the runs of 4.
@@ -46,17 +46,17 @@ pub(crate) struct FigureOptions {
     /// Takes only these ways; the bound is always there.
     #[arg(long, value_enum, value_name = "WAY", value_delimiter = ',')]
     ways: Vec<FigureMethod>,
-    /// How long each transfer should take.
+    /// Duration of each transfer.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
-    /// How often each transfer is made; medians count.
+    /// Repetitions of each transfer; medians count.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// The rate of slow nodes; fast ones have ten times as much, and the equal ones of Figures 4
     /// and 5 half.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     slow_mbit: u32,
-    /// Where the pictures go, and the files of a run while it lasts.
+    /// Folder of the pictures, and of a run's temporary files.
     #[arg(long, default_value = "build/figures")]
     dir: PathBuf,
     /// Seconds that any one process may run, the labs' daemons among them.
@@ -66,11 +66,11 @@ pub(crate) struct FigureOptions {
     labs: LabOptions,
 }
 
-/// Who moves the bytes, and by what plan.
+/// Program that moves the bytes, and its plan.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
 enum FigureMethod {
     Greedy,
-    /// Where its plan is another one than greedy's.
+    /// Only if its plan differs from greedy's.
     Lp,
     Uniform,
     Gridftp,
@@ -79,7 +79,7 @@ enum FigureMethod {
 /// One point, measured.
 struct MeasuredPoint {
     point: FigurePoint,
-    /// What nobody can beat, in Gbit/s.
+    /// Upper bound of the rate, in Gbit/s.
     bound: f64,
     rates: BTreeMap<FigureMethod, f64>,
 }
@@ -194,7 +194,7 @@ fn measure(
         let bound = NOMINAL_BYTES as f64 * 8e-9 / setting.plan(&point, FigureMethod::Greedy)?.bound;
         let mut rates = BTreeMap::new();
         for &way in ways {
-            // It knows no windows: everybody touches everything, whatever the figure says.
+            // It has no windows: every pair may move everything, in all figures.
             let known = all.first().and_then(|first| first.rates.get(&way).copied());
             let rate = match known
                 .filter(|_| way == FigureMethod::Gridftp && figure == StudyFigure::Access)
@@ -292,7 +292,7 @@ impl FigureLab<'_> {
         Ok(bytes as f64 * 8e-9 / seconds)
     }
 
-    /// What the program plans for a point.
+    /// Returns the program's plan for a point.
     fn plan(&self, point: &FigurePoint, way: FigureMethod) -> Result<plans::PlanResult> {
         let file = self.cluster.lab().path("figure-plan.spec");
         fs::write(&file, format!("id figure\n{}", point.rows(self.rates, NOMINAL_BYTES)))?;

@@ -1,8 +1,8 @@
-//! What the paper's figures vary: which nodes take part, and which part of the data each of them
-//! may touch.
+//! Parameters of the paper's figures: the nodes, and the part of the data that each of them may
+//! move.
 //!
 //! Sender k and receiver k of a lab are equals: the same speed, and the same window of the data.
-//! Receivers are one group, so that the plan decides who takes what, within the windows.
+//! Receivers are one group, so the plan assigns the data to them, within the windows.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -28,15 +28,15 @@ pub(super) const ALL: [StudyFigure; 3] =
 
 /// One point of a figure.
 pub(super) struct FigurePoint {
-    /// What it is called below the axis, and by `--points`.
+    /// Name below the axis, and for `--points`.
     pub(super) label: String,
-    /// Where it stands on the axis.
+    /// Position on the axis.
     pub(super) x: f64,
-    /// What each pair may touch, as parts of the data; the pairs are the first ones of the lab.
+    /// Windows of each pair, as parts of the data; the pairs are the first ones of the lab.
     pub(super) windows: Vec<Range<f64>>,
 }
 
-/// How much faster fast nodes are than slow ones.
+/// Speed of fast nodes over that of slow ones.
 const FAST: u32 = 10;
 /// The part of a slow node's rate that equal nodes have: 45 pairs at 100 Mbit/s are as much as two
 /// cores move at best.

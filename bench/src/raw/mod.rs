@@ -1,8 +1,7 @@
-//! The raw limit of this machine: what the same kernel operations reach with no protocol around
-//! them.
+//! Raw limit of this machine: the same kernel operations without a protocol.
 //!
-//! It is the denominator of our own figures. Sender and receiver are processes of their own, as the
-//! program's nodes are; each is handed its end of one loopback connection as its standard input.
+//! It is the denominator of our own figures. Sender and receiver are separate processes, like the
+//! program's nodes; the standard input of each is its end of one loopback connection.
 
 mod pump;
 mod ring;
@@ -22,7 +21,7 @@ use crate::lab::WorkDir;
 use crate::process::{self, RunningProcess};
 pub(crate) use ring::WaitMode;
 
-/// Which half of the raw limit a process is.
+/// Half of the raw limit that a process runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum RawEnd {
     /// Sends from memory or from a file.
@@ -31,7 +30,7 @@ pub(crate) enum RawEnd {
     Receiver,
 }
 
-/// What one end is told on its command line; its socket is its standard input.
+/// Arguments of one end; its socket is its standard input.
 #[derive(clap::Args, Debug)]
 pub(crate) struct EndArgs {
     end: RawEnd,
@@ -71,8 +70,8 @@ impl EndArgs {
 pub(crate) struct RawLimit {
     /// The cores of sender and receiver; without them the scheduler chooses.
     pub(crate) cores: Option<(usize, usize)>,
-    /// How the receiver waits. Which way is faster depends on the machine, so both take part and
-    /// the better one is the limit.
+    /// Wait mode of the receiver. The faster mode depends on the machine, so both take part and the
+    /// better one is the limit.
     pub(crate) wait: WaitMode,
 }
 

@@ -1,8 +1,8 @@
-//! As little `io_uring` as the raw limit needs: eight registered blocks, four operations, one
-//! completion at a time.
+//! Minimal `io_uring` for the raw limit: eight registered blocks, four operations, one completion
+//! at a time.
 //!
-//! It is deliberately not the project's own ring layer: a denominator that shared code with what it
-//! measures would hide what that code costs.
+//! It is deliberately not the project's own ring layer: a denominator that shared code with the
+//! measured program would hide the cost of that code.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -16,7 +16,7 @@ pub(super) const SLOT_COUNT: u16 = 8;
 pub(super) const BLOCK_BYTES: u32 = 1 << 20;
 
 const PAGE_BYTES: usize = 4096;
-/// What a socket that rests makes room for, unread: the blocks that its sender has on the way.
+/// Unread bytes that a waiting socket has room for: the blocks in flight from its sender.
 const UNREAD_BYTES: u32 = 4 * BLOCK_BYTES;
 /// A socket rests until this part of its buffer is full at most: with more of it, both ends wait
 /// for each other.
@@ -53,7 +53,7 @@ impl BlockOperation {
     ];
 }
 
-/// How a block is waited for.
+/// Kinds of waiting for a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum WaitMode {
     /// The kernel gathers the whole of it (`MSG_WAITALL`), woken by every packet or few.
@@ -69,9 +69,9 @@ pub(super) struct RawRing {
     rests: Option<(OwnedFd, u32)>,
     /// The bytes of each slot that were received before, where a block comes in parts.
     received: [u32; SLOT_COUNT as usize],
-    /// Where slot 0 starts.
+    /// Address of slot 0.
     ///
-    /// Invariant: it heads `SLOT_COUNT` blocks that are never freed and that no reference of ours
+    /// Invariant: it starts `SLOT_COUNT` blocks that are never freed and that no reference of ours
     /// points into.
     slots: *mut u8,
 }
@@ -146,11 +146,11 @@ impl RawRing {
         Ok(())
     }
 
-    /// The next whole block that was moved; waits for it.
+    /// Waits for the next whole block that was moved.
     ///
     /// # Errors
-    /// What the kernel said, or that a block was cut short: the peer left, or the file is shorter
-    /// than promised.
+    /// The kernel's error, or a block was cut short: the peer closed, or the file is shorter than
+    /// expected.
     pub(super) fn wait(&mut self) -> io::Result<(BlockOperation, u16)> {
         loop {
             let (operation, slot, moved) = self.completion()?;
@@ -227,7 +227,7 @@ fn slots_bytes() -> usize {
     usize::from(SLOT_COUNT) * BLOCK_BYTES as usize
 }
 
-/// Where a slot starts.
+/// Returns the address of a slot.
 fn address(slots: *mut u8, slot: u16) -> *mut u8 {
     assert!(slot < SLOT_COUNT, "no slot {slot}");
     slots.wrapping_add(usize::from(slot) * BLOCK_BYTES as usize)

@@ -1,4 +1,4 @@
-//! What can be typed, what it becomes, and what is refused.
+//! Valid command lines, their meaning, and refused ones.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

@@ -1,4 +1,4 @@
-//! What is drawn, and when; the time is given, so nothing here waits.
+//! Output of the progress display. The time is an argument, so nothing here waits.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

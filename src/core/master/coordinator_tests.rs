@@ -299,7 +299,7 @@ fn a_sender_that_others_have_stood_in_for_is_not_waited_for_at_the_end() {
     }
 }
 
-/// It reported no bytes and no NICs.
+/// Regression: it reported no bytes and no NICs.
 #[test]
 fn a_receiver_that_fails_by_itself_is_in_the_report_with_what_it_did() {
     let mut coordinator = moving("writer a:1 pattern:1 0 0-99\nreader b:1 null: 0 0-99");
@@ -315,7 +315,7 @@ fn a_receiver_that_fails_by_itself_is_in_the_report_with_what_it_did() {
     );
 }
 
-/// It counted as one that is through, and the transfer as complete.
+/// Regression: it counted as done, and the transfer as complete.
 #[test]
 fn a_receiver_that_says_good_bye_before_it_has_landed_has_failed() {
     let mut coordinator =

@@ -43,7 +43,7 @@ pub(super) struct CurrentPlan {
     holes: Vec<Span>,
 }
 
-/// What a receiver's part of the plan is made of, beside the plan.
+/// Data of a receiver's part of the plan, besides the plan.
 #[derive(Clone, Copy)]
 pub(super) struct PlanContext<'a> {
     pub(super) roster: &'a Roster,

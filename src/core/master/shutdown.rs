@@ -50,7 +50,7 @@ impl Coordinator {
         self.phase = TransferPhase::Committing;
         self.deadlines.phase = Some(now + COMMIT_WITHIN);
         if self.replicas.differ {
-            // It is unknown whose bytes are right.
+            // The correct replica is unknown.
             return;
         }
         let is_one_short = self.peers.iter().any(|peer| peer.failed && peer.shares_any());

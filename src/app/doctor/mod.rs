@@ -1,10 +1,7 @@
 //! `doctor`: problems that keep a machine from line rate, with the commands that solve them.
 //!
-//! - [`readings`]: readings of a machine, as plain values
-//! - [`reader`]: takes the readings of this machine; decides nothing
-//! - [`judge`]: readings in, findings out; pure, so that tables of synthetic machines test it
-//! - [`peer`]: transfers between this machine and another one, rail by rail
-//! - [`diagnosis`]: the findings, for people and for scripts
+//! [`reader`] takes the readings of this machine and decides nothing;
+//! [`doctor`](crate::core::doctor) judges them.
 //!
 //! A finding has a problem, its cost and a command. Only a problem that limits transfers is a
 //! shortfall.

@@ -86,7 +86,7 @@ impl FlowOpening {
         })
     }
 
-    /// When [`Opening::next`] is due although nothing has failed.
+    /// When [`FlowOpening::next`] is due although nothing has failed.
     pub(super) fn due(&self) -> Option<Instant> {
         self.next_at.filter(|_| !self.untried.is_empty())
     }

@@ -250,7 +250,7 @@ fn within(spans: &[Span], range: Span) -> impl Iterator<Item = Span> {
     spans[first..].iter().map_while(move |span| span.intersection(range))
 }
 
-/// Gives files their names; see [`crate::core::node::participant::Action::Commit`].
+/// Gives files their names; see [`crate::core::node::participant::ParticipantAction::Commit`].
 pub(crate) fn commit(
     transfer_files: &TransferFiles,
     elected: &[bool],

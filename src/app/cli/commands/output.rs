@@ -30,7 +30,7 @@ pub(super) fn print(result: &str) -> Result<()> {
 /// Prints one JSON object on one line.
 ///
 /// # Errors
-/// See [`print`].
+/// See [`print()`].
 pub(super) fn print_json(json: &str) -> Result<()> {
     print(&printable_json(json))
 }

@@ -6,12 +6,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which folder of `src` may use which: what decides knows nothing of what does.
+/// Folders that each folder of `src` may use: the deciding one uses no other.
 const WINGS: [(&str, &[&str]); 4] =
     [("core", &[]), ("io", &["core"]), ("app", &["core", "io"]), ("testing", &["core", "io"])];
 
-/// Which room may use which, beside the crates under this one. A room may only use those above it,
-/// so that no two can come to use each other.
+/// Rooms that each room may use, besides the crates under this one. A room may only use those above
+/// it, so that no two use each other.
 const ARROWS: [(&str, &[&str]); 33] = [
     ("core/units", &[]),
     ("core/error", &["core/units"]),
@@ -95,11 +95,10 @@ const ARROWS: [(&str, &[&str]); 33] = [
 /// The crates under this one; like a module, each is named by those who may use it.
 const CRATES: [&str; 3] = ["ring", "affinity", "crc"];
 
-/// What runs in the simulator, and therefore takes time, randomness, buffers and results as
-/// arguments.
+/// Folder of code that the simulator runs: time, randomness, buffers and results are arguments.
 const PURE: &str = "src/core/";
 
-/// What pure code does not touch, and why.
+/// Names that pure code must not use, with the reason.
 const BANNED: [(&str, &str); 23] = [
     ("Instant", "time is an argument: a Moment"),
     ("SystemTime", "time is an argument: a Moment"),
@@ -126,8 +125,8 @@ const BANNED: [(&str, &str); 23] = [
     ("println", "only the command line prints"),
 ];
 
-/// Where `unsafe` may be written: next to the kernel, where the processor is asked for what not all
-/// have, and in the counting allocators of a test and of a benchmark.
+/// Files that may contain `unsafe`: next to the kernel, at processor features that not all have,
+/// and in counting allocators of a test and a benchmark.
 const UNSAFE: [&str; 7] = [
     "ring/src/",
     "ring/tests/allocations.rs",
@@ -411,7 +410,7 @@ fn exported(word: &str) -> String {
     .into()
 }
 
-/// Whether a path of `code` begins with this crate's name.
+/// Returns true if a path of `code` begins with this crate's name.
 fn paths_into(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, _)| {
         let before = code[..at].chars().next_back().unwrap_or(' ');

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use support::{cep_fast, folder, json, run};
 
 /// Options of other programs that the documents name.
-const FOREIGN_OPTIONS: [&str; 14] = [
+const FOREIGN_OPTIONS: [&str; 15] = [
     "--bin",
+    "--features",
     "--inplace",
     "--lib",
     "--no-default-features",

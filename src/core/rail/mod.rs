@@ -30,6 +30,7 @@ mod report_queue;
 mod sending_rail;
 mod slot_table;
 
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use flow_credit::REQUESTS_MAX;
 pub(crate) use flow_table::{FLOW_PLACES, FLOWS_MAX, FlowPlace};
 pub(crate) use machine::RailMachine;

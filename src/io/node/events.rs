@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use mio::{Events, Token};
 
 use super::lease::LEASE;
-use super::node_transfer::{NodeEvent, NodeTransfer};
+use super::node_transfer::{NodeEvent, NodeTransfer, RailPost};
 use super::{CONTROL, FIRST_PORT, FIRST_SESSION, INBOX};
 use super::{Node, NodeSession, SessionRole, keeping, prepare, transfer_log};
 use crate::core::error::{Code, Error, Result};
 use crate::core::node::participant;
 use crate::core::node::participant::{ParticipantAction, ParticipantState};
-use crate::core::piece::{FlowCommand, TransferIx};
-use crate::core::rail::{RailReport, TransferCommand};
+use crate::core::piece::TransferIx;
+use crate::core::rail::TransferCommand;
 use crate::core::store::io_steps::PAGE_BYTES;
 use crate::core::units::MIB;
 use crate::core::wire::control::{ToMaster, ToNode};
@@ -240,7 +240,7 @@ impl Node {
         while let Ok(note) = self.inbox.try_recv() {
             self.workers.busy -= usize::from(note.is_work());
             match note {
-                NodeEvent::Rail(event) => self.rail_says(event),
+                NodeEvent::Rail { port, serial, report } => self.rail_says(port, serial, report),
                 NodeEvent::Prepared { transfer, result } if self.resting.is_some() => {
                     self.opened_early.push((transfer, result));
                 }
@@ -285,17 +285,6 @@ impl Node {
         }
     }
 
-    /// Has the rails take in the files of a transfer that its plan has made new.
-    fn reopen_files(&mut self, transfer: TransferIx) {
-        let Some(node_transfer) = self.transfers.get(&transfer) else { return };
-        let replaced = node_transfer.transfer_files.iter().flat_map(|files| files.replaced_files());
-        for (file, &port) in
-            replaced.flat_map(|file| node_transfer.ports.iter().map(move |it| (file, it)))
-        {
-            self.ports[port].tell(transfer, RailCommand::Reopen { transfer, file });
-        }
-    }
-
     fn opened(&mut self, transfer: TransferIx, result: Result<Box<prepare::OpenedTransfer>>) {
         let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
         let opened = match result {
@@ -331,7 +320,7 @@ impl Node {
                 silence: wait,
             };
             self.ports[rail]
-                .rail_for(transfer, clock, size, post.clone())
+                .rail_for(transfer, clock, size, |serial| RailPost::new(&post, rail, serial))
                 .map(|rail| rail.tell(joins))
         });
         if let Some(found) = found {
@@ -341,41 +330,6 @@ impl Node {
             transfer,
             participant::ParticipantEvent::Prepared(joined.map(|()| prepared)),
         );
-    }
-
-    fn rail_says(&mut self, event: RailReport) {
-        match event {
-            RailReport::Scheduler { transfer, event } => {
-                let event = self.named(transfer, event);
-                self.participant(transfer, participant::ParticipantEvent::Owner(event));
-            }
-            RailReport::Broken { transfer, error } => {
-                self.participant(transfer, participant::ParticipantEvent::Broken(error))
-            }
-            RailReport::Drained { transfer } => self.drained(transfer),
-            RailReport::Failed { error } => {
-                for transfer in self.transfers.keys().copied().collect::<Vec<_>>() {
-                    // Who only sends does so over its other rails; those that it fed notice by
-                    // themselves.
-                    if self.transfers[&transfer].participant.state() != ParticipantState::Ready {
-                        self.participant(
-                            transfer,
-                            participant::ParticipantEvent::Broken(error.clone()),
-                        );
-                    }
-                    self.drained(transfer);
-                }
-            }
-        }
-    }
-
-    /// A rail holds nothing of a transfer any more; the participant waits for all of them.
-    fn drained(&mut self, transfer: TransferIx) {
-        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
-        node_transfer.draining = node_transfer.draining.saturating_sub(1);
-        if node_transfer.draining == 0 {
-            self.participant(transfer, participant::ParticipantEvent::Drained);
-        }
     }
 
     /// Hands an event to a participant, and carries out what it wants.
@@ -426,7 +380,8 @@ impl Node {
             // A source that was written to meanwhile may have been sent half old, half new.
             transfer_files.offers.iter().try_for_each(|offer| offer.source.check_unchanged())
         };
-        self.workers.run(work, move |sources| NodeEvent::Cleared { transfer, sources });
+        self.workers
+            .run(Some(transfer), work, move |sources| NodeEvent::Cleared { transfer, sources });
     }
 
     fn cleared(&mut self, transfer: TransferIx, sources: Result<()>) {
@@ -455,7 +410,10 @@ impl Node {
                     drop(claims);
                     prepare::preallocate(&transfer_files, &wanted, &holes, &kept, forgets)
                 };
-                self.workers.run(work, move |result| NodeEvent::Preallocated { transfer, result });
+                self.workers.run(Some(transfer), work, move |result| NodeEvent::Preallocated {
+                    transfer,
+                    result,
+                });
             }
             ParticipantAction::Open { rail_pair, weight, pace_bytes_per_second } => {
                 self.open_flow(transfer, rail_pair, weight, pace_bytes_per_second);
@@ -472,13 +430,19 @@ impl Node {
                 });
             }
             ParticipantAction::Drain => {
-                node_transfer
-                    .ports
-                    .iter()
-                    .for_each(|&port| self.ports[port].command(transfer, TransferCommand::Drain));
+                // A rail that has failed holds nothing.
+                let ports = node_transfer.ports.iter().copied();
+                let ports: Vec<usize> = ports.filter(|&it| self.ports[it].has(transfer)).collect();
+                for &port in &ports {
+                    self.ports[port].command(transfer, TransferCommand::Drain);
+                }
+                let is_drained = ports.is_empty();
                 let node_transfer =
                     self.transfers.get_mut(&transfer).expect("it is carried out for it");
-                node_transfer.draining = node_transfer.ports.len();
+                node_transfer.draining = ports;
+                if is_drained {
+                    self.participant(transfer, participant::ParticipantEvent::Drained);
+                }
             }
             ParticipantAction::Commit { landed_everywhere, checks } => {
                 let transfer_files = Arc::clone(
@@ -490,7 +454,10 @@ impl Node {
                 let elected = prepare::elected(&node_transfer.prepare);
                 let work =
                     move || prepare::commit(&transfer_files, &elected, landed_everywhere, &checks);
-                self.workers.run(work, move |result| NodeEvent::Committed { transfer, result });
+                self.workers.run(Some(transfer), work, move |result| NodeEvent::Committed {
+                    transfer,
+                    result,
+                });
             }
             ParticipantAction::Keep { pieces } => {
                 let transfer_files = Arc::clone(
@@ -505,7 +472,7 @@ impl Node {
                     transfer_files.sinks.iter().for_each(Sink::flush);
                     Ok(())
                 };
-                self.workers.run(work, move |_| NodeEvent::Kept { transfer });
+                self.workers.run(Some(transfer), work, move |_| NodeEvent::Kept { transfer });
             }
             ParticipantAction::Leave => {
                 let transfer_files = Arc::clone(
@@ -519,7 +486,7 @@ impl Node {
                     transfer_files.sinks.iter().for_each(|sink| prepare::discard(sink, forgets));
                     Ok(())
                 };
-                self.workers.run(work, move |_| NodeEvent::Left { transfer });
+                self.workers.run(Some(transfer), work, move |_| NodeEvent::Left { transfer });
             }
             ParticipantAction::Confirm => self.confirm(transfer),
             ParticipantAction::Discard => {
@@ -528,19 +495,6 @@ impl Node {
             }
             ParticipantAction::Tell(message) => self.tell_master(transfer, message),
             ParticipantAction::End => self.forget(transfer),
-        }
-    }
-
-    /// Tells the rail that a flow which this node opened goes over.
-    fn tell_rail_of_flow(&mut self, transfer: TransferIx, command: FlowCommand) {
-        let node_transfer = self.transfers.get_mut(&transfer).expect("it is carried out for it");
-        if matches!(command, FlowCommand::Lease { .. })
-            && let Some(history) = node_transfer.story_of(command.flow())
-        {
-            history.asked(awake());
-        }
-        if let Some(&(_, port)) = node_transfer.flows.get(&command.flow()) {
-            self.ports[port].command(transfer, TransferCommand::Flow(command));
         }
     }
 
@@ -576,7 +530,7 @@ impl Node {
             drop(what);
             Ok(())
         };
-        self.workers.run(work, |_| NodeEvent::Done);
+        self.workers.run(None, work, |_| NodeEvent::Done);
     }
 
     /// Ends rails. A transfer that is prepared meanwhile waits for that, since their memory counts
@@ -587,7 +541,7 @@ impl Node {
             drop(rails);
             Ok(())
         };
-        self.workers.run(work, |_| NodeEvent::Rested);
+        self.workers.run(None, work, |_| NodeEvent::Rested);
     }
 
     fn rested(&mut self) {

@@ -176,7 +176,8 @@ impl Node {
             replicas::compare(&mut opened, &prepare, &mut reading)?;
             Ok(Box::new(opened))
         };
-        self.workers.run(work, move |result| NodeEvent::Prepared { transfer, result });
+        self.workers
+            .run(Some(transfer), work, move |result| NodeEvent::Prepared { transfer, result });
     }
 
     /// Begins the attempts whose way is free by now.
@@ -318,7 +319,7 @@ impl Node {
                     transfer_files.sinks.iter().for_each(Sink::confirm);
                     Ok(())
                 };
-                self.workers.run(work, move |_| NodeEvent::Confirmed { id, session: token });
+                self.workers.run(None, work, move |_| NodeEvent::Confirmed { id, session: token });
             }
             // One that has not been told before that it is over is confirmed by what follows.
             None => match transfer.and_then(|transfer| self.transfers.get_mut(&transfer)) {

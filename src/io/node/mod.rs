@@ -12,6 +12,7 @@
 //! - `threads`: how many of them each NIC gets
 //! - `devices`: which NIC a flow is bound to
 //! - `counters`: what the NICs counted
+//! - `rails`: what rails are told and tell
 //! - `workers`: threads for what may block
 //! - `file_budget`: descriptors for the files of transfers
 //! - `prepare`: opening sources and destinations
@@ -42,6 +43,7 @@ mod node_transfer;
 mod openings;
 mod ports;
 pub(crate) mod prepare;
+mod rails;
 pub(crate) mod reading;
 pub(crate) mod replicas;
 mod sessions;

@@ -12,6 +12,7 @@ use mio::{Token, Waker};
 
 use super::counters::NicCounters;
 use super::openings::{FlowOpening, RailPairHistory};
+use super::ports::RailSerial;
 use super::prepare::OpenedTransfer;
 use super::stuck::StuckData;
 use super::usage;
@@ -35,7 +36,7 @@ use crate::io::store::DestinationClaim;
 #[derive(Debug)]
 pub(super) enum NodeEvent {
     /// A rail says something.
-    Rail(RailReport),
+    Rail { port: usize, serial: RailSerial, report: RailReport },
     /// Sources and destinations are open, or not.
     Prepared { transfer: TransferIx, result: Result<Box<OpenedTransfer>> },
     /// A worker that opens a transfer compares replicas, and has read so much.
@@ -63,7 +64,7 @@ pub(super) enum NodeEvent {
 impl NodeEvent {
     /// Whether a worker sends it, as its last act.
     pub(super) fn is_work(&self) -> bool {
-        !matches!(self, NodeEvent::Rail(_) | NodeEvent::Comparing { .. })
+        !matches!(self, NodeEvent::Rail { .. } | NodeEvent::Comparing { .. })
     }
 }
 
@@ -93,20 +94,35 @@ impl EventSender {
     }
 }
 
-impl ReportSender for EventSender {
-    fn deliver(&self, events: &mut VecDeque<RailReport>) {
-        while let Some(event) = events.pop_front() {
-            match self.notes.try_send(NodeEvent::Rail(event)) {
+/// The way into the inbox of one rail.
+#[derive(Clone, Debug)]
+pub(super) struct RailPost {
+    events: EventSender,
+    port: usize,
+    serial: RailSerial,
+}
+
+impl RailPost {
+    pub(super) fn new(events: &EventSender, port: usize, serial: RailSerial) -> RailPost {
+        RailPost { events: events.clone(), port, serial }
+    }
+}
+
+impl ReportSender for RailPost {
+    fn deliver(&self, reports: &mut VecDeque<RailReport>) {
+        let (port, serial) = (self.port, self.serial);
+        while let Some(report) = reports.pop_front() {
+            match self.events.notes.try_send(NodeEvent::Rail { port, serial, report }) {
                 Ok(()) => {}
-                Err(TrySendError::Full(NodeEvent::Rail(event))) => {
-                    events.push_front(event);
+                Err(TrySendError::Full(NodeEvent::Rail { report, .. })) => {
+                    reports.push_front(report);
                     break;
                 }
                 // A node that is ending hears no more.
-                Err(_) => events.clear(),
+                Err(_) => reports.clear(),
             }
         }
-        self.wake();
+        self.events.wake();
     }
 }
 
@@ -142,8 +158,8 @@ pub(super) struct NodeTransfer {
     pub(super) leaving: Option<Token>,
     /// Whether its sources are still what they were, as far as somebody has looked.
     pub(super) sources: Result<()>,
-    /// How many rails have not drained yet, while they do.
-    pub(super) draining: usize,
+    /// Ports whose rails have not drained yet, while they do.
+    pub(super) draining: Vec<usize>,
     cpu_before: Duration,
     /// How long the process had been stopped before.
     stopped_before: Duration,
@@ -176,7 +192,7 @@ impl NodeTransfer {
             clearing: false,
             leaving: None,
             sources: Ok(()),
-            draining: 0,
+            draining: Vec::new(),
             cpu_before: usage::cpu(),
             stopped_before: clock::stopped(),
             counters_before: NicCounters::read(),

@@ -2,24 +2,27 @@
 //! not.
 //!
 //! Each piece of work gets a thread of its own, which ends with it. Where the system gives no more
-//! threads, the work stands in line for one that was made when the node started: it takes longer
-//! then, and nothing is lost.
+//! threads, the work stands in line for a few that were made when the node started: it takes longer
+//! then, and nothing is lost. No transfer has more than one of those.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
-
-use crossbeam_channel::{Sender, unbounded};
 
 use super::node_transfer::{EventSender, NodeEvent};
 use crate::core::error::{Code, Error, Result};
+use crate::core::piece::TransferIx;
+
+/// Workers that are always there: one that hangs with a transfer's disk leaves another.
+const WORKERS_KEPT: usize = 2;
 
 /// The workers of a node.
 pub(super) struct WorkerPool {
     post: EventSender,
     /// Work that found no thread. Bounded by the transfers: each has at most a few pieces of work
     /// under way.
-    line: Sender<WorkerJob>,
+    line: Arc<WorkLine>,
     /// Pieces of work whose notes have not come.
     pub(super) busy: usize,
 }
@@ -27,24 +30,27 @@ pub(super) struct WorkerPool {
 type WorkerJob = Box<dyn FnOnce() + Send>;
 
 impl WorkerPool {
-    /// Starts the one that is always there.
+    /// Starts those that are always there.
     ///
     /// # Errors
     /// `Code::Internal` where the system gives no thread.
     pub(super) fn start(post: EventSender) -> Result<WorkerPool> {
-        let (line, jobs) = unbounded::<WorkerJob>();
-        let work = move || jobs.iter().for_each(|job| job());
-        Builder::new().name("worker".into()).spawn(work).map_err(|error| {
-            Error::new(Code::Internal, format!("no thread can be made: {error}"))
-                .remedy("raise the limit of threads: TasksMax= of a unit, ulimit -u")
-        })?;
+        let line = Arc::<WorkLine>::default();
+        for _ in 0..WORKERS_KEPT {
+            let line = Arc::clone(&line);
+            Builder::new().name("worker".into()).spawn(move || line.work()).map_err(|error| {
+                Error::new(Code::Internal, format!("no thread can be made: {error}"))
+                    .remedy("raise the limit of threads: TasksMax= of a unit, ulimit -u")
+            })?;
+        }
         Ok(WorkerPool { post, line, busy: 0 })
     }
 
-    /// Does `work` elsewhere. Its result comes back in the note that `note` makes of it, a panic as
-    /// an error.
+    /// Does `work` elsewhere, for a transfer if it is one's. Its result comes back in the note that
+    /// `note` makes of it, a panic as an error.
     pub(super) fn run<T: 'static>(
         &mut self,
+        transfer: Option<TransferIx>,
         work: impl FnOnce() -> Result<T> + Send + 'static,
         note: impl FnOnce(Result<T>) -> NodeEvent + Send + 'static,
     ) {
@@ -72,9 +78,70 @@ impl WorkerPool {
         if made.is_err()
             && let Some(job) = take(&held)
         {
-            // Its other end lives as long as the process.
-            let _ = self.line.send(job);
+            self.line.push(transfer, job);
         }
+    }
+}
+
+/// Work that stands in line for the workers that are always there.
+#[derive(Default)]
+struct WorkLine {
+    state: Mutex<LineState>,
+    has_changed: Condvar,
+}
+
+#[derive(Default)]
+struct LineState {
+    jobs: VecDeque<(Option<TransferIx>, WorkerJob)>,
+    /// The transfers that the workers are at.
+    at_work: Vec<TransferIx>,
+}
+
+impl LineState {
+    /// The first piece of work of which no other of its transfer is done: a transfer whose disk
+    /// hangs holds one worker, and the others go on.
+    fn next(&mut self) -> Option<(Option<TransferIx>, WorkerJob)> {
+        let is_due = |of: Option<TransferIx>| of.is_none_or(|of| !self.at_work.contains(&of));
+        let at = self.jobs.iter().position(|(of, _)| is_due(*of))?;
+        let (of, job) = self.jobs.remove(at)?;
+        self.at_work.extend(of);
+        Some((of, job))
+    }
+
+    fn ended(&mut self, of: Option<TransferIx>) {
+        self.at_work.retain(|it| Some(*it) != of);
+    }
+}
+
+impl WorkLine {
+    fn push(&self, of: Option<TransferIx>, job: WorkerJob) {
+        self.state().jobs.push_back((of, job));
+        self.has_changed.notify_one();
+    }
+
+    /// Does what stands in line, for as long as the process lives.
+    fn work(&self) {
+        loop {
+            let mut state = self.state();
+            let (of, job) = loop {
+                match state.next() {
+                    Some(next) => break next,
+                    None => {
+                        let woken = self.has_changed.wait(state);
+                        state = woken.unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
+            };
+            drop(state);
+            job();
+            self.state().ended(of);
+            // What has waited for that may be another worker's.
+            self.has_changed.notify_all();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, LineState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,12 +159,42 @@ mod tests {
         let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
         let mut workers = WorkerPool::start(EventSender::new(notes, waker)).expect("a thread");
         let work = || -> Result<()> { panic!("as a test") };
-        workers.run(work, |result| NodeEvent::Committed { transfer: TransferIx(7), result });
+        let of = Some(TransferIx(7));
+        workers.run(of, work, |result| NodeEvent::Committed { transfer: TransferIx(7), result });
         let Ok(NodeEvent::Committed { transfer: TransferIx(7), result: Err(error) }) = inbox.recv()
         else {
             panic!("no answer")
         };
         assert_eq!(error.code, Code::Internal);
         assert_eq!(workers.busy, 1, "until the note is read");
+    }
+
+    #[test]
+    fn a_transfer_whose_disk_hangs_does_not_hold_all_workers_that_are_left() {
+        let line = Arc::<WorkLine>::default();
+        let (hanging, other) = (Some(TransferIx(1)), Some(TransferIx(2)));
+        let (thaw, frozen) = crossbeam_channel::bounded::<()>(0);
+        let (done, ended) = crossbeam_channel::unbounded();
+        for what in 0..3 {
+            let (frozen, done) = (frozen.clone(), done.clone());
+            let job = move || {
+                let _ = frozen.recv();
+                done.send((1, what)).expect("the test listens");
+            };
+            line.push(hanging, Box::new(job));
+        }
+        for what in 0..2 {
+            let done = done.clone();
+            line.push(other, Box::new(move || done.send((2, what)).expect("the test listens")));
+        }
+        for _ in 0..WORKERS_KEPT {
+            let line = Arc::clone(&line);
+            std::thread::spawn(move || line.work());
+        }
+        let within = std::time::Duration::from_secs(20);
+        let next = || ended.recv_timeout(within).expect("a worker is left");
+        assert_eq!([next(), next()], [(2, 0), (2, 1)]);
+        drop(thaw);
+        assert_eq!([next(), next(), next()], [(1, 0), (1, 1), (1, 2)], "in their order");
     }
 }

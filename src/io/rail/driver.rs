@@ -77,7 +77,7 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
             if let Err(error) = self.ops.io.wait(self.timeout(), &mut completions) {
                 let error = Error::new(Code::Internal, format!("the ring failed: {error}"));
                 self.outbox.push_back(RailReport::Failed { error });
-                return self.post_all();
+                return post_all(&self.mailbox, &self.inbox, &mut self.outbox);
             }
             for completion in completions.drain(..) {
                 self.complete(completion);
@@ -280,19 +280,6 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
         }
     }
 
-    /// Delivers everything before the thread ends, unless the control thread ends it.
-    fn post_all(&mut self) {
-        loop {
-            self.mailbox.deliver(&mut self.outbox);
-            let told = self.inbox.recv_timeout(POST_AGAIN);
-            let is_over =
-                matches!(told, Ok(RailCommand::Stop) | Err(RecvTimeoutError::Disconnected));
-            if self.outbox.is_empty() || is_over {
-                return;
-            }
-        }
-    }
-
     fn timeout(&self) -> Option<Duration> {
         let due = self.machine.poll_timeout();
         let due = due.map(|due| due.since(self.ops.clock.now()).min(LOOK_EVERY));
@@ -308,6 +295,22 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
         if self.machine.poll_timeout().is_some_and(|due| now >= due) {
             self.machine.handle(now, RailEvent::Tick);
             self.follow();
+        }
+    }
+}
+
+/// Delivers everything before the thread ends, unless the control thread ends it.
+pub(super) fn post_all(
+    mailbox: &impl ReportSender,
+    inbox: &Receiver<RailCommand>,
+    outbox: &mut VecDeque<RailReport>,
+) {
+    loop {
+        mailbox.deliver(outbox);
+        let told = inbox.recv_timeout(POST_AGAIN);
+        let is_over = matches!(told, Ok(RailCommand::Stop) | Err(RecvTimeoutError::Disconnected));
+        if outbox.is_empty() || is_over {
+            return;
         }
     }
 }

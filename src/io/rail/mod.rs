@@ -31,6 +31,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -114,7 +115,7 @@ pub(crate) struct RailHandle {
 }
 
 /// Where a rail's reports go, and what makes the control thread look.
-pub(crate) trait ReportSender: Send + 'static {
+pub(crate) trait ReportSender: Clone + Send + 'static {
     /// Takes reports from the front of `reports`, as many as there is room for: all, unless the
     /// control thread is far behind. Neither blocks nor allocates, for a rail does neither.
     fn deliver(&self, reports: &mut VecDeque<RailReport>);
@@ -139,7 +140,14 @@ impl RailHandle {
             place.settle();
             // `sendfile` cannot be told to leave the signal of a closed flow out, as a send can.
             let _ = SigSet::from(Signal::SIGPIPE).thread_block();
-            start::start(clock, size, inbox, reports, &ready);
+            let (last_inbox, last_reports) = (inbox.clone(), reports.clone());
+            let work = move || start::start(clock, size, inbox, reports, &ready);
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
+                let what = "a rail of this node failed: its standard error says where";
+                let error = Error::new(Code::Internal, what);
+                let mut last_words = VecDeque::from([RailReport::Failed { error }]);
+                driver::post_all(&last_reports, &last_inbox, &mut last_words);
+            }
         });
         let thread = thread.map_err(|error| {
             Error::new(Code::Internal, format!("no thread can be made for a rail: {error}"))
@@ -164,8 +172,7 @@ impl Drop for RailHandle {
     fn drop(&mut self) {
         self.tell(RailCommand::Stop);
         if let Some(thread) = self.thread.take() {
-            // A rail that panicked has printed why; the process ends with the transfer failed
-            // either way.
+            // A rail that panicked has printed why, and has reported that it failed.
             let _ = thread.join();
         }
     }

@@ -34,6 +34,7 @@ const FLOW: FlowIx = FlowIx(1);
 const STEP: Duration = Duration::from_secs(20);
 
 /// A event queue that notes with each event how often the rail's thread had allocated by then.
+#[derive(Clone)]
 struct Noting(Sender<(RailReport, u64)>);
 
 impl ReportSender for Noting {

@@ -1,0 +1,82 @@
+//! What the control thread has its rails do, and what they tell it.
+
+use super::Node;
+use super::ports::RailSerial;
+use crate::core::error::Error;
+use crate::core::node::participant;
+use crate::core::piece::{FlowCommand, TransferIx};
+use crate::core::rail::{RailReport, TransferCommand};
+use crate::io::clock::awake;
+use crate::io::log;
+use crate::io::rail::RailCommand;
+
+impl Node {
+    /// Takes in what a rail says.
+    pub(super) fn rail_says(&mut self, port: usize, serial: RailSerial, report: RailReport) {
+        match report {
+            RailReport::Scheduler { transfer, event } => {
+                let event = self.named(transfer, event);
+                self.participant(transfer, participant::ParticipantEvent::Owner(event));
+            }
+            RailReport::Broken { transfer, error } => {
+                self.participant(transfer, participant::ParticipantEvent::Broken(error))
+            }
+            RailReport::Drained { transfer } => self.drained(transfer, port),
+            RailReport::Failed { error } => self.rail_failed(port, serial, &error),
+        }
+    }
+
+    /// A rail has failed. Transfers that receive over it end with its error; the peers of those
+    /// that only send notice by themselves, and go on over the other rails.
+    fn rail_failed(&mut self, port: usize, serial: RailSerial, error: &Error) {
+        let Some((rail, transfers)) = self.ports[port].remove_failed(serial) else { return };
+        // Dropping it waits for its thread, which may have files to close.
+        self.let_go(rail);
+        log::say(&format!("a rail of {} failed: {error}", self.ports[port].nic()));
+        for transfer in transfers {
+            let Some(node_transfer) = self.transfers.get(&transfer) else { continue };
+            let files = node_transfer.transfer_files.as_ref();
+            let receives = files.is_some_and(|files| !files.sinks.is_empty());
+            if receives {
+                let broken = participant::ParticipantEvent::Broken(error.clone());
+                self.participant(transfer, broken);
+            }
+            // It was one of those that are waited for, if it was told to drain before.
+            self.drained(transfer, port);
+        }
+    }
+
+    /// A rail holds nothing of a transfer any more; the participant waits for all of them.
+    fn drained(&mut self, transfer: TransferIx, port: usize) {
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
+        let Some(at) = node_transfer.draining.iter().position(|it| *it == port) else { return };
+        node_transfer.draining.swap_remove(at);
+        if node_transfer.draining.is_empty() {
+            self.participant(transfer, participant::ParticipantEvent::Drained);
+        }
+    }
+
+    /// Has the rails take in the files of a transfer that its plan has made new.
+    pub(super) fn reopen_files(&mut self, transfer: TransferIx) {
+        let Some(node_transfer) = self.transfers.get(&transfer) else { return };
+        let replaced = node_transfer.transfer_files.iter().flat_map(|files| files.replaced_files());
+        for (file, &port) in
+            replaced.flat_map(|file| node_transfer.ports.iter().map(move |it| (file, it)))
+        {
+            self.ports[port].tell(transfer, RailCommand::Reopen { transfer, file });
+        }
+    }
+
+    /// Tells the rail that a flow which this node opened goes over.
+    pub(super) fn tell_rail_of_flow(&mut self, transfer: TransferIx, command: FlowCommand) {
+        let node_transfer = self.transfers.get_mut(&transfer).expect("it is carried out for it");
+        if matches!(command, FlowCommand::Lease { .. })
+            && let Some(history) = node_transfer.story_of(command.flow())
+        {
+            history.asked(awake());
+        }
+        if let Some(&(_, port)) = node_transfer.flows.get(&command.flow()) {
+            self.ports[port].command(transfer, TransferCommand::Flow(command));
+        }
+    }
+}

@@ -166,7 +166,7 @@ impl FigureMethod {
     }
 }
 
-/// Every point in one lab. What could not be measured is told in the book, and missing at its
+/// Measures all points in one lab. A failed measurement is noted in the results, and missing at its
 /// point.
 fn measure(
     options: &FigureOptions,

@@ -1,7 +1,7 @@
 //! The two ends of the raw limit: a sender and a receiver of whole blocks with nothing between them
 //! but TCP.
 //!
-//! No header, no request, no check: what is left is what the kernel and the memory cost.
+//! No header, no request, no check: only the cost of the kernel and the memory remains.
 
 use std::fs::{File, OpenOptions};
 use std::io;

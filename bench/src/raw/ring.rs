@@ -56,9 +56,9 @@ impl BlockOperation {
 /// Kinds of waiting for a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum WaitMode {
-    /// The kernel gathers the whole of it (`MSG_WAITALL`), woken by every packet or few.
+    /// The kernel gathers the whole block (`MSG_WAITALL`), woken by every few packets.
     Gather,
-    /// The socket rests until much of it is there (`SO_RCVLOWAT`), and what is there is taken.
+    /// The socket waits until most of it has arrived (`SO_RCVLOWAT`), and takes what is there.
     Rest,
 }
 

@@ -249,7 +249,7 @@ fn good_byes(coordinator: &mut Coordinator, now: Moment, answers: &[u32]) -> Dur
     ended.since(now)
 }
 
-/// Ten seconds more were spent on a node that nobody had heard of for thirty.
+/// Regression: ten seconds more were spent on a node that had been silent for thirty.
 #[test]
 fn a_receiver_that_is_silent_already_is_not_waited_for_at_the_end() {
     for (is_frozen, seconds) in [(true, 1), (false, 10)] {

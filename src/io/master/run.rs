@@ -233,7 +233,9 @@ impl MasterLoop<'_> {
             for event in &events {
                 match event.token() {
                     LISTENER => {
-                        self.listener.iter_mut().for_each(|(listener, _)| listener.wake(now))
+                        if let Some((listener, _)) = &mut self.listener {
+                            listener.wake(now);
+                        }
                     }
                     WAKE => {}
                     Token(token) if token < FIRST_NODE + PLACES * self.nodes.len() => {

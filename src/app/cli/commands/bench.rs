@@ -220,7 +220,9 @@ impl StopSignal {
     fn cancel(&self) {
         let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         stopping.is_asked = true;
-        stopping.current.iter().for_each(TransferHandle::cancel);
+        if let Some(handle) = &stopping.current {
+            handle.cancel();
+        }
     }
 
     fn watch(&self, handle: TransferHandle) {

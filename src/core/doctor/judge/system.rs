@@ -92,18 +92,17 @@ fn memlock(machine: &MachineReadings, locked: &Result<(), RingObstacle>) -> Doct
 
 /// A filter that forbids rings is found by a trial; this finds one that allows them.
 fn filter(machine: &MachineReadings) -> Option<DoctorFinding> {
-    match machine.is_filtered? {
-        false => Some(finding(FindingLevel::Ok, "seccomp", "no filter")),
-        true if machine.io_uring.is_ok() => Some(
-            finding(FindingLevel::Note, "seccomp", "a filter of system calls is on, and lets io_uring pass")
-                .costs("a little at every system call"),
-        ),
-        true => Some(
-            finding(FindingLevel::Note, "seccomp", "a filter of system calls is on")
-                .costs("it may be what forbids io_uring")
-                .mended_by("allow io_uring_setup, io_uring_enter and io_uring_register in the container's profile"),
-        ),
-    }
+    let filtered = |found: &str| finding(FindingLevel::Note, "seccomp", found);
+    Some(if !machine.is_filtered? {
+        finding(FindingLevel::Ok, "seccomp", "no filter")
+    } else if machine.io_uring.is_ok() {
+        filtered("a filter of system calls is on, and lets io_uring pass")
+            .costs("a little at every system call")
+    } else {
+        filtered("a filter of system calls is on").costs("it may be what forbids io_uring").mended_by(
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the container's profile",
+        )
+    })
 }
 
 fn governor(governors: &[CpuGovernor]) -> Option<DoctorFinding> {

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::core::check;
-use crate::core::error::{Code, Error};
-use crate::core::piece::{FlowCommand, LandedPiece};
+use crate::core::error::Error;
+use crate::core::piece::{FlowCommand, FlowIx, LandedPiece};
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler;
 use crate::core::receiver::scheduler::{CompletedBefore, PieceScheduler, SegmentSenders};
@@ -28,6 +28,7 @@ use crate::core::wire::control::{
 };
 
 mod config;
+mod ending;
 mod journal_queue;
 mod pacing;
 
@@ -52,7 +53,7 @@ pub(crate) enum ParticipantEvent {
     /// The destinations have their space, or the disk is full.
     Preallocated(Result<(), Error>),
     /// Something happened to a flow or a piece.
-    Owner(scheduler::SchedulerEvent),
+    Flow(scheduler::SchedulerEvent),
     /// The rails cannot take the files in, or a destination failed under them: nothing more can
     /// land here.
     Broken(Error),
@@ -64,6 +65,8 @@ pub(crate) enum ParticipantEvent {
     Kept,
     /// The destinations are left as another attempt will find them.
     Left,
+    /// A worker, or the rails, have had their time for what this participant waits for.
+    Overdue(Error),
     /// The moment of `poll_timeout` has come.
     Tick,
 }
@@ -180,56 +183,73 @@ impl Participant {
         self.state
     }
 
-    /// Takes in what happened.
+    /// Takes in what happened. News that no state waits for is late, and changes nothing.
     pub(crate) fn handle(&mut self, now: Moment, event: ParticipantEvent) {
-        match (self.state, event) {
-            // Nobody has a plan for a node that is not prepared.
-            (ParticipantState::Ended, _)
-            | (ParticipantState::Preparing, ParticipantEvent::Master(ToNode::Start(_))) => {}
-            (_, ParticipantEvent::Master(ToNode::Cancel { reason, .. })) => self.cancel(&reason),
-            (_, ParticipantEvent::Master(ToNode::Finish)) => self.finish(),
-            (ParticipantState::Preparing, ParticipantEvent::Found(found)) => {
-                self.journal_queue = Some(JournalQueue::new(found))
+        use ParticipantState as State;
+        match (event, self.state) {
+            (_, State::Ended) => {}
+            (ParticipantEvent::Master(message), _) => self.master_says(now, message),
+            (ParticipantEvent::Broken(error), _) => self.rails_broken(error),
+            (ParticipantEvent::Overdue(error), _) => self.overdue(error),
+            (ParticipantEvent::Kept, _) => self.kept(),
+            (ParticipantEvent::Found(found), State::Preparing) => {
+                self.journal_queue = Some(JournalQueue::new(found));
             }
-            (ParticipantState::Preparing, ParticipantEvent::Prepared(Ok(prepared))) => {
-                self.prepared(prepared)
-            }
-            (ParticipantState::Preparing, ParticipantEvent::Prepared(Err(error)))
-            | (ParticipantState::Ready, ParticipantEvent::Broken(error)) => {
-                self.refuse(error);
-            }
-            // The worker still makes room: the end comes with its answer.
-            (ParticipantState::Starting, ParticipantEvent::Broken(error)) => {
-                self.error = Some(error)
-            }
-            (ParticipantState::Ready, ParticipantEvent::Master(ToNode::Start(start))) => {
-                self.start(start)
-            }
-            (_, ParticipantEvent::Master(ToNode::Start(start))) if start.epoch > self.epoch => {
-                self.start_again(now, start)
-            }
-            (ParticipantState::Starting, ParticipantEvent::Preallocated(Ok(()))) => self.begin(now),
-            (ParticipantState::Starting, ParticipantEvent::Preallocated(Err(error)))
-            | (ParticipantState::Moving, ParticipantEvent::Broken(error)) => {
-                self.abort(error);
-            }
-            (ParticipantState::Moving, ParticipantEvent::Owner(event)) => {
-                self.scheduler_event(now, event)
-            }
-            (ParticipantState::Moving, ParticipantEvent::Tick) => self.tick(now),
-            (ParticipantState::Draining, ParticipantEvent::Drained) => self.drained(),
-            (ParticipantState::Landed, ParticipantEvent::Master(ToNode::Commit)) => {
-                self.commit(true);
-            }
-            (ParticipantState::Committing, ParticipantEvent::Committed(result)) => {
-                self.commit_done(result)
-            }
-            (ParticipantState::Leaving, ParticipantEvent::Left) => self.left(),
-            (_, ParticipantEvent::Kept) => self.kept(),
-            // Late news of flows, ticks and repeated messages change nothing outside the states
-            // that wait for them.
-            _ => {}
+            (ParticipantEvent::Prepared(Ok(prepared)), State::Preparing) => self.prepared(prepared),
+            (ParticipantEvent::Prepared(Err(error)), State::Preparing) => self.refuse(error),
+            (ParticipantEvent::Preallocated(Ok(())), State::Starting) => self.begin(now),
+            (ParticipantEvent::Preallocated(Err(error)), State::Starting) => self.abort(error),
+            (ParticipantEvent::Flow(event), State::Moving) => self.scheduler_event(now, event),
+            (ParticipantEvent::Tick, State::Moving) => self.tick(now),
+            (ParticipantEvent::Drained, State::Draining) => self.drained(),
+            (ParticipantEvent::Committed(result), State::Committing) => self.commit_done(result),
+            (ParticipantEvent::Left, State::Leaving) => self.left(),
+            (
+                ParticipantEvent::Found(_)
+                | ParticipantEvent::Prepared(_)
+                | ParticipantEvent::Preallocated(_)
+                | ParticipantEvent::Flow(_)
+                | ParticipantEvent::Tick
+                | ParticipantEvent::Drained
+                | ParticipantEvent::Committed(_)
+                | ParticipantEvent::Left,
+                State::Preparing
+                | State::Ready
+                | State::Starting
+                | State::Moving
+                | State::Draining
+                | State::Leaving
+                | State::Committing
+                | State::Landed,
+            ) => {}
         }
+    }
+
+    fn master_says(&mut self, now: Moment, message: ToNode) {
+        use ParticipantState as State;
+        match (message, self.state) {
+            (ToNode::Cancel { reason, .. }, _) => self.cancel(&reason),
+            (ToNode::Finish, _) => self.finish(),
+            // Nobody has a plan for a node that is not prepared.
+            (ToNode::Start(_), State::Preparing) => {}
+            (ToNode::Start(start), State::Ready) => self.start(start),
+            (ToNode::Start(start), _) if start.epoch > self.epoch => self.start_again(now, start),
+            (ToNode::Commit, State::Landed) => self.commit(true),
+            // Repeated, or for another attempt.
+            (
+                ToNode::Start(_)
+                | ToNode::Commit
+                | ToNode::Prepare(_)
+                | ToNode::Resume(_)
+                | ToNode::MakeWay { .. },
+                _,
+            ) => {}
+        }
+    }
+
+    /// The sender at the other end of a flow that stands.
+    pub(super) fn sender_of(&self, flow: FlowIx) -> Option<NodeIx> {
+        self.scheduler.as_ref()?.sender_of(flow)
     }
 
     /// The next thing to do.
@@ -250,17 +270,6 @@ impl Participant {
         }
         self.state = ParticipantState::Ready;
         self.tell(ToMaster::Prepared(prepared));
-    }
-
-    /// The master hears why, and, once bytes moved, what had landed and what that cost.
-    fn refuse(&mut self, error: Error) {
-        let stats = self.scheduler.is_some().then(|| Box::new(self.stats()));
-        if stats.is_some() {
-            self.tell_progress();
-        }
-        self.actions.push_back(ParticipantAction::Discard);
-        self.tell(ToMaster::Failed { error, stats });
-        self.end();
     }
 
     fn start(&mut self, start: Start) {
@@ -436,14 +445,6 @@ impl Participant {
         }
     }
 
-    fn abort(&mut self, error: Error) {
-        let planned = || union(self.sources.iter().map(|source| source.span).collect());
-        let lacking = self.scheduler.as_ref().map_or_else(planned, PieceScheduler::lacking);
-        self.error = Some(error.missing(lacking));
-        self.state = ParticipantState::Draining;
-        self.actions.push_back(ParticipantAction::Drain);
-    }
-
     fn drained(&mut self) {
         if self.dismissed || self.error.is_some() {
             self.leave();
@@ -493,50 +494,6 @@ impl Participant {
         self.tell(message);
     }
 
-    fn finish(&mut self) {
-        match self.state {
-            ParticipantState::Landed => {
-                self.actions.push_back(ParticipantAction::Confirm);
-                self.dismiss();
-            }
-            ParticipantState::Ready => self.dismiss(),
-            _ => self.cancel("the master ended the transfer"),
-        }
-    }
-
-    fn cancel(&mut self, reason: &str) {
-        self.dismissed = true;
-        match self.state {
-            ParticipantState::Ready | ParticipantState::Starting | ParticipantState::Landed => {
-                self.dismiss()
-            }
-            ParticipantState::Moving => {
-                // Where nothing landed any more, the master would like to know why.
-                let trouble = self
-                    .scheduler
-                    .as_ref()
-                    .and_then(PieceScheduler::trouble)
-                    .map(|error| error.message.clone());
-                self.abort(Error::new(Code::Cancelled, trouble.unwrap_or_else(|| reason.into())));
-            }
-            // Half-made destinations are removed when they are made, and not by leaving them to
-            // chance.
-            ParticipantState::Preparing
-            | ParticipantState::Draining
-            | ParticipantState::Leaving
-            | ParticipantState::Committing
-            | ParticipantState::Ended => {}
-        }
-    }
-
-    /// The last words: a report, and the removal of what has no final name.
-    fn dismiss(&mut self) {
-        self.actions.push_back(ParticipantAction::Discard);
-        let report = ToMaster::Report(self.stats());
-        self.tell(report);
-        self.end();
-    }
-
     /// What the scheduler counted; the driver adds what the rails did, time and memory.
     fn stats(&self) -> NodeStats {
         let counts = self.scheduler.as_ref().map(PieceScheduler::counts).unwrap_or_default();
@@ -552,11 +509,6 @@ impl Participant {
 
     fn tell(&mut self, message: ToMaster) {
         self.actions.push_back(ParticipantAction::Tell(message));
-    }
-
-    fn end(&mut self) {
-        self.state = ParticipantState::Ended;
-        self.actions.push_back(ParticipantAction::End);
     }
 }
 

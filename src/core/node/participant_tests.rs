@@ -2,6 +2,7 @@
 
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
+use crate::core::error::Code;
 use crate::core::node::participant::*;
 use crate::core::wire::control::{PeerNode, PlanSegment, SenderShare};
 

@@ -27,11 +27,11 @@ impl ReplayBuffer {
     }
 
     /// Keeps a message to the master.
-    pub(crate) fn say(&mut self, message: Vec<u8>) {
+    pub(crate) fn push(&mut self, message: Vec<u8>) {
         self.said.push(message);
     }
 
-    /// What a master that has heard so many messages has not heard.
+    /// The messages that a master has not heard which has heard so many.
     pub(crate) fn unheard(&self, heard: u32) -> &[Vec<u8>] {
         self.said.get(heard as usize..).unwrap_or_default()
     }
@@ -45,8 +45,8 @@ mod tests {
     fn what_was_heard_is_not_said_again() {
         let mut replay_buffer = ReplayBuffer::default();
         replay_buffer.hear();
-        replay_buffer.say(vec![1]);
-        replay_buffer.say(vec![2]);
+        replay_buffer.push(vec![1]);
+        replay_buffer.push(vec![2]);
         assert_eq!(replay_buffer.heard(), 1);
         assert_eq!(replay_buffer.unheard(0), [vec![1], vec![2]]);
         assert_eq!(replay_buffer.unheard(1), [vec![2]]);

@@ -71,7 +71,7 @@ pub(crate) enum SchedulerEvent {
     /// The flow of a rail pair could not be opened.
     OpenFailed { rail_pair: RailPair, error: Error },
     /// The flow of a rail pair takes long to open.
-    OpenSlow { error: Error },
+    OpenSlow { rail_pair: RailPair, error: Error },
     /// The moment of `poll_timeout` has come.
     Tick,
 }
@@ -231,7 +231,7 @@ impl PieceScheduler {
                 self.rail_pair_broke(now, rail_pair, &error);
                 self.feed_hungry(now);
             }
-            SchedulerEvent::OpenSlow { error } => {
+            SchedulerEvent::OpenSlow { error, .. } => {
                 self.trouble.get_or_insert(error);
             }
             SchedulerEvent::Tick => {

@@ -205,7 +205,7 @@ impl SimCluster {
                 let bytes =
                     control::encode(&message).expect("transfers in the simulator are small");
                 if message.is_counted() {
-                    state.replay_buffer.say(bytes.clone());
+                    state.replay_buffer.push(bytes.clone());
                 }
                 if !state.parted {
                     self.in_order(

@@ -114,7 +114,7 @@ impl SimCluster {
 
     pub(super) fn rail_reports(&mut self, node: NodeIx, report: RailReport) {
         let event = match report {
-            RailReport::Scheduler { event, .. } => participant::ParticipantEvent::Owner(event),
+            RailReport::Scheduler { event, .. } => participant::ParticipantEvent::Flow(event),
             RailReport::Broken { error, .. } => participant::ParticipantEvent::Broken(error),
             RailReport::Drained { .. } => {
                 let state = &mut self.nodes[node.at()];
@@ -249,7 +249,7 @@ impl SimCluster {
         let failed = |why: &str| {
             let error = Error::new(Code::Unreachable, why);
             let event = scheduler::SchedulerEvent::OpenFailed { rail_pair, error };
-            SimEvent::Member(receiver, participant::ParticipantEvent::Owner(event))
+            SimEvent::Member(receiver, participant::ParticipantEvent::Flow(event))
         };
         if let Some(until) = self.apart(receiver, sender) {
             let given_up = self.now + CONNECTED_WITHIN;
@@ -271,7 +271,7 @@ impl SimCluster {
         self.follow(sender);
         let event = scheduler::SchedulerEvent::FlowUp { flow: here, rail_pair };
         self.nodes[receiver.at()].flow_rails.insert(here, to);
-        self.participant(receiver, participant::ParticipantEvent::Owner(event));
+        self.participant(receiver, participant::ParticipantEvent::Flow(event));
         let relays = self.coordinator.relays(sender);
         let end = FlowEnd { peer: sender, there };
         self.flow_up(receiver, to, here, end, FlowDirection::Receive { relays });

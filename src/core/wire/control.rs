@@ -243,7 +243,7 @@ pub(crate) enum FileSharing {
 }
 
 /// A plan for one node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Start {
     /// The plan's version.
     pub(crate) epoch: u32,

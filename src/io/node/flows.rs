@@ -16,11 +16,11 @@ use super::ports::RailPort;
 use super::{HANDSHAKE_WITHIN, Node, SessionRole};
 use super::{devices, stuck};
 use crate::core::error::{Code, Error, Result};
-use crate::core::node::participant;
+use crate::core::node::machine::NodeEvent;
 use crate::core::piece::TransferIx;
 use crate::core::rail::FlowDirection;
 use crate::core::receiver::rail_pairs::{RailPair, pair_by};
-use crate::core::receiver::scheduler;
+use crate::core::receiver::scheduler::SchedulerEvent;
 use crate::core::wire::control;
 use crate::core::wire::control::FlowHello;
 use crate::core::wire::version::ConnectionKind;
@@ -154,11 +154,8 @@ impl Node {
             .get(&rail_pair)
             .and_then(|it| it.so_far(awake(), |port| self.nic_of(port)));
         if let Some(error) = so_far {
-            let error = node_transfer.blame(rail_pair.sender, error);
-            self.participant(
-                transfer,
-                participant::ParticipantEvent::Owner(scheduler::SchedulerEvent::OpenSlow { error }),
-            );
+            let event = SchedulerEvent::OpenSlow { rail_pair, error };
+            self.handle(NodeEvent::Flow { transfer, event });
         }
     }
 
@@ -189,13 +186,8 @@ impl Node {
                     relays =
                         node_transfer.peers.get(&rail_pair.sender).is_some_and(|peer| peer.relays);
                 }
-                self.participant(
-                    transfer,
-                    participant::ParticipantEvent::Owner(scheduler::SchedulerEvent::FlowUp {
-                        flow,
-                        rail_pair,
-                    }),
-                );
+                let event = SchedulerEvent::FlowUp { flow, rail_pair };
+                self.handle(NodeEvent::Flow { transfer, event });
                 let direction = FlowDirection::Receive { relays };
                 self.ports[way.port].tell(
                     transfer,
@@ -255,14 +247,8 @@ impl Node {
     fn lane_failed(&mut self, transfer: TransferIx, rail_pair: RailPair, error: Error) {
         let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
         node_transfer.stories.entry(rail_pair).and_modify(|story| story.failed(&error));
-        let error = node_transfer.blame(rail_pair.sender, error);
-        self.participant(
-            transfer,
-            participant::ParticipantEvent::Owner(scheduler::SchedulerEvent::OpenFailed {
-                rail_pair,
-                error,
-            }),
-        );
+        let event = SchedulerEvent::OpenFailed { rail_pair, error };
+        self.handle(NodeEvent::Flow { transfer, event });
     }
 
     fn nic_of(&self, port: usize) -> String {
@@ -320,30 +306,24 @@ impl Node {
         }
     }
 
-    /// Puts the sender's name in front of what went wrong with its flow, and notes what the report
-    /// will tell.
-    pub(super) fn named(
-        &mut self,
-        transfer: TransferIx,
-        event: scheduler::SchedulerEvent,
-    ) -> scheduler::SchedulerEvent {
-        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return event };
+    /// Notes what the report will tell of a flow.
+    pub(super) fn note_flow(&mut self, transfer: TransferIx, event: &SchedulerEvent) {
+        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
         match event {
-            scheduler::SchedulerEvent::Landed { flow, .. } => {
-                node_transfer.story_of(flow).into_iter().for_each(RailPairHistory::brought);
-                event
+            SchedulerEvent::Landed { flow, .. } => {
+                node_transfer.story_of(*flow).into_iter().for_each(RailPairHistory::brought);
             }
-            scheduler::SchedulerEvent::Failed { flow, piece, error } => {
-                let error = node_transfer.blame_flow(flow, error);
-                scheduler::SchedulerEvent::Failed { flow, piece, error }
+            SchedulerEvent::FlowDown { flow, error } => {
+                node_transfer.story_of(*flow).into_iter().for_each(|story| story.failed(error));
+                node_transfer.flows.remove(flow);
             }
-            scheduler::SchedulerEvent::FlowDown { flow, error } => {
-                node_transfer.story_of(flow).into_iter().for_each(|story| story.failed(&error));
-                let error = node_transfer.blame_flow(flow, error);
-                node_transfer.flows.remove(&flow);
-                scheduler::SchedulerEvent::FlowDown { flow, error }
-            }
-            other => other,
+            SchedulerEvent::FlowUp { .. }
+            | SchedulerEvent::Room { .. }
+            | SchedulerEvent::Failed { .. }
+            | SchedulerEvent::Returned { .. }
+            | SchedulerEvent::OpenFailed { .. }
+            | SchedulerEvent::OpenSlow { .. }
+            | SchedulerEvent::Tick => {}
         }
     }
 }

@@ -23,22 +23,22 @@
 //! - `events`: the loop's turn
 //! - `arrivals`: connections that are taken in
 //! - `sessions`: the connections of the control thread
-//! - `masters`: what masters say and are told, and sessions that break
-//! - `lease`: how long a transfer goes on without its master
+//! - `control`: what the machine wants done, as calls
+//! - `inbox`: what rails and workers tell the control thread
 //! - `transfer_log`: what the log says of transfers
 //! - `usage`: processor time and memory
 
 mod arrivals;
 mod claims;
+mod control;
 mod counters;
 mod devices;
 mod events;
 mod file_budget;
 mod flows;
+mod inbox;
 pub(crate) mod keeping;
 mod keyring;
-mod lease;
-mod masters;
 mod node_transfer;
 mod openings;
 mod ports;
@@ -57,7 +57,7 @@ mod workers;
 pub(crate) mod options;
 
 pub(crate) use crate::io::store::AllowedKinds;
-pub(crate) use events::locked_bytes;
+pub(crate) use control::locked_bytes;
 pub(crate) use ports::{INSIDE_PREFIXES, LOOPBACK, is_link_local};
 pub(crate) use threads::{NicLine, ThreadCount, threads};
 
@@ -72,22 +72,23 @@ use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
 
 use crate::core::error::{Code, Error, Result};
+use crate::core::node::machine::NodeMachine;
 use crate::core::piece::FlowIx;
 use crate::core::piece::TransferIx;
 use crate::core::receiver::rail_pairs::RailPair;
-use crate::core::wire::control::{NodeAdvert, Prepare};
+use crate::core::wire::control::NodeAdvert;
 use crate::io::clock::{Clock, awake, wait_until};
 use crate::io::node::devices::LocalAddresses;
 use crate::io::node::file_budget::FileBudget;
+use crate::io::node::inbox::{EventSender, InboxEvent};
 use crate::io::node::keyring::Keyring;
-use crate::io::node::masters::MasterSession;
-use crate::io::node::node_transfer::{EventSender, NodeEvent, NodeTransfer};
+use crate::io::node::node_transfer::NodeTransfer;
 use crate::io::node::openings::{FlowRoute, KnownDetours};
 use crate::io::node::options::NodeOptions;
 use crate::io::node::ports::RailPort;
 use crate::io::node::sessions::SessionTable;
-use crate::io::node::transfer_log::TransferLog;
 use crate::io::node::workers::WorkerPool;
+use crate::io::rail::transfer_files::TransferFiles;
 use crate::io::session::descriptors;
 use crate::io::session::descriptors::SpareDescriptor;
 use crate::io::session::{Connection, Listener, strangers};
@@ -134,32 +135,18 @@ struct Node {
     spare: SpareDescriptor,
     next_token: usize,
     transfers: BTreeMap<TransferIx, NodeTransfer>,
-    /// Who conducts each transfer, or has conducted it and not yet closed its session.
-    masters: BTreeMap<TransferIx, MasterSession>,
-    /// Attempts that begin when the ones before them have ended. Bounded by the sessions that asked
-    /// for them.
-    waiting: Vec<(Token, Prepare)>,
-    next_transfer: u32,
+    /// Files of transfers that are over, until their masters say good-bye.
+    remembered: BTreeMap<TransferIx, Arc<TransferFiles>>,
+    /// What decides.
+    machine: NodeMachine,
     next_flow: u32,
     post: EventSender,
-    inbox: Receiver<NodeEvent>,
-    transfer_log: TransferLog,
-    /// Since when a launched node has been without a master; `None` while it has one.
-    alone_since: Option<Instant>,
+    inbox: Receiver<InboxEvent>,
     /// Set by the first signal that asks for the end.
     stopped: Arc<AtomicBool>,
     ends: bool,
-    /// When a node that was asked to end waits no longer for its master's good-bye.
-    stops: Option<Instant>,
     workers: WorkerPool,
     file_budget: FileBudget,
-    /// How many files of transfers with an id are being confirmed; a new attempt at it waits for
-    /// that.
-    confirming: BTreeMap<String, usize>,
-    /// Until when rails that end are waited for, while they end.
-    resting: Option<Instant>,
-    /// Transfers that were prepared meanwhile. Bounded by the transfers.
-    opened_early: Vec<(TransferIx, Result<Box<prepare::OpenedTransfer>>)>,
 }
 
 /// One connection of the control thread, and what it is for.
@@ -173,7 +160,7 @@ impl NodeSession {
     fn from(&self) -> Option<IpAddr> {
         match self.role {
             SessionRole::Visitor { from, .. } => Some(from),
-            SessionRole::Master { .. } | SessionRole::Leaving | SessionRole::Flow { .. } => None,
+            SessionRole::Master | SessionRole::Leaving | SessionRole::Flow { .. } => None,
         }
     }
 }
@@ -183,9 +170,10 @@ enum SessionRole {
     /// Accepted, on a port or (`None`) at the control address; what it is for is known when it is
     /// up.
     Visitor { port: Option<usize>, from: IpAddr },
-    /// A master, and the transfer that it conducts once it has said so.
-    Master { transfer: Option<TransferIx> },
-    /// A master that has said good-bye: it waits until its files are confirmed.
+    /// A master.
+    Master,
+    /// A master that has closed its session, or said good-bye: it waits until its files are
+    /// confirmed.
     Leaving,
     /// A flow that this node opens to a sender, over one of its ports.
     Flow { transfer: TransferIx, rail_pair: RailPair, way: FlowRoute },
@@ -252,11 +240,13 @@ impl Node {
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = NodeStop { stopped: Arc::clone(&stopped), post: post.clone() };
         on_start(stop)?;
+        let clock = Clock::start();
+        let nics = ports.iter().map(|port| port.nic().to_owned()).collect();
         let mut node = Node {
             keyring: Keyring::new(options.key.clone(), &advert),
             advert,
             addresses_read: awake(),
-            clock: Clock::start(),
+            clock,
             poll,
             control,
             ports,
@@ -267,21 +257,14 @@ impl Node {
             spare: SpareDescriptor::new(),
             next_token: FIRST_SESSION,
             transfers: BTreeMap::new(),
-            masters: BTreeMap::new(),
-            waiting: Vec::new(),
-            next_transfer: 0,
+            remembered: BTreeMap::new(),
+            machine: NodeMachine::new(clock.now(), nics, options.launched),
             next_flow: 0,
             inbox,
-            transfer_log: TransferLog::default(),
-            alone_since: options.launched.then(awake),
             stopped,
             ends: false,
-            stops: None,
             workers: WorkerPool::start(post.clone())?,
             file_budget: FileBudget::default(),
-            confirming: BTreeMap::new(),
-            resting: None,
-            opened_early: Vec::new(),
             post,
             options,
         };

@@ -1,142 +1,35 @@
-//! One transfer on this node: its participant, its files, its master, and the senders that it may
-//! ask.
+//! One transfer as the control thread carries it out: its files, its flows, and the senders that it
+//! may ask. What it does next is decided by the node's machine.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, TrySendError};
-use mio::{Token, Waker};
-
 use super::counters::NicCounters;
 use super::openings::{FlowOpening, RailPairHistory};
-use super::ports::RailSerial;
-use super::prepare::OpenedTransfer;
 use super::stuck::StuckData;
 use super::usage;
-use crate::core::error::{Error, Result};
-use crate::core::node::participant::Participant;
 use crate::core::piece::FlowIx;
-use crate::core::piece::TransferIx;
-use crate::core::rail::RailReport;
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::units::{NodeIx, human_bytes};
 use crate::core::wire::control::{NodeStats, PeerNode, Prepare, RailStats};
 use crate::io::clock;
-use crate::io::rail::ReportSender;
 use crate::io::rail::paths;
 use crate::io::rail::paths::PathStats;
 use crate::io::rail::transfer_files::{RailTally, TransferFiles};
 use crate::io::session::Key;
 use crate::io::store::DestinationClaim;
 
-/// What arrives in the control thread's inbox.
-#[derive(Debug)]
-pub(super) enum NodeEvent {
-    /// A rail says something.
-    Rail { port: usize, serial: RailSerial, report: RailReport },
-    /// Sources and destinations are open, or not.
-    Prepared { transfer: TransferIx, result: Result<Box<OpenedTransfer>> },
-    /// A worker that opens a transfer compares replicas, and has read so much.
-    Comparing { transfer: TransferIx, read_bytes: u64 },
-    /// Destinations have their space, or not.
-    Preallocated { transfer: TransferIx, result: Result<()> },
-    /// Files have their names, or not.
-    Committed { transfer: TransferIx, result: Result<()> },
-    /// What has landed is written down.
-    Kept { transfer: TransferIx },
-    /// What has landed is left to another attempt, or removed.
-    Left { transfer: TransferIx },
-    /// What has no final name is removed, or how the files came to be is forgotten; and whether all
-    /// sources are still what they were.
-    Cleared { transfer: TransferIx, sources: Result<()> },
-    /// How the files of a transfer with this id came to be is forgotten; its master closes that
-    /// session.
-    Confirmed { id: String, session: Token },
-    /// Rails have ended.
-    Rested,
-    /// Something is done that nobody waits for.
-    Done,
-}
-
-impl NodeEvent {
-    /// Whether a worker sends it, as its last act.
-    pub(super) fn is_work(&self) -> bool {
-        !matches!(self, NodeEvent::Rail { .. } | NodeEvent::Comparing { .. })
-    }
-}
-
-/// The way into the inbox, from any thread.
-#[derive(Clone, Debug)]
-pub(super) struct EventSender {
-    notes: Sender<NodeEvent>,
-    waker: Arc<Waker>,
-}
-
-impl EventSender {
-    pub(super) fn new(notes: Sender<NodeEvent>, waker: Waker) -> EventSender {
-        EventSender { notes, waker: Arc::new(waker) }
-    }
-
-    /// Delivers a note, when there is room for it. A node that is ending reads no more of them.
-    pub(super) fn send(&self, note: NodeEvent) {
-        if self.notes.send(note).is_ok() {
-            self.wake();
-        }
-    }
-
-    /// Makes the control thread look, also where there is no note.
-    pub(super) fn wake(&self) {
-        // The queue of events is the node's own; it fails only when the node is gone.
-        let _ = self.waker.wake();
-    }
-}
-
-/// The way into the inbox of one rail.
-#[derive(Clone, Debug)]
-pub(super) struct RailPost {
-    events: EventSender,
-    port: usize,
-    serial: RailSerial,
-}
-
-impl RailPost {
-    pub(super) fn new(events: &EventSender, port: usize, serial: RailSerial) -> RailPost {
-        RailPost { events: events.clone(), port, serial }
-    }
-}
-
-impl ReportSender for RailPost {
-    fn deliver(&self, reports: &mut VecDeque<RailReport>) {
-        let (port, serial) = (self.port, self.serial);
-        while let Some(report) = reports.pop_front() {
-            match self.events.notes.try_send(NodeEvent::Rail { port, serial, report }) {
-                Ok(()) => {}
-                Err(TrySendError::Full(NodeEvent::Rail { report, .. })) => {
-                    reports.push_front(report);
-                    break;
-                }
-                // A node that is ending hears no more.
-                Err(_) => reports.clear(),
-            }
-        }
-        self.events.wake();
-    }
-}
-
 /// One transfer on this node.
 pub(super) struct NodeTransfer {
     pub(super) prepare: Prepare,
     pub(super) flow_key: Key,
-    pub(super) participant: Participant,
     /// The ports that it uses, ascending.
     pub(super) ports: Vec<usize>,
     /// Open once the participant is prepared.
     pub(super) transfer_files: Option<Arc<TransferFiles>>,
-    /// Whether what has landed is not to be believed.
-    pub(super) forgets: bool,
     /// Files that this node has claimed, until bytes move.
     pub(super) claims: Vec<DestinationClaim>,
     /// Whom the plan lets this node ask.
@@ -151,15 +44,6 @@ pub(super) struct NodeTransfer {
     mtu_holes: BTreeMap<(String, IpAddr), String>,
     /// Set when nobody waits any more for the worker that opens the transfer.
     pub(super) quits: Arc<AtomicBool>,
-    /// Whether a worker gives up or confirms its files: what the participant wants next waits for
-    /// that.
-    pub(super) clearing: bool,
-    /// The session of a master that has said good-bye: it is closed when the transfer is forgotten.
-    pub(super) leaving: Option<Token>,
-    /// Whether its sources are still what they were, as far as somebody has looked.
-    pub(super) sources: Result<()>,
-    /// Ports whose rails have not drained yet, while they do.
-    pub(super) draining: Vec<usize>,
     cpu_before: Duration,
     /// How long the process had been stopped before.
     stopped_before: Duration,
@@ -168,20 +52,14 @@ pub(super) struct NodeTransfer {
 }
 
 impl NodeTransfer {
-    pub(super) fn new(
-        prepare: Prepare,
-        participant: Participant,
-        ports: Vec<usize>,
-    ) -> NodeTransfer {
+    pub(super) fn new(prepare: Prepare, ports: Vec<usize>) -> NodeTransfer {
         let flow_key = Key::from_bytes(prepare.flow_key.0);
         let (transfer_files, peers) = (None, BTreeMap::new());
         NodeTransfer {
             prepare,
             flow_key,
-            participant,
             ports,
             transfer_files,
-            forgets: false,
             claims: Vec::new(),
             peers,
             flows: BTreeMap::new(),
@@ -189,14 +67,15 @@ impl NodeTransfer {
             stories: BTreeMap::new(),
             mtu_holes: BTreeMap::new(),
             quits: Arc::default(),
-            clearing: false,
-            leaving: None,
-            sources: Ok(()),
-            draining: Vec::new(),
             cpu_before: usage::cpu(),
             stopped_before: clock::stopped(),
             counters_before: NicCounters::read(),
         }
+    }
+
+    /// Its files, which are open.
+    pub(super) fn files(&self) -> Arc<TransferFiles> {
+        Arc::clone(self.transfer_files.as_ref().expect("a prepared transfer has its files open"))
     }
 
     /// Has the worker that opens the transfer end soon.
@@ -319,18 +198,5 @@ impl NodeTransfer {
     pub(super) fn moved_bytes(&self) -> u64 {
         let tallies = self.transfer_files.iter().flat_map(|transfer_files| &transfer_files.tallies);
         tallies.map(|tally| tally.sent_bytes() + tally.received_bytes()).sum()
-    }
-
-    /// Puts a sender's name in front of what it did.
-    pub(super) fn blame(&self, sender: NodeIx, error: Error) -> Error {
-        error.at(self.name_of(sender))
-    }
-
-    /// The same for the sender at the other end of a flow.
-    pub(super) fn blame_flow(&self, flow: FlowIx, error: Error) -> Error {
-        match self.flows.get(&flow) {
-            Some(&(rail_pair, _)) => self.blame(rail_pair.sender, error),
-            None => error,
-        }
     }
 }

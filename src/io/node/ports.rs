@@ -90,6 +90,7 @@ impl RailPort {
     }
 
     /// Whether a transfer is on a rail here.
+    #[cfg(test)]
     pub(super) fn has(&self, transfer: TransferIx) -> bool {
         self.rails.iter().any(|it| it.transfers.contains(&transfer))
     }

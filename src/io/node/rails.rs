@@ -3,7 +3,7 @@
 use super::Node;
 use super::ports::RailSerial;
 use crate::core::error::Error;
-use crate::core::node::participant;
+use crate::core::node::machine::NodeEvent;
 use crate::core::piece::{FlowCommand, TransferIx};
 use crate::core::rail::{RailReport, TransferCommand};
 use crate::io::clock::awake;
@@ -13,47 +13,26 @@ use crate::io::rail::RailCommand;
 impl Node {
     /// Takes in what a rail says.
     pub(super) fn rail_says(&mut self, port: usize, serial: RailSerial, report: RailReport) {
-        match report {
+        let event = match report {
             RailReport::Scheduler { transfer, event } => {
-                let event = self.named(transfer, event);
-                self.participant(transfer, participant::ParticipantEvent::Owner(event));
+                self.note_flow(transfer, &event);
+                NodeEvent::Flow { transfer, event }
             }
-            RailReport::Broken { transfer, error } => {
-                self.participant(transfer, participant::ParticipantEvent::Broken(error))
-            }
-            RailReport::Drained { transfer } => self.drained(transfer, port),
-            RailReport::Failed { error } => self.rail_failed(port, serial, &error),
-        }
+            RailReport::Broken { transfer, error } => NodeEvent::Broken { transfer, error },
+            RailReport::Drained { transfer } => NodeEvent::Drained { transfer, rail: port },
+            RailReport::Failed { error } => return self.rail_failed(port, serial, error),
+        };
+        self.handle(event);
     }
 
     /// A rail has failed. Transfers that receive over it end with its error; the peers of those
     /// that only send notice by themselves, and go on over the other rails.
-    fn rail_failed(&mut self, port: usize, serial: RailSerial, error: &Error) {
-        let Some((rail, transfers)) = self.ports[port].remove_failed(serial) else { return };
+    fn rail_failed(&mut self, rail: usize, serial: RailSerial, error: Error) {
+        let Some((handle, transfers)) = self.ports[rail].remove_failed(serial) else { return };
         // Dropping it waits for its thread, which may have files to close.
-        self.let_go(rail);
-        log::say(&format!("a rail of {} failed: {error}", self.ports[port].nic()));
-        for transfer in transfers {
-            let Some(node_transfer) = self.transfers.get(&transfer) else { continue };
-            let files = node_transfer.transfer_files.as_ref();
-            let receives = files.is_some_and(|files| !files.sinks.is_empty());
-            if receives {
-                let broken = participant::ParticipantEvent::Broken(error.clone());
-                self.participant(transfer, broken);
-            }
-            // It was one of those that are waited for, if it was told to drain before.
-            self.drained(transfer, port);
-        }
-    }
-
-    /// A rail holds nothing of a transfer any more; the participant waits for all of them.
-    fn drained(&mut self, transfer: TransferIx, port: usize) {
-        let Some(node_transfer) = self.transfers.get_mut(&transfer) else { return };
-        let Some(at) = node_transfer.draining.iter().position(|it| *it == port) else { return };
-        node_transfer.draining.swap_remove(at);
-        if node_transfer.draining.is_empty() {
-            self.participant(transfer, participant::ParticipantEvent::Drained);
-        }
+        self.let_go(handle);
+        log::say(&format!("a rail of {} failed: {error}", self.ports[rail].nic()));
+        self.handle(NodeEvent::RailFailed { rail, transfers, error });
     }
 
     /// Has the rails take in the files of a transfer that its plan has made new.

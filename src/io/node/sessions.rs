@@ -109,10 +109,6 @@ impl SessionTable {
         self.strangers.full_until()
     }
 
-    pub(super) fn any(&self, is_meant: impl Fn(&NodeSession) -> bool) -> bool {
-        self.open.values().any(is_meant)
-    }
-
     /// When the first connection is to be given up.
     pub(super) fn due(&self) -> Option<Instant> {
         self.deadlines.first()

@@ -1,7 +1,6 @@
 //! What the node's log says of itself and of its transfers: who had what read and written here, and
 //! how it ended.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Node;
@@ -11,13 +10,6 @@ use crate::core::piece::TransferIx;
 use crate::core::spec::RowRole;
 use crate::core::wire::control::{Prepare, WireRow};
 use crate::io::log;
-
-/// The transfers under way, as far as the log has to remember them.
-#[derive(Default)]
-pub(super) struct TransferLog {
-    /// Why each transfer fails, once that is known.
-    failures: BTreeMap<TransferIx, Error>,
-}
 
 impl Node {
     /// The node listens.
@@ -58,16 +50,13 @@ impl Node {
         );
     }
 
-    /// A transfer fails here: its end says why.
-    pub(super) fn log_failure(&mut self, transfer: TransferIx, error: &Error) {
-        if self.transfers.contains_key(&transfer) {
-            self.transfer_log.failures.entry(transfer).or_insert_with(|| error.clone());
-        }
-    }
-
     /// A transfer is over here.
-    pub(super) fn log_end(&mut self, transfer: TransferIx, node_transfer: &NodeTransfer) {
-        let failure = self.transfer_log.failures.remove(&transfer);
+    pub(super) fn log_end(
+        &self,
+        transfer: TransferIx,
+        node_transfer: &NodeTransfer,
+        failure: Option<Error>,
+    ) {
         let (transfer, id, attempt) =
             (transfer.0, &node_transfer.prepare.id, attempt(&node_transfer.prepare));
         let sent_bytes = node_transfer.sent_bytes();

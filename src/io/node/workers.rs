@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 
-use super::node_transfer::{EventSender, NodeEvent};
+use super::inbox::{EventSender, InboxEvent};
 use crate::core::error::{Code, Error, Result};
 use crate::core::piece::TransferIx;
 
@@ -52,7 +52,7 @@ impl WorkerPool {
         &mut self,
         transfer: Option<TransferIx>,
         work: impl FnOnce() -> Result<T> + Send + 'static,
-        note: impl FnOnce(Result<T>) -> NodeEvent + Send + 'static,
+        note: impl FnOnce(Result<T>) -> InboxEvent + Send + 'static,
     ) {
         self.busy += 1;
         let post = self.post.clone();
@@ -150,7 +150,7 @@ mod tests {
     use mio::{Poll, Token, Waker};
 
     use super::*;
-    use crate::core::piece::TransferIx;
+    use crate::core::node::machine::JobAnswer;
 
     #[test]
     fn work_that_panics_is_answered_with_an_error() {
@@ -159,9 +159,11 @@ mod tests {
         let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
         let mut workers = WorkerPool::start(EventSender::new(notes, waker)).expect("a thread");
         let work = || -> Result<()> { panic!("as a test") };
-        let of = Some(TransferIx(7));
-        workers.run(of, work, |result| NodeEvent::Committed { transfer: TransferIx(7), result });
-        let Ok(NodeEvent::Committed { transfer: TransferIx(7), result: Err(error) }) = inbox.recv()
+        workers.run(Some(TransferIx(7)), work, |result| {
+            let answer = JobAnswer::Committed(result);
+            InboxEvent::Worker { transfer: TransferIx(7), answer }
+        });
+        let Ok(InboxEvent::Worker { answer: JobAnswer::Committed(Err(error)), .. }) = inbox.recv()
         else {
             panic!("no answer")
         };

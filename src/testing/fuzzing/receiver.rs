@@ -277,7 +277,7 @@ impl ReceiverWorld {
 
     fn open_failed(&mut self, rail_pair: RailPair, code: Code) {
         let error = Error::new(code, "nobody is there");
-        self.hear(ParticipantEvent::Owner(scheduler::SchedulerEvent::OpenFailed {
+        self.hear(ParticipantEvent::Flow(scheduler::SchedulerEvent::OpenFailed {
             rail_pair,
             error,
         }));
@@ -288,7 +288,7 @@ impl ReceiverWorld {
         self.flow_count += 1;
         let direction = FlowDirection::Receive { relays: rail_pair.sender.0 == 1 };
         self.commands[rail_pair.index as usize % 2].push_back(RailMessage::FlowUp(flow, direction));
-        self.hear(ParticipantEvent::Owner(scheduler::SchedulerEvent::FlowUp { flow, rail_pair }));
+        self.hear(ParticipantEvent::Flow(scheduler::SchedulerEvent::FlowUp { flow, rail_pair }));
     }
 
     /// The next message between the threads arrives, if there is one.
@@ -299,7 +299,7 @@ impl ReceiverWorld {
                 self.told.landed.push(piece.span);
                 self.told.landed = union(std::mem::take(&mut self.told.landed));
             }
-            self.hear(ParticipantEvent::Owner(event));
+            self.hear(ParticipantEvent::Flow(event));
             return true;
         }
         let Some(rail) = self.commands.iter().position(|commands| !commands.is_empty()) else {

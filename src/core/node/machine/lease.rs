@@ -5,46 +5,50 @@
 //! when nothing has moved for a while. A launched node stops after the same time whatever moves,
 //! because nobody but its master knows of it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::core::units::Moment;
 
 /// How long a launched node goes on without a master, and any other without one while nothing
 /// moves.
-pub(super) const LEASE: Duration = Duration::from_secs(30);
-/// How often is looked whether something has moved. Rails send and receive without the control
-/// thread.
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
+/// How often moved bytes are looked at. Rails send and receive without the control thread.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What is left of a transfer's time while its master is out of reach.
-#[derive(Clone, Copy, Debug)]
+/// The time that is left to a transfer while its master is out of reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct MasterLease {
     launched: bool,
     /// When the master was lost, or something moved after that.
-    since: Instant,
-    looked: Instant,
+    since: Moment,
+    look_at: Moment,
     /// The most payload that had been sent and received at any look: a piece that fails on its way
     /// is counted back.
-    moved_bytes: u64,
+    moved_bytes: Option<u64>,
 }
 
 impl MasterLease {
-    /// A master is lost, after so many bytes were sent and received.
-    pub(super) fn new(now: Instant, launched: bool, moved_bytes: u64) -> MasterLease {
-        MasterLease { launched, since: now, looked: now, moved_bytes }
+    /// A master is lost now. The first look is due at once: it says from where bytes are counted.
+    pub(super) fn new(now: Moment, launched: bool) -> MasterLease {
+        MasterLease { launched, since: now, look_at: now, moved_bytes: None }
     }
 
-    /// Looks at how many bytes were sent and received until now. Whether the time is over.
-    pub(super) fn is_over(&mut self, now: Instant, moved_bytes: u64) -> bool {
-        self.looked = now;
-        if moved_bytes > self.moved_bytes && !self.launched {
-            (self.since, self.moved_bytes) = (now, moved_bytes);
+    /// Takes in how many bytes were sent and received until now. Returns true when the time is
+    /// over.
+    pub(super) fn is_over(&mut self, now: Moment, moved_bytes: u64) -> bool {
+        self.look_at = now + LOOK_EVERY;
+        let has_moved = self.moved_bytes.is_some_and(|before| moved_bytes > before);
+        if has_moved && !self.launched {
+            self.since = now;
         }
+        self.moved_bytes = self.moved_bytes.max(Some(moved_bytes));
         now >= self.since + LEASE
     }
 
     /// When to look next.
-    pub(super) fn due(&self) -> Instant {
+    pub(super) fn due(&self) -> Moment {
         let end = self.since + LEASE;
-        if self.launched { end } else { end.min(self.looked + LOOK_EVERY) }
+        if self.launched && self.moved_bytes.is_some() { end } else { end.min(self.look_at) }
     }
 }
 
@@ -52,14 +56,15 @@ impl MasterLease {
 mod tests {
     use super::*;
 
-    /// When a transfer ends that has lost its master at 0 s, in seconds; `moved_bytes` says how
-    /// much had moved by each second.
+    const SECOND: u64 = 1_000_000_000;
+
+    /// The second at which a transfer ends that has lost its master at second 0; `moved_bytes` says
+    /// how much had moved by each second.
     fn ends_at(launched: bool, moved_bytes: impl Fn(u64) -> u64) -> u64 {
-        let start = Instant::now();
-        let mut lease = MasterLease::new(start, launched, moved_bytes(0));
+        let mut lease = MasterLease::new(Moment(0), launched);
         loop {
             let now = lease.due();
-            let second = (now - start).as_secs();
+            let second = now.0 / SECOND;
             if lease.is_over(now, moved_bytes(second)) {
                 return second;
             }

@@ -1,0 +1,114 @@
+//! Work that may block, and how long an attempt waits for each piece of it.
+//!
+//! The machine of a node hands it out; a worker does it and its answer comes back as an event. A
+//! worker may hang with the file system that it works on, so every wait for one has a deadline. An
+//! attempt whose worker is overdue ends with an error; what the worker still does is nobody's
+//! business then, and the locks of its files keep the next attempt away from them.
+
+use std::time::Duration;
+
+use crate::core::error::{Code, Error};
+use crate::core::piece::LandedPiece;
+use crate::core::units::Span;
+use crate::core::wire::Check;
+use crate::core::wire::control::Prepared;
+
+/// Work for a worker of the node.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum NodeJob {
+    /// Make room in the destinations for what is `wanted`, except for `holes` and what is `kept`;
+    /// answered by `Preallocated`.
+    Preallocate { wanted: Vec<Span>, holes: Vec<Span>, kept: Vec<Span>, forgets: bool },
+    /// Hand pieces to the journals before anything else is done, and have a worker write them down;
+    /// answered by `Flushed`.
+    Keep { pieces: Vec<LandedPiece> },
+    /// Give files their final names; answered by `Committed`.
+    Commit { landed_everywhere: bool, checks: Vec<(Span, Check)> },
+    /// Leave what has landed to another attempt, or remove it; answered by `Left`.
+    Leave { forgets: bool },
+    /// End all files of the attempt, and look at its sources; answered by `Cleared`.
+    Clear(ClearMode),
+    /// Forget how the files of an attempt that is over came to be; answered by `Confirmed`.
+    Confirm,
+}
+
+/// How the files of an attempt end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ClearMode {
+    /// All is complete: how it came to be is forgotten.
+    Confirm,
+    /// What has no final name is left to another attempt, or removed where it `forgets`.
+    Discard { forgets: bool },
+}
+
+/// A worker's answer.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum JobAnswer {
+    /// Sources and destinations are open, or one of them is not to be had.
+    Opened(Result<OpenedFiles, Error>),
+    Preallocated(Result<(), Error>),
+    Flushed,
+    Committed(Result<(), Error>),
+    Left,
+    /// Files are cleared; the result says whether all sources are still what they were.
+    Cleared(Result<(), Error>),
+    Confirmed,
+}
+
+/// What a node has found when its files are open.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct OpenedFiles {
+    pub(crate) prepared: Prepared,
+    /// What an earlier attempt has left, where what lands is kept for another one.
+    pub(crate) found: Option<Vec<LandedPiece>>,
+}
+
+/// What an attempt waits for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum JobKind {
+    Open,
+    Preallocate,
+    /// Not a worker's: the rails end their operations.
+    Drain,
+    Commit,
+    Leave,
+    Clear,
+    Confirm,
+}
+
+/// How long opening may take without news of it. The master's patience is shorter.
+const OPEN_WITHIN: Duration = Duration::from_secs(30);
+/// How long rails may take to end what is in flight.
+const DRAIN_WITHIN: Duration = Duration::from_secs(60);
+/// How long syncing, reading back and naming may take: longer than the master waits for it.
+const COMMIT_WITHIN: Duration = Duration::from_secs(660);
+/// How long journals and leftovers may take, with a sync where one was asked for.
+const CLEAR_WITHIN: Duration = Duration::from_secs(120);
+
+impl JobKind {
+    /// How long an attempt waits, if its master waits for `stall_timeout` while nothing moves.
+    pub(crate) fn within(self, stall_timeout: Duration) -> Duration {
+        match self {
+            JobKind::Open => OPEN_WITHIN,
+            // It may be all of a file that is zeroed.
+            JobKind::Preallocate => OPEN_WITHIN + stall_timeout,
+            JobKind::Drain => DRAIN_WITHIN,
+            JobKind::Commit => COMMIT_WITHIN,
+            JobKind::Leave | JobKind::Clear | JobKind::Confirm => CLEAR_WITHIN,
+        }
+    }
+
+    /// The error of an attempt that has waited for too long.
+    pub(crate) fn overdue(self, within: Duration) -> Error {
+        let what = match self {
+            JobKind::Open => "opening its files",
+            JobKind::Preallocate => "making room in its destinations",
+            JobKind::Drain => "ending what is in flight on its rails",
+            JobKind::Commit => "syncing and naming its files",
+            JobKind::Leave => "leaving its files to another attempt",
+            JobKind::Clear | JobKind::Confirm => "removing what is left beside its files",
+        };
+        let what = format!("{what} took longer than {} s", within.as_secs());
+        Error::new(Code::Stalled, what).remedy("look at the file systems of its rows: one hangs")
+    }
+}

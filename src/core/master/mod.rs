@@ -1,5 +1,5 @@
-//! State machine of the master: participants ([`roster`]), their settings ([`attempt`]), messages
-//! and phases ([`coordinator`]), and the result ([`summary`]).
+//! State machines of the master: participants ([`roster`]), their settings ([`attempt`]), messages
+//! and phases ([`coordinator`]), control sessions ([`machine`]), and the result ([`summary`]).
 
 pub(crate) mod attempt;
 pub(crate) mod coordinator;
@@ -8,6 +8,7 @@ mod current_plan;
 mod deadlines;
 pub(crate) mod file_modes;
 mod landing;
+pub(crate) mod machine;
 pub(crate) mod peer;
 mod peer_table;
 mod planning;

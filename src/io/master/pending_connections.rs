@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use mio::Token;
 
-use super::run::{MasterLoop, SESSION_WITHIN};
+use super::run::MasterLoop;
 use crate::core::error::{Code, Error, Result};
+use crate::core::master::machine::SESSION_WITHIN;
 use crate::core::master::status::status;
 use crate::core::wire::control;
 use crate::core::wire::control::{MasterQuery, QueryAnswer};
@@ -104,6 +105,14 @@ impl PendingConnections {
         })
     }
 
+    /// Says good-bye to all.
+    pub(super) fn close_all(&mut self) {
+        for connection in self.open.values_mut() {
+            // Everything has been said; a peer that is gone already needs no good-bye.
+            let _ = connection.close();
+        }
+    }
+
     pub(super) fn remove(&mut self, token: Token) {
         self.strangers.remove(token);
         self.deadlines.set(token, None);
@@ -168,7 +177,7 @@ impl MasterLoop<'_> {
                     if control::decode::<MasterQuery>(&bytes)? == MasterQuery::Cancel {
                         self.shared.cancelled.store(true, Ordering::Release);
                     }
-                    let json = status(&self.coordinator);
+                    let json = status(self.machine.coordinator());
                     visitor.send(&control::encode(&QueryAnswer { json })?)?;
                 }
             }

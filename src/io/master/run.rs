@@ -1,5 +1,5 @@
-//! Event loop of the master: passes messages from sockets to the [`Coordinator`], and sends its
-//! actions.
+//! Event loop of the master: turns sockets into events of the [`MasterMachine`], and its actions
+//! into calls.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -10,25 +10,21 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 use zeroize::Zeroizing;
 
-use super::dialing::PLACES;
+use super::dialing::{NodeDialing, PLACES};
 use super::file_limit;
-use super::node_links::NodeLink;
 use super::pending_connections::PendingConnections;
 use crate::core::error::{Code, Error, Result};
-use crate::core::master::coordinator::{
-    Coordinator, CoordinatorAction, CoordinatorEvent, TransferPhase,
-};
-use crate::core::units::NodeIx;
+use crate::core::master::coordinator::Coordinator;
+use crate::core::master::machine::{MasterAction, MasterEvent, MasterMachine};
+use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::control;
-use crate::core::wire::control::{NodeAdvert, ResumeSession, ToMaster, ToNode};
+use crate::core::wire::control::{ToMaster, ToNode};
+use crate::core::wire::version::ConnectionKind;
 use crate::io::clock::{Clock, awake};
-use crate::io::session::{Connection, ConnectionHello, HelloReply, IncomingData, Key, Listener};
+use crate::io::session::{
+    Connection, ConnectionHello, HelloReply, IncomingData, Key, Listener, dial,
+};
 
-/// Time for a node to be connected and to complete the handshake.
-pub(super) const SESSION_WITHIN: Duration = Duration::from_secs(10);
-/// Number of nodes dialled at once. Each has [`SESSION_WITHIN`], and a handshake takes this thread
-/// a fraction of a millisecond: if all were dialled at once, the last of thousands would be late.
-const DIALS_MAX: usize = 256;
 /// Interval of the progress display.
 const SHOW_EVERY: Duration = Duration::from_millis(200);
 
@@ -73,12 +69,11 @@ pub(crate) struct MasterSetup {
 pub(super) struct MasterLoop<'a> {
     clock: Clock,
     pub(super) poll: Poll,
-    pub(super) coordinator: Coordinator,
-    pub(super) nodes: Vec<NodeLink>,
-    /// First node that has not been dialled.
-    next_to_dial: usize,
-    /// Nodes with a deadline: they are being dialled, or their sessions broke.
-    unsettled: BTreeSet<usize>,
+    /// State machine that decides.
+    pub(super) machine: MasterMachine,
+    nodes: Vec<NodeConnection>,
+    /// Nodes that are being dialled: a deadline runs for their connections.
+    dialled: BTreeSet<usize>,
     /// The key of the control sessions.
     key: Key,
     pub(super) listener: Option<(Listener, Key)>,
@@ -116,108 +111,30 @@ pub(crate) fn conduct(
         None => None,
     };
     let next_visitor = FIRST_NODE + PLACES * setup.nodes.len();
+    let nodes = setup.nodes.iter().map(|_| NodeConnection::default()).collect();
     let mut the_loop = MasterLoop {
+        machine: MasterMachine::new(clock.now(), coordinator, setup.nodes),
         clock,
         poll,
-        nodes: setup
-            .nodes
-            .iter()
-            .map(|addresses| NodeLink::new(addresses.as_deref().unwrap_or_default()))
-            .collect(),
-        next_to_dial: 0,
-        unsettled: BTreeSet::new(),
+        nodes,
+        dialled: BTreeSet::new(),
         key: setup.key,
-        coordinator,
         listener,
         visitors: PendingConnections::new(next_visitor),
         shared: setup.shared,
         show,
         shown: awake(),
     };
-    the_loop.dial_all(setup.nodes);
+    the_loop.follow();
     the_loop.run()?;
-    Ok(the_loop.coordinator)
+    Ok(the_loop.machine.into_coordinator())
 }
 
 impl MasterLoop<'_> {
-    fn dial_all(&mut self, nodes: Vec<Result<Vec<SocketAddr>>>) {
-        for (index, addresses) in nodes.into_iter().enumerate() {
-            if let Err(error) = addresses {
-                self.node_lost(index, error);
-            }
-        }
-        self.dial_some();
-    }
-
-    /// Dials further nodes, up to the limit.
-    fn dial_some(&mut self) {
-        while self.unsettled.len() < DIALS_MAX && self.coordinator.phase() == TransferPhase::Meeting
-        {
-            let index = self.next_to_dial;
-            let Some(link) = self.nodes.get_mut(index) else { return };
-            self.next_to_dial += 1;
-            let now = awake();
-            link.meet(now, now + SESSION_WITHIN);
-            if link.meeting_due().is_some() {
-                self.unsettled.insert(index);
-                self.dial_addresses(index, now);
-            }
-        }
-    }
-
-    /// Dials those addresses of an unconnected node that are due.
-    fn dial_addresses(&mut self, index: usize, now: Instant) {
-        let (registry, nodes) = (self.poll.registry(), self.nodes.len());
-        let Some(meeting) = self.nodes[index].meeting() else { return };
-        let token = |place: usize| Token(FIRST_NODE + place * nodes + index);
-        while meeting.dial_next(now, &self.key, |connection, place| {
-            connection.register(registry, token(place))
-        }) {}
-        if meeting.is_over() {
-            let error =
-                meeting.error(&self.coordinator.roster().entries[index].address.to_string());
-            self.node_lost(index, error);
-        }
-    }
-
-    /// Handles an event of a connection to an unconnected node. Returns true once the node is
-    /// connected.
-    fn meeting_ready(&mut self, index: usize, place: usize) -> bool {
-        let Some(meeting) = self.nodes[index].meeting() else { return true };
-        let Some(connection) = meeting.connection(place) else { return false };
-        let nobody = |_: &ConnectionHello| None::<HelloReply>;
-        match connection.ready(&nobody) {
-            Ok(()) if connection.is_up() => {
-                self.nodes[index].met(place);
-                true
-            }
-            Ok(()) => false,
-            Err(error) => {
-                let now = awake();
-                meeting.fail(now, place, error);
-                self.dial_addresses(index, now);
-                false
-            }
-        }
-    }
-
-    /// Registers a dialled connection for its events.
-    fn register(&mut self, index: usize, dialled: Result<()>) {
-        self.unsettled.insert(index);
-        let registered = dialled.and_then(|()| match &mut self.nodes[index].connection {
-            Some(connection) => {
-                connection.register(self.poll.registry(), Token(FIRST_NODE + index))
-            }
-            None => Ok(()),
-        });
-        if let Err(error) = registered {
-            self.session_broke(index, error);
-        }
-    }
-
     fn run(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(1024);
-        while self.coordinator.phase() != TransferPhase::Done {
+        let mut is_closing = false;
+        while !self.machine.is_over() {
             match self.poll.poll(&mut events, Some(self.timeout())) {
                 Ok(()) => {}
                 // A process that was stopped handles all pending events before it judges deadlines.
@@ -247,78 +164,123 @@ impl MasterLoop<'_> {
             }
             self.accept(now);
             self.tick();
-            self.dial_some();
+            if self.machine.is_closing() && !std::mem::replace(&mut is_closing, true) {
+                self.visitors.close_all();
+            }
         }
-        self.say_goodbye();
         Ok(())
     }
 
     fn timeout(&self) -> Duration {
         let now = awake();
-        let unsettled = || self.unsettled.iter().map(|index| &self.nodes[*index]);
-        let connections = unsettled().filter_map(|link| link.connection.as_ref());
-        let retries = unsettled()
-            .filter_map(NodeLink::retry_at)
-            .chain(unsettled().filter_map(NodeLink::meeting_due));
+        let dialled = self.dialled.iter().filter_map(|&index| self.nodes[index].due());
         let visits = self.visitors.deadlines.first().into_iter();
         let visits = visits
             .chain(self.listener.as_ref().and_then(|(listener, _)| self.visitors.due(listener)));
-        let sessions = connections.filter_map(Connection::deadline).chain(retries).chain(visits);
-        let sessions = sessions.map(|due| due.saturating_duration_since(now));
-        let moment = self.clock.now();
-        let coordinator = self.coordinator.poll_timeout().map(|due| due.since(moment));
+        let sessions = dialled.chain(visits).map(|due| due.saturating_duration_since(now));
+        let machine = self.machine.poll_timeout().map(|due| due.since(self.clock.now()));
         let show = (self.shown + SHOW_EVERY).saturating_duration_since(now);
-        sessions.chain(coordinator).min().unwrap_or(show).min(show)
+        sessions.chain(machine).min().unwrap_or(show).min(show)
     }
 
     fn tick(&mut self) {
         let now = awake();
-        let is_overdue =
-            |connection: &Connection| connection.deadline().is_some_and(|due| now >= due);
-        for index in self.unsettled.iter().copied().collect::<Vec<_>>() {
-            let overdue =
-                self.nodes[index].connection.as_ref().filter(|connection| is_overdue(connection));
-            if let Some(error) = overdue.map(Connection::overdue) {
-                self.session_broke(index, error);
+        for index in self.dialled.iter().copied().collect::<Vec<_>>() {
+            if let Some(error) = self.nodes[index].overdue(now) {
+                self.broken(index, error);
             }
-            if let Some(meeting) = self.nodes[index].meeting() {
-                meeting.fail_overdue(now);
+            if let Some(dialing) = &mut self.nodes[index].dialing {
+                dialing.fail_overdue(now);
                 self.dial_addresses(index, now);
-            }
-            if self.nodes[index].retry_at().is_some_and(|due| now >= due) {
-                let dialled = self.nodes[index].retry(now, &self.key);
-                self.register(index, dialled);
             }
         }
         while let Some(token) = self.visitors.deadlines.next_over(now) {
             self.visitors.remove(token);
         }
         if self.shared.cancelled.swap(false, Ordering::AcqRel) {
-            self.tell(CoordinatorEvent::Cancel { reason: "cancelled".into() });
+            self.handle(MasterEvent::Cancel { reason: "cancelled".into() });
         }
         let moment = self.clock.now();
-        if self.coordinator.poll_timeout().is_some_and(|due| moment >= due) {
-            self.tell(CoordinatorEvent::Tick);
+        if self.machine.poll_timeout().is_some_and(|due| moment >= due) {
+            self.handle(MasterEvent::Tick);
         }
-        self.shared.landed_bytes.store(self.coordinator.landed_bytes(), Ordering::Relaxed);
+        let coordinator = self.machine.coordinator();
+        self.shared.landed_bytes.store(coordinator.landed_bytes(), Ordering::Relaxed);
         if now >= self.shown + SHOW_EVERY {
             self.shown = now;
-            (self.show)(&self.coordinator);
+            (self.show)(self.machine.coordinator());
         }
     }
 
-    /// Passes an event to the coordinator and sends its messages.
-    fn tell(&mut self, event: CoordinatorEvent) {
-        self.coordinator.handle(self.clock.now(), event);
-        while let Some(action) = self.coordinator.poll_action() {
-            let CoordinatorAction { node, message } = action;
-            // A message that cannot be sent now is sent when the session is resumed: the
-            // coordinator remembers it.
-            let link = &mut self.nodes[node.at()];
-            if link.takes_messages() {
-                self.send(node.at(), &message);
+    /// Hands an event to the machine, and carries out what it wants.
+    fn handle(&mut self, event: MasterEvent) {
+        self.machine.handle(self.clock.now(), event);
+        self.follow();
+    }
+
+    fn follow(&mut self) {
+        while let Some(action) = self.machine.poll_action() {
+            self.carry_out(action);
+        }
+    }
+
+    fn carry_out(&mut self, action: MasterAction) {
+        match action {
+            MasterAction::Meet { node, addresses, until } => {
+                let (now, deadline) = (awake(), self.deadline(until));
+                let dialing = NodeDialing::new(now, &addresses, deadline);
+                self.nodes[node.at()].dialing = Some(Box::new(dialing));
+                self.dialled.insert(node.at());
+                self.dial_addresses(node.at(), now);
+            }
+            MasterAction::Dial { node, address, until } => {
+                self.dialled.insert(node.at());
+                if let Err(error) = self.dial(node.at(), address, self.deadline(until)) {
+                    self.broken(node.at(), error);
+                }
+            }
+            MasterAction::Send { node, message } => self.send(node.at(), &message),
+            MasterAction::Close { node } => {
+                if let Some(connection) = &mut self.nodes[node.at()].connection {
+                    // Everything has been said; a peer that is gone already needs no good-bye.
+                    let _ = connection.close();
+                }
+            }
+            MasterAction::Drop { node } => {
+                self.nodes[node.at()] = NodeConnection::default();
+                self.dialled.remove(&node.at());
             }
         }
+    }
+
+    /// A moment of the machine's on the clock of connections.
+    fn deadline(&self, until: Moment) -> Instant {
+        awake() + until.since(self.clock.now())
+    }
+
+    /// Dials those addresses of a node that has not been met whose time has come.
+    fn dial_addresses(&mut self, index: usize, now: Instant) {
+        let (registry, nodes) = (self.poll.registry(), self.nodes.len());
+        let Some(dialing) = &mut self.nodes[index].dialing else { return };
+        let token = |place: usize| Token(FIRST_NODE + place * nodes + index);
+        while dialing.dial_next(now, &self.key, |connection, place| {
+            connection.register(registry, token(place))
+        }) {}
+        if dialing.is_over() {
+            let roster = self.machine.coordinator().roster();
+            let error = dialing.error(&roster.entries[index].address.to_string());
+            self.broken(index, error);
+        }
+    }
+
+    /// Dials one address, and waits for the events of the connection.
+    fn dial(&mut self, index: usize, address: SocketAddr, deadline: Instant) -> Result<()> {
+        let hello = ConnectionHello { kind: ConnectionKind::Control, key_id: [0; 16] };
+        let mut connection =
+            Connection::initiate(dial(address, None)?, hello, &self.key, &[], deadline)?;
+        connection.register(self.poll.registry(), Token(FIRST_NODE + index))?;
+        self.nodes[index].connection = Some(connection);
+        Ok(())
     }
 
     fn send(&mut self, index: usize, message: &ToNode) {
@@ -326,98 +288,116 @@ impl MasterLoop<'_> {
         match control::encode(message) {
             Ok(bytes) => {
                 if let Err(error) = connection.send(&Zeroizing::new(bytes)) {
-                    self.session_broke(index, error);
+                    self.broken(index, error);
                 }
             }
-            Err(error) => self.tell(CoordinatorEvent::Oversized {
-                node: NodeIx(index as u32),
-                error: error.into(),
-            }),
+            Err(error) => {
+                let error = error.into();
+                self.handle(MasterEvent::Oversized { node: node_ix(index), error });
+            }
         }
     }
 
-    /// Handles a broken connection to a node: the session is resumed over another one, unless the
-    /// node is done or lost.
-    fn session_broke(&mut self, index: usize, error: Error) {
-        let peer = &self.coordinator.peers()[index];
-        let rails = peer.advert().map_or(Vec::new(), |advert| advert.rails);
-        if self.nodes[index].broke(awake(), &rails) && !peer.is_gone() {
-            self.unsettled.insert(index);
-            tracing::debug!("the session of node {index} broke and is dialled again: {error}");
-        } else {
-            self.node_lost(index, error);
-        }
+    /// A connection to a node broke, or could not be had.
+    fn broken(&mut self, index: usize, error: Error) {
+        tracing::debug!("a connection to node {index} broke: {error}");
+        self.nodes[index] = NodeConnection::default();
+        self.dialled.remove(&index);
+        self.handle(MasterEvent::Broken { node: node_ix(index), error });
     }
 
-    fn node_lost(&mut self, index: usize, error: Error) {
-        self.nodes[index] = NodeLink::new(&[]);
-        self.unsettled.remove(&index);
-        self.tell(CoordinatorEvent::NodeDown { node: NodeIx(index as u32), error });
+    /// Something happened to a connection to a node that has not been met. The address of the
+    /// connection that is up, when one is.
+    fn dialing_ready(&mut self, index: usize, place: usize) -> Option<SocketAddr> {
+        let dialing = self.nodes[index].dialing.as_mut()?;
+        let connection = dialing.connection(place)?;
+        let nobody = |_: &ConnectionHello| None::<HelloReply>;
+        match connection.ready(&nobody) {
+            Ok(()) if connection.is_up() => {
+                let (address, connection) = self.nodes[index].dialing.take()?.take(place)?;
+                self.nodes[index].connection = Some(connection);
+                Some(address)
+            }
+            Ok(()) => None,
+            Err(error) => {
+                let now = awake();
+                dialing.fail(now, place, error);
+                self.dial_addresses(index, now);
+                None
+            }
+        }
     }
 
     fn node_ready(&mut self, index: usize, place: usize) {
-        let is_new = self.nodes[index].connection.is_none();
-        if is_new && !self.meeting_ready(index, place) {
-            return;
-        }
+        let met = match self.nodes[index].dialing {
+            Some(_) => match self.dialing_ready(index, place) {
+                Some(address) => Some(address),
+                None => return,
+            },
+            None => None,
+        };
         let Some(connection) = self.nodes[index].connection.as_mut() else { return };
-        let was_up = !is_new && connection.is_up();
         let nobody = |_: &ConnectionHello| None::<HelloReply>;
         if let Err(error) = connection.ready(&nobody) {
-            return self.session_broke(index, error);
+            return self.broken(index, error);
         }
         if !connection.is_up() {
             return;
         }
-        if !was_up {
-            self.unsettled.remove(&index);
-            match control::decode::<NodeAdvert>(&connection.take_payload()) {
-                Ok(advert) => self.node_up(index, advert),
-                Err(error) => return self.node_lost(index, error.into()),
-            }
+        if self.dialled.remove(&index) {
+            let node = node_ix(index);
+            let event = match (control::decode(&connection.take_payload()), met) {
+                (Ok(advert), Some(address)) => MasterEvent::Met { node, address, advert },
+                (Ok(_), None) => MasterEvent::Reconnected { node },
+                (Err(error), _) => MasterEvent::Unusable { node, error: error.into() },
+            };
+            self.handle(event);
         }
+        self.receive(index);
+    }
+
+    fn receive(&mut self, index: usize) {
+        let node = node_ix(index);
         while let Some(connection) = self.nodes[index].connection.as_mut() {
-            match connection.receive() {
+            let event = match connection.receive() {
                 Ok(IncomingData::Message(bytes)) => match control::decode::<ToMaster>(&bytes) {
-                    Ok(message) => self.node_says(index, message),
-                    Err(error) => return self.node_lost(index, error.into()),
+                    Ok(message) => MasterEvent::Message { node, message },
+                    Err(error) => MasterEvent::Unusable { node, error: error.into() },
                 },
                 Ok(IncomingData::Pending) => return,
                 Ok(IncomingData::Closed { .. }) => {
-                    let error = Error::new(Code::Unreachable, "the node ended its control session");
-                    return self.node_lost(index, error);
+                    self.nodes[index] = NodeConnection::default();
+                    MasterEvent::Closed { node }
                 }
-                Err(error) => return self.session_broke(index, error),
-            }
+                Err(error) => return self.broken(index, error),
+            };
+            self.handle(event);
         }
+    }
+}
+
+/// The connection to one node, or those that are being tried.
+#[derive(Default)]
+pub(super) struct NodeConnection {
+    connection: Option<Connection>,
+    /// The node has not been met, and is dialled over all its addresses.
+    dialing: Option<Box<NodeDialing>>,
+}
+
+impl NodeConnection {
+    /// When its dialling has something to do.
+    fn due(&self) -> Option<Instant> {
+        let connection = self.connection.as_ref().and_then(Connection::deadline);
+        connection.into_iter().chain(self.dialing.as_ref().and_then(|it| it.due())).min()
     }
 
-    fn node_up(&mut self, index: usize, advert: NodeAdvert) {
-        if self.nodes[index].up() {
-            return self.tell(CoordinatorEvent::NodeUp { node: NodeIx(index as u32), advert });
-        }
-        let (identity, heard) = (self.coordinator.terms().identity(), self.nodes[index].heard());
-        let resume =
-            ResumeSession { transfer: identity.transfer, attempt: identity.attempt, heard };
-        self.send(index, &ToNode::Resume(resume));
+    /// The error of a connection that has had its time.
+    fn overdue(&self, now: Instant) -> Option<Error> {
+        let connection = self.connection.as_ref()?;
+        connection.deadline().filter(|due| now >= *due).map(|_| connection.overdue())
     }
+}
 
-    fn node_says(&mut self, index: usize, message: ToMaster) {
-        let node = NodeIx(index as u32);
-        if message.is_counted() {
-            self.nodes[index].hear();
-        }
-        match message {
-            ToMaster::Resumed { heard } => {
-                self.nodes[index].resumed();
-                self.tell(CoordinatorEvent::NodeBack { node, heard });
-            }
-            // The node was restarted and has lost its state, as if it had not answered. The
-            // consequence depends on the phase of the transfer.
-            ToMaster::Failed { error, .. } if self.nodes[index].is_resuming() => {
-                self.node_lost(index, error)
-            }
-            message => self.tell(CoordinatorEvent::Message { node, message }),
-        }
-    }
+fn node_ix(index: usize) -> NodeIx {
+    NodeIx(u32::try_from(index).expect("nodes are counted so"))
 }

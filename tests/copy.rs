@@ -217,7 +217,7 @@ fn one_name_on_several_hosts_is_one_file_in_replicas() {
     }
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     let date = |name: &str, time| {
-        fs::File::options().append(true).open(at(name)).unwrap().set_modified(time).unwrap()
+        fs::File::options().append(true).open(at(name)).unwrap().set_modified(time).unwrap();
     };
     date("a/x", time);
     date("b/x", time + Duration::from_millis(300));

@@ -122,7 +122,7 @@ fn files_on_a_disk_that_are_not_cached() {
             let sender = rail(report, 0).0;
             match path {
                 "auto" | "direct" if direct => {
-                    assert!(sender.contains("direct+send"), "{path}: {sender}")
+                    assert!(sender.contains("direct+send"), "{path}: {sender}");
                 }
                 "splice" if direct => {
                     assert!(sender.contains("direct+send"), "{sender}");

@@ -101,7 +101,7 @@ mod tests {
     fn idle_times_and_moments_are_found() {
         let series = series();
         let close = |found: f64, expected: f64| {
-            assert!((found - expected).abs() < 1e-9, "{found}, not {expected}")
+            assert!((found - expected).abs() < 1e-9, "{found}, not {expected}");
         };
         close(series.seconds_below(0, 0.5, 3.0, 0.5), 1.0);
         close(series.seconds_below(1, 0.5, 3.0, 0.5), 1.5);

@@ -20,7 +20,7 @@ thread_local! {
 fn hold(layout: Layout, sign: i64) {
     // A thread that ends may free after its locals are gone; then nobody asks any more.
     let _ = HELD_BYTES.try_with(|held| {
-        held.set(held.get() + sign * i64::try_from(layout.size()).unwrap_or(i64::MAX))
+        held.set(held.get() + sign * i64::try_from(layout.size()).unwrap_or(i64::MAX));
     });
 }
 

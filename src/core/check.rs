@@ -129,7 +129,7 @@ impl RunningCheck {
         match self {
             RunningCheck::None => {}
             RunningCheck::Crc64(crc) => {
-                *crc = crc::join(*crc, ::crc::crc64_nvme(bytes), bytes.len() as u64)
+                *crc = crc::join(*crc, ::crc::crc64_nvme(bytes), bytes.len() as u64);
             }
             RunningCheck::Subtree(hasher) | RunningCheck::Whole(hasher) => {
                 hasher.update(bytes);

@@ -68,7 +68,7 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
         let theirs = theirs(&cluster, fault, &work);
         match &ours {
             Ok(ours) => {
-                book.figure(format!("{title}: ours"), ours.gbit_per_s, "Gbit/s", ours.cost())
+                book.figure(format!("{title}: ours"), ours.gbit_per_s, "Gbit/s", ours.cost());
             }
             Err(error) => book.failed(format!("{title}: ours"), error),
         }
@@ -76,7 +76,7 @@ pub(super) fn run(bench: &CaseFixture, book: &mut BenchResults) -> Result<()> {
             Ok(theirs) => book.figure(format!("{title}: iperf3"), *theirs, "Gbit/s", ""),
             // A lost connection delivers nothing more.
             Err(error) => {
-                book.figure(format!("{title}: iperf3"), 0.0, "Gbit/s", format!("{error:#}"))
+                book.figure(format!("{title}: iperf3"), 0.0, "Gbit/s", format!("{error:#}"));
             }
         }
         if let (Ok(ours), Ok(theirs)) = (&ours, &theirs) {

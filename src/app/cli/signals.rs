@@ -20,8 +20,9 @@ pub(super) fn stop_on_signals(node: NodeStop) -> Result<()> {
     for signal in [SIGTERM, SIGINT] {
         // In this order: the first signal finds the flag unset, and sets it.
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&once))
-            .map_err(not_watched)?;
-        signal_hook::flag::register(signal, Arc::clone(&once)).map_err(not_watched)?;
+            .map_err(|error| not_watched(&error))?;
+        signal_hook::flag::register(signal, Arc::clone(&once))
+            .map_err(|error| not_watched(&error))?;
     }
     on_each(move |earlier| {
         if earlier == 0 {
@@ -44,14 +45,18 @@ pub(super) fn cancel_on_signals(cancel: impl Fn() + Send + 'static) -> Result<()
 /// Calls `act` in a thread of its own for each signal that ends this program, with the number of
 /// signals before it.
 fn on_each(act: impl Fn(usize) + Send + 'static) -> Result<()> {
-    let mut signals = Signals::new(ending()).map_err(not_watched)?;
+    let mut signals = Signals::new(ending()).map_err(|error| not_watched(&error))?;
     let watch = move || (0..).zip(signals.forever()).for_each(|(earlier, _)| act(earlier));
-    std::thread::Builder::new().name("signals".into()).spawn(watch).map(drop).map_err(not_watched)
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(watch)
+        .map(drop)
+        .map_err(|error| not_watched(&error))
 }
 
-fn not_watched(error: std::io::Error) -> Error {
+fn not_watched(error: &std::io::Error) -> Error {
     let what = Error::new(Code::Internal, format!("cannot watch signals: {error}"));
-    crate::io::system_calls::perhaps_filtered(what, &error, "socketpair, clone3 or rt_sigaction")
+    crate::io::system_calls::perhaps_filtered(what, error, "socketpair, clone3 or rt_sigaction")
 }
 
 /// The signals that end this program. Whoever had SIGHUP ignored (nohup) wants it to go on without

@@ -123,7 +123,7 @@ impl Coordinator {
                 self.node_failed(node, error.remedy(remedy));
             }
             CoordinatorEvent::Cancel { reason } => {
-                self.fail(now, Error::new(Code::Cancelled, reason))
+                self.fail(now, Error::new(Code::Cancelled, reason));
             }
             CoordinatorEvent::Tick => self.tick(now),
         }
@@ -215,7 +215,7 @@ impl Coordinator {
             ToMaster::Comparing { read_bytes } => self.comparing(now, node, read_bytes),
             ToMaster::Landed { segments, stats } => self.landed(node, segments, stats),
             ToMaster::Committed => {
-                self.peers.move_to(node, PeerStage::Committing, PeerStage::Committed)
+                self.peers.move_to(node, PeerStage::Committing, PeerStage::Committed);
             }
             ToMaster::Report(stats) if self.phase >= TransferPhase::Finishing => {
                 self.peers[node].report(stats);
@@ -228,7 +228,7 @@ impl Coordinator {
                 );
             }
             ToMaster::Failed { error, .. } if error.code == Code::Cancelled => {
-                self.cancelled_short(node, &error)
+                self.cancelled_short(node, &error);
             }
             ToMaster::Failed { error, stats } => {
                 self.peers[node].stage = PeerStage::Gone;
@@ -344,7 +344,7 @@ impl Coordinator {
                     .peers
                     .all(&self.roster.entries, |peer, _| peer.stage == PeerStage::Gone) =>
             {
-                self.done()
+                self.done();
             }
             _ => {}
         }

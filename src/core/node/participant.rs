@@ -319,7 +319,7 @@ impl Participant {
         match &mut self.scheduler {
             // Room was asked for by the first plan.
             None if !same_spans(&sources, &self.sources) => {
-                self.abort(scheduler::segment_mismatch())
+                self.abort(scheduler::segment_mismatch());
             }
             None => self.sources = sources,
             Some(scheduler) => {

@@ -135,7 +135,7 @@ impl BindingCut {
             match (arc.kind, flow.reached(arc.from), flow.reached(arc.to)) {
                 // A class in need, or bytes that all members are too slow for.
                 (ArcKind::Wanted { bytes }, from, to) if to || (!from && arc.from != SOURCE) => {
-                    cut.bytes += bytes
+                    cut.bytes += bytes;
                 }
                 (ArcKind::Part { part, bytes_per_second, besides }, true, false) => {
                     cut.bytes += besides;

@@ -122,7 +122,7 @@ impl SegmentCover {
             RowKind::Offer => step(&mut self.offers, edge.node, edge.starts),
             RowKind::Want => step(&mut self.wants, edge.node, edge.starts),
             RowKind::GroupWant(group) => {
-                step(&mut self.group_wants, (group, edge.node), edge.starts)
+                step(&mut self.group_wants, (group, edge.node), edge.starts);
             }
         }
     }

@@ -131,7 +131,7 @@ impl PieceReceiver {
             ReceiverEvent::Revoke { flow, pieces } => self.revoke(flow, pieces),
             ReceiverEvent::Answer { flow, answer } => self.answer(now, flow, answer),
             ReceiverEvent::Received { flow, piece, intact } => {
-                self.received(now, flow, piece, intact)
+                self.received(now, flow, piece, intact);
             }
             ReceiverEvent::Written { flow, piece, check } => {
                 self.for_owner.push_back(scheduler::SchedulerEvent::Landed { flow, piece, check });

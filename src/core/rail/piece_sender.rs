@@ -344,7 +344,7 @@ mod tests {
         while let Some(action) = piece_sender.poll_action() {
             match action {
                 SenderAction::Load { slot, flow, ask } => {
-                    piece_sender.handle(SenderEvent::Loaded { slot, flow, ask, result: Ok(()) })
+                    piece_sender.handle(SenderEvent::Loaded { slot, flow, ask, result: Ok(()) });
                 }
                 SenderAction::Send { slot, flow, ask } => {
                     sent.push((flow, ask.request));
@@ -407,7 +407,12 @@ mod tests {
             while let Some(action) = piece_sender.poll_action() {
                 match action {
                     SenderAction::Load { slot, flow, ask } => {
-                        piece_sender.handle(SenderEvent::Loaded { slot, flow, ask, result: Ok(()) })
+                        piece_sender.handle(SenderEvent::Loaded {
+                            slot,
+                            flow,
+                            ask,
+                            result: Ok(()),
+                        });
                     }
                     SenderAction::Send { slot, flow, .. } if flow == A => {
                         sending.0 = Some((slot, flow));
@@ -480,7 +485,7 @@ mod tests {
         while let Some(action) = piece_sender.poll_action() {
             match action {
                 SenderAction::Load { slot, flow, ask } => {
-                    piece_sender.handle(SenderEvent::Loaded { slot, flow, ask, result: Ok(()) })
+                    piece_sender.handle(SenderEvent::Loaded { slot, flow, ask, result: Ok(()) });
                 }
                 SenderAction::Send { slot, flow, .. } => {
                     sent += 1;

@@ -471,7 +471,7 @@ impl SimCluster {
             SimEvent::Member(node, event) => self.participant(node, event),
             SimEvent::Done(node, job) => self.done(node, job),
             SimEvent::FlowOpened { receiver, rail_pair, weight } => {
-                self.flow_opened(receiver, rail_pair, weight)
+                self.flow_opened(receiver, rail_pair, weight);
             }
             SimEvent::Request { sender, flow, frame, .. } => self.requested(sender, flow, frame),
             SimEvent::Arrived { receiver, flow, message, .. } => {

@@ -80,6 +80,7 @@ impl SimCluster {
 
     /// Until when something that would happen now has to wait, because who is to take it in is
     /// frozen, or out of reach.
+    #[expect(clippy::match_same_arms, reason = "one row of the table for each event")]
     pub(super) fn held(&self, happening: &SimEvent) -> Option<Moment> {
         let frozen = |node: NodeIx| self.nodes[node.at()].frozen_until;
         let cut = |from: SimEndpoint, to: SimEndpoint| {

@@ -133,6 +133,7 @@ impl SimCluster {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "an action is carried out once")]
     pub(super) fn rail_action(&mut self, node: NodeIx, rail: usize, action: RailAction) {
         match action {
             RailAction::SendRequests { flow } => self.send_requests(node, rail, flow),
@@ -194,6 +195,7 @@ impl SimCluster {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "an operation ends once")]
     fn end_op(&mut self, node: NodeIx, rail: usize, op: KernelOp) {
         let event = match op {
             KernelOp::RequestsSent(flow) => RailEvent::RequestsSent { flow },
@@ -516,5 +518,5 @@ impl SimCluster {
 
 /// Whether a refused send holds its slot: of every other slot it does.
 fn chance_bit(slot: SlotIx) -> bool {
-    slot.0 % 2 == 0
+    slot.0.is_multiple_of(2)
 }

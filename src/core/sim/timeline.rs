@@ -40,7 +40,7 @@ impl TransferTimeline {
         match message {
             ToMaster::Landed { .. } => self.tell(now, node, TimelineEntry::Done),
             ToMaster::Failed { error, .. } => {
-                self.tell(now, node, TimelineEntry::Failed(error.to_string()))
+                self.tell(now, node, TimelineEntry::Failed(error.to_string()));
             }
             _ => {}
         }

@@ -68,10 +68,10 @@ impl HostPattern<'_> {
         for part in &self.0 {
             match part {
                 HostPart::Fixed(text) => {
-                    prefixes.iter_mut().for_each(|prefix| prefix.push_str(text))
+                    prefixes.iter_mut().for_each(|prefix| prefix.push_str(text));
                 }
                 HostPart::Ipv6(address) => {
-                    prefixes.iter_mut().for_each(|prefix| prefix.push_str(address))
+                    prefixes.iter_mut().for_each(|prefix| prefix.push_str(address));
                 }
                 HostPart::Ranges(ranges) => {
                     prefixes = prefixes

@@ -158,7 +158,8 @@ fn rows_built_in_code_are_held_to_the_same() {
         (|spec| spec.rows[0].offset_bytes = u64::MAX - 8, "expected data that ends below 2^64"),
         (
             |spec| {
-                spec.stores = vec![StoreRate { name: "s".into(), rate: BitRate(1) }; STORES_MAX + 1]
+                spec.stores =
+                    vec![StoreRate { name: "s".into(), rate: BitRate(1) }; STORES_MAX + 1];
             },
             "1025 stores, expected at most 1024",
         ),

@@ -289,6 +289,7 @@ fn writing(terms: WriterTerms, state: State, event: Event) -> Option<Destination
 }
 
 /// A complete file of an earlier attempt. Only its journal is ever touched.
+#[expect(clippy::match_same_arms, reason = "one row of the table for each event")]
 fn complete(terms: WriterTerms, event: Event) -> Option<DestinationStep> {
     let (state, is_leader) = (State::Complete, terms.role == WriterRole::Leader);
     Some(match event {
@@ -343,6 +344,7 @@ fn written(event: Event) -> Option<DestinationStep> {
 }
 
 /// A file that this attempt has given its final name. Nothing takes it away again.
+#[expect(clippy::match_same_arms, reason = "one row of the table for each event")]
 fn named(terms: WriterTerms, state: State, event: Event) -> Option<DestinationStep> {
     Some(match event {
         Event::Forget if state == State::Confirmed => to(state, &[]),
@@ -383,6 +385,7 @@ fn releasing(terms: WriterTerms, event: Event) -> Option<DestinationStep> {
 }
 
 /// A destination that was given up. A follower's good-bye may come after it has let go.
+#[expect(clippy::match_same_arms, reason = "one row of the table for each event")]
 fn given_up(terms: WriterTerms, state: State, event: Event) -> Option<DestinationStep> {
     Some(match event {
         Event::Forget if state == State::Kept => to(state, &[Do::ForgetJournal]),

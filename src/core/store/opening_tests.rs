@@ -39,6 +39,7 @@ const READ_IF_REPLACEABLE: (&[OpeningAction], OpeningState) =
 type Expected = Option<(&'static [OpeningAction], OpeningState)>;
 
 /// The right step, in the order in which a person would explain it.
+#[expect(clippy::match_same_arms, reason = "one row of the table for each event")]
 fn expected(terms: WriterTerms, state: OpeningState, event: OpeningEvent) -> Expected {
     let open = |state| (&[][..], State::Open(state));
     Some(match (state, event) {

@@ -97,9 +97,9 @@ impl Visit for LogFields {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
-            self.message = value.into()
+            self.message = value.into();
         } else {
-            self.add(field, value.into())
+            self.add(field, value.into());
         }
     }
 

@@ -56,7 +56,7 @@ impl NodeDialing {
         match connect() {
             Ok(connection) => self.attempts.push(DialAttempt { place, address, connection }),
             Err(error) => {
-                self.reach.fail(now, address, crate::io::session::DialProgress::Connecting, error)
+                self.reach.fail(now, address, crate::io::session::DialProgress::Connecting, error);
             }
         }
         true

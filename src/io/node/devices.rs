@@ -83,7 +83,7 @@ pub(super) fn bind(socket: &impl AsFd, nic: &str) {
             "flows cannot be bound to {nic} and other NICs ({why}), so the kernel's routes choose the NIC"
         );
         SAID.call_once(|| {
-            say(&format!("{what}; it takes Linux 5.7, or the capability CAP_NET_RAW"))
+            say(&format!("{what}; it takes Linux 5.7, or the capability CAP_NET_RAW"));
         });
     }
 }

@@ -35,7 +35,7 @@ impl Node {
                 CONTROL => self.listener(None).wake(now),
                 INBOX => self.read_inbox(),
                 Token(token) if token < FIRST_SESSION => {
-                    self.listener(Some(token - FIRST_PORT)).wake(now)
+                    self.listener(Some(token - FIRST_PORT)).wake(now);
                 }
                 session => self.session_ready(session),
             }
@@ -119,10 +119,10 @@ impl Node {
         let kind = session.connection.hello().map(|hello| hello.kind);
         match (session.role, kind) {
             (SessionRole::Visitor { port: Some(port), .. }, Some(ConnectionKind::Data)) => {
-                self.flow_arrived(token, port)
+                self.flow_arrived(token, port);
             }
             (SessionRole::Flow { transfer, rail_pair, way }, _) => {
-                self.flow_opened(token, transfer, rail_pair, way)
+                self.flow_opened(token, transfer, rail_pair, way);
             }
             // Flows belong to the NICs' own ports. A master may come over any of them: its first
             // way may be gone.
@@ -153,7 +153,7 @@ impl Node {
         match role {
             SessionRole::Visitor { .. } | SessionRole::Leaving => {}
             SessionRole::Flow { transfer, rail_pair, way } => {
-                self.flow_failed(transfer, rail_pair, way, error)
+                self.flow_failed(transfer, rail_pair, way, error);
             }
             SessionRole::Master => {
                 self.handle(NodeEvent::SessionBroken { session: session_ix(token) });

@@ -177,7 +177,7 @@ fn have(sink: &Sink, found: &[LandedPiece]) -> Vec<KeptRanges> {
     for &LandedPiece { span, origin, .. } in found {
         match have.last_mut() {
             Some(last) if last.span.end == span.start && last.origin == origin => {
-                last.span.end = span.end
+                last.span.end = span.end;
             }
             _ => have.push(KeptRanges { span, origin }),
         }

@@ -173,6 +173,7 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
     }
 
     /// Begins what the machine wants. Returns how it ended where that is known at once.
+    #[expect(clippy::needless_pass_by_value, reason = "an action is carried out once")]
     fn carry_out(&mut self, action: RailAction) -> Option<RailEvent> {
         match action {
             RailAction::SendRequests { flow } => {

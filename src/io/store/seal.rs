@@ -203,7 +203,7 @@ mod tests {
             SealKey::at(state.path()).unwrap_err();
         };
         let mode = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
         refused(&|_, key| mode(key, 0o640));
         refused(&|directory, _| mode(directory, 0o777));

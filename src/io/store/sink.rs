@@ -50,6 +50,7 @@ pub(crate) struct Sink {
 
 /// Kind of an open destination.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are files")]
 enum SinkTarget {
     File {
         /// The file as it was opened.

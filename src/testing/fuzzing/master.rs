@@ -100,7 +100,7 @@ impl MasterWorld {
             }
             3 => self.hear(CoordinatorEvent::NodeBack { node, heard: script.below(6) as u32 }),
             4 if script.below(8) == 7 => {
-                self.hear(CoordinatorEvent::Cancel { reason: "enough".into() })
+                self.hear(CoordinatorEvent::Cancel { reason: "enough".into() });
             }
             5 => {
                 let wait = script.pick(&[0, 1_000_000, 1_000_000_000, 20_000_000_000]);

@@ -125,6 +125,7 @@ impl FuzzedRail {
         assert_eq!(self.machine.slots_at_work(), (receives, sends), "slots of either direction");
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "an action is carried out once")]
     fn carry_out(&mut self, action: RailAction, wanted: Option<&[Span]>) {
         match action {
             RailAction::SendRequests { flow } => {

@@ -186,7 +186,7 @@ impl ReceiverWorld {
                 }
             }
             13 if script.below(32) == 31 => {
-                self.hear(ParticipantEvent::Broken(Error::new(Code::Data, "the disk is full")))
+                self.hear(ParticipantEvent::Broken(Error::new(Code::Data, "the disk is full")));
             }
             14 => {
                 let rail = script.below(2);

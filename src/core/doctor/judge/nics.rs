@@ -54,7 +54,7 @@ pub(super) fn judge(machine: &MachineReadings) -> Vec<DoctorFinding> {
                 findings.push(unused(nic, "down").mended_by(format!(
                     "ip link set dev {} up, if there is a cable in it",
                     nic.name
-                )))
+                )));
             }
             NicUse::NoAddress if nic.driver.is_some() => {
                 findings.push(unused(nic, "up, but without an address").mended_by(format!(

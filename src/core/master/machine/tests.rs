@@ -88,6 +88,7 @@ fn master_in(stage: &str) -> MasterMachine {
 }
 
 #[test]
+#[expect(clippy::type_complexity, reason = "a table with functions")]
 fn a_session_in_every_state_at_every_event() {
     let message = |message| MasterEvent::Message { node: NODE, message };
     let failed = || ToMaster::Failed { error: error(), stats: None };

@@ -58,7 +58,7 @@ impl NodeMachine {
                     rail_pair,
                     weight,
                     pace_bytes_per_second,
-                })
+                });
             }
             Wants::Flow(command) => self.actions.push_back(NodeAction::Flow { transfer, command }),
             Wants::Offer { span } => self.tell_rails(transfer, TransferCommand::Offer { span }),
@@ -175,6 +175,7 @@ impl NodeMachine {
     }
 
     /// Sends a message, and keeps it to be sent again on another session.
+    #[expect(clippy::needless_pass_by_value, reason = "a message is made to be sent")]
     fn send(&mut self, transfer: TransferIx, message: ToMaster) {
         let Some(attempt) = self.attempts.get_mut(&transfer) else { return };
         let mut is_counted = message.is_counted();

@@ -137,6 +137,7 @@ impl NodeMachine {
     }
 
     /// A master does not speak the protocol: its transfer ends with it.
+    #[expect(clippy::needless_pass_by_value, reason = "the error ends here")]
     pub(super) fn garbled(&mut self, now: Moment, session: SessionIx, error: Error) {
         if self.sessions.contains_key(&session) {
             self.say(session, &ToMaster::Failed { error: error.clone(), stats: None });

@@ -323,6 +323,7 @@ fn a_source_that_was_written_to_makes_a_report_a_failure() {
 /// A worker that hung kept its transfer, its slots and its id for ever, and the next attempt with
 /// that id waited for it.
 #[test]
+#[expect(clippy::type_complexity, reason = "a table with functions")]
 fn in_every_state_an_attempt_ends_although_its_worker_never_answers() {
     let start = || ToNode::Start(Start { epoch: 1, ..Start::default() });
     let steps: [(&str, fn(&mut Bench)); 4] = [

@@ -81,7 +81,7 @@ impl Participant {
         self.dismissed = true;
         match self.state {
             ParticipantState::Ready | ParticipantState::Starting | ParticipantState::Landed => {
-                self.dismiss()
+                self.dismiss();
             }
             ParticipantState::Moving => {
                 // Where nothing landed any more, the master would like to know why.

@@ -399,7 +399,7 @@ impl Trial {
         let mut over = moment + length;
         self.spells.push(Span::new(moment.0, over.0));
         let mut cut = |from: SimEndpoint, to: SimEndpoint| {
-            cluster.trouble(moment, InjectedFault::Cut(from, to, length))
+            cluster.trouble(moment, InjectedFault::Cut(from, to, length));
         };
         let kind = match self.random.below(10) {
             0 | 1 => {

@@ -73,13 +73,13 @@ fn planted(name: &'static str, kind: &'static str, plant: impl Fn(&Path)) {
 fn what_is_no_regular_file_is_replaced_and_never_opened() {
     for name in [PARTIAL, JOURNAL] {
         planted(name, "is no regular file", |path| {
-            mkfifo(path, Mode::from_bits_truncate(0o600)).unwrap()
+            mkfifo(path, Mode::from_bits_truncate(0o600)).unwrap();
         });
         planted(name, "is no regular file", |path| symlink("moved", path).unwrap());
         planted(name, "is no regular file", |path| symlink("nowhere", path).unwrap());
         planted(name, "is no regular file", |path| fs::create_dir(path).unwrap());
         planted(name, "is no regular file", |path| {
-            drop(std::os::unix::net::UnixListener::bind(path).unwrap())
+            drop(std::os::unix::net::UnixListener::bind(path).unwrap());
         });
     }
 }

@@ -303,6 +303,9 @@ impl NodeMachine {
     fn confirmed(&mut self, now: Moment, transfer: TransferIx) {
         let attempt = self.attempts.get_mut(&transfer).expect("its worker was waited for");
         attempt.files = AttemptFiles::Closed;
+        if attempt.is_over() {
+            self.actions.push_back(NodeAction::Release { transfer });
+        }
         if let MasterLink::Leaving(session) = attempt.link {
             attempt.link = MasterLink::Gone;
             self.actions.push_back(NodeAction::CloseSession { session });

@@ -272,6 +272,8 @@ fn complete_files_are_remembered_until_the_good_bye() {
     let actions = bench.hear(NodeEvent::Closed { session: SessionIx(1), in_order: true });
     assert_eq!(actions, [NodeAction::Work { transfer: TRANSFER, job: NodeJob::Confirm }]);
     let actions = bench.answer(TRANSFER, JobAnswer::Confirmed);
+    // A node that offers and wants kept a descriptor of each of its sources for good.
+    assert!(actions.contains(&NodeAction::Release { transfer: TRANSFER }), "{actions:?}");
     assert!(actions.contains(&NodeAction::CloseSession { session: SessionIx(1) }), "{actions:?}");
     assert!(bench.is_link("removed"));
 }

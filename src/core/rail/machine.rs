@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::flow_table::{FLOWS_MAX, FlowPlace};
-use super::messages::{FlowDirection, RailAction, RailEvent, RailReport, TransferCommand};
+use super::messages::{FlowDirection, RailAction, RailEvent, RailNotice, TransferCommand};
 use super::piece_map::PieceMap;
 use super::piece_receiver::ReceiverEvent;
 use super::receiving_rail::ReceivingRail;
@@ -115,7 +115,7 @@ impl RailMachine {
     }
 
     /// The next report to the control thread that is due.
-    pub(crate) fn poll_report(&mut self) -> Option<RailReport> {
+    pub(crate) fn poll_report(&mut self) -> Option<RailNotice> {
         self.receiving.poll_report()
     }
 

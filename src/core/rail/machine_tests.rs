@@ -138,7 +138,7 @@ impl TestRail {
         self.handle(RailEvent::WriteDone { slot, result: Ok(()) });
     }
 
-    fn reports(&mut self) -> Vec<RailReport> {
+    fn reports(&mut self) -> Vec<RailNotice> {
         std::iter::from_fn(|| self.machine.poll_report()).collect()
     }
 
@@ -195,7 +195,7 @@ fn pump(rail: &mut TestRail, flows: &[(TransferIx, FlowPlace)], next: &mut u64) 
     let mut landed = 0;
     loop {
         for report in rail.reports() {
-            let RailReport::Scheduler { transfer, event } = report else { panic!("{report:?}") };
+            let RailNotice::Scheduler { transfer, event } = report else { panic!("{report:?}") };
             match event {
                 SchedulerEvent::Room { flow, pieces } => {
                     let leased = (0..u64::from(pieces)).map(|at| piece(*next + at)).collect();
@@ -283,10 +283,10 @@ fn the_last_piece_of_a_transfer_is_told_while_a_write_of_another_hangs() {
     rail.reports();
     let landed = rail.writing_of(B);
     (0..landed).for_each(|_| rail.written(B));
-    let is_landed = |report: &RailReport| {
+    let is_landed = |report: &RailNotice| {
         matches!(
             report,
-            RailReport::Scheduler { transfer: B, event: SchedulerEvent::Landed { .. } }
+            RailNotice::Scheduler { transfer: B, event: SchedulerEvent::Landed { .. } }
         )
     };
     assert_eq!(rail.reports().iter().filter(|it| is_landed(it)).count(), landed);
@@ -300,8 +300,8 @@ fn a_transfer_has_drained_when_nothing_of_it_is_in_a_slot() {
     pump(&mut rail, &[(A, flow)], &mut next);
     assert_eq!(rail.writing_of(A), 3);
     rail.command(A, TransferCommand::Drain);
-    let is_drained = |reports: &[RailReport]| {
-        reports.iter().any(|it| matches!(it, RailReport::Drained { transfer: A }))
+    let is_drained = |reports: &[RailNotice]| {
+        reports.iter().any(|it| matches!(it, RailNotice::Drained { transfer: A }))
     };
     for _ in 0..3 {
         assert!(!is_drained(&rail.reports()), "pieces are being written");
@@ -328,7 +328,7 @@ fn a_flow_beyond_the_last_place_is_lost_and_its_scheduler_hears_of_it() {
     assert_eq!(rail.machine.flow_up(now, A, flow, FlowDirection::Receive { relays: false }), None);
     let lost = rail.reports();
     assert!(
-        matches!(lost[..], [RailReport::Scheduler { event: SchedulerEvent::FlowDown { .. }, .. }]),
+        matches!(lost[..], [RailNotice::Scheduler { event: SchedulerEvent::FlowDown { .. }, .. }]),
         "{lost:?}"
     );
 }
@@ -344,7 +344,7 @@ fn a_payload_without_an_end_gives_its_slot_to_the_next() {
     let (slot, _) = rail.writing.remove(0);
     rail.handle(RailEvent::WriteDone { slot, result: Err(error) });
     assert_eq!(rail.writing_of(A), 1);
-    assert!(rail.reports().iter().any(|it| matches!(it, RailReport::Broken { transfer: A, .. })));
+    assert!(rail.reports().iter().any(|it| matches!(it, RailNotice::Broken { transfer: A, .. })));
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(crate) enum TransferCommand {
     Offer { span: Span },
     /// Such a piece will never be here.
     Withdraw { span: Span },
-    /// Close the flows that receive; answered by [`RailReport::Drained`].
+    /// Close the flows that receive; answered by [`RailNotice::Drained`].
     Drain,
     /// Close what is left and forget the transfer.
     Leave,
@@ -178,7 +178,7 @@ pub(crate) struct LoadingPiece {
 
 /// What a rail tells the control thread.
 #[derive(Clone, Debug)]
-pub(crate) enum RailReport {
+pub(crate) enum RailNotice {
     /// Something for the scheduler of a transfer's pieces.
     Scheduler { transfer: TransferIx, event: SchedulerEvent },
     /// A destination failed.

@@ -36,7 +36,7 @@ pub(crate) use flow_table::{FLOW_PLACES, FLOWS_MAX, FlowPlace};
 pub(crate) use machine::RailMachine;
 pub(crate) use messages::{
     FlowDirection, KernelRoute, LandingPiece, LoadingPiece, PayloadOutcome, RailAction, RailEvent,
-    RailReport, ReadOutcome, SendOutcome, TransferCommand,
+    RailNotice, ReadOutcome, SendOutcome, TransferCommand,
 };
 pub(crate) use piece_map::{MappedDestination, MappedSource, PieceLocation, PieceMap, SourceKind};
 pub(crate) use read_mode::{CacheState, FallbackReason, ReadMode};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::flow_credit::REQUESTS_MAX;
 use super::flow_table::{FLOWS_MAX, FlowPlace, FlowTable};
-use super::messages::{LandingPiece, PayloadOutcome, RailAction, RailReport};
+use super::messages::{LandingPiece, PayloadOutcome, RailAction, RailNotice};
 use super::piece_receiver::{PieceReceiver, ReceiverAction, ReceiverEvent, SenderAnswer};
 use super::report_queue::ReportQueue;
 use super::slot_table::{SlotIx, SlotTable};
@@ -137,7 +137,7 @@ impl ReceivingRail {
             state.is_draining = true;
             self.drained(transfer);
         } else {
-            self.reports.push(RailReport::Drained { transfer });
+            self.reports.push(RailNotice::Drained { transfer });
         }
     }
 
@@ -229,7 +229,7 @@ impl ReceivingRail {
                     passed_on = Some((transfer, piece.span));
                 }
             }
-            Err(error) if is_ours => self.reports.push(RailReport::Broken { transfer, error }),
+            Err(error) if is_ours => self.reports.push(RailNotice::Broken { transfer, error }),
             Ok(()) | Err(_) => {}
         }
         self.free(slot, transfer);
@@ -240,7 +240,7 @@ impl ReceivingRail {
         self.actions.pop_front()
     }
 
-    pub(super) fn poll_report(&mut self) -> Option<RailReport> {
+    pub(super) fn poll_report(&mut self) -> Option<RailNotice> {
         self.reports.poll(self.slots.held() == 0)
     }
 
@@ -350,7 +350,7 @@ impl ReceivingRail {
         let Some(state) = self.transfers.get_mut(&transfer) else { return };
         if state.is_draining && self.slots.held_by(transfer) == 0 {
             state.is_draining = false;
-            self.reports.push(RailReport::Drained { transfer });
+            self.reports.push(RailNotice::Drained { transfer });
         }
     }
 
@@ -379,6 +379,6 @@ impl ReceivingRail {
     }
 
     fn tell(&mut self, transfer: TransferIx, event: SchedulerEvent) {
-        self.reports.push(RailReport::Scheduler { transfer, event });
+        self.reports.push(RailNotice::Scheduler { transfer, event });
     }
 }

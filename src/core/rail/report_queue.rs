@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::messages::RailReport;
+use super::messages::RailNotice;
 use crate::core::receiver::scheduler::SchedulerEvent;
 
 /// Landed pieces that are told together; the last ones of a flow are told at once.
@@ -13,7 +13,7 @@ const REPORTS: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct ReportQueue {
-    reports: VecDeque<RailReport>,
+    reports: VecDeque<RailNotice>,
     /// Whether somebody waits for one of them.
     is_urgent: bool,
 }
@@ -24,9 +24,9 @@ impl ReportQueue {
     }
 
     /// Takes in a report. Nobody waits for a piece that has landed.
-    pub(super) fn push(&mut self, report: RailReport) {
+    pub(super) fn push(&mut self, report: RailNotice) {
         let is_landed =
-            matches!(report, RailReport::Scheduler { event: SchedulerEvent::Landed { .. }, .. });
+            matches!(report, RailNotice::Scheduler { event: SchedulerEvent::Landed { .. }, .. });
         self.is_urgent |= !is_landed;
         self.reports.push_back(report);
     }
@@ -37,7 +37,7 @@ impl ReportQueue {
     }
 
     /// The next report that is to be told now; `is_quiet` where no piece is about to land.
-    pub(super) fn poll(&mut self, is_quiet: bool) -> Option<RailReport> {
+    pub(super) fn poll(&mut self, is_quiet: bool) -> Option<RailNotice> {
         self.is_urgent |= is_quiet || self.reports.len() >= LANDED_BATCH;
         let report = if self.is_urgent { self.reports.pop_front() } else { None };
         // Once the first of them is told, all are.
@@ -55,10 +55,10 @@ mod tests {
 
     const TRANSFER: TransferIx = TransferIx(1);
 
-    fn landed() -> RailReport {
+    fn landed() -> RailNotice {
         let piece = Piece { span: Span::of(0, 10), stolen: false };
         let event = SchedulerEvent::Landed { flow: FlowIx(1), piece, check: Check::None };
-        RailReport::Scheduler { transfer: TRANSFER, event }
+        RailNotice::Scheduler { transfer: TRANSFER, event }
     }
 
     fn told(queue: &mut ReportQueue, is_quiet: bool) -> usize {
@@ -83,7 +83,7 @@ mod tests {
     fn what_somebody_waits_for_takes_all_along() {
         let mut queue = ReportQueue::new();
         queue.push(landed());
-        queue.push(RailReport::Drained { transfer: TRANSFER });
+        queue.push(RailNotice::Drained { transfer: TRANSFER });
         assert_eq!(told(&mut queue, false), 2);
         queue.push(landed());
         queue.hurry();

@@ -1,8 +1,8 @@
 //! Slots of one direction of a rail, and the part of them that each transfer may hold.
 //!
 //! A disk that hangs keeps the slots that it was given, and so does a peer that reads nothing. The
-//! transfers of a rail therefore hold equal parts of its slots, and one slot is nobody's: a transfer
-//! that begins beside one that hangs has at least that one.
+//! transfers of a rail therefore hold equal parts of its slots, and one slot is nobody's: a
+//! transfer that begins beside one that hangs has at least that one.
 
 use crate::core::piece::TransferIx;
 

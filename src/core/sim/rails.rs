@@ -15,7 +15,7 @@ use crate::core::node::participant;
 use crate::core::piece::{FlowIx, TransferIx};
 use crate::core::rail::{
     CacheState, FlowDirection, FlowPlace, KernelRoute, LandingPiece, LoadingPiece, PayloadOutcome,
-    RailAction, RailEvent, RailMachine, RailReport, ReadMode, ReadOutcome, SendOutcome, SlotIx,
+    RailAction, RailEvent, RailMachine, RailNotice, ReadMode, ReadOutcome, SendOutcome, SlotIx,
 };
 use crate::core::receiver::rail_pairs::RailPair;
 use crate::core::receiver::scheduler;
@@ -112,11 +112,11 @@ impl SimCluster {
         self.rail(node, rail).machine.handle(now, event);
     }
 
-    pub(super) fn rail_reports(&mut self, node: NodeIx, report: RailReport) {
+    pub(super) fn rail_reports(&mut self, node: NodeIx, report: RailNotice) {
         let event = match report {
-            RailReport::Scheduler { event, .. } => participant::ParticipantEvent::Flow(event),
-            RailReport::Broken { error, .. } => participant::ParticipantEvent::Broken(error),
-            RailReport::Drained { .. } => {
+            RailNotice::Scheduler { event, .. } => participant::ParticipantEvent::Flow(event),
+            RailNotice::Broken { error, .. } => participant::ParticipantEvent::Broken(error),
+            RailNotice::Drained { .. } => {
                 let state = &mut self.nodes[node.at()];
                 state.draining -= 1;
                 if state.draining == 0 {
@@ -125,7 +125,7 @@ impl SimCluster {
                 }
                 return;
             }
-            RailReport::Failed { .. } => unreachable!("no simulated rail fails"),
+            RailNotice::Failed { .. } => unreachable!("no simulated rail fails"),
         };
         let now = self.now;
         if let Some(participant) = &mut self.nodes[node.at()].participant {

@@ -1,6 +1,6 @@
-//! Event loop of the master ([`run`]): connections to all nodes, and clients that ask for its status
-//! ([`pending_connections`]). It is not on the data path, and a node needs nothing from it between
-//! two plans.
+//! Event loop of the master ([`run`]): connections to all nodes, and clients that ask for its
+//! status ([`pending_connections`]). It is not on the data path, and a node needs nothing from it
+//! between two plans.
 
 mod dialing;
 pub(crate) mod file_limit;

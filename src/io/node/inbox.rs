@@ -11,14 +11,14 @@ use super::prepare::OpenedTransfer;
 use crate::core::error::Result;
 use crate::core::node::machine::JobAnswer;
 use crate::core::piece::TransferIx;
-use crate::core::rail::RailReport;
+use crate::core::rail::RailNotice;
 use crate::io::rail::ReportSender;
 
 /// What arrives in the control thread's inbox.
 #[derive(Debug)]
 pub(super) enum InboxEvent {
     /// A rail says something.
-    Rail { port: usize, serial: RailSerial, report: RailReport },
+    Rail { port: usize, serial: RailSerial, report: RailNotice },
     /// A worker that opens a transfer reads what is there already, so far.
     Reading { transfer: TransferIx, read_bytes: u64 },
     /// Sources and destinations are open, or not.
@@ -79,7 +79,7 @@ impl RailPost {
 }
 
 impl ReportSender for RailPost {
-    fn deliver(&self, reports: &mut VecDeque<RailReport>) {
+    fn deliver(&self, reports: &mut VecDeque<RailNotice>) {
         let (port, serial) = (self.port, self.serial);
         while let Some(report) = reports.pop_front() {
             match self.events.notes.try_send(InboxEvent::Rail { port, serial, report }) {

@@ -394,7 +394,7 @@ mod tests {
     use crossbeam_channel::Sender;
 
     use super::*;
-    use crate::core::rail::RailReport;
+    use crate::core::rail::RailNotice;
 
     fn nic(name: &str, up: bool, ip: [u8; 4]) -> NicInfo {
         let addresses = vec![NicAddress { ip: ip.into(), prefix_bits: 24 }];
@@ -549,10 +549,10 @@ mod tests {
 
     /// Takes reports in, and panics in the rail's thread at the first of them if it is told to.
     #[derive(Clone)]
-    struct Panicking(Sender<RailReport>, Arc<AtomicBool>);
+    struct Panicking(Sender<RailNotice>, Arc<AtomicBool>);
 
     impl ReportSender for Panicking {
-        fn deliver(&self, reports: &mut VecDeque<RailReport>) {
+        fn deliver(&self, reports: &mut VecDeque<RailNotice>) {
             assert!(!self.1.swap(false, Ordering::Relaxed), "as a test");
             reports.drain(..).for_each(|report| self.0.send(report).expect("the test listens"));
         }
@@ -591,7 +591,7 @@ mod tests {
         join(&mut port, first);
         let failed = heard();
         assert!(
-            matches!(&failed, RailReport::Failed { error } if error.code == Code::Internal),
+            matches!(&failed, RailNotice::Failed { error } if error.code == Code::Internal),
             "{failed:?}"
         );
         // One that comes before the failure is heard of is on the old rail as well.
@@ -600,7 +600,7 @@ mod tests {
         assert_eq!(transfers, [first, second]);
         assert!(!port.has(first) && port.remove_failed(RailSerial(1)).is_none());
         join(&mut port, third);
-        assert!(matches!(heard(), RailReport::Drained { transfer } if transfer == third));
+        assert!(matches!(heard(), RailNotice::Drained { transfer } if transfer == third));
         assert_eq!(serials, [RailSerial(1), RailSerial(2)]);
     }
 }

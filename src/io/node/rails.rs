@@ -5,22 +5,22 @@ use super::ports::RailSerial;
 use crate::core::error::Error;
 use crate::core::node::machine::NodeEvent;
 use crate::core::piece::{FlowCommand, TransferIx};
-use crate::core::rail::{RailReport, TransferCommand};
+use crate::core::rail::{RailNotice, TransferCommand};
 use crate::io::clock::awake;
 use crate::io::log;
 use crate::io::rail::RailCommand;
 
 impl Node {
     /// Takes in what a rail says.
-    pub(super) fn rail_says(&mut self, port: usize, serial: RailSerial, report: RailReport) {
+    pub(super) fn rail_says(&mut self, port: usize, serial: RailSerial, report: RailNotice) {
         let event = match report {
-            RailReport::Scheduler { transfer, event } => {
+            RailNotice::Scheduler { transfer, event } => {
                 self.note_flow(transfer, &event);
                 NodeEvent::Flow { transfer, event }
             }
-            RailReport::Broken { transfer, error } => NodeEvent::Broken { transfer, error },
-            RailReport::Drained { transfer } => NodeEvent::Drained { transfer, rail: port },
-            RailReport::Failed { error } => return self.rail_failed(port, serial, error),
+            RailNotice::Broken { transfer, error } => NodeEvent::Broken { transfer, error },
+            RailNotice::Drained { transfer } => NodeEvent::Drained { transfer, rail: port },
+            RailNotice::Failed { error } => return self.rail_failed(port, serial, error),
         };
         self.handle(event);
     }

@@ -17,7 +17,7 @@ use super::transfer_files::TransferFiles;
 use super::{RailCommand, RailSize, ReportSender};
 use crate::core::error::{Code, Error};
 use crate::core::piece::{FlowIx, TransferIx};
-use crate::core::rail::{FLOWS_MAX, FlowDirection, RailAction, RailEvent, RailMachine, RailReport};
+use crate::core::rail::{FLOWS_MAX, FlowDirection, RailAction, RailEvent, RailMachine, RailNotice};
 use crate::io::clock::{Clock, LOOK_EVERY};
 
 /// Files of one rail that the kernel is told of once: its flows, and some files with their direct
@@ -44,7 +44,7 @@ pub(super) struct RailDriver<I, M> {
     driven_by: String,
     inbox: Receiver<RailCommand>,
     mailbox: M,
-    outbox: VecDeque<RailReport>,
+    outbox: VecDeque<RailNotice>,
 }
 
 impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
@@ -76,7 +76,7 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
             self.post();
             if let Err(error) = self.ops.io.wait(self.timeout(), &mut completions) {
                 let error = Error::new(Code::Internal, format!("the ring failed: {error}"));
-                self.outbox.push_back(RailReport::Failed { error });
+                self.outbox.push_back(RailNotice::Failed { error });
                 return post_all(&self.mailbox, &self.inbox, &mut self.outbox);
             }
             for completion in completions.drain(..) {
@@ -304,7 +304,7 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
 pub(super) fn post_all(
     mailbox: &impl ReportSender,
     inbox: &Receiver<RailCommand>,
-    outbox: &mut VecDeque<RailReport>,
+    outbox: &mut VecDeque<RailNotice>,
 ) {
     loop {
         mailbox.deliver(outbox);
@@ -317,8 +317,8 @@ pub(super) fn post_all(
 }
 
 /// A rail without a transfer's files takes no part in it, and refuses its flows.
-fn without_files(transfer: TransferIx, error: &std::io::Error) -> RailReport {
+fn without_files(transfer: TransferIx, error: &std::io::Error) -> RailNotice {
     let what = format!("this rail cannot take in the transfer's files: {error}");
     let error = Error::new(Code::Data, what).remedy("give the node more descriptors (ulimit -n)");
-    RailReport::Broken { transfer, error }
+    RailNotice::Broken { transfer, error }
 }

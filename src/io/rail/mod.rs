@@ -42,7 +42,7 @@ use ring::Waker;
 
 use crate::core::error::{Code, Error, Result};
 use crate::core::piece::{FlowIx, TransferIx};
-use crate::core::rail::{FlowDirection, RailReport, TransferCommand};
+use crate::core::rail::{FlowDirection, RailNotice, TransferCommand};
 use crate::io::clock::Clock;
 use transfer_files::TransferFiles;
 
@@ -118,7 +118,7 @@ pub(crate) struct RailHandle {
 pub(crate) trait ReportSender: Clone + Send + 'static {
     /// Takes reports from the front of `reports`, as many as there is room for: all, unless the
     /// control thread is far behind. Neither blocks nor allocates, for a rail does neither.
-    fn deliver(&self, reports: &mut VecDeque<RailReport>);
+    fn deliver(&self, reports: &mut VecDeque<RailNotice>);
 }
 
 impl RailHandle {
@@ -145,7 +145,7 @@ impl RailHandle {
             if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 let what = "a rail of this node failed: its standard error says where";
                 let error = Error::new(Code::Internal, what);
-                let mut last_words = VecDeque::from([RailReport::Failed { error }]);
+                let mut last_words = VecDeque::from([RailNotice::Failed { error }]);
                 driver::post_all(&last_reports, &last_inbox, &mut last_words);
             }
         });

@@ -1,6 +1,6 @@
-//! A receiver without its threads: a `Participant` and the machines of two rails, with a master that
-//! says anything, senders that answer anything, and a kernel that ends what it was asked for in any
-//! order.
+//! A receiver without its threads: a `Participant` and the machines of two rails, with a master
+//! that says anything, senders that answer anything, and a kernel that ends what it was asked for
+//! in any order.
 //!
 //! Between the machines, messages go the way that they go between threads: in order, and as late as
 //! can be.
@@ -18,7 +18,7 @@ use crate::core::node::participant::{
 };
 use crate::core::piece::FlowIx;
 use crate::core::rail::{
-    FlowDirection, LandingPiece, PayloadOutcome, PieceMap, RailEvent, RailReport, SlotIx,
+    FlowDirection, LandingPiece, PayloadOutcome, PieceMap, RailEvent, RailNotice, SlotIx,
     TransferCommand,
 };
 use crate::core::receiver::rail_pairs::RailPair;
@@ -400,9 +400,9 @@ impl ReceiverWorld {
             rail.follow(Some(&self.told.wanted));
             while let Some(report) = rail.machine.poll_report() {
                 match report {
-                    RailReport::Scheduler { event, .. } => self.inbox.push_back(event),
-                    RailReport::Drained { .. } => self.told.drained += 1,
-                    RailReport::Broken { error, .. } | RailReport::Failed { error } => {
+                    RailNotice::Scheduler { event, .. } => self.inbox.push_back(event),
+                    RailNotice::Drained { .. } => self.told.drained += 1,
+                    RailNotice::Broken { error, .. } | RailNotice::Failed { error } => {
                         broken = Some(error);
                     }
                 }

@@ -17,7 +17,7 @@ use super::{RailCommand, RailHandle, RailPlacement, RailSize, ReportSender, slot
 use crate::core::block_grid::BlockGrid;
 use crate::core::check::CheckMethod;
 use crate::core::piece::{FlowCommand, FlowIx, Piece, TransferIx};
-use crate::core::rail::{FlowDirection, RailReport, TransferCommand};
+use crate::core::rail::{FlowDirection, RailNotice, TransferCommand};
 use crate::core::receiver::scheduler;
 use crate::core::spec::DataUri;
 use crate::core::store::destination::WriterRole;
@@ -35,10 +35,10 @@ const STEP: Duration = Duration::from_secs(20);
 
 /// A event queue that notes with each event how often the rail's thread had allocated by then.
 #[derive(Clone)]
-struct Noting(Sender<(RailReport, u64)>);
+struct Noting(Sender<(RailNotice, u64)>);
 
 impl ReportSender for Noting {
-    fn deliver(&self, events: &mut VecDeque<RailReport>) {
+    fn deliver(&self, events: &mut VecDeque<RailNotice>) {
         while let Some(event) = events.pop_front() {
             match self.0.try_send((event, counting::allocations())) {
                 Ok(()) => {}
@@ -49,7 +49,7 @@ impl ReportSender for Noting {
     }
 }
 
-fn rail(size: RailSize) -> (RailHandle, Receiver<(RailReport, u64)>) {
+fn rail(size: RailSize) -> (RailHandle, Receiver<(RailNotice, u64)>) {
     let (sender, events) = crossbeam_channel::bounded(256);
     (
         RailHandle::spawn(Clock::start(), size, RailPlacement::default(), Noting(sender)).unwrap(),
@@ -132,7 +132,7 @@ fn pieces(bytes: u64) -> impl Iterator<Item = Piece> {
 }
 
 /// How often the thread of a rail that sends has allocated by now.
-fn allocations_of(rail: &RailHandle, events: &Receiver<(RailReport, u64)>) -> u64 {
+fn allocations_of(rail: &RailHandle, events: &Receiver<(RailNotice, u64)>) -> u64 {
     rail.tell(command(TransferCommand::Drain));
     events.recv_timeout(STEP).unwrap().1
 }
@@ -162,7 +162,7 @@ fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Op
     while landed < bytes {
         let (event, allocations) = events.recv_timeout(STEP).unwrap();
         match event {
-            RailReport::Scheduler {
+            RailNotice::Scheduler {
                 event: scheduler::SchedulerEvent::Room { flow, pieces },
                 ..
             } => {
@@ -170,7 +170,7 @@ fn allocations_at_work(folder: &Path, files: Option<DataPath>, bytes: u64) -> Op
                 let lease = FlowCommand::Lease { flow, pieces };
                 fetcher.tell(command(TransferCommand::Flow(lease)));
             }
-            RailReport::Scheduler {
+            RailNotice::Scheduler {
                 event: scheduler::SchedulerEvent::Landed { piece, .. },
                 ..
             } => landed += piece.span.bytes(),
@@ -223,7 +223,7 @@ fn more_commands_than_a_turn_takes_may_come_with_one_waking() {
     rail.tell(command(TransferCommand::Drain));
     assert!(matches!(
         events.recv_timeout(STEP).unwrap().0,
-        RailReport::Drained { transfer: TRANSFER }
+        RailNotice::Drained { transfer: TRANSFER }
     ));
 }
 

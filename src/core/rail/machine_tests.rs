@@ -271,27 +271,6 @@ fn a_source_that_hangs_leaves_the_others_their_part_of_the_slots() {
     }
 }
 
-/// They waited for a batch that a write to a frozen file system kept from becoming full.
-#[test]
-fn the_last_piece_of_a_transfer_is_told_while_a_write_of_another_hangs() {
-    let mut rail = TestRail::new(9, DataPath::Auto);
-    let (hung, flow) = (rail.receiving_flow(A), rail.receiving_flow(B));
-    let mut next = 0;
-    pump(&mut rail, &[(A, hung)], &mut next);
-    pump(&mut rail, &[(B, flow)], &mut next);
-    assert!(rail.writing_of(A) > 0 && rail.writing_of(B) > 0);
-    rail.reports();
-    let landed = rail.writing_of(B);
-    (0..landed).for_each(|_| rail.written(B));
-    let is_landed = |report: &RailNotice| {
-        matches!(
-            report,
-            RailNotice::Scheduler { transfer: B, event: SchedulerEvent::Landed { .. } }
-        )
-    };
-    assert_eq!(rail.reports().iter().filter(|it| is_landed(it)).count(), landed);
-}
-
 #[test]
 fn a_transfer_has_drained_when_nothing_of_it_is_in_a_slot() {
     let mut rail = TestRail::new(4, DataPath::Auto);

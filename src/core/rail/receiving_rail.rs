@@ -337,10 +337,6 @@ impl ReceivingRail {
     fn free(&mut self, slot: SlotIx, transfer: TransferIx) {
         self.landing[slot.at()] = None;
         self.slots.give_back(slot);
-        if self.slots.held_by(transfer) == 0 {
-            // No piece of this transfer is about to land. Others may hang.
-            self.reports.hurry();
-        }
         self.drained(transfer);
         self.land_parked();
     }

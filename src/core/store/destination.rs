@@ -175,6 +175,11 @@ pub(crate) enum DestinationAction {
 }
 
 impl DestinationEvent {
+    /// Returns true if a worker brings the event, which may come after a cancel.
+    pub(crate) fn is_of_a_worker(self) -> bool {
+        matches!(self, Event::MakeRoom | Event::Begin { .. } | Event::Commit)
+    }
+
     /// Nobody is left to hear of an error: all actions are tried, and the next attempt replaces
     /// what could not be removed.
     pub(crate) fn is_last_word(self) -> bool {
@@ -208,6 +213,11 @@ pub(crate) struct DestinationStep {
 }
 
 impl DestinationState {
+    /// Returns true if the destination was given up, or is about to be.
+    pub(crate) fn is_given_up(self) -> bool {
+        matches!(self, State::Releasing | State::Kept | State::Removed)
+    }
+
     /// The file has its final name since an earlier attempt.
     pub(crate) fn is_complete(self) -> bool {
         matches!(self, State::Complete | State::JoinedComplete)

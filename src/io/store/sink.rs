@@ -336,6 +336,12 @@ impl Sink {
         }
     }
 
+    /// Error for work on a destination that the end of its transfer has given up.
+    fn given_up(&self) -> Error {
+        let what = format!("{} was given up: its transfer has ended", self.name().display());
+        Error::new(Code::Cancelled, what)
+    }
+
     fn state(&self) -> MutexGuard<'_, DestinationState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -350,8 +356,12 @@ impl Sink {
         let (mut event, mut refusal) = (Some(event), None);
         while let Some(now) = event.take() {
             let from = *state;
-            let step = destination::step(self.terms, from, now)
-                .unwrap_or_else(|| panic!("{now:?} cannot come in {from:?} of {:?}", self.terms));
+            let step = match destination::step(self.terms, from, now) {
+                Some(step) => step,
+                // A worker that was to prepare or name it may come after the cancel.
+                None if from.is_given_up() && now.is_of_a_worker() => return Err(self.given_up()),
+                None => panic!("{now:?} cannot come in {from:?} of {:?}", self.terms),
+            };
             for action in step.actions {
                 match self.carry_out(*action, kept) {
                     Ok(remains) => event = remains.map(DestinationEvent::Weighed),

@@ -320,3 +320,14 @@ fn the_partial_file_of_another_transfer_beside_it_is_mentioned_once() {
     drop(first);
     assert_eq!(partials_of_others(&[tagged("cd34"), second]), [told], "it is what was left, too");
 }
+
+/// A cancel discards a destination while a worker still waits for its turn to prepare it.
+#[test]
+fn a_worker_that_comes_after_the_cancel_is_told_that_the_destination_was_given_up() {
+    let home = directory();
+    let sink = open(home.path(), 1);
+    sink.discard();
+    assert_eq!(sink.begin(kept(&[]), false).unwrap_err().code, Code::Cancelled);
+    assert_eq!(sink.commit().unwrap_err().code, Code::Cancelled);
+    assert_eq!(names(home.path()), [""; 0]);
+}

@@ -21,23 +21,23 @@ use crate::core::error::{Code, Error};
 use crate::core::units::{Moment, NodeIx};
 use crate::core::wire::control::{NodeAdvert, RailAdvert, ResumeSession, ToMaster, ToNode};
 
-/// How long a node may take to be connected and to have shaken hands.
+/// Time for a node to be connected and to shake hands.
 pub(crate) const SESSION_WITHIN: Duration = Duration::from_secs(10);
-/// How many nodes are dialled at once. Each has [`SESSION_WITHIN`], of which a handshake takes a
-/// fraction of a millisecond of the master's thread: all at once, the last of thousands would be
-/// late.
+/// Limit on the nodes that are dialled at once. Each has [`SESSION_WITHIN`], of which a handshake
+/// takes a fraction of a millisecond of the master's thread: all at once, the last of thousands
+/// would be late.
 const DIALS_MAX: usize = 256;
-/// How long one address may take to answer when a session is resumed: a live node on a network of
+/// Time for one address to answer when a session is resumed: a live node on a network of
 /// this world needs milliseconds, and there are other addresses to try.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// The pause between two tries, so that a node that turns us away is not asked in a tight loop.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How often each address of a node is tried before the node counts as lost.
+/// Number of times that each address of a node is tried before the node counts as lost.
 const PASSES: usize = 2;
-/// How long receivers may take to hear of the end.
+/// Time for receivers to confirm the end.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(10);
 
-/// What happens to a master.
+/// Input of a [`MasterMachine`].
 #[derive(Clone, Debug)]
 pub(crate) enum MasterEvent {
     /// A node is met: the connection to this address is up, and it says this of itself.
@@ -52,7 +52,7 @@ pub(crate) enum MasterEvent {
     Unusable { node: NodeIx, error: Error },
     /// A node says something.
     Message { node: NodeIx, message: ToMaster },
-    /// What a node was to be told does not fit a message.
+    /// The message to a node exceeds the largest size.
     Oversized { node: NodeIx, error: Error },
     /// The user, or a signal, ends the transfer.
     Cancel { reason: String },
@@ -60,7 +60,7 @@ pub(crate) enum MasterEvent {
     Tick,
 }
 
-/// What a master wants done.
+/// Output of a [`MasterMachine`].
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum MasterAction {
     /// Dial all addresses of a node, until one answers; answered by `Met` or `Broken`.
@@ -80,10 +80,10 @@ pub(crate) enum MasterAction {
 pub(crate) struct NodeLink {
     /// Its control addresses: those of its name, and only the right one once it was met.
     addresses: Box<[SocketAddr]>,
-    /// Where the connection leads.
+    /// Remote address of the connection.
     at: Option<IpAddr>,
     stage: LinkStage,
-    /// How many messages of the node's were counted.
+    /// Number of counted messages that the node has sent.
     heard: u32,
 }
 
@@ -109,7 +109,7 @@ enum LinkStage {
 struct BrokenSession {
     /// The addresses that are still to be tried.
     to_try: VecDeque<SocketAddr>,
-    /// When the next of them is tried; `None` while one is being dialled.
+    /// Moment of the next try; `None` while an address is being dialled.
     retry_at: Option<Moment>,
 }
 
@@ -119,8 +119,8 @@ impl NodeLink {
         NodeLink { addresses: addresses.into(), at: None, stage: LinkStage::Absent, heard: 0 }
     }
 
-    /// Whether messages can be sent: on a session that is being resumed they would overtake older
-    /// ones.
+    /// Returns true if messages can be sent: on a session that is being resumed they would overtake
+    /// older ones.
     fn takes_messages(&self) -> bool {
         matches!(self.stage, LinkStage::Up)
     }
@@ -142,7 +142,7 @@ impl NodeLink {
         std::iter::repeat_n(pass, PASSES).flatten().collect()
     }
 
-    /// When the next address is to be tried.
+    /// Returns the moment at which the next address is tried.
     fn retry_at(&self) -> Option<Moment> {
         match &self.stage {
             LinkStage::Broken(broken) => broken.retry_at,
@@ -202,12 +202,12 @@ impl MasterMachine {
         self.coordinator
     }
 
-    /// Whether the transfer has ended, and sessions are being closed.
+    /// Returns true if the transfer has ended and sessions are being closed.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.is_some()
     }
 
-    /// Whether the transfer has ended, and all sessions with it.
+    /// Returns true if the transfer and all sessions have ended.
     pub(crate) fn is_over(&self) -> bool {
         self.closing.as_ref().is_some_and(|(_, awaited)| awaited.is_empty())
     }
@@ -248,7 +248,7 @@ impl MasterMachine {
         }
     }
 
-    /// When `Tick` is due.
+    /// Returns the moment at which `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         if let Some((until, awaited)) = &self.closing {
             return (!awaited.is_empty()).then_some(*until);

@@ -39,16 +39,16 @@ use crate::core::wire::control::{Prepare, Start, ToMaster, ToNode};
 pub(crate) use self::jobs::{ClearMode, JobAnswer, NodeJob, OpenedFiles};
 pub(crate) use self::lease::LEASE;
 
-/// How long a good-bye may be on its way when the node is asked to end.
+/// Time for a good-bye to arrive when the node is asked to end.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
-/// How long rails that end are waited for.
+/// Time for rails to end.
 const REST_WITHIN: Duration = Duration::from_secs(2);
 
 /// A control session of this node. Never reused within a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) struct SessionIx(pub(crate) u64);
 
-/// What happens to a node.
+/// Input of a [`NodeMachine`].
 #[derive(Clone, Debug)]
 pub(crate) enum NodeEvent {
     /// A master's session stands.
@@ -89,7 +89,7 @@ pub(crate) enum NodeEvent {
     Tick,
 }
 
-/// What a node wants done.
+/// Output of a [`NodeMachine`].
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum NodeAction {
     /// A transfer begins over some of the node's rails: open what its rows name; answered by
@@ -144,10 +144,10 @@ pub(crate) struct NodeMachine {
     resting: Option<Moment>,
     /// Since when a launched node has been without a master; `None` while it has one.
     alone_since: Option<Moment>,
-    /// When a node that was asked to end waits no longer for its master's good-bye.
+    /// Deadline for the masters' good-byes, once the node is asked to end.
     stops: Option<Moment>,
     exits: bool,
-    /// What is left of participants that have ended.
+    /// Participants that have ended.
     remains: Vec<Participant>,
     actions: VecDeque<NodeAction>,
 }
@@ -204,20 +204,20 @@ impl NodeMachine {
         self.actions.pop_front()
     }
 
-    /// When `Tick` is due.
+    /// Returns the moment at which `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let alone = self.alone_since.map(|since| since + LEASE);
         let attempts = self.attempts.values().filter_map(Attempt::poll_timeout);
         attempts.chain(alone).chain(self.stops).chain(self.resting).min()
     }
 
-    /// What is left of participants that have ended: after a large transfer it takes its time to
+    /// Returns the participants that have ended: after a large transfer they take long to
     /// free.
     pub(crate) fn take_remains(&mut self) -> Vec<Participant> {
         std::mem::take(&mut self.remains)
     }
 
-    /// Where a transfer stands; `None` where it is over.
+    /// Returns the state of a transfer; `None` if it is over.
     #[cfg(test)]
     pub(crate) fn state(&self, transfer: TransferIx) -> Option<ParticipantState> {
         self.attempts.get(&transfer)?.state()

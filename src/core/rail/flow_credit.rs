@@ -1,4 +1,4 @@
-//! How many requests a receiver may have outstanding on a flow.
+//! Credit of a flow: the requests that a receiver may have outstanding on it.
 //!
 //! Enough to keep the link busy while a request travels: two pieces, so that one is read while the
 //! other is sent, plus what the bandwidth-delay product asks for, up to a cap that bounds the
@@ -38,8 +38,8 @@ impl FlowCredit {
         self.delay_min = Some(self.delay_min.map_or(delay, |least| least.min(delay)));
     }
 
-    /// How many requests may be outstanding, given the flow's measured rate and the size of a
-    /// piece.
+    /// Returns the number of requests that may be outstanding, given the flow's measured rate and
+    /// the size of a piece.
     pub(crate) fn requests(&self, bytes_per_second: Option<f64>, block_bytes: u64) -> u32 {
         let (Some(rate), Some(delay)) = (bytes_per_second, self.delay_min) else {
             return REQUESTS_START;

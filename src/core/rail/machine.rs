@@ -119,7 +119,7 @@ impl RailMachine {
         self.receiving.poll_report()
     }
 
-    /// When `Tick` is due.
+    /// Returns the moment at which `Tick` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         self.receiving.poll_timeout()
     }

@@ -21,12 +21,12 @@ pub(crate) enum FlowDirection {
     Send { weight: u64 },
 }
 
-/// What the control thread has a rail do for a transfer that it has joined.
+/// Command of the control thread for a transfer that the rail has joined.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum TransferCommand {
     /// Other receivers will ask for these ranges: what lands of them is passed on.
     Relay { spans: Vec<Span> },
-    /// What the scheduler wants of a flow.
+    /// A command of the scheduler for one flow.
     Flow(FlowCommand),
     /// A piece that other receivers may ask for has landed, over whichever rail.
     Offer { span: Span },
@@ -38,7 +38,7 @@ pub(crate) enum TransferCommand {
     Leave,
 }
 
-/// What happens to a rail.
+/// Input of a [`super::RailMachine`].
 #[derive(Clone, Debug)]
 pub(crate) enum RailEvent {
     /// The control thread wants something.
@@ -71,7 +71,7 @@ pub(crate) enum RailEvent {
     Tick,
 }
 
-/// How the payload of a piece came.
+/// Outcome of receiving the payload of a piece.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum PayloadOutcome {
     /// All of it; `intact` where its check is the header's.
@@ -80,7 +80,7 @@ pub(crate) enum PayloadOutcome {
     Broken(Error),
 }
 
-/// What became of a read.
+/// Outcome of a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReadOutcome {
     /// The piece and its header are ready to be sent.
@@ -93,7 +93,7 @@ pub(crate) enum ReadOutcome {
     Failed(Code),
 }
 
-/// What became of a send.
+/// Outcome of a send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SendOutcome {
     Sent,
@@ -127,7 +127,8 @@ pub(crate) enum KernelRoute {
     Receive,
 }
 
-/// What a rail wants done. A flow has one operation of each kind at a time, and a slot one at all.
+/// Output of a [`super::RailMachine`]. A flow has one operation of each kind at a time, a slot one
+/// in all.
 #[derive(Clone, Debug)]
 pub(crate) enum RailAction {
     /// Send requests as [`super::RailMachine::poll_request`] gives them, as many as fit one send.
@@ -176,7 +177,7 @@ pub(crate) struct LoadingPiece {
     pub(crate) location: PieceLocation,
 }
 
-/// What a rail tells the control thread.
+/// Notice of a rail to the control thread.
 #[derive(Clone, Debug)]
 pub(crate) enum RailNotice {
     /// Something for the scheduler of a transfer's pieces.

@@ -1,4 +1,4 @@
-//! Where a transfer's pieces are at one node, as far as its rails must know to decide.
+//! Origins of a transfer's ranges at one node, as far as its rails decide by them.
 
 use crate::core::check::CheckMethod;
 use crate::core::units::Span;
@@ -23,7 +23,7 @@ pub(crate) struct MappedSource {
     pub(crate) kind: SourceKind,
 }
 
-/// What a range comes from.
+/// Origin of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SourceKind {
     /// It is computed.
@@ -36,7 +36,7 @@ pub(crate) enum SourceKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappedDestination {
     pub(crate) range: Span,
-    /// Whether the file can be read past the page cache.
+    /// True if the file can be read past the page cache.
     pub(crate) direct: bool,
 }
 

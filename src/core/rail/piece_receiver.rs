@@ -16,11 +16,12 @@ use crate::core::receiver::scheduler;
 use crate::core::units::{Moment, Span};
 use crate::core::wire::Check;
 
-/// How much longer than a sender a relay may be silent: it may be waiting for its own sender, and
-/// when it has found out that this one is silent it still has to fetch the piece from another.
+/// Factor by which a relay may be silent longer than a sender: it may be waiting for its own
+/// sender, and when it has found out that this one is silent it still has to fetch the piece from
+/// another.
 const RELAY_SILENCE: u32 = 2;
 
-/// What happens to the receiving half of a rail.
+/// Input of a [`PieceReceiver`].
 #[derive(Clone, Debug)]
 pub(crate) enum ReceiverEvent {
     /// A flow to a sender stands; `relays` where that one passes on what it receives itself.
@@ -41,7 +42,7 @@ pub(crate) enum ReceiverEvent {
     Tick,
 }
 
-/// What a sender answers to a request.
+/// Answer of a sender to a request.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum SenderAnswer {
     /// The bytes follow.
@@ -50,7 +51,7 @@ pub(crate) enum SenderAnswer {
     Refuse { request: u32, span: Span, code: Code },
 }
 
-/// What the receiving half of a rail wants done.
+/// Output of a [`PieceReceiver`].
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum ReceiverAction {
     /// Ask the sender for a piece.
@@ -84,7 +85,7 @@ struct ReceiverFlow {
     arriving: Option<Piece>,
     credit: FlowCredit,
     meter: RateMeter,
-    /// Whether the scheduler was told of room and has not filled it.
+    /// True if the scheduler was told of room and has not filled it.
     room_told: bool,
     heard: Moment,
     /// For how long it may be silent while it owes an answer.
@@ -151,7 +152,7 @@ impl PieceReceiver {
         self.for_owner.pop_front()
     }
 
-    /// When `Tick` is due: when the first flow that owes an answer has been silent for too long.
+    /// Returns the moment at which the first flow that owes an answer has been silent for too long.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let owing = self.flows.values().filter(|flow| flow.owes());
         owing.map(|flow| flow.heard + flow.silence).min()

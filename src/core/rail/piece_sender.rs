@@ -21,7 +21,7 @@ const FLOW_SLOTS_MAX: u32 = 4;
 /// Own pieces that are sent for each flow that asks for them, while one stolen piece is: with more,
 /// they share a full link.
 const CONTENTION_THRESHOLD: f64 = 0.5;
-/// How much of the mean of them the last stolen piece is.
+/// Weight of the last stolen piece in their mean.
 const RIVALS_GAIN: f64 = 0.25;
 /// Own pieces that are sent before it is tried again.
 const PROBE_INTERVAL: u32 = 16;
@@ -36,7 +36,7 @@ pub(crate) struct PieceRequest {
     pub(crate) stolen: bool,
 }
 
-/// What happens to the sending half of a rail.
+/// Input of a [`PieceSender`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SenderEvent {
     /// A receiver opened a flow; `weight` is how many bytes the plan wants from it, at least 1.
@@ -55,7 +55,7 @@ pub(crate) enum SenderEvent {
     FlowDown { flow: FlowIx },
 }
 
-/// What the sending half of a rail wants done.
+/// Output of a [`PieceSender`].
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum SenderAction {
     /// Read a piece into a slot and check it; answered by `Loaded`.
@@ -170,7 +170,7 @@ impl PieceSender {
         let broken = if state.assigned.len() + state.stolen.len() >= FLOW_REQUESTS_MAX {
             Some("the receiver asks for more than its credit")
         } else {
-            // What is loaded is known by its number.
+            // Loaded pieces are known by their numbers.
             state.has_asked(ask.request).then_some("the receiver gives two requests one number")
         };
         if let Some(message) = broken {
@@ -250,8 +250,8 @@ impl PieceSender {
         }
     }
 
-    /// Whether a stolen piece may be read: when nobody asks for their own, or to see whether that
-    /// takes anything from them.
+    /// Returns true if a stolen piece may be read: when no assigned piece is requested, or to see
+    /// whether it slows the assigned ones.
     fn is_soft_due(&self) -> bool {
         let nobody_asks = !self.flows.values().any(SenderFlow::has_firm);
         nobody_asks || (self.pause == 0 && self.flows.values().all(|flow| flow.stolen_slots() == 0))
@@ -309,13 +309,13 @@ impl SenderFlow {
         self.in_slots().filter(|ask| ask.stolen).count() as u32
     }
 
-    /// Whether a request with this number has not been answered.
+    /// Returns true if the request with this number has not been answered.
     fn has_asked(&self, request: u32) -> bool {
         let in_line = self.assigned.iter().chain(&self.stolen);
         in_line.chain(self.in_slots()).any(|ask| ask.request == request)
     }
 
-    /// Whether it wants something of its own share.
+    /// Returns true if it requests assigned pieces.
     fn has_firm(&self) -> bool {
         !self.assigned.is_empty() || self.slots() > self.stolen_slots()
     }

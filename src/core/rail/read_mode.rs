@@ -3,7 +3,7 @@
 use super::piece_map::SourceKind;
 use crate::core::wire::DataPath;
 
-/// How a piece gets ready to be sent.
+/// Way in which a piece is made ready to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReadMode {
     /// It is computed.
@@ -32,7 +32,7 @@ pub(crate) enum CacheState {
     Unknown,
 }
 
-/// Why another way was taken than the one that was asked for.
+/// Reason for another path than the one asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub(crate) enum FallbackReason {

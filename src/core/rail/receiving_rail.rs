@@ -25,7 +25,7 @@ pub(super) struct ReceivingRail {
     transfers: BTreeMap<TransferIx, ReceivingTransfer>,
     flows: FlowTable<ReceivingFlow>,
     slots: SlotTable,
-    /// What is in each slot.
+    /// Content of each slot.
     landing: Vec<Option<(LandingStage, LandingPiece)>>,
     /// Pieces whose header has arrived and that wait for a slot. A flow has one at most.
     parked: VecDeque<LandingPiece>,
@@ -37,8 +37,8 @@ pub(super) struct ReceivingRail {
 struct ReceivingTransfer {
     receiver: PieceReceiver,
     path: DataPath,
-    /// What other receivers will ask for, once that is known. The first plan's: a new one assigns
-    /// what is left otherwise, and the scheduler says what has landed.
+    /// Ranges that other receivers will request, once they are known. The first plan's: a new one
+    /// assigns what is left otherwise, and the scheduler says what has landed.
     relays: Option<Vec<Span>>,
     is_draining: bool,
 }
@@ -48,7 +48,7 @@ struct ReceivingTransfer {
 struct ReceivingFlow {
     /// Requests that have not left. Bounded by the flow's credit.
     requests: VecDeque<Frame>,
-    /// Whether a send of requests is under way.
+    /// True while a send of requests is under way.
     is_sending: bool,
 }
 
@@ -364,11 +364,11 @@ impl ReceivingRail {
         if let Some(state) = self.transfers.get_mut(&transfer) {
             state.receiver.handle(now, ReceiverEvent::FlowDown { flow: place.flow, error });
         }
-        // What the flow waited for may be another's now.
+        // Another flow may have the awaited slot now.
         self.land_parked();
     }
 
-    /// Whether a piece is read again at once, and as often as others ask for it.
+    /// Returns true if a piece is read again at once, as often as others request it.
     fn is_passed_on(&self, transfer: TransferIx, piece: Span) -> bool {
         let state = self.transfers.get(&transfer);
         state.is_some_and(|it| it.path != DataPath::Direct && it.relays(piece))

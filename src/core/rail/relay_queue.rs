@@ -1,4 +1,4 @@
-//! What a receiver passes on: requests for what has not landed yet wait here until it has.
+//! Requests of other receivers for pieces that have not landed yet; they wait until then.
 //!
 //! One per transfer and rail. It holds no bytes: what has landed is read back from where it was
 //! written. A request that waits takes no slot, so nodes that feed each other cannot hold each
@@ -14,15 +14,15 @@ use crate::core::units::{Span, covers};
 /// Events: `ask`, `land`, `give_up`, `flow_down`. Actions: `poll_ready`, until `None`.
 #[derive(Debug, Default)]
 pub(crate) struct RelayQueue {
-    /// What can be passed on: ascending, apart from each other.
+    /// Ranges that can be passed on: ascending, disjoint.
     landed: Vec<Span>,
-    /// What never will be: the same.
+    /// Ranges that never will be: ascending, disjoint.
     given_up: Vec<Span>,
     /// In the order in which they were asked.
     parked: Vec<(FlowIx, PieceRequest)>,
 }
 
-/// What becomes of a request.
+/// Decision about a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RelayDecision {
     /// The piece has landed.

@@ -14,7 +14,7 @@ const REPORTS: usize = 256;
 #[derive(Debug)]
 pub(super) struct ReportQueue {
     reports: VecDeque<RailNotice>,
-    /// Whether somebody waits for one of them.
+    /// True if a reader waits for one of them.
     is_urgent: bool,
 }
 

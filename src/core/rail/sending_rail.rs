@@ -33,11 +33,11 @@ pub(super) struct SendingRail {
     transfers: BTreeMap<TransferIx, SendingTransfer>,
     flows: FlowTable<SendingFlow>,
     sender: PieceSender,
-    /// What is in each slot.
+    /// Content of each slot.
     loading: Vec<Option<(LoadingStage, LoadingPiece)>>,
     /// Slots that sends without a copy have, until their notifications come.
     zerocopy_in_flight: u32,
-    /// What each flow may keep unsent in its socket.
+    /// Bytes that each flow may keep unsent in its socket.
     unsent_bytes: usize,
     actions: VecDeque<RailAction>,
 }
@@ -46,7 +46,7 @@ pub(super) struct SendingRail {
 struct SendingTransfer {
     map: PieceMap,
     relay: RelayQueue,
-    /// Whether a file gave less to a splice than it has: the others are read from then on.
+    /// True if a splice got fewer bytes than the file has: pieces are read from then on.
     splice_failed: bool,
 }
 
@@ -55,9 +55,9 @@ struct SendingTransfer {
 struct SendingFlow {
     /// Answers that have not left.
     answers: VecDeque<QueuedAnswer>,
-    /// Whether a send is under way.
+    /// True while a send is under way.
     is_sending: bool,
-    /// Whether the kernel copies what is sent on this flow, whatever is asked of it.
+    /// True if the kernel copies zero-copy sends on this flow.
     copies: bool,
 }
 
@@ -67,7 +67,7 @@ enum QueuedAnswer {
     Refusal(PieceRequest, Code),
 }
 
-/// How far a slot is.
+/// Stage of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum LoadingStage {
     /// The page cache is looked at.
@@ -168,7 +168,7 @@ impl SendingRail {
         let span = frame.span();
         let stolen = match frame.kind {
             FrameKind::Request { stolen } if self.block_bytes >= span.bytes() => stolen,
-            // What the receiver asks for is no piece.
+            // The request does not match a piece.
             _ => return self.close(place),
         };
         if !state.map.method.takes(span) {
@@ -430,7 +430,7 @@ impl SendingRail {
         self.actions.push_back(RailAction::Send { slot, flow, transfer, bytes, route });
     }
 
-    /// Whether the next piece of a flow is sent without a copy.
+    /// Returns true if the next piece of a flow is sent without a copy.
     fn may_zerocopy(&mut self, place: FlowPlace, transfer: TransferIx) -> bool {
         let path = self.transfers.get(&transfer).map(|state| state.map.path);
         let copies = self.flows.get(place).is_none_or(|(_, flow)| flow.copies);

@@ -57,13 +57,13 @@ impl SlotTable {
         !self.free.is_empty()
     }
 
-    /// How many slots a transfer holds.
+    /// Returns the number of slots that a transfer holds.
     pub(crate) fn held_by(&self, transfer: TransferIx) -> u32 {
         let user = self.users.iter().find(|user| user.transfer == transfer);
         user.map_or(0, |user| user.held)
     }
 
-    /// How many slots each transfer may hold.
+    /// Returns the number of slots that each transfer may hold.
     pub(crate) fn share(&self) -> u32 {
         let users = (self.users.len() as u32).max(1);
         ((self.total() - 1) / users).max(1)

@@ -32,7 +32,7 @@ mod stealing;
 pub(crate) use replan::segment_mismatch;
 
 /// Stolen pieces outstanding on one flow: one on the wire and one behind it.
-const SOFT_MAX: usize = 2;
+const STOLEN_MAX: usize = 2;
 /// Failures of one sender at one piece, after which it is not asked for the piece again.
 const FAULTS_MAX: u32 = 3;
 /// Interval at which flows without work look for a late flow.
@@ -370,7 +370,7 @@ impl PieceScheduler {
     /// it. Returns false if there is none.
     fn lease_to_hungry(&mut self, now: Moment, from: FlowIx, span: Span, segment: u32) -> bool {
         let is_free = |state: &ScheduledFlow| {
-            state.leased.iter().filter(|piece| piece.stolen).count() < SOFT_MAX
+            state.leased.iter().filter(|piece| piece.stolen).count() < STOLEN_MAX
         };
         let extents = &self.extents;
         let hungry = self.flows.iter_mut().find(|(flow, state)| {

@@ -1,4 +1,4 @@
-//! What the node's machine wants done, as calls: messages are sent, workers work, rails are told.
+//! Execution of the node machine's actions: messages are sent, workers work, rails are told.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::io::rail::transfer_files::TransferFiles;
 use crate::io::rail::{RailCommand, RailHandle, RailSize, slots_max};
 use crate::io::store::{Sink, StoreRoot};
 
-/// What the master asks for, within what the node allows and one rail can have, shared by its
+/// Slots of one rail: the master's wish, within the node's limit and that of a rail, shared by its
 /// rails.
 fn slots(asked: Option<u32>, allowed: Option<u32>, rails: usize, block_bytes: u64) -> u32 {
     let slots = asked.or(allowed).unwrap_or(SLOTS).min(allowed.unwrap_or(u32::MAX));
@@ -50,8 +50,8 @@ const SLOTS: u32 = 16;
 /// The same in bytes, which large blocks come to before.
 const SLOTS_BYTES: u64 = 256 * MIB;
 
-/// What a node with so many rails locks where nobody says how many slots: those that serve and
-/// those that receive, a block of 1 MiB with a page of slack at either end each, and each rail's
+/// Memory that a node with `rails` rails locks by default: slots that serve and slots
+/// that receive, each a block of 1 MiB with a page of slack at either end, and each rail's
 /// cells and rings.
 pub(crate) fn locked_bytes(rails: usize) -> u64 {
     let rails = rails.max(1);
@@ -205,15 +205,16 @@ impl Node {
 
     /// Has a worker do something with the files of a transfer.
     fn work(&mut self, transfer: TransferIx, job: NodeJob) {
-        let node_transfer = self.transfers.get_mut(&transfer);
-        let remembered = self.remembered.get(&transfer).cloned();
-        let files = node_transfer.as_ref().map(|it| it.files()).or(remembered);
-        let files = files.expect("what has files is worked for");
-        // Everybody is prepared, and has seen them.
-        let claims = node_transfer.map_or(Vec::new(), |it| std::mem::take(&mut it.claims));
-        let elected = match (&job, self.transfers.get(&transfer)) {
-            (NodeJob::Commit { .. }, Some(it)) => prepare::elected(&it.prepare),
-            _ => Vec::new(),
+        let (files, claims, elected) = if let Some(it) = self.transfers.get_mut(&transfer) {
+            let elected = match &job {
+                NodeJob::Commit { .. } => prepare::elected(&it.prepare),
+                _ => Vec::new(),
+            };
+            // All nodes are prepared, and have seen the claims.
+            (it.files(), std::mem::take(&mut it.claims), elected)
+        } else {
+            let files = self.remembered.get(&transfer).expect("what has files is worked for");
+            (Arc::clone(files), Vec::new(), Vec::new())
         };
         if let NodeJob::Keep { pieces } = &job {
             // Handed over here and now, so that whatever is done with the files next finds it.
@@ -285,7 +286,7 @@ impl Node {
     }
 }
 
-/// What a worker does with the files of a transfer; `elected` says of each destination whether its
+/// Work on the files of a transfer; `elected` says of each destination whether its
 /// name waits for the other nodes.
 fn carry_out_job(files: &TransferFiles, job: NodeJob, elected: &[bool]) -> JobAnswer {
     match job {
@@ -321,7 +322,7 @@ fn carry_out_job(files: &TransferFiles, job: NodeJob, elected: &[bool]) -> JobAn
     }
 }
 
-/// What a worker that panics answers.
+/// Returns the answer of a worker that panics.
 fn failed_answer(job: &NodeJob) -> fn(Error) -> JobAnswer {
     match job {
         NodeJob::Preallocate { .. } => |error| JobAnswer::Preallocated(Err(error)),

@@ -14,7 +14,7 @@ use crate::core::piece::TransferIx;
 use crate::core::rail::RailNotice;
 use crate::io::rail::ReportSender;
 
-/// What arrives in the control thread's inbox.
+/// Event in the control thread's queue.
 #[derive(Debug)]
 pub(super) enum InboxEvent {
     /// A rail says something.
@@ -32,7 +32,7 @@ pub(super) enum InboxEvent {
 }
 
 impl InboxEvent {
-    /// Whether a worker sends it, as its last act.
+    /// Returns true if a worker sends it, as its last act.
     pub(super) fn is_work(&self) -> bool {
         !matches!(self, InboxEvent::Rail { .. } | InboxEvent::Reading { .. })
     }

@@ -281,7 +281,7 @@ pub(crate) fn discard(sink: &Sink, forgets: bool) {
     sink.discard();
 }
 
-/// Which of the transfer's files's sinks wait for the other nodes.
+/// Returns, for each destination, true if its name waits for the other nodes.
 pub(crate) fn elected(prepare: &Prepare) -> Vec<bool> {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut elected = Vec::new();

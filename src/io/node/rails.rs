@@ -1,4 +1,4 @@
-//! What the control thread has its rails do, and what they tell it.
+//! Commands of the control thread to its rails, and their notices.
 
 use super::Node;
 use super::ports::RailSerial;

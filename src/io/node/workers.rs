@@ -135,7 +135,7 @@ impl WorkLine {
             drop(state);
             job();
             self.state().ended(of);
-            // What has waited for that may be another worker's.
+            // The work that waited for it may be another worker's.
             self.has_changed.notify_all();
         }
     }

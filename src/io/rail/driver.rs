@@ -27,9 +27,9 @@ pub(super) const FILES_FIXED: u32 = FLOWS_MAX as u32 + 1024;
 /// never waits for this thread to copy one out. A flow's own buffers grow beyond it where the
 /// delay asks for more.
 const UNREAD_BYTES: usize = 4 << 20;
-/// Reports that wait for the mailbox without their place having to grow.
-const OUTBOX: usize = 256;
-/// When a mailbox that was full is tried again.
+/// Notices that wait for the control thread without another allocation.
+const UNSENT_NOTICES: usize = 256;
+/// Pause before notices are delivered again to a control thread whose queue was full.
 const POST_AGAIN: Duration = Duration::from_millis(1);
 /// Commands taken in one turn, so that a flood of them does not starve the ring.
 const COMMANDS_MAX: usize = 256;
@@ -40,11 +40,11 @@ pub(super) struct RailDriver<I, M> {
     pub(super) ops: RailOps<I>,
     receiving: ReceivingOps,
     sending: SendingOps,
-    /// What carries out the operations, for the report.
+    /// Driver of the operations, for the report.
     driven_by: String,
-    inbox: Receiver<RailCommand>,
-    mailbox: M,
-    outbox: VecDeque<RailNotice>,
+    commands: Receiver<RailCommand>,
+    notice_sender: M,
+    unsent_notices: VecDeque<RailNotice>,
 }
 
 impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
@@ -53,8 +53,8 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
         size: RailSize,
         io: I,
         buffers: RailBuffers,
-        inbox: Receiver<RailCommand>,
-        mailbox: M,
+        commands: Receiver<RailCommand>,
+        notice_sender: M,
     ) -> Self {
         let RailBuffers { header_buffers, landing_slots, serving_slots, driven_by } = buffers;
         RailDriver {
@@ -63,9 +63,9 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
             receiving: ReceivingOps::new(size, landing_slots),
             sending: SendingOps::new(size, serving_slots),
             driven_by,
-            inbox,
-            mailbox,
-            outbox: VecDeque::with_capacity(OUTBOX),
+            commands,
+            notice_sender,
+            unsent_notices: VecDeque::with_capacity(UNSENT_NOTICES),
         }
     }
 
@@ -76,8 +76,8 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
             self.post();
             if let Err(error) = self.ops.io.wait(self.timeout(), &mut completions) {
                 let error = Error::new(Code::Internal, format!("the ring failed: {error}"));
-                self.outbox.push_back(RailNotice::Failed { error });
-                return post_all(&self.mailbox, &self.inbox, &mut self.outbox);
+                self.unsent_notices.push_back(RailNotice::Failed { error });
+                return post_all(&self.notice_sender, &self.commands, &mut self.unsent_notices);
             }
             for completion in completions.drain(..) {
                 self.complete(completion);
@@ -90,14 +90,14 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
     /// Takes in what the control thread says; false when it says to stop.
     fn take_commands(&mut self) -> bool {
         for _ in 0..COMMANDS_MAX {
-            let Ok(command) = self.inbox.try_recv() else { return true };
+            let Ok(command) = self.commands.try_recv() else { return true };
             match command {
                 RailCommand::Join { transfer, rail, transfer_files, silence } => {
                     self.join(transfer, rail, transfer_files, silence);
                 }
                 RailCommand::Reopen { transfer, file } => {
                     if let Err(error) = self.ops.reopen_file(transfer, file) {
-                        self.outbox.push_back(without_files(transfer, &error));
+                        self.unsent_notices.push_back(without_files(transfer, &error));
                     }
                 }
                 RailCommand::FlowUp { transfer, flow, socket, direction } => {
@@ -122,7 +122,7 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
     ) {
         let registered = match self.ops.register_files(&files) {
             Ok(registered) => registered,
-            Err(error) => return self.outbox.push_back(without_files(transfer, &error)),
+            Err(error) => return self.unsent_notices.push_back(without_files(transfer, &error)),
         };
         let map = files.piece_map();
         let state = RailTransfer { files, rail, registered };
@@ -274,20 +274,20 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
     /// Delivers reports that are due.
     fn post(&mut self) {
         while let Some(report) = self.machine.poll_report() {
-            self.outbox.push_back(report);
+            self.unsent_notices.push_back(report);
         }
-        if !self.outbox.is_empty() {
-            self.mailbox.deliver(&mut self.outbox);
+        if !self.unsent_notices.is_empty() {
+            self.notice_sender.deliver(&mut self.unsent_notices);
         }
     }
 
     fn timeout(&self) -> Option<Duration> {
         let due = self.machine.poll_timeout();
         let due = due.map(|due| due.since(self.ops.clock.now()).min(LOOK_EVERY));
-        // The mailbox was full, and nobody says when it is not.
-        let again = (!self.outbox.is_empty()).then_some(POST_AGAIN);
+        // The control thread's queue was full, and nothing tells when it has room.
+        let again = (!self.unsent_notices.is_empty()).then_some(POST_AGAIN);
         // More commands than a turn takes may have come with one waking.
-        let more = (!self.inbox.is_empty()).then_some(Duration::ZERO);
+        let more = (!self.commands.is_empty()).then_some(Duration::ZERO);
         due.into_iter().chain(again).chain(more).min()
     }
 
@@ -302,15 +302,15 @@ impl<I: RingIo, M: ReportSender> RailDriver<I, M> {
 
 /// Delivers everything before the thread ends, unless the control thread ends it.
 pub(super) fn post_all(
-    mailbox: &impl ReportSender,
-    inbox: &Receiver<RailCommand>,
-    outbox: &mut VecDeque<RailNotice>,
+    notice_sender: &impl ReportSender,
+    commands: &Receiver<RailCommand>,
+    unsent_notices: &mut VecDeque<RailNotice>,
 ) {
     loop {
-        mailbox.deliver(outbox);
-        let told = inbox.recv_timeout(POST_AGAIN);
+        notice_sender.deliver(unsent_notices);
+        let told = commands.recv_timeout(POST_AGAIN);
         let is_over = matches!(told, Ok(RailCommand::Stop) | Err(RecvTimeoutError::Disconnected));
-        if outbox.is_empty() || is_over {
+        if unsent_notices.is_empty() || is_over {
             return;
         }
     }

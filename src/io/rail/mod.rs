@@ -48,7 +48,7 @@ use transfer_files::TransferFiles;
 
 pub(crate) use start::slots_max;
 
-/// What the control thread tells a rail.
+/// Command of the control thread to a rail.
 #[derive(Debug)]
 pub(crate) enum RailCommand {
     /// A transfer begins; flows of it may follow. `rail` is this rail's index at its node.
@@ -62,26 +62,26 @@ pub(crate) enum RailCommand {
     Reopen { transfer: TransferIx, file: usize },
     /// A flow stands; `socket` has been through its handshake.
     FlowUp { transfer: TransferIx, flow: FlowIx, socket: OwnedFd, direction: FlowDirection },
-    /// What is to be done for a transfer.
+    /// A command for one transfer.
     Transfer { transfer: TransferIx, command: TransferCommand },
     /// The thread ends.
     Stop,
 }
 
-/// How large a rail is.
+/// Size of a rail.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RailSize {
     /// Slots to receive into, and as many to serve from.
     pub(crate) slots: u32,
-    /// Whether the first transfer receives; if not, those slots are made when one does.
+    /// True if the first transfer receives; if not, those slots are made when one does.
     pub(crate) receives: bool,
-    /// Whether the first transfer sends.
+    /// True if the first transfer sends.
     pub(crate) sends: bool,
     /// The largest piece.
     pub(crate) block_bytes: u64,
 }
 
-/// Where a rail runs, and where its memory is.
+/// CPU of a rail's thread, and NUMA node of its memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct RailPlacement {
     /// The CPU that its thread stays on; any, where there is none.
@@ -114,7 +114,7 @@ pub(crate) struct RailHandle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Where a rail's reports go, and what makes the control thread look.
+/// Queue for a rail's notices, which wakes the control thread.
 pub(crate) trait ReportSender: Clone + Send + 'static {
     /// Takes reports from the front of `reports`, as many as there is room for: all, unless the
     /// control thread is far behind. Neither blocks nor allocates, for a rail does neither.

@@ -28,14 +28,14 @@ pub(super) type RegisteredFile = (FileId, Option<(FileId, usize)>);
 /// The files of one transfer at this rail.
 pub(super) struct RailTransfer {
     pub(super) files: Arc<TransferFiles>,
-    /// Which of the node's rails this is.
+    /// Index of this rail at its node.
     pub(super) rail: usize,
     /// The transfer's files, registered with the ring.
     pub(super) registered: Vec<RegisteredFile>,
 }
 
 impl RailTransfer {
-    /// What this rail counts of the transfer.
+    /// Returns this rail's counters of the transfer.
     pub(super) fn tally(&self) -> &RailTally {
         &self.files.tallies[self.rail]
     }
@@ -46,7 +46,7 @@ pub(super) struct FlowSocket {
     pub(super) flow: FlowPlace,
     pub(super) transfer: TransferIx,
     pub(super) file: FileId,
-    /// How many bytes the rail may wait for at once: each wake costs as much as copying some tens
+    /// Bytes that the rail may wait for at once: each wake costs as much as copying some tens
     /// of kilobytes.
     pub(super) wake_bytes_max: usize,
     /// The buffer that requests come in, between two receives.
@@ -203,7 +203,7 @@ pub(super) fn out_of_buffers(flow: FlowPlace) -> Option<RailEvent> {
     Some(RailEvent::FlowBroken { flow, error })
 }
 
-/// Where a piece lies in the first of its files.
+/// Returns the extent of a piece in the first of its files.
 pub(super) fn first_extent(layout: &FileLayout, piece: Span) -> FileExtent {
     layout.extents(piece).next().expect("a piece is not empty")
 }
@@ -212,7 +212,7 @@ pub(super) fn piece_bytes(piece: Span) -> usize {
     usize::try_from(piece.bytes()).expect("a piece fits its slot")
 }
 
-/// Why a flow ended, in words.
+/// Returns the error of a flow that ended.
 pub(super) fn broken(doing: &str, result: Result<u32, Errno>) -> Error {
     let what = match result {
         Ok(_) => format!("the peer closed the flow while {doing}"),

@@ -1,12 +1,11 @@
-//! Which way the bytes of one rail and transfer took through the kernel, and why where it was not
-//! the one asked for.
+//! Data-path statistics of one rail and transfer, with the reason for each fallback.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::core::rail::{FallbackReason, KernelRoute};
 
-/// What one rail counts of one transfer. The rail adds, the control thread reads.
+/// Bytes by kernel route, of one rail and transfer. The rail adds, the control thread reads.
 #[derive(Debug, Default)]
 pub(crate) struct PathStats {
     bytes: [AtomicU64; ROUTES.len()],
@@ -29,7 +28,7 @@ impl PathStats {
         let _ = self.driver.set(driver.into());
     }
 
-    /// What carried out the rail's operations; empty before it joined.
+    /// Returns the driver of the rail's operations; empty before it joined.
     pub(crate) fn driver(&self) -> String {
         self.driver.get().cloned().unwrap_or_default()
     }

@@ -15,11 +15,11 @@ use crate::core::store::io_steps::{PAGE_BYTES, WriteStep, payload_at, write_step
 use crate::core::units::Span;
 use crate::core::wire::frame::{FRAME_BYTES, Frame};
 
-/// What is done with a slot that receives.
+/// Work on a slot that receives.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct LandingJob {
     landing: Option<LandingPiece>,
-    /// Whether the piece is read again soon.
+    /// True if the piece is read again soon.
     cached: bool,
 }
 

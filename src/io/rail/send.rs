@@ -20,13 +20,13 @@ use crate::core::wire::Check;
 use crate::core::wire::frame::{FRAME_BYTES, Frame, FrameKind};
 use crate::io::store::{Source, pattern};
 
-/// What is done with a slot that sends.
+/// Work on a slot that sends.
 #[derive(Default, Debug)]
 pub(super) struct SendingJob {
     loading: Option<(LoadingPiece, ReadMode)>,
-    /// What the page cache held of it when it was looked at.
+    /// Pages of it that the page cache held when it was probed.
     pub(super) cached: CacheState,
-    /// Where the header lies in the slot.
+    /// Offset of the header in the slot.
     header_start: usize,
     /// The file that holds the piece, and where, if it is sent from there.
     behind: Option<(FileId, u64)>,
@@ -239,7 +239,7 @@ impl SendingOps {
         Some(read_done(slot, outcome))
     }
 
-    /// Whether the source of a piece that was just read is still what it was when the transfer
+    /// Checks that the source of a piece that was just read is unchanged since the transfer
     /// began. A write changes what a file looks like before it changes its bytes: what was read
     /// before this is what was there then. It costs less than a microsecond.
     pub(super) fn is_unchanged<I: RingIo>(
@@ -394,13 +394,13 @@ fn not_sent(slot: SlotIx) -> RailEvent {
     RailEvent::SendDone { slot, outcome: SendOutcome::Broken, is_held: false }
 }
 
-/// Where a piece lies in the files of its transfer.
+/// Returns the extent of a piece in the files of its transfer.
 pub(super) fn extent(state: &RailTransfer, loading: LoadingPiece) -> FileExtent {
     let layout = state.files.layout_of(loading.location);
     first_extent(layout.expect("what is read from files has a layout"), loading.request.span)
 }
 
-/// Whether the kernel would have sent it with a copy: too little locked memory, or no such
+/// Returns true if the kernel cannot send without a copy: too little locked memory, or no such
 /// operation or device.
 fn refuses_zerocopy(result: Result<u32, Errno>) -> bool {
     matches!(result, Err(Errno::ENOMEM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOBUFS))

@@ -15,7 +15,7 @@ use crate::core::error::Code;
 use crate::core::rail::{CacheState, LoadingPiece, RailEvent, ReadOutcome, SlotIx};
 use crate::core::wire::Check;
 
-/// What is read at once to compute a check: a piece's worth in flight of it fits the cache that
+/// Bytes read at once to compute a check: they fit the cache that
 /// each core has for itself.
 const LOOK_BYTES: usize = 64 * 1024;
 

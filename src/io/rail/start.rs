@@ -31,7 +31,7 @@ pub(super) struct RailBuffers {
     pub(super) header_buffers: SlotPool,
     pub(super) landing_slots: Option<SlotPool>,
     pub(super) serving_slots: Option<SlotPool>,
-    /// What carries out the operations on them, for the report.
+    /// Driver of the operations on them, for the report.
     pub(super) driven_by: String,
 }
 

@@ -18,7 +18,7 @@ use crate::io::store::{OpenFile, Sink, Source};
 pub(crate) struct SourceRow {
     pub(crate) range: Span,
     pub(crate) source: Source,
-    /// Where the range lies in the transfer's files's files; a pattern has none.
+    /// Layout of the range in the transfer's files; a pattern has none.
     pub(crate) layout: Option<FileLayout>,
 }
 
@@ -26,19 +26,19 @@ pub(crate) struct SourceRow {
 #[derive(Debug)]
 pub(crate) struct TransferFiles {
     pub(crate) method: CheckMethod,
-    /// Where the data space is cut into pieces.
+    /// Grid that cuts the data space into pieces.
     pub(crate) grid: BlockGrid,
-    /// Which way bytes are to take through the kernel.
+    /// Data path that was asked for.
     pub(crate) path: DataPath,
-    /// What this node offers, one entry a sender row.
+    /// Sources of this node, one entry a sender row.
     pub(crate) offers: Vec<SourceRow>,
-    /// What this node writes, one entry a file.
+    /// Destinations of this node, one entry a file.
     pub(crate) sinks: Vec<Sink>,
-    /// Where what it wants goes, one entry a receiver row that keeps bytes.
+    /// Layouts of the destinations, one entry a receiver row that keeps bytes.
     pub(crate) layouts: Vec<FileLayout>,
     /// Ranges that are zeros and are not written; known when the plan is.
     pub(crate) holes: OnceLock<Vec<Span>>,
-    /// What each rail counts, in the order of the node's rails.
+    /// Counters of each rail, in the order of the node's rails.
     pub(crate) tallies: Vec<RailTally>,
     pub(crate) activity: TransferActivity,
     /// The place among `sinks` of each file of a layout; known when it is first asked for.
@@ -52,7 +52,7 @@ impl TransferFiles {
         offered.chain(self.sinks.iter().flat_map(Sink::files))
     }
 
-    /// What the rails' machines know of it.
+    /// Returns the origins of its ranges, for the rails' machines.
     pub(super) fn piece_map(&self) -> PieceMap {
         let direct: Vec<bool> =
             self.files().map(|file| file.direct_alignment().is_some()).collect();
@@ -120,12 +120,12 @@ impl TransferFiles {
     }
 }
 
-/// What one rail counts of one transfer. The rail adds, the control thread reads.
+/// Counters of one rail and transfer. The rail adds, the control thread reads.
 #[derive(Debug, Default)]
 pub(crate) struct RailTally {
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
-    /// Which way they took.
+    /// Data paths of those bytes.
     pub(crate) paths: PathStats,
 }
 
@@ -156,7 +156,7 @@ impl RailTally {
     }
 }
 
-/// When a transfer's bytes moved at this node, over all rails.
+/// Times at which a transfer's bytes moved at this node, over all rails.
 #[derive(Debug, Default)]
 pub(crate) struct TransferActivity {
     /// The first request, in nanoseconds of the clock; 0 where there was none.

@@ -44,7 +44,7 @@ impl MasterLink {
         }
     }
 
-    /// Whether the master hears of what is said now, or may come back and hear of it then.
+    /// Returns true if the master receives messages now, or may come back and receive them then.
     pub(super) fn is_told(self) -> bool {
         matches!(self, MasterLink::Up(_) | MasterLink::Lost(_))
     }
@@ -62,7 +62,7 @@ pub(super) enum AttemptFiles {
     Confirming,
 }
 
-/// What a participant's next action waits for.
+/// Reason for which a participant's next action waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ActionPause {
     /// The numbers of a message.
@@ -91,13 +91,13 @@ pub(super) struct Attempt {
     /// The rails that it is on, and those of them that have not drained yet, while they do.
     pub(super) rails: BTreeSet<usize>,
     pub(super) draining: BTreeSet<usize>,
-    /// Whether it has rows that want something.
+    /// True if it has receiver rows.
     pub(super) receives: bool,
-    /// Whether what has landed is not to be believed.
+    /// True if landed ranges must not be resumed.
     pub(super) forgets: bool,
-    /// Whether its sources are still what they were, as far as somebody has looked.
+    /// Result of the last check that its sources are unchanged.
     pub(super) sources: Result<(), Error>,
-    /// Why it fails, for the log.
+    /// Error that it fails with, for the log.
     pub(super) failure: Option<Error>,
     /// The names of the nodes that it may ask.
     pub(super) names: BTreeMap<NodeIx, String>,
@@ -132,18 +132,18 @@ impl Attempt {
         }
     }
 
-    /// Whether a session that names these means this attempt, and the attempt can go on with it.
+    /// Returns true if a session that names these means this attempt, and can resume it.
     pub(super) fn is_resumed_by(&self, transfer: &[u8; 16], attempt: &[u8; 16]) -> bool {
         self.link.is_told() && self.transfer == *transfer && self.attempt == *attempt
     }
 
-    /// Whether another attempt at the same transfer has to wait for this one.
+    /// Returns true if another attempt at the same transfer has to wait for this one.
     pub(super) fn is_in_the_way(&self, id: &str) -> bool {
         let is_led = self.link.session().is_some();
         self.id == id && (self.files == AttemptFiles::Confirming || (!self.is_over() && !is_led))
     }
 
-    /// Whether the participant has ended, and is forgotten.
+    /// Returns true if the participant has ended and is forgotten.
     pub(super) fn is_over(&self) -> bool {
         self.participant.is_none()
     }
@@ -169,7 +169,7 @@ impl Attempt {
         Some((job, job.overdue(job.within(self.stall_timeout))))
     }
 
-    /// When something is due although nothing happens.
+    /// Returns the moment of the earliest deadline.
     pub(super) fn poll_timeout(&self) -> Option<Moment> {
         let lease = match &self.link {
             MasterLink::Lost(lease) => Some(lease.due()),

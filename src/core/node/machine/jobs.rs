@@ -32,12 +32,12 @@ pub(crate) enum NodeJob {
     Confirm,
 }
 
-/// How the files of an attempt end.
+/// End of the files of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ClearMode {
     /// All is complete: how it came to be is forgotten.
     Confirm,
-    /// What has no final name is left to another attempt, or removed where it `forgets`.
+    /// Files without a final name are left to another attempt, or removed if it `forgets`.
     Discard { forgets: bool },
 }
 
@@ -55,15 +55,15 @@ pub(crate) enum JobAnswer {
     Confirmed,
 }
 
-/// What a node has found when its files are open.
+/// State of the files of an attempt, once they are open.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct OpenedFiles {
     pub(crate) prepared: Prepared,
-    /// What an earlier attempt has left, where what lands is kept for another one.
+    /// Pieces of an earlier attempt, if landed pieces are kept for another one.
     pub(crate) found: Option<Vec<LandedPiece>>,
 }
 
-/// What an attempt waits for.
+/// Kind of a wait of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum JobKind {
     Open,
@@ -76,17 +76,17 @@ pub(crate) enum JobKind {
     Confirm,
 }
 
-/// How long opening may take without news of it. The master's patience is shorter.
+/// Time for opening files without a report of progress. The master gives up earlier.
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
-/// How long rails may take to end what is in flight.
+/// Time for rails to end their operations.
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
-/// How long syncing, reading back and naming may take: longer than the master waits for it.
+/// Time for syncing, reading back and renaming: longer than the master waits for it.
 const COMMIT_WITHIN: Duration = Duration::from_secs(660);
-/// How long journals and leftovers may take, with a sync where one was asked for.
+/// Time for journals and leftovers, with a sync if one was asked for.
 const CLEAR_WITHIN: Duration = Duration::from_secs(120);
 
 impl JobKind {
-    /// How long an attempt waits, if its master waits for `stall_timeout` while nothing moves.
+    /// Returns the time that an attempt waits, given its master's `stall_timeout`.
     pub(crate) fn within(self, stall_timeout: Duration) -> Duration {
         match self {
             JobKind::Open => OPEN_WITHIN,

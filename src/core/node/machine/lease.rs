@@ -1,4 +1,4 @@
-//! How long a transfer goes on without its master.
+//! Lease of a transfer: the time that it goes on without its master.
 //!
 //! A node needs nothing of its master between two plans. So a daemon finishes what the plan gives
 //! it, also when nobody is left who could be told, and ends when there is nothing left to finish:
@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use crate::core::units::Moment;
 
-/// How long a launched node goes on without a master, and any other without one while nothing
+/// Time that a launched node goes on without a master, and any other without one while nothing
 /// moves.
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
-/// How often moved bytes are looked at. Rails send and receive without the control thread.
+/// Interval between looks at the moved bytes. Rails move them without the control thread.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The time that is left to a transfer while its master is out of reach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct MasterLease {
     launched: bool,
-    /// When the master was lost, or something moved after that.
+    /// Moment at which the master was lost, or at which bytes last moved after that.
     since: Moment,
     look_at: Moment,
     /// The most payload that had been sent and received at any look: a piece that fails on its way
@@ -45,7 +45,7 @@ impl MasterLease {
         now >= self.since + LEASE
     }
 
-    /// When to look next.
+    /// Returns the moment of the next look.
     pub(super) fn due(&self) -> Moment {
         let end = self.since + LEASE;
         if self.launched && self.moved_bytes.is_some() { end } else { end.min(self.look_at) }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{LOOK_AGAIN, PieceScheduler, SOFT_MAX, ScheduledFlow, SchedulerAction};
+use super::{LOOK_AGAIN, PieceScheduler, STOLEN_MAX, ScheduledFlow, SchedulerAction};
 use crate::core::piece::{FlowCommand, FlowIx, Piece};
 use crate::core::units::{Moment, NodeIx, Span};
 
@@ -25,7 +25,7 @@ impl PieceScheduler {
             return None;
         }
         let thief = &self.flows[&flow];
-        if thief.leased.iter().filter(|piece| piece.stolen).count() >= SOFT_MAX {
+        if thief.leased.iter().filter(|piece| piece.stolen).count() >= STOLEN_MAX {
             return None;
         }
         let thief = thief.rail_pair.sender;

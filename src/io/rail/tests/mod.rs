@@ -92,8 +92,8 @@ fn connection() -> (TcpStream, TcpStream) {
     (dialled, listener.accept().unwrap().0)
 }
 
-/// A transfer's files that offers `source`, and one that wants it at `destination`; without a way
-/// for files, a pattern and nothing.
+/// Files of a transfer that offers `source`, and of one that wants it at `destination`; without a
+/// way for files, a pattern and nothing.
 fn files_of_both_ends(
     folder: &Path,
     files: Option<DataPath>,
